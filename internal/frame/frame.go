@@ -1,0 +1,181 @@
+// Package frame holds an encoded message: made once, shared by every receiver, never changed.
+//
+// A frame is kept as the pieces of which each wire variant is put together, not as one ready buffer a
+// variant: the payload stands in memory once, whatever mixture of clients receives it, and putting the
+// pieces behind each other is a copy of a few hundred bytes that a batching writer makes anyway.
+package frame
+
+import (
+	"encoding/binary"
+	"strconv"
+	"strings"
+)
+
+// Opcode is the kind of a WebSocket frame (RFC 6455, 5.2).
+type Opcode byte
+
+// The opcodes that a server sends.
+const (
+	Text   Opcode = 0x1
+	Binary Opcode = 0x2
+	Close  Opcode = 0x8
+	Ping   Opcode = 0x9
+	Pong   Opcode = 0xA
+)
+
+// Class says what may happen to a message when a connection's queue is under pressure.
+type Class uint8
+
+const (
+	// Event is never dropped: where the queue cannot hold it, the connection is closed.
+	Event Class = iota
+	// State may be replaced, while it waits, by a newer state of the same upload.
+	State
+	// Terminal is an Event after which no older State of its upload is delivered.
+	Terminal
+	// Control goes ahead of waiting data and does not count against the queue's bounds.
+	Control
+)
+
+// Variant is the form in which a connection gets its frames.
+type Variant uint8
+
+const (
+	// Base is the form without recovery: the payload as it was published.
+	Base Variant = iota
+	// V1 is the form of the subprotocol shoal.v1: the payload with its offset, and with the number of
+	// messages that it replaced.
+	V1
+)
+
+// maxHeader is the longest header that a server sends: two bytes and a 64-bit length.
+const maxHeader = 10
+
+// offsetField and skippedField are the top-level fields that V1 adds, ahead of their numbers.
+const (
+	offsetField  = `,"offset":`
+	skippedField = `,"skipped":`
+)
+
+// maxDigits is the length of the largest uint64 in decimal.
+const maxDigits = 20
+
+// A Frame is immutable and may be read from any number of goroutines.
+type Frame struct {
+	body   []byte
+	key    string
+	offset uint64
+	opcode Opcode
+	class  Class
+	// v1Only: connections of the base variant do not get this frame.
+	v1Only bool
+	// tail is `,"offset":N`, ready to stand in the place of the payload's closing brace.
+	tailLen uint8
+	tail    [len(offsetField) + maxDigits]byte
+}
+
+// New returns a frame that is the same for every variant. The frame takes over body: the caller must not
+// change it afterwards.
+func New(op Opcode, class Class, body []byte) *Frame {
+	return &Frame{body: body, opcode: op, class: class}
+}
+
+// NewV1 returns the frame of a text message that exists on shoal.v1 only. The frame takes over body.
+func NewV1(class Class, body []byte) *Frame {
+	return &Frame{body: body, opcode: Text, class: class, v1Only: true}
+}
+
+// ForUpload returns the frame of a message of an upload. body is one JSON object without white space around
+// it, with at least one field; the frame takes it over. An offset of 0 means that the message has none.
+func ForUpload(uploadID string, class Class, offset uint64, body []byte) *Frame {
+	f := &Frame{body: body, key: uploadID, offset: offset, opcode: Text, class: class}
+	if offset > 0 {
+		t := append(f.tail[:0], offsetField...)
+		t = strconv.AppendUint(t, offset, 10)
+		f.tailLen = uint8(len(t)) //nolint:gosec // at most len(tail)
+	}
+	return f
+}
+
+// NewClose returns a close frame. A reason beyond the 123 bytes that a control frame can hold is cut.
+func NewClose(code uint16, reason string) *Frame {
+	const room = 125 - 2
+	if len(reason) > room {
+		// A close reason must be valid UTF-8, so what the cut left of a rune goes too.
+		reason = strings.ToValidUTF8(reason[:room], "")
+	}
+	body := binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(reason)), code)
+	return New(Close, Control, append(body, reason...))
+}
+
+// Class returns the message's class.
+func (f *Frame) Class() Class { return f.class }
+
+// Opcode returns the frame's opcode.
+func (f *Frame) Opcode() Opcode { return f.opcode }
+
+// UploadID returns the upload that the message belongs to, or "" if it belongs to none.
+func (f *Frame) UploadID() string { return f.key }
+
+// Offset returns the message's offset in its upload, or 0 if it has none.
+func (f *Frame) Offset() uint64 { return f.offset }
+
+// For reports whether connections of the variant get this frame.
+func (f *Frame) For(v Variant) bool { return v == V1 || !f.v1Only }
+
+// Body returns the payload as it was published. The caller must not change it.
+func (f *Frame) Body() []byte { return f.body }
+
+// Size returns the length in bytes of the longest wire form without a skipped count: what the frame counts
+// for in a queue that is bounded in bytes.
+func (f *Frame) Size() int {
+	n := len(f.body) + int(f.tailLen)
+	return n + headerLen(n)
+}
+
+// Append appends the frame's wire form to dst and returns the extended slice. skipped is the number of
+// messages that this one replaced in the receiver's queue; only V1 shows it.
+func (f *Frame) Append(dst []byte, v Variant, skipped uint32) []byte {
+	if v == Base || (f.tailLen == 0 && skipped == 0) {
+		dst = AppendHeader(dst, f.opcode, len(f.body))
+		return append(dst, f.body...)
+	}
+	tail := f.tail[:f.tailLen]
+	var room [len(f.tail) + len(skippedField) + maxDigits]byte
+	if skipped > 0 {
+		t := append(room[:0], tail...)
+		t = append(t, skippedField...)
+		tail = strconv.AppendUint(t, uint64(skipped), 10)
+	}
+	open := f.body[:len(f.body)-1] // all but the closing brace
+	dst = AppendHeader(dst, f.opcode, len(open)+len(tail)+1)
+	dst = append(dst, open...)
+	dst = append(dst, tail...)
+	return append(dst, '}')
+}
+
+// AppendHeader appends the header of a final, unmasked frame with n bytes of payload.
+func AppendHeader(dst []byte, op Opcode, n int) []byte {
+	const final = 0x80
+	switch {
+	case n < 126:
+		return append(dst, final|byte(op), byte(n))
+	case n < 1<<16:
+		dst = append(dst, final|byte(op), 126)
+		return binary.BigEndian.AppendUint16(dst, uint16(n))
+	default:
+		dst = append(dst, final|byte(op), 127)
+		return binary.BigEndian.AppendUint64(dst, uint64(n)) //nolint:gosec // a length is not negative
+	}
+}
+
+func headerLen(n int) int {
+	switch {
+	case n < 126:
+		return 2
+	case n < 1<<16:
+		return 4
+	default:
+		return maxHeader
+	}
+}

@@ -1,0 +1,138 @@
+// Package history keeps what an upload's late and returning subscribers need: its newest message, the
+// messages before it as far as documented bounds reach, and its position, an epoch and an offset.
+//
+// A Log is not safe for concurrent use: whoever owns the upload's lock owns its log.
+package history
+
+import "time"
+
+// Limits bound one log. Each must be positive.
+type Limits struct {
+	// Messages is the largest number of messages held.
+	Messages int
+	// Bytes is the largest sum of their sizes. The newest message is held even if it is larger.
+	Bytes int
+	// TTL is how long a message is held.
+	TTL time.Duration
+}
+
+// Entry is one held message.
+type Entry[M any] struct {
+	Offset  uint64
+	Message M
+	at      time.Time
+	size    int
+}
+
+// Log is the history of one upload. Offsets strictly increase; they need not be neighbours, since a broker
+// may count across uploads.
+type Log[M any] struct {
+	epoch string
+	// offset is that of the newest message ever appended, 0 before the first.
+	offset uint64
+	// floor is the offset of the newest message that is no longer held: whoever has seen it has missed
+	// nothing but what is held.
+	floor uint64
+	bytes int
+	// touched is when the log was begun or last appended to.
+	touched time.Time
+	// ring holds the n entries from head on, oldest first. Its length is a power of two, or 0.
+	ring []Entry[M]
+	head int
+	n    int
+}
+
+// New returns an empty log at offset 0 of the epoch.
+func New[M any](epoch string, now time.Time) *Log[M] { return &Log[M]{epoch: epoch, touched: now} }
+
+// Epoch returns the opaque name of the run of offsets that this log continues.
+func (l *Log[M]) Epoch() string { return l.epoch }
+
+// Offset returns the offset of the newest message ever appended, or 0.
+func (l *Log[M]) Offset() uint64 { return l.offset }
+
+// Touched returns when the log was begun or last appended to.
+func (l *Log[M]) Touched() time.Time { return l.touched }
+
+// Len returns the number of messages held.
+func (l *Log[M]) Len() int { return l.n }
+
+// Append adds a message, dropping the oldest ones that no longer fit. The offset must be larger than the
+// last one; size is what the message counts for in bytes.
+func (l *Log[M]) Append(offset uint64, m M, size int, now time.Time, lim Limits) {
+	if offset <= l.offset {
+		panic("history: offset does not increase")
+	}
+	l.Expire(now, lim.TTL)
+	for l.n > 0 && (l.n >= lim.Messages || l.bytes+size > lim.Bytes) {
+		l.dropOldest()
+	}
+	if l.n == len(l.ring) {
+		l.grow()
+	}
+	l.ring[l.index(l.n)] = Entry[M]{Offset: offset, Message: m, at: now, size: size}
+	l.n++
+	l.bytes += size
+	l.offset, l.touched = offset, now
+}
+
+// Newest returns the newest message if it is still held.
+func (l *Log[M]) Newest() (Entry[M], bool) {
+	if l.n == 0 {
+		return Entry[M]{}, false
+	}
+	return l.ring[l.index(l.n-1)], true
+}
+
+// Since returns the messages after the offset, oldest first, and whether that is all of them: it is not if
+// the epoch is another one, the offset lies ahead of the log, or the log no longer reaches back to it.
+func (l *Log[M]) Since(epoch string, offset uint64) ([]Entry[M], bool) {
+	if epoch != l.epoch || offset > l.offset || offset < l.floor {
+		return nil, false
+	}
+	var out []Entry[M]
+	for i := range l.n {
+		if e := l.ring[l.index(i)]; e.Offset > offset {
+			out = append(out, e)
+		}
+	}
+	return out, true
+}
+
+// All returns every message held, oldest first.
+func (l *Log[M]) All() []Entry[M] {
+	out := make([]Entry[M], 0, l.n)
+	for i := range l.n {
+		out = append(out, l.ring[l.index(i)])
+	}
+	return out
+}
+
+// Expire drops the messages that are older than ttl. The position stays.
+func (l *Log[M]) Expire(now time.Time, ttl time.Duration) {
+	for l.n > 0 && now.Sub(l.ring[l.head].at) >= ttl {
+		l.dropOldest()
+	}
+	if l.n == 0 {
+		l.ring, l.head = nil, 0
+	}
+}
+
+func (l *Log[M]) index(i int) int { return (l.head + i) & (len(l.ring) - 1) }
+
+func (l *Log[M]) dropOldest() {
+	e := &l.ring[l.head]
+	l.floor = e.Offset
+	l.bytes -= e.size
+	*e = Entry[M]{} // lets the message be collected
+	l.head = l.index(1)
+	l.n--
+}
+
+func (l *Log[M]) grow() {
+	ring := make([]Entry[M], max(1, 2*len(l.ring)))
+	for i := range l.n {
+		ring[i] = l.ring[l.index(i)]
+	}
+	l.ring, l.head = ring, 0
+}
