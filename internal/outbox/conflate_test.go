@@ -1,0 +1,143 @@
+package outbox
+
+import (
+	"net"
+	"testing"
+	"testing/synctest"
+
+	"github.com/shoal-go/shoal/internal/frame"
+)
+
+// A bench is a pool with one outbox over a pipe, which takes nothing before it is read: all but what the
+// first write holds waits. It lives in a synctest bubble.
+type bench struct {
+	pool   *Pool
+	box    *Outbox
+	client net.Conn
+}
+
+func onPipe(t *testing.T, opt Options, test func(t *testing.T, b bench)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		server, client := net.Pipe()
+		p := NewPool(opt)
+		defer p.Close()
+		defer client.Close()
+		test(t, bench{p, p.Open(server, Config{Variant: frame.V1}), client})
+	})
+}
+
+// plug sends a frame and waits until it is being written, so that what follows waits.
+func (b bench) plug(t *testing.T) {
+	send(t, b.box, Queued, data("plug", frame.Event, 0, 0))
+	synctest.Wait()
+}
+
+func TestAStateReplacesAWaitingOneUnderPressure(t *testing.T) {
+	onPipe(t, Options{MaxMessages: 8}, func(t *testing.T, b bench) {
+		b.plug(t)
+		send(t, b.box, Queued,
+			data("a", frame.State, 1, 0), data("b", frame.State, 1, 0), data("a", frame.State, 2, 0))
+		send(t, b.box, Conflated,
+			data("a", frame.State, 3, 0), data("b", frame.State, 2, 0), data("a", frame.State, 4, 0))
+		if got, want := numbers(t, mustRead(t, b.client, 4)), "plug0 a1 b2+1 a4+2"; got != want {
+			t.Errorf("the client got %s, want %s", got, want)
+		}
+		if got := b.pool.Stats().Conflated; got != 3 {
+			t.Errorf("counted %d conflated, want 3", got)
+		}
+	})
+}
+
+func TestPressureByBytes(t *testing.T) {
+	onPipe(t, Options{MaxBytes: 1000}, func(t *testing.T, b bench) {
+		b.plug(t)
+		send(t, b.box, Queued, data("a", frame.State, 1, 200), data("a", frame.State, 2, 250))
+		send(t, b.box, Conflated, data("a", frame.State, 3, 0))
+	})
+}
+
+func TestAClientThatKeepsUpSeesEveryState(t *testing.T) {
+	onPipe(t, Options{MaxMessages: 8}, func(t *testing.T, b bench) {
+		for i := range 100 {
+			send(t, b.box, Queued, data("a", frame.State, 2*i, 0), data("a", frame.State, 2*i+1, 0))
+			for _, r := range mustRead(t, b.client, 2) {
+				if m := r.message(t); m.Skipped != 0 {
+					t.Fatalf("message %d replaced %d others", m.Number, m.Skipped)
+				}
+			}
+			synctest.Wait()
+		}
+	})
+}
+
+func TestEventsAndTerminalsShieldOlderStates(t *testing.T) {
+	for name, class := range map[string]frame.Class{"event": frame.Event, "terminal": frame.Terminal} {
+		t.Run(name, func(t *testing.T) {
+			onPipe(t, Options{MaxMessages: 8}, func(t *testing.T, b bench) {
+				b.plug(t)
+				send(t, b.box, Queued, data("a", frame.State, 1, 0), data("b", frame.State, 1, 0),
+					data("c", frame.State, 1, 0))
+				send(t, b.box, Conflated, data("a", frame.State, 2, 0)) // makes the index
+				send(t, b.box, Queued, data("a", class, 3, 0), data("a", frame.State, 4, 0))
+				send(t, b.box, Conflated, data("a", frame.State, 5, 0), data("b", frame.State, 2, 0))
+				want := "plug0 a2+1 b2+1 c1 a3 a5+1"
+				if got := numbers(t, mustRead(t, b.client, 6)); got != want {
+					t.Errorf("the client got %s, want %s", got, want)
+				}
+			})
+		})
+	}
+}
+
+func TestTheIndexKnowsWhatCameBeforeIt(t *testing.T) {
+	onPipe(t, Options{MaxMessages: 8}, func(t *testing.T, b bench) {
+		b.plug(t)
+		send(t, b.box, Queued, data("a", frame.State, 1, 0), data("a", frame.Event, 2, 0),
+			data("b", frame.State, 1, 0))
+		send(t, b.box, Queued, data("a", frame.State, 3, 0)) // the event shields a1
+		send(t, b.box, Conflated, data("b", frame.State, 2, 0))
+		if got, want := numbers(t, mustRead(t, b.client, 5)), "plug0 a1 a2 b2+1 a3"; got != want {
+			t.Errorf("the client got %s, want %s", got, want)
+		}
+	})
+}
+
+func TestStatesOfNoUploadAreNotConflated(t *testing.T) {
+	onPipe(t, Options{MaxMessages: 8}, func(t *testing.T, b bench) {
+		b.plug(t)
+		for i := range 7 {
+			send(t, b.box, Queued, data("", frame.State, i, 0))
+		}
+	})
+}
+
+func TestWhatHasBeenTakenIsNotReplaced(t *testing.T) {
+	onPipe(t, Options{MaxMessages: 4}, func(t *testing.T, b bench) {
+		b.plug(t)
+		send(t, b.box, Queued, data("a", frame.State, 1, 0), data("b", frame.State, 1, 0))
+		send(t, b.box, Conflated, data("a", frame.State, 2, 0))
+		mustRead(t, b.client, 1)
+		synctest.Wait() // a2 and b1 are being written, and count still
+		send(t, b.box, Queued, data("a", frame.State, 3, 0))
+		send(t, b.box, Conflated, data("a", frame.State, 4, 0))
+		if got, want := numbers(t, mustRead(t, b.client, 3)), "a2+1 b1 a4+1"; got != want {
+			t.Errorf("the client got %s, want %s", got, want)
+		}
+		synctest.Wait()
+		if b.box.index != nil || b.box.data.head != nil || b.box.owned {
+			t.Error("a drained outbox still holds an index, a queue or an owner")
+		}
+	})
+}
+
+func TestAReplacementThatDoesNotFitOverflows(t *testing.T) {
+	onPipe(t, Options{MaxBytes: 1000}, func(t *testing.T, b bench) {
+		b.plug(t)
+		send(t, b.box, Queued, data("a", frame.State, 1, 500))
+		send(t, b.box, Dropped, data("a", frame.State, 2, 1000))
+		if b.box.Reason() == nil {
+			t.Error("the outbox did not overflow")
+		}
+	})
+}

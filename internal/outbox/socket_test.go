@@ -1,0 +1,209 @@
+package outbox
+
+import (
+	"crypto/tls"
+	"net"
+	"net/http/httptest"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/shoal-go/shoal/internal/frame"
+)
+
+// openTCP returns an outbox over a loopback connection whose client reads nothing yet.
+func openTCP(t *testing.T, opt Options) (*Pool, *Outbox, *net.TCPConn) {
+	t.Helper()
+	server, client := tcpPair(t)
+	p := NewPool(opt)
+	t.Cleanup(p.Close)
+	o := p.Open(server, Config{Variant: frame.V1})
+	if o.raw == nil {
+		t.Fatal("a TCP connection has no file descriptor to write to")
+	}
+	return p, o, client
+}
+
+// fill sends events until the socket refuses bytes, and returns how many.
+func fill(t *testing.T, p *Pool, o *Outbox) int {
+	t.Helper()
+	n := 0
+	eventually(t, "the socket is full", func() bool {
+		for range 16 {
+			send(t, o, Queued, data("fill", frame.Event, n, 2000))
+			n++
+		}
+		return p.Stats().Stalled == 1
+	})
+	return n
+}
+
+var roomy = Options{MaxBytes: 64 << 20, MaxMessages: 1 << 20, MaxAge: time.Minute}
+
+func TestAStalledSocketResumes(t *testing.T) {
+	p, o, client := openTCP(t, roomy)
+	for round := range 3 {
+		n := fill(t, p, o)
+		// The socket has refused bytes, so there is pressure although the queue is nearly empty.
+		send(t, o, Queued, data("a", frame.State, 1, 0))
+		send(t, o, Conflated, data("a", frame.State, 2, 0))
+		send(t, o, Queued, control(frame.Ping, "ahead"))
+		pings := 0
+		for want := 0; want < n; {
+			r := mustRead(t, client, 1)[0]
+			if r.opcode == frame.Ping {
+				pings++
+				continue
+			}
+			if m := r.message(t); m.Number != want || m.Skipped != 0 {
+				t.Fatalf("round %d: message %d came with %d skipped, want message %d", round, m.Number, m.Skipped, want)
+			}
+			want++
+		}
+		if got := numbers(t, mustRead(t, client, 1)); got != "a2+1" || pings != 1 {
+			t.Errorf("round %d: the last was %s, want a2+1; %d pings came before it, want 1", round, got, pings)
+		}
+		eventually(t, "the writer has the outbox back", func() bool { return p.Stats().Stalled == 0 })
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.owned || o.timer != nil || o.index != nil || o.data != (lane{}) || o.control != (lane{}) {
+		t.Error("a drained outbox still holds something")
+	}
+}
+
+func TestAStalledSocketOverflows(t *testing.T) {
+	opt := Options{MaxBytes: 64 << 20, MaxMessages: 1000, MaxAge: time.Minute}
+	p, o, client := openTCP(t, opt)
+	n, outcome := 0, Queued
+	eventually(t, "the outbox overflows", func() bool {
+		for ; outcome == Queued && n < 1<<20; n++ {
+			outcome = o.Send(data("a", frame.Terminal, n, 8000))
+			if n%100 == 0 {
+				break // gives the writer time
+			}
+		}
+		n++
+		return outcome == Dropped
+	})
+	go readUntilGone(o, o.conn)
+	all, err := readFrames(client)
+	if err != nil {
+		t.Fatalf("the stream ends inside a frame: %v", err)
+	}
+	last := all[len(all)-1]
+	if last.closeCode() != 1013 {
+		t.Errorf("the last frame has opcode %d and code %d, want a close frame with 1013", last.opcode, last.closeCode())
+	}
+	client.Close()
+	<-o.Done()
+	if got := p.Stats(); got.Overflowed != 1 || got.Stalled != 0 || got.Frames != uint64(len(all)) {
+		t.Errorf("counted %+v, %d frames came", got, len(all))
+	}
+}
+
+// What the client sends while the server closes must not turn into a reset that eats the close frame.
+func TestTheCloseFrameArrivesDespiteUnreadInput(t *testing.T) {
+	_, o, client := openTCP(t, roomy)
+	if _, err := client.Write(make([]byte, 1000)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the input has arrived", func() bool { return unread(t, o.conn) >= 1000 })
+	send(t, o, Queued, data("a", frame.Event, 1, 1<<20)) // more than the kernel holds
+	o.Close(frame.NewClose(1012, "Server reloading"))
+	var all []received
+	read := make(chan error)
+	go func() {
+		var err error
+		all, err = readFrames(client)
+		client.Close()
+		read <- err
+	}()
+	err := <-read
+	if err != nil || len(all) != 2 || all[1].closeCode() != 1012 {
+		t.Errorf("the client got %d frames and %v, want 2 and the end of the stream", len(all), err)
+	}
+	readUntilGone(o, o.conn)
+	<-o.Done()
+}
+
+// unread returns how many bytes the connection holds that nobody has read.
+func unread(t *testing.T, conn net.Conn) int {
+	t.Helper()
+	raw, err := conn.(syscall.Conn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	buf := make([]byte, 4096)
+	if err := raw.Control(func(fd uintptr) {
+		n, _, _ = syscall.Recvfrom(int(fd), buf, syscall.MSG_PEEK)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func TestAWriteErrorEndsTheOutbox(t *testing.T) {
+	_, o, client := openTCP(t, roomy)
+	_ = client.SetLinger(0)
+	client.Close()
+	eventually(t, "the reset is noticed", func() bool {
+		return o.Send(data("a", frame.Event, 1, 0)) == Dropped
+	})
+	<-o.Done()
+}
+
+func TestAbortFreesAStalledSocket(t *testing.T) {
+	p, o, _ := openTCP(t, roomy)
+	fill(t, p, o)
+	o.Abort()
+	<-o.Done()
+	if got := p.Stats().Stalled; got != 0 {
+		t.Errorf("%d are stalled, want none", got)
+	}
+}
+
+func TestALargeQueueGoesOutInSeveralWrites(t *testing.T) {
+	p, o, client := openTCP(t, roomy)
+	const frames = 300
+	go func() {
+		for i := range frames {
+			o.Send(data("a", frame.Event, i, 3000))
+		}
+		o.Send(data("a", frame.Event, frames, 3*writerBatch))
+		o.Send(data("a", frame.Event, frames+1, 0))
+	}()
+	for i, r := range mustRead(t, client, frames+2) {
+		if m := r.message(t); m.Number != i {
+			t.Fatalf("message %d came as number %d", m.Number, i)
+		}
+	}
+	eventually(t, "all is counted", func() bool { return p.Stats().Frames == frames+2 })
+}
+
+func TestTLS(t *testing.T) {
+	certified := httptest.NewTLSServer(nil)
+	defer certified.Close()
+	server, client := tcpPair(t)
+	p := NewPool(roomy)
+	defer p.Close()
+	secured := tls.Server(server, certified.TLS)
+	o := p.Open(secured, Config{})
+	go readUntilGone(o, secured) // makes the handshake, too
+	conn := tls.Client(client, &tls.Config{InsecureSkipVerify: true})
+	if err := conn.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	const frames = 200
+	for i := range frames {
+		send(t, o, Queued, data("a", frame.Event, i, 1000))
+	}
+	o.Close(frame.NewClose(1000, ""))
+	all, err := readFrames(conn)
+	if err != nil || len(all) != frames+1 || all[frames].closeCode() != 1000 {
+		t.Errorf("the client got %d frames and %v, want %d and the end of the stream", len(all), err, frames+1)
+	}
+	conn.Close()
+	<-o.Done()
+}

@@ -1,0 +1,289 @@
+package outbox
+
+import (
+	"io"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/shoal-go/shoal/internal/frame"
+)
+
+// isDone reports whether the outbox has ended.
+func (b bench) isDone() bool {
+	synctest.Wait()
+	select {
+	case <-b.box.Done():
+		return true
+	default:
+		return false
+	}
+}
+
+// wantDoneAfter lets d pass and wants the outbox to end then, not before.
+func (b bench) wantDoneAfter(t *testing.T, d time.Duration) {
+	t.Helper()
+	time.Sleep(d - time.Millisecond) // the bubble's clock, which moves by itself
+	if b.isDone() {
+		t.Errorf("the outbox had ended before %v", d)
+	}
+	time.Sleep(2 * time.Millisecond)
+	if !b.isDone() {
+		t.Errorf("the outbox had not ended after %v", d)
+	}
+}
+
+func TestAStuckClientIsClosedForAge(t *testing.T) {
+	onPipe(t, Options{MaxAge: 3 * time.Second, CloseTimeout: time.Second}, func(t *testing.T, b bench) {
+		b.plug(t)
+		time.Sleep(2999 * time.Millisecond)
+		synctest.Wait()
+		send(t, b.box, Queued, data("a", frame.Event, 1, 0))
+		if b.box.Reason() != nil {
+			t.Fatal("the outbox has given up too early")
+		}
+		time.Sleep(2 * time.Millisecond)
+		synctest.Wait()
+		if b.box.Reason() == nil {
+			t.Fatal("the outbox has not given up")
+		}
+		send(t, b.box, Dropped, data("a", frame.Event, 2, 0))
+		b.wantDoneAfter(t, 999*time.Millisecond)
+		if got := b.pool.Stats(); got.Overflowed != 1 || got.Dropped != 1 {
+			t.Errorf("counted %+v", got)
+		}
+	})
+}
+
+func TestAClientClosedForAgeIsToldIfItComesBack(t *testing.T) {
+	onPipe(t, Options{MaxAge: 3 * time.Second}, func(t *testing.T, b bench) {
+		b.plug(t)
+		send(t, b.box, Queued, data("a", frame.Event, 1, 0))
+		time.Sleep(4 * time.Second)
+		got := mustRead(t, b.client, 2)
+		if got[0].message(t).Upload != "plug" || got[1].closeCode() != 1013 || string(got[1].body[2:]) != "Slow consumer" {
+			t.Errorf("the client got:\n%s", bodies(got))
+		}
+		synctest.Wait()
+		b.box.PeerGone()
+		if !b.isDone() {
+			t.Error("the outbox has not ended with its reader")
+		}
+	})
+}
+
+// A client that always lags by less than the bound is healthy, however long its queue has not been empty.
+func TestASteadyClientIsNotClosedForAge(t *testing.T) {
+	onPipe(t, Options{MaxAge: 3 * time.Second}, func(t *testing.T, b bench) {
+		for i := range 2 {
+			send(t, b.box, Queued, data("a", frame.Event, i, drainBatch))
+		}
+		for i := range 100 {
+			time.Sleep(1400 * time.Millisecond) // two of these are the age that each reaches
+			mustRead(t, b.client, 1)
+			send(t, b.box, Queued, data("a", frame.Event, 2+i, drainBatch))
+		}
+		if b.box.Reason() != nil {
+			t.Error("the client was taken for slow")
+		}
+	})
+}
+
+// The age goes by what waits longest, however well the newest does.
+func TestALaggingClientIsClosedForAge(t *testing.T) {
+	onPipe(t, Options{MaxAge: 3500 * time.Millisecond}, func(t *testing.T, b bench) {
+		for i := range 10 {
+			send(t, b.box, Queued, data("a", frame.Event, i, drainBatch))
+		}
+		for range 3 {
+			time.Sleep(time.Second)
+			mustRead(t, b.client, 1)
+			send(t, b.box, Queued, data("a", frame.Event, 2, 0))
+		}
+		time.Sleep(time.Second)
+		if b.box.Reason() == nil {
+			t.Error("the client was not taken for slow")
+		}
+	})
+}
+
+// After an idle while, old times must not count.
+func TestAgeBeginsAnewAfterIdleness(t *testing.T) {
+	onPipe(t, Options{MaxAge: 3 * time.Second}, func(t *testing.T, b bench) {
+		for range 3 {
+			b.plug(t)
+			time.Sleep(2 * time.Second)
+			mustRead(t, b.client, 1)
+			time.Sleep(time.Hour)
+		}
+		b.plug(t)
+		time.Sleep(2 * time.Second)
+		if b.box.Reason() != nil {
+			t.Error("the client was taken for slow")
+		}
+	})
+}
+
+func TestCloseIsBoundedWhileFlushing(t *testing.T) {
+	onPipe(t, Options{CloseTimeout: 2 * time.Second}, func(t *testing.T, b bench) {
+		b.plug(t)
+		b.box.Close(frame.NewClose(1000, ""))
+		time.Sleep(time.Second)
+		b.box.Close(frame.NewClose(1001, "")) // changes nothing
+		b.box.PeerGone()                      // nor does this, while there is something to write
+		b.wantDoneAfter(t, time.Second)
+		if b.box.Reason() != nil {
+			t.Error("a graceful close counts as an overflow")
+		}
+	})
+}
+
+// Once closing, the age is of no account: what remains is bounded by the close timeout.
+func TestCloseOutlivesAge(t *testing.T) {
+	onPipe(t, Options{MaxAge: time.Second, CloseTimeout: 5 * time.Second}, func(t *testing.T, b bench) {
+		b.plug(t)
+		b.box.Close(frame.NewClose(1012, ""))
+		time.Sleep(4 * time.Second)
+		if got := mustRead(t, b.client, 2); got[1].closeCode() != 1012 {
+			t.Errorf("the client got:\n%s", bodies(got))
+		}
+	})
+}
+
+func TestTheLingerIsBounded(t *testing.T) {
+	onPipe(t, Options{CloseTimeout: 2 * time.Second}, func(t *testing.T, b bench) {
+		b.box.Close(frame.NewClose(1000, ""))
+		mustRead(t, b.client, 1)
+		b.wantDoneAfter(t, 2*time.Second)
+		if _, err := readFrame(b.client); err != io.EOF {
+			t.Errorf("after the linger the client read %v, want EOF", err)
+		}
+	})
+}
+
+func TestCloseSendsAllThatWaitsThenBeforeThenFinal(t *testing.T) {
+	onPipe(t, Options{MaxMessages: 2}, func(t *testing.T, b bench) {
+		b.plug(t)
+		send(t, b.box, Queued, data("a", frame.Event, 1, 0)) // the queue is full, which is no matter here
+		b.box.Close(frame.NewClose(1012, "bye"), control(frame.Text, "one"), control(frame.Text, "two"))
+		b.box.Close(frame.NewClose(1000, ""))
+		send(t, b.box, Dropped, data("a", frame.Event, 2, 0), control(frame.Ping, ""))
+		got := mustRead(t, b.client, 5)
+		if got[1].message(t).Number != 1 || bodies(got[2:4]) != "one\ntwo\n" || got[4].closeCode() != 1012 {
+			t.Errorf("the client got:\n%s", bodies(got))
+		}
+		if b.isDone() {
+			t.Error("the outbox has not waited for its reader")
+		}
+		b.box.PeerGone()
+		if !b.isDone() {
+			t.Error("the outbox has not ended with its reader")
+		}
+	})
+}
+
+func TestPeerGoneWhileFlushingClosesAfterwards(t *testing.T) {
+	onPipe(t, Options{}, func(t *testing.T, b bench) {
+		b.plug(t)
+		b.box.Close(frame.NewClose(1000, ""))
+		b.box.PeerGone()
+		mustRead(t, b.client, 2)
+		if !b.isDone() {
+			t.Error("the outbox still waits for a reader that has ended")
+		}
+	})
+}
+
+func TestPeerGoneWithoutCloseEndsAtOnce(t *testing.T) {
+	onPipe(t, Options{}, func(t *testing.T, b bench) {
+		b.plug(t)
+		b.box.PeerGone()
+		if !b.isDone() {
+			t.Error("the outbox still writes to a client that is gone")
+		}
+		send(t, b.box, Dropped, data("a", frame.Event, 1, 0))
+	})
+}
+
+func TestOverflowFramesOfTheConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server, client := net.Pipe()
+		p := NewPool(Options{MaxMessages: 2})
+		defer p.Close()
+		last := frame.NewClose(1013, "mine")
+		o := p.Open(server, Config{Overflow: []*frame.Frame{control(frame.Text, "reconnect"), last}})
+		send(t, o, Queued, data("a", frame.Event, 1, 0))
+		synctest.Wait()
+		send(t, o, Queued, data("a", frame.Event, 2, 0))
+		send(t, o, Dropped, data("a", frame.Event, 3, 0), data("a", frame.Event, 4, 0))
+		if got := mustRead(t, client, 3); string(got[1].body) != "reconnect" || got[2].closeCode() != 1013 {
+			t.Errorf("the client got:\n%s", bodies(got))
+		}
+		if o.Reason() != last {
+			t.Error("Reason is not the connection's close frame")
+		}
+	})
+}
+
+func TestAFrameLargerThanTheBoundOverflowsAnIdleOutbox(t *testing.T) {
+	onPipe(t, Options{MaxBytes: 100}, func(t *testing.T, b bench) {
+		send(t, b.box, Dropped, data("a", frame.Event, 1, 100))
+		if got := mustRead(t, b.client, 1); got[0].closeCode() != 1013 {
+			t.Errorf("the client got:\n%s", bodies(got))
+		}
+	})
+}
+
+func TestPoolCloseEndsEverything(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := NewPool(Options{})
+		var boxes []*Outbox
+		for i := range 10 {
+			server, _ := net.Pipe()
+			o := p.Open(server, Config{})
+			boxes = append(boxes, o)
+			if i%3 != 0 {
+				send(t, o, Queued, data("a", frame.Event, 1, 0))
+			}
+			if i%3 == 2 {
+				o.Close(frame.NewClose(1000, ""))
+			}
+		}
+		p.Close()
+		p.Close()
+		server, _ := net.Pipe()
+		for _, o := range append(boxes, p.Open(server, Config{})) {
+			<-o.Done()
+			send(t, o, Dropped, data("a", frame.Event, 2, 0))
+			o.Close(frame.NewClose(1000, ""))
+			o.Abort()
+			o.PeerGone()
+		}
+	})
+}
+
+// A hostileConn panics in Write.
+type hostileConn struct{ net.Conn }
+
+func (hostileConn) Write([]byte) (int, error) { panic("a bug in somebody's connection") }
+
+func TestAPanicEndsOneConnectionOnly(t *testing.T) {
+	onPipe(t, Options{Writers: 1}, func(t *testing.T, b bench) {
+		inner, _ := net.Pipe()
+		o := b.pool.Open(hostileConn{inner}, Config{})
+		send(t, o, Queued, data("a", frame.Event, 1, 0))
+		<-o.Done()
+		// V1 puts its fields in the place of a closing brace, and here is none: the writer itself panics.
+		server, client := tcpPair(t)
+		o = b.pool.Open(server, Config{Variant: frame.V1})
+		send(t, o, Queued, frame.ForUpload("a", frame.Event, 1, nil))
+		_, _ = io.Copy(io.Discard, client)
+		<-o.Done()
+		send(t, b.box, Queued, data("a", frame.Event, 1, 0))
+		mustRead(t, b.client, 1)
+		if got := b.pool.Stats().Panics; got != 2 {
+			t.Errorf("counted %d panics, want 2", got)
+		}
+	})
+}

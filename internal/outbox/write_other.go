@@ -1,0 +1,14 @@
+//go:build !unix
+
+package outbox
+
+import (
+	"errors"
+	"net"
+	"syscall"
+)
+
+// rawConn returns nil: on this system every connection is written to with blocking writes.
+func rawConn(net.Conn) syscall.RawConn { return nil }
+
+func tryWrite(uintptr, []byte) (int, error) { return 0, errors.ErrUnsupported }
