@@ -1,0 +1,181 @@
+package shard
+
+import (
+	"errors"
+	"slices"
+)
+
+// Why a subscription was refused.
+var (
+	// ErrUnknown: the connection is not registered for the user.
+	ErrUnknown = errors.New("shard: connection is not registered")
+	// ErrLimit: the user follows as many uploads as the caller allows.
+	ErrLimit = errors.New("shard: too many subscriptions of one user")
+	// ErrPending: as many users subscribed without a connection as the caller allows.
+	ErrPending = errors.New("shard: too many users wait for a connection")
+)
+
+// Claim subscribes a user to an upload on behalf of one of its connections. entered is called with the
+// upload's lock held, in the moment from which on the connection gets the upload's messages; fresh says that
+// the connection has not been given the upload's state yet. A limit below 1 is none.
+func (r *Registry[C, S]) Claim(
+	userID string, c C, uploadID string, limit int, entered func(up *Upload[C, S], fresh bool),
+) error {
+	u := r.lockUser(userID, false)
+	if u == nil {
+		return ErrUnknown
+	}
+	defer r.unlockUser(u)
+	if !slices.Contains(u.conns, c) {
+		return ErrUnknown
+	}
+	s, err := r.subscription(u, uploadID, limit)
+	if err != nil {
+		return err
+	}
+	defer r.unlockUpload(s.upload)
+	m := s.member(c)
+	s.claim(m)
+	entered(s.upload, m.show())
+	return nil
+}
+
+// Unclaim takes back a connection's claim and reports whether there was one. The subscription ends with its
+// last claim.
+func (r *Registry[C, S]) Unclaim(userID string, c C, uploadID string) bool {
+	u := r.lockUser(userID, false)
+	if u == nil {
+		return false
+	}
+	defer r.unlockUser(u)
+	s := u.subs.find(uploadID)
+	if s == nil {
+		return false
+	}
+	s.upload.mu.Lock()
+	m := s.member(c)
+	claimed := m != nil && m.claimed
+	if claimed {
+		s.unclaim(m)
+	}
+	r.release(s, false)
+	return claimed
+}
+
+// Hold subscribes a user as such to an upload, with or without a connection. show is called with the
+// upload's lock held for every connection that has not been given the upload's state yet.
+//
+// A user without a connection waits for one: now is kept for ExpirePending, and at most maxPending users may
+// wait. Limits below 1 are none.
+func (r *Registry[C, S]) Hold(
+	userID, uploadID string, limit, maxPending int, now int64, show func(*Upload[C, S], C),
+) error {
+	u := r.lockUser(userID, true)
+	defer r.unlockUser(u)
+	newcomer := len(u.conns) == 0 && u.subs.len() == 0
+	if newcomer && !r.reserve(maxPending) {
+		return ErrPending
+	}
+	s, err := r.subscription(u, uploadID, limit)
+	if newcomer {
+		if err != nil {
+			r.waiting.Add(-1)
+			return err
+		}
+		u.since = now
+		r.pending.Store(u.key, u)
+	}
+	if err != nil {
+		return err
+	}
+	defer r.unlockUpload(s.upload)
+	s.held = true
+	for _, c := range u.conns {
+		if s.member(c).show() {
+			show(s.upload, c)
+		}
+	}
+	return nil
+}
+
+// Drop ends a user's subscription to an upload whoever claims it, and reports whether there was one.
+func (r *Registry[C, S]) Drop(userID, uploadID string) bool {
+	u := r.lockUser(userID, false)
+	if u == nil {
+		return false
+	}
+	defer r.unlockUser(u)
+	s := u.subs.find(uploadID)
+	if s == nil {
+		return false
+	}
+	s.upload.mu.Lock()
+	r.release(s, true)
+	if len(u.conns) == 0 && u.subs.len() == 0 {
+		r.stopWaiting(u)
+	}
+	return true
+}
+
+// ExpirePending ends the subscriptions of the users that have waited for a connection since before the given
+// time, and returns how many users that were.
+func (r *Registry[C, S]) ExpirePending(before int64) int {
+	expired := 0
+	r.pending.Range(func(_ key, u *user[C, S]) bool {
+		if u.lockAlive() {
+			if len(u.conns) == 0 && u.since < before {
+				r.expire(u)
+				expired++
+			}
+			r.unlockUser(u)
+		}
+		return true
+	})
+	return expired
+}
+
+// expire ends the subscriptions of a locked user that waits for a connection.
+func (r *Registry[C, S]) expire(u *user[C, S]) {
+	u.subs.each(func(s *subscription[C, S]) {
+		s.upload.mu.Lock()
+		r.release(s, true)
+	})
+	r.stopWaiting(u)
+}
+
+// subscription returns the locked user's subscription with the upload's lock held, making it if need be.
+func (r *Registry[C, S]) subscription(u *user[C, S], uploadID string, limit int) (*subscription[C, S], error) {
+	if s := u.subs.find(uploadID); s != nil {
+		s.upload.mu.Lock()
+		return s, nil
+	}
+	if limit > 0 && u.subs.len() >= limit {
+		return nil, ErrLimit
+	}
+	s := newSubscription(u, r.lockUpload(r.key(uploadID)))
+	if len(u.conns) == 0 {
+		s.wait()
+	}
+	for _, c := range u.conns {
+		s.join(c)
+	}
+	s.upload.users++
+	u.subs.add(s)
+	r.shard(u.key).subscriptions.Add(1)
+	return s, nil
+}
+
+// reserve takes one of the places of users that wait for a connection.
+func (r *Registry[C, S]) reserve(bound int) bool {
+	if n := r.waiting.Add(1); bound > 0 && n > int64(bound) {
+		r.waiting.Add(-1)
+		return false
+	}
+	return true
+}
+
+// stopWaiting ends a user's waiting for a connection.
+func (r *Registry[C, S]) stopWaiting(u *user[C, S]) {
+	r.pending.Delete(u.key)
+	r.waiting.Add(-1)
+}

@@ -1,0 +1,150 @@
+package shard
+
+import "sync"
+
+// Upload is what the registry knows of one upload. Callers meet it in callbacks only, with its lock held:
+// State and what the methods return belong to them until they return.
+type Upload[C comparable, S any] struct {
+	// mu protects everything below. Nothing that blocks may happen under it, and no user may be locked.
+	mu   sync.Mutex
+	dead bool
+	// users counts the subscriptions.
+	users int32
+	key   key
+	// State is the caller's.
+	State     S
+	receivers []Receiver[C, S]
+	// one is the room of the first receiver.
+	one [1]Receiver[C, S]
+}
+
+// Receiver is a slot of an upload. Conn is the zero value of its type where the user that subscribed has no
+// connection yet.
+type Receiver[C comparable, S any] struct {
+	Conn   C
+	member *member[C, S]
+}
+
+// ID returns the upload's id.
+func (u *Upload[C, S]) ID() string { return u.key.id }
+
+// Receivers returns a slot for each connection that gets the upload's messages. It must not be changed.
+func (u *Upload[C, S]) Receivers() []Receiver[C, S] { return u.receivers }
+
+// Subscribers returns how many users follow the upload.
+func (u *Upload[C, S]) Subscribers() int { return int(u.users) }
+
+// With calls fn with the upload, which is made if it is not known.
+func (r *Registry[C, S]) With(uploadID string, fn func(*Upload[C, S])) {
+	u := r.lockUpload(r.key(uploadID))
+	defer r.unlockUpload(u)
+	fn(u)
+}
+
+// WithKnown calls fn with the upload if it is known, and reports whether it is.
+func (r *Registry[C, S]) WithKnown(uploadID string, fn func(*Upload[C, S])) bool {
+	k := r.key(uploadID)
+	for {
+		u, ok := r.shard(k).uploads.Load(k)
+		if !ok {
+			return false
+		}
+		if u.lockAlive() {
+			defer r.unlockUpload(u)
+			fn(u)
+			return true
+		}
+	}
+}
+
+// EachUpload calls fn with every upload in turn. Uploads that come or go meanwhile may be left out.
+func (r *Registry[C, S]) EachUpload(fn func(*Upload[C, S])) {
+	visit := func(u *Upload[C, S]) {
+		if u.lockAlive() {
+			defer r.unlockUpload(u)
+			fn(u)
+		}
+	}
+	for i := range r.shards {
+		r.shards[i].uploads.Range(func(_ key, u *Upload[C, S]) bool {
+			visit(u)
+			return true
+		})
+	}
+}
+
+// SubscriberIDs returns the ids of the users that follow the upload, each once, in no order.
+func (r *Registry[C, S]) SubscriberIDs(uploadID string) []string {
+	var ids []string
+	r.WithKnown(uploadID, func(u *Upload[C, S]) {
+		ids = make([]string, 0, u.users)
+		for _, slot := range u.receivers {
+			if slot.member == slot.member.sub.leader() {
+				ids = append(ids, slot.member.sub.user.key.id)
+			}
+		}
+	})
+	return ids
+}
+
+// lockUpload returns the upload, made if need be, with its lock held.
+func (r *Registry[C, S]) lockUpload(k key) *Upload[C, S] {
+	uploads := r.shard(k).uploads
+	for {
+		u, ok := uploads.Load(k)
+		if !ok {
+			u, _ = uploads.LoadOrCompute(k, func() *Upload[C, S] { return &Upload[C, S]{key: k} })
+		}
+		if u.lockAlive() {
+			return u
+		}
+	}
+}
+
+// lockAlive locks the upload unless it has been forgotten, and reports whether it holds the lock.
+func (u *Upload[C, S]) lockAlive() bool {
+	u.mu.Lock()
+	if u.dead {
+		u.mu.Unlock()
+		return false
+	}
+	return true
+}
+
+// unlockUpload gives the lock back, and forgets the upload if nothing is left of it.
+func (r *Registry[C, S]) unlockUpload(u *Upload[C, S]) {
+	if len(u.receivers) == 0 && r.idle(&u.State) {
+		u.dead = true
+		r.shard(u.key).uploads.Delete(u.key)
+	}
+	u.mu.Unlock()
+}
+
+// place gives the member a slot.
+func (u *Upload[C, S]) place(m *member[C, S], c C) {
+	if u.receivers == nil {
+		u.receivers = u.one[:0]
+	}
+	m.slot = int32(len(u.receivers)) //nolint:gosec // a slot takes 24 bytes: 2^31 of them do not fit
+	u.receivers = append(u.receivers, Receiver[C, S]{c, m})
+}
+
+// remove takes the member's slot away; the last slot moves into its place.
+func (u *Upload[C, S]) remove(m *member[C, S]) {
+	last := len(u.receivers) - 1
+	moved := u.receivers[last]
+	u.receivers[m.slot] = moved
+	moved.member.slot = m.slot
+	u.receivers[last] = Receiver[C, S]{}
+	u.receivers = u.receivers[:last]
+	m.slot = none
+	u.shrink()
+}
+
+// shrink gives memory back once three quarters of it are unused, which keeps removing O(1) on average.
+func (u *Upload[C, S]) shrink() {
+	const worthwhile = 64
+	if n := len(u.receivers); cap(u.receivers) > worthwhile && n <= cap(u.receivers)/4 {
+		u.receivers = append(make([]Receiver[C, S], 0, 2*n), u.receivers...)
+	}
+}

@@ -1,0 +1,156 @@
+package shard
+
+import (
+	"slices"
+	"sync"
+)
+
+// user is one user with its connections, oldest first, and its subscriptions.
+type user[C comparable, S any] struct {
+	// mu protects everything below, and the subscriptions together with their upload's lock. Nothing that
+	// blocks may happen under it; uploads are locked under it, one at a time.
+	mu    sync.Mutex
+	dead  bool
+	key   key
+	conns []C
+	subs  subscriptionSet[C, S]
+	// since is when a user without connections subscribed, by the caller's clock.
+	since int64
+}
+
+// lockUser returns the user with its lock held: made if need be and create is set, else nil if not known.
+func (r *Registry[C, S]) lockUser(id string, create bool) *user[C, S] {
+	k := r.key(id)
+	users := r.shard(k).users
+	for {
+		u, ok := users.Load(k)
+		switch {
+		case ok:
+		case !create:
+			return nil
+		default:
+			u, _ = users.LoadOrCompute(k, func() *user[C, S] { return &user[C, S]{key: k} })
+		}
+		if u.lockAlive() {
+			return u
+		}
+	}
+}
+
+// lockAlive locks the user unless it has been forgotten, and reports whether it holds the lock.
+func (u *user[C, S]) lockAlive() bool {
+	u.mu.Lock()
+	if u.dead {
+		u.mu.Unlock()
+		return false
+	}
+	return true
+}
+
+// unlockUser gives the lock back, and forgets the user if nothing is left of it.
+func (r *Registry[C, S]) unlockUser(u *user[C, S]) {
+	if len(u.conns) == 0 && u.subs.len() == 0 {
+		u.dead = true
+		r.shard(u.key).users.Delete(u.key)
+	}
+	u.mu.Unlock()
+}
+
+// Connect registers a connection of a user; registering it again changes nothing. It becomes a receiver of
+// all uploads that the user follows. Where the user as such has claimed one, shown is called with that
+// upload's lock held, so that the connection can be given its state.
+//
+// If the user now has more than limit connections, the oldest is taken out and returned with true. A limit
+// below 1 is none.
+func (r *Registry[C, S]) Connect(userID string, c C, limit int, shown func(*Upload[C, S])) (oldest C, evicted bool) {
+	u := r.lockUser(userID, true)
+	defer r.unlockUser(u)
+	if slices.Contains(u.conns, c) {
+		return oldest, false
+	}
+	if len(u.conns) == 0 && u.subs.len() > 0 {
+		r.stopWaiting(u)
+	}
+	u.conns = append(u.conns, c)
+	r.shard(u.key).connections.Add(1)
+	u.subs.each(func(s *subscription[C, S]) {
+		s.upload.mu.Lock()
+		if m := s.join(c); s.held && m.show() {
+			shown(s.upload)
+		}
+		r.unlockUpload(s.upload)
+	})
+	if limit > 0 && len(u.conns) > limit {
+		oldest = u.conns[0]
+		r.detach(u, oldest)
+		return oldest, true
+	}
+	return oldest, false
+}
+
+// Disconnect takes a connection out, with its claims, and reports whether it was registered. The user's
+// subscriptions end with the last connection.
+func (r *Registry[C, S]) Disconnect(userID string, c C) bool {
+	u := r.lockUser(userID, false)
+	if u == nil {
+		return false
+	}
+	defer r.unlockUser(u)
+	if !slices.Contains(u.conns, c) {
+		return false
+	}
+	r.detach(u, c)
+	return true
+}
+
+// detach takes a registered connection out of its locked user.
+func (r *Registry[C, S]) detach(u *user[C, S], c C) {
+	i := slices.Index(u.conns, c)
+	u.conns = slices.Delete(u.conns, i, i+1)
+	r.shard(u.key).connections.Add(-1)
+	last := len(u.conns) == 0
+	u.subs.each(func(s *subscription[C, S]) {
+		s.upload.mu.Lock()
+		if !last {
+			s.leave(s.member(c))
+		}
+		r.release(s, last)
+	})
+}
+
+// release ends a subscription if nothing claims it any more, or if end says so, and gives the lock of
+// its upload back.
+func (r *Registry[C, S]) release(s *subscription[C, S], end bool) {
+	if end || !s.wanted() {
+		s.dissolve()
+		s.user.subs.remove(s)
+		r.shard(s.user.key).subscriptions.Add(-1)
+	}
+	r.unlockUpload(s.upload)
+}
+
+// WithConnections calls fn with the user's connections, oldest first, if the user is known.
+func (r *Registry[C, S]) WithConnections(userID string, fn func(conns []C)) {
+	u := r.lockUser(userID, false)
+	if u == nil {
+		return
+	}
+	defer r.unlockUser(u)
+	fn(u.conns)
+}
+
+// EachConnection calls fn for every connection. It holds no lock meanwhile, so fn may call the registry.
+// Connections that come or go meanwhile may be left out.
+func (r *Registry[C, S]) EachConnection(fn func(userID string, c C)) {
+	for i := range r.shards {
+		r.shards[i].users.Range(func(k key, u *user[C, S]) bool {
+			u.mu.Lock()
+			conns := slices.Clone(u.conns)
+			u.mu.Unlock()
+			for _, c := range conns {
+				fn(k.id, c)
+			}
+			return true
+		})
+	}
+}
