@@ -1,0 +1,73 @@
+package manager
+
+import "github.com/shoal-go/shoal/internal/frame"
+
+// Frame is an encoded message, immutable and shared by all its receivers.
+type Frame = frame.Frame
+
+// Outcome says what became of one message at one connection.
+type Outcome uint8
+
+const (
+	// Queued: the message is in the connection's queue, or on its way.
+	Queued Outcome = iota
+	// Conflated: the message is in the queue in the place of an older state of the same upload.
+	Conflated
+	// Dropped: the connection is closing, or could not hold the message and closes because of it.
+	Dropped
+)
+
+// Delivery counts what became of one message at all the connections it was meant for.
+type Delivery struct {
+	Queued    int
+	Conflated int
+	Dropped   int
+}
+
+// Conn is one client's connection. Its methods are called from any number of goroutines. They must return
+// without waiting for the client and without calling the manager: Send is called with the upload's lock held.
+//
+// A Conn is a key in the registry, so its dynamic type must be comparable; usually it is a pointer.
+type Conn interface {
+	// Send queues a message.
+	Send(f *Frame) Outcome
+	// Close begins to close the connection: what is queued is flushed, then the client is told the
+	// reason. Further calls have no effect.
+	Close(reason CloseReason)
+}
+
+// Terminator is what a Conn implements to be waited for when everything is closed. Without it a connection
+// counts as gone once Close has returned.
+type Terminator interface {
+	// Done returns a channel that is closed when nothing of the connection is left.
+	Done() <-chan struct{}
+	// Abort ends the connection at once, without flushing or telling the client.
+	Abort()
+}
+
+// CloseReason is a WebSocket close code and the text that goes with it.
+type CloseReason struct {
+	Code uint16
+	Text string
+}
+
+// The reasons for which this module closes a connection, grouped by what the client should do.
+var (
+	// Stop.
+	NormalClosure        = CloseReason{1000, ""}
+	TooManyConnections   = CloseReason{1008, "Too many connections"}
+	TooManyMessages      = CloseReason{1008, "Message rate exceeded"}
+	TooManySubscriptions = CloseReason{1008, "Too many subscriptions"}
+	MessageTooBig        = CloseReason{1009, "Message too big"}
+
+	// Reconnect, with jitter, and recover.
+	IdleTimeout     = CloseReason{1001, "Idle timeout"}
+	ServerReloading = CloseReason{1012, "Server reloading"}
+	SlowConsumer    = CloseReason{1013, "Slow consumer"}
+
+	// Stop, or get a new token.
+	AuthTimeout   = CloseReason{4001, "Authentication timeout"}
+	AuthRequired  = CloseReason{4002, "Authentication required"}
+	InvalidToken  = CloseReason{4003, "Invalid token"}
+	InvalidFormat = CloseReason{4004, "Invalid message format"}
+)

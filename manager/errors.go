@@ -1,0 +1,63 @@
+package manager
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+// What callers branch on.
+var (
+	// ErrClosed: the manager is closing or closed.
+	ErrClosed = errors.New("manager: closed")
+	// ErrTooManySubscriptions: the user follows as many uploads as Options.MaxSubscriptionsPerUser allows.
+	ErrTooManySubscriptions = errors.New("manager: too many subscriptions")
+	// ErrTooManyPending: as many users without a connection have subscribed as Options.MaxPending allows.
+	ErrTooManyPending = errors.New("manager: too many subscriptions of users without a connection")
+	// ErrNotConnected: the connection is not registered for the user.
+	ErrNotConnected = errors.New("manager: connection is not registered")
+)
+
+// InvalidError says which part of a caller's input is wrong, and what would be right.
+type InvalidError struct {
+	// Field is the name of the field as it stands in the message, or "user_id", "upload_id" for an id
+	// that was given beside it; "" is the message as a whole.
+	Field string
+	// Problem says what is wrong with it, without repeating a payload.
+	Problem string
+}
+
+func (e *InvalidError) Error() string {
+	if e.Field == "" {
+		return "manager: message " + e.Problem
+	}
+	return "manager: " + e.Field + " " + e.Problem
+}
+
+// maxIDBytes is the length of the longest id.
+const maxIDBytes = 255
+
+// CheckID returns an *InvalidError unless id is one of the protocol: 1 to 255 bytes of valid UTF-8 without
+// control characters. field is the name that the error gives it.
+func CheckID(field, id string) error {
+	switch {
+	case id == "":
+		return &InvalidError{field, "must not be empty"}
+	case len(id) > maxIDBytes:
+		return &InvalidError{field, fmt.Sprintf("has %d bytes, at most %d are allowed", len(id), maxIDBytes)}
+	case !utf8.ValidString(id):
+		return &InvalidError{field, "must be valid UTF-8"}
+	case strings.ContainsFunc(id, isControl):
+		return &InvalidError{field, "must not contain control characters"}
+	}
+	return nil
+}
+
+// isControl reports whether r is of Unicode's category Cc.
+func isControl(r rune) bool { return r < 0x20 || (r >= 0x7F && r < 0xA0) }
+
+// tooLarge is the error of a message with more bytes than Options.MaxMessageBytes allows.
+func tooLarge(size, most int) error {
+	return &InvalidError{"", fmt.Sprintf("has %d bytes, at most %d are allowed", size, most)}
+}

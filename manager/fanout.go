@@ -1,0 +1,125 @@
+package manager
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+)
+
+// fanOut brings a frame to many receivers, on several cores where that is faster. Its goroutines only ever
+// help: a broadcast that finds none of them idle does all the work itself, so it waits for nobody but those
+// that are already at work on it.
+type fanOut struct {
+	jobs    chan *fanJob
+	helpers int
+	running sync.WaitGroup
+	stop    chan struct{}
+	once    sync.Once
+	// spare holds finished jobs, so that a broadcast allocates nothing for its own bookkeeping.
+	spare sync.Pool
+}
+
+// Below fanOutAlone receivers a broadcast stays on its caller's goroutine; beyond it goroutines take parts
+// of fanOutPart receivers each.
+const (
+	fanOutAlone = 1024
+	fanOutPart  = 512
+)
+
+// fanJob is one broadcast that several goroutines work on.
+type fanJob struct {
+	receivers []receiver
+	frame     *Frame
+	// next is the first receiver that nobody has taken yet.
+	next    atomic.Int64
+	helpers sync.WaitGroup
+	mu      sync.Mutex
+	total   Delivery // protected by mu
+}
+
+func newFanOut() *fanOut {
+	f := &fanOut{
+		jobs:    make(chan *fanJob),
+		helpers: runtime.GOMAXPROCS(0) - 1,
+		stop:    make(chan struct{}),
+		spare:   sync.Pool{New: func() any { return new(fanJob) }},
+	}
+	for range f.helpers {
+		f.running.Go(f.help)
+	}
+	return f
+}
+
+// close ends the goroutines. Broadcasts may still be under way.
+func (f *fanOut) close() {
+	f.once.Do(func() { close(f.stop) })
+	f.running.Wait()
+}
+
+func (f *fanOut) help() {
+	for {
+		select {
+		case <-f.stop:
+			return
+		case job := <-f.jobs:
+			job.work()
+			job.helpers.Done()
+		}
+	}
+}
+
+// send brings the frame to all receivers. The lock of their upload is held.
+func (f *fanOut) send(receivers []receiver, fr *Frame) Delivery {
+	if len(receivers) < fanOutAlone {
+		return sendPart(receivers, fr)
+	}
+	job := f.spare.Get().(*fanJob) //nolint:forcetypeassert // the pool holds nothing else
+	job.receivers, job.frame = receivers, fr
+	job.next.Store(0)
+	job.total = Delivery{}
+	f.ask(job)
+	job.work()
+	job.helpers.Wait()
+	total := job.total
+	job.receivers, job.frame = nil, nil
+	f.spare.Put(job)
+	return total
+}
+
+// ask hands the job to those goroutines that have nothing to do.
+func (f *fanOut) ask(job *fanJob) {
+	for range f.helpers {
+		job.helpers.Add(1)
+		select {
+		case f.jobs <- job:
+		default:
+			job.helpers.Done()
+			return
+		}
+	}
+}
+
+// work takes parts until none is left.
+func (j *fanJob) work() {
+	var d Delivery
+	for {
+		end := int(j.next.Add(fanOutPart))
+		begin := end - fanOutPart
+		if begin >= len(j.receivers) {
+			break
+		}
+		d.add(sendPart(j.receivers[begin:min(end, len(j.receivers))], j.frame))
+	}
+	j.mu.Lock()
+	j.total.add(d)
+	j.mu.Unlock()
+}
+
+func sendPart(receivers []receiver, fr *Frame) (d Delivery) {
+	for i := range receivers {
+		if c := receivers[i].Conn; c != nil {
+			d.count(c.Send(fr))
+		}
+	}
+	return d
+}

@@ -1,0 +1,98 @@
+package manager
+
+import (
+	"context"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/shoal-go/shoal/internal/frame"
+	"github.com/shoal-go/shoal/internal/history"
+	"github.com/shoal-go/shoal/shard"
+)
+
+// Manager knows who is connected and who follows what, and brings each message to all of them. All methods
+// may be called from any number of goroutines. None waits for a client.
+type Manager struct {
+	opt      Options
+	registry *shard.Registry[Conn, uploadState]
+	limits   history.Limits
+	fans     *fanOut
+	counters counters
+	// run and epochs make the names of epochs: unique over processes, and within this one.
+	run    string
+	epochs atomic.Uint64
+
+	closed    atomic.Bool
+	closeOnce sync.Once
+	stop      chan struct{}
+	sweeping  sync.WaitGroup
+}
+
+// upload and receiver are the registry's, for the connections of this package.
+type (
+	upload   = shard.Upload[Conn, uploadState]
+	receiver = shard.Receiver[Conn, uploadState]
+)
+
+// uploadState is what the manager keeps of an upload. It belongs to the upload's lock.
+type uploadState struct {
+	// log is nil as long as nobody needs to know the upload's position, and again when nobody can.
+	log *history.Log[*frame.Frame]
+}
+
+// New returns a running manager, to be closed with Close. The error names every option that makes no sense.
+func New(opt Options) (*Manager, error) {
+	opt = opt.withDefaults()
+	if err := opt.validate(); err != nil {
+		return nil, err
+	}
+	m := &Manager{
+		opt: opt,
+		registry: shard.New[Conn](shard.Config[uploadState]{
+			Shards: opt.Shards,
+			Idle:   func(s *uploadState) bool { return s.log == nil },
+		}),
+		limits: history.Limits{Messages: opt.HistoryMessages, Bytes: opt.HistoryBytes, TTL: opt.HistoryTTL},
+		fans:   newFanOut(),
+		run:    strconv.FormatUint(rand.Uint64(), 36),
+		stop:   make(chan struct{}),
+	}
+	m.sweeping.Go(m.sweep)
+	return m, nil
+}
+
+// Close closes every connection as DisconnectAll does, refuses new ones and all messages from now on, and
+// ends the manager's goroutines. It blocks until then, at most until ctx ends; the error is that of
+// DisconnectAll. Calling it again is allowed.
+func (m *Manager) Close(ctx context.Context) error {
+	m.closed.Store(true)
+	err := m.DisconnectAll(ctx)
+	m.closeOnce.Do(func() { close(m.stop) })
+	m.sweeping.Wait()
+	m.fans.close()
+	return err
+}
+
+// sweepInterval is how often the manager looks for what has become too old, so that nothing outlives its
+// time by more than an eighth.
+func (m *Manager) sweepInterval() time.Duration {
+	return max(min(m.opt.HistoryTTL, m.opt.PendingTTL)/8, time.Millisecond)
+}
+
+// sweep forgets what has become too old until the manager is closed.
+func (m *Manager) sweep() {
+	tick := time.NewTicker(m.sweepInterval())
+	defer tick.Stop()
+	for {
+		select {
+		case <-m.stop:
+			return
+		case now := <-tick.C:
+			m.registry.ExpirePending(now.Add(-m.opt.PendingTTL).UnixNano())
+			m.registry.EachUpload(func(u *upload) { m.expire(u, now) })
+		}
+	}
+}

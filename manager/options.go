@@ -1,0 +1,98 @@
+package manager
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+// Options configure a Manager. The zero value is the documented default.
+type Options struct {
+	// Shards is the number of shards that users and uploads are hashed to; it is rounded up to a power of
+	// two. 0: four for each of GOMAXPROCS.
+	Shards int
+
+	// HistoryMessages, HistoryBytes and HistoryTTL bound the history of one upload: by number of messages
+	// (0: 64), by their bytes (0: 1 MiB) and by age (0: 10 minutes). The newest message is held until
+	// it is too old, however large it is.
+	HistoryMessages int
+	HistoryBytes    int
+	HistoryTTL      time.Duration
+
+	// MaxMessageBytes bounds one published message. 0: 64 KiB.
+	MaxMessageBytes int
+
+	// MaxConnectionsPerUser: beyond it the user's oldest connection is closed with TooManyConnections.
+	// 0: 32; negative: no bound.
+	MaxConnectionsPerUser int
+
+	// MaxSubscriptionsPerUser: beyond it subscribing fails with ErrTooManySubscriptions. 0: 1024;
+	// negative: no bound.
+	MaxSubscriptionsPerUser int
+
+	// PendingTTL is how long the subscriptions of a user without any connection are kept (0: 1 minute),
+	// MaxPending how many such users there may be (0: 100,000).
+	PendingTTL time.Duration
+	MaxPending int
+
+	// Logger gets what an operator should know, never a payload. nil: nothing is logged.
+	Logger *slog.Logger
+}
+
+func (o Options) withDefaults() Options {
+	set(&o.HistoryMessages, 64)
+	set(&o.HistoryBytes, 1<<20)
+	set(&o.HistoryTTL, 10*time.Minute)
+	set(&o.MaxMessageBytes, 64<<10)
+	set(&o.MaxConnectionsPerUser, 32)
+	set(&o.MaxSubscriptionsPerUser, 1024)
+	set(&o.PendingTTL, time.Minute)
+	set(&o.MaxPending, 100_000)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+func set[T comparable](field *T, standard T) {
+	var zero T
+	if *field == zero {
+		*field = standard
+	}
+}
+
+// maxShards keeps the registry's fixed cost within reason: each shard is a few cache lines and two maps.
+const maxShards = 1 << 16
+
+func (o Options) validate() error {
+	var all []error
+	refuse := func(field string, value any, want string) {
+		all = append(all, fmt.Errorf("manager: Options.%s is %v, want %s", field, value, want))
+	}
+	if o.Shards < 0 || o.Shards > maxShards {
+		refuse("Shards", o.Shards, fmt.Sprintf("0 to %d", maxShards))
+	}
+	if o.HistoryMessages < 1 {
+		refuse("HistoryMessages", o.HistoryMessages, "at least 1")
+	}
+	if o.HistoryBytes < 1 {
+		refuse("HistoryBytes", o.HistoryBytes, "at least 1")
+	}
+	if o.HistoryTTL < time.Millisecond {
+		refuse("HistoryTTL", o.HistoryTTL, "at least 1ms")
+	}
+	if o.MaxMessageBytes < minMessageBytes {
+		refuse("MaxMessageBytes", o.MaxMessageBytes, fmt.Sprintf("at least %d", minMessageBytes))
+	}
+	if o.PendingTTL < time.Millisecond {
+		refuse("PendingTTL", o.PendingTTL, "at least 1ms")
+	}
+	if o.MaxPending < 0 {
+		refuse("MaxPending", o.MaxPending, "0 or more")
+	}
+	return errors.Join(all...)
+}
+
+// minMessageBytes leaves room for the shortest message of the protocol with the longest id.
+const minMessageBytes = 1024

@@ -1,0 +1,86 @@
+package manager
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/shoal-go/shoal/internal/frame"
+	"github.com/shoal-go/shoal/internal/history"
+)
+
+// Resume subscribes a registered connection to many uploads at once, each from the position up to which the
+// client has seen it: one `resumed` with all positions, then what was missed, then what follows.
+//
+// It returns the uploads that could not be subscribed, each with its reason: ErrTooManySubscriptions, or
+// ErrNotConnected if the connection is gone. The error is an *InvalidError, ErrClosed or that of ctx, and then
+// nothing has happened.
+func (m *Manager) Resume(
+	ctx context.Context, userID string, c Conn, since map[string]Position,
+) (refused map[string]error, err error) {
+	for uploadID := range since {
+		if err := m.checkSubscription(ctx, userID, uploadID); err != nil {
+			return nil, err
+		}
+	}
+	// The answer comes first and names every upload, so their positions are read before any of them is
+	// subscribed: otherwise one upload's new messages could come ahead of the answer.
+	answer := make([]resumption, 0, len(since))
+	for uploadID, from := range since {
+		answer = append(answer, m.lookBack(uploadID, from))
+	}
+	slices.SortFunc(answer, func(a, b resumption) int { return cmp.Compare(a.uploadID, b.uploadID) })
+	c.Send(resumedFrame(answer))
+	for i := range answer {
+		if err := m.resume(userID, c, &answer[i]); err != nil {
+			if refused == nil {
+				refused = map[string]error{}
+			}
+			refused[answer[i].uploadID] = err
+		}
+	}
+	return refused, nil
+}
+
+// resumption is one upload of a Resume, as the client is told of it.
+type resumption struct {
+	uploadID  string
+	from, now Position
+	recovered bool
+	// missed are the messages between from and now. They are kept, lest the history drop them meanwhile.
+	missed []history.Entry[*frame.Frame]
+}
+
+// lookBack reads an upload's position and the messages since a client's.
+func (m *Manager) lookBack(uploadID string, from Position) resumption {
+	a := resumption{uploadID: uploadID, from: from}
+	m.registry.With(uploadID, func(u *upload) {
+		now := time.Now()
+		m.expire(u, now)
+		log := m.log(u, now)
+		a.now = position(log)
+		a.missed, a.recovered = log.Since(from.Epoch, from.Offset)
+	})
+	return a
+}
+
+// resume subscribes the connection to one upload and sends what it missed, which continues the position that
+// it was told. If that is no longer possible, because in between the upload was forgotten or had more
+// messages than its history holds, the connection is closed for the client to recover once more.
+func (m *Manager) resume(userID string, c Conn, a *resumption) error {
+	limit := m.opt.MaxSubscriptionsPerUser
+	return refusal(m.registry.Claim(userID, c, a.uploadID, limit, func(u *upload, _ bool) {
+		if !a.recovered {
+			m.sendNewest(u, c)
+			return
+		}
+		added, ok := m.log(u, time.Now()).Since(a.now.Epoch, a.now.Offset)
+		if !ok {
+			c.Close(SlowConsumer)
+			return
+		}
+		sendAll(c, a.missed)
+		sendAll(c, added)
+	}))
+}

@@ -1,0 +1,136 @@
+package manager
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/shoal-go/shoal/internal/frame"
+	"github.com/shoal-go/shoal/internal/history"
+)
+
+// Position is a point in the messages of an upload.
+type Position struct {
+	// Epoch names the run of offsets. It is opaque, and a new one means that the history before was lost.
+	Epoch string `json:"epoch"`
+	// Offset is that of the newest message, 0 before the first.
+	Offset uint64 `json:"offset"`
+}
+
+// Stored is a message that the history holds.
+type Stored struct {
+	Offset uint64
+	// Payload is the JSON as it was published, without the offset. It must not be changed.
+	Payload []byte
+}
+
+// History is what is held of an upload's messages.
+type History struct {
+	Position Position
+	// Complete: Messages are all messages after the position that was asked for. If it is false the epoch
+	// is another one or the history no longer reaches back, and Messages is everything held.
+	Complete bool
+	Messages []Stored
+}
+
+// Newest returns an upload's newest message, the zero value if none is held any more, and the upload's
+// position. It reports false if nothing is known of the upload's messages.
+func (m *Manager) Newest(uploadID string) (Stored, Position, bool) {
+	var (
+		newest Stored
+		pos    Position
+		known  bool
+	)
+	m.registry.WithKnown(uploadID, func(u *upload) {
+		m.expire(u, time.Now())
+		log := u.State.log
+		if log == nil {
+			return
+		}
+		known, pos = true, position(log)
+		if e, ok := log.Newest(); ok {
+			newest = stored(e)
+		}
+	})
+	return newest, pos, known
+}
+
+// History returns the messages held of an upload after a position, oldest first. An empty epoch stands for
+// whatever the epoch is.
+func (m *Manager) History(uploadID string, since Position) History {
+	var h History
+	m.registry.WithKnown(uploadID, func(u *upload) {
+		m.expire(u, time.Now())
+		log := u.State.log
+		if log == nil {
+			return
+		}
+		if since.Epoch == "" {
+			since.Epoch = log.Epoch()
+		}
+		h.Position = position(log)
+		entries, complete := log.Since(since.Epoch, since.Offset)
+		if !complete {
+			entries = log.All()
+		}
+		h.Complete = complete
+		for _, e := range entries {
+			h.Messages = append(h.Messages, stored(e))
+		}
+	})
+	return h
+}
+
+// Forget drops an upload's history and begins a new epoch, so that a retry starts afresh. Subscriptions
+// stay; subscribers on shoal.v1 are told the new position. The error is an *InvalidError or ErrClosed.
+func (m *Manager) Forget(uploadID string) error {
+	if m.closed.Load() {
+		return ErrClosed
+	}
+	if err := CheckID("upload_id", uploadID); err != nil {
+		return err
+	}
+	m.registry.WithKnown(uploadID, func(u *upload) {
+		u.State.log = nil
+		if u.Subscribers() == 0 {
+			return
+		}
+		pos := position(m.log(u, time.Now()))
+		m.fans.send(u.Receivers(), subscribedFrame(u.ID(), pos, false))
+	})
+	return nil
+}
+
+// log returns the upload's log, which is begun if there is none. The upload's lock is held.
+func (m *Manager) log(u *upload, now time.Time) *history.Log[*frame.Frame] {
+	if u.State.log == nil {
+		epoch := m.run + "." + strconv.FormatUint(m.epochs.Add(1), 36)
+		u.State.log = history.New[*frame.Frame](epoch, now)
+	}
+	return u.State.log
+}
+
+// expire drops what has become too old of an upload, its lock held: the messages, and the position as well
+// where nobody follows and nobody can be about to return. A position without messages is kept shortly, for
+// a subscriber that lost its connection before the first message.
+func (m *Manager) expire(u *upload, now time.Time) {
+	log := u.State.log
+	if log == nil {
+		return
+	}
+	log.Expire(now, m.opt.HistoryTTL)
+	keep := m.opt.HistoryTTL
+	if log.Offset() == 0 {
+		keep = m.opt.PendingTTL
+	}
+	if u.Subscribers() == 0 && log.Len() == 0 && now.Sub(log.Touched()) >= keep {
+		u.State.log = nil
+	}
+}
+
+func position(log *history.Log[*frame.Frame]) Position {
+	return Position{Epoch: log.Epoch(), Offset: log.Offset()}
+}
+
+func stored(e history.Entry[*frame.Frame]) Stored {
+	return Stored{Offset: e.Offset, Payload: e.Message.Body()}
+}

@@ -1,0 +1,124 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/shoal-go/shoal/internal/frame"
+	"github.com/shoal-go/shoal/internal/history"
+	"github.com/shoal-go/shoal/shard"
+)
+
+// SubscribeUpload makes a user follow an upload: all the user's connections, of now and later, get its newest
+// message, if there is one, and then what follows. A user without a connection is accepted too, for
+// Options.PendingTTL. When it returns nil, a message published afterwards is sure to arrive.
+//
+// The error is an *InvalidError, ErrTooManySubscriptions, ErrTooManyPending, ErrClosed or that of ctx.
+func (m *Manager) SubscribeUpload(ctx context.Context, userID, uploadID string) error {
+	if err := m.checkSubscription(ctx, userID, uploadID); err != nil {
+		return err
+	}
+	return refusal(m.registry.Hold(userID, uploadID, m.opt.MaxSubscriptionsPerUser, m.opt.MaxPending,
+		time.Now().UnixNano(), m.sendNewest))
+}
+
+// UnsubscribeUpload makes a user follow an upload no longer, whichever connections claim it.
+func (m *Manager) UnsubscribeUpload(userID, uploadID string) {
+	m.registry.Drop(userID, uploadID)
+}
+
+// SubscribeOptions say how a connection is brought up to date. The zero value sends it the newest message.
+type SubscribeOptions struct {
+	// Since is the position up to which the client has seen the upload's messages.
+	Since *Position
+	// Acknowledge sends `subscribed`, with the upload's position, ahead of everything else.
+	Acknowledge bool
+}
+
+// SubscribeConn makes a user follow an upload on behalf of one registered connection. If this is a new claim
+// the connection gets the newest message, or the messages after opt.Since if the history reaches back so
+// far, and then what follows. A connection that asks again gets messages only if it gives opt.Since.
+//
+// The error is an *InvalidError, ErrNotConnected, ErrTooManySubscriptions, ErrClosed or that of ctx.
+func (m *Manager) SubscribeConn(
+	ctx context.Context, userID string, c Conn, uploadID string, opt SubscribeOptions,
+) error {
+	if err := m.checkSubscription(ctx, userID, uploadID); err != nil {
+		return err
+	}
+	err := m.registry.Claim(userID, c, uploadID, m.opt.MaxSubscriptionsPerUser, func(u *upload, fresh bool) {
+		m.welcome(u, c, fresh, opt)
+	})
+	return refusal(err)
+}
+
+// UnsubscribeConn takes back the claim of one connection. The user's other connections keep theirs.
+func (m *Manager) UnsubscribeConn(userID string, c Conn, uploadID string) {
+	m.registry.Unclaim(userID, c, uploadID)
+}
+
+// welcome brings a connection up to date in the moment from which on it gets the upload's messages; the
+// upload's lock is held.
+func (m *Manager) welcome(u *upload, c Conn, fresh bool, opt SubscribeOptions) {
+	var missed []history.Entry[*frame.Frame]
+	recovered := false
+	if opt.Acknowledge || opt.Since != nil {
+		now := time.Now()
+		m.expire(u, now)
+		log := m.log(u, now)
+		if opt.Since != nil {
+			missed, recovered = log.Since(opt.Since.Epoch, opt.Since.Offset)
+		}
+		if opt.Acknowledge {
+			c.Send(subscribedFrame(u.ID(), position(log), recovered))
+		}
+	}
+	switch {
+	case recovered:
+		sendAll(c, missed)
+	case fresh || opt.Since != nil:
+		m.sendNewest(u, c)
+	}
+}
+
+// sendNewest sends a connection the upload's newest message, if one is held. The upload's lock is held.
+func (m *Manager) sendNewest(u *upload, c Conn) {
+	m.expire(u, time.Now())
+	if u.State.log == nil {
+		return
+	}
+	if e, ok := u.State.log.Newest(); ok {
+		c.Send(e.Message)
+	}
+}
+
+func sendAll(c Conn, entries []history.Entry[*frame.Frame]) {
+	for _, e := range entries {
+		c.Send(e.Message)
+	}
+}
+
+func (m *Manager) checkSubscription(ctx context.Context, userID, uploadID string) error {
+	if m.closed.Load() {
+		return ErrClosed
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return errors.Join(CheckID("user_id", userID), CheckID("upload_id", uploadID))
+}
+
+// refusal translates the registry's errors.
+func refusal(err error) error {
+	switch {
+	case errors.Is(err, shard.ErrLimit):
+		return ErrTooManySubscriptions
+	case errors.Is(err, shard.ErrPending):
+		return ErrTooManyPending
+	case errors.Is(err, shard.ErrUnknown):
+		return ErrNotConnected
+	default:
+		return err
+	}
+}
