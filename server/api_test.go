@@ -1,0 +1,257 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/shoal-go/shoal/manager"
+)
+
+const (
+	note   = `{"action":"note"}`
+	failed = `{"action":"upload_failed","error_message":"no space left","timestamp":"2026-01-31T12:00:00Z"}`
+)
+
+// apiTest is the API of a manager of its own.
+type apiTest struct {
+	t       *testing.T
+	manager *manager.Manager
+	handler http.Handler
+}
+
+func newAPITest(t *testing.T, opt apiOptions) *apiTest {
+	t.Helper()
+	m, err := manager.New(manager.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	if opt.Keys == nil {
+		opt.Keys = []string{"first-key", "second-key"}
+	}
+	return &apiTest{t, m, newAPI(m, opt)}
+}
+
+// call sends a request that holds a key; kind is its Content-Type.
+func (a *apiTest) call(method, target, kind, body string) *httptest.ResponseRecorder {
+	a.t.Helper()
+	r := httptest.NewRequest(method, target, strings.NewReader(body))
+	r.Header.Set("Authorization", "Bearer second-key")
+	if kind != "" {
+		r.Header.Set("Content-Type", kind)
+	}
+	return a.do(r)
+}
+
+// do answers a request and checks what all answers have in common.
+func (a *apiTest) do(r *http.Request) *httptest.ResponseRecorder {
+	a.t.Helper()
+	w := httptest.NewRecorder()
+	a.handler.ServeHTTP(w, r)
+	kind := "application/json"
+	if w.Code >= 400 {
+		kind = "application/problem+json"
+	}
+	if w.Code != http.StatusNoContent && w.Header().Get("Content-Type") != kind {
+		a.t.Errorf("Content-Type %q with status %d", w.Header().Get("Content-Type"), w.Code)
+	}
+	if w.Header().Get("Cache-Control") != "no-store" {
+		a.t.Errorf("Cache-Control %q", w.Header().Get("Cache-Control"))
+	}
+	return w
+}
+
+// want checks an answer's status and body. In the body, EPOCH stands for the upload's epoch.
+func (a *apiTest) want(w *httptest.ResponseRecorder, status int, body string) {
+	a.t.Helper()
+	_, position, _ := a.manager.Newest("up-1")
+	body = strings.ReplaceAll(body, "EPOCH", position.Epoch)
+	if got := strings.TrimSuffix(w.Body.String(), "\n"); w.Code != status || got != body {
+		a.t.Errorf("got  %d %s\nwant %d %s", w.Code, got, status, body)
+	}
+}
+
+// wantProblem checks that an answer is a problem whose detail contains the text.
+func (a *apiTest) wantProblem(w *httptest.ResponseRecorder, status int, field string, line int, detail string) {
+	a.t.Helper()
+	var p apiProblem
+	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil {
+		a.t.Fatalf("%v: %s", err, w.Body)
+	}
+	if w.Code != status || p.Status != status || p.Type != "about:blank" || p.Title != http.StatusText(status) {
+		a.t.Errorf("status %d, want %d: %s", w.Code, status, w.Body)
+	}
+	if p.Field != field || p.Line != line || !strings.Contains(p.Detail, detail) {
+		a.t.Errorf("got  field %q, line %d: %s\nwant field %q, line %d: …%s…", p.Field, p.Line, p.Detail, field, line, detail)
+	}
+}
+
+// wantNothingPublished checks that no message of the upload up-1 is out.
+func (a *apiTest) wantNothingPublished() {
+	a.t.Helper()
+	if s := a.manager.Stats(); s.Published != 0 || s.Queued != 0 {
+		a.t.Errorf("%d messages are published, %d are queued", s.Published, s.Queued)
+	}
+}
+
+func TestAPIKeys(t *testing.T) {
+	for _, test := range []struct {
+		name      string
+		keys      []string
+		given     string
+		status    int
+		challenge string
+		detail    string
+	}{
+		{"first", []string{"first-key", "second-key"}, "Bearer first-key", 200, "", ""},
+		{"second", []string{"first-key", "second-key"}, "bearer second-key", 200, "", ""},
+		{"none configured", []string{}, "Bearer first-key", 403, "", "no API key is configured"},
+		{"empty one configured", []string{""}, "Bearer ", 403, "", "no API key is configured"},
+		{"missing", []string{"first-key"}, "", 401, `Bearer realm="shoal"`, "API key is missing"},
+		{"empty", []string{"first-key", ""}, "Bearer ", 401, `Bearer realm="shoal"`, "API key is missing"},
+		{"other scheme", []string{"first-key"}, "Basic first-key", 401, `Bearer realm="shoal"`, "API key is missing"},
+		{"wrong", []string{"first-key"}, "Bearer first-ke", 401, `Bearer realm="shoal", error="invalid_token"`, "not one of those"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			a := newAPITest(t, apiOptions{Keys: test.keys})
+			r := httptest.NewRequest("GET", "/v1/stats", nil)
+			if test.given != "" {
+				r.Header.Set("Authorization", test.given)
+			}
+			w := a.do(r)
+			if w.Code != test.status || w.Header().Get("WWW-Authenticate") != test.challenge {
+				t.Errorf("%d %q, want %d %q", w.Code, w.Header().Get("WWW-Authenticate"), test.status, test.challenge)
+			}
+			if test.detail != "" {
+				a.wantProblem(w, test.status, "", 0, test.detail)
+			}
+			if strings.Contains(w.Body.String(), "first-ke") {
+				t.Errorf("the answer repeats a key: %s", w.Body)
+			}
+		})
+	}
+}
+
+func TestAPIKeyIsAskedForBeforeAnythingElse(t *testing.T) {
+	a := newAPITest(t, apiOptions{})
+	for _, r := range []*http.Request{
+		httptest.NewRequest("POST", "/v1/uploads/up-1/messages", strings.NewReader(note)),
+		httptest.NewRequest("DELETE", "/v1/uploads/up-1", nil),
+		httptest.NewRequest("GET", "/v1/nothing", nil),
+		httptest.NewRequest("OPTIONS", "/v1/stats", nil),
+	} {
+		a.wantProblem(a.do(r), 401, "", 0, "API key is missing")
+	}
+	a.wantNothingPublished()
+}
+
+func TestAPIRefusesOtherPathsAndMethods(t *testing.T) {
+	a := newAPITest(t, apiOptions{})
+	for _, test := range []struct {
+		method, target string
+		status         int
+		allow, field   string
+	}{
+		{"GET", "/v1/", 404, "", ""},
+		{"GET", "/v1/nothing", 404, "", ""},
+		{"GET", "/v1/stats/", 404, "", ""},
+		{"GET", "/v1//stats", 404, "", ""},
+		{"GET", "/v1%2Fstats", 404, "", ""},
+		{"GET", "/v1/uploads", 404, "", ""},
+		{"GET", "/v1/uploads/a/b/messages", 404, "", ""},
+		{"GET", "/v1/uploads/", 400, "", "upload_id"},
+		{"POST", "/v1/uploads//messages", 400, "", "upload_id"},
+		{"DELETE", "/v1/users//connections", 400, "", "user_id"},
+		{"PUT", "/v1/uploads/a", 405, "DELETE, GET, HEAD, OPTIONS", ""},
+		{"DELETE", "/v1/uploads/a/messages", 405, "GET, HEAD, OPTIONS, POST", ""},
+		{"POST", "/v1/uploads/a/subscribers", 405, "GET, HEAD, OPTIONS", ""},
+		{"GET", "/v1/users/a/messages", 405, "OPTIONS, POST", ""},
+		{"GET", "/v1/users/a/connections", 405, "DELETE, OPTIONS", ""},
+		{"POST", "/v1/stats", 405, "GET, HEAD, OPTIONS", ""},
+	} {
+		w := a.call(test.method, test.target, "", "")
+		a.wantProblem(w, test.status, test.field, 0, "")
+		if allow := w.Header().Get("Allow"); allow != test.allow {
+			t.Errorf("%s %s: Allow %q, want %q", test.method, test.target, allow, test.allow)
+		}
+	}
+}
+
+func TestAPIAnswersOptionsAndHead(t *testing.T) {
+	a := newAPITest(t, apiOptions{})
+	if w := a.call("OPTIONS", "/v1/uploads/a/messages", "", ""); w.Code != 204 ||
+		w.Header().Get("Allow") != "GET, HEAD, OPTIONS, POST" {
+		t.Errorf("OPTIONS: %d %v", w.Code, w.Header())
+	}
+	if w := a.call("HEAD", "/v1/stats", "", ""); w.Code != 200 {
+		t.Errorf("HEAD: %d", w.Code)
+	}
+}
+
+func TestAPIRefusesBadIDs(t *testing.T) {
+	a := newAPITest(t, apiOptions{})
+	long := strings.Repeat("a", 256)
+	for _, call := range []struct{ method, before, after, field string }{
+		{"GET", "/v1/uploads/", "", "upload_id"},
+		{"DELETE", "/v1/uploads/", "", "upload_id"},
+		{"GET", "/v1/uploads/", "/messages", "upload_id"},
+		{"POST", "/v1/uploads/", "/messages", "upload_id"},
+		{"GET", "/v1/uploads/", "/subscribers", "upload_id"},
+		{"POST", "/v1/users/", "/messages", "user_id"},
+		{"DELETE", "/v1/users/", "/connections", "user_id"},
+	} {
+		for id, detail := range map[string]string{
+			"a%0Ab": "control characters", "%ff": "valid UTF-8", long: "has 256 bytes, at most 255",
+		} {
+			w := a.call(call.method, call.before+id+call.after, "", note)
+			a.wantProblem(w, 400, call.field, 0, call.field+" ")
+			a.wantProblem(w, 400, call.field, 0, detail)
+		}
+	}
+	a.wantNothingPublished()
+}
+
+func TestAPITakesAnyPercentEncodedID(t *testing.T) {
+	a := newAPITest(t, apiOptions{})
+	for target, id := range map[string]string{
+		"a%2Fb": "a/b", "%2F": "/", "%2E%2E": "..", "%2e": ".", "a%2F%2Fb": "a//b", "..": "..", "gr%C3%B6%C3%9Fe": "größe", "größe": "größe",
+		"a%20b": "a b", "a+b": "a+b", "%2525": "%25", "x%2Fmessages": "x/messages", "%3Fq%23": "?q#", "{upload_id}": "{upload_id}",
+	} {
+		w := a.call("POST", "/v1/uploads/"+target+"/messages", "", note)
+		if _, position, _ := a.manager.Newest(id); w.Code != 202 || position.Offset == 0 {
+			t.Errorf("%s is not the upload %q: %d %s", target, id, w.Code, w.Body)
+		}
+	}
+}
+
+func TestAPIStats(t *testing.T) {
+	a := newAPITest(t, apiOptions{})
+	var stats manager.Stats
+	if err := json.Unmarshal(a.call("GET", "/v1/stats", "", "").Body.Bytes(), &stats); err != nil || stats != a.manager.Stats() {
+		t.Errorf("%+v, %v, want the manager's", stats, err)
+	}
+	a = newAPITest(t, apiOptions{Stats: func() any { return map[string]int{"open": 7} }})
+	a.want(a.call("GET", "/v1/stats", "", ""), 200, `{"open":7}`)
+}
+
+func TestAPITellsNothingOfWhatFailedInside(t *testing.T) {
+	var log bytes.Buffer
+	w := httptest.NewRecorder()
+	r := httptest.NewRequest("POST", "/v1/uploads/up-1/messages", nil)
+	err := &lineError{3, http.ErrHijacked, true}
+	writeProblem(w, r, slog.New(slog.NewTextHandler(&log, nil)), err)
+	(&apiTest{t: t}).wantProblem(w, 500, "", 3, "line 3: the server could not do it; its log says why; the messages on the lines before are out")
+	if strings.Contains(w.Body.String(), "hijacked") || !strings.Contains(log.String(), "hijacked") {
+		t.Errorf("answered %s, logged %s", w.Body, &log)
+	}
+}

@@ -1,0 +1,89 @@
+package server
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"unicode/utf8"
+
+	"github.com/shoal-go/shoal/manager"
+)
+
+// sendToUser sends the body's messages in order to all connections of a user, none of them unless all are
+// valid, and answers with what became of them.
+func (a *api) sendToUser(w http.ResponseWriter, r *http.Request) error {
+	id, err := pathID(r, "user_id")
+	if err != nil {
+		return err
+	}
+	messages, err := a.messages(w, r, "")
+	if err != nil {
+		return err
+	}
+	var sum struct {
+		Queued    int `json:"queued"`
+		Conflated int `json:"conflated"`
+		Dropped   int `json:"dropped"`
+	}
+	for i, m := range messages {
+		d, err := a.manager.SendToUser(id, m.Encoded)
+		if err != nil {
+			return m.refused(err, i > 0)
+		}
+		sum.Queued += d.Queued
+		sum.Conflated += d.Conflated
+		sum.Dropped += d.Dropped
+	}
+	writeJSON(w, http.StatusAccepted, sum)
+	return nil
+}
+
+// disconnectUser closes all connections of a user.
+func (a *api) disconnectUser(w http.ResponseWriter, r *http.Request) error {
+	id, err := pathID(r, "user_id")
+	if err != nil {
+		return err
+	}
+	reason, err := closeReason(r)
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusAccepted, struct {
+		Closed int `json:"closed"`
+	}{a.manager.DisconnectUser(id, reason)})
+	return nil
+}
+
+// maxReasonBytes is what a close frame has room for beside the code.
+const maxReasonBytes = 123
+
+// closeReason returns the close code and the reason that a request's query names.
+func closeReason(r *http.Request) (manager.CloseReason, error) {
+	q, err := query(r)
+	if err != nil {
+		return manager.CloseReason{}, err
+	}
+	reason := manager.CloseReason{Code: manager.NormalClosure.Code, Text: q.Get("reason")}
+	if q.Has("code") {
+		code, err := strconv.ParseUint(q.Get("code"), 10, 16)
+		if err != nil || !mayCloseWith(uint16(code)) {
+			return manager.CloseReason{}, invalidField("code", "must be 1000, 1008, 1012, 1013 or from 3000 to 4999")
+		}
+		reason.Code = uint16(code)
+	}
+	if len(reason.Text) > maxReasonBytes || !utf8.ValidString(reason.Text) {
+		return manager.CloseReason{}, invalidField("reason",
+			fmt.Sprintf("must be valid UTF-8 of at most %d bytes", maxReasonBytes))
+	}
+	return reason, nil
+}
+
+// mayCloseWith reports whether an application may close with a code: those that a client of the protocol knows
+// what to do about, and those that RFC 6455 leaves to applications.
+func mayCloseWith(code uint16) bool {
+	switch code {
+	case 1000, 1008, 1012, 1013:
+		return true
+	}
+	return code >= 3000 && code <= 4999
+}

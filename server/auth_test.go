@@ -1,0 +1,167 @@
+package server_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/shoal-go/shoal/manager"
+	"github.com/shoal-go/shoal/server"
+)
+
+func TestFirstMessageDecidesWhoTheConnectionBelongsTo(t *testing.T) {
+	n := start(t)
+	long := strings.Repeat("u", 256)
+	for name, test := range map[string]struct {
+		send   string
+		answer string
+		reason manager.CloseReason
+	}{
+		"another type":    {`{"type":"hello","token":"u"}`, "Authentication required", manager.AuthRequired},
+		"no type":         {`{"token":"u"}`, "Authentication required", manager.AuthRequired},
+		"no token":        {`{"type":"auth"}`, "Authentication required", manager.AuthRequired},
+		"empty token":     {`{"type":"auth","token":""}`, "Authentication required", manager.AuthRequired},
+		"token a number":  {`{"type":"auth","token":7}`, "Authentication required", manager.AuthRequired},
+		"an action":       {`{"action":"subscribe_upload","upload_id":"a"}`, "Authentication required", manager.AuthRequired},
+		"refused token":   {`{"type":"auth","token":"bad"}`, "Invalid signature", manager.InvalidToken},
+		"hook fails":      {`{"type":"auth","token":"broken"}`, "Authentication failed", manager.InvalidToken},
+		"not an id":       {`{"type":"auth","token":"` + long + `"}`, "Authentication failed", manager.InvalidToken},
+		"not JSON":        {`auth`, "", manager.InvalidFormat},
+		"an array":        {`[]`, "", manager.InvalidFormat},
+		"null":            {`null`, "", manager.InvalidFormat},
+		"two objects":     {`{"type":"auth","token":"u"}{}`, "", manager.InvalidFormat},
+		"an empty string": {``, "", manager.InvalidFormat},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := n.open()
+			c.t = t
+			c.send(test.send)
+			if test.answer != "" {
+				c.want(`{"action":"auth_error","message":"` + test.answer + `"}`)
+			}
+			if rest := c.wantClose(test.reason); len(rest) > 0 {
+				t.Errorf("got %q before the close frame", rest)
+			}
+		})
+	}
+}
+
+func TestBinaryFirstMessageIsInvalid(t *testing.T) {
+	n := start(t)
+	c := n.open()
+	if err := c.conn.Write(c.ctx, websocket.MessageBinary, []byte(`{"type":"auth","token":"u"}`)); err != nil {
+		t.Fatal(err)
+	}
+	c.wantClose(manager.InvalidFormat)
+}
+
+func TestTokenMayComeWithTheUpgrade(t *testing.T) {
+	n := start(t)
+	c, _, err := n.tryOpen(http.Header{"Authorization": {"Bearer ann"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.want(`{"action":"auth_success","user_id":"ann"}`)
+
+	c, _, err = n.tryOpen(http.Header{"Authorization": {"Bearer bad"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.want(`{"action":"auth_error","message":"Invalid signature"}`)
+	c.wantClose(manager.InvalidToken)
+}
+
+func TestAuthenticationTimesOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := startPiped(t)
+		c := n.open()
+		begin := time.Now()
+		c.want(`{"action":"auth_error","message":"Authentication timeout"}`)
+		c.wantClose(manager.AuthTimeout)
+		if waited := time.Since(begin); waited != 5*time.Second {
+			t.Errorf("timed out after %v, want 5s", waited)
+		}
+	})
+}
+
+func TestConnectionEndsWithItsToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := startPiped(t, neverIdle)
+		begin := time.Now()
+		c := n.login("ann/10m")
+		c.want(`{"action":"auth_error","message":"Token has expired"}`)
+		c.wantClose(manager.InvalidToken)
+		if lasted := time.Since(begin); lasted != 10*time.Minute {
+			t.Errorf("lasted %v, want 10m", lasted)
+		}
+	})
+}
+
+func TestFreshTokenExtendsTheConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := startPiped(t, neverIdle)
+		begin := time.Now()
+		c := n.login("ann/1m")
+		c.send(`{"type":"auth","token":"ann/80s"}`)
+		c.want(`{"action":"auth_success","user_id":"ann"}`)
+		c.want(`{"action":"auth_error","message":"Token has expired"}`)
+		c.wantClose(manager.InvalidToken)
+		if lasted := time.Since(begin); lasted != 80*time.Second {
+			t.Errorf("lasted %v, want 80s", lasted)
+		}
+	})
+}
+
+func TestFreshTokenMustBeOfTheSameUser(t *testing.T) {
+	n := start(t)
+	for token, answer := range map[string]string{
+		"bob": "Token belongs to another user",
+		"bad": "Invalid signature",
+	} {
+		c := n.login("ann")
+		c.send(`{"type":"auth","token":"` + token + `"}`)
+		c.want(`{"action":"auth_error","message":"` + answer + `"}`)
+		c.wantClose(manager.InvalidToken)
+	}
+}
+
+func TestIdentifyTakesThePlaceOfTheProtocolsAuthentication(t *testing.T) {
+	n := start(t, func(_ *manager.Options, o *server.Options) {
+		o.Authenticate = nil
+		o.Identify = func(r *http.Request) (server.Identity, error) {
+			cookie, err := r.Cookie("user")
+			if err != nil {
+				return server.Identity{}, err
+			}
+			return server.Identity{UserID: cookie.Value}, nil
+		}
+		o.OnMessage = func(c *server.Client, m server.Incoming) bool {
+			if m.Text {
+				c.SendText(append([]byte(c.UserID()+": "), m.Data...))
+			} else {
+				c.SendBinary(m.Data)
+			}
+			return true
+		}
+	})
+	_, resp, err := n.tryOpen(nil)
+	if err == nil || resp.StatusCode != http.StatusUnauthorized {
+		t.Fatalf("an unknown client got %v, want 401", err)
+	}
+	c, _, err := n.tryOpen(http.Header{"Cookie": {"user=ann"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.send("hello")
+	c.want("ann: hello")
+	if err := c.conn.Write(c.ctx, websocket.MessageBinary, []byte{0, 1, 0xFF}); err != nil {
+		t.Fatal(err)
+	}
+	if kind, data, err := c.conn.Read(c.ctx); err != nil || kind != websocket.MessageBinary || string(data) != "\x00\x01\xff" {
+		t.Fatalf("got %v %q %v, want the binary message back", kind, data, err)
+	}
+}

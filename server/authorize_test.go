@@ -1,0 +1,275 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// roundTripper answers requests without a network, which synctest needs.
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func respond(status int) (*http.Response, error) {
+	return &http.Response{StatusCode: status, Body: io.NopCloser(strings.NewReader("{}"))}, nil
+}
+
+func newAuthorizer(t *testing.T, url string, f roundTripper) *AuthorizeURL {
+	t.Helper()
+	var client *http.Client
+	if f != nil {
+		client = &http.Client{Transport: f}
+	}
+	a, err := NewAuthorizeURL(url, client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(a.Close)
+	return a
+}
+
+var alice = Identity{UserID: "alice"}
+
+func TestAuthorizeOpen(t *testing.T) {
+	if err := AuthorizeOpen(t.Context(), alice, "any"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAuthorizeClaims(t *testing.T) {
+	for _, c := range []struct {
+		uploads []string
+		id      string
+		allowed bool
+	}{
+		{nil, "u1", false},
+		{[]string{"u1"}, "u1", true},
+		{[]string{"u1"}, "u10", false},
+		{[]string{"u10"}, "u1", false},
+		{[]string{"x", "team-*"}, "team-7", true},
+		{[]string{"team-*"}, "team-", true},
+		{[]string{"team-*"}, "team", false},
+		{[]string{"*"}, "anything", true},
+		{[]string{"a*b"}, "axb", false},
+		{[]string{"a*b"}, "a*b", true},
+		{[]string{""}, "u1", false},
+		{[]string{"U1"}, "u1", false},
+	} {
+		err := AuthorizeClaims(t.Context(), Identity{UserID: "alice", Uploads: c.uploads}, c.id)
+		if c.allowed && err != nil || !c.allowed && !errors.Is(err, ErrForbidden) {
+			t.Errorf("uploads %q, upload %q: err = %v, allowed should be %v", c.uploads, c.id, err, c.allowed)
+		}
+	}
+}
+
+func TestAuthorizeURLAsks(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var q map[string]string
+		if err := json.NewDecoder(r.Body).Decode(&q); err != nil || r.Method != http.MethodPost ||
+			r.Header.Get("Content-Type") != "application/json" || len(q) != 2 || q["user_id"] != "alice" {
+			t.Errorf("asked with %s %v, err = %v", r.Method, q, err)
+		}
+		if q["upload_id"] != "hers" {
+			w.WriteHeader(http.StatusForbidden)
+		}
+		_, _ = io.WriteString(w, strings.Repeat("x", maxAnswerBytes*2))
+	}))
+	defer s.Close()
+	a := newAuthorizer(t, s.URL, nil)
+	if err := a.Authorize(t.Context(), alice, "hers"); err != nil {
+		t.Errorf("yes: %v", err)
+	}
+	if err := a.Authorize(t.Context(), alice, "not hers"); !errors.Is(err, ErrForbidden) {
+		t.Errorf("no: %v", err)
+	}
+}
+
+func TestAuthorizeURLFailsClosed(t *testing.T) {
+	yes := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer yes.Close()
+	for _, status := range []int{201, 204, 302, 307, 308, 400, 401, 404, 429, 500, 503} {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Location", yes.URL)
+			w.WriteHeader(status)
+		}))
+		err := newAuthorizer(t, s.URL, nil).Authorize(t.Context(), alice, "u1")
+		if err == nil || errors.Is(err, ErrForbidden) || !strings.Contains(err.Error(), fmt.Sprint(status)) {
+			t.Errorf("status %d: err = %v, want an error that names it", status, err)
+		}
+		s.Close()
+	}
+}
+
+func TestAuthorizeURLOutOfReachHidesTheAddress(t *testing.T) {
+	s := httptest.NewServer(nil)
+	s.Close()
+	a := newAuthorizer(t, s.URL+"/?key=hidden", nil)
+	err := a.Authorize(t.Context(), alice, "u1")
+	if err == nil || errors.Is(err, ErrForbidden) || strings.Contains(err.Error(), "hidden") {
+		t.Errorf("err = %v, want an error without the address", err)
+	}
+}
+
+func TestAuthorizeURLTimesOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAuthorizer(t, "http://authorizer.example", func(r *http.Request) (*http.Response, error) {
+			<-r.Context().Done()
+			return nil, r.Context().Err()
+		})
+		start := time.Now()
+		if err := a.Authorize(t.Context(), alice, "u1"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("err = %v", err)
+		}
+		if waited := time.Since(start); waited != authorizeTimeout {
+			t.Errorf("waited %v, want %v", waited, authorizeTimeout)
+		}
+	})
+}
+
+func TestAuthorizeURLRemembersBothAnswers(t *testing.T) {
+	for _, status := range []int{http.StatusOK, http.StatusForbidden} {
+		synctest.Test(t, func(t *testing.T) {
+			asked := 0
+			a := newAuthorizer(t, "http://authorizer.example", func(*http.Request) (*http.Response, error) {
+				asked++
+				return respond(status)
+			})
+			ask := func(want int) {
+				t.Helper()
+				if err := a.Authorize(t.Context(), alice, "u1"); (err == nil) != (status == http.StatusOK) {
+					t.Errorf("status %d: err = %v", status, err)
+				}
+				if asked != want {
+					t.Errorf("status %d: asked %d times, want %d", status, asked, want)
+				}
+			}
+			ask(1)
+			time.Sleep(answerTTL - time.Nanosecond)
+			ask(1)
+			time.Sleep(time.Nanosecond)
+			ask(2)
+		})
+	}
+}
+
+func TestAuthorizeURLDoesNotRememberFailures(t *testing.T) {
+	status := http.StatusInternalServerError
+	a := newAuthorizer(t, "http://authorizer.example", func(*http.Request) (*http.Response, error) { return respond(status) })
+	if err := a.Authorize(t.Context(), alice, "u1"); err == nil {
+		t.Error("no error")
+	}
+	status = http.StatusOK
+	if err := a.Authorize(t.Context(), alice, "u1"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAuthorizeURLTellsQuestionsApart(t *testing.T) {
+	a := newAuthorizer(t, "http://authorizer.example", func(r *http.Request) (*http.Response, error) {
+		body, _ := io.ReadAll(r.Body)
+		if string(body) == `{"user_id":"ab","upload_id":"c"}` {
+			return respond(http.StatusOK)
+		}
+		return respond(http.StatusForbidden)
+	})
+	if err := a.Authorize(t.Context(), Identity{UserID: "ab"}, "c"); err != nil {
+		t.Error(err)
+	}
+	if err := a.Authorize(t.Context(), Identity{UserID: "a"}, "bc"); !errors.Is(err, ErrForbidden) {
+		t.Errorf("another user: err = %v", err)
+	}
+}
+
+func TestAuthorizeURLAsksTheSameQuestionOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int64
+		release := make(chan struct{})
+		a := newAuthorizer(t, "http://authorizer.example", func(*http.Request) (*http.Response, error) {
+			asked.Add(1)
+			<-release
+			return respond(http.StatusOK)
+		})
+		left, leave := context.WithCancel(t.Context())
+		var waiting sync.WaitGroup
+		waiting.Go(func() {
+			if err := a.Authorize(left, alice, "u1"); !errors.Is(err, context.Canceled) {
+				t.Errorf("who has left: err = %v", err)
+			}
+		})
+		synctest.Wait()
+		for range 10 {
+			waiting.Go(func() {
+				if err := a.Authorize(t.Context(), alice, "u1"); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait()
+		leave() // The first asker leaves, and the others are answered all the same.
+		synctest.Wait()
+		close(release)
+		waiting.Wait()
+		if n := asked.Load(); n != 1 {
+			t.Errorf("asked %d times, want once", n)
+		}
+	})
+}
+
+func TestAuthorizeURLHoldsABoundedNumberOfAnswers(t *testing.T) {
+	asked := 0
+	a := newAuthorizer(t, "http://authorizer.example", func(*http.Request) (*http.Response, error) {
+		asked++
+		return respond(http.StatusOK)
+	})
+	ask := func(i int) {
+		t.Helper()
+		if err := a.Authorize(t.Context(), alice, fmt.Sprint("u", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range maxAnswers + 100 {
+		ask(i)
+	}
+	if n := len(a.questions); n > maxAnswers || n != len(a.answered) {
+		t.Errorf("%d questions and %d answers are held, want at most %d", n, len(a.answered), maxAnswers)
+	}
+}
+
+func TestAuthorizeURLClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAuthorizer(t, "http://authorizer.example", func(r *http.Request) (*http.Response, error) {
+			<-r.Context().Done()
+			return nil, r.Context().Err()
+		})
+		refused := make(chan error)
+		go func() { refused <- a.Authorize(t.Context(), alice, "u1") }()
+		synctest.Wait()
+		a.Close()
+		if err := <-refused; !errors.Is(err, context.Canceled) {
+			t.Errorf("who waits: err = %v", err)
+		}
+		if err := a.Authorize(t.Context(), alice, "u1"); err == nil {
+			t.Error("no error after Close")
+		}
+		a.Close()
+	})
+}
+
+func TestNewAuthorizeURLRefusesWhatIsNoURL(t *testing.T) {
+	for _, url := range []string{"", "authorizer.example", "/path", "ftp://host", "http://", "http://%zz"} {
+		if _, err := NewAuthorizeURL(url, nil); err == nil {
+			t.Errorf("%q: no error", url)
+		}
+	}
+}

@@ -1,0 +1,202 @@
+package server
+
+import (
+	"io"
+	"math/rand/v2"
+	"net"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/lxzan/gws"
+	"golang.org/x/time/rate"
+
+	"github.com/shoal-go/shoal/internal/frame"
+	"github.com/shoal-go/shoal/internal/outbox"
+	"github.com/shoal-go/shoal/manager"
+)
+
+// Client is one connection. Its exported methods may be called from any number of goroutines and do not wait
+// for the client at the other end.
+//
+// What comes from the client is handled on the connection's own goroutine, one message after the other; what
+// goes to it enters its outbox, from where the writers of the server take it.
+type Client struct {
+	server  *Server
+	out     *outbox.Outbox
+	wire    *wire
+	socket  *gws.Conn
+	limiter *rate.Limiter
+	v1      bool
+	// seen is when the last frame came from the client, in nanoseconds of Unix time.
+	seen atomic.Int64
+	// beat is the connection's place among those that are pinged together. It belongs to the heart.
+	beat place
+
+	mu       sync.Mutex // protects what follows; nothing is called under it
+	stage    stage
+	identity Identity
+	// deadline fires when the client has not authenticated in time, and later when its token expires.
+	deadline *time.Timer
+	// reason is why the server closes the connection.
+	reason manager.CloseReason
+}
+
+// stage is how far a connection has come.
+type stage uint8
+
+const (
+	authenticating stage = iota
+	open
+	closing
+)
+
+// Client is what the manager sends to, and waits for.
+var (
+	_ manager.Conn       = (*Client)(nil)
+	_ manager.Terminator = (*Client)(nil)
+)
+
+func newClient(s *Server, w *wire, socket *gws.Conn, v1 bool, now time.Time) *Client {
+	c := &Client{server: s, wire: w, socket: socket, v1: v1}
+	c.limiter = rate.NewLimiter(rate.Limit(s.opt.ClientMessageRate), s.opt.ClientMessageBurst)
+	c.seen.Store(now.UnixNano())
+	cfg := outbox.Config{Variant: frame.Base, Overflow: s.slowBase}
+	if v1 {
+		cfg = outbox.Config{Variant: frame.V1, Overflow: s.slowV1[rand.IntN(len(s.slowV1))]}
+	}
+	c.out = s.writers.Open(w.Conn, cfg)
+	return c
+}
+
+// UserID returns the user that the connection belongs to, or "" before it has authenticated.
+func (c *Client) UserID() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.identity.UserID
+}
+
+// RemoteAddr returns the address of the other end of the TCP connection.
+func (c *Client) RemoteAddr() net.Addr { return c.wire.RemoteAddr() }
+
+// Subprotocol returns "shoal.v1" or "".
+func (c *Client) Subprotocol() string { return c.socket.SubProtocol() }
+
+// SendText queues a text message, which must be valid UTF-8, and SendBinary a binary one. The data is copied.
+func (c *Client) SendText(data []byte) manager.Outcome { return c.sendOwn(frame.Text, data) }
+
+// SendBinary queues a binary message. The data is copied.
+func (c *Client) SendBinary(data []byte) manager.Outcome { return c.sendOwn(frame.Binary, data) }
+
+func (c *Client) sendOwn(op frame.Opcode, data []byte) manager.Outcome {
+	return c.Send(frame.New(op, frame.Event, append([]byte(nil), data...)))
+}
+
+// Send queues an encoded message.
+func (c *Client) Send(f *manager.Frame) manager.Outcome {
+	if !c.v1 && !f.For(frame.Base) {
+		return manager.Queued // exists on shoal.v1 only: this client misses nothing
+	}
+	switch c.out.Send(f) {
+	case outbox.Queued:
+		return manager.Queued
+	case outbox.Conflated:
+		return manager.Conflated
+	default:
+		return manager.Dropped
+	}
+}
+
+// Close begins to close the connection: what is queued is flushed, then the client is told the reason.
+// Further calls have no effect.
+func (c *Client) Close(reason manager.CloseReason) {
+	if c.setClosing(reason) {
+		c.out.Close(closeFrame(reason), c.farewell(reason)...)
+	}
+}
+
+// Done returns a channel that is closed when the socket is.
+func (c *Client) Done() <-chan struct{} { return c.out.Done() }
+
+// Abort closes the socket at once.
+func (c *Client) Abort() { c.out.Abort() }
+
+// setClosing notes why the connection is closed, and reports whether that is new.
+func (c *Client) setClosing(reason manager.CloseReason) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stage == closing {
+		return false
+	}
+	c.stage, c.reason = closing, reason
+	return true
+}
+
+// farewell is what comes ahead of the close frame.
+func (c *Client) farewell(reason manager.CloseReason) []*frame.Frame {
+	if c.v1 && reason == manager.ServerReloading {
+		return []*frame.Frame{reconnectFrame()}
+	}
+	return nil
+}
+
+func (c *Client) authenticated() bool { return c.at(open) }
+
+func (c *Client) at(s stage) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.stage == s
+}
+
+// run is the connection's goroutine.
+func (c *Client) run(id Identity, token string) {
+	defer c.server.dismiss()
+	c.server.heart.add(c)
+	defer c.server.heart.remove(c)
+	c.begin(id, token)
+	c.read()
+	c.leave()
+	// The client may still be sending, although nobody listens any more. Input that stays unread would
+	// make closing the socket reset it, and the reset could overtake the close frame.
+	_, _ = io.Copy(io.Discard, c.wire.Conn)
+	c.out.PeerGone()
+	<-c.out.Done()
+}
+
+// read handles what comes from the client until nothing more comes. gws catches no panics of its own parser,
+// and no bytes from a client may end the process.
+func (c *Client) read() {
+	defer func() {
+		if p := recover(); p != nil {
+			// The value of the panic is not logged: it could hold what the client sent.
+			c.server.opt.Logger.Error("panic while reading from a client", "stack", string(debug.Stack()))
+			c.out.Abort()
+		}
+	}()
+	c.socket.ReadLoop()
+}
+
+// leave undoes what authenticating has done.
+func (c *Client) leave() {
+	c.mu.Lock()
+	user := c.identity.UserID
+	c.stage = closing
+	if c.deadline != nil {
+		c.deadline.Stop()
+	}
+	reason := c.reason
+	c.mu.Unlock()
+	if c.out.Reason() != nil {
+		reason = manager.SlowConsumer
+	}
+	if user == "" {
+		c.server.opt.Logger.Debug("connection left before it had authenticated", "code", reason.Code)
+		return
+	}
+	c.server.manager.Disconnect(user, c)
+	c.server.opt.Logger.Debug("disconnected", "user", user, "code", reason.Code, "reason", reason.Text)
+	if c.server.opt.OnDisconnect != nil {
+		c.server.opt.OnDisconnect(c)
+	}
+}

@@ -1,0 +1,95 @@
+package server
+
+import (
+	"encoding/json"
+	"math/rand/v2"
+	"time"
+
+	"github.com/shoal-go/shoal/internal/frame"
+	"github.com/shoal-go/shoal/manager"
+)
+
+// pingFrame is made once for all connections and times.
+var pingFrame = frame.New(frame.Text, frame.Control, []byte(`{"action":"ping"}`))
+
+// A client that is told to reconnect should wait between reconnectMin and reconnectMax, so that not all come
+// back in the same instant.
+const (
+	reconnectMin = 250 * time.Millisecond
+	reconnectMax = 5 * time.Second
+)
+
+// slowFarewells is how many ways there are to tell a slow client when to come back. They are made ahead,
+// because an outbox that overflows has no time, and shared, because each would take memory.
+const slowFarewells = 64
+
+// farewells returns what outboxes send when their client is too slow, without and with shoal.v1.
+func farewells() (base []*frame.Frame, v1 [slowFarewells][]*frame.Frame) {
+	end := closeFrame(manager.SlowConsumer)
+	for i := range v1 {
+		v1[i] = []*frame.Frame{reconnectFrame(), end}
+	}
+	return []*frame.Frame{end}, v1
+}
+
+func closeFrame(reason manager.CloseReason) *frame.Frame {
+	return frame.NewClose(reason.Code, reason.Text)
+}
+
+func reconnectFrame() *frame.Frame {
+	wait := reconnectMin + rand.N(reconnectMax-reconnectMin)
+	return controlFrame(struct {
+		Action string `json:"action"`
+		After  int64  `json:"retry_after_ms"`
+	}{"reconnect", wait.Milliseconds()})
+}
+
+func authSuccessFrame(userID string) *frame.Frame {
+	return controlFrame(struct {
+		Action string `json:"action"`
+		UserID string `json:"user_id"`
+	}{"auth_success", userID})
+}
+
+func authErrorFrame(why string) *frame.Frame {
+	return controlFrame(struct {
+		Action  string `json:"action"`
+		Message string `json:"message"`
+	}{"auth_error", why})
+}
+
+// unsubscribedFrame acknowledges an unsubscribe, behind what is queued already.
+func unsubscribedFrame(uploadID string) *frame.Frame {
+	return frame.NewV1(frame.Event, encode(struct {
+		Action   string `json:"action"`
+		UploadID string `json:"upload_id"`
+	}{"unsubscribed", uploadID}))
+}
+
+// The codes of error messages.
+const (
+	codeBadRequest    = "bad_request"
+	codeUnknownAction = "unknown_action"
+	codeForbidden     = "forbidden"
+	codeLimitExceeded = "limit_exceeded"
+	codeInternal      = "internal"
+)
+
+func errorFrame(code, message, uploadID string) *frame.Frame {
+	return frame.NewV1(frame.Event, encode(struct {
+		Action   string `json:"action"`
+		Code     string `json:"code"`
+		Message  string `json:"message"`
+		UploadID string `json:"upload_id,omitempty"`
+	}{"error", code, message, uploadID}))
+}
+
+func controlFrame(v any) *frame.Frame { return frame.New(frame.Text, frame.Control, encode(v)) }
+
+func encode(v any) []byte {
+	data, err := json.Marshal(v)
+	if err != nil {
+		panic("server: " + err.Error()) // strings and numbers always encode
+	}
+	return data
+}

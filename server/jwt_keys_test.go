@@ -1,0 +1,327 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/MicahParks/jwkset"
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// testKey is a private key, under the id that the set of keys gives its public one.
+type testKey struct {
+	id     string
+	method jwt.SigningMethod
+	signer crypto.Signer
+}
+
+func (k testKey) token(t *testing.T) string {
+	t.Helper()
+	return sign(t, k.method, k.signer, claimsWith(nil), map[string]any{"kid": k.id})
+}
+
+// newTestKeys returns one key of each family.
+func newTestKeys(t *testing.T) []testKey {
+	t.Helper()
+	r, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []testKey{
+		{"rsa", jwt.SigningMethodRS256, r}, {"ec", jwt.SigningMethodES256, e}, newEdKey(t, "ed"),
+	}
+}
+
+func newEdKey(t *testing.T, id string) testKey {
+	t.Helper()
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return testKey{id, jwt.SigningMethodEdDSA, key}
+}
+
+func jwksOf(t *testing.T, keys ...testKey) []byte {
+	t.Helper()
+	set := jwkset.NewMemoryStorage()
+	for _, k := range keys {
+		key, err := jwkset.NewJWKFromKey(k.signer.Public(), jwkset.JWKOptions{
+			Metadata: jwkset.JWKMetadataOptions{KID: k.id},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := set.KeyWrite(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := set.JSONPublic(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+func writeFile(t *testing.T, path string, text []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func newJWKSJWT(t *testing.T, o JWTOptions) *JWT {
+	t.Helper()
+	j, err := NewJWT(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(j.Close)
+	return j
+}
+
+func TestJWKSFileOfEachFamily(t *testing.T) {
+	keys := newTestKeys(t)
+	path := filepath.Join(t.TempDir(), "jwks.json")
+	writeFile(t, path, jwksOf(t, keys...))
+	j := newJWKSJWT(t, JWTOptions{JWKS: path})
+	for _, k := range keys {
+		if id, err := j.Authenticate(t.Context(), k.token(t)); err != nil || id.UserID != "alice" {
+			t.Errorf("%s: identity = %+v, err = %v", k.id, id, err)
+		}
+		unnamed := sign(t, k.method, k.signer, claimsWith(nil), nil)
+		if _, err := j.Authenticate(t.Context(), unnamed); err != nil {
+			t.Errorf("%s, without kid: %v", k.id, err)
+		}
+	}
+}
+
+func TestJWKSRefusesTheWrongFamily(t *testing.T) {
+	keys := newTestKeys(t)
+	path := filepath.Join(t.TempDir(), "jwks.json")
+	writeFile(t, path, jwksOf(t, keys...))
+	modulus, err := json.Marshal(keys[0].signer.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger := newEdKey(t, "ed")
+	stranger384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kid := func(id string) map[string]any { return map[string]any{"kid": id} }
+	for name, c := range map[string]struct{ token, want string }{
+		"HS256 with a public key": {sign(t, jwt.SigningMethodHS256, modulus, claimsWith(nil), kid("rsa")), "Algorithm is not accepted"},
+		"none": {sign(t, jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, claimsWith(nil), kid("rsa")),
+			"Algorithm is not accepted"},
+		"RS512":             {sign(t, jwt.SigningMethodRS512, keys[0].signer, claimsWith(nil), kid("rsa")), "Algorithm is not accepted"},
+		"ES384":             {sign(t, jwt.SigningMethodES384, stranger384, claimsWith(nil), kid("ec")), "Algorithm is not accepted"},
+		"EdDSA for RSA key": {sign(t, jwt.SigningMethodEdDSA, keys[2].signer, claimsWith(nil), kid("rsa")), "Invalid signature"},
+		"RS256 for EC key":  {sign(t, jwt.SigningMethodRS256, keys[0].signer, claimsWith(nil), kid("ec")), "Invalid signature"},
+		"another's key":     {stranger.token(t), "Invalid signature"},
+		"unknown kid":       {newEdKey(t, "nobody").token(t), "Unknown signing key"},
+		"kid is a number":   {sign(t, jwt.SigningMethodEdDSA, keys[2].signer, claimsWith(nil), map[string]any{"kid": 7}), "Unknown signing key"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := newJWKSJWT(t, JWTOptions{JWKS: path}).Authenticate(t.Context(), c.token)
+			wantRefusal(t, err, c.want)
+		})
+	}
+}
+
+func TestSecretAndJWKSEachForItsFamily(t *testing.T) {
+	key := newEdKey(t, "ed")
+	path := filepath.Join(t.TempDir(), "jwks.json")
+	writeFile(t, path, jwksOf(t, key))
+	j := newJWKSJWT(t, JWTOptions{JWKS: path, Secret: []byte(testSecret)})
+	for _, token := range []string{key.token(t), signSecret(t, nil)} {
+		if _, err := j.Authenticate(t.Context(), token); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestJWKSKeyForEncryptionIsNotUsed(t *testing.T) {
+	key := newEdKey(t, "ed")
+	path := filepath.Join(t.TempDir(), "jwks.json")
+	writeFile(t, path, bytes.Replace(jwksOf(t, key), []byte(`{"kty"`), []byte(`{"use":"enc","kty"`), 1))
+	j := newJWKSJWT(t, JWTOptions{JWKS: path})
+	_, err := j.Authenticate(t.Context(), key.token(t))
+	wantRefusal(t, err, "Unknown signing key")
+}
+
+func TestJWKSFileIsReadAgain(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "jwks.json")
+	before, after := newEdKey(t, "before"), newEdKey(t, "a key with another name")
+	writeFile(t, path, jwksOf(t, before))
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		j := newJWKSJWT(t, JWTOptions{JWKS: path, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+
+		writeFile(t, path, []byte("{"))
+		time.Sleep(fileInterval)
+		if _, err := j.Authenticate(t.Context(), before.token(t)); err != nil {
+			t.Errorf("with a broken file: %v", err)
+		}
+		if !strings.Contains(log.String(), "JWKS") {
+			t.Error("a broken file is not logged")
+		}
+
+		writeFile(t, path, jwksOf(t, after))
+		time.Sleep(fileInterval)
+		if _, err := j.Authenticate(t.Context(), after.token(t)); err != nil {
+			t.Errorf("with the new key: %v", err)
+		}
+		_, err := j.Authenticate(t.Context(), before.token(t))
+		wantRefusal(t, err, "Unknown signing key")
+	})
+}
+
+func TestJWKSFileThatIsNone(t *testing.T) {
+	for name, text := range map[string]string{
+		"not JSON":     "hello",
+		"no keys":      `{"keys":[]}`,
+		"not a set":    `[]`,
+		"a broken key": `{"keys":[{"kty":"RSA","kid":"a","n":"!","e":"AQAB"}]}`,
+		"too large":    `{"keys":[]}` + strings.Repeat(" ", maxJWKSBytes),
+	} {
+		path := filepath.Join(t.TempDir(), "jwks.json")
+		writeFile(t, path, []byte(text))
+		if _, err := NewJWT(JWTOptions{JWKS: path}); err == nil || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: err = %v, want one that names the file", name, err)
+		}
+	}
+	if _, err := NewJWT(JWTOptions{JWKS: filepath.Join(t.TempDir(), "missing.json")}); err == nil {
+		t.Error("no error for a missing file")
+	}
+}
+
+// keysHandler serves whatever set of keys it holds and counts how often.
+type keysHandler struct {
+	text    atomic.Value
+	fetches atomic.Int64
+}
+
+func (h *keysHandler) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
+	h.fetches.Add(1)
+	_, _ = w.Write(h.text.Load().([]byte))
+}
+
+func newKeysServer(t *testing.T, text []byte) (*keysHandler, string) {
+	t.Helper()
+	h := &keysHandler{}
+	h.text.Store(text)
+	s := httptest.NewServer(h)
+	t.Cleanup(s.Close)
+	return h, s.URL
+}
+
+func TestJWKSURLFetchesAnUnknownKeyButNotOften(t *testing.T) {
+	old, fresh := newEdKey(t, "old"), newEdKey(t, "fresh")
+	h, url := newKeysServer(t, jwksOf(t, old))
+	j := newJWKSJWT(t, JWTOptions{JWKS: url})
+	if _, err := j.Authenticate(t.Context(), old.token(t)); err != nil {
+		t.Fatal(err)
+	}
+	h.text.Store(jwksOf(t, old, fresh))
+	if _, err := j.Authenticate(t.Context(), fresh.token(t)); err != nil {
+		t.Errorf("a key that came later: %v", err)
+	}
+	for range 20 {
+		_, err := j.Authenticate(t.Context(), newEdKey(t, "nobody").token(t))
+		wantRefusal(t, err, "Unknown signing key")
+	}
+	if n := h.fetches.Load(); n != 2 {
+		t.Errorf("fetched %d times, want 2: at the start and for the first unknown key", n)
+	}
+}
+
+func TestJWKSURLThatFails(t *testing.T) {
+	elsewhere, _ := newKeysServer(t, jwksOf(t, newEdKey(t, "ed")))
+	target := httptest.NewServer(elsewhere)
+	defer target.Close()
+	for name, handler := range map[string]http.HandlerFunc{
+		"error":    func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) },
+		"not JSON": func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "hello") },
+		"endless": func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprint(w, `{"keys":[`)
+			for {
+				if _, err := io.WriteString(w, strings.Repeat(" ", 64<<10)); err != nil {
+					return
+				}
+			}
+		},
+		"redirect": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, target.URL, http.StatusFound) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := httptest.NewServer(handler)
+			defer s.Close()
+			_, err := NewJWT(JWTOptions{JWKS: s.URL + "/?key=hidden"})
+			if err == nil || strings.Contains(err.Error(), "hidden") {
+				t.Errorf("err = %v, want one without the address", err)
+			}
+		})
+	}
+}
+
+func TestJWKSURLThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+			<-r.Context().Done()
+			return nil, r.Context().Err()
+		})}
+		start := time.Now()
+		if _, err := NewJWT(JWTOptions{JWKS: "https://keys.example", Client: client}); err == nil {
+			t.Error("no error")
+		}
+		if waited := time.Since(start); waited != keysTimeout {
+			t.Errorf("gave up after %v, want %v", waited, keysTimeout)
+		}
+	})
+}
+
+func TestJWKSURLWithoutAHost(t *testing.T) {
+	if _, err := NewJWT(JWTOptions{JWKS: "https:///keys"}); err == nil {
+		t.Error("no error")
+	}
+}
+
+func TestJWTCloseTwice(t *testing.T) {
+	_, url := newKeysServer(t, jwksOf(t, newEdKey(t, "ed")))
+	j := newJWKSJWT(t, JWTOptions{JWKS: url})
+	j.Close()
+	j.Close()
+}
+
+func TestJWTUnknownKeyWhileTheClientLeaves(t *testing.T) {
+	_, url := newKeysServer(t, jwksOf(t, newEdKey(t, "ed")))
+	j := newJWKSJWT(t, JWTOptions{JWKS: url})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := j.Authenticate(ctx, newEdKey(t, "nobody").token(t))
+	if err == nil || !strings.Contains(err.Error(), context.Canceled.Error()) {
+		t.Errorf("err = %v, want the context's", err)
+	}
+}

@@ -1,0 +1,240 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+const testSecret = "a secret of at least thirty-two bytes"
+
+func newSecretJWT(t *testing.T, o JWTOptions) *JWT {
+	t.Helper()
+	o.Secret = []byte(testSecret)
+	j, err := NewJWT(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(j.Close)
+	return j
+}
+
+// claimsWith returns good claims, changed; nil takes one away.
+func claimsWith(changes jwt.MapClaims) jwt.MapClaims {
+	claims := jwt.MapClaims{"sub": "alice", "exp": time.Now().Add(time.Hour).Unix(), "type": "access"}
+	for name, value := range changes {
+		if value == nil {
+			delete(claims, name)
+		} else {
+			claims[name] = value
+		}
+	}
+	return claims
+}
+
+func sign(t *testing.T, method jwt.SigningMethod, key any, claims jwt.MapClaims, header map[string]any) string {
+	t.Helper()
+	token := jwt.NewWithClaims(method, claims)
+	for name, value := range header {
+		token.Header[name] = value
+	}
+	signed, err := token.SignedString(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signed
+}
+
+func signSecret(t *testing.T, changes jwt.MapClaims) string {
+	t.Helper()
+	return sign(t, jwt.SigningMethodHS256, []byte(testSecret), claimsWith(changes), nil)
+}
+
+// wantRefusal checks that err is the refusal with just that text.
+func wantRefusal(t *testing.T, err error, message string) {
+	t.Helper()
+	var refused *TokenError
+	if !errors.As(err, &refused) {
+		t.Fatalf("err = %v, want a *TokenError %q", err, message)
+	}
+	if refused.Message != message {
+		t.Errorf("message = %q, want %q", refused.Message, message)
+	}
+}
+
+func TestJWTAcceptsWhatSignHS256Makes(t *testing.T) {
+	j := newSecretJWT(t, JWTOptions{})
+	expires := time.Now().Add(time.Hour).Truncate(time.Second)
+	token, err := SignHS256([]byte(testSecret), Identity{UserID: "älice", Expires: expires, Uploads: []string{"u1", "p*"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := j.Authenticate(t.Context(), token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if id.UserID != "älice" || !id.Expires.Equal(expires) || strings.Join(id.Uploads, " ") != "u1 p*" {
+		t.Errorf("identity = %+v", id)
+	}
+}
+
+func TestJWTAcceptsATokenWithoutType(t *testing.T) {
+	j := newSecretJWT(t, JWTOptions{})
+	id, err := j.Authenticate(t.Context(), signSecret(t, jwt.MapClaims{"type": nil}))
+	if err != nil || id.UserID != "alice" || id.Uploads != nil {
+		t.Errorf("identity = %+v, err = %v", id, err)
+	}
+}
+
+func TestJWTRefusesClaims(t *testing.T) {
+	now := time.Now()
+	for name, c := range map[string]struct {
+		changes jwt.MapClaims
+		want    string
+	}{
+		"no sub":               {jwt.MapClaims{"sub": nil}, "Token has no valid subject"},
+		"empty sub":            {jwt.MapClaims{"sub": ""}, "Token has no valid subject"},
+		"sub is a number":      {jwt.MapClaims{"sub": 7}, "Token has no valid subject"},
+		"sub with control":     {jwt.MapClaims{"sub": "a\nb"}, "Token has no valid subject"},
+		"sub too long":         {jwt.MapClaims{"sub": strings.Repeat("a", 256)}, "Token has no valid subject"},
+		"sub in capitals":      {jwt.MapClaims{"sub": nil, "SUB": "alice"}, "Token has no valid subject"},
+		"no exp":               {jwt.MapClaims{"exp": nil}, "Token has no expiry"},
+		"exp 0":                {jwt.MapClaims{"exp": 0}, "Token has expired"},
+		"exp is text":          {jwt.MapClaims{"exp": "tomorrow"}, "Invalid token"},
+		"expired":              {jwt.MapClaims{"exp": now.Add(-time.Hour).Unix()}, "Token has expired"},
+		"expired, within skew": {jwt.MapClaims{"exp": now.Add(-2 * time.Second).Unix()}, "Token has expired"},
+		"refresh token":        {jwt.MapClaims{"type": "refresh"}, "Token is not an access token"},
+		"type is a number":     {jwt.MapClaims{"type": 1}, "Token is not an access token"},
+		"type is null":         {jwt.MapClaims{"type": (*string)(nil)}, "Token is not an access token"},
+		"not yet valid":        {jwt.MapClaims{"nbf": now.Add(time.Minute).Unix()}, "Token is not valid yet"},
+		"issued in the future": {jwt.MapClaims{"iat": now.Add(time.Minute).Unix()}, "Token is not valid yet"},
+		"uploads is text":      {jwt.MapClaims{"uploads": "*"}, "Token has an invalid uploads claim"},
+		"uploads of numbers":   {jwt.MapClaims{"uploads": []any{"a", 1}}, "Token has an invalid uploads claim"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := newSecretJWT(t, JWTOptions{}).Authenticate(t.Context(), signSecret(t, c.changes))
+			wantRefusal(t, err, c.want)
+		})
+	}
+}
+
+func TestJWTAllowsForAnIssuersClockAhead(t *testing.T) {
+	soon := time.Now().Add(2 * time.Second).Unix()
+	j := newSecretJWT(t, JWTOptions{})
+	if _, err := j.Authenticate(t.Context(), signSecret(t, jwt.MapClaims{"nbf": soon, "iat": soon})); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestJWTRefusesForms(t *testing.T) {
+	good := signSecret(t, nil)
+	header, rest, _ := strings.Cut(good, ".")
+	payload, signature, _ := strings.Cut(rest, ".")
+	critical := sign(t, jwt.SigningMethodHS256, []byte(testSecret), claimsWith(nil), map[string]any{"crit": []string{"x"}})
+	for name, c := range map[string]struct{ token, want string }{
+		"empty":               {"", "Invalid token"},
+		"not a token":         {"hello", "Invalid token"},
+		"two parts":           {header + "." + payload, "Invalid token"},
+		"four parts":          {good + ".x", "Invalid token"},
+		"not base64":          {header + ".%%%." + signature, "Invalid token"},
+		"not JSON":            {header + ".aGVsbG8." + signature, "Invalid token"},
+		"no signature":        {header + "." + payload + ".", "Invalid signature"},
+		"another's signature": {header + "." + payload + "." + strings.Repeat("A", len(signature)), "Invalid signature"},
+		"another secret":      {sign(t, jwt.SigningMethodHS256, []byte("other"), claimsWith(nil), nil), "Invalid signature"},
+		"none": {sign(t, jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, claimsWith(nil), nil),
+			"Algorithm is not accepted"},
+		"HS512":              {sign(t, jwt.SigningMethodHS512, []byte(testSecret), claimsWith(nil), nil), "Algorithm is not accepted"},
+		"unknown algorithm":  {"eyJhbGciOiJYUzEifQ." + payload + "." + signature, "Algorithm is not accepted"},
+		"critical extension": {critical, "Algorithm is not accepted"},
+		"too long":           {good + strings.Repeat("A", maxTokenBytes), "Token is too long"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := newSecretJWT(t, JWTOptions{}).Authenticate(t.Context(), c.token)
+			wantRefusal(t, err, c.want)
+		})
+	}
+}
+
+func TestJWTExpiresAtItsSecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := newSecretJWT(t, JWTOptions{})
+		token := signSecret(t, jwt.MapClaims{"exp": time.Now().Add(10 * time.Second).Unix()})
+		time.Sleep(10*time.Second - time.Nanosecond)
+		if _, err := j.Authenticate(t.Context(), token); err != nil {
+			t.Errorf("just before exp: %v", err)
+		}
+		time.Sleep(time.Nanosecond)
+		_, err := j.Authenticate(t.Context(), token)
+		wantRefusal(t, err, "Token has expired")
+	})
+}
+
+func TestJWTAsksForTheVersion(t *testing.T) {
+	down := errors.New("database is down")
+	j := newSecretJWT(t, JWTOptions{CheckVersion: func(_ context.Context, userID string, version int64) error {
+		switch {
+		case userID != "alice":
+			return errors.New("asked about " + userID)
+		case version == 1<<53+1: // exact where a float64 would not be
+			return nil
+		case version == 2:
+			return &TokenError{"Token has been revoked"}
+		}
+		return down
+	}})
+	authenticate := func(version any) error {
+		_, err := j.Authenticate(t.Context(), signSecret(t, jwt.MapClaims{"token_version": version}))
+		return err
+	}
+	if err := authenticate(int64(1<<53 + 1)); err != nil {
+		t.Errorf("current version: %v", err)
+	}
+	if err := authenticate(nil); err != nil {
+		t.Errorf("no version: %v", err)
+	}
+	wantRefusal(t, authenticate(2), "Token has been revoked")
+	wantRefusal(t, authenticate("three"), "Token has an invalid token_version claim")
+	wantRefusal(t, authenticate(1.5), "Token has an invalid token_version claim")
+	if err := authenticate(4); !errors.Is(err, down) {
+		t.Errorf("err = %v, want the check's own", err)
+	}
+}
+
+func TestJWTRefusalsHoldNoSecret(t *testing.T) {
+	j := newSecretJWT(t, JWTOptions{})
+	for _, token := range []string{"secret-text", signSecret(t, jwt.MapClaims{"sub": "secret-text\n"})} {
+		_, err := j.Authenticate(t.Context(), token)
+		if err == nil || strings.Contains(err.Error(), "secret-text") || strings.Contains(err.Error(), token) {
+			t.Errorf("err = %v", err)
+		}
+	}
+}
+
+func TestSignHS256RefusesBadInput(t *testing.T) {
+	later := time.Now().Add(time.Hour)
+	for name, c := range map[string]struct {
+		secret string
+		id     Identity
+		want   string
+	}{
+		"no secret": {"", Identity{UserID: "alice", Expires: later}, "secret"},
+		"no user":   {"s", Identity{Expires: later}, "user_id"},
+		"bad user":  {"s", Identity{UserID: "a\x00", Expires: later}, "user_id"},
+		"no expiry": {"s", Identity{UserID: "alice"}, "expiry"},
+	} {
+		if _, err := SignHS256([]byte(c.secret), c.id); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: err = %v, want one that names %s", name, err, c.want)
+		}
+	}
+}
+
+func TestNewJWTNeedsAKey(t *testing.T) {
+	if _, err := NewJWT(JWTOptions{}); err == nil {
+		t.Error("no error without a secret and a JWKS")
+	}
+}

@@ -1,0 +1,148 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/shoal-go/shoal/manager"
+)
+
+// Options configure a Server. The zero value of a field is its documented default.
+type Options struct {
+	// Manager does the work. Required. The server does not close it.
+	Manager *manager.Manager
+
+	// Authenticate decides whom a token belongs to. Required, unless Identify is given.
+	Authenticate Authenticate
+	// Authorize decides who may follow which upload. Required: AuthorizeOpen allows everything.
+	Authorize Authorize
+	// Identify takes the place of the protocol's authentication: it decides by the request of the upgrade,
+	// a cookie for example, whom the connection belongs to. An error refuses the upgrade with 401.
+	Identify func(*http.Request) (Identity, error)
+
+	// OnConnect is called when a connection has been authenticated and gets messages from now on,
+	// OnDisconnect when such a connection is gone. Both are called once, on the connection's goroutine.
+	OnConnect    func(*Client)
+	OnDisconnect func(*Client)
+	// OnMessage is called for messages of an authenticated client that are not the protocol's, on the
+	// connection's goroutine, and may answer with Client.SendText and Client.SendBinary. It reports whether
+	// it knows the message; one that nobody knows is ignored, or answered with an error on shoal.v1.
+	OnMessage func(*Client, Incoming) bool
+
+	// AllowedOrigins are the origins, like https://app.example.com, from which browsers may connect. None:
+	// only pages of the host that they connect to. AnyLocalOrigin also allows every origin on the local
+	// machine, for development.
+	AllowedOrigins []string
+	AnyLocalOrigin bool
+
+	// APIKeys are the keys of the HTTP API. None: it answers 403.
+	APIKeys []string
+
+	// MaxConnections bounds the connections of this server, authenticated or not. 0: no bound.
+	MaxConnections int
+	// MaxMessageBytes bounds a client's message, and one published through the HTTP API. 0: 64 KiB.
+	MaxMessageBytes int
+	// ClientMessageRate is how many messages a client may send in a second (0: 50) after a burst of
+	// ClientMessageBurst (0: 200).
+	ClientMessageRate  float64
+	ClientMessageBurst int
+
+	// AuthTimeout is how long a client may take for its first message, and Authenticate for its token. 0: 5 s.
+	AuthTimeout time.Duration
+	// PingInterval is how often a client is pinged (0: 30 s); one from which nothing came for IdleTimeout
+	// (0: 90 s) is disconnected.
+	PingInterval time.Duration
+	IdleTimeout  time.Duration
+	// CloseTimeout bounds the closing of a connection: flushing, the close frame and the client's answer. 0: 5 s.
+	CloseTimeout time.Duration
+
+	// QueueBytes (0: 1 MiB), QueueMessages (0: 1024) and QueueAge (0: 10 s) bound a connection's outbound
+	// queue, the last being the age of what waits longest in it.
+	QueueBytes    int
+	QueueMessages int
+	QueueAge      time.Duration
+
+	// Logger gets what an operator should know, never a token, key or payload. nil: nothing is logged.
+	Logger *slog.Logger
+}
+
+func (o Options) withDefaults() Options {
+	set(&o.MaxMessageBytes, 64<<10)
+	set(&o.ClientMessageRate, 50)
+	set(&o.ClientMessageBurst, 200)
+	set(&o.AuthTimeout, 5*time.Second)
+	set(&o.PingInterval, 30*time.Second)
+	set(&o.IdleTimeout, 90*time.Second)
+	set(&o.CloseTimeout, 5*time.Second)
+	set(&o.QueueBytes, 1<<20)
+	set(&o.QueueMessages, 1024)
+	set(&o.QueueAge, 10*time.Second)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+func set[T comparable](field *T, standard T) {
+	var zero T
+	if *field == zero {
+		*field = standard
+	}
+}
+
+func (o Options) validate() error {
+	var all []error
+	refuse := func(field string, value any, want string) {
+		all = append(all, fmt.Errorf("server: Options.%s is %v, want %s", field, value, want))
+	}
+	if o.Manager == nil {
+		refuse("Manager", nil, "a manager")
+	}
+	if o.Authenticate == nil && o.Identify == nil {
+		refuse("Authenticate", nil, "a function, or one for Identify")
+	}
+	if o.Authorize == nil {
+		refuse("Authorize", nil, "a function, AuthorizeOpen to allow everything")
+	}
+	for _, origin := range o.AllowedOrigins {
+		if !validOrigin(origin) {
+			refuse("AllowedOrigins", fmt.Sprintf("%q", origin), "scheme://host[:port], without a path")
+		}
+	}
+	for name, n := range map[string]int{
+		"MaxMessageBytes": o.MaxMessageBytes, "ClientMessageBurst": o.ClientMessageBurst,
+		"QueueBytes": o.QueueBytes, "QueueMessages": o.QueueMessages,
+	} {
+		if n < 1 {
+			refuse(name, n, "at least 1")
+		}
+	}
+	for name, d := range map[string]time.Duration{
+		"AuthTimeout": o.AuthTimeout, "PingInterval": o.PingInterval, "IdleTimeout": o.IdleTimeout,
+		"CloseTimeout": o.CloseTimeout, "QueueAge": o.QueueAge,
+	} {
+		if d < time.Millisecond {
+			refuse(name, d, "at least 1ms")
+		}
+	}
+	if o.MaxConnections < 0 {
+		refuse("MaxConnections", o.MaxConnections, "0 (no bound) or more")
+	}
+	if o.ClientMessageRate <= 0 {
+		refuse("ClientMessageRate", o.ClientMessageRate, "more than 0")
+	}
+	if o.IdleTimeout <= o.PingInterval {
+		refuse("IdleTimeout", o.IdleTimeout, fmt.Sprintf("more than PingInterval, which is %v", o.PingInterval))
+	}
+	return errors.Join(all...)
+}
+
+// validOrigin reports whether a browser could send s as an Origin.
+func validOrigin(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && u.Scheme != "" && u.Host != "" && u.Scheme+"://"+u.Host == s
+}

@@ -1,0 +1,87 @@
+package server
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/lxzan/gws"
+
+	"github.com/shoal-go/shoal/internal/frame"
+	"github.com/shoal-go/shoal/manager"
+)
+
+// Incoming is a message of a client. Data is valid until the hook that got it returns.
+type Incoming struct {
+	// Text is false for a binary message.
+	Text bool
+	Data []byte
+}
+
+// events passes what gws reads on to the client that it came from.
+type events struct{}
+
+func clientOf(socket *gws.Conn) *Client {
+	return socket.NetConn().(*wire).client //nolint:forcetypeassert // every socket is made over a wire
+}
+
+func (events) OnOpen(*gws.Conn) {}
+
+func (events) OnClose(*gws.Conn, error) {}
+
+func (events) OnPong(socket *gws.Conn, _ []byte) { clientOf(socket).alive() }
+
+// OnPing answers with the ping's payload, as RFC 6455 wants it.
+func (events) OnPing(socket *gws.Conn, payload []byte) {
+	if c := clientOf(socket); c.alive() {
+		c.out.Send(frame.New(frame.Pong, frame.Control, payload))
+	}
+}
+
+func (events) OnMessage(socket *gws.Conn, m *gws.Message) {
+	defer m.Close() //nolint:errcheck // gives the buffer back, cannot fail
+	if c := clientOf(socket); c.alive() {
+		c.receive(Incoming{Text: m.Opcode == gws.OpcodeText, Data: m.Bytes()})
+	}
+}
+
+// alive notes a sign of life, and reports whether what the client sent is to be looked at: not if the
+// connection is closing, or if the client sends too much.
+func (c *Client) alive() bool {
+	now := time.Now()
+	c.seen.Store(now.UnixNano())
+	if c.at(closing) {
+		return false
+	}
+	if !c.limiter.AllowN(now, 1) {
+		c.Close(manager.TooManyMessages)
+		return false
+	}
+	return true
+}
+
+// receive handles one message.
+func (c *Client) receive(m Incoming) {
+	c.server.counters.received.Add(1)
+	if c.at(authenticating) {
+		c.onAuth(m.Text, m.Data)
+		return
+	}
+	if !c.onRequest(m) && !(c.server.opt.OnMessage != nil && c.server.opt.OnMessage(c, m)) {
+		c.server.counters.ignored.Add(1)
+		c.Send(unknownAction(m))
+	}
+}
+
+// noSession is the storage that gws wants each connection to have, and that nobody uses.
+type noSession struct{}
+
+func (noSession) Len() int                     { return 0 }
+func (noSession) Load(string) (any, bool)      { return nil, false }
+func (noSession) Delete(string)                {}
+func (noSession) Store(string, any)            {}
+func (noSession) Range(func(string, any) bool) {}
+
+// gwsLogger takes what gws has to say.
+type gwsLogger struct{ *slog.Logger }
+
+func (l gwsLogger) Error(...any) { l.Logger.Error("gws reported an error") }

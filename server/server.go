@@ -1,0 +1,150 @@
+package server
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/lxzan/gws"
+
+	"github.com/shoal-go/shoal/internal/frame"
+	"github.com/shoal-go/shoal/internal/outbox"
+	"github.com/shoal-go/shoal/manager"
+)
+
+// Server is the edge: it upgrades WebSockets, speaks the protocol on them and serves the HTTP API, on behalf
+// of a manager that it does not own. All methods may be called from any number of goroutines.
+type Server struct {
+	opt       Options
+	manager   *manager.Manager
+	writers   *outbox.Pool
+	heart     *heart
+	base, v1  *gws.Upgrader
+	handler   http.Handler
+	counters  counters
+	listeners listeners
+	// slowBase and slowV1 are what outboxes send when their client is too slow.
+	slowBase []*frame.Frame
+	slowV1   [slowFarewells][]*frame.Frame
+
+	// ctx ends when the server is closed; hooks run under it.
+	ctx    context.Context //nolint:containedctx // the lifetime of the server itself
+	cancel context.CancelFunc
+	// clients waits for the goroutine of every connection.
+	clients  sync.WaitGroup
+	mu       sync.Mutex // protects draining against clients.Add, nothing else happens under it
+	draining atomic.Bool
+}
+
+// New returns a server that is ready to handle requests, to be closed with Close. The error names every
+// option that makes no sense.
+func New(opt Options) (*Server, error) {
+	opt = opt.withDefaults()
+	if err := opt.validate(); err != nil {
+		return nil, err
+	}
+	s := &Server{
+		opt:     opt,
+		manager: opt.Manager,
+		writers: outbox.NewPool(outbox.Options{
+			MaxBytes:     opt.QueueBytes,
+			MaxMessages:  opt.QueueMessages,
+			MaxAge:       opt.QueueAge,
+			CloseTimeout: opt.CloseTimeout,
+		}),
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.base, s.v1 = newUpgraders(opt)
+	s.slowBase, s.slowV1 = farewells()
+	s.heart = newHeart(s, opt.PingInterval)
+	s.handler = s.routes()
+	return s, nil
+}
+
+// Handler returns the public endpoints, /ws/uploads and those under /v1/, to be mounted in any mux under
+// these paths.
+func (s *Server) Handler() http.Handler { return s.handler }
+
+// AdminHandler returns /healthz, which says that the process lives, and /readyz, which says whether it wants
+// new connections.
+func (s *Server) AdminHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if s.draining.Load() {
+			answer(w, http.StatusServiceUnavailable, "draining")
+			return
+		}
+		answer(w, http.StatusOK, "ready")
+	})
+	return mux
+}
+
+func answer(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write([]byte(text + "\n"))
+}
+
+func (s *Server) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /ws/uploads", s.upgrade)
+	mux.Handle("/v1/", newAPI(s.manager, apiOptions{
+		Keys:            s.opt.APIKeys,
+		MaxMessageBytes: s.opt.MaxMessageBytes,
+		Logger:          s.opt.Logger,
+		Stats:           func() any { return s.Stats() },
+	}))
+	return mux
+}
+
+// Drain refuses new connections from now on and closes the existing ones with ServerReloading, evenly spread
+// over a time. It blocks until they are gone, at most until ctx ends; the error says how many connections
+// had to be cut off.
+func (s *Server) Drain(ctx context.Context, spread time.Duration) error {
+	s.mu.Lock()
+	s.draining.Store(true)
+	s.mu.Unlock()
+	s.heart.each(func(c *Client) {
+		if !c.authenticated() {
+			c.Close(manager.ServerReloading)
+		}
+	})
+	return s.manager.Drain(ctx, spread)
+}
+
+// Close drains without spreading, then ends the listeners of Serve and every goroutine of the server. It blocks until that is
+// done, which ctx bounds. The manager stays open. Calling it again is allowed.
+func (s *Server) Close(ctx context.Context) error {
+	err := s.Drain(ctx, 0)
+	s.cancel()
+	s.heart.close()
+	s.writers.Close() // cuts off what is left
+	s.clients.Wait()
+	s.listeners.close(ctx)
+	return err
+}
+
+// admit counts a new connection in, unless the server is draining or full.
+func (s *Server) admit() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining.Load() {
+		return false
+	}
+	if n := s.counters.open.Add(1); s.opt.MaxConnections > 0 && n > int64(s.opt.MaxConnections) {
+		s.counters.open.Add(-1)
+		return false
+	}
+	s.clients.Add(1)
+	return true
+}
+
+// dismiss counts an admitted connection out.
+func (s *Server) dismiss() {
+	s.counters.open.Add(-1)
+	s.clients.Done()
+}
