@@ -91,6 +91,9 @@ func (a *apiTest) wantProblem(w *httptest.ResponseRecorder, status int, field st
 	if w.Code != status || p.Status != status || p.Type != "about:blank" || p.Title != http.StatusText(status) {
 		a.t.Errorf("status %d, want %d: %s", w.Code, status, w.Body)
 	}
+	if strings.HasPrefix(p.Detail, "line ") != (line > 0) {
+		a.t.Errorf("line %d: %s", line, p.Detail)
+	}
 	if p.Field != field || p.Line != line || !strings.Contains(p.Detail, detail) {
 		a.t.Errorf("got  field %q, line %d: %s\nwant field %q, line %d: …%s…", p.Field, p.Line, p.Detail, field, line, detail)
 	}

@@ -119,7 +119,11 @@ func TestAPIPublishesNothingOnceItIsClosed(t *testing.T) {
 			t.Errorf("%s %s: no Retry-After", call.method, call.target)
 		}
 	}
-	a.wantProblem(a.call("POST", "/v1/uploads/up-1/messages", ndjson, "\n"+note), 503, "", 2, "shutting down")
+	w := a.call("POST", "/v1/uploads/up-1/messages", ndjson, "\n"+note)
+	a.wantProblem(w, 503, "", 2, "shutting down")
+	if strings.Contains(w.Body.String(), "are out") {
+		t.Errorf("no message is out: %s", w.Body)
+	}
 }
 
 func TestAPIPublishesNothingForACallerThatLeft(t *testing.T) {

@@ -1,0 +1,348 @@
+package server_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/shoal-go/shoal/manager"
+	"github.com/shoal-go/shoal/server"
+)
+
+func TestDrainClosesEveryConnectionAndTellsWhenToComeBack(t *testing.T) {
+	n := start(t)
+	base, v1, silent := n.login("ann"), n.login("bob", "shoal.v1"), n.open()
+	base.send(`{"action":"subscribe_upload","upload_id":"a"}`)
+	waitFor(t, func() bool { return len(n.manager.UploadSubscriberIDs("a")) == 1 })
+	n.publish("a", 1)
+
+	drained := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		drained <- n.server.Drain(ctx, 0)
+	}()
+	if before := base.wantClose(manager.ServerReloading); len(before) != 1 || before[0] != `{"action":"note","n":1}` {
+		t.Errorf("before the close frame came %q, want what was queued", before)
+	}
+	before := v1.wantClose(manager.ServerReloading)
+	var told struct {
+		Action string  `json:"action"`
+		After  float64 `json:"retry_after_ms"`
+	}
+	if len(before) != 1 || json.Unmarshal([]byte(before[0]), &told) != nil || told.Action != "reconnect" || told.After <= 0 {
+		t.Errorf("before the close frame came %q, want reconnect", before)
+	}
+	silent.wantClose(manager.ServerReloading)
+	if err := <-drained; err != nil {
+		t.Error(err)
+	}
+	if _, resp, err := n.tryOpen(nil); err == nil || resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("a new connection got %v, want 503 with Retry-After", err)
+	}
+}
+
+func TestLimitsOfWhatAClientMaySend(t *testing.T) {
+	n := start(t, func(_ *manager.Options, o *server.Options) {
+		o.MaxMessageBytes = 1000
+		o.ClientMessageRate, o.ClientMessageBurst = 0.001, 5
+	})
+	large := n.login("ann")
+	large.send(strings.Repeat("x", 1001))
+	if _, _, err := large.conn.Read(large.ctx); websocket.CloseStatus(err) != websocket.StatusMessageTooBig {
+		t.Errorf("a message too big ended with %v, want 1009", err)
+	}
+	many := n.login("bob")
+	for range 5 {
+		many.send(`{"action":"pong"}`)
+	}
+	many.wantClose(manager.TooManyMessages)
+}
+
+func TestOldestConnectionOfAUserGivesWay(t *testing.T) {
+	n := start(t, func(m *manager.Options, _ *server.Options) { m.MaxConnectionsPerUser = 2 })
+	first, second := n.login("ann"), n.login("ann")
+	third := n.login("ann")
+	first.wantClose(manager.TooManyConnections)
+	waitFor(t, func() bool { return n.manager.Stats().Connections == 2 })
+	for _, c := range []*client{second, third} {
+		c.send(`{"action":"subscribe_upload","upload_id":"a"}`)
+	}
+	n.publish("a", 1)
+	second.want(`{"action":"note","n":1}`)
+	third.want(`{"action":"note","n":1}`)
+}
+
+func TestSlowConsumerIsClosedAndNobodyWaitsForIt(t *testing.T) {
+	n := start(t, func(_ *manager.Options, o *server.Options) { o.QueueMessages = 16 })
+	slow, healthy := n.login("ann", "shoal.v1"), n.login("bob")
+	subscribe(t, slow, "a", 0)
+	healthy.send(`{"action":"subscribe_upload","upload_id":"a"}`)
+	waitFor(t, func() bool { return len(n.manager.UploadSubscriberIDs("a")) == 2 })
+
+	message := `{"action":"note","text":"` + strings.Repeat("x", 60_000) + `"}`
+	published := 0
+	for n.server.Stats().SlowConsumers == 0 { // the kernel takes some megabytes first
+		n.publishJSON("a", message)
+		healthy.want(message)
+		published++
+	}
+	last := ""
+	received := 0
+	for _, m := range slow.wantClose(manager.SlowConsumer) {
+		last = m
+		received++
+	}
+	var told struct {
+		Action string `json:"action"`
+	}
+	if json.Unmarshal([]byte(last), &told) != nil || told.Action != "reconnect" {
+		t.Errorf("the last message is %.80q, want reconnect", last)
+	}
+	if received >= published {
+		t.Errorf("received all %d messages, want some dropped", published)
+	}
+	waitFor(t, func() bool { return n.manager.Stats().Connections == 1 })
+}
+
+func TestClientsAreConflatedOnlyWhileTheyAreSlow(t *testing.T) {
+	n := start(t)
+	c := n.login("ann", "shoal.v1")
+	subscribe(t, c, "a", 0)
+	text := strings.Repeat("x", 50_000)
+	progress := func(percent float64) {
+		_, err := n.manager.Publish(context.Background(), "a", manager.UploadProgress{
+			Status: manager.StatusAnalyzing, Stage: manager.StageIndexing, Percent: percent, Message: text,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	published := 0
+	for n.manager.Stats().Conflated < 100 {
+		progress(float64(published % 100))
+		published++
+	}
+	if _, err := n.manager.Publish(context.Background(), "a", manager.UploadCompleted{Description: "done"}); err != nil {
+		t.Fatal(err)
+	}
+	received, skipped, offset := 0, 0, 0.0
+	for {
+		m := c.object()
+		if at := m["offset"].(float64); at <= offset {
+			t.Fatalf("offset %v after %v", at, offset)
+		}
+		offset = m["offset"].(float64)
+		if m["action"] == "upload_completed" {
+			break
+		}
+		received++
+		if k, ok := m["skipped"].(float64); ok {
+			skipped += int(k)
+		}
+	}
+	if received+skipped != published || skipped < 100 {
+		t.Errorf("received %d and skipped %d of %d messages", received, skipped, published)
+	}
+}
+
+func TestPingsAreSpreadAndIdleClientsDisconnected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := startPiped(t)
+		begin := time.Now()
+		const clients = 128
+		first := make(chan time.Duration, clients)
+		var idle *client
+		for i := range clients {
+			c := n.login(fmt.Sprint("user", i))
+			if i == 0 {
+				idle = c
+				continue
+			}
+			go func() { // answers pings until the node is closed
+				for pings := 0; ; pings++ {
+					_, data, err := c.conn.Read(c.ctx)
+					if err != nil {
+						return
+					}
+					if string(data) != `{"action":"ping"}` {
+						t.Errorf("got %s, want a ping", data)
+					}
+					if pings == 0 {
+						first <- time.Since(begin)
+					}
+					_ = c.conn.Write(c.ctx, websocket.MessageText, []byte(`{"action":"pong"}`))
+				}
+			}()
+		}
+		pings := len(idle.wantClose(manager.IdleTimeout))
+		if lasted := time.Since(begin); lasted != 90*time.Second || pings != 3 {
+			t.Errorf("a silent client lasted %v and got %d pings, want 90s and 3", lasted, pings)
+		}
+		byTime := map[time.Duration]int{}
+		for range clients - 1 {
+			at := <-first
+			if at > 30*time.Second {
+				t.Errorf("first ping after %v", at)
+			}
+			byTime[at]++
+		}
+		for at, count := range byTime {
+			if count > 2 {
+				t.Errorf("%d clients were pinged at once after %v", count, at)
+			}
+		}
+		<-time.After(10 * time.Minute)
+		if left := n.manager.Stats().Connections; left != clients-1 {
+			t.Errorf("%d clients that answer are left, want %d", left, clients-1)
+		}
+	})
+}
+
+func TestPingIsAnsweredWithItsPayload(t *testing.T) {
+	n := start(t)
+	conn := n.raw(t, "")
+	conn.write(0x89, "hello")
+	if op, payload := conn.read(); op != 0x8A || payload != "hello" {
+		t.Errorf("answered with %#x %q, want a pong with hello", op, payload)
+	}
+	conn.write(0x89, "")
+	if op, payload := conn.read(); op != 0x8A || payload != "" {
+		t.Errorf("answered with %#x %q, want an empty pong", op, payload)
+	}
+}
+
+func TestCloseHandshakeOfTheClient(t *testing.T) {
+	n := start(t)
+	c := n.login("ann")
+	if err := c.conn.Close(websocket.StatusNormalClosure, "bye"); err != nil {
+		t.Errorf("the close handshake failed: %v", err)
+	}
+	waitFor(t, func() bool { return n.server.Stats().Open == 0 && n.manager.Stats().Connections == 0 })
+}
+
+func TestConnectionLostWithoutACloseFrame(t *testing.T) {
+	n := start(t)
+	c := n.login("ann")
+	c.send(`{"action":"subscribe_upload","upload_id":"a"}`)
+	waitFor(t, func() bool { return len(n.manager.UploadSubscriberIDs("a")) == 1 })
+	if err := c.conn.CloseNow(); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, func() bool {
+		s := n.server.Stats()
+		return s.Open == 0 && s.Connections == 0 && s.Subscriptions == 0 && s.Users == 0
+	})
+}
+
+// A client that sends without end and reads nothing must still get its close frame: the bytes it has sent
+// must not turn the closing of the socket into a reset.
+func TestCloseFrameArrivesDespiteUnreadInput(t *testing.T) {
+	n := start(t)
+	conn := n.raw(t, "")
+	for range 100 {
+		conn.write(0x81, strings.Repeat("x", 60_000)) // the first is no auth message
+		if conn.failed {
+			break
+		}
+	}
+	op, payload := conn.read()
+	if want := "\x0f\xa4Invalid message format"; op != 0x88 || payload != want {
+		t.Errorf("got %#x %q, want the close frame %q", op, payload, want)
+	}
+}
+
+func TestStuckClientsDoNotKeepCloseFromReturning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ln := newPipeListener()
+		n := startOn(t, ln)
+		n.dial, n.patience = ln.dial, 24*time.Hour
+		c := n.login("ann") // reads nothing from now on, so nothing can be written to its pipe
+		_ = c
+		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+		defer cancel()
+		begin := time.Now()
+		if err := n.server.Drain(ctx, 0); err == nil {
+			t.Error("draining a stuck client returned no error")
+		}
+		if took := time.Since(begin); took > 3*time.Second {
+			t.Errorf("took %v, want at most the 3s of the context", took)
+		}
+	})
+}
+
+// raw is a connection on which the test writes frames of its own making.
+type raw struct {
+	t      *testing.T
+	conn   net.Conn
+	failed bool
+}
+
+// raw upgrades a connection by hand. extra are more lines of the request's header.
+func (n *node) raw(t *testing.T, extra string) *raw {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	t.Cleanup(cancel)
+	conn, err := n.dial(ctx, "tcp", n.host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	_, err = fmt.Fprintf(conn, "GET /ws/uploads HTTP/1.1\r\nHost: %s\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n"+
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n%s\r\n", n.host, extra)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &raw{t: t, conn: conn}
+	head := ""
+	for !strings.HasSuffix(head, "\r\n\r\n") {
+		head += r.bytes(1)
+	}
+	if !strings.HasPrefix(head, "HTTP/1.1 101 ") {
+		t.Fatalf("the upgrade was answered with %q", head)
+	}
+	return r
+}
+
+// write sends a masked frame with the first byte as given.
+func (r *raw) write(first byte, payload string) {
+	frame := []byte{first}
+	switch n := len(payload); {
+	case n < 126:
+		frame = append(frame, 0x80|byte(n))
+	case n < 1<<16:
+		frame = append(frame, 0x80|126, byte(n>>8), byte(n))
+	}
+	frame = append(append(frame, 0, 0, 0, 0), payload...)
+	if _, err := r.conn.Write(frame); err != nil {
+		r.failed = true
+	}
+}
+
+// read returns the next frame, which must be short.
+func (r *raw) read() (first byte, payload string) {
+	r.t.Helper()
+	head := r.bytes(2)
+	return head[0], r.bytes(int(head[1]))
+}
+
+func (r *raw) bytes(n int) string {
+	r.t.Helper()
+	buf := make([]byte, n)
+	for got := 0; got < n; {
+		k, err := r.conn.Read(buf[got:])
+		if err != nil {
+			r.t.Fatalf("reading: %v", err)
+		}
+		got += k
+	}
+	return string(buf)
+}

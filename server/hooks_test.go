@@ -1,0 +1,158 @@
+package server_test
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/shoal-go/shoal/manager"
+	"github.com/shoal-go/shoal/server"
+)
+
+func TestHooksSeeConnectionsComeAndGo(t *testing.T) {
+	var connected, disconnected atomic.Int64
+	n := start(t, func(_ *manager.Options, o *server.Options) {
+		o.OnConnect = func(c *server.Client) {
+			if c.UserID() != "ann" || c.Subprotocol() != "shoal.v1" || c.RemoteAddr() == nil {
+				t.Errorf("OnConnect was given %q %q", c.UserID(), c.Subprotocol())
+			}
+			connected.Add(1)
+		}
+		o.OnDisconnect = func(c *server.Client) {
+			if c.UserID() != "ann" {
+				t.Errorf("OnDisconnect was given %q", c.UserID())
+			}
+			disconnected.Add(1)
+		}
+		o.OnMessage = func(c *server.Client, m server.Incoming) bool {
+			if !strings.Contains(string(m.Data), `"echo"`) {
+				return false
+			}
+			c.SendText(m.Data)
+			return true
+		}
+	})
+	anonymous := n.open()
+	anonymous.send("x")
+	anonymous.wantClose(manager.InvalidFormat)
+	c := n.login("ann", "shoal.v1")
+	c.send(`{"action":"echo"}`)
+	c.want(`{"action":"echo"}`)
+	c.send(`{"action":"other"}`)
+	c.want(`{"action":"error","code":"unknown_action","message":"the action is not known here"}`)
+	_ = c.conn.Close(1000, "")
+	waitFor(t, func() bool { return disconnected.Load() == 1 })
+	if connected.Load() != 1 {
+		t.Errorf("OnConnect was called %d times, want once", connected.Load())
+	}
+}
+
+func TestPanicInAHookEndsOnlyItsConnection(t *testing.T) {
+	n := start(t, func(_ *manager.Options, o *server.Options) {
+		o.OnMessage = func(*server.Client, server.Incoming) bool { panic("a hook with a bug") }
+	})
+	c, other := n.login("ann"), n.login("bob")
+	c.send(`{"action":"boom"}`)
+	if _, _, err := c.conn.Read(c.ctx); err == nil {
+		t.Error("the connection is still open")
+	}
+	other.send(`{"action":"subscribe_upload","upload_id":"a"}`)
+	waitFor(t, func() bool { return len(n.manager.UploadSubscriberIDs("a")) == 1 })
+	n.publish("a", 1)
+	other.want(`{"action":"note","n":1}`)
+}
+
+func TestHandlerIsMountedInAMuxOfTheEmbeddersOwn(t *testing.T) {
+	n := start(t)
+	mux := http.NewServeMux()
+	mux.Handle("/ws/uploads", n.server.Handler())
+	mux.HandleFunc("/hello", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("hi")) })
+	web := httptest.NewServer(mux)
+	defer web.Close()
+	mounted := *n
+	mounted.host = strings.TrimPrefix(web.URL, "http://")
+	c := mounted.login("ann")
+	c.send(`{"action":"subscribe_upload","upload_id":"a"}`)
+	waitFor(t, func() bool { return len(n.manager.UploadSubscriberIDs("a")) == 1 })
+	n.publish("a", 1)
+	c.want(`{"action":"note","n":1}`)
+	_ = c.conn.CloseNow()
+}
+
+func TestHealthAndReadiness(t *testing.T) {
+	n := start(t)
+	status := func(path string) int {
+		w := httptest.NewRecorder()
+		n.server.AdminHandler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, http.NoBody))
+		return w.Code
+	}
+	if status("/healthz") != 200 || status("/readyz") != 200 {
+		t.Error("a running server is not healthy and ready")
+	}
+	if err := n.server.Drain(context.Background(), 0); err != nil {
+		t.Fatal(err)
+	}
+	if status("/healthz") != 200 || status("/readyz") != 503 {
+		t.Error("a draining server is not healthy and not ready")
+	}
+}
+
+func TestDrainSpreadsTheClosing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := startPiped(t)
+		const clients = 10
+		ended := make(chan time.Duration, clients)
+		begin := time.Now()
+		for range clients {
+			c := n.login("ann")
+			go func() {
+				c.wantClose(manager.ServerReloading)
+				ended <- time.Since(begin)
+			}()
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		if err := n.server.Drain(ctx, 10*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		for i := range clients {
+			if at, due := <-ended, time.Duration(i)*time.Second; at != due {
+				t.Errorf("connection %d was closed after %v, want %v", i, at, due)
+			}
+		}
+	})
+}
+
+func TestOptionsAreCheckedAllAtOnce(t *testing.T) {
+	_, err := server.New(server.Options{
+		AllowedOrigins: []string{"example.com"}, MaxConnections: -1, IdleTimeout: time.Second, QueueMessages: -1,
+	})
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	for _, name := range []string{"Manager", "Authenticate", "Authorize", "AllowedOrigins", "MaxConnections", "IdleTimeout", "QueueMessages"} {
+		if !strings.Contains(err.Error(), "Options."+name+" ") {
+			t.Errorf("the error does not name %s: %v", name, err)
+		}
+	}
+}
+
+func TestServeAfterCloseIsRefused(t *testing.T) {
+	n := start(t)
+	if err := n.server.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.server.Serve(ln); err != http.ErrServerClosed { //nolint:errorlint // documented to be this value
+		t.Errorf("Serve returned %v, want ErrServerClosed", err)
+	}
+}

@@ -1,0 +1,242 @@
+package server_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/shoal-go/shoal/manager"
+	"github.com/shoal-go/shoal/server"
+)
+
+// Each of these byte strings, sent after the upgrade, ends its own connection and nothing else.
+var hostileBytes = map[string]string{
+	"length of 2^63":        "\x81\xff\x80\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
+	"length of 2^64-1":      "\x81\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x00\x00\x00",
+	"length of 1 TB":        "\x81\xff\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00",
+	"no mask":               "\x81\x05hello",
+	"reserved bits":         "\xf1\x80\x00\x00\x00\x00",
+	"reserved opcode":       "\x83\x80\x00\x00\x00\x00",
+	"reserved control":      "\x8f\x80\x00\x00\x00\x00",
+	"continuation first":    "\x80\x80\x00\x00\x00\x00",
+	"fragmented ping":       "\x09\x80\x00\x00\x00\x00",
+	"long ping":             "\x89\xfe\x00\x7e\x00\x00\x00\x00" + strings.Repeat("x", 126),
+	"invalid UTF-8":         "\x81\x82\x00\x00\x00\x00\xff\xfe",
+	"text within fragments": "\x01\x81\x00\x00\x00\x00a\x81\x81\x00\x00\x00\x00b",
+	"close with one byte":   "\x88\x81\x00\x00\x00\x00\x03",
+	"close with bad code":   "\x88\x82\x00\x00\x00\x00\x03\xed",
+	"not a frame":           "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+}
+
+func TestNoBytesFromAClientEndTheProcess(t *testing.T) {
+	n := start(t)
+	healthy := n.login("ann")
+	for name, bytes := range hostileBytes {
+		t.Run(name, func(t *testing.T) {
+			conn := n.raw(t, "")
+			if _, err := io.WriteString(conn.conn, bytes); err != nil {
+				t.Fatal(err)
+			}
+			if err := readToEnd(conn.conn); err != nil {
+				t.Fatalf("the connection stays open: %v", err)
+			}
+		})
+	}
+	waitFor(t, func() bool { return n.server.Stats().Open == 1 })
+	healthy.send(`{"action":"subscribe_upload","upload_id":"a"}`)
+	waitFor(t, func() bool { return len(n.manager.UploadSubscriberIDs("a")) == 1 })
+	n.publish("a", 1)
+	healthy.want(`{"action":"note","n":1}`)
+}
+
+// readToEnd returns nil when the connection has ended, however it ended.
+func readToEnd(conn net.Conn) error {
+	if _, err := io.Copy(io.Discard, conn); errors.Is(err, context.DeadlineExceeded) || isTimeout(err) {
+		return err
+	}
+	return nil
+}
+
+func isTimeout(err error) bool {
+	var timeout interface{ Timeout() bool }
+	return errors.As(err, &timeout) && timeout.Timeout()
+}
+
+// FuzzRawBytes sends whatever the fuzzer comes up with through a real upgraded connection. The process must
+// survive, and nothing may be left of the connection.
+func FuzzRawBytes(f *testing.F) {
+	for _, seed := range hostileBytes {
+		f.Add([]byte(seed))
+	}
+	f.Add([]byte("\x81\x9b\x00\x00\x00\x00" + `{"type":"auth","token":"u"}`))
+	n := startPiped(f)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		conn := n.raw(t, "")
+		go func() {
+			_, _ = conn.conn.Write(data)
+			_ = conn.conn.Close()
+		}()
+		_ = readToEnd(conn.conn)
+		waitFor(t, func() bool { return n.server.Stats().Open == 0 })
+		if left := n.manager.Stats().Connections; left != 0 {
+			t.Errorf("%d connections are left", left)
+		}
+	})
+}
+
+func TestNothingSecretIsLogged(t *testing.T) {
+	var log lockedBuffer
+	n := start(t, func(_ *manager.Options, o *server.Options) {
+		o.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	})
+	c := n.login("ann-token-4711")
+	c.send(`{"action":"subscribe_upload","upload_id":"broken"}`)
+	c.send(`{"action":"private-4711"}`)
+	refused := n.open()
+	refused.send(`{"type":"auth","token":"bad/4711"}`)
+	refused.wantClose(manager.InvalidToken)
+	waitFor(t, func() bool { return strings.Contains(log.String(), "authorization failed") })
+	for _, line := range strings.Split(log.String(), "\n") {
+		if strings.Contains(strings.ReplaceAll(line, "user=ann-token-4711", ""), "4711") {
+			t.Errorf("logged: %s", line)
+		}
+	}
+}
+
+// lockedBuffer is a buffer that a logger writes to while a test reads it.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+func TestUpgradeThatIsNone(t *testing.T) {
+	n := start(t)
+	good := map[string]string{
+		"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
+		"Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+	}
+	for name, change := range map[string][2]string{
+		"no upgrade":  {"Upgrade", "h2c"},
+		"keep-alive":  {"Connection", "keep-alive"},
+		"version 8":   {"Sec-WebSocket-Version", "8"},
+		"short key":   {"Sec-WebSocket-Key", "AAAA"},
+		"invalid key": {"Sec-WebSocket-Key", "not base64"},
+	} {
+		req, err := http.NewRequest(http.MethodGet, "http://"+n.host+"/ws/uploads", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for k, v := range good {
+			req.Header.Set(k, v)
+		}
+		req.Header.Set(change[0], change[1])
+		resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusUpgradeRequired || resp.Header.Get("Sec-WebSocket-Version") != "13" {
+			t.Errorf("%s: answered with %d, want 426 and the version", name, resp.StatusCode)
+		}
+	}
+}
+
+// The client need not wait for the answer to its upgrade before it authenticates.
+func TestFramesAheadOfTheUpgradesAnswer(t *testing.T) {
+	n := start(t)
+	conn, err := n.dial(context.Background(), "tcp", n.host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	auth := `{"type":"auth","token":"u"}`
+	_, err = fmt.Fprintf(conn, "GET /ws/uploads HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"+
+		"\x81%s\x00\x00\x00\x00%s", n.host, []byte{0x80 | byte(len(auth))}, auth)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `{"action":"auth_success","user_id":"u"}`
+	got := ""
+	for buf := make([]byte, 256); !strings.HasSuffix(got, want); {
+		k, err := conn.Read(buf)
+		if err != nil {
+			t.Fatalf("after %q: %v", got, err)
+		}
+		got += string(buf[:k])
+	}
+}
+
+// Clients that come, speak nonsense, subscribe, and go at random leave nothing behind.
+func TestNothingIsLeftAfterAStorm(t *testing.T) {
+	n := start(t)
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			random := rand.New(rand.NewPCG(uint64(i), 7))
+			for range 20 {
+				n.visit(random)
+			}
+		})
+	}
+	wg.Go(func() {
+		for i := range 200 {
+			n.publish([]string{"a", "b", "c"}[i%3], i)
+		}
+	})
+	wg.Wait()
+	waitFor(t, func() bool {
+		s := n.server.Stats()
+		return s.Open == 0 && s.Connections == 0 && s.Users == 0 && s.Subscriptions == 0
+	})
+}
+
+// visit is the life of one client.
+func (n *node) visit(random *rand.Rand) {
+	c, _, err := n.tryOpen(nil, []string{"shoal.v1", "other"}[random.IntN(2)])
+	if err != nil {
+		n.t.Error(err)
+		return
+	}
+	defer c.conn.CloseNow() //nolint:errcheck // the end, one way or the other
+	messages := []string{
+		`{"type":"auth","token":"ann"}`, `{"type":"auth","token":"bob/1ms"}`, `{"type":"auth","token":"bad"}`, `{`,
+		`{"action":"subscribe_upload","upload_id":"a"}`, `{"action":"subscribe_upload","upload_id":"b"}`,
+		`{"action":"unsubscribe_upload","upload_id":"a"}`, `{"action":"resume","uploads":{"c":{"epoch":"x","offset":1}}}`,
+	}
+	for i := range random.IntN(6) {
+		m := messages[random.IntN(len(messages))]
+		if i == 0 && random.IntN(4) > 0 {
+			m = messages[0]
+		}
+		if c.conn.Write(c.ctx, 1, []byte(m)) != nil {
+			return
+		}
+	}
+	if random.IntN(2) == 0 {
+		_ = c.conn.Close(1000, "")
+	}
+}
