@@ -12,6 +12,7 @@ import (
 // Limits of the HTTP side. Whoever is slower or larger than these is not a client of this server.
 const (
 	headerTimeout  = 10 * time.Second
+	bodyTimeout    = 30 * time.Second
 	idleKeepAlive  = 2 * time.Minute
 	maxHeaderBytes = 32 << 10
 )

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -89,16 +90,30 @@ func answer(w http.ResponseWriter, status int, text string) {
 	_, _ = w.Write([]byte(text + "\n"))
 }
 
+// routes looks at the path itself: a ServeMux would redirect a request with an empty id, instead of leaving
+// it to the API to say what is wrong with it.
 func (s *Server) routes() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /ws/uploads", s.upgrade)
-	mux.Handle("/v1/", newAPI(s.manager, apiOptions{
+	api := newAPI(s.manager, apiOptions{
 		Keys:            s.opt.APIKeys,
 		MaxMessageBytes: s.opt.MaxMessageBytes,
 		Logger:          s.opt.Logger,
 		Stats:           func() any { return s.Stats() },
-	}))
-	return mux
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case strings.HasPrefix(r.URL.Path, "/v1/"):
+			// Where the connection knows no deadlines there is none.
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
+			api.ServeHTTP(w, r)
+		case r.URL.Path != "/ws/uploads":
+			http.NotFound(w, r)
+		case r.Method != http.MethodGet:
+			w.Header().Set("Allow", http.MethodGet)
+			http.Error(w, "a WebSocket is opened with GET", http.StatusMethodNotAllowed)
+		default:
+			s.upgrade(w, r)
+		}
+	})
 }
 
 // Drain refuses new connections from now on and closes the existing ones with ServerReloading, evenly spread
