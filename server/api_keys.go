@@ -25,9 +25,9 @@ func (k apiKeys) check(r *http.Request) error {
 	if len(k) == 0 {
 		return newProblem(http.StatusForbidden, "the API is closed, because no API key is configured")
 	}
-	key, given := bearer(r)
+	key := bearer(r)
 	switch {
-	case !given:
+	case key == "":
 		return unauthorized(`Bearer realm="shoal"`, "an API key is missing; send it as Authorization: Bearer <key>")
 	case !k.hold(key):
 		return unauthorized(`Bearer realm="shoal", error="invalid_token"`, "the API key is not one of those configured")
@@ -52,8 +52,11 @@ func unauthorized(challenge, detail string) *apiProblem {
 	return p
 }
 
-// bearer returns the token of a request's Authorization header.
-func bearer(r *http.Request) (string, bool) {
+// bearer returns the token of a request's Authorization header, or "".
+func bearer(r *http.Request) string {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	return token, strings.EqualFold(scheme, "Bearer") && token != ""
+	if !strings.EqualFold(scheme, "Bearer") {
+		return ""
+	}
+	return token
 }

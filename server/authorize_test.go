@@ -165,7 +165,9 @@ func TestAuthorizeURLRemembersBothAnswers(t *testing.T) {
 
 func TestAuthorizeURLDoesNotRememberFailures(t *testing.T) {
 	status := http.StatusInternalServerError
-	a := newAuthorizer(t, "http://authorizer.example", func(*http.Request) (*http.Response, error) { return respond(status) })
+	a := newAuthorizer(t, "http://authorizer.example", func(*http.Request) (*http.Response, error) {
+		return respond(status)
+	})
 	if err := a.Authorize(t.Context(), alice, "u1"); err == nil {
 		t.Error("no error")
 	}

@@ -149,32 +149,34 @@ func (c *Client) at(s stage) bool {
 	return c.stage == s
 }
 
-// run is the connection's goroutine.
-func (c *Client) run(id Identity, token string) {
-	defer c.server.dismiss()
-	c.server.heart.add(c)
-	defer c.server.heart.remove(c)
-	c.begin(id, token)
-	c.read()
+// run is the connection's goroutine: it reads, and has what it has read handled by the crew. While it waits
+// for the client its stack must stay small, so nothing happens here but reading.
+func (c *Client) run() {
+	defer c.end()
+	c.socket.ReadLoop()
+}
+
+// end is the end of run. gws catches no panics of its own parser, and no bytes from a client may end the
+// process.
+func (c *Client) end() {
+	if recover() != nil {
+		c.panicked()
+	}
 	c.leave()
 	// The client may still be sending, although nobody listens any more. Input that stays unread would
 	// make closing the socket reset it, and the reset could overtake the close frame.
 	_, _ = io.Copy(io.Discard, c.wire.Conn)
 	c.out.PeerGone()
 	<-c.out.Done()
+	c.server.heart.remove(c)
+	c.server.dismiss()
 }
 
-// read handles what comes from the client until nothing more comes. gws catches no panics of its own parser,
-// and no bytes from a client may end the process.
-func (c *Client) read() {
-	defer func() {
-		if p := recover(); p != nil {
-			// The value of the panic is not logged: it could hold what the client sent.
-			c.server.opt.Logger.Error("panic while reading from a client", "stack", string(debug.Stack()))
-			c.out.Abort()
-		}
-	}()
-	c.socket.ReadLoop()
+// panicked ends a connection of which the handling panicked. The value of the panic is not logged: it could
+// hold what the client sent.
+func (c *Client) panicked() {
+	c.server.opt.Logger.Error("panic while handling a client", "stack", string(debug.Stack()))
+	c.out.Abort()
 }
 
 // leave undoes what authenticating has done.

@@ -116,6 +116,8 @@ func TestDrainSpreadsTheClosing(t *testing.T) {
 				ended <- time.Since(begin)
 			}()
 		}
+		waitFor(t, func() bool { return n.manager.Stats().Connections == clients })
+		begin = time.Now()
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
 		if err := n.server.Drain(ctx, 10*time.Second); err != nil {

@@ -131,18 +131,24 @@ func TestJWKSRefusesTheWrongFamily(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	kid := func(id string) map[string]any { return map[string]any{"kid": id} }
+	kid := func(id any) map[string]any { return map[string]any{"kid": id} }
 	for name, c := range map[string]struct{ token, want string }{
-		"HS256 with a public key": {sign(t, jwt.SigningMethodHS256, modulus, claimsWith(nil), kid("rsa")), "Algorithm is not accepted"},
+		"HS256 with a public key": {sign(t, jwt.SigningMethodHS256, modulus, claimsWith(nil), kid("rsa")),
+			"Algorithm is not accepted"},
 		"none": {sign(t, jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, claimsWith(nil), kid("rsa")),
 			"Algorithm is not accepted"},
-		"RS512":             {sign(t, jwt.SigningMethodRS512, keys[0].signer, claimsWith(nil), kid("rsa")), "Algorithm is not accepted"},
-		"ES384":             {sign(t, jwt.SigningMethodES384, stranger384, claimsWith(nil), kid("ec")), "Algorithm is not accepted"},
-		"EdDSA for RSA key": {sign(t, jwt.SigningMethodEdDSA, keys[2].signer, claimsWith(nil), kid("rsa")), "Invalid signature"},
-		"RS256 for EC key":  {sign(t, jwt.SigningMethodRS256, keys[0].signer, claimsWith(nil), kid("ec")), "Invalid signature"},
-		"another's key":     {stranger.token(t), "Invalid signature"},
-		"unknown kid":       {newEdKey(t, "nobody").token(t), "Unknown signing key"},
-		"kid is a number":   {sign(t, jwt.SigningMethodEdDSA, keys[2].signer, claimsWith(nil), map[string]any{"kid": 7}), "Unknown signing key"},
+		"RS512": {sign(t, jwt.SigningMethodRS512, keys[0].signer, claimsWith(nil), kid("rsa")),
+			"Algorithm is not accepted"},
+		"ES384": {sign(t, jwt.SigningMethodES384, stranger384, claimsWith(nil), kid("ec")),
+			"Algorithm is not accepted"},
+		"EdDSA for RSA key": {sign(t, jwt.SigningMethodEdDSA, keys[2].signer, claimsWith(nil), kid("rsa")),
+			"Invalid signature"},
+		"RS256 for EC key": {sign(t, jwt.SigningMethodRS256, keys[0].signer, claimsWith(nil), kid("ec")),
+			"Invalid signature"},
+		"another's key": {stranger.token(t), "Invalid signature"},
+		"unknown kid":   {newEdKey(t, "nobody").token(t), "Unknown signing key"},
+		"kid is a number": {sign(t, jwt.SigningMethodEdDSA, keys[2].signer, claimsWith(nil), kid(7)),
+			"Unknown signing key"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := newJWKSJWT(t, JWTOptions{JWKS: path}).Authenticate(t.Context(), c.token)
@@ -165,11 +171,14 @@ func TestSecretAndJWKSEachForItsFamily(t *testing.T) {
 
 func TestJWKSKeyForEncryptionIsNotUsed(t *testing.T) {
 	key := newEdKey(t, "ed")
+	set := bytes.Replace(jwksOf(t, key), []byte(`{"kty"`), []byte(`{"use":"enc","kty"`), 1)
 	path := filepath.Join(t.TempDir(), "jwks.json")
-	writeFile(t, path, bytes.Replace(jwksOf(t, key), []byte(`{"kty"`), []byte(`{"use":"enc","kty"`), 1))
-	j := newJWKSJWT(t, JWTOptions{JWKS: path})
-	_, err := j.Authenticate(t.Context(), key.token(t))
-	wantRefusal(t, err, "Unknown signing key")
+	writeFile(t, path, set)
+	_, url := newKeysServer(t, set)
+	for _, jwks := range []string{path, url} {
+		_, err := newJWKSJWT(t, JWTOptions{JWKS: jwks}).Authenticate(t.Context(), key.token(t))
+		wantRefusal(t, err, "Unknown signing key")
+	}
 }
 
 func TestJWKSFileIsReadAgain(t *testing.T) {
@@ -205,7 +214,7 @@ func TestJWKSFileThatIsNone(t *testing.T) {
 		"no keys":      `{"keys":[]}`,
 		"not a set":    `[]`,
 		"a broken key": `{"keys":[{"kty":"RSA","kid":"a","n":"!","e":"AQAB"}]}`,
-		"too large":    `{"keys":[]}` + strings.Repeat(" ", maxJWKSBytes),
+		"too large":    string(jwksOf(t, newEdKey(t, "ed"))) + strings.Repeat(" ", maxJWKSBytes),
 	} {
 		path := filepath.Join(t.TempDir(), "jwks.json")
 		writeFile(t, path, []byte(text))
@@ -262,10 +271,10 @@ func TestJWKSURLThatFails(t *testing.T) {
 	elsewhere, _ := newKeysServer(t, jwksOf(t, newEdKey(t, "ed")))
 	target := httptest.NewServer(elsewhere)
 	defer target.Close()
-	for name, handler := range map[string]http.HandlerFunc{
-		"error":    func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) },
-		"not JSON": func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "hello") },
-		"endless": func(w http.ResponseWriter, _ *http.Request) {
+	for want, handler := range map[string]http.HandlerFunc{
+		"500":               func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) },
+		"invalid character": func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "hello") },
+		"too large": func(w http.ResponseWriter, _ *http.Request) {
 			fmt.Fprint(w, `{"keys":[`)
 			for {
 				if _, err := io.WriteString(w, strings.Repeat(" ", 64<<10)); err != nil {
@@ -273,14 +282,14 @@ func TestJWKSURLThatFails(t *testing.T) {
 				}
 			}
 		},
-		"redirect": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, target.URL, http.StatusFound) },
+		"302": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, target.URL, http.StatusFound) },
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(want, func(t *testing.T) {
 			s := httptest.NewServer(handler)
 			defer s.Close()
 			_, err := NewJWT(JWTOptions{JWKS: s.URL + "/?key=hidden"})
-			if err == nil || strings.Contains(err.Error(), "hidden") {
-				t.Errorf("err = %v, want one without the address", err)
+			if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hidden") {
+				t.Errorf("err = %v, want one with %q and without the address", err, want)
 			}
 		})
 	}

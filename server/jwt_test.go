@@ -70,7 +70,8 @@ func wantRefusal(t *testing.T, err error, message string) {
 func TestJWTAcceptsWhatSignHS256Makes(t *testing.T) {
 	j := newSecretJWT(t, JWTOptions{})
 	expires := time.Now().Add(time.Hour).Truncate(time.Second)
-	token, err := SignHS256([]byte(testSecret), Identity{UserID: "älice", Expires: expires, Uploads: []string{"u1", "p*"}})
+	alice := Identity{UserID: "älice", Expires: expires, Uploads: []string{"u1", "p*"}}
+	token, err := SignHS256([]byte(testSecret), alice)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,20 +136,24 @@ func TestJWTRefusesForms(t *testing.T) {
 	good := signSecret(t, nil)
 	header, rest, _ := strings.Cut(good, ".")
 	payload, signature, _ := strings.Cut(rest, ".")
-	critical := sign(t, jwt.SigningMethodHS256, []byte(testSecret), claimsWith(nil), map[string]any{"crit": []string{"x"}})
+	extended := map[string]any{"crit": []string{"x"}}
+	critical := sign(t, jwt.SigningMethodHS256, []byte(testSecret), claimsWith(nil), extended)
 	for name, c := range map[string]struct{ token, want string }{
-		"empty":               {"", "Invalid token"},
-		"not a token":         {"hello", "Invalid token"},
-		"two parts":           {header + "." + payload, "Invalid token"},
-		"four parts":          {good + ".x", "Invalid token"},
-		"not base64":          {header + ".%%%." + signature, "Invalid token"},
-		"not JSON":            {header + ".aGVsbG8." + signature, "Invalid token"},
-		"no signature":        {header + "." + payload + ".", "Invalid signature"},
-		"another's signature": {header + "." + payload + "." + strings.Repeat("A", len(signature)), "Invalid signature"},
-		"another secret":      {sign(t, jwt.SigningMethodHS256, []byte("other"), claimsWith(nil), nil), "Invalid signature"},
+		"empty":        {"", "Invalid token"},
+		"not a token":  {"hello", "Invalid token"},
+		"two parts":    {header + "." + payload, "Invalid token"},
+		"four parts":   {good + ".x", "Invalid token"},
+		"not base64":   {header + ".%%%." + signature, "Invalid token"},
+		"not JSON":     {header + ".aGVsbG8." + signature, "Invalid token"},
+		"no signature": {header + "." + payload + ".", "Invalid signature"},
+		"another's signature": {header + "." + payload + "." + strings.Repeat("A", len(signature)),
+			"Invalid signature"},
+		"another secret": {sign(t, jwt.SigningMethodHS256, []byte("other"), claimsWith(nil), nil),
+			"Invalid signature"},
 		"none": {sign(t, jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, claimsWith(nil), nil),
 			"Algorithm is not accepted"},
-		"HS512":              {sign(t, jwt.SigningMethodHS512, []byte(testSecret), claimsWith(nil), nil), "Algorithm is not accepted"},
+		"HS512": {sign(t, jwt.SigningMethodHS512, []byte(testSecret), claimsWith(nil), nil),
+			"Algorithm is not accepted"},
 		"unknown algorithm":  {"eyJhbGciOiJYUzEifQ." + payload + "." + signature, "Algorithm is not accepted"},
 		"critical extension": {critical, "Algorithm is not accepted"},
 		"too long":           {good + strings.Repeat("A", maxTokenBytes), "Token is too long"},

@@ -28,19 +28,29 @@ func (events) OnOpen(*gws.Conn) {}
 
 func (events) OnClose(*gws.Conn, error) {}
 
-func (events) OnPong(socket *gws.Conn, _ []byte) { clientOf(socket).alive() }
+func (events) OnPong(socket *gws.Conn, _ []byte) { handOver(socket, (*Client).onPong, Incoming{}) }
 
-// OnPing answers with the ping's payload, as RFC 6455 wants it.
 func (events) OnPing(socket *gws.Conn, payload []byte) {
-	if c := clientOf(socket); c.alive() {
-		c.out.Send(frame.New(frame.Pong, frame.Control, payload))
-	}
+	handOver(socket, (*Client).onPing, Incoming{Data: payload})
 }
 
 func (events) OnMessage(socket *gws.Conn, m *gws.Message) {
-	defer m.Close() //nolint:errcheck // gives the buffer back, cannot fail
-	if c := clientOf(socket); c.alive() {
-		c.receive(Incoming{Text: m.Opcode == gws.OpcodeText, Data: m.Bytes()})
+	handOver(socket, (*Client).receive, Incoming{Text: m.Opcode == gws.OpcodeText, Data: m.Bytes()})
+	_ = m.Close() // gives the buffer back, cannot fail
+}
+
+// handOver has a message handled, and returns when that is done.
+func handOver(socket *gws.Conn, handle func(*Client, Incoming), m Incoming) {
+	c := clientOf(socket)
+	c.server.crew.do(c, handle, m)
+}
+
+func (c *Client) onPong(Incoming) { c.alive() }
+
+// onPing answers with the ping's payload, as RFC 6455 wants it.
+func (c *Client) onPing(m Incoming) {
+	if c.alive() {
+		c.out.Send(frame.New(frame.Pong, frame.Control, m.Data))
 	}
 }
 
@@ -61,6 +71,9 @@ func (c *Client) alive() bool {
 
 // receive handles one message.
 func (c *Client) receive(m Incoming) {
+	if !c.alive() {
+		return
+	}
 	c.server.counters.received.Add(1)
 	if c.at(authenticating) {
 		c.onAuth(m.Text, m.Data)

@@ -22,6 +22,7 @@ type Server struct {
 	manager   *manager.Manager
 	writers   *outbox.Pool
 	heart     *heart
+	crew      crew
 	base, v1  *gws.Upgrader
 	handler   http.Handler
 	counters  counters
@@ -139,6 +140,7 @@ func (s *Server) Close(ctx context.Context) error {
 	s.heart.close()
 	s.writers.Close() // cuts off what is left
 	s.clients.Wait()
+	s.crew.close()
 	s.listeners.close(ctx)
 	return err
 }

@@ -13,15 +13,14 @@ import (
 // subprotocolV1 is the subprotocol of recovery, acknowledgements and errors.
 const subprotocolV1 = "shoal.v1"
 
-// readBuffer is the size of a connection's read buffer. Clients send little; a larger message is read
-// straight into its own buffer.
-const readBuffer = 512
+// readBuffer is the size of a connection's read buffer. It need hold no more than what clients send all the
+// time; a larger message is read straight into a buffer of its own.
+const readBuffer = 128
 
 // newUpgraders returns the upgraders of connections without a subprotocol, and with shoal.v1.
 func newUpgraders(opt Options) (base, v1 *gws.Upgrader) {
 	option := func(subprotocols ...string) *gws.ServerOption {
 		return &gws.ServerOption{
-			ReadBufferSize:     readBuffer,
 			ReadMaxPayloadSize: opt.MaxMessageBytes,
 			CheckUtf8Enabled:   true,
 			HandshakeTimeout:   opt.AuthTimeout,
@@ -68,11 +67,10 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 		s.dismiss()
 		return
 	}
-	token, ok := bearer(r)
-	if !ok {
-		token = ""
-	}
-	go c.run(id, token) // waited for by s.clients, which admit counted it in
+	s.heart.add(c)
+	token := bearer(r)
+	s.crew.do(c, func(c *Client, _ Incoming) { c.begin(id, token) }, Incoming{})
+	go c.run() // waited for by s.clients, which admit counted it in
 }
 
 // retryAfter is when who was refused should come back, in seconds.
@@ -85,12 +83,12 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) (*Client, error)
 		upgrader = s.v1
 	}
 	normalize(r.Header, v1)
-	wire, err := takeOver(w)
+	wire, reader, err := takeOver(w)
 	if err != nil {
 		http.Error(w, "this connection cannot become a WebSocket", http.StatusInternalServerError)
 		return nil, err
 	}
-	socket, err := upgrader.Upgrade(hijacked{w, wire}, r)
+	socket, err := upgrader.UpgradeFromConn(wire, reader, r)
 	if err != nil {
 		return nil, err
 	}

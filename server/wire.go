@@ -2,6 +2,7 @@ package server
 
 import (
 	"bufio"
+	"bytes"
 	"io"
 	"net"
 	"net/http"
@@ -9,23 +10,12 @@ import (
 	"github.com/shoal-go/shoal/internal/frame"
 )
 
-// wire is the connection as gws sees it. gws reads from it; what gws writes once the upgrade is done, a close
-// frame, goes through the outbox like all other frames and in its turn, and the socket is closed when
-// the outbox is done with it, not when gws is.
+// wire is the connection as gws writes to it. What gws writes once the upgrade is done, a close frame, goes
+// through the outbox like all other frames and in its turn, and the socket is closed when the outbox is done
+// with it, not when gws is. gws reads past it, from the socket.
 type wire struct {
 	net.Conn
 	client *Client
-	// early is what the client sent before its upgrade was answered.
-	early []byte
-}
-
-func (w *wire) Read(p []byte) (int, error) {
-	if len(w.early) > 0 {
-		n := copy(p, w.early)
-		w.early = w.early[n:]
-		return n, nil
-	}
-	return w.Conn.Read(p)
 }
 
 func (w *wire) Write(p []byte) (int, error) {
@@ -55,24 +45,21 @@ func closePayload(p []byte) ([]byte, bool) {
 	return append([]byte(nil), p[header:]...), true
 }
 
-// hijacked hands a wire to gws in the way in which gws takes a connection from a server.
-type hijacked struct {
-	http.ResponseWriter
-	wire *wire
-}
-
-func (h hijacked) Hijack() (net.Conn, *bufio.ReadWriter, error) { return h.wire, nil, nil }
-
-// takeOver takes the connection from the HTTP server, with what its reader has read ahead.
-func takeOver(w http.ResponseWriter) (*wire, error) {
+// takeOver takes the connection from the HTTP server, with a reader that begins with what the server's own
+// has read ahead.
+func takeOver(w http.ResponseWriter) (*wire, *bufio.Reader, error) {
 	conn, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	early := make([]byte, rw.Reader.Buffered())
-	if _, err := io.ReadFull(rw.Reader, early); err != nil {
-		_ = conn.Close()
-		return nil, err
+	source := newSource(conn)
+	if n := rw.Reader.Buffered(); n > 0 {
+		early, err := rw.Reader.Peek(n)
+		if err != nil {
+			_ = conn.Close()
+			return nil, nil, err
+		}
+		source = io.MultiReader(bytes.NewReader(bytes.Clone(early)), source)
 	}
-	return &wire{Conn: conn, early: early}, nil
+	return &wire{Conn: conn}, bufio.NewReaderSize(source, readBuffer), nil
 }

@@ -23,6 +23,8 @@ type batch struct {
 	buf  []byte
 	// control and data are what the batch counts for in the lanes until it has been written.
 	control, data tally
+	// last: the batch was taken after an overflow, so it holds nothing but the outbox's last frames.
+	last bool
 }
 
 func newBatch() *batch { return &batch{buf: make([]byte, 0, drainBatch)} }

@@ -10,7 +10,7 @@ type index map[string]*entry
 // the states before it: replacing one of those would let the newer state overtake.
 func (x index) note(e *entry) {
 	switch key := e.frame.UploadID(); {
-	case key == "":
+	case key == "": // of no upload: there is nothing it could be newer than
 	case e.frame.Class() == frame.State:
 		x[key] = e
 	default:
@@ -34,7 +34,7 @@ func (o *Outbox) underPressure() bool {
 
 // replaceable returns the waiting entry that the frame may replace, or nil.
 func (o *Outbox) replaceable(f *frame.Frame) *entry {
-	if f.Class() != frame.State || f.UploadID() == "" || !o.underPressure() {
+	if f.Class() != frame.State || !o.underPressure() {
 		return nil
 	}
 	if o.index == nil {

@@ -20,7 +20,7 @@ func (o *Outbox) stall(b *batch, n int) {
 		o.countIn(own, b.entries[whole], whole < b.controls)
 		waiting++
 	}
-	if !o.overflowed && !o.dead {
+	if o.overflowed == b.last && !o.dead { // otherwise what waited has been dropped meanwhile
 		o.putBack(b, waiting)
 	}
 	o.stalled = true

@@ -162,30 +162,6 @@ func eventually(t testing.TB, what string, condition func() bool) {
 	}
 }
 
-// tcpPair returns the two ends of a loopback connection with buffers small enough to stall early.
-func tcpPair(t testing.TB) (server, client *net.TCPConn) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	c, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	server, client = s.(*net.TCPConn), c.(*net.TCPConn)
-	if err := errors.Join(server.SetWriteBuffer(64<<10), client.SetReadBuffer(256<<10)); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { client.Close() })
-	return server, client
-}
-
 // readUntilGone is the reader that every outbox has beside it.
 func readUntilGone(o *Outbox, conn net.Conn) {
 	_, _ = io.Copy(io.Discard, conn)

@@ -190,6 +190,7 @@ func (o *Outbox) take(b *batch, limit int) {
 	if o.draining {
 		o.oldest = o.oldestWaiting()
 	}
+	b.last = o.overflowed
 	chunks := &o.pool.chunks
 	b.takeFrom(&o.control, &b.control, nil, limit, chunks)
 	b.controls = len(b.entries)

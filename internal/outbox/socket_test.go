@@ -1,9 +1,7 @@
 package outbox
 
 import (
-	"crypto/tls"
 	"net"
-	"net/http/httptest"
 	"syscall"
 	"testing"
 	"time"
@@ -73,19 +71,11 @@ func TestAStalledSocketResumes(t *testing.T) {
 }
 
 func TestAStalledSocketOverflows(t *testing.T) {
-	opt := Options{MaxBytes: 64 << 20, MaxMessages: 1000, MaxAge: time.Minute}
-	p, o, client := openTCP(t, opt)
-	n, outcome := 0, Queued
-	eventually(t, "the outbox overflows", func() bool {
-		for ; outcome == Queued && n < 1<<20; n++ {
-			outcome = o.Send(data("a", frame.Terminal, n, 8000))
-			if n%100 == 0 {
-				break // gives the writer time
-			}
-		}
+	p, o, client := openTCP(t, Options{MaxBytes: 64 << 20, MaxMessages: 1000, MaxAge: time.Minute})
+	n := fill(t, p, o)
+	for o.Send(data("a", frame.Terminal, n, 0)) == Queued {
 		n++
-		return outcome == Dropped
-	})
+	}
 	go readUntilGone(o, o.conn)
 	all, err := readFrames(client)
 	if err != nil {
@@ -180,30 +170,4 @@ func TestALargeQueueGoesOutInSeveralWrites(t *testing.T) {
 		}
 	}
 	eventually(t, "all is counted", func() bool { return p.Stats().Frames == frames+2 })
-}
-
-func TestTLS(t *testing.T) {
-	certified := httptest.NewTLSServer(nil)
-	defer certified.Close()
-	server, client := tcpPair(t)
-	p := NewPool(roomy)
-	defer p.Close()
-	secured := tls.Server(server, certified.TLS)
-	o := p.Open(secured, Config{})
-	go readUntilGone(o, secured) // makes the handshake, too
-	conn := tls.Client(client, &tls.Config{InsecureSkipVerify: true})
-	if err := conn.Handshake(); err != nil {
-		t.Fatal(err)
-	}
-	const frames = 200
-	for i := range frames {
-		send(t, o, Queued, data("a", frame.Event, i, 1000))
-	}
-	o.Close(frame.NewClose(1000, ""))
-	all, err := readFrames(conn)
-	if err != nil || len(all) != frames+1 || all[frames].closeCode() != 1000 {
-		t.Errorf("the client got %d frames and %v, want %d and the end of the stream", len(all), err, frames+1)
-	}
-	conn.Close()
-	<-o.Done()
 }

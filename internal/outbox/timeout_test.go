@@ -108,6 +108,41 @@ func TestALaggingClientIsClosedForAge(t *testing.T) {
 	})
 }
 
+// When the timer looks and finds the oldest gone, it looks again when the next would be too old.
+func TestTheAgeFollowsTheOldest(t *testing.T) {
+	onPipe(t, Options{MaxAge: 3 * time.Second}, func(t *testing.T, b bench) {
+		send(t, b.box, Queued, data("a", frame.Event, 0, drainBatch))
+		time.Sleep(time.Second)
+		send(t, b.box, Queued, data("a", frame.Event, 1, drainBatch))
+		time.Sleep(time.Second)
+		mustRead(t, b.client, 1)
+		time.Sleep(1999 * time.Millisecond)
+		if b.box.Reason() != nil {
+			t.Fatal("the outbox has given up too early")
+		}
+		time.Sleep(2 * time.Millisecond)
+		if b.box.Reason() == nil {
+			t.Error("the outbox has not given up")
+		}
+	})
+}
+
+// The clock wraps after 49 days, here while the frame waits.
+func TestAgeOutlivesTheClock(t *testing.T) {
+	onPipe(t, Options{MaxAge: 3 * time.Second}, func(t *testing.T, b bench) {
+		time.Sleep((1<<32 - 1000) * time.Millisecond)
+		b.plug(t)
+		time.Sleep(2999 * time.Millisecond)
+		if b.box.Reason() != nil {
+			t.Fatal("the outbox has given up too early")
+		}
+		time.Sleep(2 * time.Millisecond)
+		if b.box.Reason() == nil {
+			t.Error("the outbox has not given up")
+		}
+	})
+}
+
 // After an idle while, old times must not count.
 func TestAgeBeginsAnewAfterIdleness(t *testing.T) {
 	onPipe(t, Options{MaxAge: 3 * time.Second}, func(t *testing.T, b bench) {
@@ -262,11 +297,6 @@ func TestPoolCloseEndsEverything(t *testing.T) {
 		}
 	})
 }
-
-// A hostileConn panics in Write.
-type hostileConn struct{ net.Conn }
-
-func (hostileConn) Write([]byte) (int, error) { panic("a bug in somebody's connection") }
 
 func TestAPanicEndsOneConnectionOnly(t *testing.T) {
 	onPipe(t, Options{Writers: 1}, func(t *testing.T, b bench) {

@@ -1,0 +1,99 @@
+package outbox
+
+import (
+	"errors"
+	"net"
+	"os"
+	"syscall"
+	"testing"
+)
+
+// tcpPair returns the two ends of a loopback connection with buffers small enough to stall early.
+func tcpPair(t testing.TB) (server, client *net.TCPConn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, client = s.(*net.TCPConn), c.(*net.TCPConn)
+	if err := errors.Join(server.SetWriteBuffer(64<<10), client.SetReadBuffer(256<<10)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	return server, client
+}
+
+// socketPair returns two connected stream sockets of which the server's holds next to nothing.
+func socketPair(t testing.TB) (server, client net.Conn) {
+	t.Helper()
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ends := make([]net.Conn, 2)
+	for i, fd := range fds {
+		f := os.NewFile(uintptr(fd), "socketpair")
+		ends[i], err = net.FileConn(f)
+		_ = f.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := ends[0].(*net.UnixConn).SetWriteBuffer(1); err != nil {
+		t.Fatal(err)
+	}
+	return ends[0], ends[1]
+}
+
+// A nullConn is written to like a socket, by system calls on its descriptor, and takes everything.
+type nullConn struct {
+	net.Conn // nil: nothing but writing is done
+	file     *os.File
+}
+
+func (c nullConn) SyscallConn() (syscall.RawConn, error) { return c.file.SyscallConn() }
+func (c nullConn) Close() error                          { return c.file.Close() }
+
+func newNullConn(t testing.TB) nullConn {
+	t.Helper()
+	f, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return nullConn{file: f}
+}
+
+// A tracedConn takes everything. It calls trace at each write.
+type tracedConn struct {
+	nullConn
+	trace func()
+}
+
+func (c tracedConn) SyscallConn() (syscall.RawConn, error) {
+	raw, err := c.nullConn.SyscallConn()
+	return tracedRaw{raw, c.trace}, err
+}
+
+type tracedRaw struct {
+	syscall.RawConn
+	trace func()
+}
+
+func (r tracedRaw) Write(f func(fd uintptr) bool) error {
+	r.trace()
+	return r.RawConn.Write(f)
+}
+
+// A hostileConn panics in Write.
+type hostileConn struct{ net.Conn }
+
+func (hostileConn) Write([]byte) (int, error) { panic("a bug in somebody's connection") }
