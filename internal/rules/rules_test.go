@@ -1,0 +1,93 @@
+package rules
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// repository is the root of this repository, seen from the folder in which its tests run.
+const repository = "../.."
+
+func TestRepositoryKeepsItsRules(t *testing.T) {
+	loaded, err := load(os.DirFS(repository))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(loaded.files) == 0 {
+		t.Fatal("no Go file found: the rules looked at nothing")
+	}
+	for name, rule := range map[string]func(tree) []string{
+		"imports":          wrongWayImports,
+		"top level":        strangersOnTop,
+		"file length":      longFiles,
+		"package comments": undocumentedPackages,
+		"sleeping tests":   sleepingTests,
+		"skipping tests":   skippingTests,
+		"leak detection":   leakBlindTests,
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, complaint := range rule(loaded) {
+				t.Error(complaint)
+			}
+		})
+	}
+}
+
+func TestLinterKnowsTheSameDirections(t *testing.T) {
+	configuration, err := os.ReadFile(repository + "/.golangci.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := depguard(directions()); !strings.Contains(string(configuration), want) {
+		t.Errorf(".golangci.yml: the settings of depguard differ from the directions; they should be\n%s", want)
+	}
+}
+
+func TestLoadPassesByWhatIsNotOurs(t *testing.T) {
+	loaded := plant(t, map[string]string{
+		"go.mod":                              "",
+		"shard/shard.go":                      "package shard",
+		"shard/testdata/broken.go":            "not Go at all",
+		"internal/demo/node_modules/a/a.go":   "not Go at all",
+		".ci/run":                             "",
+		"bin/shoal":                           "",
+		"dist/shoal.go":                       "not Go at all",
+		"_old/old.go":                         "not Go at all",
+		"cpu.prof":                            "",
+		"shard.test":                          "",
+		"internal/demo/browser/demo.test.mjs": "",
+	})
+	if got := strings.Join(loaded.top, " "); got != "go.mod internal shard" {
+		t.Errorf("top level is %q", got)
+	}
+	if len(loaded.files) != 1 || loaded.files[0].path != "shard/shard.go" {
+		t.Errorf("files are %v", loaded.files)
+	}
+}
+
+func TestLoadNamesAFileItCannotParse(t *testing.T) {
+	_, err := load(fstest.MapFS{"shard/broken.go": {Data: []byte("not Go at all")}})
+	if err == nil || !strings.Contains(err.Error(), "shard/broken.go") {
+		t.Errorf("the error is %v", err)
+	}
+}
+
+// plant loads a repository made of these files.
+func plant(t *testing.T, sources map[string]string) tree {
+	t.Helper()
+	files := fstest.MapFS{}
+	for name, source := range sources {
+		files[name] = &fstest.MapFile{Data: []byte(source)}
+	}
+	loaded, err := load(files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return loaded
+}
