@@ -1,0 +1,182 @@
+package main
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// good are the flags of a server that may start; more of a test's own follow.
+func good(more ...string) []string {
+	return append([]string{"check-config", "--jwt-secret=" + goodSecret, "--authorize=open"}, more...)
+}
+
+func TestCheckConfigAccepts(t *testing.T) {
+	for _, args := range [][]string{
+		good(),
+		{"check-config", "--dev"},
+		{"check-config", "--dev", "--addr=localhost:0", "--admin-addr=[::1]:0"},
+		{"check-config", "--dev", "--jwt-secret=mine", "--api-key=mine", "--authorize=claims"},
+		good("--authorize=https://who.example/may"),
+		good("--jwks=https://keys.example/jwks"),
+		good("--addr=:8080", "--admin-addr=0.0.0.0:0"),
+		good("--addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0"),
+		good("--allowed-origin=https://a.example", "--allowed-origin=http://b.example:81"),
+		good("--max-connections=0", "--client-message-rate=2.5/s", "--queue-bytes=2MiB", "--log-format=json"),
+		good("--api-key=one", "--api-key=two", "--broker=memory", "--dev=false"),
+	} {
+		r := shoal(t, nil, "", args...)
+		r.wantDone(t)
+		if r.out != "configuration ok\n" {
+			t.Errorf("%q: output %q", args, r.out)
+		}
+	}
+}
+
+func TestServeAndCheckConfigRefuse(t *testing.T) {
+	noKeys := writeFile(t, "jwks.json", `{"keys":[]}`)
+	for name, c := range map[string]struct {
+		args []string // after good()
+		want []string
+	}{
+		"address without port": {[]string{"--addr=localhost"}, []string{`--addr is "localhost", want host:port`}},
+		"port too large": {[]string{"--admin-addr=:65536"},
+			[]string{`--admin-addr is ":65536", want host:port`}},
+		"port by name":     {[]string{"--addr=:http"}, []string{`--addr is ":http", want host:port`}},
+		"port with a plus": {[]string{"--addr=:+80"}, []string{`--addr is ":+80"`}},
+		"same address": {[]string{"--addr=:80", "--admin-addr=:80"},
+			[]string{`--admin-addr is ":80", want another address than --addr`}},
+		"dev on all interfaces": {[]string{"--dev", "--addr=:8080"},
+			[]string{`--addr is ":8080", want a loopback address`}},
+		"dev in public": {[]string{"--dev", "--addr=192.0.2.1:80", "--admin-addr=example.com:80"},
+			[]string{`--addr is "192.0.2.1:80", want a loopback address`,
+				`--admin-addr is "example.com:80", want a loopback`}},
+		"short secret": {[]string{"--jwt-secret=hunter2"}, []string{"--jwt-secret has 7 bytes, want at least 32"}},
+		"jwks missing": {[]string{"--jwks=missing.json"},
+			[]string{`--jwks is "missing.json", want the path of a JSON Web Key Set, but`}},
+		"jwks empty": {[]string{"--jwks=" + noKeys}, []string{"it has no keys"}},
+		"jwks by ftp": {[]string{"--jwks=ftp://u:hidden@h/k"},
+			[]string{`--jwks is "ftp://u:xxxxx@h/k", want the path of a file, or a URL`}},
+		"authorize": {[]string{"--authorize=maybe"},
+			[]string{`--authorize is "maybe", want open, claims, or the http(s):// URL`}},
+		"authorize no URL": {[]string{"--authorize=http://[::1"},
+			[]string{`--authorize cannot be parsed, want open, claims`}},
+		"broker": {[]string{"--broker=nats://u:hidden@h"},
+			[]string{`--broker is "nats", want memory: other brokers are not available`}},
+		"broker unknown": {[]string{"--broker=carrier-pigeon"},
+			[]string{`--broker is "carrier-pigeon", want memory`}},
+		"empty api key": {[]string{"--api-key="}, []string{"--api-key has an empty entry"}},
+		"bad api key": {[]string{"--api-key=a b"},
+			[]string{"--api-key has an entry that no HTTP header can hold"}},
+		"origin with path": {[]string{"--allowed-origin=https://a.example/"},
+			[]string{`--allowed-origin is "https://a.example/", want scheme://host`}},
+		"origin a host": {[]string{"--allowed-origin=a.example"}, []string{`--allowed-origin is "a.example"`}},
+		"cert alone": {[]string{"--tls-cert=c.pem"},
+			[]string{`--tls-cert is "c.pem", want a --tls-key with it`}},
+		"key alone": {[]string{"--tls-key=k.pem"}, []string{`--tls-key is "k.pem", want a --tls-cert with it`}},
+		"no certificate": {[]string{"--tls-cert=c.pem", "--tls-key=k.pem"},
+			[]string{`--tls-cert is "c.pem", want a certificate that fits --tls-key "k.pem", but open c.pem`}},
+		"idle and ping": {[]string{"--idle-timeout=30s"},
+			[]string{`--idle-timeout is "30s", want more than --ping-interval, which is 30s`}},
+		"queue too small": {[]string{"--queue-bytes=32KiB"},
+			[]string{`--queue-bytes is "32768", want at least --max-message-bytes, which is 65536`}},
+		"number": {[]string{"--max-connections=many"},
+			[]string{`--max-connections is "many", want a whole number from 0 to 10000000`}},
+		"negative": {[]string{"--history-messages=-1"},
+			[]string{`--history-messages is "-1", want a whole number from 1 to 100000`}},
+		"zero": {[]string{"--queue-messages=0"},
+			[]string{`--queue-messages is "0", want a whole number from 1`}},
+		"duration": {[]string{"--ping-interval=30"},
+			[]string{`--ping-interval is "30", want a duration such as 1s or 1m30s, from 1s to 1h`}},
+		"duration too long": {[]string{"--auth-timeout=2m"}, []string{`--auth-timeout is "2m"`}},
+		"size": {[]string{"--queue-bytes=1MB"},
+			[]string{`--queue-bytes is "1MB", want a number of bytes such as 65536, 64KiB or 1MiB,`}},
+		"rate": {[]string{"--client-message-rate=50"},
+			[]string{`--client-message-rate is "50", want a rate such as 50/s`}},
+		"bool": {[]string{"--dev=perhaps"}, []string{`--dev is "perhaps", want true or false`}},
+		"level": {[]string{"--log-level=loud"},
+			[]string{`--log-level is "loud", want one of debug, info, warn, error`}},
+		"format":        {[]string{"--log-format=xml"}, []string{`--log-format is "xml", want one of text, json`}},
+		"unknown flag":  {[]string{"--adr=:80"}, []string{`unknown flag --adr, did you mean "--addr"`}},
+		"argument":      {[]string{"now"}, []string{"unexpected argument now"}},
+		"value missing": {[]string{"--addr"}, []string{"--addr: expected"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, command := range []string{"check-config", "serve"} {
+				args := good(c.args...)
+				args[0] = command
+				r := shoal(t, nil, "", args...)
+				r.wantErrors(t, statusUsage, c.want...)
+				for _, secret := range []string{"hunter2", "hidden", goodSecret} {
+					if strings.Contains(r.err, secret) {
+						t.Errorf("a secret is printed:\n%s", r.err)
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestServeNeedsToKnowWhoAndWhat(t *testing.T) {
+	shoal(t, nil, "", "serve").wantErrors(t, statusUsage,
+		"--jwt-secret and --jwks are both missing, want one of them, or --dev",
+		"--authorize is missing, want open, claims, or the http(s):// URL")
+}
+
+func TestEveryComplaintAtOnceFromWhereItCame(t *testing.T) {
+	file := writeFile(t, "shoal.yaml", "adr: x\nping-interval: soon\nlog-level: [info, warn]\nqueue-age: {a: b}\n")
+	r := shoal(t, []string{"SHOAL_QUEUE_BYTES=12", "SHOAL_JWT_SECRET=short"}, "",
+		"check-config", "--config="+file, "--drain=forever", "--tls-key=k")
+	r.wantErrors(t, statusUsage,
+		`--drain is "forever", want a duration`,
+		file+`:1: unknown key "adr", did you mean "addr"?`,
+		file+":4: queue-age has keys below it, want a value",
+		file+`:2: ping-interval is "soon", want a duration`,
+		`SHOAL_QUEUE_BYTES is "12", want a number of bytes`,
+		file+":3: log-level is a list, want one value",
+		"SHOAL_JWT_SECRET has 5 bytes, want at least 32",
+		"--authorize is missing",
+		`--tls-key is "k", want a --tls-cert with it`)
+}
+
+// TestFlagsOfServe keeps the flags to those that are documented.
+func TestFlagsOfServe(t *testing.T) {
+	r := shoal(t, nil, "", "serve", "--help")
+	r.wantDone(t)
+	var flags []string
+	for _, match := range regexp.MustCompile(`(?m)^ +(?:-h, )?--([a-z-]+)`).FindAllStringSubmatch(r.out, -1) {
+		flags = append(flags, match[1])
+	}
+	slices.Sort(flags)
+	want := strings.Fields(`addr admin-addr allowed-origin api-key auth-timeout authorize broker client-message-rate
+		config dev drain help history-messages history-ttl idle-timeout jwks jwt-secret log-format log-level
+		max-connections
+		max-connections-per-user max-message-bytes max-subscriptions-per-user ping-interval queue-age queue-bytes
+		queue-messages tls-cert tls-key`)
+	if !slices.Equal(flags, want) {
+		t.Errorf("flags are\n%q, want\n%q", flags, want)
+	}
+	for _, name := range want {
+		if name != "help" && !strings.Contains(strings.Join(strings.Fields(r.out), " "), "("+variable(name)+")") {
+			t.Errorf("the help does not name the variable of --%s", name)
+		}
+	}
+}
+
+func TestHelpShowsNoSecret(t *testing.T) {
+	env := []string{"SHOAL_JWT_SECRET=hidden", "SHOAL_API_KEY=hidden", "SHOAL_CONFIG=hidden"}
+	for _, command := range []string{"serve", "token", "publish", "check-config"} {
+		r := shoal(t, env, "", command, "--help")
+		r.wantDone(t)
+		if strings.Contains(r.out, "hidden") || !strings.Contains(r.out, "SHOAL_") {
+			t.Errorf("help of %s:\n%s", command, r.out)
+		}
+	}
+}
+
+func TestUsage(t *testing.T) {
+	shoal(t, nil, "").wantErrors(t, statusUsage, `expected one of "serve"`)
+	shoal(t, nil, "", "watch").wantErrors(t, statusUsage, "unexpected argument watch")
+	shoal(t, nil, "", "--help").wantDone(t)
+}

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/shoal-go/shoal/manager"
+	"github.com/shoal-go/shoal/server"
+)
+
+// devTokenTTL is how long a token of development lasts: long enough for a day's work on a page.
+const devTokenTTL = 12 * time.Hour
+
+// newDevHandler returns what a development server serves: the server's own paths, tokens for everybody, and
+// the demo page.
+func newDevHandler(secret []byte, api, page http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/ws/uploads", api)
+	mux.Handle("/v1/", api)
+	tokens := http.NewServeMux() // of its own, or another method would be the page's affair
+	tokens.Handle("GET /dev/token", devTokens(secret))
+	mux.Handle("/dev/token", tokens)
+	mux.Handle("/", page)
+	return mux
+}
+
+// devTokens answers GET /dev/token?user=U with a token for that user.
+func devTokens(secret []byte) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		user := r.URL.Query().Get("user")
+		w.Header().Set("Cache-Control", "no-store")
+		if manager.CheckID("user", user) != nil {
+			writeJSON(w, http.StatusBadRequest, "application/problem+json", map[string]any{
+				"type": "about:blank", "title": "Bad Request", "status": http.StatusBadRequest,
+				"detail": "the parameter user must be the id of a user: 1 to 255 bytes without control characters",
+			})
+			return
+		}
+		expires := time.Now().Add(devTokenTTL).Truncate(time.Second)
+		token, err := server.SignHS256(secret, server.Identity{UserID: user, Expires: expires})
+		if err != nil {
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+		writeJSON(w, http.StatusOK, "application/json", map[string]any{"token": token, "expires_at": expires.UTC()})
+	}
+}
+
+func writeJSON(w http.ResponseWriter, status int, contentType string, body any) {
+	w.Header().Set("Content-Type", contentType)
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body) // who has left does not miss it
+}
+
+// printWelcome tells a person where the server is, and in development what to do with it.
+func (n *node) printWelcome(out io.Writer) {
+	fmt.Fprintf(out, "shoal serves on %s, health on %s\n", n.public.url(), n.admin.url())
+	if !n.flags.Dev {
+		return
+	}
+	key := "$SHOAL_API_KEY" // a key of the operator's own is not printed
+	if n.flags.APIKey[0] == devSecret {
+		key = devSecret
+	}
+	fmt.Fprintf(out, "demo page: %s/\n", n.public.url())
+	fmt.Fprintf(out, "follow the upload \"demo\" there, and try:\n%s\n", curlLine(n.public.url(), key))
+}
+
+// curlLine is a command that publishes a message.
+func curlLine(url, key string) string {
+	const message = `{"action":"upload_progress","payload":{"upload_id":"demo","status":"analyzing",` +
+		`"stage":"vision_analysis","progress_percent":42,"message":"Hello from curl",` +
+		`"error_message":null,"description_audit_score":null}}`
+	return fmt.Sprintf(`curl -H "Authorization: Bearer %s" -H "Content-Type: application/json" `+
+		`-d '%s' %s/v1/uploads/demo/messages`, key, message, url)
+}

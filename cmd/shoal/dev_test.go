@@ -1,0 +1,92 @@
+package main
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/shoal-go/shoal/server"
+)
+
+func TestDevWelcomeCanBeFollowed(t *testing.T) {
+	s := serveDev(t)
+	if s.out[1] != "demo page: "+s.url+"/" {
+		t.Errorf("second line is %q", s.out[1])
+	}
+	if status, body := call(t, "GET", s.url+"/", "", ""); status != 200 || !strings.Contains(body, "<html") {
+		t.Errorf("the demo page answers %d:\n%s", status, body)
+	}
+	// The line is taken apart as a shell would do it.
+	parts := strings.Split(s.out[3], "'")
+	const curl = `curl -H "Authorization: Bearer dev" -H "Content-Type: application/json" -d `
+	if len(parts) != 3 || parts[0] != curl {
+		t.Fatalf("fourth line is %q", s.out[3])
+	}
+	if status, body := call(t, "POST", strings.TrimSpace(parts[2]), "dev", parts[1]); status != 202 {
+		t.Errorf("what curl sends is answered with %d: %s", status, body)
+	}
+}
+
+func TestDevTokenIsAccepted(t *testing.T) {
+	s := serveDev(t)
+	status, body := call(t, "GET", s.url+"/dev/token?user=b%C3%B6b", "", "")
+	var answer struct {
+		Token     string    `json:"token"`
+		ExpiresAt time.Time `json:"expires_at"`
+	}
+	if err := json.Unmarshal([]byte(body), &answer); err != nil || status != 200 {
+		t.Fatalf("status = %d, body %s", status, body)
+	}
+	keys, err := server.NewJWT(server.JWTOptions{Secret: []byte("dev")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer keys.Close()
+	id, err := keys.Authenticate(t.Context(), answer.Token)
+	if err != nil || id.UserID != "böb" || !id.Expires.Equal(answer.ExpiresAt) {
+		t.Errorf("identity = %+v, err = %v, answer %s", id, err, body)
+	}
+	if got := connect(t, s.url).authenticate(answer.Token); got != "böb" {
+		t.Errorf("the server takes the client for %v", got)
+	}
+}
+
+func TestDevTokenRefuses(t *testing.T) {
+	s := serveDev(t)
+	for _, query := range []string{"", "?user=", "?user=a%00b", "?user=" + strings.Repeat("a", 256), "?user=%ff"} {
+		status, body := call(t, "GET", s.url+"/dev/token"+query, "", "")
+		if status != 400 || !strings.Contains(body, `"detail":"the parameter user`) {
+			t.Errorf("%q: %d %s", query, status, body)
+		}
+	}
+	if status, _ := call(t, "POST", s.url+"/dev/token?user=bob", "", ""); status != 405 {
+		t.Errorf("POST is answered with %d, want 405", status)
+	}
+}
+
+func TestNoDevTokenOutsideDevelopment(t *testing.T) {
+	s := serve(t, 1, "--jwt-secret="+goodSecret, "--authorize=open")
+	for _, path := range []string{"/dev/token?user=bob", "/"} {
+		if status, _ := call(t, "GET", s.url+path, "", ""); status != 404 {
+			t.Errorf("%s answers %d, want 404", path, status)
+		}
+	}
+	if status, _ := call(t, "GET", s.url+"/v1/stats", "dev", ""); status != 403 {
+		t.Errorf("/v1 without a configured key answers %d, want 403", status)
+	}
+}
+
+func TestDevKeepsExplicitKeysToItself(t *testing.T) {
+	s := serveDev(t, "--api-key=explicit", "--jwt-secret=explicit-too")
+	text := strings.Join(s.out, "\n")
+	if strings.Contains(text, "explicit") || !strings.Contains(text, "Bearer $SHOAL_API_KEY") {
+		t.Errorf("the welcome is\n%s", text)
+	}
+	if status, _ := call(t, "GET", s.url+"/v1/stats", "explicit", ""); status != 200 {
+		t.Errorf("the explicit key is answered with %d", status)
+	}
+	if status, _ := call(t, "GET", s.url+"/v1/stats", "dev", ""); status != 401 {
+		t.Errorf("the key of development is answered with %d, want 401", status)
+	}
+}

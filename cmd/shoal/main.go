@@ -1,0 +1,14 @@
+// Command shoal runs the server and the small tools around it: see shoal --help.
+package main
+
+import (
+	"context"
+	"os"
+)
+
+// version is set by the linker for a release. Without it, version says what the build knows of itself.
+var version string
+
+func main() {
+	os.Exit(run(context.Background(), os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))
+}

@@ -1,0 +1,167 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+)
+
+const (
+	// maxLineBytes bounds one message: the largest that a server can be made to take.
+	maxLineBytes = 64 << 20
+	// maxBatchLines and maxBatchBytes bound one request, well below what a server takes at once.
+	maxBatchLines = 1000
+	maxBatchBytes = 4 << 20
+)
+
+type publishCommand struct {
+	UploadID string `arg:"" name:"upload-id" help:"Upload to publish to."`
+	File     string `arg:"" optional:"" help:"File with a JSON message on each line; - or nothing is standard input."`
+
+	URL    string   `default:"http://127.0.0.1:8080" help:"Address of the server."`
+	APIKey []string `sep:"none" placeholder:"KEY" help:"Key of the HTTP API; of several, the first."`
+	Dev    bool     `help:"Use the key of a development server."`
+
+	Stage   string   `placeholder:"STAGE" help:"Publish one upload_progress with this stage, instead of a file."`
+	Status  string   `placeholder:"STATUS" help:"Its status."`
+	Percent *float64 `min:"0" max:"100" placeholder:"PERCENT" help:"Its progress in percent. Standard: 0."`
+	Message string   `placeholder:"TEXT" help:"Its message."`
+}
+
+func (c *publishCommand) check(s *settings) {
+	s.checkID("upload-id", c.UploadID)
+	if c.UploadID == "." || c.UploadID == ".." {
+		s.note("upload-id " + c.UploadID + " cannot stand in a URL's path, want another id")
+	}
+	checkURL(s, "url", c.URL, "the server's address, such as http://127.0.0.1:8080")
+	switch {
+	case len(c.APIKey) > 0 && !isVisibleASCII(c.APIKey[0]):
+		s.refuse("api-key", "cannot be held by an HTTP header, want visible ASCII characters without spaces")
+	case len(c.APIKey) > 0:
+	case c.Dev:
+		c.APIKey = []string{devSecret}
+	default:
+		s.refuse("api-key", "is missing, want one of the server's, or --dev for that of a development server")
+	}
+	if !c.buildsMessage() {
+		return
+	}
+	if c.Stage == "" {
+		s.refuse("stage", "is missing, want the stage of the message, such as vision_analysis")
+	}
+	if c.Status == "" {
+		s.refuse("status", "is missing, want the status of the message, such as analyzing")
+	}
+	if c.File != "" {
+		s.note(fmt.Sprintf("the file %q and a message made of flags are both given, want one of them", c.File))
+	}
+}
+
+// buildsMessage reports whether the message is made of flags.
+func (c *publishCommand) buildsMessage() bool {
+	return c.Stage != "" || c.Status != "" || c.Percent != nil || c.Message != ""
+}
+
+// Run publishes the messages, in order, in as few requests as their size allows.
+func (c *publishCommand) Run(ctx context.Context, std streams) error {
+	input, err := c.open(std.in)
+	if err != nil {
+		return err
+	}
+	defer input.Close()
+	p := newPublisher(c.URL, c.APIKey[0], c.UploadID)
+	defer p.close()
+	if err := publishLines(ctx, p, input); err != nil {
+		return p.explain(err)
+	}
+	if p.total == 0 {
+		return errors.New("there is no message in the input; give one JSON message on each line")
+	}
+	return printLine(std.out, fmt.Sprintf("accepted %d, epoch %s, offset %d", p.total, p.last.Epoch, p.last.Offset))
+}
+
+// open returns what the messages are read from.
+func (c *publishCommand) open(stdin io.Reader) (io.ReadCloser, error) {
+	switch {
+	case c.buildsMessage():
+		return io.NopCloser(bytes.NewReader(c.message())), nil
+	case c.File == "" || c.File == "-":
+		return io.NopCloser(stdin), nil
+	}
+	file, err := os.Open(c.File)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the messages: %w", err)
+	}
+	return file, nil
+}
+
+// message returns the message that the flags make.
+func (c *publishCommand) message() []byte {
+	percent := 0.0
+	if c.Percent != nil {
+		percent = *c.Percent
+	}
+	line, err := json.Marshal(map[string]any{
+		"action": "upload_progress",
+		"payload": map[string]any{
+			"upload_id": c.UploadID, "status": c.Status, "stage": c.Stage, "progress_percent": percent,
+			"message": c.Message, "error_message": nil, "description_audit_score": nil,
+		},
+	})
+	if err != nil {
+		panic("texts and a number have a JSON form")
+	}
+	return line
+}
+
+// publishLines sends the lines of the input, as many at a time as a batch may have.
+func publishLines(ctx context.Context, p *publisher, input io.Reader) error {
+	lines := bufio.NewScanner(input)
+	lines.Buffer(nil, maxLineBytes)
+	b := &batch{first: 1}
+	for n := 1; lines.Scan(); n++ {
+		if !b.fits(lines.Bytes()) {
+			if err := p.send(ctx, b); err != nil {
+				return err
+			}
+			b = &batch{first: n}
+		}
+		b.add(lines.Bytes())
+	}
+	if errors.Is(lines.Err(), bufio.ErrTooLong) {
+		return fmt.Errorf("line %d has more than %d bytes; give one message on each line", b.next(), maxLineBytes)
+	}
+	if lines.Err() != nil {
+		return fmt.Errorf("cannot read the messages: %w", lines.Err())
+	}
+	return p.send(ctx, b)
+}
+
+// batch is the lines of one request. Blank ones are kept, so that the server counts them as the file does.
+type batch struct {
+	first    int // the number of the first line, from 1
+	lines    int
+	messages int
+	body     bytes.Buffer
+}
+
+func (b *batch) fits(line []byte) bool {
+	return b.lines == 0 || b.lines < maxBatchLines && b.body.Len()+len(line)+1 <= maxBatchBytes
+}
+
+func (b *batch) add(line []byte) {
+	if len(bytes.TrimSpace(line)) > 0 {
+		b.messages++
+	}
+	b.lines++
+	b.body.Write(line)
+	b.body.WriteByte('\n')
+}
+
+// next is the number of the line after the batch.
+func (b *batch) next() int { return b.first + b.lines }

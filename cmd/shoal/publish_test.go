@@ -1,0 +1,178 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+const note = `{"action":"note","text":"hello"}`
+
+func TestPublishFromStandardInputAndFile(t *testing.T) {
+	s := serveDev(t)
+	flags := []string{"--dev", "--url=" + s.url + "/"}
+	for i, args := range [][]string{
+		{"publish", "a/b ü"},
+		{"publish", "a/b ü", "-"},
+		{"publish", "a/b ü", writeFile(t, "m.ndjson", note+"\n\n"+note)},
+	} {
+		r := shoal(t, nil, note+"\n"+note+"\n", append(args, flags...)...)
+		r.wantDone(t)
+		last := fmt.Sprintf(", offset %d\n", 2*i+2)
+		if !strings.HasPrefix(r.out, "accepted 2, epoch ") || !strings.HasSuffix(r.out, last) {
+			t.Errorf("%q printed %q", args, r.out)
+		}
+	}
+}
+
+func TestPublishInBatches(t *testing.T) {
+	s := serveDev(t)
+	input := strings.Repeat(note+"\n", maxBatchLines+1)
+	r := shoal(t, nil, input, "publish", "u", "--dev", "--url="+s.url)
+	r.wantDone(t)
+	if !strings.HasPrefix(r.out, "accepted 1001, ") || !strings.HasSuffix(r.out, "offset 1001\n") {
+		t.Errorf("printed %q", r.out)
+	}
+	r = shoal(t, nil, input+"{}\n", "publish", "v", "--dev", "--url="+s.url)
+	r.wantErrors(t, statusFailed,
+		"the server refused: line 2: action is missing, counted from line 1001 on; "+
+			"1000 messages before that are published, up to offset 1000")
+}
+
+func TestPublishRefusedByTheServer(t *testing.T) {
+	s := serveDev(t)
+	url := "--url=" + s.url
+	for name, c := range map[string]struct {
+		input string
+		args  []string
+		want  string
+	}{
+		"wrong key": {note, []string{"--api-key=hidden"},
+			"the API key is not one of those configured; check --api-key"},
+		"not JSON":    {"hello", []string{"--dev"}, "the server refused: line 1: "},
+		"bad stage":   {"", []string{"--dev", "--stage=napping", "--status=analyzing"}, "stage"},
+		"empty input": {"\n \n", []string{"--dev"}, "there is no message in the input"},
+		"no file":     {"", []string{"--dev", "missing.ndjson"}, "cannot read the messages: open missing.ndjson"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := shoal(t, nil, c.input, append([]string{"publish", "u", url}, c.args...)...)
+			r.wantErrors(t, statusFailed, c.want)
+			if strings.Contains(r.err, "hidden") {
+				t.Errorf("the key is printed:\n%s", r.err)
+			}
+		})
+	}
+}
+
+func TestPublishRefusesUsage(t *testing.T) {
+	message := []string{"--stage=indexing", "--status=embedding"}
+	for name, c := range map[string]struct {
+		args []string
+		want []string
+	}{
+		"no upload":    {[]string{"--dev"}, []string{`expected "<upload-id>`}},
+		"empty upload": {[]string{"", "--dev"}, []string{"upload-id must not be empty"}},
+		"dots":         {[]string{"..", "--dev"}, []string{"upload-id .. cannot stand in a URL's path"}},
+		"no key":       {[]string{"u"}, []string{"--api-key is missing, want one of the server's, or --dev"}},
+		"bad key":      {[]string{"u", "--api-key=hidden\n"}, nil},
+		"URL": {[]string{"u", "--dev", "--url=localhost:80"},
+			[]string{`--url is "localhost:80", want the server's address, such as http://`}},
+		"URL unparsed": {[]string{"u", "--dev", "--url=http://a b"}, []string{"--url cannot be parsed"}},
+		"no stage":     {[]string{"u", "--dev", "--status=s"}, []string{"--stage is missing"}},
+		"no status":    {[]string{"u", "--dev", "--stage=s"}, []string{"--status is missing"}},
+		"neither":      {[]string{"u", "--dev", "--percent=0"}, []string{"--stage is missing", "--status is missing"}},
+		"percent": {append(message, "u", "--dev", "--percent=100.1"),
+			[]string{`--percent is "100.1", want a number from 0 to 100`}},
+		"percent NaN": {append(message, "u", "--dev", "--percent=NaN"), []string{`--percent is "NaN"`}},
+		"file and flag": {append(message, "u", "f", "--dev"),
+			[]string{`the file "f" and a message made of flags are both given`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if c.want == nil { // A line break at the end of a key is taken off: it comes from a file or a shell.
+				r := shoal(t, nil, "", append([]string{"publish", "--url=http://127.0.0.1:1"}, c.args...)...)
+				r.wantErrors(t, statusFailed, "there is no message in the input")
+				return
+			}
+			shoal(t, nil, "", append([]string{"publish"}, c.args...)...).wantErrors(t, statusUsage, c.want...)
+		})
+	}
+}
+
+func TestPublishWithoutAServer(t *testing.T) {
+	shoal(t, nil, note, "publish", "u", "--dev", "--url=http://me:hidden@127.0.0.1:1").wantErrors(t, statusFailed,
+		"nothing answers at http://me:xxxxx@127.0.0.1:1; start the server with shoal serve, or name its address with")
+}
+
+// foreign is a server that answers everything alike.
+func foreign(t *testing.T, answer http.HandlerFunc) string {
+	t.Helper()
+	s := httptest.NewServer(answer)
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+func TestPublishToAStranger(t *testing.T) {
+	published := foreign(t, func(http.ResponseWriter, *http.Request) {
+		t.Error("a redirect is followed, with the key")
+	})
+	for name, c := range map[string]struct {
+		answer http.HandlerFunc
+		want   string
+	}{
+		"page": {func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") },
+			"the server answered 200 OK; check that --url"},
+		"202": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(202) },
+			"the answer is not that of a shoal server"},
+		"redirect": {http.RedirectHandler(published, http.StatusTemporaryRedirect).ServeHTTP,
+			"the server answered 307"},
+		"hostile": {func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(400)
+			fmt.Fprint(w, `{"detail":"a\n\u001b[31mb"}`)
+		}, "the server refused: a  [31mb"},
+		"endless": {endless, "the server answered 500 Internal Server Error; check"},
+		"broken off": {func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "9")
+			w.WriteHeader(202)
+		}, "broke off"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := shoal(t, nil, note, "publish", "u", "--dev", "--url="+foreign(t, c.answer))
+			r.wantErrors(t, statusFailed, c.want)
+		})
+	}
+}
+
+func endless(w http.ResponseWriter, _ *http.Request) {
+	w.WriteHeader(http.StatusInternalServerError)
+	for {
+		if _, err := w.Write(bytes.Repeat([]byte("x"), 64<<10)); err != nil {
+			return
+		}
+	}
+}
+
+// TestPublishKeepsToTheBoundsOfABatch looks at the requests themselves.
+func TestPublishKeepsToTheBoundsOfABatch(t *testing.T) {
+	var lines []int
+	url := foreign(t, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		if len(body) > maxBatchBytes || r.Header.Get("Content-Type") != "application/x-ndjson" {
+			t.Errorf("a request of %d bytes, %s", len(body), r.Header.Get("Content-Type"))
+		}
+		n := bytes.Count(body, []byte("\n"))
+		lines = append(lines, n)
+		w.WriteHeader(http.StatusAccepted)
+		_ = json.NewEncoder(w).Encode(accepted{Accepted: n, Epoch: "e", Offset: 7})
+	})
+	big := strings.Repeat("x", maxBatchBytes/2) + "\n"
+	r := shoal(t, nil, big+big+"x\n"+strings.Repeat("y\n", maxBatchLines), "publish", "u", "--dev", "--url="+url)
+	r.wantDone(t)
+	if fmt.Sprint(lines) != "[1 1000 2]" || r.out != "accepted 1003, epoch e, offset 7\n" {
+		t.Errorf("requests of %v lines, printed %q", lines, r.out)
+	}
+}

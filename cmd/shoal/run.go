@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kong"
+)
+
+// What a command ends with.
+const (
+	statusDone   = 0
+	statusFailed = 1
+	statusUsage  = 2
+)
+
+// commands are all there are. Each command's flags have an environment variable and a key in the file, too.
+type commands struct {
+	Config string `placeholder:"FILE" help:"YAML file of settings: the names of the flags, without the dashes."`
+
+	Serve       serveCommand       `cmd:"" help:"Run the server."`
+	Token       tokenCommand       `cmd:"" help:"Print a JSON Web Token for a user."`
+	Publish     publishCommand     `cmd:"" help:"Publish messages to an upload, through the HTTP API."`
+	Bench       benchCommand       `cmd:"" help:"Measure a running server under load: throughput and latency."`
+	CheckConfig checkConfigCommand `cmd:"" help:"Check the configuration of the server, and do nothing else."`
+	Version     versionCommand     `cmd:"" help:"Print the version."`
+}
+
+// streams are a command's way to the outside.
+type streams struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// checker is a command whose settings can contradict each other.
+type checker interface{ check(s *settings) }
+
+// usageError is a command line or configuration that is wrong, one complaint a line.
+type usageError []string
+
+func (e usageError) Error() string { return strings.Join(e, "\n") }
+
+// run runs one command and returns its exit status. It blocks until the command is done, or has been ended
+// in an orderly way after ctx ended.
+func run(ctx context.Context, args, env []string, in io.Reader, out, errs io.Writer) int {
+	err := execute(ctx, args, env, streams{in, out, errs})
+	if err == nil {
+		return statusDone
+	}
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		fmt.Fprintln(errs, "shoal:", line)
+	}
+	var usage usageError
+	if errors.As(err, &usage) {
+		return statusUsage
+	}
+	return statusFailed
+}
+
+func execute(ctx context.Context, args, env []string, std streams) error {
+	s := newSettings(env)
+	helped := false
+	parser, err := newParser(s, std, func(int) { helped = true })
+	if err != nil {
+		return err
+	}
+	parsed, err := parser.Parse(args)
+	if helped {
+		return nil
+	}
+	if err != nil {
+		return usageError{err.Error() + "; shoal --help tells what there is"}
+	}
+	if c, ok := parsed.Selected().Target.Addr().Interface().(checker); ok {
+		c.check(s)
+	}
+	if err := s.err(); err != nil {
+		return err
+	}
+	parsed.BindTo(ctx, (*context.Context)(nil))
+	return parsed.Run(std)
+}
+
+func newParser(s *settings, std streams, exit func(int)) (*kong.Kong, error) {
+	return kong.New(new(commands),
+		kong.Name("shoal"),
+		kong.Description("Brings the progress of uploads to all who follow them, live.\n\n"+
+			"A flag may also be given as an environment variable, SHOAL_ and its name in capitals, or in the file "+
+			"that --config names. A flag wins over the environment, the environment over the file."),
+		kong.Writers(std.out, std.err),
+		kong.Exit(exit),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.ValueFormatter(helpOf),
+		kong.Resolvers(s),
+		kong.KindMapper(reflect.String, newMapper(s, parseText)),
+		kong.KindMapper(reflect.Bool, boolMapper{newMapper(s, parseBool)}),
+		kong.KindMapper(reflect.Int, newMapper(s, bounded("a whole number", parseInt))),
+		kong.KindMapper(reflect.Float64, newMapper(s, bounded("a number", parseFloat))),
+		kong.TypeMapper(reflect.TypeFor[[]string](), listMapper{s}),
+		kong.TypeMapper(reflect.TypeFor[time.Duration](),
+			newMapper(s, bounded("a duration such as 1s or 1m30s,", time.ParseDuration))),
+		kong.TypeMapper(reflect.TypeFor[size](),
+			newMapper(s, bounded("a number of bytes such as 65536, 64KiB or 1MiB,", parseSize))),
+		kong.TypeMapper(reflect.TypeFor[rate](), newMapper(s, parseRate)),
+	)
+}
+
+// helpOf adds to a flag's help the environment variable: its name, and never its value.
+func helpOf(v *kong.Value) string {
+	if v.Flag == nil || v.Name == "help" {
+		return v.Help
+	}
+	return strings.TrimSuffix(v.Help, ".") + " (" + variable(v.Name) + ")."
+}

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/shoal-go/shoal/server"
+)
+
+// minSecretBytes is the length of the shortest JWT secret outside development: as long as what HS256 makes of it.
+const minSecretBytes = 32
+
+// check complains of all values and combinations that make no sense, then fills in those of development.
+func (f *serveFlags) check(s *settings) {
+	f.checkAddresses(s)
+	f.checkAuthentication(s)
+	f.checkAuthorize(s)
+	f.checkAPI(s)
+	f.checkTLS(s)
+	f.checkLimits(s)
+	if f.Dev {
+		f.applyDev()
+	}
+}
+
+func (f *serveFlags) checkAddresses(s *settings) {
+	addr, admin := f.checkAddress(s, "addr", f.Addr), f.checkAddress(s, "admin-addr", f.AdminAddr)
+	if addr && admin && f.Addr == f.AdminAddr && !strings.HasSuffix(f.Addr, ":0") {
+		s.complain("admin-addr", f.AdminAddr, "another address than "+s.key("addr"))
+	}
+}
+
+// checkAddress reports whether an address can be listened on, and complains if not.
+func (f *serveFlags) checkAddress(s *settings, flag, address string) bool {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || !isPort(port) {
+		s.complain(flag, address, "host:port, with a port from 0 to 65535")
+		return false
+	}
+	if f.Dev && !isLoopback(host) {
+		s.complain(flag, address, "a loopback address such as 127.0.0.1:"+port+", because --dev lets everybody in")
+		return false
+	}
+	return true
+}
+
+func isPort(text string) bool {
+	n, err := strconv.ParseUint(text, 10, 16)
+	return err == nil && strconv.FormatUint(n, 10) == text
+}
+
+func isLoopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.Unmap().IsLoopback()
+}
+
+func (f *serveFlags) checkAuthentication(s *settings) {
+	switch secret := len(f.JWTSecret); {
+	case f.Dev:
+	case secret == 0 && f.JWKS == "":
+		s.refuse("jwt-secret", "and "+s.key("jwks")+" are both missing, want one of them, or --dev to try things out")
+	case secret > 0 && secret < minSecretBytes:
+		s.refuse("jwt-secret", tooShort(secret))
+	}
+	if f.JWKS == "" {
+		return
+	}
+	if strings.Contains(f.JWKS, "://") {
+		checkURL(s, "jwks", f.JWKS, "the path of a file, or a URL with http:// or https:// and a host")
+		return
+	}
+	keys, err := server.NewJWT(server.JWTOptions{JWKS: f.JWKS})
+	if err != nil {
+		s.complain("jwks", f.JWKS, "the path of a JSON Web Key Set, but "+keysProblem(err))
+		return
+	}
+	keys.Close()
+}
+
+// keysProblem is what NewJWT has said about a JWKS, for somebody who knows what it is about.
+func keysProblem(err error) string { return strings.TrimPrefix(err.Error(), "server: JWKS: ") }
+
+func tooShort(secret int) string {
+	return fmt.Sprintf("has %d bytes, want at least %d, such as openssl rand -hex 32 prints", secret, minSecretBytes)
+}
+
+// checkURL complains of what is no URL, without repeating a password in it.
+func checkURL(s *settings, flag, address, want string) {
+	u, err := url.Parse(address)
+	switch {
+	case err != nil:
+		s.refuse(flag, "cannot be parsed, want "+want)
+	case u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
+		s.complain(flag, u.Redacted(), want)
+	}
+}
+
+func (f *serveFlags) checkAuthorize(s *settings) {
+	switch {
+	case f.Authorize == "" && !f.Dev:
+		s.refuse("authorize", "is missing, want open, claims, or the http(s):// URL of a service to be asked")
+	case f.Authorize != "" && f.Authorize != "open" && f.Authorize != "claims":
+		checkURL(s, "authorize", f.Authorize, "open, claims, or the http(s):// URL of a service to be asked")
+	}
+	if f.Broker != "memory" {
+		scheme, _, _ := strings.Cut(f.Broker, "://") // what follows may hold a password
+		s.complain("broker", scheme,
+			"memory: other brokers are not available in this build yet, it serves from one node")
+	}
+}
+
+func (f *serveFlags) checkAPI(s *settings) {
+	for _, key := range f.APIKey {
+		if !isVisibleASCII(key) {
+			s.refuse("api-key", "has an entry that no HTTP header can hold, want visible ASCII without spaces")
+		}
+	}
+	for _, origin := range f.AllowedOrigin {
+		u, err := url.Parse(origin)
+		if err != nil || u.Scheme == "" || u.Host == "" || u.Scheme+"://"+u.Host != origin {
+			s.complain("allowed-origin", origin, "scheme://host[:port] without a path, such as https://app.example.com")
+		}
+	}
+}
+
+func isVisibleASCII(text string) bool {
+	return !strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' })
+}
+
+func (f *serveFlags) checkTLS(s *settings) {
+	switch {
+	case f.TLSCert == "" && f.TLSKey == "":
+	case f.TLSKey == "":
+		s.complain("tls-cert", f.TLSCert, "a "+s.key("tls-key")+" with it")
+	case f.TLSCert == "":
+		s.complain("tls-key", f.TLSKey, "a "+s.key("tls-cert")+" with it")
+	default:
+		if _, err := tls.LoadX509KeyPair(f.TLSCert, f.TLSKey); err != nil {
+			s.complain("tls-cert", f.TLSCert,
+				fmt.Sprintf("a certificate that fits %s %q, but %v", s.key("tls-key"), f.TLSKey, err))
+		}
+	}
+}
+
+func (f *serveFlags) checkLimits(s *settings) {
+	if f.IdleTimeout <= f.PingInterval {
+		s.complain("idle-timeout", f.IdleTimeout.String(),
+			fmt.Sprintf("more than %s, which is %v", s.key("ping-interval"), f.PingInterval))
+	}
+	if f.QueueBytes < f.MaxMessageBytes {
+		s.complain("queue-bytes", strconv.Itoa(int(f.QueueBytes)),
+			fmt.Sprintf("at least %s, which is %d, or a message of that size could never be sent",
+				s.key("max-message-bytes"), f.MaxMessageBytes))
+	}
+}

@@ -1,0 +1,68 @@
+package main
+
+import "time"
+
+// serveFlags are the settings of the server.
+//
+//nolint:lll // a field's tags are one line
+type serveFlags struct {
+	Addr      string `default:"127.0.0.1:8080" help:"Public listener; port 0 takes a free one."`
+	AdminAddr string `default:"127.0.0.1:9090" help:"Listener of /healthz and /readyz."`
+	Dev       bool   `help:"Development: a demo page, tokens for everybody, JWT secret and API key \"dev\". Loopback only."`
+
+	JWTSecret string   `placeholder:"SECRET" help:"Secret of HS256 tokens, at least 32 bytes."`
+	JWKS      string   `placeholder:"FILE|URL" help:"JSON Web Key Set of RS256, ES256 and EdDSA tokens."`
+	APIKey    []string `sep:"none" placeholder:"KEY" help:"Key of the HTTP API; may be repeated."`
+
+	AllowedOrigin []string `sep:"none" placeholder:"ORIGIN" help:"Origin of pages that may connect; may be repeated. Standard: the same host."`
+	Authorize     string   `placeholder:"open|claims|URL" help:"Who may follow what: open, claims, or a URL that is asked."`
+	Broker        string   `default:"memory" help:"How nodes share messages. This build has memory: one node."`
+
+	MaxConnections          int  `default:"0" min:"0" max:"10000000" help:"Connections; 0 is no bound."`
+	MaxConnectionsPerUser   int  `default:"32" min:"0" max:"1000000" help:"Connections of one user; 0 is no bound."`
+	MaxSubscriptionsPerUser int  `default:"1024" min:"0" max:"10000000" help:"Uploads that one user may follow; 0 is no bound."`
+	MaxMessageBytes         size `default:"64KiB" min:"1KiB" max:"64MiB" help:"Largest message, of a client or a publisher."`
+	ClientMessageRate       rate `default:"50/s,200" placeholder:"50/s,200" help:"Messages of one client a second, and after the comma in a burst."`
+
+	AuthTimeout  time.Duration `default:"5s" min:"100ms" max:"1m" help:"Time for a client's first message."`
+	PingInterval time.Duration `default:"30s" min:"1s" max:"1h" help:"Time between two pings."`
+	IdleTimeout  time.Duration `default:"90s" min:"1s" max:"24h" help:"Time without a sign of life after which a client is closed."`
+
+	QueueBytes    size          `default:"1MiB" min:"4KiB" max:"1GiB" help:"Bytes that may wait for one connection."`
+	QueueMessages int           `default:"1024" min:"1" max:"1000000" help:"Messages that may wait for one connection."`
+	QueueAge      time.Duration `default:"10s" min:"100ms" max:"10m" help:"Time that a message may wait for its connection."`
+
+	HistoryMessages int           `default:"64" min:"1" max:"100000" help:"Messages kept of one upload."`
+	HistoryTTL      time.Duration `default:"10m" min:"1s" max:"168h" help:"Time that an upload's messages are kept."`
+
+	TLSCert string `placeholder:"FILE" help:"Certificate chain in PEM; read again when it changes."`
+	TLSKey  string `placeholder:"FILE" help:"Private key in PEM; read again when it changes."`
+
+	Drain time.Duration `default:"10s" min:"100ms" max:"10m" help:"Time for an orderly end."`
+
+	LogLevel  string `default:"info" oneof:"debug info warn error" help:"debug, info, warn or error."`
+	LogFormat string `default:"text" oneof:"text json" help:"text or json."`
+}
+
+// devSecret is the JWT secret and the API key of development.
+const devSecret = "dev"
+
+// applyDev puts the settings of development where there are none.
+func (f *serveFlags) applyDev() {
+	if f.JWTSecret == "" {
+		f.JWTSecret = devSecret
+	}
+	if len(f.APIKey) == 0 {
+		f.APIKey = []string{devSecret}
+	}
+	if f.Authorize == "" {
+		f.Authorize = "open"
+	}
+}
+
+// checkConfigCommand is serve without serving.
+type checkConfigCommand struct {
+	serveFlags
+}
+
+func (*checkConfigCommand) Run(std streams) error { return printLine(std.out, "configuration ok") }

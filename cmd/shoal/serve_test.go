@@ -1,0 +1,138 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/coder/websocket"
+)
+
+func TestServeFromTokenToMessage(t *testing.T) {
+	s := serve(t, 1, "--jwt-secret="+goodSecret, "--authorize=claims", "--api-key=first", "--api-key=the-key")
+
+	token := shoal(t, []string{"SHOAL_JWT_SECRET=" + goodSecret}, "", "token", "alice", "--uploads=mine-*")
+	token.wantDone(t)
+	c := connect(t, s.url)
+	if got := c.authenticate(token.out); got != "alice" {
+		t.Errorf("authenticated as %v", got)
+	}
+	c.send(`{"action":"subscribe_upload","upload_id":"another's"}`)
+	c.send(`{"action":"subscribe_upload","upload_id":"mine-1"}`)
+
+	flags := []string{"--url=" + s.url, "--api-key=the-key"}
+	message := []string{"--stage=indexing", "--status=embedding", "--percent=80", "--message=nearly"}
+	other := shoal(t, nil, "", append(append([]string{"publish", "another's"}, flags...), message...)...)
+	other.wantDone(t)
+	published := shoal(t, nil, "", append(append([]string{"publish", "mine-1"}, flags...), message...)...)
+	published.wantDone(t)
+	if !strings.HasPrefix(published.out, "accepted 1, epoch ") || !strings.HasSuffix(published.out, ", offset 1\n") {
+		t.Errorf("publish printed %q", published.out)
+	}
+	payload, _ := c.receive("upload_progress")["payload"].(map[string]any)
+	if payload["upload_id"] != "mine-1" || payload["progress_percent"] != 80.0 || payload["message"] != "nearly" {
+		t.Errorf("received %v", payload)
+	}
+	for _, secret := range []string{goodSecret, "the-key", strings.TrimSpace(token.out), "nearly"} {
+		if strings.Contains(s.log.String()+strings.Join(s.out, "\n"), secret) {
+			t.Errorf("the log or the output holds %q", secret)
+		}
+	}
+}
+
+func TestServeDrains(t *testing.T) {
+	s := serveDev(t)
+	if status, _ := call(t, "GET", s.admin+"/healthz", "", ""); status != 200 {
+		t.Errorf("/healthz answers %d", status)
+	}
+	if status, _ := call(t, "GET", s.admin+"/readyz", "", ""); status != 200 {
+		t.Errorf("/readyz answers %d", status)
+	}
+	c := login(t, s.url)
+	code := make(chan websocket.StatusCode)
+	go func() { code <- c.closed() }()
+	if status := s.end(); status != statusDone {
+		t.Errorf("status = %d", status)
+	}
+	if got := <-code; got != websocket.StatusServiceRestart {
+		t.Errorf("closed with %d, want 1012", got)
+	}
+}
+
+func TestServeIsNotReadyWhileItDrains(t *testing.T) {
+	s := serveDev(t, "--drain=1m")
+	c := login(t, s.url)
+	ended := make(chan int)
+	go func() { ended <- s.end() }()
+	// The client does not answer the close, so the draining goes on until it leaves.
+	for status := 0; status != 503; {
+		status, _ = call(t, "GET", s.admin+"/readyz", "", "")
+	}
+	_ = c.conn.CloseNow()
+	if status := <-ended; status != statusDone {
+		t.Errorf("status = %d", status)
+	}
+}
+
+func TestServeOnABusyPort(t *testing.T) {
+	busy, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Close()
+	address := busy.Addr().String()
+	shoal(t, nil, "", "serve", "--dev", "--addr="+address).wantErrors(t, statusFailed,
+		"cannot listen on "+address+": the address is in use; choose another address with --addr")
+	shoal(t, nil, "", "serve", "--dev", "--addr=127.0.0.1:0", "--admin-addr="+address).wantErrors(t, statusFailed,
+		"cannot listen on "+address+": the address is in use; choose another address with --admin-addr")
+}
+
+func TestServeOnAnAddressOfAnotherMachine(t *testing.T) {
+	r := shoal(t, nil, "", "serve", "--jwt-secret="+goodSecret, "--authorize=open", "--addr=192.0.2.1:0")
+	r.wantErrors(t, statusFailed,
+		"cannot listen on 192.0.2.1:0: bind: cannot assign requested address; choose another address with --addr")
+}
+
+func TestServeWithoutItsKeys(t *testing.T) {
+	gone, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone.Close()
+	r := shoal(t, nil, "", "serve", "--jwks=http://"+gone.Addr().String(), "--authorize=open",
+		"--addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0")
+	r.wantErrors(t, statusFailed, "cannot read the keys of --jwks: dial tcp")
+}
+
+func TestServeAsksAnAuthorizer(t *testing.T) {
+	s := serve(t, 1, "--jwt-secret="+goodSecret, "--authorize=http://127.0.0.1:1/may", "--api-key=k")
+	if status, _ := call(t, "GET", s.url+"/v1/stats", "k", ""); status != 200 {
+		t.Errorf("/v1/stats answers %d", status)
+	}
+}
+
+func TestServeLogsJSONAndPrintsNothing(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var out bytes.Buffer
+	reader, writer := io.Pipe()
+	status := make(chan int, 1)
+	go func() {
+		args := []string{"serve", "--dev", "--addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0", "--log-format=json"}
+		status <- run(ctx, args, nil, nil, &out, writer)
+		_ = writer.Close()
+	}()
+	var entry struct{ Msg, Addr string }
+	for log := json.NewDecoder(reader); log.Decode(&entry) == nil; cancel() {
+		if entry.Msg == "serving" && !strings.HasPrefix(entry.Addr, "http://127.0.0.1:") {
+			t.Errorf("entry is %+v", entry)
+		}
+	}
+	if got := <-status; got != statusDone || out.Len() > 0 || entry.Msg != "ended" {
+		t.Errorf("status = %d, output %q, last entry %+v", got, out.String(), entry)
+	}
+}

@@ -1,0 +1,202 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/shoal-go/shoal/manager"
+)
+
+// given is a setting that stands in the environment or in the file.
+type given struct {
+	key    string // how the user has called it, and where
+	values []string
+}
+
+// settings finds the values of flags that are not on the command line, and collects what is wrong with any
+// value, so that all of it can be told at once. It belongs to one run, and one goroutine.
+type settings struct {
+	env        map[string]string
+	file       map[string]given
+	loaded     bool
+	keys       map[string]string // by flag: how the user has called it, where that is not --flag
+	complaints usageError
+}
+
+func newSettings(env []string) *settings {
+	s := &settings{env: make(map[string]string), keys: make(map[string]string)}
+	for _, entry := range env {
+		if name, value, ok := strings.Cut(entry, "="); ok && value != "" {
+			s.env[name] = value
+		}
+	}
+	return s
+}
+
+// variable returns the name of a flag's environment variable.
+func variable(flag string) string {
+	return "SHOAL_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// key returns how the user has called a flag, for a complaint.
+func (s *settings) key(flag string) string {
+	if key, ok := s.keys[flag]; ok {
+		return key
+	}
+	return "--" + flag
+}
+
+// complain notes that a flag's value is wrong, and what would be right.
+func (s *settings) complain(flag, value, want string) {
+	s.note(fmt.Sprintf("%s is %q, want %s", s.key(flag), value, want))
+}
+
+// refuse notes a complaint about a flag in words of its own: the value is a secret, or missing.
+func (s *settings) refuse(flag, problem string) {
+	s.note(s.key(flag) + " " + problem)
+}
+
+// note adds complaints that are not about a flag.
+func (s *settings) note(complaints ...string) { s.complaints = append(s.complaints, complaints...) }
+
+// err returns all complaints, or nil.
+func (s *settings) err() error {
+	if len(s.complaints) == 0 {
+		return nil
+	}
+	return s.complaints
+}
+
+// Resolve is called by kong for each flag of the command that is not on the command line.
+func (s *settings) Resolve(ctx *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
+	if flag.Name == "help" {
+		return nil, nil
+	}
+	if !s.loaded {
+		s.loaded = true
+		s.load(ctx)
+	}
+	found, ok := s.file[flag.Name]
+	if value, set := s.env[variable(flag.Name)]; set {
+		found, ok = given{variable(flag.Name), []string{value}}, true
+		if flag.IsSlice() {
+			found.values = strings.Split(value, ",")
+		}
+	}
+	if !ok {
+		return nil, nil
+	}
+	s.keys[flag.Name] = found.key
+	if len(found.values) != 1 && !flag.IsSlice() {
+		s.refuse(flag.Name, "is a list, want one value")
+		return nil, nil
+	}
+	return found, nil
+}
+
+// Validate is kong's, for resolvers. What there is to say is said in complaints.
+func (s *settings) Validate(*kong.Application) error { return nil }
+
+// load reads the file that --config or its variable names, if any.
+func (s *settings) load(ctx *kong.Context) {
+	key, path := variable("config"), s.env[variable("config")]
+	for _, element := range ctx.Path {
+		if element.Flag != nil && element.Flag.Name == "config" {
+			key, path = "--config", ctx.Value(element).String()
+		}
+	}
+	if path == "" {
+		return
+	}
+	var complaints []string
+	s.file, complaints = readFile(key, path, flagNames(ctx.Model.Node))
+	s.note(complaints...)
+}
+
+// flagNames returns the names of the flags of all commands that may stand in the file. One file serves all
+// commands, so one's key is not unknown to the other.
+func flagNames(node *kong.Node) map[string]bool {
+	names := make(map[string]bool)
+	for _, flag := range node.Flags {
+		names[flag.Name] = true
+	}
+	for _, child := range node.Children {
+		for name := range flagNames(child) {
+			names[name] = true
+		}
+	}
+	delete(names, "help")
+	delete(names, "config")
+	return names
+}
+
+// newMapper returns kong's way to a flag's value. A value that parse refuses is a complaint, and the default
+// stands for it, so that the values after it are looked at, too.
+func newMapper[T any](s *settings, parse func(text string, tag *kong.Tag) (T, error)) kong.MapperFunc {
+	return func(ctx *kong.DecodeContext, target reflect.Value) error {
+		token, err := ctx.Scan.PopValue("value")
+		if err != nil {
+			return err
+		}
+		text := textsOf(token)[0]
+		value, err := parse(text, ctx.Value.Tag)
+		if err != nil {
+			s.complain(ctx.Value.Name, text, err.Error())
+			value, _ = parse(ctx.Value.Default, ctx.Value.Tag)
+		}
+		target.Set(reflect.ValueOf(value).Convert(target.Type()))
+		return nil
+	}
+}
+
+// textsOf returns the values that kong hands over: one of the command line, or those of a setting.
+func textsOf(token kong.Token) []string {
+	if found, ok := token.Value.(given); ok {
+		return found.values
+	}
+	return []string{fmt.Sprint(token.Value)}
+}
+
+// boolMapper lets a flag stand without a value.
+type boolMapper struct{ withValue kong.MapperFunc }
+
+func (boolMapper) IsBool() bool { return true }
+
+func (m boolMapper) Decode(ctx *kong.DecodeContext, target reflect.Value) error {
+	if ctx.Scan.Peek().Type != kong.FlagValueToken {
+		target.SetBool(true)
+		return nil
+	}
+	return m.withValue(ctx, target)
+}
+
+// listMapper takes a flag that may be repeated.
+type listMapper struct{ s *settings }
+
+func (m listMapper) Decode(ctx *kong.DecodeContext, target reflect.Value) error {
+	token, err := ctx.Scan.PopValue("value")
+	if err != nil {
+		return err
+	}
+	for _, text := range textsOf(token) {
+		text = strings.TrimSpace(text)
+		if text == "" {
+			m.s.refuse(ctx.Value.Name, "has an empty entry")
+			continue
+		}
+		target.Set(reflect.Append(target, reflect.ValueOf(text)))
+	}
+	return nil
+}
+
+// checkID complains of an argument that is no id of the protocol.
+func (s *settings) checkID(argument, id string) {
+	var invalid *manager.InvalidError
+	if errors.As(manager.CheckID(argument, id), &invalid) {
+		s.note(invalid.Field + " " + invalid.Problem)
+	}
+}

@@ -1,0 +1,177 @@
+package main
+
+import (
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// parseServe returns the settings that serve would run with.
+func parseServe(t *testing.T, env []string, args ...string) serveFlags {
+	t.Helper()
+	s := newSettings(env)
+	parser, err := newParser(s, streams{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parsed, err := parser.Parse(append([]string{"serve"}, args...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	command, ok := parsed.Selected().Target.Addr().Interface().(*serveCommand)
+	if !ok {
+		t.Fatal("serve is another command")
+	}
+	command.check(s)
+	if err := s.err(); err != nil {
+		t.Fatal(err)
+	}
+	return command.serveFlags
+}
+
+func TestDefaultsAreThoseDocumented(t *testing.T) {
+	want := serveFlags{
+		Addr: "127.0.0.1:8080", AdminAddr: "127.0.0.1:9090", JWTSecret: goodSecret, Authorize: "open", Broker: "memory",
+		MaxConnectionsPerUser: 32, MaxSubscriptionsPerUser: 1024,
+		MaxMessageBytes: 65536, ClientMessageRate: rate{50, 200},
+		AuthTimeout: 5 * time.Second, PingInterval: 30 * time.Second, IdleTimeout: 90 * time.Second,
+		QueueBytes: 1 << 20, QueueMessages: 1024, QueueAge: 10 * time.Second,
+		HistoryMessages: 64, HistoryTTL: 10 * time.Minute, Drain: 10 * time.Second, LogLevel: "info", LogFormat: "text",
+	}
+	got := parseServe(t, nil, "--jwt-secret="+goodSecret, "--authorize=open")
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("settings are\n%+v, want\n%+v", got, want)
+	}
+}
+
+func TestDevFillsInOnlyWhatIsMissing(t *testing.T) {
+	f := parseServe(t, nil, "--dev")
+	if f.JWTSecret != "dev" || !reflect.DeepEqual(f.APIKey, []string{"dev"}) || f.Authorize != "open" {
+		t.Errorf("settings are %+v", f)
+	}
+	f = parseServe(t, nil, "--dev", "--jwt-secret=s", "--api-key=k", "--authorize=claims")
+	if f.JWTSecret != "s" || !reflect.DeepEqual(f.APIKey, []string{"k"}) || f.Authorize != "claims" {
+		t.Errorf("settings are %+v", f)
+	}
+}
+
+func TestFlagWinsOverEnvironmentWinsOverFile(t *testing.T) {
+	file := writeFile(t, "shoal.yaml", `# every kind of value
+dev: true
+addr: 127.0.0.1:1
+jwks: &origin https://file.example
+allowed-origin: *origin
+admin-addr: localhost:4
+queue-messages: 11
+queue-age: 11s
+queue-bytes: 11MiB
+client-message-rate: 11/s,12
+api-key: [file1, "file2"]
+history-messages: 13
+broker: memory
+`)
+	env := []string{
+		"SHOAL_CONFIG=" + file, "SHOAL_ADDR=127.0.0.1:2", "SHOAL_QUEUE_MESSAGES=22", "SHOAL_QUEUE_AGE=22s",
+		"SHOAL_API_KEY=env1, env2", "SHOAL_HISTORY_MESSAGES=", "SHOAL_PORT=tcp://10.0.0.1:80", "noise",
+	}
+	f := parseServe(t, env, "--addr=127.0.0.1:3", "--queue-messages", "33",
+		"--api-key=flag1", "--api-key", "flag2,with-comma")
+	want := map[string][2]any{
+		"dev, file":                        {f.Dev, true},
+		"addr, all three":                  {f.Addr, "127.0.0.1:3"},
+		"admin-addr, file":                 {f.AdminAddr, "localhost:4"},
+		"queue-messages, all three":        {f.QueueMessages, 33},
+		"queue-age, env and file":          {f.QueueAge, 22 * time.Second},
+		"queue-bytes, file":                {f.QueueBytes, size(11 << 20)},
+		"client-message-rate, file":        {f.ClientMessageRate, rate{11, 12}},
+		"api-key, all three":               {strings.Join(f.APIKey, "|"), "flag1|flag2,with-comma"},
+		"allowed-origin, file":             {strings.Join(f.AllowedOrigin, "|"), "https://file.example"},
+		"history-messages, empty variable": {f.HistoryMessages, 13},
+	}
+	for name, pair := range want {
+		if pair[0] != pair[1] {
+			t.Errorf("%s: %v, want %v", name, pair[0], pair[1])
+		}
+	}
+	f = parseServe(t, env, "--config="+writeFile(t, "other.yaml", "dev: true"))
+	if strings.Join(f.APIKey, "|") != "env1|env2" || f.AdminAddr != "127.0.0.1:9090" {
+		t.Errorf("with another file: %+v", f)
+	}
+}
+
+func TestFileRefused(t *testing.T) {
+	for name, c := range map[string]struct{ text, want string }{
+		"not YAML":      {"a: [", "which is not usable YAML"},
+		"not a mapping": {"- a\n- b\n", "which must hold keys and values"},
+		"text":          {"hello", "which must hold keys and values"},
+		"two documents": {"dev: true\n---\ndev: true\n", "it must hold one document"},
+		"too large": {"dev: true\n" + strings.Repeat("# noise\n", maxFileBytes/8),
+			"is larger than 1048576 bytes"},
+		"unknown key":     {"dev: true\nfavourite: blue\n", `:2: unknown key "favourite"; keys are the names of flags`},
+		"underscore":      {"dev: true\njwt_secret: x\n", `:2: unknown key "jwt_secret", did you mean "jwt-secret"?`},
+		"config in file":  {"dev: true\nconfig: x\n", `:2: unknown key "config"`},
+		"endless key":     {"dev: true\n" + strings.Repeat("k", 1000) + ": x\n", ":2: unknown key"},
+		"control in key":  {"dev: true\n\"a\\nb\": x\n", `:2: unknown key "a\nb"`},
+		"twice":           {"dev: true\ndev: true\n", ":2: dev is there a second time, want it once"},
+		"no value":        {"dev: true\naddr:\n", ":2: addr has no value"},
+		"nested":          {"dev: true\nlog-level:\n  is: debug\n", ":2: log-level has keys below it"},
+		"nested list":     {"dev: true\napi-key:\n- [a]\n", ":2: api-key is a list of something else"},
+		"list with a gap": {"dev: true\napi-key:\n-\n", ":2: api-key is a list of something else"},
+		"empty list":      {"dev: true\nlog-level: []\n", ":2: log-level is a list, want one value"},
+		"yes":             {"dev: true\nlog-level: yes\n", `:2: log-level is "yes"`},
+		"merge key":       {"dev: true\n<<: {addr: x}\n", `:2: unknown key "<<"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := writeFile(t, "shoal.yaml", c.text)
+			r := shoal(t, []string{"SHOAL_DEV=1"}, "", "check-config", "--config", file)
+			r.wantErrors(t, statusUsage, c.want)
+			if !strings.Contains(r.err, file) {
+				t.Errorf("the file is not named:\n%s", r.err)
+			}
+		})
+	}
+}
+
+func TestFileThatIsMissing(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "missing.yaml")
+	shoal(t, nil, "", "check-config", "--dev", "--config="+missing).wantErrors(t, statusUsage,
+		"--config is \""+missing+"\", which cannot be read: no such file")
+	shoal(t, []string{"SHOAL_CONFIG=" + missing}, "", "check-config", "--dev").wantErrors(t, statusUsage,
+		"SHOAL_CONFIG is \""+missing+"\", which cannot be read: no such file")
+}
+
+func TestFileThatIsEmpty(t *testing.T) {
+	for _, text := range []string{"", "# nothing\n"} {
+		shoal(t, nil, "", "check-config", "--dev", "--config="+writeFile(t, "shoal.yaml", text)).wantDone(t)
+	}
+}
+
+func TestFileServesEveryCommand(t *testing.T) {
+	file := writeFile(t, "shoal.yaml", "jwt-secret: "+goodSecret+"\naddr: 127.0.0.1:1\nurl: http://127.0.0.1:1\n")
+	shoal(t, nil, "", "token", "alice", "--config", file).wantDone(t)
+}
+
+func FuzzFile(f *testing.F) {
+	for _, text := range []string{
+		"dev: true", "a: &x [1]\nb: *x", "? [a]\n: b", "<<: *x", "- a", "\x00", "a: !!binary x",
+	} {
+		f.Add(text)
+	}
+	names := map[string]bool{"dev": true, "addr": true}
+	f.Fuzz(func(t *testing.T, text string) {
+		found, complaints := readFile("--config", writeFile(t, "f.yaml", text), names)
+		for name := range found {
+			if !names[name] {
+				t.Errorf("found %q", name)
+			}
+		}
+		var meant map[string]any
+		if yaml.Unmarshal([]byte(text), &meant) == nil && len(meant) > 0 && len(found) == 0 && len(complaints) == 0 {
+			t.Errorf("%q is passed over in silence", text)
+		}
+	})
+}

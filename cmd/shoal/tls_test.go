@@ -1,0 +1,123 @@
+package main
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// newPair returns a certificate for 127.0.0.1 and its key, in PEM.
+func newPair(t *testing.T, name string) (cert, key []byte) {
+	t.Helper()
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name},
+		NotBefore: time.Unix(0, 0), NotAfter: time.Now().Add(24 * time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, public, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	encoded, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded})
+}
+
+func overwrite(t *testing.T, path string, text []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestServeTLS(t *testing.T) {
+	cert, key := newPair(t, "shoal")
+	certFile, keyFile := writeFile(t, "cert.pem", string(cert)), writeFile(t, "key.pem", string(key))
+	s := serve(t, 1, "--jwt-secret="+goodSecret, "--authorize=open", "--api-key=k",
+		"--tls-cert="+certFile, "--tls-key="+keyFile)
+	if !strings.HasPrefix(s.url, "https://") {
+		t.Errorf("it says that it serves on %s", s.url)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(cert)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}
+	defer transport.CloseIdleConnections()
+	response, err := (&http.Client{Transport: transport}).Get(s.url + "/v1/stats")
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	if response.StatusCode != http.StatusUnauthorized || response.ProtoMajor != 1 {
+		t.Errorf("answered %d over %s", response.StatusCode, response.Proto)
+	}
+}
+
+func TestCertificateThatDoesNotFit(t *testing.T) {
+	cert, _ := newPair(t, "one")
+	_, key := newPair(t, "other")
+	certFile, keyFile := writeFile(t, "cert.pem", string(cert)), writeFile(t, "key.pem", string(key))
+	r := shoal(t, nil, "", good("--tls-cert="+certFile, "--tls-key="+keyFile)...)
+	r.wantErrors(t, statusUsage, "private key does not match public key")
+}
+
+func TestCertificateIsReadAgain(t *testing.T) {
+	dir := t.TempDir()
+	certFile, keyFile := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	cert, key := newPair(t, "before")
+	overwrite(t, certFile, cert)
+	overwrite(t, keyFile, key)
+	synctest.Test(t, func(t *testing.T) {
+		var log lockedBuffer
+		config, err := newTLSConfig(certFile, keyFile, slog.New(slog.NewTextHandler(&log, nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := func(name string) {
+			t.Helper()
+			pair, err := config.GetCertificate(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := pair.Leaf.Subject.CommonName; got != name {
+				t.Errorf("certificate of %q, want %q", got, name)
+			}
+		}
+		want("before")
+		cert, key := newPair(t, "afterwards")
+		overwrite(t, certFile, cert)
+		want("before") // looked at only once a second
+		time.Sleep(certificateInterval)
+		want("before") // half of the pair does not do
+		if !strings.Contains(log.String(), "certificate") {
+			t.Error("a pair that does not fit is not logged")
+		}
+		overwrite(t, keyFile, key)
+		time.Sleep(certificateInterval)
+		want("afterwards")
+		if err := os.Remove(certFile); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(certificateInterval)
+		want("afterwards")
+	})
+}

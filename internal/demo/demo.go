@@ -1,0 +1,143 @@
+// Package demo shows the main job on a development server: a page on which a person picks a file, the server
+// that receives it and reports what it really does, and the page following along over the WebSocket.
+//
+// The stages of the protocol stand for what is done here: queued is receiving the file and hashing it,
+// extracting_frames is finding out what it is and decoding it if it is a picture, vision_analysis is making the
+// thumbnail, description_audit is reading the stored copy back and comparing its hash.
+package demo
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"github.com/shoal-go/shoal/manager"
+)
+
+const (
+	standardMaxBytes = 1 << 30
+	// maxUploads bounds the uploads that are received or worked on at the same time.
+	maxUploads = 16
+)
+
+// Options configure a Demo.
+type Options struct {
+	// Manager is what the progress is published through. Required.
+	Manager *manager.Manager
+	// Logger gets what went wrong on the server's side, never a file's name or content. nil: nothing is logged.
+	Logger *slog.Logger
+	// MaxBytes is the size of the largest file, in bytes. 0: 1 GiB.
+	MaxBytes int64
+	// Dir is the directory for temporary files. "": the system's.
+	Dir string
+}
+
+// Demo is the page and the uploads behind it, to be mounted at "/". It is safe for concurrent use. An upload
+// is received and worked on by the goroutine of its request; a Demo has none of its own.
+type Demo struct {
+	manager  *manager.Manager
+	log      *slog.Logger
+	maxBytes int64
+	dir      string
+	handler  http.Handler
+	results  results
+	// decoding holds a token while a picture is decoded: one at a time, since it may take 400 MB.
+	decoding chan struct{}
+
+	closed atomic.Bool
+	// mu protects active, and that nothing is added to working once closed is set. Nothing under it blocks.
+	mu sync.Mutex
+	// active are the uploads under way, each with what makes it stop waiting for its client.
+	active  map[string]func()
+	working sync.WaitGroup
+}
+
+// New returns a Demo. It fails if the Manager is missing, MaxBytes is negative, or Dir is not a directory.
+func New(o Options) (*Demo, error) {
+	if o.Manager == nil {
+		return nil, errors.New("demo: Options.Manager is nil, want a manager to publish through")
+	}
+	if o.MaxBytes < 0 {
+		return nil, fmt.Errorf("demo: Options.MaxBytes is %d, want 0 or more", o.MaxBytes)
+	}
+	if o.MaxBytes == 0 {
+		o.MaxBytes = standardMaxBytes
+	}
+	if o.Dir == "" {
+		o.Dir = os.TempDir()
+	}
+	if info, err := os.Stat(o.Dir); err != nil {
+		return nil, fmt.Errorf("demo: directory for temporary files: %w", err)
+	} else if !info.IsDir() {
+		return nil, fmt.Errorf("demo: Options.Dir is %q, want a directory", o.Dir)
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	d := &Demo{
+		manager: o.Manager, log: o.Logger, maxBytes: o.MaxBytes, dir: o.Dir,
+		decoding: make(chan struct{}, 1), active: map[string]func(){},
+	}
+	index, err := renderIndex(o.MaxBytes)
+	if err != nil {
+		return nil, err
+	}
+	d.handler = d.routes(index)
+	return d, nil
+}
+
+func (d *Demo) routes(index []byte) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { servePage(w, index) })
+	mux.HandleFunc("GET /demo/{file}", serveAsset)
+	mux.HandleFunc("POST /demo/uploads/{upload_id}", d.upload)
+	mux.HandleFunc("GET /demo/uploads/{upload_id}", d.result)
+	mux.HandleFunc("GET /demo/uploads/{upload_id}/thumbnail", d.thumbnail)
+	// A page of another site must not be able to upload here in its visitor's name.
+	return http.NewCrossOriginProtection().Handler(mux)
+}
+
+// ServeHTTP serves the page, its assets and the uploads. For an upload it returns when the work is done.
+func (d *Demo) ServeHTTP(w http.ResponseWriter, r *http.Request) { d.handler.ServeHTTP(w, r) }
+
+// Close refuses further uploads, gives up those that still wait for bytes of their client, and returns when
+// the work on all of them has ended and their temporary files are gone. It is idempotent.
+func (d *Demo) Close() {
+	d.mu.Lock()
+	d.closed.Store(true)
+	for _, interrupt := range d.active {
+		interrupt()
+	}
+	d.mu.Unlock()
+	d.working.Wait()
+}
+
+// admit makes the upload one of those under way, or says why not. interrupt makes it stop waiting for its
+// client; it must not block. After a nil the caller must call release.
+func (d *Demo) admit(uploadID string, interrupt func()) *failure {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed.Load() {
+		return errStopping
+	}
+	if _, busy := d.active[uploadID]; busy {
+		return &failure{status: http.StatusConflict, text: "This upload is already being received."}
+	}
+	if len(d.active) >= maxUploads {
+		return &failure{status: http.StatusServiceUnavailable, text: "Too many uploads at once. Try again in a moment."}
+	}
+	d.active[uploadID] = interrupt
+	d.working.Add(1)
+	return nil
+}
+
+func (d *Demo) release(uploadID string) {
+	d.mu.Lock()
+	delete(d.active, uploadID)
+	d.mu.Unlock()
+	d.working.Done()
+}

@@ -1,0 +1,26 @@
+// The lines to try in a terminal: ready to be pasted, whatever the id.
+
+export function curlLine(id) {
+  const message = `{"action":"upload_progress","payload":{
+    "upload_id":${JSON.stringify(id)},"status":"analyzing","stage":"vision_analysis",
+    "progress_percent":40,"message":"Looking closely",
+    "error_message":null,"description_audit_score":null}}`
+  return [
+    `curl ${quote(`${location.origin}/v1/uploads/${encodeURIComponent(id)}/messages`)}`,
+    `-H 'Authorization: Bearer dev' -H 'Content-Type: application/json'`,
+    `-d ${quote(message)}`,
+  ].join(' \\\n  ')
+}
+
+export function shoalLine(id) {
+  return [
+    `bin/shoal publish --dev --url ${quote(location.origin)}`,
+    `--status analyzing --stage vision_analysis --percent 40`,
+    `--message 'Looking closely' -- ${quote(id)}`,
+  ].join(' \\\n  ')
+}
+
+// quote makes one word of a text for a POSIX shell. What needs no quotes gets none.
+function quote(text) {
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`
+}

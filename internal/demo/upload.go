@@ -1,0 +1,121 @@
+package demo
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/shoal-go/shoal/manager"
+)
+
+// upload receives a file, the request's raw body, and works on it. The browser chose the id, so that it could
+// follow the upload before it began; ?name= is the file's name, for people.
+//
+// A further attempt under the same id is welcome once the one before it has ended: its progress follows the
+// earlier end in the upload's history.
+func (d *Demo) upload(w http.ResponseWriter, r *http.Request) {
+	uploadID := r.PathValue("upload_id")
+	if err := manager.CheckID("upload_id", uploadID); err != nil {
+		(&failure{status: http.StatusBadRequest, text: err.Error()}).writeProblem(w)
+		return
+	}
+	setDeadline := http.NewResponseController(w).SetReadDeadline
+	interrupt := func() { _ = setDeadline(time.Unix(1, 0)) } // in the past: a read ends at once
+	if refused := d.admit(uploadID, interrupt); refused != nil {
+		refused.writeProblem(w)
+		return
+	}
+	defer d.release(uploadID)
+
+	rep := d.manager.Progress(uploadID)
+	res, failed := d.work(w, r, uploadID, rep)
+	if failed != nil {
+		d.end(uploadID, rep.Fail(failed.text), failed.cause)
+		failed.writeProblem(w)
+		return
+	}
+	d.results.put(res)
+	d.end(uploadID, rep.Complete(res.describe(), 100), nil)
+	writeJSON(w, http.StatusOK, "application/json", res)
+}
+
+// end logs what the operator should know of an upload's end: what could not be published, and what the
+// server, not the client, did wrong.
+func (d *Demo) end(uploadID string, unpublished, cause error) {
+	if unpublished != nil {
+		d.log.Warn("demo: progress was not published", "upload_id", uploadID, "error", unpublished)
+	}
+	if cause != nil {
+		d.log.Error("demo: upload failed", "upload_id", uploadID, "error", cause)
+	}
+}
+
+// work takes the upload through its stages. Each of them is reported as what it really does.
+func (d *Demo) work(w http.ResponseWriter, r *http.Request, uploadID string, rep *manager.Reporter) (*result, *failure) {
+	name := displayName(r.URL.Query().Get("name"))
+	rep.Stage(manager.StatusPending, manager.StageQueued, 70, "Receiving "+name)
+	file, err := newTempFile(d.dir)
+	if err != nil {
+		return nil, notStored(err)
+	}
+	defer file.discard()
+	whole, failed := d.receive(w, r, file, rep)
+	if failed != nil {
+		return nil, failed
+	}
+	res := &result{UploadID: uploadID, Name: name, Size: whole.size, SHA256: fmt.Sprintf("%x", whole.sha256)}
+	if failed := d.look(file, rep, res); failed != nil {
+		return nil, failed
+	}
+	rep.Stage(manager.StatusAnalyzing, manager.StageDescriptionAudit, 100, "Comparing the stored copy with what was received")
+	if failed := d.audit(file, rep, whole); failed != nil {
+		return nil, failed
+	}
+	return res, nil
+}
+
+// displayName makes one short line of a file's name, which the client chose.
+func displayName(name string) string {
+	const most = 80
+	name = path.Base(strings.ReplaceAll(strings.ToValidUTF8(name, "\uFFFD"), `\`, "/"))
+	name = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) { // control characters, and those that turn the direction of writing
+			return -1
+		}
+		return r
+	}, name)
+	if name == "" || name == "." || name == "/" {
+		return "a file"
+	}
+	if runes := []rune(name); len(runes) > most {
+		return string(runes[:most-1]) + "…"
+	}
+	return name
+}
+
+// tempFile is a file that is gone when it is closed.
+type tempFile struct {
+	*os.File
+	unlinked bool
+}
+
+func newTempFile(dir string) (*tempFile, error) {
+	f, err := os.CreateTemp(dir, "shoal-upload-*")
+	if err != nil {
+		return nil, err
+	}
+	// Where the system lets go of the name of an open file, not even a killed process leaves one behind.
+	return &tempFile{f, os.Remove(f.Name()) == nil}, nil
+}
+
+// discard closes the file and removes it. There is nobody left to whom an error would matter.
+func (f *tempFile) discard() {
+	_ = f.Close()
+	if !f.unlinked {
+		_ = os.Remove(f.Name())
+	}
+}
