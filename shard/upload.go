@@ -127,6 +127,9 @@ func (u *Upload[C, S]) place(m *member[C, S], c C) {
 	}
 	m.slot = int32(len(u.receivers)) //nolint:gosec // a slot takes 24 bytes: 2^31 of them do not fit
 	u.receivers = append(u.receivers, Receiver[C, S]{c, m})
+	if len(u.receivers) == len(u.one)+1 {
+		clear(u.one[:]) // the receivers have moved out; a copy left behind would keep a connection alive
+	}
 }
 
 // remove takes the member's slot away; the last slot moves into its place.

@@ -1,0 +1,156 @@
+package manager
+
+import (
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+)
+
+// counter is a connection that counts what it is sent, and answers always the same.
+type counter struct {
+	sent    atomic.Int64
+	outcome Outcome
+}
+
+func (c *counter) Send(*Frame) Outcome {
+	c.sent.Add(1)
+	return c.outcome
+}
+
+func (c *counter) Close(CloseReason) {}
+
+// audience makes n users follow the upload "cat". Their connections answer Queued, Conflated and Dropped in turn.
+func audience(t testing.TB, m *Manager, n int) []*counter {
+	t.Helper()
+	conns := make([]*counter, n)
+	for i := range conns {
+		conns[i] = &counter{outcome: Outcome(i % 3)}
+		user := fmt.Sprint("user ", i)
+		must(t, m.Connect(user, conns[i]))
+		must(t, m.SubscribeConn(t.Context(), user, conns[i], "cat", SubscribeOptions{}))
+	}
+	return conns
+}
+
+// audiences are sizes below, at and above the borders of a fan-out's parts.
+var audiences = []int{0, 1, 2, 3, fanOutPart, fanOutAlone - 1, fanOutAlone, fanOutAlone + 1, 3*fanOutPart + 1}
+
+func TestFanOutReachesEverybodyOnceWhateverItsSize(t *testing.T) {
+	for _, n := range audiences {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			m := open(t, Options{})
+			conns := audience(t, m, n)
+			const messages = 5
+			for i := range messages {
+				d, err := m.SendToUploadSubscribers("cat", note(t, i))
+				must(t, err)
+				if want := (Delivery{Queued: (n + 2) / 3, Conflated: (n + 1) / 3, Dropped: n / 3}); d != want {
+					t.Errorf("the delivery to %d is %+v, want %+v", n, d, want)
+				}
+			}
+			for i, c := range conns {
+				if got := c.sent.Load(); got != messages {
+					t.Fatalf("connection %d of %d was sent %d of %d messages", i, n, got, messages)
+				}
+			}
+			s := m.Stats()
+			if total := s.Queued + s.Conflated + s.Dropped; total != uint64(n*messages) || s.Published != messages {
+				t.Errorf("counted are %+v", s)
+			}
+		})
+	}
+}
+
+// TestFanOutsAtOnce has several broadcasts want the same helpers.
+func TestFanOutsAtOnce(t *testing.T) {
+	f := newFanOut()
+	defer f.close()
+	const n, broadcasts = 4 * fanOutPart, 50
+	var wait sync.WaitGroup
+	for range 4 {
+		receivers := make([]receiver, n)
+		for i := range receivers {
+			receivers[i].Conn = &counter{}
+		}
+		wait.Go(func() {
+			for range broadcasts {
+				if d := f.send(receivers, nil); d.Queued != n {
+					t.Errorf("%d of %d were reached", d.Queued, n)
+				}
+			}
+			for _, r := range receivers {
+				if got := r.Conn.(*counter).sent.Load(); got != broadcasts { //nolint:forcetypeassert // made above
+					t.Errorf("a connection was sent %d of %d messages", got, broadcasts)
+				}
+			}
+		})
+	}
+	wait.Wait()
+}
+
+// TestFanOutWithoutHelpers: a broadcast that is under way when the manager is closed still reaches everybody.
+func TestFanOutWithoutHelpers(t *testing.T) {
+	f := newFanOut()
+	f.close()
+	f.close()
+	receivers := make([]receiver, 3*fanOutPart)
+	for i := range receivers {
+		receivers[i].Conn = &counter{}
+	}
+	receivers[7].Conn = nil // a user that waits for a connection
+	if d := f.send(receivers, nil); d.Queued != len(receivers)-1 {
+		t.Errorf("%d of %d were reached", d.Queued, len(receivers)-1)
+	}
+}
+
+// TestHelpersTakeTheirPart shows that a large broadcast is worked on by several goroutines: the first Send of
+// each part waits for those of all others.
+func TestHelpersTakeTheirPart(t *testing.T) {
+	const cores = 4
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(cores))
+	synctest.Test(t, func(t *testing.T) {
+		f := newFanOut()
+		defer f.close()
+		synctest.Wait() // for the helpers to be idle
+		var begun sync.WaitGroup
+		begun.Add(cores)
+		receivers := make([]receiver, cores*fanOutPart)
+		for i := range receivers {
+			receivers[i].Conn = &counter{}
+			if i%fanOutPart == 0 {
+				receivers[i].Conn = &fakeConn{onSend: func(*Frame) Outcome {
+					begun.Done()
+					begun.Wait()
+					return Queued
+				}}
+			}
+		}
+		if d := f.send(receivers, nil); d.Queued != len(receivers) {
+			t.Errorf("%d of %d were reached", d.Queued, len(receivers))
+		}
+	})
+}
+
+// TestBroadcastAllocatesNothingPerReceiver: what a broadcast takes beside its encoding does not depend on how
+// many receive it.
+func TestBroadcastAllocatesNothingPerReceiver(t *testing.T) {
+	for _, n := range []int{1, 2, fanOutAlone - 1, 4 * fanOutAlone} {
+		m := open(t, Options{})
+		audience(t, m, n)
+		msg := note(t, 1)
+		for range 100 { // fills the history
+			publish(t, m, "cat", 1)
+		}
+		allocations := testing.AllocsPerRun(100, func() {
+			if _, err := m.SendToUploadSubscribers("cat", msg); err != nil {
+				t.Error(err)
+			}
+		})
+		if allocations > 2 {
+			t.Errorf("a broadcast to %d takes %v allocations, at most 2 are planned", n, allocations)
+		}
+	}
+}

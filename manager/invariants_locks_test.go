@@ -1,0 +1,152 @@
+package manager
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// everything does all there is to do with a user and an upload, on a connection of its own.
+func everything(t *testing.T, m *Manager, user, upload string) {
+	t.Helper()
+	ctx, c := context.Background(), &fakeConn{}
+	for _, do := range []func() error{
+		func() error { return m.Connect(user, c) },
+		func() error { return m.SubscribeUpload(ctx, user, upload) },
+		func() error { return m.SubscribeConn(ctx, user, c, upload, SubscribeOptions{Acknowledge: true}) },
+		func() error { _, err := m.Resume(ctx, user, c, map[string]Position{upload: {}}); return err },
+		func() error { _, err := m.Publish(ctx, upload, note(t, 1)); return err },
+		func() error { _, err := m.SendToUser(user, note(t, 2)); return err },
+		func() error { return m.Forget(upload) },
+	} {
+		if err := do(); err != nil {
+			t.Error(err)
+		}
+	}
+	m.Newest(upload)
+	m.History(upload, Position{})
+	m.UploadSubscriberIDs(upload)
+	m.Stats()
+	m.UnsubscribeConn(user, c, upload)
+	m.UnsubscribeUpload(user, upload)
+	m.Disconnect(user, c)
+}
+
+// TestInvariant4SendingHoldsUpNoOtherUserOrUpload: while a message is being sent, which its upload and user have
+// to wait for, everything can be done with all others. There is a single shard, so a shard's lock would show.
+func TestInvariant4SendingHoldsUpNoOtherUserOrUpload(t *testing.T) {
+	m := open(t, Options{Shards: 1})
+	sends := 0
+	c := &fakeConn{onSend: func(*Frame) Outcome {
+		sends++
+		inTime("working with another user and upload", func() { everything(t, m, "bob", "dog") })
+		return Queued
+	}}
+	publish(t, m, "cat", 1)
+	must(t, m.SubscribeUpload(t.Context(), "ann", "cat"))
+	for want, send := range []func() error{
+		func() error { return m.Connect("ann", c) }, // which sends the newest message
+		func() error { publish(t, m, "cat", 1); return nil },
+		func() error { _, err := m.SendToUser("ann", note(t, 1)); return err },
+		func() error {
+			return m.SubscribeConn(t.Context(), "ann", c, "cat", SubscribeOptions{Acknowledge: true})
+		},
+		func() error { return m.Forget("cat") },
+	} {
+		must(t, send())
+		if sends != want+1 {
+			t.Fatalf("there were %d sends, want %d", sends, want+1)
+		}
+	}
+}
+
+// TestInvariant4ClosingHoldsNoLock: a Close may wait for whatever is done with the same user and upload.
+func TestInvariant4ClosingHoldsNoLock(t *testing.T) {
+	m := open(t, Options{Shards: 1, MaxConnectionsPerUser: 3})
+	closings := 0
+	newConn := func() *fakeConn {
+		c := &fakeConn{}
+		c.onClose = func(CloseReason) {
+			closings++
+			inTime("working with the same user and upload", func() {
+				publish(t, m, "cat", 1)
+				if _, err := m.SendToUser("ann", note(t, 1)); err != nil {
+					t.Error(err)
+				}
+				if err := m.SubscribeUpload(context.Background(), "ann", "cat"); err != nil {
+					t.Error(err)
+				}
+				m.Disconnect("ann", c)
+			})
+		}
+		return c
+	}
+	must(t, m.SubscribeUpload(t.Context(), "ann", "cat"))
+	for range 5 { // the last two each make the oldest go
+		must(t, m.Connect("ann", newConn()))
+	}
+	if closings != 2 {
+		t.Fatalf("%d connections gave way, want 2", closings)
+	}
+	if n := m.DisconnectUser("ann", NormalClosure); n != 3 || closings != 2+3 {
+		t.Errorf("%d connections were closed, %d asked to", n, closings-2)
+	}
+	must(t, m.Connect("ann", newConn()))
+	must(t, m.DisconnectAll(t.Context()))
+	if closings != 2+3+1 {
+		t.Error("DisconnectAll closed nothing")
+	}
+}
+
+// stuck is a connection whose client does not read: it never ends by itself.
+type stuck struct {
+	fakeConn
+	done    chan struct{}
+	aborted int
+	// deaf: not even Abort ends it.
+	deaf bool
+}
+
+func newStuck(deaf bool) *stuck { return &stuck{done: make(chan struct{}), deaf: deaf} }
+
+func (c *stuck) Done() <-chan struct{} { return c.done }
+
+func (c *stuck) Abort() {
+	c.aborted++
+	if !c.deaf && c.aborted == 1 {
+		close(c.done)
+	}
+}
+
+// TestInvariant5PublishingWaitsForNoClient shows the part that is the manager's: no time passes while it
+// publishes to clients that take nothing, not even while it waits for them to go. That a stalled socket costs
+// the others nothing is shown where the sockets are.
+func TestInvariant5PublishingWaitsForNoClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := open(t, Options{})
+		slow := newStuck(false)
+		slow.onSend = func(*Frame) Outcome { return Dropped }
+		must(t, m.Connect("slow", slow))
+		must(t, m.SubscribeUpload(t.Context(), "slow", "cat"))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		drained := make(chan error)
+		begin := time.Now()
+		go func() { drained <- m.DisconnectAll(ctx) }()
+		synctest.Wait() // for the drain to wait for the slow one
+		c := connect(t, m, "ann")
+		must(t, m.SubscribeUpload(t.Context(), "ann", "cat"))
+		publish(t, m, "cat", 1000)
+		if _, err := m.SendToUser("ann", note(t, 1)); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(begin); took != 0 {
+			t.Errorf("publishing took %v", took)
+		}
+		wantConsecutive(t, c.offsets(), 1, 1000)
+		if err := <-drained; err == nil {
+			t.Error("the drain did not wait for the slow connection")
+		}
+	})
+}

@@ -1,0 +1,145 @@
+package manager
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestOptionsHaveTheDocumentedDefaults(t *testing.T) {
+	got := Options{}.withDefaults()
+	got.Logger = nil
+	want := Options{
+		HistoryMessages: 64, HistoryBytes: 1 << 20, HistoryTTL: 10 * time.Minute, MaxMessageBytes: 64 << 10,
+		MaxConnectionsPerUser: 32, MaxSubscriptionsPerUser: 1024, PendingTTL: time.Minute, MaxPending: 100_000,
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("the defaults are %+v, want %+v", got, want)
+	}
+}
+
+func TestNewNamesEveryOptionThatMakesNoSense(t *testing.T) {
+	m, err := New(Options{
+		Shards: -1, HistoryMessages: -1, HistoryBytes: -1, HistoryTTL: time.Microsecond, MaxMessageBytes: 1023,
+		PendingTTL: -time.Second, MaxPending: -1,
+	})
+	if m != nil || err == nil {
+		t.Fatal("such options are accepted")
+	}
+	for _, complaint := range []string{
+		"Options.Shards is -1, want 0 to 65536", "Options.HistoryMessages is -1", "Options.HistoryBytes is -1",
+		"Options.HistoryTTL is 1µs", "Options.MaxMessageBytes is 1023, want at least 1024", "Options.PendingTTL is -1s",
+		"Options.MaxPending is -1",
+	} {
+		if !strings.Contains(err.Error(), complaint) {
+			t.Errorf("missing is %q in\n%v", complaint, err)
+		}
+	}
+	if _, err := New(Options{Shards: maxShards + 1}); err == nil {
+		t.Error("too many shards are accepted")
+	}
+}
+
+func TestNegativeLimitsOnUsersAreNone(t *testing.T) {
+	m := open(t, Options{MaxConnectionsPerUser: -1, MaxSubscriptionsPerUser: -1})
+	var conns []*fakeConn
+	for range 100 {
+		conns = append(conns, connect(t, m, "ann"))
+	}
+	for i := range 2000 {
+		must(t, m.SubscribeUpload(t.Context(), "ann", strings.Repeat("x", 1+i%200)+string(rune('a'+i/200))))
+	}
+	if len(conns[0].closed()) > 0 || m.Stats().Subscriptions != 2000 {
+		t.Errorf("a limit was found: %+v", m.Stats())
+	}
+}
+
+func TestCheckID(t *testing.T) {
+	for id, problem := range map[string]string{
+		"a":                           "",
+		strings.Repeat("x", 255):      "",
+		strings.Repeat("🐟", 63):       "",
+		"upload/1 \"ü\" \u200b\u2028": "",
+		"":                            "must not be empty",
+		strings.Repeat("x", 256):      "has 256 bytes, at most 255 are allowed",
+		strings.Repeat("🐟", 64):       "has 256 bytes, at most 255 are allowed",
+		"\xff":                        "must be valid UTF-8",
+		"a\xe2\x82":                   "must be valid UTF-8",
+		"\x00":                        "must not contain control characters",
+		"a\nb":                        "must not contain control characters",
+		"\x1f":                        "must not contain control characters",
+		"\x7f":                        "must not contain control characters",
+		"\u0080":                      "must not contain control characters",
+		"\u009f":                      "must not contain control characters",
+		"\u00a0":                      "",
+	} {
+		err := CheckID("upload_id", id)
+		var invalid *InvalidError
+		if problem == "" {
+			if err != nil {
+				t.Errorf("%q is refused: %v", id, err)
+			}
+		} else if !errors.As(err, &invalid) || invalid.Problem != problem || invalid.Field != "upload_id" {
+			t.Errorf("%q: %v, want %q", id, err, problem)
+		}
+	}
+}
+
+func TestBadInputIsNamed(t *testing.T) {
+	m := open(t, Options{})
+	ctx, c := t.Context(), connect(t, m, "ann")
+	ended, cancel := context.WithCancel(ctx)
+	cancel()
+	for field, errs := range map[string][]error{
+		"user_id": {
+			m.Connect("", c), m.SubscribeUpload(ctx, "\n", "cat"), m.SubscribeConn(ctx, "", c, "cat", SubscribeOptions{}),
+			second(m.SendToUser("", note(t, 1))),
+		},
+		"upload_id": {
+			m.SubscribeUpload(ctx, "ann", ""), m.SubscribeConn(ctx, "ann", c, "\x00", SubscribeOptions{}), m.Forget(""),
+			second(m.Publish(ctx, "", note(t, 1))), second(m.SendToUploadSubscribers("\xff", note(t, 1))),
+		},
+		"connection": {m.Connect("ann", nil)},
+		"": {
+			second(m.Publish(ctx, "cat", nil)), second(m.SendToUser("ann", nil)), second(m.Publish(ctx, "cat", Encoded{})),
+		},
+	} {
+		for i, err := range errs {
+			var invalid *InvalidError
+			if !errors.As(err, &invalid) || invalid.Field != field {
+				t.Errorf("call %d for %q: %v", i, field, err)
+			}
+		}
+	}
+	for i, err := range []error{
+		m.SubscribeUpload(ended, "ann", "cat"), m.SubscribeConn(ended, "ann", c, "cat", SubscribeOptions{}),
+		second(m.Publish(ended, "cat", note(t, 1))), second(m.Resume(ended, "ann", c, map[string]Position{"cat": {}})),
+	} {
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("call %d with an ended context: %v", i, err)
+		}
+	}
+	if got := m.Stats(); len(c.frames) > 0 || got.Published > 0 || got.Uploads > 0 {
+		t.Errorf("%d frames were sent, there are %+v", len(c.frames), got)
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
+func TestStatsAsJSON(t *testing.T) {
+	m := open(t, Options{})
+	connect(t, m, "ann")
+	must(t, m.SubscribeUpload(t.Context(), "ann", "cat"))
+	must(t, m.SubscribeUpload(t.Context(), "bob", "dog"))
+	publish(t, m, "cat", 3)
+	got, err := json.Marshal(m.Stats())
+	want := `{"connections":1,"users":2,"uploads":2,"subscriptions":2,"pending":1,` +
+		`"published":3,"queued":3,"conflated":0,"dropped":0}`
+	if err != nil || string(got) != want {
+		t.Errorf("the stats are %s, %v, want %s", got, err, want)
+	}
+}

@@ -1,0 +1,171 @@
+package manager
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+)
+
+// meanwhile connects a connection that has something happen right after it was sent `resumed`: between what the
+// answer says and the subscription.
+func meanwhile(t *testing.T, m *Manager, happen func()) *fakeConn {
+	t.Helper()
+	c := &fakeConn{}
+	c.onSend = func(f *Frame) Outcome {
+		if read(t, f).Action == "resumed" {
+			happen()
+		}
+		return Queued
+	}
+	must(t, m.Connect("ann", c))
+	return c
+}
+
+func resume(t *testing.T, m *Manager, c Conn, since map[string]Position) {
+	t.Helper()
+	refused, err := m.Resume(t.Context(), "ann", c, since)
+	if err != nil || len(refused) > 0 {
+		t.Fatalf("refused: %v, %v", refused, err)
+	}
+}
+
+func TestResumeContinuesWhatItSaid(t *testing.T) {
+	m := open(t, Options{HistoryMessages: 5})
+	seen := publish(t, m, "cat", 2)
+	now := publish(t, m, "cat", 4)
+	c := meanwhile(t, m, func() { publish(t, m, "cat", 3) }) // which drops the first that were missed
+	resume(t, m, c, map[string]Position{"cat": seen})
+	publish(t, m, "cat", 1)
+	answer := c.received(t)[0].Uploads["cat"]
+	if answer.Position != now || !answer.Recovered {
+		t.Errorf("the answer is %+v, want %+v", answer, now)
+	}
+	wantConsecutive(t, c.offsets(), seen.Offset+1, 10)
+}
+
+func TestResumeClosesWhatItCannotContinue(t *testing.T) {
+	for name, happen := range map[string]func(*testing.T, *Manager){
+		"forgotten": func(t *testing.T, m *Manager) { must(t, m.Forget("cat")) },
+		"forgotten and published again": func(t *testing.T, m *Manager) {
+			must(t, m.Forget("cat"))
+			publish(t, m, "cat", 9)
+		},
+		"more than the history holds": func(t *testing.T, m *Manager) { publish(t, m, "cat", 6) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := open(t, Options{HistoryMessages: 5})
+			seen := publish(t, m, "cat", 3)
+			c := meanwhile(t, m, func() { happen(t, m) })
+			resume(t, m, c, map[string]Position{"cat": seen})
+			if got := c.closed(); len(got) != 1 || got[0] != SlowConsumer {
+				t.Errorf("the connection is closed with %v", got)
+			}
+			if got := c.offsets(); len(got) != 0 {
+				t.Errorf("the connection received %v", got)
+			}
+		})
+	}
+}
+
+func TestResumeOfManyUploads(t *testing.T) {
+	m := open(t, Options{HistoryMessages: 5})
+	since := map[string]Position{}
+	for i := range 10 {
+		upload := fmt.Sprint("upload ", i)
+		since[upload] = publish(t, m, upload, 1)
+		publish(t, m, upload, i) // more than 5: not recovered
+	}
+	c := connect(t, m, "ann")
+	resume(t, m, c, since)
+	got := c.received(t)
+	if len(got[0].Uploads) != 10 {
+		t.Fatalf("the answer is %+v", got[0])
+	}
+	for i := range 10 {
+		upload := fmt.Sprint("upload ", i)
+		var offsets []uint64
+		for n, f := range c.frames {
+			if f.UploadID() == upload {
+				offsets = append(offsets, got[n].Offset)
+			}
+		}
+		recovered := i <= 5
+		if answer := got[0].Uploads[upload]; answer.Recovered != recovered || answer.Offset != uint64(i+1) {
+			t.Errorf("%s: the answer is %+v", upload, answer)
+		}
+		if recovered {
+			wantConsecutive(t, offsets, 2, uint64(i+1))
+		} else if !slices.Equal(offsets, []uint64{uint64(i + 1)}) {
+			t.Errorf("%s: received were %v, want the newest", upload, offsets)
+		}
+	}
+}
+
+// Until `subscribed` or `resumed` has come, a client cannot know from where what follows counts.
+func TestAnswersSayWhatTheyAreOnTheWire(t *testing.T) {
+	m := open(t, Options{})
+	pos := publish(t, m, "cat", 2)
+	c := connect(t, m, "ann")
+	must(t, m.SubscribeConn(t.Context(), "ann", c, "cat", SubscribeOptions{Acknowledge: true}))
+	resume(t, m, c, map[string]Position{"cat": pos, "dog": {}})
+	_, dog, _ := m.Newest("dog")
+	for i, want := range map[int]string{
+		0: `{"action":"subscribed","upload_id":"cat","epoch":"` + pos.Epoch + `","offset":2,"recovered":false}`,
+		2: `{"action":"resumed","uploads":{"cat":{"epoch":"` + pos.Epoch + `","offset":2,"recovered":true},` +
+			`"dog":{"epoch":"` + dog.Epoch + `","offset":0,"recovered":false}}}`,
+	} {
+		if got := string(c.frames[i].Body()); got != want {
+			t.Errorf("frame %d is\n%s, want\n%s", i, got, want)
+		}
+	}
+	if len(c.frames) != 3 {
+		t.Errorf("there are %d frames, want 3", len(c.frames))
+	}
+}
+
+func TestForgetBeginsAnEpochForWhoFollows(t *testing.T) {
+	m := open(t, Options{})
+	c := connect(t, m, "ann")
+	must(t, m.SubscribeUpload(t.Context(), "ann", "cat"))
+	before := publish(t, m, "cat", 3)
+	must(t, m.Forget("cat"))
+	after := publish(t, m, "cat", 1)
+	if after.Epoch == before.Epoch || after.Offset != 1 {
+		t.Errorf("the position is %+v, before it was %+v", after, before)
+	}
+	got := c.received(t)
+	if told := got[3]; told.Action != "subscribed" || told.Position != (Position{after.Epoch, 0}) || told.Recovered {
+		t.Errorf("the follower is told %+v", told)
+	}
+	if h := m.History("cat", before); h.Complete || len(h.Messages) != 1 {
+		t.Errorf("the history is %+v", h)
+	}
+	must(t, m.Forget("unheard of"))
+	if _, _, known := m.Newest("unheard of"); known {
+		t.Error("forgetting made something known")
+	}
+}
+
+func TestEpochsAreNeverUsedTwice(t *testing.T) {
+	seen := map[string]bool{}
+	for range 3 {
+		m := open(t, Options{})
+		for i := range 100 {
+			seen[publish(t, m, fmt.Sprint(i), 1).Epoch] = true
+		}
+	}
+	if len(seen) != 300 {
+		t.Errorf("300 uploads of 3 processes have %d epochs", len(seen))
+	}
+}
+
+func TestRefusedResumeDoesNothing(t *testing.T) {
+	m := open(t, Options{})
+	c := connect(t, m, "ann")
+	_, err := m.Resume(t.Context(), "ann", c, map[string]Position{"cat": {}, "": {}})
+	var invalid *InvalidError
+	if !errors.As(err, &invalid) || len(c.frames) > 0 || m.Stats().Uploads > 0 {
+		t.Errorf("the error is %v, %d frames were sent, there are %+v", err, len(c.frames), m.Stats())
+	}
+}

@@ -1,0 +1,221 @@
+package shard
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+)
+
+// shows records to whom an upload was shown.
+type shows []string
+
+func (s *shows) claimed(u *tUpload, fresh bool) {
+	*s = append(*s, fmt.Sprintf("claim %s %v", u.ID(), fresh))
+}
+
+func (s *shows) held(u *tUpload, c int) { *s = append(*s, fmt.Sprintf("hold %s %d", u.ID(), c)) }
+
+func (s *shows) connected(u *tUpload) { *s = append(*s, "connect "+u.ID()) }
+
+func (s *shows) want(t *testing.T, want ...string) {
+	t.Helper()
+	if !slices.Equal(*s, want) {
+		t.Errorf("shown were %q, want %q", *s, want)
+	}
+	*s = nil
+}
+
+func wantReceivers(t *testing.T, r *registry, want ...int) {
+	t.Helper()
+	times, slots, _ := receivers(r)
+	if slots != len(want) {
+		t.Errorf("there are %d receivers, want %v", slots, want)
+	}
+	for _, c := range want {
+		if times[c] != 1 {
+			t.Errorf("connection %d has %d slots, want 1", c, times[c])
+		}
+	}
+	check(t, r)
+}
+
+func TestClaimMakesAllConnectionsOfTheUserReceivers(t *testing.T) {
+	r, shown := newRegistry(1), shows{}
+	r.Connect("ann", 1, 0, shown.connected)
+	r.Connect("ann", 2, 0, shown.connected)
+	must(t, r.Claim("ann", 1, "cat", 0, shown.claimed))
+	wantReceivers(t, r, 1, 2)
+	must(t, r.Claim("ann", 1, "cat", 0, shown.claimed))
+	must(t, r.Claim("ann", 2, "cat", 0, shown.claimed))
+	shown.want(t, "claim cat true", "claim cat false", "claim cat true")
+	r.Connect("ann", 3, 0, shown.connected)
+	shown.want(t)
+	wantReceivers(t, r, 1, 2, 3)
+	if ids := r.SubscriberIDs("cat"); !slices.Equal(ids, []string{"ann"}) {
+		t.Errorf("subscribers are %q", ids)
+	}
+}
+
+func TestSubscriptionEndsWithItsLastClaim(t *testing.T) {
+	r, shown := newRegistry(1), shows{}
+	r.Connect("ann", 1, 0, shown.connected)
+	r.Connect("ann", 2, 0, shown.connected)
+	must(t, r.Claim("ann", 1, "cat", 0, shown.claimed))
+	must(t, r.Claim("ann", 2, "cat", 0, shown.claimed))
+	if !r.Unclaim("ann", 1, "cat") || r.Unclaim("ann", 1, "cat") {
+		t.Error("Unclaim does not say whether there was a claim")
+	}
+	wantReceivers(t, r, 1, 2)
+	r.Disconnect("ann", 2)
+	wantReceivers(t, r)
+	if got, want := r.Counts(), (Counts{Connections: 1, Users: 1}); got != want {
+		t.Errorf("counts are %+v, want %+v", got, want)
+	}
+}
+
+func TestHeldSubscriptionOutlivesTheClaims(t *testing.T) {
+	r, shown := newRegistry(1), shows{}
+	r.Connect("ann", 1, 0, shown.connected)
+	must(t, r.Claim("ann", 1, "cat", 0, shown.claimed))
+	r.Connect("ann", 2, 0, shown.connected)
+	must(t, r.Hold("ann", "cat", 0, 0, 0, shown.held))
+	shown.want(t, "claim cat true", "hold cat 2")
+	r.Unclaim("ann", 1, "cat")
+	wantReceivers(t, r, 1, 2)
+	r.Connect("ann", 3, 0, shown.connected)
+	shown.want(t, "connect cat")
+	if !r.Drop("ann", "cat") || r.Drop("ann", "cat") {
+		t.Error("Drop does not say whether there was a subscription")
+	}
+	wantReceivers(t, r)
+}
+
+func TestUserWithoutConnectionWaits(t *testing.T) {
+	r, shown := newRegistry(1), shows{}
+	must(t, r.Hold("ann", "cat", 0, 0, 5, shown.held))
+	shown.want(t)
+	wantReceivers(t, r, 0)
+	if ids := r.SubscriberIDs("cat"); !slices.Equal(ids, []string{"ann"}) {
+		t.Errorf("subscribers are %q", ids)
+	}
+	if got := r.Counts().Pending; got != 1 {
+		t.Errorf("%d users wait, want 1", got)
+	}
+	r.Connect("ann", 1, 0, shown.connected)
+	shown.want(t, "connect cat")
+	wantReceivers(t, r, 1)
+	if r.ExpirePending(100) != 0 || r.Counts().Pending != 0 {
+		t.Error("a user with a connection still waits for one")
+	}
+}
+
+func TestExpirePendingSparesWhoCameLater(t *testing.T) {
+	r := newRegistry(4)
+	for i, user := range []string{"ann", "bob", "cem"} {
+		must(t, r.Hold(user, "cat", 0, 0, int64(i), nil))
+		must(t, r.Hold(user, "dog", 0, 0, 100, nil))
+	}
+	if n := r.ExpirePending(2); n != 2 {
+		t.Errorf("%d users expired, want 2", n)
+	}
+	check(t, r)
+	if ids := r.SubscriberIDs("cat"); !slices.Equal(ids, []string{"cem"}) {
+		t.Errorf("subscribers are %q, want cem", ids)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	r := newRegistry(1)
+	nobody := func(*tUpload, bool) { t.Error("a refused claim entered") }
+	wantError(t, ErrUnknown, r.Claim("ann", 1, "cat", 0, nobody))
+	r.Connect("ann", 1, 0, nil)
+	wantError(t, ErrUnknown, r.Claim("ann", 2, "cat", 0, nobody))
+	must(t, r.Claim("ann", 1, "cat", 1, func(*tUpload, bool) {}))
+	wantError(t, ErrLimit, r.Claim("ann", 1, "dog", 1, nobody))
+	wantError(t, ErrLimit, r.Hold("ann", "dog", 1, 1, 0, nil))
+	must(t, r.Hold("bob", "cat", 1, 1, 0, nil))
+	wantError(t, ErrLimit, r.Hold("bob", "dog", 1, 1, 0, nil))
+	wantError(t, ErrPending, r.Hold("cem", "cat", 1, 1, 0, nil))
+	check(t, r)
+	r.Drop("bob", "cat")
+	must(t, r.Hold("cem", "cat", 1, 1, 0, nil))
+	check(t, r)
+	if r.Unclaim("dan", 1, "cat") || r.Unclaim("ann", 1, "dog") || r.Drop("dan", "cat") || r.Disconnect("dan", 1) {
+		t.Error("something that was not there was taken away")
+	}
+	check(t, r)
+}
+
+func TestOldestConnectionGivesWay(t *testing.T) {
+	r, shown := newRegistry(1), shows{}
+	for c := 1; c <= 3; c++ {
+		if _, evicted := r.Connect("ann", c, 3, nil); evicted {
+			t.Errorf("connection %d evicted another", c)
+		}
+	}
+	must(t, r.Claim("ann", 1, "cat", 0, shown.claimed))
+	must(t, r.Claim("ann", 2, "dog", 0, shown.claimed))
+	if _, evicted := r.Connect("ann", 3, 3, nil); evicted {
+		t.Error("connecting again evicted another")
+	}
+	if oldest, evicted := r.Connect("ann", 4, 3, nil); !evicted || oldest != 1 {
+		t.Errorf("evicted is %d, %v, want the oldest", oldest, evicted)
+	}
+	wantReceivers(t, r)
+	r.WithConnections("ann", func(conns []int) {
+		if !slices.Equal(conns, []int{2, 3, 4}) {
+			t.Errorf("connections are %v", conns)
+		}
+	})
+}
+
+func TestManySubscriptionsOfOneUser(t *testing.T) {
+	r := newRegistry(2)
+	r.Connect("ann", 1, 0, nil)
+	const n = 5 * listed
+	for i := range n {
+		must(t, r.Claim("ann", 1, fmt.Sprint(i), n, func(*tUpload, bool) {}))
+		u := r.lockUser("ann", false)
+		if isMap := u.subs.byID != nil; isMap != (i >= listed) || u.subs.len() != i+1 {
+			t.Errorf("%d subscriptions, kept as a map is %v", u.subs.len(), isMap)
+		}
+		r.unlockUser(u)
+		check(t, r)
+	}
+	for i := range n {
+		if !r.Unclaim("ann", 1, fmt.Sprint((i*7)%n)) {
+			t.Errorf("subscription %d was not found", (i*7)%n)
+		}
+		check(t, r)
+	}
+	must(t, r.Claim("ann", 1, "again", n, func(*tUpload, bool) {}))
+	must(t, r.Claim("ann", 1, "and again", n, func(*tUpload, bool) {}))
+	r.Disconnect("ann", 1)
+	empty(t, r)
+}
+
+func TestEachConnectionMayCallTheRegistry(t *testing.T) {
+	r := newRegistry(4)
+	for c := range 50 {
+		r.Connect(fmt.Sprint("user ", c/3), c+1, 0, nil)
+	}
+	r.EachConnection(func(user string, c int) {
+		if !r.Disconnect(user, c) {
+			t.Errorf("connection %d is not one of %s", c, user)
+		}
+	})
+	empty(t, r)
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	wantError(t, nil, err)
+}
+
+func wantError(t *testing.T, want, got error) {
+	t.Helper()
+	if !errors.Is(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}

@@ -1,0 +1,61 @@
+package shard
+
+import (
+	"runtime"
+	"testing"
+	"unsafe"
+)
+
+// state stands for what the manager keeps of an upload: one pointer.
+type state struct{ _ *int }
+
+// conn is a connection as the manager has it: an interface.
+type conn interface{ Send() }
+
+func TestShardFillsWholeCacheLines(t *testing.T) {
+	if size := unsafe.Sizeof(Shard[conn, state]{}); size == 0 || size%cacheLine != 0 {
+		t.Errorf("a shard has %d bytes, want a multiple of %d", size, cacheLine)
+	}
+}
+
+// TestObjectsStayWithinTheirBudget asserts the allocator's size classes: one byte more costs the next one.
+func TestObjectsStayWithinTheirBudget(t *testing.T) {
+	for _, object := range []struct {
+		name         string
+		size, atMost uintptr
+	}{
+		{"an upload with one receiver", unsafe.Sizeof(Upload[conn, state]{}), 96},
+		{"a receiver", unsafe.Sizeof(Receiver[conn, state]{}), 24},
+		{"a subscription with one member", unsafe.Sizeof(subscription[conn, state]{}), 64},
+		{"a further member", unsafe.Sizeof(member[conn, state]{}), 16},
+		{"a user", unsafe.Sizeof(user[conn, state]{}), 112},
+	} {
+		if object.size > object.atMost {
+			t.Errorf("%s has %d bytes, at most %d are planned", object.name, object.size, object.atMost)
+		}
+	}
+}
+
+func TestTheOnlyReceiverLiesInsideItsUpload(t *testing.T) {
+	r := newRegistry(1)
+	r.Connect("ann", 1, 0, nil)
+	if err := r.Claim("ann", 1, "cat", 0, func(*tUpload, bool) {}); err != nil {
+		t.Fatal(err)
+	}
+	r.WithKnown("cat", func(u *tUpload) {
+		if &u.receivers[0] != &u.one[0] || u.receivers[0].member != &u.receivers[0].member.sub.first {
+			t.Error("the receiver or its member has been allocated by itself")
+		}
+	})
+}
+
+func TestNumberOfShards(t *testing.T) {
+	for want, expected := range map[int]int{1: 1, 2: 2, 3: 4, 4: 4, 5: 8, 1000: 1024} {
+		if got := newRegistry(want).Shards(); got != expected {
+			t.Errorf("asked for %d shards there are %d, want %d", want, got, expected)
+		}
+	}
+	if got, cores := newRegistry(0).Shards(), runtime.GOMAXPROCS(0); got < 4*cores || got >= 8*cores || got&(got-1) != 0 {
+		t.Errorf("by default there are %d shards for %d cores", got, cores)
+	}
+}

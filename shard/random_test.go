@@ -1,0 +1,84 @@
+package shard
+
+import (
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// deeds are random operations on few users, connections and uploads, so that they meet all the time. pick
+// returns a number from 0 to below n.
+func deeds(r *registry, pick func(n int) int) map[string]func() {
+	const limit, pending = 9, 3
+	user := func() string { return "user " + strconv.Itoa(pick(5)) }
+	upload := func() string { return "upload " + strconv.Itoa(pick(12)) }
+	conn := func() int { return 1 + pick(4) }
+	return map[string]func(){
+		"Connect":    func() { r.Connect(user(), conn(), 3, func(*tUpload) {}) },
+		"Disconnect": func() { r.Disconnect(user(), conn()) },
+		"Claim":      func() { _ = r.Claim(user(), conn(), upload(), limit, func(*tUpload, bool) {}) },
+		"Unclaim":    func() { r.Unclaim(user(), conn(), upload()) },
+		"Hold":       func() { _ = r.Hold(user(), upload(), limit, pending, int64(pick(4)), func(*tUpload, int) {}) },
+		"Drop":       func() { r.Drop(user(), upload()) },
+		"Expire":     func() { r.ExpirePending(int64(pick(4))) },
+		"With":       func() { r.With(upload(), func(u *tUpload) { u.State = pick(2) }) },
+		"WithKnown":  func() { r.WithKnown(upload(), func(u *tUpload) { u.State = pick(2) }) },
+		"Look": func() {
+			r.SubscriberIDs(upload())
+			r.WithConnections(user(), func([]int) {})
+			r.EachConnection(func(string, int) {})
+			r.EachUpload(func(*tUpload) {})
+			r.Counts()
+		},
+	}
+}
+
+// empty takes everything out and fails if something is left.
+func empty(t tester, r *registry) {
+	t.Helper()
+	r.EachConnection(func(user string, c int) { r.Disconnect(user, c) })
+	r.ExpirePending(1 << 62)
+	r.EachUpload(func(u *tUpload) { u.State = 0 })
+	check(t, r)
+	if got := r.Counts(); got != (Counts{}) {
+		t.Fatalf("left over are %+v", got)
+	}
+}
+
+func TestRandomOperationsKeepTheRegistryConsistent(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		r := newRegistry(rapid.SampledFrom([]int{1, 4}).Draw(t, "shards"))
+		do := deeds(r, func(n int) int { return rapid.IntRange(0, n-1).Draw(t, "number") })
+		actions := map[string]func(*rapid.T){"": func(t *rapid.T) { check(t, r) }}
+		for name, deed := range do {
+			actions[name] = func(*rapid.T) { deed() }
+		}
+		t.Repeat(actions)
+		empty(t, r)
+	})
+}
+
+// TestInvariant3NothingIsLeft has many goroutines interleave everything that the registry can do.
+func TestInvariant3NothingIsLeft(t *testing.T) {
+	r := newRegistry(2)
+	for range 8 {
+		var work sync.WaitGroup
+		for range 8 {
+			work.Go(func() {
+				do := deeds(r, rand.IntN)
+				names := slices.Sorted(maps.Keys(do))
+				for range 250 {
+					do[names[rand.IntN(len(names))]]()
+				}
+			})
+		}
+		work.Wait()
+		check(t, r)
+	}
+	empty(t, r)
+}

@@ -1,0 +1,117 @@
+package shard
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+)
+
+// follow connects n users with a connection each and makes them follow one upload.
+func follow(t *testing.T, r *registry, n int) {
+	t.Helper()
+	for i := 1; i <= n; i++ {
+		user := fmt.Sprint("user ", i)
+		r.Connect(user, i, 0, nil)
+		if err := r.Claim(user, i, "cat", 0, func(*tUpload, bool) {}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// receivers returns how many times each connection stands among the receivers, and how many slots there are.
+func receivers(r *registry) (times map[int]int, slots, room int) {
+	times = map[int]int{}
+	r.WithKnown("cat", func(u *tUpload) {
+		for _, slot := range u.Receivers() {
+			times[slot.Conn]++
+		}
+		slots, room = len(u.receivers), cap(u.receivers)
+	})
+	return times, slots, room
+}
+
+func TestReceiversLeaveInAnyOrder(t *testing.T) {
+	const n = 2000
+	r := newRegistry(4)
+	follow(t, r, n)
+	left := map[int]bool{}
+	for i := range n {
+		left[i+1] = true
+	}
+	for step, i := range rand.Perm(n) {
+		r.Disconnect(fmt.Sprint("user ", i+1), i+1)
+		delete(left, i+1)
+		if step%200 > 0 {
+			continue
+		}
+		check(t, r)
+		times, slots, _ := receivers(r)
+		if slots != len(left) {
+			t.Fatalf("there are %d slots for %d connections", slots, len(left))
+		}
+		for c := range left {
+			if times[c] != 1 {
+				t.Fatalf("connection %d has %d slots", c, times[c])
+			}
+		}
+	}
+	if got := r.Counts(); got != (Counts{}) {
+		t.Errorf("left over are %+v", got)
+	}
+}
+
+func TestRoomOfReceiversShrinks(t *testing.T) {
+	const n, stay = 2000, 10
+	r := newRegistry(1)
+	follow(t, r, n)
+	_, _, before := receivers(r)
+	for i := n; i > stay; i-- {
+		r.Disconnect(fmt.Sprint("user ", i), i)
+	}
+	_, slots, room := receivers(r)
+	if before < n || slots != stay || room > 64 {
+		t.Errorf("%d receivers have room for %d; it was %d for %d", slots, room, before, n)
+	}
+	check(t, r)
+	follow(t, r, n)
+	check(t, r)
+}
+
+func TestUploadStaysForItsState(t *testing.T) {
+	r := newRegistry(1)
+	r.With("cat", func(u *tUpload) { u.State = 7 })
+	if !r.WithKnown("cat", func(u *tUpload) {
+		if u.State != 7 || u.ID() != "cat" || u.Subscribers() != 0 {
+			t.Errorf("the upload is %+v", u)
+		}
+		u.State = 0
+	}) {
+		t.Fatal("an upload with a state was forgotten")
+	}
+	if r.WithKnown("cat", func(*tUpload) {}) || r.Counts().Uploads != 0 {
+		t.Error("an upload without subscribers and state was kept")
+	}
+}
+
+func TestUploadIsMadeAndForgottenByWith(t *testing.T) {
+	r := New[int](Config[int]{Shards: 1}) // without Idle no state is worth keeping
+	r.With("cat", func(u *Upload[int, int]) { u.State = 7 })
+	if got := r.Counts(); got != (Counts{}) {
+		t.Errorf("left over are %+v", got)
+	}
+}
+
+func TestEachUploadVisitsAll(t *testing.T) {
+	r := newRegistry(4)
+	for i := range 100 {
+		r.With(fmt.Sprint(i), func(u *tUpload) { u.State = 1 })
+	}
+	seen := map[string]int{}
+	r.EachUpload(func(u *tUpload) {
+		seen[u.ID()]++
+		u.State = 0
+	})
+	if len(seen) != 100 || r.Counts().Uploads != 0 {
+		t.Errorf("visited %d of 100 uploads, %d are left", len(seen), r.Counts().Uploads)
+	}
+}
