@@ -9,11 +9,11 @@ type Frame = frame.Frame
 type Outcome uint8
 
 const (
-	// Queued: the message is in the connection's queue, or on its way.
+	// Queued means that the message is in the connection's queue, or on its way.
 	Queued Outcome = iota
-	// Conflated: the message is in the queue in the place of an older state of the same upload.
+	// Conflated means that the message is in the queue in the place of an older state of the same upload.
 	Conflated
-	// Dropped: the connection is closing, or could not hold the message and closes because of it.
+	// Dropped means that the connection is closing, or could not hold the message and closes because of it.
 	Dropped
 )
 

@@ -132,8 +132,8 @@ func (s *Server) Drain(ctx context.Context, spread time.Duration) error {
 	return s.manager.Drain(ctx, spread)
 }
 
-// Close drains without spreading, then ends the listeners of Serve and every goroutine of the server. It blocks until that is
-// done, which ctx bounds. The manager stays open. Calling it again is allowed.
+// Close drains without spreading, then ends the listeners of Serve and every goroutine of the server. It
+// blocks until that is done, which ctx bounds. The manager stays open. Calling it again is allowed.
 func (s *Server) Close(ctx context.Context) error {
 	err := s.Drain(ctx, 0)
 	s.cancel()

@@ -8,9 +8,9 @@ import (
 
 // counters count what happens at the edge.
 type counters struct {
-	open                            atomic.Int64
-	refused, unauthenticated        atomic.Uint64
-	received, ignored, failed, slow atomic.Uint64
+	open                      atomic.Int64
+	refused, unauthenticated  atomic.Uint64
+	received, ignored, failed atomic.Uint64
 }
 
 // Stats are the counts of a server and its manager. Taken while they work, each is right for some moment.

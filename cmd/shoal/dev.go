@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/shoal-go/shoal/manager"
@@ -24,7 +26,24 @@ func newDevHandler(secret []byte, api, page http.Handler) http.Handler {
 	tokens.Handle("GET /dev/token", devTokens(secret))
 	mux.Handle("/dev/token", tokens)
 	mux.Handle("/", page)
-	return mux
+	return localOnly(mux)
+}
+
+// localOnly refuses requests that name another host than this machine. A web page anywhere could have its own
+// name resolve to a loopback address, and would then be of the same origin as this server, which lets
+// everybody in.
+func localOnly(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := r.Host
+		if name, _, err := net.SplitHostPort(host); err == nil {
+			host = name
+		}
+		if !isLoopback(strings.ToLower(strings.Trim(host, "[]"))) {
+			http.Error(w, "a development server answers to localhost only", http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // devTokens answers GET /dev/token?user=U with a token for that user.

@@ -2,6 +2,8 @@ package main
 
 import (
 	"encoding/json"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -88,5 +90,23 @@ func TestDevKeepsExplicitKeysToItself(t *testing.T) {
 	}
 	if status, _ := call(t, "GET", s.url+"/v1/stats", "dev", ""); status != 401 {
 		t.Errorf("the key of development is answered with %d, want 401", status)
+	}
+}
+
+// A page elsewhere whose name is made to mean this machine must not get at what lets everybody in.
+func TestDevAnswersToLocalNamesOnly(t *testing.T) {
+	served := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
+	h := newDevHandler([]byte("dev"), served, served)
+	for host, status := range map[string]int{
+		"127.0.0.1:8080": 418, "localhost": 418, "LOCALHOST:1": 418, "[::1]:8080": 418, "[::1]": 418, "127.9.9.9": 418,
+		"rebound.example.com:8080": 403, "10.0.0.1": 403, "localhost.example.com": 403, "": 403,
+	} {
+		r := httptest.NewRequest(http.MethodGet, "/v1/stats", http.NoBody)
+		r.Host = host
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Code != status {
+			t.Errorf("Host %q is answered with %d, want %d", host, w.Code, status)
+		}
 	}
 }

@@ -13,11 +13,11 @@ import (
 type Outcome uint8
 
 const (
-	// Queued: the frame waits, or is on its way.
+	// Queued means that the frame waits, or is on its way.
 	Queued Outcome = iota
-	// Conflated: the frame waits in the place of an older state of the same upload.
+	// Conflated means that the frame waits in the place of an older state of the same upload.
 	Conflated
-	// Dropped: the outbox is closing, or could not hold the frame and closes because of it.
+	// Dropped means that the outbox is closing, or could not hold the frame and closes because of it.
 	Dropped
 )
 

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+type benchCommand struct {
+	URL       string   `name:"url" default:"http://127.0.0.1:8080" help:"Address of the server."`
+	APIKey    []string `name:"api-key" secret:"" sep:"none" placeholder:"KEY" help:"Key of the HTTP API. Of several, the first is used."`
+	JWTSecret string   `name:"jwt-secret" secret:"" placeholder:"SECRET" help:"Secret to sign the clients' tokens with: the server's."`
+	Dev       bool     `help:"Use the key and the secret of a development server."`
+
+	Connections int     `default:"100" min:"1" max:"1000000" help:"Clients, each a user of its own."`
+	Uploads     int     `default:"1" min:"1" max:"1000000" help:"Uploads that the clients are spread over: 1 is a fan-out, as many as connections is unicast."`
+	Stalled     float64 `default:"0" min:"0" max:"1" help:"Share of the clients that follow and then do not read at all."`
+	Ramp        float64 `default:"0" min:"0" max:"1000000" help:"Clients that begin to connect in a second; 0: as fast as they can."`
+	Pollers     int     `default:"1" min:"1" max:"64" help:"Goroutines that read for the clients."`
+
+	Rate       float64       `default:"10" min:"0.01" max:"1000000" help:"Messages published in a second, in all, planned ahead."`
+	Burst      int           `default:"1" min:"1" max:"100000" help:"Messages that are published back to back, to one upload, at the same rate in all."`
+	Payload    size          `default:"256" min:"64" max:"1MiB" help:"Bytes of a message."`
+	Publishers int           `default:"2" min:"1" max:"64" help:"Requests that publish at a time. The messages of an upload go through one of them, in order."`
+	Duration   time.Duration `default:"10s" min:"1ms" max:"24h" help:"Time over which messages are planned."`
+	Messages   int           `default:"0" min:"0" max:"1000000000" help:"Messages to publish at most; 0: as many as the rate and the duration make."`
+
+	JSON   bool   `name:"json" help:"Print the result as JSON."`
+	Report string `placeholder:"FILE.html|FILE.svg" help:"Draw the percentiles of latency into this file."`
+}
+
+func (c *benchCommand) check(s *settings) {
+	// It publishes and signs tokens as the commands of these names do.
+	publish := publishCommand{UploadID: "bench", URL: c.URL, APIKey: c.APIKey, Dev: c.Dev}
+	publish.check(s)
+	c.APIKey = publish.APIKey
+	token := tokenCommand{UserID: "bench", JWTSecret: c.JWTSecret, Dev: c.Dev}
+	token.check(s)
+	c.JWTSecret = token.JWTSecret
+	if c.Uploads > c.Connections {
+		s.complain("uploads", fmt.Sprint(c.Uploads), fmt.Sprintf("at most --connections, which is %d", c.Connections))
+	}
+	if c.stalled() == c.Connections {
+		s.complain("stalled", fmt.Sprint(c.Stalled), "less: no client would be left that reads")
+	}
+	switch filepath.Ext(c.Report) {
+	case "", ".svg", ".html":
+	default:
+		s.complain("report", c.Report, "a name that ends in .html or .svg")
+	}
+	if c.Report != "" && filepath.Ext(c.Report) == "" {
+		s.complain("report", c.Report, "a name that ends in .html or .svg")
+	}
+}
+
+// stalled is how many of the clients do not read.
+func (c *benchCommand) stalled() int { return int(c.Stalled * float64(c.Connections)) }
+
+// messages is how many messages are planned.
+func (c *benchCommand) messages() int {
+	n := int(math.Ceil(c.Rate * c.Duration.Seconds()))
+	if c.Messages > 0 {
+		n = min(n, c.Messages)
+	}
+	return n
+}
+
+// Run measures, and prints what came out. An interrupt ends the measurement early, in order; a second one is
+// the system's again.
+func (c *benchCommand) Run(ctx context.Context, io streams) error {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	defer context.AfterFunc(ctx, stop)()
+	report, err := openReport(c.Report)
+	if err != nil {
+		return err
+	}
+	defer report.close()
+	r, failed := newBench(c, newLive(io.err)).run(ctx)
+	if r == nil {
+		return failed
+	}
+	print := r.table
+	if c.JSON {
+		print = r.json
+	}
+	return errors.Join(failed, printLine(io.out, print()), report.write(r))
+}

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"bytes"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/shoal-go/shoal/internal/load"
+	"github.com/shoal-go/shoal/server"
+)
+
+// benchTokenSpare is how long a client's token outlasts the time that is planned.
+const benchTokenSpare = 24 * time.Hour
+
+// fleetOptions are the clients of a run.
+func (b *bench) fleetOptions(onReady func(int)) (load.Options, error) {
+	u, err := url.Parse(b.flags.URL)
+	if err != nil {
+		return load.Options{}, fmt.Errorf("--url cannot be parsed: %w", err)
+	}
+	o := load.Options{
+		Connections: b.flags.Connections,
+		Pollers:     b.flags.Pollers,
+		DialRate:    b.flags.Ramp,
+		Stalled:     b.flags.stalled(),
+		Dialect:     b.dialect(strings.TrimSuffix(u.EscapedPath(), "/") + "/ws/uploads"),
+		Sent:        benchSentAt,
+		OnReady:     onReady,
+	}
+	port := "80"
+	if u.Scheme == "https" {
+		port = "443"
+		o.TLS = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: u.Hostname(), NextProtos: []string{"http/1.1"}}
+	}
+	if u.Port() != "" {
+		port = u.Port()
+	}
+	o.Addr = net.JoinHostPort(u.Hostname(), port)
+	return o, nil
+}
+
+// dialect is that of clients of the protocol that authenticate and follow one upload each.
+func (b *bench) dialect(path string) load.Dialect {
+	return load.Dialect{
+		Path:        path,
+		Subprotocol: "shoal.v1", // which acknowledges a subscription
+		Hello:       b.hello,
+		Ready:       func(payload []byte) bool { return hasAction(payload, "subscribed") },
+		Refused:     refusedBy,
+		Data:        isBenchMessage,
+		Pong: func(payload []byte) []byte {
+			if !hasAction(payload, "ping") {
+				return nil
+			}
+			return []byte(`{"action":"pong"}`)
+		},
+	}
+}
+
+// hello is what client i says: the ids are ours and need no escaping. A token that cannot be signed is
+// refused by the server.
+func (b *bench) hello(i int) [][]byte {
+	upload := b.uploadID(i % b.flags.Uploads)
+	token, _ := server.SignHS256([]byte(b.flags.JWTSecret), server.Identity{
+		UserID:  fmt.Sprintf("bench-%s-%d", b.id, i),
+		Expires: time.Now().Add(b.flags.Duration + benchTokenSpare),
+		Uploads: []string{upload},
+	})
+	return [][]byte{
+		fmt.Appendf(nil, `{"type":"auth","token":"%s"}`, token),
+		fmt.Appendf(nil, `{"action":"subscribe_upload","upload_id":"%s"}`, upload),
+	}
+}
+
+// uploadID is the id of an upload of this run. No other run has it, so no other run's messages come.
+func (b *bench) uploadID(upload int) string { return fmt.Sprintf("bench-%s-%d", b.id, upload) }
+
+func hasAction(payload []byte, action string) bool {
+	rest, ok := bytes.CutPrefix(payload, []byte(`{"action":"`))
+	return ok && len(rest) > len(action) && string(rest[:len(action)]) == action && rest[len(action)] == '"'
+}
+
+// refusedBy returns what the server has against a client.
+func refusedBy(payload []byte) string {
+	hint := ""
+	switch {
+	case hasAction(payload, "auth_error"):
+		hint = "; check --jwt-secret"
+	case hasAction(payload, "error"):
+	default:
+		return ""
+	}
+	var refusal struct {
+		Message string `json:"message"`
+	}
+	if json.Unmarshal(payload, &refusal) != nil || refusal.Message == "" {
+		refusal.Message = "no reason given"
+	}
+	return refusal.Message + hint
+}

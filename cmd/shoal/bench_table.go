@@ -1,0 +1,125 @@
+package main
+
+import (
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// benchRow is a line of the result as a person reads it.
+type benchRow struct{ name, text string }
+
+// rows are the result, line by line.
+func (r *benchResult) rows() []benchRow {
+	m, c := &r.Messages, &r.Connections
+	return []benchRow{
+		{"load", r.Load.String()},
+		{"connections", fmt.Sprintf("%s of %s ready, %s ended", grouped(int64(c.Ready)), grouped(int64(r.Load.Connections)),
+			grouped(int64(c.Ended)))},
+		{"connect", fmt.Sprintf("p50 %s, p99 %s", short(c.Connect.P50), short(c.Connect.P99))},
+		{"published", fmt.Sprintf("%s of %s", grouped(m.Published), grouped(int64(m.Planned)))},
+		{"delivered", fmt.Sprintf("%s of %s, %s lost", grouped(m.Delivered), grouped(m.Expected), grouped(m.Lost))},
+		{"throughput", fmt.Sprintf("%s messages/s over %.2f s", grouped(int64(m.PerSecond)), m.Seconds)},
+		{"latency", fmt.Sprintf("p50 %s, p90 %s, p99 %s, p99.9 %s, max %s", short(m.Latency.P50), short(m.Latency.P90),
+			short(m.Latency.P99), short(m.Latency.P999), short(m.Latency.Max))},
+		{"generator", fmt.Sprintf("%.0f %% of a core, pollers: %d", 100*r.Generator.Cores, r.Load.Pollers)},
+		{"server", r.serverText()},
+	}
+}
+
+// table is the result as text.
+func (r *benchResult) table() string {
+	var b strings.Builder
+	for _, row := range r.rows() {
+		fmt.Fprintf(&b, "%-12s %s\n", row.name, row.text)
+	}
+	for _, note := range r.notes() {
+		fmt.Fprintf(&b, "note: %s\n", note)
+	}
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+// notes are what must be known to read the numbers rightly.
+func (r *benchResult) notes() []string {
+	var notes []string
+	if r.Interrupted {
+		notes = append(notes, "the run was interrupted: the numbers are those up to then")
+	}
+	if r.Generator.Bound {
+		notes = append(notes, fmt.Sprintf("the generator used more than %.0f %% of a core for each poller: the numbers may be "+
+			"its own limit and not the server's; give it more --pollers, or another machine", 100*busyShare))
+	}
+	if r.Messages.Published < int64(r.Messages.Planned) && !r.Interrupted {
+		notes = append(notes, "not all that was planned could be published in time: the rate is more than the server takes "+
+			"from these publishers")
+	}
+	return notes
+}
+
+// String tells in words what was asked for.
+func (l benchLoad) String() string {
+	return fmt.Sprintf("connections: %s, uploads: %s, stalled: %s; %s messages/s in bursts of %d, %s B each",
+		grouped(int64(l.Connections)), grouped(int64(l.Uploads)), grouped(int64(l.Stalled)),
+		strconv.FormatFloat(l.Rate, 'f', -1, 64), l.Burst, grouped(int64(l.PayloadBytes)))
+}
+
+// serverText tells what the server has counted meanwhile, everybody's messages included.
+func (r *benchResult) serverText() string {
+	var parts []string
+	for _, name := range []string{"sent", "writes", "conflated", "dropped", "slow_consumers"} {
+		after, ok := r.Server.After[name]
+		if ok {
+			parts = append(parts, fmt.Sprintf("%s %s", strings.ReplaceAll(name, "_", " "), grouped(after-r.Server.Before[name])))
+		}
+	}
+	if len(parts) == 0 {
+		return "no counts"
+	}
+	return strings.Join(parts, ", ")
+}
+
+// short writes nanoseconds with three digits that count.
+func short(nanoseconds int64) string {
+	value, unit := float64(nanoseconds), "ns"
+	for _, larger := range []struct {
+		unit string
+		size time.Duration
+	}{{"µs", time.Microsecond}, {"ms", time.Millisecond}, {"s", time.Second}} {
+		if nanoseconds >= int64(larger.size) {
+			value, unit = float64(nanoseconds)/float64(larger.size), larger.unit
+		}
+	}
+	digits := 0
+	switch {
+	case unit == "ns":
+	case value < 10:
+		digits = 2
+	case value < 100:
+		digits = 1
+	}
+	return strconv.FormatFloat(value, 'f', digits, 64) + " " + unit
+}
+
+// grouped writes a number with a comma before each three digits.
+func grouped(n int64) string {
+	digits := strconv.FormatInt(n, 10)
+	sign := ""
+	if n < 0 {
+		sign, digits = "-", digits[1:]
+	}
+	for i := len(digits) - 3; i > 0; i -= 3 {
+		digits = digits[:i] + "," + digits[i:]
+	}
+	return sign + digits
+}
+
+// redacted is a URL without its password.
+func redacted(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	return u.Redacted()
+}

@@ -1,0 +1,14 @@
+package load
+
+import "context"
+
+func newEngine(ctx context.Context, f *Fleet) (engine, error) {
+	if f.opt.TLS != nil {
+		return newGoroutines(f), nil
+	}
+	addr, err := resolve(ctx, f.opt.Addr)
+	if err != nil {
+		return nil, err
+	}
+	return newPollers(f, addr)
+}
