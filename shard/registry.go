@@ -3,6 +3,7 @@ package shard
 import (
 	"math/rand/v2"
 	"runtime"
+	"sync"
 	"sync/atomic"
 
 	"github.com/puzpuzpuz/xsync/v3"
@@ -35,6 +36,8 @@ type Registry[C comparable, S any] struct {
 	pending *xsync.MapOf[key, *user[C, S]]
 	// waiting counts pending, including those about to be added, so that a bound on it is never exceeded.
 	waiting atomic.Int64
+	// ended holds subscriptions that have ended, to be used again.
+	ended sync.Pool
 }
 
 // cacheLine is what processors of today fetch at once: two lines of 64 bytes.

@@ -152,7 +152,7 @@ func (r *Registry[C, S]) subscription(u *user[C, S], uploadID string, limit int)
 	if limit > 0 && u.subs.len() >= limit {
 		return nil, ErrLimit
 	}
-	s := newSubscription(u, r.lockUpload(r.key(uploadID)))
+	s := r.newSubscription(u, r.lockUpload(r.key(uploadID)))
 	if len(u.conns) == 0 {
 		s.wait()
 	}

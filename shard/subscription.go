@@ -29,8 +29,13 @@ type subscription[C comparable, S any] struct {
 	held bool
 }
 
-func newSubscription[C comparable, S any](u *user[C, S], up *Upload[C, S]) *subscription[C, S] {
-	s := &subscription[C, S]{user: u, upload: up}
+// newSubscription returns a subscription without members, perhaps one that ended before.
+func (r *Registry[C, S]) newSubscription(u *user[C, S], up *Upload[C, S]) *subscription[C, S] {
+	s, _ := r.ended.Get().(*subscription[C, S])
+	if s == nil {
+		s = new(subscription[C, S])
+	}
+	s.user, s.upload = u, up
 	s.first = member[C, S]{sub: s, slot: none}
 	return s
 }
@@ -122,7 +127,8 @@ func (m *member[C, S]) show() bool {
 // wanted reports whether anything still claims the subscription.
 func (s *subscription[C, S]) wanted() bool { return s.held || s.claims > 0 }
 
-// dissolve takes all members out of the upload.
+// dissolve takes all members out of the upload and leaves the subscription empty. Nothing refers to it or to
+// its members any more, except the user.
 func (s *subscription[C, S]) dissolve() {
 	if s.first.slot != none {
 		s.upload.remove(&s.first)
@@ -130,8 +136,8 @@ func (s *subscription[C, S]) dissolve() {
 	for _, m := range s.more {
 		s.upload.remove(m)
 	}
-	s.more = nil
 	s.upload.users--
+	*s = subscription[C, S]{}
 }
 
 // subscriptionSet finds a user's subscriptions by upload. Nearly every user follows a few uploads, so it is

@@ -43,18 +43,13 @@ func (r *Registry[C, S]) With(uploadID string, fn func(*Upload[C, S])) {
 
 // WithKnown calls fn with the upload if it is known, and reports whether it is.
 func (r *Registry[C, S]) WithKnown(uploadID string, fn func(*Upload[C, S])) bool {
-	k := r.key(uploadID)
-	for {
-		u, ok := r.shard(k).uploads.Load(k)
-		if !ok {
-			return false
-		}
-		if u.lockAlive() {
-			defer r.unlockUpload(u)
-			fn(u)
-			return true
-		}
+	u := r.lockKnown(r.key(uploadID))
+	if u == nil {
+		return false
 	}
+	defer r.unlockUpload(u)
+	fn(u)
+	return true
 }
 
 // EachUpload calls fn with every upload in turn. Uploads that come or go meanwhile may be left out.
@@ -85,6 +80,20 @@ func (r *Registry[C, S]) SubscriberIDs(uploadID string) []string {
 		}
 	})
 	return ids
+}
+
+// lockKnown returns the upload with its lock held, or nil if it is not known.
+func (r *Registry[C, S]) lockKnown(k key) *Upload[C, S] {
+	uploads := r.shard(k).uploads
+	for {
+		u, ok := uploads.Load(k)
+		if !ok {
+			return nil
+		}
+		if u.lockAlive() {
+			return u
+		}
+	}
 }
 
 // lockUpload returns the upload, made if need be, with its lock held.

@@ -118,15 +118,18 @@ func (r *Registry[C, S]) detach(u *user[C, S], c C) {
 	})
 }
 
-// release ends a subscription if nothing claims it any more, or if end says so, and gives the lock of
-// its upload back.
+// release ends a subscription if nothing claims it any more, or if end says so, and gives the lock of its
+// upload back.
 func (r *Registry[C, S]) release(s *subscription[C, S], end bool) {
+	up := s.upload
 	if end || !s.wanted() {
+		u := s.user
+		u.subs.remove(s)
+		r.shard(u.key).subscriptions.Add(-1)
 		s.dissolve()
-		s.user.subs.remove(s)
-		r.shard(s.user.key).subscriptions.Add(-1)
+		r.ended.Put(s)
 	}
-	r.unlockUpload(s.upload)
+	r.unlockUpload(up)
 }
 
 // WithConnections calls fn with the user's connections, oldest first, if the user is known.

@@ -4,7 +4,10 @@
 // A Log is not safe for concurrent use: whoever owns the upload's lock owns its log.
 package history
 
-import "time"
+import (
+	"sort"
+	"time"
+)
 
 // Limits bound one log. Each must be positive.
 type Limits struct {
@@ -90,19 +93,16 @@ func (l *Log[M]) Since(epoch string, offset uint64) ([]Entry[M], bool) {
 	if epoch != l.epoch || offset > l.offset || offset < l.floor {
 		return nil, false
 	}
-	var out []Entry[M]
-	for i := range l.n {
-		if e := l.ring[l.index(i)]; e.Offset > offset {
-			out = append(out, e)
-		}
-	}
-	return out, true
+	return l.from(sort.Search(l.n, func(i int) bool { return l.ring[l.index(i)].Offset > offset })), true
 }
 
 // All returns every message held, oldest first.
-func (l *Log[M]) All() []Entry[M] {
-	out := make([]Entry[M], 0, l.n)
-	for i := range l.n {
+func (l *Log[M]) All() []Entry[M] { return l.from(0) }
+
+// from returns the held messages without the first i.
+func (l *Log[M]) from(i int) []Entry[M] {
+	out := make([]Entry[M], 0, l.n-i)
+	for ; i < l.n; i++ {
 		out = append(out, l.ring[l.index(i)])
 	}
 	return out
