@@ -82,3 +82,30 @@ func TestInvariant3NothingIsLeft(t *testing.T) {
 	}
 	empty(t, r)
 }
+
+// TestInvariant3WhoEntersIsThere has users come to one upload, and leave it, so quickly that it is forgotten and
+// made again all the time. Who has entered must be found there: not in one that was forgotten meanwhile.
+func TestInvariant3WhoEntersIsThere(t *testing.T) {
+	r := newRegistry(1)
+	var work sync.WaitGroup
+	for c := 1; c <= 4; c++ {
+		user := "user " + strconv.Itoa(c/2) // of two users one has two connections
+		work.Go(func() {
+			for range 2000 {
+				r.Connect(user, c, 0, func(*tUpload) {})
+				must(t, r.Claim(user, c, "cat", 0, func(*tUpload, bool) {}))
+				found := false
+				r.WithKnown("cat", func(u *tUpload) {
+					found = slices.ContainsFunc(u.Receivers(), func(slot Receiver[int, int]) bool { return slot.Conn == c })
+				})
+				if !found {
+					t.Errorf("connection %d is not there", c)
+					return
+				}
+				r.Disconnect(user, c)
+			}
+		})
+	}
+	work.Wait()
+	empty(t, r)
+}

@@ -42,23 +42,14 @@ func (r *Registry[C, S]) Claim(
 
 // Unclaim takes back a connection's claim and reports whether there was one. The subscription ends with its
 // last claim.
-func (r *Registry[C, S]) Unclaim(userID string, c C, uploadID string) bool {
-	u := r.lockUser(userID, false)
-	if u == nil {
-		return false
-	}
-	defer r.unlockUser(u)
-	s := u.subs.find(uploadID)
-	if s == nil {
-		return false
-	}
-	s.upload.mu.Lock()
-	m := s.member(c)
-	claimed := m != nil && m.claimed
-	if claimed {
-		s.unclaim(m)
-	}
-	r.release(s, false)
+func (r *Registry[C, S]) Unclaim(userID string, c C, uploadID string) (claimed bool) {
+	r.withSubscription(userID, uploadID, func(_ *user[C, S], s *subscription[C, S]) {
+		if m := s.member(c); m != nil && m.claimed {
+			s.unclaim(m)
+			claimed = true
+		}
+		r.release(s, false)
+	})
 	return claimed
 }
 
@@ -100,6 +91,19 @@ func (r *Registry[C, S]) Hold(
 
 // Drop ends a user's subscription to an upload whoever claims it, and reports whether there was one.
 func (r *Registry[C, S]) Drop(userID, uploadID string) bool {
+	return r.withSubscription(userID, uploadID, func(u *user[C, S], s *subscription[C, S]) {
+		r.release(s, true)
+		if len(u.conns) == 0 && u.subs.len() == 0 {
+			r.stopWaiting(u)
+		}
+	})
+}
+
+// withSubscription calls fn with a user's subscription, and the user, if there is one, and reports whether
+// there is. fn has both locks and must release the subscription.
+func (r *Registry[C, S]) withSubscription(
+	userID, uploadID string, fn func(*user[C, S], *subscription[C, S]),
+) bool {
 	u := r.lockUser(userID, false)
 	if u == nil {
 		return false
@@ -110,10 +114,7 @@ func (r *Registry[C, S]) Drop(userID, uploadID string) bool {
 		return false
 	}
 	s.upload.mu.Lock()
-	r.release(s, true)
-	if len(u.conns) == 0 && u.subs.len() == 0 {
-		r.stopWaiting(u)
-	}
+	fn(u, s)
 	return true
 }
 

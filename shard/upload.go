@@ -82,29 +82,22 @@ func (r *Registry[C, S]) SubscriberIDs(uploadID string) []string {
 	return ids
 }
 
+// lockUpload returns the upload, made if need be, with its lock held.
+func (r *Registry[C, S]) lockUpload(k key) *Upload[C, S] {
+	for {
+		if u := r.lockKnown(k); u != nil {
+			return u
+		}
+		r.shard(k).uploads.LoadOrCompute(k, func() *Upload[C, S] { return &Upload[C, S]{key: k} })
+	}
+}
+
 // lockKnown returns the upload with its lock held, or nil if it is not known.
 func (r *Registry[C, S]) lockKnown(k key) *Upload[C, S] {
 	uploads := r.shard(k).uploads
 	for {
 		u, ok := uploads.Load(k)
-		if !ok {
-			return nil
-		}
-		if u.lockAlive() {
-			return u
-		}
-	}
-}
-
-// lockUpload returns the upload, made if need be, with its lock held.
-func (r *Registry[C, S]) lockUpload(k key) *Upload[C, S] {
-	uploads := r.shard(k).uploads
-	for {
-		u, ok := uploads.Load(k)
-		if !ok {
-			u, _ = uploads.LoadOrCompute(k, func() *Upload[C, S] { return &Upload[C, S]{key: k} })
-		}
-		if u.lockAlive() {
+		if !ok || u.lockAlive() {
 			return u
 		}
 	}
