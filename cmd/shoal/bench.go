@@ -12,6 +12,9 @@ import (
 	"time"
 )
 
+// benchCommand measures a running server.
+//
+//nolint:lll // a field's tags are one line
 type benchCommand struct {
 	URL       string   `name:"url" default:"http://127.0.0.1:8080" help:"Address of the server."`
 	APIKey    []string `name:"api-key" secret:"" sep:"none" placeholder:"KEY" help:"Key of the HTTP API. Of several, the first is used."`
@@ -49,22 +52,18 @@ func (c *benchCommand) check(s *settings) {
 	if c.stalled() == c.Connections {
 		s.complain("stalled", fmt.Sprint(c.Stalled), "less: no client would be left that reads")
 	}
-	switch filepath.Ext(c.Report) {
-	case "", ".svg", ".html":
-	default:
-		s.complain("report", c.Report, "a name that ends in .html or .svg")
-	}
-	if c.Report != "" && filepath.Ext(c.Report) == "" {
+	if form := filepath.Ext(c.Report); c.Report != "" && form != ".svg" && form != ".html" {
 		s.complain("report", c.Report, "a name that ends in .html or .svg")
 	}
 }
 
 // stalled is how many of the clients do not read.
-func (c *benchCommand) stalled() int { return int(c.Stalled * float64(c.Connections)) }
+func (c *benchCommand) stalled() int { return int(math.Round(c.Stalled * float64(c.Connections))) }
 
-// messages is how many messages are planned.
+// messages is how many messages are planned: those whose time is before the end.
 func (c *benchCommand) messages() int {
-	n := int(math.Ceil(c.Rate * c.Duration.Seconds()))
+	const rounding = 1e-9
+	n := max(int(math.Ceil(c.Rate*c.Duration.Seconds()-rounding)), 1)
 	if c.Messages > 0 {
 		n = min(n, c.Messages)
 	}
@@ -86,9 +85,9 @@ func (c *benchCommand) Run(ctx context.Context, io streams) error {
 	if r == nil {
 		return failed
 	}
-	print := r.table
+	text := r.table
 	if c.JSON {
-		print = r.json
+		text = r.json
 	}
-	return errors.Join(failed, printLine(io.out, print()), report.write(r))
+	return errors.Join(failed, printLine(io.out, text()), report.write(r))
 }

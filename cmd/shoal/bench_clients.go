@@ -18,7 +18,7 @@ import (
 const benchTokenSpare = 24 * time.Hour
 
 // fleetOptions are the clients of a run.
-func (b *bench) fleetOptions(onReady func(int)) (load.Options, error) {
+func (b *bench) fleetOptions(onReady func()) (load.Options, error) {
 	u, err := url.Parse(b.flags.URL)
 	if err != nil {
 		return load.Options{}, fmt.Errorf("--url cannot be parsed: %w", err)

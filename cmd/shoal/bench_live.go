@@ -37,8 +37,8 @@ func newLive(out io.Writer) *live {
 	return &live{out, ok && term.IsTerminal(int(file.Fd()))}
 }
 
-// show shows quantities until the function that it returns is called, which shows them for the last time and waits for
-// that.
+// show shows quantities until the function that it returns is called, which shows them for the last time and
+// waits for that.
 func (l *live) show(all ...quantity) (done func()) {
 	interval, update, end := lineInterval, func() { l.print(all) }, func() { l.print(all) }
 	if l.terminal {

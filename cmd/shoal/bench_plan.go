@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -37,14 +38,12 @@ var (
 )
 
 // appendBenchMessage appends a message of so many bytes, or of more if it does not fit.
-func appendBenchMessage(dst []byte, sent time.Time, bytes int) []byte {
+func appendBenchMessage(dst []byte, sent time.Time, size int) []byte {
 	begin := len(dst)
 	dst = append(append(dst, benchAction...), benchSent...)
 	dst = strconv.AppendInt(dst, sent.UnixNano(), 10)
 	dst = append(dst, benchPad...)
-	for len(dst)-begin < bytes-len(benchEnd) {
-		dst = append(dst, 'x')
-	}
+	dst = append(dst, strings.Repeat("x", max(begin+size-len(benchEnd)-len(dst), 0))...)
 	return append(dst, benchEnd...)
 }
 

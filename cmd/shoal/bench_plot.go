@@ -22,18 +22,29 @@ const minPower = 3
 // powerNames are the powers of ten from there to beyond the longest time that is measured.
 var powerNames = [...]string{"1 µs", "10 µs", "100 µs", "1 ms", "10 ms", "100 ms", "1 s", "10 s", "100 s", "1000 s"}
 
-// latencyPlot draws times over their percentiles as an SVG that needs nothing else. Both axes are logarithmic: to the
-// right each step is ten times rarer, so that the worst is seen as well as the usual.
+// plotHead begins the picture, with colours for light and dark.
+const plotHead = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" role="img"
+ font-family="system-ui, sans-serif" font-size="13">
+<title>Latency by percentile</title>
+<desc>%s</desc>
+<style>
+svg { background: #fff } text { fill: #222 } .grid { stroke: #ddd }
+.curve { stroke: #0a6cc2; fill: none; stroke-width: 2.5 }
+@media (prefers-color-scheme: dark) {
+svg { background: #14181d } text { fill: #dde3ea } .grid { stroke: #333b45 } .curve { stroke: #58b0ff }
+}
+</style>
+`
+
+// latencyPlot draws times over their percentiles as an SVG that needs nothing else. Both axes are logarithmic:
+// to the right each step is ten times rarer, so that the worst is seen as well as the usual.
 func latencyPlot(times *hdrhistogram.Histogram, caption string) string {
 	p := &plot{times: times, nines: 1}
 	for math.Pow(10, p.nines) < float64(times.TotalCount()) && p.nines < 6 {
 		p.nines++
 	}
 	p.low, p.high = decades(float64(times.Min()), float64(times.Max()))
-	fmt.Fprintf(&p.b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" role="img" font-family="system-ui, sans-serif" font-size="13">`+
-		"\n<title>Latency by percentile</title>\n<desc>%s</desc>\n", plotWidth, plotHeight, html.EscapeString(caption))
-	p.b.WriteString("<style>svg{background:#fff}text{fill:#222}.grid{stroke:#ddd}.curve{stroke:#0a6cc2;fill:none;stroke-width:2.5}" +
-		"@media(prefers-color-scheme:dark){svg{background:#14181d}text{fill:#dde3ea}.grid{stroke:#333b45}.curve{stroke:#58b0ff}}</style>\n")
+	fmt.Fprintf(&p.b, plotHead, plotWidth, plotHeight, html.EscapeString(caption))
 	p.text(plotLeft, 26, "start", "17", "Latency by percentile")
 	p.text(plotLeft, 46, "start", "12", caption)
 	p.xAxis()
@@ -43,8 +54,8 @@ func latencyPlot(times *hdrhistogram.Histogram, caption string) string {
 	return p.b.String()
 }
 
-// plot is a drawing that is being made. The axes go from the median's side, percentile 0, to so many nines, and from low
-// to high in powers of ten of nanoseconds.
+// plot is a drawing that is being made. The axes go from percentile 0 to so many nines, and from low to high in
+// powers of ten of nanoseconds.
 type plot struct {
 	b         strings.Builder
 	times     *hdrhistogram.Histogram
@@ -107,5 +118,6 @@ func (p *plot) curve() {
 }
 
 func (p *plot) text(x, y float64, anchor, size, text string) {
-	fmt.Fprintf(&p.b, `<text x="%.1f" y="%.1f" text-anchor="%s" font-size="%s">%s</text>`+"\n", x, y, anchor, size, html.EscapeString(text))
+	fmt.Fprintf(&p.b, `<text x="%.1f" y="%.1f" text-anchor="%s" font-size="%s">%s</text>`+"\n",
+		x, y, anchor, size, html.EscapeString(text))
 }

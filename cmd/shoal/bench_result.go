@@ -15,7 +15,7 @@ import (
 // busyShare is the share of a core for each poller from which on the generator may be what is measured.
 const busyShare = 0.8
 
-// benchResult is what a run has found. Times are in nanoseconds.
+// benchResult is what a run has found, in the form of --json. Times are in nanoseconds.
 type benchResult struct {
 	Version  string    `json:"version"`
 	Go       string    `json:"go"`
@@ -113,7 +113,7 @@ func newConnectionResult(c *benchCommand, f *load.Fleet) connectionResult {
 }
 
 func newMessageResult(p *plan, published, expected int64, f *load.Fleet, last time.Time) messageResult {
-	delivered := int64(f.Counts().Messages)
+	delivered := received(f)
 	m := messageResult{
 		Planned: p.messages, Published: published, Expected: expected, Delivered: delivered, Lost: expected - delivered,
 		times: f.Latency(),

@@ -58,7 +58,7 @@ func (b *bench) run(ctx context.Context) (*benchResult, error) {
 
 func (b *bench) open(ctx context.Context) (*load.Fleet, error) {
 	var ready atomic.Int64
-	o, err := b.fleetOptions(func(int) { ready.Add(1) })
+	o, err := b.fleetOptions(func() { ready.Add(1) })
 	if err != nil {
 		return nil, err
 	}
@@ -76,11 +76,11 @@ func (b *bench) measure(ctx context.Context, fleet *load.Fleet, r *benchResult) 
 	published := newPublishing(b, p)
 	done := b.live.show(
 		quantity{"published", int64(p.messages), published.total.Load},
-		quantity{"delivered", b.expected(p), func() int64 { return int64(fleet.Counts().Messages) }},
+		quantity{"delivered", b.expected(p), func() int64 { return received(fleet) }},
 	)
 	err := published.run(ctx)
 	expected := published.expected()
-	last := settle(context.WithoutCancel(ctx), fleet, uint64(expected))
+	last := settle(context.WithoutCancel(ctx), fleet, expected)
 	done()
 	user, system := load.ProcessCPU()
 	r.Messages = newMessageResult(p, published.total.Load(), expected, fleet, last)
@@ -90,18 +90,23 @@ func (b *bench) measure(ctx context.Context, fleet *load.Fleet, r *benchResult) 
 }
 
 // settle waits until so many messages have come, or nothing comes any more, and returns when the last came.
-func settle(ctx context.Context, fleet *load.Fleet, expected uint64) time.Time {
+func settle(ctx context.Context, fleet *load.Fleet, expected int64) time.Time {
 	ctx, cancel := context.WithTimeout(ctx, benchSettle)
 	defer cancel()
 	for {
-		seen := fleet.Counts().Messages
+		seen := received(fleet)
 		quiet, cancel := context.WithTimeout(ctx, benchQuiet)
-		last, err := fleet.WaitMessages(quiet, expected)
+		last, err := fleet.WaitMessages(quiet, uint64(expected)) //nolint:gosec // a number of messages
 		cancel()
-		if err == nil || ctx.Err() != nil || fleet.Counts().Messages == seen {
+		if err == nil || ctx.Err() != nil || received(fleet) == seen {
 			return last
 		}
 	}
+}
+
+// received is how many messages the clients have received.
+func received(f *load.Fleet) int64 {
+	return int64(f.Counts().Messages) //nolint:gosec // nobody lives to see more
 }
 
 // readers is how many clients that read follow an upload.

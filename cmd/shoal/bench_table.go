@@ -14,10 +14,15 @@ type benchRow struct{ name, text string }
 // rows are the result, line by line.
 func (r *benchResult) rows() []benchRow {
 	m, c := &r.Messages, &r.Connections
-	return []benchRow{
+	rows := []benchRow{
 		{"load", r.Load.String()},
 		{"connections", fmt.Sprintf("%s of %s ready, %s ended", grouped(int64(c.Ready)), grouped(int64(r.Load.Connections)),
 			grouped(int64(c.Ended)))},
+	}
+	if m.times == nil {
+		return rows
+	}
+	return append(rows, []benchRow{
 		{"connect", fmt.Sprintf("p50 %s, p99 %s", short(c.Connect.P50), short(c.Connect.P99))},
 		{"published", fmt.Sprintf("%s of %s", grouped(m.Published), grouped(int64(m.Planned)))},
 		{"delivered", fmt.Sprintf("%s of %s, %s lost", grouped(m.Delivered), grouped(m.Expected), grouped(m.Lost))},
@@ -26,7 +31,7 @@ func (r *benchResult) rows() []benchRow {
 			short(m.Latency.P99), short(m.Latency.P999), short(m.Latency.Max))},
 		{"generator", fmt.Sprintf("%.0f %% of a core, pollers: %d", 100*r.Generator.Cores, r.Load.Pollers)},
 		{"server", r.serverText()},
-	}
+	}...)
 }
 
 // table is the result as text.
@@ -48,8 +53,8 @@ func (r *benchResult) notes() []string {
 		notes = append(notes, "the run was interrupted: the numbers are those up to then")
 	}
 	if r.Generator.Bound {
-		notes = append(notes, fmt.Sprintf("the generator used more than %.0f %% of a core for each poller: the numbers may be "+
-			"its own limit and not the server's; give it more --pollers, or another machine", 100*busyShare))
+		notes = append(notes, fmt.Sprintf("the generator used more than %.0f %% of a core for each poller: the numbers "+
+			"may be its own limit and not the server's; give it more --pollers, or another machine", 100*busyShare))
 	}
 	if r.Messages.Published < int64(r.Messages.Planned) && !r.Interrupted {
 		notes = append(notes, "not all that was planned could be published in time: the rate is more than the server takes "+

@@ -47,7 +47,7 @@ func newCounts(now time.Time) *counts {
 // add counts one read, with the messages that were completed in it.
 func (c *counts) add(messages uint64, bytes int, now time.Time) {
 	c.readCalls.Add(1)
-	c.bytes.Add(uint64(bytes))
+	c.bytes.Add(uint64(bytes)) //nolint:gosec // a length is not negative
 	if messages == 0 {
 		return
 	}

@@ -145,14 +145,13 @@ func (f *Fleet) Close() { f.closing.Do(f.engine.close) }
 // isReady notes that another client is ready.
 func (f *Fleet) isReady(took time.Duration) {
 	f.readyTimes.record(int64(took))
+	if f.opt.OnReady != nil { // before Open can return
+		f.opt.OnReady()
+	}
 	f.mu.Lock()
 	f.state.ready++
-	n := f.state.ready
 	f.mu.Unlock()
 	f.tellOpen()
-	if f.opt.OnReady != nil {
-		f.opt.OnReady(n)
-	}
 }
 
 // hasEnded notes that a client's connection has ended in a phase.

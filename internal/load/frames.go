@@ -95,18 +95,24 @@ func (f *frames) pass(data []byte) (messages uint64, n int) {
 	}
 	for len(data)-n >= shortHead+2 {
 		rest := data[n:]
-		head, size := shortHead, uint64(rest[1])
+		head, size := shortHead, int(rest[1])
 		if size == 126 {
-			head, size = shortHead+2, uint64(binary.BigEndian.Uint16(rest[shortHead:]))
+			head, size = shortHead+2, int(binary.BigEndian.Uint16(rest[shortHead:]))
 		}
 		whole := rest[0] == finBit|opText || rest[0] == finBit|opBinary
-		if !whole || rest[1] > 126 || size >= f.keepMin && size <= f.keepMax || uint64(len(rest)-head) < size {
+		if !whole || rest[1] > 126 || len(rest)-head < size || f.keeps(size) {
 			break
 		}
 		messages++
-		n += head + int(size)
+		n += head + size
 	}
 	return messages, n
+}
+
+// keeps reports whether the payload of a message that has come whole is to be looked at.
+func (f *frames) keeps(size int) bool {
+	n := uint64(size) //nolint:gosec // a length is not negative
+	return n >= f.keepMin && n <= f.keepMax
 }
 
 // readHead reads a header, or what there is of it.

@@ -18,7 +18,7 @@ func checkFileLimit(connections int) error {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return nil // then the first connection too many says it
 	}
-	needed := uint64(connections + spareFiles)
+	needed := uint64(connections + spareFiles)          //nolint:gosec // it has been validated
 	if allowed := uint64(limit.Cur); allowed < needed { //nolint:unconvert // it is signed on some systems
 		return fmt.Errorf("load: %d connections need %d open files and %d are allowed; "+
 			"raise the open files limit: ulimit -n %d", connections, needed, allowed, needed)

@@ -235,20 +235,25 @@ func (e *idle) dial(*client) {
 func (e *idle) close() {}
 
 func TestOpenDialsAtTheRate(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(Options{Connections: 100, DialRate: 0.5}.withDefaults())
-		e := &idle{fleet: f, after: 3 * time.Second}
-		f.engine = e
-		begun := time.Now()
-		if err := f.open(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		for i, at := range e.dialed {
-			if at.Sub(begun) != time.Duration(i)*2*time.Second {
-				t.Errorf("client %d is dialled after %v", i, at.Sub(begun))
+	for between, rate := range map[time.Duration]float64{
+		2 * time.Second:   0.5,
+		100 * time.Second: 0.01, // longer than patience lasts
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFleet(Options{Connections: 100, DialRate: rate}.withDefaults())
+			e := &idle{fleet: f, after: 3 * time.Second}
+			f.engine = e
+			begun := time.Now()
+			if err := f.open(t.Context()); err != nil {
+				t.Fatal(err)
 			}
-		}
-	})
+			for i, at := range e.dialed {
+				if at.Sub(begun) != time.Duration(i)*between {
+					t.Errorf("client %d is dialled after %v", i, at.Sub(begun))
+				}
+			}
+		})
+	}
 }
 
 func TestOpenLosesPatience(t *testing.T) {

@@ -66,8 +66,9 @@ type Options struct {
 	// Sent reads out of a message that counts when it was meant to be sent, in nanoseconds of Unix time, which
 	// latency is measured from. nil: no latency is measured.
 	Sent func(payload []byte) (unixNano int64, ok bool)
-	// OnReady is called each time another client is ready, with their number, on the goroutines of the fleet. nil: not.
-	OnReady func(ready int)
+	// OnReady is called for each client that is ready, on the goroutines of the fleet and before Open returns.
+	// nil: it is not.
+	OnReady func()
 }
 
 func (o Options) withDefaults() Options {

@@ -169,7 +169,7 @@ func (p *poller) end() {
 }
 
 func (s *socket) event(events uint32) *unix.EpollEvent {
-	return &unix.EpollEvent{Events: events, Fd: int32(s.client.index)}
+	return &unix.EpollEvent{Events: events, Fd: int32(s.client.index)} //nolint:gosec // far below the bound
 }
 
 // await asks for other events than before.

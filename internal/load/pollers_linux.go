@@ -123,7 +123,7 @@ func sockaddr(ip net.IP, port int, zone string) (unix.Sockaddr, error) {
 		if err != nil {
 			return nil, err
 		}
-		s.ZoneId = uint32(link.Index)
+		s.ZoneId = uint32(link.Index) //nolint:gosec // the system counts from 1
 	}
 	return s, nil
 }
