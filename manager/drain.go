@@ -33,23 +33,33 @@ type connected struct {
 	conn   Conn
 }
 
-// closeSpread closes all connections, evenly over a time, or at once as soon as the context ends.
+// closeSpread closes all connections, evenly over a time, or at once as soon as the context ends. It does not
+// wait for the turn of one that has left by itself.
 func (m *Manager) closeSpread(ctx context.Context, all []connected, spread time.Duration) {
 	start := time.Now()
-	timer := time.NewTimer(0)
-	defer timer.Stop()
 	for i, x := range all {
-		due := time.Duration(float64(spread) * float64(i) / float64(len(all)))
-		if wait := due - time.Since(start); wait > 0 {
-			timer.Reset(wait)
-			select {
-			case <-timer.C:
-			case <-ctx.Done():
-				spread = 0
-			}
-		}
+		due := start.Add(time.Duration(float64(spread) * float64(i) / float64(len(all))))
+		awaitTurn(ctx, x.conn, time.Until(due))
 		x.conn.Close(ServerReloading)
 		m.registry.Disconnect(x.userID, x.conn)
+	}
+}
+
+// awaitTurn returns after a time, or as soon as the connection is gone or the context ends.
+func awaitTurn(ctx context.Context, c Conn, wait time.Duration) {
+	if wait <= 0 || ctx.Err() != nil {
+		return
+	}
+	var gone <-chan struct{} // none: never
+	if t, ok := c.(Terminator); ok {
+		gone = t.Done()
+	}
+	turn := time.NewTimer(wait)
+	defer turn.Stop()
+	select {
+	case <-turn.C:
+	case <-gone:
+	case <-ctx.Done():
 	}
 }
 

@@ -16,7 +16,7 @@ func TestDrainSpreadsTheClosing(t *testing.T) {
 		spread = 10 * time.Second
 	)
 	synctest.Test(t, func(t *testing.T) {
-		m := open(t, Options{})
+		m := open(t, Options{MaxConnectionsPerUser: -1})
 		begin := time.Now()
 		closedAt := map[int]time.Duration{}
 		var order []int
@@ -25,7 +25,7 @@ func TestDrainSpreadsTheClosing(t *testing.T) {
 				closedAt[i] = time.Since(begin)
 				order = append(order, i)
 			}}
-			must(t, m.Connect(fmt.Sprint("user ", i), c))
+			must(t, m.Connect("ann", c))
 		}
 		must(t, m.Drain(t.Context(), spread))
 		for turn, i := range order {

@@ -120,33 +120,35 @@ func (c *stuck) Abort() {
 }
 
 // TestInvariant5PublishingWaitsForNoClient shows the part that is the manager's: no time passes while it
-// publishes to clients that take nothing, not even while it waits for them to go. That a stalled socket costs
+// publishes to clients that take nothing, not even while it waits for others to go. That a stalled socket costs
 // the others nothing is shown where the sockets are.
 func TestInvariant5PublishingWaitsForNoClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := open(t, Options{})
-		slow := newStuck(false)
-		slow.onSend = func(*Frame) Outcome { return Dropped }
-		must(t, m.Connect("slow", slow))
-		must(t, m.SubscribeUpload(t.Context(), "slow", "cat"))
+		must(t, m.Connect("leaving", newStuck(false)))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		drained := make(chan error)
 		begin := time.Now()
 		go func() { drained <- m.DisconnectAll(ctx) }()
-		synctest.Wait() // for the drain to wait for the slow one
+		synctest.Wait() // for the drain to wait for the one that is leaving
+		slow := newStuck(false)
+		slow.onSend = func(*Frame) Outcome { return Dropped }
+		must(t, m.Connect("slow", slow))
+		must(t, m.SubscribeUpload(t.Context(), "slow", "cat"))
 		c := connect(t, m, "ann")
 		must(t, m.SubscribeUpload(t.Context(), "ann", "cat"))
 		publish(t, m, "cat", 1000)
-		if _, err := m.SendToUser("ann", note(t, 1)); err != nil {
-			t.Error(err)
+		if d, err := m.SendToUser("slow", note(t, 1)); err != nil || d.Dropped != 1 {
+			t.Errorf("the delivery is %+v, %v", d, err)
 		}
 		if took := time.Since(begin); took != 0 {
 			t.Errorf("publishing took %v", took)
 		}
 		wantConsecutive(t, c.offsets(), 1, 1000)
+		m.Disconnect("slow", slow)
 		if err := <-drained; err == nil {
-			t.Error("the drain did not wait for the slow connection")
+			t.Error("the drain did not wait for the connection that did not end")
 		}
 	})
 }

@@ -21,7 +21,9 @@ func TestManagerDoesAsTheModel(t *testing.T) {
 		rapid.SyncTest(t, func(t *rapid.T) {
 			w := newTwins(t)
 			defer w.close(t)
-			t.Repeat(rapid.StateMachineActions(w))
+			actions := rapid.StateMachineActions(w)
+			t.Repeat(actions)
+			t.Repeat(actions) // once more: what is odd takes some steps to come about
 			w.leave(t)
 		})
 	})
@@ -30,19 +32,19 @@ func TestManagerDoesAsTheModel(t *testing.T) {
 // The limits of both twins. The manager sweeps once a second, and everything else happens half a second
 // later, so that it does not matter in which order things happen within one instant.
 const (
-	modelConnections   = 3
+	modelConnections   = 2
 	modelSubscriptions = 2
-	modelPending       = 2
+	modelPending       = 1
 	modelHistory       = 3
 	modelPendingTTL    = 8 * time.Second
 	modelHistoryTTL    = 12 * time.Second
 )
 
 var (
-	modelUsers   = []string{"ann", "bob", "cem"}
+	modelUsers   = []string{"ann", "bob"}
 	modelUploads = []string{"cat.mp4", "dog.mp4", "eel.mp4"}
 	// A user has one connection more than the limit allows, and a connection may come back.
-	modelConns = []string{"/1", "/2", "/3", "/4"}
+	modelConns = []string{"/1", "/2", "/3"}
 )
 
 // twins are a manager and a model to which the same things happen.
