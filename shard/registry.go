@@ -1,7 +1,7 @@
 package shard
 
 import (
-	"math/rand/v2"
+	"crypto/rand"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -28,7 +28,7 @@ type Config[S any] struct {
 // Callbacks run with the lock of a user or an upload held: they must not block and must not call the registry.
 type Registry[C comparable, S any] struct {
 	shards []Shard[C, S]
-	hasher hash.Hasher
+	hasher *hash.Hasher
 	// shift leaves the hash's top bits, of which there are as many as a shard's index has.
 	shift uint
 	idle  func(*S) bool
@@ -71,9 +71,11 @@ func New[C comparable, S any](cfg Config[S]) *Registry[C, S] {
 	for n < want {
 		n, bits = n*2, bits+1
 	}
+	var seed [32]byte
+	_, _ = rand.Read(seed[:]) // never fails
 	r := &Registry[C, S]{
 		shards:  make([]Shard[C, S], n),
-		hasher:  hash.New(rand.Uint64()),
+		hasher:  hash.New(seed),
 		shift:   64 - bits,
 		idle:    cfg.Idle,
 		pending: xsync.NewMapOfWithHasher[key, *user[C, S]](hashKey),

@@ -1,22 +1,39 @@
 // Package hash places ids that clients choose.
 package hash
 
-import "github.com/cespare/xxhash/v2"
+import (
+	"crypto/subtle"
+	"math/rand/v2"
 
-// Hasher hashes ids under a seed. It is a value; any number of goroutines may use it.
+	"github.com/cespare/xxhash/v2"
+)
+
+// padBytes is how many bytes of an id are hidden: more than the protocol's longest id has.
+const padBytes = 256
+
+// Hasher hashes ids under a secret. Any number of goroutines may use it.
 //
-// xxhash as such is the same in every process, so whoever chooses ids could choose such that share a shard.
-// The seed therefore goes in before the first byte of the id: mixing it into the finished hash would leave
-// ids with equal hashes together whatever the seed is.
-type Hasher struct{ seed uint64 }
+// xxhash as such is the same in every process, so whoever chooses ids could choose such that share a shard. Its
+// own seed is no remedy: there are ids that collide under every seed, because the last steps of the hash
+// cancel chosen differences whatever came before. So the id itself is hidden behind a secret pad first. What
+// differences its bytes make in the hash then depends on bytes that nobody outside knows.
+type Hasher struct{ pad [padBytes]byte }
 
 // New returns a hasher. The seed should be random, and the same for all hashes that are compared.
-func New(seed uint64) Hasher { return Hasher{seed} }
+func New(seed [32]byte) *Hasher {
+	h := new(Hasher)
+	_, _ = rand.NewChaCha8(seed).Read(h.pad[:]) // never fails
+	return h
+}
 
 // Sum returns the hash of an id. All of its bits are of use.
-func (h Hasher) Sum(id string) uint64 {
-	var d xxhash.Digest
-	d.ResetWithSeed(h.seed)
-	_, _ = d.WriteString(id) // never fails
-	return d.Sum64()
+func (h *Hasher) Sum(id string) uint64 {
+	var room [padBytes]byte
+	n := copy(room[:], id)
+	subtle.XORBytes(room[:n], room[:n], h.pad[:n])
+	sum := xxhash.Sum64(room[:n])
+	if n < len(id) {
+		sum ^= h.Sum(id[n:]) // no id of the protocol comes here
+	}
+	return sum
 }
