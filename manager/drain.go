@@ -93,7 +93,7 @@ func awaitAll(ctx, patience context.Context, all []connected) error {
 			return fmt.Errorf("manager: %d connections were cut off: %w", len(stuck), ctx.Err())
 		}
 	}
-	return fmt.Errorf("manager: %d connections were cut off: %w", len(stuck), context.DeadlineExceeded)
+	return fmt.Errorf("manager: %d connections were cut off: %w", len(stuck), patience.Err())
 }
 
 // withMargin returns a context that ends a tenth, at most half a second, before ctx does: the time in which

@@ -69,8 +69,8 @@ func (w *twins) Resume(t *rapid.T) {
 		theirs[upload], ours[upload] = w.since(t, upload)
 	}
 	got, err := w.manager.Resume(t.Context(), user, conn, ours)
-	must(t, err)
-	want := w.model.Resume(user, name, theirs, time.Now())
+	want, wantErr := w.model.Resume(user, name, theirs, time.Now())
+	wantSame(t, err, wantErr)
 	wantEqual(t, "refused", len(got), len(want))
 	for upload := range want {
 		wantSame(t, got[upload], want[upload])

@@ -169,3 +169,33 @@ func TestRefusedResumeDoesNothing(t *testing.T) {
 		t.Errorf("the error is %v, %d frames were sent, there are %+v", err, len(c.frames), m.Stats())
 	}
 }
+
+// A connection that has been told one epoch must not get the messages of another as if they followed.
+func TestResumeOfAnUploadForgottenMeanwhileCloses(t *testing.T) {
+	m := open(t, Options{})
+	publish(t, m, "cat", 3)
+	c := meanwhile(t, m, func() {
+		must(t, m.Forget("cat"))
+		publish(t, m, "cat", 1)
+	})
+	_, err := m.Resume(t.Context(), "ann", c, map[string]Position{"cat": {"lost", 1}})
+	must(t, err)
+	if got := c.closed(); !slices.Contains(got, SlowConsumer) {
+		t.Error("the connection is still open")
+	}
+}
+
+func TestResumeIsBounded(t *testing.T) {
+	m := open(t, Options{MaxSubscriptionsPerUser: 2})
+	c := connect(t, m, "ann")
+	many := map[string]Position{"a": {}, "b": {}, "c": {}}
+	if _, err := m.Resume(t.Context(), "ann", c, many); !errors.Is(err, ErrTooManySubscriptions) {
+		t.Errorf("err = %v, want ErrTooManySubscriptions", err)
+	}
+	if _, err := m.Resume(t.Context(), "bob", c, map[string]Position{"a": {}}); !errors.Is(err, ErrNotConnected) {
+		t.Errorf("err = %v, want ErrNotConnected", err)
+	}
+	if n := m.Stats().Uploads; n != 0 {
+		t.Errorf("%d uploads are known, want none", n)
+	}
+}

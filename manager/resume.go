@@ -11,11 +11,14 @@ import (
 )
 
 // Resume subscribes a registered connection to many uploads at once, each from the position up to which the
-// client has seen it: one `resumed` with all positions, then what was missed, then what follows.
+// client has seen it: one `resumed` with all positions, then what was missed, then what follows. What came of
+// these uploads before that answer, because another connection of the user follows them, does not count: it
+// may come again.
 //
 // It returns the uploads that could not be subscribed, each with its reason: ErrTooManySubscriptions, or
-// ErrNotConnected if the connection is gone. The error is an *InvalidError, ErrClosed or that of ctx, and then
-// nothing has happened.
+// ErrNotConnected if the connection is gone. The error is an *InvalidError, ErrNotConnected,
+// ErrTooManySubscriptions if there are more than a user may follow, ErrClosed or that of ctx, and then nothing
+// has happened.
 func (m *Manager) Resume(
 	ctx context.Context, userID string, c Conn, since map[string]Position,
 ) (refused map[string]error, err error) {
@@ -23,6 +26,12 @@ func (m *Manager) Resume(
 		if err := m.checkSubscription(ctx, userID, uploadID); err != nil {
 			return nil, err
 		}
+	}
+	if most := m.opt.MaxSubscriptionsPerUser; most > 0 && len(since) > most {
+		return nil, ErrTooManySubscriptions
+	}
+	if !m.connected(userID, c) {
+		return nil, ErrNotConnected
 	}
 	// The answer comes first and names every upload, so their positions are read before any of them is
 	// subscribed: otherwise one upload's new messages could come ahead of the answer.
@@ -71,16 +80,21 @@ func (m *Manager) lookBack(uploadID string, from Position) resumption {
 func (m *Manager) resume(userID string, c Conn, a *resumption) error {
 	limit := m.opt.MaxSubscriptionsPerUser
 	return refusal(m.registry.Claim(userID, c, a.uploadID, limit, func(u *upload, _ bool) {
-		if !a.recovered {
-			m.sendNewest(u, c)
-			return
-		}
 		added, ok := m.log(u, time.Now()).Since(a.now.Epoch, a.now.Offset)
-		if !ok {
+		switch {
+		case !ok:
 			c.Close(SlowConsumer)
-			return
+		case !a.recovered:
+			m.sendNewest(u, c)
+		default:
+			sendAll(c, a.missed)
+			sendAll(c, added)
 		}
-		sendAll(c, a.missed)
-		sendAll(c, added)
 	}))
+}
+
+// connected reports whether the connection is registered for the user.
+func (m *Manager) connected(userID string, c Conn) (found bool) {
+	m.registry.WithConnections(userID, func(conns []Conn) { found = slices.Contains(conns, c) })
+	return found
 }

@@ -106,7 +106,10 @@ func (m *Manager) checkSubscription(ctx context.Context, userID, uploadID string
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return errors.Join(CheckID("user_id", userID), CheckID("upload_id", uploadID))
+	if err := CheckID("user_id", userID); err != nil {
+		return err
+	}
+	return CheckID("upload_id", uploadID)
 }
 
 // refusal translates the registry's errors.

@@ -113,8 +113,8 @@ func TestUserWithoutConnectionWaits(t *testing.T) {
 func TestExpirePendingSparesWhoCameLater(t *testing.T) {
 	r := newRegistry(4)
 	for i, user := range []string{"ann", "bob", "cem"} {
-		must(t, r.Hold(user, "cat", 0, 0, int64(i), nil))
-		must(t, r.Hold(user, "dog", 0, 0, 100, nil))
+		must(t, r.Hold(user, "cat", 0, 0, 0, nil))
+		must(t, r.Hold(user, "dog", 0, 0, int64(i), nil))
 	}
 	if n := r.ExpirePending(2); n != 2 {
 		t.Errorf("%d users expired, want 2", n)

@@ -56,8 +56,8 @@ func (r *Registry[C, S]) Unclaim(userID string, c C, uploadID string) (claimed b
 // Hold subscribes a user as such to an upload, with or without a connection. show is called with the
 // upload's lock held for every connection that has not been given the upload's state yet.
 //
-// A user without a connection waits for one: now is kept for ExpirePending, and at most maxPending users may
-// wait. Limits below 1 are none.
+// A user without a connection waits for one, counted from the last call: now is kept for ExpirePending, and at
+// most maxPending users may wait. Limits below 1 are none.
 func (r *Registry[C, S]) Hold(
 	userID, uploadID string, limit, maxPending int, now int64, show func(*Upload[C, S], C),
 ) error {
@@ -73,9 +73,9 @@ func (r *Registry[C, S]) Hold(
 			r.waiting.Add(-1)
 			return err
 		}
-		u.since = now
 		r.pending.Store(u.key, u)
 	}
+	u.since = now
 	if err != nil {
 		return err
 	}

@@ -100,10 +100,8 @@ func ForUpload(uploadID string, class Class, offset uint64, body []byte) *Frame 
 // NewClose returns a close frame. A reason beyond the 123 bytes that a control frame can hold is cut.
 func NewClose(code uint16, reason string) *Frame {
 	const room = 125 - 2
-	if len(reason) > room {
-		// A close reason must be valid UTF-8, so what the cut left of a rune goes too.
-		reason = strings.ToValidUTF8(reason[:room], "")
-	}
+	// A close reason must be valid UTF-8, so what a cut leaves of a rune goes too.
+	reason = strings.ToValidUTF8(reason[:min(len(reason), room)], "")
 	body := binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(reason)), code)
 	return New(Close, Control, append(body, reason...))
 }

@@ -42,7 +42,7 @@ type Model struct {
 	claims map[claim]bool
 	// shown are those to whom the upload was shown when a claim was made for them.
 	shown map[claim]bool
-	// since is when a user without connections began to wait for one.
+	// since is when a user without connections last asked for something.
 	since    map[string]time.Time
 	logs     map[string]*log
 	epochs   int
@@ -105,7 +105,7 @@ func (m *Model) SubscribeUpload(user, upload string, now time.Time) error {
 	if err := m.claim(claim{user, "", upload}); err != nil {
 		return err
 	}
-	if newcomer {
+	if len(m.conns[user]) == 0 {
 		m.since[user] = now
 	}
 	for _, conn := range m.conns[user] {
@@ -149,8 +149,14 @@ func (m *Model) UnsubscribeConn(user, conn, upload string) {
 }
 
 // Resume makes a claim for each upload, in the order of their ids, and returns those that were refused.
-func (m *Model) Resume(user, conn string, since map[string]Position, now time.Time) map[string]error {
+func (m *Model) Resume(user, conn string, since map[string]Position, now time.Time) (map[string]error, error) {
 	defer m.lock()()
+	switch {
+	case len(since) > m.limits.Subscriptions:
+		return nil, ErrLimit
+	case !slices.Contains(m.conns[user], conn):
+		return nil, ErrUnknown
+	}
 	refused := map[string]error{}
 	for _, upload := range slices.Sorted(maps.Keys(since)) {
 		missed, recovered := m.log(upload, now).after(since[upload])
@@ -162,7 +168,7 @@ func (m *Model) Resume(user, conn string, since map[string]Position, now time.Ti
 		}
 		m.update(claim{user, conn, upload}, true, missed, recovered)
 	}
-	return refused
+	return refused, nil
 }
 
 // Received returns what a connection must have received so far of one upload, in order. The upload "" stands
