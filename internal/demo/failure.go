@@ -14,7 +14,9 @@ type failure struct {
 	cause error
 }
 
-var errStopping = &failure{status: http.StatusServiceUnavailable, text: "The server stopped before the upload was done."}
+var errStopping = &failure{
+	status: http.StatusServiceUnavailable, text: "The server stopped before the upload was done.",
+}
 
 // writeProblem answers with the failure as a problem of RFC 9457.
 func (f *failure) writeProblem(w http.ResponseWriter) {

@@ -22,7 +22,9 @@ type received struct {
 }
 
 // receive streams the request's body to the file while hashing it.
-func (d *Demo) receive(w http.ResponseWriter, r *http.Request, file io.Writer, rep *manager.Reporter) (received, *failure) {
+func (d *Demo) receive(
+	w http.ResponseWriter, r *http.Request, file io.Writer, rep *manager.Reporter,
+) (received, *failure) {
 	if r.ContentLength > d.maxBytes {
 		return received{}, d.tooLarge()
 	}

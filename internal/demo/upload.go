@@ -55,7 +55,9 @@ func (d *Demo) end(uploadID string, unpublished, cause error) {
 }
 
 // work takes the upload through its stages. Each of them is reported as what it really does.
-func (d *Demo) work(w http.ResponseWriter, r *http.Request, uploadID string, rep *manager.Reporter) (*result, *failure) {
+func (d *Demo) work(
+	w http.ResponseWriter, r *http.Request, uploadID string, rep *manager.Reporter,
+) (*result, *failure) {
 	name := displayName(r.URL.Query().Get("name"))
 	rep.Stage(manager.StatusPending, manager.StageQueued, 70, "Receiving "+name)
 	file, err := newTempFile(d.dir)
@@ -71,7 +73,8 @@ func (d *Demo) work(w http.ResponseWriter, r *http.Request, uploadID string, rep
 	if failed := d.look(file, rep, res); failed != nil {
 		return nil, failed
 	}
-	rep.Stage(manager.StatusAnalyzing, manager.StageDescriptionAudit, 100, "Comparing the stored copy with what was received")
+	rep.Stage(manager.StatusAnalyzing, manager.StageDescriptionAudit, 100,
+		"Comparing the stored copy with what was received")
 	if failed := d.audit(file, rep, whole); failed != nil {
 		return nil, failed
 	}

@@ -157,13 +157,13 @@ func AppendHeader(dst []byte, op Opcode, n int) []byte {
 	const final = 0x80
 	switch {
 	case n < 126:
-		return append(dst, final|byte(op), byte(n))
+		return append(dst, final|byte(op), byte(n)) //nolint:gosec // less than 126
 	case n < 1<<16:
 		dst = append(dst, final|byte(op), 126)
 		return binary.BigEndian.AppendUint16(dst, uint16(n))
 	default:
 		dst = append(dst, final|byte(op), 127)
-		return binary.BigEndian.AppendUint64(dst, uint64(n)) //nolint:gosec // a length is not negative
+		return binary.BigEndian.AppendUint64(dst, uint64(n))
 	}
 }
 

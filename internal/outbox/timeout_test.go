@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"errors"
 	"io"
 	"net"
 	"testing"
@@ -191,7 +192,7 @@ func TestTheLingerIsBounded(t *testing.T) {
 		b.box.Close(frame.NewClose(1000, ""))
 		mustRead(t, b.client, 1)
 		b.wantDoneAfter(t, 2*time.Second)
-		if _, err := readFrame(b.client); err != io.EOF {
+		if _, err := readFrame(b.client); !errors.Is(err, io.EOF) {
 			t.Errorf("after the linger the client read %v, want EOF", err)
 		}
 	})
