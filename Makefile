@@ -10,7 +10,7 @@ COUNT    ?= 1
 FUZZTIME ?= 30s
 
 .DEFAULT_GOAL := help
-.PHONY: run test bench fuzz lint build help
+.PHONY: run test bench bench-compare fuzz lint build help
 
 run: build ## Start a development server (flags: ARGS="--addr 127.0.0.1:8081")
 	@bin/shoal serve --dev $(ARGS)
@@ -20,6 +20,9 @@ test: ## Run everything CI runs; installs what is missing (stress: SHOAL_STRESS=
 
 bench: ## Run the benchmarks (which: BENCH=FanOut, how often: COUNT=10)
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) ./...
+
+bench-compare: ## Measure beside other systems (about an hour; less: ARGS="--scenario S1 --system shoal,gws")
+	cd benchmarks/compare && go run . run $(ARGS)
 
 fuzz: ## Run each fuzz target in turn (how long: FUZZTIME=30s)
 	@.ci/fuzz.sh $(FUZZTIME)
@@ -31,4 +34,4 @@ build: ## Build bin/shoal
 	go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/shoal ./cmd/shoal
 
 help: ## Print this
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -28,9 +28,15 @@ formatting() {
 	}
 }
 
+vet() {
+	go vet ./...
+	go -C benchmarks/compare vet ./...
+}
+
 modules() {
 	go mod verify
 	go mod tidy -diff
+	go -C benchmarks/compare mod tidy -diff
 }
 
 # One iteration shows that a benchmark still works. Its numbers mean nothing, so they are shown only if it fails.
@@ -53,9 +59,10 @@ browser() {
 
 step "tools" .ci/tools.sh
 step "formatting" formatting
-step "go vet" go vet ./...
+step "go vet" vet
 step "modules" modules
 step "tests" go test -race -shuffle=on ./...
+step "comparison" go -C benchmarks/compare test ./...
 # The race detector makes pools forget things on purpose, so what allocates is counted without it.
 step "allocations" go test -run Alloc ./...
 step "benchmarks once" benchmarks

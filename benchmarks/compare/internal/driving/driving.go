@@ -1,0 +1,195 @@
+// Package driving runs the clients in a process of their own, and tells the runner what they receive.
+package driving
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"github.com/shoal-go/shoal/internal/load"
+
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/control"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
+)
+
+// What can be asked for.
+const (
+	Open  = "open"  // the clients connect, once in the life of the process
+	Wait  = "wait"  // until so many messages have come in Total since the clients are open
+	Reset = "reset" // the latencies are forgotten
+	Look  = "look"  // nothing is done; the answer has the times
+	Quit  = "quit"
+)
+
+// Request is one thing to do.
+type Request struct {
+	Do string `json:"do"`
+
+	// For Open.
+	System      string `json:"system,omitempty"`
+	Addr        string `json:"addr,omitempty"`
+	Connections int    `json:"connections,omitempty"`
+	Channels    int    `json:"channels,omitempty"`
+	Stalled     int    `json:"stalled,omitempty"`
+	Storm       bool   `json:"storm,omitempty"`
+	Latency     bool   `json:"latency,omitempty"`
+
+	// For Wait.
+	Total   uint64        `json:"total,omitempty"`
+	Timeout time.Duration `json:"timeout,omitempty"`
+}
+
+// Times are percentiles, in nanoseconds.
+type Times struct {
+	Count int64 `json:"count"`
+	P50   int64 `json:"p50"`
+	P99   int64 `json:"p99"`
+	P999  int64 `json:"p999"`
+	Max   int64 `json:"max"`
+}
+
+// Answer is what a request came to. All answers say how the clients stand afterwards.
+type Answer struct {
+	// Began is when Open began, and Ended when the last client was ready or the last message came that was
+	// waited for, in nanoseconds of Unix time.
+	Began int64 `json:"began,omitempty"`
+	Ended int64 `json:"ended,omitempty"`
+	// Complete: all messages that were waited for have come.
+	Complete bool `json:"complete,omitempty"`
+	// Missing says why not.
+	Missing string `json:"missing,omitempty"`
+
+	Messages uint64 `json:"messages"`
+	Bytes    uint64 `json:"bytes"`
+	Reads    uint64 `json:"reads"`
+	// Closed is how many connections have ended.
+	Closed int   `json:"closed"`
+	CPU    int64 `json:"cpu"`
+	// Latency, from when a message was meant to be sent until it came, and Ready, from dialling until
+	// subscribed, are in the answer to Look.
+	Latency Times `json:"latency"`
+	Ready   Times `json:"ready"`
+}
+
+// process is the clients' process.
+type process struct {
+	ctx   context.Context //nolint:containedctx // the life of the process
+	fleet *load.Fleet     // nil before Open
+	lines *lines          // nil where a WebSocket message is one message
+}
+
+// Run does what it is asked until it is told to quit, or in ends. Then it ends all connections.
+func Run(ctx context.Context, in io.Reader, out io.Writer) error {
+	p := &process{ctx: ctx}
+	var ready Answer
+	p.look(&ready)
+	if err := control.Say(out, ready, nil); err != nil {
+		return err
+	}
+	err := control.Serve(in, out, p.handle)
+	if p.fleet != nil {
+		p.fleet.Close()
+	}
+	return err
+}
+
+func (p *process) handle(q Request) (a Answer, last bool, err error) {
+	switch {
+	case q.Do == Open:
+		a, err = p.open(q)
+	case q.Do == Quit:
+		last = true
+	case p.fleet == nil:
+		err = errors.New("driving: no clients are open")
+	case q.Do == Wait:
+		a = p.wait(q)
+	case q.Do == Reset:
+		p.fleet.ResetLatency()
+	case q.Do == Look:
+		a.Latency, a.Ready = times(p.fleet.Latency()), times(p.fleet.ReadyTimes())
+	default:
+		err = fmt.Errorf("driving: %q cannot be done, want %s, %s, %s, %s or %s", q.Do, Open, Wait, Reset, Look, Quit)
+	}
+	p.look(&a)
+	return a, last, err
+}
+
+// stormParallel is how many clients of a storm are under way at a time: as many as a listener's queue holds
+// with room to spare. Beyond that the kernel drops connections, and their second try a second later is all that
+// would be measured.
+const stormParallel = 1024
+
+func (p *process) open(q Request) (Answer, error) {
+	if p.fleet != nil {
+		return Answer{}, errors.New("driving: the clients are open already")
+	}
+	entry, err := systems.Find(q.System)
+	if err != nil {
+		return Answer{}, err
+	}
+	o := load.Options{
+		Addr:        q.Addr,
+		Connections: q.Connections,
+		Dialect:     entry.Dialect(systems.Audience{Channels: q.Channels, Storm: q.Storm}),
+		Stalled:     q.Stalled,
+	}
+	if entry.Lines {
+		p.lines = newLines()
+		o.Dialect.Data = p.lines.data
+	}
+	if q.Storm {
+		o.DialParallel = stormParallel
+	}
+	if q.Latency {
+		o.Sent = message.SentAt
+	}
+	began := time.Now()
+	p.fleet, err = load.Open(p.ctx, o)
+	return Answer{Began: began.UnixNano(), Ended: time.Now().UnixNano()}, err
+}
+
+func (p *process) wait(q Request) Answer {
+	ctx, cancel := context.WithTimeoutCause(p.ctx, q.Timeout, fmt.Errorf("waited for %v", q.Timeout))
+	defer cancel()
+	var last time.Time
+	var err error
+	if p.lines != nil {
+		last, err = p.lines.wait(ctx, q.Total)
+	} else {
+		last, err = p.fleet.WaitMessages(ctx, q.Total)
+	}
+	a := Answer{Ended: last.UnixNano(), Complete: err == nil}
+	if err != nil {
+		a.Missing = err.Error()
+	}
+	return a
+}
+
+// look notes how the clients stand.
+func (p *process) look(a *Answer) {
+	user, system := load.ProcessCPU()
+	a.CPU = int64(user + system)
+	if p.fleet == nil {
+		return
+	}
+	counts := p.fleet.Counts()
+	a.Messages, a.Bytes, a.Reads, a.Closed = counts.Messages, counts.Bytes, counts.ReadCalls, counts.Closed
+	if p.lines != nil {
+		a.Messages = p.lines.count.Load()
+	}
+}
+
+func times(h *hdrhistogram.Histogram) Times {
+	return Times{
+		Count: h.TotalCount(),
+		P50:   h.ValueAtQuantile(50),
+		P99:   h.ValueAtQuantile(99),
+		P999:  h.ValueAtQuantile(99.9),
+		Max:   h.Max(),
+	}
+}

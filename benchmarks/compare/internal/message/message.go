@@ -1,0 +1,126 @@
+// Package message makes the messages that every system under test publishes: the protocol's upload_progress,
+// of an exact size, with the time at which it was meant to be sent and a number in its text.
+package message
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+	"time"
+)
+
+// MinSize is the smallest size in bytes that has room for every channel name of at most 7 bytes.
+const MinSize = 256
+
+// What stands around the two texts of a message. It is the wire form that the manager gives the message, byte
+// for byte, so that every system carries the same load; a test compares the two.
+const (
+	head = `{"action":"upload_progress","payload":{"upload_id":"`
+	neck = `","status":"analyzing","stage":"vision_analysis","progress_percent":42,"message":"`
+	tail = `","error_message":null,"description_audit_score":null},"timestamp":"2026-01-01T00:00:00Z"}`
+)
+
+// Percent is the progress that every message reports.
+const Percent = 42
+
+// Timestamp is when every message says that it was made. When it was sent stands in its text.
+func Timestamp() time.Time { return time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC) }
+
+// base is that of the numbers in the text: they have to be short.
+const base = 36
+
+// textMark is what the text of a message stands behind, inside a system's own envelope too.
+const textMark = `"message":"`
+
+// Message is one message to be published. It is a value; its methods may be called from any goroutine.
+type Message struct {
+	// Channel is the upload that it is published to, a plain name of at most 7 bytes.
+	Channel string
+	// Sent is when it was meant to be sent, in nanoseconds of Unix time.
+	Sent int64
+	// Number counts the messages of a server, from 1.
+	Number uint64
+	// Size is the length of the JSON in bytes, at least MinSize.
+	Size int
+}
+
+// Channel returns the name of channel i.
+func Channel(i int) string { return "u" + strconv.Itoa(i) }
+
+// CheckSize refuses a size that has no room for what a message carries.
+func CheckSize(size int) error {
+	const most = 32 << 10 // what the smallest of the systems' limits allows
+	if size < MinSize || size > most {
+		return fmt.Errorf("message: a size of %d bytes is not possible, want %d to %d", size, MinSize, most)
+	}
+	return nil
+}
+
+// AppendJSON appends the message's JSON to dst and returns the extended slice.
+func (m Message) AppendJSON(dst []byte) []byte {
+	dst = append(append(append(dst, head...), m.Channel...), neck...)
+	dst = m.appendText(dst)
+	return append(dst, tail...)
+}
+
+// JSON returns the message's JSON in a slice of its own.
+func (m Message) JSON() []byte { return m.AppendJSON(make([]byte, 0, m.Size)) }
+
+// Text returns what stands in the message's text: send time, number, and what fills it up to the size.
+func (m Message) Text() string { return string(m.appendText(make([]byte, 0, m.Size))) }
+
+func (m Message) appendText(dst []byte) []byte {
+	end := len(dst) + m.Size - len(head) - len(m.Channel) - len(neck) - len(tail)
+	dst = append(strconv.AppendInt(dst, m.Sent, base), ' ')
+	dst = append(strconv.AppendUint(dst, m.Number, base), ' ')
+	for len(dst) < end {
+		dst = append(dst, '.')
+	}
+	return dst
+}
+
+// SentAt reads out of a payload, in whatever envelope, when its first message was meant to be sent, in
+// nanoseconds of Unix time. It is false for a payload without a message.
+func SentAt(payload []byte) (int64, bool) {
+	sent, _, ok := numbers(payload)
+	return sent, ok
+}
+
+// NumberOf reads out of a payload the number of its first message.
+func NumberOf(payload []byte) (uint64, bool) {
+	_, rest, ok := numbers(payload)
+	if !ok {
+		return 0, false
+	}
+	n, _, ok := number(rest)
+	return uint64(n), ok //nolint:gosec // as it was written
+}
+
+func numbers(payload []byte) (sent int64, rest []byte, ok bool) {
+	at := bytes.Index(payload, []byte(textMark))
+	if at < 0 {
+		return 0, nil, false
+	}
+	return number(payload[at+len(textMark):])
+}
+
+// number reads a number that ends in a space. It is called for every message that is received, and makes no
+// garbage.
+func number(text []byte) (value int64, rest []byte, ok bool) {
+	const longest = 13
+	for i, c := range text {
+		switch {
+		case c == ' ' && i > 0:
+			return value, text[i+1:], true
+		case i >= longest:
+			return 0, nil, false
+		case c >= '0' && c <= '9':
+			value = value*base + int64(c-'0')
+		case c >= 'a' && c <= 'z':
+			value = value*base + int64(c-'a') + 10
+		default:
+			return 0, nil, false
+		}
+	}
+	return 0, nil, false
+}

@@ -1,0 +1,49 @@
+package message
+
+import (
+	"encoding/json"
+	"testing"
+)
+
+func TestMessageHasItsSize(t *testing.T) {
+	for _, size := range []int{MinSize, 300, 4096} {
+		m := Message{Channel: "u14999", Sent: 1_790_000_000_123_456_789, Number: 60_000_000, Size: size}
+		if got := m.JSON(); len(got) != size || !json.Valid(got) {
+			t.Errorf("a message of %d bytes has %d: %s", size, len(got), got)
+		}
+	}
+}
+
+func TestSendTimeAndNumberComeBack(t *testing.T) {
+	m := Message{Channel: "u7", Sent: 1_790_000_000_123_456_789, Number: 42, Size: MinSize}
+	for _, payload := range [][]byte{
+		m.JSON(),
+		append(append([]byte(`{"push":{"channel":"u7","pub":{"data":`), m.JSON()...), `}}}`...),
+	} {
+		if sent, ok := SentAt(payload); !ok || sent != m.Sent {
+			t.Errorf("SentAt of %s = %d, %v", payload, sent, ok)
+		}
+		if n, ok := NumberOf(payload); !ok || n != m.Number {
+			t.Errorf("NumberOf of %s = %d, %v", payload, n, ok)
+		}
+	}
+}
+
+func TestOtherPayloadsHaveNoTime(t *testing.T) {
+	for _, payload := range []string{
+		``, `{"action":"ping"}`, `"message":"`, `"message":"12`, `"message":" 12`, `"message":"Hello you"`,
+		`"message":"zzzzzzzzzzzzzzzzzzzz 1 "`,
+	} {
+		if sent, ok := SentAt([]byte(payload)); ok {
+			t.Errorf("SentAt of %q = %d", payload, sent)
+		}
+	}
+}
+
+func TestImpossibleSizesAreRefused(t *testing.T) {
+	for size, fine := range map[int]bool{0: false, MinSize - 1: false, MinSize: true, 32 << 10: true, 1 << 20: false} {
+		if err := CheckSize(size); (err == nil) != fine {
+			t.Errorf("CheckSize(%d) = %v", size, err)
+		}
+	}
+}

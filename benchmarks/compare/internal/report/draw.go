@@ -1,0 +1,209 @@
+package report
+
+import (
+	"bytes"
+	"image/color"
+	"math"
+	"os"
+
+	stdfont "golang.org/x/image/font"
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/font"
+	"gonum.org/v1/plot/text"
+	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
+	"gonum.org/v1/plot/vg/vgsvg"
+
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
+)
+
+// chart is what is drawn: a horizontal bar for each system, or a few.
+type chart struct {
+	title, subtitle, unit, origin string
+	legend                        []string // a name for each bar of a row
+	rows                          []row    // from the top
+}
+
+type row struct {
+	name string
+	kind systems.Kind
+	bars []spread // as many as the legend has
+}
+
+// Sizes, in points.
+const (
+	width      = 800
+	headHeight = 64
+	footHeight = 26
+	axisHeight = 55
+	barHeight  = 15
+	rowGap     = 11
+	sideMargin = 14
+)
+
+// Colours of the kinds of systems, and of what is written.
+func fillOf(kind systems.Kind) color.NRGBA {
+	switch kind {
+	case systems.Own:
+		return color.NRGBA{0x0b, 0x72, 0x85, 0xff}
+	case systems.Yardstick:
+		return color.NRGBA{0xad, 0xb5, 0xbd, 0xff}
+	}
+	return color.NRGBA{0xe8, 0x9b, 0x4c, 0xff}
+}
+
+var (
+	ink   = color.NRGBA{0x21, 0x25, 0x29, 0xff}
+	faint = color.NRGBA{0x6c, 0x75, 0x7d, 0xff}
+	grid  = color.NRGBA{0xe3, 0xe6, 0xe9, 0xff}
+)
+
+// styled returns a text style.
+func styled(size font.Length, c color.Color, x text.XAlignment, y text.YAlignment, bold bool) text.Style {
+	f := font.From(plot.DefaultFont, size)
+	f.Variant = "Sans"
+	if bold {
+		f.Weight = stdfont.WeightBold
+	}
+	return text.Style{Color: c, Font: f, XAlign: x, YAlign: y, Handler: plot.DefaultTextHandler}
+}
+
+// save draws the chart into a file.
+func (c chart) save(name string) error {
+	image, err := c.svg()
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(name, image, 0o644) //nolint:gosec // results are for everyone
+}
+
+// svg draws the chart.
+func (c chart) svg() ([]byte, error) {
+	height := headHeight + footHeight + axisHeight + vg.Length(len(c.rows))*c.rowHeight()
+	canvas := vgsvg.New(width, height)
+	whole := draw.New(canvas)
+	whole.SetColor(color.White)
+	whole.Fill(whole.Rectangle.Path())
+
+	top, bottom := whole.Max.Y, whole.Min.Y
+	left := whole.Min.X + sideMargin
+	whole.FillText(styled(17, ink, text.XLeft, text.YTop, true), vg.Point{X: left, Y: top - 12}, c.title)
+	whole.FillText(styled(10.5, faint, text.XLeft, text.YTop, false), vg.Point{X: left, Y: top - 36}, c.subtitle)
+	whole.FillText(styled(9, faint, text.XLeft, text.YBottom, false), vg.Point{X: left, Y: bottom + 8}, c.origin)
+
+	key(whole)
+	p := c.plot()
+	p.Draw(draw.Crop(whole, sideMargin, -sideMargin, footHeight, -headHeight))
+
+	var b bytes.Buffer
+	if _, err := canvas.WriteTo(&b); err != nil {
+		return nil, err
+	}
+	// The font is drawn by whoever looks at the file, and seldom there: name what has the same widths.
+	return bytes.ReplaceAll(b.Bytes(), []byte("font-family:Liberation Sans;"),
+		[]byte("font-family:'Liberation Sans',Arial,Helvetica,sans-serif;")), nil
+}
+
+// key says in the upper right corner what the colours mean.
+func key(canvas draw.Canvas) {
+	style := styled(10.5, faint, text.XRight, text.YCenter, false)
+	x, y := canvas.Max.X-sideMargin, canvas.Max.Y-21
+	for _, kind := range []struct {
+		of   systems.Kind
+		name string
+	}{{systems.Yardstick, "limit"}, {systems.Peer, "peer"}, {systems.Own, "this project"}} {
+		const side, gap = 9, 5
+		canvas.FillText(style, vg.Point{X: x, Y: y + 1}, kind.name)
+		x -= style.Width(kind.name) + gap + side
+		square := vg.Rectangle{Min: vg.Point{X: x, Y: y - side/2}, Max: vg.Point{X: x + side, Y: y + side/2}}
+		canvas.SetColor(fillOf(kind.of))
+		canvas.Fill(square.Path())
+		x -= 3 * gap
+	}
+}
+
+func (c chart) rowHeight() vg.Length { return vg.Length(len(c.legend))*barHeight + rowGap }
+
+// plot returns the axes and the bars between them.
+func (c chart) plot() *plot.Plot {
+	p := plot.New()
+	p.BackgroundColor = color.Transparent
+	s := c.scale()
+	p.X.Label.Text = c.unit + s.note
+	p.X.Label.Padding = 5
+	p.X.Label.TextStyle = styled(11, ink, text.XCenter, text.YBottom, false)
+	p.X.Tick.Label = styled(10.5, faint, text.XCenter, text.YTop, false)
+	p.X.LineStyle.Color, p.X.Tick.LineStyle.Color = grid, grid
+	p.Y.Tick.Label = styled(12, ink, text.XRight, text.YCenter, false)
+	p.Y.LineStyle.Width, p.Y.Tick.LineStyle.Width, p.Y.Tick.Length = 0, 0, 0
+	p.Y.Padding = 6
+
+	var names []plot.Tick
+	for i, r := range c.rows {
+		names = append(names, plot.Tick{Value: float64(-i), Label: r.name})
+	}
+	p.Y.Tick.Marker = plot.ConstantTicks(names)
+	p.Y.Min, p.Y.Max = -float64(len(c.rows))+0.5, 0.5
+
+	p.X.Min, p.X.Max, p.X.Scale, p.X.Tick.Marker = s.min, s.max, s.normalizer, plot.ConstantTicks(s.ticks)
+	p.Add(c)
+	return p
+}
+
+// Plot draws the grid and the bars. It makes a chart a plot.Plotter.
+func (c chart) Plot(canvas draw.Canvas, p *plot.Plot) {
+	x, y := p.Transforms(&canvas)
+	for _, tick := range p.X.Tick.Marker.Ticks(p.X.Min, p.X.Max) {
+		canvas.StrokeLine2(draw.LineStyle{Color: grid, Width: 0.7}, x(tick.Value), canvas.Min.Y, x(tick.Value), canvas.Max.Y)
+	}
+	for i, r := range c.rows {
+		middle := y(float64(-i))
+		for j, bar := range r.bars {
+			top := middle + barHeight*(vg.Length(len(r.bars))/2-vg.Length(j))
+			c.bar(canvas, x, bar, top, shade(fillOf(r.kind), j), c.legend[j])
+		}
+	}
+}
+
+// shade makes the colour of a row's further bars lighter.
+func shade(c color.NRGBA, j int) color.NRGBA {
+	for range j {
+		c.R, c.G, c.B = c.R+(255-c.R)/3, c.G+(255-c.G)/3, c.B+(255-c.B)/3
+	}
+	return c
+}
+
+// bar draws one bar with its spread and its value.
+func (c chart) bar(
+	canvas draw.Canvas, x func(float64) vg.Length, s spread, top vg.Length, fill color.Color, name string,
+) {
+	end := x(s.median)
+	body := vg.Rectangle{Min: vg.Point{X: canvas.Min.X, Y: top - barHeight + 1}, Max: vg.Point{X: end, Y: top - 1}}
+	canvas.SetColor(fill)
+	canvas.Fill(body.Path())
+	middle := (body.Min.Y + body.Max.Y) / 2
+	if s.n > 1 {
+		line := draw.LineStyle{Color: ink, Width: 1}
+		canvas.StrokeLine2(line, x(s.min), middle, x(s.max), middle)
+		for _, v := range []float64{s.min, s.max} {
+			canvas.StrokeLine2(line, x(v), middle-2.5, x(v), middle+2.5)
+		}
+	}
+	label := scaled(s.median)
+	if name != "" {
+		label = name + " " + label
+	}
+	at := vg.Point{X: max(end, x(s.max)) + 5, Y: middle + 1}
+	canvas.FillText(styled(10.5, ink, text.XLeft, text.YCenter, false), at, label)
+}
+
+// extent is what the axis has to hold.
+func (c chart) extent() (least, most float64) {
+	least, most = math.Inf(1), 0
+	for _, r := range c.rows {
+		for _, b := range r.bars {
+			least, most = min(least, b.min), max(most, b.max)
+		}
+	}
+	return least, most
+}

@@ -1,0 +1,151 @@
+package report
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
+)
+
+// Markdown writes the tables: target against measured, then each scenario's figures, then what failed and where
+// all this comes from.
+func (d Data) Markdown(w io.Writer) error {
+	var b strings.Builder
+	d.targetTable(&b)
+	for _, v := range d.variants() {
+		d.scenarioTable(&b, v)
+	}
+	d.failures(&b)
+	d.provenance(&b)
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func (d Data) targetTable(b *strings.Builder) {
+	b.WriteString("## Targets\n\nRatios are made repetition by repetition: median (least to most).\n\n" +
+		"| | target | at | measured | met |\n| --- | --- | --- | --- | --- |\n")
+	for _, v := range d.verdicts() {
+		bound := "at most "
+		if v.least {
+			bound = "at least "
+		}
+		measured, met := "–", "not measured"
+		if v.known() {
+			measured = v.measured.text(short)
+			met = map[bool]string{true: "yes", false: "**no**"}[v.met()]
+		}
+		fmt.Fprintf(b, "| %s | %s | %s%s | %s | %s |\n", v.scenario, v.describe(), bound, short(v.bound), measured, met)
+	}
+}
+
+// column is one of a scenario's table.
+type column struct {
+	title  string
+	metric results.Metric
+	write  func(float64) string
+}
+
+// columnsOf lists what is worth a column in a scenario.
+func columnsOf(scenario string) []column {
+	share := column{"generator's share of the CPU", results.GeneratorShare, percent}
+	cores := column{"cores busy", results.CoresUsed, short}
+	throughput := column{"delivered messages/s", results.Throughput, grouped}
+	cpu := column{"server CPU ns/message", results.ServerCPU, grouped}
+	switch scenario {
+	case "S2":
+		return []column{throughput, {"ms to the last receiver", results.ToLast, short}, cpu, share, cores}
+	case "S4":
+		return []column{
+			{"p50 ms", results.P50, short}, {"p99 ms", results.P99, short}, {"p99.9 ms", results.P999, short}, cpu,
+			{"published late by at most, ms", results.Late, short}, {"closed", results.Closed, grouped}, share, cores,
+		}
+	case "S5":
+		return []column{
+			{"bytes per connection", results.PerConnection, grouped},
+			{"all memory / connections", results.Resident, grouped},
+		}
+	case "S6":
+		return []column{
+			{"connections/s", results.ConnectRate, grouped}, {"p50 ms until subscribed", results.ReadyP50, short},
+			{"p99 ms until subscribed", results.ReadyP99, short},
+			{"server CPU µs/connection", results.ConnectCPU, grouped}, share, cores,
+		}
+	}
+	return []column{throughput, cpu, {"resident bytes/connection", results.Resident, grouped}, share, cores}
+}
+
+// titleOf says what a variant measures.
+func titleOf(v variant) string {
+	p := v.params
+	clients := grouped(float64(p.Connections)) + " connections"
+	switch v.scenario {
+	case "S1":
+		return fmt.Sprintf("S1 burst: %s follow one upload, %d messages back to back", clients, p.Messages)
+	case "S2":
+		return fmt.Sprintf("S2 single: %s follow one upload, one message at a time", clients)
+	case "S3":
+		return fmt.Sprintf("S3 unicast: %s, each with an upload of its own, %s messages round-robin", clients,
+			grouped(float64(p.Messages)))
+	case "S4":
+		return fmt.Sprintf("S4 latency: %s, %g of the write loop's capacity, %g %% stalled", clients, p.Load, p.Stalled*100)
+	case "S5":
+		return "S5 memory: " + clients + ", idle"
+	case "S6":
+		return "S6 storm: " + clients + " connect, authenticate and subscribe at once"
+	}
+	return v.scenario
+}
+
+func (d Data) scenarioTable(b *strings.Builder, v variant) {
+	fmt.Fprintf(b, "\n## %s\n\n| system |", titleOf(v))
+	columns := columnsOf(v.scenario)
+	for _, c := range columns {
+		fmt.Fprintf(b, " %s |", c.title)
+	}
+	b.WriteString("\n| --- |" + strings.Repeat(" --- |", len(columns)) + "\n")
+	for _, system := range d.systemsOf(v) {
+		fmt.Fprintf(b, "| %s |", system)
+		for _, c := range columns {
+			fmt.Fprintf(b, " %s |", spreadOf(d.series(v, system, c.metric)).text(c.write))
+		}
+		b.WriteString("\n")
+	}
+}
+
+func (d Data) failures(b *strings.Builder) {
+	title := "\n## Failed\n\n"
+	for _, r := range d.records {
+		if r.Error != "" {
+			fmt.Fprintf(b, "%s- %s, %s, repetition %d: %s\n", title, r.Scenario, r.System, r.Repeat,
+				strings.Join(strings.Fields(r.Error), " "))
+			title = ""
+		}
+	}
+}
+
+func (d Data) provenance(b *strings.Builder) {
+	b.WriteString("\n## Where this comes from\n\n")
+	var origins []string
+	for _, r := range d.records {
+		p := r.Provenance
+		dirty := ""
+		if p.Dirty {
+			dirty = ", with uncommitted changes"
+		}
+		origin := fmt.Sprintf("- run %s: commit %.12s%s; %s, %d cores, GOMAXPROCS %d; %s %s, %s; `%s`\n", r.Run, p.Commit,
+			dirty, p.CPU, p.Cores, p.GOMAXPROCS, p.OS, p.Kernel, p.Go, strings.Join(p.Command, " "))
+		if !slices.Contains(origins, origin) {
+			origins = append(origins, origin)
+		}
+	}
+	var versions []string
+	for _, r := range d.records {
+		version := fmt.Sprintf("- %s: %s %s\n", r.System, r.Provenance.Module, r.Provenance.Version)
+		if !slices.Contains(versions, version) {
+			versions = append(versions, version)
+		}
+	}
+	b.WriteString(strings.Join(append(origins, versions...), ""))
+}

@@ -1,0 +1,160 @@
+package report
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
+)
+
+// fixture are results in which the targets are met and missed in known ways. Repetition 2 runs at half speed:
+// ratios by repetition do not notice.
+func fixture() []results.Record {
+	var records []results.Record
+	add := func(scenario, system string, p results.Params, metric results.Metric, value float64) {
+		e, err := systems.Find(system)
+		if err != nil {
+			panic(err)
+		}
+		for repeat, speed := range map[int]float64{1: 1, 2: 0.5, 3: 1} {
+			records = append(records, results.Record{
+				Schema: results.Schema, Run: "20260102T030405Z-abc", Time: time.Date(2026, 1, 2, 3, 4, 5+repeat, 0, time.UTC),
+				Scenario: scenario, System: system, Kind: string(e.Kind), Repeat: repeat, Params: p,
+				Metrics: map[results.Metric]float64{metric: value * speed, results.GeneratorShare: 0.4},
+				Provenance: results.Provenance{
+					Commit: "0123456789abcdef", CPU: "A Processor", Cores: 2, GOMAXPROCS: 2, Go: "go1.26", OS: "linux/amd64",
+					Kernel: "6.1", Command: []string{"compare", "run"}, Module: e.Module, Version: "v1",
+				},
+			})
+		}
+	}
+	s1 := results.Params{Connections: 5000, Channels: 1, Messages: 40, Bytes: 256}
+	for system, value := range map[string]float64{"shoal": 3e6, "joined-write": 4e6, "gws": 180e3, "melody": 200e3} {
+		add("S1", system, s1, results.Throughput, value)
+	}
+	s4 := results.Params{Connections: 5000, Channels: 1, Bytes: 256, Load: 0.5, Rate: 9}
+	s4b := s4
+	s4b.Stalled = 0.05
+	add("S4", "shoal", s4, results.P99, 30)
+	add("S4", "write-loop", s4, results.P99, 20)
+	add("S4", "shoal", s4b, results.P99, 33)
+	for _, n := range []int{5000, 15000} {
+		add("S5", "shoal", results.Params{Connections: n, Channels: n}, results.PerConnection, 6500)
+		add("S5", "melody", results.Params{Connections: n, Channels: n}, results.PerConnection, 21000)
+	}
+	broken := records[0]
+	broken.Repeat, broken.Error, broken.Metrics = 4, "it broke\nin two", map[results.Metric]float64{results.Throughput: 1}
+	return append(records, broken)
+}
+
+func selected(t *testing.T) Data {
+	t.Helper()
+	d, err := Select(fixture(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func TestVerdicts(t *testing.T) {
+	want := []string{
+		"S1 delivered messages/s, of the best peer (melody): 15.0 (15.0–15.0) true",
+		"S1 delivered messages/s, of joined write: 0.75 (0.75–0.75) true",
+		"S4 p99 at half of S2's capacity, of the write loop: 1.50 (1.50–1.50) false",
+		"S4 p99 with stalled clients, of that without (5 % stalled, 0.5 of the capacity): 1.10 (1.10–1.10) true",
+		"S5 bytes per connection, 5,000 connections: 6,500 (3,250–6,500) true",
+		"S5 bytes per connection, 15,000 connections: 6,500 (3,250–6,500) true",
+		"S5 bytes per connection, of melody, 5,000 connections: 0.31 (0.31–0.31) true",
+		"S5 bytes per connection, of melody, 15,000 connections: 0.31 (0.31–0.31) true",
+		"S5 bytes per connection, of centrifuge, 5,000 connections: – true",
+		"S5 bytes per connection, of centrifuge, 15,000 connections: – true",
+	}
+	var got []string
+	for _, v := range selected(t).verdicts() {
+		got = append(got, fmt.Sprintf("%s %s: %s %v", v.scenario, v.describe(), v.measured.text(short), v.met()))
+	}
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+func TestMarkdown(t *testing.T) {
+	var out bytes.Buffer
+	if err := selected(t).Markdown(&out); err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.ReadFile(filepath.Join("testdata", "report.md"))
+	if err != nil || !bytes.Equal(out.Bytes(), want) {
+		t.Errorf("%v; the tables are\n%s", err, &out)
+	}
+}
+
+func TestCharts(t *testing.T) {
+	folder := t.TempDir()
+	names, err := selected(t).Charts(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var files []string
+	for _, name := range names {
+		files = append(files, filepath.Base(name))
+		image, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{"</svg>", ">shoal<", "this project", "2026-01-02 · 012345678 · A Processor", "is better"} {
+			if !strings.Contains(string(image), want) {
+				t.Errorf("%s has no %q", name, want)
+			}
+		}
+	}
+	// Of S4 only p99 is there, and its chart shows three percentiles.
+	want := "s1-throughput.svg s5-memory-5000.svg s5-memory-15000.svg"
+	if got := strings.Join(files, " "); got != want {
+		t.Errorf("the charts are %s, want %s", got, want)
+	}
+	if image, _ := os.ReadFile(names[0]); !strings.Contains(string(image), "(logarithmic)") {
+		t.Error("values that lie far apart are not on a logarithmic axis")
+	}
+	if image, _ := os.ReadFile(names[1]); strings.Contains(string(image), "(logarithmic)") {
+		t.Error("values that lie close together are on a logarithmic axis")
+	}
+}
+
+func TestNewestRunOfEachScenario(t *testing.T) {
+	at := func(run, scenario string, day int) results.Record {
+		return results.Record{Run: run, Scenario: scenario, Time: time.Date(2026, 1, day, 0, 0, 0, 0, time.UTC)}
+	}
+	all := []results.Record{at("old", "S1", 1), at("old", "S2", 1), at("new", "S1", 2)}
+	d, err := Select(all, "")
+	if err != nil || len(d.records) != 2 || d.records[0].Run != "new" || d.records[1].Run != "old" {
+		t.Errorf("selected are %+v, %v", d.records, err)
+	}
+	if d, err = Select(all, "old"); err != nil || len(d.records) != 2 || d.records[0].Run != "old" {
+		t.Errorf("of the old run %+v, %v", d.records, err)
+	}
+	if _, err = Select(all, "never"); err == nil {
+		t.Error("a run that never was has results")
+	}
+}
+
+func TestNumbers(t *testing.T) {
+	for v, want := range map[float64]string{
+		0: "0", 0.5: "0.5", 9.996: "10", 12.34: "12.3", 999.6: "1 k", 1500: "1.5 k", 999_600: "1 M", 3.21e6: "3.21 M",
+	} {
+		if got := scaled(v); got != want {
+			t.Errorf("scaled(%v) = %q, want %q", v, got, want)
+		}
+	}
+	for v, want := range map[float64]string{0: "0", 999: "999", 1000: "1,000", -1234567: "-1,234,567"} {
+		if got := grouped(v); got != want {
+			t.Errorf("grouped(%v) = %q, want %q", v, got, want)
+		}
+	}
+}

@@ -1,0 +1,133 @@
+package report
+
+import (
+	"fmt"
+
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
+)
+
+// target is one thing that this project has to reach.
+type target struct {
+	scenario string
+	claim    string
+	metric   results.Metric
+	// against is a system, bestPeer, itself (without stalled clients) or nothing: then the bound is on the
+	// figure, not on a ratio.
+	against string
+	// where restricts it to some variants. nil: it holds in all.
+	where func(results.Params) bool
+	// least: the bound is a lower one.
+	least bool
+	bound float64
+}
+
+// What a target may be measured against, beside systems.
+const (
+	nothing  = ""
+	bestPeer = "best peer"
+	itself   = "itself"
+)
+
+// own is the system whose targets these are.
+const own = "shoal"
+
+// targets are the project's, as its performance goals have them.
+func targets() []target {
+	return []target{
+		{"S1", "delivered messages/s, of the best peer", results.Throughput, bestPeer, nil, true, 10},
+		{"S1", "delivered messages/s, of joined write", results.Throughput, "joined-write", nil, true, 0.7},
+		{"S2", "delivered messages/s, of the write loop", results.Throughput, "write-loop", nil, true, 0.95},
+		{"S2", "server CPU per message, of the write loop", results.ServerCPU, "write-loop", nil, false, 1.1},
+		{"S3", "delivered messages/s, of the write loop", results.Throughput, "write-loop", nil, true, 0.95},
+		{"S3", "server CPU per message, of the write loop", results.ServerCPU, "write-loop", nil, false, 1.1},
+		{"S4", "p99 at half of S2's capacity, of the write loop", results.P99, "write-loop", calmHalf, false, 1.2},
+		{"S4", "p99 with stalled clients, of that without", results.P99, itself, stalled, false, 1.2},
+		{"S5", "bytes per connection", results.PerConnection, nothing, nil, false, 7000},
+		{"S5", "bytes per connection, of melody", results.PerConnection, "melody", nil, false, 1. / 3},
+		{"S5", "bytes per connection, of centrifuge", results.PerConnection, "centrifuge", nil, false, 1. / 3},
+		{"S6", "connections/s, of gws that only upgrades", results.ConnectRate, "gws-upgrade", nil, true, 0.8},
+	}
+}
+
+func calmHalf(p results.Params) bool { return p.Stalled == 0 && p.Load == 0.5 }
+
+func stalled(p results.Params) bool { return p.Stalled > 0 }
+
+// verdict is what became of a target in one variant.
+type verdict struct {
+	target
+	variant variant
+	// reference is what it was measured against.
+	reference string
+	measured  spread
+}
+
+// known: the target could be measured.
+func (v verdict) known() bool { return v.measured.n > 0 }
+
+// met: the median is within the bound.
+func (v verdict) met() bool {
+	if v.least {
+		return v.measured.median >= v.bound
+	}
+	return v.measured.median <= v.bound
+}
+
+// verdicts judges every target in every variant that it holds in.
+func (d Data) verdicts() []verdict {
+	var all []verdict
+	for _, t := range targets() {
+		for _, v := range d.variants() {
+			if v.scenario == t.scenario && (t.where == nil || t.where(v.params)) {
+				all = append(all, d.judge(t, v))
+			}
+		}
+	}
+	return all
+}
+
+func (d Data) judge(t target, v variant) verdict {
+	of := d.series(v, own, t.metric)
+	result := verdict{target: t, variant: v, reference: t.against}
+	switch t.against {
+	case nothing:
+		result.measured = spreadOf(of)
+	case itself:
+		calm := v
+		calm.params.Stalled = 0
+		result.measured = ratios(of, d.series(calm, own, t.metric))
+	case bestPeer:
+		result.reference = d.bestPeer(v, t.metric)
+		result.measured = ratios(of, d.series(v, result.reference, t.metric))
+	default:
+		result.measured = ratios(of, d.series(v, t.against, t.metric))
+	}
+	return result
+}
+
+// bestPeer is the peer with the highest median.
+func (d Data) bestPeer(v variant, metric results.Metric) string {
+	name, best := bestPeer, 0.
+	for _, system := range d.systemsOf(v) {
+		if s := spreadOf(d.series(v, system, metric)); d.kindOf(system) == systems.Peer && s.n > 0 && s.median > best {
+			name, best = system, s.median
+		}
+	}
+	return name
+}
+
+// describe names a verdict's claim with what distinguishes its variant.
+func (v verdict) describe() string {
+	text := v.claim
+	if v.against == bestPeer && v.reference != bestPeer {
+		text += fmt.Sprintf(" (%s)", v.reference)
+	}
+	switch {
+	case v.scenario == "S5":
+		text += fmt.Sprintf(", %s connections", grouped(float64(v.variant.params.Connections)))
+	case v.variant.params.Stalled > 0:
+		text += fmt.Sprintf(" (%g %% stalled, %g of the capacity)", v.variant.params.Stalled*100, v.variant.params.Load)
+	}
+	return text
+}

@@ -1,0 +1,112 @@
+package results
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Provenance is where a measurement comes from.
+type Provenance struct {
+	// Commit is that of the repository, and Dirty says that the tree was not as committed, results aside.
+	Commit     string   `json:"commit"`
+	Dirty      bool     `json:"dirty"`
+	Command    []string `json:"command"`
+	Go         string   `json:"go"`
+	OS         string   `json:"os"`
+	Kernel     string   `json:"kernel"`
+	CPU        string   `json:"cpu"`
+	Cores      int      `json:"cores"`
+	GOMAXPROCS int      `json:"gomaxprocs"`
+	GOGC       string   `json:"gogc,omitempty"`
+	GOMEMLIMIT string   `json:"gomemlimit,omitempty"`
+	// Module and Version are the measured system's.
+	Module  string `json:"module,omitempty"`
+	Version string `json:"version,omitempty"`
+}
+
+// unknown stands for what could not be found out.
+const unknown = "unknown"
+
+// Here returns the provenance of what is measured now, on this machine, with this program.
+func Here(ctx context.Context) Provenance {
+	p := Provenance{
+		Commit:     git(ctx, "rev-parse", "HEAD"),
+		Command:    append([]string{"compare"}, os.Args[1:]...),
+		Go:         runtime.Version(),
+		OS:         runtime.GOOS + "/" + runtime.GOARCH,
+		Kernel:     kernel(),
+		CPU:        cpuModel(),
+		Cores:      runtime.NumCPU(),
+		GOMAXPROCS: runtime.GOMAXPROCS(0),
+		GOGC:       os.Getenv("GOGC"),
+		GOMEMLIMIT: os.Getenv("GOMEMLIMIT"),
+	}
+	if p.Commit == "" {
+		p.Commit = unknown
+	}
+	p.Dirty = git(ctx, "status", "--porcelain", "--", ":/", ":(top,exclude)benchmarks/results") != ""
+	return p
+}
+
+// Of returns the provenance of one system, whose module this program was built with.
+func (p Provenance) Of(module string) Provenance {
+	p.Module, p.Version = module, unknown
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return p
+	}
+	for _, dependency := range info.Deps {
+		if dependency.Path == module {
+			p.Version = dependency.Version
+			if dependency.Replace != nil { // it is this repository
+				p.Version = p.Commit
+			}
+		}
+	}
+	return p
+}
+
+// Root returns the folder of the repository that the program was started in, or "".
+func Root(ctx context.Context) string {
+	return filepath.FromSlash(git(ctx, "rev-parse", "--show-toplevel"))
+}
+
+// git returns what git answers, or "" if it cannot.
+func git(ctx context.Context, arguments ...string) string {
+	out, err := exec.CommandContext(ctx, "git", arguments...).Output() //nolint:gosec // arguments of our own
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func kernel() string {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return unknown
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}
+
+// cpuModel is the processor's name as Linux has it.
+func cpuModel() string {
+	info, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return unknown
+	}
+	for line := range bytes.Lines(info) {
+		name, value, _ := bytes.Cut(line, []byte(":"))
+		if strings.TrimSpace(string(name)) == "model name" {
+			return strings.TrimSpace(string(value))
+		}
+	}
+	return unknown
+}

@@ -1,0 +1,166 @@
+// Package results is how measurements are kept: one JSON object a line, each with all that is needed to know
+// where it comes from.
+package results
+
+import (
+	"bufio"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+// Schema is the version of the form of a Record.
+const Schema = 1
+
+// Metric names a figure. Its unit is the end of its name.
+type Metric string
+
+// The figures.
+const (
+	Throughput    Metric = "messages_per_second"       // delivered, over all receivers
+	ServerCPU     Metric = "server_cpu_ns_per_message" // per delivered message
+	ToLast        Metric = "ms_to_last_receiver"       // median over the messages of a run
+	P50           Metric = "p50_ms"                    // from the planned send time
+	P99           Metric = "p99_ms"
+	P999          Metric = "p999_ms"
+	Late          Metric = "published_late_ms" // the latest of all messages against its plan
+	PerConnection Metric = "bytes_per_connection"
+	// Resident is all memory of the process divided by the connections; PerConnection leaves out what it had
+	// before they came.
+	Resident       Metric = "resident_bytes_per_connection"
+	ConnectRate    Metric = "connections_per_second"
+	ReadyP50       Metric = "ready_p50_ms" // from dialling until subscribed
+	ReadyP99       Metric = "ready_p99_ms"
+	ConnectCPU     Metric = "server_cpu_us_per_connection"
+	GeneratorShare Metric = "generator_cpu_share" // of all that server and generator used
+	CoresUsed      Metric = "cores_used"          // by both while measuring
+	Rounds         Metric = "rounds"
+	Delivered      Metric = "delivered_messages"
+	Expected       Metric = "expected_messages"
+	Closed         Metric = "connections_closed"
+)
+
+// Params are what a scenario was run with.
+type Params struct {
+	Connections int `json:"connections"`
+	Channels    int `json:"channels,omitempty"`
+	// Messages is how many are published at once.
+	Messages int `json:"messages,omitempty"`
+	Bytes    int `json:"bytes,omitempty"`
+	// Stalled is the share of the clients that do not read.
+	Stalled float64 `json:"stalled,omitempty"`
+	// Load is the share of the write loop's capacity that Rate, in messages published per second, comes to.
+	Load float64 `json:"load,omitempty"`
+	Rate float64 `json:"rate,omitempty"`
+}
+
+// Compare orders parameters by what distinguishes the variants of a scenario.
+func (p Params) Compare(q Params) int {
+	return cmp.Or(
+		cmp.Compare(p.Connections, q.Connections), cmp.Compare(p.Load, q.Load), cmp.Compare(p.Stalled, q.Stalled),
+	)
+}
+
+// Record is one measurement of one system.
+type Record struct {
+	Schema int `json:"schema"`
+	// Run is the same for all that was measured in one go, interleaved.
+	Run        string             `json:"run"`
+	Time       time.Time          `json:"time"`
+	Scenario   string             `json:"scenario"`
+	System     string             `json:"system"`
+	Kind       string             `json:"kind"`
+	Repeat     int                `json:"repeat"` // from 1
+	Params     Params             `json:"params"`
+	Metrics    map[Metric]float64 `json:"metrics,omitempty"`
+	Error      string             `json:"error,omitempty"`
+	Provenance Provenance         `json:"provenance"`
+}
+
+// File writes records. It is used from one goroutine.
+type File struct {
+	name string
+	file *os.File
+}
+
+// Create begins a new file of results in a folder, which is made where it is missing.
+func Create(folder, run string) (*File, error) {
+	if err := os.MkdirAll(folder, 0o755); err != nil { //nolint:gosec // results are for everyone
+		return nil, fmt.Errorf("results: %w", err)
+	}
+	name := filepath.Join(folder, run+".jsonl")
+	file, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644) //nolint:gosec // likewise
+	if err != nil {
+		return nil, fmt.Errorf("results: %w", err)
+	}
+	return &File{name, file}, nil
+}
+
+// Name is where the file lies.
+func (f *File) Name() string { return f.name }
+
+// Add writes one record.
+func (f *File) Add(r Record) error {
+	line, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("results: %w", err)
+	}
+	if _, err := f.file.Write(append(line, '\n')); err != nil {
+		return fmt.Errorf("results: %w", err)
+	}
+	return nil
+}
+
+// Close ends the file.
+func (f *File) Close() error { return f.file.Close() }
+
+// Load reads all files of results in a folder, the oldest record first.
+func Load(folder string) ([]Record, error) {
+	names, err := fs.Glob(os.DirFS(folder), "*.jsonl")
+	if err != nil {
+		return nil, fmt.Errorf("results: %w", err)
+	}
+	var all []Record
+	for _, name := range names {
+		records, err := read(filepath.Join(folder, name))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, records...)
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("results: there are none in %s: measure some first, with compare run", folder)
+	}
+	slices.SortStableFunc(all, func(a, b Record) int { return a.Time.Compare(b.Time) })
+	return all, nil
+}
+
+func read(name string) (records []Record, err error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("results: %w", err)
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	lines := bufio.NewScanner(file)
+	lines.Buffer(nil, 1<<20)
+	for n := 1; lines.Scan(); n++ {
+		var r Record
+		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
+			return nil, fmt.Errorf("results: %s, line %d: %w", name, n, err)
+		}
+		if r.Schema != Schema {
+			return nil, fmt.Errorf("results: %s, line %d: the schema is %d, want %d", name, n, r.Schema, Schema)
+		}
+		records = append(records, r)
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("results: %s: %w", name, err)
+	}
+	return records, nil
+}

@@ -1,0 +1,71 @@
+package results
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestRecordsComeBack(t *testing.T) {
+	folder := filepath.Join(t.TempDir(), "results")
+	var want []Record
+	for i, run := range []string{"b", "a"} {
+		r := Record{
+			Schema: Schema, Run: run, Time: time.Date(2026, 1, 1+i, 0, 0, 0, 0, time.UTC), Scenario: "S4", System: "gws",
+			Kind: "peer", Repeat: 1, Params: Params{Connections: 5000, Stalled: 0.05, Rate: 9.5},
+			Metrics: map[Metric]float64{P99: 1.5}, Error: "none", Provenance: Here(t.Context()).Of("github.com/lxzan/gws"),
+		}
+		file, err := Create(folder, run)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := file.Add(r); err != nil {
+			t.Fatal(err)
+		}
+		if err := file.Close(); err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, r)
+	}
+	got, err := Load(folder)
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v\nwant %+v", got, err, want)
+	}
+	if _, err := Create(folder, "a"); err == nil {
+		t.Error("results are overwritten")
+	}
+}
+
+func TestWhatIsNoResultIsNamed(t *testing.T) {
+	for content, want := range map[string]string{
+		"":                           "there are none",
+		"{\"schema\":1}\nnonsense\n": "line 2",
+		"{\"schema\":7}\n":           "the schema is 7",
+	} {
+		folder := t.TempDir()
+		if err := os.WriteFile(filepath.Join(folder, "x.jsonl"), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Load(folder); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("the error is %v, want one with %q", err, want)
+		}
+	}
+}
+
+func TestProvenanceIsFull(t *testing.T) {
+	p := Here(t.Context())
+	for name, value := range map[string]string{"commit": p.Commit, "go": p.Go, "os": p.OS, "kernel": p.Kernel, "cpu": p.CPU} {
+		if value == "" {
+			t.Errorf("%s is not known", name)
+		}
+	}
+	if p.Cores < 1 || p.GOMAXPROCS < 1 || len(p.Command) == 0 {
+		t.Errorf("got %+v", p)
+	}
+	if v := p.Of("example.com/nobody").Version; v != unknown {
+		t.Errorf("the version of nobody is %s", v)
+	}
+}

@@ -1,0 +1,118 @@
+// Package runner measures: it starts a server and its clients as two processes, has them do what a scenario
+// says, and writes down what came of it, system after system, interleaved, again and again.
+package runner
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
+)
+
+// The scenarios.
+const (
+	Burst   = "S1"
+	Single  = "S2"
+	Unicast = "S3"
+	Latency = "S4"
+	Memory  = "S5"
+	Storm   = "S6"
+)
+
+// Scenarios lists them in their order.
+func Scenarios() []string { return []string{Burst, Single, Unicast, Latency, Memory, Storm} }
+
+// Config says what is measured.
+type Config struct {
+	// Scenarios and Systems are names. None: all.
+	Scenarios, Systems []string
+	// Repeat is how often everything is measured.
+	Repeat int
+	// Connections is the number of clients, in all scenarios but S5.
+	Connections int
+	// Idle are the numbers of idle connections of S5.
+	Idle []int
+	// Bytes is the size of a message.
+	Bytes int
+	// Burst is how many messages S1 publishes at once, UnicastRounds how many S3 publishes to each client.
+	Burst, UnicastRounds int
+	// Measure is the least time that S1, S2 and S3 go on for in each run.
+	Measure time.Duration
+	// Loads are the rates of S4, as shares of what the write loop can deliver in S2, Stalled the shares of the
+	// clients that do not read, and Duration how long each run of S4 takes.
+	Loads, Stalled []float64
+	Duration       time.Duration
+	// Settle is how long the idle connections of S5 are left alone before their memory is looked at.
+	Settle time.Duration
+	// Patience bounds each single step of a run.
+	Patience time.Duration
+	// Results is the folder that results are written to; Profiles is where to put a processor profile of each
+	// server, "" for none.
+	Results, Profiles string
+	// Program is this program, which is started as server and as clients.
+	Program string
+	// Progress is where it is said what is being done.
+	Progress io.Writer
+}
+
+// spareFiles is what a process needs beyond its connections.
+const spareFiles = 100
+
+func (c Config) validate() error {
+	var all []error
+	refuse := func(flag string, value any, want string) {
+		all = append(all, fmt.Errorf("runner: --%s is %v, want %s", flag, value, want))
+	}
+	for _, name := range c.Scenarios {
+		if !slices.Contains(Scenarios(), name) {
+			refuse("scenario", name, "some of "+strings.Join(Scenarios(), ","))
+		}
+	}
+	for _, name := range c.Systems {
+		if !slices.Contains(systems.Names(), name) {
+			refuse("system", name, "some of "+strings.Join(systems.Names(), ","))
+		}
+	}
+	var limit unix.Rlimit
+	most := 1 << 20
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil {
+		most = int(min(limit.Cur, uint64(most))) - spareFiles
+	}
+	for flag, connections := range map[string][]int{"connections": {c.Connections}, "idle": c.Idle} {
+		for _, n := range connections {
+			if n < 1 || n > most {
+				refuse(flag, n, fmt.Sprintf("1 to %d, which is what this system's limit of open files allows", most))
+			}
+		}
+	}
+	for flag, n := range map[string]int{"repeat": c.Repeat, "burst": c.Burst, "unicast-rounds": c.UnicastRounds} {
+		if n < 1 {
+			refuse(flag, n, "at least 1")
+		}
+	}
+	for _, share := range c.Loads {
+		if !(share > 0 && share <= 1) {
+			refuse("share", share, "more than 0, at most 1")
+		}
+	}
+	for _, share := range c.Stalled {
+		if !(share >= 0 && share < 1) {
+			refuse("stalled", share, "at least 0, less than 1")
+		}
+	}
+	for flag, d := range map[string]time.Duration{
+		"measure": c.Measure, "duration": c.Duration, "settle": c.Settle, "patience": c.Patience,
+	} {
+		if d <= 0 {
+			refuse(flag, d, "more than 0")
+		}
+	}
+	return errors.Join(append(all, message.CheckSize(c.Bytes))...)
+}

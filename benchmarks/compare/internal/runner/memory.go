@@ -1,0 +1,32 @@
+package runner
+
+import (
+	"context"
+
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/serving"
+)
+
+// memory measures S5: what the server has in use, after it has given back what it can, with idle connections
+// and before them.
+func (s *session) memory(ctx context.Context) (map[results.Metric]float64, error) {
+	empty, err := s.serve(ctx, serving.Request{Do: serving.Look, Clean: true})
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.connect(ctx); err != nil {
+		return nil, err
+	}
+	if err := pause(ctx, s.config.Settle); err != nil {
+		return nil, err
+	}
+	full, err := s.serve(ctx, serving.Request{Do: serving.Look, Clean: true})
+	if err != nil {
+		return nil, err
+	}
+	connections := float64(s.trial.params.Connections)
+	return map[results.Metric]float64{
+		results.PerConnection: float64(full.RSS-empty.RSS) / connections,
+		results.Resident:      float64(full.RSS) / connections,
+	}, nil
+}

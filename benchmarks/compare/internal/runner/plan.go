@@ -1,0 +1,80 @@
+package runner
+
+import (
+	"slices"
+
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
+)
+
+// trial is one measurement of one system.
+type trial struct {
+	scenario string
+	entry    systems.Entry
+	repeat   int // from 1
+	params   results.Params
+}
+
+// plan returns all trials in the order in which they are made. Systems and variants alternate within a
+// repetition: what disturbs the machine for a while disturbs them all.
+func (c Config) plan() []trial {
+	var trials []trial
+	for _, scenario := range Scenarios() {
+		if len(c.Scenarios) > 0 && !slices.Contains(c.Scenarios, scenario) {
+			continue
+		}
+		for repeat := 1; repeat <= c.Repeat; repeat++ {
+			for _, entry := range c.systemsOf(scenario) {
+				for _, params := range c.variants(scenario) {
+					trials = append(trials, trial{scenario, entry, repeat, params})
+				}
+			}
+		}
+	}
+	return trials
+}
+
+// systemsOf lists who takes part in a scenario.
+func (c Config) systemsOf(scenario string) []systems.Entry {
+	return slices.DeleteFunc(systems.All(), func(e systems.Entry) bool {
+		switch {
+		case len(c.Systems) > 0 && !slices.Contains(c.Systems, e.Name):
+			return true
+		case scenario == Storm:
+			return e.Part == systems.NoStorm
+		default:
+			return e.Part == systems.StormOnly
+		}
+	})
+}
+
+// variants lists the parameters with which a scenario is run.
+func (c Config) variants(scenario string) []results.Params {
+	p := results.Params{Connections: c.Connections, Channels: 1, Bytes: c.Bytes}
+	switch scenario {
+	case Burst:
+		p.Messages = c.Burst
+	case Single:
+		p.Messages = 1
+	case Unicast:
+		p.Channels = c.Connections
+		p.Messages = c.Connections * c.UnicastRounds
+	case Latency:
+		var all []results.Params
+		for _, p.Load = range c.Loads {
+			for _, p.Stalled = range c.Stalled {
+				all = append(all, p)
+			}
+		}
+		return all
+	case Memory:
+		var all []results.Params
+		for _, n := range c.Idle {
+			all = append(all, results.Params{Connections: n, Channels: n})
+		}
+		return all
+	case Storm:
+		return []results.Params{{Connections: c.Connections, Channels: c.Connections}}
+	}
+	return []results.Params{p}
+}

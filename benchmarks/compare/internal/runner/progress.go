@@ -1,0 +1,90 @@
+package runner
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
+)
+
+// progress tells whoever watches what is being measured, what came of it and how much is left, one line a
+// measurement. It is used from one goroutine.
+type progress struct {
+	out   io.Writer
+	begun time.Time
+	total int
+	done  int
+}
+
+func newProgress(out io.Writer, total int) *progress {
+	fmt.Fprintf(out, "%d measurements, each with processes of its own\n", total)
+	return &progress{out: out, begun: time.Now(), total: total}
+}
+
+func (p *progress) calibrates(times int) {
+	p.total += times
+	fmt.Fprintln(p.out, "the rates of S4 go by what the write loop delivers in S2, which is measured first")
+}
+
+func (p *progress) begins(t trial) {
+	fmt.Fprintf(p.out, "[%*d/%d] %s %-18s %-31s #%d  ", width(p.total), p.done+1, p.total, t.scenario, t.entry.Name,
+		variant(t.params), t.repeat)
+}
+
+func (p *progress) ends(r results.Record) {
+	p.done++
+	came := figures(r.Metrics)
+	if r.Error != "" {
+		came = "FAILED: " + strings.TrimSpace(came+" "+r.Error)
+	}
+	fmt.Fprintf(p.out, "%s  (%s left)\n", came, p.left())
+}
+
+func (p *progress) skipped(t trial) {
+	p.done++
+	fmt.Fprintf(p.out, "[%*d/%d] %s %-18s left out, it has failed %d times\n", width(p.total), p.done, p.total,
+		t.scenario, t.entry.Name, mostFailures)
+}
+
+// left is about how long the rest will take.
+func (p *progress) left() time.Duration {
+	each := time.Since(p.begun) / time.Duration(p.done)
+	return (each * time.Duration(p.total-p.done)).Round(time.Second)
+}
+
+func width(n int) int { return len(fmt.Sprint(n)) }
+
+// variant tells the variants of a scenario apart.
+func variant(p results.Params) string {
+	text := fmt.Sprintf("%d clients", p.Connections)
+	if p.Load > 0 {
+		text += fmt.Sprintf(" %.0f/s", p.Rate)
+	}
+	if p.Stalled > 0 {
+		text += fmt.Sprintf(" %g%% stalled", p.Stalled*100)
+	}
+	return text
+}
+
+// figures are the few that are worth a look at once.
+func figures(m map[results.Metric]float64) string {
+	var parts []string
+	show := func(metric results.Metric, format string, scale float64) {
+		if v, ok := m[metric]; ok {
+			parts = append(parts, fmt.Sprintf(format, v*scale))
+		}
+	}
+	show(results.Throughput, "%.0f msg/s", 1)
+	show(results.P50, "p50 %.1f ms", 1)
+	show(results.P99, "p99 %.1f ms", 1)
+	show(results.P999, "p99.9 %.1f ms", 1)
+	show(results.ServerCPU, "%.0f ns/msg", 1)
+	show(results.ToLast, "%.1f ms to the last", 1)
+	show(results.PerConnection, "%.1f KB/connection", 1e-3)
+	show(results.ConnectRate, "%.0f connections/s", 1)
+	show(results.ReadyP99, "p99 %.0f ms until subscribed", 1)
+	show(results.GeneratorShare, "generator %.0f%%", 100)
+	return strings.Join(parts, ", ")
+}

@@ -1,0 +1,168 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
+)
+
+// Run measures everything, and returns the name of the file with the results. A failure of one system is
+// written down like a result, and the rest goes on; one that has failed twice in a scenario is left out of the
+// rest of it. The error is that of ctx, or says that the configuration makes no sense, or that results cannot
+// be written.
+func Run(ctx context.Context, c Config) (name string, err error) {
+	if err := c.validate(); err != nil {
+		return "", err
+	}
+	trials := c.plan()
+	if len(trials) == 0 {
+		return "", errors.New("runner: there is nothing to measure: none of the systems takes part in the scenarios")
+	}
+	here := results.Here(ctx)
+	id := time.Now().UTC().Format("20060102T150405Z") + "-" + here.Commit[:min(len(here.Commit), 8)]
+	file, err := results.Create(c.Results, id)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	r := &run{
+		config: c, id: id, here: here, file: file,
+		progress: newProgress(c.Progress, len(trials)), failures: map[string]int{},
+	}
+	return file.Name(), r.all(ctx, trials)
+}
+
+// run is what is kept from trial to trial. It is used from one goroutine.
+type run struct {
+	config   Config
+	id       string
+	here     results.Provenance
+	file     *results.File
+	progress *progress
+	// failures counts by scenario and system.
+	failures map[string]int
+	// capacities are the delivered messages per second of the write loop in S2, by number of connections.
+	capacities []float64
+}
+
+// mostFailures of a system in a scenario are enough to know.
+const mostFailures = 2
+
+func (r *run) all(ctx context.Context, trials []trial) error {
+	for _, t := range trials {
+		key := t.scenario + t.entry.Name
+		if r.failures[key] >= mostFailures {
+			r.progress.skipped(t)
+			continue
+		}
+		if t.scenario == Latency && len(r.capacities) == 0 {
+			if err := r.calibrate(ctx); err != nil {
+				return err
+			}
+		}
+		record := r.try(ctx, t)
+		if ctx.Err() != nil {
+			return fmt.Errorf("runner: interrupted, what was measured so far is in %s: %w", r.file.Name(), ctx.Err())
+		}
+		if err := r.file.Add(record); err != nil {
+			return err
+		}
+		if record.Error != "" {
+			r.failures[key]++
+		}
+		r.note(record)
+	}
+	return nil
+}
+
+// try makes one measurement.
+func (r *run) try(ctx context.Context, t trial) results.Record {
+	if t.scenario == Latency {
+		t.params.Rate = t.params.Load * median(r.capacities) / float64(t.params.Connections)
+	}
+	r.progress.begins(t)
+	metrics, err := measure(ctx, r.config, t)
+	record := results.Record{
+		Schema:     results.Schema,
+		Run:        r.id,
+		Time:       time.Now().UTC(),
+		Scenario:   t.scenario,
+		System:     t.entry.Name,
+		Kind:       string(t.entry.Kind),
+		Repeat:     t.repeat,
+		Params:     t.params,
+		Metrics:    metrics,
+		Provenance: r.here.Of(t.entry.Module),
+	}
+	if err != nil {
+		record.Error = err.Error()
+	}
+	r.progress.ends(record)
+	return record
+}
+
+// measure makes one measurement, with processes of its own.
+func measure(ctx context.Context, c Config, t trial) (metrics map[results.Metric]float64, err error) {
+	s, err := begin(ctx, c, t)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			s.kill()
+		} else if e := s.end(); e != nil {
+			err = fmt.Errorf("runner: it was measured, but did not end well: %w", e)
+		}
+	}()
+	switch t.scenario {
+	case Latency:
+		return s.latency(ctx)
+	case Memory:
+		return s.memory(ctx)
+	case Storm:
+		return s.storm(ctx)
+	}
+	return s.throughput(ctx)
+}
+
+// writeLoop is the system that the rates of S4 go by.
+const writeLoop = "write-loop"
+
+// note keeps what later trials need to know.
+func (r *run) note(record results.Record) {
+	if record.Scenario == Single && record.System == writeLoop && record.Error == "" {
+		r.capacities = append(r.capacities, record.Metrics[results.Throughput])
+	}
+}
+
+// calibrate measures what the write loop can deliver in S2, where that has not been measured in this run.
+func (r *run) calibrate(ctx context.Context) error {
+	const times = 3
+	entry, err := systems.Find(writeLoop)
+	if err != nil {
+		return err
+	}
+	r.progress.calibrates(times)
+	for repeat := 1; repeat <= times; repeat++ {
+		record := r.try(ctx, trial{Single, entry, repeat, r.config.variants(Single)[0]})
+		if record.Error != "" {
+			return fmt.Errorf("runner: the write loop, by which the rates of S4 go, has failed: %s", record.Error)
+		}
+		if err := r.file.Add(record); err != nil {
+			return err
+		}
+		r.note(record)
+	}
+	return nil
+}
+
+func median(values []float64) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	n := len(sorted)
+	return (sorted[(n-1)/2] + sorted[n/2]) / 2
+}

@@ -1,0 +1,153 @@
+package runner
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/driving"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/serving"
+)
+
+func config() Config {
+	return Config{
+		Repeat: 2, Connections: 100, Idle: []int{50, 150}, Bytes: 256, Burst: 40, UnicastRounds: 10,
+		Measure: time.Second, Loads: []float64{0.5}, Stalled: []float64{0, 0.05}, Duration: time.Second, Settle: time.Second, Patience: time.Minute,
+	}
+}
+
+// order writes a plan down, trial by trial.
+func order(trials []trial) []string {
+	var lines []string
+	for _, t := range trials {
+		lines = append(lines, strings.Join([]string{t.scenario, t.entry.Name, strings.Repeat("#", t.repeat), variant(t.params)}, " "))
+	}
+	return lines
+}
+
+func TestPlanInterleaves(t *testing.T) {
+	c := config()
+	c.Systems = []string{"shoal", "gws-upgrade", "write-loop"}
+	c.Scenarios = []string{"S6", "S4"}
+	want := []string{
+		"S4 shoal # 100 clients 0/s", "S4 shoal # 100 clients 0/s 5% stalled",
+		"S4 write-loop # 100 clients 0/s", "S4 write-loop # 100 clients 0/s 5% stalled",
+		"S4 shoal ## 100 clients 0/s", "S4 shoal ## 100 clients 0/s 5% stalled",
+		"S4 write-loop ## 100 clients 0/s", "S4 write-loop ## 100 clients 0/s 5% stalled",
+		"S6 shoal # 100 clients", "S6 gws-upgrade # 100 clients",
+		"S6 shoal ## 100 clients", "S6 gws-upgrade ## 100 clients",
+	}
+	if got := order(c.plan()); strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("the plan is\n%s", strings.Join(got, "\n"))
+	}
+}
+
+func TestPlanHoldsEverything(t *testing.T) {
+	seen := map[string]int{}
+	for _, tr := range config().plan() {
+		seen[tr.scenario]++
+		if tr.scenario == Unicast && (tr.params.Channels != 100 || tr.params.Messages != 1000) {
+			t.Errorf("S3 is run with %+v", tr.params)
+		}
+	}
+	for scenario, want := range map[string]int{"S1": 18, "S2": 18, "S3": 18, "S4": 36, "S5": 36, "S6": 16} {
+		if seen[scenario] != want {
+			t.Errorf("%s has %d trials, want %d", scenario, seen[scenario], want)
+		}
+	}
+}
+
+func TestConfigIsChecked(t *testing.T) {
+	for want, spoil := range map[string]func(*Config){
+		"--scenario is S9":        func(c *Config) { c.Scenarios = []string{"S9"} },
+		"--system is nobody":      func(c *Config) { c.Systems = []string{"nobody"} },
+		"--repeat is 0":           func(c *Config) { c.Repeat = 0 },
+		"--connections is 900000": func(c *Config) { c.Connections = 900_000_000 },
+		"--idle is 0":             func(c *Config) { c.Idle = []int{0} },
+		"--stalled is 1":          func(c *Config) { c.Stalled = []float64{1} },
+		"--share is 2":            func(c *Config) { c.Loads = []float64{2} },
+		"--patience is 0s":        func(c *Config) { c.Patience = 0 },
+		"10 bytes":                func(c *Config) { c.Bytes = 10 },
+	} {
+		c := config()
+		if err := c.validate(); err != nil {
+			t.Fatal(err)
+		}
+		spoil(&c)
+		if err := c.validate(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("the error is %v, want one with %q", err, want)
+		}
+	}
+}
+
+func TestThroughputAddsUpRounds(t *testing.T) {
+	s := &session{config: config(), trial: trial{scenario: Single, params: results.Params{Connections: 10, Channels: 1}}}
+	var rounds []round
+	for i, took := range []time.Duration{1, 2, 9} { // milliseconds
+		began := int64(i) * int64(time.Second)
+		rounds = append(rounds, round{
+			server:    serving.Answer{Began: began, CPUBefore: 1000},
+			clients:   driving.Answer{Ended: began + int64(took*time.Millisecond), Complete: true, CPU: 4_001_000},
+			delivered: 10, expected: 10,
+		})
+	}
+	m, err := s.throughputOf(rounds, driving.Answer{CPU: 1000}, serving.Answer{CPU: 12_001_000, RSS: 5000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for metric, want := range map[results.Metric]float64{
+		results.Throughput: 2500, results.ServerCPU: 400_000, results.ToLast: 2, results.GeneratorShare: 0.25,
+		results.Resident: 500, results.Rounds: 3, results.Delivered: 30, results.Expected: 30,
+	} {
+		if got := m[metric]; got < want*0.999 || got > want*1.001 {
+			t.Errorf("%s is %v, want %v", metric, got, want)
+		}
+	}
+	rounds[2].clients.Complete = false
+	if _, err := s.throughputOf(rounds, driving.Answer{}, serving.Answer{}); err == nil {
+		t.Error("nobody complains of what is missing")
+	}
+}
+
+func TestReceivers(t *testing.T) {
+	for p, want := range map[results.Params]int{
+		{Connections: 100, Channels: 1}:                100,
+		{Connections: 100, Channels: 1, Stalled: 0.05}: 95,
+		{Connections: 100, Channels: 100}:              1,
+	} {
+		s := &session{trial: trial{params: p}}
+		if got := s.receivers(); got != want {
+			t.Errorf("with %+v %d clients get a message, want %d", p, got, want)
+		}
+	}
+}
+
+func TestProgressTellsWhatIsLeft(t *testing.T) {
+	var out bytes.Buffer
+	p := newProgress(&out, 12)
+	tr := config().plan()[0]
+	p.begins(tr)
+	p.ends(results.Record{Metrics: map[results.Metric]float64{results.Throughput: 1234, results.GeneratorShare: 0.3}})
+	p.begins(tr)
+	p.ends(results.Record{Error: "it broke"})
+	p.skipped(tr)
+	for _, want := range []string{
+		"12 measurements", "[ 1/12] S1 shoal", "1234 msg/s, generator 30%", "left)", "[ 2/12]", "FAILED: it broke", "[ 3/12] S1 shoal",
+		"left out",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is missing in\n%s", want, &out)
+		}
+	}
+}
+
+func TestMedian(t *testing.T) {
+	if got := median([]float64{9, 1, 2}); got != 2 {
+		t.Errorf("the median of three is %v", got)
+	}
+	if got := median([]float64{4, 1, 2, 9}); got != 3 {
+		t.Errorf("the median of four is %v", got)
+	}
+}

@@ -1,0 +1,232 @@
+package runner
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/control"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/driving"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/serving"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
+)
+
+// session is a server and its clients, fresh for each trial. It is used from one goroutine.
+type session struct {
+	config  Config
+	trial   trial
+	server  *control.Child[serving.Request, serving.Answer]
+	clients *control.Child[driving.Request, driving.Answer]
+	addr    string
+	// clientsCPU is what the clients' process had used of the processors before they connected.
+	clientsCPU int64
+	// awaited is how many messages the clients must have got so far, all together.
+	awaited uint64
+}
+
+// smallBuffer is the kernel's send buffer per connection in S4, in bytes, so that a client that does not read
+// fills it soon. The kernel's own choice holds megabytes.
+const smallBuffer = 16 << 10
+
+// begin starts the server.
+func begin(ctx context.Context, c Config, t trial) (*session, error) {
+	s := &session{config: c, trial: t}
+	arguments := []string{"serve", "--system", t.entry.Name}
+	if t.scenario == Latency {
+		arguments = append(arguments, "--send-buffer", strconv.Itoa(smallBuffer))
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.Patience)
+	defer cancel()
+	var answer serving.Answer
+	var err error
+	s.server, answer, err = control.Start[serving.Request, serving.Answer](ctx, "server", s.command(arguments...))
+	s.addr = answer.Addr
+	return s, err
+}
+
+func (s *session) command(arguments ...string) *exec.Cmd {
+	return exec.Command(s.config.Program, arguments...) //nolint:gosec // it is this program
+}
+
+// connect starts the clients and blocks until all are subscribed.
+func (s *session) connect(ctx context.Context) (driving.Answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.config.Patience)
+	defer cancel()
+	var answer driving.Answer
+	var err error
+	s.clients, answer, err = control.Start[driving.Request, driving.Answer](ctx, "clients", s.command("load"))
+	if err != nil {
+		return answer, err
+	}
+	s.clientsCPU = answer.CPU
+	p := s.trial.params
+	answer, err = s.clients.Call(ctx, driving.Request{
+		Do:          driving.Open,
+		System:      s.trial.entry.Name,
+		Addr:        s.addr,
+		Connections: p.Connections,
+		Channels:    p.Channels,
+		Stalled:     s.stalled(),
+		Storm:       s.trial.scenario == Storm,
+		Latency:     s.trial.scenario == Latency,
+	})
+	if err == nil && s.trial.entry.Part != systems.StormOnly {
+		err = s.subscribed(ctx)
+	}
+	return answer, err
+}
+
+// subscribed blocks until the server has all subscriptions: not every protocol acknowledges them.
+func (s *session) subscribed(ctx context.Context) error {
+	const often = 10 * time.Millisecond
+	for {
+		a, err := s.server.Call(ctx, serving.Request{Do: serving.Look})
+		if err != nil || a.Subscriptions == s.trial.params.Connections {
+			return err
+		}
+		if pause(ctx, often) != nil {
+			return fmt.Errorf("runner: %d of %d clients are subscribed", a.Subscriptions, s.trial.params.Connections)
+		}
+	}
+}
+
+// pause blocks for some time, or until ctx ends, whose error it returns.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+func (s *session) stalled() int {
+	return int(math.Round(s.trial.params.Stalled * float64(s.trial.params.Connections)))
+}
+
+// profile begins to profile the server, if that is asked for.
+func (s *session) profile(ctx context.Context) error {
+	if s.config.Profiles == "" {
+		return nil
+	}
+	if err := os.MkdirAll(s.config.Profiles, 0o750); err != nil {
+		return fmt.Errorf("runner: %w", err)
+	}
+	p := s.trial.params
+	name := fmt.Sprintf("%s-%s-%d-%g-%g-%d.pprof", s.trial.scenario, s.trial.entry.Name, p.Connections, p.Load,
+		p.Stalled, s.trial.repeat)
+	file, err := filepath.Abs(filepath.Join(s.config.Profiles, name))
+	if err != nil {
+		return fmt.Errorf("runner: %w", err)
+	}
+	_, err = s.serve(ctx, serving.Request{Do: serving.Profile, File: file})
+	return err
+}
+
+// serve has the server do something, within the patience.
+func (s *session) serve(ctx context.Context, q serving.Request) (serving.Answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.config.Patience)
+	defer cancel()
+	return s.server.Call(ctx, q)
+}
+
+// drive has the clients do something. A wait of theirs ends by itself before the patience does.
+func (s *session) drive(ctx context.Context, q driving.Request) (driving.Answer, error) {
+	const margin = 5 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, s.config.Patience+q.Timeout+margin)
+	defer cancel()
+	return s.clients.Call(ctx, q)
+}
+
+// round is what became of messages that were published together.
+type round struct {
+	server    serving.Answer
+	clients   driving.Answer
+	delivered uint64
+	expected  uint64
+}
+
+// took is the time from the first message's publishing until the last one was received.
+func (r round) took() time.Duration { return time.Duration(r.clients.Ended - r.server.Began) }
+
+// receivers is how many clients get each message.
+func (s *session) receivers() int {
+	return (s.trial.params.Connections - s.stalled()) / s.trial.params.Channels
+}
+
+// publish has messages published, and waits until all clients that read have got them: as long as the patience
+// lasts after they have been published. What is missing then shows in the round.
+func (s *session) publish(ctx context.Context, q serving.Request) (round, error) {
+	type waited struct {
+		answer driving.Answer
+		err    error
+	}
+	before := s.awaited
+	r := round{expected: uint64(q.Messages * s.receivers())} //nolint:gosec // not negative
+	s.awaited += r.expected
+	timeout := s.config.Patience
+	if q.Rate > 0 {
+		timeout += time.Duration(float64(q.Messages) / q.Rate * float64(time.Second))
+	}
+	// The clients wait from before the first message on, so that the time of the last one is exact.
+	done := make(chan waited, 1)
+	go func() {
+		a, err := s.drive(ctx, driving.Request{Do: driving.Wait, Total: s.awaited, Timeout: timeout})
+		done <- waited{a, err}
+	}()
+	serveCtx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	var err error
+	r.server, err = s.server.Call(serveCtx, q)
+	if err != nil {
+		s.clients.Interrupt()
+	}
+	w := <-done
+	r.clients = w.answer
+	r.delivered = r.clients.Messages - before
+	if err == nil {
+		err = w.err
+	}
+	return r, err
+}
+
+// end ends both processes. The clients go first: servers wait for them.
+func (s *session) end() error {
+	var first error
+	if s.clients != nil {
+		first = s.clients.Close()
+	}
+	if s.server != nil {
+		if err := s.server.Close(); first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+// kill ends both processes at once: after a failure neither can be relied on to end by itself.
+func (s *session) kill() {
+	if s.clients != nil {
+		s.clients.Kill()
+	}
+	if s.server != nil {
+		s.server.Kill()
+	}
+}
+
+// measured are the figures that every measurement has, from how both processes stood at its begin and end.
+func measured(serverCPU, clientsCPU int64, took time.Duration) map[results.Metric]float64 {
+	all := float64(serverCPU + clientsCPU)
+	m := map[results.Metric]float64{}
+	if all > 0 && took > 0 {
+		m[results.GeneratorShare] = float64(clientsCPU) / all
+		m[results.CoresUsed] = all / float64(took)
+	}
+	return m
+}

@@ -1,0 +1,109 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/driving"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/serving"
+)
+
+// A run of S1, S2 or S3 has at least so many rounds, beside one that warms up.
+const minRounds = 5
+
+// throughput measures S1, S2 and S3: messages are published round after round, each round when all clients have
+// got the one before. What lies between the rounds does not count.
+func (s *session) throughput(ctx context.Context) (map[results.Metric]float64, error) {
+	if _, err := s.connect(ctx); err != nil {
+		return nil, err
+	}
+	q := serving.Request{
+		Do:       serving.Publish,
+		Channels: s.trial.params.Channels,
+		Messages: s.trial.params.Messages,
+		Bytes:    s.trial.params.Bytes,
+	}
+	if warm, err := s.publish(ctx, q); err != nil || !warm.clients.Complete {
+		return nil, errors.Join(err, warm.complaint())
+	}
+	if err := s.profile(ctx); err != nil {
+		return nil, err
+	}
+	before, err := s.drive(ctx, driving.Request{Do: driving.Look})
+	if err != nil {
+		return nil, err
+	}
+	rounds, err := s.rounds(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	after, err := s.serve(ctx, serving.Request{Do: serving.Look})
+	if err != nil {
+		return nil, err
+	}
+	return s.throughputOf(rounds, before, after)
+}
+
+// rounds publishes until it has been measured for long enough, or something is lost.
+func (s *session) rounds(ctx context.Context, q serving.Request) ([]round, error) {
+	var rounds []round
+	var measuredFor time.Duration
+	for len(rounds) < minRounds || measuredFor < s.config.Measure {
+		r, err := s.publish(ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		rounds = append(rounds, r)
+		measuredFor += r.took()
+		if !r.clients.Complete {
+			break
+		}
+	}
+	return rounds, nil
+}
+
+// throughputOf adds up the rounds.
+func (s *session) throughputOf(rounds []round, before driving.Answer, after serving.Answer) (
+	map[results.Metric]float64, error,
+) {
+	var took time.Duration
+	var delivered, expected uint64
+	var each []time.Duration
+	for _, r := range rounds {
+		took += r.took()
+		delivered += r.delivered
+		expected += r.expected
+		each = append(each, r.took())
+	}
+	slices.Sort(each)
+	last := rounds[len(rounds)-1]
+	serverCPU := after.CPU - rounds[0].server.CPUBefore
+	m := measured(serverCPU, last.clients.CPU-before.CPU, took)
+	m[results.Rounds] = float64(len(rounds))
+	m[results.Delivered], m[results.Expected] = float64(delivered), float64(expected)
+	m[results.Closed] = float64(last.clients.Closed)
+	m[results.Resident] = float64(after.RSS) / float64(s.trial.params.Connections)
+	if delivered > 0 {
+		m[results.Throughput] = float64(delivered) / took.Seconds()
+		m[results.ServerCPU] = float64(serverCPU) / float64(delivered)
+	}
+	if s.trial.scenario == Single {
+		m[results.ToLast] = milliseconds(int64(each[len(each)/2]))
+	}
+	return m, last.complaint()
+}
+
+// complaint says what is missing of a round, if anything is.
+func (r round) complaint() error {
+	if r.clients.Complete {
+		return nil
+	}
+	return fmt.Errorf("runner: %d of %d messages were delivered, %d connections had ended: %s",
+		r.delivered, r.expected, r.clients.Closed, r.clients.Missing)
+}
+
+func milliseconds(nanoseconds int64) float64 { return float64(nanoseconds) / 1e6 }

@@ -1,0 +1,79 @@
+package systems
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestFindNamesWhatThereIs(t *testing.T) {
+	for _, name := range Names() {
+		if e, err := Find(name); err != nil || e.Name != name {
+			t.Errorf("Find(%q) = %q, %v", name, e.Name, err)
+		}
+	}
+	if _, err := Find("socket.io"); err == nil || !strings.Contains(err.Error(), "centrifuge-batched") {
+		t.Errorf("the error for an unknown system is %v", err)
+	}
+}
+
+func TestConversation(t *testing.T) {
+	for _, c := range []struct{ message, reply, channel string }{
+		{`{"type":"auth","token":"user-1"}`, `"action":"auth_success"`, ""},
+		{`{"action":"subscribe_upload","upload_id":"u3"}`, `"action":"subscribed"`, "u3"},
+	} {
+		reply, channel, err := answer([]byte(c.message))
+		if err != nil || channel != c.channel || !strings.Contains(string(reply), c.reply) {
+			t.Errorf("the answer to %s is %s, %q, %v", c.message, reply, channel, err)
+		}
+	}
+	for _, message := range []string{``, `[]`, `{}`, `{"type":"auth"}`, `{"action":"subscribe_upload"}`} {
+		if reply, _, err := answer([]byte(message)); err == nil {
+			t.Errorf("the answer to %q is %s", message, reply)
+		}
+	}
+}
+
+func TestLinesCountsPublications(t *testing.T) {
+	for payload, want := range map[string]int{
+		`{}`:                           0,
+		`{"id":2,"subscribe":{}}`:      0,
+		`{"push":1}`:                   1,
+		"{\"push\":1}\n{\"push\":2}":   2,
+		"{}\n{\"push\":2}\n{\"id\":1}": 1,
+	} {
+		if n := Lines([]byte(payload)); n != want {
+			t.Errorf("Lines(%q) = %d, want %d", payload, n, want)
+		}
+	}
+}
+
+func TestPings(t *testing.T) {
+	if got := string(pongShoal([]byte(`{"action":"ping"}`))); got != `{"action":"pong"}` {
+		t.Errorf("shoal's ping is answered with %q", got)
+	}
+	if got := string(pongCentrifuge([]byte("{}\n"))); got != `{}` {
+		t.Errorf("centrifuge's ping is answered with %q", got)
+	}
+	if pongShoal([]byte(`{"action":"auth_success"}`)) != nil || pongCentrifuge([]byte(`{"id":1}`)) != nil {
+		t.Error("what is no ping is answered")
+	}
+}
+
+func TestTopicsForgetWhoLeaves(t *testing.T) {
+	topics := newTopics[int]()
+	for i := range 5 {
+		topics.join("a", i)
+	}
+	topics.leave("a", 2)
+	topics.leave("a", 2)
+	topics.leave("b", 1)
+	topics.with("a", func(followers []int) {
+		sum := 0
+		for _, f := range followers {
+			sum += f
+		}
+		if len(followers) != 4 || sum != 0+1+3+4 || topics.n != 4 {
+			t.Errorf("the followers are %v, %d are counted", followers, topics.n)
+		}
+	})
+}

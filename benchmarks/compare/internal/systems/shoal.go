@@ -1,0 +1,114 @@
+package systems
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/shoal-go/shoal/internal/load"
+	"github.com/shoal-go/shoal/manager"
+	"github.com/shoal-go/shoal/server"
+
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
+)
+
+// shoalSystem is this repository's server and manager, with the options' defaults: what one gets without
+// tuning anything. Messages are published in the process, as an application that embeds it does, as values
+// that the manager validates and encodes each time. Its clients speak the base protocol, so that they receive
+// the same bytes as everyone else's; in S6 they speak shoal.v1, whose resume is acknowledged.
+type shoalSystem struct {
+	manager *manager.Manager
+	server  *server.Server
+}
+
+func shoalEntry() Entry {
+	return Entry{
+		Name:    "shoal",
+		Kind:    Own,
+		Module:  "github.com/shoal-go/shoal",
+		About:   "this project, options at their defaults, manager.Publish in the process",
+		New:     newShoal,
+		Dialect: shoalDialect,
+	}
+}
+
+func newShoal() (System, error) {
+	m, err := manager.New(manager.Options{})
+	if err != nil {
+		return nil, err
+	}
+	s, err := server.New(server.Options{
+		Manager:      m,
+		Authenticate: authenticate,
+		Authorize:    server.AuthorizeOpen,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &shoalSystem{m, s}, nil
+}
+
+func authenticate(_ context.Context, token string) (server.Identity, error) {
+	user, err := userOf(token)
+	return server.Identity{UserID: user}, err
+}
+
+func shoalDialect(a Audience) load.Dialect {
+	d := load.Dialect{
+		Path:  "/ws/uploads",
+		Hello: a.hello,
+		// Base acknowledges no subscription: whether all are subscribed, the server is asked.
+		Ready: has(`"action":"auth_success"`),
+		Data:  isProgress,
+		Pong:  pongShoal,
+	}
+	if a.Storm {
+		d.Subprotocol = "shoal.v1"
+		d.Ready = has(`"action":"resumed"`)
+		d.Hello = func(i int) [][]byte {
+			return [][]byte{
+				a.hello(i)[0],
+				fmt.Appendf(nil, `{"action":"resume","uploads":{%q:{"epoch":"before","offset":1}}}`, a.channelOf(i)),
+			}
+		}
+	}
+	return d
+}
+
+// pongShoal answers the protocol's ping.
+func pongShoal(payload []byte) []byte {
+	if string(payload) == `{"action":"ping"}` {
+		return []byte(`{"action":"pong"}`)
+	}
+	return nil
+}
+
+func (s *shoalSystem) Handler() http.Handler { return s.server.Handler() }
+
+func (s *shoalSystem) Publish(messages []message.Message) error {
+	return each(messages, func(m message.Message) error {
+		_, err := s.manager.Publish(context.Background(), m.Channel, manager.UploadProgress{
+			Status:    manager.StatusAnalyzing,
+			Stage:     manager.StageVisionAnalysis,
+			Percent:   message.Percent,
+			Message:   m.Text(),
+			Timestamp: message.Timestamp(),
+		})
+		return err
+	})
+}
+
+func (s *shoalSystem) Subscriptions() int { return s.manager.Stats().Subscriptions }
+
+func (s *shoalSystem) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
+	defer cancel()
+	if err := s.server.Close(ctx); err != nil {
+		return err
+	}
+	return s.manager.Close(ctx)
+}
+
+// closeTime bounds the end of a system whose clients are gone.
+const closeTime = 10 * time.Second

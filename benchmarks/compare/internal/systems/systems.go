@@ -1,0 +1,113 @@
+// Package systems holds the servers that are compared: this project's, its peers and the yardsticks, each an
+// adapter in a file of its own that says with which settings it runs, and why these.
+package systems
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/shoal-go/shoal/internal/load"
+
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
+)
+
+// System is a server under test, inside its own process. Publish is called from one goroutine at a time, the
+// other methods from any.
+type System interface {
+	// Handler upgrades at the path of the system's dialect.
+	Handler() http.Handler
+	// Publish brings messages to the subscribers of their channels, in this order. It returns when the system
+	// has taken them over, which for most is before they are written.
+	Publish(messages []message.Message) error
+	// Subscriptions is how many clients are subscribed.
+	Subscriptions() int
+	// Close ends the system and waits for its goroutines. Its clients must have gone.
+	Close() error
+}
+
+// Kind is the part that a system has in the comparison.
+type Kind string
+
+// The kinds of systems.
+const (
+	Own       Kind = "own"       // this project
+	Peer      Kind = "peer"      // what others use
+	Yardstick Kind = "yardstick" // the limit of what is possible
+)
+
+// Entry describes a system.
+type Entry struct {
+	Name string
+	Kind Kind
+	// Module is the path of the module whose version counts.
+	Module string
+	// About says in one line what the system does with a message.
+	About string
+	// Lines: a WebSocket message may hold several published ones, one a line.
+	Lines bool
+	// Part is in which scenarios the system takes part.
+	Part Part
+	// New starts the system.
+	New func() (System, error)
+	// Dialect is how its clients introduce themselves.
+	Dialect func(Audience) load.Dialect
+}
+
+// Part says in which scenarios a system takes part.
+type Part int
+
+// The parts. S6 is the storm of clients that connect.
+const (
+	Everywhere Part = iota
+	StormOnly       // in S6 alone
+	NoStorm         // in all but S6
+)
+
+// Audience says who subscribes to what: client i to channel i modulo Channels.
+type Audience struct {
+	Channels int
+	// Storm: the clients come back all at once, and resume where the system knows how to.
+	Storm bool
+}
+
+func (a Audience) channelOf(client int) string { return message.Channel(client % max(a.Channels, 1)) }
+
+// All returns every system, in the order in which tables show them.
+func All() []Entry {
+	return []Entry{
+		shoalEntry(),
+		writeLoopEntry(), joinedWriteEntry(), gwsUpgradeEntry(),
+		gwsEntry(), melodyEntry(), gorillaEntry(), centrifugeEntry(), centrifugeBatchedEntry(), coderEntry(),
+	}
+}
+
+// Find returns the system of a name. The error lists the names that there are.
+func Find(name string) (Entry, error) {
+	all := All()
+	at := slices.IndexFunc(all, func(e Entry) bool { return e.Name == name })
+	if at < 0 {
+		return Entry{}, fmt.Errorf("systems: %q is unknown, want one of %s", name, strings.Join(Names(), ", "))
+	}
+	return all[at], nil
+}
+
+// Names lists the systems' names.
+func Names() []string {
+	var names []string
+	for _, e := range All() {
+		names = append(names, e.Name)
+	}
+	return names
+}
+
+// each publishes messages one after the other.
+func each(messages []message.Message, publish func(message.Message) error) error {
+	for _, m := range messages {
+		if err := publish(m); err != nil {
+			return err
+		}
+	}
+	return nil
+}

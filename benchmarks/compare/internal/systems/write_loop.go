@@ -1,0 +1,219 @@
+package systems
+
+import (
+	"net"
+	"net/http"
+	"runtime"
+	"slices"
+	"sync"
+
+	"github.com/lxzan/gws"
+
+	"github.com/shoal-go/shoal/internal/frame"
+
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
+)
+
+// writeLoop is a yardstick: a loop that does nothing but write(2) of the ready frame to each socket, on as
+// many goroutines as there are cores, each with the sockets that are its own. gws upgrades and reads. There is
+// no queue, no lock per connection and no runtime poller on the way out: nothing that writes once for each
+// message can do with less.
+//
+// With joined set it is joined-write: of what is published at once, the frames of a socket are joined into
+// one buffer and written by one write(2), the limit for bursts.
+type writeLoop struct {
+	gws.BuiltinEventHandler
+	upgrader *gws.Upgrader
+	joined   bool
+	crew     *crew
+
+	mu    sync.RWMutex // protects what follows; held for reading while writing, so that no socket closes meanwhile
+	parts []part
+	n     int
+}
+
+// part is what one goroutine writes to: the sockets of each channel that are its own.
+type part map[string][]*socket
+
+func writeLoopEntry() Entry {
+	return Entry{
+		Name:    "write-loop",
+		Kind:    Yardstick,
+		Module:  gwsModule,
+		About:   "write(2) of the ready frame to each socket, on as many goroutines as cores",
+		Part:    NoStorm,
+		New:     func() (System, error) { return newWriteLoop(false), nil },
+		Dialect: plain,
+	}
+}
+
+func joinedWriteEntry() Entry {
+	e := writeLoopEntry()
+	e.Name = "joined-write"
+	e.About = "the write loop with a burst's frames joined into one write(2) per socket"
+	e.New = func() (System, error) { return newWriteLoop(true), nil }
+	return e
+}
+
+func newWriteLoop(joined bool) *writeLoop {
+	s := &writeLoop{joined: joined, crew: newCrew(), parts: make([]part, runtime.GOMAXPROCS(0))}
+	for i := range s.parts {
+		s.parts[i] = part{}
+	}
+	s.upgrader = gws.NewUpgrader(s, gwsOption())
+	return s
+}
+
+// heldConn is a connection whose close is left to its owner: the number of a closed socket may be another
+// connection's by the time it is written to.
+type heldConn struct{ net.Conn }
+
+func (heldConn) Close() error { return nil }
+
+// Handler upgrades.
+func (s *writeLoop) Handler() http.Handler {
+	return s.crew.handler(func(w http.ResponseWriter, r *http.Request) {
+		conn, buffered, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		reader, err := s.upgrader.UpgradeFromConn(heldConn{conn}, buffered.Reader, r)
+		if err != nil {
+			_ = conn.Close()
+			return
+		}
+		s.crew.start(func() {
+			reader.ReadLoop()
+			s.leave(reader)
+			_ = conn.Close()
+		})
+	})
+}
+
+// OnMessage has the conversation with a client.
+func (s *writeLoop) OnMessage(reader *gws.Conn, m *gws.Message) {
+	defer m.Close()
+	reply, channel, err := answer(m.Bytes())
+	if err != nil {
+		reader.WriteClose(1008, nil)
+		// This ends the reader: its connection cannot be closed from here.
+		_ = reader.NetConn().(heldConn).Conn.(*net.TCPConn).CloseRead() //nolint:forcetypeassert // made above
+		return
+	}
+	reader.WriteMessage(gws.OpcodeText, reply) //nolint:errcheck // an error closes the connection
+	if channel != "" {
+		s.join(channel, reader)
+	}
+}
+
+func (s *writeLoop) join(channel string, reader *gws.Conn) {
+	out, err := newSocket(reader.NetConn().(heldConn).Conn.(*net.TCPConn)) //nolint:forcetypeassert // made above
+	if err != nil {
+		return
+	}
+	out.channel = channel
+	reader.Session().Store("socket", out)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.parts[s.n%len(s.parts)]
+	p[channel] = append(p[channel], out)
+	s.n++
+}
+
+func (s *writeLoop) leave(reader *gws.Conn) {
+	stored, ok := reader.Session().Load("socket")
+	if !ok {
+		return
+	}
+	out := stored.(*socket) //nolint:forcetypeassert // stored above
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.parts {
+		if at := slices.Index(p[out.channel], out); at >= 0 {
+			p[out.channel] = slices.Delete(p[out.channel], at, at+1)
+			s.n--
+		}
+	}
+}
+
+// Publish writes, and returns when all has been written.
+func (s *writeLoop) Publish(messages []message.Message) error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var writers sync.WaitGroup
+	for _, p := range s.parts {
+		writers.Go(func() {
+			if s.joined {
+				p.writeJoined(messages)
+			} else {
+				p.writeEach(messages)
+			}
+		})
+	}
+	writers.Wait()
+	return nil
+}
+
+// writeEach writes message by message.
+func (p part) writeEach(messages []message.Message) {
+	var late []*socket
+	var wire []byte
+	for _, m := range messages {
+		sockets := p[m.Channel]
+		if len(sockets) == 0 {
+			continue
+		}
+		wire = appendFrame(wire[:0], m)
+		late = writeAll(sockets, wire, late)
+	}
+	finish(late)
+}
+
+// writeJoined writes channel by channel.
+func (p part) writeJoined(messages []message.Message) {
+	var channels []string // in their order
+	joined := map[string][]byte{}
+	for _, m := range messages {
+		if len(p[m.Channel]) == 0 {
+			continue
+		}
+		wire, known := joined[m.Channel]
+		if !known {
+			channels = append(channels, m.Channel)
+		}
+		joined[m.Channel] = appendFrame(wire, m)
+	}
+	var late []*socket
+	for _, channel := range channels {
+		late = writeAll(p[channel], joined[channel], late)
+	}
+	finish(late)
+}
+
+func appendFrame(dst []byte, m message.Message) []byte {
+	return m.AppendJSON(frame.AppendHeader(dst, frame.Text, m.Size))
+}
+
+// writeAll writes to sockets, and adds to late those that have not taken all.
+func writeAll(sockets []*socket, wire []byte, late []*socket) []*socket {
+	for _, out := range sockets {
+		if !out.write(wire) {
+			late = append(late, out)
+		}
+	}
+	return late
+}
+
+// Subscriptions counts.
+func (s *writeLoop) Subscriptions() int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.n
+}
+
+// Close waits for the readers.
+func (s *writeLoop) Close() error {
+	s.crew.wait()
+	return nil
+}

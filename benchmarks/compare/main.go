@@ -1,0 +1,111 @@
+// Command compare measures this project beside its peers and the limits of the machine: see compare --help, and
+// README.md for what each scenario does.
+//
+// It starts itself as the server under test (compare serve) and as the clients (compare load), so that both
+// have processes of their own, and steers them over their standard input and output.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"text/tabwriter"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/driving"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/serving"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := execute(ctx, os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr})
+	stop()
+	os.Exit(code)
+}
+
+// streams are what a command reads and writes.
+type streams struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// commands are what compare can do.
+type commands struct {
+	Run     runCommand     `cmd:"" help:"Measure, and report what was measured."`
+	Report  reportCommand  `cmd:"" help:"Print tables of what was measured, and draw charts."`
+	Systems systemsCommand `cmd:"" help:"List the systems that are compared."`
+	Serve   serveCommand   `cmd:"" hidden:"" help:"Run one system, steered over standard input."`
+	Load    loadCommand    `cmd:"" hidden:"" help:"Run the clients, steered over standard input."`
+}
+
+// exit is panicked with where kong wants to end the process, so that execute can return instead.
+type exit int
+
+// execute runs the command line and returns the code to exit with.
+func execute(ctx context.Context, arguments []string, std streams) (code int) {
+	defer func() {
+		switch r := recover().(type) {
+		case nil:
+		case exit:
+			code = int(r)
+		default:
+			panic(r)
+		}
+	}()
+	parser, err := kong.New(new(commands),
+		kong.Name("compare"),
+		kong.Description("Measures this project beside its peers and the limits of the machine."),
+		kong.Writers(std.out, std.err),
+		kong.Exit(func(code int) { panic(exit(code)) }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Bind(std),
+	)
+	if err != nil {
+		fmt.Fprintln(std.err, err)
+		return 2
+	}
+	parsed, err := parser.Parse(arguments)
+	if err != nil {
+		fmt.Fprintf(std.err, "compare: %v; see compare --help\n", err)
+		return 2
+	}
+	if err := parsed.Run(); err != nil {
+		fmt.Fprintln(std.err, err)
+		return 1
+	}
+	return 0
+}
+
+type serveCommand struct {
+	System     string `required:"" help:"Name of the system."`
+	SendBuffer int    `help:"The kernel's send buffer of each connection, in bytes (0: the kernel decides)."`
+}
+
+// Run serves until it is told to quit.
+func (c *serveCommand) Run(std streams) error {
+	return serving.Run(serving.Options{System: c.System, SendBuffer: c.SendBuffer}, std.in, std.out)
+}
+
+type loadCommand struct{}
+
+// Run holds the clients until it is told to quit.
+func (c *loadCommand) Run(ctx context.Context, std streams) error {
+	return driving.Run(ctx, std.in, std.out)
+}
+
+type systemsCommand struct{}
+
+// Run lists the systems.
+func (c *systemsCommand) Run(std streams) error {
+	table := tabwriter.NewWriter(std.out, 0, 0, 2, ' ', 0)
+	for _, e := range systems.All() {
+		fmt.Fprintf(table, "%s\t%s\t%s\n", e.Name, e.Kind, e.About)
+	}
+	return table.Flush()
+}

@@ -1,0 +1,161 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
+)
+
+// What makes this program, as a child of its own, the program under test; and which system it then breaks.
+const (
+	asProgram = "COMPARE_TEST_PROGRAM"
+	breaks    = "COMPARE_TEST_BREAKS"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		if broken := os.Getenv(breaks); broken != "" && slices.Contains(os.Args, "serve") && slices.Contains(os.Args, broken) {
+			_, _ = os.Stderr.WriteString("broken on purpose\n")
+			os.Exit(3)
+		}
+		os.Exit(execute(context.Background(), os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}))
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// run runs the command line, with children that are this program.
+func run(t *testing.T, arguments ...string) (code int, out, progress string) {
+	t.Helper()
+	t.Setenv(asProgram, "1")
+	t.Setenv("GORACE", "atexit_sleep_ms=0") // or each child, built with the race detector, sleeps when it ends
+	var outBuffer, errBuffer bytes.Buffer
+	code = execute(t.Context(), arguments, streams{strings.NewReader(""), &outBuffer, &errBuffer})
+	return code, outBuffer.String(), errBuffer.String()
+}
+
+// tiny makes a run as small as it can be.
+func tiny(folder string, more ...string) []string {
+	return append([]string{
+		"run", "--out", folder, "--repeat", "2", "--connections", "20", "--idle", "20,40", "--burst", "5",
+		"--unicast-rounds", "2", "--measure", "1ms", "--duration", "20ms", "--settle", "1ms",
+	}, more...)
+}
+
+func TestEverything(t *testing.T) {
+	folder := t.TempDir()
+	code, out, progress := run(t, tiny(folder, "--system", "shoal,write-loop,joined-write,gws-upgrade,centrifuge,melody")...)
+	if code != 0 {
+		t.Fatalf("it failed:\n%s", progress)
+	}
+	for _, want := range []string{
+		"delivered messages/s, of joined write", "S2 single: 20 connections", "S4 latency: 20 connections, 0.5 of the write loop's capacity, 5 % stalled",
+		"S5 memory: 40 connections", "| gws-upgrade |", "## Where this comes from", "github.com/olahol/melody v1.1.4",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is missing in the tables:\n%s", want, out)
+		}
+	}
+	if strings.Contains(out, "## Failed") || strings.Contains(out, "not measured") {
+		t.Errorf("something was not measured:\n%s", out)
+	}
+	records, err := results.Load(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(t, records)
+
+	code, again, drawn := run(t, "report", "--out", folder)
+	if code != 0 || again != out {
+		t.Errorf("the report of what was measured differs, code %d:\n%s", code, again)
+	}
+	charts, _ := filepath.Glob(filepath.Join(folder, "*.svg"))
+	if len(charts) != 11 || strings.Count(drawn, "drew ") != len(charts) {
+		t.Errorf("the charts are %v", charts)
+	}
+}
+
+// check looks at each record by itself.
+func check(t *testing.T, records []results.Record) {
+	t.Helper()
+	perScenario := map[string]int{}
+	for _, r := range records {
+		perScenario[r.Scenario]++
+		if r.Error != "" || r.Run == "" || r.Provenance.Version == "" || r.Provenance.Commit == "" || r.Kind == "" {
+			t.Errorf("a record is not as it should be: %+v", r)
+		}
+		if r.Metrics[results.Delivered] != r.Metrics[results.Expected] {
+			t.Errorf("something was lost: %+v", r)
+		}
+		for metric, value := range r.Metrics {
+			if value < 0 {
+				t.Errorf("%s is %v: %+v", metric, value, r)
+			}
+		}
+	}
+	for scenario, want := range map[string]int{"S1": 10, "S2": 10, "S3": 10, "S4": 20, "S5": 20, "S6": 8} {
+		if perScenario[scenario] != want {
+			t.Errorf("%s has %d records, want %d", scenario, perScenario[scenario], want)
+		}
+	}
+}
+
+func TestOneFailureStopsNobodyElse(t *testing.T) {
+	t.Setenv(breaks, "gws")
+	folder := t.TempDir()
+	code, out, progress := run(t, tiny(folder, "--repeat", "3", "--scenario", "S1", "--system", "gws,write-loop")...)
+	if code != 0 || !strings.Contains(out, "## Failed") || !strings.Contains(out, "broken on purpose") {
+		t.Errorf("code %d, the tables are\n%s", code, out)
+	}
+	if strings.Count(progress, "FAILED") != 2 || strings.Count(progress, "left out") != 1 {
+		t.Errorf("the progress is\n%s", progress)
+	}
+	records, err := results.Load(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fine := slices.DeleteFunc(records, func(r results.Record) bool { return r.System != "write-loop" || r.Error != "" })
+	if len(fine) != 3 {
+		t.Errorf("of the write loop there are %+v", fine)
+	}
+}
+
+// S4 alone measures first what its rates go by.
+func TestLatencyAlone(t *testing.T) {
+	folder := t.TempDir()
+	profiles := filepath.Join(folder, "profiles")
+	code, out, progress := run(t, tiny(folder, "--scenario", "S4", "--system", "shoal", "--repeat", "1", "--profiles", profiles)...)
+	if code != 0 || !strings.Contains(out, "S2 single") || !strings.Contains(out, "S4 latency") {
+		t.Errorf("code %d, the tables are\n%s\nthe progress\n%s", code, out, progress)
+	}
+	if files, _ := filepath.Glob(filepath.Join(profiles, "S4-shoal-*.pprof")); len(files) != 2 {
+		t.Errorf("the profiles are %v", files)
+	}
+}
+
+func TestCommandLine(t *testing.T) {
+	for _, c := range []struct {
+		code      int
+		want      string
+		arguments []string
+	}{
+		{0, "centrifuge-batched", []string{"systems"}},
+		{0, "Scenarios to measure", []string{"run", "--help"}},
+		{2, "unexpected argument", []string{"fly"}},
+		{1, "--scenario is S9", []string{"run", "--scenario", "S9", "--out", "."}},
+		{1, "there are none", []string{"report", "--out", "nowhere"}},
+		{1, `"nobody" is unknown`, []string{"serve", "--system", "nobody"}},
+	} {
+		code, out, complaint := run(t, c.arguments...)
+		if code != c.code || !strings.Contains(out+complaint, c.want) {
+			t.Errorf("compare %s: code %d, %s%s", strings.Join(c.arguments, " "), code, out, complaint)
+		}
+	}
+}
