@@ -25,39 +25,41 @@ const (
 // goroutines, and none of them waits for the client. Frames are written in the order in which they were
 // queued, except that control frames go ahead of what waits.
 type Outbox struct {
-	pool     *Pool
-	writer   *writer
-	conn     net.Conn
-	raw      syscall.RawConn // nil: conn has none
-	overflow []*frame.Frame
-	variant  frame.Variant
-	// linked says whether prevOpen and nextOpen link the open outboxes of the writer, whose mutex protects
-	// them.
-	linked             bool
-	prevOpen, nextOpen *Outbox
+	// What every frame needs comes first, so that it is fetched together: in a large fan-out every outbox is
+	// cold.
 
-	// mu protects all that follows. No I/O is done under it, and the only lock that may be taken is the
-	// writer's.
-	mu      sync.Mutex
-	control lane
-	data    lane
-	index   index
-	// timer fires when the oldest frame may have become too old or, once closing, when there has been
-	// time enough to close.
-	timer *time.Timer
-	// done is made when somebody asks for it.
-	done chan struct{}
-	// oldest is when the oldest frame not yet written was queued. It is kept while draining.
-	oldest uint32
-
+	// mu protects the fields that say so. No I/O is done under it, and the only lock that may be taken is
+	// the writer's.
+	mu    sync.Mutex
+	data  lane  // by mu
+	index index // by mu
 	// owned: somebody may write to the socket. draining: it is the outbox's own goroutine. stalled: because
-	// the socket refused bytes.
+	// the socket refused bytes. By mu.
 	owned, draining, stalled bool
 	// closing: nothing is accepted any more, and the last frames are queued. overflowed: because the client
-	// was too slow. peerGone: nothing more will be read from the client.
+	// was too slow. peerGone: nothing more will be read from the client. By mu.
 	closing, overflowed, peerGone bool
-	// dead: the socket is being closed. shut: it is closed. ended: and nobody owns the outbox any more.
+	// dead: the socket is being closed. shut: it is closed. ended: and nobody owns the outbox any more. By mu.
 	dead, shut, ended bool
+	variant           frame.Variant
+	// oldest is when the oldest frame not yet written was queued. It is kept while draining. By mu.
+	oldest uint32
+
+	writer  *writer
+	pool    *Pool
+	raw     syscall.RawConn // nil: conn has none
+	control lane            // by mu
+	conn    net.Conn
+	// timer fires when the oldest frame may have become too old or, once closing, when there has been
+	// time enough to close. By mu.
+	timer *time.Timer
+	// done is made when somebody asks for it. By mu.
+	done     chan struct{}
+	overflow []*frame.Frame
+	// prevOpen and nextOpen link the open outboxes of the writer while linked says so. The writer's mutex
+	// protects all three.
+	prevOpen, nextOpen *Outbox
+	linked             bool
 }
 
 // Send queues a frame. It does no I/O and waits for nothing but the outbox's mutex, which is held for

@@ -88,6 +88,10 @@ func NewPool(opt Options) *Pool {
 	return p
 }
 
+// neighbours is how many connections that come after one another share a writer. What the kernel keeps of them
+// lies side by side, and two processors that write to neighbours in turn slow each other down.
+const neighbours = 256
+
 // Config is what is particular to one connection.
 type Config struct {
 	// Variant is the wire form of the connection's frames.
@@ -107,7 +111,7 @@ type Config struct {
 func (p *Pool) Open(conn net.Conn, cfg Config) *Outbox {
 	o := &Outbox{
 		pool:     p,
-		writer:   p.writers[p.turn.Add(1)%uint32(len(p.writers))], //nolint:gosec // a handful
+		writer:   p.writers[p.turn.Add(1)/neighbours%uint32(len(p.writers))], //nolint:gosec // a handful
 		conn:     conn,
 		raw:      rawConn(conn),
 		variant:  cfg.Variant,

@@ -24,9 +24,10 @@ const chunkLen = 15
 // A chunk is a link of a lane: the entries from lo up to hi wait. Entries never move while they wait, so the
 // index may point at them.
 type chunk struct {
-	entries [chunkLen]entry
+	// The next chunk and the bounds share a cache line with the first entries.
 	next    *chunk
 	lo, hi  uint8
+	entries [chunkLen]entry
 }
 
 // A tally is a number of frames and the sum of their sizes.

@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"runtime"
 	"sync"
 	"syscall"
 )
@@ -69,10 +70,21 @@ func (w *writer) run() {
 		if len(list) == 0 {
 			return
 		}
-		for _, o := range list {
-			w.serve(o)
-		}
+		w.serveAll(list)
 		clear(list) // lets closed outboxes be collected
+	}
+}
+
+// serveAll serves a list. During a long one it gives way to other goroutines now and then: a publisher that
+// is in the middle of a burst gets on with it, and the connections further down the list then have more
+// waiting for the one system call.
+func (w *writer) serveAll(list []*Outbox) {
+	const long, turn = 64, 8
+	for i, o := range list {
+		if len(list) > long && i%turn == 0 {
+			runtime.Gosched()
+		}
+		w.serve(o)
 	}
 }
 
