@@ -4,6 +4,7 @@ package report
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
@@ -16,15 +17,21 @@ type Data struct {
 	records []results.Record
 }
 
-// Select picks the results of a run, or with "" those of the newest run of each scenario. The error says that
-// there are none.
+// Select picks the results of a run, or with "" those of the newest run of each scenario. A run that measured
+// nothing but a yardstick in a scenario, to find the rates of another one, is none of that scenario as long as
+// there is a better one. The error says that there are no results.
 func Select(all []results.Record, run string) (Data, error) {
-	newest := map[string]string{} // scenario to run
-	for _, r := range all {       // the oldest first
-		if run == "" || r.Run == run {
-			newest[r.Scenario] = r.Run
+	newest, full := map[string]string{}, map[string]string{} // scenario to run
+	for _, r := range all {                                  // the oldest first
+		if run != "" && r.Run != run {
+			continue
+		}
+		newest[r.Scenario] = r.Run
+		if r.Kind != string(systems.Yardstick) {
+			full[r.Scenario] = r.Run
 		}
 	}
+	maps.Copy(newest, full)
 	if len(newest) == 0 {
 		return Data{}, fmt.Errorf("report: there are no results of the run %q", run)
 	}
