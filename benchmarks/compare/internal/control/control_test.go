@@ -31,7 +31,8 @@ func child() int {
 			_, _ = os.Stderr.WriteString("out of sorts\n")
 			os.Exit(3)
 		case "hang":
-			select {}
+			// Longer than any test. Without a timer the runtime would notice that nothing can happen any more.
+			<-time.After(time.Hour)
 		case "refuse":
 			return reply{}, false, errors.New("that cannot be")
 		}
