@@ -124,17 +124,17 @@ func TestAPendingSubscriptionExpires(t *testing.T) {
 		if err := m.SubscribeUpload(t.Context(), "cem", "cat"); err == nil {
 			t.Error("one user too many waits for a connection")
 		}
-		time.Sleep(59 * time.Second)
+		<-time.After(59 * time.Second)
 		if got := m.Stats(); got.Pending != 2 || got.Subscriptions != 2 {
 			t.Errorf("before they expire there are %+v", got)
 		}
 		c := connect(t, m, "ann")
-		time.Sleep(time.Minute / 4)
+		<-time.After(time.Minute / 4)
 		if got, want := m.UploadSubscriberIDs("cat"), []string{"ann"}; !slices.Equal(got, want) || m.Stats().Pending != 0 {
 			t.Errorf("subscribers are %q, want %q; %+v", got, want, m.Stats())
 		}
 		must(t, m.SubscribeUpload(t.Context(), "cem", "cat"))
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		publish(t, m, "cat", 1)
 		wantConsecutive(t, c.offsets(), 1, 1)
 	})

@@ -69,7 +69,7 @@ func TestInvariant7LooksNoFurtherThanItsContext(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		result := make(chan error)
 		go func() { result <- m.DisconnectAll(ctx) }()
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		synctest.Wait()
 		select {
 		case err := <-result:
@@ -165,11 +165,11 @@ func TestInvariant8NothingIsRememberedForever(t *testing.T) {
 		if got := m.Stats().Uploads; got != 200 {
 			t.Fatalf("%d uploads are known, want 200", got)
 		}
-		time.Sleep(time.Minute + 8*time.Second)
+		<-time.After(time.Minute + 8*time.Second)
 		if got := m.Stats().Uploads; got != 100 {
 			t.Errorf("%d uploads are known a minute later, want the 100 that have messages", got)
 		}
-		time.Sleep(9 * time.Minute)
+		<-time.After(9 * time.Minute)
 		if got := m.Stats().Uploads; got != 0 {
 			t.Errorf("%d uploads are known after all has expired", got)
 		}

@@ -78,7 +78,7 @@ func TestReporterPublishesSmallStepsEvery100ms(t *testing.T) {
 		const total = 1_000_000
 		for step := range int64(50) { // 0.1 percent in 10 ms
 			r.Bytes(step*10, total)
-			time.Sleep(10 * time.Millisecond)
+			<-time.After(10 * time.Millisecond)
 		}
 		// 0 at once, then the first call at or after each 100 ms, although no whole percent is reached.
 		wantPercents(t, p, 0, 0.01, 0.02, 0.03, 0.04)
@@ -90,7 +90,7 @@ func TestReporterIsSilentWithoutNews(t *testing.T) {
 		p := &published{}
 		r := newReporter(p.publish, "u")
 		r.Bytes(50, 100)
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		r.Bytes(50, 100) // nothing new
 		r.Bytes(20, 100) // goes back
 		r.Bytes(70, 0)   // out of an unknown total

@@ -189,7 +189,7 @@ func TestInvariant3NothingIsLeft(t *testing.T) {
 		})
 		work.Wait()
 		s.leave(t)
-		time.Sleep(time.Hour) // all that waits or is remembered expires
+		<-time.After(time.Hour) // all that waits or is remembered expires
 		if got := m.registry.Counts(); got.Users+got.Uploads+got.Subscriptions+got.Pending != 0 {
 			t.Errorf("left over are %+v", got)
 		}

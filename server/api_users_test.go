@@ -125,7 +125,7 @@ func TestAPINewestIsNullOnceItIsTooOld(t *testing.T) {
 			t.Fatal(err)
 		}
 		a.call("POST", "/v1/uploads/up-1/messages", "", note)
-		time.Sleep(11 * time.Minute)
+		<-time.After(11 * time.Minute)
 		a.want(a.call("GET", "/v1/uploads/up-1", "", ""), 200,
 			`{"upload_id":"up-1","epoch":"EPOCH","offset":1,"message":null}`)
 	})

@@ -155,9 +155,9 @@ func TestAuthorizeURLRemembersBothAnswers(t *testing.T) {
 				}
 			}
 			ask(1)
-			time.Sleep(answerTTL - time.Nanosecond)
+			<-time.After(answerTTL - time.Nanosecond)
 			ask(1)
-			time.Sleep(time.Nanosecond)
+			<-time.After(time.Nanosecond)
 			ask(2)
 		})
 	}

@@ -190,7 +190,7 @@ func TestJWKSFileIsReadAgain(t *testing.T) {
 		j := newJWKSJWT(t, JWTOptions{JWKS: path, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 
 		writeFile(t, path, []byte("{"))
-		time.Sleep(fileInterval)
+		<-time.After(fileInterval)
 		if _, err := j.Authenticate(t.Context(), before.token(t)); err != nil {
 			t.Errorf("with a broken file: %v", err)
 		}
@@ -199,7 +199,7 @@ func TestJWKSFileIsReadAgain(t *testing.T) {
 		}
 
 		writeFile(t, path, jwksOf(t, after))
-		time.Sleep(fileInterval)
+		<-time.After(fileInterval)
 		if _, err := j.Authenticate(t.Context(), after.token(t)); err != nil {
 			t.Errorf("with the new key: %v", err)
 		}

@@ -106,18 +106,18 @@ func TestCertificateIsReadAgain(t *testing.T) {
 		cert, key := newPair(t, "afterwards")
 		overwrite(t, certFile, cert)
 		want("before") // looked at only once a second
-		time.Sleep(certificateInterval)
+		<-time.After(certificateInterval)
 		want("before") // half of the pair does not do
 		if !strings.Contains(log.String(), "certificate") {
 			t.Error("a pair that does not fit is not logged")
 		}
 		overwrite(t, keyFile, key)
-		time.Sleep(certificateInterval)
+		<-time.After(certificateInterval)
 		want("afterwards")
 		if err := os.Remove(certFile); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(certificateInterval)
+		<-time.After(certificateInterval)
 		want("afterwards")
 	})
 }

@@ -27,7 +27,7 @@ func TestEachPieceOfABodyHasItsDeadline(t *testing.T) {
 			if n, err := b.Read(make([]byte, 8)); n != 1 || err != nil {
 				t.Fatalf("read %d bytes, %v", n, err)
 			}
-			time.Sleep(time.Second)
+			<-time.After(time.Second)
 		}
 		if want := []time.Duration{bodyPatience, bodyPatience + time.Second}; fmt.Sprint(deadlines) != fmt.Sprint(want) {
 			t.Errorf("the deadlines were %v, want %v", deadlines, want)

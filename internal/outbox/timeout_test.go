@@ -25,11 +25,11 @@ func (b bench) isDone() bool {
 // wantDoneAfter lets d pass and wants the outbox to end then, not before.
 func (b bench) wantDoneAfter(t *testing.T, d time.Duration) {
 	t.Helper()
-	time.Sleep(d - time.Millisecond) // the bubble's clock, which moves by itself
+	<-time.After(d - time.Millisecond) // the bubble's clock, which moves by itself
 	if b.isDone() {
 		t.Errorf("the outbox had ended before %v", d)
 	}
-	time.Sleep(2 * time.Millisecond)
+	<-time.After(2 * time.Millisecond)
 	if !b.isDone() {
 		t.Errorf("the outbox had not ended after %v", d)
 	}
@@ -38,13 +38,13 @@ func (b bench) wantDoneAfter(t *testing.T, d time.Duration) {
 func TestAStuckClientIsClosedForAge(t *testing.T) {
 	onPipe(t, Options{MaxAge: 3 * time.Second, CloseTimeout: time.Second}, func(t *testing.T, b bench) {
 		b.plug(t)
-		time.Sleep(2999 * time.Millisecond)
+		<-time.After(2999 * time.Millisecond)
 		synctest.Wait()
 		send(t, b.box, Queued, data("a", frame.Event, 1, 0))
 		if b.box.Reason() != nil {
 			t.Fatal("the outbox has given up too early")
 		}
-		time.Sleep(2 * time.Millisecond)
+		<-time.After(2 * time.Millisecond)
 		synctest.Wait()
 		if b.box.Reason() == nil {
 			t.Fatal("the outbox has not given up")
@@ -61,7 +61,7 @@ func TestAClientClosedForAgeIsToldIfItComesBack(t *testing.T) {
 	onPipe(t, Options{MaxAge: 3 * time.Second}, func(t *testing.T, b bench) {
 		b.plug(t)
 		send(t, b.box, Queued, data("a", frame.Event, 1, 0))
-		time.Sleep(4 * time.Second)
+		<-time.After(4 * time.Second)
 		got := mustRead(t, b.client, 2)
 		if got[0].message(t).Upload != "plug" || got[1].closeCode() != 1013 || string(got[1].body[2:]) != "Slow consumer" {
 			t.Errorf("the client got:\n%s", bodies(got))
@@ -81,7 +81,7 @@ func TestASteadyClientIsNotClosedForAge(t *testing.T) {
 			send(t, b.box, Queued, data("a", frame.Event, i, drainBatch))
 		}
 		for i := range 100 {
-			time.Sleep(1400 * time.Millisecond) // two of these are the age that each reaches
+			<-time.After(1400 * time.Millisecond) // two of these are the age that each reaches
 			mustRead(t, b.client, 1)
 			send(t, b.box, Queued, data("a", frame.Event, 2+i, drainBatch))
 		}
@@ -98,11 +98,11 @@ func TestALaggingClientIsClosedForAge(t *testing.T) {
 			send(t, b.box, Queued, data("a", frame.Event, i, drainBatch))
 		}
 		for range 3 {
-			time.Sleep(time.Second)
+			<-time.After(time.Second)
 			mustRead(t, b.client, 1)
 			send(t, b.box, Queued, data("a", frame.Event, 2, 0))
 		}
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		if b.box.Reason() == nil {
 			t.Error("the client was not taken for slow")
 		}
@@ -113,15 +113,15 @@ func TestALaggingClientIsClosedForAge(t *testing.T) {
 func TestTheAgeFollowsTheOldest(t *testing.T) {
 	onPipe(t, Options{MaxAge: 3 * time.Second}, func(t *testing.T, b bench) {
 		send(t, b.box, Queued, data("a", frame.Event, 0, drainBatch))
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		send(t, b.box, Queued, data("a", frame.Event, 1, drainBatch))
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		mustRead(t, b.client, 1)
-		time.Sleep(1999 * time.Millisecond)
+		<-time.After(1999 * time.Millisecond)
 		if b.box.Reason() != nil {
 			t.Fatal("the outbox has given up too early")
 		}
-		time.Sleep(2 * time.Millisecond)
+		<-time.After(2 * time.Millisecond)
 		if b.box.Reason() == nil {
 			t.Error("the outbox has not given up")
 		}
@@ -131,13 +131,13 @@ func TestTheAgeFollowsTheOldest(t *testing.T) {
 // The clock wraps after 49 days, here while the frame waits.
 func TestAgeOutlivesTheClock(t *testing.T) {
 	onPipe(t, Options{MaxAge: 3 * time.Second}, func(t *testing.T, b bench) {
-		time.Sleep((1<<32 - 1000) * time.Millisecond)
+		<-time.After((1<<32 - 1000) * time.Millisecond)
 		b.plug(t)
-		time.Sleep(2999 * time.Millisecond)
+		<-time.After(2999 * time.Millisecond)
 		if b.box.Reason() != nil {
 			t.Fatal("the outbox has given up too early")
 		}
-		time.Sleep(2 * time.Millisecond)
+		<-time.After(2 * time.Millisecond)
 		if b.box.Reason() == nil {
 			t.Error("the outbox has not given up")
 		}
@@ -149,12 +149,12 @@ func TestAgeBeginsAnewAfterIdleness(t *testing.T) {
 	onPipe(t, Options{MaxAge: 3 * time.Second}, func(t *testing.T, b bench) {
 		for range 3 {
 			b.plug(t)
-			time.Sleep(2 * time.Second)
+			<-time.After(2 * time.Second)
 			mustRead(t, b.client, 1)
-			time.Sleep(time.Hour)
+			<-time.After(time.Hour)
 		}
 		b.plug(t)
-		time.Sleep(2 * time.Second)
+		<-time.After(2 * time.Second)
 		if b.box.Reason() != nil {
 			t.Error("the client was taken for slow")
 		}
@@ -165,7 +165,7 @@ func TestCloseIsBoundedWhileFlushing(t *testing.T) {
 	onPipe(t, Options{CloseTimeout: 2 * time.Second}, func(t *testing.T, b bench) {
 		b.plug(t)
 		b.box.Close(frame.NewClose(1000, ""))
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		b.box.Close(frame.NewClose(1001, "")) // changes nothing
 		b.box.PeerGone()                      // nor does this, while there is something to write
 		b.wantDoneAfter(t, time.Second)
@@ -180,7 +180,7 @@ func TestCloseOutlivesAge(t *testing.T) {
 	onPipe(t, Options{MaxAge: time.Second, CloseTimeout: 5 * time.Second}, func(t *testing.T, b bench) {
 		b.plug(t)
 		b.box.Close(frame.NewClose(1012, ""))
-		time.Sleep(4 * time.Second)
+		<-time.After(4 * time.Second)
 		if got := mustRead(t, b.client, 2); got[1].closeCode() != 1012 {
 			t.Errorf("the client got:\n%s", bodies(got))
 		}

@@ -6,13 +6,9 @@ import (
 )
 
 // sleepingTests complains of tests that sleep: they are slow where all is well and fail where a machine is
-// busy. In a synctest bubble a sleep takes no time, and is how its clock is moved; which helper runs in a
-// bubble cannot be seen here, so a file that makes bubbles is trusted to sleep nowhere else.
+// busy. In a synctest bubble, where the clock moves by itself, they receive from time.After instead.
 func sleepingTests(t tree) []string {
 	return eachTestFile(t, func(f file) string {
-		if f.localName("testing/synctest") != "" {
-			return ""
-		}
 		sleeps := false
 		ast.Inspect(f.syntax, func(node ast.Node) bool {
 			call, ok := node.(*ast.CallExpr)
