@@ -240,3 +240,16 @@ func (n *node) visit(random *rand.Rand) {
 		_ = c.conn.Close(1000, "")
 	}
 }
+
+func TestTextMustBeUTF8(t *testing.T) {
+	n := start(t)
+	conn := n.raw(t, "")
+	conn.write(0x81, `{"type":"auth","token":"u"}`)
+	if op, payload := conn.read(); op != 0x81 || payload != `{"action":"auth_success","user_id":"u"}` {
+		t.Fatalf("got %#x %q", op, payload)
+	}
+	conn.write(0x81, "{\"action\":\"\xff\"}")
+	if op, payload := conn.read(); op != 0x88 || !strings.HasPrefix(payload, "\x03\xef") {
+		t.Errorf("got %#x %q, want a close frame with 1007", op, payload)
+	}
+}
