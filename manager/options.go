@@ -32,7 +32,8 @@ type Options struct {
 	MaxSubscriptionsPerUser int
 
 	// PendingTTL is how long the subscriptions of a user without any connection are kept (0: 1 minute),
-	// MaxPending how many such users there may be (0: 100,000).
+	// MaxPending how many such users there may be (0: 100,000). The position of an upload that has had no
+	// message and that nobody follows any more is kept as long.
 	PendingTTL time.Duration
 	MaxPending int
 

@@ -18,12 +18,12 @@ type heart struct {
 	next    uint32
 	stop    chan struct{}
 	running sync.WaitGroup
-	mu      sync.Mutex // protects next
+	mu      sync.Mutex // protects next, and stop against being closed twice
 }
 
 // group holds the connections that are pinged together.
 type group struct {
-	mu      sync.Mutex // protects clients and their places; only outboxes are called under it
+	mu      sync.Mutex // protects clients and their places; only clients and their outboxes are locked under it
 	clients []*Client
 }
 

@@ -16,7 +16,7 @@ func sleepingTests(t tree) []string {
 			return true
 		})
 		if sleeps {
-			return "must not call time.Sleep: wait for a condition, or test in a synctest bubble"
+			return "must not call time.Sleep: wait for a condition, or in a synctest bubble receive from time.After"
 		}
 		return ""
 	})
