@@ -1,0 +1,228 @@
+package broker
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// MemoryOptions bound what a Memory keeps of one channel. The zero value is the documented default.
+type MemoryOptions struct {
+	// Messages is the largest number of messages kept. 0: 64.
+	Messages int
+	// TTL is how long a message is kept. 0: 10 minutes.
+	TTL time.Duration
+}
+
+// Memory joins nodes within one process: for tests, and for several managers beside each other. All methods
+// may be called from any number of goroutines.
+type Memory struct {
+	opt MemoryOptions
+
+	mu       sync.Mutex // protects what follows; handlers are called under it, so that order holds
+	channels map[string]*memoryChannel
+	epochs   uint64
+}
+
+// memoryChannel is one channel. It stays for as long as anybody is subscribed, and for the time that a message
+// is kept after it was last asked about.
+type memoryChannel struct {
+	nodes   []*MemoryNode
+	kept    Kept
+	touched time.Time
+}
+
+// NewMemory returns a Memory without nodes.
+func NewMemory(opt MemoryOptions) *Memory {
+	if opt.Messages == 0 {
+		opt.Messages = 64
+	}
+	if opt.TTL == 0 {
+		opt.TTL = 10 * time.Minute
+	}
+	return &Memory{opt: opt, channels: make(map[string]*memoryChannel)}
+}
+
+// Node returns a new node's way to the others.
+func (b *Memory) Node() *MemoryNode { return &MemoryNode{hub: b} }
+
+// MemoryNode is one node's part of a Memory, and a Keeper. All methods may be called from any number of goroutines.
+type MemoryNode struct {
+	hub *Memory
+	// handler is nil unless Run is running; it is the hub's lock that protects it.
+	handler Handler
+}
+
+var _ Keeper = (*MemoryNode)(nil)
+
+// Run hands to h what arrives until ctx ends. It returns nil.
+func (n *MemoryNode) Run(ctx context.Context, h Handler) error {
+	n.set(h)
+	h.Health(nil)
+	<-ctx.Done()
+	n.set(nil)
+	n.hub.mu.Lock()
+	defer n.hub.mu.Unlock()
+	for name := range n.hub.channels {
+		n.hub.leave(name, n)
+	}
+	return nil
+}
+
+func (n *MemoryNode) set(h Handler) {
+	n.hub.mu.Lock()
+	defer n.hub.mu.Unlock()
+	n.handler = h
+}
+
+// Subscribe makes the messages of channels arrive. The error is that of ctx, or wraps ErrUnavailable if Run
+// is not running.
+func (n *MemoryNode) Subscribe(ctx context.Context, channels ...string) error {
+	return n.do(ctx, func(b *Memory) {
+		for _, name := range channels {
+			if c := b.channel(name); !slices.Contains(c.nodes, n) {
+				c.nodes = append(c.nodes, n)
+			}
+		}
+	})
+}
+
+// Unsubscribe takes Subscribe back. The errors are those of Subscribe.
+func (n *MemoryNode) Unsubscribe(ctx context.Context, channels ...string) error {
+	return n.do(ctx, func(b *Memory) {
+		for _, name := range channels {
+			b.leave(name, n)
+		}
+	})
+}
+
+// Publish brings a message to all subscribed nodes. The errors are those of Subscribe.
+func (n *MemoryNode) Publish(ctx context.Context, channel string, payload []byte) error {
+	return n.do(ctx, func(b *Memory) {
+		if c, ok := b.channels[channel]; ok {
+			c.send(Message{Channel: channel, Payload: slices.Clone(payload)})
+		}
+	})
+}
+
+// Store publishes a message and keeps it. The errors are those of Subscribe.
+func (n *MemoryNode) Store(ctx context.Context, channel string, payload []byte) (pos Position, err error) {
+	err = n.do(ctx, func(b *Memory) {
+		b.sweep()
+		c := b.current(channel)
+		previous := c.kept.Offset
+		c.kept.Offset++
+		pos = c.kept.Position
+		payload = slices.Clone(payload)
+		c.kept.Messages = append(c.kept.Messages, Stored{Offset: pos.Offset, Payload: payload, At: time.Now()})
+		c.trim(b.opt)
+		c.send(Message{Channel: channel, Payload: payload, Position: pos, Previous: previous})
+	})
+	return pos, err
+}
+
+// Kept returns what is kept of a channel. The errors are those of Subscribe.
+func (n *MemoryNode) Kept(ctx context.Context, channel string) (k Kept, err error) {
+	err = n.do(ctx, func(b *Memory) {
+		k = b.current(channel).kept
+		k.Messages = slices.Clone(k.Messages)
+	})
+	return k, err
+}
+
+// Forget drops what is kept of a channel and begins a new epoch. The errors are those of Subscribe.
+func (n *MemoryNode) Forget(ctx context.Context, channel string) error {
+	return n.do(ctx, func(b *Memory) {
+		c := b.current(channel)
+		c.kept = Kept{Position: Position{Epoch: b.epoch()}}
+		c.send(Message{Channel: channel, Position: c.kept.Position})
+	})
+}
+
+// do calls fn with the hub's lock held, if the node is connected.
+func (n *MemoryNode) do(ctx context.Context, fn func(*Memory)) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	n.hub.mu.Lock()
+	defer n.hub.mu.Unlock()
+	if n.handler == nil {
+		return ErrUnavailable
+	}
+	fn(n.hub)
+	return nil
+}
+
+// channel returns a channel, made if there is none.
+func (b *Memory) channel(name string) *memoryChannel {
+	c, ok := b.channels[name]
+	if !ok {
+		c = new(memoryChannel)
+		b.channels[name] = c
+	}
+	return c
+}
+
+// current returns a channel that has an epoch, without what has become too old.
+func (b *Memory) current(name string) *memoryChannel {
+	c := b.channel(name)
+	if c.kept.Epoch == "" {
+		c.kept.Epoch = b.epoch()
+	}
+	c.trim(b.opt)
+	c.touched = time.Now()
+	return c
+}
+
+// sweep looks at a few channels and forgets what nobody needs. It is called for each message that is kept, so
+// that channels go faster than they come.
+func (b *Memory) sweep() {
+	const some = 2
+	looked := 0
+	for name, c := range b.channels {
+		if len(c.nodes) == 0 && time.Since(c.touched) >= b.opt.TTL {
+			delete(b.channels, name)
+		}
+		if looked++; looked == some {
+			return
+		}
+	}
+}
+
+func (b *Memory) epoch() string {
+	b.epochs++
+	return strconv.FormatUint(b.epochs, 36)
+}
+
+// leave ends a node's subscription.
+func (b *Memory) leave(name string, n *MemoryNode) {
+	c, ok := b.channels[name]
+	if !ok {
+		return
+	}
+	c.nodes = slices.DeleteFunc(c.nodes, func(other *MemoryNode) bool { return other == n })
+	c.touched = time.Now()
+}
+
+// trim drops the messages that are too many or too old.
+func (c *memoryChannel) trim(opt MemoryOptions) {
+	held, drop := c.kept.Messages, max(0, len(c.kept.Messages)-opt.Messages)
+	for drop < len(held) && time.Since(held[drop].At) >= opt.TTL {
+		drop++
+	}
+	if drop > 0 {
+		c.kept.Floor = held[drop-1].Offset
+		c.kept.Messages = slices.Delete(held, 0, drop)
+	}
+}
+
+// send hands a message to every subscribed node.
+func (c *memoryChannel) send(m Message) {
+	for _, n := range c.nodes {
+		if n.handler != nil {
+			n.handler.Receive(m)
+		}
+	}
+}

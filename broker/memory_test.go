@@ -1,0 +1,112 @@
+package broker_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/shoal-go/shoal/broker"
+)
+
+// ears notes what arrives at a node.
+type ears struct{ heard []broker.Message }
+
+func (e *ears) Receive(m broker.Message) { e.heard = append(e.heard, m) }
+func (e *ears) Interrupted(...string)    {}
+func (e *ears) Health(error)             {}
+
+// connect runs a node until the test ends.
+func connect(t *testing.T, hub *broker.Memory) (*broker.MemoryNode, *ears) {
+	t.Helper()
+	node, e := hub.Node(), new(ears)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := node.Run(ctx, e); err != nil {
+			t.Errorf("Run returned %v, want nil", err)
+		}
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+	synctest.Wait()
+	return node, e
+}
+
+func store(t *testing.T, n *broker.MemoryNode, channel, payload string) broker.Position {
+	t.Helper()
+	pos, err := n.Store(t.Context(), channel, []byte(payload))
+	if err != nil {
+		t.Fatalf("Store: %v", err)
+	}
+	return pos
+}
+
+func kept(t *testing.T, n *broker.MemoryNode, channel string) broker.Kept {
+	t.Helper()
+	k, err := n.Kept(t.Context(), channel)
+	if err != nil {
+		t.Fatalf("Kept: %v", err)
+	}
+	return k
+}
+
+func TestMemoryIsOutOfReachBeforeRun(t *testing.T) {
+	node := broker.NewMemory(broker.MemoryOptions{}).Node()
+	if err := node.Subscribe(t.Context(), "upload:a"); !errors.Is(err, broker.ErrUnavailable) {
+		t.Errorf("Subscribe before Run returned %v, want ErrUnavailable", err)
+	}
+}
+
+func TestMemoryKeepsNoMoreThanItsBounds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := broker.NewMemory(broker.MemoryOptions{Messages: 2, TTL: time.Minute})
+		node, _ := connect(t, hub)
+		for _, payload := range []string{"1", "2", "3"} {
+			store(t, node, "upload:a", payload)
+		}
+		if k := kept(t, node, "upload:a"); len(k.Messages) != 2 || k.Floor != 1 || k.Offset != 3 {
+			t.Errorf("kept %d messages above %d up to %d, want 2 above 1 up to 3", len(k.Messages), k.Floor, k.Offset)
+		}
+		<-time.After(time.Minute)
+		if k := kept(t, node, "upload:a"); len(k.Messages) != 0 || k.Floor != 3 || k.Offset != 3 {
+			t.Errorf("after its time kept %d messages above %d up to %d, want none above 3 up to 3",
+				len(k.Messages), k.Floor, k.Offset)
+		}
+	})
+}
+
+func TestMemoryForgetsChannelsThatNobodyNeeds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := broker.NewMemory(broker.MemoryOptions{TTL: time.Minute})
+		node, _ := connect(t, hub)
+		before := store(t, node, "upload:a", "1")
+		<-time.After(time.Minute)
+		store(t, node, "upload:b", "1") // looks at others in passing
+		store(t, node, "upload:b", "2")
+		if after := kept(t, node, "upload:a"); after.Epoch == before.Epoch || after.Offset != 0 {
+			t.Errorf("the channel is at %v, want the beginning of another epoch than %q", after.Position, before.Epoch)
+		}
+	})
+}
+
+func TestMemoryTellsANewEpoch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := broker.NewMemory(broker.MemoryOptions{})
+		node, e := connect(t, hub)
+		if err := node.Subscribe(t.Context(), "upload:a"); err != nil {
+			t.Fatal(err)
+		}
+		before := store(t, node, "upload:a", "1")
+		if err := node.Forget(t.Context(), "upload:a"); err != nil {
+			t.Fatal(err)
+		}
+		if len(e.heard) != 2 || e.heard[1].Payload != nil || e.heard[1].Epoch == before.Epoch {
+			t.Errorf("heard %v, want the message and then a new epoch without one", e.heard)
+		}
+	})
+}
