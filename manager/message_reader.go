@@ -1,7 +1,6 @@
 package manager
 
 import (
-	"bytes"
 	"encoding/json"
 	"maps"
 	"slices"
@@ -27,27 +26,14 @@ func takeApart(path string, data []byte) (*reader, error) {
 	if data[0] != '{' {
 		return nil, &InvalidError{"", "must be a JSON object"}
 	}
-	d := json.NewDecoder(bytes.NewReader(data))
-	if _, err := d.Token(); err != nil { // the opening brace
-		return nil, &InvalidError{"", "is not valid JSON"}
-	}
-	for d.More() {
-		var value json.RawMessage
-		name, err := d.Token()
-		if err == nil {
-			err = d.Decode(&value)
+	eachField(data, func(name string, value json.RawMessage) bool {
+		if _, twice := r.fields[name]; twice {
+			r.refuse(name, "stands there twice")
 		}
-		field, ok := name.(string)
-		if err != nil || !ok {
-			return nil, &InvalidError{"", "is not valid JSON"}
-		}
-		if _, twice := r.fields[field]; twice {
-			r.refuse(field, "stands there twice")
-			return nil, r.err
-		}
-		r.fields[field] = value
-	}
-	return r, nil
+		r.fields[name] = value
+		return r.err == nil
+	})
+	return r, r.err
 }
 
 func (r *reader) keep(err error) {

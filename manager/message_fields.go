@@ -1,0 +1,90 @@
+package manager
+
+import "encoding/json"
+
+// eachField calls fn with the fields of a JSON object, in their order, until fn returns false. data must be a
+// valid JSON object: whoever calls has had encoding/json check that, and what is left is to find where one
+// value ends and the next begins.
+func eachField(data []byte, fn func(name string, value json.RawMessage) bool) {
+	i := skipSpace(data, 1) // behind the brace
+	for data[i] != '}' {
+		end := skipString(data, i)
+		name := fieldName(data[i:end])
+		i = skipSpace(data, end) // at the colon
+		i = skipSpace(data, i+1) // at the value
+		end = skipValue(data, i) // behind it
+		if !fn(name, data[i:end:end]) {
+			return
+		}
+		i = skipSpace(data, end) // at a comma or the brace
+		if data[i] == ',' {
+			i = skipSpace(data, i+1)
+		}
+	}
+}
+
+// fieldName returns a name without its quotes and escapes.
+func fieldName(quoted []byte) string {
+	for _, c := range quoted {
+		if c == '\\' {
+			var name string
+			_ = json.Unmarshal(quoted, &name) // a valid string always decodes
+			return name
+		}
+	}
+	return string(quoted[1 : len(quoted)-1])
+}
+
+func skipSpace(data []byte, i int) int {
+	for data[i] == ' ' || data[i] == '\t' || data[i] == '\n' || data[i] == '\r' {
+		i++
+	}
+	return i
+}
+
+// skipString returns where the string that begins at i ends.
+func skipString(data []byte, i int) int {
+	for i++; data[i] != '"'; i++ {
+		if data[i] == '\\' {
+			i++
+		}
+	}
+	return i + 1
+}
+
+// skipValue returns where the value that begins at i ends.
+func skipValue(data []byte, i int) int {
+	switch data[i] {
+	case '"':
+		return skipString(data, i)
+	case '{', '[':
+		return skipNested(data, i)
+	}
+	for ; i < len(data); i++ {
+		switch data[i] {
+		case ',', '}', ']', ' ', '\t', '\n', '\r':
+			return i
+		}
+	}
+	return i
+}
+
+// skipNested returns where the object or array that begins at i ends.
+func skipNested(data []byte, i int) int {
+	depth := 0
+	for {
+		switch data[i] {
+		case '"':
+			i = skipString(data, i)
+			continue
+		case '{', '[':
+			depth++
+		case '}', ']':
+			depth--
+		}
+		i++
+		if depth == 0 {
+			return i
+		}
+	}
+}
