@@ -122,7 +122,7 @@ func (p *Peers) errand(do func(context.Context)) {
 // drop counts a message that is not taken, and says so from time to time.
 func (p *Peers) drop(counter *atomic.Uint64, channel, why string) {
 	total := counter.Add(1)
-	if p.mayWarn(why) {
+	if p.mayWarn(channel + why) {
 		p.errand(func(context.Context) {
 			p.log.Warn("peers: a message is dropped",
 				slog.String("channel", channel), slog.String("because", why), slog.Uint64("dropped", total))
