@@ -45,6 +45,12 @@ type Terminator interface {
 	Abort()
 }
 
+// TokenHolder is what a Conn implements to be found by the token that it was opened with.
+type TokenHolder interface {
+	// TokenID returns the token's id, the `jti` claim of a JWT, or "" if it has none.
+	TokenID() string
+}
+
 // CloseReason is a WebSocket close code and the text that goes with it.
 type CloseReason struct {
 	Code uint16
@@ -64,6 +70,7 @@ var (
 	IdleTimeout     = CloseReason{1001, "Idle timeout"}
 	ServerReloading = CloseReason{1012, "Server reloading"}
 	SlowConsumer    = CloseReason{1013, "Slow consumer"}
+	TryAgainLater   = CloseReason{1013, "Try again later"}
 
 	// Stop, or get a new token.
 	AuthTimeout   = CloseReason{4001, "Authentication timeout"}

@@ -1,5 +1,7 @@
 package manager
 
+import "context"
+
 // Connect registers a connection of a user, which from then on gets what is sent to the user and to every
 // upload that the user follows. It must be taken out with Disconnect. Connecting twice changes nothing.
 //
@@ -36,8 +38,38 @@ func (m *Manager) Disconnect(userID string, c Conn) {
 	m.registry.Disconnect(userID, c)
 }
 
-// DisconnectUser closes all connections of a user and returns how many it closed.
-func (m *Manager) DisconnectUser(userID string, reason CloseReason) int {
+// DisconnectUser closes all connections of a user, on every node, and returns how many it closed on this one.
+// With a broker it blocks on that; the error is then that of ctx or wraps ErrUnavailable, and the connections on
+// other nodes may still be there.
+func (m *Manager) DisconnectUser(ctx context.Context, userID string, reason CloseReason) (closed int, err error) {
+	if m.cluster != nil {
+		err = m.cluster.closeUser(ctx, userID, reason)
+	}
+	return m.closeUserHere(userID, reason), err
+}
+
+// DisconnectToken closes all connections that were opened with a token, on every node, and returns how many it
+// closed on this one. They are those whose Conn is a TokenHolder of this id. It blocks and fails as
+// DisconnectUser does.
+func (m *Manager) DisconnectToken(ctx context.Context, tokenID string, reason CloseReason) (closed int, err error) {
+	if m.cluster != nil {
+		err = m.cluster.closeToken(ctx, tokenID, reason)
+	}
+	return m.closeTokenHere(tokenID, reason), err
+}
+
+func (m *Manager) closeTokenHere(tokenID string, reason CloseReason) (closed int) {
+	m.registry.EachConnection(func(userID string, c Conn) {
+		if t, ok := c.(TokenHolder); ok && tokenID != "" && t.TokenID() == tokenID {
+			c.Close(reason)
+			m.registry.Disconnect(userID, c)
+			closed++
+		}
+	})
+	return closed
+}
+
+func (m *Manager) closeUserHere(userID string, reason CloseReason) int {
 	var conns []Conn
 	m.registry.WithConnections(userID, func(cs []Conn) { conns = append(conns, cs...) })
 	for _, c := range conns {

@@ -118,7 +118,7 @@ func TestClosedManagerRefusesEverything(t *testing.T) {
 		"Publish":                 func() error { _, err := m.Publish(ctx, "cat", note(t, 1)); return err },
 		"SendToUploadSubscribers": func() error { _, err := m.SendToUploadSubscribers("cat", note(t, 1)); return err },
 		"SendToUser":              func() error { _, err := m.SendToUser("ann", note(t, 1)); return err },
-		"Forget":                  func() error { return m.Forget("cat") },
+		"Forget":                  func() error { return m.Forget(ctx, "cat") },
 	} {
 		if err := call(); !errors.Is(err, ErrClosed) {
 			t.Errorf("%s after Close: %v", name, err)

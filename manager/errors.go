@@ -15,6 +15,11 @@ var (
 	ErrTooManySubscriptions = errors.New("manager: too many subscriptions")
 	// ErrTooManyPending: as many users without a connection have subscribed as Options.MaxPending allows.
 	ErrTooManyPending = errors.New("manager: too many subscriptions of users without a connection")
+	// ErrUnavailable: the broker is out of reach or did not answer in time, and whether what was asked for
+	// has happened is not known. Asking again later makes sense.
+	ErrUnavailable = errors.New("manager: the broker is out of reach")
+	// ErrUnknownUpload: nothing is known of the upload's messages.
+	ErrUnknownUpload = errors.New("manager: nothing is known of this upload")
 	// ErrNotConnected: the connection is not registered for the user.
 	ErrNotConnected = errors.New("manager: connection is not registered")
 )

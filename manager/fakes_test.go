@@ -82,7 +82,8 @@ func (c *fakeConn) offsets() []uint64 {
 
 // received is a frame as a client of shoal.v1 reads it.
 type received struct {
-	Action   string `json:"action"`
+	Action string `json:"action"`
+	// UploadID is that of the frame where the message itself has none.
 	UploadID string `json:"upload_id"`
 	Position
 	Recovered bool `json:"recovered"`
@@ -102,6 +103,9 @@ func read(t tester, f *Frame) received {
 	r := received{published: string(f.Body())}
 	if err := json.Unmarshal(payload(f.Append(nil, frame.V1, 0)), &r); err != nil {
 		t.Fatalf("a frame is not JSON: %v", err)
+	}
+	if r.UploadID == "" {
+		r.UploadID = f.UploadID()
 	}
 	return r
 }
@@ -178,6 +182,21 @@ func publish(t testing.TB, m *Manager, uploadID string, n int) (pos Position) {
 		}
 	}
 	return pos
+}
+
+// newest returns an upload's newest message and position, and whether anything is known of it.
+func newest(m *Manager, uploadID string) (Stored, Position, bool) {
+	s, pos, err := m.Newest(context.Background(), uploadID)
+	return s, pos, err == nil
+}
+
+// held returns the history of an upload on a node that is alone.
+func held(m *Manager, uploadID string, since Position) History {
+	h, err := m.History(context.Background(), uploadID, since)
+	if err != nil {
+		panic(err)
+	}
+	return h
 }
 
 // inTime runs work that must not hang.

@@ -143,7 +143,7 @@ func TestInvariant8HistoryIsBounded(t *testing.T) {
 				_, err := m.Publish(t.Context(), "cat", large)
 				must(t, err)
 			}
-			h := m.History("cat", Position{})
+			h := held(m, "cat", Position{})
 			if len(h.Messages) != test.want || h.Complete || h.Messages[test.want-1].Offset != 100 {
 				t.Errorf("%d messages are held, want %d", len(h.Messages), test.want)
 			}

@@ -18,14 +18,14 @@ func everything(t *testing.T, m *Manager, user, upload string) {
 		func() error { _, err := m.Resume(ctx, user, c, map[string]Position{upload: {}}); return err },
 		func() error { _, err := m.Publish(ctx, upload, note(t, 1)); return err },
 		func() error { _, err := m.SendToUser(user, note(t, 2)); return err },
-		func() error { return m.Forget(upload) },
+		func() error { return m.Forget(ctx, upload) },
 	} {
 		if err := do(); err != nil {
 			t.Error(err)
 		}
 	}
-	m.Newest(upload)
-	m.History(upload, Position{})
+	newest(m, upload)
+	held(m, upload, Position{})
 	m.UploadSubscriberIDs(upload)
 	m.Stats()
 	m.UnsubscribeConn(user, c, upload)
@@ -52,7 +52,7 @@ func TestInvariant4SendingHoldsUpNoOtherUserOrUpload(t *testing.T) {
 		func() error {
 			return m.SubscribeConn(t.Context(), "ann", c, "cat", SubscribeOptions{Acknowledge: true})
 		},
-		func() error { return m.Forget("cat") },
+		func() error { return m.Forget(t.Context(), "cat") },
 	} {
 		must(t, send())
 		if sends != want+1 {
@@ -89,7 +89,7 @@ func TestInvariant4ClosingHoldsNoLock(t *testing.T) {
 	if closings != 2 {
 		t.Fatalf("%d connections gave way, want 2", closings)
 	}
-	if n := m.DisconnectUser("ann", NormalClosure); n != 3 || closings != 2+3 {
+	if n, err := m.DisconnectUser(t.Context(), "ann", NormalClosure); err != nil || n != 3 || closings != 2+3 {
 		t.Errorf("%d connections were closed, %d asked to", n, closings-2)
 	}
 	must(t, m.Connect("ann", newConn()))

@@ -2,6 +2,7 @@ package manager
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"strconv"
 	"sync"
@@ -29,6 +30,9 @@ type Manager struct {
 	closeOnce sync.Once
 	stop      chan struct{}
 	sweeping  sync.WaitGroup
+
+	// cluster is nil on a node that is alone.
+	cluster *cluster
 }
 
 // upload and receiver are the registry's, for the connections of this package.
@@ -41,6 +45,17 @@ type (
 type uploadState struct {
 	// log is nil as long as nobody needs to know the upload's position, and again when nobody can.
 	log *history.Log[*frame.Frame]
+	// follow is nil on a node that is alone, and as long as nobody here follows the upload.
+	follow *follow
+}
+
+// idle reports whether nothing of it is needed any more. The registry asks once nobody is subscribed.
+func (s *uploadState) idle() bool {
+	if s.follow != nil {
+		s.follow.deserted()
+		return false
+	}
+	return s.log == nil
 }
 
 // New returns a running manager, to be closed with Close. The error names every option that makes no sense.
@@ -53,24 +68,36 @@ func New(opt Options) (*Manager, error) {
 		opt: opt,
 		registry: shard.New[Conn](shard.Config[uploadState]{
 			Shards: opt.Shards,
-			Idle:   func(s *uploadState) bool { return s.log == nil },
+			Idle:   (*uploadState).idle,
 		}),
 		limits: history.Limits{Messages: opt.HistoryMessages, Bytes: opt.HistoryBytes, TTL: opt.HistoryTTL},
 		fans:   newFanOut(),
 		run:    strconv.FormatUint(rand.Uint64(), 36),
 		stop:   make(chan struct{}),
 	}
+	if opt.Broker != nil {
+		var err error
+		if m.cluster, err = newCluster(m); err != nil {
+			m.fans.close()
+			return nil, err
+		}
+	}
 	m.sweeping.Go(m.sweep)
 	return m, nil
 }
 
-// Close closes every connection as DisconnectAll does, refuses new ones and all messages from now on, and
-// ends the manager's goroutines. It blocks until then, at most until ctx ends; the error is that of
-// DisconnectAll. Calling it again is allowed.
+// Close closes every connection as DisconnectAll does, refuses new ones and all messages from now on, takes
+// leave of the other nodes, and ends the manager's goroutines. It blocks until then, at most until ctx ends;
+// the error is that of DisconnectAll, or says what could not be sent. Calling it again is allowed.
 func (m *Manager) Close(ctx context.Context) error {
 	m.closed.Store(true)
 	err := m.DisconnectAll(ctx)
-	m.closeOnce.Do(func() { close(m.stop) })
+	m.closeOnce.Do(func() {
+		close(m.stop)
+		if m.cluster != nil {
+			err = errors.Join(err, m.cluster.close(ctx))
+		}
+	})
 	m.sweeping.Wait()
 	m.fans.close()
 	return err

@@ -26,8 +26,9 @@ func (w *twins) Disconnect(t *rapid.T) {
 
 func (w *twins) DisconnectUser(t *rapid.T) {
 	user := anyUser(t)
-	wantEqual(t, "closed",
-		w.manager.DisconnectUser(user, CloseReason{1000, "Signed out"}), w.model.DisconnectUser(user, "Signed out"))
+	closed, err := w.manager.DisconnectUser(t.Context(), user, CloseReason{1000, "Signed out"})
+	must(t, err)
+	wantEqual(t, "closed", closed, w.model.DisconnectUser(user, "Signed out"))
 }
 
 func (w *twins) SubscribeUpload(t *rapid.T) {
@@ -105,7 +106,7 @@ func (w *twins) SendToUser(t *rapid.T) {
 
 func (w *twins) Forget(t *rapid.T) {
 	upload := anyUpload(t)
-	must(t, w.manager.Forget(upload))
+	must(t, w.manager.Forget(t.Context(), upload))
 	w.model.Forget(upload, time.Now())
 }
 
@@ -117,7 +118,7 @@ func (w *twins) History(t *rapid.T) {
 		theirs.Epoch, ours.Epoch = now.Epoch, ""
 	}
 	messages, complete, at := w.model.History(upload, theirs)
-	h := w.manager.History(upload, ours)
+	h := held(w.manager, upload, ours)
 	if at.Epoch == 0 {
 		wantEqual(t, "epoch", h.Position, Position{})
 	} else {

@@ -189,7 +189,7 @@ func (w *twins) Check(t *rapid.T) {
 
 func (w *twins) checkUpload(t *rapid.T, upload string) {
 	held, _, at := w.model.History(upload, model.Position{Epoch: -1})
-	newest, pos, known := w.manager.Newest(upload)
+	newest, pos, known := newest(w.manager, upload)
 	wantEqual(t, "known", known, at.Epoch > 0)
 	if known {
 		w.wantPosition(t, "newest", pos, at)

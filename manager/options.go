@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"time"
+
+	"github.com/shoal-go/shoal/broker"
 )
 
 // Options configure a Manager. The zero value is the documented default.
@@ -36,6 +38,17 @@ type Options struct {
 	// message and that nobody follows any more is kept as long.
 	PendingTTL time.Duration
 	MaxPending int
+
+	// Broker shares messages with other nodes. nil: this node is alone. The manager runs it, and it must not
+	// be given to anybody else. If it is a broker.Keeper, history is what it keeps, so that it outlives a
+	// node; otherwise there is none but an upload's newest message.
+	Broker broker.Broker
+	// NodeName is how other nodes call this one, and different from all others': 1 to 128 letters, digits
+	// or characters of "-_.:". "": a random one.
+	NodeName string
+	// StateRate is how many state messages of one upload may leave this node in a second; of those that
+	// would be too many, the newest is sent when its time has come. 0: no bound. It needs a Broker.
+	StateRate float64
 
 	// Logger gets what an operator should know, never a payload. nil: nothing is logged.
 	Logger *slog.Logger
@@ -91,6 +104,12 @@ func (o Options) validate() error {
 	}
 	if o.MaxPending < 0 {
 		refuse("MaxPending", o.MaxPending, "0 or more")
+	}
+	if !(o.StateRate >= 0 && o.StateRate <= 1000) { // the negation refuses NaN too
+		refuse("StateRate", o.StateRate, "0 to 1000")
+	}
+	if o.StateRate > 0 && o.Broker == nil {
+		refuse("StateRate", o.StateRate, "0 without a Broker")
 	}
 	return errors.Join(all...)
 }

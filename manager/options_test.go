@@ -101,7 +101,7 @@ func TestBadInputIsNamed(t *testing.T) {
 			second(m.SendToUser("", note(t, 1))),
 		},
 		"upload_id": {
-			m.SubscribeUpload(ctx, "ann", ""), m.SubscribeConn(ctx, "ann", c, "\x00", SubscribeOptions{}), m.Forget(""),
+			m.SubscribeUpload(ctx, "ann", ""), m.SubscribeConn(ctx, "ann", c, "\x00", SubscribeOptions{}), m.Forget(ctx, ""),
 			second(m.Publish(ctx, "", note(t, 1))), second(m.SendToUploadSubscribers("\xff", note(t, 1))),
 		},
 		"connection": {m.Connect("ann", nil)},

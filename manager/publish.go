@@ -7,28 +7,50 @@ import (
 	"github.com/shoal-go/shoal/internal/frame"
 )
 
-// Publish brings a message to all subscribers of an upload and returns its position. When it returns nil the
-// message has its offset and is in the queue of every connection that is to get it, or that connection is
-// being closed. It does not wait for any client.
+// Publish brings a message to all subscribers of an upload, on every node, and returns its position. It does
+// not wait for any client.
 //
-// The error is an *InvalidError, ErrClosed or that of ctx, and then nothing was published.
+// On a node that is alone, when it returns nil the message has its offset and is in the queue of every
+// connection that is to get it, or that connection is being closed. With a broker it blocks until the broker
+// has the message, which is then on its way to all nodes; the position is the zero value where the broker
+// gives none, and that of the message before where Options.StateRate holds a state message back.
+//
+// The error is an *InvalidError, ErrClosed or that of ctx, and then nothing was published, or it wraps
+// ErrUnavailable.
 func (m *Manager) Publish(ctx context.Context, uploadID string, msg Message) (Position, error) {
 	if err := ctx.Err(); err != nil {
 		return Position{}, err
 	}
-	pos, _, err := m.publish(uploadID, msg)
-	return pos, err
+	e, err := m.check(uploadID, msg)
+	if err != nil {
+		return Position{}, err
+	}
+	if m.cluster != nil {
+		return m.cluster.publish(ctx, uploadID, e)
+	}
+	pos, _ := m.deliver(uploadID, e)
+	return pos, nil
 }
 
 // SendToUploadSubscribers is Publish for this node's subscribers alone. It returns what became of the message
-// at each of their connections.
-func (m *Manager) SendToUploadSubscribers(uploadID string, msg Message) (Delivery, error) {
-	_, d, err := m.publish(uploadID, msg)
+// at each of their connections. With a broker the message has no offset, since the other nodes do not know it.
+// The error is an *InvalidError or ErrClosed.
+func (m *Manager) SendToUploadSubscribers(uploadID string, msg Message) (d Delivery, err error) {
+	e, err := m.check(uploadID, msg)
+	switch {
+	case err != nil:
+	case m.cluster != nil:
+		d = m.cluster.deliverHere(uploadID, e)
+	default:
+		_, d = m.deliver(uploadID, e)
+	}
 	return d, err
 }
 
-// SendToUser sends a message to all connections of a user. It has no offset and no history: who is not
-// connected does not get it. It does not wait for any client. The error is an *InvalidError or ErrClosed.
+// SendToUser sends a message to all connections of a user, on every node, and returns what became of it at
+// those of this one. It has no offset and no history: who is not connected does not get it. It does not wait
+// for any client. The error is an *InvalidError or ErrClosed; with a broker it may wrap ErrUnavailable, and
+// then the message has reached nobody, or all but the connections of this node.
 func (m *Manager) SendToUser(userID string, msg Message) (Delivery, error) {
 	if m.closed.Load() {
 		return Delivery{}, ErrClosed
@@ -40,48 +62,57 @@ func (m *Manager) SendToUser(userID string, msg Message) (Delivery, error) {
 	if err != nil {
 		return Delivery{}, err
 	}
+	if m.cluster != nil {
+		if err := m.cluster.sendToUser(userID, e); err != nil {
+			return Delivery{}, err
+		}
+	}
+	return m.sendHere(userID, e), nil
+}
+
+// sendHere sends a message to the connections of a user that this node has.
+func (m *Manager) sendHere(userID string, e Encoded) (d Delivery) {
 	f := frame.ForUpload(e.uploadID, e.class, 0, e.payload)
-	var d Delivery
 	m.registry.WithConnections(userID, func(conns []Conn) {
 		for _, c := range conns {
 			d.count(c.Send(f))
 		}
 	})
 	m.counters.sent(d)
-	return d, nil
+	return d
 }
 
-// publish validates, encodes and delivers a message of an upload.
-func (m *Manager) publish(uploadID string, msg Message) (Position, Delivery, error) {
+// check validates and encodes a message of an upload.
+func (m *Manager) check(uploadID string, msg Message) (Encoded, error) {
 	if m.closed.Load() {
-		return Position{}, Delivery{}, ErrClosed
+		return Encoded{}, ErrClosed
 	}
 	if err := CheckID("upload_id", uploadID); err != nil {
-		return Position{}, Delivery{}, err
+		return Encoded{}, err
 	}
-	e, err := m.encode(uploadID, msg)
-	if err != nil {
-		return Position{}, Delivery{}, err
-	}
-	pos, d := m.deliver(uploadID, e)
-	return pos, d, nil
+	return m.encode(uploadID, msg)
 }
 
-// deliver gives a message its offset and brings it to everyone here who follows the upload. History, offset
-// and receivers belong to one critical section, so that order, snapshots and subscribers agree.
+// deliver gives a message its offset and brings it to everyone who follows the upload. History, offset and
+// receivers belong to one critical section, so that order, snapshots and subscribers agree.
 func (m *Manager) deliver(uploadID string, e Encoded) (pos Position, d Delivery) {
 	now := time.Now()
 	m.registry.With(uploadID, func(u *upload) {
 		log := m.log(u, now)
-		offset := log.Offset() + 1
-		f := frame.ForUpload(u.ID(), e.class, offset, e.payload)
-		log.Append(offset, f, f.Size(), now, m.limits)
+		d = m.append(u, e, log.Offset()+1, now)
 		pos = position(log)
-		d = m.fans.send(u.Receivers(), f)
 	})
 	m.counters.published.Add(1)
 	m.counters.sent(d)
 	return pos, d
+}
+
+// append adds a message to an upload's log, which there must be, and brings it to the subscribers. The upload's
+// lock is held.
+func (m *Manager) append(u *upload, e Encoded, offset uint64, at time.Time) Delivery {
+	f := frame.ForUpload(u.ID(), e.class, offset, e.payload)
+	u.State.log.Append(offset, f, f.Size(), at, m.limits)
+	return m.fans.send(u.Receivers(), f)
 }
 
 func (m *Manager) encode(uploadID string, msg Message) (Encoded, error) {

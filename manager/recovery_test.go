@@ -46,9 +46,9 @@ func TestResumeContinuesWhatItSaid(t *testing.T) {
 
 func TestResumeClosesWhatItCannotContinue(t *testing.T) {
 	for name, happen := range map[string]func(*testing.T, *Manager){
-		"forgotten": func(t *testing.T, m *Manager) { must(t, m.Forget("cat")) },
+		"forgotten": func(t *testing.T, m *Manager) { must(t, m.Forget(t.Context(), "cat")) },
 		"forgotten and published again": func(t *testing.T, m *Manager) {
-			must(t, m.Forget("cat"))
+			must(t, m.Forget(t.Context(), "cat"))
 			publish(t, m, "cat", 9)
 		},
 		"more than the history holds": func(t *testing.T, m *Manager) { publish(t, m, "cat", 6) },
@@ -109,7 +109,7 @@ func TestAnswersSayWhatTheyAreOnTheWire(t *testing.T) {
 	c := connect(t, m, "ann")
 	must(t, m.SubscribeConn(t.Context(), "ann", c, "cat", SubscribeOptions{Acknowledge: true}))
 	resume(t, m, c, map[string]Position{"cat": pos, "dog": {}})
-	_, dog, _ := m.Newest("dog")
+	_, dog, _ := newest(m, "dog")
 	for i, want := range map[int]string{
 		0: `{"action":"subscribed","upload_id":"cat","epoch":"` + pos.Epoch + `","offset":2,"recovered":false}`,
 		2: `{"action":"resumed","uploads":{"cat":{"epoch":"` + pos.Epoch + `","offset":2,"recovered":true},` +
@@ -129,7 +129,7 @@ func TestForgetBeginsAnEpochForWhoFollows(t *testing.T) {
 	c := connect(t, m, "ann")
 	must(t, m.SubscribeUpload(t.Context(), "ann", "cat"))
 	before := publish(t, m, "cat", 3)
-	must(t, m.Forget("cat"))
+	must(t, m.Forget(t.Context(), "cat"))
 	after := publish(t, m, "cat", 1)
 	if after.Epoch == before.Epoch || after.Offset != 1 {
 		t.Errorf("the position is %+v, before it was %+v", after, before)
@@ -138,11 +138,11 @@ func TestForgetBeginsAnEpochForWhoFollows(t *testing.T) {
 	if told := got[3]; told.Action != "subscribed" || told.Position != (Position{after.Epoch, 0}) || told.Recovered {
 		t.Errorf("the follower is told %+v", told)
 	}
-	if h := m.History("cat", before); h.Complete || len(h.Messages) != 1 {
+	if h := held(m, "cat", before); h.Complete || len(h.Messages) != 1 {
 		t.Errorf("the history is %+v", h)
 	}
-	must(t, m.Forget("unheard of"))
-	if _, _, known := m.Newest("unheard of"); known {
+	must(t, m.Forget(t.Context(), "unheard of"))
+	if _, _, known := newest(m, "unheard of"); known {
 		t.Error("forgetting made something known")
 	}
 }
@@ -175,7 +175,7 @@ func TestResumeOfAnUploadForgottenMeanwhileCloses(t *testing.T) {
 	m := open(t, Options{})
 	publish(t, m, "cat", 3)
 	c := meanwhile(t, m, func() {
-		must(t, m.Forget("cat"))
+		must(t, m.Forget(t.Context(), "cat"))
 		publish(t, m, "cat", 1)
 	})
 	_, err := m.Resume(t.Context(), "ann", c, map[string]Position{"cat": {"lost", 1}})

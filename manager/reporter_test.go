@@ -242,7 +242,7 @@ func TestProgressPublishesThroughTheManager(t *testing.T) {
 	if err := r.Complete("A film", 97); err != nil {
 		t.Fatal(err)
 	}
-	held := m.History("u", Position{})
+	held := held(m, "u", Position{})
 	if len(held.Messages) != 3 {
 		t.Fatalf("%d messages in the history, want 3", len(held.Messages))
 	}

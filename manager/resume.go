@@ -3,6 +3,7 @@ package manager
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -17,8 +18,8 @@ import (
 //
 // It returns the uploads that could not be subscribed, each with its reason: ErrTooManySubscriptions, or
 // ErrNotConnected if the connection is gone. The error is an *InvalidError, ErrNotConnected,
-// ErrTooManySubscriptions if there are more than a user may follow, ErrClosed or that of ctx, and then nothing
-// has happened.
+// ErrTooManySubscriptions if there are more than a user may follow, ErrClosed, that of ctx, or with a broker
+// one that wraps ErrUnavailable, and then nothing has happened.
 func (m *Manager) Resume(
 	ctx context.Context, userID string, c Conn, since map[string]Position,
 ) (refused map[string]error, err error) {
@@ -33,6 +34,11 @@ func (m *Manager) Resume(
 	if !m.connected(userID, c) {
 		return nil, ErrNotConnected
 	}
+	release, err := m.follow(ctx, slices.Collect(maps.Keys(since))...)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	// The answer comes first and names every upload, so their positions are read before any of them is
 	// subscribed: otherwise one upload's new messages could come ahead of the answer.
 	answer := make([]resumption, 0, len(since))

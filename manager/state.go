@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"context"
 	"strconv"
 	"time"
 
@@ -33,61 +34,70 @@ type History struct {
 }
 
 // Newest returns an upload's newest message, the zero value if none is held any more, and the upload's
-// position. It reports false if nothing is known of the upload's messages.
-func (m *Manager) Newest(uploadID string) (Stored, Position, bool) {
-	var (
-		newest Stored
-		pos    Position
-		known  bool
-	)
-	m.registry.WithKnown(uploadID, func(u *upload) {
-		m.expire(u, time.Now())
-		log := u.State.log
-		if log == nil {
-			return
-		}
-		known, pos = true, position(log)
-		if e, ok := log.Newest(); ok {
-			newest = stored(e)
-		}
-	})
-	return newest, pos, known
+// position. With a broker it blocks on that. The error is ErrUnknownUpload, or with a broker that of ctx or one
+// that wraps ErrUnavailable.
+func (m *Manager) Newest(ctx context.Context, uploadID string) (newest Stored, pos Position, err error) {
+	log, err := m.look(ctx, uploadID)
+	switch {
+	case err != nil:
+		return Stored{}, Position{}, err
+	case log == nil:
+		return Stored{}, Position{}, ErrUnknownUpload
+	}
+	if e, ok := log.Newest(); ok {
+		newest = stored(e)
+	}
+	return newest, position(log), nil
 }
 
 // History returns the messages held of an upload after a position, oldest first. An empty epoch stands for
-// whatever the epoch is.
-func (m *Manager) History(uploadID string, since Position) History {
-	var h History
+// whatever the epoch is. It blocks and fails as Newest does, but is empty for an upload that is not known.
+func (m *Manager) History(ctx context.Context, uploadID string, since Position) (h History, err error) {
+	log, err := m.look(ctx, uploadID)
+	if log == nil {
+		return History{}, err
+	}
+	if since.Epoch == "" {
+		since.Epoch = log.Epoch()
+	}
+	h.Position = position(log)
+	entries, complete := log.Since(since.Epoch, since.Offset)
+	if !complete {
+		entries = log.All()
+	}
+	h.Complete = complete
+	for _, e := range entries {
+		h.Messages = append(h.Messages, stored(e))
+	}
+	return h, nil
+}
+
+// look returns a copy of an upload's log, nil if it is not known.
+func (m *Manager) look(ctx context.Context, uploadID string) (log *history.Log[*frame.Frame], err error) {
+	if m.cluster != nil {
+		return m.cluster.lookUp(ctx, uploadID)
+	}
 	m.registry.WithKnown(uploadID, func(u *upload) {
 		m.expire(u, time.Now())
-		log := u.State.log
-		if log == nil {
-			return
-		}
-		if since.Epoch == "" {
-			since.Epoch = log.Epoch()
-		}
-		h.Position = position(log)
-		entries, complete := log.Since(since.Epoch, since.Offset)
-		if !complete {
-			entries = log.All()
-		}
-		h.Complete = complete
-		for _, e := range entries {
-			h.Messages = append(h.Messages, stored(e))
+		if u.State.log != nil {
+			log = u.State.log.Clone()
 		}
 	})
-	return h
+	return log, nil
 }
 
 // Forget drops an upload's history and begins a new epoch, so that a retry starts afresh. Subscriptions
-// stay; subscribers on shoal.v1 are told the new position. The error is an *InvalidError or ErrClosed.
-func (m *Manager) Forget(uploadID string) error {
+// stay; subscribers on shoal.v1 are told the new position. With a broker it blocks on that. The error is an
+// *InvalidError or ErrClosed, or with a broker that of ctx or one that wraps ErrUnavailable.
+func (m *Manager) Forget(ctx context.Context, uploadID string) error {
 	if m.closed.Load() {
 		return ErrClosed
 	}
 	if err := CheckID("upload_id", uploadID); err != nil {
 		return err
+	}
+	if m.cluster != nil {
+		return m.cluster.forget(ctx, uploadID)
 	}
 	m.registry.WithKnown(uploadID, func(u *upload) {
 		u.State.log = nil
@@ -103,11 +113,13 @@ func (m *Manager) Forget(uploadID string) error {
 // log returns the upload's log, which is begun if there is none. The upload's lock is held.
 func (m *Manager) log(u *upload, now time.Time) *history.Log[*frame.Frame] {
 	if u.State.log == nil {
-		epoch := m.run + "." + strconv.FormatUint(m.epochs.Add(1), 36)
-		u.State.log = history.New[*frame.Frame](epoch, now)
+		u.State.log = history.New[*frame.Frame](m.newEpoch(), now)
 	}
 	return u.State.log
 }
+
+// newEpoch returns the name of an epoch that begins on this node.
+func (m *Manager) newEpoch() string { return m.run + "." + strconv.FormatUint(m.epochs.Add(1), 36) }
 
 // expire drops what has become too old of an upload, its lock held: the messages, and the position as well
 // where nobody follows and nobody can be about to return. A position without messages is kept shortly, for
@@ -122,7 +134,7 @@ func (m *Manager) expire(u *upload, now time.Time) {
 	if log.Offset() == 0 {
 		keep = m.opt.PendingTTL
 	}
-	if u.Subscribers() == 0 && log.Len() == 0 && now.Sub(log.Touched()) >= keep {
+	if u.State.follow == nil && u.Subscribers() == 0 && log.Len() == 0 && now.Sub(log.Touched()) >= keep {
 		u.State.log = nil
 	}
 }

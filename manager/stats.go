@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"math/bits"
 	"slices"
 	"sync/atomic"
 )
@@ -20,7 +21,54 @@ type Stats struct {
 	Queued    uint64 `json:"queued"`
 	Conflated uint64 `json:"conflated"`
 	Dropped   uint64 `json:"dropped"`
+
+	// Broker is nil on a node that is alone.
+	Broker *BrokerStats `json:"broker,omitempty"`
 }
+
+// BrokerStats count what a node has to do with the others, since the start.
+type BrokerStats struct {
+	// Received are the messages of uploads that the broker brought, Refused those of them and of the other
+	// nodes' orders that made no sense.
+	Received uint64 `json:"received"`
+	Refused  uint64 `json:"refused"`
+	// Recoveries is how often an upload was brought up to date with what the broker keeps, when it was first
+	// followed here or when messages might have been lost; Resets how often that meant a new beginning.
+	Recoveries uint64 `json:"recoveries"`
+	Resets     uint64 `json:"resets"`
+	// Conflated are the state messages that gave way to a newer one before they left this node.
+	Conflated uint64 `json:"conflated"`
+}
+
+type clusterCounters struct {
+	received, refused, recoveries, resets atomic.Uint64
+}
+
+// stats returns the counts.
+func (c *cluster) stats() *BrokerStats {
+	s := &BrokerStats{
+		Received:   c.counters.received.Load(),
+		Refused:    c.counters.refused.Load(),
+		Recoveries: c.counters.recoveries.Load(),
+		Resets:     c.counters.resets.Load(),
+	}
+	if c.outgoing != nil {
+		s.Conflated = c.outgoing.Counts().Replaced
+	}
+	return s
+}
+
+// refused counts what came through the broker and made no sense. It is logged with where it came, never with
+// what it was.
+func (c *cluster) refused(channel string, err error) {
+	n := c.counters.refused.Add(1)
+	if bits.OnesCount64(n) == 1 || n%refusedToLog == 0 { // whoever sends nonsense must not fill the log, too
+		c.manager.opt.Logger.Warn("what came through the broker was refused", "channel", channel, "error", err, "refused", n)
+	}
+}
+
+// refusedToLog: of many refused messages each one of so many is logged.
+const refusedToLog = 1024
 
 // counters are changed once a broadcast, not once a receiver.
 type counters struct {
@@ -40,7 +88,7 @@ func (c *counters) sent(d Delivery) {
 // Stats returns the manager's counts.
 func (m *Manager) Stats() Stats {
 	n := m.registry.Counts()
-	return Stats{
+	s := Stats{
 		Connections:   n.Connections,
 		Users:         n.Users,
 		Uploads:       n.Uploads,
@@ -51,6 +99,10 @@ func (m *Manager) Stats() Stats {
 		Conflated:     m.counters.conflated.Load(),
 		Dropped:       m.counters.dropped.Load(),
 	}
+	if m.cluster != nil {
+		s.Broker = m.cluster.stats()
+	}
+	return s
 }
 
 // UploadSubscriberIDs returns the ids of the users that follow an upload, sorted.

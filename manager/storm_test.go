@@ -92,20 +92,20 @@ var stormTable = []struct {
 		return nil
 	}},
 	{5, func(s *storm, user, upload string, c *flaky) error {
-		_, pos, _ := s.m.Newest(upload)
+		_, pos, _ := newest(s.m, upload)
 		pos.Offset -= min(pos.Offset, uint64(rand.IntN(4)))
 		_, err := s.m.Resume(context.Background(), user, c, map[string]Position{upload: pos})
 		return err
 	}},
-	{1, func(s *storm, _, upload string, _ *flaky) error { return s.m.Forget(upload) }},
+	{1, func(s *storm, _, upload string, _ *flaky) error { return s.m.Forget(context.Background(), upload) }},
 	{1, func(s *storm, user, _ string, _ *flaky) error {
-		s.m.DisconnectUser(user, NormalClosure)
+		_, _ = s.m.DisconnectUser(context.Background(), user, NormalClosure)
 		return nil
 	}},
 	{5, func(s *storm, _, upload string, _ *flaky) error {
 		s.m.Stats()
 		s.m.UploadSubscriberIDs(upload)
-		s.m.History(upload, Position{})
+		held(s.m, upload, Position{})
 		return nil
 	}},
 }
@@ -220,7 +220,7 @@ func TestStress(t *testing.T) {
 	work.Wait()
 	t.Logf("%+v", m.Stats())
 	for upload, c := range followers {
-		if _, pos, known := m.Newest(upload); known && pos.Offset != c.offset {
+		if _, pos, known := newest(m, upload); known && pos.Offset != c.offset {
 			t.Errorf("the follower of %s is at %d, the upload at %d", upload, c.offset, pos.Offset)
 		}
 		m.Disconnect("follower of "+upload, c)

@@ -12,13 +12,20 @@ import (
 
 // SubscribeUpload makes a user follow an upload: all the user's connections, of now and later, get its newest
 // message, if there is one, and then what follows. A user without a connection is accepted too, for
-// Options.PendingTTL. When it returns nil, a message published afterwards is sure to arrive.
+// Options.PendingTTL. When it returns nil, a message published afterwards, on any node, is sure to arrive. With
+// a broker it blocks until the broker has confirmed that.
 //
-// The error is an *InvalidError, ErrTooManySubscriptions, ErrTooManyPending, ErrClosed or that of ctx.
+// The error is an *InvalidError, ErrTooManySubscriptions, ErrTooManyPending, ErrClosed, that of ctx, or with a
+// broker one that wraps ErrUnavailable.
 func (m *Manager) SubscribeUpload(ctx context.Context, userID, uploadID string) error {
 	if err := m.checkSubscription(ctx, userID, uploadID); err != nil {
 		return err
 	}
+	release, err := m.follow(ctx, uploadID)
+	if err != nil {
+		return err
+	}
+	defer release()
 	return refusal(m.registry.Hold(userID, uploadID, m.opt.MaxSubscriptionsPerUser, m.opt.MaxPending,
 		time.Now().UnixNano(), m.sendNewest))
 }
@@ -40,14 +47,20 @@ type SubscribeOptions struct {
 // the connection gets the newest message, or the messages after opt.Since if the history reaches back so
 // far, and then what follows. A connection that asks again gets messages only if it gives opt.Since.
 //
-// The error is an *InvalidError, ErrNotConnected, ErrTooManySubscriptions, ErrClosed or that of ctx.
+// It blocks as SubscribeUpload does. The error is an *InvalidError, ErrNotConnected, ErrTooManySubscriptions,
+// ErrClosed, that of ctx, or with a broker one that wraps ErrUnavailable.
 func (m *Manager) SubscribeConn(
 	ctx context.Context, userID string, c Conn, uploadID string, opt SubscribeOptions,
 ) error {
 	if err := m.checkSubscription(ctx, userID, uploadID); err != nil {
 		return err
 	}
-	err := m.registry.Claim(userID, c, uploadID, m.opt.MaxSubscriptionsPerUser, func(u *upload, fresh bool) {
+	release, err := m.follow(ctx, uploadID)
+	if err != nil {
+		return err
+	}
+	defer release()
+	err = m.registry.Claim(userID, c, uploadID, m.opt.MaxSubscriptionsPerUser, func(u *upload, fresh bool) {
 		m.welcome(u, c, fresh, opt)
 	})
 	return refusal(err)

@@ -51,6 +51,7 @@ func newAPI(m *manager.Manager, opt apiOptions) http.Handler {
 		{"/v1/uploads/{upload_id}/subscribers", map[string]apiCall{"GET": a.subscribers}},
 		{"/v1/users/{user_id}/messages", map[string]apiCall{"POST": a.sendToUser}},
 		{"/v1/users/{user_id}/connections", map[string]apiCall{"DELETE": a.disconnectUser}},
+		{"/v1/tokens/{token_id}/connections", map[string]apiCall{"DELETE": a.disconnectToken}},
 		{"/v1/stats", map[string]apiCall{"GET": a.stats}},
 	}
 	return a

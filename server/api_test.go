@@ -74,7 +74,7 @@ func (a *apiTest) do(r *http.Request) *httptest.ResponseRecorder {
 // want checks an answer's status and body. In the body, EPOCH stands for the upload's epoch.
 func (a *apiTest) want(w *httptest.ResponseRecorder, status int, body string) {
 	a.t.Helper()
-	_, position, _ := a.manager.Newest("up-1")
+	_, position, _ := a.manager.Newest(context.Background(), "up-1")
 	body = strings.ReplaceAll(body, "EPOCH", position.Epoch)
 	if got := strings.TrimSuffix(w.Body.String(), "\n"); w.Code != status || got != body {
 		a.t.Errorf("got  %d %s\nwant %d %s", w.Code, got, status, body)
@@ -231,7 +231,7 @@ func TestAPITakesAnyPercentEncodedID(t *testing.T) {
 		"a%20b": "a b", "a+b": "a+b", "%2525": "%25", "x%2Fmessages": "x/messages", "%3Fq%23": "?q#", "{upload_id}": "{upload_id}",
 	} {
 		w := a.call("POST", "/v1/uploads/"+target+"/messages", "", note)
-		if _, position, _ := a.manager.Newest(id); w.Code != 202 || position.Offset == 0 {
+		if _, position, _ := a.manager.Newest(t.Context(), id); w.Code != 202 || position.Offset == 0 {
 			t.Errorf("%s is not the upload %q: %d %s", target, id, w.Code, w.Body)
 		}
 	}

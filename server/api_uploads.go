@@ -51,9 +51,9 @@ func (a *api) newest(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	message, position, known := a.manager.Newest(id)
-	if !known {
-		return newProblem(http.StatusNotFound, "nothing is known of this upload")
+	message, position, err := a.manager.Newest(r.Context(), id)
+	if err != nil {
+		return err
 	}
 	b := openObject(uploadPosition{id, position})
 	b = append(b, `,"message":`...)
@@ -72,7 +72,10 @@ func (a *api) history(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	h := a.manager.History(id, since)
+	h, err := a.manager.History(r.Context(), id, since)
+	if err != nil {
+		return err
+	}
 	b := openObject(struct {
 		uploadPosition
 		Recovered bool `json:"recovered"`
@@ -131,21 +134,25 @@ func appendMessage(b []byte, m manager.Stored) []byte {
 	return append(b, m.Payload...)
 }
 
-// subscribers answers with the users that follow an upload.
+// subscribers answers with the users that follow an upload, on all nodes that have answered in time.
 func (a *api) subscribers(w http.ResponseWriter, r *http.Request) error {
 	id, err := pathID(r, "upload_id")
 	if err != nil {
 		return err
 	}
-	users := a.manager.UploadSubscriberIDs(id)
-	if users == nil {
-		users = []string{} // which JSON does not write as null
+	s, err := a.manager.Subscribers(r.Context(), id)
+	if err != nil {
+		return err
+	}
+	if s.Users == nil {
+		s.Users = []string{} // which JSON does not write as null
 	}
 	writeJSON(w, http.StatusOK, struct {
-		UploadID string   `json:"upload_id"`
-		Users    []string `json:"users"`
-		Count    int      `json:"count"`
-	}{id, users, len(users)})
+		UploadID     string   `json:"upload_id"`
+		Users        []string `json:"users"`
+		Count        int      `json:"count"`
+		MissingNodes []string `json:"missing_nodes,omitempty"`
+	}{id, s.Users, len(s.Users), s.Missing})
 	return nil
 }
 
@@ -155,7 +162,7 @@ func (a *api) forget(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := a.manager.Forget(id); err != nil {
+	if err := a.manager.Forget(r.Context(), id); err != nil {
 		return err
 	}
 	writeNothing(w)

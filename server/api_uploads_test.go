@@ -158,7 +158,7 @@ func TestAPISaysHowFarItCame(t *testing.T) {
 	r.Header.Set("Content-Type", ndjson)
 	a.wantProblem(a.do(r), 503, "", 3, "line 3: the request ended before the message was published; "+
 		"the messages on the lines before are out")
-	if _, position, _ := a.manager.Newest("up-1"); position.Offset != 1 {
+	if _, position, _ := a.manager.Newest(t.Context(), "up-1"); position.Offset != 1 {
 		t.Errorf("%d messages are published", position.Offset)
 	}
 }
@@ -169,7 +169,7 @@ func TestAPIHistory(t *testing.T) {
 	a.want(a.call("GET", target, "", ""), 200,
 		`{"upload_id":"up-1","epoch":"","offset":0,"recovered":false,"messages":[]}`)
 	a.call("POST", target, ndjson, `{"action":"a"}`+"\n"+`{"action":"b"}`)
-	_, position, _ := a.manager.Newest("up-1")
+	_, position, _ := a.manager.Newest(t.Context(), "up-1")
 
 	const second = `{"offset":2,"message":{"action":"b"}}`
 	const both = `{"offset":1,"message":{"action":"a"}},` + second
@@ -193,13 +193,13 @@ func TestAPIForgets(t *testing.T) {
 	a := newAPITest(t, apiOptions{})
 	a.wantProblem(a.call("GET", "/v1/uploads/up-1", "", ""), 404, "", 0, "nothing is known")
 	a.call("POST", "/v1/uploads/up-1/messages", "", failed)
-	_, before, _ := a.manager.Newest("up-1")
+	_, before, _ := a.manager.Newest(t.Context(), "up-1")
 	if w := a.call("DELETE", "/v1/uploads/up-1", "", ""); w.Code != 204 || w.Body.Len() != 0 {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 	a.wantProblem(a.call("GET", "/v1/uploads/up-1", "", ""), 404, "", 0, "nothing is known")
 	a.want(a.call("POST", "/v1/uploads/up-1/messages", "", note), 202, `{"accepted":1,"epoch":"EPOCH","offset":1}`)
-	if _, after, _ := a.manager.Newest("up-1"); after.Epoch == before.Epoch {
+	if _, after, _ := a.manager.Newest(t.Context(), "up-1"); after.Epoch == before.Epoch {
 		t.Errorf("the epoch is still %s", after.Epoch)
 	}
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -40,7 +41,20 @@ func (a *api) sendToUser(w http.ResponseWriter, r *http.Request) error {
 
 // disconnectUser closes all connections of a user.
 func (a *api) disconnectUser(w http.ResponseWriter, r *http.Request) error {
-	id, err := pathID(r, "user_id")
+	return disconnect(w, r, "user_id", a.manager.DisconnectUser)
+}
+
+// disconnectToken closes all connections that were opened with a token.
+func (a *api) disconnectToken(w http.ResponseWriter, r *http.Request) error {
+	return disconnect(w, r, "token_id", a.manager.DisconnectToken)
+}
+
+// disconnect closes the connections that the id in the path stands for, on all nodes, and answers with how many
+// they were on this one.
+func disconnect(w http.ResponseWriter, r *http.Request, name string,
+	closeAll func(ctx context.Context, id string, reason manager.CloseReason) (int, error),
+) error {
+	id, err := pathID(r, name)
 	if err != nil {
 		return err
 	}
@@ -48,9 +62,13 @@ func (a *api) disconnectUser(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	closed, err := closeAll(r.Context(), id, reason)
+	if err != nil {
+		return err
+	}
 	writeJSON(w, http.StatusAccepted, struct {
 		Closed int `json:"closed"`
-	}{a.manager.DisconnectUser(id, reason)})
+	}{closed})
 	return nil
 }
 

@@ -77,6 +77,13 @@ func (c *Client) UserID() string {
 	return c.identity.UserID
 }
 
+// TokenID returns the id of the token that showed last who the user is, or "".
+func (c *Client) TokenID() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.identity.TokenID
+}
+
 // RemoteAddr returns the address of the other end of the TCP connection.
 func (c *Client) RemoteAddr() net.Addr { return c.wire.RemoteAddr() }
 

@@ -34,7 +34,7 @@ func play(t *testing.T, n *node, c *client, script []string) {
 		case '<':
 			got := c.next()
 			if strings.Contains(text, `"epoch":"E1"`) {
-				_, position, _ := n.manager.Newest("u1")
+				_, position, _ := n.manager.Newest(t.Context(), "u1")
 				epochs = strings.NewReplacer(`"E1"`, `"`+position.Epoch+`"`)
 			}
 			if want := epochs.Replace(text); got != want {

@@ -10,6 +10,8 @@ import (
 type Identity struct {
 	// UserID is the user. It must be an id as the protocol has them.
 	UserID string
+	// TokenID names the token that showed who the user is, so that all its connections can be closed. "": none.
+	TokenID string
 	// Expires is when the connection must end or show a fresh token. Zero: never.
 	Expires time.Time
 	// Uploads are the uploads that the user may follow, ids or prefixes that end in "*": what

@@ -53,8 +53,9 @@ func identityOf(claims jwt.MapClaims) (Identity, error) {
 	if err != nil || manager.CheckID("sub", subject) != nil {
 		return Identity{}, &TokenError{"Token has no valid subject"}
 	}
+	tokenID, _ := claims["jti"].(string) // one that is no string names nothing
 	uploads, err := listClaim(claims, "uploads")
-	return Identity{UserID: subject, Expires: expires.Time, Uploads: uploads}, err
+	return Identity{UserID: subject, TokenID: tokenID, Expires: expires.Time, Uploads: uploads}, err
 }
 
 // listClaim returns a claim that is a list of strings; nil if there is none.

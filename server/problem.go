@@ -69,6 +69,10 @@ func problemOf(err error) *apiProblem {
 		return invalidField(invalid.Field, invalid.Problem)
 	case errors.Is(err, manager.ErrClosed):
 		return unavailable("the server is shutting down")
+	case errors.Is(err, manager.ErrUnknownUpload):
+		return newProblem(http.StatusNotFound, "nothing is known of this upload")
+	case errors.Is(err, manager.ErrUnavailable):
+		return unavailable("the broker that joins the nodes is out of reach, so it may not have been done; try again")
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return unavailable("the request ended before the message was published")
 	}

@@ -123,7 +123,7 @@ func (c *Client) allowed(uploadID string) bool {
 }
 
 // subscribeFailed tells the client why it could not subscribe. The base protocol has no answer to that, so a
-// client that goes beyond its limit there is disconnected, rather than left to wait for messages.
+// client that is refused there is disconnected, rather than left to wait for messages.
 func (c *Client) subscribeFailed(uploadID string, err error) {
 	switch {
 	case err == nil:
@@ -131,6 +131,10 @@ func (c *Client) subscribeFailed(uploadID string, err error) {
 		c.Close(manager.TooManySubscriptions)
 	case errors.Is(err, manager.ErrTooManySubscriptions):
 		c.fail(codeLimitExceeded, "the user follows as many uploads as are allowed", uploadID)
+	case errors.Is(err, manager.ErrUnavailable) && !c.v1:
+		c.Close(manager.TryAgainLater)
+	case errors.Is(err, manager.ErrUnavailable):
+		c.fail(codeInternal, "the nodes cannot reach each other now, try again later", uploadID)
 	case errors.Is(err, manager.ErrNotConnected), errors.Is(err, manager.ErrClosed), c.server.ctx.Err() != nil:
 		// The connection is on its way out and will be told so.
 	default:

@@ -75,11 +75,14 @@ func (s *Server) AdminHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if s.draining.Load() {
+		switch err := s.manager.Ready(); {
+		case s.draining.Load():
 			answer(w, http.StatusServiceUnavailable, "draining")
-			return
+		case err != nil:
+			answer(w, http.StatusServiceUnavailable, err.Error())
+		default:
+			answer(w, http.StatusOK, "ready")
 		}
-		answer(w, http.StatusOK, "ready")
 	})
 	return mux
 }

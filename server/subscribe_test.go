@@ -118,7 +118,7 @@ func TestForgottenUploadTellsItsNewEpoch(t *testing.T) {
 	base.want(`{"action":"note","n":1}`)
 	subscribe(t, v1, "a", 1)
 	v1.want(`{"action":"note","n":1,"offset":1}`)
-	if err := n.manager.Forget("a"); err != nil {
+	if err := n.manager.Forget(t.Context(), "a"); err != nil {
 		t.Fatal(err)
 	}
 	ack := v1.object()

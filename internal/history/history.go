@@ -5,6 +5,7 @@
 package history
 
 import (
+	"slices"
 	"sort"
 	"time"
 )
@@ -39,6 +40,8 @@ type Log[M any] struct {
 	bytes int
 	// touched is when the log was begun or last appended to.
 	touched time.Time
+	// aside is a message without an offset that came after the newest one of the ring.
+	aside *Entry[M]
 	// ring holds the n entries from head on, oldest first. Its length is a power of two, or 0.
 	ring []Entry[M]
 	head int
@@ -47,6 +50,11 @@ type Log[M any] struct {
 
 // New returns an empty log at offset 0 of the epoch.
 func New[M any](epoch string, now time.Time) *Log[M] { return &Log[M]{epoch: epoch, touched: now} }
+
+// Begin returns an empty log that continues an epoch from an offset on: what came up to there is not held.
+func Begin[M any](epoch string, offset uint64, now time.Time) *Log[M] {
+	return &Log[M]{epoch: epoch, offset: offset, floor: offset, touched: now}
+}
 
 // Epoch returns the opaque name of the run of offsets that this log continues.
 func (l *Log[M]) Epoch() string { return l.epoch }
@@ -76,11 +84,25 @@ func (l *Log[M]) Append(offset uint64, m M, size int, now time.Time, lim Limits)
 	l.ring[l.index(l.n)] = Entry[M]{Offset: offset, Message: m, at: now, size: size}
 	l.n++
 	l.bytes += size
-	l.offset, l.touched = offset, now
+	l.offset, l.touched, l.aside = offset, now, nil
+}
+
+// Advance moves the offset on, over messages that nobody is to get. An offset that is not ahead changes
+// nothing.
+func (l *Log[M]) Advance(offset uint64) { l.offset = max(l.offset, offset) }
+
+// Note makes a message without an offset the newest, until the next one comes. It has no place among those
+// that can be recovered.
+func (l *Log[M]) Note(m M, now time.Time) {
+	l.aside = &Entry[M]{Message: m, at: now}
+	l.touched = now
 }
 
 // Newest returns the newest message if it is still held.
 func (l *Log[M]) Newest() (Entry[M], bool) {
+	if l.aside != nil {
+		return *l.aside, true
+	}
 	if l.n == 0 {
 		return Entry[M]{}, false
 	}
@@ -108,10 +130,20 @@ func (l *Log[M]) from(i int) []Entry[M] {
 	return out
 }
 
+// Clone returns a copy that no longer changes with this log. The messages are shared.
+func (l *Log[M]) Clone() *Log[M] {
+	c := *l
+	c.ring = slices.Clone(l.ring)
+	return &c
+}
+
 // Expire drops the messages that are older than ttl. The position stays.
 func (l *Log[M]) Expire(now time.Time, ttl time.Duration) {
 	for l.n > 0 && now.Sub(l.ring[l.head].at) >= ttl {
 		l.dropOldest()
+	}
+	if l.aside != nil && now.Sub(l.aside.at) >= ttl {
+		l.aside = nil
 	}
 	if l.n == 0 {
 		l.ring, l.head = nil, 0

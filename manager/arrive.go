@@ -1,0 +1,101 @@
+package manager
+
+import (
+	"strings"
+	"time"
+
+	"github.com/shoal-go/shoal/broker"
+	"github.com/shoal-go/shoal/internal/frame"
+)
+
+// maxWaiting is how many messages of an upload may wait while it is brought up to date.
+const maxWaiting = 256
+
+// arrived takes a message that the broker has brought. It runs on the goroutines of the intake.
+func (c *cluster) arrived(b broker.Message) {
+	id, ok := strings.CutPrefix(b.Channel, uploadChannel)
+	if !ok {
+		return
+	}
+	c.counters.received.Add(1)
+	a := arrival{Message: b}
+	if b.Payload != nil {
+		var err error
+		if a.encoded, err = c.look(id, b.Payload); err != nil && b.Offset == 0 {
+			return
+		}
+		// A stored message that will not do still has its place among the offsets.
+	}
+	c.manager.registry.WithKnown(id, func(u *upload) {
+		switch f := u.State.follow; {
+		case f == nil:
+		case f.behind:
+			f.hold(a)
+		case !c.take(u, a):
+			f.hold(a)
+			c.fallBehind(u)
+		}
+	})
+}
+
+// look validates what has come for an upload. What will not do is counted, and logged without its payload.
+func (c *cluster) look(id string, payload []byte) (Encoded, error) {
+	err := CheckID("upload_id", id)
+	if err == nil {
+		var e Encoded
+		if e, err = glance(id, payload, c.manager.opt.MaxMessageBytes); err == nil {
+			return e, nil
+		}
+	}
+	c.refused(uploadChannel+id, err)
+	return Encoded{}, err
+}
+
+// hold keeps a message until the upload is up to date.
+func (f *follow) hold(a arrival) {
+	if len(f.waiting) >= maxWaiting {
+		f.waiting, f.dropped = nil, true
+	}
+	f.waiting = append(f.waiting, a)
+}
+
+// take brings a message to this node's subscribers, and reports whether that was possible: not if messages
+// before it are missing, or if it belongs to another epoch. The upload's lock is held.
+func (c *cluster) take(u *upload, a arrival) (ok bool) {
+	log := u.State.log
+	switch {
+	case a.Epoch != "" && a.Epoch != log.Epoch(), a.Previous > log.Offset():
+		return false
+	case a.Payload == nil: // the epoch is known already
+	case a.Offset == 0:
+		c.pass(u, a.encoded)
+	case a.Offset > log.Offset(): // else this node has had it
+		c.append(u, a.encoded, a.Offset, time.Now())
+	}
+	return true
+}
+
+// append adds a stored message to the upload's log and brings it to the subscribers. The upload's lock is held.
+func (c *cluster) append(u *upload, e Encoded, offset uint64, at time.Time) {
+	if e.payload == nil {
+		u.State.log.Advance(offset)
+		return
+	}
+	c.manager.counters.sent(c.manager.append(u, e, offset, at))
+}
+
+// pass brings a message without an offset to the subscribers, and makes it what late ones get first. The
+// upload's lock is held.
+func (c *cluster) pass(u *upload, e Encoded) {
+	f := frame.ForUpload(u.ID(), e.class, 0, e.payload)
+	u.State.log.Note(f, time.Now())
+	c.manager.counters.sent(c.manager.fans.send(u.Receivers(), f))
+}
+
+// fallBehind has an upload brought up to date. Its lock is held.
+func (c *cluster) fallBehind(u *upload) {
+	if f := u.State.follow; f != nil && f.live && !f.behind {
+		f.behind = true
+		c.catching.Add(f.id)
+	}
+}

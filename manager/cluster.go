@@ -1,0 +1,189 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/shoal-go/shoal/broker"
+	"github.com/shoal-go/shoal/internal/intake"
+	"github.com/shoal-go/shoal/internal/peers"
+	"github.com/shoal-go/shoal/internal/throttle"
+	"github.com/shoal-go/shoal/internal/worklist"
+)
+
+// cluster is the part of a manager that shares messages with other nodes through a broker. It is the broker's
+// Handler, and all its methods may be called from any number of goroutines.
+//
+// A message that is published goes to the broker and to nobody else. What the broker brings is delivered,
+// this node's own messages too, so that all nodes agree on the order.
+type cluster struct {
+	manager *Manager
+	broker  broker.Broker
+	keeper  broker.Keeper // nil where the broker keeps nothing
+	// intake stands between the broker's callback and the fan-out.
+	intake *intake.Intake[broker.Message]
+	// interest are the uploads of which it has to be seen whether this node should be subscribed, catching
+	// those that must be brought up to date with what the broker keeps.
+	interest, catching *worklist.List
+	// subscribed are the uploads subscribed to at the broker, for each of interest's goroutines its own.
+	subscribed []map[string]struct{}
+	peers      *peers.Peers
+	outgoing   *throttle.Throttle[Encoded, Position] // nil unless states are conflated between nodes
+
+	health   atomic.Pointer[string] // nil: messages come through; else why not
+	failed   chan error
+	counters clusterCounters
+
+	stopPeers, stopBroker context.CancelFunc
+	peering, running      sync.WaitGroup
+}
+
+// uploadChannel is what stands before an upload's id in the name of its channel.
+const uploadChannel = "upload:"
+
+const (
+	// brokerPatience bounds one call of the broker that has no other bound.
+	brokerPatience = 5 * time.Second
+	// leaveDelay is how long this node stays subscribed to an upload that nobody here follows any more: a
+	// page that is loaded anew must not cost the broker anything.
+	leaveDelay = time.Second
+	// What the intake holds, for each core.
+	intakeMessages = 16 << 10
+	intakeBytes    = 32 << 20
+	// How many goroutines call the broker at a time, and for how many uploads at once.
+	interestWorkers, interestBatch = 4, 256
+	catchingWorkers                = 32
+	minPause, maxPause             = 50 * time.Millisecond, 2 * time.Second
+)
+
+// newCluster returns the part of m that is about other nodes, at work. The error is about m's options.
+func newCluster(m *Manager) (_ *cluster, err error) {
+	c := &cluster{manager: m, broker: m.opt.Broker, failed: make(chan error, 1)}
+	c.keeper, _ = c.broker.(broker.Keeper)
+	c.unhealthy("not connected yet")
+	c.peers, err = peers.New(peers.Config{
+		Broker: c.broker, Name: m.opt.NodeName, Answer: c.answer, Told: c.told, Logger: m.opt.Logger,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("manager: Options.NodeName: %w", err)
+	}
+	c.intake = intake.New(intake.Config[broker.Message]{
+		Lanes:    runtime.GOMAXPROCS(0),
+		Messages: intakeMessages,
+		Bytes:    intakeBytes,
+		Channel:  func(b broker.Message) string { return b.Channel },
+		Size:     func(b broker.Message) int { return len(b.Payload) },
+		Handle:   c.arrived,
+		Lost:     c.lost,
+	})
+	c.subscribed = make([]map[string]struct{}, interestWorkers)
+	for i := range c.subscribed {
+		c.subscribed[i] = make(map[string]struct{})
+	}
+	c.interest = worklist.New(worklist.Config{
+		Workers: interestWorkers, Batch: interestBatch, Do: c.reconcile, MinPause: minPause, MaxPause: maxPause,
+	})
+	c.catching = worklist.New(worklist.Config{
+		Workers: catchingWorkers, Batch: 1, Do: c.catchUp, MinPause: minPause, MaxPause: maxPause,
+	})
+	c.throttle(m.opt.StateRate)
+	c.run()
+	return c, nil
+}
+
+// run starts the broker and what talks to the other nodes through it.
+func (c *cluster) run() {
+	var brokerCtx, peersCtx context.Context
+	brokerCtx, c.stopBroker = context.WithCancel(context.Background())
+	peersCtx, c.stopPeers = context.WithCancel(context.Background())
+	c.running.Go(func() {
+		if err := c.broker.Run(brokerCtx, c); err != nil {
+			c.unhealthy(err.Error())
+			c.failed <- err
+		}
+	})
+	c.peering.Go(func() { c.peers.Run(peersCtx) })
+}
+
+// close takes leave of the other nodes and ends all goroutines. It blocks until then; calls of the broker end
+// with ctx.
+func (c *cluster) close(ctx context.Context) error {
+	var err error
+	if c.outgoing != nil {
+		err = c.outgoing.Close(ctx)
+	}
+	c.stopPeers()
+	c.peering.Wait()
+	c.stopBroker()
+	c.running.Wait()
+	c.interest.Close()
+	c.catching.Close()
+	c.intake.Close()
+	return err
+}
+
+// Receive takes a message from the broker.
+func (c *cluster) Receive(b broker.Message) {
+	if !c.peers.Receive(b) {
+		c.intake.Put(b)
+	}
+}
+
+// Interrupted takes the broker's word that messages may have been lost.
+func (c *cluster) Interrupted(channels ...string) {
+	if len(channels) == 0 {
+		c.lost("")
+	}
+	for _, channel := range channels {
+		c.lost(channel)
+	}
+}
+
+// Health takes the broker's word on whether messages come through.
+func (c *cluster) Health(err error) {
+	if err != nil {
+		c.unhealthy(err.Error())
+		c.manager.opt.Logger.Warn("the broker is not well", "error", err)
+		return
+	}
+	c.health.Store(nil)
+	c.manager.opt.Logger.Info("messages of the broker come through")
+}
+
+func (c *cluster) unhealthy(why string) { c.health.Store(&why) }
+
+// lost has a channel brought up to date, or all of them if it is "".
+func (c *cluster) lost(channel string) {
+	if channel == "" {
+		c.catching.Add(allUploads)
+		return
+	}
+	if id, ok := strings.CutPrefix(channel, uploadChannel); ok {
+		c.manager.registry.WithKnown(id, c.fallBehind)
+	}
+}
+
+// allUploads stands for all uploads among those to be brought up to date: it is no id.
+const allUploads = ""
+
+// unavailable makes an error of the broker one of this package, for callers to branch on.
+func unavailable(err error) error {
+	if errors.Is(err, broker.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return err
+}
+
+// bounded returns a context that ends with ctx, and after brokerPatience if ctx has no end of its own.
+func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, brokerPatience)
+}

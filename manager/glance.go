@@ -1,0 +1,104 @@
+package manager
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+
+	"github.com/shoal-go/shoal/internal/frame"
+)
+
+// glance reads a message that came through the broker: from another node, or from a publisher that knows
+// nothing of this module. It finds out what must be known to deliver it, and leaves the rest to whoever
+// published it, since it is called for every message on every node. uploadID is the upload that it was sent to,
+// or "" if it was sent to a user; most bounds the message's bytes.
+//
+// The error is an *InvalidError that names the field.
+func glance(uploadID string, data []byte, most int) (Encoded, error) {
+	if len(data) > most {
+		return Encoded{}, tooLarge(len(data), most)
+	}
+	data = bytes.Trim(data, " \t\r\n")
+	if err := checkJSON(data); err != nil {
+		return Encoded{}, err
+	}
+	if data[0] != '{' {
+		return Encoded{}, &InvalidError{"", "must be a JSON object"}
+	}
+	g := glimpse{uploadID: uploadID}
+	eachField(data, g.look)
+	if g.err == nil && g.action == "" {
+		g.refuse("action", "is missing")
+	}
+	if g.err != nil {
+		return Encoded{}, g.err
+	}
+	return Encoded{data, classOf(g.action), g.action, g.uploadID}, nil
+}
+
+// glimpse is what has been seen of a message.
+type glimpse struct {
+	uploadID string // that of the channel, or else the one that stands in the message
+	action   string
+	err      error
+}
+
+// look takes one field, and reports whether to go on.
+func (g *glimpse) look(name string, value json.RawMessage) bool {
+	switch name {
+	case "action":
+		g.lookAtAction(value)
+	case "upload_id":
+		g.lookAtID(name, value)
+	case "payload":
+		if value[0] == '{' {
+			eachField(value, func(name string, value json.RawMessage) bool {
+				if name == "upload_id" {
+					g.lookAtID("payload.upload_id", value)
+				}
+				return g.err == nil
+			})
+		}
+	case "offset", "skipped":
+		g.refuse(name, "is a field that the server adds; a published message must not have it")
+	}
+	return g.err == nil
+}
+
+func (g *glimpse) lookAtAction(value json.RawMessage) {
+	if g.action != "" {
+		g.refuse("action", "stands there twice")
+		return
+	}
+	switch {
+	case json.Unmarshal(value, &g.action) != nil || g.action == "":
+		g.refuse("action", "must be a string that is not empty")
+	case reserved(g.action):
+		g.refuse("action", fmt.Sprintf("is %q, which is reserved for the protocol", g.action))
+	}
+}
+
+// lookAtID refuses an id that is none, or another upload's.
+func (g *glimpse) lookAtID(field string, value json.RawMessage) {
+	var id string
+	if json.Unmarshal(value, &id) != nil {
+		g.refuse(field, "must be a string")
+		return
+	}
+	if g.err = CheckID(field, id); g.err == nil {
+		g.uploadID, g.err = sameUpload(field, id, g.uploadID)
+	}
+}
+
+func (g *glimpse) refuse(field, problem string) { g.err = &InvalidError{field, problem} }
+
+// classOf returns what may happen to messages of an action while a client is slow.
+func classOf(action string) frame.Class {
+	switch action {
+	case actionProgress:
+		return frame.State
+	case actionCompleted, actionFailed:
+		return frame.Terminal
+	}
+	return frame.Event
+}

@@ -1,0 +1,171 @@
+package manager
+
+import (
+	"context"
+	"time"
+
+	"github.com/shoal-go/shoal/broker"
+)
+
+// follow is this node's interest in an upload at the broker. It belongs to the upload's lock. An upload with
+// subscribers has one, and it stays for a while after the last of them.
+type follow struct {
+	cluster *cluster
+	id      string
+	// pins counts the callers that are about to subscribe.
+	pins int
+	// left is when nobody wanted the upload any more; zero as long as somebody does.
+	left time.Time
+	// ready is closed when the node is subscribed and the upload's log is that of the broker.
+	ready chan struct{}
+	live  bool // ready is closed
+	// behind: messages may be missing, and those that come wait until the gap is filled.
+	behind  bool
+	waiting []arrival
+	// dropped: more has come than may wait, so that what is kept must be read again.
+	dropped bool
+	// attempts counts how often what is kept has not filled the gap.
+	attempts int
+}
+
+// arrival is a message of the broker that has been looked at.
+type arrival struct {
+	broker.Message
+	encoded Encoded // the zero value if nobody is to get it
+}
+
+// follow makes this node follow uploads until release is called, and for as long as they have subscribers
+// here. It blocks until what is published from now on, on any node, is sure to arrive. The error is that of
+// ctx or wraps ErrUnavailable.
+func (m *Manager) follow(ctx context.Context, uploadIDs ...string) (release func(), err error) {
+	if m.cluster == nil {
+		return func() {}, nil
+	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	release = func() {
+		for _, id := range uploadIDs {
+			m.registry.WithKnown(id, func(u *upload) { u.State.follow.pins-- })
+		}
+	}
+	var joining []chan struct{}
+	for _, id := range uploadIDs {
+		if ready := m.cluster.pin(id); ready != nil {
+			joining = append(joining, ready)
+		}
+	}
+	for _, ready := range joining {
+		select {
+		case <-ready:
+		case <-ctx.Done():
+			release()
+			return nil, unavailable(ctx.Err())
+		}
+	}
+	return release, nil
+}
+
+// pin keeps an upload followed, and returns what to wait for, or nil.
+func (c *cluster) pin(id string) (ready chan struct{}) {
+	c.manager.registry.With(id, func(u *upload) {
+		f := u.State.follow
+		if f == nil {
+			f = &follow{cluster: c, id: u.ID(), ready: make(chan struct{}), behind: true}
+			u.State.follow = f
+			c.interest.Add(f.id)
+		}
+		f.pins++
+		if !f.live {
+			ready = f.ready
+		}
+	})
+	return ready
+}
+
+// deserted notes that the upload has no subscriber. The registry calls it whenever it is done with such an
+// upload, the upload's lock held.
+func (f *follow) deserted() {
+	if f.pins == 0 && f.left.IsZero() {
+		f.left = time.Now()
+		f.cluster.interest.AddAfter(f.id, leaveDelay)
+	}
+}
+
+// reconcile subscribes to and unsubscribes from uploads at the broker, as they are wanted by now.
+func (c *cluster) reconcile(ctx context.Context, worker int, ids []string) (again []string) {
+	subscribed := c.subscribed[worker]
+	var join, leave []string
+	for _, id := range ids {
+		wanted := c.wanted(id)
+		_, is := subscribed[id]
+		switch {
+		case wanted && is:
+			c.joined(id)
+		case wanted:
+			join = append(join, id)
+		case is:
+			leave = append(leave, id)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, brokerPatience)
+	defer cancel()
+	if len(leave) > 0 {
+		if c.broker.Unsubscribe(ctx, channelsOf(leave)...) != nil {
+			again = append(again, leave...)
+		} else {
+			for _, id := range leave {
+				delete(subscribed, id)
+			}
+		}
+	}
+	if len(join) > 0 {
+		if c.broker.Subscribe(ctx, channelsOf(join)...) != nil {
+			return append(again, join...)
+		}
+		for _, id := range join {
+			subscribed[id] = struct{}{}
+			c.joined(id)
+		}
+	}
+	return again
+}
+
+// wanted reports whether this node should be subscribed to an upload, and forgets the interest in one that
+// has been without subscribers for long enough.
+func (c *cluster) wanted(id string) (wanted bool) {
+	c.manager.registry.WithKnown(id, func(u *upload) {
+		f := u.State.follow
+		if f == nil {
+			return
+		}
+		wanted = true
+		switch wait := leaveDelay - time.Since(f.left); {
+		case f.left.IsZero():
+		case len(u.Receivers()) > 0 || f.pins > 0:
+			f.left = time.Time{}
+		case wait > 0:
+			c.interest.AddAfter(id, wait)
+		default:
+			u.State.follow, u.State.log = nil, nil
+			wanted = false
+		}
+	})
+	return wanted
+}
+
+// joined has an upload that this node is now subscribed to brought up to date, unless it is.
+func (c *cluster) joined(id string) {
+	c.manager.registry.WithKnown(id, func(u *upload) {
+		if f := u.State.follow; f != nil && !f.live {
+			c.catching.Add(f.id)
+		}
+	})
+}
+
+func channelsOf(ids []string) []string {
+	channels := make([]string, len(ids))
+	for i, id := range ids {
+		channels[i] = uploadChannel + id
+	}
+	return channels
+}

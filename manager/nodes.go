@@ -1,0 +1,163 @@
+package manager
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+)
+
+// What nodes tell each other, and what they ask.
+const (
+	tellMessage    = "message-to-user"
+	tellCloseUser  = "close-user"
+	tellCloseToken = "close-token"
+	askSubscribers = "subscribers"
+	askStats       = "stats"
+)
+
+// errUnknownQuestion answers a node of another version.
+var errUnknownQuestion = errors.New("manager: unknown question")
+
+// order is what one node tells the others to do.
+type order struct {
+	UserID  string `json:"user,omitempty"`
+	TokenID string `json:"token,omitempty"`
+	// Reason is why connections are closed.
+	Reason CloseReason `json:"reason,omitzero"`
+	// Message is what is sent to the user.
+	Message json.RawMessage `json:"message,omitempty"`
+}
+
+func (c *cluster) tell(ctx context.Context, kind string, o order) error {
+	body, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	return unavailable(c.peers.Tell(ctx, kind, body))
+}
+
+func (c *cluster) sendToUser(userID string, e Encoded) error {
+	return c.tell(context.Background(), tellMessage, order{UserID: userID, Message: e.payload})
+}
+
+func (c *cluster) closeUser(ctx context.Context, userID string, reason CloseReason) error {
+	return c.tell(ctx, tellCloseUser, order{UserID: userID, Reason: reason})
+}
+
+func (c *cluster) closeToken(ctx context.Context, tokenID string, reason CloseReason) error {
+	return c.tell(ctx, tellCloseToken, order{TokenID: tokenID, Reason: reason})
+}
+
+// told does what another node has told this one.
+func (c *cluster) told(kind string, body []byte) {
+	var o order
+	if err := json.Unmarshal(body, &o); err != nil {
+		c.refused("orders of other nodes", err)
+		return
+	}
+	switch kind {
+	case tellMessage:
+		e, err := glance("", o.Message, c.manager.opt.MaxMessageBytes)
+		if err != nil {
+			c.refused("messages to users", err)
+			return
+		}
+		c.manager.sendHere(o.UserID, e)
+	case tellCloseUser:
+		c.manager.closeUserHere(o.UserID, o.Reason)
+	case tellCloseToken:
+		c.manager.closeTokenHere(o.TokenID, o.Reason)
+	}
+}
+
+// answer answers a question of a node.
+func (c *cluster) answer(kind string, body []byte) ([]byte, error) {
+	switch kind {
+	case askSubscribers:
+		return json.Marshal(c.manager.UploadSubscriberIDs(string(body)))
+	case askStats:
+		return json.Marshal(c.manager.Stats())
+	}
+	return nil, errUnknownQuestion
+}
+
+// Subscribers are the users that follow an upload on any node.
+type Subscribers struct {
+	// Users are their ids, sorted, each once.
+	Users []string
+	// Missing are the names of the nodes that did not answer in time, sorted. The users that are connected
+	// to them alone are not among Users.
+	Missing []string
+}
+
+// Subscribers asks all nodes for the users that follow an upload. It blocks until they have answered, at most
+// for some seconds. The error is that of ctx, or wraps ErrUnavailable if nobody could be asked.
+func (m *Manager) Subscribers(ctx context.Context, uploadID string) (Subscribers, error) {
+	if m.cluster == nil {
+		return Subscribers{Users: m.UploadSubscriberIDs(uploadID)}, nil
+	}
+	var s Subscribers
+	answers, missing, err := m.cluster.peers.Ask(ctx, askSubscribers, []byte(uploadID))
+	if err != nil {
+		return s, unavailable(err)
+	}
+	s.Missing = missing
+	for node, body := range answers {
+		var users []string
+		if json.Unmarshal(body, &users) != nil {
+			s.Missing = append(s.Missing, node)
+			continue
+		}
+		s.Users = append(s.Users, users...)
+	}
+	slices.Sort(s.Users)
+	s.Users = slices.Compact(s.Users)
+	slices.Sort(s.Missing)
+	return s, nil
+}
+
+// NodeStats asks all nodes for their counts, by the names of the nodes; missing are those that did not answer
+// in time. It blocks and fails as Subscribers does. A node that is alone has no name.
+func (m *Manager) NodeStats(ctx context.Context) (stats map[string]Stats, missing []string, err error) {
+	if m.cluster == nil {
+		return map[string]Stats{"": m.Stats()}, nil, nil
+	}
+	answers, missing, err := m.cluster.peers.Ask(ctx, askStats, nil)
+	if err != nil {
+		return nil, nil, unavailable(err)
+	}
+	stats = make(map[string]Stats, len(answers))
+	for node, body := range answers {
+		var s Stats
+		if json.Unmarshal(body, &s) != nil {
+			missing = append(missing, node)
+			continue
+		}
+		stats[node] = s
+	}
+	slices.Sort(missing)
+	return stats, missing, nil
+}
+
+// Ready returns nil if messages of other nodes come through, else why not. A node that is alone is ready.
+func (m *Manager) Ready() error {
+	if m.cluster == nil {
+		return nil
+	}
+	if why := m.cluster.health.Load(); why != nil {
+		return errors.New("manager: the broker: " + *why)
+	}
+	return nil
+}
+
+// BrokerFailed returns a channel that gets the error for which the broker has ended for good, such as wrong
+// credentials: the node hears nothing of the others from then on. It gets none otherwise.
+func (m *Manager) BrokerFailed() <-chan error {
+	if m.cluster == nil {
+		return nil
+	}
+	return m.cluster.failed
+}

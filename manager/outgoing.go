@@ -1,0 +1,90 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/shoal-go/shoal/internal/frame"
+	"github.com/shoal-go/shoal/internal/history"
+	"github.com/shoal-go/shoal/internal/throttle"
+)
+
+// throttle bounds how many state messages of one upload leave this node in a second, 0 being no bound.
+func (c *cluster) throttle(rate float64) {
+	if rate == 0 {
+		return
+	}
+	c.outgoing = throttle.New(throttle.Config[Encoded, Position]{
+		Interval: time.Duration(float64(time.Second) / rate),
+		Send:     c.store,
+		Failed: func(uploadID string, err error) {
+			c.manager.opt.Logger.Warn("a state that was held back could not be sent yet", "upload", uploadID, "error", err)
+		},
+	})
+}
+
+// publish gives a message of an upload to the broker.
+func (c *cluster) publish(ctx context.Context, uploadID string, e Encoded) (pos Position, err error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	if c.outgoing != nil {
+		pos, err = c.outgoing.Send(ctx, uploadID, e, e.class == frame.State)
+	} else {
+		pos, err = c.store(ctx, uploadID, e)
+	}
+	switch {
+	case errors.Is(err, throttle.ErrClosed):
+		return Position{}, ErrClosed
+	case err != nil:
+		return Position{}, unavailable(err)
+	}
+	c.manager.counters.published.Add(1)
+	return pos, nil
+}
+
+// store sends a message of an upload to all nodes, and has it kept if the broker can.
+func (c *cluster) store(ctx context.Context, uploadID string, e Encoded) (Position, error) {
+	if c.keeper == nil {
+		return Position{}, c.broker.Publish(ctx, uploadChannel+uploadID, e.payload)
+	}
+	pos, err := c.keeper.Store(ctx, uploadChannel+uploadID, e.payload)
+	return Position(pos), err
+}
+
+// deliverHere brings a message to this node's subscribers alone.
+func (c *cluster) deliverHere(uploadID string, e Encoded) (d Delivery) {
+	f := frame.ForUpload(uploadID, e.class, 0, e.payload)
+	c.manager.registry.WithKnown(uploadID, func(u *upload) { d = c.manager.fans.send(u.Receivers(), f) })
+	c.manager.counters.published.Add(1)
+	c.manager.counters.sent(d)
+	return d
+}
+
+// forget has the broker forget what it keeps of an upload, of which all nodes learn.
+func (c *cluster) forget(ctx context.Context, uploadID string) error {
+	if c.keeper == nil {
+		return nil
+	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	return unavailable(c.keeper.Forget(ctx, uploadChannel+uploadID))
+}
+
+// lookUp returns what the broker keeps of an upload as a log, nil if that is nothing. Where the broker keeps
+// nothing it is what this node has of it.
+func (c *cluster) lookUp(ctx context.Context, uploadID string) (log *history.Log[*frame.Frame], err error) {
+	if c.keeper == nil {
+		c.manager.registry.WithKnown(uploadID, func(u *upload) {
+			if u.State.log != nil {
+				log = u.State.log.Clone()
+			}
+		})
+		return log, nil
+	}
+	kept, err := c.kept(ctx, uploadID)
+	if err != nil || kept.Offset == 0 {
+		return nil, unavailable(err)
+	}
+	return c.begin(uploadID, kept, c.lookAtKept(uploadID, kept), time.Now()), nil
+}
