@@ -54,7 +54,7 @@ func (c *cluster) look(id string, payload []byte) (Encoded, error) {
 // hold keeps a message until the upload is up to date.
 func (f *follow) hold(a arrival) {
 	if len(f.waiting) >= maxWaiting {
-		f.waiting, f.dropped = nil, true
+		f.waiting, f.again = nil, true
 	}
 	f.waiting = append(f.waiting, a)
 }
@@ -94,7 +94,11 @@ func (c *cluster) pass(u *upload, e Encoded) {
 
 // fallBehind has an upload brought up to date. Its lock is held.
 func (c *cluster) fallBehind(u *upload) {
-	if f := u.State.follow; f != nil && f.live && !f.behind {
+	switch f := u.State.follow; {
+	case f == nil:
+	case f.behind:
+		f.again = true
+	default:
 		f.behind = true
 		c.catching.Add(f.id)
 	}

@@ -30,7 +30,7 @@ func (c *cluster) catchUp(ctx context.Context, _ int, ids []string) (again []str
 func (c *cluster) catch(ctx context.Context, id string) (done bool) {
 	c.manager.registry.WithKnown(id, func(u *upload) {
 		if f := u.State.follow; f != nil {
-			f.dropped = false
+			f.again = false
 		}
 	})
 	kept, err := c.kept(ctx, id)
@@ -123,7 +123,7 @@ func (c *cluster) announce(u *upload) {
 // settle takes what has come meanwhile, and reports whether the upload is up to date now. The upload's lock is
 // held.
 func (c *cluster) settle(u *upload, f *follow) (done bool) {
-	if f.dropped {
+	if f.again {
 		return false
 	}
 	for i, a := range f.waiting {

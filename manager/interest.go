@@ -22,8 +22,8 @@ type follow struct {
 	// behind: messages may be missing, and those that come wait until the gap is filled.
 	behind  bool
 	waiting []arrival
-	// dropped: more has come than may wait, so that what is kept must be read again.
-	dropped bool
+	// again: what is kept must be read once more, because messages were lost after it was asked for.
+	again bool
 	// attempts counts how often what is kept has not filled the gap.
 	attempts int
 }
