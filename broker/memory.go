@@ -102,7 +102,7 @@ func (n *MemoryNode) Unsubscribe(ctx context.Context, channels ...string) error 
 func (n *MemoryNode) Publish(ctx context.Context, channel string, payload []byte) error {
 	return n.do(ctx, func(b *Memory) {
 		if c, ok := b.channels[channel]; ok {
-			c.send(Message{Channel: channel, Payload: slices.Clone(payload)})
+			c.send(Message{Channel: channel, Payload: payload})
 		}
 	})
 }
@@ -218,10 +218,12 @@ func (c *memoryChannel) trim(opt MemoryOptions) {
 	}
 }
 
-// send hands a message to every subscribed node.
+// send hands a message to every subscribed node, with a payload of its own.
 func (c *memoryChannel) send(m Message) {
+	payload := m.Payload
 	for _, n := range c.nodes {
 		if n.handler != nil {
+			m.Payload = slices.Clone(payload)
 			n.handler.Receive(m)
 		}
 	}
