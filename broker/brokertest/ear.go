@@ -1,0 +1,103 @@
+package brokertest
+
+import (
+	"runtime"
+
+	"github.com/shoal-go/shoal/broker"
+)
+
+// ear is a Handler that notes what it is told. Its fields are read by the conditions given to await.
+type ear struct {
+	// touch, if not nil, may do with a payload what its owner may, once a copy of it has been noted.
+	touch func(payload []byte)
+
+	board
+	connected bool
+	// heard holds what came, by channel. An interruption stands there as a message without payload.
+	heard  map[string][]broker.Message
+	inside map[string]bool
+	// overlapped is a channel for which Receive was called while it was running, or "".
+	overlapped string
+}
+
+func newEar() *ear {
+	return &ear{
+		board:  newBoard(),
+		heard:  make(map[string][]broker.Message),
+		inside: make(map[string]bool),
+	}
+}
+
+// Receive notes a message. It lets others run in the middle, so that calls which may overlap do.
+func (e *ear) Receive(m broker.Message) {
+	e.look(func() {
+		if e.inside[m.Channel] {
+			e.overlapped = m.Channel
+		}
+		e.inside[m.Channel] = true
+	})
+	runtime.Gosched()
+	if e.touch != nil && m.Payload != nil {
+		theirs := m.Payload
+		m.Payload = append([]byte{}, theirs...)
+		e.touch(theirs)
+	}
+	e.change(func() {
+		e.inside[m.Channel] = false
+		e.heard[m.Channel] = append(e.heard[m.Channel], m)
+	})
+}
+
+// Interrupted notes that messages may have been lost.
+func (e *ear) Interrupted(channels ...string) {
+	e.change(func() {
+		if len(channels) == 0 {
+			for name := range e.heard {
+				channels = append(channels, name)
+			}
+		}
+		for _, name := range channels {
+			e.heard[name] = append(e.heard[name], broker.Message{Channel: name})
+		}
+	})
+}
+
+// Health notes that the node has connected.
+func (e *ear) Health(err error) { e.change(func() { e.connected = err == nil }) }
+
+// messages returns what came on a channel with a payload. It is called with the lock held.
+func (e *ear) messages(channel string) []broker.Message {
+	var messages []broker.Message
+	for _, m := range e.heard[channel] {
+		if m.Payload != nil {
+			messages = append(messages, m)
+		}
+	}
+	return messages
+}
+
+// payloads returns the payloads that came on a channel so far.
+func (e *ear) payloads(channel string) []string {
+	var payloads []string
+	e.look(func() {
+		for _, m := range e.messages(channel) {
+			payloads = append(payloads, string(m.Payload))
+		}
+	})
+	return payloads
+}
+
+// awaitLast returns when the newest payload that came on a channel is this one.
+func (s *trial) awaitLast(n *node, channel, payload string) {
+	s.Helper()
+	s.await(&n.board, "the payload "+payload, func() bool {
+		messages := n.heard[channel]
+		return len(messages) > 0 && string(messages[len(messages)-1].Payload) == payload
+	})
+}
+
+// awaitCount returns when at least so many messages came on a channel.
+func (s *trial) awaitCount(n *node, channel string, count int) {
+	s.Helper()
+	s.await(&n.board, "all messages of a channel", func() bool { return len(n.messages(channel)) >= count })
+}

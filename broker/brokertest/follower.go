@@ -1,0 +1,255 @@
+package brokertest
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/shoal-go/shoal/broker"
+)
+
+// Follower follows stored channels so that it misses nothing, or knows that it did: what a node has to do with a
+// Keeper. Its methods may be called from any number of goroutines. Those of broker.Handler are for the Keeper,
+// and wait for nothing but a lock.
+//
+// It takes a live message only if it continues what it has. Whenever it does not, or the Keeper says that something
+// may be missing, the follower asks what is kept. What arrives while it asks waits for the answer; what arrived
+// before is part of it. It remembers all that it has seen, for tests to look at.
+type Follower struct {
+	keeper broker.Keeper
+	behind chan struct{} // holds a token if some channel is to be caught up
+
+	board
+	channels map[string]*followed
+	health   error
+	ill      int // how often health became an error
+}
+
+// followed is one channel. What it has is complete when no reason to ask is unanswered.
+type followed struct {
+	at       broker.Position
+	reasons  int // to ask what is kept, so far
+	answered int // those that came before it was last asked
+	asking   bool
+	waiting  []broker.Message
+	seen     []Sight
+}
+
+// Sight is what a Follower has seen: a message, or that some were lost.
+type Sight struct {
+	// Lost is "" for a message. Otherwise it says why messages may be missing here.
+	Lost    string
+	Offset  uint64
+	Payload []byte
+}
+
+// NewFollower returns a Follower that is to be run.
+func NewFollower(k broker.Keeper) *Follower {
+	return &Follower{
+		keeper:   k,
+		behind:   make(chan struct{}, 1),
+		board:    newBoard(),
+		channels: make(map[string]*followed),
+		health:   broker.ErrUnavailable,
+	}
+}
+
+// Run runs the Keeper and follows until ctx ends. The error is that of the Keeper's Run.
+func (f *Follower) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var catchingUp sync.WaitGroup
+	catchingUp.Go(func() { f.catchUp(ctx) })
+	err := f.keeper.Run(ctx, f)
+	cancel()
+	catchingUp.Wait()
+	return err
+}
+
+// Follow begins to follow a channel, with what is kept of it. It blocks until the subscription is sure, at most
+// until ctx ends; the error is that of the Keeper's Subscribe.
+func (f *Follower) Follow(ctx context.Context, channel string) error {
+	f.change(func() {
+		if f.channels[channel] == nil {
+			f.channels[channel] = &followed{reasons: 1} // nothing is complete before the first answer
+		}
+	})
+	if err := f.keeper.Subscribe(ctx, channel); err != nil {
+		return err
+	}
+	// Only what was asked after Subscribe had returned joins what arrives without a gap.
+	f.ask(channel)
+	return nil
+}
+
+// Seen returns what was seen of a channel so far.
+func (f *Follower) Seen(channel string) (seen []Sight) {
+	f.look(func() {
+		if c := f.channels[channel]; c != nil {
+			seen = append(seen, c.seen...)
+		}
+	})
+	return seen
+}
+
+// Receive takes a live message, or learns from it that something is missing.
+func (f *Follower) Receive(m broker.Message) {
+	f.change(func() {
+		c := f.channels[m.Channel]
+		switch {
+		case c == nil:
+		case m.Payload == nil:
+			c.reasons++
+		case m.Offset == 0: // not stored, and so no part of the history
+		case c.reasons == c.answered:
+			c.take(m)
+		case c.asking:
+			c.waiting = append(c.waiting, m)
+		}
+		f.wake()
+	})
+}
+
+// Interrupted asks again what is kept.
+func (f *Follower) Interrupted(channels ...string) { f.ask(channels...) }
+
+// Health notes whether messages come through. There is nothing to do: Interrupted will say what may be missing.
+func (f *Follower) Health(err error) {
+	f.change(func() {
+		f.health = err
+		if err != nil {
+			f.ill++
+		}
+	})
+}
+
+// ask gives a reason to ask what is kept of channels, or of all if there are none.
+func (f *Follower) ask(channels ...string) {
+	f.change(func() {
+		if len(channels) == 0 {
+			for _, c := range f.channels {
+				c.reasons++
+			}
+		}
+		for _, channel := range channels {
+			if c := f.channels[channel]; c != nil {
+				c.reasons++
+			}
+		}
+		f.wake()
+	})
+}
+
+// wake lets catchUp look for channels with unanswered reasons.
+func (f *Follower) wake() {
+	select {
+	case f.behind <- struct{}{}:
+	default:
+	}
+}
+
+// catchUp asks what is kept of the channels that have a reason for it, until ctx ends.
+func (f *Follower) catchUp(ctx context.Context) {
+	const pause = 50 * time.Millisecond
+	for {
+		select {
+		case <-f.behind:
+		case <-ctx.Done():
+			return
+		}
+		if f.catchUpAll(ctx) == nil {
+			continue
+		}
+		select {
+		case <-time.After(pause):
+			f.wake()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// catchUpAll asks for each channel that has a reason, up to the first error.
+func (f *Follower) catchUpAll(ctx context.Context) error {
+	const patience = 2 * time.Second
+	var stale []string
+	f.look(func() {
+		for name, c := range f.channels {
+			if c.reasons != c.answered {
+				stale = append(stale, name)
+			}
+		}
+	})
+	for _, name := range stale {
+		answers := f.begin(name)
+		asking, cancel := context.WithTimeout(ctx, patience)
+		k, err := f.keeper.Kept(asking, name)
+		cancel()
+		if err != nil {
+			return err
+		}
+		f.answer(name, answers, k)
+	}
+	return nil
+}
+
+// begin lets live messages wait from now on, and returns how many reasons the answer will have answered.
+func (f *Follower) begin(channel string) (answers int) {
+	f.look(func() {
+		c := f.channels[channel]
+		c.asking, c.waiting = true, nil
+		answers = c.reasons
+	})
+	return answers
+}
+
+// answer merges what is kept with what has waited.
+func (f *Follower) answer(channel string, answers int, k broker.Kept) {
+	f.change(func() {
+		c := f.channels[channel]
+		c.merge(k)
+		c.answered = answers
+		for _, m := range c.waiting {
+			if c.reasons == c.answered {
+				c.take(m)
+			}
+		}
+		c.asking, c.waiting = false, nil
+		f.wake()
+	})
+}
+
+// merge adds what is kept and not yet seen.
+func (c *followed) merge(k broker.Kept) {
+	switch {
+	case c.at.Epoch == "":
+	case c.at.Epoch != k.Epoch:
+		c.seen = append(c.seen, Sight{Lost: fmt.Sprintf("epoch %q ended, %q began", c.at.Epoch, k.Epoch)})
+		c.at.Offset = 0
+	case c.at.Offset < k.Floor:
+		c.seen = append(c.seen, Sight{Lost: fmt.Sprintf("at %d, below the floor %d", c.at.Offset, k.Floor)})
+	}
+	c.at.Epoch = k.Epoch
+	for _, m := range k.Messages {
+		c.see(m.Offset, m.Payload)
+	}
+	c.at.Offset = max(c.at.Offset, k.Offset, k.Floor)
+}
+
+// take adds a live message if it is the next one. One that comes after a gap is dropped: it is kept as well.
+func (c *followed) take(m broker.Message) {
+	if m.Epoch != "" && m.Epoch != c.at.Epoch || m.Previous > c.at.Offset {
+		c.reasons++
+		return
+	}
+	c.see(m.Offset, m.Payload)
+}
+
+// see adds a message unless it has been seen.
+func (c *followed) see(offset uint64, payload []byte) {
+	if offset <= c.at.Offset {
+		return
+	}
+	c.at.Offset = offset
+	c.seen = append(c.seen, Sight{Offset: offset, Payload: payload})
+}

@@ -1,0 +1,204 @@
+package brokertest
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/shoal-go/shoal/broker"
+)
+
+// emptyChannel: before the first message all nodes agree on an epoch, however many ask first, and that message
+// continues it.
+func emptyChannel(s *trial) {
+	nodes := []*node{s.join(), s.join(), s.join()}
+	for _, channel := range s.channels("c", 20) {
+		s.subscribe(nodes[0], channel)
+		empty := make([]broker.Kept, 2*len(nodes))
+		s.each(len(empty), func(i int) { empty[i] = s.kept(nodes[i%len(nodes)], channel) })
+		for _, k := range empty {
+			if k.Offset != 0 || k.Floor != 0 || len(k.Messages) != 0 || k.Epoch == "" || k.Epoch != empty[0].Epoch {
+				s.Fatalf("of an empty channel is kept %+v, and on another node %+v, want offset 0 of one epoch", k, empty[0])
+			}
+		}
+		pos := s.store(nodes[1], channel, "first")
+		s.awaitLast(nodes[0], channel, "first")
+		s.checkChain(nodes[0], channel, empty[0].Epoch)
+		for _, n := range nodes {
+			s.checkKept(s.kept(n, channel), empty[0].Epoch, []said{{pos, "first"}})
+		}
+	}
+}
+
+// said is a message that has been stored.
+type said struct {
+	broker.Position
+	payload string
+}
+
+// checkKept complains unless what is kept agrees with all that was ever stored in the epoch, oldest first.
+func (s *trial) checkKept(k broker.Kept, epoch string, all []said) {
+	s.Helper()
+	newest := all[len(all)-1]
+	if k.Epoch != epoch || k.Offset != newest.Offset {
+		s.Errorf("Kept is at %+v, want offset %d of epoch %q", k.Position, newest.Offset, epoch)
+	}
+	want := all[max(0, len(all)-s.Messages):]
+	if len(k.Messages) != len(want) {
+		s.Fatalf("of %d messages %d are kept, want %d", len(all), len(k.Messages), len(want))
+	}
+	for i, m := range k.Messages {
+		if m.Offset != want[i].Offset || string(m.Payload) != want[i].payload {
+			s.Fatalf("%q is kept at offset %d, want %q at %d", m.Payload, m.Offset, want[i].payload, want[i].Offset)
+		}
+		if m.At.IsZero() {
+			s.Errorf("a kept message does not say when it was stored")
+		}
+	}
+	for _, m := range all[:len(all)-len(want)] {
+		if m.Offset > k.Floor {
+			s.Errorf("the floor is %d, but the message at offset %d is not kept any more", k.Floor, m.Offset)
+		}
+	}
+	if k.Floor >= want[0].Offset {
+		s.Errorf("the floor is %d, want it below %d, the oldest message that is kept", k.Floor, want[0].Offset)
+	}
+}
+
+// keptAgrees: while a channel fills, and after it overflows, every node is told the same, and that is what came.
+func keptAgrees(s *trial) {
+	nodes := []*node{s.join(), s.join(), s.join()}
+	x := s.channel("x")
+	s.subscribe(nodes[0], x)
+	epoch := s.kept(nodes[2], x).Epoch
+	var all []said
+	for i := range 2*s.Messages + 3 {
+		payload := fmt.Sprint(i)
+		pos := s.store(nodes[i%2], x, payload)
+		if pos.Epoch != "" && pos.Epoch != epoch {
+			s.Errorf("Store returned epoch %q, want %q, as Kept says, or none", pos.Epoch, epoch)
+		}
+		all = append(all, said{pos, payload})
+		s.checkKept(s.kept(nodes[i%3], x), epoch, all)
+	}
+	s.awaitCount(nodes[0], x, len(all))
+	s.checkChain(nodes[0], x, epoch)
+	s.await(&nodes[0].board, "the stored messages", func() bool {
+		for i, m := range nodes[0].messages(x) {
+			if m.Offset != all[i].Offset || string(m.Payload) != all[i].payload {
+				s.Errorf("%q came at offset %d, want %q at %d", m.Payload, m.Offset, all[i].payload, all[i].Offset)
+			}
+		}
+		return true
+	})
+	s.publish(nodes[1], x, "not to be kept")
+	s.awaitLast(nodes[0], x, "not to be kept")
+	s.checkKept(s.kept(nodes[2], x), epoch, all)
+}
+
+// forgetBegins: Forget leaves nothing of what was stored, in a new epoch of which subscribers learn in time.
+func forgetBegins(s *trial) {
+	a, b := s.join(), s.join()
+	x, other := s.channel("x"), s.channel("other")
+	s.subscribe(a, x, other)
+	s.subscribe(b, x)
+	stays := s.store(b, other, "stays")
+	epochs := []string{s.kept(b, other).Epoch}
+	for round := range 4 {
+		for i := range round {
+			s.store(a, x, fmt.Sprintf("before %d", i))
+		}
+		end := fmt.Sprintf("round %d", round)
+		s.store(a, x, end)
+		s.awaitLast(a, x, end)
+		s.awaitLast(b, x, end)
+		old := s.kept(a, x)
+		s.forget([]*node{a, b}[round%2], x)
+		fresh := s.kept(a, x)
+		if again := s.kept(b, x); again.Position != fresh.Position {
+			s.Errorf("after Forget two nodes are told %+v and %+v", fresh.Position, again.Position)
+		}
+		epochs = append(epochs, old.Epoch)
+		if len(fresh.Messages) > 0 || fresh.Epoch == "" || slices.Contains(epochs, fresh.Epoch) {
+			s.Errorf("after Forget is kept %+v, want nothing of an epoch other than %q", fresh, epochs)
+		}
+		first := "first after " + end
+		pos := s.store(b, x, first)
+		if pos.Offset <= max(fresh.Offset, fresh.Floor) {
+			s.Errorf("the first message after Forget is at %d, want it above %+v", pos.Offset, fresh)
+		}
+		for _, n := range []*node{a, b} {
+			s.awaitLast(n, x, first)
+			s.checkTold(n, x, end, fresh.Epoch)
+			s.checkKept(s.kept(n, x), fresh.Epoch, []said{{pos, first}})
+		}
+	}
+	s.checkKept(s.kept(a, other), epochs[0], []said{{stays, "stays"}})
+}
+
+// checkTold complains unless a node learned of the new epoch after the last message of the old one, and no later
+// than with the first of the new one.
+func (s *trial) checkTold(n *node, channel, last, epoch string) {
+	s.Helper()
+	s.await(&n.board, "what was heard", func() bool {
+		heard := n.heard[channel]
+		news := heard[1+slices.IndexFunc(heard, func(m broker.Message) bool { return string(m.Payload) == last }):]
+		if told := news[0].Payload == nil || news[0].Epoch == epoch; !told {
+			s.Errorf("after Forget came %+v, want to be told of epoch %q before that", news[0], epoch)
+		}
+		for _, m := range news {
+			if m.Epoch != "" && m.Epoch != epoch {
+				s.Errorf("after Forget a node was told of epoch %q, want %q", m.Epoch, epoch)
+			}
+		}
+		return true
+	})
+}
+
+// messagesExpire: after their time messages are gone, whoever missed them can tell, and what follows is above.
+func messagesExpire(s *trial) {
+	a := s.connect(s.Expiring(s.TB), newEar())
+	b := s.connect(s.Expiring(s.TB), newEar())
+	x := s.channel("x")
+	s.subscribe(b, x)
+	epoch := s.kept(a, x).Epoch
+	var last broker.Position
+	for i := range 3 {
+		last = s.store(a, x, fmt.Sprint(i))
+	}
+	s.awaitLast(b, x, "2")
+	s.checkChain(b, x, epoch)
+	gone := s.awaitExpiry(b, x)
+	if gone.Epoch == epoch && gone.Floor < last.Offset {
+		s.Errorf("the floor is %d, but the message at offset %d has expired", gone.Floor, last.Offset)
+	}
+	again := s.kept(a, x)
+	if len(again.Messages) > 0 || again.Position != gone.Position {
+		s.Errorf("one node is told %+v, another %+v", gone, again)
+	}
+	next := s.store(a, x, "next")
+	if gone.Epoch == epoch && next.Offset <= last.Offset || next.Offset <= max(gone.Offset, gone.Floor) {
+		s.Errorf("after expiry a message is at offset %d, want it above %d and what Kept said, %+v", next.Offset, last.Offset, gone)
+	}
+	s.awaitLast(b, x, "next")
+}
+
+// awaitExpiry asks until nothing is kept of a channel any more.
+func (s *trial) awaitExpiry(n *node, channel string) broker.Kept {
+	s.Helper()
+	again := time.NewTicker(20 * time.Millisecond)
+	defer again.Stop()
+	late := time.NewTimer(s.TTL + s.Patience)
+	defer late.Stop()
+	for {
+		k := s.kept(n, channel)
+		if len(k.Messages) == 0 {
+			return k
+		}
+		select {
+		case <-again.C:
+		case <-late.C:
+			s.Fatalf("%d messages are still kept %v after they should have expired", len(k.Messages), s.Patience)
+		}
+	}
+}

@@ -1,0 +1,170 @@
+package brokertest
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/shoal-go/shoal/broker"
+)
+
+// reachesSubscribers: a published message reaches all subscribed nodes, the sender too, once, and nobody else.
+func reachesSubscribers(s *trial) {
+	a, b, stranger := s.join(), s.join(), s.join()
+	x, y := s.channel("x"), s.channel("y")
+	s.subscribe(a, x)
+	s.subscribe(b, x)
+	s.subscribe(stranger, y)
+	var want []string
+	for i := range 50 {
+		payload := fmt.Sprint(i)
+		want = append(want, payload)
+		s.publish([]*node{a, b, stranger}[i%3], x, payload)
+	}
+	for _, sender := range []*node{a, b, stranger} {
+		end := fmt.Sprintf("end of %p", sender)
+		s.publish(sender, x, end)
+		s.publish(sender, y, end)
+		s.awaitCount(a, x, len(want)+1)
+		s.awaitCount(b, x, len(want)+1)
+		s.awaitLast(stranger, y, end)
+		want = append(want, end)
+	}
+	for _, n := range []*node{a, b} {
+		got := n.payloads(x)
+		slices.Sort(got)
+		if !slices.Equal(got, slices.Sorted(slices.Values(want))) {
+			s.Errorf("a subscribed node heard %q, want each of %q once", got, want)
+		}
+		if strange := n.payloads(y); len(strange) > 0 {
+			s.Errorf("a node heard %q on a channel that it never subscribed to", strange)
+		}
+	}
+	if strange := stranger.payloads(x); len(strange) > 0 {
+		s.Errorf("a node heard %q on a channel that it never subscribed to", strange)
+	}
+	s.await(&a.board, "the published messages", func() bool {
+		for _, m := range a.messages(x) {
+			if m.Position != (broker.Position{}) || m.Previous != 0 {
+				s.Errorf("a message that was only published is at %v after %d, want no position", m.Position, m.Previous)
+			}
+		}
+		return true
+	})
+}
+
+// talk is what several publishers say on several channels, all at once.
+type talk struct {
+	channels             []string
+	publishers, messages int
+}
+
+// of returns the payload of a publisher's message.
+func (talk) of(publisher, message int) string { return fmt.Sprintf("%d:%d", publisher, message) }
+
+// hold holds the talk, through say.
+func (t talk) hold(s *trial, say func(publisher int, channel, payload string)) {
+	s.each(t.publishers, func(publisher int) {
+		for message := range t.messages {
+			for _, channel := range t.channels {
+				say(publisher, channel, t.of(publisher, message))
+			}
+		}
+	})
+}
+
+// check complains unless a node heard all of it once, each publisher in order.
+func (t talk) check(s *trial, n *node) {
+	s.Helper()
+	for _, channel := range t.channels {
+		s.awaitCount(n, channel, t.publishers*t.messages)
+		next := make([]int, t.publishers)
+		for _, payload := range n.payloads(channel) {
+			var publisher, message int
+			if _, err := fmt.Sscanf(payload, "%d:%d", &publisher, &message); err != nil || publisher >= t.publishers {
+				s.Fatalf("a node heard %q, which nobody published", payload)
+			}
+			if message != next[publisher] {
+				s.Fatalf("a node heard message %d of a publisher where %d is next", message, next[publisher])
+			}
+			next[publisher]++
+		}
+	}
+}
+
+// publisherOrder: what one publisher publishes on a channel arrives in that order, whatever others do.
+func publisherOrder(s *trial) {
+	nodes := []*node{s.join(), s.join(), s.join()}
+	t := talk{channels: s.channels("c", 10), publishers: 4, messages: 50}
+	for _, n := range nodes[:2] {
+		s.subscribe(n, t.channels...)
+	}
+	t.hold(s, func(publisher int, channel, payload string) { s.publish(nodes[publisher%3], channel, payload) })
+	for _, n := range nodes[:2] {
+		t.check(s, n)
+	}
+}
+
+// storedOrder: stored messages come to all nodes in the order of their offsets, each naming the one before.
+func storedOrder(s *trial) {
+	nodes := []*node{s.join(), s.join(), s.join()}
+	t := talk{channels: s.channels("c", 4), publishers: 4, messages: 50}
+	for _, n := range nodes[:2] {
+		s.subscribe(n, t.channels...)
+	}
+	t.hold(s, func(publisher int, channel, payload string) {
+		if pos := s.store(nodes[publisher%3], channel, payload); pos.Offset == 0 {
+			s.Errorf("Store returned offset 0, want one above it")
+		}
+	})
+	for _, n := range nodes[:2] {
+		t.check(s, n)
+		for _, channel := range t.channels {
+			s.checkChain(n, channel, s.kept(n, channel).Epoch)
+		}
+	}
+	for _, channel := range t.channels {
+		if !slices.Equal(nodes[0].payloads(channel), nodes[1].payloads(channel)) {
+			s.Errorf("two nodes heard the same stored messages in different orders")
+		}
+	}
+}
+
+// checkChain complains unless what a node heard on a channel is one unbroken run of stored messages.
+func (s *trial) checkChain(n *node, channel, epoch string) {
+	s.Helper()
+	s.await(&n.board, "the stored messages", func() bool {
+		var last uint64
+		for _, m := range n.messages(channel) {
+			if m.Offset <= last {
+				s.Errorf("a node heard offset %d after %d, want it above", m.Offset, last)
+			}
+			if m.Previous != last {
+				s.Errorf("the message at offset %d says that %d is before it, want %d", m.Offset, m.Previous, last)
+			}
+			if m.Epoch != "" && m.Epoch != epoch {
+				s.Errorf("a message is of epoch %q, want %q, as Kept says, or none", m.Epoch, epoch)
+			}
+			last = m.Offset
+		}
+		return true
+	})
+}
+
+// noOverlap: Receive is not called for a channel while it runs for it. All trials look at that; this one tries hard.
+func noOverlap(s *trial) {
+	nodes := []*node{s.join(), s.join()}
+	t := talk{channels: s.channels("c", 1), publishers: 8, messages: 100}
+	for _, n := range nodes {
+		s.subscribe(n, t.channels...)
+	}
+	t.hold(s, func(publisher int, channel, payload string) {
+		if n := nodes[publisher/2%2]; publisher%2 == 0 {
+			s.publish(n, channel, payload)
+		} else {
+			s.store(n, channel, payload)
+		}
+	})
+	for _, n := range nodes {
+		t.check(s, n)
+	}
+}

@@ -1,0 +1,208 @@
+package brokertest
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/shoal-go/shoal/broker"
+)
+
+// Config says what to try.
+type Config struct {
+	// Node returns a fresh node, not yet running. All of them share one engine, which keeps Messages messages
+	// of a channel, for so long that none expires while the suite runs: an hour, say.
+	Node func(t testing.TB) broker.Keeper
+	// Expiring is like Node, of an engine (or a part of the same engine) that keeps a message for TTL.
+	Expiring func(t testing.TB) broker.Keeper
+	// Messages is how many messages of a channel are kept. At least 16.
+	Messages int
+	// TTL is how long the nodes of Expiring keep a message. The suite waits that long, so it had better be short.
+	TTL time.Duration
+	// Patience is how long to wait for what must come, and for a call to return. 0: 20 seconds.
+	Patience time.Duration
+}
+
+// Run tries all clauses of the contract, each as a subtest. It takes real time and waits for conditions only, so
+// that it runs against real servers. Channels are named anew each time, but for the awkward names.
+func Run(t *testing.T, c Config) {
+	t.Helper()
+	for _, clause := range clauses() {
+		t.Run(clause.name, func(t *testing.T) { clause.try(newTrial(t, c)) })
+	}
+}
+
+// clause is one promise of a broker.
+type clause struct {
+	name string
+	try  func(*trial)
+}
+
+func clauses() []clause {
+	return []clause{
+		{"a message reaches every subscribed node and no other", reachesSubscribers},
+		{"a publisher's messages stay in order", publisherOrder},
+		{"stored messages come in one order to all", storedOrder},
+		{"calls for one channel do not overlap", noOverlap},
+		{"subscribe is effective when it returns", subscribeEffective},
+		{"subscribe after unsubscribe is effective too", resubscribe},
+		{"subscribing twice delivers once", subscribeTwice},
+		{"unsubscribe ends delivery", unsubscribeEnds},
+		{"thousands of channels come and go", thousands},
+		{"awkward names are kept apart", awkwardNames},
+		{"payloads are unchanged", payloadsUnchanged},
+		{"a payload belongs to its receiver", payloadOwned},
+		{"an empty channel has an epoch", emptyChannel},
+		{"what is kept is what was stored", keptAgrees},
+		{"subscribe and then kept make one history", mergeLosesNothing},
+		{"forget begins a new epoch", forgetBegins},
+		{"messages expire", messagesExpire},
+		{"run ends with its context and leaves nothing", runEnds},
+		{"a node that does not run is out of reach", notRunning},
+		{"a cancelled call says so and does nothing", cancelledCall},
+	}
+}
+
+// trial is one clause being tried. Its methods may be called from any number of goroutines; those that wait for
+// something end the test when it does not come, and so belong to the test's own goroutine.
+type trial struct {
+	testing.TB
+	Config
+	prefix string
+}
+
+func newTrial(t testing.TB, c Config) *trial {
+	if c.Patience == 0 {
+		c.Patience = 20 * time.Second
+	}
+	return &trial{TB: t, Config: c, prefix: rand.Text()[:8]}
+}
+
+// channel returns a channel's name that no other trial uses.
+func (s *trial) channel(name string) string { return "upload:" + s.prefix + "-" + name }
+
+// channels returns several of them.
+func (s *trial) channels(name string, count int) []string {
+	names := make([]string, count)
+	for i := range names {
+		names[i] = s.channel(fmt.Sprintf("%s-%d", name, i))
+	}
+	return names
+}
+
+// node is a node that runs, and what it heard.
+type node struct {
+	broker.Keeper
+	*ear
+	stop func()
+}
+
+// join makes a node and returns when it is connected. It ends with the test at the latest.
+func (s *trial) join() *node {
+	s.Helper()
+	return s.connect(s.Node(s.TB), newEar())
+}
+
+// connect runs a node and returns when it is connected.
+func (s *trial) connect(k broker.Keeper, e *ear) *node {
+	s.Helper()
+	s.Cleanup(func() {
+		e.look(func() {
+			if e.overlapped != "" {
+				s.Errorf("Receive was called for %q while it was running for the same channel", e.overlapped)
+			}
+		})
+	})
+	n := &node{Keeper: k, ear: e, stop: s.runs(func(ctx context.Context) error { return k.Run(ctx, e) })}
+	s.await(&e.board, "Health(nil), the sign that Run has connected", func() bool { return e.connected })
+	return n
+}
+
+// runs calls the Run of a node. What it returns ends that, waits for it, and may be called again.
+func (s *trial) runs(run func(context.Context) error) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		select {
+		case err := <-ended:
+			if err != nil {
+				s.Errorf("Run returned %v, want nil", err)
+			}
+		case <-time.After(s.Patience):
+			s.Errorf("Run has not returned %v after its context ended", s.Patience)
+		}
+	})
+	s.Cleanup(stop)
+	return stop
+}
+
+// call calls a method with a context that ends when patience does.
+func (s *trial) call(name string, method func(context.Context) error) {
+	s.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), s.Patience)
+	defer cancel()
+	if err := method(ctx); err != nil {
+		s.Errorf("%s returned %v, want nil", name, err)
+	}
+}
+
+func (s *trial) subscribe(n *node, channels ...string) {
+	s.Helper()
+	s.call("Subscribe", func(ctx context.Context) error { return n.Subscribe(ctx, channels...) })
+}
+
+func (s *trial) unsubscribe(n *node, channels ...string) {
+	s.Helper()
+	s.call("Unsubscribe", func(ctx context.Context) error { return n.Unsubscribe(ctx, channels...) })
+}
+
+// publish publishes a message, and does with its bytes afterwards what a publisher may.
+func (s *trial) publish(n *node, channel, payload string) {
+	s.Helper()
+	ours := []byte(payload)
+	s.call("Publish", func(ctx context.Context) error { return n.Publish(ctx, channel, ours) })
+	clear(ours)
+}
+
+// store stores a message, and does with its bytes afterwards what a publisher may.
+func (s *trial) store(n *node, channel, payload string) (pos broker.Position) {
+	s.Helper()
+	ours := []byte(payload)
+	s.call("Store", func(ctx context.Context) (err error) {
+		pos, err = n.Store(ctx, channel, ours)
+		return err
+	})
+	clear(ours)
+	return pos
+}
+
+func (s *trial) kept(n *node, channel string) (k broker.Kept) {
+	s.Helper()
+	s.call("Kept", func(ctx context.Context) (err error) {
+		k, err = n.Kept(ctx, channel)
+		return err
+	})
+	return k
+}
+
+func (s *trial) forget(n *node, channel string) {
+	s.Helper()
+	s.call("Forget", func(ctx context.Context) error { return n.Forget(ctx, channel) })
+}
+
+// each calls fn with 0 to count-1, all at once, waits, and ends the test if it has failed.
+func (s *trial) each(count int, fn func(i int)) {
+	var running sync.WaitGroup
+	for i := range count {
+		running.Go(func() { fn(i) })
+	}
+	running.Wait()
+	if s.Failed() {
+		s.FailNow()
+	}
+}
