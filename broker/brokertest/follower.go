@@ -23,7 +23,6 @@ type Follower struct {
 	board
 	channels map[string]*followed
 	health   error
-	ill      int // how often health became an error
 }
 
 // followed is one channel. What it has is complete when no reason to ask is unanswered.
@@ -115,12 +114,7 @@ func (f *Follower) Interrupted(channels ...string) { f.ask(channels...) }
 
 // Health notes whether messages come through. There is nothing to do: Interrupted will say what may be missing.
 func (f *Follower) Health(err error) {
-	f.change(func() {
-		f.health = err
-		if err != nil {
-			f.ill++
-		}
-	})
+	f.change(func() { f.health = err })
 }
 
 // ask gives a reason to ask what is kept of channels, or of all if there are none.

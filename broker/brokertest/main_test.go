@@ -1,6 +1,9 @@
 package brokertest_test
 
 import (
+	"fmt"
+	"net"
+	"os"
 	"testing"
 	"time"
 
@@ -10,7 +13,30 @@ import (
 	"github.com/shoal-go/shoal/broker/brokertest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// listenAt is the environment variable that makes a process of these tests an engine.
+const listenAt = "BROKERTEST_LISTEN_AT"
+
+// serve is an engine: it greets each connection by what it finds in its environment, until it is killed.
+func serve(addr string) error {
+	listener, err := net.Listen("tcp", addr)
+	for err == nil {
+		var conn net.Conn
+		if conn, err = listener.Accept(); err == nil {
+			_, _ = conn.Write([]byte(os.Getenv("GREETING")))
+			_ = conn.Close()
+		}
+	}
+	return err
+}
+
+// TestMain runs the tests, or the engine that one of them has started.
+func TestMain(m *testing.M) {
+	if addr := os.Getenv(listenAt); addr != "" {
+		fmt.Fprintln(os.Stderr, serve(addr))
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func TestMemory(t *testing.T) {
 	const ttl = 500 * time.Millisecond

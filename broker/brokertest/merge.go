@@ -3,62 +3,73 @@ package brokertest
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 )
 
 // mergeLosesNothing: a node that subscribes at any moment, asks what is kept and adds what arrives has it all, once
 // and in order, even if it has to ask again at any other moment.
 func mergeLosesNothing(s *trial) {
-	const rounds, channels = 6, 8
+	const rounds, size = 8, 8
 	writer := s.join()
 	f := NewFollower(s.Node(s.TB))
 	s.follow(f)
-	for range rounds {
-		s.each(channels, func(int) { s.mergeOnce(writer, f) })
+	all := s.channels("c", rounds*size)
+	for some := range slices.Chunk(all, size) {
+		joins := make([]joining, size)
+		s.each(size, func(i int) { joins[i] = s.joinSomewhere(writer, f, some[i]) })
+		for i, j := range joins {
+			s.awaitSeen(f, some[i], s.Messages-1)
+			if err := j.ledger.check(f.Seen(some[i]), false); err != nil {
+				s.Errorf("a follower that joined at message %d and stumbled at %d: %v", j.joined, j.stumbled, err)
+			}
+		}
 	}
 }
 
-// follow runs a follower and returns when it is connected.
-func (s *trial) follow(f *Follower) {
-	s.Helper()
-	s.runs(f.Run)
-	s.await(&f.board, "Health(nil), the sign that Run has connected", func() bool { return f.health == nil })
+// joining is a channel that a follower has joined while it was being filled.
+type joining struct {
+	ledger           *ledger
+	joined, stumbled int // the number of the message at which that happened
 }
 
-// mergeOnce fills a channel while a follower joins it after some message and loses its thread after another.
-func (s *trial) mergeOnce(writer *node, f *Follower) {
-	channel := s.channel("c" + strconv.FormatUint(rand.Uint64(), 36))
-	joins, stumbles := rand.IntN(s.Messages), rand.IntN(s.Messages)
+// joinSomewhere fills a channel, while a follower joins it and is made to ask again.
+func (s *trial) joinSomewhere(writer *node, f *Follower, channel string) joining {
+	j := joining{ledger: new(ledger), joined: rand.IntN(s.Messages), stumbled: rand.IntN(s.Messages)}
 	join, joined := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(joined)
 		<-join
 		s.call("Subscribe", func(ctx context.Context) error { return f.Follow(ctx, channel) })
 	}()
-	l := new(ledger)
 	for i := range s.Messages {
-		if i == joins {
+		if i == j.joined {
 			close(join)
 		}
-		if i == stumbles {
+		if i == j.stumbled {
 			f.Interrupted(channel)
 		}
-		number := l.next()
+		number := j.ledger.next()
 		s.store(writer, channel, strconv.Itoa(number))
-		l.ack(number)
+		j.ledger.ack(number)
 	}
 	<-joined
-	s.awaitSeen(f, channel, s.Messages-1)
-	if err := l.check(f.Seen(channel), false); err != nil {
-		s.Errorf("a follower that joined at message %d and stumbled at %d: %v", joins, stumbles, err)
-	}
+	return j
+}
+
+// follow runs a follower and returns when it is connected.
+func (s *trial) follow(f *Follower) {
+	s.Helper()
+	s.runs(f.Run)
+	s.awaitWell(f, "a follower's")
 }
 
 // awaitSeen waits until a follower has seen the message of a number.
 func (s *trial) awaitSeen(f *Follower, channel string, number int) {
 	s.Helper()
 	s.await(&f.board, "the last message of a channel that is followed", func() bool {
-		c := f.channels[channel]
-		return len(c.seen) > 0 && string(c.seen[len(c.seen)-1].Payload) == strconv.Itoa(number)
+		return slices.ContainsFunc(f.channels[channel].seen, func(sight Sight) bool {
+			return string(sight.Payload) == strconv.Itoa(number)
+		})
 	})
 }

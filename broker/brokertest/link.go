@@ -1,0 +1,83 @@
+package brokertest
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	toxiproxy "github.com/Shopify/toxiproxy/v2"
+	"github.com/rs/zerolog"
+)
+
+// Link is a way to a TCP server that a test cuts, silences and slows. It is not for use by several goroutines at once.
+type Link struct {
+	t     testing.TB
+	proxy *toxiproxy.Proxy
+	// ails are the names of what is wrong with the link, but for being cut.
+	ails []string
+}
+
+// NewLink opens a link to the server at upstream, host:port. It ends with the test.
+func NewLink(t testing.TB, upstream string) *Link {
+	t.Helper()
+	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
+	l := &Link{t: t, proxy: toxiproxy.NewProxy(server, "link", "127.0.0.1:0", upstream)}
+	if err := l.proxy.Start(); err != nil {
+		t.Fatalf("opening a link to %s: %v", upstream, err)
+	}
+	t.Cleanup(func() {
+		l.Mend()
+		l.proxy.Stop()
+	})
+	return l
+}
+
+// Addr is where the link begins, host:port. It stays the same.
+func (l *Link) Addr() string { return l.proxy.Listen }
+
+// Cut ends all connections, and refuses new ones.
+func (l *Link) Cut() { l.proxy.Stop() }
+
+// Silence loses all bytes of both directions, and keeps the connections open.
+func (l *Link) Silence() { l.ail("timeout", `"timeout": 0`) }
+
+// Slow delays each piece of data by latency, up to jitter more or less, in both directions.
+func (l *Link) Slow(latency, jitter time.Duration) {
+	l.ail("latency", fmt.Sprintf(`"latency": %d, "jitter": %d`, latency.Milliseconds(), jitter.Milliseconds()))
+}
+
+// Limit lets so many bytes through in a second, in each direction, rounded down to KB.
+func (l *Link) Limit(bytesPerSecond int) {
+	l.ail("bandwidth", fmt.Sprintf(`"rate": %d`, bytesPerSecond/1000))
+}
+
+// Mend makes the link as good as new. Connections on which bytes were lost have ended.
+func (l *Link) Mend() {
+	l.t.Helper()
+	for _, name := range l.ails {
+		if err := l.proxy.Toxics.RemoveToxic(context.Background(), name); err != nil {
+			l.t.Errorf("mending a link of its %s: %v", name, err)
+		}
+	}
+	l.ails = nil
+	if !l.proxy.Enabled {
+		if err := l.proxy.Start(); err != nil {
+			l.t.Errorf("opening a link again: %v", err)
+		}
+	}
+}
+
+// ail lets something be wrong with both directions.
+func (l *Link) ail(kind, attributes string) {
+	l.t.Helper()
+	for _, stream := range []string{"upstream", "downstream"} {
+		name := kind + " " + stream
+		wanted := fmt.Sprintf(`{"name": %q, "type": %q, "stream": %q, "attributes": {%s}}`, name, kind, stream, attributes)
+		if _, err := l.proxy.Toxics.AddToxicJson(strings.NewReader(wanted)); err != nil {
+			l.t.Fatalf("making a link worse by %s: %v", wanted, err)
+		}
+		l.ails = append(l.ails, name)
+	}
+}
