@@ -69,7 +69,7 @@ func notRunning(s *trial) {
 func (s *trial) outOfReach(k broker.Keeper, when string) {
 	s.Helper()
 	for name, method := range calls(k, s.channel("x")) {
-		ctx, cancel := context.WithTimeout(context.Background(), s.Patience/10)
+		ctx, cancel := context.WithTimeout(context.Background(), s.Patience/40)
 		returned := make(chan error, 1)
 		go func() { returned <- method(ctx) }()
 		select {

@@ -22,6 +22,7 @@ type Link struct {
 // NewLink opens a link to the server at upstream, host:port. It ends with the test.
 func NewLink(t testing.TB, upstream string) *Link {
 	t.Helper()
+	zerolog.SetGlobalLevel(zerolog.Disabled) // some of what goes wrong by intention is logged past its logger
 	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
 	l := &Link{t: t, proxy: toxiproxy.NewProxy(server, "link", "127.0.0.1:0", upstream)}
 	if err := l.proxy.Start(); err != nil {

@@ -81,8 +81,18 @@ func (p *Process) Restart(keep bool) {
 	}
 }
 
-// Pause stops the process where it is. Its connections stay.
-func (p *Process) Pause() { p.signal(syscall.SIGSTOP) }
+// Pause stops the process where it is, and returns when it has stopped. Its connections stay.
+func (p *Process) Pause() {
+	p.t.Helper()
+	p.signal(syscall.SIGSTOP)
+	var status syscall.WaitStatus
+	for !status.Stopped() {
+		_, err := syscall.Wait4(p.running.Process.Pid, &status, syscall.WUNTRACED, nil)
+		if err != nil && err != syscall.EINTR || status.Exited() {
+			p.t.Fatalf("waiting for the engine to stop: %v, it has status %v", err, status)
+		}
+	}
+}
 
 // Resume lets it go on.
 func (p *Process) Resume() { p.signal(syscall.SIGCONT) }

@@ -1,0 +1,452 @@
+package brokertest
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/shoal-go/shoal/broker"
+)
+
+// broken is a node that breaks a promise in one way: each field, if not nil, takes the place of a method, and gets
+// the sound one's node.
+type broken struct {
+	broker.Keeper
+	run       func(k broker.Keeper, ctx context.Context, h broker.Handler) error
+	subscribe func(k broker.Keeper, ctx context.Context, channels []string) error
+	leave     func(k broker.Keeper, ctx context.Context, channels []string) error
+	publish   func(k broker.Keeper, ctx context.Context, channel string, payload []byte) error
+	store     func(k broker.Keeper, ctx context.Context, channel string, payload []byte) (broker.Position, error)
+	kept      func(k broker.Keeper, ctx context.Context, channel string) (broker.Kept, error)
+	forget    func(k broker.Keeper, ctx context.Context, channel string) error
+}
+
+func (b broken) Run(ctx context.Context, h broker.Handler) error {
+	if b.run != nil {
+		return b.run(b.Keeper, ctx, h)
+	}
+	return b.Keeper.Run(ctx, h)
+}
+
+func (b broken) Subscribe(ctx context.Context, channels ...string) error {
+	if b.subscribe != nil {
+		return b.subscribe(b.Keeper, ctx, channels)
+	}
+	return b.Keeper.Subscribe(ctx, channels...)
+}
+
+func (b broken) Unsubscribe(ctx context.Context, channels ...string) error {
+	if b.leave != nil {
+		return b.leave(b.Keeper, ctx, channels)
+	}
+	return b.Keeper.Unsubscribe(ctx, channels...)
+}
+
+func (b broken) Publish(ctx context.Context, channel string, payload []byte) error {
+	if b.publish != nil {
+		return b.publish(b.Keeper, ctx, channel, payload)
+	}
+	return b.Keeper.Publish(ctx, channel, payload)
+}
+
+func (b broken) Store(ctx context.Context, channel string, payload []byte) (broker.Position, error) {
+	if b.store != nil {
+		return b.store(b.Keeper, ctx, channel, payload)
+	}
+	return b.Keeper.Store(ctx, channel, payload)
+}
+
+func (b broken) Kept(ctx context.Context, channel string) (broker.Kept, error) {
+	if b.kept != nil {
+		return b.kept(b.Keeper, ctx, channel)
+	}
+	return b.Keeper.Kept(ctx, channel)
+}
+
+func (b broken) Forget(ctx context.Context, channel string) error {
+	if b.forget != nil {
+		return b.forget(b.Keeper, ctx, channel)
+	}
+	return b.Keeper.Forget(ctx, channel)
+}
+
+// meddler is a Handler that hands on what fn makes of each message.
+type meddler struct {
+	broker.Handler
+	fn func(m broker.Message) []broker.Message
+}
+
+func (d meddler) Receive(m broker.Message) {
+	for _, made := range d.fn(m) {
+		d.Handler.Receive(made)
+	}
+}
+
+// meddling returns a way to break Run: each node gets a fn of its own, which is called under the hub's lock.
+func meddling(fresh func() func(broker.Message) []broker.Message) func(*broken) {
+	return func(b *broken) {
+		b.run = func(k broker.Keeper, ctx context.Context, h broker.Handler) error {
+			return k.Run(ctx, meddler{h, fresh()})
+		}
+	}
+}
+
+// answering returns a way to break Kept.
+func answering(fn func(k *broker.Kept)) func(*broken) {
+	return func(b *broken) {
+		b.kept = func(k broker.Keeper, ctx context.Context, channel string) (broker.Kept, error) {
+			kept, err := k.Kept(ctx, channel)
+			fn(&kept)
+			return kept, err
+		}
+	}
+}
+
+// always makes a meddling fn that does not depend on what came before.
+func always(fn func(m broker.Message) []broker.Message) func() func(broker.Message) []broker.Message {
+	return func() func(broker.Message) []broker.Message { return fn }
+}
+
+// TestBrokenBrokersAreNoticed breaks one promise after the other, and each time asks the clause that is about it.
+func TestBrokenBrokersAreNoticed(t *testing.T) {
+	for _, b := range breakages() {
+		t.Run(b.name, func(t *testing.T) {
+			if b.complaint != leak { // goroutines are counted while nothing else runs
+				t.Parallel()
+			}
+			complaints := complaintsOf(t, breaking(b.breaks), b.clause)
+			if !strings.Contains(complaints, b.complaint) || complaints == "" {
+				t.Errorf("the suite complains of %q, want %q", complaints, b.complaint)
+			}
+		})
+	}
+}
+
+// breaking returns a configuration whose nodes break a promise.
+func breaking(breaks func(*broken)) Config {
+	const ttl = 100 * time.Millisecond
+	nodes := func(opt broker.MemoryOptions) func(testing.TB) broker.Keeper {
+		hub := broker.NewMemory(opt)
+		return func(testing.TB) broker.Keeper {
+			b := broken{Keeper: hub.Node()}
+			breaks(&b)
+			return b
+		}
+	}
+	return Config{
+		Node:     nodes(broker.MemoryOptions{Messages: 16, TTL: time.Hour}),
+		Expiring: nodes(broker.MemoryOptions{Messages: 16, TTL: ttl}),
+		Messages: 16,
+		TTL:      ttl,
+		Patience: time.Second,
+	}
+}
+
+// leak is what the suite says of goroutines left behind.
+const leak = "unexpected goroutines"
+
+// breakage is a broken promise, the clause that is to notice it, and what that is to say.
+type breakage struct {
+	name      string
+	clause    func(*trial)
+	complaint string
+	breaks    func(*broken)
+}
+
+func breakages() []breakage {
+	return slices.Concat(liveBreakages(), interestBreakages(), keptBreakages(), lifeBreakages())
+}
+
+func liveBreakages() []breakage {
+	tenthLost := meddling(func() func(broker.Message) []broker.Message {
+		count := 0
+		return func(m broker.Message) []broker.Message {
+			if count++; count%10 == 0 {
+				return nil
+			}
+			return []broker.Message{m}
+		}
+	})
+	swapped := meddling(func() func(broker.Message) []broker.Message {
+		held := map[string]broker.Message{}
+		return func(m broker.Message) []broker.Message {
+			first, waits := held[m.Channel]
+			if !waits {
+				held[m.Channel] = m
+				return nil
+			}
+			delete(held, m.Channel)
+			return []broker.Message{m, first}
+		}
+	})
+	doubled := meddling(always(func(m broker.Message) []broker.Message {
+		return []broker.Message{m, {Channel: m.Channel, Payload: slices.Clone(m.Payload), Position: m.Position, Previous: m.Previous}}
+	}))
+	change := func(fn func(m *broker.Message)) func(*broken) {
+		return meddling(always(func(m broker.Message) []broker.Message {
+			fn(&m)
+			return []broker.Message{m}
+		}))
+	}
+	return []breakage{
+		{"every tenth message lost", reachesSubscribers, "waiting for", tenthLost},
+		{"every message twice", reachesSubscribers, "once", doubled},
+		{"messages swapped", publisherOrder, "is next", swapped},
+		{"stored messages lost", storedOrder, "waiting for", tenthLost},
+		{"stored messages twice", storedOrder, "is next", doubled},
+		{"previous always 0", storedOrder, "is before it", change(func(m *broker.Message) { m.Previous = 0 })},
+		{"previous one too high", storedOrder, "is before it", change(func(m *broker.Message) { m.Previous++ })},
+		{"offsets stand still", storedOrder, "want it above", change(func(m *broker.Message) { m.Offset = 1 })},
+		{"another epoch", storedOrder, "is of epoch", change(func(m *broker.Message) { m.Epoch = "other" })},
+		{"published messages have positions", reachesSubscribers, "want no position",
+			change(func(m *broker.Message) { m.Offset++ })},
+		{"payloads cut", payloadsUnchanged, "arrived changed",
+			change(func(m *broker.Message) { m.Payload = m.Payload[:min(len(m.Payload), 60000)] })},
+		{"payloads trimmed of spaces", payloadsUnchanged, "arrived changed",
+			change(func(m *broker.Message) { m.Payload = append([]byte{}, strings.TrimSpace(string(m.Payload))...) })},
+		{"overlapping calls", noOverlap, "while it was running", overlapping},
+		{"payloads shared", payloadOwned, "what another made", sharing()},
+		{"publishers' bytes kept", payloadOwned, "what is kept", borrowing},
+	}
+}
+
+// overlapping hands each message on in a goroutine of its own. Run waits for them.
+func overlapping(b *broken) {
+	b.run = func(k broker.Keeper, ctx context.Context, h broker.Handler) error {
+		var running sync.WaitGroup
+		defer running.Wait()
+		return k.Run(ctx, meddler{h, func(m broker.Message) []broker.Message {
+			running.Go(func() { h.Receive(m) })
+			return nil
+		}})
+	}
+}
+
+// sharing hands the same bytes to all nodes.
+func sharing() func(*broken) {
+	var mu sync.Mutex
+	shared := map[string][]byte{}
+	return meddling(always(func(m broker.Message) []broker.Message {
+		mu.Lock()
+		defer mu.Unlock()
+		key := fmt.Sprint(m.Channel, m.Offset, len(shared)/2)
+		if bytes, ok := shared[m.Channel+key]; ok {
+			m.Payload = bytes
+		} else {
+			shared[m.Channel+key] = m.Payload
+		}
+		return []broker.Message{m}
+	}))
+}
+
+// borrowing keeps the publisher's bytes, not a copy.
+func borrowing(b *broken) {
+	var borrowed [][]byte
+	b.store = func(k broker.Keeper, ctx context.Context, channel string, payload []byte) (broker.Position, error) {
+		borrowed = append(borrowed, payload)
+		return k.Store(ctx, channel, payload)
+	}
+	answering(func(k *broker.Kept) {
+		for i := range k.Messages {
+			k.Messages[i].Payload = borrowed[i]
+		}
+	})(b)
+}
+
+func interestBreakages() []breakage {
+	prefixed := func(b *broken) {
+		b.subscribe = func(k broker.Keeper, ctx context.Context, channels []string) error {
+			return k.Subscribe(ctx, channels[0])
+		}
+	}
+	folded := func(b *broken) {
+		fold := strings.ToLower
+		b.subscribe = func(k broker.Keeper, ctx context.Context, channels []string) error {
+			return k.Subscribe(ctx, each(channels, fold)...)
+		}
+		b.publish = func(k broker.Keeper, ctx context.Context, channel string, payload []byte) error {
+			return k.Publish(ctx, fold(channel), payload)
+		}
+	}
+	oneHistory := func(b *broken) {
+		cut := func(channel string) string { return channel[:min(len(channel), 255)] }
+		b.store = func(k broker.Keeper, ctx context.Context, channel string, payload []byte) (broker.Position, error) {
+			pos, err := k.Store(ctx, channel, payload)
+			if cut(channel) != channel {
+				_, err = k.Store(ctx, "upload:"+strings.Repeat("x", 254), payload)
+			}
+			return pos, err
+		}
+	}
+	return []breakage{
+		{"subscribe returns early", subscribeEffective, "waiting for", func(b *broken) {
+			b.subscribe = func(k broker.Keeper, _ context.Context, channels []string) error {
+				// Whoever publishes at once is faster than this.
+				time.AfterFunc(10*time.Millisecond, func() { _ = k.Subscribe(context.Background(), channels...) })
+				return nil
+			}
+		}},
+		{"only the first of several subscribed", subscribeEffective, "waiting for", prefixed},
+		{"unsubscribe overtakes", resubscribe, "waiting for", func(b *broken) {
+			b.leave = func(k broker.Keeper, _ context.Context, channels []string) error {
+				time.AfterFunc(time.Millisecond, func() { _ = k.Unsubscribe(context.Background(), channels...) })
+				return nil
+			}
+		}},
+		{"unsubscribe does nothing", unsubscribeEnds, "still hears", func(b *broken) {
+			b.leave = func(broker.Keeper, context.Context, []string) error { return nil }
+		}},
+		{"unsubscribe takes others along", unsubscribeEnds, "waiting for", func(b *broken) {
+			b.leave = func(k broker.Keeper, ctx context.Context, channels []string) error {
+				return k.Unsubscribe(ctx, append(each(channels, func(c string) string { return c + ".y" }), channels...)...)
+			}
+		}},
+		{"names fall together", awkwardNames, `on "upload:a", want`, folded},
+		{"histories fall together", awkwardNames, "want only its own", oneHistory},
+		{"a cancelled call subscribes", cancelledCall, "context's error", func(b *broken) {
+			b.subscribe = func(k broker.Keeper, _ context.Context, channels []string) error {
+				return k.Subscribe(context.Background(), channels...)
+			}
+		}},
+		{"a cancelled call fails and subscribes", cancelledCall, "still hears", func(b *broken) {
+			b.subscribe = func(k broker.Keeper, ctx context.Context, channels []string) error {
+				_ = k.Subscribe(context.Background(), channels...)
+				return ctx.Err()
+			}
+		}},
+	}
+}
+
+// each returns what fn makes of the names.
+func each(names []string, fn func(string) string) []string {
+	var made []string
+	for _, name := range names {
+		made = append(made, fn(name))
+	}
+	return made
+}
+
+func keptBreakages() []breakage {
+	return []breakage{
+		{"the floor is too low", keptAgrees, "is not kept any more", answering(func(k *broker.Kept) { k.Floor = 0 })},
+		{"the floor is too high", keptAgrees, "want it below", answering(func(k *broker.Kept) { k.Floor = k.Offset })},
+		{"one message is not kept", keptAgrees, "are kept, want", answering(func(k *broker.Kept) {
+			k.Messages = k.Messages[min(1, len(k.Messages)):]
+		})},
+		{"the newest comes first", keptAgrees, "is kept at offset", answering(func(k *broker.Kept) { slices.Reverse(k.Messages) })},
+		{"the offset lags", keptAgrees, "Kept is at", answering(func(k *broker.Kept) { k.Offset -= min(1, k.Offset) })},
+		{"no time", keptAgrees, "when it was stored", answering(func(k *broker.Kept) {
+			for i := range k.Messages {
+				k.Messages[i].At = time.Time{}
+			}
+		})},
+		{"published messages are kept", keptAgrees, "Kept is at", func(b *broken) {
+			b.publish = func(k broker.Keeper, ctx context.Context, channel string, payload []byte) error {
+				_, err := k.Store(ctx, channel, payload)
+				return err
+			}
+		}},
+		{"an epoch for each node", emptyChannel, "of one epoch", func(b *broken) {
+			own := fmt.Sprintf("%p", b)
+			answering(func(k *broker.Kept) { k.Epoch = own })(b)
+		}},
+		{"kept lags behind what came", mergeLosesNothing, "waiting for", answering(func(k *broker.Kept) {
+			if len(k.Messages) > 0 {
+				k.Messages = k.Messages[:len(k.Messages)-1]
+			}
+		})},
+		{"forget forgets nothing", forgetBegins, "after Forget is kept", func(b *broken) {
+			b.forget = func(broker.Keeper, context.Context, string) error { return nil }
+		}},
+		{"forget tells nobody", forgetBegins, "to be told", meddling(always(func(m broker.Message) []broker.Message {
+			if m.Epoch = ""; m.Payload == nil {
+				return nil
+			}
+			return []broker.Message{m}
+		}))},
+		{"messages never expire", messagesExpire, "should have expired", func(b *broken) {
+			var all broker.Kept
+			answering(func(k *broker.Kept) {
+				if len(k.Messages) > 0 {
+					all = *k
+				}
+				*k = all
+			})(b)
+		}},
+		{"the floor stays when messages expire", messagesExpire, "has expired", answering(func(k *broker.Kept) { k.Floor = 0 })},
+	}
+}
+
+func lifeBreakages() []breakage {
+	return []breakage{
+		{"run returns an error", runEnds, "want nil", func(b *broken) {
+			b.run = func(k broker.Keeper, ctx context.Context, h broker.Handler) error {
+				return fmt.Errorf("%w: %w", k.Run(ctx, h), ctx.Err())
+			}
+		}},
+		{"run does not return", runEnds, "has not returned", func(b *broken) {
+			b.run = func(k broker.Keeper, ctx context.Context, h broker.Handler) error {
+				err := k.Run(ctx, h)
+				<-time.After(1200 * time.Millisecond)
+				return err
+			}
+		}},
+		{"run leaves a goroutine", runEnds, leak, func(b *broken) {
+			b.run = func(k broker.Keeper, ctx context.Context, h broker.Handler) error {
+				go func() { <-time.After(3 * time.Second) }()
+				return k.Run(ctx, h)
+			}
+		}},
+		{"another error when out of reach", notRunning, "ErrUnavailable", func(b *broken) {
+			b.store = func(k broker.Keeper, ctx context.Context, channel string, payload []byte) (broker.Position, error) {
+				pos, err := k.Store(ctx, channel, payload)
+				if err != nil {
+					err = fmt.Errorf("%v", err)
+				}
+				return pos, err
+			}
+		}},
+		{"a call that never returns", notRunning, "has not returned", func(b *broken) {
+			b.publish = func(k broker.Keeper, ctx context.Context, channel string, payload []byte) error {
+				err := k.Publish(ctx, channel, payload)
+				if err != nil {
+					<-time.After(1200 * time.Millisecond)
+				}
+				return err
+			}
+		}},
+		{"hardly any channels", thousands, "waiting for", func(b *broken) {
+			count := 0
+			var mu sync.Mutex
+			b.subscribe = func(k broker.Keeper, ctx context.Context, channels []string) error {
+				mu.Lock()
+				defer mu.Unlock()
+				if count += len(channels); count > 3000 {
+					return nil
+				}
+				return k.Subscribe(ctx, channels...)
+			}
+		}},
+		{"subscribing twice delivers twice", subscribeTwice, "once", func(b *broken) {
+			var mu sync.Mutex
+			times := map[string]int{}
+			b.subscribe = func(k broker.Keeper, ctx context.Context, channels []string) error {
+				mu.Lock()
+				defer mu.Unlock()
+				for _, channel := range channels {
+					times[channel]++
+				}
+				return k.Subscribe(ctx, channels...)
+			}
+			meddling(always(func(m broker.Message) []broker.Message {
+				mu.Lock()
+				defer mu.Unlock()
+				return slices.Repeat([]broker.Message{m}, times[m.Channel])
+			}))(b)
+		}},
+	}
+}

@@ -1,0 +1,159 @@
+package brokertest
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/shoal-go/shoal/broker"
+)
+
+// shaky is a way to a Memory that goes down and comes back. Its fields but mu and what follows are set before use.
+type shaky struct {
+	broker.Keeper
+	healthy    bool // says that it is well, whatever is
+	acksAll    bool // acknowledges what it loses
+	unlinked   bool // does not say what was missed, neither at once nor by Previous
+	sameEpoch  bool // tells no new epoch
+	alarmistic bool // says that all was lost
+
+	mu      sync.Mutex
+	down    bool
+	handler broker.Handler
+}
+
+func (s *shaky) isDown() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.down
+}
+
+func (s *shaky) Run(ctx context.Context, h broker.Handler) error {
+	s.mu.Lock()
+	s.handler = h
+	s.mu.Unlock()
+	return s.Keeper.Run(ctx, meddler{h, func(m broker.Message) []broker.Message {
+		if s.isDown() {
+			return nil
+		}
+		if s.unlinked {
+			m.Previous = 0
+		}
+		return []broker.Message{m}
+	}})
+}
+
+func (s *shaky) Store(ctx context.Context, channel string, payload []byte) (broker.Position, error) {
+	if !s.isDown() {
+		return s.Keeper.Store(ctx, channel, payload)
+	}
+	if s.acksAll {
+		return broker.Position{}, nil
+	}
+	return broker.Position{}, broker.ErrUnavailable
+}
+
+func (s *shaky) Kept(ctx context.Context, channel string) (broker.Kept, error) {
+	if s.isDown() {
+		return broker.Kept{}, broker.ErrUnavailable
+	}
+	k, err := s.Keeper.Kept(ctx, channel)
+	if s.sameEpoch {
+		k.Epoch = "the same"
+	}
+	if s.alarmistic {
+		k.Floor = k.Offset
+	}
+	return k, err
+}
+
+// fall lets nothing through any more.
+func (s *shaky) fall() {
+	s.mu.Lock()
+	s.down = true
+	s.mu.Unlock()
+	if !s.healthy {
+		s.handler.Health(broker.ErrUnavailable)
+	}
+}
+
+// rise mends that.
+func (s *shaky) rise() {
+	s.mu.Lock()
+	s.down = false
+	s.mu.Unlock()
+	if !s.unlinked {
+		s.handler.Interrupted()
+	}
+	s.handler.Health(nil)
+}
+
+// TestFaultsAreAccountedFor lets sound and broken nodes endure what may happen, and reads the account.
+func TestFaultsAreAccountedFor(t *testing.T) {
+	for name, e := range map[string]struct {
+		writer, reader *shaky
+		wipes          bool
+		complaint      string // "" is none
+	}{
+		"sound, reader away":        {reader: &shaky{}},
+		"sound, writer away":        {writer: &shaky{}},
+		"sound, both away":          {writer: &shaky{}, reader: &shaky{}},
+		"sound, history lost":       {writer: &shaky{}, reader: &shaky{}, wipes: true},
+		"losses unsaid":             {reader: &shaky{unlinked: true}, complaint: "nothing was said of it"},
+		"losses acknowledged":       {writer: &shaky{acksAll: true}, complaint: "nothing was said of it"},
+		"ill and says it is well":   {reader: &shaky{healthy: true}, complaint: "health to turn into an error"},
+		"loss announced for safety": {reader: &shaky{alarmistic: true}, complaint: "need not be"},
+		"history lost, same epoch": {writer: &shaky{sameEpoch: true}, reader: &shaky{sameEpoch: true}, wipes: true,
+			complaint: "waiting for the last message"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			hub := broker.NewMemory(broker.MemoryOptions{TTL: time.Hour})
+			m := mishap{
+				fault: fault{ofWriter: e.writer != nil, ofReader: e.reader != nil, wipes: e.wipes},
+				begin: func() { both(e.writer, e.reader, (*shaky).fall) },
+			}
+			complaints := complaintsOf(t, Config{Messages: 64, Patience: 3 * time.Second}, func(s *trial) {
+				m.end = func() {
+					if e.wipes {
+						s.wipe(hub, 12)
+					}
+					both(e.writer, e.reader, (*shaky).rise)
+				}
+				s.endure(over(e.writer, hub), over(e.reader, hub), m)
+			})
+			if !strings.Contains(complaints, e.complaint) || e.complaint == "" && complaints != "" {
+				t.Errorf("the account complains of %q, want %q", complaints, e.complaint)
+			}
+		})
+	}
+}
+
+// over lets a node stand on a hub. nil is a node that stays up.
+func over(s *shaky, hub *broker.Memory) broker.Keeper {
+	if s == nil {
+		return hub.Node()
+	}
+	s.Keeper = hub.Node()
+	return s
+}
+
+// both calls fn with each node there is.
+func both(a, b *shaky, fn func(*shaky)) {
+	for _, s := range []*shaky{a, b} {
+		if s != nil {
+			fn(s)
+		}
+	}
+}
+
+// wipe forgets the channels of traffic.
+func (s *trial) wipe(hub *broker.Memory, channels int) {
+	n := s.connect(hub.Node(), newEar())
+	for _, channel := range s.channels("c", channels) {
+		s.forget(n, channel)
+	}
+	n.stop()
+}
