@@ -184,7 +184,9 @@ func liveBreakages() []breakage {
 		}
 	})
 	doubled := meddling(always(func(m broker.Message) []broker.Message {
-		return []broker.Message{m, {Channel: m.Channel, Payload: slices.Clone(m.Payload), Position: m.Position, Previous: m.Previous}}
+		again := m
+		again.Payload = slices.Clone(m.Payload)
+		return []broker.Message{m, again}
 	}))
 	change := func(fn func(m *broker.Message)) func(*broken) {
 		return meddling(always(func(m broker.Message) []broker.Message {
@@ -337,7 +339,9 @@ func keptBreakages() []breakage {
 		{"one message is not kept", keptAgrees, "are kept, want", answering(func(k *broker.Kept) {
 			k.Messages = k.Messages[min(1, len(k.Messages)):]
 		})},
-		{"the newest comes first", keptAgrees, "is kept at offset", answering(func(k *broker.Kept) { slices.Reverse(k.Messages) })},
+		{"the newest comes first", keptAgrees, "is kept at offset", answering(func(k *broker.Kept) {
+			slices.Reverse(k.Messages)
+		})},
 		{"the offset lags", keptAgrees, "Kept is at", answering(func(k *broker.Kept) { k.Offset -= min(1, k.Offset) })},
 		{"no time", keptAgrees, "when it was stored", answering(func(k *broker.Kept) {
 			for i := range k.Messages {
@@ -377,7 +381,9 @@ func keptBreakages() []breakage {
 				*k = all
 			})(b)
 		}},
-		{"the floor stays when messages expire", messagesExpire, "has expired", answering(func(k *broker.Kept) { k.Floor = 0 })},
+		{"the floor stays when messages expire", messagesExpire, "has expired", answering(func(k *broker.Kept) {
+			k.Floor = 0
+		})},
 	}
 }
 

@@ -178,7 +178,8 @@ func messagesExpire(s *trial) {
 	}
 	next := s.store(a, x, "next")
 	if gone.Epoch == epoch && next.Offset <= last.Offset || next.Offset <= max(gone.Offset, gone.Floor) {
-		s.Errorf("after expiry a message is at offset %d, want it above %d and what Kept said, %+v", next.Offset, last.Offset, gone)
+		s.Errorf("after expiry a message is at offset %d, want it above %d and above what Kept said, %+v",
+			next.Offset, last.Offset, gone)
 	}
 	s.awaitLast(b, x, "next")
 }
