@@ -213,8 +213,9 @@ func TestALostNodeIsMissingAndThenForgotten(t *testing.T) {
 		if waited := time.Since(began); waited != 2*time.Second {
 			t.Errorf("the question took %v, want the two seconds of patience", waited)
 		}
+		pass(1500 * time.Millisecond)
 		c.members(d, "a", "b", "d")
-		pass(2100 * time.Millisecond)
+		pass(600 * time.Millisecond)
 		c.members(a, "a", "d")
 		c.members(d, "a", "d")
 		c.ask(a, []string{"a", "d"}, nil)

@@ -122,7 +122,9 @@ func (t *Throttle[M, P]) Send(ctx context.Context, key string, m M, state bool) 
 }
 
 // sendNow sends a message in its turn.
-func (t *Throttle[M, P]) sendNow(ctx context.Context, e *entry[M, P], turn chan struct{}, m M, state bool) (pos P, err error) {
+func (t *Throttle[M, P]) sendNow(
+	ctx context.Context, e *entry[M, P], turn chan struct{}, m M, state bool,
+) (pos P, err error) {
 	if err := t.await(ctx, e, turn, state); err != nil {
 		return pos, err
 	}
