@@ -215,7 +215,7 @@ func TestWhatIsSentInTheBackgroundAtATimeIsBounded(t *testing.T) {
 }
 
 func TestWhatWaitsIsBounded(t *testing.T) {
-	inBubble(t, Config[int, int]{Keys: 2}, func(t *testing.T, th *Throttle[int, int], e *engine) {
+	inBubble(t, Config[int, int]{Keys: 2, Parallel: 1}, func(t *testing.T, th *Throttle[int, int], e *engine) {
 		for _, key := range []string{"a", "b", "c"} {
 			must(t, th, key, 1, true, 1)
 		}
