@@ -1,0 +1,2 @@
+// Package natsbroker joins nodes through NATS.
+package natsbroker

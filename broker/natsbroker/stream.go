@@ -1,0 +1,171 @@
+package natsbroker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// oldest is the first version of the NATS server that has what is used: reading several messages of a subject at
+// once, and a condition on another subject than that of the message.
+var oldest = [2]int{2, 12}
+
+// hopeless is an error that waiting does not mend.
+type hopeless struct{ error }
+
+func (h hopeless) Unwrap() error { return h.error }
+
+// checkVersion returns a hopeless error if the server is too old.
+func checkVersion(version string) error {
+	var found [2]int
+	parts := strings.SplitN(version, ".", 3)
+	for i := range found {
+		if i < len(parts) {
+			n, err := strconv.Atoi(parts[i])
+			if err != nil {
+				n = 0
+			}
+			found[i] = n
+		}
+	}
+	if slices.Compare(found[:], oldest[:]) >= 0 {
+		return nil
+	}
+	return hopeless{fmt.Errorf("natsbroker: the NATS server has version %.20q, want %d.%d or newer", version, oldest[0], oldest[1])}
+}
+
+// wanted is the stream as it should be.
+func (o Options) wanted() jetstream.StreamConfig {
+	c := jetstream.StreamConfig{
+		Name:              o.Stream,
+		Description:       "what nodes of Shoal keep of their channels",
+		Subjects:          []string{uploadKind + ".>", othersPrefix + ">", epochPrefix + ">"},
+		Retention:         jetstream.LimitsPolicy,
+		Discard:           jetstream.DiscardOld,
+		Storage:           jetstream.MemoryStorage,
+		Replicas:          o.Replicas,
+		MaxMsgsPerSubject: int64(o.Messages) + 1,
+		MaxAge:            o.TTL,
+		MaxBytes:          o.MaxBytes,
+		Duplicates:        min(o.TTL, time.Second),
+		AllowDirect:       true,
+		AllowRollup:       true,
+		RePublish:         &jetstream.RePublish{Source: ">", Destination: livePrefix + ">"},
+	}
+	if o.File {
+		c.Storage = jetstream.FileStorage
+	}
+	if c.MaxBytes == 0 {
+		c.MaxBytes = -1
+	}
+	return c
+}
+
+// ensureStream finds the stream or makes it, and returns what it is. Several nodes may do so at once. The error is
+// hopeless if there is one that will not do.
+func (o Options) ensureStream(ctx context.Context, conn *nats.Conn) (*jetstream.StreamInfo, error) {
+	ctx, cancel := context.WithTimeout(ctx, o.CallTimeout)
+	defer cancel()
+	js, err := jetstream.New(conn)
+	if err != nil {
+		return nil, err
+	}
+	stream, err := js.Stream(ctx, o.Stream)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		stream, err = js.CreateStream(ctx, o.wanted())
+		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another node was first
+			stream, err = js.Stream(ctx, o.Stream)
+		}
+	}
+	if err != nil {
+		return nil, streamError(o.Stream, err)
+	}
+	info := stream.CachedInfo()
+	if err := o.compare(info.Config); err != nil {
+		return nil, err
+	}
+	if larger := o.enlarged(info.Config); larger != nil {
+		if stream, err = js.UpdateStream(ctx, *larger); err != nil {
+			return nil, streamError(o.Stream, err)
+		}
+		info = stream.CachedInfo()
+	}
+	return info, nil
+}
+
+// streamError says what is the matter with the stream, and whether waiting helps.
+func streamError(name string, err error) error {
+	wrapped := fmt.Errorf("natsbroker: stream %s: %w", name, err)
+	const (
+		overlap         = 10065
+		invalid         = 10052
+		notEnabled      = 10076
+		accountWithout  = 10039
+		tooManyReplicas = 10074
+	)
+	if errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount) {
+		return hopeless{fmt.Errorf("natsbroker: the NATS server has no JetStream, want it enabled: %w", err)}
+	}
+	var api *jetstream.APIError
+	if errors.As(err, &api) && slices.Contains([]int{overlap, invalid, notEnabled, accountWithout, tooManyReplicas}, int(api.ErrorCode)) {
+		return hopeless{wrapped}
+	}
+	return wrapped
+}
+
+// compare returns a hopeless error that names all settings of an existing stream that will not do.
+func (o Options) compare(found jetstream.StreamConfig) error {
+	want := o.wanted()
+	var all []error
+	check := func(setting string, same bool, found, want any) {
+		if !same {
+			all = append(all, fmt.Errorf("natsbroker: stream %s has %s %v, want %v", o.Stream, setting, found, want))
+		}
+	}
+	slices.Sort(found.Subjects)
+	slices.Sort(want.Subjects)
+	check("subjects", slices.Equal(found.Subjects, want.Subjects), found.Subjects, want.Subjects)
+	check("storage", found.Storage == want.Storage, found.Storage, want.Storage)
+	check("retention", found.Retention == want.Retention, found.Retention, want.Retention)
+	check("discard policy", found.Discard == want.Discard, found.Discard, want.Discard)
+	check("allow direct", found.AllowDirect, found.AllowDirect, true)
+	check("allow rollup", found.AllowRollup, found.AllowRollup, true)
+	check("no ack", !found.NoAck, found.NoAck, false)
+	check("subject transform", found.SubjectTransform == nil, found.SubjectTransform, "none")
+	republish := jetstream.RePublish{}
+	if found.RePublish != nil {
+		republish = *found.RePublish
+	}
+	check("republish", republish == *want.RePublish, republish, *want.RePublish)
+	if len(all) == 0 {
+		return nil
+	}
+	return hopeless{errors.Join(all...)}
+}
+
+// enlarged returns an existing stream's configuration with what it keeps too little of, or nil if it keeps enough.
+// It is never made smaller: another node may count on what it has.
+func (o Options) enlarged(found jetstream.StreamConfig) *jetstream.StreamConfig {
+	want, changed := o.wanted(), false
+	grow := func(found *int64, want int64) {
+		if *found > 0 && (*found < want || want <= 0) {
+			*found, changed = want, true
+		}
+	}
+	age := int64(found.MaxAge)
+	grow(&found.MaxMsgsPerSubject, want.MaxMsgsPerSubject)
+	grow(&found.MaxBytes, want.MaxBytes)
+	grow(&age, int64(want.MaxAge))
+	found.MaxAge = time.Duration(age)
+	if !changed {
+		return nil
+	}
+	return &found
+}
