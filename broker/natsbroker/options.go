@@ -105,7 +105,9 @@ func (o Options) validate() error {
 		all = append(all, errors.New("natsbroker: Options need one of URL and Server"))
 	}
 	for i, complaint := range badURLs(o.URL) {
-		refuse("URL", fmt.Sprintf("bad at server %d (%s)", i+1, complaint), "nats://host:port or tls://host:port")
+		if complaint != "" {
+			refuse("URL", fmt.Sprintf("bad at server %d (%s)", i+1, complaint), "nats://host:port or tls://host:port")
+		}
 	}
 	if o.CredentialsFile != "" {
 		if _, err := os.Stat(o.CredentialsFile); err != nil {
@@ -141,13 +143,14 @@ func badInStream(r rune) bool {
 	return !strings.ContainsRune(good, r)
 }
 
-// badURLs says what is wrong with each of several servers, by index, without repeating what might be a password.
-func badURLs(list string) map[int]string {
-	complaints := map[int]string{}
+// badURLs says of each of several servers what is wrong, "" if nothing, without repeating what might be a password.
+func badURLs(list string) []string {
 	if list == "" {
-		return complaints
+		return nil
 	}
-	for i, one := range strings.Split(list, ",") {
+	servers := strings.Split(list, ",")
+	complaints := make([]string, len(servers))
+	for i, one := range servers {
 		u, err := url.Parse(strings.TrimSpace(one))
 		switch {
 		case err != nil:

@@ -19,7 +19,7 @@ import (
 const patience = 20 * time.Second
 
 // serve runs a NATS server with JetStream on a free loopback port until the test ends.
-func serve(t *testing.T, change ...func(*server.Options)) *server.Server {
+func serve(t testing.TB, change ...func(*server.Options)) *server.Server {
 	t.Helper()
 	opt := &server.Options{
 		Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true,
@@ -150,17 +150,23 @@ func start(t *testing.T, opt natsbroker.Options, e *ear) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return &node{b, e, run(t, b, e)}
+}
+
+// run runs a broker until the test ends, or what it returns is called.
+func run(t testing.TB, b *natsbroker.Broker, h broker.Handler) (stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- b.Run(ctx, e) }()
-	n := &node{b, e, sync.OnceFunc(func() {
+	go func() { ended <- b.Run(ctx, h) }()
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Errorf("Run returned %v, want nil", err)
 		}
-	})}
-	t.Cleanup(n.stop)
-	return n
+	})
+	t.Cleanup(stop)
+	return stop
 }
 
 func (n *node) subscribe(t *testing.T, channels ...string) {

@@ -106,15 +106,14 @@ func streamError(name string, err error) error {
 	const (
 		overlap         = 10065
 		invalid         = 10052
-		notEnabled      = 10076
-		accountWithout  = 10039
 		tooManyReplicas = 10074
 	)
-	if errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount) {
+	if errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount) ||
+		errors.Is(err, nats.ErrNoResponders) {
 		return hopeless{fmt.Errorf("natsbroker: the NATS server has no JetStream, want it enabled: %w", err)}
 	}
 	var api *jetstream.APIError
-	if errors.As(err, &api) && slices.Contains([]int{overlap, invalid, notEnabled, accountWithout, tooManyReplicas}, int(api.ErrorCode)) {
+	if errors.As(err, &api) && slices.Contains([]jetstream.ErrorCode{overlap, invalid, tooManyReplicas}, api.ErrorCode) {
 		return hopeless{wrapped}
 	}
 	return wrapped

@@ -1,0 +1,159 @@
+package natsbroker_test
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/shoal-go/shoal/broker"
+	"github.com/shoal-go/shoal/broker/natsbroker"
+)
+
+// counter counts what arrives.
+type counter struct {
+	ready chan struct{}
+	once  sync.Once
+	count atomic.Int64
+	want  int64
+	all   chan struct{}
+}
+
+func (c *counter) Receive(broker.Message) {
+	if c.count.Add(1) == c.want {
+		close(c.all)
+	}
+}
+func (c *counter) Interrupted(...string) {}
+func (c *counter) Health(error)          { c.once.Do(func() { close(c.ready) }) }
+
+const benchedUploads = 100
+
+// BenchmarkStore brings messages from one node to another, with many callers.
+func BenchmarkStore(b *testing.B) {
+	s := serve(b)
+	for _, callers := range []int{1, 256} {
+		b.Run(fmt.Sprintf("callers=%d/payload=256", callers), func(b *testing.B) {
+			from := &counter{ready: make(chan struct{}), all: make(chan struct{})}
+			to := &counter{ready: make(chan struct{}), all: make(chan struct{}), want: int64(b.N)}
+			writer, reader := runBenched(b, s, from), runBenched(b, s, to)
+			channels := make([]string, benchedUploads)
+			for i := range channels {
+				channels[i] = fmt.Sprint("upload:", i)
+			}
+			if err := reader.Subscribe(b.Context(), channels...); err != nil {
+				b.Fatal(err)
+			}
+			payload := make([]byte, 256)
+			var next atomic.Int64
+			var running sync.WaitGroup
+			b.ReportAllocs()
+			b.ResetTimer()
+			for range callers {
+				running.Go(func() {
+					for i := next.Add(1); i <= int64(b.N); i = next.Add(1) {
+						if _, err := writer.Store(b.Context(), channels[i%benchedUploads], payload); err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				})
+			}
+			running.Wait()
+			if !b.Failed() {
+				<-to.all
+			}
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "messages/s")
+		})
+	}
+}
+
+// BenchmarkKept reads a channel's ten messages.
+func BenchmarkKept(b *testing.B) {
+	s := serve(b)
+	h := &counter{ready: make(chan struct{}), all: make(chan struct{})}
+	n := runBenched(b, s, h)
+	for range 10 {
+		if _, err := n.Store(b.Context(), "upload:x", make([]byte, 256)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	const callers = 64
+	var next atomic.Int64
+	var running sync.WaitGroup
+	b.ReportAllocs()
+	b.ResetTimer()
+	for range callers {
+		running.Go(func() {
+			for next.Add(1) <= int64(b.N) {
+				if _, err := n.Kept(b.Context(), "upload:x"); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	running.Wait()
+}
+
+// BenchmarkClient is the yardstick: what the NATS client itself brings from one connection to another by way of the
+// same stream, publishing asynchronously.
+func BenchmarkClient(b *testing.B) {
+	s := serve(b)
+	h := &counter{ready: make(chan struct{}), all: make(chan struct{})}
+	runBenched(b, s, h) // makes the stream
+	all, got := make(chan struct{}), int64(0)
+	conn, other := benchedConn(b, s), benchedConn(b, s)
+	_, err := other.Subscribe("live.upload.>", func(*nats.Msg) {
+		if got++; got == int64(b.N) {
+			close(all)
+		}
+	})
+	if err == nil {
+		err = other.Flush()
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	js, err := jetstream.New(conn, jetstream.WithPublishAsyncMaxPending(256))
+	if err != nil {
+		b.Fatal(err)
+	}
+	payload := make([]byte, 256)
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := range b.N {
+		if _, err := js.PublishAsync(fmt.Sprint("upload.", i%benchedUploads), payload); err != nil {
+			b.Fatal(err)
+		}
+	}
+	<-js.PublishAsyncComplete()
+	<-all
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "messages/s")
+}
+
+func benchedConn(b *testing.B, s *server.Server) *nats.Conn {
+	b.Helper()
+	conn, err := nats.Connect(s.ClientURL())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(conn.Close)
+	return conn
+}
+
+func runBenched(b *testing.B, s *server.Server, h *counter) *natsbroker.Broker {
+	b.Helper()
+	n, err := natsbroker.New(natsbroker.Options{URL: s.ClientURL(), ProbeInterval: time.Second})
+	if err != nil {
+		b.Fatal(err)
+	}
+	run(b, n, h)
+	<-h.ready
+	return n
+}

@@ -1,0 +1,275 @@
+package embedded_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/shoal-go/shoal/broker"
+	"github.com/shoal-go/shoal/broker/natsbroker"
+	"github.com/shoal-go/shoal/broker/natsbroker/embedded"
+)
+
+// patience is how long a test waits for what must come.
+const patience = 30 * time.Second
+
+func start(t *testing.T, opt embedded.Options) *embedded.Server {
+	t.Helper()
+	s, err := embedded.Start(opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+	return s
+}
+
+// ear is a Handler that notes what it is told.
+type ear struct {
+	mu     sync.Mutex
+	heard  map[string][]string
+	told   bool
+	well   bool
+	turned chan struct{} // closed and replaced at every change
+}
+
+func (e *ear) Receive(m broker.Message) {
+	e.change(func() { e.heard[m.Channel] = append(e.heard[m.Channel], string(m.Payload)) })
+}
+func (e *ear) Interrupted(...string) {}
+func (e *ear) Health(err error)      { e.change(func() { e.told, e.well = true, err == nil }) }
+
+func (e *ear) change(fn func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	fn()
+	close(e.turned)
+	e.turned = make(chan struct{})
+}
+
+func (e *ear) await(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	for {
+		e.mu.Lock()
+		held, turned := condition(), e.turned
+		e.mu.Unlock()
+		if held {
+			return
+		}
+		select {
+		case <-turned:
+		case <-late.C:
+			t.Fatalf("after %v still waiting for %s", patience, what)
+		}
+	}
+}
+
+// node is a broker that runs.
+type node struct {
+	*natsbroker.Broker
+	*ear
+}
+
+// join runs a broker until the test ends. It does not wait for it to connect.
+func join(t *testing.T, opt natsbroker.Options) *node {
+	t.Helper()
+	opt.ProbeInterval = 100 * time.Millisecond
+	b, err := natsbroker.New(opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &node{b, &ear{heard: map[string][]string{}, turned: make(chan struct{})}}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- b.Run(ctx, n.ear) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run returned %v, want nil", err)
+		}
+	})
+	return n
+}
+
+func (n *node) awaitWell(t *testing.T) {
+	t.Helper()
+	n.await(t, "good health", func() bool { return n.well })
+}
+
+func TestAlone(t *testing.T) {
+	folders := func() []string {
+		found, err := filepath.Glob(filepath.Join(os.TempDir(), "shoal-nats-*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	t.Setenv("TMPDIR", t.TempDir())
+	s := start(t, embedded.Options{})
+	if s.Addr() != nil || s.ClusterAddr() != nil {
+		t.Errorf("a server that is to be reached from within only listens at %v and %v", s.Addr(), s.ClusterAddr())
+	}
+	a, b := join(t, natsbroker.Options{Server: s}), join(t, natsbroker.Options{Server: s})
+	a.awaitWell(t)
+	b.awaitWell(t)
+	if err := b.Subscribe(t.Context(), "upload:x"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Store(t.Context(), "upload:x", []byte("1")); err != nil {
+		t.Fatal(err)
+	}
+	b.await(t, "the message", func() bool { return len(b.heard["upload:x"]) == 1 })
+	if len(folders()) != 1 {
+		t.Errorf("the server's folders are %q, want one", folders())
+	}
+	if err := errors.Join(s.Close(), s.Close()); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	if left := folders(); len(left) > 0 {
+		t.Errorf("Close left %q", left)
+	}
+}
+
+// freeAddrs returns loopback addresses that nobody listens at.
+func freeAddrs(t *testing.T, count int) []string {
+	t.Helper()
+	var addrs []string
+	for range count {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		addrs = append(addrs, l.Addr().String())
+	}
+	return addrs
+}
+
+func cluster(addrs []string, i int, secret string) embedded.Options {
+	return embedded.Options{
+		Name: fmt.Sprint("node-", i), ClusterAddr: addrs[i], ClusterRoutes: addrs, ClusterSecret: secret,
+	}
+}
+
+// store stores a message, trying again for as long as the cluster has no leader.
+func store(t *testing.T, n *node, channel, payload string) broker.Position {
+	t.Helper()
+	var pos broker.Position
+	eventually(t, "Store", func() (err error) {
+		pos, err = n.Store(t.Context(), channel, []byte(payload))
+		return err
+	})
+	return pos
+}
+
+// eventually tries again until it works.
+func eventually(t *testing.T, what string, try func() error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	again := time.NewTicker(20 * time.Millisecond)
+	defer again.Stop()
+	for {
+		err := try()
+		if err == nil {
+			return
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			t.Fatalf("%s: after %v still %v", what, patience, err)
+		}
+	}
+}
+
+func TestThreeNodesLoseOne(t *testing.T) {
+	const size = 3
+	addrs := freeAddrs(t, size)
+	var servers []*embedded.Server
+	var nodes []*node
+	for i := range size {
+		servers = append(servers, start(t, cluster(addrs, i, "secret")))
+		nodes = append(nodes, join(t, natsbroker.Options{Server: servers[i], Replicas: size}))
+	}
+	for _, n := range nodes {
+		n.awaitWell(t)
+	}
+	// What Subscribe promises has to hold for channels that are new each time, whoever leads the stream.
+	const rounds = 30
+	for i := range rounds {
+		channel := fmt.Sprint("upload:", i)
+		reader, writer := nodes[i%size], nodes[(i+1)%size]
+		if err := reader.Subscribe(t.Context(), channel); err != nil {
+			t.Fatal(err)
+		}
+		pos := store(t, writer, channel, "1")
+		reader.await(t, "the message", func() bool { return len(reader.heard[channel]) == 1 })
+		for _, n := range nodes {
+			if k, err := n.Kept(t.Context(), channel); err != nil || k.Offset != pos.Offset || len(k.Messages) != 1 {
+				t.Fatalf("kept is %+v, error %v, want what was just stored, at %d", k, err, pos.Offset)
+			}
+		}
+	}
+	before, err := nodes[1].Kept(t.Context(), "upload:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := servers[0].Close(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "Subscribe", func() error { return nodes[1].Subscribe(t.Context(), "upload:1") })
+	store(t, nodes[2], "upload:1", "2")
+	nodes[1].await(t, "the message", func() bool {
+		heard := nodes[1].heard["upload:1"]
+		return len(heard) > 0 && heard[len(heard)-1] == "2"
+	})
+	eventually(t, "Kept", func() error {
+		after, err := nodes[2].Kept(t.Context(), "upload:0")
+		if err == nil && (after.Epoch != before.Epoch || after.Offset != before.Offset) {
+			t.Errorf("after the loss of a node kept is %+v, want %+v", after.Position, before.Position)
+		}
+		return err
+	})
+}
+
+func TestStrangersDoNotJoin(t *testing.T) {
+	addrs := freeAddrs(t, 2)
+	a := start(t, cluster(addrs, 0, "secret"))
+	b := start(t, cluster(addrs, 1, "another"))
+	n := join(t, natsbroker.Options{Server: b})
+	n.await(t, "bad news", func() bool { return n.told && !n.well })
+	if _, err := nats.Connect("nats://" + a.Addr().String()); !errors.Is(err, nats.ErrAuthorization) {
+		t.Errorf("connecting from outside returned %v, want ErrAuthorization", err)
+	}
+}
+
+func TestBadOptionsAreAllComplainedOf(t *testing.T) {
+	_, err := embedded.Start(embedded.Options{
+		Name: "a b", Addr: "nowhere", ClusterRoutes: []string{"x"}, MaxMemory: -1, StartTimeout: -1,
+	})
+	if err == nil {
+		t.Fatal("Start returned nil, want an error")
+	}
+	for _, field := range []string{"Name", "Addr", "ClusterRoutes[0]", "ClusterAddr", "MaxMemory", "StartTimeout"} {
+		if !strings.Contains(err.Error(), "Options."+field) {
+			t.Errorf("the error %q does not name %s", err, field)
+		}
+	}
+	if _, err := embedded.Start(embedded.Options{ClusterAddr: "0.0.0.0:0"}); err == nil {
+		t.Error("a cluster without a secret is open to strangers")
+	}
+}

@@ -1,0 +1,277 @@
+package natsbroker_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/shoal-go/shoal/broker"
+	"github.com/shoal-go/shoal/broker/natsbroker"
+)
+
+// client connects to a server as anybody might.
+func client(t *testing.T, s *server.Server) *nats.Conn {
+	t.Helper()
+	conn, err := nats.Connect(s.ClientURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed := make(chan struct{})
+	conn.SetClosedHandler(func(*nats.Conn) { close(closed) })
+	t.Cleanup(func() {
+		conn.Close()
+		<-closed
+	})
+	return conn
+}
+
+func TestForeignPublisherIsStoredAndHeard(t *testing.T) {
+	s := serve(t)
+	n := join(t, quick(s))
+	n.subscribe(t, "upload:x")
+	conn := client(t, s)
+	m := &nats.Msg{Subject: "upload.x", Data: []byte("{}"), Header: nats.Header{"Nats-Sequence": {"999"}}}
+	if err := errors.Join(conn.PublishMsg(m), conn.Flush()); err != nil {
+		t.Fatal(err)
+	}
+	heard := n.awaitPayloads(t, "upload:x", "{}")
+	k := n.kept(t, "upload:x")
+	if len(k.Messages) != 1 || k.Offset == 0 || k.Offset == 999 || heard[0].Offset != k.Offset {
+		t.Errorf("heard %+v, kept %+v, want one message at the stream's offset", heard, k)
+	}
+}
+
+func TestRestartOfAServerThatKeptInMemory(t *testing.T) {
+	s := serve(t)
+	n := join(t, quick(s))
+	n.subscribe(t, "upload:x", "user:y")
+	n.store(t, "upload:x", "1")
+	before := n.kept(t, "upload:x")
+	port := onPort(t, s)
+	stop(s)
+	n.awaitHealth(t, false)
+	if _, err := n.Store(t.Context(), "upload:x", nil); !errors.Is(err, broker.ErrUnavailable) {
+		t.Errorf("Store without a server returned %v, want ErrUnavailable", err)
+	}
+	serve(t, port)
+	n.awaitHealth(t, true)
+	n.await(t, "an interruption of all channels", func() bool {
+		return len(n.interrupted) > 0 && len(n.interrupted[0]) == 0
+	})
+	if after := n.kept(t, "upload:x"); after.Epoch == before.Epoch || len(after.Messages) > 0 || after.Offset != 0 {
+		t.Errorf("kept is %+v, want nothing of an epoch other than %q", after, before.Epoch)
+	}
+	n.store(t, "upload:x", "2")
+	if err := n.Publish(t.Context(), "user:y", []byte("3")); err != nil {
+		t.Fatal(err)
+	}
+	n.awaitPayloads(t, "upload:x", "1", "2")
+	n.awaitPayloads(t, "user:y", "3")
+}
+
+func TestServerThatIsAwayAtFirst(t *testing.T) {
+	s := serve(t)
+	opt, port := quick(s), onPort(t, s)
+	stop(s)
+	n := start(t, opt, newEar())
+	n.awaitHealth(t, false)
+	serve(t, port)
+	n.awaitHealth(t, true)
+	n.store(t, "upload:x", "1")
+}
+
+func TestStreamThatIsDeletedIsMadeAnew(t *testing.T) {
+	s := serve(t)
+	n := join(t, quick(s))
+	n.subscribe(t, "upload:x")
+	n.store(t, "upload:x", "1")
+	before := n.kept(t, "upload:x")
+	js, err := jetstream.New(client(t, s))
+	if err == nil {
+		err = js.DeleteStream(t.Context(), "SHOAL")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "Kept", func() error {
+		k, err := n.Kept(t.Context(), "upload:x")
+		if err == nil && k.Epoch == before.Epoch {
+			err = errNotYet
+		}
+		return err
+	})
+	n.await(t, "an interruption", func() bool { return len(n.interrupted) > 0 })
+	n.awaitHealth(t, true)
+}
+
+// hopeless returns what Run returns when no waiting would help.
+func hopeless(t *testing.T, opt natsbroker.Options) error {
+	t.Helper()
+	b, err := natsbroker.New(opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	err = b.Run(ctx, newEar())
+	if err == nil {
+		t.Fatal("Run returned nil, want an error at once")
+	}
+	return err
+}
+
+func wantError(t *testing.T, err error, pieces ...string) {
+	t.Helper()
+	for _, piece := range pieces {
+		if !strings.Contains(err.Error(), piece) {
+			t.Errorf("the error is %q, want it to name %q", err, piece)
+		}
+	}
+}
+
+func TestWrongCredentialsEndTheStart(t *testing.T) {
+	s := serve(t, func(o *server.Options) { o.Username, o.Password = "shoal", "right" })
+	opt := quick(s)
+	opt.URL = strings.Replace(opt.URL, "nats://", "nats://shoal:wrong-secret@", 1)
+	err := hopeless(t, opt)
+	wantError(t, err, "uthorization")
+	if strings.Contains(err.Error(), "wrong-secret") {
+		t.Errorf("the error %q tells the password", err)
+	}
+}
+
+func TestServerWithoutJetStreamEndsTheStart(t *testing.T) {
+	wantError(t, hopeless(t, quick(serve(t, func(o *server.Options) { o.JetStream = false }))), "JetStream")
+}
+
+func TestStreamThatWillNotDoEndsTheStart(t *testing.T) {
+	s := serve(t)
+	js, err := jetstream.New(client(t, s))
+	if err == nil {
+		_, err = js.CreateStream(t.Context(), jetstream.StreamConfig{
+			Name: "SHOAL", Subjects: []string{"upload.>"}, Storage: jetstream.FileStorage,
+		})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, hopeless(t, quick(s)), "subjects", "storage", "allow rollup", "republish")
+}
+
+func TestStreamIsEnlargedAndNeverMadeSmaller(t *testing.T) {
+	s := serve(t)
+	for _, messages := range []int{4, 8, 4} {
+		opt := quick(s)
+		opt.Messages = messages
+		join(t, opt).stop()
+	}
+	js, err := jetstream.New(client(t, s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := js.Stream(t.Context(), "SHOAL")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if most := stream.CachedInfo().Config.MaxMsgsPerSubject; most != 8+1 {
+		t.Errorf("the stream keeps %d messages of a subject, want one more than 8", most)
+	}
+}
+
+func TestServerThatIsTooOldEndsTheStart(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			pretend(conn, "2.9.25")
+		}
+	}()
+	t.Cleanup(func() {
+		l.Close()
+		<-ended
+	})
+	err = hopeless(t, natsbroker.Options{URL: "nats://" + l.Addr().String()})
+	wantError(t, err, "2.9.25", "2.12")
+}
+
+// pretend is a server of some version that knows how to greet.
+func pretend(conn net.Conn, version string) {
+	defer conn.Close()
+	fmt.Fprintf(conn, "INFO {\"server_id\":\"x\",\"version\":%q,\"headers\":true,\"max_payload\":1048576}\r\n", version)
+	lines := bufio.NewScanner(conn)
+	for lines.Scan() {
+		if lines.Text() == "PING" {
+			fmt.Fprint(conn, "PONG\r\n")
+		}
+	}
+}
+
+func TestMessagesThatComeTooFastAreToldOf(t *testing.T) {
+	s := serve(t)
+	opt := quick(s)
+	opt.PendingMessages = 4
+	e := newEar()
+	e.gate = make(chan struct{})
+	slow := start(t, opt, e)
+	slow.awaitHealth(t, true)
+	fast := join(t, quick(s))
+	slow.subscribe(t, "upload:x", "upload:y")
+	var last uint64
+	for range 20 {
+		last = fast.store(t, "upload:x", "1")
+	}
+	close(e.gate)
+	e.await(t, "an interruption of the channel", func() bool {
+		return len(e.interrupted) > 0 && len(e.interrupted[0]) == 1 && e.interrupted[0][0] == "upload:x"
+	})
+	next := fast.store(t, "upload:x", "2")
+	e.await(t, "the next message", func() bool {
+		newest := e.heard[len(e.heard)-1]
+		return newest.Offset == next && newest.Previous == last
+	})
+}
+
+func TestNodeThatDoesNotHearItself(t *testing.T) {
+	deafened := &server.User{Username: "deaf", Password: "deaf", Permissions: &server.Permissions{
+		Subscribe: &server.SubjectPermission{Deny: []string{"shoal-probe.>"}},
+	}}
+	s := serve(t, func(o *server.Options) { o.Users = []*server.User{deafened} })
+	opt := quick(s)
+	opt.URL = strings.Replace(opt.URL, "nats://", "nats://deaf:deaf@", 1)
+	n := start(t, opt, newEar())
+	n.await(t, "bad news", func() bool {
+		return len(n.health) > 1 && n.health[1] != nil && strings.Contains(n.health[1].Error(), "hears nothing")
+	})
+}
+
+func TestEpochLastsWhileSomebodyFollows(t *testing.T) {
+	s := serve(t)
+	opt := quick(s)
+	opt.TTL = 400 * time.Millisecond
+	n := join(t, opt)
+	n.subscribe(t, "upload:x")
+	n.store(t, "upload:x", "1")
+	first := n.kept(t, "upload:x")
+	<-time.After(3 * opt.TTL)
+	k := n.kept(t, "upload:x")
+	if k.Epoch != first.Epoch || k.Offset != first.Offset || k.Floor != first.Offset || len(k.Messages) > 0 {
+		t.Errorf("after the message's time kept is %+v, want nothing above %d of epoch %q", k, first.Offset, first.Epoch)
+	}
+}

@@ -1,0 +1,37 @@
+package natsbroker_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/shoal-go/shoal/broker/natsbroker"
+)
+
+func TestBadOptionsAreAllComplainedOf(t *testing.T) {
+	_, err := natsbroker.New(natsbroker.Options{
+		URL:             "nats://shoal:hush@ok:4222,http://shoal:hush@host,nats://shoal:hush@,nats://shoal:hush@bad host",
+		CredentialsFile: "/nowhere/at/all", Stream: "a b", Messages: -1, TTL: time.Nanosecond, MaxBytes: -1,
+		Replicas: 9, ConnectTimeout: -1, CallTimeout: -1, ProbeInterval: -1, InFlight: -1, PendingMessages: -1,
+	})
+	if err == nil {
+		t.Fatal("New returned nil, want an error")
+	}
+	for _, field := range []string{
+		"CredentialsFile", "Stream", "Messages", "TTL", "MaxBytes", "Replicas", "ConnectTimeout",
+		"CallTimeout", "ProbeInterval", "InFlight", "PendingMessages",
+	} {
+		if !strings.Contains(err.Error(), "Options."+field+" is") {
+			t.Errorf("the error does not name %s: %v", field, err)
+		}
+	}
+	if complaints := strings.Count(err.Error(), "Options.URL is"); complaints != 3 {
+		t.Errorf("%d servers of the URL are complained of, want 3: %v", complaints, err)
+	}
+	if strings.Contains(err.Error(), "hush") {
+		t.Errorf("the error %q tells the password", err)
+	}
+	if _, err := natsbroker.New(natsbroker.Options{}); err == nil {
+		t.Error("New without a server returned nil, want an error")
+	}
+}
