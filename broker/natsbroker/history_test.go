@@ -182,3 +182,13 @@ func FuzzAck(f *testing.F) {
 		}
 	})
 }
+
+func TestRecordThatMissedAMessageIsWrittenAgain(t *testing.T) {
+	r := &record{epoch: "e", upto: 3, sequence: 5}
+	if h := newHistory([]entry{{sequence: 3}, {sequence: 4}}, r, 3); !h.stale {
+		t.Error("a record written without knowledge of message 4 passes for exact")
+	}
+	if h := newHistory([]entry{{sequence: 3}, {sequence: 6}}, r, 3); h.stale {
+		t.Error("an exact record passes for one that is not")
+	}
+}
