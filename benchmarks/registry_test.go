@@ -36,7 +36,7 @@ type sharded struct {
 	*shard.Registry[*sink, struct{}]
 }
 
-func newSharded() sharded { return sharded{shard.New[*sink](shard.Config[struct{}]{})} }
+func newSharded() sharded { return sharded{shard.New(shard.Config[*sink, struct{}]{})} }
 
 type upload = shard.Upload[*sink, struct{}]
 

@@ -26,7 +26,7 @@ func (c *cluster) arrived(b broker.Message) {
 		}
 		// A stored message that will not do still has its place among the offsets.
 	}
-	c.manager.registry.WithKnown(id, func(u *upload) {
+	c.manager.registry.WithKnownUnsettled(id, func(u *upload) {
 		switch f := u.State.follow; {
 		case f == nil:
 		case f.behind:
@@ -81,7 +81,7 @@ func (c *cluster) append(u *upload, e Encoded, offset uint64, at time.Time) {
 		u.State.log.Advance(offset)
 		return
 	}
-	c.manager.counters.sent(c.manager.append(u, e, offset, at))
+	c.manager.relay.send(u, c.manager.keep(u, e, offset, at))
 }
 
 // pass brings a message without an offset to the subscribers, and makes it what late ones get first. The
@@ -89,7 +89,7 @@ func (c *cluster) append(u *upload, e Encoded, offset uint64, at time.Time) {
 func (c *cluster) pass(u *upload, e Encoded) {
 	f := frame.ForUpload(u.ID(), e.class, 0, e.payload)
 	u.State.log.Note(f, time.Now())
-	c.manager.counters.sent(c.manager.fans.send(u.Receivers(), f))
+	c.manager.relay.send(u, f)
 }
 
 // fallBehind has an upload brought up to date. Its lock is held.

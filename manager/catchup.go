@@ -113,10 +113,9 @@ func storedAt(s broker.Stored, now time.Time) time.Time {
 // announce tells the subscribers that what comes now does not continue what they had, and how the upload
 // stands. The upload's lock is held.
 func (c *cluster) announce(u *upload) {
-	d := c.manager.fans.send(u.Receivers(), subscribedFrame(u.ID(), position(u.State.log), false))
-	c.manager.counters.sent(d)
+	c.manager.relay.send(u, subscribedFrame(u.ID(), position(u.State.log), false))
 	if e, ok := u.State.log.Newest(); ok {
-		c.manager.counters.sent(c.manager.fans.send(u.Receivers(), e.Message))
+		c.manager.relay.send(u, e.Message)
 	}
 }
 

@@ -17,6 +17,7 @@ func (m *Manager) DisconnectAll(ctx context.Context) error {
 // Drain is DisconnectAll with the closing spread evenly over a time, in no order, so that the clients do not
 // all come back in the same instant.
 func (m *Manager) Drain(ctx context.Context, spread time.Duration) error {
+	m.relay.flush() // a connection that is closing takes nothing in
 	var all []connected
 	m.registry.EachConnection(func(userID string, c Conn) { all = append(all, connected{userID, c}) })
 	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })

@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 )
 
-// fanOut brings a frame to many receivers, on several cores where that is faster. Its goroutines only ever
+// fanOut brings frames to many receivers, on several cores where that is faster. Its goroutines only ever
 // help: a broadcast that finds none of them idle does all the work itself, so it waits for nobody but those
 // that are already at work on it.
 type fanOut struct {
@@ -26,10 +26,10 @@ const (
 	fanOutPart  = 512
 )
 
-// fanJob is one broadcast that several goroutines work on.
+// fanJob are broadcasts to the same receivers that several goroutines work on.
 type fanJob struct {
 	receivers []receiver
-	frame     *Frame
+	frames    []*Frame
 	// next is the first receiver that nobody has taken yet.
 	next    atomic.Int64
 	helpers sync.WaitGroup
@@ -68,20 +68,23 @@ func (f *fanOut) help() {
 	}
 }
 
-// send brings the frame to all receivers. The lock of their upload is held.
-func (f *fanOut) send(receivers []receiver, fr *Frame) Delivery {
+// send brings frames, in their order, to all receivers. The lock of their upload is held.
+func (f *fanOut) send(receivers []receiver, frames ...*Frame) Delivery {
 	if len(receivers) < fanOutAlone {
-		return sendPart(receivers, fr)
+		return sendPart(receivers, frames)
 	}
 	job := f.spare.Get().(*fanJob) //nolint:forcetypeassert // the pool holds nothing else
-	job.receivers, job.frame = receivers, fr
+	job.receivers = receivers
+	job.frames = append(job.frames, frames...)
 	job.next.Store(0)
 	job.total = Delivery{}
 	f.ask(job)
 	job.work()
 	job.helpers.Wait()
 	total := job.total
-	job.receivers, job.frame = nil, nil
+	job.receivers = nil
+	clear(job.frames)
+	job.frames = job.frames[:0]
 	f.spare.Put(job)
 	return total
 }
@@ -108,17 +111,21 @@ func (j *fanJob) work() {
 		if begin >= len(j.receivers) {
 			break
 		}
-		d.add(sendPart(j.receivers[begin:min(end, len(j.receivers))], j.frame))
+		d.add(sendPart(j.receivers[begin:min(end, len(j.receivers))], j.frames))
 	}
 	j.mu.Lock()
 	j.total.add(d)
 	j.mu.Unlock()
 }
 
-func sendPart(receivers []receiver, fr *Frame) (d Delivery) {
+func sendPart(receivers []receiver, frames []*Frame) (d Delivery) {
 	for i := range receivers {
-		if c := receivers[i].Conn; c != nil {
-			d.count(c.Send(fr))
+		c := receivers[i].Conn
+		if c == nil {
+			continue
+		}
+		for _, f := range frames {
+			d.count(c.Send(f))
 		}
 	}
 	return d

@@ -21,6 +21,7 @@ type Manager struct {
 	registry *shard.Registry[Conn, uploadState]
 	limits   history.Limits
 	fans     *fanOut
+	relay    *relay
 	counters counters
 	// run and epochs make the names of epochs: unique over processes, and within this one.
 	run    string
@@ -65,19 +66,23 @@ func New(opt Options) (*Manager, error) {
 		return nil, err
 	}
 	m := &Manager{
-		opt: opt,
-		registry: shard.New[Conn](shard.Config[uploadState]{
-			Shards: opt.Shards,
-			Idle:   (*uploadState).idle,
-		}),
+		opt:    opt,
 		limits: history.Limits{Messages: opt.HistoryMessages, Bytes: opt.HistoryBytes, TTL: opt.HistoryTTL},
 		fans:   newFanOut(),
 		run:    strconv.FormatUint(rand.Uint64(), 36),
 		stop:   make(chan struct{}),
 	}
+	m.relay = newRelay(m.fans, &m.counters)
+	m.registry = shard.New(shard.Config[Conn, uploadState]{
+		Shards: opt.Shards,
+		Idle:   (*uploadState).idle,
+		Settle: m.relay.settle,
+	})
+	m.relay.start(m.registry.Settle)
 	if opt.Broker != nil {
 		var err error
 		if m.cluster, err = newCluster(m); err != nil {
+			m.relay.close()
 			m.fans.close()
 			return nil, err
 		}
@@ -99,6 +104,7 @@ func (m *Manager) Close(ctx context.Context) error {
 		}
 	})
 	m.sweeping.Wait()
+	m.relay.close()
 	m.fans.close()
 	return err
 }

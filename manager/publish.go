@@ -10,10 +10,14 @@ import (
 // Publish brings a message to all subscribers of an upload, on every node, and returns its position. It does
 // not wait for any client.
 //
-// On a node that is alone, when it returns nil the message has its offset and is in the queue of every
-// connection that is to get it, or that connection is being closed. With a broker it blocks until the broker
-// has the message, which is then on its way to all nodes; the position is the zero value where the broker
-// gives none, and that of the message before where Options.StateRate holds a state message back.
+// On a node that is alone, when it returns nil the message has its offset and is on its way: it will be in the
+// queue of every connection that is to get it, ahead of all that is published to the upload later, or that
+// connection is being closed. With a broker it blocks until the broker has the message, which is then on its
+// way to all nodes; the position is the zero value where the broker gives none, and that of the message before
+// where Options.StateRate holds a state message back.
+//
+// Where the subscribers are many, what is sent to one of them meanwhile for another upload, or by SendToUser, may
+// come first.
 //
 // The error is an *InvalidError, ErrClosed or that of ctx, and then nothing was published, or it wraps
 // ErrUnavailable.
@@ -21,30 +25,39 @@ func (m *Manager) Publish(ctx context.Context, uploadID string, msg Message) (Po
 	if err := ctx.Err(); err != nil {
 		return Position{}, err
 	}
-	e, err := m.check(uploadID, msg)
+	e, err := m.accept(uploadID, msg)
 	if err != nil {
 		return Position{}, err
 	}
 	if m.cluster != nil {
 		return m.cluster.publish(ctx, uploadID, e)
 	}
-	pos, _ := m.deliver(uploadID, e)
+	var pos Position
+	m.registry.WithUnsettled(uploadID, func(u *upload) {
+		f := m.record(u, e)
+		pos = position(u.State.log)
+		m.relay.send(u, f)
+	})
 	return pos, nil
 }
 
 // SendToUploadSubscribers is Publish for this node's subscribers alone. It returns what became of the message
 // at each of their connections. With a broker the message has no offset, since the other nodes do not know it.
 // The error is an *InvalidError or ErrClosed.
-func (m *Manager) SendToUploadSubscribers(uploadID string, msg Message) (d Delivery, err error) {
-	e, err := m.check(uploadID, msg)
-	switch {
-	case err != nil:
-	case m.cluster != nil:
-		d = m.cluster.deliverHere(uploadID, e)
-	default:
-		_, d = m.deliver(uploadID, e)
+func (m *Manager) SendToUploadSubscribers(uploadID string, msg Message) (Delivery, error) {
+	e, err := m.accept(uploadID, msg)
+	if err != nil {
+		return Delivery{}, err
 	}
-	return d, err
+	if m.cluster != nil {
+		return m.cluster.deliverHere(uploadID, e), nil
+	}
+	var d Delivery
+	m.registry.With(uploadID, func(u *upload) {
+		d = m.fans.send(u.Receivers(), m.record(u, e))
+	})
+	m.counters.sent(d)
+	return d, nil
 }
 
 // SendToUser sends a message to all connections of a user, on every node, and returns what became of it at
@@ -82,8 +95,8 @@ func (m *Manager) sendHere(userID string, e Encoded) (d Delivery) {
 	return d
 }
 
-// check validates and encodes a message of an upload.
-func (m *Manager) check(uploadID string, msg Message) (Encoded, error) {
+// accept validates and encodes a message of an upload.
+func (m *Manager) accept(uploadID string, msg Message) (Encoded, error) {
 	if m.closed.Load() {
 		return Encoded{}, ErrClosed
 	}
@@ -93,26 +106,20 @@ func (m *Manager) check(uploadID string, msg Message) (Encoded, error) {
 	return m.encode(uploadID, msg)
 }
 
-// deliver gives a message its offset and brings it to everyone who follows the upload. History, offset and
-// receivers belong to one critical section, so that order, snapshots and subscribers agree.
-func (m *Manager) deliver(uploadID string, e Encoded) (pos Position, d Delivery) {
+// record gives a message its offset in an upload, which is locked. History, offset and receivers belong to one
+// critical section, so that order, snapshots and subscribers agree.
+func (m *Manager) record(u *upload, e Encoded) *Frame {
 	now := time.Now()
-	m.registry.With(uploadID, func(u *upload) {
-		log := m.log(u, now)
-		d = m.append(u, e, log.Offset()+1, now)
-		pos = position(log)
-	})
+	f := m.keep(u, e, m.log(u, now).Offset()+1, now)
 	m.counters.published.Add(1)
-	m.counters.sent(d)
-	return pos, d
+	return f
 }
 
-// append adds a message to an upload's log, which there must be, and brings it to the subscribers. The upload's
-// lock is held.
-func (m *Manager) append(u *upload, e Encoded, offset uint64, at time.Time) Delivery {
+// keep adds a message to the log of an upload, which is locked.
+func (m *Manager) keep(u *upload, e Encoded, offset uint64, at time.Time) *Frame {
 	f := frame.ForUpload(u.ID(), e.class, offset, e.payload)
 	u.State.log.Append(offset, f, f.Size(), at, m.limits)
-	return m.fans.send(u.Receivers(), f)
+	return f
 }
 
 func (m *Manager) encode(uploadID string, msg Message) (Encoded, error) {

@@ -12,7 +12,7 @@ type (
 )
 
 func newRegistry(shards int) *registry {
-	return New[int](Config[int]{Shards: shards, Idle: func(state *int) bool { return *state == 0 }})
+	return New(Config[int, int]{Shards: shards, Idle: func(state *int) bool { return *state == 0 }})
 }
 
 // tester is what tests of the testing package and of rapid have in common.

@@ -12,13 +12,16 @@ import (
 )
 
 // Config configures a Registry.
-type Config[S any] struct {
+type Config[C comparable, S any] struct {
 	// Shards is the number of shards, rounded up to a power of two. 0: four for each of GOMAXPROCS, so that
 	// two cores seldom want the same one.
 	Shards int
 	// Idle reports whether an upload's state holds nothing worth keeping. An upload without subscribers is
 	// forgotten as soon as its state is idle. It is called with the upload's lock held. nil: always.
 	Idle func(*S) bool
+	// Settle does what was put off with Upload.PutOff. It is called with the upload's lock held, before anybody
+	// else meets the upload, and must not call the registry. It is only needed where PutOff is called.
+	Settle func(*Upload[C, S])
 }
 
 // Registry holds users with connections of type C, and uploads with a state of type S that belongs to the
@@ -30,8 +33,9 @@ type Registry[C comparable, S any] struct {
 	shards []Shard[C, S]
 	hasher *hash.Hasher
 	// shift leaves the hash's top bits, of which there are as many as a shard's index has.
-	shift uint
-	idle  func(*S) bool
+	shift  uint
+	idle   func(*S) bool
+	settle func(*Upload[C, S])
 	// pending are the users that subscribed and have no connection yet.
 	pending *xsync.MapOf[key, *user[C, S]]
 	// waiting counts pending, including those about to be added, so that a bound on it is never exceeded.
@@ -62,7 +66,7 @@ type key struct {
 func hashKey(k key, _ uint64) uint64 { return k.hash }
 
 // New returns an empty registry.
-func New[C comparable, S any](cfg Config[S]) *Registry[C, S] {
+func New[C comparable, S any](cfg Config[C, S]) *Registry[C, S] {
 	want := cfg.Shards
 	if want <= 0 {
 		want = 4 * runtime.GOMAXPROCS(0)
@@ -78,6 +82,7 @@ func New[C comparable, S any](cfg Config[S]) *Registry[C, S] {
 		hasher:  hash.New(seed),
 		shift:   64 - bits,
 		idle:    cfg.Idle,
+		settle:  cfg.Settle,
 		pending: xsync.NewMapOfWithHasher[key, *user[C, S]](hashKey),
 	}
 	if r.idle == nil {

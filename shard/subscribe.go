@@ -113,7 +113,7 @@ func (r *Registry[C, S]) withSubscription(
 	if s == nil {
 		return false
 	}
-	s.upload.mu.Lock()
+	r.lockOf(s)
 	fn(u, s)
 	return true
 }
@@ -138,7 +138,7 @@ func (r *Registry[C, S]) ExpirePending(before int64) int {
 // expire ends the subscriptions of a locked user that waits for a connection.
 func (r *Registry[C, S]) expire(u *user[C, S]) {
 	u.subs.each(func(s *subscription[C, S]) {
-		s.upload.mu.Lock()
+		r.lockOf(s)
 		r.release(s, true)
 	})
 	r.stopWaiting(u)
@@ -147,7 +147,7 @@ func (r *Registry[C, S]) expire(u *user[C, S]) {
 // subscription returns the locked user's subscription with the upload's lock held, making it if need be.
 func (r *Registry[C, S]) subscription(u *user[C, S], uploadID string, limit int) (*subscription[C, S], error) {
 	if s := u.subs.find(uploadID); s != nil {
-		s.upload.mu.Lock()
+		r.lockOf(s)
 		return s, nil
 	}
 	if limit > 0 && u.subs.len() >= limit {
@@ -164,6 +164,12 @@ func (r *Registry[C, S]) subscription(u *user[C, S], uploadID string, limit int)
 	u.subs.add(s)
 	r.shard(u.key).subscriptions.Add(1)
 	return s, nil
+}
+
+// lockOf locks the upload of a subscription, which is there as long as the subscription is.
+func (r *Registry[C, S]) lockOf(s *subscription[C, S]) {
+	s.upload.mu.Lock()
+	r.settleLocked(s.upload)
 }
 
 // reserve takes one of the places of users that wait for a connection.

@@ -8,6 +8,8 @@ type Upload[C comparable, S any] struct {
 	// mu protects everything below. Nothing that blocks may happen under it, and no user may be locked.
 	mu   sync.Mutex
 	dead bool
+	// unsettled: something was put off.
+	unsettled bool
 	// users counts the subscriptions.
 	users int32
 	key   key
@@ -34,6 +36,46 @@ func (u *Upload[C, S]) Receivers() []Receiver[C, S] { return u.receivers }
 // Subscribers returns how many users follow the upload.
 func (u *Upload[C, S]) Subscribers() int { return int(u.users) }
 
+// PutOff says that something about the upload remains to be done by Config.Settle: before anybody else meets
+// the upload, WithUnsettled aside, and at the latest when Settle is called with it.
+func (u *Upload[C, S]) PutOff() { u.unsettled = true }
+
+// Unsettled reports whether something was put off and nobody else has met the upload since.
+func (u *Upload[C, S]) Unsettled() bool { return u.unsettled }
+
+// Settle does what was put off, if nobody has done it yet.
+func (r *Registry[C, S]) Settle(u *Upload[C, S]) {
+	if u.lockAlive() {
+		r.settleLocked(u)
+		r.unlockUpload(u)
+	}
+}
+
+func (r *Registry[C, S]) settleLocked(u *Upload[C, S]) {
+	if u.unsettled {
+		u.unsettled = false
+		r.settle(u)
+	}
+}
+
+// WithUnsettled is With for who can deal with an upload of which something was put off.
+func (r *Registry[C, S]) WithUnsettled(uploadID string, fn func(*Upload[C, S])) {
+	u := r.makeUpload(r.key(uploadID))
+	defer r.unlockUpload(u)
+	fn(u)
+}
+
+// WithKnownUnsettled is WithKnown for who can deal with an upload of which something was put off.
+func (r *Registry[C, S]) WithKnownUnsettled(uploadID string, fn func(*Upload[C, S])) bool {
+	u := r.lockKnown(r.key(uploadID))
+	if u == nil {
+		return false
+	}
+	defer r.unlockUpload(u)
+	fn(u)
+	return true
+}
+
 // With calls fn with the upload, which is made if it is not known.
 func (r *Registry[C, S]) With(uploadID string, fn func(*Upload[C, S])) {
 	u := r.lockUpload(r.key(uploadID))
@@ -47,6 +89,7 @@ func (r *Registry[C, S]) WithKnown(uploadID string, fn func(*Upload[C, S])) bool
 	if u == nil {
 		return false
 	}
+	r.settleLocked(u)
 	defer r.unlockUpload(u)
 	fn(u)
 	return true
@@ -57,6 +100,7 @@ func (r *Registry[C, S]) EachUpload(fn func(*Upload[C, S])) {
 	visit := func(u *Upload[C, S]) {
 		if u.lockAlive() {
 			defer r.unlockUpload(u)
+			r.settleLocked(u)
 			fn(u)
 		}
 	}
@@ -82,8 +126,15 @@ func (r *Registry[C, S]) SubscriberIDs(uploadID string) []string {
 	return ids
 }
 
-// lockUpload returns the upload, made if need be, with its lock held.
+// lockUpload returns the upload, made if need be, with its lock held and nothing put off.
 func (r *Registry[C, S]) lockUpload(k key) *Upload[C, S] {
+	u := r.makeUpload(k)
+	r.settleLocked(u)
+	return u
+}
+
+// makeUpload returns the upload, made if need be, with its lock held.
+func (r *Registry[C, S]) makeUpload(k key) *Upload[C, S] {
 	for {
 		if u := r.lockKnown(k); u != nil {
 			return u

@@ -94,7 +94,7 @@ func TestUploadStaysForItsState(t *testing.T) {
 }
 
 func TestUploadIsMadeAndForgottenByWith(t *testing.T) {
-	r := New[int](Config[int]{Shards: 1}) // without Idle no state is worth keeping
+	r := New(Config[int, int]{Shards: 1}) // without Idle no state is worth keeping
 	r.With("cat", func(u *Upload[int, int]) { u.State = 7 })
 	if got := r.Counts(); got != (Counts{}) {
 		t.Errorf("left over are %+v", got)
@@ -113,5 +113,54 @@ func TestEachUploadVisitsAll(t *testing.T) {
 	})
 	if len(seen) != 100 || r.Counts().Uploads != 0 {
 		t.Errorf("visited %d of 100 uploads, %d are left", len(seen), r.Counts().Uploads)
+	}
+}
+
+// TestWhatWasPutOffIsSettledFirst: whoever meets an upload finds it settled, WithUnsettled aside.
+func TestWhatWasPutOffIsSettledFirst(t *testing.T) {
+	const putOff, settled = 7, 8
+	r := New(Config[int, int]{
+		Shards: 1,
+		Idle:   func(state *int) bool { return *state == 0 },
+		Settle: func(u *tUpload) { u.State = settled },
+	})
+	var cat *tUpload
+	r.Connect("ann", 1, 0, nil)
+	follow := func() { must(t, r.Hold("ann", "cat", 0, 0, 0, func(*tUpload, int) {})) }
+	for name, meet := range map[string]func(){
+		"With":         func() { r.With("cat", func(*tUpload) {}) },
+		"WithKnown":    func() { r.WithKnown("cat", func(*tUpload) {}) },
+		"EachUpload":   func() { r.EachUpload(func(*tUpload) {}) },
+		"Settle":       func() { r.Settle(cat) },
+		"a first Hold": func() { must(t, r.Hold("bob", "cat", 0, 0, 0, nil)) },
+		"Hold":         follow,
+		"Claim":        func() { must(t, r.Claim("ann", 1, "cat", 0, func(*tUpload, bool) {})) },
+		"Unclaim":      func() { r.Unclaim("ann", 1, "cat") },
+		"Drop":         func() { r.Drop("ann", "cat") },
+		"Connect":      func() { r.Connect("ann", 2, 0, func(*tUpload) {}) },
+		"Disconnect":   func() { r.Disconnect("ann", 2) },
+	} {
+		r.Connect("ann", 2, 0, func(*tUpload) {})
+		follow()
+		if name == "Connect" {
+			r.Disconnect("ann", 2)
+		}
+		r.WithUnsettled("cat", func(u *tUpload) {
+			u.State = putOff
+			u.PutOff()
+		})
+		r.WithUnsettled("cat", func(u *tUpload) {
+			if u.State != putOff || !u.Unsettled() {
+				t.Errorf("before %s, the upload is settled", name)
+			}
+			cat = u
+		})
+		meet()
+		r.WithUnsettled("cat", func(u *tUpload) {
+			if u.State != settled || u.Unsettled() {
+				t.Errorf("after %s, the upload is not settled", name)
+			}
+		})
+		r.Drop("bob", "cat")
 	}
 }

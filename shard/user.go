@@ -74,7 +74,7 @@ func (r *Registry[C, S]) Connect(userID string, c C, limit int, shown func(*Uplo
 	u.conns = append(u.conns, c)
 	r.shard(u.key).connections.Add(1)
 	u.subs.each(func(s *subscription[C, S]) {
-		s.upload.mu.Lock()
+		r.lockOf(s)
 		if m := s.join(c); s.held && m.show() {
 			shown(s.upload)
 		}
@@ -110,7 +110,7 @@ func (r *Registry[C, S]) detach(u *user[C, S], c C) {
 	r.shard(u.key).connections.Add(-1)
 	last := len(u.conns) == 0
 	u.subs.each(func(s *subscription[C, S]) {
-		s.upload.mu.Lock()
+		r.lockOf(s)
 		if !last {
 			s.leave(s.member(c))
 		}

@@ -1,0 +1,153 @@
+package manager
+
+import (
+	"maps"
+	"slices"
+	"sync"
+)
+
+// A relay brings messages to large audiences on a goroutine of its own. What is published to an upload in quick
+// succession gathers meanwhile, and then each receiver is come to once for all of it: nearly all that a message
+// costs at a receiver is to fetch its queue into the processor's cache.
+//
+// What waits belongs to the upload as if it had been sent: whoever locks the upload otherwise settles it first.
+type relay struct {
+	fans     *fanOut
+	counters *counters
+	// settleUpload locks an upload and has it settled.
+	settleUpload func(*upload)
+	// spare holds backlogs for reuse.
+	spare   sync.Pool
+	running sync.WaitGroup
+
+	// mu protects what follows. Nothing may be locked under it.
+	mu sync.Mutex
+	// waiting are the uploads with something to send, until that is done; list those of them that nobody has
+	// turned to yet, in their order.
+	waiting map[*upload]*backlog
+	list    []*upload
+	wake    *sync.Cond
+	ending  bool
+}
+
+// A backlog is what waits for an upload's receivers. It belongs to the upload's lock.
+type backlog struct {
+	frames []*Frame
+	bytes  int
+}
+
+// What a backlog holds at most. Then the publisher is made to do the work.
+const (
+	backlogFrames = 64
+	backlogBytes  = 256 << 10
+)
+
+// newRelay returns a relay that is not running yet.
+func newRelay(fans *fanOut, c *counters) *relay {
+	r := &relay{
+		fans:     fans,
+		counters: c,
+		spare:    sync.Pool{New: func() any { return new(backlog) }},
+		waiting:  map[*upload]*backlog{},
+	}
+	r.wake = sync.NewCond(&r.mu)
+	return r
+}
+
+// start lets the relay work, with what locks an upload and has it settled.
+func (r *relay) start(settleUpload func(*upload)) {
+	r.settleUpload = settleUpload
+	r.running.Go(r.run)
+}
+
+// close returns when all that waits has been sent. Broadcasts may still be under way.
+func (r *relay) close() {
+	r.mu.Lock()
+	r.ending = true
+	r.mu.Unlock()
+	r.wake.Signal()
+	r.running.Wait()
+}
+
+func (r *relay) run() {
+	var list []*upload
+	for {
+		r.mu.Lock()
+		for len(r.list) == 0 && !r.ending {
+			r.wake.Wait()
+		}
+		list, r.list = r.list, list[:0]
+		r.mu.Unlock()
+		if len(list) == 0 {
+			return
+		}
+		for _, u := range list {
+			r.settleUpload(u)
+		}
+		clear(list)
+	}
+}
+
+// flush returns when all that waits at the moment has been sent.
+func (r *relay) flush() {
+	r.mu.Lock()
+	uploads := slices.Collect(maps.Keys(r.waiting))
+	r.mu.Unlock()
+	for _, u := range uploads {
+		r.settleUpload(u)
+	}
+}
+
+// send brings a frame to all receivers of an upload, soon where they are many. The upload is locked, and may be
+// unsettled.
+func (r *relay) send(u *upload, f *Frame) {
+	if len(u.Receivers()) >= fanOutAlone && r.putOff(u, f) {
+		u.PutOff()
+		return
+	}
+	if u.Unsettled() {
+		r.settle(u)
+	}
+	r.counters.sent(r.fans.send(u.Receivers(), f))
+}
+
+// putOff adds a frame to an upload's backlog, if it has room.
+func (r *relay) putOff(u *upload, f *Frame) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	b := r.waiting[u]
+	if r.ending || b.full(f) {
+		return false
+	}
+	if b == nil {
+		b = r.spare.Get().(*backlog) //nolint:forcetypeassert // the pool holds nothing else
+		r.waiting[u] = b
+		r.list = append(r.list, u)
+		r.wake.Signal()
+	}
+	b.frames = append(b.frames, f)
+	b.bytes += f.Size()
+	return true
+}
+
+// settle sends what waits for an upload, which is locked.
+func (r *relay) settle(u *upload) {
+	r.mu.Lock()
+	b := r.waiting[u]
+	r.mu.Unlock()
+	if b == nil {
+		return
+	}
+	r.counters.sent(r.fans.send(u.Receivers(), b.frames...))
+	r.mu.Lock()
+	delete(r.waiting, u)
+	r.mu.Unlock()
+	clear(b.frames)
+	b.frames, b.bytes = b.frames[:0], 0
+	r.spare.Put(b)
+}
+
+// full reports whether there is no room for the frame. b may be nil, an empty one.
+func (b *backlog) full(f *Frame) bool {
+	return b != nil && (len(b.frames) >= backlogFrames || b.bytes+f.Size() > backlogBytes)
+}
