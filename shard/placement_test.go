@@ -29,7 +29,7 @@ func wantSpread(t *testing.T, r *registry, ids []string) {
 	const share = placementIDs / placementShards
 	perShard := map[*Shard[int, int]]int{}
 	for _, id := range ids {
-		perShard[r.shard(r.key(id))]++
+		perShard[r.shard(r.key(id).hash)]++
 	}
 	for _, n := range perShard {
 		if n > 4*share {
@@ -49,11 +49,11 @@ func TestOrdinaryIDsSpreadOverTheShards(t *testing.T) {
 // or if there were none.
 func TestChosenIDsCannotBeSteeredToOneShard(t *testing.T) {
 	other := newRegistry(placementShards)
-	first := other.shard(other.key("upload-0"))
+	first := other.shard(other.key("upload-0").hash)
 	for name, pick := range map[string]func(id string) bool{
 		"equal low bits of the plain hash":  func(id string) bool { return xxhash.Sum64String(id)%placementShards == 5 },
 		"equal high bits of the plain hash": func(id string) bool { return xxhash.Sum64String(id)>>58 == 5 },
-		"one shard of another process":      func(id string) bool { return other.shard(other.key(id)) == first },
+		"one shard of another process":      func(id string) bool { return other.shard(other.key(id).hash) == first },
 	} {
 		t.Run(name, func(t *testing.T) { wantSpread(t, newRegistry(placementShards), chosen(pick)) })
 	}
@@ -62,9 +62,9 @@ func TestChosenIDsCannotBeSteeredToOneShard(t *testing.T) {
 // The shard is chosen by the top bits, so that the maps inside it, which go by the low ones, still spread.
 func TestIDsOfOneShardDifferInTheirLowBits(t *testing.T) {
 	r := newRegistry(placementShards)
-	first := r.shard(r.key("upload-0"))
+	first := r.shard(r.key("upload-0").hash)
 	low := map[uint64]bool{}
-	for _, id := range chosen(func(id string) bool { return r.shard(r.key(id)) == first }) {
+	for _, id := range chosen(func(id string) bool { return r.shard(r.key(id).hash) == first }) {
 		low[r.key(id).hash%placementShards] = true
 	}
 	if len(low) < placementShards*3/4 {

@@ -36,10 +36,13 @@ type Registry[C comparable, S any] struct {
 	shift  uint
 	idle   func(*S) bool
 	settle func(*Upload[C, S])
-	// pending are the users that subscribed and have no connection yet.
-	pending *xsync.MapOf[key, *user[C, S]]
+	// pending are the users that subscribed and have no connection yet, and since when, by the caller's clock.
+	pending *xsync.MapOf[*user[C, S], int64]
 	// waiting counts pending, including those about to be added, so that a bound on it is never exceeded.
 	waiting atomic.Int64
+	// strayUsers and strayUploads belong to the shards' tables.
+	strayUsers   *strays[*user[C, S]]
+	strayUploads *strays[*Upload[C, S]]
 	// ended holds subscriptions that have ended, to be used again.
 	ended sync.Pool
 }
@@ -47,23 +50,16 @@ type Registry[C comparable, S any] struct {
 // cacheLine is what processors of today fetch at once: two lines of 64 bytes.
 const cacheLine = 128
 
-// Shard is one stripe of the registry. It fills whole cache lines, so that counting in one shard does not
-// slow down its neighbours.
+// Shard is one stripe of the registry. Its counters have cache lines of their own, so that counting in a shard
+// slows down neither its neighbours nor who looks for something in it.
 type Shard[C comparable, S any] struct {
-	users         *xsync.MapOf[key, *user[C, S]]
-	uploads       *xsync.MapOf[key, *Upload[C, S]]
+	users         table[*user[C, S]]
+	uploads       table[*Upload[C, S]]
+	_             [cacheLine - 4*8]byte
 	connections   atomic.Int64
 	subscriptions atomic.Int64
-	_             [cacheLine - 4*8]byte
+	_             [cacheLine - 2*8]byte
 }
-
-// key carries an id's hash, so that it is computed once for the choice of the shard and for its map.
-type key struct {
-	hash uint64
-	id   string
-}
-
-func hashKey(k key, _ uint64) uint64 { return k.hash }
 
 // New returns an empty registry.
 func New[C comparable, S any](cfg Config[C, S]) *Registry[C, S] {
@@ -83,14 +79,17 @@ func New[C comparable, S any](cfg Config[C, S]) *Registry[C, S] {
 		shift:   64 - bits,
 		idle:    cfg.Idle,
 		settle:  cfg.Settle,
-		pending: xsync.NewMapOfWithHasher[key, *user[C, S]](hashKey),
+		pending: xsync.NewMapOf[*user[C, S], int64](),
+
+		strayUsers:   newStrays[*user[C, S]](),
+		strayUploads: newStrays[*Upload[C, S]](),
 	}
 	if r.idle == nil {
 		r.idle = func(*S) bool { return true }
 	}
 	for i := range r.shards {
-		r.shards[i].users = xsync.NewMapOfWithHasher[key, *user[C, S]](hashKey)
-		r.shards[i].uploads = xsync.NewMapOfWithHasher[key, *Upload[C, S]](hashKey)
+		r.shards[i].users = newTable(r.strayUsers)
+		r.shards[i].uploads = newTable(r.strayUploads)
 	}
 	return r
 }
@@ -100,7 +99,7 @@ func (r *Registry[C, S]) Shards() int { return len(r.shards) }
 
 func (r *Registry[C, S]) key(id string) key { return key{r.hasher.Sum(id), id} }
 
-func (r *Registry[C, S]) shard(k key) *Shard[C, S] { return &r.shards[k.hash>>r.shift] }
+func (r *Registry[C, S]) shard(hash uint64) *Shard[C, S] { return &r.shards[hash>>r.shift] }
 
 // Counts are the sizes of a registry. Taken while others change it, each is right for some moment, not all
 // for the same one.
@@ -117,13 +116,17 @@ type Counts struct {
 
 // Counts returns the registry's sizes.
 func (r *Registry[C, S]) Counts() Counts {
-	c := Counts{Pending: r.pending.Size()}
+	c := Counts{
+		Pending: r.pending.Size(),
+		Users:   int(r.strayUsers.count.Load()),
+		Uploads: int(r.strayUploads.count.Load()),
+	}
 	for i := range r.shards {
 		s := &r.shards[i]
 		c.Connections += int(s.connections.Load())
 		c.Subscriptions += int(s.subscriptions.Load())
-		c.Users += s.users.Size()
-		c.Uploads += s.uploads.Size()
+		c.Users += s.users.byHash.Size()
+		c.Uploads += s.uploads.byHash.Size()
 	}
 	return c
 }

@@ -35,7 +35,7 @@ func (r *Registry[C, S]) Claim(
 	}
 	defer r.unlockUpload(s.upload)
 	m := s.member(c)
-	s.claim(m)
+	m.claimed = true
 	entered(s.upload, m.show())
 	return nil
 }
@@ -43,9 +43,9 @@ func (r *Registry[C, S]) Claim(
 // Unclaim takes back a connection's claim and reports whether there was one. The subscription ends with its
 // last claim.
 func (r *Registry[C, S]) Unclaim(userID string, c C, uploadID string) (claimed bool) {
-	r.withSubscription(userID, uploadID, func(_ *user[C, S], s *subscription[C, S]) {
+	r.withSubscription(userID, uploadID, func(_ *user[C, S], s *member[C, S]) {
 		if m := s.member(c); m != nil && m.claimed {
-			s.unclaim(m)
+			m.claimed, m.shown = false, false
 			claimed = true
 		}
 		r.release(s, false)
@@ -63,19 +63,19 @@ func (r *Registry[C, S]) Hold(
 ) error {
 	u := r.lockUser(userID, true)
 	defer r.unlockUser(u)
-	newcomer := len(u.conns) == 0 && u.subs.len() == 0
+	waits := len(u.conns) == 0
+	newcomer := waits && u.subs.len() == 0
 	if newcomer && !r.reserve(maxPending) {
 		return ErrPending
 	}
 	s, err := r.subscription(u, uploadID, limit)
-	if newcomer {
-		if err != nil {
-			r.waiting.Add(-1)
-			return err
-		}
-		r.pending.Store(u.key, u)
+	if newcomer && err != nil {
+		r.waiting.Add(-1)
+		return err
 	}
-	u.since = now
+	if waits {
+		r.pending.Store(u, now)
+	}
 	if err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ func (r *Registry[C, S]) Hold(
 
 // Drop ends a user's subscription to an upload whoever claims it, and reports whether there was one.
 func (r *Registry[C, S]) Drop(userID, uploadID string) bool {
-	return r.withSubscription(userID, uploadID, func(u *user[C, S], s *subscription[C, S]) {
+	return r.withSubscription(userID, uploadID, func(u *user[C, S], s *member[C, S]) {
 		r.release(s, true)
 		if len(u.conns) == 0 && u.subs.len() == 0 {
 			r.stopWaiting(u)
@@ -102,14 +102,14 @@ func (r *Registry[C, S]) Drop(userID, uploadID string) bool {
 // withSubscription calls fn with a user's subscription, and the user, if there is one, and reports whether
 // there is. fn has both locks and must release the subscription.
 func (r *Registry[C, S]) withSubscription(
-	userID, uploadID string, fn func(*user[C, S], *subscription[C, S]),
+	userID, uploadID string, fn func(*user[C, S], *member[C, S]),
 ) bool {
 	u := r.lockUser(userID, false)
 	if u == nil {
 		return false
 	}
 	defer r.unlockUser(u)
-	s := u.subs.find(uploadID)
+	s := u.subs.find(r.key(uploadID))
 	if s == nil {
 		return false
 	}
@@ -122,9 +122,9 @@ func (r *Registry[C, S]) withSubscription(
 // time, and returns how many users that were.
 func (r *Registry[C, S]) ExpirePending(before int64) int {
 	expired := 0
-	r.pending.Range(func(_ key, u *user[C, S]) bool {
+	r.pending.Range(func(u *user[C, S], _ int64) bool {
 		if u.lockAlive() {
-			if len(u.conns) == 0 && u.since < before {
+			if since, waits := r.pending.Load(u); waits && since < before {
 				r.expire(u)
 				expired++
 			}
@@ -137,7 +137,7 @@ func (r *Registry[C, S]) ExpirePending(before int64) int {
 
 // expire ends the subscriptions of a locked user that waits for a connection.
 func (r *Registry[C, S]) expire(u *user[C, S]) {
-	u.subs.each(func(s *subscription[C, S]) {
+	u.subs.each(func(s *member[C, S]) {
 		r.lockOf(s)
 		r.release(s, true)
 	})
@@ -145,15 +145,16 @@ func (r *Registry[C, S]) expire(u *user[C, S]) {
 }
 
 // subscription returns the locked user's subscription with the upload's lock held, making it if need be.
-func (r *Registry[C, S]) subscription(u *user[C, S], uploadID string, limit int) (*subscription[C, S], error) {
-	if s := u.subs.find(uploadID); s != nil {
+func (r *Registry[C, S]) subscription(u *user[C, S], uploadID string, limit int) (*member[C, S], error) {
+	k := r.key(uploadID)
+	if s := u.subs.find(k); s != nil {
 		r.lockOf(s)
 		return s, nil
 	}
 	if limit > 0 && u.subs.len() >= limit {
 		return nil, ErrLimit
 	}
-	s := r.newSubscription(u, r.lockUpload(r.key(uploadID)))
+	s := r.newSubscription(u, r.lockUpload(k))
 	if len(u.conns) == 0 {
 		s.wait()
 	}
@@ -161,13 +162,13 @@ func (r *Registry[C, S]) subscription(u *user[C, S], uploadID string, limit int)
 		s.join(c)
 	}
 	s.upload.users++
-	u.subs.add(s)
-	r.shard(u.key).subscriptions.Add(1)
+	u.subs.add(k, s)
+	r.shard(u.key.hash).subscriptions.Add(1)
 	return s, nil
 }
 
 // lockOf locks the upload of a subscription, which is there as long as the subscription is.
-func (r *Registry[C, S]) lockOf(s *subscription[C, S]) {
+func (r *Registry[C, S]) lockOf(s *member[C, S]) {
 	s.upload.mu.Lock()
 	r.settleLocked(s.upload)
 }
@@ -183,6 +184,6 @@ func (r *Registry[C, S]) reserve(bound int) bool {
 
 // stopWaiting ends a user's waiting for a connection.
 func (r *Registry[C, S]) stopWaiting(u *user[C, S]) {
-	r.pending.Delete(u.key)
+	r.pending.Delete(u)
 	r.waiting.Add(-1)
 }

@@ -12,7 +12,7 @@ type Upload[C comparable, S any] struct {
 	unsettled bool
 	// users counts the subscriptions.
 	users int32
-	key   key
+	id    string
 	// State is the caller's.
 	State     S
 	receivers []Receiver[C, S]
@@ -28,7 +28,9 @@ type Receiver[C comparable, S any] struct {
 }
 
 // ID returns the upload's id.
-func (u *Upload[C, S]) ID() string { return u.key.id }
+func (u *Upload[C, S]) ID() string { return u.id }
+
+func (u *Upload[C, S]) name() string { return u.id }
 
 // Receivers returns a slot for each connection that gets the upload's messages. It must not be changed.
 func (u *Upload[C, S]) Receivers() []Receiver[C, S] { return u.receivers }
@@ -105,11 +107,9 @@ func (r *Registry[C, S]) EachUpload(fn func(*Upload[C, S])) {
 		}
 	}
 	for i := range r.shards {
-		r.shards[i].uploads.Range(func(_ key, u *Upload[C, S]) bool {
-			visit(u)
-			return true
-		})
+		r.shards[i].uploads.each(visit)
 	}
+	r.strayUploads.each(visit)
 }
 
 // SubscriberIDs returns the ids of the users that follow the upload, each once, in no order.
@@ -118,8 +118,8 @@ func (r *Registry[C, S]) SubscriberIDs(uploadID string) []string {
 	r.WithKnown(uploadID, func(u *Upload[C, S]) {
 		ids = make([]string, 0, u.users)
 		for _, slot := range u.receivers {
-			if slot.member == slot.member.sub.leader() {
-				ids = append(ids, slot.member.sub.user.key.id)
+			if slot.member.first {
+				ids = append(ids, slot.member.user.key.id)
 			}
 		}
 	})
@@ -139,15 +139,15 @@ func (r *Registry[C, S]) makeUpload(k key) *Upload[C, S] {
 		if u := r.lockKnown(k); u != nil {
 			return u
 		}
-		r.shard(k).uploads.LoadOrCompute(k, func() *Upload[C, S] { return &Upload[C, S]{key: k} })
+		r.shard(k.hash).uploads.loadOrAdd(k, func() *Upload[C, S] { return &Upload[C, S]{id: k.id} })
 	}
 }
 
 // lockKnown returns the upload with its lock held, or nil if it is not known.
 func (r *Registry[C, S]) lockKnown(k key) *Upload[C, S] {
-	uploads := r.shard(k).uploads
+	uploads := r.shard(k.hash).uploads
 	for {
-		u, ok := uploads.Load(k)
+		u, ok := uploads.load(k)
 		if !ok || u.lockAlive() {
 			return u
 		}
@@ -168,21 +168,16 @@ func (u *Upload[C, S]) lockAlive() bool {
 func (r *Registry[C, S]) unlockUpload(u *Upload[C, S]) {
 	if len(u.receivers) == 0 && r.idle(&u.State) {
 		u.dead = true
-		r.shard(u.key).uploads.Delete(u.key)
+		k := r.key(u.id)
+		r.shard(k.hash).uploads.remove(k, u)
 	}
 	u.mu.Unlock()
 }
 
 // place gives the member a slot.
 func (u *Upload[C, S]) place(m *member[C, S], c C) {
-	if u.receivers == nil {
-		u.receivers = u.one[:0]
-	}
 	m.slot = int32(len(u.receivers)) //nolint:gosec // a slot takes 24 bytes: 2^31 of them do not fit
-	u.receivers = append(u.receivers, Receiver[C, S]{c, m})
-	if len(u.receivers) == len(u.one)+1 {
-		clear(u.one[:]) // the receivers have moved out; a copy left behind would keep a connection alive
-	}
+	u.receivers = push(u.receivers, &u.one, Receiver[C, S]{c, m})
 }
 
 // remove takes the member's slot away; the last slot moves into its place.

@@ -11,25 +11,27 @@ type user[C comparable, S any] struct {
 	// blocks may happen under it; uploads are locked under it, one at a time.
 	mu    sync.Mutex
 	dead  bool
-	key   key
 	conns []C
-	subs  subscriptionSet[C, S]
-	// since is when a user without connections subscribed, by the caller's clock.
-	since int64
+	// one is the room of the first connection.
+	one  [1]C
+	subs subscriptionSet[C, S]
+	key  key
 }
+
+func (u *user[C, S]) name() string { return u.key.id }
 
 // lockUser returns the user with its lock held: made if need be and create is set, else nil if not known.
 func (r *Registry[C, S]) lockUser(id string, create bool) *user[C, S] {
 	k := r.key(id)
-	users := r.shard(k).users
+	users := r.shard(k.hash).users
 	for {
-		u, ok := users.Load(k)
+		u, ok := users.load(k)
 		switch {
 		case ok:
 		case !create:
 			return nil
 		default:
-			u, _ = users.LoadOrCompute(k, func() *user[C, S] { return &user[C, S]{key: k} })
+			u = users.loadOrAdd(k, func() *user[C, S] { return &user[C, S]{key: k} })
 		}
 		if u.lockAlive() {
 			return u
@@ -51,7 +53,7 @@ func (u *user[C, S]) lockAlive() bool {
 func (r *Registry[C, S]) unlockUser(u *user[C, S]) {
 	if len(u.conns) == 0 && u.subs.len() == 0 {
 		u.dead = true
-		r.shard(u.key).users.Delete(u.key)
+		r.shard(u.key.hash).users.remove(u.key, u)
 	}
 	u.mu.Unlock()
 }
@@ -71,9 +73,9 @@ func (r *Registry[C, S]) Connect(userID string, c C, limit int, shown func(*Uplo
 	if len(u.conns) == 0 && u.subs.len() > 0 {
 		r.stopWaiting(u)
 	}
-	u.conns = append(u.conns, c)
-	r.shard(u.key).connections.Add(1)
-	u.subs.each(func(s *subscription[C, S]) {
+	u.conns = push(u.conns, &u.one, c)
+	r.shard(u.key.hash).connections.Add(1)
+	u.subs.each(func(s *member[C, S]) {
 		r.lockOf(s)
 		if m := s.join(c); s.held && m.show() {
 			shown(s.upload)
@@ -107,9 +109,9 @@ func (r *Registry[C, S]) Disconnect(userID string, c C) bool {
 func (r *Registry[C, S]) detach(u *user[C, S], c C) {
 	i := slices.Index(u.conns, c)
 	u.conns = slices.Delete(u.conns, i, i+1)
-	r.shard(u.key).connections.Add(-1)
+	r.shard(u.key.hash).connections.Add(-1)
 	last := len(u.conns) == 0
-	u.subs.each(func(s *subscription[C, S]) {
+	u.subs.each(func(s *member[C, S]) {
 		r.lockOf(s)
 		if !last {
 			s.leave(s.member(c))
@@ -120,12 +122,12 @@ func (r *Registry[C, S]) detach(u *user[C, S], c C) {
 
 // release ends a subscription if nothing claims it any more, or if end says so, and gives the lock of its
 // upload back.
-func (r *Registry[C, S]) release(s *subscription[C, S], end bool) {
+func (r *Registry[C, S]) release(s *member[C, S], end bool) {
 	up := s.upload
 	if end || !s.wanted() {
 		u := s.user
 		u.subs.remove(s)
-		r.shard(u.key).subscriptions.Add(-1)
+		r.shard(u.key.hash).subscriptions.Add(-1)
 		s.dissolve()
 		r.ended.Put(s)
 	}
@@ -145,15 +147,16 @@ func (r *Registry[C, S]) WithConnections(userID string, fn func(conns []C)) {
 // EachConnection calls fn for every connection. It holds no lock meanwhile, so fn may call the registry.
 // Connections that come or go meanwhile may be left out.
 func (r *Registry[C, S]) EachConnection(fn func(userID string, c C)) {
-	for i := range r.shards {
-		r.shards[i].users.Range(func(k key, u *user[C, S]) bool {
-			u.mu.Lock()
-			conns := slices.Clone(u.conns)
-			u.mu.Unlock()
-			for _, c := range conns {
-				fn(k.id, c)
-			}
-			return true
-		})
+	visit := func(u *user[C, S]) {
+		u.mu.Lock()
+		conns := slices.Clone(u.conns)
+		u.mu.Unlock()
+		for _, c := range conns {
+			fn(u.key.id, c)
+		}
 	}
+	for i := range r.shards {
+		r.shards[i].users.each(visit)
+	}
+	r.strayUsers.each(visit)
 }
