@@ -46,6 +46,11 @@ func (b *batch) full(size, limit int) bool {
 // takeFrom moves entries of a lane into the batch as long as they fit, and counts them in t, which is the
 // batch's tally for that lane. x may be nil.
 func (b *batch) takeFrom(l *lane, t *tally, x index, limit int, chunks *sync.Pool) {
+	if x == nil && b.control.bytes+l.held.bytes <= limit {
+		b.entries = l.popAll(b.entries, chunks) // nearly always
+		*t = l.held                             // the batch was empty, so nothing but what waits was held
+		return
+	}
 	for e := l.first(); e != nil && !b.full(e.frame.Size(), limit); e = l.first() {
 		if x != nil {
 			x.drop(e)

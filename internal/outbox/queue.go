@@ -102,6 +102,20 @@ func (l *lane) pop(chunks *sync.Pool) {
 	chunks.Put(c)
 }
 
+// popAll removes all entries, as pop does, and appends them to dst.
+func (l *lane) popAll(dst []entry, chunks *sync.Pool) []entry {
+	for c := l.head; c != nil; {
+		waiting, next := c.entries[c.lo:c.hi], c.next
+		dst = append(dst, waiting...)
+		clear(waiting)
+		c.next, c.lo, c.hi = nil, 0, 0
+		chunks.Put(c)
+		c = next
+	}
+	l.head, l.tail = nil, nil
+	return dst
+}
+
 // putBack puts entries ahead of all others, in their order.
 func (l *lane) putBack(chunks *sync.Pool, entries []entry) {
 	if len(entries) == 0 {
