@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/lxzan/gws"
 	"golang.org/x/time/rate"
 
 	"github.com/shoal-go/shoal/internal/frame"
@@ -20,13 +19,13 @@ import (
 // Client is one connection. Its exported methods may be called from any number of goroutines and do not wait
 // for the client at the other end.
 //
-// What comes from the client is handled on the connection's own goroutine, one message after the other; what
-// goes to it enters its outbox, from where the writers of the server take it.
+// What comes from the client is handled on one goroutine at a time, one message after the other; what goes to
+// it enters its outbox, from where the writers of the server take it.
 type Client struct {
 	server  *Server
 	out     *outbox.Outbox
-	wire    *wire
-	socket  *gws.Conn
+	input   input
+	line    line
 	limiter *rate.Limiter
 	v1      bool
 	// seen is when the last frame came from the client, in nanoseconds of Unix time.
@@ -58,15 +57,16 @@ var (
 	_ manager.Terminator = (*Client)(nil)
 )
 
-func newClient(s *Server, w *wire, socket *gws.Conn, v1 bool, now time.Time) *Client {
-	c := &Client{server: s, wire: w, socket: socket, v1: v1}
+func newClient(s *Server, conn net.Conn, v1 bool, now time.Time) *Client {
+	c := &Client{server: s, v1: v1}
+	c.attach(conn)
 	c.limiter = rate.NewLimiter(rate.Limit(s.opt.ClientMessageRate), s.opt.ClientMessageBurst)
 	c.seen.Store(now.UnixNano())
 	cfg := outbox.Config{Variant: frame.Base, Overflow: s.slowBase}
 	if v1 {
 		cfg = outbox.Config{Variant: frame.V1, Overflow: s.slowV1[rand.IntN(len(s.slowV1))]}
 	}
-	c.out = s.writers.Open(w.Conn, cfg)
+	c.out = s.writers.Open(c.input.conn, cfg)
 	return c
 }
 
@@ -85,10 +85,15 @@ func (c *Client) TokenID() string {
 }
 
 // RemoteAddr returns the address of the other end of the TCP connection.
-func (c *Client) RemoteAddr() net.Addr { return c.wire.RemoteAddr() }
+func (c *Client) RemoteAddr() net.Addr { return c.input.conn.RemoteAddr() }
 
 // Subprotocol returns "shoal.v1" or "".
-func (c *Client) Subprotocol() string { return c.socket.SubProtocol() }
+func (c *Client) Subprotocol() string {
+	if c.v1 {
+		return subprotocolV1
+	}
+	return ""
+}
 
 // SendText queues a text message, which must be valid UTF-8, and SendBinary a binary one. The data is copied.
 func (c *Client) SendText(data []byte) manager.Outcome { return c.sendOwn(frame.Text, data) }
@@ -156,27 +161,29 @@ func (c *Client) at(s stage) bool {
 	return c.stage == s
 }
 
-// run is the connection's goroutine: it reads, and has what it has read handled by the crew. While it waits
-// for the client its stack must stay small, so nothing happens here but reading.
-func (c *Client) run() {
-	defer c.end()
-	c.socket.ReadLoop()
-}
-
-// end is the end of run. gws catches no panics of its own parser, and no bytes from a client may end the
-// process.
+// end is the end of a connection from which nothing more can be read. It blocks until the socket is closed.
 func (c *Client) end() {
-	if recover() != nil {
-		c.panicked()
-	}
 	c.leave()
 	// The client may still be sending, although nobody listens any more. Input that stays unread would
 	// make closing the socket reset it, and the reset could overtake the close frame.
-	_, _ = io.Copy(io.Discard, c.wire.Conn)
+	_, _ = io.Copy(io.Discard, c.input.conn)
 	c.out.PeerGone()
 	<-c.out.Done()
+	if c.input.watched {
+		c.server.poller.remove(c)
+	}
 	c.server.heart.remove(c)
 	c.server.dismiss()
+}
+
+// guard calls what handles something on behalf of the client. A panic ends the connection.
+func (c *Client) guard(handle func()) {
+	defer func() {
+		if recover() != nil {
+			c.panicked()
+		}
+	}()
+	handle()
 }
 
 // panicked ends a connection of which the handling panicked. The value of the panic is not logged: it could

@@ -25,11 +25,11 @@ type Options struct {
 	Identify func(*http.Request) (Identity, error)
 
 	// OnConnect is called when a connection has been authenticated and gets messages from now on,
-	// OnDisconnect when such a connection is gone. Both are called once, on the connection's goroutine.
+	// OnDisconnect when such a connection is gone. Both are called once.
 	OnConnect    func(*Client)
 	OnDisconnect func(*Client)
-	// OnMessage is called for messages of an authenticated client that are not the protocol's, on the
-	// connection's goroutine, and may answer with Client.SendText and Client.SendBinary. It reports whether
+	// OnMessage is called for messages of an authenticated client that are not the protocol's, one after the
+	// other for each connection, and may answer with Client.SendText and Client.SendBinary. It reports whether
 	// it knows the message; one that nobody knows is ignored, or answered with an error on shoal.v1.
 	OnMessage func(*Client, Incoming) bool
 

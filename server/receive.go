@@ -21,28 +21,28 @@ type Incoming struct {
 type events struct{}
 
 func clientOf(socket *gws.Conn) *Client {
-	return socket.NetConn().(*wire).client //nolint:forcetypeassert // every socket is made over a wire
+	return socket.NetConn().(*wire).client //nolint:forcetypeassert // readers make no others
 }
 
 func (events) OnOpen(*gws.Conn) {}
 
 func (events) OnClose(*gws.Conn, error) {}
 
-func (events) OnPong(socket *gws.Conn, _ []byte) { handOver(socket, (*Client).onPong, Incoming{}) }
+func (events) OnPong(socket *gws.Conn, _ []byte) { handle(socket, (*Client).onPong, Incoming{}) }
 
 func (events) OnPing(socket *gws.Conn, payload []byte) {
-	handOver(socket, (*Client).onPing, Incoming{Data: payload})
+	handle(socket, (*Client).onPing, Incoming{Data: payload})
 }
 
 func (events) OnMessage(socket *gws.Conn, m *gws.Message) {
-	handOver(socket, (*Client).receive, Incoming{Text: m.Opcode == gws.OpcodeText, Data: m.Bytes()})
+	handle(socket, (*Client).receive, Incoming{Text: m.Opcode == gws.OpcodeText, Data: m.Bytes()})
 	_ = m.Close() // gives the buffer back, cannot fail
 }
 
-// handOver has a message handled, and returns when that is done.
-func handOver(socket *gws.Conn, handle func(*Client, Incoming), m Incoming) {
+// handle has what a client has sent handled.
+func handle(socket *gws.Conn, how func(*Client, Incoming), m Incoming) {
 	c := clientOf(socket)
-	c.server.crew.do(c, handle, m)
+	c.guard(func() { how(c, m) })
 }
 
 func (c *Client) onPong(Incoming) { c.alive() }

@@ -8,8 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/lxzan/gws"
-
 	"github.com/shoal-go/shoal/internal/frame"
 	"github.com/shoal-go/shoal/internal/outbox"
 	"github.com/shoal-go/shoal/manager"
@@ -22,8 +20,8 @@ type Server struct {
 	manager   *manager.Manager
 	writers   *outbox.Pool
 	heart     *heart
-	crew      crew
-	base, v1  *gws.Upgrader
+	readers   readers
+	poller    poller
 	handler   http.Handler
 	counters  counters
 	listeners listeners
@@ -34,7 +32,7 @@ type Server struct {
 	// ctx ends when the server is closed; hooks run under it.
 	ctx    context.Context //nolint:containedctx // the lifetime of the server itself
 	cancel context.CancelFunc
-	// clients waits for the goroutine of every connection.
+	// clients waits for the end of every connection.
 	clients  sync.WaitGroup
 	mu       sync.Mutex // protects draining against clients.Add, nothing else happens under it
 	draining atomic.Bool
@@ -58,7 +56,7 @@ func New(opt Options) (*Server, error) {
 		}),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.base, s.v1 = newUpgraders(opt)
+	s.readers.upgrader = newUpgrader(opt)
 	s.slowBase, s.slowV1 = farewells()
 	s.heart = newHeart(s, opt.PingInterval)
 	s.handler = s.routes()
@@ -143,7 +141,8 @@ func (s *Server) Close(ctx context.Context) error {
 	s.heart.close()
 	s.writers.Close() // cuts off what is left
 	s.clients.Wait()
-	s.crew.close()
+	s.readers.close()
+	s.poller.close()
 	s.listeners.close(ctx)
 	return err
 }

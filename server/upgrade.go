@@ -1,7 +1,9 @@
 package server
 
 import (
+	"crypto/sha1" //nolint:gosec // RFC 6455 wants it
 	"encoding/base64"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -13,23 +15,14 @@ import (
 // subprotocolV1 is the subprotocol of recovery, acknowledgements and errors.
 const subprotocolV1 = "shoal.v1"
 
-// readBuffer is the size of a connection's read buffer. It need hold no more than what clients send all the
-// time; a larger message is read straight into a buffer of its own.
-const readBuffer = 128
-
-// newUpgraders returns the upgraders of connections without a subprotocol, and with shoal.v1.
-func newUpgraders(opt Options) (base, v1 *gws.Upgrader) {
-	option := func(subprotocols ...string) *gws.ServerOption {
-		return &gws.ServerOption{
-			ReadMaxPayloadSize: opt.MaxMessageBytes,
-			CheckUtf8Enabled:   true,
-			HandshakeTimeout:   opt.AuthTimeout,
-			SubProtocols:       subprotocols,
-			NewSession:         func() gws.SessionStorage { return noSession{} },
-			Logger:             gwsLogger{opt.Logger},
-		}
-	}
-	return gws.NewUpgrader(events{}, option()), gws.NewUpgrader(events{}, option(subprotocolV1))
+// newUpgrader returns the upgrader that readers have their connections from.
+func newUpgrader(opt Options) *gws.Upgrader {
+	return gws.NewUpgrader(events{}, &gws.ServerOption{
+		ReadMaxPayloadSize: opt.MaxMessageBytes,
+		CheckUtf8Enabled:   true,
+		NewSession:         func() gws.SessionStorage { return noSession{} },
+		Logger:             gwsLogger{opt.Logger},
+	})
 }
 
 // upgrade answers GET /ws/uploads.
@@ -61,7 +54,7 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "no new connections now, try again later", http.StatusServiceUnavailable)
 		return
 	}
-	c, err := s.accept(w, r)
+	c, early, err := s.accept(w, r)
 	if err != nil {
 		s.opt.Logger.Debug("upgrade failed", "remote", r.RemoteAddr, "error", err)
 		s.dismiss()
@@ -69,32 +62,51 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 	}
 	s.heart.add(c)
 	token := bearer(r)
-	s.crew.do(c, func(c *Client, _ Incoming) { c.begin(id, token) }, Incoming{})
-	go c.run() // waited for by s.clients, which admit counted it in
+	c.guard(func() { c.begin(id, token) })
+	c.start(early)
 }
 
 // retryAfter is when who was refused should come back, in seconds.
 const retryAfter = "5"
 
-// accept turns the request's connection into a client's.
-func (s *Server) accept(w http.ResponseWriter, r *http.Request) (*Client, error) {
-	upgrader, v1 := s.base, offersV1(r.Header)
-	if v1 {
-		upgrader = s.v1
-	}
-	normalize(r.Header, v1)
-	wire, reader, err := takeOver(w)
+// accept turns the request's connection into a client's. It returns what the HTTP server has read ahead.
+func (s *Server) accept(w http.ResponseWriter, r *http.Request) (c *Client, early []byte, err error) {
+	conn, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		http.Error(w, "this connection cannot become a WebSocket", http.StatusInternalServerError)
-		return nil, err
+		return nil, nil, err
 	}
-	socket, err := upgrader.UpgradeFromConn(wire, reader, r)
-	if err != nil {
-		return nil, err
+	v1 := offersV1(r.Header)
+	if err := s.switchProtocols(conn, r, v1); err != nil {
+		_ = conn.Close()
+		return nil, nil, err
 	}
-	c := newClient(s, wire, socket, v1, time.Now())
-	wire.client = c
-	return c, nil
+	if n := rw.Reader.Buffered(); n > 0 {
+		early = make([]byte, n)
+		_, _ = rw.Reader.Read(early) // they are there
+	}
+	return newClient(s, conn, v1, time.Now()), early, nil
+}
+
+// switchProtocols sends the answer to a good handshake (RFC 6455, 4.2.2).
+func (s *Server) switchProtocols(conn net.Conn, r *http.Request, v1 bool) error {
+	const guid = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+	sum := sha1.Sum([]byte(r.Header.Get("Sec-WebSocket-Key") + guid)) //nolint:gosec // RFC 6455 wants it
+	answer := make([]byte, 0, 256)
+	answer = append(answer, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
+		"Sec-WebSocket-Accept: "...)
+	answer = base64.StdEncoding.AppendEncode(answer, sum[:])
+	if v1 {
+		answer = append(answer, "\r\nSec-WebSocket-Protocol: "+subprotocolV1...)
+	}
+	answer = append(answer, "\r\n\r\n"...)
+	if err := conn.SetDeadline(time.Now().Add(s.opt.AuthTimeout)); err != nil {
+		return err
+	}
+	if _, err := conn.Write(answer); err != nil {
+		return err
+	}
+	return conn.SetDeadline(time.Time{})
 }
 
 // checkHandshake returns what is wrong with a WebSocket handshake, or "".
@@ -108,17 +120,6 @@ func checkHandshake(r *http.Request) string {
 		return "Sec-WebSocket-Key must be 16 bytes in base64"
 	}
 	return ""
-}
-
-// normalize puts the headers that gws looks at into the form in which it understands them.
-func normalize(h http.Header, v1 bool) {
-	h.Set("Connection", "Upgrade")
-	h.Set("Upgrade", "websocket")
-	h.Del("Sec-WebSocket-Extensions")
-	h.Del("Sec-WebSocket-Protocol")
-	if v1 {
-		h.Set("Sec-WebSocket-Protocol", subprotocolV1)
-	}
 }
 
 func offersV1(h http.Header) bool {

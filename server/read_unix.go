@@ -1,0 +1,31 @@
+//go:build unix
+
+package server
+
+import (
+	"io"
+	"os"
+	"syscall"
+)
+
+// rawConn returns the access to the connection's file descriptor.
+func rawConn(conn syscall.Conn) (syscall.RawConn, error) { return conn.SyscallConn() }
+
+// tryRead reads what there is without waiting; silent says that there is nothing. The descriptors of Go's
+// connections do not block.
+func tryRead(fd uintptr, buf []byte) (n int, silent bool, err error) {
+	for {
+		n, err := syscall.Read(int(fd), buf)
+		switch {
+		case err == syscall.EINTR: //nolint:errorlint // a system call returns the number itself
+		case err == syscall.EAGAIN: //nolint:errorlint // likewise
+			return 0, true, nil
+		case err != nil:
+			return 0, false, os.NewSyscallError("read", err)
+		case n == 0:
+			return 0, false, io.EOF
+		default:
+			return n, false, nil
+		}
+	}
+}

@@ -1,0 +1,145 @@
+package server_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"testing"
+
+	"github.com/shoal-go/shoal/manager"
+	"github.com/shoal-go/shoal/server"
+)
+
+// enter authenticates on a connection without a client of its own.
+func (r *raw) enter(user string) {
+	r.t.Helper()
+	r.write(0x81, `{"type":"auth","token":"`+user+`"}`)
+	r.want(`{"action":"auth_success","user_id":"` + user + `"}`)
+}
+
+func (r *raw) want(text string) {
+	r.t.Helper()
+	if first, payload := r.read(); first != 0x81 || payload != text {
+		r.t.Fatalf("got %#x %q, want the text %q", first, payload, text)
+	}
+}
+
+const unknownAnswer = `{"action":"error","code":"unknown_action","message":"the action is not known here"}`
+
+func v1Header() string { return "Sec-WebSocket-Protocol: shoal.v1\r\n" }
+
+// A client may stop anywhere in a message, while others come and go between its pieces.
+func TestMessagesInPieces(t *testing.T) {
+	n := start(t)
+	other := n.raw(t, v1Header())
+	other.enter("other")
+	chat := func() {
+		t.Helper()
+		other.write(0x81, `{"action":"x"}`)
+		other.want(unknownAnswer)
+	}
+	message := `{"action":"no action that is known"}`
+	t.Run("frames", func(t *testing.T) {
+		c := n.raw(t, v1Header())
+		c.enter("u")
+		c.write(0x01, message[:5])
+		for at := 5; at < 15; at++ {
+			c.write(0x89, "are you there?")
+			if first, payload := c.read(); first != 0x8A || payload != "are you there?" {
+				t.Fatalf("got %#x %q, want a pong", first, payload)
+			}
+			chat()
+			c.write(0x00, message[at:at+1])
+		}
+		c.write(0x80, message[15:])
+		c.want(unknownAnswer)
+	})
+	t.Run("bytes", func(t *testing.T) {
+		c := n.raw(t, v1Header())
+		c.enter("u")
+		frame := append([]byte{0x81, 0x80 | byte(len(message)), 0, 0, 0, 0}, message...)
+		for i := range frame {
+			if _, err := c.conn.Write(frame[i : i+1]); err != nil {
+				t.Fatal(err)
+			}
+			chat()
+		}
+		c.want(unknownAnswer)
+	})
+}
+
+// Clients whose messages are being handled for long keep nobody else waiting, however many they are.
+func TestSlowHooksHoldNobodyElseUp(t *testing.T) {
+	release := make(chan struct{})
+	slow := func(_ context.Context, _ server.Identity, uploadID string) error {
+		if uploadID == "slow" {
+			<-release
+		}
+		return nil
+	}
+	n := start(t, func(_ *manager.Options, o *server.Options) { o.Authorize = slow })
+	const many = 50
+	for i := range many {
+		c := n.login(fmt.Sprintf("u%d", i), "shoal.v1")
+		c.send(`{"action":"subscribe_upload","upload_id":"slow"}`)
+	}
+	c := n.login("quick", "shoal.v1")
+	c.send(`{"action":"subscribe_upload","upload_id":"quick"}`)
+	if got := c.object()["action"]; got != "subscribed" {
+		t.Errorf("got %v, want subscribed", got)
+	}
+	close(release)
+	waitFor(t, func() bool { return len(n.manager.UploadSubscriberIDs("slow")) == many })
+}
+
+// What a client sends just before it goes is handled, and its going is noticed, however the two come together.
+func TestLastWordsOfManyClients(t *testing.T) {
+	var mu sync.Mutex
+	heard := 0
+	n := start(t, func(_ *manager.Options, o *server.Options) {
+		o.OnMessage = func(*server.Client, server.Incoming) bool {
+			mu.Lock()
+			defer mu.Unlock()
+			heard++
+			return true
+		}
+	})
+	const many = 200
+	for range many {
+		c := n.raw(t, "")
+		c.enter("u")
+		c.write(0x81, `{"action":"last words"}`)
+		if err := c.conn.(*net.TCPConn).CloseWrite(); err != nil { //nolint:forcetypeassert // start listens on TCP
+			t.Fatal(err)
+		}
+	}
+	waitFor(t, func() bool { return n.server.Stats().Open == 0 })
+	mu.Lock()
+	defer mu.Unlock()
+	if heard != many {
+		t.Errorf("%d of %d last words were heard", heard, many)
+	}
+}
+
+// Connections that are cut off by the server, while nothing comes from their clients, end as well.
+func TestSilentConnectionsThatAreCutOff(t *testing.T) {
+	var mu sync.Mutex
+	var clients []*server.Client
+	n := start(t, func(_ *manager.Options, o *server.Options) {
+		o.OnConnect = func(c *server.Client) {
+			mu.Lock()
+			defer mu.Unlock()
+			clients = append(clients, c)
+		}
+	})
+	for range 20 {
+		n.raw(t, "").enter("u")
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	for _, c := range clients {
+		c.Abort()
+	}
+	waitFor(t, func() bool { return n.server.Stats().Open == 0 })
+}
