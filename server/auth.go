@@ -26,18 +26,35 @@ func (c *Client) begin(id Identity, token string) {
 
 // onAuth handles the first message of a client.
 func (c *Client) onAuth(text bool, data []byte) {
-	var object map[string]json.RawMessage
-	if !text || json.Unmarshal(data, &object) != nil || object == nil {
+	kind, token, ok := decodeAuth(data)
+	switch {
+	case !text || !ok:
 		c.Close(manager.InvalidFormat)
-		return
-	}
-	var kind, token string
-	if json.Unmarshal(object["type"], &kind) != nil || kind != "auth" ||
-		json.Unmarshal(object["token"], &token) != nil || token == "" {
+	case kind != "auth" || token == "":
 		c.refuse("Authentication required", manager.AuthRequired)
-		return
+	default:
+		c.authenticate(token)
 	}
-	c.authenticate(token)
+}
+
+// decodeAuth returns the type and the token of a first message, each "" if it is no string. It reports false for
+// what is not an object.
+func decodeAuth(data []byte) (kind, token string, ok bool) {
+	var r request
+	if decodePlain(data, &r) {
+		return r.Type, r.Token, true
+	}
+	var object map[string]json.RawMessage
+	if json.Unmarshal(data, &object) != nil || object == nil {
+		return "", "", false
+	}
+	if json.Unmarshal(object["type"], &kind) != nil {
+		kind = ""
+	}
+	if json.Unmarshal(object["token"], &token) != nil {
+		token = ""
+	}
+	return kind, token, true
 }
 
 // authenticate asks whose the token is, and opens the connection or gives it a new time.

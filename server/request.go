@@ -21,8 +21,19 @@ type request struct {
 
 // onRequest handles a message of the protocol, and reports whether it is one.
 func (c *Client) onRequest(m Incoming) bool {
+	if !m.Text {
+		return false
+	}
+	var plain request
+	if decodePlain(m.Data, &plain) {
+		handle := c.handler(plain.Action, plain.Type)
+		if handle != nil {
+			handle(c, &plain)
+		}
+		return handle != nil
+	}
 	var head struct{ Action, Type string }
-	if !m.Text || json.Unmarshal(m.Data, &head) != nil {
+	if json.Unmarshal(m.Data, &head) != nil {
 		return false
 	}
 	handle := c.handler(head.Action, head.Type)
