@@ -1,0 +1,179 @@
+package redisbroker
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/shoal-go/shoal/broker"
+)
+
+// ears is one connection for subscriptions. What it hears it hands on from the connection's own goroutine,
+// one after the other and in the order in which the server said it. subscribe and unsubscribe may be called
+// from any number of goroutines, but for one channel only one at a time.
+type ears struct {
+	shard *shard
+	conn  rueidis.DedicatedClient
+	probe string       // the channel on which it hears itself
+	heard atomic.Int64 // when it last did, as time since began
+	began time.Time
+	echo  chan struct{} // holds a token once it has heard itself
+	lost  <-chan error  // is sent why the connection has ended, and closed
+	mute  bool          // whether the last probe found no answer on the line for commands; only attend uses it
+
+	// The connection's goroutine alone uses what follows.
+	next position // the position told last, of the very next message
+}
+
+// position is one as it is told, with the channel it is about.
+type position struct {
+	channel string
+	broker.Position
+	fresh bool // a new epoch, and no message
+}
+
+// listen makes a connection for subscriptions. An error of connecting shows with the first use.
+func (s *shard) listen(l *line) *ears {
+	conn, _ := l.client.Dedicate()
+	e := &ears{shard: s, conn: conn, probe: probePrefix + s.broker.id + ":" + s.addr, began: time.Now(), echo: make(chan struct{}, 1)}
+	e.lost = conn.SetPubSubHooks(rueidis.PubSubHooks{OnMessage: e.hear, OnSubscription: e.changed})
+	return e
+}
+
+// close closes the connection, and returns when nothing is heard any more.
+func (e *ears) close() {
+	e.conn.Close()
+	for range e.lost { // it is closed after the last call to hear
+	}
+}
+
+// hear takes a message from the connection.
+func (e *ears) hear(m rueidis.PubSubMessage) {
+	if channel, ok := marked(m.Channel); ok {
+		e.mark(channel, m.Message)
+		return
+	}
+	next := e.next
+	e.next = position{}
+	if m.Channel == e.probe {
+		e.heard.Store(int64(time.Since(e.began)))
+		select {
+		case e.echo <- struct{}{}:
+		default:
+		}
+		return
+	}
+	if len(m.Message) > e.shard.broker.opt.MaxPayload {
+		e.shard.broker.oversized(m.Channel, len(m.Message))
+		return
+	}
+	message := broker.Message{Channel: m.Channel, Payload: []byte(m.Message)}
+	// Nothing comes between a position and its message, so any other message has none.
+	if next.channel == m.Channel {
+		message.Position = next.Position
+		message.Previous = next.Offset - 1
+	}
+	e.shard.handler.Receive(message)
+}
+
+// mark takes the position of the next message, or a new epoch.
+func (e *ears) mark(channel, text string) {
+	e.next = position{}
+	text, fresh := strings.CutSuffix(text, "!")
+	at, ok := parsePosition(text)
+	switch {
+	case !ok || !fresh && at.Offset == 0:
+		e.shard.broker.opt.Logger.Warn("redisbroker: what should be a message's position is none: is another program publishing there?",
+			"channel", markPrefix+channel)
+	case fresh:
+		e.shard.handler.Receive(broker.Message{Channel: channel, Position: at})
+	default:
+		e.next = position{channel: channel, Position: at}
+	}
+}
+
+// parsePosition reads epoch-offset, which is how the scripts and the ids of a stream's entries say it.
+func parsePosition(text string) (broker.Position, bool) {
+	epoch, digits, _ := strings.Cut(text, "-")
+	offset, err := strconv.ParseUint(digits, 10, 64)
+	return broker.Position{Epoch: epoch, Offset: offset}, err == nil && epoch != ""
+}
+
+// changed takes the news of a subscription. One that we did not end is ended by a cluster that has moved the slot.
+func (e *ears) changed(s rueidis.PubSubSubscription) {
+	if s.Kind == "sunsubscribe" {
+		e.shard.evicted(s.Channel)
+	}
+}
+
+// atOnce is how many channels one command names at most.
+const atOnce = 512
+
+// subscribe subscribes to channels, and returns when the server has confirmed that.
+func (e *ears) subscribe(ctx context.Context, channels []string) error {
+	return e.all(ctx, channels, func(names []string) rueidis.Completed {
+		return e.conn.B().Subscribe().Channel(names...).Build()
+	}, func(names ...string) rueidis.Completed {
+		return e.conn.B().Ssubscribe().Channel(names...).Build()
+	})
+}
+
+// unsubscribe takes subscribe back.
+func (e *ears) unsubscribe(ctx context.Context, channels []string) error {
+	return e.all(ctx, channels, func(names []string) rueidis.Completed {
+		return e.conn.B().Unsubscribe().Channel(names...).Build()
+	}, func(names ...string) rueidis.Completed {
+		return e.conn.B().Sunsubscribe().Channel(names...).Build()
+	})
+}
+
+// all sends commands for all channels. A position is told on a channel of its own, subscribed to in the same command
+// as the channel it is about, so that neither is heard without the other.
+func (e *ears) all(
+	ctx context.Context, channels []string, plain func([]string) rueidis.Completed, sharded func(...string) rueidis.Completed,
+) error {
+	naming := e.shard.broker.naming
+	for len(channels) > 0 {
+		some := channels[:min(len(channels), atOnce)]
+		channels = channels[len(some):]
+		commands := make([]rueidis.Completed, 0, 1+len(some))
+		if naming.tags != nil {
+			// A command may name only channels of one slot. What others publish comes by the plain way.
+			for _, channel := range some {
+				commands = append(commands, sharded(naming.mark(channel), channel))
+			}
+			commands = append(commands, plain(some))
+		} else {
+			names := make([]string, 0, 2*len(some))
+			for _, channel := range some {
+				names = append(names, naming.mark(channel), channel)
+			}
+			commands = append(commands, plain(names))
+		}
+		if err := e.do(ctx, commands...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// do sends commands and returns the first error.
+func (e *ears) do(ctx context.Context, commands ...rueidis.Completed) error {
+	ctx, cancel := context.WithTimeout(ctx, e.shard.broker.opt.Timeout)
+	defer cancel()
+	var errs []error
+	for _, result := range e.conn.DoMulti(ctx, commands...) {
+		if err := result.Error(); err != nil && !errors.Is(err, rueidis.Nil) {
+			errs = append(errs, err)
+		}
+	}
+	if len(errs) > 0 {
+		return errs[0]
+	}
+	return nil
+}

@@ -1,0 +1,191 @@
+// Package redistest starts real Redis servers for tests: one, a cluster, or a group with sentinels. Each listens on
+// a port of its own on the loopback interface, keeps its files in a folder of the test, and ends with the test.
+package redistest
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+)
+
+// patience is how long a server may take for what it has to do. The machine may be busy.
+const patience = 30 * time.Second
+
+// Server is one server. Its methods are for the test's own goroutine.
+type Server struct {
+	// Addr is where it listens.
+	Addr string
+
+	t       testing.TB
+	dir     string
+	args    []string
+	process *exec.Cmd
+}
+
+// Start starts a server without persistence, and returns when it answers. args are settings in the form of
+// redis-server's command line, such as "--requirepass", "secret".
+func Start(t testing.TB, args ...string) *Server {
+	t.Helper()
+	s := reserve(t)
+	s.args = append([]string{
+		"--bind", "127.0.0.1", "--port", s.Port(), "--dir", s.dir, "--save", "", "--appendonly", "no",
+		"--daemonize", "no", "--repl-diskless-sync-delay", "0",
+	}, args...)
+	s.Restart()
+	return s
+}
+
+// reserve finds a free port for a server that is not started yet.
+func reserve(t testing.TB) *Server {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	s := &Server{Addr: listener.Addr().String(), t: t, dir: t.TempDir()}
+	t.Cleanup(s.Kill)
+	return s
+}
+
+// Port returns the port of Addr.
+func (s *Server) Port() string {
+	_, port, _ := net.SplitHostPort(s.Addr)
+	return port
+}
+
+// binary returns the path of redis-server, or ends the test with what to do.
+func binary(t testing.TB) string {
+	t.Helper()
+	name := os.Getenv("SHOAL_REDIS_SERVER")
+	if name == "" {
+		name = "redis-server"
+	}
+	path, err := exec.LookPath(name)
+	if err != nil {
+		t.Fatalf("these tests need Redis 7.0 or newer, and %s is not found: install it (Debian: apt-get install "+
+			"redis-server), or set SHOAL_REDIS_SERVER to its path", name)
+	}
+	return path
+}
+
+// Restart starts the server again after Kill, with the data that it has saved.
+func (s *Server) Restart() {
+	s.t.Helper()
+	s.process = exec.Command(binary(s.t), s.args...)
+	log, err := os.OpenFile(filepath.Join(s.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer log.Close()
+	s.process.Stdout, s.process.Stderr = log, log
+	s.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := s.process.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	Eventually(s.t, "the server at "+s.Addr+" answers", s.answers)
+}
+
+// answers reports whether the server answers, be it that it wants a password.
+func (s *Server) answers() bool {
+	conn, err := net.DialTimeout("tcp", s.Addr, time.Second)
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(time.Second))
+	_, _ = conn.Write([]byte("PING\r\n"))
+	answer := make([]byte, 64)
+	n, _ := conn.Read(answer)
+	return strings.HasPrefix(string(answer[:n]), "+PONG") || strings.HasPrefix(string(answer[:n]), "-NOAUTH")
+}
+
+// Kill kills the server, as if its machine had lost power. What it has not saved is gone.
+func (s *Server) Kill() {
+	if s.process == nil {
+		return
+	}
+	_ = s.process.Process.Kill()
+	_ = s.process.Wait()
+	s.process = nil
+}
+
+// Pause stops the server from doing anything until Resume, while its connections stay.
+func (s *Server) Pause() { _ = s.process.Process.Signal(syscall.SIGSTOP) }
+
+// Resume lets a server go on that was paused.
+func (s *Server) Resume() { _ = s.process.Process.Signal(syscall.SIGCONT) }
+
+// Client returns a plain client to the server, which ends with the test.
+func (s *Server) Client(t testing.TB) rueidis.Client {
+	t.Helper()
+	client, err := rueidis.NewClient(rueidis.ClientOption{
+		InitAddress: []string{s.Addr}, ForceSingleClient: true, DisableCache: true, DisableRetry: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	return client
+}
+
+// Do sends a command to the server on a connection of its own, and returns the answer as text. An error ends the test.
+func (s *Server) Do(words ...string) string {
+	s.t.Helper()
+	text, err := s.Try(words...)
+	if err != nil {
+		s.t.Fatalf("%s: %v", strings.Join(words, " "), err)
+	}
+	return text
+}
+
+// Try is Do for a command that may fail.
+func (s *Server) Try(words ...string) (string, error) {
+	client, err := rueidis.NewClient(rueidis.ClientOption{
+		InitAddress: []string{s.Addr}, ForceSingleClient: true, DisableCache: true, DisableRetry: true,
+	})
+	if err != nil {
+		return "", err
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	value, err := client.Do(ctx, client.B().Arbitrary(words...).Build()).ToAny()
+	return fmt.Sprint(value), err
+}
+
+// Eventually returns when the condition holds, and ends the test if that takes too long.
+func Eventually(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	for !condition() {
+		select {
+		case <-again.C:
+		case <-late.C:
+			t.Fatalf("after %v still waiting until %s", patience, what)
+		}
+	}
+}
+
+// otherPort returns a free port that is not the server's.
+func otherPort(t testing.TB) string {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	return strconv.Itoa(listener.Addr().(*net.TCPAddr).Port)
+}

@@ -1,0 +1,50 @@
+package redisbroker
+
+import (
+	"errors"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/shoal-go/shoal/broker"
+)
+
+// readKept reads what the script says, and leaves out what is too old.
+func readKept(result rueidis.RedisResult, ttl time.Duration) (broker.Kept, error) {
+	malformed := errors.New("it is not what this package has written")
+	parts, err := result.ToArray()
+	if err != nil || len(parts) != 3 {
+		return broker.Kept{}, malformed
+	}
+	id, _ := parts[0].ToString()
+	at, ok := parsePosition(id)
+	text, _ := parts[1].ToString()
+	now, notNumber := strconv.ParseInt(text, 10, 64)
+	entries, notArray := parts[2].AsXRangeSlices()
+	if !ok || notNumber != nil || notArray != nil {
+		return broker.Kept{}, malformed
+	}
+	kept := broker.Kept{Position: at, Floor: at.Offset, Messages: make([]broker.Stored, 0, len(entries))}
+	for _, entry := range slices.Backward(entries) {
+		at, ok := parsePosition(entry.ID)
+		if !ok || len(entry.FieldValues) != 1 || len(entry.FieldValues[0].Field) < tokenLength {
+			return broker.Kept{}, malformed
+		}
+		stamp := entry.FieldValues[0].Field[tokenLength:]
+		stored, err := strconv.ParseInt(stamp, 10, 64)
+		if stamp == "" || now-stored >= ttl.Milliseconds() {
+			break // those before it are older still
+		}
+		if err != nil {
+			return broker.Kept{}, malformed
+		}
+		kept.Floor = at.Offset - 1
+		kept.Messages = append(kept.Messages, broker.Stored{
+			Offset: at.Offset, Payload: []byte(entry.FieldValues[0].Value), At: time.UnixMilli(stored),
+		})
+	}
+	slices.Reverse(kept.Messages)
+	return kept, nil
+}

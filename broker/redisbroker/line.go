@@ -1,0 +1,143 @@
+package redisbroker
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+
+	"github.com/redis/rueidis"
+)
+
+// line is the way commands take to one server during one term of it as master. It is not changed once it is made,
+// and may be used by any number of goroutines.
+type line struct {
+	client rueidis.Client
+	term   string // the server's replication id
+	sha    [scriptCount]string
+}
+
+// oldest is the first version of Redis with sharded pub/sub, and with stream ids of which a part is given.
+const oldest = 7
+
+// dial connects to a server. The connection, and those that replace it, are made until ctx ends.
+func (b *Broker) dial(ctx context.Context, addr string, as login, db int) (rueidis.Client, error) {
+	const buffer = 64 << 10
+	option := rueidis.ClientOption{
+		InitAddress:         []string{addr},
+		Username:            as.user,
+		Password:            as.password,
+		SelectDB:            db,
+		TLSConfig:           b.target.tls,
+		ClientName:          "shoal",
+		Dialer:              net.Dialer{Timeout: b.opt.Timeout},
+		ConnWriteTimeout:    b.opt.Timeout,
+		ReadBufferEachConn:  buffer,
+		WriteBufferEachConn: buffer,
+		PipelineMultiplex:   -1, // one connection, on which all that waits goes in one write
+		ForceSingleClient:   true,
+		DisableCache:        true,
+		DisableRetry:        true, // fail at once; who retries knows whether that is safe
+		DialCtxFn: func(dialing context.Context, addr string, dialer *net.Dialer, config *tls.Config) (net.Conn, error) {
+			dialing, cancel := context.WithCancel(dialing)
+			defer cancel()
+			defer context.AfterFunc(ctx, cancel)()
+			if config != nil {
+				return (&tls.Dialer{NetDialer: dialer, Config: config}).DialContext(dialing, "tcp", addr)
+			}
+			return dialer.DialContext(dialing, "tcp", addr)
+		},
+	}
+	client, err := rueidis.NewClient(option)
+	if err != nil && client != nil {
+		client.Close()
+	}
+	return client, err
+}
+
+// attach looks whether a server will do, and gives it the scripts for its present term. All is asked on one
+// connection, so that it is one process that answers.
+func (b *Broker) attach(ctx context.Context, addr string, client rueidis.Client) (*line, error) {
+	ctx, cancel := context.WithTimeout(ctx, b.opt.Timeout)
+	defer cancel()
+	conn, release := client.Dedicate()
+	defer release()
+	server, err := conn.Do(ctx, conn.B().Info().Section("server").Build()).ToString()
+	if err != nil {
+		return nil, err
+	}
+	if err := checkVersion(addr, infoField(server, "redis_version")); err != nil {
+		return nil, err
+	}
+	info, err := conn.Do(ctx, conn.B().Info().Section("replication", "cluster").Build()).ToString()
+	if err != nil {
+		return nil, err
+	}
+	if err := b.checkKind(addr, info); err != nil {
+		return nil, err
+	}
+	l := &line{client: client, term: infoField(info, "master_replid")}
+	if len(l.term) < tokenLength {
+		return nil, fatalf("redisbroker: %s does not tell its master_replid by INFO: it is needed", addr)
+	}
+	for i, text := range scriptTexts(b.target.mode, l.term[:tokenLength], b.opt.Messages, b.opt.TTL) {
+		if l.sha[i], err = conn.Do(ctx, conn.B().ScriptLoad().Script(text).Build()).ToString(); err != nil {
+			return nil, err
+		}
+	}
+	return l, nil
+}
+
+// checkVersion returns an error unless the server is new enough.
+func checkVersion(addr, version string) error {
+	major, _, _ := strings.Cut(version, ".")
+	if number, err := strconv.Atoi(major); err != nil || number < oldest {
+		return fatalf("redisbroker: %s is Redis %.20q, but %d.0 or newer is needed", addr, version, oldest)
+	}
+	return nil
+}
+
+// checkKind returns an error unless the server is what the URL says, and a master.
+func (b *Broker) checkKind(addr, info string) error {
+	clustered := infoField(info, "cluster_enabled") == "1"
+	switch {
+	case clustered && b.target.mode != cluster:
+		return fatalf("redisbroker: %s is a node of a cluster: the URL must begin with redis+cluster://", addr)
+	case !clustered && b.target.mode == cluster:
+		return fatalf("redisbroker: %s is no node of a cluster: the URL must begin with redis://", addr)
+	case infoField(info, "role") != "master":
+		return fmt.Errorf("%s is a replica, which takes no messages", addr)
+	}
+	return nil
+}
+
+// infoField returns a field of what INFO says.
+func infoField(info, name string) string {
+	for field := range strings.SplitSeq(info, "\r\n") {
+		if value, ok := strings.CutPrefix(field, name+":"); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+// store returns the command that stores a message under a channel's key.
+func (l *line) store(key string, payload []byte) rueidis.Completed {
+	// The command may still be on its way when its caller has given up, so it has a payload of its own.
+	return l.client.B().Evalsha().Sha1(l.sha[storeScript]).Numkeys(1).Key(key).Arg(string(payload)).Build()
+}
+
+// command returns the one that runs a script which takes no more than a channel's key.
+func (l *line) command(s script, key string) rueidis.Completed {
+	return l.client.B().Evalsha().Sha1(l.sha[s]).Numkeys(1).Key(key).Build()
+}
+
+// publish returns the command that publishes a message which is not stored.
+func (l *line) publish(m mode, channel string, payload []byte) rueidis.Completed {
+	if m == cluster {
+		return l.client.B().Spublish().Channel(channel).Message(string(payload)).Build()
+	}
+	return l.client.B().Publish().Channel(channel).Message(string(payload)).Build()
+}

@@ -1,0 +1,89 @@
+package redisbroker
+
+import (
+	"strconv"
+	"strings"
+	"sync"
+)
+
+// Names of this broker's own, beside the channels, which go by their own names. The dot keeps them apart from
+// any channel: there is none in a channel's kind.
+const (
+	keptPrefix  = "shoal.kept:"  // the key of the stream that holds what is kept of a channel
+	markPrefix  = "shoal.at:"    // where a stored message's position is told, right before the message
+	probePrefix = "shoal.probe:" // where a connection hears itself
+)
+
+// slots is how many slots a cluster's keys are spread over.
+const slots = 16384
+
+// naming gives the names that go with a channel. In a cluster all of them have to be in the slot of the channel
+// itself, whose name may hold braces of its own; so they begin with a tag of that slot.
+type naming struct {
+	tags []string // by slot, nil outside a cluster
+}
+
+func newNaming(m mode) naming {
+	if m == cluster {
+		return naming{slotTags()}
+	}
+	return naming{}
+}
+
+func (n naming) key(channel string) string  { return keptPrefix + n.tag(channel) + channel }
+func (n naming) mark(channel string) string { return markPrefix + n.tag(channel) + channel }
+
+func (n naming) tag(channel string) string {
+	if n.tags == nil {
+		return ""
+	}
+	return n.tags[slotOf(channel)]
+}
+
+// marked returns the channel whose positions are told on the channel of that name, if it is one of those.
+func marked(name string) (channel string, ok bool) {
+	channel, ok = strings.CutPrefix(name, markPrefix)
+	if ok && strings.HasPrefix(channel, "{") {
+		_, channel, _ = strings.Cut(channel, "}")
+	}
+	return channel, ok
+}
+
+// slotTags returns for each slot a tag that puts a key into it: the smallest number in braces that does.
+var slotTags = sync.OnceValue(func() []string {
+	tags := make([]string, slots)
+	for missing, number := slots, 0; missing > 0; number++ {
+		digits := strconv.Itoa(number)
+		if slot := crc16(digits) % slots; tags[slot] == "" {
+			tags[slot] = "{" + digits + "}"
+			missing--
+		}
+	}
+	return tags
+})
+
+// slotOf returns the slot of a key or sharded channel: that of what stands in its first braces, if anything does.
+func slotOf(key string) int {
+	if open := strings.IndexByte(key, '{'); open >= 0 {
+		if length := strings.IndexByte(key[open+1:], '}'); length > 0 {
+			key = key[open+1 : open+1+length]
+		}
+	}
+	return int(crc16(key) % slots)
+}
+
+// crc16 is the checksum that Redis Cluster spreads keys by: CRC-16/XMODEM.
+func crc16(s string) uint16 {
+	var crc uint16
+	for i := range len(s) {
+		crc ^= uint16(s[i]) << 8
+		for range 8 {
+			if crc&0x8000 != 0 {
+				crc = crc<<1 ^ 0x1021
+			} else {
+				crc <<= 1
+			}
+		}
+	}
+	return crc
+}
