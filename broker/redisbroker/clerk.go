@@ -271,13 +271,17 @@ func (s *shard) subscribeEach(ctx context.Context, e *ears, channels []string) (
 	return refusals, nil
 }
 
+// missable is how many messages to ourselves in a row have not to come back before a connection is given up.
+const missable = 3
+
 // probe sends a message to ourselves, and looks whether those before it have come back and the server is still
 // the master that it was.
 func (s *shard) probe(ctx context.Context, e *ears) error {
 	interval := s.broker.opt.ProbeInterval
-	if silent := time.Since(e.began) - time.Duration(e.heard.Load()); silent > 3*interval {
-		return fmt.Errorf("%w for %v", errDeaf, silent.Round(time.Millisecond))
+	if missing := e.sent - e.heard.Load(); missing >= missable {
+		return fmt.Errorf("%w: the last %d are missing", errDeaf, missing)
 	}
+	e.sent++
 	l := s.line.Load()
 	if l == nil {
 		return errors.New("the connection for commands has ended")
@@ -292,6 +296,7 @@ func (s *shard) probe(ctx context.Context, e *ears) error {
 		return nil // the silence will show
 	}
 	if infoField(info, "role") != "master" {
+		e.mute = true
 		return errors.New("the server is a replica now, which takes no messages")
 	}
 	if infoField(info, "master_replid") != l.term {

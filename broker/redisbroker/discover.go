@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/redis/rueidis"
 )
@@ -74,7 +75,7 @@ func (b *Broker) askSentinel(ctx context.Context, client rueidis.Client, _ strin
 func askCluster(ctx context.Context, client rueidis.Client, addr string) ([]part, error) {
 	rows, err := client.Do(ctx, client.B().ClusterSlots().Build()).ToArray()
 	if err != nil {
-		if kind(err) == "ERR" {
+		if kind(err) != "" && strings.Contains(err.Error(), "cluster support disabled") {
 			return nil, fatalf("redisbroker: %s is no node of a cluster (%s): the URL must begin with redis://", addr, said(err))
 		}
 		return nil, err

@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"github.com/redis/rueidis"
 
@@ -19,12 +18,12 @@ import (
 type ears struct {
 	shard *shard
 	conn  rueidis.DedicatedClient
-	probe string       // the channel on which it hears itself
-	heard atomic.Int64 // when it last did, as time since began
-	began time.Time
+	probe string        // the channel on which it hears itself
+	heard atomic.Int64  // how many times it did
 	echo  chan struct{} // holds a token once it has heard itself
 	lost  <-chan error  // is sent why the connection has ended, and closed
-	mute  bool          // whether the last probe found no answer on the line for commands; only attend uses it
+	sent  int64         // how many messages it was sent by attend
+	mute  bool          // whether the last probe found the line for commands of no use; only the shard's run uses it
 
 	// The connection's goroutine alone uses what follows.
 	next position // the position told last, of the very next message
@@ -40,7 +39,7 @@ type position struct {
 // listen makes a connection for subscriptions. An error of connecting shows with the first use.
 func (s *shard) listen(l *line) *ears {
 	conn, _ := l.client.Dedicate()
-	e := &ears{shard: s, conn: conn, probe: probePrefix + s.broker.id + ":" + s.addr, began: time.Now(), echo: make(chan struct{}, 1)}
+	e := &ears{shard: s, conn: conn, probe: probePrefix + s.broker.id + ":" + s.addr, echo: make(chan struct{}, 1)}
 	e.lost = conn.SetPubSubHooks(rueidis.PubSubHooks{OnMessage: e.hear, OnSubscription: e.changed})
 	return e
 }
@@ -61,7 +60,7 @@ func (e *ears) hear(m rueidis.PubSubMessage) {
 	next := e.next
 	e.next = position{}
 	if m.Channel == e.probe {
-		e.heard.Store(int64(time.Since(e.began)))
+		e.heard.Add(1)
 		select {
 		case e.echo <- struct{}{}:
 		default:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/redis/rueidis"
@@ -105,5 +106,23 @@ func whileConnecting(addr string, err error) error {
 // isForbidden reports whether a server says that the user lacks a permission, in a script or outside.
 func isForbidden(err error) bool {
 	return kind(err) == "NOPERM" || kind(err) != "" && (strings.Contains(err.Error(), "ACL failure") ||
-		strings.Contains(err.Error(), "can't run this command") || strings.Contains(err.Error(), "no permissions"))
+		strings.Contains(err.Error(), "The user executing the script"))
+}
+
+// inScript adds to an error the command that a script was not allowed to run. Redis 7.0 only tells the line.
+func inScript(err error, text string) error {
+	_, place, found := strings.Cut(err.Error(), "@user_script:")
+	if !found || !isForbidden(err) {
+		return err
+	}
+	digits := strings.TrimRight(place, ".")
+	number, _ := strconv.Atoi(digits)
+	lines := strings.Split(text, "\n")
+	if number < 1 || number > len(lines) {
+		return err
+	}
+	_, call, _ := strings.Cut(lines[number-1], "redis.call(")
+	command, _, _ := strings.Cut(call, ",")
+	return fatalf("redisbroker: not all is allowed that is needed: %s (it is about %s): allow that by ACL SETUSER",
+		said(err), strings.ToLower(strings.Trim(command, "'")))
 }

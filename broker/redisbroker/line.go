@@ -82,12 +82,17 @@ func (b *Broker) attach(ctx context.Context, addr string, client rueidis.Client)
 	if len(l.term) < tokenLength {
 		return nil, fatalf("redisbroker: %s does not tell its master_replid by INFO: it is needed", addr)
 	}
-	for i, text := range scriptTexts(b.target.mode, l.term[:tokenLength], b.opt.Messages, b.opt.TTL) {
+	for i, text := range b.scripts(l.term) {
 		if l.sha[i], err = conn.Do(ctx, conn.B().ScriptLoad().Script(text).Build()).ToString(); err != nil {
 			return nil, err
 		}
 	}
 	return l, nil
+}
+
+// scripts returns the scripts for a server's term.
+func (b *Broker) scripts(term string) [scriptCount]string {
+	return scriptTexts(b.target.mode, term[:tokenLength], b.opt.Messages, b.opt.TTL)
 }
 
 // checkVersion returns an error unless the server is new enough.
@@ -123,21 +128,13 @@ func infoField(info, name string) string {
 	return ""
 }
 
-// store returns the command that stores a message under a channel's key.
-func (l *line) store(key string, payload []byte) rueidis.Completed {
-	// The command may still be on its way when its caller has given up, so it has a payload of its own.
-	return l.client.B().Evalsha().Sha1(l.sha[storeScript]).Numkeys(1).Key(key).Arg(string(payload)).Build()
-}
-
-// command returns the one that runs a script which takes no more than a channel's key.
+// command returns the one that runs a script with a key.
 func (l *line) command(s script, key string) rueidis.Completed {
 	return l.client.B().Evalsha().Sha1(l.sha[s]).Numkeys(1).Key(key).Build()
 }
 
-// publish returns the command that publishes a message which is not stored.
-func (l *line) publish(m mode, channel string, payload []byte) rueidis.Completed {
-	if m == cluster {
-		return l.client.B().Spublish().Channel(channel).Message(string(payload)).Build()
-	}
-	return l.client.B().Publish().Channel(channel).Message(string(payload)).Build()
+// send returns the command that runs a script with a key and a payload.
+func (l *line) send(s script, key string, payload []byte) rueidis.Completed {
+	// The command may still be on its way when its caller has given up, so it has a payload of its own.
+	return l.client.B().Evalsha().Sha1(l.sha[s]).Numkeys(1).Key(key).Arg(string(payload)).Build()
 }

@@ -3,6 +3,7 @@ package redisbroker_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"testing"
@@ -119,7 +120,9 @@ func start(t testing.TB, opt redisbroker.Options) *node {
 
 // options are those for a test with the server.
 func options(s *redistest.Server) redisbroker.Options {
-	return redisbroker.Options{URL: "redis://" + s.Addr, ProbeInterval: 100 * time.Millisecond}
+	return redisbroker.Options{
+		URL: "redis://" + s.Addr, ProbeInterval: 100 * time.Millisecond, Logger: slog.New(slog.DiscardHandler),
+	}
 }
 
 func subscribe(t testing.TB, n *node, channels ...string) {

@@ -85,7 +85,7 @@ func (b *Broker) Publish(ctx context.Context, channel string, payload []byte) er
 		return err
 	}
 	_, err := b.do(ctx, channel, func(l *line) rueidis.Completed {
-		return l.publish(b.target.mode, channel, payload)
+		return l.send(publishScript, channel, payload)
 	})
 	return err
 }
@@ -97,7 +97,7 @@ func (b *Broker) Store(ctx context.Context, channel string, payload []byte) (bro
 		return broker.Position{}, err
 	}
 	result, err := b.do(ctx, channel, func(l *line) rueidis.Completed {
-		return l.store(b.naming.key(channel), payload)
+		return l.send(storeScript, b.naming.key(channel), payload)
 	})
 	if err != nil {
 		return broker.Position{}, err

@@ -1,24 +1,194 @@
 package redisbroker_test
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
 	"testing"
+	"time"
 
+	"github.com/redis/rueidis"
+
+	"github.com/shoal-go/shoal/broker"
 	"github.com/shoal-go/shoal/broker/redisbroker/internal/redistest"
 )
 
-func TestAStoredMessageReachesSubscribersWithItsPosition(t *testing.T) {
+// Among foreign messages on the same channel each stored one has its own position, and no other has any.
+func TestPositionsGoWithTheirMessagesAmongForeignOnes(t *testing.T) {
+	const storers, publishers, each = 4, 4, 200
 	server := redistest.Start(t)
 	a, b := join(t, options(server)), join(t, options(server))
-	subscribe(t, a, "upload:x")
-	empty := kept(t, a, "upload:x")
-	first := store(t, b, "upload:x", "one")
-	store(t, b, "upload:x", "two")
-	redistest.Eventually(t, "both messages have come", func() bool { return len(a.messages("upload:x")) == 2 })
-	if got := a.messages("upload:x"); got[0].Position != first || got[0].Previous != 0 || got[1].Previous != 1 ||
-		first.Epoch != empty.Epoch || first.Offset != 1 || string(got[1].Payload) != "two" {
-		t.Errorf("heard %+v after an empty channel at %+v", got, empty)
+	foreign := server.Client(t)
+	x := "upload:x {y}: z"
+	subscribe(t, a, x)
+	var mu sync.Mutex
+	want := make(map[string]broker.Position)
+	var talking sync.WaitGroup
+	for i := range storers {
+		talking.Go(func() {
+			for j := range each {
+				payload := fmt.Sprintf("ours %d %d", i, j)
+				at, err := []*node{a, b}[i%2].Store(t.Context(), x, []byte(payload))
+				if err != nil {
+					t.Errorf("Store: %v", err)
+				}
+				mu.Lock()
+				want[payload] = at
+				mu.Unlock()
+			}
+		})
 	}
-	if got := show(kept(t, a, "upload:x")); got != "2 above 0: 1=one 2=two" {
+	for i := range publishers {
+		talking.Go(func() {
+			for j := range each {
+				publish := foreign.B().Publish().Channel(x).Message(fmt.Sprintf("theirs %d %d", i, j)).Build()
+				if err := foreign.Do(t.Context(), publish).Error(); err != nil {
+					t.Errorf("PUBLISH: %v", err)
+				}
+			}
+		})
+	}
+	talking.Wait()
+	redistest.Eventually(t, "all messages have come", func() bool {
+		return len(a.messages(x)) == (storers+publishers)*each
+	})
+	var last uint64
+	for _, m := range a.messages(x) {
+		if m.Position != want[string(m.Payload)] {
+			t.Fatalf("%q came at %v, want %v", m.Payload, m.Position, want[string(m.Payload)])
+		}
+		if m.Offset > 0 && (m.Offset != last+1 || m.Previous != last) {
+			t.Fatalf("offset %d came after %d and says it follows %d", m.Offset, last, m.Previous)
+		}
+		last = max(last, m.Offset)
+	}
+}
+
+func TestAPlainSubscriberHearsThePayloadAsItIs(t *testing.T) {
+	server := redistest.Start(t)
+	n := join(t, options(server))
+	plain := server.Client(t)
+	x, payload := "upload:x", "{\"message\":\"\x00\r\n ü\"}"
+	ctx, cancel := context.WithCancel(t.Context())
+	confirmed, heard := make(chan struct{}), make(chan string, 8)
+	var listening sync.WaitGroup
+	listening.Go(func() {
+		ctx := rueidis.WithOnSubscriptionHook(ctx, func(rueidis.PubSubSubscription) { close(confirmed) })
+		_ = plain.Receive(ctx, plain.B().Subscribe().Channel(x).Build(), func(m rueidis.PubSubMessage) { heard <- m.Message })
+	})
+	<-confirmed
+	store(t, n, x, payload)
+	if err := n.Publish(t.Context(), x, []byte(payload)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if got := <-heard; got != payload {
+			t.Errorf("a plain subscriber heard %q, want %q", got, payload)
+		}
+	}
+	cancel()
+	listening.Wait()
+	if len(heard) > 0 {
+		t.Errorf("a plain subscriber heard %q besides", <-heard)
+	}
+}
+
+func TestConnectionsDoNotGrowWithChannels(t *testing.T) {
+	server := redistest.Start(t)
+	n := join(t, options(server))
+	before := strings.Count(server.Do("CLIENT", "LIST"), "name=shoal")
+	channels := make([]string, 5000)
+	for i := range channels {
+		channels[i] = fmt.Sprintf("upload:%d", i)
+	}
+	var asking sync.WaitGroup
+	for i := 0; i < len(channels); i += 50 {
+		asking.Go(func() { subscribe(t, n, channels[i:i+50]...) })
+	}
+	asking.Wait()
+	if got := server.Do("CLIENT", "LIST", "TYPE", "pubsub"); !strings.Contains(got, "sub=10001") {
+		t.Errorf("the subscriptions are not all on one connection: %s", got)
+	}
+	if after := strings.Count(server.Do("CLIENT", "LIST"), "name=shoal"); after > before || after > 3 {
+		t.Errorf("there are %d connections with %d channels, and %d without", after, len(channels), before)
+	}
+	if err := n.Unsubscribe(t.Context(), channels...); err != nil {
+		t.Fatal(err)
+	}
+	if got := server.Do("PUBSUB", "NUMSUB", channels[0], "shoal.at:"+channels[4999]); strings.Contains(got, " 1") {
+		t.Errorf("after Unsubscribe Redis counts %s", got)
+	}
+}
+
+func TestWhatIsTooLargeIsRefusedAndDropped(t *testing.T) {
+	server := redistest.Start(t)
+	opt := options(server)
+	opt.MaxPayload = 10
+	n := join(t, opt)
+	x := "upload:x"
+	subscribe(t, n, x)
+	if _, err := n.Store(t.Context(), x, make([]byte, 11)); err == nil || errors.Is(err, broker.ErrUnavailable) ||
+		!strings.Contains(err.Error(), "11 bytes") {
+		t.Errorf("Store of too much returned %v", err)
+	}
+	if err := n.Publish(t.Context(), x, make([]byte, 11)); err == nil {
+		t.Errorf("Publish of too much returned nil")
+	}
+	server.Do("PUBLISH", x, "12345678901")
+	server.Do("PUBLISH", x, "1234567890")
+	redistest.Eventually(t, "the small message has come", func() bool { return len(n.messages(x)) == 1 })
+	if got := n.messages(x)[0]; string(got.Payload) != "1234567890" || n.Oversized() != 1 {
+		t.Errorf("heard %q and counted %d", got.Payload, n.Oversized())
+	}
+}
+
+// A followed channel keeps its epoch and its offset while nothing happens, though all messages are long gone.
+func TestAFollowedChannelKeepsItsEpoch(t *testing.T) {
+	server := redistest.Start(t)
+	opt := options(server)
+	opt.TTL = 300 * time.Millisecond
+	n := join(t, opt)
+	x := "upload:x"
+	subscribe(t, n, x)
+	at := store(t, n, x, "one")
+	redistest.Eventually(t, "the message has made room for its position", func() bool {
+		return strings.Contains(server.Do("XLEN", "shoal.kept:"+x), "1") &&
+			!strings.Contains(server.Do("XRANGE", "shoal.kept:"+x, "-", "+"), "one")
+	})
+	over := time.NewTimer(3 * opt.TTL)
+	<-over.C
+	if k := kept(t, n, x); k.Position != at || k.Floor != 1 || len(k.Messages) != 0 {
+		t.Errorf("kept is %+v, want nothing at %v", k, at)
+	}
+	if next := store(t, n, x, "two"); next.Epoch != at.Epoch || next.Offset != 2 {
+		t.Errorf("the next message is at %v, want it right after %v", next, at)
+	}
+	if got := show(kept(t, n, x)); got != "2 above 1: 2=two" {
 		t.Errorf("kept is %s", got)
 	}
+}
+
+func TestAChannelThatNobodyFollowsIsForgotten(t *testing.T) {
+	server := redistest.Start(t)
+	opt := options(server)
+	opt.TTL = 200 * time.Millisecond
+	n := join(t, opt)
+	store(t, n, "upload:x", "one")
+	redistest.Eventually(t, "the stream is gone", func() bool {
+		return server.Do("EXISTS", "shoal.kept:upload:x") == "0"
+	})
+}
+
+func TestNoMemoryIsSaidInWords(t *testing.T) {
+	server := redistest.Start(t)
+	n := join(t, options(server))
+	server.Do("CONFIG", "SET", "maxmemory", "1")
+	_, err := n.Store(t.Context(), "upload:x", []byte("one"))
+	if !errors.Is(err, broker.ErrUnavailable) || !strings.Contains(err.Error(), "no memory left") {
+		t.Errorf("Store returned %v", err)
+	}
+	server.Do("CONFIG", "SET", "maxmemory", "0")
+	store(t, n, "upload:x", "one")
 }

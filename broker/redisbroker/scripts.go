@@ -14,6 +14,7 @@ const (
 	keptScript
 	forgetScript
 	touchScript
+	publishScript
 	scriptCount
 )
 
@@ -127,6 +128,10 @@ return redis.call('PEXPIRE', key, ttl)
 	}
 }
 
+// publishOnly publishes a message that is not kept. The first line makes it a script that writes, which a server that
+// has become a replica refuses: a plain PUBLISH it takes, and those that listen to the new master never hear it.
+const publishOnly = "#!lua\nreturn redis.call('%s', KEYS[1], ARGV[1])"
+
 // tokenLength is how much of a server's replication id, which is new with each term, makes a token.
 const tokenLength = 16
 
@@ -140,5 +145,6 @@ func scriptTexts(m mode, token string, messages int, ttl time.Duration) (texts [
 	for i, body := range scriptBodies() {
 		texts[i] = strings.TrimSpace(head + body)
 	}
+	texts[publishScript] = fmt.Sprintf(publishOnly, publish)
 	return texts
 }

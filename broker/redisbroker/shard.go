@@ -29,7 +29,8 @@ type shard struct {
 	orphans []string            // channels that were held, until the server said that it has them no more
 	wrong   error               // nil while all is well
 
-	wake chan struct{} // holds a token when something is waiting
+	wake   chan struct{} // holds a token when something is waiting
+	logged string        // what was logged last; only run uses it
 }
 
 func newShard(b *Broker, addr string, h broker.Handler, changed func()) *shard {
@@ -49,13 +50,13 @@ const (
 // run keeps the shard connected until ctx ends.
 func (s *shard) run(ctx context.Context) {
 	pause := firstPause
-	for again := false; ctx.Err() == nil; again = true {
+	for again := false; ctx.Err() == nil; {
 		worked, err := s.session(ctx, again)
 		if ctx.Err() != nil {
 			break
 		}
 		if worked {
-			pause = firstPause
+			pause, again = firstPause, true
 		}
 		s.report(whileConnecting(s.addr, err))
 		select {
@@ -168,12 +169,13 @@ func (s *shard) tryOut(ctx context.Context, l *line, e *ears) error {
 	if err := l.client.Do(ctx, l.client.B().Publish().Channel(e.probe).Message("").Build()).Error(); err != nil {
 		return err
 	}
-	stored := l.client.Do(ctx, l.store(s.broker.naming.key(e.probe), nil)).Error()
+	stored := l.client.Do(ctx, l.send(storeScript, s.broker.naming.key(e.probe+":kept"), nil)).Error()
 	if stored != nil && !hasMoved(kind(stored)) {
-		return stored
+		return inScript(stored, s.broker.scripts(l.term)[storeScript])
 	}
 	select {
 	case <-e.echo:
+		e.heard.Store(0)
 		return nil
 	case err := <-e.lost:
 		return err
@@ -188,6 +190,10 @@ func (s *shard) begin(e *ears, again bool) {
 	s.open = true
 	s.wrong = nil
 	s.mu.Unlock()
+	if s.logged != "" {
+		s.logged = ""
+		s.broker.opt.Logger.Info("redisbroker: connected again", "address", s.addr)
+	}
 	if channels := s.channels(); again && s.broker.target.mode != cluster {
 		s.handler.Interrupted()
 	} else if again && len(channels) > 0 {
@@ -201,7 +207,10 @@ func (s *shard) report(err error) {
 	s.mu.Lock()
 	s.wrong = err
 	s.mu.Unlock()
-	s.broker.opt.Logger.Warn("redisbroker: not connected", "error", err)
+	if text := err.Error(); text != s.logged {
+		s.logged = text
+		s.broker.opt.Logger.Warn("redisbroker: not connected", "error", err)
+	}
 	s.changed()
 }
 

@@ -1,0 +1,238 @@
+package redisbroker_test
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/shoal-go/shoal/broker"
+	"github.com/shoal-go/shoal/broker/redisbroker"
+	"github.com/shoal-go/shoal/broker/redisbroker/internal/redistest"
+)
+
+// clusterOptions are those for a test with a cluster.
+func clusterOptions(servers []*redistest.Server) redisbroker.Options {
+	return redisbroker.Options{
+		URL:           fmt.Sprintf("redis+cluster://%s,%s", servers[0].Addr, servers[1].Addr),
+		ProbeInterval: 200 * time.Millisecond,
+		Timeout:       2 * time.Second,
+		Logger:        slog.New(slog.DiscardHandler),
+	}
+}
+
+// channelsOf returns names of so many channels, spread over the slots.
+func channelsOf(count int) []string {
+	channels := make([]string, count)
+	for i := range channels {
+		channels[i] = fmt.Sprintf("upload:%d", i)
+	}
+	return channels
+}
+
+// talkOn stores and publishes a message on each channel as soon as that works, through other, and returns
+// when a has heard them. What failed on the way has to be said to.
+func talkOn(t *testing.T, a, other *node, channels []string, word string) {
+	t.Helper()
+	for _, channel := range channels {
+		payload := word + " on " + channel
+		redistest.Eventually(t, "a message can be stored on "+channel, func() bool {
+			_, err := other.Store(t.Context(), channel, []byte(payload))
+			if err != nil && !errors.Is(err, broker.ErrUnavailable) {
+				t.Fatalf("Store: %v", err)
+			}
+			return err == nil
+		})
+	}
+	for _, channel := range channels {
+		redistest.Eventually(t, "the message on "+channel+" has come", func() bool {
+			return slices.ContainsFunc(a.messages(channel), func(m broker.Message) bool {
+				return string(m.Payload) == word+" on "+channel
+			})
+		})
+	}
+}
+
+func TestAForeignMessageInAClusterComesOnceWhateverNodeGetsIt(t *testing.T) {
+	servers := redistest.Cluster(t, 3, 0)
+	n := join(t, clusterOptions(servers))
+	channels := channelsOf(20)
+	subscribe(t, n, channels...)
+	for _, channel := range channels {
+		for i, server := range servers {
+			server.Do("PUBLISH", channel, fmt.Sprint(i))
+		}
+		store(t, n, channel, "ours")
+	}
+	for _, channel := range channels {
+		redistest.Eventually(t, "all messages have come", func() bool { return len(n.messages(channel)) >= 4 })
+	}
+	for _, channel := range channels {
+		store(t, n, channel, "end")
+		redistest.Eventually(t, "the end has come", func() bool {
+			got := n.messages(channel)
+			return string(got[len(got)-1].Payload) == "end"
+		})
+		stored := 0
+		for _, m := range n.messages(channel) {
+			if m.Offset > 0 {
+				stored++
+			}
+		}
+		if got := n.messages(channel); len(got) != 5 || stored != 2 {
+			t.Errorf("on %s came %d messages, %d of them stored, want 5 and 2", channel, len(got), stored)
+		}
+	}
+}
+
+func TestAClustersFailover(t *testing.T) {
+	servers := redistest.Cluster(t, 3, 1)
+	a, other := join(t, clusterOptions(servers)), join(t, clusterOptions(servers))
+	channels := channelsOf(30)
+	subscribe(t, a, channels...)
+	talkOn(t, a, other, channels, "before")
+	servers[2].Kill()
+	redistest.Eventually(t, "Health says that a server is gone", func() bool { return !a.well() })
+	redistest.Eventually(t, "the nodes have found its replica", func() bool { return a.well() && other.well() })
+	talkOn(t, a, other, channels, "after")
+	if a.interruptions() == 0 {
+		t.Errorf("nobody said that messages may be lost")
+	}
+	for _, interruption := range a.interruption {
+		if len(interruption) == 0 || len(interruption) >= len(channels) {
+			t.Errorf("messages may be lost on %d channels, want only those of one server", len(interruption))
+		}
+	}
+}
+
+// While slots move from one server to another with their keys, nothing is lost that is not announced, and nothing
+// comes twice.
+func TestSlotsThatMove(t *testing.T) {
+	servers := redistest.Cluster(t, 3, 0)
+	a, other := join(t, clusterOptions(servers)), join(t, clusterOptions(servers))
+	channels := channelsOf(6)
+	subscribe(t, a, channels...)
+	talkOn(t, a, other, channels, "before")
+	stop := make(chan struct{})
+	var talking sync.WaitGroup
+	talking.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			_, err := other.Store(t.Context(), channels[i%len(channels)], []byte(fmt.Sprint(i)))
+			if err != nil && !errors.Is(err, broker.ErrUnavailable) {
+				t.Errorf("Store: %v", err)
+			}
+		}
+	})
+	for _, channel := range channels {
+		move(t, servers, channel)
+	}
+	close(stop)
+	talking.Wait()
+	awaitSubscribed(t, servers, channels)
+	talkOn(t, a, other, channels, "after")
+	for _, channel := range channels {
+		checkOnce(t, a, channel)
+		foreign := len(a.messages(channel))
+		servers[0].Do("PUBLISH", channel, "foreign")
+		store(t, other, channel, "end")
+		redistest.Eventually(t, "the end has come", func() bool { return len(a.messages(channel)) >= foreign+2 })
+	}
+	for _, channel := range channels {
+		count := 0
+		for _, m := range a.messages(channel) {
+			if string(m.Payload) == "foreign" {
+				count++
+			}
+		}
+		if count != 1 {
+			t.Errorf("a foreign message came %d times on %s, want once", count, channel)
+		}
+	}
+}
+
+// awaitSubscribed returns when the servers that have the channels have a subscriber to each.
+func awaitSubscribed(t *testing.T, servers []*redistest.Server, channels []string) {
+	t.Helper()
+	for _, channel := range channels {
+		redistest.Eventually(t, channel+" is subscribed to at the server that has it", func() bool {
+			return slices.ContainsFunc(servers, func(s *redistest.Server) bool {
+				_, err := s.Try("EXISTS", channel)
+				return err == nil && strings.Contains(s.Do("PUBSUB", "SHARDNUMSUB", channel), " 1")
+			})
+		})
+	}
+}
+
+// checkOnce complains of a stored message that came twice, or after a later one of its epoch.
+func checkOnce(t *testing.T, n *node, channel string) {
+	t.Helper()
+	last := make(map[string]uint64)
+	for _, m := range n.messages(channel) {
+		if m.Payload == nil || m.Offset == 0 {
+			continue
+		}
+		if m.Offset <= last[m.Epoch] {
+			t.Errorf("on %s offset %d came after %d", channel, m.Offset, last[m.Epoch])
+		}
+		last[m.Epoch] = m.Offset
+	}
+}
+
+// move moves the slot of a channel to the next server.
+func move(t *testing.T, servers []*redistest.Server, channel string) {
+	t.Helper()
+	slot := servers[0].Do("CLUSTER", "KEYSLOT", channel)
+	from := slices.IndexFunc(servers, func(s *redistest.Server) bool {
+		_, err := s.Try("EXISTS", channel) // answers MOVED unless the slot is the server's
+		return err == nil
+	})
+	source, target := servers[from], servers[(from+1)%len(servers)]
+	sourceID, targetID := source.Do("CLUSTER", "MYID"), target.Do("CLUSTER", "MYID")
+	target.Do("CLUSTER", "SETSLOT", slot, "IMPORTING", sourceID)
+	source.Do("CLUSTER", "SETSLOT", slot, "MIGRATING", targetID)
+	for {
+		keys := strings.Fields(strings.Trim(source.Do("CLUSTER", "GETKEYSINSLOT", slot, "10"), "[]"))
+		if len(keys) == 0 {
+			break
+		}
+		for _, key := range keys {
+			source.Do("MIGRATE", "127.0.0.1", target.Port(), key, "0", "5000")
+		}
+	}
+	for _, s := range []*redistest.Server{target, source} {
+		s.Do("CLUSTER", "SETSLOT", slot, "NODE", targetID)
+	}
+}
+
+func TestSentinelsFailover(t *testing.T) {
+	group := redistest.Sentinel(t)
+	opt := redisbroker.Options{
+		URL:           fmt.Sprintf("redis+sentinel://%s,%s/main", group.Sentinels[0].Addr, group.Sentinels[1].Addr),
+		ProbeInterval: 200 * time.Millisecond, Timeout: 2 * time.Second,
+		Logger: slog.New(slog.DiscardHandler),
+	}
+	a, other := join(t, opt), join(t, opt)
+	channels := channelsOf(5)
+	subscribe(t, a, channels...)
+	talkOn(t, a, other, channels, "before")
+	before := kept(t, a, channels[0])
+	group.Servers[0].Kill()
+	redistest.Eventually(t, "Health says that the master is gone", func() bool { return !a.well() })
+	redistest.Eventually(t, "the nodes have found the new master", func() bool { return a.well() && other.well() })
+	talkOn(t, a, other, channels, "after")
+	if after := kept(t, a, channels[0]); after.Epoch == before.Epoch {
+		t.Errorf("the new master goes on in epoch %q", before.Epoch)
+	}
+	if a.interruptions() == 0 {
+		t.Errorf("nobody said that messages may be lost")
+	}
+}
