@@ -1,0 +1,83 @@
+package redisbroker
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestURLs(t *testing.T) {
+	for raw, want := range map[string]string{
+		"redis://h":                                "0 [h:6379]  0 : : false",
+		"redis://h:1/3":                            "0 [h:1]  3 : : false",
+		"redis://[::1]:1":                          "0 [[::1]:1]  0 : : false",
+		"rediss://u:p%40%2F@h":                     "0 [h:6379]  0 u:p@/ : true",
+		"redis://:p@q@h/":                          "",
+		"redis://:p%40q@h/":                        "0 [h:6379]  0 :p@q : false",
+		"redis+sentinel://u:p@a,b:2/main/4":        "1 [a:26379 b:2] main 4 u:p : false",
+		"redis+sentinel://a/m?sentinel_password=x": "1 [a:26379] m 0 : :x false",
+		"redis+cluster://a:1,b,c":                  "2 [a:1 b:6379 c:6379]  0 : : false",
+		"rediss+cluster://a":                       "2 [a:6379]  0 : : true",
+	} {
+		to, err := parseURL(raw)
+		if want == "" {
+			want = "0 [h:6379]  0 :p@q : false" // a bare @ in a password is no mistake
+		}
+		if got := describe(to); err != nil || got != want {
+			t.Errorf("%s means %q (%v), want %q", raw, got, err, want)
+		}
+	}
+}
+
+func TestBadURLs(t *testing.T) {
+	for raw, want := range map[string]string{
+		"":                                        "must begin with",
+		"localhost:6379":                          "must begin with",
+		"http://h":                                "must be redis://",
+		"redis+twins://h":                         "sentinel or cluster",
+		"redis://":                                "host or host:port",
+		"redis://:secret@":                        "host or host:port",
+		"redis://:secret@h:x":                     "host or host:port",
+		"redis://:secret%zz@h":                    "percent-encode",
+		"redis://:secret@a,b":                     "several servers",
+		"redis://:secret@h/x":                     "must be a number",
+		"redis://:secret@h/-1":                    "must be a number",
+		"redis+cluster://:secret@h/1":             "only 0",
+		"redis+sentinel://:secret@h":              "must name the sentinels' master",
+		"redis://h?sentinel_password=x":           "means nothing",
+		"redis://h?password=secret":               "means nothing",
+		"redis://h?insecure_skip_verify=true":     "means nothing",
+		"rediss://h?insecure_skip_verify=perhaps": "true or false",
+	} {
+		_, err := parseURL(raw)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: the error is %v, want it to say %q", raw, err, want)
+		} else if strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: the error is %v, which tells too much", raw, err)
+		}
+	}
+}
+
+func TestOptionsComplainOfAllAtOnce(t *testing.T) {
+	_, err := New(Options{URL: "x", Messages: -1, TTL: -time.Second, ProbeInterval: 1, Timeout: -1, MaxPayload: -1})
+	for _, name := range []string{"URL", "Messages is -1", "TTL is -1s", "ProbeInterval is 1ns", "Timeout is -1ns", "MaxPayload is -1"} {
+		if err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("the error is %v, want it to name %s", err, name)
+		}
+	}
+	if _, err := New(Options{URL: "redis://h"}); err != nil {
+		t.Errorf("the defaults are refused: %v", err)
+	}
+}
+
+func TestVersions(t *testing.T) {
+	for version, fine := range map[string]bool{"7.0.0": true, "10.1": true, "6.2.14": false, "": false, "x": false} {
+		err := checkVersion("h:1", version)
+		if (err == nil) != fine {
+			t.Errorf("version %q: %v", version, err)
+		}
+		if err != nil && (!isFatal(err) || !strings.Contains(err.Error(), "7.0 or newer is needed")) {
+			t.Errorf("version %q: %v", version, err)
+		}
+	}
+}
