@@ -1,0 +1,103 @@
+package redisbroker_test
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/shoal-go/shoal/broker/redisbroker/internal/redistest"
+)
+
+// muffler stands between a broker and a server. While it is deaf, nothing that the server pushes on a connection
+// with subscriptions comes through, though the connection stays and others work.
+type muffler struct {
+	net.Listener
+	server string
+	deaf   atomic.Bool
+	all    sync.WaitGroup
+}
+
+func newMuffler(t *testing.T, server string) *muffler {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &muffler{Listener: listener, server: server}
+	m.all.Go(m.accept)
+	t.Cleanup(func() {
+		_ = m.Close()
+		m.all.Wait()
+	})
+	return m
+}
+
+func (m *muffler) accept() {
+	for {
+		client, err := m.Accept()
+		if err != nil {
+			return
+		}
+		server, err := net.Dial("tcp", m.server)
+		if err != nil {
+			_ = client.Close()
+			continue
+		}
+		var subscribed atomic.Bool
+		m.all.Go(func() {
+			pipe(server, client, func(said []byte) bool {
+				if bytes.Contains(said, []byte("SUBSCRIBE")) {
+					subscribed.Store(true)
+				}
+				return true
+			})
+		})
+		m.all.Go(func() {
+			pipe(client, server, func([]byte) bool { return !m.deaf.Load() || !subscribed.Load() })
+		})
+	}
+}
+
+// pipe copies what one says to another, but for what is not to pass, until either is gone.
+func pipe(to, from net.Conn, pass func([]byte) bool) {
+	defer to.Close()
+	defer from.Close()
+	buffer := make([]byte, 64<<10)
+	for {
+		n, err := from.Read(buffer)
+		if pass(buffer[:n]) {
+			if _, err := io.Copy(to, bytes.NewReader(buffer[:n])); err != nil {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// A connection for subscriptions that hears nothing, while all else looks well, is found and made anew.
+func TestADeafConnectionIsFound(t *testing.T) {
+	server := redistest.Start(t)
+	between := newMuffler(t, server.Addr)
+	opt := options(server)
+	opt.URL = "redis://" + between.Addr().String()
+	n := join(t, opt)
+	subscribe(t, n, "upload:x")
+	between.deaf.Store(true)
+	redistest.Eventually(t, "Health says that nothing is heard", func() bool {
+		err, _ := n.health()
+		return err != nil
+	})
+	between.deaf.Store(false)
+	awaitReturn(t, n, 0)
+	store(t, n, "upload:x", "one")
+	redistest.Eventually(t, "the subscription is restored", func() bool {
+		got := n.messages("upload:x")
+		return len(got) > 0 && string(got[len(got)-1].Payload) == "one"
+	})
+	n.stop()
+}
