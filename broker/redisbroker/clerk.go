@@ -296,7 +296,6 @@ func (s *shard) probe(ctx context.Context, e *ears) error {
 		return nil // the silence will show
 	}
 	if infoField(info, "role") != "master" {
-		e.mute = true
 		return errors.New("the server is a replica now, which takes no messages")
 	}
 	if infoField(info, "master_replid") != l.term {

@@ -11,8 +11,8 @@ import (
 	"github.com/shoal-go/shoal/broker/redisbroker/internal/redistest"
 )
 
-// muffler stands between a broker and a server. While it is deaf, nothing that the server pushes on a connection
-// with subscriptions comes through, though the connection stays and others work.
+// muffler stands between a broker and a server. While it is deaf, no message comes through on a connection
+// with subscriptions, though that answers whatever it is asked, and others work.
 type muffler struct {
 	net.Listener
 	server string
@@ -56,7 +56,9 @@ func (m *muffler) accept() {
 			})
 		})
 		m.all.Go(func() {
-			pipe(client, server, func([]byte) bool { return !m.deaf.Load() || !subscribed.Load() })
+			pipe(client, server, func(said []byte) bool {
+				return !m.deaf.Load() || !subscribed.Load() || !bytes.Contains(said, []byte("message"))
+			})
 		})
 	}
 }
