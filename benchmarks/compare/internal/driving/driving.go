@@ -15,6 +15,7 @@ import (
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/control"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/usage"
 )
 
 // What can be asked for.
@@ -172,8 +173,7 @@ func (p *process) wait(q Request) Answer {
 
 // look notes how the clients stand.
 func (p *process) look(a *Answer) {
-	user, system := load.ProcessCPU()
-	a.CPU = int64(user + system)
+	a.CPU = usage.CPU()
 	if p.fleet == nil {
 		return
 	}

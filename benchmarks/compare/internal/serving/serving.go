@@ -13,6 +13,7 @@ import (
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/control"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/usage"
 )
 
 // What can be asked for.
@@ -164,7 +165,7 @@ func (p *process) next(q Request, i int, sent time.Time) message.Message {
 
 func (p *process) publish(q Request) (Answer, error) {
 	messages := make([]message.Message, q.Messages)
-	a := Answer{CPUBefore: cpu()}
+	a := Answer{CPUBefore: usage.CPU()}
 	began := time.Now()
 	for i := range messages {
 		messages[i] = p.next(q, i, began)
@@ -176,7 +177,7 @@ func (p *process) publish(q Request) (Answer, error) {
 
 func (p *process) schedule(q Request) (Answer, error) {
 	const lead = 10 * time.Millisecond // so that the first is on time
-	a := Answer{CPUBefore: cpu()}
+	a := Answer{CPUBefore: usage.CPU()}
 	start := time.Now().Add(lead)
 	var late time.Duration
 	for i := range q.Messages {

@@ -1,0 +1,56 @@
+// Package usage says what this process, and the kernel, use of the machine.
+package usage
+
+import (
+	"bytes"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+
+	"github.com/shoal-go/shoal/internal/load"
+)
+
+// CPU is what this process has used of the processors, in nanoseconds.
+func CPU() int64 {
+	user, system := load.ProcessCPU()
+	return int64(user + system)
+}
+
+// Resident is the memory that this process has in use, in bytes, 0 where the system does not tell.
+func Resident() int64 { return field("/proc/self/status", "VmRSS:") }
+
+// Slab is what the kernel has in use for its own objects, sockets among them, in bytes, 0 where the system
+// does not tell.
+func Slab() int64 { return field("/proc/meminfo", "Slab:") }
+
+// field reads a line that begins with a name and goes on with a number of KiB.
+func field(file, name string) int64 {
+	text, err := os.ReadFile(file) //nolint:gosec // one of the two above
+	if err != nil {
+		return 0
+	}
+	for line := range bytes.Lines(text) {
+		rest, found := bytes.CutPrefix(line, []byte(name))
+		if fields := bytes.Fields(rest); found && len(fields) > 0 {
+			kib, _ := strconv.ParseInt(string(fields[0]), 10, 64) // 0 where it is no number
+			return kib << 10
+		}
+	}
+	return 0
+}
+
+// Heap is what is in use on the heap of this process, in bytes, after a collection.
+func Heap() int64 {
+	runtime.GC() // twice: what a pool holds survives the first
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc) //nolint:gosec // no heap is that large
+}
+
+// GiveBack has the process return to the system all memory that it does not need.
+func GiveBack() {
+	runtime.GC() // twice, as above
+	debug.FreeOSMemory()
+}

@@ -1,0 +1,46 @@
+package usage
+
+import (
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+)
+
+func TestWhatIsUsedGrows(t *testing.T) {
+	const size = 64 << 20
+	heap, resident := Heap(), Resident()
+	held := make([]byte, size)
+	for i := range held {
+		held[i] = 1
+	}
+	if grown := Heap() - heap; grown < size || grown > size*5/4 {
+		t.Errorf("the heap has grown by %d, want %d", grown, size)
+	}
+	if grown := Resident() - resident; grown < size*3/4 {
+		t.Errorf("the resident memory has grown by %d, want about %d", grown, size)
+	}
+	runtime.KeepAlive(held)
+	GiveBack()
+	if more := Resident() - resident; more > size/2 {
+		t.Errorf("%d bytes were not given back", more)
+	}
+	if CPU() == 0 || Slab() == 0 {
+		t.Errorf("the processors were used for %d ns, the kernel's slabs are %d bytes", CPU(), Slab())
+	}
+}
+
+func TestFieldsThatAreNotThere(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "status")
+	if err := os.WriteFile(file, []byte("A: 3 kB\nB:\nC: many kB\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]int64{"A:": 3 << 10, "B:": 0, "C:": 0, "D:": 0} {
+		if got := field(file, name); got != want {
+			t.Errorf("%s is %d, want %d", name, got, want)
+		}
+	}
+	if got := field(file+"x", "A:"); got != 0 {
+		t.Errorf("a file that is not there holds %d", got)
+	}
+}
