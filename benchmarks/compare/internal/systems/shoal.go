@@ -88,15 +88,20 @@ func (s *shoalSystem) Handler() http.Handler { return s.server.Handler() }
 
 func (s *shoalSystem) Publish(messages []message.Message) error {
 	return each(messages, func(m message.Message) error {
-		_, err := s.manager.Publish(context.Background(), m.Channel, manager.UploadProgress{
-			Status:    manager.StatusAnalyzing,
-			Stage:     manager.StageVisionAnalysis,
-			Percent:   message.Percent,
-			Message:   m.Text(),
-			Timestamp: message.Timestamp(),
-		})
+		_, err := s.manager.Publish(context.Background(), m.Channel, Progress(m))
 		return err
 	})
+}
+
+// Progress is the message as an application hands it to the manager.
+func Progress(m message.Message) manager.UploadProgress {
+	return manager.UploadProgress{
+		Status:    manager.StatusAnalyzing,
+		Stage:     manager.StageVisionAnalysis,
+		Percent:   message.Percent,
+		Message:   m.Text(),
+		Timestamp: message.Timestamp(),
+	}
 }
 
 func (s *shoalSystem) Subscriptions() int { return s.manager.Stats().Subscriptions }
