@@ -35,21 +35,26 @@ type runCommand struct {
 
 // Run measures, and reports.
 func (c *runCommand) Run(ctx context.Context, std streams) error {
+	return measure(ctx, std, c.Out, runner.Config{
+		Scenarios: c.Scenario, Systems: c.System, Repeat: c.Repeat,
+		Connections: c.Connections, Idle: c.Idle, Bytes: c.Bytes, Burst: c.Burst, UnicastRounds: c.UnicastRounds,
+		Measure: c.Measure, Loads: c.Share, Stalled: c.Stalled, Duration: c.Duration, Settle: c.Settle, Patience: c.Patience,
+		Profiles: c.Profiles,
+	})
+}
+
+// measure measures what a configuration says, into a folder, and reports it.
+func measure(ctx context.Context, std streams, out string, c runner.Config) error {
 	program, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("compare: this program does not know where it lies: %w", err)
 	}
-	folder, err := resultsFolder(ctx, c.Out)
+	folder, err := resultsFolder(ctx, out)
 	if err != nil {
 		return err
 	}
-	name, err := runner.Run(ctx, runner.Config{
-		Scenarios: c.Scenario, Systems: c.System, Repeat: c.Repeat,
-		Connections: c.Connections, Idle: c.Idle, Bytes: c.Bytes, Burst: c.Burst, UnicastRounds: c.UnicastRounds,
-		Measure: c.Measure, Loads: c.Share, Stalled: c.Stalled, Duration: c.Duration, Settle: c.Settle, Patience: c.Patience,
-		Results: folder, Profiles: c.Profiles,
-		Program: program, Progress: std.err,
-	})
+	c.Program, c.Results, c.Progress = program, folder, std.err
+	name, err := runner.Run(ctx, c)
 	if err != nil {
 		return err
 	}

@@ -30,7 +30,7 @@ const (
 )
 
 // own is the system whose targets these are.
-const own = "shoal"
+const own = systems.OwnName
 
 // targets are the project's, as its performance goals have them.
 func targets() []target {

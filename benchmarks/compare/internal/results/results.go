@@ -44,6 +44,22 @@ const (
 	Delivered      Metric = "delivered_messages"
 	Expected       Metric = "expected_messages"
 	Closed         Metric = "connections_closed"
+	// Kernel is what the kernel keeps of a connection's end.
+	Kernel Metric = "kernel_bytes_per_connection"
+
+	// Without sockets.
+	PerReceiver Metric = "ns_per_receiver" // by the clock
+	// Operations are receivers of broadcasts, published messages, or subscriptions that came and went.
+	Operations           Metric = "operations_per_second"
+	RegistryConnection   Metric = "registry_bytes_per_connection" // on the heap
+	RegistrySubscription Metric = "registry_bytes_per_subscription"
+	HeldMessage          Metric = "bytes_per_held_message"
+	ConnectTime          Metric = "ns_per_connect"
+	SubscribeTime        Metric = "ns_per_subscribe"
+	Heap                 Metric = "heap_bytes"
+	ResidentTotal        Metric = "resident_bytes"
+	Collected            Metric = "ms_of_garbage_collection" // while publishing
+	Pause                Metric = "ms_of_pause"              // the longest of that collection
 )
 
 // Params are what a scenario was run with.
@@ -58,12 +74,20 @@ type Params struct {
 	// Load is the share of the write loop's capacity that Rate, in messages published per second, comes to.
 	Load float64 `json:"load,omitempty"`
 	Rate float64 `json:"rate,omitempty"`
+	// Procs is GOMAXPROCS of the server, 0 where it is the provenance's.
+	Procs int `json:"procs,omitempty"`
+	// Servers is how many processes share the connections, 0 for one.
+	Servers int `json:"servers,omitempty"`
+	// Work says what is done where a sweep compares several things.
+	Work string `json:"work,omitempty"`
 }
 
 // Compare orders parameters by what distinguishes the variants of a scenario.
 func (p Params) Compare(q Params) int {
 	return cmp.Or(
-		cmp.Compare(p.Connections, q.Connections), cmp.Compare(p.Load, q.Load), cmp.Compare(p.Stalled, q.Stalled),
+		cmp.Compare(p.Work, q.Work), cmp.Compare(p.Procs, q.Procs), cmp.Compare(p.Connections, q.Connections),
+		cmp.Compare(p.Load, q.Load), cmp.Compare(p.Stalled, q.Stalled),
+		cmp.Compare(p.Messages, q.Messages), cmp.Compare(p.Servers, q.Servers),
 	)
 }
 

@@ -33,6 +33,8 @@ func Scenarios() []string { return []string{Burst, Single, Unicast, Latency, Mem
 type Config struct {
 	// Scenarios and Systems are names. None: all.
 	Scenarios, Systems []string
+	// Sweeps says what is measured instead, over more values of one parameter.
+	Sweeps Sweeps
 	// Repeat is how often everything is measured.
 	Repeat int
 	// Connections is the number of clients, in all scenarios but S5.
@@ -102,11 +104,12 @@ func (c Config) validate() error {
 			refuse("share", share, "more than 0, at most 1")
 		}
 	}
-	for _, share := range c.Stalled {
+	for _, share := range slices.Concat(c.Stalled, c.Sweeps.Stalled) {
 		if !(share >= 0 && share < 1) {
 			refuse("stalled", share, "at least 0, less than 1")
 		}
 	}
+	all = append(all, c.Sweeps.validate(most, c.Connections))
 	for flag, d := range map[string]time.Duration{
 		"measure": c.Measure, "duration": c.Duration, "settle": c.Settle, "patience": c.Patience,
 	} {

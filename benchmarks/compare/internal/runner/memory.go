@@ -5,11 +5,13 @@ import (
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/serving"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/usage"
 )
 
 // memory measures S5: what the server has in use, after it has given back what it can, with idle connections
 // and before them.
 func (s *session) memory(ctx context.Context) (map[results.Metric]float64, error) {
+	kernel := usage.Slab()
 	empty, err := s.serve(ctx, serving.Request{Do: serving.Look, Clean: true})
 	if err != nil {
 		return nil, err
@@ -24,9 +26,12 @@ func (s *session) memory(ctx context.Context) (map[results.Metric]float64, error
 	if err != nil {
 		return nil, err
 	}
+	kernel = usage.Slab() - kernel
 	connections := float64(s.trial.params.Connections)
 	return map[results.Metric]float64{
 		results.PerConnection: float64(full.RSS-empty.RSS) / connections,
 		results.Resident:      float64(full.RSS) / connections,
+		// The clients' ends are on this machine, too.
+		results.Kernel: max(float64(kernel)/connections/2, 0),
 	}, nil
 }

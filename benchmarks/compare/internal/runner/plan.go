@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
@@ -9,15 +10,22 @@ import (
 
 // trial is one measurement of one system.
 type trial struct {
-	scenario string
-	entry    systems.Entry
-	repeat   int // from 1
-	params   results.Params
+	// scenario is as which it is measured, and sweep what it is a part of, "" for the scenario itself.
+	scenario, sweep string
+	entry           systems.Entry
+	repeat          int // from 1
+	params          results.Params
 }
+
+// name is what results have it under.
+func (t trial) name() string { return cmp.Or(t.sweep, t.scenario) }
 
 // plan returns all trials in the order in which they are made. Systems and variants alternate within a
 // repetition: what disturbs the machine for a while disturbs them all.
-func (c Config) plan() []trial {
+func (c Config) plan() ([]trial, error) {
+	if len(c.Sweeps.Names) > 0 {
+		return c.sweepPlan()
+	}
 	var trials []trial
 	for _, scenario := range Scenarios() {
 		if len(c.Scenarios) > 0 && !slices.Contains(c.Scenarios, scenario) {
@@ -26,12 +34,12 @@ func (c Config) plan() []trial {
 		for repeat := 1; repeat <= c.Repeat; repeat++ {
 			for _, entry := range c.systemsOf(scenario) {
 				for _, params := range c.variants(scenario) {
-					trials = append(trials, trial{scenario, entry, repeat, params})
+					trials = append(trials, trial{scenario: scenario, entry: entry, repeat: repeat, params: params})
 				}
 			}
 		}
 	}
-	return trials
+	return trials, nil
 }
 
 // systemsOf lists who takes part in a scenario.

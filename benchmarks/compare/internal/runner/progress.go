@@ -29,7 +29,7 @@ func (p *progress) calibrates(times int) {
 }
 
 func (p *progress) begins(t trial) {
-	fmt.Fprintf(p.out, "[%*d/%d] %s %-18s %-31s #%d  ", width(p.total), p.done+1, p.total, t.scenario, t.entry.Name,
+	fmt.Fprintf(p.out, "[%*d/%d] %s %-18s %-31s #%d  ", width(p.total), p.done+1, p.total, t.name(), t.entry.Name,
 		variant(t.params), t.repeat)
 }
 
@@ -45,7 +45,7 @@ func (p *progress) ends(r results.Record) {
 func (p *progress) skipped(t trial) {
 	p.done++
 	fmt.Fprintf(p.out, "[%*d/%d] %s %-18s left out, it has failed %d times\n", width(p.total), p.done, p.total,
-		t.scenario, t.entry.Name, mostFailures)
+		t.name(), t.entry.Name, mostFailures)
 }
 
 // left is about how long the rest will take.
@@ -65,6 +65,18 @@ func variant(p results.Params) string {
 	if p.Stalled > 0 {
 		text += fmt.Sprintf(" %g%% stalled", p.Stalled*100)
 	}
+	if p.Messages > 1 {
+		text += fmt.Sprintf(" ×%d", p.Messages)
+	}
+	if p.Servers > 0 {
+		text += fmt.Sprintf(" %d servers", p.Servers)
+	}
+	if p.Work != "" {
+		text += " " + p.Work
+	}
+	if p.Procs > 0 {
+		text += fmt.Sprintf(" %d cores", p.Procs)
+	}
 	return text
 }
 
@@ -83,6 +95,13 @@ func figures(m map[results.Metric]float64) string {
 	show(results.ServerCPU, "%.0f ns/msg", 1)
 	show(results.ToLast, "%.1f ms to the last", 1)
 	show(results.PerConnection, "%.1f KB/connection", 1e-3)
+	show(results.Kernel, "%.1f KB in the kernel", 1e-3)
+	show(results.PerReceiver, "%.1f ns/receiver", 1)
+	show(results.Operations, "%.0f operations/s", 1)
+	show(results.RegistryConnection, "%.0f B/connection", 1)
+	show(results.RegistrySubscription, "%.0f B/subscription", 1)
+	show(results.Heap, "%.1f MB of heap", 1e-6)
+	show(results.Pause, "pause %.2f ms", 1)
 	show(results.ConnectRate, "%.0f connections/s", 1)
 	show(results.ReadyP99, "p99 %.0f ms until subscribed", 1)
 	show(results.GeneratorShare, "generator %.0f%%", 100)

@@ -19,7 +19,10 @@ func Run(ctx context.Context, c Config) (name string, err error) {
 	if err := c.validate(); err != nil {
 		return "", err
 	}
-	trials := c.plan()
+	trials, err := c.plan()
+	if err != nil {
+		return "", err
+	}
 	if len(trials) == 0 {
 		return "", errors.New("runner: there is nothing to measure: none of the systems takes part in the scenarios")
 	}
@@ -44,7 +47,7 @@ type run struct {
 	here     results.Provenance
 	file     *results.File
 	progress *progress
-	// failures counts by scenario and system.
+	// failures counts by scenario or sweep, and system.
 	failures map[string]int
 	// capacities are the delivered messages per second of the write loop in S2, by number of connections.
 	capacities []float64
@@ -55,7 +58,7 @@ const mostFailures = 2
 
 func (r *run) all(ctx context.Context, trials []trial) error {
 	for _, t := range trials {
-		key := t.scenario + t.entry.Name
+		key := t.name() + t.entry.Name
 		if r.failures[key] >= mostFailures {
 			r.progress.skipped(t)
 			continue
@@ -91,7 +94,7 @@ func (r *run) try(ctx context.Context, t trial) results.Record {
 		Schema:     results.Schema,
 		Run:        r.id,
 		Time:       time.Now().UTC(),
-		Scenario:   t.scenario,
+		Scenario:   t.name(),
 		System:     t.entry.Name,
 		Kind:       string(t.entry.Kind),
 		Repeat:     t.repeat,
@@ -107,31 +110,53 @@ func (r *run) try(ctx context.Context, t trial) results.Record {
 }
 
 // measure makes one measurement, with processes of its own.
-func measure(ctx context.Context, c Config, t trial) (metrics map[results.Metric]float64, err error) {
+func measure(ctx context.Context, c Config, t trial) (map[results.Metric]float64, error) {
+	switch t.scenario {
+	case inProcess:
+		return withoutSockets(ctx, c, t)
+	case Latency:
+		return measureSession(ctx, c, t, (*session).latency)
+	case Memory:
+		return measureSession(ctx, c, t, (*session).memory)
+	case Storm:
+		return measureSession(ctx, c, t, (*session).storm)
+	}
+	return measureGroup(ctx, c, t)
+}
+
+// measureSession measures one server with its clients.
+func measureSession(
+	ctx context.Context, c Config, t trial, how func(*session, context.Context) (map[results.Metric]float64, error),
+) (m map[results.Metric]float64, err error) {
 	s, err := begin(ctx, c, t)
 	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			s.kill()
-		} else if e := s.end(); e != nil {
-			err = fmt.Errorf("runner: it was measured, but did not end well: %w", e)
-		}
-	}()
-	switch t.scenario {
-	case Latency:
-		return s.latency(ctx)
-	case Memory:
-		return s.memory(ctx)
-	case Storm:
-		return s.storm(ctx)
-	}
-	return s.throughput(ctx)
+	defer func() { err = ended(s, err) }()
+	return how(s, ctx)
 }
 
-// writeLoop is the system that the rates of S4 go by.
-const writeLoop = "write-loop"
+// ended ends the processes of a measurement that came to err, which it returns, or that they did not end well.
+func ended(processes interface {
+	end() error
+	kill()
+}, err error,
+) error {
+	if err != nil {
+		processes.kill()
+		return err
+	}
+	if err := processes.end(); err != nil {
+		return fmt.Errorf("runner: it was measured, but did not end well: %w", err)
+	}
+	return nil
+}
+
+// Yardsticks: the rates of S4 go by what the write loop delivers.
+const (
+	writeLoop   = "write-loop"
+	joinedWrite = "joined-write"
+)
 
 // note keeps what later trials need to know.
 func (r *run) note(record results.Record) {
@@ -149,7 +174,7 @@ func (r *run) calibrate(ctx context.Context) error {
 	}
 	r.progress.calibrates(times)
 	for repeat := 1; repeat <= times; repeat++ {
-		record := r.try(ctx, trial{Single, entry, repeat, r.config.variants(Single)[0]})
+		record := r.try(ctx, trial{scenario: Single, entry: entry, repeat: repeat, params: r.config.variants(Single)[0]})
 		if record.Error != "" {
 			return fmt.Errorf("runner: the write loop, by which the rates of S4 go, has failed: %s", record.Error)
 		}

@@ -18,11 +18,20 @@ func config() Config {
 	}
 }
 
+func planned(t *testing.T, c Config) []trial {
+	t.Helper()
+	trials, err := c.plan()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return trials
+}
+
 // order writes a plan down, trial by trial.
 func order(trials []trial) []string {
 	var lines []string
 	for _, t := range trials {
-		lines = append(lines, strings.Join([]string{t.scenario, t.entry.Name, strings.Repeat("#", t.repeat), variant(t.params)}, " "))
+		lines = append(lines, strings.Join([]string{t.name(), t.entry.Name, strings.Repeat("#", t.repeat), variant(t.params)}, " "))
 	}
 	return lines
 }
@@ -39,14 +48,14 @@ func TestPlanInterleaves(t *testing.T) {
 		"S6 shoal # 100 clients", "S6 gws-upgrade # 100 clients",
 		"S6 shoal ## 100 clients", "S6 gws-upgrade ## 100 clients",
 	}
-	if got := order(c.plan()); strings.Join(got, "\n") != strings.Join(want, "\n") {
+	if got := order(planned(t, c)); strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("the plan is\n%s", strings.Join(got, "\n"))
 	}
 }
 
 func TestPlanHoldsEverything(t *testing.T) {
 	seen := map[string]int{}
-	for _, tr := range config().plan() {
+	for _, tr := range planned(t, config()) {
 		seen[tr.scenario]++
 		if tr.scenario == Unicast && (tr.params.Channels != 100 || tr.params.Messages != 1000) {
 			t.Errorf("S3 is run with %+v", tr.params)
@@ -83,7 +92,7 @@ func TestConfigIsChecked(t *testing.T) {
 }
 
 func TestThroughputAddsUpRounds(t *testing.T) {
-	s := &session{config: config(), trial: trial{scenario: Single, params: results.Params{Connections: 10, Channels: 1}}}
+	g := &group{config: config(), trial: trial{scenario: Single, params: results.Params{Connections: 10, Channels: 1}}}
 	var rounds []round
 	for i, took := range []time.Duration{1, 2, 9} { // milliseconds
 		began := int64(i) * int64(time.Second)
@@ -93,7 +102,7 @@ func TestThroughputAddsUpRounds(t *testing.T) {
 			delivered: 10, expected: 10,
 		})
 	}
-	m, err := s.throughputOf(rounds, driving.Answer{CPU: 1000}, serving.Answer{CPU: 12_001_000, RSS: 5000})
+	m, err := g.throughputOf(rounds, 1000, serving.Answer{CPU: 12_001_000, RSS: 5000})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +115,7 @@ func TestThroughputAddsUpRounds(t *testing.T) {
 		}
 	}
 	rounds[2].clients.Complete = false
-	if _, err := s.throughputOf(rounds, driving.Answer{}, serving.Answer{}); err == nil {
+	if _, err := g.throughputOf(rounds, 0, serving.Answer{}); err == nil {
 		t.Error("nobody complains of what is missing")
 	}
 }
@@ -127,7 +136,7 @@ func TestReceivers(t *testing.T) {
 func TestProgressTellsWhatIsLeft(t *testing.T) {
 	var out bytes.Buffer
 	p := newProgress(&out, 12)
-	tr := config().plan()[0]
+	tr := planned(t, config())[0]
 	p.begins(tr)
 	p.ends(results.Record{Metrics: map[results.Metric]float64{results.Throughput: 1234, results.GeneratorShare: 0.3}})
 	p.begins(tr)

@@ -41,11 +41,13 @@ func begin(ctx context.Context, c Config, t trial) (*session, error) {
 	if t.scenario == Latency {
 		arguments = append(arguments, "--send-buffer", strconv.Itoa(smallBuffer))
 	}
+	command := s.command(arguments...)
+	command.Env = procsOf(t.params)
 	ctx, cancel := context.WithTimeout(ctx, c.Patience)
 	defer cancel()
 	var answer serving.Answer
 	var err error
-	s.server, answer, err = control.Start[serving.Request, serving.Answer](ctx, "server", s.command(arguments...))
+	s.server, answer, err = control.Start[serving.Request, serving.Answer](ctx, "server", command)
 	s.addr = answer.Addr
 	return s, err
 }
@@ -119,7 +121,7 @@ func (s *session) profile(ctx context.Context) error {
 		return fmt.Errorf("runner: %w", err)
 	}
 	p := s.trial.params
-	name := fmt.Sprintf("%s-%s-%d-%g-%g-%d.pprof", s.trial.scenario, s.trial.entry.Name, p.Connections, p.Load,
+	name := fmt.Sprintf("%s-%s-%d-%g-%g-%d.pprof", s.trial.name(), s.trial.entry.Name, p.Connections, p.Load,
 		p.Stalled, s.trial.repeat)
 	file, err := filepath.Abs(filepath.Join(s.config.Profiles, name))
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/driving"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/serving"
 )
@@ -17,43 +16,43 @@ const minRounds = 5
 
 // throughput measures S1, S2 and S3: messages are published round after round, each round when all clients have
 // got the one before. What lies between the rounds does not count.
-func (s *session) throughput(ctx context.Context) (map[results.Metric]float64, error) {
-	if _, err := s.connect(ctx); err != nil {
+func (g *group) throughput(ctx context.Context) (map[results.Metric]float64, error) {
+	if err := g.connect(ctx); err != nil {
 		return nil, err
 	}
 	q := serving.Request{
 		Do:       serving.Publish,
-		Channels: s.trial.params.Channels,
-		Messages: s.trial.params.Messages,
-		Bytes:    s.trial.params.Bytes,
+		Channels: g.trial.params.Channels,
+		Messages: g.trial.params.Messages,
+		Bytes:    g.trial.params.Bytes,
 	}
-	if warm, err := s.publish(ctx, q); err != nil || !warm.clients.Complete {
+	if warm, err := g.publish(ctx, q); err != nil || !warm.clients.Complete {
 		return nil, errors.Join(err, warm.complaint())
 	}
-	if err := s.profile(ctx); err != nil {
+	if err := g.profile(ctx); err != nil {
 		return nil, err
 	}
-	before, err := s.drive(ctx, driving.Request{Do: driving.Look})
+	before, err := g.clientsCPU(ctx)
 	if err != nil {
 		return nil, err
 	}
-	rounds, err := s.rounds(ctx, q)
+	rounds, err := g.rounds(ctx, q)
 	if err != nil {
 		return nil, err
 	}
-	after, err := s.serve(ctx, serving.Request{Do: serving.Look})
+	after, err := g.servers(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return s.throughputOf(rounds, before, after)
+	return g.throughputOf(rounds, before, after)
 }
 
 // rounds publishes until it has been measured for long enough, or something is lost.
-func (s *session) rounds(ctx context.Context, q serving.Request) ([]round, error) {
+func (g *group) rounds(ctx context.Context, q serving.Request) ([]round, error) {
 	var rounds []round
 	var measuredFor time.Duration
-	for len(rounds) < minRounds || measuredFor < s.config.Measure {
-		r, err := s.publish(ctx, q)
+	for len(rounds) < minRounds || measuredFor < g.config.Measure {
+		r, err := g.publish(ctx, q)
 		if err != nil {
 			return nil, err
 		}
@@ -67,7 +66,7 @@ func (s *session) rounds(ctx context.Context, q serving.Request) ([]round, error
 }
 
 // throughputOf adds up the rounds.
-func (s *session) throughputOf(rounds []round, before driving.Answer, after serving.Answer) (
+func (g *group) throughputOf(rounds []round, clientsBefore int64, after serving.Answer) (
 	map[results.Metric]float64, error,
 ) {
 	var took time.Duration
@@ -82,16 +81,16 @@ func (s *session) throughputOf(rounds []round, before driving.Answer, after serv
 	slices.Sort(each)
 	last := rounds[len(rounds)-1]
 	serverCPU := after.CPU - rounds[0].server.CPUBefore
-	m := measured(serverCPU, last.clients.CPU-before.CPU, took)
+	m := measured(serverCPU, last.clients.CPU-clientsBefore, took)
 	m[results.Rounds] = float64(len(rounds))
 	m[results.Delivered], m[results.Expected] = float64(delivered), float64(expected)
 	m[results.Closed] = float64(last.clients.Closed)
-	m[results.Resident] = float64(after.RSS) / float64(s.trial.params.Connections)
+	m[results.Resident] = float64(after.RSS) / float64(g.trial.params.Connections)
 	if delivered > 0 {
 		m[results.Throughput] = float64(delivered) / took.Seconds()
 		m[results.ServerCPU] = float64(serverCPU) / float64(delivered)
 	}
-	if s.trial.scenario == Single {
+	if g.trial.scenario == Single {
 		m[results.ToLast] = milliseconds(int64(each[len(each)/2]))
 	}
 	return m, last.complaint()

@@ -24,7 +24,7 @@ type shoalSystem struct {
 
 func shoalEntry() Entry {
 	return Entry{
-		Name:    "shoal",
+		Name:    OwnName,
 		Kind:    Own,
 		Module:  "github.com/shoal-go/shoal",
 		About:   "this project, options at their defaults, manager.Publish in the process",

@@ -37,6 +37,9 @@ const (
 	Yardstick Kind = "yardstick" // the limit of what is possible
 )
 
+// OwnName is this project's system.
+const OwnName = "shoal"
+
 // Entry describes a system.
 type Entry struct {
 	Name string
