@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -107,6 +108,49 @@ func check(t *testing.T, records []results.Record) {
 	}
 }
 
+// tinySweep makes sweeps as small as they can be.
+func tinySweep(folder string, names ...string) []string {
+	return append(append([]string{"sweep"}, names...), "--out", folder, "--receivers", "10,2000", "--logical", "10,100",
+		"--procs", "1,2", "--sockets", "5,10", "--bursts", "1,3", "--stalled", "0,0.5", "--servers", "1,3",
+		"--population", "100", "--connections", "20", "--repeat", "1", "--measure", "1ms", "--duration", "20ms")
+}
+
+func TestEverySweep(t *testing.T) {
+	folder := t.TempDir()
+	code, out, progress := run(t, tinySweep(folder)...)
+	if code != 0 || strings.Contains(out, "## Failed") {
+		t.Fatalf("it failed:\n%s\n%s", out, progress)
+	}
+	for _, want := range []string{
+		"| shoal, broadcast, shuffled, GOMAXPROCS 2 | 2,000 |", "| shoal, one upload each | 100 |", "| shoal, subscribe | 2 |",
+		"| write-loop | 10 |", "| joined-write | 3 |", "| shoal | 50 % |", "| shoal, 40 at a time, 18 connections | 3 |",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is missing in the tables:\n%s", want, out)
+		}
+	}
+	records, err := results.Load(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	perSweep := map[string]int{}
+	for _, r := range records {
+		perSweep[r.Scenario]++
+		if len(r.Metrics) == 0 || r.Metrics[results.Delivered] != r.Metrics[results.Expected] {
+			t.Errorf("a record is not as it should be: %+v", r)
+		}
+	}
+	// S2 is how fast the write loop is, by which the rates of the stalled clients go.
+	want := map[string]int{"receivers": 6, "memory": 4, "cores": 8, "sockets": 4, "burst": 4, "stalled": 2, "servers": 4, "S2": 3}
+	if !maps.Equal(perSweep, want) {
+		t.Errorf("the records are %v, want %v", perSweep, want)
+	}
+	code, again, drawn := run(t, "report", "--out", folder)
+	if code != 0 || again != out || strings.Count(drawn, "drew ") != 12 {
+		t.Errorf("code %d, the report of what was measured differs, or its charts:\n%s\n%s", code, again, drawn)
+	}
+}
+
 func TestOneFailureStopsNobodyElse(t *testing.T) {
 	t.Setenv(breaks, "gws")
 	folder := t.TempDir()
@@ -148,6 +192,9 @@ func TestCommandLine(t *testing.T) {
 	}{
 		{0, "centrifuge-batched", []string{"systems"}},
 		{0, "Scenarios to measure", []string{"run", "--help"}},
+		{0, "receivers, memory, cores", []string{"sweep", "--help"}},
+		{1, "--repeat is 0", []string{"--scenario", "S1", "--repeat", "0", "--out", "."}},
+		{1, `"flight" is no sweep`, []string{"sweep", "flight", "--out", "."}},
 		{2, "unexpected argument", []string{"fly"}},
 		{1, "--scenario is S9", []string{"run", "--scenario", "S9", "--out", "."}},
 		{1, "there are none", []string{"report", "--out", "nowhere"}},

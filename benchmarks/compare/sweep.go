@@ -11,13 +11,14 @@ import (
 type sweepCommand struct {
 	Names []string `arg:"" optional:"" name:"sweep" help:"${sweeps} (all)."`
 
-	Receivers []int     `default:"10,30,100,300,1000,1024,2000,5000,10000,30000,100000,300000,1000000" help:"Receivers of a message, without sockets."`
-	Logical   []int     `default:"1000,10000,100000,300000,1000000" help:"Connections without sockets, of memory."`
-	Procs     []int     `default:"1,2,4" help:"GOMAXPROCS, of cores."`
-	Sockets   []int     `default:"10,100,1000,5000,15000" help:"Receivers of a message, over sockets."`
-	Bursts    []int     `default:"1,3,10,30,100,300" help:"Messages published at once, of burst."`
-	Stalled   []float64 `default:"0,0.01,0.05,0.1,0.25,0.5" help:"Shares of the clients that do not read, of stalled."`
-	Servers   []int     `default:"1,2,3" help:"Servers that share the clients, of servers."`
+	Receivers  []int     `default:"10,30,100,300,1000,1024,2000,5000,10000,30000,100000,300000,1000000" help:"Receivers of a message, without sockets."`
+	Logical    []int     `default:"1000,10000,100000,300000,1000000" help:"Connections without sockets, of memory."`
+	Procs      []int     `default:"1,2,4" help:"GOMAXPROCS, of cores."`
+	Population int       `default:"100000" help:"Connections and uploads of cores, without sockets."`
+	Sockets    []int     `default:"10,100,1000,5000,15000" help:"Receivers of a message, over sockets."`
+	Bursts     []int     `default:"1,3,10,30,100,300" help:"Messages published at once, of burst."`
+	Stalled    []float64 `default:"0,0.01,0.05,0.1,0.25,0.5" help:"Shares of the clients that do not read, of stalled."`
+	Servers    []int     `default:"1,2,3" help:"Servers that share the clients, of servers."`
 
 	Connections int           `default:"5000" help:"Clients, in cores, burst, stalled and servers."`
 	Bytes       int           `default:"256" help:"Size of a message."`
@@ -39,7 +40,7 @@ func (c *sweepCommand) Run(ctx context.Context, std streams) error {
 	}
 	return measure(ctx, std, c.Out, runner.Config{
 		Sweeps: runner.Sweeps{
-			Names: names, Receivers: c.Receivers, Logical: c.Logical, Procs: c.Procs, Sockets: c.Sockets, Bursts: c.Bursts,
+			Names: names, Population: c.Population, Receivers: c.Receivers, Logical: c.Logical, Procs: c.Procs, Sockets: c.Sockets, Bursts: c.Bursts,
 			Servers: c.Servers, Stalled: c.Stalled,
 		},
 		Connections: c.Connections, Bytes: c.Bytes, Burst: c.Burst, UnicastRounds: 1, Repeat: c.Repeat, Measure: c.Measure,

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -54,18 +55,30 @@ func designs() []design {
 func (d Data) Charts(folder string) ([]string, error) {
 	var names []string
 	var all []error
+	save := func(name string, svg func() ([]byte, error)) {
+		name = filepath.Join(folder, name+".svg")
+		image, err := svg()
+		if err == nil {
+			err = os.WriteFile(name, image, 0o644) //nolint:gosec // results are for everyone
+		}
+		if err != nil {
+			all = append(all, fmt.Errorf("report: %s: %w", name, err))
+			return
+		}
+		names = append(names, name)
+	}
 	for _, v := range d.variants() {
 		for _, design := range designs() {
-			chart := d.chart(design, v)
-			if design.scenario != v.scenario || len(chart.rows) == 0 {
-				continue
+			if chart := d.chart(design, v); design.scenario == v.scenario && len(chart.rows) > 0 {
+				save(design.file+d.suffix(v), chart.svg)
 			}
-			name := filepath.Join(folder, design.file+d.suffix(v)+".svg")
-			if err := chart.save(name); err != nil {
-				all = append(all, fmt.Errorf("report: %s: %w", name, err))
-				continue
+		}
+	}
+	for _, s := range sweeps() {
+		for _, g := range s.graphs {
+			if drawing := d.drawing(s, g); len(drawing.curves) > 0 {
+				save(g.file, drawing.svg)
 			}
-			names = append(names, name)
 		}
 	}
 	return names, errors.Join(all...)
@@ -90,10 +103,12 @@ func (d Data) suffix(v variant) string {
 
 // chart puts together what is drawn: the best system on top.
 func (d Data) chart(design design, v variant) chart {
-	c := chart{title: design.title, unit: design.unit, origin: d.origin(v)}
+	c := chart{sheet: sheet{title: design.title}, unit: design.unit}
 	for _, s := range design.shown {
 		c.legend = append(c.legend, s.name)
 	}
+	at := slices.IndexFunc(d.records, func(r results.Record) bool { return variantOf(r) == v })
+	c.origin = originOf(d.records[at])
 	c.subtitle = titleOf(v) + "; medians, the lines are the least and the most; " +
 		map[bool]string{true: "less", false: "more"}[design.less] + " is better"
 	for _, system := range d.systemsOf(v) {
@@ -121,10 +136,8 @@ func (d Data) chart(design design, v variant) chart {
 	return c
 }
 
-// origin says in one line where a variant's results come from.
-func (d Data) origin(v variant) string {
-	at := slices.IndexFunc(d.records, func(r results.Record) bool { return variantOf(r) == v })
-	r := d.records[at]
+// originOf says in one line where a result comes from.
+func originOf(r results.Record) string {
 	p := r.Provenance
 	dirty := ""
 	if p.Dirty {

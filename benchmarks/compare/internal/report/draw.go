@@ -1,27 +1,23 @@
 package report
 
 import (
-	"bytes"
 	"image/color"
 	"math"
-	"os"
 
-	stdfont "golang.org/x/image/font"
 	"gonum.org/v1/plot"
-	"gonum.org/v1/plot/font"
 	"gonum.org/v1/plot/text"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
-	"gonum.org/v1/plot/vg/vgsvg"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
 )
 
-// chart is what is drawn: a horizontal bar for each system, or a few.
+// chart is a horizontal bar for each system, or a few.
 type chart struct {
-	title, subtitle, unit, origin string
-	legend                        []string // a name for each bar of a row
-	rows                          []row    // from the top
+	sheet
+	unit   string
+	legend []string // a name for each bar of a row
+	rows   []row    // from the top
 }
 
 type row struct {
@@ -32,16 +28,12 @@ type row struct {
 
 // Sizes, in points.
 const (
-	width      = 800
-	headHeight = 64
-	footHeight = 26
 	axisHeight = 55
 	barHeight  = 15
 	rowGap     = 11
-	sideMargin = 14
 )
 
-// Colours of the kinds of systems, and of what is written.
+// Colours of the kinds of systems.
 func fillOf(kind systems.Kind) color.NRGBA {
 	switch kind {
 	case systems.Own:
@@ -52,56 +44,12 @@ func fillOf(kind systems.Kind) color.NRGBA {
 	return color.NRGBA{0xe8, 0x9b, 0x4c, 0xff}
 }
 
-var (
-	ink   = color.NRGBA{0x21, 0x25, 0x29, 0xff}
-	faint = color.NRGBA{0x6c, 0x75, 0x7d, 0xff}
-	grid  = color.NRGBA{0xe3, 0xe6, 0xe9, 0xff}
-)
-
-// styled returns a text style.
-func styled(size font.Length, c color.Color, x text.XAlignment, y text.YAlignment, bold bool) text.Style {
-	f := font.From(plot.DefaultFont, size)
-	f.Variant = "Sans"
-	if bold {
-		f.Weight = stdfont.WeightBold
-	}
-	return text.Style{Color: c, Font: f, XAlign: x, YAlign: y, Handler: plot.DefaultTextHandler}
-}
-
-// save draws the chart into a file.
-func (c chart) save(name string) error {
-	image, err := c.svg()
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(name, image, 0o644) //nolint:gosec // results are for everyone
-}
-
 // svg draws the chart.
 func (c chart) svg() ([]byte, error) {
-	height := headHeight + footHeight + axisHeight + vg.Length(len(c.rows))*c.rowHeight()
-	canvas := vgsvg.New(width, height)
-	whole := draw.New(canvas)
-	whole.SetColor(color.White)
-	whole.Fill(whole.Rectangle.Path())
-
-	top, bottom := whole.Max.Y, whole.Min.Y
-	left := whole.Min.X + sideMargin
-	whole.FillText(styled(17, ink, text.XLeft, text.YTop, true), vg.Point{X: left, Y: top - 12}, c.title)
-	whole.FillText(styled(10.5, faint, text.XLeft, text.YTop, false), vg.Point{X: left, Y: top - 36}, c.subtitle)
-	whole.FillText(styled(9, faint, text.XLeft, text.YBottom, false), vg.Point{X: left, Y: bottom + 8}, c.origin)
-
-	key(whole)
-	p := c.plot()
-	p.Draw(draw.Crop(whole, sideMargin, -sideMargin, footHeight, -headHeight))
-
-	var b bytes.Buffer
-	if _, err := canvas.WriteTo(&b); err != nil {
-		return nil, err
-	}
-	// The font is drawn by whoever looks at the file, and seldom there: name what has the same widths.
-	return bytes.ReplaceAll(b.Bytes(), []byte("font-family:Liberation Sans;"),
-		[]byte("font-family:'Liberation Sans',Arial,Helvetica,sans-serif;")), nil
+	return c.drawn(axisHeight+vg.Length(len(c.rows))*c.rowHeight(), func(whole, room draw.Canvas) {
+		key(whole)
+		c.plot().Draw(room)
+	})
 }
 
 // key says in the upper right corner what the colours mean.

@@ -15,7 +15,12 @@ func (d Data) Markdown(w io.Writer) error {
 	var b strings.Builder
 	d.targetTable(&b)
 	for _, v := range d.variants() {
-		d.scenarioTable(&b, v)
+		if _, ok := sweepOf(v.scenario); !ok {
+			d.scenarioTable(&b, v)
+		}
+	}
+	for _, s := range sweeps() {
+		d.sweepTable(&b, s)
 	}
 	d.failures(&b)
 	d.provenance(&b)
@@ -24,9 +29,13 @@ func (d Data) Markdown(w io.Writer) error {
 }
 
 func (d Data) targetTable(b *strings.Builder) {
+	all := d.verdicts()
+	if !slices.ContainsFunc(all, verdict.known) {
+		return
+	}
 	b.WriteString("## Targets\n\nRatios are made repetition by repetition: median (least to most).\n\n" +
 		"| | target | at | measured | met |\n| --- | --- | --- | --- | --- |\n")
-	for _, v := range d.verdicts() {
+	for _, v := range all {
 		bound := "at most "
 		if v.least {
 			bound = "at least "
@@ -65,6 +74,7 @@ func columnsOf(scenario string) []column {
 		return []column{
 			{"bytes per connection", results.PerConnection, grouped},
 			{"all memory / connections", results.Resident, grouped},
+			{"in the kernel, bytes per connection", results.Kernel, grouped},
 		}
 	case "S6":
 		return []column{

@@ -2,6 +2,7 @@ package report
 
 import (
 	"math"
+	"slices"
 
 	"gonum.org/v1/plot"
 )
@@ -23,7 +24,10 @@ const labelRoom = 0.16
 
 // scale chooses the axis: linear from 0, or logarithmic where the values lie far apart.
 func (c chart) scale() scale {
-	least, most := c.extent()
+	return scaleOf(c.extent())
+}
+
+func scaleOf(least, most float64) scale {
 	if !(most > 0) {
 		least, most = 1, 1
 	}
@@ -67,4 +71,29 @@ func logarithmic(least, most float64) scale {
 		}
 	}
 	return s
+}
+
+// scale is the axis of a parameter that was swept from the least value to the most.
+func (a axis) scale(values []float64) scale {
+	s := scale{min: slices.Min(values), max: slices.Max(values), normalizer: plot.LinearScale{}}
+	if a.logarithmic {
+		s.normalizer, s.note = plot.LogScale{}, " (logarithmic)"
+	}
+	for _, v := range a.tickValues(s, values) {
+		s.ticks = append(s.ticks, plot.Tick{Value: v, Label: a.write(v)})
+	}
+	return s
+}
+
+// tickValues are the values themselves, or powers of ten where there are many.
+func (a axis) tickValues(s scale, values []float64) []float64 {
+	const many = 7
+	if !a.logarithmic || len(values) <= many {
+		return values
+	}
+	var powers []float64
+	for v := math.Pow(10, math.Ceil(math.Log10(s.min))); v <= s.max; v *= 10 {
+		powers = append(powers, v)
+	}
+	return powers
 }

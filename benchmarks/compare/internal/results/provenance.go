@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -25,8 +26,11 @@ type Provenance struct {
 	CPU        string   `json:"cpu"`
 	Cores      int      `json:"cores"`
 	GOMAXPROCS int      `json:"gomaxprocs"`
-	GOGC       string   `json:"gogc,omitempty"`
-	GOMEMLIMIT string   `json:"gomemlimit,omitempty"`
+	// L2 and L3 are the sizes in bytes of a core's caches, 0 where the system does not tell.
+	L2         int64  `json:"l2,omitempty"`
+	L3         int64  `json:"l3,omitempty"`
+	GOGC       string `json:"gogc,omitempty"`
+	GOMEMLIMIT string `json:"gomemlimit,omitempty"`
 	// Module and Version are the measured system's.
 	Module  string `json:"module,omitempty"`
 	Version string `json:"version,omitempty"`
@@ -46,6 +50,8 @@ func Here(ctx context.Context) Provenance {
 		CPU:        cpuModel(),
 		Cores:      runtime.NumCPU(),
 		GOMAXPROCS: runtime.GOMAXPROCS(0),
+		L2:         cache(2),
+		L3:         cache(3),
 		GOGC:       os.Getenv("GOGC"),
 		GOMEMLIMIT: os.Getenv("GOMEMLIMIT"),
 	}
@@ -109,4 +115,30 @@ func cpuModel() string {
 		}
 	}
 	return unknown
+}
+
+// cache is the size in bytes of the first core's cache of a level, 0 where Linux does not tell.
+func cache(level int) int64 {
+	return cacheIn("/sys/devices/system/cpu/cpu0/cache", level)
+}
+
+func cacheIn(folder string, level int) int64 {
+	line := func(index, file string) string {
+		text, err := os.ReadFile(filepath.Join(folder, index, file)) //nolint:gosec // of the system's
+		if err != nil {
+			return ""
+		}
+		return strings.TrimSpace(string(text))
+	}
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		return 0
+	}
+	for _, e := range entries {
+		if line(e.Name(), "level") == strconv.Itoa(level) && line(e.Name(), "type") != "Instruction" {
+			kib, _ := strconv.ParseInt(strings.TrimSuffix(line(e.Name(), "size"), "K"), 10, 64) // 0 where it is no number
+			return kib << 10
+		}
+	}
+	return 0
 }

@@ -78,9 +78,20 @@ type Params struct {
 	Procs int `json:"procs,omitempty"`
 	// Servers is how many processes share the connections, 0 for one.
 	Servers int `json:"servers,omitempty"`
-	// Work says what is done where a sweep compares several things.
+	// Work says what is done where a sweep compares several things: see Broadcast.
 	Work string `json:"work,omitempty"`
 }
+
+// The works of a sweep, without sockets but for the last.
+const (
+	Broadcast   = "broadcast"
+	Shuffled    = "broadcast, shuffled" // the receivers lie in memory in no order
+	Publish     = "publish"             // to uploads with one receiver each
+	Churn       = "subscribe"           // and unsubscribe
+	OneUpload   = "one upload for all"
+	OwnUpload   = "one upload each"
+	OverSockets = "bursts over sockets"
+)
 
 // Compare orders parameters by what distinguishes the variants of a scenario.
 func (p Params) Compare(q Params) int {

@@ -69,3 +69,29 @@ func TestProvenanceIsFull(t *testing.T) {
 		t.Errorf("the version of nobody is %s", v)
 	}
 }
+
+func TestCaches(t *testing.T) {
+	folder := t.TempDir()
+	for name, text := range map[string]string{
+		"index0/level": "1\n", "index0/size": "32K\n", "index0/type": "Data\n",
+		"index1/level": "2\n", "index1/size": "16K\n", "index1/type": "Instruction\n",
+		"index2/level": "2\n", "index2/size": "512K\n", "index2/type": "Unified\n",
+		"index3/level": "4\n", "index3/size": "large\n", "index3/type": "Unified\n",
+	} {
+		file := filepath.Join(folder, name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for level, want := range map[int]int64{1: 32 << 10, 2: 512 << 10, 3: 0, 4: 0} {
+		if got := cacheIn(folder, level); got != want {
+			t.Errorf("the cache of level %d has %d bytes, want %d", level, got, want)
+		}
+	}
+	if got := cacheIn(filepath.Join(folder, "nowhere"), 2); got != 0 {
+		t.Errorf("without caches there are %d bytes", got)
+	}
+}

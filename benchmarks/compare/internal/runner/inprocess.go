@@ -56,7 +56,7 @@ func (s *crowd) measure(ctx context.Context) (map[results.Metric]float64, error)
 		return nil, err
 	}
 	subscribed, err := s.ask(ctx, sinks.Request{
-		Do: sinks.Subscribe, Uploads: p.Channels, Bytes: p.Bytes, Shuffled: p.Work == shuffled, Weigh: weigh,
+		Do: sinks.Subscribe, Uploads: p.Channels, Bytes: p.Bytes, Shuffled: p.Work == results.Shuffled, Weigh: weigh,
 	})
 	if err != nil {
 		return nil, err
@@ -73,7 +73,9 @@ func (s *crowd) measure(ctx context.Context) (map[results.Metric]float64, error)
 
 // work has done what the sweep is about, for a while.
 func (s *crowd) work(ctx context.Context, m map[results.Metric]float64) error {
-	do := map[string]string{broadcast: sinks.Broadcast, shuffled: sinks.Broadcast, publish: sinks.Publish, churn: sinks.Churn}
+	do := map[string]string{
+		results.Broadcast: sinks.Broadcast, results.Shuffled: sinks.Broadcast, results.Publish: sinks.Publish, results.Churn: sinks.Churn,
+	}
 	a, err := s.ask(ctx, sinks.Request{Do: do[s.trial.params.Work], For: s.config.Measure})
 	if err != nil {
 		return err
@@ -95,7 +97,7 @@ func (s *crowd) load(ctx context.Context, m map[results.Metric]float64) error {
 	m[results.HeldMessage] = float64(filled.Grown) / float64(s.trial.params.Channels)
 	m[results.Heap] = float64(filled.Heap)
 	m[results.ResidentTotal] = float64(filled.Resident)
-	if s.trial.params.Work == shared {
+	if s.trial.params.Work == results.OneUpload {
 		return nil // one publish takes as long as the upload has receivers, which is another sweep's
 	}
 	published, err := s.ask(ctx, sinks.Request{Do: sinks.Publish, For: s.config.Measure, Collect: true})

@@ -32,23 +32,13 @@ type Sweeps struct {
 	// Names are those of the sweeps. None: scenarios are measured.
 	Names []string
 
+	// Population is the number of connections, and of uploads, with which work without sockets is swept over
+	// cores.
+	Population int
+
 	Receivers, Logical, Procs, Sockets, Bursts, Servers []int
 	Stalled                                             []float64
 }
-
-// The works of a sweep, which are lines of its chart.
-const (
-	broadcast = "broadcast"
-	shuffled  = "broadcast, shuffled"
-	publish   = "publish"
-	churn     = "subscribe"
-	bursts    = "bursts over sockets"
-	shared    = "one upload for all"
-	own       = "one upload each"
-)
-
-// population is the number of connections, and of uploads, with which work without sockets is swept over cores.
-const population = 100_000
 
 // inProcess are trials without sockets, which are not measured as any scenario is.
 const inProcess = ""
@@ -79,7 +69,7 @@ func (c Config) receiverPoints() []point {
 	var all []point
 	for _, n := range c.Sweeps.Receivers {
 		p := results.Params{Connections: n, Channels: 1, Bytes: c.Bytes}
-		for _, line := range []results.Params{{Work: broadcast, Procs: 1}, {Work: broadcast, Procs: 2}, {Work: shuffled, Procs: 2}} {
+		for _, line := range []results.Params{{Work: results.Broadcast, Procs: 1}, {Work: results.Broadcast, Procs: 2}, {Work: results.Shuffled, Procs: 2}} {
 			p.Work, p.Procs = line.Work, line.Procs
 			all = append(all, point{inProcess, systems.OwnName, p})
 		}
@@ -91,9 +81,9 @@ func (c Config) logicalPoints() []point {
 	var all []point
 	for _, n := range c.Sweeps.Logical {
 		p := results.Params{Connections: n, Bytes: c.Bytes}
-		p.Channels, p.Work = 1, shared
+		p.Channels, p.Work = 1, results.OneUpload
 		all = append(all, point{inProcess, systems.OwnName, p})
-		p.Channels, p.Work = n, own
+		p.Channels, p.Work = n, results.OwnUpload
 		all = append(all, point{inProcess, systems.OwnName, p})
 	}
 	return all
@@ -106,12 +96,12 @@ func (c Config) corePoints() []point {
 		all = append(all, point{scenario, systems.OwnName, p})
 	}
 	for _, procs := range c.Sweeps.Procs {
-		logical := results.Params{Connections: population, Channels: population, Procs: procs}
-		add(inProcess, publish, logical)
-		add(inProcess, churn, logical)
+		logical := results.Params{Connections: c.Sweeps.Population, Channels: c.Sweeps.Population, Procs: procs}
+		add(inProcess, results.Publish, logical)
+		add(inProcess, results.Churn, logical)
 		logical.Channels = 1
-		add(inProcess, broadcast, logical)
-		add(Burst, bursts, results.Params{Connections: c.Connections, Channels: 1, Messages: c.Burst, Procs: procs})
+		add(inProcess, results.Broadcast, logical)
+		add(Burst, results.OverSockets, results.Params{Connections: c.Connections, Channels: 1, Messages: c.Burst, Procs: procs})
 	}
 	return all
 }
@@ -197,6 +187,7 @@ func (s Sweeps) validate(mostFiles, connections int) error {
 	}{
 		{"receivers", s.Receivers, maxLogical},
 		{"logical", s.Logical, maxLogical},
+		{"population", []int{s.Population}, maxLogical},
 		{"procs", s.Procs, maxProcs},
 		{"sockets", s.Sockets, mostFiles},
 		{"bursts", s.Bursts, maxBurst},

@@ -15,7 +15,7 @@ import (
 func sweeping(names ...string) Config {
 	c := config()
 	c.Sweeps = Sweeps{
-		Names: names, Receivers: []int{10, 2000}, Logical: []int{10, 20}, Procs: []int{1, 2}, Sockets: []int{10, 20},
+		Names: names, Population: 1000, Receivers: []int{10, 2000}, Logical: []int{10, 20}, Procs: []int{1, 2}, Sockets: []int{10, 20},
 		Bursts: []int{1, 5}, Stalled: []float64{0, 0.5}, Servers: []int{1, 3},
 	}
 	return c
@@ -33,10 +33,10 @@ func TestSweepsInterleaveTheirValues(t *testing.T) {
 			"shoal # 20 clients one upload for all", "shoal # 20 clients one upload each",
 		},
 		Cores: {
-			"shoal # 100000 clients publish 1 cores", "shoal # 100000 clients subscribe 1 cores",
-			"shoal # 100000 clients broadcast 1 cores", "shoal # 100 clients ×40 bursts over sockets 1 cores",
-			"shoal # 100000 clients publish 2 cores", "shoal # 100000 clients subscribe 2 cores",
-			"shoal # 100000 clients broadcast 2 cores", "shoal # 100 clients ×40 bursts over sockets 2 cores",
+			"shoal # 1000 clients publish 1 cores", "shoal # 1000 clients subscribe 1 cores",
+			"shoal # 1000 clients broadcast 1 cores", "shoal # 100 clients ×40 bursts over sockets 1 cores",
+			"shoal # 1000 clients publish 2 cores", "shoal # 1000 clients subscribe 2 cores",
+			"shoal # 1000 clients broadcast 2 cores", "shoal # 100 clients ×40 bursts over sockets 2 cores",
 		},
 		Sockets: {"shoal # 10 clients", "write-loop # 10 clients", "shoal # 20 clients", "write-loop # 20 clients"},
 		Bursts:  {"shoal # 100 clients", "joined-write # 100 clients", "shoal # 100 clients ×5", "joined-write # 100 clients ×5"},

@@ -4,8 +4,10 @@ import (
 	"context"
 	"math/rand/v2"
 	"strconv"
+	"unsafe"
 
 	"github.com/shoal-go/shoal/manager"
+	"github.com/shoal-go/shoal/shard"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
@@ -17,6 +19,9 @@ type sink struct {
 	got uint64
 	_   [56]byte
 }
+
+// Touched is how many bytes of memory a broadcast touches for each receiver: its slot in the upload, and it.
+const Touched = unsafe.Sizeof(shard.Receiver[manager.Conn, struct{}]{}) + unsafe.Sizeof(sink{})
 
 func (s *sink) Send(*manager.Frame) manager.Outcome { s.got++; return manager.Queued }
 

@@ -1,0 +1,212 @@
+package report
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/runner"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
+)
+
+// sweep is how the influence of one parameter is shown.
+type sweep struct {
+	name, title string
+	along       axis
+	// apart tells the rows of the table apart, beside the system and the parameter. nil: nothing does.
+	apart   func(results.Params) string
+	columns []column
+	graphs  []graph
+}
+
+// axis is the parameter.
+type axis struct {
+	title       string
+	of          func(results.Params) float64
+	write       func(float64) string
+	logarithmic bool
+}
+
+// graph is a chart of a sweep.
+type graph struct {
+	file, title, unit string
+	lines             []line
+	// relative: what counts is how many times as much it is as at the first value.
+	relative bool
+	// caches marks from where on what a broadcast touches no longer fits into them.
+	caches bool
+}
+
+// line is what a graph shows of some records.
+type line struct {
+	name   string
+	metric results.Metric
+	of     func(results.Record) bool
+}
+
+// sweeps lists them in the order in which they are shown.
+func sweeps() []sweep {
+	return []sweep{
+		receiversSweep(), memorySweep(), coresSweep(), socketsSweep(), burstSweep(), stalledSweep(), serversSweep(),
+	}
+}
+
+// sweepOf returns the sweep of a scenario's name, if it is one.
+func sweepOf(scenario string) (sweep, bool) {
+	all := sweeps()
+	i := slices.IndexFunc(all, func(s sweep) bool { return s.name == scenario })
+	if i < 0 {
+		return sweep{}, false
+	}
+	return all[i], true
+}
+
+// What a line may be of.
+
+func everything(results.Record) bool { return true }
+
+func system(name string) func(results.Record) bool {
+	return func(r results.Record) bool { return r.System == name }
+}
+
+func work(name string) func(results.Record) bool {
+	return func(r results.Record) bool { return r.Params.Work == name }
+}
+
+func workOn(name string, procs int) func(results.Record) bool {
+	return func(r results.Record) bool { return r.Params.Work == name && r.Params.Procs == procs }
+}
+
+func atOnce(least, most int) func(results.Record) bool {
+	return func(r results.Record) bool { return r.Params.Messages >= least && r.Params.Messages <= most }
+}
+
+func connections(p results.Params) float64 { return float64(p.Connections) }
+
+func workOf(p results.Params) string { return p.Work }
+
+const cpuUnit = "server CPU, ns per delivered message"
+
+func receiversSweep() sweep {
+	cost := results.PerReceiver
+	return sweep{
+		name: runner.Receivers, title: "one message to many, without sockets",
+		along:   axis{"receivers", connections, grouped, true},
+		apart:   func(p results.Params) string { return fmt.Sprintf("%s, GOMAXPROCS %d", p.Work, p.Procs) },
+		columns: []column{{"ns/receiver", cost, short}},
+		graphs: []graph{{
+			file: "receivers-cost", title: "One message to many, without sockets: what a receiver costs",
+			unit: "ns per receiver, by the clock",
+			lines: []line{
+				{"1 core", cost, workOn(results.Broadcast, 1)},
+				{"2 cores", cost, workOn(results.Broadcast, 2)},
+				{"2 cores, shuffled", cost, workOn(results.Shuffled, 2)},
+			},
+			caches: true,
+		}},
+	}
+}
+
+func memorySweep() sweep {
+	each := work(results.OwnUpload)
+	return sweep{
+		name: runner.Logical, title: "connections and subscriptions, without sockets",
+		along: axis{"connections, each with a subscription", connections, grouped, true}, apart: workOf,
+		columns: []column{
+			{"bytes/connection", results.RegistryConnection, grouped},
+			{"bytes/subscription", results.RegistrySubscription, grouped},
+			{"bytes/held message", results.HeldMessage, grouped},
+			{"ns/connect", results.ConnectTime, grouped}, {"ns/subscribe", results.SubscribeTime, grouped},
+			{"publishes/s, all cores", results.Operations, grouped},
+			{"heap, MB", results.Heap, millions}, {"resident, MB", results.ResidentTotal, millions},
+			{"garbage collection, ms", results.Collected, short}, {"longest pause, ms", results.Pause, short},
+		},
+		graphs: []graph{
+			{file: "memory-bytes", title: "Memory of the registry", unit: "bytes on the heap for each", lines: []line{
+				{"subscription, shared", results.RegistrySubscription, work(results.OneUpload)},
+				{"subscription, own upload", results.RegistrySubscription, each},
+				{"connection", results.RegistryConnection, each},
+				{"message held", results.HeldMessage, each},
+			}},
+			{file: "memory-publish", title: "Publishing to one of many uploads, without sockets",
+				unit: "messages per second, all cores", lines: []line{{"publish", results.Operations, each}}},
+			{file: "memory-pause", title: "Collecting the garbage while publishing", unit: "milliseconds", lines: []line{
+				{"collection", results.Collected, each}, {"longest pause", results.Pause, each},
+			}},
+		},
+	}
+}
+
+func coresSweep() sweep {
+	m := results.Operations
+	return sweep{
+		name: runner.Cores, title: "more cores",
+		along: axis{"GOMAXPROCS", func(p results.Params) float64 { return float64(p.Procs) }, grouped, false}, apart: workOf,
+		columns: []column{{"operations/s", m, grouped}, {"delivered messages/s", results.Throughput, grouped}},
+		graphs: []graph{{
+			file: "cores-throughput", title: "More cores", unit: "times as much as on the first", relative: true, lines: []line{
+				{"publish", m, work(results.Publish)}, {"subscribe", m, work(results.Churn)},
+				{"broadcast", m, work(results.Broadcast)}, {"S1, over sockets", results.Throughput, work(results.OverSockets)},
+			},
+		}},
+	}
+}
+
+func socketsSweep() sweep {
+	return sweep{
+		name: runner.Sockets, title: "one message to many, over sockets", along: axis{"receivers", connections, grouped, true},
+		columns: columnsOf("S2"),
+		graphs: []graph{{
+			file: "sockets-cpu", title: "One message to many, over sockets: what it costs", unit: cpuUnit, lines: []line{
+				{systems.OwnName, results.ServerCPU, system(systems.OwnName)}, {"write loop", results.ServerCPU, system("write-loop")},
+			},
+		}},
+	}
+}
+
+func burstSweep() sweep {
+	both := func(m results.Metric) []line {
+		return []line{{systems.OwnName, m, system(systems.OwnName)}, {"joined write", m, system("joined-write")}}
+	}
+	return sweep{
+		name: runner.Bursts, title: "longer bursts to all",
+		along:   axis{"messages in a burst", func(p results.Params) float64 { return float64(p.Messages) }, grouped, true},
+		columns: columnsOf("S1"),
+		graphs: []graph{
+			{file: "burst-throughput", title: "Longer bursts to all", unit: "delivered messages per second", lines: both(results.Throughput)},
+			{file: "burst-cpu", title: "Longer bursts to all: what a message costs", unit: cpuUnit, lines: both(results.ServerCPU)},
+		},
+	}
+}
+
+func stalledSweep() sweep {
+	return sweep{
+		name: runner.Stalls, title: "clients that do not read",
+		along:   axis{"share of the clients that do not read", func(p results.Params) float64 { return p.Stalled }, percent, false},
+		columns: columnsOf("S4"),
+		graphs: []graph{{
+			file: "stalled-latency", title: "Clients that do not read: the latency of those that do",
+			unit: "milliseconds from the planned send time", lines: []line{
+				{"p50", results.P50, everything}, {"p99", results.P99, everything}, {"p99.9", results.P999, everything},
+			},
+		}},
+	}
+}
+
+func serversSweep() sweep {
+	return sweep{
+		name: runner.Servers, title: "servers on one machine",
+		along: axis{"servers that share the clients", func(p results.Params) float64 { return float64(p.Servers) }, grouped, false},
+		apart: func(p results.Params) string {
+			return fmt.Sprintf("%d at a time, %s connections", p.Messages, grouped(float64(p.Connections)))
+		},
+		columns: columnsOf("S1"),
+		graphs: []graph{{
+			file: "servers-cpu", title: "Several servers on one machine: what a message costs", unit: cpuUnit, lines: []line{
+				{"one at a time", results.ServerCPU, atOnce(1, 1)}, {"bursts", results.ServerCPU, atOnce(2, 1<<30)},
+			},
+		}},
+	}
+}
+
+func millions(v float64) string { return short(v / 1e6) }
