@@ -21,8 +21,8 @@ test: ## Run everything CI runs; installs what is missing (stress: SHOAL_STRESS=
 bench: ## Run the benchmarks (which: BENCH=FanOut, how often: COUNT=10)
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) ./...
 
-bench-compare: ## Measure beside other systems (about an hour; less: ARGS="--scenario S1 --system shoal,gws")
-	cd benchmarks/compare && go run . run $(ARGS)
+bench-compare: ## Measure beside other systems (about an hour; less: ARGS="--scenario S1"; ARGS="sweep cores")
+	cd benchmarks/compare && go run . $(ARGS)
 
 fuzz: ## Run each fuzz target in turn (how long: FUZZTIME=30s)
 	@.ci/fuzz.sh $(FUZZTIME)
