@@ -87,8 +87,8 @@ func (s *crowd) work(ctx context.Context, m map[results.Metric]float64) error {
 	return nil
 }
 
-// load gives each upload its first message, and then publishes to them for a while, with the garbage collected
-// meanwhile.
+// load gives each upload its first message, and then publishes to them for a while: first undisturbed, then with
+// the garbage collected meanwhile.
 func (s *crowd) load(ctx context.Context, m map[results.Metric]float64) error {
 	filled, err := s.ask(ctx, sinks.Request{Do: sinks.Fill, Weigh: true})
 	if err != nil {
@@ -100,13 +100,17 @@ func (s *crowd) load(ctx context.Context, m map[results.Metric]float64) error {
 	if s.trial.params.Work == results.OneUpload {
 		return nil // one publish takes as long as the upload has receivers, which is another sweep's
 	}
-	published, err := s.ask(ctx, sinks.Request{Do: sinks.Publish, For: s.config.Measure, Collect: true})
+	published, err := s.ask(ctx, sinks.Request{Do: sinks.Publish, For: s.config.Measure})
+	if err != nil {
+		return err
+	}
+	collected, err := s.ask(ctx, sinks.Request{Do: sinks.Publish, For: s.config.Measure, Collect: true})
 	if err != nil {
 		return err
 	}
 	m[results.Operations] = float64(published.Operations) / published.Took.Seconds()
-	m[results.Collected] = milliseconds(int64(published.Collected))
-	m[results.Pause] = milliseconds(int64(published.Pause))
+	m[results.Collected] = milliseconds(int64(collected.Collected))
+	m[results.Pause] = milliseconds(int64(collected.Pause))
 	return nil
 }
 
