@@ -83,7 +83,10 @@ func columnsOf(scenario string) []column {
 			{"server CPU µs/connection", results.ConnectCPU, grouped}, share, cores,
 		}
 	}
-	return []column{throughput, cpu, {"resident bytes/connection", results.Resident, grouped}, share, cores}
+	return []column{
+		throughput, cpu, {"messages/write", results.PerWrite, short},
+		{"resident bytes/connection", results.Resident, grouped}, share, cores,
+	}
 }
 
 // titleOf says what a variant measures.

@@ -142,7 +142,10 @@ func coresSweep() sweep {
 	return sweep{
 		name: runner.Cores, title: "more cores",
 		along: axis{"GOMAXPROCS", func(p results.Params) float64 { return float64(p.Procs) }, grouped, false}, apart: workOf,
-		columns: []column{{"operations/s", m, grouped}, {"delivered messages/s", results.Throughput, grouped}},
+		columns: []column{
+			{"operations/s", m, grouped}, {"delivered messages/s", results.Throughput, grouped},
+			{"messages/write", results.PerWrite, short},
+		},
 		graphs: []graph{{
 			file: "cores-throughput", title: "More cores", unit: "times as much as on the first", relative: true, lines: []line{
 				{"publish", m, work(results.Publish)}, {"subscribe", m, work(results.Churn)},
@@ -196,10 +199,8 @@ func stalledSweep() sweep {
 func serversSweep() sweep {
 	return sweep{
 		name: runner.Servers, title: "servers on one machine",
-		along: axis{"servers that share the clients", func(p results.Params) float64 { return float64(p.Servers) }, grouped, false},
-		apart: func(p results.Params) string {
-			return fmt.Sprintf("%d at a time, %s connections", p.Messages, grouped(float64(p.Connections)))
-		},
+		along:   axis{"servers that share the clients", func(p results.Params) float64 { return float64(p.Servers) }, grouped, false},
+		apart:   func(p results.Params) string { return fmt.Sprintf("%d at a time", p.Messages) },
 		columns: columnsOf("S1"),
 		graphs: []graph{{
 			file: "servers-cpu", title: "Several servers on one machine: what a message costs", unit: cpuUnit, lines: []line{

@@ -64,10 +64,10 @@ func TestTablesOfSweeps(t *testing.T) {
 
 ## Sweep cores: more cores
 
-| | GOMAXPROCS | operations/s | delivered messages/s |
-| --- | --- | --- | --- |
-| shoal, publish | 1 | 100 (50–100) | – |
-| shoal, publish | 2 | 180 (90–180) | – |
+| | GOMAXPROCS | operations/s | delivered messages/s | messages/write |
+| --- | --- | --- | --- | --- |
+| shoal, publish | 1 | 100 (50–100) | – | – |
+| shoal, publish | 2 | 180 (90–180) | – | – |
 
 ## Failed
 

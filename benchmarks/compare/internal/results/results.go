@@ -25,6 +25,7 @@ type Metric string
 const (
 	Throughput    Metric = "messages_per_second"       // delivered, over all receivers
 	ServerCPU     Metric = "server_cpu_ns_per_message" // per delivered message
+	PerWrite      Metric = "messages_per_write"        // delivered, by system calls that wrote
 	ToLast        Metric = "ms_to_last_receiver"       // median over the messages of a run
 	P50           Metric = "p50_ms"                    // from the planned send time
 	P99           Metric = "p99_ms"

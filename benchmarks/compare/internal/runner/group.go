@@ -64,6 +64,7 @@ func together(rounds []round) round {
 	for _, r := range rounds {
 		all.server.Began = min(all.server.Began, r.server.Began)
 		all.server.CPUBefore += r.server.CPUBefore
+		all.server.WritesBefore += r.server.WritesBefore
 		all.clients.Ended = max(all.clients.Ended, r.clients.Ended)
 		all.clients.CPU += r.clients.CPU
 		all.clients.Closed += r.clients.Closed
@@ -99,6 +100,7 @@ func (g *group) servers(ctx context.Context) (all serving.Answer, err error) {
 			return all, err
 		}
 		all.CPU += a.CPU
+		all.Writes += a.Writes
 		all.RSS += a.RSS
 	}
 	return all, nil

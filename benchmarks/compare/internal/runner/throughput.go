@@ -89,6 +89,7 @@ func (g *group) throughputOf(rounds []round, clientsBefore int64, after serving.
 	if delivered > 0 {
 		m[results.Throughput] = float64(delivered) / took.Seconds()
 		m[results.ServerCPU] = float64(serverCPU) / float64(delivered)
+		m[results.PerWrite] = float64(delivered) / float64(max(after.Writes-rounds[0].server.WritesBefore, 1))
 	}
 	if g.trial.scenario == Single {
 		m[results.ToLast] = milliseconds(int64(each[len(each)/2]))

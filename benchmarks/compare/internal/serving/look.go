@@ -14,7 +14,7 @@ func (p *process) look(a *Answer, clean bool) {
 	if clean {
 		usage.GiveBack()
 	}
-	a.CPU = usage.CPU()
+	a.CPU, a.Writes = usage.CPU(), usage.Writes()
 	a.RSS = usage.Resident()
 	a.Subscriptions = p.system.Subscriptions()
 	a.Goroutines = runtime.NumGoroutine()

@@ -39,15 +39,17 @@ type Request struct {
 // Answer is what a request came to. All answers say how the process stands afterwards.
 type Answer struct {
 	Addr string `json:"addr,omitempty"`
-	// Began and Ended are when publishing did, in nanoseconds of Unix time, and CPUBefore what the process had
-	// used of the processors until then, in nanoseconds.
-	Began     int64 `json:"began,omitempty"`
-	Ended     int64 `json:"ended,omitempty"`
-	CPUBefore int64 `json:"cpu_before,omitempty"`
+	// Began and Ended are when publishing did, in nanoseconds of Unix time. CPUBefore is what the process had
+	// used of the processors until then, in nanoseconds, and WritesBefore how often it had written.
+	Began        int64 `json:"began,omitempty"`
+	Ended        int64 `json:"ended,omitempty"`
+	CPUBefore    int64 `json:"cpu_before,omitempty"`
+	WritesBefore int64 `json:"writes_before,omitempty"`
 	// Late is by how much the latest message of a schedule was published after its time, in nanoseconds.
 	Late int64 `json:"late,omitempty"`
 
 	CPU           int64 `json:"cpu"`
+	Writes        int64 `json:"writes"`
 	RSS           int64 `json:"rss"`
 	Subscriptions int   `json:"subscriptions"`
 	Goroutines    int   `json:"goroutines"`
@@ -165,7 +167,7 @@ func (p *process) next(q Request, i int, sent time.Time) message.Message {
 
 func (p *process) publish(q Request) (Answer, error) {
 	messages := make([]message.Message, q.Messages)
-	a := Answer{CPUBefore: usage.CPU()}
+	a := Answer{CPUBefore: usage.CPU(), WritesBefore: usage.Writes()}
 	began := time.Now()
 	for i := range messages {
 		messages[i] = p.next(q, i, began)
@@ -177,7 +179,7 @@ func (p *process) publish(q Request) (Answer, error) {
 
 func (p *process) schedule(q Request) (Answer, error) {
 	const lead = 10 * time.Millisecond // so that the first is on time
-	a := Answer{CPUBefore: usage.CPU()}
+	a := Answer{CPUBefore: usage.CPU(), WritesBefore: usage.Writes()}
 	start := time.Now().Add(lead)
 	var late time.Duration
 	for i := range q.Messages {

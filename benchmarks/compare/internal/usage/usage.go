@@ -18,23 +18,27 @@ func CPU() int64 {
 }
 
 // Resident is the memory that this process has in use, in bytes, 0 where the system does not tell.
-func Resident() int64 { return field("/proc/self/status", "VmRSS:") }
+func Resident() int64 { return number("/proc/self/status", "VmRSS:") << 10 }
+
+// Writes is how many system calls of this process wrote something, failed ones among them, 0 where the system does
+// not tell.
+func Writes() int64 { return number("/proc/self/io", "syscw:") }
 
 // Slab is what the kernel has in use for its own objects, sockets among them, in bytes, 0 where the system
 // does not tell.
-func Slab() int64 { return field("/proc/meminfo", "Slab:") }
+func Slab() int64 { return number("/proc/meminfo", "Slab:") << 10 }
 
-// field reads a line that begins with a name and goes on with a number of KiB.
-func field(file, name string) int64 {
-	text, err := os.ReadFile(file) //nolint:gosec // one of the two above
+// number reads the number behind a name at the beginning of a line, which for memory are KiB.
+func number(file, name string) int64 {
+	text, err := os.ReadFile(file) //nolint:gosec // one of the above
 	if err != nil {
 		return 0
 	}
 	for line := range bytes.Lines(text) {
 		rest, found := bytes.CutPrefix(line, []byte(name))
 		if fields := bytes.Fields(rest); found && len(fields) > 0 {
-			kib, _ := strconv.ParseInt(string(fields[0]), 10, 64) // 0 where it is no number
-			return kib << 10
+			n, _ := strconv.ParseInt(string(fields[0]), 10, 64) // 0 where it is no number
+			return n
 		}
 	}
 	return 0

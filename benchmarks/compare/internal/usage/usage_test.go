@@ -30,17 +30,34 @@ func TestWhatIsUsedGrows(t *testing.T) {
 	}
 }
 
-func TestFieldsThatAreNotThere(t *testing.T) {
+func TestWritesAreCounted(t *testing.T) {
+	file, err := os.Create(filepath.Join(t.TempDir(), "file"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = file.Close() }()
+	before := Writes()
+	for range 10 {
+		if _, err := file.WriteString("x"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := Writes() - before; n < 10 || n > 1000 { // the test's own output may come in between
+		t.Errorf("%d writes were counted, want 10", n)
+	}
+}
+
+func TestNumbersThatAreNotThere(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "status")
 	if err := os.WriteFile(file, []byte("A: 3 kB\nB:\nC: many kB\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]int64{"A:": 3 << 10, "B:": 0, "C:": 0, "D:": 0} {
-		if got := field(file, name); got != want {
+	for name, want := range map[string]int64{"A:": 3, "B:": 0, "C:": 0, "D:": 0} {
+		if got := number(file, name); got != want {
 			t.Errorf("%s is %d, want %d", name, got, want)
 		}
 	}
-	if got := field(file+"x", "A:"); got != 0 {
+	if got := number(file+"x", "A:"); got != 0 {
 		t.Errorf("a file that is not there holds %d", got)
 	}
 }
