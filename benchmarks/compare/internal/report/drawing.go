@@ -70,7 +70,6 @@ func (d drawing) plot() *plot.Plot {
 	p.X.Label.TextStyle = styled(11, ink, text.XCenter, text.YBottom, false)
 	p.X.Tick.Label = styled(10.5, faint, text.XCenter, text.YTop, false)
 	p.Y.Label.TextStyle = styled(11, ink, text.XCenter, text.YBottom, false)
-	p.Y.Label.TextStyle.Rotation = math.Pi / 2
 	p.Y.Tick.Label = styled(10.5, faint, text.XRight, text.YCenter, false)
 	p.Add(d)
 	return p

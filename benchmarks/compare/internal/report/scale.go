@@ -79,11 +79,19 @@ func (a axis) scale(values []float64) scale {
 	if a.logarithmic {
 		s.normalizer, s.note = plot.LogScale{}, " (logarithmic)"
 	}
+	labelled := math.Inf(-1)
 	for _, v := range a.tickValues(s, values) {
-		s.ticks = append(s.ticks, plot.Tick{Value: v, Label: a.write(v)})
+		tick := plot.Tick{Value: v}
+		if at := s.normalizer.Normalize(s.min, s.max, v); at-labelled > leastGap {
+			tick.Label, labelled = a.write(v), at
+		}
+		s.ticks = append(s.ticks, tick)
 	}
 	return s
 }
+
+// leastGap is the share of the axis that two labels have to be apart.
+const leastGap = 0.04
 
 // tickValues are the values themselves, or powers of ten where there are many.
 func (a axis) tickValues(s scale, values []float64) []float64 {

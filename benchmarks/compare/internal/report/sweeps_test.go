@@ -140,7 +140,7 @@ func TestTicksAlongAnAxis(t *testing.T) {
 		values      []float64
 		want        string
 	}{
-		{true, []float64{10, 1000, 1024}, "10 1,000 1,024"},
+		{true, []float64{10, 1000, 1024, 5000}, "10 1,000  5,000"}, // no room for a label is none
 		{true, []float64{10, 20, 50, 100, 200, 500, 1000, 2000}, "10 100 1,000"},
 		{false, []float64{1, 2, 4}, "1 2 4"},
 	} {
