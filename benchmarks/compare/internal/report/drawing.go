@@ -24,6 +24,7 @@ type drawing struct {
 // Sizes of a drawing, in points.
 const (
 	drawingHeight = 360
+	unitHeight    = 18
 	nameWidth     = 130 // right of the lines, for their names
 	nameHeight    = 14
 	dotRadius     = 2.6
@@ -42,16 +43,20 @@ func (d Data) drawing(s sweep, g graph) drawing {
 	if len(all.curves) == 0 {
 		return all
 	}
-	all.marks = d.marks(s, g)
-	all.sheet = sheet{g.title, "medians; the upright lines are the least and the most", originOf(d.swept(s)[0])}
+	first := d.swept(s)[0]
+	if g.marks != nil {
+		all.marks = g.marks(first.Provenance)
+	}
+	all.sheet = sheet{g.title, "medians; the upright lines are the least and the most", originOf(first)}
 	return all
 }
 
 // svg draws it.
 func (d drawing) svg() ([]byte, error) {
 	return d.drawn(drawingHeight, func(whole, room draw.Canvas) {
-		room.Max.X -= nameWidth
-		d.plot().Draw(room)
+		unit := d.unit + scaleOf(d.extent()).note
+		room.FillText(styled(11, ink, text.XLeft, text.YTop, false), vg.Point{X: room.Min.X, Y: room.Max.Y + 6}, unit)
+		d.plot().Draw(draw.Crop(room, 0, -nameWidth, 0, -unitHeight))
 	})
 }
 
@@ -60,7 +65,7 @@ func (d drawing) plot() *plot.Plot {
 	p := plot.New()
 	p.BackgroundColor = color.Transparent
 	x, y := d.along.scale(d.values()), scaleOf(d.extent())
-	p.X.Label.Text, p.Y.Label.Text = d.along.title+x.note, d.unit+y.note
+	p.X.Label.Text = d.along.title + x.note
 	p.X.Min, p.X.Max, p.X.Scale, p.X.Tick.Marker = x.min, x.max, x.normalizer, plot.ConstantTicks(x.ticks)
 	p.Y.Min, p.Y.Max, p.Y.Scale, p.Y.Tick.Marker = y.min, y.max, y.normalizer, plot.ConstantTicks(y.ticks)
 	for _, a := range []*plot.Axis{&p.X, &p.Y} {
@@ -69,7 +74,6 @@ func (d drawing) plot() *plot.Plot {
 	}
 	p.X.Label.TextStyle = styled(11, ink, text.XCenter, text.YBottom, false)
 	p.X.Tick.Label = styled(10.5, faint, text.XCenter, text.YTop, false)
-	p.Y.Label.TextStyle = styled(11, ink, text.XCenter, text.YBottom, false)
 	p.Y.Tick.Label = styled(10.5, faint, text.XRight, text.YCenter, false)
 	p.Add(d)
 	return p

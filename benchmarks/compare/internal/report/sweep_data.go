@@ -63,7 +63,7 @@ type coordinate struct {
 	y spread
 }
 
-// mark is a value of the axis that is worth a note.
+// mark is a value of the axis that is worth a note. Outside the axis it is not shown.
 type mark struct {
 	x    float64
 	text string
@@ -101,20 +101,13 @@ func (d Data) curves(s sweep, g graph) []curve {
 	return all
 }
 
-// marks are what a graph notes along its axis.
-func (d Data) marks(s sweep, g graph) []mark {
-	if !g.caches {
-		return nil
+// fullCaches marks from where on what a broadcast touches no longer fits into a core's caches.
+func fullCaches(p results.Provenance) []mark {
+	return []mark{
+		{float64(p.L2) / float64(sinks.Touched), "L2 is full"},
+		{float64(p.L3) / float64(sinks.Touched), "L3 is full"},
 	}
-	p := d.swept(s)[0].Provenance
-	var all []mark
-	for _, c := range []struct {
-		name string
-		size int64
-	}{{"L2", p.L2}, {"L3", p.L3}} {
-		if c.size > 0 {
-			all = append(all, mark{float64(c.size) / float64(sinks.Touched), c.name + " is full"})
-		}
-	}
-	return all
 }
+
+// allCores marks what the machine has.
+func allCores(p results.Provenance) []mark { return []mark{{float64(p.Cores), "all cores"}} }

@@ -33,8 +33,8 @@ type graph struct {
 	lines             []line
 	// relative: what counts is how many times as much it is as at the first value.
 	relative bool
-	// caches marks from where on what a broadcast touches no longer fits into them.
-	caches bool
+	// marks are what is noted along the axis. nil: nothing.
+	marks func(results.Provenance) []mark
 }
 
 // line is what a graph shows of some records.
@@ -102,7 +102,7 @@ func receiversSweep() sweep {
 				{"2 cores", cost, workOn(results.Broadcast, 2)},
 				{"2 cores, shuffled", cost, workOn(results.Shuffled, 2)},
 			},
-			caches: true,
+			marks: fullCaches,
 		}},
 	}
 }
@@ -147,10 +147,12 @@ func coresSweep() sweep {
 			{"messages/write", results.PerWrite, short},
 		},
 		graphs: []graph{{
-			file: "cores-throughput", title: "More cores", unit: "times as much as on the first", relative: true, lines: []line{
+			file: "cores-throughput", title: "More cores", unit: "times as much as on the first",
+			lines: []line{
 				{"publish", m, work(results.Publish)}, {"subscribe", m, work(results.Churn)},
 				{"broadcast", m, work(results.Broadcast)}, {"S1, over sockets", results.Throughput, work(results.OverSockets)},
 			},
+			relative: true, marks: allCores,
 		}},
 	}
 }
