@@ -139,6 +139,10 @@ func TestEverySweep(t *testing.T) {
 		if len(r.Metrics) == 0 || r.Metrics[results.Delivered] != r.Metrics[results.Expected] {
 			t.Errorf("a record is not as it should be: %+v", r)
 		}
+		// The servers share the clients: each message reaches as many as with one.
+		if all := r.Metrics[results.Rounds] * float64(r.Params.Connections*r.Params.Messages); r.Params.Servers > 0 && r.Metrics[results.Delivered] != all {
+			t.Errorf("%v messages were delivered, want %v: %+v", r.Metrics[results.Delivered], all, r.Params)
+		}
 	}
 	// S2 is how fast the write loop is, by which the rates of the stalled clients go.
 	want := map[string]int{"receivers": 6, "memory": 4, "cores": 8, "sockets": 4, "burst": 4, "stalled": 2, "servers": 4, "S2": 3}

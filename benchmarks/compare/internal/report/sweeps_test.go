@@ -124,6 +124,15 @@ func TestRelativeCurves(t *testing.T) {
 	}
 }
 
+// What has failed is no point, and one point is no curve.
+func TestCurvesHoldWhatWasMeasured(t *testing.T) {
+	s := receiversSweep()
+	curves := sweptData(t).curves(s, s.graphs[0])
+	if len(curves) != 1 || curves[0].name != "1 core" || len(curves[0].points) != 3 {
+		t.Errorf("the curves are %+v", curves)
+	}
+}
+
 func TestEverySweepIsShown(t *testing.T) {
 	var names []string
 	for _, s := range sweeps() {
