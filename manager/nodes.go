@@ -120,10 +120,10 @@ func (m *Manager) Subscribers(ctx context.Context, uploadID string) (Subscribers
 }
 
 // NodeStats asks all nodes for their counts, by the names of the nodes; missing are those that did not answer
-// in time. It blocks and fails as Subscribers does. A node that is alone has no name.
+// in time. It blocks and fails as Subscribers does. A node that is alone is called Options.NodeName.
 func (m *Manager) NodeStats(ctx context.Context) (stats map[string]Stats, missing []string, err error) {
 	if m.cluster == nil {
-		return map[string]Stats{"": m.Stats()}, nil, nil
+		return map[string]Stats{m.opt.NodeName: m.Stats()}, nil, nil
 	}
 	answers, missing, err := m.cluster.peers.Ask(ctx, askStats, nil)
 	if err != nil {

@@ -44,7 +44,7 @@ type Options struct {
 	// node; otherwise there is none but an upload's newest message.
 	Broker broker.Broker
 	// NodeName is how other nodes call this one, and different from all others': 1 to 128 letters, digits
-	// or characters of "-_.:". "": a random one.
+	// or characters of "-_.:". "": a random one, or "local" for a node that is alone.
 	NodeName string
 	// StateRate is how many state messages of one upload may leave this node in a second; of those that
 	// would be too many, the newest is sent when its time has come. 0: no bound. It needs a Broker.
@@ -63,6 +63,9 @@ func (o Options) withDefaults() Options {
 	set(&o.MaxSubscriptionsPerUser, 1024)
 	set(&o.PendingTTL, time.Minute)
 	set(&o.MaxPending, 100_000)
+	if o.NodeName == "" && o.Broker == nil {
+		o.NodeName = "local"
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -53,6 +53,7 @@ func newAPI(m *manager.Manager, opt apiOptions) http.Handler {
 		{"/v1/users/{user_id}/connections", map[string]apiCall{"DELETE": a.disconnectUser}},
 		{"/v1/tokens/{token_id}/connections", map[string]apiCall{"DELETE": a.disconnectToken}},
 		{"/v1/stats", map[string]apiCall{"GET": a.stats}},
+		{"/v1/nodes", map[string]apiCall{"GET": a.nodes}},
 	}
 	return a
 }
@@ -70,6 +71,19 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (a *api) stats(w http.ResponseWriter, _ *http.Request) error {
 	writeJSON(w, http.StatusOK, a.opt.Stats())
+	return nil
+}
+
+// nodes answers with the counts of all nodes that have answered in time.
+func (a *api) nodes(w http.ResponseWriter, r *http.Request) error {
+	stats, missing, err := a.manager.NodeStats(r.Context())
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, struct {
+		Nodes        map[string]manager.Stats `json:"nodes"`
+		MissingNodes []string                 `json:"missing_nodes,omitempty"`
+	}{stats, missing})
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"encoding/json"
 	"slices"
 	"strings"
 	"sync"
@@ -130,3 +131,38 @@ func TestAPINewestIsNullOnceItIsTooOld(t *testing.T) {
 			`{"upload_id":"up-1","epoch":"EPOCH","offset":1,"message":null}`)
 	})
 }
+
+func TestConnectionsOfATokenAreClosed(t *testing.T) {
+	a := newAPITest(t, apiOptions{})
+	mine, other := &tokenConn{id: "t-1"}, &tokenConn{id: "t-2"}
+	for _, c := range []*tokenConn{mine, other} {
+		if err := a.manager.Connect("ann", c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.want(a.call("DELETE", "/v1/tokens/t-1/connections?code=4000&reason=Signed+out", "", ""), 202, `{"closed":1}`)
+	if want := []manager.CloseReason{{Code: 4000, Text: "Signed out"}}; !slices.Equal(mine.closed, want) || other.closed != nil {
+		t.Errorf("closed with %+v and %+v, want %+v and nothing", mine.closed, other.closed, want)
+	}
+	if w := a.call("DELETE", "/v1/tokens/t-2/connections?code=7", "", ""); w.Code != 400 || other.closed != nil {
+		t.Errorf("a code that must not be used: %d, closed with %+v", w.Code, other.closed)
+	}
+}
+
+func TestCountsOfNodes(t *testing.T) {
+	a := newAPITest(t, apiOptions{})
+	a.connect("ann", manager.Queued)
+	var answer struct{ Nodes map[string]manager.Stats }
+	body := a.call("GET", "/v1/nodes", "", "").Body.Bytes()
+	if err := json.Unmarshal(body, &answer); err != nil || answer.Nodes["local"] != a.manager.Stats() {
+		t.Errorf("got %s, %v", body, err)
+	}
+}
+
+// tokenConn is a connection that was opened with a token.
+type tokenConn struct {
+	recorder
+	id string
+}
+
+func (c *tokenConn) TokenID() string { return c.id }

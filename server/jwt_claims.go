@@ -107,6 +107,9 @@ func SignHS256(secret []byte, id Identity) (string, error) {
 		"iat":  jwt.NewNumericDate(time.Now()),
 		"exp":  jwt.NewNumericDate(id.Expires),
 	}
+	if id.TokenID != "" {
+		claims["jti"] = id.TokenID
+	}
 	if id.Uploads != nil {
 		claims["uploads"] = id.Uploads
 	}
