@@ -17,6 +17,7 @@ func TestOptionsHaveTheDocumentedDefaults(t *testing.T) {
 	want := Options{
 		HistoryMessages: 64, HistoryBytes: 1 << 20, HistoryTTL: 10 * time.Minute, MaxMessageBytes: 64 << 10,
 		MaxConnectionsPerUser: 32, MaxSubscriptionsPerUser: 1024, PendingTTL: time.Minute, MaxPending: 100_000,
+		NodeName: "local",
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("the defaults are %+v, want %+v", got, want)
