@@ -62,10 +62,6 @@ func TestServeAndCheckConfigRefuse(t *testing.T) {
 			[]string{`--authorize is "maybe", want open, claims, or the http(s):// URL`}},
 		"authorize no URL": {[]string{"--authorize=http://[::1"},
 			[]string{`--authorize cannot be parsed, want open, claims`}},
-		"broker": {[]string{"--broker=nats://u:hidden@h"},
-			[]string{`--broker is "nats", want memory: other brokers are not available`}},
-		"broker unknown": {[]string{"--broker=carrier-pigeon"},
-			[]string{`--broker is "carrier-pigeon", want memory`}},
 		"empty api key": {[]string{"--api-key="}, []string{"--api-key has an empty entry"}},
 		"bad api key": {[]string{"--api-key=a b"},
 			[]string{"--api-key has an entry that no HTTP header can hold"}},
@@ -149,10 +145,11 @@ func TestFlagsOfServe(t *testing.T) {
 		flags = append(flags, match[1])
 	}
 	slices.Sort(flags)
-	want := strings.Fields(`addr admin-addr allowed-origin api-key auth-timeout authorize broker client-message-rate
+	want := strings.Fields(`addr admin-addr allowed-origin api-key auth-timeout authorize broker broker-dir
+		broker-replicas broker-state-rate broker-storage client-message-rate cluster-addr cluster-route cluster-secret
 		config dev drain help history-messages history-ttl idle-timeout jwks jwt-secret log-format log-level
 		max-connections
-		max-connections-per-user max-message-bytes max-subscriptions-per-user ping-interval queue-age queue-bytes
+		max-connections-per-user max-message-bytes max-subscriptions-per-user node-name ping-interval queue-age queue-bytes
 		queue-messages tls-cert tls-key`)
 	if !slices.Equal(flags, want) {
 		t.Errorf("flags are\n%q, want\n%q", flags, want)
@@ -165,7 +162,8 @@ func TestFlagsOfServe(t *testing.T) {
 }
 
 func TestHelpShowsNoSecret(t *testing.T) {
-	env := []string{"SHOAL_JWT_SECRET=hidden", "SHOAL_API_KEY=hidden", "SHOAL_CONFIG=hidden"}
+	env := []string{"SHOAL_JWT_SECRET=hidden", "SHOAL_API_KEY=hidden", "SHOAL_CONFIG=hidden",
+		"SHOAL_BROKER=redis://:hidden@h", "SHOAL_CLUSTER_SECRET=hidden"}
 	for _, command := range []string{"serve", "token", "publish", "check-config"} {
 		r := shoal(t, env, "", command, "--help")
 		r.wantDone(t)

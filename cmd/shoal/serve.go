@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/shoal-go/shoal/broker"
+	"github.com/shoal-go/shoal/broker/natsbroker/embedded"
 	"github.com/shoal-go/shoal/internal/demo"
 	"github.com/shoal-go/shoal/manager"
 	"github.com/shoal-go/shoal/server"
@@ -56,22 +58,24 @@ func newLogger(w io.Writer, level, format string) *slog.Logger {
 // node is a running server and all that it consists of. What has been opened is closed by close, in the
 // order that an orderly end needs.
 type node struct {
-	flags   *serveFlags
-	log     *slog.Logger
-	public  *listener
-	admin   *listener
-	jwt     *server.JWT
-	asking  *server.AuthorizeURL // nil unless --authorize is a URL
-	manager *manager.Manager
-	server  *server.Server
-	demo    *demo.Demo // nil unless --dev
+	flags    *serveFlags
+	log      *slog.Logger
+	public   *listener
+	admin    *listener
+	jwt      *server.JWT
+	asking   *server.AuthorizeURL // nil unless --authorize is a URL
+	broker   broker.Broker        // nil for one node alone
+	embedded *embedded.Server     // nil unless --broker is nats-embedded
+	manager  *manager.Manager
+	server   *server.Server
+	demo     *demo.Demo // nil unless --dev
 }
 
 // open builds a node from the bottom up. After an error nothing is left open.
 func (c *serveCommand) open(log *slog.Logger) (*node, error) {
 	n := &node{flags: &c.serveFlags, log: log}
 	for _, step := range []func() error{
-		n.listen, n.openAuthentication, n.openManager, n.openServer, n.openDemo,
+		n.listen, n.openAuthentication, n.openBroker, n.openManager, n.openServer, n.openDemo,
 	} {
 		if err := step(); err != nil {
 			ctx, cancel := context.WithTimeout(context.Background(), endGrace)
@@ -99,6 +103,9 @@ func (n *node) openManager() (err error) {
 		MaxMessageBytes:         int(f.MaxMessageBytes),
 		MaxConnectionsPerUser:   noneIsNegative(f.MaxConnectionsPerUser),
 		MaxSubscriptionsPerUser: noneIsNegative(f.MaxSubscriptionsPerUser),
+		Broker:                  n.broker,
+		NodeName:                f.NodeName,
+		StateRate:               f.BrokerStateRate,
 		Logger:                  n.log,
 	})
 	return err
@@ -188,6 +195,8 @@ func (n *node) run(ctx context.Context, stop func(), out io.Writer) error {
 		n.log.Info("draining", "time", n.flags.Drain)
 	case err = <-failed:
 		running--
+	case broken := <-n.manager.BrokerFailed():
+		err = fmt.Errorf("the broker cannot be used: %w; see --broker", broken)
 	}
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), n.flags.Drain)
 	defer cancel()
@@ -229,6 +238,9 @@ func (n *node) close(ctx context.Context, spread time.Duration) {
 	}
 	if n.jwt != nil {
 		n.jwt.Close()
+	}
+	if n.embedded != nil { // last, since the manager takes leave of the other nodes through it
+		n.warn("closing the NATS server", n.embedded.Close())
 	}
 }
 

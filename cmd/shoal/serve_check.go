@@ -20,6 +20,7 @@ func (f *serveFlags) check(s *settings) {
 	f.checkAddresses(s)
 	f.checkAuthentication(s)
 	f.checkAuthorize(s)
+	f.checkBroker(s)
 	f.checkAPI(s)
 	f.checkTLS(s)
 	f.checkLimits(s)
@@ -106,11 +107,6 @@ func (f *serveFlags) checkAuthorize(s *settings) {
 		s.refuse("authorize", "is missing, want open, claims, or the http(s):// URL of a service to be asked")
 	case f.Authorize != "" && f.Authorize != "open" && f.Authorize != "claims":
 		checkURL(s, "authorize", f.Authorize, "open, claims, or the http(s):// URL of a service to be asked")
-	}
-	if f.Broker != "memory" {
-		scheme, _, _ := strings.Cut(f.Broker, "://") // what follows may hold a password
-		s.complain("broker", scheme,
-			"memory: other brokers are not available in this build yet, it serves from one node")
 	}
 }
 

@@ -16,7 +16,16 @@ type serveFlags struct {
 
 	AllowedOrigin []string `sep:"none" placeholder:"ORIGIN" help:"Origin of pages that may connect; may be repeated. Standard: the same host."`
 	Authorize     string   `placeholder:"open|claims|URL" help:"Who may follow what: open, claims, or a URL that is asked."`
-	Broker        string   `default:"memory" help:"How nodes share messages. This build has memory: one node."`
+
+	Broker          string   `default:"memory" placeholder:"memory|URL|nats-embedded" help:"How nodes share messages: memory (one node alone), nats://…, redis://…, redis+sentinel://…, redis+cluster://…, or nats-embedded, a NATS server in each node."`
+	NodeName        string   `placeholder:"NAME" help:"What other nodes call this one. Standard: a random name."`
+	BrokerStateRate float64  `default:"0" min:"0" max:"1000" help:"State messages of one upload that leave this node in a second, the newest in any case; 0 is no bound."`
+	BrokerReplicas  int      `default:"0" min:"0" max:"5" help:"NATS servers that keep each message; 0 is 3 for a cluster of nats-embedded, else 1."`
+	BrokerStorage   string   `default:"memory" oneof:"memory file" help:"Where NATS keeps messages: memory or file."`
+	BrokerDir       string   `placeholder:"DIR" help:"Folder of nats-embedded for --broker-storage file."`
+	ClusterAddr     string   `placeholder:"HOST:PORT" help:"Listener of nats-embedded for the other nodes."`
+	ClusterRoute    []string `sep:"none" placeholder:"HOST:PORT" help:"The --cluster-addr of each node; repeated, the same on all nodes."`
+	ClusterSecret   string   `placeholder:"SECRET" help:"What nodes know each other by, at least 16 bytes; needed unless all are on this machine."`
 
 	MaxConnections          int  `default:"0" min:"0" max:"10000000" help:"Connections; 0 is no bound."`
 	MaxConnectionsPerUser   int  `default:"32" min:"0" max:"1000000" help:"Connections of one user; 0 is no bound."`

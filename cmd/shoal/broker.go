@@ -1,0 +1,135 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/shoal-go/shoal/broker/natsbroker"
+	"github.com/shoal-go/shoal/broker/natsbroker/embedded"
+	"github.com/shoal-go/shoal/broker/redisbroker"
+)
+
+// engine is what joins the nodes.
+type engine string
+
+const (
+	noEngine       engine = "memory" // one node, which needs nothing to be joined with
+	natsEngine     engine = "nats"
+	embeddedEngine engine = "nats-embedded"
+	redisEngine    engine = "redis"
+)
+
+// fileStorage is the value of --broker-storage where NATS keeps messages in files.
+const fileStorage = "file"
+
+// engine returns which engine --broker names, "" if none is known by that name.
+func (f *serveFlags) engine() engine {
+	scheme, _, isURL := strings.Cut(f.Broker, "://")
+	if !isURL {
+		if e := engine(f.Broker); e == noEngine || e == embeddedEngine {
+			return e
+		}
+		return ""
+	}
+	// After a plus comes how several servers of Redis stand together.
+	switch family, _, _ := strings.Cut(scheme, "+"); family {
+	case "nats", "tls":
+		return natsEngine
+	case "redis", "rediss":
+		return redisEngine
+	}
+	return ""
+}
+
+// openBroker makes the way to the other nodes. It does not wait for an engine that is elsewhere; one within
+// this process runs afterwards.
+func (n *node) openBroker() error {
+	switch n.flags.engine() {
+	case redisEngine:
+		return n.openRedis()
+	case natsEngine:
+		options := n.natsOptions()
+		options.URL = n.flags.Broker
+		return n.openNATS(options)
+	case embeddedEngine:
+		if err := n.openEmbedded(); err != nil {
+			return err
+		}
+		options := n.natsOptions()
+		options.Server = n.embedded
+		return n.openNATS(options)
+	}
+	return nil
+}
+
+func (n *node) openRedis() error {
+	b, err := redisbroker.New(redisbroker.Options{
+		URL:      n.flags.Broker,
+		Messages: n.flags.HistoryMessages,
+		TTL:      n.flags.HistoryTTL,
+		Logger:   n.log,
+	})
+	if err != nil {
+		return err
+	}
+	n.broker = b
+	return nil
+}
+
+func (n *node) openNATS(options natsbroker.Options) error {
+	b, err := natsbroker.New(options)
+	if err != nil {
+		return err
+	}
+	n.broker = b
+	return nil
+}
+
+// natsOptions returns the options of the broker over NATS but for where the server is.
+func (n *node) natsOptions() natsbroker.Options {
+	return natsbroker.Options{
+		Messages: n.flags.HistoryMessages,
+		TTL:      n.flags.HistoryTTL,
+		Replicas: n.flags.replicas(),
+		File:     n.flags.BrokerStorage == fileStorage,
+		Logger:   n.log,
+	}
+}
+
+// replicas returns on how many servers of NATS each message is kept.
+func (f *serveFlags) replicas() int {
+	const safe = 3 // one of three may fail
+	switch {
+	case f.BrokerReplicas > 0:
+		return f.BrokerReplicas
+	case f.ClusterAddr != "":
+		return safe
+	}
+	return 1
+}
+
+// openEmbedded starts the server of NATS within this process.
+func (n *node) openEmbedded() error {
+	f := n.flags
+	if f.ClusterAddr != "" {
+		// The server itself would only say, after some time, that it is not ready.
+		probe, err := listen("cluster-addr", f.ClusterAddr)
+		if err != nil {
+			return err
+		}
+		_ = probe.Close() // it was open, which is all there was to know
+	}
+	server, err := embedded.Start(embedded.Options{
+		Name:          f.NodeName,
+		ClusterAddr:   f.ClusterAddr,
+		ClusterRoutes: f.ClusterRoute,
+		ClusterSecret: f.ClusterSecret,
+		StoreDir:      f.BrokerDir,
+		Logger:        n.log,
+	})
+	if err != nil {
+		return fmt.Errorf("cannot start the NATS server of --broker nats-embedded: %w", err)
+	}
+	n.embedded = server
+	return nil
+}

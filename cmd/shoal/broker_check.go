@@ -1,0 +1,184 @@
+package main
+
+import (
+	"net"
+	"strconv"
+	"strings"
+
+	"github.com/shoal-go/shoal/broker/natsbroker"
+	"github.com/shoal-go/shoal/broker/redisbroker"
+)
+
+const (
+	// How many messages of one upload an engine keeps at most.
+	maxHistoryOfNATS  = 1 << 16
+	maxHistoryOfRedis = 10_000
+	// maxSharedMessageBytes bounds what nodes share. Engines carry 1 MiB, with what is said about the message.
+	maxSharedMessageBytes = 900 << 10
+	maxNodeNameBytes      = 128
+	// minClusterSecretBytes is the length of the shortest secret that is not soon guessed.
+	minClusterSecretBytes = 16
+)
+
+// checkBroker complains of a broker that is none, and of settings that do not go with it.
+func (f *serveFlags) checkBroker(s *settings) {
+	if f.engine() == "" {
+		f.checkUnknownBroker(s)
+		return
+	}
+	f.checkBrokerURL(s)
+	f.checkCompanions(s)
+	f.checkShared(s)
+	if f.NodeName != "" {
+		f.checkNodeName(s)
+	}
+	if f.engine() == embeddedEngine && f.ClusterAddr != "" {
+		f.checkCluster(s)
+	}
+}
+
+// checkUnknownBroker complains of --broker, and repeats of it only what cannot be a password.
+func (f *serveFlags) checkUnknownBroker(s *settings) {
+	const want = "memory, nats://host:port, redis://host:port, redis+sentinel://host:port/master, " +
+		"redis+cluster://host:port or nats-embedded"
+	word, _, _ := strings.Cut(f.Broker, "://")
+	if strings.ContainsFunc(word, func(r rune) bool { return r != '-' && r != '+' && !isLetterOrDigit(r) }) {
+		s.refuse("broker", "is none that is known, want "+want)
+		return
+	}
+	s.complain("broker", word, want)
+}
+
+func isLetterOrDigit(r rune) bool {
+	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+}
+
+// checkBrokerURL has those look at the URL who will use it. Their complaints hold no password.
+func (f *serveFlags) checkBrokerURL(s *settings) {
+	var err error
+	switch f.engine() {
+	case natsEngine:
+		_, err = natsbroker.New(natsbroker.Options{URL: f.Broker})
+	case redisEngine:
+		_, err = redisbroker.New(redisbroker.Options{URL: f.Broker})
+	}
+	if err == nil {
+		return
+	}
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		_, problem, _ := strings.Cut(line, ": ") // before it stands the package
+		s.refuse("broker", "will not do: "+strings.TrimPrefix(problem, "Options."))
+	}
+}
+
+// companion is a setting that makes sense only with another one.
+type companion struct {
+	flag, value string // the value is "" if it is not set
+	has         bool
+	with        string
+}
+
+// checkCompanions complains of settings that would have no effect.
+func (f *serveFlags) checkCompanions(s *settings) {
+	engine, broker := f.engine(), s.key("broker")
+	embedded, files := engine == embeddedEngine, f.BrokerStorage == fileStorage
+	inNATS, clustered := embedded || engine == natsEngine, embedded && f.ClusterAddr != ""
+	const anyNATS, ownNATS = " nats://… or nats-embedded", " nats-embedded"
+	for _, c := range []companion{
+		{"node-name", f.NodeName, engine != noEngine, broker},
+		{"broker-state-rate", unlessZero(f.BrokerStateRate), engine != noEngine, broker},
+		{"broker-replicas", unlessZero(float64(f.BrokerReplicas)), inNATS, broker + anyNATS},
+		{"broker-storage", onlyIf(files, f.BrokerStorage), inNATS, broker + anyNATS},
+		{"broker-storage", onlyIf(files && embedded, f.BrokerStorage), f.BrokerDir != "", s.key("broker-dir")},
+		{"broker-dir", f.BrokerDir, embedded, broker + ownNATS},
+		{"broker-dir", onlyIf(embedded, f.BrokerDir), files, s.key("broker-storage") + " file"},
+		{"cluster-addr", f.ClusterAddr, embedded, broker + ownNATS},
+		{"cluster-route", strings.Join(f.ClusterRoute, ","), clustered, s.key("cluster-addr")},
+	} {
+		if c.value != "" && !c.has {
+			s.complain(c.flag, c.value, c.with+" with it")
+		}
+	}
+	if f.ClusterSecret != "" && !clustered {
+		s.refuse("cluster-secret", "is set, want "+s.key("cluster-addr")+" with it")
+	}
+}
+
+func unlessZero(n float64) string { return onlyIf(n != 0, strconv.FormatFloat(n, 'g', -1, 64)) }
+
+func onlyIf(condition bool, value string) string {
+	if !condition {
+		return ""
+	}
+	return value
+}
+
+// checkShared complains of what is more than the engine can carry or keep.
+func (f *serveFlags) checkShared(s *settings) {
+	engine := f.engine()
+	if engine == noEngine {
+		return
+	}
+	most, name := maxHistoryOfNATS, "NATS"
+	if engine == redisEngine {
+		most, name = maxHistoryOfRedis, "Redis"
+	}
+	if f.HistoryMessages > most {
+		s.complain("history-messages", strconv.Itoa(f.HistoryMessages), "at most "+strconv.Itoa(most)+", for "+name)
+	}
+	if f.MaxMessageBytes > maxSharedMessageBytes {
+		s.complain("max-message-bytes", strconv.Itoa(int(f.MaxMessageBytes)),
+			"at most 900KiB, which is what nodes can share")
+	}
+	if f.BrokerReplicas > 1 && engine == embeddedEngine && f.ClusterAddr == "" {
+		s.complain("broker-replicas", strconv.Itoa(f.BrokerReplicas), "1, or "+s.key("cluster-addr")+" with it")
+	}
+}
+
+func (f *serveFlags) checkNodeName(s *settings) {
+	bad := func(r rune) bool { return !isLetterOrDigit(r) && !strings.ContainsRune("-_.:", r) }
+	switch {
+	case len(f.NodeName) > maxNodeNameBytes || strings.ContainsFunc(f.NodeName, bad):
+		s.complain("node-name", f.NodeName, `1 to 128 letters, digits or characters of "-_.:"`)
+	case f.engine() == embeddedEngine && strings.Contains(f.NodeName, "."):
+		s.complain("node-name", f.NodeName, "one without a dot, because the node's NATS server has the same name")
+	}
+}
+
+// checkCluster complains of how the nodes' own servers of NATS are to find and to know each other.
+func (f *serveFlags) checkCluster(s *settings) {
+	if f.checkAddress(s, "cluster-addr", f.ClusterAddr) {
+		f.checkClusterAddress(s)
+	}
+	if len(f.ClusterRoute) == 0 {
+		s.refuse("cluster-route", "is missing, want the "+s.key("cluster-addr")+" of every node of the cluster")
+	}
+	for _, route := range f.ClusterRoute {
+		if host, port, err := net.SplitHostPort(route); err != nil || host == "" || !isPort(port) || port == "0" {
+			s.complain("cluster-route", route, "host:port of a node, with a port from 1 to 65535")
+		}
+	}
+	if f.NodeName == "" {
+		s.refuse("node-name", "is missing, want a name that is this node's own and the same after a restart: "+
+			"the cluster counts its nodes by their names")
+	}
+}
+
+func (f *serveFlags) checkClusterAddress(s *settings) {
+	host, port, _ := net.SplitHostPort(f.ClusterAddr) // checkAddress has let it pass
+	switch {
+	case port == "0":
+		s.complain("cluster-addr", f.ClusterAddr, "a port from 1 to 65535, for the other nodes to name")
+	case f.ClusterAddr == f.Addr || f.ClusterAddr == f.AdminAddr:
+		s.complain("cluster-addr", f.ClusterAddr, "another address than "+s.key("addr")+" and "+s.key("admin-addr"))
+	}
+	const example = ", such as openssl rand -hex 16 prints"
+	switch secret := len(f.ClusterSecret); {
+	case secret == 0 && !isLoopback(host):
+		s.refuse("cluster-secret", "is missing, want the same one on all nodes, because who reaches "+
+			s.key("cluster-addr")+" could read and send everything"+example)
+	case secret > 0 && secret < minClusterSecretBytes:
+		s.refuse("cluster-secret", "has "+strconv.Itoa(secret)+" bytes, want at least "+
+			strconv.Itoa(minClusterSecretBytes)+example)
+	}
+}

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+// inCluster are the flags of a node of a cluster of NATS; more of a test's own follow.
+func inCluster(more ...string) []string {
+	return append([]string{
+		"--broker=nats-embedded", "--cluster-addr=127.0.0.1:7001",
+		"--cluster-route=127.0.0.1:7001", "--cluster-route=127.0.0.1:7002", "--node-name=a",
+	}, more...)
+}
+
+func TestCheckConfigAcceptsBrokers(t *testing.T) {
+	for _, args := range [][]string{
+		{"--broker=nats://h"},
+		{"--broker=nats://u:p@h:4222,nats://h2:4222", "--broker-replicas=3", "--broker-storage=file"},
+		{"--broker=tls://token@h", "--node-name=a.b:c_d-1", "--broker-state-rate=12.5"},
+		{"--broker=redis://h"},
+		{"--broker=rediss://u:p@h:6380/2", "--history-messages=10000", "--max-message-bytes=900KiB"},
+		{"--broker=redis+sentinel://:p@h1,h2:26379/main?sentinel_password=p"},
+		{"--broker=redis+cluster://h1,h2"},
+		{"--broker=nats-embedded", "--history-messages=65536"},
+		{"--broker=nats-embedded", "--broker-storage=file", "--broker-dir=/var/lib/shoal", "--broker-replicas=1"},
+		inCluster(),
+		inCluster("--dev", "--broker-replicas=2", "--cluster-secret=0123456789abcdef"),
+		{"--broker=nats-embedded", "--cluster-addr=:7001", "--cluster-route=a:7001", "--cluster-route=b:7001",
+			"--cluster-secret=0123456789abcdef", "--node-name=a"},
+	} {
+		r := shoal(t, nil, "", good(args...)...)
+		r.wantDone(t)
+	}
+}
+
+func TestServeAndCheckConfigRefuseBrokers(t *testing.T) {
+	for name, c := range map[string]struct {
+		args []string // after good()
+		want []string
+	}{
+		"unknown": {[]string{"--broker=carrier-pigeon"}, []string{`--broker is "carrier-pigeon", want memory, nats://`}},
+		"unknown, and no word about others": {[]string{"--broker=natsembedded", "--cluster-addr=:7001"},
+			[]string{`--broker is "natsembedded", want memory, nats://`}},
+		"unknown scheme":      {[]string{"--broker=amqp://u:hidden@h"}, []string{`--broker is "amqp", want memory`}},
+		"no scheme":           {[]string{"--broker=u:hidden@h"}, []string{`--broker is none that is known, want memory`}},
+		"empty":               {[]string{"--broker="}, []string{`--broker is "", want memory`}},
+		"NATS without host":   {[]string{"--broker=nats://u:hidden@"}, []string{`--broker will not do: URL is bad at server 1`}},
+		"NATS with a path":    {[]string{"--broker=nats://u:hidden@h/x"}, []string{`(something follows the port), want nats://`}},
+		"NATS, then other":    {[]string{"--broker=nats://h,redis://h"}, []string{`--broker will not do: URL is bad at server 2`}},
+		"Redis without host":  {[]string{"--broker=redis://u:hidden@"}, []string{`--broker will not do: the URL must name each server`}},
+		"Redis of no kind":    {[]string{"--broker=redis+ring://h"}, []string{`--broker will not do: the URL begins with "redis+ring"`}},
+		"Redis with database": {[]string{"--broker=redis://:hidden@h/x"}, []string{`--broker will not do: the URL's database is "x"`}},
+		"sentinel without master": {[]string{"--broker=redis+sentinel://:hidden@h"},
+			[]string{`--broker will not do: the URL must name the sentinels' master`}},
+		"history of Redis": {[]string{"--broker=redis://h", "--history-messages=10001"},
+			[]string{`--history-messages is "10001", want at most 10000, for Redis`}},
+		"history of NATS": {[]string{"--broker=nats://h", "--history-messages=65537"},
+			[]string{`--history-messages is "65537", want at most 65536, for NATS`}},
+		"large messages": {[]string{"--broker=redis://h", "--max-message-bytes=1MiB"},
+			[]string{`--max-message-bytes is "1048576", want at most 900KiB`}},
+		"settings of nodes for one alone": {
+			[]string{"--node-name=a", "--broker-state-rate=5", "--broker-replicas=3", "--broker-storage=file",
+				"--broker-dir=d", "--cluster-addr=:7001", "--cluster-route=a:1", "--cluster-secret=hidden"},
+			[]string{`--node-name is "a", want --broker with it`,
+				`--broker-state-rate is "5", want --broker with it`,
+				`--broker-replicas is "3", want --broker nats://… or nats-embedded with it`,
+				`--broker-storage is "file", want --broker nats://… or nats-embedded with it`,
+				`--broker-dir is "d", want --broker nats-embedded with it`,
+				`--cluster-addr is ":7001", want --broker nats-embedded with it`,
+				`--cluster-route is "a:1", want --cluster-addr with it`,
+				`--cluster-secret is set, want --cluster-addr with it`}},
+		"settings of NATS with Redis": {
+			[]string{"--broker=redis://h", "--broker-replicas=3", "--broker-storage=file", "--cluster-addr=:7001"},
+			[]string{`--broker-replicas is "3"`, `--broker-storage is "file"`, `--cluster-addr is ":7001"`}},
+		"folder without files": {[]string{"--broker=nats-embedded", "--broker-dir=d"},
+			[]string{`--broker-dir is "d", want --broker-storage file with it`}},
+		"files without folder": {[]string{"--broker=nats-embedded", "--broker-storage=file"},
+			[]string{`--broker-storage is "file", want --broker-dir with it`}},
+		"storage":  {[]string{"--broker=nats://h", "--broker-storage=disk"}, []string{`want one of memory, file`}},
+		"replicas": {[]string{"--broker=nats://h", "--broker-replicas=6"}, []string{`want a whole number from 0 to 5`}},
+		"replicas on one": {[]string{"--broker=nats-embedded", "--broker-replicas=3"},
+			[]string{`--broker-replicas is "3", want 1, or --cluster-addr with it`}},
+		"rate":           {[]string{"--broker=nats://h", "--broker-state-rate=-1"}, []string{`--broker-state-rate is "-1"`}},
+		"rate no number": {[]string{"--broker=nats://h", "--broker-state-rate=NaN"}, []string{`--broker-state-rate is "NaN"`}},
+		"name": {[]string{"--broker=nats://h", "--node-name=a b"},
+			[]string{`--node-name is "a b", want 1 to 128 letters`}},
+		"long name":   {[]string{"--broker=nats://h", "--node-name=" + strings.Repeat("a", 129)}, []string{`want 1 to 128 letters`}},
+		"dot in name": {inCluster("--node-name=a.b"), []string{`--node-name is "a.b", want one without a dot`}},
+		"cluster of nothing": {[]string{"--broker=nats-embedded", "--cluster-addr=127.0.0.1:7001"},
+			[]string{`--cluster-route is missing, want the --cluster-addr of every node`, `--node-name is missing`}},
+		"cluster address":      {inCluster("--cluster-addr=7001"), []string{`--cluster-addr is "7001", want host:port`}},
+		"cluster address free": {inCluster("--cluster-addr=127.0.0.1:0"), []string{`want a port from 1 to 65535`}},
+		"cluster address taken": {inCluster("--addr=127.0.0.1:7001"),
+			[]string{`--cluster-addr is "127.0.0.1:7001", want another address than --addr and --admin-addr`}},
+		"cluster in public": {inCluster("--cluster-addr=:7001"),
+			[]string{"--cluster-secret is missing, want the same one on all nodes"}},
+		"cluster of development in public": {inCluster("--dev", "--cluster-addr=192.0.2.1:7001", "--cluster-secret=hidden0123456789"),
+			[]string{`--cluster-addr is "192.0.2.1:7001", want a loopback address`}},
+		"cluster secret short": {inCluster("--cluster-secret=hidden"),
+			[]string{"--cluster-secret has 6 bytes, want at least 16"}},
+		"routes": {inCluster("--cluster-route=:7001", "--cluster-route=a", "--cluster-route=a:0"),
+			[]string{`--cluster-route is ":7001"`, `--cluster-route is "a", want host:port of a node`, `--cluster-route is "a:0"`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, command := range []string{"check-config", "serve"} {
+				args := good(c.args...)
+				args[0] = command
+				r := shoal(t, nil, "", args...)
+				r.wantErrors(t, statusUsage, c.want...)
+				if strings.Contains(r.err, "hidden") {
+					t.Errorf("a secret is printed:\n%s", r.err)
+				}
+			}
+		})
+	}
+}
