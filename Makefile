@@ -10,10 +10,13 @@ COUNT    ?= 1
 FUZZTIME ?= 30s
 
 .DEFAULT_GOAL := help
-.PHONY: run test bench bench-compare fuzz lint build help
+.PHONY: run cluster test bench bench-compare fuzz lint build help
 
 run: build ## Start a development server (flags: ARGS="--addr 127.0.0.1:8081")
 	@bin/shoal serve --dev $(ARGS)
+
+cluster: build ## Start three development nodes that share messages (flags for all: ARGS=...)
+	@.ci/cluster.sh $(ARGS)
 
 test: ## Run everything CI runs; installs what is missing (stress: SHOAL_STRESS=5m)
 	@.ci/test.sh
