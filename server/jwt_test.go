@@ -70,7 +70,7 @@ func wantRefusal(t *testing.T, err error, message string) {
 func TestJWTAcceptsWhatSignHS256Makes(t *testing.T) {
 	j := newSecretJWT(t, JWTOptions{})
 	expires := time.Now().Add(time.Hour).Truncate(time.Second)
-	alice := Identity{UserID: "älice", Expires: expires, Uploads: []string{"u1", "p*"}}
+	alice := Identity{UserID: "älice", TokenID: "t-1", Expires: expires, Uploads: []string{"u1", "p*"}}
 	token, err := SignHS256([]byte(testSecret), alice)
 	if err != nil {
 		t.Fatal(err)
@@ -79,7 +79,7 @@ func TestJWTAcceptsWhatSignHS256Makes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if id.UserID != "älice" || !id.Expires.Equal(expires) || strings.Join(id.Uploads, " ") != "u1 p*" {
+	if id.UserID != "älice" || id.TokenID != "t-1" || !id.Expires.Equal(expires) || strings.Join(id.Uploads, " ") != "u1 p*" {
 		t.Errorf("identity = %+v", id)
 	}
 }
