@@ -117,9 +117,14 @@ type socket struct {
 
 func connect(t *testing.T, url string) *socket {
 	t.Helper()
+	return dial(t, url, nil)
+}
+
+func dial(t *testing.T, url string, options *websocket.DialOptions) *socket {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
-	conn, _, err := websocket.Dial(ctx, url+"/ws/uploads", nil)
+	conn, _, err := websocket.Dial(ctx, url+"/ws/uploads", options)
 	if err != nil {
 		t.Fatal(err)
 	}

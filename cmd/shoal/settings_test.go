@@ -35,7 +35,8 @@ func parseServe(t *testing.T, env []string, args ...string) serveFlags {
 
 func TestDefaultsAreThoseDocumented(t *testing.T) {
 	want := serveFlags{
-		Addr: "127.0.0.1:8080", AdminAddr: "127.0.0.1:9090", JWTSecret: goodSecret, Authorize: "open", Broker: "memory",
+		Addr: "127.0.0.1:8080", AdminAddr: "127.0.0.1:9090", JWTSecret: goodSecret, Authorize: "open",
+		Broker: "memory", BrokerStorage: "memory",
 		MaxConnectionsPerUser: 32, MaxSubscriptionsPerUser: 1024,
 		MaxMessageBytes: 65536, ClientMessageRate: rate{50, 200},
 		AuthTimeout: 5 * time.Second, PingInterval: 30 * time.Second, IdleTimeout: 90 * time.Second,

@@ -1,0 +1,250 @@
+//go:build unix
+
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// eventually returns when a condition holds, and ends the test if that takes too long.
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
+	late := time.NewTimer(2 * patience)
+	defer late.Stop()
+	for !condition() {
+		select {
+		case <-again.C:
+		case <-late.C:
+			t.Fatalf("still waiting until %s", what)
+		}
+	}
+}
+
+// freeAddress returns an address of the loopback interface on which nothing listens yet.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	return listener.Addr().String()
+}
+
+// process is a node in a process of its own. Its methods are for the test's goroutine, but for address.
+type process struct {
+	t       *testing.T
+	args    []string
+	log     *lockedBuffer
+	command *exec.Cmd
+	logged  sync.WaitGroup
+
+	mu         sync.Mutex
+	url, admin string // "" while it is down
+}
+
+// startNode starts a node, which serves when this returns, but may not be ready.
+func startNode(t *testing.T, args ...string) *process {
+	t.Helper()
+	p := &process{t: t, log: &lockedBuffer{}, args: append([]string{
+		"serve", "--dev", "--addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0", "--drain=1s", "--history-messages=10000",
+	}, args...)}
+	p.restart()
+	t.Cleanup(func() {
+		p.kill()
+		if t.Failed() {
+			t.Logf("the log of %q ends with\n%s", args, tail(p.log.String()))
+		}
+	})
+	return p
+}
+
+func tail(text string) string {
+	lines := strings.Split(text, "\n")
+	return strings.Join(lines[max(0, len(lines)-30):], "\n")
+}
+
+// restart starts the node again, on other ports.
+func (p *process) restart() {
+	p.t.Helper()
+	p.command = exec.Command(os.Args[0], p.args...)
+	p.command.Env = append(os.Environ(), asCommand+"=1")
+	p.command.Stderr = p.log
+	out, err := p.command.StdoutPipe()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if err := p.command.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	welcome := bufio.NewScanner(out)
+	if !welcome.Scan() {
+		p.t.Fatalf("it ended with %v:\n%s", p.command.Wait(), p.log)
+	}
+	url, admin, _ := strings.Cut(strings.TrimPrefix(welcome.Text(), "shoal serves on "), ", health on ")
+	p.set(url, admin)
+	p.logged.Go(func() { // or the node could not print any more
+		for welcome.Scan() {
+		}
+	})
+}
+
+func (p *process) set(url, admin string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.url, p.admin = url, admin
+}
+
+// address returns the node's URL, "" while it is down.
+func (p *process) address() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.url
+}
+
+// ready reports whether the node says that it is.
+func (p *process) ready() bool { return p.health() == http.StatusOK }
+
+// health returns the status that the node's readiness has.
+func (p *process) health() int {
+	p.t.Helper()
+	status, _ := call(p.t, "GET", p.admin+"/readyz", "", "")
+	return status
+}
+
+func (p *process) signal(s os.Signal) {
+	p.t.Helper()
+	if err := p.command.Process.Signal(s); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// terminate ends the node in an orderly way.
+func (p *process) terminate() {
+	p.t.Helper()
+	p.signal(syscall.SIGTERM)
+	if err := p.wait(); err != nil {
+		p.t.Errorf("it ended with %v:\n%s", err, tail(p.log.String()))
+	}
+}
+
+// kill ends the node as if its machine had lost power. It does nothing if the node is down.
+func (p *process) kill() {
+	if p.address() != "" {
+		_ = p.command.Process.Kill()
+		_ = p.wait()
+	}
+}
+
+func (p *process) wait() error {
+	p.logged.Wait()
+	err := p.command.Wait()
+	p.set("", "")
+	http.DefaultClient.CloseIdleConnections()
+	return err
+}
+
+// redisServer is a Redis without persistence on a port of its own.
+type redisServer struct {
+	t       *testing.T
+	address string
+	args    []string
+	command *exec.Cmd
+}
+
+// reserveRedis returns a Redis that is not started yet. args are settings as on its command line.
+func reserveRedis(t *testing.T, args ...string) *redisServer {
+	t.Helper()
+	r := &redisServer{t: t, address: freeAddress(t)}
+	_, port, _ := net.SplitHostPort(r.address)
+	r.args = append([]string{"--bind", "127.0.0.1", "--port", port, "--dir", t.TempDir(), "--save", "", "--appendonly", "no"}, args...)
+	t.Cleanup(r.kill)
+	return r
+}
+
+// start starts the server, and returns when it answers.
+func (r *redisServer) start() *redisServer {
+	r.t.Helper()
+	name := os.Getenv("SHOAL_REDIS_SERVER")
+	if name == "" {
+		name = "redis-server"
+	}
+	r.command = exec.Command(name, r.args...)
+	if err := r.command.Start(); err != nil {
+		r.t.Fatalf("these tests need Redis 7.0 or newer: install redis-server, or set SHOAL_REDIS_SERVER to its path: %v", err)
+	}
+	eventually(r.t, "Redis answers", func() bool { return r.do("PING") != "" })
+	return r
+}
+
+// kill ends the server, with all that it held.
+func (r *redisServer) kill() {
+	if r.command != nil {
+		_ = r.command.Process.Kill()
+		_ = r.command.Wait()
+		r.command = nil
+	}
+}
+
+// do sends a command, and returns the first line of the answer, "" if there is none.
+func (r *redisServer) do(words ...string) string {
+	conn, err := net.DialTimeout("tcp", r.address, patience)
+	if err != nil {
+		return ""
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	var quoted []string
+	for _, word := range words {
+		text, _ := json.Marshal(word)
+		quoted = append(quoted, string(text))
+	}
+	_, _ = conn.Write([]byte(strings.Join(quoted, " ") + "\r\n"))
+	line, _ := bufio.NewReader(conn).ReadString('\n')
+	return strings.TrimSpace(line)
+}
+
+// startNodes returns three nodes that are ready, each with the arguments that args returns for its name.
+func startNodes(t *testing.T, args func(name string) []string) []*process {
+	t.Helper()
+	var nodes []*process
+	for _, name := range []string{"a", "b", "c"} {
+		nodes = append(nodes, startNode(t, append(args(name), "--node-name="+name)...))
+	}
+	for _, n := range nodes {
+		eventually(t, "the node is ready", n.ready)
+	}
+	return nodes
+}
+
+// startNodesInRedis returns three nodes that a Redis joins.
+func startNodesInRedis(t *testing.T) ([]*process, *redisServer) {
+	t.Helper()
+	redis := reserveRedis(t).start()
+	return startNodes(t, func(string) []string { return []string{"--broker=redis://" + redis.address} }), redis
+}
+
+// startNodesOfNATS returns three nodes that are a cluster of NATS servers themselves.
+func startNodesOfNATS(t *testing.T) []*process {
+	t.Helper()
+	routes, addresses := []string{"--broker=nats-embedded"}, make(map[string]string)
+	for _, name := range []string{"a", "b", "c"} {
+		addresses[name] = freeAddress(t)
+		routes = append(routes, "--cluster-route="+addresses[name])
+	}
+	return startNodes(t, func(name string) []string {
+		return append([]string{"--cluster-addr=" + addresses[name]}, routes...)
+	})
+}
