@@ -58,6 +58,7 @@ browser() {
 }
 
 step "tools" .ci/tools.sh
+step "redis" .ci/redis.sh
 step "formatting" formatting
 step "go vet" vet
 step "modules" modules
