@@ -31,8 +31,9 @@ type cluster struct {
 	// interest are the uploads of which it has to be seen whether this node should be subscribed, catching
 	// those that must be brought up to date with what the broker keeps.
 	interest, catching *worklist.List
-	// subscribed are the uploads subscribed to at the broker, for each of interest's goroutines its own.
-	subscribed []map[string]struct{}
+	// subscribed are the uploads subscribed to at the broker, for each of interest's goroutines its own. It is
+	// false for those that could not be unsubscribed from, of which nobody knows whether they still are.
+	subscribed []map[string]bool
 	peers      *peers.Peers
 	outgoing   *throttle.Throttle[Encoded, Position] // nil unless states are conflated between nodes
 
@@ -82,9 +83,9 @@ func newCluster(m *Manager) (_ *cluster, err error) {
 		Handle:   c.arrived,
 		Lost:     c.lost,
 	})
-	c.subscribed = make([]map[string]struct{}, interestWorkers)
+	c.subscribed = make([]map[string]bool, interestWorkers)
 	for i := range c.subscribed {
-		c.subscribed[i] = make(map[string]struct{})
+		c.subscribed[i] = make(map[string]bool)
 	}
 	c.interest = worklist.New(worklist.Config{
 		Workers: interestWorkers, Batch: interestBatch, Do: c.reconcile, MinPause: minPause, MaxPause: maxPause,

@@ -19,6 +19,12 @@ type faulty struct {
 	down    bool                      // nothing gets through, and every call fails
 	lose    func(broker.Message) bool // which messages are lost on their way here
 	calls   map[string]int            // how often each call was made
+
+	// before is called with each call, after with each that the hub has carried out; what they return is what
+	// the call fails with. They may block.
+	before, after func(ctx context.Context, call string) error
+	// keeps is what becomes of the hub's answers on their way here.
+	keeps func(broker.Kept) broker.Kept
 }
 
 func (f *faulty) Run(ctx context.Context, h broker.Handler) error {
@@ -71,52 +77,65 @@ func (f *faulty) made(call string) int {
 	return f.calls[call]
 }
 
-func (f *faulty) call(name string) error {
+// meddle sets what happens before and after each call; nil: nothing.
+func (f *faulty) meddle(before, after func(ctx context.Context, call string) error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.calls == nil {
-		f.calls = make(map[string]int)
-	}
+	f.before, f.after = before, after
+}
+
+// call makes a call of the hub.
+func (f *faulty) call(ctx context.Context, name string, carryOut func() error) error {
+	f.mu.Lock()
 	f.calls[name]++
-	if f.down {
+	down, before, after := f.down, f.before, f.after
+	f.mu.Unlock()
+	if down {
 		return broker.ErrUnavailable
 	}
-	return nil
+	if before != nil {
+		if err := before(ctx, name); err != nil {
+			return err
+		}
+	}
+	err := carryOut()
+	if err == nil && after != nil {
+		err = after(ctx, name)
+	}
+	return err
 }
 
 func (f *faulty) Subscribe(ctx context.Context, channels ...string) error {
-	if err := f.call("Subscribe"); err != nil {
-		return err
-	}
-	return f.Keeper.Subscribe(ctx, channels...)
+	return f.call(ctx, "Subscribe", func() error { return f.Keeper.Subscribe(ctx, channels...) })
 }
 
 func (f *faulty) Unsubscribe(ctx context.Context, channels ...string) error {
-	if err := f.call("Unsubscribe"); err != nil {
-		return err
-	}
-	return f.Keeper.Unsubscribe(ctx, channels...)
+	return f.call(ctx, "Unsubscribe", func() error { return f.Keeper.Unsubscribe(ctx, channels...) })
 }
 
 func (f *faulty) Publish(ctx context.Context, channel string, payload []byte) error {
-	if err := f.call("Publish"); err != nil {
+	return f.call(ctx, "Publish", func() error { return f.Keeper.Publish(ctx, channel, payload) })
+}
+
+func (f *faulty) Store(ctx context.Context, channel string, payload []byte) (pos broker.Position, err error) {
+	err = f.call(ctx, "Store", func() (err error) {
+		pos, err = f.Keeper.Store(ctx, channel, payload)
 		return err
-	}
-	return f.Keeper.Publish(ctx, channel, payload)
+	})
+	return pos, err
 }
 
-func (f *faulty) Store(ctx context.Context, channel string, payload []byte) (broker.Position, error) {
-	if err := f.call("Store"); err != nil {
-		return broker.Position{}, err
+func (f *faulty) Kept(ctx context.Context, channel string) (kept broker.Kept, err error) {
+	err = f.call(ctx, "Kept", func() (err error) {
+		kept, err = f.Keeper.Kept(ctx, channel)
+		return err
+	})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err == nil && f.keeps != nil {
+		kept = f.keeps(kept)
 	}
-	return f.Keeper.Store(ctx, channel, payload)
-}
-
-func (f *faulty) Kept(ctx context.Context, channel string) (broker.Kept, error) {
-	if err := f.call("Kept"); err != nil {
-		return broker.Kept{}, err
-	}
-	return f.Keeper.Kept(ctx, channel)
+	return kept, err
 }
 
 // member is one node of a cluster within a test.
@@ -141,7 +160,7 @@ func inCluster(t *testing.T, nodes int, opt Options, fn func(t *testing.T, hub *
 
 func openMember(t *testing.T, hub *broker.Memory, opt Options) member {
 	t.Helper()
-	link := &faulty{Keeper: hub.Node()}
+	link := &faulty{Keeper: hub.Node(), calls: make(map[string]int)}
 	opt.Broker = link
 	m := member{open(t, opt), link}
 	synctest.Wait()

@@ -97,37 +97,53 @@ func (c *cluster) reconcile(ctx context.Context, worker int, ids []string) (agai
 	var join, leave []string
 	for _, id := range ids {
 		wanted := c.wanted(id)
-		_, is := subscribed[id]
+		sure, maybe := subscribed[id]
 		switch {
-		case wanted && is:
+		case wanted && sure:
 			c.joined(id)
 		case wanted:
 			join = append(join, id)
-		case is:
+		case maybe:
 			leave = append(leave, id)
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, brokerPatience)
 	defer cancel()
-	if len(leave) > 0 {
-		if c.broker.Unsubscribe(ctx, channelsOf(leave)...) != nil {
-			again = append(again, leave...)
-		} else {
-			for _, id := range leave {
-				delete(subscribed, id)
-			}
-		}
+	// Somebody waits for those that are joined, nobody for the others.
+	again = c.join(ctx, subscribed, join)
+	return append(again, c.leave(ctx, subscribed, leave)...)
+}
+
+// join subscribes to uploads, and returns those for which that has failed.
+func (c *cluster) join(ctx context.Context, subscribed map[string]bool, ids []string) (failed []string) {
+	if len(ids) == 0 {
+		return nil
 	}
-	if len(join) > 0 {
-		if c.broker.Subscribe(ctx, channelsOf(join)...) != nil {
-			return append(again, join...)
-		}
-		for _, id := range join {
-			subscribed[id] = struct{}{}
-			c.joined(id)
-		}
+	if c.broker.Subscribe(ctx, channelsOf(ids)...) != nil {
+		return ids
 	}
-	return again
+	for _, id := range ids {
+		subscribed[id] = true
+		c.joined(id)
+	}
+	return nil
+}
+
+// leave unsubscribes from uploads, and returns those for which that has failed.
+func (c *cluster) leave(ctx context.Context, subscribed map[string]bool, ids []string) (failed []string) {
+	if len(ids) == 0 {
+		return nil
+	}
+	if c.broker.Unsubscribe(ctx, channelsOf(ids)...) != nil {
+		for _, id := range ids {
+			subscribed[id] = false
+		}
+		return ids
+	}
+	for _, id := range ids {
+		delete(subscribed, id)
+	}
+	return nil
 }
 
 // wanted reports whether this node should be subscribed to an upload, and forgets the interest in one that

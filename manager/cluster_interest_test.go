@@ -1,0 +1,39 @@
+package manager
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/shoal-go/shoal/broker"
+)
+
+// only returns a hook that fails the calls of one name.
+func only(name string, err error) func(context.Context, string) error {
+	return func(_ context.Context, call string) error {
+		if call == name {
+			return err
+		}
+		return nil
+	}
+}
+
+// After an Unsubscribe that has failed nobody knows whether the node is still subscribed.
+func TestWhoReturnsAfterAFailedUnsubscribeIsSubscribedAgain(t *testing.T) {
+	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		n := nodes[0]
+		c := n.follower(t, "ann", "cat")
+		n.link.meddle(nil, only("Unsubscribe", broker.ErrUnavailable)) // it has happened all the same
+		n.Disconnect("ann", c)
+		<-time.After(leaveDelay)
+		synctest.Wait()
+		if n.link.made("Unsubscribe") == 0 {
+			t.Fatal("the node has not left")
+		}
+		c = n.follower(t, "ann", "cat")
+		publish(t, nodes[1].Manager, "cat", 3)
+		synctest.Wait()
+		wantConsecutive(t, c.offsets(), 1, 3)
+	})
+}
