@@ -28,11 +28,10 @@ func (c *cluster) catchUp(ctx context.Context, _ int, ids []string) (again []str
 
 // catch does that for one upload, and reports whether nothing is left to do.
 func (c *cluster) catch(ctx context.Context, id string) (done bool) {
-	c.manager.registry.WithKnown(id, func(u *upload) {
-		if f := u.State.follow; f != nil {
-			f.again = false
-		}
-	})
+	f := c.toCatchUp(id)
+	if f == nil {
+		return true
+	}
 	kept, err := c.kept(ctx, id)
 	if err != nil {
 		return false
@@ -40,12 +39,24 @@ func (c *cluster) catch(ctx context.Context, id string) (done bool) {
 	messages := c.lookAtKept(id, kept)
 	done = true
 	c.manager.registry.WithKnown(id, func(u *upload) {
-		if f := u.State.follow; f != nil && f.behind {
+		if u.State.follow == f { // not one that has begun meanwhile, which may have missed what came since
 			c.merge(u, kept, messages)
 			done = c.settle(u, f)
 		}
 	})
 	return done
+}
+
+// toCatchUp returns the interest in an upload that must be brought up to date, or nil. As long as the node is
+// not subscribed it must wait: what comes after the reading would be missed.
+func (c *cluster) toCatchUp(id string) (f *follow) {
+	c.manager.registry.WithKnown(id, func(u *upload) {
+		if is := u.State.follow; is != nil && is.joined && is.behind {
+			is.again = false
+			f = is
+		}
+	})
+	return f
 }
 
 // kept reads what the broker keeps of an upload. If it keeps nothing, this node begins an epoch of its own.

@@ -2,6 +2,7 @@ package manager
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -35,5 +36,24 @@ func TestWhoReturnsAfterAFailedUnsubscribeIsSubscribedAgain(t *testing.T) {
 		publish(t, nodes[1].Manager, "cat", 3)
 		synctest.Wait()
 		wantConsecutive(t, c.offsets(), 1, 3)
+	})
+}
+
+// What is left to read for followers of before must not pass for what a new follower waits for.
+func TestAnUploadIsNotReadyBeforeItIsSubscribedTo(t *testing.T) {
+	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		n := nodes[0]
+		n.link.meddle(only("Kept", broker.ErrUnavailable), nil)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := n.SubscribeUpload(ctx, "ann", "cat"); !errors.Is(err, ErrUnavailable) {
+			t.Fatalf("without an answer about what is kept, subscribing returned %v", err)
+		}
+		<-time.After(leaveDelay) // and the node has left
+		synctest.Wait()
+		n.link.meddle(only("Subscribe", broker.ErrUnavailable), nil)
+		if err := n.SubscribeUpload(t.Context(), "ann", "cat"); !errors.Is(err, ErrUnavailable) {
+			t.Fatalf("without a subscription at the broker, subscribing returned %v", err)
+		}
 	})
 }

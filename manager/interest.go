@@ -19,6 +19,8 @@ type follow struct {
 	// ready is closed when the node is subscribed and the upload's log is that of the broker.
 	ready chan struct{}
 	live  bool // ready is closed
+	// joined: the node is subscribed, so that what is read from now on is not outdated unnoticed.
+	joined bool
 	// behind: messages may be missing, and those that come wait until the gap is filled.
 	behind  bool
 	waiting []arrival
@@ -172,7 +174,12 @@ func (c *cluster) wanted(id string) (wanted bool) {
 // joined has an upload that this node is now subscribed to brought up to date, unless it is.
 func (c *cluster) joined(id string) {
 	c.manager.registry.WithKnown(id, func(u *upload) {
-		if f := u.State.follow; f != nil && !f.live {
+		f := u.State.follow
+		if f == nil {
+			return
+		}
+		f.joined = true
+		if !f.live {
 			c.catching.Add(f.id)
 		}
 	})
