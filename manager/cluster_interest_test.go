@@ -57,3 +57,24 @@ func TestAnUploadIsNotReadyBeforeItIsSubscribedTo(t *testing.T) {
 		}
 	})
 }
+
+// The second after which a node leaves begins with the last follower, not with one before.
+func TestTheTimeToLeaveBeginsAnew(t *testing.T) {
+	inCluster(t, 1, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		n := nodes[0]
+		for range 20 {
+			c := n.follower(t, "ann", "cat")
+			<-time.After(leaveDelay / 10)
+			n.Disconnect("ann", c)
+			<-time.After(leaveDelay * 6 / 10)
+		}
+		if left := n.link.made("Unsubscribe"); left != 0 {
+			t.Errorf("left %d times within a second of the last follower", left)
+		}
+		<-time.After(leaveDelay)
+		synctest.Wait()
+		if s := n.Stats(); s.Uploads != 0 {
+			t.Errorf("%d uploads are left", s.Uploads)
+		}
+	})
+}

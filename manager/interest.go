@@ -14,7 +14,7 @@ type follow struct {
 	id      string
 	// pins counts the callers that are about to subscribe.
 	pins int
-	// left is when nobody wanted the upload any more; zero as long as somebody does.
+	// left is since when nobody has wanted the upload; zero as long as somebody does. Nobody comes without a pin.
 	left time.Time
 	// ready is closed when the node is subscribed and the upload's log is that of the broker.
 	ready chan struct{}
@@ -77,6 +77,7 @@ func (c *cluster) pin(id string) (ready chan struct{}) {
 			c.interest.Add(f.id)
 		}
 		f.pins++
+		f.left = time.Time{}
 		if !f.live {
 			ready = f.ready
 		}
@@ -159,8 +160,6 @@ func (c *cluster) wanted(id string) (wanted bool) {
 		wanted = true
 		switch wait := leaveDelay - time.Since(f.left); {
 		case f.left.IsZero():
-		case len(u.Receivers()) > 0 || f.pins > 0:
-			f.left = time.Time{}
 		case wait > 0:
 			c.interest.AddAfter(id, wait)
 		default:
