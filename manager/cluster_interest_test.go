@@ -78,3 +78,19 @@ func TestTheTimeToLeaveBeginsAnew(t *testing.T) {
 		}
 	})
 }
+
+// Who waits for the broker is let go when the node closes.
+func TestClosingLetsGoOfSubscribersThatWait(t *testing.T) {
+	inCluster(t, 1, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		n := nodes[0]
+		n.link.cut()
+		start := time.Now()
+		result := make(chan error)
+		go func() { result <- n.SubscribeUpload(t.Context(), "ann", "cat") }()
+		synctest.Wait()
+		must(t, n.Close(t.Context()))
+		if err := <-result; !errors.Is(err, ErrClosed) || time.Since(start) > 0 {
+			t.Errorf("returned %v after %v, want ErrClosed at once", err, time.Since(start))
+		}
+	})
+}

@@ -37,8 +37,8 @@ type arrival struct {
 }
 
 // follow makes this node follow uploads until release is called, and for as long as they have subscribers
-// here. It blocks until what is published from now on, on any node, is sure to arrive. The error is that of
-// ctx or wraps ErrUnavailable.
+// here. It blocks until what is published from now on, on any node, is sure to arrive. The error is
+// ErrClosed, that of ctx, or wraps ErrUnavailable.
 func (m *Manager) follow(ctx context.Context, uploadIDs ...string) (release func(), err error) {
 	if m.cluster == nil {
 		return func() {}, nil
@@ -57,14 +57,24 @@ func (m *Manager) follow(ctx context.Context, uploadIDs ...string) (release func
 		}
 	}
 	for _, ready := range joining {
-		select {
-		case <-ready:
-		case <-ctx.Done():
+		if err := m.await(ctx, ready); err != nil {
 			release()
-			return nil, unavailable(ctx.Err())
+			return nil, err
 		}
 	}
 	return release, nil
+}
+
+// await blocks until ready is closed, ctx ends, or the manager is closed.
+func (m *Manager) await(ctx context.Context, ready <-chan struct{}) error {
+	select {
+	case <-ready:
+		return nil
+	case <-m.stop:
+		return ErrClosed
+	case <-ctx.Done():
+		return unavailable(ctx.Err())
+	}
 }
 
 // pin keeps an upload followed, and returns what to wait for, or nil.
