@@ -65,7 +65,7 @@ func (l *List) Close() {
 func (l *List) work(ctx context.Context, index int, w *worker) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for {
+	for ctx.Err() == nil {
 		keys, wait := w.take(time.Now(), l.cfg.Batch)
 		if len(keys) > 0 {
 			l.look(ctx, index, w, keys)
