@@ -12,6 +12,11 @@ import (
 type naive struct {
 	entries []naiveEntry
 	offset  uint64
+	// began is the offset from which on the log continues an epoch.
+	began   uint64
+	touched time.Time
+	// aside is when the newest message came, if it has no offset.
+	aside time.Time
 }
 
 type naiveEntry struct {
@@ -48,10 +53,19 @@ func (n *naive) expire(now time.Time, ttl time.Duration) {
 	for _, e := range n.held() {
 		e.lost = now.Sub(e.at) >= ttl
 	}
+	if now.Sub(n.aside) >= ttl {
+		n.aside = time.Time{}
+	}
+}
+
+func (n *naive) clone() *naive {
+	c := *n
+	c.entries = slices.Clone(n.entries)
+	return &c
 }
 
 func (n *naive) since(offset uint64) (after []uint64, complete bool) {
-	if offset > n.offset {
+	if offset > n.offset || offset < n.began {
 		return nil, false
 	}
 	for _, e := range n.entries {
@@ -73,7 +87,13 @@ func TestLogDoesAsThePlainSlice(t *testing.T) {
 			TTL:      time.Duration(rapid.IntRange(1, 20).Draw(t, "ttl")),
 		}
 		now := start
-		l, n := New[string]("e", now), &naive{}
+		began := rapid.Uint64Range(0, 3).Draw(t, "began")
+		l, n := Begin[string]("e", began, now), &naive{offset: began, began: began, touched: now}
+		if began == 0 {
+			l = New[string]("e", now)
+		}
+		// What was cloned, or what it was cloned from, with how it stood then: it must not change any more.
+		other, stood := l.Clone(), n.clone()
 		t.Repeat(map[string]func(*rapid.T){
 			"append": func(t *rapid.T) {
 				n.offset += rapid.Uint64Range(1, 3).Draw(t, "step")
@@ -81,7 +101,23 @@ func TestLogDoesAsThePlainSlice(t *testing.T) {
 				n.expire(now, lim.TTL)
 				n.entries = append(n.entries, e)
 				n.lose(lim)
+				n.touched, n.aside = now, time.Time{}
 				l.Append(e.offset, "", e.size, now, lim)
+			},
+			"advance": func(t *rapid.T) {
+				offset := rapid.Uint64Range(0, n.offset+3).Draw(t, "offset")
+				n.offset = max(n.offset, offset)
+				l.Advance(offset)
+			},
+			"note": func(*rapid.T) {
+				n.touched, n.aside = now, now
+				l.Note("aside", now)
+			},
+			"clone": func(t *rapid.T) {
+				other, stood = l.Clone(), n.clone()
+				if rapid.Bool().Draw(t, "go on with the copy") {
+					l, other = other, l
+				}
 			},
 			"wait": func(t *rapid.T) {
 				now = now.Add(time.Duration(rapid.IntRange(1, 8).Draw(t, "wait")))
@@ -90,7 +126,10 @@ func TestLogDoesAsThePlainSlice(t *testing.T) {
 				n.expire(now, lim.TTL)
 				l.Expire(now, lim.TTL)
 			},
-			"": func(t *rapid.T) { compare(t, l, n, lim) },
+			"": func(t *rapid.T) {
+				compare(t, l, n, lim)
+				compare(t, other, stood, lim)
+			},
 		})
 	})
 }
@@ -104,7 +143,16 @@ func compare(t *rapid.T, l *Log[string], n *naive, lim Limits) {
 	if got := offsets(l.All()); !slices.Equal(got, held) || l.Offset() != n.offset || l.Len() != len(held) {
 		t.Fatalf("held are %v up to %d, want %v up to %d", got, l.Offset(), held, n.offset)
 	}
-	if newest, ok := l.Newest(); ok != (len(held) > 0) || ok && newest.Offset != held[len(held)-1] {
+	if !l.Touched().Equal(n.touched) {
+		t.Fatalf("touched at %v, want %v", l.Touched(), n.touched)
+	}
+	newest, ok := l.Newest()
+	switch {
+	case !n.aside.IsZero():
+		if !ok || newest.Message != "aside" || newest.Offset != 0 {
+			t.Fatalf("the newest is %+v, %v, want the one without an offset", newest, ok)
+		}
+	case ok != (len(held) > 0) || ok && newest.Offset != held[len(held)-1]:
 		t.Fatalf("the newest is %v, %v, held are %v", newest.Offset, ok, held)
 	}
 	if len(l.ring) > 2*lim.Messages {
