@@ -27,8 +27,12 @@ func glance(uploadID string, data []byte, most int) (Encoded, error) {
 	}
 	g := glimpse{uploadID: uploadID}
 	eachField(data, g.look)
-	if g.err == nil && g.action == "" {
+	switch {
+	case g.err != nil:
+	case g.action == "":
 		g.refuse("action", "is missing")
+	case g.action == actionProgress:
+		g.lookInto(g.payload)
 	}
 	if g.err != nil {
 		return Encoded{}, g.err
@@ -40,6 +44,7 @@ func glance(uploadID string, data []byte, most int) (Encoded, error) {
 type glimpse struct {
 	uploadID string // that of the channel, or else the one that stands in the message
 	action   string
+	payload  json.RawMessage
 	err      error
 }
 
@@ -51,14 +56,10 @@ func (g *glimpse) look(name string, value json.RawMessage) bool {
 	case "upload_id":
 		g.lookAtID(name, value)
 	case "payload":
-		if value[0] == '{' {
-			eachField(value, func(name string, value json.RawMessage) bool {
-				if name == "upload_id" {
-					g.lookAtID("payload.upload_id", value)
-				}
-				return g.err == nil
-			})
+		if g.payload != nil {
+			g.refuse(name, "stands there twice")
 		}
+		g.payload = value
 	case "offset", "skipped":
 		g.refuse(name, "is a field that the server adds; a published message must not have it")
 	}
@@ -76,6 +77,19 @@ func (g *glimpse) lookAtAction(value json.RawMessage) {
 	case reserved(g.action):
 		g.refuse("action", fmt.Sprintf("is %q, which is reserved for the protocol", g.action))
 	}
+}
+
+// lookInto looks at the payload of an upload_progress. That of any other message is its application's own affair.
+func (g *glimpse) lookInto(payload json.RawMessage) {
+	if len(payload) == 0 || payload[0] != '{' {
+		return
+	}
+	eachField(payload, func(name string, value json.RawMessage) bool {
+		if name == "upload_id" {
+			g.lookAtID("payload.upload_id", value)
+		}
+		return g.err == nil
+	})
 }
 
 // lookAtID refuses an id that is none, or another upload's.

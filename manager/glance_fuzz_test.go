@@ -1,0 +1,91 @@
+package manager
+
+import (
+	"bytes"
+	"encoding/json"
+	"maps"
+	"testing"
+	"unicode/utf8"
+)
+
+// FuzzGlance holds glance, which gets what anybody may publish, to three things: it finds the fields that
+// encoding/json finds; what it accepts is one object that can be given an offset, for the upload it was sent to;
+// and it accepts whatever Parse does, as the same, since else nodes would drop what one of them has published.
+func FuzzGlance(f *testing.F) {
+	for _, file := range []string{
+		"upload_progress.json", "upload_progress_full.json", "upload_completed.json", "upload_failed.json",
+	} {
+		data := []byte(golden(f, file))
+		f.Add("", data)
+		f.Add("up-1", data)
+	}
+	f.Add("up-1", []byte(` {"action":"note","a":{"a":[null,true,1e9,"\ud800"]},"payload":{"upload_id":"up-2"}}`))
+	f.Add("", []byte(`{"acti\u006fn":"upload_progress","payload":{"upload_id":"\u0061"},"upload_id":"a"}`))
+	f.Add("a", []byte("{\"\":[{}, \"]}\\\"\", [[]] ],\"action\":\"x\"\t,\"n\":-1.5e-7\r\n}"))
+
+	f.Fuzz(func(t *testing.T, uploadID string, data []byte) {
+		input := bytes.Clone(data)
+		e, err := glance(uploadID, data, len(data))
+		if !bytes.Equal(input, data) {
+			t.Fatal("the input was changed")
+		}
+		if (err != nil) != (e.payload == nil) || err != nil && !utf8.ValidString(err.Error()) {
+			t.Fatalf("%q beside %q", e.payload, err)
+		}
+		if err == nil {
+			compareAccepted(t, uploadID, e)
+		}
+		compareFields(t, data)
+		compareParsed(t, uploadID, data)
+	})
+}
+
+// compareFields holds eachField to what encoding/json finds, of which the last one of a name counts.
+func compareFields(t *testing.T, data []byte) {
+	t.Helper()
+	data = bytes.Trim(data, " \t\r\n")
+	want := make(map[string]json.RawMessage)
+	if len(data) == 0 || data[0] != '{' || json.Unmarshal(data, &want) != nil {
+		return
+	}
+	got := make(map[string]json.RawMessage)
+	eachField(data, func(name string, value json.RawMessage) bool {
+		got[name] = value
+		return true
+	})
+	if utf8.Valid(data) && !maps.EqualFunc(got, want, func(a, b json.RawMessage) bool { return bytes.Equal(a, b) }) {
+		t.Fatalf("%q has the fields %q, want %q", data, got, want)
+	}
+}
+
+func compareAccepted(t *testing.T, uploadID string, e Encoded) {
+	t.Helper()
+	p := e.payload
+	if !utf8.Valid(p) || !json.Valid(p) || p[0] != '{' || p[len(p)-1] != '}' || !bytes.ContainsRune(p, ':') {
+		t.Fatalf("%q is not one object with a field", p)
+	}
+	if e.action == "" || reserved(e.action) || e.class != classOf(e.action) || uploadID != "" && e.uploadID != uploadID {
+		t.Fatalf("%q, sent to %q, is taken for %+v", p, uploadID, e)
+	}
+	again, err := glance(uploadID, p, len(p))
+	if err != nil || again.action != e.action || again.uploadID != e.uploadID {
+		t.Fatalf("looked at again: %+v, %v, want %+v", again, err, e)
+	}
+}
+
+func compareParsed(t *testing.T, uploadID string, data []byte) {
+	t.Helper()
+	parsed, err := Parse(uploadID, data, noon)
+	if err != nil || uploadID != "" && CheckID("upload_id", uploadID) != nil {
+		return
+	}
+	e, err := glance(uploadID, parsed.payload, len(parsed.payload))
+	want := parsed.uploadID
+	if want == "" {
+		want = uploadID
+	}
+	if err != nil || !bytes.Equal(e.payload, parsed.payload) || e.class != parsed.class || e.action != parsed.action ||
+		e.uploadID != want {
+		t.Fatalf("Parse made %q of it, and glance %+v, %v", parsed.payload, e, err)
+	}
+}
