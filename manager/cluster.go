@@ -41,8 +41,8 @@ type cluster struct {
 	failed   chan error
 	counters clusterCounters
 
-	stopPeers, stopBroker context.CancelFunc
-	peering, running      sync.WaitGroup
+	stopPeers, hurryPeers, stopBroker context.CancelFunc
+	peering, running                  sync.WaitGroup
 }
 
 // uploadChannel is what stands before an upload's id in the name of its channel.
@@ -100,16 +100,17 @@ func newCluster(m *Manager) (_ *cluster, err error) {
 
 // run starts the broker and what talks to the other nodes through it.
 func (c *cluster) run() {
-	var brokerCtx, peersCtx context.Context
+	var brokerCtx, peersCtx, leavingCtx context.Context
 	brokerCtx, c.stopBroker = context.WithCancel(context.Background())
 	peersCtx, c.stopPeers = context.WithCancel(context.Background())
+	leavingCtx, c.hurryPeers = context.WithCancel(context.Background())
 	c.running.Go(func() {
 		if err := c.broker.Run(brokerCtx, c); err != nil {
 			c.unhealthy(err.Error())
 			c.failed <- err
 		}
 	})
-	c.peering.Go(func() { c.peers.Run(peersCtx) })
+	c.peering.Go(func() { c.peers.Run(peersCtx, leavingCtx) })
 }
 
 // close takes leave of the other nodes and ends all goroutines. It blocks until then; calls of the broker end
@@ -120,7 +121,9 @@ func (c *cluster) close(ctx context.Context) error {
 		err = c.outgoing.Close(ctx)
 	}
 	c.stopPeers()
+	defer context.AfterFunc(ctx, c.hurryPeers)()
 	c.peering.Wait()
+	c.hurryPeers() // its context has to end in any case
 	c.stopBroker()
 	c.running.Wait()
 	c.interest.Close()

@@ -3,6 +3,7 @@ package manager
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,6 +26,12 @@ type faulty struct {
 	before, after func(ctx context.Context, call string) error
 	// keeps is what becomes of the hub's answers on their way here.
 	keeps func(broker.Kept) broker.Kept
+
+	waiting atomic.Int64 // calls that were stopped
+}
+
+func newLink(hub *broker.Memory) *faulty {
+	return &faulty{Keeper: hub.Node(), calls: make(map[string]int)}
 }
 
 func (f *faulty) Run(ctx context.Context, h broker.Handler) error {
@@ -83,6 +90,48 @@ func (f *faulty) meddle(before, after func(ctx context.Context, call string) err
 	defer f.mu.Unlock()
 	f.before, f.after = before, after
 }
+
+// keeping sets what becomes of the hub's answers on what is kept; nil: nothing.
+func (f *faulty) keeping(keeps func(broker.Kept) broker.Kept) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.keeps = keeps
+}
+
+// stop lets calls of one name wait before they reach the hub, until release is called or their context ends.
+func (f *faulty) stop(name string) (release func()) {
+	hook, release := f.barrier(name)
+	f.meddle(hook, nil)
+	return release
+}
+
+// delay lets the answers of one call wait until release is called or their context ends.
+func (f *faulty) delay(name string) (release func()) {
+	hook, release := f.barrier(name)
+	f.meddle(nil, hook)
+	return release
+}
+
+func (f *faulty) barrier(name string) (hook func(context.Context, string) error, release func()) {
+	goOn := make(chan struct{})
+	hook = func(ctx context.Context, call string) error {
+		if call != name {
+			return nil
+		}
+		f.waiting.Add(1)
+		defer f.waiting.Add(-1)
+		select {
+		case <-goOn:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return hook, sync.OnceFunc(func() { close(goOn) })
+}
+
+// stopped returns how many calls wait.
+func (f *faulty) stopped() int { return int(f.waiting.Load()) }
 
 // call makes a call of the hub.
 func (f *faulty) call(ctx context.Context, name string, carryOut func() error) error {
@@ -160,7 +209,7 @@ func inCluster(t *testing.T, nodes int, opt Options, fn func(t *testing.T, hub *
 
 func openMember(t *testing.T, hub *broker.Memory, opt Options) member {
 	t.Helper()
-	link := &faulty{Keeper: hub.Node(), calls: make(map[string]int)}
+	link := newLink(hub)
 	opt.Broker = link
 	m := member{open(t, opt), link}
 	synctest.Wait()

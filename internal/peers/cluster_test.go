@@ -108,7 +108,7 @@ func (n *member) run() {
 	n.stopRun = stop
 	go func() {
 		defer close(n.ended)
-		n.Run(ctx)
+		n.Run(ctx, context.WithoutCancel(ctx))
 	}()
 }
 

@@ -9,8 +9,9 @@ import (
 
 // Run takes part in the cluster until ctx ends: it subscribes, trying again for as long as the engine is out of
 // reach, says hello each interval, and in the end bye. It returns with no goroutine left, at the latest one
-// interval after ctx has ended, provided that Answer and Told return. The broker should run until then.
-func (p *Peers) Run(ctx context.Context) {
+// interval after ctx has ended, or when leaving ends after that, provided that Answer and Told return. The broker
+// should run until then.
+func (p *Peers) Run(ctx, leaving context.Context) {
 	p.setRunning(true)
 	var working sync.WaitGroup
 	working.Go(func() { p.tells.each(ctx, p.told) })
@@ -19,7 +20,7 @@ func (p *Peers) Run(ctx context.Context) {
 	}
 	if p.join(ctx) {
 		p.stay(ctx)
-		p.leave(ctx)
+		p.leave(leaving)
 	}
 	p.setRunning(false)
 	working.Wait()
@@ -74,9 +75,9 @@ func (p *Peers) stay(ctx context.Context) {
 	}
 }
 
-// leave says bye and unsubscribes. ctx has ended already; an engine that does not answer may take an interval.
+// leave says bye and unsubscribes. An engine that does not answer may take an interval, at most until ctx ends.
 func (p *Peers) leave(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.cfg.Interval)
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.Interval)
 	defer cancel()
 	p.say(ctx, AllChannel, p.header(typeBye))
 	if err := p.cfg.Broker.Unsubscribe(ctx, AllChannel, p.inbox); err != nil {

@@ -1,0 +1,302 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/shoal-go/shoal/broker"
+)
+
+// inPlainCluster is inCluster with brokers that keep nothing.
+func inPlainCluster(t *testing.T, nodes int, fn func(t *testing.T, nodes []member)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		hub := broker.NewMemory(broker.MemoryOptions{})
+		all := make([]member, nodes)
+		for i := range all {
+			link := newLink(hub)
+			all[i] = member{open(t, Options{Broker: struct{ broker.Broker }{link}}), link}
+		}
+		<-time.After(2 * time.Second)
+		fn(t, all)
+	})
+}
+
+func TestABrokerThatKeepsNothing(t *testing.T) {
+	inPlainCluster(t, 2, func(t *testing.T, nodes []member) {
+		c := nodes[0].follower(t, "ann", "cat")
+		if pos := publish(t, nodes[1].Manager, "cat", 3); pos != (Position{}) {
+			t.Errorf("publishing returned %+v, which nobody can know", pos)
+		}
+		synctest.Wait()
+		got := c.received(t)
+		if len(got) != 4 || got[0].Epoch == "" || got[0].Offset != 0 || got[3].Offset != 0 {
+			t.Fatalf("received %+v, want the answer and three messages without offsets", got)
+		}
+		late := nodes[0].follower(t, "bob", "cat")
+		if got := late.received(t); len(got) != 2 || got[1].published != `{"action":"note","n":2}` {
+			t.Errorf("who came late received %+v, want the newest", got)
+		}
+		s, pos, err := nodes[0].Newest(t.Context(), "cat")
+		if err != nil || string(s.Payload) != `{"action":"note","n":2}` || pos != got[0].Position {
+			t.Errorf("the newest is %s at %+v, %v", s.Payload, pos, err)
+		}
+		if _, _, err := nodes[1].Newest(t.Context(), "cat"); !errors.Is(err, ErrUnknownUpload) {
+			t.Errorf("where nobody follows the newest is %v, want ErrUnknownUpload", err)
+		}
+		h, err := nodes[0].History(t.Context(), "cat", Position{})
+		if err != nil || len(h.Messages) != 0 || h.Position != got[0].Position {
+			t.Errorf("the history is %+v, %v", h, err)
+		}
+		must(t, nodes[0].Forget(t.Context(), "cat"))
+	})
+}
+
+// What was lost cannot be made up for, so those who follow learn of it.
+func TestAnInterruptionOfABrokerThatKeepsNothingIsAnnounced(t *testing.T) {
+	inPlainCluster(t, 1, func(t *testing.T, nodes []member) {
+		c := nodes[0].follower(t, "ann", "cat")
+		nodes[0].link.handler.Interrupted()
+		synctest.Wait()
+		got := c.received(t)
+		if len(got) != 2 || got[1].Action != "subscribed" || got[1].Recovered || got[1].Epoch == got[0].Epoch {
+			t.Errorf("received %+v, want a new epoch", got)
+		}
+	})
+}
+
+func TestAnInterruptionMayBeOfOneChannel(t *testing.T) {
+	inPlainCluster(t, 1, func(t *testing.T, nodes []member) {
+		cat, dog := nodes[0].follower(t, "ann", "cat"), nodes[0].follower(t, "bob", "dog")
+		nodes[0].link.handler.Interrupted("upload:cat", "upload:unknown", "cat", "other:dog", "dog")
+		synctest.Wait()
+		if a, b := len(cat.received(t)), len(dog.received(t)); a != 2 || b != 1 {
+			t.Errorf("%d and %d messages came, want 2 and 1", a, b)
+		}
+		if s := nodes[0].Stats(); s.Uploads != 2 || s.Broker.Resets != 1 {
+			t.Errorf("counts are %+v, %+v", s, s.Broker)
+		}
+	})
+}
+
+func TestClusterOptionsAreChecked(t *testing.T) {
+	hub := broker.NewMemory(broker.MemoryOptions{})
+	for _, test := range []struct {
+		opt  Options
+		want string // "": it is fine
+	}{
+		{Options{StateRate: -1, Broker: hub.Node()}, "Options.StateRate is -1"},
+		{Options{StateRate: 1000.5, Broker: hub.Node()}, "Options.StateRate is 1000.5"},
+		{Options{StateRate: math.NaN(), Broker: hub.Node()}, "Options.StateRate is NaN"},
+		{Options{StateRate: math.Inf(1), Broker: hub.Node()}, "Options.StateRate is +Inf"},
+		{Options{StateRate: 10}, "without a Broker"},
+		{Options{NodeName: "a b", Broker: hub.Node()}, "Options.NodeName"},
+		{Options{NodeName: strings.Repeat("a", 129), Broker: hub.Node()}, "Options.NodeName"},
+	} {
+		m, err := New(test.opt)
+		if m != nil || err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%+v: %v, want an error with %q", test.opt, err, test.want)
+		}
+	}
+	for _, opt := range []Options{
+		{StateRate: 1000, Broker: hub.Node()}, {StateRate: 0.001, Broker: hub.Node()}, {NodeName: "a-1_b.c:d", Broker: hub.Node()},
+	} {
+		open(t, opt)
+	}
+}
+
+// A node can be closed while its broker is away, or answers nothing at all; the bubble sees to it that no
+// goroutine is left.
+func TestClosingWithoutTheBrokerReturnsInTime(t *testing.T) {
+	hangs := func(ctx context.Context, _ string) error {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	for name, disturb := range map[string]func(*faulty){
+		"away":  (*faulty).cut,
+		"stuck": func(f *faulty) { f.meddle(hangs, nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inCluster(t, 1, Options{StateRate: 1}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+				n := nodes[0]
+				n.follower(t, "ann", "cat")
+				for range 2 { // the second is held back
+					_, err := n.Publish(t.Context(), "cat", UploadProgress{Status: StatusPending, Stage: StageQueued})
+					must(t, err)
+				}
+				disturb(n.link)
+				n.link.handler.Interrupted()
+				const patience = 700 * time.Millisecond
+				ctx, cancel := context.WithTimeout(t.Context(), patience)
+				defer cancel()
+				start := time.Now()
+				if err := n.Close(ctx); err == nil {
+					t.Error("what could not be sent was not mentioned")
+				}
+				if took := time.Since(start); took > patience {
+					t.Errorf("closing took %v, at most %v were given", took, patience)
+				}
+				if err := n.Close(t.Context()); err != nil {
+					t.Errorf("closing again returned %v", err)
+				}
+			})
+		})
+	}
+}
+
+// A message that has been on its way since before a Forget belongs to what was forgotten.
+func TestAMessageOfAnOldEpochIsLeftOut(t *testing.T) {
+	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		c := nodes[0].follower(t, "ann", "cat")
+		old := publish(t, nodes[1].Manager, "cat", 2)
+		must(t, nodes[1].Forget(t.Context(), "cat"))
+		synctest.Wait()
+		seen := len(c.received(t))
+		nodes[0].link.handler.Receive(broker.Message{
+			Channel: "upload:cat", Payload: note(t, 7).Payload(), Position: broker.Position(old), Previous: 1,
+		})
+		publish(t, nodes[1].Manager, "cat", 2)
+		<-time.After(time.Minute)
+		got := c.received(t)[seen:]
+		if len(got) != 2 || got[0].Offset != 1 || got[1].Offset != 2 {
+			t.Errorf("received %+v, want the two messages of the new epoch", got)
+		}
+	})
+}
+
+// A broker whose kept messages never lead up to what arrives: the node goes on with what arrives.
+func TestAGapThatNothingFillsIsAnnounced(t *testing.T) {
+	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		n := nodes[0]
+		c := n.follower(t, "ann", "cat")
+		n.link.keeping(func(k broker.Kept) broker.Kept {
+			k.Offset, k.Floor, k.Messages = 0, 0, nil
+			return k
+		})
+		n.link.losing(func(m broker.Message) bool { return m.Offset == 2 })
+		before := n.link.made("Kept")
+		publish(t, nodes[1].Manager, "cat", 4)
+		<-time.After(time.Minute)
+		got := c.received(t)
+		if !slices.Equal(c.offsets(), []uint64{1, 3, 4}) || got[2].Action != "subscribed" || got[2].Offset != 2 || got[2].Recovered {
+			t.Errorf("received %+v, want 1, a new beginning at 2, then 3 and 4", got)
+		}
+		if asked := n.link.made("Kept") - before; asked != maxAttempts+1 {
+			t.Errorf("asked %d times, want %d", asked, maxAttempts+1)
+		}
+		// The next gap gets as many attempts, and may be filled.
+		n.link.losing(func(m broker.Message) bool { return m.Offset == 5 })
+		publish(t, nodes[1].Manager, "cat", 2)
+		time.AfterFunc(100*time.Millisecond, func() { n.link.keeping(nil) })
+		<-time.After(time.Minute)
+		if !slices.Equal(c.offsets(), []uint64{1, 3, 4, 5, 6}) || len(c.received(t)) != len(got)+2 {
+			t.Errorf("received %+v, want 5 and 6 without another beginning", c.received(t)[len(got):])
+		}
+	})
+}
+
+// While a node waits to be brought up to date, only so many messages wait with it; the others are read again.
+func TestTooManyMessagesThatWaitAreReadAgain(t *testing.T) {
+	inCluster(t, 2, Options{HistoryMessages: 1000}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		n := nodes[0]
+		c := n.follower(t, "ann", "cat")
+		release := n.link.stop("Kept")
+		n.link.handler.Interrupted("upload:cat")
+		synctest.Wait()
+		for range 10 {
+			publish(t, nodes[1].Manager, "cat", 70)
+			synctest.Wait()
+			n.Manager.registry.WithKnown("cat", func(u *upload) {
+				if waiting := len(u.State.follow.waiting); waiting > maxWaiting {
+					t.Errorf("%d messages wait, at most %d may", waiting, maxWaiting)
+				}
+			})
+		}
+		release()
+		<-time.After(time.Minute)
+		publish(t, nodes[1].Manager, "cat", 1)
+		synctest.Wait()
+		offsets := c.offsets()
+		// 64 of 700 are kept, so that there is a new beginning at the newest.
+		if got := c.received(t); got[1].Action != "subscribed" || got[1].Offset < 600 || offsets[len(offsets)-1] != 701 {
+			t.Errorf("received %+v", got)
+		}
+		wantConsecutive(t, offsets, offsets[0], 701)
+	})
+}
+
+func TestReadingWhatIsKeptIsTriedAgain(t *testing.T) {
+	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		n := nodes[0]
+		n.link.meddle(only("Kept", broker.ErrUnavailable), nil)
+		time.AfterFunc(time.Second, func() { n.link.meddle(nil, nil) })
+		c := n.follower(t, "ann", "cat")
+		publish(t, nodes[1].Manager, "cat", 2)
+		n.link.meddle(only("Kept", broker.ErrUnavailable), nil)
+		n.link.handler.Interrupted()
+		publish(t, nodes[1].Manager, "cat", 2)
+		<-time.After(time.Second)
+		n.link.meddle(nil, nil)
+		<-time.After(time.Minute)
+		wantConsecutive(t, c.offsets(), 1, 4)
+		if asked := n.link.made("Kept"); asked < 6 || asked > 20 {
+			t.Errorf("asked %d times in two seconds", asked)
+		}
+	})
+}
+
+// An answer that was on its way when messages were lost is not the last word.
+func TestAnInterruptionWhileWhatIsKeptIsRead(t *testing.T) {
+	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		n := nodes[0]
+		c := n.follower(t, "ann", "cat")
+		arrive := n.link.delay("Kept")
+		n.link.handler.Interrupted("upload:cat")
+		synctest.Wait() // it has been read, and the answer is on its way
+		n.link.losing(func(broker.Message) bool { return true })
+		publish(t, nodes[1].Manager, "cat", 3)
+		n.link.losing(nil)
+		n.link.handler.Interrupted("upload:cat")
+		arrive()
+		<-time.After(time.Minute)
+		wantConsecutive(t, c.offsets(), 1, 3)
+	})
+}
+
+// Whoever gives up waiting leaves nothing behind.
+func TestSubscribersThatGiveUpLeaveNothing(t *testing.T) {
+	inCluster(t, 1, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		n := nodes[0]
+		release := n.link.stop("Subscribe")
+		var waiting sync.WaitGroup
+		for i := range 20 {
+			waiting.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*100*time.Millisecond)
+				defer cancel()
+				if err := n.SubscribeUpload(ctx, "ann", fmt.Sprint("upload-", i%5)); err == nil {
+					t.Error("subscribed without a broker")
+				}
+			})
+		}
+		waiting.Wait()
+		release()
+		<-time.After(2*leaveDelay + maxPause)
+		synctest.Wait()
+		if s := n.Stats(); s.Uploads != 0 || s.Pending != 0 {
+			t.Errorf("counts are %+v, want none left", s)
+		}
+		for _, subscribed := range n.cluster.subscribed {
+			if len(subscribed) > 0 {
+				t.Errorf("the node is still subscribed to %v", subscribed)
+			}
+		}
+	})
+}
