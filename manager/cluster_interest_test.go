@@ -94,3 +94,47 @@ func TestClosingLetsGoOfSubscribersThatWait(t *testing.T) {
 		}
 	})
 }
+
+// Nor must an answer for followers of before that is still on its way.
+func TestAnAnswerFromBeforeIsNotForTheNextFollower(t *testing.T) {
+	inCluster(t, 1, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		n := nodes[0]
+		arrive := n.link.delay("Kept")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := n.SubscribeUpload(ctx, "ann", "cat"); !errors.Is(err, ErrUnavailable) {
+			t.Fatalf("without an answer about what is kept, subscribing returned %v", err)
+		}
+		<-time.After(leaveDelay) // and the node has left
+		synctest.Wait()
+		n.link.meddle(only("Subscribe", broker.ErrUnavailable), nil)
+		time.AfterFunc(time.Second, arrive)
+		if err := n.SubscribeUpload(t.Context(), "ann", "cat"); !errors.Is(err, ErrUnavailable) {
+			t.Fatalf("without a subscription at the broker, subscribing returned %v", err)
+		}
+	})
+}
+
+// The position that a follower is told counts the messages that will not do.
+func TestAKeptMessageThatWillNotDoCounts(t *testing.T) {
+	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		publish(t, nodes[1].Manager, "cat", 1)
+		_, err := nodes[1].link.Store(t.Context(), "upload:cat", []byte("no JSON"))
+		must(t, err)
+		c := nodes[0].follower(t, "ann", "cat")
+		if got := c.received(t); len(got) != 2 || got[0].Offset != 2 || got[1].Offset != 1 {
+			t.Errorf("received %+v, want to be told offset 2, and the newest that will do", got)
+		}
+	})
+}
+
+func TestTheTimeOfStoringIsTheEnginesUnlessItsClockIsAhead(t *testing.T) {
+	now := time.Now()
+	for _, test := range []struct{ at, want time.Time }{
+		{time.Time{}, now}, {now.Add(time.Hour), now}, {now.Add(-time.Minute), now.Add(-time.Minute)},
+	} {
+		if got := storedAt(broker.Stored{At: test.at}, now); !got.Equal(test.want) {
+			t.Errorf("of %v became %v, want %v", test.at, got, test.want)
+		}
+	}
+}

@@ -29,4 +29,21 @@
 // A new claim is answered with the upload's newest message, if there is one. What the connection may have
 // received before, because another connection of the same user held a claim, is not counted: a client that
 // has only now opened its view must see the state at once.
+//
+// # Many nodes
+//
+// With a [broker.Broker] a message goes to the broker alone (outgoing.go), and is delivered when the broker
+// brings it, on the node that published it as on all others, so that all agree on the order. The broker's
+// callback never waits: the intake takes what comes, and its goroutines look at it (glance.go) and deliver it
+// if nothing before it is missing (arrive.go).
+//
+// A node is subscribed to the uploads that are followed here, and for a second after the last follower
+// (interest.go). Whoever subscribes waits until that is confirmed and what the broker keeps has been read.
+//
+// A message that does not continue the log, or the broker's word that some were lost, has the upload brought up
+// to date: what comes waits, while what is kept is read and fills the gap (catchup.go). Where it cannot,
+// subscribers on shoal.v1 are told a new position, as they are when a broker that keeps nothing was interrupted.
+//
+// Orders and questions between nodes are in nodes.go. No lock is held while the broker is called; the lists
+// of work and the intake have locks that are taken last, below that of an upload.
 package manager
