@@ -51,12 +51,13 @@ func (c *cluster) look(id string, payload []byte) (Encoded, error) {
 	return Encoded{}, err
 }
 
-// hold keeps a message until the upload is up to date.
+// hold keeps a message until the upload is up to date. Where too many wait, what the broker keeps must do.
 func (f *follow) hold(a arrival) {
-	if len(f.waiting) >= maxWaiting {
-		f.waiting, f.again = nil, true
+	if len(f.waiting) >= maxWaiting || f.waitingBytes+len(a.Payload) > f.cluster.manager.opt.HistoryBytes {
+		f.waiting, f.waitingBytes, f.again = nil, 0, true
 	}
 	f.waiting = append(f.waiting, a)
+	f.waitingBytes += len(a.Payload)
 }
 
 // take brings a message to this node's subscribers, and reports whether that was possible: not if messages

@@ -147,7 +147,7 @@ func (c *cluster) settle(u *upload, f *follow) (done bool) {
 		}
 		c.giveUp(u, a)
 	}
-	f.waiting, f.behind, f.attempts = nil, false, 0
+	f.waiting, f.waitingBytes, f.behind, f.attempts = nil, 0, false, 0
 	c.counters.recoveries.Add(1)
 	if !f.live {
 		f.live = true

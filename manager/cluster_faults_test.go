@@ -205,7 +205,16 @@ func TestAGapThatNothingFillsIsAnnounced(t *testing.T) {
 
 // While a node waits to be brought up to date, only so many messages wait with it; the others are read again.
 func TestTooManyMessagesThatWaitAreReadAgain(t *testing.T) {
-	inCluster(t, 2, Options{HistoryMessages: 1000}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+	for name, opt := range map[string]Options{
+		"by number": {HistoryMessages: 1000},
+		"by bytes":  {HistoryMessages: 1000, HistoryBytes: 100 * len(note(t, 10).Payload())},
+	} {
+		t.Run(name, func(t *testing.T) { tooManyWait(t, opt) })
+	}
+}
+
+func tooManyWait(t *testing.T, opt Options) {
+	inCluster(t, 2, opt, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		n := nodes[0]
 		c := n.follower(t, "ann", "cat")
 		release := n.link.stop("Kept")
@@ -215,8 +224,12 @@ func TestTooManyMessagesThatWaitAreReadAgain(t *testing.T) {
 			publish(t, nodes[1].Manager, "cat", 70)
 			synctest.Wait()
 			n.Manager.registry.WithKnown("cat", func(u *upload) {
-				if waiting := len(u.State.follow.waiting); waiting > maxWaiting {
-					t.Errorf("%d messages wait, at most %d may", waiting, maxWaiting)
+				bytes := 0
+				for _, a := range u.State.follow.waiting {
+					bytes += len(a.Payload)
+				}
+				if waiting := len(u.State.follow.waiting); waiting > maxWaiting || bytes > n.opt.HistoryBytes {
+					t.Errorf("%d messages of %d bytes wait, at most %d of %d may", waiting, bytes, maxWaiting, n.opt.HistoryBytes)
 				}
 			})
 		}

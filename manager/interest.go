@@ -24,6 +24,8 @@ type follow struct {
 	// behind: messages may be missing, and those that come wait until the gap is filled.
 	behind  bool
 	waiting []arrival
+	// waitingBytes are their payloads'.
+	waitingBytes int
 	// again: what is kept must be read once more, because messages were lost after it was asked for.
 	again bool
 	// attempts counts how often what is kept has not filled the gap.
