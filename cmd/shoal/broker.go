@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 
 	"github.com/shoal-go/shoal/broker/natsbroker"
@@ -132,4 +133,23 @@ func (n *node) openEmbedded() error {
 	}
 	n.embedded = server
 	return nil
+}
+
+// adminHandler returns what the admin listener serves. A node is not ready before its own server of NATS is: whoever
+// restarts nodes in turn goes by that, and a cluster loses its majority if two are behind.
+func (n *node) adminHandler() http.Handler {
+	admin := n.server.AdminHandler()
+	if n.embedded == nil {
+		return admin
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/", admin)
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		if err := n.embedded.Ready(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		admin.ServeHTTP(w, r)
+	})
+	return mux
 }

@@ -21,7 +21,7 @@ func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	again := time.NewTicker(10 * time.Millisecond)
 	defer again.Stop()
-	late := time.NewTimer(2 * patience)
+	late := time.NewTimer(patience)
 	defer late.Stop()
 	for !condition() {
 		select {
@@ -128,6 +128,16 @@ func (p *process) signal(s os.Signal) {
 	p.t.Helper()
 	if err := p.command.Process.Signal(s); err != nil {
 		p.t.Fatal(err)
+	}
+}
+
+// pause stops the node from doing anything until it gets SIGCONT, and returns when it has stopped.
+func (p *process) pause() {
+	p.t.Helper()
+	p.signal(syscall.SIGSTOP)
+	var status syscall.WaitStatus
+	if _, err := syscall.Wait4(p.command.Process.Pid, &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
+		p.t.Fatalf("it did not stop: %v, status %v", err, status)
 	}
 }
 

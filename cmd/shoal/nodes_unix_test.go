@@ -71,7 +71,7 @@ func seeEachOther(t *testing.T, nodes []*process) {
 		})
 	}
 
-	nodes[2].signal(syscall.SIGSTOP)
+	nodes[2].pause()
 	users, missing := subscribers(t, nodes[0])
 	nodes[2].signal(syscall.SIGCONT)
 	if !slices.Equal(users, want[:2]) || !slices.Equal(missing, []string{"c"}) {

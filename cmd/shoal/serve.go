@@ -182,7 +182,7 @@ func (n *node) handler() http.Handler {
 func (n *node) run(ctx context.Context, stop func(), out io.Writer) error {
 	failed := make(chan error, 2)
 	go func() { failed <- n.server.ServeHandler(n.public, n.handler()) }()
-	go func() { failed <- n.server.ServeHandler(n.admin, n.server.AdminHandler()) }()
+	go func() { failed <- n.server.ServeHandler(n.admin, n.adminHandler()) }()
 	n.log.Info("serving", "addr", n.public.url(), "admin", n.admin.url(), "version", buildVersion())
 	if n.flags.LogFormat == "text" {
 		n.printWelcome(out)
