@@ -160,7 +160,10 @@ func TestAUserIsReachedOnEveryNode(t *testing.T) {
 		for _, n := range nodes {
 			all = append(all, connect(t, n.Manager, "ann"), connect(t, n.Manager, "bob"))
 		}
-		d, err := nodes[0].SendToUser("ann", note(t, 1))
+		text := `{"action":"note", "html":"<b> & \u003c"}`
+		e, err := Parse("", []byte(text), time.Time{})
+		must(t, err)
+		d, err := nodes[0].SendToUser("ann", e)
 		if err != nil || d.Queued != 1 {
 			t.Errorf("%+v, %v", d, err)
 		}
@@ -172,7 +175,7 @@ func TestAUserIsReachedOnEveryNode(t *testing.T) {
 		synctest.Wait()
 		for i, c := range all {
 			got, want := c.received(t), 2*(1-i%2)
-			if len(got) != want || want > 0 && (got[0].Action != "note" || got[1].published != "Signed out") {
+			if len(got) != want || want > 0 && (got[0].published != text || got[1].published != "Signed out") {
 				t.Errorf("connection %d received %+v", i, got)
 			}
 		}

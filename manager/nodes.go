@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -25,8 +26,8 @@ type order struct {
 	TokenID string `json:"token,omitempty"`
 	// Reason is why connections are closed.
 	Reason CloseReason `json:"reason,omitzero"`
-	// Message is what is sent to the user.
-	Message json.RawMessage `json:"message,omitempty"`
+	// message is what is sent to the user. It goes behind the JSON and a line feed, byte for byte.
+	message []byte
 }
 
 func (c *cluster) tell(ctx context.Context, kind string, o order) error {
@@ -36,11 +37,19 @@ func (c *cluster) tell(ctx context.Context, kind string, o order) error {
 	}
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	return unavailable(c.peers.Tell(ctx, kind, body))
+	return unavailable(c.peers.Tell(ctx, kind, append(append(body, '\n'), o.message...)))
+}
+
+// parseOrder is what tell has sent.
+func parseOrder(body []byte) (o order, err error) {
+	line, message, _ := bytes.Cut(body, []byte{'\n'})
+	err = json.Unmarshal(line, &o)
+	o.message = message
+	return o, err
 }
 
 func (c *cluster) sendToUser(userID string, e Encoded) error {
-	return c.tell(context.Background(), tellMessage, order{UserID: userID, Message: e.payload})
+	return c.tell(context.Background(), tellMessage, order{UserID: userID, message: e.payload})
 }
 
 func (c *cluster) closeUser(ctx context.Context, userID string, reason CloseReason) error {
@@ -53,14 +62,14 @@ func (c *cluster) closeToken(ctx context.Context, tokenID string, reason CloseRe
 
 // told does what another node has told this one.
 func (c *cluster) told(kind string, body []byte) {
-	var o order
-	if err := json.Unmarshal(body, &o); err != nil {
+	o, err := parseOrder(body)
+	if err != nil {
 		c.refused("orders of other nodes", err)
 		return
 	}
 	switch kind {
 	case tellMessage:
-		e, err := glance("", o.Message, c.manager.opt.MaxMessageBytes)
+		e, err := glance("", o.message, c.manager.opt.MaxMessageBytes)
 		if err != nil {
 			c.refused("messages to users", err)
 			return

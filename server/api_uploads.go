@@ -32,6 +32,11 @@ func (a *api) publish(w http.ResponseWriter, r *http.Request) error {
 			runtime.Gosched()
 		}
 	}
+	if last.Epoch == "" { // the broker has not told it with the offset
+		if _, at, err := a.manager.Newest(r.Context(), id); err == nil {
+			last.Epoch = at.Epoch
+		}
+	}
 	writeJSON(w, http.StatusAccepted, struct {
 		Accepted int `json:"accepted"`
 		manager.Position
