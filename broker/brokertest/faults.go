@@ -32,6 +32,8 @@ type FaultConfig struct {
 	Messages int
 	// Durable says that what was acknowledged survives Kill and Restart(true). Then that is tried too.
 	Durable bool
+	// Renews says that what an engine had kept is all found again after Restart(true), but in a new epoch.
+	Renews bool
 	// Patience is how long to wait for what must come: a node noticing that something is wrong, and all being well
 	// again. 0: 30 seconds.
 	Patience time.Duration
@@ -53,6 +55,7 @@ func Faults(t *testing.T, c FaultConfig) {
 			s := newTrial(t, Config{Messages: c.Messages, Patience: c.Patience})
 			engine := c.Engine(t)
 			p := &place{engine: engine, writer: NewLink(t, engine.Addr()), reader: NewLink(t, engine.Addr())}
+			f.renews = f.keeps && c.Renews
 			s.endure(c.Node(t, p.writer.Addr()), c.Node(t, p.reader.Addr()), f.at(p))
 		})
 	}
@@ -70,8 +73,9 @@ type fault struct {
 	begin, end func(p *place)
 	// ofWriter and ofReader say whose health must turn.
 	ofWriter, ofReader bool
-	// keeps says that it needs a durable engine, wipes that all that was kept is lost.
-	keeps, wipes bool
+	// keeps says that it needs a durable engine, wipes that all that was kept is lost, and renews that nothing is,
+	// but that a new epoch begins with all of it.
+	keeps, wipes, renews bool
 }
 
 // mishap is a fault at its place.
@@ -155,10 +159,10 @@ func (s *trial) endure(writing, reading broker.Keeper, m mishap) {
 
 	t.send(t.burst, nil)
 	t.settle(reader)
-	t.account(reader, m.wipes)
+	t.account(reader, m.fault)
 	for i, epoch := range t.epochs() {
-		if m.wipes && epoch == epochs[i] {
-			s.Errorf("the epoch is still %q, though all that was kept is lost", epoch)
+		if (m.wipes || m.renews) && epoch == epochs[i] {
+			s.Errorf("the epoch is still %q, which was to end with the engine", epoch)
 		}
 	}
 }

@@ -18,9 +18,12 @@ type shaky struct {
 	unlinked   bool // does not say what was missed, neither at once nor by Previous
 	sameEpoch  bool // tells no new epoch
 	alarmistic bool // says that all was lost
+	renewing   bool // goes on in a new epoch when it comes back
+	forgetful  bool // lacks the oldest message when it has come back
 
 	mu      sync.Mutex
 	down    bool
+	back    bool // has been down
 	handler broker.Handler
 }
 
@@ -28,6 +31,20 @@ func (s *shaky) isDown() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.down
+}
+
+func (s *shaky) isBack() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.back
+}
+
+// epoch returns the name by which this node knows an epoch of the Memory.
+func (s *shaky) epoch(name string) string {
+	if s.renewing && s.isBack() && name != "" {
+		return name + " anew"
+	}
+	return name
 }
 
 func (s *shaky) Run(ctx context.Context, h broker.Handler) error {
@@ -41,6 +58,7 @@ func (s *shaky) Run(ctx context.Context, h broker.Handler) error {
 		if s.unlinked {
 			m.Previous = 0
 		}
+		m.Epoch = s.epoch(m.Epoch)
 		return []broker.Message{m}
 	}})
 }
@@ -63,6 +81,10 @@ func (s *shaky) Kept(ctx context.Context, channel string) (broker.Kept, error) {
 	if s.sameEpoch {
 		k.Epoch = "the same"
 	}
+	k.Epoch = s.epoch(k.Epoch)
+	if s.forgetful && s.isBack() {
+		k.Floor, k.Messages = k.Messages[0].Offset, k.Messages[1:]
+	}
 	if s.alarmistic {
 		k.Floor = k.Offset
 	}
@@ -82,7 +104,7 @@ func (s *shaky) fall() {
 // rise mends that.
 func (s *shaky) rise() {
 	s.mu.Lock()
-	s.down = false
+	s.down, s.back = false, true
 	s.mu.Unlock()
 	if !s.unlinked {
 		s.handler.Interrupted()
@@ -94,13 +116,17 @@ func (s *shaky) rise() {
 func TestFaultsAreAccountedFor(t *testing.T) {
 	for name, e := range map[string]struct {
 		writer, reader *shaky
-		wipes          bool
+		wipes, renews  bool
 		complaint      string // "" is none
 	}{
-		"sound, reader away":        {reader: &shaky{}},
-		"sound, writer away":        {writer: &shaky{}},
-		"sound, both away":          {writer: &shaky{}, reader: &shaky{}},
-		"sound, history lost":       {writer: &shaky{}, reader: &shaky{}, wipes: true},
+		"sound, reader away":   {reader: &shaky{}},
+		"sound, writer away":   {writer: &shaky{}},
+		"sound, both away":     {writer: &shaky{}, reader: &shaky{}},
+		"sound, history lost":  {writer: &shaky{}, reader: &shaky{}, wipes: true},
+		"sound, epoch renewed": {writer: &shaky{renewing: true}, reader: &shaky{renewing: true}, renews: true},
+		"renewed with a part lost": {writer: &shaky{renewing: true}, reader: &shaky{renewing: true, forgetful: true}, renews: true,
+			complaint: "nothing was said of it"},
+		"to be renewed, same epoch": {writer: &shaky{}, reader: &shaky{}, renews: true, complaint: "was to end"},
 		"losses unsaid":             {reader: &shaky{unlinked: true}, complaint: "nothing was said of it"},
 		"losses acknowledged":       {writer: &shaky{acksAll: true}, complaint: "nothing was said of it"},
 		"ill and says it is well":   {reader: &shaky{healthy: true}, complaint: "health to turn into an error"},
@@ -112,7 +138,9 @@ func TestFaultsAreAccountedFor(t *testing.T) {
 			t.Parallel()
 			hub := broker.NewMemory(broker.MemoryOptions{TTL: time.Hour})
 			m := mishap{
-				fault: fault{ofWriter: e.writer != nil, ofReader: e.reader != nil, wipes: e.wipes},
+				fault: fault{
+					ofWriter: e.writer != nil, ofReader: e.reader != nil, wipes: e.wipes, renews: e.renews,
+				},
 				begin: func() { both(e.writer, e.reader, (*shaky).fall) },
 			}
 			complaints := complaintsOf(t, Config{Messages: 64, Patience: 3 * time.Second}, func(s *trial) {

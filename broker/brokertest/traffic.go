@@ -2,6 +2,7 @@ package brokertest
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -88,14 +89,29 @@ func (t *traffic) settle(f *Follower) {
 	}
 }
 
-// account complains of every channel on which the follower missed something without being told.
-func (t *traffic) account(f *Follower, mayLose bool) {
+// account complains of every channel on which the follower missed something without being told. In an epoch that the
+// fault has made begin with all that was kept, it has to have seen all of that.
+func (t *traffic) account(f *Follower, after fault) {
 	t.Helper()
 	for i, channel := range t.channels {
-		if err := t.ledgers[i].check(f.Seen(channel), mayLose); err != nil {
+		sights := f.Seen(channel)
+		if after.renews {
+			sights = sinceLoss(sights)
+		}
+		if err := t.ledgers[i].check(sights, after.wipes); err != nil {
 			t.Errorf("%s: %v", channel, err)
 		}
 	}
+}
+
+// sinceLoss returns what was seen after the loss announced last.
+func sinceLoss(sights []Sight) []Sight {
+	for i, sight := range slices.Backward(sights) {
+		if sight.Lost != "" {
+			return sights[i+1:]
+		}
+	}
+	return sights
 }
 
 // epochs returns the channels' epochs.
