@@ -1,6 +1,8 @@
 package redisbroker_test
 
 import (
+	"log/slog"
+	"os/exec"
 	"testing"
 	"time"
 
@@ -31,4 +33,34 @@ func keepTheContract(t *testing.T, url string) {
 		}
 	}
 	brokertest.Run(t, brokertest.Config{Node: node(time.Hour), Expiring: node(ttl), Messages: 64, TTL: ttl})
+}
+
+// A server that comes back with all that it had kept goes on with that in a new epoch, as it cannot be told from one
+// that comes back with less.
+func TestSingleServerEnduresFaults(t *testing.T) {
+	const messages = 64
+	brokertest.Faults(t, brokertest.FaultConfig{
+		Engine: func(t testing.TB) brokertest.Engine {
+			addr, dir := brokertest.FreeAddr(t), ""
+			return brokertest.StartProcess(t, addr, func(keep bool) *exec.Cmd {
+				if !keep {
+					dir = t.TempDir()
+				}
+				return redistest.Command(t, addr, dir, "--appendonly", "yes")
+			})
+		},
+		Node: func(t testing.TB, addr string) broker.Keeper {
+			b, err := redisbroker.New(redisbroker.Options{
+				URL: "redis://" + addr, Messages: messages, TTL: time.Hour,
+				ProbeInterval: 200 * time.Millisecond, Timeout: time.Second, Logger: slog.New(slog.DiscardHandler),
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return b
+		},
+		Messages: messages,
+		Durable:  true,
+		Renews:   true,
+	})
 }

@@ -37,12 +37,33 @@ type Server struct {
 func Start(t testing.TB, args ...string) *Server {
 	t.Helper()
 	s := reserve(t)
-	s.args = append([]string{
-		"--bind", "127.0.0.1", "--port", s.Port(), "--dir", s.dir, "--save", "", "--appendonly", "no",
-		"--daemonize", "no", "--repl-diskless-sync-delay", "0",
-	}, args...)
+	s.args = append(settings(s.Addr, s.dir), args...)
 	s.Restart()
 	return s
+}
+
+// settings are those of a server without persistence that listens at addr and keeps its files in dir.
+func settings(addr, dir string) []string {
+	host, port, _ := net.SplitHostPort(addr)
+	return []string{
+		"--bind", host, "--port", port, "--dir", dir, "--save", "", "--appendonly", "no",
+		"--daemonize", "no", "--repl-diskless-sync-delay", "0",
+	}
+}
+
+// Command returns the command that runs a server at addr, host:port, which keeps its files in dir. args are like
+// those of Start.
+func Command(t testing.TB, addr, dir string, args ...string) *exec.Cmd {
+	t.Helper()
+	return command(t, append(settings(addr, dir), args...))
+}
+
+// command returns the command that runs a server, which ends with the test's process at the latest.
+func command(t testing.TB, args []string) *exec.Cmd {
+	t.Helper()
+	c := exec.Command(binary(t), args...)
+	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return c
 }
 
 // reserve finds a free port for a server that is not started yet.
@@ -82,14 +103,13 @@ func binary(t testing.TB) string {
 // Restart starts the server again after Kill, with the data that it has saved.
 func (s *Server) Restart() {
 	s.t.Helper()
-	s.process = exec.Command(binary(s.t), s.args...)
+	s.process = command(s.t, s.args)
 	log, err := os.OpenFile(filepath.Join(s.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	defer log.Close()
 	s.process.Stdout, s.process.Stderr = log, log
-	s.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := s.process.Start(); err != nil {
 		s.t.Fatal(err)
 	}
