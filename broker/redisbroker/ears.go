@@ -53,7 +53,7 @@ func (e *ears) close() {
 
 // hear takes a message from the connection.
 func (e *ears) hear(m rueidis.PubSubMessage) {
-	if channel, ok := marked(m.Channel); ok {
+	if channel, ok := e.shard.broker.naming.marked(m.Channel); ok {
 		e.mark(channel, m.Message)
 		return
 	}

@@ -41,9 +41,9 @@ func (n naming) tag(channel string) string {
 }
 
 // marked returns the channel whose positions are told on the channel of that name, if it is one of those.
-func marked(name string) (channel string, ok bool) {
+func (n naming) marked(name string) (channel string, ok bool) {
 	channel, ok = strings.CutPrefix(name, markPrefix)
-	if ok && strings.HasPrefix(channel, "{") {
+	if ok && n.tags != nil {
 		_, channel, _ = strings.Cut(channel, "}")
 	}
 	return channel, ok

@@ -32,17 +32,19 @@ func TestAllNamesOfAChannelAreInOneSlot(t *testing.T) {
 	for i := range 1000 {
 		ids = append(ids, fmt.Sprint(i))
 	}
-	for _, id := range ids {
-		channel := "upload:" + id
+	for i := range ids {
+		ids = append(ids, "upload:"+ids[i])
+	}
+	for _, channel := range ids {
 		if key, mark := n.key(channel), n.mark(channel); slotOf(key) != slotOf(channel) || slotOf(mark) != slotOf(channel) {
 			t.Errorf("the names of %q are in slots %d and %d, want %d", channel, slotOf(key), slotOf(mark), slotOf(channel))
 		}
 		for _, n := range []naming{n, newNaming(single)} {
-			if got, ok := marked(n.mark(channel)); !ok || got != channel {
+			if got, ok := n.marked(n.mark(channel)); !ok || got != channel {
 				t.Errorf("%q is told to be about %q, want %q", n.mark(channel), got, channel)
 			}
 		}
-		if _, ok := marked(channel); ok {
+		if _, ok := n.marked(channel); ok {
 			t.Errorf("%q is taken for a position's channel", channel)
 		}
 	}
