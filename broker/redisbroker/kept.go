@@ -27,7 +27,7 @@ func readKept(result rueidis.RedisResult, ttl time.Duration) (broker.Kept, error
 		return broker.Kept{}, malformed
 	}
 	kept := broker.Kept{Position: at, Floor: at.Offset, Messages: make([]broker.Stored, 0, len(entries))}
-	for _, entry := range slices.Backward(entries) {
+	for _, entry := range entries { // the newest first
 		at, ok := parsePosition(entry.ID)
 		if !ok || len(entry.FieldValues) != 1 || len(entry.FieldValues[0].Field) < tokenLength {
 			return broker.Kept{}, malformed

@@ -184,10 +184,13 @@ func TestAChannelThatNobodyFollowsIsForgotten(t *testing.T) {
 func TestNoMemoryIsSaidInWords(t *testing.T) {
 	server := redistest.Start(t)
 	n := join(t, options(server))
+	server.Do("XADD", "shoal.kept:upload:old", "1700000000000000-7", token(server)+"1700000000000", "zero")
 	server.Do("CONFIG", "SET", "maxmemory", "1")
-	_, err := n.Store(t.Context(), "upload:x", []byte("one"))
-	if !errors.Is(err, broker.ErrUnavailable) || !strings.Contains(err.Error(), "no memory left") {
-		t.Errorf("Store returned %v", err)
+	for _, x := range []string{"upload:x", "upload:old"} {
+		_, err := n.Store(t.Context(), x, []byte("one"))
+		if !errors.Is(err, broker.ErrUnavailable) || !strings.Contains(err.Error(), "no memory left") {
+			t.Errorf("Store to %s returned %v", x, err)
+		}
 	}
 	server.Do("CONFIG", "SET", "maxmemory", "0")
 	store(t, n, "upload:x", "one")

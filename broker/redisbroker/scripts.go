@@ -32,98 +32,108 @@ const (
 // know them, and says so before anything is done.
 
 const scriptHead = `
-local token, publish, messages, ttl = '%[1]s', '%[2]s', %[3]d, %[4]d
+local token, publish, messages, ttl, window = '%[1]s', '%[2]s', %[3]d, %[4]d, %[5]d
 local key = KEYS[1]
-local name = key:sub(%[5]d)
-local mark = '%[6]s' .. name
-local channel = name:gsub('^{%%d+}', '')
+local name = key:sub(%[6]d)
+local mark, channel = '%[7]s' .. name, name%[8]s
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local epoch, offset, writer, stamp
+local newest = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
+if newest then
+	epoch, offset = newest[1]:match('(%%d+)-(%%d+)')
+	writer, stamp = newest[2][1]:sub(1, #token), newest[2][1]:sub(#token + 1)
+end
 
 local function text(number) return string.format('%%.0f', number) end
+`
 
-local function place(id, stamp, payload)
-	redis.call('XADD', key, id, token .. stamp, payload)
+// scriptRare is what most calls of Store need not even define.
+const scriptRare = `
+local function live() return redis.call('PEXPIRE', key, ttl + window) end
+
+local function place(stamp, payload)
+	redis.call('XADD', key, epoch .. '-' .. offset, token .. stamp, payload)
 end
 
-local function newest()
-	local entry = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
-	if not entry then return end
-	local epoch, offset = entry[1]:match('(%%d+)-(%%d+)')
-	return epoch, offset, entry[2][1]:sub(1, #token), entry[2][1]:sub(#token + 1)
-end
-
-local function after(epoch)
-	return text(math.max(time[1] * 1000000 + time[2], tonumber(epoch or 0) + 1))
-end
-
-local function tell(epoch, offset)
+local function tell()
 	redis.call(publish, mark, epoch .. '-' .. offset .. '!')
 end
 
-local function adopt(old)
+local function begin()
+	epoch, offset = text(math.max(time[1] * 1000000 + time[2], tonumber(epoch or 0) + 1)), '0'
+end
+
+local function adopt()
 	local entries = redis.call('XRANGE', key, '-', '+')
 	redis.call('DEL', key)
-	local epoch, offset = after(old), 0
+	begin()
 	for _, entry in ipairs(entries) do
 		local stamp = entry[2][1]:sub(#token + 1)
 		if stamp ~= '' then
-			offset = offset + 1
-			place(epoch .. '-' .. offset, stamp, entry[2][2])
+			offset = text(offset + 1)
+			place(stamp, entry[2][2])
 		end
 	end
-	if offset == 0 then place(epoch .. '-0', '', '') end
-	tell(epoch, offset)
-	return epoch, text(offset)
+	if offset == '0' then place('', '') end
+	tell()
 end
 
-local function current()
-	local epoch, offset, writer = newest()
+local function settle()
 	if not epoch then
-		epoch, offset = after(), '0'
-		place(epoch .. '-0', '', '')
+		begin()
+		place('', '')
 	elseif writer ~= token then
-		epoch, offset = adopt(epoch)
+		adopt()
 	end
-	return epoch, offset
 end
 `
 
 // scriptBodies returns what comes after the head. The position is told right before the message, and
 // nothing comes between the two on any connection.
+//
+// A stream that is stored into lives for a window longer than its messages, so that it is enough to say so with the
+// first message of each window of the clock. It is trimmed by whole nodes, which costs half as much as by single
+// entries; whoever reads it takes no more than he wants. A server without memory refuses only what a script writes
+// first, so that has to be what takes memory.
 func scriptBodies() [scriptCount]string {
 	return [scriptCount]string{
 		storeScript: `
-local id = redis.call('XADD', key, 'MAXLEN', '=', messages, current() .. '-*', token .. text(now), ARGV[1])
-redis.call('PEXPIRE', key, ttl)
+if writer ~= token then` + scriptRare + `
+	settle()
+	stamp = ''
+end
+local id = redis.call('XADD', key, 'MAXLEN', '~', messages, epoch .. '-*', token .. text(now), ARGV[1])
+if stamp == '' or math.floor(stamp / window) ~= math.floor(now / window) then
+	redis.call('PEXPIRE', key, ttl + window)
+end
 redis.call(publish, mark, id)
 redis.call(publish, channel, ARGV[1])
 return id
 `,
-		keptScript: `
-local epoch, offset = current()
-redis.call('PEXPIRE', key, ttl)
-return {epoch .. '-' .. offset, text(now), redis.call('XRANGE', key, '-', '+')}
+		keptScript: scriptRare + `
+settle()
+live()
+return {epoch .. '-' .. offset, text(now), redis.call('XREVRANGE', key, '+', '-', 'COUNT', messages)}
 `,
-		forgetScript: `
-local epoch = after((newest()))
+		forgetScript: scriptRare + `
 redis.call('DEL', key)
-place(epoch .. '-0', '', '')
-redis.call('PEXPIRE', key, ttl)
-tell(epoch, '0')
+begin()
+place('', '')
+live()
+tell()
 return epoch
 `,
 		// Keeps the epoch of a channel that is followed alive, but not messages that are too old. The entry that
 		// takes their place is of the term that wrote them.
-		touchScript: `
-local epoch, offset, writer, stamp = newest()
+		touchScript: scriptRare + `
 if not epoch then return 0 end
 if stamp ~= '' and tonumber(stamp) + ttl <= now then
 	redis.call('DEL', key)
 	token = writer
-	place(epoch .. '-' .. offset, '', '')
+	place('', '')
 end
-return redis.call('PEXPIRE', key, ttl)
+return live()
 `,
 	}
 }
@@ -135,13 +145,18 @@ const publishOnly = "#!lua\nreturn redis.call('%s', KEYS[1], ARGV[1])"
 // tokenLength is how much of a server's replication id, which is new with each term, makes a token.
 const tokenLength = 16
 
+// windowPart is which part of the time that messages are kept a window is long.
+const windowPart = 4
+
 // scriptTexts returns the scripts for a server's term.
 func scriptTexts(m mode, token string, messages int, ttl time.Duration) (texts [scriptCount]string) {
-	publish := "PUBLISH"
+	publish, untagged := "PUBLISH", ""
 	if m == cluster {
-		publish = "SPUBLISH"
+		publish, untagged = "SPUBLISH", ":gsub('^{%d+}', '')"
 	}
-	head := fmt.Sprintf(scriptHead, token, publish, messages, ttl.Milliseconds(), len(keptPrefix)+1, markPrefix)
+	window := ttl / windowPart
+	head := fmt.Sprintf(scriptHead, token, publish, messages, ttl.Milliseconds(), window.Milliseconds(),
+		len(keptPrefix)+1, markPrefix, untagged)
 	for i, body := range scriptBodies() {
 		texts[i] = strings.TrimSpace(head + body)
 	}

@@ -1,0 +1,74 @@
+package redisbroker_test
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/shoal-go/shoal/broker/redisbroker/internal/redistest"
+)
+
+// token returns the token of the server's present term.
+func token(server *redistest.Server) string {
+	_, term, _ := strings.Cut(server.Do("INFO", "replication"), "master_replid:")
+	return term[:16]
+}
+
+// A stream lives as long as the newest message in it is to be kept, whoever wrote it, and however long ago it was
+// that a message came.
+func TestAStreamLivesAsLongAsItsMessages(t *testing.T) {
+	const key = "shoal.kept:upload:x"
+	server := redistest.Start(t)
+	opt := options(server) // messages are kept for ten minutes
+	n := join(t, opt)
+	now := server.Do("EVAL", "return redis.call('TIME')[1] .. '000'", "0")
+	for name, field := range map[string]string{
+		"ours, of another window": token(server) + "1700000000000",
+		"ours, only a position":   token(server),
+		"of another term, new":    "0123456789abcdef" + now,
+		"none at all":             "",
+	} {
+		server.Do("DEL", key)
+		if field != "" {
+			server.Do("XADD", key, "1700000000000000-7", field, "one")
+			server.Do("PEXPIRE", key, "60000")
+		}
+		store(t, n, "upload:x", "two")
+		if left, err := strconv.Atoi(server.Do("PTTL", key)); err != nil || left < 600_000 {
+			t.Errorf("%s: the stream lives for %d ms more, want ten minutes", name, left)
+		}
+	}
+}
+
+func TestAStreamIsTrimmed(t *testing.T) {
+	server := redistest.Start(t)
+	opt := options(server)
+	opt.Messages = 10
+	n := join(t, opt)
+	for i := range 500 {
+		store(t, n, "upload:x", strconv.Itoa(i))
+	}
+	k := kept(t, n, "upload:x")
+	if len(k.Messages) != 10 || k.Floor != 490 || k.Offset != 500 || string(k.Messages[0].Payload) != "490" {
+		t.Errorf("kept is %s, want the last ten messages", show(k))
+	}
+	// Redis trims by nodes, of a hundred entries by default.
+	if length, err := strconv.Atoi(server.Do("XLEN", "shoal.kept:upload:x")); err != nil || length > 110 {
+		t.Errorf("the stream has %d entries, want ten and a node at most", length)
+	}
+}
+
+// A channel's name may look as if a cluster's tag stood in front of it.
+func TestANameThatBeginsWithBraces(t *testing.T) {
+	server := redistest.Start(t)
+	n := join(t, options(server))
+	for i, x := range []string{"{5}x", "{}x", "{x", "}x", "{5}{6}"} {
+		subscribe(t, n, x)
+		at := store(t, n, x, fmt.Sprint(i))
+		redistest.Eventually(t, "the message to "+x+" has come", func() bool { return len(n.messages(x)) == 1 })
+		if got := n.messages(x)[0]; got.Position != at {
+			t.Errorf("the message to %s came at %v, want %v", x, got.Position, at)
+		}
+	}
+}
