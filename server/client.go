@@ -213,6 +213,6 @@ func (c *Client) leave() {
 	c.server.manager.Disconnect(user, c)
 	c.server.opt.Logger.Debug("disconnected", "user", user, "code", reason.Code, "reason", reason.Text)
 	if c.server.opt.OnDisconnect != nil {
-		c.server.opt.OnDisconnect(c)
+		c.guard(func() { c.server.opt.OnDisconnect(c) })
 	}
 }

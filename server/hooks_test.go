@@ -68,6 +68,15 @@ func TestPanicInAHookEndsOnlyItsConnection(t *testing.T) {
 	other.want(`{"action":"note","n":1}`)
 }
 
+func TestPanicInOnDisconnectEndsNothingElse(t *testing.T) {
+	n := start(t, func(_ *manager.Options, o *server.Options) {
+		o.OnDisconnect = func(*server.Client) { panic("a hook with a bug") }
+	})
+	c := n.login("ann")
+	_ = c.conn.Close(1000, "")
+	waitFor(t, func() bool { return n.server.Stats().Open == 0 })
+}
+
 func TestHandlerIsMountedInAMuxOfTheEmbeddersOwn(t *testing.T) {
 	n := start(t)
 	mux := http.NewServeMux()
