@@ -49,6 +49,33 @@ func TestDrainClosesEveryConnectionAndTellsWhenToComeBack(t *testing.T) {
 	}
 }
 
+// Closing the server does not cut off what it has just said to those that have not authenticated.
+func TestCloseTellsThoseWhoHaveNotAuthenticated(t *testing.T) {
+	n := start(t)
+	var silent []*raw
+	for range 20 {
+		c := n.raw(t, "")
+		c.write(0x89, "")
+		c.read() // the server knows the connection when it answers
+		silent = append(silent, c)
+	}
+	closed := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		closed <- n.server.Close(ctx)
+	}()
+	for _, c := range silent {
+		if first, payload := c.read(); first != 0x88 || payload != "\x03\xf4Server reloading" {
+			t.Errorf("got %#x %q, want a close frame with 1012", first, payload)
+		}
+		_ = c.conn.Close()
+	}
+	if err := <-closed; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestLimitsOfWhatAClientMaySend(t *testing.T) {
 	n := start(t, func(_ *manager.Options, o *server.Options) {
 		o.MaxMessageBytes = 1000

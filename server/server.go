@@ -118,35 +118,6 @@ func (s *Server) routes() http.Handler {
 	})
 }
 
-// Drain refuses new connections from now on and closes the existing ones with ServerReloading, evenly spread
-// over a time. It blocks until they are gone, at most until ctx ends; the error says how many connections
-// had to be cut off.
-func (s *Server) Drain(ctx context.Context, spread time.Duration) error {
-	s.mu.Lock()
-	s.draining.Store(true)
-	s.mu.Unlock()
-	s.heart.each(func(c *Client) {
-		if !c.authenticated() {
-			c.Close(manager.ServerReloading)
-		}
-	})
-	return s.manager.Drain(ctx, spread)
-}
-
-// Close drains without spreading, then ends the listeners of Serve and every goroutine of the server. It
-// blocks until that is done, which ctx bounds. The manager stays open. Calling it again is allowed.
-func (s *Server) Close(ctx context.Context) error {
-	err := s.Drain(ctx, 0)
-	s.cancel()
-	s.heart.close()
-	s.writers.Close() // cuts off what is left
-	s.clients.Wait()
-	s.readers.close()
-	s.poller.close()
-	s.listeners.close(ctx)
-	return err
-}
-
 // admit counts a new connection in, unless the server is draining or full.
 func (s *Server) admit() bool {
 	s.mu.Lock()

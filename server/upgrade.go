@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/lxzan/gws"
+
+	"github.com/shoal-go/shoal/manager"
 )
 
 // subprotocolV1 is the subprotocol of recovery, acknowledgements and errors.
@@ -61,6 +63,9 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.heart.add(c)
+	if s.draining.Load() { // either Drain finds the connection, or this finds the flag set
+		c.Close(manager.ServerReloading)
+	}
 	token := bearer(r)
 	c.guard(func() { c.begin(id, token) })
 	c.start(early)
