@@ -157,7 +157,7 @@ func (s *session) store(ctx context.Context, m *nats.Msg) (uint64, error) {
 
 // settle returns when what is published afterwards is sure to arrive on all that is subscribed to.
 func (s *session) settle(ctx context.Context) error {
-	if true {
+	if s.conn.ConnectedClusterName() == "" {
 		return s.calls.echo(ctx)
 	}
 	// The leader learns of a subscription on the way that this question comes on, and so before it.
