@@ -47,13 +47,8 @@ func dial(ctx context.Context, opt Options, h broker.Handler) (*session, error) 
 	return s, nil
 }
 
-// Bounds of the connection. A write that takes longer than flushTimeout, or a server that answers no ping, means
-// that the connection is lost.
-const (
-	flushTimeout = time.Second
-	pingInterval = 5 * time.Second
-	pingsOut     = 2
-)
+// flushTimeout is how long a write may take before the connection counts as lost.
+const flushTimeout = time.Second
 
 // connection returns the options of the connection itself. Nothing is buffered while it is lost: who wants to
 // publish then gets an error.
@@ -66,8 +61,9 @@ func (o Options) connection() []nats.Option {
 		nats.CustomReconnectDelay(waitBefore),
 		nats.IgnoreAuthErrorAbort(),
 		nats.FlusherTimeout(flushTimeout),
-		nats.PingInterval(pingInterval),
-		nats.MaxPingsOutstanding(pingsOut),
+		// A way that swallows everything is left as soon as the keeper says that nothing comes through.
+		nats.PingInterval(o.ProbeInterval),
+		nats.MaxPingsOutstanding(patience - 1),
 		nats.SkipSubjectValidation(),
 	}
 	if o.Server != nil {

@@ -1,9 +1,40 @@
 package natsbroker_test
 
 import (
+	"fmt"
+	"os"
 	"testing"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// Environment variables that make a process of these tests a server, which keeps its messages in a folder.
+const (
+	serverPort   = "NATSBROKER_SERVER_PORT"
+	serverFolder = "NATSBROKER_SERVER_FOLDER"
+)
+
+// TestMain runs the tests, or the server that one of them has started.
+func TestMain(m *testing.M) {
+	if port := os.Getenv(serverPort); port != "" {
+		fmt.Fprintln(os.Stderr, serveUntilKilled(port, os.Getenv(serverFolder)))
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// serveUntilKilled runs a server. As it is alone, it tells its clients of no address beside the one they came by.
+func serveUntilKilled(port, folder string) error {
+	opt := &server.Options{Host: "127.0.0.1", NoLog: true, NoSigs: true, JetStream: true, StoreDir: folder}
+	if _, err := fmt.Sscan(port, &opt.Port); err != nil {
+		return err
+	}
+	s, err := server.NewServer(opt)
+	if err != nil {
+		return err
+	}
+	s.Start()
+	s.WaitForShutdown()
+	return server.ErrServerNotRunning
+}

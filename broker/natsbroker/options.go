@@ -18,7 +18,8 @@ import (
 // documented default.
 type Options struct {
 	// URL is where to connect: nats://host:port or tls://host:port, with user:password@ or token@ before the
-	// host if need be; several servers of a cluster are separated by commas.
+	// host if need be; several servers of a cluster are separated by commas. Others that these tell of are used too when
+	// none of them is reached, which a cluster behind one address prevents by its no_advertise.
 	URL string
 	// Server is a NATS server within this process, which is connected to without a socket, instead of URL.
 	Server nats.InProcessConnProvider
@@ -46,7 +47,8 @@ type Options struct {
 	ConnectTimeout time.Duration
 	// CallTimeout bounds a call whose context has no deadline. 0: 5 seconds.
 	CallTimeout time.Duration
-	// ProbeInterval is how often a node looks whether it hears what it sends itself. 0: 1 second.
+	// ProbeInterval is how often a node looks whether the server answers, and whether it hears what it sends
+	// itself. After three in vain it says so, and connects anew if there was no answer. 0: 1 second.
 	ProbeInterval time.Duration
 	// InFlight is how many calls may wait for the server at once; more wait for their turn. 0: 4096.
 	InFlight int

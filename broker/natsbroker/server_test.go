@@ -133,7 +133,7 @@ type node struct {
 
 // quick are options for a server, with short intervals.
 func quick(s *server.Server) natsbroker.Options {
-	return natsbroker.Options{URL: s.ClientURL(), ProbeInterval: 50 * time.Millisecond}
+	return natsbroker.Options{URL: s.ClientURL(), ProbeInterval: 200 * time.Millisecond}
 }
 
 // join runs a node until the test ends, and returns when it is connected.

@@ -87,7 +87,7 @@ type node struct {
 // join runs a broker until the test ends. It does not wait for it to connect.
 func join(t *testing.T, opt natsbroker.Options) *node {
 	t.Helper()
-	opt.ProbeInterval = 100 * time.Millisecond
+	opt.ProbeInterval = 300 * time.Millisecond
 	b, err := natsbroker.New(opt)
 	if err != nil {
 		t.Fatal(err)
