@@ -5,7 +5,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -73,17 +72,41 @@ func BenchmarkStore(b *testing.B) {
 	}
 }
 
-// BenchmarkKept reads a channel's ten messages.
+// BenchmarkKept reads a channel's messages, stored in a row or between those of many other channels.
 func BenchmarkKept(b *testing.B) {
-	s := serve(b)
-	h := &counter{ready: make(chan struct{}), all: make(chan struct{})}
-	n := runBenched(b, s, h)
-	for range 10 {
-		if _, err := n.Store(b.Context(), "upload:x", make([]byte, 256)); err != nil {
-			b.Fatal(err)
-		}
+	for _, c := range []struct {
+		messages, others int
+		file             bool
+	}{{10, 0, false}, {16, 2000, false}, {16, 2000, true}} {
+		b.Run(fmt.Sprintf("messages=%d/others=%d/file=%t", c.messages, c.others, c.file), func(b *testing.B) {
+			n := runStored(b, serve(b), c.file)
+			fill(b, n, c.messages, c.others)
+			for _, callers := range []int{1, 64} {
+				b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) { benchKept(b, n, callers) })
+			}
+		})
 	}
-	const callers = 64
+}
+
+// fill stores so many messages of a channel, and as many of each of the others in between.
+func fill(b *testing.B, n *natsbroker.Broker, messages, others int) {
+	b.Helper()
+	var next atomic.Int64
+	var running sync.WaitGroup
+	for range 64 {
+		running.Go(func() {
+			for i := next.Add(1) - 1; i < int64(messages*(others+1)); i = next.Add(1) - 1 {
+				channel := fmt.Sprint("upload:", i%int64(others+1))
+				if _, err := n.Store(b.Context(), channel, make([]byte, 256)); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	}
+	running.Wait()
+}
+
+func benchKept(b *testing.B, n *natsbroker.Broker, callers int) {
 	var next atomic.Int64
 	var running sync.WaitGroup
 	b.ReportAllocs()
@@ -91,7 +114,7 @@ func BenchmarkKept(b *testing.B) {
 	for range callers {
 		running.Go(func() {
 			for next.Add(1) <= int64(b.N) {
-				if _, err := n.Kept(b.Context(), "upload:x"); err != nil {
+				if _, err := n.Kept(b.Context(), "upload:0"); err != nil {
 					b.Error(err)
 					return
 				}
@@ -149,7 +172,19 @@ func benchedConn(b *testing.B, s *server.Server) *nats.Conn {
 
 func runBenched(b *testing.B, s *server.Server, h *counter) *natsbroker.Broker {
 	b.Helper()
-	n, err := natsbroker.New(natsbroker.Options{URL: s.ClientURL(), ProbeInterval: time.Second})
+	return runWith(b, natsbroker.Options{URL: s.ClientURL()}, h)
+}
+
+// runStored runs a broker of which nobody hears.
+func runStored(b *testing.B, s *server.Server, file bool) *natsbroker.Broker {
+	b.Helper()
+	h := &counter{ready: make(chan struct{}), all: make(chan struct{})}
+	return runWith(b, natsbroker.Options{URL: s.ClientURL(), File: file}, h)
+}
+
+func runWith(b *testing.B, opt natsbroker.Options, h *counter) *natsbroker.Broker {
+	b.Helper()
+	n, err := natsbroker.New(opt)
 	if err != nil {
 		b.Fatal(err)
 	}
