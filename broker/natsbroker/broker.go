@@ -33,6 +33,17 @@ func New(opt Options) (*Broker, error) {
 
 // call calls fn with the session, and with a context that has a deadline.
 func (b *Broker) call(ctx context.Context, what string, fn func(context.Context, *session) error) error {
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, b.opt.CallTimeout)
+		defer cancel()
+	}
+	return b.once(ctx, what, func(s *session) error { return fn(ctx, s) })
+}
+
+// once calls fn with the session. What fn asks the server once, calls bounds: a timer for each message that is
+// stored or published would cost more than all else that we do for it.
+func (b *Broker) once(ctx context.Context, what string, fn func(*session) error) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("natsbroker: %s: %w", what, err)
 	}
@@ -40,12 +51,7 @@ func (b *Broker) call(ctx context.Context, what string, fn func(context.Context,
 	if s == nil || !s.conn.IsConnected() {
 		return fmt.Errorf("natsbroker: %s: %w", what, broker.ErrUnavailable)
 	}
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, b.opt.CallTimeout)
-		defer cancel()
-	}
-	if err := fn(ctx, s); err != nil {
+	if err := fn(s); err != nil {
 		if errors.Is(err, errNoAnswer) {
 			s.missing.Store(true)
 			s.turn()
@@ -97,7 +103,7 @@ func (b *Broker) Unsubscribe(ctx context.Context, channels ...string) error {
 // Publish brings a message to all nodes that are subscribed to the channel. A message larger than the server
 // takes (by default 1 MiB) gets an error that wraps nats.ErrMaxPayload.
 func (b *Broker) Publish(ctx context.Context, channel string, payload []byte) error {
-	return b.call(ctx, "publish", func(ctx context.Context, s *session) error {
+	return b.once(ctx, "publish", func(s *session) error {
 		if err := s.conn.Publish(livePrefix+baseSubject(channel), payload); err != nil {
 			return err
 		}
@@ -107,7 +113,7 @@ func (b *Broker) Publish(ctx context.Context, channel string, payload []byte) er
 
 // Store publishes a message and keeps it. The position has no epoch. As to the size, see Publish.
 func (b *Broker) Store(ctx context.Context, channel string, payload []byte) (pos broker.Position, err error) {
-	err = b.call(ctx, "store", func(ctx context.Context, s *session) error {
+	err = b.once(ctx, "store", func(s *session) error {
 		pos.Offset, err = s.store(ctx, &nats.Msg{Subject: baseSubject(channel), Data: payload})
 		return err
 	})

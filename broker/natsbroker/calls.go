@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/nats-io/nats.go"
 )
@@ -17,6 +18,8 @@ type calls struct {
 	conn    *nats.Conn
 	prefix  string
 	answers chan *nats.Msg
+	// timeout bounds calls of one question whose context has no deadline.
+	timeout time.Duration
 	// turns holds a token for each call on its way, reads for each reading of a channel instead.
 	turns, reads chan struct{}
 
@@ -29,6 +32,7 @@ type calls struct {
 type call struct {
 	id       uint64
 	several  bool
+	due      time.Time // when it is given up, zero if its context says so
 	messages []*nats.Msg
 	err      error
 	done     chan struct{}
@@ -46,11 +50,12 @@ const (
 	messagesAsked  = 200
 )
 
-func newCalls(conn *nats.Conn, inFlight int) (*calls, error) {
+func newCalls(conn *nats.Conn, inFlight int, timeout time.Duration) (*calls, error) {
 	c := &calls{
 		conn:    conn,
 		prefix:  nats.NewInbox() + ".",
 		answers: make(chan *nats.Msg, inFlight+maxReads*answersPerRead),
+		timeout: timeout,
 		turns:   make(chan struct{}, inFlight),
 		reads:   make(chan struct{}, maxReads),
 		waiting: make(map[uint64]*call),
@@ -61,10 +66,15 @@ func newCalls(conn *nats.Conn, inFlight int) (*calls, error) {
 
 // run brings answers to their calls until stop is closed. A cut ends all calls that wait.
 func (c *calls) run(cut, stop <-chan struct{}) {
+	const looks = 10 // within timeout
+	tick := time.NewTicker(max(c.timeout/looks, 1))
+	defer tick.Stop()
 	for {
 		select {
 		case m := <-c.answers:
 			c.answer(m)
+		case now := <-tick.C:
+			c.expire(now)
 		case <-cut:
 			c.fail(errCut)
 		case <-stop:
@@ -76,17 +86,37 @@ func (c *calls) run(cut, stop <-chan struct{}) {
 
 // one sends a message and returns its one answer.
 func (c *calls) one(ctx context.Context, m *nats.Msg) (*nats.Msg, error) {
-	select {
-	case c.turns <- struct{}{}:
-		defer func() { <-c.turns }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	if err := c.takeTurn(ctx); err != nil {
+		return nil, err
 	}
-	own, err := c.ask(m, false)
-	if err != nil {
+	defer func() { <-c.turns }()
+	own := new(call)
+	if _, bounded := ctx.Deadline(); !bounded {
+		own.due = time.Now().Add(c.timeout)
+	}
+	if err := c.send(m, own); err != nil {
 		return nil, err
 	}
 	return c.only(ctx, own)
+}
+
+func (c *calls) takeTurn(ctx context.Context) error {
+	select {
+	case c.turns <- struct{}{}:
+		return nil
+	default:
+	}
+	if _, bounded := ctx.Deadline(); !bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.timeout)
+		defer cancel()
+	}
+	select {
+	case c.turns <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // echo returns when the server has taken all that was sent before: it sends this call back to itself.
@@ -98,16 +128,24 @@ func (c *calls) echo(ctx context.Context) error {
 // ask sends a message. It does not wait for its turn; who calls it has to have one, and has to await the answer.
 // Several answers end with the one that says that there are no more.
 func (c *calls) ask(m *nats.Msg, several bool) (*call, error) {
-	own := &call{several: several, done: make(chan struct{}, 1)}
+	own := &call{several: several}
+	if err := c.send(m, own); err != nil {
+		return nil, err
+	}
+	return own, nil
+}
+
+func (c *calls) send(m *nats.Msg, own *call) error {
+	own.done = make(chan struct{}, 1)
 	c.begin(own)
 	if m.Reply = c.prefix + strconv.FormatUint(own.id, 36); m.Subject == "" {
 		m.Subject, m.Reply = m.Reply, ""
 	}
 	if err := c.conn.PublishMsg(m); err != nil {
 		c.end(own)
-		return nil, err
+		return err
 	}
-	return own, nil
+	return nil
 }
 
 // await returns the answers.
@@ -170,12 +208,23 @@ func (c *calls) answer(m *nats.Msg) {
 
 // fail ends all calls that wait.
 func (c *calls) fail(err error) {
+	c.failIf(err, func(*call) bool { return true })
+}
+
+// expire ends the calls that have waited too long.
+func (c *calls) expire(now time.Time) {
+	c.failIf(context.DeadlineExceeded, func(own *call) bool { return !own.due.IsZero() && now.After(own.due) })
+}
+
+func (c *calls) failIf(err error, condition func(*call) bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for id, own := range c.waiting {
-		own.err = err
-		own.done <- struct{}{}
-		delete(c.waiting, id)
+		if condition(own) {
+			own.err = err
+			own.done <- struct{}{}
+			delete(c.waiting, id)
+		}
 	}
 }
 

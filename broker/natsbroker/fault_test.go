@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/shoal-go/shoal/broker"
+	"github.com/shoal-go/shoal/broker/brokertest"
 	"github.com/shoal-go/shoal/broker/natsbroker"
 )
 
@@ -219,6 +220,32 @@ func pretend(conn net.Conn, version string) {
 	for lines.Scan() {
 		if lines.Text() == "PING" {
 			fmt.Fprint(conn, "PONG\r\n")
+		}
+	}
+}
+
+func TestCallsWithoutADeadlineEnd(t *testing.T) {
+	link := brokertest.NewLink(t, serve(t).Addr().String())
+	n := join(t, natsbroker.Options{
+		URL: "nats://" + link.Addr(), ProbeInterval: time.Hour, CallTimeout: 100 * time.Millisecond, InFlight: 1,
+	})
+	link.Silence()
+	const callers = 3 // of whom all but one wait for their turn
+	ended := make(chan error, callers)
+	for range callers {
+		go func() {
+			_, err := n.Store(context.Background(), "upload:x", nil)
+			ended <- err
+		}()
+	}
+	for range callers {
+		select {
+		case err := <-ended:
+			if !errors.Is(err, broker.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("Store without an answer returned %v, want ErrUnavailable and DeadlineExceeded", err)
+			}
+		case <-time.After(patience):
+			t.Fatalf("Store without an answer has not returned after %v", patience)
 		}
 	}
 }

@@ -53,7 +53,7 @@ func (s *session) nextRefresh() time.Time { return time.Now().Add(s.refreshAfter
 
 // open starts what a connection needs.
 func (s *session) open() (err error) {
-	if s.calls, err = newCalls(s.conn, s.opt.InFlight); err != nil {
+	if s.calls, err = newCalls(s.conn, s.opt.InFlight, s.opt.CallTimeout); err != nil {
 		return err
 	}
 	if _, err = s.conn.ChanSubscribe(s.probe, s.arrivals); err != nil {
