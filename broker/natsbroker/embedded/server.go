@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"sync"
-	"time"
 
 	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats-server/v2/server"
@@ -126,18 +125,14 @@ func (s *Server) shutdown() error {
 	return removeAll(s.folder)
 }
 
-// removeAll removes a temporary folder, if there is one. The server's last writes may come while it does.
+// removeAll removes a temporary folder, if there is one. The server has ended, with all that writes there: shutting down
+// stops its stores and its part in elections, and waits for their goroutines.
 func removeAll(folder string) error {
 	if folder == "" {
 		return nil
 	}
-	const tries = 5
-	var err error
-	for try := range tries {
-		if err = os.RemoveAll(folder); err == nil {
-			return nil
-		}
-		time.Sleep(time.Duration(try+1) * 20 * time.Millisecond)
+	if err := os.RemoveAll(folder); err != nil {
+		return fmt.Errorf("embedded: remove the server's temporary folder: %w", err)
 	}
-	return fmt.Errorf("embedded: remove the server's temporary folder: %w", err)
+	return nil
 }
