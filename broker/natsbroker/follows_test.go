@@ -1,0 +1,50 @@
+package natsbroker_test
+
+import (
+	"fmt"
+	"runtime"
+	"testing"
+)
+
+// inUse returns how many bytes are in use, and how many goroutines run.
+func inUse() (bytes, goroutines int) {
+	runtime.GC()
+	runtime.GC() // empties pools as well
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int(m.HeapAlloc), runtime.NumGoroutine()
+}
+
+// TestManySubscriptions subscribes to many channels and leaves them. The server is in the same process, so that the
+// bounds hold for what it needs too.
+func TestManySubscriptions(t *testing.T) {
+	const (
+		count        = 20_000
+		perChannel   = 4 << 10 // bytes, of which half are the server's
+		left         = count * perChannel / 8
+		fewOtherwise = 20 // goroutines that come and go in client and server
+	)
+	n := join(t, quick(serve(t)))
+	channels := make([]string, count)
+	for i := range channels {
+		channels[i] = fmt.Sprint("upload:", i)
+	}
+	bytesBefore, goroutinesBefore := inUse()
+	n.subscribe(t, channels...)
+	n.store(t, channels[count-1], "1")
+	n.awaitPayloads(t, channels[count-1], "1")
+	bytes, goroutines := inUse()
+	if each := (bytes - bytesBefore) / count; each > perChannel {
+		t.Errorf("a subscription costs %d bytes, want at most %d", each, perChannel)
+	}
+	if more := goroutines - goroutinesBefore; more > fewOtherwise {
+		t.Errorf("%d subscriptions cost %d goroutines, want none each", count, more)
+	}
+	if err := n.Unsubscribe(t.Context(), channels...); err != nil {
+		t.Fatal(err)
+	}
+	n.subscribe(t, "upload:x") // behind which the server has taken all of that
+	if bytes, _ = inUse(); bytes-bytesBefore > left {
+		t.Errorf("%d subscriptions left cost %d bytes, want at most %d", count, bytes-bytesBefore, left)
+	}
+}
