@@ -7,9 +7,11 @@ import (
 	"net"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats-server/v2/server"
+	"golang.org/x/time/rate"
 )
 
 // Server is a NATS server within this process. Its methods may be called from any number of goroutines.
@@ -42,7 +44,7 @@ func Start(opt Options) (*Server, error) {
 		return nil, errors.Join(fmt.Errorf("embedded: start the server: %w", err), removeAll(folder))
 	}
 	if opt.Logger != nil {
-		inner.SetLoggerV2(logger{opt.Logger}, false, false, false)
+		inner.SetLoggerV2(logger{opt.Logger, &rate.Sometimes{First: 3, Interval: 10 * time.Second}}, false, false, false)
 	}
 	s := &Server{server: inner, folder: folder}
 	s.close = sync.OnceValue(s.shutdown)
