@@ -18,6 +18,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/driving"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/nodes"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/runner"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/serving"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
@@ -38,13 +39,16 @@ type streams struct {
 
 // commands are what compare can do.
 type commands struct {
-	Run     runCommand     `cmd:"" default:"withargs" help:"Measure, and report what was measured (the default)."`
-	Sweep   sweepCommand   `cmd:"" help:"Measure how the cost grows with the work, and report it."`
-	Report  reportCommand  `cmd:"" help:"Print tables of what was measured, and draw charts."`
-	Systems systemsCommand `cmd:"" help:"List the systems that are compared."`
-	Serve   serveCommand   `cmd:"" hidden:"" help:"Run one system, steered over standard input."`
-	Sinks   sinksCommand   `cmd:"" hidden:"" help:"Run a manager without sockets, steered over standard input."`
-	Load    loadCommand    `cmd:"" hidden:"" help:"Run the clients, steered over standard input."`
+	Run     runCommand        `cmd:"" default:"withargs" help:"Measure, and report what was measured (the default)."`
+	Sweep   sweepCommand      `cmd:"" help:"Measure how the cost grows with the work, and report it."`
+	Nodes   nodesCommand      `cmd:"" help:"Measure what is published on one node and received on another, and report it."`
+	Report  reportCommand     `cmd:"" help:"Print tables of what was measured, and draw charts."`
+	Systems systemsCommand    `cmd:"" help:"List the systems that are compared."`
+	Serve   serveCommand      `cmd:"" hidden:"" help:"Run one system, steered over standard input."`
+	Sinks   sinksCommand      `cmd:"" hidden:"" help:"Run a manager without sockets, steered over standard input."`
+	Node    nodeCommand       `cmd:"" hidden:"" help:"Run a node, steered over standard input."`
+	NATS    natsServerCommand `cmd:"" name:"nats-server" hidden:"" help:"Run a server of NATS until standard input ends."`
+	Load    loadCommand       `cmd:"" hidden:"" help:"Run the clients, steered over standard input."`
 }
 
 // exit is panicked with where kong wants to end the process, so that execute can return instead.
@@ -69,7 +73,7 @@ func execute(ctx context.Context, arguments []string, std streams) (code int) {
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(std),
-		kong.Vars{"sweeps": "What to sweep: " + strings.Join(runner.AllSweeps(), ", ")},
+		kong.Vars{"brokers": "Brokers to measure: " + strings.Join(nodes.Brokers(), ", "), "sweeps": "What to sweep: " + strings.Join(runner.AllSweeps(), ", ")},
 	)
 	if err != nil {
 		fmt.Fprintln(std.err, err)

@@ -155,6 +155,44 @@ func TestEverySweep(t *testing.T) {
 	}
 }
 
+// Redis and the yardsticks need programs that not every machine has.
+func TestNodes(t *testing.T) {
+	folder := t.TempDir()
+	code, out, progress := run(t, "nodes", "memory", "nats", "nats-embedded", "--no-yardsticks", "--out", folder, "--repeat", "1",
+		"--publishers", "1,20", "--uploads", "3", "--measure", "20ms", "--duration", "20ms", "--rates", "1000",
+		"--profiles", filepath.Join(folder, "profiles"))
+	if code != 0 || strings.Contains(out, "## Failed") {
+		t.Fatalf("it failed:\n%s\n%s", out, progress)
+	}
+	for _, want := range []string{
+		"## S9 nodes: through nats-embedded, 3 uploads, 20 in flight", "## S9 latency: through memory, 1,000 messages a second",
+		"## S9 latency: through nats, 0.5 of its capacity",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is missing in the tables:\n%s", want, out)
+		}
+	}
+	records, err := results.Load(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range records {
+		m := r.Metrics
+		_, apart := m[results.ReceiverCPU]
+		_, served := m[results.BrokerCPU]
+		if m[results.Delivered] == 0 || m[results.Delivered] != m[results.Expected] || m[results.Throughput] <= 0 ||
+			m[results.P999] < m[results.P50] || apart != (r.Params.Work != "memory") || served != (r.Params.Work == "nats") {
+			t.Errorf("a record is not as it should be: %+v", r)
+		}
+	}
+	if len(records) != 12 {
+		t.Errorf("there are %d records, want 12", len(records))
+	}
+	if files, _ := filepath.Glob(filepath.Join(folder, "profiles", "S9-*.pprof")); len(files) != 20 {
+		t.Errorf("the profiles are %v", files)
+	}
+}
+
 func TestOneFailureStopsNobodyElse(t *testing.T) {
 	t.Setenv(breaks, "gws")
 	folder := t.TempDir()
@@ -199,6 +237,10 @@ func TestCommandLine(t *testing.T) {
 		{0, "receivers, memory, cores", []string{"sweep", "--help"}},
 		{1, "--repeat is 0", []string{"--scenario", "S1", "--repeat", "0", "--out", "."}},
 		{1, `"flight" is no sweep`, []string{"sweep", "flight", "--out", "."}},
+		{1, `"pigeons" is no broker`, []string{"nodes", "pigeons", "--out", "."}},
+		{1, "--publishers is 0", []string{"nodes", "--publishers", "0", "--out", "."}},
+		{1, "--rate is 0", []string{"nodes", "--rates", "0", "--out", "."}},
+		{1, `"pigeons"`, []string{"node", "--broker", "pigeons"}},
 		{2, "unexpected argument", []string{"fly"}},
 		{1, "--scenario is S9", []string{"run", "--scenario", "S9", "--out", "."}},
 		{1, "there are none", []string{"report", "--out", "nowhere"}},

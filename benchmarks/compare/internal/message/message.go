@@ -69,8 +69,27 @@ func (m Message) JSON() []byte { return m.AppendJSON(make([]byte, 0, m.Size)) }
 // Text returns what stands in the message's text: send time, number, and what fills it up to the size.
 func (m Message) Text() string { return string(m.appendText(make([]byte, 0, m.Size))) }
 
+// What stands around the channel and the text of an event.
+const (
+	eventHead = `{"action":"upload_noted","upload_id":"`
+	eventNeck = `","message":"`
+	eventTail = `"}`
+)
+
+// AppendEvent appends a message of the same size and text that is an event, none of which may be left out.
+func (m Message) AppendEvent(dst []byte) []byte {
+	dst = append(append(append(dst, eventHead...), m.Channel...), eventNeck...)
+	dst = m.appendTextWithin(dst, len(eventHead)+len(eventNeck)+len(eventTail))
+	return append(dst, eventTail...)
+}
+
 func (m Message) appendText(dst []byte) []byte {
-	end := len(dst) + m.Size - len(head) - len(m.Channel) - len(neck) - len(tail)
+	return m.appendTextWithin(dst, len(head)+len(neck)+len(tail))
+}
+
+// appendTextWithin leaves room for what stands around channel and text.
+func (m Message) appendTextWithin(dst []byte, around int) []byte {
+	end := len(dst) + m.Size - around - len(m.Channel)
 	dst = append(strconv.AppendInt(dst, m.Sent, base), ' ')
 	dst = append(strconv.AppendUint(dst, m.Number, base), ' ')
 	for len(dst) < end {

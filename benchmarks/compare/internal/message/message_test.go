@@ -11,6 +11,9 @@ func TestMessageHasItsSize(t *testing.T) {
 		if got := m.JSON(); len(got) != size || !json.Valid(got) {
 			t.Errorf("a message of %d bytes has %d: %s", size, len(got), got)
 		}
+		if got := m.AppendEvent(nil); len(got) != size || !json.Valid(got) {
+			t.Errorf("an event of %d bytes has %d: %s", size, len(got), got)
+		}
 	}
 }
 
@@ -18,6 +21,7 @@ func TestSendTimeAndNumberComeBack(t *testing.T) {
 	m := Message{Channel: "u7", Sent: 1_790_000_000_123_456_789, Number: 42, Size: MinSize}
 	for _, payload := range [][]byte{
 		m.JSON(),
+		m.AppendEvent(nil),
 		append(append([]byte(`{"push":{"channel":"u7","pub":{"data":`), m.JSON()...), `}}}`...),
 	} {
 		if sent, ok := SentAt(payload); !ok || sent != m.Sent {

@@ -48,7 +48,7 @@ func Select(all []results.Record, run string) (Data, error) {
 	return d, nil
 }
 
-// variant is a scenario with its parameters. The rate is none: it follows from what was measured before.
+// variant is a scenario with its parameters. The rate is none where it follows from what was measured before.
 type variant struct {
 	scenario string
 	params   results.Params
@@ -56,7 +56,9 @@ type variant struct {
 
 func variantOf(r results.Record) variant {
 	p := r.Params
-	p.Rate = 0
+	if p.Load > 0 {
+		p.Rate = 0
+	}
 	return variant{r.Scenario, p}
 }
 

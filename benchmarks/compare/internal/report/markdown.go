@@ -70,6 +70,13 @@ func columnsOf(scenario string) []column {
 			{"p50 ms", results.P50, short}, {"p99 ms", results.P99, short}, {"p99.9 ms", results.P999, short}, cpu,
 			{"published late by at most, ms", results.Late, short}, {"closed", results.Closed, grouped}, share, cores,
 		}
+	case results.Nodes:
+		return append([]column{{"messages/s", results.Throughput, grouped}}, nodeColumns()...)
+	case results.NodeLatency:
+		return append([]column{
+			{"messages/s", results.Throughput, grouped}, {"p50 ms", results.P50, short}, {"p99 ms", results.P99, short},
+			{"p99.9 ms", results.P999, short}, {"published late by at most, ms", results.Late, short},
+		}, nodeColumns()...)
 	case "S5":
 		return []column{
 			{"bytes per connection", results.PerConnection, grouped},
@@ -86,6 +93,15 @@ func columnsOf(scenario string) []column {
 	return []column{
 		throughput, cpu, {"messages/write", results.PerWrite, short},
 		{"resident bytes/connection", results.Resident, grouped}, share, cores,
+	}
+}
+
+// nodeColumns are what the processes use of the processors, and what they had to read again.
+func nodeColumns() []column {
+	return []column{
+		{"CPU ns/message, publishing", results.PublisherCPU, grouped}, {"broker", results.BrokerCPU, grouped},
+		{"receiving", results.ReceiverCPU, grouped}, {"cores busy", results.CoresUsed, short},
+		{"recoveries", results.Recovered, grouped},
 	}
 }
 
@@ -107,6 +123,14 @@ func titleOf(v variant) string {
 		return "S5 memory: " + clients + ", idle"
 	case "S6":
 		return "S6 storm: " + clients + " connect, authenticate and subscribe at once"
+	case results.Nodes:
+		return fmt.Sprintf("S9 nodes: through %s, %s uploads, %s in flight", p.Work, grouped(float64(p.Channels)),
+			grouped(float64(p.Publishers)))
+	case results.NodeLatency:
+		if p.Load > 0 {
+			return fmt.Sprintf("S9 latency: through %s, %g of its capacity", p.Work, p.Load)
+		}
+		return fmt.Sprintf("S9 latency: through %s, %s messages a second", p.Work, grouped(p.Rate))
 	}
 	return v.scenario
 }

@@ -3,8 +3,10 @@ package report
 import (
 	"fmt"
 
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/nodes"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/yardsticks"
 )
 
 // target is one thing that this project has to reach.
@@ -47,7 +49,15 @@ func targets() []target {
 		{"S5", "bytes per connection, of melody", results.PerConnection, "melody", nil, false, 1. / 3},
 		{"S5", "bytes per connection, of centrifuge", results.PerConnection, "centrifuge", nil, false, 1. / 3},
 		{"S6", "connections/s, of gws that only upgrades", results.ConnectRate, "gws-upgrade", nil, true, 0.8},
+		{results.Nodes, "messages/s, of " + yardsticks.Sync, results.Throughput, yardsticks.Sync, through(nodes.NATS), true, 0.5},
+		{results.Nodes, "messages/s, of " + yardsticks.Async, results.Throughput, yardsticks.Async, through(nodes.NATS), true, 0.5},
+		{results.Nodes, "messages/s, of " + yardsticks.SameStream, results.Throughput, yardsticks.SameStream, through(nodes.NATS), true, 0.5},
+		{results.Nodes, "messages/s, of " + yardsticks.Stored, results.Throughput, yardsticks.Stored, through(nodes.Redis), true, 0.5},
 	}
+}
+
+func through(broker string) func(results.Params) bool {
+	return func(p results.Params) bool { return p.Work == broker }
 }
 
 func calmHalf(p results.Params) bool { return p.Stalled == 0 && p.Load == 0.5 }
@@ -126,6 +136,8 @@ func (v verdict) describe() string {
 	switch {
 	case v.scenario == "S5":
 		text += fmt.Sprintf(", %s connections", grouped(float64(v.variant.params.Connections)))
+	case v.scenario == results.Nodes:
+		text += fmt.Sprintf(", %s in flight", grouped(float64(v.variant.params.Publishers)))
 	case v.variant.params.Stalled > 0:
 		text += fmt.Sprintf(" (%g %% stalled, %g of the capacity)", v.variant.params.Stalled*100, v.variant.params.Load)
 	}

@@ -48,6 +48,12 @@ const (
 	// Kernel is what the kernel keeps of a connection's end.
 	Kernel Metric = "kernel_bytes_per_connection"
 
+	// Between nodes, of each process by itself. Without a process of its own the broker's is in the publisher's.
+	PublisherCPU Metric = "publisher_cpu_ns_per_message"
+	ReceiverCPU  Metric = "receiver_cpu_ns_per_message"
+	BrokerCPU    Metric = "broker_cpu_ns_per_message"
+	Recovered    Metric = "recoveries" // how often an upload was read again from what the broker keeps
+
 	// Without sockets.
 	PerReceiver Metric = "ns_per_receiver" // by the clock
 	// Operations are receivers of broadcasts, published messages, or subscriptions that came and went.
@@ -61,6 +67,12 @@ const (
 	ResidentTotal        Metric = "resident_bytes"
 	Collected            Metric = "ms_of_garbage_collection" // while publishing
 	Pause                Metric = "ms_of_pause"              // the longest of that collection
+)
+
+// The scenarios between nodes.
+const (
+	Nodes       = "S9"
+	NodeLatency = "S9 latency"
 )
 
 // Params are what a scenario was run with.
@@ -79,7 +91,9 @@ type Params struct {
 	Procs int `json:"procs,omitempty"`
 	// Servers is how many processes share the connections, 0 for one.
 	Servers int `json:"servers,omitempty"`
-	// Work says what is done where a sweep compares several things: see Broadcast.
+	// Publishers is how many publish at once on a node, each one message after the other.
+	Publishers int `json:"publishers,omitempty"`
+	// Work says what is done where a sweep compares several things, see Broadcast, or which broker is between nodes.
 	Work string `json:"work,omitempty"`
 }
 
@@ -99,7 +113,8 @@ func (p Params) Compare(q Params) int {
 	return cmp.Or(
 		cmp.Compare(p.Work, q.Work), cmp.Compare(p.Procs, q.Procs), cmp.Compare(p.Connections, q.Connections),
 		cmp.Compare(p.Load, q.Load), cmp.Compare(p.Stalled, q.Stalled),
-		cmp.Compare(p.Messages, q.Messages), cmp.Compare(p.Servers, q.Servers),
+		cmp.Compare(p.Messages, q.Messages), cmp.Compare(p.Servers, q.Servers), cmp.Compare(p.Publishers, q.Publishers),
+		cmp.Compare(p.Rate, q.Rate),
 	)
 }
 

@@ -35,6 +35,8 @@ type Config struct {
 	Scenarios, Systems []string
 	// Sweeps says what is measured instead, over more values of one parameter.
 	Sweeps Sweeps
+	// Nodes says what is measured between nodes instead.
+	Nodes NodeOptions
 	// Repeat is how often everything is measured.
 	Repeat int
 	// Connections is the number of clients, in all scenarios but S5.
@@ -99,7 +101,7 @@ func (c Config) validate() error {
 			refuse(flag, n, "at least 1")
 		}
 	}
-	for _, share := range c.Loads {
+	for _, share := range slices.Concat(c.Loads, c.Nodes.Loads) {
 		if !(share > 0 && share <= 1) {
 			refuse("share", share, "more than 0, at most 1")
 		}
@@ -109,7 +111,7 @@ func (c Config) validate() error {
 			refuse("stalled", share, "at least 0, less than 1")
 		}
 	}
-	all = append(all, c.Sweeps.validate(most, c.Connections))
+	all = append(all, c.Sweeps.validate(most, c.Connections), c.Nodes.validate())
 	for flag, d := range map[string]time.Duration{
 		"measure": c.Measure, "duration": c.Duration, "settle": c.Settle, "patience": c.Patience,
 	} {

@@ -26,6 +26,9 @@ func (c Config) plan() ([]trial, error) {
 	if len(c.Sweeps.Names) > 0 {
 		return c.sweepPlan()
 	}
+	if len(c.Nodes.Brokers) > 0 {
+		return c.nodePlan()
+	}
 	var trials []trial
 	for _, scenario := range Scenarios() {
 		if len(c.Scenarios) > 0 && !slices.Contains(c.Scenarios, scenario) {

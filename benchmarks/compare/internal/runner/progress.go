@@ -59,7 +59,10 @@ func width(n int) int { return len(fmt.Sprint(n)) }
 // variant tells the variants of a scenario apart.
 func variant(p results.Params) string {
 	text := fmt.Sprintf("%d clients", p.Connections)
-	if p.Load > 0 {
+	if p.Publishers > 0 {
+		text = fmt.Sprintf("%d publishers", p.Publishers)
+	}
+	if p.Load > 0 || p.Rate > 0 {
 		text += fmt.Sprintf(" %.0f/s", p.Rate)
 	}
 	if p.Stalled > 0 {
@@ -89,10 +92,13 @@ func figures(m map[results.Metric]float64) string {
 		}
 	}
 	show(results.Throughput, "%.0f msg/s", 1)
-	show(results.P50, "p50 %.1f ms", 1)
-	show(results.P99, "p99 %.1f ms", 1)
-	show(results.P999, "p99.9 %.1f ms", 1)
+	show(results.P50, "p50 %.2f ms", 1)
+	show(results.P99, "p99 %.2f ms", 1)
+	show(results.P999, "p99.9 %.2f ms", 1)
 	show(results.ServerCPU, "%.0f ns/msg", 1)
+	show(results.PublisherCPU, "%.1f µs at the publisher", 1e-3)
+	show(results.BrokerCPU, "%.1f µs at the broker", 1e-3)
+	show(results.ReceiverCPU, "%.1f µs at the receiver", 1e-3)
 	show(results.ToLast, "%.1f ms to the last", 1)
 	show(results.PerConnection, "%.1f KB/connection", 1e-3)
 	show(results.Kernel, "%.1f KB in the kernel", 1e-3)

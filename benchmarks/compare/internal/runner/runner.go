@@ -26,6 +26,10 @@ func Run(ctx context.Context, c Config) (name string, err error) {
 	if len(trials) == 0 {
 		return "", errors.New("runner: there is nothing to measure: none of the systems takes part in the scenarios")
 	}
+	versions, err := c.prepare(ctx)
+	if err != nil {
+		return "", err
+	}
 	here := results.Here(ctx)
 	id := time.Now().UTC().Format("20060102T150405Z") + "-" + here.Commit[:min(len(here.Commit), 8)]
 	file, err := results.Create(c.Results, id)
@@ -36,6 +40,7 @@ func Run(ctx context.Context, c Config) (name string, err error) {
 	r := &run{
 		config: c, id: id, here: here, file: file,
 		progress: newProgress(c.Progress, len(trials)), failures: map[string]int{},
+		nodes: map[results.Params][]float64{}, versions: versions,
 	}
 	return file.Name(), r.all(ctx, trials)
 }
@@ -47,10 +52,14 @@ type run struct {
 	here     results.Provenance
 	file     *results.File
 	progress *progress
-	// failures counts by scenario or sweep, and system.
+	// failures counts by scenario or sweep, work, and system.
 	failures map[string]int
 	// capacities are the delivered messages per second of the write loop in S2, by number of connections.
 	capacities []float64
+	// nodes are the messages per second between nodes, by broker and publishers.
+	nodes map[results.Params][]float64
+	// versions are those of the clients that are not a part of this program, by module.
+	versions map[string]string
 }
 
 // mostFailures of a system in a scenario are enough to know.
@@ -58,7 +67,7 @@ const mostFailures = 2
 
 func (r *run) all(ctx context.Context, trials []trial) error {
 	for _, t := range trials {
-		key := t.name() + t.entry.Name
+		key := t.name() + t.params.Work + t.entry.Name
 		if r.failures[key] >= mostFailures {
 			r.progress.skipped(t)
 			continue
@@ -88,6 +97,9 @@ func (r *run) try(ctx context.Context, t trial) results.Record {
 	if t.scenario == Latency {
 		t.params.Rate = t.params.Load * median(r.capacities) / float64(t.params.Connections)
 	}
+	if t.scenario == NodeLatency && t.params.Load > 0 {
+		t.params.Rate = max(t.params.Load*r.nodeCapacity(t.params.Work), 1)
+	}
 	r.progress.begins(t)
 	metrics, err := measure(ctx, r.config, t)
 	record := results.Record{
@@ -101,6 +113,9 @@ func (r *run) try(ctx context.Context, t trial) results.Record {
 		Params:     t.params,
 		Metrics:    metrics,
 		Provenance: r.here.Of(t.entry.Module),
+	}
+	if version, ok := r.versions[t.entry.Module]; ok {
+		record.Provenance.Version = version
 	}
 	if err != nil {
 		record.Error = err.Error()
@@ -120,6 +135,8 @@ func measure(ctx context.Context, c Config, t trial) (map[results.Metric]float64
 		return measureSession(ctx, c, t, (*session).memory)
 	case Storm:
 		return measureSession(ctx, c, t, (*session).storm)
+	case Nodes, NodeLatency:
+		return measureNodes(ctx, c, t)
 	}
 	return measureGroup(ctx, c, t)
 }
@@ -163,6 +180,19 @@ func (r *run) note(record results.Record) {
 	if record.Scenario == Single && record.System == writeLoop && record.Error == "" {
 		r.capacities = append(r.capacities, record.Metrics[results.Throughput])
 	}
+	if record.Scenario == Nodes && record.System == systems.OwnName && record.Error == "" {
+		r.nodes[record.Params] = append(r.nodes[record.Params], record.Metrics[results.Throughput])
+	}
+}
+
+// nodeCapacity is what a broker was measured to bring with the number of publishers that suits it best.
+func (r *run) nodeCapacity(broker string) (most float64) {
+	for p, values := range r.nodes {
+		if p.Work == broker {
+			most = max(most, median(values))
+		}
+	}
+	return most
 }
 
 // calibrate measures what the write loop can deliver in S2, where that has not been measured in this run.

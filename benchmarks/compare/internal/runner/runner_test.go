@@ -68,6 +68,40 @@ func TestPlanHoldsEverything(t *testing.T) {
 	}
 }
 
+// A broker's yardsticks are measured right after it, with as much in flight; latency comes when capacities are known.
+func TestPlanOfNodes(t *testing.T) {
+	c := config()
+	c.Repeat = 1
+	c.Nodes = NodeOptions{
+		Brokers: []string{"memory", "redis"}, Publishers: []int{1, 64}, Uploads: 10, Rates: []float64{2000}, Loads: []float64{0.5}, Yardsticks: true,
+	}
+	want := []string{
+		"S9 shoal # 1 publishers memory", "S9 shoal # 64 publishers memory",
+		"S9 shoal # 1 publishers redis", "S9 redis-benchmark, PUBLISH # 1 publishers redis",
+		"S9 redis-benchmark, same script # 1 publishers redis",
+		"S9 shoal # 64 publishers redis", "S9 redis-benchmark, PUBLISH # 64 publishers redis",
+		"S9 redis-benchmark, same script # 64 publishers redis",
+		"S9 latency shoal # 256 publishers 2000/s memory", "S9 latency shoal # 256 publishers 0/s memory",
+		"S9 latency shoal # 256 publishers 2000/s redis", "S9 latency shoal # 256 publishers 0/s redis",
+	}
+	if got := order(planned(t, c)); strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("the plan is\n%s", strings.Join(got, "\n"))
+	}
+	r := &run{nodes: map[results.Params][]float64{}}
+	for _, came := range []struct {
+		broker                string
+		publishers, perSecond int
+	}{{"redis", 1, 10}, {"redis", 64, 500}, {"redis", 64, 300}, {"redis", 64, 400}, {"memory", 1, 900}} {
+		r.note(results.Record{
+			Scenario: Nodes, System: "shoal", Params: results.Params{Work: came.broker, Publishers: came.publishers},
+			Metrics: map[results.Metric]float64{results.Throughput: float64(came.perSecond)},
+		})
+	}
+	if got := r.nodeCapacity("redis"); got != 400 {
+		t.Errorf("the capacity is %v, want the median of the best, 400", got)
+	}
+}
+
 func TestConfigIsChecked(t *testing.T) {
 	for want, spoil := range map[string]func(*Config){
 		"--scenario is S9":        func(c *Config) { c.Scenarios = []string{"S9"} },
@@ -78,6 +112,7 @@ func TestConfigIsChecked(t *testing.T) {
 		"--stalled is 1":          func(c *Config) { c.Stalled = []float64{1} },
 		"--share is 2":            func(c *Config) { c.Loads = []float64{2} },
 		"--patience is 0s":        func(c *Config) { c.Patience = 0 },
+		"--uploads is 0":          func(c *Config) { c.Nodes.Brokers = []string{"nats"} },
 		"10 bytes":                func(c *Config) { c.Bytes = 10 },
 	} {
 		c := config()

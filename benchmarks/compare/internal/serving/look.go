@@ -20,10 +20,11 @@ func (p *process) look(a *Answer, clean bool) {
 	a.Goroutines = runtime.NumGoroutine()
 }
 
-// profile is a profile of the processor that is being taken. nil is none.
-type profile struct{ file *os.File }
+// CPUProfile is a profile of the processor that is being taken. nil is none. It is used from one goroutine.
+type CPUProfile struct{ file *os.File }
 
-func startProfile(name string) (*profile, error) {
+// StartCPUProfile begins to profile this process, into a file.
+func StartCPUProfile(name string) (*CPUProfile, error) {
 	file, err := os.Create(name)
 	if err != nil {
 		return nil, fmt.Errorf("serving: the profile cannot be written: %w", err)
@@ -32,10 +33,11 @@ func startProfile(name string) (*profile, error) {
 		_ = file.Close()
 		return nil, fmt.Errorf("serving: the processor cannot be profiled: %w", err)
 	}
-	return &profile{file}, nil
+	return &CPUProfile{file}, nil
 }
 
-func (p *profile) stop() error {
+// Stop ends the profile, and writes it.
+func (p *CPUProfile) Stop() error {
 	if p == nil {
 		return nil
 	}

@@ -66,7 +66,7 @@ type Options struct {
 type process struct {
 	system  systems.System
 	number  uint64 // of the newest message
-	profile *profile
+	profile *CPUProfile
 }
 
 // Run serves the system on a port of the loopback interface, which it says, and does what it is asked until
@@ -98,7 +98,7 @@ func Run(o Options, in io.Reader, out io.Writer) error {
 	if e := <-served; !errors.Is(e, http.ErrServerClosed) {
 		err = errors.Join(err, e)
 	}
-	return errors.Join(err, p.profile.stop(), system.Close())
+	return errors.Join(err, p.profile.Stop(), system.Close())
 }
 
 // listener gives connections their send buffer.
@@ -137,7 +137,7 @@ func (p *process) do(q Request) (Answer, error) {
 		return p.schedule(q)
 	case Profile:
 		var err error
-		p.profile, err = startProfile(q.File)
+		p.profile, err = StartCPUProfile(q.File)
 		return Answer{}, err
 	case Look, Quit:
 		return Answer{}, nil

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"testing"
+	"time"
 )
 
 func TestWhatIsUsedGrows(t *testing.T) {
@@ -24,6 +25,15 @@ func TestWhatIsUsedGrows(t *testing.T) {
 	GiveBack()
 	if more := Resident() - resident; more > size/2 {
 		t.Errorf("%d bytes were not given back", more)
+	}
+	for CPUOf(os.Getpid()) == 0 && CPU() < int64(time.Minute) {
+		// Hundredths of a second are the unit: keep busy until the first is over.
+	}
+	if own, other := CPU(), CPUOf(os.Getpid()); other == 0 || other > own+int64(time.Second) {
+		t.Errorf("this process has used %d ns, seen from outside %d", own, other)
+	}
+	if CPUOf(-1) != 0 {
+		t.Error("a process that is not there has used the processors")
 	}
 	if CPU() == 0 || Slab() == 0 {
 		t.Errorf("the processors were used for %d ns, the kernel's slabs are %d bytes", CPU(), Slab())

@@ -1,0 +1,148 @@
+// Package nodes runs a node, a manager with a broker, in a process of its own: one that publishes, or one with
+// connections that count and time what they get. Nothing but the broker stands between the two.
+package nodes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/control"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/serving"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/usage"
+)
+
+// What can be asked for.
+const (
+	Follow   = "follow"   // Uploads users come, each with a connection that follows an upload of its own
+	Greet    = "greet"    // a message is published, as soon as the broker can be reached
+	Publish  = "publish"  // Publishers publish, each one message after the other, while For lasts
+	Schedule = "schedule" // Rate messages a second are published while For lasts, by Publishers that take turns
+	Wait     = "wait"     // until Total messages have come since Follow
+	Reset    = "reset"    // the latencies are forgotten
+	Look     = "look"     // nothing is done
+	Profile  = "profile"  // a processor profile goes to File, until the process ends
+	Quit     = "quit"
+)
+
+// Request is one thing to do.
+type Request struct {
+	Do         string        `json:"do"`
+	Uploads    int           `json:"uploads,omitempty"`
+	Bytes      int           `json:"bytes,omitempty"` // of a message
+	Publishers int           `json:"publishers,omitempty"`
+	For        time.Duration `json:"for,omitempty"`  // of Wait: at most
+	Rate       float64       `json:"rate,omitempty"` // messages per second
+	Total      uint64        `json:"total,omitempty"`
+	File       string        `json:"file,omitempty"`
+}
+
+// Answer is what a request came to. All answers say how the process stands afterwards.
+type Answer struct {
+	// Began is when publishing did, in nanoseconds of Unix time, and Published how many messages that were.
+	Began     int64  `json:"began,omitempty"`
+	Published uint64 `json:"published,omitempty"`
+	// Late is by how much the latest message of a schedule was taken up after its time, in nanoseconds.
+	Late int64 `json:"late,omitempty"`
+
+	// CPU is what the process has used of the processors, in nanoseconds.
+	CPU int64 `json:"cpu"`
+	// Received is how many messages have come, Last when the newest did, and Disorder how many of them were
+	// not the next one of their publisher and upload.
+	Received uint64 `json:"received"`
+	Last     int64  `json:"last,omitempty"`
+	Disorder uint64 `json:"disorder"`
+	// Recovered is how often an upload was brought up to date with what the broker keeps.
+	Recovered uint64 `json:"recovered"`
+	P50       int64  `json:"p50"`
+	P99       int64  `json:"p99"`
+	P999      int64  `json:"p999"`
+}
+
+// Bounds of what can be asked for.
+const (
+	MaxUploads    = 100_000
+	MaxPublishers = 4096
+)
+
+// process is one node, or where the broker is memory, two.
+type process struct {
+	*pair
+	receiver   *receiver
+	publishing *publishing
+	profile    *serving.CPUProfile
+}
+
+// Run runs a node, and does what it is asked until it is told to quit or in ends. Then it ends the node.
+func Run(ctx context.Context, o Options, in io.Reader, out io.Writer) error {
+	both, err := open(o)
+	if err != nil {
+		return err
+	}
+	p := &process{pair: both, receiver: newReceiver(), publishing: newPublishing(both.from)}
+	err = control.Say(out, Answer{}, nil)
+	if err == nil {
+		err = control.Serve(in, out, func(q Request) (Answer, bool, error) {
+			a, err := p.do(ctx, q)
+			p.look(&a)
+			return a, q.Do == Quit, err
+		})
+	}
+	return errors.Join(err, p.profile.Stop(), both.close())
+}
+
+func (p *process) do(ctx context.Context, q Request) (a Answer, err error) {
+	if err := q.validate(); err != nil {
+		return a, err
+	}
+	switch q.Do {
+	case Follow:
+		return a, p.receiver.follow(ctx, p.to, q.Uploads)
+	case Greet:
+		return a, p.publishing.greet(ctx)
+	case Publish:
+		return p.publishing.crowd(ctx, q)
+	case Schedule:
+		return p.publishing.schedule(ctx, q)
+	case Wait:
+		p.receiver.wait(q.Total, q.For)
+	case Reset:
+		p.receiver.times.reset()
+	case Profile:
+		p.profile, err = serving.StartCPUProfile(q.File)
+	}
+	return a, err
+}
+
+// validate refuses what makes no sense.
+func (q Request) validate() error {
+	switch q.Do {
+	case Follow:
+		if q.Uploads < 1 || q.Uploads > MaxUploads {
+			return fmt.Errorf("nodes: %d uploads cannot be followed, want 1 to %d", q.Uploads, MaxUploads)
+		}
+	case Publish, Schedule:
+		if q.Uploads < 1 || q.Uploads > MaxUploads || q.Publishers < 1 || q.Publishers > MaxPublishers || q.For <= 0 ||
+			(q.Do == Schedule) != (q.Rate > 0) {
+			return fmt.Errorf("nodes: %d publishers cannot %s to %d uploads for %v at a rate of %v",
+				q.Publishers, q.Do, q.Uploads, q.For, q.Rate)
+		}
+		return message.CheckSize(q.Bytes)
+	case Greet, Wait, Reset, Look, Profile, Quit:
+	default:
+		return fmt.Errorf("nodes: %q cannot be done, want %s, %s, %s, %s, %s, %s, %s, %s or %s", q.Do,
+			Follow, Greet, Publish, Schedule, Wait, Reset, Look, Profile, Quit)
+	}
+	return nil
+}
+
+// look notes how the process stands.
+func (p *process) look(a *Answer) {
+	a.CPU = usage.CPU()
+	a.Received, a.Disorder, a.Last = p.receiver.counts()
+	a.P50, a.P99, a.P999 = p.receiver.times.percentiles()
+	a.Recovered = p.to.Stats().Broker.Recoveries
+}

@@ -1,0 +1,144 @@
+package yardsticks
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Redis says where the server is.
+type Redis struct {
+	Host, Port string
+	// Script is the name of the script that the broker stores messages with.
+	Script string
+	// Key and Channels are the beginnings of the names that messages are stored under and told on.
+	Key      string
+	Channels []string
+}
+
+// The clients of Redis, each with a subscriber that reads and does nothing.
+const (
+	Plain  = "redis-benchmark, PUBLISH"
+	Stored = "redis-benchmark, same script"
+)
+
+// OfRedis lists them.
+func OfRedis() []string { return []string{Plain, Stored} }
+
+// connections is how many redis-benchmark has at most. More in flight are pipelined.
+const connections = 64
+
+// drawn is what redis-benchmark replaces by a number of 12 digits.
+const drawn = "__rand_int__"
+
+// Run runs one of the clients of Redis.
+func (r Redis) Run(ctx context.Context, name string, l Load) (came Came, err error) {
+	payload := strings.Repeat("x", l.Bytes)
+	command := []string{"PUBLISH", r.Channels[0] + drawn, payload}
+	switch name {
+	case Plain:
+	case Stored:
+		command = []string{"EVALSHA", r.Script, "1", r.Key + drawn, payload}
+	default:
+		return came, fmt.Errorf("yardsticks: Redis has no client %q", name)
+	}
+	drain, err := r.subscribe(ctx, l.Channels)
+	if err != nil {
+		return came, err
+	}
+	defer drain()
+	arguments := append([]string{
+		"-h", r.Host, "-p", r.Port, "--csv", "-n", strconv.Itoa(l.Messages), "-r", strconv.Itoa(l.Channels),
+		"-c", strconv.Itoa(min(l.InFlight, connections)), "-P", strconv.Itoa(max(l.InFlight/connections, 1)),
+	}, command...)
+	c, err := start(ctx, "redis-benchmark", arguments...)
+	if err != nil {
+		return came, err
+	}
+	came.PerSecond, came.CPU, err = c.end(redisRate)
+	return came, err
+}
+
+// subscribe reads what comes on the channels, until the function that it returns is called.
+func (r Redis) subscribe(ctx context.Context, channels int) (stop func(), err error) {
+	var names []string
+	for _, beginning := range r.Channels {
+		for i := range channels {
+			names = append(names, fmt.Sprintf("%s%012d", beginning, i))
+		}
+	}
+	conn, err := r.ask(ctx, "SUBSCRIBE "+strings.Join(names, " "))
+	if err != nil {
+		return nil, err
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_, _ = io.Copy(io.Discard, onlyReader{conn})
+	}()
+	return func() { _ = conn.Close(); <-ended }, nil
+}
+
+// onlyReader makes io.Copy read as subscribers do.
+type onlyReader struct{ io.Reader }
+
+// ask connects and sends a line.
+func (r Redis) ask(ctx context.Context, line string) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(r.Host, r.Port))
+	if err != nil {
+		return nil, fmt.Errorf("yardsticks: %w", err)
+	}
+	if _, err := io.WriteString(conn, line+"\r\n"); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
+}
+
+// Answers reports whether the server is there.
+func (r Redis) Answers(ctx context.Context) bool {
+	conn, err := r.ask(ctx, "PING")
+	if err != nil {
+		return false
+	}
+	defer conn.Close() //nolint:errcheck // nothing is lost with it
+	_ = conn.SetDeadline(time.Now().Add(time.Second))
+	answer, err := bufio.NewReader(conn).ReadString('\n')
+	return err == nil && strings.HasPrefix(answer, "+PONG")
+}
+
+var evalsha = regexp.MustCompile(`(?i)"evalsha" "([0-9a-f]{40})" "1" "([^"]*)" "`)
+
+// Overhear returns the name of the script that somebody who stores is seen to call, and the key.
+func (r Redis) Overhear(ctx context.Context, store func() error) (script, key string, err error) {
+	conn, err := r.ask(ctx, "MONITOR")
+	if err != nil {
+		return "", "", err
+	}
+	defer conn.Close() //nolint:errcheck // nothing is lost with it
+	const patience = 10 * time.Second
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	lines := bufio.NewReader(conn)
+	if _, err := lines.ReadString('\n'); err != nil {
+		return "", "", fmt.Errorf("yardsticks: Redis cannot be overheard: %w", err)
+	}
+	if err := store(); err != nil {
+		return "", "", err
+	}
+	for {
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			return "", "", fmt.Errorf("yardsticks: no script was called: %w", err)
+		}
+		// The script is also called for other keys, and others with no more than a key.
+		if m := evalsha.FindStringSubmatch(line); m != nil {
+			return m[1], m[2], nil
+		}
+	}
+}

@@ -1,0 +1,148 @@
+// Package yardsticks runs the benchmark clients that NATS and Redis come with, for a server that runs already.
+package yardsticks
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Load is what a client is to do.
+type Load struct {
+	// Messages is how many are sent, Bytes how long each is, Channels how many they go to, and InFlight how many
+	// may wait for their answer.
+	Messages, Bytes, Channels, InFlight int
+}
+
+// Came is what came of it.
+type Came struct {
+	PerSecond float64
+	// CPU is what the client has used of the processors, and SubscriberCPU the one that received, where there is one.
+	CPU, SubscriberCPU time.Duration
+}
+
+// rates are numbers of messages per second, as the clients say them. The last one is that of all together.
+var natsRate, redisRate = regexp.MustCompile(`stats: ([0-9,]+) msgs/sec`), regexp.MustCompile(`(?m)^"[^"]*","([0-9.]+)"`)
+
+// rate reads a rate out of what a client has said.
+func rate(said []byte, form *regexp.Regexp) (float64, error) {
+	all := form.FindAllSubmatch(said, -1)
+	if len(all) == 0 {
+		return 0, fmt.Errorf("yardsticks: the client says no rate: %.300q", said)
+	}
+	perSecond, err := strconv.ParseFloat(strings.ReplaceAll(string(all[len(all)-1][1]), ",", ""), 64)
+	if err != nil || !(perSecond > 0) {
+		return 0, fmt.Errorf("yardsticks: the client's rate is no number: %.300q", all[len(all)-1][0])
+	}
+	return perSecond, nil
+}
+
+// client is one that runs.
+type client struct {
+	command *exec.Cmd
+	said    bytes.Buffer
+}
+
+func start(ctx context.Context, program string, arguments ...string) (*client, error) {
+	c := &client{command: exec.CommandContext(ctx, program, arguments...)} //nolint:gosec // one of those that are compared with
+	c.command.Stdout, c.command.Stderr = &c.said, &c.said
+	if err := c.command.Start(); err != nil {
+		return nil, fmt.Errorf("yardsticks: the client does not start: %w", err)
+	}
+	return c, nil
+}
+
+// end waits for the client to end, and returns the rate that it says and what it used of the processors.
+func (c *client) end(form *regexp.Regexp) (float64, time.Duration, error) {
+	if err := c.command.Wait(); err != nil {
+		return 0, 0, fmt.Errorf("yardsticks: %s: %w, it said: %.500q", c.command, err, c.said.Bytes())
+	}
+	perSecond, err := rate(c.said.Bytes(), form)
+	return perSecond, c.command.ProcessState.UserTime() + c.command.ProcessState.SystemTime(), err
+}
+
+// NATS says where the server is and how its client is called.
+type NATS struct {
+	Program, URL string
+	// Stream is that of the broker, with the subjects that it stores from, and Live what it publishes them under
+	// again.
+	Stream, Subject, Live string
+}
+
+// The clients of NATS.
+const (
+	Core       = "nats bench, core"               // published and received, not stored
+	Sync       = "nats bench, js sync"            // stored in memory, each client waits for each message
+	Async      = "nats bench, js async"           // likewise, batches that are waited for
+	SameStream = "nats bench, js async, received" // likewise, in the broker's stream, and received from there
+)
+
+// OfNATS lists them.
+func OfNATS() []string { return []string{Core, Sync, Async, SameStream} }
+
+// settling is how long a subscriber is given before messages come: it does not say when it has subscribed.
+const settling = 300 * time.Millisecond
+
+// Run runs one of the clients of NATS.
+func (n NATS) Run(ctx context.Context, name string, l Load) (came Came, err error) {
+	common := []string{"--server", n.URL, "--no-progress", "--msgs", strconv.Itoa(l.Messages), "--size", fmt.Sprintf("%dB", l.Bytes)}
+	many := []string{"--multisubject", "--multisubjectmax", strconv.Itoa(l.Channels)}
+	own := []string{"--create", "--storage", "memory"}
+	inFlight := strconv.Itoa(l.InFlight)
+	var publish []string
+	live := ""
+	switch name {
+	case Core:
+		live, publish = "core.>", join([]string{"bench", "pub", "core"}, many)
+	case Sync:
+		publish = join([]string{"bench", "js", "pub", "sync", "own", "--clients", inFlight}, many, own)
+	case Async:
+		publish = join([]string{"bench", "js", "pub", "async", "own", "--batch", inFlight}, many, own)
+	case SameStream:
+		live = n.Live
+		publish = join([]string{"bench", "js", "pub", "async", n.Subject, "--batch", inFlight, "--stream", n.Stream}, many)
+	default:
+		return came, fmt.Errorf("yardsticks: NATS has no client %q", name)
+	}
+	// What is lost on the way to a subscriber would be waited for for ever.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var subscriber *client
+	if live != "" {
+		if subscriber, err = start(ctx, n.Program, join([]string{"bench", "sub", live}, common)...); err != nil {
+			return came, err
+		}
+		defer func() { err = errors.Join(err, subscriber.await(cancel, &came)) }()
+		time.Sleep(settling)
+	}
+	publisher, err := start(ctx, n.Program, join(publish, common)...)
+	if err != nil {
+		return came, err
+	}
+	came.PerSecond, came.CPU, err = publisher.end(natsRate)
+	return came, err
+}
+
+// await waits for a subscriber to get the last messages, and corrects what came by what it says.
+func (c *client) await(cancel func(), came *Came) error {
+	const patience = 5 * time.Second
+	late := time.AfterFunc(patience, cancel)
+	defer late.Stop()
+	perSecond, cpu, err := c.end(natsRate)
+	came.PerSecond, came.SubscriberCPU = min(came.PerSecond, perSecond), cpu
+	return err
+}
+
+func join(parts ...[]string) []string {
+	var all []string
+	for _, p := range parts {
+		all = append(all, p...)
+	}
+	return all
+}

@@ -1,0 +1,117 @@
+package yardsticks
+
+import (
+	"bufio"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestRatesAreRead(t *testing.T) {
+	nats := "04:09:27 Using stream: SHOAL\n  [1] 160 msgs/sec ~ 40 KiB/sec\n" +
+		"NATS JetStream synchronous publisher aggregated stats: 9,459 msgs/sec ~ 9.6 MiB/sec ~ min: 567.62us\n"
+	redis := "\"test\",\"rps\",\"avg_latency_ms\"\n\"EVALSHA abc 1 k x\",\"54321.50\",\"0.5\"\n"
+	if got, err := rate([]byte(nats), natsRate); err != nil || got != 9459 {
+		t.Errorf("the rate is %v, %v", got, err)
+	}
+	if got, err := rate([]byte(redis), redisRate); err != nil || got != 54321.5 {
+		t.Errorf("the rate is %v, %v", got, err)
+	}
+	for _, said := range []string{"", "stats: , msgs/sec", "stats: 0 msgs/sec"} {
+		if got, err := rate([]byte(said), natsRate); err == nil {
+			t.Errorf("the rate of %q is %v", said, got)
+		}
+	}
+}
+
+// program writes a program that says what it was called with, and a rate: 2000 as a subscriber, else 3000.
+func program(t *testing.T) (name, log string) {
+	t.Helper()
+	folder := t.TempDir()
+	name, log = filepath.Join(folder, "nats"), filepath.Join(folder, "log")
+	script := "#!/bin/sh\necho \"$@\" >>" + log + "\ncase \"$2\" in sub) n=2,000;; *) n=3,000;; esac\n" +
+		"case \"$*\" in *broken*) echo out of sorts; exit 3;; esac\necho \"publisher stats: $n msgs/sec\"\n"
+	if err := os.WriteFile(name, []byte(script), 0o700); err != nil { //nolint:gosec // it has to run
+		t.Fatal(err)
+	}
+	return name, log
+}
+
+func TestClientsOfNATS(t *testing.T) {
+	name, log := program(t)
+	n := NATS{Program: name, URL: "nats://there", Stream: "SHOAL", Subject: "upload", Live: "live.>"}
+	for _, c := range []struct {
+		client    string
+		perSecond float64
+		calls     string
+	}{
+		{Sync, 3000, "bench js pub sync own --clients 64 --multisubject --multisubjectmax 100 --create --storage memory"},
+		{Async, 3000, "bench js pub async own --batch 64 --multisubject --multisubjectmax 100 --create --storage memory"},
+		{SameStream, 2000, "bench js pub async upload --batch 64 --stream SHOAL --multisubject --multisubjectmax 100"},
+		{Core, 2000, "bench pub core --multisubject --multisubjectmax 100"},
+	} {
+		came, err := n.Run(t.Context(), c.client, Load{Messages: 1000, Bytes: 256, Channels: 100, InFlight: 64})
+		if err != nil || came.PerSecond != c.perSecond || came.CPU < 0 {
+			t.Errorf("%s: %+v, %v", c.client, came, err)
+		}
+		calls, _ := os.ReadFile(log)
+		if want := c.calls + " --server nats://there --no-progress --msgs 1000 --size 256B\n"; !strings.Contains(string(calls), want) {
+			t.Errorf("%s: it was called with\n%s, want\n%s", c.client, calls, want)
+		}
+	}
+	n.URL = "broken"
+	if _, err := n.Run(t.Context(), Sync, Load{}); err == nil || !strings.Contains(err.Error(), "out of sorts") {
+		t.Errorf("the error is %v", err)
+	}
+	if _, err := n.Run(t.Context(), "nobody", Load{}); err == nil {
+		t.Error("nobody has run")
+	}
+}
+
+// told is a server that answers each line with what is said next.
+func told(t *testing.T, say ...string) Redis {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		conn, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close() //nolint:errcheck // nothing is lost with it
+		if _, err := bufio.NewReader(conn).ReadString('\n'); err == nil {
+			_, _ = conn.Write([]byte(strings.Join(say, "\r\n") + "\r\n"))
+		}
+	}()
+	t.Cleanup(func() { _ = ln.Close(); <-served })
+	host, port, _ := net.SplitHostPort(ln.Addr().String())
+	return Redis{Host: host, Port: port}
+}
+
+func TestScriptIsOverheard(t *testing.T) {
+	sha := strings.Repeat("0a", 20)
+	r := told(t, "+OK", `1.2 [0 127.0.0.1:1] "INFO"`, `1.2 [0 lua] "EVALSHA" "`+sha+`" "1" "shoal.kept:upload:u0" "{}"`)
+	stored := false
+	script, key, err := r.Overhear(t.Context(), func() error { stored = true; return nil })
+	if err != nil || !stored || script != sha || key != "shoal.kept:upload:u0" {
+		t.Errorf("the script is %q for %q, %v", script, key, err)
+	}
+	if _, _, err := told(t, "+OK").Overhear(t.Context(), func() error { return nil }); err == nil {
+		t.Error("a script was overheard of which nobody spoke")
+	}
+}
+
+func TestWhetherRedisAnswers(t *testing.T) {
+	if r := told(t, "+PONG"); !r.Answers(t.Context()) {
+		t.Error("it does not")
+	}
+	if r := told(t, "-LOADING"); r.Answers(t.Context()) {
+		t.Error("it does, but loads")
+	}
+}
