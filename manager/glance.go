@@ -2,7 +2,6 @@ package manager
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 
 	"github.com/shoal-go/shoal/internal/frame"
@@ -44,48 +43,63 @@ func glance(uploadID string, data []byte, most int) (Encoded, error) {
 type glimpse struct {
 	uploadID string // that of the channel, or else the one that stands in the message
 	action   string
-	payload  json.RawMessage
+	payload  []byte
 	err      error
 }
 
 // look takes one field, and reports whether to go on.
-func (g *glimpse) look(name string, value json.RawMessage) bool {
-	switch name {
+func (g *glimpse) look(key, value []byte) bool {
+	switch string(key) {
 	case "action":
 		g.lookAtAction(value)
 	case "upload_id":
-		g.lookAtID(name, value)
+		g.lookAtID("upload_id", value)
 	case "payload":
 		if g.payload != nil {
-			g.refuse(name, "stands there twice")
+			g.refuse("payload", "stands there twice")
 		}
 		g.payload = value
 	case "offset", "skipped":
-		g.refuse(name, "is a field that the server adds; a published message must not have it")
+		g.refuse(string(key), "is a field that the server adds; a published message must not have it")
 	}
 	return g.err == nil
 }
 
-func (g *glimpse) lookAtAction(value json.RawMessage) {
+func (g *glimpse) lookAtAction(value []byte) {
 	if g.action != "" {
 		g.refuse("action", "stands there twice")
 		return
 	}
+	action, _ := textOf(value)
+	g.action = actionOf(action)
 	switch {
-	case json.Unmarshal(value, &g.action) != nil || g.action == "":
+	case g.action == "":
 		g.refuse("action", "must be a string that is not empty")
 	case reserved(g.action):
 		g.refuse("action", fmt.Sprintf("is %q, which is reserved for the protocol", g.action))
 	}
 }
 
+// actionOf returns an action as a string. Those that come often need no copy.
+func actionOf(text []byte) string {
+	switch string(text) {
+	case actionProgress:
+		return actionProgress
+	case actionCompleted:
+		return actionCompleted
+	case actionFailed:
+		return actionFailed
+	}
+	return string(text)
+}
+
 // lookInto looks at the payload of an upload_progress. That of any other message is its application's own affair.
-func (g *glimpse) lookInto(payload json.RawMessage) {
+func (g *glimpse) lookInto(payload []byte) {
 	if len(payload) == 0 || payload[0] != '{' {
 		return
 	}
-	eachField(payload, func(name string, value json.RawMessage) bool {
-		if name == "upload_id" {
+	eachField(payload, func(name, value []byte) bool {
+		if string(name) == "upload_id" {
 			g.lookAtID("payload.upload_id", value)
 		}
 		return g.err == nil
@@ -93,12 +107,16 @@ func (g *glimpse) lookInto(payload json.RawMessage) {
 }
 
 // lookAtID refuses an id that is none, or another upload's.
-func (g *glimpse) lookAtID(field string, value json.RawMessage) {
-	var id string
-	if json.Unmarshal(value, &id) != nil {
+func (g *glimpse) lookAtID(field string, value []byte) {
+	text, ok := textOf(value)
+	if !ok {
 		g.refuse(field, "must be a string")
 		return
 	}
+	if g.uploadID != "" && string(text) == g.uploadID { // which has been checked, and needs no copy
+		return
+	}
+	id := string(text)
 	if g.err = CheckID(field, id); g.err == nil {
 		g.uploadID, g.err = sameUpload(field, id, g.uploadID)
 	}

@@ -1,15 +1,18 @@
 package manager
 
-import "encoding/json"
+import (
+	"bytes"
+	"encoding/json"
+)
 
 // eachField calls fn with the fields of a JSON object, in their order, until fn returns false. data must be a
 // valid JSON object: whoever calls has had encoding/json check that, and what is left is to find where one
 // value ends and the next begins.
-func eachField(data []byte, fn func(name string, value json.RawMessage) bool) {
+func eachField(data []byte, fn func(name, value []byte) bool) {
 	i := skipSpace(data, 1) // behind the brace
 	for data[i] != '}' {
 		end := skipString(data, i)
-		name := fieldName(data[i:end])
+		name, _ := textOf(data[i:end])
 		i = skipSpace(data, end) // at the colon
 		i = skipSpace(data, i+1) // at the value
 		end = skipValue(data, i) // behind it
@@ -23,16 +26,19 @@ func eachField(data []byte, fn func(name string, value json.RawMessage) bool) {
 	}
 }
 
-// fieldName returns a name without its quotes and escapes.
-func fieldName(quoted []byte) string {
-	for _, c := range quoted {
-		if c == '\\' {
-			var name string
-			_ = json.Unmarshal(quoted, &name) // a valid string always decodes
-			return name
-		}
+// textOf returns a valid JSON value without its quotes and escapes, and whether it is a string. The text is a part
+// of the value unless that has escapes, which are left to encoding/json: asking it costs more than all else that is
+// done with a field.
+func textOf(value []byte) (text []byte, ok bool) {
+	if value[0] != '"' {
+		return nil, false
 	}
-	return string(quoted[1 : len(quoted)-1])
+	if bytes.IndexByte(value, '\\') < 0 {
+		return value[1 : len(value)-1], true
+	}
+	var decoded string
+	err := json.Unmarshal(value, &decoded)
+	return []byte(decoded), err == nil
 }
 
 func skipSpace(data []byte, i int) int {

@@ -26,7 +26,8 @@ func takeApart(path string, data []byte) (*reader, error) {
 	if data[0] != '{' {
 		return nil, &InvalidError{"", "must be a JSON object"}
 	}
-	eachField(data, func(name string, value json.RawMessage) bool {
+	eachField(data, func(key, value []byte) bool {
+		name := string(key)
 		if _, twice := r.fields[name]; twice {
 			r.refuse(name, "stands there twice")
 		}
@@ -146,11 +147,11 @@ func (r *reader) object(name string) *reader {
 }
 
 func (r *reader) decodeText(name string, value json.RawMessage) string {
-	var s string
-	if value[0] != '"' || json.Unmarshal(value, &s) != nil {
+	text, ok := textOf(value)
+	if !ok {
 		r.refuse(name, "must be a string")
 	}
-	return s
+	return string(text)
 }
 
 func (r *reader) decodeNumber(name string, value json.RawMessage) float64 {
