@@ -1,0 +1,119 @@
+package natsbroker
+
+import (
+	"encoding/json"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/shoal-go/shoal/broker"
+)
+
+// laggards play a stream of several replicas: the leader has one message of upload:x, and the other server, which
+// answers when the stream is read, gets it only after it has been asked once.
+type laggards struct {
+	t     *testing.T
+	opt   Options
+	asked atomic.Int64
+}
+
+const leadersSequence = "7"
+
+func (l *laggards) answer(conn *nats.Conn, subject string, with func(m *nats.Msg) []*nats.Msg) {
+	_, err := conn.Subscribe(subject, func(m *nats.Msg) {
+		for _, answer := range with(m) {
+			if err := m.RespondMsg(answer); err != nil {
+				l.t.Errorf("answering %s: %v", subject, err)
+			}
+		}
+	})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+func (l *laggards) info(*nats.Msg) []*nats.Msg {
+	data, err := json.Marshal(jetstream.StreamInfo{Config: l.opt.wanted(), Created: time.Unix(1, 0)})
+	if err != nil {
+		l.t.Error(err)
+	}
+	return []*nats.Msg{{Data: data}}
+}
+
+func (l *laggards) refuse(*nats.Msg) []*nats.Msg {
+	return []*nats.Msg{{Data: []byte(`{"error":{"err_code":10071,"description":"wrong last sequence: ` + leadersSequence + `"}}`)}}
+}
+
+func (l *laggards) batch(*nats.Msg) []*nats.Msg {
+	if l.asked.Add(1) == 1 {
+		return []*nats.Msg{{Header: nats.Header{statusHeader: {statusNotFound}}}}
+	}
+	kept := nats.Header{sequenceHeader: {leadersSequence}, timeHeader: {time.Unix(2, 0).Format(time.RFC3339Nano)}}
+	return []*nats.Msg{{Header: kept, Data: []byte("{}")}, {Header: nats.Header{statusHeader: {statusEnd}}}}
+}
+
+func (l *laggards) record(*nats.Msg) []*nats.Msg {
+	now := time.Now().Format(time.RFC3339Nano)
+	return []*nats.Msg{{Header: nats.Header{sequenceHeader: {"3"}, timeHeader: {now}}, Data: []byte("e 0 0 0 0")}}
+}
+
+// health is a Handler that says when the node is connected.
+type health chan error
+
+func (h health) Receive(broker.Message) {}
+func (h health) Interrupted(...string)  {}
+func (h health) Health(err error) {
+	select {
+	case h <- err:
+	default:
+	}
+}
+
+func TestServerThatLagsBehindIsAskedAgain(t *testing.T) {
+	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	t.Cleanup(func() {
+		s.Shutdown()
+		s.WaitForShutdown()
+	})
+	const replicas = 3
+	opt := Options{URL: s.ClientURL(), Replicas: replicas}.withDefaults()
+	conn, err := nats.Connect(opt.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	l := &laggards{t: t, opt: opt}
+	l.answer(conn, "$JS.API.STREAM.INFO.SHOAL", l.info)
+	l.answer(conn, "upload.x", l.refuse)
+	l.answer(conn, "$JS.API.DIRECT.GET.SHOAL", l.batch)
+	l.answer(conn, "$JS.API.DIRECT.GET.SHOAL.epoch.upload.x", l.record)
+	if err := conn.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	b, err := New(opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, ended := make(health, 1), make(chan error, 1)
+	go func() { ended <- b.Run(t.Context(), h) }()
+	t.Cleanup(func() { // after the test's context has ended
+		if err := <-ended; err != nil {
+			t.Errorf("Run returned %v, want nil", err)
+		}
+	})
+	if err := <-h; err != nil {
+		t.Fatal(err)
+	}
+	k, err := b.Kept(t.Context(), "upload:x")
+	if err != nil || len(k.Messages) != 1 {
+		t.Errorf("kept is %+v, error %v, want the message that the leader has", k, err)
+	}
+}
