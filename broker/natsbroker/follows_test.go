@@ -20,7 +20,7 @@ func inUse() (bytes, goroutines int) {
 func TestManySubscriptions(t *testing.T) {
 	const (
 		count        = 20_000
-		perChannel   = 4 << 10 // bytes, of which half are the server's
+		perChannel   = 2 << 10 // bytes, of which about half are the server's
 		left         = count * perChannel / 8
 		fewOtherwise = 20 // goroutines that come and go in client and server
 	)
