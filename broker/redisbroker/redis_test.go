@@ -1,9 +1,11 @@
 package redisbroker_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -141,6 +143,41 @@ func TestWhatIsTooLargeIsRefusedAndDropped(t *testing.T) {
 	redistest.Eventually(t, "the small message has come", func() bool { return len(n.messages(x)) == 1 })
 	if got := n.messages(x)[0]; string(got.Payload) != "1234567890" || n.Oversized() != 1 {
 		t.Errorf("heard %q and counted %d", got.Payload, n.Oversized())
+	}
+}
+
+// What another program or a node with other options sends may be as large as Redis allows. Dropping it takes no other
+// message's position, and fills no log.
+func TestWhatOthersSendTooLargeIsDropped(t *testing.T) {
+	const tooLarge = "secret-payload"
+	server := redistest.Start(t)
+	opt := options(server)
+	generous := join(t, opt)
+	var log bytes.Buffer
+	opt.MaxPayload, opt.Logger = 10, slog.New(slog.NewTextHandler(&log, nil))
+	n := join(t, opt)
+	x := "upload:x"
+	subscribe(t, n, x)
+	store(t, generous, x, tooLarge)
+	for range 100 {
+		server.Do("PUBLISH", x, tooLarge)
+	}
+	server.Do("PUBLISH", x, "foreign")
+	second := store(t, generous, x, "second")
+	redistest.Eventually(t, "both small messages have come", func() bool { return len(n.messages(x)) == 2 })
+	foreign, stored := n.messages(x)[0], n.messages(x)[1]
+	if string(foreign.Payload) != "foreign" || foreign.Position != (broker.Position{}) {
+		t.Errorf("heard %q at %v first, want the foreign message at none", foreign.Payload, foreign.Position)
+	}
+	if string(stored.Payload) != "second" || stored.Position != second || stored.Previous != 1 || second.Offset != 2 {
+		t.Errorf("heard %q at %v after %d, want it at %v after 1", stored.Payload, stored.Position, stored.Previous, second)
+	}
+	if n.Oversized() != 101 {
+		t.Errorf("counted %d dropped messages, want 101", n.Oversized())
+	}
+	n.stop()
+	if lines := strings.Count(log.String(), "too large"); lines == 0 || lines > 50 || strings.Contains(log.String(), tooLarge) {
+		t.Errorf("the log has %d lines, want one a second and no payload: %s", lines, log.String())
 	}
 }
 
