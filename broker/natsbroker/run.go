@@ -50,11 +50,6 @@ func (k *keeper) health(err error) {
 		return
 	}
 	k.told, k.sick = true, err
-	if err != nil {
-		k.opt.Logger.Warn("broker is not well", "error", err)
-	} else {
-		k.opt.Logger.Info("broker is well")
-	}
 	k.handler.Health(err)
 }
 
