@@ -51,11 +51,14 @@ func (n *nodePair) yardstick(ctx context.Context) (map[results.Metric]float64, e
 		return nil, err
 	}
 	count := float64(load.Messages)
-	return map[results.Metric]float64{
+	m := map[results.Metric]float64{
 		results.Throughput: came.PerSecond, results.Delivered: count, results.Expected: count,
-		results.PublisherCPU: float64(came.CPU) / count, results.ReceiverCPU: float64(came.SubscriberCPU) / count,
-		results.BrokerCPU: float64(after-before) / count,
-	}, nil
+		results.PublisherCPU: float64(came.CPU) / count, results.BrokerCPU: float64(after-before) / count,
+	}
+	if came.SubscriberCPU > 0 {
+		m[results.ReceiverCPU] = float64(came.SubscriberCPU) / count
+	}
+	return m, nil
 }
 
 // client returns what runs the clients of the trial's broker.
