@@ -24,7 +24,7 @@ func rawConn(conn net.Conn) syscall.RawConn {
 // connections do not block.
 func tryWrite(fd uintptr, buf []byte) (int, error) {
 	for {
-		n, err := syscall.Write(int(fd), buf)
+		n, err := write(fd, buf)
 		switch err {
 		case nil:
 			return n, nil

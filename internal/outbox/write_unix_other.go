@@ -1,0 +1,8 @@
+//go:build unix && !linux
+
+package outbox
+
+import "syscall"
+
+// write is write(2). The descriptor does not block.
+func write(fd uintptr, buf []byte) (int, error) { return syscall.Write(int(fd), buf) }
