@@ -86,7 +86,7 @@ func TestInvariant1AcrossNodes(t *testing.T) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 				n, random := nodes[0], rand.New(rand.NewPCG(seed, 3))
-				slow := rand.New(rand.NewPCG(seed, 4)) //nolint:gosec // a test
+				slow := rand.New(rand.NewPCG(seed, 4))
 				n.link.slow(func() (time.Duration, bool) {
 					return time.Duration(slow.IntN(4)*slow.IntN(150)) * time.Millisecond, slow.IntN(5) == 0
 				})

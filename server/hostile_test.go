@@ -78,7 +78,7 @@ func isTimeout(err error) bool {
 // uses up in seconds, but is read from in the same way.
 func FuzzRawBytes(f *testing.F) {
 	for _, seed := range hostileBytes {
-		f.Add([]byte(seed), uint16(len(seed)/2)) //nolint:gosec // they are short
+		f.Add([]byte(seed), uint16(len(seed)/2))
 	}
 	f.Add([]byte("\x81\x9b\x00\x00\x00\x00"+`{"type":"auth","token":"u"}`), uint16(1))
 	n := startLocal(f)

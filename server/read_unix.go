@@ -17,8 +17,8 @@ func tryRead(fd uintptr, buf []byte) (n int, silent bool, err error) {
 	for {
 		n, err := syscall.Read(int(fd), buf)
 		switch {
-		case err == syscall.EINTR: //nolint:errorlint // a system call returns the number itself
-		case err == syscall.EAGAIN: //nolint:errorlint // likewise
+		case err == syscall.EINTR:
+		case err == syscall.EAGAIN:
 			return 0, true, nil
 		case err != nil:
 			return 0, false, os.NewSyscallError("read", err)

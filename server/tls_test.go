@@ -23,7 +23,7 @@ func startTLS(t *testing.T, change ...func(*manager.Options, *server.Options)) *
 		t.Fatal(err)
 	}
 	n := startOn(t, tls.NewListener(ln, config), change...)
-	trusting := &tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // a test's own server
+	trusting := &tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}}
 	n.dial, n.patience = trusting.DialContext, patience
 	return n
 }

@@ -67,7 +67,7 @@ func (s *member[C, S]) member(c C) *member[C, S] {
 	return nil
 }
 
-func (m *member[C, S]) is(c C) bool { return m.upload.receivers[m.slot].Conn == c }
+func (s *member[C, S]) is(c C) bool { return s.upload.receivers[s.slot].Conn == c }
 
 // leave takes a member out, which must not be the only one. If it is the first, the next takes its slot and goes
 // in its stead.
@@ -88,9 +88,9 @@ func (s *member[C, S]) leave(m *member[C, S]) {
 }
 
 // show marks the member as one that was given the upload's state, and reports whether that is new.
-func (m *member[C, S]) show() bool {
-	fresh := !m.shown
-	m.shown = true
+func (s *member[C, S]) show() bool {
+	fresh := !s.shown
+	s.shown = true
 	return fresh
 }
 

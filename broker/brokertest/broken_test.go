@@ -2,6 +2,7 @@ package brokertest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -406,7 +407,7 @@ func lifeBreakages() []breakage {
 			b.store = func(k broker.Keeper, ctx context.Context, channel string, payload []byte) (broker.Position, error) {
 				pos, err := k.Store(ctx, channel, payload)
 				if err != nil {
-					err = fmt.Errorf("%v", err)
+					err = errors.New(err.Error())
 				}
 				return pos, err
 			}

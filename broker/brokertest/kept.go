@@ -47,9 +47,10 @@ func (s *trial) checkKept(k broker.Kept, epoch string, all []said) {
 	if len(k.Messages) != len(want) {
 		s.Fatalf("of %d messages %d are kept, want %d", len(all), len(k.Messages), len(want))
 	}
-	for i, m := range k.Messages {
-		if m.Offset != want[i].Offset || string(m.Payload) != want[i].payload {
-			s.Fatalf("%q is kept at offset %d, want %q at %d", m.Payload, m.Offset, want[i].payload, want[i].Offset)
+	for i, w := range want {
+		m := k.Messages[i]
+		if m.Offset != w.Offset || string(m.Payload) != w.payload {
+			s.Fatalf("%q is kept at offset %d, want %q at %d", m.Payload, m.Offset, w.payload, w.Offset)
 		}
 		if m.At.IsZero() {
 			s.Errorf("a kept message does not say when it was stored")

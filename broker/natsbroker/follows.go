@@ -45,7 +45,9 @@ func newFollows() *follows {
 }
 
 // add subscribes to those that are not yet subscribed to, and returns which these are. After an error none is new.
-func (f *follows) add(conn *nats.Conn, arrivals chan *nats.Msg, channels []string, refresh time.Time) ([]string, error) {
+func (f *follows) add(
+	conn *nats.Conn, arrivals chan *nats.Msg, channels []string, refresh time.Time,
+) ([]string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var added []string

@@ -128,7 +128,8 @@ func (s *session) page(ctx context.Context, base string, from uint64, entries []
 // escaped but these two.
 func batchRequest(base string, from uint64, most int) []byte {
 	escape := strings.NewReplacer(`\`, `\\`, `"`, `\"`)
-	return fmt.Appendf(nil, `{"seq":%d,"next_by_subj":"%s","batch":%d}`, from, escape.Replace(base), min(most, messagesAsked))
+	return fmt.Appendf(nil, `{"seq":%d,"next_by_subj":"%s","batch":%d}`,
+		from, escape.Replace(base), min(most, messagesAsked))
 }
 
 // collect appends the entries among the answers to a batch, and tells whether the stream holds more.

@@ -38,7 +38,8 @@ func checkVersion(version string) error {
 	if slices.Compare(found[:], oldest[:]) >= 0 {
 		return nil
 	}
-	return hopeless{fmt.Errorf("natsbroker: the NATS server has version %.20q, want %d.%d or newer", version, oldest[0], oldest[1])}
+	return hopeless{fmt.Errorf("natsbroker: the NATS server has version %.20q, want %d.%d or newer",
+		version, oldest[0], oldest[1])}
 }
 
 // wanted is the stream as it should be.

@@ -33,7 +33,6 @@ type ears struct {
 type position struct {
 	channel string
 	broker.Position
-	fresh bool // a new epoch, and no message
 }
 
 // listen makes a connection for subscriptions. An error of connecting shows with the first use.
@@ -87,8 +86,8 @@ func (e *ears) mark(channel, text string) {
 	at, ok := parsePosition(text)
 	switch {
 	case !ok || !fresh && at.Offset == 0:
-		e.shard.broker.opt.Logger.Warn("redisbroker: what should be a message's position is none: is another program publishing there?",
-			"channel", markPrefix+channel)
+		e.shard.broker.opt.Logger.Warn("redisbroker: what should be a message's position is none: "+
+			"is another program publishing there?", "channel", markPrefix+channel)
 	case fresh:
 		e.shard.handler.Receive(broker.Message{Channel: channel, Position: at})
 	default:
@@ -134,7 +133,8 @@ func (e *ears) unsubscribe(ctx context.Context, channels []string) error {
 // all sends commands for all channels. A position is told on a channel of its own, subscribed to in the same command
 // as the channel it is about, so that neither is heard without the other.
 func (e *ears) all(
-	ctx context.Context, channels []string, plain func([]string) rueidis.Completed, sharded func(...string) rueidis.Completed,
+	ctx context.Context, channels []string,
+	plain func([]string) rueidis.Completed, sharded func(...string) rueidis.Completed,
 ) error {
 	naming := e.shard.broker.naming
 	for len(channels) > 0 {

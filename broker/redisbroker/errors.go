@@ -95,7 +95,8 @@ func whileConnecting(addr string, err error) error {
 	case word == "WRONGPASS" || word == "NOAUTH":
 		return fatalf("redisbroker: %s refuses the user or the password (%s): set the right ones in the URL", addr, word)
 	case isForbidden(err):
-		return fatalf("redisbroker: %s lets us connect but not do what is needed: %s: allow that by ACL SETUSER", addr, said(err))
+		return fatalf("redisbroker: %s lets us connect but not do what is needed: %s: allow that by ACL SETUSER",
+			addr, said(err))
 	case word == "" || isPassing(word):
 		return unavailable(addr + ": " + said(err))
 	default:

@@ -67,7 +67,7 @@ func (e *ear) interruptions() int {
 }
 
 // health returns what Health was called with last, and how often it was.
-func (e *ear) health() (err error, calls int) { //nolint:revive // not an error of the function's own
+func (e *ear) health() (err error, calls int) { //nolint:revive,staticcheck // not an error of its own
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if len(e.healths) == 0 {

@@ -178,7 +178,9 @@ const maxPutOff = 100 * time.Millisecond
 
 // do sends a command to the server that a channel belongs to. One that the server has refused to carry out because it
 // has started anew, or because the channel is another's, is sent again, to whom it may concern then.
-func (b *Broker) do(ctx context.Context, channel string, command func(*line) rueidis.Completed) (rueidis.RedisResult, error) {
+func (b *Broker) do(
+	ctx context.Context, channel string, command func(*line) rueidis.Completed,
+) (rueidis.RedisResult, error) {
 	ctx, cancel := b.bounded(ctx)
 	defer cancel()
 	for pause := time.Millisecond; ; pause = min(2*pause, maxPutOff) {

@@ -147,8 +147,9 @@ func (to *target) parseQuery(query string) error {
 			}
 			to.tls.InsecureSkipVerify = skip
 		default:
-			complaints = append(complaints, fmt.Errorf("redisbroker: the URL's option %.40q means nothing with this kind of URL: "+
-				"sentinel_user and sentinel_password go with sentinels, insecure_skip_verify with TLS", name))
+			complaints = append(complaints, fmt.Errorf(
+				"redisbroker: the URL's option %.40q means nothing with this kind of URL: "+
+					"sentinel_user and sentinel_password go with sentinels, insecure_skip_verify with TLS", name))
 		}
 	}
 	return errors.Join(complaints...)

@@ -77,7 +77,7 @@ func (r *traveller) visit(ctx context.Context, address string) error {
 	if err != nil {
 		return err
 	}
-	defer conn.CloseNow()
+	defer func() { _ = conn.CloseNow() }()
 	subscribe := map[string]any{"action": "subscribe_upload", "upload_id": r.upload}
 	if r.position.Epoch != "" {
 		subscribe["since"] = r.position

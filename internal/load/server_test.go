@@ -95,7 +95,10 @@ func TestFleetAgainstTheServer(t *testing.T) {
 		t.Errorf("counts are %+v, want %d messages", c, want)
 	}
 	for i := range clients {
-		m.DisconnectUser(context.Background(), fmt.Sprintf("user-%d", i), manager.ServerReloading)
+		user := fmt.Sprintf("user-%d", i)
+		if _, err := m.DisconnectUser(context.Background(), user, manager.ServerReloading); err != nil {
+			t.Fatal(err)
+		}
 	}
 	_, err = f.WaitMessages(t.Context(), want+1+clients) // a client of shoal.v1 is told when to come back
 	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("%d of %d connections have ended", clients-stalled, clients)) ||

@@ -15,6 +15,7 @@ func write(fd uintptr, buf []byte) (int, error) {
 	if len(buf) == 0 || len(buf) > rawBytes {
 		return syscall.Write(int(fd), buf)
 	}
+	//nolint:gosec // as package syscall itself does
 	n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, fd, uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)))
 	if errno != 0 {
 		return 0, errno

@@ -3,6 +3,7 @@
 package outbox
 
 import (
+	"errors"
 	"net"
 	"syscall"
 )
@@ -25,11 +26,11 @@ func rawConn(conn net.Conn) syscall.RawConn {
 func tryWrite(fd uintptr, buf []byte) (int, error) {
 	for {
 		n, err := write(fd, buf)
-		switch err {
-		case nil:
+		switch {
+		case err == nil:
 			return n, nil
-		case syscall.EINTR:
-		case syscall.EAGAIN:
+		case errors.Is(err, syscall.EINTR):
+		case errors.Is(err, syscall.EAGAIN):
 			return 0, nil
 		default:
 			return 0, err

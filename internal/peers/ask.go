@@ -54,7 +54,9 @@ func (a *ask) close(name string) {
 // and did not answer, or not with an answer; a node that leaves meanwhile is none of them. A node that has just
 // started knows the others after one round trip. The error wraps broker.ErrUnavailable if the question could
 // not be sent; answers then holds this node's own.
-func (p *Peers) Ask(ctx context.Context, kind string, body []byte) (answers map[string][]byte, missing []string, err error) {
+func (p *Peers) Ask(
+	ctx context.Context, kind string, body []byte,
+) (answers map[string][]byte, missing []string, err error) {
 	if err := checkOutgoing(kind, body); err != nil {
 		return nil, nil, err
 	}

@@ -78,7 +78,7 @@ func encode(h header, body []byte) []byte {
 
 // decode reads what arrived on the channel common to all, or in the inbox. The body is a piece of the payload.
 func decode(inbox bool, payload []byte) (h header, body []byte, err error) {
-	line, body, found := bytes.Cut(payload[:min(len(payload), maxHeaderBytes)], []byte{'\n'})
+	line, _, found := bytes.Cut(payload[:min(len(payload), maxHeaderBytes)], []byte{'\n'})
 	if !found || json.Unmarshal(line, &h) != nil {
 		return h, nil, errHeader
 	}

@@ -82,8 +82,8 @@ func New[M, P any](cfg Config[M, P]) *Throttle[M, P] {
 		cfg: cfg, keys: make(map[string]*entry[M, P]), lines: linesFor(cfg), ready: new(list[M, P]),
 		wake: make(chan struct{}, 1), done: make(chan struct{}),
 	}
-	t.ctx, t.cancel = context.WithCancel(context.Background())
-	go t.run() // Close waits for it
+	t.ctx, t.cancel = context.WithCancel(context.Background()) //nolint:gosec // Close calls it
+	go t.run()                                                 // Close waits for it
 	return t
 }
 

@@ -71,13 +71,15 @@ func (o Options) validate() error {
 		}
 	}
 	if o.ClusterAddr == "" && len(o.ClusterRoutes) > 0 {
-		all = append(all, errors.New("embedded: Options.ClusterRoutes need Options.ClusterAddr, where the others reach this server"))
+		all = append(all, errors.New(
+			"embedded: Options.ClusterRoutes need Options.ClusterAddr, where the others reach this server"))
 	}
 	if host, _, err := split(o.ClusterAddr); err == nil && o.ClusterSecret == "" && !loopback(host) {
 		all = append(all, errors.New("embedded: Options.ClusterSecret is missing: servers that are not on loopback need one"))
 	}
 	if strings.ContainsAny(o.Name, " \t\r\n.*>") || strings.ContainsAny(o.ClusterName, " \t\r\n") {
-		all = append(all, errors.New("embedded: Options.Name and Options.ClusterName must hold no white space, the name no . * >"))
+		all = append(all, errors.New(
+			"embedded: Options.Name and Options.ClusterName must hold no white space, the name no . * >"))
 	}
 	if o.MaxMemory < 0 {
 		refuse("MaxMemory", o.MaxMemory, "0 or more")

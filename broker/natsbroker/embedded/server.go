@@ -127,8 +127,8 @@ func (s *Server) shutdown() error {
 	return removeAll(s.folder)
 }
 
-// removeAll removes a temporary folder, if there is one. The server has ended, with all that writes there: shutting down
-// stops its stores and its part in elections, and waits for their goroutines.
+// removeAll removes a temporary folder, if there is one. The server has ended, with all that writes there: shutting
+// down stops its stores and its part in elections, and waits for their goroutines.
 func removeAll(folder string) error {
 	if folder == "" {
 		return nil

@@ -61,7 +61,7 @@ func Command(t testing.TB, addr, dir string, args ...string) *exec.Cmd {
 // command returns the command that runs a server, which ends with the test's process at the latest.
 func command(t testing.TB, args []string) *exec.Cmd {
 	t.Helper()
-	c := exec.Command(binary(t), args...)
+	c := exec.Command(binary(t), args...) //nolint:gosec // the test says what it starts
 	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return c
 }
