@@ -169,7 +169,9 @@ func TestFramesOfAnyBytes(t *testing.T) {
 		data := rapid.SliceOf(rapid.Byte()).Draw(t, "bytes")
 		for len(data) > 0 {
 			_, passed := f.pass(data)
-			data = data[passed:]
+			if data = data[passed:]; len(data) == 0 {
+				return
+			}
 			_, ok, n, err := f.next(data)
 			if err != nil {
 				return
