@@ -2,6 +2,7 @@ package manager
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/shoal-go/shoal/broker"
@@ -137,15 +138,16 @@ func (c *cluster) settle(u *upload, f *follow) (done bool) {
 		return false
 	}
 	for i, a := range f.waiting {
-		if c.take(u, a) {
-			continue
-		}
-		if f.attempts < maxAttempts {
+		switch {
+		case c.take(u, a):
+		case f.attempts < maxAttempts:
 			f.attempts++
-			f.waiting = append([]arrival(nil), f.waiting[i:]...)
+			f.waiting = slices.Clone(f.waiting[i:])
 			return false
+		default:
+			c.giveUp(u, a)
 		}
-		c.giveUp(u, a)
+		f.waitingBytes -= len(a.Payload)
 	}
 	f.waiting, f.waitingBytes, f.behind, f.attempts = nil, 0, false, 0
 	c.counters.recoveries.Add(1)
