@@ -7,6 +7,8 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"go.uber.org/goleak"
+
+	"github.com/shoal-go/shoal/broker/brokertest"
 )
 
 // Environment variables that make a process of these tests a server, which keeps its messages in a folder.
@@ -21,7 +23,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, serveUntilKilled(port, os.Getenv(serverFolder)))
 		os.Exit(1)
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m, brokertest.LeftByLinks()...)
 }
 
 // serveUntilKilled runs a server. As it is alone, it tells its clients of no address beside the one they came by.
