@@ -88,9 +88,9 @@ type tracedRaw struct {
 	trace func()
 }
 
-func (r tracedRaw) Write(f func(fd uintptr) bool) error {
+func (r tracedRaw) Control(f func(fd uintptr)) error {
 	r.trace()
-	return r.RawConn.Write(f)
+	return r.RawConn.Control(f)
 }
 
 // A hostileConn panics in Write.

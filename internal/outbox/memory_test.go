@@ -23,9 +23,15 @@ func TestALaneLetsGoOfWhatHasLeftIt(t *testing.T) {
 	p := NewPool(Options{})
 	defer p.Close()
 	var l lane
-	l.push(&p.chunks, entry{frame: control(frame.Ping, "")})
+	for range 2 {
+		l.push(&p.chunks, entry{frame: control(frame.Ping, "")})
+	}
 	c := l.head
 	l.pop(&p.chunks)
+	l.pop(&p.chunks)
+	if l.lone != (entry{}) {
+		t.Error("the entry that stood alone is still held")
+	}
 	if *c != (chunk{}) {
 		t.Error("a chunk given back still holds something")
 	}

@@ -160,7 +160,7 @@ func (o *Outbox) own() {
 func (o *Outbox) next(b *batch, limit int) bool {
 	o.mu.Lock()
 	o.settle(b)
-	if !o.dead && (o.control.head != nil || o.data.head != nil) {
+	if !o.dead && !(o.control.empty() && o.data.empty()) {
 		o.take(b, limit)
 		o.mu.Unlock()
 		return true
@@ -197,7 +197,7 @@ func (o *Outbox) take(b *batch, limit int) {
 	b.takeFrom(&o.control, &b.control, nil, limit, chunks)
 	b.controls = len(b.entries)
 	b.takeFrom(&o.data, &b.data, o.index, limit, chunks)
-	if o.data.head == nil {
+	if o.data.empty() {
 		o.dropIndex()
 	}
 }

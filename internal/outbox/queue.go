@@ -51,6 +51,9 @@ func (t tally) fits(other, bound tally) bool {
 // A lane is a queue of entries. An empty one has no chunks, and no chunk in it is empty. It is protected by
 // the mutex of its outbox.
 type lane struct {
+	// lone holds what came into the empty lane, and so goes ahead of all chunks: a connection that has nothing
+	// waiting, as most have, is sent a message without memory being touched that lies elsewhere.
+	lone       entry
 	head, tail *chunk
 	// held is what waits here together with what the owner has taken and not yet written: the bounds are
 	// about all that the kernel does not have.
@@ -59,6 +62,11 @@ type lane struct {
 
 // push adds an entry behind all others and returns its place.
 func (l *lane) push(chunks *sync.Pool, e entry) *entry {
+	l.held.add(e.frame)
+	if l.empty() {
+		l.lone = e
+		return &l.lone
+	}
 	if l.tail == nil || l.tail.hi == chunkLen {
 		c, _ := chunks.Get().(*chunk)
 		if c == nil {
@@ -74,13 +82,17 @@ func (l *lane) push(chunks *sync.Pool, e entry) *entry {
 	place := &l.tail.entries[l.tail.hi]
 	*place = e
 	l.tail.hi++
-	l.held.add(e.frame)
 	return place
 }
 
+func (l *lane) empty() bool { return l.lone.frame == nil && l.head == nil }
+
 // first returns the oldest entry, or nil.
 func (l *lane) first() *entry {
-	if l.head == nil {
+	switch {
+	case l.lone.frame != nil:
+		return &l.lone
+	case l.head == nil:
 		return nil
 	}
 	return &l.head.entries[l.head.lo]
@@ -88,6 +100,10 @@ func (l *lane) first() *entry {
 
 // pop removes the oldest entry. It stays counted in held until it has been written.
 func (l *lane) pop(chunks *sync.Pool) {
+	if l.lone.frame != nil {
+		l.lone = entry{}
+		return
+	}
 	c := l.head
 	c.entries[c.lo] = entry{} // lets the frame be collected
 	c.lo++
@@ -104,6 +120,10 @@ func (l *lane) pop(chunks *sync.Pool) {
 
 // popAll removes all entries, as pop does, and appends them to dst.
 func (l *lane) popAll(dst []entry, chunks *sync.Pool) []entry {
+	if l.lone.frame != nil {
+		dst = append(dst, l.lone)
+		l.lone = entry{}
+	}
 	for c := l.head; c != nil; {
 		waiting, next := c.entries[c.lo:c.hi], c.next
 		dst = append(dst, waiting...)
@@ -116,20 +136,31 @@ func (l *lane) popAll(dst []entry, chunks *sync.Pool) []entry {
 	return dst
 }
 
-// putBack puts entries ahead of all others, in their order.
+// putBack puts entries ahead of all others, in their order. It moves what waits: no index may know of it.
 func (l *lane) putBack(chunks *sync.Pool, entries []entry) {
 	if len(entries) == 0 {
 		return
 	}
-	var front lane
+	front := lane{held: l.held}
 	for _, e := range entries {
 		front.push(chunks, e)
-		l.held.add(e.frame)
 	}
-	front.tail.next = l.head
-	l.head = front.head
-	if l.tail == nil {
-		l.tail = front.tail
+	if l.lone.frame != nil {
+		front.push(chunks, l.lone)
+		front.held.subtract(tally{1, l.lone.frame.Size()})
+	}
+	front.join(l)
+	*l = front
+}
+
+// join appends the chunks of another lane.
+func (l *lane) join(other *lane) {
+	switch {
+	case other.head == nil:
+	case l.tail == nil:
+		l.head, l.tail = other.head, other.tail
+	default:
+		l.tail.next, l.tail = other.head, other.tail
 	}
 }
 
@@ -140,11 +171,14 @@ func (l *lane) replace(e *entry, f *frame.Frame) {
 }
 
 // forget drops what waits. held is not kept any more: it has no use in an outbox that takes nothing in.
-func (l *lane) forget() { l.head, l.tail = nil, nil }
+func (l *lane) forget() { l.lone, l.head, l.tail = entry{}, nil, nil }
 
 // all yields the places of the waiting entries, oldest first.
 func (l *lane) all() iter.Seq[*entry] {
 	return func(yield func(*entry) bool) {
+		if l.lone.frame != nil && !yield(&l.lone) {
+			return
+		}
 		for c := l.head; c != nil; c = c.next {
 			for i := c.lo; i < c.hi; i++ {
 				if !yield(&c.entries[i]) {
