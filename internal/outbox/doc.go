@@ -11,9 +11,10 @@
 //
 // # Ownership
 //
-// Whoever may write to the socket owns the outbox: nobody while it is idle, its writer while it is on the
-// writer's list, its goroutine while that runs. The owner alone gives ownership up, so frames of two
-// goroutines never mix.
+// Whoever may write to the socket owns the outbox: nobody while it is idle, a writer while it is on the
+// writer's list or in its hand, its goroutine while that runs. The owner alone gives ownership up, so frames of
+// two goroutines never mix. An idle outbox goes to the list of its own writer; a writer that has come to the end of
+// a long list takes from those of the others, and then it is the owner.
 //
 // # Locks
 //

@@ -81,8 +81,10 @@ func NewPool(opt Options) *Pool {
 		start:        time.Now(),
 	}
 	for range opt.Writers {
-		w := newWriter()
-		p.writers = append(p.writers, w)
+		p.writers = append(p.writers, newWriter())
+	}
+	for _, w := range p.writers {
+		w.peers = p.writers
 		p.running.Go(w.run)
 	}
 	return p

@@ -6,18 +6,28 @@ import (
 	"syscall"
 )
 
-// maxTurn is the number of batches after which a writer turns to the other connections on its list.
-const maxTurn = 16
+const (
+	// maxTurn is the number of batches after which a writer turns to the other connections on its list.
+	maxTurn = 16
+	// handful is how many connections a writer takes off a list at a time.
+	handful = 8
+	// longRun is the number of connections from which on a writer that serves them without a pause makes room for
+	// others, and helps them.
+	longRun = 64
+)
 
 // A writer is one goroutine that writes to the connections on its list without ever waiting for one. Its
 // methods add, link and unlink may be called from any number of goroutines.
 type writer struct {
 	count counters
+	// peers are all writers of the pool.
+	peers []*writer
 
 	// mu protects the list and the links of the open outboxes. Nothing may be locked under it.
 	mu     sync.Mutex
 	wake   *sync.Cond
 	list   []*Outbox
+	taken  int     // of the list: what stands before is no longer on it
 	open   *Outbox // the first of the open outboxes
 	closed bool    // there are no more outboxes
 	ending bool
@@ -25,11 +35,11 @@ type writer struct {
 	_ [cacheLine]byte // senders use what stands above
 
 	// What follows belongs to the goroutine. try is the method attempt as a value: to make that for each
-	// write would allocate. taken and err are what attempt returns.
-	batch batch
-	try   func(fd uintptr)
-	taken int
-	err   error
+	// write would allocate. accepted and err are what attempt returns.
+	batch    batch
+	try      func(fd uintptr)
+	accepted int
+	err      error
 }
 
 func newWriter() *writer {
@@ -42,12 +52,22 @@ func newWriter() *writer {
 // add puts an outbox, which the writer owns from now on, on the list.
 func (w *writer) add(o *Outbox) {
 	w.mu.Lock()
+	if len(w.list) == cap(w.list) && 2*w.taken > len(w.list) {
+		w.moveUp() // rather than grow
+	}
 	w.list = append(w.list, o)
-	first := len(w.list) == 1
+	first := len(w.list) == 1 // if all had been taken, none would be counted as taken
 	w.mu.Unlock()
 	if first {
 		w.wake.Signal()
 	}
+}
+
+// moveUp makes room at the end of the list.
+func (w *writer) moveUp() {
+	n := copy(w.list, w.list[w.taken:])
+	clear(w.list[n:])
+	w.list, w.taken = w.list[:n], 0
 }
 
 func (w *writer) stop() {
@@ -58,34 +78,82 @@ func (w *writer) stop() {
 }
 
 // run serves the list until the writer is told to end and the list is empty.
+//
+// After a long run it gives way to other goroutines now and then: a publisher that is in the middle of a burst gets
+// on with it, and the connections further down the list then have more waiting for the one system call. At the end
+// of one it helps the other writers with theirs, so that a message to many is not late at the last of them because
+// one writer had more to do, or less of a processor.
 func (w *writer) run() {
-	var list []*Outbox
-	for {
-		w.mu.Lock()
-		for len(w.list) == 0 && !w.ending {
-			w.wake.Wait()
+	var hand [handful]*Outbox
+	for served := 0; ; {
+		n, left := w.takeFirst(hand[:])
+		if n == 0 && served > longRun {
+			n = w.takeFromOthers(hand[:])
 		}
-		list, w.list = w.list, list[:0]
-		w.mu.Unlock()
-		if len(list) == 0 {
-			return
+		if n == 0 {
+			if !w.await() {
+				return
+			}
+			served = 0
+			continue
 		}
-		w.serveAll(list)
-		clear(list) // lets closed outboxes be collected
+		if served += n; served+left > longRun {
+			runtime.Gosched()
+		}
+		for _, o := range hand[:n] {
+			w.serve(o)
+		}
+		clear(hand[:n]) // lets closed outboxes be collected
 	}
 }
 
-// serveAll serves a list. During a long one it gives way to other goroutines now and then: a publisher that
-// is in the middle of a burst gets on with it, and the connections further down the list then have more
-// waiting for the one system call.
-func (w *writer) serveAll(list []*Outbox) {
-	const long, turn = 64, 8
-	for i, o := range list {
-		if len(list) > long && i%turn == 0 {
-			runtime.Gosched()
-		}
-		w.serve(o)
+// await blocks until the list is not empty, and returns false if it is and the writer has been told to end.
+func (w *writer) await() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for len(w.list) == 0 && !w.ending {
+		w.wake.Wait()
 	}
+	return len(w.list) > 0
+}
+
+// takeFirst takes outboxes off the beginning of the list, and returns their number and how many are left.
+func (w *writer) takeFirst(hand []*Outbox) (n, left int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n = copy(hand, w.list[w.taken:])
+	clear(w.list[w.taken : w.taken+n])
+	w.taken += n
+	left = len(w.list) - w.taken
+	if left == 0 {
+		w.list, w.taken = w.list[:0], 0
+	}
+	return n, left
+}
+
+// takeFromOthers takes outboxes off the end of another writer's list, far from where that one is: what the kernel
+// keeps of neighbours lies side by side.
+func (w *writer) takeFromOthers(hand []*Outbox) int {
+	for _, other := range w.peers { // this one's own is empty
+		if n := other.takeLast(hand); n > 0 {
+			return n
+		}
+	}
+	return 0
+}
+
+// takeLast takes outboxes off the end of the list, if the writer has enough of them.
+func (w *writer) takeLast(hand []*Outbox) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	rest := len(w.list) - len(hand)
+	if rest-w.taken < len(hand) {
+		return 0
+	}
+	n := copy(hand, w.list[rest:])
+	clear(w.list[rest:])
+	w.list = w.list[:rest]
+	return n
 }
 
 // serve writes what waits in an outbox, and leaves it idle, to a goroutine of its own, or on the list again.
@@ -124,14 +192,14 @@ func (w *writer) serve(o *Outbox) {
 // Of the ways to a descriptor Control is the shortest that keeps the socket from being closed meanwhile: Write would
 // prepare to wait, which touches memory that is in no cache, and exclude other writers, of whom there are none.
 func (w *writer) write(raw syscall.RawConn) (int, error) {
-	w.taken, w.err = 0, nil
+	w.accepted, w.err = 0, nil
 	if err := raw.Control(w.try); err != nil {
 		return 0, err
 	}
-	return w.taken, w.err
+	return w.accepted, w.err
 }
 
-func (w *writer) attempt(fd uintptr) { w.taken, w.err = tryWrite(fd, w.batch.buf) }
+func (w *writer) attempt(fd uintptr) { w.accepted, w.err = tryWrite(fd, w.batch.buf) }
 
 // link makes an outbox known to Pool.Close. It returns false if the pool is closed.
 func (w *writer) link(o *Outbox) bool {
