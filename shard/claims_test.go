@@ -125,6 +125,16 @@ func TestExpirePendingSparesWhoCameLater(t *testing.T) {
 	}
 }
 
+func TestARefusalProlongsNoWaiting(t *testing.T) {
+	r := newRegistry(1)
+	must(t, r.Hold("ann", "cat", 1, 0, 1, nil))
+	wantError(t, ErrLimit, r.Hold("ann", "dog", 1, 0, 5, nil))
+	if n := r.ExpirePending(2); n != 1 {
+		t.Errorf("%d users expired, want the one that has waited since 1", n)
+	}
+	check(t, r)
+}
+
 func TestRefusals(t *testing.T) {
 	r := newRegistry(1)
 	nobody := func(*tUpload, bool) { t.Error("a refused claim entered") }

@@ -56,8 +56,8 @@ func (r *Registry[C, S]) Unclaim(userID string, c C, uploadID string) (claimed b
 // Hold subscribes a user as such to an upload, with or without a connection. show is called with the
 // upload's lock held for every connection that has not been given the upload's state yet.
 //
-// A user without a connection waits for one, counted from the last call: now is kept for ExpirePending, and at
-// most maxPending users may wait. Limits below 1 are none.
+// A user without a connection waits for one, counted from the last call that was not refused: now is kept for
+// ExpirePending, and at most maxPending users may wait. Limits below 1 are none.
 func (r *Registry[C, S]) Hold(
 	userID, uploadID string, limit, maxPending int, now int64, show func(*Upload[C, S], C),
 ) error {
@@ -69,17 +69,16 @@ func (r *Registry[C, S]) Hold(
 		return ErrPending
 	}
 	s, err := r.subscription(u, uploadID, limit)
-	if newcomer && err != nil {
-		r.waiting.Add(-1)
-		return err
-	}
-	if waits {
-		r.pending.Store(u, now)
-	}
 	if err != nil {
+		if newcomer {
+			r.waiting.Add(-1)
+		}
 		return err
 	}
 	defer r.unlockUpload(s.upload)
+	if waits {
+		r.pending.Store(u, now)
+	}
 	s.held = true
 	for _, c := range u.conns {
 		if s.member(c).show() {

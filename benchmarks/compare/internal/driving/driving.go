@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -138,6 +139,8 @@ func (p *process) open(q Request) (Answer, error) {
 		Connections: q.Connections,
 		Dialect:     entry.Dialect(systems.Audience{Channels: q.Channels, Storm: q.Storm}),
 		Stalled:     q.Stalled,
+		// With one, half of the machine would idle at the end of each round, when all is written and not yet read.
+		Pollers: runtime.NumCPU(),
 	}
 	if entry.Lines {
 		p.lines = newLines()
