@@ -21,7 +21,9 @@ type trial struct {
 func (t trial) name() string { return cmp.Or(t.sweep, t.scenario) }
 
 // plan returns all trials in the order in which they are made. Systems and variants alternate within a
-// repetition: what disturbs the machine for a while disturbs them all.
+// repetition: what disturbs the machine for a while disturbs them all. Each repetition begins with another system:
+// what a measurement leaves behind, as thousands of sockets that have just been closed, disturbs now this one, now
+// that.
 func (c Config) plan() ([]trial, error) {
 	if len(c.Sweeps.Names) > 0 {
 		return c.sweepPlan()
@@ -34,8 +36,10 @@ func (c Config) plan() ([]trial, error) {
 		if len(c.Scenarios) > 0 && !slices.Contains(c.Scenarios, scenario) {
 			continue
 		}
+		entries := c.systemsOf(scenario)
 		for repeat := 1; repeat <= c.Repeat; repeat++ {
-			for _, entry := range c.systemsOf(scenario) {
+			for i := range entries {
+				entry := entries[(i+repeat-1)%len(entries)]
 				for _, params := range c.variants(scenario) {
 					trials = append(trials, trial{scenario: scenario, entry: entry, repeat: repeat, params: params})
 				}

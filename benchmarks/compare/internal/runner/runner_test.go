@@ -43,10 +43,10 @@ func TestPlanInterleaves(t *testing.T) {
 	want := []string{
 		"S4 shoal # 100 clients 0/s", "S4 shoal # 100 clients 0/s 5% stalled",
 		"S4 write-loop # 100 clients 0/s", "S4 write-loop # 100 clients 0/s 5% stalled",
-		"S4 shoal ## 100 clients 0/s", "S4 shoal ## 100 clients 0/s 5% stalled",
 		"S4 write-loop ## 100 clients 0/s", "S4 write-loop ## 100 clients 0/s 5% stalled",
+		"S4 shoal ## 100 clients 0/s", "S4 shoal ## 100 clients 0/s 5% stalled",
 		"S6 shoal # 100 clients", "S6 gws-upgrade # 100 clients",
-		"S6 shoal ## 100 clients", "S6 gws-upgrade ## 100 clients",
+		"S6 gws-upgrade ## 100 clients", "S6 shoal ## 100 clients",
 	}
 	if got := order(planned(t, c)); strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("the plan is\n%s", strings.Join(got, "\n"))
