@@ -1,7 +1,8 @@
 package manager
 
 import (
-	"encoding/json"
+	"bytes"
+	"strconv"
 
 	"github.com/shoal-go/shoal/internal/frame"
 )
@@ -9,34 +10,30 @@ import (
 // subscribedFrame is the answer to a subscription on shoal.v1. It takes its turn behind what is queued
 // already: what comes after it counts from its position.
 func subscribedFrame(uploadID string, pos Position, recovered bool) *Frame {
-	return answerFrame(struct {
-		Action   string `json:"action"`
-		UploadID string `json:"upload_id"`
-		Position
-		Recovered bool `json:"recovered"`
-	}{"subscribed", uploadID, pos, recovered})
+	var room [usualBytes]byte
+	b := append(room[:0], `{"action":"subscribed","upload_id":`...)
+	b = append(appendString(b, uploadID), ',')
+	b = appendState(b, pos, recovered)
+	return frame.NewV1(frame.Event, bytes.Clone(append(b, '}')))
 }
 
-// resumedFrame is the answer to a resume.
+// resumedFrame is the answer to a resume, in its order.
 func resumedFrame(answer []resumption) *Frame {
-	type state struct {
-		Position
-		Recovered bool `json:"recovered"`
+	var room [usualBytes]byte
+	b := append(room[:0], `{"action":"resumed","uploads":{`...)
+	for i, a := range answer {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(appendString(b, a.uploadID), `:{`...)
+		b = append(appendState(b, a.now, a.recovered), '}')
 	}
-	uploads := make(map[string]state, len(answer))
-	for _, a := range answer {
-		uploads[a.uploadID] = state{a.now, a.recovered}
-	}
-	return answerFrame(struct {
-		Action  string           `json:"action"`
-		Uploads map[string]state `json:"uploads"`
-	}{"resumed", uploads})
+	return frame.NewV1(frame.Event, bytes.Clone(append(b, `}}`...)))
 }
 
-func answerFrame(v any) *Frame {
-	body, err := json.Marshal(v)
-	if err != nil {
-		panic("manager: " + err.Error()) // strings, numbers and booleans always encode
-	}
-	return frame.NewV1(frame.Event, body)
+// appendState appends the fields that say where an upload stands.
+func appendState(b []byte, pos Position, recovered bool) []byte {
+	b = appendString(append(b, `"epoch":`...), pos.Epoch)
+	b = strconv.AppendUint(append(b, `,"offset":`...), pos.Offset, 10)
+	return strconv.AppendBool(append(b, `,"recovered":`...), recovered)
 }

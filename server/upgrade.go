@@ -105,7 +105,7 @@ func (s *Server) switchProtocols(conn net.Conn, r *http.Request, v1 bool) error 
 		answer = append(answer, "\r\nSec-WebSocket-Protocol: "+subprotocolV1...)
 	}
 	answer = append(answer, "\r\n\r\n"...)
-	if err := conn.SetDeadline(time.Now().Add(s.opt.AuthTimeout)); err != nil {
+	if err := conn.SetWriteDeadline(time.Now().Add(s.opt.AuthTimeout)); err != nil {
 		return err
 	}
 	if _, err := conn.Write(answer); err != nil {
