@@ -150,7 +150,9 @@ func (r *traveller) isFollowing() bool {
 }
 
 // account goes through all that has come, and returns how often the traveller was told that it had missed something.
-// Everything else must have come in order, and once unless the publisher could not know whether it was out.
+// From there on it is told anew where the upload stands, which may be behind what it had from a node that was further
+// on: until something new has come, what it had may come again. Everything else must have come in order, and once
+// unless the publisher could not know whether it was out.
 func (r *traveller) account(t *testing.T, last int, unsure map[int]bool) (told int) {
 	t.Helper()
 	r.mu.Lock()
@@ -172,7 +174,8 @@ func (r *traveller) account(t *testing.T, last int, unsure map[int]bool) (told i
 		case e.n < next && !excused && !unsure[e.n]:
 			t.Errorf("%d came again after %d", e.n, next-1)
 		}
-		next, excused = max(next, e.n+1), false
+		excused = excused && e.n < next
+		next = max(next, e.n+1)
 	}
 	if next <= last {
 		t.Errorf("the last message is %d, want %d", next-1, last)
