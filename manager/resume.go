@@ -39,6 +39,7 @@ func (m *Manager) Resume(
 		return nil, err
 	}
 	defer release()
+	m.overtake(ctx, since)
 	// The answer comes first and names every upload, so their positions are read before any of them is
 	// subscribed: otherwise one upload's new messages could come ahead of the answer.
 	answer := make([]resumption, 0, len(since))

@@ -60,6 +60,9 @@ func (m *Manager) SubscribeConn(
 		return err
 	}
 	defer release()
+	if opt.Since != nil {
+		m.overtake(ctx, map[string]Position{uploadID: *opt.Since})
+	}
 	err = m.registry.Claim(userID, c, uploadID, m.opt.MaxSubscriptionsPerUser, func(u *upload, fresh bool) {
 		m.welcome(u, c, fresh, opt)
 	})
