@@ -143,6 +143,7 @@ func (p *process) open(q Request) (Answer, error) {
 		Pollers: runtime.NumCPU(),
 	}
 	if entry.Lines {
+		o.Pollers = 1 // the count by lines has not been exact with more
 		p.lines = newLines()
 		o.Dialect.Data = p.lines.data
 	}
