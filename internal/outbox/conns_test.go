@@ -8,6 +8,12 @@ import (
 	"testing"
 )
 
+// tcpSend and tcpReceive are the sizes of the buffers of tcpPair, in bytes.
+const (
+	tcpSend    = 64 << 10
+	tcpReceive = 256 << 10
+)
+
 // tcpPair returns the two ends of a loopback connection with buffers small enough to stall early.
 func tcpPair(t testing.TB) (server, client *net.TCPConn) {
 	t.Helper()
@@ -25,7 +31,7 @@ func tcpPair(t testing.TB) (server, client *net.TCPConn) {
 		t.Fatal(err)
 	}
 	server, client = s.(*net.TCPConn), c.(*net.TCPConn)
-	if err := errors.Join(server.SetWriteBuffer(64<<10), client.SetReadBuffer(256<<10)); err != nil {
+	if err := errors.Join(server.SetWriteBuffer(tcpSend), client.SetReadBuffer(tcpReceive)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { client.Close() })

@@ -22,7 +22,12 @@ func openTCP(t *testing.T, opt Options) (*Pool, *Outbox, *net.TCPConn) {
 	return p, o, client
 }
 
-// fill sends events until the socket refuses bytes, and returns how many.
+// kernelHolds is more than the buffers of both ends of tcpPair can hold: the kernel doubles what it is told.
+const kernelHolds = 2 * (tcpSend + tcpReceive)
+
+// fill sends events until the socket refuses bytes and as many wait as it could ever take without its client
+// reading, and returns how many. A socket that refuses bytes may take more a moment later, when what it has
+// sent has been acknowledged.
 func fill(t *testing.T, p *Pool, o *Outbox) int {
 	t.Helper()
 	n := 0
@@ -31,7 +36,9 @@ func fill(t *testing.T, p *Pool, o *Outbox) int {
 			send(t, o, Queued, data("fill", frame.Event, n, 2000))
 			n++
 		}
-		return p.Stats().Stalled == 1
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		return p.Stats().Stalled == 1 && o.data.held.bytes > kernelHolds
 	})
 	return n
 }
