@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"time"
 
 	"github.com/shoal-go/shoal/manager"
@@ -104,7 +105,8 @@ func (c *Client) enter(id Identity, greet bool) {
 		c.Close(manager.ServerReloading)
 		return
 	}
-	c.server.opt.Logger.Debug("connected", "user", id.UserID, "remote", c.RemoteAddr())
+	c.server.opt.Logger.LogAttrs(c.server.ctx, slog.LevelDebug, "connected",
+		slog.String("user", id.UserID), slog.Any("remote", c.RemoteAddr()))
 	if c.server.opt.OnConnect != nil {
 		c.server.opt.OnConnect(c)
 	}

@@ -2,6 +2,7 @@ package server
 
 import (
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"runtime/debug"
@@ -211,7 +212,8 @@ func (c *Client) leave() {
 		return
 	}
 	c.server.manager.Disconnect(user, c)
-	c.server.opt.Logger.Debug("disconnected", "user", user, "code", reason.Code, "reason", reason.Text)
+	c.server.opt.Logger.LogAttrs(c.server.ctx, slog.LevelDebug, "disconnected",
+		slog.String("user", user), slog.Int("code", int(reason.Code)), slog.String("reason", reason.Text))
 	if c.server.opt.OnDisconnect != nil {
 		c.guard(func() { c.server.opt.OnDisconnect(c) })
 	}

@@ -23,6 +23,10 @@ type poller struct {
 	places []*Client
 	free   []int32
 	closed bool
+	// watch is the method watchSocket as a value, made once, which takes event and leaves its result in failed.
+	watch  func(fd uintptr)
+	event  unix.EpollEvent
+	failed error
 	// running waits for the goroutine.
 	running sync.WaitGroup
 }
@@ -41,16 +45,16 @@ func (p *poller) add(c *Client) bool {
 		p.places = append(p.places, nil)
 	}
 	p.places[c.input.place] = c
-	var failed error
-	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET, Fd: c.input.place}
-	err := c.input.raw.Control(func(fd uintptr) {
-		failed = unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, int(fd), &event)
-	})
-	if err != nil || failed != nil {
+	p.event = unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET, Fd: c.input.place}
+	if err := c.input.raw.Control(p.watch); err != nil || p.failed != nil {
 		p.forget(c)
 		return false
 	}
 	return true
+}
+
+func (p *poller) watchSocket(fd uintptr) {
+	p.failed = unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, int(fd), &p.event)
 }
 
 // remove undoes add. The kernel has forgotten the socket when it was closed.
@@ -84,7 +88,7 @@ func (p *poller) open() bool {
 		_ = file.Close()
 		return false
 	}
-	p.epoll, p.fd = file, fd
+	p.epoll, p.fd, p.watch = file, fd, p.watchSocket
 	p.running.Go(func() { p.run(raw) })
 	return true
 }

@@ -46,7 +46,7 @@ func newReader(k *readers) *reader {
 func (r *reader) run() {
 	defer r.end()
 	const least = 16 // what bufio insists on; what is read ahead stands in buf
-	socket, err := r.pool.upgrader.UpgradeFromConn(&r.wire, bufio.NewReaderSize(r, least), readersHandshake())
+	socket, err := r.pool.upgrader.UpgradeFromConn(&r.wire, bufio.NewReaderSize(r, least), readersHandshake)
 	if err != nil {
 		panic("server: gws refuses a handshake that it used to accept: " + err.Error())
 	}
@@ -55,13 +55,14 @@ func (r *reader) run() {
 }
 
 // readersHandshake is a request that gws accepts. It answers it to nobody: clients have got their answer.
-func readersHandshake() *http.Request {
-	h := http.Header{}
-	h.Set("Connection", "Upgrade")
-	h.Set("Upgrade", "websocket")
-	h.Set("Sec-WebSocket-Version", "13")
-	h.Set("Sec-WebSocket-Key", "c2hvYWwgcmVhZGVycyBrZXk=")
-	return &http.Request{Method: http.MethodGet, Header: h}
+var readersHandshake = &http.Request{
+	Method: http.MethodGet,
+	Header: http.Header{
+		"Connection":  {"Upgrade"},
+		"Upgrade":     {"websocket"},
+		headerVersion: {"13"},
+		headerKey:     {"c2hvYWwgcmVhZGVycyBrZXk="},
+	},
 }
 
 // end is the end of run. gws catches no panics of its own parser, and no bytes from a client may end the

@@ -17,6 +17,14 @@ import (
 // subprotocolV1 is the subprotocol of recovery, acknowledgements and errors.
 const subprotocolV1 = "shoal.v1"
 
+// Headers of the handshake, in the form in which net/http keeps them: any other has to be brought into it, at an
+// allocation each time.
+const (
+	headerKey      = "Sec-Websocket-Key"
+	headerVersion  = "Sec-Websocket-Version"
+	headerProtocol = "Sec-Websocket-Protocol"
+)
+
 // newUpgrader returns the upgrader that readers have their connections from.
 func newUpgrader(opt Options) *gws.Upgrader {
 	return gws.NewUpgrader(events{}, &gws.ServerOption{
@@ -37,7 +45,7 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 	if problem := checkHandshake(r); problem != "" {
 		w.Header().Set("Connection", "Upgrade")
 		w.Header().Set("Upgrade", "websocket")
-		w.Header().Set("Sec-WebSocket-Version", "13")
+		w.Header().Set(headerVersion, "13")
 		http.Error(w, problem, http.StatusUpgradeRequired)
 		return
 	}
@@ -96,9 +104,10 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) (c *Client, earl
 // switchProtocols sends the answer to a good handshake (RFC 6455, 4.2.2).
 func (s *Server) switchProtocols(conn net.Conn, r *http.Request, v1 bool) error {
 	const guid = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-	sum := sha1.Sum([]byte(r.Header.Get("Sec-WebSocket-Key") + guid)) //nolint:gosec // RFC 6455 wants it
 	answer := make([]byte, 0, 256)
-	answer = append(answer, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
+	answer = append(append(answer, r.Header.Get(headerKey)...), guid...)
+	sum := sha1.Sum(answer) //nolint:gosec // RFC 6455 wants it
+	answer = append(answer[:0], "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
 		"Sec-WebSocket-Accept: "...)
 	answer = base64.StdEncoding.AppendEncode(answer, sum[:])
 	if v1 {
@@ -116,27 +125,41 @@ func (s *Server) switchProtocols(conn net.Conn, r *http.Request, v1 bool) error 
 
 // checkHandshake returns what is wrong with a WebSocket handshake, or "".
 func checkHandshake(r *http.Request) string {
-	switch key, err := base64.StdEncoding.DecodeString(r.Header.Get("Sec-WebSocket-Key")); {
+	switch {
 	case !listed(r.Header, "Connection", ignoreCase("upgrade")) || !listed(r.Header, "Upgrade", ignoreCase("websocket")):
 		return "this is a WebSocket endpoint: upgrade"
-	case r.Header.Get("Sec-WebSocket-Version") != "13":
+	case r.Header.Get(headerVersion) != "13":
 		return "Sec-WebSocket-Version must be 13"
-	case err != nil || len(key) != 16:
+	case !goodKey(r.Header.Get(headerKey)):
 		return "Sec-WebSocket-Key must be 16 bytes in base64"
 	}
 	return ""
 }
 
+// goodKey reports whether a key is 16 bytes in base64.
+func goodKey(key string) bool {
+	const size = 16
+	var nonce [size + 2]byte // what as many characters decode to without padding
+	if len(key) != base64.StdEncoding.EncodedLen(size) {
+		return false
+	}
+	n, err := base64.StdEncoding.Decode(nonce[:], []byte(key))
+	return err == nil && n == size
+}
+
 func offersV1(h http.Header) bool {
-	return listed(h, "Sec-WebSocket-Protocol", func(v string) bool { return v == subprotocolV1 })
+	return listed(h, headerProtocol, func(v string) bool { return v == subprotocolV1 })
 }
 
 // listed reports whether a header that is a list, perhaps over several lines, has a value that matches.
 func listed(h http.Header, name string, match func(string) bool) bool {
 	return slices.ContainsFunc(h.Values(name), func(line string) bool {
-		return slices.ContainsFunc(strings.Split(line, ","), func(v string) bool {
-			return match(strings.TrimSpace(v))
-		})
+		for v := range strings.SplitSeq(line, ",") {
+			if match(strings.TrimSpace(v)) {
+				return true
+			}
+		}
+		return false
 	})
 }
 
