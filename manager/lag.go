@@ -5,10 +5,11 @@ import (
 	"time"
 )
 
-// How long a client waits for a node that lags behind it, and how often that is looked at.
+// How long a client waits for a node that lags behind it, and how long it is until the first look at whether it still
+// does. Each further pause is twice as long: a client that claims to be far ahead costs ten looks, not hundreds.
 const (
 	lagPatience = time.Second
-	lagPause    = 2 * time.Millisecond
+	lagPause    = time.Millisecond
 )
 
 // overtake blocks while this node lags behind what clients have already had of uploads, from a node that was further
@@ -19,13 +20,15 @@ func (m *Manager) overtake(ctx context.Context, since map[string]Position) {
 		return
 	}
 	var patience <-chan time.Time
+	pause := lagPause
 	for uploadID, pos := range since {
 		for m.lags(uploadID, pos) {
 			if patience == nil {
 				patience = time.After(lagPatience)
 			}
 			select {
-			case <-time.After(lagPause):
+			case <-time.After(pause):
+				pause *= 2
 			case <-patience:
 				return
 			case <-ctx.Done():

@@ -16,8 +16,8 @@ import (
 // these uploads before that answer, because another connection of the user follows them, does not count: it
 // may come again.
 //
-// It returns the uploads that could not be subscribed, each with its reason: ErrTooManySubscriptions, or
-// ErrNotConnected if the connection is gone. The error is an *InvalidError, ErrNotConnected,
+// It blocks as SubscribeConn does. It returns the uploads that could not be subscribed, each with its reason:
+// ErrTooManySubscriptions, or ErrNotConnected if the connection is gone. The error is an *InvalidError, ErrNotConnected,
 // ErrTooManySubscriptions if there are more than a user may follow, ErrClosed, that of ctx, or with a broker
 // one that wraps ErrUnavailable, and then nothing has happened.
 func (m *Manager) Resume(

@@ -47,8 +47,10 @@ type SubscribeOptions struct {
 // the connection gets the newest message, or the messages after opt.Since if the history reaches back so
 // far, and then what follows. A connection that asks again gets messages only if it gives opt.Since.
 //
-// It blocks as SubscribeUpload does. The error is an *InvalidError, ErrNotConnected, ErrTooManySubscriptions,
-// ErrClosed, that of ctx, or with a broker one that wraps ErrUnavailable.
+// It blocks as SubscribeUpload does, and with a broker for up to a second more while this node lags behind
+// opt.Since, which the client has from a node that was further on. The error is an *InvalidError,
+// ErrNotConnected, ErrTooManySubscriptions, ErrClosed, that of ctx, or with a broker one that wraps
+// ErrUnavailable.
 func (m *Manager) SubscribeConn(
 	ctx context.Context, userID string, c Conn, uploadID string, opt SubscribeOptions,
 ) error {
