@@ -133,11 +133,15 @@ func TestSilentConnectionsThatAreCutOff(t *testing.T) {
 			clients = append(clients, c)
 		}
 	})
-	for range 20 {
+	const many = 20
+	for range many {
 		n.raw(t, "").enter("u")
 	}
-	mu.Lock()
-	defer mu.Unlock()
+	waitFor(t, func() bool { // a client is greeted before it is said to be connected
+		mu.Lock()
+		defer mu.Unlock()
+		return len(clients) == many
+	})
 	for _, c := range clients {
 		c.Abort()
 	}

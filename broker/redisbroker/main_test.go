@@ -60,6 +60,15 @@ func (e *ear) messages(channel string) []broker.Message {
 	return messages
 }
 
+// last returns the payload of what was heard last on a channel, "" if nothing was.
+func (e *ear) last(channel string) string {
+	heard := e.messages(channel)
+	if len(heard) == 0 {
+		return ""
+	}
+	return string(heard[len(heard)-1].Payload)
+}
+
 // interruptions returns how often it was said that something may be lost.
 func (e *ear) interruptions() int {
 	e.mu.Lock()
