@@ -169,17 +169,25 @@ func (o *Options) looksAt() (least, most uint64) {
 	return 0, maxMessageBytes
 }
 
+// count returns for how many messages a payload counts.
+func (o *Options) count(payload []byte) int {
+	switch {
+	case o.Dialect.Data != nil:
+		return o.Dialect.Data(payload)
+	case payload != nil && bytes.Equal(payload, ping):
+		return 0
+	}
+	return 1
+}
+
 // data handles a message of a client that is ready. payload is nil if it need not be looked at.
 func (c *client) data(payload []byte, now time.Time) error {
 	o := &c.fleet.opt
-	counts := payload == nil || !bytes.Equal(payload, ping)
-	if o.Dialect.Data != nil {
-		counts = o.Dialect.Data(payload)
-	}
-	if !counts {
+	n := o.count(payload)
+	if n == 0 {
 		return c.answerWith(o.Dialect.Pong, payload)
 	}
-	c.messages++
+	c.messages += uint64(n) //nolint:gosec // a number is not negative
 	if o.Sent != nil {
 		if sent, ok := o.Sent(payload); ok {
 			c.latency.record(now.UnixNano() - sent)

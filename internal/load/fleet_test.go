@@ -56,10 +56,10 @@ func TestFleetCountsWhatItReceives(t *testing.T) {
 	})
 }
 
-func TestFleetCountsFragmentsAsOneMessage(t *testing.T) {
+func TestFleetCountsWhatAMessageHolds(t *testing.T) {
 	eachKind(t, func(t *testing.T, p *peer) {
 		o := p.options(3)
-		o.Dialect.Data = func(payload []byte) bool { return bytes.HasPrefix(payload, []byte("first, second")) }
+		o.Dialect.Data = func(payload []byte) int { return bytes.Count(payload, []byte("second")) }
 		f := p.open(o)
 		p.each(func(_ int, c *websocket.Conn) {
 			w, err := c.Writer(p.ctx, websocket.MessageText)
@@ -73,12 +73,12 @@ func TestFleetCountsFragmentsAsOneMessage(t *testing.T) {
 			}
 		})
 		p.send("no data")
-		p.send("first, second")
-		if _, err := f.WaitMessages(p.ctx, 6); err != nil {
+		p.send("second, second, third")
+		if _, err := f.WaitMessages(p.ctx, 9); err != nil {
 			t.Fatal(err)
 		}
-		if n := f.Counts().Messages; n != 6 {
-			t.Errorf("%d messages, want 6", n)
+		if n := f.Counts().Messages; n != 9 {
+			t.Errorf("%d messages, want one in fragments and two at once for each client", n)
 		}
 	})
 }

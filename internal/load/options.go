@@ -37,8 +37,9 @@ type Dialect struct {
 	Ready func(payload []byte) bool
 	// Refused returns why a message before Ready says that the client will never be, or "". nil: none does.
 	Refused func(payload []byte) string
-	// Data reports whether a message after Ready counts. nil: every one does that is not {"action":"ping"}.
-	Data func(payload []byte) bool
+	// Data returns for how many a WebSocket message after Ready counts, 0 for one that does not. nil: each counts
+	// for one that is not {"action":"ping"}.
+	Data func(payload []byte) int
 	// Pong returns the answer to a message that does not count, or nil for no answer. nil: nothing is answered.
 	Pong func(payload []byte) []byte
 }

@@ -82,7 +82,6 @@ type Answer struct {
 type process struct {
 	ctx   context.Context //nolint:containedctx // the life of the process
 	fleet *load.Fleet     // nil before Open
-	lines *lines          // nil where a WebSocket message is one message
 }
 
 // Run does what it is asked until it is told to quit, or in ends. Then it ends all connections.
@@ -142,11 +141,6 @@ func (p *process) open(q Request) (Answer, error) {
 		// With one, half of the machine would idle at the end of each round, when all is written and not yet read.
 		Pollers: runtime.NumCPU(),
 	}
-	if entry.Lines {
-		o.Pollers = 1 // the count by lines has not been exact with more
-		p.lines = newLines()
-		o.Dialect.Data = p.lines.data
-	}
 	if q.Storm {
 		o.DialParallel = stormParallel
 	}
@@ -161,13 +155,7 @@ func (p *process) open(q Request) (Answer, error) {
 func (p *process) wait(q Request) Answer {
 	ctx, cancel := context.WithTimeoutCause(p.ctx, q.Timeout, fmt.Errorf("waited for %v", q.Timeout))
 	defer cancel()
-	var last time.Time
-	var err error
-	if p.lines != nil {
-		last, err = p.lines.wait(ctx, q.Total)
-	} else {
-		last, err = p.fleet.WaitMessages(ctx, q.Total)
-	}
+	last, err := p.fleet.WaitMessages(ctx, q.Total)
 	a := Answer{Ended: last.UnixNano(), Complete: err == nil}
 	if err != nil {
 		a.Missing = err.Error()
@@ -183,9 +171,6 @@ func (p *process) look(a *Answer) {
 	}
 	counts := p.fleet.Counts()
 	a.Messages, a.Bytes, a.Reads, a.Closed = counts.Messages, counts.Bytes, counts.ReadCalls, counts.Closed
-	if p.lines != nil {
-		a.Messages = p.lines.count.Load()
-	}
 }
 
 func times(h *hdrhistogram.Histogram) Times {

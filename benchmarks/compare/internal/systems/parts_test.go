@@ -33,7 +33,7 @@ func TestConversation(t *testing.T) {
 	}
 }
 
-func TestLinesCountsPublications(t *testing.T) {
+func TestCountPublications(t *testing.T) {
 	for payload, want := range map[string]int{
 		`{}`:                           0,
 		`{"id":2,"subscribe":{}}`:      0,
@@ -41,8 +41,8 @@ func TestLinesCountsPublications(t *testing.T) {
 		"{\"push\":1}\n{\"push\":2}":   2,
 		"{}\n{\"push\":2}\n{\"id\":1}": 1,
 	} {
-		if n := Lines([]byte(payload)); n != want {
-			t.Errorf("Lines(%q) = %d, want %d", payload, n, want)
+		if n := countPublications([]byte(payload)); n != want {
+			t.Errorf("countPublications(%q) = %d, want %d", payload, n, want)
 		}
 	}
 }

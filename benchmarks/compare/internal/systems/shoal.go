@@ -60,7 +60,7 @@ func shoalDialect(a Audience) load.Dialect {
 		Hello: a.hello,
 		// Base acknowledges no subscription: whether all are subscribed, the server is asked.
 		Ready: has(`"action":"auth_success"`),
-		Data:  isProgress,
+		Data:  countProgress,
 		Pong:  pongShoal,
 	}
 	if a.Storm {

@@ -48,8 +48,6 @@ type Entry struct {
 	Module string
 	// About says in one line what the system does with a message.
 	About string
-	// Lines: a WebSocket message may hold several published ones, one a line.
-	Lines bool
 	// Part is in which scenarios the system takes part.
 	Part Part
 	// New starts the system.

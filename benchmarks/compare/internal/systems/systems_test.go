@@ -66,7 +66,7 @@ func deliver(t *testing.T, e Entry, channels int) {
 				wanted = append(wanted, m)
 			}
 		}
-		receiving.Go(func() { c.expect(ctx, t, e, wanted) })
+		receiving.Go(func() { c.expect(ctx, t, wanted) })
 	}
 	receiving.Wait()
 	for _, c := range all {
@@ -174,17 +174,17 @@ func connect(ctx context.Context, t *testing.T, url string, d load.Dialect, i in
 func (c *client) leave() { _ = c.conn.CloseNow() }
 
 // expect reads what is wanted, and nothing else that counts.
-func (c *client) expect(ctx context.Context, t *testing.T, e Entry, wanted []message.Message) {
+func (c *client) expect(ctx context.Context, t *testing.T, wanted []message.Message) {
 	for len(wanted) > 0 {
 		_, payload, err := c.conn.Read(ctx)
 		if err != nil {
 			t.Errorf("%d messages are missing: %v", len(wanted), err)
 			return
 		}
-		if c.dialect.Data != nil && !c.dialect.Data(payload) {
+		if c.dialect.Data != nil && c.dialect.Data(payload) == 0 {
 			continue
 		}
-		if wanted, err = match(e, payload, wanted); err != nil {
+		if wanted, err = match(c.dialect, payload, wanted); err != nil {
 			t.Error(err)
 			return
 		}
@@ -192,20 +192,18 @@ func (c *client) expect(ctx context.Context, t *testing.T, e Entry, wanted []mes
 }
 
 // match takes off what a WebSocket message holds.
-func match(e Entry, payload []byte, wanted []message.Message) ([]message.Message, error) {
-	parts := [][]byte{payload}
-	if e.Lines {
-		parts = bytes.Split(bytes.TrimSpace(payload), []byte("\n"))
-		if n := Lines(payload); n != len(parts) {
-			return wanted, fmt.Errorf("Lines counts %d of %d", n, len(parts))
-		}
+func match(d load.Dialect, payload []byte, wanted []message.Message) ([]message.Message, error) {
+	parts := bytes.Split(bytes.TrimSpace(payload), []byte("\n"))
+	if d.Data != nil && d.Data(payload) != len(parts) {
+		return wanted, fmt.Errorf("%d of %d messages count", d.Data(payload), len(parts))
 	}
 	for _, part := range parts {
 		if len(wanted) == 0 {
 			return nil, errors.New("more came than was published")
 		}
 		want := wanted[0].JSON()
-		if !e.Lines && !bytes.Equal(part, want) || !bytes.Contains(part, want) {
+		enveloped := bytes.HasPrefix(part, []byte(publication))
+		if !enveloped && !bytes.Equal(part, want) || !bytes.Contains(part, want) {
 			return wanted, fmt.Errorf("got  %s\nwant %s", part, want)
 		}
 		wanted = wanted[1:]

@@ -49,7 +49,7 @@ func (a Audience) hello(i int) [][]byte {
 
 // plain is the dialect of the adapters that speak these messages.
 func plain(a Audience) load.Dialect {
-	return load.Dialect{Path: path, Hello: a.hello, Ready: has(`"action":"subscribed"`), Data: isProgress}
+	return load.Dialect{Path: path, Hello: a.hello, Ready: has(`"action":"subscribed"`), Data: countProgress}
 }
 
 // has returns a function that reports whether a payload contains a text.
@@ -57,11 +57,14 @@ func has(text string) func([]byte) bool {
 	return func(payload []byte) bool { return bytes.Contains(payload, []byte(text)) }
 }
 
-// isProgress reports whether a payload is a published message. Those of all systems without an envelope
-// begin alike, so this looks at a few bytes only.
-func isProgress(payload []byte) bool {
+// countProgress is 1 for a published message, 0 for any other. Those of all systems without an envelope begin alike, so
+// this looks at a few bytes only.
+func countProgress(payload []byte) int {
 	const begin = `{"action":"upload_p`
-	return len(payload) >= len(begin) && string(payload[:len(begin)]) == begin
+	if len(payload) >= len(begin) && string(payload[:len(begin)]) == begin {
+		return 1
+	}
+	return 0
 }
 
 // userOf takes the user out of a token.
