@@ -220,7 +220,6 @@ func (o *Outbox) release() {
 		o.disarm()
 	}
 	o.owned, o.draining, o.stalled = false, false, false
-	o.dropIndex()
 	o.endLocked()
 }
 
