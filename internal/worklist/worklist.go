@@ -63,13 +63,13 @@ func (l *List) Close() {
 }
 
 func (l *List) work(ctx context.Context, index int, w *worker) {
-	timer := time.NewTimer(0)
+	timer := time.NewTimer(never)
 	defer timer.Stop()
 	for ctx.Err() == nil {
 		keys, wait := w.take(time.Now(), l.cfg.Batch)
 		if len(keys) > 0 {
 			l.look(ctx, index, w, keys)
-			wait = 0
+			continue
 		}
 		timer.Reset(wait)
 		select {

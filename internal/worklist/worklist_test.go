@@ -193,6 +193,7 @@ func TestWhatFailsIsTriedAgainMoreAndMoreSeldom(t *testing.T) {
 		<-time.After(time.Hour)
 		// Pauses of 50, 100, 200, 400 and 400 ms.
 		wantLooks(t, seen, "cat", 0, 50*ms, 150*ms, 350*ms, 750*ms, 1150*ms)
+		synctest.Wait()
 		failures = 1
 		l.Add("cat") // after a success the pause is short again
 		<-time.After(time.Hour)
