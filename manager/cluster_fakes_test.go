@@ -202,7 +202,7 @@ func inCluster(t *testing.T, nodes int, opt Options, fn func(t *testing.T, hub *
 		for i := range all {
 			all[i] = openMember(t, hub, opt)
 		}
-		<-time.After(2 * time.Second) // they say hello
+		<-time.After(2500 * time.Millisecond) // they say hello, and it is some time until they do so again
 		fn(t, hub, all)
 	})
 }
