@@ -71,6 +71,14 @@ test('two tabs follow an upload, through the death of the server', async () => {
     assert.equal(await tab.percent(file.name), 100)
     assert.deepEqual(tab.complaints.filter((line) => !NETWORK_FAILURE.test(line)), [])
   }
+
+  await server.kill() // and with it what it knew of the upload, which is over all the same
+  await server.begin()
+  await first.connection('live')
+  const small = randomFile('note.txt', 100)
+  await first.page.getByLabel('Choose files').setInputFiles(small)
+  await first.cardState(small.name, 'completed')
+  await first.cardState(file.name, 'completed')
 })
 
 test('a picture is shown with what was found out about it', async () => {

@@ -104,7 +104,8 @@ function retry(id) {
 function showPosition(id, { offset, recovered }) {
   const card = cards.get(id)
   if (recovered || offset > 0 || uploader.has(id)) return
-  if (card.state !== 'working' && card.state !== 'interrupted' && !card.mine) return
+  const underWay = card.state === 'working' || card.state === 'interrupted' || (card.mine && card.state === 'waiting')
+  if (!underWay) return
   card.interrupted(card.mine ? 'The server knows nothing of this upload any more.' : 'The server started anew.')
   if (card.mine) card.offerRetry('Retry')
 }
