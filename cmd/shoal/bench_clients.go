@@ -52,7 +52,7 @@ func (b *bench) dialect(path string) load.Dialect {
 		Hello:       b.hello,
 		Ready:       func(payload []byte) bool { return hasAction(payload, "subscribed") },
 		Refused:     refusedBy,
-		Data:        countBench,
+		Data:        load.Beginning(string(benchAction)),
 		Pong: func(payload []byte) []byte {
 			if !hasAction(payload, "ping") {
 				return nil

@@ -47,14 +47,6 @@ func appendBenchMessage(dst []byte, sent time.Time, size int) []byte {
 	return append(dst, benchEnd...)
 }
 
-// countBench is 1 for a message of the benchmark, 0 for any other.
-func countBench(payload []byte) int {
-	if bytes.HasPrefix(payload, benchAction) {
-		return 1
-	}
-	return 0
-}
-
 // benchSentAt reads out of a message when it was meant to be sent, without a copy.
 func benchSentAt(payload []byte) (unixNano int64, ok bool) {
 	rest, ok := bytes.CutPrefix(payload, benchAction)

@@ -148,7 +148,7 @@ func TestBenchMessage(t *testing.T) {
 		if len(m) != size {
 			t.Errorf("%d bytes, want %d", len(m), size)
 		}
-		if sent, ok := benchSentAt(m); !ok || sent != at.UnixNano() || countBench(m) != 1 {
+		if sent, ok := benchSentAt(m); !ok || sent != at.UnixNano() {
 			t.Errorf("sent at %d, %v", sent, ok)
 		}
 	}

@@ -174,7 +174,7 @@ func (o *Options) count(payload []byte) int {
 	switch {
 	case o.Dialect.Data != nil:
 		return o.Dialect.Data(payload)
-	case payload != nil && bytes.Equal(payload, ping):
+	case bytes.Equal(payload, ping):
 		return 0
 	}
 	return 1

@@ -44,6 +44,17 @@ type Dialect struct {
 	Pong func(payload []byte) []byte
 }
 
+// Beginning returns a Dialect.Data for which a message counts if it begins so: the same few bytes of each are
+// looked at.
+func Beginning(with string) func(payload []byte) int {
+	return func(payload []byte) int {
+		if len(payload) >= len(with) && string(payload[:len(with)]) == with {
+			return 1
+		}
+		return 0
+	}
+}
+
 // Options configure a Fleet.
 type Options struct {
 	// Addr is the server's host:port.

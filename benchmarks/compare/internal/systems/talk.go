@@ -47,6 +47,9 @@ func (a Audience) hello(i int) [][]byte {
 	}
 }
 
+// countProgress counts a published message. Those of all systems without an envelope begin alike.
+var countProgress = load.Beginning(`{"action":"upload_p`)
+
 // plain is the dialect of the adapters that speak these messages.
 func plain(a Audience) load.Dialect {
 	return load.Dialect{Path: path, Hello: a.hello, Ready: has(`"action":"subscribed"`), Data: countProgress}
@@ -55,16 +58,6 @@ func plain(a Audience) load.Dialect {
 // has returns a function that reports whether a payload contains a text.
 func has(text string) func([]byte) bool {
 	return func(payload []byte) bool { return bytes.Contains(payload, []byte(text)) }
-}
-
-// countProgress is 1 for a published message, 0 for any other. Those of all systems without an envelope begin alike, so
-// this looks at a few bytes only.
-func countProgress(payload []byte) int {
-	const begin = `{"action":"upload_p`
-	if len(payload) >= len(begin) && string(payload[:len(begin)]) == begin {
-		return 1
-	}
-	return 0
 }
 
 // userOf takes the user out of a token.
