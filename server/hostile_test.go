@@ -149,6 +149,7 @@ func TestUpgradeThatIsNone(t *testing.T) {
 		"keep-alive":  {"Connection", "keep-alive"},
 		"version 8":   {"Sec-WebSocket-Version", "8"},
 		"short key":   {"Sec-WebSocket-Key", "AAAA"},
+		"long key":    {"Sec-WebSocket-Key", "AAAAAAAAAAAAAAAAAAAAAAAA"}, // 18 bytes in as many characters as 16
 		"invalid key": {"Sec-WebSocket-Key", "not base64"},
 	} {
 		req, err := http.NewRequest(http.MethodGet, "http://"+n.host+"/ws/uploads", http.NoBody)
