@@ -79,8 +79,9 @@ func seeEachOther(t *testing.T, nodes []*process) {
 	}
 
 	for i, n := range nodes {
-		other := follow(t, nodes[(i+1)%len(nodes)], "user-of-token", "token-1", "shared")
-		eventuallyDeleted(t, n, "/v1/tokens/token-1/connections?code=4001")
+		token := fmt.Sprint("token-", i) // a node that is late may yet have to hear of the one before
+		other := follow(t, nodes[(i+1)%len(nodes)], "user-of-token", token, "shared")
+		eventuallyDeleted(t, n, "/v1/tokens/"+token+"/connections?code=4001")
 		if code := other.closed(); code != 4001 {
 			t.Errorf("the connection of the token is closed with %d, want 4001", code)
 		}
