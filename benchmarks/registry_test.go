@@ -43,12 +43,14 @@ type upload = shard.Upload[*sink, struct{}]
 func (s sharded) connect(user string, c *sink) { s.Connect(user, c, 0, func(*upload) {}) }
 
 func (s sharded) subscribe(user string, c *sink, uploadID string) {
-	if err := s.Claim(user, c, uploadID, 0, func(*upload, bool) {}); err != nil {
+	if err := s.SubscribeConn(user, c, uploadID, 0, func(*upload, bool) {}); err != nil {
 		panic(err)
 	}
 }
 
-func (s sharded) unsubscribe(user string, c *sink, uploadID string) { s.Unclaim(user, c, uploadID) }
+func (s sharded) unsubscribe(user string, c *sink, uploadID string) {
+	s.UnsubscribeConn(user, c, uploadID)
+}
 
 func (s sharded) lookup(uploadID string) (receivers int) {
 	s.WithKnown(uploadID, func(u *upload) {

@@ -32,7 +32,7 @@ type Broker interface {
 
 // Keeper is what a Broker is too whose engine keeps the newest messages of a channel, for nodes that come
 // later. How many, and for how long, is a matter of its options.
-type Keeper interface {
+type HistoryBroker interface {
 	Broker
 	// Store publishes a message and keeps it, in one step: no node gets it that could not find it kept,
 	// and the other way round. It returns the message's position, whose epoch is empty where the engine
@@ -40,7 +40,7 @@ type Keeper interface {
 	Store(ctx context.Context, channel string, payload []byte) (Position, error)
 	// Kept returns what is kept of a channel. A channel of which nothing was ever stored is at offset 0 of
 	// an epoch that the first message will continue.
-	Kept(ctx context.Context, channel string) (Kept, error)
+	History(ctx context.Context, channel string) (Snapshot, error)
 	// Forget drops what is kept of a channel and begins a new epoch, of which all subscribed nodes learn by
 	// a Message without payload, or as if messages had been lost.
 	Forget(ctx context.Context, channel string) error
@@ -79,11 +79,11 @@ type Message struct {
 	Position
 	// Previous is the offset of the stored message before this one on its channel, 0 if there is none that
 	// is still kept. Whoever has not got that one has missed something.
-	Previous uint64
+	Prev uint64
 }
 
 // Kept is what an engine keeps of a channel.
-type Kept struct {
+type Snapshot struct {
 	Position
 	// Floor is an offset such that every message stored after it is among Messages.
 	Floor uint64

@@ -30,7 +30,7 @@ type Memory struct {
 // is kept after it was last asked about.
 type memoryChannel struct {
 	nodes   []*MemoryNode
-	kept    Kept
+	kept    Snapshot
 	touched time.Time
 }
 
@@ -55,7 +55,7 @@ type MemoryNode struct {
 	handler Handler
 }
 
-var _ Keeper = (*MemoryNode)(nil)
+var _ HistoryBroker = (*MemoryNode)(nil)
 
 // Run hands to h what arrives until ctx ends. It returns nil.
 func (n *MemoryNode) Run(ctx context.Context, h Handler) error {
@@ -118,13 +118,13 @@ func (n *MemoryNode) Store(ctx context.Context, channel string, payload []byte) 
 		payload = slices.Clone(payload)
 		c.kept.Messages = append(c.kept.Messages, Stored{Offset: pos.Offset, Payload: payload, At: time.Now()})
 		c.trim(b.opt)
-		c.send(Message{Channel: channel, Payload: payload, Position: pos, Previous: previous})
+		c.send(Message{Channel: channel, Payload: payload, Position: pos, Prev: previous})
 	})
 	return pos, err
 }
 
 // Kept returns what is kept of a channel. The errors are those of Subscribe.
-func (n *MemoryNode) Kept(ctx context.Context, channel string) (k Kept, err error) {
+func (n *MemoryNode) History(ctx context.Context, channel string) (k Snapshot, err error) {
 	err = n.do(ctx, func(b *Memory) {
 		k = b.current(channel).kept
 		k.Messages = slices.Clone(k.Messages)
@@ -136,7 +136,7 @@ func (n *MemoryNode) Kept(ctx context.Context, channel string) (k Kept, err erro
 func (n *MemoryNode) Forget(ctx context.Context, channel string) error {
 	return n.do(ctx, func(b *Memory) {
 		c := b.current(channel)
-		c.kept = Kept{Position: Position{Epoch: b.epoch()}}
+		c.kept = Snapshot{Position: Position{Epoch: b.epoch()}}
 		c.send(Message{Channel: channel, Position: c.kept.Position})
 	})
 }

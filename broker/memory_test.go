@@ -46,9 +46,9 @@ func store(t *testing.T, n *broker.MemoryNode, channel, payload string) broker.P
 	return pos
 }
 
-func kept(t *testing.T, n *broker.MemoryNode, channel string) broker.Kept {
+func kept(t *testing.T, n *broker.MemoryNode, channel string) broker.Snapshot {
 	t.Helper()
-	k, err := n.Kept(t.Context(), channel)
+	k, err := n.History(t.Context(), channel)
 	if err != nil {
 		t.Fatalf("Kept: %v", err)
 	}

@@ -65,7 +65,7 @@ func (f *follow) hold(a arrival) {
 func (c *cluster) take(u *upload, a arrival) (ok bool) {
 	log := u.State.log
 	switch {
-	case a.Epoch != "" && a.Epoch != log.Epoch(), a.Previous > log.Offset():
+	case a.Epoch != "" && a.Epoch != log.Epoch(), a.Prev > log.Offset():
 		return false
 	case a.Payload == nil: // the epoch is known already
 	case a.Offset == 0:
@@ -89,7 +89,7 @@ func (c *cluster) append(u *upload, e Encoded, offset uint64, at time.Time) {
 // upload's lock is held.
 func (c *cluster) pass(u *upload, e Encoded) {
 	f := frame.ForUpload(u.ID(), e.class, 0, e.payload)
-	u.State.log.Note(f, time.Now())
+	u.State.log.SetLatest(f, time.Now())
 	c.manager.relay.send(u, f)
 }
 

@@ -61,17 +61,17 @@ func (c *cluster) toCatchUp(id string) (f *follow) {
 }
 
 // kept reads what the broker keeps of an upload. If it keeps nothing, this node begins an epoch of its own.
-func (c *cluster) kept(ctx context.Context, id string) (broker.Kept, error) {
+func (c *cluster) kept(ctx context.Context, id string) (broker.Snapshot, error) {
 	if c.keeper == nil {
-		return broker.Kept{Position: broker.Position{Epoch: c.manager.newEpoch()}}, nil
+		return broker.Snapshot{Position: broker.Position{Epoch: c.manager.newEpoch()}}, nil
 	}
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	return c.keeper.Kept(ctx, uploadChannel+id)
+	return c.keeper.History(ctx, uploadChannel+id)
 }
 
 // lookAtKept validates the messages, in their order.
-func (c *cluster) lookAtKept(id string, kept broker.Kept) []Encoded {
+func (c *cluster) lookAtKept(id string, kept broker.Snapshot) []Encoded {
 	messages := make([]Encoded, len(kept.Messages))
 	for i, s := range kept.Messages {
 		messages[i], _ = c.look(id, s.Payload) // the zero value where it will not do
@@ -81,7 +81,7 @@ func (c *cluster) lookAtKept(id string, kept broker.Kept) []Encoded {
 
 // merge brings the upload's log up to date: by what it has missed, or by a new beginning where the log cannot
 // be continued, which subscribers are told. The upload's lock is held.
-func (c *cluster) merge(u *upload, kept broker.Kept, messages []Encoded) {
+func (c *cluster) merge(u *upload, kept broker.Snapshot, messages []Encoded) {
 	log, now := u.State.log, time.Now()
 	if log != nil && log.Epoch() == kept.Epoch && kept.Floor <= log.Offset() {
 		for i, s := range kept.Messages {
@@ -101,7 +101,7 @@ func (c *cluster) merge(u *upload, kept broker.Kept, messages []Encoded) {
 
 // begin returns a log of what the broker keeps of an upload.
 func (c *cluster) begin(
-	id string, kept broker.Kept, messages []Encoded, now time.Time,
+	id string, kept broker.Snapshot, messages []Encoded, now time.Time,
 ) *history.Log[*frame.Frame] {
 	log := history.Begin[*frame.Frame](kept.Epoch, kept.Floor, now)
 	for i, s := range kept.Messages {
@@ -165,7 +165,7 @@ func (c *cluster) giveUp(u *upload, a arrival) {
 	if a.Payload == nil || a.Epoch != "" && a.Epoch != epoch {
 		return
 	}
-	u.State.log = history.Begin[*frame.Frame](epoch, a.Previous, time.Now())
+	u.State.log = history.Begin[*frame.Frame](epoch, a.Prev, time.Now())
 	c.counters.resets.Add(1)
 	c.announce(u)
 	c.take(u, a)

@@ -11,10 +11,10 @@ import (
 	"time"
 
 	"github.com/shoal-go/shoal/broker"
-	"github.com/shoal-go/shoal/internal/intake"
-	"github.com/shoal-go/shoal/internal/peers"
-	"github.com/shoal-go/shoal/internal/throttle"
-	"github.com/shoal-go/shoal/internal/worklist"
+	"github.com/shoal-go/shoal/internal/coalesce"
+	"github.com/shoal-go/shoal/internal/dispatch"
+	"github.com/shoal-go/shoal/internal/membership"
+	"github.com/shoal-go/shoal/internal/workqueue"
 )
 
 // cluster is the part of a manager that shares messages with other nodes through a broker. It is the broker's
@@ -25,17 +25,17 @@ import (
 type cluster struct {
 	manager *Manager
 	broker  broker.Broker
-	keeper  broker.Keeper // nil where the broker keeps nothing
+	keeper  broker.HistoryBroker // nil where the broker keeps nothing
 	// intake stands between the broker's callback and the fan-out.
-	intake *intake.Intake[broker.Message]
+	intake *dispatch.Queue[broker.Message]
 	// interest are the uploads of which it has to be seen whether this node should be subscribed, catching
 	// those that must be brought up to date with what the broker keeps.
-	interest, catching *worklist.List
+	interest, catching *workqueue.Queue
 	// subscribed are the uploads subscribed to at the broker, for each of interest's goroutines its own. It is
 	// false for those that could not be unsubscribed from, of which nobody knows whether they still are.
 	subscribed []map[string]bool
-	peers      *peers.Peers
-	outgoing   *throttle.Throttle[Encoded, Position] // nil unless states are conflated between nodes
+	peers      *membership.Membership
+	outgoing   *coalesce.Coalescer[Encoded, Position] // nil unless states are conflated between nodes
 
 	health   atomic.Pointer[string] // nil: messages come through; else why not
 	failed   chan error
@@ -66,15 +66,15 @@ const (
 // newCluster returns the part of m that is about other nodes, at work. The error is about m's options.
 func newCluster(m *Manager) (_ *cluster, err error) {
 	c := &cluster{manager: m, broker: m.opt.Broker, failed: make(chan error, 1)}
-	c.keeper, _ = c.broker.(broker.Keeper)
+	c.keeper, _ = c.broker.(broker.HistoryBroker)
 	c.unhealthy("not connected yet")
-	c.peers, err = peers.New(peers.Config{
+	c.peers, err = membership.New(membership.Config{
 		Broker: c.broker, Name: m.opt.NodeName, Answer: c.answer, Told: c.told, Logger: m.opt.Logger,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("manager: Options.NodeName: %w", err)
 	}
-	c.intake = intake.New(intake.Config[broker.Message]{
+	c.intake = dispatch.New(dispatch.Config[broker.Message]{
 		Lanes:    runtime.GOMAXPROCS(0),
 		Messages: intakeMessages,
 		Bytes:    intakeBytes,
@@ -87,10 +87,10 @@ func newCluster(m *Manager) (_ *cluster, err error) {
 	for i := range c.subscribed {
 		c.subscribed[i] = make(map[string]bool)
 	}
-	c.interest = worklist.New(worklist.Config{
+	c.interest = workqueue.New(workqueue.Config{
 		Workers: interestWorkers, Batch: interestBatch, Do: c.reconcile, MinPause: minPause, MaxPause: maxPause,
 	})
-	c.catching = worklist.New(worklist.Config{
+	c.catching = workqueue.New(workqueue.Config{
 		Workers: catchingWorkers, Batch: 1, Do: c.catchUp, MinPause: minPause, MaxPause: maxPause,
 	})
 	c.throttle(m.opt.StateRate)

@@ -13,7 +13,7 @@ import (
 
 // faulty is a node's broker whose link can be cut and can lose messages.
 type faulty struct {
-	broker.Keeper
+	broker.HistoryBroker
 
 	mu      sync.Mutex // protects what follows
 	handler broker.Handler
@@ -25,20 +25,20 @@ type faulty struct {
 	// the call fails with. They may block.
 	before, after func(ctx context.Context, call string) error
 	// keeps is what becomes of the hub's answers on their way here.
-	keeps func(broker.Kept) broker.Kept
+	keeps func(broker.Snapshot) broker.Snapshot
 
 	waiting atomic.Int64 // calls that were stopped
 }
 
 func newLink(hub *broker.Memory) *faulty {
-	return &faulty{Keeper: hub.Node(), calls: make(map[string]int)}
+	return &faulty{HistoryBroker: hub.Node(), calls: make(map[string]int)}
 }
 
 func (f *faulty) Run(ctx context.Context, h broker.Handler) error {
 	f.mu.Lock()
 	f.handler = h
 	f.mu.Unlock()
-	return f.Keeper.Run(ctx, f)
+	return f.HistoryBroker.Run(ctx, f)
 }
 
 func (f *faulty) Receive(m broker.Message) {
@@ -92,7 +92,7 @@ func (f *faulty) meddle(before, after func(ctx context.Context, call string) err
 }
 
 // keeping sets what becomes of the hub's answers on what is kept; nil: nothing.
-func (f *faulty) keeping(keeps func(broker.Kept) broker.Kept) {
+func (f *faulty) keeping(keeps func(broker.Snapshot) broker.Snapshot) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.keeps = keeps
@@ -155,28 +155,28 @@ func (f *faulty) call(ctx context.Context, name string, carryOut func() error) e
 }
 
 func (f *faulty) Subscribe(ctx context.Context, channels ...string) error {
-	return f.call(ctx, "Subscribe", func() error { return f.Keeper.Subscribe(ctx, channels...) })
+	return f.call(ctx, "Subscribe", func() error { return f.HistoryBroker.Subscribe(ctx, channels...) })
 }
 
 func (f *faulty) Unsubscribe(ctx context.Context, channels ...string) error {
-	return f.call(ctx, "Unsubscribe", func() error { return f.Keeper.Unsubscribe(ctx, channels...) })
+	return f.call(ctx, "Unsubscribe", func() error { return f.HistoryBroker.Unsubscribe(ctx, channels...) })
 }
 
 func (f *faulty) Publish(ctx context.Context, channel string, payload []byte) error {
-	return f.call(ctx, "Publish", func() error { return f.Keeper.Publish(ctx, channel, payload) })
+	return f.call(ctx, "Publish", func() error { return f.HistoryBroker.Publish(ctx, channel, payload) })
 }
 
 func (f *faulty) Store(ctx context.Context, channel string, payload []byte) (pos broker.Position, err error) {
 	err = f.call(ctx, "Store", func() (err error) {
-		pos, err = f.Keeper.Store(ctx, channel, payload)
+		pos, err = f.HistoryBroker.Store(ctx, channel, payload)
 		return err
 	})
 	return pos, err
 }
 
-func (f *faulty) Kept(ctx context.Context, channel string) (kept broker.Kept, err error) {
+func (f *faulty) History(ctx context.Context, channel string) (kept broker.Snapshot, err error) {
 	err = f.call(ctx, "Kept", func() (err error) {
-		kept, err = f.Keeper.Kept(ctx, channel)
+		kept, err = f.HistoryBroker.History(ctx, channel)
 		return err
 	})
 	f.mu.Lock()

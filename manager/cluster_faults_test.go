@@ -161,7 +161,7 @@ func TestAMessageOfAnOldEpochIsLeftOut(t *testing.T) {
 		synctest.Wait()
 		seen := len(c.received(t))
 		nodes[0].link.handler.Receive(broker.Message{
-			Channel: "upload:cat", Payload: note(t, 7).Payload(), Position: broker.Position(old), Previous: 1,
+			Channel: "upload:cat", Payload: note(t, 7).Payload(), Position: broker.Position(old), Prev: 1,
 		})
 		publish(t, nodes[1].Manager, "cat", 2)
 		<-time.After(time.Minute)
@@ -177,7 +177,7 @@ func TestAGapThatNothingFillsIsAnnounced(t *testing.T) {
 	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		n := nodes[0]
 		c := n.follower(t, "ann", "cat")
-		n.link.keeping(func(k broker.Kept) broker.Kept {
+		n.link.keeping(func(k broker.Snapshot) broker.Snapshot {
 			k.Offset, k.Floor, k.Messages = 0, 0, nil
 			return k
 		})

@@ -64,7 +64,7 @@ func TestAForeignMessageIsDeliveredWithoutAnOffset(t *testing.T) {
 	inCluster(t, 2, Options{}, func(t *testing.T, hub *broker.Memory, nodes []member) {
 		c := nodes[0].follower(t, "ann", "cat")
 		foreign := `{"action":"upload_progress","payload":{"upload_id":"cat"},"extra":1}`
-		must(t, nodes[1].link.Keeper.Publish(t.Context(), "upload:cat", []byte(foreign)))
+		must(t, nodes[1].link.HistoryBroker.Publish(t.Context(), "upload:cat", []byte(foreign)))
 		synctest.Wait()
 		late := nodes[0].follower(t, "bob", "cat")
 		for who, c := range map[string]*fakeConn{"who was there": c, "who came late": late} {

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"time"
 
+	"github.com/shoal-go/shoal/internal/coalesce"
 	"github.com/shoal-go/shoal/internal/frame"
 	"github.com/shoal-go/shoal/internal/history"
-	"github.com/shoal-go/shoal/internal/throttle"
 )
 
 // throttle bounds how many state messages of one upload leave this node in a second, 0 being no bound.
@@ -15,7 +15,7 @@ func (c *cluster) throttle(rate float64) {
 	if rate == 0 {
 		return
 	}
-	c.outgoing = throttle.New(throttle.Config[Encoded, Position]{
+	c.outgoing = coalesce.New(coalesce.Config[Encoded, Position]{
 		Interval: time.Duration(float64(time.Second) / rate),
 		Send:     c.store,
 		Failed: func(uploadID string, err error) {
@@ -34,7 +34,7 @@ func (c *cluster) publish(ctx context.Context, uploadID string, e Encoded) (pos 
 		pos, err = c.store(ctx, uploadID, e)
 	}
 	switch {
-	case errors.Is(err, throttle.ErrClosed):
+	case errors.Is(err, coalesce.ErrClosed):
 		return Position{}, ErrClosed
 	case err != nil:
 		return Position{}, unavailable(err)

@@ -86,7 +86,7 @@ func (m *Manager) lookBack(uploadID string, from Position) resumption {
 // messages than its history holds, the connection is closed for the client to recover once more.
 func (m *Manager) resume(userID string, c Conn, a *resumption) error {
 	limit := m.opt.MaxSubscriptionsPerUser
-	return refusal(m.registry.Claim(userID, c, a.uploadID, limit, func(u *upload, _ bool) {
+	return refusal(m.registry.SubscribeConn(userID, c, a.uploadID, limit, func(u *upload, _ bool) {
 		added, ok := m.log(u, time.Now()).Since(a.now.Epoch, a.now.Offset)
 		switch {
 		case !ok:

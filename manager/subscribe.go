@@ -26,13 +26,13 @@ func (m *Manager) SubscribeUpload(ctx context.Context, userID, uploadID string) 
 		return err
 	}
 	defer release()
-	return refusal(m.registry.Hold(userID, uploadID, m.opt.MaxSubscriptionsPerUser, m.opt.MaxPending,
+	return refusal(m.registry.SubscribeUser(userID, uploadID, m.opt.MaxSubscriptionsPerUser, m.opt.MaxPending,
 		time.Now().UnixNano(), m.sendNewest))
 }
 
 // UnsubscribeUpload makes a user follow an upload no longer, whichever connections claim it.
 func (m *Manager) UnsubscribeUpload(userID, uploadID string) {
-	m.registry.Drop(userID, uploadID)
+	m.registry.UnsubscribeUser(userID, uploadID)
 }
 
 // SubscribeOptions say how a connection is brought up to date. The zero value sends it the newest message.
@@ -65,7 +65,7 @@ func (m *Manager) SubscribeConn(
 	if opt.Since != nil {
 		m.overtake(ctx, map[string]Position{uploadID: *opt.Since})
 	}
-	err = m.registry.Claim(userID, c, uploadID, m.opt.MaxSubscriptionsPerUser, func(u *upload, fresh bool) {
+	err = m.registry.SubscribeConn(userID, c, uploadID, m.opt.MaxSubscriptionsPerUser, func(u *upload, fresh bool) {
 		m.welcome(u, c, fresh, opt)
 	})
 	return refusal(err)
@@ -73,7 +73,7 @@ func (m *Manager) SubscribeConn(
 
 // UnsubscribeConn takes back the claim of one connection. The user's other connections keep theirs.
 func (m *Manager) UnsubscribeConn(userID string, c Conn, uploadID string) {
-	m.registry.Unclaim(userID, c, uploadID)
+	m.registry.UnsubscribeConn(userID, c, uploadID)
 }
 
 // welcome brings a connection up to date in the moment from which on it gets the upload's messages; the

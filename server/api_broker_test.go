@@ -45,7 +45,7 @@ func TestAPITellsTheEpochOfWhatItHasPublished(t *testing.T) {
 }
 
 // away is a broker that cannot be reached.
-type away struct{ broker.Keeper }
+type away struct{ broker.HistoryBroker }
 
 func (away) Run(ctx context.Context, _ broker.Handler) error { <-ctx.Done(); return nil }
 

@@ -44,10 +44,10 @@ func TestClaimMakesAllConnectionsOfTheUserReceivers(t *testing.T) {
 	r, shown := newRegistry(1), shows{}
 	r.Connect("ann", 1, 0, shown.connected)
 	r.Connect("ann", 2, 0, shown.connected)
-	must(t, r.Claim("ann", 1, "cat", 0, shown.claimed))
+	must(t, r.SubscribeConn("ann", 1, "cat", 0, shown.claimed))
 	wantReceivers(t, r, 1, 2)
-	must(t, r.Claim("ann", 1, "cat", 0, shown.claimed))
-	must(t, r.Claim("ann", 2, "cat", 0, shown.claimed))
+	must(t, r.SubscribeConn("ann", 1, "cat", 0, shown.claimed))
+	must(t, r.SubscribeConn("ann", 2, "cat", 0, shown.claimed))
 	shown.want(t, "claim cat true", "claim cat false", "claim cat true")
 	r.Connect("ann", 3, 0, shown.connected)
 	shown.want(t)
@@ -61,9 +61,9 @@ func TestSubscriptionEndsWithItsLastClaim(t *testing.T) {
 	r, shown := newRegistry(1), shows{}
 	r.Connect("ann", 1, 0, shown.connected)
 	r.Connect("ann", 2, 0, shown.connected)
-	must(t, r.Claim("ann", 1, "cat", 0, shown.claimed))
-	must(t, r.Claim("ann", 2, "cat", 0, shown.claimed))
-	if !r.Unclaim("ann", 1, "cat") || r.Unclaim("ann", 1, "cat") {
+	must(t, r.SubscribeConn("ann", 1, "cat", 0, shown.claimed))
+	must(t, r.SubscribeConn("ann", 2, "cat", 0, shown.claimed))
+	if !r.UnsubscribeConn("ann", 1, "cat") || r.UnsubscribeConn("ann", 1, "cat") {
 		t.Error("Unclaim does not say whether there was a claim")
 	}
 	wantReceivers(t, r, 1, 2)
@@ -77,15 +77,15 @@ func TestSubscriptionEndsWithItsLastClaim(t *testing.T) {
 func TestHeldSubscriptionOutlivesTheClaims(t *testing.T) {
 	r, shown := newRegistry(1), shows{}
 	r.Connect("ann", 1, 0, shown.connected)
-	must(t, r.Claim("ann", 1, "cat", 0, shown.claimed))
+	must(t, r.SubscribeConn("ann", 1, "cat", 0, shown.claimed))
 	r.Connect("ann", 2, 0, shown.connected)
-	must(t, r.Hold("ann", "cat", 0, 0, 0, shown.held))
+	must(t, r.SubscribeUser("ann", "cat", 0, 0, 0, shown.held))
 	shown.want(t, "claim cat true", "hold cat 2")
-	r.Unclaim("ann", 1, "cat")
+	r.UnsubscribeConn("ann", 1, "cat")
 	wantReceivers(t, r, 1, 2)
 	r.Connect("ann", 3, 0, shown.connected)
 	shown.want(t, "connect cat")
-	if !r.Drop("ann", "cat") || r.Drop("ann", "cat") {
+	if !r.UnsubscribeUser("ann", "cat") || r.UnsubscribeUser("ann", "cat") {
 		t.Error("Drop does not say whether there was a subscription")
 	}
 	wantReceivers(t, r)
@@ -93,7 +93,7 @@ func TestHeldSubscriptionOutlivesTheClaims(t *testing.T) {
 
 func TestUserWithoutConnectionWaits(t *testing.T) {
 	r, shown := newRegistry(1), shows{}
-	must(t, r.Hold("ann", "cat", 0, 0, 5, shown.held))
+	must(t, r.SubscribeUser("ann", "cat", 0, 0, 5, shown.held))
 	shown.want(t)
 	wantReceivers(t, r, 0)
 	if ids := r.SubscriberIDs("cat"); !slices.Equal(ids, []string{"ann"}) {
@@ -113,8 +113,8 @@ func TestUserWithoutConnectionWaits(t *testing.T) {
 func TestExpirePendingSparesWhoCameLater(t *testing.T) {
 	r := newRegistry(4)
 	for i, user := range []string{"ann", "bob", "cem"} {
-		must(t, r.Hold(user, "cat", 0, 0, 0, nil))
-		must(t, r.Hold(user, "dog", 0, 0, int64(i), nil))
+		must(t, r.SubscribeUser(user, "cat", 0, 0, 0, nil))
+		must(t, r.SubscribeUser(user, "dog", 0, 0, int64(i), nil))
 	}
 	if n := r.ExpirePending(2); n != 2 {
 		t.Errorf("%d users expired, want 2", n)
@@ -127,8 +127,8 @@ func TestExpirePendingSparesWhoCameLater(t *testing.T) {
 
 func TestARefusalProlongsNoWaiting(t *testing.T) {
 	r := newRegistry(1)
-	must(t, r.Hold("ann", "cat", 1, 0, 1, nil))
-	wantError(t, ErrLimit, r.Hold("ann", "dog", 1, 0, 5, nil))
+	must(t, r.SubscribeUser("ann", "cat", 1, 0, 1, nil))
+	wantError(t, ErrLimit, r.SubscribeUser("ann", "dog", 1, 0, 5, nil))
 	if n := r.ExpirePending(2); n != 1 {
 		t.Errorf("%d users expired, want the one that has waited since 1", n)
 	}
@@ -138,20 +138,20 @@ func TestARefusalProlongsNoWaiting(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	r := newRegistry(1)
 	nobody := func(*tUpload, bool) { t.Error("a refused claim entered") }
-	wantError(t, ErrUnknown, r.Claim("ann", 1, "cat", 0, nobody))
+	wantError(t, ErrUnknown, r.SubscribeConn("ann", 1, "cat", 0, nobody))
 	r.Connect("ann", 1, 0, nil)
-	wantError(t, ErrUnknown, r.Claim("ann", 2, "cat", 0, nobody))
-	must(t, r.Claim("ann", 1, "cat", 1, func(*tUpload, bool) {}))
-	wantError(t, ErrLimit, r.Claim("ann", 1, "dog", 1, nobody))
-	wantError(t, ErrLimit, r.Hold("ann", "dog", 1, 1, 0, nil))
-	must(t, r.Hold("bob", "cat", 1, 1, 0, nil))
-	wantError(t, ErrLimit, r.Hold("bob", "dog", 1, 1, 0, nil))
-	wantError(t, ErrPending, r.Hold("cem", "cat", 1, 1, 0, nil))
+	wantError(t, ErrUnknown, r.SubscribeConn("ann", 2, "cat", 0, nobody))
+	must(t, r.SubscribeConn("ann", 1, "cat", 1, func(*tUpload, bool) {}))
+	wantError(t, ErrLimit, r.SubscribeConn("ann", 1, "dog", 1, nobody))
+	wantError(t, ErrLimit, r.SubscribeUser("ann", "dog", 1, 1, 0, nil))
+	must(t, r.SubscribeUser("bob", "cat", 1, 1, 0, nil))
+	wantError(t, ErrLimit, r.SubscribeUser("bob", "dog", 1, 1, 0, nil))
+	wantError(t, ErrPending, r.SubscribeUser("cem", "cat", 1, 1, 0, nil))
 	check(t, r)
-	r.Drop("bob", "cat")
-	must(t, r.Hold("cem", "cat", 1, 1, 0, nil))
+	r.UnsubscribeUser("bob", "cat")
+	must(t, r.SubscribeUser("cem", "cat", 1, 1, 0, nil))
 	check(t, r)
-	if r.Unclaim("dan", 1, "cat") || r.Unclaim("ann", 1, "dog") || r.Drop("dan", "cat") || r.Disconnect("dan", 1) {
+	if r.UnsubscribeConn("dan", 1, "cat") || r.UnsubscribeConn("ann", 1, "dog") || r.UnsubscribeUser("dan", "cat") || r.Disconnect("dan", 1) {
 		t.Error("something that was not there was taken away")
 	}
 	check(t, r)
@@ -164,8 +164,8 @@ func TestOldestConnectionGivesWay(t *testing.T) {
 			t.Errorf("connection %d evicted another", c)
 		}
 	}
-	must(t, r.Claim("ann", 1, "cat", 0, shown.claimed))
-	must(t, r.Claim("ann", 2, "dog", 0, shown.claimed))
+	must(t, r.SubscribeConn("ann", 1, "cat", 0, shown.claimed))
+	must(t, r.SubscribeConn("ann", 2, "dog", 0, shown.claimed))
 	if _, evicted := r.Connect("ann", 3, 3, nil); evicted {
 		t.Error("connecting again evicted another")
 	}
@@ -185,7 +185,7 @@ func TestManySubscriptionsOfOneUser(t *testing.T) {
 	r.Connect("ann", 1, 0, nil)
 	const n = 5 * listed
 	for i := range n {
-		must(t, r.Claim("ann", 1, fmt.Sprint(i), n, func(*tUpload, bool) {}))
+		must(t, r.SubscribeConn("ann", 1, fmt.Sprint(i), n, func(*tUpload, bool) {}))
 		u := r.lockUser("ann", false)
 		if isMap := u.subs.byID != nil; isMap != (i >= listed) || u.subs.len() != i+1 {
 			t.Errorf("%d subscriptions, kept as a map is %v", u.subs.len(), isMap)
@@ -194,13 +194,13 @@ func TestManySubscriptionsOfOneUser(t *testing.T) {
 		check(t, r)
 	}
 	for i := range n {
-		if !r.Unclaim("ann", 1, fmt.Sprint((i*7)%n)) {
+		if !r.UnsubscribeConn("ann", 1, fmt.Sprint((i*7)%n)) {
 			t.Errorf("subscription %d was not found", (i*7)%n)
 		}
 		check(t, r)
 	}
-	must(t, r.Claim("ann", 1, "again", n, func(*tUpload, bool) {}))
-	must(t, r.Claim("ann", 1, "and again", n, func(*tUpload, bool) {}))
+	must(t, r.SubscribeConn("ann", 1, "again", n, func(*tUpload, bool) {}))
+	must(t, r.SubscribeConn("ann", 1, "and again", n, func(*tUpload, bool) {}))
 	r.Disconnect("ann", 1)
 	empty(t, r)
 }

@@ -38,7 +38,7 @@ func TestObjectsStayWithinTheirBudget(t *testing.T) {
 func TestTheOnlyReceiverLiesInsideItsUpload(t *testing.T) {
 	r := newRegistry(1)
 	r.Connect("ann", 1, 0, nil)
-	if err := r.Claim("ann", 1, "cat", 0, func(*tUpload, bool) {}); err != nil {
+	if err := r.SubscribeConn("ann", 1, "cat", 0, func(*tUpload, bool) {}); err != nil {
 		t.Fatal(err)
 	}
 	r.WithKnown("cat", func(u *tUpload) {

@@ -21,10 +21,10 @@ func deeds(r *registry, pick func(n int) int) map[string]func() {
 	return map[string]func(){
 		"Connect":    func() { r.Connect(user(), conn(), 3, func(*tUpload) {}) },
 		"Disconnect": func() { r.Disconnect(user(), conn()) },
-		"Claim":      func() { _ = r.Claim(user(), conn(), upload(), limit, func(*tUpload, bool) {}) },
-		"Unclaim":    func() { r.Unclaim(user(), conn(), upload()) },
-		"Hold":       func() { _ = r.Hold(user(), upload(), limit, pending, int64(pick(4)), func(*tUpload, int) {}) },
-		"Drop":       func() { r.Drop(user(), upload()) },
+		"Claim":      func() { _ = r.SubscribeConn(user(), conn(), upload(), limit, func(*tUpload, bool) {}) },
+		"Unclaim":    func() { r.UnsubscribeConn(user(), conn(), upload()) },
+		"Hold":       func() { _ = r.SubscribeUser(user(), upload(), limit, pending, int64(pick(4)), func(*tUpload, int) {}) },
+		"Drop":       func() { r.UnsubscribeUser(user(), upload()) },
 		"Expire":     func() { r.ExpirePending(int64(pick(4))) },
 		"With":       func() { r.With(upload(), func(u *tUpload) { u.State = pick(2) }) },
 		"WithKnown":  func() { r.WithKnown(upload(), func(u *tUpload) { u.State = pick(2) }) },
@@ -93,7 +93,7 @@ func TestInvariant3WhoEntersIsThere(t *testing.T) {
 		work.Go(func() {
 			for range 2000 {
 				r.Connect(user, c, 0, func(*tUpload) {})
-				must(t, r.Claim(user, c, "cat", 0, func(*tUpload, bool) {}))
+				must(t, r.SubscribeConn(user, c, "cat", 0, func(*tUpload, bool) {}))
 				found := false
 				r.WithKnown("cat", func(u *tUpload) {
 					found = slices.ContainsFunc(u.Receivers(), func(slot Receiver[int, int]) bool { return slot.Conn == c })

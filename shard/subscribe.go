@@ -18,7 +18,7 @@ var (
 // Claim subscribes a user to an upload on behalf of one of its connections. entered is called with the
 // upload's lock held, in the moment from which on the connection gets the upload's messages; fresh says that
 // the connection has not been given the upload's state yet. A limit below 1 is none.
-func (r *Registry[C, S]) Claim(
+func (r *Registry[C, S]) SubscribeConn(
 	userID string, c C, uploadID string, limit int, entered func(up *Upload[C, S], fresh bool),
 ) error {
 	u := r.lockUser(userID, false)
@@ -42,7 +42,7 @@ func (r *Registry[C, S]) Claim(
 
 // Unclaim takes back a connection's claim and reports whether there was one. The subscription ends with its
 // last claim.
-func (r *Registry[C, S]) Unclaim(userID string, c C, uploadID string) (claimed bool) {
+func (r *Registry[C, S]) UnsubscribeConn(userID string, c C, uploadID string) (claimed bool) {
 	r.withSubscription(userID, uploadID, func(_ *user[C, S], s *member[C, S]) {
 		if m := s.member(c); m != nil && m.claimed {
 			m.claimed, m.shown = false, false
@@ -58,7 +58,7 @@ func (r *Registry[C, S]) Unclaim(userID string, c C, uploadID string) (claimed b
 //
 // A user without a connection waits for one, counted from the last call that was not refused: now is kept for
 // ExpirePending, and at most maxPending users may wait. Limits below 1 are none.
-func (r *Registry[C, S]) Hold(
+func (r *Registry[C, S]) SubscribeUser(
 	userID, uploadID string, limit, maxPending int, now int64, show func(*Upload[C, S], C),
 ) error {
 	u := r.lockUser(userID, true)
@@ -89,7 +89,7 @@ func (r *Registry[C, S]) Hold(
 }
 
 // Drop ends a user's subscription to an upload whoever claims it, and reports whether there was one.
-func (r *Registry[C, S]) Drop(userID, uploadID string) bool {
+func (r *Registry[C, S]) UnsubscribeUser(userID, uploadID string) bool {
 	return r.withSubscription(userID, uploadID, func(u *user[C, S], s *member[C, S]) {
 		r.release(s, true)
 		if len(u.conns) == 0 && u.subs.len() == 0 {

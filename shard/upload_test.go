@@ -12,7 +12,7 @@ func follow(t *testing.T, r *registry, n int) {
 	for i := 1; i <= n; i++ {
 		user := fmt.Sprint("user ", i)
 		r.Connect(user, i, 0, nil)
-		if err := r.Claim(user, i, "cat", 0, func(*tUpload, bool) {}); err != nil {
+		if err := r.SubscribeConn(user, i, "cat", 0, func(*tUpload, bool) {}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -126,17 +126,17 @@ func TestWhatWasPutOffIsSettledFirst(t *testing.T) {
 	})
 	var cat *tUpload
 	r.Connect("ann", 1, 0, nil)
-	follow := func() { must(t, r.Hold("ann", "cat", 0, 0, 0, func(*tUpload, int) {})) }
+	follow := func() { must(t, r.SubscribeUser("ann", "cat", 0, 0, 0, func(*tUpload, int) {})) }
 	for name, meet := range map[string]func(){
 		"With":         func() { r.With("cat", func(*tUpload) {}) },
 		"WithKnown":    func() { r.WithKnown("cat", func(*tUpload) {}) },
 		"EachUpload":   func() { r.EachUpload(func(*tUpload) {}) },
 		"Settle":       func() { r.Settle(cat) },
-		"a first Hold": func() { must(t, r.Hold("bob", "cat", 0, 0, 0, nil)) },
+		"a first Hold": func() { must(t, r.SubscribeUser("bob", "cat", 0, 0, 0, nil)) },
 		"Hold":         follow,
-		"Claim":        func() { must(t, r.Claim("ann", 1, "cat", 0, func(*tUpload, bool) {})) },
-		"Unclaim":      func() { r.Unclaim("ann", 1, "cat") },
-		"Drop":         func() { r.Drop("ann", "cat") },
+		"Claim":        func() { must(t, r.SubscribeConn("ann", 1, "cat", 0, func(*tUpload, bool) {})) },
+		"Unclaim":      func() { r.UnsubscribeConn("ann", 1, "cat") },
+		"Drop":         func() { r.UnsubscribeUser("ann", "cat") },
 		"Connect":      func() { r.Connect("ann", 2, 0, func(*tUpload) {}) },
 		"Disconnect":   func() { r.Disconnect("ann", 2) },
 	} {
@@ -161,6 +161,6 @@ func TestWhatWasPutOffIsSettledFirst(t *testing.T) {
 				t.Errorf("after %s, the upload is not settled", name)
 			}
 		})
-		r.Drop("bob", "cat")
+		r.UnsubscribeUser("bob", "cat")
 	}
 }

@@ -16,63 +16,63 @@ import (
 // broken is a node that breaks a promise in one way: each field, if not nil, takes the place of a method, and gets
 // the sound one's node.
 type broken struct {
-	broker.Keeper
-	run       func(k broker.Keeper, ctx context.Context, h broker.Handler) error
-	subscribe func(k broker.Keeper, ctx context.Context, channels []string) error
-	leave     func(k broker.Keeper, ctx context.Context, channels []string) error
-	publish   func(k broker.Keeper, ctx context.Context, channel string, payload []byte) error
-	store     func(k broker.Keeper, ctx context.Context, channel string, payload []byte) (broker.Position, error)
-	kept      func(k broker.Keeper, ctx context.Context, channel string) (broker.Kept, error)
-	forget    func(k broker.Keeper, ctx context.Context, channel string) error
+	broker.HistoryBroker
+	run       func(k broker.HistoryBroker, ctx context.Context, h broker.Handler) error
+	subscribe func(k broker.HistoryBroker, ctx context.Context, channels []string) error
+	leave     func(k broker.HistoryBroker, ctx context.Context, channels []string) error
+	publish   func(k broker.HistoryBroker, ctx context.Context, channel string, payload []byte) error
+	store     func(k broker.HistoryBroker, ctx context.Context, channel string, payload []byte) (broker.Position, error)
+	kept      func(k broker.HistoryBroker, ctx context.Context, channel string) (broker.Snapshot, error)
+	forget    func(k broker.HistoryBroker, ctx context.Context, channel string) error
 }
 
 func (b broken) Run(ctx context.Context, h broker.Handler) error {
 	if b.run != nil {
-		return b.run(b.Keeper, ctx, h)
+		return b.run(b.HistoryBroker, ctx, h)
 	}
-	return b.Keeper.Run(ctx, h)
+	return b.HistoryBroker.Run(ctx, h)
 }
 
 func (b broken) Subscribe(ctx context.Context, channels ...string) error {
 	if b.subscribe != nil {
-		return b.subscribe(b.Keeper, ctx, channels)
+		return b.subscribe(b.HistoryBroker, ctx, channels)
 	}
-	return b.Keeper.Subscribe(ctx, channels...)
+	return b.HistoryBroker.Subscribe(ctx, channels...)
 }
 
 func (b broken) Unsubscribe(ctx context.Context, channels ...string) error {
 	if b.leave != nil {
-		return b.leave(b.Keeper, ctx, channels)
+		return b.leave(b.HistoryBroker, ctx, channels)
 	}
-	return b.Keeper.Unsubscribe(ctx, channels...)
+	return b.HistoryBroker.Unsubscribe(ctx, channels...)
 }
 
 func (b broken) Publish(ctx context.Context, channel string, payload []byte) error {
 	if b.publish != nil {
-		return b.publish(b.Keeper, ctx, channel, payload)
+		return b.publish(b.HistoryBroker, ctx, channel, payload)
 	}
-	return b.Keeper.Publish(ctx, channel, payload)
+	return b.HistoryBroker.Publish(ctx, channel, payload)
 }
 
 func (b broken) Store(ctx context.Context, channel string, payload []byte) (broker.Position, error) {
 	if b.store != nil {
-		return b.store(b.Keeper, ctx, channel, payload)
+		return b.store(b.HistoryBroker, ctx, channel, payload)
 	}
-	return b.Keeper.Store(ctx, channel, payload)
+	return b.HistoryBroker.Store(ctx, channel, payload)
 }
 
-func (b broken) Kept(ctx context.Context, channel string) (broker.Kept, error) {
+func (b broken) History(ctx context.Context, channel string) (broker.Snapshot, error) {
 	if b.kept != nil {
-		return b.kept(b.Keeper, ctx, channel)
+		return b.kept(b.HistoryBroker, ctx, channel)
 	}
-	return b.Keeper.Kept(ctx, channel)
+	return b.HistoryBroker.History(ctx, channel)
 }
 
 func (b broken) Forget(ctx context.Context, channel string) error {
 	if b.forget != nil {
-		return b.forget(b.Keeper, ctx, channel)
+		return b.forget(b.HistoryBroker, ctx, channel)
 	}
-	return b.Keeper.Forget(ctx, channel)
+	return b.HistoryBroker.Forget(ctx, channel)
 }
 
 // meddler is a Handler that hands on what fn makes of each message.
@@ -90,17 +90,17 @@ func (d meddler) Receive(m broker.Message) {
 // meddling returns a way to break Run: each node gets a fn of its own, which is called under the hub's lock.
 func meddling(fresh func() func(broker.Message) []broker.Message) func(*broken) {
 	return func(b *broken) {
-		b.run = func(k broker.Keeper, ctx context.Context, h broker.Handler) error {
+		b.run = func(k broker.HistoryBroker, ctx context.Context, h broker.Handler) error {
 			return k.Run(ctx, meddler{h, fresh()})
 		}
 	}
 }
 
 // answering returns a way to break Kept.
-func answering(fn func(k *broker.Kept)) func(*broken) {
+func answering(fn func(k *broker.Snapshot)) func(*broken) {
 	return func(b *broken) {
-		b.kept = func(k broker.Keeper, ctx context.Context, channel string) (broker.Kept, error) {
-			kept, err := k.Kept(ctx, channel)
+		b.kept = func(k broker.HistoryBroker, ctx context.Context, channel string) (broker.Snapshot, error) {
+			kept, err := k.History(ctx, channel)
 			fn(&kept)
 			return kept, err
 		}
@@ -131,10 +131,10 @@ func TestBrokenBrokersAreNoticed(t *testing.T) {
 // breaking returns a configuration whose nodes break a promise.
 func breaking(breaks func(*broken)) Config {
 	const ttl = 100 * time.Millisecond
-	nodes := func(opt broker.MemoryOptions) func(testing.TB) broker.Keeper {
+	nodes := func(opt broker.MemoryOptions) func(testing.TB) broker.HistoryBroker {
 		hub := broker.NewMemory(opt)
-		return func(testing.TB) broker.Keeper {
-			b := broken{Keeper: hub.Node()}
+		return func(testing.TB) broker.HistoryBroker {
+			b := broken{HistoryBroker: hub.Node()}
 			breaks(&b)
 			return b
 		}
@@ -203,8 +203,8 @@ func liveBreakages() []breakage {
 		{"messages swapped", publisherOrder, "is next", swapped},
 		{"stored messages lost", storedOrder, "waiting for", tenthLost},
 		{"stored messages twice", storedOrder, "is next", doubled},
-		{"previous always 0", storedOrder, "is before it", change(func(m *broker.Message) { m.Previous = 0 })},
-		{"previous one too high", storedOrder, "is before it", change(func(m *broker.Message) { m.Previous++ })},
+		{"previous always 0", storedOrder, "is before it", change(func(m *broker.Message) { m.Prev = 0 })},
+		{"previous one too high", storedOrder, "is before it", change(func(m *broker.Message) { m.Prev++ })},
 		{"offsets stand still", storedOrder, "want it above", change(func(m *broker.Message) { m.Offset = 1 })},
 		{"another epoch", storedOrder, "is of epoch", change(func(m *broker.Message) { m.Epoch = "other" })},
 		{"published messages have positions", reachesSubscribers, "want no position",
@@ -221,7 +221,7 @@ func liveBreakages() []breakage {
 
 // overlapping hands each message on in a goroutine of its own. Run waits for them.
 func overlapping(b *broken) {
-	b.run = func(k broker.Keeper, ctx context.Context, h broker.Handler) error {
+	b.run = func(k broker.HistoryBroker, ctx context.Context, h broker.Handler) error {
 		var running sync.WaitGroup
 		defer running.Wait()
 		return k.Run(ctx, meddler{h, func(m broker.Message) []broker.Message {
@@ -251,11 +251,11 @@ func sharing() func(*broken) {
 // borrowing keeps the publisher's bytes, not a copy.
 func borrowing(b *broken) {
 	var borrowed [][]byte
-	b.store = func(k broker.Keeper, ctx context.Context, channel string, payload []byte) (broker.Position, error) {
+	b.store = func(k broker.HistoryBroker, ctx context.Context, channel string, payload []byte) (broker.Position, error) {
 		borrowed = append(borrowed, payload)
 		return k.Store(ctx, channel, payload)
 	}
-	answering(func(k *broker.Kept) {
+	answering(func(k *broker.Snapshot) {
 		for i := range k.Messages {
 			k.Messages[i].Payload = borrowed[i]
 		}
@@ -264,22 +264,22 @@ func borrowing(b *broken) {
 
 func interestBreakages() []breakage {
 	prefixed := func(b *broken) {
-		b.subscribe = func(k broker.Keeper, ctx context.Context, channels []string) error {
+		b.subscribe = func(k broker.HistoryBroker, ctx context.Context, channels []string) error {
 			return k.Subscribe(ctx, channels[0])
 		}
 	}
 	folded := func(b *broken) {
 		fold := strings.ToLower
-		b.subscribe = func(k broker.Keeper, ctx context.Context, channels []string) error {
+		b.subscribe = func(k broker.HistoryBroker, ctx context.Context, channels []string) error {
 			return k.Subscribe(ctx, each(channels, fold)...)
 		}
-		b.publish = func(k broker.Keeper, ctx context.Context, channel string, payload []byte) error {
+		b.publish = func(k broker.HistoryBroker, ctx context.Context, channel string, payload []byte) error {
 			return k.Publish(ctx, fold(channel), payload)
 		}
 	}
 	oneHistory := func(b *broken) {
 		cut := func(channel string) string { return channel[:min(len(channel), 255)] }
-		b.store = func(k broker.Keeper, ctx context.Context, channel string, payload []byte) (broker.Position, error) {
+		b.store = func(k broker.HistoryBroker, ctx context.Context, channel string, payload []byte) (broker.Position, error) {
 			pos, err := k.Store(ctx, channel, payload)
 			if cut(channel) != channel {
 				_, err = k.Store(ctx, "upload:"+strings.Repeat("x", 254), payload)
@@ -289,7 +289,7 @@ func interestBreakages() []breakage {
 	}
 	return []breakage{
 		{"subscribe returns early", subscribeEffective, "waiting for", func(b *broken) {
-			b.subscribe = func(k broker.Keeper, _ context.Context, channels []string) error {
+			b.subscribe = func(k broker.HistoryBroker, _ context.Context, channels []string) error {
 				// Whoever publishes at once is faster than this.
 				time.AfterFunc(10*time.Millisecond, func() { _ = k.Subscribe(context.Background(), channels...) })
 				return nil
@@ -298,22 +298,22 @@ func interestBreakages() []breakage {
 		{"only the first of several subscribed", subscribeEffective, "waiting for", prefixed},
 		{"unsubscribe comes late", resubscribe, "waiting for", late},
 		{"unsubscribe does nothing", unsubscribeEnds, "still hears", func(b *broken) {
-			b.leave = func(broker.Keeper, context.Context, []string) error { return nil }
+			b.leave = func(broker.HistoryBroker, context.Context, []string) error { return nil }
 		}},
 		{"unsubscribe takes others along", unsubscribeEnds, "waiting for", func(b *broken) {
-			b.leave = func(k broker.Keeper, ctx context.Context, channels []string) error {
+			b.leave = func(k broker.HistoryBroker, ctx context.Context, channels []string) error {
 				return k.Unsubscribe(ctx, append(each(channels, func(c string) string { return c + ".y" }), channels...)...)
 			}
 		}},
 		{"names fall together", awkwardNames, `on "upload:a", want`, folded},
 		{"histories fall together", awkwardNames, "want only its own", oneHistory},
 		{"a cancelled call subscribes", cancelledCall, "context's error", func(b *broken) {
-			b.subscribe = func(k broker.Keeper, _ context.Context, channels []string) error {
+			b.subscribe = func(k broker.HistoryBroker, _ context.Context, channels []string) error {
 				return k.Subscribe(context.Background(), channels...)
 			}
 		}},
 		{"a cancelled call fails and subscribes", cancelledCall, "still hears", func(b *broken) {
-			b.subscribe = func(k broker.Keeper, ctx context.Context, channels []string) error {
+			b.subscribe = func(k broker.HistoryBroker, ctx context.Context, channels []string) error {
 				_ = k.Subscribe(context.Background(), channels...)
 				return ctx.Err()
 			}
@@ -332,37 +332,37 @@ func each(names []string, fn func(string) string) []string {
 
 func keptBreakages() []breakage {
 	return []breakage{
-		{"the floor is too low", keptAgrees, "is not kept any more", answering(func(k *broker.Kept) { k.Floor = 0 })},
-		{"the floor is too high", keptAgrees, "want it below", answering(func(k *broker.Kept) { k.Floor = k.Offset })},
-		{"one message is not kept", keptAgrees, "are kept, want", answering(func(k *broker.Kept) {
+		{"the floor is too low", keptAgrees, "is not kept any more", answering(func(k *broker.Snapshot) { k.Floor = 0 })},
+		{"the floor is too high", keptAgrees, "want it below", answering(func(k *broker.Snapshot) { k.Floor = k.Offset })},
+		{"one message is not kept", keptAgrees, "are kept, want", answering(func(k *broker.Snapshot) {
 			k.Messages = k.Messages[min(1, len(k.Messages)):]
 		})},
-		{"the newest comes first", keptAgrees, "is kept at offset", answering(func(k *broker.Kept) {
+		{"the newest comes first", keptAgrees, "is kept at offset", answering(func(k *broker.Snapshot) {
 			slices.Reverse(k.Messages)
 		})},
-		{"the offset lags", keptAgrees, "Kept is at", answering(func(k *broker.Kept) { k.Offset -= min(1, k.Offset) })},
-		{"no time", keptAgrees, "when it was stored", answering(func(k *broker.Kept) {
+		{"the offset lags", keptAgrees, "Kept is at", answering(func(k *broker.Snapshot) { k.Offset -= min(1, k.Offset) })},
+		{"no time", keptAgrees, "when it was stored", answering(func(k *broker.Snapshot) {
 			for i := range k.Messages {
 				k.Messages[i].At = time.Time{}
 			}
 		})},
 		{"published messages are kept", keptAgrees, "Kept is at", func(b *broken) {
-			b.publish = func(k broker.Keeper, ctx context.Context, channel string, payload []byte) error {
+			b.publish = func(k broker.HistoryBroker, ctx context.Context, channel string, payload []byte) error {
 				_, err := k.Store(ctx, channel, payload)
 				return err
 			}
 		}},
 		{"an epoch for each node", emptyChannel, "of one epoch", func(b *broken) {
 			own := fmt.Sprintf("%p", b)
-			answering(func(k *broker.Kept) { k.Epoch = own })(b)
+			answering(func(k *broker.Snapshot) { k.Epoch = own })(b)
 		}},
-		{"kept lags behind what came", mergeLosesNothing, "waiting for|is missing before", answering(func(k *broker.Kept) {
+		{"kept lags behind what came", mergeLosesNothing, "waiting for|is missing before", answering(func(k *broker.Snapshot) {
 			if len(k.Messages) > 0 {
 				k.Messages = k.Messages[:len(k.Messages)-1]
 			}
 		})},
 		{"forget forgets nothing", forgetBegins, "after Forget is kept", func(b *broken) {
-			b.forget = func(broker.Keeper, context.Context, string) error { return nil }
+			b.forget = func(broker.HistoryBroker, context.Context, string) error { return nil }
 		}},
 		{"forget tells nobody", forgetBegins, "to be told", meddling(always(func(m broker.Message) []broker.Message {
 			if m.Epoch = ""; m.Payload == nil {
@@ -371,15 +371,15 @@ func keptBreakages() []breakage {
 			return []broker.Message{m}
 		}))},
 		{"messages never expire", messagesExpire, "should have expired", func(b *broken) {
-			var all broker.Kept
-			answering(func(k *broker.Kept) {
+			var all broker.Snapshot
+			answering(func(k *broker.Snapshot) {
 				if len(k.Messages) > 0 {
 					all = *k
 				}
 				*k = all
 			})(b)
 		}},
-		{"the floor stays when messages expire", messagesExpire, "has expired", answering(func(k *broker.Kept) {
+		{"the floor stays when messages expire", messagesExpire, "has expired", answering(func(k *broker.Snapshot) {
 			k.Floor = 0
 		})},
 	}
@@ -388,25 +388,25 @@ func keptBreakages() []breakage {
 func lifeBreakages() []breakage {
 	return []breakage{
 		{"run returns an error", runEnds, "want nil", func(b *broken) {
-			b.run = func(k broker.Keeper, ctx context.Context, h broker.Handler) error {
+			b.run = func(k broker.HistoryBroker, ctx context.Context, h broker.Handler) error {
 				return fmt.Errorf("%w: %w", k.Run(ctx, h), ctx.Err())
 			}
 		}},
 		{"run does not return", runEnds, "has not returned", func(b *broken) {
-			b.run = func(k broker.Keeper, ctx context.Context, h broker.Handler) error {
+			b.run = func(k broker.HistoryBroker, ctx context.Context, h broker.Handler) error {
 				err := k.Run(ctx, h)
 				<-time.After(1200 * time.Millisecond)
 				return err
 			}
 		}},
 		{"run leaves a goroutine", runEnds, leak, func(b *broken) {
-			b.run = func(k broker.Keeper, ctx context.Context, h broker.Handler) error {
+			b.run = func(k broker.HistoryBroker, ctx context.Context, h broker.Handler) error {
 				go func() { <-time.After(3 * time.Second) }()
 				return k.Run(ctx, h)
 			}
 		}},
 		{"another error when out of reach", notRunning, "ErrUnavailable", func(b *broken) {
-			b.store = func(k broker.Keeper, ctx context.Context, channel string, payload []byte) (broker.Position, error) {
+			b.store = func(k broker.HistoryBroker, ctx context.Context, channel string, payload []byte) (broker.Position, error) {
 				pos, err := k.Store(ctx, channel, payload)
 				if err != nil {
 					err = errors.New(err.Error())
@@ -415,7 +415,7 @@ func lifeBreakages() []breakage {
 			}
 		}},
 		{"a call that never returns", notRunning, "has not returned", func(b *broken) {
-			b.publish = func(k broker.Keeper, ctx context.Context, channel string, payload []byte) error {
+			b.publish = func(k broker.HistoryBroker, ctx context.Context, channel string, payload []byte) error {
 				err := k.Publish(ctx, channel, payload)
 				if err != nil {
 					<-time.After(1200 * time.Millisecond)
@@ -426,7 +426,7 @@ func lifeBreakages() []breakage {
 		{"hardly any channels", thousands, "waiting for", func(b *broken) {
 			count := 0
 			var mu sync.Mutex
-			b.subscribe = func(k broker.Keeper, ctx context.Context, channels []string) error {
+			b.subscribe = func(k broker.HistoryBroker, ctx context.Context, channels []string) error {
 				mu.Lock()
 				defer mu.Unlock()
 				if count += len(channels); count > 3000 {
@@ -438,7 +438,7 @@ func lifeBreakages() []breakage {
 		{"subscribing twice delivers twice", subscribeTwice, "once", func(b *broken) {
 			var mu sync.Mutex
 			times := map[string]int{}
-			b.subscribe = func(k broker.Keeper, ctx context.Context, channels []string) error {
+			b.subscribe = func(k broker.HistoryBroker, ctx context.Context, channels []string) error {
 				mu.Lock()
 				defer mu.Unlock()
 				for _, channel := range channels {
@@ -459,7 +459,7 @@ func lifeBreakages() []breakage {
 func late(b *broken) {
 	var mu sync.Mutex
 	gone := make(map[string]bool)
-	b.leave = func(_ broker.Keeper, _ context.Context, channels []string) error {
+	b.leave = func(_ broker.HistoryBroker, _ context.Context, channels []string) error {
 		mu.Lock()
 		defer mu.Unlock()
 		for _, c := range channels {
@@ -467,7 +467,7 @@ func late(b *broken) {
 		}
 		return nil
 	}
-	b.subscribe = func(k broker.Keeper, ctx context.Context, channels []string) error {
+	b.subscribe = func(k broker.HistoryBroker, ctx context.Context, channels []string) error {
 		if err := k.Subscribe(ctx, channels...); err != nil {
 			return err
 		}

@@ -27,7 +27,7 @@ type FaultConfig struct {
 	// Engine starts an engine of its own, which keeps Messages messages of a channel for an hour, say.
 	Engine func(t testing.TB) Engine
 	// Node returns a fresh node, not yet running, that reaches the engine at addr (host:port) and nowhere else.
-	Node func(t testing.TB, addr string) broker.Keeper
+	Node func(t testing.TB, addr string) broker.HistoryBroker
 	// Messages is how many messages of a channel are kept. At least 16.
 	Messages int
 	// Durable says that what was acknowledged survives Kill and Restart(true). Then that is tried too.
@@ -133,7 +133,7 @@ func faults() []fault {
 }
 
 // endure lets a fault happen in the middle of traffic from one node to another, and accounts for all messages.
-func (s *trial) endure(writing, reading broker.Keeper, m mishap) {
+func (s *trial) endure(writing, reading broker.HistoryBroker, m mishap) {
 	s.Helper()
 	writer, reader := NewFollower(writing), NewFollower(reading)
 	s.follow(writer)

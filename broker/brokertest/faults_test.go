@@ -12,7 +12,7 @@ import (
 
 // shaky is a way to a Memory that goes down and comes back. Its fields but mu and what follows are set before use.
 type shaky struct {
-	broker.Keeper
+	broker.HistoryBroker
 	healthy    bool // says that it is well, whatever is
 	acksAll    bool // acknowledges what it loses
 	unlinked   bool // does not say what was missed, neither at once nor by Previous
@@ -51,12 +51,12 @@ func (s *shaky) Run(ctx context.Context, h broker.Handler) error {
 	s.mu.Lock()
 	s.handler = h
 	s.mu.Unlock()
-	return s.Keeper.Run(ctx, meddler{h, func(m broker.Message) []broker.Message {
+	return s.HistoryBroker.Run(ctx, meddler{h, func(m broker.Message) []broker.Message {
 		if s.isDown() {
 			return nil
 		}
 		if s.unlinked {
-			m.Previous = 0
+			m.Prev = 0
 		}
 		m.Epoch = s.epoch(m.Epoch)
 		return []broker.Message{m}
@@ -65,7 +65,7 @@ func (s *shaky) Run(ctx context.Context, h broker.Handler) error {
 
 func (s *shaky) Store(ctx context.Context, channel string, payload []byte) (broker.Position, error) {
 	if !s.isDown() {
-		return s.Keeper.Store(ctx, channel, payload)
+		return s.HistoryBroker.Store(ctx, channel, payload)
 	}
 	if s.acksAll {
 		return broker.Position{}, nil
@@ -73,11 +73,11 @@ func (s *shaky) Store(ctx context.Context, channel string, payload []byte) (brok
 	return broker.Position{}, broker.ErrUnavailable
 }
 
-func (s *shaky) Kept(ctx context.Context, channel string) (broker.Kept, error) {
+func (s *shaky) History(ctx context.Context, channel string) (broker.Snapshot, error) {
 	if s.isDown() {
-		return broker.Kept{}, broker.ErrUnavailable
+		return broker.Snapshot{}, broker.ErrUnavailable
 	}
-	k, err := s.Keeper.Kept(ctx, channel)
+	k, err := s.HistoryBroker.History(ctx, channel)
 	if s.sameEpoch {
 		k.Epoch = "the same"
 	}
@@ -160,11 +160,11 @@ func TestFaultsAreAccountedFor(t *testing.T) {
 }
 
 // over lets a node stand on a hub. nil is a node that stays up.
-func over(s *shaky, hub *broker.Memory) broker.Keeper {
+func over(s *shaky, hub *broker.Memory) broker.HistoryBroker {
 	if s == nil {
 		return hub.Node()
 	}
-	s.Keeper = hub.Node()
+	s.HistoryBroker = hub.Node()
 	return s
 }
 

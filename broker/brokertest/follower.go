@@ -17,7 +17,7 @@ import (
 // may be missing, the follower asks what is kept. What arrives while it asks waits for the answer; what arrived
 // before is part of it. It remembers all that it has seen, for tests to look at.
 type Follower struct {
-	keeper broker.Keeper
+	keeper broker.HistoryBroker
 	behind chan struct{} // holds a token if some channel is to be caught up
 
 	board
@@ -44,7 +44,7 @@ type Sight struct {
 }
 
 // NewFollower returns a Follower that is to be run.
-func NewFollower(k broker.Keeper) *Follower {
+func NewFollower(k broker.HistoryBroker) *Follower {
 	return &Follower{
 		keeper:   k,
 		behind:   make(chan struct{}, 1),
@@ -177,7 +177,7 @@ func (f *Follower) catchUpAll(ctx context.Context) error {
 	for _, name := range stale {
 		answers := f.begin(name)
 		asking, cancel := context.WithTimeout(ctx, patience)
-		k, err := f.keeper.Kept(asking, name)
+		k, err := f.keeper.History(asking, name)
 		cancel()
 		if err != nil {
 			return err
@@ -198,7 +198,7 @@ func (f *Follower) begin(channel string) (answers int) {
 }
 
 // answer merges what is kept with what has waited.
-func (f *Follower) answer(channel string, answers int, k broker.Kept) {
+func (f *Follower) answer(channel string, answers int, k broker.Snapshot) {
 	f.change(func() {
 		c := f.channels[channel]
 		c.merge(k)
@@ -214,7 +214,7 @@ func (f *Follower) answer(channel string, answers int, k broker.Kept) {
 }
 
 // merge adds what is kept and not yet seen.
-func (c *followed) merge(k broker.Kept) {
+func (c *followed) merge(k broker.Snapshot) {
 	switch {
 	case c.at.Epoch == "":
 	case c.at.Epoch != k.Epoch:
@@ -232,7 +232,7 @@ func (c *followed) merge(k broker.Kept) {
 
 // take adds a live message if it is the next one. One that comes after a gap is dropped: it is kept as well.
 func (c *followed) take(m broker.Message) {
-	if m.Epoch != "" && m.Epoch != c.at.Epoch || m.Previous > c.at.Offset {
+	if m.Epoch != "" && m.Epoch != c.at.Epoch || m.Prev > c.at.Offset {
 		c.reasons++
 		return
 	}

@@ -14,7 +14,7 @@ func emptyChannel(s *trial) {
 	nodes := []*node{s.join(), s.join(), s.join()}
 	for _, channel := range s.channels("c", 20) {
 		s.subscribe(nodes[0], channel)
-		empty := make([]broker.Kept, 2*len(nodes))
+		empty := make([]broker.Snapshot, 2*len(nodes))
 		s.each(len(empty), func(i int) { empty[i] = s.kept(nodes[i%len(nodes)], channel) })
 		for _, k := range empty {
 			if k.Offset != 0 || k.Floor != 0 || len(k.Messages) != 0 || k.Epoch == "" || k.Epoch != empty[0].Epoch {
@@ -37,7 +37,7 @@ type said struct {
 }
 
 // checkKept complains unless what is kept agrees with all that was ever stored in the epoch, oldest first.
-func (s *trial) checkKept(k broker.Kept, epoch string, all []said) {
+func (s *trial) checkKept(k broker.Snapshot, epoch string, all []said) {
 	s.Helper()
 	newest := all[len(all)-1]
 	if k.Epoch != epoch || k.Offset != newest.Offset {
@@ -186,7 +186,7 @@ func messagesExpire(s *trial) {
 }
 
 // awaitExpiry asks until nothing is kept of a channel any more.
-func (s *trial) awaitExpiry(n *node, channel string) broker.Kept {
+func (s *trial) awaitExpiry(n *node, channel string) broker.Snapshot {
 	s.Helper()
 	again := time.NewTicker(20 * time.Millisecond)
 	defer again.Stop()

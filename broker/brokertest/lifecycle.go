@@ -40,7 +40,7 @@ func runEnds(s *trial) {
 }
 
 // calls returns the methods that need the engine, by name.
-func calls(k broker.Keeper, channel string) map[string]func(context.Context) error {
+func calls(k broker.HistoryBroker, channel string) map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
 		"Subscribe": func(ctx context.Context) error { return k.Subscribe(ctx, channel) },
 		"Publish":   func(ctx context.Context) error { return k.Publish(ctx, channel, []byte("{}")) },
@@ -49,7 +49,7 @@ func calls(k broker.Keeper, channel string) map[string]func(context.Context) err
 			return err
 		},
 		"Kept": func(ctx context.Context) error {
-			_, err := k.Kept(ctx, channel)
+			_, err := k.History(ctx, channel)
 			return err
 		},
 		"Forget": func(ctx context.Context) error { return k.Forget(ctx, channel) },
@@ -66,7 +66,7 @@ func notRunning(s *trial) {
 	s.outOfReach(k, "after Run")
 }
 
-func (s *trial) outOfReach(k broker.Keeper, when string) {
+func (s *trial) outOfReach(k broker.HistoryBroker, when string) {
 	s.Helper()
 	for name, method := range calls(k, s.channel("x")) {
 		ctx, cancel := context.WithTimeout(context.Background(), s.Patience/40)

@@ -44,8 +44,8 @@ func reachesSubscribers(s *trial) {
 	}
 	s.await(&a.board, "the published messages", func() bool {
 		for _, m := range a.messages(x) {
-			if m.Position != (broker.Position{}) || m.Previous != 0 {
-				s.Errorf("a message that was only published is at %v after %d, want no position", m.Position, m.Previous)
+			if m.Position != (broker.Position{}) || m.Prev != 0 {
+				s.Errorf("a message that was only published is at %v after %d, want no position", m.Position, m.Prev)
 			}
 		}
 		return true
@@ -138,8 +138,8 @@ func (s *trial) checkChain(n *node, channel, epoch string) {
 			if m.Offset <= last {
 				s.Errorf("a node heard offset %d after %d, want it above", m.Offset, last)
 			}
-			if m.Previous != last {
-				s.Errorf("the message at offset %d says that %d is before it, want %d", m.Offset, m.Previous, last)
+			if m.Prev != last {
+				s.Errorf("the message at offset %d says that %d is before it, want %d", m.Offset, m.Prev, last)
 			}
 			if m.Epoch != "" && m.Epoch != epoch {
 				s.Errorf("a message is of epoch %q, want %q, as Kept says, or none", m.Epoch, epoch)

@@ -43,8 +43,8 @@ func TestMemory(t *testing.T) {
 	lasting := broker.NewMemory(broker.MemoryOptions{TTL: time.Hour})
 	expiring := broker.NewMemory(broker.MemoryOptions{TTL: ttl})
 	brokertest.Run(t, brokertest.Config{
-		Node:     func(testing.TB) broker.Keeper { return lasting.Node() },
-		Expiring: func(testing.TB) broker.Keeper { return expiring.Node() },
+		Node:     func(testing.TB) broker.HistoryBroker { return lasting.Node() },
+		Expiring: func(testing.TB) broker.HistoryBroker { return expiring.Node() },
 		Messages: 64,
 		TTL:      ttl,
 	})

@@ -15,9 +15,9 @@ import (
 type Config struct {
 	// Node returns a fresh node, not yet running. All of them share one engine, which keeps Messages messages
 	// of a channel, for so long that none expires while the suite runs: an hour, say.
-	Node func(t testing.TB) broker.Keeper
+	Node func(t testing.TB) broker.HistoryBroker
 	// Expiring is like Node, of an engine (or a part of the same engine) that keeps a message for TTL.
-	Expiring func(t testing.TB) broker.Keeper
+	Expiring func(t testing.TB) broker.HistoryBroker
 	// Messages is how many messages of a channel are kept. At least 16.
 	Messages int
 	// TTL is how long the nodes of Expiring keep a message. The suite waits that long, so it had better be short.
@@ -95,7 +95,7 @@ func (s *trial) channels(name string, count int) []string {
 
 // node is a node that runs, and what it heard.
 type node struct {
-	broker.Keeper
+	broker.HistoryBroker
 	*ear
 	stop func()
 }
@@ -107,7 +107,7 @@ func (s *trial) join() *node {
 }
 
 // connect runs a node and returns when it is connected.
-func (s *trial) connect(k broker.Keeper, e *ear) *node {
+func (s *trial) connect(k broker.HistoryBroker, e *ear) *node {
 	s.Helper()
 	s.Cleanup(func() {
 		e.look(func() {
@@ -116,7 +116,7 @@ func (s *trial) connect(k broker.Keeper, e *ear) *node {
 			}
 		})
 	})
-	n := &node{Keeper: k, ear: e, stop: s.runs(func(ctx context.Context) error { return k.Run(ctx, e) })}
+	n := &node{HistoryBroker: k, ear: e, stop: s.runs(func(ctx context.Context) error { return k.Run(ctx, e) })}
 	s.await(&e.board, "Health(nil), the sign that Run has connected", func() bool { return e.connected })
 	return n
 }
@@ -181,10 +181,10 @@ func (s *trial) store(n *node, channel, payload string) (pos broker.Position) {
 	return pos
 }
 
-func (s *trial) kept(n *node, channel string) (k broker.Kept) {
+func (s *trial) kept(n *node, channel string) (k broker.Snapshot) {
 	s.Helper()
 	s.call("Kept", func(ctx context.Context) (err error) {
-		k, err = n.Kept(ctx, channel)
+		k, err = n.History(ctx, channel)
 		return err
 	})
 	return k

@@ -14,7 +14,7 @@ import (
 // traffic is messages that one node stores on several channels at once, numbered by channel.
 type traffic struct {
 	*trial
-	writer   broker.Keeper
+	writer   broker.HistoryBroker
 	channels []string
 	ledgers  []ledger
 	// burst is how many messages a channel gets at once: so few that none of a whole trial's is trimmed before a
@@ -22,7 +22,7 @@ type traffic struct {
 	burst int
 }
 
-func (s *trial) newTraffic(writer broker.Keeper, channels int) *traffic {
+func (s *trial) newTraffic(writer broker.HistoryBroker, channels int) *traffic {
 	return &traffic{
 		trial:    s,
 		writer:   writer,
@@ -118,7 +118,7 @@ func sinceLoss(sights []Sight) []Sight {
 func (t *traffic) epochs() []string {
 	var epochs []string
 	for _, channel := range t.channels {
-		k := t.trial.kept(&node{Keeper: t.writer}, channel)
+		k := t.trial.kept(&node{HistoryBroker: t.writer}, channel)
 		epochs = append(epochs, k.Epoch)
 	}
 	return epochs

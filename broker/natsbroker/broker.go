@@ -20,7 +20,7 @@ type Broker struct {
 	session atomic.Pointer[session]
 }
 
-var _ broker.Keeper = (*Broker)(nil)
+var _ broker.HistoryBroker = (*Broker)(nil)
 
 // New returns a Broker that is not connected yet. The error lists all options that will not do.
 func New(opt Options) (*Broker, error) {
@@ -121,7 +121,7 @@ func (b *Broker) Store(ctx context.Context, channel string, payload []byte) (pos
 }
 
 // Kept returns what is kept of a channel, up to what has been stored by any node when it is called.
-func (b *Broker) Kept(ctx context.Context, channel string) (k broker.Kept, err error) {
+func (b *Broker) History(ctx context.Context, channel string) (k broker.Snapshot, err error) {
 	err = b.call(ctx, "read what is kept", func(ctx context.Context, s *session) error {
 		base := baseSubject(channel)
 		h, err := s.history(ctx, base, 0)
@@ -129,7 +129,7 @@ func (b *Broker) Kept(ctx context.Context, channel string) (k broker.Kept, err e
 			return err
 		}
 		s.follows.learn(livePrefix+base, h.begin)
-		k = h.Kept
+		k = h.Snapshot
 		return nil
 	})
 	return k, err

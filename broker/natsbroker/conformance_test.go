@@ -13,10 +13,10 @@ func TestConformance(t *testing.T) {
 	lasting, expiring := serve(t), serve(t)
 	const messages, ttl = 16, 500 * time.Millisecond
 	brokertest.Run(t, brokertest.Config{
-		Node: func(t testing.TB) broker.Keeper {
+		Node: func(t testing.TB) broker.HistoryBroker {
 			return newBroker(t, natsbroker.Options{URL: lasting.ClientURL(), Messages: messages, TTL: time.Hour})
 		},
-		Expiring: func(t testing.TB) broker.Keeper {
+		Expiring: func(t testing.TB) broker.HistoryBroker {
 			return newBroker(t, natsbroker.Options{URL: expiring.ClientURL(), Messages: messages, TTL: ttl})
 		},
 		Messages: messages,

@@ -105,7 +105,7 @@ func TestStreamThatIsDeletedIsMadeAnew(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "Kept", func() error {
-		k, err := n.Kept(t.Context(), "upload:x")
+		k, err := n.History(t.Context(), "upload:x")
 		if err == nil && k.Epoch == before.Epoch {
 			err = errNotYet
 		}
@@ -288,7 +288,7 @@ func (e *ear) hasOneOf(before map[uint64]uint64) bool {
 	defer e.mu.Unlock()
 	return slices.ContainsFunc(e.heard, func(m broker.Message) bool {
 		previous, ok := before[m.Offset]
-		return ok && m.Previous == previous
+		return ok && m.Prev == previous
 	})
 }
 

@@ -75,7 +75,7 @@ func validEpoch(name string) bool {
 // history is what is known of a channel from its entries and its record. The epoch is empty if there was no
 // record, nor a mark: then it has to be begun.
 type history struct {
-	broker.Kept
+	broker.Snapshot
 	begin, upto uint64
 	// last is the sequence of the newest entry still there, 0 if there is none.
 	last uint64

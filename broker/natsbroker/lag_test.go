@@ -112,7 +112,7 @@ func TestServerThatLagsBehindIsAskedAgain(t *testing.T) {
 	if err := <-h; err != nil {
 		t.Fatal(err)
 	}
-	k, err := b.Kept(t.Context(), "upload:x")
+	k, err := b.History(t.Context(), "upload:x")
 	if err != nil || len(k.Messages) != 1 {
 		t.Errorf("kept is %+v, error %v, want the message that the leader has", k, err)
 	}

@@ -19,7 +19,7 @@ func TestFaults(t *testing.T) {
 	const messages = 64
 	brokertest.Faults(t, brokertest.FaultConfig{
 		Engine: serverProcess,
-		Node: func(t testing.TB, addr string) broker.Keeper {
+		Node: func(t testing.TB, addr string) broker.HistoryBroker {
 			return newBroker(t, natsbroker.Options{
 				URL: "nats://" + addr, Messages: messages, TTL: time.Hour, File: true,
 				ProbeInterval: 200 * time.Millisecond, ConnectTimeout: 500 * time.Millisecond,

@@ -185,9 +185,9 @@ func (n *node) store(t *testing.T, channel, payload string) uint64 {
 	return pos.Offset
 }
 
-func (n *node) kept(t *testing.T, channel string) broker.Kept {
+func (n *node) kept(t *testing.T, channel string) broker.Snapshot {
 	t.Helper()
-	k, err := n.Kept(t.Context(), channel)
+	k, err := n.History(t.Context(), channel)
 	if err != nil {
 		t.Fatalf("Kept: %v", err)
 	}

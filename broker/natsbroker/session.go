@@ -128,7 +128,7 @@ func (s *session) hand(m *nats.Msg) {
 	if m.Header != nil && header(m, streamHeader) == s.opt.Stream {
 		out.Offset = number(m, sequenceHeader)
 		if previous := number(m, previousHeader); previous > begin {
-			out.Previous = previous
+			out.Prev = previous
 		}
 		if epoch := header(m, epochHeader); validEpoch(epoch) {
 			s.follows.learn(m.Subject, out.Offset)

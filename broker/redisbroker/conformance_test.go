@@ -23,8 +23,8 @@ func TestClusterKeepsTheContract(t *testing.T) {
 // keepTheContract tries the suite that all brokers pass.
 func keepTheContract(t *testing.T, url string) {
 	const ttl = 500 * time.Millisecond
-	node := func(ttl time.Duration) func(testing.TB) broker.Keeper {
-		return func(t testing.TB) broker.Keeper {
+	node := func(ttl time.Duration) func(testing.TB) broker.HistoryBroker {
+		return func(t testing.TB) broker.HistoryBroker {
 			b, err := redisbroker.New(redisbroker.Options{URL: url, Messages: 64, TTL: ttl})
 			if err != nil {
 				t.Fatal(err)
@@ -49,7 +49,7 @@ func TestSingleServerEnduresFaults(t *testing.T) {
 				return redistest.Command(t, addr, dir, "--appendonly", "yes")
 			})
 		},
-		Node: func(t testing.TB, addr string) broker.Keeper {
+		Node: func(t testing.TB, addr string) broker.HistoryBroker {
 			b, err := redisbroker.New(redisbroker.Options{
 				URL: "redis://" + addr, Messages: messages, TTL: time.Hour,
 				ProbeInterval: 200 * time.Millisecond, Timeout: time.Second, Logger: slog.New(slog.DiscardHandler),

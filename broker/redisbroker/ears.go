@@ -74,7 +74,7 @@ func (e *ears) hear(m rueidis.PubSubMessage) {
 	// Nothing comes between a position and its message, so any other message has none.
 	if next.channel == m.Channel {
 		message.Position = next.Position
-		message.Previous = next.Offset - 1
+		message.Prev = next.Offset - 1
 	}
 	e.shard.handler.Receive(message)
 }

@@ -85,7 +85,7 @@ func TestRestartWithOldData(t *testing.T) {
 		}
 		news, last := got[len(got)-2], got[len(got)-1]
 		return news.Payload == nil && news.Position == (broker.Position{Epoch: after.Epoch, Offset: 1}) &&
-			string(last.Payload) == "two" && last.Position == after && last.Previous == 1
+			string(last.Payload) == "two" && last.Position == after && last.Prev == 1
 	})
 }
 

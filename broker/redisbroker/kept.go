@@ -12,11 +12,11 @@ import (
 )
 
 // readKept reads what the script says, and leaves out what is too old.
-func readKept(result rueidis.RedisResult, ttl time.Duration) (broker.Kept, error) {
+func readKept(result rueidis.RedisResult, ttl time.Duration) (broker.Snapshot, error) {
 	malformed := errors.New("it is not what this package has written")
 	parts, err := result.ToArray()
 	if err != nil || len(parts) != 3 {
-		return broker.Kept{}, malformed
+		return broker.Snapshot{}, malformed
 	}
 	id, _ := parts[0].ToString()
 	at, ok := parsePosition(id)
@@ -24,13 +24,13 @@ func readKept(result rueidis.RedisResult, ttl time.Duration) (broker.Kept, error
 	now, notNumber := strconv.ParseInt(text, 10, 64)
 	entries, notArray := parts[2].AsXRangeSlices()
 	if !ok || notNumber != nil || notArray != nil {
-		return broker.Kept{}, malformed
+		return broker.Snapshot{}, malformed
 	}
-	kept := broker.Kept{Position: at, Floor: at.Offset, Messages: make([]broker.Stored, 0, len(entries))}
+	kept := broker.Snapshot{Position: at, Floor: at.Offset, Messages: make([]broker.Stored, 0, len(entries))}
 	for _, entry := range entries { // the newest first
 		at, ok := parsePosition(entry.ID)
 		if !ok || len(entry.FieldValues) != 1 || len(entry.FieldValues[0].Field) < tokenLength {
-			return broker.Kept{}, malformed
+			return broker.Snapshot{}, malformed
 		}
 		stamp := entry.FieldValues[0].Field[tokenLength:]
 		stored, err := strconv.ParseInt(stamp, 10, 64)
@@ -38,7 +38,7 @@ func readKept(result rueidis.RedisResult, ttl time.Duration) (broker.Kept, error
 			break // those before it are older still
 		}
 		if err != nil {
-			return broker.Kept{}, malformed
+			return broker.Snapshot{}, malformed
 		}
 		kept.Floor = at.Offset - 1
 		kept.Messages = append(kept.Messages, broker.Stored{

@@ -151,9 +151,9 @@ func store(t testing.TB, n *node, channel, payload string) broker.Position {
 	return at
 }
 
-func kept(t testing.TB, n *node, channel string) broker.Kept {
+func kept(t testing.TB, n *node, channel string) broker.Snapshot {
 	t.Helper()
-	k, err := n.Kept(t.Context(), channel)
+	k, err := n.History(t.Context(), channel)
 	if err != nil {
 		t.Fatalf("Kept: %v", err)
 	}
@@ -161,7 +161,7 @@ func kept(t testing.TB, n *node, channel string) broker.Kept {
 }
 
 // show writes down what is kept, to compare.
-func show(k broker.Kept) string {
+func show(k broker.Snapshot) string {
 	text := fmt.Sprintf("%d above %d:", k.Offset, k.Floor)
 	for _, m := range k.Messages {
 		text += fmt.Sprintf(" %d=%s", m.Offset, m.Payload)

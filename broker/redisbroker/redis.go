@@ -27,7 +27,7 @@ type Broker struct {
 	noted   atomic.Int64 // when an oversized message was last logged, in Unix nanoseconds
 }
 
-var _ broker.Keeper = (*Broker)(nil)
+var _ broker.HistoryBroker = (*Broker)(nil)
 
 // New returns a Broker that Run connects. The error is every complaint about the options at once.
 func New(opt Options) (*Broker, error) {
@@ -111,16 +111,16 @@ func (b *Broker) Store(ctx context.Context, channel string, payload []byte) (bro
 }
 
 // Kept returns what is kept of a channel. The errors are those of Subscribe.
-func (b *Broker) Kept(ctx context.Context, channel string) (broker.Kept, error) {
+func (b *Broker) History(ctx context.Context, channel string) (broker.Snapshot, error) {
 	result, err := b.do(ctx, channel, func(l *line) rueidis.Completed {
 		return l.command(keptScript, b.naming.key(channel))
 	})
 	if err != nil {
-		return broker.Kept{}, err
+		return broker.Snapshot{}, err
 	}
 	kept, err := readKept(result, b.opt.TTL)
 	if err != nil {
-		return broker.Kept{}, fmt.Errorf("redisbroker: what is kept of %q cannot be read: %w", channel, err)
+		return broker.Snapshot{}, fmt.Errorf("redisbroker: what is kept of %q cannot be read: %w", channel, err)
 	}
 	return kept, nil
 }

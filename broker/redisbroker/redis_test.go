@@ -61,8 +61,8 @@ func TestPositionsGoWithTheirMessagesAmongForeignOnes(t *testing.T) {
 		if m.Position != want[string(m.Payload)] {
 			t.Fatalf("%q came at %v, want %v", m.Payload, m.Position, want[string(m.Payload)])
 		}
-		if m.Offset > 0 && (m.Offset != last+1 || m.Previous != last) {
-			t.Fatalf("offset %d came after %d and says it follows %d", m.Offset, last, m.Previous)
+		if m.Offset > 0 && (m.Offset != last+1 || m.Prev != last) {
+			t.Fatalf("offset %d came after %d and says it follows %d", m.Offset, last, m.Prev)
 		}
 		last = max(last, m.Offset)
 	}
@@ -169,8 +169,8 @@ func TestWhatOthersSendTooLargeIsDropped(t *testing.T) {
 	if string(foreign.Payload) != "foreign" || foreign.Position != (broker.Position{}) {
 		t.Errorf("heard %q at %v first, want the foreign message at none", foreign.Payload, foreign.Position)
 	}
-	if string(stored.Payload) != "second" || stored.Position != second || stored.Previous != 1 || second.Offset != 2 {
-		t.Errorf("heard %q at %v after %d, want it at %v after 1", stored.Payload, stored.Position, stored.Previous, second)
+	if string(stored.Payload) != "second" || stored.Position != second || stored.Prev != 1 || second.Offset != 2 {
+		t.Errorf("heard %q at %v after %d, want it at %v after 1", stored.Payload, stored.Position, stored.Prev, second)
 	}
 	if n.Oversized() != 101 {
 		t.Errorf("counted %d dropped messages, want 101", n.Oversized())

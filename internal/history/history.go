@@ -93,7 +93,7 @@ func (l *Log[M]) Advance(offset uint64) { l.offset = max(l.offset, offset) }
 
 // Note makes a message without an offset the newest, until the next one comes. It has no place among those
 // that can be recovered.
-func (l *Log[M]) Note(m M, now time.Time) {
+func (l *Log[M]) SetLatest(m M, now time.Time) {
 	l.aside = &Entry[M]{Message: m, at: now}
 	l.touched = now
 }

@@ -111,7 +111,7 @@ func TestLogDoesAsThePlainSlice(t *testing.T) {
 			},
 			"note": func(*rapid.T) {
 				n.touched, n.aside = now, now
-				l.Note("aside", now)
+				l.SetLatest("aside", now)
 			},
 			"clone": func(t *rapid.T) {
 				other, stood = l.Clone(), n.clone()

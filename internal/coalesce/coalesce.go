@@ -1,0 +1,181 @@
+package coalesce
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// ErrClosed is what Send returns after Close was called.
+var ErrClosed = errors.New("throttle: closed")
+
+// Config says how to send, and how often. Only Send is required.
+type Config[M, P any] struct {
+	// Interval is the time between two states of a key. 0: 100 ms.
+	Interval time.Duration
+	// Send sends a message of a key and returns its position. It is called from any number of goroutines, but
+	// for one key by one at a time; it returns soon after ctx has ended, and must not use the throttle.
+	Send func(ctx context.Context, key string, m M) (P, error)
+	// Parallel is how many states are sent in the background at a time. 0: 8.
+	Parallel int
+	// Patience is how long one attempt in the background may take. 0: 5 seconds.
+	Patience time.Duration
+	// Retry is the pause after a failed attempt in the background, RetryMost the longest; each is twice as
+	// long as the one before. They are never shorter than Interval. 0: 250 ms and 8 seconds.
+	Retry, RetryMost time.Duration
+	// Keys is how many keys may have a state that waits. Beyond it states leave at once, however often.
+	// 0: 100,000.
+	Keys int
+	// Failed gets the error of an attempt in the background. It should return soon. nil: it is only counted.
+	Failed func(key string, err error)
+}
+
+// Throttle brings messages on their way.
+//
+// All methods may be called from any number of goroutines. Messages of one key are sent one after the other,
+// and a Send that began after another had returned sends after it. No lock is held while Config.Send or
+// Config.Failed is called.
+type Coalescer[M, P any] struct {
+	cfg Config[M, P]
+	// ctx is that of what is sent in the background.
+	ctx    context.Context
+	cancel context.CancelFunc
+	// wake makes the goroutine look again, done is closed when it has ended.
+	wake, done chan struct{}
+	sends      sync.WaitGroup // what is being sent in the background
+
+	mu     sync.Mutex // protects what follows; nothing that waits is done under it
+	keys   map[string]*entry[M, P]
+	lines  []line[M, P] // lines[n] is for keys whose last n attempts failed; the last one for more
+	ready  *list[M, P]  // keys whose state may leave now
+	counts Counts
+	// running is how many states are being sent in the background.
+	running int
+	closed  bool
+	unsent  int // what was given up after Close
+}
+
+// Counts say what became of the states that did not leave at once.
+type Counts struct {
+	// Replaced were never sent, because a newer one came in time.
+	Replaced uint64
+	// Failed is the number of attempts in the background that failed.
+	Failed uint64
+	// Waiting is how many keys have a state that waits at the moment, or is being sent after it has waited.
+	Waiting int
+}
+
+// New returns a throttle, which needs to be closed.
+func New[M, P any](cfg Config[M, P]) *Coalescer[M, P] {
+	positive(&cfg.Interval, 100*time.Millisecond)
+	positive(&cfg.Parallel, 8)
+	positive(&cfg.Patience, 5*time.Second)
+	positive(&cfg.Retry, 250*time.Millisecond)
+	positive(&cfg.RetryMost, 8*time.Second)
+	positive(&cfg.Keys, 100_000)
+	if cfg.Failed == nil {
+		cfg.Failed = func(string, error) {}
+	}
+	t := &Coalescer[M, P]{
+		cfg: cfg, keys: make(map[string]*entry[M, P]), lines: linesFor(cfg), ready: new(list[M, P]),
+		wake: make(chan struct{}, 1), done: make(chan struct{}),
+	}
+	t.ctx, t.cancel = context.WithCancel(context.Background()) //nolint:gosec // Close calls it
+	go t.run()                                                 // Close waits for it
+	return t
+}
+
+func positive[T int | time.Duration](field *T, standard T) {
+	if *field <= 0 {
+		*field = standard
+	}
+}
+
+// Send brings a message on its way. A state of a key of which one left within the interval, or is just leaving,
+// replaces the one that waits, and Send returns at once, with the position of the key's last message that was
+// sent, the zero value if that is not known. Any other message is sent before Send returns, and the state that
+// waits before it; if that fails the message is not sent, and the state goes on waiting.
+//
+// It blocks on Config.Send, and on earlier messages of the key, at most until ctx ends. The errors are those of
+// Config.Send and of ctx, and ErrClosed.
+func (t *Coalescer[M, P]) Send(ctx context.Context, key string, m M, state bool) (P, error) {
+	t.mu.Lock()
+	if t.closed {
+		t.mu.Unlock()
+		var zero P
+		return zero, ErrClosed
+	}
+	e := t.entryLocked(key)
+	if state && e.holds(time.Now()) && (e.held() || t.counts.Waiting < t.cfg.Keys) {
+		defer t.mu.Unlock()
+		t.holdLocked(e, m)
+		return e.last, nil
+	}
+	if state {
+		e.leaving++
+	}
+	turn := e.lineUp()
+	t.mu.Unlock()
+	return t.sendNow(ctx, e, turn, m, state)
+}
+
+// sendNow sends a message in its turn.
+func (t *Coalescer[M, P]) sendNow(
+	ctx context.Context, e *entry[M, P], turn chan struct{}, m M, state bool,
+) (pos P, err error) {
+	if err := t.await(ctx, e, turn, state); err != nil {
+		return pos, err
+	}
+	if state {
+		t.left(e)
+	} else if err := t.flush(ctx, e); err != nil {
+		t.release(e)
+		return pos, err
+	}
+	pos, err = t.cfg.Send(ctx, e.key, m)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err == nil {
+		e.last = pos
+	}
+	if state {
+		e.leaving--
+		if err != nil && !e.held() {
+			e.leave() // none has left, as far as is known: the next may try at once
+		}
+	}
+	t.releaseLocked(e)
+	return pos, err
+}
+
+// Close ends the throttle: what waits is sent as fast as it can be, with one attempt each, and at most until
+// ctx ends. The error says how many states could not be sent. It returns with no goroutine left; a second call
+// returns the same.
+func (t *Coalescer[M, P]) Close(ctx context.Context) error {
+	t.mu.Lock()
+	t.closed = true
+	t.mu.Unlock()
+	t.nudge()
+	select {
+	case <-t.done:
+	case <-ctx.Done():
+	}
+	t.cancel()
+	t.nudge()
+	<-t.done
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if n := t.unsent + t.counts.Waiting; n > 0 {
+		return fmt.Errorf("throttle: %d waiting messages could not be sent", n)
+	}
+	return nil
+}
+
+// Counts returns what became of the states that did not leave at once.
+func (t *Coalescer[M, P]) Counts() Counts {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.counts
+}

@@ -1,0 +1,125 @@
+package coalesce
+
+import (
+	"slices"
+	"time"
+)
+
+// entry is one key, for as long as anything of it is under way or has left within the interval. It is the
+// throttle's lock that protects it.
+type entry[M, P any] struct {
+	key string
+	// last is the position of the last message that was sent.
+	last P
+	// slot is the state that waits, if full.
+	slot M
+	full bool
+	// trying: a state that has waited is being sent.
+	trying bool
+	// leaving is how many states are being sent, or have lined up for it.
+	leaving int
+	// failures is how many attempts to send what waits have failed in a row.
+	failures int
+
+	// busy: somebody has the key's turn, to send; turns are those of who waits for it, first come first served.
+	busy  bool
+	turns []chan struct{}
+
+	// in is the list that the entry is in, nil if in none; due is when its place there is over.
+	in         *list[M, P]
+	prev, next *entry[M, P]
+	due        time.Time
+}
+
+// held reports whether there is a state whose Send has returned and that was not sent yet.
+func (e *entry[M, P]) held() bool { return e.full || e.trying }
+
+// holds reports whether a state that comes now has to wait.
+func (e *entry[M, P]) holds(now time.Time) bool {
+	return e.held() || e.leaving > 0 || e.in != nil && now.Before(e.due)
+}
+
+// lineUp takes the key's turn, and returns nil, or a channel that is closed when the turn has come.
+func (e *entry[M, P]) lineUp() chan struct{} {
+	if !e.busy {
+		e.busy = true
+		return nil
+	}
+	turn := make(chan struct{})
+	e.turns = append(e.turns, turn)
+	return turn
+}
+
+// stepBack stops waiting for a turn, and reports false if it has come already.
+func (e *entry[M, P]) stepBack(turn chan struct{}) bool {
+	at := slices.Index(e.turns, turn)
+	if at < 0 {
+		return false
+	}
+	e.turns = slices.Delete(e.turns, at, at+1)
+	return true
+}
+
+// pass gives the turn to the next, if anybody waits.
+func (e *entry[M, P]) pass() {
+	if len(e.turns) == 0 {
+		e.busy = false
+		return
+	}
+	close(e.turns[0])
+	e.turns = slices.Delete(e.turns, 0, 1)
+}
+
+// list is a queue of entries. An entry is in one list at most.
+type list[M, P any] struct{ first, last *entry[M, P] }
+
+// push moves an entry to the end of the list, and reports whether it was empty.
+func (l *list[M, P]) push(e *entry[M, P]) (wasEmpty bool) {
+	e.leave()
+	e.in, e.prev = l, l.last
+	if l.last == nil {
+		l.first, l.last = e, e
+		return true
+	}
+	l.last.next, l.last = e, e
+	return false
+}
+
+// leave takes the entry out of the list that it is in, if any.
+func (e *entry[M, P]) leave() {
+	if e.in == nil {
+		return
+	}
+	if e.prev == nil {
+		e.in.first = e.next
+	} else {
+		e.prev.next = e.next
+	}
+	if e.next == nil {
+		e.in.last = e.prev
+	} else {
+		e.next.prev = e.prev
+	}
+	e.in, e.prev, e.next = nil, nil, nil
+}
+
+// line is a list in which every entry stays equally long, so that it is in the order in which they are due.
+type line[M, P any] struct {
+	*list[M, P]
+	pause time.Duration
+}
+
+// linesFor returns the line of keys of which a state has left, and those for one, two and more failures.
+func linesFor[M, P any](cfg Config[M, P]) []line[M, P] {
+	lines := []line[M, P]{{new(list[M, P]), cfg.Interval}}
+	for pause := cfg.Retry; ; pause *= 2 {
+		most := pause >= cfg.RetryMost/2
+		if most {
+			pause = max(cfg.Retry, cfg.RetryMost)
+		}
+		lines = append(lines, line[M, P]{new(list[M, P]), max(pause, cfg.Interval)})
+		if most {
+			return lines
+		}
+	}
+}

@@ -1,0 +1,40 @@
+package membership
+
+import (
+	"context"
+	"log/slog"
+)
+
+// answer answers a question of another node, part by part.
+func (p *Membership) answer(ctx context.Context, j job) {
+	// Who asks does not wait for longer. An answer nobody waits for would only delay the next.
+	ctx, cancel := context.WithDeadline(ctx, j.at.Add(p.cfg.Patience))
+	defer cancel()
+	if ctx.Err() != nil {
+		p.drop(&p.overflow, AllChannel, "a question waited for too long")
+		return
+	}
+	body, err := p.cfg.Answer(j.Kind, j.body)
+	h := p.header(typeAnswer)
+	h.To, h.N = j.Run, j.N
+	switch {
+	case err != nil:
+		p.log.Debug("peers: a question is not answered", slog.String("kind", j.Kind), slog.Any("error", err))
+		h.Refused, body = true, nil
+	case len(body) > MaxAnswerBytes:
+		p.log.Error("peers: an answer is too large to be sent", slog.String("kind", j.Kind), slog.Int("bytes", len(body)))
+		h.Refused, body = true, nil
+	}
+	for ; ; h.Part++ {
+		part := body[:min(len(body), partBytes)]
+		body = body[len(part):]
+		h.More = len(body) > 0
+		if err := p.cfg.Broker.Publish(ctx, inboxPrefix+j.From, encode(h, part)); err != nil {
+			p.log.Debug("peers: an answer is not sent", slog.String("kind", j.Kind), slog.Any("error", err))
+			return
+		}
+		if !h.More {
+			return
+		}
+	}
+}

@@ -1,0 +1,189 @@
+package membership
+
+import (
+	"bytes"
+	"context"
+	"slices"
+)
+
+const (
+	// MaxAnswerBytes is the size of the largest answer of one node.
+	MaxAnswerBytes = 64 << 20
+	// maxAnswersBytes bounds what the answers to all questions under way hold together.
+	maxAnswersBytes = 4 * MaxAnswerBytes
+	// partCost is what a part counts for besides its bytes: its header stays in memory with them.
+	partCost = maxHeaderBytes
+)
+
+// ask is a question of this node that is under way. It is the lock of Peers that protects it.
+type ask struct {
+	// open are the nodes that are waited for, failed those that will not give an answer.
+	open   map[string]struct{}
+	failed []string
+	// answers are what has come, of any node.
+	answers map[string]*answer
+	// done is closed when no node is waited for any more.
+	done chan struct{}
+}
+
+// answer is that of one node, as far as it has come.
+type answer struct {
+	run   string
+	parts [][]byte
+	cost  int
+	// closed: it is complete, or has failed; failed: it holds nothing.
+	closed, failed bool
+}
+
+// close stops waiting for a node.
+func (a *ask) close(name string) {
+	if _, ok := a.open[name]; !ok {
+		return
+	}
+	delete(a.open, name)
+	if len(a.open) == 0 {
+		close(a.done)
+	}
+}
+
+// Ask asks a question of all nodes: of this one directly, and of the others that are known at the time. kind is
+// as a node's name, body has MaxBodyBytes at most. It blocks until all have answered, at most until ctx ends or
+// Config.Patience is over, and first while too many questions of this node are under way.
+//
+// The answers are by name of the node; they must not be changed. missing are the nodes, sorted, that are known
+// and did not answer, or not with an answer; a node that leaves meanwhile is none of them. A node that has just
+// started knows the others after one round trip. The error wraps broker.ErrUnavailable if the question could
+// not be sent; answers then holds this node's own.
+func (p *Membership) Ask(
+	ctx context.Context, kind string, body []byte,
+) (answers map[string][]byte, missing []string, err error) {
+	if err := checkOutgoing(kind, body); err != nil {
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.Patience)
+	defer cancel()
+	a, n := p.begin()
+	select {
+	case p.asking <- struct{}{}:
+		defer func() { <-p.asking }()
+		err = p.send(ctx, kind, n, body)
+	case <-ctx.Done():
+		err = unavailable("ask "+kind, ctx.Err())
+	}
+	own, refusal := p.cfg.Answer(kind, body)
+	if err == nil {
+		select {
+		case <-a.done:
+		case <-ctx.Done():
+		}
+	}
+	answers, missing = p.end(n)
+	if refusal == nil {
+		answers[p.cfg.Name] = own
+	} else {
+		missing = append(missing, p.cfg.Name)
+	}
+	slices.Sort(missing)
+	return answers, missing, err
+}
+
+func (p *Membership) send(ctx context.Context, kind string, n uint64, body []byte) error {
+	h := p.header(typeAsk)
+	h.Kind, h.N = kind, n
+	if err := p.cfg.Broker.Publish(ctx, AllChannel, encode(h, body)); err != nil {
+		return unavailable("ask "+kind, err)
+	}
+	return nil
+}
+
+// begin makes a new question, so that its answers are taken from now on, and returns it with its number.
+func (p *Membership) begin() (*ask, uint64) {
+	a := &ask{open: make(map[string]struct{}), answers: make(map[string]*answer), done: make(chan struct{})}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, name := range p.roster.names() {
+		a.open[name] = struct{}{}
+	}
+	if len(a.open) == 0 {
+		close(a.done)
+	}
+	p.asked++
+	p.asks[p.asked] = a
+	return a, p.asked
+}
+
+// end takes a question away, and returns the complete answers and who gave none.
+func (p *Membership) end(n uint64) (answers map[string][]byte, missing []string) {
+	p.mu.Lock()
+	a := p.asks[n]
+	delete(p.asks, n)
+	for _, from := range a.answers {
+		p.answerBytes -= from.cost
+	}
+	p.mu.Unlock()
+	missing = a.failed
+	for name := range a.open {
+		missing = append(missing, name)
+	}
+	answers = make(map[string][]byte, len(a.answers)+1)
+	for name, from := range a.answers {
+		switch {
+		case !from.closed || from.failed:
+		case len(from.parts) == 1:
+			answers[name] = from.parts[0]
+		default:
+			answers[name] = bytes.Join(from.parts, nil)
+		}
+	}
+	return answers, missing
+}
+
+// answered takes a part of an answer.
+func (p *Membership) answered(channel string, h header, body []byte) {
+	p.mu.Lock()
+	taken, fits := p.takePartLocked(h, body)
+	p.mu.Unlock()
+	switch {
+	case !fits:
+		p.drop(&p.overflow, channel, "an answer is too large")
+	case !taken:
+		p.stray.Add(1)
+	}
+}
+
+// takePartLocked adds a part to an answer that is waited for. taken: it belonged there; fits: it was not too much.
+func (p *Membership) takePartLocked(h header, body []byte) (taken, fits bool) {
+	a := p.asks[h.N]
+	if a == nil || h.To != p.run || h.From == p.cfg.Name {
+		return false, true
+	}
+	from := a.answers[h.From]
+	if from == nil {
+		if len(a.answers) >= maxNodes {
+			return false, true
+		}
+		from = &answer{run: h.Run}
+		a.answers[h.From] = from
+	}
+	if from.closed || from.run != h.Run || h.Part < len(from.parts) {
+		return false, true
+	}
+	cost := len(body) + partCost
+	fits = from.cost+cost <= MaxAnswerBytes+MaxAnswerBytes/8 && p.answerBytes+cost <= maxAnswersBytes
+	inOrder := h.Part == len(from.parts)
+	if h.Refused || !inOrder || !fits {
+		p.answerBytes -= from.cost
+		*from = answer{run: h.Run, closed: true, failed: true}
+		a.failed = append(a.failed, h.From)
+		a.close(h.From)
+		return inOrder, fits
+	}
+	from.parts = append(from.parts, body)
+	from.cost += cost
+	p.answerBytes += cost
+	if !h.More {
+		from.closed = true
+		a.close(h.From)
+	}
+	return true, true
+}

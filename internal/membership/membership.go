@@ -1,0 +1,178 @@
+package membership
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/shoal-go/shoal/broker"
+)
+
+// Config says who a node is, and what it does for the others. Only Broker is required.
+type Config struct {
+	// Broker brings the messages. Whoever runs it hands what arrives to Receive.
+	Broker broker.Broker
+	// Name is this node's, unique in the cluster: 1 to 128 letters, digits, or characters of "-_.:". "": a random one.
+	Name string
+	// Interval is how often a node says hello, the same on all nodes. 0: one second.
+	Interval time.Duration
+	// Patience is how long Ask waits for answers at most. 0: two seconds.
+	Patience time.Duration
+	// Answer answers a question of another node, or of this one. It is called from a few goroutines, and in
+	// Ask from the caller's; it should return soon, must not ask on its own, and must not change the body.
+	// After an error the asking node hears that there is no answer, not why. nil: no question is answered.
+	Answer func(kind string, body []byte) ([]byte, error)
+	// Told takes a command of another node. It is called from one goroutine, in the order in which one node's
+	// commands were told, and must not change the body. While it does not return, later commands wait; what is
+	// too much is dropped and counted. nil: commands have no effect.
+	Told func(kind string, body []byte)
+	// Logger gets what an operator should know, never a payload. nil: nothing is logged.
+	Logger *slog.Logger
+}
+
+// Peers is a node's part in a cluster.
+//
+// All methods may be called from any number of goroutines, except that Run is called once. Receive never waits
+// for anything but a lock. No lock is held while the broker, Answer or Told is called.
+type Membership struct {
+	cfg Config
+	// run tells this process from any other, also from one of the same name.
+	run   string
+	inbox string
+	log   *slog.Logger
+
+	tells     *queue // for the goroutine that calls Told
+	questions *queue // for those that call Answer
+	// errands are what Receive leaves to Run's goroutine, because it takes time.
+	errands chan func(context.Context)
+	// asking holds a token for each question of this node that is not yet answered.
+	asking chan struct{}
+
+	malformed, stray, overflow atomic.Uint64
+
+	mu      sync.Mutex // protects what follows; nothing that waits is done under it
+	running bool
+	roster  roster
+	// said and echoed are the numbers of the newest hello that was sent, and of the newest that was heard.
+	said, echoed uint64
+	asked        uint64 // the number of the newest question
+	asks         map[uint64]*ask
+	answerBytes  int                  // what the answers to all of them hold
+	warned       map[string]time.Time // when something was last said, by what it was
+}
+
+const (
+	// maxAsks bounds how many questions of a node are under way; more wait.
+	maxAsks = 64
+	// answerers is how many questions of other nodes are answered at a time.
+	answerers = 4
+	// waitingMessages and waitingBytes bound each queue of what other nodes have sent.
+	waitingMessages = 4096
+	waitingBytes    = 32 << 20
+	// maxErrands bounds what Receive leaves to Run's goroutine.
+	maxErrands = 256
+	// warnEvery is how often the same trouble is logged at most.
+	warnEvery = 10 * time.Second
+)
+
+// New returns a node that is not yet running. The error says what is wrong with the configuration.
+func New(cfg Config) (*Membership, error) {
+	if cfg.Name == "" {
+		cfg.Name = rand.Text()
+	}
+	if cfg.Interval == 0 {
+		cfg.Interval = time.Second
+	}
+	if cfg.Patience == 0 {
+		cfg.Patience = 2 * time.Second
+	}
+	if cfg.Answer == nil {
+		cfg.Answer = func(string, []byte) ([]byte, error) { return nil, errors.ErrUnsupported }
+	}
+	if cfg.Told == nil {
+		cfg.Told = func(string, []byte) {}
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	return &Membership{
+		cfg: cfg, run: rand.Text(), inbox: inboxPrefix + cfg.Name, log: cfg.Logger,
+		tells: newQueue(), questions: newQueue(),
+		errands: make(chan func(context.Context), maxErrands),
+		asking:  make(chan struct{}, maxAsks),
+		roster:  roster{nodes: make(map[string]*node)},
+		asks:    make(map[uint64]*ask),
+		warned:  make(map[string]time.Time),
+	}, nil
+}
+
+func (c Config) validate() error {
+	var all []error
+	if c.Broker == nil {
+		all = append(all, errors.New("peers: Config.Broker is nil, want a broker"))
+	}
+	if !validName(c.Name) {
+		all = append(all, fmt.Errorf("peers: Config.Name is %.200q, want 1 to %d letters, digits, or characters of \"-_.:\"",
+			c.Name, maxNameBytes))
+	}
+	if c.Interval < 0 {
+		all = append(all, fmt.Errorf("peers: Config.Interval is %v, want more than 0", c.Interval))
+	}
+	if c.Patience < 0 {
+		all = append(all, fmt.Errorf("peers: Config.Patience is %v, want more than 0", c.Patience))
+	}
+	return errors.Join(all...)
+}
+
+// Name returns this node's.
+func (p *Membership) Name() string { return p.cfg.Name }
+
+// Members returns the names of the nodes that are there, this one among them, sorted. While this node is cut
+// off from the engine they are those that were there before.
+func (p *Membership) Members() []string {
+	p.mu.Lock()
+	names := p.roster.names()
+	p.mu.Unlock()
+	at, _ := slices.BinarySearch(names, p.cfg.Name)
+	return slices.Insert(names, at, p.cfg.Name)
+}
+
+// Counts are of messages that were dropped since New.
+type Counts struct {
+	// Malformed were none that a node of this version sends.
+	Malformed uint64
+	// Stray were parts of answers that nobody waited for any more, or that did not follow the part before.
+	Stray uint64
+	// Overflow were too many, or too much, at a time.
+	Overflow uint64
+}
+
+// Counts returns how many messages were dropped.
+func (p *Membership) Counts() Counts {
+	return Counts{Malformed: p.malformed.Load(), Stray: p.stray.Load(), Overflow: p.overflow.Load()}
+}
+
+// own reports whether a message is from this very process.
+func (p *Membership) own(h header) bool { return h.Run == p.run && h.From == p.cfg.Name }
+
+// header returns one of a message from this node.
+func (p *Membership) header(typ string) header {
+	return header{Type: typ, From: p.cfg.Name, Run: p.run}
+}
+
+// unavailable makes of an error of the broker one that wraps broker.ErrUnavailable in any case.
+func unavailable(doing string, err error) error {
+	if errors.Is(err, broker.ErrUnavailable) {
+		return fmt.Errorf("peers: %s: %w", doing, err)
+	}
+	return fmt.Errorf("peers: %s: %w: %w", doing, broker.ErrUnavailable, err)
+}

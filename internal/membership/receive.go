@@ -1,0 +1,143 @@
+package membership
+
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/shoal-go/shoal/broker"
+)
+
+// Receive takes a message of the broker, and reports whether its channel is one of the nodes'. It waits for
+// nothing but a lock. Before Run and after it, the message is dropped.
+func (p *Membership) Receive(m broker.Message) bool {
+	inbox := m.Channel == p.inbox
+	if !inbox && m.Channel != AllChannel {
+		return false
+	}
+	h, body, err := decode(inbox, m.Payload)
+	if err != nil {
+		p.drop(&p.malformed, m.Channel, err.Error())
+		return true
+	}
+	p.mu.Lock()
+	running := p.running
+	p.mu.Unlock()
+	if running {
+		p.take(m.Channel, h, body)
+	}
+	return true
+}
+
+func (p *Membership) take(channel string, h header, body []byte) {
+	switch h.Type {
+	case typeHello, typeWelcome:
+		p.heard(channel, h)
+	case typeBye:
+		p.parted(h)
+	case typeTell:
+		if !p.own(h) && !p.tells.push(h, body) {
+			p.drop(&p.overflow, channel, "too many commands wait")
+		}
+	case typeAsk:
+		if !p.own(h) && !p.questions.push(h, body) {
+			p.drop(&p.overflow, channel, "too many questions wait")
+		}
+	case typeAnswer:
+		p.answered(channel, h, body)
+	}
+}
+
+// heard takes a hello or a welcome.
+func (p *Membership) heard(channel string, h header) {
+	switch {
+	case p.own(h):
+		p.echo(h.N)
+		return
+	case h.From == p.cfg.Name:
+		if p.mayWarn("clash") {
+			p.errand(func(context.Context) {
+				p.log.Error("peers: another node has the name of this one, give each its own", slog.String("name", h.From))
+			})
+		}
+		return
+	}
+	p.mu.Lock()
+	joined, full := p.roster.hello(h.From, h.Run)
+	p.mu.Unlock()
+	switch {
+	case full:
+		p.drop(&p.overflow, channel, "too many nodes are known")
+	case joined:
+		p.errand(func(ctx context.Context) {
+			p.log.Info("peers: a node is there", slog.String("name", h.From))
+			if h.Type == typeHello {
+				p.say(ctx, inboxPrefix+h.From, p.header(typeWelcome))
+			}
+		})
+	}
+}
+
+// echo takes the n-th hello of this very process.
+func (p *Membership) echo(n uint64) {
+	p.mu.Lock()
+	var lost []string
+	if n > p.echoed && n <= p.said {
+		p.echoed = n
+		lost = p.roster.beat()
+	}
+	p.mu.Unlock()
+	for _, name := range lost {
+		p.errand(func(context.Context) {
+			p.log.Warn("peers: a node is lost, it says nothing any more", slog.String("name", name))
+		})
+	}
+}
+
+// parted takes a bye. Whoever leaves will not answer.
+func (p *Membership) parted(h header) {
+	p.mu.Lock()
+	news := p.roster.bye(h.From, h.Run)
+	if news {
+		for _, a := range p.asks {
+			a.close(h.From)
+		}
+	}
+	p.mu.Unlock()
+	if news {
+		p.errand(func(context.Context) { p.log.Info("peers: a node has left", slog.String("name", h.From)) })
+	}
+}
+
+// errand leaves something to Run's goroutine. If too much waits there it is not done: a log line is missing,
+// or a newcomer hears of this node an interval later.
+func (p *Membership) errand(do func(context.Context)) {
+	select {
+	case p.errands <- do:
+	default:
+	}
+}
+
+// drop counts a message that is not taken, and says so from time to time.
+func (p *Membership) drop(counter *atomic.Uint64, channel, why string) {
+	total := counter.Add(1)
+	if p.mayWarn(channel + why) {
+		p.errand(func(context.Context) {
+			p.log.Warn("peers: a message is dropped",
+				slog.String("channel", channel), slog.String("because", why), slog.Uint64("dropped", total))
+		})
+	}
+}
+
+// mayWarn reports whether it is time to say this, of a fixed set of things, again.
+func (p *Membership) mayWarn(what string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	if last, ok := p.warned[what]; ok && now.Sub(last) < warnEvery {
+		return false
+	}
+	p.warned[what] = now
+	return true
+}

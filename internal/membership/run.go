@@ -1,0 +1,104 @@
+package membership
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// Run takes part in the cluster until ctx ends: it subscribes, trying again for as long as the engine is out of
+// reach, says hello each interval, and in the end bye. It returns with no goroutine left, at the latest one
+// interval after ctx has ended, or when leaving ends after that, provided that Answer and Told return. The broker
+// should run until then.
+func (p *Membership) Run(ctx, leaving context.Context) {
+	p.setRunning(true)
+	var working sync.WaitGroup
+	working.Go(func() { p.tells.each(ctx, p.told) })
+	for range answerers {
+		working.Go(func() { p.questions.each(ctx, p.answer) })
+	}
+	if p.join(ctx) {
+		p.stay(ctx)
+		p.leave(leaving)
+	}
+	p.setRunning(false)
+	working.Wait()
+}
+
+func (p *Membership) setRunning(running bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.running = running
+	if !running {
+		clear(p.roster.nodes)
+	}
+}
+
+// join subscribes to the channels, and reports whether it came to that before ctx ended.
+func (p *Membership) join(ctx context.Context) bool {
+	again := time.NewTicker(p.cfg.Interval)
+	defer again.Stop()
+	for failed := false; ; failed = true {
+		err := p.cfg.Broker.Subscribe(ctx, AllChannel, p.inbox)
+		if err == nil {
+			if failed {
+				p.log.Info("peers: joined the other nodes")
+			}
+			return true
+		}
+		if !failed && ctx.Err() == nil {
+			p.log.Warn("peers: cannot join the other nodes, trying again", slog.Any("error", err))
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-again.C:
+		}
+	}
+}
+
+// stay says hello at once and then each interval, and runs errands in between, until ctx ends.
+func (p *Membership) stay(ctx context.Context) {
+	beat := time.NewTicker(p.cfg.Interval)
+	defer beat.Stop()
+	p.hello(ctx)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-beat.C:
+			p.hello(ctx)
+		case errand := <-p.errands:
+			errand(ctx)
+		}
+	}
+}
+
+// leave says bye and unsubscribes. An engine that does not answer may take an interval, at most until ctx ends.
+func (p *Membership) leave(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.Interval)
+	defer cancel()
+	p.say(ctx, AllChannel, p.header(typeBye))
+	if err := p.cfg.Broker.Unsubscribe(ctx, AllChannel, p.inbox); err != nil {
+		p.log.Debug("peers: not unsubscribed", slog.Any("error", err))
+	}
+}
+
+func (p *Membership) hello(ctx context.Context) {
+	p.mu.Lock()
+	p.said++
+	h := p.header(typeHello)
+	h.N = p.said
+	p.mu.Unlock()
+	p.say(ctx, AllChannel, h)
+}
+
+// say publishes a message without a body. If that fails, the next hello will make up for it.
+func (p *Membership) say(ctx context.Context, channel string, h header) {
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.Interval)
+	defer cancel()
+	if err := p.cfg.Broker.Publish(ctx, channel, encode(h, nil)); err != nil {
+		p.log.Debug("peers: not said", slog.String("type", h.Type), slog.Any("error", err))
+	}
+}

@@ -1,0 +1,130 @@
+package membership
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"strings"
+)
+
+const (
+	// AllChannel is what all nodes are subscribed to.
+	AllChannel = "shoal:all"
+	// inboxPrefix comes before a node's name in the channel that only that node is subscribed to.
+	inboxPrefix = "shoal:node-"
+)
+
+const (
+	version = 1
+	// maxHeaderBytes is the length of the longest header, its end of line included. The longest that a node
+	// makes has about half of that.
+	maxHeaderBytes = 1 << 10
+	// maxNameBytes is the length of the longest name of a node, a run or a kind.
+	maxNameBytes = 128
+	// partBytes is the size of the largest part of an answer; with its header it stays below 256 KiB.
+	partBytes = 255 << 10
+	// MaxBodyBytes is the size of the largest body of a command or a question. With its header it stays below
+	// 1 MiB, which engines carry.
+	MaxBodyBytes = 960 << 10
+)
+
+// The types of messages.
+const (
+	typeHello   = "hello"
+	typeWelcome = "welcome"
+	typeBye     = "bye"
+	typeTell    = "tell"
+	typeAsk     = "ask"
+	typeAnswer  = "answer"
+)
+
+// header is the first line of a message.
+type header struct {
+	Version int    `json:"v"`
+	Type    string `json:"t"`
+	// From is the name of the node that it comes from, Run what tells that process from any other.
+	From string `json:"from"`
+	Run  string `json:"run"`
+	// Kind says what a command or a question is about.
+	Kind string `json:"kind,omitempty"`
+	// N is the number of a hello, or of a question and its answers, among those of a run.
+	N uint64 `json:"n,omitempty"`
+	// To is the run that an answer is for. Part counts an answer's parts from 0, and More says that another
+	// one follows. Refused stands for an answer that could not be made.
+	To      string `json:"to,omitempty"`
+	Part    int    `json:"part,omitempty"`
+	More    bool   `json:"more,omitempty"`
+	Refused bool   `json:"refused,omitempty"`
+}
+
+// What can be wrong with a message, as the log says it.
+var (
+	errHeader  = errors.New("its header is not one short line of JSON")
+	errVersion = errors.New("its version is not 1")
+	errChannel = errors.New("its type does not belong on this channel")
+	errField   = errors.New("a field of its header breaks the rules")
+	errSize    = errors.New("its size breaks the rules")
+)
+
+// encode returns the wire form of a message.
+func encode(h header, body []byte) []byte {
+	h.Version = version
+	line, _ := json.Marshal(h) // cannot fail: strings, numbers and truth values
+	out := make([]byte, 0, len(line)+1+len(body))
+	out = append(out, line...)
+	out = append(out, '\n')
+	return append(out, body...)
+}
+
+// decode reads what arrived on the channel common to all, or in the inbox. The body is a piece of the payload.
+func decode(inbox bool, payload []byte) (h header, body []byte, err error) {
+	line, _, found := bytes.Cut(payload[:min(len(payload), maxHeaderBytes)], []byte{'\n'})
+	if !found || json.Unmarshal(line, &h) != nil {
+		return h, nil, errHeader
+	}
+	body = payload[len(line)+1:]
+	if h.Version != version {
+		return h, nil, errVersion
+	}
+	return h, body, h.check(inbox, len(body))
+}
+
+// check returns what is wrong with a header before a body of that size, or nil.
+func (h header) check(inbox bool, size int) error {
+	if inbox != (h.Type == typeWelcome || h.Type == typeAnswer) {
+		return errChannel
+	}
+	if !validName(h.From) || !validName(h.Run) {
+		return errField
+	}
+	switch h.Type {
+	case typeHello, typeWelcome, typeBye:
+		if size != 0 {
+			return errSize
+		}
+	case typeTell, typeAsk:
+		if !validName(h.Kind) {
+			return errField
+		}
+		if size > MaxBodyBytes {
+			return errSize
+		}
+	case typeAnswer:
+		if h.Part < 0 || h.Refused && h.More {
+			return errField
+		}
+		if size > partBytes || size == 0 && h.More {
+			return errSize
+		}
+	default:
+		return errChannel
+	}
+	return nil
+}
+
+// validName reports whether a name can stand in a channel of any engine, and in a log as it is.
+func validName(name string) bool {
+	return name != "" && len(name) <= maxNameBytes && !strings.ContainsFunc(name, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-_.:", r)
+	})
+}
