@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 fuzztime=${1:-30s}
 
 failed=()
-for package in $(go list ./...); do
+for package in $(go list work); do
 	# Only a package's test binary knows its targets; -list prints them among other lines.
 	listing=$(go test -list '^Fuzz' "$package")
 	for target in $(grep '^Fuzz' <<<"$listing" || true); do

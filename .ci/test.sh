@@ -30,14 +30,12 @@ formatting() {
 }
 
 vet() {
-	go vet ./...
-	go -C benchmarks/compare vet ./...
+	go vet work
 }
 
 modules() {
 	go mod verify
-	go mod tidy -diff
-	go -C benchmarks/compare mod tidy -diff
+	.ci/modules.sh
 }
 
 # raced tests packages with the race detector.
@@ -58,17 +56,16 @@ raced() {
 
 # The command's tests run clusters of whole servers, whose elections need a machine that nobody else keeps busy.
 tests() {
-	local all command
-	command=$(go list ./cmd/shoal)
-	mapfile -t all < <(go list ./... | grep -vxF "$command")
+	local all
+	mapfile -t all < <(go list work | grep -v -e /cmd/shoal -e /benchmarks/compare)
 	raced "${all[@]}"
-	raced "$command"
+	raced ./cmd/shoal/...
 }
 
 # One iteration shows that a benchmark still works. Its numbers mean nothing, so they are shown only if it fails.
 benchmarks() {
 	local output
-	output=$(go test -run '^$' -bench . -benchtime 1x ./... 2>&1) || {
+	output=$(go test -run '^$' -bench . -benchtime 1x work 2>&1) || {
 		printf '%s\n' "$output" >&2
 		return 1
 	}
@@ -91,7 +88,7 @@ step "modules" modules
 step "tests" tests
 step "comparison" go -C benchmarks/compare test ./...
 # The race detector makes pools forget things on purpose, so what allocates is counted without it.
-step "allocations" go test -run Alloc ./...
+step "allocations" go test -run Alloc work
 step "benchmarks once" benchmarks
 step "build" make --no-print-directory build
 step "browser" browser

@@ -14,6 +14,7 @@ func topLevel() []string {
 	return []string{
 		"go.mod", "go.sum", "shard", "manager", "server", "benchmarks", "fuzz", "internal", "Makefile", "README.md",
 		"cmd", "broker", "client", "examples", "docs", "deploy", "LICENSE", "CHANGELOG.md",
+		"go.work", "go.work.sum", "CONTRIBUTING.md", "SECURITY.md",
 	}
 }
 

@@ -1,0 +1,77 @@
+package rules
+
+import (
+	"encoding/json"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// libraryModules are the modules that a program may compile because it imports manager and server.
+func libraryModules() []string {
+	return []string{
+		"github.com/MicahParks/jwkset",
+		"github.com/MicahParks/keyfunc/v3",
+		"github.com/cespare/xxhash/v2",
+		"github.com/dolthub/maphash",
+		"github.com/golang-jwt/jwt/v5",
+		"github.com/klauspost/compress",
+		"github.com/lxzan/gws",
+		"github.com/puzpuzpuz/xsync/v3",
+		"github.com/shoal-go/shoal",
+		"golang.org/x/sys",
+		"golang.org/x/time",
+	}
+}
+
+// testModules are the modules that only the tests of the library's module need.
+func testModules() []string {
+	return []string{
+		"github.com/HdrHistogram/hdrhistogram-go",
+		"github.com/coder/websocket",
+		"go.uber.org/goleak",
+		"golang.org/x/image", // of the demo page
+		"pgregory.net/rapid",
+	}
+}
+
+// An embedder compiles no broker client, NATS server, test proxy or command-line library.
+func TestLibrary_CompilesFewModules(t *testing.T) {
+	t.Parallel()
+	list := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{.Path}}{{end}}", "./manager", "./server")
+	for _, module := range strings.Fields(string(output(t, list))) {
+		if !slices.Contains(libraryModules(), module) {
+			t.Errorf("manager and server compile %s, which is not on the list", module)
+		}
+	}
+}
+
+// The library's go.mod requires no other module either, so an embedder's go.sum stays short.
+func TestLibrary_RequiresFewModules(t *testing.T) {
+	t.Parallel()
+	allowed := append(libraryModules(), testModules()...)
+	var file struct{ Require []struct{ Path string } }
+	if err := json.Unmarshal(output(t, exec.Command("go", "mod", "edit", "-json")), &file); err != nil {
+		t.Fatal(err)
+	}
+	if len(file.Require) == 0 {
+		t.Error("go.mod requires no module")
+	}
+	for _, module := range file.Require {
+		if !slices.Contains(allowed, module.Path) {
+			t.Errorf("go.mod requires %s, which is not on the list", module.Path)
+		}
+	}
+}
+
+// output runs a command in the root of the repository and returns its standard output.
+func output(t *testing.T, command *exec.Cmd) []byte {
+	t.Helper()
+	command.Dir = "../.."
+	out, err := command.Output()
+	if err != nil {
+		t.Fatalf("%s: %v", command, err)
+	}
+	return out
+}
