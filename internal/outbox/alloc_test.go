@@ -9,7 +9,7 @@ import (
 )
 
 // The race detector makes sync.Pool forget things on purpose, so this has no meaning with it.
-func TestNothingIsAllocatedForAReceiver(t *testing.T) {
+func TestOutbox_SendDoesNotAllocatePerReceiver(t *testing.T) {
 	const receivers = 500
 	h := newHall(t, receivers)
 	message, ping := data("upload", frame.State, 1, 225), frame.New(frame.Ping, frame.Control, nil)

@@ -6,58 +6,59 @@ import (
 	"github.com/shoal-go/shoal/internal/frame"
 )
 
-// What a batch holds at most, unless a single frame is larger. A writer's is one large write; a stalled
-// connection's is small, because what has been taken into a batch can no longer be replaced or dropped.
+// writerBatch and drainBatch are the sizes of a batch in bytes, unless a single frame is larger. A writer's batch is
+// one large write. A drain goroutine's is small, because a frame in a batch can no longer be conflated or
+// dropped.
 const (
 	writerBatch = 64 << 10
 	drainBatch  = 16 << 10
 )
 
-// A batch is what an outbox's owner has taken out of it to write in one go. It belongs to one goroutine.
+// batch holds the frames that an owner has dequeued to write them at once. It belongs to one goroutine.
 type batch struct {
-	// entries are those taken: first the ones of the control lane, controls in number, then data.
-	entries  []entry
+	// entries are the dequeued frames: the first `controls` of them from the control queue, the rest from the data queue.
+	entries  []queuedFrame
 	controls int
-	// ends are the places in buf where the wire forms of the entries end.
+	// ends are the offsets in buf at which the encoded entries end.
 	ends []int
 	buf  []byte
-	// control and data are what the batch counts for in the lanes until it has been written.
-	control, data tally
-	// last: the batch was taken after an overflow, so it holds nothing but the outbox's last frames.
-	last bool
+	// control and data are the amounts that the batch contributes to the queues' unwritten amounts.
+	control, data amount
+	// final: the batch was filled after an overflow, so it holds only the final frames.
+	final bool
 }
 
 func newBatch() *batch { return &batch{buf: make([]byte, 0, drainBatch)} }
 
 func (b *batch) reset() {
-	clear(b.entries) // lets the frames be collected
+	clear(b.entries) // releases the frames to the garbage collector
 	buf := b.buf[:0]
 	if cap(buf) > 2*writerBatch {
-		buf = nil // one huge frame must not stay for ever
+		buf = nil // do not keep a buffer that one huge frame has grown
 	}
 	*b = batch{entries: b.entries[:0], ends: b.ends[:0], buf: buf}
 }
 
-// full reports whether a frame of the size has to wait for the next batch.
+// full reports whether a frame of the size has to go into the next batch.
 func (b *batch) full(size, limit int) bool {
 	return len(b.entries) > 0 && b.control.bytes+b.data.bytes+size > limit
 }
 
-// takeFrom moves entries of a lane into the batch as long as they fit, and counts them in t, which is the
-// batch's tally for that lane. x may be nil.
-func (b *batch) takeFrom(l *lane, t *tally, x index, limit int, chunks *sync.Pool) {
-	if x == nil && b.control.bytes+l.held.bytes <= limit {
-		b.entries = l.popAll(b.entries, chunks) // nearly always
-		*t = l.held                             // the batch was empty, so nothing but what waits was held
+// moveFrom moves frames of q into the batch up to the limit and counts them in total, the batch's amount for that
+// queue. x may be nil.
+func (b *batch) moveFrom(q *queue, total *amount, x index, limit int, chunks *sync.Pool) {
+	if x == nil && b.control.bytes+q.unwritten.bytes <= limit {
+		b.entries = q.popAll(b.entries, chunks) // the common case
+		*total = q.unwritten                    // the batch was empty, so exactly the queued frames were unwritten
 		return
 	}
-	for e := l.first(); e != nil && !b.full(e.frame.Size(), limit); e = l.first() {
+	for e := q.first(); e != nil && !b.full(e.frame.Size(), limit); e = q.first() {
 		if x != nil {
-			x.drop(e)
+			x.remove(e)
 		}
 		b.entries = append(b.entries, *e)
-		t.add(e.frame)
-		l.pop(chunks)
+		total.add(e.frame)
+		q.pop(chunks)
 	}
 }
 
@@ -68,8 +69,8 @@ func (b *batch) encode(v frame.Variant) {
 	}
 }
 
-// written returns the number of entries of which all bytes are among the first n, and the bytes that
-// complete a frame of which only some are.
+// written returns the number of entries that lie completely within the first n bytes, and the remaining bytes of a
+// partly written entry.
 func (b *batch) written(n int) (whole int, partial []byte) {
 	start := 0
 	for whole < len(b.ends) && b.ends[whole] <= n {

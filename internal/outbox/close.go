@@ -8,49 +8,49 @@ import (
 	"github.com/shoal-go/shoal/internal/frame"
 )
 
-// Close begins to close the connection: nothing more is accepted, what waits is written, then the frames
-// before, then final, which is to be a close frame. After that our half of the connection is closed, and
-// the socket itself once the reader has called PeerGone: closing it while the client is still sending would
-// reset the connection, and a reset can overtake the close frame.
+// Close begins to close the connection: further frames are dropped, queued frames are written, then before, then
+// final, which must be a close frame. Then the write side of the connection is closed. The socket
+// itself is closed after PeerGone: closing it while the client is still sending would reset the connection, and
+// a reset can overtake the close frame.
 //
-// Close does not wait for any of that. After the pool's CloseTimeout the socket is closed however far it
-// has come. Only the first call has an effect, and none after Abort.
+// Close does not block. After Options.CloseTimeout the socket is closed even if frames are unwritten. Only the first call
+// has an effect, and none after Abort.
 func (o *Outbox) Close(final *frame.Frame, before ...*frame.Frame) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if !o.closing && !o.dead {
 		o.beginClose(before...)
-		o.pushLast(final)
+		o.pushFinal(final)
 	}
 }
 
-// overflowLocked begins to close the outbox because its client is too slow: what waits is dropped.
+// overflowLocked begins to close the outbox because its client is too slow. The queued frames are dropped.
 func (o *Outbox) overflowLocked() {
 	o.writer.count.overflowed.Add(1)
 	o.overflowed = true
-	o.control.forget()
-	o.data.forget()
+	o.control.clear()
+	o.data.clear()
 	o.dropIndex()
 	o.beginClose(o.overflow...)
 }
 
-func (o *Outbox) beginClose(last ...*frame.Frame) {
+func (o *Outbox) beginClose(final ...*frame.Frame) {
 	o.closing = true
-	o.arm(o.pool.closeTimeout)
-	for _, f := range last {
-		o.pushLast(f)
+	o.setTimer(o.pool.closeTimeout)
+	for _, f := range final {
+		o.pushFinal(f)
 	}
-	o.own()
+	o.scheduleLocked()
 }
 
-// pushLast queues one of the last frames, behind everything and beyond the bounds.
-func (o *Outbox) pushLast(f *frame.Frame) {
-	o.data.push(&o.pool.chunks, entry{frame: f, at: o.stamp()})
+// pushFinal queues one of the final frames behind all others, without checking the limits.
+func (o *Outbox) pushFinal(f *frame.Frame) {
+	o.data.push(&o.pool.chunks, queuedFrame{frame: f, enqueued: o.enqueueTime()})
 }
 
-// PeerGone tells the outbox that its reader has ended, because of the client's close frame, the end of the
-// stream or an error. The socket is closed at once, unless Close or an overflow has begun and its frames
-// are still being written: then as soon as they are.
+// PeerGone reports that the connection's reader has ended: after the client's close frame, the end of the stream or
+// an error. It closes the socket at once, or as soon as the final frames of Close or an overflow have been
+// written.
 func (o *Outbox) PeerGone() {
 	o.mu.Lock()
 	o.peerGone = true
@@ -61,7 +61,7 @@ func (o *Outbox) PeerGone() {
 	}
 }
 
-// Abort closes the socket at once. What waits is lost. It may be called again.
+// Abort closes the socket at once and drops the queued frames. Further calls have no effect.
 func (o *Outbox) Abort() {
 	o.mu.Lock()
 	if o.dead {
@@ -69,26 +69,26 @@ func (o *Outbox) Abort() {
 		return
 	}
 	o.dead = true
-	o.disarm()
+	o.stopTimer()
 	o.mu.Unlock()
 
 	defer func() {
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		o.shut = true
-		o.endLocked()
+		o.finishLocked()
 	}()
 	closeSocket(o.conn)
 }
 
-// endLocked ends the outbox if its socket is closed and nobody owns it.
-func (o *Outbox) endLocked() {
+// finishLocked ends the outbox if its socket is closed and it has no owner.
+func (o *Outbox) finishLocked() {
 	if !o.shut || o.owned || o.ended {
 		return
 	}
 	o.ended = true
-	o.control.forget()
-	o.data.forget()
+	o.control.clear()
+	o.data.clear()
 	o.dropIndex()
 	o.writer.unlink(o)
 	if o.done != nil {
@@ -96,7 +96,7 @@ func (o *Outbox) endLocked() {
 	}
 }
 
-// Done returns a channel that is closed when the socket is closed and nobody writes to it any more.
+// Done returns a channel that is closed when the socket is closed and no goroutine writes to it any more.
 func (o *Outbox) Done() <-chan struct{} {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -109,8 +109,7 @@ func (o *Outbox) Done() <-chan struct{} {
 	return o.done
 }
 
-// Reason returns the close frame with which the outbox closed itself because its client was too slow, or
-// nil if it did not.
+// Reason returns the close frame with which the outbox closed itself because its client was too slow, or nil.
 func (o *Outbox) Reason() *frame.Frame {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -120,61 +119,61 @@ func (o *Outbox) Reason() *frame.Frame {
 	return o.overflow[len(o.overflow)-1]
 }
 
-// arm sets the timer, in the place of one that is set. The outbox must not be dead. A set timer counts as
-// running, since its function will be a goroutine.
-func (o *Outbox) arm(d time.Duration) {
-	o.disarm()
+// setTimer starts the timer, replacing a running one. The outbox must not be dead. A set timer counts in
+// Pool.running, since its function will run in a goroutine.
+func (o *Outbox) setTimer(d time.Duration) {
+	o.stopTimer()
 	o.pool.running.Add(1)
 	var t *time.Timer
 	t = time.AfterFunc(d, func() {
 		defer o.pool.running.Done()
 		o.mu.Lock()
 		if o.timer != t {
-			o.mu.Unlock() // disarmed too late to be stopped
+			o.mu.Unlock() // stopTimer came too late to stop this function
 			return
 		}
 		o.timer = nil
-		tooLong := o.closing
-		if !tooLong {
+		timedOut := o.closing
+		if !timedOut {
 			o.checkAge()
 		}
 		o.mu.Unlock()
-		if tooLong {
+		if timedOut {
 			o.Abort()
 		}
 	})
 	o.timer = t
 }
 
-func (o *Outbox) disarm() {
+func (o *Outbox) stopTimer() {
 	if o.timer != nil && o.timer.Stop() {
 		o.pool.running.Done()
 	}
 	o.timer = nil
 }
 
-// checkAge closes an outbox whose oldest frame has waited too long, and looks again later otherwise. Only a
-// draining outbox has a timer for this.
+// checkAge closes an outbox whose oldest frame has reached the maximum age, and otherwise restarts the timer. Only
+// a draining outbox has this timer.
 func (o *Outbox) checkAge() {
 	p := o.pool
 	age := time.Duration(p.clock()-o.oldest) * time.Millisecond
 	if age < p.maxAge.Truncate(time.Millisecond) {
-		o.arm(max(p.maxAge-age, time.Millisecond))
+		o.setTimer(max(p.maxAge-age, time.Millisecond))
 		return
 	}
 	o.overflowLocked()
 }
 
-// halfClose tells the client that nothing more will come, where the connection can. An error is of no use:
-// whoever reads from the connection will find out.
+// halfClose closes the write side of the connection if its type supports that. The error is ignored: the connection's reader
+// will get it too.
 func halfClose(conn net.Conn) {
 	if c, ok := conn.(interface{ CloseWrite() error }); ok {
 		_ = c.CloseWrite()
 	}
 }
 
-// closeSocket closes the connection. Closing a TLS connection properly may wait for the client, so its
-// socket is closed beneath it; halfClose has said what there is to say.
+// closeSocket closes the connection. tls.Conn.Close may block while it sends an alert, so the socket under a TLS
+// connection is closed instead; halfClose has already sent the alert.
 func closeSocket(conn net.Conn) {
 	if c, ok := conn.(*tls.Conn); ok {
 		conn = c.NetConn()

@@ -2,15 +2,15 @@ package outbox
 
 import "github.com/shoal-go/shoal/internal/frame"
 
-// An index knows, for each upload, the waiting state that a newer one may replace: the last waiting message
-// of its upload, if that is a state. It exists only under pressure, so the usual path pays nothing for it.
-type index map[string]*entry
+// index maps an upload to its queued state that a newer state may replace: the last queued frame of the upload, if
+// that is a state. It exists only under pressure, so clients that keep up do not pay for it.
+type index map[string]*queuedFrame
 
-// note takes account of an entry that was queued behind all others. Anything that is not a state shields
-// the states before it: replacing one of those would let the newer state overtake.
-func (x index) note(e *entry) {
+// add updates the index for a frame appended to the queue. An event or terminal removes the upload's state from the
+// index: replacing that state would move the newer one ahead of the event.
+func (x index) add(e *queuedFrame) {
 	switch key := e.frame.UploadID(); {
-	case key == "": // of no upload: there is nothing it could be newer than
+	case key == "": // belongs to no upload and is never conflated
 	case e.frame.Class() == frame.State:
 		x[key] = e
 	default:
@@ -18,22 +18,22 @@ func (x index) note(e *entry) {
 	}
 }
 
-// drop takes account of an entry that leaves the queue.
-func (x index) drop(e *entry) {
+// remove updates the index for a frame that leaves the queue.
+func (x index) remove(e *queuedFrame) {
 	if key := e.frame.UploadID(); x[key] == e {
 		delete(x, key)
 	}
 }
 
-// underPressure reports whether states may be replaced: the socket has refused bytes, or the queue is at
+// underPressure reports whether states may be conflated: the socket has returned EAGAIN, or the queue is at
 // least half full.
 func (o *Outbox) underPressure() bool {
-	bound := o.pool.bound
-	return o.stalled || 2*o.data.held.frames >= bound.frames || 2*o.data.held.bytes >= bound.bytes
+	limit := o.pool.limit
+	return o.stalled || 2*o.data.unwritten.frames >= limit.frames || 2*o.data.unwritten.bytes >= limit.bytes
 }
 
-// replaceable returns the waiting entry that the frame may replace, or nil.
-func (o *Outbox) replaceable(f *frame.Frame) *entry {
+// replaceable returns the queued state that f may replace, or nil.
+func (o *Outbox) replaceable(f *frame.Frame) *queuedFrame {
 	if f.Class() != frame.State || !o.underPressure() {
 		return nil
 	}
@@ -43,13 +43,26 @@ func (o *Outbox) replaceable(f *frame.Frame) *entry {
 			o.index = make(index)
 		}
 		for e := range o.data.all() {
-			o.index.note(e)
+			o.index.add(e)
 		}
 	}
 	return o.index[f.UploadID()]
 }
 
-// dropIndex gives up the index, if there is one.
+// conflate replaces a queued state by a newer one, which inherits the enqueue time: the client has been waiting for
+// news of this upload since then.
+func (o *Outbox) conflate(e *queuedFrame, f *frame.Frame) Outcome {
+	growth := amount{bytes: f.Size() - e.frame.Size()}
+	if !o.data.unwritten.fits(growth, o.pool.limit) {
+		return o.rejectOverLimit()
+	}
+	o.data.replace(e, f)
+	e.skipped++
+	o.writer.count.conflated.Add(1)
+	return Conflated
+}
+
+// dropIndex returns the index to the pool, if there is one.
 func (o *Outbox) dropIndex() {
 	if o.index != nil {
 		clear(o.index)

@@ -38,7 +38,7 @@ func tcpPair(t testing.TB) (server, client *net.TCPConn) {
 	return server, client
 }
 
-// socketPair returns two connected stream sockets of which the server's holds next to nothing.
+// socketPair returns two connected stream sockets; the server's has the smallest possible send buffer.
 func socketPair(t testing.TB) (server, client net.Conn) {
 	t.Helper()
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)

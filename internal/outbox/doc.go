@@ -1,23 +1,23 @@
-// Package outbox holds what waits to be written to one connection, and the few goroutines that write it.
+// Package outbox is the outbound side of connections: one bounded queue of encoded frames per connection, and the
+// few writer goroutines that write these queues to the sockets.
 //
-// An [Outbox] is a bounded queue of encoded frames. The first frame into an empty one puts it on the list of
-// a writer, one of the handful that a [Pool] has; the writer takes all that waits, joins it into one buffer
-// and hands that to the kernel in one system call that does not block. While the writer is busy frames
-// gather, so the batches grow just as far as the load asks for, and nothing is ever delayed by a timer.
+// Send queues a frame in an [Outbox]. The first frame in an idle outbox puts the outbox on the ready list of one of the
+// [Pool]'s writers. The writer dequeues all frames of the outbox, encodes them into one buffer and writes that with
+// one non-blocking system call. Frames that arrive while the writer is busy share the next write, so batches grow
+// with the load, and no frame is delayed by a timer.
 //
-// A socket that refuses bytes leaves its writer: a goroutine of its own writes to it, blocking, until
-// nothing waits any more. A connection without a file descriptor to write to (TLS, a pipe in memory) is
-// always written to in that way. An idle outbox has no goroutine, and no memory beyond its struct.
+// A socket that returns EAGAIN is detached from its writer: a drain goroutine of its own writes to it with blocking writes
+// until its queues are empty. A connection without a file descriptor (TLS, net.Pipe) always uses a drain
+// goroutine. An idle outbox has no goroutine and no memory beyond its struct.
 //
 // # Ownership
 //
-// Whoever may write to the socket owns the outbox: nobody while it is idle, a writer while it is on the
-// writer's list or in its hand, its goroutine while that runs. The owner alone gives ownership up, so frames of
-// two goroutines never mix. An idle outbox goes to the list of its own writer; a writer that has come to the end of
-// a long list takes from those of the others, and then it is the owner.
+// The owner of an outbox is the goroutine that may write to its socket: none while the outbox is idle, a writer while the
+// outbox is on its ready list or being served, the drain goroutine while that runs. Only the owner gives
+// ownership up, so writes of two goroutines are never interleaved. An idle outbox is enqueued at its own writer; a writer at
+// the end of a long busy period may steal outboxes from the ready lists of others and then owns them.
 //
 // # Locks
 //
-// An outbox's mutex comes before its writer's; nothing else is ever held together. No lock is held during
-// I/O.
+// Lock order: Outbox.mu, then writer.mu. No other two locks are held together, and no lock is held during I/O.
 package outbox

@@ -2,84 +2,83 @@ package outbox
 
 import "slices"
 
-// stall gives an outbox whose socket has taken only n bytes of the batch to a goroutine of its own. A frame
-// of which the socket has some bytes goes first; those of which it has none wait again, where they may still
-// be replaced.
+// stall moves an outbox whose socket accepted only n bytes of the batch to a drain goroutine. The rest of a partly
+// written frame is written first; the unwritten frames are requeued, where they may still be conflated.
 func (o *Outbox) stall(b *batch, n int) {
-	own := o.pool.batch()
+	rest := o.pool.batch()
 	whole, partial := b.written(n)
 	o.writer.count.wrote(whole, n)
 
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.control.held.subtract(b.control)
-	o.data.held.subtract(b.data)
-	waiting := whole
+	o.control.unwritten.subtract(b.control)
+	o.data.unwritten.subtract(b.data)
+	requeueFrom := whole
 	if len(partial) > 0 {
-		own.buf = append(own.buf, partial...)
-		o.countIn(own, b.entries[whole], whole < b.controls)
-		waiting++
+		rest.buf = append(rest.buf, partial...)
+		o.addPartial(rest, b.entries[whole], whole < b.controls)
+		requeueFrom++
 	}
-	if o.overflowed == b.last && !o.dead { // otherwise what waited has been dropped meanwhile
-		o.putBack(b, waiting)
+	if o.overflowed == b.final && !o.dead { // otherwise an overflow or Abort dropped the queues during the write
+		o.requeue(b, requeueFrom)
 	}
 	o.stalled = true
 	o.writer.count.stalled.Add(1)
-	o.startDrain(own)
+	o.startDrain(rest)
 }
 
-// countIn counts an entry that was written in part as being in the batch of the next owner.
-func (o *Outbox) countIn(b *batch, e entry, control bool) {
+// addPartial counts a partly written frame in the batch of the drain goroutine.
+func (o *Outbox) addPartial(b *batch, e queuedFrame, control bool) {
 	b.entries = append(b.entries, e)
-	l, t := &o.data, &b.data
+	q, total := &o.data, &b.data
 	if control {
-		l, t = &o.control, &b.control
+		q, total = &o.control, &b.control
 	}
-	l.held.add(e.frame)
-	t.add(e.frame)
+	q.unwritten.add(e.frame)
+	total.add(e.frame)
 }
 
-// putBack makes the entries of the batch from the given one on wait again, ahead of all others.
-func (o *Outbox) putBack(b *batch, from int) {
+// requeue puts the entries of the batch from the given index on back at the front of their queues.
+func (o *Outbox) requeue(b *batch, from int) {
 	chunks := &o.pool.chunks
-	o.dropIndex() // it knows nothing of what comes back
-	controls := slices.DeleteFunc(b.entries[from:max(from, b.controls)], func(e entry) bool {
-		return o.superfluous(e.frame) != nil // something like it has come meanwhile
+	o.dropIndex() // it does not contain the requeued frames
+	controls := slices.DeleteFunc(b.entries[from:max(from, b.controls)], func(e queuedFrame) bool {
+		return o.replaceableControl(e.frame) != nil // made redundant by a frame queued during the write
 	})
-	o.control.putBack(chunks, controls)
-	o.data.putBack(chunks, b.entries[max(from, b.controls):])
+	o.control.pushFront(chunks, controls)
+	o.data.pushFront(chunks, b.entries[max(from, b.controls):])
 }
 
-// handOver gives an outbox that can only be written to with blocking writes to a goroutine of its own.
-func (o *Outbox) handOver() {
-	own := o.pool.batch()
+// detach moves an outbox without a file descriptor to a drain goroutine.
+func (o *Outbox) detach() {
+	b := o.pool.batch()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.startDrain(own)
+	o.startDrain(b)
 }
 
-// startDrain makes a goroutine the owner. b is the batch that it begins with, which may be empty. What
-// waits counts as queued now: it waited for its writer until here, not for the client.
+// startDrain makes a new drain goroutine the owner. b is its first batch and may be empty. The age of the queued
+// frames starts now: until here they waited for the writer, not for the client.
 func (o *Outbox) startDrain(b *batch) {
 	p := o.pool
 	now := p.clock()
 	for e := range o.control.all() {
-		e.at = now
+		e.enqueued = now
 	}
 	for e := range o.data.all() {
-		e.at = now
+		e.enqueued = now
 	}
 	o.draining, o.oldest = true, now
 	if !o.closing && !o.dead {
-		o.arm(p.maxAge)
+		o.setTimer(p.maxAge)
 	}
 	p.running.Go(func() { o.drain(b) })
 }
 
-// drain writes, blocking, until nothing waits any more. It needs no deadline: the outbox's timer closes the
-// socket under a write that takes too long.
+// drain writes with blocking writes until the queues are empty. It needs no write deadline: the outbox's timer closes
+// the socket, which ends a blocked write.
 func (o *Outbox) drain(b *batch) {
-	defer o.rescue()
+	defer o.recoverPanic()
 	p := o.pool
 	if len(b.buf) > 0 {
 		o.write(b)
@@ -100,7 +99,7 @@ func (o *Outbox) write(b *batch) {
 	o.writer.count.wrote(len(b.entries), n)
 }
 
-// batch returns an empty batch for a goroutine that drains.
+// batch returns an empty batch for a drain goroutine.
 func (p *Pool) batch() *batch {
 	if b, ok := p.batches.Get().(*batch); ok {
 		return b

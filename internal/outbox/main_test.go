@@ -33,7 +33,7 @@ func (r received) closeCode() uint16 {
 	return binary.BigEndian.Uint16(r.body)
 }
 
-// message is what the tests' data frames hold.
+// message is the body of the tests' data frames.
 type message struct {
 	Upload  string `json:"u"`
 	Number  int    `json:"n"`
@@ -58,7 +58,7 @@ func data(upload string, class frame.Class, number, pad int) *frame.Frame {
 
 var errNotAFrame = errors.New("not a frame as a server sends it")
 
-// readFrame reads one whole frame and refuses whatever cannot be one.
+// readFrame reads one whole frame and rejects invalid ones.
 func readFrame(r io.Reader) (received, error) {
 	var head [2]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
@@ -123,7 +123,7 @@ func bodies(all []received) string {
 	return b.String()
 }
 
-// numbers returns the numbers of the messages, with "+k" behind those that replaced k others.
+// numbers returns the numbers of the messages, followed by "+k" if a message replaced k others.
 func numbers(t testing.TB, all []received) string {
 	t.Helper()
 	var words []string

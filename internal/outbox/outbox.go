@@ -9,67 +9,65 @@ import (
 	"github.com/shoal-go/shoal/internal/frame"
 )
 
-// Outcome says what became of a frame.
+// Outcome is the result of Send.
 type Outcome uint8
 
 const (
-	// Queued means that the frame waits, or is on its way.
+	// Queued means that the frame is in the queue or already written.
 	Queued Outcome = iota
-	// Conflated means that the frame waits in the place of an older state of the same upload.
+	// Conflated means that the frame replaced a queued older state of the same upload.
 	Conflated
-	// Dropped means that the outbox is closing, or could not hold the frame and closes because of it.
+	// Dropped means that the outbox is closing, or that it cannot hold the frame and closes for that reason.
 	Dropped
 )
 
-// An Outbox is the outbound side of one connection. Its methods may be called from any number of
-// goroutines, and none of them waits for the client. Frames are written in the order in which they were
-// queued, except that control frames go ahead of what waits.
+// Outbox is the outbound side of one connection. Its methods may be called from any number of goroutines and never
+// wait for the client. Frames are written in the order in which they were queued, except that control frames
+// are written before queued data.
 type Outbox struct {
-	// What every frame needs comes first, so that it is fetched together: in a large fan-out every outbox is
-	// cold.
+	// The fields that every Send touches come first: in a large fan-out no outbox is in the CPU cache, and the
+	// order of the fields decides how many cache lines are loaded.
 
-	// mu protects the fields that say so. No I/O is done under it, and the only lock that may be taken is
+	// mu protects the fields marked "by mu". No I/O is done while it is held; the only lock that may be acquired is
 	// the writer's.
 	mu    sync.Mutex
-	data  lane  // by mu
+	data  queue // by mu
 	index index // by mu
-	// owned: somebody may write to the socket. draining: it is the outbox's own goroutine. stalled: because
-	// the socket refused bytes. By mu.
+	// owned: a goroutine owns the outbox. draining: the owner is a drain goroutine. stalled: it drains because the
+	// socket returned EAGAIN. By mu.
 	owned, draining, stalled bool
-	// closing: nothing is accepted any more, and the last frames are queued. overflowed: because the client
-	// was too slow. peerGone: nothing more will be read from the client. By mu.
+	// closing: no frame is accepted any more and the final frames are queued. overflowed: closing because the client
+	// is too slow. peerGone: the connection's reader has ended. By mu.
 	closing, overflowed, peerGone bool
-	// dead: the socket is being closed. shut: it is closed. ended: and nobody owns the outbox any more. By mu.
+	// dead: the socket is being closed. shut: it is closed. ended: it is closed and the outbox has no owner. By mu.
 	dead, shut, ended bool
 	variant           frame.Variant
-	// oldest is when the oldest frame not yet written was queued. It is kept while draining. By mu.
+	// oldest is the enqueue time of the oldest unwritten frame; maintained only while draining. By mu.
 	oldest uint32
 
 	writer  *writer
 	pool    *Pool
-	raw     syscall.RawConn // nil: conn has none
-	control lane            // by mu
+	raw     syscall.RawConn // nil: conn has no file descriptor
+	control queue           // by mu
 	conn    net.Conn
-	// timer fires when the oldest frame may have become too old or, once closing, when there has been
-	// time enough to close. By mu.
+	// timer enforces the maximum age of queued frames or, once closing, the close timeout. By mu.
 	timer *time.Timer
-	// done is made when somebody asks for it. By mu.
+	// done is created by the first call of Done. By mu.
 	done     chan struct{}
 	overflow []*frame.Frame
-	// prevOpen and nextOpen link the open outboxes of the writer while linked says so. The writer's mutex
-	// protects all three.
+	// prevOpen and nextOpen link the writer's open outboxes if linked is set. The writer's mutex protects all
+	// three.
 	prevOpen, nextOpen *Outbox
 	linked             bool
 }
 
-// Send queues a frame. It does no I/O and waits for nothing but the outbox's mutex, which is held for
-// moments only.
+// Send queues a frame. It does no I/O and blocks only for the outbox's mutex, which is never held for long.
 //
-// A frame that is due to be queued while as many wait as the pool's options allow makes the outbox close
-// itself, as does a control frame too many: what waits is dropped and the client is told, so that it can
-// come back and recover.
+// If the frame would exceed Options.MaxMessages or Options.MaxBytes, or a control frame the limits of the control queue,
+// the outbox drops its queues, sends the overflow frames of its Config and closes: the client can reconnect
+// and recover.
 func (o *Outbox) Send(f *frame.Frame) Outcome {
-	size := tally{1, f.Size()}
+	size := amount{1, f.Size()}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.closing || o.dead {
@@ -82,34 +80,34 @@ func (o *Outbox) Send(f *frame.Frame) Outcome {
 	if older := o.replaceable(f); older != nil {
 		return o.conflate(older, f)
 	}
-	if !o.data.held.fits(size, o.pool.bound) {
-		return o.refuse()
+	if !o.data.unwritten.fits(size, o.pool.limit) {
+		return o.rejectOverLimit()
 	}
-	e := o.data.push(&o.pool.chunks, entry{frame: f, at: o.stamp()})
+	e := o.data.push(&o.pool.chunks, queuedFrame{frame: f, enqueued: o.enqueueTime()})
 	if o.index != nil {
-		o.index.note(e)
+		o.index.add(e)
 	}
-	o.own()
+	o.scheduleLocked()
 	return Queued
 }
 
-// sendControl queues a frame in the control lane, or in the place of one that it makes superfluous.
-func (o *Outbox) sendControl(f *frame.Frame, size tally) Outcome {
-	if e := o.superfluous(f); e != nil {
+// sendControl queues a control frame, or replaces a queued one that f makes redundant.
+func (o *Outbox) sendControl(f *frame.Frame, size amount) Outcome {
+	if e := o.replaceableControl(f); e != nil {
 		o.control.replace(e, f)
 		return Queued
 	}
-	if !o.control.held.fits(size, controlBound) {
-		return o.refuse()
+	if !o.control.unwritten.fits(size, controlLimit) {
+		return o.rejectOverLimit()
 	}
-	o.control.push(&o.pool.chunks, entry{frame: f, at: o.stamp()})
-	o.own()
+	o.control.push(&o.pool.chunks, queuedFrame{frame: f, enqueued: o.enqueueTime()})
+	o.scheduleLocked()
 	return Queued
 }
 
-// superfluous returns the waiting control frame that f stands for as well, or nil: the same frame, or a
-// pong if f is one, for the newest pong is enough (RFC 6455, 5.5.3).
-func (o *Outbox) superfluous(f *frame.Frame) *entry {
+// replaceableControl returns the queued control frame that f makes redundant, or nil: the same frame, or a
+// pong if f is one, since RFC 6455, 5.5.3 allows answering only the newest ping.
+func (o *Outbox) replaceableControl(f *frame.Frame) *queuedFrame {
 	for e := range o.control.all() {
 		if e.frame == f || (e.frame.Opcode() == frame.Pong && f.Opcode() == frame.Pong) {
 			return e
@@ -118,50 +116,37 @@ func (o *Outbox) superfluous(f *frame.Frame) *entry {
 	return nil
 }
 
-// conflate puts a state in the place of an older one. It takes over the older one's age: the client has
-// been waiting for news of this upload since then.
-func (o *Outbox) conflate(e *entry, f *frame.Frame) Outcome {
-	growth := tally{bytes: f.Size() - e.frame.Size()}
-	if !o.data.held.fits(growth, o.pool.bound) {
-		return o.refuse()
-	}
-	o.data.replace(e, f)
-	e.skipped++
-	o.writer.count.conflated.Add(1)
-	return Conflated
-}
-
-// refuse closes the outbox because it cannot hold a frame.
-func (o *Outbox) refuse() Outcome {
+// rejectOverLimit closes the outbox because a frame exceeds a limit.
+func (o *Outbox) rejectOverLimit() Outcome {
 	o.overflowLocked()
 	o.writer.count.dropped.Add(1)
 	return Dropped
 }
 
-// stamp returns the time for a new entry, where it is kept.
-func (o *Outbox) stamp() uint32 {
+// enqueueTime returns the enqueue time for a new frame, or 0 while the outbox is not draining.
+func (o *Outbox) enqueueTime() uint32 {
 	if !o.draining {
 		return 0
 	}
 	return o.pool.clock()
 }
 
-// own puts the outbox on its writer's list if nobody owns it. It stays under the outbox's mutex until the
-// writer has it: a pool that closes relies on every owned outbox being known to its owner.
-func (o *Outbox) own() {
+// scheduleLocked puts the outbox on its writer's ready list if it has no owner. mu is held until the writer has the
+// outbox: Pool.Close relies on every owned outbox being known to its owner.
+func (o *Outbox) scheduleLocked() {
 	if !o.owned {
 		o.owned = true
-		o.writer.add(o)
+		o.writer.enqueue(o)
 	}
 }
 
-// next tells the owner that its batch has been written, and takes the next one. If it returns false there
-// is nothing to write and the caller is no longer the owner.
+// next is called by the owner: it credits b, whose frames have been written, and fills b with queued frames. It
+// returns false if the queues are empty; the caller is then no longer the owner.
 func (o *Outbox) next(b *batch, limit int) bool {
 	o.mu.Lock()
-	o.settle(b)
+	o.creditWritten(b)
 	if !o.dead && !(o.control.empty() && o.data.empty()) {
-		o.take(b, limit)
+		o.fillBatch(b, limit)
 		o.mu.Unlock()
 		return true
 	}
@@ -172,7 +157,7 @@ func (o *Outbox) next(b *batch, limit int) bool {
 		o.mu.Lock()
 	}
 	gone := flushed && o.peerGone
-	o.release()
+	o.releaseOwnership()
 	o.mu.Unlock()
 	if gone {
 		o.Abort()
@@ -180,52 +165,52 @@ func (o *Outbox) next(b *batch, limit int) bool {
 	return false
 }
 
-// settle stops counting what has been written, and empties the batch.
-func (o *Outbox) settle(b *batch) {
-	o.control.held.subtract(b.control)
-	o.data.held.subtract(b.data)
+// creditWritten subtracts the frames of b from the queues' unwritten amounts and resets b.
+func (o *Outbox) creditWritten(b *batch) {
+	o.control.unwritten.subtract(b.control)
+	o.data.unwritten.subtract(b.data)
 	b.reset()
 }
 
-// take fills an empty batch.
-func (o *Outbox) take(b *batch, limit int) {
+// fillBatch moves queued frames into the empty batch, control frames first.
+func (o *Outbox) fillBatch(b *batch, limit int) {
 	if o.draining {
-		o.oldest = o.oldestWaiting()
+		o.oldest = o.oldestQueued()
 	}
-	b.last = o.overflowed
+	b.final = o.overflowed
 	chunks := &o.pool.chunks
-	b.takeFrom(&o.control, &b.control, nil, limit, chunks)
+	b.moveFrom(&o.control, &b.control, nil, limit, chunks)
 	b.controls = len(b.entries)
-	b.takeFrom(&o.data, &b.data, o.index, limit, chunks)
+	b.moveFrom(&o.data, &b.data, o.index, limit, chunks)
 	if o.data.empty() {
 		o.dropIndex()
 	}
 }
 
-// oldestWaiting returns the earlier of the lanes' first times. At least one lane must have an entry.
-func (o *Outbox) oldestWaiting() uint32 {
+// oldestQueued returns the earlier of the two queues' first enqueue times. At least one queue must not be empty.
+func (o *Outbox) oldestQueued() uint32 {
 	c, d := o.control.first(), o.data.first()
-	if d == nil || (c != nil && d.at-c.at < c.at-d.at) { // times wrap, so they are compared by distance
-		return c.at
+	if d == nil || (c != nil && d.enqueued-c.enqueued < c.enqueued-d.enqueued) { // wrapping times: compare distances
+		return c.enqueued
 	}
-	return d.at
+	return d.enqueued
 }
 
-// release ends the ownership of the caller.
-func (o *Outbox) release() {
+// releaseOwnership ends the ownership of the caller.
+func (o *Outbox) releaseOwnership() {
 	if o.stalled {
 		o.writer.count.stalled.Add(-1)
 	}
 	if !o.closing {
-		o.disarm()
+		o.stopTimer()
 	}
 	o.owned, o.draining, o.stalled = false, false, false
-	o.endLocked()
+	o.finishLocked()
 }
 
-// rescue, deferred by an owner, ends the outbox if writing to it panicked: one bad connection must not take
-// the others of its writer with it.
-func (o *Outbox) rescue() {
+// recoverPanic is deferred by owners. It aborts an outbox whose write panicked, so that one faulty net.Conn does not
+// end the process or the writer's other connections.
+func (o *Outbox) recoverPanic() {
 	if recover() == nil {
 		return
 	}
@@ -233,5 +218,5 @@ func (o *Outbox) rescue() {
 	o.Abort()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.release()
+	o.releaseOwnership()
 }

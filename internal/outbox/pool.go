@@ -10,18 +10,19 @@ import (
 	"github.com/shoal-go/shoal/internal/frame"
 )
 
-// Options configure a Pool. The zero value is the documented default, and so is anything below zero.
+// Options configures a Pool. Zero and negative values select the documented defaults.
 type Options struct {
-	// Writers is the number of goroutines that write. 0: GOMAXPROCS.
+	// Writers is the number of writer goroutines. 0: GOMAXPROCS.
 	Writers int
-	// MaxBytes and MaxMessages bound what one connection may have waiting, control frames aside.
+	// MaxBytes and MaxMessages limit the unwritten frames of one connection, without control frames.
 	// 0: 1 MiB and 1024.
 	MaxBytes    int
 	MaxMessages int
-	// MaxAge bounds how long a message may wait for a slow client, and so how long a write may be stuck.
-	// 0: 10 s. It is kept to the millisecond, and is one day at most.
+	// MaxAge limits the time that a frame is queued for a slow client, and thereby the duration of a blocked write.
+	// 0: 10 s. Its resolution is 1 ms, its maximum 24 h.
 	MaxAge time.Duration
-	// CloseTimeout bounds all that Outbox.Close does: flush, close frame, waiting for the peer. 0: 5 s.
+	// CloseTimeout limits the duration of Outbox.Close: flushing the queues, writing the close frame and waiting for the
+	// peer. 0: 5 s.
 	CloseTimeout time.Duration
 }
 
@@ -45,82 +46,81 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// controlBound bounds the control lane. A healthy connection has a ping or a pong waiting, and perhaps an
-// answer about its authentication.
-var controlBound = tally{frames: 64, bytes: 16 << 10}
+// controlLimit limits the control queue. A healthy connection has at most a ping, a few pongs and an authentication
+// result queued.
+var controlLimit = amount{frames: 64, bytes: 16 << 10}
 
-// A Pool owns the goroutines that write to connections. Its methods may be called from any number of
-// goroutines; only Close blocks.
+// Pool owns the writer goroutines. Its methods may be called from any number of goroutines; only Close blocks.
 type Pool struct {
 	writers      []*writer
-	bound        tally
+	limit        amount
 	maxAge       time.Duration
 	closeTimeout time.Duration
-	// slow is what an outbox sends before it closes itself, unless its Config says otherwise.
-	slow  []*frame.Frame
-	start time.Time
+	// overflow is the default of Config.Overflow.
+	overflow []*frame.Frame
+	start    time.Time
 
-	// chunks, indexes and batches hold *chunk, index and *batch for reuse.
+	// chunks, indexes and batches hold values of type *chunk, index and *batch for reuse.
 	chunks, indexes, batches sync.Pool
 
-	// What stands above never changes, and every Send reads it; what follows changes now and then.
+	// The fields above never change and are read by every Send; the padding keeps them in cache lines that no
+	// processor writes to.
 	_    [cacheLine]byte
 	turn atomic.Uint32
-	// running counts the writers, the goroutines of outboxes, and the timers that may become one.
+	// running counts the writers, the drain goroutines and the set timers.
 	running sync.WaitGroup
 }
 
-// NewPool starts a pool's writers. The caller must Close it.
+// NewPool returns a pool with running writers. The caller must call Close.
 func NewPool(opt Options) *Pool {
 	opt = opt.withDefaults()
 	p := &Pool{
-		bound:        tally{frames: opt.MaxMessages, bytes: opt.MaxBytes},
+		limit:        amount{frames: opt.MaxMessages, bytes: opt.MaxBytes},
 		maxAge:       opt.MaxAge,
 		closeTimeout: opt.CloseTimeout,
-		slow:         []*frame.Frame{frame.NewClose(1013, "Slow consumer")},
+		overflow:     []*frame.Frame{frame.NewClose(1013, "Slow consumer")},
 		start:        time.Now(),
 	}
 	for range opt.Writers {
 		p.writers = append(p.writers, newWriter())
 	}
 	for _, w := range p.writers {
-		w.peers = p.writers
+		w.siblings = p.writers
 		p.running.Go(w.run)
 	}
 	return p
 }
 
-// neighbours is how many connections that come after one another share a writer. What the kernel keeps of them
-// lies side by side, and two processors that write to neighbours in turn slow each other down.
-const neighbours = 256
+// connsPerWriterRun is the number of consecutively opened connections that share a writer. The kernel allocates their
+// sockets next to each other, and two processors that write to adjacent sockets contend for cache lines.
+const connsPerWriterRun = 256
 
-// Config is what is particular to one connection.
+// Config configures the outbox of one connection.
 type Config struct {
 	// Variant is the wire form of the connection's frames.
 	Variant frame.Variant
-	// Overflow are the frames that the outbox sends when it closes itself because the client is too slow;
-	// the last one is the close frame. They may be shared between connections. Empty: a close frame with
-	// 1013 "Slow consumer".
+	// Overflow are the frames that the outbox sends when it closes itself because the client is too slow; the last one
+	// must be a close frame. They may be shared between connections. Empty: a close frame with 1013
+	// "Slow consumer".
 	Overflow []*frame.Frame
 }
 
-// Open returns the outbox of a connection. From now on nobody else may write to conn, set its write
-// deadline or close it, and somebody must read from it and call PeerGone when that ends.
+// Open returns the outbox of a connection. From now on the caller must not write to conn, set its write deadline or
+// close it; it must read from conn and call PeerGone when reading ends.
 //
-// A connection that implements syscall.Conn is written to past its own Write method, so a wrapper whose
-// Write does something of its own must not let that method show through. In a closed pool the outbox is
-// aborted from the start.
+// A connection that implements syscall.Conn is written to through its file descriptor, bypassing its Write method. In a
+// closed pool the outbox is already aborted.
 func (p *Pool) Open(conn net.Conn, cfg Config) *Outbox {
 	o := &Outbox{
 		pool:     p,
-		writer:   p.writers[p.turn.Add(1)/neighbours%uint32(len(p.writers))], //nolint:gosec // a handful
+		writer:   p.writers[p.turn.Add(1)/connsPerWriterRun%uint32(len(p.writers))], //nolint:gosec // a small number
 		conn:     conn,
 		raw:      rawConn(conn),
 		variant:  cfg.Variant,
 		overflow: cfg.Overflow,
 	}
 	if len(o.overflow) == 0 {
-		o.overflow = p.slow
+		o.overflow = p.overflow
 	}
 	if !o.writer.link(o) {
 		o.Abort()
@@ -128,24 +128,23 @@ func (p *Pool) Open(conn net.Conn, cfg Config) *Outbox {
 	return o
 }
 
-// Close aborts every outbox that is left and returns when no goroutine of the pool or of its outboxes is
-// running any more. It may be called again, and then waits as well.
+// Close aborts all open outboxes and blocks until all goroutines of the pool and of its outboxes have ended. It may be
+// called more than once; each call blocks until then.
 func (p *Pool) Close() {
 	for _, w := range p.writers {
 		for _, o := range w.closeOpen() {
 			o.Abort()
 		}
 	}
-	// No outbox can find its way to a writer's list from here on, so a writer that has emptied its list
-	// may end.
+	// From here on no outbox is put on a ready list, so writers may end once their lists are empty.
 	for _, w := range p.writers {
 		w.stop()
 	}
 	p.running.Wait()
 }
 
-// clock returns the milliseconds since the pool was made. They wrap after 49 days: only differences mean
-// something, and no entry waits for more than a day.
+// clock returns the milliseconds since NewPool. The value wraps after 49 days: only differences are meaningful, and no
+// frame is queued for more than a day.
 func (p *Pool) clock() uint32 {
 	return uint32(time.Since(p.start) / time.Millisecond) //nolint:gosec // wraps on purpose
 }

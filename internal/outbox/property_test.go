@@ -18,7 +18,7 @@ import (
 type op struct {
 	kind   string
 	upload string
-	size   int // of a body, or of what the client reads
+	size   int // of a body, or the number of bytes that the client reads
 }
 
 var (
@@ -41,8 +41,8 @@ var (
 	})
 )
 
-// A run is an outbox under test and what has been done with it. Its client reads as many bytes as it is
-// allowed to, and all that is left at the end.
+// run is an outbox under test and its history. Its client reads as many bytes as it is
+// allowed to, and all remaining bytes at the end.
 type run struct {
 	box    *Outbox
 	settle func()
@@ -113,7 +113,7 @@ func (r *run) send(s op, class frame.Class) {
 	}
 }
 
-// checkBounds looks into the outbox: what waits must be what is counted, and within the bounds.
+// checkBounds compares the queued frames with the counted amounts and these with the limits.
 func (r *run) checkBounds() error {
 	o := r.box
 	o.mu.Lock()
@@ -121,21 +121,21 @@ func (r *run) checkBounds() error {
 	if o.closing || o.dead {
 		return nil
 	}
-	var waiting tally
+	var waiting amount
 	for e := range o.data.all() {
 		waiting.add(e.frame)
 	}
-	held := o.data.held
-	if held.frames < waiting.frames || held.bytes < waiting.bytes || (!o.owned && held != tally{}) {
+	held := o.data.unwritten
+	if held.frames < waiting.frames || held.bytes < waiting.bytes || (!o.owned && held != amount{}) {
 		return fmt.Errorf("counted are %+v, waiting %+v, owned: %v", held, waiting, o.owned)
 	}
-	if bound := o.pool.bound; held.frames > bound.frames || held.bytes > bound.bytes {
+	if bound := o.pool.limit; held.frames > bound.frames || held.bytes > bound.bytes {
 		return fmt.Errorf("%+v wait, the bound is %+v", held, bound)
 	}
 	return nil
 }
 
-// finish closes the outbox and compares what the client got with what was sent.
+// finish closes the outbox and compares the received frames with the sent ones.
 func (r *run) finish(t testing.TB, p *Pool) error {
 	r.box.Close(frame.NewClose(1000, ""))
 	close(r.allow)
@@ -190,7 +190,7 @@ func (r *run) compare(t testing.TB, stream []byte, overflowed bool) error {
 	return nil
 }
 
-// follow wants m to be the next message of its upload, but for those that it says it has replaced: all of
+// follow checks that m is the next message of its upload, except for the messages that it replaced: all of
 // them and itself must be states.
 func (r *run) follow(next map[string]int, m message) error {
 	for range m.Skipped {
@@ -218,7 +218,7 @@ func (r *run) all(t testing.TB, p *Pool, steps []op) error {
 	return r.finish(t, p)
 }
 
-func TestAnySequenceOverAPipe(t *testing.T) {
+func TestOutbox_AnySequenceOverPipe(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		opt, steps := bounds.Draw(rt, "bounds"), ops.Draw(rt, "ops")
 		var err error
@@ -234,13 +234,13 @@ func TestAnySequenceOverAPipe(t *testing.T) {
 	})
 }
 
-func TestAnySequenceOverASocket(t *testing.T) {
+func TestOutbox_AnySequenceOverSocket(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		opt, steps := bounds.Draw(rt, "bounds"), ops.Draw(rt, "ops")
 		server, client := socketPair(t)
 		p := NewPool(opt)
 		defer p.Close()
-		// What has been sent is with the kernel, or waits because the kernel refused it.
+		// Sent frames are either in the kernel or queued because the kernel refused them.
 		r := newRun(p, server, client, nil)
 		r.settle = func() {
 			eventually(t, "the writer is through", func() bool {

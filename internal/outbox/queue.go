@@ -7,124 +7,124 @@ import (
 	"github.com/shoal-go/shoal/internal/frame"
 )
 
-// An entry is one waiting frame.
-type entry struct {
+// queuedFrame is one frame in a queue.
+type queuedFrame struct {
 	frame *frame.Frame
-	// at is when it was queued, on the pool's clock. It is kept only while the outbox has its own
-	// goroutine: a healthy queue lives for microseconds, and reading a clock for each of a million
-	// receivers costs more than queueing.
-	at uint32
-	// skipped is the number of older states that the frame replaced while they waited.
+	// enqueued is the enqueue time on the pool's clock. It is set only while the outbox is draining: frames of
+	// clients that keep up are queued for microseconds, and reading a clock for each of a million receivers costs
+	// more than queueing.
+	enqueued uint32
+	// skipped is the number of older states that the frame has replaced in the queue.
 	skipped uint32
 }
 
 // chunkLen makes a chunk 256 bytes.
 const chunkLen = 15
 
-// A chunk is a link of a lane: the entries from lo up to hi wait. Entries never move while they wait, so the
-// index may point at them.
+// chunk is a link of a queue. The frames entries[lo:hi] are queued. They do not move while they are queued, so the index may
+// hold pointers to them.
 type chunk struct {
-	// The next chunk and the bounds share a cache line with the first entries.
+	// next, lo and hi share a cache line with the first entries.
 	next    *chunk
 	lo, hi  uint8
-	entries [chunkLen]entry
+	entries [chunkLen]queuedFrame
 }
 
-// A tally is a number of frames and the sum of their sizes.
-type tally struct{ frames, bytes int }
+// amount is a number of frames and the sum of their sizes.
+type amount struct{ frames, bytes int }
 
-func (t *tally) add(f *frame.Frame) {
-	t.frames++
-	t.bytes += f.Size()
+func (a *amount) add(f *frame.Frame) {
+	a.frames++
+	a.bytes += f.Size()
 }
 
-func (t *tally) subtract(other tally) {
-	t.frames -= other.frames
-	t.bytes -= other.bytes
+func (a *amount) subtract(other amount) {
+	a.frames -= other.frames
+	a.bytes -= other.bytes
 }
 
-// fits reports whether other can be added without exceeding the bound.
-func (t tally) fits(other, bound tally) bool {
-	return t.frames+other.frames <= bound.frames && t.bytes+other.bytes <= bound.bytes
+// fits reports whether a and other together are within the limit.
+func (a amount) fits(other, limit amount) bool {
+	return a.frames+other.frames <= limit.frames && a.bytes+other.bytes <= limit.bytes
 }
 
-// A lane is a queue of entries. An empty one has no chunks, and no chunk in it is empty. It is protected by
-// the mutex of its outbox.
-type lane struct {
-	// lone holds what came into the empty lane, and so goes ahead of all chunks: a connection that has nothing
-	// waiting, as most have, is sent a message without memory being touched that lies elsewhere.
-	lone       entry
+// queue is a FIFO of frames. An empty queue has no chunks, and no chunk in it is empty. The mutex of its
+// outbox protects it.
+type queue struct {
+	// inline holds a frame pushed onto the empty queue, which is dequeued before all chunks: sending to a connection
+	// with an empty queue, the common case, touches no memory outside of the Outbox.
+	inline     queuedFrame
 	head, tail *chunk
-	// held is what waits here together with what the owner has taken and not yet written: the bounds are
-	// about all that the kernel does not have.
-	held tally
+	// unwritten is the amount of the queued frames and of those that the owner has dequeued and not yet written:
+	// the limits apply to all frames that the kernel has not accepted.
+	unwritten amount
 }
 
-// push adds an entry behind all others and returns its place.
-func (l *lane) push(chunks *sync.Pool, e entry) *entry {
-	l.held.add(e.frame)
-	if l.empty() {
-		l.lone = e
-		return &l.lone
+// push appends a frame and returns a pointer to it that is valid while it is queued.
+func (q *queue) push(chunks *sync.Pool, e queuedFrame) *queuedFrame {
+	q.unwritten.add(e.frame)
+	if q.empty() {
+		q.inline = e
+		return &q.inline
 	}
-	if l.tail == nil || l.tail.hi == chunkLen {
+	if q.tail == nil || q.tail.hi == chunkLen {
 		c, _ := chunks.Get().(*chunk)
 		if c == nil {
 			c = new(chunk)
 		}
-		if l.tail == nil {
-			l.head = c
+		if q.tail == nil {
+			q.head = c
 		} else {
-			l.tail.next = c
+			q.tail.next = c
 		}
-		l.tail = c
+		q.tail = c
 	}
-	place := &l.tail.entries[l.tail.hi]
+	place := &q.tail.entries[q.tail.hi]
 	*place = e
-	l.tail.hi++
+	q.tail.hi++
 	return place
 }
 
-func (l *lane) empty() bool { return l.lone.frame == nil && l.head == nil }
+func (q *queue) empty() bool { return q.inline.frame == nil && q.head == nil }
 
-// first returns the oldest entry, or nil.
-func (l *lane) first() *entry {
+// first returns the oldest frame, or nil.
+func (q *queue) first() *queuedFrame {
 	switch {
-	case l.lone.frame != nil:
-		return &l.lone
-	case l.head == nil:
+	case q.inline.frame != nil:
+		return &q.inline
+	case q.head == nil:
 		return nil
 	}
-	return &l.head.entries[l.head.lo]
+	return &q.head.entries[q.head.lo]
 }
 
-// pop removes the oldest entry. It stays counted in held until it has been written.
-func (l *lane) pop(chunks *sync.Pool) {
-	if l.lone.frame != nil {
-		l.lone = entry{}
+// pop removes the oldest frame. It remains counted in unwritten until the owner has written it.
+func (q *queue) pop(chunks *sync.Pool) {
+	if q.inline.frame != nil {
+		q.inline = queuedFrame{}
 		return
 	}
-	c := l.head
-	c.entries[c.lo] = entry{} // lets the frame be collected
+	c := q.head
+	c.entries[c.lo] = queuedFrame{} // releases the frame to the garbage collector
 	c.lo++
 	if c.lo < c.hi {
 		return
 	}
-	l.head = c.next
-	if l.head == nil {
-		l.tail = nil
+	q.head = c.next
+	if q.head == nil {
+		q.tail = nil
 	}
 	c.next, c.lo, c.hi = nil, 0, 0
 	chunks.Put(c)
 }
 
-// popAll removes all entries, as pop does, and appends them to dst.
-func (l *lane) popAll(dst []entry, chunks *sync.Pool) []entry {
-	if l.lone.frame != nil {
-		dst = append(dst, l.lone)
-		l.lone = entry{}
+// popAll removes all frames, as pop does, and appends them to dst.
+func (q *queue) popAll(dst []queuedFrame, chunks *sync.Pool) []queuedFrame {
+	if q.inline.frame != nil {
+		dst = append(dst, q.inline)
+		q.inline = queuedFrame{}
 	}
-	for c := l.head; c != nil; {
+	for c := q.head; c != nil; {
 		waiting, next := c.entries[c.lo:c.hi], c.next
 		dst = append(dst, waiting...)
 		clear(waiting)
@@ -132,54 +132,54 @@ func (l *lane) popAll(dst []entry, chunks *sync.Pool) []entry {
 		chunks.Put(c)
 		c = next
 	}
-	l.head, l.tail = nil, nil
+	q.head, q.tail = nil, nil
 	return dst
 }
 
-// putBack puts entries ahead of all others, in their order. It moves what waits: no index may know of it.
-func (l *lane) putBack(chunks *sync.Pool, entries []entry) {
+// pushFront inserts frames before all others, in their order. It moves the inline frame, so there must be no index.
+func (q *queue) pushFront(chunks *sync.Pool, entries []queuedFrame) {
 	if len(entries) == 0 {
 		return
 	}
-	front := lane{held: l.held}
+	front := queue{unwritten: q.unwritten}
 	for _, e := range entries {
 		front.push(chunks, e)
 	}
-	if l.lone.frame != nil {
-		front.push(chunks, l.lone)
-		front.held.subtract(tally{1, l.lone.frame.Size()})
+	if q.inline.frame != nil {
+		front.push(chunks, q.inline)
+		front.unwritten.subtract(amount{1, q.inline.frame.Size()})
 	}
-	front.join(l)
-	*l = front
+	front.join(q)
+	*q = front
 }
 
-// join appends the chunks of another lane.
-func (l *lane) join(other *lane) {
+// join appends the chunks of another queue.
+func (q *queue) join(other *queue) {
 	switch {
 	case other.head == nil:
-	case l.tail == nil:
-		l.head, l.tail = other.head, other.tail
+	case q.tail == nil:
+		q.head, q.tail = other.head, other.tail
 	default:
-		l.tail.next, l.tail = other.head, other.tail
+		q.tail.next, q.tail = other.head, other.tail
 	}
 }
 
-// replace puts another frame in the place of a waiting one.
-func (l *lane) replace(e *entry, f *frame.Frame) {
-	l.held.bytes += f.Size() - e.frame.Size()
+// replace replaces a queued frame.
+func (q *queue) replace(e *queuedFrame, f *frame.Frame) {
+	q.unwritten.bytes += f.Size() - e.frame.Size()
 	e.frame = f
 }
 
-// forget drops what waits. held is not kept any more: it has no use in an outbox that takes nothing in.
-func (l *lane) forget() { l.lone, l.head, l.tail = entry{}, nil, nil }
+// clear drops the queued frames. It leaves unwritten as it is: a closing outbox no longer checks limits.
+func (q *queue) clear() { q.inline, q.head, q.tail = queuedFrame{}, nil, nil }
 
-// all yields the places of the waiting entries, oldest first.
-func (l *lane) all() iter.Seq[*entry] {
-	return func(yield func(*entry) bool) {
-		if l.lone.frame != nil && !yield(&l.lone) {
+// all yields pointers to the queued frames, oldest first.
+func (q *queue) all() iter.Seq[*queuedFrame] {
+	return func(yield func(*queuedFrame) bool) {
+		if q.inline.frame != nil && !yield(&q.inline) {
 			return
 		}
-		for c := l.head; c != nil; c = c.next {
+		for c := q.head; c != nil; c = c.next {
 			for i := c.lo; i < c.hi; i++ {
 				if !yield(&c.entries[i]) {
 					return

@@ -1,9 +1,12 @@
 package outbox
 
 import (
+	"crypto/tls"
 	"net"
+	"net/http/httptest"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/shoal-go/shoal/internal/frame"
@@ -22,12 +25,12 @@ func openTCP(t *testing.T, opt Options) (*Pool, *Outbox, *net.TCPConn) {
 	return p, o, client
 }
 
-// kernelHolds is more than the buffers of both ends of tcpPair can hold: the kernel doubles what it is told.
+// kernelHolds exceeds the capacity of the buffers of both ends of tcpPair: the kernel doubles the requested sizes.
 const kernelHolds = 2 * (tcpSend + tcpReceive)
 
 // fill sends events until the socket refuses bytes and as many wait as it could ever take without its client
-// reading, and returns how many. A socket that refuses bytes may take more a moment later, when what it has
-// sent has been acknowledged.
+// reading, and returns how many. A socket that refuses bytes may accept more a moment later, when the bytes
+// sent before have been acknowledged.
 func fill(t *testing.T, p *Pool, o *Outbox) int {
 	t.Helper()
 	n := 0
@@ -38,14 +41,14 @@ func fill(t *testing.T, p *Pool, o *Outbox) int {
 		}
 		o.mu.Lock()
 		defer o.mu.Unlock()
-		return p.Stats().Stalled == 1 && o.data.held.bytes > kernelHolds
+		return p.Stats().Stalled == 1 && o.data.unwritten.bytes > kernelHolds
 	})
 	return n
 }
 
 var roomy = Options{MaxBytes: 64 << 20, MaxMessages: 1 << 20, MaxAge: time.Minute}
 
-func TestAStalledSocketResumes(t *testing.T) {
+func TestOutbox_StalledSocketResumes(t *testing.T) {
 	p, o, client := openTCP(t, roomy)
 	for round := range 3 {
 		n := fill(t, p, o)
@@ -72,12 +75,12 @@ func TestAStalledSocketResumes(t *testing.T) {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.owned || o.timer != nil || o.index != nil || o.data != (lane{}) || o.control != (lane{}) {
+	if o.owned || o.timer != nil || o.index != nil || o.data != (queue{}) || o.control != (queue{}) {
 		t.Error("a drained outbox still holds something")
 	}
 }
 
-func TestAStalledSocketOverflows(t *testing.T) {
+func TestOutbox_StalledSocketOverflows(t *testing.T) {
 	p, o, client := openTCP(t, Options{MaxBytes: 64 << 20, MaxMessages: 1000, MaxAge: time.Minute})
 	n := fill(t, p, o)
 	for o.Send(data("a", frame.Terminal, n, 0)) == Queued {
@@ -99,8 +102,8 @@ func TestAStalledSocketOverflows(t *testing.T) {
 	}
 }
 
-// What the client sends while the server closes must not turn into a reset that eats the close frame.
-func TestTheCloseFrameArrivesDespiteUnreadInput(t *testing.T) {
+// Bytes that the client sends while the server closes must not cause a reset that destroys the close frame.
+func TestOutbox_CloseFrameArrivesDespiteUnreadInput(t *testing.T) {
 	_, o, client := openTCP(t, roomy)
 	if _, err := client.Write(make([]byte, 1000)); err != nil {
 		t.Fatal(err)
@@ -141,7 +144,7 @@ func unread(t *testing.T, conn net.Conn) int {
 	return n
 }
 
-func TestAWriteErrorEndsTheOutbox(t *testing.T) {
+func TestOutbox_WriteErrorEndsIt(t *testing.T) {
 	_, o, client := openTCP(t, roomy)
 	_ = client.SetLinger(0)
 	client.Close()
@@ -151,7 +154,7 @@ func TestAWriteErrorEndsTheOutbox(t *testing.T) {
 	<-o.Done()
 }
 
-func TestAbortFreesAStalledSocket(t *testing.T) {
+func TestOutbox_AbortReleasesStalledSocket(t *testing.T) {
 	p, o, _ := openTCP(t, roomy)
 	fill(t, p, o)
 	o.Abort()
@@ -161,7 +164,7 @@ func TestAbortFreesAStalledSocket(t *testing.T) {
 	}
 }
 
-func TestALargeQueueGoesOutInSeveralWrites(t *testing.T) {
+func TestOutbox_LargeQueueIsWrittenInSeveralBatches(t *testing.T) {
 	p, o, client := openTCP(t, roomy)
 	const frames = 300
 	go func() {
@@ -177,4 +180,63 @@ func TestALargeQueueGoesOutInSeveralWrites(t *testing.T) {
 		}
 	}
 	eventually(t, "all is counted", func() bool { return p.Stats().Frames == frames+2 })
+}
+
+// certificate returns one for a server that nobody asks for its name.
+func certificate() []tls.Certificate {
+	s := httptest.NewTLSServer(nil)
+	defer s.Close()
+	return s.TLS.Certificates
+}
+
+// overTLS returns both ends of a TLS connection over the given one.
+func overTLS(own []tls.Certificate, server, client net.Conn) (secured, peer *tls.Conn) {
+	return tls.Server(server, &tls.Config{Certificates: own}),
+		tls.Client(client, &tls.Config{InsecureSkipVerify: true})
+}
+
+func TestOutbox_TLS(t *testing.T) {
+	p := NewPool(roomy)
+	defer p.Close()
+	server, client := tcpPair(t)
+	secured, peer := overTLS(certificate(), server, client)
+	o := p.Open(secured, Config{})
+	go readUntilGone(o, secured) // makes the handshake, too
+	if err := peer.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	const frames = 200
+	for i := range frames {
+		send(t, o, Queued, data("a", frame.Event, i, 1000))
+	}
+	o.Close(frame.NewClose(1000, ""))
+	all, err := readFrames(peer)
+	if err != nil || len(all) != frames+1 || all[frames].closeCode() != 1000 {
+		t.Errorf("the client got %d frames and %v, want %d and the end of the stream", len(all), err, frames+1)
+	}
+	peer.Close()
+	<-o.Done()
+}
+
+// Closing a TLS connection properly means writing, for which nobody has the time here.
+func TestOutbox_AbortDoesNotWaitForTLS(t *testing.T) {
+	own := certificate()
+	synctest.Test(t, func(t *testing.T) {
+		p := NewPool(roomy)
+		defer p.Close()
+		server, client := net.Pipe()
+		secured, peer := overTLS(own, server, client)
+		o := p.Open(secured, Config{})
+		go readUntilGone(o, secured)
+		if err := peer.Handshake(); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		start := time.Now()
+		o.Abort()
+		<-o.Done()
+		if took := time.Since(start); took != 0 {
+			t.Errorf("Abort has waited for %v", took)
+		}
+	})
 }

@@ -24,7 +24,7 @@ func (b bench) takeOver() *stalling {
 	return &stalling{bench: b}
 }
 
-// take takes what waits as a writer does.
+// take dequeues the queued frames as a writer does.
 func (s *stalling) take(t *testing.T) {
 	t.Helper()
 	if !s.box.next(&s.batch, writerBatch) {
@@ -44,14 +44,14 @@ func onStall(t *testing.T, frames []*frame.Frame, test func(t *testing.T, s *sta
 	})
 }
 
-// refuse lets the socket take n bytes only, and returns the client's view: those bytes and what follows.
+// refuse makes the socket accept only n bytes, and returns the client's view: these bytes and the following ones.
 func (s *stalling) refuse(n int) io.Reader {
 	taken := bytes.Clone(s.batch.buf[:n])
 	s.box.stall(&s.batch, n)
 	return io.MultiReader(bytes.NewReader(taken), s.client)
 }
 
-func TestWhatASocketRefusesWaitsAgain(t *testing.T) {
+func TestOutbox_RefusedFramesAreRequeuedInOrder(t *testing.T) {
 	frames := []*frame.Frame{
 		control(frame.Ping, "first"), control(frame.Text, "second"),
 		data("a", frame.State, 1, 0), data("b", frame.State, 1, 0), data("c", frame.Event, 1, 0),
@@ -71,18 +71,18 @@ func TestWhatASocketRefusesWaitsAgain(t *testing.T) {
 				t.Errorf("after %d bytes the messages came as %s", n, got)
 			}
 			synctest.Wait()
-			if s.box.data != (lane{}) || s.box.control != (lane{}) {
+			if s.box.data != (queue{}) || s.box.control != (queue{}) {
 				t.Errorf("after %d bytes a drained outbox holds %+v and %+v", n, s.box.control, s.box.data)
 			}
 		})
 	}
 }
 
-// What comes back is where it may be replaced, unless the socket has a part of it already.
-func TestWhatASocketRefusesMayBeReplaced(t *testing.T) {
+// A requeued state may be replaced, unless the socket has accepted a part of it.
+func TestOutbox_RequeuedStateMayBeReplaced(t *testing.T) {
 	onStall(t, []*frame.Frame{data("a", frame.State, 1, 0), data("b", frame.State, 1, 0)},
 		func(t *testing.T, s *stalling) {
-			// An index is made meanwhile, which knows nothing of what will come back.
+			// An index is created during the write; it does not contain the frames requeued afterwards.
 			for range 8 {
 				send(t, s.box, Queued, data("c", frame.Event, 1, 0))
 			}
@@ -96,7 +96,7 @@ func TestWhatASocketRefusesMayBeReplaced(t *testing.T) {
 		})
 }
 
-func TestAPongThatComesBackGivesWayToANewerOne(t *testing.T) {
+func TestOutbox_RequeuedPongYieldsToNewerPong(t *testing.T) {
 	ping := control(frame.Ping, "p")
 	onStall(t, []*frame.Frame{control(frame.Text, "{}"), ping, control(frame.Pong, "1")},
 		func(t *testing.T, s *stalling) {
@@ -111,7 +111,7 @@ func TestAPongThatComesBackGivesWayToANewerOne(t *testing.T) {
 		})
 }
 
-func TestWhatOverflowsDuringAWriteDoesNotComeBack(t *testing.T) {
+func TestOutbox_OverflowDuringWriteIsNotRequeued(t *testing.T) {
 	onStall(t, []*frame.Frame{data("a", frame.Event, 1, 0), data("b", frame.Event, 1, 0)},
 		func(t *testing.T, s *stalling) {
 			send(t, s.box, Dropped, data("c", frame.Event, 1, 1<<20))
@@ -122,7 +122,7 @@ func TestWhatOverflowsDuringAWriteDoesNotComeBack(t *testing.T) {
 		})
 }
 
-func TestALastFrameThatIsRefusedComesBack(t *testing.T) {
+func TestOutbox_RefusedFinalFrameIsRequeued(t *testing.T) {
 	onPipe(t, Options{MaxBytes: 100}, func(t *testing.T, b bench) {
 		s := b.takeOver()
 		send(t, s.box, Dropped, data("a", frame.Event, 1, 100))
@@ -133,11 +133,11 @@ func TestALastFrameThatIsRefusedComesBack(t *testing.T) {
 	})
 }
 
-// However much one connection has waiting, the others of its writer get their turn.
-func TestALongQueueDoesNotKeepOthersWaiting(t *testing.T) {
+// However long one connection's queue is, the writer serves its other connections.
+func TestWriter_LongQueueDoesNotDelayOtherConnections(t *testing.T) {
 	p := NewPool(Options{Writers: 1, MaxBytes: 64 << 20})
 	defer p.Close()
-	var order []byte // what the writer, one goroutine, wrote to
+	var order []byte // the outboxes in the order of the writes, all of one goroutine
 	begun, proceed := make(chan struct{}), make(chan struct{})
 	open := func(trace func()) *Outbox { return p.Open(tracedConn{newNullConn(t), trace}, Config{}) }
 	first := open(func() { close(begun); <-proceed })
@@ -146,18 +146,18 @@ func TestALongQueueDoesNotKeepOthersWaiting(t *testing.T) {
 
 	send(t, first, Queued, data("a", frame.Event, 1, 0))
 	<-begun
-	for range maxTurn + 2 {
+	for range maxBatchesPerTurn + 2 {
 		send(t, long, Queued, data("a", frame.Event, 1, writerBatch))
 	}
 	send(t, short, Queued, data("a", frame.Event, 1, 0))
 	close(proceed)
-	eventually(t, "all is written", func() bool { return p.Stats().Frames == maxTurn+4 })
-	if got, want := string(order), string(bytes.Repeat([]byte("L"), maxTurn))+"sLL"; got != want {
+	eventually(t, "all is written", func() bool { return p.Stats().Frames == maxBatchesPerTurn+4 })
+	if got, want := string(order), string(bytes.Repeat([]byte("L"), maxBatchesPerTurn))+"sLL"; got != want {
 		t.Errorf("the order of writes was %s, want %s", got, want)
 	}
 	eventually(t, "nothing is held", func() bool {
 		long.mu.Lock()
 		defer long.mu.Unlock()
-		return long.data == lane{}
+		return long.data == queue{}
 	})
 }

@@ -2,28 +2,28 @@ package outbox
 
 import "sync/atomic"
 
-// Stats counts what a pool has done since it was made, and what it is doing.
+// Stats holds the counters of a pool since NewPool.
 type Stats struct {
-	// Frames and Bytes are what the sockets have taken, Writes the calls that it took.
+	// Frames and Bytes are the frames and bytes written, Writes the number of write calls.
 	Frames uint64 `json:"frames"`
 	Bytes  uint64 `json:"bytes"`
 	Writes uint64 `json:"writes"`
-	// Conflated, Dropped: the messages for which Send returned that.
+	// Conflated and Dropped are the numbers of Send calls with that outcome.
 	Conflated uint64 `json:"conflated"`
 	Dropped   uint64 `json:"dropped"`
-	// Overflowed is the number of connections closed because they were too slow.
+	// Overflowed is the number of connections closed because their client was too slow.
 	Overflowed uint64 `json:"overflowed"`
-	// Panics is the number of connections aborted because writing to them panicked.
+	// Panics is the number of connections aborted because a write to them panicked.
 	Panics uint64 `json:"panics"`
-	// Stalled is the number of connections whose socket refused bytes and which still have some waiting.
+	// Stalled is the current number of connections with unwritten frames whose socket has returned EAGAIN.
 	Stalled int64 `json:"stalled"`
 }
 
-// cacheLine keeps what different processors write to apart.
+// cacheLine is the size of the padding between fields written by different processors.
 const cacheLine = 64
 
-// counters are one writer's share of the counts. They may be used from any number of goroutines. What is
-// counted at each write stands apart from what is counted by senders.
+// counters holds one writer's share of the counters. Its methods may be called from any number of goroutines. The counters
+// of the writer and those of the callers of Send are in different cache lines.
 type counters struct {
 	frames, bytes, writes atomic.Uint64
 	_                     [cacheLine - 3*8]byte
@@ -34,8 +34,8 @@ type counters struct {
 }
 
 func (c *counters) wrote(frames, bytes int) {
-	c.frames.Add(uint64(frames)) //nolint:gosec // a number of frames is not negative
-	c.bytes.Add(uint64(bytes))   //nolint:gosec // nor is a length
+	c.frames.Add(uint64(frames)) //nolint:gosec // not negative
+	c.bytes.Add(uint64(bytes))   //nolint:gosec // not negative
 	c.writes.Add(1)
 }
 
@@ -50,7 +50,7 @@ func (c *counters) addTo(s *Stats) {
 	s.Stalled += c.stalled.Load()
 }
 
-// Stats returns the sums over all writers. The numbers are read one after the other, not at one instant.
+// Stats returns the sums over all writers. The counters are not read at one instant.
 func (p *Pool) Stats() Stats {
 	var s Stats
 	for _, w := range p.writers {

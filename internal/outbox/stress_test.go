@@ -12,9 +12,9 @@ import (
 	"github.com/shoal-go/shoal/internal/frame"
 )
 
-// Senders, closers and a pool that closes under them, all at once. Each sender numbers what it sends, so a
+// Senders, closers and Pool.Close run concurrently. Each sender numbers its messages, so a
 // client can tell whether anything came twice, out of order, or mixed with something else.
-func TestStress(t *testing.T) {
+func TestOutbox_Stress(t *testing.T) {
 	const (
 		boxes   = 24
 		senders = 4

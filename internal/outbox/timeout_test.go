@@ -35,7 +35,7 @@ func (b bench) wantDoneAfter(t *testing.T, d time.Duration) {
 	}
 }
 
-func TestAStuckClientIsClosedForAge(t *testing.T) {
+func TestOutbox_StuckClientIsClosedAfterMaxAge(t *testing.T) {
 	onPipe(t, Options{MaxAge: 3 * time.Second, CloseTimeout: time.Second}, func(t *testing.T, b bench) {
 		b.plug(t)
 		<-time.After(2999 * time.Millisecond)
@@ -57,7 +57,7 @@ func TestAStuckClientIsClosedForAge(t *testing.T) {
 	})
 }
 
-func TestAClientClosedForAgeIsToldIfItComesBack(t *testing.T) {
+func TestOutbox_ClientClosedForAgeGetsCloseFrame(t *testing.T) {
 	onPipe(t, Options{MaxAge: 3 * time.Second}, func(t *testing.T, b bench) {
 		b.plug(t)
 		send(t, b.box, Queued, data("a", frame.Event, 1, 0))
@@ -75,7 +75,7 @@ func TestAClientClosedForAgeIsToldIfItComesBack(t *testing.T) {
 }
 
 // A client that always lags by less than the bound is healthy, however long its queue has not been empty.
-func TestASteadyClientIsNotClosedForAge(t *testing.T) {
+func TestOutbox_ClientLaggingBelowMaxAgeStaysOpen(t *testing.T) {
 	onPipe(t, Options{MaxAge: 3 * time.Second}, func(t *testing.T, b bench) {
 		for i := range 2 {
 			send(t, b.box, Queued, data("a", frame.Event, i, drainBatch))
@@ -91,8 +91,8 @@ func TestASteadyClientIsNotClosedForAge(t *testing.T) {
 	})
 }
 
-// The age goes by what waits longest, however well the newest does.
-func TestALaggingClientIsClosedForAge(t *testing.T) {
+// The oldest queued frame determines the age, even if newer ones are recent.
+func TestOutbox_AgeIsThatOfTheOldestFrame(t *testing.T) {
 	onPipe(t, Options{MaxAge: 3500 * time.Millisecond}, func(t *testing.T, b bench) {
 		for i := range 10 {
 			send(t, b.box, Queued, data("a", frame.Event, i, drainBatch))
@@ -110,7 +110,7 @@ func TestALaggingClientIsClosedForAge(t *testing.T) {
 }
 
 // When the timer looks and finds the oldest gone, it looks again when the next would be too old.
-func TestTheAgeFollowsTheOldest(t *testing.T) {
+func TestOutbox_AgeTimerFollowsTheOldestFrame(t *testing.T) {
 	onPipe(t, Options{MaxAge: 3 * time.Second}, func(t *testing.T, b bench) {
 		send(t, b.box, Queued, data("a", frame.Event, 0, drainBatch))
 		<-time.After(time.Second)
@@ -129,7 +129,7 @@ func TestTheAgeFollowsTheOldest(t *testing.T) {
 }
 
 // The clock wraps after 49 days, here while the frame waits.
-func TestAgeOutlivesTheClock(t *testing.T) {
+func TestOutbox_AgeSurvivesClockWrap(t *testing.T) {
 	onPipe(t, Options{MaxAge: 3 * time.Second}, func(t *testing.T, b bench) {
 		<-time.After((1<<32 - 1000) * time.Millisecond)
 		b.plug(t)
@@ -145,7 +145,7 @@ func TestAgeOutlivesTheClock(t *testing.T) {
 }
 
 // After an idle while, old times must not count.
-func TestAgeBeginsAnewAfterIdleness(t *testing.T) {
+func TestOutbox_AgeRestartsAfterIdleTime(t *testing.T) {
 	onPipe(t, Options{MaxAge: 3 * time.Second}, func(t *testing.T, b bench) {
 		for range 3 {
 			b.plug(t)
@@ -161,7 +161,7 @@ func TestAgeBeginsAnewAfterIdleness(t *testing.T) {
 	})
 }
 
-func TestCloseIsBoundedWhileFlushing(t *testing.T) {
+func TestOutbox_CloseTimeoutBoundsFlush(t *testing.T) {
 	onPipe(t, Options{CloseTimeout: 2 * time.Second}, func(t *testing.T, b bench) {
 		b.plug(t)
 		b.box.Close(frame.NewClose(1000, ""))
@@ -175,8 +175,8 @@ func TestCloseIsBoundedWhileFlushing(t *testing.T) {
 	})
 }
 
-// Once closing, the age is of no account: what remains is bounded by the close timeout.
-func TestCloseOutlivesAge(t *testing.T) {
+// While closing, only the close timeout applies.
+func TestOutbox_MaxAgeDoesNotApplyWhileClosing(t *testing.T) {
 	onPipe(t, Options{MaxAge: time.Second, CloseTimeout: 5 * time.Second}, func(t *testing.T, b bench) {
 		b.plug(t)
 		b.box.Close(frame.NewClose(1012, ""))
@@ -187,7 +187,7 @@ func TestCloseOutlivesAge(t *testing.T) {
 	})
 }
 
-func TestTheLingerIsBounded(t *testing.T) {
+func TestOutbox_CloseTimeoutBoundsLinger(t *testing.T) {
 	onPipe(t, Options{CloseTimeout: 2 * time.Second}, func(t *testing.T, b bench) {
 		b.box.Close(frame.NewClose(1000, ""))
 		mustRead(t, b.client, 1)
@@ -198,10 +198,10 @@ func TestTheLingerIsBounded(t *testing.T) {
 	})
 }
 
-func TestCloseSendsAllThatWaitsThenBeforeThenFinal(t *testing.T) {
+func TestOutbox_CloseWritesQueuedThenBeforeThenFinal(t *testing.T) {
 	onPipe(t, Options{MaxMessages: 2}, func(t *testing.T, b bench) {
 		b.plug(t)
-		send(t, b.box, Queued, data("a", frame.Event, 1, 0)) // the queue is full, which is no matter here
+		send(t, b.box, Queued, data("a", frame.Event, 1, 0)) // the queue is full, which does not affect final frames
 		b.box.Close(frame.NewClose(1012, "bye"), control(frame.Text, "one"), control(frame.Text, "two"))
 		b.box.Close(frame.NewClose(1000, ""))
 		send(t, b.box, Dropped, data("a", frame.Event, 2, 0), control(frame.Ping, ""))
@@ -219,7 +219,7 @@ func TestCloseSendsAllThatWaitsThenBeforeThenFinal(t *testing.T) {
 	})
 }
 
-func TestPeerGoneWhileFlushingClosesAfterwards(t *testing.T) {
+func TestOutbox_PeerGoneDuringFlushClosesAfterIt(t *testing.T) {
 	onPipe(t, Options{}, func(t *testing.T, b bench) {
 		b.plug(t)
 		b.box.Close(frame.NewClose(1000, ""))
@@ -231,7 +231,7 @@ func TestPeerGoneWhileFlushingClosesAfterwards(t *testing.T) {
 	})
 }
 
-func TestPeerGoneWithoutCloseEndsAtOnce(t *testing.T) {
+func TestOutbox_PeerGoneWithoutCloseEndsAtOnce(t *testing.T) {
 	onPipe(t, Options{}, func(t *testing.T, b bench) {
 		b.plug(t)
 		b.box.PeerGone()
@@ -242,7 +242,7 @@ func TestPeerGoneWithoutCloseEndsAtOnce(t *testing.T) {
 	})
 }
 
-func TestOverflowFramesOfTheConnection(t *testing.T) {
+func TestOutbox_OverflowSendsFramesOfConfig(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server, client := net.Pipe()
 		p := NewPool(Options{MaxMessages: 2})
@@ -262,7 +262,7 @@ func TestOverflowFramesOfTheConnection(t *testing.T) {
 	})
 }
 
-func TestAFrameLargerThanTheBoundOverflowsAnIdleOutbox(t *testing.T) {
+func TestOutbox_FrameLargerThanLimitOverflowsIdleOutbox(t *testing.T) {
 	onPipe(t, Options{MaxBytes: 100}, func(t *testing.T, b bench) {
 		send(t, b.box, Dropped, data("a", frame.Event, 1, 100))
 		if got := mustRead(t, b.client, 1); got[0].closeCode() != 1013 {
@@ -271,7 +271,7 @@ func TestAFrameLargerThanTheBoundOverflowsAnIdleOutbox(t *testing.T) {
 	})
 }
 
-func TestPoolCloseEndsEverything(t *testing.T) {
+func TestPool_CloseEndsEverything(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := NewPool(Options{})
 		var boxes []*Outbox
@@ -299,13 +299,13 @@ func TestPoolCloseEndsEverything(t *testing.T) {
 	})
 }
 
-func TestAPanicEndsOneConnectionOnly(t *testing.T) {
+func TestOutbox_PanicEndsOneConnectionOnly(t *testing.T) {
 	onPipe(t, Options{Writers: 1}, func(t *testing.T, b bench) {
 		inner, _ := net.Pipe()
 		o := b.pool.Open(hostileConn{inner}, Config{})
 		send(t, o, Queued, data("a", frame.Event, 1, 0))
 		<-o.Done()
-		// V1 puts its fields in the place of a closing brace, and here is none: the writer itself panics.
+		// V1 inserts fields before the closing brace, which is missing here: the writer itself panics.
 		server, client := tcpPair(t)
 		o = b.pool.Open(server, Config{Variant: frame.V1})
 		send(t, o, Queued, frame.ForUpload("a", frame.Event, 1, nil))

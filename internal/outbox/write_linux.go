@@ -5,17 +5,17 @@ import (
 	"unsafe"
 )
 
-// rawBytes is up to how many bytes are written without telling the scheduler. That takes the kernel some ten
-// microseconds, and telling costs one or two: a processor that is thought to be away in a system call is looked
-// after. More bytes take longer, so that others could miss it.
+// rawBytes is the largest write that is done without notifying the scheduler (syscall.RawSyscall). Such a write takes the
+// kernel about ten microseconds, and the notification costs one or two. Longer writes would keep a P from other
+// goroutines for too long.
 const rawBytes = 16 << 10
 
-// write is write(2). The descriptor does not block.
+// write is write(2). The descriptor must be non-blocking.
 func write(fd uintptr, buf []byte) (int, error) {
 	if len(buf) == 0 || len(buf) > rawBytes {
 		return syscall.Write(int(fd), buf)
 	}
-	//nolint:gosec // as package syscall itself does
+	//nolint:gosec // the conversion that package syscall itself uses
 	n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, fd, uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)))
 	if errno != 0 {
 		return 0, errno

@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// rawConn returns nil: on this system every connection is written to with blocking writes.
+// rawConn returns nil: on this system all connections use blocking writes.
 func rawConn(net.Conn) syscall.RawConn { return nil }
 
 func tryWrite(uintptr, []byte) (int, error) { return 0, errors.ErrUnsupported }

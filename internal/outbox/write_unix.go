@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// rawConn returns the access to the connection's file descriptor, or nil if it has none.
+// rawConn returns the connection's syscall.RawConn, or nil if it has no file descriptor.
 func rawConn(conn net.Conn) syscall.RawConn {
 	c, ok := conn.(syscall.Conn)
 	if !ok {
@@ -16,13 +16,13 @@ func rawConn(conn net.Conn) syscall.RawConn {
 	}
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return nil // closed already: the first blocking write will say so
+		return nil // already closed: the first blocking write returns the error
 	}
 	return raw
 }
 
-// tryWrite writes what the socket takes without waiting, which may be nothing. The descriptors of Go's
-// connections do not block.
+// tryWrite writes as many bytes as the socket accepts without blocking, possibly none. The descriptors of the net
+// package are non-blocking.
 func tryWrite(fd uintptr, buf []byte) (int, error) {
 	for {
 		n, err := write(fd, buf)

@@ -4,5 +4,5 @@ package outbox
 
 import "syscall"
 
-// write is write(2). The descriptor does not block.
+// write is write(2). The descriptor must be non-blocking.
 func write(fd uintptr, buf []byte) (int, error) { return syscall.Write(int(fd), buf) }

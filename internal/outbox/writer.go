@@ -7,35 +7,36 @@ import (
 )
 
 const (
-	// maxTurn is the number of batches after which a writer turns to the other connections on its list.
-	maxTurn = 16
-	// handful is how many connections a writer takes off a list at a time.
-	handful = 8
-	// longRun is the number of connections from which on a writer that serves them without a pause makes room for
-	// others, and helps them.
-	longRun = 64
+	// maxBatchesPerTurn is the number of batches after which a writer serves the next connection on its ready list.
+	maxBatchesPerTurn = 16
+	// dequeueBatch is the number of connections that a writer removes from a ready list at a time.
+	dequeueBatch = 8
+	// longBusyPeriod is the number of connections served without a pause from which on a writer yields to other
+	// goroutines and steals from other writers.
+	longBusyPeriod = 64
 )
 
-// A writer is one goroutine that writes to the connections on its list without ever waiting for one. Its
-// methods add, link and unlink may be called from any number of goroutines.
+// writer is one goroutine that writes to the connections on its ready list and never blocks for one of them. The methods
+// enqueue, link and unlink may be called from any number of goroutines.
 type writer struct {
 	count counters
-	// peers are all writers of the pool.
-	peers []*writer
+	// siblings are all writers of the pool.
+	siblings []*writer
 
-	// mu protects the list and the links of the open outboxes. Nothing may be locked under it.
+	// mu protects the ready list and the links of the open outboxes. No other lock may be acquired while it is
+	// held.
 	mu     sync.Mutex
 	wake   *sync.Cond
-	list   []*Outbox
-	taken  int     // of the list: what stands before is no longer on it
-	open   *Outbox // the first of the open outboxes
-	closed bool    // there are no more outboxes
+	ready  []*Outbox
+	head   int     // index of the first outbox in ready; those before it have been dequeued
+	open   *Outbox // first of the open outboxes
+	closed bool    // no outbox is opened any more
 	ending bool
 
-	_ [cacheLine]byte // senders use what stands above
+	_ [cacheLine]byte // callers of Send write to the fields above
 
-	// What follows belongs to the goroutine. try is the method attempt as a value: to make that for each
-	// write would allocate. accepted and err are what attempt returns.
+	// The fields below belong to the writer's goroutine. try is the method value of attempt: creating it for each write
+	// would allocate. accepted and err are the results of attempt.
 	batch    batch
 	try      func(fd uintptr)
 	accepted int
@@ -49,25 +50,25 @@ func newWriter() *writer {
 	return w
 }
 
-// add puts an outbox, which the writer owns from now on, on the list.
-func (w *writer) add(o *Outbox) {
+// enqueue appends an outbox to the ready list. The writer is its owner from now on.
+func (w *writer) enqueue(o *Outbox) {
 	w.mu.Lock()
-	if len(w.list) == cap(w.list) && 2*w.taken > len(w.list) {
-		w.moveUp() // rather than grow
+	if len(w.ready) == cap(w.ready) && 2*w.head > len(w.ready) {
+		w.compact() // instead of growing
 	}
-	w.list = append(w.list, o)
-	first := len(w.list) == 1 // if all had been taken, none would be counted as taken
+	w.ready = append(w.ready, o)
+	first := len(w.ready) == 1 // dequeue resets an empty list, so head is 0 here
 	w.mu.Unlock()
 	if first {
 		w.wake.Signal()
 	}
 }
 
-// moveUp makes room at the end of the list.
-func (w *writer) moveUp() {
-	n := copy(w.list, w.list[w.taken:])
-	clear(w.list[n:])
-	w.list, w.taken = w.list[:n], 0
+// compact moves the ready list to the beginning of its array.
+func (w *writer) compact() {
+	n := copy(w.ready, w.ready[w.head:])
+	clear(w.ready[n:])
+	w.ready, w.head = w.ready[:n], 0
 }
 
 func (w *writer) stop() {
@@ -77,95 +78,96 @@ func (w *writer) stop() {
 	w.wake.Signal()
 }
 
-// run serves the list until the writer is told to end and the list is empty.
+// run serves the ready list until stop has been called and the list is empty.
 //
-// After a long run it gives way to other goroutines now and then: a publisher that is in the middle of a burst gets
-// on with it, and the connections further down the list then have more waiting for the one system call. At the end
-// of one it helps the other writers with theirs, so that a message to many is not late at the last of them because
-// one writer had more to do, or less of a processor.
+// During a long busy period it yields now and then: a publisher in the middle of a burst can continue, and the connections
+// further down the list then have more frames for one system call. At the end of such a period it steals from other writers,
+// so that a message to many clients is not late at some of them because one writer had more work or less CPU
+// time.
 func (w *writer) run() {
-	var hand [handful]*Outbox
+	var outboxes [dequeueBatch]*Outbox
 	for served := 0; ; {
-		n, left := w.takeFirst(hand[:])
-		if n == 0 && served > longRun {
-			n = w.takeFromOthers(hand[:])
+		n, left := w.dequeue(outboxes[:])
+		if n == 0 && served > longBusyPeriod {
+			n = w.steal(outboxes[:])
 		}
 		if n == 0 {
-			if !w.await() {
+			if !w.wait() {
 				return
 			}
 			served = 0
 			continue
 		}
-		if served += n; served+left > longRun {
+		if served += n; served+left > longBusyPeriod {
 			runtime.Gosched()
 		}
-		for _, o := range hand[:n] {
+		for _, o := range outboxes[:n] {
 			w.serve(o)
 		}
-		clear(hand[:n]) // lets closed outboxes be collected
+		clear(outboxes[:n]) // releases closed outboxes to the garbage collector
 	}
 }
 
-// await blocks until the list is not empty, and returns false if it is and the writer has been told to end.
-func (w *writer) await() bool {
+// wait blocks until the ready list is not empty, and returns false if it is empty and stop has been called.
+func (w *writer) wait() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for len(w.list) == 0 && !w.ending {
+	for len(w.ready) == 0 && !w.ending {
 		w.wake.Wait()
 	}
-	return len(w.list) > 0
+	return len(w.ready) > 0
 }
 
-// takeFirst takes outboxes off the beginning of the list, and returns their number and how many are left.
-func (w *writer) takeFirst(hand []*Outbox) (n, left int) {
+// dequeue moves outboxes from the beginning of the ready list to dst, and returns their number and the number left.
+func (w *writer) dequeue(dst []*Outbox) (n, left int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	n = copy(hand, w.list[w.taken:])
-	clear(w.list[w.taken : w.taken+n])
-	w.taken += n
-	left = len(w.list) - w.taken
+	n = copy(dst, w.ready[w.head:])
+	clear(w.ready[w.head : w.head+n])
+	w.head += n
+	left = len(w.ready) - w.head
 	if left == 0 {
-		w.list, w.taken = w.list[:0], 0
+		w.ready, w.head = w.ready[:0], 0
 	}
 	return n, left
 }
 
-// takeFromOthers takes outboxes off the end of another writer's list, far from where that one is: what the kernel
-// keeps of neighbours lies side by side.
-func (w *writer) takeFromOthers(hand []*Outbox) int {
-	for _, other := range w.peers { // this one's own is empty
-		if n := other.takeLast(hand); n > 0 {
+// steal moves outboxes from the end of another writer's ready list to dst: the other writer works at the beginning, and
+// adjacent sockets would make the two contend for cache lines.
+func (w *writer) steal(dst []*Outbox) int {
+	for _, other := range w.siblings { // this writer's own list is empty
+		if n := other.giveAway(dst); n > 0 {
 			return n
 		}
 	}
 	return 0
 }
 
-// takeLast takes outboxes off the end of the list, if the writer has enough of them.
-func (w *writer) takeLast(hand []*Outbox) int {
+// giveAway moves outboxes from the end of the ready list to dst if the writer keeps at least as many.
+func (w *writer) giveAway(dst []*Outbox) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	rest := len(w.list) - len(hand)
-	if rest-w.taken < len(hand) {
+	rest := len(w.ready) - len(dst)
+	if rest-w.head < len(dst) {
 		return 0
 	}
-	n := copy(hand, w.list[rest:])
-	clear(w.list[rest:])
-	w.list = w.list[:rest]
+	n := copy(dst, w.ready[rest:])
+	clear(w.ready[rest:])
+	w.ready = w.ready[:rest]
 	return n
 }
 
-// serve writes what waits in an outbox, and leaves it idle, to a goroutine of its own, or on the list again.
+// serve writes the queued frames of an outbox. Afterwards the outbox is idle, detached, or on the ready list
+// again.
 func (w *writer) serve(o *Outbox) {
-	defer o.rescue()
+	defer o.recoverPanic()
 	b := &w.batch
-	b.reset() // a panic or a stall may have left it in use
+	b.reset() // stall or a panic may have left frames in it
 	if o.raw == nil {
-		o.handOver()
+		o.detach()
 		return
 	}
-	for range maxTurn {
+	for range maxBatchesPerTurn {
 		if !o.next(b, writerBatch) {
 			return
 		}
@@ -182,15 +184,15 @@ func (w *writer) serve(o *Outbox) {
 		w.count.wrote(len(b.entries), n)
 	}
 	o.mu.Lock()
-	o.settle(b)
+	o.creditWritten(b)
 	o.mu.Unlock()
-	w.add(o)
+	w.enqueue(o)
 }
 
-// write hands the batch to the socket in one system call and returns how many bytes it took.
+// write writes the batch with one system call and returns the number of bytes accepted.
 //
-// Of the ways to a descriptor Control is the shortest that keeps the socket from being closed meanwhile: Write would
-// prepare to wait, which touches memory that is in no cache, and exclude other writers, of whom there are none.
+// RawConn.Control is the cheapest access to the descriptor that keeps the socket from being closed during the call.
+// RawConn.Write would also prepare to wait for writability and lock out other writers, which is unnecessary here.
 func (w *writer) write(raw syscall.RawConn) (int, error) {
 	w.accepted, w.err = 0, nil
 	if err := raw.Control(w.try); err != nil {
@@ -201,7 +203,7 @@ func (w *writer) write(raw syscall.RawConn) (int, error) {
 
 func (w *writer) attempt(fd uintptr) { w.accepted, w.err = tryWrite(fd, w.batch.buf) }
 
-// link makes an outbox known to Pool.Close. It returns false if the pool is closed.
+// link registers an outbox for Pool.Close. It returns false if the pool is closed.
 func (w *writer) link(o *Outbox) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -216,7 +218,7 @@ func (w *writer) link(o *Outbox) bool {
 	return true
 }
 
-// unlink undoes link. It has no effect on an outbox that is not linked.
+// unlink reverts link. It has no effect on an outbox that is not linked.
 func (w *writer) unlink(o *Outbox) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -234,7 +236,7 @@ func (w *writer) unlink(o *Outbox) {
 	o.linked, o.prevOpen, o.nextOpen = false, nil, nil
 }
 
-// closeOpen refuses further outboxes and returns those that are open.
+// closeOpen makes link fail from now on and returns the open outboxes.
 func (w *writer) closeOpen() []*Outbox {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -9,28 +9,27 @@ import (
 	"github.com/shoal-go/shoal/internal/frame"
 )
 
-// A writer's list does as a slice does, whatever is added to it and taken off its ends, and keeps nothing of what
-// was taken.
-func TestAWritersListDoesAsASliceDoes(t *testing.T) {
+// A ready list behaves like a slice under any sequence of operations at both ends, and releases dequeued outboxes.
+func TestWriter_ReadyListBehavesLikeASlice(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWriter()
 		var list []*Outbox
-		hand := make([]*Outbox, rapid.IntRange(1, handful).Draw(t, "hand"))
+		hand := make([]*Outbox, rapid.IntRange(1, dequeueBatch).Draw(t, "hand"))
 		t.Repeat(map[string]func(*rapid.T){
 			"add": func(*rapid.T) {
 				o := &Outbox{}
-				w.add(o)
+				w.enqueue(o)
 				list = append(list, o)
 			},
 			"take first": func(t *rapid.T) {
-				n, left := w.takeFirst(hand)
+				n, left := w.dequeue(hand)
 				if want := min(len(hand), len(list)); n != want || left != len(list)-n || !slices.Equal(hand[:n], list[:n]) {
 					t.Fatalf("%d are taken and %d left, want %d of %d, the first", n, left, want, len(list))
 				}
 				list = list[n:]
 			},
 			"take last": func(t *rapid.T) {
-				n := w.takeLast(hand)
+				n := w.giveAway(hand)
 				rest := len(list) - n
 				if want := len(hand); n != 0 && n != want || (n == want) != (len(list) >= 2*want) {
 					t.Fatalf("%d are taken of %d, want %d if as many are left", n, len(list), want)
@@ -41,10 +40,10 @@ func TestAWritersListDoesAsASliceDoes(t *testing.T) {
 				list = list[:rest]
 			},
 			"": func(t *rapid.T) {
-				if !slices.Equal(w.list[w.taken:], list) {
-					t.Fatalf("%d are on the list, want %d in their order", len(w.list)-w.taken, len(list))
+				if !slices.Equal(w.ready[w.head:], list) {
+					t.Fatalf("%d are on the list, want %d in their order", len(w.ready)-w.head, len(list))
 				}
-				held := slices.DeleteFunc(slices.Clone(w.list[:cap(w.list)]), func(o *Outbox) bool { return o == nil })
+				held := slices.DeleteFunc(slices.Clone(w.ready[:cap(w.ready)]), func(o *Outbox) bool { return o == nil })
 				if len(held) != len(list) {
 					t.Fatalf("%d outboxes are held, want %d", len(held), len(list))
 				}
@@ -53,8 +52,8 @@ func TestAWritersListDoesAsASliceDoes(t *testing.T) {
 	})
 }
 
-// A writer that is at the end of a long list takes over from one that gets no further.
-func TestWritersHelpEachOther(t *testing.T) {
+// A writer at the end of a long ready list steals from a blocked one.
+func TestWriter_StealsFromBlockedWriter(t *testing.T) {
 	const many = 100
 	p := NewPool(Options{Writers: 2})
 	defer p.Close()
@@ -89,8 +88,8 @@ func TestWritersHelpEachOther(t *testing.T) {
 	close(proceed)
 
 	left := many
-	for left >= 2*handful {
-		left -= handful
+	for left >= 2*dequeueBatch {
+		left -= dequeueBatch
 	}
 	eventually(t, "all that may be taken over is written", func() bool {
 		return p.Stats().Frames == uint64(len(free)+many-left)

@@ -8,8 +8,8 @@ import (
 	"github.com/shoal-go/shoal/internal/frame"
 )
 
-// A bench is a pool with one outbox over a pipe, which takes nothing before it is read: all but what the
-// first write holds waits. It lives in a synctest bubble.
+// bench is a pool with one outbox over a pipe, which accepts no byte before it is read: all frames except those of the
+// first write are queued. It lives in a synctest bubble.
 type bench struct {
 	pool   *Pool
 	box    *Outbox
@@ -27,13 +27,13 @@ func onPipe(t *testing.T, opt Options, test func(t *testing.T, b bench)) {
 	})
 }
 
-// plug sends a frame and waits until it is being written, so that what follows waits.
+// plug sends a frame and waits until it is being written, so that later frames are queued.
 func (b bench) plug(t *testing.T) {
 	send(t, b.box, Queued, data("plug", frame.Event, 0, 0))
 	synctest.Wait()
 }
 
-func TestAStateReplacesAWaitingOneUnderPressure(t *testing.T) {
+func TestOutbox_StateReplacesQueuedStateUnderPressure(t *testing.T) {
 	onPipe(t, Options{MaxMessages: 8}, func(t *testing.T, b bench) {
 		b.plug(t)
 		send(t, b.box, Queued,
@@ -49,7 +49,7 @@ func TestAStateReplacesAWaitingOneUnderPressure(t *testing.T) {
 	})
 }
 
-func TestPressureByBytes(t *testing.T) {
+func TestOutbox_ConflatesUnderPressureByBytes(t *testing.T) {
 	onPipe(t, Options{MaxBytes: 1000}, func(t *testing.T, b bench) {
 		b.plug(t)
 		send(t, b.box, Queued, data("a", frame.State, 1, 200), data("a", frame.State, 2, 250))
@@ -57,7 +57,7 @@ func TestPressureByBytes(t *testing.T) {
 	})
 }
 
-func TestAClientThatKeepsUpSeesEveryState(t *testing.T) {
+func TestOutbox_ClientThatKeepsUpReceivesEveryState(t *testing.T) {
 	onPipe(t, Options{MaxMessages: 8}, func(t *testing.T, b bench) {
 		for i := range 100 {
 			send(t, b.box, Queued, data("a", frame.State, 2*i, 0), data("a", frame.State, 2*i+1, 0))
@@ -71,7 +71,7 @@ func TestAClientThatKeepsUpSeesEveryState(t *testing.T) {
 	})
 }
 
-func TestEventsAndTerminalsShieldOlderStates(t *testing.T) {
+func TestOutbox_StateDoesNotPassEventOrTerminal(t *testing.T) {
 	for name, class := range map[string]frame.Class{"event": frame.Event, "terminal": frame.Terminal} {
 		t.Run(name, func(t *testing.T) {
 			onPipe(t, Options{MaxMessages: 8}, func(t *testing.T, b bench) {
@@ -90,7 +90,7 @@ func TestEventsAndTerminalsShieldOlderStates(t *testing.T) {
 	}
 }
 
-func TestTheIndexKnowsWhatCameBeforeIt(t *testing.T) {
+func TestOutbox_IndexIncludesFramesQueuedBeforeIt(t *testing.T) {
 	onPipe(t, Options{MaxMessages: 8}, func(t *testing.T, b bench) {
 		b.plug(t)
 		send(t, b.box, Queued, data("a", frame.State, 1, 0), data("a", frame.Event, 2, 0),
@@ -103,7 +103,7 @@ func TestTheIndexKnowsWhatCameBeforeIt(t *testing.T) {
 	})
 }
 
-func TestStatesOfNoUploadAreNotConflated(t *testing.T) {
+func TestOutbox_StateWithoutUploadIsNotConflated(t *testing.T) {
 	onPipe(t, Options{MaxMessages: 8}, func(t *testing.T, b bench) {
 		b.plug(t)
 		for i := range 7 {
@@ -112,7 +112,7 @@ func TestStatesOfNoUploadAreNotConflated(t *testing.T) {
 	})
 }
 
-func TestWhatHasBeenTakenIsNotReplaced(t *testing.T) {
+func TestOutbox_DequeuedStateIsNotReplaced(t *testing.T) {
 	onPipe(t, Options{MaxMessages: 4}, func(t *testing.T, b bench) {
 		b.plug(t)
 		send(t, b.box, Queued, data("a", frame.State, 1, 0), data("b", frame.State, 1, 0))
@@ -131,7 +131,7 @@ func TestWhatHasBeenTakenIsNotReplaced(t *testing.T) {
 	})
 }
 
-func TestAReplacementThatDoesNotFitOverflows(t *testing.T) {
+func TestOutbox_ReplacementOverLimitOverflows(t *testing.T) {
 	onPipe(t, Options{MaxBytes: 1000}, func(t *testing.T, b bench) {
 		b.plug(t)
 		send(t, b.box, Queued, data("a", frame.State, 1, 500))
@@ -139,5 +139,70 @@ func TestAReplacementThatDoesNotFitOverflows(t *testing.T) {
 		if b.box.Reason() == nil {
 			t.Error("the outbox did not overflow")
 		}
+	})
+}
+
+func control(op frame.Opcode, body string) *frame.Frame {
+	return frame.New(op, frame.Control, []byte(body))
+}
+
+func TestOutbox_ControlPrecedesQueuedData(t *testing.T) {
+	onPipe(t, Options{}, func(t *testing.T, b bench) {
+		b.plug(t)
+		send(t, b.box, Queued, data("a", frame.Event, 1, 0), control(frame.Ping, "p"), control(frame.Text, "{}"))
+		if got := mustRead(t, b.client, 4)[1:]; string(got[0].body) != "p" || string(got[1].body) != "{}" {
+			t.Errorf("the client got, behind what was being written:\n%s", bodies(got))
+		}
+	})
+}
+
+func TestOutbox_QueuedPingIsNotQueuedTwice(t *testing.T) {
+	onPipe(t, Options{}, func(t *testing.T, b bench) {
+		b.plug(t)
+		ping := control(frame.Ping, "same")
+		send(t, b.box, Queued, ping, ping, control(frame.Ping, "other"), ping)
+		b.box.Close(frame.NewClose(1000, ""))
+		if got, want := bodies(mustRead(t, b.client, 4)[1:3]), "same\nother\n"; got != want {
+			t.Errorf("the client got %q, want %q", got, want)
+		}
+	})
+}
+
+func TestOutbox_NewestPongReplacesQueuedPong(t *testing.T) {
+	onPipe(t, Options{}, func(t *testing.T, b bench) {
+		b.plug(t)
+		send(t, b.box, Queued, control(frame.Pong, "1"), control(frame.Ping, "p"), control(frame.Pong, "22"))
+		send(t, b.box, Queued, data("a", frame.Event, 1, 0))
+		got := mustRead(t, b.client, 4)
+		if string(got[1].body) != "22" || string(got[2].body) != "p" || got[3].message(t).Upload != "a" {
+			t.Errorf("the client got:\n%s", bodies(got))
+		}
+		synctest.Wait()
+		if held := b.box.control.unwritten; held != (amount{}) {
+			t.Errorf("an empty lane counts %+v", held)
+		}
+	})
+}
+
+func TestOutbox_ControlHasItsOwnLimits(t *testing.T) {
+	t.Run("frames", func(t *testing.T) {
+		onPipe(t, Options{MaxMessages: 2}, func(t *testing.T, b bench) {
+			b.plug(t)
+			for range controlLimit.frames {
+				send(t, b.box, Queued, control(frame.Ping, ""))
+			}
+			send(t, b.box, Queued, data("a", frame.Event, 1, 0)) // the data has its own bound
+			send(t, b.box, Dropped, control(frame.Ping, ""))
+			if b.box.Reason() == nil {
+				t.Error("the outbox did not overflow")
+			}
+		})
+	})
+	t.Run("bytes", func(t *testing.T) {
+		onPipe(t, Options{MaxBytes: 1000}, func(t *testing.T, b bench) {
+			b.plug(t)
+			send(t, b.box, Queued, control(frame.Text, string(make([]byte, controlLimit.bytes-100))))
+			send(t, b.box, Dropped, control(frame.Text, string(make([]byte, 100))))
+		})
 	})
 }
