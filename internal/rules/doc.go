@@ -1,4 +1,4 @@
-// Package rules holds no code that anything imports: its tests enforce what the compiler does not, the
-// direction of imports, the layout of the repository and the manners of its tests. The linters know the
-// direction too; here it holds wherever the tests run, without a linter at hand.
+// Package rules contains only tests. They enforce the rules of this repository that the linters do not: its layout, the length
+// of its files, package comments, and tests that neither sleep, skip themselves nor leak goroutines. The direction of imports
+// is enforced by depguard, see .golangci.yml.
 package rules

@@ -6,10 +6,10 @@ import (
 	"strings"
 )
 
-// maxLines is how long a file may grow before it holds more than one idea.
+// maxLines is the largest number of lines of a file that is not a test.
 const maxLines = 400
 
-// topLevel lists what may stand at the top of the repository, beside files whose name begins with a dot.
+// topLevel lists the names allowed at the top of the repository, apart from names that begin with a dot.
 func topLevel() []string {
 	return []string{
 		"go.mod", "go.sum", "shard", "manager", "server", "benchmarks", "fuzz", "internal", "Makefile", "README.md",
@@ -18,31 +18,31 @@ func topLevel() []string {
 	}
 }
 
-// strangersOnTop complains of names at the top of the repository that do not belong there.
-func strangersOnTop(t tree) []string {
-	var complaints []string
+// unexpectedTopLevel reports names at the top of the repository that are not in topLevel.
+func unexpectedTopLevel(t tree) []string {
+	var violations []string
 	for _, name := range t.top {
 		if !slices.Contains(topLevel(), name) {
-			complaints = append(complaints,
-				fmt.Sprintf("%s: must not stand at the top, where only these do: %s", name, strings.Join(topLevel(), " ")))
+			violations = append(violations,
+				fmt.Sprintf("%s: not allowed at the top level, which contains only: %s", name, strings.Join(topLevel(), " ")))
 		}
 	}
-	return complaints
+	return violations
 }
 
-// longFiles complains of shipped files that are too long.
+// longFiles reports files with more than maxLines lines. Tests and generated files are exempt.
 func longFiles(t tree) []string {
-	var complaints []string
+	var violations []string
 	for _, f := range t.files {
 		if f.lines > maxLines && !f.isTest() && !f.generated() {
-			complaints = append(complaints, fmt.Sprintf("%s: has %d lines, more than %d: split it", f.path, f.lines, maxLines))
+			violations = append(violations, fmt.Sprintf("%s: has %d lines, more than %d: split it", f.path, f.lines, maxLines))
 		}
 	}
-	return complaints
+	return violations
 }
 
-// undocumentedPackages complains of packages that no comment introduces. A comment in a test file counts
-// only where there is no other file to hold it.
+// undocumentedPackages reports packages without a package comment. A comment in a test file counts only if the package
+// has no other files.
 func undocumentedPackages(t tree) []string {
 	shipped := map[string]bool{}
 	for _, f := range t.files {
@@ -59,11 +59,11 @@ func undocumentedPackages(t tree) []string {
 			documented[f.dir()] = true
 		}
 	}
-	var complaints []string
+	var violations []string
 	for _, folder := range folders {
 		if !documented[folder] {
-			complaints = append(complaints, folder+": has no package comment: say in its doc.go what it is")
+			violations = append(violations, folder+": has no package comment: add one in doc.go")
 		}
 	}
-	return complaints
+	return violations
 }

@@ -11,45 +11,34 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// repository is the root of this repository, seen from the folder in which its tests run.
+// repository is the root of this repository, relative to the working directory of its tests.
 const repository = "../.."
 
-func TestRepositoryKeepsItsRules(t *testing.T) {
+func TestRules_HoldForThisRepository(t *testing.T) {
 	loaded, err := load(os.DirFS(repository))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(loaded.files) == 0 {
-		t.Fatal("no Go file found: the rules looked at nothing")
+		t.Fatal("no Go file found")
 	}
 	for name, rule := range map[string]func(tree) []string{
-		"imports":          wrongWayImports,
-		"top level":        strangersOnTop,
+		"top level":        unexpectedTopLevel,
 		"file length":      longFiles,
 		"package comments": undocumentedPackages,
 		"sleeping tests":   sleepingTests,
 		"skipping tests":   skippingTests,
-		"leak detection":   leakBlindTests,
+		"leak detection":   testsWithoutLeakCheck,
 	} {
 		t.Run(name, func(t *testing.T) {
-			for _, complaint := range rule(loaded) {
-				t.Error(complaint)
+			for _, violation := range rule(loaded) {
+				t.Error(violation)
 			}
 		})
 	}
 }
 
-func TestLinterKnowsTheSameDirections(t *testing.T) {
-	configuration, err := os.ReadFile(repository + "/.golangci.yml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want := depguard(directions()); !strings.Contains(string(configuration), want) {
-		t.Errorf(".golangci.yml: the settings of depguard differ from the directions; they should be\n%s", want)
-	}
-}
-
-func TestLoadPassesByWhatIsNotOurs(t *testing.T) {
+func TestLoad_IgnoresForeignFiles(t *testing.T) {
 	loaded := plant(t, map[string]string{
 		"go.mod":                              "",
 		"shard/shard.go":                      "package shard",
@@ -71,14 +60,14 @@ func TestLoadPassesByWhatIsNotOurs(t *testing.T) {
 	}
 }
 
-func TestLoadNamesAFileItCannotParse(t *testing.T) {
+func TestLoad_NamesFileThatCannotBeParsed(t *testing.T) {
 	_, err := load(fstest.MapFS{"shard/broken.go": {Data: []byte("not Go at all")}})
 	if err == nil || !strings.Contains(err.Error(), "shard/broken.go") {
 		t.Errorf("the error is %v", err)
 	}
 }
 
-// plant loads a repository made of these files.
+// plant loads a repository with these files.
 func plant(t *testing.T, sources map[string]string) tree {
 	t.Helper()
 	files := fstest.MapFS{}

@@ -11,8 +11,7 @@ import (
 	"strings"
 )
 
-// tree is what the rules look at: the names at the top of a repository and each Go file below it. A tree
-// is not changed once it is loaded.
+// tree is a parsed repository: the names at its top level and all Go files. It is immutable once loaded.
 type tree struct {
 	top   []string
 	files []file
@@ -29,15 +28,15 @@ func (f file) dir() string     { return path.Dir(f.path) }
 func (f file) isTest() bool    { return strings.HasSuffix(f.path, "_test.go") }
 func (f file) generated() bool { return ast.IsGenerated(f.syntax) }
 
-// load reads a repository. It passes by the folders that the go command passes by too, and what package
-// managers and builds leave behind. A module inside the module keeps the rules like the rest.
+// load reads a repository. It ignores the folders that the go command ignores, and the output of package managers and
+// builds. Nested modules are included.
 func load(root fs.FS) (tree, error) {
 	var t tree
 	err := fs.WalkDir(root, ".", func(name string, entry fs.DirEntry, err error) error {
 		if err != nil || name == "." {
 			return err
 		}
-		if passedBy(name) {
+		if ignored(name) {
 			if entry.IsDir() {
 				return fs.SkipDir
 			}
@@ -56,8 +55,8 @@ func load(root fs.FS) (tree, error) {
 	return t, err
 }
 
-// passedBy reports whether the file or folder of that name is not the repository's own.
-func passedBy(name string) bool {
+// ignored reports whether the file or folder is not part of the repository's sources.
+func ignored(name string) bool {
 	switch name {
 	case "bin", "dist":
 		return true
@@ -83,26 +82,26 @@ func parse(root fs.FS, name string) (file, error) {
 func (f file) imports() []string {
 	var paths []string
 	for _, spec := range f.syntax.Imports {
-		// The parser has seen to it that this is a string literal.
+		// The parser has verified that this is a string literal.
 		imported, _ := strconv.Unquote(spec.Path.Value)
 		paths = append(paths, imported)
 	}
 	return paths
 }
 
-// calls reports whether the call is one of function name of the package imported from that path, under
-// whatever local name.
+// calls reports whether the call is one of function name of the package with that import path, under any local
+// name.
 func (f file) calls(call *ast.CallExpr, imported, name string) bool {
 	selector, ok := call.Fun.(*ast.SelectorExpr)
 	if !ok || selector.Sel.Name != name {
 		return false
 	}
 	qualifier, ok := selector.X.(*ast.Ident)
-	// A qualifier that the file itself declares is a variable that hides the package.
+	// A qualifier declared in the file is a variable that shadows the package.
 	return ok && qualifier.Obj == nil && qualifier.Name == f.localName(imported)
 }
 
-// localName is the name under which the file knows the package of that import path, or "" if it does not.
+// localName returns the name under which the file imports the package, or "".
 func (f file) localName(imported string) string {
 	for i, candidate := range f.imports() {
 		if candidate != imported {

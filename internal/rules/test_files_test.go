@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// sleepingTests complains of tests that sleep: they are slow where all is well and fail where a machine is
-// busy. In a synctest bubble, where the clock moves by itself, they receive from time.After instead.
+// sleepingTests reports tests that call time.Sleep: such tests are slow on an idle machine and fail on a busy one. In a
+// synctest bubble, where time is simulated, they receive from time.After instead.
 func sleepingTests(t tree) []string {
 	return eachTestFile(t, func(f file) string {
 		sleeps := false
@@ -22,7 +22,7 @@ func sleepingTests(t tree) []string {
 	})
 }
 
-// skippingTests complains of tests that can skip themselves: what is skipped is not tested, and nobody sees it.
+// skippingTests reports tests that can skip themselves: a skipped test looks like a passed one.
 func skippingTests(t tree) []string {
 	return eachTestFile(t, func(f file) string {
 		skips := false
@@ -32,14 +32,14 @@ func skippingTests(t tree) []string {
 			return true
 		})
 		if skips {
-			return "must not skip: a test that lacks something fails and says what"
+			return "must not skip: a test with an unmet requirement fails and names it"
 		}
 		return ""
 	})
 }
 
-// skipsTest reports whether the call skips the test whose *testing.T, or the like, the enclosing function
-// was given. Other types have a Skip as well, so the parameter's type decides.
+// skipsTest reports whether the call skips a test through a parameter of the enclosing function whose type is in package
+// testing. Other types have a Skip method too, so the parameter's type is checked.
 func skipsTest(call *ast.CallExpr) bool {
 	selector, ok := call.Fun.(*ast.SelectorExpr)
 	if !ok || !slices.Contains([]string{"Skip", "Skipf", "SkipNow"}, selector.Sel.Name) {
@@ -65,9 +65,9 @@ func skipsTest(call *ast.CallExpr) bool {
 	return ok && qualifier.Name == "testing"
 }
 
-// leakBlindTests complains of packages whose tests do not look for goroutines left behind.
-func leakBlindTests(t tree) []string {
-	var folders, complaints []string
+// testsWithoutLeakCheck reports packages whose tests do not check for leaked goroutines.
+func testsWithoutLeakCheck(t tree) []string {
+	var folders, violations []string
 	watched := map[string]bool{}
 	for _, f := range t.files {
 		if !f.isTest() {
@@ -80,13 +80,13 @@ func leakBlindTests(t tree) []string {
 	}
 	for _, folder := range folders {
 		if !watched[folder] {
-			complaints = append(complaints, folder+": its tests need a TestMain that calls goleak.VerifyTestMain(m)")
+			violations = append(violations, folder+": its tests need a TestMain that calls goleak.VerifyTestMain(m)")
 		}
 	}
-	return complaints
+	return violations
 }
 
-// verifiesLeaks reports whether the file holds a TestMain that looks for leaked goroutines.
+// verifiesLeaks reports whether the file has a TestMain that calls goleak.VerifyTestMain.
 func verifiesLeaks(f file) bool {
 	found := false
 	for _, declaration := range f.syntax.Decls {
@@ -103,16 +103,16 @@ func verifiesLeaks(f file) bool {
 	return found
 }
 
-// eachTestFile collects what complain has to say of each test file; "" is nothing.
-func eachTestFile(t tree, complain func(file) string) []string {
-	var complaints []string
+// eachTestFile calls check for each test file and returns the violations; "" means none.
+func eachTestFile(t tree, check func(file) string) []string {
+	var violations []string
 	for _, f := range t.files {
 		if !f.isTest() || f.generated() {
 			continue
 		}
-		if complaint := complain(f); complaint != "" {
-			complaints = append(complaints, f.path+": "+complaint)
+		if violation := check(f); violation != "" {
+			violations = append(violations, f.path+": "+violation)
 		}
 	}
-	return complaints
+	return violations
 }
