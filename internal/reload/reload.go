@@ -1,0 +1,141 @@
+// Package reload keeps a value that is parsed from files up to date with these files: keys, certificates,
+// configuration that another process replaces while this one runs.
+package reload
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+)
+
+const (
+	// Interval is the minimum time between two reads of the same files.
+	Interval = time.Second
+	// warnInterval is the minimum time between two log lines about the same files.
+	warnInterval = time.Minute
+	// defaultMaxBytes is the default of Options.MaxBytes.
+	defaultMaxBytes = 1 << 20
+)
+
+// Options configure Files.
+type Options[T any] struct {
+	// Name names the value in log lines and errors, for example "certificate".
+	Name string
+	// Paths are the files.
+	Paths []string
+	// MaxBytes bounds each file. 0: 1 MiB.
+	MaxBytes int64
+	// Parse returns the value for the contents of the files, in the order of Paths and without a byte order mark.
+	// It must not keep the contents.
+	Parse func(contents [][]byte) (T, error)
+	// Attrs returns attributes of a value that was read, for the log. nil: none.
+	Attrs func(T) []slog.Attr
+	// Logger gets one line at info for each value that was read and at most one warning per minute while reading
+	// fails. nil: nothing is logged.
+	Logger *slog.Logger
+}
+
+// Files holds the value of one or more files. Current may be called from any number of goroutines; it reads the
+// files at most once per second, so Files needs no goroutine and no Close.
+type Files[T any] struct {
+	opt Options[T]
+
+	// mu protects the fields below. The files are read with it held, so concurrent callers wait for one read.
+	mu       sync.Mutex
+	value    T
+	identity [sha256.Size]byte // of the contents that value was parsed from
+	readAt   time.Time
+	warnedAt time.Time
+}
+
+// New reads the files and returns their Files, or an error if they cannot be read or parsed.
+func New[T any](opt Options[T]) (*Files[T], error) {
+	if opt.MaxBytes == 0 {
+		opt.MaxBytes = defaultMaxBytes
+	}
+	if opt.Logger == nil {
+		opt.Logger = slog.New(slog.DiscardHandler)
+	}
+	f := &Files[T]{opt: opt}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.readLocked(); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// Current returns the value of the files: the newest one that could be read and parsed.
+func (f *Files[T]) Current() T {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := time.Now()
+	if now.Sub(f.readAt) < Interval {
+		return f.value
+	}
+	err := f.readLocked()
+	if err != nil && (f.warnedAt.IsZero() || now.Sub(f.warnedAt) >= warnInterval) {
+		f.warnedAt = now
+		f.opt.Logger.Warn(f.opt.Name+" reload failed, keeping the current one", "error", err)
+	}
+	return f.value
+}
+
+// readLocked reads the files and parses them if their contents differ from those of the current value. Files are
+// compared by content because modification time and size can be equal for different contents. The identity is
+// stored after parsing has succeeded, so that a failure is retried.
+func (f *Files[T]) readLocked() error {
+	f.readAt = time.Now()
+	contents := make([][]byte, len(f.opt.Paths))
+	identity := sha256.New()
+	for i, path := range f.opt.Paths {
+		text, err := readFile(path, f.opt.MaxBytes)
+		if err != nil {
+			return err
+		}
+		sum := sha256.Sum256(text)
+		identity.Write(sum[:])
+		contents[i] = TrimBOM(text)
+	}
+	current := [sha256.Size]byte(identity.Sum(nil))
+	if current == f.identity {
+		f.warnedAt = time.Time{}
+		return nil
+	}
+	value, err := f.opt.Parse(contents)
+	if err != nil {
+		return err
+	}
+	f.value, f.identity, f.warnedAt = value, current, time.Time{}
+	attrs := []slog.Attr{slog.Any("files", f.opt.Paths)}
+	if f.opt.Attrs != nil {
+		attrs = append(attrs, f.opt.Attrs(value)...)
+	}
+	f.opt.Logger.LogAttrs(context.Background(), slog.LevelInfo, f.opt.Name+" loaded", attrs...)
+	return nil
+}
+
+func readFile(path string, maxBytes int64) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(io.LimitReader(file, maxBytes+1))
+	if err := errors.Join(err, file.Close()); err != nil {
+		return nil, err
+	}
+	if int64(len(text)) > maxBytes {
+		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxBytes)
+	}
+	return text, nil
+}
+
+// TrimBOM returns a document without the UTF-8 byte order mark at its beginning, if there is one.
+func TrimBOM(document []byte) []byte { return bytes.TrimPrefix(document, []byte("\xef\xbb\xbf")) }
