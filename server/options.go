@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"time"
 
 	"github.com/shoal-go/shoal/manager"
@@ -108,9 +107,9 @@ func (o Options) validate() error {
 	if o.Authorize == nil {
 		refuse("Authorize", nil, "a function, AuthorizeOpen to allow everything")
 	}
-	for _, origin := range o.AllowedOrigins {
-		if !validOrigin(origin) {
-			refuse("AllowedOrigins", fmt.Sprintf("%q", origin), "scheme://host[:port], without a path")
+	for _, s := range o.AllowedOrigins {
+		if err := CheckOrigin(s); err != nil {
+			all = append(all, fmt.Errorf("server: Options.AllowedOrigins has %q: %w", s, err))
 		}
 	}
 	for name, n := range map[string]int{
@@ -139,10 +138,4 @@ func (o Options) validate() error {
 		refuse("IdleTimeout", o.IdleTimeout, fmt.Sprintf("more than PingInterval, which is %v", o.PingInterval))
 	}
 	return errors.Join(all...)
-}
-
-// validOrigin reports whether a browser could send s as an Origin.
-func validOrigin(s string) bool {
-	u, err := url.Parse(s)
-	return err == nil && u.Scheme != "" && u.Host != "" && u.Scheme+"://"+u.Host == s
 }

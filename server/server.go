@@ -24,6 +24,8 @@ type Server struct {
 	poller    poller
 	handler   http.Handler
 	counters  counters
+	logs      sampledLogs
+	origins   []origin // Options.AllowedOrigins
 	listeners listeners
 	// slowBase and slowV1 are what outboxes send when their client is too slow.
 	slowBase []*frame.Frame
@@ -54,6 +56,10 @@ func New(opt Options) (*Server, error) {
 			MaxAge:       opt.QueueAge,
 			CloseTimeout: opt.CloseTimeout,
 		}),
+	}
+	for _, allowed := range opt.AllowedOrigins {
+		o, _ := parseOrigin(allowed) // validate has refused any error
+		s.origins = append(s.origins, o)
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.readers.upgrader = newUpgrader(opt)

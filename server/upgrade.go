@@ -37,7 +37,7 @@ func newUpgrader(opt Options) *gws.Upgrader {
 
 // upgrade answers GET /ws/uploads.
 func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
-	if !s.opt.originAllowed(r) {
+	if !s.originAllowed(r) {
 		s.counters.refused.Add(1)
 		http.Error(w, "origin not allowed", http.StatusForbidden)
 		return
