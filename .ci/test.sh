@@ -1,14 +1,26 @@
 #!/usr/bin/env bash
-# Every check of the repository, one line a step. The first that fails ends the run.
+# Every check of the repository, one line a step. Static checks run beside the tests, at the lowest priority.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # How long the stress tests keep going; short here, minutes before a release.
 export SHOAL_STRESS=${SHOAL_STRESS:-5s}
 
-current=""
+# Tests write their temporary files below a folder that must be empty afterwards.
 scratch=$(mktemp -d)
-trap '[ $? = 0 ] || echo "make test: failed at: $current" >&2; rm -rf "$scratch"' EXIT
+export TMPDIR=$scratch/tmp
+mkdir "$TMPDIR"
+current=""
+static=""
+
+finish() {
+	local status=$?
+	[ -z "$static" ] || kill -- "-$static" 2>/dev/null || true
+	[ $status = 0 ] || echo "make test: failed at: $current" >&2
+	chmod -R u+w "$scratch" 2>/dev/null || true
+	rm -rf "$scratch"
+}
+trap finish EXIT
 
 step() {
 	current=$1
@@ -29,19 +41,26 @@ formatting() {
 	}
 }
 
-vet() {
-	go vet work
-}
-
 modules() {
 	go mod verify
 	.ci/modules.sh
 }
 
+# static_checks need no machine for themselves, and nothing waits for them but the end.
+static_checks() {
+	step "formatting" formatting
+	step "words" .ci/words.sh
+	step "modules" modules
+	step "go vet" go vet work
+	step "lint" .ci/lint.sh
+	step "vet for darwin" env GOOS=darwin CGO_ENABLED=0 go vet work
+	step "vet for windows" env GOOS=windows CGO_ENABLED=0 go vet work
+}
+
 # raced tests packages with the race detector.
 #
-# That of Go 1.26 may break by itself where tests have bubbles of synctest (https://go.dev/issue/78156). It says so, and
-# nothing of the tests of that package, which then have to be run once more. Whatever fails by itself has failed.
+# The race detector of Go 1.26 may crash where tests use synctest (https://go.dev/issue/78156). It then prints a line of
+# its own and no failed test, and the package has to be tested once more. Every other failure counts.
 raced() {
 	local output=$scratch/tests broken
 	if go test -race -shuffle=on "$@" 2>&1 | tee "$output"; then
@@ -50,11 +69,11 @@ raced() {
 	grep -q '^ThreadSanitizer: CHECK failed' "$output" || return 1
 	! grep -qE '^(--- FAIL|panic:|WARNING: DATA RACE)|\[build failed\]|\[setup failed\]' "$output" || return 1
 	mapfile -t broken < <(awk '$1 == "FAIL" && NF > 1 { print $2 }' "$output")
-	echo "the race detector broke down in ${broken[*]}: once more" >&2
+	echo "the race detector crashed in ${broken[*]}: testing once more" >&2
 	go test -race -shuffle=on "${broken[@]}"
 }
 
-# The command's tests run clusters of whole servers, whose elections need a machine that nobody else keeps busy.
+# The command's tests run clusters of whole servers, whose elections need processor time: they run by themselves.
 tests() {
 	local all
 	mapfile -t all < <(go list work | grep -v -e /cmd/shoal -e /benchmarks/compare)
@@ -62,10 +81,11 @@ tests() {
 	raced ./cmd/shoal/...
 }
 
-# One iteration shows that a benchmark still works. Its numbers mean nothing, so they are shown only if it fails.
-benchmarks() {
+# The race detector makes pools drop items on purpose, so allocations are counted without it. One iteration shows that a
+# benchmark still works; its figures mean nothing.
+allocations_and_benchmarks() {
 	local output
-	output=$(go test -run '^$' -bench . -benchtime 1x work 2>&1) || {
+	output=$(go test -run Alloc -bench . -benchtime 1x work 2>&1) || {
 		printf '%s\n' "$output" >&2
 		return 1
 	}
@@ -76,20 +96,40 @@ browser() {
 	chromium=$(.ci/chromium.sh)
 	cd internal/demo/browser
 	npm ci --ignore-scripts --no-audit --no-fund
-	# Bounded, since Node.js waits for ever for a browser that a failed test left open.
+	# Bounded, since Node.js waits for a browser that a failed test left open.
 	SHOAL_BIN=$OLDPWD/bin/shoal CHROMIUM=$chromium timeout 300 node --test ./*.test.mjs
+}
+
+no_leftovers() {
+	local left
+	left=$(ls -A "$TMPDIR")
+	[ -z "$left" ] || {
+		printf 'tests left files in the temporary folder:\n%s\n' "$left" >&2
+		return 1
+	}
 }
 
 step "tools" .ci/tools.sh
 step "redis" .ci/redis.sh
-step "formatting" formatting
-step "go vet" vet
-step "modules" modules
+
+set -m # the static checks get a process group of their own, which can be stopped as a whole
+TMPDIR=$scratch nice -n 19 bash -c "$(declare -f step formatting modules static_checks); set -euo pipefail
+	scratch=$scratch; static_checks" >"$scratch/static" 2>&1 </dev/null &
+static=$!
+set +m
+
 step "tests" tests
 step "comparison" go -C benchmarks/compare test ./...
-# The race detector makes pools forget things on purpose, so what allocates is counted without it.
-step "allocations" go test -run Alloc work
-step "benchmarks once" benchmarks
 step "build" make --no-print-directory build
 step "browser" browser
+step "allocations" allocations_and_benchmarks
+step "temporary files" no_leftovers
+
+current="static checks"
+wait "$static" || {
+	cat "$scratch/static"
+	exit 1
+}
+static=""
+cat "$scratch/static"
 echo "make test: everything passed in $SECONDS s"
