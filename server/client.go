@@ -63,9 +63,9 @@ func newClient(s *Server, conn net.Conn, v1 bool, now time.Time) *Client {
 	c.attach(conn)
 	c.limiter = rate.NewLimiter(rate.Limit(s.opt.ClientMessageRate), s.opt.ClientMessageBurst)
 	c.seen.Store(now.UnixNano())
-	cfg := outbox.Config{Variant: frame.Base, Overflow: s.slowBase}
+	cfg := outbox.Config{Variant: frame.Base, Raw: c.input.raw, Overflow: s.slowBase}
 	if v1 {
-		cfg = outbox.Config{Variant: frame.V1, Overflow: s.slowV1[rand.IntN(len(s.slowV1))]}
+		cfg.Variant, cfg.Overflow = frame.V1, s.slowV1[rand.IntN(len(s.slowV1))]
 	}
 	c.out = s.writers.Open(c.input.conn, cfg)
 	return c

@@ -16,9 +16,13 @@ const (
 
 // batch holds the frames that an owner has dequeued to write them at once. It belongs to one goroutine.
 type batch struct {
-	// entries are the dequeued frames: the first `controls` of them from the control queue, the rest from the data queue.
-	entries  []queuedFrame
-	controls int
+	// entries are the dequeued frames: the first `controls` of them from the control queue, those up to `live` from the
+	// data queue, the rest from the backlogs of a recovery.
+	entries        []queuedFrame
+	controls, live int
+	// recovery is nil if the batch has no frames of a recovery. backlogs are the sources of those frames.
+	recovery *recovery
+	backlogs []*backlog
 	// ends are the offsets in buf at which the encoded entries end.
 	ends []int
 	buf  []byte
@@ -36,7 +40,8 @@ func (b *batch) reset() {
 	if cap(buf) > 2*writerBatch {
 		buf = nil // do not keep a buffer that one huge frame has grown
 	}
-	*b = batch{entries: b.entries[:0], ends: b.ends[:0], buf: buf}
+	clear(b.backlogs)
+	*b = batch{entries: b.entries[:0], backlogs: b.backlogs[:0], ends: b.ends[:0], buf: buf}
 }
 
 // full reports whether a frame of the size has to go into the next batch.

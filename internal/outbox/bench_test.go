@@ -21,7 +21,7 @@ func newHall(t testing.TB, receivers int) *hall {
 	h := &hall{pool: NewPool(Options{})}
 	t.Cleanup(h.pool.Close)
 	for range receivers {
-		h.boxes = append(h.boxes, h.pool.Open(newNullConn(t), Config{Variant: frame.V1}))
+		h.boxes = append(h.boxes, openRaw(h.pool, newNullConn(t), Config{Variant: frame.V1}))
 	}
 	return h
 }

@@ -11,17 +11,48 @@ import (
 // Close begins to close the connection: further frames are dropped, queued frames are written, then before, then
 // final, which must be a close frame. Then the write side of the connection is closed. The socket
 // itself is closed after PeerGone: closing it while the client is still sending would reset the connection, and
-// a reset can overtake the close frame.
+// a reset can overtake the close frame. A recovery is written too if the client reads it within half of the timeout.
 //
 // Close does not block. After Options.CloseTimeout the socket is closed even if frames are unwritten. Only the first call
 // has an effect, and none after Abort.
 func (o *Outbox) Close(final *frame.Frame, before ...*frame.Frame) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if !o.closing && !o.dead {
-		o.beginClose(before...)
-		o.pushFinal(final)
+	if o.closing || o.dead {
+		return
 	}
+	if o.recoverBeforeClose() {
+		o.recovery.final = append(append(o.recovery.final, before...), final)
+		o.closing = true
+		o.setTimer(o.pool.closeTimeout / 2)
+		o.scheduleLocked()
+		return
+	}
+	o.beginClose(before...)
+	o.pushFinal(final)
+}
+
+// recoverBeforeClose reports whether the final frames have to wait for queued frames of a recovery. It drops a recovery that
+// is held: its answer has not been queued.
+func (o *Outbox) recoverBeforeClose() bool {
+	switch r := o.recovery; {
+	case r == nil:
+		return false
+	case r.holds > 0:
+		o.recovery = nil
+		return false
+	default:
+		r.dropUnread()
+		return len(r.backlogs) > 0
+	}
+}
+
+// abandonRecovery drops a recovery that the client has not read within half of the close timeout. The rest of it remains for
+// the final frames.
+func (o *Outbox) abandonRecovery() {
+	o.endRecovery()
+	o.setTimer(o.pool.closeTimeout - o.pool.closeTimeout/2)
+	o.scheduleLocked()
 }
 
 // overflowLocked begins to close the outbox because its client is too slow. The queued frames are dropped.
@@ -30,6 +61,7 @@ func (o *Outbox) overflowLocked() {
 	o.overflowed = true
 	o.control.clear()
 	o.data.clear()
+	o.recovery = nil
 	o.dropIndex()
 	o.beginClose(o.overflow...)
 }
@@ -73,6 +105,9 @@ func (o *Outbox) Abort() {
 	o.mu.Unlock()
 
 	defer func() {
+		if recover() != nil {
+			o.countPanic()
+		}
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		o.shut = true
@@ -89,6 +124,7 @@ func (o *Outbox) finishLocked() {
 	o.ended = true
 	o.control.clear()
 	o.data.clear()
+	o.recovery = nil
 	o.dropIndex()
 	o.writer.unlink(o)
 	if o.done != nil {
@@ -133,9 +169,14 @@ func (o *Outbox) setTimer(d time.Duration) {
 			return
 		}
 		o.timer = nil
-		timedOut := o.closing
-		if !timedOut {
+		timedOut := false
+		switch {
+		case !o.closing:
 			o.checkAge()
+		case o.recovery != nil && len(o.recovery.final) > 0:
+			o.abandonRecovery()
+		default:
+			timedOut = true
 		}
 		o.mu.Unlock()
 		if timedOut {

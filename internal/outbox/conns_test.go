@@ -78,6 +78,15 @@ func newNullConn(t testing.TB) nullConn {
 	return nullConn{file: f}
 }
 
+// openRaw opens a connection that is written to through its descriptor although its type is not one of package net.
+func openRaw(p *Pool, conn interface {
+	net.Conn
+	syscall.Conn
+}, cfg Config) *Outbox {
+	cfg.Raw, _ = conn.SyscallConn()
+	return p.Open(conn, cfg)
+}
+
 // A tracedConn takes everything. It calls trace at each write.
 type tracedConn struct {
 	nullConn

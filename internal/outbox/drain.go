@@ -13,10 +13,17 @@ func (o *Outbox) stall(b *batch, n int) {
 	defer o.mu.Unlock()
 	o.control.unwritten.subtract(b.control)
 	o.data.unwritten.subtract(b.data)
+	o.creditExempt(max(0, min(whole, b.live)-b.controls))
+	recovering := b.recovery != nil && b.recovery == o.recovery
+	if recovering {
+		for i, bl := range b.backlogs {
+			b.recovery.credit(bl, b.entries[b.live+i].frame)
+		}
+	}
 	requeueFrom := whole
 	if len(partial) > 0 {
 		rest.buf = append(rest.buf, partial...)
-		o.addPartial(rest, b.entries[whole], whole < b.controls)
+		o.addPartial(rest, b, whole, recovering)
 		requeueFrom++
 	}
 	if o.overflowed == b.final && !o.dead { // otherwise an overflow or Abort dropped the queues during the write
@@ -27,26 +34,42 @@ func (o *Outbox) stall(b *batch, n int) {
 	o.startDrain(rest)
 }
 
-// addPartial counts a partly written frame in the batch of the drain goroutine.
-func (o *Outbox) addPartial(b *batch, e queuedFrame, control bool) {
-	b.entries = append(b.entries, e)
-	q, total := &o.data, &b.data
-	if control {
-		q, total = &o.control, &b.control
+// addPartial counts entry i of b, which is partly written, in the batch of the drain goroutine.
+func (o *Outbox) addPartial(rest, b *batch, i int, recovering bool) {
+	e := b.entries[i]
+	rest.entries = append(rest.entries, e)
+	switch {
+	case i < b.controls:
+		o.control.unwritten.add(e.frame)
+		rest.control.add(e.frame)
+		rest.controls, rest.live = 1, 1
+	case i < b.live:
+		o.data.unwritten.add(e.frame)
+		rest.data.add(e.frame)
+		rest.live = 1
+	case recovering:
+		bl := b.backlogs[i-b.live]
+		bl.frames.unwritten.add(e.frame)
+		o.recovery.bytes += cost(e.frame)
+		rest.recovery, rest.backlogs = o.recovery, append(rest.backlogs, bl)
 	}
-	q.unwritten.add(e.frame)
-	total.add(e.frame)
 }
 
 // requeue puts the entries of the batch from the given index on back at the front of their queues.
 func (o *Outbox) requeue(b *batch, from int) {
 	chunks := &o.pool.chunks
+	if b.recovery != nil && b.recovery == o.recovery {
+		o.recovery.requeue(b, max(from, b.live), chunks)
+	}
+	if from >= b.live {
+		return
+	}
 	o.dropIndex() // it does not contain the requeued frames
 	controls := slices.DeleteFunc(b.entries[from:max(from, b.controls)], func(e queuedFrame) bool {
 		return o.replaceableControl(e.frame) != nil // made redundant by a frame queued during the write
 	})
 	o.control.pushFront(chunks, controls)
-	o.data.pushFront(chunks, b.entries[max(from, b.controls):])
+	o.data.pushFront(chunks, b.entries[max(from, b.controls):b.live])
 }
 
 // detach moves an outbox without a file descriptor to a drain goroutine.
@@ -90,13 +113,35 @@ func (o *Outbox) drain(b *batch) {
 	p.batches.Put(b)
 }
 
+// write writes the batch, its recovery in portions: each portion that the connection accepts is progress, which
+// Options.MaxAge demands.
 func (o *Outbox) write(b *batch) {
-	n, err := o.conn.Write(b.buf)
-	if err != nil {
-		o.Abort()
-		return
+	live := len(b.buf)
+	if len(b.backlogs) > 0 {
+		live = 0
+		if b.live > 0 && len(b.ends) > 0 {
+			live = b.ends[b.live-1]
+		}
 	}
-	o.writer.count.wrote(len(b.entries), n)
+	for written := 0; written < len(b.buf); {
+		end := min(max(live, written+drainPortion), len(b.buf))
+		if _, err := o.conn.Write(b.buf[written:end]); err != nil {
+			o.Abort()
+			return
+		}
+		written = end
+		if written < len(b.buf) {
+			o.noteProgress()
+		}
+	}
+	o.writer.count.wrote(len(b.entries), len(b.buf))
+}
+
+// noteProgress restarts the age limit after a portion of a recovery has been written.
+func (o *Outbox) noteProgress() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.oldest = o.oldestQueued()
 }
 
 // batch returns an empty batch for a drain goroutine.

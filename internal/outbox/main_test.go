@@ -138,6 +138,13 @@ func numbers(t testing.TB, all []received) string {
 	return strings.Join(words, " ")
 }
 
+// withoutBurst makes the limits apply at once.
+func (o Options) withoutBurst() Options {
+	o = o.withDefaults()
+	o.MaxBurstBytes, o.MaxBurstMessages = o.MaxBytes, o.MaxMessages
+	return o
+}
+
 func send(t testing.TB, o *Outbox, want Outcome, frames ...*frame.Frame) {
 	t.Helper()
 	for i, f := range frames {

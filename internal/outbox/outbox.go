@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"net"
+	"runtime/debug"
 	"sync"
 	"syscall"
 	"time"
@@ -44,6 +45,8 @@ type Outbox struct {
 	variant           frame.Variant
 	// oldest is the enqueue time of the oldest unwritten frame; maintained only while draining. By mu.
 	oldest uint32
+	// recovery is nil except while stored messages are unwritten. By mu.
+	recovery *recovery
 
 	writer  *writer
 	pool    *Pool
@@ -63,9 +66,11 @@ type Outbox struct {
 
 // Send queues a frame. It does no I/O and blocks only for the outbox's mutex, which is never held for long.
 //
-// If the frame would exceed Options.MaxMessages or Options.MaxBytes, or a control frame the limits of the control queue,
-// the outbox drops its queues, sends the overflow frames of its Config and closes: the client can reconnect
-// and recover.
+// If the frame would exceed Options.MaxMessages or Options.MaxBytes and the client has had time to read (see
+// Options.MaxBurstMessages), or a control frame would exceed the limits of the control queue, the outbox drops its queues,
+// sends the overflow frames of its Config and closes: the client can reconnect and recover.
+//
+// A frame of an upload in recovery is queued behind that recovery.
 func (o *Outbox) Send(f *frame.Frame) Outcome {
 	size := amount{1, f.Size()}
 	o.mu.Lock()
@@ -77,10 +82,15 @@ func (o *Outbox) Send(f *frame.Frame) Outcome {
 	if f.Class() == frame.Control {
 		return o.sendControl(f, size)
 	}
+	if o.recovery != nil {
+		if outcome, handled := o.sendInOrder(f); handled {
+			return outcome
+		}
+	}
 	if older := o.replaceable(f); older != nil {
 		return o.conflate(older, f)
 	}
-	if !o.data.unwritten.fits(size, o.pool.limit) {
+	if !o.data.unwritten.fits(size, o.pool.limit) && !o.tolerates(size) {
 		return o.rejectOverLimit()
 	}
 	e := o.data.push(&o.pool.chunks, queuedFrame{frame: f, enqueued: o.enqueueTime()})
@@ -89,6 +99,23 @@ func (o *Outbox) Send(f *frame.Frame) Outcome {
 	}
 	o.scheduleLocked()
 	return Queued
+}
+
+// tolerates reports whether the data queue may exceed its limit by the frame, which it does if the frame fits without the
+// answers queued by Release, or as long as the client is not to blame: its writer has not served the outbox yet, or the
+// socket has been refusing bytes for less than burstAge.
+func (o *Outbox) tolerates(size amount) bool {
+	if r := o.recovery; r != nil {
+		held := o.data.unwritten
+		held.subtract(r.exempt)
+		if held.fits(size, o.pool.limit) {
+			return true
+		}
+	}
+	if o.draining && o.pool.clock()-o.oldest >= burstAge {
+		return false
+	}
+	return o.data.unwritten.fits(size, o.pool.burst)
 }
 
 // sendControl queues a control frame, or replaces a queued one that f makes redundant.
@@ -105,11 +132,21 @@ func (o *Outbox) sendControl(f *frame.Frame, size amount) Outcome {
 	return Queued
 }
 
-// replaceableControl returns the queued control frame that f makes redundant, or nil: the same frame, or a
-// pong if f is one, since RFC 6455, 5.5.3 allows answering only the newest ping.
+// maxPongs is the number of pings that are answered individually while the client does not read.
+const maxPongs = 16
+
+// replaceableControl returns the queued control frame that f makes redundant, or nil: the same frame, or the last of
+// maxPongs pongs if f is one more, since RFC 6455, 5.5.3 allows answering only the newest ping.
 func (o *Outbox) replaceableControl(f *frame.Frame) *queuedFrame {
+	pongs := 0
 	for e := range o.control.all() {
-		if e.frame == f || (e.frame.Opcode() == frame.Pong && f.Opcode() == frame.Pong) {
+		if e.frame == f {
+			return e
+		}
+		if e.frame.Opcode() != frame.Pong || f.Opcode() != frame.Pong {
+			continue
+		}
+		if pongs++; pongs == maxPongs {
 			return e
 		}
 	}
@@ -145,7 +182,12 @@ func (o *Outbox) scheduleLocked() {
 func (o *Outbox) next(b *batch, limit int) bool {
 	o.mu.Lock()
 	o.creditWritten(b)
-	if !o.dead && !(o.control.empty() && o.data.empty()) {
+	if o.recovery != nil && !o.continueRecovery() {
+		o.mu.Unlock()
+		o.detach()
+		return false
+	}
+	if !o.dead && !(o.control.empty() && o.data.empty() && !o.recovery.writable()) {
 		o.fillBatch(b, limit)
 		o.mu.Unlock()
 		return true
@@ -169,10 +211,11 @@ func (o *Outbox) next(b *batch, limit int) bool {
 func (o *Outbox) creditWritten(b *batch) {
 	o.control.unwritten.subtract(b.control)
 	o.data.unwritten.subtract(b.data)
+	o.creditRecovery(b)
 	b.reset()
 }
 
-// fillBatch moves queued frames into the empty batch, control frames first.
+// fillBatch moves queued frames into the empty batch: control frames, data, then a portion of the recovery.
 func (o *Outbox) fillBatch(b *batch, limit int) {
 	if o.draining {
 		o.oldest = o.oldestQueued()
@@ -182,14 +225,26 @@ func (o *Outbox) fillBatch(b *batch, limit int) {
 	b.moveFrom(&o.control, &b.control, nil, limit, chunks)
 	b.controls = len(b.entries)
 	b.moveFrom(&o.data, &b.data, o.index, limit, chunks)
+	b.live = len(b.entries)
 	if o.data.empty() {
 		o.dropIndex()
 	}
+	if o.recovery.writable() {
+		portion := writerPortion
+		if o.draining {
+			portion = drainPortion
+		}
+		o.recovery.moveTo(b, portion, chunks)
+	}
 }
 
-// oldestQueued returns the earlier of the two queues' first enqueue times. At least one queue must not be empty.
+// oldestQueued returns the earlier of the two queues' first enqueue times, or the current time if both are empty: the
+// age limit applies to live frames and to the progress of a recovery.
 func (o *Outbox) oldestQueued() uint32 {
 	c, d := o.control.first(), o.data.first()
+	if c == nil && d == nil {
+		return o.pool.clock()
+	}
 	if d == nil || (c != nil && d.enqueued-c.enqueued < c.enqueued-d.enqueued) { // wrapping times: compare distances
 		return c.enqueued
 	}
@@ -214,9 +269,18 @@ func (o *Outbox) recoverPanic() {
 	if recover() == nil {
 		return
 	}
-	o.writer.count.panics.Add(1)
+	o.countPanic()
 	o.Abort()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.releaseOwnership()
+}
+
+// countPanic counts and reports a panic of the connection. It must be called by the deferred function that recovered it,
+// so that the stack includes the origin.
+func (o *Outbox) countPanic() {
+	o.writer.count.panics.Add(1)
+	if o.pool.onPanic != nil {
+		o.pool.onPanic(debug.Stack())
+	}
 }

@@ -1,7 +1,9 @@
 package outbox
 
 import (
+	"fmt"
 	"net"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -20,7 +22,7 @@ func onPipe(t *testing.T, opt Options, test func(t *testing.T, b bench)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		server, client := net.Pipe()
-		p := NewPool(opt)
+		p := NewPool(opt.withoutBurst())
 		defer p.Close()
 		defer client.Close()
 		test(t, bench{p, p.Open(server, Config{Variant: frame.V1}), client})
@@ -168,20 +170,30 @@ func TestOutbox_QueuedPingIsNotQueuedTwice(t *testing.T) {
 	})
 }
 
-func TestOutbox_NewestPongReplacesQueuedPong(t *testing.T) {
-	onPipe(t, Options{}, func(t *testing.T, b bench) {
-		b.plug(t)
-		send(t, b.box, Queued, control(frame.Pong, "1"), control(frame.Ping, "p"), control(frame.Pong, "22"))
-		send(t, b.box, Queued, data("a", frame.Event, 1, 0))
-		got := mustRead(t, b.client, 4)
-		if string(got[1].body) != "22" || string(got[2].body) != "p" || got[3].message(t).Upload != "a" {
-			t.Errorf("the client got:\n%s", bodies(got))
-		}
-		synctest.Wait()
-		if held := b.box.control.unwritten; held != (amount{}) {
-			t.Errorf("an empty lane counts %+v", held)
-		}
-	})
+// Up to 16 pings are answered one by one. Of more, the last is answered.
+func TestOutbox_PingsAreAnsweredIndividually(t *testing.T) {
+	for _, pings := range []int{1, 10, maxPongs, maxPongs + 1, 1000} {
+		onPipe(t, Options{}, func(t *testing.T, b bench) {
+			b.plug(t)
+			var want []string
+			for i := range pings {
+				send(t, b.box, Queued, control(frame.Pong, fmt.Sprint("pong", i)))
+				if len(want) == maxPongs {
+					want = want[:maxPongs-1]
+				}
+				want = append(want, fmt.Sprint("pong", i))
+			}
+			send(t, b.box, Queued, data("a", frame.Event, 1, 0))
+			got := mustRead(t, b.client, 1+len(want)+1)
+			if bodies(got[1:1+len(want)]) != strings.Join(want, "\n")+"\n" || got[1+len(want)].message(t).Upload != "a" {
+				t.Errorf("%d pings: the client got:\n%s", pings, bodies(got))
+			}
+			synctest.Wait()
+			if unwritten := b.box.control.unwritten; unwritten != (amount{}) {
+				t.Errorf("an empty queue counts %+v", unwritten)
+			}
+		})
+	}
 }
 
 func TestOutbox_ControlHasItsOwnLimits(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/shoal-go/shoal/internal/frame"
@@ -18,12 +19,23 @@ type Options struct {
 	// 0: 1 MiB and 1024.
 	MaxBytes    int
 	MaxMessages int
+	// MaxBurstBytes and MaxBurstMessages limit the unwritten frames of a connection that is not to blame for exceeding
+	// MaxBytes and MaxMessages: its writer has not served it yet, or its client has not read for less than a
+	// second. 0: 16 times MaxBytes and 64 times MaxMessages, at least 16 MiB and 65,536.
+	MaxBurstBytes    int
+	MaxBurstMessages int
+	// MaxRecoveryBytes limits the stored messages that are queued for one connection (see Outbox.Recover), each counted
+	// with 32 bytes more than its size. Messages beyond it are read from the history later. 0: 8 MiB.
+	MaxRecoveryBytes int
 	// MaxAge limits the time that a frame is queued for a slow client, and thereby the duration of a blocked write.
 	// 0: 10 s. Its resolution is 1 ms, its maximum 24 h.
 	MaxAge time.Duration
 	// CloseTimeout limits the duration of Outbox.Close: flushing the queues, writing the close frame and waiting for the
 	// peer. 0: 5 s.
 	CloseTimeout time.Duration
+	// OnPanic is called when a method of a connection has panicked, with the stack. The connection is aborted. nil: no
+	// call.
+	OnPanic func(stack []byte)
 }
 
 func (o Options) withDefaults() Options {
@@ -35,6 +47,15 @@ func (o Options) withDefaults() Options {
 	}
 	if o.MaxMessages <= 0 {
 		o.MaxMessages = 1024
+	}
+	if o.MaxBurstBytes <= 0 {
+		o.MaxBurstBytes = max(16*o.MaxBytes, 16<<20)
+	}
+	if o.MaxBurstMessages <= 0 {
+		o.MaxBurstMessages = max(64*o.MaxMessages, 1<<16)
+	}
+	if o.MaxRecoveryBytes <= 0 {
+		o.MaxRecoveryBytes = 8 << 20
 	}
 	if o.MaxAge <= 0 {
 		o.MaxAge = 10 * time.Second
@@ -50,18 +71,23 @@ func (o Options) withDefaults() Options {
 // result queued.
 var controlLimit = amount{frames: 64, bytes: 16 << 10}
 
+// burstAge is the time in milliseconds after which a client that reads nothing is to blame for exceeding the limits.
+const burstAge = 1000
+
 // Pool owns the writer goroutines. Its methods may be called from any number of goroutines; only Close blocks.
 type Pool struct {
 	writers      []*writer
-	limit        amount
+	limit, burst amount
+	maxRecovery  int
 	maxAge       time.Duration
 	closeTimeout time.Duration
 	// overflow is the default of Config.Overflow.
 	overflow []*frame.Frame
 	start    time.Time
 
-	// chunks, indexes and batches hold values of type *chunk, index and *batch for reuse.
-	chunks, indexes, batches sync.Pool
+	onPanic func(stack []byte)
+	// chunks, indexes, batches and recoveries hold values of type *chunk, index, *batch and *recovery for reuse.
+	chunks, indexes, batches, recoveries sync.Pool
 
 	// The fields above never change and are read by every Send; the padding keeps them in cache lines that no
 	// processor writes to.
@@ -76,6 +102,9 @@ func NewPool(opt Options) *Pool {
 	opt = opt.withDefaults()
 	p := &Pool{
 		limit:        amount{frames: opt.MaxMessages, bytes: opt.MaxBytes},
+		burst:        amount{frames: opt.MaxBurstMessages, bytes: opt.MaxBurstBytes},
+		maxRecovery:  opt.MaxRecoveryBytes,
+		onPanic:      opt.OnPanic,
 		maxAge:       opt.MaxAge,
 		closeTimeout: opt.CloseTimeout,
 		overflow:     []*frame.Frame{frame.NewClose(1013, "Slow consumer")},
@@ -99,6 +128,10 @@ const connsPerWriterRun = 256
 type Config struct {
 	// Variant is the wire form of the connection's frames.
 	Variant frame.Variant
+	// Raw gives access to the non-blocking descriptor of the connection, if Open cannot find it: Open writes to the
+	// descriptors of *net.TCPConn and *net.UnixConn only, because the Write method of any other type may do more than
+	// write. nil: such a connection is written to with its Write method.
+	Raw syscall.RawConn
 	// Overflow are the frames that the outbox sends when it closes itself because the client is too slow; the last one
 	// must be a close frame. They may be shared between connections. Empty: a close frame with 1013
 	// "Slow consumer".
@@ -108,16 +141,18 @@ type Config struct {
 // Open returns the outbox of a connection. From now on the caller must not write to conn, set its write deadline or
 // close it; it must read from conn and call PeerGone when reading ends.
 //
-// A connection that implements syscall.Conn is written to through its file descriptor, bypassing its Write method. In a
-// closed pool the outbox is already aborted.
+// In a closed pool the outbox is already aborted.
 func (p *Pool) Open(conn net.Conn, cfg Config) *Outbox {
 	o := &Outbox{
 		pool:     p,
 		writer:   p.writers[p.turn.Add(1)/connsPerWriterRun%uint32(len(p.writers))], //nolint:gosec // a small number
 		conn:     conn,
-		raw:      rawConn(conn),
+		raw:      cfg.Raw,
 		variant:  cfg.Variant,
 		overflow: cfg.Overflow,
+	}
+	if o.raw == nil {
+		o.raw = rawConn(conn)
 	}
 	if len(o.overflow) == 0 {
 		o.overflow = p.overflow

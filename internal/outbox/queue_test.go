@@ -119,7 +119,7 @@ func TestPool_ReleasesEndedOutboxes(t *testing.T) {
 	defer p.Close()
 	var boxes []*Outbox
 	for range 3 {
-		boxes = append(boxes, p.Open(newNullConn(t), Config{}))
+		boxes = append(boxes, openRaw(p, newNullConn(t), Config{}))
 	}
 	for _, i := range []int{1, 2, 0} {
 		boxes[i].Abort()

@@ -16,7 +16,7 @@ import (
 func openTCP(t *testing.T, opt Options) (*Pool, *Outbox, *net.TCPConn) {
 	t.Helper()
 	server, client := tcpPair(t)
-	p := NewPool(opt)
+	p := NewPool(opt.withoutBurst())
 	t.Cleanup(p.Close)
 	o := p.Open(server, Config{Variant: frame.V1})
 	if o.raw == nil {

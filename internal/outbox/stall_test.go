@@ -96,12 +96,12 @@ func TestOutbox_RequeuedStateMayBeReplaced(t *testing.T) {
 		})
 }
 
-func TestOutbox_RequeuedPongYieldsToNewerPong(t *testing.T) {
+func TestOutbox_RequeuedPongPrecedesNewerPong(t *testing.T) {
 	ping := control(frame.Ping, "p")
 	onStall(t, []*frame.Frame{control(frame.Text, "{}"), ping, control(frame.Pong, "1")},
 		func(t *testing.T, s *stalling) {
 			send(t, s.box, Queued, control(frame.Pong, "2"), ping)
-			if got := bodies(mustRead(t, s.refuse(1), 3)); got != "{}\n2\np\n" {
+			if got := bodies(mustRead(t, s.refuse(1), 4)); got != "{}\n1\n2\np\n" {
 				t.Errorf("the client got:\n%s", got)
 			}
 			synctest.Wait()
@@ -139,7 +139,7 @@ func TestWriter_LongQueueDoesNotDelayOtherConnections(t *testing.T) {
 	defer p.Close()
 	var order []byte // the outboxes in the order of the writes, all of one goroutine
 	begun, proceed := make(chan struct{}), make(chan struct{})
-	open := func(trace func()) *Outbox { return p.Open(tracedConn{newNullConn(t), trace}, Config{}) }
+	open := func(trace func()) *Outbox { return openRaw(p, tracedConn{newNullConn(t), trace}, Config{}) }
 	first := open(func() { close(begun); <-proceed })
 	long := open(func() { order = append(order, 'L') })
 	short := open(func() { order = append(order, 's') })

@@ -245,7 +245,7 @@ func TestOutbox_PeerGoneWithoutCloseEndsAtOnce(t *testing.T) {
 func TestOutbox_OverflowSendsFramesOfConfig(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server, client := net.Pipe()
-		p := NewPool(Options{MaxMessages: 2})
+		p := NewPool(Options{MaxMessages: 2}.withoutBurst())
 		defer p.Close()
 		last := frame.NewClose(1013, "mine")
 		o := p.Open(server, Config{Overflow: []*frame.Frame{control(frame.Text, "reconnect"), last}})

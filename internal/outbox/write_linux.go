@@ -1,3 +1,5 @@
+//go:build linux && !386 && !s390x
+
 package outbox
 
 import (
@@ -10,15 +12,27 @@ import (
 // goroutines for too long.
 const rawBytes = 16 << 10
 
-// write is write(2). The descriptor must be non-blocking.
+// write is send(2) with MSG_DONTWAIT: it does not block even if the application has made the descriptor blocking, for example
+// by calling Fd on the result of TCPConn.File. A blocked raw system call would block the scheduler.
 func write(fd uintptr, buf []byte) (int, error) {
-	if len(buf) == 0 || len(buf) > rawBytes {
-		return syscall.Write(int(fd), buf)
+	if len(buf) == 0 {
+		return 0, nil
 	}
-	//nolint:gosec // the conversion that package syscall itself uses
-	n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, fd, uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)))
-	if errno != 0 {
+	const flags = syscall.MSG_DONTWAIT | syscall.MSG_NOSIGNAL
+	var sent uintptr
+	var errno syscall.Errno
+	//nolint:gosec // unsafe.Pointer: the conversion that package syscall itself uses
+	if n := uintptr(len(buf)); len(buf) <= rawBytes {
+		sent, _, errno = syscall.RawSyscall6(syscall.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&buf[0])), n, flags, 0, 0)
+	} else {
+		sent, _, errno = syscall.Syscall6(syscall.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&buf[0])), n, flags, 0, 0)
+	}
+	switch errno {
+	case 0:
+		return int(sent), nil
+	case syscall.ENOTSOCK: // a descriptor that Config.Raw provides
+		return syscall.Write(int(fd), buf)
+	default:
 		return 0, errno
 	}
-	return int(n), nil
 }

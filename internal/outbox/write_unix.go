@@ -8,10 +8,16 @@ import (
 	"syscall"
 )
 
-// rawConn returns the connection's syscall.RawConn, or nil if it has no file descriptor.
+// rawConn returns the syscall.RawConn of a *net.TCPConn or *net.UnixConn, and nil for other types. A type that embeds one of
+// them has its SyscallConn too, but possibly a Write method of its own, which must not be bypassed.
 func rawConn(conn net.Conn) syscall.RawConn {
-	c, ok := conn.(syscall.Conn)
-	if !ok {
+	var c syscall.Conn
+	switch conn := conn.(type) {
+	case *net.TCPConn:
+		c = conn
+	case *net.UnixConn:
+		c = conn
+	default:
 		return nil
 	}
 	raw, err := c.SyscallConn()
@@ -21,8 +27,7 @@ func rawConn(conn net.Conn) syscall.RawConn {
 	return raw
 }
 
-// tryWrite writes as many bytes as the socket accepts without blocking, possibly none. The descriptors of the net
-// package are non-blocking.
+// tryWrite writes as many bytes as the socket accepts without blocking, possibly none.
 func tryWrite(fd uintptr, buf []byte) (int, error) {
 	for {
 		n, err := write(fd, buf)

@@ -66,7 +66,7 @@ func TestWriter_StealsFromBlockedWriter(t *testing.T) {
 			if len(boxes) > 0 {
 				trace = func() {}
 			}
-			if o := p.Open(tracedConn{newNullConn(t), trace}, Config{}); o.writer == w {
+			if o := openRaw(p, tracedConn{newNullConn(t), trace}, Config{}); o.writer == w {
 				boxes = append(boxes, o)
 			} else {
 				o.Abort()

@@ -1,0 +1,483 @@
+package outbox
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/shoal-go/shoal/internal/frame"
+)
+
+// store is the histories of uploads, as the manager keeps them: one lock protects the messages and the calls of Send and
+// Recover. It holds the newest `keep` messages of each upload.
+type store struct {
+	mu    sync.Mutex
+	keep  int
+	logs  map[string][]*frame.Frame
+	reads int
+}
+
+func newStore(keep int) *store { return &store{keep: keep, logs: map[string][]*frame.Frame{}} }
+
+// publish appends a message to the history of an upload and sends it to an outbox, which may be nil.
+func (s *store) publish(o *Outbox, upload string, class frame.Class, pad int) (Outcome, uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	log := s.logs[upload]
+	offset := uint64(1)
+	if len(log) > 0 {
+		offset = log[len(log)-1].Offset() + 1
+	}
+	body := fmt.Appendf(nil, `{"u":%q,"n":%d,"pad":%q}`, upload, offset, strings.Repeat("x", pad))
+	f := frame.ForUpload(upload, class, offset, body)
+	log = append(log, f)
+	s.logs[upload] = log[max(0, len(log)-s.keep):]
+	if o == nil {
+		return Queued, offset
+	}
+	return o.Send(f), offset
+}
+
+// recover subscribes an outbox to an upload from an offset on and returns the upload's newest offset.
+func (s *store) recover(o *Outbox, upload string, after uint64) (Outcome, uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	log := s.logs[upload]
+	frames := []*frame.Frame{ack(upload)}
+	for _, f := range log {
+		if f.Offset() > after {
+			frames = append(frames, f)
+		}
+	}
+	newest := uint64(0)
+	if len(log) > 0 {
+		newest = log[len(log)-1].Offset()
+	}
+	return o.Recover(Replay{UploadID: upload, Frames: frames, Epoch: "e", After: after, Source: s}), newest
+}
+
+// Read implements Source.
+func (s *store) Read(upload, _ string, after uint64, deliver func([]*frame.Frame)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reads++
+	log := s.logs[upload]
+	if len(log) > 0 && log[0].Offset() > after+1 {
+		deliver([]*frame.Frame{reset(upload), log[len(log)-1]})
+		return
+	}
+	var frames []*frame.Frame
+	for _, f := range log {
+		if f.Offset() > after {
+			frames = append(frames, f)
+		}
+	}
+	deliver(frames)
+}
+
+// ack and reset are the frames that announce a position: n is -1 and -2.
+func ack(upload string) *frame.Frame {
+	return frame.NewV1(frame.Event, fmt.Appendf(nil, `{"u":%q,"n":-1}`, upload))
+}
+
+func reset(upload string) *frame.Frame {
+	return frame.NewV1(frame.Event, fmt.Appendf(nil, `{"u":%q,"n":-2}`, upload))
+}
+
+// link reads from a connection at a number of bytes per second, as a client behind a slow line does.
+func link(conn net.Conn, bytesPerSecond int) chan []byte {
+	stream := make(chan []byte, 1)
+	go func() {
+		var all []byte
+		buf := make([]byte, max(1, bytesPerSecond/20))
+		for {
+			n, err := conn.Read(buf)
+			all = append(all, buf[:n]...)
+			if err != nil {
+				_ = conn.Close()
+				stream <- all
+				return
+			}
+			<-time.After(time.Second * time.Duration(n) / time.Duration(bytesPerSecond))
+		}
+	}()
+	return stream
+}
+
+// recoverySession is one connection with recoveries over a slow line, and the positions that its client must reach.
+type recoverySession struct {
+	store  *store
+	box    *Outbox
+	stream chan []byte
+	since  map[string]uint64
+}
+
+// onLink runs a test with an outbox whose client reads a number of bytes per second.
+func onLink(t *testing.T, opt Options, keep, bytesPerSecond int, test func(t *testing.T, s *recoverySession)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		server, client := net.Pipe()
+		p := NewPool(opt)
+		defer p.Close()
+		s := &recoverySession{store: newStore(keep), since: map[string]uint64{}}
+		s.box = p.Open(server, Config{Variant: frame.V1})
+		s.stream = link(client, bytesPerSecond)
+		test(t, s)
+	})
+}
+
+// recover subscribes to an upload from an offset on.
+func (s *recoverySession) recover(t testing.TB, upload string, after uint64) {
+	t.Helper()
+	s.since[upload] = after
+	if outcome, _ := s.store.recover(s.box, upload, after); outcome != Queued {
+		t.Fatalf("Recover of %s returned %d", upload, outcome)
+	}
+}
+
+// settle waits until everything has been written.
+func (s *recoverySession) settle(t testing.TB) {
+	t.Helper()
+	for range 1 << 20 {
+		s.box.mu.Lock()
+		idle := !s.box.owned
+		s.box.mu.Unlock()
+		if idle {
+			return
+		}
+		<-time.After(100 * time.Millisecond)
+	}
+	t.Fatal("the outbox is never idle")
+}
+
+// finish closes the connection and checks that its client received all messages after the requested positions, each
+// once and in order, up to the newest. It returns the received messages.
+func (s *recoverySession) finish(t testing.TB) []message {
+	t.Helper()
+	s.settle(t)
+	if s.box.Reason() != nil {
+		t.Fatal("the client was closed as too slow although it reads")
+	}
+	if s.box.recovery != nil || s.box.data.unwritten != (amount{}) {
+		t.Fatalf("an idle outbox holds a recovery %+v, data %+v", s.box.recovery, s.box.data)
+	}
+	s.box.Close(frame.NewClose(1000, ""))
+	go readUntilGone(s.box, s.box.conn)
+	frames, err := readFrames(bytes.NewReader(<-s.stream))
+	if err != nil || len(frames) == 0 || frames[len(frames)-1].closeCode() != 1000 {
+		t.Fatalf("the stream of %d frames ends with %v and without a close frame", len(frames), err)
+	}
+	var all []message
+	next := map[string]int{}
+	for _, r := range frames[:len(frames)-1] {
+		m := r.message(t)
+		all = append(all, m)
+		switch {
+		case m.Number == -1:
+			next[m.Upload] = int(s.since[m.Upload]) + 1
+		case m.Number == -2:
+			next[m.Upload] = -1 // the next message, wherever it is
+		case next[m.Upload] < 0 || next[m.Upload]+m.Skipped == m.Number:
+			next[m.Upload] = m.Number + 1
+		default:
+			t.Fatalf("message %d of %s with %d skipped came, message %d is the next", m.Number, m.Upload, m.Skipped, next[m.Upload])
+		}
+	}
+	for upload := range s.since {
+		log := s.store.logs[upload]
+		if len(log) > 0 && next[upload] != int(log[len(log)-1].Offset())+1 {
+			t.Fatalf("%s ended before message %d, the newest is %d", upload, next[upload], log[len(log)-1].Offset())
+		}
+	}
+	return all
+}
+
+// slowLine is 160 kbit/s.
+const slowLine = 20_000
+
+// A client that reads receives the whole history that it missed, on one connection, whatever the limits of its queue.
+func TestRecovery_CompletesOverSlowLineForAnyLimits(t *testing.T) {
+	for _, limits := range []Options{
+		{}, {MaxMessages: 1, MaxBytes: 64}, {MaxMessages: 100}, {MaxBytes: 2000},
+		{MaxMessages: 1, MaxBytes: 64, MaxRecoveryBytes: 1}, {MaxRecoveryBytes: 30_000},
+	} {
+		for _, missed := range []struct{ uploads, messages, pad int }{
+			{20, 64, 200}, {1, 2000, 200}, {1024, 2, 100}, {3, 60, 8000}, {40, 64, 1000}, {1, 3, 200_000},
+		} {
+			t.Run(fmt.Sprintf("%+v/%+v", limits, missed), func(t *testing.T) {
+				onLink(t, limits, missed.messages, slowLine, func(t *testing.T, s *recoverySession) {
+					for u := range missed.uploads {
+						for range missed.messages {
+							s.store.publish(nil, fmt.Sprint("u", u), frame.Event, missed.pad)
+						}
+					}
+					s.box.Hold()
+					for u := range missed.uploads {
+						s.recover(t, fmt.Sprint("u", u), 0)
+					}
+					s.box.Release(frame.NewV1(frame.Event, fmt.Appendf(nil, `{"u":"","n":0,"pad":%q}`, strings.Repeat("x", 1000))))
+					got := s.finish(t)
+					if want := missed.uploads*(missed.messages+1) + 1; len(got) != want || got[0].Upload != "" {
+						t.Errorf("%d messages came, want %d; the first is of %q", len(got), want, got[0].Upload)
+					}
+				})
+			})
+		}
+	}
+}
+
+// A base connection receives the newest message of each of many uploads.
+func TestRecovery_SnapshotsDoNotCountAgainstLimits(t *testing.T) {
+	onLink(t, Options{MaxMessages: 2, MaxBytes: 200}, 1, slowLine, func(t *testing.T, s *recoverySession) {
+		for u := range 1024 {
+			s.store.publish(nil, fmt.Sprint("u", u), frame.State, 50)
+			s.recover(t, fmt.Sprint("u", u), 0)
+		}
+		s.finish(t)
+	})
+}
+
+// Live messages of an upload follow its recovery; those of other uploads do not wait for it.
+func TestRecovery_DelaysOnlyItsOwnUpload(t *testing.T) {
+	onLink(t, Options{}, 1000, slowLine, func(t *testing.T, s *recoverySession) {
+		for range 500 {
+			s.store.publish(nil, "old", frame.Event, 1000) // 25 s
+		}
+		s.recover(t, "old", 0)
+		for i := range 20 {
+			<-time.After(500 * time.Millisecond)
+			s.since["live"] = 0
+			if i == 0 {
+				s.recover(t, "live", 0)
+			}
+			s.store.publish(s.box, "live", frame.Event, i)
+			s.store.publish(s.box, "old", frame.Event, 100)
+		}
+		between, live := 0, 0
+		for _, m := range s.finish(t) {
+			switch {
+			case m.Upload == "old":
+				between++
+			case m.Number > 0:
+				if live++; live > 1 && between > 12 { // 10 kB in 500 ms, and one portion
+					t.Errorf("%d messages of the recovery came between two live messages", between)
+				}
+				between = 0
+			}
+		}
+		if live != 20 {
+			t.Errorf("%d live messages came, want 20", live)
+		}
+	})
+}
+
+// Any sequence of recoveries and live messages arrives complete and in order, with any limits.
+func TestRecovery_AnySequence(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		opt := Options{
+			Writers:          1,
+			MaxMessages:      rapid.IntRange(1, 10).Draw(rt, "messages"),
+			MaxBytes:         rapid.IntRange(100, 5000).Draw(rt, "bytes"),
+			MaxRecoveryBytes: rapid.SampledFrom([]int{1, 500, 5000, 1 << 20}).Draw(rt, "recovery"),
+		}
+		keep := rapid.SampledFrom([]int{3, 20, 1000}).Draw(rt, "keep")
+		steps := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) op {
+			return op{
+				kind:   rapid.SampledFrom([]string{"state", "state", "event", "terminal", "recover", "wait", "ping"}).Draw(t, "kind"),
+				upload: rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "upload"),
+				size:   rapid.IntRange(0, 3000).Draw(t, "size"),
+			}
+		}), 1, 120).Draw(rt, "steps")
+		speed := rapid.SampledFrom([]int{slowLine, 1 << 20}).Draw(rt, "speed")
+		onLink(t, opt, keep, speed, func(t *testing.T, s *recoverySession) {
+			classes := map[string]frame.Class{"state": frame.State, "event": frame.Event, "terminal": frame.Terminal}
+			for _, step := range steps {
+				switch _, recovering := s.since[step.upload]; {
+				case step.kind == "wait":
+					<-time.After(time.Duration(step.size) * time.Millisecond)
+				case step.kind == "ping":
+					// A ping is written ahead of everything, which the final check does not look at.
+				case step.kind != "recover":
+					box := s.box
+					if !recovering {
+						box = nil
+					}
+					s.store.publish(box, step.upload, classes[step.kind], step.size)
+				case !recovering:
+					after := uint64(0)
+					if log := s.store.logs[step.upload]; len(log) > 0 {
+						after = log[0].Offset() - 1 + uint64(step.size%len(log))
+					}
+					s.recover(t, step.upload, after)
+				}
+				if r := s.box.recovery; r != nil && r.bytes < 0 {
+					t.Fatalf("the recovery counts %d bytes", r.bytes)
+				}
+				// The live queue is not the subject: its client must not be to blame for it.
+				if len(s.box.data.inlineOrHead()) > 0 {
+					s.settle(t)
+				}
+			}
+			s.finish(t)
+		})
+	})
+}
+
+// inlineOrHead returns some of the queued frames.
+func (q *queue) inlineOrHead() []*queuedFrame {
+	if e := q.first(); e != nil {
+		return []*queuedFrame{e}
+	}
+	return nil
+}
+
+// The messages that do not fit in MaxRecoveryBytes are read from the history later. If the history has dropped them by
+// then, the client is informed and gets the newest.
+func TestRecovery_EvictedMessagesAreAnnounced(t *testing.T) {
+	onLink(t, Options{MaxRecoveryBytes: 1000}, 50, slowLine, func(t *testing.T, s *recoverySession) {
+		for range 50 {
+			s.store.publish(nil, "a", frame.Event, 400)
+		}
+		s.recover(t, "a", 0)
+		for range 100 {
+			s.store.publish(s.box, "a", frame.Event, 400)
+		}
+		resets := 0
+		for _, m := range s.finish(t) {
+			if m.Number == -2 {
+				resets++
+			}
+		}
+		if resets != 1 {
+			t.Errorf("%d resets came, want 1", resets)
+		}
+	})
+}
+
+// Memory is bounded while a client recovers slowly: what exceeds MaxRecoveryBytes stays in the history.
+func TestRecovery_IsBounded(t *testing.T) {
+	const limit = 10_000
+	onLink(t, Options{MaxRecoveryBytes: limit}, 1000, slowLine, func(t *testing.T, s *recoverySession) {
+		for range 500 {
+			s.store.publish(nil, "a", frame.Event, 400)
+		}
+		s.recover(t, "a", 0)
+		for range 300 {
+			s.store.publish(s.box, "a", frame.Event, 400)
+			<-time.After(time.Millisecond)
+			s.box.mu.Lock()
+			if s.box.recovery.bytes > limit {
+				t.Errorf("%d bytes are queued", s.box.recovery.bytes)
+			}
+			s.box.mu.Unlock()
+		}
+		s.finish(t)
+	})
+}
+
+// A client that stops reading in the middle of a recovery is closed after MaxAge, and gets 1013 if it comes back.
+func TestRecovery_StuckClientIsClosed(t *testing.T) {
+	onPipe(t, Options{MaxAge: 3 * time.Second, CloseTimeout: time.Second}, func(t *testing.T, b bench) {
+		s := newStore(1000)
+		for range 1000 {
+			s.publish(nil, "a", frame.Event, 400)
+		}
+		s.recover(b.box, "a", 0)
+		for range 10 { // a portion per 2 s: slow, but progress
+			if _, err := io.CopyN(io.Discard, b.client, drainPortion); err != nil {
+				t.Fatal(err)
+			}
+			<-time.After(2 * time.Second)
+		}
+		if b.box.Reason() != nil {
+			t.Fatal("a client that reads was closed")
+		}
+		<-time.After(1010 * time.Millisecond)
+		synctest.Wait()
+		if b.box.Reason() == nil || b.box.recovery != nil {
+			t.Error("a client that does not read is still open")
+		}
+		b.wantDoneAfter(t, 990*time.Millisecond)
+	})
+}
+
+// Close writes the recovery if the client reads it in time, and the close frame in any case.
+func TestRecovery_CloseIsBounded(t *testing.T) {
+	for _, speed := range []int{slowLine, 1 << 20} {
+		onLink(t, Options{}, 1000, speed, func(t *testing.T, s *recoverySession) {
+			for range 500 {
+				s.store.publish(nil, "a", frame.Event, 1000)
+			}
+			s.recover(t, "a", 0)
+			<-time.After(10 * time.Millisecond)
+			s.box.Close(frame.NewClose(1012, "Server reloading"))
+			go readUntilGone(s.box, s.box.conn)
+			frames, err := readFrames(bytes.NewReader(<-s.stream))
+			if err != nil || len(frames) == 0 || frames[len(frames)-1].closeCode() != 1012 {
+				t.Fatalf("the stream of %d frames ends with %v and without the close frame", len(frames), err)
+			}
+			if complete := len(frames) == 502; complete != (speed > slowLine) {
+				t.Errorf("at %d bytes per second %d frames came", speed, len(frames))
+			}
+		})
+	}
+}
+
+// Frames of a recovery that a socket refuses return to the front of their upload's backlog.
+func TestRecovery_RefusedFramesAreRequeuedInOrder(t *testing.T) {
+	onPipe(t, Options{MaxMessages: 16}, func(t *testing.T, b bench) {
+		s := newStore(100)
+		for range 3 {
+			s.publish(nil, "a", frame.State, 0)
+			s.publish(nil, "b", frame.State, 0)
+		}
+		play := b.takeOver()
+		s.recover(b.box, "a", 0)
+		s.recover(b.box, "b", 0)
+		send(t, b.box, Queued, data("c", frame.Event, 1, 0))
+		play.take(t)
+		client := play.refuse(70)
+		s.publish(b.box, "a", frame.Event, 0)
+		got := numbers(t, mustRead(t, client, 10))
+		want := "c1 a-1 a1 a2 a3 b-1 b1 b2 b3 a4"
+		alternative := "c1 a-1 a1 a2 a3 a4 b-1 b1 b2 b3"
+		if got != want && got != alternative {
+			t.Errorf("the client got %s", got)
+		}
+	})
+}
+
+// A burst of events does not disconnect a client that reads, however small the limits; one that does not read is closed.
+func TestOutbox_BurstDoesNotDisconnectReadingClient(t *testing.T) {
+	for _, opt := range []Options{{}, {MaxMessages: 16}, {MaxBytes: 1000}} {
+		onLink(t, opt, 1, 2_000_000, func(t *testing.T, s *recoverySession) {
+			s.since["a"] = 0
+			send(t, s.box, Queued, ack("a"))
+			for range 5000 {
+				if outcome, _ := s.store.publish(s.box, "a", frame.Event, 100); outcome != Queued {
+					t.Fatalf("the outcome is %d", outcome)
+				}
+			}
+			s.finish(t)
+		})
+		onPipe(t, opt, func(t *testing.T, b bench) {
+			b.box.pool.burst = amount{1 << 16, 16 << 20}
+			b.plug(t)
+			<-time.After(2 * time.Second)
+			for range 1025 {
+				b.box.Send(data("a", frame.Event, 1, 1000))
+			}
+			if b.box.Reason() == nil {
+				t.Error("a client that does not read is still open")
+			}
+		})
+	}
+}
