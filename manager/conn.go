@@ -72,6 +72,9 @@ var (
 	SlowConsumer    = CloseReason{1013, "Slow consumer"}
 	TryAgainLater   = CloseReason{1013, "Try again later"}
 
+	// Reconnect, with growing pauses.
+	InternalError = CloseReason{1011, "Internal error"}
+
 	// Stop, or get a new token.
 	AuthTimeout   = CloseReason{4001, "Authentication timeout"}
 	AuthRequired  = CloseReason{4002, "Authentication required"}

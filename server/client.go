@@ -1,10 +1,12 @@
 package server
 
 import (
+	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -26,13 +28,14 @@ type Client struct {
 	server  *Server
 	out     *outbox.Outbox
 	input   input
-	line    line
+	socket  socket
 	limiter *rate.Limiter
 	v1      bool
 	// seen is when the last frame came from the client, in nanoseconds of Unix time.
 	seen atomic.Int64
 	// beat is the connection's place among those that are pinged together. It belongs to the heart.
-	beat place
+	beat     place
+	lifetime lifetime
 
 	mu       sync.Mutex // protects what follows; nothing is called under it
 	stage    stage
@@ -125,7 +128,7 @@ func (c *Client) Send(f *manager.Frame) manager.Outcome {
 // Further calls have no effect.
 func (c *Client) Close(reason manager.CloseReason) {
 	if c.setClosing(reason) {
-		c.out.Close(closeFrame(reason), c.farewell(reason)...)
+		c.out.Close(closeFrame(reason), c.reconnectNotice(reason)...)
 	}
 }
 
@@ -146,9 +149,9 @@ func (c *Client) setClosing(reason manager.CloseReason) bool {
 	return true
 }
 
-// farewell is what comes ahead of the close frame.
-func (c *Client) farewell(reason manager.CloseReason) []*frame.Frame {
-	if c.v1 && reason == manager.ServerReloading {
+// reconnectNotice returns the frames that precede a close frame: on shoal.v1, when to come back after 1012 and 1013.
+func (c *Client) reconnectNotice(reason manager.CloseReason) []*frame.Frame {
+	if c.v1 && (reason.Code == manager.ServerReloading.Code || reason.Code == manager.TryAgainLater.Code) {
 		return []*frame.Frame{reconnectFrame()}
 	}
 	return nil
@@ -164,6 +167,7 @@ func (c *Client) at(s stage) bool {
 
 // end is the end of a connection from which nothing more can be read. It blocks until the socket is closed.
 func (c *Client) end() {
+	c.endContexts()
 	c.leave()
 	// The client may still be sending, although nobody listens any more. Input that stays unread would
 	// make closing the socket reset it, and the reset could overtake the close frame.
@@ -177,21 +181,37 @@ func (c *Client) end() {
 	c.server.dismiss()
 }
 
-// guard calls what handles something on behalf of the client. A panic ends the connection.
+// guard runs a handler on behalf of the client. A panic ends this connection alone.
 func (c *Client) guard(handle func()) {
 	defer func() {
-		if recover() != nil {
-			c.panicked()
+		if problem := recover(); problem != nil {
+			c.panicked(problem)
 		}
 	}()
 	handle()
 }
 
-// panicked ends a connection of which the handling panicked. The value of the panic is not logged: it could
-// hold what the client sent.
-func (c *Client) panicked() {
-	c.server.opt.Logger.Error("panic while handling a client", "stack", string(debug.Stack()))
-	c.out.Abort()
+// panicked closes a connection whose handling panicked. The value of the panic could hold bytes of the client, so it is
+// logged only if it is the runtime's.
+func (c *Client) panicked(problem any) {
+	c.server.counters.panics.Add(1)
+	attrs := []any{"user", c.UserID(), "type", fmt.Sprintf("%T", problem), "stack", string(debug.Stack())}
+	if err, ok := problem.(runtime.Error); ok {
+		attrs = append(attrs, "error", err.Error())
+	}
+	c.server.logs.panics.log(c.server.opt.Logger, slog.LevelError, "panic while handling a client", attrs...)
+	c.Close(manager.InternalError)
+}
+
+// Limits of a message before the client has authenticated: a token fits, and an announced length costs little memory.
+const maxFirstMessage = 16 << 10
+
+// maxMessage returns how many bytes a message of the client may have.
+func (c *Client) maxMessage() int {
+	if limit := c.server.opt.MaxClientMessageBytes; !c.at(authenticating) || limit < maxFirstMessage {
+		return limit
+	}
+	return maxFirstMessage
 }
 
 // leave undoes what authenticating has done.

@@ -78,7 +78,7 @@ func TestCloseTellsThoseWhoHaveNotAuthenticated(t *testing.T) {
 
 func TestLimitsOfWhatAClientMaySend(t *testing.T) {
 	n := start(t, func(_ *manager.Options, o *server.Options) {
-		o.MaxMessageBytes = 1000
+		o.MaxClientMessageBytes = 1000
 		o.ClientMessageRate, o.ClientMessageBurst = 0.001, 5
 	})
 	large := n.login("ann")
@@ -274,17 +274,17 @@ func TestConnectionLostWithoutACloseFrame(t *testing.T) {
 // second reading has ended with the frame that was too large.
 func TestCloseFrameArrivesDespiteUnreadInput(t *testing.T) {
 	for name, test := range map[string]struct {
-		maxMessage int
-		want       string
+		size int
+		want string
 	}{
-		"message not understood": {64 << 10, "\x0f\xa4Invalid message format"},
-		"message too large":      {1000, "\x03\xf1"},
+		"message not understood": {16_000, "\x0f\xa4Invalid message format"},
+		"message too large":      {60_000, "\x03\xf1Message too big"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			n := start(t, func(_ *manager.Options, o *server.Options) { o.MaxMessageBytes = test.maxMessage })
+			n := start(t)
 			conn := n.raw(t, "")
-			for range 100 {
-				conn.write(0x81, strings.Repeat("x", 60_000)) // no auth message
+			for range 6_000_000 / test.size {
+				conn.write(0x81, strings.Repeat("x", test.size)) // no auth message
 			}
 			if op, payload := conn.read(); op != 0x88 || !strings.HasPrefix(payload, test.want) {
 				t.Errorf("got %#x %q, want the close frame %q", op, payload, test.want)

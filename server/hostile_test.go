@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
-	"net/http"
 	"runtime"
 	"strings"
 	"sync"
@@ -20,10 +19,13 @@ import (
 	"github.com/shoal-go/shoal/server"
 )
 
-// Each of these byte strings, sent after the upgrade, ends its own connection and nothing else.
+// hostileBytes are sent after the upgrade. Each ends its own connection and no other.
 var hostileBytes = map[string]string{
 	"length of 2^63":        "\x81\xff\x80\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
 	"length of 2^64-1":      "\x81\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x00\x00\x00",
+	"length of 2^62":        "\x81\xff\x40\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
+	"length of 65536":       "\x81\xff\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00",
+	"length not shortest":   "\x81\xfe\x00\x05\x00\x00\x00\x00hello",
 	"length of 1 TB":        "\x81\xff\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00",
 	"no mask":               "\x81\x05hello",
 	"reserved bits":         "\xf1\x80\x00\x00\x00\x00",
@@ -37,6 +39,113 @@ var hostileBytes = map[string]string{
 	"close with one byte":   "\x88\x81\x00\x00\x00\x00\x03",
 	"close with bad code":   "\x88\x82\x00\x00\x00\x00\x03\xed",
 	"not a frame":           "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+}
+
+// closeFrames are the payloads of the close frames that answer hostileBytes.
+var closeFrames = map[string]string{
+	"length of 2^63":        "\x03\xeaInvalid frame length",
+	"length of 2^64-1":      "\x03\xeaInvalid frame length",
+	"length of 2^62":        "\x03\xf1Message too big",
+	"length of 65536":       "\x03\xf1Message too big",
+	"length not shortest":   "\x03\xeaFrame length not in its shortest form",
+	"length of 1 TB":        "\x03\xf1Message too big",
+	"no mask":               "\x03\xeaProtocol error",
+	"reserved bits":         "\x03\xeaProtocol error",
+	"reserved opcode":       "\x03\xeaProtocol error",
+	"reserved control":      "\x03\xeaProtocol error",
+	"continuation first":    "\x03\xeaProtocol error",
+	"fragmented ping":       "\x03\xeaProtocol error",
+	"long ping":             "\x03\xeaProtocol error",
+	"invalid UTF-8":         "\x03\xefText is not valid UTF-8",
+	"text within fragments": "\x03\xeaProtocol error",
+	"close with one byte":   "\x03\xeaProtocol error",
+	"close with bad code":   "\x03\xeaProtocol error",
+	"not a frame":           "\x03\xeaProtocol error",
+}
+
+// A violation of the protocol is answered with its close code and a text of this server's, and never logged as an error:
+// anybody can cause it.
+func TestServer_NamesProtocolViolations(t *testing.T) {
+	var log lockedBuffer
+	n := start(t, func(_ *manager.Options, o *server.Options) {
+		o.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	})
+	for name, bytes := range hostileBytes {
+		conn := n.raw(t, "")
+		if _, err := io.WriteString(conn.conn, bytes); err != nil {
+			t.Fatal(err)
+		}
+		if op, payload := conn.read(); op != 0x88 || payload != closeFrames[name] {
+			t.Errorf("%s: answered with %#x %q, want the close frame %q", name, op, payload, closeFrames[name])
+		}
+		_ = conn.conn.Close()
+	}
+	if text := log.String(); text != "" {
+		t.Errorf("logged: %s", text)
+	}
+	if panics := n.server.Stats().Panics; panics != 0 {
+		t.Errorf("%d panics", panics)
+	}
+}
+
+// A client that closes its side without a close frame gets none: 1000 would tell it to stop.
+func TestServer_AnswersEndOfStreamWithoutCloseFrame(t *testing.T) {
+	n := start(t)
+	conn := n.raw(t, "")
+	conn.write(0x81, `{"type":"auth","token":"u"}`)
+	if _, payload := conn.read(); !strings.Contains(payload, "auth_success") {
+		t.Fatalf("got %q", payload)
+	}
+	if err := conn.conn.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	rest, err := io.ReadAll(conn.conn)
+	if err != nil || len(rest) != 0 {
+		t.Errorf("got %q, %v; want the end of the stream", rest, err)
+	}
+}
+
+// Short fragments count against the client's message rate, so that a message of endless empty frames ends.
+func TestServer_CountsFragmentsAgainstRate(t *testing.T) {
+	n := start(t)
+	conn := n.raw(t, "")
+	conn.write(0x81, `{"type":"auth","token":"u"}`)
+	conn.read()
+	go func() {
+		_, _ = conn.conn.Write([]byte("\x01\x80\x00\x00\x00\x00"))
+		empty := bytes.Repeat([]byte("\x00\x80\x00\x00\x00\x00"), 1000)
+		for range 1000 {
+			if _, err := conn.conn.Write(empty); err != nil {
+				return
+			}
+		}
+	}()
+	if op, payload := conn.read(); op != 0x88 || payload != "\x03\xf0Message rate exceeded" {
+		t.Errorf("got %#x %q, want 1008", op, payload)
+	}
+	_ = conn.conn.Close()
+}
+
+// A client that has not authenticated makes the server allocate little, whatever length it announces.
+func TestServer_AllocatesLittleForAnnouncedLengths(t *testing.T) {
+	n := start(t, func(_ *manager.Options, o *server.Options) { o.MaxClientMessageBytes = 64 << 20 })
+	const clients = 50
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for range clients {
+		conn := n.raw(t, "")
+		if _, err := io.WriteString(conn.conn, "\x81\xff\x00\x00\x00\x00\x03\xff\xff\xff\x00\x00\x00\x00"); err != nil {
+			t.Fatal(err)
+		}
+		if op, payload := conn.read(); op != 0x88 || !strings.HasPrefix(payload, "\x03\xf1") {
+			t.Fatalf("got %#x %q, want 1009", op, payload)
+		}
+	}
+	runtime.ReadMemStats(&after)
+	if perClient := (after.TotalAlloc - before.TotalAlloc) / clients; perClient > 256<<10 {
+		t.Errorf("%d bytes allocated for each client", perClient)
+	}
 }
 
 func TestNoBytesFromAClientEndTheProcess(t *testing.T) {
@@ -136,39 +245,6 @@ func (b *lockedBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.buf.String()
-}
-
-func TestUpgradeThatIsNone(t *testing.T) {
-	n := start(t)
-	good := map[string]string{
-		"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
-		"Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
-	}
-	for name, change := range map[string][2]string{
-		"no upgrade":  {"Upgrade", "h2c"},
-		"keep-alive":  {"Connection", "keep-alive"},
-		"version 8":   {"Sec-WebSocket-Version", "8"},
-		"short key":   {"Sec-WebSocket-Key", "AAAA"},
-		"long key":    {"Sec-WebSocket-Key", "AAAAAAAAAAAAAAAAAAAAAAAA"}, // 18 bytes in as many characters as 16
-		"invalid key": {"Sec-WebSocket-Key", "not base64"},
-	} {
-		req, err := http.NewRequest(http.MethodGet, "http://"+n.host+"/ws/uploads", http.NoBody)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for k, v := range good {
-			req.Header.Set(k, v)
-		}
-		req.Header.Set(change[0], change[1])
-		resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = resp.Body.Close()
-		if resp.StatusCode != http.StatusUpgradeRequired || resp.Header.Get("Sec-WebSocket-Version") != "13" {
-			t.Errorf("%s: answered with %d, want 426 and the version", name, resp.StatusCode)
-		}
-	}
 }
 
 // The client need not wait for the answer to its upgrade before it authenticates.

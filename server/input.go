@@ -57,46 +57,62 @@ func (in *input) rest() bool {
 	return false
 }
 
-// pollable is a connection over a socket.
-type pollable interface {
-	net.Conn
-	syscall.Conn
+// socket is a connection whose file descriptor is read and written directly. It wakes the client when this side closes
+// it: epoll reports nothing for that.
+type socket struct {
+	clientConn
+	raw syscall.Conn
 }
 
-// line is a pollable connection that wakes its client when this side closes it, of which no event tells.
-type line struct {
-	pollable
+// SyscallConn gives access to the file descriptor.
+func (s *socket) SyscallConn() (syscall.RawConn, error) { return s.raw.SyscallConn() }
+
+// Close closes the connection.
+func (s *socket) Close() error {
+	err := s.clientConn.Close()
+	s.client.awaken()
+	return err
+}
+
+// clientConn is a client's connection. Closing it ends the contexts of the client's hooks.
+type clientConn struct {
+	net.Conn
 	client *Client
 }
 
 // Close closes the connection.
-func (l *line) Close() error {
-	err := l.pollable.Close()
-	l.client.awaken()
+func (s *clientConn) Close() error {
+	err := s.Conn.Close()
+	s.client.endContexts()
 	return err
 }
 
-// CloseWrite tells the client that nothing more will come, where the connection can.
-func (l *line) CloseWrite() error {
-	if c, ok := l.pollable.(interface{ CloseWrite() error }); ok {
+// CloseWrite closes this side of the connection, where the connection can.
+func (s *clientConn) CloseWrite() error {
+	if c, ok := s.Conn.(interface{ CloseWrite() error }); ok {
 		return c.CloseWrite()
 	}
 	return nil
 }
 
-// attach makes a connection the client's.
+// attach makes a connection the client's. The descriptor is used directly only for the types whose Read and Write do nothing
+// else: a type of the embedder's that embeds one of them may count, throttle or encrypt.
 func (c *Client) attach(conn net.Conn) {
-	c.input.conn = conn
-	p, ok := conn.(pollable)
-	if !ok {
+	c.socket.clientConn = clientConn{conn, c}
+	c.input.conn = &c.socket.clientConn
+	switch conn := conn.(type) {
+	case *net.TCPConn:
+		c.socket.raw = conn
+	case *net.UnixConn:
+		c.socket.raw = conn
+	default:
 		return
 	}
-	raw, err := rawConn(p)
+	raw, err := rawConn(c.socket.raw)
 	if err != nil {
 		return
 	}
-	c.input.raw, c.line = raw, line{p, c}
-	c.input.conn = &c.line
+	c.input.raw, c.input.conn = raw, &c.socket
 }
 
 // start begins to read from the client, at first what was read already.
@@ -113,4 +129,10 @@ func (c *Client) awaken() {
 	if c.input.wake() {
 		c.server.readers.serve(c)
 	}
+}
+
+// hangUp notes that the client has closed its side, which no further event reports.
+func (c *Client) hangUp() {
+	c.input.ending.Store(true)
+	c.endContexts()
 }

@@ -43,8 +43,11 @@ type Options struct {
 
 	// MaxConnections bounds the connections of this server, authenticated or not. 0: no bound.
 	MaxConnections int
-	// MaxMessageBytes bounds a client's message, and one published through the HTTP API. 0: 64 KiB.
+	// MaxMessageBytes bounds a message that is published through the HTTP API. 0: 64 KiB.
 	MaxMessageBytes int
+	// MaxClientMessageBytes bounds a message of a client; before it has authenticated the bound is at most 16 KiB.
+	// 0: 64 KiB.
+	MaxClientMessageBytes int
 	// ClientMessageRate is how many messages a client may send in a second (0: 50) after a burst of
 	// ClientMessageBurst (0: 200).
 	ClientMessageRate  float64
@@ -71,6 +74,7 @@ type Options struct {
 
 func (o Options) withDefaults() Options {
 	set(&o.MaxMessageBytes, 64<<10)
+	set(&o.MaxClientMessageBytes, 64<<10)
 	set(&o.ClientMessageRate, 50)
 	set(&o.ClientMessageBurst, 200)
 	set(&o.AuthTimeout, 5*time.Second)
@@ -113,8 +117,9 @@ func (o Options) validate() error {
 		}
 	}
 	for name, n := range map[string]int{
-		"MaxMessageBytes": o.MaxMessageBytes, "ClientMessageBurst": o.ClientMessageBurst,
-		"QueueBytes": o.QueueBytes, "QueueMessages": o.QueueMessages,
+		"MaxMessageBytes": o.MaxMessageBytes, "MaxClientMessageBytes": o.MaxClientMessageBytes,
+		"ClientMessageBurst": o.ClientMessageBurst,
+		"QueueBytes":         o.QueueBytes, "QueueMessages": o.QueueMessages,
 	} {
 		if n < 1 {
 			refuse(name, n, "at least 1")

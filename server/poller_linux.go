@@ -123,7 +123,7 @@ func (p *poller) those(clients []*Client, events []unix.EpollEvent) []*Client {
 			continue
 		}
 		if event.Events != unix.EPOLLIN {
-			c.input.ending.Store(true)
+			c.hangUp()
 		}
 		clients = append(clients, c)
 	}

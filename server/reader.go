@@ -2,8 +2,14 @@ package server
 
 import (
 	"bufio"
+	"encoding/binary"
 	"io"
+	"net"
 	"net/http"
+	"time"
+
+	"github.com/shoal-go/shoal/internal/frame"
+	"github.com/shoal-go/shoal/manager"
 )
 
 // readBuffer is how much is read from a client at once.
@@ -16,14 +22,16 @@ const readBuffer = 4 << 10
 // All fields belong to the goroutine, but for wake, on which it is told that there may be a client for it.
 type reader struct {
 	pool *readers
-	wire wire
+	wire gwsConn
 	// woken: the reader was told and has not looked yet.
 	woken bool
 	wake  chan struct{}
 
 	// rest is what has been read into buf and not yet been parsed.
 	buf, rest []byte
-	frames    boundary
+	frames    frameTracker
+	// violation is why the connection is closed as soon as gws has read the bytes ahead of the violation.
+	violation manager.CloseReason
 	// drained: at the last look there was nothing more to read.
 	drained bool
 
@@ -72,15 +80,66 @@ func (r *reader) end() {
 	if c == nil {
 		return
 	}
-	if recover() != nil {
-		c.panicked()
+	if problem := recover(); problem != nil {
+		c.panicked(problem)
 	}
 	c.end()
 }
 
-// Read returns what the client has sent. Between two messages it blocks until there is something from any
-// client, and within one until there is more from this one.
+// gwsConn is the connection as a reader's gws writes to it. gws writes close frames only; they enter the outbox of the client
+// that is being read from, in order with all other frames. The socket is closed when the outbox is done with it, not
+// when gws is. gws reads from the reader instead. The embedded net.Conn is nil: gws does not call the missing methods.
+type gwsConn struct {
+	net.Conn
+	client *Client
+	// upgraded is true once gws has answered the handshake, into nowhere.
+	upgraded bool
+	// ended is true when the reader has reported the end of the client's bytes. gws would answer with 1000, which tells
+	// the client to stop.
+	ended bool
+}
+
+// Write queues a close frame.
+func (w *gwsConn) Write(p []byte) (int, error) {
+	const header, code = 2, 2
+	if w.upgraded && !w.ended && w.client != nil && len(p) >= header && frame.Opcode(p[0]&0x0F) == frame.Close {
+		payload := append([]byte(nil), p[header:]...)
+		if text, ours := protocolErrors[closeCode(payload)]; ours {
+			payload = append(payload[:code], text...)
+		}
+		w.client.out.Close(frame.New(frame.Close, frame.Control, payload))
+	}
+	return len(p), nil
+}
+
+// protocolErrors are the texts for the close codes with which gws ends a connection because of its bytes.
+var protocolErrors = map[uint16]string{
+	1002: "Protocol error",
+	1003: "Unsupported data",
+	1007: "Text is not valid UTF-8",
+	1009: manager.MessageTooBig.Text,
+}
+
+// closeCode returns the code of a close frame's payload, 0 if it has none.
+func closeCode(payload []byte) uint16 {
+	if len(payload) < 2 {
+		return 0
+	}
+	return binary.BigEndian.Uint16(payload)
+}
+
+// Close does nothing: the outbox closes the socket.
+func (w *gwsConn) Close() error { return nil }
+
+// SetDeadline does nothing: reads are bounded by the idle timeout.
+func (w *gwsConn) SetDeadline(time.Time) error { return nil }
+
+// Read returns bytes of the client. Between two messages it blocks until any client has sent something, and within a message
+// until this one has sent more.
 func (r *reader) Read(p []byte) (int, error) {
+	if r.violation.Code != 0 {
+		return 0, r.closeFor(r.violation)
+	}
 	for len(r.rest) == 0 {
 		if r.wire.client == nil {
 			if r.wire.client = r.pool.next(r); r.wire.client == nil {
@@ -89,19 +148,38 @@ func (r *reader) Read(p []byte) (int, error) {
 			r.drained = false
 		}
 		if err := r.fill(); err != nil {
+			r.wire.ended = true
 			return 0, err
 		}
 	}
-	n := copy(p, r.rest)
-	r.frames.pass(r.rest[:n])
+	n := min(len(p), len(r.rest))
+	n, reason := r.frames.track(r.rest[:n], r.wire.client.maxMessage())
+	if reason.Code == 0 && r.frames.fragments > 0 {
+		if !r.wire.client.limiter.AllowN(time.Now(), r.frames.fragments) {
+			reason = manager.TooManyMessages
+		}
+		r.frames.fragments = 0
+	}
+	if reason.Code != 0 && n == 0 {
+		return 0, r.closeFor(reason)
+	}
+	r.violation = reason
+	copy(p, r.rest[:n])
 	r.rest = r.rest[n:]
 	return n, nil
+}
+
+// closeFor closes the client's connection and ends gws's read loop.
+func (r *reader) closeFor(reason manager.CloseReason) error {
+	r.wire.client.Close(reason)
+	r.wire.ended = true
+	return io.EOF
 }
 
 // fill reads, or leaves the client if it is silent.
 func (r *reader) fill() error {
 	c := r.wire.client
-	r.patient = !c.input.watched || !r.frames.whole()
+	r.patient = !c.input.watched || !r.frames.atBoundary()
 	if r.drained && !r.patient {
 		if c.input.rest() {
 			r.wire.client = nil

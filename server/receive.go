@@ -21,7 +21,7 @@ type Incoming struct {
 type events struct{}
 
 func clientOf(socket *gws.Conn) *Client {
-	return socket.NetConn().(*wire).client //nolint:forcetypeassert // readers make no others
+	return socket.NetConn().(*gwsConn).client //nolint:forcetypeassert // readers make no others
 }
 
 func (events) OnOpen(*gws.Conn) {}

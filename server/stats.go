@@ -9,8 +9,12 @@ import (
 // counters count what happens at the edge.
 type counters struct {
 	open                      atomic.Int64
-	refused, unauthenticated  atomic.Uint64
+	unauthenticated           atomic.Uint64
 	received, ignored, failed atomic.Uint64
+	// Upgrades refused, by cause.
+	refusedOrigin, refusedHandshake, refusedIdentity, refusedFull atomic.Uint64
+
+	hijackFailed, acceptErrors, panics atomic.Uint64
 }
 
 // Stats are the counts of a server and its manager. Taken while they work, each is right for some moment.
@@ -19,14 +23,21 @@ type Stats struct {
 	// Open is the number of WebSockets, authenticated or not.
 	Open int64 `json:"open"`
 
-	// Since the start: upgrades refused, tokens refused, client messages received, ignored because nobody
-	// knows them, and refused, and connections closed because their client was too slow.
-	Refused         uint64 `json:"refused"`
-	Unauthenticated uint64 `json:"unauthenticated"`
-	Received        uint64 `json:"received"`
-	Ignored         uint64 `json:"ignored"`
-	Failed          uint64 `json:"failed"`
-	SlowConsumers   uint64 `json:"slow_consumers"`
+	// Since the start: upgrades refused (origin, handshake, identity, full or draining), tokens refused, client
+	// messages received, ignored because neither the protocol nor OnMessage knows them, and refused, and connections
+	// closed because their client was too slow.
+	Refused         Refused `json:"refused_by_cause"`
+	RefusedTotal    uint64  `json:"refused"`
+	Unauthenticated uint64  `json:"unauthenticated"`
+	Received        uint64  `json:"received"`
+	Ignored         uint64  `json:"ignored"`
+	Failed          uint64  `json:"failed"`
+	SlowConsumers   uint64  `json:"slow_consumers"`
+
+	// Since the start: failures of the server itself. Each is logged as well.
+	HijackFailed uint64 `json:"hijack_failed"`
+	AcceptErrors uint64 `json:"accept_errors"`
+	Panics       uint64 `json:"panics"`
 
 	// Frames, bytes and system calls that went out since the start, and connections that do not take what
 	// they are sent, now.
@@ -36,19 +47,38 @@ type Stats struct {
 	Stalled    int64  `json:"stalled"`
 }
 
+// Refused are the upgrades that were refused since the start.
+type Refused struct {
+	Origin    uint64 `json:"origin"`
+	Handshake uint64 `json:"handshake"`
+	Identity  uint64 `json:"identity"`
+	// Full counts refusals because of Options.MaxConnections or draining.
+	Full uint64 `json:"full"`
+}
+
 // Stats returns the counts of the server and its manager.
 func (s *Server) Stats() Stats {
 	out := s.writers.Stats()
 	n := &s.counters
+	refused := Refused{
+		Origin:    n.refusedOrigin.Load(),
+		Handshake: n.refusedHandshake.Load(),
+		Identity:  n.refusedIdentity.Load(),
+		Full:      n.refusedFull.Load(),
+	}
 	return Stats{
 		Stats:           s.manager.Stats(),
 		Open:            n.open.Load(),
-		Refused:         n.refused.Load(),
+		Refused:         refused,
+		RefusedTotal:    refused.Origin + refused.Handshake + refused.Identity + refused.Full,
 		Unauthenticated: n.unauthenticated.Load(),
 		Received:        n.received.Load(),
 		Ignored:         n.ignored.Load(),
 		Failed:          n.failed.Load(),
 		SlowConsumers:   out.Overflowed,
+		HijackFailed:    n.hijackFailed.Load(),
+		AcceptErrors:    n.acceptErrors.Load(),
+		Panics:          n.panics.Load(),
 		SentFrames:      out.Frames,
 		SentBytes:       out.Bytes,
 		Writes:          out.Writes,

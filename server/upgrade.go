@@ -3,10 +3,13 @@ package server
 import (
 	"crypto/sha1" //nolint:gosec // RFC 6455 wants it
 	"encoding/base64"
+	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/lxzan/gws"
@@ -28,7 +31,7 @@ const (
 // newUpgrader returns the upgrader that readers have their connections from.
 func newUpgrader(opt Options) *gws.Upgrader {
 	return gws.NewUpgrader(events{}, &gws.ServerOption{
-		ReadMaxPayloadSize: opt.MaxMessageBytes,
+		ReadMaxPayloadSize: opt.MaxClientMessageBytes,
 		CheckUtf8Enabled:   true,
 		NewSession:         func() gws.SessionStorage { return noSession{} },
 		Logger:             gwsLogger{opt.Logger},
@@ -38,30 +41,31 @@ func newUpgrader(opt Options) *gws.Upgrader {
 // upgrade answers GET /ws/uploads.
 func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 	if !s.originAllowed(r) {
-		s.counters.refused.Add(1)
-		http.Error(w, "origin not allowed", http.StatusForbidden)
+		s.refuse(w, r, &s.counters.refusedOrigin, http.StatusForbidden, "origin not allowed")
 		return
 	}
-	if problem := checkHandshake(r); problem != "" {
-		w.Header().Set("Connection", "Upgrade")
-		w.Header().Set("Upgrade", "websocket")
-		w.Header().Set(headerVersion, "13")
-		http.Error(w, problem, http.StatusUpgradeRequired)
+	if status, problem := checkHandshake(r); problem != "" {
+		if status == http.StatusUpgradeRequired {
+			w.Header().Set(headerVersion, "13")
+			if r.ProtoMajor == 1 { // HTTP/2 forbids these headers (RFC 9113, 8.2.2)
+				w.Header().Set("Connection", "Upgrade")
+				w.Header().Set("Upgrade", "websocket")
+			}
+		}
+		s.refuse(w, r, &s.counters.refusedHandshake, status, problem)
 		return
 	}
 	var id Identity
 	if s.opt.Identify != nil {
 		var err error
 		if id, err = s.opt.Identify(r); err != nil {
-			s.counters.refused.Add(1)
-			http.Error(w, "not identified", http.StatusUnauthorized)
+			s.refuse(w, r, &s.counters.refusedIdentity, http.StatusUnauthorized, "not identified")
 			return
 		}
 	}
 	if !s.admit() {
-		s.counters.refused.Add(1)
 		w.Header().Set("Retry-After", retryAfter)
-		http.Error(w, "no new connections now, try again later", http.StatusServiceUnavailable)
+		s.refuse(w, r, &s.counters.refusedFull, http.StatusServiceUnavailable, "no new connections now, try again later")
 		return
 	}
 	c, early, err := s.accept(w, r)
@@ -79,6 +83,17 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 	c.start(early)
 }
 
+// refuse answers a request for a WebSocket that is not granted, and counts it under its cause.
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, count *atomic.Uint64, status int, problem string) {
+	count.Add(1)
+	s.opt.Logger.Debug("upgrade refused", "remote", r.RemoteAddr, "status", status, "reason", problem)
+	// A body that follows is not read, so the connection cannot be used again.
+	if r.ProtoMajor == 1 && hasBody(r) {
+		w.Header().Set("Connection", "close")
+	}
+	http.Error(w, problem, status)
+}
+
 // retryAfter is when who was refused should come back, in seconds.
 const retryAfter = "5"
 
@@ -86,7 +101,11 @@ const retryAfter = "5"
 func (s *Server) accept(w http.ResponseWriter, r *http.Request) (c *Client, early []byte, err error) {
 	conn, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		http.Error(w, "this connection cannot become a WebSocket", http.StatusInternalServerError)
+		s.counters.hijackFailed.Add(1)
+		s.logs.hijack.log(s.opt.Logger, slog.LevelError, "upgrade failed: the response writer cannot be hijacked",
+			"type", fmt.Sprintf("%T", w), "remedy", "give the middleware's response writer a method Unwrap", "error", err)
+		http.Error(w, "this connection cannot become a WebSocket: a middleware hides http.Hijacker",
+			http.StatusInternalServerError)
 		return nil, nil, err
 	}
 	v1 := offersV1(r.Header)
@@ -123,23 +142,41 @@ func (s *Server) switchProtocols(conn net.Conn, r *http.Request, v1 bool) error 
 	return conn.SetDeadline(time.Time{})
 }
 
-// checkHandshake returns what is wrong with a WebSocket handshake, or "".
-func checkHandshake(r *http.Request) string {
+// checkHandshake returns the status and the reason to refuse a WebSocket handshake with (RFC 6455, 4.2.1), or "". A handshake
+// has no body: its bytes would be read as frames, which a proxy in front did not see.
+func checkHandshake(r *http.Request) (status int, problem string) {
 	switch {
-	case !listed(r.Header, "Connection", ignoreCase("upgrade")) || !listed(r.Header, "Upgrade", ignoreCase("websocket")):
-		return "this is a WebSocket endpoint: upgrade"
+	case r.ProtoMajor != 1:
+		return http.StatusUpgradeRequired, "a WebSocket is opened with HTTP/1.1, not " + r.Proto
+	case r.ProtoMinor == 0:
+		return http.StatusBadRequest, "a WebSocket is opened with HTTP/1.1, not HTTP/1.0"
+	case !listed(r.Header, "Upgrade", ignoreCase("websocket")):
+		return http.StatusUpgradeRequired, "this is a WebSocket endpoint: the header Upgrade must be websocket"
+	case !listed(r.Header, "Connection", ignoreCase("upgrade")):
+		return http.StatusUpgradeRequired, "this is a WebSocket endpoint: the header Connection must contain Upgrade"
+	case len(r.Header[headerVersion]) > 1:
+		return http.StatusBadRequest, "the header Sec-WebSocket-Version occurs more than once"
 	case r.Header.Get(headerVersion) != "13":
-		return "Sec-WebSocket-Version must be 13"
+		return http.StatusUpgradeRequired, "the header Sec-WebSocket-Version must be 13"
+	case len(r.Header[headerKey]) == 0:
+		return http.StatusBadRequest, "the header Sec-WebSocket-Key is missing"
+	case len(r.Header[headerKey]) > 1:
+		return http.StatusBadRequest, "the header Sec-WebSocket-Key occurs more than once"
 	case !goodKey(r.Header.Get(headerKey)):
-		return "Sec-WebSocket-Key must be 16 bytes in base64"
+		return http.StatusBadRequest, "the header Sec-WebSocket-Key must be 16 bytes in base64"
+	case hasBody(r):
+		return http.StatusBadRequest, "a WebSocket handshake has no body: leave out Content-Length and Transfer-Encoding"
 	}
-	return ""
+	return 0, ""
 }
+
+// hasBody reports whether a request announces a body, as far as net/http tells.
+func hasBody(r *http.Request) bool { return r.ContentLength != 0 || len(r.TransferEncoding) > 0 }
 
 // goodKey reports whether a key is 16 bytes in base64.
 func goodKey(key string) bool {
 	const size = 16
-	var nonce [size + 2]byte // what as many characters decode to without padding
+	var nonce [size + 2]byte // room for a key without padding, which is longer
 	if len(key) != base64.StdEncoding.EncodedLen(size) {
 		return false
 	}

@@ -1,0 +1,71 @@
+package server
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// lifetime ends the contexts of a connection's hooks when the connection ends. The zero value is a connection that
+// lives. Contexts are made on demand: an idle connection holds none.
+type lifetime struct {
+	mu    sync.Mutex // protects the fields below; nothing is called under it
+	ended bool
+	// ctx is what Client.Context returned, nil before the first call.
+	ctx    context.Context //nolint:containedctx // the lifetime of the connection itself
+	cancel context.CancelFunc
+	// cancelCall ends the context of the hook that is running, nil while none is.
+	cancelCall context.CancelFunc
+}
+
+// Context returns a context that ends when the connection does: as soon as the client has closed its side or the server has
+// closed the socket, also while a hook is running. Over TLS, and on systems other than Linux, a client that leaves while
+// a hook is running is noticed only when the hook has returned.
+func (c *Client) Context() context.Context {
+	l := &c.lifetime
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ctx == nil {
+		l.ctx, l.cancel = context.WithCancel(c.server.ctx)
+		if l.ended {
+			l.cancel()
+		}
+	}
+	return l.ctx
+}
+
+// call runs a hook with a context that ends with the connection, with the server and after a timeout. The calls of one
+// connection come one after the other.
+func (c *Client) call(timeout time.Duration, hook func(context.Context)) {
+	ctx, cancel := context.WithTimeout(c.server.ctx, timeout)
+	defer cancel()
+	l := &c.lifetime
+	l.mu.Lock()
+	l.cancelCall = cancel
+	ended := l.ended
+	l.mu.Unlock()
+	if ended {
+		cancel()
+	}
+	defer func() {
+		l.mu.Lock()
+		l.cancelCall = nil
+		l.mu.Unlock()
+	}()
+	hook(ctx)
+}
+
+// endContexts ends the contexts of the connection. Further calls have no effect.
+func (c *Client) endContexts() {
+	l := &c.lifetime
+	l.mu.Lock()
+	l.ended = true
+	cancel, cancelCall := l.cancel, l.cancelCall
+	l.mu.Unlock()
+	if cancel != nil {
+		cancel()
+	}
+	if cancelCall != nil {
+		cancelCall()
+	}
+}
