@@ -14,11 +14,11 @@ func subscribedFrame(uploadID string, pos Position, recovered bool) *Frame {
 	b := append(room[:0], `{"action":"subscribed","upload_id":`...)
 	b = append(appendString(b, uploadID), ',')
 	b = appendState(b, pos, recovered)
-	return frame.NewV1(frame.Event, bytes.Clone(append(b, '}')))
+	return frame.NewV1ForUpload(uploadID, frame.Event, bytes.Clone(append(b, '}')))
 }
 
 // resumedFrame is the answer to a resume, in its order.
-func resumedFrame(answer []resumption) *Frame {
+func resumedFrame(answer []resumedUpload) *Frame {
 	var room [usualBytes]byte
 	b := append(room[:0], `{"action":"resumed","uploads":{`...)
 	for i, a := range answer {

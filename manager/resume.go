@@ -1,7 +1,6 @@
 package manager
 
 import (
-	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -11,15 +10,16 @@ import (
 	"github.com/shoal-go/shoal/internal/history"
 )
 
-// Resume subscribes a registered connection to many uploads at once, each from the position up to which the
-// client has seen it: one `resumed` with all positions, then what was missed, then what follows. What came of
-// these uploads before that answer, because another connection of the user follows them, does not count: it
-// may come again.
+// Resume subscribes a registered connection to many uploads at once, each from the position up to which the client has
+// received it. The connection gets one `resumed` with all positions, then the missed messages, then the live
+// ones. Messages of these uploads that it got before that answer, because another connection of the user follows
+// them, may be sent again. A Replayer writes the missed messages at its client's pace.
 //
-// It blocks as SubscribeConn does. It returns the uploads that could not be subscribed, each with its reason:
-// ErrTooManySubscriptions, or ErrNotConnected if the connection is gone. The error is an *InvalidError, ErrNotConnected,
-// ErrTooManySubscriptions if there are more than a user may follow, ErrClosed, that of ctx, or with a broker
-// one that wraps ErrUnavailable, and then nothing has happened.
+// Resume blocks like SubscribeConn. It returns the uploads that could not be subscribed and the reasons:
+// ErrTooManySubscriptions, or ErrNotConnected if the connection has been disconnected; they are not part of the answer,
+// and nothing is stored for them. The error is an *InvalidError, ErrNotConnected, ErrTooManySubscriptions if there are
+// more uploads than a user may follow, ErrClosed, that of ctx, or with a broker one that wraps ErrUnavailable; then
+// nothing has been subscribed.
 func (m *Manager) Resume(
 	ctx context.Context, userID string, c Conn, since map[string]Position,
 ) (refused map[string]error, err error) {
@@ -28,80 +28,124 @@ func (m *Manager) Resume(
 			return nil, err
 		}
 	}
-	if most := m.opt.MaxSubscriptionsPerUser; most > 0 && len(since) > most {
+	limit := m.opt.MaxSubscriptionsPerUser
+	if limit > 0 && len(since) > limit {
 		return nil, ErrTooManySubscriptions
 	}
-	if !m.connected(userID, c) {
+	// The limit is checked before anything is created for an upload: a refused resume must cost nothing.
+	ids := slices.Sorted(maps.Keys(since))
+	admitted, connected := m.registry.Admissible(userID, c, ids, limit)
+	if !connected {
 		return nil, ErrNotConnected
 	}
-	release, err := m.follow(ctx, slices.Collect(maps.Keys(since))...)
+	release, err := m.follow(ctx, admitted...)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
 	m.overtake(ctx, since)
-	// The answer comes first and names every upload, so their positions are read before any of them is
-	// subscribed: otherwise one upload's new messages could come ahead of the answer.
-	answer := make([]resumption, 0, len(since))
-	for uploadID, from := range since {
-		answer = append(answer, m.lookBack(uploadID, from))
+	r := &resumption{manager: m, userID: userID, conn: c, since: since, refused: map[string]error{}}
+	if replayer, ok := c.(Replayer); ok {
+		r.replay(replayer, admitted)
+	} else {
+		r.send(admitted)
 	}
-	slices.SortFunc(answer, func(a, b resumption) int { return cmp.Compare(a.uploadID, b.uploadID) })
-	c.Send(resumedFrame(answer))
-	for i := range answer {
-		if err := m.resume(userID, c, &answer[i]); err != nil {
-			if refused == nil {
-				refused = map[string]error{}
-			}
-			refused[answer[i].uploadID] = err
+	for _, uploadID := range ids {
+		if _, ok := slices.BinarySearch(admitted, uploadID); !ok {
+			r.refused[uploadID] = ErrTooManySubscriptions
 		}
 	}
-	return refused, nil
+	if len(r.refused) == 0 {
+		return nil, nil
+	}
+	return r.refused, nil
 }
 
-// resumption is one upload of a Resume, as the client is told of it.
+// resumption is a Resume in progress.
 type resumption struct {
+	manager *Manager
+	userID  string
+	conn    Conn
+	since   map[string]Position
+	refused map[string]error
+}
+
+// resumedUpload is one upload in the answer to a resume.
+type resumedUpload struct {
 	uploadID  string
-	from, now Position
+	now       Position
 	recovered bool
-	// missed are the messages between from and now. They are kept, lest the history drop them meanwhile.
+	// missed are the messages up to now that the client has not received. Holding them keeps them from being evicted.
 	missed []history.Entry[*frame.Frame]
 }
 
-// lookBack reads an upload's position and the messages since a client's.
-func (m *Manager) lookBack(uploadID string, from Position) resumption {
-	a := resumption{uploadID: uploadID, from: from}
-	m.registry.With(uploadID, func(u *upload) {
-		now := time.Now()
-		m.expire(u, now)
-		log := m.log(u, now)
-		a.now = position(log)
-		a.missed, a.recovered = log.Since(from.Epoch, from.Offset)
-	})
+// read reads an upload's position and the messages after that of the client. The upload's lock is held.
+func (r *resumption) read(u *upload) resumedUpload {
+	now := time.Now()
+	r.manager.expire(u, now)
+	log := r.manager.log(u, now)
+	a := resumedUpload{uploadID: u.ID(), now: position(log)}
+	from := r.since[a.uploadID]
+	a.missed, a.recovered = log.Since(from.Epoch, from.Offset)
 	return a
 }
 
-// resume subscribes the connection to one upload and sends what it missed, which continues the position that
-// it was told. If that is no longer possible, because in between the upload was forgotten or had more
-// messages than its history holds, the connection is closed for the client to recover once more.
-func (m *Manager) resume(userID string, c Conn, a *resumption) error {
-	limit := m.opt.MaxSubscriptionsPerUser
-	return refusal(m.registry.SubscribeConn(userID, c, a.uploadID, limit, func(u *upload, _ bool) {
-		added, ok := m.log(u, time.Now()).Since(a.now.Epoch, a.now.Offset)
-		switch {
-		case !ok:
-			c.Close(SlowConsumer)
-		case !a.recovered:
-			m.sendNewest(u, c)
-		default:
-			sendAll(c, a.missed)
-			sendAll(c, added)
-		}
-	}))
+// replay subscribes the uploads and hands their missed messages to the connection, which writes them after the answer.
+func (r *resumption) replay(replayer Replayer, uploadIDs []string) {
+	answer := make([]resumedUpload, 0, len(uploadIDs))
+	replayer.HoldReplays()
+	defer func() { replayer.ReleaseReplays(resumedFrame(answer)) }()
+	for _, uploadID := range uploadIDs {
+		r.subscribe(uploadID, func(u *upload) {
+			a := r.read(u)
+			frames, after := messages(nil, a.missed), r.since[uploadID]
+			if !a.recovered {
+				frames, after = r.manager.appendNewest(u, nil)
+			}
+			// Even an upload without missed messages is replayed: its live messages must not precede the answer.
+			r.manager.replay(u, replayer, after, frames)
+			a.missed = nil
+			answer = append(answer, a)
+		})
+	}
 }
 
-// connected reports whether the connection is registered for the user.
-func (m *Manager) connected(userID string, c Conn) (found bool) {
-	m.registry.WithConnections(userID, func(conns []Conn) { found = slices.Contains(conns, c) })
-	return found
+// send does the same with a connection that is not a Replayer. The positions are read before any upload is subscribed:
+// otherwise its live messages could precede the answer.
+func (r *resumption) send(uploadIDs []string) {
+	answer := make([]resumedUpload, 0, len(uploadIDs))
+	for _, uploadID := range uploadIDs {
+		r.manager.registry.With(uploadID, func(u *upload) { answer = append(answer, r.read(u)) })
+	}
+	r.conn.Send(resumedFrame(answer))
+	broken := false
+	for i := range answer {
+		a := &answer[i]
+		r.subscribe(a.uploadID, func(u *upload) {
+			added, ok := r.manager.log(u, time.Now()).Since(a.now.Epoch, a.now.Offset)
+			frames := messages(messages(nil, a.missed), added)
+			switch {
+			case !ok:
+				broken = true
+				return
+			case !a.recovered:
+				frames, _ = r.manager.appendNewest(u, nil)
+			}
+			r.manager.replay(u, r.conn, a.now, frames)
+		})
+	}
+	// An upload that was forgotten, or had more messages than its history holds, since the answer was sent cannot be
+	// continued from there. The client must resume once more. The connection is closed without locks.
+	if broken {
+		r.conn.Close(SlowConsumer)
+	}
+}
+
+// subscribe subscribes the connection to one upload and calls subscribed with the upload locked.
+func (r *resumption) subscribe(uploadID string, subscribed func(u *upload)) {
+	limit := r.manager.opt.MaxSubscriptionsPerUser
+	err := r.manager.registry.SubscribeConn(r.userID, r.conn, uploadID, limit, func(u *upload, _ bool) { subscribed(u) })
+	if err != nil {
+		r.refused[uploadID] = refusal(err)
+	}
 }

@@ -66,7 +66,7 @@ func (m *Manager) SubscribeConn(
 		m.overtake(ctx, map[string]Position{uploadID: *opt.Since})
 	}
 	err = m.registry.SubscribeConn(userID, c, uploadID, m.opt.MaxSubscriptionsPerUser, func(u *upload, fresh bool) {
-		m.welcome(u, c, fresh, opt)
+		m.catchUpConn(u, c, fresh, opt)
 	})
 	return refusal(err)
 }
@@ -76,46 +76,37 @@ func (m *Manager) UnsubscribeConn(userID string, c Conn, uploadID string) {
 	m.registry.UnsubscribeConn(userID, c, uploadID)
 }
 
-// welcome brings a connection up to date in the moment from which on it gets the upload's messages; the
+// catchUpConn sends a newly subscribed connection the acknowledgement and the stored messages that precede the live ones. The
 // upload's lock is held.
-func (m *Manager) welcome(u *upload, c Conn, fresh bool, opt SubscribeOptions) {
+func (m *Manager) catchUpConn(u *upload, c Conn, fresh bool, opt SubscribeOptions) {
+	now := time.Now()
+	m.expire(u, now)
+	var frames []*Frame
 	var missed []history.Entry[*frame.Frame]
 	recovered := false
 	if opt.Acknowledge || opt.Since != nil {
-		now := time.Now()
-		m.expire(u, now)
 		log := m.log(u, now)
 		if opt.Since != nil {
 			missed, recovered = log.Since(opt.Since.Epoch, opt.Since.Offset)
 		}
 		if opt.Acknowledge {
-			c.Send(subscribedFrame(u.ID(), position(log), recovered))
+			frames = append(make([]*Frame, 0, 2+len(missed)), subscribedFrame(u.ID(), position(log), recovered))
 		}
 	}
+	var after Position
 	switch {
 	case recovered:
-		sendAll(c, missed)
+		frames, after = messages(frames, missed), *opt.Since
 	case fresh || opt.Since != nil:
-		m.sendNewest(u, c)
+		frames, after = m.appendNewest(u, frames)
+	}
+	if len(frames) > 0 {
+		m.replay(u, c, after, frames)
 	}
 }
 
-// sendNewest sends a connection the upload's newest message, if one is held. The upload's lock is held.
-func (m *Manager) sendNewest(u *upload, c Conn) {
-	m.expire(u, time.Now())
-	if u.State.log == nil {
-		return
-	}
-	if e, ok := u.State.log.Newest(); ok {
-		c.Send(e.Message)
-	}
-}
-
-func sendAll(c Conn, entries []history.Entry[*frame.Frame]) {
-	for _, e := range entries {
-		c.Send(e.Message)
-	}
-}
+// sendNewest sends a connection the upload's newest message, if it is held. The upload's lock is held.
+func (m *Manager) sendNewest(u *upload, c Conn) { m.catchUpConn(u, c, true, SubscribeOptions{}) }
 
 func (m *Manager) checkSubscription(ctx context.Context, userID, uploadID string) error {
 	if m.closed.Load() {

@@ -59,6 +59,7 @@ const (
 var (
 	_ manager.Conn       = (*Client)(nil)
 	_ manager.Terminator = (*Client)(nil)
+	_ manager.Replayer   = (*Client)(nil)
 )
 
 func newClient(s *Server, conn net.Conn, v1 bool, now time.Time) *Client {
@@ -114,7 +115,12 @@ func (c *Client) Send(f *manager.Frame) manager.Outcome {
 	if !c.v1 && !f.For(frame.Base) {
 		return manager.Queued // exists on shoal.v1 only: this client misses nothing
 	}
-	switch c.out.Send(f) {
+	return outcome(c.out.Send(f))
+}
+
+// outcome returns the manager's name of an outbox's outcome.
+func outcome(o outbox.Outcome) manager.Outcome {
+	switch o {
 	case outbox.Queued:
 		return manager.Queued
 	case outbox.Conflated:
@@ -122,6 +128,24 @@ func (c *Client) Send(f *manager.Frame) manager.Outcome {
 	default:
 		return manager.Dropped
 	}
+}
+
+// Replay queues stored messages, which are written at the client's pace.
+func (c *Client) Replay(r manager.Replay) manager.Outcome {
+	return outcome(c.out.Recover(outbox.Replay{
+		UploadID: r.UploadID, Frames: r.Frames, Epoch: r.Position.Epoch, After: r.Position.Offset, Source: r.Source,
+	}))
+}
+
+// HoldReplays delays replays until ReleaseReplays.
+func (c *Client) HoldReplays() { c.out.Hold() }
+
+// ReleaseReplays queues the answer and then the replays since HoldReplays.
+func (c *Client) ReleaseReplays(answer *manager.Frame) {
+	if !answer.For(c.variant()) {
+		answer = nil
+	}
+	c.out.Release(answer)
 }
 
 // Close begins to close the connection: what is queued is flushed, then the client is told the reason.
@@ -155,6 +179,14 @@ func (c *Client) reconnectNotice(reason manager.CloseReason) []*frame.Frame {
 		return []*frame.Frame{reconnectFrame()}
 	}
 	return nil
+}
+
+// variant returns the wire form of the connection's frames.
+func (c *Client) variant() frame.Variant {
+	if c.v1 {
+		return frame.V1
+	}
+	return frame.Base
 }
 
 func (c *Client) authenticated() bool { return c.at(open) }

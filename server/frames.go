@@ -58,9 +58,9 @@ func authErrorFrame(why string) *frame.Frame {
 	}{"auth_error", why})
 }
 
-// unsubscribedFrame acknowledges an unsubscribe, behind what is queued already.
+// unsubscribedFrame acknowledges an unsubscribe, behind the queued messages of the upload.
 func unsubscribedFrame(uploadID string) *frame.Frame {
-	return frame.NewV1(frame.Event, encode(struct {
+	return frame.NewV1ForUpload(uploadID, frame.Event, encode(struct {
 		Action   string `json:"action"`
 		UploadID string `json:"upload_id"`
 	}{"unsubscribed", uploadID}))

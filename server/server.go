@@ -55,6 +55,9 @@ func New(opt Options) (*Server, error) {
 			MaxMessages:  opt.QueueMessages,
 			MaxAge:       opt.QueueAge,
 			CloseTimeout: opt.CloseTimeout,
+			OnPanic: func(stack []byte) {
+				opt.Logger.Error("panic while writing to a connection", "stack", string(stack))
+			},
 		}),
 	}
 	for _, allowed := range opt.AllowedOrigins {

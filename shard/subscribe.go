@@ -40,6 +40,34 @@ func (r *Registry[C, S]) SubscribeConn(
 	return nil
 }
 
+// Admissible returns the uploads that SubscribeConn would accept for a connection, one after the other: those that the user
+// follows, and others up to the limit. It changes nothing. registered is false if the connection is not registered for the
+// user. A limit below 1 is none.
+func (r *Registry[C, S]) Admissible(
+	userID string, c C, uploadIDs []string, limit int,
+) (admitted []string, registered bool) {
+	u := r.lockUser(userID, false)
+	if u == nil {
+		return nil, false
+	}
+	defer r.unlockUser(u)
+	if !slices.Contains(u.conns, c) {
+		return nil, false
+	}
+	free := limit - u.subs.len()
+	for _, id := range uploadIDs {
+		switch {
+		case u.subs.find(r.key(id)) != nil:
+		case limit < 1 || free > 0:
+			free--
+		default:
+			continue
+		}
+		admitted = append(admitted, id)
+	}
+	return admitted, true
+}
+
 // Unclaim takes back a connection's claim and reports whether there was one. The subscription ends with its
 // last claim.
 func (r *Registry[C, S]) UnsubscribeConn(userID string, c C, uploadID string) (claimed bool) {

@@ -85,6 +85,11 @@ func NewV1(class Class, body []byte) *Frame {
 	return &Frame{body: body, opcode: Text, class: class, v1Only: true}
 }
 
+// NewV1ForUpload is like NewV1 for a text message about an upload that keeps its place among the upload's messages.
+func NewV1ForUpload(uploadID string, class Class, body []byte) *Frame {
+	return &Frame{body: body, key: uploadID, opcode: Text, class: class, v1Only: true}
+}
+
 // ForUpload returns the frame of a message of an upload. body is one JSON object without white space around
 // it, with at least one field; the frame takes it over. An offset of 0 means that the message has none.
 func ForUpload(uploadID string, class Class, offset uint64, body []byte) *Frame {

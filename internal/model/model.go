@@ -148,7 +148,7 @@ func (m *Model) UnsubscribeConn(user, conn, upload string) {
 	m.drop(func(c claim) bool { return c == claim{user, conn, upload} })
 }
 
-// Resume makes a claim for each upload, in the order of their ids, and returns those that were refused.
+// Resume makes a claim for each upload, in the order of their ids, and returns the refused ones, which it leaves alone.
 func (m *Model) Resume(user, conn string, since map[string]Position, now time.Time) (map[string]error, error) {
 	defer m.lock()()
 	switch {
@@ -159,13 +159,13 @@ func (m *Model) Resume(user, conn string, since map[string]Position, now time.Ti
 	}
 	refused := map[string]error{}
 	for _, upload := range slices.Sorted(maps.Keys(since)) {
-		missed, recovered := m.log(upload, now).after(since[upload])
-		at := m.logs[upload].position
-		m.send(conn, Record{Kind: "resumed", Upload: upload, Position: at, Recovered: recovered})
 		if err := m.claim(claim{user, conn, upload}); err != nil {
 			refused[upload] = err
 			continue
 		}
+		missed, recovered := m.log(upload, now).after(since[upload])
+		at := m.logs[upload].position
+		m.send(conn, Record{Kind: "resumed", Upload: upload, Position: at, Recovered: recovered})
 		m.update(claim{user, conn, upload}, true, missed, recovered)
 	}
 	return refused, nil
