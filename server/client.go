@@ -31,10 +31,10 @@ type Client struct {
 	socket  socket
 	limiter *rate.Limiter
 	v1      bool
-	// seen is when the last frame came from the client, in nanoseconds of Unix time.
-	seen atomic.Int64
-	// beat is the connection's place among those that are pinged together. It belongs to the heart.
-	beat     place
+	// heard is when the last frame came from the client, on Server.clock.
+	heard atomic.Int64
+	// slot is the connection's place in its ping group. It belongs to keepalive.
+	slot     pingSlot
 	lifetime lifetime
 
 	mu       sync.Mutex // protects what follows; nothing is called under it
@@ -62,11 +62,11 @@ var (
 	_ manager.Replayer   = (*Client)(nil)
 )
 
-func newClient(s *Server, conn net.Conn, v1 bool, now time.Time) *Client {
+func newClient(s *Server, conn net.Conn, v1 bool) *Client {
 	c := &Client{server: s, v1: v1}
 	c.attach(conn)
 	c.limiter = rate.NewLimiter(rate.Limit(s.opt.ClientMessageRate), s.opt.ClientMessageBurst)
-	c.seen.Store(now.UnixNano())
+	c.heard.Store(int64(s.clock()))
 	cfg := outbox.Config{Variant: frame.Base, Raw: c.input.raw, Overflow: s.slowBase}
 	if v1 {
 		cfg.Variant, cfg.Overflow = frame.V1, s.slowV1[rand.IntN(len(s.slowV1))]
@@ -209,7 +209,7 @@ func (c *Client) end() {
 	if c.input.watched {
 		c.server.poller.remove(c)
 	}
-	c.server.heart.remove(c)
+	c.server.keepalive.remove(c)
 	c.server.dismiss()
 }
 

@@ -15,7 +15,7 @@ func (s *Server) Drain(ctx context.Context, spread time.Duration) error {
 	s.mu.Lock()
 	s.draining.Store(true)
 	s.mu.Unlock()
-	s.heart.each(func(c *Client) {
+	s.keepalive.each(func(c *Client) {
 		if !c.authenticated() {
 			c.Close(manager.ServerReloading)
 		}
@@ -31,7 +31,7 @@ func (s *Server) Drain(ctx context.Context, spread time.Duration) error {
 // and those that were about to be registered when the manager looked.
 func (s *Server) drainRest(ctx context.Context) error {
 	var rest []*Client
-	s.heart.each(func(c *Client) { rest = append(rest, c) })
+	s.keepalive.each(func(c *Client) { rest = append(rest, c) })
 	for _, c := range rest {
 		c.Close(manager.ServerReloading)
 	}
@@ -60,7 +60,7 @@ func (s *Server) drainRest(ctx context.Context) error {
 func (s *Server) Close(ctx context.Context) error {
 	err := s.Drain(ctx, 0)
 	s.cancel()
-	s.heart.close()
+	s.keepalive.close()
 	s.writers.Close() // cuts off what is left
 	s.clients.Wait()
 	s.readers.close()

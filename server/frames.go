@@ -9,9 +9,6 @@ import (
 	"github.com/shoal-go/shoal/manager"
 )
 
-// pingFrame is made once for all connections and times.
-var pingFrame = frame.New(frame.Text, frame.Control, []byte(`{"action":"ping"}`))
-
 // A client that is told to reconnect should wait between reconnectMin and reconnectMax, so that not all come
 // back in the same instant.
 const (

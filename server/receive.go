@@ -2,7 +2,6 @@ package server
 
 import (
 	"log/slog"
-	"time"
 
 	"github.com/lxzan/gws"
 
@@ -57,12 +56,11 @@ func (c *Client) onPing(m Incoming) {
 // alive notes a sign of life, and reports whether what the client sent is to be looked at: not if the
 // connection is closing, or if the client sends too much.
 func (c *Client) alive() bool {
-	now := time.Now()
-	c.seen.Store(now.UnixNano())
+	c.heard.Store(int64(c.server.clock()))
 	if c.at(closing) {
 		return false
 	}
-	if !c.limiter.AllowN(now, 1) {
+	if !c.limiter.Allow() {
 		c.Close(manager.TooManyMessages)
 		return false
 	}

@@ -19,13 +19,14 @@ type Server struct {
 	opt       Options
 	manager   *manager.Manager
 	writers   *outbox.Pool
-	heart     *heart
+	keepalive *keepalive
 	readers   readers
 	poller    poller
 	handler   http.Handler
 	counters  counters
 	logs      sampledLogs
-	origins   []origin // Options.AllowedOrigins
+	started   time.Time // the zero of clock
+	origins   []origin  // Options.AllowedOrigins
 	listeners listeners
 	// slowBase and slowV1 are what outboxes send when their client is too slow.
 	slowBase []*frame.Frame
@@ -49,6 +50,7 @@ func New(opt Options) (*Server, error) {
 	}
 	s := &Server{
 		opt:     opt,
+		started: time.Now(),
 		manager: opt.Manager,
 		writers: outbox.NewPool(outbox.Options{
 			MaxBytes:     opt.QueueBytes,
@@ -67,7 +69,7 @@ func New(opt Options) (*Server, error) {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.readers.upgrader = newUpgrader(opt)
 	s.slowBase, s.slowV1 = farewells()
-	s.heart = newHeart(s, opt.PingInterval)
+	s.keepalive = newKeepalive(s, opt.PingInterval)
 	s.handler = s.routes()
 	return s, nil
 }

@@ -74,7 +74,7 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 		s.dismiss()
 		return
 	}
-	s.heart.add(c)
+	s.keepalive.add(c)
 	if s.draining.Load() { // either Drain finds the connection, or this finds the flag set
 		c.Close(manager.ServerReloading)
 	}
@@ -117,7 +117,7 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) (c *Client, earl
 		early = make([]byte, n)
 		_, _ = rw.Reader.Read(early) // they are there
 	}
-	return newClient(s, conn, v1, time.Now()), early, nil
+	return newClient(s, conn, v1), early, nil
 }
 
 // switchProtocols sends the answer to a good handshake (RFC 6455, 4.2.2).

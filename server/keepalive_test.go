@@ -1,0 +1,63 @@
+package server
+
+import (
+	"context"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/shoal-go/shoal/manager"
+)
+
+// keepaliveClient returns a client of a server whose keepalive has passed just now.
+func keepaliveClient(t *testing.T) *Client {
+	t.Helper()
+	m, err := manager.New(manager.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := New(Options{
+		Manager:      m,
+		Authenticate: func(context.Context, string) (Identity, error) { return Identity{UserID: "u"}, nil },
+		Authorize:    AuthorizeOpen,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, far := net.Pipe()
+	c := newClient(s, near, false)
+	t.Cleanup(func() {
+		c.Abort()
+		_ = far.Close()
+		if err := s.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+		if err := m.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+// A pause of the process, as by a suspended machine, does not count as silence of its clients.
+func TestKeepalive_IgnoresPauses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := keepaliveClient(t)
+		k := c.server.keepalive
+		<-time.After(20 * time.Second)
+		if silent := c.SilentFor(); silent < 19*time.Second {
+			t.Fatalf("silent for %v, want about 20s", silent)
+		}
+		// As if the goroutine had last run an hour ago.
+		k.lastPass.Store(int64(c.server.clock() - time.Hour))
+		if silent := c.SilentFor(); silent != 0 {
+			t.Errorf("silent for %v right after a pause, want 0", silent)
+		}
+		k.notePause()
+		<-time.After(10 * time.Second)
+		if silent := c.SilentFor(); silent < 9*time.Second || silent > 11*time.Second {
+			t.Errorf("silent for %v, want the 10s since the pause", silent)
+		}
+	})
+}
