@@ -44,7 +44,8 @@ func (e *InvalidError) Error() string {
 const maxIDBytes = 255
 
 // CheckID returns an *InvalidError unless id is one of the protocol: 1 to 255 bytes of valid UTF-8 without
-// control characters. field is the name that the error gives it.
+// control characters and without U+FFFD: decoders replace invalid text by it, so two different ids would become one.
+// field is the name that the error gives it.
 func CheckID(field, id string) error {
 	switch {
 	case id == "":
@@ -53,6 +54,8 @@ func CheckID(field, id string) error {
 		return &InvalidError{field, fmt.Sprintf("has %d bytes, at most %d are allowed", len(id), maxIDBytes)}
 	case !utf8.ValidString(id):
 		return &InvalidError{field, "must be valid UTF-8"}
+	case strings.ContainsRune(id, utf8.RuneError):
+		return &InvalidError{field, "must not contain U+FFFD, which stands for text that could not be decoded"}
 	case strings.ContainsFunc(id, isControl):
 		return &InvalidError{field, "must not contain control characters"}
 	}

@@ -1,21 +1,252 @@
 package server
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"reflect"
+	"strconv"
 	"strings"
+	"sync"
+	"time"
 )
 
 // AuthorizeOpen is an [Authorize] that lets every user follow every upload.
 func AuthorizeOpen(context.Context, Identity, string) error { return nil }
 
-// AuthorizeClaims is an [Authorize] that lets a user follow the uploads of Identity.Uploads: those named
-// there, and those that begin with what stands before the "*" at an entry's end. "*" alone is every upload.
+// AuthorizeClaims is an [Authorize] that lets a connection follow the uploads in Identity.Uploads: an entry is an id,
+// or a prefix followed by "*"; "*" alone is every upload. With it, each connection gets the messages of these
+// uploads only, although subscriptions belong to the user: a narrow token stays narrow whatever another connection of
+// the user follows.
 func AuthorizeClaims(_ context.Context, id Identity, uploadID string) error {
+	if id.allows(uploadID) {
+		return nil
+	}
+	return ErrForbidden
+}
+
+// allows reports whether the claims of an identity contain an upload.
+func (id *Identity) allows(uploadID string) bool {
 	for _, entry := range id.Uploads {
 		prefix, isPrefix := strings.CutSuffix(entry, "*")
 		if entry == uploadID || isPrefix && strings.HasPrefix(uploadID, prefix) {
-			return nil
+			return true
 		}
 	}
-	return ErrForbidden
+	return false
+}
+
+// isAuthorizeClaims reports whether a hook is AuthorizeClaims. Functions cannot be compared, their addresses can.
+func isAuthorizeClaims(hook Authorize) bool {
+	return hook != nil && reflect.ValueOf(hook).Pointer() == reflect.ValueOf(AuthorizeClaims).Pointer()
+}
+
+const (
+	// authorizeTimeout bounds one request to the service.
+	authorizeTimeout = 3 * time.Second
+	// answerTTL is how long an answer is cached: enough for a page that reloads or has several tabs.
+	answerTTL = 5 * time.Second
+	// maxAnswers bounds the cached answers. Beyond it the oldest is dropped.
+	maxAnswers = 10_000
+	// maxAnswerBytes is how much of a response body is read, so that its connection can be used again.
+	maxAnswerBytes = 4 << 10
+)
+
+// AuthorizeURL authorizes by an HTTP service. Authorize may be called from any number of goroutines and blocks until
+// the service has answered, at most 3 seconds and until its context ends.
+//
+// The service gets a POST with {"user_id":"…","upload_id":"…"} and answers 200 to allow and 403 to forbid. Both answers
+// are cached for 5 seconds, and concurrent requests for the same user and upload are merged. Any other answer, a
+// redirect included, is an error and refuses for the moment.
+type AuthorizeURL struct {
+	url       string
+	client    *http.Client
+	closeIdle func()
+	ctx       context.Context //nolint:containedctx // ends all requests; cancelled by Close
+	cancel    context.CancelFunc
+
+	// mu protects the fields below. Nothing blocks with it held.
+	mu        sync.Mutex
+	closed    bool
+	decisions map[string]*decision // pending and cached
+	cached    []string             // keys of the cached decisions, oldest first
+	requests  sync.WaitGroup
+}
+
+// decision is the answer for one user and upload. err is set before done is closed.
+type decision struct {
+	done    chan struct{}
+	err     error
+	expires time.Time
+}
+
+// NewAuthorizeURL returns an AuthorizeURL for the service at an absolute http or https URL, to be closed with Close.
+// client sends the requests, except that redirects are not followed; nil: a client of its own.
+func NewAuthorizeURL(service string, client *http.Client) (*AuthorizeURL, error) {
+	if err := checkServiceURL(service); err != nil {
+		return nil, fmt.Errorf("server: authorizer: %w", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	a := &AuthorizeURL{url: service, ctx: ctx, cancel: cancel, decisions: make(map[string]*decision)}
+	a.client, a.closeIdle = serviceClient(client)
+	return a, nil
+}
+
+// Authorize is an [Authorize]. It returns ErrForbidden if the service forbids, and any other error if it has not
+// answered.
+func (a *AuthorizeURL) Authorize(ctx context.Context, id Identity, uploadID string) error {
+	d, err := a.decide(id.UserID, uploadID)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-d.done:
+		return d.err
+	case <-ctx.Done():
+		return fmt.Errorf("server: asking the authorizer: %w", context.Cause(ctx))
+	}
+}
+
+// decide returns the pending or cached decision for a user and an upload, or requests one. The request runs in a
+// goroutine of its own, so that a client that leaves does not cancel it for the others that wait for it.
+func (a *AuthorizeURL) decide(userID, uploadID string) (*decision, error) {
+	// The length makes the key unambiguous, whatever the ids contain.
+	key := strconv.Itoa(len(userID)) + ":" + userID + uploadID
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return nil, errors.New("server: the authorizer is closed")
+	}
+	a.evictLocked(time.Now(), maxAnswers)
+	if d, known := a.decisions[key]; known {
+		return d, nil
+	}
+	d := &decision{done: make(chan struct{})}
+	a.decisions[key] = d
+	a.requests.Go(func() {
+		d.err = a.request(userID, uploadID)
+		a.cache(key, d)
+		close(d.done)
+	})
+	return d, nil
+}
+
+// cache keeps a decision until it expires. A failure is not cached.
+func (a *AuthorizeURL) cache(key string, d *decision) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if d.err != nil && !errors.Is(d.err, ErrForbidden) {
+		delete(a.decisions, key)
+		return
+	}
+	now := time.Now()
+	a.evictLocked(now, maxAnswers-1)
+	d.expires = now.Add(answerTTL)
+	a.cached = append(a.cached, key)
+}
+
+// evictLocked drops the cached decisions that have expired, and the oldest ones beyond limit.
+func (a *AuthorizeURL) evictLocked(now time.Time, limit int) {
+	for len(a.cached) > 0 {
+		oldest := a.cached[0]
+		if len(a.cached) <= limit && now.Before(a.decisions[oldest].expires) {
+			return
+		}
+		delete(a.decisions, oldest)
+		a.cached = a.cached[1:]
+	}
+}
+
+// request sends one request to the service.
+func (a *AuthorizeURL) request(userID, uploadID string) error {
+	body, err := json.Marshal(struct {
+		UserID   string `json:"user_id"`
+		UploadID string `json:"upload_id"`
+	}{userID, uploadID})
+	if err != nil {
+		return fmt.Errorf("server: asking the authorizer: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(a.ctx, authorizeTimeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, a.url, bytes.NewReader(body))
+	if err != nil {
+		return fmt.Errorf("server: asking the authorizer: %w", err)
+	}
+	request.Header.Set("Content-Type", "application/json")
+	response, err := a.client.Do(request)
+	if err != nil {
+		return fmt.Errorf("server: asking the authorizer: %w", withoutURL(err))
+	}
+	defer response.Body.Close()
+	// The status is the answer. A short body is read so that the connection can be used again.
+	_, _ = io.CopyN(io.Discard, response.Body, maxAnswerBytes)
+	switch response.StatusCode {
+	case http.StatusOK:
+		return nil
+	case http.StatusForbidden:
+		return ErrForbidden
+	}
+	return fmt.Errorf("server: the authorizer answered %d, want 200 or 403", response.StatusCode)
+}
+
+// Close cancels pending requests and waits for them; later calls of Authorize fail. Further calls have no effect.
+func (a *AuthorizeURL) Close() {
+	a.mu.Lock()
+	a.closed = true
+	a.mu.Unlock()
+	a.cancel()
+	a.requests.Wait()
+	a.closeIdle()
+}
+
+const (
+	// maxServiceConnections bounds the connections to one service. Further requests wait for one.
+	maxServiceConnections = 64
+	// idleServiceConnection is how long an idle connection to a service is kept.
+	idleServiceConnection = 90 * time.Second
+)
+
+// checkServiceURL returns an error, which does not repeat the address, unless it is an absolute http or https URL.
+func checkServiceURL(address string) error {
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return errors.New("the address must begin with http:// or https:// and name a host")
+	}
+	return nil
+}
+
+// serviceClient returns a client for a service that the operator has configured, which does not follow redirects, and
+// a function that closes its idle connections. given is copied; nil: a client with its own connections. The
+// connections of a given client stay open.
+func serviceClient(given *http.Client) (client *http.Client, closeIdle func()) {
+	client, closeIdle = &http.Client{}, func() {}
+	if given != nil {
+		*client = *given
+	}
+	if client.Transport == nil {
+		own := &http.Transport{
+			Proxy:               http.ProxyFromEnvironment,
+			ForceAttemptHTTP2:   true,
+			MaxConnsPerHost:     maxServiceConnections,
+			MaxIdleConnsPerHost: maxServiceConnections,
+			IdleConnTimeout:     idleServiceConnection,
+		}
+		client.Transport, closeIdle = own, own.CloseIdleConnections
+	}
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return client, closeIdle
+}
+
+// withoutURL removes the URL from an error of a client: it may contain a password or a key.
+func withoutURL(err error) error {
+	var failed *url.Error
+	if errors.As(err, &failed) {
+		return failed.Err
+	}
+	return err
 }

@@ -243,8 +243,8 @@ func TestAuthorizeURLHoldsABoundedNumberOfAnswers(t *testing.T) {
 	for i := range maxAnswers + 100 {
 		ask(i)
 	}
-	if n := len(a.questions); n > maxAnswers || n != len(a.answered) {
-		t.Errorf("%d questions and %d answers are held, want at most %d", n, len(a.answered), maxAnswers)
+	if n := len(a.decisions); n > maxAnswers || n != len(a.cached) {
+		t.Errorf("%d questions and %d answers are held, want at most %d", n, len(a.cached), maxAnswers)
 	}
 }
 

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -9,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/golang-jwt/jwt/v5"
 )
@@ -16,66 +19,98 @@ import (
 const (
 	// maxTokenBytes bounds the work that a token can cause before its signature is checked.
 	maxTokenBytes = 8 << 10
-	// clockSkew is how far the issuer's clock may be ahead of ours. It applies to nbf and iat alone: a
-	// connection ends exactly at exp.
-	clockSkew = 5 * time.Second
+	// defaultLeeway is the default of JWTOptions.Leeway.
+	defaultLeeway = 5 * time.Second
+	// anyAudience is the entry of JWTOptions.Audience that switches the check off.
+	anyAudience = "any"
 )
 
-// The algorithms that are accepted, by the family of their keys.
-var (
-	secretAlgorithms    = []string{"HS256"}
-	publicKeyAlgorithms = []string{"RS256", "ES256", "EdDSA"}
-)
+// signingMethods are the accepted algorithms.
+var signingMethods = map[string]jwt.SigningMethod{
+	"HS256": jwt.SigningMethodHS256,
+	"RS256": jwt.SigningMethodRS256,
+	"ES256": jwt.SigningMethodES256,
+	"EdDSA": jwt.SigningMethodEdDSA,
+}
 
-// JWTOptions configure a JWT. At least one of Secret and JWKS is required. With both, a token's algorithm
-// decides which of them its signature is checked with.
+// JWTOptions configure a JWT. At least one of Secret and JWKS is required. With both, a token's algorithm decides
+// which of them verifies its signature.
 type JWTOptions struct {
-	// Secret is the key of HS256. It should be random and have 32 bytes at least.
+	// Secret is the key of HS256. It should be random, have at least 32 bytes, and pass [CheckSecret].
 	Secret []byte
 
-	// JWKS is where the public keys of RS256, ES256 and EdDSA are: an http or https URL, or the path of a
-	// file. A URL is read at the start, every hour, and when a token names an unknown key, though not
-	// more than once in 10 seconds; redirects are not followed. A file is read again when it has changed.
+	// JWKS is the location of the public keys of RS256, ES256 and EdDSA: an http or https URL, or the path of a file.
+	// Keys of a set that cannot verify these algorithms are skipped, each with a log line. A URL is fetched at start,
+	// every hour, and when a token names an unknown key, but on behalf of tokens at most once in 10 seconds; redirects
+	// are not followed. A file is read again when its contents have changed. A set that cannot be read, or has no
+	// usable key, never replaces the current one.
 	JWKS string
 
-	// CheckVersion is asked about tokens that have a token_version claim, to refuse those that have been
-	// revoked. A *TokenError tells the client why; any other error refuses too. nil: none is refused.
+	// Audience are the values of which a token's aud claim must contain one, and Issuer those of which its iss claim
+	// must be one. Empty: not checked. With a JWKS URL an Audience is required, because whoever operates it signs
+	// tokens for other applications too; the single entry "any" accepts all of them.
+	Audience []string
+	Issuer   []string
+
+	// Leeway is the accepted difference between the clocks of the issuer and this node. It applies to nbf and iat
+	// only: a connection ends exactly at exp. 0: 5 s; negative: none.
+	Leeway time.Duration
+
+	// CheckVersion is called for tokens that have a token_version claim, to refuse revoked ones. A *TokenError
+	// refuses the token and gives the client the reason; any other error means that it cannot be checked now.
+	// nil: none is refused.
 	CheckVersion func(ctx context.Context, userID string, version int64) error
 
-	// Client reads a JWKS URL. nil: a client of its own.
+	// Client fetches a JWKS URL. nil: a client of its own.
 	Client *http.Client
 
-	// Logger gets failures to read the keys. nil: nothing is logged.
+	// Logger gets changes of the keys and failures to read them. nil: nothing is logged.
 	Logger *slog.Logger
 }
 
-// JWT decides by JSON Web Tokens who a connection belongs to. Its methods may be called from any number of
-// goroutines; Authenticate waits only where a key has to be fetched or CheckVersion does.
+// JWT authenticates connections by JSON Web Tokens. Its methods may be called from any number of goroutines;
+// Authenticate blocks only while a key is fetched or CheckVersion runs.
 //
-// A token needs sub, an id of the protocol, and exp. Its type, where it has one, must be "access". Its
-// uploads, a list of ids or prefixes that end in "*", are what AuthorizeClaims goes by.
+// A token needs sub, an id of the protocol, and exp. Its type, if it has one, must be "access". Its uploads claim, a
+// list of ids or prefixes that end in "*", is used by [AuthorizeClaims].
 type JWT struct {
-	secret       []byte
-	keys         keySource
-	checkVersion func(ctx context.Context, userID string, version int64) error
-	parser       *jwt.Parser
+	opt   JWTOptions
+	keys  keySource // nil without a JWKS
+	early sampledLog
 }
 
-// NewJWT returns a JWT. It reads JWKS, which takes 10 seconds at most, and fails if there is no usable set of
-// keys. Close must be called in the end.
+// CheckSecret returns an error for a secret that begins or ends with white space: almost always the line break of the
+// file that it was read from, and not part of the key that tokens are signed with.
+func CheckSecret(secret []byte) error {
+	first, _ := utf8.DecodeRune(secret)
+	last, _ := utf8.DecodeLastRune(secret)
+	if unicode.IsSpace(first) || unicode.IsSpace(last) {
+		return errors.New("begins or ends with white space, such as the line break of a file; remove it")
+	}
+	return nil
+}
+
+// NewJWT returns a JWT, to be closed with Close. It reads JWKS, which takes at most 10 seconds, and fails if it is not
+// a usable key set. A JWKS URL that cannot be reached is no error: it is fetched until that succeeds, and Ready returns
+// an error so long.
 func NewJWT(o JWTOptions) (*JWT, error) {
-	if len(o.Secret) == 0 && o.JWKS == "" {
-		return nil, errors.New("server: JWTOptions need a Secret or a JWKS")
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	switch {
+	case o.Leeway == 0:
+		o.Leeway = defaultLeeway
+	case o.Leeway < 0:
+		o.Leeway = 0
+	}
+	if slices.Equal(o.Audience, []string{anyAudience}) {
+		o.Audience = nil
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	j := &JWT{
-		secret:       slices.Clone(o.Secret),
-		checkVersion: o.CheckVersion,
-		parser: jwt.NewParser(jwt.WithJSONNumber(), jwt.WithExpirationRequired(), jwt.WithIssuedAt(),
-			jwt.WithLeeway(clockSkew)),
-	}
+	o.Secret, o.Audience, o.Issuer = slices.Clone(o.Secret), slices.Clone(o.Audience), slices.Clone(o.Issuer)
+	j := &JWT{opt: o, early: sampledLog{interval: time.Minute}}
 	if o.JWKS == "" {
 		return j, nil
 	}
@@ -87,63 +122,178 @@ func NewJWT(o JWTOptions) (*JWT, error) {
 	return j, nil
 }
 
+func (o *JWTOptions) validate() error {
+	var all []error
+	if len(o.Secret) == 0 && o.JWKS == "" {
+		all = append(all, errors.New("server: JWTOptions need a Secret or a JWKS"))
+	}
+	if err := CheckSecret(o.Secret); err != nil {
+		all = append(all, fmt.Errorf("server: JWTOptions.Secret %w", err))
+	}
+	if isURL(o.JWKS) && len(o.Audience) == 0 {
+		all = append(all, errors.New(`server: JWTOptions.Audience is empty, want the aud claim of this application's `+
+			`tokens, or "any" to accept every token that the keys of the JWKS URL have signed`))
+	}
+	for name, list := range map[string][]string{"Audience": o.Audience, "Issuer": o.Issuer} {
+		if slices.Contains(list, "") {
+			all = append(all, fmt.Errorf("server: JWTOptions.%s has an empty entry", name))
+		}
+	}
+	if len(o.Audience) > 1 && slices.Contains(o.Audience, anyAudience) {
+		all = append(all, errors.New(`server: JWTOptions.Audience has "any" beside other entries, want one or the other`))
+	}
+	return errors.Join(all...)
+}
+
 // isURL reports whether a JWKS is a URL rather than a path.
 func isURL(jwks string) bool {
 	return strings.HasPrefix(jwks, "http://") || strings.HasPrefix(jwks, "https://")
 }
 
-// Authenticate is an [Authenticate]. It returns a *TokenError for a token that is refused, and other errors
-// only if ctx ends or CheckVersion returns one.
+// Ready returns nil if tokens can be verified, or the reason why not: the JWKS URL has not been fetched yet.
+func (j *JWT) Ready() error {
+	if j.keys == nil {
+		return nil
+	}
+	return j.keys.ready()
+}
+
+// Close ends the goroutine that fetches a JWKS URL and waits for it. Further calls have no effect. Authenticate
+// continues with the current keys.
+func (j *JWT) Close() {
+	if j.keys != nil {
+		j.keys.close()
+	}
+}
+
+// Authenticate is an [Authenticate]. It returns a *TokenError for a token that is known to be bad. Any other error means
+// that it cannot be checked now: ctx has ended, the signing key could not be fetched, the token becomes valid within a
+// minute, or CheckVersion failed.
 func (j *JWT) Authenticate(ctx context.Context, token string) (Identity, error) {
 	if len(token) > maxTokenBytes {
-		return Identity{}, &TokenError{"Token is too long"}
+		return Identity{}, &TokenError{Message: "Token is too long"}
 	}
-	claims := jwt.MapClaims{}
-	if _, err := j.parser.ParseWithClaims(token, claims, j.keyOf(ctx)); err != nil {
-		if ctx.Err() != nil {
-			return Identity{}, fmt.Errorf("server: checking a token: %w", context.Cause(ctx))
-		}
-		return Identity{}, tokenErrorOf(err)
-	}
-	id, err := identityOf(claims)
+	t, err := parseToken(token)
 	if err != nil {
 		return Identity{}, err
 	}
-	return id, j.checkRevoked(ctx, id.UserID, claims)
-}
-
-// keyOf returns what finds the key of a token. The algorithm is the client's word, so each family of
-// algorithms is tied to its own kind of key.
-func (j *JWT) keyOf(ctx context.Context) jwt.Keyfunc {
-	return func(t *jwt.Token) (any, error) {
-		if _, critical := t.Header["crit"]; critical {
-			return nil, errCriticalHeader
-		}
-		switch algorithm := t.Method.Alg(); {
-		case len(j.secret) > 0 && slices.Contains(secretAlgorithms, algorithm):
-			return j.secret, nil
-		case j.keys != nil && slices.Contains(publicKeyAlgorithms, algorithm):
-			return j.keys.current().KeyfuncCtx(ctx)(t)
-		}
-		return nil, errAlgorithm
+	if err := j.verify(ctx, t); err != nil {
+		return Identity{}, err
 	}
+	id, err := j.identity(t.claims, time.Now())
+	if err != nil {
+		return Identity{}, err
+	}
+	return id, j.checkRevoked(ctx, id.UserID, t.claims)
 }
 
-func (j *JWT) checkRevoked(ctx context.Context, userID string, claims jwt.MapClaims) error {
-	if j.checkVersion == nil || claims["token_version"] == nil {
+// signedToken is a token in the parts of its compact form (RFC 7515), decoded but not verified.
+type signedToken struct {
+	algorithm string
+	keyID     string // "" if the token names no key
+	claims    object
+	signed    string // what the signature covers
+	signature []byte
+}
+
+var (
+	errMalformed    = &TokenError{Message: "Invalid token"}
+	errAlgorithm    = &TokenError{Message: "Algorithm is not accepted"}
+	errUnknownKey   = &TokenError{Message: "Unknown signing key"}
+	errBadSignature = &TokenError{Message: "Invalid signature"}
+)
+
+// parseToken decodes a token. Its errors are *TokenError and repeat no part of the token.
+func parseToken(token string) (signedToken, error) {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return signedToken{}, errMalformed
+	}
+	header, err := decodePart(parts[0])
+	if err != nil {
+		return signedToken{}, errMalformed
+	}
+	t := signedToken{signed: token[:len(parts[0])+1+len(parts[1])]}
+	if t.algorithm, err = header.text("alg"); err != nil || signingMethods[t.algorithm] == nil {
+		return signedToken{}, errAlgorithm
+	}
+	if _, critical := header.get("crit"); critical { // the header demands an extension
+		return signedToken{}, errAlgorithm
+	}
+	if t.keyID, err = header.text("kid"); err != nil {
+		return signedToken{}, errUnknownKey
+	}
+	if t.claims, err = decodePart(parts[1]); err != nil {
+		return signedToken{}, errMalformed
+	}
+	if t.signature, err = base64.RawURLEncoding.DecodeString(parts[2]); err != nil {
+		return signedToken{}, errMalformed
+	}
+	return t, nil
+}
+
+// decodePart decodes the header or the claims of a token.
+func decodePart(part string) (object, error) {
+	text, err := base64.RawURLEncoding.DecodeString(part)
+	if err != nil {
+		return nil, err
+	}
+	o, err := decodeObject(text)
+	if err != nil {
+		return nil, err
+	}
+	return o, o.duplicate()
+}
+
+// verify checks a token's signature. The algorithm is chosen by the client, so each algorithm is tied to one kind of
+// key.
+func (j *JWT) verify(ctx context.Context, t signedToken) error {
+	switch {
+	case t.algorithm == "HS256" && len(j.opt.Secret) > 0:
+		if signingMethods[t.algorithm].Verify(t.signed, t.signature, j.opt.Secret) != nil {
+			return errBadSignature
+		}
+		return nil
+	case t.algorithm != "HS256" && j.keys != nil:
+		return j.verifyWithKeys(ctx, t)
+	}
+	return errAlgorithm
+}
+
+// verifyWithKeys checks a token's signature with the current keys, and with newer ones if the current ones fail.
+func (j *JWT) verifyWithKeys(ctx context.Context, t signedToken) error {
+	set := j.keys.current()
+	result := set.verify(t)
+	if result == nil {
+		return nil
+	}
+	newer, err := j.keys.refresh(ctx)
+	switch {
+	case newer != nil && newer != set:
+		if result = newer.verify(t); result == nil {
+			return nil
+		}
+	case ctx.Err() != nil:
+		return fmt.Errorf("server: verifying a token: %w", context.Cause(ctx))
+	}
+	if err != nil && errors.Is(result, errUnknownKey) {
+		return fmt.Errorf("server: signing key of a token: %w", err)
+	}
+	return result
+}
+
+func (j *JWT) checkRevoked(ctx context.Context, userID string, claims object) error {
+	if _, given := claims.get("token_version"); j.opt.CheckVersion == nil || !given {
 		return nil
 	}
 	version, err := intClaim(claims, "token_version")
 	if err != nil {
 		return err
 	}
-	return j.checkVersion(ctx, userID, version)
-}
-
-// Close ends what keeps the keys fresh. Further calls have no effect. Authenticate goes on with the keys
-// there are.
-func (j *JWT) Close() {
-	if j.keys != nil {
-		j.keys.close()
+	err = j.opt.CheckVersion(ctx, userID, version)
+	var refused *TokenError
+	if errors.As(err, &refused) && refused.Code == "" {
+		return &TokenError{Message: refused.Message, Code: TokenRevoked}
 	}
+	return err
 }

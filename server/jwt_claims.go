@@ -1,112 +1,159 @@
 package server
 
 import (
-	"encoding/json"
 	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"slices"
+	"strconv"
 	"time"
 
-	"github.com/MicahParks/keyfunc/v3"
 	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/shoal-go/shoal/manager"
 )
 
-// Why no key was looked for.
 var (
-	errAlgorithm      = errors.New("algorithm is not accepted")
-	errCriticalHeader = errors.New("header demands an extension")
+	errExpired     = &TokenError{Message: "Token has expired", Code: TokenExpired}
+	errNotValidYet = &TokenError{Message: "Token is not valid yet"}
 )
 
-// tokenErrorOf says what is wrong with a token in words for the client. The library's own words are not
-// for strangers: some of them repeat parts of the token.
-func tokenErrorOf(err error) *TokenError {
-	switch {
-	case errors.Is(err, keyfunc.ErrKeyfunc):
-		return &TokenError{"Unknown signing key"}
-	case errors.Is(err, jwt.ErrTokenSignatureInvalid):
-		return &TokenError{"Invalid signature"}
-	case errors.Is(err, jwt.ErrTokenExpired):
-		return errExpired
-	case errors.Is(err, jwt.ErrTokenNotValidYet), errors.Is(err, jwt.ErrTokenUsedBeforeIssued):
-		return &TokenError{"Token is not valid yet"}
-	case errors.Is(err, jwt.ErrTokenRequiredClaimMissing):
-		return &TokenError{"Token has no expiry"}
-	case errors.Is(err, jwt.ErrTokenUnverifiable):
-		return &TokenError{"Algorithm is not accepted"}
+// soon is how early a token may be used to be refused only for the moment: the client should come back.
+const soon = time.Minute
+
+// identity returns the identity that the claims of a verified token describe.
+func (j *JWT) identity(claims object, now time.Time) (Identity, error) {
+	value, given := claims.get("exp")
+	if !given || string(value) == "null" {
+		return Identity{}, &TokenError{Message: "Token has no expiry"}
 	}
-	return &TokenError{"Invalid token"}
-}
-
-var errExpired = &TokenError{"Token has expired"}
-
-// identityOf returns who the claims of a token with a good signature speak of.
-func identityOf(claims jwt.MapClaims) (Identity, error) {
-	// The parser has made sure that there is an expiry, but it allows for clockSkew.
-	expires, err := claims.GetExpirationTime()
-	if err != nil || !time.Now().Before(expires.Time) {
+	expires, ok := numericDate(value)
+	if !ok {
+		return Identity{}, errMalformed
+	}
+	if !now.Before(expires) {
 		return Identity{}, errExpired
 	}
-	if kind, has := claims["type"]; has && kind != "access" {
-		return Identity{}, &TokenError{"Token is not an access token"}
+	if err := j.checkValidYet(claims, now); err != nil {
+		return Identity{}, err
 	}
-	subject, err := claims.GetSubject()
-	if err != nil || manager.CheckID("sub", subject) != nil {
-		return Identity{}, &TokenError{"Token has no valid subject"}
-	}
-	tokenID, _ := claims["jti"].(string) // one that is no string names nothing
-	uploads, err := listClaim(claims, "uploads")
-	return Identity{UserID: subject, TokenID: tokenID, Expires: expires.Time, Uploads: uploads}, err
-}
-
-// listClaim returns a claim that is a list of strings; nil if there is none.
-func listClaim(claims jwt.MapClaims, name string) ([]string, error) {
-	claim, has := claims[name]
-	if !has {
-		return nil, nil
-	}
-	values, ok := claim.([]any)
-	if !ok {
-		return nil, &TokenError{"Token has an invalid " + name + " claim"}
-	}
-	list := make([]string, len(values))
-	for i, value := range values {
-		if list[i], ok = value.(string); !ok {
-			return nil, &TokenError{"Token has an invalid " + name + " claim"}
+	if kind, given := claims.get("type"); given && string(kind) != `"access"` {
+		if text, err := decodeString(kind); err != nil || text != "access" {
+			return Identity{}, &TokenError{Message: "Token is not an access token"}
 		}
 	}
-	return list, nil
+	if err := j.checkParties(claims); err != nil {
+		return Identity{}, err
+	}
+	subject, err := claims.text("sub")
+	if err != nil || manager.CheckID("sub", subject) != nil {
+		return Identity{}, &TokenError{Message: "Token has no valid subject"}
+	}
+	id := Identity{UserID: subject, Expires: expires}
+	id.TokenID, _ = claims.text("jti") // one that is not a string names nothing
+	if uploads, given := claims.get("uploads"); given {
+		id.Uploads, _ = decodeStrings(uploads) // one that is not a list of strings allows nothing
+	}
+	return id, nil
 }
 
-func intClaim(claims jwt.MapClaims, name string) (int64, error) {
-	number, ok := claims[name].(json.Number)
-	if !ok {
-		return 0, &TokenError{"Token has an invalid " + name + " claim"}
+// checkValidYet checks nbf and iat with the leeway. A token that is early by less than a minute is not known to be
+// bad: the clocks differ, which is logged.
+func (j *JWT) checkValidYet(claims object, now time.Time) error {
+	for _, name := range []string{"nbf", "iat"} {
+		value, given := claims.get(name)
+		if !given || string(value) == "null" {
+			continue
+		}
+		from, ok := numericDate(value)
+		if !ok {
+			return errMalformed
+		}
+		early := from.Sub(now)
+		if early <= j.opt.Leeway {
+			continue
+		}
+		if early-j.opt.Leeway >= soon {
+			return errNotValidYet
+		}
+		j.early.log(j.opt.Logger, slog.LevelWarn, "token refused, the clocks of issuer and node differ",
+			"claim", name, "ahead", early.Round(time.Millisecond), "leeway", j.opt.Leeway)
+		return fmt.Errorf("server: token becomes valid in %v", early-j.opt.Leeway)
 	}
-	value, err := number.Int64()
+	return nil
+}
+
+// checkParties checks the issuer and the audience.
+func (j *JWT) checkParties(claims object) error {
+	if len(j.opt.Issuer) > 0 {
+		issuer, err := claims.text("iss")
+		if err != nil || !slices.Contains(j.opt.Issuer, issuer) {
+			return &TokenError{Message: "Token is of another issuer"}
+		}
+	}
+	if len(j.opt.Audience) == 0 {
+		return nil
+	}
+	var audience []string
+	if value, given := claims.get("aud"); given {
+		if one, err := decodeString(value); err == nil {
+			audience = []string{one}
+		} else {
+			audience, _ = decodeStrings(value)
+		}
+	}
+	if !slices.ContainsFunc(audience, func(a string) bool { return slices.Contains(j.opt.Audience, a) }) {
+		return &TokenError{Message: "Token is for another audience"}
+	}
+	return nil
+}
+
+// numericDate decodes a NumericDate of RFC 7519: seconds of Unix time, possibly with a fraction. Times beyond the year
+// 9999 become the end of that year.
+func numericDate(value []byte) (time.Time, bool) {
+	const most = 253402300799
+	if kindOf(value) != "number" {
+		return time.Time{}, false
+	}
+	seconds, err := strconv.ParseFloat(string(value), 64)
+	if err != nil && !errors.Is(err, strconv.ErrRange) {
+		return time.Time{}, false
+	}
+	whole, fraction := math.Modf(min(max(seconds, 0), most))
+	return time.Unix(int64(whole), int64(fraction*1e9)), true
+}
+
+func intClaim(claims object, name string) (int64, error) {
+	value, _ := claims.get(name)
+	n, err := strconv.ParseInt(string(value), 10, 64)
 	if err != nil {
-		return 0, &TokenError{"Token has an invalid " + name + " claim"}
+		return 0, &TokenError{Message: "Token has an invalid " + name + " claim"}
 	}
-	return value, nil
+	return n, nil
 }
 
-// SignHS256 returns a token that a JWT with the same secret accepts as id: the counterpart of
-// [JWT.Authenticate], for development, tests and tools. id needs a UserID and Expires.
-func SignHS256(secret []byte, id Identity) (string, error) {
+// SignHS256 returns a token that a JWT with the same secret authenticates as id: the counterpart of
+// [JWT.Authenticate], for development, tests and tools. id needs a UserID and Expires. Further claims, for example aud
+// and iss, are added to those of id and must have a JSON form.
+func SignHS256(secret []byte, id Identity, further ...map[string]any) (string, error) {
 	if len(secret) == 0 {
-		return "", errors.New("server: a token needs a secret to be signed with")
+		return "", errors.New("server: signing a token needs a secret")
 	}
 	if err := manager.CheckID("user_id", id.UserID); err != nil {
 		return "", err
 	}
 	if id.Expires.IsZero() {
-		return "", errors.New("server: a token needs an expiry")
+		return "", errors.New("server: signing a token needs an expiry")
 	}
-	claims := jwt.MapClaims{
-		"sub":  id.UserID,
-		"type": "access",
-		"iat":  jwt.NewNumericDate(time.Now()),
-		"exp":  jwt.NewNumericDate(id.Expires),
+	claims := jwt.MapClaims{}
+	for _, more := range further {
+		for name, value := range more {
+			claims[name] = value
+		}
 	}
+	claims["sub"], claims["type"] = id.UserID, "access"
+	claims["iat"], claims["exp"] = jwt.NewNumericDate(time.Now()), jwt.NewNumericDate(id.Expires)
 	if id.TokenID != "" {
 		claims["jti"] = id.TokenID
 	}

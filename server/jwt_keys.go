@@ -2,42 +2,43 @@ package server
 
 import (
 	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"net/http"
-	"os"
-	"sync"
+	"math/big"
+	"slices"
 	"time"
 
-	"github.com/MicahParks/jwkset"
-	"github.com/MicahParks/keyfunc/v3"
-	"golang.org/x/time/rate"
+	"github.com/shoal-go/shoal/internal/reload"
 )
 
 const (
-	// maxJWKSBytes bounds a set of keys: some hundreds of them.
+	// maxJWKSBytes bounds a key set.
 	maxJWKSBytes = 1 << 20
-	// keysTimeout bounds one attempt to fetch the keys, the one at the start included.
-	keysTimeout = 10 * time.Second
-	// keysInterval is how often the keys are fetched unasked, so that a withdrawn key is noticed.
-	keysInterval = time.Hour
-	// unknownKeyInterval is how often a token with an unknown key may cause a fetch, unknownKeyTimeout
-	// how long it waits for that.
-	unknownKeyInterval = 10 * time.Second
-	unknownKeyTimeout  = 3 * time.Second
-	// fileInterval is how often a file of keys is looked at.
-	fileInterval = time.Second
+	// maxKeys bounds the usable keys of a set, and so the work for a token that names none of them.
+	maxKeys = 256
+	// maxSkippedLines bounds the log lines about the unusable keys of one set.
+	maxSkippedLines = 20
+	// The accepted sizes of RSA keys. RFC 7518 requires 2048 bits.
+	minRSABits, maxRSABits = 2048, 8192
 )
 
-// signatureUses are the values of a key's "use" with which it may check signatures.
-var signatureUses = []jwkset.USE{jwkset.UseSig, ""}
-
-// keySource holds the public keys that tokens are checked with.
+// keySource holds the public keys that verify tokens.
 type keySource interface {
-	current() keyfunc.Keyfunc
+	// current returns the newest set that could be read; nil while there is none.
+	current() *keySet
+	// refresh reads the keys again and returns the current set. An error means that a key that is not in this set may
+	// exist all the same.
+	refresh(ctx context.Context) (*keySet, error)
+	ready() error
 	close()
 }
 
@@ -48,150 +49,241 @@ func newKeySource(o JWTOptions) (keySource, error) {
 	return newFileKeys(o.JWKS, o.Logger)
 }
 
-// urlKeys are keys behind a URL.
-type urlKeys struct {
-	keys   keyfunc.Keyfunc
-	cancel context.CancelFunc
-	client *http.Client
+// keySet is a set of public keys. It is immutable; nil is the empty set.
+type keySet struct {
+	keys     []publicKey
+	skipped  []skippedKey
+	identity [sha256.Size]byte // of the text that it was decoded from
 }
 
-func newURLKeys(o JWTOptions) (*urlKeys, error) {
-	if err := checkServiceURL(o.JWKS); err != nil {
-		return nil, err
+// publicKey is a key with the only algorithm that it may verify.
+type publicKey struct {
+	id        string // "" if it has none; several keys may have the same
+	algorithm string
+	key       crypto.PublicKey
+}
+
+// skippedKey is an entry of a set that cannot verify tokens.
+type skippedKey struct {
+	index  int
+	id     string
+	reason error
+}
+
+// verify returns nil if a key of the set verifies the token, errUnknownKey if no key may, or errBadSignature.
+func (s *keySet) verify(t signedToken) error {
+	result := errUnknownKey
+	if s == nil {
+		return result
 	}
-	client := boundedClient(o.Client, maxJWKSBytes)
-	ctx, cancel := context.WithCancel(context.Background())
-	fetched, err := jwkset.NewStorageFromHTTP(o.JWKS, jwkset.HTTPClientStorageOptions{
-		Client:          client,
-		Ctx:             ctx,
-		HTTPTimeout:     keysTimeout,
-		RefreshInterval: keysInterval,
-		RefreshErrorHandler: func(_ context.Context, err error) {
-			o.Logger.Warn("reading the JWKS failed, going on with the keys there are", "error", withoutURL(err))
-		},
-	})
-	var keys keyfunc.Keyfunc
-	if err == nil {
-		keys, err = refreshing(o.JWKS, fetched)
-	}
-	if err != nil {
-		cancel()
-		client.CloseIdleConnections()
-		return nil, withoutURL(err)
-	}
-	return &urlKeys{keys, cancel, client}, nil
-}
-
-// refreshing returns keys that are fetched again when a token names one that is not there.
-func refreshing(url string, fetched jwkset.Storage) (keyfunc.Keyfunc, error) {
-	storage, err := jwkset.NewHTTPClient(jwkset.HTTPClientOptions{
-		HTTPURLs:          map[string]jwkset.Storage{url: fetched},
-		RateLimitWaitMax:  unknownKeyTimeout,
-		RefreshUnknownKID: rate.NewLimiter(rate.Every(unknownKeyInterval), 1),
-	})
-	if err != nil {
-		return nil, err
-	}
-	return keyfunc.New(keyfunc.Options{Storage: storage, UseWhitelist: signatureUses})
-}
-
-func (u *urlKeys) current() keyfunc.Keyfunc { return u.keys }
-
-func (u *urlKeys) close() {
-	u.cancel()
-	u.client.CloseIdleConnections()
-}
-
-// fileKeys are keys in a file, which is looked at when keys are needed.
-type fileKeys struct {
-	path   string
-	logger *slog.Logger
-
-	// mu protects the rest. Reading the file under it makes others wait for the same reading.
-	mu     sync.Mutex
-	keys   keyfunc.Keyfunc
-	looked time.Time
-	seen   fileVersion
-}
-
-// fileVersion tells one content of a file from the next.
-type fileVersion struct {
-	modified time.Time
-	size     int64
-}
-
-func newFileKeys(path string, logger *slog.Logger) (*fileKeys, error) {
-	f := &fileKeys{path: path, logger: logger}
-	if err := f.readIfChangedLocked(); err != nil {
-		return nil, err
-	}
-	return f, nil
-}
-
-func (f *fileKeys) current() keyfunc.Keyfunc {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if time.Since(f.looked) >= fileInterval {
-		if err := f.readIfChangedLocked(); err != nil {
-			f.logger.Warn("reading the JWKS failed, going on with the keys there are", "error", err)
+	for _, k := range s.keys {
+		if t.keyID != "" && k.id != t.keyID {
+			continue
+		}
+		if t.keyID != "" || k.algorithm == t.algorithm {
+			result = errBadSignature
+		}
+		if k.algorithm == t.algorithm && signingMethods[k.algorithm].Verify(t.signed, t.signature, k.key) == nil {
+			return nil
 		}
 	}
-	return f.keys
+	return result
 }
 
-func (f *fileKeys) readIfChangedLocked() error {
-	f.looked = time.Now()
-	info, err := os.Stat(f.path)
-	if err != nil {
-		return err
-	}
-	version := fileVersion{info.ModTime(), info.Size()}
-	if version == f.seen {
-		return nil
-	}
-	f.seen = version
-	keys, err := readKeys(f.path)
-	if err != nil {
-		return err
-	}
-	f.keys = keys
-	return nil
+// equal reports whether two sets were decoded from the same text.
+func (s *keySet) equal(other *keySet) bool {
+	return other != nil && s.identity == other.identity
 }
 
-func (f *fileKeys) close() {}
+// logSkipped logs the entries that were skipped, for a set that is new.
+func (s *keySet) logSkipped(logger *slog.Logger) {
+	for i, k := range s.skipped {
+		if i == maxSkippedLines {
+			logger.Info("JWKS keys skipped", "further", len(s.skipped)-i)
+			return
+		}
+		logger.Info("JWKS key skipped", "index", k.index, "kid", truncated(k.id), "reason", k.reason)
+	}
+}
 
-// readKeys reads a set of keys from a file.
-func readKeys(path string) (keyfunc.Keyfunc, error) {
-	file, err := os.Open(path)
+// parseKeySet decodes a JSON Web Key Set (RFC 7517). Each entry is judged by itself: the set is refused only if no
+// entry is usable.
+func parseKeySet(text []byte) (*keySet, error) {
+	o, err := decodeObject(reload.TrimBOM(text))
+	if err != nil {
+		return nil, fmt.Errorf("not a JSON Web Key Set: it %w", err)
+	}
+	list, _ := o.get("keys")
+	var entries []json.RawMessage
+	if len(list) == 0 || json.Unmarshal(list, &entries) != nil || o.duplicate("keys") != nil {
+		return nil, errors.New(`not a JSON Web Key Set: it has no array "keys"`)
+	}
+	s := &keySet{identity: sha256.Sum256(text)}
+	for i, entry := range entries {
+		k, err := parseKey(entry)
+		if err == nil && len(s.keys) == maxKeys {
+			err = fmt.Errorf("the set has more than %d usable keys", maxKeys)
+		}
+		if err != nil {
+			s.skipped = append(s.skipped, skippedKey{i, k.id, err})
+			continue
+		}
+		s.keys = append(s.keys, k)
+	}
+	switch {
+	case len(s.keys) > 0:
+		return s, nil
+	case len(s.skipped) > 0:
+		first := s.skipped[0]
+		return nil, fmt.Errorf("it has no usable key among %d: key %d: %w", len(entries), first.index, first.reason)
+	}
+	return nil, errors.New("it has no keys")
+}
+
+// parseKey decodes one entry of a set. With an error the key has its id, if that could be decoded.
+func parseKey(entry []byte) (publicKey, error) {
+	o, err := decodeObject(entry)
+	if err == nil {
+		err = o.duplicate()
+	}
+	if err != nil {
+		return publicKey{}, err
+	}
+	id, err := o.text("kid")
+	if err != nil {
+		return publicKey{}, err
+	}
+	k := publicKey{id: id}
+	if use, given := o.get("use"); given && string(use) != `"sig"` {
+		return k, errors.New(`use is not "sig"`)
+	}
+	if value, given := o.get("key_ops"); given {
+		operations, err := decodeStrings(value)
+		if err != nil || !slices.Contains(operations, "verify") {
+			return k, errors.New(`key_ops does not contain "verify"`)
+		}
+	}
+	kind, err := o.text("kty")
+	if err != nil {
+		return k, err
+	}
+	switch kind {
+	case "RSA":
+		k.algorithm = "RS256"
+		k.key, err = rsaKey(o)
+	case "EC":
+		k.algorithm = "ES256"
+		k.key, err = ecKey(o)
+	case "OKP":
+		k.algorithm = "EdDSA"
+		k.key, err = edKey(o)
+	default:
+		return k, errors.New("kty is not RSA, EC or OKP")
+	}
+	if err != nil {
+		return k, err
+	}
+	algorithm, err := o.text("alg")
+	if _, given := o.get("alg"); given && (err != nil || algorithm != k.algorithm && !(kind == "OKP" && algorithm == "Ed25519")) {
+		return k, errors.New("alg is not " + k.algorithm)
+	}
+	return k, nil
+}
+
+// bytes returns a member that is base64url.
+func (o object) bytes(name string) ([]byte, error) {
+	text, err := o.text(name)
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
-	text, err := io.ReadAll(io.LimitReader(file, maxJWKSBytes+1))
-	if err != nil {
-		return nil, err
+	b, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil || len(b) == 0 {
+		return nil, &memberError{name, "must be base64url without padding"}
 	}
-	if len(text) > maxJWKSBytes {
-		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxJWKSBytes)
-	}
-	keys, err := parseKeys(text)
-	if err != nil {
-		return nil, fmt.Errorf("%s is not a JSON Web Key Set: %w", path, err)
-	}
-	return keys, nil
+	return b, nil
 }
 
-func parseKeys(text []byte) (keyfunc.Keyfunc, error) {
-	var set jwkset.JWKSMarshal
-	if err := json.Unmarshal(text, &set); err != nil {
-		return nil, err
-	}
-	if len(set.Keys) == 0 {
-		return nil, errors.New("it has no keys")
-	}
-	storage, err := set.ToStorage()
+func rsaKey(o object) (crypto.PublicKey, error) {
+	n, err := o.bytes("n")
 	if err != nil {
 		return nil, err
 	}
-	return keyfunc.New(keyfunc.Options{Storage: storage, UseWhitelist: signatureUses})
+	e, err := o.bytes("e")
+	if err != nil {
+		return nil, err
+	}
+	k := &rsa.PublicKey{N: new(big.Int).SetBytes(n)}
+	if bits := k.N.BitLen(); bits < minRSABits || bits > maxRSABits {
+		return nil, fmt.Errorf("the RSA key has %d bits, want %d to %d", bits, minRSABits, maxRSABits)
+	}
+	exponent := new(big.Int).SetBytes(e)
+	if exponent.BitLen() > 31 || exponent.Int64() < 3 || exponent.Bit(0) == 0 || k.N.Bit(0) == 0 {
+		return nil, errors.New("it is not a valid RSA key")
+	}
+	k.E = int(exponent.Int64())
+	return k, nil
 }
+
+func ecKey(o object) (crypto.PublicKey, error) {
+	const size = 32
+	if curve, err := o.text("crv"); err != nil || curve != "P-256" {
+		return nil, errors.New("crv is not P-256")
+	}
+	point := []byte{4} // an uncompressed point
+	for _, name := range []string{"x", "y"} {
+		b, err := o.bytes(name)
+		if err != nil {
+			return nil, err
+		}
+		if len(b) != size {
+			return nil, &memberError{name, "must have 32 bytes"}
+		}
+		point = append(point, b...)
+	}
+	return ecdsa.ParseUncompressedPublicKey(elliptic.P256(), point)
+}
+
+func edKey(o object) (crypto.PublicKey, error) {
+	if curve, err := o.text("crv"); err != nil || curve != "Ed25519" {
+		return nil, errors.New("crv is not Ed25519")
+	}
+	x, err := o.bytes("x")
+	if err != nil {
+		return nil, err
+	}
+	if len(x) != ed25519.PublicKeySize {
+		return nil, &memberError{"x", "must have 32 bytes"}
+	}
+	return ed25519.PublicKey(x), nil
+}
+
+// fileInterval is the minimum time between two reads of a file of keys.
+const fileInterval = reload.Interval
+
+// fileKeys are keys in a file, which is read again when its contents have changed.
+type fileKeys struct{ files *reload.Files[*keySet] }
+
+func newFileKeys(path string, logger *slog.Logger) (fileKeys, error) {
+	files, err := reload.New(reload.Options[*keySet]{
+		Name: "JWKS", Paths: []string{path}, MaxBytes: maxJWKSBytes, Logger: logger,
+		Parse: func(contents [][]byte) (*keySet, error) {
+			set, err := parseKeySet(contents[0])
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", path, err)
+			}
+			set.logSkipped(logger)
+			return set, nil
+		},
+		Attrs: func(set *keySet) []slog.Attr { return []slog.Attr{slog.Int("keys", len(set.keys))} },
+	})
+	return fileKeys{files}, err
+}
+
+func (f fileKeys) current() *keySet { return f.files.Current() }
+
+func (f fileKeys) refresh(context.Context) (*keySet, error) {
+	return f.files.Refresh(50 * time.Millisecond), nil
+}
+
+func (f fileKeys) ready() error { return nil }
+func (f fileKeys) close()       {}

@@ -23,6 +23,10 @@ type Options struct {
 	// a cookie for example, whom the connection belongs to. An error refuses the upgrade with 401.
 	Identify func(*http.Request) (Identity, error)
 
+	// Ready is a further condition of /readyz, for example JWT.Ready: an error makes it answer 503 with the error's text.
+	// It must not block. nil: none.
+	Ready func() error
+
 	// OnConnect is called when a connection has been authenticated and gets messages from now on,
 	// OnDisconnect when such a connection is gone. Both are called once.
 	OnConnect    func(*Client)

@@ -84,7 +84,11 @@ func (s *Server) AdminHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		switch err := s.manager.Ready(); {
+		err := s.manager.Ready()
+		if err == nil && s.opt.Ready != nil {
+			err = s.opt.Ready()
+		}
+		switch {
 		case s.draining.Load():
 			answer(w, http.StatusServiceUnavailable, "draining")
 		case err != nil:

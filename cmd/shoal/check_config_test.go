@@ -19,7 +19,7 @@ func TestCheckConfigAccepts(t *testing.T) {
 		{"check-config", "--dev", "--addr=localhost:0", "--admin-addr=[::1]:0"},
 		{"check-config", "--dev", "--jwt-secret=mine", "--api-key=mine", "--authorize=claims"},
 		good("--authorize=https://who.example/may"),
-		good("--jwks=https://keys.example/jwks"),
+		good("--jwks=https://keys.example/jwks", "--jwt-audience=any"),
 		good("--addr=:8080", "--admin-addr=0.0.0.0:0"),
 		good("--addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0"),
 		good("--allowed-origin=https://a.example", "--allowed-origin=http://b.example:81"),
@@ -55,8 +55,10 @@ func TestServeAndCheckConfigRefuse(t *testing.T) {
 		"short secret": {[]string{"--jwt-secret=hunter2"}, []string{"--jwt-secret has 7 bytes, want at least 32"}},
 		"jwks missing": {[]string{"--jwks=missing.json"},
 			[]string{`--jwks is "missing.json", want the path of a JSON Web Key Set, but`}},
-		"jwks empty": {[]string{"--jwks=" + noKeys}, []string{"it has no keys"}},
-		"jwks by ftp": {[]string{"--jwks=ftp://u:hidden@h/k"},
+		"jwks empty":            {[]string{"--jwks=" + noKeys}, []string{"it has no keys"}},
+		"jwks without audience": {[]string{"--jwks=https://keys.example/jwks"}, []string{`--jwt-audience is missing`}},
+		"jwt-secret of a file":  {[]string{"--jwt-secret=" + goodSecret + "\n"}, []string{`--jwt-secret begins or ends with white space`}},
+		"jwks by ftp": {[]string{"--jwks=ftp://u:hidden@h/k", "--jwt-audience=any"},
 			[]string{`--jwks is "ftp://u:xxxxx@h/k", want the path of a file, or a URL`}},
 		"authorize": {[]string{"--authorize=maybe"},
 			[]string{`--authorize is "maybe", want open, claims, or the http(s):// URL`}},
@@ -147,7 +149,7 @@ func TestFlagsOfServe(t *testing.T) {
 	slices.Sort(flags)
 	want := strings.Fields(`addr admin-addr allowed-origin api-key auth-timeout authorize broker broker-dir
 		broker-replicas broker-state-rate broker-storage client-message-rate cluster-addr cluster-route cluster-secret
-		config dev drain help history-messages history-ttl idle-timeout jwks jwt-secret log-format log-level
+		config dev drain help history-messages history-ttl idle-timeout jwks jwt-audience jwt-issuer jwt-leeway jwt-secret log-format log-level
 		max-connections
 		max-connections-per-user max-message-bytes max-subscriptions-per-user node-name ping-interval queue-age queue-bytes
 		queue-messages tls-cert tls-key`)

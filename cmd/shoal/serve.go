@@ -88,11 +88,24 @@ func (c *serveCommand) open(log *slog.Logger) (*node, error) {
 }
 
 func (n *node) openAuthentication() (err error) {
-	n.jwt, err = server.NewJWT(server.JWTOptions{Secret: []byte(n.flags.JWTSecret), JWKS: n.flags.JWKS, Logger: n.log})
+	options := n.flags.jwtOptions()
+	options.Logger = n.log
+	n.jwt, err = server.NewJWT(options)
 	if err != nil {
 		return fmt.Errorf("cannot read the keys of --jwks: %s", keysProblem(err))
 	}
 	return nil
+}
+
+// jwtOptions returns the options that the flags describe.
+func (f *serveFlags) jwtOptions() server.JWTOptions {
+	leeway := f.JWTLeeway
+	if leeway == 0 {
+		leeway = -1 // none, where an option of 0 is the default
+	}
+	return server.JWTOptions{
+		Secret: []byte(f.JWTSecret), JWKS: f.JWKS, Audience: f.JWTAudience, Issuer: f.JWTIssuer, Leeway: leeway,
+	}
 }
 
 func (n *node) openManager() (err error) {
@@ -129,6 +142,7 @@ func (n *node) openServer() error {
 		Manager:            n.manager,
 		Authenticate:       n.jwt.Authenticate,
 		Authorize:          authorize,
+		Ready:              n.jwt.Ready,
 		AllowedOrigins:     f.AllowedOrigin,
 		AnyLocalOrigin:     f.Dev,
 		APIKeys:            f.APIKey,

@@ -68,11 +68,18 @@ func (f *serveFlags) checkAuthentication(s *settings) {
 	case secret > 0 && secret < minSecretBytes:
 		s.refuse("jwt-secret", tooShort(secret))
 	}
+	if err := server.CheckSecret([]byte(f.JWTSecret)); err != nil {
+		s.refuse("jwt-secret", err.Error())
+	}
 	if f.JWKS == "" {
 		return
 	}
 	if strings.Contains(f.JWKS, "://") {
 		checkURL(s, "jwks", f.JWKS, "the path of a file, or a URL with http:// or https:// and a host")
+		if len(f.JWTAudience) == 0 {
+			s.refuse("jwt-audience", "is missing, want the aud claim of this application's tokens, "+
+				"or any to accept every token that the keys of "+s.key("jwks")+" have signed")
+		}
 		return
 	}
 	keys, err := server.NewJWT(server.JWTOptions{JWKS: f.JWKS})

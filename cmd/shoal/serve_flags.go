@@ -14,6 +14,10 @@ type serveFlags struct {
 	JWKS      string   `placeholder:"FILE|URL" help:"JSON Web Key Set of RS256, ES256 and EdDSA tokens."`
 	APIKey    []string `sep:"none" placeholder:"KEY" help:"Key of the HTTP API; may be repeated."`
 
+	JWTAudience []string      `name:"jwt-audience" sep:"none" placeholder:"NAME" help:"Accepted aud claim of tokens; may be repeated. Required with a --jwks URL, any to accept all tokens of its keys."`
+	JWTIssuer   []string      `name:"jwt-issuer" sep:"none" placeholder:"NAME" help:"Accepted iss claim of tokens; may be repeated. Default: not checked."`
+	JWTLeeway   time.Duration `name:"jwt-leeway" default:"5s" min:"0s" max:"5m" help:"Accepted clock difference to the issuer for nbf and iat; exp is exact."`
+
 	AllowedOrigin []string `sep:"none" placeholder:"ORIGIN" help:"Origin of pages that may connect; may be repeated. Standard: the same host."`
 	Authorize     string   `placeholder:"open|claims|URL" help:"Who may follow what: open, claims, or a URL that is asked."`
 

@@ -97,15 +97,17 @@ func TestServeOnAnAddressOfAnotherMachine(t *testing.T) {
 		"cannot listen on 192.0.2.1:0: bind: cannot assign requested address; choose another address with --addr")
 }
 
-func TestServeWithoutItsKeys(t *testing.T) {
+// A key server that is away leaves the node running and unready.
+func TestServe_WithoutItsKeysIsUnready(t *testing.T) {
 	gone, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	gone.Close()
-	r := shoal(t, nil, "", "serve", "--jwks=http://"+gone.Addr().String(), "--authorize=open",
-		"--addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0")
-	r.wantErrors(t, statusFailed, "cannot read the keys of --jwks: dial tcp")
+	s := serve(t, 1, "--jwks=http://"+gone.Addr().String(), "--jwt-audience=any", "--authorize=open")
+	if status, text := call(t, "GET", s.admin+"/readyz", "", ""); status != 503 || !strings.Contains(text, "JWKS") {
+		t.Errorf("/readyz answers %d %q, want 503 with the reason", status, text)
+	}
 }
 
 func TestServeAsksAnAuthorizer(t *testing.T) {

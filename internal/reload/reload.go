@@ -42,8 +42,9 @@ type Options[T any] struct {
 	Logger *slog.Logger
 }
 
-// Files holds the value of one or more files. Current may be called from any number of goroutines; it reads the
-// files at most once per second, so Files needs no goroutine and no Close.
+// Files holds the value of one or more files. Current and Refresh may be called from any number of goroutines.
+// Current reads the files at most once per second, so Files needs no goroutine and no
+// Close.
 type Files[T any] struct {
 	opt Options[T]
 
@@ -73,11 +74,14 @@ func New[T any](opt Options[T]) (*Files[T], error) {
 }
 
 // Current returns the value of the files: the newest one that could be read and parsed.
-func (f *Files[T]) Current() T {
+func (f *Files[T]) Current() T { return f.Refresh(Interval) }
+
+// Refresh is like Current for a caller that needs the files as they were at most maxAge ago.
+func (f *Files[T]) Refresh(maxAge time.Duration) T {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := time.Now()
-	if now.Sub(f.readAt) < Interval {
+	if now.Sub(f.readAt) < maxAge {
 		return f.value
 	}
 	err := f.readLocked()

@@ -1,0 +1,216 @@
+package server
+
+import (
+	"encoding/json"
+	"errors"
+	"slices"
+	"strconv"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// member is one member of a JSON object. value is a part of the object's text.
+type member struct {
+	name  string
+	value []byte
+}
+
+// memberError says what is wrong with a member of an object, without repeating its value.
+type memberError struct{ name, problem string }
+
+func (e *memberError) Error() string { return strconv.Quote(truncated(e.name)) + " " + e.problem }
+
+var (
+	errNotObject = errors.New("must be one JSON object")
+	errBadText   = errors.New("must be valid Unicode, without lone surrogates")
+)
+
+// object is a JSON object with its members in their order. encoding/json is used for validation only: for the fields
+// of a struct it ignores the case of names, lets the last of several equal names win, and replaces invalid text, so
+// that two different ids could become one.
+type object []member
+
+// decodeObject decodes the outermost level of a JSON object. Names are compared exactly. Duplicates are kept;
+// see object.duplicate.
+func decodeObject(data []byte) (object, error) {
+	i := skipSpace(data, 0)
+	if i == len(data) || data[i] != '{' || !json.Valid(data) {
+		return nil, errNotObject
+	}
+	var o object
+	i = skipSpace(data, i+1)
+	for data[i] != '}' {
+		end := skipString(data, i)
+		name, err := decodeString(data[i:end])
+		if err != nil {
+			return nil, &memberError{"name of a member", err.Error()}
+		}
+		i = skipSpace(data, skipSpace(data, end)+1) // behind the colon
+		end = skipValue(data, i)
+		o = append(o, member{name, data[i:end:end]})
+		if i = skipSpace(data, end); data[i] == ',' {
+			i = skipSpace(data, i+1)
+		}
+	}
+	return o, nil
+}
+
+// get returns the value of a member.
+func (o object) get(name string) (value []byte, given bool) {
+	for i := range o {
+		if o[i].name == name {
+			return o[i].value, true
+		}
+	}
+	return nil, false
+}
+
+// duplicate returns an error if two members have the same name, which must be one of names if any are given.
+func (o object) duplicate(names ...string) error {
+	seen := make(map[string]struct{}, len(o))
+	for i := range o {
+		name := o[i].name
+		if _, twice := seen[name]; twice && (len(names) == 0 || slices.Contains(names, name)) {
+			return &memberError{name, "must not be given twice"}
+		}
+		seen[name] = struct{}{}
+	}
+	return nil
+}
+
+// text returns a member that is a string; "" if it is not given.
+func (o object) text(name string) (string, error) {
+	value, given := o.get(name)
+	if !given {
+		return "", nil
+	}
+	text, err := decodeString(value)
+	if err != nil {
+		return "", &memberError{name, err.Error()}
+	}
+	return text, nil
+}
+
+// kindOf names the type of a JSON value for an error.
+func kindOf(value []byte) string {
+	switch value[0] {
+	case '"':
+		return "string"
+	case '{':
+		return "object"
+	case '[':
+		return "array"
+	case 't', 'f':
+		return "bool"
+	case 'n':
+		return "null"
+	}
+	return "number"
+}
+
+// decodeString decodes a valid JSON value that must be a string of valid Unicode.
+func decodeString(value []byte) (string, error) {
+	if value[0] != '"' {
+		return "", errors.New("has the wrong type: " + kindOf(value))
+	}
+	inner := value[1 : len(value)-1]
+	escaped := false
+	for i := 0; i < len(inner); i++ {
+		if inner[i] != '\\' {
+			continue
+		}
+		escaped = true
+		i++ // at the escaped character
+		if inner[i] != 'u' {
+			continue
+		}
+		r := hexRune(inner[i+1:])
+		i += 4
+		if !utf16.IsSurrogate(r) {
+			continue
+		}
+		if len(inner) < i+7 || inner[i+1] != '\\' || inner[i+2] != 'u' ||
+			utf16.DecodeRune(r, hexRune(inner[i+3:])) == utf8.RuneError {
+			return "", errBadText
+		}
+		i += 6
+	}
+	switch {
+	case !utf8.Valid(inner):
+		return "", errBadText
+	case !escaped:
+		return string(inner), nil
+	}
+	var text string
+	err := json.Unmarshal(value, &text)
+	return text, err
+}
+
+// hexRune decodes four hexadecimal digits, which are valid.
+func hexRune(digits []byte) rune {
+	n, _ := strconv.ParseUint(string(digits[:4]), 16, 16)
+	return rune(n)
+}
+
+// decodeStrings decodes a valid JSON value that must be an array of strings.
+func decodeStrings(value []byte) ([]string, error) {
+	var raw []json.RawMessage
+	if value[0] != '[' || json.Unmarshal(value, &raw) != nil {
+		return nil, errors.New("has the wrong type: " + kindOf(value))
+	}
+	texts := make([]string, len(raw))
+	for i := range raw {
+		var err error
+		if texts[i], err = decodeString(raw[i]); err != nil {
+			return nil, err
+		}
+	}
+	return texts, nil
+}
+
+// The functions below find the end of a part of valid JSON.
+
+func skipSpace(data []byte, i int) int {
+	for i < len(data) && (data[i] == ' ' || data[i] == '\t' || data[i] == '\n' || data[i] == '\r') {
+		i++
+	}
+	return i
+}
+
+// skipString returns the index behind the string that begins at i.
+func skipString(data []byte, i int) int {
+	for i++; data[i] != '"'; i++ {
+		if data[i] == '\\' {
+			i++
+		}
+	}
+	return i + 1
+}
+
+// skipValue returns the index behind the value that begins at i, which is followed by a comma, a bracket or space.
+func skipValue(data []byte, i int) int {
+	depth := 0
+	for {
+		switch data[i] {
+		case '"':
+			if i = skipString(data, i); depth == 0 {
+				return i
+			}
+			continue
+		case '{', '[':
+			depth++
+		case '}', ']':
+			if depth == 0 {
+				return i
+			}
+			if depth--; depth == 0 {
+				return i + 1
+			}
+		case ',', ' ', '\t', '\n', '\r':
+			if depth == 0 {
+				return i
+			}
+		}
+		i++
+	}
+}
