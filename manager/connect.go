@@ -60,7 +60,7 @@ func (m *Manager) DisconnectToken(ctx context.Context, tokenID string, reason Cl
 
 func (m *Manager) closeTokenHere(tokenID string, reason CloseReason) (closed int) {
 	m.registry.EachConnection(func(userID string, c Conn) {
-		if t, ok := c.(TokenHolder); ok && tokenID != "" && t.TokenID() == tokenID {
+		if hasToken(c, tokenID) {
 			c.Close(reason)
 			m.registry.Disconnect(userID, c)
 			closed++

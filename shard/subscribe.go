@@ -214,3 +214,20 @@ func (r *Registry[C, S]) stopWaiting(u *user[C, S]) {
 	r.pending.Delete(u)
 	r.waiting.Add(-1)
 }
+
+// Claims returns the uploads that a connection itself has claimed.
+func (r *Registry[C, S]) Claims(userID string, c C) (uploadIDs []string) {
+	u := r.lockUser(userID, false)
+	if u == nil {
+		return nil
+	}
+	defer r.unlockUser(u)
+	u.subs.each(func(s *member[C, S]) {
+		r.lockOf(s)
+		defer r.unlockUpload(s.upload)
+		if m := s.member(c); m != nil && m.claimed {
+			uploadIDs = append(uploadIDs, s.upload.ID())
+		}
+	})
+	return uploadIDs
+}
