@@ -2,48 +2,63 @@ package manager
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
 )
 
-// DisconnectAll closes every connection with ServerReloading and takes it out. It blocks until they are gone,
-// at most until ctx ends: connections that are still there shortly before its deadline are cut off, which the
-// error says. Connections that come meanwhile are not touched.
+// DisconnectAll unregisters every connection and closes it with ServerReloading. It blocks until they are gone, at most until
+// ctx ends: connections that are still there shortly before its deadline are cut off, and those that it had no time to
+// close are left to themselves; the error says how many. Connections that are made after the call began are not touched.
 func (m *Manager) DisconnectAll(ctx context.Context) error {
 	return m.Drain(ctx, 0)
 }
 
-// Drain is DisconnectAll with the closing spread evenly over a time, in no order, so that the clients do not
-// all come back in the same instant.
+// Drain is DisconnectAll with the closing spread evenly over a time, in random order, so that the clients do not
+// all return in the same instant.
 func (m *Manager) Drain(ctx context.Context, spread time.Duration) error {
-	m.relay.flush() // a connection that is closing takes nothing in
-	var all []connected
-	m.registry.EachConnection(func(userID string, c Conn) { all = append(all, connected{userID, c}) })
+	var all []UserConn
+	m.registry.EachConnection(func(userID string, c Conn) { all = append(all, UserConn{userID, c}) })
+	return m.DrainConns(ctx, spread, all)
+}
+
+// UserConn is a connection with the user that it is registered for.
+type UserConn struct {
+	UserID string
+	Conn   Conn
+}
+
+// DrainConns is Drain for some of the connections. It reorders the slice.
+func (m *Manager) DrainConns(ctx context.Context, spread time.Duration, all []UserConn) error {
+	m.relay.flush() // a closing connection accepts no further messages
 	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 
 	patience, cancel := withMargin(ctx)
 	defer cancel()
-	m.closeSpread(patience, all, spread)
-	return awaitAll(ctx, patience, all)
+	closed := m.closeSpread(ctx, patience, all, spread)
+	err := awaitAll(ctx, patience, all[:closed])
+	if left := len(all) - closed; left > 0 {
+		err = errors.Join(err, fmt.Errorf("manager: %d connections were not closed in time: %w", left, ctx.Err()))
+	}
+	return err
 }
 
-// connected is a connection with the user that it belongs to.
-type connected struct {
-	userID string
-	conn   Conn
-}
-
-// closeSpread closes all connections, evenly over a time, or at once as soon as the context ends. It does not
-// wait for the turn of one that has left by itself.
-func (m *Manager) closeSpread(ctx context.Context, all []connected, spread time.Duration) {
+// closeSpread closes connections, evenly over a time, or without pauses as soon as patience ends, and stops when ctx ends.
+// It does not wait for the turn of one that has left by itself. It returns how many it has closed.
+func (m *Manager) closeSpread(ctx, patience context.Context, all []UserConn, spread time.Duration) (closed int) {
+	const batch = 256 // connections between two looks at the context
 	start := time.Now()
 	for i, x := range all {
+		if i%batch == batch-1 && ctx.Err() != nil {
+			return i
+		}
 		due := start.Add(time.Duration(float64(spread) * float64(i) / float64(len(all))))
-		awaitTurn(ctx, x.conn, time.Until(due))
-		x.conn.Close(ServerReloading)
-		m.registry.Disconnect(x.userID, x.conn)
+		awaitTurn(patience, x.Conn, time.Until(due))
+		m.registry.Disconnect(x.UserID, x.Conn)
+		x.Conn.Close(ServerReloading)
 	}
+	return len(all)
 }
 
 // awaitTurn returns after a time, or as soon as the connection is gone or the context ends.
@@ -66,10 +81,10 @@ func awaitTurn(ctx context.Context, c Conn, wait time.Duration) {
 
 // awaitAll waits until all closed connections are gone, cuts off those that are left when patience ends, and
 // gives up when ctx does.
-func awaitAll(ctx, patience context.Context, all []connected) error {
+func awaitAll(ctx, patience context.Context, all []UserConn) error {
 	var stuck []Terminator
 	for _, x := range all {
-		t, ok := x.conn.(Terminator)
+		t, ok := x.Conn.(Terminator)
 		if !ok {
 			continue
 		}

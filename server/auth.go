@@ -107,8 +107,11 @@ func (c *Client) enter(id Identity, greet bool) {
 	}
 	c.server.opt.Logger.LogAttrs(c.server.ctx, slog.LevelDebug, "connected",
 		slog.String("user", id.UserID), slog.Any("remote", c.RemoteAddr()))
+	c.mu.Lock()
+	c.entered = true
+	c.mu.Unlock()
 	if c.server.opt.OnConnect != nil {
-		c.server.opt.OnConnect(c)
+		c.runHook("OnConnect", nil, func() { c.server.opt.OnConnect(c) })
 	}
 	// Draining looks for connections after it has set the flag: either it finds this one, or this finds the
 	// flag set.

@@ -40,6 +40,8 @@ type Client struct {
 	mu       sync.Mutex // protects what follows; nothing is called under it
 	stage    stage
 	identity Identity
+	// entered is true once the connection is registered, and OnConnect called if there is one.
+	entered bool
 	// deadline fires when the client has not authenticated in time, and later when its token expires.
 	deadline *time.Timer
 	// reason is why the server closes the connection.
@@ -249,7 +251,7 @@ func (c *Client) maxMessage() int {
 // leave undoes what authenticating has done.
 func (c *Client) leave() {
 	c.mu.Lock()
-	user := c.identity.UserID
+	user, entered := c.identity.UserID, c.entered
 	c.stage = closing
 	if c.deadline != nil {
 		c.deadline.Stop()
@@ -266,7 +268,7 @@ func (c *Client) leave() {
 	c.server.manager.Disconnect(user, c)
 	c.server.opt.Logger.LogAttrs(c.server.ctx, slog.LevelDebug, "disconnected",
 		slog.String("user", user), slog.Int("code", int(reason.Code)), slog.String("reason", reason.Text))
-	if c.server.opt.OnDisconnect != nil {
-		c.guard(func() { c.server.opt.OnDisconnect(c) })
+	if entered && c.server.opt.OnDisconnect != nil {
+		c.guard(func() { c.runHook("OnDisconnect", nil, func() { c.server.opt.OnDisconnect(c) }) })
 	}
 }

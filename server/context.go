@@ -14,7 +14,8 @@ type lifetime struct {
 	// ctx is what Client.Context returned, nil before the first call.
 	ctx    context.Context //nolint:containedctx // the lifetime of the connection itself
 	cancel context.CancelFunc
-	// cancelCall ends the context of the hook that is running, nil while none is.
+	// hook is the name of the hook that is running, "" while none is, and cancelCall ends its context.
+	hook       string
 	cancelCall context.CancelFunc
 }
 
@@ -36,23 +37,35 @@ func (c *Client) Context() context.Context {
 
 // call runs a hook with a context that ends with the connection, with the server and after a timeout. The calls of one
 // connection come one after the other.
-func (c *Client) call(timeout time.Duration, hook func(context.Context)) {
+func (c *Client) call(name string, timeout time.Duration, hook func(context.Context)) {
 	ctx, cancel := context.WithTimeout(c.server.ctx, timeout)
 	defer cancel()
+	c.runHook(name, cancel, func() { hook(ctx) })
+}
+
+// runHook notes the name of a hook while it runs, for the error of Server.Close, and cancel for the end of the connection.
+func (c *Client) runHook(name string, cancel context.CancelFunc, hook func()) {
 	l := &c.lifetime
 	l.mu.Lock()
-	l.cancelCall = cancel
+	l.hook, l.cancelCall = name, cancel
 	ended := l.ended
 	l.mu.Unlock()
-	if ended {
+	if ended && cancel != nil {
 		cancel()
 	}
 	defer func() {
 		l.mu.Lock()
-		l.cancelCall = nil
+		l.hook, l.cancelCall = "", nil
 		l.mu.Unlock()
 	}()
-	hook(ctx)
+	hook()
+}
+
+// runningHook returns the name of the hook that is running, or "".
+func (c *Client) runningHook() string {
+	c.lifetime.mu.Lock()
+	defer c.lifetime.mu.Unlock()
+	return c.lifetime.hook
 }
 
 // endContexts ends the contexts of the connection. Further calls have no effect.

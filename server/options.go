@@ -27,8 +27,10 @@ type Options struct {
 	// It must not block. nil: none.
 	Ready func() error
 
-	// OnConnect is called when a connection has been authenticated and gets messages from now on,
-	// OnDisconnect when such a connection is gone. Both are called once.
+	// OnConnect is called when a connection has been authenticated and receives messages from now on,
+	// OnDisconnect when such a connection is gone. Both are called once; OnDisconnect only if OnConnect was called, also
+	// if that panicked. Hooks may call any method of the client, the server and the manager; Server.Close then waits
+	// until its context ends, since it waits for the hook.
 	OnConnect    func(*Client)
 	OnDisconnect func(*Client)
 	// OnMessage is called for messages of an authenticated client that are not the protocol's, one after the
@@ -45,8 +47,11 @@ type Options struct {
 	// APIKeys are the keys of the HTTP API. None: it answers 403.
 	APIKeys []string
 
-	// MaxConnections bounds the connections of this server, authenticated or not. 0: no bound.
+	// MaxConnections bounds the WebSockets of this server, authenticated or not. 0: no bound.
 	MaxConnections int
+	// MaxSockets bounds the connections that Serve and ServeHandler have accepted, WebSockets among them; beyond it new ones
+	// are closed at once. It should leave room below the limit of open files. 0: no bound.
+	MaxSockets int
 	// MaxMessageBytes bounds a message that is published through the HTTP API. 0: 64 KiB.
 	MaxMessageBytes int
 	// MaxClientMessageBytes bounds a message of a client; before it has authenticated the bound is at most 16 KiB.
@@ -139,6 +144,9 @@ func (o Options) validate() error {
 	}
 	if o.MaxConnections < 0 {
 		refuse("MaxConnections", o.MaxConnections, "0 (no bound) or more")
+	}
+	if o.MaxSockets < 0 || o.MaxSockets > 0 && o.MaxConnections > o.MaxSockets {
+		refuse("MaxSockets", o.MaxSockets, "0 (no bound), or at least MaxConnections")
 	}
 	if o.ClientMessageRate <= 0 {
 		refuse("ClientMessageRate", o.ClientMessageRate, "more than 0")

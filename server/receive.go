@@ -77,10 +77,18 @@ func (c *Client) receive(m Incoming) {
 		c.onAuth(m.Text, m.Data)
 		return
 	}
-	if !c.onRequest(m) && !(c.server.opt.OnMessage != nil && c.server.opt.OnMessage(c, m)) {
+	if !c.onRequest(m) && !c.onOwnMessage(m) {
 		c.server.counters.ignored.Add(1)
 		c.Send(unknownAction(m))
 	}
+}
+
+// onOwnMessage gives a message to the embedder, and reports whether the embedder knows it.
+func (c *Client) onOwnMessage(m Incoming) (known bool) {
+	if c.server.opt.OnMessage != nil {
+		c.runHook("OnMessage", nil, func() { known = c.server.opt.OnMessage(c, m) })
+	}
+	return known
 }
 
 // noSession is the storage that gws wants each connection to have, and that nobody uses.

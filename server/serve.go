@@ -2,18 +2,23 @@ package server
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 )
 
-// Limits of the HTTP side. Whoever is slower or larger than these is not a client of this server.
+// Limits of the HTTP side, on every path: a client that is slower or larger is disconnected.
 const (
 	headerTimeout  = 10 * time.Second
 	bodyTimeout    = 30 * time.Second
-	idleKeepAlive  = 2 * time.Minute
+	writeTimeout   = 30 * time.Second
+	httpIdle       = 15 * time.Second
 	maxHeaderBytes = 32 << 10
 )
 
@@ -26,20 +31,102 @@ func (s *Server) ServeHandler(ln net.Listener, h http.Handler) error {
 	srv := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: headerTimeout,
-		IdleTimeout:       idleKeepAlive,
+		ReadTimeout:       bodyTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       httpIdle,
 		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(s.opt.Logger.Handler(), slog.LevelDebug),
+		ErrorLog:          log.New(httpErrors{s}, "", 0),
+		ConnState:         s.countSockets,
 	}
 	if !s.listeners.add(srv) {
 		_ = ln.Close()
 		return http.ErrServerClosed
 	}
-	return srv.Serve(ln)
+	return srv.Serve(watchedListener{ln, s})
+}
+
+// httpErrors receives the lines that net/http logs. Anybody can cause most of them, so they are for debugging; a panic of a
+// handler is not.
+type httpErrors struct{ server *Server }
+
+// Write logs a line.
+func (l httpErrors) Write(line []byte) (int, error) {
+	text := strings.TrimSpace(string(line))
+	if strings.HasPrefix(text, "http: panic serving") {
+		l.server.counters.panics.Add(1)
+		l.server.logs.panics.log(l.server.opt.Logger, slog.LevelError, "panic while handling a request", "detail", text)
+	} else {
+		l.server.opt.Logger.Debug("http server", "detail", text)
+	}
+	return len(line), nil
+}
+
+// watchedListener reports errors of Accept.
+type watchedListener struct {
+	net.Listener
+	server *Server
+}
+
+// Accept returns the next connection.
+func (l watchedListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil && !errors.Is(err, net.ErrClosed) {
+		l.server.acceptFailed(err)
+	}
+	return conn, err
+}
+
+// countSockets counts the connections of net/http, and closes new ones beyond Options.MaxSockets. Those that become
+// WebSockets are counted as such.
+func (s *Server) countSockets(conn net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		total := s.counters.sockets.Add(1) + s.counters.open.Load()
+		if s.opt.MaxSockets > 0 && total > int64(s.opt.MaxSockets) {
+			s.counters.refusedFull.Add(1)
+			_ = conn.Close() // StateClosed follows
+		}
+	case http.StateClosed, http.StateHijacked:
+		s.counters.sockets.Add(-1)
+	case http.StateActive, http.StateIdle:
+	}
+}
+
+// acceptFailed counts and logs an error of Accept, and makes the server unready for a while.
+func (s *Server) acceptFailed(err error) {
+	s.counters.acceptErrors.Add(1)
+	s.acceptProblem.Store(&acceptProblem{at: s.clock(), err: err})
+	s.logs.accept.log(s.opt.Logger, slog.LevelError, "cannot accept connections", "error", err,
+		"remedy", "raise the limit of open files, or lower MaxConnections and MaxSockets")
+}
+
+// acceptProblem is the last error of Accept.
+type acceptProblem struct {
+	at  time.Duration // on Server.clock
+	err error
+}
+
+// ready returns why the server should get no new connections, or nil.
+func (s *Server) ready() error {
+	const memory = 5 * time.Second // after an error of Accept
+	problem := s.acceptProblem.Load()
+	switch open := s.counters.open.Load(); {
+	case s.draining.Load():
+		return errors.New("draining")
+	case problem != nil && s.clock()-problem.at < memory:
+		return fmt.Errorf("cannot accept connections: %w", problem.err)
+	case s.opt.MaxConnections > 0 && open >= int64(s.opt.MaxConnections):
+		return fmt.Errorf("full: %d connections are open, as many as are allowed", open)
+	}
+	if err := s.manager.Ready(); err != nil || s.opt.Ready == nil {
+		return err
+	}
+	return s.opt.Ready()
 }
 
 // listeners are the HTTP servers that run.
 type listeners struct {
-	mu      sync.Mutex // protects what follows
+	mu      sync.Mutex // protects the fields below
 	servers []*http.Server
 	closed  bool
 }
@@ -51,6 +138,15 @@ func (l *listeners) add(srv *http.Server) bool {
 		l.servers = append(l.servers, srv)
 	}
 	return !l.closed
+}
+
+// endKeepAlive has every response end its connection, so that load balancers and publishers go elsewhere.
+func (l *listeners) endKeepAlive() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, srv := range l.servers {
+		srv.SetKeepAlivesEnabled(false)
+	}
 }
 
 // close ends all servers: gracefully while ctx lasts, then at once.

@@ -28,6 +28,8 @@ type Server struct {
 	started   time.Time // the zero of clock
 	origins   []origin  // Options.AllowedOrigins
 	listeners listeners
+	// acceptProblem is the last error of Accept, nil if there was none.
+	acceptProblem atomic.Pointer[acceptProblem]
 	// slowBase and slowV1 are what outboxes send when their client is too slow.
 	slowBase []*frame.Frame
 	slowV1   [slowFarewells][]*frame.Frame
@@ -84,18 +86,11 @@ func (s *Server) AdminHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		err := s.manager.Ready()
-		if err == nil && s.opt.Ready != nil {
-			err = s.opt.Ready()
-		}
-		switch {
-		case s.draining.Load():
-			answer(w, http.StatusServiceUnavailable, "draining")
-		case err != nil:
+		if err := s.ready(); err != nil {
 			answer(w, http.StatusServiceUnavailable, err.Error())
-		default:
-			answer(w, http.StatusOK, "ready")
+			return
 		}
+		answer(w, http.StatusOK, "ready")
 	})
 	return mux
 }
@@ -117,10 +112,11 @@ func (s *Server) routes() http.Handler {
 		Stats:           func() any { return s.Stats() },
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// net/http reads the rest of a body after the handler has returned, so each path has a deadline. Response writers of
+		// an embedder's may not support one.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
 		switch {
 		case strings.HasPrefix(r.URL.Path, "/v1/"):
-			// Where the connection knows no deadlines there is none.
-			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
 			api.ServeHTTP(w, r)
 		case r.URL.Path != "/ws/uploads":
 			http.NotFound(w, r)

@@ -8,7 +8,7 @@ import (
 
 // counters count what happens at the edge.
 type counters struct {
-	open                      atomic.Int64
+	open, sockets             atomic.Int64
 	unauthenticated           atomic.Uint64
 	received, ignored, failed atomic.Uint64
 	// Upgrades refused, by cause.
