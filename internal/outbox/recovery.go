@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"math"
+	"slices"
 	"sync"
 
 	"github.com/shoal-go/shoal/internal/frame"
@@ -19,8 +20,9 @@ const (
 	// unsentLimitFrom is the size of a recovery from which on the kernel's buffer of unsent bytes is limited, so that live
 	// frames do not wait behind megabytes of recovery in it.
 	unsentLimitFrom = 64 << 10
-	// maxAcknowledgements is the number of bytes by which acknowledgements may exceed the limit of a recovery.
-	maxAcknowledgements = 1 << 20
+	// extraWithoutOffset is the number of bytes by which frames without an offset may exceed the limit of a recovery: they
+	// cannot be read from the history later.
+	extraWithoutOffset = 1 << 20
 	// recoveryOverhead is added to the size of each frame in a recovery.
 	recoveryOverhead = 32
 )
@@ -118,7 +120,7 @@ func (o *Outbox) Recover(replay Replay) Outcome {
 	}
 	bl.epoch, bl.cursor, bl.source, bl.conflatable = replay.Epoch, replay.After, replay.Source, nil
 	limit := o.pool.maxRecovery
-	if !o.queueReplay(bl, replay.Frames, limit) || r.bytes > limit+maxAcknowledgements {
+	if !o.queueReplay(bl, replay.Frames, limit) || r.bytes > limit+extraWithoutOffset {
 		return o.rejectOverLimit()
 	}
 	if bl.done() && r.holds == 0 {
@@ -179,17 +181,16 @@ func (o *Outbox) startRecovery() *recovery {
 	return o.recovery
 }
 
-// queueReplay queues acknowledgements and the messages that fit in the limit in a backlog. It returns false if there is no
+// queueReplay queues the frames without an offset and the messages that fit in the limit in a backlog. It returns false if there is no
 // source to read the other messages from.
 func (o *Outbox) queueReplay(bl *backlog, frames []*frame.Frame, limit int) bool {
 	r := o.recovery
-	empty := r.bytes == 0
+	empty := r.head == nil // then one message is queued whatever its size, so that the recovery goes on
 	for _, f := range frames {
 		if !f.For(o.variant) {
 			continue
 		}
-		acknowledgement := !f.For(frame.Base)
-		if !acknowledgement && !empty && r.bytes+cost(f) > limit {
+		if f.Offset() > 0 && !empty && r.bytes+cost(f) > limit {
 			if bl.source == nil {
 				return false
 			}
@@ -197,7 +198,7 @@ func (o *Outbox) queueReplay(bl *backlog, frames []*frame.Frame, limit int) bool
 			return true
 		}
 		r.push(bl, &o.pool.chunks, queuedFrame{frame: f})
-		empty = empty && acknowledgement
+		empty = empty && f.Offset() == 0
 	}
 	if bl.unread {
 		bl.unread = false
@@ -231,10 +232,11 @@ func (o *Outbox) sendInOrder(f *frame.Frame) (outcome Outcome, handled bool) {
 		o.writer.count.conflated.Add(1)
 		return Conflated, true
 	}
-	if r.bytes > 0 && r.bytes+cost(f) > o.pool.maxRecovery {
-		if f.Offset() == 0 || bl.source == nil {
-			return o.rejectOverLimit(), true
-		}
+	switch over := r.bytes + cost(f) - o.pool.maxRecovery; {
+	case r.bytes == 0 || over <= 0 || f.Offset() == 0 && over <= extraWithoutOffset:
+	case f.Offset() == 0 || bl.source == nil:
+		return o.rejectOverLimit(), true
+	default:
 		r.addUnread(bl)
 		o.scheduleRecovery()
 		return Queued, true
@@ -294,7 +296,7 @@ func (o *Outbox) scheduleRecovery() {
 // goroutine may call it.
 func (o *Outbox) readUnread() {
 	for r := o.recovery; r != nil && len(r.unread) > 0 && r.holds == 0 && !o.dead && !o.closing; r = o.recovery {
-		if 2*r.bytes > o.pool.maxRecovery {
+		if r.head != nil && 2*r.bytes > o.pool.maxRecovery {
 			return
 		}
 		bl := r.unread[0]
@@ -313,6 +315,7 @@ func (o *Outbox) readUnread() {
 				limit := o.pool.maxRecovery
 				if len(frames) > 0 && !frames[0].For(frame.Base) {
 					limit = math.MaxInt // a new position and the newest message, which belong together
+					frames = r.beforeNewPosition(bl, frames)
 				}
 				o.queueReplay(bl, frames, limit)
 			}
@@ -327,7 +330,7 @@ func (o *Outbox) readUnread() {
 		if bl.done() {
 			r.remove(bl)
 		}
-		if bl.unread && r.bytes == before {
+		if bl.unread && r.bytes == before && r.head != nil {
 			return // the next message fits only when others have been written
 		}
 	}
@@ -395,6 +398,21 @@ func (r *recovery) push(bl *backlog, chunks *sync.Pool, e queuedFrame) *queuedFr
 	bl.conflatable = nil
 	r.list(bl)
 	return place
+}
+
+// beforeNewPosition moves acknowledgements that came while messages were unread before the frames of a new position: they
+// announce older positions.
+func (r *recovery) beforeNewPosition(bl *backlog, frames []*frame.Frame) []*frame.Frame {
+	var acknowledgements []*frame.Frame
+	bl.late = slices.DeleteFunc(bl.late, func(f *frame.Frame) bool {
+		if f.For(frame.Base) {
+			return false
+		}
+		acknowledgements = append(acknowledgements, f)
+		r.bytes -= cost(f)
+		return true
+	})
+	return append(acknowledgements, frames...)
 }
 
 // credit counts a frame of a backlog as written.
