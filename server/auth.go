@@ -2,16 +2,38 @@ package server
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"log/slog"
+	"net/http"
+	"slices"
 	"time"
 
 	"github.com/shoal-go/shoal/manager"
 )
 
-// begin starts a connection's life: at once where the request has said whose it is, else with waiting for
-// the client's first message.
+// identify calls Options.Identify for an upgrade. A status other than 0 refuses it, with the problem as the answer.
+func (s *Server) identify(r *http.Request) (id Identity, status int, problem string) {
+	ctx, cancel := context.WithTimeout(r.Context(), s.opt.HookTimeout)
+	defer cancel()
+	id, err := s.opt.Identify(r.WithContext(ctx))
+	var refused *TokenError
+	switch {
+	case errors.As(err, &refused), errors.Is(err, http.ErrNoCookie):
+		return id, http.StatusUnauthorized, "not identified"
+	case errors.Is(err, ErrForbidden):
+		return id, http.StatusForbidden, "not allowed"
+	case err != nil:
+		s.logs.identify.log(s.opt.Logger, slog.LevelWarn, "Identify failed", "remote", r.RemoteAddr, "error", err)
+		return id, http.StatusServiceUnavailable, "identification is not possible now, try again later"
+	}
+	if err := manager.CheckID("user_id", id.UserID); err != nil {
+		s.logs.identify.log(s.opt.Logger, slog.LevelError, "Identify returned an invalid user id", "error", err)
+		return id, http.StatusInternalServerError, "internal error"
+	}
+	return id, 0, ""
+}
+
+// begin starts a connection: with the identity or the token of its request, or by waiting for the first message.
 func (c *Client) begin(id Identity, token string) {
 	switch {
 	case c.server.opt.Identify != nil:
@@ -20,89 +42,127 @@ func (c *Client) begin(id Identity, token string) {
 		c.authenticate(token)
 	default:
 		c.mu.Lock()
-		c.deadline = time.AfterFunc(c.server.opt.AuthTimeout, c.expired)
+		c.deadline = time.AfterFunc(c.server.opt.AuthTimeout, c.onDeadline)
 		c.mu.Unlock()
 	}
 }
 
+// stopAuthTimeout ends the time for the first message, which has come: AuthTimeout does not cover Authenticate. It
+// reports false if the time was up before.
+func (c *Client) stopAuthTimeout() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stage != authenticating {
+		return false
+	}
+	if c.deadline != nil {
+		c.deadline.Stop()
+		c.deadline = nil
+	}
+	return true
+}
+
 // onAuth handles the first message of a client.
 func (c *Client) onAuth(text bool, data []byte) {
-	kind, token, ok := decodeAuth(data)
-	switch {
-	case !text || !ok:
-		c.Close(manager.InvalidFormat)
-	case kind != "auth" || token == "":
-		c.refuse("Authentication required", manager.AuthRequired)
-	default:
-		c.authenticate(token)
+	if !c.stopAuthTimeout() {
+		return
 	}
-}
-
-// decodeAuth returns the type and the token of a first message, each "" if it is no string. It reports false for
-// what is not an object.
-func decodeAuth(data []byte) (kind, token string, ok bool) {
-	var r request
-	if decodePlain(data, &r) {
-		return r.Type, r.Token, true
-	}
-	var object map[string]json.RawMessage
-	if json.Unmarshal(data, &object) != nil || object == nil {
-		return "", "", false
-	}
-	if json.Unmarshal(object["type"], &kind) != nil {
-		kind = ""
-	}
-	if json.Unmarshal(object["token"], &token) != nil {
-		token = ""
-	}
-	return kind, token, true
-}
-
-// authenticate asks whose the token is, and opens the connection or gives it a new time.
-func (c *Client) authenticate(token string) {
-	ctx, cancel := context.WithTimeout(c.server.ctx, c.server.opt.AuthTimeout)
-	defer cancel()
-	id, err := c.server.opt.Authenticate(ctx, token)
+	message, err := decodeObject(data)
 	if err == nil {
-		err = manager.CheckID("user_id", id.UserID)
+		err = message.duplicate("type", "token")
 	}
-	switch {
-	case err != nil:
-		c.server.counters.unauthenticated.Add(1)
-		c.refuse(c.tokenProblem(err), manager.InvalidToken)
-	case c.authenticated():
-		c.extend(id)
-	default:
-		c.enter(id, true)
+	if !text || err != nil {
+		c.Close(manager.InvalidFormat)
+		return
 	}
+	if kind, err := message.text("type"); err != nil || kind != "auth" {
+		c.refuse("Authentication required", codeRequired, manager.AuthRequired)
+		return
+	}
+	c.onToken(message)
 }
 
-// tokenProblem returns what a client may know of an error of Authenticate.
-func (c *Client) tokenProblem(err error) string {
+// onToken handles an auth message: the first message, or one that renews the token.
+func (c *Client) onToken(message object) {
+	token, err := message.text("token")
+	if err != nil || token == "" {
+		c.refuse("Authentication required", codeRequired, manager.AuthRequired)
+		return
+	}
+	c.authenticate(token)
+}
+
+// authenticate checks a token, and opens the connection or renews its identity.
+func (c *Client) authenticate(token string) {
+	var id Identity
+	var err error
+	c.call("Authenticate", c.server.opt.HookTimeout, func(ctx context.Context) { id, err = c.server.opt.Authenticate(ctx, token) })
+	if err == nil {
+		if err = manager.CheckID("user_id", id.UserID); err != nil {
+			c.server.logs.authenticate.log(c.server.opt.Logger, slog.LevelError, "Authenticate returned an invalid user id",
+				"error", err)
+			err = &TokenError{Message: "Authentication failed"}
+		}
+	}
 	var refused *TokenError
-	if errors.As(err, &refused) {
-		return refused.Message
+	switch {
+	case err == nil && c.authenticated():
+		c.renew(id)
+	case err == nil:
+		c.enter(id, true)
+	case errors.As(err, &refused):
+		c.server.counters.unauthenticated.Add(1)
+		c.server.logs.refusedToken.log(c.server.opt.Logger, slog.LevelInfo, "token refused",
+			"reason", refused.Message, "remote", c.RemoteAddr())
+		code := refused.Code
+		if code == "" {
+			code = TokenInvalid
+		}
+		c.refuse(refused.Message, code, manager.InvalidToken)
+	default:
+		c.authUnavailable(err)
 	}
-	c.server.opt.Logger.Warn("authentication failed", "error", err)
-	return "Authentication failed"
 }
 
-// enter opens the connection for its user. The answer is queued before the connection is registered, so that
-// it comes ahead of everything else.
+// authUnavailable handles a token that cannot be checked now. An open connection stays open until its current token
+// expires; any other is closed for the client to come back.
+func (c *Client) authUnavailable(err error) {
+	if !c.gone() {
+		c.server.counters.unavailable.Add(1)
+		c.server.logs.authenticate.log(c.server.opt.Logger, slog.LevelWarn, "authentication unavailable", "error", err)
+	}
+	const message = "Authentication is not possible now, try again later"
+	if c.authenticated() {
+		if c.v1 {
+			c.out.Send(authErrorFrame(message, codeUnavailable))
+		}
+		return
+	}
+	if c.setClosing(manager.TryAgainLater) {
+		ahead := c.reconnectNotice(manager.TryAgainLater)
+		if c.v1 { // a page on the base protocol takes any auth_error for final
+			ahead = append([]*manager.Frame{authErrorFrame(message, codeUnavailable)}, ahead...)
+		}
+		c.out.Close(closeFrame(manager.TryAgainLater), ahead...)
+	}
+}
+
+// enter opens the connection for its user. The answer is queued before the connection is registered, so that it comes
+// ahead of everything else.
 func (c *Client) enter(id Identity, greet bool) {
 	c.mu.Lock()
 	if c.stage != authenticating { // the time was up, or the server is closing
 		c.mu.Unlock()
 		return
 	}
-	c.stage, c.identity = open, id
-	c.watchExpiry()
+	c.stage = open
+	c.setIdentityLocked(id)
 	c.mu.Unlock()
 	if greet {
 		c.out.Send(authSuccessFrame(id.UserID))
 	}
 	if err := c.server.manager.Connect(id.UserID, c); err != nil {
-		c.Close(manager.ServerReloading)
+		c.connectFailed(err)
 		return
 	}
 	c.server.opt.Logger.LogAttrs(c.server.ctx, slog.LevelDebug, "connected",
@@ -120,49 +180,145 @@ func (c *Client) enter(id Identity, greet bool) {
 	}
 }
 
-// extend gives an open connection the time of a fresh token of the same user.
-func (c *Client) extend(id Identity) {
+// connectFailed closes a connection that the manager has not accepted.
+func (c *Client) connectFailed(err error) {
+	if errors.Is(err, manager.ErrClosed) {
+		c.Close(manager.ServerReloading)
+		return
+	}
+	c.server.logs.authenticate.log(c.server.opt.Logger, slog.LevelError, "connection not accepted", "error", err)
+	c.Close(manager.InternalError)
+}
+
+// setIdentityLocked stores who the connection belongs to and until when; c.mu is held.
+func (c *Client) setIdentityLocked(id Identity) {
+	c.identity = id
+	if id.TokenID != "" {
+		c.addTokenLocked(id.TokenID)
+	}
+	if c.server.claimsOnly {
+		c.allowed.Store(&id)
+	}
+	c.watchExpiryLocked()
+}
+
+// maxTokenIDs bounds the token ids that a connection remembers. The oldest is forgotten.
+const maxTokenIDs = 64
+
+func (c *Client) addTokenLocked(tokenID string) {
+	if slices.Contains(c.tokens, tokenID) {
+		return
+	}
+	if len(c.tokens) == maxTokenIDs {
+		c.tokens = append(c.tokens[:0], c.tokens[1:]...)
+	}
+	c.tokens = append(c.tokens, tokenID)
+}
+
+// HasToken reports whether the connection has shown the token with an id, at its beginning or to renew it.
+func (c *Client) HasToken(tokenID string) bool {
 	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Contains(c.tokens, tokenID)
+}
+
+// AllowsUpload reports whether the connection's own token allows it to get the messages of an upload. Only
+// AuthorizeClaims restricts that; it does not block.
+func (c *Client) AllowsUpload(uploadID string) bool {
+	id := c.allowed.Load()
+	return id == nil || id.allows(uploadID)
+}
+
+// renew gives an open connection the identity of a fresh token of the same user, and ends the subscriptions that it
+// does not allow.
+func (c *Client) renew(id Identity) {
+	c.mu.Lock()
+	if c.stage != open {
+		c.mu.Unlock()
+		return
+	}
 	same := id.UserID == c.identity.UserID
 	if same {
-		c.identity = id
-		c.watchExpiry()
+		c.setIdentityLocked(id)
 	}
 	c.mu.Unlock()
 	if !same {
-		c.refuse("Token belongs to another user", manager.InvalidToken)
+		c.refuse("Token belongs to another user", TokenInvalid, manager.InvalidToken)
 		return
 	}
 	c.out.Send(authSuccessFrame(id.UserID))
+	c.reauthorize(id)
 }
 
-// watchExpiry sets the timer for the end of the token; c.mu is held.
-func (c *Client) watchExpiry() {
+// reauthorize ends the connection's own subscriptions that its identity does not allow. One that cannot be decided now
+// stays: it was allowed before.
+func (c *Client) reauthorize(id Identity) {
+	claims := c.server.manager.Claims(id.UserID, c)
+	if len(claims) == 0 {
+		return
+	}
+	for uploadID, err := range c.authorize(id, claims) {
+		switch {
+		case errors.Is(err, ErrForbidden):
+			c.countForbidden(uploadID)
+			c.server.manager.UnsubscribeConn(id.UserID, c, uploadID)
+			c.Send(unsubscribedFrame(uploadID))
+		case err != nil:
+			c.logAuthorizeError(err)
+		}
+	}
+}
+
+// watchExpiryLocked sets the timer for the end of the token; c.mu is held.
+func (c *Client) watchExpiryLocked() {
 	if c.deadline != nil {
 		c.deadline.Stop()
 		c.deadline = nil
 	}
-	if !c.identity.Expires.IsZero() {
-		c.deadline = time.AfterFunc(time.Until(c.identity.Expires), c.expired)
+	if c.expiryLocked() {
+		// A token whose end has come a moment ago, by a step of the clock, must not set the timer again and again.
+		c.deadline = time.AfterFunc(max(time.Until(c.identity.Expires), time.Millisecond), c.onDeadline)
 	}
 }
 
-// expired is called when the time to authenticate or that of the token is up.
+// onDeadline is called when the time for the first message or that of the token may be up. The timer follows the
+// monotonic clock and the token the wall clock, so it is set again if it was early.
+func (c *Client) onDeadline() {
+	c.mu.Lock()
+	stage := c.stage
+	if stage == open && c.expiryLocked() && time.Now().Before(c.identity.Expires) {
+		c.watchExpiryLocked()
+	}
+	c.mu.Unlock()
+	if stage == authenticating {
+		c.refuse("Authentication timeout", codeTimeout, manager.AuthTimeout)
+		return
+	}
+	c.expired()
+}
+
+// expiryLocked reports whether the connection ends with its token; c.mu is held.
+func (c *Client) expiryLocked() bool {
+	return !c.identity.Expires.IsZero() && c.server.opt.TokenExpiry == ExpiryEnforced
+}
+
+// expired closes an open connection whose token has expired.
 func (c *Client) expired() {
 	c.mu.Lock()
-	stage, expires := c.stage, c.identity.Expires
+	over := c.stage == open && c.expiryLocked() && !time.Now().Before(c.identity.Expires)
 	c.mu.Unlock()
-	switch {
-	case stage == authenticating:
-		c.refuse("Authentication timeout", manager.AuthTimeout)
-	case stage == open && !expires.IsZero() && !time.Now().Before(expires):
-		c.refuse("Token has expired", manager.InvalidToken)
+	if over {
+		c.refuse("Token has expired", TokenExpired, manager.InvalidToken)
 	}
 }
 
-// refuse tells the client what is wrong with its authentication and closes.
-func (c *Client) refuse(why string, reason manager.CloseReason) {
-	if c.setClosing(reason) {
-		c.out.Close(closeFrame(reason), authErrorFrame(why))
+// refuse sends the client the problem of its authentication and closes the connection.
+func (c *Client) refuse(message, code string, reason manager.CloseReason) {
+	if !c.setClosing(reason) {
+		return
 	}
+	if !c.v1 {
+		code = ""
+	}
+	c.out.Close(closeFrame(reason), authErrorFrame(message, code))
 }

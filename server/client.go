@@ -36,12 +36,18 @@ type Client struct {
 	// slot is the connection's place in its ping group. It belongs to keepalive.
 	slot     pingSlot
 	lifetime lifetime
+	// allowed is the identity whose claims restrict the uploads of the connection; nil: no restriction.
+	allowed atomic.Pointer[Identity]
+	// spare is how many subscribe messages the client may still send beyond its rate.
+	spare int
 
 	mu       sync.Mutex // protects what follows; nothing is called under it
 	stage    stage
 	identity Identity
 	// entered is true once the connection is registered, and OnConnect called if there is one.
 	entered bool
+	// tokens are the ids of the tokens that the connection has shown.
+	tokens []string
 	// deadline fires when the client has not authenticated in time, and later when its token expires.
 	deadline *time.Timer
 	// reason is why the server closes the connection.
@@ -62,11 +68,13 @@ var (
 	_ manager.Conn       = (*Client)(nil)
 	_ manager.Terminator = (*Client)(nil)
 	_ manager.Replayer   = (*Client)(nil)
+	_ manager.TokenSet   = (*Client)(nil)
 )
 
 func newClient(s *Server, conn net.Conn, v1 bool) *Client {
 	c := &Client{server: s, v1: v1}
 	c.attach(conn)
+	c.spare = s.spareSubscribes()
 	c.limiter = rate.NewLimiter(rate.Limit(s.opt.ClientMessageRate), s.opt.ClientMessageBurst)
 	c.heard.Store(int64(s.clock()))
 	cfg := outbox.Config{Variant: frame.Base, Raw: c.input.raw, Overflow: s.slowBase}

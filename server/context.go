@@ -82,3 +82,11 @@ func (c *Client) endContexts() {
 		cancelCall()
 	}
 }
+
+// gone reports whether the connection has ended.
+func (c *Client) gone() bool {
+	l := &c.lifetime
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.ended
+}

@@ -34,11 +34,10 @@ func closeFrame(reason manager.CloseReason) *frame.Frame {
 }
 
 func reconnectFrame() *frame.Frame {
-	wait := reconnectMin + rand.N(reconnectMax-reconnectMin)
 	return controlFrame(struct {
 		Action string `json:"action"`
 		After  int64  `json:"retry_after_ms"`
-	}{"reconnect", wait.Milliseconds()})
+	}{"reconnect", retryAfterMillis()})
 }
 
 func authSuccessFrame(userID string) *frame.Frame {
@@ -48,11 +47,20 @@ func authSuccessFrame(userID string) *frame.Frame {
 	}{"auth_success", userID})
 }
 
-func authErrorFrame(why string) *frame.Frame {
+// The codes of auth_error on shoal.v1, beside those of a TokenError.
+const (
+	codeUnavailable = "unavailable"
+	codeTimeout     = "timeout"
+	codeRequired    = "required"
+)
+
+// authErrorFrame returns an auth_error; code is "" on the base protocol.
+func authErrorFrame(message, code string) *frame.Frame {
 	return controlFrame(struct {
 		Action  string `json:"action"`
 		Message string `json:"message"`
-	}{"auth_error", why})
+		Code    string `json:"code,omitempty"`
+	}{"auth_error", message, code})
 }
 
 // unsubscribedFrame acknowledges an unsubscribe, behind the queued messages of the upload.
@@ -72,13 +80,30 @@ const (
 	codeInternal      = "internal"
 )
 
+// errorMessage is an error of shoal.v1.
+type errorMessage struct {
+	Action   string `json:"action"`
+	Code     string `json:"code"`
+	Message  string `json:"message"`
+	UploadID string `json:"upload_id,omitempty"`
+	// UploadIDs are the uploads of an error that concerns many.
+	UploadIDs []string `json:"upload_ids,omitempty"`
+	// RetryAfter is the time in milliseconds after which the request may succeed.
+	RetryAfter int64 `json:"retry_after_ms,omitempty"`
+}
+
 func errorFrame(code, message, uploadID string) *frame.Frame {
-	return frame.NewV1(frame.Event, encode(struct {
-		Action   string `json:"action"`
-		Code     string `json:"code"`
-		Message  string `json:"message"`
-		UploadID string `json:"upload_id,omitempty"`
-	}{"error", code, message, uploadID}))
+	return errorMessage{Code: code, Message: message, UploadID: uploadID}.frame()
+}
+
+func (e errorMessage) frame() *frame.Frame {
+	e.Action = "error"
+	return frame.NewV1(frame.Event, encode(e))
+}
+
+// retryAfterMillis draws the time after which a client should try again, so that not all come in the same instant.
+func retryAfterMillis() int64 {
+	return (reconnectMin + rand.N(reconnectMax-reconnectMin)).Milliseconds()
 }
 
 func controlFrame(v any) *frame.Frame { return frame.New(frame.Text, frame.Control, encode(v)) }

@@ -221,7 +221,7 @@ func TestNothingSecretIsLogged(t *testing.T) {
 	refused := n.open()
 	refused.send(`{"type":"auth","token":"bad/4711"}`)
 	refused.wantClose(manager.InvalidToken)
-	waitFor(t, func() bool { return strings.Contains(log.String(), "authorization failed") })
+	waitFor(t, func() bool { return strings.Contains(log.String(), "authorization unavailable") })
 	for _, line := range strings.Split(log.String(), "\n") {
 		if strings.Contains(strings.ReplaceAll(line, "user=ann-token-4711", ""), "4711") {
 			t.Errorf("logged: %s", line)

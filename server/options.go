@@ -10,6 +10,16 @@ import (
 	"github.com/shoal-go/shoal/manager"
 )
 
+// TokenExpiry decides what the expiry of a token ends.
+type TokenExpiry uint8
+
+const (
+	// ExpiryEnforced closes a connection when its token expires, unless it has shown a fresh one.
+	ExpiryEnforced TokenExpiry = iota
+	// ExpiryOnConnect checks the expiry only when a connection authenticates, for clients that do not renew their tokens.
+	ExpiryOnConnect
+)
+
 // Options configure a Server. The zero value of a field is its documented default.
 type Options struct {
 	// Manager does the work. Required. The server does not close it.
@@ -19,8 +29,10 @@ type Options struct {
 	Authenticate Authenticate
 	// Authorize decides who may follow which upload. Required: AuthorizeOpen allows everything.
 	Authorize Authorize
-	// Identify takes the place of the protocol's authentication: it decides by the request of the upgrade,
-	// a cookie for example, whom the connection belongs to. An error refuses the upgrade with 401.
+	// Identify takes the place of the protocol's authentication: it returns the owner of a connection by the request of
+	// the upgrade, for example by a cookie. A *TokenError or http.ErrNoCookie refuses the upgrade with 401, ErrForbidden
+	// with 403; any other error means that it cannot be decided now: it is logged and answered with 503. The request's
+	// context ends with the request and after HookTimeout.
 	Identify func(*http.Request) (Identity, error)
 
 	// Ready is a further condition of /readyz, for example JWT.Ready: an error makes it answer 503 with the error's text.
@@ -62,8 +74,13 @@ type Options struct {
 	ClientMessageRate  float64
 	ClientMessageBurst int
 
-	// AuthTimeout is how long a client may take for its first message, and Authenticate for its token. 0: 5 s.
+	// AuthTimeout is how long a client may take for its first message. 0: 5 s.
 	AuthTimeout time.Duration
+	// HookTimeout bounds the context of each call of Authenticate and Identify, and of all calls of Authorize on behalf
+	// of one message. 0: 10 s.
+	HookTimeout time.Duration
+	// TokenExpiry decides whether a connection ends with its token. Zero: ExpiryEnforced.
+	TokenExpiry TokenExpiry
 	// PingInterval is how often a client is pinged (0: 30 s); one from which nothing came for IdleTimeout
 	// (0: 90 s) is disconnected.
 	PingInterval time.Duration
@@ -87,6 +104,7 @@ func (o Options) withDefaults() Options {
 	set(&o.ClientMessageRate, 50)
 	set(&o.ClientMessageBurst, 200)
 	set(&o.AuthTimeout, 5*time.Second)
+	set(&o.HookTimeout, 10*time.Second)
 	set(&o.PingInterval, 30*time.Second)
 	set(&o.IdleTimeout, 90*time.Second)
 	set(&o.CloseTimeout, 5*time.Second)
@@ -135,12 +153,15 @@ func (o Options) validate() error {
 		}
 	}
 	for name, d := range map[string]time.Duration{
-		"AuthTimeout": o.AuthTimeout, "PingInterval": o.PingInterval, "IdleTimeout": o.IdleTimeout,
+		"AuthTimeout": o.AuthTimeout, "HookTimeout": o.HookTimeout, "PingInterval": o.PingInterval, "IdleTimeout": o.IdleTimeout,
 		"CloseTimeout": o.CloseTimeout, "QueueAge": o.QueueAge,
 	} {
 		if d < time.Millisecond {
 			refuse(name, d, "at least 1ms")
 		}
+	}
+	if o.TokenExpiry > ExpiryOnConnect {
+		refuse("TokenExpiry", o.TokenExpiry, "ExpiryEnforced or ExpiryOnConnect")
 	}
 	if o.MaxConnections < 0 {
 		refuse("MaxConnections", o.MaxConnections, "0 (no bound) or more")

@@ -44,23 +44,23 @@ func handle(socket *gws.Conn, how func(*Client, Incoming), m Incoming) {
 	c.guard(func() { how(c, m) })
 }
 
-func (c *Client) onPong(Incoming) { c.alive() }
+func (c *Client) onPong(m Incoming) { c.alive(m) }
 
 // onPing answers with the ping's payload, as RFC 6455 wants it.
 func (c *Client) onPing(m Incoming) {
-	if c.alive() {
+	if c.alive(m) {
 		c.out.Send(frame.New(frame.Pong, frame.Control, m.Data))
 	}
 }
 
 // alive notes a sign of life, and reports whether what the client sent is to be looked at: not if the
 // connection is closing, or if the client sends too much.
-func (c *Client) alive() bool {
+func (c *Client) alive(m Incoming) bool {
 	c.heard.Store(int64(c.server.clock()))
 	if c.at(closing) {
 		return false
 	}
-	if !c.limiter.Allow() {
+	if !c.limiter.Allow() && !c.spendSpare(m) {
 		c.Close(manager.TooManyMessages)
 		return false
 	}
@@ -69,7 +69,7 @@ func (c *Client) alive() bool {
 
 // receive handles one message.
 func (c *Client) receive(m Incoming) {
-	if !c.alive() {
+	if !c.alive(m) {
 		return
 	}
 	c.server.counters.received.Add(1)

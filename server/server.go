@@ -27,7 +27,9 @@ type Server struct {
 	logs      sampledLogs
 	started   time.Time // the zero of clock
 	origins   []origin  // Options.AllowedOrigins
-	listeners listeners
+	// claimsOnly: connections get only the uploads that their own claims allow.
+	claimsOnly bool
+	listeners  listeners
 	// acceptProblem is the last error of Accept, nil if there was none.
 	acceptProblem atomic.Pointer[acceptProblem]
 	// slowBase and slowV1 are what outboxes send when their client is too slow.
@@ -64,6 +66,9 @@ func New(opt Options) (*Server, error) {
 			},
 		}),
 	}
+	s.claimsOnly = isAuthorizeClaims(opt.Authorize)
+	s.logs.refusedToken.interval, s.logs.forbidden.interval = time.Minute, time.Minute
+	s.logs.authenticate.interval, s.logs.authorize.interval = 10*time.Second, 10*time.Second
 	for _, allowed := range opt.AllowedOrigins {
 		o, _ := parseOrigin(allowed) // validate has refused any error
 		s.origins = append(s.origins, o)

@@ -10,6 +10,7 @@ import (
 type counters struct {
 	open, sockets             atomic.Int64
 	unauthenticated           atomic.Uint64
+	unavailable, forbidden    atomic.Uint64
 	received, ignored, failed atomic.Uint64
 	// Upgrades refused, by cause.
 	refusedOrigin, refusedHandshake, refusedIdentity, refusedFull atomic.Uint64
@@ -29,10 +30,14 @@ type Stats struct {
 	Refused         Refused `json:"refused_by_cause"`
 	RefusedTotal    uint64  `json:"refused"`
 	Unauthenticated uint64  `json:"unauthenticated"`
-	Received        uint64  `json:"received"`
-	Ignored         uint64  `json:"ignored"`
-	Failed          uint64  `json:"failed"`
-	SlowConsumers   uint64  `json:"slow_consumers"`
+	// Unavailable counts tokens and subscriptions that could not be decided, because a hook failed, and Forbidden the
+	// subscriptions that Authorize refused.
+	Unavailable   uint64 `json:"auth_unavailable"`
+	Forbidden     uint64 `json:"forbidden"`
+	Received      uint64 `json:"received"`
+	Ignored       uint64 `json:"ignored"`
+	Failed        uint64 `json:"failed"`
+	SlowConsumers uint64 `json:"slow_consumers"`
 
 	// Since the start: failures of the server itself. Each is logged as well.
 	HijackFailed uint64 `json:"hijack_failed"`
@@ -72,6 +77,8 @@ func (s *Server) Stats() Stats {
 		Refused:         refused,
 		RefusedTotal:    refused.Origin + refused.Handshake + refused.Identity + refused.Full,
 		Unauthenticated: n.unauthenticated.Load(),
+		Unavailable:     n.unavailable.Load(),
+		Forbidden:       n.forbidden.Load(),
 		Received:        n.received.Load(),
 		Ignored:         n.ignored.Load(),
 		Failed:          n.failed.Load(),

@@ -57,9 +57,13 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 	}
 	var id Identity
 	if s.opt.Identify != nil {
-		var err error
-		if id, err = s.opt.Identify(r); err != nil {
-			s.refuse(w, r, &s.counters.refusedIdentity, http.StatusUnauthorized, "not identified")
+		var status int
+		var problem string
+		if id, status, problem = s.identify(r); status != 0 {
+			if status == http.StatusServiceUnavailable {
+				w.Header().Set("Retry-After", retryAfter)
+			}
+			s.refuse(w, r, &s.counters.refusedIdentity, status, problem)
 			return
 		}
 	}
