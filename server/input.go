@@ -1,6 +1,7 @@
 package server
 
 import (
+	"crypto/tls"
 	"net"
 	"sync/atomic"
 	"syscall"
@@ -80,9 +81,17 @@ type clientConn struct {
 	client *Client
 }
 
-// Close closes the connection.
+// NetConn returns the connection that was accepted.
+func (s *clientConn) NetConn() net.Conn { return s.Conn }
+
+// Close closes the connection. tls.Conn.Close may block while it sends an alert, so the socket under it is closed
+// instead.
 func (s *clientConn) Close() error {
-	err := s.Conn.Close()
+	conn := s.Conn
+	if t, ok := conn.(*tls.Conn); ok {
+		conn = t.NetConn()
+	}
+	err := conn.Close()
 	s.client.endContexts()
 	return err
 }

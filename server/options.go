@@ -88,11 +88,17 @@ type Options struct {
 	// CloseTimeout bounds the closing of a connection: flushing, the close frame and the client's answer. 0: 5 s.
 	CloseTimeout time.Duration
 
-	// QueueBytes (0: 1 MiB), QueueMessages (0: 1024) and QueueAge (0: 10 s) bound a connection's outbound
-	// queue, the last being the age of what waits longest in it.
+	// QueueBytes (0: 1 MiB), QueueMessages (0: 1024) and QueueAge (0: 10 s) limit a connection's queue of live messages; a
+	// client that exceeds them is closed with 1013. QueueAge is the age of the oldest message, and the time without
+	// progress in a recovery. A burst may exceed the first two until its client has had a second to read it, up to
+	// 16 times QueueBytes (at least 16 MiB) and 64 times QueueMessages (at least 65,536).
 	QueueBytes    int
 	QueueMessages int
 	QueueAge      time.Duration
+	// RecoveryBytes limits the stored messages that are queued for one connection while its client recovers: the others are
+	// read from the history when there is room. Each message counts with 32 bytes more than its size. If the history
+	// has dropped messages by then, the client is told the new position and gets the newest message. 0: 8 MiB.
+	RecoveryBytes int
 
 	// Logger gets what an operator should know, never a token, key or payload. nil: nothing is logged.
 	Logger *slog.Logger
@@ -110,6 +116,7 @@ func (o Options) withDefaults() Options {
 	set(&o.CloseTimeout, 5*time.Second)
 	set(&o.QueueBytes, 1<<20)
 	set(&o.QueueMessages, 1024)
+	set(&o.RecoveryBytes, 8<<20)
 	set(&o.QueueAge, 10*time.Second)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -146,7 +153,7 @@ func (o Options) validate() error {
 	for name, n := range map[string]int{
 		"MaxMessageBytes": o.MaxMessageBytes, "MaxClientMessageBytes": o.MaxClientMessageBytes,
 		"ClientMessageBurst": o.ClientMessageBurst,
-		"QueueBytes":         o.QueueBytes, "QueueMessages": o.QueueMessages,
+		"QueueBytes":         o.QueueBytes, "QueueMessages": o.QueueMessages, "RecoveryBytes": o.RecoveryBytes,
 	} {
 		if n < 1 {
 			refuse(name, n, "at least 1")

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
@@ -56,19 +57,20 @@ func New(opt Options) (*Server, error) {
 		opt:     opt,
 		started: time.Now(),
 		manager: opt.Manager,
-		writers: outbox.NewPool(outbox.Options{
-			MaxBytes:     opt.QueueBytes,
-			MaxMessages:  opt.QueueMessages,
-			MaxAge:       opt.QueueAge,
-			CloseTimeout: opt.CloseTimeout,
-			OnPanic: func(stack []byte) {
-				opt.Logger.Error("panic while writing to a connection", "stack", string(stack))
-			},
-		}),
 	}
 	s.claimsOnly = isAuthorizeClaims(opt.Authorize)
 	s.logs.refusedToken.interval, s.logs.forbidden.interval = time.Minute, time.Minute
 	s.logs.authenticate.interval, s.logs.authorize.interval = 10*time.Second, 10*time.Second
+	s.writers = outbox.NewPool(outbox.Options{
+		MaxBytes:         opt.QueueBytes,
+		MaxMessages:      opt.QueueMessages,
+		MaxRecoveryBytes: opt.RecoveryBytes,
+		MaxAge:           opt.QueueAge,
+		CloseTimeout:     opt.CloseTimeout,
+		OnPanic: func(stack []byte) {
+			s.logs.panics.log(opt.Logger, slog.LevelError, "panic while writing to a connection", "stack", string(stack))
+		},
+	})
 	for _, allowed := range opt.AllowedOrigins {
 		o, _ := parseOrigin(allowed) // validate has refused any error
 		s.origins = append(s.origins, o)

@@ -85,7 +85,7 @@ func (s *Server) Stats() Stats {
 		SlowConsumers:   out.Overflowed,
 		HijackFailed:    n.hijackFailed.Load(),
 		AcceptErrors:    n.acceptErrors.Load(),
-		Panics:          n.panics.Load(),
+		Panics:          n.panics.Load() + out.Panics,
 		SentFrames:      out.Frames,
 		SentBytes:       out.Bytes,
 		Writes:          out.Writes,

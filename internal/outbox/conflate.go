@@ -58,7 +58,6 @@ func (o *Outbox) conflate(e *queuedFrame, f *frame.Frame) Outcome {
 	}
 	o.data.replace(e, f)
 	e.skipped++
-	o.writer.count.conflated.Add(1)
 	return Conflated
 }
 

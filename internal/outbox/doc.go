@@ -10,6 +10,14 @@
 // until its queues are empty. A connection without a file descriptor (TLS, net.Pipe) always uses a drain
 // goroutine. An idle outbox has no goroutine and no memory beyond its struct.
 //
+// # Recovery
+//
+// Stored messages that a client has requested (its recovery) are queued in one backlog per upload, see [Outbox.Recover]. They do
+// not count against the limits of live frames, and each batch takes at most a portion of them behind the queued live
+// frames: a recovery of any length proceeds at the client's pace and delays live frames of other uploads by at most one
+// portion. Live frames of an upload in recovery join its backlog, so that its order is kept. A backlog holds as many
+// frames as fit in Options.MaxRecoveryBytes per connection; a drain goroutine reads the others from the history later.
+//
 // # Ownership
 //
 // The owner of an outbox is the goroutine that may write to its socket: none while the outbox is idle, a writer while the
@@ -19,5 +27,6 @@
 //
 // # Locks
 //
-// Lock order: Outbox.mu, then writer.mu. No other two locks are held together, and no lock is held during I/O.
+// Lock order: Outbox.mu, then writer.mu. Callers of Send and Recover may hold an upload's lock; the outbox calls a [Source],
+// which locks uploads, without holding its own. No lock is held during I/O.
 package outbox

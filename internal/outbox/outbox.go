@@ -76,7 +76,6 @@ func (o *Outbox) Send(f *frame.Frame) Outcome {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.closing || o.dead {
-		o.writer.count.dropped.Add(1)
 		return Dropped
 	}
 	if f.Class() == frame.Control {
@@ -156,7 +155,6 @@ func (o *Outbox) replaceableControl(f *frame.Frame) *queuedFrame {
 // rejectOverLimit closes the outbox because a frame exceeds a limit.
 func (o *Outbox) rejectOverLimit() Outcome {
 	o.overflowLocked()
-	o.writer.count.dropped.Add(1)
 	return Dropped
 }
 

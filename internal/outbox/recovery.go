@@ -92,6 +92,10 @@ type backlog struct {
 	next   *backlog
 }
 
+// orderOnly is the backlog of an upload of which nothing was missed, while the recovery is held: it stands for a backlog that the
+// first live frame creates. It is never changed.
+var orderOnly = &backlog{}
+
 // done reports whether nothing of the backlog is unwritten or unread.
 func (bl *backlog) done() bool {
 	return bl.frames.unwritten.frames == 0 && !bl.unread && len(bl.late) == 0
@@ -109,26 +113,56 @@ func (o *Outbox) Recover(replay Replay) Outcome {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.closing || o.dead {
-		o.writer.count.dropped.Add(1)
 		return Dropped
 	}
-	r := o.startRecovery()
-	bl := r.backlogs[replay.UploadID]
-	if bl == nil {
-		bl = &backlog{uploadID: replay.UploadID}
-		r.backlogs[replay.UploadID] = bl
+	if o.recovery == nil && o.replayDirectly(replay.Frames) {
+		return Queued
 	}
+	r := o.startRecovery()
+	if len(replay.Frames) == 0 {
+		if r.holds > 0 && r.backlogs[replay.UploadID] == nil {
+			r.backlogs[replay.UploadID] = orderOnly
+		}
+		o.finishRecovery()
+		return Queued
+	}
+	bl := r.backlog(replay.UploadID)
 	bl.epoch, bl.cursor, bl.source, bl.conflatable = replay.Epoch, replay.After, replay.Source, nil
 	limit := o.pool.maxRecovery
 	if !o.queueReplay(bl, replay.Frames, limit) || r.bytes > limit+extraWithoutOffset {
 		return o.rejectOverLimit()
 	}
-	if bl.done() && r.holds == 0 {
+	if bl.done() && r.holds == 0 { // no frame was for this variant
 		r.remove(bl)
+		o.finishRecovery()
 		return Queued
 	}
 	o.scheduleRecovery()
 	return Queued
+}
+
+// replayDirectly queues a short replay, such as a snapshot, as live frames. It returns false if the live queue would then
+// exceed an eighth of its limits.
+func (o *Outbox) replayDirectly(frames []*frame.Frame) bool {
+	var size amount
+	for _, f := range frames {
+		size.add(f)
+	}
+	limit := amount{o.pool.limit.frames / 8, o.pool.limit.bytes / 8}
+	if size.frames == 0 || size.bytes > drainPortion || !o.data.unwritten.fits(size, limit) {
+		return false
+	}
+	for _, f := range frames {
+		if !f.For(o.variant) {
+			continue
+		}
+		e := o.data.push(&o.pool.chunks, queuedFrame{frame: f, enqueued: o.enqueueTime()})
+		if o.index != nil {
+			o.index.add(e)
+		}
+		o.scheduleLocked()
+	}
+	return true
 }
 
 // Hold delays the writing of recoveries until Release. Meanwhile Recover orders the live frames of an upload even if none
@@ -221,6 +255,9 @@ func (o *Outbox) sendInOrder(f *frame.Frame) (outcome Outcome, handled bool) {
 	if bl == nil {
 		return 0, false
 	}
+	if bl == orderOnly {
+		bl = r.backlog(f.UploadID())
+	}
 	if bl.unread && f.Offset() > 0 {
 		return Queued, true // the source will read it
 	}
@@ -229,7 +266,6 @@ func (o *Outbox) sendInOrder(f *frame.Frame) (outcome Outcome, handled bool) {
 		bl.frames.replace(older, f)
 		older.skipped++
 		bl.cursor = max(bl.cursor, f.Offset())
-		o.writer.count.conflated.Add(1)
 		return Conflated, true
 	}
 	switch over := r.bytes + cost(f) - o.pool.maxRecovery; {
@@ -390,6 +426,16 @@ func (o *Outbox) endRecovery() {
 	}
 }
 
+// backlog returns the backlog of an upload, creating it if need be.
+func (r *recovery) backlog(uploadID string) *backlog {
+	bl := r.backlogs[uploadID]
+	if bl == nil || bl == orderOnly {
+		bl = &backlog{uploadID: uploadID}
+		r.backlogs[uploadID] = bl
+	}
+	return bl
+}
+
 // push queues a frame in a backlog.
 func (r *recovery) push(bl *backlog, chunks *sync.Pool, e queuedFrame) *queuedFrame {
 	place := bl.frames.push(chunks, e)
@@ -481,9 +527,9 @@ func (r *recovery) dropUnread() {
 func (r *recovery) remove(bl *backlog) { delete(r.backlogs, bl.uploadID) }
 
 func (r *recovery) removeDone() {
-	for _, bl := range r.backlogs {
+	for uploadID, bl := range r.backlogs {
 		if bl.done() {
-			r.remove(bl)
+			delete(r.backlogs, uploadID)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"net"
 	"net/http/httptest"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -239,4 +240,47 @@ func TestOutbox_AbortDoesNotWaitForTLS(t *testing.T) {
 			t.Errorf("Abort has waited for %v", took)
 		}
 	})
+}
+
+// A countingConn has a Write method of its own and the SyscallConn of the connection that it embeds.
+type countingConn struct {
+	*net.TCPConn
+	written atomic.Int64
+}
+
+func (c *countingConn) Write(p []byte) (int, error) {
+	c.written.Add(int64(len(p)))
+	return c.TCPConn.Write(p)
+}
+
+// A type that embeds *net.TCPConn may count, throttle or encrypt: its Write method is not bypassed.
+func TestOutbox_WriteMethodOfWrapperIsUsed(t *testing.T) {
+	server, client := tcpPair(t)
+	p := NewPool(Options{})
+	defer p.Close()
+	wrapped := &countingConn{TCPConn: server}
+	o := p.Open(wrapped, Config{Variant: frame.V1})
+	f := data("a", frame.Event, 1, 0)
+	send(t, o, Queued, f)
+	mustRead(t, client, 1)
+	if got := wrapped.written.Load(); got != int64(f.Size()) {
+		t.Errorf("Write got %d bytes, want %d", got, f.Size())
+	}
+}
+
+// A descriptor that the application has made blocking does not block the writer when the socket is full.
+func TestOutbox_BlockingDescriptorDoesNotBlockWriter(t *testing.T) {
+	p, o, client := openTCP(t, roomy)
+	file, err := o.conn.(*net.TCPConn).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	file.Fd() // makes the shared file description blocking
+	n := fill(t, p, o)
+	for i, r := range mustRead(t, client, n) {
+		if m := r.message(t); m.Number != i {
+			t.Fatalf("message %d came as number %d", m.Number, i)
+		}
+	}
 }

@@ -8,9 +8,6 @@ type Stats struct {
 	Frames uint64 `json:"frames"`
 	Bytes  uint64 `json:"bytes"`
 	Writes uint64 `json:"writes"`
-	// Conflated and Dropped are the numbers of Send calls with that outcome.
-	Conflated uint64 `json:"conflated"`
-	Dropped   uint64 `json:"dropped"`
 	// Overflowed is the number of connections closed because their client was too slow.
 	Overflowed uint64 `json:"overflowed"`
 	// Panics is the number of connections aborted because a write to them panicked.
@@ -28,9 +25,9 @@ type counters struct {
 	frames, bytes, writes atomic.Uint64
 	_                     [cacheLine - 3*8]byte
 
-	conflated, dropped, overflowed, panics atomic.Uint64
-	stalled                                atomic.Int64
-	_                                      [cacheLine - 5*8]byte
+	overflowed, panics atomic.Uint64
+	stalled            atomic.Int64
+	_                  [cacheLine - 3*8]byte
 }
 
 func (c *counters) wrote(frames, bytes int) {
@@ -43,8 +40,6 @@ func (c *counters) addTo(s *Stats) {
 	s.Frames += c.frames.Load()
 	s.Bytes += c.bytes.Load()
 	s.Writes += c.writes.Load()
-	s.Conflated += c.conflated.Load()
-	s.Dropped += c.dropped.Load()
 	s.Overflowed += c.overflowed.Load()
 	s.Panics += c.panics.Load()
 	s.Stalled += c.stalled.Load()

@@ -14,16 +14,14 @@ const maxUnsent = 32 << 10
 // limitUnsent limits the kernel's buffer of unsent bytes, or restores the system's setting. It has no effect on connections that
 // do not use TCP. Errors are ignored: without the limit, live frames are delayed, not lost.
 func limitUnsent(conn net.Conn, limited bool) {
-	if c, ok := conn.(interface{ NetConn() net.Conn }); ok {
-		conn = c.NetConn()
-	}
-	c, ok := conn.(*net.TCPConn)
-	if !ok {
-		return
-	}
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return
+	raw := rawConn(conn)
+	for raw == nil {
+		wrapper, ok := conn.(interface{ NetConn() net.Conn }) // *tls.Conn, for example
+		if !ok {
+			return
+		}
+		conn = wrapper.NetConn()
+		raw = rawConn(conn)
 	}
 	n := 0
 	if limited {
