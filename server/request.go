@@ -133,17 +133,13 @@ func (c *Client) onResume(message object) {
 			beyond = append(beyond, uploadID)
 		}
 	}
+	if len(beyond) > 0 {
+		c.subscribeFailed(manager.ErrTooManySubscriptions, beyond...)
+	}
 	refused, err := c.server.manager.Resume(c.server.ctx, c.identity.UserID, c, positions)
 	c.subscribeFailed(err)
 	for uploadID, err := range refused {
-		if errors.Is(err, manager.ErrTooManySubscriptions) {
-			beyond = append(beyond, uploadID)
-			continue
-		}
 		c.subscribeFailed(err, uploadID)
-	}
-	if len(beyond) > 0 {
-		c.subscribeFailed(manager.ErrTooManySubscriptions, beyond...)
 	}
 }
 
