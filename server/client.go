@@ -142,6 +142,9 @@ func outcome(o outbox.Outcome) manager.Outcome {
 
 // Replay queues stored messages, which are written at the client's pace.
 func (c *Client) Replay(r manager.Replay) manager.Outcome {
+	if !c.AllowsUpload(r.UploadID) {
+		return manager.Queued // subscribed by another connection of the user
+	}
 	return outcome(c.out.Recover(outbox.Replay{
 		UploadID: r.UploadID, Frames: r.Frames, Epoch: r.Position.Epoch, After: r.Position.Offset, Source: r.Source,
 	}))
