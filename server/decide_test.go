@@ -1,7 +1,6 @@
 package server_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -384,11 +383,10 @@ func TestRenew_NarrowerRights(t *testing.T) {
 
 // Names are exact and given once; what is not the protocol's is left to OnMessage as it is.
 func TestRequest_NamesAreExact(t *testing.T) {
-	var own bytes.Buffer
+	own := make(chan string, 1)
 	n := start(t, func(_ *manager.Options, o *server.Options) {
 		o.OnMessage = func(c *server.Client, m server.Incoming) bool {
-			own.Reset()
-			own.Write(m.Data)
+			own <- string(m.Data)
 			c.SendText([]byte(`{"action":"own"}`))
 			return true
 		}
@@ -402,8 +400,8 @@ func TestRequest_NamesAreExact(t *testing.T) {
 	} {
 		c.send(text)
 		c.want(`{"action":"own"}`)
-		if own.String() != text {
-			t.Errorf("OnMessage got %s, want %s", own.String(), text)
+		if got := <-own; got != text {
+			t.Errorf("OnMessage got %s, want %s", got, text)
 		}
 	}
 	for _, text := range []string{
