@@ -3,6 +3,7 @@ package manager
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/shoal-go/shoal/internal/frame"
 )
@@ -116,7 +117,10 @@ func TestParseRefuses(t *testing.T) {
 
 		{"timestamp of another type", failed + `,"timestamp":1769860800}`, "timestamp", "must be a string"},
 		{"timestamp null", failed + `,"timestamp":null}`, "timestamp", "must be a string"},
-		{"timestamp without a zone", failed + `,"timestamp":"2026-01-31T12:00:00"}`, "timestamp", "RFC 3339"},
+		{"timestamp without a time", failed + `,"timestamp":"2026-01-31"}`, "timestamp", "RFC 3339"},
+		{"timestamp with a space", failed + `,"timestamp":"2026-01-31 12:00:00"}`, "timestamp", "RFC 3339"},
+		{"timestamp without a zone, with a comma", failed + `,"timestamp":"2026-01-31T12:00:00,5"}`, "timestamp", "RFC 3339"},
+		{"timestamp without a zone, with a short hour", failed + `,"timestamp":"2026-01-31T1:00:00"}`, "timestamp", "RFC 3339"},
 		{"timestamp with a comma", failed + `,"timestamp":"2026-01-31T12:00:00,5Z"}`, "timestamp", "RFC 3339"},
 		{"timestamp with a short hour", failed + `,"timestamp":"2026-01-31T1:00:00Z"}`, "timestamp", "RFC 3339"},
 		{"timestamp beyond RFC 3339", failed + `,"timestamp":"9999-12-31T23:59:59-01:00"}`, "timestamp", "years 0 to 9999"},
@@ -155,5 +159,25 @@ func TestParseWithoutAnUploadNeedsTheMessagesOwn(t *testing.T) {
 	}
 	if _, err := Parse("", []byte(`{"action":"note"}`), noon); err != nil {
 		t.Errorf("a message of no upload: %v", err)
+	}
+}
+
+// A timestamp without a zone is UTC, as Python's utcnow().isoformat() writes it.
+func TestParse_TimestampWithoutZoneIsUTC(t *testing.T) {
+	for text, want := range map[string]string{
+		"2026-11-27T10:55:45.001234": "2026-11-27T10:55:45.001234Z", "2026-11-27T10:55:45": "2026-11-27T10:55:45Z",
+		"2026-11-27T10:55:45+02:00": "2026-11-27T08:55:45Z",
+	} {
+		for _, message := range []string{
+			`{"action":"upload_failed","error_message":"e","timestamp":"` + text + `"}`,
+			`{"action":"upload_completed","description":"d","audit_score":1,"timestamp":"` + text + `"}`,
+			`{"action":"upload_progress","payload":{"status":"pending","stage":"queued","progress_percent":0,"message":""},` +
+				`"timestamp":"` + text + `"}`,
+		} {
+			e, err := Parse("up-1", []byte(message), time.Now())
+			if err != nil || !strings.Contains(string(e.Payload()), `"timestamp":"`+want+`"`) {
+				t.Errorf("%s: %v, %s", message, err, e.Payload())
+			}
+		}
 	}
 }

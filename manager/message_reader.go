@@ -114,7 +114,8 @@ func (r *reader) id(name string) string {
 	return id
 }
 
-// time returns a timestamp that may be left out: the zero time then.
+// time returns a timestamp that may be left out: the zero time then. One without a zone is UTC: Python's
+// utcnow().isoformat() writes it so.
 func (r *reader) time(name string) time.Time {
 	value, given := r.take(name)
 	if !given {
@@ -122,6 +123,9 @@ func (r *reader) time(name string) time.Time {
 	}
 	text := r.decodeText(name, value)
 	t, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		t, err = time.Parse(time.RFC3339, text+"Z")
+	}
 	// Parse also takes an hour of one digit and a decimal comma, which RFC 3339 does not know.
 	if err != nil || text[len("2026-01-31T12")] != ':' || strings.Contains(text, ",") {
 		r.refuse(name, "must be a time as in RFC 3339, for example 2026-01-31T12:00:00Z")
