@@ -18,8 +18,8 @@ import (
 // Resume blocks like SubscribeConn. It returns the uploads that could not be subscribed and the reasons:
 // ErrTooManySubscriptions, or ErrNotConnected if the connection has been disconnected; they are not part of the answer,
 // and nothing is stored for them. The error is an *InvalidError, ErrNotConnected, ErrTooManySubscriptions if there are
-// more uploads than a user may follow, ErrClosed, that of ctx, or with a broker one that wraps ErrUnavailable; then
-// nothing has been subscribed.
+// more uploads than a user may follow, ErrClosed, that of ctx, or one that wraps ErrUnavailable; then nothing has
+// been subscribed.
 func (m *Manager) Resume(
 	ctx context.Context, userID string, c Conn, since map[string]Position,
 ) (refused map[string]error, err error) {

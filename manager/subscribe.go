@@ -10,13 +10,13 @@ import (
 	"github.com/shoal-go/shoal/shard"
 )
 
-// SubscribeUpload makes a user follow an upload: all the user's connections, of now and later, get its newest
-// message, if there is one, and then what follows. A user without a connection is accepted too, for
-// Options.PendingTTL. When it returns nil, a message published afterwards, on any node, is sure to arrive. With
-// a broker it blocks until the broker has confirmed that.
+// SubscribeUpload subscribes a user to an upload: all connections of the user, present and future, get its newest message,
+// if it has one, and then the live messages. A user without a connection is accepted for Options.PendingTTL. After
+// SubscribeUpload has returned nil, every message published on any node is delivered. With a broker it blocks until
+// the broker has confirmed the subscription.
 //
-// The error is an *InvalidError, ErrTooManySubscriptions, ErrTooManyPending, ErrClosed, that of ctx, or with a
-// broker one that wraps ErrUnavailable.
+// The error is an *InvalidError, ErrTooManySubscriptions, ErrTooManyPending, ErrClosed, that of ctx, or one that wraps
+// ErrUnavailable.
 func (m *Manager) SubscribeUpload(ctx context.Context, userID, uploadID string) error {
 	if err := m.checkSubscription(ctx, userID, uploadID); err != nil {
 		return err
@@ -30,27 +30,27 @@ func (m *Manager) SubscribeUpload(ctx context.Context, userID, uploadID string) 
 		time.Now().UnixNano(), m.sendNewest))
 }
 
-// UnsubscribeUpload makes a user follow an upload no longer, whichever connections claim it.
+// UnsubscribeUpload ends a user's subscription to an upload, including the claims of connections.
 func (m *Manager) UnsubscribeUpload(userID, uploadID string) {
 	m.registry.UnsubscribeUser(userID, uploadID)
 }
 
-// SubscribeOptions say how a connection is brought up to date. The zero value sends it the newest message.
+// SubscribeOptions configures SubscribeConn. With the zero value the connection gets the newest message.
 type SubscribeOptions struct {
-	// Since is the position up to which the client has seen the upload's messages.
+	// Since is the position up to which the client has received the upload's messages.
 	Since *Position
-	// Acknowledge sends `subscribed`, with the upload's position, ahead of everything else.
+	// Acknowledge sends `subscribed`, with the upload's position, before the messages.
 	Acknowledge bool
 }
 
-// SubscribeConn makes a user follow an upload on behalf of one registered connection. If this is a new claim
-// the connection gets the newest message, or the messages after opt.Since if the history reaches back so
-// far, and then what follows. A connection that asks again gets messages only if it gives opt.Since.
+// SubscribeConn subscribes a user to an upload with a claim of one registered connection. If the claim is new, the
+// connection gets the newest message, or the messages after opt.Since if the history still holds them, and then the
+// live messages. A connection that already has a claim gets stored messages only if opt.Since is set. A Replayer
+// writes the stored messages at its client's pace.
 //
-// It blocks as SubscribeUpload does, and with a broker for up to a second more while this node lags behind
-// opt.Since, which the client has from a node that was further on. The error is an *InvalidError,
-// ErrNotConnected, ErrTooManySubscriptions, ErrClosed, that of ctx, or with a broker one that wraps
-// ErrUnavailable.
+// SubscribeConn blocks like SubscribeUpload. With a broker it blocks for up to a second more while this node lags behind
+// opt.Since, a position that the client has from another node. The error is an *InvalidError, ErrNotConnected,
+// ErrTooManySubscriptions, ErrClosed, that of ctx, or one that wraps ErrUnavailable.
 func (m *Manager) SubscribeConn(
 	ctx context.Context, userID string, c Conn, uploadID string, opt SubscribeOptions,
 ) error {
@@ -71,7 +71,7 @@ func (m *Manager) SubscribeConn(
 	return refusal(err)
 }
 
-// UnsubscribeConn takes back the claim of one connection. The user's other connections keep theirs.
+// UnsubscribeConn ends the claim of one connection. Claims of the user's other connections are kept.
 func (m *Manager) UnsubscribeConn(userID string, c Conn, uploadID string) {
 	m.registry.UnsubscribeConn(userID, c, uploadID)
 }
@@ -121,7 +121,7 @@ func (m *Manager) checkSubscription(ctx context.Context, userID, uploadID string
 	return CheckID("upload_id", uploadID)
 }
 
-// refusal translates the registry's errors.
+// refusal returns the manager's error for an error of the registry.
 func refusal(err error) error {
 	switch {
 	case errors.Is(err, shard.ErrLimit):

@@ -2,8 +2,6 @@ package outbox
 
 import (
 	"math"
-	"slices"
-	"sync"
 
 	"github.com/shoal-go/shoal/internal/frame"
 )
@@ -14,17 +12,12 @@ const (
 	// at a few kilobytes per second to accept it well within Options.MaxAge.
 	writerPortion = 16 << 10
 	drainPortion  = 4 << 10
-	// backlogTurn is the number of bytes after which recovery continues with the next upload, so that an upload with
-	// many live frames does not delay the recovery of the others.
-	backlogTurn = 16 << 10
 	// unsentLimitFrom is the size of a recovery from which on the kernel's buffer of unsent bytes is limited, so that live
 	// frames do not wait behind megabytes of recovery in it.
 	unsentLimitFrom = 64 << 10
 	// extraWithoutOffset is the number of bytes by which frames without an offset may exceed the limit of a recovery: they
 	// cannot be read from the history later.
 	extraWithoutOffset = 1 << 20
-	// recoveryOverhead is added to the size of each frame in a recovery.
-	recoveryOverhead = 32
 )
 
 // Source reads stored messages of uploads.
@@ -47,61 +40,6 @@ type Replay struct {
 	// the connection like an overflow.
 	Source Source
 }
-
-// recovery holds the stored messages that a client has requested and that have not been written. They are written behind
-// the queued live frames, a portion per batch, so the client's reading speed paces them and they do not
-// count against the limits of live frames. Outbox.mu protects it.
-type recovery struct {
-	// backlogs are the uploads with unwritten or unread messages. A live frame of one of them is queued in its backlog.
-	backlogs map[string]*backlog
-	// head and tail form the round-robin list of the backlogs with queued frames.
-	head, tail *backlog
-	// unread are the backlogs whose remaining messages are still to be read from their source.
-	unread []*backlog
-	// bytes is the cost of the unwritten frames of all backlogs.
-	bytes int
-	// holds counts the calls of Hold without Release: while it is positive, no backlog is written.
-	holds int
-	// exempt is the amount of the frames queued by Release, which the limits of live frames do not include. They are
-	// among the next exemptWithin frames of the data queue.
-	exempt       amount
-	exemptWithin int
-	// final are the final frames of Close, which follow the recovery.
-	final []*frame.Frame
-	// unsentLimited: the kernel's buffer of unsent bytes is limited for the time of the recovery.
-	unsentLimited bool
-}
-
-// backlog is the recovery of one upload.
-type backlog struct {
-	uploadID string
-	frames   queue
-	// epoch, cursor and source are the position up to which frames have been queued, and the source of later ones.
-	epoch  string
-	cursor uint64
-	source Source
-	// unread: messages after the cursor are still to be read. Live frames with an offset are then among them.
-	unread bool
-	// late are live frames without an offset that came while messages were unread.
-	late []*frame.Frame
-	// conflatable is the last queued frame if it is a live state.
-	conflatable *queuedFrame
-	// turn is the number of bytes written since the backlog became the head of the list.
-	turn   int
-	listed bool
-	next   *backlog
-}
-
-// orderOnly is the backlog of an upload of which nothing was missed, while the recovery is held: it stands for a backlog that the
-// first live frame creates. It is never changed.
-var orderOnly = &backlog{}
-
-// done reports whether nothing of the backlog is unwritten or unread.
-func (bl *backlog) done() bool {
-	return bl.frames.unwritten.frames == 0 && !bl.unread && len(bl.late) == 0
-}
-
-func cost(f *frame.Frame) int { return f.Size() + recoveryOverhead }
 
 // Recover queues stored messages of an upload. They are written at the client's pace: Options.MaxRecoveryBytes limits
 // them instead of MaxMessages and MaxBytes, and messages beyond that are read from the source later. Live
@@ -165,8 +103,8 @@ func (o *Outbox) replayDirectly(frames []*frame.Frame) bool {
 	return true
 }
 
-// Hold delays the writing of recoveries until Release. Meanwhile Recover orders the live frames of an upload even if none
-// of its messages was missed.
+// Hold delays the writing of recoveries until Release. During a hold, Recover without frames makes the live frames of an upload
+// follow the answer of Release.
 func (o *Outbox) Hold() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -219,7 +157,7 @@ func (o *Outbox) startRecovery() *recovery {
 // source to read the other messages from.
 func (o *Outbox) queueReplay(bl *backlog, frames []*frame.Frame, limit int) bool {
 	r := o.recovery
-	empty := r.head == nil // then one message is queued whatever its size, so that the recovery goes on
+	empty := r.head == nil // then one message of any size is queued, so that the recovery goes on
 	for _, f := range frames {
 		if !f.For(o.variant) {
 			continue
@@ -423,159 +361,5 @@ func (o *Outbox) endRecovery() {
 	}
 	for _, f := range r.final {
 		o.pushFinal(f)
-	}
-}
-
-// backlog returns the backlog of an upload, creating it if need be.
-func (r *recovery) backlog(uploadID string) *backlog {
-	bl := r.backlogs[uploadID]
-	if bl == nil || bl == orderOnly {
-		bl = &backlog{uploadID: uploadID}
-		r.backlogs[uploadID] = bl
-	}
-	return bl
-}
-
-// push queues a frame in a backlog.
-func (r *recovery) push(bl *backlog, chunks *sync.Pool, e queuedFrame) *queuedFrame {
-	place := bl.frames.push(chunks, e)
-	r.bytes += cost(e.frame)
-	bl.cursor = max(bl.cursor, e.frame.Offset())
-	bl.conflatable = nil
-	r.list(bl)
-	return place
-}
-
-// beforeNewPosition moves acknowledgements that came while messages were unread before the frames of a new position: they
-// announce older positions.
-func (r *recovery) beforeNewPosition(bl *backlog, frames []*frame.Frame) []*frame.Frame {
-	var acknowledgements []*frame.Frame
-	bl.late = slices.DeleteFunc(bl.late, func(f *frame.Frame) bool {
-		if f.For(frame.Base) {
-			return false
-		}
-		acknowledgements = append(acknowledgements, f)
-		r.bytes -= cost(f)
-		return true
-	})
-	return append(acknowledgements, frames...)
-}
-
-// credit counts a frame of a backlog as written.
-func (r *recovery) credit(bl *backlog, f *frame.Frame) {
-	bl.frames.unwritten.subtract(amount{1, f.Size()})
-	r.bytes -= cost(f)
-}
-
-// list appends a backlog to the round-robin list if it is not in it.
-func (r *recovery) list(bl *backlog) {
-	if bl.listed {
-		return
-	}
-	bl.listed, bl.turn, bl.next = true, 0, nil
-	if r.tail == nil {
-		r.head = bl
-	} else {
-		r.tail.next = bl
-	}
-	r.tail = bl
-}
-
-// unlistHead removes the first backlog from the round-robin list.
-func (r *recovery) unlistHead() *backlog {
-	bl := r.head
-	r.head = bl.next
-	if r.head == nil {
-		r.tail = nil
-	}
-	bl.listed, bl.next = false, nil
-	return bl
-}
-
-func (r *recovery) addUnread(bl *backlog) {
-	bl.conflatable = nil
-	if !bl.unread {
-		bl.unread = true
-		r.unread = append(r.unread, bl)
-	}
-}
-
-func (r *recovery) unlistUnread(bl *backlog) {
-	for i, other := range r.unread {
-		if other == bl {
-			r.unread = append(r.unread[:i], r.unread[i+1:]...)
-			break
-		}
-	}
-	bl.unread = false
-}
-
-// dropUnread drops the messages that are still to be read.
-func (r *recovery) dropUnread() {
-	for _, bl := range r.unread {
-		for _, f := range bl.late {
-			r.bytes -= cost(f)
-		}
-		bl.unread, bl.late = false, nil
-		if bl.done() {
-			r.remove(bl)
-		}
-	}
-	r.unread = nil
-}
-
-func (r *recovery) remove(bl *backlog) { delete(r.backlogs, bl.uploadID) }
-
-func (r *recovery) removeDone() {
-	for uploadID, bl := range r.backlogs {
-		if bl.done() {
-			delete(r.backlogs, uploadID)
-		}
-	}
-}
-
-// writable reports whether a batch can take frames of the recovery.
-func (r *recovery) writable() bool { return r != nil && r.head != nil && r.holds == 0 }
-
-// moveTo moves up to a portion of the recovery, in bytes, into the batch, behind its live frames.
-func (r *recovery) moveTo(b *batch, portion int, chunks *sync.Pool) {
-	b.recovery = r
-	for size := 0; r.head != nil; {
-		bl := r.head
-		e := bl.frames.first()
-		n := e.frame.Size()
-		if size > 0 && size+n > portion {
-			return
-		}
-		if e == bl.conflatable {
-			bl.conflatable = nil
-		}
-		b.entries = append(b.entries, *e)
-		b.backlogs = append(b.backlogs, bl)
-		bl.frames.pop(chunks)
-		size += n
-		bl.turn += n
-		switch {
-		case bl.frames.empty():
-			r.unlistHead()
-		case bl.turn >= backlogTurn:
-			r.list(r.unlistHead())
-		}
-	}
-}
-
-// requeue puts the recovery's entries of a batch from the given index on back at the front of their backlogs.
-func (r *recovery) requeue(b *batch, from int, chunks *sync.Pool) {
-	for i := len(b.entries) - 1; i >= from; i-- {
-		bl := b.backlogs[i-b.live]
-		bl.conflatable = nil
-		bl.frames.pushFront(chunks, b.entries[i:i+1])
-		r.bytes += cost(b.entries[i].frame)
-		if !bl.listed {
-			bl.listed, bl.next = true, r.head
-			if r.head = bl; r.tail == nil {
-				r.tail = bl
-			}
-		}
 	}
 }

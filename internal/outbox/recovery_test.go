@@ -205,7 +205,7 @@ func (s *recoverySession) finish(t testing.TB) []message {
 // slowLine is 160 kbit/s.
 const slowLine = 20_000
 
-// A client that reads receives the whole history that it missed, on one connection, whatever the limits of its queue.
+// A client that reads receives the whole history that it missed, on one connection, with any limits of its queue.
 func TestRecovery_CompletesOverSlowLineForAnyLimits(t *testing.T) {
 	for _, limits := range []Options{
 		{}, {MaxMessages: 1, MaxBytes: 64}, {MaxMessages: 100}, {MaxBytes: 2000},
@@ -414,7 +414,7 @@ func TestRecovery_EvictedMessagesAreAnnounced(t *testing.T) {
 	})
 }
 
-// Memory is bounded while a client recovers slowly: what exceeds MaxRecoveryBytes stays in the history.
+// Memory is bounded while a client recovers slowly: messages beyond MaxRecoveryBytes stay in the history.
 func TestRecovery_IsBounded(t *testing.T) {
 	const limit = 10_000
 	onLink(t, Options{MaxRecoveryBytes: limit}, 1000, slowLine, func(t *testing.T, s *recoverySession) {

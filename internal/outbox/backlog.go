@@ -1,0 +1,224 @@
+package outbox
+
+import (
+	"slices"
+	"sync"
+
+	"github.com/shoal-go/shoal/internal/frame"
+)
+
+// recoveryOverhead is added to the size of each frame in a recovery.
+const recoveryOverhead = 32
+
+// backlogTurn is the number of bytes after which recovery continues with the next upload, so that an upload with
+// many live frames does not delay the recovery of the others.
+const backlogTurn = 16 << 10
+
+// recovery holds the stored messages that a client has requested and that have not been written. They are written behind
+// the queued live frames, a portion per batch, so the client's reading speed paces them and they do not
+// count against the limits of live frames. Outbox.mu protects it.
+type recovery struct {
+	// backlogs are the uploads with unwritten or unread messages. A live frame of one of them is queued in its backlog.
+	backlogs map[string]*backlog
+	// head and tail form the round-robin list of the backlogs with queued frames.
+	head, tail *backlog
+	// unread are the backlogs whose remaining messages are still to be read from their source.
+	unread []*backlog
+	// bytes is the cost of the unwritten frames of all backlogs.
+	bytes int
+	// holds counts the calls of Hold without Release: while it is positive, no backlog is written.
+	holds int
+	// exempt is the amount of the frames queued by Release, which the limits of live frames do not include. They are
+	// among the next exemptWithin frames of the data queue.
+	exempt       amount
+	exemptWithin int
+	// final are the final frames of Close, which follow the recovery.
+	final []*frame.Frame
+	// unsentLimited: the kernel's buffer of unsent bytes is limited for the time of the recovery.
+	unsentLimited bool
+}
+
+// backlog is the recovery of one upload.
+type backlog struct {
+	uploadID string
+	frames   queue
+	// epoch, cursor and source are the position up to which frames have been queued, and the source of later ones.
+	epoch  string
+	cursor uint64
+	source Source
+	// unread: messages after the cursor are still to be read. Live frames with an offset are then among them.
+	unread bool
+	// late are live frames without an offset that came while messages were unread.
+	late []*frame.Frame
+	// conflatable is the last queued frame if it is a live state.
+	conflatable *queuedFrame
+	// turn is the number of bytes written since the backlog became the head of the list.
+	turn   int
+	listed bool
+	next   *backlog
+}
+
+// orderOnly stands for the backlog of an upload without missed messages while the recovery is held. The first live frame
+// replaces it by a real backlog. It is never changed.
+var orderOnly = &backlog{}
+
+// done reports whether nothing of the backlog is unwritten or unread.
+func (bl *backlog) done() bool {
+	return bl.frames.unwritten.frames == 0 && !bl.unread && len(bl.late) == 0
+}
+
+func cost(f *frame.Frame) int { return f.Size() + recoveryOverhead }
+
+// backlog returns the backlog of an upload, creating it if need be.
+func (r *recovery) backlog(uploadID string) *backlog {
+	bl := r.backlogs[uploadID]
+	if bl == nil || bl == orderOnly {
+		bl = &backlog{uploadID: uploadID}
+		r.backlogs[uploadID] = bl
+	}
+	return bl
+}
+
+// push queues a frame in a backlog.
+func (r *recovery) push(bl *backlog, chunks *sync.Pool, e queuedFrame) *queuedFrame {
+	place := bl.frames.push(chunks, e)
+	r.bytes += cost(e.frame)
+	bl.cursor = max(bl.cursor, e.frame.Offset())
+	bl.conflatable = nil
+	r.list(bl)
+	return place
+}
+
+// beforeNewPosition moves acknowledgements that came while messages were unread before the frames of a new position: they
+// announce older positions.
+func (r *recovery) beforeNewPosition(bl *backlog, frames []*frame.Frame) []*frame.Frame {
+	var acknowledgements []*frame.Frame
+	bl.late = slices.DeleteFunc(bl.late, func(f *frame.Frame) bool {
+		if f.For(frame.Base) {
+			return false
+		}
+		acknowledgements = append(acknowledgements, f)
+		r.bytes -= cost(f)
+		return true
+	})
+	return append(acknowledgements, frames...)
+}
+
+// credit counts a frame of a backlog as written.
+func (r *recovery) credit(bl *backlog, f *frame.Frame) {
+	bl.frames.unwritten.subtract(amount{1, f.Size()})
+	r.bytes -= cost(f)
+}
+
+// list appends a backlog to the round-robin list if it is not in it.
+func (r *recovery) list(bl *backlog) {
+	if bl.listed {
+		return
+	}
+	bl.listed, bl.turn, bl.next = true, 0, nil
+	if r.tail == nil {
+		r.head = bl
+	} else {
+		r.tail.next = bl
+	}
+	r.tail = bl
+}
+
+// unlistHead removes the first backlog from the round-robin list.
+func (r *recovery) unlistHead() *backlog {
+	bl := r.head
+	r.head = bl.next
+	if r.head == nil {
+		r.tail = nil
+	}
+	bl.listed, bl.next = false, nil
+	return bl
+}
+
+func (r *recovery) addUnread(bl *backlog) {
+	bl.conflatable = nil
+	if !bl.unread {
+		bl.unread = true
+		r.unread = append(r.unread, bl)
+	}
+}
+
+func (r *recovery) unlistUnread(bl *backlog) {
+	for i, other := range r.unread {
+		if other == bl {
+			r.unread = append(r.unread[:i], r.unread[i+1:]...)
+			break
+		}
+	}
+	bl.unread = false
+}
+
+// dropUnread drops the messages that are still to be read.
+func (r *recovery) dropUnread() {
+	for _, bl := range r.unread {
+		for _, f := range bl.late {
+			r.bytes -= cost(f)
+		}
+		bl.unread, bl.late = false, nil
+		if bl.done() {
+			r.remove(bl)
+		}
+	}
+	r.unread = nil
+}
+
+func (r *recovery) remove(bl *backlog) { delete(r.backlogs, bl.uploadID) }
+
+func (r *recovery) removeDone() {
+	for uploadID, bl := range r.backlogs {
+		if bl.done() {
+			delete(r.backlogs, uploadID)
+		}
+	}
+}
+
+// writable reports whether a batch can take frames of the recovery.
+func (r *recovery) writable() bool { return r != nil && r.head != nil && r.holds == 0 }
+
+// moveTo moves up to a portion of the recovery, in bytes, into the batch, behind its live frames.
+func (r *recovery) moveTo(b *batch, portion int, chunks *sync.Pool) {
+	b.recovery = r
+	for size := 0; r.head != nil; {
+		bl := r.head
+		e := bl.frames.first()
+		n := e.frame.Size()
+		if size > 0 && size+n > portion {
+			return
+		}
+		if e == bl.conflatable {
+			bl.conflatable = nil
+		}
+		b.entries = append(b.entries, *e)
+		b.backlogs = append(b.backlogs, bl)
+		bl.frames.pop(chunks)
+		size += n
+		bl.turn += n
+		switch {
+		case bl.frames.empty():
+			r.unlistHead()
+		case bl.turn >= backlogTurn:
+			r.list(r.unlistHead())
+		}
+	}
+}
+
+// requeue puts the recovery's entries of a batch from the given index on back at the front of their backlogs.
+func (r *recovery) requeue(b *batch, from int, chunks *sync.Pool) {
+	for i := len(b.entries) - 1; i >= from; i-- {
+		bl := b.backlogs[i-b.live]
+		bl.conflatable = nil
+		bl.frames.pushFront(chunks, b.entries[i:i+1])
+		r.bytes += cost(b.entries[i].frame)
+		if !bl.listed {
+			bl.listed, bl.next = true, r.head
+			if r.head = bl; r.tail == nil {
+				r.tail = bl
+			}
+		}
+	}
+}
