@@ -7,9 +7,9 @@ import (
 	"github.com/shoal-go/shoal/internal/history"
 )
 
-// Replayer is implemented by a Conn that writes stored messages at the pace of its client: the snapshot of a subscription
-// and the messages missed since a position. A Conn that does not implement it gets them by Send, all at once and with
-// the upload's lock held.
+// Replayer is implemented by a Conn that writes stored messages at the pace of its client: the snapshot of a
+// subscription and the messages missed since a position. A Conn that does not implement it gets them by Send, all at
+// once and with the upload's lock held.
 type Replayer interface {
 	Conn
 	// Replay queues stored messages of an upload. Messages of the same upload that are sent afterwards must follow
@@ -77,8 +77,8 @@ func (m *Manager) replay(u *upload, c Conn, after Position, frames []*Frame) {
 	}
 }
 
-// appendNewest appends the upload's newest message, if it is held, and returns the position before it. The upload's lock
-// is held.
+// appendNewest appends the upload's newest message, if it is held, and returns the position before it. The upload's
+// lock is held.
 func (m *Manager) appendNewest(u *upload, frames []*Frame) ([]*Frame, Position) {
 	log := u.State.log
 	if log == nil {

@@ -10,10 +10,10 @@ import (
 	"github.com/shoal-go/shoal/shard"
 )
 
-// SubscribeUpload subscribes a user to an upload: all connections of the user, present and future, get its newest message,
-// if it has one, and then the live messages. A user without a connection is accepted for Options.PendingTTL. After
-// SubscribeUpload has returned nil, every message published on any node is delivered. With a broker it blocks until
-// the broker has confirmed the subscription.
+// SubscribeUpload subscribes a user to an upload: all connections of the user, present and future, get its newest
+// message, if it has one, and then the live messages. A user without a connection is accepted for Options.PendingTTL.
+// After SubscribeUpload has returned nil, every message published on any node is delivered. With a broker it blocks
+// until the broker has confirmed the subscription.
 //
 // The error is an *InvalidError, ErrTooManySubscriptions, ErrTooManyPending, ErrClosed, that of ctx, or one that wraps
 // ErrUnavailable.
@@ -48,8 +48,8 @@ type SubscribeOptions struct {
 // live messages. A connection that already has a claim gets stored messages only if opt.Since is set. A Replayer
 // writes the stored messages at its client's pace.
 //
-// SubscribeConn blocks like SubscribeUpload. With a broker it blocks for up to a second more while this node lags behind
-// opt.Since, a position that the client has from another node. The error is an *InvalidError, ErrNotConnected,
+// SubscribeConn blocks like SubscribeUpload. With a broker it blocks for up to a second more while this node lags
+// behind opt.Since, a position that the client has from another node. The error is an *InvalidError, ErrNotConnected,
 // ErrTooManySubscriptions, ErrClosed, that of ctx, or one that wraps ErrUnavailable.
 func (m *Manager) SubscribeConn(
 	ctx context.Context, userID string, c Conn, uploadID string, opt SubscribeOptions,
@@ -76,8 +76,8 @@ func (m *Manager) UnsubscribeConn(userID string, c Conn, uploadID string) {
 	m.registry.UnsubscribeConn(userID, c, uploadID)
 }
 
-// catchUpConn sends a newly subscribed connection the acknowledgement and the stored messages that precede the live ones. The
-// upload's lock is held.
+// catchUpConn sends a newly subscribed connection the acknowledgement and the stored messages that precede the live
+// ones. The upload's lock is held.
 func (m *Manager) catchUpConn(u *upload, c Conn, fresh bool, opt SubscribeOptions) {
 	now := time.Now()
 	m.expire(u, now)

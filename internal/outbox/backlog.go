@@ -14,9 +14,9 @@ const recoveryOverhead = 32
 // many live frames does not delay the recovery of the others.
 const backlogTurn = 16 << 10
 
-// recovery holds the stored messages that a client has requested and that have not been written. They are written behind
-// the queued live frames, a portion per batch, so the client's reading speed paces them and they do not
-// count against the limits of live frames. Outbox.mu protects it.
+// recovery holds the stored messages that a client has requested and that have not been written. They are written
+// behind the queued live frames, a portion per batch, so the client's reading speed paces them and they do not count
+// against the limits of live frames. Outbox.mu protects it.
 type recovery struct {
 	// backlogs are the uploads with unwritten or unread messages. A live frame of one of them is queued in its backlog.
 	backlogs map[string]*backlog
@@ -58,8 +58,8 @@ type backlog struct {
 	next   *backlog
 }
 
-// orderOnly stands for the backlog of an upload without missed messages while the recovery is held. The first live frame
-// replaces it by a real backlog. It is never changed.
+// orderOnly stands for the backlog of an upload without missed messages while the recovery is held. The first live
+// frame replaces it by a real backlog. It is never changed.
 var orderOnly = &backlog{}
 
 // done reports whether nothing of the backlog is unwritten or unread.
@@ -89,8 +89,8 @@ func (r *recovery) push(bl *backlog, chunks *sync.Pool, e queuedFrame) *queuedFr
 	return place
 }
 
-// beforeNewPosition moves acknowledgements that came while messages were unread before the frames of a new position: they
-// announce older positions.
+// beforeNewPosition moves acknowledgements that came while messages were unread before the frames of a new position:
+// they announce older positions.
 func (r *recovery) beforeNewPosition(bl *backlog, frames []*frame.Frame) []*frame.Frame {
 	var acknowledgements []*frame.Frame
 	bl.late = slices.DeleteFunc(bl.late, func(f *frame.Frame) bool {

@@ -13,8 +13,8 @@ import (
 // itself is closed after PeerGone: closing it while the client is still sending would reset the connection, and
 // a reset can overtake the close frame. A recovery is written too if the client reads it within half of the timeout.
 //
-// Close does not block. After Options.CloseTimeout the socket is closed even if frames are unwritten. Only the first call
-// has an effect, and none after Abort.
+// Close does not block. After Options.CloseTimeout the socket is closed even if frames are unwritten. Only the first
+// call has an effect, and none after Abort.
 func (o *Outbox) Close(final *frame.Frame, before ...*frame.Frame) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -32,8 +32,8 @@ func (o *Outbox) Close(final *frame.Frame, before ...*frame.Frame) {
 	o.pushFinal(final)
 }
 
-// recoverBeforeClose reports whether the final frames have to wait for queued frames of a recovery. It drops a recovery that
-// is held: its answer has not been queued.
+// recoverBeforeClose reports whether the final frames have to wait for queued frames of a recovery. It drops a
+// recovery that is held: its answer has not been queued.
 func (o *Outbox) recoverBeforeClose() bool {
 	switch r := o.recovery; {
 	case r == nil:
@@ -47,8 +47,8 @@ func (o *Outbox) recoverBeforeClose() bool {
 	}
 }
 
-// abandonRecovery drops a recovery that the client has not read within half of the close timeout. The rest of it remains for
-// the final frames.
+// abandonRecovery drops a recovery that the client has not read within half of the close timeout. The rest of it
+// remains for the final frames.
 func (o *Outbox) abandonRecovery() {
 	o.endRecovery()
 	o.setTimer(o.pool.closeTimeout - o.pool.closeTimeout/2)
@@ -205,8 +205,8 @@ func (o *Outbox) checkAge() {
 	o.overflowLocked()
 }
 
-// halfClose closes the write side of the connection if its type supports that. The error is ignored: the connection's reader
-// will get it too.
+// halfClose closes the write side of the connection if its type supports that. The error is ignored: the connection's
+// reader will get it too.
 func halfClose(conn net.Conn) {
 	if c, ok := conn.(interface{ CloseWrite() error }); ok {
 		_ = c.CloseWrite()

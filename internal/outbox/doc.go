@@ -6,27 +6,28 @@
 // one non-blocking system call. Frames that arrive while the writer is busy share the next write, so batches grow
 // with the load, and no frame is delayed by a timer.
 //
-// A socket that returns EAGAIN is detached from its writer: a drain goroutine of its own writes to it with blocking writes
-// until its queues are empty. A connection without a file descriptor (TLS, net.Pipe) always uses a drain
+// A socket that returns EAGAIN is detached from its writer: a drain goroutine of its own writes to it with blocking
+// writes until its queues are empty. A connection without a file descriptor (TLS, net.Pipe) always uses a drain
 // goroutine. An idle outbox has no goroutine and no memory beyond its struct.
 //
 // # Recovery
 //
-// Stored messages that a client has requested (its recovery) are queued in one backlog per upload, see [Outbox.Recover]. They do
-// not count against the limits of live frames, and each batch takes at most a portion of them behind the queued live
-// frames: a recovery of any length proceeds at the client's pace and delays live frames of other uploads by at most one
-// portion. Live frames of an upload in recovery join its backlog, so that its order is kept. A backlog holds as many
-// frames as fit in Options.MaxRecoveryBytes per connection; a drain goroutine reads the others from the history later.
+// Stored messages that a client has requested (its recovery) are queued in one backlog per upload, see
+// [Outbox.Recover]. They do not count against the limits of live frames, and each batch takes at most a portion of
+// them behind the queued live frames: a recovery of any length proceeds at the client's pace and delays live frames
+// of other uploads by at most one portion. Live frames of an upload in recovery join its backlog, so that its order
+// is kept. A backlog holds as many frames as fit in Options.MaxRecoveryBytes per connection; a drain goroutine reads
+// the others from the history later.
 //
 // # Ownership
 //
-// The owner of an outbox is the goroutine that may write to its socket: none while the outbox is idle, a writer while the
-// outbox is on its ready list or being served, the drain goroutine while that runs. Only the owner gives
-// ownership up, so writes of two goroutines are never interleaved. An idle outbox is enqueued at its own writer; a writer at
-// the end of a long busy period may steal outboxes from the ready lists of others and then owns them.
+// The owner of an outbox is the goroutine that may write to its socket: none while the outbox is idle, a writer while
+// the outbox is on its ready list or being served, the drain goroutine while that runs. Only the owner gives
+// ownership up, so writes of two goroutines are never interleaved. An idle outbox is enqueued at its own writer; a
+// writer at the end of a long busy period may steal outboxes from the ready lists of others and then owns them.
 //
 // # Locks
 //
-// Lock order: Outbox.mu, then writer.mu. Callers of Send and Recover may hold an upload's lock; the outbox calls a [Source],
-// which locks uploads, without holding its own. No lock is held during I/O.
+// Lock order: Outbox.mu, then writer.mu. Callers of Send and Recover may hold an upload's lock; the outbox calls a
+// [Source], which locks uploads, without holding its own. No lock is held during I/O.
 package outbox

@@ -67,8 +67,8 @@ type Outbox struct {
 // Send queues a frame. It does no I/O and blocks only for the outbox's mutex, which is never held for long.
 //
 // If the frame would exceed Options.MaxMessages or Options.MaxBytes and the client has had time to read (see
-// Options.MaxBurstMessages), or a control frame would exceed the limits of the control queue, the outbox drops its queues,
-// sends the overflow frames of its Config and closes: the client can reconnect and recover.
+// Options.MaxBurstMessages), or a control frame would exceed the limits of the control queue, the outbox drops its
+// queues, sends the overflow frames of its Config and closes: the client can reconnect and recover.
 //
 // A frame of an upload in recovery is queued behind that recovery.
 func (o *Outbox) Send(f *frame.Frame) Outcome {
@@ -100,9 +100,9 @@ func (o *Outbox) Send(f *frame.Frame) Outcome {
 	return Queued
 }
 
-// tolerates reports whether the data queue may exceed its limit by the frame, which it does if the frame fits without the
-// answers queued by Release, or as long as the client is not to blame: its writer has not served the outbox yet, or the
-// socket has been refusing bytes for less than burstAge.
+// tolerates reports whether the data queue may exceed its limit by the frame, which it does if the frame fits without
+// the answers queued by Release, or as long as the client is not to blame: its writer has not served the outbox yet,
+// or the socket has been refusing bytes for less than burstAge.
 func (o *Outbox) tolerates(size amount) bool {
 	if r := o.recovery; r != nil {
 		held := o.data.unwritten
@@ -274,8 +274,8 @@ func (o *Outbox) recoverPanic() {
 	o.releaseOwnership()
 }
 
-// countPanic counts and reports a panic of the connection. It must be called by the deferred function that recovered it,
-// so that the stack includes the origin.
+// countPanic counts and reports a panic of the connection. It must be called by the deferred function that recovered
+// it, so that the stack includes the origin.
 func (o *Outbox) countPanic() {
 	o.writer.count.panics.Add(1)
 	if o.pool.onPanic != nil {

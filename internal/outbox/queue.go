@@ -21,8 +21,8 @@ type queuedFrame struct {
 // chunkLen makes a chunk 256 bytes.
 const chunkLen = 15
 
-// chunk is a link of a queue. The frames entries[lo:hi] are queued. They do not move while they are queued, so the index may
-// hold pointers to them.
+// chunk is a link of a queue. The frames entries[lo:hi] are queued. They do not move while they are queued, so the
+// index may hold pointers to them.
 type chunk struct {
 	// next, lo and hi share a cache line with the first entries.
 	next    *chunk

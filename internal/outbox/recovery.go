@@ -23,8 +23,8 @@ const (
 // Source reads stored messages of uploads.
 type Source interface {
 	// Read locks the upload and, while it is locked, calls deliver with the messages of the epoch after the offset,
-	// oldest first. If the history no longer holds all of them, it calls deliver with the frames that inform the client and
-	// bring it up to date. It is called without locks, from the goroutine that owns the outbox.
+	// oldest first. If the history no longer holds all of them, it calls deliver with the frames that inform the client
+	// and bring it up to date. It is called without locks, from the goroutine that owns the outbox.
 	Read(uploadID, epoch string, after uint64, deliver func(frames []*frame.Frame))
 }
 
@@ -79,8 +79,8 @@ func (o *Outbox) Recover(replay Replay) Outcome {
 	return Queued
 }
 
-// replayDirectly queues a short replay, such as a snapshot, as live frames. It returns false if the live queue would then
-// exceed an eighth of its limits.
+// replayDirectly queues a short replay, such as a snapshot, as live frames. It returns false if the live queue would
+// then exceed an eighth of its limits.
 func (o *Outbox) replayDirectly(frames []*frame.Frame) bool {
 	var size amount
 	for _, f := range frames {
@@ -103,8 +103,8 @@ func (o *Outbox) replayDirectly(frames []*frame.Frame) bool {
 	return true
 }
 
-// Hold delays the writing of recoveries until Release. During a hold, Recover without frames makes the live frames of an upload
-// follow the answer of Release.
+// Hold delays the writing of recoveries until Release. During a hold, Recover without frames makes the live frames of
+// an upload follow the answer of Release.
 func (o *Outbox) Hold() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -153,8 +153,8 @@ func (o *Outbox) startRecovery() *recovery {
 	return o.recovery
 }
 
-// queueReplay queues the frames without an offset and the messages that fit in the limit in a backlog. It returns false if there is no
-// source to read the other messages from.
+// queueReplay queues the frames without an offset and the messages that fit in the limit in a backlog. It returns
+// false if there is no source to read the other messages from.
 func (o *Outbox) queueReplay(bl *backlog, frames []*frame.Frame, limit int) bool {
 	r := o.recovery
 	empty := r.head == nil // then one message of any size is queued, so that the recovery goes on
@@ -185,8 +185,8 @@ func (o *Outbox) queueReplay(bl *backlog, frames []*frame.Frame, limit int) bool
 	return true
 }
 
-// sendInOrder queues a live frame of an upload in recovery behind that recovery. handled is false if the upload is not in
-// recovery.
+// sendInOrder queues a live frame of an upload in recovery behind that recovery. handled is false if the upload is
+// not in recovery.
 func (o *Outbox) sendInOrder(f *frame.Frame) (outcome Outcome, handled bool) {
 	r := o.recovery
 	bl := r.backlogs[f.UploadID()]
@@ -228,8 +228,8 @@ func (o *Outbox) sendInOrder(f *frame.Frame) (outcome Outcome, handled bool) {
 	return Queued, true
 }
 
-// continueRecovery is called by the owner with mu held. It limits the unsent bytes in the kernel for the time of a long recovery
-// and reads unread messages. It returns false if only a drain goroutine can do that.
+// continueRecovery is called by the owner with mu held. It limits the unsent bytes in the kernel for the time of a
+// long recovery and reads unread messages. It returns false if only a drain goroutine can do that.
 func (o *Outbox) continueRecovery() bool {
 	if o.dead {
 		return true

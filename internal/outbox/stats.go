@@ -19,8 +19,8 @@ type Stats struct {
 // cacheLine is the size of the padding between fields written by different processors.
 const cacheLine = 64
 
-// counters holds one writer's share of the counters. Its methods may be called from any number of goroutines. The counters
-// of the writer and those of the callers of Send are in different cache lines.
+// counters holds one writer's share of the counters. Its methods may be called from any number of goroutines. The
+// counters of the writer and those of the callers of Send are in different cache lines.
 type counters struct {
 	frames, bytes, writes atomic.Uint64
 	_                     [cacheLine - 3*8]byte

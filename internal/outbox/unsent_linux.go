@@ -11,8 +11,8 @@ const tcpNotSentLowat = 0x19
 // maxUnsent is the number of unsent bytes from which on a socket in recovery refuses further ones.
 const maxUnsent = 32 << 10
 
-// limitUnsent limits the kernel's buffer of unsent bytes, or restores the system's setting. It has no effect on connections that
-// do not use TCP. Errors are ignored: without the limit, live frames are delayed, not lost.
+// limitUnsent limits the kernel's buffer of unsent bytes, or restores the system's setting. It has no effect on
+// connections that do not use TCP. Errors are ignored: without the limit, live frames are delayed, not lost.
 func limitUnsent(conn net.Conn, limited bool) {
 	raw := rawConn(conn)
 	for raw == nil {

@@ -7,13 +7,13 @@ import (
 	"unsafe"
 )
 
-// rawBytes is the largest write that is done without notifying the scheduler (syscall.RawSyscall). Such a write takes the
-// kernel about ten microseconds, and the notification costs one or two. Longer writes would keep a P from other
+// rawBytes is the largest write that is done without notifying the scheduler (syscall.RawSyscall). Such a write takes
+// the kernel about ten microseconds, and the notification costs one or two. Longer writes would keep a P from other
 // goroutines for too long.
 const rawBytes = 16 << 10
 
-// write is send(2) with MSG_DONTWAIT: it does not block even if the application has made the descriptor blocking, for example
-// by calling Fd on the result of TCPConn.File. A blocked raw system call would block the scheduler.
+// write is send(2) with MSG_DONTWAIT: it does not block even if the application has made the descriptor blocking, for
+// example by calling Fd on the result of TCPConn.File. A blocked raw system call would block the scheduler.
 func write(fd uintptr, buf []byte) (int, error) {
 	if len(buf) == 0 {
 		return 0, nil

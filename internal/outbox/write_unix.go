@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// rawConn returns the syscall.RawConn of a *net.TCPConn or *net.UnixConn, and nil for other types. A type that embeds one of
-// them has its SyscallConn too, but possibly a Write method of its own, which must not be bypassed.
+// rawConn returns the syscall.RawConn of a *net.TCPConn or *net.UnixConn, and nil for other types. A type that embeds
+// one of them has its SyscallConn too, but possibly a Write method of its own, which must not be bypassed.
 func rawConn(conn net.Conn) syscall.RawConn {
 	var c syscall.Conn
 	switch conn := conn.(type) {

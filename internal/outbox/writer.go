@@ -16,8 +16,8 @@ const (
 	longBusyPeriod = 64
 )
 
-// writer is one goroutine that writes to the connections on its ready list and never blocks for one of them. The methods
-// enqueue, link and unlink may be called from any number of goroutines.
+// writer is one goroutine that writes to the connections on its ready list and never blocks for one of them. The
+// methods enqueue, link and unlink may be called from any number of goroutines.
 type writer struct {
 	count counters
 	// siblings are all writers of the pool.
@@ -80,10 +80,10 @@ func (w *writer) stop() {
 
 // run serves the ready list until stop has been called and the list is empty.
 //
-// During a long busy period it yields now and then: a publisher in the middle of a burst can continue, and the connections
-// further down the list then have more frames for one system call. At the end of such a period it steals from other writers,
-// so that a message to many clients is not late at some of them because one writer had more work or less CPU
-// time.
+// During a long busy period it yields now and then: a publisher in the middle of a burst can continue, and the
+// connections further down the list then have more frames for one system call. At the end of such a period it steals
+// from other writers, so that a message to many clients is not late at some of them because one writer had more work
+// or less CPU time.
 func (w *writer) run() {
 	var outboxes [dequeueBatch]*Outbox
 	for served := 0; ; {
