@@ -23,10 +23,10 @@ func TestSubscriberGetsTheNewestMessageThenWhatFollows(t *testing.T) {
 		ack["recovered"] != false || ack["epoch"] == "" {
 		t.Fatalf("acknowledged with %v", ack)
 	}
-	v1.want(`{"action":"note","n":2,"offset":2}`)
+	v1.want(`{"action":"note","n":2,"offset":2,"upload_id":"a"}`)
 	n.publish("a", 3)
 	base.want(`{"action":"note","n":3}`)
-	v1.want(`{"action":"note","n":3,"offset":3}`)
+	v1.want(`{"action":"note","n":3,"offset":3,"upload_id":"a"}`)
 }
 
 func TestMessagesReachEveryConnectionOfTheUserUntilTheLastClaimEnds(t *testing.T) {
@@ -34,16 +34,16 @@ func TestMessagesReachEveryConnectionOfTheUserUntilTheLastClaimEnds(t *testing.T
 	one, two := n.login("ann", "shoal.v1"), n.login("ann", "shoal.v1")
 	subscribe(t, one, "a", 0)
 	n.publish("a", 1)
-	one.want(`{"action":"note","n":1,"offset":1}`)
-	two.want(`{"action":"note","n":1,"offset":1}`)
+	one.want(`{"action":"note","n":1,"offset":1,"upload_id":"a"}`)
+	two.want(`{"action":"note","n":1,"offset":1,"upload_id":"a"}`)
 
 	subscribe(t, two, "a", 1)
-	two.want(`{"action":"note","n":1,"offset":1}`) // its own claim shows it the state
+	two.want(`{"action":"note","n":1,"offset":1,"upload_id":"a"}`) // its own claim shows it the state
 	one.send(`{"action":"unsubscribe_upload","upload_id":"a"}`)
 	one.want(`{"action":"unsubscribed","upload_id":"a"}`)
 	n.publish("a", 2)
-	one.want(`{"action":"note","n":2,"offset":2}`)
-	two.want(`{"action":"note","n":2,"offset":2}`)
+	one.want(`{"action":"note","n":2,"offset":2,"upload_id":"a"}`)
+	two.want(`{"action":"note","n":2,"offset":2,"upload_id":"a"}`)
 
 	two.send(`{"action":"unsubscribe_upload","upload_id":"a"}`)
 	two.want(`{"action":"unsubscribed","upload_id":"a"}`)
@@ -71,11 +71,11 @@ func TestReturningClientRecoversWhatItMissed(t *testing.T) {
 	c := n.login("ann", "shoal.v1")
 	c.send(fmt.Sprintf(`{"action":"subscribe_upload","upload_id":"a","since":{"epoch":%q,"offset":1}}`, pos.Epoch))
 	c.want(fmt.Sprintf(`{"action":"subscribed","upload_id":"a","epoch":%q,"offset":3,"recovered":true}`, pos.Epoch),
-		`{"action":"note","n":2,"offset":2}`, `{"action":"note","n":3,"offset":3}`)
+		`{"action":"note","n":2,"offset":2,"upload_id":"a"}`, `{"action":"note","n":3,"offset":3,"upload_id":"a"}`)
 
 	c.send(`{"action":"subscribe_upload","upload_id":"a","since":{"epoch":"another","offset":1}}`)
 	c.want(fmt.Sprintf(`{"action":"subscribed","upload_id":"a","epoch":%q,"offset":3,"recovered":false}`, pos.Epoch),
-		`{"action":"note","n":3,"offset":3}`)
+		`{"action":"note","n":3,"offset":3,"upload_id":"a"}`)
 }
 
 func TestResumeAnswersOnceForManyUploads(t *testing.T) {
@@ -103,11 +103,11 @@ func TestResumeAnswersOnceForManyUploads(t *testing.T) {
 	}
 	missed := []string{c.next(), c.next()}
 	slices.Sort(missed)
-	if want := []string{`{"action":"note","n":1,"offset":1}`, `{"action":"note","n":2,"offset":2}`}; !slices.Equal(missed, want) {
+	if want := []string{`{"action":"note","n":1,"offset":1,"upload_id":"lost"}`, `{"action":"note","n":2,"offset":2,"upload_id":"busy"}`}; !slices.Equal(missed, want) {
 		t.Errorf("missed messages are %v, want %v", missed, want)
 	}
 	n.publish("quiet", 2)
-	c.want(`{"action":"note","n":2,"offset":2}`)
+	c.want(`{"action":"note","n":2,"offset":2,"upload_id":"quiet"}`)
 }
 
 func TestForgottenUploadTellsItsNewEpoch(t *testing.T) {
@@ -117,7 +117,7 @@ func TestForgottenUploadTellsItsNewEpoch(t *testing.T) {
 	base.send(`{"action":"subscribe_upload","upload_id":"a"}`)
 	base.want(`{"action":"note","n":1}`)
 	subscribe(t, v1, "a", 1)
-	v1.want(`{"action":"note","n":1,"offset":1}`)
+	v1.want(`{"action":"note","n":1,"offset":1,"upload_id":"a"}`)
 	if err := n.manager.Forget(t.Context(), "a"); err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +126,7 @@ func TestForgottenUploadTellsItsNewEpoch(t *testing.T) {
 		t.Fatalf("told %v, want a new epoch at offset 0", ack)
 	}
 	n.publish("a", 7)
-	v1.want(`{"action":"note","n":7,"offset":1}`)
+	v1.want(`{"action":"note","n":7,"offset":1,"upload_id":"a"}`)
 	base.want(`{"action":"note","n":7}`)
 }
 

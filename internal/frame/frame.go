@@ -51,10 +51,11 @@ const (
 // maxHeader is the longest header that a server sends: two bytes and a 64-bit length.
 const maxHeader = 10
 
-// offsetField and skippedField are the top-level fields that V1 adds, ahead of their numbers.
+// offsetField, skippedField and uploadField are the top-level fields that V1 adds, ahead of their values.
 const (
 	offsetField  = `,"offset":`
 	skippedField = `,"skipped":`
+	uploadField  = `,"upload_id":"`
 )
 
 // maxDigits is the length of the largest uint64 in decimal.
@@ -69,6 +70,8 @@ type Frame struct {
 	class  Class
 	// v1Only: connections of the base variant do not get this frame.
 	v1Only bool
+	// unnamed is the length of `,"upload_id":"…"`, which V1 adds beside an offset where the body does not name the upload.
+	unnamed uint16
 	// tail is `,"offset":N`, ready to stand in the place of the payload's closing brace.
 	tailLen uint8
 	tail    [len(offsetField) + maxDigits]byte
@@ -98,6 +101,10 @@ func ForUpload(uploadID string, class Class, offset uint64, body []byte) *Frame 
 		t := append(f.tail[:0], offsetField...)
 		t = strconv.AppendUint(t, offset, 10)
 		f.tailLen = uint8(len(t)) //nolint:gosec // at most len(tail)
+		if !namesUpload(body, uploadID) {
+			f.unnamed = uint16(len(uploadField) + len(uploadID) + strings.Count(uploadID, `"`) + //nolint:gosec // ids are short
+				strings.Count(uploadID, `\`) + len(`"`))
+		}
 	}
 	return f
 }
@@ -132,7 +139,7 @@ func (f *Frame) Body() []byte { return f.body }
 // Size returns the length in bytes of the longest wire form without a skipped count: what the frame counts
 // for in a queue that is bounded in bytes.
 func (f *Frame) Size() int {
-	n := len(f.body) + int(f.tailLen)
+	n := len(f.body) + int(f.tailLen) + int(f.unnamed)
 	return n + headerLen(n)
 }
 
@@ -143,17 +150,19 @@ func (f *Frame) Append(dst []byte, v Variant, skipped uint32) []byte {
 		dst = AppendHeader(dst, f.opcode, len(f.body))
 		return append(dst, f.body...)
 	}
-	tail := f.tail[:f.tailLen]
-	var room [len(f.tail) + len(skippedField) + maxDigits]byte
+	var room [len(skippedField) + maxDigits]byte
+	end := room[:0]
 	if skipped > 0 {
-		t := append(room[:0], tail...)
-		t = append(t, skippedField...)
-		tail = strconv.AppendUint(t, uint64(skipped), 10)
+		end = strconv.AppendUint(append(end, skippedField...), uint64(skipped), 10)
 	}
 	open := f.body[:len(f.body)-1] // all but the closing brace
-	dst = AppendHeader(dst, f.opcode, len(open)+len(tail)+1)
+	dst = AppendHeader(dst, f.opcode, len(open)+int(f.tailLen)+int(f.unnamed)+len(end)+1)
 	dst = append(dst, open...)
-	dst = append(dst, tail...)
+	dst = append(dst, f.tail[:f.tailLen]...)
+	if f.unnamed > 0 {
+		dst = appendUploadField(dst, f.key)
+	}
+	dst = append(dst, end...)
 	return append(dst, '}')
 }
 

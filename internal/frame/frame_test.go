@@ -98,9 +98,9 @@ func TestV1AddsOffsetAndSkipped(t *testing.T) {
 	}{
 		{0, 0, `{"action":"x"}`},
 		{0, 3, `{"action":"x","skipped":3}`},
-		{7, 0, `{"action":"x","offset":7}`},
-		{7, 1, `{"action":"x","offset":7,"skipped":1}`},
-		{math.MaxUint64, math.MaxUint32, `{"action":"x","offset":18446744073709551615,"skipped":4294967295}`},
+		{7, 0, `{"action":"x","offset":7,"upload_id":"cat"}`},
+		{7, 1, `{"action":"x","offset":7,"upload_id":"cat","skipped":1}`},
+		{math.MaxUint64, math.MaxUint32, `{"action":"x","offset":18446744073709551615,"upload_id":"cat","skipped":4294967295}`},
 	} {
 		f := ForUpload("cat", State, test.offset, []byte(`{"action":"x"}`))
 		if got := parsed(t, f.Append(nil, V1, test.skipped), Text); got != test.want {
@@ -155,7 +155,7 @@ func TestAppendKeepsWhatIsThere(t *testing.T) {
 	if !found {
 		t.Fatalf("the beginning is %q", wire[:6])
 	}
-	for _, want := range []string{"", `{"a":1,"offset":9,"skipped":2}`, `{"a":1}`} {
+	for _, want := range []string{"", `{"a":1,"offset":9,"upload_id":"cat","skipped":2}`, `{"a":1}`} {
 		var payload []byte
 		var err error
 		if _, payload, rest, err = parse(rest); err != nil || string(payload) != want {
@@ -209,4 +209,56 @@ func TestAppendDoesNotAllocate(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() { f.Append(room, V1, math.MaxUint32) }); n != 0 {
 		t.Errorf("writing a frame takes %v allocations", n)
 	}
+}
+
+// A message with an offset names its upload, so that a client of many uploads knows which position has changed.
+func TestFrame_OffsetComesWithItsUpload(t *testing.T) {
+	for _, c := range []struct {
+		id, body string
+		added    bool
+	}{
+		{"cat", `{"action":"x"}`, true},
+		{"cat", `{"action":"x","upload_id":"cat"}`, false},
+		{"cat", "{ \"upload_id\" : \"c\\u0061t\" }", false},
+		{"cat", `{"payload":{"a":{"upload_id":"cat"}}}`, true},
+		{"cat", `{"payload":{"a":[1,{}],"upload_id":"cat"}}`, false},
+		{"cat", `{"payload":{"upload_id":"dog"}}`, true},
+		{"cat", `{"payload":[{"upload_id":"cat"}],"n":"upload_id"}`, true},
+		{"cat", `{"other":{"upload_id":"cat"},"payload":{"b":"}"}}`, true},
+		{"cat", `{"text":"\"upload_id\":","n":["upload_id"]}`, true},
+		{"a\"b\\c/ü", `{"action":"x"}`, true},
+	} {
+		f := ForUpload(c.id, Event, 7, []byte(c.body))
+		wire := f.Append(nil, V1, 2)
+		var got struct {
+			UploadID string `json:"upload_id"`
+			Offset   int
+			Skipped  int
+		}
+		text := parsed(t, wire, Text)
+		if err := json.Unmarshal([]byte(text), &got); err != nil {
+			t.Fatal(err)
+		}
+		if added := f.unnamed > 0; added != c.added || got.Offset != 7 || got.Skipped != 2 ||
+			added && got.UploadID != c.id || added && f.Size() != len(f.Append(nil, V1, 0)) {
+			t.Errorf("%s: %s", c.body, text)
+		}
+	}
+}
+
+// FuzzNamesUpload agrees with encoding/json, for objects without duplicate names.
+func FuzzNamesUpload(f *testing.F) {
+	for _, body := range []string{`{"upload_id":1}`, `{"payload":{"upload_id":"cat"}}`, `{"a":[{"upload_id":"cat"}]}`, `{"a":"\\"}`} {
+		f.Add(body)
+	}
+	f.Fuzz(func(t *testing.T, body string) {
+		var top map[string]json.RawMessage
+		if json.Unmarshal([]byte(body), &top) != nil || top == nil || strings.Contains(body, `\u`) {
+			return
+		}
+		got := namesUpload([]byte(strings.TrimSpace(body)), "cat")
+		if _, want := top["upload_id"]; want && !got {
+			t.Errorf("%s: a top-level upload_id is not found", body)
+		}
+	})
 }
