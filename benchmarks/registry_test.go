@@ -40,7 +40,9 @@ func newSharded() sharded { return sharded{shard.New(shard.Config[*sink, struct{
 
 type upload = shard.Upload[*sink, struct{}]
 
-func (s sharded) connect(user string, c *sink) { s.Connect(user, c, 0, func(*upload) {}) }
+func (s sharded) connect(user string, c *sink) {
+	_, _, _ = s.Connect(user, c, 0, nil, func(*upload) {})
+}
 
 func (s sharded) subscribe(user string, c *sink, uploadID string) {
 	if err := s.SubscribeConn(user, c, uploadID, 0, func(*upload, bool) {}); err != nil {

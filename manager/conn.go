@@ -1,6 +1,11 @@
 package manager
 
-import "github.com/shoal-go/shoal/internal/frame"
+import (
+	"fmt"
+	"time"
+
+	"github.com/shoal-go/shoal/internal/frame"
+)
 
 // Frame is an encoded message, immutable and shared by all its receivers.
 type Frame = frame.Frame
@@ -51,10 +56,37 @@ type TokenHolder interface {
 	TokenID() string
 }
 
-// CloseReason is a WebSocket close code and the text that goes with it.
+// SilenceReporter is implemented by a Conn that knows when its client was last heard of. Where a user has too many connections,
+// the one that has been silent longest gives way. SilentFor is called with the user's lock held: it must not block or call
+// the manager.
+type SilenceReporter interface {
+	// SilentFor returns how long nothing has come from the client.
+	SilentFor() time.Duration
+}
+
+// CloseReason is a WebSocket close code and the text that goes with it. The zero value stands for NormalClosure. A text of more
+// than 123 bytes is cut.
 type CloseReason struct {
 	Code uint16
 	Text string
+}
+
+// Check returns an *InvalidError unless the code may stand in a close frame that a server sends: 1000 to 1003, 1007 to 1014 and
+// 3000 to 4999 (RFC 6455, 7.4), or 0 for 1000.
+func (r CloseReason) Check() error {
+	switch c := r.Code; {
+	case c == 0, c >= 1000 && c <= 1003, c >= 1007 && c <= 1014, c >= 3000 && c <= 4999:
+		return nil
+	}
+	return &InvalidError{"code", fmt.Sprintf("must be 1000 to 1003, 1007 to 1014 or 3000 to 4999, not %d", r.Code)}
+}
+
+// orNormal returns the reason, or NormalClosure for the zero value.
+func (r CloseReason) orNormal() CloseReason {
+	if r.Code == 0 {
+		r.Code = NormalClosure.Code
+	}
+	return r
 }
 
 // The reasons for which this module closes a connection, grouped by what the client should do.

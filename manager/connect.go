@@ -1,32 +1,75 @@
 package manager
 
-import "context"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+)
 
-// Connect registers a connection of a user, which from then on gets what is sent to the user and to every
-// upload that the user follows. It must be taken out with Disconnect. Connecting twice changes nothing.
+// Connect registers a connection of a user, which from then on receives every message to the user and to every upload that
+// the user follows. It must be removed with Disconnect. Connecting twice changes nothing.
 //
-// If the user has more connections than Options.MaxConnectionsPerUser allows, the oldest is closed with
-// TooManyConnections. The error is an *InvalidError or ErrClosed.
+// If the user has as many connections as Options.MaxConnectionsPerUser allows, the one that has been silent longest is removed
+// and closed with IdleTimeout, if it is a SilenceReporter and has been silent for more than Options.EvictSilentAfter;
+// otherwise the error is ErrTooManyConnections. Other errors are an *InvalidError or ErrClosed.
 func (m *Manager) Connect(userID string, c Conn) error {
+	if err := m.check(); err != nil {
+		return err
+	}
 	if err := CheckID("user_id", userID); err != nil {
 		return err
 	}
-	if c == nil {
-		return &InvalidError{"connection", "must not be nil"}
+	if !isComparable(c) {
+		return &InvalidError{"connection", fmt.Sprintf("must be comparable and not nil, such as a pointer, but is %T", c)}
 	}
-	if m.closed.Load() {
-		return ErrClosed
-	}
-	oldest, evicted := m.registry.Connect(userID, c, m.opt.MaxConnectionsPerUser, func(u *upload) {
+	old, evicted, err := m.registry.Connect(userID, c, m.opt.MaxConnectionsPerUser, m.mostSilent, func(u *upload) {
 		m.sendNewest(u, c)
 	})
-	if evicted {
-		oldest.Close(TooManyConnections)
+	switch {
+	case err != nil:
+		return ErrTooManyConnections
+	case evicted:
+		m.guard.close(old, IdleTimeout)
 	}
-	// Whoever closes the manager sets closed before looking for connections: either it finds this one, or
-	// this finds closed set.
+	// Close sets closed before it looks for connections: either it finds this one, or this finds closed set.
 	if m.closed.Load() {
 		m.registry.Disconnect(userID, c)
+		return ErrClosed
+	}
+	return nil
+}
+
+// mostSilent returns the index of the connection that has been silent longest, or -1 if none has been for long enough.
+func (m *Manager) mostSilent(conns []Conn) int {
+	found, longest := -1, m.opt.EvictSilentAfter
+	for i, c := range conns {
+		if s, ok := c.(SilenceReporter); ok {
+			if silent := s.SilentFor(); silent > longest {
+				found, longest = i, silent
+			}
+		}
+	}
+	return found
+}
+
+// isComparable reports whether a connection can be a key of the registry.
+func isComparable(c Conn) bool { return c != nil && reflect.TypeOf(c).Comparable() }
+
+// made returns an error for a Manager that New has not returned.
+func (m *Manager) made() error {
+	if m == nil || m.registry == nil {
+		return errNotMade
+	}
+	return nil
+}
+
+// check returns ErrClosed, or an error for a Manager that New has not returned.
+func (m *Manager) check() error {
+	if err := m.made(); err != nil {
+		return err
+	}
+	if m.closed.Load() {
 		return ErrClosed
 	}
 	return nil
@@ -35,13 +78,20 @@ func (m *Manager) Connect(userID string, c Conn) error {
 // Disconnect takes a connection out, with all its claims. The user's subscriptions end with the last
 // connection. It does not close the connection. Disconnecting one that is not registered has no effect.
 func (m *Manager) Disconnect(userID string, c Conn) {
+	if m.made() != nil || !isComparable(c) {
+		return
+	}
 	m.registry.Disconnect(userID, c)
 }
 
 // DisconnectUser closes all connections of a user, on every node, and returns how many it closed on this one.
 // With a broker it blocks on that; the error is then that of ctx or wraps ErrUnavailable, and the connections on
-// other nodes may still be there.
+// other nodes may still be there. An invalid id or reason is an *InvalidError, and then nothing is closed.
 func (m *Manager) DisconnectUser(ctx context.Context, userID string, reason CloseReason) (closed int, err error) {
+	if err := errors.Join(m.made(), CheckID("user_id", userID), reason.Check()); err != nil {
+		return 0, err
+	}
+	reason = reason.orNormal()
 	if m.cluster != nil {
 		err = m.cluster.closeUser(ctx, userID, reason)
 	}
@@ -52,6 +102,10 @@ func (m *Manager) DisconnectUser(ctx context.Context, userID string, reason Clos
 // closed on this one. They are those whose Conn is a TokenHolder of this id. It blocks and fails as
 // DisconnectUser does.
 func (m *Manager) DisconnectToken(ctx context.Context, tokenID string, reason CloseReason) (closed int, err error) {
+	if err := errors.Join(m.made(), reason.Check()); err != nil {
+		return 0, err
+	}
+	reason = reason.orNormal()
 	if m.cluster != nil {
 		err = m.cluster.closeToken(ctx, tokenID, reason)
 	}
@@ -61,8 +115,8 @@ func (m *Manager) DisconnectToken(ctx context.Context, tokenID string, reason Cl
 func (m *Manager) closeTokenHere(tokenID string, reason CloseReason) (closed int) {
 	m.registry.EachConnection(func(userID string, c Conn) {
 		if hasToken(c, tokenID) {
-			c.Close(reason)
 			m.registry.Disconnect(userID, c)
+			m.guard.close(c, reason)
 			closed++
 		}
 	})
@@ -73,8 +127,8 @@ func (m *Manager) closeUserHere(userID string, reason CloseReason) int {
 	var conns []Conn
 	m.registry.WithConnections(userID, func(cs []Conn) { conns = append(conns, cs...) })
 	for _, c := range conns {
-		c.Close(reason)
 		m.registry.Disconnect(userID, c)
+		m.guard.close(c, reason)
 	}
 	return len(conns)
 }

@@ -18,6 +18,9 @@ func (m *Manager) DisconnectAll(ctx context.Context) error {
 // Drain is DisconnectAll with the closing spread evenly over a time, in random order, so that the clients do not
 // all return in the same instant.
 func (m *Manager) Drain(ctx context.Context, spread time.Duration) error {
+	if err := m.made(); err != nil {
+		return err
+	}
 	var all []UserConn
 	m.registry.EachConnection(func(userID string, c Conn) { all = append(all, UserConn{userID, c}) })
 	return m.DrainConns(ctx, spread, all)
@@ -31,6 +34,9 @@ type UserConn struct {
 
 // DrainConns is Drain for some of the connections. It reorders the slice.
 func (m *Manager) DrainConns(ctx context.Context, spread time.Duration, all []UserConn) error {
+	if err := m.made(); err != nil {
+		return err
+	}
 	m.relay.flush() // a closing connection accepts no further messages
 	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 
@@ -56,7 +62,7 @@ func (m *Manager) closeSpread(ctx, patience context.Context, all []UserConn, spr
 		due := start.Add(time.Duration(float64(spread) * float64(i) / float64(len(all))))
 		awaitTurn(patience, x.Conn, time.Until(due))
 		m.registry.Disconnect(x.UserID, x.Conn)
-		x.Conn.Close(ServerReloading)
+		m.guard.close(x.Conn, ServerReloading)
 	}
 	return len(all)
 }

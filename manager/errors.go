@@ -13,6 +13,9 @@ var (
 	ErrClosed = errors.New("manager: closed")
 	// ErrTooManySubscriptions: the user follows as many uploads as Options.MaxSubscriptionsPerUser allows.
 	ErrTooManySubscriptions = errors.New("manager: too many subscriptions")
+	// ErrTooManyConnections: the user has as many connections as Options.MaxConnectionsPerUser allows, and none of them has
+	// been silent for long.
+	ErrTooManyConnections = errors.New("manager: too many connections of one user")
 	// ErrTooManyPending: as many users without a connection have subscribed as Options.MaxPending allows.
 	ErrTooManyPending = errors.New("manager: too many subscriptions of users without a connection")
 	// ErrUnavailable: the broker is out of reach or did not answer in time, and whether what was asked for
@@ -23,6 +26,9 @@ var (
 	// ErrNotConnected: the connection is not registered for the user.
 	ErrNotConnected = errors.New("manager: connection is not registered")
 )
+
+// errNotMade is the error of every method of a Manager that New has not returned.
+var errNotMade = errors.New("manager: the Manager was not made with New")
 
 // InvalidError says which part of a caller's input is wrong, and what would be right.
 type InvalidError struct {

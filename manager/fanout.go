@@ -10,6 +10,7 @@ import (
 // help: a broadcast that finds none of them idle does all the work itself, so it waits for nobody but those
 // that are already at work on it.
 type fanOut struct {
+	guard   *guard
 	jobs    chan *fanJob
 	helpers int
 	running sync.WaitGroup
@@ -28,6 +29,7 @@ const (
 
 // fanJob are broadcasts to the same receivers that several goroutines work on.
 type fanJob struct {
+	fans      *fanOut
 	receivers []receiver
 	frames    []*Frame
 	// next is the first receiver that nobody has taken yet.
@@ -37,8 +39,9 @@ type fanJob struct {
 	total   Delivery // protected by mu
 }
 
-func newFanOut() *fanOut {
+func newFanOut(g *guard) *fanOut {
 	f := &fanOut{
+		guard:   g,
 		jobs:    make(chan *fanJob),
 		helpers: runtime.GOMAXPROCS(0) - 1,
 		stop:    make(chan struct{}),
@@ -71,10 +74,10 @@ func (f *fanOut) help() {
 // send brings frames, in their order, to all receivers. The lock of their upload is held.
 func (f *fanOut) send(receivers []receiver, frames ...*Frame) Delivery {
 	if len(receivers) < fanOutAlone {
-		return sendPart(receivers, frames)
+		return f.sendPart(receivers, frames)
 	}
 	job := f.spare.Get().(*fanJob) //nolint:forcetypeassert // the pool holds nothing else
-	job.receivers = receivers
+	job.fans, job.receivers = f, receivers
 	job.frames = append(job.frames, frames...)
 	job.next.Store(0)
 	job.total = Delivery{}
@@ -111,16 +114,33 @@ func (j *fanJob) work() {
 		if begin >= len(j.receivers) {
 			break
 		}
-		d.add(sendPart(j.receivers[begin:min(end, len(j.receivers))], j.frames))
+		d.add(j.fans.sendPart(j.receivers[begin:min(end, len(j.receivers))], j.frames))
 	}
 	j.mu.Lock()
 	j.total.add(d)
 	j.mu.Unlock()
 }
 
-func sendPart(receivers []receiver, frames []*Frame) (d Delivery) {
-	for i := range receivers {
-		c := receivers[i].Conn
+// sendPart sends frames to some of the receivers.
+func (f *fanOut) sendPart(receivers []receiver, frames []*Frame) (d Delivery) {
+	for i := 0; i < len(receivers); {
+		i += f.sendUntilPanic(receivers[i:], frames, &d)
+	}
+	return d
+}
+
+// sendUntilPanic sends frames to receivers up to one whose connection panics, and returns how many it has served, that one
+// among them.
+func (f *fanOut) sendUntilPanic(receivers []receiver, frames []*Frame, d *Delivery) (served int) {
+	defer func() {
+		if problem := recover(); problem != nil {
+			f.guard.report("Send", receivers[served].Conn, problem)
+			d.Dropped++
+			served++
+		}
+	}()
+	for ; served < len(receivers); served++ {
+		c := receivers[served].Conn
 		if c == nil {
 			continue
 		}
@@ -128,5 +148,5 @@ func sendPart(receivers []receiver, frames []*Frame) (d Delivery) {
 			d.count(c.Send(f))
 		}
 	}
-	return d
+	return served
 }

@@ -2,6 +2,7 @@ package manager
 
 import (
 	"fmt"
+	"log/slog"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -66,7 +67,7 @@ func TestFanOutReachesEverybodyOnceWhateverItsSize(t *testing.T) {
 
 // TestFanOutsAtOnce has several broadcasts want the same helpers.
 func TestFanOutsAtOnce(t *testing.T) {
-	f := newFanOut()
+	f := newFanOut(&guard{logger: slog.New(slog.DiscardHandler)})
 	defer f.close()
 	const n, broadcasts = 4 * fanOutPart, 50
 	var wait sync.WaitGroup
@@ -93,7 +94,7 @@ func TestFanOutsAtOnce(t *testing.T) {
 
 // TestFanOutWithoutHelpers: a broadcast that is under way when the manager is closed still reaches everybody.
 func TestFanOutWithoutHelpers(t *testing.T) {
-	f := newFanOut()
+	f := newFanOut(&guard{logger: slog.New(slog.DiscardHandler)})
 	f.close()
 	f.close()
 	receivers := make([]receiver, 3*fanOutPart)
@@ -112,7 +113,7 @@ func TestHelpersTakeTheirPart(t *testing.T) {
 	const cores = 4
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(cores))
 	synctest.Test(t, func(t *testing.T) {
-		f := newFanOut()
+		f := newFanOut(&guard{logger: slog.New(slog.DiscardHandler)})
 		defer f.close()
 		synctest.Wait() // for the helpers to be idle
 		var begun sync.WaitGroup

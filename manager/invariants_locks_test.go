@@ -83,8 +83,8 @@ func TestInvariant4ClosingHoldsNoLock(t *testing.T) {
 		return c
 	}
 	must(t, m.SubscribeUpload(t.Context(), "ann", "cat"))
-	for range 5 { // the last two each make the oldest go
-		must(t, m.Connect("ann", newConn()))
+	for range 5 { // the last two each make a silent one go
+		must(t, m.Connect("ann", silentConn{newConn()}))
 	}
 	if closings != 2 {
 		t.Fatalf("%d connections gave way, want 2", closings)
@@ -92,12 +92,17 @@ func TestInvariant4ClosingHoldsNoLock(t *testing.T) {
 	if n, err := m.DisconnectUser(t.Context(), "ann", NormalClosure); err != nil || n != 3 || closings != 2+3 {
 		t.Errorf("%d connections were closed, %d asked to", n, closings-2)
 	}
-	must(t, m.Connect("ann", newConn()))
+	must(t, m.Connect("ann", silentConn{newConn()}))
 	must(t, m.DisconnectAll(t.Context()))
 	if closings != 2+3+1 {
 		t.Error("DisconnectAll closed nothing")
 	}
 }
+
+// silentConn is a connection whose client has been silent for an hour.
+type silentConn struct{ *fakeConn }
+
+func (silentConn) SilentFor() time.Duration { return time.Hour }
 
 // stuck is a connection whose client does not read: it never ends by itself.
 type stuck struct {

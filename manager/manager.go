@@ -3,6 +3,7 @@ package manager
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"strconv"
 	"sync"
@@ -27,10 +28,16 @@ type Manager struct {
 	run    string
 	epochs atomic.Uint64
 
-	closed    atomic.Bool
-	closeOnce sync.Once
-	stop      chan struct{}
-	sweeping  sync.WaitGroup
+	// started is the zero of clock.
+	started time.Time
+	guard   guard
+
+	closed atomic.Bool
+	// closing is made by the first call of Close and closed when that returns. By closeMu.
+	closeMu  sync.Mutex
+	closing  chan struct{}
+	stop     chan struct{}
+	sweeping sync.WaitGroup
 
 	// cluster is nil on a node that is alone.
 	cluster *cluster
@@ -68,10 +75,13 @@ func New(opt Options) (*Manager, error) {
 	m := &Manager{
 		opt:    opt,
 		limits: history.Limits{Messages: opt.HistoryMessages, Bytes: opt.HistoryBytes, TTL: opt.HistoryTTL},
-		fans:   newFanOut(),
 		run:    strconv.FormatUint(rand.Uint64(), 36),
 		stop:   make(chan struct{}),
+
+		started: time.Now(),
+		guard:   guard{logger: opt.Logger},
 	}
+	m.fans = newFanOut(&m.guard)
 	m.relay = newRelay(m.fans, &m.counters)
 	m.registry = shard.New(shard.Config[Conn, uploadState]{
 		Shards: opt.Shards,
@@ -93,21 +103,41 @@ func New(opt Options) (*Manager, error) {
 
 // Close closes every connection as DisconnectAll does, refuses new ones and all messages from now on, takes
 // leave of the other nodes, and ends the manager's goroutines. It blocks until then, at most until ctx ends;
-// the error is that of DisconnectAll, or says what could not be sent. Calling it again is allowed.
+// the error is that of DisconnectAll, or says what could not be sent. It may be called again and concurrently: a further call
+// waits for the first, at most until its own ctx ends.
 func (m *Manager) Close(ctx context.Context) error {
+	if err := m.made(); err != nil {
+		return err
+	}
+	m.closeMu.Lock()
+	first := m.closing == nil
+	if first {
+		m.closing = make(chan struct{})
+	}
+	m.closeMu.Unlock()
+	if !first {
+		select {
+		case <-m.closing:
+			return nil
+		case <-ctx.Done():
+			return fmt.Errorf("manager: closing has not ended: %w", ctx.Err())
+		}
+	}
+	defer close(m.closing)
 	m.closed.Store(true)
 	err := m.DisconnectAll(ctx)
-	m.closeOnce.Do(func() {
-		close(m.stop)
-		if m.cluster != nil {
-			err = errors.Join(err, m.cluster.close(ctx))
-		}
-	})
+	close(m.stop)
+	if m.cluster != nil {
+		err = errors.Join(err, m.cluster.close(ctx))
+	}
 	m.sweeping.Wait()
 	m.relay.close()
 	m.fans.close()
 	return err
 }
+
+// clock returns the time since the manager was made, in nanoseconds. It is monotonic.
+func (m *Manager) clock() int64 { return int64(time.Since(m.started)) }
 
 // sweepInterval is how often the manager looks for what has become too old, so that nothing outlives its
 // time by more than an eighth.
@@ -124,7 +154,7 @@ func (m *Manager) sweep() {
 		case <-m.stop:
 			return
 		case now := <-tick.C:
-			m.registry.ExpirePending(now.Add(-m.opt.PendingTTL).UnixNano())
+			m.registry.ExpirePending(m.clock() - int64(m.opt.PendingTTL))
 			m.registry.EachUpload(func(u *upload) { m.expire(u, now) })
 		}
 	}

@@ -13,8 +13,7 @@ import (
 func (w *twins) Connect(t *rapid.T) {
 	user := anyUser(t)
 	name := user + rapid.SampledFrom(modelConns).Draw(t, "connection")
-	must(t, w.manager.Connect(user, w.conns[name]))
-	w.model.Connect(user, name)
+	wantSame(t, w.manager.Connect(user, w.conns[name]), w.model.Connect(user, name))
 }
 
 func (w *twins) Disconnect(t *rapid.T) {

@@ -140,6 +140,7 @@ func wantSame(t *rapid.T, got, want error) {
 	t.Helper()
 	reasons := map[error]error{
 		nil: nil, model.ErrUnknown: ErrNotConnected, model.ErrLimit: ErrTooManySubscriptions, model.ErrPending: ErrTooManyPending,
+		model.ErrFull: ErrTooManyConnections,
 	}
 	if !errors.Is(got, reasons[want]) {
 		t.Fatalf("the manager answers %v, the model %v", got, want)

@@ -105,6 +105,9 @@ type Subscribers struct {
 // Subscribers asks all nodes for the users that follow an upload. It blocks until they have answered, at most
 // for some seconds. The error is that of ctx, or wraps ErrUnavailable if nobody could be asked.
 func (m *Manager) Subscribers(ctx context.Context, uploadID string) (Subscribers, error) {
+	if err := errors.Join(m.made(), CheckID("upload_id", uploadID)); err != nil {
+		return Subscribers{}, err
+	}
 	if m.cluster == nil {
 		return Subscribers{Users: m.UploadSubscriberIDs(uploadID)}, nil
 	}
@@ -153,6 +156,9 @@ func (m *Manager) NodeStats(ctx context.Context) (stats map[string]Stats, missin
 
 // Ready returns nil if messages of other nodes come through, else why not. A node that is alone is ready.
 func (m *Manager) Ready() error {
+	if err := m.made(); err != nil {
+		return err
+	}
 	if m.cluster == nil {
 		return nil
 	}

@@ -25,9 +25,11 @@ type Options struct {
 	// MaxMessageBytes bounds one published message. 0: 64 KiB.
 	MaxMessageBytes int
 
-	// MaxConnectionsPerUser: beyond it the user's oldest connection is closed with TooManyConnections.
-	// 0: 32; negative: no bound.
+	// MaxConnectionsPerUser bounds the connections of a user on this node. Beyond it the connection that has been silent for
+	// longest gives way, if that is longer than EvictSilentAfter (0: 30 s), which should be a ping interval; otherwise the
+	// new one is refused. 0: 32; negative: no bound.
 	MaxConnectionsPerUser int
+	EvictSilentAfter      time.Duration
 
 	// MaxSubscriptionsPerUser: beyond it subscribing fails with ErrTooManySubscriptions. 0: 1024;
 	// negative: no bound.
@@ -60,6 +62,7 @@ func (o Options) withDefaults() Options {
 	set(&o.HistoryTTL, 10*time.Minute)
 	set(&o.MaxMessageBytes, 64<<10)
 	set(&o.MaxConnectionsPerUser, 32)
+	set(&o.EvictSilentAfter, 30*time.Second)
 	set(&o.MaxSubscriptionsPerUser, 1024)
 	set(&o.PendingTTL, time.Minute)
 	set(&o.MaxPending, 100_000)
@@ -101,6 +104,9 @@ func (o Options) validate() error {
 	}
 	if o.MaxMessageBytes < minMessageBytes {
 		refuse("MaxMessageBytes", o.MaxMessageBytes, fmt.Sprintf("at least %d", minMessageBytes))
+	}
+	if o.EvictSilentAfter < time.Millisecond {
+		refuse("EvictSilentAfter", o.EvictSilentAfter, "at least 1ms")
 	}
 	if o.PendingTTL < time.Millisecond {
 		refuse("PendingTTL", o.PendingTTL, "at least 1ms")

@@ -16,7 +16,7 @@ func TestOptionsHaveTheDocumentedDefaults(t *testing.T) {
 	got.Logger = nil
 	want := Options{
 		HistoryMessages: 64, HistoryBytes: 1 << 20, HistoryTTL: 10 * time.Minute, MaxMessageBytes: 64 << 10,
-		MaxConnectionsPerUser: 32, MaxSubscriptionsPerUser: 1024, PendingTTL: time.Minute, MaxPending: 100_000,
+		MaxConnectionsPerUser: 32, EvictSilentAfter: 30 * time.Second, MaxSubscriptionsPerUser: 1024, PendingTTL: time.Minute, MaxPending: 100_000,
 		NodeName: "local",
 	}
 	if !reflect.DeepEqual(got, want) {
@@ -140,7 +140,7 @@ func TestStatsAsJSON(t *testing.T) {
 	publish(t, m, "cat", 3)
 	got, err := json.Marshal(m.Stats())
 	want := `{"connections":1,"users":2,"uploads":2,"subscriptions":2,"pending":1,` +
-		`"published":3,"queued":3,"conflated":0,"dropped":0}`
+		`"published":3,"queued":3,"conflated":0,"dropped":0,"connection_panics":0}`
 	if err != nil || string(got) != want {
 		t.Errorf("the stats are %s, %v, want %s", got, err, want)
 	}

@@ -65,8 +65,8 @@ func (m *Manager) SendToUploadSubscribers(uploadID string, msg Message) (Deliver
 // for any client. The error is an *InvalidError or ErrClosed; with a broker it may wrap ErrUnavailable, and
 // then the message has reached nobody, or all but the connections of this node.
 func (m *Manager) SendToUser(userID string, msg Message) (Delivery, error) {
-	if m.closed.Load() {
-		return Delivery{}, ErrClosed
+	if err := m.check(); err != nil {
+		return Delivery{}, err
 	}
 	if err := CheckID("user_id", userID); err != nil {
 		return Delivery{}, err
@@ -88,7 +88,7 @@ func (m *Manager) sendHere(userID string, e Encoded) (d Delivery) {
 	f := frame.ForUpload(e.uploadID, e.class, 0, e.payload)
 	m.registry.WithConnections(userID, func(conns []Conn) {
 		for _, c := range conns {
-			d.count(c.Send(f))
+			d.count(m.guard.send(c, f))
 		}
 	})
 	m.counters.sent(d)
@@ -97,8 +97,8 @@ func (m *Manager) sendHere(userID string, e Encoded) (d Delivery) {
 
 // accept validates and encodes a message of an upload.
 func (m *Manager) accept(uploadID string, msg Message) (Encoded, error) {
-	if m.closed.Load() {
-		return Encoded{}, ErrClosed
+	if err := m.check(); err != nil {
+		return Encoded{}, err
 	}
 	if err := CheckID("upload_id", uploadID); err != nil {
 		return Encoded{}, err

@@ -69,11 +69,11 @@ func (s replaySource) Read(uploadID, epoch string, after uint64, deliver func([]
 // upload's lock is held.
 func (m *Manager) replay(u *upload, c Conn, after Position, frames []*Frame) {
 	if r, ok := c.(Replayer); ok {
-		r.Replay(Replay{UploadID: u.ID(), Frames: frames, Position: after, Source: replaySource{m}})
+		m.guard.replay(c, r, Replay{UploadID: u.ID(), Frames: frames, Position: after, Source: replaySource{m}})
 		return
 	}
 	for _, f := range frames {
-		c.Send(f)
+		m.guard.send(c, f)
 	}
 }
 

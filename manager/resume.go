@@ -117,7 +117,7 @@ func (r *resumption) send(uploadIDs []string) {
 	for _, uploadID := range uploadIDs {
 		r.manager.registry.With(uploadID, func(u *upload) { answer = append(answer, r.read(u)) })
 	}
-	r.conn.Send(resumedFrame(answer))
+	r.manager.guard.send(r.conn, resumedFrame(answer))
 	broken := false
 	for i := range answer {
 		a := &answer[i]
@@ -137,7 +137,7 @@ func (r *resumption) send(uploadIDs []string) {
 	// An upload that was forgotten, or had more messages than its history holds, since the answer was sent cannot be
 	// continued from there. The client must resume once more. The connection is closed without locks.
 	if broken {
-		r.conn.Close(SlowConsumer)
+		r.manager.guard.close(r.conn, SlowConsumer)
 	}
 }
 

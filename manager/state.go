@@ -2,6 +2,7 @@ package manager
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"time"
 
@@ -74,6 +75,9 @@ func (m *Manager) History(ctx context.Context, uploadID string, since Position) 
 
 // look returns a copy of an upload's log, nil if it is not known.
 func (m *Manager) look(ctx context.Context, uploadID string) (log *history.Log[*frame.Frame], err error) {
+	if err := errors.Join(m.made(), CheckID("upload_id", uploadID)); err != nil {
+		return nil, err
+	}
 	if m.cluster != nil {
 		return m.cluster.lookUp(ctx, uploadID)
 	}
@@ -90,8 +94,8 @@ func (m *Manager) look(ctx context.Context, uploadID string) (log *history.Log[*
 // stay; subscribers on shoal.v1 are told the new position. With a broker it blocks on that. The error is an
 // *InvalidError or ErrClosed, or with a broker that of ctx or one that wraps ErrUnavailable.
 func (m *Manager) Forget(ctx context.Context, uploadID string) error {
-	if m.closed.Load() {
-		return ErrClosed
+	if err := m.check(); err != nil {
+		return err
 	}
 	if err := CheckID("upload_id", uploadID); err != nil {
 		return err

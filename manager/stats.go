@@ -22,6 +22,9 @@ type Stats struct {
 	Conflated uint64 `json:"conflated"`
 	Dropped   uint64 `json:"dropped"`
 
+	// Panics are those of connections' methods.
+	Panics uint64 `json:"connection_panics"`
+
 	// Broker is nil on a node that is alone.
 	Broker *BrokerStats `json:"broker,omitempty"`
 }
@@ -87,6 +90,9 @@ func (c *counters) sent(d Delivery) {
 
 // Stats returns the manager's counts.
 func (m *Manager) Stats() Stats {
+	if m.made() != nil {
+		return Stats{}
+	}
 	n := m.registry.Counts()
 	s := Stats{
 		Connections:   n.Connections,
@@ -98,6 +104,7 @@ func (m *Manager) Stats() Stats {
 		Queued:        m.counters.queued.Load(),
 		Conflated:     m.counters.conflated.Load(),
 		Dropped:       m.counters.dropped.Load(),
+		Panics:        m.guard.panics.Load(),
 	}
 	if m.cluster != nil {
 		s.Broker = m.cluster.stats()
@@ -107,6 +114,9 @@ func (m *Manager) Stats() Stats {
 
 // UploadSubscriberIDs returns the ids of the users that follow an upload, sorted.
 func (m *Manager) UploadSubscriberIDs(uploadID string) []string {
+	if m.made() != nil {
+		return nil
+	}
 	ids := m.registry.SubscriberIDs(uploadID)
 	slices.Sort(ids)
 	return ids

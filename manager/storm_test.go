@@ -144,7 +144,7 @@ func (s *storm) rage(t *testing.T, more func() bool) {
 			}
 			err := a.do(s, user, upload, conns[rand.IntN(len(conns))])
 			if err != nil && !errors.Is(err, ErrNotConnected) && !errors.Is(err, ErrTooManySubscriptions) &&
-				!errors.Is(err, ErrTooManyPending) {
+				!errors.Is(err, ErrTooManyPending) && !errors.Is(err, ErrTooManyConnections) {
 				t.Error(err)
 			}
 			break

@@ -27,12 +27,14 @@ func (m *Manager) SubscribeUpload(ctx context.Context, userID, uploadID string) 
 	}
 	defer release()
 	return refusal(m.registry.SubscribeUser(userID, uploadID, m.opt.MaxSubscriptionsPerUser, m.opt.MaxPending,
-		time.Now().UnixNano(), m.sendNewest))
+		m.clock(), m.sendNewest))
 }
 
 // UnsubscribeUpload ends a user's subscription to an upload, including the claims of connections.
 func (m *Manager) UnsubscribeUpload(userID, uploadID string) {
-	m.registry.UnsubscribeUser(userID, uploadID)
+	if m.made() == nil {
+		m.registry.UnsubscribeUser(userID, uploadID)
+	}
 }
 
 // SubscribeOptions configures SubscribeConn. With the zero value the connection gets the newest message.
@@ -57,6 +59,9 @@ func (m *Manager) SubscribeConn(
 	if err := m.checkSubscription(ctx, userID, uploadID); err != nil {
 		return err
 	}
+	if !isComparable(c) {
+		return ErrNotConnected
+	}
 	release, err := m.follow(ctx, uploadID)
 	if err != nil {
 		return err
@@ -73,7 +78,9 @@ func (m *Manager) SubscribeConn(
 
 // UnsubscribeConn ends the claim of one connection. Claims of the user's other connections are kept.
 func (m *Manager) UnsubscribeConn(userID string, c Conn, uploadID string) {
-	m.registry.UnsubscribeConn(userID, c, uploadID)
+	if m.made() == nil && isComparable(c) {
+		m.registry.UnsubscribeConn(userID, c, uploadID)
+	}
 }
 
 // catchUpConn sends a newly subscribed connection the acknowledgement and the stored messages that precede the live
@@ -109,8 +116,8 @@ func (m *Manager) catchUpConn(u *upload, c Conn, fresh bool, opt SubscribeOption
 func (m *Manager) sendNewest(u *upload, c Conn) { m.catchUpConn(u, c, true, SubscribeOptions{}) }
 
 func (m *Manager) checkSubscription(ctx context.Context, userID, uploadID string) error {
-	if m.closed.Load() {
-		return ErrClosed
+	if err := m.check(); err != nil {
+		return err
 	}
 	if err := ctx.Err(); err != nil {
 		return err

@@ -182,8 +182,12 @@ func (c *Client) enter(id Identity, greet bool) {
 
 // connectFailed closes a connection that the manager has not accepted.
 func (c *Client) connectFailed(err error) {
-	if errors.Is(err, manager.ErrClosed) {
+	switch {
+	case errors.Is(err, manager.ErrClosed):
 		c.Close(manager.ServerReloading)
+		return
+	case errors.Is(err, manager.ErrTooManyConnections):
+		c.Close(manager.TooManyConnections)
 		return
 	}
 	c.server.logs.authenticate.log(c.server.opt.Logger, slog.LevelError, "connection not accepted", "error", err)

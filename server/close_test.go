@@ -93,18 +93,50 @@ func TestLimitsOfWhatAClientMaySend(t *testing.T) {
 	many.wantClose(manager.TooManyMessages)
 }
 
-func TestOldestConnectionOfAUserGivesWay(t *testing.T) {
-	n := start(t, func(m *manager.Options, _ *server.Options) { m.MaxConnectionsPerUser = 2 })
-	first, second := n.login("ann"), n.login("ann")
-	third := n.login("ann")
-	first.wantClose(manager.TooManyConnections)
-	waitFor(t, func() bool { return n.manager.Stats().Connections == 2 })
-	for _, c := range []*client{second, third} {
-		c.send(`{"action":"subscribe_upload","upload_id":"a"}`)
-	}
-	n.publish("a", 1)
-	second.want(`{"action":"note","n":1}`)
-	third.want(`{"action":"note","n":1}`)
+// A user with too many connections that are alive gets no further one; a connection that has been silent for more than a ping
+// interval gives way.
+func TestServer_SilentConnectionOfAUserGivesWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := startPiped(t, func(m *manager.Options, _ *server.Options) { m.MaxConnectionsPerUser = 2 })
+		silent := n.raw(t, "Authorization: Bearer ann\r\n")
+		_ = silent.conn.SetDeadline(time.Time{})
+		closed := make(chan string, 1)
+		go func() { // reads, and answers nothing
+			for {
+				if first, payload := silent.read(); first == 0x88 {
+					closed <- payload
+					return
+				}
+			}
+		}()
+		alive := n.login("ann")
+		messages := make(chan string, 1)
+		go func() { // the library answers pings
+			for {
+				_, data, err := alive.conn.Read(alive.ctx)
+				if err != nil {
+					return
+				}
+				if text := string(data); text != `{"action":"ping"}` {
+					messages <- text
+				}
+			}
+		}()
+		synctest.Wait()
+		n.login("ann").wantClose(manager.TooManyConnections)
+		<-time.After(40 * time.Second)
+		third := n.login("ann")
+		if payload := <-closed; payload != "\x03\xe9Idle timeout" {
+			t.Errorf("the silent connection is closed with %q, want 1001", payload)
+		}
+		third.send(`{"action":"subscribe_upload","upload_id":"a"}`)
+		synctest.Wait()
+		n.publish("a", 1)
+		third.want(`{"action":"note","n":1}`)
+		if got := <-messages; got != `{"action":"note","n":1}` {
+			t.Errorf("the other connection gets %s", got)
+		}
+	})
 }
 
 func TestSlowConsumerIsClosedAndNobodyWaitsForIt(t *testing.T) {

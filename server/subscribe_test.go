@@ -32,6 +32,7 @@ func TestSubscriberGetsTheNewestMessageThenWhatFollows(t *testing.T) {
 func TestMessagesReachEveryConnectionOfTheUserUntilTheLastClaimEnds(t *testing.T) {
 	n := start(t)
 	one, two := n.login("ann", "shoal.v1"), n.login("ann", "shoal.v1")
+	waitFor(t, func() bool { return n.manager.Stats().Connections == 2 }) // auth_success comes ahead of that
 	subscribe(t, one, "a", 0)
 	n.publish("a", 1)
 	one.want(`{"action":"note","n":1,"offset":1,"upload_id":"a"}`)

@@ -98,7 +98,7 @@ func checkMembers(t tester, u *tUser, s *tMember) {
 	var conns []int
 	for m := s; m != nil; m = m.next {
 		slot := s.upload.receivers[m.slot]
-		if slot.member != m || m.user != u || m.upload != s.upload || m.first != (m == s) || m.held && !m.first {
+		if slot.member != m || m.user != u || m.upload != s.upload || m.first != (m == s) || m.held != notHeld && !m.first {
 			t.Fatalf("user %q: the member of %d in %q is %+v", u.key.id, slot.Conn, s.upload.id, m)
 		}
 		if slot.Conn != 0 || len(u.conns) > 0 {

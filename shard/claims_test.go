@@ -42,14 +42,14 @@ func wantReceivers(t *testing.T, r *registry, want ...int) {
 
 func TestClaimMakesAllConnectionsOfTheUserReceivers(t *testing.T) {
 	r, shown := newRegistry(1), shows{}
-	r.Connect("ann", 1, 0, shown.connected)
-	r.Connect("ann", 2, 0, shown.connected)
+	r.Connect("ann", 1, 0, nil, shown.connected)
+	r.Connect("ann", 2, 0, nil, shown.connected)
 	must(t, r.SubscribeConn("ann", 1, "cat", 0, shown.claimed))
 	wantReceivers(t, r, 1, 2)
 	must(t, r.SubscribeConn("ann", 1, "cat", 0, shown.claimed))
 	must(t, r.SubscribeConn("ann", 2, "cat", 0, shown.claimed))
 	shown.want(t, "claim cat true", "claim cat false", "claim cat true")
-	r.Connect("ann", 3, 0, shown.connected)
+	r.Connect("ann", 3, 0, nil, shown.connected)
 	shown.want(t)
 	wantReceivers(t, r, 1, 2, 3)
 	if ids := r.SubscriberIDs("cat"); !slices.Equal(ids, []string{"ann"}) {
@@ -57,33 +57,71 @@ func TestClaimMakesAllConnectionsOfTheUserReceivers(t *testing.T) {
 	}
 }
 
-func TestSubscriptionEndsWithItsLastClaim(t *testing.T) {
+// A subscription ends with the explicit end of its last claim. A connection that ends by itself leaves its claim to its user,
+// until the user's last connection ends.
+func TestRegistry_ClaimsOfEndedConnectionsPassToTheUser(t *testing.T) {
 	r, shown := newRegistry(1), shows{}
-	r.Connect("ann", 1, 0, shown.connected)
-	r.Connect("ann", 2, 0, shown.connected)
+	for c := 1; c <= 3; c++ {
+		r.Connect("ann", c, 0, nil, shown.connected)
+	}
 	must(t, r.SubscribeConn("ann", 1, "cat", 0, shown.claimed))
 	must(t, r.SubscribeConn("ann", 2, "cat", 0, shown.claimed))
 	if !r.UnsubscribeConn("ann", 1, "cat") || r.UnsubscribeConn("ann", 1, "cat") {
-		t.Error("Unclaim does not say whether there was a claim")
+		t.Error("UnsubscribeConn does not say whether there was a claim")
 	}
-	wantReceivers(t, r, 1, 2)
+	wantReceivers(t, r, 1, 2, 3)
 	r.Disconnect("ann", 2)
+	wantReceivers(t, r, 1, 3)
+	r.Disconnect("ann", 1)
+	wantReceivers(t, r, 3)
+	r.Disconnect("ann", 3)
 	wantReceivers(t, r)
+	if got, want := r.Counts(), (Counts{}); got != want {
+		t.Errorf("counts are %+v, want %+v", got, want)
+	}
+
+	r.Connect("bob", 4, 0, nil, shown.connected)
+	must(t, r.SubscribeConn("bob", 4, "cat", 0, shown.claimed))
+	r.UnsubscribeConn("bob", 4, "cat")
 	if got, want := r.Counts(), (Counts{Connections: 1, Users: 1}); got != want {
 		t.Errorf("counts are %+v, want %+v", got, want)
 	}
 }
 
+// Subscriptions that a user has only from connections that have ended give way at the user's limit.
+func TestRegistry_InheritedClaimsGiveWayAtTheLimit(t *testing.T) {
+	r, shown := newRegistry(1), shows{}
+	r.Connect("ann", 1, 0, nil, shown.connected)
+	r.Connect("ann", 2, 0, nil, shown.connected)
+	must(t, r.SubscribeConn("ann", 2, "kept", 3, shown.claimed))
+	must(t, r.SubscribeConn("ann", 1, "kept", 3, shown.claimed))
+	must(t, r.SubscribeConn("ann", 1, "a", 3, shown.claimed))
+	must(t, r.SubscribeConn("ann", 1, "b", 3, shown.claimed))
+	r.Disconnect("ann", 1)
+	if n := r.Counts().Subscriptions; n != 3 {
+		t.Fatalf("%d subscriptions are left, want 3", n)
+	}
+	admitted, _ := r.Admissible("ann", 2, []string{"c", "a", "d"}, 3)
+	if !slices.Equal(admitted, []string{"c", "a"}) {
+		t.Errorf("admissible are %q", admitted)
+	}
+	must(t, r.SubscribeConn("ann", 2, "c", 3, shown.claimed))
+	must(t, r.SubscribeConn("ann", 2, "d", 3, shown.claimed))
+	if err := r.SubscribeConn("ann", 2, "e", 3, shown.claimed); !errors.Is(err, ErrLimit) {
+		t.Errorf("subscribing beyond the limit: %v", err)
+	}
+}
+
 func TestHeldSubscriptionOutlivesTheClaims(t *testing.T) {
 	r, shown := newRegistry(1), shows{}
-	r.Connect("ann", 1, 0, shown.connected)
+	r.Connect("ann", 1, 0, nil, shown.connected)
 	must(t, r.SubscribeConn("ann", 1, "cat", 0, shown.claimed))
-	r.Connect("ann", 2, 0, shown.connected)
+	r.Connect("ann", 2, 0, nil, shown.connected)
 	must(t, r.SubscribeUser("ann", "cat", 0, 0, 0, shown.held))
 	shown.want(t, "claim cat true", "hold cat 2")
 	r.UnsubscribeConn("ann", 1, "cat")
 	wantReceivers(t, r, 1, 2)
-	r.Connect("ann", 3, 0, shown.connected)
+	r.Connect("ann", 3, 0, nil, shown.connected)
 	shown.want(t, "connect cat")
 	if !r.UnsubscribeUser("ann", "cat") || r.UnsubscribeUser("ann", "cat") {
 		t.Error("Drop does not say whether there was a subscription")
@@ -102,7 +140,7 @@ func TestUserWithoutConnectionWaits(t *testing.T) {
 	if got := r.Counts().Pending; got != 1 {
 		t.Errorf("%d users wait, want 1", got)
 	}
-	r.Connect("ann", 1, 0, shown.connected)
+	r.Connect("ann", 1, 0, nil, shown.connected)
 	shown.want(t, "connect cat")
 	wantReceivers(t, r, 1)
 	if r.ExpirePending(100) != 0 || r.Counts().Pending != 0 {
@@ -139,7 +177,7 @@ func TestRefusals(t *testing.T) {
 	r := newRegistry(1)
 	nobody := func(*tUpload, bool) { t.Error("a refused claim entered") }
 	wantError(t, ErrUnknown, r.SubscribeConn("ann", 1, "cat", 0, nobody))
-	r.Connect("ann", 1, 0, nil)
+	r.Connect("ann", 1, 0, nil, nil)
 	wantError(t, ErrUnknown, r.SubscribeConn("ann", 2, "cat", 0, nobody))
 	must(t, r.SubscribeConn("ann", 1, "cat", 1, func(*tUpload, bool) {}))
 	wantError(t, ErrLimit, r.SubscribeConn("ann", 1, "dog", 1, nobody))
@@ -157,24 +195,28 @@ func TestRefusals(t *testing.T) {
 	check(t, r)
 }
 
-func TestOldestConnectionGivesWay(t *testing.T) {
+// At the limit the caller chooses the connection that gives way, or none.
+func TestRegistry_ConnectAtTheLimit(t *testing.T) {
 	r, shown := newRegistry(1), shows{}
+	refuse := func([]int) int { return -1 }
 	for c := 1; c <= 3; c++ {
-		if _, evicted := r.Connect("ann", c, 3, nil); evicted {
-			t.Errorf("connection %d evicted another", c)
+		if _, evicted, err := r.Connect("ann", c, 3, refuse, nil); evicted || err != nil {
+			t.Errorf("connection %d: %v, %v", c, evicted, err)
 		}
 	}
 	must(t, r.SubscribeConn("ann", 1, "cat", 0, shown.claimed))
-	must(t, r.SubscribeConn("ann", 2, "dog", 0, shown.claimed))
-	if _, evicted := r.Connect("ann", 3, 3, nil); evicted {
-		t.Error("connecting again evicted another")
+	if _, evicted, err := r.Connect("ann", 3, 3, refuse, nil); evicted || err != nil {
+		t.Errorf("connecting again: %v, %v", evicted, err)
 	}
-	if oldest, evicted := r.Connect("ann", 4, 3, nil); !evicted || oldest != 1 {
-		t.Errorf("evicted is %d, %v, want the oldest", oldest, evicted)
+	if _, _, err := r.Connect("ann", 4, 3, refuse, nil); !errors.Is(err, ErrFull) {
+		t.Errorf("one too many: %v", err)
 	}
-	wantReceivers(t, r)
+	second := func(conns []int) int { return slices.Index(conns, 2) }
+	if old, evicted, err := r.Connect("ann", 4, 3, second, nil); !evicted || old != 2 || err != nil {
+		t.Errorf("evicted is %d, %v, %v, want the second", old, evicted, err)
+	}
 	r.WithConnections("ann", func(conns []int) {
-		if !slices.Equal(conns, []int{2, 3, 4}) {
+		if !slices.Equal(conns, []int{1, 3, 4}) {
 			t.Errorf("connections are %v", conns)
 		}
 	})
@@ -182,7 +224,7 @@ func TestOldestConnectionGivesWay(t *testing.T) {
 
 func TestManySubscriptionsOfOneUser(t *testing.T) {
 	r := newRegistry(2)
-	r.Connect("ann", 1, 0, nil)
+	r.Connect("ann", 1, 0, nil, nil)
 	const n = 5 * listed
 	for i := range n {
 		must(t, r.SubscribeConn("ann", 1, fmt.Sprint(i), n, func(*tUpload, bool) {}))
@@ -208,7 +250,7 @@ func TestManySubscriptionsOfOneUser(t *testing.T) {
 func TestEachConnectionMayCallTheRegistry(t *testing.T) {
 	r := newRegistry(4)
 	for c := range 50 {
-		r.Connect(fmt.Sprint("user ", c/3), c+1, 0, nil)
+		r.Connect(fmt.Sprint("user ", c/3), c+1, 0, nil, nil)
 	}
 	r.EachConnection(func(user string, c int) {
 		if !r.Disconnect(user, c) {

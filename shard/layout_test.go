@@ -37,7 +37,7 @@ func TestObjectsStayWithinTheirBudget(t *testing.T) {
 
 func TestTheOnlyReceiverLiesInsideItsUpload(t *testing.T) {
 	r := newRegistry(1)
-	r.Connect("ann", 1, 0, nil)
+	r.Connect("ann", 1, 0, nil, nil)
 	if err := r.SubscribeConn("ann", 1, "cat", 0, func(*tUpload, bool) {}); err != nil {
 		t.Fatal(err)
 	}

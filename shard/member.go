@@ -19,9 +19,21 @@ type member[C comparable, S any] struct {
 	shown bool
 	// first: the member stands for the subscription.
 	first bool
-	// held: the subscription is claimed by the user as such. The first member knows.
-	held bool
+	// held is the user's own claim, as opposed to those of its connections. It is kept in the first member.
+	held hold
 }
+
+// hold is the claim of a user as such on a subscription.
+type hold uint8
+
+const (
+	notHeld hold = iota
+	// inherited: the connection that claimed the subscription has ended, and the user had others. Such a claim gives way
+	// when the user reaches its limit of subscriptions.
+	inherited
+	// asked: SubscribeUser made the claim.
+	asked
+)
 
 // newSubscription returns a subscription without slots, in perhaps the memory of one that ended before.
 func (r *Registry[C, S]) newSubscription(u *user[C, S], up *Upload[C, S]) *member[C, S] {
@@ -97,11 +109,21 @@ func (s *member[C, S]) show() bool {
 // wanted reports whether anything still claims the subscription.
 func (s *member[C, S]) wanted() bool {
 	for m := s; m != nil; m = m.next {
-		if m.held || m.claimed {
+		if m.held != notHeld || m.claimed {
 			return true
 		}
 	}
 	return false
+}
+
+// inheritedOnly reports whether no connection claims the subscription, and the user has not asked for it.
+func (s *member[C, S]) inheritedOnly() bool {
+	for m := s; m != nil; m = m.next {
+		if m.claimed {
+			return false
+		}
+	}
+	return s.held == inherited
 }
 
 // dissolve takes all members out of the upload and leaves the subscription empty. Nothing refers to it or to

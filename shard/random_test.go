@@ -19,7 +19,7 @@ func deeds(r *registry, pick func(n int) int) map[string]func() {
 	upload := func() string { return "upload " + strconv.Itoa(pick(12)) }
 	conn := func() int { return 1 + pick(4) }
 	return map[string]func(){
-		"Connect":    func() { r.Connect(user(), conn(), 3, func(*tUpload) {}) },
+		"Connect":    func() { _, _, _ = r.Connect(user(), conn(), 3, func([]int) int { return 0 }, func(*tUpload) {}) },
 		"Disconnect": func() { r.Disconnect(user(), conn()) },
 		"Claim":      func() { _ = r.SubscribeConn(user(), conn(), upload(), limit, func(*tUpload, bool) {}) },
 		"Unclaim":    func() { r.UnsubscribeConn(user(), conn(), upload()) },
@@ -92,7 +92,7 @@ func TestInvariant3WhoEntersIsThere(t *testing.T) {
 		user := "user " + strconv.Itoa(c/2) // of two users one has two connections
 		work.Go(func() {
 			for range 2000 {
-				r.Connect(user, c, 0, func(*tUpload) {})
+				r.Connect(user, c, 0, nil, func(*tUpload) {})
 				must(t, r.SubscribeConn(user, c, "cat", 0, func(*tUpload, bool) {}))
 				found := false
 				r.WithKnown("cat", func(u *tUpload) {

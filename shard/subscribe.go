@@ -11,6 +11,8 @@ var (
 	ErrUnknown = errors.New("shard: connection is not registered")
 	// ErrLimit: the user follows as many uploads as the caller allows.
 	ErrLimit = errors.New("shard: too many subscriptions of one user")
+	// ErrFull: the user has as many connections as the caller allows, and none gives way.
+	ErrFull = errors.New("shard: too many connections of one user")
 	// ErrPending: as many users subscribed without a connection as the caller allows.
 	ErrPending = errors.New("shard: too many users wait for a connection")
 )
@@ -54,10 +56,24 @@ func (r *Registry[C, S]) Admissible(
 	if !slices.Contains(u.conns, c) {
 		return nil, false
 	}
-	free := limit - u.subs.len()
+	kept := 0 // subscriptions that do not give way to others
+	u.subs.each(func(s *member[C, S]) {
+		if r.lockOf(s); !s.inheritedOnly() {
+			kept++
+		}
+		r.unlockUpload(s.upload)
+	})
+	free := limit - kept
 	for _, id := range uploadIDs {
+		s := u.subs.find(r.key(id))
+		known := false
+		if s != nil {
+			r.lockOf(s)
+			known = !s.inheritedOnly()
+			r.unlockUpload(s.upload)
+		}
 		switch {
-		case u.subs.find(r.key(id)) != nil:
+		case known:
 		case limit < 1 || free > 0:
 			free--
 		default:
@@ -107,7 +123,7 @@ func (r *Registry[C, S]) SubscribeUser(
 	if waits {
 		r.pending.Store(u, now)
 	}
-	s.held = true
+	s.held = asked
 	for _, c := range u.conns {
 		if s.member(c).show() {
 			show(s.upload, c)
@@ -179,7 +195,10 @@ func (r *Registry[C, S]) subscription(u *user[C, S], uploadID string, limit int)
 		return s, nil
 	}
 	if limit > 0 && u.subs.len() >= limit {
-		return nil, ErrLimit
+		r.dropInherited(u)
+		if u.subs.len() >= limit {
+			return nil, ErrLimit
+		}
 	}
 	s := r.newSubscription(u, r.lockUpload(k))
 	if len(u.conns) == 0 {
@@ -192,6 +211,14 @@ func (r *Registry[C, S]) subscription(u *user[C, S], uploadID string, limit int)
 	u.subs.add(k, s)
 	r.shard(u.key.hash).subscriptions.Add(1)
 	return s, nil
+}
+
+// dropInherited ends the subscriptions that a locked user has only from connections that have ended.
+func (r *Registry[C, S]) dropInherited(u *user[C, S]) {
+	u.subs.each(func(s *member[C, S]) {
+		r.lockOf(s)
+		r.release(s, s.inheritedOnly())
+	})
 }
 
 // lockOf locks the upload of a subscription, which is there as long as the subscription is.

@@ -11,7 +11,7 @@ func follow(t *testing.T, r *registry, n int) {
 	t.Helper()
 	for i := 1; i <= n; i++ {
 		user := fmt.Sprint("user ", i)
-		r.Connect(user, i, 0, nil)
+		r.Connect(user, i, 0, nil, nil)
 		if err := r.SubscribeConn(user, i, "cat", 0, func(*tUpload, bool) {}); err != nil {
 			t.Fatal(err)
 		}
@@ -125,7 +125,7 @@ func TestWhatWasPutOffIsSettledFirst(t *testing.T) {
 		Settle: func(u *tUpload) { u.State = settled },
 	})
 	var cat *tUpload
-	r.Connect("ann", 1, 0, nil)
+	r.Connect("ann", 1, 0, nil, nil)
 	follow := func() { must(t, r.SubscribeUser("ann", "cat", 0, 0, 0, func(*tUpload, int) {})) }
 	for name, meet := range map[string]func(){
 		"With":         func() { r.With("cat", func(*tUpload) {}) },
@@ -137,10 +137,10 @@ func TestWhatWasPutOffIsSettledFirst(t *testing.T) {
 		"Claim":        func() { must(t, r.SubscribeConn("ann", 1, "cat", 0, func(*tUpload, bool) {})) },
 		"Unclaim":      func() { r.UnsubscribeConn("ann", 1, "cat") },
 		"Drop":         func() { r.UnsubscribeUser("ann", "cat") },
-		"Connect":      func() { r.Connect("ann", 2, 0, func(*tUpload) {}) },
+		"Connect":      func() { r.Connect("ann", 2, 0, nil, func(*tUpload) {}) },
 		"Disconnect":   func() { r.Disconnect("ann", 2) },
 	} {
-		r.Connect("ann", 2, 0, func(*tUpload) {})
+		r.Connect("ann", 2, 0, nil, func(*tUpload) {})
 		follow()
 		if name == "Connect" {
 			r.Disconnect("ann", 2)

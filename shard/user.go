@@ -62,13 +62,22 @@ func (r *Registry[C, S]) unlockUser(u *user[C, S]) {
 // all uploads that the user follows. Where the user as such has claimed one, shown is called with that
 // upload's lock held, so that the connection can be given its state.
 //
-// If the user now has more than limit connections, the oldest is taken out and returned with true. A limit
-// below 1 is none.
-func (r *Registry[C, S]) Connect(userID string, c C, limit int, shown func(*Upload[C, S])) (oldest C, evicted bool) {
+// If the user has limit connections already, evict is called with them and chooses one to give way, by its index, which is
+// removed and returned with true; with -1 it chooses none, and the error is ErrFull. A limit below 1 is none.
+func (r *Registry[C, S]) Connect(
+	userID string, c C, limit int, evict func([]C) int, shown func(*Upload[C, S]),
+) (old C, evicted bool, err error) {
 	u := r.lockUser(userID, true)
 	defer r.unlockUser(u)
 	if slices.Contains(u.conns, c) {
-		return oldest, false
+		return old, false, nil
+	}
+	if limit > 0 && len(u.conns) >= limit {
+		i := evict(u.conns)
+		if i < 0 {
+			return old, false, ErrFull
+		}
+		old, evicted = u.conns[i], true
 	}
 	if len(u.conns) == 0 && u.subs.len() > 0 {
 		r.stopWaiting(u)
@@ -77,21 +86,19 @@ func (r *Registry[C, S]) Connect(userID string, c C, limit int, shown func(*Uplo
 	r.shard(u.key.hash).connections.Add(1)
 	u.subs.each(func(s *member[C, S]) {
 		r.lockOf(s)
-		if m := s.join(c); s.held && m.show() {
+		if m := s.join(c); s.held == asked && m.show() {
 			shown(s.upload)
 		}
 		r.unlockUpload(s.upload)
 	})
-	if limit > 0 && len(u.conns) > limit {
-		oldest = u.conns[0]
-		r.detach(u, oldest)
-		return oldest, true
+	if evicted {
+		r.detach(u, old)
 	}
-	return oldest, false
+	return old, evicted, nil
 }
 
-// Disconnect takes a connection out, with its claims, and reports whether it was registered. The user's
-// subscriptions end with the last connection.
+// Disconnect removes a connection and reports whether it was registered. Its claims pass to the user if the user has another
+// connection; the user's subscriptions end with the last one.
 func (r *Registry[C, S]) Disconnect(userID string, c C) bool {
 	u := r.lockUser(userID, false)
 	if u == nil {
@@ -105,7 +112,8 @@ func (r *Registry[C, S]) Disconnect(userID string, c C) bool {
 	return true
 }
 
-// detach takes a registered connection out of its locked user.
+// detach removes a registered connection from its locked user. The page that subscribed may have gone to the next page, which
+// only watches, so what the connection has claimed passes to the user.
 func (r *Registry[C, S]) detach(u *user[C, S], c C) {
 	i := slices.Index(u.conns, c)
 	u.conns = slices.Delete(u.conns, i, i+1)
@@ -114,7 +122,11 @@ func (r *Registry[C, S]) detach(u *user[C, S], c C) {
 	u.subs.each(func(s *member[C, S]) {
 		r.lockOf(s)
 		if !last {
-			s.leave(s.member(c))
+			m := s.member(c)
+			if m.claimed && s.held == notHeld {
+				s.held = inherited
+			}
+			s.leave(m)
 		}
 		r.release(s, last)
 	})

@@ -18,11 +18,22 @@ func (m *Model) disconnect(user, conn string) {
 	}
 	m.conns[user] = slices.Delete(slices.Clone(m.conns[user]), i, i+1)
 	last := len(m.conns[user]) == 0
+	if !last {
+		for c := range maps.Clone(m.claims) {
+			if c.user == user && c.conn == conn && !m.claims[claim{user, "", c.upload}] {
+				m.claims[claim{user, inherited, c.upload}] = true
+			}
+		}
+	}
 	m.drop(func(c claim) bool { return c.user == user && (last || c.conn == conn) })
 }
 
 // claim makes a claim, unless it may not be.
 func (m *Model) claim(c claim) error {
+	if followed := m.followed(c.user); len(followed) >= m.limits.Subscriptions && !slices.Contains(followed, c.upload) &&
+		(c.conn == "" || slices.Contains(m.conns[c.user], c.conn)) {
+		m.dropInherited(c.user)
+	}
 	followed := m.followed(c.user)
 	switch {
 	case c.conn != "" && !slices.Contains(m.conns[c.user], c.conn):
@@ -31,7 +42,28 @@ func (m *Model) claim(c claim) error {
 		return ErrLimit
 	}
 	m.claims[c] = true
+	if c.conn == "" {
+		delete(m.claims, claim{c.user, inherited, c.upload})
+	}
 	return nil
+}
+
+// inherited stands for a connection in the claim that a user has from connections that have ended.
+const inherited = "inherited"
+
+// dropInherited ends the subscriptions that a user has only from connections that have ended.
+func (m *Model) dropInherited(user string) {
+	m.drop(func(c claim) bool {
+		if c.user != user || c.conn != inherited {
+			return false
+		}
+		for other := range m.claims {
+			if other.user == user && other.upload == c.upload && other.conn != inherited {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 // drop ends claims. To whom an upload was shown is kept no longer than the claim or the subscription.

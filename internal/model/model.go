@@ -20,6 +20,7 @@ type Limits struct {
 var (
 	ErrUnknown = errors.New("model: the connection is not registered")
 	ErrLimit   = errors.New("model: the user follows too many uploads")
+	ErrFull    = errors.New("model: the user has too many connections")
 	ErrPending = errors.New("model: too many users wait for a connection")
 )
 
@@ -60,11 +61,14 @@ func New(limits Limits) *Model {
 	}
 }
 
-// Connect registers a connection, if it is not. The oldest gives way to one too many.
-func (m *Model) Connect(user, conn string) {
+// Connect registers a connection, if it is not and the user may have one more.
+func (m *Model) Connect(user, conn string) error {
 	defer m.lock()()
 	if slices.Contains(m.conns[user], conn) {
-		return
+		return nil
+	}
+	if len(m.conns[user]) >= m.limits.Connections {
+		return ErrFull
 	}
 	m.conns[user] = append(m.conns[user], conn)
 	for _, upload := range m.followed(user) {
@@ -72,10 +76,7 @@ func (m *Model) Connect(user, conn string) {
 			m.show(claim{user, conn, upload})
 		}
 	}
-	if conns := m.conns[user]; len(conns) > m.limits.Connections {
-		m.send(conns[0], Record{Kind: "closed", Body: "Too many connections"})
-		m.disconnect(user, conns[0])
-	}
+	return nil
 }
 
 // Disconnect takes a connection out, if it is registered.

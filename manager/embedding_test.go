@@ -1,0 +1,215 @@
+package manager
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// uncomparable is a connection that cannot be a key of the registry.
+type uncomparable struct{ frames []*Frame }
+
+func (uncomparable) Send(*Frame) Outcome { return Queued }
+func (uncomparable) Close(CloseReason)   {}
+
+// Connections that cannot be told apart are refused where they are registered, rather than with a panic later.
+func TestConnect_RefusesUncomparableConnections(t *testing.T) {
+	m := open(t, Options{})
+	for _, c := range []Conn{uncomparable{}, nil} {
+		var invalid *InvalidError
+		if err := m.Connect("ann", c); !errors.As(err, &invalid) || invalid.Field != "connection" {
+			t.Errorf("%T: %v, want an *InvalidError", c, err)
+		}
+		m.Disconnect("ann", c)
+	}
+}
+
+// Close codes that may not stand in a frame are refused, and the zero value is a normal closure.
+func TestCloseReason_IsChecked(t *testing.T) {
+	m := open(t, Options{})
+	for _, code := range []uint16{1, 99, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535} {
+		c := connect(t, m, "ann")
+		var invalid *InvalidError
+		if n, err := m.DisconnectUser(t.Context(), "ann", CloseReason{Code: code}); n != 0 || !errors.As(err, &invalid) {
+			t.Errorf("code %d: %d closed, %v", code, n, err)
+		}
+		if _, err := m.DisconnectToken(t.Context(), "t", CloseReason{Code: code}); !errors.As(err, &invalid) {
+			t.Errorf("code %d: %v", code, err)
+		}
+		m.Disconnect("ann", c)
+	}
+	for _, code := range []uint16{0, 1000, 1003, 1007, 1014, 3000, 4999} {
+		c := connect(t, m, "ann")
+		want := code
+		if code == 0 {
+			want = 1000
+		}
+		_, err := m.DisconnectUser(t.Context(), "ann", CloseReason{Code: code})
+		if closed := c.closed(); err != nil || len(closed) != 1 || closed[0].Code != want {
+			t.Errorf("code %d: closed with %v, %v", code, closed, err)
+		}
+	}
+}
+
+// Every method that takes an id checks it before the registry or the broker sees it.
+func TestManager_ChecksIDsEverywhere(t *testing.T) {
+	m := open(t, Options{})
+	c := connect(t, m, "ann")
+	ctx := t.Context()
+	for _, id := range []string{"", "\x00", "\xff", "\ufffd", strings.Repeat("a", 5000)} {
+		for name, err := range map[string]error{
+			"Connect":                 m.Connect(id, c),
+			"SubscribeUpload user":    m.SubscribeUpload(ctx, id, "cat"),
+			"SubscribeUpload":         m.SubscribeUpload(ctx, "ann", id),
+			"SubscribeConn":           m.SubscribeConn(ctx, "ann", c, id, SubscribeOptions{}),
+			"Forget":                  m.Forget(ctx, id),
+			"Publish":                 second(m.Publish(ctx, id, note(t, 1))),
+			"SendToUploadSubscribers": second(m.SendToUploadSubscribers(id, note(t, 1))),
+			"SendToUser":              second(m.SendToUser(id, note(t, 1))),
+			"History":                 second(m.History(ctx, id, Position{})),
+			"DisconnectUser":          second(m.DisconnectUser(ctx, id, NormalClosure)),
+			"Subscribers":             second(m.Subscribers(ctx, id)),
+		} {
+			var invalid *InvalidError
+			if !errors.As(err, &invalid) {
+				t.Errorf("%s(%.10q): %v, want an *InvalidError", name, id, err)
+			}
+		}
+		if _, _, err := m.Newest(ctx, id); err == nil || errors.Is(err, ErrUnknownUpload) {
+			t.Errorf("Newest(%.10q): %v, want an *InvalidError", id, err)
+		}
+		if ids := m.UploadSubscriberIDs(id); len(ids) > 0 {
+			t.Errorf("%.10q has subscribers", id)
+		}
+	}
+}
+
+func errOf[T any](_ T, err error) error { return err }
+
+// The zero value of a Manager answers with an error that says how to make one.
+func TestManager_ZeroValueReturnsErrors(t *testing.T) {
+	var m Manager
+	c, ctx := &fakeConn{}, t.Context()
+	for name, err := range map[string]error{
+		"Connect":         m.Connect("ann", c),
+		"SubscribeUpload": m.SubscribeUpload(ctx, "ann", "cat"),
+		"SubscribeConn":   m.SubscribeConn(ctx, "ann", c, "cat", SubscribeOptions{}),
+		"Publish":         second(m.Publish(ctx, "cat", note(t, 1))),
+		"SendToUser":      second(m.SendToUser("ann", note(t, 1))),
+		"History":         second(m.History(ctx, "cat", Position{})),
+		"Forget":          m.Forget(ctx, "cat"),
+		"DisconnectUser":  second(m.DisconnectUser(ctx, "ann", NormalClosure)),
+		"DisconnectAll":   m.DisconnectAll(ctx),
+		"Close":           m.Close(ctx),
+		"Ready":           m.Ready(),
+	} {
+		if err == nil || !strings.Contains(err.Error(), "New") {
+			t.Errorf("%s: %v, want a hint at New", name, err)
+		}
+	}
+	m.Disconnect("ann", c)
+	m.UnsubscribeUpload("ann", "cat")
+	m.UnsubscribeConn("ann", c, "cat")
+	if s := m.Stats(); s != (Stats{}) {
+		t.Errorf("Stats: %+v", s)
+	}
+}
+
+// A connection that panics costs no other connection its messages and does not end the process, however many receivers an
+// upload has. The panic is logged without its value.
+func TestSend_PanicEndsNoOtherDelivery(t *testing.T) {
+	for _, receivers := range []int{3, 3 * fanOutAlone} {
+		t.Run(fmt.Sprint(receivers), func(t *testing.T) {
+			var log lockedBuffer
+			m := open(t, Options{Logger: slog.New(slog.NewTextHandler(&log, nil)), MaxConnectionsPerUser: -1})
+			var conns []*fakeConn
+			for i := range receivers {
+				c := &fakeConn{}
+				if i%100 == 1 {
+					c.onSend = func(*Frame) Outcome { panic("secret-4711") }
+					c.onClose = func(CloseReason) { panic("secret-4711") }
+				}
+				user := fmt.Sprint("user ", i)
+				must(t, m.Connect(user, c))
+				must(t, m.SubscribeUpload(t.Context(), user, "cat"))
+				conns = append(conns, c)
+			}
+			publish(t, m, "cat", 1)
+			m.relay.flush()
+			for i, c := range conns {
+				if i%100 != 1 && len(c.received(t)) != 1 {
+					t.Fatalf("connection %d has got %d messages", i, len(c.received(t)))
+				}
+			}
+			if _, err := m.SendToUser("user 1", note(t, 2)); err != nil {
+				t.Error(err)
+			}
+			if n, err := m.DisconnectUser(t.Context(), "user 1", NormalClosure); n != 1 || err != nil {
+				t.Errorf("%d closed, %v", n, err)
+			}
+			if m.Stats().Panics == 0 {
+				t.Error("no panic is counted")
+			}
+			if text := log.String(); !strings.Contains(text, "panic in a connection") || strings.Contains(text, "4711") {
+				t.Errorf("logged: %.300s", text)
+			}
+		})
+	}
+}
+
+// lockedBuffer is a buffer that a logger writes to while a test reads it.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// A further call of Close waits for the first.
+func TestClose_ConcurrentCallsWaitForTheFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, err := New(Options{})
+		must(t, err)
+		c := &stuck{done: make(chan struct{}), deaf: true}
+		must(t, m.Connect("ann", c))
+		begin := time.Now()
+		results := make(chan time.Duration, 2)
+		for range 2 {
+			go func() {
+				ctx, cancel := contextOf(t, time.Minute)
+				defer cancel()
+				_ = m.Close(ctx)
+				results <- time.Since(begin)
+			}()
+		}
+		synctest.Wait()
+		for range 2 {
+			if waited := <-results; waited != time.Minute {
+				t.Errorf("Close returned after %v, want a minute", waited)
+			}
+		}
+		close(c.done)
+	})
+}
+
+func contextOf(t *testing.T, d time.Duration) (context.Context, context.CancelFunc) {
+	t.Helper()
+	return context.WithTimeout(context.Background(), d)
+}
