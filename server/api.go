@@ -1,81 +1,91 @@
 package server
 
 import (
+	"crypto/sha256"
+	"crypto/subtle"
 	"log/slog"
 	"net/http"
+	"net/url"
+	"slices"
+	"strings"
 
 	"github.com/shoal-go/shoal/manager"
 )
 
-// apiOptions configure the HTTP API.
+// minBodyBytes is the bound of a request body, unless a single message may be larger.
+const minBodyBytes = 8 << 20
+
+// apiOptions configure the HTTP API. All of them are required.
 type apiOptions struct {
-	// Keys are the API keys, any of which opens it. Without one, every call is refused.
+	// Keys are the API keys, each of which gives full access. Without one, every request is refused.
 	Keys []string
-	// MaxMessageBytes bounds one message; it must not exceed the manager's. 0: 64 KiB.
+	// MaxMessageBytes bounds one message; it must not exceed the manager's limit.
 	MaxMessageBytes int
-	// MaxBodyBytes bounds a request's body. 0: 8 MiB.
-	MaxBodyBytes int
-	// Logger gets what failed inside. nil: nothing is logged.
+	// Logger gets failures whose cause the caller must not see.
 	Logger *slog.Logger
-	// Stats returns what GET /v1/stats answers. nil: the manager's counts.
+	// Stats returns the answer of GET /v1/stats.
 	Stats func() any
 }
 
-// api is the HTTP API. Its methods are called from any number of goroutines.
+// api is the HTTP API, the handler of everything under /v1/. Its methods may be called from any number of goroutines.
 type api struct {
-	manager *manager.Manager
-	opt     apiOptions
-	keys    apiKeys
-	routes  []apiRoute
+	manager      *manager.Manager
+	opt          apiOptions
+	maxBodyBytes int
+	keys         apiKeys
+	routes       []apiRoute
 }
 
-// newAPI returns the handler of everything under /v1/.
-func newAPI(m *manager.Manager, opt apiOptions) http.Handler {
-	if opt.MaxMessageBytes == 0 {
-		opt.MaxMessageBytes = 64 << 10
+func newAPI(m *manager.Manager, opt apiOptions) *api {
+	a := &api{
+		manager: m, opt: opt, keys: newAPIKeys(opt.Keys), maxBodyBytes: max(minBodyBytes, opt.MaxMessageBytes),
 	}
-	if opt.MaxBodyBytes == 0 {
-		opt.MaxBodyBytes = 8 << 20
-	}
-	opt.MaxBodyBytes = max(opt.MaxBodyBytes, opt.MaxMessageBytes)
-	if opt.Logger == nil {
-		opt.Logger = slog.New(slog.DiscardHandler)
-	}
-	if opt.Stats == nil {
-		opt.Stats = func() any { return m.Stats() }
-	}
-	a := &api{manager: m, opt: opt, keys: newAPIKeys(opt.Keys)}
+	endpoint := func(handle apiHandler, query ...string) apiEndpoint { return apiEndpoint{handle, query} }
 	a.routes = []apiRoute{
-		{"/v1/uploads/{upload_id}", map[string]apiCall{"GET": a.newest, "DELETE": a.forget}},
-		{"/v1/uploads/{upload_id}/messages", map[string]apiCall{"GET": a.history, "POST": a.publish}},
-		{"/v1/uploads/{upload_id}/subscribers", map[string]apiCall{"GET": a.subscribers}},
-		{"/v1/users/{user_id}/messages", map[string]apiCall{"POST": a.sendToUser}},
-		{"/v1/users/{user_id}/connections", map[string]apiCall{"DELETE": a.disconnectUser}},
-		{"/v1/tokens/{token_id}/connections", map[string]apiCall{"DELETE": a.disconnectToken}},
-		{"/v1/stats", map[string]apiCall{"GET": a.stats}},
-		{"/v1/nodes", map[string]apiCall{"GET": a.nodes}},
+		{"/v1/uploads/{upload_id}", apiMethods{"GET": endpoint(a.newest), "DELETE": endpoint(a.forget)}},
+		{"/v1/uploads/{upload_id}/messages", apiMethods{
+			"GET": endpoint(a.history, "since", "epoch"), "POST": endpoint(a.publish),
+		}},
+		{"/v1/uploads/{upload_id}/subscribers", apiMethods{"GET": endpoint(a.subscribers)}},
+		{"/v1/users/{user_id}/messages", apiMethods{"POST": endpoint(a.sendToUser)}},
+		{"/v1/users/{user_id}/connections", apiMethods{"DELETE": endpoint(a.disconnectUser, "code", "reason")}},
+		{"/v1/tokens/{token_id}/connections", apiMethods{"DELETE": endpoint(a.disconnectToken, "code", "reason")}},
+		{"/v1/stats", apiMethods{"GET": endpoint(a.stats)}},
+		{"/v1/nodes", apiMethods{"GET": endpoint(a.nodes)}},
 	}
 	return a
 }
 
-// ServeHTTP answers a request that holds an API key.
+// ServeHTTP answers a request that has an API key.
 func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	err := a.keys.check(r)
 	if err == nil {
-		err = find(a.routes, r)(w, r)
+		err = a.call(w, r)
 	}
 	if err != nil {
 		writeProblem(w, r, a.opt.Logger, err)
 	}
 }
 
-func (a *api) stats(w http.ResponseWriter, _ *http.Request) error {
+func (a *api) call(w http.ResponseWriter, r *http.Request) error {
+	endpoint, err := findEndpoint(a.routes, w, r)
+	if err != nil || endpoint.handle == nil {
+		return err
+	}
+	query, err := parseQuery(r, endpoint.query)
+	if err != nil {
+		return err
+	}
+	return endpoint.handle(w, r, query)
+}
+
+func (a *api) stats(w http.ResponseWriter, _ *http.Request, _ url.Values) error {
 	writeJSON(w, http.StatusOK, a.opt.Stats())
 	return nil
 }
 
-// nodes answers with the counts of all nodes that have answered in time.
-func (a *api) nodes(w http.ResponseWriter, r *http.Request) error {
+// nodes answers with the counts of the nodes that have answered in time.
+func (a *api) nodes(w http.ResponseWriter, r *http.Request, _ url.Values) error {
 	stats, missing, err := a.manager.NodeStats(r.Context())
 	if err != nil {
 		return err
@@ -87,8 +97,161 @@ func (a *api) nodes(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// pathID returns the id that stands in the path under a name.
+// pathID returns the id in the path of a request.
 func pathID(r *http.Request, name string) (string, error) {
 	id := r.PathValue(name)
 	return id, manager.CheckID(name, id)
+}
+
+// parseQuery returns the query of a request. Unlike URL.Query it refuses a malformed query, and parameters that are
+// unknown or given twice: a misspelt one would otherwise be ignored.
+func parseQuery(r *http.Request, known []string) (url.Values, error) {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, invalidField("query", "is malformed; special characters in it must be percent-encoded")
+	}
+	for name, values := range query {
+		switch {
+		case !slices.Contains(known, name) && len(known) == 0:
+			return nil, invalidField("query", "has parameters, which this endpoint does not have")
+		case !slices.Contains(known, name):
+			return nil, invalidField("query", "has an unknown parameter; known are "+strings.Join(known, ", "))
+		case len(values) > 1:
+			return nil, invalidField(name, "must not be given twice")
+		}
+	}
+	return query, nil
+}
+
+// apiHandler answers a request. Its error is written as a problem.
+type apiHandler func(w http.ResponseWriter, r *http.Request, query url.Values) error
+
+// apiEndpoint is a handler with the names of its query parameters.
+type apiEndpoint struct {
+	handle apiHandler
+	query  []string
+}
+
+type apiMethods map[string]apiEndpoint
+
+// apiRoute is a path of the API with its endpoints. It is immutable.
+//
+// http.ServeMux cannot route an id that is "/", and redirects a path with an empty id to another endpoint.
+type apiRoute struct {
+	// pattern is the path, in which a segment in braces is an id of that name.
+	pattern string
+	methods apiMethods
+}
+
+// findEndpoint returns the endpoint of a request and sets the ids of its path. The endpoint is empty if the request has
+// been answered.
+func findEndpoint(routes []apiRoute, w http.ResponseWriter, r *http.Request) (apiEndpoint, error) {
+	path := strings.Split(r.URL.EscapedPath(), "/")
+	for _, route := range routes {
+		if !route.match(r, path) {
+			continue
+		}
+		r.Pattern = route.pattern
+		method := r.Method
+		if method == http.MethodHead {
+			method = http.MethodGet // net/http drops the body
+		}
+		if endpoint, found := route.methods[method]; found {
+			return endpoint, nil
+		}
+		return apiEndpoint{}, route.otherMethod(w, r)
+	}
+	return apiEndpoint{}, newProblem(http.StatusNotFound, "unknown endpoint")
+}
+
+// match reports whether the segments of a path, still escaped, are those of the route.
+func (a apiRoute) match(r *http.Request, path []string) bool {
+	pattern := strings.Split(a.pattern, "/")
+	if len(path) != len(pattern) {
+		return false
+	}
+	for i, want := range pattern {
+		segment, err := url.PathUnescape(path[i])
+		name, isID := strings.CutPrefix(want, "{")
+		switch {
+		case err != nil || !isID && segment != want:
+			return false
+		case isID:
+			r.SetPathValue(strings.TrimSuffix(name, "}"), segment)
+		}
+	}
+	return true
+}
+
+// otherMethod answers OPTIONS, and refuses every other method that the route does not have.
+func (a apiRoute) otherMethod(w http.ResponseWriter, r *http.Request) error {
+	methods := []string{http.MethodOptions}
+	for method := range a.methods {
+		methods = append(methods, method)
+		if method == http.MethodGet {
+			methods = append(methods, http.MethodHead)
+		}
+	}
+	slices.Sort(methods)
+	allow := strings.Join(methods, ", ")
+	w.Header().Set("Allow", allow)
+	if r.Method != http.MethodOptions {
+		return newProblem(http.StatusMethodNotAllowed, "the methods of this path are "+allow)
+	}
+	writeNoContent(w)
+	return nil
+}
+
+// apiKeys are the digests of the API keys. They are immutable.
+type apiKeys [][sha256.Size]byte
+
+func newAPIKeys(keys []string) apiKeys {
+	var all apiKeys
+	for _, k := range keys {
+		if k != "" { // or a request without a key would have one
+			all = append(all, sha256.Sum256([]byte(k)))
+		}
+	}
+	return all
+}
+
+// check returns nil if a request has one of the keys, or else an *apiProblem.
+func (k apiKeys) check(r *http.Request) error {
+	if len(k) == 0 {
+		return newProblem(http.StatusForbidden, "the API is closed, because no API key is configured")
+	}
+	key := bearer(r)
+	switch {
+	case key == "":
+		return unauthorized(`Bearer realm="shoal"`, "an API key is missing; send it as Authorization: Bearer <key>")
+	case !k.contain(key):
+		return unauthorized(`Bearer realm="shoal", error="invalid_token"`, "the API key is not one of those configured")
+	}
+	return nil
+}
+
+// contain compares the key with every configured one, by digest, so that the time it takes does not depend on how much of
+// a key was right.
+func (k apiKeys) contain(key string) bool {
+	digest := sha256.Sum256([]byte(key))
+	found := 0
+	for i := range k {
+		found |= subtle.ConstantTimeCompare(digest[:], k[i][:])
+	}
+	return found == 1
+}
+
+func unauthorized(challenge, detail string) *apiProblem {
+	p := newProblem(http.StatusUnauthorized, detail)
+	p.header.Set("WWW-Authenticate", challenge)
+	return p
+}
+
+// bearer returns the token of a request's Authorization header, or "".
+func bearer(r *http.Request) string {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return ""
+	}
+	return token
 }

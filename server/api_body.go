@@ -7,32 +7,34 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"strings"
 	"time"
 
+	"github.com/shoal-go/shoal/internal/reload"
 	"github.com/shoal-go/shoal/manager"
 )
 
-// bodyMessage is a validated message of a request's body.
+// bodyMessage is a validated message of a request body.
 type bodyMessage struct {
 	manager.Encoded
-	// line is where it stands, from 1; 0 in a body that is one message.
+	// line is its line in the body, from 1; 0 in a body that is one message.
 	line int
 }
 
-// refused returns the error of a message with its line, where it has one. halfway says whether messages on
-// lines before it are out.
-func (m bodyMessage) refused(err error, halfway bool) error {
+// refused returns the error of a message with its line, if it has one. partial says whether messages of earlier lines
+// have been published.
+func (m bodyMessage) refused(err error, partial bool) error {
 	if m.line == 0 {
 		return err
 	}
-	return &lineError{m.line, err, halfway}
+	return &lineError{m.line, err, partial}
 }
 
-// jsonSpace is what JSON allows around a value.
+// jsonSpace are the characters that JSON permits around a value.
 const jsonSpace = " \t\r\n"
 
-// messages reads and validates a request's whole body: one message, or one a line. There is at least one in
-// what it returns without an error. uploadID is the upload that they are sent to, or "".
+// messages reads and validates the whole body of a request: one message, or one per line. Without an error there is at
+// least one. uploadID is the upload of the messages, or "".
 func (a *api) messages(w http.ResponseWriter, r *http.Request, uploadID string) ([]bodyMessage, error) {
 	lines, err := isLines(r)
 	if err != nil {
@@ -65,8 +67,8 @@ func (a *api) messages(w http.ResponseWriter, r *http.Request, uploadID string) 
 
 func (a *api) parse(uploadID string, data []byte, line int, now time.Time) (bodyMessage, error) {
 	e, err := manager.Parse(uploadID, data, now)
-	// What is sent is what counts: the manager must not find a message too large after others of the same
-	// body are out.
+	// The limit applies to the payload that is sent: the manager must not refuse a message after earlier messages of
+	// the same body have been published.
 	if n, most := len(e.Payload()), a.opt.MaxMessageBytes; err == nil && n > most {
 		err = newProblem(http.StatusBadRequest,
 			fmt.Sprintf("the message has %d bytes, at most %d are allowed", n, most))
@@ -78,9 +80,10 @@ func (a *api) parse(uploadID string, data []byte, line int, now time.Time) (body
 	return m, nil
 }
 
-// body reads a request's body, which must not be blank.
+// body reads the body of a request, which must not be blank, without a byte order mark.
 func (a *api) body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(a.opt.MaxBodyBytes)))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(a.maxBodyBytes)))
+	body = reload.TrimBOM(body)
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
@@ -94,25 +97,34 @@ func (a *api) body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	return body, nil
 }
 
-// isLines reports whether a request's body has one message a line.
+// isLines reports whether the body of a request has one message per line.
 func isLines(r *http.Request) (bool, error) {
-	given := r.Header.Get("Content-Type")
-	kind, _, err := mime.ParseMediaType(given)
+	given := r.Header.Values("Content-Type")
 	coding := r.Header.Get("Content-Encoding")
 	switch {
 	case coding != "" && coding != "identity":
 		return false, unsupported("Content-Encoding")
-	case given == "" || err == nil && kind == "application/json":
+	case len(given) == 0 || len(given) == 1 && given[0] == "":
 		return false, nil
-	case err == nil && kind == "application/x-ndjson":
+	case len(given) > 1:
+		return false, unsupported("Content-Type")
+	}
+	kind, parameters, err := mime.ParseMediaType(given[0])
+	if charset, has := parameters["charset"]; err != nil || has && !strings.EqualFold(charset, "utf-8") {
+		return false, unsupported("Content-Type")
+	}
+	switch kind {
+	case "application/json":
+		return false, nil
+	case "application/x-ndjson":
 		return true, nil
 	}
 	return false, unsupported("Content-Type")
 }
 
 func unsupported(field string) *apiProblem {
-	p := newProblem(http.StatusUnsupportedMediaType, field+" is none that is understood; "+
-		"send one message as application/json, or one a line as application/x-ndjson, without a content encoding")
+	p := newProblem(http.StatusUnsupportedMediaType, field+" is not supported; send one message as application/json, or "+
+		"one per line as application/x-ndjson, in UTF-8 and without a content encoding")
 	p.Field = field
 	p.header.Set("Accept-Post", "application/json, application/x-ndjson")
 	return p

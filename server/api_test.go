@@ -9,7 +9,9 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 
+	"github.com/shoal-go/shoal/broker"
 	"github.com/shoal-go/shoal/manager"
 )
 
@@ -39,7 +41,21 @@ func newAPITest(t *testing.T, opt apiOptions) *apiTest {
 	if opt.Keys == nil {
 		opt.Keys = []string{"first-key", "second-key"}
 	}
-	return &apiTest{t, m, newAPI(m, opt)}
+	return &apiTest{t, m, newTestAPI(m, opt)}
+}
+
+// newTestAPI returns an API with defaults for the options that are not set.
+func newTestAPI(m *manager.Manager, opt apiOptions) *api {
+	if opt.MaxMessageBytes == 0 {
+		opt.MaxMessageBytes = 64 << 10
+	}
+	if opt.Logger == nil {
+		opt.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opt.Stats == nil {
+		opt.Stats = func() any { return m.Stats() }
+	}
+	return newAPI(m, opt)
 }
 
 // call sends a request that holds a key; kind is its Content-Type.
@@ -214,7 +230,7 @@ func TestAPIRefusesBadIDs(t *testing.T) {
 		{"DELETE", "/v1/users/", "/connections", "user_id"},
 	} {
 		for id, detail := range map[string]string{
-			"a%0Ab": "control characters", "%ff": "valid UTF-8", long: "has 256 bytes, at most 255",
+			"a%0Ab": "control characters", "%ff": "valid UTF-8", "%ED%A0%80": "valid UTF-8", "%EF%BF%BD": "U+FFFD", long: "has 256 bytes, at most 255",
 		} {
 			w := a.call(call.method, call.before+id+call.after, "", note)
 			a.wantProblem(w, 400, call.field, 0, call.field+" ")
@@ -253,8 +269,108 @@ func TestAPITellsNothingOfWhatFailedInside(t *testing.T) {
 	r := httptest.NewRequest("POST", "/v1/uploads/up-1/messages", nil)
 	err := &lineError{3, http.ErrHijacked, true}
 	writeProblem(w, r, slog.New(slog.NewTextHandler(&log, nil)), err)
-	(&apiTest{t: t}).wantProblem(w, 500, "", 3, "line 3: the server could not do it; its log says why; the messages on the lines before are out")
+	(&apiTest{t: t}).wantProblem(w, 500, "", 3, "line 3: internal error; see the log of the server; the messages of the earlier lines are published")
 	if strings.Contains(w.Body.String(), "hijacked") || !strings.Contains(log.String(), "hijacked") {
 		t.Errorf("answered %s, logged %s", w.Body, &log)
+	}
+}
+
+// terse is a broker that does not tell a message's epoch when it is stored.
+type terse struct{ *broker.MemoryNode }
+
+func (s terse) Store(ctx context.Context, channel string, payload []byte) (broker.Position, error) {
+	pos, err := s.MemoryNode.Store(ctx, channel, payload)
+	return broker.Position{Offset: pos.Offset}, err
+}
+
+// newBrokerAPI returns the API of a node of a cluster, within a synctest bubble.
+func newBrokerAPI(t *testing.T, b broker.Broker) *apiTest {
+	t.Helper()
+	m, err := manager.New(manager.Options{Broker: b})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	synctest.Wait()
+	return &apiTest{t, m, newTestAPI(m, apiOptions{Keys: []string{"second-key"}})}
+}
+
+func TestAPITellsTheEpochOfWhatItHasPublished(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newBrokerAPI(t, terse{broker.NewMemory(broker.MemoryOptions{}).Node()})
+		a.want(a.call("POST", "/v1/uploads/up-1/messages", "", note), 202, `{"accepted":1,"epoch":"EPOCH","offset":1}`)
+		if body := a.call("POST", "/v1/uploads/up-1/messages", "", note).Body.String(); strings.Contains(body, `"epoch":""`) {
+			t.Errorf("there is no epoch in %s", body)
+		}
+	})
+}
+
+// away is a broker that cannot be reached.
+type away struct{ broker.HistoryBroker }
+
+func (away) Run(ctx context.Context, _ broker.Handler) error { <-ctx.Done(); return nil }
+
+func TestAPIWithoutItsBrokerAsksToTryAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newBrokerAPI(t, away{broker.NewMemory(broker.MemoryOptions{}).Node()})
+		for _, call := range [][3]string{
+			{"POST", "/v1/uploads/up-1/messages", note}, {"POST", "/v1/users/ann/messages", note},
+			{"GET", "/v1/uploads/up-1", ""}, {"GET", "/v1/uploads/up-1/messages", ""}, {"DELETE", "/v1/uploads/up-1", ""},
+			{"GET", "/v1/uploads/up-1/subscribers", ""}, {"GET", "/v1/nodes", ""},
+			{"DELETE", "/v1/users/ann/connections", ""}, {"DELETE", "/v1/tokens/t-1/connections", ""},
+		} {
+			w := a.call(call[0], call[1], "", call[2])
+			if w.Code != 503 || w.Header().Get("Retry-After") == "" || !strings.Contains(w.Body.String(), "out of reach") {
+				t.Errorf("%s %s: %d %s, Retry-After %q", call[0], call[1], w.Code, w.Body, w.Header().Get("Retry-After"))
+			}
+		}
+	})
+}
+
+// Query parameters that are unknown or given twice are refused on every endpoint.
+func TestAPI_QueriesAreStrict(t *testing.T) {
+	a := newAPITest(t, apiOptions{})
+	c := a.connect("ann", manager.Queued)
+	for target, field := range map[string]string{
+		"GET /v1/uploads/a/messages?since=1&since=2":           "since",
+		"GET /v1/uploads/a/messages?since=1&epoch=e&epoch=x":   "epoch",
+		"GET /v1/uploads/a/messages?sinse=1":                   "query",
+		"GET /v1/uploads/a/messages?Since=1":                   "query",
+		"GET /v1/uploads/a/messages?epoch=e":                   "since",
+		"GET /v1/uploads/a?since=1":                            "query",
+		"GET /v1/stats?x":                                      "query",
+		"GET /v1/nodes?=":                                      "query",
+		"DELETE /v1/users/ann/connections?code=4000&code=4001": "code",
+		"DELETE /v1/users/ann/connections?reson=x":             "query",
+		"DELETE /v1/tokens/t/connections?reason=x&reason=x":    "reason",
+		"POST /v1/uploads/a/messages?async=true":               "query",
+		"GET /v1/uploads/a/messages?since=1;epoch=2":           "query",
+	} {
+		method, target, _ := strings.Cut(target, " ")
+		a.wantProblem(a.call(method, target, "", note), 400, field, 0, field+" ")
+	}
+	if len(c.closed) != 0 {
+		t.Errorf("closed with %v", c.closed)
+	}
+	a.wantNothingPublished()
+}
+
+// One byte order mark before a document is skipped, and a body in another character set is refused.
+func TestAPI_ByteOrderMarkAndCharset(t *testing.T) {
+	a := newAPITest(t, apiOptions{})
+	for kind, body := range map[string]string{"": note, "application/json": note, ndjson: note + "\r\n" + note + "\r\n"} {
+		if w := a.call("POST", "/v1/uploads/up-1/messages", kind, "\xef\xbb\xbf"+body); w.Code != 202 {
+			t.Errorf("%s: %d %s", kind, w.Code, w.Body)
+		}
+	}
+	if w := a.call("POST", "/v1/uploads/up-1/messages", "application/json; charset=\"UTF-8\"", note); w.Code != 202 {
+		t.Errorf("UTF-8: %d %s", w.Code, w.Body)
+	}
+	for _, kind := range []string{"application/json; charset=utf-16", ndjson + "; charset=iso-8859-1", "application/json; charset="} {
+		a.wantProblem(a.call("POST", "/v1/uploads/up-2/messages", kind, note), 415, "Content-Type", 0, "UTF-8")
 	}
 }

@@ -9,12 +9,12 @@ import (
 	"github.com/shoal-go/shoal/manager"
 )
 
-// batchTurn is how many messages of a batch are published before the writers get a turn, so that on a busy
-// machine a batch does not fill the queue of a client that is not slow at all.
-const batchTurn = 64
+// batchYield is the number of messages of a batch after which the goroutine yields to the writers, so that on a busy
+// machine a batch does not fill the queue of a client that reads.
+const batchYield = 64
 
-// publish publishes the body's messages in order, none of them unless all are valid.
-func (a *api) publish(w http.ResponseWriter, r *http.Request) error {
+// publish publishes the messages of the body in order, and none of them unless all are valid.
+func (a *api) publish(w http.ResponseWriter, r *http.Request, _ url.Values) error {
 	id, err := pathID(r, "upload_id")
 	if err != nil {
 		return err
@@ -28,11 +28,11 @@ func (a *api) publish(w http.ResponseWriter, r *http.Request) error {
 		if last, err = a.manager.Publish(r.Context(), id, m.Encoded); err != nil {
 			return m.refused(err, i > 0)
 		}
-		if i%batchTurn == batchTurn-1 {
+		if i%batchYield == batchYield-1 {
 			runtime.Gosched()
 		}
 	}
-	if last.Epoch == "" { // the broker has not told it with the offset
+	if last.Epoch == "" { // the broker has returned the offset only
 		if _, at, err := a.manager.Newest(r.Context(), id); err == nil {
 			last.Epoch = at.Epoch
 		}
@@ -44,14 +44,14 @@ func (a *api) publish(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// uploadPosition begins an answer about an upload.
+// uploadPosition is the beginning of an answer about an upload.
 type uploadPosition struct {
 	UploadID string `json:"upload_id"`
 	manager.Position
 }
 
-// newest answers with an upload's newest message, null if it is no longer held.
-func (a *api) newest(w http.ResponseWriter, r *http.Request) error {
+// newest answers with the newest message of an upload, null if the history no longer has it.
+func (a *api) newest(w http.ResponseWriter, r *http.Request, _ url.Values) error {
 	id, err := pathID(r, "upload_id")
 	if err != nil {
 		return err
@@ -67,13 +67,13 @@ func (a *api) newest(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// history answers with the messages held after a position.
-func (a *api) history(w http.ResponseWriter, r *http.Request) error {
+// history answers with the stored messages after a position.
+func (a *api) history(w http.ResponseWriter, r *http.Request, query url.Values) error {
 	id, err := pathID(r, "upload_id")
 	if err != nil {
 		return err
 	}
-	since, err := sincePosition(r)
+	since, err := sincePosition(query)
 	if err != nil {
 		return err
 	}
@@ -100,33 +100,22 @@ func (a *api) history(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// sincePosition returns the position that a request's query names, the beginning if it names none.
-func sincePosition(r *http.Request) (manager.Position, error) {
-	q, err := query(r)
-	if err != nil {
-		return manager.Position{}, err
-	}
-	since := manager.Position{Epoch: q.Get("epoch")}
-	if q.Has("since") {
-		since.Offset, err = strconv.ParseUint(q.Get("since"), 10, 64)
-		if err != nil {
-			return manager.Position{}, invalidField("since", "must be an offset, a whole number from 0 on")
+// sincePosition returns the position in a query, the beginning of the history if there is none.
+func sincePosition(query url.Values) (since manager.Position, err error) {
+	switch {
+	case query.Has("since"):
+		if since.Offset, err = strconv.ParseUint(query.Get("since"), 10, 64); err != nil {
+			return since, invalidField("since", "must be an offset, a whole number from 0 on")
 		}
+	case query.Has("epoch"):
+		return since, invalidField("since", "is missing beside epoch")
 	}
+	since.Epoch = query.Get("epoch")
 	return since, nil
 }
 
-// query returns a request's query. Unlike URL.Query it refuses one that is malformed.
-func query(r *http.Request) (url.Values, error) {
-	q, err := url.ParseQuery(r.URL.RawQuery)
-	if err != nil {
-		return nil, invalidField("query", "is malformed; what is special in it must be percent-encoded")
-	}
-	return q, nil
-}
-
-// openObject returns v, a struct with a field, as JSON without the closing brace: encoding/json would not leave
-// the messages that follow as they were published.
+// openObject returns v, a struct with a field, as JSON without the closing brace. The messages are appended to it
+// because encoding/json would not keep them byte for byte.
 func openObject(v any) []byte {
 	b := encodeJSON(v)
 	return b[:len(b)-len("}\n")]
@@ -139,8 +128,8 @@ func appendMessage(b []byte, m manager.Stored) []byte {
 	return append(b, m.Payload...)
 }
 
-// subscribers answers with the users that follow an upload, on all nodes that have answered in time.
-func (a *api) subscribers(w http.ResponseWriter, r *http.Request) error {
+// subscribers answers with the users that follow an upload on the nodes that have answered in time.
+func (a *api) subscribers(w http.ResponseWriter, r *http.Request, _ url.Values) error {
 	id, err := pathID(r, "upload_id")
 	if err != nil {
 		return err
@@ -150,7 +139,7 @@ func (a *api) subscribers(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if s.Users == nil {
-		s.Users = []string{} // which JSON does not write as null
+		s.Users = []string{} // null in JSON otherwise
 	}
 	writeJSON(w, http.StatusOK, struct {
 		UploadID     string   `json:"upload_id"`
@@ -161,8 +150,8 @@ func (a *api) subscribers(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// forget drops an upload's history.
-func (a *api) forget(w http.ResponseWriter, r *http.Request) error {
+// forget drops the history of an upload.
+func (a *api) forget(w http.ResponseWriter, r *http.Request, _ url.Values) error {
 	id, err := pathID(r, "upload_id")
 	if err != nil {
 		return err
@@ -170,6 +159,6 @@ func (a *api) forget(w http.ResponseWriter, r *http.Request) error {
 	if err := a.manager.Forget(r.Context(), id); err != nil {
 		return err
 	}
-	writeNothing(w)
+	writeNoContent(w)
 	return nil
 }

@@ -66,7 +66,8 @@ func TestAPIRefusesBodies(t *testing.T) {
 		{"malformed type", "application/json; charset", note, 415, "Content-Type", 0, "Content-Type"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			a := newAPITest(t, apiOptions{MaxMessageBytes: 1000, MaxBodyBytes: 4096})
+			a := newAPITest(t, apiOptions{MaxMessageBytes: 1000})
+			a.handler.(*api).maxBodyBytes = 4096 //nolint:forcetypeassert // as newAPITest made it
 			w := a.call("POST", "/v1/uploads/up-1/messages", test.kind, test.body)
 			a.wantProblem(w, test.status, test.field, test.line, test.detail)
 			a.wantNothingPublished()
@@ -121,7 +122,7 @@ func TestAPIPublishesNothingOnceItIsClosed(t *testing.T) {
 	}
 	w := a.call("POST", "/v1/uploads/up-1/messages", ndjson, "\n"+note)
 	a.wantProblem(w, 503, "", 2, "shutting down")
-	if strings.Contains(w.Body.String(), "are out") {
+	if strings.Contains(w.Body.String(), "are published") {
 		t.Errorf("no message is out: %s", w.Body)
 	}
 }
@@ -157,7 +158,7 @@ func TestAPISaysHowFarItCame(t *testing.T) {
 	r.Header.Set("Authorization", "Bearer first-key")
 	r.Header.Set("Content-Type", ndjson)
 	a.wantProblem(a.do(r), 503, "", 3, "line 3: the request ended before the message was published; "+
-		"the messages on the lines before are out")
+		"the messages of the earlier lines are published")
 	if _, position, _ := a.manager.Newest(t.Context(), "up-1"); position.Offset != 1 {
 		t.Errorf("%d messages are published", position.Offset)
 	}
@@ -191,13 +192,13 @@ func TestAPIHistory(t *testing.T) {
 
 func TestAPIForgets(t *testing.T) {
 	a := newAPITest(t, apiOptions{})
-	a.wantProblem(a.call("GET", "/v1/uploads/up-1", "", ""), 404, "", 0, "nothing is known")
+	a.wantProblem(a.call("GET", "/v1/uploads/up-1", "", ""), 404, "", 0, "unknown upload")
 	a.call("POST", "/v1/uploads/up-1/messages", "", failed)
 	_, before, _ := a.manager.Newest(t.Context(), "up-1")
 	if w := a.call("DELETE", "/v1/uploads/up-1", "", ""); w.Code != 204 || w.Body.Len() != 0 {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
-	a.wantProblem(a.call("GET", "/v1/uploads/up-1", "", ""), 404, "", 0, "nothing is known")
+	a.wantProblem(a.call("GET", "/v1/uploads/up-1", "", ""), 404, "", 0, "unknown upload")
 	a.want(a.call("POST", "/v1/uploads/up-1/messages", "", note), 202, `{"accepted":1,"epoch":"EPOCH","offset":1}`)
 	if _, after, _ := a.manager.Newest(t.Context(), "up-1"); after.Epoch == before.Epoch {
 		t.Errorf("the epoch is still %s", after.Epoch)

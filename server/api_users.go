@@ -4,15 +4,16 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strconv"
 	"unicode/utf8"
 
 	"github.com/shoal-go/shoal/manager"
 )
 
-// sendToUser sends the body's messages in order to all connections of a user, none of them unless all are
-// valid, and answers with what became of them.
-func (a *api) sendToUser(w http.ResponseWriter, r *http.Request) error {
+// sendToUser sends the messages of the body in order to all connections of a user, and none of them unless all are valid.
+// It answers with the outcomes, and stops if the caller leaves.
+func (a *api) sendToUser(w http.ResponseWriter, r *http.Request, _ url.Values) error {
 	id, err := pathID(r, "user_id")
 	if err != nil {
 		return err
@@ -27,6 +28,9 @@ func (a *api) sendToUser(w http.ResponseWriter, r *http.Request) error {
 		Dropped   int `json:"dropped"`
 	}
 	for i, m := range messages {
+		if err := r.Context().Err(); err != nil {
+			return m.refused(err, i > 0)
+		}
 		d, err := a.manager.SendToUser(id, m.Encoded)
 		if err != nil {
 			return m.refused(err, i > 0)
@@ -40,25 +44,24 @@ func (a *api) sendToUser(w http.ResponseWriter, r *http.Request) error {
 }
 
 // disconnectUser closes all connections of a user.
-func (a *api) disconnectUser(w http.ResponseWriter, r *http.Request) error {
-	return disconnect(w, r, "user_id", a.manager.DisconnectUser)
+func (a *api) disconnectUser(w http.ResponseWriter, r *http.Request, query url.Values) error {
+	return disconnect(w, r, query, "user_id", a.manager.DisconnectUser)
 }
 
-// disconnectToken closes all connections that were opened with a token.
-func (a *api) disconnectToken(w http.ResponseWriter, r *http.Request) error {
-	return disconnect(w, r, "token_id", a.manager.DisconnectToken)
+// disconnectToken closes all connections that have shown a token.
+func (a *api) disconnectToken(w http.ResponseWriter, r *http.Request, query url.Values) error {
+	return disconnect(w, r, query, "token_id", a.manager.DisconnectToken)
 }
 
-// disconnect closes the connections that the id in the path stands for, on all nodes, and answers with how many
-// they were on this one.
-func disconnect(w http.ResponseWriter, r *http.Request, name string,
+// disconnect closes the connections of the id in the path on all nodes, and answers with their number on this one.
+func disconnect(w http.ResponseWriter, r *http.Request, query url.Values, name string,
 	closeAll func(ctx context.Context, id string, reason manager.CloseReason) (int, error),
 ) error {
 	id, err := pathID(r, name)
 	if err != nil {
 		return err
 	}
-	reason, err := closeReason(r)
+	reason, err := closeReason(query)
 	if err != nil {
 		return err
 	}
@@ -72,15 +75,11 @@ func disconnect(w http.ResponseWriter, r *http.Request, name string,
 	return nil
 }
 
-// maxReasonBytes is what a close frame has room for beside the code.
+// maxReasonBytes is the room in a close frame beside the code.
 const maxReasonBytes = 123
 
-// closeReason returns the close code and the reason that a request's query names.
-func closeReason(r *http.Request) (manager.CloseReason, error) {
-	q, err := query(r)
-	if err != nil {
-		return manager.CloseReason{}, err
-	}
+// closeReason returns the close code and the reason in a query.
+func closeReason(q url.Values) (manager.CloseReason, error) {
 	reason := manager.CloseReason{Code: manager.NormalClosure.Code, Text: q.Get("reason")}
 	if q.Has("code") {
 		code, err := strconv.ParseUint(q.Get("code"), 10, 16)
@@ -96,8 +95,8 @@ func closeReason(r *http.Request) (manager.CloseReason, error) {
 	return reason, nil
 }
 
-// mayCloseWith reports whether an application may close with a code: those that a client of the protocol knows
-// what to do about, and those that RFC 6455 leaves to applications.
+// mayCloseWith reports whether an application may close with a code: one that tells a client of the protocol how to go
+// on, or one that RFC 6455 leaves to applications.
 func mayCloseWith(code uint16) bool {
 	switch code {
 	case 1000, 1008, 1012, 1013:

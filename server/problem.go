@@ -12,19 +12,19 @@ import (
 	"github.com/shoal-go/shoal/manager"
 )
 
-// apiProblem is an error as the HTTP API answers it (RFC 9457). All of it is meant for the caller, so it holds
-// no secret, no payload and nothing of what went wrong inside.
+// apiProblem is an error of the HTTP API (RFC 9457). The caller gets all of it, so it contains no secret, no payload and
+// no cause within the server.
 type apiProblem struct {
 	Type   string `json:"type"`
 	Title  string `json:"title"`
 	Status int    `json:"status"`
 	Detail string `json:"detail"`
-	// Field is the part of the request that is wrong, as it stands there.
+	// Field is the name of the wrong part of the request.
 	Field string `json:"field,omitempty"`
-	// Line is the line of the body that it stands on, from 1, where the body has one message a line.
+	// Line is the line of the body with the error, from 1, if the body has one message per line.
 	Line int `json:"line,omitempty"`
 
-	// header holds what else the answer's header says.
+	// header has further header fields of the answer.
 	header http.Header
 }
 
@@ -36,25 +36,25 @@ func newProblem(status int, detail string) *apiProblem {
 	}
 }
 
-// invalidField is the problem of a request of which one named part is wrong.
+// invalidField is the problem of a request with one wrong part.
 func invalidField(field, detail string) *apiProblem {
 	p := newProblem(http.StatusBadRequest, field+" "+detail)
 	p.Field = field
 	return p
 }
 
-// lineError is an error with the line of the body that it is about.
+// lineError is an error with its line in the body.
 type lineError struct {
 	line int
 	err  error
-	// halfway: the messages on the lines before are out.
-	halfway bool
+	// partial: the messages of the earlier lines have been published.
+	partial bool
 }
 
 func (e *lineError) Error() string { return "line " + strconv.Itoa(e.line) + ": " + e.err.Error() }
 func (e *lineError) Unwrap() error { return e.err }
 
-// problemOf says what a caller is told of an error. It returns nil for one that is not the caller's affair.
+// problemOf returns the problem that a caller gets for an error, or nil for an error whose cause the caller must not see.
 func problemOf(err error) *apiProblem {
 	var (
 		own     *apiProblem
@@ -70,34 +70,34 @@ func problemOf(err error) *apiProblem {
 	case errors.Is(err, manager.ErrClosed):
 		return unavailable("the server is shutting down")
 	case errors.Is(err, manager.ErrUnknownUpload):
-		return newProblem(http.StatusNotFound, "nothing is known of this upload")
+		return newProblem(http.StatusNotFound, "unknown upload")
 	case errors.Is(err, manager.ErrUnavailable):
-		return unavailable("the broker that joins the nodes is out of reach, so it may not have been done; try again")
+		return unavailable("the broker is out of reach, so the request may not have taken effect; try again")
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return unavailable("the request ended before the message was published")
 	}
 	return nil
 }
 
-// unavailable is the problem of a request that is right, and may be sent again.
+// unavailable is the problem of a valid request that may succeed later.
 func unavailable(detail string) *apiProblem {
 	p := newProblem(http.StatusServiceUnavailable, detail)
 	p.header.Set("Retry-After", "1")
 	return p
 }
 
-// writeProblem answers a request with an error, and logs one that the caller is not told.
+// writeProblem answers a request with an error, and logs an error whose cause the caller does not get.
 func writeProblem(w http.ResponseWriter, r *http.Request, log *slog.Logger, err error) {
 	p := problemOf(err)
 	if p == nil {
-		log.ErrorContext(r.Context(), "an API request failed", "method", r.Method, "route", r.Pattern, "error", err)
-		p = newProblem(http.StatusInternalServerError, "the server could not do it; its log says why")
+		log.ErrorContext(r.Context(), "API request failed", "method", r.Method, "route", r.Pattern, "error", err)
+		p = newProblem(http.StatusInternalServerError, "internal error; see the log of the server")
 	}
 	if at := new(lineError); errors.As(err, &at) {
 		p.Line = at.line
 		p.Detail = "line " + strconv.Itoa(at.line) + ": " + p.Detail
-		if at.halfway {
-			p.Detail += "; the messages on the lines before are out"
+		if at.partial {
+			p.Detail += "; the messages of the earlier lines are published"
 		}
 	}
 	for name, values := range p.header {
@@ -110,8 +110,8 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	writeBody(w, status, "application/json", encodeJSON(v))
 }
 
-// writeNothing answers that all is well, and no more.
-func writeNothing(w http.ResponseWriter) {
+// writeNoContent answers with 204.
+func writeNoContent(w http.ResponseWriter) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(http.StatusNoContent)
 }
@@ -122,16 +122,16 @@ func writeBody(w http.ResponseWriter, status int, contentType string, body []byt
 	h.Set("Cache-Control", "no-store")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // a caller that left has no use for it
+	_, _ = w.Write(body) // the caller may have left
 }
 
-// encodeJSON returns v, which must be of a type that has a JSON form, as one line.
+// encodeJSON returns v, which must have a JSON form, as one line.
 func encodeJSON(v any) []byte {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	if err := e.Encode(v); err != nil {
-		panic("server: " + err.Error()) // net/http answers nothing then, and logs it
+		panic("server: " + err.Error()) // net/http logs it and closes the connection
 	}
 	return b.Bytes()
 }
