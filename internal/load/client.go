@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// phase is how far a client has come.
+// phase is the state of a client.
 type phase uint8
 
 const (
@@ -21,37 +21,36 @@ const (
 	ended
 )
 
-// ping is the message that is no data unless a dialect says so.
+// ping is the message that does not count without Dialect.Data.
 var ping = []byte(`{"action":"ping"}`)
 
-// line is a client's way to its server. An error means that the connection is of no more use.
-type line interface {
-	// write sends all of data, at once or as soon as there is room. data may be changed afterwards.
+// transport sends a client's bytes to the server. After an error the connection cannot be used any more.
+type transport interface {
+	// write sends data, or buffers the part that the socket does not accept. The caller may reuse data afterwards.
 	write(data []byte) error
 }
 
-// client is one connection as the protocol sees it. It belongs to the goroutine that its engine gives it, and
-// before that to Open.
+// client is the protocol state of one connection. It belongs to a goroutine of its engine, and before dial to Open.
 type client struct {
-	fleet    *Fleet
-	index    int
-	line     line
-	latency  *recorder
-	phase    phase
-	began    time.Time
-	answer   []byte // what has come of the answer to the upgrade
-	frames   frames
-	messages uint64 // that count, of those in the current read
+	fleet     *Fleet
+	index     int
+	transport transport
+	latency   *recorder
+	phase     phase
+	began     time.Time
+	response  []byte // the received part of the response to the upgrade
+	frames    frameReader
+	messages  uint64 // counted messages of the current read
 }
 
-// connected begins the upgrade.
-func (c *client) connected(l line) error {
-	c.line, c.phase = l, upgrading
+// startUpgrade sends the upgrade request over the new connection.
+func (c *client) startUpgrade(l transport) error {
+	c.transport, c.phase = l, upgrading
 	return l.write(c.fleet.handshake.request)
 }
 
-// receive takes what has come in one read, which returned at now. An error ends the connection. The engine
-// stops reading once the phase is stalled.
+// receive handles the bytes of one read, which returned at now. After an error the engine closes the connection. It
+// must stop reading once the phase is stalled.
 func (c *client) receive(data []byte, now time.Time) error {
 	if c.phase == upgrading {
 		rest, err := c.upgrade(data, now)
@@ -64,44 +63,44 @@ func (c *client) receive(data []byte, now time.Time) error {
 	for len(data) > 0 && c.phase != stalled {
 		ready := c.phase == receiving
 		if ready {
-			passed, n := c.frames.pass(data)
+			passed, n := c.frames.skipMessages(data)
 			c.messages += passed
 			data = data[n:]
 		}
 		m, ok, n, err := c.frames.next(data)
 		data = data[n:]
 		if err == nil && ok {
-			err = c.take(m, now)
+			err = c.handleFrame(m, now)
 		}
 		if err != nil {
-			c.tell(size-len(data), now)
+			c.count(size-len(data), now)
 			return err
 		}
 		if !ready && c.phase == receiving {
-			size = len(data) // counting begins here
+			size = len(data) // messages are counted from here on
 		}
 	}
-	c.tell(size, now)
+	c.count(size, now)
 	return nil
 }
 
-// tell adds a read to the fleet's counts.
-func (c *client) tell(size int, now time.Time) {
+// count adds a read to the fleet's counters.
+func (c *client) count(size int, now time.Time) {
 	if c.phase == receiving && size > 0 {
 		c.fleet.counts.add(c.messages, size, now)
 	}
 	c.messages = 0
 }
 
-// upgrade takes the answer to the upgrade and returns what comes after it.
+// upgrade handles the response to the upgrade and returns the bytes after it.
 func (c *client) upgrade(data []byte, now time.Time) ([]byte, error) {
-	c.answer = append(c.answer, data...)
-	n, err := c.fleet.handshake.check(c.answer)
+	c.response = append(c.response, data...)
+	n, err := c.fleet.handshake.check(c.response)
 	if n == 0 || err != nil {
 		return nil, err
 	}
-	rest := c.answer[n:]
-	c.answer, c.phase = nil, greeting
+	rest := c.response[n:]
+	c.response, c.phase = nil, greeting
 	c.frames.keepMax = maxMessageBytes
 	d := &c.fleet.opt.Dialect
 	if d.Hello != nil {
@@ -109,7 +108,7 @@ func (c *client) upgrade(data []byte, now time.Time) ([]byte, error) {
 		for _, text := range d.Hello(c.index) {
 			hello = appendFrame(hello, opText, c.fleet.mask, text)
 		}
-		if err := c.line.write(hello); err != nil {
+		if err := c.transport.write(hello); err != nil {
 			return nil, err
 		}
 	}
@@ -119,25 +118,25 @@ func (c *client) upgrade(data []byte, now time.Time) ([]byte, error) {
 	return rest, nil
 }
 
-// take handles a message or control frame.
-func (c *client) take(m message, now time.Time) error {
+// handleFrame handles a message or control frame.
+func (c *client) handleFrame(m message, now time.Time) error {
 	switch m.opcode {
 	case opPing:
-		return c.line.write(appendFrame(nil, opPong, c.fleet.mask, m.payload))
+		return c.transport.write(appendFrame(nil, opPong, c.fleet.mask, m.payload))
 	case opPong:
 		return nil
 	case opClose:
-		_ = c.line.write(appendFrame(nil, opClose, c.fleet.mask, m.payload)) // out of courtesy
+		_ = c.transport.write(appendFrame(nil, opClose, c.fleet.mask, m.payload)) // RFC 6455, 5.5.1; the error does not matter
 		return closeError(m.payload)
 	}
 	if c.phase == greeting {
-		return c.greeted(m.payload, now)
+		return c.handleGreeting(m.payload, now)
 	}
-	return c.data(m.payload, now)
+	return c.handleMessage(m.payload, now)
 }
 
-// greeted handles a message before the client is ready.
-func (c *client) greeted(payload []byte, now time.Time) error {
+// handleGreeting handles a message before the client is ready.
+func (c *client) handleGreeting(payload []byte, now time.Time) error {
 	d := &c.fleet.opt.Dialect
 	if d.Refused != nil {
 		if why := d.Refused(payload); why != "" {
@@ -148,29 +147,29 @@ func (c *client) greeted(payload []byte, now time.Time) error {
 		c.becomeReady(now)
 		return nil
 	}
-	return c.answerWith(d.Pong, payload)
+	return c.reply(d.Pong, payload)
 }
 
-// becomeReady begins the phase in which messages count, or in which nothing is read any more.
+// becomeReady changes to the phase in which messages are counted, or in which the client stops reading.
 func (c *client) becomeReady(now time.Time) {
-	c.frames.keepMin, c.frames.keepMax = c.fleet.opt.looksAt()
+	c.frames.keepMin, c.frames.keepMax = c.fleet.opt.payloadSizes()
 	c.phase = receiving
 	if c.index < c.fleet.opt.Stalled {
 		c.phase = stalled
 	}
-	c.fleet.isReady(now.Sub(c.began))
+	c.fleet.clientReady(now.Sub(c.began))
 }
 
-// looksAt returns the sizes of the payloads that have to be looked at once a client is ready.
-func (o *Options) looksAt() (least, most uint64) {
+// payloadSizes returns the smallest and the largest payload that must be kept once a client is ready.
+func (o *Options) payloadSizes() (least, most uint64) {
 	if o.Dialect.Data == nil && o.Sent == nil {
 		return uint64(len(ping)), uint64(len(ping))
 	}
 	return 0, maxMessageBytes
 }
 
-// count returns for how many messages a payload counts.
-func (o *Options) count(payload []byte) int {
+// countOf returns the number of application messages in a payload.
+func (o *Options) countOf(payload []byte) int {
 	switch {
 	case o.Dialect.Data != nil:
 		return o.Dialect.Data(payload)
@@ -180,12 +179,12 @@ func (o *Options) count(payload []byte) int {
 	return 1
 }
 
-// data handles a message of a client that is ready. payload is nil if it need not be looked at.
-func (c *client) data(payload []byte, now time.Time) error {
+// handleMessage handles a message of a ready client. payload is nil if its size is outside of payloadSizes.
+func (c *client) handleMessage(payload []byte, now time.Time) error {
 	o := &c.fleet.opt
-	n := o.count(payload)
+	n := o.countOf(payload)
 	if n == 0 {
-		return c.answerWith(o.Dialect.Pong, payload)
+		return c.reply(o.Dialect.Pong, payload)
 	}
 	c.messages += uint64(n) //nolint:gosec // a number is not negative
 	if o.Sent != nil {
@@ -196,7 +195,7 @@ func (c *client) data(payload []byte, now time.Time) error {
 	return nil
 }
 
-func (c *client) answerWith(pong func([]byte) []byte, payload []byte) error {
+func (c *client) reply(pong func([]byte) []byte, payload []byte) error {
 	if pong == nil {
 		return nil
 	}
@@ -204,28 +203,28 @@ func (c *client) answerWith(pong func([]byte) []byte, payload []byte) error {
 	if answer == nil {
 		return nil
 	}
-	return c.line.write(appendFrame(nil, opText, c.fleet.mask, answer))
+	return c.transport.write(appendFrame(nil, opText, c.fleet.mask, answer))
 }
 
-// leave tells the server, as far as that goes without waiting, that the client is about to go.
-func (c *client) leave() {
+// sendClose sends a close frame if the connection accepts it without waiting.
+func (c *client) sendClose() {
 	if c.phase == greeting || c.phase == receiving {
 		const normalClosure = 1000
-		_ = c.line.write(appendFrame(nil, opClose, c.fleet.mask, binary.BigEndian.AppendUint16(nil, normalClosure)))
+		_ = c.transport.write(appendFrame(nil, opClose, c.fleet.mask, binary.BigEndian.AppendUint16(nil, normalClosure)))
 	}
 }
 
-// over notes that the connection has ended before Close.
-func (c *client) over(err error) {
+// connectionEnded reports the end of the connection before Close.
+func (c *client) connectionEnded(err error) {
 	was := c.phase
 	c.phase = ended
 	if errors.Is(err, io.EOF) {
-		err = errors.New("the server ended the connection without a word")
+		err = errors.New("the server ended the connection without a close frame")
 	}
-	c.fleet.hasEnded(c.index, was, err)
+	c.fleet.clientEnded(c.index, was, err)
 }
 
-// closeError says how the server has closed the connection.
+// closeError returns the error for the server's close frame.
 func closeError(payload []byte) error {
 	const codeBytes = 2
 	if len(payload) < codeBytes {

@@ -4,6 +4,6 @@ package load
 
 import "time"
 
-// ProcessCPU returns the processor time that this process has used so far, all threads together, in its own
-// code and in the system's. Both are 0 where the system does not tell, as here.
+// ProcessCPU returns the CPU time that all threads of this process have used, in user and in system mode. Both are 0 on
+// systems that do not report it.
 func ProcessCPU() (user, system time.Duration) { return 0, 0 }

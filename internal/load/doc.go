@@ -1,7 +1,7 @@
-// Package load is a load generator: many WebSocket clients on few goroutines, so that making load costs
-// little beside the server that bears it on the same machine.
+// Package load is a load generator: many WebSocket clients on few goroutines, so that it needs little CPU time beside
+// the server under test on the same machine.
 //
-// On Linux a fleet's clients share a few pollers, each a goroutine around an epoll instance that reads into
-// one large buffer. Elsewhere, and over TLS, every client has a goroutine. Either way frames are taken apart
-// as they come, and payloads are looked at only where something in them is asked for.
+// On Linux the clients of a fleet share a few pollers, each a goroutine with an epoll instance that reads into one
+// large buffer. On other systems, and over TLS, each client has a goroutine. Frames are parsed as they arrive, and
+// payloads are kept only if the dialect needs them.
 package load

@@ -10,42 +10,41 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// Fleet is a number of clients that are connected to one server. Its methods may be called from any number of
-// goroutines.
+// Fleet is a number of clients connected to one server. Its methods may be called from any number of goroutines.
 type Fleet struct {
 	opt        Options
 	engine     engine
 	handshake  *handshake
 	mask       [4]byte
 	clients    []client
-	counts     *counts
+	counts     *counters
 	latencies  []*recorder
 	readyTimes *recorder
 	closing    sync.Once
 
-	mu sync.Mutex // protects what follows; nothing is called under it
-	// state is how far the clients have come, and changed tells Open of another state.
-	state   state
-	changed chan struct{}
-	// gone is closed when every client that reads has been ready and has ended.
+	mu sync.Mutex // protects the fields below; nothing is called while it is held
+	// progress counts the clients by phase; changed notifies Open of changes.
+	progress progress
+	changed  chan struct{}
+	// gone is closed when all clients that read have been ready and have ended.
 	gone chan struct{}
 }
 
-// state is how many clients are where.
-type state struct {
+// progress counts clients by phase.
+type progress struct {
 	ready, failed, closed int
-	first                 *clientError // the first end of a connection
+	first                 *endError // cause of the first end
 }
 
-// clientError is what ended a client's connection.
-type clientError struct {
+// endError is the end of a client's connection.
+type endError struct {
 	index int
 	err   error
 }
 
-func (e *clientError) Error() string { return fmt.Sprintf("client %d: %v", e.index, e.err) }
+func (e *endError) Error() string { return fmt.Sprintf("client %d: %v", e.index, e.err) }
 
-func (e *clientError) Unwrap() error { return e.err }
+func (e *endError) Unwrap() error { return e.err }
 
 func newFleet(o Options) *Fleet {
 	f := &Fleet{
@@ -68,7 +67,7 @@ func newFleet(o Options) *Fleet {
 	return f
 }
 
-// Counts returns what has been received so far.
+// Counts returns the counters since Open.
 func (f *Fleet) Counts() Counts {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -76,16 +75,16 @@ func (f *Fleet) Counts() Counts {
 		Messages:  f.counts.messages.Load(),
 		Bytes:     f.counts.bytes.Load(),
 		ReadCalls: f.counts.readCalls.Load(),
-		Closed:    f.state.closed,
+		Closed:    f.progress.closed,
 	}
 }
 
-// WaitMessages blocks until the clients together have received so many messages since Open, and returns when
-// the read that completed them returned; if they had been received before the call, when the latest message
-// was. The error is that of ctx, or says that all connections have ended before.
+// WaitMessages blocks until the clients have received total messages since Open. It returns the time of the read that
+// completed them, or of the latest message if they had been received before the call. The error is that of ctx, or
+// reports that all connections have ended.
 func (f *Fleet) WaitMessages(ctx context.Context, total uint64) (last time.Time, err error) {
 	w := f.counts.wait(total)
-	defer f.counts.forget(w)
+	defer f.counts.removeWaiter(w)
 	select {
 	case last = <-w.reached:
 		return last, nil
@@ -98,23 +97,22 @@ func (f *Fleet) WaitMessages(ctx context.Context, total uint64) (last time.Time,
 	case last = <-w.reached:
 		return last, nil
 	default:
-		return f.counts.last(), fmt.Errorf("load: %d of %d messages have come: %w", f.counts.messages.Load(), total, err)
+		return f.counts.last(), fmt.Errorf("load: %d of %d messages received: %w", f.counts.messages.Load(), total, err)
 	}
 }
 
-// Ended returns what ended the first of the connections that have ended, other than by Close, with their
-// number; nil if none has.
+// Ended returns an error with the number of connections that have ended before Close and the first cause, or nil.
 func (f *Fleet) Ended() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.state.closed == 0 {
+	if f.progress.closed == 0 {
 		return nil
 	}
-	return fmt.Errorf("%d of %d connections have ended, the first: %w", f.state.closed, len(f.clients), f.state.first)
+	return fmt.Errorf("%d of %d connections have ended, the first: %w", f.progress.closed, len(f.clients), f.progress.first)
 }
 
-// Latency returns a copy of the times from when a message was meant to be sent until it was received, in
-// nanoseconds, of all that came since Open or ResetLatency.
+// Latency returns a copy of the histogram of the times between planned send and receipt, in nanoseconds, since Open or
+// ResetLatency.
 func (f *Fleet) Latency() *hdrhistogram.Histogram {
 	sum := newHistogram()
 	for _, r := range f.latencies {
@@ -123,64 +121,63 @@ func (f *Fleet) Latency() *hdrhistogram.Histogram {
 	return sum
 }
 
-// ResetLatency forgets the latencies so far.
+// ResetLatency clears the histogram of Latency.
 func (f *Fleet) ResetLatency() {
 	for _, r := range f.latencies {
 		r.reset()
 	}
 }
 
-// ReadyTimes returns a copy of the times that the clients took from the start of dialling until they were
-// ready, in nanoseconds.
+// ReadyTimes returns a copy of the histogram of the times between dial and ready, in nanoseconds.
 func (f *Fleet) ReadyTimes() *hdrhistogram.Histogram {
 	sum := newHistogram()
 	f.readyTimes.addTo(sum)
 	return sum
 }
 
-// Close ends all connections, and blocks until the goroutines of the fleet have ended: on Linux without waiting
-// for the server, otherwise for some seconds at most. Further calls have no effect.
+// Close closes all connections and blocks until the goroutines of the fleet have ended: on Linux without waiting for
+// the server, otherwise for a few seconds at most. Further calls have no effect.
 func (f *Fleet) Close() { f.closing.Do(f.engine.close) }
 
-// isReady notes that another client is ready.
-func (f *Fleet) isReady(took time.Duration) {
+// clientReady counts another ready client.
+func (f *Fleet) clientReady(took time.Duration) {
 	f.readyTimes.record(int64(took))
-	if f.opt.OnReady != nil { // before Open can return
+	if f.opt.OnReady != nil { // OnReady must have returned before Open does
 		f.opt.OnReady()
 	}
 	f.mu.Lock()
-	f.state.ready++
+	f.progress.ready++
 	f.mu.Unlock()
-	f.tellOpen()
+	f.notifyOpen()
 }
 
-// hasEnded notes that a client's connection has ended in a phase.
-func (f *Fleet) hasEnded(index int, was phase, err error) {
+// clientEnded counts a client whose connection has ended, by the phase in which it ended.
+func (f *Fleet) clientEnded(index int, was phase, err error) {
 	f.mu.Lock()
-	if f.state.first == nil {
-		f.state.first = &clientError{index, err}
+	if f.progress.first == nil {
+		f.progress.first = &endError{index, err}
 	}
 	if was == receiving {
-		f.state.closed++
-		if f.state.closed == len(f.clients)-f.opt.Stalled {
+		f.progress.closed++
+		if f.progress.closed == len(f.clients)-f.opt.Stalled {
 			close(f.gone)
 		}
 	} else {
-		f.state.failed++
+		f.progress.failed++
 	}
 	f.mu.Unlock()
-	f.tellOpen()
+	f.notifyOpen()
 }
 
-func (f *Fleet) tellOpen() {
+func (f *Fleet) notifyOpen() {
 	select {
 	case f.changed <- struct{}{}:
-	default: // it has yet to look at what was told before
+	default: // Open has not yet received the previous notification
 	}
 }
 
-func (f *Fleet) current() state {
+func (f *Fleet) snapshot() progress {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.state
+	return f.progress
 }

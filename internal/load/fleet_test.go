@@ -13,7 +13,7 @@ import (
 	"github.com/coder/websocket"
 )
 
-func TestFleetCountsWhatItReceives(t *testing.T) {
+func TestFleet_CountsReceivedMessages(t *testing.T) {
 	eachKind(t, func(t *testing.T, p *peer) {
 		const clients, messages = 20, 30
 		o := p.options(clients)
@@ -56,7 +56,7 @@ func TestFleetCountsWhatItReceives(t *testing.T) {
 	})
 }
 
-func TestFleetCountsWhatAMessageHolds(t *testing.T) {
+func TestFleet_CountsApplicationMessages(t *testing.T) {
 	eachKind(t, func(t *testing.T, p *peer) {
 		o := p.options(3)
 		o.Dialect.Data = func(payload []byte) int { return bytes.Count(payload, []byte("second")) }
@@ -83,7 +83,7 @@ func TestFleetCountsWhatAMessageHolds(t *testing.T) {
 	})
 }
 
-func TestFleetMeasuresLatencyFromThePlannedTime(t *testing.T) {
+func TestFleet_MeasuresLatencyFromPlannedTime(t *testing.T) {
 	eachKind(t, func(t *testing.T, p *peer) {
 		o := p.options(4)
 		o.Sent = func(payload []byte) (int64, bool) {
@@ -99,10 +99,10 @@ func TestFleetMeasuresLatencyFromThePlannedTime(t *testing.T) {
 			t.Fatal(err)
 		}
 		h := f.Latency()
-		if h.TotalCount() != 12 || h.Min() != 0 || h.ValuesAreEquivalent(h.Max(), int64(longest)) == false {
-			t.Errorf("%d times from %d to %d, want 12 from 0 to %d", h.TotalCount(), h.Min(), h.Max(), longest)
+		if h.TotalCount() != 12 || h.Min() != 0 || h.ValuesAreEquivalent(h.Max(), int64(maxLatency)) == false {
+			t.Errorf("%d times from %d to %d, want 12 from 0 to %d", h.TotalCount(), h.Min(), h.Max(), maxLatency)
 		}
-		if q := time.Duration(h.ValueAtQuantile(50)); q < 4990*time.Millisecond || q >= longest {
+		if q := time.Duration(h.ValueAtQuantile(50)); q < 4990*time.Millisecond || q >= maxLatency {
 			t.Errorf("the median is %v, want 5s and what it took", q)
 		}
 		f.ResetLatency()
@@ -112,7 +112,7 @@ func TestFleetMeasuresLatencyFromThePlannedTime(t *testing.T) {
 	})
 }
 
-func TestStalledClientsDoNotRead(t *testing.T) {
+func TestFleet_StalledClientsDoNotRead(t *testing.T) {
 	eachKind(t, func(t *testing.T, p *peer) {
 		const stalledClients, healthy = 2, 3
 		o := p.options(stalledClients + healthy)
@@ -158,7 +158,7 @@ func TestStalledClientsDoNotRead(t *testing.T) {
 	})
 }
 
-func TestFleetAnswersPingsOfTheProtocol(t *testing.T) {
+func TestFleet_AnswersPingFrames(t *testing.T) {
 	eachKind(t, func(t *testing.T, p *peer) {
 		p.open(p.options(2))
 		p.each(func(_ int, c *websocket.Conn) {
@@ -169,7 +169,7 @@ func TestFleetAnswersPingsOfTheProtocol(t *testing.T) {
 	})
 }
 
-func TestFleetReportsTheEndOfConnections(t *testing.T) {
+func TestFleet_ReportsEndedConnections(t *testing.T) {
 	eachKind(t, func(t *testing.T, p *peer) {
 		f := p.open(p.options(3))
 		if err := f.Ended(); err != nil {
@@ -182,7 +182,7 @@ func TestFleetReportsTheEndOfConnections(t *testing.T) {
 		p.each(func(_ int, c *websocket.Conn) { _ = c.Close(websocket.StatusServiceRestart, "Server reloading") })
 		_, err := f.WaitMessages(p.ctx, 4)
 		want := "3 of 3 connections have ended, the first: client"
-		if err == nil || !strings.Contains(err.Error(), "3 of 4 messages have come") || !strings.Contains(err.Error(), want) ||
+		if err == nil || !strings.Contains(err.Error(), "3 of 4 messages received") || !strings.Contains(err.Error(), want) ||
 			!strings.Contains(err.Error(), "the server closed the connection with 1012, Server reloading") {
 			t.Errorf("error %v", err)
 		}
@@ -192,7 +192,7 @@ func TestFleetReportsTheEndOfConnections(t *testing.T) {
 	})
 }
 
-func TestFleetReportsAnEndWithoutAWord(t *testing.T) {
+func TestFleet_ReportsEndWithoutCloseFrame(t *testing.T) {
 	eachKind(t, func(t *testing.T, p *peer) {
 		f := p.open(p.options(1))
 		p.each(func(_ int, c *websocket.Conn) { _ = c.CloseNow() })
@@ -202,7 +202,7 @@ func TestFleetReportsAnEndWithoutAWord(t *testing.T) {
 	})
 }
 
-func TestWaitMessagesEndsWithItsContext(t *testing.T) {
+func TestFleet_WaitMessagesEndsWithContext(t *testing.T) {
 	p := newPeer(t, false)
 	f := p.open(p.options(1))
 	ctx, cancel := context.WithCancel(p.ctx)
@@ -215,7 +215,7 @@ func TestWaitMessagesEndsWithItsContext(t *testing.T) {
 	}
 }
 
-func TestClosingTakesLeave(t *testing.T) {
+func TestFleet_CloseSendsCloseFrames(t *testing.T) {
 	eachKind(t, func(t *testing.T, p *peer) {
 		codes := make(chan websocket.StatusCode, 2)
 		p.greetWith(func(c *websocket.Conn, number int) error {

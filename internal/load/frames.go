@@ -20,53 +20,52 @@ const (
 	finBit, reservedBits, opcodeBits = 0x80, 0x70, 0x0F
 	maskBit, lengthBits              = 0x80, 0x7F
 
-	// shortHead is the header of a frame whose length is in its second byte; maxHead is the longest.
+	// shortHead is the length of the shortest header, maxHead that of the longest.
 	shortHead, maxHead = 2, 10
-	// maxControlBytes is what a control frame may carry.
+	// maxControlBytes is the largest payload of a control frame.
 	maxControlBytes = 125
-	// maxKeptBuffer is the largest buffer that a connection keeps from one message to the next.
+	// maxKeptBuffer is the largest buffer that a connection keeps between messages.
 	maxKeptBuffer = 4 << 10
 )
 
-// message is a complete message or control frame of the server.
+// message is a complete message or control frame from the server.
 type message struct {
-	// opcode is that of its first frame.
+	// opcode is the opcode of the first frame.
 	opcode byte
 	size   uint64
-	// payload is nil if it has not been kept. It is valid until the next call of next.
+	// payload is nil if it was not kept. It is valid until the next call of next.
 	payload []byte
 }
 
-// frames takes a server's frames apart, however the bytes are cut. It belongs to one goroutine.
+// frameReader parses a server's frames from reads of any size. It belongs to one goroutine.
 //
-// Payloads that nobody is going to look at are passed over, not copied; one that is looked at is copied only if
-// it did not come in one piece.
-type frames struct {
-	// Of a message, payloads of keepMin to keepMax bytes are kept.
+// Payloads outside of keepMin and keepMax are skipped. The others are copied only if they arrive in several parts.
+type frameReader struct {
+	// Payloads of keepMin to keepMax bytes are kept.
 	keepMin, keepMax uint64
 
-	// head holds the bytes of a header that has come in part.
-	head [maxHead]byte
-	have int
+	// head holds the first headLen bytes of an incomplete header.
+	head    [maxHead]byte
+	headLen int
 
-	// The frame that has been begun, if inside is true.
+	// The current frame, if inside is true.
 	inside    bool
 	final     bool
 	opcode    byte
-	left      uint64 // bytes of its payload that are still to come
-	control   []byte // what has come of a control frame's payload
-	fragments bool   // a message has been begun whose last frame has not
+	left      uint64 // bytes of its payload that have not been read
+	control   []byte // received part of a control frame's payload
+	fragments bool   // the current message has further frames
 
-	// The message that has been begun.
-	kind byte
-	size uint64 // of the frames begun so far
-	held []byte // what has come of its payload, where it is kept
+	// The current message.
+	messageOpcode byte
+	size          uint64 // of its frames so far
+	partial       []byte // received part of its payload, if it is kept
 }
 
-// next takes bytes from data and returns how many. ok says that a message or control frame has been
-// completed; otherwise all of data has been taken. An error means that the server breaks the protocol, and
-// that the connection is of no more use.
-func (f *frames) next(data []byte) (m message, ok bool, n int, err error) {
+// next parses data up to the end of the first message or control frame and returns the number of bytes parsed. ok is
+// false if all of data belongs to an incomplete one. After an error, a violation of the protocol by the server, the
+// connection cannot be used any more.
+func (f *frameReader) next(data []byte) (m message, ok bool, n int, err error) {
 	for {
 		if !f.inside {
 			taken, err := f.readHead(data[n:])
@@ -81,16 +80,16 @@ func (f *frames) next(data []byte) (m message, ok bool, n int, err error) {
 		}
 		n += len(part)
 		f.left -= uint64(len(part))
-		if m, ok = f.take(part); ok || n == len(data) {
+		if m, ok = f.addPayload(part); ok || n == len(data) {
 			return m, ok, n, nil
 		}
 	}
 }
 
-// pass counts the messages at the beginning of data that came whole, in one frame each, and whose payloads are
-// not kept, and returns how many bytes they have. next would do the same, more slowly.
-func (f *frames) pass(data []byte) (messages uint64, n int) {
-	if f.inside || f.have > 0 || f.fragments {
+// skipMessages counts the complete messages of one frame at the beginning of data whose payloads are not kept, and
+// returns their size in bytes. It is a faster version of next.
+func (f *frameReader) skipMessages(data []byte) (messages uint64, n int) {
+	if f.inside || f.headLen > 0 || f.fragments {
 		return 0, 0
 	}
 	for len(data)-n >= shortHead+2 {
@@ -109,28 +108,28 @@ func (f *frames) pass(data []byte) (messages uint64, n int) {
 	return messages, n
 }
 
-// keeps reports whether the payload of a message that has come whole is to be looked at.
-func (f *frames) keeps(size int) bool {
+// keeps reports whether the payload of a complete message of that size is kept.
+func (f *frameReader) keeps(size int) bool {
 	n := uint64(size) //nolint:gosec // a length is not negative
 	return n >= f.keepMin && n <= f.keepMax
 }
 
-// readHead reads a header, or what there is of it.
-func (f *frames) readHead(data []byte) (n int, err error) {
+// readHead reads a header or the available part of it.
+func (f *frameReader) readHead(data []byte) (n int, err error) {
 	src := data
-	if f.have > 0 {
-		src = f.head[:f.have+copy(f.head[f.have:], data)]
+	if f.headLen > 0 {
+		src = f.head[:f.headLen+copy(f.head[f.headLen:], data)]
 	}
 	size := headSize(src)
 	if len(src) < size {
-		f.have = copy(f.head[:], src)
+		f.headLen = copy(f.head[:], src)
 		return len(data), nil
 	}
-	n, f.have = size-f.have, 0
+	n, f.headLen = size-f.headLen, 0
 	return n, f.open(src[:size])
 }
 
-// headSize returns how long the header is that begins so.
+// headSize returns the length of the header with these first bytes.
 func headSize(src []byte) int {
 	if len(src) < shortHead {
 		return shortHead
@@ -144,8 +143,8 @@ func headSize(src []byte) int {
 	return shortHead
 }
 
-// open begins the frame with this header.
-func (f *frames) open(head []byte) error {
+// open starts the frame with this header.
+func (f *frameReader) open(head []byte) error {
 	length := uint64(head[1] & lengthBits)
 	switch len(head) {
 	case shortHead + 2:
@@ -172,7 +171,7 @@ func (f *frames) open(head []byte) error {
 	return nil
 }
 
-func (f *frames) openControl(length uint64) error {
+func (f *frameReader) openControl(length uint64) error {
 	switch {
 	case f.opcode > opPong:
 		return fmt.Errorf("the server sent a frame of the unknown opcode %d", f.opcode)
@@ -183,7 +182,7 @@ func (f *frames) openControl(length uint64) error {
 	return nil
 }
 
-func (f *frames) openData(length uint64) error {
+func (f *frameReader) openData(length uint64) error {
 	switch {
 	case f.opcode > opBinary:
 		return fmt.Errorf("the server sent a frame of the unknown opcode %d", f.opcode)
@@ -193,10 +192,10 @@ func (f *frames) openData(length uint64) error {
 		return fmt.Errorf("the server sent a message of more than %d bytes", maxMessageBytes)
 	}
 	if !f.fragments {
-		f.kind, f.size = f.opcode, 0
-		f.held = f.held[:0]
-		if cap(f.held) > maxKeptBuffer {
-			f.held = nil
+		f.messageOpcode, f.size = f.opcode, 0
+		f.partial = f.partial[:0]
+		if cap(f.partial) > maxKeptBuffer {
+			f.partial = nil
 		}
 	}
 	f.size += length
@@ -204,40 +203,40 @@ func (f *frames) openData(length uint64) error {
 	return nil
 }
 
-// take takes the next part of the current frame's payload, and completes what ends with it.
-func (f *frames) take(part []byte) (m message, ok bool) {
+// addPayload adds the next part of the current frame's payload. It returns the message if that is complete.
+func (f *frameReader) addPayload(part []byte) (m message, ok bool) {
 	if f.opcode >= opClose {
-		return f.takeControl(part)
+		return f.addControlPayload(part)
 	}
 	keep := f.size <= f.keepMax && (f.size >= f.keepMin || !f.final)
 	if f.left == 0 {
 		f.inside = false
 		if f.final {
-			m = message{opcode: f.kind, size: f.size}
+			m = message{opcode: f.messageOpcode, size: f.size}
 			if keep {
-				m.payload = joined(&f.held, part)
+				m.payload = join(&f.partial, part)
 			}
 			return m, true
 		}
 	}
 	if keep {
-		f.held = append(f.held, part...)
+		f.partial = append(f.partial, part...)
 	}
 	return message{}, false
 }
 
-func (f *frames) takeControl(part []byte) (message, bool) {
+func (f *frameReader) addControlPayload(part []byte) (message, bool) {
 	if f.left > 0 {
 		f.control = append(f.control, part...)
 		return message{}, false
 	}
 	f.inside = false
-	payload := joined(&f.control, part)
+	payload := join(&f.control, part)
 	return message{opcode: f.opcode, size: uint64(len(payload)), payload: payload}, true
 }
 
-// joined returns what has been held with the last part after it: that part itself if nothing has been held.
-func joined(held *[]byte, last []byte) []byte {
+// join returns the stored parts followed by the last one, which is returned itself if nothing is stored.
+func join(held *[]byte, last []byte) []byte {
 	if len(*held) == 0 {
 		return last
 	}
@@ -245,7 +244,7 @@ func joined(held *[]byte, last []byte) []byte {
 	return *held
 }
 
-// appendFrame appends a client's frame, which RFC 6455 wants to be masked.
+// appendFrame appends a client's frame, which must be masked (RFC 6455, 5.3).
 func appendFrame(dst []byte, opcode byte, mask [4]byte, payload []byte) []byte {
 	dst = append(dst, finBit|opcode)
 	switch n := len(payload); {

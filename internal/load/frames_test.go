@@ -65,11 +65,11 @@ func (c *conversation) draw(t *rapid.T) {
 	}
 }
 
-func TestFramesHoweverTheyAreCut(t *testing.T) {
+func TestFrameReader_ReadsOfAnySize(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var c conversation
 		c.draw(t)
-		f := frames{
+		f := frameReader{
 			keepMin: rapid.Uint64Range(0, 700).Draw(t, "least"),
 			keepMax: rapid.SampledFrom([]uint64{0, 100, 300, 700, maxMessageBytes}).Draw(t, "most"),
 		}
@@ -80,7 +80,7 @@ func TestFramesHoweverTheyAreCut(t *testing.T) {
 			cut := rest[:min(cuts[i%len(cuts)], len(rest))]
 			rest = rest[len(cut):]
 			for len(cut) > 0 {
-				passed, n := f.pass(cut)
+				passed, n := f.skipMessages(cut)
 				cut = cut[n:]
 				for range passed {
 					n -= len(serverFrame(true, opText, c.messages[got].payload))
@@ -105,13 +105,13 @@ func TestFramesHoweverTheyAreCut(t *testing.T) {
 				}
 			}
 		}
-		if got != len(c.messages) || f.inside || f.have > 0 || f.fragments {
+		if got != len(c.messages) || f.inside || f.headLen > 0 || f.fragments {
 			t.Fatalf("%d messages of %d; at the end: %+v", got, len(c.messages), f)
 		}
 	})
 }
 
-func checkMessage(t *rapid.T, f *frames, got, want message) {
+func checkMessage(t *rapid.T, f *frameReader, got, want message) {
 	size := uint64(len(want.payload))
 	kept := want.opcode >= opClose || size >= f.keepMin && size <= f.keepMax
 	if got.opcode != want.opcode || got.size != size || (got.payload != nil) != kept {
@@ -123,7 +123,7 @@ func checkMessage(t *rapid.T, f *frames, got, want message) {
 	}
 }
 
-func TestFramesAgainstTheProtocol(t *testing.T) {
+func TestFrameReader_RejectsProtocolViolations(t *testing.T) {
 	text := serverFrame(true, opText, []byte("a"))
 	masked := appendFrame(nil, opText, [4]byte{1, 2, 3, 4}, []byte("a"))
 	begun := serverFrame(false, opText, make([]byte, 0xFFFF))
@@ -145,7 +145,7 @@ func TestFramesAgainstTheProtocol(t *testing.T) {
 		"length in many pieces": {slices.Concat(begun, []byte{0x80, 127, 255, 255, 255, 255, 255, 255, 255, 255}), "more than"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := frames{}
+			f := frameReader{}
 			for rest := c.bytes; ; {
 				_, _, n, err := f.next(rest)
 				rest = rest[n:]
@@ -163,12 +163,12 @@ func TestFramesAgainstTheProtocol(t *testing.T) {
 	}
 }
 
-func TestFramesOfAnyBytes(t *testing.T) {
+func TestFrameReader_AnyBytes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		f := frames{keepMin: 10, keepMax: 20}
+		f := frameReader{keepMin: 10, keepMax: 20}
 		data := rapid.SliceOf(rapid.Byte()).Draw(t, "bytes")
 		for len(data) > 0 {
-			_, passed := f.pass(data)
+			_, passed := f.skipMessages(data)
 			if data = data[passed:]; len(data) == 0 {
 				return
 			}
@@ -184,25 +184,25 @@ func TestFramesOfAnyBytes(t *testing.T) {
 	})
 }
 
-func TestFramesLetLargeBuffersGo(t *testing.T) {
-	f := frames{keepMax: maxMessageBytes}
+func TestFrameReader_ReleasesLargeBuffers(t *testing.T) {
+	f := frameReader{keepMax: maxMessageBytes}
 	long := serverFrame(true, opText, make([]byte, 2*maxKeptBuffer))
 	for _, part := range [][]byte{long[:100], long[100:], serverFrame(true, opText, nil)} {
 		if _, _, _, err := f.next(part); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if cap(f.held) > maxKeptBuffer {
-		t.Errorf("%d bytes are kept", cap(f.held))
+	if cap(f.partial) > maxKeptBuffer {
+		t.Errorf("%d bytes are kept", cap(f.partial))
 	}
 }
 
-// discard is a line on which what is written is lost.
+// discard is a transport that drops all bytes.
 type discard struct{}
 
 func (discard) write([]byte) error { return nil }
 
-// BenchmarkReceive measures what a message costs a client, by what of it is looked at.
+// BenchmarkReceive measures the cost of a message with and without keeping payloads.
 func BenchmarkReceive(b *testing.B) {
 	const batch = 256
 	payload := []byte(fmt.Sprintf(`{"action":"bench","sent":%d,"pad":"`, 1_700_000_000_000_000_000))
@@ -215,7 +215,7 @@ func BenchmarkReceive(b *testing.B) {
 		b.Run(name+"/payload=256", func(b *testing.B) {
 			f := newFleet(Options{Connections: 1, Sent: sent}.withDefaults())
 			c := &f.clients[0]
-			c.line = discard{}
+			c.transport = discard{}
 			c.becomeReady(f.counts.began)
 			b.ReportAllocs()
 			for i := 0; i < b.N; i += batch {

@@ -11,35 +11,35 @@ import (
 )
 
 const (
-	// readBuffer is what one of many goroutines reads into.
+	// readBuffer is the size of a goroutine's read buffer.
 	readBuffer = 16 << 10
-	// writeTimeout bounds a write: clients send little, and a server that does not even take that is stuck.
+	// writeTimeout limits a write: clients send little, so a server that does not accept it is stuck.
 	writeTimeout = 10 * time.Second
-	// farewellTimeout bounds the last write of a connection.
-	farewellTimeout = time.Second
+	// closeFrameTimeout limits the write of the close frame.
+	closeFrameTimeout = time.Second
 )
 
-// goroutines is the engine with a goroutine for each client: for every system, and for TLS.
-type goroutines struct {
+// goroutineEngine uses a goroutine per client: on systems other than Linux, and for TLS.
+type goroutineEngine struct {
 	fleet   *Fleet
 	ctx     context.Context //nolint:containedctx // the engine's own lifetime
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 
-	mu    sync.Mutex // protects conns; under it deadlines are set, which does not block
+	mu    sync.Mutex // protects conns; only deadlines are set while it is held, which does not block
 	conns map[net.Conn]struct{}
 }
 
-func newGoroutines(f *Fleet) *goroutines {
-	g := &goroutines{fleet: f, conns: make(map[net.Conn]struct{})}
+func newGoroutines(f *Fleet) *goroutineEngine {
+	g := &goroutineEngine{fleet: f, conns: make(map[net.Conn]struct{})}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	return g
 }
 
-func (g *goroutines) dial(c *client) { g.running.Go(func() { g.run(c) }) }
+func (g *goroutineEngine) dial(c *client) { g.running.Go(func() { g.run(c) }) }
 
-// close makes all that waits return, upon which each goroutine takes leave and closes its connection.
-func (g *goroutines) close() {
+// close unblocks all reads and writes. Each goroutine then sends a close frame and closes its connection.
+func (g *goroutineEngine) close() {
 	g.mu.Lock()
 	g.cancel()
 	for conn := range g.conns {
@@ -49,8 +49,8 @@ func (g *goroutines) close() {
 	g.running.Wait()
 }
 
-// run is a client's goroutine.
-func (g *goroutines) run(c *client) {
+// run is the goroutine of a client.
+func (g *goroutineEngine) run(c *client) {
 	conn, err := g.connect(c.index)
 	if err == nil {
 		defer conn.Close()
@@ -58,14 +58,14 @@ func (g *goroutines) run(c *client) {
 		err = g.serve(c, conn)
 	}
 	if g.ctx.Err() != nil {
-		c.leave()
+		c.sendClose()
 		return
 	}
-	c.over(err)
+	c.connectionEnded(err)
 }
 
-func (g *goroutines) connect(i int) (net.Conn, error) {
-	d := net.Dialer{Timeout: patience}
+func (g *goroutineEngine) connect(i int) (net.Conn, error) {
+	d := net.Dialer{Timeout: progressTimeout}
 	if from := g.fleet.opt.LocalAddrs; len(from) > 0 {
 		d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(from[i%len(from)])}
 	}
@@ -84,12 +84,12 @@ func (g *goroutines) connect(i int) (net.Conn, error) {
 	return conn, nil
 }
 
-// serve reads until the connection ends, the engine is closed, or the client stalls and the engine is closed.
-func (g *goroutines) serve(c *client, conn net.Conn) error {
+// serve reads until the connection ends or the engine is closed.
+func (g *goroutineEngine) serve(c *client, conn net.Conn) error {
 	if !g.add(conn) {
 		return g.ctx.Err()
 	}
-	if err := c.connected(blockingLine{g.ctx, conn}); err != nil {
+	if err := c.startUpgrade(blockingTransport{g.ctx, conn}); err != nil {
 		return err
 	}
 	buffer := make([]byte, readBuffer)
@@ -108,8 +108,8 @@ func (g *goroutines) serve(c *client, conn net.Conn) error {
 	return nil
 }
 
-// add makes a connection known to close, unless that has been called.
-func (g *goroutines) add(conn net.Conn) bool {
+// add registers a connection for close. It returns false if close has been called.
+func (g *goroutineEngine) add(conn net.Conn) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.ctx.Err() != nil {
@@ -119,22 +119,22 @@ func (g *goroutines) add(conn net.Conn) bool {
 	return true
 }
 
-func (g *goroutines) remove(conn net.Conn) {
+func (g *goroutineEngine) remove(conn net.Conn) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.conns, conn)
 }
 
-// blockingLine is a line whose writes wait for room.
-type blockingLine struct {
+// blockingTransport writes with blocking writes.
+type blockingTransport struct {
 	ctx  context.Context //nolint:containedctx // the engine's
 	conn net.Conn
 }
 
-func (l blockingLine) write(data []byte) error {
+func (l blockingTransport) write(data []byte) error {
 	timeout := writeTimeout
 	if l.ctx.Err() != nil {
-		timeout = farewellTimeout
+		timeout = closeFrameTimeout
 	}
 	if err := l.conn.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
 		return err
@@ -143,11 +143,11 @@ func (l blockingLine) write(data []byte) error {
 	return err
 }
 
-// connectError says why a connection does not come about, and what helps.
+// connectError returns an error that names the likely cause and the remedy.
 func connectError(err error, addr string) error {
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return errors.New("nothing answers at " + addr)
+		return errors.New("connection refused by " + addr + ": is the server running?")
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return errors.New("no local port is free; connect from more local addresses, or wait a minute")
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):

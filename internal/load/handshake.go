@@ -3,7 +3,7 @@ package load
 import (
 	"bytes"
 	"crypto/rand"
-	"crypto/sha1" //nolint:gosec // RFC 6455 wants it
+	"crypto/sha1" //nolint:gosec // required by RFC 6455
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -12,18 +12,18 @@ import (
 )
 
 const (
-	// maxAnswerBytes bounds the answer to an upgrade.
+	// maxAnswerBytes limits the response to an upgrade.
 	maxAnswerBytes = 16 << 10
-	// maxReasonBytes bounds what an error repeats of a server's words.
+	// maxReasonBytes limits the part of a server's text that an error quotes.
 	maxReasonBytes = 200
 	// keyBytes is the size of a Sec-WebSocket-Key.
 	keyBytes = 16
-	// acceptGUID is what RFC 6455 joins to the key.
+	// acceptGUID is appended to the key to compute Sec-WebSocket-Accept (RFC 6455, 4.2.2).
 	acceptGUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 )
 
-// handshake is the upgrade as all clients of a fleet ask for it, never changed. That they share a key makes
-// the request one piece of memory; what each of them gets is still checked.
+// handshake is the upgrade request of all clients of a fleet. It is immutable. The clients share one key, so that the
+// request is in memory once; each response is checked.
 type handshake struct {
 	request     []byte
 	accept      string
@@ -49,8 +49,7 @@ func newHandshake(host string, d Dialect) *handshake {
 	}
 }
 
-// check looks at what has come of the server's answer. It returns how long the answer is, or 0 if more of it
-// must come.
+// check checks a response that may be incomplete. It returns the length of the response, or 0 if it is incomplete.
 func (h *handshake) check(answer []byte) (int, error) {
 	end := bytes.Index(answer, []byte("\r\n\r\n"))
 	if end < 0 {
@@ -82,7 +81,7 @@ func (h *handshake) check(answer []byte) (int, error) {
 	return n, nil
 }
 
-// refusedUpgrade is the error of an answer other than 101, with the server's words as far as they have come.
+// refusedUpgrade returns the error for a response other than 101, with the part of the body that has arrived.
 func refusedUpgrade(statusLine string, body []byte) error {
 	text := "the server answered the upgrade with " + printable(statusLine)
 	if reason := strings.TrimSpace(printable(string(body))); reason != "" {
@@ -91,7 +90,7 @@ func refusedUpgrade(statusLine string, body []byte) error {
 	return errors.New(text)
 }
 
-// printable keeps a server's text from breaking a line, steering a terminal or filling a screen.
+// printable shortens a server's text and replaces unprintable characters, so that it can be written to a terminal.
 func printable(text string) string {
 	if len(text) > maxReasonBytes {
 		text = text[:maxReasonBytes]

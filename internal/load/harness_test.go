@@ -13,12 +13,13 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"go.uber.org/goleak"
 )
 
-// waiting bounds a test that would otherwise wait for ever. No test waits for it to pass.
+// waiting limits the time of a failing test.
 const waiting = 30 * time.Second
 
-// peer is a server whose clients introduce themselves with their number, and are told that they are welcome.
+// peer is a server whose clients send their number and get a confirmation.
 type peer struct {
 	t   *testing.T
 	ctx context.Context
@@ -28,7 +29,7 @@ type peer struct {
 	// greet tells a client that it is welcome.
 	greet func(c *websocket.Conn, number int) error
 	conns map[int]*websocket.Conn
-	heard []string // what clients have said since
+	heard []string // messages received from clients
 	from  []string // the addresses that they have connected from
 }
 
@@ -131,7 +132,7 @@ func (p *peer) open(o Options) *Fleet {
 	return f
 }
 
-// waitFor waits for a condition on what the lock protects.
+// waitFor waits for a condition on fields that the lock protects.
 func (p *peer) waitFor(condition func() bool) {
 	p.t.Helper()
 	for {
@@ -167,3 +168,5 @@ func (p *peer) send(text string) {
 		}
 	})
 }
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

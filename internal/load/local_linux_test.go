@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestOpenFromLocalAddresses(t *testing.T) {
+func TestOpen_FromLocalAddresses(t *testing.T) {
 	eachKind(t, func(t *testing.T, p *peer) {
 		o := p.options(4)
 		o.LocalAddrs = []string{"127.0.0.2", "127.0.0.3"}
@@ -27,7 +27,7 @@ func TestOpenFromLocalAddresses(t *testing.T) {
 	})
 }
 
-func TestClosingLeavesNoOpenFile(t *testing.T) {
+func TestFleet_CloseLeavesNoOpenFile(t *testing.T) {
 	p := newPeer(t, false)
 	before := openFiles(t)
 	f := p.open(p.options(10))

@@ -8,22 +8,22 @@ import (
 	"time"
 )
 
-// patience is how long clients may be under way to being ready without one of them getting there.
-const patience = 30 * time.Second
+// progressTimeout is the longest time without a client becoming ready while some have been dialled.
+const progressTimeout = 30 * time.Second
 
-// errNoProgress is why Open gives up on a server that keeps silent.
-var errNoProgress = fmt.Errorf("no client has become ready for %v", patience)
+// errNoProgress is the error of Open if the server does not answer.
+var errNoProgress = fmt.Errorf("no client has become ready for %v", progressTimeout)
 
-// engine carries a fleet's clients: it connects them, hands them what comes and sends what they write. It
-// calls a client's methods from one goroutine at a time.
+// engine does the I/O of a fleet: it connects the clients, passes received bytes to them and sends the bytes that they
+// write. It calls the methods of a client from one goroutine at a time.
 type engine interface {
-	// dial begins to connect a client, which tells its fleet what becomes of it. It does not block.
+	// dial begins to connect a client, which reports the result to its fleet. It does not block.
 	dial(c *client)
-	// close ends all connections and waits for all goroutines.
+	// close closes all connections and waits for all goroutines.
 	close()
 }
 
-// OpenError says how far the clients of a fleet that could not be opened have come.
+// OpenError is the error of Open if clients did not become ready.
 type OpenError struct {
 	Ready, Failed, Connections int
 	// Err is the first failure, or the error of the context.
@@ -37,10 +37,9 @@ func (e *OpenError) Error() string {
 // Unwrap returns Err.
 func (e *OpenError) Unwrap() error { return e.Err }
 
-// Open connects the clients, and blocks until every one of them is ready. It gives up when one has failed,
-// when ctx ends, or when for 30 seconds no client that is under way has become ready; then nothing is left
-// open. The error is an *OpenError, or says which options make no sense, that the address cannot be resolved,
-// or that the system does not allow that many open files.
+// Open connects the clients and blocks until all are ready. If one fails, if ctx ends, or if no dialled client becomes
+// ready for 30 seconds, it closes all connections and returns an *OpenError. Other errors name invalid options, an
+// address that cannot be resolved, or a limit of open files that is too low.
 func Open(ctx context.Context, o Options) (*Fleet, error) {
 	o = o.withDefaults()
 	if err := o.validate(); err != nil {
@@ -56,20 +55,20 @@ func Open(ctx context.Context, o Options) (*Fleet, error) {
 	}
 	if err := f.open(ctx); err != nil {
 		f.Close()
-		s := f.current()
+		s := f.snapshot()
 		return nil, &OpenError{s.ready, s.failed, o.Connections, err}
 	}
 	return f, nil
 }
 
-// open dials the clients at the rate and with the parallelism asked for.
+// open dials the clients according to DialRate and DialParallel, until all are ready.
 func (f *Fleet) open(ctx context.Context) error {
 	begun := time.Now()
-	moved := begun // when a client last was dialled while none was under way, or became ready
-	timer := time.NewTimer(patience)
+	moved := begun // time of the last progress: a client became ready, or the only unready one was dialled
+	timer := time.NewTimer(progressTimeout)
 	defer timer.Stop()
 	for dialled, ready := 0, 0; ; {
-		s := f.current()
+		s := f.snapshot()
 		now := time.Now()
 		if s.ready != ready || dialled == ready {
 			ready, moved = s.ready, now
@@ -80,10 +79,10 @@ func (f *Fleet) open(ctx context.Context) error {
 			return s.first
 		case ready == len(f.clients):
 			return nil
-		case underWay > 0 && now.Sub(moved) >= patience:
+		case underWay > 0 && now.Sub(moved) >= progressTimeout:
 			return errNoProgress
 		}
-		next := moved.Add(patience)
+		next := moved.Add(progressTimeout)
 		if dialled < len(f.clients) && underWay < f.opt.DialParallel {
 			planned := begun.Add(f.opt.dialTime(dialled))
 			if !planned.After(now) {
@@ -106,7 +105,7 @@ func (f *Fleet) open(ctx context.Context) error {
 	}
 }
 
-// dialTime is when client i begins to connect, after the first.
+// dialTime returns the time between the dials of the first client and client i.
 func (o *Options) dialTime(i int) time.Duration {
 	if o.DialRate == 0 {
 		return 0
@@ -114,7 +113,7 @@ func (o *Options) dialTime(i int) time.Duration {
 	return time.Duration(float64(i) / o.DialRate * float64(time.Second))
 }
 
-// resolve finds the address to connect to, once for all clients.
+// resolve returns the address of the server, which all clients use.
 func resolve(ctx context.Context, addr string) (*net.TCPAddr, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -129,7 +128,7 @@ func resolve(ctx context.Context, addr string) (*net.TCPAddr, error) {
 		return nil, fmt.Errorf("load: cannot resolve the server's address: %w", err)
 	}
 	for _, ip := range found {
-		if ip.IP.To4() != nil { // as net.Dial, which prefers it
+		if ip.IP.To4() != nil { // net.Dial prefers IPv4 too
 			return &net.TCPAddr{IP: ip.IP, Port: number}, nil
 		}
 	}

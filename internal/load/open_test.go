@@ -20,7 +20,7 @@ import (
 	"github.com/coder/websocket"
 )
 
-func TestOpenRefusesOptions(t *testing.T) {
+func TestOpen_RejectsOptions(t *testing.T) {
 	_, err := Open(t.Context(), Options{
 		Addr: "nowhere", Connections: 0, Pollers: -1, DialRate: math.NaN(), DialParallel: -1, Stalled: -1,
 		LocalAddrs: []string{"here"}, Dialect: Dialect{Path: "/a b", Subprotocol: "a\r\nb"},
@@ -37,7 +37,7 @@ func TestOpenRefusesOptions(t *testing.T) {
 	}
 }
 
-func TestOpenNamesTheLimitOfOpenFiles(t *testing.T) {
+func TestOpen_NamesLimitOfOpenFiles(t *testing.T) {
 	_, err := Open(t.Context(), Options{Addr: "127.0.0.1:1", Connections: maxConnections})
 	want := fmt.Sprintf("raise the open files limit: ulimit -n %d", maxConnections+64)
 	if err == nil || !strings.Contains(err.Error(), want) {
@@ -45,7 +45,7 @@ func TestOpenNamesTheLimitOfOpenFiles(t *testing.T) {
 	}
 }
 
-func TestOpenNamesTheFirstFailure(t *testing.T) {
+func TestOpen_NamesFirstFailure(t *testing.T) {
 	eachKind(t, func(t *testing.T, p *peer) {
 		p.greetWith(func(c *websocket.Conn, number int) error {
 			if number == 3 {
@@ -67,7 +67,7 @@ func TestOpenNamesTheFirstFailure(t *testing.T) {
 	})
 }
 
-func TestOpenWhereNobodyListens(t *testing.T) {
+func TestOpen_WithoutListener(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -77,13 +77,13 @@ func TestOpenWhereNobodyListens(t *testing.T) {
 	secured := newPeer(t, true).options(3)
 	for _, o := range []Options{{Connections: 3}, secured} {
 		o.Addr = addr
-		if _, err := Open(t.Context(), o); err == nil || !strings.Contains(err.Error(), ": nothing answers at "+addr) {
+		if _, err := Open(t.Context(), o); err == nil || !strings.Contains(err.Error(), ": connection refused by "+addr) {
 			t.Errorf("error %v", err)
 		}
 	}
 }
 
-func TestOpenWithoutAnAnswerToTheUpgrade(t *testing.T) {
+func TestOpen_WithoutResponseToUpgrade(t *testing.T) {
 	for name, c := range map[string]struct{ answer, want string }{
 		"refused": {"HTTP/1.1 503 Service Unavailable\r\n\r\ntry again\nlater\n",
 			"answered the upgrade with HTTP/1.1 503 Service Unavailable: try again later"},
@@ -91,7 +91,7 @@ func TestOpenWithoutAnAnswerToTheUpgrade(t *testing.T) {
 		"nonsense":    {"hello\r\n\r\n", "answered the upgrade with hello"},
 		"endless":     {strings.Repeat("x", maxAnswerBytes+1), "more than 16384 bytes"},
 		"no accept":   {"HTTP/1.1 101 \r\nUpgrade: websocket\r\n\r\n", "wrong Sec-WebSocket-Accept"},
-		"broken off":  {"HTTP/1.1 101 ", "ended the connection without a word"},
+		"broken off":  {"HTTP/1.1 101 ", "ended the connection without a close frame"},
 		"subprotocol": {"HTTP/1.1 101 \r\nSec-WebSocket-Accept: KEY\r\n\r\n", `speaks the subprotocol "", want "greet"`},
 		"extension": {"HTTP/1.1 101 \r\nsec-websocket-accept:KEY\r\nSec-WebSocket-Extensions: deflate\r\n\r\n",
 			"extension that was not asked for"},
@@ -108,7 +108,7 @@ func TestOpenWithoutAnAnswerToTheUpgrade(t *testing.T) {
 	}
 }
 
-// rawServer answers one upgrade with what the test says. accept is what the key asks for.
+// rawServer sends one response to an upgrade. accept is the expected Sec-WebSocket-Accept.
 func rawServer(t *testing.T, serve func(conn net.Conn, accept string)) (addr string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -134,13 +134,13 @@ func rawServer(t *testing.T, serve func(conn net.Conn, accept string)) (addr str
 	return l.Addr().String()
 }
 
-// acceptOf is what the key of a request asks for.
+// acceptOf returns Sec-WebSocket-Accept for the key of a request.
 func acceptOf(request *http.Request) string {
 	sum := sha1.Sum([]byte(request.Header.Get("Sec-WebSocket-Key") + acceptGUID))
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
-func TestReadyWithTheUpgradeAndCutIntoBytes(t *testing.T) {
+func TestOpen_ReadyInSameReadAndInSingleBytes(t *testing.T) {
 	const messages = 20
 	addr := rawServer(t, func(conn net.Conn, accept string) {
 		answer := []byte("HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: " + accept + "\r\n\r\n")
@@ -169,7 +169,7 @@ func TestReadyWithTheUpgradeAndCutIntoBytes(t *testing.T) {
 	}
 }
 
-func TestOpenIsRefusedByAMessage(t *testing.T) {
+func TestOpen_RefusedByMessage(t *testing.T) {
 	p := newPeer(t, false)
 	p.greetWith(func(c *websocket.Conn, _ int) error { return c.Write(p.ctx, websocket.MessageText, []byte("go away")) })
 	o := p.options(1)
@@ -179,7 +179,7 @@ func TestOpenIsRefusedByAMessage(t *testing.T) {
 	}
 }
 
-func TestOpenEndsWithItsContext(t *testing.T) {
+func TestOpen_EndsWithContext(t *testing.T) {
 	eachKind(t, func(t *testing.T, p *peer) {
 		ctx, cancel := context.WithCancel(p.ctx)
 		p.greetWith(func(c *websocket.Conn, number int) error {
@@ -199,7 +199,7 @@ func TestOpenEndsWithItsContext(t *testing.T) {
 	})
 }
 
-func TestOpenKeepsToDialParallel(t *testing.T) {
+func TestOpen_RespectsDialParallel(t *testing.T) {
 	eachKind(t, func(t *testing.T, p *peer) {
 		var now, most atomic.Int64
 		p.greetWith(func(c *websocket.Conn, number int) error {
@@ -228,13 +228,13 @@ type idle struct {
 func (e *idle) dial(*client) {
 	e.dialed = append(e.dialed, time.Now())
 	if e.after > 0 {
-		time.AfterFunc(e.after, func() { e.fleet.isReady(e.after) })
+		time.AfterFunc(e.after, func() { e.fleet.clientReady(e.after) })
 	}
 }
 
 func (e *idle) close() {}
 
-func TestOpenDialsAtTheRate(t *testing.T) {
+func TestOpen_RespectsDialRate(t *testing.T) {
 	for between, rate := range map[time.Duration]float64{
 		2 * time.Second:   0.5,
 		100 * time.Second: 0.01, // longer than patience lasts
@@ -256,13 +256,13 @@ func TestOpenDialsAtTheRate(t *testing.T) {
 	}
 }
 
-func TestOpenLosesPatience(t *testing.T) {
+func TestOpen_EndsWithoutProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for connections, rate := range map[int]float64{1: 0, 1000: 0, 2: 0.01} {
 			f := newFleet(Options{Connections: connections, DialRate: rate}.withDefaults())
 			f.engine = &idle{fleet: f}
 			begun := time.Now()
-			if err := f.open(t.Context()); !errors.Is(err, errNoProgress) || time.Since(begun) != patience {
+			if err := f.open(t.Context()); !errors.Is(err, errNoProgress) || time.Since(begun) != progressTimeout {
 				t.Errorf("error %v after %v", err, time.Since(begun))
 			}
 		}

@@ -10,42 +10,41 @@ import (
 )
 
 const (
-	// maxMessageBytes bounds a message of the server: whatever is larger ends the connection.
+	// maxMessageBytes limits a message of the server. A larger one ends the connection.
 	maxMessageBytes = 16 << 20
-	// maxConnections bounds a fleet, far above what one machine has ports for.
+	// maxConnections limits a fleet. One machine does not have that many ports.
 	maxConnections = 1 << 22
-	// maxPollers bounds the pollers of a fleet.
+	// maxPollers limits the pollers of a fleet.
 	maxPollers = 256
-	// minDialRate keeps the time of the last dial within the bounds of a duration.
+	// minDialRate keeps the time of the last dial within the range of time.Duration.
 	minDialRate = 0.001
-	// standardParallel is how many clients are under way to being ready at a time, unless told otherwise.
-	standardParallel = 256
+	// defaultDialParallel is the default of Options.DialParallel.
+	defaultDialParallel = 256
 )
 
-// Dialect is how a client of a server under test introduces itself. Its functions are called on the
-// goroutines of the fleet, several at a time if there are several pollers; they must not block, and not keep
-// a payload.
+// Dialect is the application protocol of a server under test. Its functions are called from the goroutines of the
+// fleet, concurrently if there are several pollers. They must not block or retain a payload.
 type Dialect struct {
-	// Path is where the WebSocket is. "": /
+	// Path is the path of the WebSocket endpoint. "": /
 	Path string
-	// Subprotocol is asked for, and required. "": none.
+	// Subprotocol is requested, and the server must accept it. "": none.
 	Subprotocol string
-	// Hello returns the text messages that client i sends after the upgrade, in order. nil: none.
+	// Hello returns the text messages that client i sends after the upgrade. nil: none.
 	Hello func(i int) [][]byte
-	// Ready reports whether a message says that the client is subscribed. It is called for each message
-	// until it says so. nil: a client is ready once it has said hello.
+	// Ready reports whether a message confirms that the client is subscribed. It is called for each message until it
+	// returns true. nil: a client is ready once it has sent its hello messages.
 	Ready func(payload []byte) bool
-	// Refused returns why a message before Ready says that the client will never be, or "". nil: none does.
+	// Refused returns the reason if a message before Ready refuses the client, and "" otherwise. nil: no message does.
 	Refused func(payload []byte) string
-	// Data returns for how many a WebSocket message after Ready counts, 0 for one that does not. nil: each counts
-	// for one that is not {"action":"ping"}.
+	// Data returns the number of application messages in a WebSocket message after Ready. nil: 1, but 0 for
+	// {"action":"ping"}.
 	Data func(payload []byte) int
-	// Pong returns the answer to a message that does not count, or nil for no answer. nil: nothing is answered.
+	// Pong returns the answer to a message for which Data returned 0, or nil for no answer. nil: no answers.
 	Pong func(payload []byte) []byte
 }
 
-// Beginning returns a Dialect.Data for which a message counts if it begins so: the same few bytes of each are
-// looked at.
+// Beginning returns a Dialect.Data that returns 1 for messages with a prefix. It compares the same few bytes of each
+// message, so it costs little.
 func Beginning(with string) func(payload []byte) int {
 	return func(payload []byte) int {
 		if len(payload) >= len(with) && string(payload[:len(with)]) == with {
@@ -55,31 +54,31 @@ func Beginning(with string) func(payload []byte) int {
 	}
 }
 
-// Options configure a Fleet.
+// Options configures a Fleet.
 type Options struct {
 	// Addr is the server's host:port.
 	Addr string
-	// TLS is the configuration of connections over TLS, where each client takes a goroutine. nil: no TLS.
+	// TLS is the configuration of connections over TLS, which use a goroutine per client. nil: no TLS.
 	TLS *tls.Config
 	// Connections is the number of clients.
 	Connections int
-	// Dialect is how they introduce themselves.
+	// Dialect is the application protocol of the server.
 	Dialect Dialect
-	// Pollers is the number of goroutines that read. 0: 1. Of no effect where each client takes a goroutine.
+	// Pollers is the number of reading goroutines. 0: 1. It has no effect with a goroutine per client.
 	Pollers int
-	// DialRate is how many clients begin to connect in a second. 0: as many as DialParallel allows.
+	// DialRate is the number of clients dialled per second. 0: as many as DialParallel allows.
 	DialRate float64
-	// DialParallel is how many clients may be under way to being ready at a time. 0: 256.
+	// DialParallel limits the clients that have been dialled and are not ready. 0: 256.
 	DialParallel int
-	// Stalled is how many of the clients, the first ones, read nothing more once they are ready.
+	// Stalled is the number of clients that stop reading once they are ready: the first ones.
 	Stalled int
-	// LocalAddrs are IP addresses to connect from, in turn: one has about 28,000 ports. None: the system's choice.
+	// LocalAddrs are IP addresses to connect from, in turn: each has about 28,000 ports. None: the system chooses.
 	LocalAddrs []string
-	// Sent reads out of a message that counts when it was meant to be sent, in nanoseconds of Unix time, which
-	// latency is measured from. nil: no latency is measured.
+	// Sent returns the planned send time of a counted message, in nanoseconds of Unix time. Latency is measured from that
+	// time. nil: latency is not measured.
 	Sent func(payload []byte) (unixNano int64, ok bool)
-	// OnReady is called for each client that is ready, on the goroutines of the fleet and before Open returns.
-	// nil: it is not.
+	// OnReady is called for each client that becomes ready, from the goroutines of the fleet and before Open returns.
+	// nil: no call.
 	OnReady func()
 }
 
@@ -91,7 +90,7 @@ func (o Options) withDefaults() Options {
 		o.Pollers = 1
 	}
 	if o.DialParallel == 0 {
-		o.DialParallel = standardParallel
+		o.DialParallel = defaultDialParallel
 	}
 	return o
 }
@@ -110,7 +109,7 @@ func (o Options) validate() error {
 	if o.Pollers < 1 || o.Pollers > maxPollers {
 		refuse("Pollers", o.Pollers, fmt.Sprintf("1 to %d", maxPollers))
 	}
-	if o.DialRate != 0 && !(o.DialRate >= minDialRate) { // so that NaN is refused, too
+	if o.DialRate != 0 && !(o.DialRate >= minDialRate) { // also rejects NaN
 		refuse("DialRate", o.DialRate, fmt.Sprintf("0 (as fast as possible), or at least %v", minDialRate))
 	}
 	if o.DialParallel < 1 {
@@ -133,7 +132,7 @@ func (o Options) validate() error {
 	return errors.Join(all...)
 }
 
-// isHeaderText reports whether a text can stand in the request of an upgrade without ending a word or a line.
+// isHeaderText reports whether a text contains only visible ASCII characters, so that it can be part of a request line.
 func isHeaderText(text string) bool {
 	return !strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' })
 }

@@ -10,33 +10,33 @@ import (
 )
 
 const (
-	// pollBuffer is what a poller reads into: with many messages waiting, one read takes them all.
+	// pollBuffer is the size of a poller's read buffer: one read takes many queued messages.
 	pollBuffer = 256 << 10
-	// maxEvents is how many sockets a poller learns of at once.
+	// maxEvents is the number of events per epoll_wait.
 	maxEvents = 512
-	// maxDials is how many sockets a poller opens before it looks at those it has.
+	// maxDials is the number of sockets that a poller opens before it handles events.
 	maxDials = 32
-	// maxUnsent bounds what waits to be sent on a connection.
+	// maxUnsent limits the unsent bytes of a connection.
 	maxUnsent = 256 << 10
-	// wakeMark stands in an event for the descriptor that wakes a poller.
+	// wakeMark identifies the eventfd that wakes a poller in an event.
 	wakeMark = -1
 )
 
-// poller carries clients on one goroutine, the one of run. Other goroutines may call dial and stop.
+// poller does the I/O of clients on one goroutine, that of run. Other goroutines may call dial and stop.
 type poller struct {
 	target *target
-	// sockets has a place for every client of the fleet. A poller uses those of its own clients.
+	// sockets has an element for each client of the fleet. A poller uses those of its own clients.
 	sockets     []socket
-	mine        []*socket
+	opened      []*socket
 	epoll, wake int
 	buffer      []byte
 
-	mu       sync.Mutex // protects what follows; under it the poller is woken, which does not block
+	mu       sync.Mutex // protects the fields below; the poller is woken while it is held, which does not block
 	dials    []*client
 	stopping bool
 }
 
-// socket is the connection of a client of a poller.
+// socket is the connection of a client.
 type socket struct {
 	poller *poller
 	client *client
@@ -77,7 +77,7 @@ func (p *poller) dial(c *client) {
 	}
 }
 
-// stop makes run end. It must not be called twice.
+// stop ends run. It must be called once.
 func (p *poller) stop() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -86,13 +86,13 @@ func (p *poller) stop() {
 }
 
 func (p *poller) wakeLocked() {
-	one := [8]byte{1} // a number other than 0, whatever the order of bytes
+	one := [8]byte{1} // not 0 in any byte order
 	_, _ = unix.Write(p.wake, one[:])
 }
 
-// run carries the clients until stop is called, and then closes everything.
+// run handles events until stop is called, and then closes everything.
 func (p *poller) run() {
-	defer p.end()
+	defer p.closeAll()
 	events := make([]unix.EpollEvent, maxEvents)
 	for {
 		wait, stopping := p.openNew()
@@ -114,8 +114,8 @@ func (p *poller) run() {
 	}
 }
 
-// openNew opens sockets for clients that have been handed over, a few at a time. It returns how long to wait
-// for events: not at all if more clients are waiting.
+// openNew opens sockets for dialled clients, a few at a time. It returns the timeout for epoll_wait: 0 if more
+// clients have been dialled.
 func (p *poller) openNew() (wait int, stopping bool) {
 	p.mu.Lock()
 	n := min(len(p.dials), maxDials)
@@ -138,30 +138,30 @@ func (p *poller) openNew() (wait int, stopping bool) {
 func (p *poller) open(c *client) {
 	fd, connected, err := p.target.open(c.index)
 	if err != nil {
-		c.over(err)
+		c.connectionEnded(err)
 		return
 	}
 	s := &p.sockets[c.index]
 	*s = socket{poller: p, client: c, fd: fd}
-	p.mine = append(p.mine, s)
+	p.opened = append(p.opened, s)
 	events := uint32(unix.EPOLLOUT)
 	if connected {
 		events = unix.EPOLLIN
 	}
 	err = unix.EpollCtl(p.epoll, unix.EPOLL_CTL_ADD, fd, s.event(events))
 	if err == nil && connected {
-		err = c.connected(s)
+		err = c.startUpgrade(s)
 	}
 	if err != nil {
-		s.end(err)
+		s.closeWithError(err)
 	}
 }
 
-// end closes what is open.
-func (p *poller) end() {
-	for _, s := range p.mine {
+// closeAll closes the open sockets and the epoll instance.
+func (p *poller) closeAll() {
+	for _, s := range p.opened {
 		if s.fd >= 0 {
-			s.client.leave()
+			s.client.sendClose()
 			_ = unix.Close(s.fd)
 		}
 	}
@@ -172,19 +172,19 @@ func (s *socket) event(events uint32) *unix.EpollEvent {
 	return &unix.EpollEvent{Events: events, Fd: int32(s.client.index)} //nolint:gosec // far below the bound
 }
 
-// await asks for other events than before.
-func (s *socket) await(events uint32) error {
+// setEvents changes the events that epoll reports.
+func (s *socket) setEvents(events uint32) error {
 	return unix.EpollCtl(s.poller.epoll, unix.EPOLL_CTL_MOD, s.fd, s.event(events))
 }
 
-// end closes the socket after an error.
-func (s *socket) end(err error) {
-	_ = unix.Close(s.fd) // which takes it out of the epoll instance, too
+// closeWithError closes the socket after an error.
+func (s *socket) closeWithError(err error) {
+	_ = unix.Close(s.fd) // this also removes it from the epoll instance
 	s.fd = -1
-	s.client.over(err)
+	s.client.connectionEnded(err)
 }
 
-// handle does what the events of a socket ask for.
+// handle handles the events of a socket.
 func (s *socket) handle(events uint32) {
 	var err error
 	switch {
@@ -197,11 +197,11 @@ func (s *socket) handle(events uint32) {
 		err = s.read()
 	}
 	if err != nil {
-		s.end(err)
+		s.closeWithError(err)
 	}
 }
 
-// connected is called when connecting has come to an end.
+// connected is called when connect has completed or failed.
 func (s *socket) connected() error {
 	code, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	if err == nil && code != 0 {
@@ -210,13 +210,13 @@ func (s *socket) connected() error {
 	if err != nil {
 		return connectError(err, s.poller.target.text)
 	}
-	if err := s.await(unix.EPOLLIN); err != nil {
+	if err := s.setEvents(unix.EPOLLIN); err != nil {
 		return err
 	}
-	return s.client.connected(s)
+	return s.client.startUpgrade(s)
 }
 
-// read reads once: what is left is told of by the next event.
+// read reads once. If more bytes are available, epoll reports them again.
 func (s *socket) read() error {
 	n, err := unix.Read(s.fd, s.poller.buffer)
 	now := time.Now()
@@ -237,7 +237,7 @@ func (s *socket) read() error {
 	return nil
 }
 
-// write is that of line.
+// write implements transport.
 func (s *socket) write(data []byte) error {
 	if len(s.unsent) == 0 {
 		n, err := send(s.fd, data)
@@ -245,18 +245,18 @@ func (s *socket) write(data []byte) error {
 			return err
 		}
 		data = data[n:]
-		if err := s.await(unix.EPOLLIN | unix.EPOLLOUT); err != nil {
+		if err := s.setEvents(unix.EPOLLIN | unix.EPOLLOUT); err != nil {
 			return err
 		}
 	}
 	if len(s.unsent)+len(data) > maxUnsent {
-		return fmt.Errorf("the server does not take what the client sends: %d bytes are waiting", len(s.unsent))
+		return fmt.Errorf("the server does not read: %d bytes are unsent", len(s.unsent))
 	}
 	s.unsent = append(s.unsent, data...)
 	return nil
 }
 
-// flush sends what is waiting.
+// flush sends the unsent bytes.
 func (s *socket) flush() error {
 	n, err := send(s.fd, s.unsent)
 	s.unsent = s.unsent[n:]
@@ -264,10 +264,10 @@ func (s *socket) flush() error {
 		return err
 	}
 	s.unsent = nil
-	return s.await(unix.EPOLLIN)
+	return s.setEvents(unix.EPOLLIN)
 }
 
-// send sends what the socket takes without waiting, which may be nothing.
+// send sends as many bytes as the socket accepts without blocking, possibly none.
 func send(fd int, data []byte) (int, error) {
 	for {
 		n, err := unix.SendmsgN(fd, data, nil, nil, unix.MSG_NOSIGNAL)

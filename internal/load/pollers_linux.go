@@ -8,14 +8,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pollers is the engine of Linux: client i belongs to poller i modulo their number.
-type pollers struct {
+// pollerEngine is the engine on Linux: client i belongs to poller i modulo their number.
+type pollerEngine struct {
 	all     []*poller
 	running sync.WaitGroup
 }
 
-func newPollers(f *Fleet, addr *net.TCPAddr) (*pollers, error) {
-	e := &pollers{}
+func newPollers(f *Fleet, addr *net.TCPAddr) (*pollerEngine, error) {
+	e := &pollerEngine{}
 	sockets := make([]socket, f.opt.Connections)
 	for range f.opt.Pollers {
 		t, err := newTarget(&f.opt, addr)
@@ -30,7 +30,7 @@ func newPollers(f *Fleet, addr *net.TCPAddr) (*pollers, error) {
 	return e, nil
 }
 
-func (e *pollers) start(t *target, sockets []socket) error {
+func (e *pollerEngine) start(t *target, sockets []socket) error {
 	p, err := newPoller(t, sockets)
 	if err != nil {
 		return err
@@ -40,16 +40,17 @@ func (e *pollers) start(t *target, sockets []socket) error {
 	return nil
 }
 
-func (e *pollers) dial(c *client) { e.all[c.index%len(e.all)].dial(c) }
+func (e *pollerEngine) dial(c *client) { e.all[c.index%len(e.all)].dial(c) }
 
-func (e *pollers) close() {
+func (e *pollerEngine) close() {
 	for _, p := range e.all {
 		p.stop()
 	}
 	e.running.Wait()
 }
 
-// target is where sockets connect to, and from. Each poller has its own: using an address writes to it.
+// target holds the remote and local addresses of sockets. Each poller has its own, because the use of an address
+// writes to it.
 type target struct {
 	text string
 	to   unix.Sockaddr
@@ -72,7 +73,7 @@ func newTarget(o *Options, addr *net.TCPAddr) (*target, error) {
 	return t, nil
 }
 
-// open returns a socket that does not block and is connecting, or is connected already, for client i.
+// open returns a non-blocking socket for client i that is connected or connecting.
 func (t *target) open(i int) (fd int, connected bool, err error) {
 	family := unix.AF_INET
 	if _, ok := t.to.(*unix.SockaddrInet6); ok {
@@ -95,7 +96,7 @@ func (t *target) connect(fd, i int) (connected bool, err error) {
 		return false, err
 	}
 	if len(t.from) > 0 {
-		// Without this, bind would take a port that no other connection has, whatever its other end.
+		// Without this option, bind would take a port that no other connection uses, even to other addresses.
 		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
 			return false, err
 		}
@@ -123,7 +124,7 @@ func sockaddr(ip net.IP, port int, zone string) (unix.Sockaddr, error) {
 		if err != nil {
 			return nil, err
 		}
-		s.ZoneId = uint32(link.Index) //nolint:gosec // the system counts from 1
+		s.ZoneId = uint32(link.Index) //nolint:gosec // interface indexes start at 1
 	}
 	return s, nil
 }

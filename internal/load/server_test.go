@@ -52,7 +52,7 @@ func start(t *testing.T) (m *manager.Manager, addr string) {
 	return m, l.Addr().String()
 }
 
-func TestFleetAgainstTheServer(t *testing.T) {
+func TestFleet_WithServer(t *testing.T) {
 	const clients, uploads, stalled, messages = 200, 4, 20, 100
 	m, addr := start(t)
 	f, err := load.Open(t.Context(), load.Options{
@@ -100,7 +100,7 @@ func TestFleetAgainstTheServer(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	_, err = f.WaitMessages(t.Context(), want+1+clients) // a client of shoal.v1 is told when to come back
+	_, err = f.WaitMessages(t.Context(), want+1+clients) // on shoal.v1, reconnect precedes the close frame
 	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("%d of %d connections have ended", clients-stalled, clients)) ||
 		!strings.Contains(err.Error(), "1012, Server reloading") {
 		t.Errorf("error %v", err)
