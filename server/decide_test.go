@@ -468,3 +468,51 @@ func TestRequest_PositionsAreComplete(t *testing.T) {
 		}
 	}
 }
+
+// Options that cannot work together, or with those of the manager, are refused, and none repeats a key.
+func TestOptions_ThatCannotWorkAreRefused(t *testing.T) {
+	m, err := manager.New(manager.Options{MaxMessageBytes: 100_000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close(t.Context())
+	for want, change := range map[string]func(*server.Options){
+		"MaxMessageBytes": func(o *server.Options) { o.MaxMessageBytes = 100_001 },
+		"QueueBytes":      func(o *server.Options) { o.QueueBytes = 100_000 + server.FrameOverhead - 1 },
+		"APIKeys[1] is":   func(o *server.Options) { o.APIKeys = []string{"good", ""} },
+		"APIKeys[0] has":  func(o *server.Options) { o.APIKeys = []string{"secret key"} },
+		"TokenExpiry":     func(o *server.Options) { o.TokenExpiry = 7 },
+		"HookTimeout":     func(o *server.Options) { o.HookTimeout = -1 },
+	} {
+		o := server.Options{Manager: m, Authenticate: tokens, Authorize: server.AuthorizeOpen}
+		change(&o)
+		if _, err := server.New(o); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret key") {
+			t.Errorf("%s: err = %v", want, err)
+		}
+	}
+	o := server.Options{Manager: m, Authenticate: tokens, Authorize: server.AuthorizeOpen, QueueBytes: 100_000 + server.FrameOverhead}
+	s, err := server.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// The largest message of the manager fits into the smallest queue that is accepted, with the longest id.
+func TestOptions_LargestMessageFitsTheSmallestQueue(t *testing.T) {
+	const most = 4096
+	n := start(t, func(m *manager.Options, o *server.Options) {
+		m.MaxMessageBytes, o.QueueBytes = most, most+server.FrameOverhead
+	})
+	id := strings.Repeat(`"`, 255)
+	encoded := strings.ReplaceAll(id, `"`, `\"`)
+	c := n.login("ann", "shoal.v1")
+	c.send(`{"action":"subscribe_upload","upload_id":"` + encoded + `"}`)
+	c.object()
+	n.publishJSON(id, `{"action":"note","text":"`+strings.Repeat("x", most-27)+`"}`)
+	if m := c.object(); m["action"] != "note" || m["upload_id"] != id {
+		t.Errorf("got %v", m["action"])
+	}
+}

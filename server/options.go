@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/shoal-go/shoal/manager"
@@ -64,7 +65,8 @@ type Options struct {
 	// MaxSockets bounds the connections that Serve and ServeHandler have accepted, WebSockets among them; beyond it new ones
 	// are closed at once. It should leave room below the limit of open files. 0: no bound.
 	MaxSockets int
-	// MaxMessageBytes bounds a message that is published through the HTTP API. 0: 64 KiB.
+	// MaxMessageBytes bounds a message that is published through the HTTP API. It must not exceed the manager's limit.
+	// 0: the manager's limit.
 	MaxMessageBytes int
 	// MaxClientMessageBytes bounds a message of a client; before it has authenticated the bound is at most 16 KiB.
 	// 0: 64 KiB.
@@ -104,7 +106,25 @@ type Options struct {
 	Logger *slog.Logger
 }
 
+// FrameOverhead is an upper bound of the bytes that a message needs in a queue beyond its payload: the header of its
+// frame, and the offset and the upload that shoal.v1 adds. QueueBytes must exceed the largest message by so much.
+const FrameOverhead = 1 << 10
+
+// CheckAPIKey returns an error, which does not repeat the key, for a key that no Authorization header can contain.
+func CheckAPIKey(key string) error {
+	switch {
+	case key == "":
+		return errors.New("is empty")
+	case strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return errors.New("has characters that no HTTP header can contain, want visible ASCII without spaces")
+	}
+	return nil
+}
+
 func (o Options) withDefaults() Options {
+	if o.Manager != nil {
+		set(&o.MaxMessageBytes, o.Manager.Limits().MaxMessageBytes)
+	}
 	set(&o.MaxMessageBytes, 64<<10)
 	set(&o.MaxClientMessageBytes, 64<<10)
 	set(&o.ClientMessageRate, 50)
@@ -150,6 +170,12 @@ func (o Options) validate() error {
 			all = append(all, fmt.Errorf("server: Options.AllowedOrigins has %q: %w", s, err))
 		}
 	}
+	for i, key := range o.APIKeys {
+		if err := CheckAPIKey(key); err != nil {
+			all = append(all, fmt.Errorf("server: Options.APIKeys[%d] %w", i, err))
+		}
+	}
+	all = append(all, o.validateSizes()...)
 	for name, n := range map[string]int{
 		"MaxMessageBytes": o.MaxMessageBytes, "MaxClientMessageBytes": o.MaxClientMessageBytes,
 		"ClientMessageBurst": o.ClientMessageBurst,
@@ -183,4 +209,21 @@ func (o Options) validate() error {
 		refuse("IdleTimeout", o.IdleTimeout, fmt.Sprintf("more than PingInterval, which is %v", o.PingInterval))
 	}
 	return errors.Join(all...)
+}
+
+// validateSizes compares the sizes of messages with those of the manager and of the queues.
+func (o Options) validateSizes() (all []error) {
+	if o.Manager == nil {
+		return nil
+	}
+	most := o.Manager.Limits().MaxMessageBytes
+	if o.MaxMessageBytes > most {
+		all = append(all, fmt.Errorf("server: Options.MaxMessageBytes is %d, want at most the manager's limit, which is %d",
+			o.MaxMessageBytes, most))
+	}
+	if o.QueueBytes > 0 && o.QueueBytes < most+FrameOverhead {
+		all = append(all, fmt.Errorf("server: Options.QueueBytes is %d, want at least %d: the manager's MaxMessageBytes of %d "+
+			"and FrameOverhead, or the largest message could never be sent", o.QueueBytes, most+FrameOverhead, most))
+	}
+	return all
 }

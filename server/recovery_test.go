@@ -147,6 +147,10 @@ func TestRecovery_CompletesOverSlowLineForAnyLimits(t *testing.T) {
 					n := startPiped(t, neverIdle, func(mo *manager.Options, so *server.Options) {
 						mo.HistoryMessages, mo.HistoryTTL = m.messages, 24*time.Hour
 						so.QueueMessages, so.QueueBytes = limits.messages, limits.bytes
+						if limits.bytes > 0 { // the smallest queue that is valid for these messages
+							mo.MaxMessageBytes = max(m.bytes+100, limits.bytes-server.FrameOverhead)
+							so.QueueBytes = mo.MaxMessageBytes + server.FrameOverhead
+						}
 					})
 					since := m.store(n)
 					n.slow(slowLine)
