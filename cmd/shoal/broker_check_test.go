@@ -57,7 +57,7 @@ func TestServeAndCheckConfigRefuseBrokers(t *testing.T) {
 			[]string{`--history-messages is "10001", want at most 10000, for Redis`}},
 		"history of NATS": {[]string{"--broker=nats://h", "--history-messages=65537"},
 			[]string{`--history-messages is "65537", want at most 65536, for NATS`}},
-		"large messages": {[]string{"--broker=redis://h", "--max-message-bytes=1MiB"},
+		"large messages": {[]string{"--broker=redis://h", "--max-message-bytes=1MiB", "--queue-bytes=2MiB"},
 			[]string{`--max-message-bytes is "1048576", want at most 900KiB`}},
 		"settings of nodes for one alone": {
 			[]string{"--node-name=a", "--broker-state-rate=5", "--broker-replicas=3", "--broker-storage=file",

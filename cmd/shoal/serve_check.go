@@ -119,14 +119,13 @@ func (f *serveFlags) checkAuthorize(s *settings) {
 
 func (f *serveFlags) checkAPI(s *settings) {
 	for _, key := range f.APIKey {
-		if !isVisibleASCII(key) {
-			s.refuse("api-key", "has an entry that no HTTP header can hold, want visible ASCII without spaces")
+		if err := server.CheckAPIKey(key); err != nil {
+			s.refuse("api-key", "has an entry that "+err.Error())
 		}
 	}
 	for _, origin := range f.AllowedOrigin {
-		u, err := url.Parse(origin)
-		if err != nil || u.Scheme == "" || u.Host == "" || u.Scheme+"://"+u.Host != origin {
-			s.complain("allowed-origin", origin, "scheme://host[:port] without a path, such as https://app.example.com")
+		if err := server.CheckOrigin(origin); err != nil {
+			s.refuse("allowed-origin", "is "+strconv.Quote(origin)+", "+err.Error())
 		}
 	}
 }
@@ -155,9 +154,9 @@ func (f *serveFlags) checkLimits(s *settings) {
 		s.complain("idle-timeout", f.IdleTimeout.String(),
 			fmt.Sprintf("more than %s, which is %v", s.key("ping-interval"), f.PingInterval))
 	}
-	if f.QueueBytes < f.MaxMessageBytes {
+	if least := f.MaxMessageBytes + server.FrameOverhead; f.QueueBytes < least {
 		s.complain("queue-bytes", strconv.Itoa(int(f.QueueBytes)),
-			fmt.Sprintf("at least %s, which is %d, or a message of that size could never be sent",
-				s.key("max-message-bytes"), f.MaxMessageBytes))
+			fmt.Sprintf("at least %s, which is %d, and %d bytes more, or a message of that size could never be sent",
+				s.key("max-message-bytes"), f.MaxMessageBytes, server.FrameOverhead))
 	}
 }
