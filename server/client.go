@@ -19,11 +19,11 @@ import (
 	"github.com/shoal-go/shoal/manager"
 )
 
-// Client is one connection. Its exported methods may be called from any number of goroutines and do not wait
-// for the client at the other end.
+// Client is one WebSocket connection. Its exported methods may be called from any number of goroutines and do not wait
+// for the peer.
 //
-// What comes from the client is handled on one goroutine at a time, one message after the other; what goes to
-// it enters its outbox, from where the writers of the server take it.
+// Messages of the client are handled one after the other, on one goroutine at a time. Messages to it are queued in its
+// outbox, which the server's writers flush.
 type Client struct {
 	server  *Server
 	out     *outbox.Outbox
@@ -41,7 +41,7 @@ type Client struct {
 	// spare is how many subscribe messages the client may still send beyond its rate.
 	spare int
 
-	mu       sync.Mutex // protects what follows; nothing is called under it
+	mu       sync.Mutex // protects the fields below; nothing is called under it
 	stage    stage
 	identity Identity
 	// entered is true once the connection is registered, and OnConnect called if there is one.
@@ -50,7 +50,7 @@ type Client struct {
 	tokens []string
 	// deadline fires when the client has not authenticated in time, and later when its token expires.
 	deadline *time.Timer
-	// reason is why the server closes the connection.
+	// reason is why the server closes the connection; zero while it is open or if the client has left.
 	reason manager.CloseReason
 }
 
@@ -63,7 +63,7 @@ const (
 	closing
 )
 
-// Client is what the manager sends to, and waits for.
+// The interfaces of the manager that a Client implements.
 var (
 	_ manager.Conn       = (*Client)(nil)
 	_ manager.Terminator = (*Client)(nil)
@@ -77,9 +77,9 @@ func newClient(s *Server, conn net.Conn, v1 bool) *Client {
 	c.spare = s.spareSubscribes()
 	c.limiter = rate.NewLimiter(rate.Limit(s.opt.ClientMessageRate), s.opt.ClientMessageBurst)
 	c.heard.Store(int64(s.clock()))
-	cfg := outbox.Config{Variant: frame.Base, Raw: c.input.raw, Overflow: s.slowBase}
+	cfg := outbox.Config{Variant: frame.Base, Raw: c.input.raw, Overflow: s.overflowBase}
 	if v1 {
-		cfg.Variant, cfg.Overflow = frame.V1, s.slowV1[rand.IntN(len(s.slowV1))]
+		cfg.Variant, cfg.Overflow = frame.V1, s.overflowV1[rand.IntN(len(s.overflowV1))]
 	}
 	c.out = s.writers.Open(c.input.conn, cfg)
 	return c
@@ -161,8 +161,8 @@ func (c *Client) ReleaseReplays(answer *manager.Frame) {
 	c.out.Release(answer)
 }
 
-// Close begins to close the connection: what is queued is flushed, then the client is told the reason.
-// Further calls have no effect.
+// Close begins to close the connection: queued frames are flushed, then a close frame with the reason is sent. Further
+// calls have no effect.
 func (c *Client) Close(reason manager.CloseReason) {
 	if c.setClosing(reason) {
 		c.out.Close(closeFrame(reason), c.reconnectNotice(reason)...)
@@ -175,7 +175,7 @@ func (c *Client) Done() <-chan struct{} { return c.out.Done() }
 // Abort closes the socket at once.
 func (c *Client) Abort() { c.out.Abort() }
 
-// setClosing notes why the connection is closed, and reports whether that is new.
+// setClosing stores the reason for closing, and reports whether this is the first one.
 func (c *Client) setClosing(reason manager.CloseReason) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -210,12 +210,12 @@ func (c *Client) at(s stage) bool {
 	return c.stage == s
 }
 
-// end is the end of a connection from which nothing more can be read. It blocks until the socket is closed.
+// end ends a connection whose input has ended. It blocks until the socket is closed.
 func (c *Client) end() {
 	c.endContexts()
 	c.leave()
-	// The client may still be sending, although nobody listens any more. Input that stays unread would
-	// make closing the socket reset it, and the reset could overtake the close frame.
+	// Closing a socket with unread input resets it, and the reset could overtake the close frame, so the rest is
+	// discarded.
 	_, _ = io.Copy(io.Discard, c.input.conn)
 	c.out.PeerGone()
 	<-c.out.Done()
@@ -223,10 +223,10 @@ func (c *Client) end() {
 		c.server.poller.remove(c)
 	}
 	c.server.keepalive.remove(c)
-	c.server.dismiss()
+	c.server.release()
 }
 
-// guard runs a handler on behalf of the client. A panic ends this connection alone.
+// guard runs a handler of the client. A panic closes only this connection.
 func (c *Client) guard(handle func()) {
 	defer func() {
 		if problem := recover(); problem != nil {
@@ -236,8 +236,8 @@ func (c *Client) guard(handle func()) {
 	handle()
 }
 
-// panicked closes a connection whose handling panicked. The value of the panic could hold bytes of the client, so it is
-// logged only if it is the runtime's.
+// panicked closes a connection whose handling panicked. The value of the panic could hold bytes of the client, so it
+// is logged only if it is the runtime's.
 func (c *Client) panicked(problem any) {
 	c.server.counters.panics.Add(1)
 	attrs := []any{"user", c.UserID(), "type", fmt.Sprintf("%T", problem), "stack", string(debug.Stack())}
@@ -259,7 +259,7 @@ func (c *Client) maxMessage() int {
 	return maxFirstMessage
 }
 
-// leave undoes what authenticating has done.
+// leave unregisters the connection and calls OnDisconnect.
 func (c *Client) leave() {
 	c.mu.Lock()
 	user, entered := c.identity.UserID, c.entered

@@ -11,7 +11,7 @@ import (
 type lifetime struct {
 	mu    sync.Mutex // protects the fields below; nothing is called under it
 	ended bool
-	// ctx is what Client.Context returned, nil before the first call.
+	// ctx is the result of Client.Context, nil before the first call.
 	ctx    context.Context //nolint:containedctx // the lifetime of the connection itself
 	cancel context.CancelFunc
 	// hook is the name of the hook that is running, "" while none is, and cancelCall ends its context.
@@ -19,9 +19,9 @@ type lifetime struct {
 	cancelCall context.CancelFunc
 }
 
-// Context returns a context that ends when the connection does: as soon as the client has closed its side or the server has
-// closed the socket, also while a hook is running. Over TLS, and on systems other than Linux, a client that leaves while
-// a hook is running is noticed only when the hook has returned.
+// Context returns a context that ends when the connection does: as soon as the client has closed its side or the
+// server has closed the socket, also while a hook is running. Over TLS, and on systems other than Linux, a client that
+// leaves while a hook is running is noticed only when the hook has returned.
 func (c *Client) Context() context.Context {
 	l := &c.lifetime
 	l.mu.Lock()
@@ -43,7 +43,8 @@ func (c *Client) call(name string, timeout time.Duration, hook func(context.Cont
 	c.runHook(name, cancel, func() { hook(ctx) })
 }
 
-// runHook notes the name of a hook while it runs, for the error of Server.Close, and cancel for the end of the connection.
+// runHook notes the name of a hook while it runs, for the error of Server.Close, and cancel for the end of the
+// connection.
 func (c *Client) runHook(name string, cancel context.CancelFunc, hook func()) {
 	l := &c.lifetime
 	l.mu.Lock()

@@ -1,25 +1,58 @@
-// Package server is the edge: WebSockets that speak the protocol, the HTTP API and the health endpoints, on
-// behalf of a [manager.Manager].
+// Package server serves WebSockets that speak the protocol, the HTTP API and the health endpoints, for a
+// [manager.Manager].
 //
 // # Embedding
 //
-// A [Server] is made with [New] from options that name the manager and the hooks: who a token belongs to
-// ([Authenticate]), who may follow what ([Authorize]), and what happens when clients come, go and speak.
-// Server.Handler is mounted in a mux of the embedder's, or Server.Serve runs a listener with limits that suit a
-// public network.
+// [New] returns a [Server] from [Options] that name the manager and the hooks: [Authenticate] returns the user of a
+// token, [Authorize] decides which uploads a user may follow, and OnConnect, OnMessage and OnDisconnect are called as
+// connections are opened, send messages of the application, and end. Server.Handler is mounted in a mux, or
+// Server.Serve serves a listener with limits for a public network.
 //
-// # A connection
+// End a process in this order: http.Server.Shutdown of an own HTTP server, Server.Close, manager.Manager.Close. Shutdown
+// alone does not close WebSockets.
 //
-//	upgrade ──▶ poller ──▶ a reader: gws parses ──▶ Client.receive ──▶ manager
-//	manager ──▶ Client.Send ──▶ outbox ──▶ a writer ──▶ socket
+// # Hooks
 //
-// gws reads and checks what comes in. What goes out never passes through it: its own writes, which are close
-// frames, are caught by a wrapped net.Conn and queued in the connection's outbox like everything else, so that
-// frames keep their order, nobody waits for a client, and a close frame reaches its client.
+// A hook may call any method of the client, the server and the manager. Each has a context that ends with the connection
+// (Client.Context for hooks without one), with the server and, where a client waits for the answer, after
+// Options.HookTimeout. Server.Close waits for running hooks until its own context ends, then names them in its error;
+// called from a hook it therefore lasts until its context ends.
 //
-// An idle connection has no goroutine, and nothing of gws. When something has come from its client, the poller
-// has one of a few readers take it: a goroutine with a connection of gws, to which the messages of one client
-// after the other are a single stream. A client that stops within a message keeps its reader until the rest has
-// come, and so does one over TLS or on a system other than Linux for all its life. Pings come from one goroutine
-// for all connections, writes from a few.
+// # Map
+//
+//	server                 this package: HTTP, authentication, the protocol's messages
+//	├─ manager             subscriptions, publishing, history, other nodes
+//	├─ internal/outbox     queue of each connection, writers, conflation, recovery
+//	├─ internal/frame      encoded messages, shared by all receivers
+//	└─ internal/reload     files that are read again when they change
+//
+// The path of a client's message:
+//
+//	GET /ws/uploads
+//	  │ upgrade.go    origin, handshake, Identify, limits; 101
+//	  ▼
+//	poller            poller_linux.go: one epoll instance, reports readable sockets
+//	  │ readable      input.go: parked → reading
+//	  ▼
+//	readerPool        readers.go: queue of readable clients, a few goroutines
+//	  │ next
+//	  ▼
+//	reader            reader.go: reads into its buffer
+//	  │ track         frame_tracker.go: message boundaries, lengths, limits
+//	  ▼
+//	gws.Conn          parses, unmasks, joins fragments, checks UTF-8
+//	  │ OnMessage
+//	  ▼
+//	Client.receive    receive.go: rate limit
+//	  ├─ onAuth       auth.go: first message, Authenticate, manager.Connect
+//	  ├─ onRequest    request.go, subscribe.go: Authorize, manager.SubscribeConn
+//	  └─ OnMessage    messages of the application
+//
+// A message to a client goes from manager to Client.Send to its outbox, and a writer of internal/outbox writes it to the
+// socket. It never passes through gws: the close frames of gws are intercepted by gwsConn and queued in the outbox too, so
+// that frames keep their order and no goroutine waits for a client.
+//
+// An idle connection has no goroutine and no gws connection. A client that stops within a message keeps its reader until
+// the rest arrives. A connection over TLS, of a net.Conn type other than *net.TCPConn and *net.UnixConn, or on a system
+// other than Linux has a dedicated reader. One goroutine pings all connections (keepalive.go).
 package server

@@ -12,8 +12,8 @@ import (
 )
 
 // Drain refuses new connections from now on and closes the existing ones of this server with ServerReloading, evenly
-// spread over a time. HTTP connections are no longer kept alive. It blocks until the WebSockets are gone, at most until
-// ctx ends; the error says how many connections had to be cut off.
+// spread over a time. HTTP connections are no longer kept alive. It blocks until the WebSockets are gone, at most
+// until ctx ends; the error says how many connections had to be cut off.
 func (s *Server) Drain(ctx context.Context, spread time.Duration) error {
 	s.mu.Lock()
 	s.draining.Store(true)
@@ -31,8 +31,8 @@ func (s *Server) Drain(ctx context.Context, spread time.Duration) error {
 	return errors.Join(err, s.drainUnregistered(ctx))
 }
 
-// drainUnregistered closes the connections that had not authenticated when Drain began, or were about to be registered, and
-// waits for them.
+// drainUnregistered closes the connections that had not authenticated when Drain began, or were about to be
+// registered, and waits for them.
 func (s *Server) drainUnregistered(ctx context.Context) error {
 	var left []*Client
 	s.keepalive.each(func(c *Client) { left = append(left, c) })
@@ -60,9 +60,9 @@ func (s *Server) drainUnregistered(ctx context.Context) error {
 }
 
 // Close drains without spreading, then ends the listeners of Serve and every goroutine of the server. It blocks until
-// that is done, at most until ctx ends; the error then names the hooks that have not returned. Their goroutines end when
-// they do. The manager stays open, and so do connections of other servers of the same manager. Close may be called again
-// and concurrently: each call waits in the same way.
+// that is done, at most until ctx ends; the error then names the hooks that have not returned. Their goroutines end
+// when they do. The manager stays open, and so do connections of other servers of the same manager. Close may be
+// called again and concurrently: each call waits in the same way.
 func (s *Server) Close(ctx context.Context) error {
 	draining, cancel := withMargin(ctx)
 	defer cancel()
@@ -108,8 +108,8 @@ func (s *Server) running(cause error) error {
 	return errors.Join(errs...)
 }
 
-// withMargin returns a context that ends a tenth, at most half a second, before ctx does, which leaves time for the end of
-// connections that are cut off.
+// withMargin returns a context that ends a tenth, at most half a second, before ctx does, which leaves time for the
+// end of connections that are cut off.
 func withMargin(ctx context.Context) (context.Context, context.CancelFunc) {
 	const most = 500 * time.Millisecond
 	deadline, ok := ctx.Deadline()

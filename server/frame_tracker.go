@@ -6,9 +6,9 @@ import (
 	"github.com/shoal-go/shoal/manager"
 )
 
-// frameTracker follows a client's bytes from frame to frame (RFC 6455, 5.2), ahead of gws. It knows where a message ends,
-// which gws does not report, and finds the frames that gws must not see: lengths that it would turn negative, and
-// messages for which it would allocate more than the client may send. The zero value stands ahead of a message.
+// frameTracker follows a client's bytes from frame to frame (RFC 6455, 5.2), ahead of gws. It knows where a message
+// ends, which gws does not report, and finds the frames that gws must not see: lengths that it would turn negative,
+// and messages for which it would allocate more than the client may send. The zero value stands ahead of a message.
 //
 // All other violations are left to gws: after them the tracker may be in any state, since the connection ends.
 type frameTracker struct {
@@ -28,8 +28,8 @@ type frameTracker struct {
 const (
 	// maxFrameHeader is the longest header that a client sends: two bytes, a 64-bit length and a mask.
 	maxFrameHeader = 14
-	// shortFragment is the payload below which a fragment counts as a message of its own against the client's rate. Longer
-	// ones are bounded by the size of a message.
+	// shortFragment is the payload below which a fragment counts as a message of its own against the client's rate.
+	// Longer ones are bounded by the size of a message.
 	shortFragment = 128
 )
 
@@ -42,9 +42,9 @@ var (
 // atBoundary reports whether the client's bytes so far are whole messages.
 func (t *frameTracker) atBoundary() bool { return t.have == 0 && t.payload == 0 && !t.fragmented }
 
-// track takes the next bytes into account. It returns the number of bytes that gws may see, all of them unless a header
-// among them violates the protocol or announces a message of more than limit bytes; then it returns the reason to
-// close the connection.
+// track takes the next bytes into account. It returns the number of bytes that gws may see, all of them unless a
+// header among them violates the protocol or announces a message of more than limit bytes; then it returns the reason
+// to close the connection.
 func (t *frameTracker) track(p []byte, limit int) (n int, reason manager.CloseReason) {
 	for n < len(p) {
 		if skip := min(t.payload, uint64(len(p)-n)); skip > 0 {

@@ -9,19 +9,19 @@ import (
 	"github.com/shoal-go/shoal/manager"
 )
 
-// A client that is told to reconnect should wait between reconnectMin and reconnectMax, so that not all come
-// back in the same instant.
+// retry_after_ms is drawn between reconnectMin and reconnectMax, so that clients do not all reconnect in the same
+// instant.
 const (
 	reconnectMin = 250 * time.Millisecond
 	reconnectMax = 5 * time.Second
 )
 
-// slowFarewells is how many ways there are to tell a slow client when to come back. They are made ahead,
-// because an outbox that overflows has no time, and shared, because each would take memory.
-const slowFarewells = 64
+// overflowVariants is the number of prepared overflow frames, each with its own retry_after_ms. They are encoded once
+// and shared, because one per connection would take memory.
+const overflowVariants = 64
 
-// farewells returns what outboxes send when their client is too slow, without and with shoal.v1.
-func farewells() (base []*frame.Frame, v1 [slowFarewells][]*frame.Frame) {
+// overflowFrames returns the frames that an outbox sends when it overflows, for base and shoal.v1 connections.
+func overflowFrames() (base []*frame.Frame, v1 [overflowVariants][]*frame.Frame) {
 	end := closeFrame(manager.SlowConsumer)
 	for i := range v1 {
 		v1[i] = []*frame.Frame{reconnectFrame(), end}

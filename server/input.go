@@ -7,40 +7,41 @@ import (
 	"syscall"
 )
 
-// input is where a client's bytes come from. Its method wake may be called from any number of goroutines, the
-// rest belongs to the goroutine that reads from the client.
+// input is the read side of a connection. markReadable may be called from any goroutine; all else belongs to the
+// goroutine that reads from the client.
 type input struct {
 	conn net.Conn
-	// raw is the socket of conn; nil: it has none.
+	// raw gives access to the file descriptor; nil: conn.Read is used.
 	raw syscall.RawConn
-	// watched: the poller tells when something has come. If not, the client has a reader of its own.
+	// watched is true if the poller reports input. Otherwise the client has a dedicated reader.
 	watched bool
-	// place is where the poller keeps the client.
-	place int32
-	state atomic.Uint32
-	// ending: the end of the stream has come. No event tells of it once more.
-	ending atomic.Bool
+	// pollSlot is the index of the client in poller.slots.
+	pollSlot int32
+	state    atomic.Uint32
+	// hungUp is true once epoll has reported the end of the stream. It is edge-triggered and does not report that again,
+	// so the socket is then read until EOF.
+	hungUp atomic.Bool
 }
 
-// The states of a watched input. From silent on nobody reads until the poller wakes it; noted means that it did
-// so while somebody was reading, who must look once more.
+// The states of a watched input. No reader has a parked client until markReadable; readingAgain means that the poller
+// has reported input while a reader had the client, which must then read once more.
 const (
 	reading uint32 = iota
-	noted
-	silent
+	readingAgain
+	parked
 )
 
-// wake says that there may be something to read, or that the connection has ended: reading will show. It
-// reports whether the client is to be given a reader.
-func (in *input) wake() bool {
+// markReadable notes that there may be input, or that the connection has ended. It reports whether the client must be
+// queued for a reader.
+func (in *input) markReadable() bool {
 	for {
 		switch in.state.Load() {
-		case silent:
-			if in.state.CompareAndSwap(silent, reading) {
+		case parked:
+			if in.state.CompareAndSwap(parked, reading) {
 				return true
 			}
 		case reading:
-			if in.state.CompareAndSwap(reading, noted) {
+			if in.state.CompareAndSwap(reading, readingAgain) {
 				return false
 			}
 		default:
@@ -49,9 +50,10 @@ func (in *input) wake() bool {
 	}
 }
 
-// rest ends the reading, and reports whether it may end: not if the client was woken meanwhile.
-func (in *input) rest() bool {
-	if in.state.CompareAndSwap(reading, silent) {
+// park ends the reading. It reports false if markReadable was called since the last read: then the caller must read
+// again.
+func (in *input) park() bool {
+	if in.state.CompareAndSwap(reading, parked) {
 		return true
 	}
 	in.state.Store(reading)
@@ -71,7 +73,7 @@ func (s *socket) SyscallConn() (syscall.RawConn, error) { return s.raw.SyscallCo
 // Close closes the connection.
 func (s *socket) Close() error {
 	err := s.clientConn.Close()
-	s.client.awaken()
+	s.client.readable()
 	return err
 }
 
@@ -104,8 +106,8 @@ func (s *clientConn) CloseWrite() error {
 	return nil
 }
 
-// attach makes a connection the client's. The descriptor is used directly only for the types whose Read and Write do nothing
-// else: a type of the embedder's that embeds one of them may count, throttle or encrypt.
+// attach sets the connection of the client. The descriptor is used directly only for the types whose Read and Write do
+// nothing else: a type of the embedder's that embeds one of them may count, throttle or encrypt.
 func (c *Client) attach(conn net.Conn) {
 	c.socket.clientConn = clientConn{conn, c}
 	c.input.conn = &c.socket.clientConn
@@ -124,24 +126,24 @@ func (c *Client) attach(conn net.Conn) {
 	c.input.raw, c.input.conn = raw, &c.socket
 }
 
-// start begins to read from the client, at first what was read already.
+// start begins to read from the client. early holds bytes that the HTTP server has read ahead.
 func (c *Client) start(early []byte) {
 	c.input.watched = c.input.raw != nil && c.server.poller.add(c)
-	if c.input.watched && len(early) == 0 && c.input.rest() {
+	if c.input.watched && len(early) == 0 && c.input.park() {
 		return
 	}
-	c.server.readers.hire(c, early)
+	c.server.readers.startDedicated(c, early)
 }
 
-// awaken has the client read from if nobody does.
-func (c *Client) awaken() {
-	if c.input.wake() {
-		c.server.readers.serve(c)
+// readable queues the client for a reader, unless a reader has it.
+func (c *Client) readable() {
+	if c.input.markReadable() {
+		c.server.readers.enqueue(c)
 	}
 }
 
 // hangUp notes that the client has closed its side, which no further event reports.
 func (c *Client) hangUp() {
-	c.input.ending.Store(true)
+	c.input.hungUp.Store(true)
 	c.endContexts()
 }

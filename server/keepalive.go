@@ -12,8 +12,8 @@ import (
 // pingGroups is the number of groups that are pinged one after the other over the ping interval.
 const pingGroups = 64
 
-// keepalive pings every connection once per interval, spread over it, and closes those that have been silent for too long.
-// One goroutine serves all connections. It also holds the list of all connections.
+// keepalive pings every connection once per interval, spread over the interval, and closes connections that have been
+// silent for too long. One goroutine serves all connections. It also holds the list of all connections.
 type keepalive struct {
 	server  *Server
 	groups  [pingGroups]pingGroup
@@ -39,8 +39,8 @@ type pingSlot struct {
 	index int
 }
 
-// A client is pinged with a message, which the protocol's pages answer, and with a WebSocket ping, which a browser answers
-// even while the page is frozen.
+// A client is pinged with a message, which the protocol's pages answer, and with a WebSocket ping, which a browser
+// answers even while the page is frozen.
 var (
 	pingMessage = frame.New(frame.Text, frame.Control, []byte(`{"action":"ping"}`))
 	pingFrame   = frame.New(frame.Ping, frame.Control, nil)

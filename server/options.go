@@ -62,8 +62,8 @@ type Options struct {
 
 	// MaxConnections bounds the WebSockets of this server, authenticated or not. 0: no bound.
 	MaxConnections int
-	// MaxSockets bounds the connections that Serve and ServeHandler have accepted, WebSockets among them; beyond it new ones
-	// are closed at once. It should leave room below the limit of open files. 0: no bound.
+	// MaxSockets bounds the connections that Serve and ServeHandler have accepted, WebSockets among them; beyond it new
+	// ones are closed at once. It should leave room below the limit of open files. 0: no bound.
 	MaxSockets int
 	// MaxMessageBytes bounds a message that is published through the HTTP API. It must not exceed the manager's limit.
 	// 0: the manager's limit.
@@ -90,15 +90,15 @@ type Options struct {
 	// CloseTimeout bounds the closing of a connection: flushing, the close frame and the client's answer. 0: 5 s.
 	CloseTimeout time.Duration
 
-	// QueueBytes (0: 1 MiB), QueueMessages (0: 1024) and QueueAge (0: 10 s) limit a connection's queue of live messages; a
-	// client that exceeds them is closed with 1013. QueueAge is the age of the oldest message, and the time without
-	// progress in a recovery. A burst may exceed the first two until its client has had a second to read it, up to
-	// 16 times QueueBytes (at least 16 MiB) and 64 times QueueMessages (at least 65,536).
+	// QueueBytes (0: 1 MiB), QueueMessages (0: 1024) and QueueAge (0: 10 s) limit a connection's queue of live messages;
+	// a client that exceeds them is closed with 1013. QueueAge is the age of the oldest message, and the time without
+	// progress in a recovery. A burst may exceed the first two until its client has had a second to read it, up to 16
+	// times QueueBytes (at least 16 MiB) and 64 times QueueMessages (at least 65,536).
 	QueueBytes    int
 	QueueMessages int
 	QueueAge      time.Duration
-	// RecoveryBytes limits the stored messages that are queued for one connection while its client recovers: the others are
-	// read from the history when there is room. Each message counts with 32 bytes more than its size. If the history
+	// RecoveryBytes limits the stored messages that are queued for one connection while its client recovers: the others
+	// are read from the history when there is room. Each message counts with 32 bytes more than its size. If the history
 	// has dropped messages by then, the client is told the new position and gets the newest message. 0: 8 MiB.
 	RecoveryBytes int
 

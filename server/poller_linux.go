@@ -8,69 +8,69 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxEvents is how many clients the poller learns of at once.
-const maxEvents = 256
+// maxPollEvents is the number of events that one call of epoll_wait returns at most.
+const maxPollEvents = 256
 
-// poller tells from which clients something has come. The runtime's own poller can tell that to a goroutine
-// only, and thousands that wait take more memory than all else that a connection needs. Its methods may be
-// called from any number of goroutines; only close blocks.
+// poller queues clients for a reader when their sockets become readable. It uses an epoll instance of its own because
+// the runtime's needs one blocked goroutine per connection, whose stack takes more memory than the rest of a
+// connection. Its methods may be called from any number of goroutines; only close blocks.
 type poller struct {
-	mu sync.Mutex // protects what follows; nothing is called under it that blocks
-	// epoll is made with the first client. The runtime's poller waits for it as for any file.
+	mu sync.Mutex // protects the fields below; nothing that blocks is called under it
+	// epoll is created with the first client. The runtime's poller waits for it like for any file.
 	epoll *os.File
 	fd    int
-	// places are the clients, and free those places that have none.
-	places []*Client
+	// slots holds the clients by the number in their events, free the empty slots.
+	slots  []*Client
 	free   []int32
 	closed bool
 	// watch is the method watchSocket as a value, made once, which takes event and leaves its result in failed.
-	watch  func(fd uintptr)
-	event  unix.EpollEvent
-	failed error
-	// running waits for the goroutine.
+	controlFunc func(fd uintptr)
+	event       unix.EpollEvent
+	watchErr    error
+	// running waits for the goroutine to end.
 	running sync.WaitGroup
 }
 
-// add has a client awakened whenever something comes. It reports false where that is not possible.
+// add registers a client's socket. It reports false if the system refuses.
 func (p *poller) add(c *Client) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed || !p.open() {
+	if p.closed || !p.start() {
 		return false
 	}
 	if last := len(p.free) - 1; last >= 0 {
-		c.input.place, p.free = p.free[last], p.free[:last]
+		c.input.pollSlot, p.free = p.free[last], p.free[:last]
 	} else {
-		c.input.place = int32(len(p.places)) //nolint:gosec // fewer than there are descriptors
-		p.places = append(p.places, nil)
+		c.input.pollSlot = int32(len(p.slots)) //nolint:gosec // fewer than there are descriptors
+		p.slots = append(p.slots, nil)
 	}
-	p.places[c.input.place] = c
-	p.event = unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET, Fd: c.input.place}
-	if err := c.input.raw.Control(p.watch); err != nil || p.failed != nil {
-		p.forget(c)
+	p.slots[c.input.pollSlot] = c
+	p.event = unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET, Fd: c.input.pollSlot}
+	if err := c.input.raw.Control(p.controlFunc); err != nil || p.watchErr != nil {
+		p.freeSlot(c)
 		return false
 	}
 	return true
 }
 
 func (p *poller) watchSocket(fd uintptr) {
-	p.failed = unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, int(fd), &p.event)
+	p.watchErr = unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, int(fd), &p.event)
 }
 
-// remove undoes add. The kernel has forgotten the socket when it was closed.
+// remove frees the client's slot. The kernel has removed the socket when it was closed.
 func (p *poller) remove(c *Client) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.forget(c)
+	p.freeSlot(c)
 }
 
-func (p *poller) forget(c *Client) {
-	p.places[c.input.place] = nil
-	p.free = append(p.free, c.input.place)
+func (p *poller) freeSlot(c *Client) {
+	p.slots[c.input.pollSlot] = nil
+	p.free = append(p.free, c.input.pollSlot)
 }
 
-// open makes sure that the goroutine runs.
-func (p *poller) open() bool {
+// start creates the epoll instance and the goroutine for the first client; p.mu is held.
+func (p *poller) start() bool {
 	if p.epoll != nil {
 		return true
 	}
@@ -78,7 +78,7 @@ func (p *poller) open() bool {
 	if err != nil {
 		return false
 	}
-	if err := unix.SetNonblock(fd, true); err != nil { // else the runtime would not wait for it
+	if err := unix.SetNonblock(fd, true); err != nil { // the runtime's poller requires it
 		_ = unix.Close(fd)
 		return false
 	}
@@ -88,37 +88,37 @@ func (p *poller) open() bool {
 		_ = file.Close()
 		return false
 	}
-	p.epoll, p.fd, p.watch = file, fd, p.watchSocket
+	p.epoll, p.fd, p.controlFunc = file, fd, p.watchSocket
 	p.running.Go(func() { p.run(raw) })
 	return true
 }
 
-// run awakens clients until the poller is closed.
+// run waits for events until the poller is closed.
 func (p *poller) run(raw syscall.RawConn) {
-	events := make([]unix.EpollEvent, maxEvents)
-	clients := make([]*Client, 0, maxEvents)
+	events := make([]unix.EpollEvent, maxPollEvents)
+	clients := make([]*Client, 0, maxPollEvents)
 	var n int
-	look := func(fd uintptr) bool {
+	poll := func(fd uintptr) bool {
 		n, _ = unix.EpollWait(int(fd), events, 0) // fails only if interrupted
 		return n != 0
 	}
-	for raw.Read(look) == nil {
-		clients = p.those(clients, events[:max(n, 0)])
+	for raw.Read(poll) == nil {
+		clients = p.clientsOf(clients, events[:max(n, 0)])
 		for _, c := range clients {
-			c.awaken()
+			c.readable()
 		}
-		clear(clients) // lets the clients be collected
+		clear(clients) // for the garbage collector
 	}
 }
 
-// those returns the clients that the events are about, in the room of a slice. An event may come too late for
-// its client and be taken for the next one in its place, which then finds nothing to read.
-func (p *poller) those(clients []*Client, events []unix.EpollEvent) []*Client {
+// clientsOf appends the clients of the events to clients[:0]. An event of a connection that has ended may be
+// attributed to the next client in its slot, which then finds nothing to read.
+func (p *poller) clientsOf(clients []*Client, events []unix.EpollEvent) []*Client {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	clients = clients[:0]
 	for _, event := range events {
-		c := p.places[event.Fd]
+		c := p.slots[event.Fd]
 		if c == nil {
 			continue
 		}
@@ -130,7 +130,7 @@ func (p *poller) those(clients []*Client, events []unix.EpollEvent) []*Client {
 	return clients
 }
 
-// close ends the goroutine. No client may be left.
+// close ends the goroutine and waits for it. All connections must have ended.
 func (p *poller) close() {
 	p.mu.Lock()
 	if p.epoll != nil && !p.closed {

@@ -2,7 +2,7 @@
 
 package server
 
-// poller is where the operating system offers none that is made use of. Every client has a reader of its own.
+// poller accepts no clients on systems other than Linux, so each has a dedicated reader.
 type poller struct{}
 
 func (*poller) add(*Client) bool { return false }

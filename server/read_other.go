@@ -7,9 +7,9 @@ import (
 	"syscall"
 )
 
-// errNotHere is why sockets are read from by their own method.
-var errNotHere = errors.New("server: this system's sockets are not read from without waiting")
+// errNoRawRead makes attach use net.Conn.Read.
+var errNoRawRead = errors.New("server: reading without blocking is not implemented on this system")
 
-func rawConn(syscall.Conn) (syscall.RawConn, error) { return nil, errNotHere }
+func rawConn(syscall.Conn) (syscall.RawConn, error) { return nil, errNoRawRead }
 
-func tryRead(uintptr, []byte) (n int, silent bool, err error) { return 0, false, errNotHere }
+func tryRead(uintptr, []byte) (n int, empty bool, err error) { return 0, false, errNoRawRead }

@@ -11,9 +11,8 @@ import (
 // rawConn returns the access to the connection's file descriptor.
 func rawConn(conn syscall.Conn) (syscall.RawConn, error) { return conn.SyscallConn() }
 
-// tryRead reads what there is without waiting; silent says that there is nothing. The descriptors of Go's
-// connections do not block.
-func tryRead(fd uintptr, buf []byte) (n int, silent bool, err error) {
+// tryRead reads without blocking; empty reports that there is no input. Descriptors of Go's connections are non-blocking.
+func tryRead(fd uintptr, buf []byte) (n int, empty bool, err error) {
 	for {
 		n, err := syscall.Read(int(fd), buf)
 		switch {

@@ -12,58 +12,58 @@ import (
 	"github.com/shoal-go/shoal/manager"
 )
 
-// readBuffer is how much is read from a client at once.
+// readBuffer is the size of a reader's buffer.
 const readBuffer = 4 << 10
 
-// reader is one goroutine that reads, with a connection of gws that parses what it reads: what one client has
-// sent, then what another has. Clients are changed between two messages only, when nothing of either is left
-// in gws. A client that stops in the middle of a message keeps its reader until the rest has come.
+// reader is a goroutine with a gws connection that parses the input of one client after the other as a single stream.
+// It changes clients only at a message boundary, when gws holds no bytes of either. A client that stops within a
+// message keeps its reader until the rest arrives.
 //
-// All fields belong to the goroutine, but for wake, on which it is told that there may be a client for it.
+// All fields belong to the goroutine, except notify, which readerPool sends on.
 type reader struct {
-	pool *readers
-	wire gwsConn
-	// woken: the reader was told and has not looked yet.
-	woken bool
-	wake  chan struct{}
+	pool *readerPool
+	conn gwsConn
+	// notified is true until the reader has checked the queue after a notification.
+	notified bool
+	notify   chan struct{}
 
-	// rest is what has been read into buf and not yet been parsed.
-	buf, rest []byte
-	frames    frameTracker
+	// unparsed is the part of buf that has been read and not passed to gws.
+	buf, unparsed []byte
+	frames        frameTracker
 	// violation is why the connection is closed as soon as gws has read the bytes ahead of the violation.
 	violation manager.CloseReason
-	// drained: at the last look there was nothing more to read.
+	// drained is true if the last read has emptied the socket.
 	drained bool
 
-	// attempt is the method tryRead as a value, made once, which leaves its results in n and err. patient: it
-	// is to wait until there is something.
-	attempt func(fd uintptr) bool
-	patient bool
-	n       int
-	err     error
+	// readFunc is the method value of tryRead, made once because each would allocate. It stores its results in n and err,
+	// and waits for input if wait is true.
+	readFunc func(fd uintptr) bool
+	wait     bool
+	n        int
+	err      error
 }
 
-func newReader(k *readers) *reader {
-	r := &reader{pool: k, wake: make(chan struct{}, 1), buf: make([]byte, readBuffer)}
-	r.attempt = r.tryRead
+func newReader(k *readerPool) *reader {
+	r := &reader{pool: k, notify: make(chan struct{}, 1), buf: make([]byte, readBuffer)}
+	r.readFunc = r.tryRead
 	return r
 }
 
-// run reads until the connection of a client has ended, which is the end of gws's connection too, or until the
-// reader is not needed any more.
+// run reads until the connection of a client ends, which ends the gws connection too, or until the pool needs no
+// further reader.
 func (r *reader) run() {
 	defer r.end()
-	const least = 16 // what bufio insists on; what is read ahead stands in buf
-	socket, err := r.pool.upgrader.UpgradeFromConn(&r.wire, bufio.NewReaderSize(r, least), readersHandshake)
+	const minBuffer = 16 // the minimum of bufio; reader.buf is the real buffer
+	socket, err := r.pool.upgrader.UpgradeFromConn(&r.conn, bufio.NewReaderSize(r, minBuffer), placeholderHandshake)
 	if err != nil {
-		panic("server: gws refuses a handshake that it used to accept: " + err.Error())
+		panic("server: gws rejects the placeholder handshake: " + err.Error())
 	}
-	r.wire.upgraded = true
+	r.conn.upgraded = true
 	socket.ReadLoop()
 }
 
-// readersHandshake is a request that gws accepts. It answers it to nobody: clients have got their answer.
-var readersHandshake = &http.Request{
+// placeholderHandshake is a request that gws accepts. Its answer is discarded: upgrade has answered the client.
+var placeholderHandshake = &http.Request{
 	Method: http.MethodGet,
 	Header: http.Header{
 		"Connection":  {"Upgrade"},
@@ -73,10 +73,10 @@ var readersHandshake = &http.Request{
 	},
 }
 
-// end is the end of run. gws catches no panics of its own parser, and no bytes from a client may end the
+// end ends the connection of the current client. It recovers panics of gws's parser, so that no input ends the
 // process.
 func (r *reader) end() {
-	c := r.wire.client
+	c := r.conn.client
 	if c == nil {
 		return
 	}
@@ -86,16 +86,17 @@ func (r *reader) end() {
 	c.end()
 }
 
-// gwsConn is the connection as a reader's gws writes to it. gws writes close frames only; they enter the outbox of the client
-// that is being read from, in order with all other frames. The socket is closed when the outbox is done with it, not
-// when gws is. gws reads from the reader instead. The embedded net.Conn is nil: gws does not call the missing methods.
+// gwsConn is the connection as a reader's gws writes to it. gws writes close frames only; they enter the outbox of the
+// client that is being read from, in order with all other frames. The socket is closed when the outbox is done with
+// it, not when gws is. gws reads from the reader instead. The embedded net.Conn is nil: gws does not call the missing
+// methods.
 type gwsConn struct {
 	net.Conn
 	client *Client
-	// upgraded is true once gws has answered the handshake, into nowhere.
+	// upgraded is true once gws has answered the placeholder handshake.
 	upgraded bool
-	// ended is true when the reader has reported the end of the client's bytes. gws would answer with 1000, which tells
-	// the client to stop.
+	// ended is true when the reader has returned an error to gws, which answers it with 1000: a code that tells clients
+	// to stop.
 	ended bool
 }
 
@@ -134,28 +135,28 @@ func (w *gwsConn) Close() error { return nil }
 // SetDeadline does nothing: reads are bounded by the idle timeout.
 func (w *gwsConn) SetDeadline(time.Time) error { return nil }
 
-// Read returns bytes of the client. Between two messages it blocks until any client has sent something, and within a message
-// until this one has sent more.
+// Read returns bytes of the client. Between two messages it blocks until any client has sent something, and within a
+// message until this one has sent more.
 func (r *reader) Read(p []byte) (int, error) {
 	if r.violation.Code != 0 {
 		return 0, r.closeFor(r.violation)
 	}
-	for len(r.rest) == 0 {
-		if r.wire.client == nil {
-			if r.wire.client = r.pool.next(r); r.wire.client == nil {
+	for len(r.unparsed) == 0 {
+		if r.conn.client == nil {
+			if r.conn.client = r.pool.next(r); r.conn.client == nil {
 				return 0, io.EOF
 			}
 			r.drained = false
 		}
 		if err := r.fill(); err != nil {
-			r.wire.ended = true
+			r.conn.ended = true
 			return 0, err
 		}
 	}
-	n := min(len(p), len(r.rest))
-	n, reason := r.frames.track(r.rest[:n], r.wire.client.maxMessage())
+	n := min(len(p), len(r.unparsed))
+	n, reason := r.frames.track(r.unparsed[:n], r.conn.client.maxMessage())
 	if reason.Code == 0 && r.frames.fragments > 0 {
-		if !r.wire.client.limiter.AllowN(time.Now(), r.frames.fragments) {
+		if !r.conn.client.limiter.AllowN(time.Now(), r.frames.fragments) {
 			reason = manager.TooManyMessages
 		}
 		r.frames.fragments = 0
@@ -164,33 +165,33 @@ func (r *reader) Read(p []byte) (int, error) {
 		return 0, r.closeFor(reason)
 	}
 	r.violation = reason
-	copy(p, r.rest[:n])
-	r.rest = r.rest[n:]
+	copy(p, r.unparsed[:n])
+	r.unparsed = r.unparsed[n:]
 	return n, nil
 }
 
 // closeFor closes the client's connection and ends gws's read loop.
 func (r *reader) closeFor(reason manager.CloseReason) error {
-	r.wire.client.Close(reason)
-	r.wire.ended = true
+	r.conn.client.Close(reason)
+	r.conn.ended = true
 	return io.EOF
 }
 
-// fill reads, or leaves the client if it is silent.
+// fill reads from the client, or parks it if it has no more input.
 func (r *reader) fill() error {
-	c := r.wire.client
-	r.patient = !c.input.watched || !r.frames.atBoundary()
-	if r.drained && !r.patient {
-		if c.input.rest() {
-			r.wire.client = nil
+	c := r.conn.client
+	r.wait = !c.input.watched || !r.frames.atBoundary()
+	if r.drained && !r.wait {
+		if c.input.park() {
+			r.conn.client = nil
 			return nil
 		}
 		r.drained = false
 	}
 	n, err := r.read(c)
-	// Less than there was room for is all there was, but for the end of the stream: whatever comes later is an
-	// event of its own.
-	r.rest, r.drained = r.buf[:n], n == 0 || n < len(r.buf) && !c.input.ending.Load()
+	// A read that does not fill the buffer has emptied the socket, and epoll reports later input. It does not report the
+	// end of the stream again, so after a hang-up only a read of 0 bytes counts.
+	r.unparsed, r.drained = r.buf[:n], n == 0 || n < len(r.buf) && !c.input.hungUp.Load()
 	return err
 }
 
@@ -198,15 +199,15 @@ func (r *reader) read(c *Client) (int, error) {
 	if c.input.raw == nil {
 		return c.input.conn.Read(r.buf)
 	}
-	if err := c.input.raw.Read(r.attempt); err != nil {
+	if err := c.input.raw.Read(r.readFunc); err != nil {
 		return 0, err
 	}
 	return r.n, r.err
 }
 
-// tryRead returns false if there is nothing to read yet and the reader is to wait for it.
+// tryRead reads without blocking. It returns false if there is no input and the reader must wait for some.
 func (r *reader) tryRead(fd uintptr) bool {
-	var silent bool
-	r.n, silent, r.err = tryRead(fd, r.buf)
-	return !silent || !r.patient
+	var empty bool
+	r.n, empty, r.err = tryRead(fd, r.buf)
+	return !empty || !r.wait
 }

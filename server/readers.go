@@ -6,91 +6,90 @@ import (
 	"github.com/lxzan/gws"
 )
 
-// readers are the goroutines that read from clients and handle what they read. A client that is silent has
-// none: it is handed to a reader when something has come from it. So an idle connection takes neither a stack
-// nor a parser, and there are about as many readers as messages are being handled.
-type readers struct {
+// readerPool runs the goroutines that read from clients and handle their messages. A client is queued when its socket
+// is readable and leaves its reader when it has no more input, so an idle connection holds neither a stack nor a
+// parser, and there are about as many readers as messages are being handled.
+type readerPool struct {
 	upgrader *gws.Upgrader
 
-	mu    sync.Mutex // protects what follows; under it readers are woken, which does not block
-	queue []*Client  // those from which something has come
+	mu    sync.Mutex // protects the fields below; readers are notified under it, which does not block
+	queue []*Client  // clients whose sockets are readable, oldest first
 	idle  []*reader
-	// waking: a reader has been told of the queue and not yet looked at it. One at a time is enough, since it
-	// wakes the next before it handles anything: few are awake while handling is quick, and as many as it takes
+	// notifyPending is true while a notified reader has not checked the queue. One at a time is enough, because it
+	// notifies the next one before it handles a message: few readers run while handling is fast, and as many as needed
 	// where it blocks.
-	waking bool
-	closed bool
-	// running waits for the goroutines.
+	notifyPending bool
+	closed        bool
+	// running waits for the goroutines to end.
 	running sync.WaitGroup
 }
 
-// spareReaders is how many goroutines are kept for the next clients.
-const spareReaders = 64
+// maxIdleReaders is how many idle goroutines are kept.
+const maxIdleReaders = 64
 
-// serve has a client read from until it is silent again. It does not block.
-func (k *readers) serve(c *Client) {
+// enqueue queues a client to be read from until it has no more input. It does not block.
+func (k *readerPool) enqueue(c *Client) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.queue = append(k.queue, c)
-	k.wakeLocked()
+	k.notifyLocked()
 }
 
-// hire gives a client a reader that begins with what was read already. It does not block.
-func (k *readers) hire(c *Client, early []byte) {
+// startDedicated starts a reader for a client, which parses the bytes in early first. It does not block.
+func (k *readerPool) startDedicated(c *Client, early []byte) {
 	r := newReader(k)
-	r.wire.client, r.rest = c, early
+	r.conn.client, r.unparsed = c, early
 	k.running.Go(r.run)
 }
 
-// wakeLocked wakes a reader if there is anything to do for it.
-func (k *readers) wakeLocked() {
-	if k.waking || len(k.queue) == 0 {
+// notifyLocked notifies an idle reader, or starts one, if a client is queued; k.mu is held.
+func (k *readerPool) notifyLocked() {
+	if k.notifyPending || len(k.queue) == 0 {
 		return
 	}
-	k.waking = true
+	k.notifyPending = true
 	if last := len(k.idle) - 1; last >= 0 {
 		r := k.idle[last]
 		k.idle = k.idle[:last]
-		r.wake <- struct{}{} // there is room for it
+		r.notify <- struct{}{} // buffered
 		return
 	}
 	r := newReader(k)
-	r.woken = true
+	r.notified = true
 	k.running.Go(r.run)
 }
 
-// next returns the client that has waited longest. It blocks until there is one, and returns nil if the reader
-// is to end.
-func (k *readers) next(r *reader) *Client {
+// next returns the client that was queued first. It blocks until there is one, and returns nil if the reader must end.
+func (k *readerPool) next(r *reader) *Client {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for {
-		if r.woken {
-			r.woken, k.waking = false, false
+		if r.notified {
+			r.notified, k.notifyPending = false, false
 		}
 		if len(k.queue) > 0 {
 			c := k.queue[0]
-			k.queue[0] = nil // lets the client be collected
+			k.queue[0] = nil // for the garbage collector
 			k.queue = k.queue[1:]
-			k.wakeLocked()
+			k.notifyLocked()
 			return c
 		}
-		if k.closed || len(k.idle) >= spareReaders {
+		if k.closed || len(k.idle) >= maxIdleReaders {
 			return nil
 		}
 		k.idle = append(k.idle, r)
 		k.mu.Unlock()
-		<-r.wake
+		<-r.notify
 		k.mu.Lock()
-		r.woken = true
+		r.notified = true
 	}
 }
 
-// close ends the goroutines. No connection may be left that could have something to do for them.
-func (k *readers) close() {
+// close ends the goroutines and waits for them. All connections must have ended.
+func (k *readerPool) close() {
 	k.mu.Lock()
 	for _, r := range k.idle {
-		r.wake <- struct{}{}
+		r.notify <- struct{}{}
 	}
 	k.idle, k.closed = nil, true
 	k.mu.Unlock()

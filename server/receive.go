@@ -16,11 +16,11 @@ type Incoming struct {
 	Data []byte
 }
 
-// events passes what gws reads on to the client that it came from.
+// events passes frames that gws has parsed to the client that sent them.
 type events struct{}
 
 func clientOf(socket *gws.Conn) *Client {
-	return socket.NetConn().(*gwsConn).client //nolint:forcetypeassert // readers make no others
+	return socket.NetConn().(*gwsConn).client //nolint:forcetypeassert // reader.run passes no other type
 }
 
 func (events) OnOpen(*gws.Conn) {}
@@ -35,27 +35,27 @@ func (events) OnPing(socket *gws.Conn, payload []byte) {
 
 func (events) OnMessage(socket *gws.Conn, m *gws.Message) {
 	handle(socket, (*Client).receive, Incoming{Text: m.Opcode == gws.OpcodeText, Data: m.Bytes()})
-	_ = m.Close() // gives the buffer back, cannot fail
+	_ = m.Close() // returns the buffer to gws's pool, cannot fail
 }
 
-// handle has what a client has sent handled.
+// handle calls a handler of the client that sent a frame. A panic closes only this connection.
 func handle(socket *gws.Conn, how func(*Client, Incoming), m Incoming) {
 	c := clientOf(socket)
 	c.guard(func() { how(c, m) })
 }
 
-func (c *Client) onPong(m Incoming) { c.alive(m) }
+func (c *Client) onPong(m Incoming) { c.accept(m) }
 
-// onPing answers with the ping's payload, as RFC 6455 wants it.
+// onPing answers with the ping's payload (RFC 6455, 5.5.3).
 func (c *Client) onPing(m Incoming) {
-	if c.alive(m) {
+	if c.accept(m) {
 		c.out.Send(frame.New(frame.Pong, frame.Control, m.Data))
 	}
 }
 
-// alive notes a sign of life, and reports whether what the client sent is to be looked at: not if the
-// connection is closing, or if the client sends too much.
-func (c *Client) alive(m Incoming) bool {
+// accept records that the client has sent a frame. It reports false if the frame must be ignored, because the
+// connection is closing or the client exceeds its rate.
+func (c *Client) accept(m Incoming) bool {
 	c.heard.Store(int64(c.server.clock()))
 	if c.at(closing) {
 		return false
@@ -69,7 +69,7 @@ func (c *Client) alive(m Incoming) bool {
 
 // receive handles one message.
 func (c *Client) receive(m Incoming) {
-	if !c.alive(m) {
+	if !c.accept(m) {
 		return
 	}
 	c.server.counters.received.Add(1)
@@ -83,7 +83,7 @@ func (c *Client) receive(m Incoming) {
 	}
 }
 
-// onOwnMessage gives a message to the embedder, and reports whether the embedder knows it.
+// onOwnMessage calls Options.OnMessage, and reports whether the application handles the message.
 func (c *Client) onOwnMessage(m Incoming) (known bool) {
 	if c.server.opt.OnMessage != nil {
 		c.runHook("OnMessage", nil, func() { known = c.server.opt.OnMessage(c, m) })
@@ -91,7 +91,7 @@ func (c *Client) onOwnMessage(m Incoming) (known bool) {
 	return known
 }
 
-// noSession is the storage that gws wants each connection to have, and that nobody uses.
+// noSession is the session storage that gws requires for each connection. It is unused.
 type noSession struct{}
 
 func (noSession) Len() int                     { return 0 }
@@ -100,7 +100,7 @@ func (noSession) Delete(string)                {}
 func (noSession) Store(string, any)            {}
 func (noSession) Range(func(string, any) bool) {}
 
-// gwsLogger takes what gws has to say.
+// gwsLogger adapts the logger to gws. Its arguments may hold bytes of a client and are left out.
 type gwsLogger struct{ *slog.Logger }
 
-func (l gwsLogger) Error(...any) { l.Logger.Error("gws reported an error") }
+func (l gwsLogger) Error(...any) { l.Logger.Error("gws error") }

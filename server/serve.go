@@ -45,8 +45,8 @@ func (s *Server) ServeHandler(ln net.Listener, h http.Handler) error {
 	return srv.Serve(watchedListener{ln, s})
 }
 
-// httpErrors receives the lines that net/http logs. Anybody can cause most of them, so they are for debugging; a panic of a
-// handler is not.
+// httpErrors receives the lines that net/http logs. Anybody can cause most of them, so they are for debugging; a panic
+// of a handler is not.
 type httpErrors struct{ server *Server }
 
 // Write logs a line.
@@ -76,8 +76,8 @@ func (l watchedListener) Accept() (net.Conn, error) {
 	return conn, err
 }
 
-// countSockets counts the connections of net/http, and closes new ones beyond Options.MaxSockets. Those that become
-// WebSockets are counted as such.
+// countSockets counts the connections of net/http, and closes new ones beyond Options.MaxSockets. Connections that
+// become WebSockets are counted by admit.
 func (s *Server) countSockets(conn net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:

@@ -14,14 +14,14 @@ import (
 	"github.com/shoal-go/shoal/manager"
 )
 
-// Server is the edge: it upgrades WebSockets, speaks the protocol on them and serves the HTTP API, on behalf
-// of a manager that it does not own. All methods may be called from any number of goroutines.
+// Server upgrades HTTP requests to WebSockets, speaks the protocol on them and serves the HTTP API, for a manager that
+// it does not own. All methods may be called from any number of goroutines.
 type Server struct {
 	opt       Options
 	manager   *manager.Manager
 	writers   *outbox.Pool
 	keepalive *keepalive
-	readers   readers
+	readers   readerPool
 	poller    poller
 	handler   http.Handler
 	counters  counters
@@ -33,9 +33,9 @@ type Server struct {
 	listeners  listeners
 	// acceptProblem is the last error of Accept, nil if there was none.
 	acceptProblem atomic.Pointer[acceptProblem]
-	// slowBase and slowV1 are what outboxes send when their client is too slow.
-	slowBase []*frame.Frame
-	slowV1   [slowFarewells][]*frame.Frame
+	// overflowBase and overflowV1 are the frames that an outbox sends when it overflows.
+	overflowBase []*frame.Frame
+	overflowV1   [overflowVariants][]*frame.Frame
 
 	// ctx ends when the server is closed; hooks run under it.
 	ctx    context.Context //nolint:containedctx // the lifetime of the server itself
@@ -46,8 +46,7 @@ type Server struct {
 	draining atomic.Bool
 }
 
-// New returns a server that is ready to handle requests, to be closed with Close. The error names every
-// option that makes no sense.
+// New returns a server, which must be closed with Close. The error names every invalid option.
 func New(opt Options) (*Server, error) {
 	opt = opt.withDefaults()
 	if err := opt.validate(); err != nil {
@@ -77,7 +76,7 @@ func New(opt Options) (*Server, error) {
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.readers.upgrader = newUpgrader(opt)
-	s.slowBase, s.slowV1 = farewells()
+	s.overflowBase, s.overflowV1 = overflowFrames()
 	s.keepalive = newKeepalive(s, opt.PingInterval)
 	s.handler = s.routes()
 	return s, nil
@@ -87,8 +86,8 @@ func New(opt Options) (*Server, error) {
 // these paths.
 func (s *Server) Handler() http.Handler { return s.handler }
 
-// AdminHandler returns /healthz, which says that the process lives, and /readyz, which says whether it wants
-// new connections.
+// AdminHandler returns /healthz, which always answers 200, and /readyz, which answers 503 with the reason while the
+// server should get no new connections: it drains, is full, cannot accept connections, or the broker is unhealthy.
 func (s *Server) AdminHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
@@ -109,8 +108,8 @@ func answer(w http.ResponseWriter, status int, text string) {
 	_, _ = w.Write([]byte(text + "\n"))
 }
 
-// routes looks at the path itself: a ServeMux would redirect a request with an empty id, instead of leaving
-// it to the API to say what is wrong with it.
+// routes returns the public handler. It does not use a ServeMux, which would redirect a request with an empty id
+// instead of letting the API refuse it.
 func (s *Server) routes() http.Handler {
 	api := newAPI(s.manager, apiOptions{
 		Keys:            s.opt.APIKeys,
@@ -136,7 +135,7 @@ func (s *Server) routes() http.Handler {
 	})
 }
 
-// admit counts a new connection in, unless the server is draining or full.
+// admit counts a new connection, or returns false while the server is draining or full.
 func (s *Server) admit() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -151,8 +150,8 @@ func (s *Server) admit() bool {
 	return true
 }
 
-// dismiss counts an admitted connection out.
-func (s *Server) dismiss() {
+// release undoes admit.
+func (s *Server) release() {
 	s.counters.open.Add(-1)
 	s.clients.Done()
 }

@@ -6,7 +6,7 @@ import (
 	"github.com/shoal-go/shoal/manager"
 )
 
-// counters count what happens at the edge.
+// counters are the numbers of Stats that the server counts itself.
 type counters struct {
 	open, sockets             atomic.Int64
 	unauthenticated           atomic.Uint64
@@ -44,8 +44,7 @@ type Stats struct {
 	AcceptErrors uint64 `json:"accept_errors"`
 	Panics       uint64 `json:"panics"`
 
-	// Frames, bytes and system calls that went out since the start, and connections that do not take what
-	// they are sent, now.
+	// Frames, bytes and system calls that went out since the start, and connections that accept no data, now.
 	SentFrames uint64 `json:"sent"`
 	SentBytes  uint64 `json:"sent_bytes"`
 	Writes     uint64 `json:"writes"`

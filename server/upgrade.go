@@ -20,15 +20,14 @@ import (
 // subprotocolV1 is the subprotocol of recovery, acknowledgements and errors.
 const subprotocolV1 = "shoal.v1"
 
-// Headers of the handshake, in the form in which net/http keeps them: any other has to be brought into it, at an
-// allocation each time.
+// Headers of the handshake in the canonical form of net/http: any other form costs an allocation per lookup.
 const (
 	headerKey      = "Sec-Websocket-Key"
 	headerVersion  = "Sec-Websocket-Version"
 	headerProtocol = "Sec-Websocket-Protocol"
 )
 
-// newUpgrader returns the upgrader that readers have their connections from.
+// newUpgrader returns the upgrader of the readers' gws connections.
 func newUpgrader(opt Options) *gws.Upgrader {
 	return gws.NewUpgrader(events{}, &gws.ServerOption{
 		ReadMaxPayloadSize: opt.MaxClientMessageBytes,
@@ -75,11 +74,11 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 	c, early, err := s.accept(w, r)
 	if err != nil {
 		s.opt.Logger.Debug("upgrade failed", "remote", r.RemoteAddr, "error", err)
-		s.dismiss()
+		s.release()
 		return
 	}
 	s.keepalive.add(c)
-	if s.draining.Load() { // either Drain finds the connection, or this finds the flag set
+	if s.draining.Load() { // Drain sets the flag before it lists the connections, so one of the two closes c
 		c.Close(manager.ServerReloading)
 	}
 	token := bearer(r)
@@ -98,10 +97,11 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, count *atomic.Ui
 	http.Error(w, problem, status)
 }
 
-// retryAfter is when who was refused should come back, in seconds.
+// retryAfter is the Retry-After header of a 503, in seconds.
 const retryAfter = "5"
 
-// accept turns the request's connection into a client's. It returns what the HTTP server has read ahead.
+// accept hijacks the connection of a request and answers the handshake. early holds bytes that the HTTP server has
+// read ahead.
 func (s *Server) accept(w http.ResponseWriter, r *http.Request) (c *Client, early []byte, err error) {
 	conn, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
@@ -119,12 +119,12 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) (c *Client, earl
 	}
 	if n := rw.Reader.Buffered(); n > 0 {
 		early = make([]byte, n)
-		_, _ = rw.Reader.Read(early) // they are there
+		_, _ = rw.Reader.Read(early) // buffered, so it cannot fail
 	}
 	return newClient(s, conn, v1), early, nil
 }
 
-// switchProtocols sends the answer to a good handshake (RFC 6455, 4.2.2).
+// switchProtocols answers a valid handshake (RFC 6455, 4.2.2).
 func (s *Server) switchProtocols(conn net.Conn, r *http.Request, v1 bool) error {
 	const guid = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 	answer := make([]byte, 0, 256)
@@ -146,8 +146,8 @@ func (s *Server) switchProtocols(conn net.Conn, r *http.Request, v1 bool) error 
 	return conn.SetDeadline(time.Time{})
 }
 
-// checkHandshake returns the status and the reason to refuse a WebSocket handshake with (RFC 6455, 4.2.1), or "". A handshake
-// has no body: its bytes would be read as frames, which a proxy in front did not see.
+// checkHandshake returns the status and the reason to refuse a WebSocket handshake with (RFC 6455, 4.2.1), or "". A
+// handshake has no body: its bytes would be read as frames, which a proxy in front did not see.
 func checkHandshake(r *http.Request) (status int, problem string) {
 	switch {
 	case r.ProtoMajor != 1:
