@@ -41,14 +41,14 @@ func (g *guard) close(c Conn, reason CloseReason) {
 	c.Close(reason)
 }
 
-// replay calls Replayer.Replay of a connection.
-func (g *guard) replay(c Conn, r Replayer, what Replay) {
+// call calls another method of a connection.
+func (g *guard) call(method string, c Conn, work func()) {
 	defer func() {
 		if problem := recover(); problem != nil {
-			g.report("Replay", c, problem)
+			g.report(method, c, problem)
 		}
 	}()
-	r.Replay(what)
+	work()
 }
 
 // report counts and logs a panic. It is called while the goroutine panics, so that the stack is the connection's.

@@ -16,6 +16,9 @@ type Replayer interface {
 	// them; those of other uploads should not wait for them. The upload's lock is held: Replay must not block or call
 	// the manager.
 	Replay(r Replay) Outcome
+	// CancelReplay drops the messages of an upload's replays that have not been written, because the connection has
+	// unsubscribed. It must not block or call the manager.
+	CancelReplay(uploadID string)
 	// HoldReplays delays replays until ReleaseReplays queues the answer that precedes them. In between the messages of
 	// replayed uploads, stored and live, must not be written. Calls are paired, also on a closed connection.
 	HoldReplays()
@@ -69,7 +72,9 @@ func (s replaySource) Read(uploadID, epoch string, after uint64, deliver func([]
 // upload's lock is held.
 func (m *Manager) replay(u *upload, c Conn, after Position, frames []*Frame) {
 	if r, ok := c.(Replayer); ok {
-		m.guard.replay(c, r, Replay{UploadID: u.ID(), Frames: frames, Position: after, Source: replaySource{m}})
+		m.guard.call("Replay", c, func() {
+			r.Replay(Replay{UploadID: u.ID(), Frames: frames, Position: after, Source: replaySource{m}})
+		})
 		return
 	}
 	for _, f := range frames {

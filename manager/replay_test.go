@@ -34,6 +34,8 @@ func (c *outboxConn) Replay(r Replay) Outcome {
 	}))
 }
 
+func (c *outboxConn) CancelReplay(uploadID string) { c.box.CancelRecovery(uploadID) }
+
 func (c *outboxConn) HoldReplays()                 { c.box.Hold() }
 func (c *outboxConn) ReleaseReplays(answer *Frame) { c.box.Release(answer) }
 

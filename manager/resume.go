@@ -28,6 +28,9 @@ func (m *Manager) Resume(
 			return nil, err
 		}
 	}
+	if !isComparable(c) {
+		return nil, ErrNotConnected
+	}
 	limit := m.opt.MaxSubscriptionsPerUser
 	if limit > 0 && len(since) > limit {
 		return nil, ErrTooManySubscriptions
@@ -93,8 +96,9 @@ func (r *resumption) read(u *upload) resumedUpload {
 // replay subscribes the uploads and hands their missed messages to the connection, which writes them after the answer.
 func (r *resumption) replay(replayer Replayer, uploadIDs []string) {
 	answer := make([]resumedUpload, 0, len(uploadIDs))
-	replayer.HoldReplays()
-	defer func() { replayer.ReleaseReplays(resumedFrame(answer)) }()
+	guard := &r.manager.guard
+	guard.call("HoldReplays", replayer, replayer.HoldReplays)
+	defer guard.call("ReleaseReplays", replayer, func() { replayer.ReleaseReplays(resumedFrame(answer)) })
 	for _, uploadID := range uploadIDs {
 		r.subscribe(uploadID, func(u *upload) {
 			a := r.read(u)

@@ -80,6 +80,9 @@ func (m *Manager) SubscribeConn(
 func (m *Manager) UnsubscribeConn(userID string, c Conn, uploadID string) {
 	if m.made() == nil && isComparable(c) {
 		m.registry.UnsubscribeConn(userID, c, uploadID)
+		if r, ok := c.(Replayer); ok {
+			m.guard.call("CancelReplay", c, func() { r.CancelReplay(uploadID) })
+		}
 	}
 }
 

@@ -150,6 +150,9 @@ func (c *Client) Replay(r manager.Replay) manager.Outcome {
 	}))
 }
 
+// CancelReplay drops the unwritten messages of an upload's replays.
+func (c *Client) CancelReplay(uploadID string) { c.out.CancelRecovery(uploadID) }
+
 // HoldReplays delays replays until ReleaseReplays.
 func (c *Client) HoldReplays() { c.out.Hold() }
 

@@ -272,6 +272,29 @@ func TestRecovery_OfForgottenUpload(t *testing.T) {
 	})
 }
 
+// A client that unsubscribes in the middle of a recovery gets the acknowledgement at once.
+func TestRecovery_EndsWithUnsubscribe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := startPiped(t, neverIdle, func(mo *manager.Options, _ *server.Options) { mo.HistoryMessages = 1000 })
+		since := missed{1, 500, 1000}.store(n) // 25 s
+		n.slow(slowLine)
+		c := n.login("ann", "shoal.v1")
+		c.send(resumeMessage(t, since))
+		c.next()
+		c.send(`{"action":"unsubscribe_upload","upload_id":"u0"}`)
+		begun := time.Now()
+		for c.nextV1().Action != "unsubscribed" {
+		}
+		if took := time.Since(begun); took > 2*time.Second {
+			t.Errorf("the acknowledgement took %v", took)
+		}
+		c.send(`{"action":"subscribe_upload","upload_id":"u0"}`)
+		if ack, newest := c.nextV1(), c.nextV1(); ack.Action != "subscribed" || newest.Number != 500 {
+			t.Errorf("subscribing again got %+v and %+v", ack, newest)
+		}
+	})
+}
+
 // A client that leaves in the middle of a recovery leaves nothing behind and recovers the rest when it comes back.
 func TestRecovery_ContinuesOnTheNextConnection(t *testing.T) {
 	n := start(t, func(mo *manager.Options, _ *server.Options) { mo.HistoryMessages, mo.HistoryBytes = 4096, 16<<20 })

@@ -104,6 +104,48 @@ func (r *recovery) beforeNewPosition(bl *backlog, frames []*frame.Frame) []*fram
 	return append(acknowledgements, frames...)
 }
 
+// keepAcknowledgements drops all messages of a backlog that the owner has not dequeued.
+func (r *recovery) keepAcknowledgements(bl *backlog, chunks *sync.Pool) {
+	r.unlist(bl)
+	queued := bl.frames.popAll(nil, chunks)
+	for _, f := range bl.late {
+		r.bytes -= cost(f)
+		if !f.For(frame.Base) {
+			bl.frames.unwritten.add(f) // credit subtracts it
+			r.bytes += cost(f)
+			queued = append(queued, queuedFrame{frame: f})
+		}
+	}
+	bl.late = nil
+	for _, e := range queued {
+		r.credit(bl, e.frame)
+		if !e.frame.For(frame.Base) {
+			r.push(bl, chunks, e)
+		}
+	}
+	bl.conflatable = nil
+}
+
+// unlist removes a backlog from the round-robin list.
+func (r *recovery) unlist(bl *backlog) {
+	if !bl.listed {
+		return
+	}
+	var previous *backlog
+	for other := r.head; other != bl; other = other.next {
+		previous = other
+	}
+	if previous == nil {
+		r.unlistHead()
+		return
+	}
+	previous.next = bl.next
+	if r.tail == bl {
+		r.tail = previous
+	}
+	bl.listed, bl.next = false, nil
+}
+
 // credit counts a frame of a backlog as written.
 func (r *recovery) credit(bl *backlog, f *frame.Frame) {
 	bl.frames.unwritten.subtract(amount{1, f.Size()})

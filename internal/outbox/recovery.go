@@ -79,6 +79,24 @@ func (o *Outbox) Recover(replay Replay) Outcome {
 	return Queued
 }
 
+// CancelRecovery drops the stored and live messages that are queued or unread for an upload in recovery. Acknowledgements
+// remain queued.
+func (o *Outbox) CancelRecovery(uploadID string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	r := o.recovery
+	if r == nil || r.backlogs[uploadID] == nil || r.backlogs[uploadID] == orderOnly {
+		return
+	}
+	bl := r.backlogs[uploadID]
+	r.unlistUnread(bl)
+	r.keepAcknowledgements(bl, &o.pool.chunks)
+	if bl.done() && r.holds == 0 {
+		r.remove(bl)
+		o.finishRecovery()
+	}
+}
+
 // replayDirectly queues a short replay, such as a snapshot, as live frames. It returns false if the live queue would
 // then exceed an eighth of its limits.
 func (o *Outbox) replayDirectly(frames []*frame.Frame) bool {

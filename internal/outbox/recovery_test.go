@@ -89,7 +89,7 @@ func ack(upload string) *frame.Frame {
 }
 
 func reset(upload string) *frame.Frame {
-	return frame.NewV1(frame.Event, fmt.Appendf(nil, `{"u":%q,"n":-2}`, upload))
+	return frame.NewV1ForUpload(upload, frame.Event, fmt.Appendf(nil, `{"u":%q,"n":-2}`, upload))
 }
 
 // link reads from a connection at a number of bytes per second, as a client behind a slow line does.
@@ -118,6 +118,8 @@ type recoverySession struct {
 	box    *Outbox
 	stream chan []byte
 	since  map[string]uint64
+	// cancelled are the uploads whose recovery was cancelled.
+	cancelled map[string]bool
 }
 
 // onLink runs a test with an outbox whose client reads a number of bytes per second.
@@ -127,7 +129,7 @@ func onLink(t *testing.T, opt Options, keep, bytesPerSecond int, test func(t *te
 		server, client := net.Pipe()
 		p := NewPool(opt)
 		defer p.Close()
-		s := &recoverySession{store: newStore(keep), since: map[string]uint64{}}
+		s := &recoverySession{store: newStore(keep), since: map[string]uint64{}, cancelled: map[string]bool{}}
 		s.box = p.Open(server, Config{Variant: frame.V1})
 		s.stream = link(client, bytesPerSecond)
 		test(t, s)
@@ -195,7 +197,7 @@ func (s *recoverySession) finish(t testing.TB) []message {
 	}
 	for upload := range s.since {
 		log := s.store.logs[upload]
-		if len(log) > 0 && next[upload] != int(log[len(log)-1].Offset())+1 {
+		if len(log) > 0 && !s.cancelled[upload] && next[upload] != int(log[len(log)-1].Offset())+1 {
 			t.Fatalf("%s ended before message %d, the newest is %d", upload, next[upload], log[len(log)-1].Offset())
 		}
 	}
@@ -293,7 +295,7 @@ func TestRecovery_AnySequence(t *testing.T) {
 		keep := rapid.SampledFrom([]int{3, 20, 1000}).Draw(rt, "keep")
 		steps := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) op {
 			return op{
-				kind:   rapid.SampledFrom([]string{"state", "state", "event", "terminal", "recover", "wait", "ping"}).Draw(t, "kind"),
+				kind:   rapid.SampledFrom([]string{"state", "state", "event", "terminal", "recover", "recover", "wait", "cancel"}).Draw(t, "kind"),
 				upload: rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "upload"),
 				size:   rapid.IntRange(0, 3000).Draw(t, "size"),
 			}
@@ -305,8 +307,11 @@ func TestRecovery_AnySequence(t *testing.T) {
 				switch _, recovering := s.since[step.upload]; {
 				case step.kind == "wait":
 					<-time.After(time.Duration(step.size) * time.Millisecond)
-				case step.kind == "ping":
-					// A ping is written ahead of everything, which the final check does not look at.
+				case step.kind == "cancel" && recovering:
+					s.box.CancelRecovery(step.upload)
+					s.cancelled[step.upload] = true
+					send(t, s.box, Queued, reset(step.upload))
+				case step.kind == "cancel":
 				case step.kind != "recover":
 					box := s.box
 					if !recovering {
@@ -433,6 +438,33 @@ func TestRecovery_IsBounded(t *testing.T) {
 		}
 		s.finish(t)
 	})
+}
+
+// A client that cancels the recovery of an upload gets its acknowledgement, the frames that were being written, and
+// nothing else of it.
+func TestRecovery_Cancel(t *testing.T) {
+	for _, memory := range []int{1, 10_000, 0} {
+		onLink(t, Options{MaxMessages: 8, MaxRecoveryBytes: memory}, 1000, slowLine, func(t *testing.T, s *recoverySession) {
+			for range 500 {
+				s.store.publish(nil, "a", frame.Event, 400)
+				s.store.publish(nil, "b", frame.Event, 40)
+			}
+			s.recover(t, "a", 0)
+			s.recover(t, "b", 0)
+			s.store.publish(s.box, "a", frame.Event, 400)
+			<-time.After(time.Second)
+			s.box.CancelRecovery("a")
+			s.box.CancelRecovery("unknown")
+			s.cancelled["a"] = true
+			count := map[string]int{}
+			for _, m := range s.finish(t) {
+				count[m.Upload]++
+			}
+			if count["a"] < 1 || count["a"] > 100 || count["b"] != 501 {
+				t.Errorf("the client got %v", count)
+			}
+		})
+	}
 }
 
 // A client that stops reading in the middle of a recovery is closed after MaxAge, and gets 1013 if it comes back.
