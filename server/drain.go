@@ -11,6 +11,10 @@ import (
 	"github.com/shoal-go/shoal/manager"
 )
 
+// Leave makes the server unready, so that load balancers send new clients elsewhere, while everything still works. Drain
+// should follow when they have noticed.
+func (s *Server) Leave() { s.leaving.Store(true) }
+
 // Drain refuses new connections from now on and closes the existing ones of this server with ServerReloading, evenly
 // spread over a time. HTTP connections are no longer kept alive. It blocks until the WebSockets are gone, at most
 // until ctx ends; the error says how many connections had to be cut off.

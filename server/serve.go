@@ -113,6 +113,8 @@ func (s *Server) ready() error {
 	switch open := s.counters.open.Load(); {
 	case s.draining.Load():
 		return errors.New("draining")
+	case s.leaving.Load():
+		return errors.New("shutting down soon")
 	case problem != nil && s.clock()-problem.at < memory:
 		return fmt.Errorf("cannot accept connections: %w", problem.err)
 	case s.opt.MaxConnections > 0 && open >= int64(s.opt.MaxConnections):

@@ -44,6 +44,8 @@ type Server struct {
 	clients  sync.WaitGroup
 	mu       sync.Mutex // protects draining against clients.Add, nothing else happens under it
 	draining atomic.Bool
+	// leaving is set by Leave.
+	leaving atomic.Bool
 }
 
 // New returns a server, which must be closed with Close. The error names every invalid option.

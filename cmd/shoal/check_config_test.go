@@ -150,10 +150,10 @@ func TestFlagsOfServe(t *testing.T) {
 	slices.Sort(flags)
 	want := strings.Fields(`addr admin-addr allowed-origin api-key auth-timeout authorize broker broker-dir
 		broker-replicas broker-state-rate broker-storage client-message-rate cluster-addr cluster-route cluster-secret
-		config dev drain help history-messages history-ttl idle-timeout jwks jwt-audience jwt-issuer jwt-leeway jwt-secret log-format log-level
+		config dev drain help history-bytes history-messages history-ttl idle-timeout jwks jwt-audience jwt-issuer jwt-leeway jwt-secret log-format log-level max-client-message-bytes
 		max-connections
 		max-connections-per-user max-message-bytes max-subscriptions-per-user node-name ping-interval queue-age queue-bytes
-		queue-messages tls-cert tls-key`)
+		queue-messages shutdown-delay tls-cert tls-key token-expiry`)
 	if !slices.Equal(flags, want) {
 		t.Errorf("flags are\n%q, want\n%q", flags, want)
 	}

@@ -115,22 +115,28 @@ func valuesOf(node *yaml.Node) ([]string, string) {
 
 // suggestion names the key that was probably meant, if one is near.
 func (f *fileReader) suggestion(key string) string {
-	best, distance := "", 3
-	if len(key) > maxKeyBytes { // Nothing is near, and to find that out would take long.
-		key = ""
-	}
-	for _, name := range slices.Sorted(maps.Keys(f.names)) {
-		if d := editDistance(key, name); d < distance {
-			best, distance = name, d
-		}
-	}
+	best := nearest(key, f.names, 2)
 	if best == "" {
 		return "; keys are the names of flags, which shoal serve --help lists"
 	}
 	return fmt.Sprintf(", did you mean %q?", best)
 }
 
-// editDistance is how many bytes must be put in, taken out or replaced to get from a to b.
+// nearest returns the known name that a mistyped one was probably meant to be: one that differs in at most so many bytes, or "".
+func nearest(name string, known map[string]bool, most int) string {
+	if len(name) > maxKeyBytes { // no known name is near, and comparing would take long
+		return ""
+	}
+	best, distance := "", most+1
+	for _, k := range slices.Sorted(maps.Keys(known)) {
+		if d := editDistance(name, k); d < distance {
+			best, distance = k, d
+		}
+	}
+	return best
+}
+
+// editDistance returns how many bytes must be inserted, removed or replaced to turn a into b.
 func editDistance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

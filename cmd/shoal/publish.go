@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 )
 
 const (
@@ -29,7 +30,7 @@ type publishCommand struct {
 
 	Stage   string   `placeholder:"STAGE" help:"Publish one upload_progress with this stage, instead of a file."`
 	Status  string   `placeholder:"STATUS" help:"Its status."`
-	Percent *float64 `min:"0" max:"100" placeholder:"PERCENT" help:"Its progress in percent. Standard: 0."`
+	Percent *float64 `min:"0" max:"100" placeholder:"PERCENT" help:"Its progress in percent. Default: 0."`
 	Message string   `placeholder:"TEXT" help:"Its message."`
 }
 
@@ -119,27 +120,89 @@ func (c *publishCommand) message() []byte {
 	return line
 }
 
-// publishLines sends the lines of the input, as many at a time as a batch may have.
+// publishLines sends the lines of the input, as many at a time as there are and a batch may have. A line is not held back for
+// more to come: the input may be a pipe from a program that is at work.
 func publishLines(ctx context.Context, p *publisher, input io.Reader) error {
-	lines := bufio.NewScanner(input)
-	lines.Buffer(nil, maxLineBytes)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	lines := readLines(ctx, input)
 	b := &batch{first: 1}
-	for n := 1; lines.Scan(); n++ {
-		if !b.fits(lines.Bytes()) {
-			if err := p.send(ctx, b); err != nil {
+	send := func() error {
+		err := p.send(ctx, b)
+		b = &batch{first: b.next()}
+		return err
+	}
+	for {
+		l, ok, err := nextLine(lines, send)
+		if err != nil {
+			return err
+		}
+		switch {
+		case !ok:
+			return send()
+		case errors.Is(l.err, bufio.ErrTooLong):
+			return fmt.Errorf("line %d has more than %d bytes; give one message on each line", b.next(), maxLineBytes)
+		case l.err != nil:
+			return fmt.Errorf("cannot read the messages: %w", l.err)
+		}
+		if !b.fits(l.text) {
+			if err := send(); err != nil {
 				return err
 			}
-			b = &batch{first: n}
 		}
-		b.add(lines.Bytes())
+		b.add(l.text)
 	}
-	if errors.Is(lines.Err(), bufio.ErrTooLong) {
-		return fmt.Errorf("line %d has more than %d bytes; give one message on each line", b.next(), maxLineBytes)
+}
+
+// nextLine returns the next line. If there is none for a moment, it calls idle first.
+func nextLine(lines <-chan line, idle func() error) (l line, ok bool, err error) {
+	const moment = 5 * time.Millisecond // longer than reading the next line of a file takes
+	timer := time.NewTimer(moment)
+	defer timer.Stop()
+	select {
+	case l, ok = <-lines:
+		return l, ok, nil
+	case <-timer.C:
 	}
-	if lines.Err() != nil {
-		return fmt.Errorf("cannot read the messages: %w", lines.Err())
+	if err := idle(); err != nil {
+		return line{}, false, err
 	}
-	return p.send(ctx, b)
+	l, ok = <-lines
+	return l, ok, nil
+}
+
+// line is a line of the input, or the error that ended it.
+type line struct {
+	text []byte
+	err  error
+}
+
+// readLines returns a channel of the input's lines, which ends with the input or with ctx. Reading the input does not end with
+// ctx; the process does.
+func readLines(ctx context.Context, input io.Reader) <-chan line {
+	lines := make(chan line, 64)
+	put := func(l line) bool {
+		select {
+		case lines <- l:
+			return true
+		case <-ctx.Done():
+			return false
+		}
+	}
+	go func() {
+		defer close(lines)
+		scanner := bufio.NewScanner(input)
+		scanner.Buffer(nil, maxLineBytes)
+		for scanner.Scan() {
+			if !put(line{text: bytes.Clone(scanner.Bytes())}) {
+				return
+			}
+		}
+		if err := scanner.Err(); err != nil {
+			put(line{err: err})
+		}
+	}()
+	return lines
 }
 
 // batch is the lines of one request. Blank ones are kept, so that the server counts them as the file does.

@@ -19,12 +19,15 @@ import (
 	"github.com/shoal-go/shoal/server"
 )
 
+// The shutdown has one deadline, --drain after it begins. Each stage ends at a part of it, so that the next has time left.
 const (
-	// flushShare is the part of the time for draining that is kept for the last connections' queues.
-	flushShare = 5
-	// endGrace bounds what is left to do after draining.
-	endGrace = 5 * time.Second
+	spreadShare  = 0.5  // closing connections one after the other, where other nodes take them
+	drainShare   = 0.75 // waiting for them
+	managerShare = 0.9  // leaving the other nodes and the broker
 )
+
+// openFailed bounds closing a node that could not be opened.
+const openFailed = 5 * time.Second
 
 type serveCommand struct {
 	serveFlags
@@ -40,6 +43,8 @@ func (c *serveCommand) Run(ctx context.Context, std streams) error {
 	}
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	// Elsewhere SIGHUP means "reload"; certificates and keys are reloaded without it, and ending would drop every client.
+	signal.Ignore(syscall.SIGHUP)
 	return n.run(ctx, stop, std.out)
 }
 
@@ -78,9 +83,7 @@ func (c *serveCommand) open(log *slog.Logger) (*node, error) {
 		n.listen, n.openAuthentication, n.openBroker, n.openManager, n.openServer, n.openDemo,
 	} {
 		if err := step(); err != nil {
-			ctx, cancel := context.WithTimeout(context.Background(), endGrace)
-			defer cancel()
-			n.close(ctx, 0)
+			n.close(openFailed)
 			return nil, err
 		}
 	}
@@ -112,9 +115,11 @@ func (n *node) openManager() (err error) {
 	f := n.flags
 	n.manager, err = manager.New(manager.Options{
 		HistoryMessages:         f.HistoryMessages,
+		HistoryBytes:            int(f.HistoryBytes),
 		HistoryTTL:              f.HistoryTTL,
 		MaxMessageBytes:         int(f.MaxMessageBytes),
 		MaxConnectionsPerUser:   noneIsNegative(f.MaxConnectionsPerUser),
+		EvictSilentAfter:        f.PingInterval,
 		MaxSubscriptionsPerUser: noneIsNegative(f.MaxSubscriptionsPerUser),
 		Broker:                  n.broker,
 		NodeName:                f.NodeName,
@@ -138,16 +143,26 @@ func (n *node) openServer() error {
 		return err
 	}
 	f := n.flags
+	expiry := server.ExpiryEnforced
+	if f.TokenExpiry == "connect" {
+		expiry = server.ExpiryOnConnect
+	}
+	connections, sockets := n.connectionLimits()
 	n.server, err = server.New(server.Options{
-		Manager:            n.manager,
-		Authenticate:       n.jwt.Authenticate,
-		Authorize:          authorize,
-		Ready:              n.jwt.Ready,
-		AllowedOrigins:     f.AllowedOrigin,
-		AnyLocalOrigin:     f.Dev,
-		APIKeys:            f.APIKey,
-		MaxConnections:     f.MaxConnections,
-		MaxMessageBytes:    int(f.MaxMessageBytes),
+		Manager:         n.manager,
+		Authenticate:    n.jwt.Authenticate,
+		Authorize:       authorize,
+		Ready:           n.jwt.Ready,
+		AllowedOrigins:  f.AllowedOrigin,
+		AnyLocalOrigin:  f.Dev,
+		APIKeys:         f.APIKey,
+		MaxConnections:  connections,
+		MaxSockets:      sockets,
+		MaxMessageBytes: int(f.MaxMessageBytes),
+
+		MaxClientMessageBytes: int(f.MaxClientMessageBytes),
+
+		TokenExpiry:        expiry,
 		ClientMessageRate:  f.ClientMessageRate.perSecond,
 		ClientMessageBurst: f.ClientMessageRate.burst,
 		AuthTimeout:        f.AuthTimeout,
@@ -194,10 +209,13 @@ func (n *node) handler() http.Handler {
 // run serves until ctx ends or a listener fails, and drains then. Once it drains, it has called stop: a
 // further signal is not for us. It returns nil after an orderly end.
 func (n *node) run(ctx context.Context, stop func(), out io.Writer) error {
+	n.warnOfOpenFiles()
 	failed := make(chan error, 2)
 	go func() { failed <- n.server.ServeHandler(n.public, n.handler()) }()
 	go func() { failed <- n.server.ServeHandler(n.admin, n.adminHandler()) }()
-	n.log.Info("serving", "addr", n.public.url(), "admin", n.admin.url(), "version", buildVersion())
+	connections, _ := n.connectionLimits()
+	n.log.Info("serving", "addr", n.public.url(), "admin", n.admin.url(), "version", buildVersion(),
+		"max_connections", connections)
 	if n.flags.LogFormat == "text" {
 		n.printWelcome(out)
 	}
@@ -206,15 +224,14 @@ func (n *node) run(ctx context.Context, stop func(), out io.Writer) error {
 	select {
 	case <-ctx.Done():
 		stop()
-		n.log.Info("draining", "time", n.flags.Drain)
+		err, running = n.delayShutdown(failed, running)
 	case err = <-failed:
 		running--
 	case broken := <-n.manager.BrokerFailed():
 		err = fmt.Errorf("the broker cannot be used: %w; see --broker", broken)
 	}
-	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), n.flags.Drain)
-	defer cancel()
-	n.close(end, n.flags.Drain-n.flags.Drain/flushShare)
+	n.log.Info("draining", "time", n.flags.Drain)
+	n.close(n.flags.Drain)
 	for range running {
 		if e := <-failed; !errors.Is(e, http.ErrServerClosed) {
 			err = errors.Join(err, e)
@@ -224,23 +241,54 @@ func (n *node) run(ctx context.Context, stop func(), out io.Writer) error {
 	return err
 }
 
-// close ends what has been opened: connections first, spread over a time, then the manager, then the
-// listeners, then what they rest on. ctx bounds the draining. A client that does not let go in time is cut
-// off, which is no failure of ours.
-func (n *node) close(ctx context.Context, spread time.Duration) {
-	if n.server != nil {
-		n.warn("draining", n.server.Drain(ctx, spread))
+// delayShutdown serves on for --shutdown-delay, unready, so that load balancers notice before clients are refused. It
+// returns early if a listener fails.
+func (n *node) delayShutdown(failed <-chan error, running int) (error, int) {
+	if n.flags.ShutdownDelay == 0 {
+		return nil, running
 	}
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), endGrace)
+	n.server.Leave()
+	n.log.Info("shutdown delayed", "time", n.flags.ShutdownDelay)
+	delay := time.NewTimer(n.flags.ShutdownDelay)
+	defer delay.Stop()
+	select {
+	case err := <-failed:
+		return err, running - 1
+	case <-delay.C:
+		return nil, running
+	}
+}
+
+// close closes everything that has been opened, within a time: connections first, then the manager, then the listeners, then
+// what they rest on. With other nodes the connections are closed one after the other, so that not all clients reach the
+// others at once; a node that is alone closes all at once, because its clients have to wait for its return anyway. A
+// client that does not let go in time is cut off, which is no failure.
+func (n *node) close(within time.Duration) {
+	start := time.Now()
+	until := func(share float64) (context.Context, context.CancelFunc) {
+		return context.WithDeadline(context.Background(), start.Add(time.Duration(float64(within)*share)))
+	}
+	whole, cancel := until(1)
 	defer cancel()
+	if n.server != nil {
+		var spread time.Duration
+		if n.broker != nil {
+			spread = time.Duration(float64(within) * spreadShare)
+		}
+		ctx, cancel := until(drainShare)
+		n.warn("connections", n.server.Drain(ctx, spread))
+		cancel()
+	}
 	if n.demo != nil {
 		n.demo.Close()
 	}
 	if n.manager != nil {
-		n.warn("closing the manager", n.manager.Close(grace))
+		ctx, cancel := until(managerShare)
+		n.warn("manager", waitFor(ctx, func() error { return n.manager.Close(ctx) }))
+		cancel()
 	}
 	if n.server != nil {
-		n.warn("closing the server", n.server.Close(grace))
+		n.warn("server", n.server.Close(whole))
 	}
 	for _, l := range []*listener{n.public, n.admin} {
 		if l != nil {
@@ -253,13 +301,26 @@ func (n *node) close(ctx context.Context, spread time.Duration) {
 	if n.jwt != nil {
 		n.jwt.Close()
 	}
-	if n.embedded != nil { // last, since the manager takes leave of the other nodes through it
-		n.warn("closing the NATS server", n.embedded.Close())
+	if n.embedded != nil { // last, because the manager leaves the other nodes through it
+		n.warn("NATS server", waitFor(whole, n.embedded.Close))
+	}
+}
+
+// waitFor calls a function and returns its error, or that of ctx when it ends first. The process is about to end, so a call
+// that hangs, such as one to a frozen broker, is left behind.
+func waitFor(ctx context.Context, call func() error) error {
+	result := make(chan error, 1)
+	go func() { result <- call() }()
+	select {
+	case err := <-result:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
 func (n *node) warn(step string, err error) {
 	if err != nil {
-		n.log.Warn("not all went well at the end", "step", step, "error", err)
+		n.log.Warn("shutdown step failed", "step", step, "error", err)
 	}
 }

@@ -122,6 +122,9 @@ func (f *serveFlags) checkAPI(s *settings) {
 		if err := server.CheckAPIKey(key); err != nil {
 			s.refuse("api-key", "has an entry that "+err.Error())
 		}
+		if strings.Contains(key, ",") {
+			s.refuse("api-key", "has an entry with a comma, which separates keys in "+variable("api-key")+", want a key without")
+		}
 	}
 	for _, origin := range f.AllowedOrigin {
 		if err := server.CheckOrigin(origin); err != nil {

@@ -18,24 +18,27 @@ type serveFlags struct {
 	JWTIssuer   []string      `name:"jwt-issuer" sep:"none" placeholder:"NAME" help:"Accepted iss claim of tokens; may be repeated. Default: not checked."`
 	JWTLeeway   time.Duration `name:"jwt-leeway" default:"5s" min:"0s" max:"5m" help:"Accepted clock difference to the issuer for nbf and iat; exp is exact."`
 
-	AllowedOrigin []string `sep:"none" placeholder:"ORIGIN" help:"Origin of pages that may connect; may be repeated. Standard: the same host."`
-	Authorize     string   `placeholder:"open|claims|URL" help:"Who may follow what: open, claims, or a URL that is asked."`
+	AllowedOrigin []string `sep:"none" placeholder:"ORIGIN" help:"Origin of pages that may connect; may be repeated. Default: the same host."`
+	Authorize     string   `placeholder:"open|claims|URL" help:"Who may follow which upload: open, claims, or the URL of a service to ask."`
 
 	Broker          string   `default:"memory" placeholder:"memory|URL|nats-embedded" help:"How nodes share messages: memory (one node alone), nats://…, redis://…, redis+sentinel://…, redis+cluster://…, or nats-embedded, a NATS server in each node."`
-	NodeName        string   `placeholder:"NAME" help:"What other nodes call this one. Standard: a random name."`
+	NodeName        string   `placeholder:"NAME" help:"Name of this node, unique in the cluster. Default: a random name."`
 	BrokerStateRate float64  `default:"0" min:"0" max:"1000" help:"State messages of one upload that leave this node in a second, the newest in any case; 0 is no bound."`
 	BrokerReplicas  int      `default:"0" min:"0" max:"5" help:"NATS servers that keep each message; 0 is 3 for a cluster of nats-embedded, else 1."`
 	BrokerStorage   string   `default:"memory" oneof:"memory file" help:"Where NATS keeps messages: memory or file."`
 	BrokerDir       string   `placeholder:"DIR" help:"Folder of nats-embedded for --broker-storage file."`
 	ClusterAddr     string   `placeholder:"HOST:PORT" help:"Listener of nats-embedded for the other nodes."`
 	ClusterRoute    []string `sep:"none" placeholder:"HOST:PORT" help:"The --cluster-addr of each node; repeated, the same on all nodes."`
-	ClusterSecret   string   `placeholder:"SECRET" help:"What nodes know each other by, at least 16 bytes; needed unless all are on this machine."`
+	ClusterSecret   string   `placeholder:"SECRET" help:"Shared secret of the nodes, at least 16 bytes; required unless all run on this machine."`
 
-	MaxConnections          int  `default:"0" min:"0" max:"10000000" help:"Connections; 0 is no bound."`
+	MaxConnections          int  `default:"0" min:"0" max:"10000000" help:"WebSockets; 0 is as many as the limit of open files allows."`
 	MaxConnectionsPerUser   int  `default:"32" min:"0" max:"1000000" help:"Connections of one user; 0 is no bound."`
 	MaxSubscriptionsPerUser int  `default:"1024" min:"0" max:"10000000" help:"Uploads that one user may follow; 0 is no bound."`
-	MaxMessageBytes         size `default:"64KiB" min:"1KiB" max:"64MiB" help:"Largest message, of a client or a publisher."`
+	MaxMessageBytes         size `default:"64KiB" min:"1KiB" max:"64MiB" help:"Largest message of a publisher."`
+	MaxClientMessageBytes   size `default:"64KiB" min:"1KiB" max:"64MiB" help:"Largest message of a client."`
 	ClientMessageRate       rate `default:"50/s,200" placeholder:"50/s,200" help:"Messages of one client a second, and after the comma in a burst."`
+
+	TokenExpiry string `default:"enforce" oneof:"enforce connect" help:"enforce: a connection ends with its token; connect: exp is checked on connecting only."`
 
 	AuthTimeout  time.Duration `default:"5s" min:"100ms" max:"1m" help:"Time for a client's first message."`
 	PingInterval time.Duration `default:"30s" min:"1s" max:"1h" help:"Time between two pings."`
@@ -46,12 +49,14 @@ type serveFlags struct {
 	QueueAge      time.Duration `default:"10s" min:"100ms" max:"10m" help:"Time that a message may wait for its connection."`
 
 	HistoryMessages int           `default:"64" min:"1" max:"100000" help:"Messages kept of one upload."`
+	HistoryBytes    size          `default:"1MiB" min:"1KiB" max:"1GiB" help:"Bytes kept of one upload's messages; the newest is kept in any case."`
 	HistoryTTL      time.Duration `default:"10m" min:"1s" max:"168h" help:"Time that an upload's messages are kept."`
 
-	TLSCert string `placeholder:"FILE" help:"Certificate chain in PEM; read again when it changes."`
-	TLSKey  string `placeholder:"FILE" help:"Private key in PEM; read again when it changes."`
+	TLSCert string `placeholder:"FILE" help:"Certificate chain in PEM; reloaded when it changes."`
+	TLSKey  string `placeholder:"FILE" help:"Private key in PEM; reloaded when it changes."`
 
-	Drain time.Duration `default:"10s" min:"100ms" max:"10m" help:"Time for an orderly end."`
+	ShutdownDelay time.Duration `default:"0s" min:"0s" max:"10m" help:"How long to serve with /readyz at 503 after SIGTERM, before draining."`
+	Drain         time.Duration `default:"8s" min:"100ms" max:"10m" help:"How long the whole shutdown may take after that; connections are closed with 1012."`
 
 	LogLevel  string `default:"info" oneof:"debug info warn error" help:"debug, info, warn or error."`
 	LogFormat string `default:"text" oneof:"text json" help:"text or json."`

@@ -3,7 +3,9 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -91,6 +93,10 @@ func (s *settings) Resolve(ctx *kong.Context, _ *kong.Path, flag *kong.Flag) (an
 		return nil, nil
 	}
 	s.keys[flag.Name] = found.key
+	if !flag.IsSlice() && len(found.values) == 1 && found.values[0] != strings.TrimSpace(found.values[0]) {
+		s.refuse(flag.Name, "begins or ends with white space, such as the end of a line; want the value alone")
+		return nil, nil
+	}
 	if len(found.values) != 1 && !flag.IsSlice() {
 		s.refuse(flag.Name, "is a list, want one value")
 		return nil, nil
@@ -103,6 +109,7 @@ func (s *settings) Validate(*kong.Application) error { return nil }
 
 // load reads the file that --config or its variable names, if any.
 func (s *settings) load(ctx *kong.Context) {
+	s.checkVariables(flagNames(ctx.Model.Node))
 	key, path := variable("config"), s.env[variable("config")]
 	for _, element := range ctx.Path {
 		if element.Flag != nil && element.Flag.Name == "config" {
@@ -115,6 +122,23 @@ func (s *settings) load(ctx *kong.Context) {
 	var complaints []string
 	s.file, complaints = readFile(key, path, flagNames(ctx.Model.Node))
 	s.note(complaints...)
+}
+
+// checkVariables complains of environment variables that are probably meant as settings. Others that begin with SHOAL_ are left
+// alone: a container platform sets some of its own for a service of that name.
+func (s *settings) checkVariables(flags map[string]bool) {
+	known := map[string]bool{variable("config"): true}
+	for name := range flags {
+		known[variable(name)] = true
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.env)) {
+		if !strings.HasPrefix(name, "SHOAL_") || known[name] {
+			continue
+		}
+		if likely := nearest(name, known, 1); likely != "" {
+			s.note(fmt.Sprintf("the environment variable %s is unknown; did you mean %s?", name, likely))
+		}
+	}
 }
 
 // flagNames returns the names of the flags of all commands that may stand in the file. One file serves all

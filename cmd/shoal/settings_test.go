@@ -41,7 +41,8 @@ func TestDefaultsAreThoseDocumented(t *testing.T) {
 		MaxMessageBytes: 65536, ClientMessageRate: rate{50, 200},
 		AuthTimeout: 5 * time.Second, PingInterval: 30 * time.Second, IdleTimeout: 90 * time.Second,
 		QueueBytes: 1 << 20, QueueMessages: 1024, QueueAge: 10 * time.Second,
-		HistoryMessages: 64, HistoryTTL: 10 * time.Minute, Drain: 10 * time.Second, LogLevel: "info", LogFormat: "text",
+		HistoryMessages: 64, HistoryBytes: 1 << 20, HistoryTTL: 10 * time.Minute, Drain: 8 * time.Second,
+		TokenExpiry: "enforce", MaxClientMessageBytes: 65536, JWTLeeway: 5 * time.Second, LogLevel: "info", LogFormat: "text",
 	}
 	got := parseServe(t, nil, "--jwt-secret="+goodSecret, "--authorize=open")
 	if !reflect.DeepEqual(got, want) {
@@ -80,7 +81,7 @@ broker: memory
 		"SHOAL_API_KEY=env1, env2", "SHOAL_HISTORY_MESSAGES=", "SHOAL_PORT=tcp://10.0.0.1:80", "noise",
 	}
 	f := parseServe(t, env, "--addr=127.0.0.1:3", "--queue-messages", "33",
-		"--api-key=flag1", "--api-key", "flag2,with-comma")
+		"--api-key=flag1", "--api-key", "flag2", "--jwt-audience=a")
 	want := map[string][2]any{
 		"dev, file":                        {f.Dev, true},
 		"addr, all three":                  {f.Addr, "127.0.0.1:3"},
@@ -89,7 +90,7 @@ broker: memory
 		"queue-age, env and file":          {f.QueueAge, 22 * time.Second},
 		"queue-bytes, file":                {f.QueueBytes, size(11 << 20)},
 		"client-message-rate, file":        {f.ClientMessageRate, rate{11, 12}},
-		"api-key, all three":               {strings.Join(f.APIKey, "|"), "flag1|flag2,with-comma"},
+		"api-key, all three":               {strings.Join(f.APIKey, "|"), "flag1|flag2"},
 		"allowed-origin, file":             {strings.Join(f.AllowedOrigin, "|"), "https://file.example"},
 		"history-messages, empty variable": {f.HistoryMessages, 13},
 	}
@@ -175,4 +176,27 @@ func FuzzFile(f *testing.F) {
 			t.Errorf("%q is passed over in silence", text)
 		}
 	})
+}
+
+// A mistyped variable and a value with white space at its ends are named; variables of a container platform are not.
+func TestSettings_NamesMistypedVariables(t *testing.T) {
+	for variable, want := range map[string]string{
+		"SHOAL_JWT_SECRETT=" + goodSecret:         "did you mean SHOAL_JWT_SECRET?",
+		"SHOAL_QUEUE_BYTE=1MiB":                   "did you mean SHOAL_QUEUE_BYTES?",
+		"SHOAL_ALLOWED_ORIGINS=https://a.test":    "did you mean SHOAL_ALLOWED_ORIGIN?",
+		"SHOAL_CLUSTER_SECRET=0123456789abcdef\n": "begins or ends with white space",
+		"SHOAL_ADDR= 127.0.0.1:0":                 "begins or ends with white space",
+		"SHOAL_JWT_SECRET=" + goodSecret + "\n":   "white space",
+		"SHOAL_SERVICE_HOST=10.0.0.1":             "",
+		"SHOAL_PORT_8080_TCP=tcp://10.0.0.1:80":   "",
+	} {
+		args := []string{"check-config", "--authorize=open"}
+		if !strings.HasPrefix(variable, "SHOAL_JWT_SECRET=") {
+			args = append(args, "--jwt-secret="+goodSecret)
+		}
+		r := shoal(t, []string{variable}, "", args...)
+		if refused := r.status == 2; refused != (want != "") || !strings.Contains(r.err, want) {
+			t.Errorf("%q: status %d, %s; want %q", variable, r.status, r.err, want)
+		}
+	}
 }

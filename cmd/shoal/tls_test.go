@@ -17,6 +17,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/shoal-go/shoal/internal/reload"
 )
 
 // newPair returns a certificate for 127.0.0.1 and its key, in PEM.
@@ -106,18 +108,18 @@ func TestCertificateIsReadAgain(t *testing.T) {
 		cert, key := newPair(t, "afterwards")
 		overwrite(t, certFile, cert)
 		want("before") // looked at only once a second
-		<-time.After(certificateInterval)
+		<-time.After(reload.Interval)
 		want("before") // half of the pair does not do
 		if !strings.Contains(log.String(), "certificate") {
 			t.Error("a pair that does not fit is not logged")
 		}
 		overwrite(t, keyFile, key)
-		<-time.After(certificateInterval)
+		<-time.After(reload.Interval)
 		want("afterwards")
 		if err := os.Remove(certFile); err != nil {
 			t.Fatal(err)
 		}
-		<-time.After(certificateInterval)
+		<-time.After(reload.Interval)
 		want("afterwards")
 	})
 }
