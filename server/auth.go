@@ -266,7 +266,9 @@ func (c *Client) reauthorize(id Identity) {
 		case errors.Is(err, ErrForbidden):
 			c.countForbidden(uploadID)
 			c.server.manager.UnsubscribeConn(id.UserID, c, uploadID)
-			c.Send(unsubscribedFrame(uploadID))
+			if c.v1 {
+				c.out.Send(unsubscribedFrame(uploadID)) // Send drops messages of an upload that is not allowed
+			}
 		case err != nil:
 			c.logAuthorizeError(err)
 		}

@@ -25,6 +25,10 @@ func openClient(t *testing.T, id Identity) *Client {
 func TestClient_ExpiryTimerIsSetAgainWhenItIsEarly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := openClient(t, Identity{UserID: "ann", Expires: time.Now().Add(10 * time.Second)})
+		c.mu.Lock()
+		c.deadline.Stop()
+		c.deadline = nil
+		c.mu.Unlock()
 		c.onDeadline() // as after a step of the wall clock
 		if !c.authenticated() || c.deadline == nil {
 			t.Fatal("the connection has ended, or has no timer any more")

@@ -120,10 +120,14 @@ func (c *Client) sendOwn(op frame.Opcode, data []byte) manager.Outcome {
 	return c.Send(frame.New(op, frame.Event, append([]byte(nil), data...)))
 }
 
-// Send queues an encoded message.
+// Send queues an encoded message. A message that the connection must not get, because it exists on shoal.v1 only or the
+// connection's own claims do not allow its upload, counts as queued: the client misses nothing.
 func (c *Client) Send(f *manager.Frame) manager.Outcome {
 	if !c.v1 && !f.For(frame.Base) {
-		return manager.Queued // exists on shoal.v1 only: this client misses nothing
+		return manager.Queued
+	}
+	if id := c.allowed.Load(); id != nil && f.UploadID() != "" && !id.allows(f.UploadID()) {
+		return manager.Queued
 	}
 	return outcome(c.out.Send(f))
 }

@@ -357,10 +357,7 @@ func TestReceive_SubscribingToEverythingAtOnce(t *testing.T) {
 // its tokens.
 func TestRenew_NarrowerRights(t *testing.T) {
 	n := start(t, func(_ *manager.Options, o *server.Options) {
-		o.Authenticate = func(_ context.Context, token string) (server.Identity, error) {
-			return server.Identity{UserID: "ann", TokenID: token, Uploads: strings.Split(token, "+")}, nil
-		}
-		o.Authorize = server.AuthorizeClaims
+		o.Authenticate, o.Authorize = claimTokens, server.AuthorizeClaims
 	})
 	c := n.open("shoal.v1")
 	c.send(`{"type":"auth","token":"a+b"}`)
@@ -378,6 +375,71 @@ func TestRenew_NarrowerRights(t *testing.T) {
 	c.wantError("forbidden", "may not follow")
 	if closed, err := n.manager.DisconnectToken(t.Context(), "a+b", manager.NormalClosure); closed != 1 || err != nil {
 		t.Errorf("%d connections of the first token were closed, %v, want 1", closed, err)
+	}
+}
+
+// claimTokens authenticates a token, a list of uploads, as a token of ann.
+func claimTokens(_ context.Context, token string) (server.Identity, error) {
+	return server.Identity{UserID: "ann", TokenID: token, Uploads: strings.Split(token, "+")}, nil
+}
+
+// With AuthorizeClaims a connection gets the messages of the uploads of its own token only, although another connection
+// of the same user follows others: live messages, the newest message on connecting, and new epochs.
+func TestAuthorizeClaims_HoldBetweenTokensOfAUser(t *testing.T) {
+	n := start(t, func(_ *manager.Options, o *server.Options) {
+		o.Authenticate, o.Authorize = claimTokens, server.AuthorizeClaims
+	})
+	var conns []*client
+	for _, subprotocol := range []string{"", "shoal.v1"} {
+		for _, token := range []string{"public", "secret", "public+secret"} {
+			c := n.open(strings.Fields(subprotocol)...)
+			c.send(`{"type":"auth","token":"` + token + `"}`)
+			c.object()
+			for upload := range strings.SplitSeq(token, "+") {
+				c.send(`{"action":"subscribe_upload","upload_id":"` + upload + `"}`)
+				if subprotocol != "" {
+					c.object()
+				}
+			}
+			c.send(`{"action":"subscribe_upload","upload_id":"other"}`)
+			if subprotocol != "" {
+				c.wantError("forbidden", "")
+			}
+			conns = append(conns, c)
+		}
+	}
+	waitFor(t, func() bool { return n.server.Stats().Forbidden == 6 })
+	if err := n.manager.SubscribeUpload(t.Context(), "ann", "held"); err != nil {
+		t.Fatal(err)
+	}
+	n.publish("held", 0)
+	if err := n.manager.Forget(t.Context(), "held"); err != nil {
+		t.Fatal(err)
+	}
+	for i, upload := range []string{"secret", "public", "held"} {
+		n.publish(upload, i+1)
+	}
+	late := n.open()
+	late.send(`{"type":"auth","token":"public"}`)
+	late.object()
+	n.publish("public", 4)
+	for i, c := range append(conns, late) {
+		want := [][]float64{{2, 4}, {1}, {1, 2, 4}}[i%3]
+		if c == late {
+			want = []float64{4}
+		}
+		for _, number := range want {
+			if m := c.object(); m["n"] != number {
+				t.Errorf("connection %d: got %v, want number %v", i, m, number)
+			}
+		}
+	}
+	// Nothing else has come.
+	for _, c := range append(conns, late) {
+		c.send(`{"type":"auth","token":"public"}`)
+		if m := c.object(); m["action"] != "auth_success" {
+			t.Errorf("got %v, want auth_success", m)
+		}
 	}
 }
 
