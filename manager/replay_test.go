@@ -222,9 +222,9 @@ func uploadNote(t tester, upload string, class string, size int) Encoded {
 	return e
 }
 
-// Whatever is published, forgotten and resumed, a client that reads gets the messages after its positions, each once and
-// in order, or a new position.
-func TestReplay_AnySequence(t *testing.T) {
+// Invariant 9: with any sequence of publications, resumes and forgotten uploads, a client that reads gets the messages after
+// its positions, each once and in order, or a new position.
+func TestInvariant9_ReplayOfAnySequence(t *testing.T) {
 	uploads := []string{"cat", "dog", "eel"}
 	rapid.Check(t, func(t *rapid.T) {
 		rapid.SyncTest(t, func(t *rapid.T) {

@@ -153,7 +153,7 @@ func TestFlagsOfServe(t *testing.T) {
 		config dev drain help history-bytes history-messages history-ttl idle-timeout jwks jwt-audience jwt-issuer jwt-leeway jwt-secret log-format log-level max-client-message-bytes
 		max-connections
 		max-connections-per-user max-message-bytes max-subscriptions-per-user node-name ping-interval queue-age queue-bytes
-		queue-messages shutdown-delay tls-cert tls-key token-expiry`)
+		queue-messages recovery-bytes shutdown-delay tls-cert tls-key token-expiry`)
 	if !slices.Equal(flags, want) {
 		t.Errorf("flags are\n%q, want\n%q", flags, want)
 	}

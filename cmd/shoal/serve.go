@@ -171,6 +171,7 @@ func (n *node) openServer() error {
 		QueueBytes:         int(f.QueueBytes),
 		QueueMessages:      f.QueueMessages,
 		QueueAge:           f.QueueAge,
+		RecoveryBytes:      int(f.RecoveryBytes),
 		Logger:             n.log,
 	})
 	return err

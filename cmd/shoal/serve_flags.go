@@ -47,6 +47,7 @@ type serveFlags struct {
 	QueueBytes    size          `default:"1MiB" min:"4KiB" max:"1GiB" help:"Bytes that may wait for one connection."`
 	QueueMessages int           `default:"1024" min:"1" max:"1000000" help:"Messages that may wait for one connection."`
 	QueueAge      time.Duration `default:"10s" min:"100ms" max:"10m" help:"Time that a message may wait for its connection."`
+	RecoveryBytes size          `default:"8MiB" min:"4KiB" max:"1GiB" help:"Stored messages queued for one recovering connection; the rest is read later."`
 
 	HistoryMessages int           `default:"64" min:"1" max:"100000" help:"Messages kept of one upload."`
 	HistoryBytes    size          `default:"1MiB" min:"1KiB" max:"1GiB" help:"Bytes kept of one upload's messages; the newest is kept in any case."`

@@ -40,7 +40,7 @@ func TestDefaultsAreThoseDocumented(t *testing.T) {
 		MaxConnectionsPerUser: 32, MaxSubscriptionsPerUser: 1024,
 		MaxMessageBytes: 65536, ClientMessageRate: rate{50, 200},
 		AuthTimeout: 5 * time.Second, PingInterval: 30 * time.Second, IdleTimeout: 90 * time.Second,
-		QueueBytes: 1 << 20, QueueMessages: 1024, QueueAge: 10 * time.Second,
+		QueueBytes: 1 << 20, QueueMessages: 1024, QueueAge: 10 * time.Second, RecoveryBytes: 8 << 20,
 		HistoryMessages: 64, HistoryBytes: 1 << 20, HistoryTTL: 10 * time.Minute, Drain: 8 * time.Second,
 		TokenExpiry: "enforce", MaxClientMessageBytes: 65536, JWTLeeway: 5 * time.Second, LogLevel: "info", LogFormat: "text",
 	}
