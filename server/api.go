@@ -230,8 +230,8 @@ func (k apiKeys) check(r *http.Request) error {
 	return nil
 }
 
-// contain compares the key with every configured one, by digest, so that the time it takes does not depend on how much of
-// a key was right.
+// contain compares the key with every configured one, by digest, so that the time it takes does not depend on how much
+// of a key was right.
 func (k apiKeys) contain(key string) bool {
 	digest := sha256.Sum256([]byte(key))
 	found := 0

@@ -69,7 +69,7 @@ func (a *apiTest) call(method, target, kind, body string) *httptest.ResponseReco
 	return a.do(r)
 }
 
-// do answers a request and checks what all answers have in common.
+// do answers a request and checks the common properties of all answers.
 func (a *apiTest) do(r *http.Request) *httptest.ResponseRecorder {
 	a.t.Helper()
 	w := httptest.NewRecorder()
@@ -123,7 +123,7 @@ func (a *apiTest) wantNothingPublished() {
 	}
 }
 
-func TestAPIKeys(t *testing.T) {
+func TestAPI_Keys(t *testing.T) {
 	for _, test := range []struct {
 		name      string
 		keys      []string
@@ -161,7 +161,7 @@ func TestAPIKeys(t *testing.T) {
 	}
 }
 
-func TestAPIKeyIsAskedForBeforeAnythingElse(t *testing.T) {
+func TestAPI_KeyIsAskedForBeforeAnythingElse(t *testing.T) {
 	a := newAPITest(t, apiOptions{})
 	for _, r := range []*http.Request{
 		httptest.NewRequest("POST", "/v1/uploads/up-1/messages", strings.NewReader(note)),
@@ -174,7 +174,7 @@ func TestAPIKeyIsAskedForBeforeAnythingElse(t *testing.T) {
 	a.wantNothingPublished()
 }
 
-func TestAPIRefusesOtherPathsAndMethods(t *testing.T) {
+func TestAPI_RefusesOtherPathsAndMethods(t *testing.T) {
 	a := newAPITest(t, apiOptions{})
 	for _, test := range []struct {
 		method, target string
@@ -206,7 +206,7 @@ func TestAPIRefusesOtherPathsAndMethods(t *testing.T) {
 	}
 }
 
-func TestAPIAnswersOptionsAndHead(t *testing.T) {
+func TestAPI_AnswersOptionsAndHead(t *testing.T) {
 	a := newAPITest(t, apiOptions{})
 	if w := a.call("OPTIONS", "/v1/uploads/a/messages", "", ""); w.Code != 204 ||
 		w.Header().Get("Allow") != "GET, HEAD, OPTIONS, POST" {
@@ -217,7 +217,7 @@ func TestAPIAnswersOptionsAndHead(t *testing.T) {
 	}
 }
 
-func TestAPIRefusesBadIDs(t *testing.T) {
+func TestAPI_RefusesBadIDs(t *testing.T) {
 	a := newAPITest(t, apiOptions{})
 	long := strings.Repeat("a", 256)
 	for _, call := range []struct{ method, before, after, field string }{
@@ -240,7 +240,7 @@ func TestAPIRefusesBadIDs(t *testing.T) {
 	a.wantNothingPublished()
 }
 
-func TestAPITakesAnyPercentEncodedID(t *testing.T) {
+func TestAPI_TakesAnyPercentEncodedID(t *testing.T) {
 	a := newAPITest(t, apiOptions{})
 	for target, id := range map[string]string{
 		"a%2Fb": "a/b", "%2F": "/", "%2E%2E": "..", "%2e": ".", "a%2F%2Fb": "a//b", "..": "..", "gr%C3%B6%C3%9Fe": "größe", "größe": "größe",
@@ -253,7 +253,7 @@ func TestAPITakesAnyPercentEncodedID(t *testing.T) {
 	}
 }
 
-func TestAPIStats(t *testing.T) {
+func TestAPI_Stats(t *testing.T) {
 	a := newAPITest(t, apiOptions{})
 	var stats manager.Stats
 	if err := json.Unmarshal(a.call("GET", "/v1/stats", "", "").Body.Bytes(), &stats); err != nil || stats != a.manager.Stats() {
@@ -263,7 +263,7 @@ func TestAPIStats(t *testing.T) {
 	a.want(a.call("GET", "/v1/stats", "", ""), 200, `{"open":7}`)
 }
 
-func TestAPITellsNothingOfWhatFailedInside(t *testing.T) {
+func TestAPI_TellsNothingOfWhatFailedInside(t *testing.T) {
 	var log bytes.Buffer
 	w := httptest.NewRecorder()
 	r := httptest.NewRequest("POST", "/v1/uploads/up-1/messages", nil)
@@ -299,7 +299,7 @@ func newBrokerAPI(t *testing.T, b broker.Broker) *apiTest {
 	return &apiTest{t, m, newTestAPI(m, apiOptions{Keys: []string{"second-key"}})}
 }
 
-func TestAPITellsTheEpochOfWhatItHasPublished(t *testing.T) {
+func TestAPI_TellsTheEpochOfWhatItHasPublished(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newBrokerAPI(t, terse{broker.NewMemory(broker.MemoryOptions{}).Node()})
 		a.want(a.call("POST", "/v1/uploads/up-1/messages", "", note), 202, `{"accepted":1,"epoch":"EPOCH","offset":1}`)
@@ -314,7 +314,7 @@ type away struct{ broker.HistoryBroker }
 
 func (away) Run(ctx context.Context, _ broker.Handler) error { <-ctx.Done(); return nil }
 
-func TestAPIWithoutItsBrokerAsksToTryAgain(t *testing.T) {
+func TestAPI_WithoutItsBrokerAsksToTryAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newBrokerAPI(t, away{broker.NewMemory(broker.MemoryOptions{}).Node()})
 		for _, call := range [][3]string{

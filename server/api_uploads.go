@@ -100,7 +100,7 @@ func (a *api) history(w http.ResponseWriter, r *http.Request, query url.Values) 
 	return nil
 }
 
-// sincePosition returns the position in a query, the beginning of the history if there is none.
+// sincePosition returns the position in a query, by default the beginning of the history.
 func sincePosition(query url.Values) (since manager.Position, err error) {
 	switch {
 	case query.Has("since"):

@@ -10,7 +10,7 @@ import (
 
 const ndjson = "application/x-ndjson"
 
-func TestAPIPublishesOneMessage(t *testing.T) {
+func TestAPI_PublishesOneMessage(t *testing.T) {
 	for _, kind := range []string{"", "application/json", "Application/JSON; charset=utf-8"} {
 		a := newAPITest(t, apiOptions{})
 		a.want(a.call("POST", "/v1/uploads/up-1/messages", kind, " "+failed+"\n"), 202,
@@ -21,7 +21,7 @@ func TestAPIPublishesOneMessage(t *testing.T) {
 	}
 }
 
-func TestAPIPublishesLinesInOrder(t *testing.T) {
+func TestAPI_PublishesLinesInOrder(t *testing.T) {
 	a := newAPITest(t, apiOptions{})
 	body := "\n" + `{"action":"a", "x":"<&>"}` + "\r\n \n" + `{"action":"b"}` + "\n\n" + `{"action":"c"}`
 	a.want(a.call("POST", "/v1/uploads/up-1/messages", ndjson+"; charset=utf-8", body), 202,
@@ -32,7 +32,7 @@ func TestAPIPublishesLinesInOrder(t *testing.T) {
 			`{"offset":3,"message":{"action":"c"}}]}`)
 }
 
-func TestAPIRefusesBodies(t *testing.T) {
+func TestAPI_RefusesBodies(t *testing.T) {
 	const percent = `{"action":"upload_progress","payload":{"status":"pending","stage":"queued","message":"","progress_percent":101}}`
 	large := `{"action":"note","text":"` + strings.Repeat("x", 1000) + `"}`
 	for _, test := range []struct {
@@ -81,7 +81,7 @@ func TestAPIRefusesBodies(t *testing.T) {
 	}
 }
 
-func TestAPIRefusesBodiesThatItCannotRead(t *testing.T) {
+func TestAPI_RefusesBodiesThatItCannotRead(t *testing.T) {
 	a := newAPITest(t, apiOptions{})
 	r := httptest.NewRequest("POST", "/v1/uploads/up-1/messages", strings.NewReader(note))
 	r.Header.Set("Authorization", "Bearer first-key")
@@ -94,7 +94,7 @@ func TestAPIRefusesBodiesThatItCannotRead(t *testing.T) {
 	a.wantNothingPublished()
 }
 
-func TestAPITakesMessagesUpToItsBounds(t *testing.T) {
+func TestAPI_TakesMessagesUpToItsBounds(t *testing.T) {
 	a := newAPITest(t, apiOptions{})
 	message := `{"action":"note","text":"` + strings.Repeat("x", 64<<10-27) + `"}`
 	if w := a.call("POST", "/v1/uploads/up-1/messages", "", message); len(message) != 64<<10 || w.Code != 202 {
@@ -106,7 +106,7 @@ func TestAPITakesMessagesUpToItsBounds(t *testing.T) {
 	}
 }
 
-func TestAPIPublishesNothingOnceItIsClosed(t *testing.T) {
+func TestAPI_PublishesNothingOnceItIsClosed(t *testing.T) {
 	a := newAPITest(t, apiOptions{})
 	if err := a.manager.Close(t.Context()); err != nil {
 		t.Fatal(err)
@@ -127,7 +127,7 @@ func TestAPIPublishesNothingOnceItIsClosed(t *testing.T) {
 	}
 }
 
-func TestAPIPublishesNothingForACallerThatLeft(t *testing.T) {
+func TestAPI_PublishesNothingForACallerThatLeft(t *testing.T) {
 	a := newAPITest(t, apiOptions{})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -151,7 +151,7 @@ func (c *endingContext) Err() error {
 	return nil
 }
 
-func TestAPISaysHowFarItCame(t *testing.T) {
+func TestAPI_SaysHowFarItCame(t *testing.T) {
 	a := newAPITest(t, apiOptions{})
 	r := httptest.NewRequest("POST", "/v1/uploads/up-1/messages", strings.NewReader(note+"\n\n"+note+"\n"+note))
 	r = r.WithContext(&endingContext{t.Context(), 1})
@@ -164,7 +164,7 @@ func TestAPISaysHowFarItCame(t *testing.T) {
 	}
 }
 
-func TestAPIHistory(t *testing.T) {
+func TestAPI_History(t *testing.T) {
 	a := newAPITest(t, apiOptions{})
 	const target = "/v1/uploads/up-1/messages"
 	a.want(a.call("GET", target, "", ""), 200,
@@ -190,7 +190,7 @@ func TestAPIHistory(t *testing.T) {
 	a.wantProblem(a.call("GET", target+"?since=1&epoch=%zz", "", ""), 400, "query", 0, "malformed")
 }
 
-func TestAPIForgets(t *testing.T) {
+func TestAPI_Forgets(t *testing.T) {
 	a := newAPITest(t, apiOptions{})
 	a.wantProblem(a.call("GET", "/v1/uploads/up-1", "", ""), 404, "", 0, "unknown upload")
 	a.call("POST", "/v1/uploads/up-1/messages", "", failed)
@@ -205,7 +205,7 @@ func TestAPIForgets(t *testing.T) {
 	}
 }
 
-func TestAPISubscribers(t *testing.T) {
+func TestAPI_Subscribers(t *testing.T) {
 	a := newAPITest(t, apiOptions{})
 	a.want(a.call("GET", "/v1/uploads/up-1/subscribers", "", ""), 200, `{"upload_id":"up-1","users":[],"count":0}`)
 	for _, user := range []string{"zoë", "ann <a@example.com>"} {

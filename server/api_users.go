@@ -11,8 +11,8 @@ import (
 	"github.com/shoal-go/shoal/manager"
 )
 
-// sendToUser sends the messages of the body in order to all connections of a user, and none of them unless all are valid.
-// It answers with the outcomes, and stops if the caller leaves.
+// sendToUser sends the messages of the body in order to all connections of a user, and none of them unless all are
+// valid. It answers with the outcomes, and stops if the caller leaves.
 func (a *api) sendToUser(w http.ResponseWriter, r *http.Request, _ url.Values) error {
 	id, err := pathID(r, "user_id")
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/shoal-go/shoal/manager"
 )
 
-// recorder is a connection that keeps what it is given.
+// recorder is a connection that records its messages and close reasons.
 type recorder struct {
 	mu      sync.Mutex // protects what follows
 	outcome manager.Outcome
@@ -42,7 +42,7 @@ func (a *apiTest) connect(user string, outcome manager.Outcome) *recorder {
 	return c
 }
 
-func TestAPISendsToUser(t *testing.T) {
+func TestAPI_SendsToUser(t *testing.T) {
 	a := newAPITest(t, apiOptions{})
 	conns := []*recorder{
 		a.connect("ann", manager.Queued), a.connect("ann", manager.Queued),
@@ -63,7 +63,7 @@ func TestAPISendsToUser(t *testing.T) {
 	a.want(a.call("POST", "/v1/users/nobody/messages", "", note), 202, `{"queued":0,"conflated":0,"dropped":0}`)
 }
 
-func TestAPISendsNothingToUserUnlessAllIsValid(t *testing.T) {
+func TestAPI_SendsNothingToUserUnlessAllIsValid(t *testing.T) {
 	a := newAPITest(t, apiOptions{})
 	c := a.connect("ann", manager.Queued)
 	a.wantProblem(a.call("POST", "/v1/users/ann/messages", ndjson, note+"\n"+failed), 400, "upload_id", 2,
@@ -75,7 +75,7 @@ func TestAPISendsNothingToUserUnlessAllIsValid(t *testing.T) {
 	a.wantNothingPublished()
 }
 
-func TestAPIDisconnectsUser(t *testing.T) {
+func TestAPI_DisconnectsUser(t *testing.T) {
 	long := strings.Repeat("r", 123)
 	for query, want := range map[string]manager.CloseReason{
 		"":                                 {Code: 1000},
@@ -101,7 +101,7 @@ func TestAPIDisconnectsUser(t *testing.T) {
 	}
 }
 
-func TestAPIRefusesToDisconnectWith(t *testing.T) {
+func TestAPI_RefusesToDisconnectWith(t *testing.T) {
 	a := newAPITest(t, apiOptions{})
 	c := a.connect("ann", manager.Queued)
 	for query, field := range map[string]string{
@@ -118,7 +118,7 @@ func TestAPIRefusesToDisconnectWith(t *testing.T) {
 }
 
 // Not even the newest message outlives the history's time, but the upload's position does while it is followed.
-func TestAPINewestIsNullOnceItIsTooOld(t *testing.T) {
+func TestAPI_NewestIsNullOnceItIsTooOld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAPITest(t, apiOptions{})
 		a.connect("ann", manager.Queued)
@@ -132,7 +132,7 @@ func TestAPINewestIsNullOnceItIsTooOld(t *testing.T) {
 	})
 }
 
-func TestConnectionsOfATokenAreClosed(t *testing.T) {
+func TestAPI_DisconnectsToken(t *testing.T) {
 	a := newAPITest(t, apiOptions{})
 	mine, other := &tokenConn{id: "t-1"}, &tokenConn{id: "t-2"}
 	for _, c := range []*tokenConn{mine, other} {
@@ -149,7 +149,7 @@ func TestConnectionsOfATokenAreClosed(t *testing.T) {
 	}
 }
 
-func TestCountsOfNodes(t *testing.T) {
+func TestAPI_CountsOfNodes(t *testing.T) {
 	a := newAPITest(t, apiOptions{})
 	a.connect("ann", manager.Queued)
 	var answer struct{ Nodes map[string]manager.Stats }

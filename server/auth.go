@@ -96,7 +96,9 @@ func (c *Client) onToken(message object) {
 func (c *Client) authenticate(token string) {
 	var id Identity
 	var err error
-	c.call("Authenticate", c.server.opt.HookTimeout, func(ctx context.Context) { id, err = c.server.opt.Authenticate(ctx, token) })
+	c.call("Authenticate", c.server.opt.HookTimeout, func(ctx context.Context) {
+		id, err = c.server.opt.Authenticate(ctx, token)
+	})
 	if err == nil {
 		if err = manager.CheckID("user_id", id.UserID); err != nil {
 			c.server.logs.authenticate.log(c.server.opt.Logger, slog.LevelError, "Authenticate returned an invalid user id",
@@ -287,8 +289,8 @@ func (c *Client) watchExpiryLocked() {
 	}
 }
 
-// onDeadline is called when the time for the first message or that of the token may be up. The timer follows the
-// monotonic clock and the token the wall clock, so it is set again if it was early.
+// onDeadline is called when the first message is overdue or the token may have expired. The timer follows the monotonic
+// clock and the token the wall clock, so the timer is set again if it was early.
 func (c *Client) onDeadline() {
 	c.mu.Lock()
 	stage := c.stage

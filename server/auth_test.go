@@ -13,7 +13,7 @@ import (
 	"github.com/shoal-go/shoal/server"
 )
 
-func TestFirstMessageDecidesWhoTheConnectionBelongsTo(t *testing.T) {
+func TestAuth_FirstMessage(t *testing.T) {
 	n := start(t)
 	long := strings.Repeat("u", 256)
 	for name, test := range map[string]struct {
@@ -53,7 +53,7 @@ func TestFirstMessageDecidesWhoTheConnectionBelongsTo(t *testing.T) {
 	}
 }
 
-func TestBinaryFirstMessageIsInvalid(t *testing.T) {
+func TestAuth_BinaryFirstMessageIsInvalid(t *testing.T) {
 	n := start(t)
 	c := n.open()
 	if err := c.conn.Write(c.ctx, websocket.MessageBinary, []byte(`{"type":"auth","token":"u"}`)); err != nil {
@@ -62,7 +62,7 @@ func TestBinaryFirstMessageIsInvalid(t *testing.T) {
 	c.wantClose(manager.InvalidFormat)
 }
 
-func TestTokenMayComeWithTheUpgrade(t *testing.T) {
+func TestAuth_TokenOfTheUpgrade(t *testing.T) {
 	n := start(t)
 	c, _, err := n.tryOpen(http.Header{"Authorization": {"Bearer ann"}})
 	if err != nil {
@@ -78,7 +78,7 @@ func TestTokenMayComeWithTheUpgrade(t *testing.T) {
 	c.wantClose(manager.InvalidToken)
 }
 
-func TestAuthenticationTimesOut(t *testing.T) {
+func TestAuth_TimesOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := startPiped(t)
 		c := n.open()
@@ -91,7 +91,7 @@ func TestAuthenticationTimesOut(t *testing.T) {
 	})
 }
 
-func TestConnectionEndsWithItsToken(t *testing.T) {
+func TestAuth_ConnectionEndsWithItsToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := startPiped(t, neverIdle)
 		begin := time.Now()
@@ -104,7 +104,7 @@ func TestConnectionEndsWithItsToken(t *testing.T) {
 	})
 }
 
-func TestFreshTokenExtendsTheConnection(t *testing.T) {
+func TestRenew_FreshTokenExtendsTheConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := startPiped(t, neverIdle)
 		begin := time.Now()
@@ -119,7 +119,7 @@ func TestFreshTokenExtendsTheConnection(t *testing.T) {
 	})
 }
 
-func TestFreshTokenMustBeOfTheSameUser(t *testing.T) {
+func TestRenew_FreshTokenMustBeOfTheSameUser(t *testing.T) {
 	n := start(t)
 	for token, answer := range map[string]string{
 		"bob": "Token belongs to another user",
@@ -132,7 +132,7 @@ func TestFreshTokenMustBeOfTheSameUser(t *testing.T) {
 	}
 }
 
-func TestIdentifyTakesThePlaceOfTheProtocolsAuthentication(t *testing.T) {
+func TestIdentify_ReplacesAuthenticate(t *testing.T) {
 	n := start(t, func(_ *manager.Options, o *server.Options) {
 		o.Authenticate = nil
 		o.Identify = func(r *http.Request) (server.Identity, error) {

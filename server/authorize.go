@@ -21,8 +21,8 @@ func AuthorizeOpen(context.Context, Identity, string) error { return nil }
 
 // AuthorizeClaims is an [Authorize] that lets a connection follow the uploads in Identity.Uploads: an entry is an id,
 // or a prefix followed by "*"; "*" alone is every upload. With it, each connection gets the messages of these
-// uploads only, although subscriptions belong to the user: a narrow token stays narrow whatever another connection of
-// the user follows.
+// uploads only, although subscriptions belong to the user: other connections of the user do not widen a narrow
+// token.
 func AuthorizeClaims(_ context.Context, id Identity, uploadID string) error {
 	if id.allows(uploadID) {
 		return nil
@@ -115,7 +115,7 @@ func (a *AuthorizeURL) Authorize(ctx context.Context, id Identity, uploadID stri
 // decide returns the pending or cached decision for a user and an upload, or requests one. The request runs in a
 // goroutine of its own, so that a client that leaves does not cancel it for the others that wait for it.
 func (a *AuthorizeURL) decide(userID, uploadID string) (*decision, error) {
-	// The length makes the key unambiguous, whatever the ids contain.
+	// The length makes the key unambiguous for all ids.
 	key := strconv.Itoa(len(userID)) + ":" + userID + uploadID
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -73,7 +73,7 @@ func TestAuthorizeClaims(t *testing.T) {
 	}
 }
 
-func TestAuthorizeURLAsks(t *testing.T) {
+func TestAuthorizeURL_SendsRequest(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var q map[string]string
 		if err := json.NewDecoder(r.Body).Decode(&q); err != nil || r.Method != http.MethodPost ||
@@ -95,7 +95,7 @@ func TestAuthorizeURLAsks(t *testing.T) {
 	}
 }
 
-func TestAuthorizeURLFailsClosed(t *testing.T) {
+func TestAuthorizeURL_FailsClosed(t *testing.T) {
 	yes := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	defer yes.Close()
 	for _, status := range []int{201, 204, 302, 307, 308, 400, 401, 404, 429, 500, 503} {
@@ -111,7 +111,7 @@ func TestAuthorizeURLFailsClosed(t *testing.T) {
 	}
 }
 
-func TestAuthorizeURLOutOfReachHidesTheAddress(t *testing.T) {
+func TestAuthorizeURL_OutOfReachHidesTheAddress(t *testing.T) {
 	s := httptest.NewServer(nil)
 	s.Close()
 	a := newAuthorizer(t, s.URL+"/?key=hidden", nil)
@@ -121,7 +121,7 @@ func TestAuthorizeURLOutOfReachHidesTheAddress(t *testing.T) {
 	}
 }
 
-func TestAuthorizeURLTimesOut(t *testing.T) {
+func TestAuthorizeURL_TimesOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAuthorizer(t, "http://authorizer.example", func(r *http.Request) (*http.Response, error) {
 			<-r.Context().Done()
@@ -137,7 +137,7 @@ func TestAuthorizeURLTimesOut(t *testing.T) {
 	})
 }
 
-func TestAuthorizeURLRemembersBothAnswers(t *testing.T) {
+func TestAuthorizeURL_CachesBothAnswers(t *testing.T) {
 	for _, status := range []int{http.StatusOK, http.StatusForbidden} {
 		synctest.Test(t, func(t *testing.T) {
 			asked := 0
@@ -163,7 +163,7 @@ func TestAuthorizeURLRemembersBothAnswers(t *testing.T) {
 	}
 }
 
-func TestAuthorizeURLDoesNotRememberFailures(t *testing.T) {
+func TestAuthorizeURL_DoesNotCacheFailures(t *testing.T) {
 	status := http.StatusInternalServerError
 	a := newAuthorizer(t, "http://authorizer.example", func(*http.Request) (*http.Response, error) {
 		return respond(status)
@@ -177,7 +177,7 @@ func TestAuthorizeURLDoesNotRememberFailures(t *testing.T) {
 	}
 }
 
-func TestAuthorizeURLTellsQuestionsApart(t *testing.T) {
+func TestAuthorizeURL_DistinguishesUsersAndUploads(t *testing.T) {
 	a := newAuthorizer(t, "http://authorizer.example", func(r *http.Request) (*http.Response, error) {
 		body, _ := io.ReadAll(r.Body)
 		if string(body) == `{"user_id":"ab","upload_id":"c"}` {
@@ -193,7 +193,7 @@ func TestAuthorizeURLTellsQuestionsApart(t *testing.T) {
 	}
 }
 
-func TestAuthorizeURLAsksTheSameQuestionOnce(t *testing.T) {
+func TestAuthorizeURL_MergesConcurrentRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var asked atomic.Int64
 		release := make(chan struct{})
@@ -228,7 +228,7 @@ func TestAuthorizeURLAsksTheSameQuestionOnce(t *testing.T) {
 	})
 }
 
-func TestAuthorizeURLHoldsABoundedNumberOfAnswers(t *testing.T) {
+func TestAuthorizeURL_CacheIsBounded(t *testing.T) {
 	asked := 0
 	a := newAuthorizer(t, "http://authorizer.example", func(*http.Request) (*http.Response, error) {
 		asked++
@@ -248,7 +248,7 @@ func TestAuthorizeURLHoldsABoundedNumberOfAnswers(t *testing.T) {
 	}
 }
 
-func TestAuthorizeURLClose(t *testing.T) {
+func TestAuthorizeURL_Close(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAuthorizer(t, "http://authorizer.example", func(r *http.Request) (*http.Response, error) {
 			<-r.Context().Done()
@@ -268,7 +268,7 @@ func TestAuthorizeURLClose(t *testing.T) {
 	})
 }
 
-func TestNewAuthorizeURLRefusesWhatIsNoURL(t *testing.T) {
+func TestAuthorizeURL_RefusesInvalidAddresses(t *testing.T) {
 	for _, url := range []string{"", "authorizer.example", "/path", "ftp://host", "http://", "http://%zz"} {
 		if _, err := NewAuthorizeURL(url, nil); err == nil {
 			t.Errorf("%q: no error", url)

@@ -15,7 +15,7 @@ import (
 	"github.com/shoal-go/shoal/server"
 )
 
-func TestHooksSeeConnectionsComeAndGo(t *testing.T) {
+func TestHooks_SeeConnectionsComeAndGo(t *testing.T) {
 	var connected, disconnected atomic.Int64
 	n := start(t, func(_ *manager.Options, o *server.Options) {
 		o.OnConnect = func(c *server.Client) {
@@ -53,7 +53,7 @@ func TestHooksSeeConnectionsComeAndGo(t *testing.T) {
 	}
 }
 
-func TestPanicInAHookEndsOnlyItsConnection(t *testing.T) {
+func TestHooks_PanicEndsOnlyItsConnection(t *testing.T) {
 	n := start(t, func(_ *manager.Options, o *server.Options) {
 		o.OnMessage = func(*server.Client, server.Incoming) bool { panic("a hook with a bug") }
 	})
@@ -68,7 +68,7 @@ func TestPanicInAHookEndsOnlyItsConnection(t *testing.T) {
 	other.want(`{"action":"note","n":1}`)
 }
 
-func TestPanicInOnDisconnectEndsNothingElse(t *testing.T) {
+func TestHooks_PanicInOnDisconnect(t *testing.T) {
 	n := start(t, func(_ *manager.Options, o *server.Options) {
 		o.OnDisconnect = func(*server.Client) { panic("a hook with a bug") }
 	})
@@ -77,7 +77,7 @@ func TestPanicInOnDisconnectEndsNothingElse(t *testing.T) {
 	waitFor(t, func() bool { return n.server.Stats().Open == 0 })
 }
 
-func TestHandlerIsMountedInAMuxOfTheEmbeddersOwn(t *testing.T) {
+func TestServer_HandlerInAnotherMux(t *testing.T) {
 	n := start(t)
 	mux := http.NewServeMux()
 	mux.Handle("/ws/uploads", n.server.Handler())
@@ -94,7 +94,7 @@ func TestHandlerIsMountedInAMuxOfTheEmbeddersOwn(t *testing.T) {
 	_ = c.conn.CloseNow()
 }
 
-func TestHealthAndReadiness(t *testing.T) {
+func TestServer_HealthAndReadiness(t *testing.T) {
 	n := start(t)
 	status := func(path string) int {
 		w := httptest.NewRecorder()
@@ -112,7 +112,7 @@ func TestHealthAndReadiness(t *testing.T) {
 	}
 }
 
-func TestDrainSpreadsTheClosing(t *testing.T) {
+func TestDrain_SpreadsTheClosing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := startPiped(t)
 		const clients = 10
@@ -140,7 +140,7 @@ func TestDrainSpreadsTheClosing(t *testing.T) {
 	})
 }
 
-func TestOptionsAreCheckedAllAtOnce(t *testing.T) {
+func TestOptions_AreCheckedAllAtOnce(t *testing.T) {
 	_, err := server.New(server.Options{
 		AllowedOrigins: []string{"example.com"}, MaxConnections: -1, IdleTimeout: time.Second, QueueMessages: -1,
 	})
@@ -154,7 +154,7 @@ func TestOptionsAreCheckedAllAtOnce(t *testing.T) {
 	}
 }
 
-func TestServeAfterCloseIsRefused(t *testing.T) {
+func TestServe_AfterCloseIsRefused(t *testing.T) {
 	n := start(t)
 	if err := n.server.Close(context.Background()); err != nil {
 		t.Fatal(err)

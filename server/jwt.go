@@ -46,9 +46,9 @@ type JWTOptions struct {
 	// usable key, never replaces the current one.
 	JWKS string
 
-	// Audience are the values of which a token's aud claim must contain one, and Issuer those of which its iss claim
-	// must be one. Empty: not checked. With a JWKS URL an Audience is required, because whoever operates it signs
-	// tokens for other applications too; the single entry "any" accepts all of them.
+	// Audience lists the accepted values of the aud claim, which must contain one of them, and Issuer the accepted values
+	// of the iss claim. Empty: not checked. With a JWKS URL an Audience is required, because an identity
+	// provider signs tokens for other applications too; the single entry "any" accepts all of them.
 	Audience []string
 	Issuer   []string
 
@@ -91,8 +91,8 @@ func CheckSecret(secret []byte) error {
 }
 
 // NewJWT returns a JWT, to be closed with Close. It reads JWKS, which takes at most 10 seconds, and fails if it is not
-// a usable key set. A JWKS URL that cannot be reached is no error: it is fetched until that succeeds, and Ready returns
-// an error so long.
+// a usable key set. A JWKS URL that cannot be reached is not an error: it is fetched until that succeeds, and until
+// then Ready returns an error.
 func NewJWT(o JWTOptions) (*JWT, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
@@ -166,9 +166,9 @@ func (j *JWT) Close() {
 	}
 }
 
-// Authenticate is an [Authenticate]. It returns a *TokenError for a token that is known to be bad. Any other error means
-// that it cannot be checked now: ctx has ended, the signing key could not be fetched, the token becomes valid within a
-// minute, or CheckVersion failed.
+// Authenticate is an [Authenticate]. It returns a *TokenError for a token that is known to be bad. Any other error
+// means that it cannot be checked now: ctx has ended, the signing key could not be fetched, the token becomes valid
+// within a minute, or CheckVersion failed.
 func (j *JWT) Authenticate(ctx context.Context, token string) (Identity, error) {
 	if len(token) > maxTokenBytes {
 		return Identity{}, &TokenError{Message: "Token is too long"}
@@ -192,7 +192,7 @@ type signedToken struct {
 	algorithm string
 	keyID     string // "" if the token names no key
 	claims    object
-	signed    string // what the signature covers
+	signed    string // the bytes that the signature covers
 	signature []byte
 }
 

@@ -33,7 +33,7 @@ const (
 
 // keySource holds the public keys that verify tokens.
 type keySource interface {
-	// current returns the newest set that could be read; nil while there is none.
+	// current returns the newest set that could be read; nil before the first.
 	current() *keySet
 	// refresh reads the keys again and returns the current set. An error means that a key that is not in this set may
 	// exist all the same.
@@ -184,7 +184,8 @@ func parseKey(entry []byte) (publicKey, error) {
 		return k, err
 	}
 	algorithm, err := o.text("alg")
-	if _, given := o.get("alg"); given && (err != nil || algorithm != k.algorithm && !(kind == "OKP" && algorithm == "Ed25519")) {
+	same := algorithm == k.algorithm || kind == "OKP" && algorithm == "Ed25519" // RFC 9864
+	if _, given := o.get("alg"); given && (err != nil || !same) {
 		return k, errors.New("alg is not " + k.algorithm)
 	}
 	return k, nil

@@ -102,7 +102,7 @@ func newJWKSJWT(t *testing.T, o JWTOptions) *JWT {
 	return j
 }
 
-func TestJWKSFileOfEachFamily(t *testing.T) {
+func TestJWKSFile_OfEachFamily(t *testing.T) {
 	keys := newTestKeys(t)
 	path := filepath.Join(t.TempDir(), "jwks.json")
 	writeFile(t, path, jwksOf(t, keys...))
@@ -118,7 +118,7 @@ func TestJWKSFileOfEachFamily(t *testing.T) {
 	}
 }
 
-func TestJWKSRefusesTheWrongFamily(t *testing.T) {
+func TestJWKS_RefusesTheWrongFamily(t *testing.T) {
 	keys := newTestKeys(t)
 	path := filepath.Join(t.TempDir(), "jwks.json")
 	writeFile(t, path, jwksOf(t, keys...))
@@ -157,7 +157,7 @@ func TestJWKSRefusesTheWrongFamily(t *testing.T) {
 	}
 }
 
-func TestSecretAndJWKSEachForItsFamily(t *testing.T) {
+func TestJWT_SecretAndJWKSEachForTheirFamily(t *testing.T) {
 	key := newEdKey(t, "ed")
 	path := filepath.Join(t.TempDir(), "jwks.json")
 	writeFile(t, path, jwksOf(t, key))
@@ -169,7 +169,7 @@ func TestSecretAndJWKSEachForItsFamily(t *testing.T) {
 	}
 }
 
-func TestJWKSFileIsReadAgain(t *testing.T) {
+func TestJWKSFile_IsReadAgain(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "jwks.json")
 	before, after := newEdKey(t, "before"), newEdKey(t, "a key with another name")
 	writeFile(t, path, jwksOf(t, before))
@@ -196,7 +196,7 @@ func TestJWKSFileIsReadAgain(t *testing.T) {
 	})
 }
 
-func TestJWKSFileThatIsNone(t *testing.T) {
+func TestJWKSFile_Invalid(t *testing.T) {
 	for name, text := range map[string]string{
 		"not JSON":     "hello",
 		"no keys":      `{"keys":[]}`,
@@ -215,7 +215,7 @@ func TestJWKSFileThatIsNone(t *testing.T) {
 	}
 }
 
-// keysHandler serves whatever set of keys it holds and counts how often.
+// keysHandler serves its key set and counts the requests.
 type keysHandler struct {
 	text    atomic.Value
 	fetches atomic.Int64
@@ -235,7 +235,7 @@ func newKeysServer(t *testing.T, text []byte) (*keysHandler, string) {
 	return h, s.URL
 }
 
-func TestJWKSURLFetchesAnUnknownKeyButNotOften(t *testing.T) {
+func TestJWKSURL_UnknownKeyIsFetchedAtMostOncePerInterval(t *testing.T) {
 	old, fresh := newEdKey(t, "old"), newEdKey(t, "fresh")
 	h, url := newKeysServer(t, jwksOf(t, old))
 	j := newJWKSJWT(t, JWTOptions{JWKS: url, Audience: []string{"any"}})
@@ -254,7 +254,7 @@ func TestJWKSURLFetchesAnUnknownKeyButNotOften(t *testing.T) {
 	}
 }
 
-func TestJWKSURLThatFails(t *testing.T) {
+func TestJWKSURL_ThatFails(t *testing.T) {
 	elsewhere, _ := newKeysServer(t, jwksOf(t, newEdKey(t, "ed")))
 	target := httptest.NewServer(elsewhere)
 	defer target.Close()
@@ -284,20 +284,20 @@ func TestJWKSURLThatFails(t *testing.T) {
 	}
 }
 
-func TestJWKSURLWithoutAHost(t *testing.T) {
+func TestJWKSURL_WithoutAHost(t *testing.T) {
 	if _, err := NewJWT(JWTOptions{JWKS: "https:///keys", Audience: []string{"any"}}); err == nil {
 		t.Error("no error")
 	}
 }
 
-func TestJWTCloseTwice(t *testing.T) {
+func TestJWT_CloseTwice(t *testing.T) {
 	_, url := newKeysServer(t, jwksOf(t, newEdKey(t, "ed")))
 	j := newJWKSJWT(t, JWTOptions{JWKS: url, Audience: []string{"any"}})
 	j.Close()
 	j.Close()
 }
 
-func TestJWTUnknownKeyWhileTheClientLeaves(t *testing.T) {
+func TestJWT_UnknownKeyWhileTheClientLeaves(t *testing.T) {
 	_, url := newKeysServer(t, jwksOf(t, newEdKey(t, "ed")))
 	j := newJWKSJWT(t, JWTOptions{JWKS: url, Audience: []string{"any"}})
 	ctx, cancel := context.WithCancel(t.Context())

@@ -93,8 +93,8 @@ func (u *urlKeys) schedule(err error) {
 	}
 }
 
-// start returns the fetch in progress, with joined, or a new one. It returns nil if a token asks and the last fetch on behalf of one
-// began less than unknownKeyInterval ago.
+// start returns the fetch in progress, with joined, or a new one. It returns nil if a token asks and the last fetch on
+// behalf of one began less than unknownKeyInterval ago.
 func (u *urlKeys) start(scheduled bool) (f *keyFetch, joined bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -481,7 +481,7 @@ func TestJWT_AmbiguousClaimsAreRefused(t *testing.T) {
 	}
 }
 
-// An uploads claim that is not a list of strings allows no upload, and is no reason to refuse the token.
+// An uploads claim that is not a list of strings allows no upload, and the token is accepted.
 func TestJWT_MalformedUploadsClaimAllowsNothing(t *testing.T) {
 	j := newSecretJWT(t, JWTOptions{})
 	for _, uploads := range []any{"*", 7, []any{"*", 1}, map[string]any{}, (*string)(nil)} {

@@ -67,7 +67,7 @@ func wantRefusal(t *testing.T, err error, message string) {
 	}
 }
 
-func TestJWTAcceptsWhatSignHS256Makes(t *testing.T) {
+func TestJWT_AcceptsTokensOfSignHS256(t *testing.T) {
 	j := newSecretJWT(t, JWTOptions{})
 	expires := time.Now().Add(time.Hour).Truncate(time.Second)
 	alice := Identity{UserID: "älice", TokenID: "t-1", Expires: expires, Uploads: []string{"u1", "p*"}}
@@ -84,7 +84,7 @@ func TestJWTAcceptsWhatSignHS256Makes(t *testing.T) {
 	}
 }
 
-func TestJWTAcceptsATokenWithoutType(t *testing.T) {
+func TestJWT_AcceptsATokenWithoutType(t *testing.T) {
 	j := newSecretJWT(t, JWTOptions{})
 	id, err := j.Authenticate(t.Context(), signSecret(t, jwt.MapClaims{"type": nil}))
 	if err != nil || id.UserID != "alice" || id.Uploads != nil {
@@ -92,7 +92,7 @@ func TestJWTAcceptsATokenWithoutType(t *testing.T) {
 	}
 }
 
-func TestJWTRefusesClaims(t *testing.T) {
+func TestJWT_RefusesClaims(t *testing.T) {
 	now := time.Now()
 	for name, c := range map[string]struct {
 		changes jwt.MapClaims
@@ -125,7 +125,7 @@ func TestJWTRefusesClaims(t *testing.T) {
 	}
 }
 
-func TestJWTAllowsForAnIssuersClockAhead(t *testing.T) {
+func TestJWT_AllowsForAnIssuersClockAhead(t *testing.T) {
 	soon := time.Now().Add(2 * time.Second).Unix()
 	j := newSecretJWT(t, JWTOptions{})
 	if _, err := j.Authenticate(t.Context(), signSecret(t, jwt.MapClaims{"nbf": soon, "iat": soon})); err != nil {
@@ -133,7 +133,7 @@ func TestJWTAllowsForAnIssuersClockAhead(t *testing.T) {
 	}
 }
 
-func TestJWTRefusesForms(t *testing.T) {
+func TestJWT_RefusesForms(t *testing.T) {
 	good := signSecret(t, nil)
 	header, rest, _ := strings.Cut(good, ".")
 	payload, signature, _ := strings.Cut(rest, ".")
@@ -166,7 +166,7 @@ func TestJWTRefusesForms(t *testing.T) {
 	}
 }
 
-func TestJWTExpiresAtItsSecond(t *testing.T) {
+func TestJWT_ExpiresAtItsSecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := newSecretJWT(t, JWTOptions{})
 		token := signSecret(t, jwt.MapClaims{"exp": time.Now().Add(10 * time.Second).Unix()})
@@ -180,7 +180,7 @@ func TestJWTExpiresAtItsSecond(t *testing.T) {
 	})
 }
 
-func TestJWTAsksForTheVersion(t *testing.T) {
+func TestJWT_CheckVersion(t *testing.T) {
 	down := errors.New("database is down")
 	j := newSecretJWT(t, JWTOptions{CheckVersion: func(_ context.Context, userID string, version int64) error {
 		switch {
@@ -211,7 +211,7 @@ func TestJWTAsksForTheVersion(t *testing.T) {
 	}
 }
 
-func TestJWTRefusalsHoldNoSecret(t *testing.T) {
+func TestJWT_RefusalsHoldNoSecret(t *testing.T) {
 	j := newSecretJWT(t, JWTOptions{})
 	for _, token := range []string{"secret-text", signSecret(t, jwt.MapClaims{"sub": "secret-text\n"})} {
 		_, err := j.Authenticate(t.Context(), token)
@@ -221,7 +221,7 @@ func TestJWTRefusalsHoldNoSecret(t *testing.T) {
 	}
 }
 
-func TestSignHS256RefusesBadInput(t *testing.T) {
+func TestSignHS256_RefusesBadInput(t *testing.T) {
 	later := time.Now().Add(time.Hour)
 	for name, c := range map[string]struct {
 		secret string
@@ -239,7 +239,7 @@ func TestSignHS256RefusesBadInput(t *testing.T) {
 	}
 }
 
-func TestNewJWTNeedsAKey(t *testing.T) {
+func TestNewJWT_NeedsAKey(t *testing.T) {
 	if _, err := NewJWT(JWTOptions{}); err == nil {
 		t.Error("no error without a secret and a JWKS")
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/shoal-go/shoal/manager"
 )
 
-// TokenExpiry decides what the expiry of a token ends.
+// TokenExpiry decides whether the expiry of a token closes its connections.
 type TokenExpiry uint8
 
 const (
@@ -26,11 +26,11 @@ type Options struct {
 	// Manager does the work. Required. The server does not close it.
 	Manager *manager.Manager
 
-	// Authenticate decides whom a token belongs to. Required, unless Identify is given.
+	// Authenticate returns the identity that a token belongs to. Required, unless Identify is given.
 	Authenticate Authenticate
-	// Authorize decides who may follow which upload. Required: AuthorizeOpen allows everything.
+	// Authorize decides which uploads a connection may follow. Required; AuthorizeOpen allows all.
 	Authorize Authorize
-	// Identify takes the place of the protocol's authentication: it returns the owner of a connection by the request of
+	// Identify replaces the authentication of the protocol: it returns the owner of a connection by the request of
 	// the upgrade, for example by a cookie. A *TokenError or http.ErrNoCookie refuses the upgrade with 401, ErrForbidden
 	// with 403; any other error means that it cannot be decided now: it is logged and answered with 503. The request's
 	// context ends with the request and after HookTimeout.
@@ -46,18 +46,18 @@ type Options struct {
 	// until its context ends, since it waits for the hook.
 	OnConnect    func(*Client)
 	OnDisconnect func(*Client)
-	// OnMessage is called for messages of an authenticated client that are not the protocol's, one after the
-	// other for each connection, and may answer with Client.SendText and Client.SendBinary. It reports whether
-	// it knows the message; one that nobody knows is ignored, or answered with an error on shoal.v1.
+	// OnMessage is called for messages of an authenticated client that are not part of the protocol, sequentially for each
+	// connection, and may answer with Client.SendText and Client.SendBinary. It reports whether it has handled the
+	// message; others are ignored, or answered with an error on shoal.v1.
 	OnMessage func(*Client, Incoming) bool
 
-	// AllowedOrigins are the origins, like https://app.example.com, from which browsers may connect. None:
-	// only pages of the host that they connect to. AnyLocalOrigin also allows every origin on the local
-	// machine, for development.
+	// AllowedOrigins are the origins, like https://app.example.com, of the pages that may connect; see CheckOrigin. Empty:
+	// only pages of the host that they connect to. AnyLocalOrigin also allows every origin on the local machine, for
+	// development.
 	AllowedOrigins []string
 	AnyLocalOrigin bool
 
-	// APIKeys are the keys of the HTTP API. None: it answers 403.
+	// APIKeys are the keys of the HTTP API; see CheckAPIKey. Empty: it answers 403.
 	APIKeys []string
 
 	// MaxConnections bounds the WebSockets of this server, authenticated or not. 0: no bound.
@@ -71,8 +71,9 @@ type Options struct {
 	// MaxClientMessageBytes bounds a message of a client; before it has authenticated the bound is at most 16 KiB.
 	// 0: 64 KiB.
 	MaxClientMessageBytes int
-	// ClientMessageRate is how many messages a client may send in a second (0: 50) after a burst of
-	// ClientMessageBurst (0: 200).
+	// ClientMessageRate is the number of messages per second that a client may send (0: 50) after a burst of
+	// ClientMessageBurst (0: 200). A connection may also once send as many subscribe messages as a user may follow
+	// uploads.
 	ClientMessageRate  float64
 	ClientMessageBurst int
 
@@ -102,7 +103,7 @@ type Options struct {
 	// has dropped messages by then, the client is told the new position and gets the newest message. 0: 8 MiB.
 	RecoveryBytes int
 
-	// Logger gets what an operator should know, never a token, key or payload. nil: nothing is logged.
+	// Logger gets the events for an operator, never a token, key or payload. nil: nothing is logged.
 	Logger *slog.Logger
 }
 
@@ -186,8 +187,8 @@ func (o Options) validate() error {
 		}
 	}
 	for name, d := range map[string]time.Duration{
-		"AuthTimeout": o.AuthTimeout, "HookTimeout": o.HookTimeout, "PingInterval": o.PingInterval, "IdleTimeout": o.IdleTimeout,
-		"CloseTimeout": o.CloseTimeout, "QueueAge": o.QueueAge,
+		"AuthTimeout": o.AuthTimeout, "HookTimeout": o.HookTimeout, "PingInterval": o.PingInterval,
+		"IdleTimeout": o.IdleTimeout, "CloseTimeout": o.CloseTimeout, "QueueAge": o.QueueAge,
 	} {
 		if d < time.Millisecond {
 			refuse(name, d, "at least 1ms")
@@ -222,8 +223,9 @@ func (o Options) validateSizes() (all []error) {
 			o.MaxMessageBytes, most))
 	}
 	if o.QueueBytes > 0 && o.QueueBytes < most+FrameOverhead {
-		all = append(all, fmt.Errorf("server: Options.QueueBytes is %d, want at least %d: the manager's MaxMessageBytes of %d "+
-			"and FrameOverhead, or the largest message could never be sent", o.QueueBytes, most+FrameOverhead, most))
+		all = append(all, fmt.Errorf("server: Options.QueueBytes is %d, want at least %d: the manager's "+
+			"MaxMessageBytes of %d and FrameOverhead, or the largest message could never be sent",
+			o.QueueBytes, most+FrameOverhead, most))
 	}
 	return all
 }

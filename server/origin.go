@@ -30,7 +30,8 @@ func parseOrigin(s string) (origin, error) {
 	u, err := url.Parse(s)
 	switch {
 	case !found || err != nil || u.Scheme == "" || u.Host == "" || u.Host != authority || u.User != nil:
-		return origin{}, errors.New("not an origin, want scheme://host[:port] without a path, such as https://app.example.com")
+		return origin{}, errors.New("not an origin, want scheme://host[:port] without a path, " +
+			"such as https://app.example.com")
 	case strings.Contains(authority, "*"):
 		return origin{}, errors.New("it has a *, which matches no origin; want each origin by itself")
 	}

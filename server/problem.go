@@ -12,8 +12,8 @@ import (
 	"github.com/shoal-go/shoal/manager"
 )
 
-// apiProblem is an error of the HTTP API (RFC 9457). The caller gets all of it, so it contains no secret, no payload and
-// no cause within the server.
+// apiProblem is an error of the HTTP API (RFC 9457). The caller gets all of it, so it contains no secret, no payload
+// and no cause within the server.
 type apiProblem struct {
 	Type   string `json:"type"`
 	Title  string `json:"title"`
@@ -54,7 +54,8 @@ type lineError struct {
 func (e *lineError) Error() string { return "line " + strconv.Itoa(e.line) + ": " + e.err.Error() }
 func (e *lineError) Unwrap() error { return e.err }
 
-// problemOf returns the problem that a caller gets for an error, or nil for an error whose cause the caller must not see.
+// problemOf returns the problem that a caller gets for an error, or nil for an error whose cause the caller must not
+// see.
 func problemOf(err error) *apiProblem {
 	var (
 		own     *apiProblem

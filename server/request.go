@@ -11,7 +11,7 @@ import (
 )
 
 // onRequest handles a message of the protocol, and reports whether it is one. Names are compared exactly; a message
-// that is not the protocol's is left to Options.OnMessage as it is.
+// that is not part of the protocol is passed to Options.OnMessage unchanged.
 func (c *Client) onRequest(m Incoming) bool {
 	if !m.Text {
 		return false
@@ -52,7 +52,7 @@ func (c *Client) handler(message object) func(*Client, object) {
 			return (*Client).onResume
 		}
 	case "ping", "pong":
-		return func(*Client, object) {} // a sign of life, which the frame itself was
+		return func(*Client, object) {} // any frame counts as a sign of life
 	case "":
 		if kind, err := message.text("type"); err == nil && kind == "auth" && c.server.opt.Authenticate != nil {
 			return (*Client).onToken

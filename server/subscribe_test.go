@@ -11,7 +11,7 @@ import (
 	"github.com/shoal-go/shoal/server"
 )
 
-func TestSubscriberGetsTheNewestMessageThenWhatFollows(t *testing.T) {
+func TestSubscribe_NewestThenLiveMessages(t *testing.T) {
 	n := start(t)
 	n.publish("a", 1)
 	n.publish("a", 2)
@@ -29,7 +29,7 @@ func TestSubscriberGetsTheNewestMessageThenWhatFollows(t *testing.T) {
 	v1.want(`{"action":"note","n":3,"offset":3,"upload_id":"a"}`)
 }
 
-func TestMessagesReachEveryConnectionOfTheUserUntilTheLastClaimEnds(t *testing.T) {
+func TestSubscribe_MessagesReachEveryConnectionOfTheUserUntilTheLastClaimEnds(t *testing.T) {
 	n := start(t)
 	one, two := n.login("ann", "shoal.v1"), n.login("ann", "shoal.v1")
 	waitFor(t, func() bool { return n.manager.Stats().Connections == 2 }) // auth_success comes ahead of that
@@ -64,7 +64,7 @@ func subscribe(t *testing.T, c *client, uploadID string, offset int) (epoch stri
 	return ack["epoch"].(string)
 }
 
-func TestReturningClientRecoversWhatItMissed(t *testing.T) {
+func TestSubscribe_ReturningClientRecovers(t *testing.T) {
 	n := start(t)
 	pos := n.publish("a", 1)
 	n.publish("a", 2)
@@ -79,7 +79,7 @@ func TestReturningClientRecoversWhatItMissed(t *testing.T) {
 		`{"action":"note","n":3,"offset":3,"upload_id":"a"}`)
 }
 
-func TestResumeAnswersOnceForManyUploads(t *testing.T) {
+func TestResume_AnswersOnceForManyUploads(t *testing.T) {
 	n := start(t)
 	quiet := n.publish("quiet", 1)
 	busy := n.publish("busy", 1)
@@ -111,7 +111,7 @@ func TestResumeAnswersOnceForManyUploads(t *testing.T) {
 	c.want(`{"action":"note","n":2,"offset":2,"upload_id":"quiet"}`)
 }
 
-func TestForgottenUploadTellsItsNewEpoch(t *testing.T) {
+func TestSubscribe_ForgottenUploadHasNewEpoch(t *testing.T) {
 	n := start(t)
 	pos := n.publish("a", 1)
 	base, v1 := n.login("ann"), n.login("bob", "shoal.v1")
@@ -131,7 +131,7 @@ func TestForgottenUploadTellsItsNewEpoch(t *testing.T) {
 	base.want(`{"action":"note","n":7}`)
 }
 
-func TestRefusalsOfRequests(t *testing.T) {
+func TestRequest_Refusals(t *testing.T) {
 	badID := func(problem string) string {
 		return `{"action":"error","code":"bad_request","message":"upload_id ` + problem + `"}`
 	}
@@ -172,7 +172,7 @@ func TestRefusalsOfRequests(t *testing.T) {
 	}
 }
 
-func TestSignsOfLifeAreNotAnswered(t *testing.T) {
+func TestRequest_PingAndPongAreNotAnswered(t *testing.T) {
 	n := start(t)
 	c := n.login("ann", "shoal.v1")
 	c.send(`{"action":"ping"}`)
@@ -180,7 +180,7 @@ func TestSignsOfLifeAreNotAnswered(t *testing.T) {
 	subscribe(t, c, "a", 0)
 }
 
-func TestSubscriptionsOfAUserAreLimited(t *testing.T) {
+func TestSubscribe_UserLimit(t *testing.T) {
 	n := start(t, func(m *manager.Options, _ *server.Options) { m.MaxSubscriptionsPerUser = 1 })
 	v1 := n.login("ann", "shoal.v1")
 	subscribe(t, v1, "a", 0)
@@ -193,7 +193,7 @@ func TestSubscriptionsOfAUserAreLimited(t *testing.T) {
 	base.wantClose(manager.TooManySubscriptions)
 }
 
-func TestUpgradeIsRefused(t *testing.T) {
+func TestUpgrade_IsRefused(t *testing.T) {
 	n := start(t, func(_ *manager.Options, o *server.Options) {
 		o.AllowedOrigins = []string{"https://app.example.com"}
 		o.MaxConnections = 1

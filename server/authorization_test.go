@@ -31,7 +31,7 @@ func logTo(log *lockedBuffer) func(*manager.Options, *server.Options) {
 	return func(_ *manager.Options, o *server.Options) { o.Logger = slog.New(slog.NewTextHandler(log, nil)) }
 }
 
-// A token that cannot be checked now is not told to be bad: the client is to come back.
+// A token that cannot be checked now is not reported as bad: the client should reconnect.
 func TestAuthenticate_UnavailableIsNotInvalid(t *testing.T) {
 	var log lockedBuffer
 	n := start(t, logTo(&log))
@@ -443,7 +443,7 @@ func TestAuthorizeClaims_HoldBetweenTokensOfAUser(t *testing.T) {
 	}
 }
 
-// Names are exact and given once; what is not the protocol's is left to OnMessage as it is.
+// Names are exact and given once; other messages are passed to OnMessage unchanged.
 func TestRequest_NamesAreExact(t *testing.T) {
 	own := make(chan string, 1)
 	n := start(t, func(_ *manager.Options, o *server.Options) {
