@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"sync/atomic"
 
 	"github.com/nats-io/nats.go"
@@ -12,8 +11,9 @@ import (
 	"github.com/shoal-go/shoal/broker"
 )
 
-// Broker is a node's way to the others through NATS, and a broker.Keeper. All methods may be called from any
-// number of goroutines. Errors are those of the context, or wrap broker.ErrUnavailable, unless said otherwise.
+// Broker is a broker.HistoryBroker over a NATS server. Its methods are safe for concurrent use. Their errors are those
+// of the context or wrap broker.ErrUnavailable, except where a retry would fail alike: an invalid channel, a
+// message larger than the server accepts (nats.ErrMaxPayload) and a missing permission (nats.ErrPermissionViolation).
 type Broker struct {
 	opt Options
 	// session is nil unless Run is running and has connected.
@@ -22,7 +22,7 @@ type Broker struct {
 
 var _ broker.HistoryBroker = (*Broker)(nil)
 
-// New returns a Broker that is not connected yet. The error lists all options that will not do.
+// New returns a Broker that is not connected yet. The error lists all invalid options.
 func New(opt Options) (*Broker, error) {
 	opt = opt.withDefaults()
 	if err := opt.validate(); err != nil {
@@ -31,78 +31,119 @@ func New(opt Options) (*Broker, error) {
 	return &Broker{opt: opt}, nil
 }
 
-// call calls fn with the session, and with a context that has a deadline.
-func (b *Broker) call(ctx context.Context, what string, fn func(context.Context, *session) error) error {
+// call calls fn with the session and a context that has a deadline.
+func (b *Broker) call(
+	ctx context.Context, operation string, channels []string, fn func(context.Context, *session) error,
+) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, b.opt.CallTimeout)
 		defer cancel()
 	}
-	return b.once(ctx, what, func(s *session) error { return fn(ctx, s) })
+	for _, channel := range channels {
+		if err := checkChannel(channel); err != nil {
+			return err
+		}
+	}
+	return b.once(ctx, operation, func(s *session) error { return fn(ctx, s) })
 }
 
-// once calls fn with the session. What fn asks the server once, calls bounds: a timer for each message that is
-// stored or published would cost more than all else that we do for it.
-func (b *Broker) once(ctx context.Context, what string, fn func(*session) error) error {
+// once calls fn with the session. The requests of fn are bounded by calls: a timer for each message that is stored or
+// published would cost more than everything else.
+func (b *Broker) once(ctx context.Context, operation string, fn func(*session) error) error {
 	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("natsbroker: %s: %w", what, err)
+		return fmt.Errorf("natsbroker: %s: %w", operation, err)
 	}
 	s := b.session.Load()
 	if s == nil || !s.conn.IsConnected() {
-		return fmt.Errorf("natsbroker: %s: %w", what, broker.ErrUnavailable)
+		return fmt.Errorf("natsbroker: %s: %w", operation, broker.ErrUnavailable)
 	}
 	if err := fn(s); err != nil {
-		if errors.Is(err, errNoAnswer) {
-			s.missing.Store(true)
-			s.turn()
+		if errors.Is(err, errNoAnswer) || errors.As(err, new(*storeError)) {
+			if !s.suspect.Swap(true) {
+				b.opt.Logger.Warn("NATS stream refused an operation", "operation", operation, "error", err)
+			}
+			s.wake()
 		}
-		return fmt.Errorf("natsbroker: %s: %w", what, unavailable(err))
+		return fmt.Errorf("natsbroker: %s: %w", operation, unavailable(err))
 	}
 	return nil
 }
 
-// unavailable makes an error wrap broker.ErrUnavailable, unless another attempt would end the same way.
+// unavailable makes an error wrap broker.ErrUnavailable, unless a retry would fail alike.
 func unavailable(err error) error {
-	if errors.Is(err, context.Canceled) || errors.Is(err, nats.ErrMaxPayload) || errors.Is(err, broker.ErrUnavailable) {
-		return err
+	for _, permanent := range []error{
+		context.Canceled, nats.ErrMaxPayload, nats.ErrPermissionViolation, broker.ErrUnavailable,
+	} {
+		if errors.Is(err, permanent) {
+			return err
+		}
 	}
 	return fmt.Errorf("%w: %w", broker.ErrUnavailable, err)
 }
 
-// Subscribe makes the messages of channels arrive. It returns when the server knows; where servers form a cluster,
-// when the one that leads the stream knows too, so that what is stored from then on arrives, and what
-// is published on other servers as soon as they have been told, which takes the way between two servers once.
+// Subscribe subscribes to channels. When it returns nil, the server has accepted the subscriptions and, in a cluster,
+// the stream's leader knows them: messages stored from then on arrive; messages only published on other servers
+// arrive as soon as these have been notified, one hop later. If the server refuses a subscription, the error
+// says why.
 func (b *Broker) Subscribe(ctx context.Context, channels ...string) error {
-	return b.call(ctx, "subscribe", func(ctx context.Context, s *session) error {
-		added, err := s.follows.add(s.conn, s.arrivals, channels, s.nextRefresh())
+	return b.call(ctx, "subscribe", channels, func(ctx context.Context, s *session) error {
+		refusals := s.refusals.total()
+		added, err := s.subscriptions.add(s.conn, s.arrivals, channels, s.nextRefresh())
 		if err != nil {
 			return err
 		}
-		if err := s.settle(ctx); err != nil {
-			s.follows.giveUp(added)
+		if err = s.awaitSubscriptions(ctx); err == nil {
+			err = s.refusedAmong(ctx, added, refusals)
+		}
+		if err != nil {
+			s.subscriptions.rollBack(added)
 			return err
 		}
-		if !s.follows.confirm(channels) {
-			return errTakenBack
+		if !s.subscriptions.confirm(channels) {
+			return errUnsubscribed
 		}
 		return nil
 	})
 }
 
-// errTakenBack is what Subscribe returns if another call unsubscribed, or failed, in the meantime.
-var errTakenBack = errors.New("a channel was unsubscribed from meanwhile")
+// errUnsubscribed is returned by Subscribe if another call unsubscribed, or failed to subscribe, in the meantime.
+var errUnsubscribed = errors.New("a channel was unsubscribed concurrently")
 
-// Unsubscribe takes Subscribe back. It does not wait for the server.
+// refusedAmong returns an error if the server refused one of the channels since count refusals. A refusal that names
+// no subject, for too many subscriptions, may mean any of them.
+func (s *session) refusedAmong(ctx context.Context, channels []string, count uint64) error {
+	refused := s.awaitRefusals(ctx, count)
+	if len(refused) == 0 {
+		return nil
+	}
+	subjects := make(map[string]struct{}, len(channels))
+	for _, channel := range channels {
+		subjects[livePrefix+baseSubject(channel)] = struct{}{}
+	}
+	for _, err := range refused {
+		_, named := subjects[refusedSubject(err)]
+		if named || errors.Is(err, nats.ErrMaxSubscriptionsExceeded) && len(channels) > 0 {
+			return err
+		}
+	}
+	return nil
+}
+
+// Unsubscribe undoes Subscribe. It does not wait for the server.
 func (b *Broker) Unsubscribe(ctx context.Context, channels ...string) error {
 	if s := b.session.Load(); s != nil && ctx.Err() == nil {
-		s.follows.remove(channels)
+		s.subscriptions.remove(channels)
 	}
 	return ctx.Err()
 }
 
-// Publish brings a message to all nodes that are subscribed to the channel. A message larger than the server
-// takes (by default 1 MiB) gets an error that wraps nats.ErrMaxPayload.
+// Publish sends a message to all nodes subscribed to the channel, without storing it. It returns when the server has
+// the message. A message larger than the server accepts (by default 1 MiB) fails with nats.ErrMaxPayload.
 func (b *Broker) Publish(ctx context.Context, channel string, payload []byte) error {
+	if err := checkChannel(channel); err != nil {
+		return err
+	}
 	return b.once(ctx, "publish", func(s *session) error {
 		if err := s.conn.Publish(livePrefix+baseSubject(channel), payload); err != nil {
 			return err
@@ -111,93 +152,133 @@ func (b *Broker) Publish(ctx context.Context, channel string, payload []byte) er
 	})
 }
 
-// Store publishes a message and keeps it. The position has no epoch. As to the size, see Publish.
+// Store publishes and stores a message. It returns the message's position when the stream has it. The epoch is cached:
+// the first Store of a channel reads it, later ones do not. For the size of a message see Publish.
 func (b *Broker) Store(ctx context.Context, channel string, payload []byte) (pos broker.Position, err error) {
+	if err := checkChannel(channel); err != nil {
+		return pos, err
+	}
 	err = b.once(ctx, "store", func(s *session) error {
-		pos.Offset, err = s.store(ctx, &nats.Msg{Subject: baseSubject(channel), Data: payload})
+		pos, err = s.store(ctx, baseSubject(channel), payload)
 		return err
 	})
 	return pos, err
 }
 
-// Kept returns what is kept of a channel, up to what has been stored by any node when it is called.
-func (b *Broker) History(ctx context.Context, channel string) (k broker.Snapshot, err error) {
-	err = b.call(ctx, "read what is kept", func(ctx context.Context, s *session) error {
+// History returns the stored messages of a channel, including all that any node stored before the call.
+func (b *Broker) History(ctx context.Context, channel string) (broker.Snapshot, error) {
+	return b.HistorySince(ctx, channel, broker.Position{})
+}
+
+// HistorySince returns the stored messages of a channel after a position. If since continues the channel's epoch and
+// its message is still stored, only newer messages are read; otherwise all of them are.
+func (b *Broker) HistorySince(ctx context.Context, channel string, since broker.Position) (broker.Snapshot, error) {
+	return b.read(ctx, "read history", channel, func(ctx context.Context, s *session, base string) (history, error) {
+		h, err := s.history(ctx, base, since)
+		h.bound(b.opt.HistoryBytes)
+		return h, err
+	})
+}
+
+// Newest returns a channel's position and its newest message, if one is stored, at a cost that does not depend on how
+// many there are.
+func (b *Broker) Newest(ctx context.Context, channel string) (broker.Snapshot, error) {
+	return b.read(ctx, "read the newest message", channel,
+		func(ctx context.Context, s *session, base string) (history, error) { return s.newest(ctx, base) })
+}
+
+func (b *Broker) read(
+	ctx context.Context, operation, channel string,
+	fn func(context.Context, *session, string) (history, error),
+) (snapshot broker.Snapshot, err error) {
+	err = b.call(ctx, operation, []string{channel}, func(ctx context.Context, s *session) error {
 		base := baseSubject(channel)
-		h, err := s.history(ctx, base, 0)
+		h, err := fn(ctx, s, base)
 		if err != nil {
 			return err
 		}
-		s.follows.learn(livePrefix+base, h.begin)
-		k = h.Snapshot
+		s.subscriptions.setEpoch(base, h.Epoch, h.begin)
+		snapshot = h.Snapshot
 		return nil
 	})
-	return k, err
+	return snapshot, err
 }
 
-// Forget drops what is kept of a channel, in one step with the mark that begins the new epoch and that all
-// subscribed nodes get as they get messages.
+// Positions returns the positions of channels, in the order of the arguments. It reads no messages.
+func (b *Broker) Positions(ctx context.Context, channels ...string) (positions []broker.Position, err error) {
+	err = b.call(ctx, "read positions", channels, func(ctx context.Context, s *session) error {
+		positions, err = s.positions(ctx, channels)
+		return err
+	})
+	return positions, err
+}
+
+// Forget drops the stored messages of a channel in the same step as it stores the marker that begins the new epoch.
+// Subscribed nodes receive the marker in order with the messages.
 func (b *Broker) Forget(ctx context.Context, channel string) error {
-	return b.call(ctx, "forget", func(ctx context.Context, s *session) error {
+	return b.call(ctx, "forget", []string{channel}, func(ctx context.Context, s *session) error {
 		base := baseSubject(channel)
-		mark := &nats.Msg{Subject: base, Header: nats.Header{
+		marker := &nats.Msg{Subject: base, Header: nats.Header{
 			epochHeader:  {newEpoch()},
 			rollupHeader: {rollupSubject},
 		}}
-		if _, err := s.store(ctx, mark); err != nil {
+		if _, err := s.publish(ctx, marker); err != nil {
 			return err
 		}
-		_, err := s.history(ctx, base, 0) // writes down the epoch, which would else end with the mark
-		return err
+		if _, err := s.history(ctx, base, broker.Position{}); err != nil { // writes the record
+			return err
+		}
+		s.epochs.forget(base)
+		if err := s.conn.Publish(forgottenSubject, []byte(base)); err != nil {
+			return err
+		}
+		return s.calls.echo(ctx)
 	})
 }
 
-// store publishes a message to the stream and returns its sequence.
-func (s *session) store(ctx context.Context, m *nats.Msg) (uint64, error) {
-	answer, err := s.calls.one(ctx, m)
+// publish publishes a message to the stream and returns its sequence.
+func (s *session) publish(ctx context.Context, m *nats.Msg) (uint64, error) {
+	response, err := s.calls.request(ctx, m)
 	if err != nil {
 		return 0, err
 	}
-	return parseAck(answer.Data)
+	return parseAck(response.Data)
 }
 
-// settle returns when what is published afterwards is sure to arrive on all that is subscribed to.
-func (s *session) settle(ctx context.Context) error {
+// store stores a message and returns its position. A sequence that does not exceed one acknowledged before is that of
+// a stream that was created again, whose epoch has to be read.
+func (s *session) store(ctx context.Context, base string, payload []byte) (broker.Position, error) {
+	before := s.highest.Load()
+	sequence, err := s.publish(ctx, &nats.Msg{Subject: base, Data: payload})
+	if err != nil {
+		return broker.Position{}, err
+	}
+	if sequence <= before {
+		if _, err := s.loadEpoch(ctx); err != nil {
+			return broker.Position{}, err
+		}
+	}
+	for highest := s.highest.Load(); sequence > highest; highest = s.highest.Load() {
+		if s.highest.CompareAndSwap(highest, sequence) {
+			break
+		}
+	}
+	epoch, err := s.channelEpoch(ctx, base)
+	return broker.Position{Epoch: epoch, Offset: sequence}, err
+}
+
+// awaitSubscriptions returns when everything published afterwards arrives on all subscriptions.
+func (s *session) awaitSubscriptions(ctx context.Context) error {
 	if s.conn.ConnectedClusterName() == "" {
 		return s.calls.echo(ctx)
 	}
-	// The leader learns of a subscription on the way that this question comes on, and so before it.
-	if _, err := s.lastSequence(ctx, fenceSubject); !errors.Is(err, errBusy) {
-		return err
+	// The leader is notified of a subscription on the same path as this request, and before it.
+	m, err := s.calls.request(ctx, refusedPublish(fenceSubject))
+	if err == nil {
+		_, err = refusedSequence(m)
 	}
-	return nil
-}
-
-// lastSequence asks the stream's leader for the sequence of the newest message on a subject, by a message that
-// it has to refuse. The error is errBusy while another one is on its way there.
-func (s *session) lastSequence(ctx context.Context, subject string) (uint64, error) {
-	answer, err := s.calls.one(ctx, impossible(subject))
-	if err != nil {
-		return 0, err
+	if errors.Is(err, errBusy) {
+		return nil
 	}
-	return refusedSequence(answer)
-}
-
-// impossible returns the message that the stream has to refuse.
-func impossible(subject string) *nats.Msg {
-	return &nats.Msg{Subject: subject, Header: nats.Header{expectedHeader: {strconv.FormatUint(neverReached, 10)}}}
-}
-
-func refusedSequence(answer *nats.Msg) (uint64, error) {
-	_, err := parseAck(answer.Data)
-	var refused *refusal
-	switch {
-	case !errors.As(err, &refused):
-		return 0, errors.New("the stream did not refuse what it had to")
-	case refused.code == wrongSequenceUnknown:
-		return 0, errBusy
-	case refused.code != wrongSequence:
-		return 0, refused
-	}
-	return refused.sequence()
+	return err
 }

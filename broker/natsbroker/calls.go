@@ -11,98 +11,97 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// calls asks the server and brings each answer to who asked. All methods may be called from any number of
-// goroutines. One subscription serves them all, and a bounded number of them waits at once, so that
-// calls at the same time share the way without waiting for each other.
+// calls sends requests to the server and matches the responses. Its methods are safe for concurrent use. All
+// requests share one inbox subscription; the number in flight is bounded.
 type calls struct {
-	conn    *nats.Conn
-	prefix  string
-	answers chan *nats.Msg
-	// timeout bounds calls of one question whose context has no deadline.
+	conn      *nats.Conn
+	prefix    string
+	responses chan *nats.Msg
+	// timeout bounds a request whose context has no deadline.
 	timeout time.Duration
-	// turns holds a token for each call on its way, reads for each reading of a channel instead.
-	turns, reads chan struct{}
+	// slots limits requests in flight, reads limits channels that are read at once.
+	slots, reads chan struct{}
 
-	mu      sync.Mutex // protects what follows; nothing waits under it
+	mu      sync.Mutex // guards the fields below; never held while blocking
 	last    uint64
 	waiting map[uint64]*call
 }
 
-// call is one that waits. Its fields are written under the lock of calls, until done has got its token.
+// call is a request in flight. Its fields are written under calls.mu until done receives.
 type call struct {
 	id       uint64
-	several  bool
-	due      time.Time // when it is given up, zero if its context says so
+	several  bool      // a batch: responses end with a status
+	deadline time.Time // zero if the context has one
 	messages []*nats.Msg
 	err      error
 	done     chan struct{}
 }
 
 var (
-	errNoAnswer = errors.New("nobody serves the stream")
-	errCut      = errors.New("the connection was lost before the answer came")
+	errNoAnswer     = errors.New("no server responds for the stream")
+	errDisconnected = errors.New("the connection was lost before the response arrived")
 )
 
-// Bounds of what is read at once: as many answers as may come have to fit between connection and caller.
+// Bounds of concurrent reads: the responses of all of them fit into the buffer of calls.
 const (
-	maxReads       = 128
-	answersPerRead = 256
-	messagesAsked  = 200
+	maxReads         = 128
+	responsesPerRead = 256
+	batchSize        = 200
 )
 
 func newCalls(conn *nats.Conn, inFlight int, timeout time.Duration) (*calls, error) {
 	c := &calls{
-		conn:    conn,
-		prefix:  nats.NewInbox() + ".",
-		answers: make(chan *nats.Msg, inFlight+maxReads*answersPerRead),
-		timeout: timeout,
-		turns:   make(chan struct{}, inFlight),
-		reads:   make(chan struct{}, maxReads),
-		waiting: make(map[uint64]*call),
+		conn:      conn,
+		prefix:    nats.NewInbox() + ".",
+		responses: make(chan *nats.Msg, inFlight+maxReads*responsesPerRead),
+		timeout:   timeout,
+		slots:     make(chan struct{}, inFlight),
+		reads:     make(chan struct{}, maxReads),
+		waiting:   make(map[uint64]*call),
 	}
-	_, err := conn.ChanSubscribe(c.prefix+"*", c.answers)
+	_, err := conn.ChanSubscribe(c.prefix+"*", c.responses)
 	return c, err
 }
 
-// run brings answers to their calls until stop is closed. A cut ends all calls that wait.
-func (c *calls) run(cut, stop <-chan struct{}) {
-	const looks = 10 // within timeout
-	tick := time.NewTicker(max(c.timeout/looks, 1))
+// run delivers responses until stop is closed. A disconnect fails all requests in flight.
+func (c *calls) run(disconnected, stop <-chan struct{}) {
+	const checks = 10 // per timeout
+	tick := time.NewTicker(max(c.timeout/checks, 1))
 	defer tick.Stop()
 	for {
 		select {
-		case m := <-c.answers:
-			c.answer(m)
+		case m := <-c.responses:
+			c.respond(m)
 		case now := <-tick.C:
 			c.expire(now)
-		case <-cut:
-			c.fail(errCut)
+		case <-disconnected:
+			c.fail(errDisconnected)
 		case <-stop:
-			c.fail(errCut)
+			c.fail(errDisconnected)
 			return
 		}
 	}
 }
 
-// one sends a message and returns its one answer.
-func (c *calls) one(ctx context.Context, m *nats.Msg) (*nats.Msg, error) {
-	if err := c.takeTurn(ctx); err != nil {
+// request sends a message and returns its single response.
+func (c *calls) request(ctx context.Context, m *nats.Msg) (*nats.Msg, error) {
+	if err := c.acquire(ctx); err != nil {
 		return nil, err
 	}
-	defer func() { <-c.turns }()
+	defer func() { <-c.slots }()
 	own := new(call)
 	if _, bounded := ctx.Deadline(); !bounded {
-		own.due = time.Now().Add(c.timeout)
+		own.deadline = time.Now().Add(c.timeout)
 	}
 	if err := c.send(m, own); err != nil {
 		return nil, err
 	}
-	return c.only(ctx, own)
+	return c.awaitOne(ctx, own)
 }
 
-func (c *calls) takeTurn(ctx context.Context) error {
+func (c *calls) acquire(ctx context.Context) error {
 	select {
-	case c.turns <- struct{}{}:
+	case c.slots <- struct{}{}:
 		return nil
 	default:
 	}
@@ -112,22 +111,22 @@ func (c *calls) takeTurn(ctx context.Context) error {
 		defer cancel()
 	}
 	select {
-	case c.turns <- struct{}{}:
+	case c.slots <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-// echo returns when the server has taken all that was sent before: it sends this call back to itself.
+// echo sends a message to the own inbox and waits for it: by then the server has processed all that was sent before.
 func (c *calls) echo(ctx context.Context) error {
-	_, err := c.one(ctx, new(nats.Msg))
+	_, err := c.request(ctx, new(nats.Msg))
 	return err
 }
 
-// ask sends a message. It does not wait for its turn; who calls it has to have one, and has to await the answer.
-// Several answers end with the one that says that there are no more.
-func (c *calls) ask(m *nats.Msg, several bool) (*call, error) {
+// start sends a request without acquiring a slot; the caller holds one of reads and must await the call. A batch
+// (several) ends with a response that has a status.
+func (c *calls) start(m *nats.Msg, several bool) (*call, error) {
 	own := &call{several: several}
 	if err := c.send(m, own); err != nil {
 		return nil, err
@@ -148,7 +147,7 @@ func (c *calls) send(m *nats.Msg, own *call) error {
 	return nil
 }
 
-// await returns the answers.
+// await returns the responses.
 func (c *calls) await(ctx context.Context, own *call) ([]*nats.Msg, error) {
 	select {
 	case <-own.done:
@@ -159,13 +158,13 @@ func (c *calls) await(ctx context.Context, own *call) ([]*nats.Msg, error) {
 	}
 }
 
-// only returns the one answer.
-func (c *calls) only(ctx context.Context, own *call) (*nats.Msg, error) {
-	answers, err := c.await(ctx, own)
+// awaitOne returns the single response.
+func (c *calls) awaitOne(ctx context.Context, own *call) (*nats.Msg, error) {
+	responses, err := c.await(ctx, own)
 	if err != nil {
 		return nil, err
 	}
-	return answers[0], nil
+	return responses[0], nil
 }
 
 func (c *calls) begin(own *call) {
@@ -182,8 +181,8 @@ func (c *calls) end(own *call) {
 	delete(c.waiting, own.id)
 }
 
-// answer takes what came in. What nobody waits for any more is dropped.
-func (c *calls) answer(m *nats.Msg) {
+// respond hands a response to its call. Late responses are dropped.
+func (c *calls) respond(m *nats.Msg) {
 	id, err := strconv.ParseUint(strings.TrimPrefix(m.Subject, c.prefix), 36, 64)
 	if err != nil {
 		return
@@ -206,14 +205,14 @@ func (c *calls) answer(m *nats.Msg) {
 	}
 }
 
-// fail ends all calls that wait.
+// fail ends all requests in flight.
 func (c *calls) fail(err error) {
 	c.failIf(err, func(*call) bool { return true })
 }
 
-// expire ends the calls that have waited too long.
+// expire ends the requests past their deadline.
 func (c *calls) expire(now time.Time) {
-	c.failIf(context.DeadlineExceeded, func(own *call) bool { return !own.due.IsZero() && now.After(own.due) })
+	c.failIf(context.DeadlineExceeded, func(own *call) bool { return !own.deadline.IsZero() && now.After(own.deadline) })
 }
 
 func (c *calls) failIf(err error, condition func(*call) bool) {
@@ -226,22 +225,4 @@ func (c *calls) failIf(err error, condition func(*call) bool) {
 			delete(c.waiting, id)
 		}
 	}
-}
-
-// header returns a header's last value, which is the server's where a foreign publisher set the same one.
-func header(m *nats.Msg, name string) string {
-	values := m.Header[name]
-	if len(values) == 0 {
-		return ""
-	}
-	return values[len(values)-1]
-}
-
-// number returns a header's value as a number, 0 if it is none.
-func number(m *nats.Msg, name string) uint64 {
-	n, err := strconv.ParseUint(header(m, name), 10, 64)
-	if err != nil {
-		return 0
-	}
-	return n
 }

@@ -1,40 +1,42 @@
-// Package natsbroker joins nodes through NATS: a broker.Keeper over core subjects for what is live and a JetStream
-// stream for what is kept. A server that runs inside the process is in the folder embedded.
+// Package natsbroker connects nodes through NATS. It implements broker.HistoryBroker with core subjects for live
+// messages and a JetStream stream for stored ones. Package embedded runs a NATS server inside the process.
 //
 // # Subjects
 //
-// Channel upload:X is stored on upload.X, any other kind:X on shoal.kind.X. What a subject cannot hold is
-// percent-encoded; see baseSubject. Foreign publishers publish on upload.X, with or without JetStream: the stream
-// captures it either way. The stream republishes everything under live, so that nodes subscribe to live.upload.X
-// and get the message's own sequence and that of the one before it on that subject as headers, without a second
-// publish. What is only published, and not kept, goes to the live subject directly.
+// Messages of channel upload:X are stored on upload.X, those of any other kind:X on shoal.kind.X. Characters that a
+// subject cannot hold are percent-encoded; see baseSubject. Foreign publishers publish on upload.X, with or without
+// JetStream: the stream captures both. The stream republishes everything under live, so that nodes subscribe to
+// live.upload.X and receive each message with its sequence, and that of the message before it on the subject, as
+// headers. Messages that are published without being stored go to the live subject directly. Permissions lists the
+// subjects that a node needs; Run tries them.
 //
 // # Positions
 //
-// An offset is a sequence of the stream. A channel's epoch is in a record of its own, on epoch.upload.X, in the same
-// stream: made when the channel is first asked about, and written again while some node is subscribed, before it is
-// too old. So it is the same on all nodes, and is lost with the history. The record is also what makes claims
-// possible: as a stream drops what came first first, everything that was stored after a record that is still
-// there is there too, unless it was more than are kept of one channel. See newHistory.
+// An offset is a sequence of the stream. The epoch is that of the stream, on epoch.stream, or that of the marker with
+// which Forget replaced the channel's messages. A stream that is created again gets another epoch, which nodes
+// learn from the first message whose sequence does not increase: before it is delivered, and before Store returns.
 //
-// Forget stores a mark in the channel itself, which makes the server drop what was before it in the same step, and
-// which subscribers get in its place among the messages.
+// While a node is subscribed, a record on epoch.upload.X keeps the channel's position after its messages have expired.
+// Reading a channel writes nothing. As the server drops the oldest messages of the stream first, everything stored
+// after a record, or after the oldest message on epoch.stream, is still there if that message is, save for the
+// limit per channel; see newHistory.
 //
 // # Guarantees
 //
-//   - Store returns when the stream has the message, on a majority of its replicas. Without an answer the error wraps
-//     broker.ErrUnavailable, and whether it is stored is unknown. Nothing is buffered while the connection is lost.
-//   - Kept has everything that any node's Store has returned for, also where a server that lags behind answers: its
-//     answer is compared with the leader's.
-//   - Subscribe returns when the server has the subscriptions, and, where servers form a cluster, also the one that
-//     leads the stream, from which stored messages come: what is stored afterwards, by whomever and wherever, arrives.
-//     What is only published on another server arrives as soon as that one has been told, which
-//     it is at the time when Subscribe returns, but for the way between the two. When another server takes the lead
-//     in just that moment the same holds for it.
-//   - Messages are lost on the way to a node when the connection breaks, or when it does not keep up: then
-//     Handler.Interrupted says so. A stored message that is missing shows in the next one's Previous as well.
-//   - To read what is kept, the server goes through all that the stream holds from the channel's oldest message to its
-//     newest: 2 ms where 32,000 others lie between, and in proportion. Live messages do not depend on it.
-//   - A stream kept in memory by servers that all ended is made anew, and every channel begins a new epoch.
-//   - Purging single subjects of the stream by hand, beside Forget, makes positions claim more than is true.
+//   - Store returns when the stream has the message, on a majority of its replicas. Without a response the error wraps
+//     broker.ErrUnavailable, and it is unknown whether the message is stored. Nothing is buffered while the
+//     connection is lost.
+//   - History includes every message that any node's Store has returned for, even if a replica that lags behind
+//     responds: the response is compared with the leader's last sequence.
+//   - Subscribe returns when the server has accepted the subscriptions and, in a cluster, the stream's leader knows
+//     them: whatever is stored afterwards arrives. Messages that are only published on another server arrive as
+//     soon as that server has been notified. A subscription that the server refuses fails the call.
+//   - Messages are lost on the way to a node when the connection breaks, or when the node does not keep up:
+//     Handler.Interrupted reports both. A missing stored message also shows in the next one's Prev.
+//   - Health is nil only while the stream can be read and stores messages: every fifth probe stores one.
+//   - Reading a whole history costs the server a scan from the channel's oldest message to its newest: 2 ms if 32,000
+//     messages of others lie between. HistorySince scans from the given position, Newest and Positions not at all.
+//   - A stream that is full drops its oldest messages if it has a bound (Options.MaxBytes); without one, the server's
+//     limit makes it refuse new messages.
+//   - Purging single subjects of the stream by hand makes histories claim more than is true.
 package natsbroker

@@ -115,8 +115,8 @@ func TestStreamThatIsDeletedIsMadeAnew(t *testing.T) {
 	n.awaitHealth(t, true)
 }
 
-// hopeless returns what Run returns when no waiting would help.
-func hopeless(t *testing.T, opt natsbroker.Options) error {
+// permanent returns the error of Run, which must not retry.
+func permanent(t *testing.T, opt natsbroker.Options) error {
 	t.Helper()
 	b, err := natsbroker.New(opt)
 	if err != nil {
@@ -144,7 +144,7 @@ func TestWrongCredentialsEndTheStart(t *testing.T) {
 	s := serve(t, func(o *server.Options) { o.Username, o.Password = "shoal", "right" })
 	opt := quick(s)
 	opt.URL = strings.Replace(opt.URL, "nats://", "nats://shoal:wrong-secret@", 1)
-	err := hopeless(t, opt)
+	err := permanent(t, opt)
 	wantError(t, err, "uthorization")
 	if strings.Contains(err.Error(), "wrong-secret") {
 		t.Errorf("the error %q tells the password", err)
@@ -152,7 +152,7 @@ func TestWrongCredentialsEndTheStart(t *testing.T) {
 }
 
 func TestServerWithoutJetStreamEndsTheStart(t *testing.T) {
-	wantError(t, hopeless(t, quick(serve(t, func(o *server.Options) { o.JetStream = false }))), "JetStream")
+	wantError(t, permanent(t, quick(serve(t, func(o *server.Options) { o.JetStream = false }))), "JetStream")
 }
 
 func TestStreamThatWillNotDoEndsTheStart(t *testing.T) {
@@ -166,7 +166,7 @@ func TestStreamThatWillNotDoEndsTheStart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantError(t, hopeless(t, quick(s)), "subjects", "storage", "allow rollup", "republish")
+	wantError(t, permanent(t, quick(s)), "subjects", "storage", "allow rollup", "republish")
 }
 
 func TestStreamIsEnlargedAndNeverMadeSmaller(t *testing.T) {
@@ -209,7 +209,7 @@ func TestServerThatIsTooOldEndsTheStart(t *testing.T) {
 		l.Close()
 		<-ended
 	})
-	err = hopeless(t, natsbroker.Options{URL: "nats://" + l.Addr().String()})
+	err = permanent(t, natsbroker.Options{URL: "nats://" + l.Addr().String()})
 	wantError(t, err, "2.9.25", "2.12")
 }
 
@@ -292,17 +292,31 @@ func (e *ear) hasOneOf(before map[uint64]uint64) bool {
 	})
 }
 
-func TestNodeThatDoesNotHearItself(t *testing.T) {
-	deafened := &server.User{Username: "deaf", Password: "deaf", Permissions: &server.Permissions{
-		Subscribe: &server.SubjectPermission{Deny: []string{"shoal-probe.>"}},
-	}}
-	s := serve(t, func(o *server.Options) { o.Users = []*server.User{deafened} })
-	opt := quick(s)
-	opt.URL = strings.Replace(opt.URL, "nats://", "nats://deaf:deaf@", 1)
-	n := start(t, opt, newEar())
-	n.await(t, "bad news", func() bool {
-		return len(n.health) > 1 && n.health[1] != nil && strings.Contains(n.health[1].Error(), "hears nothing")
-	})
+// TestBroker_MissingPermissionsEndRun: each missing permission is named by the error of Run.
+func TestBroker_MissingPermissionsEndRun(t *testing.T) {
+	for _, c := range []struct {
+		denied string
+		deny   func(*server.Permissions, *server.SubjectPermission)
+	}{
+		{"shoal-probe.", func(p *server.Permissions, s *server.SubjectPermission) { p.Subscribe = s }},
+		{"live.", func(p *server.Permissions, s *server.SubjectPermission) { p.Subscribe = s }},
+		{"live.", func(p *server.Permissions, s *server.SubjectPermission) { p.Publish = s }},
+		{"upload.", func(p *server.Permissions, s *server.SubjectPermission) { p.Publish = s }},
+		{"shoal.", func(p *server.Permissions, s *server.SubjectPermission) { p.Publish = s }},
+		{"epoch.", func(p *server.Permissions, s *server.SubjectPermission) { p.Publish = s }},
+		{"$JS.API.STREAM.INFO.", func(p *server.Permissions, s *server.SubjectPermission) { p.Publish = s }},
+		{"$JS.API.DIRECT.GET.", func(p *server.Permissions, s *server.SubjectPermission) { p.Publish = s }},
+	} {
+		p := new(server.Permissions)
+		c.deny(p, &server.SubjectPermission{Deny: []string{c.denied + ">"}})
+		s := serve(t, func(o *server.Options) {
+			o.Users = []*server.User{{Username: "limited", Password: "limited", Permissions: p}}
+		})
+		opt := quick(s)
+		opt.CallTimeout = 500 * time.Millisecond
+		opt.URL = strings.Replace(opt.URL, "nats://", "nats://limited:limited@", 1)
+		wantError(t, permanent(t, opt), "ermissions", c.denied)
+	}
 }
 
 func TestEpochLastsWhileSomebodyFollows(t *testing.T) {

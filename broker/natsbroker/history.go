@@ -9,54 +9,50 @@ import (
 	"github.com/shoal-go/shoal/broker"
 )
 
-// entry is one message that the stream holds of a channel.
-type entry struct {
+// message is a stored message of a channel.
+type message struct {
 	sequence uint64
 	at       time.Time
 	payload  []byte
-	// epoch is not empty in a mark, which Forget leaves: what follows it is of that epoch.
+	// epoch is not empty in a marker, which Forget stores: the messages after it are of that epoch.
 	epoch string
-	// rolled says that a foreign publisher had the server drop everything before this message.
-	rolled bool
+	// rolledUp means that a foreign publisher made the server drop everything before this message.
+	rolledUp bool
 }
 
-// record is what the stream holds of a channel's epoch, in a message of its own beside those of the channel. That
-// it is still there is what tells that nothing stored after it has been dropped for its age, or for the
-// stream's size: the server drops what came first first.
+// record is a message on a channel's epoch subject. It keeps the position of a channel whose messages have expired,
+// and the epoch of one that was forgotten. It is written on the condition that last is the channel's newest
+// message, so that nothing of the channel lies between last and the record, and as long as the record is there
+// everything stored after it is there too, save for the limit per subject.
 type record struct {
-	// epoch is the channel's. The newest entry when the record was written had the sequence upto.
 	epoch string
-	upto  uint64
-	// begin is the sequence of the mark that began the epoch, 0 if there was none.
-	begin uint64
-	// first is the oldest kept message when the record was written, and floor the floor below that one.
-	first, floor uint64
+	// last is the offset of the newest message when the record was written, begin the sequence of the marker that
+	// began the epoch. Both are 0 if there was none.
+	last, begin uint64
 
 	sequence uint64
 	at       time.Time
 }
 
-// offset returns the offset of the newest message when the record was written.
+// offset returns the offset of the newest message of the epoch when the record was written.
 func (r *record) offset() uint64 {
-	if r.upto <= r.begin {
+	if r.last <= r.begin {
 		return 0
 	}
-	return r.upto
+	return r.last
 }
 
-func (r *record) String() string {
-	return fmt.Sprintf("%s %d %d %d %d", r.epoch, r.upto, r.begin, r.first, r.floor)
-}
+func (r *record) String() string { return fmt.Sprintf("%s %d %d", r.epoch, r.last, r.begin) }
 
-// parseRecord returns nil for what is no record: then there is none, and a new one is made.
+// parseRecord returns nil if the text is not a record.
 func parseRecord(text string) *record {
-	const fields = 5
+	const fields = 3
 	parts := strings.Split(text, " ")
 	if len(parts) != fields || !validEpoch(parts[0]) {
 		return nil
 	}
 	r := &record{epoch: parts[0]}
-	for i, field := range []*uint64{&r.upto, &r.begin, &r.first, &r.floor} {
+	for i, field := range []*uint64{&r.last, &r.begin} {
 		n, err := strconv.ParseUint(parts[i+1], 10, 64)
 		if err != nil {
 			return nil
@@ -66,92 +62,130 @@ func parseRecord(text string) *record {
 	return r
 }
 
-// validEpoch reports whether a name can be an epoch's. Anybody may write to the stream.
-func validEpoch(name string) bool {
-	const longest = 64
-	return name != "" && len(name) <= longest && !strings.ContainsFunc(name, badInStream)
-}
-
-// history is what is known of a channel from its entries and its record. The epoch is empty if there was no
-// record, nor a mark: then it has to be begun.
+// history is a channel's history as far as the stream's messages, the channel's record and the stream's epoch tell.
 type history struct {
 	broker.Snapshot
-	begin, upto uint64
-	// last is the sequence of the newest entry still there, 0 if there is none.
+	// begin is the sequence of the marker that began the epoch, 0 if the stream did.
+	begin uint64
+	// last is the sequence of the channel's newest message or marker that is still there, else 0.
 	last uint64
-	// stale says that the record does not tell the truth that it could.
-	stale bool
+	// unrecorded means that the epoch began with a marker that no record names yet.
+	unrecorded bool
 }
 
-// newHistory finds out what can be said of a channel, keeping at most limit messages. The stream keeps at least
-// one more, so that it is seen whether there were more. A floor is never lower than is certain.
-func newHistory(entries []entry, r *record, limit int) history {
-	h := history{stale: r == nil}
+// newHistory derives the history from all messages that the stream holds of a channel, its record if there is one,
+// and the stream's epoch. It returns at most limit messages; the stream holds one more, which shows whether
+// older ones were dropped. The floor is never lower than is certain.
+func newHistory(messages []message, r *record, stream streamEpoch, limit int) history {
+	h := history{}
+	h.Epoch, h.Offset, h.Floor = stream.name, stream.start(), stream.start()
 	if r != nil {
-		h.Epoch, h.begin, h.upto = r.epoch, r.begin, r.upto
+		h.Epoch, h.begin = r.epoch, r.begin
 		h.Offset, h.Floor = r.offset(), r.offset()
 	}
-	for _, e := range entries {
-		if e.epoch != "" && (r == nil || e.sequence > r.upto) {
-			h.Epoch, h.begin, h.stale = e.epoch, e.sequence, true
+	for _, m := range messages {
+		if m.epoch != "" && (r == nil || m.sequence > r.begin) {
+			h.Epoch, h.begin, h.unrecorded = m.epoch, m.sequence, true
 			h.Offset, h.Floor = 0, 0
 		}
 	}
-	messages := after(entries, h.begin)
-	if len(entries) > 0 {
-		h.last = entries[len(entries)-1].sequence
-		h.upto = h.last
+	if len(messages) > 0 {
+		h.last = messages[len(messages)-1].sequence
 	}
+	messages = after(messages, h.begin)
 	if len(messages) == 0 {
 		return h
 	}
-	h.Floor = floor(messages[0], h, r)
+	h.Floor = floor(messages[0], h, r, stream)
 	if more := len(messages) - limit; more > 0 {
 		h.Floor = messages[more-1].sequence
 		messages = messages[more:]
 	}
-	for _, e := range messages {
-		h.Offset = e.sequence
-		h.Messages = append(h.Messages, broker.Stored{Offset: e.sequence, Payload: e.payload, At: e.at})
-		// The record was written without knowledge of a message that is older than it.
-		h.stale = h.stale || e.sequence > r.upto && e.sequence < r.sequence
-	}
+	h.appendMessages(messages)
 	return h
 }
 
-// floor returns the offset above which nothing is missing before the oldest message that is still there. What is
-// there is always the end of what there was.
-func floor(oldest entry, h history, r *record) uint64 {
-	switch {
-	case oldest.rolled:
-	case r == nil || h.begin > r.upto:
-		if h.begin > 0 {
-			return 0 // the mark is there, so that nothing after it can be missing
-		}
-	case oldest.sequence > r.upto:
-		return r.offset() // the newest one when the record was written is the one before
-	case oldest.sequence == r.first:
-		return r.floor
+func (h *history) appendMessages(messages []message) {
+	for _, m := range messages {
+		h.Offset = m.sequence
+		h.Messages = append(h.Messages, broker.Stored{Offset: m.sequence, Payload: m.payload, At: m.at})
 	}
-	return oldest.sequence - 1
 }
 
-// after returns the messages above a sequence, without marks.
-func after(entries []entry, begin uint64) []entry {
-	var messages []entry
-	for _, e := range entries {
-		if e.sequence > begin && e.epoch == "" {
-			messages = append(messages, e)
-		}
+// floor returns the offset after which no message is missing before the oldest one that is still there. The messages
+// that are there are always the newest ones.
+func floor(oldest message, h history, r *record, stream streamEpoch) uint64 {
+	lowest := oldest.sequence - 1
+	if oldest.rolledUp {
+		return lowest
 	}
-	return messages
+	if h.unrecorded {
+		return 0 // the marker is there, so nothing after it is missing
+	}
+	if r != nil && oldest.sequence > r.last {
+		lowest = min(lowest, r.offset())
+	}
+	if oldest.sequence > stream.sequence {
+		if start := stream.start(); start > h.begin {
+			return min(lowest, start)
+		}
+		return 0
+	}
+	return lowest
 }
 
-// record returns what to write down of a history.
+// after returns the messages above a sequence, without markers.
+func after(messages []message, begin uint64) []message {
+	var newer []message
+	for _, m := range messages {
+		if m.sequence > begin && m.epoch == "" {
+			newer = append(newer, m)
+		}
+	}
+	return newer
+}
+
+// continuation returns the history after since from the messages that the stream holds from since.Offset on. It
+// reports false if these do not show that nothing is missing. They do if the message at since.Offset is still
+// there: whatever drops messages drops the oldest of a channel first.
+func continuation(messages []message, r *record, stream streamEpoch, since broker.Position) (history, bool) {
+	if len(messages) == 0 || messages[0].sequence != since.Offset {
+		return history{}, false
+	}
+	h := history{}
+	h.Epoch = stream.name
+	if r != nil {
+		h.Epoch, h.begin = r.epoch, r.begin
+	}
+	for _, m := range messages {
+		if m.epoch != "" {
+			return history{}, false
+		}
+	}
+	if h.Epoch != since.Epoch || since.Offset <= h.begin {
+		return history{}, false
+	}
+	h.Offset, h.Floor, h.last = since.Offset, since.Offset, messages[len(messages)-1].sequence
+	h.appendMessages(messages[1:])
+	return h, true
+}
+
+// bound drops the oldest messages beyond a number of bytes, but never the newest one. 0 means no bound.
+func (h *history) bound(bytes int) {
+	if bytes == 0 {
+		return
+	}
+	for i := len(h.Messages) - 1; i >= 0; i-- {
+		bytes -= len(h.Messages[i].Payload)
+		if bytes < 0 && i < len(h.Messages)-1 {
+			h.Floor = h.Messages[i].Offset
+			h.Messages = h.Messages[i+1:]
+			return
+		}
+	}
+}
+
+// record returns the record to write of a history.
 func (h *history) record() *record {
-	r := &record{epoch: h.Epoch, upto: h.upto, begin: h.begin, floor: h.Floor}
-	if len(h.Messages) > 0 {
-		r.first = h.Messages[0].Offset
-	}
-	return r
+	return &record{epoch: h.Epoch, last: max(h.Offset, h.begin), begin: h.begin}
 }

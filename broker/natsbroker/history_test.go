@@ -7,19 +7,23 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/shoal-go/shoal/broker"
 )
 
-// stream is what a stream does with the messages of one channel, between those of others, and what became of them.
+// stream models what a stream does with the messages of one channel between those of others.
 type stream struct {
-	limit   int // how many messages of the channel are handed out; the stream keeps one more
-	last    uint64
-	entries []entry
-	record  *record
-	// stored are all messages of the channel's present epoch, told whoever was told last.
-	stored []uint64
-	epoch  string
-	told   history
-	epochs int
+	limit    int // how many messages of the channel are returned; the stream holds one more
+	last     uint64
+	messages []message
+	record   *record
+	// epochs are the sequences of the messages that hold the stream's epoch.
+	epochs []uint64
+	// stored are the sequences of all messages of the channel ever stored, seen the histories read.
+	stored    []uint64
+	seen      []history
+	forgotten uint64 // the sequence of the newest marker
+	markers   int
 }
 
 func (s *stream) next() uint64 {
@@ -28,66 +32,86 @@ func (s *stream) next() uint64 {
 }
 
 func (s *stream) store() {
-	e := entry{sequence: s.next(), at: time.Unix(int64(s.last), 0)}
-	s.entries = append(s.entries, e)
-	s.entries = s.entries[max(0, len(s.entries)-s.limit-1):]
-	s.stored = append(s.stored, e.sequence)
+	m := message{sequence: s.next(), at: time.Unix(int64(s.last), 0)}
+	s.append(m)
+	s.stored = append(s.stored, m.sequence)
 }
 
-// age drops everything below a sequence.
+func (s *stream) append(m message) {
+	s.messages = append(s.messages, m)
+	s.messages = s.messages[max(0, len(s.messages)-s.limit-1):]
+}
+
+// age drops everything below a sequence, except that the stream's epoch is always stored again in time.
 func (s *stream) age(below uint64) {
-	s.entries = slices.DeleteFunc(s.entries, func(e entry) bool { return e.sequence < below })
+	below = min(below, s.epochs[len(s.epochs)-1])
+	s.epochs = slices.DeleteFunc(s.epochs, func(sequence uint64) bool { return sequence < below })
+	s.messages = slices.DeleteFunc(s.messages, func(m message) bool { return m.sequence < below })
 	if s.record != nil && s.record.sequence < below {
 		s.record = nil
 	}
 }
 
-// write writes the record of a history, as of which other messages may have been stored since.
+// forget stores a marker, which drops all messages before it, and the record, unless the node fails in between.
+func (s *stream) forget(fails bool) {
+	s.markers++
+	s.forgotten = s.next()
+	s.messages = []message{{sequence: s.forgotten, epoch: "forgotten-" + strconv.Itoa(s.markers)}}
+	if !fails {
+		s.write(s.read())
+	}
+}
+
+func (s *stream) streamEpoch() streamEpoch { return streamEpoch{name: "stream", sequence: s.epochs[0]} }
+
+func (s *stream) read() history {
+	return newHistory(slices.Clone(s.messages), s.record, s.streamEpoch(), s.limit)
+}
+
 func (s *stream) write(h history) {
-	r := h.record()
-	r = parseRecord(r.String())
+	r := parseRecord(h.record().String())
 	r.sequence = s.next()
 	s.record = r
 }
 
-// forget leaves a mark, and begins another epoch.
-func (s *stream) forget() {
-	s.epochs++
-	s.epoch, s.stored, s.told = "forgotten-"+strconv.Itoa(s.epochs), nil, history{}
-	s.entries = []entry{{sequence: s.next(), epoch: s.epoch}}
-}
-
-// kept is what a node would do for Kept.
-func (s *stream) kept(t *rapid.T, refresh bool) {
-	h := newHistory(slices.Clone(s.entries), s.record, s.limit)
-	if h.Epoch == "" {
-		s.epochs++
-		h.Epoch = "begun-" + strconv.Itoa(s.epochs)
+// check reads the channel and complains of claims that are not true.
+func (s *stream) check(t *rapid.T) {
+	h := s.read()
+	if h.unrecorded {
 		s.write(h)
-		s.epoch, s.told = h.Epoch, history{}
-		s.stored = nil
-		for _, m := range h.Messages {
-			s.stored = append(s.stored, m.Offset)
+	}
+	s.checkSnapshot(t, h)
+	for _, before := range s.seen {
+		since := before.Position
+		from := slices.DeleteFunc(slices.Clone(s.messages), func(m message) bool { return m.sequence < since.Offset })
+		if since.Offset == 0 {
+			continue
 		}
-	} else if refresh || h.stale {
-		s.write(h)
+		if c, ok := continuation(from, s.record, s.streamEpoch(), since); ok {
+			s.checkSnapshot(t, c)
+			if c.Position != h.Position {
+				t.Fatalf("the continuation is at %+v, want %+v", c.Position, h.Position)
+			}
+		}
+		if h.Epoch == since.Epoch && h.Offset < since.Offset {
+			t.Fatalf("the offset went from %d back to %d", since.Offset, h.Offset)
+		}
+		// A reader at since reads on from there if since is at or above the floor of the same epoch.
+		if h.Epoch == since.Epoch && since.Offset >= h.Floor && since.Offset < s.forgotten && since.Offset > 0 {
+			t.Fatalf("a reader at %d, before the channel was forgotten at %d, would not notice", since.Offset, s.forgotten)
+		}
 	}
-	s.check(t, h)
-	s.told = h
+	s.seen = append(s.seen, h)
 }
 
-func (s *stream) check(t *rapid.T, h history) {
-	if h.Epoch != s.epoch {
-		t.Fatalf("the epoch is %q, want %q", h.Epoch, s.epoch)
+func (s *stream) checkSnapshot(t *rapid.T, h history) {
+	newest := uint64(0)
+	for _, sequence := range s.stored {
+		if sequence > h.begin {
+			newest = sequence
+		}
 	}
-	if h.Offset < s.told.Offset {
-		t.Fatalf("the offset went from %d back to %d", s.told.Offset, h.Offset)
-	}
-	var newest uint64
-	if len(s.stored) > 0 {
-		newest = s.stored[len(s.stored)-1]
-	}
-	if h.Offset != newest {
+	if h.Offset < newest || len(h.Messages) > 0 && h.Offset != newest {
 		t.Fatalf("the offset is %d, want %d", h.Offset, newest)
 	}
 	if h.Floor > h.Offset {
@@ -98,77 +122,94 @@ func (s *stream) check(t *rapid.T, h history) {
 		have = append(have, m.Offset)
 	}
 	for _, sequence := range s.stored {
-		if sequence > h.Floor {
+		if sequence > max(h.Floor, h.begin) {
 			want = append(want, sequence)
 		}
 	}
 	if !slices.Equal(have, want) {
-		t.Fatalf("above the floor %d was stored %v, but %v is kept", h.Floor, want, have)
+		t.Fatalf("above the floor %d was stored %v, but the history has %v", h.Floor, want, have)
 	}
 	if len(have) > s.limit {
-		t.Fatalf("%d messages are kept, want at most %d", len(have), s.limit)
+		t.Fatalf("the history has %d messages, want at most %d", len(have), s.limit)
 	}
 }
 
-// TestHistoryClaimsNoMoreThanItKnows lets messages come, be too many and too old, and be forgotten, in any order.
-func TestHistoryClaimsNoMoreThanItKnows(t *testing.T) {
+// TestHistory_ClaimsAreTrue stores, expires and forgets messages in any order. Above its floor, a history has every
+// message that was ever stored, and offsets never go back within an epoch.
+func TestHistory_ClaimsAreTrue(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s := &stream{limit: rapid.IntRange(1, 4).Draw(t, "limit")}
+		s := &stream{limit: rapid.IntRange(1, 4).Draw(t, "limit"), last: rapid.Uint64Range(0, 1).Draw(t, "foreign")}
+		s.epochs = []uint64{s.next()}
 		t.Repeat(map[string]func(*rapid.T){
 			"store":   func(*rapid.T) { s.store() },
 			"another": func(*rapid.T) { s.next() },
-			"kept":    func(t *rapid.T) { s.kept(t, false) },
-			"refresh": func(t *rapid.T) { s.kept(t, true) },
-			"forget": func(t *rapid.T) {
-				s.forget()
-				s.kept(t, false)
-			},
-			"age": func(t *rapid.T) {
-				s.age(rapid.Uint64Range(0, s.last+1).Draw(t, "below"))
-			},
+			"epoch":   func(*rapid.T) { s.epochs = append(s.epochs, s.next()) },
+			"read":    s.check,
+			"refresh": func(*rapid.T) { s.write(s.read()) },
+			"forget":  func(t *rapid.T) { s.forget(rapid.Bool().Draw(t, "fails")); s.check(t) },
+			"age":     func(t *rapid.T) { s.age(rapid.Uint64Range(0, s.last+1).Draw(t, "below")) },
 		})
 	})
 }
 
-func TestFloorReachesBackWhereNothingIsMissing(t *testing.T) {
-	at := func(sequences ...uint64) (entries []entry) {
+// TestHistory_FloorIsLowestCertain: the floor is as low as record, marker and stream epoch allow.
+func TestHistory_FloorIsLowestCertain(t *testing.T) {
+	at := func(sequences ...uint64) (messages []message) {
 		for _, sequence := range sequences {
-			entries = append(entries, entry{sequence: sequence})
+			messages = append(messages, message{sequence: sequence})
 		}
-		return entries
+		return messages
 	}
 	for _, c := range []struct {
-		name    string
-		entries []entry
-		record  *record
-		want    uint64
+		name     string
+		messages []message
+		record   *record
+		stream   uint64
+		want     uint64
 	}{
-		{"nothing known", at(7, 9), nil, 6},
-		{"all since the beginning", at(7, 9), &record{epoch: "e", sequence: 5}, 0},
-		{"all since the record", at(7, 9), &record{epoch: "e", sequence: 5, upto: 3}, 3},
-		{"the same as when recorded", at(3, 9), &record{epoch: "e", sequence: 5, upto: 3, first: 3, floor: 1}, 1},
-		{"less than when recorded", at(3, 9), &record{epoch: "e", sequence: 5, upto: 3, first: 2}, 2},
-		{"too many", at(3, 4, 5, 6), &record{epoch: "e", sequence: 2}, 3},
-		{"after a mark", append([]entry{{sequence: 4, epoch: "f"}}, at(5)...), &record{epoch: "e", sequence: 2}, 0},
-		{"rolled up by a stranger", []entry{{sequence: 7, rolled: true}}, &record{epoch: "e", sequence: 5}, 6},
+		{"stream epoch is newer", at(7, 9), nil, 8, 6},
+		{"all since the stream was created", at(7, 9), nil, 1, 0},
+		{"all since the stream epoch", at(7, 9), nil, 4, 4},
+		{"all since the record", at(7, 9), &record{epoch: "e", sequence: 5, last: 3}, 8, 3},
+		{"older than the record", at(3, 9), &record{epoch: "e", sequence: 5, last: 3}, 8, 2},
+		{"more than the limit", at(3, 4, 5, 6), &record{epoch: "e", sequence: 2}, 1, 3},
+		{"after a marker", append([]message{{sequence: 4, epoch: "f"}}, at(5)...), &record{epoch: "e", sequence: 2}, 1, 0},
+		{"rolled up by others", []message{{sequence: 7, rolledUp: true}}, &record{epoch: "e", sequence: 5}, 1, 6},
+		{"no message", nil, nil, 4, 4},
 	} {
-		if h := newHistory(c.entries, c.record, 3); h.Floor != c.want {
+		if h := newHistory(c.messages, c.record, streamEpoch{"s", c.stream}, 3); h.Floor != c.want {
 			t.Errorf("%s: the floor is %d, want %d", c.name, h.Floor, c.want)
 		}
 	}
 }
 
+// TestHistory_BoundKeepsNewest: a bound in bytes drops the oldest messages and raises the floor.
+func TestHistory_BoundKeepsNewest(t *testing.T) {
+	for _, c := range []struct {
+		bytes, want int
+		floor       uint64
+	}{{0, 3, 0}, {30, 3, 0}, {29, 2, 1}, {20, 2, 1}, {19, 1, 2}, {1, 1, 2}} {
+		h := history{}
+		for offset := range uint64(3) {
+			h.Messages = append(h.Messages, broker.Stored{Offset: offset + 1, Payload: make([]byte, 10)})
+		}
+		if h.bound(c.bytes); len(h.Messages) != c.want || h.Floor != c.floor {
+			t.Errorf("%d bytes: %d messages above %d, want %d above %d", c.bytes, len(h.Messages), h.Floor, c.want, c.floor)
+		}
+	}
+}
+
 func FuzzRecord(f *testing.F) {
-	f.Add("abc 1 2 3 4")
+	f.Add("abc 1 2")
 	f.Add("")
-	f.Add("abc 1 2 3 -4")
+	f.Add("abc 1 -2")
 	f.Fuzz(func(t *testing.T, text string) {
 		r := parseRecord(text)
 		if r == nil {
 			return
 		}
 		if again := parseRecord(r.String()); again == nil || *again != *r {
-			t.Errorf("%q was read as %+v, and that as %+v", text, r, again)
+			t.Errorf("%q was parsed as %+v, and that as %+v", text, r, again)
 		}
 	})
 }
@@ -181,14 +222,4 @@ func FuzzAck(f *testing.F) {
 			t.Errorf("%q is sequence %d with error %v", data, sequence, err)
 		}
 	})
-}
-
-func TestRecordThatMissedAMessageIsWrittenAgain(t *testing.T) {
-	r := &record{epoch: "e", upto: 3, sequence: 5}
-	if h := newHistory([]entry{{sequence: 3}, {sequence: 4}}, r, 3); !h.stale {
-		t.Error("a record written without knowledge of message 4 passes for exact")
-	}
-	if h := newHistory([]entry{{sequence: 3}, {sequence: 6}}, r, 3); h.stale {
-		t.Error("an exact record passes for one that is not")
-	}
 }

@@ -2,6 +2,7 @@ package natsbroker
 
 import (
 	"encoding/json"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -13,17 +14,17 @@ import (
 	"github.com/shoal-go/shoal/broker"
 )
 
-// laggards play a stream of several replicas: the leader has one message of upload:x, and the other server, which
-// answers when the stream is read, gets it only after it has been asked once.
-type laggards struct {
+// replicas simulates a stream of several replicas: the leader has one message of upload:x; the replica that responds
+// to reads gets it only after the first read.
+type replicas struct {
 	t     *testing.T
 	opt   Options
 	asked atomic.Int64
 }
 
-const leadersSequence = "7"
+const leaderSequence = "7"
 
-func (l *laggards) answer(conn *nats.Conn, subject string, with func(m *nats.Msg) []*nats.Msg) {
+func (l *replicas) answer(conn *nats.Conn, subject string, with func(m *nats.Msg) []*nats.Msg) {
 	_, err := conn.Subscribe(subject, func(m *nats.Msg) {
 		for _, answer := range with(m) {
 			if err := m.RespondMsg(answer); err != nil {
@@ -36,7 +37,7 @@ func (l *laggards) answer(conn *nats.Conn, subject string, with func(m *nats.Msg
 	}
 }
 
-func (l *laggards) info(*nats.Msg) []*nats.Msg {
+func (l *replicas) info(*nats.Msg) []*nats.Msg {
 	data, err := json.Marshal(jetstream.StreamInfo{Config: l.opt.wanted(), Created: time.Unix(1, 0)})
 	if err != nil {
 		l.t.Error(err)
@@ -44,21 +45,24 @@ func (l *laggards) info(*nats.Msg) []*nats.Msg {
 	return []*nats.Msg{{Data: data}}
 }
 
-func (l *laggards) refuse(*nats.Msg) []*nats.Msg {
-	return []*nats.Msg{{Data: []byte(`{"error":{"err_code":10071,"description":"wrong last sequence: ` + leadersSequence + `"}}`)}}
+func (l *replicas) refuse(*nats.Msg) []*nats.Msg {
+	return []*nats.Msg{{Data: []byte(`{"error":{"err_code":10071,"description":"wrong last sequence: ` + leaderSequence + `"}}`)}}
 }
 
-func (l *laggards) batch(*nats.Msg) []*nats.Msg {
+func (l *replicas) batch(m *nats.Msg) []*nats.Msg {
+	if strings.Contains(string(m.Data), streamEpochSubject) {
+		return []*nats.Msg{{Header: nats.Header{sequenceHeader: {"1"}}, Data: []byte("e")}}
+	}
 	if l.asked.Add(1) == 1 {
 		return []*nats.Msg{{Header: nats.Header{statusHeader: {statusNotFound}}}}
 	}
-	kept := nats.Header{sequenceHeader: {leadersSequence}, timeHeader: {time.Unix(2, 0).Format(time.RFC3339Nano)}}
+	kept := nats.Header{sequenceHeader: {leaderSequence}, timeHeader: {time.Unix(2, 0).Format(time.RFC3339Nano)}}
 	return []*nats.Msg{{Header: kept, Data: []byte("{}")}, {Header: nats.Header{statusHeader: {statusEnd}}}}
 }
 
-func (l *laggards) record(*nats.Msg) []*nats.Msg {
+func (l *replicas) record(*nats.Msg) []*nats.Msg {
 	now := time.Now().Format(time.RFC3339Nano)
-	return []*nats.Msg{{Header: nats.Header{sequenceHeader: {"3"}, timeHeader: {now}}, Data: []byte("e 0 0 0 0")}}
+	return []*nats.Msg{{Header: nats.Header{sequenceHeader: {"3"}, timeHeader: {now}}, Data: []byte("e 0 0")}}
 }
 
 // health is a Handler that says when the node is connected.
@@ -73,7 +77,8 @@ func (h health) Health(err error) {
 	}
 }
 
-func TestServerThatLagsBehindIsAskedAgain(t *testing.T) {
+// TestBroker_HistoryIncludesLeadersMessages: a replica that lags behind the leader is asked again.
+func TestBroker_HistoryIncludesLeadersMessages(t *testing.T) {
 	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true})
 	if err != nil {
 		t.Fatal(err)
@@ -83,14 +88,13 @@ func TestServerThatLagsBehindIsAskedAgain(t *testing.T) {
 		s.Shutdown()
 		s.WaitForShutdown()
 	})
-	const replicas = 3
-	opt := Options{URL: s.ClientURL(), Replicas: replicas}.withDefaults()
+	opt := Options{URL: s.ClientURL(), Replicas: 3}.withDefaults()
 	conn, err := nats.Connect(opt.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(conn.Close)
-	l := &laggards{t: t, opt: opt}
+	l := &replicas{t: t, opt: opt}
 	l.answer(conn, "$JS.API.STREAM.INFO.SHOAL", l.info)
 	l.answer(conn, "upload.x", l.refuse)
 	l.answer(conn, "$JS.API.DIRECT.GET.SHOAL", l.batch)

@@ -14,49 +14,53 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// Options say where the NATS server is and what it keeps. The zero value of everything but the server is the
-// documented default.
+// Options configure a Broker. The zero value of every field except the server selects the documented default.
 type Options struct {
-	// URL is where to connect: nats://host:port or tls://host:port, with user:password@ or token@ before the
-	// host if need be; several servers of a cluster are separated by commas. Others that these tell of are used too when
-	// none of them is reached, which a cluster behind one address prevents by its no_advertise.
+	// URL is the server: nats://host:port or tls://host:port, with user:password@ or token@ before the host where
+	// required; servers of a cluster are separated by commas. Servers that these advertise are used when none of
+	// them is reached; a cluster behind one address prevents that by no_advertise.
 	URL string
-	// Server is a NATS server within this process, which is connected to without a socket, instead of URL.
+	// Server, instead of URL, is a NATS server in this process, which is connected to without a socket. If it has a
+	// method MemoryLimit() int64, three quarters of that are the default of MaxBytes.
 	Server nats.InProcessConnProvider
-	// Token and CredentialsFile (a .creds file) are other ways to say who connects.
+	// Token and CredentialsFile (a .creds file) are other ways to authenticate.
 	Token           string
 	CredentialsFile string
-	// TLS is for connections that need more than a tls:// URL, an authority of their own for example.
+	// TLS configures connections that need more than a tls:// URL, for example a private certificate authority.
 	TLS *tls.Config
-	// Name is this connection's name in what the server tells its operators. "": shoal.
+	// Name is the connection's name in the server's monitoring. "": shoal.
 	Name string
 
-	// Stream is the name of the JetStream stream. "": SHOAL. It is made if there is none.
+	// Stream is the name of the JetStream stream. "": SHOAL. It is created if it does not exist.
 	Stream string
-	// Messages and TTL are how many messages of a channel are kept (0: 64), and how long (0: 10 minutes).
-	// MaxBytes bounds all of them together; 0: no bound but the server's.
+	// Messages and TTL are how many messages of a channel are stored (0: 64), and for how long (0: 10 minutes).
 	Messages int
 	TTL      time.Duration
+	// HistoryBytes bounds the payloads that History returns of one channel; the newest message is always among
+	// them. 0: no bound.
+	HistoryBytes int
+	// MaxBytes bounds the stream. When it is full, the oldest messages are dropped; without a bound the server
+	// refuses new messages when its own limit or that of the account is reached. 0: see Server, else no bound.
 	MaxBytes int64
-	// Replicas is on how many servers of a cluster each message is kept. 0: 1.
+	// Replicas is the number of servers of a cluster that store each message. 0: 1.
 	Replicas int
-	// File keeps messages in files, where a restart of all servers loses none, instead of in memory.
+	// File stores messages in files instead of in memory, so that they survive a restart of all servers.
 	File bool
 
 	// ConnectTimeout bounds one attempt to connect. 0: 2 seconds.
 	ConnectTimeout time.Duration
 	// CallTimeout bounds a call whose context has no deadline. 0: 5 seconds.
 	CallTimeout time.Duration
-	// ProbeInterval is how often a node looks whether the server answers, and whether it hears what it sends
-	// itself. After three in vain it says so, and connects anew if there was no answer. 0: 1 second.
+	// ProbeInterval is the interval of pings and of loopback probes. After three without a response the node is
+	// unhealthy, and connects again if the server did not respond to pings either. 0: 1 second.
 	ProbeInterval time.Duration
-	// InFlight is how many calls may wait for the server at once; more wait for their turn. 0: 4096.
+	// InFlight bounds the requests in flight; further ones wait. 0: 4096.
 	InFlight int
-	// PendingMessages is how many messages may wait between the connection and the handler. What comes on top
-	// is lost, and Handler.Interrupted told. 0: 16384.
+	// PendingMessages bounds the queue between the connection and the handler. Further messages are dropped, and
+	// Handler.Interrupted is called. 0: 16384.
 	PendingMessages int
 
-	// Logger gets what an operator should know, never a secret or a payload. nil: nothing is logged.
+	// Logger receives events for the operator, never a secret or a payload. nil: nothing is logged.
 	Logger *slog.Logger
 }
 
@@ -71,6 +75,9 @@ func (o Options) withDefaults() Options {
 	set(&o.ProbeInterval, time.Second)
 	set(&o.InFlight, 4096)
 	set(&o.PendingMessages, 16384)
+	if limited, ok := o.Server.(interface{ MemoryLimit() int64 }); ok && !o.File && o.MaxBytes == 0 {
+		o.MaxBytes = limited.MemoryLimit() / 4 * 3
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -84,7 +91,7 @@ func set[T comparable](field *T, standard T) {
 	}
 }
 
-// Bounds of options. The server itself refuses a shorter TTL and more replicas.
+// Bounds of options. The server refuses a shorter TTL and more replicas.
 const (
 	maxMessages = 1 << 16
 	minTTL      = 100 * time.Millisecond
@@ -92,7 +99,7 @@ const (
 	maxWaiting  = 1 << 20
 )
 
-// validate returns every complaint at once. None of them holds a secret.
+// validate returns all errors at once. None holds a secret.
 func (o Options) validate() error {
 	var all []error
 	refuse := func(field string, value any, want string) {
@@ -106,9 +113,9 @@ func (o Options) validate() error {
 	if (o.URL == "") == (o.Server == nil) {
 		all = append(all, errors.New("natsbroker: Options need one of URL and Server"))
 	}
-	for i, complaint := range badURLs(o.URL) {
-		if complaint != "" {
-			refuse("URL", fmt.Sprintf("bad at server %d (%s)", i+1, complaint), "nats://host:port or tls://host:port")
+	for i, problem := range badURLs(o.URL) {
+		if problem != "" {
+			refuse("URL", fmt.Sprintf("bad at server %d (%s)", i+1, problem), "nats://host:port or tls://host:port")
 		}
 	}
 	if o.CredentialsFile != "" {
@@ -124,7 +131,10 @@ func (o Options) validate() error {
 		refuse("TTL", o.TTL, fmt.Sprintf("at least %v", minTTL))
 	}
 	if o.MaxBytes < 0 {
-		refuse("MaxBytes", o.MaxBytes, "0 for no bound, or more")
+		refuse("MaxBytes", o.MaxBytes, "0 for the default, or more")
+	}
+	if o.HistoryBytes < 0 {
+		refuse("HistoryBytes", o.HistoryBytes, "0 for no bound, or more")
 	}
 	between("Replicas", o.Replicas, 1, maxReplicas)
 	for _, d := range []struct {
@@ -145,25 +155,25 @@ func badInStream(r rune) bool {
 	return !strings.ContainsRune(good, r)
 }
 
-// badURLs says of each of several servers what is wrong, "" if nothing, without repeating what might be a password.
+// badURLs returns the problem with each server of a list, "" if none, without repeating a possible password.
 func badURLs(list string) []string {
 	if list == "" {
 		return nil
 	}
 	servers := strings.Split(list, ",")
-	complaints := make([]string, len(servers))
+	problems := make([]string, len(servers))
 	for i, one := range servers {
 		u, err := url.Parse(strings.TrimSpace(one))
 		switch {
 		case err != nil:
-			complaints[i] = "it is no URL"
+			problems[i] = "not a URL"
 		case !slices.Contains([]string{"nats", "tls"}, u.Scheme):
-			complaints[i] = "its scheme is another"
+			problems[i] = "unsupported scheme"
 		case u.Hostname() == "":
-			complaints[i] = "it has no host"
+			problems[i] = "no host"
 		case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
-			complaints[i] = "something follows the port"
+			problems[i] = "path or query after the port"
 		}
 	}
-	return complaints
+	return problems
 }

@@ -2,7 +2,6 @@ package natsbroker
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"strconv"
@@ -10,150 +9,240 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/shoal-go/shoal/broker"
 )
 
-// newEpoch returns a name that no epoch has had.
-func newEpoch() string { return strings.ToLower(rand.Text()[:16]) }
-
-// retryPause is how long to wait before reading again what was read too early.
+// retryPause is how long to wait before another read when the responding server lags behind the leader.
 const retryPause = 2 * time.Millisecond
 
-// history returns what is known of a channel, and sees to it that its epoch is written down, anew if the record
-// is getting old. known, if not 0, is the sequence of a record that is.
-func (s *session) history(ctx context.Context, base string, known uint64) (history, error) {
-	for {
-		h, r, err := s.look(ctx, base)
-		if err != nil {
-			return h, err
-		}
-		if r != nil {
-			s.follows.saw(base, r.sequence)
-			if old := r.sequence == known || time.Since(r.at).Abs() > s.refreshAfter(); !old && !h.stale {
-				return h, nil
-			}
-		}
-		begun := h.Epoch != ""
-		if !begun {
-			h.Epoch = newEpoch()
-		}
-		sequence, err := s.write(ctx, base, h, begun)
-		if err == nil {
-			s.follows.saw(base, sequence)
-		}
-		if err == nil || begun {
-			return h, nil // an epoch not written down this time is still in its mark, or in the record before
-		}
-		var refused *refusal
-		if !errors.As(err, &refused) {
-			return h, err
-		}
-		if err := pause(ctx); err != nil { // another node was first
-			return h, err
-		}
-	}
+func (s *session) directGet() string { return "$JS.API.DIRECT.GET." + s.opt.Stream }
+
+// lastOf returns the subject that requests the last message on a subject.
+func (s *session) lastOf(subject string) string { return s.directGet() + "." + subject }
+
+// escapeJSON escapes a subject; the subjects made here hold no other characters that JSON would escape.
+var escapeJSON = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
+
+// firstRequest requests the oldest message on a subject.
+func firstRequest(subject string) []byte {
+	return fmt.Appendf(nil, `{"seq":1,"next_by_subj":"%s"}`, escapeJSON.Replace(subject))
 }
 
-// look reads what the stream holds of a channel. Everything that was stored before is in it.
-func (s *session) look(ctx context.Context, base string) (history, *record, error) {
+// batchRequest requests messages on a subject from a sequence on.
+func batchRequest(base string, from uint64, limit int) []byte {
+	return fmt.Appendf(nil, `{"seq":%d,"next_by_subj":"%s","batch":%d}`,
+		from, escapeJSON.Replace(base), min(limit, batchSize))
+}
+
+// reading is the response to one read of a channel.
+type reading struct {
+	messages []message
+	record   *record
+	stream   *streamEpoch
+	// leader is the last sequence on the channel's subject by the stream's leader, 0 where it alone responds anyway.
+	leader uint64
+}
+
+// complete reports whether the responding server had all that the leader had, and the stream has an epoch.
+func (r *reading) complete() bool {
+	last := uint64(0)
+	if len(r.messages) > 0 {
+		last = r.messages[len(r.messages)-1].sequence
+	}
+	return r.stream != nil && last >= r.leader
+}
+
+// history returns a channel's history after a position, or all of it if the position is zero or not continued. It
+// includes everything that was stored before the call.
+func (s *session) history(ctx context.Context, base string, since broker.Position) (history, error) {
+	release, err := s.acquireRead(ctx)
+	if err != nil {
+		return history{}, err
+	}
+	defer release()
+	if since.Epoch != "" && since.Offset > 0 {
+		rd, err := s.readAll(ctx, base, since.Offset)
+		if err != nil {
+			return history{}, err
+		}
+		if h, ok := continuation(rd.messages, rd.record, *rd.stream, since); ok {
+			return h, nil
+		}
+	}
+	rd, err := s.readAll(ctx, base, 1)
+	if err != nil {
+		return history{}, err
+	}
+	h := newHistory(rd.messages, rd.record, *rd.stream, s.opt.Messages)
+	if h.unrecorded { // the node that forgot the channel failed before it wrote the record
+		_, _ = s.writeRecord(ctx, base, h) // the marker names the epoch too, so an error loses nothing yet
+	}
+	return h, nil
+}
+
+func (s *session) acquireRead(ctx context.Context) (release func(), err error) {
 	select {
 	case s.calls.reads <- struct{}{}:
-		defer func() { <-s.calls.reads }()
+		return func() { <-s.calls.reads }, nil
 	case <-ctx.Done():
-		return history{}, nil, ctx.Err()
+		return nil, ctx.Err()
 	}
+}
+
+// newest returns a channel's history reduced to its newest message, at a cost that does not depend on the others.
+func (s *session) newest(ctx context.Context, base string) (history, error) {
+	release, err := s.acquireRead(ctx)
+	if err != nil {
+		return history{}, err
+	}
+	defer release()
+	rd, err := s.untilComplete(ctx, func() (reading, error) {
+		return s.read(ctx, base, func(rd *reading) error {
+			m, err := s.calls.start(&nats.Msg{Subject: s.lastOf(base)}, false)
+			return s.readPage(ctx, base, rd, m, err, func(responses []*nats.Msg) error {
+				if header(responses[0], statusHeader) != "" {
+					return nil
+				}
+				one, err := parseMessage(responses[0])
+				rd.messages = append(rd.messages, one)
+				return err
+			})
+		})
+	})
+	if err != nil {
+		return history{}, err
+	}
+	h := newHistory(rd.messages, rd.record, *rd.stream, 1)
+	if len(h.Messages) > 0 {
+		h.Floor = h.Offset - 1
+	}
+	return h, nil
+}
+
+// readAll reads a channel's messages from a sequence on.
+func (s *session) readAll(ctx context.Context, base string, from uint64) (reading, error) {
+	return s.untilComplete(ctx, func() (reading, error) {
+		return s.read(ctx, base, func(rd *reading) error {
+			for next, more := from, true; more; {
+				request := &nats.Msg{Subject: s.directGet(), Data: batchRequest(base, next, s.opt.Messages+1)}
+				batch, err := s.calls.start(request, true)
+				err = s.readPage(ctx, base, rd, batch, err, func(responses []*nats.Msg) (err error) {
+					more, err = rd.collect(responses)
+					return err
+				})
+				if err != nil {
+					return err
+				}
+				if more {
+					next = rd.messages[len(rd.messages)-1].sequence + 1
+				}
+			}
+			return nil
+		})
+	})
+}
+
+// untilComplete repeats a read until it is complete.
+func (s *session) untilComplete(ctx context.Context, read func() (reading, error)) (reading, error) {
 	for {
-		entries, r, newest, err := s.read(ctx, base)
+		rd, err := read()
 		if err != nil && !errors.Is(err, errBusy) {
-			return history{}, nil, err
+			return rd, err
 		}
-		if h := newHistory(entries, r, s.opt.Messages); err == nil && h.last >= newest {
-			return h, r, nil
+		if err == nil && rd.complete() {
+			return rd, nil
 		}
-		if err := pause(ctx); err != nil { // the server that answered has not yet got what the leader has
-			return history{}, nil, err
+		if err == nil && rd.stream == nil {
+			if _, err := s.loadEpoch(ctx); err != nil {
+				return rd, err
+			}
+			continue
+		}
+		if err := pause(ctx); err != nil {
+			return rd, err
 		}
 	}
 }
 
-// read reads entries and record, and asks the leader for the sequence of the newest entry, where another server
-// may answer for it: all at once. The record is asked for after the entries, so that its presence tells
-// that none of them was missing. (Were two servers asked whose clocks differ, the one could be ahead of the other
-// with dropping what is too old by that difference.)
-func (s *session) read(ctx context.Context, base string) (entries []entry, r *record, newest uint64, err error) {
+// read runs fn, and asks the leader for the channel's last sequence at the same time if another server may respond.
+func (s *session) read(ctx context.Context, base string, fn func(*reading) error) (rd reading, err error) {
 	var leader *call
 	if s.replicated {
-		if leader, err = s.calls.ask(impossible(base), false); err != nil {
-			return nil, nil, 0, err
+		if leader, err = s.calls.start(refusedPublish(base), false); err != nil {
+			return rd, err
 		}
 	}
-	for from, more := uint64(1), true; more; {
-		if entries, r, more, err = s.page(ctx, base, from, entries); err != nil {
-			break
-		}
-		if more {
-			from = entries[len(entries)-1].sequence + 1
-		}
-	}
+	err = fn(&rd)
 	if leader != nil {
-		answer, failed := s.calls.only(ctx, leader)
+		m, failed := s.calls.awaitOne(ctx, leader)
 		if err = errors.Join(err, failed); err == nil {
-			newest, err = refusedSequence(answer)
+			rd.leader, err = refusedSequence(m)
 		}
 	}
-	return entries, r, newest, err
+	return rd, err
 }
 
-// page reads the entries from a sequence on, and then the record.
-func (s *session) page(ctx context.Context, base string, from uint64, entries []entry) ([]entry, *record, bool, error) {
-	api := "$JS.API.DIRECT.GET." + s.opt.Stream
-	batch, err := s.calls.ask(&nats.Msg{Subject: api, Data: batchRequest(base, from, s.opt.Messages+1)}, true)
+// readPage awaits a request for messages and reads record and stream epoch behind it: that these are still there
+// then shows that none of the messages was missing. (If several servers respond whose clocks differ, one may
+// drop expired messages earlier than another by that difference.)
+func (s *session) readPage(ctx context.Context, base string, rd *reading, messages *call, err error,
+	collect func([]*nats.Msg) error,
+) error {
 	if err != nil {
-		return nil, nil, false, err
+		return err
 	}
-	last, err := s.calls.ask(&nats.Msg{Subject: api + "." + epochPrefix + base}, false)
+	last, err := s.calls.start(&nats.Msg{Subject: s.lastOf(epochPrefix + base)}, false)
 	if err != nil {
-		s.calls.end(batch)
-		return nil, nil, false, err
+		s.calls.end(messages)
+		return err
 	}
-	answers, err := s.calls.await(ctx, batch)
-	m, failed := s.calls.only(ctx, last)
-	if err := errors.Join(err, failed); err != nil {
-		return nil, nil, false, err
+	first, err := s.calls.start(&nats.Msg{Subject: s.directGet(), Data: firstRequest(streamEpochSubject)}, false)
+	if err != nil {
+		s.calls.end(messages)
+		s.calls.end(last)
+		return err
 	}
-	entries, more, err := collect(entries, answers)
-	return entries, readRecord(m), more, err
+	responses, err := s.calls.await(ctx, messages)
+	recorded, failed := s.calls.awaitOne(ctx, last)
+	stream, alsoFailed := s.calls.awaitOne(ctx, first)
+	if err := errors.Join(err, failed, alsoFailed); err != nil {
+		return err
+	}
+	rd.record, rd.stream = readRecord(recorded), s.parseEpoch(stream)
+	return collect(responses)
 }
 
-// batchRequest asks for messages of a subject. A subject that we make holds no character that JSON would have
-// escaped but these two.
-func batchRequest(base string, from uint64, most int) []byte {
-	escape := strings.NewReplacer(`\`, `\\`, `"`, `\"`)
-	return fmt.Appendf(nil, `{"seq":%d,"next_by_subj":"%s","batch":%d}`,
-		from, escape.Replace(base), min(most, messagesAsked))
-}
-
-// collect appends the entries among the answers to a batch, and tells whether the stream holds more.
-func collect(entries []entry, answers []*nats.Msg) ([]entry, bool, error) {
-	end := answers[len(answers)-1]
-	for _, m := range answers[:len(answers)-1] {
-		at, err := time.Parse(time.RFC3339Nano, header(m, timeHeader))
+// collect appends the messages of a batch, and reports whether the stream holds more.
+func (r *reading) collect(responses []*nats.Msg) (more bool, err error) {
+	end := responses[len(responses)-1]
+	for _, m := range responses[:len(responses)-1] {
+		one, err := parseMessage(m)
 		if err != nil {
-			return nil, false, errors.New("a kept message does not say when it was stored")
+			return false, err
 		}
-		e := entry{sequence: number(m, sequenceHeader), at: at, payload: m.Data, rolled: header(m, rollupHeader) != ""}
-		if epoch := header(m, epochHeader); validEpoch(epoch) {
-			e.epoch = epoch
-		}
-		entries = append(entries, e)
+		r.messages = append(r.messages, one)
 	}
 	switch status := header(end, statusHeader); status {
 	case statusEnd:
-		return entries, len(answers) > 1 && number(end, pendingHeader) > 0, nil
+		return len(responses) > 1 && number(end, pendingHeader) > 0, nil
 	case statusNotFound:
-		return entries, false, nil
+		return false, nil
 	default:
-		return nil, false, errors.New("the stream refuses to be read, with status " + status)
+		return false, errors.New("reading the stream failed with status " + status)
 	}
+}
+
+func parseMessage(m *nats.Msg) (message, error) {
+	at, err := time.Parse(time.RFC3339Nano, header(m, timeHeader))
+	if err != nil {
+		return message{}, fmt.Errorf("the time of a stored message is malformed: %w", err)
+	}
+	one := message{sequence: number(m, sequenceHeader), at: at, payload: m.Data, rolledUp: header(m, rollupHeader) != ""}
+	if epoch := header(m, epochHeader); validEpoch(epoch) {
+		one.epoch = epoch
+	}
+	return one, nil
 }
 
 func readRecord(m *nats.Msg) *record {
@@ -171,21 +260,45 @@ func readRecord(m *nats.Msg) *record {
 	return r
 }
 
-// write writes down a channel's epoch. A first record is refused if there is another; one that follows, if the
-// channel's newest message is not the one that the history ends with, so that it is exact.
-func (s *session) write(ctx context.Context, base string, h history, begun bool) (uint64, error) {
-	m := &nats.Msg{Subject: epochPrefix + base, Data: []byte(h.record().String()), Header: nats.Header{
-		rollupHeader:   {rollupSubject},
-		expectedHeader: {"0"},
-	}}
-	if begun {
-		m.Header[expectedHeader] = []string{strconv.FormatUint(h.last, 10)}
-		m.Header[expectedSubjectHeader] = []string{base}
+// refreshRecord writes the record of a channel unless another node has written it since it was known.
+func (s *session) refreshRecord(ctx context.Context, base string, known uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, s.opt.CallTimeout)
+	defer cancel()
+	m, err := s.calls.request(ctx, &nats.Msg{Subject: s.lastOf(epochPrefix + base)})
+	if err != nil {
+		return err
 	}
-	return s.store(ctx, m)
+	r := readRecord(m)
+	if r != nil && r.sequence != known && time.Since(r.at).Abs() < s.refreshAfter() {
+		s.subscriptions.setRecord(base, r.sequence)
+		return nil
+	}
+	h, err := s.newest(ctx, base)
+	if err != nil {
+		return err
+	}
+	sequence, err := s.writeRecord(ctx, base, h)
+	if err == nil {
+		s.subscriptions.setRecord(base, sequence)
+	}
+	if errors.As(err, new(*storeError)) {
+		return nil // a message was stored in between: the next refresh is soon enough
+	}
+	return err
 }
 
-// pause waits shortly.
+// writeRecord writes a channel's record, on the condition that no message was stored since the history was read.
+func (s *session) writeRecord(ctx context.Context, base string, h history) (uint64, error) {
+	return s.publish(ctx, &nats.Msg{
+		Subject: epochPrefix + base, Data: []byte(h.record().String()), Header: nats.Header{
+			rollupHeader:          {rollupSubject},
+			expectedHeader:        {strconv.FormatUint(h.last, 10)},
+			expectedSubjectHeader: {base},
+		},
+	})
+}
+
+// pause waits for retryPause.
 func pause(ctx context.Context) error {
 	select {
 	case <-time.After(retryPause):

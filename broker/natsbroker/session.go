@@ -13,59 +13,80 @@ import (
 	"github.com/shoal-go/shoal/broker"
 )
 
-// session is what there is from the first connection to the end of Run; reconnections happen within it. Its
-// methods may be called from any number of goroutines, but for those that say whose they are.
+// session is a connection that nats.go has not closed for good; reconnections happen within it. Its methods are safe
+// for concurrent use, except those that name the goroutine they belong to.
 type session struct {
-	opt     Options
-	handler broker.Handler
-	conn    *nats.Conn
-	calls   *calls
-	follows *follows
-	// arrivals is where all subscriptions put their messages. It is bounded.
+	opt           Options
+	handler       broker.Handler
+	conn          *nats.Conn
+	calls         *calls
+	subscriptions *subscriptions
+	epochs        epochs
+	// arrivals receives the messages of all subscriptions. It is bounded.
 	arrivals chan *nats.Msg
-	// replicated says that other servers than the stream's leader may answer for it.
+	// created is when the stream was created that the session found at its start.
+	created time.Time
+	// replicated means that servers other than the stream's leader may respond to reads.
 	replicated bool
 
-	// turned holds a token when something has happened that the keeper should look at.
-	turned chan struct{}
-	// cut holds a token when the connection was lost, and with it all answers that were on their way.
-	cut chan struct{}
-	// cuts counts how often the connection was lost, lost how often arrivals was full.
-	cuts, lost atomic.Uint64
-	// missing says that nobody answered for the stream, latest what went wrong with the connection.
-	missing atomic.Bool
-	latest  atomic.Pointer[error]
-	// probe is the subject of the loop-back probe, heard the number of the newest that came back.
-	probe string
-	heard atomic.Uint64
+	// woken holds a token when the supervisor should check the session at once.
+	woken chan struct{}
+	// disconnected holds a token when the connection was lost, and with it the responses in flight.
+	disconnected chan struct{}
+	// disconnects counts losses of the connection, overflows messages that arrivals could not hold.
+	disconnects, overflows atomic.Uint64
+	// suspect means that a call found the stream missing or was refused by it; recreated, that the stream's epoch
+	// changed; so the supervisor checks at once.
+	suspect, recreated atomic.Bool
+	// lastErr is the connection's latest error, refused the refusal of a subscription that had been confirmed.
+	lastErr, refused atomic.Pointer[error]
+	refusals         refusals
+	// highest is the highest sequence that the stream has acknowledged to this node.
+	highest atomic.Uint64
+	// received is the sequence of the newest republished message. It belongs to receive.
+	received uint64
+	// probe is the subject of the loopback probe, lastProbe the number of the newest that came back.
+	probe     string
+	lastProbe atomic.Uint64
 
 	running sync.WaitGroup
 	stop    chan struct{}
 	closed  chan struct{}
 }
 
-// refreshes is how many times within the TTL a record is written again while somebody needs it.
+// refreshes is how many times within the TTL a record is rewritten while a node is subscribed.
 const refreshes = 4
 
 func (s *session) refreshAfter() time.Duration { return s.opt.TTL / refreshes }
 
 func (s *session) nextRefresh() time.Time { return time.Now().Add(s.refreshAfter()) }
 
-// open starts what a connection needs.
-func (s *session) open() (err error) {
+// open starts the goroutines of a session and restores the subscriptions of the one before.
+func (s *session) open(ctx context.Context) (err error) {
 	if s.calls, err = newCalls(s.conn, s.opt.InFlight, s.opt.CallTimeout); err != nil {
 		return err
 	}
-	if _, err = s.conn.ChanSubscribe(s.probe, s.arrivals); err != nil {
+	for _, subject := range []string{s.probe, livePrefix + streamEpochSubject, forgottenSubject} {
+		if _, err = s.conn.ChanSubscribe(subject, s.arrivals); err != nil {
+			return err
+		}
+	}
+	s.running.Go(func() { s.calls.run(s.disconnected, s.stop) })
+	if err := s.checkPermissions(ctx); err != nil {
 		return err
 	}
-	s.running.Go(func() { s.calls.run(s.cut, s.stop) })
+	if _, err := s.loadEpoch(ctx); err != nil {
+		return err
+	}
+	if err := s.subscriptions.move(s.conn, s.arrivals); err != nil {
+		return err
+	}
 	s.running.Go(s.receive)
 	s.running.Go(s.refresh)
 	return nil
 }
 
-// close ends the connection, and returns when no goroutine is left.
+// close closes the connection and returns when no goroutine is left.
 func (s *session) close() {
 	close(s.stop)
 	s.conn.Close()
@@ -73,51 +94,75 @@ func (s *session) close() {
 	s.running.Wait()
 }
 
-// turn makes the keeper look.
-func (s *session) turn() {
+// wake makes the supervisor check the session.
+func (s *session) wake() {
 	select {
-	case s.turned <- struct{}{}:
+	case s.woken <- struct{}{}:
 	default:
 	}
 }
 
-// receive hands what arrives to the handler, until stop is closed.
+// receive delivers messages to the handler until stop is closed.
 func (s *session) receive() {
+	ctx, cancel := s.untilStop()
+	defer cancel()
 	tick := time.NewTicker(s.opt.ProbeInterval)
 	defer tick.Stop()
-	var told uint64
+	var reported uint64
 	for {
 		select {
 		case m := <-s.arrivals:
-			s.hand(m)
-			if lost := s.lost.Load(); lost != told && len(s.arrivals) == 0 {
-				told = lost
-				s.tellLosses()
+			s.deliver(ctx, m)
+			if overflows := s.overflows.Load(); overflows != reported && len(s.arrivals) == 0 {
+				reported = overflows
+				s.reportDropped()
 			}
 		case <-tick.C:
-			s.tellLosses()
+			s.reportDropped()
 		case <-s.stop:
 			return
 		}
 	}
 }
 
-func (s *session) tellLosses() {
-	if channels := s.follows.losses(); len(channels) > 0 {
-		s.opt.Logger.Warn("messages came faster than they were taken", "channels", len(channels))
+// untilStop returns a context that ends when stop is closed.
+func (s *session) untilStop() (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.Background())
+	s.running.Go(func() {
+		<-s.stop
+		cancel()
+	})
+	return ctx, cancel
+}
+
+func (s *session) reportDropped() {
+	if channels := s.subscriptions.dropped(); len(channels) > 0 {
+		s.opt.Logger.Warn("messages dropped", "channels", len(channels), "pending_messages", s.opt.PendingMessages)
 		s.handler.Interrupted(channels...)
 	}
 }
 
-// hand gives one message to the handler. It belongs to receive.
-func (s *session) hand(m *nats.Msg) {
+// deliver passes one message to the handler. It belongs to receive.
+func (s *session) deliver(ctx context.Context, m *nats.Msg) {
 	if m.Subject == s.probe {
 		if n, err := strconv.ParseUint(string(m.Data), 10, 64); err == nil {
-			s.heard.Store(n)
+			s.lastProbe.Store(n)
 		}
 		return
 	}
-	channel, begin, ok := s.follows.find(m.Subject)
+	if m.Subject == forgottenSubject {
+		s.epochs.forget(string(m.Data))
+		return
+	}
+	stored := m.Header != nil && header(m, streamHeader) == s.opt.Stream
+	if stored && !s.follows(ctx, number(m, sequenceHeader)) {
+		return
+	}
+	if m.Subject == livePrefix+streamEpochSubject {
+		s.parseEpoch(m)
+		return
+	}
+	channel, epoch, begin, ok := s.subscriptions.find(m.Subject)
 	if !ok {
 		return
 	}
@@ -125,27 +170,44 @@ func (s *session) hand(m *nats.Msg) {
 	if out.Payload == nil {
 		out.Payload = []byte{}
 	}
-	if m.Header != nil && header(m, streamHeader) == s.opt.Stream {
-		out.Offset = number(m, sequenceHeader)
+	if stored {
+		out.Position = broker.Position{Epoch: epoch, Offset: number(m, sequenceHeader)}
 		if previous := number(m, previousHeader); previous > begin {
 			out.Prev = previous
 		}
 		if epoch := header(m, epochHeader); validEpoch(epoch) {
-			s.follows.learn(m.Subject, out.Offset)
+			base := m.Subject[len(livePrefix):]
+			s.subscriptions.setEpoch(base, epoch, out.Offset)
+			s.epochs.forget(base)
 			out = broker.Message{Channel: channel, Position: broker.Position{Epoch: epoch}}
 		}
 	}
 	s.handler.Receive(out)
 }
 
-// refresh writes records again before they are too old, until stop is closed.
-func (s *session) refresh() {
-	ctx, cancel := context.WithCancel(context.Background())
+// follows reports whether a sequence may be delivered. The stream republishes in the order of its sequences: one that
+// does not increase is that of a new stream, or of a new leader. So the epoch is read before the message is
+// delivered; if that fails, the message is dropped, and the supervisor reports an interruption later.
+func (s *session) follows(ctx context.Context, sequence uint64) bool {
+	last := s.received
+	s.received = sequence
+	if sequence > last {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.opt.CallTimeout)
 	defer cancel()
-	s.running.Go(func() {
-		<-s.stop
-		cancel()
-	})
+	if _, err := s.loadEpoch(ctx); err != nil {
+		s.recreated.Store(true)
+		s.wake()
+		return false
+	}
+	return true
+}
+
+// refresh rewrites records before they expire, until stop is closed.
+func (s *session) refresh() {
+	ctx, cancel := s.untilStop()
+	defer cancel()
 	tick := time.NewTicker(min(s.refreshAfter()/refreshes, time.Second))
 	defer tick.Stop()
 	for {
@@ -158,23 +220,20 @@ func (s *session) refresh() {
 	}
 }
 
-// refreshDue writes those that are due, one after the other, so that this never takes the server's time from others.
+// refreshDue rewrites the records that are due, one at a time, so that it never delays other requests.
 func (s *session) refreshDue(ctx context.Context) {
+	if err := s.refreshStreamEpoch(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		s.opt.Logger.Warn("refreshing the stream's epoch failed", "error", err)
+		return
+	}
 	for s.conn.IsConnected() {
-		base, record, ok := s.follows.next(time.Now(), s.nextRefresh())
+		base, record, ok := s.subscriptions.nextDue(time.Now(), s.nextRefresh())
 		if !ok {
 			return
 		}
-		if err := s.refreshOne(ctx, base, record); err != nil && !errors.Is(err, context.Canceled) {
-			s.opt.Logger.Warn("an epoch could not be kept", "error", err)
+		if err := s.refreshRecord(ctx, base, record); err != nil && !errors.Is(err, context.Canceled) {
+			s.opt.Logger.Warn("refreshing the record of a channel failed", "error", err)
 			return
 		}
 	}
-}
-
-func (s *session) refreshOne(ctx context.Context, base string, record uint64) error {
-	ctx, cancel := context.WithTimeout(ctx, s.opt.CallTimeout)
-	defer cancel()
-	_, err := s.history(ctx, base, record)
-	return err
 }

@@ -13,16 +13,16 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// oldest is the first version of the NATS server that has what is used: reading several messages of a subject at
-// once, and a condition on another subject than that of the message.
-var oldest = [2]int{2, 12}
+// minVersion is the first version of the NATS server that can read several messages of a subject at once and store a
+// message on a condition on another subject.
+var minVersion = [2]int{2, 12}
 
-// hopeless is an error that waiting does not mend.
-type hopeless struct{ error }
+// permanentError is an error that retrying does not fix.
+type permanentError struct{ error }
 
-func (h hopeless) Unwrap() error { return h.error }
+func (p permanentError) Unwrap() error { return p.error }
 
-// checkVersion returns a hopeless error if the server is too old.
+// checkVersion returns a permanentError if the server is too old.
 func checkVersion(version string) error {
 	var found [2]int
 	parts := strings.SplitN(version, ".", 3)
@@ -35,18 +35,18 @@ func checkVersion(version string) error {
 			found[i] = n
 		}
 	}
-	if slices.Compare(found[:], oldest[:]) >= 0 {
+	if slices.Compare(found[:], minVersion[:]) >= 0 {
 		return nil
 	}
-	return hopeless{fmt.Errorf("natsbroker: the NATS server has version %.20q, want %d.%d or newer",
-		version, oldest[0], oldest[1])}
+	return permanentError{fmt.Errorf("natsbroker: the NATS server has version %.20q, want %d.%d or newer",
+		version, minVersion[0], minVersion[1])}
 }
 
-// wanted is the stream as it should be.
+// wanted returns the configuration that the stream should have.
 func (o Options) wanted() jetstream.StreamConfig {
 	c := jetstream.StreamConfig{
 		Name:              o.Stream,
-		Description:       "what nodes of Shoal keep of their channels",
+		Description:       "message history of Shoal channels",
 		Subjects:          []string{uploadKind + ".>", othersPrefix + ">", epochPrefix + ">"},
 		Retention:         jetstream.LimitsPolicy,
 		Discard:           jetstream.DiscardOld,
@@ -69,8 +69,8 @@ func (o Options) wanted() jetstream.StreamConfig {
 	return c
 }
 
-// ensureStream finds the stream or makes it, and returns what it is. Several nodes may do so at once. The error is
-// hopeless if there is one that will not do.
+// ensureStream finds or creates the stream, enlarges it if needed, and returns its state. Several nodes may do so at
+// once. The error is a permanentError if the settings of an existing stream are unsuitable.
 func (o Options) ensureStream(ctx context.Context, conn *nats.Conn) (*jetstream.StreamInfo, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.CallTimeout)
 	defer cancel()
@@ -101,7 +101,7 @@ func (o Options) ensureStream(ctx context.Context, conn *nats.Conn) (*jetstream.
 	return info, nil
 }
 
-// streamError says what is the matter with the stream, and whether waiting helps.
+// streamError describes an error of the stream, as a permanentError if retrying does not help.
 func streamError(name string, err error) error {
 	wrapped := fmt.Errorf("natsbroker: stream %s: %w", name, err)
 	const (
@@ -111,16 +111,16 @@ func streamError(name string, err error) error {
 	)
 	if errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount) ||
 		errors.Is(err, nats.ErrNoResponders) {
-		return hopeless{fmt.Errorf("natsbroker: the NATS server has no JetStream, want it enabled: %w", err)}
+		return permanentError{fmt.Errorf("natsbroker: the NATS server has no JetStream, want it enabled: %w", err)}
 	}
 	var api *jetstream.APIError
 	if errors.As(err, &api) && slices.Contains([]jetstream.ErrorCode{overlap, invalid, tooManyReplicas}, api.ErrorCode) {
-		return hopeless{wrapped}
+		return permanentError{wrapped}
 	}
 	return wrapped
 }
 
-// compare returns a hopeless error that names all settings of an existing stream that will not do.
+// compare returns a permanentError that names all unsuitable settings of an existing stream.
 func (o Options) compare(found jetstream.StreamConfig) error {
 	want := o.wanted()
 	var all []error
@@ -147,11 +147,11 @@ func (o Options) compare(found jetstream.StreamConfig) error {
 	if len(all) == 0 {
 		return nil
 	}
-	return hopeless{errors.Join(all...)}
+	return permanentError{errors.Join(all...)}
 }
 
-// enlarged returns an existing stream's configuration with what it keeps too little of, or nil if it keeps enough.
-// It is never made smaller: another node may count on what it has.
+// enlarged returns the configuration of an existing stream with its limits raised to the wanted ones, or nil if they
+// suffice. Limits are never lowered: another node may rely on them.
 func (o Options) enlarged(found jetstream.StreamConfig) *jetstream.StreamConfig {
 	want, changed := o.wanted(), false
 	grow := func(found *int64, want int64) {

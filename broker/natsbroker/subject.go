@@ -1,24 +1,59 @@
 package natsbroker
 
 import (
+	"errors"
+	"fmt"
 	"strings"
 	"unicode/utf8"
 )
 
-// Subjects. A stored message goes to the channel's base subject; the stream sends it on to the live one, to
-// which nodes are subscribed. The first tokens hold no channel's kind at a place where another could stand.
+// Subjects. A message is stored on the channel's base subject; the stream republishes it on the live subject, to
+// which nodes subscribe. The first tokens never hold a channel's kind where another token could be.
 const (
 	livePrefix  = "live."
 	epochPrefix = "epoch."
-	// othersPrefix stands before the kind of all channels but uploads, whose subjects foreign publishers know.
+	// othersPrefix precedes the kind of every channel except uploads, whose subjects foreign publishers know.
 	othersPrefix = "shoal."
 	uploadKind   = "upload"
 	probePrefix  = "shoal-probe."
-	// fenceSubject is one of the stream's to which nothing is ever stored.
+	// streamEpochSubject holds the epoch of the stream itself; see streamEpoch.
+	streamEpochSubject = epochPrefix + "stream"
+	// storeProbeSubject holds the newest message of the probe that stores.
+	storeProbeSubject = epochPrefix + "probe"
+	// fenceSubject belongs to the stream, but nothing is ever stored there.
 	fenceSubject = epochPrefix + "fence"
+	// forgottenSubject announces Forget to nodes that are not subscribed to the channel. No live subject of a
+	// channel has as few tokens.
+	forgottenSubject = livePrefix + "forgotten"
 )
 
-// baseSubject returns the subject that what is stored of a channel goes to. Different channels have different ones.
+// Permissions returns the subjects that the NATS user of a node must be allowed to publish to and subscribe to, for a
+// stream of this name (Options.Stream). Run tries each of them, except those that create and enlarge the stream,
+// and its error names the missing ones. STREAM.CREATE and STREAM.UPDATE are not needed if an operator creates
+// the stream.
+func Permissions(stream string) (publish, subscribe []string) {
+	return []string{
+		uploadKind + ".>", othersPrefix + ">", epochPrefix + ">", livePrefix + ">", probePrefix + ">", "_INBOX.>",
+		"$JS.API.STREAM.INFO." + stream, "$JS.API.STREAM.CREATE." + stream, "$JS.API.STREAM.UPDATE." + stream,
+		"$JS.API.DIRECT.GET." + stream, "$JS.API.DIRECT.GET." + stream + ".>",
+	}, []string{livePrefix + ">", probePrefix + ">", "_INBOX.>"}
+}
+
+// errChannel means that a name is not a channel. Such a name could exceed the server's limit of a protocol line,
+// whereupon the server closes the connection.
+var errChannel = errors.New("a channel is kind:id with an id of 1 to 255 bytes")
+
+// checkChannel returns an error that wraps errChannel unless the name has the form of a channel.
+func checkChannel(channel string) error {
+	const longestKind, longestID = 64, 255
+	kind, id, _ := strings.Cut(channel, ":")
+	if kind == "" || len(kind) > longestKind || id == "" || len(id) > longestID {
+		return fmt.Errorf("natsbroker: channel %.40q: %w", channel, errChannel)
+	}
+	return nil
+}
+
+// baseSubject returns the subject that a channel's messages are stored on. It is unique to the channel.
 func baseSubject(channel string) string {
 	kind, id, _ := strings.Cut(channel, ":")
 	var b strings.Builder
@@ -31,10 +66,9 @@ func baseSubject(channel string) string {
 	return b.String()
 }
 
-// appendToken appends an id in a form that a subject can hold: what it cannot is percent-encoded, which are white
-// space and control characters, wildcards, the percent sign itself, a dot that would make an empty token, and
-// bytes that are no UTF-8. Everything else stays as it is, so that plain ids are readable and foreign
-// publishers need no rule for them. The length is at most three times that of the id.
+// appendToken appends an id, percent-encoding the bytes that a subject cannot hold: white space, control characters,
+// wildcards, the percent sign, invalid UTF-8, and dots that would make an empty token. Plain ids stay readable,
+// and foreign publishers need no rule for them. The result is at most three times as long as the id.
 func appendToken(b *strings.Builder, id string) {
 	for i := 0; i < len(id); {
 		c, size := id[i], 1

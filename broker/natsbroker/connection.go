@@ -1,0 +1,272 @@
+package natsbroker
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/shoal-go/shoal/broker"
+)
+
+// dialer opens connections until ctx ends.
+type dialer struct {
+	ctx     context.Context
+	timeout time.Duration
+}
+
+// Dial connects.
+func (d dialer) Dial(network, address string) (net.Conn, error) {
+	return (&net.Dialer{Timeout: d.timeout}).DialContext(d.ctx, network, address)
+}
+
+// dial makes one attempt to connect. The error is a permanentError if further attempts would fail alike.
+func dial(ctx context.Context, opt Options, h broker.Handler, subs *subscriptions) (*session, error) {
+	s := &session{
+		opt:           opt,
+		handler:       h,
+		subscriptions: subs,
+		arrivals:      make(chan *nats.Msg, opt.PendingMessages),
+		woken:         make(chan struct{}, 1),
+		disconnected:  make(chan struct{}, 1),
+		probe:         probePrefix + rand.Text(),
+		stop:          make(chan struct{}),
+		closed:        make(chan struct{}),
+	}
+	conn, err := nats.Connect(opt.URL, append(opt.connection(), s.callbacks(ctx)...)...)
+	if err != nil {
+		return nil, connectError(err)
+	}
+	s.conn = conn
+	return s, nil
+}
+
+// flushTimeout is how long a write may block before the connection counts as lost.
+const flushTimeout = time.Second
+
+// connection returns the options of the connection. Nothing is buffered while it is lost: publishing fails then.
+func (o Options) connection() []nats.Option {
+	options := []nats.Option{
+		nats.Name(o.Name),
+		nats.Timeout(o.ConnectTimeout),
+		nats.MaxReconnects(-1),
+		nats.ReconnectBufSize(-1),
+		nats.CustomReconnectDelay(backoff),
+		nats.IgnoreAuthErrorAbort(),
+		nats.FlusherTimeout(flushTimeout),
+		// A connection that swallows everything is dropped when the supervisor reports it.
+		nats.PingInterval(o.ProbeInterval),
+		nats.MaxPingsOutstanding(maxUnanswered - 1),
+		nats.SkipSubjectValidation(),
+	}
+	if o.Server != nil {
+		options = append(options, nats.InProcessServer(o.Server))
+	}
+	if o.Token != "" {
+		options = append(options, nats.Token(o.Token))
+	}
+	if o.CredentialsFile != "" {
+		options = append(options, nats.UserCredentials(o.CredentialsFile))
+	}
+	if o.TLS != nil {
+		options = append(options, nats.Secure(o.TLS))
+	}
+	return options
+}
+
+// callbacks returns the callbacks of the connection. None of them blocks.
+func (s *session) callbacks(ctx context.Context) []nats.Option {
+	return []nats.Option{
+		nats.SetCustomDialer(dialer{ctx, s.opt.ConnectTimeout}),
+		nats.ClosedHandler(func(*nats.Conn) { close(s.closed) }),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			s.disconnects.Add(1)
+			s.noteError(err)
+			s.epochs.invalidate()
+			s.subscriptions.resetEpochs("")
+			select {
+			case s.disconnected <- struct{}{}:
+			default:
+			}
+			s.wake()
+		}),
+		nats.ReconnectHandler(func(*nats.Conn) { s.wake() }),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { s.noteError(err) }),
+		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
+			switch {
+			case errors.Is(err, nats.ErrSlowConsumer) && sub != nil:
+				s.subscriptions.markDropped(sub)
+				s.overflows.Add(1)
+				return
+			case isRefusal(err):
+				s.refusals.add(err)
+				if s.subscriptions.confirmed(refusedSubject(err)) {
+					s.refused.Store(&err) // permissions became narrower while this node was away
+					s.wake()
+				}
+			}
+			s.noteError(err)
+			s.opt.Logger.Warn("NATS connection error", "error", err)
+		}),
+	}
+}
+
+// isRefusal reports whether the server refused a publication or a subscription.
+func isRefusal(err error) bool {
+	return errors.Is(err, nats.ErrPermissionViolation) || errors.Is(err, nats.ErrMaxSubscriptionsExceeded)
+}
+
+// refusedSubject returns the subject that a permissions violation names, "" if there is none.
+func refusedSubject(err error) string {
+	_, rest, _ := strings.Cut(err.Error(), `to "`)
+	subject, _, _ := strings.Cut(rest, `"`)
+	return subject
+}
+
+// refusals counts and remembers what the server refused. The methods are safe for concurrent use.
+type refusals struct {
+	mu     sync.Mutex
+	count  uint64
+	newest []error // at most maxRefusals
+}
+
+const maxRefusals = 64
+
+func (r *refusals) add(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.count++
+	r.newest = append(r.newest, err)
+	if len(r.newest) > maxRefusals {
+		r.newest = slices.Delete(r.newest, 0, 1)
+	}
+}
+
+func (r *refusals) total() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.count
+}
+
+// since returns the refusals after the first count ones, as far as they are remembered.
+func (r *refusals) since(count uint64) []error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.newest[max(0, len(r.newest)-int(r.count-count)):])
+}
+
+// awaitRefusals returns the refusals since count of all that was sent before the last echo. The connection sets its
+// last error before it delivers the echo, and calls the error handler from another goroutine a little later.
+func (s *session) awaitRefusals(ctx context.Context, count uint64) []error {
+	const atMost, interval = 50 * time.Millisecond, time.Millisecond
+	if err := s.conn.LastError(); err == nil || !isRefusal(err) {
+		return s.refusals.since(count)
+	}
+	ctx, cancel := context.WithTimeout(ctx, atMost)
+	defer cancel()
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for s.refusals.total() == count {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil // the last error is an old one
+		}
+	}
+	return s.refusals.since(count)
+}
+
+// errLost is the connection's error if no other is known.
+var errLost = errors.New("natsbroker: the connection is lost")
+
+func (s *session) noteError(err error) {
+	if err != nil {
+		err = fmt.Errorf("natsbroker: %w", err)
+		s.lastErr.Store(&err)
+	}
+}
+
+// lastError returns the latest error of the connection.
+func (s *session) lastError() error {
+	if err := s.lastErr.Load(); err != nil {
+		return *err
+	}
+	return errLost
+}
+
+// connectError describes why connecting failed, without secrets, as a permanentError if waiting does not help.
+func connectError(err error) error {
+	wrapped := fmt.Errorf("natsbroker: connect: %w", err)
+	for _, permanent := range []error{
+		nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAuthRevoked, nats.ErrAccountAuthExpired,
+		nats.ErrSecureConnRequired, nats.ErrSecureConnWanted, nats.ErrNkeysNotSupported,
+	} {
+		if errors.Is(err, permanent) {
+			return permanentError{wrapped}
+		}
+	}
+	if strings.Contains(strings.ToLower(err.Error()), "authorization violation") {
+		return permanentError{wrapped}
+	}
+	if errors.As(err, new(*x509.UnknownAuthorityError)) || errors.As(err, new(x509.HostnameError)) ||
+		errors.As(err, new(x509.UnknownAuthorityError)) {
+		return permanentError{wrapped}
+	}
+	return wrapped
+}
+
+// checkPermissions tries to publish and subscribe to each kind of subject that a node needs. The error names the
+// missing permissions.
+func (s *session) checkPermissions(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.opt.CallTimeout)
+	defer cancel()
+	count, name := s.refusals.total(), rand.Text()
+	for _, subject := range []string{livePrefix + "upload." + name, livePrefix + othersPrefix + "probe." + name} {
+		sub, err := s.conn.ChanSubscribe(subject, make(chan *nats.Msg, 1))
+		if err == nil {
+			err = errors.Join(s.conn.Publish(subject, nil), sub.Unsubscribe())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	api := "$JS.API.DIRECT.GET." + s.opt.Stream
+	for _, m := range []*nats.Msg{
+		refusedPublish("upload." + name), refusedPublish(othersPrefix + "probe." + name), refusedPublish(fenceSubject),
+		{Subject: api, Data: firstRequest(streamEpochSubject)}, {Subject: api + "." + fenceSubject},
+	} {
+		m.Reply = s.calls.prefix + "permission" // the responses are dropped
+		if err := s.conn.PublishMsg(m); err != nil {
+			return err
+		}
+	}
+	if err := s.calls.echo(ctx); err != nil {
+		return errors.Join(err, permissionError(s.refusals.since(0)))
+	}
+	// A refusal that follows another one may be handled later still: a second round trip follows all of them.
+	refused := s.awaitRefusals(ctx, count)
+	if len(refused) > 0 {
+		if err := s.calls.echo(ctx); err == nil {
+			refused = s.awaitRefusals(ctx, count)
+		}
+	}
+	return permissionError(refused)
+}
+
+// permissionError returns a permanentError that lists refusals and all needed permissions, nil if nothing was refused.
+func permissionError(refused []error) error {
+	if len(refused) == 0 {
+		return nil
+	}
+	publish, subscribe := Permissions("<stream>")
+	return permanentError{fmt.Errorf("natsbroker: missing permissions: %w\nneeded to publish: %s\nneeded to subscribe: %s",
+		errors.Join(refused...), strings.Join(publish, ", "), strings.Join(subscribe, ", "))}
+}

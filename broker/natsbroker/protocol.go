@@ -1,0 +1,141 @@
+package natsbroker
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+)
+
+// Headers of JetStream, and the header that distinguishes a Forget marker from a message.
+const (
+	streamHeader          = "Nats-Stream"
+	subjectHeader         = "Nats-Subject"
+	sequenceHeader        = "Nats-Sequence"
+	previousHeader        = "Nats-Last-Sequence"
+	timeHeader            = "Nats-Time-Stamp"
+	pendingHeader         = "Nats-Num-Pending"
+	expectedHeader        = "Nats-Expected-Last-Subject-Sequence"
+	expectedSubjectHeader = "Nats-Expected-Last-Subject-Sequence-Subject"
+	rollupHeader          = "Nats-Rollup"
+	rollupSubject         = "sub"
+	statusHeader          = "Status"
+	epochHeader           = "Shoal-Epoch"
+)
+
+// JetStream error codes and response statuses.
+const (
+	wrongSequence        = 10071
+	wrongSequenceUnknown = 10164
+	statusEnd            = "204"
+	statusNotFound       = "404"
+	statusNoResponders   = "503"
+)
+
+// unreachable is a sequence that no stream reaches.
+const unreachable = 1 << 60
+
+// errBusy means that the leader cannot name the last sequence because another message is being stored.
+var errBusy = errors.New("the stream leader has a message in flight on this subject")
+
+// storeError is JetStream's refusal to store a message.
+type storeError struct {
+	code        int
+	description string
+}
+
+func (e *storeError) Error() string {
+	return fmt.Sprintf("JetStream refused the message: %q", e.description)
+}
+
+// sequence returns the last sequence that a wrongSequence error names.
+func (e *storeError) sequence() (uint64, error) {
+	_, number, _ := strings.Cut(e.description, ": ")
+	n, err := strconv.ParseUint(number, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("the refusal names no sequence: %w", e)
+	}
+	return n, nil
+}
+
+var errNoSequence = errors.New("the acknowledgement names no sequence")
+
+// parseAck returns the sequence in JetStream's acknowledgement of a message, or a storeError. Every stored message
+// is acknowledged, so the fixed form is scanned instead of decoded as JSON.
+func parseAck(data []byte) (uint64, error) {
+	const name = `"seq":`
+	if bytes.Contains(data, []byte(`"error"`)) {
+		return 0, parseStoreError(data)
+	}
+	i := bytes.Index(data, []byte(name))
+	if i < 0 {
+		return 0, errNoSequence
+	}
+	n, digits := uint64(0), bytes.TrimLeft(data[i+len(name):], " ")
+	for _, c := range digits {
+		if c < '0' || c > '9' {
+			break
+		}
+		n = n*10 + uint64(c-'0')
+	}
+	if n == 0 {
+		return 0, errNoSequence
+	}
+	return n, nil
+}
+
+func parseStoreError(data []byte) error {
+	var response struct {
+		Error struct {
+			Code        int    `json:"err_code"`
+			Description string `json:"description"`
+		} `json:"error"`
+	}
+	if err := json.Unmarshal(data, &response); err != nil {
+		return errors.New("the acknowledgement is not valid JSON")
+	}
+	return &storeError{response.Error.Code, response.Error.Description}
+}
+
+// refusedPublish returns a message that the stream always refuses, naming the last sequence of the subject in the
+// refusal. It costs neither a payload nor a scan, and only the stream leader responds.
+func refusedPublish(subject string) *nats.Msg {
+	return &nats.Msg{Subject: subject, Header: nats.Header{expectedHeader: {strconv.FormatUint(unreachable, 10)}}}
+}
+
+// refusedSequence returns the last sequence of a subject from the response to refusedPublish.
+func refusedSequence(m *nats.Msg) (uint64, error) {
+	_, err := parseAck(m.Data)
+	var refused *storeError
+	switch {
+	case !errors.As(err, &refused):
+		return 0, errors.New("the stream stored a message that it had to refuse")
+	case refused.code == wrongSequenceUnknown:
+		return 0, errBusy
+	case refused.code != wrongSequence:
+		return 0, refused
+	}
+	return refused.sequence()
+}
+
+// header returns the last value of a header: the server's, if a foreign publisher set the same header.
+func header(m *nats.Msg, name string) string {
+	values := m.Header[name]
+	if len(values) == 0 {
+		return ""
+	}
+	return values[len(values)-1]
+}
+
+// number returns a header as a number, 0 if it is missing or malformed.
+func number(m *nats.Msg, name string) uint64 {
+	n, err := strconv.ParseUint(header(m, name), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}

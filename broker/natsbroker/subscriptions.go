@@ -1,0 +1,221 @@
+package natsbroker
+
+import (
+	"container/list"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// subscriptions are the channels that a node is subscribed to. The methods are safe for concurrent use and never
+// wait for the server. All subscriptions share one Go channel, so that a channel costs neither a goroutine nor a
+// buffer of its own.
+type subscriptions struct {
+	mu        sync.RWMutex // guards the fields below, and the order of commands to the connection
+	bySubject map[string]*subscription
+	// byRefresh holds all subscriptions in the order in which their records are due to be written again.
+	byRefresh *list.List
+	// overflowed are the subscriptions of which nats.go dropped messages.
+	overflowed map[*subscription]struct{}
+}
+
+// subscription is one channel's.
+type subscription struct {
+	channel, base string
+	sub           *nats.Subscription
+	// confirmed means that a Subscribe call for the channel has returned nil.
+	confirmed bool
+	// epoch is the channel's epoch, "" while unknown; begin is the sequence of the Forget marker it began with.
+	epoch string
+	begin uint64
+	// reported is the number of dropped messages that the handler was notified of.
+	reported int
+	element  *list.Element
+	refresh  time.Time
+	// record is the sequence of the channel's record when it was last read.
+	record uint64
+}
+
+func newSubscriptions() *subscriptions {
+	return &subscriptions{
+		bySubject:  make(map[string]*subscription),
+		byRefresh:  list.New(),
+		overflowed: make(map[*subscription]struct{}),
+	}
+}
+
+// add subscribes to the channels that are not subscribed to yet and returns them. After an error none is added.
+func (s *subscriptions) add(
+	conn *nats.Conn, arrivals chan *nats.Msg, channels []string, refresh time.Time,
+) ([]string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var added []string
+	for _, channel := range channels {
+		base := baseSubject(channel)
+		if _, ok := s.bySubject[livePrefix+base]; ok {
+			continue
+		}
+		sub, err := conn.ChanSubscribe(livePrefix+base, arrivals)
+		if err != nil {
+			s.removeLocked(added)
+			return nil, err
+		}
+		one := &subscription{channel: channel, base: base, sub: sub, refresh: refresh}
+		one.element = s.byRefresh.PushBack(one)
+		s.bySubject[livePrefix+base] = one
+		added = append(added, channel)
+	}
+	return added, nil
+}
+
+// move subscribes to all channels again on another connection.
+func (s *subscriptions) move(conn *nats.Conn, arrivals chan *nats.Msg) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.overflowed)
+	for subject, one := range s.bySubject {
+		sub, err := conn.ChanSubscribe(subject, arrivals)
+		if err != nil {
+			return err
+		}
+		one.sub, one.reported, one.epoch, one.begin = sub, 0, "", 0
+	}
+	return nil
+}
+
+// confirm marks subscriptions as effective. It returns false if one of them was removed in the meantime.
+func (s *subscriptions) confirm(channels []string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := true
+	for _, channel := range channels {
+		one, ok := s.bySubject[livePrefix+baseSubject(channel)]
+		if ok {
+			one.confirmed = true
+		}
+		all = all && ok
+	}
+	return all
+}
+
+// rollBack removes the channels that add returned, except those that another call has confirmed.
+func (s *subscriptions) rollBack(added []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, channel := range added {
+		if one, ok := s.bySubject[livePrefix+baseSubject(channel)]; ok && !one.confirmed {
+			s.removeLocked([]string{channel})
+		}
+	}
+}
+
+// remove unsubscribes.
+func (s *subscriptions) remove(channels []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.removeLocked(channels)
+}
+
+func (s *subscriptions) removeLocked(channels []string) {
+	for _, channel := range channels {
+		subject := livePrefix + baseSubject(channel)
+		one, ok := s.bySubject[subject]
+		if !ok {
+			continue
+		}
+		delete(s.bySubject, subject)
+		delete(s.overflowed, one)
+		s.byRefresh.Remove(one.element)
+		// An error means that the connection is closed, and the subscription with it.
+		_ = one.sub.Unsubscribe()
+	}
+}
+
+// setEpoch records a channel's epoch, which began at the marker with the sequence begin (0: with the stream).
+func (s *subscriptions) setEpoch(base, epoch string, begin uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if one, ok := s.bySubject[livePrefix+base]; ok && begin >= one.begin {
+		one.epoch, one.begin = epoch, begin
+	}
+}
+
+// resetEpochs sets the epoch of all channels: "" if it has to be read again, else that of a new stream.
+func (s *subscriptions) resetEpochs(epoch string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, one := range s.bySubject {
+		one.epoch, one.begin = epoch, 0
+	}
+}
+
+// find returns the channel of a live subject, its epoch if that is known, and the sequence it began with.
+func (s *subscriptions) find(subject string) (channel, epoch string, begin uint64, ok bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if one, ok := s.bySubject[subject]; ok {
+		return one.channel, one.epoch, one.begin, true
+	}
+	return "", "", 0, false
+}
+
+// confirmed reports whether a subject is subscribed to and a Subscribe call has said so.
+func (s *subscriptions) confirmed(subject string) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	one, ok := s.bySubject[subject]
+	return ok && one.confirmed
+}
+
+// markDropped records that nats.go dropped a message of a subscription.
+func (s *subscriptions) markDropped(sub *nats.Subscription) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if one, ok := s.bySubject[sub.Subject]; ok {
+		s.overflowed[one] = struct{}{}
+	}
+}
+
+// dropped returns the channels of which more messages were dropped since the last call. They stay under observation,
+// since nats.go reports only the first of consecutive drops.
+func (s *subscriptions) dropped() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var channels []string
+	for one := range s.overflowed {
+		if dropped, err := one.sub.Dropped(); err == nil && dropped != one.reported {
+			one.reported = dropped
+			channels = append(channels, one.channel)
+		}
+	}
+	return channels
+}
+
+// nextDue returns the base subject of a channel whose record is due and the record's last known sequence, and
+// schedules its next refresh.
+func (s *subscriptions) nextDue(now, again time.Time) (base string, record uint64, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	front := s.byRefresh.Front()
+	if front == nil {
+		return "", 0, false
+	}
+	one, isSubscription := front.Value.(*subscription)
+	if !isSubscription || one.refresh.After(now) {
+		return "", 0, false
+	}
+	one.refresh = again
+	s.byRefresh.MoveToBack(front)
+	return one.base, one.record, true
+}
+
+// setRecord records the sequence of a channel's record.
+func (s *subscriptions) setRecord(base string, record uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if one, ok := s.bySubject[livePrefix+base]; ok {
+		one.record = record
+	}
+}

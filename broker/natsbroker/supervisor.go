@@ -1,0 +1,232 @@
+package natsbroker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/shoal-go/shoal/broker"
+)
+
+// Run connects and delivers to h until ctx ends; see broker.Broker. A connection that the client library has closed
+// for good is replaced by a new one. The error names wrong credentials, missing permissions (see Permissions), a
+// server that is too old or has no JetStream, or the unsuitable settings of an existing stream.
+func (b *Broker) Run(ctx context.Context, h broker.Handler) error {
+	v := &supervisor{opt: b.opt, handler: h, subscriptions: newSubscriptions()}
+	for {
+		s, err := v.connect(ctx)
+		if err != nil || s == nil {
+			return err
+		}
+		b.session.Store(s)
+		if v.created.IsZero() {
+			v.health(nil)
+		} else {
+			h.Interrupted()
+		}
+		v.created = s.created
+		again := v.watch(ctx, s)
+		b.session.Store(nil)
+		s.close()
+		if !again {
+			return nil
+		}
+		b.opt.Logger.Warn("NATS connection closed, connecting again", "error", s.lastError())
+		v.health(fmt.Errorf("%w: %w", broker.ErrUnavailable, s.lastError()))
+	}
+}
+
+// supervisor keeps a session going and reports its health. It belongs to Run's goroutine.
+type supervisor struct {
+	opt           Options
+	handler       broker.Handler
+	subscriptions *subscriptions
+	// reported is whether the handler was notified of any health, lastHealth the newest one.
+	reported   bool
+	lastHealth error
+
+	disconnects uint64    // losses of the connection that were handled
+	interrupted bool      // messages may have been lost, and the stream has to be checked
+	created     time.Time // when the stream was created
+	checks      uint64
+	sent        uint64 // the number of the newest loopback probe
+	answered    uint64 // the number of the newest that came back
+	unanswered  int    // consecutive intervals in which none came back
+}
+
+// health notifies the handler of a change.
+func (v *supervisor) health(err error) {
+	if v.reported && (err == nil) == (v.lastHealth == nil) && (err == nil || err.Error() == v.lastHealth.Error()) {
+		return
+	}
+	v.reported, v.lastHealth = true, err
+	v.handler.Health(err)
+}
+
+// Bounds of the delay between two attempts to connect.
+const (
+	minBackoff = 50 * time.Millisecond
+	maxBackoff = 5 * time.Second
+)
+
+// backoff returns the delay before an attempt, with jitter, so that nodes do not reconnect all at once.
+func backoff(attempt int) time.Duration {
+	delay := maxBackoff
+	if attempt < 16 {
+		delay = min(delay, minBackoff<<attempt)
+	}
+	return delay/2 + rand.N(delay/2)
+}
+
+// connect tries until it succeeds or the error is permanent. It returns nil if ctx ends.
+func (v *supervisor) connect(ctx context.Context) (*session, error) {
+	for attempt := 0; ; attempt++ {
+		s, err := v.attempt(ctx)
+		if err == nil {
+			return s, nil
+		}
+		if ctx.Err() != nil {
+			return nil, nil
+		}
+		if errors.As(err, new(permanentError)) {
+			return nil, err
+		}
+		v.health(fmt.Errorf("%w: %w", broker.ErrUnavailable, err))
+		select {
+		case <-time.After(backoff(attempt)):
+		case <-ctx.Done():
+			return nil, nil
+		}
+	}
+}
+
+func (v *supervisor) attempt(ctx context.Context) (*session, error) {
+	s, err := dial(ctx, v.opt, v.handler, v.subscriptions)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkVersion(s.conn.ConnectedServerVersion()); err != nil {
+		s.close()
+		return nil, err
+	}
+	info, err := v.opt.ensureStream(ctx, s.conn)
+	if err == nil {
+		s.created, s.replicated = info.Created, info.Config.Replicas > 1
+		err = s.open(ctx)
+	} else if refused := permissionError(s.refusals.since(0)); refused != nil {
+		err = refused
+	}
+	if err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// watch checks a session until ctx ends, or until the connection is closed for good, when it returns true.
+func (v *supervisor) watch(ctx context.Context, s *session) (again bool) {
+	tick := time.NewTicker(v.opt.ProbeInterval)
+	defer tick.Stop()
+	v.disconnects, v.unanswered = 0, 0
+	for {
+		select {
+		case <-s.closed:
+			return true
+		case <-s.woken:
+			v.check(ctx, s)
+		case <-tick.C:
+			v.checks++
+			v.probe(s)
+			v.check(ctx, s)
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// checkEvery is the number of intervals from one check of the stream to the next.
+const checkEvery = 5
+
+// check determines the health of a session and notifies the handler.
+func (v *supervisor) check(ctx context.Context, s *session) {
+	if disconnects := s.disconnects.Load(); disconnects != v.disconnects {
+		v.disconnects, v.interrupted, v.unanswered = disconnects, true, 0
+		s.refused.Store(nil)
+	}
+	if !s.conn.IsConnected() {
+		v.interrupted = true
+		v.health(fmt.Errorf("%w: %w", broker.ErrUnavailable, s.lastError()))
+		return
+	}
+	if s.recreated.Swap(false) {
+		v.interrupted = true
+	}
+	if v.interrupted || s.suspect.Swap(false) || v.checks%checkEvery == 0 {
+		if err := v.checkStream(ctx, s); err != nil {
+			v.checks = checkEvery - 1 // so that the next interval checks again
+			v.health(fmt.Errorf("%w: %w", broker.ErrUnavailable, err))
+			return
+		}
+	}
+	if refused := s.refused.Load(); refused != nil {
+		v.health(fmt.Errorf("%w: natsbroker: subscription refused: %w", broker.ErrUnavailable, *refused))
+		return
+	}
+	if v.unanswered >= maxUnanswered {
+		v.interrupted = true
+		v.health(fmt.Errorf("%w: natsbroker: does not receive its own messages", broker.ErrUnavailable))
+		return
+	}
+	if v.interrupted {
+		v.interrupted = false
+		v.handler.Interrupted()
+	}
+	v.health(nil)
+}
+
+// checkStream creates the stream again if it is gone, and tries whether it stores messages. If it was created again,
+// by this node or another one, messages were lost.
+func (v *supervisor) checkStream(ctx context.Context, s *session) error {
+	info, err := v.opt.ensureStream(ctx, s.conn)
+	if err != nil {
+		v.interrupted = true
+		return err
+	}
+	if !info.Created.Equal(v.created) {
+		v.created, v.interrupted = info.Created, true
+		s.epochs.invalidate()
+	}
+	ctx, cancel := context.WithTimeout(ctx, v.opt.CallTimeout)
+	defer cancel()
+	if _, err := s.loadEpoch(ctx); err != nil {
+		v.interrupted = true
+		return fmt.Errorf("natsbroker: read the stream: %w", err)
+	}
+	if s.recreated.Swap(false) {
+		v.interrupted = true
+	}
+	_, err = s.publish(ctx, &nats.Msg{Subject: storeProbeSubject, Header: nats.Header{rollupHeader: {rollupSubject}}})
+	if err != nil {
+		return fmt.Errorf("natsbroker: store in stream %s: %w", v.opt.Stream, err)
+	}
+	return nil
+}
+
+// maxUnanswered is the number of intervals without a loopback probe after which a session is unhealthy.
+const maxUnanswered = 3
+
+// probe checks whether loopback probes come back and sends the next one.
+func (v *supervisor) probe(s *session) {
+	answered := s.lastProbe.Load()
+	if v.unanswered++; answered != v.answered || !s.conn.IsConnected() {
+		v.answered, v.unanswered = answered, 0
+	}
+	v.sent++
+	// An error means that the connection is being lost, which check notices.
+	_ = s.conn.Publish(s.probe, strconv.AppendUint(nil, v.sent, 10))
+}
