@@ -422,6 +422,7 @@ func TestAuthorizeClaims_HoldBetweenTokensOfAUser(t *testing.T) {
 	late := n.open()
 	late.send(`{"type":"auth","token":"public"}`)
 	late.object()
+	waitFor(t, func() bool { return n.manager.Stats().Connections == len(conns)+1 }) // auth_success precedes Connect
 	n.publish("public", 4)
 	for i, c := range append(conns, late) {
 		want := [][]float64{{2, 4}, {1}, {1, 2, 4}}[i%3]
