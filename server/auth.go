@@ -15,6 +15,8 @@ import (
 func (s *Server) identify(r *http.Request) (id Identity, status int, problem string) {
 	ctx, cancel := context.WithTimeout(r.Context(), s.opt.HookTimeout)
 	defer cancel()
+	s.counters.identifying.Add(1)
+	defer s.counters.identifying.Add(-1)
 	id, err := s.opt.Identify(r.WithContext(ctx))
 	var refused *TokenError
 	switch {

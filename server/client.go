@@ -99,8 +99,13 @@ func (c *Client) TokenID() string {
 	return c.identity.TokenID
 }
 
-// RemoteAddr returns the address of the other end of the TCP connection.
-func (c *Client) RemoteAddr() net.Addr { return c.input.conn.RemoteAddr() }
+// RemoteAddr returns the address of the other end of the TCP connection, which behind a proxy is the proxy's.
+func (c *Client) RemoteAddr() net.Addr {
+	if c.server == nil { // a zero Client
+		return &net.TCPAddr{}
+	}
+	return c.input.conn.RemoteAddr()
+}
 
 // Subprotocol returns "shoal.v1" or "".
 func (c *Client) Subprotocol() string {
@@ -123,6 +128,9 @@ func (c *Client) sendOwn(op frame.Opcode, data []byte) manager.Outcome {
 // Send queues an encoded message. A message that the connection must not get, because it exists on shoal.v1 only or the
 // connection's own claims do not allow its upload, counts as queued: the client misses nothing.
 func (c *Client) Send(f *manager.Frame) manager.Outcome {
+	if c.server == nil {
+		return manager.Dropped // a zero Client, which has no connection
+	}
 	if !c.v1 && !f.For(frame.Base) {
 		return manager.Queued
 	}
@@ -168,19 +176,50 @@ func (c *Client) ReleaseReplays(answer *manager.Frame) {
 	c.out.Release(answer)
 }
 
+// CloseReason returns why the server closes or has closed the connection. It is zero while the connection is open, and
+// if the client has left by itself.
+func (c *Client) CloseReason() manager.CloseReason {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.reason
+}
+
 // Close begins to close the connection: queued frames are flushed, then a close frame with the reason is sent. Further
 // calls have no effect.
+//
+// A zero code stands for 1000. A code that must not stand in a close frame is logged as an error and replaced by 1011.
 func (c *Client) Close(reason manager.CloseReason) {
+	if c.server == nil {
+		return // a zero Client, which has no connection
+	}
+	if reason.Code == 0 {
+		reason.Code = manager.NormalClosure.Code
+	}
+	if err := reason.Check(); err != nil {
+		c.server.logs.closeCode.log(c.server.opt.Logger, slog.LevelError, "invalid close code", "error", err)
+		reason = manager.InternalError
+	}
 	if c.setClosing(reason) {
 		c.out.Close(closeFrame(reason), c.reconnectNotice(reason)...)
 	}
 }
 
 // Done returns a channel that is closed when the socket is.
-func (c *Client) Done() <-chan struct{} { return c.out.Done() }
+func (c *Client) Done() <-chan struct{} {
+	if c.server == nil { // a zero Client
+		done := make(chan struct{})
+		close(done)
+		return done
+	}
+	return c.out.Done()
+}
 
 // Abort closes the socket at once.
-func (c *Client) Abort() { c.out.Abort() }
+func (c *Client) Abort() {
+	if c.server != nil {
+		c.out.Abort()
+	}
+}
 
 // setClosing stores the reason for closing, and reports whether this is the first one.
 func (c *Client) setClosing(reason manager.CloseReason) bool {
@@ -226,7 +265,7 @@ func (c *Client) end() {
 	_, _ = io.Copy(io.Discard, c.input.conn)
 	c.out.PeerGone()
 	<-c.out.Done()
-	if c.input.watched {
+	if c.input.registered {
 		c.server.poller.remove(c)
 	}
 	c.server.keepalive.remove(c)
@@ -274,11 +313,11 @@ func (c *Client) leave() {
 	if c.deadline != nil {
 		c.deadline.Stop()
 	}
+	if c.out.Reason() != nil { // Close was not called
+		c.reason = manager.SlowConsumer
+	}
 	reason := c.reason
 	c.mu.Unlock()
-	if c.out.Reason() != nil {
-		reason = manager.SlowConsumer
-	}
 	if user == "" {
 		c.server.opt.Logger.Debug("connection left before it had authenticated", "code", reason.Code)
 		return

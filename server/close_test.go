@@ -386,6 +386,28 @@ func (n *node) raw(t *testing.T, extra string) *raw {
 	return r
 }
 
+// An invalid close code does not reach the wire, and a hook finds the reason for the end of its connection.
+func TestClient_CloseReason(t *testing.T) {
+	for _, c := range []struct{ given, want manager.CloseReason }{
+		{manager.CloseReason{}, manager.NormalClosure},
+		{manager.CloseReason{Code: 1005}, manager.InternalError},
+		{manager.CloseReason{Code: 99, Text: "x"}, manager.InternalError},
+		{manager.CloseReason{Code: 4100, Text: "mine"}, manager.CloseReason{Code: 4100, Text: "mine"}},
+	} {
+		ended := make(chan manager.CloseReason, 1)
+		n := start(t, func(_ *manager.Options, o *server.Options) {
+			o.OnMessage = func(client *server.Client, _ server.Incoming) bool { client.Close(c.given); return true }
+			o.OnDisconnect = func(client *server.Client) { ended <- client.CloseReason() }
+		})
+		client := n.login("ann")
+		client.send(`{"action":"mine"}`)
+		client.wantClose(c.want)
+		if got := <-ended; got != c.want {
+			t.Errorf("CloseReason() = %v, want %v", got, c.want)
+		}
+	}
+}
+
 // write sends a masked frame with the first byte as given.
 func (r *raw) write(first byte, payload string) {
 	frame := []byte{first}

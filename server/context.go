@@ -19,16 +19,20 @@ type lifetime struct {
 	cancelCall context.CancelFunc
 }
 
-// Context returns a context that ends when the connection does: as soon as the client has closed its side or the
-// server has closed the socket, also while a hook is running. Over TLS, and on systems other than Linux, a client that
-// leaves while a hook is running is noticed only when the hook has returned.
+// Context returns a context that ends when the connection does: as soon as the client has closed its side or the server
+// has closed the socket, also while a hook is running. On systems other than Linux, and where the listener's connections
+// are neither TCP, Unix nor TLS over these, a client that leaves while a hook is running is noticed when it returns.
 func (c *Client) Context() context.Context {
 	l := &c.lifetime
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.ctx == nil {
-		l.ctx, l.cancel = context.WithCancel(c.server.ctx)
-		if l.ended {
+		parent := context.Background()
+		if c.server != nil {
+			parent = c.server.ctx
+		}
+		l.ctx, l.cancel = context.WithCancel(parent)
+		if l.ended || c.server == nil { // a zero Client has no connection
 			l.cancel()
 		}
 	}

@@ -19,10 +19,14 @@ func (s *Server) Leave() { s.leaving.Store(true) }
 // spread over a time. HTTP connections are no longer kept alive. It blocks until the WebSockets are gone, at most
 // until ctx ends; the error says how many connections had to be cut off.
 func (s *Server) Drain(ctx context.Context, spread time.Duration) error {
+	if s.manager == nil {
+		return errNotMade
+	}
 	s.mu.Lock()
 	s.draining.Store(true)
 	s.mu.Unlock()
 	s.listeners.endKeepAlive()
+	s.bodies.drain()
 	var open []manager.UserConn
 	s.keepalive.each(func(c *Client) {
 		if c.authenticated() {
@@ -68,6 +72,9 @@ func (s *Server) drainUnregistered(ctx context.Context) error {
 // when they do. The manager stays open, and so do connections of other servers of the same manager. Close may be
 // called again and concurrently: each call waits in the same way.
 func (s *Server) Close(ctx context.Context) error {
+	if s.manager == nil {
+		return errNotMade
+	}
 	draining, cancel := withMargin(ctx)
 	defer cancel()
 	err := s.Drain(draining, 0)
@@ -91,6 +98,9 @@ func (s *Server) Close(ctx context.Context) error {
 		}
 	}
 	s.listeners.close(ctx)
+	if n := s.counters.identifying.Load(); n > 0 && err == nil {
+		err = s.running(ctx.Err())
+	}
 	return err
 }
 
@@ -102,12 +112,16 @@ func (s *Server) running(cause error) error {
 			count[name]++
 		}
 	})
+	if n := s.counters.identifying.Load(); n > 0 {
+		count["Identify"] = int(n)
+	}
 	if len(count) == 0 {
 		return fmt.Errorf("server: connections have not ended: %w", cause)
 	}
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(count)) {
-		errs = append(errs, fmt.Errorf("server: the hook %s has not returned for %d connections: %w", name, count[name], cause))
+		errs = append(errs,
+			fmt.Errorf("server: the hook %s has not returned for %d connections: %w", name, count[name], cause))
 	}
 	return errors.Join(errs...)
 }

@@ -42,14 +42,17 @@ var (
 // atBoundary reports whether the client's bytes so far are whole messages.
 func (t *frameTracker) atBoundary() bool { return t.have == 0 && t.payload == 0 && !t.fragmented }
 
-// track takes the next bytes into account. It returns the number of bytes that gws may see, all of them unless a
-// header among them violates the protocol or announces a message of more than limit bytes; then it returns the reason
-// to close the connection.
+// track takes the next bytes into account, up to the end of a message: its handling may change the limit of the next
+// one. It returns the number of bytes that gws may see. If a header violates the protocol or announces a message of
+// more than limit bytes, they end ahead of that header, and reason is why the connection must be closed.
 func (t *frameTracker) track(p []byte, limit int) (n int, reason manager.CloseReason) {
 	for n < len(p) {
 		if skip := min(t.payload, uint64(len(p)-n)); skip > 0 {
 			t.payload -= skip
 			n += int(skip) //nolint:gosec // at most len(p)
+			if t.atBoundary() {
+				return n, manager.CloseReason{}
+			}
 			continue
 		}
 		t.header[t.have] = p[n]
@@ -62,6 +65,9 @@ func (t *frameTracker) track(p []byte, limit int) (n int, reason manager.CloseRe
 			return max(0, n-int(t.have)), reason
 		}
 		t.have = 0
+		if t.atBoundary() {
+			return n, manager.CloseReason{}
+		}
 	}
 	return n, manager.CloseReason{}
 }

@@ -37,10 +37,16 @@ func TestFrameTracker_FindsMessageBoundaries(t *testing.T) {
 		var tracker frameTracker
 		for at := 0; at < len(stream); {
 			n := min(1+random.IntN(1<<random.IntN(12)), len(stream)-at)
-			if ok, reason := tracker.track(stream[at:at+n], 1<<20); ok != n || reason.Code != 0 {
+			ok, reason := tracker.track(stream[at:at+n], 1<<20)
+			if ok < n && !ends[at+ok] || reason.Code != 0 {
 				t.Fatalf("after %d bytes %d of %d are accepted: %+v", at, ok, n, reason)
 			}
-			at += n
+			for past := at + 1; past < at+ok; past++ {
+				if ends[past] {
+					t.Fatalf("after %d bytes %d of %d are accepted, beyond the end of a message", at, ok, n)
+				}
+			}
+			at += ok
 			if tracker.atBoundary() != ends[at] {
 				t.Fatalf("after %d bytes atBoundary() = %t, want %t", at, tracker.atBoundary(), ends[at])
 			}
@@ -66,6 +72,17 @@ func appendMasked(dst []byte, first byte, n int) []byte {
 	return append(dst, make([]byte, 4+n)...)
 }
 
+// trackAll tracks message after message, as reader.Read does.
+func trackAll(t *frameTracker, p []byte, limit int) (n int, reason manager.CloseReason) {
+	for n < len(p) {
+		ok, reason := t.track(p[n:], limit)
+		if n += ok; reason.Code != 0 {
+			return n, reason
+		}
+	}
+	return n, manager.CloseReason{}
+}
+
 // A header that gws must not see ends the connection with the right reason, and the bytes ahead of it are still read.
 func TestFrameTracker_RefusesHeaders(t *testing.T) {
 	mask := []byte{1, 2, 3, 4}
@@ -88,7 +105,7 @@ func TestFrameTracker_RefusesHeaders(t *testing.T) {
 		before := appendMasked(nil, 0x81, 7)
 		stream := append(append([]byte(nil), before...), c.header...)
 		var tracker frameTracker
-		n, reason := tracker.track(stream, 1000)
+		n, reason := trackAll(&tracker, stream, 1000)
 		if name == "fragments of too many" {
 			n, reason = tracker.track(mask, 1000)
 			if n != 0 || reason != manager.MessageTooBig {
@@ -112,7 +129,7 @@ func TestFrameTracker_CountsShortFragments(t *testing.T) {
 		stream = appendMasked(stream, f.first, f.n)
 	}
 	var tracker frameTracker
-	if tracker.track(stream, 1000); tracker.fragments != 3 {
+	if trackAll(&tracker, stream, 1000); tracker.fragments != 3 {
 		t.Errorf("counted %d fragments, want 3", tracker.fragments)
 	}
 }

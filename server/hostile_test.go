@@ -126,6 +126,31 @@ func TestServer_CountsFragmentsAgainstRate(t *testing.T) {
 	_ = conn.conn.Close()
 }
 
+// The limit of a first message ends with it: a longer message may follow in the same segment as its last bytes.
+func TestServer_LimitOfFirstMessageEndsWithIt(t *testing.T) {
+	n := start(t, func(_ *manager.Options, o *server.Options) {
+		o.OnMessage = func(c *server.Client, m server.Incoming) bool {
+			c.SendText(fmt.Appendf(nil, "%d bytes", len(m.Data)))
+			return true
+		}
+	})
+	first := `{"type":"auth","token":"u"}`
+	frame := append([]byte{0x81, 0x80 | byte(len(first)), 0, 0, 0, 0}, first...)
+	long := append([]byte{0x81, 0x80 | 126, 0x9c, 0x40, 0, 0, 0, 0}, bytes.Repeat([]byte("x"), 40000)...)
+	for cut := range len(frame) {
+		conn := n.raw(t, "")
+		if _, err := conn.conn.Write(frame[:cut]); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.conn.Write(append(append([]byte(nil), frame[cut:]...), long...)); err != nil {
+			t.Fatal(err)
+		}
+		conn.want(`{"action":"auth_success","user_id":"u"}`)
+		conn.want("40000 bytes")
+		_ = conn.conn.Close()
+	}
+}
+
 // A client that has not authenticated makes the server allocate little, whatever length it announces.
 func TestServer_AllocatesLittleForAnnouncedLengths(t *testing.T) {
 	n := start(t, func(_ *manager.Options, o *server.Options) { o.MaxClientMessageBytes = 64 << 20 })

@@ -15,9 +15,10 @@ type input struct {
 	raw syscall.RawConn
 	// watched is true if the poller reports input. Otherwise the client has a dedicated reader.
 	watched bool
-	// pollSlot is the index of the client in poller.slots.
-	pollSlot int32
-	state    atomic.Uint32
+	// registered is true if the client has a slot of the poller, and pollSlot is the slot's index.
+	registered bool
+	pollSlot   int32
+	state      atomic.Uint32
 	// hungUp is true once epoll has reported the end of the stream. It is edge-triggered and does not report that again,
 	// so the socket is then read until EOF.
 	hungUp atomic.Bool
@@ -86,14 +87,18 @@ type clientConn struct {
 // NetConn returns the connection that was accepted.
 func (s *clientConn) NetConn() net.Conn { return s.Conn }
 
-// Close closes the connection. tls.Conn.Close may block while it sends an alert, so the socket under it is closed
+// closeSocket closes a connection. tls.Conn.Close may block while it sends an alert, so the socket under it is closed
 // instead.
-func (s *clientConn) Close() error {
-	conn := s.Conn
+func closeSocket(conn net.Conn) error {
 	if t, ok := conn.(*tls.Conn); ok {
 		conn = t.NetConn()
 	}
-	err := conn.Close()
+	return conn.Close()
+}
+
+// Close closes the connection.
+func (s *clientConn) Close() error {
+	err := closeSocket(s.Conn)
 	s.client.endContexts()
 	return err
 }
@@ -111,12 +116,11 @@ func (s *clientConn) CloseWrite() error {
 func (c *Client) attach(conn net.Conn) {
 	c.socket.clientConn = clientConn{conn, c}
 	c.input.conn = &c.socket.clientConn
-	switch conn := conn.(type) {
-	case *net.TCPConn:
-		c.socket.raw = conn
-	case *net.UnixConn:
-		c.socket.raw = conn
-	default:
+	if t, ok := conn.(*tls.Conn); ok {
+		c.socket.raw = syscallConn(t.NetConn())
+		return
+	}
+	if c.socket.raw = syscallConn(conn); c.socket.raw == nil {
 		return
 	}
 	raw, err := rawConn(c.socket.raw)
@@ -126,9 +130,28 @@ func (c *Client) attach(conn net.Conn) {
 	c.input.raw, c.input.conn = raw, &c.socket
 }
 
+// syscallConn returns a connection whose descriptor belongs to it alone, or nil.
+func syscallConn(conn net.Conn) syscall.Conn {
+	switch conn := conn.(type) {
+	case *net.TCPConn:
+		return conn
+	case *net.UnixConn:
+		return conn
+	}
+	return nil
+}
+
 // start begins to read from the client. early holds bytes that the HTTP server has read ahead.
 func (c *Client) start(early []byte) {
-	c.input.watched = c.input.raw != nil && c.server.poller.add(c)
+	switch {
+	case c.input.raw != nil:
+		c.input.watched = c.server.poller.add(c)
+		c.input.registered = c.input.watched
+	case c.socket.raw != nil: // TLS: only the end of the stream can be seen without reading
+		if raw, err := rawConn(c.socket.raw); err == nil {
+			c.input.registered = c.server.poller.watchHangUp(c, raw)
+		}
+	}
 	if c.input.watched && len(early) == 0 && c.input.park() {
 		return
 	}

@@ -62,6 +62,17 @@ func TestServer_UsesMethodsOfWrappedConnections(t *testing.T) {
 
 // The context of a client ends when the client leaves, also while a hook of it is running.
 func TestClient_ContextEndsWithConnection(t *testing.T) {
+	t.Run("TCP", func(t *testing.T) { contextEnds(t, start) })
+	t.Run("TLS", func(t *testing.T) {
+		contextEnds(t, func(_ testing.TB, change ...func(*manager.Options, *server.Options)) *node {
+			return startTLS(t, change...)
+		})
+	})
+}
+
+func contextEnds(
+	t *testing.T, start func(testing.TB, ...func(*manager.Options, *server.Options)) *node,
+) {
 	running, ended := make(chan struct{}), make(chan struct{})
 	n := start(t, func(_ *manager.Options, o *server.Options) {
 		o.OnMessage = func(c *server.Client, _ server.Incoming) bool {
@@ -71,10 +82,11 @@ func TestClient_ContextEndsWithConnection(t *testing.T) {
 			return true
 		}
 	})
-	c := n.login("ann")
-	c.send(`{"action":"mine"}`)
+	c := n.raw(t, "")
+	c.enter("ann")
+	c.write(0x81, `{"action":"mine"}`)
 	<-running
-	if err := c.conn.CloseNow(); err != nil {
+	if err := c.conn.Close(); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)

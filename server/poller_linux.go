@@ -20,10 +20,11 @@ type poller struct {
 	epoll *os.File
 	fd    int
 	// slots holds the clients by the number in their events, free the empty slots.
-	slots  []*Client
+	slots  []pollSlot
 	free   []int32
 	closed bool
-	// watch is the method watchSocket as a value, made once, which takes event and leaves its result in failed.
+	// controlFunc is the method value of watchSocket, made once because each would allocate. Its argument is event, its
+	// result watchErr.
 	controlFunc func(fd uintptr)
 	event       unix.EpollEvent
 	watchErr    error
@@ -31,8 +32,24 @@ type poller struct {
 	running sync.WaitGroup
 }
 
-// add registers a client's socket. It reports false if the system refuses.
+// pollSlot is the client of a slot. Each use of the slot has a number of its own, which is part of the events: an event
+// of a connection that has ended must not end the contexts of the next client in its slot.
+type pollSlot struct {
+	client *Client
+	use    int32
+}
+
+// add registers a client's socket for input, and watchHangUp for the end of its stream only. They report false if the
+// system refuses.
 func (p *poller) add(c *Client) bool {
+	return p.register(c, c.input.raw, unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLET)
+}
+
+func (p *poller) watchHangUp(c *Client, raw syscall.RawConn) bool {
+	return p.register(c, raw, unix.EPOLLRDHUP|unix.EPOLLET)
+}
+
+func (p *poller) register(c *Client, raw syscall.RawConn, events uint32) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed || !p.start() {
@@ -42,11 +59,13 @@ func (p *poller) add(c *Client) bool {
 		c.input.pollSlot, p.free = p.free[last], p.free[:last]
 	} else {
 		c.input.pollSlot = int32(len(p.slots)) //nolint:gosec // fewer than there are descriptors
-		p.slots = append(p.slots, nil)
+		p.slots = append(p.slots, pollSlot{})
 	}
-	p.slots[c.input.pollSlot] = c
-	p.event = unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET, Fd: c.input.pollSlot}
-	if err := c.input.raw.Control(p.controlFunc); err != nil || p.watchErr != nil {
+	slot := &p.slots[c.input.pollSlot]
+	slot.client = c
+	slot.use++
+	p.event = unix.EpollEvent{Events: events, Fd: c.input.pollSlot, Pad: slot.use}
+	if err := raw.Control(p.controlFunc); err != nil || p.watchErr != nil {
 		p.freeSlot(c)
 		return false
 	}
@@ -65,7 +84,7 @@ func (p *poller) remove(c *Client) {
 }
 
 func (p *poller) freeSlot(c *Client) {
-	p.slots[c.input.pollSlot] = nil
+	p.slots[c.input.pollSlot].client = nil
 	p.free = append(p.free, c.input.pollSlot)
 }
 
@@ -111,15 +130,15 @@ func (p *poller) run(raw syscall.RawConn) {
 	}
 }
 
-// clientsOf appends the clients of the events to clients[:0]. An event of a connection that has ended may be
-// attributed to the next client in its slot, which then finds nothing to read.
+// clientsOf appends the clients of the events to clients[:0].
 func (p *poller) clientsOf(clients []*Client, events []unix.EpollEvent) []*Client {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	clients = clients[:0]
 	for _, event := range events {
-		c := p.slots[event.Fd]
-		if c == nil {
+		slot := p.slots[event.Fd]
+		c := slot.client
+		if c == nil || slot.use != event.Pad {
 			continue
 		}
 		if event.Events != unix.EPOLLIN {

@@ -2,10 +2,14 @@
 
 package server
 
+import "syscall"
+
 // poller accepts no clients on systems other than Linux, so each has a dedicated reader.
 type poller struct{}
 
 func (*poller) add(*Client) bool { return false }
+
+func (*poller) watchHangUp(*Client, syscall.RawConn) bool { return false }
 
 func (*poller) remove(*Client) {}
 

@@ -43,5 +43,5 @@ func (l *sampledLog) log(logger *slog.Logger, level slog.Level, message string, 
 // sampledLogs are the bounded log lines of a server, by the kind of event.
 type sampledLogs struct {
 	origin, identify, authenticate, refusedToken, authorize, forbidden sampledLog
-	hijack, panics, accept                                             sampledLog
+	hijack, panics, accept, closeCode                                  sampledLog
 }

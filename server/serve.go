@@ -13,21 +13,29 @@ import (
 	"time"
 )
 
-// Limits of the HTTP side, on every path: a client that is slower or larger is disconnected.
+// Limits of HTTP requests, on every path: a client that is slower or larger is disconnected.
 const (
-	headerTimeout  = 10 * time.Second
-	bodyTimeout    = 30 * time.Second
-	writeTimeout   = 30 * time.Second
-	httpIdle       = 15 * time.Second
-	maxHeaderBytes = 32 << 10
+	headerTimeout = 10 * time.Second
+	// bodyTimeout is for a request of the API with its key, refusedBodyTimeout for the body of any other request, which
+	// net/http reads and discards.
+	bodyTimeout        = 30 * time.Second
+	refusedBodyTimeout = 5 * time.Second
+	// drainBodyTimeout is the rest of a body's time when the server begins to drain.
+	drainBodyTimeout = 2 * time.Second
+	writeTimeout     = 30 * time.Second
+	httpIdle         = 10 * time.Second
+	maxHeaderBytes   = 32 << 10
 )
 
 // Serve serves Handler on a listener until the server is closed, and then returns http.ErrServerClosed. It
 // takes over the listener. Any number of listeners may be served.
-func (s *Server) Serve(ln net.Listener) error { return s.ServeHandler(ln, s.handler) }
+func (s *Server) Serve(ln net.Listener) error { return s.ServeHandler(ln, s.Handler()) }
 
 // ServeHandler is Serve with a handler of the caller's own, in which Handler may be mounted.
 func (s *Server) ServeHandler(ln net.Listener, h http.Handler) error {
+	if s.handler == nil {
+		return errNotMade
+	}
 	srv := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: headerTimeout,
@@ -36,7 +44,8 @@ func (s *Server) ServeHandler(ln net.Listener, h http.Handler) error {
 		IdleTimeout:       httpIdle,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          log.New(httpErrors{s}, "", 0),
-		ConnState:         s.countSockets,
+		ConnState:         s.countSocket,
+		ConnContext:       withConn,
 	}
 	if !s.listeners.add(srv) {
 		_ = ln.Close()
@@ -53,8 +62,11 @@ type httpErrors struct{ server *Server }
 func (l httpErrors) Write(line []byte) (int, error) {
 	text := strings.TrimSpace(string(line))
 	if strings.HasPrefix(text, "http: panic serving") {
+		// The value of the panic stands ahead of the stack and may hold bytes of a request.
+		_, stack, _ := strings.Cut(text, "\ngoroutine ")
 		l.server.counters.panics.Add(1)
-		l.server.logs.panics.log(l.server.opt.Logger, slog.LevelError, "panic while handling a request", "detail", text)
+		l.server.logs.panics.log(l.server.opt.Logger, slog.LevelError, "panic while handling a request",
+			"stack", "goroutine "+stack)
 	} else {
 		l.server.opt.Logger.Debug("http server", "detail", text)
 	}
@@ -76,22 +88,6 @@ func (l watchedListener) Accept() (net.Conn, error) {
 	return conn, err
 }
 
-// countSockets counts the connections of net/http, and closes new ones beyond Options.MaxSockets. Connections that
-// become WebSockets are counted by admit.
-func (s *Server) countSockets(conn net.Conn, state http.ConnState) {
-	switch state {
-	case http.StateNew:
-		total := s.counters.sockets.Add(1) + s.counters.open.Load()
-		if s.opt.MaxSockets > 0 && total > int64(s.opt.MaxSockets) {
-			s.counters.refusedFull.Add(1)
-			_ = conn.Close() // StateClosed follows
-		}
-	case http.StateClosed, http.StateHijacked:
-		s.counters.sockets.Add(-1)
-	case http.StateActive, http.StateIdle:
-	}
-}
-
 // acceptFailed counts and logs an error of Accept, and makes the server unready for a while.
 func (s *Server) acceptFailed(err error) {
 	s.counters.acceptErrors.Add(1)
@@ -108,6 +104,9 @@ type acceptProblem struct {
 
 // ready returns why the server should get no new connections, or nil.
 func (s *Server) ready() error {
+	if s.manager == nil {
+		return errNotMade
+	}
 	const memory = 5 * time.Second // after an error of Accept
 	problem := s.acceptProblem.Load()
 	switch open := s.counters.open.Load(); {
@@ -119,6 +118,8 @@ func (s *Server) ready() error {
 		return fmt.Errorf("cannot accept connections: %w", problem.err)
 	case s.opt.MaxConnections > 0 && open >= int64(s.opt.MaxConnections):
 		return fmt.Errorf("full: %d connections are open, as many as are allowed", open)
+	case s.opt.MaxSockets > 0 && open+int64(s.sockets.len()) >= int64(s.opt.MaxSockets):
+		return fmt.Errorf("full: %d sockets are open, as many as are allowed", s.opt.MaxSockets)
 	}
 	if err := s.manager.Ready(); err != nil || s.opt.Ready == nil {
 		return err

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -31,6 +32,8 @@ type Server struct {
 	// claimsOnly: connections get only the uploads that their own claims allow.
 	claimsOnly bool
 	listeners  listeners
+	sockets    sockets
+	bodies     bodies
 	// acceptProblem is the last error of Accept, nil if there was none.
 	acceptProblem atomic.Pointer[acceptProblem]
 	// overflowBase and overflowV1 are the frames that an outbox sends when it overflows.
@@ -47,6 +50,9 @@ type Server struct {
 	// leaving is set by Leave.
 	leaving atomic.Bool
 }
+
+// errNotMade is the error of a zero Server.
+var errNotMade = errors.New("server: a Server must be made with server.New")
 
 // New returns a server, which must be closed with Close. The error names every invalid option.
 func New(opt Options) (*Server, error) {
@@ -86,7 +92,14 @@ func New(opt Options) (*Server, error) {
 
 // Handler returns the public endpoints, /ws/uploads and those under /v1/, to be mounted in any mux under
 // these paths.
-func (s *Server) Handler() http.Handler { return s.handler }
+func (s *Server) Handler() http.Handler {
+	if s.handler == nil {
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, errNotMade.Error(), http.StatusInternalServerError)
+		})
+	}
+	return s.handler
+}
 
 // AdminHandler returns /healthz, which always answers 200, and /readyz, which answers 503 with the reason while the
 // server should get no new connections: it drains, is full, cannot accept connections, or the broker is unhealthy.
@@ -120,9 +133,17 @@ func (s *Server) routes() http.Handler {
 		Stats:           func() any { return s.Stats() },
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// net/http reads the rest of a body after the handler has returned, so each path has a deadline. Response writers of
-		// an embedder's may not support one.
-		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
+		if hasBody(r) {
+			// net/http reads the rest of a body after the handler has returned, so each path has a deadline.
+			timeout := refusedBodyTimeout
+			if strings.HasPrefix(r.URL.Path, "/v1/") && api.keys.check(r) == nil {
+				timeout = bodyTimeout
+				s.sockets.trust(r)
+			}
+			var done func()
+			r, done = s.bodies.add(w, r, timeout)
+			defer done()
+		}
 		switch {
 		case strings.HasPrefix(r.URL.Path, "/v1/"):
 			api.ServeHTTP(w, r)

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -27,6 +26,18 @@ func TestServer_CloseNamesHookThatBlocks(t *testing.T) {
 		"OnMessage": func(o *server.Options, hook func()) {
 			o.OnMessage = func(*server.Client, server.Incoming) bool { hook(); return true }
 		},
+		"Authenticate": func(o *server.Options, hook func()) {
+			var calls atomic.Int32
+			o.Authenticate = func(context.Context, string) (server.Identity, error) {
+				if calls.Add(1) == 2 {
+					hook()
+				}
+				return server.Identity{UserID: "ann"}, nil
+			}
+		},
+		"Authorize": func(o *server.Options, hook func()) {
+			o.Authorize = func(context.Context, server.Identity, string) error { hook(); return nil }
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			entered, block := make(chan struct{}), make(chan struct{})
@@ -35,7 +46,14 @@ func TestServer_CloseNamesHookThatBlocks(t *testing.T) {
 				o.CloseTimeout = 50 * time.Millisecond
 			})
 			c := n.login("ann")
-			c.send(`{"action":"mine"}`)
+			switch name {
+			case "Authenticate":
+				c.send(`{"type":"auth","token":"ann"}`)
+			case "Authorize":
+				c.send(`{"action":"subscribe_upload","upload_id":"a"}`)
+			default:
+				c.send(`{"action":"mine"}`)
+			}
 			if name == "OnDisconnect" {
 				_ = c.conn.CloseNow()
 			}
@@ -49,6 +67,32 @@ func TestServer_CloseNamesHookThatBlocks(t *testing.T) {
 			close(block)
 		})
 	}
+}
+
+// Close returns with its context while Identify blocks, which has no connection yet, and names it.
+func TestServer_CloseNamesIdentify(t *testing.T) {
+	entered, block := make(chan struct{}), make(chan struct{})
+	n := start(t, func(_ *manager.Options, o *server.Options) {
+		o.Identify = func(*http.Request) (server.Identity, error) {
+			close(entered)
+			<-block
+			return server.Identity{}, server.ErrForbidden
+		}
+	})
+	dialed := make(chan struct{})
+	go func() {
+		defer close(dialed)
+		_, _, _ = n.tryOpen(nil)
+	}()
+	<-entered
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := n.server.Close(ctx); err == nil || !strings.Contains(err.Error(), "the hook Identify") {
+		t.Errorf("Close: %v, want the name of the hook", err)
+	}
+	close(block)
+	<-dialed
+	waitFor(t, func() bool { return n.server.Close(context.Background()) == nil })
 }
 
 // Close may be called from a hook: it returns with its context.
@@ -133,46 +177,131 @@ func TestServer_EndsSlowRequests(t *testing.T) {
 	}
 }
 
-// Beyond MaxSockets new connections are closed at once, whatever they send, and room is made when others leave.
+// idleSocket opens an HTTP connection that has been answered once.
+func (n *node) idleSocket(header string) net.Conn {
+	n.t.Helper()
+	conn, err := net.Dial("tcp", n.host)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.t.Cleanup(func() { _ = conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	n.httpGet(conn, header)
+	return conn
+}
+
+// httpGet sends a request on a connection and reads the answer.
+func (n *node) httpGet(conn net.Conn, header string) {
+	n.t.Helper()
+	if _, err := io.WriteString(conn, "POST /v1/none HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n"+header+"\r\n."); err != nil {
+		n.t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+}
+
+// ended reads the end of a connection.
+func (n *node) ended(conn net.Conn) {
+	n.t.Helper()
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	if got, err := io.ReadAll(conn); len(got) != 0 || err != nil && !strings.Contains(err.Error(), "reset") {
+		n.t.Errorf("got %q, %v; want the end of the connection", got, err)
+	}
+}
+
+// At MaxSockets a new connection replaces the one that has waited longest for a request, but no WebSocket and no
+// publisher's connection. If there are only those, the new one is closed, and the server is not ready.
 func TestServer_BoundsSockets(t *testing.T) {
 	n := start(t, func(_ *manager.Options, o *server.Options) { o.MaxSockets = 3 })
-	var idle []net.Conn
-	for range 2 {
-		conn, err := net.Dial("tcp", n.host)
-		if err != nil {
-			t.Fatal(err)
-		}
-		idle = append(idle, conn)
-		if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil {
-			t.Fatal(err)
-		}
-	}
+	publisher := n.idleSocket("Authorization: Bearer key\r\n")
+	idle := n.idleSocket("")
 	c := n.login("ann")
+	silent, err := net.Dial("tcp", n.host) // replaces idle
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	n.ended(idle)
+	second := n.login("bob") // replaces silent
+	n.ended(silent)
 	over, err := net.Dial("tcp", n.host)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = over.SetDeadline(time.Now().Add(patience))
-	if got, err := io.ReadAll(over); len(got) != 0 || err != nil && !strings.Contains(err.Error(), "reset") {
-		t.Errorf("got %q, %v; want the end of the connection", got, err)
+	defer over.Close()
+	n.ended(over)
+	ready := httptest.NewRecorder()
+	n.server.AdminHandler().ServeHTTP(ready, httptest.NewRequest(http.MethodGet, "/readyz", nil))
+	if ready.Code != http.StatusServiceUnavailable || !strings.Contains(ready.Body.String(), "3 sockets are open") {
+		t.Errorf("/readyz answers %d %q, want 503", ready.Code, ready.Body)
 	}
-	for _, conn := range append(idle, over) {
-		_ = conn.Close()
+	if refused := n.server.Stats().Refused.Sockets; refused != 1 {
+		t.Errorf("%d sockets counted as refused, want 1", refused)
 	}
-	waitFor(t, func() bool {
-		response, err := http.Get(fmt.Sprintf("http://%s/", n.host))
+	n.httpGet(publisher, "Authorization: Bearer key\r\n")
+	for _, c := range []*client{c, second} {
+		c.send(`{"action":"subscribe_upload","upload_id":"a"}`)
+	}
+	waitFor(t, func() bool { return len(n.manager.UploadSubscriberIDs("a")) == 2 })
+}
+
+// A body that does not arrive delays the end of the server by seconds, not by the time that bodies usually have.
+func TestServer_DrainEndsSlowBodies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := startPiped(t)
+		conn, err := n.dial(t.Context(), "tcp", "")
 		if err != nil {
-			return false
+			t.Fatal(err)
 		}
-		_ = response.Body.Close()
-		return true
+		defer conn.Close()
+		_, err = io.WriteString(conn, "POST /v1/uploads/u/messages HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n"+
+			"Authorization: Bearer key\r\n\r\n{")
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		go func() { _, _ = io.Copy(io.Discard, conn) }()
+		begin := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		if err := n.server.Close(ctx); err != nil {
+			t.Error(err)
+		}
+		if lasted := time.Since(begin); lasted > 5*time.Second {
+			t.Errorf("Close lasted %v", lasted)
+		}
 	})
-	http.DefaultClient.CloseIdleConnections()
-	c.send(`{"action":"subscribe_upload","upload_id":"a"}`)
-	waitFor(t, func() bool { return len(n.manager.UploadSubscriberIDs("a")) == 1 })
+}
+
+// The methods of a zero Server report how to make one.
+func TestServer_ZeroValue(t *testing.T) {
+	var s server.Server
+	for name, err := range map[string]error{
+		"Serve": s.Serve(newPipeListener()), "Drain": s.Drain(t.Context(), 0), "Close": s.Close(t.Context()),
+	} {
+		if err == nil || !strings.Contains(err.Error(), "server.New") {
+			t.Errorf("%s returns %v", name, err)
+		}
+	}
+	_ = s.Stats()
+	for name, h := range map[string]http.Handler{"Handler": s.Handler(), "AdminHandler": s.AdminHandler()} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/readyz", nil))
+		if w.Code < 500 || !strings.Contains(w.Body.String(), "server.New") {
+			t.Errorf("%s answers %d %q", name, w.Code, w.Body)
+		}
+	}
+	var c server.Client
+	c.Close(manager.NormalClosure)
+	c.Abort()
+	<-c.Done()
+	<-c.Context().Done()
+	if got := c.SendText(nil); got != manager.Dropped || c.RemoteAddr() == nil || c.UserID() != "" {
+		t.Errorf("a zero Client has sent: %v", got)
+	}
 }
 
 // failingListener fails to accept some times.

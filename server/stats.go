@@ -8,12 +8,12 @@ import (
 
 // counters are the numbers of Stats that the server counts itself.
 type counters struct {
-	open, sockets             atomic.Int64
+	open, identifying         atomic.Int64
 	unauthenticated           atomic.Uint64
 	unavailable, forbidden    atomic.Uint64
 	received, ignored, failed atomic.Uint64
 	// Upgrades refused, by cause.
-	refusedOrigin, refusedHandshake, refusedIdentity, refusedFull atomic.Uint64
+	refusedOrigin, refusedHandshake, refusedIdentity, refusedFull, refusedDraining, refusedSockets atomic.Uint64
 
 	hijackFailed, acceptErrors, panics atomic.Uint64
 }
@@ -24,7 +24,7 @@ type Stats struct {
 	// Open is the number of WebSockets, authenticated or not.
 	Open int64 `json:"open"`
 
-	// Since the start: upgrades refused (origin, handshake, identity, full or draining), tokens refused, client
+	// Since the start: upgrades refused, tokens refused, client
 	// messages received, ignored because neither the protocol nor OnMessage knows them, and refused, and connections
 	// closed because their client was too slow.
 	Refused         Refused `json:"refused_by_cause"`
@@ -56,12 +56,18 @@ type Refused struct {
 	Origin    uint64 `json:"origin"`
 	Handshake uint64 `json:"handshake"`
 	Identity  uint64 `json:"identity"`
-	// Full counts refusals because of Options.MaxConnections or draining.
-	Full uint64 `json:"full"`
+	// Full counts refusals because of Options.MaxConnections, and Draining those while the server drains.
+	Full     uint64 `json:"full"`
+	Draining uint64 `json:"draining"`
+	// Sockets counts connections that were closed unread because of Options.MaxSockets.
+	Sockets uint64 `json:"sockets"`
 }
 
 // Stats returns the counts of the server and its manager.
 func (s *Server) Stats() Stats {
+	if s.manager == nil {
+		return Stats{}
+	}
 	out := s.writers.Stats()
 	n := &s.counters
 	refused := Refused{
@@ -69,12 +75,15 @@ func (s *Server) Stats() Stats {
 		Handshake: n.refusedHandshake.Load(),
 		Identity:  n.refusedIdentity.Load(),
 		Full:      n.refusedFull.Load(),
+		Draining:  n.refusedDraining.Load(),
+		Sockets:   n.refusedSockets.Load(),
 	}
 	return Stats{
-		Stats:           s.manager.Stats(),
-		Open:            n.open.Load(),
-		Refused:         refused,
-		RefusedTotal:    refused.Origin + refused.Handshake + refused.Identity + refused.Full,
+		Stats:   s.manager.Stats(),
+		Open:    n.open.Load(),
+		Refused: refused,
+		RefusedTotal: refused.Origin + refused.Handshake + refused.Identity + refused.Full +
+			refused.Draining + refused.Sockets,
 		Unauthenticated: n.unauthenticated.Load(),
 		Unavailable:     n.unavailable.Load(),
 		Forbidden:       n.forbidden.Load(),

@@ -68,7 +68,11 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 	}
 	if !s.admit() {
 		w.Header().Set("Retry-After", retryAfter)
-		s.refuse(w, r, &s.counters.refusedFull, http.StatusServiceUnavailable, "no new connections now, try again later")
+		count := &s.counters.refusedFull
+		if s.draining.Load() {
+			count = &s.counters.refusedDraining
+		}
+		s.refuse(w, r, count, http.StatusServiceUnavailable, "no new connections now, try again later")
 		return
 	}
 	c, early, err := s.accept(w, r)
