@@ -247,9 +247,13 @@ func unauthorized(challenge, detail string) *apiProblem {
 	return p
 }
 
-// bearer returns the token of a request's Authorization header, or "".
+// bearer returns the token of a request's Authorization header, or "" if there is none or more than one.
 func bearer(r *http.Request) string {
-	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	values := r.Header.Values("Authorization")
+	if len(values) != 1 {
+		return ""
+	}
+	scheme, token, _ := strings.Cut(values[0], " ")
 	if !strings.EqualFold(scheme, "Bearer") {
 		return ""
 	}

@@ -58,7 +58,8 @@ const (
 )
 
 // AuthorizeURL authorizes by an HTTP service. Authorize may be called from any number of goroutines and blocks until
-// the service has answered, at most 3 seconds and until its context ends.
+// the service has answered, or its context
+// ends; a request fails after 3 seconds. At most 64 requests run at a time.
 //
 // The service gets a POST with {"user_id":"…","upload_id":"…"} and answers 200 to allow and 403 to forbid. Both answers
 // are cached for 5 seconds, and concurrent requests for the same user and upload are merged. Any other answer, a
@@ -68,7 +69,9 @@ type AuthorizeURL struct {
 	client    *http.Client
 	closeIdle func()
 	ctx       context.Context //nolint:containedctx // ends all requests; cancelled by Close
-	cancel    context.CancelFunc
+	// slots bounds the concurrent requests. The time of a request does not include the wait for a slot.
+	slots  chan struct{}
+	cancel context.CancelFunc
 
 	// mu protects the fields below. Nothing blocks with it held.
 	mu        sync.Mutex
@@ -92,7 +95,10 @@ func NewAuthorizeURL(service string, client *http.Client) (*AuthorizeURL, error)
 		return nil, fmt.Errorf("server: authorizer: %w", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	a := &AuthorizeURL{url: service, ctx: ctx, cancel: cancel, decisions: make(map[string]*decision)}
+	a := &AuthorizeURL{
+		url: service, ctx: ctx, cancel: cancel,
+		slots: make(chan struct{}, maxServiceConnections), decisions: make(map[string]*decision),
+	}
 	a.client, a.closeIdle = serviceClient(client)
 	return a, nil
 }
@@ -129,7 +135,7 @@ func (a *AuthorizeURL) decide(userID, uploadID string) (*decision, error) {
 	d := &decision{done: make(chan struct{})}
 	a.decisions[key] = d
 	a.requests.Go(func() {
-		d.err = a.request(userID, uploadID)
+		d.err = a.requestInTurn(userID, uploadID)
 		a.cache(key, d)
 		close(d.done)
 	})
@@ -160,6 +166,17 @@ func (a *AuthorizeURL) evictLocked(now time.Time, limit int) {
 		delete(a.decisions, oldest)
 		a.cached = a.cached[1:]
 	}
+}
+
+// requestInTurn waits for a slot and sends one request.
+func (a *AuthorizeURL) requestInTurn(userID, uploadID string) error {
+	select {
+	case a.slots <- struct{}{}:
+	case <-a.ctx.Done():
+		return errors.New("server: the authorizer is closed")
+	}
+	defer func() { <-a.slots }()
+	return a.request(userID, uploadID)
 }
 
 // request sends one request to the service.

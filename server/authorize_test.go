@@ -275,3 +275,31 @@ func TestAuthorizeURL_RefusesInvalidAddresses(t *testing.T) {
 		}
 	}
 }
+
+// Requests beyond the bound wait for their turn, and that wait does not count against the time of a request.
+func TestAuthorizeURL_RequestsWaitForTheirTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var running, most atomic.Int64
+		a := newAuthorizer(t, "https://service.example", func(*http.Request) (*http.Response, error) {
+			now := running.Add(1)
+			defer running.Add(-1)
+			for old := most.Load(); now > old && !most.CompareAndSwap(old, now); old = most.Load() {
+			}
+			<-time.After(2500 * time.Millisecond)
+			return respond(200)
+		})
+		var all sync.WaitGroup
+		for i := range 4 * maxServiceConnections {
+			all.Go(func() {
+				if err := a.Authorize(t.Context(), alice, fmt.Sprint("u", i)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		begin := time.Now()
+		all.Wait()
+		if took := time.Since(begin); most.Load() != maxServiceConnections || took != 10*time.Second {
+			t.Errorf("%d at a time, all after %v, want %d and 10s", most.Load(), took, maxServiceConnections)
+		}
+	})
+}

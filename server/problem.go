@@ -123,7 +123,7 @@ func writeBody(w http.ResponseWriter, status int, contentType string, body []byt
 	h.Set("Cache-Control", "no-store")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // the caller may have left
+	_, _ = w.Write(body) //nolint:gosec // JSON with its content type; the caller may have left
 }
 
 // encodeJSON returns v, which must have a JSON form, as one line.
