@@ -1,21 +1,21 @@
-// Package embedded runs a NATS server within the process, alone or as one of a cluster, so that nodes need no other
-// service. Importing natsbroker alone does not bring the server along.
+// Package embedded runs a NATS server in the process, alone or in a cluster, so that nodes need no other service.
+// Importing natsbroker alone does not compile the server.
 //
-// # Alone
+// # A single server
 //
-// The zero Options are enough: the server listens nowhere, and its broker reaches it through memory. What is kept
-// ends with the process.
+// The zero Options suffice: the server has no listener, and its broker reaches it through memory. Stored messages are
+// lost when the process ends.
 //
 // # A cluster of nodes
 //
-// Each node runs a server with ClusterAddr, and is told of at least one other by ClusterRoutes; the servers then find
-// each other. They elect leaders by majority:
+// Each node runs a server with ClusterAddr and the ClusterRoutes to the others. They elect leaders by majority:
 //
-//   - One of three may fail, two of five: whoever is left goes on, and nothing that was kept is lost, given
-//     natsbroker.Options.Replicas of 3.
-//   - Two are worse than one. Both are needed for a majority, so that when one fails the other cannot store or read
-//     what is kept either: Health says so, until it comes back. Run one or three.
-//   - A server that comes back has lost what it held in memory, and gets it from the others.
+//   - With natsbroker.Options.Replicas of 3, one of three or two of five servers may fail without loss.
+//   - Two servers are worse than one: both are needed for a majority. If one fails, the other can neither store nor
+//     read, and Health says so until it is back. Run one or three.
+//   - A server that restarts has lost its messages in memory and copies them from the others.
+//   - A member is its address in ClusterRoutes. A server that starts there again, under whatever Name and with an
+//     empty directory, is the same member. Ready names the members that are missing.
 //
 // Messages to subscribers do not depend on a majority.
 package embedded

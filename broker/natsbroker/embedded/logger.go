@@ -8,22 +8,20 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// logger brings what the server has to say to an slog.Logger. Its methods may be called from any number of
-// goroutines.
+// logger forwards the log of the NATS server to an slog.Logger. Its methods are safe for concurrent use.
 type logger struct {
 	out    *slog.Logger
 	routes *rate.Sometimes
 }
 
-// Noticef logs what the server does in the normal course of things, which is of interest only to who looks for
-// a fault.
+// Noticef logs routine events.
 func (l logger) Noticef(format string, v ...any) { l.out.Debug(line(format, v)) }
 
-// Warnf logs what may need attention.
+// Warnf logs events that may need attention.
 func (l logger) Warnf(format string, v ...any) { l.out.Warn(line(format, v)) }
 
-// Errorf logs what went wrong. A route to a node that is away is tried several times a second, and says so each
-// time: now and then is enough.
+// Errorf logs errors. A route to an unreachable node is tried, and reported, several times a second; only a sample
+// of these errors is logged.
 func (l logger) Errorf(format string, v ...any) {
 	if strings.HasPrefix(format, "Error trying to connect to route") {
 		l.routes.Do(func() { l.out.Warn(line(format, v)) })
@@ -32,10 +30,10 @@ func (l logger) Errorf(format string, v ...any) {
 	l.out.Error(line(format, v))
 }
 
-// Fatalf logs what keeps the server from running. It does not end the process: Start returns an error.
+// Fatalf logs errors that stop the server. It does not end the process: Start returns an error.
 func (l logger) Fatalf(format string, v ...any) { l.out.Error(line(format, v)) }
 
-// Debugf and Tracef are not asked for, and would hold payloads.
+// Debugf logs nothing: debug messages hold payloads.
 func (l logger) Debugf(string, ...any) {}
 
 // Tracef logs nothing.

@@ -6,38 +6,42 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// Options configure a Server. The zero value is a server alone that only this process can reach.
+// Options configure a Server. The zero value is a single server that only this process can reach.
 type Options struct {
-	// Name is this server's name, which no other in the cluster may have. "": a random one.
+	// Name is the name of a single server. "": a random one. In a cluster, servers are identified by their address in
+	// ClusterRoutes instead, or else by ClusterAddr: a name that changes would make the cluster count one member
+	// more. Name is used only if neither identifies the server, and must then stay the same and be unique.
 	Name string
-	// Addr is a host:port at which other processes reach the server. "": none. Port 0 is a free one. It asks
-	// for no credentials, and so has to be a loopback address or otherwise out of the reach of strangers.
+	// Addr is the host:port of a listener for other processes. "": none. Port 0 selects a free one. It requires no
+	// credentials, so it has to be a loopback address or otherwise protected.
 	Addr string
 
-	// ClusterAddr is the host:port at which the other servers of the cluster reach this one. "": it is alone.
+	// ClusterAddr is the host:port at which the other servers of the cluster reach this one. "": a single server.
 	ClusterAddr string
-	// ClusterRoutes are the host:port of other servers, of which some may be away, or this one itself.
+	// ClusterRoutes are the host:port of the servers of the cluster, preferably the same list on all. Some of them may
+	// be unreachable, or this server itself.
 	ClusterRoutes []string
-	// ClusterName is the same on all servers. "": shoal.
+	// ClusterName must be the same on all servers. "": shoal.
 	ClusterName string
-	// ClusterSecret is what servers know each other by, the same on all. It is required unless ClusterAddr is a
-	// loopback address. It crosses the network as it is: links that strangers may read need a tunnel.
+	// ClusterSecret authenticates servers to each other and must be the same on all. It is required unless ClusterAddr
+	// is a loopback address. It crosses the network in plain text: untrusted links need a tunnel.
 	ClusterSecret string
 
-	// StoreDir is where the server keeps its state, and messages if they are kept in files. "": a temporary folder
-	// that Close removes.
+	// StoreDir is the directory of the server's state, and of messages stored in files. "": a temporary directory that
+	// Close removes.
 	StoreDir string
-	// MaxMemory bounds the messages kept in memory, in bytes. 0: 1 GiB.
+	// MaxMemory bounds the messages stored in memory, in bytes. 0: 1 GiB.
 	MaxMemory int64
-	// StartTimeout bounds how long Start waits for the server to be ready. 0: 10 seconds.
+	// StartTimeout bounds how long Start waits for the server. 0: 10 seconds.
 	StartTimeout time.Duration
 
-	// Logger gets what the server has to say, from notices on. nil: nothing is logged.
+	// Logger receives the log of the server, from notices on. nil: nothing is logged.
 	Logger *slog.Logger
 }
 
@@ -54,7 +58,7 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// validate returns every complaint at once. None of them holds the secret.
+// validate returns all errors at once. None holds the secret.
 func (o Options) validate() error {
 	var all []error
 	refuse := func(field string, value any, want string) {
@@ -90,7 +94,7 @@ func (o Options) validate() error {
 	return errors.Join(all...)
 }
 
-// split takes a host:port apart. An empty address is an error.
+// split splits a host:port. An empty address is an error.
 func split(address string) (host string, port int, err error) {
 	host, text, err := net.SplitHostPort(address)
 	if err != nil {
@@ -108,10 +112,20 @@ func loopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// clusterUser is whom servers introduce themselves as, with the secret.
+// clusterUser is the user name that servers present with the secret.
 const clusterUser = "shoal"
 
-// routes returns the other servers as the server wants to be told of them.
+// members returns the addresses of all members that the options name, this one among them.
+func (o Options) members() []string {
+	members := slices.Clone(o.ClusterRoutes)
+	own := o.memberName()
+	if own != "" && !slices.ContainsFunc(members, func(route string) bool { return routeName(route) == own }) {
+		members = append(members, o.ClusterAddr)
+	}
+	return members
+}
+
+// routes returns ClusterRoutes as URLs.
 func (o Options) routes() []*url.URL {
 	var routes []*url.URL
 	for _, route := range o.ClusterRoutes {

@@ -14,39 +14,42 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Server is a NATS server within this process. Its methods may be called from any number of goroutines.
+// Server is a NATS server in this process. Its methods are safe for concurrent use.
 type Server struct {
 	server *server.Server
-	folder string // to be removed at the end, or ""
-	close  func() error
+	dir    string // the temporary directory that Close removes, or ""
+	memory int64
+	// members are the addresses of all members that are known from the options.
+	members []string
+	close   func() error
 }
 
-// ErrNotReady is what Start's error wraps if the server did not get ready in time.
-var ErrNotReady = errors.New("embedded: the server did not get ready in time")
+// ErrNotReady is wrapped by the error of Start if the server does not accept connections within StartTimeout.
+var ErrNotReady = errors.New("embedded: the server was not ready in time")
 
-// Start starts a server, and returns when it can be connected to; the other servers of a cluster may still be
-// away then. The error lists all options that will not do, or says what could not be opened.
+// Start starts a server and returns when it accepts connections; the other servers of a cluster may not have started
+// yet. The error lists all invalid options, or names the address or directory that could not be opened.
 func Start(opt Options) (*Server, error) {
 	opt = opt.withDefaults()
 	if err := opt.validate(); err != nil {
 		return nil, err
 	}
-	folder := ""
+	dir := ""
 	if opt.StoreDir == "" {
 		made, err := os.MkdirTemp("", "shoal-nats-")
 		if err != nil {
-			return nil, fmt.Errorf("embedded: make a folder for the server's state: %w", err)
+			return nil, fmt.Errorf("embedded: create the temporary directory: %w", err)
 		}
-		folder, opt.StoreDir = made, made
+		dir, opt.StoreDir = made, made
 	}
 	inner, err := server.NewServer(opt.server())
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("embedded: start the server: %w", err), removeAll(folder))
+		return nil, errors.Join(fmt.Errorf("embedded: start the server: %w", err), removeAll(dir))
 	}
 	if opt.Logger != nil {
 		inner.SetLoggerV2(logger{opt.Logger, &rate.Sometimes{First: 3, Interval: 10 * time.Second}}, false, false, false)
 	}
-	s := &Server{server: inner, folder: folder}
+	s := &Server{server: inner, dir: dir, memory: opt.MaxMemory, members: opt.members()}
 	s.close = sync.OnceValue(s.shutdown)
 	inner.Start()
 	if !inner.ReadyForConnections(opt.StartTimeout) {
@@ -55,12 +58,15 @@ func Start(opt Options) (*Server, error) {
 	return s, nil
 }
 
-// server returns the options as the server wants them.
+// server returns the options of the NATS server.
 func (o Options) server() *server.Options {
 	out := &server.Options{
 		ServerName: o.Name, NoSigs: true, NoLog: o.Logger == nil,
 		JetStream: true, StoreDir: o.StoreDir, JetStreamMaxMemory: o.MaxMemory,
 		DontListen: o.Addr == "" && o.ClusterAddr == "",
+	}
+	if member := o.memberName(); member != "" {
+		out.ServerName = member
 	}
 	if out.ServerName == "" {
 		out.ServerName = "shoal-" + rand.Text()[:10]
@@ -70,7 +76,7 @@ func (o Options) server() *server.Options {
 	}
 	if o.ClusterAddr != "" {
 		if o.Addr == "" {
-			keepOut(out)
+			inProcessOnly(out)
 		}
 		out.Cluster.Name = o.ClusterName
 		out.Cluster.Host, out.Cluster.Port = listenAt(o.ClusterAddr)
@@ -82,9 +88,9 @@ func (o Options) server() *server.Options {
 	return out
 }
 
-// keepOut makes a server listen where only this machine reaches it, and let nobody in but this process: a server
-// that listens nowhere does not join a cluster either.
-func keepOut(out *server.Options) {
+// inProcessOnly makes a server listen on loopback and accept only connections of this process: a server without a
+// listener cannot join a cluster.
+func inProcessOnly(out *server.Options) {
 	out.Host, out.Port = "127.0.0.1", server.RANDOM_PORT
 	inside := &server.User{
 		Username: "in-process", Password: rand.Text(),
@@ -93,7 +99,7 @@ func keepOut(out *server.Options) {
 	out.Users, out.NoAuthUser = []*server.User{inside}, inside.Username
 }
 
-// listenAt takes apart an address that validate has let pass. Port 0 means a free one.
+// listenAt splits an address that validate has accepted. Port 0 selects a free one.
 func listenAt(address string) (string, int) {
 	host, port, err := split(address)
 	if err != nil || port == 0 {
@@ -102,14 +108,17 @@ func listenAt(address string) (string, int) {
 	return host, port
 }
 
-// InProcessConn connects to the server without a socket; this makes a Server what natsbroker.Options.Server takes.
+// MemoryLimit returns Options.MaxMemory, from which natsbroker derives the bound of its stream.
+func (s *Server) MemoryLimit() int64 { return s.memory }
+
+// InProcessConn connects to the server without a socket, as natsbroker.Options.Server requires.
 func (s *Server) InProcessConn() (net.Conn, error) { return s.server.InProcessConn() }
 
-// Addr returns where the server listens, nil if nowhere. One of a cluster listens always, on loopback for nobody
-// if Options.Addr is empty.
+// Addr returns the address of the client listener, nil if there is none. In a cluster there always is one; without
+// Options.Addr it is on loopback and rejects every client.
 func (s *Server) Addr() net.Addr { return s.server.Addr() }
 
-// ClusterAddr returns where it listens for other servers, nil if nowhere.
+// ClusterAddr returns the address of the cluster listener, nil if there is none.
 func (s *Server) ClusterAddr() net.Addr {
 	if a := s.server.ClusterAddr(); a != nil {
 		return a
@@ -117,24 +126,24 @@ func (s *Server) ClusterAddr() net.Addr {
 	return nil
 }
 
-// Close ends the server, and returns when it has ended. It may be called again, and then returns the same. The
-// error says that the temporary folder could not be removed.
+// Close stops the server and waits until it has stopped. Further calls return the same. The error means that the
+// temporary directory could not be removed.
 func (s *Server) Close() error { return s.close() }
 
 func (s *Server) shutdown() error {
 	s.server.Shutdown()
 	s.server.WaitForShutdown()
-	return removeAll(s.folder)
+	return removeAll(s.dir)
 }
 
-// removeAll removes a temporary folder, if there is one. The server has ended, with all that writes there: shutting
-// down stops its stores and its part in elections, and waits for their goroutines.
-func removeAll(folder string) error {
-	if folder == "" {
+// removeAll removes the temporary directory, if there is one. The server has stopped, and with it the goroutines of
+// its stores and of its Raft groups, which write there.
+func removeAll(dir string) error {
+	if dir == "" {
 		return nil
 	}
-	if err := os.RemoveAll(folder); err != nil {
-		return fmt.Errorf("embedded: remove the server's temporary folder: %w", err)
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("embedded: remove the temporary directory: %w", err)
 	}
 	return nil
 }

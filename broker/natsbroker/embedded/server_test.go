@@ -273,3 +273,57 @@ func TestBadOptionsAreAllComplainedOf(t *testing.T) {
 		t.Error("a cluster without a secret is open to strangers")
 	}
 }
+
+// TestServer_RenamedMemberIsTheSameMember: a server that returns under another name, with nothing on disk, does not
+// make the cluster larger: one of three may still fail afterwards.
+func TestServer_RenamedMemberIsTheSameMember(t *testing.T) {
+	const size = 3
+	addrs := freeAddrs(t, size)
+	var servers []*embedded.Server
+	for i := range size {
+		servers = append(servers, start(t, cluster(addrs, i, "secret")))
+	}
+	first := join(t, natsbroker.Options{Server: servers[0], Replicas: size})
+	store(t, first, "upload:x", "1")
+	for _, name := range []string{"node-1-renamed", "node-1-renamed-again", "node-1-once-more"} {
+		if err := servers[1].Close(); err != nil {
+			t.Fatal(err)
+		}
+		opt := cluster(addrs, 1, "secret")
+		opt.Name = name
+		servers[1] = start(t, opt)
+		eventually(t, "Ready of the renamed member", servers[1].Ready)
+	}
+	if err := servers[2].Close(); err != nil {
+		t.Fatal(err)
+	}
+	store(t, first, "upload:x", "2")
+	eventually(t, "Ready with two of three", servers[0].Ready)
+	if err := servers[1].Close(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "Ready that names the missing members", func() error {
+		err := servers[0].Ready()
+		if err != nil && errors.Is(err, embedded.ErrBehind) && strings.Contains(err.Error(), "1 of 3") &&
+			strings.Contains(err.Error(), addrs[1]) && strings.Contains(err.Error(), addrs[2]) {
+			return nil
+		}
+		return fmt.Errorf("Ready returned %w", err)
+	})
+}
+
+// TestServer_FullMemoryDropsOldest: the stream of an embedded server is bounded below the server's own limit, so that
+// a full memory drops old messages instead of refusing new ones.
+func TestServer_FullMemoryDropsOldest(t *testing.T) {
+	n := join(t, natsbroker.Options{Server: start(t, embedded.Options{MaxMemory: 16 << 20})})
+	n.awaitWell(t)
+	payload := strings.Repeat("x", 60<<10)
+	for i := range 600 {
+		if _, err := n.Store(t.Context(), fmt.Sprint("upload:", i%300), []byte(payload)); err != nil {
+			t.Fatalf("message %d: %v", i, err)
+		}
+	}
+	if err := n.Subscribe(t.Context(), "upload:new"); err != nil {
+		t.Errorf("Subscribe: %v", err)
+	}
+}
