@@ -209,7 +209,12 @@ func (r *recovery) dropUnread() {
 	r.unread = nil
 }
 
-func (r *recovery) remove(bl *backlog) { delete(r.backlogs, bl.uploadID) }
+// remove removes a backlog. It has no effect if another one has replaced it, after a cancelled recovery.
+func (r *recovery) remove(bl *backlog) {
+	if r.backlogs[bl.uploadID] == bl {
+		delete(r.backlogs, bl.uploadID)
+	}
+}
 
 func (r *recovery) removeDone() {
 	for uploadID, bl := range r.backlogs {

@@ -262,9 +262,7 @@ func (o *Outbox) continueRecovery() bool {
 	if r == nil || o.dead {
 		return true
 	}
-	switch limited := r.bytes > unsentLimitFrom || r.unsentLimited && len(r.backlogs) > 0; {
-	case limited == r.unsentLimited:
-	default:
+	if limited := r.bytes > unsentLimitFrom || r.unsentLimited && len(r.backlogs) > 0; limited != r.unsentLimited {
 		o.mu.Unlock()
 		limitUnsent(o.conn, limited)
 		o.mu.Lock()
