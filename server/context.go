@@ -59,6 +59,7 @@ func (c *Client) runHook(name string, cancel context.CancelFunc, hook func()) {
 		cancel()
 	}
 	defer func() {
+		c.heard.Store(int64(c.server.clock())) // see SilentFor
 		l.mu.Lock()
 		l.hook, l.cancelCall = "", nil
 		l.mu.Unlock()

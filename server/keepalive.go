@@ -141,12 +141,16 @@ func (k *keepalive) each(fn func(*Client)) {
 	}
 }
 
-// SilentFor returns how long nothing has come from the client, not counting the time before a pause of this process.
+// SilentFor returns how long nothing has come from the client, not counting the time before a pause of this process or
+// the end of a hook: the client's answers to pings are read only after it.
 func (c *Client) SilentFor() time.Duration {
 	k := c.server.keepalive
 	now := c.server.clock()
 	if now-time.Duration(k.lastPass.Load()) > c.server.opt.PingInterval/2 {
 		return 0 // the pause is over only now, and the client's answers have not been read
+	}
+	if c.runningHook() != "" {
+		return 0
 	}
 	return now - time.Duration(max(c.heard.Load(), k.resumed.Load()))
 }

@@ -61,3 +61,22 @@ func TestKeepalive_IgnoresPauses(t *testing.T) {
 		}
 	})
 }
+
+// A client is not silent while a hook is running on its behalf, which delays the reading of its answers to pings.
+func TestKeepalive_RunningHookIsNotSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := openClient(t, Identity{UserID: "ann"})
+		c.call("Authorize", time.Hour, func(context.Context) {
+			<-time.After(10 * time.Minute)
+			c.closeIfSilent()
+		})
+		c.closeIfSilent()
+		if silent := c.SilentFor(); silent != 0 || !c.authenticated() {
+			t.Errorf("silent for %v after a hook of 10m, open %v", silent, c.authenticated())
+		}
+		<-time.After(c.server.opt.IdleTimeout + time.Second)
+		if c.closeIfSilent(); c.authenticated() {
+			t.Error("a client that is silent after the hook stays open")
+		}
+	})
+}
