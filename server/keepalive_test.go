@@ -40,6 +40,24 @@ func keepaliveClient(t *testing.T) *Client {
 	return c
 }
 
+// A token whose end has passed on the wall clock, by a step of it, ends its connection with the next pass, although the
+// timer, which follows the monotonic clock, has not fired.
+func TestKeepalive_ClosesConnectionsOfExpiredTokens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := keepaliveClient(t)
+		c.mu.Lock()
+		c.stage, c.identity = open, Identity{UserID: "ann", Expires: time.Now().Add(-time.Second)}
+		c.mu.Unlock()
+		k := c.server.keepalive
+		k.add(c)
+		defer k.remove(c)
+		k.ping(c.slot.group)
+		if c.CloseReason() != manager.InvalidToken {
+			t.Errorf("closed with %v, want InvalidToken", c.CloseReason())
+		}
+	})
+}
+
 // A pause of the process, as by a suspended machine, does not count as silence of its clients.
 func TestKeepalive_IgnoresPauses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

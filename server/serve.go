@@ -33,6 +33,15 @@ func (s *Server) Serve(ln net.Listener) error { return s.ServeHandler(ln, s.Hand
 
 // ServeHandler is Serve with a handler of the caller's own, in which Handler may be mounted.
 func (s *Server) ServeHandler(ln net.Listener, h http.Handler) error {
+	return s.serve(ln, h, s.countSocket)
+}
+
+// ServeAdmin is ServeHandler for a listener of the operator, usually with AdminHandler: its connections do not count
+// against Options.MaxSockets, so that the health endpoints answer while the public listener is full.
+func (s *Server) ServeAdmin(ln net.Listener, h http.Handler) error { return s.serve(ln, h, nil) }
+
+// serve serves a listener; watch, if not nil, follows the states of its connections.
+func (s *Server) serve(ln net.Listener, h http.Handler, watch func(net.Conn, http.ConnState)) error {
 	if s.handler == nil {
 		return errNotMade
 	}
@@ -44,7 +53,7 @@ func (s *Server) ServeHandler(ln net.Listener, h http.Handler) error {
 		IdleTimeout:       httpIdle,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          log.New(httpErrors{s}, "", 0),
-		ConnState:         s.countSocket,
+		ConnState:         watch,
 		ConnContext:       withConn,
 	}
 	if !s.listeners.add(srv) {

@@ -248,6 +248,37 @@ func TestServer_BoundsSockets(t *testing.T) {
 	waitFor(t, func() bool { return len(n.manager.UploadSubscriberIDs("a")) == 2 })
 }
 
+// The admin listener answers while the public one is full.
+func TestServer_AdminListenerHasNoSocketLimit(t *testing.T) {
+	n := start(t, func(_ *manager.Options, o *server.Options) { o.MaxSockets = 1 })
+	n.login("ann")
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- n.server.ServeAdmin(ln, n.server.AdminHandler()) }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		_ = n.server.Close(ctx)
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			t.Errorf("ServeAdmin returned %v", err)
+		}
+	})
+	transport := &http.Transport{DisableKeepAlives: true}
+	for range 3 {
+		resp, err := (&http.Client{Transport: transport}).Get("http://" + ln.Addr().String() + "/healthz")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			t.Errorf("/healthz answers %d", resp.StatusCode)
+		}
+	}
+}
+
 // A body that does not arrive delays the end of the server by seconds, not by the time that bodies usually have.
 func TestServer_DrainEndsSlowBodies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

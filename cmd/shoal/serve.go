@@ -213,7 +213,7 @@ func (n *node) run(ctx context.Context, stop func(), out io.Writer) error {
 	n.warnOfOpenFiles()
 	failed := make(chan error, 2)
 	go func() { failed <- n.server.ServeHandler(n.public, n.handler()) }()
-	go func() { failed <- n.server.ServeHandler(n.admin, n.adminHandler()) }()
+	go func() { failed <- n.server.ServeAdmin(n.admin, n.adminHandler()) }()
 	connections, _ := n.connectionLimits()
 	n.log.Info("serving", "addr", n.public.url(), "admin", n.admin.url(), "version", buildVersion(),
 		"max_connections", connections)
