@@ -405,3 +405,38 @@ func TestResume_ClosesWithoutLocks(t *testing.T) {
 		t.Errorf("the connection was closed %d times, want 1", closings)
 	}
 }
+
+// faultyReplayer panics in one of its methods.
+type faultyReplayer struct {
+	fakeConn
+	method string
+}
+
+func (c *faultyReplayer) fail(method string) {
+	if c.method == method {
+		panic("a fault of the connection")
+	}
+}
+
+func (c *faultyReplayer) Replay(Replay) Outcome { c.fail("Replay"); return Queued }
+func (c *faultyReplayer) CancelReplay(string)   { c.fail("CancelReplay") }
+func (c *faultyReplayer) HoldReplays()          { c.fail("HoldReplays") }
+func (c *faultyReplayer) ReleaseReplays(*Frame) { c.fail("ReleaseReplays") }
+
+// A panic of a Replayer leaves no lock held.
+func TestReplay_PanicsAreGuarded(t *testing.T) {
+	for _, method := range []string{"Replay", "CancelReplay", "HoldReplays", "ReleaseReplays"} {
+		m := open(t, Options{Shards: 1})
+		publish(t, m, "cat", 1)
+		c := &faultyReplayer{method: method}
+		must(t, m.Connect("ann", c))
+		must(t, m.SubscribeConn(t.Context(), "ann", c, "cat", SubscribeOptions{Acknowledge: true}))
+		_, err := m.Resume(t.Context(), "ann", c, map[string]Position{"cat": {}})
+		must(t, err)
+		m.UnsubscribeConn("ann", c, "cat")
+		inTime("working with the same user and upload", func() { everything(t, m, "ann", "cat") })
+		if m.guard.panics.Load() == 0 {
+			t.Errorf("%s: the panic was not counted", method)
+		}
+	}
+}

@@ -18,7 +18,7 @@ import (
 // Resume blocks like SubscribeConn. It returns the uploads that could not be subscribed and the reasons:
 // ErrTooManySubscriptions, or ErrNotConnected if the connection has been disconnected; they are not part of the answer,
 // and nothing is stored for them. The error is an *InvalidError, ErrNotConnected, ErrTooManySubscriptions if there are
-// more uploads than a user may follow, ErrClosed, that of ctx, or one that wraps ErrUnavailable; then nothing has
+// more uploads than a user may follow, ErrClosed, the error of ctx, or one that wraps ErrUnavailable; then nothing has
 // been subscribed.
 func (m *Manager) Resume(
 	ctx context.Context, userID string, c Conn, since map[string]Position,
@@ -82,7 +82,7 @@ type resumedUpload struct {
 	missed []history.Entry[*frame.Frame]
 }
 
-// read reads an upload's position and the messages after that of the client. The upload's lock is held.
+// read reads an upload's position and the messages that the client missed. The upload's lock is held.
 func (r *resumption) read(u *upload) resumedUpload {
 	now := time.Now()
 	r.manager.expire(u, now)

@@ -15,8 +15,8 @@ import (
 // After SubscribeUpload has returned nil, every message published on any node is delivered. With a broker it blocks
 // until the broker has confirmed the subscription.
 //
-// The error is an *InvalidError, ErrTooManySubscriptions, ErrTooManyPending, ErrClosed, that of ctx, or one that wraps
-// ErrUnavailable.
+// The error is an *InvalidError, ErrTooManySubscriptions, ErrTooManyPending, ErrClosed, the error of ctx, or one that
+// wraps ErrUnavailable.
 func (m *Manager) SubscribeUpload(ctx context.Context, userID, uploadID string) error {
 	if err := m.checkSubscription(ctx, userID, uploadID); err != nil {
 		return err
@@ -52,7 +52,7 @@ type SubscribeOptions struct {
 //
 // SubscribeConn blocks like SubscribeUpload. With a broker it blocks for up to a second more while this node lags
 // behind opt.Since, a position that the client has from another node. The error is an *InvalidError, ErrNotConnected,
-// ErrTooManySubscriptions, ErrClosed, that of ctx, or one that wraps ErrUnavailable.
+// ErrTooManySubscriptions, ErrClosed, the error of ctx, or one that wraps ErrUnavailable.
 func (m *Manager) SubscribeConn(
 	ctx context.Context, userID string, c Conn, uploadID string, opt SubscribeOptions,
 ) error {
