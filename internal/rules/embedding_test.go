@@ -11,8 +11,6 @@ import (
 // libraryModules are the modules that a program may compile because it imports manager and server.
 func libraryModules() []string {
 	return []string{
-		"github.com/MicahParks/jwkset",
-		"github.com/MicahParks/keyfunc/v3",
 		"github.com/cespare/xxhash/v2",
 		"github.com/dolthub/maphash",
 		"github.com/golang-jwt/jwt/v5",
@@ -29,6 +27,7 @@ func libraryModules() []string {
 func testModules() []string {
 	return []string{
 		"github.com/HdrHistogram/hdrhistogram-go",
+		"github.com/MicahParks/jwkset",
 		"github.com/coder/websocket",
 		"go.uber.org/goleak",
 		"golang.org/x/image", // of the demo page
