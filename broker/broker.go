@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -30,20 +31,48 @@ type Broker interface {
 	Publish(ctx context.Context, channel string, payload []byte) error
 }
 
-// Keeper is what a Broker is too whose engine keeps the newest messages of a channel, for nodes that come
-// later. How many, and for how long, is a matter of its options.
+// HistoryBroker is a Broker whose engine stores the newest messages of a channel, for nodes that follow it later. How many it
+// stores, and for how long, is set by its options.
+//
+// The cost of reading depends on what is read: History on the messages after the position, Newest on one message, Positions on
+// the number of channels, and none of them on how much else is stored.
 type HistoryBroker interface {
 	Broker
-	// Store publishes a message and keeps it, in one step: no node gets it that could not find it kept,
-	// and the other way round. It returns the message's position, whose epoch is empty where the engine
-	// does not tell it with that.
+	// Store publishes a message and stores it, in one step: a node that receives it finds it stored, and the other way
+	// round. It returns the message's position; the epoch is empty where the engine does not know it without a read.
 	Store(ctx context.Context, channel string, payload []byte) (Position, error)
-	// Kept returns what is kept of a channel. A channel of which nothing was ever stored is at offset 0 of
-	// an epoch that the first message will continue.
-	History(ctx context.Context, channel string) (Snapshot, error)
-	// Forget drops what is kept of a channel and begins a new epoch, of which all subscribed nodes learn by
-	// a Message without payload, or as if messages had been lost.
+	// History returns the stored messages of a channel after a position, if the epoch is still that of the position and all
+	// of them are stored; otherwise every stored message. The zero Position asks for every one. A channel without
+	// stored messages is at offset 0 of an epoch that its first message continues.
+	History(ctx context.Context, channel string, since Position) (Snapshot, error)
+	// Newest returns the position of a channel and its newest message, if it is still stored.
+	Newest(ctx context.Context, channel string) (Snapshot, error)
+	// Positions returns the position of each channel, in order. It is meant for thousands of channels at once.
+	Positions(ctx context.Context, channels ...string) ([]Position, error)
+	// Forget drops the stored messages of a channel and begins a new epoch. All subscribed nodes learn of it from
+	// a Message without payload, or from Handler.Interrupted.
 	Forget(ctx context.Context, channel string) error
+}
+
+// Since returns the part of a snapshot of everything that History returns for a position.
+func (s Snapshot) Since(since Position) Snapshot {
+	if since.Epoch != s.Epoch || since.Offset < s.Floor || since.Offset > s.Offset {
+		return s
+	}
+	first := slices.IndexFunc(s.Messages, func(m Stored) bool { return m.Offset > since.Offset })
+	if first < 0 {
+		first = len(s.Messages)
+	}
+	return Snapshot{Position: s.Position, Floor: since.Offset, Messages: s.Messages[first:]}
+}
+
+// Newest returns the part of a snapshot of everything that HistoryBroker.Newest returns.
+func (s Snapshot) Newest() Snapshot {
+	if n := len(s.Messages); n > 0 {
+		newest := s.Messages[n-1]
+		return Snapshot{Position: s.Position, Floor: newest.Offset - 1, Messages: []Stored{newest}}
+	}
+	return Snapshot{Position: s.Position, Floor: s.Offset}
 }
 
 // Handler takes what a Broker has to say. Its methods must return without waiting for anything but a lock, and
@@ -82,16 +111,17 @@ type Message struct {
 	Prev uint64
 }
 
-// Kept is what an engine keeps of a channel.
+// Snapshot holds stored messages of a channel.
 type Snapshot struct {
 	Position
-	// Floor is an offset such that every message stored after it is among Messages.
+	// Floor is an offset after which no stored message is missing from Messages: with Floor 7 and the messages 9 and 12, a
+	// reader that has had 7 or a later one has missed nothing else.
 	Floor uint64
-	// Messages are the kept messages, oldest first.
+	// Messages are stored messages, oldest first.
 	Messages []Stored
 }
 
-// Stored is one kept message.
+// Stored is one stored message.
 type Stored struct {
 	Offset  uint64
 	Payload []byte

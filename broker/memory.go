@@ -92,6 +92,7 @@ func (n *MemoryNode) Subscribe(ctx context.Context, channels ...string) error {
 // Unsubscribe takes Subscribe back. The errors are those of Subscribe.
 func (n *MemoryNode) Unsubscribe(ctx context.Context, channels ...string) error {
 	return n.do(ctx, func(b *Memory) {
+		b.sweep()
 		for _, name := range channels {
 			b.leave(name, n)
 		}
@@ -123,13 +124,29 @@ func (n *MemoryNode) Store(ctx context.Context, channel string, payload []byte) 
 	return pos, err
 }
 
-// Kept returns what is kept of a channel. The errors are those of Subscribe.
-func (n *MemoryNode) History(ctx context.Context, channel string) (k Snapshot, err error) {
+// History returns the stored messages of a channel after a position. The errors are those of Subscribe.
+func (n *MemoryNode) History(ctx context.Context, channel string, since Position) (k Snapshot, err error) {
 	err = n.do(ctx, func(b *Memory) {
-		k = b.current(channel).kept
+		k = b.current(channel).kept.Since(since)
 		k.Messages = slices.Clone(k.Messages)
 	})
 	return k, err
+}
+
+// Newest returns the position and the newest stored message of a channel. The errors are those of Subscribe.
+func (n *MemoryNode) Newest(ctx context.Context, channel string) (k Snapshot, err error) {
+	err = n.do(ctx, func(b *Memory) { k = b.current(channel).kept.Newest() })
+	return k, err
+}
+
+// Positions returns the positions of channels. The errors are those of Subscribe.
+func (n *MemoryNode) Positions(ctx context.Context, channels ...string) (all []Position, err error) {
+	err = n.do(ctx, func(b *Memory) {
+		for _, name := range channels {
+			all = append(all, b.current(name).kept.Position)
+		}
+	})
+	return all, err
 }
 
 // Forget drops what is kept of a channel and begins a new epoch. The errors are those of Subscribe.

@@ -48,7 +48,7 @@ func store(t *testing.T, n *broker.MemoryNode, channel, payload string) broker.P
 
 func kept(t *testing.T, n *broker.MemoryNode, channel string) broker.Snapshot {
 	t.Helper()
-	k, err := n.History(t.Context(), channel)
+	k, err := n.History(t.Context(), channel, broker.Position{})
 	if err != nil {
 		t.Fatalf("Kept: %v", err)
 	}

@@ -29,8 +29,13 @@ func (c *cluster) arrived(b broker.Message) {
 	c.manager.registry.WithKnownUnsettled(id, func(u *upload) {
 		switch f := u.State.follow; {
 		case f == nil:
-		case f.behind:
+		case f.behind && !f.continues(u, a):
 			f.hold(a)
+		case u.State.log != nil && a.Offset > 0 && a.Offset <= u.State.log.Offset():
+			// Usually a message that catching up has brought already. After the engine has lost its data it may be another one
+			// with a number that was used before, so the epoch is read again.
+			f.hold(a)
+			c.fallBehind(u)
 		case !c.take(u, a):
 			f.hold(a)
 			c.fallBehind(u)
@@ -49,6 +54,14 @@ func (c *cluster) look(id string, payload []byte) (Encoded, error) {
 	}
 	c.refused(uploadChannel+id, err)
 	return Encoded{}, err
+}
+
+// continues reports whether a message may be delivered although the upload is to be brought up to date: it is the very next one
+// after those that this node has delivered, so nothing before it is missing.
+func (f *follow) continues(u *upload, a arrival) bool {
+	log := u.State.log
+	return f.live && log != nil && len(f.waiting) == 0 && a.Payload != nil && a.Offset > log.Offset() &&
+		a.Prev == log.Offset() && a.Epoch == log.Epoch()
 }
 
 // hold keeps a message until the upload is up to date. Where too many wait, what the broker keeps must do.

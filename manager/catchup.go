@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"bytes"
 	"context"
 	"slices"
 	"time"
@@ -13,61 +14,113 @@ import (
 // maxAttempts is how often what the broker keeps may leave a gap before the gap is taken as final.
 const maxAttempts = 3
 
-// catchUp brings an upload up to date with what the broker keeps of it, or has all of them brought so.
+// positionBatch is the number of uploads whose positions are asked for at once.
+const positionBatch = 1024
+
+// catchUp brings an upload up to date with the broker's history, or finds all that have to be.
 func (c *cluster) catchUp(ctx context.Context, _ int, ids []string) (again []string) {
 	for _, id := range ids {
+		done := false
 		if id == allUploads {
-			c.manager.registry.EachUpload(c.fallBehind)
-			continue
+			done = c.findBehind(ctx)
+		} else {
+			done = c.catch(ctx, id)
 		}
-		if !c.catch(ctx, id) {
+		if !done {
 			again = append(again, id)
 		}
 	}
 	return again
 }
 
-// catch does that for one upload, and reports whether nothing is left to do.
+// findBehind compares the position of every followed upload with the broker's, and has those that differ brought up to date.
+// The cost of an interruption thus depends on what has changed: live messages of all other uploads are delivered
+// at once. It reports false if the broker could not be asked.
+func (c *cluster) findBehind(ctx context.Context) (done bool) {
+	if c.keeper == nil {
+		c.manager.registry.EachUpload(c.fallBehind)
+		return true
+	}
+	var ids []string
+	c.manager.registry.EachUpload(func(u *upload) {
+		switch f := u.State.follow; {
+		case f == nil:
+		case f.behind: // a reading that has begun may have come too early
+			c.fallBehind(u)
+		default:
+			ids = append(ids, f.id)
+		}
+	})
+	for batch := range slices.Chunk(ids, positionBatch) {
+		asking, cancel := bounded(ctx)
+		positions, err := c.keeper.Positions(asking, channelsOf(batch)...)
+		cancel()
+		if err != nil || len(positions) != len(batch) {
+			c.readFailed(err)
+			return false
+		}
+		for i, id := range batch {
+			c.manager.registry.WithKnown(id, func(u *upload) {
+				log := u.State.log
+				if f := u.State.follow; f != nil && f.live && !f.behind && log != nil &&
+					(positions[i].Epoch != log.Epoch() || positions[i].Offset > log.Offset()) {
+					c.fallBehind(u)
+				}
+			})
+		}
+	}
+	return true
+}
+
+// catch brings one upload up to date, and reports whether nothing is left to do.
 func (c *cluster) catch(ctx context.Context, id string) (done bool) {
-	f := c.toCatchUp(id)
+	f, since := c.toCatchUp(id)
 	if f == nil {
 		return true
 	}
-	kept, err := c.kept(ctx, id)
+	kept, err := c.kept(ctx, id, since)
 	if err != nil {
+		c.readFailed(err)
 		return false
 	}
 	messages := c.lookAtKept(id, kept)
 	done = true
+	var lost []Conn
 	c.manager.registry.WithKnown(id, func(u *upload) {
-		if u.State.follow == f { // not one that has begun meanwhile, which may have missed what came since
-			c.merge(u, kept, messages)
+		if u.State.follow == f { // an interest that began after the reading may have missed messages since
+			lost = c.merge(u, kept, messages)
 			done = c.settle(u, f)
 		}
 	})
+	for _, conn := range lost {
+		c.manager.guard.close(conn, TryAgainLater)
+	}
 	return done
 }
 
 // toCatchUp returns the interest in an upload that must be brought up to date, or nil. As long as the node is
 // not subscribed it must wait: what comes after the reading would be missed.
-func (c *cluster) toCatchUp(id string) (f *follow) {
+func (c *cluster) toCatchUp(id string) (f *follow, since broker.Position) {
 	c.manager.registry.WithKnown(id, func(u *upload) {
 		if is := u.State.follow; is != nil && is.joined && is.behind {
 			is.again = false
 			f = is
+			if log := u.State.log; log != nil {
+				since = broker.Position(position(log))
+			}
 		}
 	})
-	return f
+	return f, since
 }
 
 // kept reads what the broker keeps of an upload. If it keeps nothing, this node begins an epoch of its own.
-func (c *cluster) kept(ctx context.Context, id string) (broker.Snapshot, error) {
+func (c *cluster) kept(ctx context.Context, id string, since broker.Position) (broker.Snapshot, error) {
 	if c.keeper == nil {
 		return broker.Snapshot{Position: broker.Position{Epoch: c.manager.newEpoch()}}, nil
 	}
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	return c.keeper.History(ctx, uploadChannel+id)
+	return c.keeper.History(ctx, uploadChannel+id, since)
 }
 
 // lookAtKept validates the messages, in their order.
@@ -79,9 +132,11 @@ func (c *cluster) lookAtKept(id string, kept broker.Snapshot) []Encoded {
 	return messages
 }
 
-// merge brings the upload's log up to date: by what it has missed, or by a new beginning where the log cannot
-// be continued, which subscribers are told. The upload's lock is held.
-func (c *cluster) merge(u *upload, kept broker.Snapshot, messages []Encoded) {
+// merge brings the upload's log up to date: by the messages that it has missed, or by a new log where it cannot be continued.
+// Then shoal.v1 clients are told the new position and base connections receive every stored message that they have not
+// had. It returns the base connections for which that is not enough, because messages are no longer stored:
+// they must be closed. The upload's lock is held.
+func (c *cluster) merge(u *upload, kept broker.Snapshot, messages []Encoded) (lost []Conn) {
 	log, now := u.State.log, time.Now()
 	if log != nil && log.Epoch() == kept.Epoch && kept.Floor <= log.Offset() {
 		for i, s := range kept.Messages {
@@ -90,13 +145,29 @@ func (c *cluster) merge(u *upload, kept broker.Snapshot, messages []Encoded) {
 			}
 		}
 		log.Advance(kept.Offset)
-		return
+		return nil
 	}
 	u.State.log = c.begin(u.ID(), kept, messages, now)
-	if log != nil {
-		c.counters.resets.Add(1)
-		c.announce(u)
+	if log == nil {
+		return nil
 	}
+	c.counters.resets.Add(1)
+	c.announce(u, log)
+	if c.keeper != nil && kept.Floor > 0 && (log.Epoch() != kept.Epoch || kept.Floor > log.Offset()) {
+		lost = baseConns(u)
+	}
+	return lost
+}
+
+// baseConns returns the connections of an upload whose clients cannot recover, since they have no positions. The upload's lock
+// is held.
+func baseConns(u *upload) (conns []Conn) {
+	for _, r := range u.Receivers() {
+		if p, ok := r.Conn.(PositionTracker); ok && !p.TracksPositions() {
+			conns = append(conns, r.Conn)
+		}
+	}
+	return conns
 }
 
 // begin returns a log of what the broker keeps of an upload.
@@ -122,12 +193,29 @@ func storedAt(s broker.Stored, now time.Time) time.Time {
 	return s.At
 }
 
-// announce tells the subscribers that what comes now does not continue what they had, and how the upload
-// stands. The upload's lock is held.
-func (c *cluster) announce(u *upload) {
+// announce tells shoal.v1 clients that the upload's messages do not continue those that they have had, and sends them the newest
+// message, with which they begin again. Base connections, which do not know of positions, receive every stored message that
+// the log before did not hold: after a broker's restart with its data, none. The upload's lock is held.
+func (c *cluster) announce(u *upload, before *history.Log[*frame.Frame]) {
+	had := make(map[uint64]history.Entry[*frame.Frame])
+	for _, e := range before.All() {
+		had[e.Offset] = e
+	}
 	c.manager.relay.send(u, subscribedFrame(u.ID(), position(u.State.log), false))
-	if e, ok := u.State.log.Newest(); ok {
-		c.manager.relay.send(u, e.Message)
+	entries := u.State.log.All()
+	for i, e := range entries {
+		old, known := had[e.Offset]
+		// A message that was stored later is another one, even if it has the same number and text.
+		known = known && bytes.Equal(old.Message.Body(), e.Message.Body()) && !e.At().After(old.At())
+		newest := i == len(entries)-1
+		switch {
+		case newest && known:
+			c.manager.relay.send(u, e.Message.V1Only())
+		case newest:
+			c.manager.relay.send(u, e.Message)
+		case !known:
+			c.manager.relay.send(u, e.Message.BaseOnly())
+		}
 	}
 }
 
@@ -165,8 +253,9 @@ func (c *cluster) giveUp(u *upload, a arrival) {
 	if a.Payload == nil || a.Epoch != "" && a.Epoch != epoch {
 		return
 	}
+	before := u.State.log
 	u.State.log = history.Begin[*frame.Frame](epoch, a.Prev, time.Now())
 	c.counters.resets.Add(1)
-	c.announce(u)
+	c.announce(u, before)
 	c.take(u, a)
 }

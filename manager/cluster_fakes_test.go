@@ -174,9 +174,9 @@ func (f *faulty) Store(ctx context.Context, channel string, payload []byte) (pos
 	return pos, err
 }
 
-func (f *faulty) History(ctx context.Context, channel string) (kept broker.Snapshot, err error) {
+func (f *faulty) History(ctx context.Context, channel string, since broker.Position) (kept broker.Snapshot, err error) {
 	err = f.call(ctx, "Kept", func() (err error) {
-		kept, err = f.HistoryBroker.History(ctx, channel)
+		kept, err = f.HistoryBroker.History(ctx, channel, since)
 		return err
 	})
 	f.mu.Lock()
@@ -185,6 +185,22 @@ func (f *faulty) History(ctx context.Context, channel string) (kept broker.Snaps
 		kept = f.keeps(kept)
 	}
 	return kept, err
+}
+
+func (f *faulty) Newest(ctx context.Context, channel string) (newest broker.Snapshot, err error) {
+	err = f.call(ctx, "Newest", func() (err error) {
+		newest, err = f.HistoryBroker.Newest(ctx, channel)
+		return err
+	})
+	return newest, err
+}
+
+func (f *faulty) Positions(ctx context.Context, channels ...string) (positions []broker.Position, err error) {
+	err = f.call(ctx, "Positions", func() (err error) {
+		positions, err = f.HistoryBroker.Positions(ctx, channels...)
+		return err
+	})
+	return positions, err
 }
 
 // member is one node of a cluster within a test.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/shoal/broker"
+	"github.com/shoal-go/shoal/internal/frame"
 )
 
 // inPlainCluster is inCluster with brokers that keep nothing.
@@ -218,6 +219,7 @@ func tooManyWait(t *testing.T, opt Options) {
 		n := nodes[0]
 		c := n.follower(t, "ann", "cat")
 		release := n.link.stop("Kept")
+		n.link.losing(func(m broker.Message) bool { return m.Offset == 1 }) // else the others continue the log, and none waits
 		n.link.handler.Interrupted("upload:cat")
 		synctest.Wait()
 		for range 10 {
@@ -310,6 +312,109 @@ func TestSubscribersThatGiveUpLeaveNothing(t *testing.T) {
 			if len(subscribed) > 0 {
 				t.Errorf("the node is still subscribed to %v", subscribed)
 			}
+		}
+	})
+}
+
+// After an interruption only uploads that have changed are read, and live messages of the others are delivered at once.
+func TestCluster_InterruptionReadsWhatHasChanged(t *testing.T) {
+	inCluster(t, 2, Options{MaxSubscriptionsPerUser: -1}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		const uploads = 3000
+		n := nodes[0]
+		c := connect(t, n.Manager, "ann")
+		for i := range uploads {
+			must(t, n.SubscribeUpload(t.Context(), "ann", fmt.Sprint("upload-", i)))
+		}
+		before := len(c.received(t))
+		n.link.losing(func(broker.Message) bool { return true })
+		for i := range uploads / 100 {
+			publish(t, nodes[1].Manager, fmt.Sprint("upload-", 100*i), 1)
+		}
+		synctest.Wait()
+		n.link.losing(nil)
+		reads := n.link.made("Kept")
+		n.link.handler.Interrupted()
+		publish(t, nodes[1].Manager, "upload-7", 1)
+		<-time.After(time.Second)
+		if got := len(c.received(t)) - before; got != uploads/100+1 {
+			t.Errorf("%d messages came, want those of %d changed uploads and one more", got, uploads/100)
+		}
+		if read := n.link.made("Kept") - reads; read != uploads/100 {
+			t.Errorf("%d histories were read, want those of %d changed uploads", read, uploads/100)
+		}
+		if asked := n.link.made("Positions"); asked != (uploads+positionBatch-1)/positionBatch {
+			t.Errorf("positions were asked for in %d calls", asked)
+		}
+	})
+}
+
+// baseConn is a connection whose client knows no positions.
+type baseConn struct{ fakeConn }
+
+func (*baseConn) TracksPositions() bool { return false }
+
+func (c *baseConn) Send(f *Frame) Outcome {
+	if !f.For(frame.Base) {
+		return Queued
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.frames = append(c.frames, f)
+	return Queued
+}
+
+// Messages that a node has missed and that the broker no longer stores are never lost in silence: a base connection is closed
+// with 1013. Those that are stored are delivered to it.
+func TestCluster_BaseConnectionsLoseNothingSilently(t *testing.T) {
+	for name, published := range map[string]int{"stored": 40, "no longer stored": 200} {
+		t.Run(name, func(t *testing.T) {
+			inCluster(t, 2, Options{}, func(t *testing.T, hub *broker.Memory, nodes []member) {
+				n, c := nodes[0], &baseConn{}
+				must(t, n.Connect("ann", c))
+				must(t, n.SubscribeUpload(t.Context(), "ann", "cat"))
+				publish(t, nodes[1].Manager, "cat", 1)
+				synctest.Wait()
+				n.link.losing(func(broker.Message) bool { return true })
+				<-time.After(time.Second)
+				must(t, nodes[1].Forget(t.Context(), "cat")) // a new epoch, of which the node learns too late
+				publish(t, nodes[1].Manager, "cat", published)
+				synctest.Wait()
+				n.link.losing(nil)
+				n.link.handler.Interrupted("upload:cat")
+				<-time.After(time.Second)
+				closed := c.closed()
+				if name == "stored" {
+					if got := len(c.frames); got != 1+published || len(closed) > 0 {
+						t.Errorf("%d messages came, closed %v; want %d and an open connection", got, closed, 1+published)
+					}
+					return
+				}
+				if len(closed) != 1 || closed[0] != TryAgainLater {
+					t.Errorf("closed with %v, want 1013", closed)
+				}
+			})
+		})
+	}
+}
+
+// A broker that returns with its data under a new epoch brings base connections nothing that they have had.
+func TestCluster_ReturnOfTheSameDataRepeatsNothing(t *testing.T) {
+	inCluster(t, 2, Options{}, func(t *testing.T, hub *broker.Memory, nodes []member) {
+		n, c := nodes[0], &baseConn{}
+		must(t, n.Connect("ann", c))
+		must(t, n.SubscribeUpload(t.Context(), "ann", "cat"))
+		publish(t, nodes[1].Manager, "cat", 5)
+		synctest.Wait()
+		n.link.keeping(func(broker.Snapshot) broker.Snapshot {
+			all, err := n.link.HistoryBroker.History(t.Context(), "upload:cat", broker.Position{})
+			must(t, err)
+			all.Epoch = "another"
+			return all
+		})
+		n.link.handler.Receive(broker.Message{Channel: "upload:cat", Position: broker.Position{Epoch: "another", Offset: 5}})
+		<-time.After(time.Second)
+		if got := len(c.frames); got != 5 || len(c.closed()) > 0 {
+			t.Errorf("%d messages came, want 5", got)
 		}
 	})
 }

@@ -50,6 +50,12 @@ type Terminator interface {
 	Abort()
 }
 
+// PositionTracker is implemented by a Conn whose client may or may not know positions, as on shoal.v1, and thus notices when
+// messages are missing. Connections that do not are closed where messages of another node are lost for good.
+type PositionTracker interface {
+	TracksPositions() bool
+}
+
 // TokenHolder is what a Conn implements to be found by the token that it was opened with.
 type TokenHolder interface {
 	// TokenID returns the token's id, the `jti` claim of a JWT, or "" if it has none.

@@ -24,6 +24,9 @@ type fakeConn struct {
 }
 
 func (c *fakeConn) Send(f *Frame) Outcome {
+	if f != nil && !f.For(frame.V1) {
+		return Queued
+	}
 	c.mu.Lock()
 	c.frames = append(c.frames, f)
 	c.mu.Unlock()

@@ -134,14 +134,27 @@ func (c *cluster) join(ctx context.Context, subscribed map[string]bool, ids []st
 	if len(ids) == 0 {
 		return nil
 	}
-	if c.broker.Subscribe(ctx, channelsOf(ids)...) != nil {
-		return ids
+	// A channel that the engine refuses must not take the others of its batch with it, so each is then tried by itself.
+	joined := ids
+	if err := c.broker.Subscribe(ctx, channelsOf(ids)...); err != nil {
+		joined = nil
+		for _, id := range ids {
+			if len(ids) > 1 {
+				err = c.broker.Subscribe(ctx, channelsOf([]string{id})...)
+			}
+			if err == nil {
+				joined = append(joined, id)
+				continue
+			}
+			failed = append(failed, id)
+			c.subscribeFailed(err)
+		}
 	}
-	for _, id := range ids {
+	for _, id := range joined {
 		subscribed[id] = true
 		c.joined(id)
 	}
-	return nil
+	return failed
 }
 
 // leave unsubscribes from uploads, and returns those for which that has failed.

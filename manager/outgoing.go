@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/shoal-go/shoal/broker"
 	"github.com/shoal-go/shoal/internal/coalesce"
 	"github.com/shoal-go/shoal/internal/frame"
 	"github.com/shoal-go/shoal/internal/history"
@@ -37,6 +38,7 @@ func (c *cluster) publish(ctx context.Context, uploadID string, e Encoded) (pos 
 	case errors.Is(err, coalesce.ErrClosed):
 		return Position{}, ErrClosed
 	case err != nil:
+		c.publishFailed(err)
 		return Position{}, unavailable(err)
 	}
 	c.manager.counters.published.Add(1)
@@ -82,9 +84,31 @@ func (c *cluster) lookUp(ctx context.Context, uploadID string) (log *history.Log
 		})
 		return log, nil
 	}
-	kept, err := c.kept(ctx, uploadID)
+	kept, err := c.kept(ctx, uploadID, broker.Position{})
 	if err != nil || kept.Offset == 0 {
 		return nil, unavailable(err)
 	}
 	return c.begin(uploadID, kept, c.lookAtKept(uploadID, kept), time.Now()), nil
+}
+
+// newest returns an upload's newest message and position, as the broker has stored them.
+func (c *cluster) newest(ctx context.Context, uploadID string) (newest Stored, pos Position, err error) {
+	if err := CheckID("upload_id", uploadID); err != nil {
+		return Stored{}, Position{}, err
+	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	s, err := c.keeper.Newest(ctx, uploadChannel+uploadID)
+	switch {
+	case err != nil:
+		return Stored{}, Position{}, unavailable(err)
+	case s.Offset == 0:
+		return Stored{}, Position{}, ErrUnknownUpload
+	}
+	if n := len(s.Messages); n > 0 {
+		if e, err := c.look(uploadID, s.Messages[n-1].Payload); err == nil {
+			newest = Stored{Offset: s.Messages[n-1].Offset, Payload: e.payload}
+		}
+	}
+	return newest, Position(s.Position), nil
 }

@@ -38,6 +38,9 @@ type History struct {
 // position. With a broker it blocks on that. The error is ErrUnknownUpload, or with a broker that of ctx or one
 // that wraps ErrUnavailable.
 func (m *Manager) Newest(ctx context.Context, uploadID string) (newest Stored, pos Position, err error) {
+	if m.made() == nil && m.cluster != nil && m.cluster.keeper != nil {
+		return m.cluster.newest(ctx, uploadID)
+	}
 	log, err := m.look(ctx, uploadID)
 	switch {
 	case err != nil:

@@ -4,6 +4,7 @@ import (
 	"math/bits"
 	"slices"
 	"sync/atomic"
+	"time"
 )
 
 // Stats are a manager's counts. Taken while it works, each is right for some moment, not all for the same.
@@ -39,12 +40,46 @@ type BrokerStats struct {
 	// followed here or when messages might have been lost; Resets how often that meant a new beginning.
 	Recoveries uint64 `json:"recoveries"`
 	Resets     uint64 `json:"resets"`
+	// SubscribeFailures, ReadFailures and PublishFailures are failed calls of the broker.
+	SubscribeFailures uint64 `json:"subscribe_failures"`
+	ReadFailures      uint64 `json:"read_failures"`
+	PublishFailures   uint64 `json:"publish_failures"`
 	// Conflated are the state messages that gave way to a newer one before they left this node.
 	Conflated uint64 `json:"conflated"`
 }
 
 type clusterCounters struct {
 	received, refused, recoveries, resets atomic.Uint64
+
+	subscribeFailures, readFailures, publishFailures atomic.Uint64
+	// logged is when a failure was last logged, on Manager.clock.
+	logged atomic.Int64
+}
+
+// subscribeFailed, readFailed and publishFailed count a failed call of the broker. At most one per second is logged: the broker's
+// health is reported by itself, but a single channel may be refused while all else is well.
+func (c *cluster) subscribeFailed(err error) {
+	c.counters.subscribeFailures.Add(1)
+	c.logFailure("broker subscription failed", err)
+}
+
+func (c *cluster) readFailed(err error) {
+	c.counters.readFailures.Add(1)
+	c.logFailure("reading the broker's history failed", err)
+}
+
+func (c *cluster) publishFailed(err error) {
+	c.counters.publishFailures.Add(1)
+	c.logFailure("publishing through the broker failed", err)
+}
+
+func (c *cluster) logFailure(message string, err error) {
+	now, last := c.manager.clock(), c.counters.logged.Load()
+	if last == 0 || now-last >= int64(time.Second) {
+		if c.counters.logged.CompareAndSwap(last, now) {
+			c.manager.opt.Logger.Warn(message, "error", err)
+		}
+	}
 }
 
 // stats returns the counts.
@@ -54,6 +89,10 @@ func (c *cluster) stats() *BrokerStats {
 		Refused:    c.counters.refused.Load(),
 		Recoveries: c.counters.recoveries.Load(),
 		Resets:     c.counters.resets.Load(),
+
+		SubscribeFailures: c.counters.subscribeFailures.Load(),
+		ReadFailures:      c.counters.readFailures.Load(),
+		PublishFailures:   c.counters.publishFailures.Load(),
 	}
 	if c.outgoing != nil {
 		s.Conflated = c.outgoing.Counts().Replaced

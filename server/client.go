@@ -131,7 +131,7 @@ func (c *Client) Send(f *manager.Frame) manager.Outcome {
 	if c.server == nil {
 		return manager.Dropped // a zero Client, which has no connection
 	}
-	if !c.v1 && !f.For(frame.Base) {
+	if !f.For(c.variant()) {
 		return manager.Queued
 	}
 	if id := c.allowed.Load(); id != nil && f.UploadID() != "" && !id.allows(f.UploadID()) {
@@ -183,6 +183,9 @@ func (c *Client) CloseReason() manager.CloseReason {
 	defer c.mu.Unlock()
 	return c.reason
 }
+
+// TracksPositions reports whether the client knows the positions of its uploads, as on shoal.v1.
+func (c *Client) TracksPositions() bool { return c.v1 }
 
 // Close begins to close the connection: queued frames are flushed, then a close frame with the reason is sent. Further
 // calls have no effect.

@@ -61,11 +61,11 @@ func (b broken) Store(ctx context.Context, channel string, payload []byte) (brok
 	return b.HistoryBroker.Store(ctx, channel, payload)
 }
 
-func (b broken) History(ctx context.Context, channel string) (broker.Snapshot, error) {
+func (b broken) History(ctx context.Context, channel string, since broker.Position) (broker.Snapshot, error) {
 	if b.kept != nil {
 		return b.kept(b.HistoryBroker, ctx, channel)
 	}
-	return b.HistoryBroker.History(ctx, channel)
+	return b.HistoryBroker.History(ctx, channel, broker.Position{})
 }
 
 func (b broken) Forget(ctx context.Context, channel string) error {
@@ -100,7 +100,7 @@ func meddling(fresh func() func(broker.Message) []broker.Message) func(*broken) 
 func answering(fn func(k *broker.Snapshot)) func(*broken) {
 	return func(b *broken) {
 		b.kept = func(k broker.HistoryBroker, ctx context.Context, channel string) (broker.Snapshot, error) {
-			kept, err := k.History(ctx, channel)
+			kept, err := k.History(ctx, channel, broker.Position{})
 			fn(&kept)
 			return kept, err
 		}

@@ -73,11 +73,11 @@ func (s *shaky) Store(ctx context.Context, channel string, payload []byte) (brok
 	return broker.Position{}, broker.ErrUnavailable
 }
 
-func (s *shaky) History(ctx context.Context, channel string) (broker.Snapshot, error) {
+func (s *shaky) History(ctx context.Context, channel string, since broker.Position) (broker.Snapshot, error) {
 	if s.isDown() {
 		return broker.Snapshot{}, broker.ErrUnavailable
 	}
-	k, err := s.HistoryBroker.History(ctx, channel)
+	k, err := s.HistoryBroker.History(ctx, channel, broker.Position{})
 	if s.sameEpoch {
 		k.Epoch = "the same"
 	}

@@ -177,7 +177,7 @@ func (f *Follower) catchUpAll(ctx context.Context) error {
 	for _, name := range stale {
 		answers := f.begin(name)
 		asking, cancel := context.WithTimeout(ctx, patience)
-		k, err := f.keeper.History(asking, name)
+		k, err := f.keeper.History(asking, name, broker.Position{})
 		cancel()
 		if err != nil {
 			return err

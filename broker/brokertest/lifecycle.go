@@ -49,7 +49,7 @@ func calls(k broker.HistoryBroker, channel string) map[string]func(context.Conte
 			return err
 		},
 		"Kept": func(ctx context.Context) error {
-			_, err := k.History(ctx, channel)
+			_, err := k.History(ctx, channel, broker.Position{})
 			return err
 		},
 		"Forget": func(ctx context.Context) error { return k.Forget(ctx, channel) },

@@ -184,7 +184,7 @@ func (s *trial) store(n *node, channel, payload string) (pos broker.Position) {
 func (s *trial) kept(n *node, channel string) (k broker.Snapshot) {
 	s.Helper()
 	s.call("Kept", func(ctx context.Context) (err error) {
-		k, err = n.History(ctx, channel)
+		k, err = n.History(ctx, channel, broker.Position{})
 		return err
 	})
 	return k

@@ -114,7 +114,7 @@ func benchKept(b *testing.B, n *natsbroker.Broker, callers int) {
 	for range callers {
 		running.Go(func() {
 			for next.Add(1) <= int64(b.N) {
-				if _, err := n.History(b.Context(), "upload:0"); err != nil {
+				if _, err := n.History(b.Context(), "upload:0", broker.Position{}); err != nil {
 					b.Error(err)
 					return
 				}

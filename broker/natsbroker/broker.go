@@ -165,14 +165,10 @@ func (b *Broker) Store(ctx context.Context, channel string, payload []byte) (pos
 	return pos, err
 }
 
-// History returns the stored messages of a channel, including all that any node stored before the call.
-func (b *Broker) History(ctx context.Context, channel string) (broker.Snapshot, error) {
-	return b.HistorySince(ctx, channel, broker.Position{})
-}
-
-// HistorySince returns the stored messages of a channel after a position. If since continues the channel's epoch and
-// its message is still stored, only newer messages are read; otherwise all of them are.
-func (b *Broker) HistorySince(ctx context.Context, channel string, since broker.Position) (broker.Snapshot, error) {
+// History returns the stored messages of a channel after a position, including all that any node stored before the call. If
+// since continues the channel's epoch and its message is still stored, only newer messages are read; otherwise all of
+// them are.
+func (b *Broker) History(ctx context.Context, channel string, since broker.Position) (broker.Snapshot, error) {
 	return b.read(ctx, "read history", channel, func(ctx context.Context, s *session, base string) (history, error) {
 		h, err := s.history(ctx, base, since)
 		h.bound(b.opt.HistoryBytes)

@@ -142,7 +142,7 @@ func TestBroker_ConnectionClosedForGoodIsReplaced(t *testing.T) {
 func TestBroker_InvalidChannelsAreRefused(t *testing.T) {
 	n := join(t, quick(serve(t)))
 	for _, channel := range []string{"", "upload", "upload:", ":x", "upload:" + strings.Repeat("a", 5000)} {
-		_, err := n.History(t.Context(), channel)
+		_, err := n.History(t.Context(), channel, broker.Position{})
 		_, stored := n.Store(t.Context(), channel, nil)
 		for _, err := range []error{
 			err, stored, n.Publish(t.Context(), channel, nil), n.Subscribe(t.Context(), channel), n.Forget(t.Context(), channel),
@@ -336,7 +336,7 @@ func TestBroker_HistorySinceReadsOnlyNewer(t *testing.T) {
 		{broker.Position{Epoch: epoch, Offset: offsets[17]}, 2, offsets[17]},
 		{broker.Position{Epoch: epoch, Offset: offsets[19]}, 0, offsets[19]},
 	} {
-		k, err := n.HistorySince(t.Context(), "upload:x", c.since)
+		k, err := n.History(t.Context(), "upload:x", c.since)
 		if err != nil || len(k.Messages) != c.want || k.Floor != c.floor || k.Offset != offsets[19] || k.Epoch != epoch {
 			t.Errorf("since %+v: %d messages above %d at %+v, %v; want %d above %d", c.since, len(k.Messages), k.Floor,
 				k.Position, err, c.want, c.floor)

@@ -35,7 +35,7 @@
 //     Handler.Interrupted reports both. A missing stored message also shows in the next one's Prev.
 //   - Health is nil only while the stream can be read and stores messages: every fifth probe stores one.
 //   - Reading a whole history costs the server a scan from the channel's oldest message to its newest: 2 ms if 32,000
-//     messages of others lie between. HistorySince scans from the given position, Newest and Positions not at all.
+//     messages of others lie between. History scans from the given position, Newest and Positions not at all.
 //   - A stream that is full drops its oldest messages if it has a bound (Options.MaxBytes); without one, the server's
 //     limit makes it refuse new messages.
 //   - Purging single subjects of the stream by hand makes histories claim more than is true.

@@ -105,7 +105,7 @@ func TestStreamThatIsDeletedIsMadeAnew(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "Kept", func() error {
-		k, err := n.History(t.Context(), "upload:x")
+		k, err := n.History(t.Context(), "upload:x", broker.Position{})
 		if err == nil && k.Epoch == before.Epoch {
 			err = errNotYet
 		}

@@ -116,7 +116,7 @@ func TestBroker_HistoryIncludesLeadersMessages(t *testing.T) {
 	if err := <-h; err != nil {
 		t.Fatal(err)
 	}
-	k, err := b.History(t.Context(), "upload:x")
+	k, err := b.History(t.Context(), "upload:x", broker.Position{})
 	if err != nil || len(k.Messages) != 1 {
 		t.Errorf("kept is %+v, error %v, want the message that the leader has", k, err)
 	}

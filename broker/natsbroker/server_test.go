@@ -187,7 +187,7 @@ func (n *node) store(t *testing.T, channel, payload string) uint64 {
 
 func (n *node) kept(t *testing.T, channel string) broker.Snapshot {
 	t.Helper()
-	k, err := n.History(t.Context(), channel)
+	k, err := n.History(t.Context(), channel, broker.Position{})
 	if err != nil {
 		t.Fatalf("Kept: %v", err)
 	}

@@ -153,7 +153,7 @@ func store(t testing.TB, n *node, channel, payload string) broker.Position {
 
 func kept(t testing.TB, n *node, channel string) broker.Snapshot {
 	t.Helper()
-	k, err := n.History(t.Context(), channel)
+	k, err := n.History(t.Context(), channel, broker.Position{})
 	if err != nil {
 		t.Fatalf("Kept: %v", err)
 	}

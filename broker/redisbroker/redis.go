@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -110,8 +112,51 @@ func (b *Broker) Store(ctx context.Context, channel string, payload []byte) (bro
 	return at, nil
 }
 
-// Kept returns what is kept of a channel. The errors are those of Subscribe.
-func (b *Broker) History(ctx context.Context, channel string) (broker.Snapshot, error) {
+// History returns the stored messages of a channel after a position. The errors are those of Subscribe.
+func (b *Broker) History(ctx context.Context, channel string, since broker.Position) (broker.Snapshot, error) {
+	all, err := b.read(ctx, channel)
+	return all.Since(since), err
+}
+
+// Newest returns the position and the newest stored message of a channel. The errors are those of Subscribe.
+func (b *Broker) Newest(ctx context.Context, channel string) (broker.Snapshot, error) {
+	all, err := b.read(ctx, channel)
+	return all.Newest(), err
+}
+
+// Positions returns the positions of channels. The errors are those of Subscribe.
+func (b *Broker) Positions(ctx context.Context, channels ...string) ([]broker.Position, error) {
+	return positions(ctx, channels, b.Newest)
+}
+
+// positions reads the positions of channels, several at a time.
+func positions(
+	ctx context.Context, channels []string, newest func(context.Context, string) (broker.Snapshot, error),
+) ([]broker.Position, error) {
+	const parallel = 256
+	var (
+		all     = make([]broker.Position, len(channels))
+		errs    = make([]error, len(channels))
+		slots   = make(chan struct{}, parallel)
+		reading sync.WaitGroup
+	)
+	for i, channel := range channels {
+		slots <- struct{}{}
+		reading.Go(func() {
+			defer func() { <-slots }()
+			s, err := newest(ctx, channel)
+			all[i], errs[i] = s.Position, err
+		})
+	}
+	reading.Wait()
+	if i := slices.IndexFunc(errs, func(err error) bool { return err != nil }); i >= 0 {
+		return nil, errs[i]
+	}
+	return all, nil
+}
+
+// read returns every stored message of a channel.
+func (b *Broker) read(ctx context.Context, channel string) (broker.Snapshot, error) {
 	result, err := b.do(ctx, channel, func(l *line) rueidis.Completed {
 		return l.command(keptScript, b.naming.key(channel))
 	})

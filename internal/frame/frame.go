@@ -68,8 +68,8 @@ type Frame struct {
 	offset uint64
 	opcode Opcode
 	class  Class
-	// v1Only: connections of the base variant do not get this frame.
-	v1Only bool
+	// v1Only and baseOnly: connections of the other variant do not get this frame.
+	v1Only, baseOnly bool
 	// unnamed is the length of `,"upload_id":"…"`, which V1 adds beside an offset where the body does not name the upload.
 	unnamed uint16
 	// tail is `,"offset":N`, ready to stand in the place of the payload's closing brace.
@@ -131,7 +131,26 @@ func (f *Frame) UploadID() string { return f.key }
 func (f *Frame) Offset() uint64 { return f.offset }
 
 // For reports whether connections of the variant get this frame.
-func (f *Frame) For(v Variant) bool { return v == V1 || !f.v1Only }
+func (f *Frame) For(v Variant) bool {
+	if v == V1 {
+		return !f.baseOnly
+	}
+	return !f.v1Only
+}
+
+// V1Only returns a copy of the frame that only connections of shoal.v1 get.
+func (f *Frame) V1Only() *Frame {
+	c := *f
+	c.v1Only = true
+	return &c
+}
+
+// BaseOnly returns a copy of the frame that only connections of the base variant get.
+func (f *Frame) BaseOnly() *Frame {
+	c := *f
+	c.baseOnly = true
+	return &c
+}
 
 // Body returns the payload as it was published. The caller must not change it.
 func (f *Frame) Body() []byte { return f.body }

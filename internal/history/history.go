@@ -28,6 +28,9 @@ type Entry[M any] struct {
 	size    int
 }
 
+// At returns when the message was stored.
+func (e Entry[M]) At() time.Time { return e.at }
+
 // Log is the history of one upload. Offsets strictly increase; they need not be neighbours, since a broker
 // may count across uploads.
 type Log[M any] struct {

@@ -219,12 +219,12 @@ func TestThreeNodesLoseOne(t *testing.T) {
 		pos := store(t, writer, channel, "1")
 		reader.await(t, "the message", func() bool { return len(reader.heard[channel]) == 1 })
 		for _, n := range nodes {
-			if k, err := n.History(t.Context(), channel); err != nil || k.Offset != pos.Offset || len(k.Messages) != 1 {
+			if k, err := n.History(t.Context(), channel, broker.Position{}); err != nil || k.Offset != pos.Offset || len(k.Messages) != 1 {
 				t.Fatalf("kept is %+v, error %v, want what was just stored, at %d", k, err, pos.Offset)
 			}
 		}
 	}
-	before, err := nodes[1].History(t.Context(), "upload:0")
+	before, err := nodes[1].History(t.Context(), "upload:0", broker.Position{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,7 +238,7 @@ func TestThreeNodesLoseOne(t *testing.T) {
 		return len(heard) > 0 && heard[len(heard)-1] == "2"
 	})
 	eventually(t, "Kept", func() error {
-		after, err := nodes[2].History(t.Context(), "upload:0")
+		after, err := nodes[2].History(t.Context(), "upload:0", broker.Position{})
 		if err == nil && (after.Epoch != before.Epoch || after.Offset != before.Offset) {
 			t.Errorf("after the loss of a node kept is %+v, want %+v", after.Position, before.Position)
 		}
