@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -16,7 +15,7 @@ import (
 	"github.com/shoal-go/shoal/server"
 )
 
-func TestDrainClosesEveryConnectionAndTellsWhenToComeBack(t *testing.T) {
+func TestDrain_SendsReconnectThenServerReloading(t *testing.T) {
 	n := start(t)
 	base, v1, silent := n.login("ann"), n.login("bob", "shoal.v1"), n.open()
 	base.send(`{"action":"subscribe_upload","upload_id":"a"}`)
@@ -49,8 +48,8 @@ func TestDrainClosesEveryConnectionAndTellsWhenToComeBack(t *testing.T) {
 	}
 }
 
-// Closing the server does not cut off what it has just said to those that have not authenticated.
-func TestCloseTellsThoseWhoHaveNotAuthenticated(t *testing.T) {
+// Close flushes the queued answers of connections that have not authenticated.
+func TestServer_CloseFlushesUnauthenticatedConnections(t *testing.T) {
 	n := start(t)
 	var silent []*raw
 	for range 20 {
@@ -76,7 +75,7 @@ func TestCloseTellsThoseWhoHaveNotAuthenticated(t *testing.T) {
 	}
 }
 
-func TestLimitsOfWhatAClientMaySend(t *testing.T) {
+func TestClient_MessageLimits(t *testing.T) {
 	n := start(t, func(_ *manager.Options, o *server.Options) {
 		o.MaxClientMessageBytes = 1000
 		o.ClientMessageRate, o.ClientMessageBurst = 0.001, 5
@@ -139,7 +138,7 @@ func TestServer_SilentConnectionOfAUserGivesWay(t *testing.T) {
 	})
 }
 
-func TestSlowConsumerIsClosedAndNobodyWaitsForIt(t *testing.T) {
+func TestClient_SlowConsumerIsClosed(t *testing.T) {
 	n := start(t, func(_ *manager.Options, o *server.Options) { o.QueueMessages = 16 })
 	slow, healthy := n.login("ann", "shoal.v1"), n.login("bob")
 	subscribe(t, slow, "a", 0)
@@ -171,7 +170,7 @@ func TestSlowConsumerIsClosedAndNobodyWaitsForIt(t *testing.T) {
 	waitFor(t, func() bool { return n.manager.Stats().Connections == 1 })
 }
 
-func TestClientsAreConflatedOnlyWhileTheyAreSlow(t *testing.T) {
+func TestClient_ConflatedOnlyWhileSlow(t *testing.T) {
 	n := start(t)
 	c := n.login("ann", "shoal.v1")
 	subscribe(t, c, "a", 0)
@@ -274,7 +273,7 @@ func TestKeepalive_ClosesSilentClientsOnly(t *testing.T) {
 	})
 }
 
-func TestPingIsAnsweredWithItsPayload(t *testing.T) {
+func TestReader_PingIsAnsweredWithItsPayload(t *testing.T) {
 	n := start(t)
 	conn := n.raw(t, "")
 	conn.write(0x89, "hello")
@@ -287,7 +286,7 @@ func TestPingIsAnsweredWithItsPayload(t *testing.T) {
 	}
 }
 
-func TestCloseHandshakeOfTheClient(t *testing.T) {
+func TestReader_CloseHandshake(t *testing.T) {
 	n := start(t)
 	c := n.login("ann")
 	if err := c.conn.Close(websocket.StatusNormalClosure, "bye"); err != nil {
@@ -296,7 +295,7 @@ func TestCloseHandshakeOfTheClient(t *testing.T) {
 	waitFor(t, func() bool { return n.server.Stats().Open == 0 && n.manager.Stats().Connections == 0 })
 }
 
-func TestConnectionLostWithoutACloseFrame(t *testing.T) {
+func TestReader_ConnectionLostWithoutCloseFrame(t *testing.T) {
 	n := start(t)
 	c := n.login("ann")
 	c.send(`{"action":"subscribe_upload","upload_id":"a"}`)
@@ -313,7 +312,7 @@ func TestConnectionLostWithoutACloseFrame(t *testing.T) {
 // A client that sends without end and reads nothing must still get its close frame: the bytes it has sent
 // must not turn the closing of the socket into a reset. In the first case what it sends is still read, in the
 // second reading has ended with the frame that was too large.
-func TestCloseFrameArrivesDespiteUnreadInput(t *testing.T) {
+func TestClient_CloseFrameArrivesDespiteUnreadInput(t *testing.T) {
 	for name, test := range map[string]struct {
 		size int
 		want string
@@ -334,7 +333,7 @@ func TestCloseFrameArrivesDespiteUnreadInput(t *testing.T) {
 	}
 }
 
-func TestStuckClientsDoNotKeepCloseFromReturning(t *testing.T) {
+func TestServer_CloseCutsOffStuckClients(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ln := newPipeListener()
 		n := startOn(t, ln)
@@ -351,39 +350,6 @@ func TestStuckClientsDoNotKeepCloseFromReturning(t *testing.T) {
 			t.Errorf("took %v, want at most the 3s of the context", took)
 		}
 	})
-}
-
-// raw is a connection on which the test writes frames of its own making.
-type raw struct {
-	t    *testing.T
-	conn net.Conn
-}
-
-// raw upgrades a connection by hand. extra are more lines of the request's header.
-func (n *node) raw(t *testing.T, extra string) *raw {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	t.Cleanup(cancel)
-	conn, err := n.dial(ctx, "tcp", n.host)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(patience))
-	_, err = fmt.Fprintf(conn, "GET /ws/uploads HTTP/1.1\r\nHost: %s\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n"+
-		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n%s\r\n", n.host, extra)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := &raw{t: t, conn: conn}
-	head := ""
-	for !strings.HasSuffix(head, "\r\n\r\n") {
-		head += r.bytes(1)
-	}
-	if !strings.HasPrefix(head, "HTTP/1.1 101 ") {
-		t.Fatalf("the upgrade was answered with %q", head)
-	}
-	return r
 }
 
 // An invalid close code does not reach the wire, and a hook finds the reason for the end of its connection.
@@ -406,37 +372,4 @@ func TestClient_CloseReason(t *testing.T) {
 			t.Errorf("CloseReason() = %v, want %v", got, c.want)
 		}
 	}
-}
-
-// write sends a masked frame with the first byte as given.
-func (r *raw) write(first byte, payload string) {
-	frame := []byte{first}
-	switch n := len(payload); {
-	case n < 126:
-		frame = append(frame, 0x80|byte(n))
-	case n < 1<<16:
-		frame = append(frame, 0x80|126, byte(n>>8), byte(n))
-	}
-	frame = append(append(frame, 0, 0, 0, 0), payload...)
-	_, _ = r.conn.Write(frame) // where it fails, so will reading
-}
-
-// read returns the next frame, which must be short.
-func (r *raw) read() (first byte, payload string) {
-	r.t.Helper()
-	head := r.bytes(2)
-	return head[0], r.bytes(int(head[1]))
-}
-
-func (r *raw) bytes(n int) string {
-	r.t.Helper()
-	buf := make([]byte, n)
-	for got := 0; got < n; {
-		k, err := r.conn.Read(buf[got:])
-		if err != nil {
-			r.t.Fatalf("reading: %v", err)
-		}
-		got += k
-	}
-	return string(buf)
 }

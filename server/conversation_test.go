@@ -1,13 +1,20 @@
 package server_test
 
 import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/shoal-go/shoal/manager"
+	"github.com/shoal-go/shoal/server"
 )
 
 // The files hold every message of the protocol, byte for byte, in the order of a conversation.
-func TestConversations(t *testing.T) {
+func TestServer_Conversations(t *testing.T) {
 	for name, subprotocols := range map[string][]string{"base": nil, "v1": {"shoal.v1"}} {
 		t.Run(name, func(t *testing.T) {
 			script, err := os.ReadFile("testdata/" + name + ".txt")
@@ -41,5 +48,60 @@ func play(t *testing.T, n *node, c *client, script []string) {
 				t.Fatalf("line %d:\ngot  %s\nwant %s", i+1, got, want)
 			}
 		}
+	}
+}
+
+// startTLS runs a node behind TLS, with the certificate that net/http/httptest has for tests.
+func startTLS(t *testing.T, change ...func(*manager.Options, *server.Options)) *node {
+	t.Helper()
+	web := httptest.NewTLSServer(nil)
+	config := web.TLS.Clone()
+	web.Close()
+	config.NextProtos = []string{"http/1.1"}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := startOn(t, tls.NewListener(ln, config), change...)
+	trusting := &tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}}
+	n.dial, n.patience = trusting.DialContext, patience
+	return n
+}
+
+// A connection over TLS, which has a dedicated reader, behaves like any other.
+func TestReader_TLS(t *testing.T) {
+	n := startTLS(t)
+	silent := n.raw(t, "")
+	silent.write(0x89, "")
+	silent.read() // the server knows the connection when it answers
+	c := n.raw(t, v1Header())
+	c.enter("u")
+	message := `{"action":"no action that is known"}`
+	c.write(0x01, message[:9])
+	c.write(0x89, "are you there?")
+	if first, payload := c.read(); first != 0x8A || payload != "are you there?" {
+		t.Fatalf("got %#x %q, want a pong", first, payload)
+	}
+	c.write(0x80, message[9:])
+	c.want(unknownAnswer)
+	c.write(0x88, "\x03\xe8")
+	if first, payload := c.read(); first != 0x88 || payload != "\x03\xe8" {
+		t.Errorf("got %#x %q, want a close frame with 1000", first, payload)
+	}
+	_ = c.conn.Close()
+	waitFor(t, func() bool { return n.server.Stats().Open == 1 })
+
+	closed := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		closed <- n.server.Close(ctx)
+	}()
+	if first, payload := silent.read(); first != 0x88 || payload != "\x03\xf4Server reloading" {
+		t.Errorf("got %#x %q, want a close frame with 1012", first, payload)
+	}
+	_ = silent.conn.Close()
+	if err := <-closed; err != nil {
+		t.Error(err)
 	}
 }

@@ -173,7 +173,7 @@ func TestServer_AllocatesLittleForAnnouncedLengths(t *testing.T) {
 	}
 }
 
-func TestNoBytesFromAClientEndTheProcess(t *testing.T) {
+func TestServer_NoInputEndsTheProcess(t *testing.T) {
 	n := start(t)
 	healthy := n.login("ann")
 	for name, bytes := range hostileBytes {
@@ -235,7 +235,7 @@ func FuzzRawBytes(f *testing.F) {
 	})
 }
 
-func TestNothingSecretIsLogged(t *testing.T) {
+func TestServer_LogsNoSecrets(t *testing.T) {
 	var log lockedBuffer
 	n := start(t, func(_ *manager.Options, o *server.Options) {
 		o.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -273,7 +273,7 @@ func (b *lockedBuffer) String() string {
 }
 
 // The client need not wait for the answer to its upgrade before it authenticates.
-func TestFramesAheadOfTheUpgradesAnswer(t *testing.T) {
+func TestUpgrade_FramesAheadOfTheAnswer(t *testing.T) {
 	n := start(t)
 	conn, err := n.dial(context.Background(), "tcp", n.host)
 	if err != nil {
@@ -300,7 +300,7 @@ func TestFramesAheadOfTheUpgradesAnswer(t *testing.T) {
 }
 
 // Clients that come, speak nonsense, subscribe, and go at random leave nothing behind.
-func TestNothingIsLeftAfterAStorm(t *testing.T) {
+func TestServer_NothingIsLeftAfterAStorm(t *testing.T) {
 	n := start(t)
 	var wg sync.WaitGroup
 	for i := range 8 {
@@ -350,7 +350,7 @@ func (n *node) visit(random *rand.Rand) {
 	}
 }
 
-func TestTextMustBeUTF8(t *testing.T) {
+func TestReader_TextMustBeUTF8(t *testing.T) {
 	n := start(t)
 	conn := n.raw(t, "")
 	conn.write(0x81, `{"type":"auth","token":"u"}`)

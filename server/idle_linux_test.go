@@ -7,7 +7,7 @@ import (
 )
 
 // A connection that waits for its client has no goroutine.
-func TestIdleConnectionsHaveNoGoroutines(t *testing.T) {
+func TestPoller_IdleConnectionsHaveNoGoroutines(t *testing.T) {
 	n := start(t)
 	n.raw(t, "").enter("first") // what all connections share is there from now on
 	before := runtime.NumGoroutine()

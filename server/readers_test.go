@@ -11,26 +11,8 @@ import (
 	"github.com/shoal-go/shoal/server"
 )
 
-// enter authenticates on a connection without a client of its own.
-func (r *raw) enter(user string) {
-	r.t.Helper()
-	r.write(0x81, `{"type":"auth","token":"`+user+`"}`)
-	r.want(`{"action":"auth_success","user_id":"` + user + `"}`)
-}
-
-func (r *raw) want(text string) {
-	r.t.Helper()
-	if first, payload := r.read(); first != 0x81 || payload != text {
-		r.t.Fatalf("got %#x %q, want the text %q", first, payload, text)
-	}
-}
-
-const unknownAnswer = `{"action":"error","code":"unknown_action","message":"the action is not known here"}`
-
-func v1Header() string { return "Sec-WebSocket-Protocol: shoal.v1\r\n" }
-
 // A client may stop anywhere in a message, while others come and go between its pieces.
-func TestMessagesInPieces(t *testing.T) {
+func TestReader_MessagesInPieces(t *testing.T) {
 	n := start(t)
 	other := n.raw(t, v1Header())
 	other.enter("other")
@@ -70,7 +52,7 @@ func TestMessagesInPieces(t *testing.T) {
 }
 
 // Clients whose messages are being handled for long keep nobody else waiting, however many they are.
-func TestSlowHooksHoldNobodyElseUp(t *testing.T) {
+func TestReaderPool_SlowHooksDelayNoOtherClient(t *testing.T) {
 	release := make(chan struct{})
 	slow := func(_ context.Context, _ server.Identity, uploadID string) error {
 		if uploadID == "slow" {
@@ -93,8 +75,8 @@ func TestSlowHooksHoldNobodyElseUp(t *testing.T) {
 	waitFor(t, func() bool { return len(n.manager.UploadSubscriberIDs("slow")) == many })
 }
 
-// What a client sends just before it goes is handled, and its going is noticed, however the two come together.
-func TestLastWordsOfManyClients(t *testing.T) {
+// The last messages of a client are handled and its end is noticed, also when both arrive together.
+func TestReaderPool_LastMessagesOfManyClients(t *testing.T) {
 	var mu sync.Mutex
 	heard := 0
 	n := start(t, func(_ *manager.Options, o *server.Options) {
@@ -123,7 +105,7 @@ func TestLastWordsOfManyClients(t *testing.T) {
 }
 
 // Connections that are cut off by the server, while nothing comes from their clients, end as well.
-func TestSilentConnectionsThatAreCutOff(t *testing.T) {
+func TestReaderPool_SilentConnectionsThatAreCutOff(t *testing.T) {
 	var mu sync.Mutex
 	var clients []*server.Client
 	n := start(t, func(_ *manager.Options, o *server.Options) {

@@ -30,7 +30,7 @@ func soakTime(t *testing.T) time.Duration {
 // Clients that send in pieces, in fragments, too much, half of it or nonsense, and that go in every way there is,
 // change nothing for those beside them: these get every message and every answer, in order. Nothing is left of
 // anybody.
-func TestHostileClientsBesideHealthyOnes(t *testing.T) {
+func TestServer_HostileClientsBesideHealthyOnes(t *testing.T) {
 	n := start(t, func(_ *manager.Options, o *server.Options) {
 		o.IdleTimeout, o.PingInterval, o.CloseTimeout = time.Minute, 30*time.Second, 100*time.Millisecond
 		o.OnMessage = func(_ *server.Client, m server.Incoming) bool {
