@@ -38,28 +38,6 @@ func tcpPair(t testing.TB) (server, client *net.TCPConn) {
 	return server, client
 }
 
-// socketPair returns two connected stream sockets; the server's has the smallest possible send buffer.
-func socketPair(t testing.TB) (server, client net.Conn) {
-	t.Helper()
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ends := make([]net.Conn, 2)
-	for i, fd := range fds {
-		f := os.NewFile(uintptr(fd), "socketpair")
-		ends[i], err = net.FileConn(f)
-		_ = f.Close()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := ends[0].(*net.UnixConn).SetWriteBuffer(1); err != nil {
-		t.Fatal(err)
-	}
-	return ends[0], ends[1]
-}
-
 // A nullConn is written to like a socket, by system calls on its descriptor, and takes everything.
 type nullConn struct {
 	net.Conn // nil: nothing but writing is done

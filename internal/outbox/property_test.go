@@ -233,24 +233,3 @@ func TestOutbox_AnySequenceOverPipe(t *testing.T) {
 		}
 	})
 }
-
-func TestOutbox_AnySequenceOverSocket(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		opt, steps := bounds.Draw(rt, "bounds"), ops.Draw(rt, "ops")
-		server, client := socketPair(t)
-		p := NewPool(opt.withoutBurst())
-		defer p.Close()
-		// Sent frames are either in the kernel or queued because the kernel refused them.
-		r := newRun(p, server, client, nil)
-		r.settle = func() {
-			eventually(t, "the writer is through", func() bool {
-				r.box.mu.Lock()
-				defer r.box.mu.Unlock()
-				return !r.box.owned || r.box.draining
-			})
-		}
-		if err := r.all(t, p, steps); err != nil {
-			rt.Fatal(err)
-		}
-	})
-}

@@ -335,57 +335,6 @@ func TestRecovery_AnySequence(t *testing.T) {
 	})
 }
 
-// The same over a socket, which refuses bytes in the middle of frames: concurrent publishers, and a client that reads at
-// full speed or in small pieces.
-func TestRecovery_OverSocket(t *testing.T) {
-	for _, piece := range []int{100, 1 << 20} {
-		for _, limits := range []Options{{}, {MaxRecoveryBytes: 10_000}, {MaxRecoveryBytes: 1, MaxMessages: 1}} {
-			server, client := socketPair(t)
-			p := NewPool(limits)
-			s := &recoverySession{store: newStore(1 << 20), since: map[string]uint64{}, stream: make(chan []byte, 1)}
-			s.box = p.Open(server, Config{Variant: frame.V1})
-			go func() {
-				var all []byte
-				buf := make([]byte, piece)
-				for {
-					n, err := client.Read(buf)
-					all = append(all, buf[:n]...)
-					if err != nil {
-						_ = client.Close()
-						s.stream <- all
-						return
-					}
-				}
-			}()
-			const uploads, stored, live = 5, 200, 200
-			for u := range uploads {
-				for range stored {
-					s.store.publish(nil, fmt.Sprint("u", u), frame.Event, 300)
-				}
-			}
-			var publishers sync.WaitGroup
-			s.box.Hold()
-			for u := range uploads {
-				s.recover(t, fmt.Sprint("u", u), uint64(u))
-				publishers.Go(func() {
-					for range live {
-						s.store.publish(s.box, fmt.Sprint("u", u), []frame.Class{frame.Event, frame.State}[u%2], 300)
-					}
-				})
-			}
-			s.box.Release(nil)
-			publishers.Wait()
-			eventually(t, "the outbox is idle", func() bool {
-				s.box.mu.Lock()
-				defer s.box.mu.Unlock()
-				return !s.box.owned
-			})
-			s.finish(t)
-			p.Close()
-		}
-	}
-}
-
 // liveQueued reports whether live frames are queued, and checks the size of the recovery.
 func (s *recoverySession) liveQueued(t testing.TB) bool {
 	s.box.mu.Lock()

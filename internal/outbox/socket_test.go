@@ -1,14 +1,21 @@
+//go:build unix
+
 package outbox
 
 import (
 	"crypto/tls"
+	"fmt"
 	"net"
 	"net/http/httptest"
+	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"pgregory.net/rapid"
 
 	"github.com/shoal-go/shoal/internal/frame"
 )
@@ -281,6 +288,100 @@ func TestOutbox_BlockingDescriptorDoesNotBlockWriter(t *testing.T) {
 	for i, r := range mustRead(t, client, n) {
 		if m := r.message(t); m.Number != i {
 			t.Fatalf("message %d came as number %d", m.Number, i)
+		}
+	}
+}
+
+// socketPair returns two connected stream sockets; the server's has the smallest possible send buffer.
+func socketPair(t testing.TB) (server, client net.Conn) {
+	t.Helper()
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ends := make([]net.Conn, 2)
+	for i, fd := range fds {
+		f := os.NewFile(uintptr(fd), "socketpair")
+		ends[i], err = net.FileConn(f)
+		_ = f.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := ends[0].(*net.UnixConn).SetWriteBuffer(1); err != nil {
+		t.Fatal(err)
+	}
+	return ends[0], ends[1]
+}
+
+func TestOutbox_AnySequenceOverSocket(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		opt, steps := bounds.Draw(rt, "bounds"), ops.Draw(rt, "ops")
+		server, client := socketPair(t)
+		p := NewPool(opt.withoutBurst())
+		defer p.Close()
+		// Sent frames are either in the kernel or queued because the kernel refused them.
+		r := newRun(p, server, client, nil)
+		r.settle = func() {
+			eventually(t, "the writer is through", func() bool {
+				r.box.mu.Lock()
+				defer r.box.mu.Unlock()
+				return !r.box.owned || r.box.draining
+			})
+		}
+		if err := r.all(t, p, steps); err != nil {
+			rt.Fatal(err)
+		}
+	})
+}
+
+// TestRecovery_AnySequence over a socket, which refuses bytes in the middle of frames: concurrent publishers, and a client that reads at
+// full speed or in small pieces.
+func TestRecovery_OverSocket(t *testing.T) {
+	for _, piece := range []int{100, 1 << 20} {
+		for _, limits := range []Options{{}, {MaxRecoveryBytes: 10_000}, {MaxRecoveryBytes: 1, MaxMessages: 1}} {
+			server, client := socketPair(t)
+			p := NewPool(limits)
+			s := &recoverySession{store: newStore(1 << 20), since: map[string]uint64{}, stream: make(chan []byte, 1)}
+			s.box = p.Open(server, Config{Variant: frame.V1})
+			go func() {
+				var all []byte
+				buf := make([]byte, piece)
+				for {
+					n, err := client.Read(buf)
+					all = append(all, buf[:n]...)
+					if err != nil {
+						_ = client.Close()
+						s.stream <- all
+						return
+					}
+				}
+			}()
+			const uploads, stored, live = 5, 200, 200
+			for u := range uploads {
+				for range stored {
+					s.store.publish(nil, fmt.Sprint("u", u), frame.Event, 300)
+				}
+			}
+			var publishers sync.WaitGroup
+			s.box.Hold()
+			for u := range uploads {
+				s.recover(t, fmt.Sprint("u", u), uint64(u))
+				publishers.Go(func() {
+					for range live {
+						s.store.publish(s.box, fmt.Sprint("u", u), []frame.Class{frame.Event, frame.State}[u%2], 300)
+					}
+				})
+			}
+			s.box.Release(nil)
+			publishers.Wait()
+			eventually(t, "the outbox is idle", func() bool {
+				s.box.mu.Lock()
+				defer s.box.mu.Unlock()
+				return !s.box.owned
+			})
+			s.finish(t)
+			p.Close()
 		}
 	}
 }
