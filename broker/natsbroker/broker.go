@@ -1,6 +1,7 @@
 package natsbroker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,10 +61,7 @@ func (b *Broker) once(ctx context.Context, operation string, fn func(*session) e
 	}
 	if err := fn(s); err != nil {
 		if errors.Is(err, errNoAnswer) || errors.As(err, new(*storeError)) {
-			if !s.suspect.Swap(true) {
-				b.opt.Logger.Warn("NATS stream refused an operation", "operation", operation, "error", err)
-			}
-			s.wake()
+			s.suspectStream(operation, err)
 		}
 		return fmt.Errorf("natsbroker: %s: %w", operation, unavailable(err))
 	}
@@ -88,13 +86,13 @@ func unavailable(err error) error {
 // says why.
 func (b *Broker) Subscribe(ctx context.Context, channels ...string) error {
 	return b.call(ctx, "subscribe", channels, func(ctx context.Context, s *session) error {
-		refusals := s.refusals.total()
+		mark := s.markRefusals()
 		added, err := s.subscriptions.add(s.conn, s.arrivals, channels, s.nextRefresh())
 		if err != nil {
 			return err
 		}
 		if err = s.awaitSubscriptions(ctx); err == nil {
-			err = s.refusedAmong(ctx, added, refusals)
+			err = s.refusedAmong(ctx, added, mark)
 		}
 		if err != nil {
 			s.subscriptions.rollBack(added)
@@ -110,10 +108,10 @@ func (b *Broker) Subscribe(ctx context.Context, channels ...string) error {
 // errUnsubscribed is returned by Subscribe if another call unsubscribed, or failed to subscribe, in the meantime.
 var errUnsubscribed = errors.New("a channel was unsubscribed concurrently")
 
-// refusedAmong returns an error if the server refused one of the channels since count refusals. A refusal that names
-// no subject, for too many subscriptions, may mean any of them.
-func (s *session) refusedAmong(ctx context.Context, channels []string, count uint64) error {
-	refused := s.awaitRefusals(ctx, count)
+// refusedAmong returns an error if the server refused one of the channels since mark. A refusal that names no subject,
+// for too many subscriptions, may mean any of them.
+func (s *session) refusedAmong(ctx context.Context, channels []string, mark refusalMark) error {
+	refused := s.awaitRefusals(ctx, mark)
 	if len(refused) == 0 {
 		return nil
 	}
@@ -145,10 +143,14 @@ func (b *Broker) Publish(ctx context.Context, channel string, payload []byte) er
 		return err
 	}
 	return b.once(ctx, "publish", func(s *session) error {
-		if err := s.conn.Publish(livePrefix+baseSubject(channel), payload); err != nil {
+		subject, mark := livePrefix+baseSubject(channel), s.markRefusals()
+		if err := s.conn.Publish(subject, payload); err != nil {
 			return err
 		}
-		return s.calls.echo(ctx)
+		if err := s.calls.echo(ctx); err != nil {
+			return err
+		}
+		return s.refusedPublication(ctx, subject, mark)
 	})
 }
 
@@ -246,6 +248,9 @@ func (s *session) publish(ctx context.Context, m *nats.Msg) (uint64, error) {
 func (s *session) store(ctx context.Context, base string, payload []byte) (broker.Position, error) {
 	before := s.highest.Load()
 	sequence, err := s.publish(ctx, &nats.Msg{Subject: base, Data: payload})
+	if errors.Is(err, context.DeadlineExceeded) { // a refused publication gets no response
+		err = cmp.Or(s.refusals.of(base), err)
+	}
 	if err != nil {
 		return broker.Position{}, err
 	}

@@ -175,6 +175,30 @@ func TestBroker_RefusedSubscriptionFails(t *testing.T) {
 	}
 }
 
+// TestBroker_RefusedPublicationFails: a message that the server does not accept fails its call with the reason.
+func TestBroker_RefusedPublicationFails(t *testing.T) {
+	s := serve(t, func(o *server.Options) {
+		o.Users = []*server.User{{Username: "limited", Password: "limited", Permissions: &server.Permissions{
+			Publish: &server.SubjectPermission{Allow: []string{">"}, Deny: []string{"*.upload.secret", "upload.secret"}},
+		}}}
+	})
+	opt := quick(s)
+	opt.URL = strings.Replace(opt.URL, "nats://", "nats://limited:limited@", 1)
+	opt.CallTimeout = 200 * time.Millisecond
+	n := join(t, opt)
+	for range 3 {
+		if err := n.Publish(t.Context(), "upload:secret", nil); !errors.Is(err, nats.ErrPermissionViolation) {
+			t.Errorf("Publish returned %v, want the violation", err)
+		}
+		if _, err := n.Store(t.Context(), "upload:secret", nil); !errors.Is(err, nats.ErrPermissionViolation) {
+			t.Errorf("Store returned %v, want the violation", err)
+		}
+		if err := n.Publish(t.Context(), "upload:x", nil); err != nil {
+			t.Errorf("Publish to another channel returned %v", err)
+		}
+	}
+}
+
 // TestBroker_TooManySubscriptionsFail: every subscription that Subscribe confirms receives messages.
 func TestBroker_TooManySubscriptionsFail(t *testing.T) {
 	const most = 12

@@ -156,6 +156,18 @@ func (r *refusals) total() uint64 {
 	return r.count
 }
 
+// of returns the newest remembered refusal of a subject, nil if there is none.
+func (r *refusals) of(subject string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, err := range slices.Backward(r.newest) {
+		if refusedSubject(err) == subject {
+			return err
+		}
+	}
+	return nil
+}
+
 // since returns the refusals after the first count ones, as far as they are remembered.
 func (r *refusals) since(count uint64) []error {
 	r.mu.Lock()
@@ -163,25 +175,48 @@ func (r *refusals) since(count uint64) []error {
 	return slices.Clone(r.newest[max(0, len(r.newest)-int(r.count-count)):])
 }
 
-// awaitRefusals returns the refusals since count of all that was sent before the last echo. The connection sets its
-// last error before it delivers the echo, and calls the error handler from another goroutine a little later.
-func (s *session) awaitRefusals(ctx context.Context, count uint64) []error {
+// refusalMark is a moment, after which refusals are looked for.
+type refusalMark struct {
+	count uint64
+	last  error
+}
+
+func (s *session) markRefusals() refusalMark {
+	return refusalMark{s.refusals.total(), s.conn.LastError()}
+}
+
+// awaitRefusals returns the refusals since mark of all that was sent before the last echo. The client library sets its
+// last error before it delivers the echo, but calls the error handler from another goroutine a little later. Each
+// violation of permissions is an error of its own; that of too many subscriptions is always the same one.
+func (s *session) awaitRefusals(ctx context.Context, mark refusalMark) []error {
 	const atMost, interval = 50 * time.Millisecond, time.Millisecond
-	if err := s.conn.LastError(); err == nil || !isRefusal(err) {
-		return s.refusals.since(count)
+	last := s.conn.LastError()
+	if last == nil || !isRefusal(last) || last == mark.last && !errors.Is(last, nats.ErrMaxSubscriptionsExceeded) {
+		return s.refusals.since(mark.count)
 	}
 	ctx, cancel := context.WithTimeout(ctx, atMost)
 	defer cancel()
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
-	for s.refusals.total() == count {
+	for s.refusals.total() == mark.count {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return nil // the last error is an old one
 		}
 	}
-	return s.refusals.since(count)
+	return s.refusals.since(mark.count)
+}
+
+// refusedPublication returns the server's refusal of a publication to a subject since mark, nil if there is none.
+func (s *session) refusedPublication(ctx context.Context, subject string, mark refusalMark) error {
+	if last := s.conn.LastError(); last == mark.last || !errors.Is(last, nats.ErrPermissionViolation) {
+		return nil
+	}
+	if len(s.awaitRefusals(ctx, mark)) == 0 {
+		return nil
+	}
+	return s.refusals.of(subject)
 }
 
 // errLost is the connection's error if no other is known.
@@ -228,7 +263,7 @@ func connectError(err error) error {
 func (s *session) checkPermissions(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.opt.CallTimeout)
 	defer cancel()
-	count, name := s.refusals.total(), rand.Text()
+	mark, name := s.markRefusals(), rand.Text()
 	for _, subject := range []string{livePrefix + "upload." + name, livePrefix + othersPrefix + "probe." + name} {
 		sub, err := s.conn.ChanSubscribe(subject, make(chan *nats.Msg, 1))
 		if err == nil {
@@ -252,10 +287,10 @@ func (s *session) checkPermissions(ctx context.Context) error {
 		return errors.Join(err, permissionError(s.refusals.since(0)))
 	}
 	// A refusal that follows another one may be handled later still: a second round trip follows all of them.
-	refused := s.awaitRefusals(ctx, count)
+	refused := s.awaitRefusals(ctx, mark)
 	if len(refused) > 0 {
 		if err := s.calls.echo(ctx); err == nil {
-			refused = s.awaitRefusals(ctx, count)
+			refused = s.awaitRefusals(ctx, mark)
 		}
 	}
 	return permissionError(refused)

@@ -41,6 +41,8 @@ type session struct {
 	// lastErr is the connection's latest error, refused the refusal of a subscription that had been confirmed.
 	lastErr, refused atomic.Pointer[error]
 	refusals         refusals
+	// suspected is when suspectStream last logged, in nanoseconds since 1970.
+	suspected atomic.Int64
 	// highest is the highest sequence that the stream has acknowledged to this node.
 	highest atomic.Uint64
 	// received is the sequence of the newest republished message. It belongs to receive.
@@ -99,6 +101,18 @@ func (s *session) wake() {
 	select {
 	case s.woken <- struct{}{}:
 	default:
+	}
+}
+
+// suspectStream makes the supervisor check the stream after it was missing or refused an operation. The reason is
+// logged at most every ten seconds.
+func (s *session) suspectStream(operation string, err error) {
+	const interval = 10 * time.Second
+	s.suspect.Store(true)
+	s.wake()
+	last, now := s.suspected.Load(), time.Now().UnixNano()
+	if now-last > int64(interval) && s.suspected.CompareAndSwap(last, now) {
+		s.opt.Logger.Warn("NATS stream refused an operation", "operation", operation, "error", err)
 	}
 }
 

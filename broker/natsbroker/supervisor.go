@@ -54,9 +54,10 @@ type supervisor struct {
 	interrupted bool      // messages may have been lost, and the stream has to be checked
 	created     time.Time // when the stream was created
 	checks      uint64
-	sent        uint64 // the number of the newest loopback probe
-	answered    uint64 // the number of the newest that came back
-	unanswered  int    // consecutive intervals in which none came back
+	nextSuspect time.Time // the earliest moment at which a suspicion leads to a check between two intervals
+	sent        uint64    // the number of the newest loopback probe
+	answered    uint64    // the number of the newest that came back
+	unanswered  int       // consecutive intervals in which none came back
 }
 
 // health notifies the handler of a change.
@@ -166,7 +167,7 @@ func (v *supervisor) check(ctx context.Context, s *session) {
 	if s.recreated.Swap(false) {
 		v.interrupted = true
 	}
-	if v.interrupted || s.suspect.Swap(false) || v.checks%checkEvery == 0 {
+	if v.interrupted || v.suspects(s) || v.checks%checkEvery == 0 {
 		if err := v.checkStream(ctx, s); err != nil {
 			v.checks = checkEvery - 1 // so that the next interval checks again
 			v.health(fmt.Errorf("%w: %w", broker.ErrUnavailable, err))
@@ -187,6 +188,15 @@ func (v *supervisor) check(ctx context.Context, s *session) {
 		v.handler.Interrupted()
 	}
 	v.health(nil)
+}
+
+// suspects reports whether an operation was refused, at most once per interval.
+func (v *supervisor) suspects(s *session) bool {
+	if time.Now().Before(v.nextSuspect) || !s.suspect.Swap(false) {
+		return false
+	}
+	v.nextSuspect = time.Now().Add(v.opt.ProbeInterval)
+	return true
 }
 
 // checkStream creates the stream again if it is gone, and tries whether it stores messages. If it was created again,
