@@ -247,7 +247,7 @@ func unauthorized(challenge, detail string) *apiProblem {
 	return p
 }
 
-// bearer returns the token of a request's Authorization header, or "" if there is none or more than one.
+// bearer returns the token of a request's Authorization header, or "" unless there is exactly one.
 func bearer(r *http.Request) string {
 	values := r.Header.Values("Authorization")
 	if len(values) != 1 {

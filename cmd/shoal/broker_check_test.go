@@ -46,7 +46,7 @@ func TestServeAndCheckConfigRefuseBrokers(t *testing.T) {
 		"no scheme":           {[]string{"--broker=u:hidden@h"}, []string{`--broker is none that is known, want memory`}},
 		"empty":               {[]string{"--broker="}, []string{`--broker is "", want memory`}},
 		"NATS without host":   {[]string{"--broker=nats://u:hidden@"}, []string{`--broker will not do: URL is bad at server 1`}},
-		"NATS with a path":    {[]string{"--broker=nats://u:hidden@h/x"}, []string{`(something follows the port), want nats://`}},
+		"NATS with a path":    {[]string{"--broker=nats://u:hidden@h/x"}, []string{`(path or query after the port), want nats://`}},
 		"NATS, then other":    {[]string{"--broker=nats://h,redis://h"}, []string{`--broker will not do: URL is bad at server 2`}},
 		"Redis without host":  {[]string{"--broker=redis://u:hidden@"}, []string{`--broker will not do: the URL must name each server`}},
 		"Redis of no kind":    {[]string{"--broker=redis+ring://h"}, []string{`--broker will not do: the URL begins with "redis+ring"`}},

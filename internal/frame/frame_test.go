@@ -56,7 +56,7 @@ func parsed(t *testing.T, wire []byte, want Opcode) string {
 	return string(payload)
 }
 
-// object returns a JSON object of so many bytes.
+// object returns a JSON object with a length of n bytes.
 func object(size int) []byte {
 	return []byte(`{"a":"` + strings.Repeat("x", size-len(`{"a":""}`)) + `"}`)
 }
