@@ -207,34 +207,6 @@ func isTimeout(err error) bool {
 	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
-// FuzzRawBytes sends whatever the fuzzer comes up with through a real upgraded connection, in two pieces. The
-// process must survive, and nothing may be left of the connection. The socket is none of TCP, whose ports a fuzzer
-// uses up in seconds, but is read from in the same way.
-func FuzzRawBytes(f *testing.F) {
-	for _, seed := range hostileBytes {
-		f.Add([]byte(seed), uint16(len(seed)/2))
-	}
-	f.Add([]byte("\x81\x9b\x00\x00\x00\x00"+`{"type":"auth","token":"u"}`), uint16(1))
-	n := startLocal(f)
-	f.Fuzz(func(t *testing.T, data []byte, at uint16) {
-		conn := n.raw(t, "")
-		half := min(int(at), len(data))
-		for _, piece := range [][]byte{data[:half], data[half:]} {
-			if _, err := conn.conn.Write(piece); err != nil {
-				break // the server has had enough
-			}
-			runtime.Gosched() // lets the server read it alone, most times
-		}
-		_ = conn.conn.(*net.UnixConn).CloseWrite() //nolint:forcetypeassert // startLocal listens on such
-		_ = readToEnd(conn.conn)
-		_ = conn.conn.Close()
-		waitFor(t, func() bool { return n.server.Stats().Open == 0 })
-		if left := n.manager.Stats().Connections; left != 0 {
-			t.Errorf("%d connections are left", left)
-		}
-	})
-}
-
 func TestServer_LogsNoSecrets(t *testing.T) {
 	var log lockedBuffer
 	n := start(t, func(_ *manager.Options, o *server.Options) {

@@ -1,0 +1,58 @@
+package fuzz_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+// FuzzAPI sends an arbitrary request with a valid key to the HTTP API. Each answer but 204 is JSON of the documented type, no
+// answer is a server error, and a refused request publishes nothing.
+func FuzzAPI(f *testing.F) {
+	progress := `{"action":"upload_completed","upload_id":"u","description":"d","audit_score":1}`
+	for _, seed := range [][4]string{
+		{"POST", "/v1/uploads/u/messages", "application/json", progress},
+		{"POST", "/v1/uploads/u/messages", "application/x-ndjson", progress + "\n\r\n" + progress},
+		{"POST", "/v1/uploads/u/messages", "application/json; charset=utf-16", progress},
+		{"POST", "/v1/uploads/u/messages", "application/json", "\ufeff" + progress},
+		{"GET", "/v1/uploads/u", "", ""},
+		{"GET", "/v1/uploads/u/messages?since=0&since=1&epoch=x", "", ""},
+		{"GET", "/v1/uploads/%2e%2e/subscribers", "", ""},
+		{"DELETE", "/v1/uploads/u", "", ""},
+		{"POST", "/v1/users/ann/messages", "application/json", `{"action":"note"}`},
+		{"DELETE", "/v1/users/ann/connections?code=1012&reason=x", "", ""},
+		{"DELETE", "/v1/tokens/t/connections?code=1", "", ""},
+		{"GET", "/v1/stats", "", ""}, {"GET", "/v1/nodes", "", ""}, {"PUT", "/v1/", "", ""},
+	} {
+		f.Add(seed[0], seed[1], seed[2], seed[3])
+	}
+	s := start(f)
+	f.Fuzz(func(t *testing.T, method, path, contentType, body string) {
+		request, err := http.NewRequest(method, "http://s", strings.NewReader(body))
+		if err != nil || !strings.HasPrefix(path, "/v1/") {
+			return
+		}
+		// The request line is parsed as a server would, without the checks of a client.
+		url, err := request.URL.Parse(path)
+		if err != nil {
+			return
+		}
+		request.URL = url
+		request.Header.Set("Authorization", "Bearer "+apiKey)
+		request.Header.Set("Content-Type", contentType)
+		before := s.manager.Stats().Published
+		response := httptest.NewRecorder()
+		s.server.Handler().ServeHTTP(response, request)
+		if response.Code >= 500 {
+			t.Fatalf("%s %q: %d %s", method, path, response.Code, response.Body)
+		}
+		if response.Code != http.StatusNoContent && method != http.MethodHead && !json.Valid(response.Body.Bytes()) {
+			t.Fatalf("%s %q: %d with a body that is no JSON: %q", method, path, response.Code, response.Body)
+		}
+		if response.Code >= 400 && s.manager.Stats().Published != before {
+			t.Fatalf("%s %q: refused with %d, but published", method, path, response.Code)
+		}
+	})
+}

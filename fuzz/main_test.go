@@ -1,0 +1,189 @@
+package fuzz_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/shoal-go/shoal/manager"
+	"github.com/shoal-go/shoal/server"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const apiKey = "fuzz-key"
+
+// A target is a running server. Its listener is a Unix socket, because a fuzzer uses up TCP ports within seconds; the
+// server reads and writes both in the same way.
+type target struct {
+	manager *manager.Manager
+	server  *server.Server
+	address string
+}
+
+// start returns a server that accepts the token "user-NAME" for the user NAME, and lets everybody follow uploads
+// whose id begins with "open".
+func start(tb testing.TB) *target {
+	tb.Helper()
+	m, err := manager.New(manager.Options{})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	s, err := server.New(server.Options{
+		Manager: m,
+		Authenticate: func(_ context.Context, token string) (server.Identity, error) {
+			name, ok := strings.CutPrefix(token, "user-")
+			if !ok {
+				return server.Identity{}, &server.TokenError{Message: "Invalid token"}
+			}
+			return server.Identity{UserID: name}, nil
+		},
+		Authorize: func(_ context.Context, _ server.Identity, uploadID string) error {
+			if strings.HasPrefix(uploadID, "open") {
+				return nil
+			}
+			return server.ErrForbidden
+		},
+		APIKeys:     []string{apiKey},
+		AuthTimeout: 500 * time.Millisecond,
+		IdleTimeout: 2 * time.Second, PingInterval: time.Second,
+		CloseTimeout: 200 * time.Millisecond,
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	folder, err := os.MkdirTemp("", "shoal-fuzz")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	listener, err := net.Listen("unix", filepath.Join(folder, "s"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(listener) }()
+	tb.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := errors.Join(s.Close(ctx), m.Close(ctx), os.RemoveAll(folder)); err != nil {
+			tb.Error(err)
+		}
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			tb.Error(err)
+		}
+	})
+	return &target{manager: m, server: s, address: listener.Addr().String()}
+}
+
+// dial opens a connection that has sent nothing yet.
+func (s *target) dial(tb testing.TB) *net.UnixConn {
+	tb.Helper()
+	conn, err := net.Dial("unix", s.address)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		tb.Fatal(err)
+	}
+	return conn.(*net.UnixConn) //nolint:forcetypeassert // of the network "unix"
+}
+
+const upgradeRequest = "GET /ws/uploads HTTP/1.1\r\nHost: s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+
+// upgrade opens a WebSocket.
+func (s *target) upgrade(tb testing.TB, subprotocol string) *socket {
+	tb.Helper()
+	conn := s.dial(tb)
+	request := upgradeRequest
+	if subprotocol != "" {
+		request += "Sec-WebSocket-Protocol: " + subprotocol + "\r\n"
+	}
+	if _, err := io.WriteString(conn, request+"\r\n"); err != nil {
+		tb.Fatal(err)
+	}
+	reader := bufio.NewReader(conn)
+	response, err := http.ReadResponse(reader, nil)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	_ = response.Body.Close()
+	if response.StatusCode != http.StatusSwitchingProtocols {
+		tb.Fatalf("upgrade: %s", response.Status)
+	}
+	return &socket{UnixConn: conn, reader: reader}
+}
+
+// A socket is the client's side of a WebSocket.
+type socket struct {
+	*net.UnixConn
+	reader *bufio.Reader
+}
+
+// text returns the frame of a client's text message, masked with zeros.
+func text(payload string) []byte {
+	frame := []byte{0x81}
+	switch n := len(payload); {
+	case n < 126:
+		frame = append(frame, 0x80|byte(n))
+	case n < 1<<16:
+		frame = binary.BigEndian.AppendUint16(append(frame, 0x80|126), uint16(n))
+	default:
+		frame = binary.BigEndian.AppendUint64(append(frame, 0x80|127), uint64(n))
+	}
+	return append(append(frame, 0, 0, 0, 0), payload...)
+}
+
+// next reads a frame of the server's and returns its opcode and payload.
+func (s *socket) next() (opcode byte, payload []byte, err error) {
+	var header [2]byte
+	if _, err := io.ReadFull(s.reader, header[:]); err != nil {
+		return 0, nil, err
+	}
+	size := uint64(header[1] & 0x7f)
+	var extended [8]byte
+	switch size {
+	case 126:
+		_, err = io.ReadFull(s.reader, extended[6:])
+		size = binary.BigEndian.Uint64(extended[:])
+	case 127:
+		_, err = io.ReadFull(s.reader, extended[:])
+		size = binary.BigEndian.Uint64(extended[:])
+	}
+	if err != nil {
+		return 0, nil, err
+	}
+	if header[0]&0xf0 != 0x80 || header[1]&0x80 != 0 || size > 1<<20 {
+		return 0, nil, errors.New("the server sent an invalid frame header")
+	}
+	payload = make([]byte, size)
+	_, err = io.ReadFull(s.reader, payload)
+	return header[0] & 0x0f, payload, err
+}
+
+// nothingLeft fails the test unless every connection ends and leaves nothing in the registry.
+func (s *target) nothingLeft(t *testing.T) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for s.server.Stats().Open != 0 {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d connections are still open", s.server.Stats().Open)
+		}
+		runtime.Gosched()
+	}
+	if stats := s.manager.Stats(); stats.Connections != 0 || stats.Users != 0 || stats.Subscriptions != 0 {
+		t.Errorf("left behind: %+v", stats)
+	}
+}
