@@ -19,9 +19,10 @@ type lifetime struct {
 	cancelCall context.CancelFunc
 }
 
-// Context returns a context that ends when the connection does: as soon as the client has closed its side or the server
-// has closed the socket, also while a hook is running. On systems other than Linux, and where the listener's connections
-// are neither TCP, Unix nor TLS over these, a client that leaves while a hook is running is noticed when it returns.
+// Context returns a context that ends when the connection does: as soon as the client has closed its side or the
+// server has closed the socket, also while a hook is running. On systems other than Linux, and where the listener's
+// connections are neither TCP, Unix nor TLS over these, a client that leaves while a hook is running is noticed when
+// it returns.
 func (c *Client) Context() context.Context {
 	l := &c.lifetime
 	l.mu.Lock()

@@ -13,10 +13,10 @@
 //
 // # Hooks
 //
-// A hook may call any method of the client, the server and the manager. Each has a context that ends with the connection
-// (Client.Context for hooks without one), with the server and, where a client waits for the answer, after
-// Options.HookTimeout. Server.Close waits for running hooks until its own context ends, then names them in its error;
-// called from a hook it therefore lasts until its context ends.
+// A hook may call any method of the client, the server and the manager. Each has a context that ends with the
+// connection (Client.Context for hooks without one), with the server and, where a client waits for the answer, after
+// Options.HookTimeout. Server.Close waits for running hooks until its own context ends, then names them in its
+// error; called from a hook it therefore lasts until its context ends.
 //
 // # Map
 //
@@ -48,11 +48,11 @@
 //	  ├─ onRequest    request.go, subscribe.go: Authorize, manager.SubscribeConn
 //	  └─ OnMessage    messages of the application
 //
-// A message to a client goes from manager to Client.Send to its outbox, and a writer of internal/outbox writes it to the
-// socket. It never passes through gws: the close frames of gws are intercepted by gwsConn and queued in the outbox too, so
-// that frames keep their order and no goroutine waits for a client.
+// A message to a client goes from manager to Client.Send to its outbox, and a writer of internal/outbox writes it to
+// the socket. It never passes through gws: the close frames of gws are intercepted by gwsConn and queued in the outbox
+// too, so that frames keep their order and no goroutine waits for a client.
 //
-// An idle connection has no goroutine and no gws connection. A client that stops within a message keeps its reader until
-// the rest arrives. A connection over TLS, of a net.Conn type other than *net.TCPConn and *net.UnixConn, or on a system
-// other than Linux has a dedicated reader. One goroutine pings all connections (keepalive.go).
+// An idle connection has no goroutine and no gws connection. A client that stops within a message keeps its reader
+// until the rest arrives. A connection over TLS, of a net.Conn type other than *net.TCPConn and *net.UnixConn, or on a
+// system other than Linux has a dedicated reader. One goroutine pings all connections (keepalive.go).
 package server

@@ -11,8 +11,8 @@ import (
 	"github.com/shoal-go/shoal/manager"
 )
 
-// Leave makes the server unready, so that load balancers send new clients elsewhere, while everything still works. Drain
-// should follow when they have noticed.
+// Leave makes the server unready, so that load balancers send new clients elsewhere, while everything still works.
+// Drain should follow when they have noticed.
 func (s *Server) Leave() { s.leaving.Store(true) }
 
 // Drain refuses new connections from now on and closes the existing ones of this server with ServerReloading, evenly

@@ -62,10 +62,10 @@ type Options struct {
 
 	// MaxConnections bounds the WebSockets of this server, authenticated or not. 0: no bound.
 	MaxConnections int
-	// MaxSockets bounds the connections that Serve and ServeHandler have accepted, WebSockets among them. At the bound a new
-	// connection replaces the one without an API key that has waited longest for a request; if all others are WebSockets,
-	// handle a request or have shown an API key, it is closed at once. It should leave room below the limit of open files.
-	// 0: no bound.
+	// MaxSockets bounds the connections that Serve and ServeHandler have accepted, WebSockets among them. At the bound a
+	// new connection replaces the one without an API key that has waited longest for a request; if all others are
+	// WebSockets, handle a request or have shown an API key, it is closed at once. It should leave room below the limit
+	// of open files. 0: no bound.
 	MaxSockets int
 	// MaxMessageBytes bounds a message that is published through the HTTP API. It must not exceed the manager's limit.
 	// 0: the manager's limit.

@@ -11,7 +11,8 @@ import (
 // rawConn returns the access to the connection's file descriptor.
 func rawConn(conn syscall.Conn) (syscall.RawConn, error) { return conn.SyscallConn() }
 
-// tryRead reads without blocking; empty reports that there is no input. Descriptors of Go's connections are non-blocking.
+// tryRead reads without blocking; empty reports that there is no input. Descriptors of Go's connections are
+// non-blocking.
 func tryRead(fd uintptr, buf []byte) (n int, empty bool, err error) {
 	for {
 		n, err := syscall.Read(int(fd), buf)

@@ -63,8 +63,8 @@ func (s *Server) serve(ln net.Listener, h http.Handler, watch func(net.Conn, htt
 	return srv.Serve(watchedListener{ln, s})
 }
 
-// httpErrors receives the lines that net/http logs. Anybody can cause most of them, so they are for debugging; a panic
-// of a handler is not.
+// httpErrors receives the lines that net/http logs. Any client can cause most of them, so they are logged at debug
+// level. The panic of a handler is an error.
 type httpErrors struct{ server *Server }
 
 // Write logs a line.
@@ -72,10 +72,13 @@ func (l httpErrors) Write(line []byte) (int, error) {
 	text := strings.TrimSpace(string(line))
 	if strings.HasPrefix(text, "http: panic serving") {
 		// The value of the panic stands ahead of the stack and may hold bytes of a request.
-		_, stack, _ := strings.Cut(text, "\ngoroutine ")
+		stack := ""
+		if at := strings.LastIndex(text, "\ngoroutine "); at >= 0 {
+			stack = text[at+1:]
+		}
 		l.server.counters.panics.Add(1)
 		l.server.logs.panics.log(l.server.opt.Logger, slog.LevelError, "panic while handling a request",
-			"stack", "goroutine "+stack)
+			"stack", stack)
 	} else {
 		l.server.opt.Logger.Debug("http server", "detail", text)
 	}

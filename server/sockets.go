@@ -29,8 +29,8 @@ type socketState struct {
 	trusted bool
 }
 
-// add adds a new connection. It reports false if the connection must be closed, because there are limit others, counting
-// open WebSockets, and none of them waits for a request.
+// add adds a new connection. It reports false if the connection must be closed, because there are limit others,
+// counting open WebSockets, and none of them waits for a request.
 func (s *sockets) add(conn net.Conn, open int64, limit int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,0 +1,120 @@
+package server_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/shoal-go/shoal/manager"
+	"github.com/shoal-go/shoal/server"
+)
+
+// idleSocket opens an HTTP connection that has been answered once.
+func (n *node) idleSocket(header string) net.Conn {
+	n.t.Helper()
+	conn, err := net.Dial("tcp", n.host)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.t.Cleanup(func() { _ = conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	n.httpGet(conn, header)
+	return conn
+}
+
+// httpGet sends a request on a connection and reads the answer.
+func (n *node) httpGet(conn net.Conn, header string) {
+	n.t.Helper()
+	const request = "POST /v1/none HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n"
+	if _, err := io.WriteString(conn, request+header+"\r\n."); err != nil {
+		n.t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+}
+
+// ended reads the end of a connection.
+func (n *node) ended(conn net.Conn) {
+	n.t.Helper()
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	if got, err := io.ReadAll(conn); len(got) != 0 || err != nil && !strings.Contains(err.Error(), "reset") {
+		n.t.Errorf("got %q, %v; want the end of the connection", got, err)
+	}
+}
+
+// At MaxSockets a new connection replaces the one that has waited longest for a request, but no WebSocket and no
+// publisher's connection. If there are only those, the new one is closed, and the server is not ready.
+func TestServer_BoundsSockets(t *testing.T) {
+	n := start(t, func(_ *manager.Options, o *server.Options) { o.MaxSockets = 3 })
+	publisher := n.idleSocket("Authorization: Bearer key\r\n")
+	idle := n.idleSocket("")
+	c := n.login("ann")
+	silent, err := net.Dial("tcp", n.host) // replaces idle
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	n.ended(idle)
+	second := n.login("bob") // replaces silent
+	n.ended(silent)
+	over, err := net.Dial("tcp", n.host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer over.Close()
+	n.ended(over)
+	ready := httptest.NewRecorder()
+	n.server.AdminHandler().ServeHTTP(ready, httptest.NewRequest(http.MethodGet, "/readyz", nil))
+	if ready.Code != http.StatusServiceUnavailable || !strings.Contains(ready.Body.String(), "3 sockets are open") {
+		t.Errorf("/readyz answers %d %q, want 503", ready.Code, ready.Body)
+	}
+	if refused := n.server.Stats().Refused.Sockets; refused != 1 {
+		t.Errorf("%d sockets counted as refused, want 1", refused)
+	}
+	n.httpGet(publisher, "Authorization: Bearer key\r\n")
+	for _, c := range []*client{c, second} {
+		c.send(`{"action":"subscribe_upload","upload_id":"a"}`)
+	}
+	waitFor(t, func() bool { return len(n.manager.UploadSubscriberIDs("a")) == 2 })
+}
+
+// The admin listener answers while the public one is full.
+func TestServer_AdminListenerHasNoSocketLimit(t *testing.T) {
+	n := start(t, func(_ *manager.Options, o *server.Options) { o.MaxSockets = 1 })
+	n.login("ann")
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- n.server.ServeAdmin(ln, n.server.AdminHandler()) }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		_ = n.server.Close(ctx)
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			t.Errorf("ServeAdmin returned %v", err)
+		}
+	})
+	transport := &http.Transport{DisableKeepAlives: true}
+	for range 3 {
+		resp, err := (&http.Client{Transport: transport}).Get("http://" + ln.Addr().String() + "/healthz")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			t.Errorf("/healthz answers %d", resp.StatusCode)
+		}
+	}
+}
