@@ -14,7 +14,7 @@ import (
 	"github.com/shoal-go/shoal/broker/natsbroker"
 )
 
-// counter counts what arrives.
+// counter counts messages.
 type counter struct {
 	ready chan struct{}
 	once  sync.Once
@@ -72,8 +72,8 @@ func BenchmarkStore(b *testing.B) {
 	}
 }
 
-// BenchmarkKept reads a channel's messages, stored in a row or between those of many other channels.
-func BenchmarkKept(b *testing.B) {
+// BenchmarkHistory reads a channel's messages, stored in a row or between those of many other channels.
+func BenchmarkHistory(b *testing.B) {
 	for _, c := range []struct {
 		messages, others int
 		file             bool
@@ -88,7 +88,7 @@ func BenchmarkKept(b *testing.B) {
 	}
 }
 
-// fill stores so many messages of a channel, and as many of each of the others in between.
+// fill stores messages of one channel, and equally many of each of the others in between.
 func fill(b *testing.B, n *natsbroker.Broker, messages, others int) {
 	b.Helper()
 	var next atomic.Int64
@@ -124,7 +124,7 @@ func benchKept(b *testing.B, n *natsbroker.Broker, callers int) {
 	running.Wait()
 }
 
-// BenchmarkClient is the yardstick: what the NATS client itself brings from one connection to another by way of the
+// BenchmarkClient is the baseline: the NATS client itself, from one connection to another through the
 // same stream, publishing asynchronously.
 func BenchmarkClient(b *testing.B) {
 	s := serve(b)
@@ -175,7 +175,7 @@ func runBenched(b *testing.B, s *server.Server, h *counter) *natsbroker.Broker {
 	return runWith(b, natsbroker.Options{URL: s.ClientURL()}, h)
 }
 
-// runStored runs a broker of which nobody hears.
+// runStored runs a broker without subscribers.
 func runStored(b *testing.B, s *server.Server, file bool) *natsbroker.Broker {
 	b.Helper()
 	h := &counter{ready: make(chan struct{}), all: make(chan struct{})}

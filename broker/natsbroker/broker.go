@@ -167,13 +167,14 @@ func (b *Broker) Store(ctx context.Context, channel string, payload []byte) (pos
 	return pos, err
 }
 
-// History returns the stored messages of a channel after a position, including all that any node stored before the call. If
-// since continues the channel's epoch and its message is still stored, only newer messages are read; otherwise all of
-// them are.
+// History returns the stored messages of a channel after a position, including all that any node stored before the
+// call. If since continues the channel's epoch and its message is still stored, only newer messages are read;
+// otherwise all of them are.
 func (b *Broker) History(ctx context.Context, channel string, since broker.Position) (broker.Snapshot, error) {
 	return b.read(ctx, "read history", channel, func(ctx context.Context, s *session, base string) (history, error) {
 		h, err := s.history(ctx, base, since)
 		h.bound(b.opt.HistoryBytes)
+		h.Snapshot = h.Since(since)
 		return h, err
 	})
 }
@@ -190,12 +191,14 @@ func (b *Broker) read(
 	fn func(context.Context, *session, string) (history, error),
 ) (snapshot broker.Snapshot, err error) {
 	err = b.call(ctx, operation, []string{channel}, func(ctx context.Context, s *session) error {
-		base := baseSubject(channel)
+		base, before := baseSubject(channel), s.epochs.current()
 		h, err := fn(ctx, s, base)
 		if err != nil {
 			return err
 		}
-		s.subscriptions.setEpoch(base, h.Epoch, h.begin)
+		if s.epochs.current() == before { // else the history may be that of a stream that was created again
+			s.subscriptions.setEpoch(base, h.Epoch, h.begin)
+		}
 		snapshot = h.Snapshot
 		return nil
 	})
@@ -243,7 +246,7 @@ func (s *session) publish(ctx context.Context, m *nats.Msg) (uint64, error) {
 	return parseAck(response.Data)
 }
 
-// store stores a message and returns its position. A sequence that does not exceed one acknowledged before is that of
+// store stores a message and returns its position. A sequence that does not exceed one acknowledged before belongs to
 // a stream that was created again, whose epoch has to be read.
 func (s *session) store(ctx context.Context, base string, payload []byte) (broker.Position, error) {
 	before := s.highest.Load()

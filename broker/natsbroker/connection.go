@@ -124,14 +124,14 @@ func isRefusal(err error) bool {
 	return errors.Is(err, nats.ErrPermissionViolation) || errors.Is(err, nats.ErrMaxSubscriptionsExceeded)
 }
 
-// refusedSubject returns the subject that a permissions violation names, "" if there is none.
+// refusedSubject returns the subject that a permissions violation names, or "".
 func refusedSubject(err error) string {
 	_, rest, _ := strings.Cut(err.Error(), `to "`)
 	subject, _, _ := strings.Cut(rest, `"`)
 	return subject
 }
 
-// refusals counts and remembers what the server refused. The methods are safe for concurrent use.
+// refusals counts and remembers the refusals of the server. The methods are safe for concurrent use.
 type refusals struct {
 	mu     sync.Mutex
 	count  uint64
@@ -156,7 +156,7 @@ func (r *refusals) total() uint64 {
 	return r.count
 }
 
-// of returns the newest remembered refusal of a subject, nil if there is none.
+// of returns the newest remembered refusal of a subject, or nil.
 func (r *refusals) of(subject string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -187,7 +187,7 @@ func (s *session) markRefusals() refusalMark {
 
 // awaitRefusals returns the refusals since mark of all that was sent before the last echo. The client library sets its
 // last error before it delivers the echo, but calls the error handler from another goroutine a little later. Each
-// violation of permissions is an error of its own; that of too many subscriptions is always the same one.
+// violation of permissions is an error of its own; too many subscriptions always cause the same one.
 func (s *session) awaitRefusals(ctx context.Context, mark refusalMark) []error {
 	const atMost, interval = 50 * time.Millisecond, time.Millisecond
 	last := s.conn.LastError()
@@ -208,7 +208,7 @@ func (s *session) awaitRefusals(ctx context.Context, mark refusalMark) []error {
 	return s.refusals.since(mark.count)
 }
 
-// refusedPublication returns the server's refusal of a publication to a subject since mark, nil if there is none.
+// refusedPublication returns the server's refusal of a publication to a subject since mark, or nil.
 func (s *session) refusedPublication(ctx context.Context, subject string, mark refusalMark) error {
 	if last := s.conn.LastError(); last == mark.last || !errors.Is(last, nats.ErrPermissionViolation) {
 		return nil

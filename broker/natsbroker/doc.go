@@ -6,13 +6,13 @@
 // Messages of channel upload:X are stored on upload.X, those of any other kind:X on shoal.kind.X. Characters that a
 // subject cannot hold are percent-encoded; see baseSubject. Foreign publishers publish on upload.X, with or without
 // JetStream: the stream captures both. The stream republishes everything under live, so that nodes subscribe to
-// live.upload.X and receive each message with its sequence, and that of the message before it on the subject, as
+// live.upload.X and receive each message with its sequence, and the previous one on the subject, as
 // headers. Messages that are published without being stored go to the live subject directly. Permissions lists the
 // subjects that a node needs; Run tries them.
 //
 // # Positions
 //
-// An offset is a sequence of the stream. The epoch is that of the stream, on epoch.stream, or that of the marker with
+// An offset is a sequence of the stream. The epoch is the stream's, on epoch.stream, or the one of the marker with
 // which Forget replaced the channel's messages. A stream that is created again gets another epoch, which nodes
 // learn from the first message whose sequence does not increase: before it is delivered, and before Store returns.
 //
@@ -29,7 +29,7 @@
 //   - History includes every message that any node's Store has returned for, even if a replica that lags behind
 //     responds: the response is compared with the leader's last sequence.
 //   - Subscribe returns when the server has accepted the subscriptions and, in a cluster, the stream's leader knows
-//     them: whatever is stored afterwards arrives. Messages that are only published on another server arrive as
+//     them: messages stored afterwards arrive. Messages that are only published on another server arrive as
 //     soon as that server has been notified. A subscription that the server refuses fails the call.
 //   - Messages are lost on the way to a node when the connection breaks, or when the node does not keep up:
 //     Handler.Interrupted reports both. A missing stored message also shows in the next one's Prev.

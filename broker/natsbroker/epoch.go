@@ -15,7 +15,7 @@ import (
 // newEpoch returns a name that no epoch has had.
 func newEpoch() string { return strings.ToLower(rand.Text()[:16]) }
 
-// validEpoch reports whether a name can be that of an epoch. Anybody may write to the stream.
+// validEpoch reports whether a name has the form of an epoch. Anybody may write to the stream.
 func validEpoch(name string) bool {
 	const longest = 64
 	return name != "" && len(name) <= longest && !strings.ContainsFunc(name, badInStream)
@@ -53,7 +53,7 @@ type epochs struct {
 
 // channelEpoch is the cached epoch of a channel.
 type channelEpoch struct {
-	name    string    // "" if it is that of the stream
+	name    string    // "" if the channel has the stream's epoch
 	expires time.Time // when the record may be gone, zero if there was none
 }
 
@@ -90,6 +90,13 @@ func (e *epochs) setStream(name string) (changed bool) {
 	}
 	e.stream, e.known = name, name
 	return changed
+}
+
+// current returns the generation.
+func (e *epochs) current() uint64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.generation
 }
 
 // get returns the epoch of a channel, if it is cached, and the generation.
@@ -153,7 +160,7 @@ func (s *session) channelEpoch(ctx context.Context, base string) (string, error)
 	return r.epoch, nil
 }
 
-// loadEpoch reads the stream's epoch, and begins one if there is none.
+// loadEpoch reads the stream's epoch, and begins one if it is missing.
 func (s *session) loadEpoch(ctx context.Context) (streamEpoch, error) {
 	for {
 		e, err := s.readEpoch(ctx)
@@ -176,7 +183,7 @@ func (s *session) loadEpoch(ctx context.Context) (streamEpoch, error) {
 	}
 }
 
-// readEpoch reads the stream's epoch. It returns nil if there is none.
+// readEpoch reads the stream's epoch. It returns nil if it is missing.
 func (s *session) readEpoch(ctx context.Context) (*streamEpoch, error) {
 	m, err := s.calls.request(ctx, &nats.Msg{Subject: s.directGet(), Data: firstRequest(streamEpochSubject)})
 	if err != nil {
@@ -185,7 +192,7 @@ func (s *session) readEpoch(ctx context.Context) (*streamEpoch, error) {
 	return s.parseEpoch(m), nil
 }
 
-// parseEpoch parses the response to a read of the stream's epoch and records it. It returns nil if there is none.
+// parseEpoch parses the response to a read of the stream's epoch and records it. It returns nil if it is missing.
 func (s *session) parseEpoch(m *nats.Msg) *streamEpoch {
 	e := &streamEpoch{name: string(m.Data), sequence: number(m, sequenceHeader)}
 	if header(m, statusHeader) != "" || !validEpoch(e.name) {

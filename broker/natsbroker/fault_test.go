@@ -36,7 +36,7 @@ func client(t *testing.T, s *server.Server) *nats.Conn {
 	return conn
 }
 
-func TestForeignPublisherIsStoredAndHeard(t *testing.T) {
+func TestBroker_StoresForeignMessages(t *testing.T) {
 	s := serve(t)
 	n := join(t, quick(s))
 	n.subscribe(t, "upload:x")
@@ -52,7 +52,7 @@ func TestForeignPublisherIsStoredAndHeard(t *testing.T) {
 	}
 }
 
-func TestRestartOfAServerThatKeptInMemory(t *testing.T) {
+func TestBroker_ServerRestartWithoutDataBeginsEpoch(t *testing.T) {
 	s := serve(t)
 	n := join(t, quick(s))
 	n.subscribe(t, "upload:x", "user:y")
@@ -80,7 +80,7 @@ func TestRestartOfAServerThatKeptInMemory(t *testing.T) {
 	n.awaitPayloads(t, "user:y", "3")
 }
 
-func TestServerThatIsAwayAtFirst(t *testing.T) {
+func TestBroker_ConnectsToServerThatStartsLater(t *testing.T) {
 	s := serve(t)
 	opt, port := quick(s), onPort(t, s)
 	stop(s)
@@ -91,7 +91,7 @@ func TestServerThatIsAwayAtFirst(t *testing.T) {
 	n.store(t, "upload:x", "1")
 }
 
-func TestStreamThatIsDeletedIsMadeAnew(t *testing.T) {
+func TestBroker_CreatesDeletedStreamAgain(t *testing.T) {
 	s := serve(t)
 	n := join(t, quick(s))
 	n.subscribe(t, "upload:x")
@@ -140,7 +140,7 @@ func wantError(t *testing.T, err error, pieces ...string) {
 	}
 }
 
-func TestWrongCredentialsEndTheStart(t *testing.T) {
+func TestBroker_WrongCredentialsEndRun(t *testing.T) {
 	s := serve(t, func(o *server.Options) { o.Username, o.Password = "shoal", "right" })
 	opt := quick(s)
 	opt.URL = strings.Replace(opt.URL, "nats://", "nats://shoal:wrong-secret@", 1)
@@ -151,11 +151,11 @@ func TestWrongCredentialsEndTheStart(t *testing.T) {
 	}
 }
 
-func TestServerWithoutJetStreamEndsTheStart(t *testing.T) {
+func TestBroker_MissingJetStreamEndsRun(t *testing.T) {
 	wantError(t, permanent(t, quick(serve(t, func(o *server.Options) { o.JetStream = false }))), "JetStream")
 }
 
-func TestStreamThatWillNotDoEndsTheStart(t *testing.T) {
+func TestBroker_UnsuitableStreamEndsRun(t *testing.T) {
 	s := serve(t)
 	js, err := jetstream.New(client(t, s))
 	if err == nil {
@@ -169,7 +169,7 @@ func TestStreamThatWillNotDoEndsTheStart(t *testing.T) {
 	wantError(t, permanent(t, quick(s)), "subjects", "storage", "allow rollup", "republish")
 }
 
-func TestStreamIsEnlargedAndNeverMadeSmaller(t *testing.T) {
+func TestBroker_EnlargesStreamAndNeverShrinksIt(t *testing.T) {
 	s := serve(t)
 	for _, messages := range []int{4, 8, 4} {
 		opt := quick(s)
@@ -189,7 +189,7 @@ func TestStreamIsEnlargedAndNeverMadeSmaller(t *testing.T) {
 	}
 }
 
-func TestServerThatIsTooOldEndsTheStart(t *testing.T) {
+func TestBroker_OldServerEndsRun(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -225,13 +225,13 @@ func pretend(conn net.Conn, version string) {
 	}
 }
 
-func TestCallsWithoutADeadlineEnd(t *testing.T) {
+func TestBroker_CallsWithoutDeadlineEnd(t *testing.T) {
 	link := brokertest.NewLink(t, serve(t).Addr().String())
 	n := join(t, natsbroker.Options{
 		URL: "nats://" + link.Addr(), ProbeInterval: time.Hour, CallTimeout: 100 * time.Millisecond, InFlight: 1,
 	})
 	link.Silence()
-	const callers = 3 // of whom all but one wait for their turn
+	const callers = 3 // all but one wait for a slot
 	ended := make(chan error, callers)
 	for range callers {
 		go func() {
@@ -251,7 +251,7 @@ func TestCallsWithoutADeadlineEnd(t *testing.T) {
 	}
 }
 
-func TestMessagesThatComeTooFastAreToldOf(t *testing.T) {
+func TestBroker_ReportsDroppedMessages(t *testing.T) {
 	s := serve(t)
 	opt := quick(s)
 	opt.PendingMessages = 4
@@ -269,7 +269,7 @@ func TestMessagesThatComeTooFastAreToldOf(t *testing.T) {
 	e.await(t, "an interruption of the channel", func() bool {
 		return len(e.interrupted) > 0 && len(e.interrupted[0]) == 1 && e.interrupted[0][0] == "upload:x"
 	})
-	// As long as what waited is being taken, the next may be too many as well.
+	// While the queue is being drained, further messages may be dropped as well.
 	again := time.NewTicker(10 * time.Millisecond)
 	defer again.Stop()
 	before := make(map[uint64]uint64) // by offset: the one before
@@ -319,7 +319,7 @@ func TestBroker_MissingPermissionsEndRun(t *testing.T) {
 	}
 }
 
-func TestEpochLastsWhileSomebodyFollows(t *testing.T) {
+func TestBroker_PositionOutlastsMessagesWhileSubscribed(t *testing.T) {
 	s := serve(t)
 	opt := quick(s)
 	opt.TTL = 400 * time.Millisecond

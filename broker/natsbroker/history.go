@@ -147,7 +147,7 @@ func after(messages []message, begin uint64) []message {
 
 // continuation returns the history after since from the messages that the stream holds from since.Offset on. It
 // reports false if these do not show that nothing is missing. They do if the message at since.Offset is still
-// there: whatever drops messages drops the oldest of a channel first.
+// there: the server always drops the oldest message of a channel first.
 func continuation(messages []message, r *record, stream streamEpoch, since broker.Position) (history, bool) {
 	if len(messages) == 0 || messages[0].sequence != since.Offset {
 		return history{}, false

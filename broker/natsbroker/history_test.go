@@ -11,7 +11,7 @@ import (
 	"github.com/shoal-go/shoal/broker"
 )
 
-// stream models what a stream does with the messages of one channel between those of others.
+// stream models how a stream handles the messages of one channel among others.
 type stream struct {
 	limit    int // how many messages of the channel are returned; the stream holds one more
 	last     uint64

@@ -40,7 +40,7 @@ type Options struct {
 	// them. 0: no bound.
 	HistoryBytes int
 	// MaxBytes bounds the stream. When it is full, the oldest messages are dropped; without a bound the server
-	// refuses new messages when its own limit or that of the account is reached. 0: see Server, else no bound.
+	// refuses new messages when its own or the account's limit is reached. 0: see Server, else no bound.
 	MaxBytes int64
 	// Replicas is the number of servers of a cluster that store each message. 0: 1.
 	Replicas int

@@ -8,7 +8,7 @@ import (
 	"github.com/shoal-go/shoal/broker/natsbroker"
 )
 
-func TestBadOptionsAreAllComplainedOf(t *testing.T) {
+func TestNew_NamesAllInvalidOptions(t *testing.T) {
 	_, err := natsbroker.New(natsbroker.Options{
 		URL:             "nats://shoal:hush@ok:4222,http://shoal:hush@host,nats://shoal:hush@,nats://shoal:hush@bad host",
 		CredentialsFile: "/nowhere/at/all", Stream: "a b", Messages: -1, TTL: time.Nanosecond, MaxBytes: -1,

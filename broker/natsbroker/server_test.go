@@ -15,7 +15,7 @@ import (
 	"github.com/shoal-go/shoal/broker/natsbroker"
 )
 
-// patience is how long a test waits for what must come.
+// patience bounds how long a test waits for an event.
 const patience = 20 * time.Second
 
 // serve runs a NATS server with JetStream on a free loopback port until the test ends.
@@ -45,7 +45,7 @@ func stop(s *server.Server) {
 	s.WaitForShutdown()
 }
 
-// ear is a Handler that notes what it is told.
+// ear is a Handler that records its calls.
 type ear struct {
 	mu          sync.Mutex
 	heard       []broker.Message
@@ -153,7 +153,7 @@ func start(t *testing.T, opt natsbroker.Options, e *ear) *node {
 	return &node{b, e, run(t, b, e)}
 }
 
-// run runs a broker until the test ends, or what it returns is called.
+// run runs a broker until the test ends, or until stop is called.
 func run(t testing.TB, b *natsbroker.Broker, h broker.Handler) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())

@@ -200,7 +200,7 @@ func (s *session) deliver(ctx context.Context, m *nats.Msg) {
 }
 
 // follows reports whether a sequence may be delivered. The stream republishes in the order of its sequences: one that
-// does not increase is that of a new stream, or of a new leader. So the epoch is read before the message is
+// does not increase comes from a new stream, or from a new leader. So the epoch is read before the message is
 // delivered; if that fails, the message is dropped, and the supervisor reports an interruption later.
 func (s *session) follows(ctx context.Context, sequence uint64) bool {
 	last := s.received

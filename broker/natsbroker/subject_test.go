@@ -8,7 +8,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 )
 
-// channelOf takes back what baseSubject did.
+// channelOf is the inverse of baseSubject.
 func channelOf(t *testing.T, subject string) string {
 	t.Helper()
 	if !strings.HasPrefix(subject, uploadKind+".") {
@@ -62,7 +62,7 @@ func FuzzSubject(f *testing.F) {
 	})
 }
 
-func TestPlainIDsStayAsTheyAre(t *testing.T) {
+func TestBaseSubject_KeepsPlainIDs(t *testing.T) {
 	for channel, want := range map[string]string{
 		"upload:4711":     "upload.4711",
 		"upload:a.b:c-_é": "upload.a.b:c-_é",

@@ -16,7 +16,7 @@ type subscriptions struct {
 	bySubject map[string]*subscription
 	// byRefresh holds all subscriptions in the order in which their records are due to be written again.
 	byRefresh *list.List
-	// overflowed are the subscriptions of which nats.go dropped messages.
+	// overflowed are the subscriptions that lost messages because arrivals was full.
 	overflowed map[*subscription]struct{}
 }
 
@@ -142,7 +142,7 @@ func (s *subscriptions) setEpoch(base, epoch string, begin uint64) {
 	}
 }
 
-// resetEpochs sets the epoch of all channels: "" if it has to be read again, else that of a new stream.
+// resetEpochs sets the epoch of all channels: "" to read it again, or the epoch of a new stream.
 func (s *subscriptions) resetEpochs(epoch string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -178,7 +178,7 @@ func (s *subscriptions) markDropped(sub *nats.Subscription) {
 	}
 }
 
-// dropped returns the channels of which more messages were dropped since the last call. They stay under observation,
+// dropped returns the channels that lost further messages since the last call. They stay under observation,
 // since nats.go reports only the first of consecutive drops.
 func (s *subscriptions) dropped() []string {
 	s.mu.Lock()

@@ -15,9 +15,9 @@ func inUse() (bytes, goroutines int) {
 	return int(m.HeapAlloc), runtime.NumGoroutine()
 }
 
-// TestManySubscriptions subscribes to many channels and leaves them. The server is in the same process, so that the
+// TestSubscriptions_AreSmallAndLeaveNothing subscribes to many channels and leaves them. The server is in the same process, so that the
 // bounds hold for what it needs too.
-func TestManySubscriptions(t *testing.T) {
+func TestSubscriptions_AreSmallAndLeaveNothing(t *testing.T) {
 	const (
 		count        = 20_000
 		perChannel   = 2 << 10 // bytes, of which about half are the server's

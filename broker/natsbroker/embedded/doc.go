@@ -14,7 +14,7 @@
 //   - Two servers are worse than one: both are needed for a majority. If one fails, the other can neither store nor
 //     read, and Health says so until it is back. Run one or three.
 //   - A server that restarts has lost its messages in memory and copies them from the others.
-//   - A member is its address in ClusterRoutes. A server that starts there again, under whatever Name and with an
+//   - A member is its address in ClusterRoutes. A server that starts there again, under another Name and with an
 //     empty directory, is the same member. Ready names the members that are missing.
 //
 // Messages to subscribers do not depend on a majority.

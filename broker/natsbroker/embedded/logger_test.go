@@ -10,7 +10,7 @@ import (
 	"golang.org/x/time/rate"
 )
 
-func TestWhatTheServerSaysIsLoggedAsItDeserves(t *testing.T) {
+func TestLogger_MapsLevelsAndSamplesRouteErrors(t *testing.T) {
 	var b bytes.Buffer
 	l := logger{slog.New(slog.NewTextHandler(&b, nil)), &rate.Sometimes{First: 3, Interval: time.Hour}}
 	l.Noticef("listening on %d", 1)

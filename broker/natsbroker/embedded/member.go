@@ -18,7 +18,7 @@ import (
 const resolveTimeout = 2 * time.Second
 
 // memberName returns the name that identifies this server as a member of its cluster. Members are never removed, so it
-// has to survive whatever may change between two starts: it is the address by which the routes name this server, or
+// must not change between two starts: it is the address by which the routes name this server, or
 // else ClusterAddr. "" means that neither identifies it.
 func (o Options) memberName() string {
 	host, port, err := split(o.ClusterAddr)
@@ -105,7 +105,7 @@ func (s *Server) Ready() error {
 		len(s.members)-len(missing), len(s.members), len(s.members)/2+1, strings.Join(missing, ", "))
 }
 
-// missing returns the addresses of the members that are not connected, of those that ClusterRoutes names.
+// missing returns the addresses of the members in the options that are not connected.
 func (s *Server) missing() []string {
 	connected := map[string]bool{s.server.Name(): true}
 	if routes, err := s.server.Routez(new(server.RoutezOptions)); err == nil {

@@ -114,11 +114,11 @@ func (s *Server) MemoryLimit() int64 { return s.memory }
 // InProcessConn connects to the server without a socket, as natsbroker.Options.Server requires.
 func (s *Server) InProcessConn() (net.Conn, error) { return s.server.InProcessConn() }
 
-// Addr returns the address of the client listener, nil if there is none. In a cluster there always is one; without
+// Addr returns the address of the client listener, or nil. In a cluster there always is one; without
 // Options.Addr it is on loopback and rejects every client.
 func (s *Server) Addr() net.Addr { return s.server.Addr() }
 
-// ClusterAddr returns the address of the cluster listener, nil if there is none.
+// ClusterAddr returns the address of the cluster listener, or nil.
 func (s *Server) ClusterAddr() net.Addr {
 	if a := s.server.ClusterAddr(); a != nil {
 		return a

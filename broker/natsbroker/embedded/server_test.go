@@ -19,7 +19,7 @@ import (
 	"github.com/shoal-go/shoal/broker/natsbroker/embedded"
 )
 
-// patience is how long a test waits for what must come.
+// patience bounds how long a test waits for an event.
 const patience = 30 * time.Second
 
 func start(t *testing.T, opt embedded.Options) *embedded.Server {
@@ -36,7 +36,7 @@ func start(t *testing.T, opt embedded.Options) *embedded.Server {
 	return s
 }
 
-// ear is a Handler that notes what it is told.
+// ear is a Handler that records its calls.
 type ear struct {
 	mu     sync.Mutex
 	heard  map[string][]string
@@ -110,7 +110,7 @@ func (n *node) awaitWell(t *testing.T) {
 	n.await(t, "good health", func() bool { return n.well })
 }
 
-func TestAlone(t *testing.T) {
+func TestServer_AloneListensNowhere(t *testing.T) {
 	folders := func() []string {
 		found, err := filepath.Glob(filepath.Join(os.TempDir(), "shoal-nats-*"))
 		if err != nil {
@@ -196,7 +196,7 @@ func eventually(t *testing.T, what string, try func() error) {
 	}
 }
 
-func TestThreeNodesLoseOne(t *testing.T) {
+func TestServer_ThreeLoseOne(t *testing.T) {
 	const size = 3
 	addrs := freeAddrs(t, size)
 	var servers []*embedded.Server
@@ -208,7 +208,7 @@ func TestThreeNodesLoseOne(t *testing.T) {
 	for _, n := range nodes {
 		n.awaitWell(t)
 	}
-	// What Subscribe promises has to hold for channels that are new each time, whoever leads the stream.
+	// The guarantee of Subscribe has to hold for new channels, with any server as the stream's leader.
 	const rounds = 30
 	for i := range rounds {
 		channel := fmt.Sprint("upload:", i)
@@ -219,7 +219,8 @@ func TestThreeNodesLoseOne(t *testing.T) {
 		pos := store(t, writer, channel, "1")
 		reader.await(t, "the message", func() bool { return len(reader.heard[channel]) == 1 })
 		for _, n := range nodes {
-			if k, err := n.History(t.Context(), channel, broker.Position{}); err != nil || k.Offset != pos.Offset || len(k.Messages) != 1 {
+			k, err := n.History(t.Context(), channel, broker.Position{})
+			if err != nil || k.Offset != pos.Offset || len(k.Messages) != 1 {
 				t.Fatalf("kept is %+v, error %v, want what was just stored, at %d", k, err, pos.Offset)
 			}
 		}
@@ -246,7 +247,7 @@ func TestThreeNodesLoseOne(t *testing.T) {
 	})
 }
 
-func TestStrangersDoNotJoin(t *testing.T) {
+func TestServer_WrongSecretDoesNotJoin(t *testing.T) {
 	addrs := freeAddrs(t, 2)
 	a := start(t, cluster(addrs, 0, "secret"))
 	b := start(t, cluster(addrs, 1, "another"))
@@ -257,7 +258,7 @@ func TestStrangersDoNotJoin(t *testing.T) {
 	}
 }
 
-func TestBadOptionsAreAllComplainedOf(t *testing.T) {
+func TestStart_NamesAllInvalidOptions(t *testing.T) {
 	_, err := embedded.Start(embedded.Options{
 		Name: "a b", Addr: "nowhere", ClusterRoutes: []string{"x"}, MaxMemory: -1, StartTimeout: -1,
 	})
