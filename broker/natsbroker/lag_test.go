@@ -46,7 +46,8 @@ func (l *replicas) info(*nats.Msg) []*nats.Msg {
 }
 
 func (l *replicas) refuse(*nats.Msg) []*nats.Msg {
-	return []*nats.Msg{{Data: []byte(`{"error":{"err_code":10071,"description":"wrong last sequence: ` + leaderSequence + `"}}`)}}
+	const refusal = `{"error":{"err_code":10071,"description":"wrong last sequence: ` + leaderSequence + `"}}`
+	return []*nats.Msg{{Data: []byte(refusal)}}
 }
 
 func (l *replicas) batch(m *nats.Msg) []*nats.Msg {

@@ -53,7 +53,8 @@ func FuzzSubject(f *testing.F) {
 		if back := channelOf(t, subject); back != channel {
 			t.Errorf("%q became %q, and that %q", channel, subject, back)
 		}
-		if !server.IsValidLiteralSubject(subject) || !utf8.ValidString(subject) || strings.ContainsAny(subject, " \t\r\n\f\x00") {
+		if !server.IsValidLiteralSubject(subject) || !utf8.ValidString(subject) ||
+			strings.ContainsAny(subject, " \t\r\n\f\x00") {
 			t.Errorf("%q became %q, which is no subject", channel, subject)
 		}
 		if longest := 3*len(channel) + len(othersPrefix); len(subject) > longest {

@@ -23,7 +23,8 @@ func TestLogger_MapsLevelsAndSamplesRouteErrors(t *testing.T) {
 	}
 	got := b.String()
 	for text, want := range map[string]int{
-		"listening": 0, "payload": 0, `level=WARN msg="NATS server: slow disk"`: 1, `level=ERROR msg="NATS server: no space"`: 1,
+		"listening": 0, "payload": 0,
+		`level=WARN msg="NATS server: slow disk"`: 1, `level=ERROR msg="NATS server: no space"`: 1,
 		"connect to route": 3,
 	} {
 		if n := strings.Count(got, text); n != want {
