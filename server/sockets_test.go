@@ -57,7 +57,12 @@ func (n *node) ended(conn net.Conn) {
 func TestServer_BoundsSockets(t *testing.T) {
 	n := start(t, func(_ *manager.Options, o *server.Options) { o.MaxSockets = 3 })
 	publisher := n.idleSocket("Authorization: Bearer key\r\n")
-	idle := n.idleSocket("")
+	// Connections are accepted in order, so this one waits for its request when ann has her connection.
+	idle, err := net.Dial("tcp", n.host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer idle.Close()
 	c := n.login("ann")
 	silent, err := net.Dial("tcp", n.host) // replaces idle
 	if err != nil {
