@@ -1,6 +1,6 @@
-// Package intake stands between whoever hands over messages and must not wait, and those who handle them: a
-// few bounded queues. What does not fit is dropped, and its channel is named afterwards, so that it can be
-// brought up to date in another way.
+// Package dispatch decouples producers that must not block from slow consumers by a few bounded, ordered queues. A
+// message that does not fit is dropped and its channel is reported afterwards, so that the caller can resynchronize the
+// channel.
 package dispatch
 
 import (
@@ -8,23 +8,23 @@ import (
 	"sync"
 )
 
-// Config configures an Intake.
+// Config configures a Queue.
 type Config[M any] struct {
 	// Lanes is the number of queues, each with a goroutine of its own. Messages of one channel share one.
 	Lanes int
 	// Messages and Bytes bound one queue.
 	Messages, Bytes int
-	// Channel returns what a message belongs to, Size what it counts for in bytes.
+	// Channel returns the channel of a message, Size the bytes that the message adds to its queue.
 	Channel func(M) string
 	Size    func(M) int
-	// Handle takes a message. Those of one channel come one after the other, in order.
+	// Handle processes a message. Messages of one channel are handled sequentially and in order.
 	Handle func(M)
-	// Lost says that messages of a channel were dropped, after those that came before them were handled;
-	// "" stands for all channels.
+	// Lost reports that messages of a channel were dropped, after the earlier messages of the channel were handled. ""
+	// stands for all channels.
 	Lost func(channel string)
 }
 
-// Intake is a handover at work. Its methods may be called from any number of goroutines; only Close blocks.
+// Queue delivers messages from producers to Handle. It is safe for concurrent use; only Close blocks.
 type Queue[M any] struct {
 	cfg     Config[M]
 	lanes   []*lane[M]
@@ -32,7 +32,7 @@ type Queue[M any] struct {
 	running sync.WaitGroup
 }
 
-// New returns an intake whose goroutines work until Close.
+// New returns a queue whose goroutines run until Close.
 func New[M any](cfg Config[M]) *Queue[M] {
 	k := &Queue[M]{cfg: cfg, seed: maphash.MakeSeed()}
 	for range cfg.Lanes {
@@ -44,14 +44,14 @@ func New[M any](cfg Config[M]) *Queue[M] {
 	return k
 }
 
-// Put hands a message over, or drops it.
+// Put enqueues a message, or drops it if its lane is full.
 func (k *Queue[M]) Put(m M) {
 	channel := k.cfg.Channel(m)
 	l := k.lanes[maphash.String(k.seed, channel)%uint64(len(k.lanes))]
 	l.put(m, channel, k.cfg.Size(m), k.cfg.Messages, k.cfg.Bytes)
 }
 
-// Close has what was handed over handled, and ends the goroutines.
+// Close handles all queued messages and stops the goroutines.
 func (k *Queue[M]) Close() {
 	for _, l := range k.lanes {
 		l.close()

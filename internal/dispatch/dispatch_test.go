@@ -17,7 +17,7 @@ type message struct {
 	n, size int
 }
 
-// desk takes what an intake hands on. While it is shut, Handle waits.
+// desk records the messages that a queue delivers. While it is shut, Handle blocks.
 type desk struct {
 	mu   sync.Mutex
 	log  []string // "channel:n" for each message, "!channel" for each loss, in their order
@@ -51,7 +51,7 @@ func (d *desk) wants(t *testing.T, want ...string) {
 	}
 }
 
-// open returns an intake with a desk that is open.
+// open returns a queue with a desk that is open.
 func open(t *testing.T, lanes, messages, bytes int) (*Queue[message], *desk) {
 	t.Helper()
 	d := new(desk)
@@ -66,7 +66,7 @@ func open(t *testing.T, lanes, messages, bytes int) (*Queue[message], *desk) {
 	return k, d
 }
 
-// stuck returns an intake of one lane with a first message, "a:0", that is being handled until release.
+// stuck returns a queue of one lane with a first message, "a:0", that is being handled until release.
 func stuck(t *testing.T, messages, bytes int) (k *Queue[message], d *desk, release func()) {
 	t.Helper()
 	k, d = open(t, 1, messages, bytes)
@@ -92,7 +92,8 @@ func TestMessagesAreHandledInOrder(t *testing.T) {
 	})
 }
 
-// What does not fit is dropped, and named after all that came before it, even if nothing more comes.
+// TestMessagesAreBoundedByNumber: an excess message is dropped and its channel reported after all earlier messages,
+// even if no further message arrives.
 func TestMessagesAreBoundedByNumber(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k, d, release := stuck(t, 2, 100)
@@ -258,7 +259,8 @@ func TestAHandledMessageCanBeCollected(t *testing.T) {
 	})
 }
 
-// Whatever is put by whomever is handled in the order of its channel, or a loss of the channel is named later.
+// TestEveryMessageIsHandledOrNamed: with concurrent producers, every message is handled in channel order, or its
+// channel is reported afterwards.
 func TestEveryMessageIsHandledOrNamed(t *testing.T) {
 	const channels, messages = 8, 5000
 	var mu sync.Mutex

@@ -2,18 +2,18 @@ package dispatch
 
 import "sync"
 
-// maxLost is how many channels with losses a lane remembers, before it says that all may have had some.
+// maxLost is the number of channels with losses that a lane records before it reports a loss of all channels.
 const maxLost = 1024
 
 // lane is one queue.
 type lane[M any] struct {
-	mu     sync.Mutex // protects what follows
+	mu     sync.Mutex // mu protects the fields below
 	filled sync.Cond
 	queue  []M
 	bytes  int
 	lost   map[string]struct{}
 	closed bool
-	// spare is the slice whose messages were handled last, to be filled next.
+	// spare is the slice that was handled last, reused for the next messages.
 	spare []M
 }
 
@@ -45,8 +45,8 @@ func (l *lane[M]) lose(channel string) {
 	}
 }
 
-// take waits for messages and takes them all, with the channels of those that were dropped. It reports false
-// once the lane is closed and empty.
+// take blocks until there are messages or losses and dequeues all of them: the messages, and the channels of dropped
+// messages. It returns false once the lane is closed and empty.
 func (l *lane[M]) take() (messages []M, lost []string, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -8,15 +8,14 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// padBytes is how many bytes of an id are hidden: more than the protocol's longest id has.
+// padBytes is the number of id bytes that are XORed with the pad: more than the longest id of the protocol.
 const padBytes = 256
 
-// Hasher hashes ids under a secret. Any number of goroutines may use it.
+// Hasher hashes client-chosen ids with a secret. It is safe for concurrent use.
 //
-// xxhash as such is the same in every process, so whoever chooses ids could choose such that share a shard. Its
-// own seed is no remedy: there are ids that collide under every seed, because the last steps of the hash
-// cancel chosen differences whatever came before. So the id itself is hidden behind a secret pad first. What
-// differences its bytes make in the hash then depends on bytes that nobody outside knows.
+// xxhash alone is identical in every process, so a client could choose ids that all map to one shard. Its seed does not
+// prevent that: some ids collide under every seed, because the last steps of the hash cancel chosen differences. Hasher
+// therefore XORs the id with a secret pad first, so that the difference between two hashes depends on secret bytes.
 type Hasher struct{ pad [padBytes]byte }
 
 // New returns a hasher. The seed should be random, and the same for all hashes that are compared.
@@ -26,7 +25,7 @@ func New(seed [32]byte) *Hasher {
 	return h
 }
 
-// Sum returns the hash of an id. All of its bits are of use.
+// Sum returns the hash of an id. All of its bits are well distributed.
 func (h *Hasher) Sum(id string) uint64 {
 	var room [padBytes]byte
 	n := copy(room[:], id)

@@ -24,15 +24,16 @@ func TestSumIsTheSameForTheSameSeed(t *testing.T) {
 	}
 }
 
-// Each pair has the same hash under every seed of xxhash: the second words undo what the first ones change.
+// colliding lists pairs with the same hash under every seed of xxhash: the second word cancels the difference of the
+// first.
 var colliding = [][2]string{
 	{"\x01\x01\x01\x01\x01\x01\x01\x0111111111", "!\xf4\xffh\x03L\x89!1111\xe0|\xbeG"},
 	{"\x02\x02\x02\x02\x02\x02\x02\x02bbbbbbbb", "\"\xf5\x00j\x04M\x8a\"bbbb\xb3\x16\xd5K"},
 	{"\x03\x03\x03\x03\x03\x03\x03\x03\x93\x93\x93\x93\x93\x93\x93\x93", "#\xf6\x01k\x05N\x8b#\x93\x93\x93\x93\xe4G\x06}"},
 }
 
-// TestIdsThatCollideUnderEverySeedDoNotCollide shows that the pairs are what they claim to be, and that they
-// are of no use against a Hasher.
+// TestIdsThatCollideUnderEverySeedDoNotCollide verifies that the pairs collide under plain xxhash and that their hashes
+// differ with a Hasher.
 func TestIdsThatCollideUnderEverySeedDoNotCollide(t *testing.T) {
 	for _, pair := range colliding {
 		for s := range uint64(100) {

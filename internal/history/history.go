@@ -1,7 +1,7 @@
-// Package history keeps what an upload's late and returning subscribers need: its newest message, the
-// messages before it as far as documented bounds reach, and its position, an epoch and an offset.
+// Package history stores the recent messages of an upload for late and returning subscribers: the newest message,
+// earlier messages within documented bounds, and the position (an epoch and an offset).
 //
-// A Log is not safe for concurrent use: whoever owns the upload's lock owns its log.
+// A Log is not safe for concurrent use: the upload's lock protects it.
 package history
 
 import (
@@ -35,10 +35,10 @@ func (e Entry[M]) At() time.Time { return e.at }
 // may count across uploads.
 type Log[M any] struct {
 	epoch string
-	// offset is that of the newest message ever appended, 0 before the first.
+	// offset is the offset of the newest message ever appended, 0 before the first.
 	offset uint64
-	// floor is the offset of the newest message that is no longer held: whoever has seen it has missed
-	// nothing but what is held.
+	// floor is the offset of the newest message that is no longer held: a client at floor or later can recover
+	// completely.
 	floor uint64
 	bytes int
 	// touched is when the log was begun or last appended to.
@@ -54,7 +54,7 @@ type Log[M any] struct {
 // New returns an empty log at offset 0 of the epoch.
 func New[M any](epoch string, now time.Time) *Log[M] { return &Log[M]{epoch: epoch, touched: now} }
 
-// Begin returns an empty log that continues an epoch from an offset on: what came up to there is not held.
+// Begin returns an empty log that continues an epoch at an offset; messages up to that offset are not held.
 func Begin[M any](epoch string, offset uint64, now time.Time) *Log[M] {
 	return &Log[M]{epoch: epoch, offset: offset, floor: offset, touched: now}
 }
@@ -71,8 +71,8 @@ func (l *Log[M]) Touched() time.Time { return l.touched }
 // Len returns the number of messages held.
 func (l *Log[M]) Len() int { return l.n }
 
-// Append adds a message, dropping the oldest ones that no longer fit. The offset must be larger than the
-// last one; size is what the message counts for in bytes.
+// Append adds a message and drops the oldest ones that exceed the limits. The offset must be larger than the last one;
+// size is the number of bytes that the message counts for.
 func (l *Log[M]) Append(offset uint64, m M, size int, now time.Time, lim Limits) {
 	if offset <= l.offset {
 		panic("history: offset does not increase")
@@ -90,12 +90,12 @@ func (l *Log[M]) Append(offset uint64, m M, size int, now time.Time, lim Limits)
 	l.offset, l.touched, l.aside = offset, now, nil
 }
 
-// Advance moves the offset on, over messages that nobody is to get. An offset that is not ahead changes
-// nothing.
+// Advance moves the offset forward, past messages that must not be delivered. An offset that is not ahead has no
+// effect.
 func (l *Log[M]) Advance(offset uint64) { l.offset = max(l.offset, offset) }
 
-// Note makes a message without an offset the newest, until the next one comes. It has no place among those
-// that can be recovered.
+// SetLatest makes a message without an offset the newest one, until the next is appended. Such a message is not
+// recovered by Since.
 func (l *Log[M]) SetLatest(m M, now time.Time) {
 	l.aside = &Entry[M]{Message: m, at: now}
 	l.touched = now

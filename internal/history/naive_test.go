@@ -8,7 +8,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// naive is the history as a plain slice of everything that ever was, with what is lost marked.
+// naive is a reference implementation of Log: a plain slice of all messages ever appended, with lost ones marked.
 type naive struct {
 	entries []naiveEntry
 	offset  uint64
@@ -92,7 +92,8 @@ func TestLogDoesAsThePlainSlice(t *testing.T) {
 		if began == 0 {
 			l = New[string]("e", now)
 		}
-		// What was cloned, or what it was cloned from, with how it stood then: it must not change any more.
+		// other is the clone, or the original of the clone, and stood its expected content: it must not change any
+		// more.
 		other, stood := l.Clone(), n.clone()
 		t.Repeat(map[string]func(*rapid.T){
 			"append": func(t *rapid.T) {

@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// lock locks the model, and what it returns unlocks it. All that follows is called in between.
+// lock locks the model and returns the function that unlocks it. Every function below is called with the lock held.
 func (m *Model) lock() (unlock func()) {
 	m.mu.Lock()
 	return m.mu.Unlock
@@ -66,7 +66,7 @@ func (m *Model) dropInherited(user string) {
 	})
 }
 
-// drop ends claims. To whom an upload was shown is kept no longer than the claim or the subscription.
+// drop ends claims. The record of which connections were shown an upload ends with the claim or the subscription.
 func (m *Model) drop(these func(claim) bool) {
 	maps.DeleteFunc(m.claims, func(c claim, _ bool) bool { return these(c) })
 	maps.DeleteFunc(m.shown, func(c claim, _ bool) bool {
@@ -74,8 +74,8 @@ func (m *Model) drop(these func(claim) bool) {
 	})
 }
 
-// update brings a connection up to date: with what it missed if that is known, else with the newest message,
-// which is repeated only if the connection asks to be updated.
+// update brings a connection up to date: with the missed messages if they can be recovered, else with the newest
+// message, which is repeated only if the connection requests an update.
 func (m *Model) update(c claim, asked bool, missed []Message, recovered bool) {
 	if recovered {
 		m.shown[c] = true

@@ -34,8 +34,8 @@ func (m *Model) Subscribers(upload string) []string {
 	return m.subscribers(upload)
 }
 
-// History returns the messages after a position if all of them are held, else what is held, and where the
-// upload stands: at epoch 0 if nothing is known of its messages.
+// History returns the messages after a position if all of them are held, otherwise every message held, and the upload's
+// position, which has epoch 0 if the upload has no log.
 func (m *Model) History(upload string, since Position) (messages []Message, complete bool, at Position) {
 	defer m.lock()()
 	l := m.logs[upload]

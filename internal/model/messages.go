@@ -16,7 +16,7 @@ type Message struct {
 	lost   bool
 }
 
-// log holds every message that an upload ever had in this epoch, also those that are lost.
+// log holds every message that an upload ever had in this epoch, including lost ones.
 type log struct {
 	position Position
 	messages []Message
@@ -83,7 +83,7 @@ func (m *Model) SendToUser(user, body string) int {
 	return len(m.conns[user])
 }
 
-// Forget drops an upload's history. Those who follow it are told of the new epoch.
+// Forget drops an upload's history and sends the new epoch to its subscribers.
 func (m *Model) Forget(upload string, now time.Time) {
 	defer m.lock()()
 	delete(m.logs, upload)
@@ -95,8 +95,8 @@ func (m *Model) Forget(upload string, now time.Time) {
 	}
 }
 
-// Expire loses what has become too old: the claims of users that wait, messages, and the positions of uploads
-// that nobody follows and of which no message is held.
+// Expire drops everything older than its TTL: claims of users without connections, messages, and positions of uploads
+// without subscribers and held messages.
 func (m *Model) Expire(now time.Time) {
 	defer m.lock()()
 	for _, user := range m.pending() {

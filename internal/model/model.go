@@ -32,8 +32,8 @@ type Record struct {
 	Recovered          bool
 }
 
-// Model may be used from any number of goroutines. Its methods do at once, and entirely, what those of the
-// same names do in the manager. A connection is a name.
+// Model is safe for concurrent use. Each method has the effect of the manager's method of the same name, atomically. A
+// connection is represented by its name.
 type Model struct {
 	mu     sync.Mutex
 	limits Limits
@@ -41,7 +41,7 @@ type Model struct {
 	conns map[string][]string
 	// claims keep subscriptions alive: a user follows an upload as long as there is a claim of the two.
 	claims map[claim]bool
-	// shown are those to whom the upload was shown when a claim was made for them.
+	// shown are the claims whose connection has received the upload's newest message.
 	shown map[claim]bool
 	// since is when a user without connections last asked for something.
 	since    map[string]time.Time
@@ -115,7 +115,7 @@ func (m *Model) SubscribeUpload(user, upload string, now time.Time) error {
 	return nil
 }
 
-// UnsubscribeUpload ends a subscription whoever claims it.
+// UnsubscribeUpload ends a subscription regardless of its claims.
 func (m *Model) UnsubscribeUpload(user, upload string) {
 	defer m.lock()()
 	m.drop(func(c claim) bool { return c.user == user && c.upload == upload })
@@ -172,8 +172,8 @@ func (m *Model) Resume(user, conn string, since map[string]Position, now time.Ti
 	return refused, nil
 }
 
-// Received returns what a connection must have received so far of one upload, in order. The upload "" stands
-// for what belongs to none.
+// Received returns the records of one upload that a connection must have received so far, in order. The upload ""
+// stands for records that belong to no upload.
 func (m *Model) Received(conn, upload string) []Record {
 	defer m.lock()()
 	return slices.DeleteFunc(slices.Clone(m.received[conn]), func(r Record) bool { return r.Upload != upload })

@@ -37,7 +37,7 @@ type step struct {
 	after, pause time.Duration
 }
 
-// follow takes the steps, and says what was not as it should be.
+// follow executes the steps and returns a description of the first violation, or "".
 func follow(steps []step, workers, batch int) (complaint string) {
 	seen := &looks{began: time.Now()}
 	l := New(Config{Workers: workers, Batch: batch, MinPause: minPause, MaxPause: maxPause,

@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// worker is the keys that wait for one goroutine.
+// worker holds the keys of one goroutine.
 type worker struct {
-	mu sync.Mutex // protects what follows
-	// due says when each key's turn is. The queue may hold a key more than once; only the entry with that
+	mu sync.Mutex // mu protects the fields below
+	// due maps each key to its due time. The queue may hold a key more than once; only the entry with that
 	// time counts.
 	due   map[string]time.Time
 	queue queue
@@ -33,10 +33,10 @@ func (w *worker) add(key string, due time.Time) {
 	}
 }
 
-// never is how long a worker waits that has nothing to wait for.
+// never is the timeout of a worker without keys.
 const never = time.Hour
 
-// take removes the keys whose turn has come, at most so many, and says how long it is to the next one's.
+// take removes up to most due keys and returns the time until the next key is due.
 func (w *worker) take(now time.Time, most int) (keys []string, wait time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -54,7 +54,7 @@ func (w *worker) take(now time.Time, most int) (keys []string, wait time.Duratio
 	return keys, never
 }
 
-// queue is a heap of keys by their turn.
+// queue is a heap of keys, ordered by due time.
 type queue []entry
 
 type entry struct {

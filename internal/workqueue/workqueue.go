@@ -1,6 +1,6 @@
-// Package worklist holds keys that somebody has to look at, now or later, for a bounded number of goroutines
-// that do so in batches. A key that is added twice before its turn is looked at once, so the list never holds
-// more than there are keys.
+// Package workqueue provides a deduplicating, delayed work queue that a bounded number of goroutines processes in
+// batches. A key that is added twice before it is due is processed once, so the queue never holds more entries than
+// there are distinct keys.
 package workqueue
 
 import (
@@ -10,21 +10,21 @@ import (
 	"time"
 )
 
-// Config configures a List.
+// Config configures a Queue.
 type Config struct {
 	// Workers is how many goroutines work, and so how many calls of Do there are at a time. A key always
 	// comes to the same one.
 	Workers int
 	// Batch is how many keys one call of Do gets at most.
 	Batch int
-	// Do looks at keys that have come to a worker, of whom it may keep notes without a lock. It returns those
-	// to be looked at again: after a pause that grows from MinPause to MaxPause as long as there are any.
+	// Do processes due keys. A key always goes to the same worker, so Do may keep state per worker without a lock. It
+	// returns the keys to retry, after a pause that doubles from MinPause to MaxPause while retries continue.
 	Do func(ctx context.Context, worker int, keys []string) (again []string)
 	// MinPause and MaxPause bound the pause before another attempt.
 	MinPause, MaxPause time.Duration
 }
 
-// List is a list at work. All methods may be called from any number of goroutines; only Close blocks.
+// Queue is a running work queue. It is safe for concurrent use; only Close blocks.
 type Queue struct {
 	cfg     Config
 	workers []*worker
@@ -33,7 +33,7 @@ type Queue struct {
 	running sync.WaitGroup
 }
 
-// New returns a list whose goroutines work until Close.
+// New returns a queue whose goroutines run until Close.
 func New(cfg Config) *Queue {
 	l := &Queue{cfg: cfg, seed: maphash.MakeSeed()}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -46,10 +46,10 @@ func New(cfg Config) *Queue {
 	return l
 }
 
-// Add has a key looked at, as soon as a worker gets to it.
+// Add enqueues a key that is due at once.
 func (l *Queue) Add(key string) { l.AddAfter(key, 0) }
 
-// AddAfter has a key looked at after a time, or earlier if it is already to be looked at earlier.
+// AddAfter enqueues a key that is due after a delay. A key that is already due earlier keeps that time.
 func (l *Queue) AddAfter(key string, after time.Duration) {
 	w := l.workers[maphash.String(l.seed, key)%uint64(len(l.workers))]
 	w.add(key, time.Now().Add(after))
@@ -81,7 +81,7 @@ func (l *Queue) work(ctx context.Context, index int, w *worker) {
 	}
 }
 
-// look calls Do, and puts back what is to be looked at again.
+// look calls Do and requeues the keys that it returns.
 func (l *Queue) look(ctx context.Context, index int, w *worker, keys []string) {
 	again := l.cfg.Do(ctx, index, keys)
 	if len(again) == 0 {

@@ -48,7 +48,7 @@ func (l *looks) of(key string) (at []time.Duration) {
 	return at
 }
 
-// open returns a list that notes what is looked at and then does as do says, if that is not nil.
+// open returns a queue that records every processed key and then calls do, unless do is nil.
 func open(t *testing.T, cfg Config, do func(ctx context.Context, keys []string) (again []string)) (*Queue, *looks) {
 	t.Helper()
 	seen := &looks{began: time.Now()}
@@ -101,7 +101,8 @@ func TestTheEarlierTurnCounts(t *testing.T) {
 	})
 }
 
-// An entry that an earlier one has outrun must not count for the key when it is added anew.
+// TestATurnThatWasOutrunDoesNotCount: a stale entry, superseded by an earlier one, must not apply when the key is added
+// again.
 func TestATurnThatWasOutrunDoesNotCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, seen := open(t, Config{Workers: 1, Batch: 10}, nil)
@@ -221,7 +222,7 @@ func TestOnlyWhatFailedIsTriedAgain(t *testing.T) {
 	})
 }
 
-// Close ends the context of what is under way, waits for it, and begins nothing more.
+// TestCloseEndsTheWork: Close cancels the context of running calls, waits for them and starts no more.
 func TestCloseEndsTheWork(t *testing.T) {
 	for range 50 {
 		synctest.Test(t, func(t *testing.T) {
@@ -245,7 +246,7 @@ func TestCloseEndsTheWork(t *testing.T) {
 	}
 }
 
-// What has been looked at leaves nothing behind.
+// TestAnIdleListHoldsNothing: processed keys leave no memory behind.
 func TestAnIdleListHoldsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, _ := open(t, Config{Workers: 2, Batch: 3}, nil)
@@ -262,7 +263,7 @@ func TestAnIdleListHoldsNothing(t *testing.T) {
 	})
 }
 
-// Every key that is added is looked at afterwards, whoever adds it and whatever is under way.
+// TestNothingIsLost: every added key is processed afterwards, with concurrent producers and retries.
 func TestNothingIsLost(t *testing.T) {
 	const adders, rounds, keys = 8, 500, 20
 	var mu sync.Mutex
