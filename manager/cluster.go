@@ -157,6 +157,7 @@ func (c *cluster) Health(err error) {
 		return
 	}
 	c.health.Store(nil)
+	c.peers.Connected()
 	c.manager.opt.Logger.Info("messages of the broker come through")
 }
 

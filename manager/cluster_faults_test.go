@@ -418,3 +418,58 @@ func TestCluster_ReturnOfTheSameDataRepeatsNothing(t *testing.T) {
 		}
 	})
 }
+
+// A command that a node has not confirmed names that node, rather than pretending that a revoked token is connected nowhere.
+func TestCluster_CommandsNameMissingNodes(t *testing.T) {
+	inCluster(t, 3, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		c := connect(t, nodes[1].Manager, "ann")
+		nodes[1].link.cut()
+		var missing *MissingNodesError
+		_, err := nodes[0].DisconnectUser(t.Context(), "ann", NormalClosure)
+		if !errors.As(err, &missing) || len(missing.Nodes) != 1 || !errors.Is(err, ErrUnavailable) {
+			t.Errorf("DisconnectUser: %v, want the name of the node that is cut off", err)
+		}
+		if len(c.closed()) > 0 {
+			t.Error("the node was reached")
+		}
+		nodes[1].link.mend()
+		<-time.After(10 * time.Second)
+		if _, err := nodes[0].DisconnectUser(t.Context(), "ann", NormalClosure); err != nil || len(c.closed()) != 1 {
+			t.Errorf("DisconnectUser: %v, closed %v", err, c.closed())
+		}
+	})
+}
+
+// A node is ready only when it has joined the others: commands that are given from then on reach it.
+func TestCluster_ReadyMeansJoined(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := broker.NewMemory(broker.MemoryOptions{})
+		var nodes []*Manager
+		for i := range 2 {
+			m, err := New(Options{Broker: hub.Node(), NodeName: fmt.Sprint("node-", i)})
+			must(t, err)
+			defer func() { must(t, m.Close(context.Background())) }()
+			nodes = append(nodes, m)
+		}
+		begin := time.Now()
+		for _, m := range nodes {
+			for m.Ready() != nil {
+				<-time.After(time.Millisecond)
+			}
+		}
+		if took := time.Since(begin); took > 100*time.Millisecond {
+			t.Errorf("the nodes were ready after %v", took)
+		}
+		c := connect(t, nodes[1], "ann")
+		if _, err := nodes[0].SendToUser("ann", note(t, 1)); err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		if got := len(c.received(t)); got != 1 {
+			t.Errorf("%d messages came, want 1", got)
+		}
+		if _, err := nodes[0].DisconnectUser(t.Context(), "ann", NormalClosure); err != nil || len(c.closed()) != 1 {
+			t.Errorf("DisconnectUser: %v, closed %v", err, c.closed())
+		}
+	})
+}

@@ -93,9 +93,9 @@ func (m *Manager) DisconnectUser(ctx context.Context, userID string, reason Clos
 	}
 	reason = reason.orNormal()
 	if m.cluster != nil {
-		err = m.cluster.closeUser(ctx, userID, reason)
+		return m.cluster.closeEverywhere(ctx, closeUser, order{UserID: userID, Reason: reason})
 	}
-	return m.closeUserHere(userID, reason), err
+	return m.closeUserHere(userID, reason), nil
 }
 
 // DisconnectToken closes all connections that were opened with a token, on every node, and returns how many it
@@ -107,9 +107,9 @@ func (m *Manager) DisconnectToken(ctx context.Context, tokenID string, reason Cl
 	}
 	reason = reason.orNormal()
 	if m.cluster != nil {
-		err = m.cluster.closeToken(ctx, tokenID, reason)
+		return m.cluster.closeEverywhere(ctx, closeToken, order{TokenID: tokenID, Reason: reason})
 	}
-	return m.closeTokenHere(tokenID, reason), err
+	return m.closeTokenHere(tokenID, reason), nil
 }
 
 func (m *Manager) closeTokenHere(tokenID string, reason CloseReason) (closed int) {

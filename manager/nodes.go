@@ -6,13 +6,15 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"strconv"
+	"strings"
 )
 
 // What nodes tell each other, and what they ask.
 const (
 	tellMessage    = "message-to-user"
-	tellCloseUser  = "close-user"
-	tellCloseToken = "close-token"
+	closeUser      = "close-user"
+	closeToken     = "close-token"
 	askSubscribers = "subscribers"
 	askStats       = "stats"
 )
@@ -52,13 +54,59 @@ func (c *cluster) sendToUser(userID string, e Encoded) error {
 	return c.tell(context.Background(), tellMessage, order{UserID: userID, message: e.payload})
 }
 
-func (c *cluster) closeUser(ctx context.Context, userID string, reason CloseReason) error {
-	return c.tell(ctx, tellCloseUser, order{UserID: userID, Reason: reason})
+// closeEverywhere has all nodes close connections and returns how many this one has closed. Each node confirms it, because a
+// revoked token must not stay connected to a node that was away for a moment.
+func (c *cluster) closeEverywhere(ctx context.Context, kind string, o order) (closed int, err error) {
+	body, err := json.Marshal(o)
+	if err != nil {
+		return 0, err
+	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	answers, missing, err := c.peers.Ask(ctx, kind, body)
+	if own, ok := answers[c.peers.Name()]; ok {
+		closed, _ = strconv.Atoi(string(own)) // closeHere writes a number
+	}
+	switch {
+	case err != nil:
+		return closed, unavailable(err)
+	case len(missing) > 0:
+		return closed, &MissingNodesError{missing}
+	}
+	return closed, nil
 }
 
-func (c *cluster) closeToken(ctx context.Context, tokenID string, reason CloseReason) error {
-	return c.tell(ctx, tellCloseToken, order{TokenID: tokenID, Reason: reason})
+// closeHere carries out closeEverywhere on this node, and returns how many connections it has closed.
+func (c *cluster) closeHere(kind string, body []byte) ([]byte, error) {
+	o, err := parseOrder(body)
+	if err == nil {
+		err = o.Reason.Check()
+	}
+	if err != nil {
+		c.refused("orders of other nodes", err)
+		return nil, err
+	}
+	closed := 0
+	if kind == closeUser {
+		closed = c.manager.closeUserHere(o.UserID, o.Reason)
+	} else {
+		closed = c.manager.closeTokenHere(o.TokenID, o.Reason)
+	}
+	return strconv.AppendInt(nil, int64(closed), 10), nil
 }
+
+// MissingNodesError is the error of a command that some nodes have not confirmed. It wraps ErrUnavailable: giving the command
+// again later makes sense.
+type MissingNodesError struct {
+	// Nodes are their names, sorted.
+	Nodes []string
+}
+
+func (e *MissingNodesError) Error() string {
+	return "manager: nodes did not confirm the command: " + strings.Join(e.Nodes, ", ")
+}
+
+func (e *MissingNodesError) Unwrap() error { return ErrUnavailable }
 
 // told does what another node has told this one.
 func (c *cluster) told(kind string, body []byte) {
@@ -67,24 +115,21 @@ func (c *cluster) told(kind string, body []byte) {
 		c.refused("orders of other nodes", err)
 		return
 	}
-	switch kind {
-	case tellMessage:
+	if kind == tellMessage {
 		e, err := glance("", o.message, c.manager.opt.MaxMessageBytes)
 		if err != nil {
 			c.refused("messages to users", err)
 			return
 		}
 		c.manager.sendHere(o.UserID, e)
-	case tellCloseUser:
-		c.manager.closeUserHere(o.UserID, o.Reason)
-	case tellCloseToken:
-		c.manager.closeTokenHere(o.TokenID, o.Reason)
 	}
 }
 
 // answer answers a question of a node.
 func (c *cluster) answer(kind string, body []byte) ([]byte, error) {
 	switch kind {
+	case closeUser, closeToken:
+		return c.closeHere(kind, body)
 	case askSubscribers:
 		return json.Marshal(c.manager.UploadSubscriberIDs(string(body)))
 	case askStats:
@@ -164,6 +209,9 @@ func (m *Manager) Ready() error {
 	}
 	if why := m.cluster.health.Load(); why != nil {
 		return errors.New("manager: the broker: " + *why)
+	}
+	if !m.cluster.peers.Joined() {
+		return errors.New("manager: this node has not joined the others yet")
 	}
 	return nil
 }

@@ -21,6 +21,8 @@ type apiProblem struct {
 	Detail string `json:"detail"`
 	// Field is the name of the wrong part of the request.
 	Field string `json:"field,omitempty"`
+	// MissingNodes are the nodes that did not confirm a command.
+	MissingNodes []string `json:"missing_nodes,omitempty"`
 	// Line is the line of the body with the error, from 1, if the body has one message per line.
 	Line int `json:"line,omitempty"`
 
@@ -60,6 +62,7 @@ func problemOf(err error) *apiProblem {
 	var (
 		own     *apiProblem
 		invalid *manager.InvalidError
+		missing *manager.MissingNodesError
 	)
 	switch {
 	case errors.As(err, &own):
@@ -72,6 +75,10 @@ func problemOf(err error) *apiProblem {
 		return unavailable("the server is shutting down")
 	case errors.Is(err, manager.ErrUnknownUpload):
 		return newProblem(http.StatusNotFound, "unknown upload")
+	case errors.As(err, &missing):
+		p := unavailable("nodes did not confirm the command, so it may not have taken effect there; try again")
+		p.MissingNodes = missing.Nodes
+		return p
 	case errors.Is(err, manager.ErrUnavailable):
 		return unavailable("the broker is out of reach, so the request may not have taken effect; try again")
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):

@@ -51,6 +51,8 @@ type Membership struct {
 	questions *queue // for those that call Answer
 	// errands are what Receive leaves to Run's goroutine, because it takes time.
 	errands chan func(context.Context)
+	// connected wakes join.
+	connected chan struct{}
 	// asking holds a token for each question of this node that is not yet answered.
 	asking chan struct{}
 
@@ -108,10 +110,12 @@ func New(cfg Config) (*Membership, error) {
 		cfg: cfg, run: rand.Text(), inbox: inboxPrefix + cfg.Name, log: cfg.Logger,
 		tells: newQueue(), questions: newQueue(),
 		errands: make(chan func(context.Context), maxErrands),
-		asking:  make(chan struct{}, maxAsks),
-		roster:  roster{nodes: make(map[string]*node)},
-		asks:    make(map[uint64]*ask),
-		warned:  make(map[string]time.Time),
+
+		connected: make(chan struct{}, 1),
+		asking:    make(chan struct{}, maxAsks),
+		roster:    roster{nodes: make(map[string]*node)},
+		asks:      make(map[uint64]*ask),
+		warned:    make(map[string]time.Time),
 	}, nil
 }
 

@@ -35,27 +35,46 @@ func (p *Membership) setRunning(running bool) {
 	}
 }
 
-// join subscribes to the channels, and reports whether it came to that before ctx ended.
+// failuresToWarn is how many attempts to join may fail before that is logged: the first come before the broker has connected.
+const failuresToWarn = 5
+
+// join subscribes to the channels and reports whether that succeeded before ctx ended. It tries again each interval, and as
+// soon as Connected is called.
 func (p *Membership) join(ctx context.Context) bool {
 	again := time.NewTicker(p.cfg.Interval)
 	defer again.Stop()
-	for failed := false; ; failed = true {
+	for failures := 1; ; failures++ {
 		err := p.cfg.Broker.Subscribe(ctx, AllChannel, p.inbox)
 		if err == nil {
-			if failed {
-				p.log.Info("peers: joined the other nodes")
-			}
+			p.log.Debug("membership: joined", slog.String("node", p.cfg.Name))
 			return true
 		}
-		if !failed && ctx.Err() == nil {
-			p.log.Warn("peers: cannot join the other nodes, trying again", slog.Any("error", err))
+		if failures == failuresToWarn && ctx.Err() == nil {
+			p.log.Warn("membership: cannot join the other nodes, retrying", slog.Any("error", err))
 		}
 		select {
 		case <-ctx.Done():
 			return false
 		case <-again.C:
+		case <-p.connected:
 		}
 	}
+}
+
+// Connected tells the membership that the broker has connected, so that it joins the other nodes at once. It does not block.
+func (p *Membership) Connected() {
+	select {
+	case p.connected <- struct{}{}:
+	default:
+	}
+}
+
+// Joined reports whether this node has received a hello of its own: it then receives commands of other nodes, and the nodes
+// that were there have received the hello as well.
+func (p *Membership) Joined() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.running && p.echoed > 0
 }
 
 // stay says hello at once and then each interval, and runs errands in between, until ctx ends.
