@@ -14,13 +14,13 @@ func newRegistry(shards int) *registry {
 	return New(Config[int, int]{Shards: shards, Idle: func(state *int) bool { return *state == 0 }})
 }
 
-// tester is what tests of the testing package and of rapid have in common.
+// tester is the common subset of testing.TB and rapid.TB.
 type tester interface {
 	Helper()
 	Fatalf(format string, args ...any)
 }
 
-// check fails unless everything in the registry agrees with everything else. Nobody else may use it meanwhile.
+// check fails unless all parts of the registry are consistent with each other. The registry must not be in use.
 func check(t tester, r *registry) {
 	t.Helper()
 	var want Counts
@@ -56,7 +56,7 @@ func check(t tester, r *registry) {
 	}
 }
 
-// checkPending returns the number of users that wait for a connection.
+// checkPending returns the number of users without a connection.
 func checkPending(t tester, r *registry) int {
 	t.Helper()
 	n := 0
@@ -92,7 +92,7 @@ func checkUser(t tester, r *registry, u *tUser) {
 	})
 }
 
-// checkMembers fails unless each connection of the user has a member with a slot, and nobody else.
+// checkMembers fails unless each connection of the user, and no other, has a member with a slot.
 func checkMembers(t tester, u *tUser, s *tMember) {
 	t.Helper()
 	var conns []int

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// shows records to whom an upload was shown.
+// shows records the connections that were shown an upload.
 type shows []string
 
 func (s *shows) claimed(u *tUpload, fresh bool) {

@@ -6,10 +6,10 @@ import (
 	"unsafe"
 )
 
-// state stands for what the manager keeps of an upload: two pointers.
+// state has the size of the manager's state of an upload: two pointers.
 type state struct{ _, _ *int }
 
-// conn is a connection as the manager has it: an interface.
+// conn is an interface, like the manager's connections.
 type conn interface{ Send() }
 
 func TestShardFillsWholeCacheLines(t *testing.T) {

@@ -1,41 +1,41 @@
 package shard
 
-// none is the slot of a member that has no place among an upload's receivers.
+// none is the slot of a member without a receiver.
 const none = -1
 
-// A subscription is one user following one upload: a list with a member for each of the user's connections. Its
-// first member stands for it as a whole, from its beginning to its end. While the user has no connection, the
-// first member holds a slot without one, so that the upload knows its subscriber.
+// A member is one connection's part of a subscription. A subscription is one user following one upload: a list with a
+// member for each of the user's connections, represented by its first member during its whole lifetime. While the user
+// has no connection, the first member holds a slot without one, so that the upload counts its subscriber.
 //
-// It changes with both locks held, except that the slots belong to the upload's lock alone.
+// A subscription changes with both locks held, except the slots, which the upload's lock alone protects.
 type member[C comparable, S any] struct {
 	user   *user[C, S]
 	upload *Upload[C, S]
 	next   *member[C, S]
 	slot   int32
-	// claimed: this connection itself has asked for the upload.
+	// claimed is set if this connection itself subscribed to the upload.
 	claimed bool
-	// shown: the connection was given the upload's state, by its own claim or by the user's.
+	// shown is set once the connection received the upload's state, by its own claim or by the user's.
 	shown bool
-	// first: the member stands for the subscription.
+	// first is set for the member that represents the subscription.
 	first bool
-	// held is the user's own claim, as opposed to those of its connections. It is kept in the first member.
+	// held is the user's own claim, as opposed to the claims of its connections. Only the first member stores it.
 	held hold
 }
 
-// hold is the claim of a user as such on a subscription.
+// hold is a user's own claim on a subscription.
 type hold uint8
 
 const (
 	notHeld hold = iota
-	// inherited: the connection that claimed the subscription has ended, and the user had others. Such a claim gives way
-	// when the user reaches its limit of subscriptions.
+	// inherited means that the claiming connection ended while the user had others. Such a claim is evicted when the
+	// user reaches its limit of subscriptions.
 	inherited
-	// asked: SubscribeUser made the claim.
+	// asked means that SubscribeUser made the claim.
 	asked
 )
 
-// newSubscription returns a subscription without slots, in perhaps the memory of one that ended before.
+// newSubscription returns a subscription without slots, reusing the memory of an ended one if available.
 func (r *Registry[C, S]) newSubscription(u *user[C, S], up *Upload[C, S]) *member[C, S] {
 	s, _ := r.ended.Get().(*member[C, S])
 	if s == nil {
@@ -45,7 +45,7 @@ func (r *Registry[C, S]) newSubscription(u *user[C, S], up *Upload[C, S]) *membe
 	return s
 }
 
-// wait takes the slot of a user without a connection.
+// wait occupies the slot of a user without a connection.
 func (s *member[C, S]) wait() {
 	var nobody C
 	s.upload.place(s, nobody)
@@ -69,7 +69,7 @@ func (s *member[C, S]) join(c C) *member[C, S] {
 	}
 }
 
-// member returns the part of one of the user's connections.
+// member returns the member of one of the user's connections.
 func (s *member[C, S]) member(c C) *member[C, S] {
 	for m := s; m != nil; m = m.next {
 		if m.is(c) {
@@ -81,8 +81,8 @@ func (s *member[C, S]) member(c C) *member[C, S] {
 
 func (s *member[C, S]) is(c C) bool { return s.upload.receivers[s.slot].Conn == c }
 
-// leave takes a member out, which must not be the only one. If it is the first, the next takes its slot and goes
-// in its stead.
+// leave removes a member, which must not be the only one. If it is the first, the next member takes its slot and
+// represents the subscription.
 func (s *member[C, S]) leave(m *member[C, S]) {
 	s.upload.remove(m)
 	if m == s {
@@ -99,14 +99,14 @@ func (s *member[C, S]) leave(m *member[C, S]) {
 	before.next = m.next
 }
 
-// show marks the member as one that was given the upload's state, and reports whether that is new.
+// show marks the member as shown and reports whether it was not shown before.
 func (s *member[C, S]) show() bool {
 	fresh := !s.shown
 	s.shown = true
 	return fresh
 }
 
-// wanted reports whether anything still claims the subscription.
+// wanted reports whether the subscription has any claim left.
 func (s *member[C, S]) wanted() bool {
 	for m := s; m != nil; m = m.next {
 		if m.held != notHeld || m.claimed {
@@ -116,7 +116,7 @@ func (s *member[C, S]) wanted() bool {
 	return false
 }
 
-// inheritedOnly reports whether no connection claims the subscription, and the user has not asked for it.
+// inheritedOnly reports whether the only claims of the subscription are inherited.
 func (s *member[C, S]) inheritedOnly() bool {
 	for m := s; m != nil; m = m.next {
 		if m.claimed {
@@ -126,8 +126,7 @@ func (s *member[C, S]) inheritedOnly() bool {
 	return s.held == inherited
 }
 
-// dissolve takes all members out of the upload and leaves the subscription empty. Nothing refers to it or to
-// its members any more, except the user.
+// dissolve removes all members from the upload and empties the subscription. Only the user refers to it afterwards.
 func (s *member[C, S]) dissolve() {
 	for m := s; m != nil; m = m.next {
 		s.upload.remove(m)

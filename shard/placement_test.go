@@ -45,8 +45,8 @@ func TestOrdinaryIDsSpreadOverTheShards(t *testing.T) {
 	wantSpread(t, newRegistry(placementShards), chosen(func(string) bool { return true }))
 }
 
-// TestChosenIDsCannotBeSteeredToOneShard tries what would work if the seed were mixed into the finished hash,
-// or if there were none.
+// TestChosenIDsCannotBeSteeredToOneShard tries an attack that would succeed if the seed were mixed into the finished
+// hash, or if there were no seed.
 func TestChosenIDsCannotBeSteeredToOneShard(t *testing.T) {
 	other := newRegistry(placementShards)
 	first := other.shard(other.key("upload-0").hash)

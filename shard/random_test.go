@@ -11,8 +11,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// deeds are random operations on few users, connections and uploads, so that they meet all the time. pick
-// returns a number from 0 to below n.
+// deeds are random operations on few users, connections and uploads, so that they often conflict. pick returns a number
+// in [0, n).
 func deeds(r *registry, pick func(n int) int) map[string]func() {
 	const limit, pending = 9, 3
 	user := func() string { return "user " + strconv.Itoa(pick(5)) }
@@ -38,7 +38,7 @@ func deeds(r *registry, pick func(n int) int) map[string]func() {
 	}
 }
 
-// empty takes everything out and fails if something is left.
+// empty removes everything and fails if anything remains.
 func empty(t tester, r *registry) {
 	t.Helper()
 	r.EachConnection(func(user string, c int) { r.Disconnect(user, c) })
@@ -83,8 +83,8 @@ func TestInvariant3NothingIsLeft(t *testing.T) {
 	empty(t, r)
 }
 
-// TestInvariant3WhoEntersIsThere has users come to one upload, and leave it, so quickly that it is forgotten and
-// made again all the time. Who has entered must be found there: not in one that was forgotten meanwhile.
+// TestInvariant3WhoEntersIsThere has users join and leave one upload so quickly that it is removed and created again
+// all the time. A user that joined must be found in the current upload, not in a removed one.
 func TestInvariant3WhoEntersIsThere(t *testing.T) {
 	r := newRegistry(1)
 	var work sync.WaitGroup

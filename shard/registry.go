@@ -13,45 +13,44 @@ import (
 
 // Config configures a Registry.
 type Config[C comparable, S any] struct {
-	// Shards is the number of shards, rounded up to a power of two. 0: four for each of GOMAXPROCS, so that
-	// two cores seldom want the same one.
+	// Shards is the number of shards, rounded up to a power of two. 0: four per GOMAXPROCS, so that two cores seldom
+	// contend for the same shard.
 	Shards int
-	// Idle reports whether an upload's state holds nothing worth keeping. An upload without subscribers is
-	// forgotten as soon as its state is idle. It is called with the upload's lock held. nil: always.
+	// Idle reports whether an upload's state can be discarded. An upload without subscribers is removed as soon as its
+	// state is idle. Idle is called with the upload's lock held. nil: every state is idle.
 	Idle func(*S) bool
-	// Settle does what was put off with Upload.PutOff. It is called with the upload's lock held, before anybody
-	// else meets the upload, and must not call the registry. It is only needed where PutOff is called.
+	// Settle executes the work deferred with Upload.PutOff. It is called with the upload's lock held, before any other
+	// caller accesses the upload, and must not call the registry. It is required only if PutOff is called.
 	Settle func(*Upload[C, S])
 }
 
-// Registry holds users with connections of type C, and uploads with a state of type S that belongs to the
-// caller. All methods may be called from any number of goroutines; they block only on other calls about the
-// same user or upload.
+// Registry stores users with connections of type C, and uploads with a state of type S that belongs to the caller. It
+// is safe for concurrent use; a call blocks only on other calls that concern the same user or upload.
 //
 // Callbacks run with the lock of a user or an upload held: they must not block and must not call the registry.
 type Registry[C comparable, S any] struct {
 	shards []Shard[C, S]
 	hasher *hash.Hasher
-	// shift leaves the hash's top bits, of which there are as many as a shard's index has.
+	// shift reduces a hash to its top bits, which are the index of the shard.
 	shift  uint
 	idle   func(*S) bool
 	settle func(*Upload[C, S])
-	// pending are the users that subscribed and have no connection yet, and since when, by the caller's clock.
+	// pending maps users without a connection to the time of their last subscription, by the caller's clock.
 	pending *xsync.MapOf[*user[C, S], int64]
 	// waiting counts pending, including those about to be added, so that a bound on it is never exceeded.
 	waiting atomic.Int64
 	// strayUsers and strayUploads belong to the shards' tables.
 	strayUsers   *strays[*user[C, S]]
 	strayUploads *strays[*Upload[C, S]]
-	// ended holds subscriptions that have ended, to be used again.
+	// ended pools ended subscriptions for reuse.
 	ended sync.Pool
 }
 
-// cacheLine is what processors of today fetch at once: two lines of 64 bytes.
+// cacheLine is the number of bytes that current processors prefetch at once: two lines of 64 bytes.
 const cacheLine = 128
 
-// Shard is one stripe of the registry. Its counters have cache lines of their own, so that counting in a shard
-// slows down neither its neighbours nor who looks for something in it.
+// Shard is one stripe of the registry. Its counters occupy separate cache lines, so that updating them does not slow
+// down neighbouring shards or lookups in the same shard.
 type Shard[C comparable, S any] struct {
 	users         table[*user[C, S]]
 	uploads       table[*Upload[C, S]]
@@ -101,8 +100,8 @@ func (r *Registry[C, S]) key(id string) key { return key{r.hasher.Sum(id), id} }
 
 func (r *Registry[C, S]) shard(hash uint64) *Shard[C, S] { return &r.shards[hash>>r.shift] }
 
-// Counts are the sizes of a registry. Taken while others change it, each is right for some moment, not all
-// for the same one.
+// Counts are the sizes of a registry. During concurrent changes, each count is correct for some moment, but not all for
+// the same moment.
 type Counts struct {
 	// Connections and Users that have at least one connection or subscription.
 	Connections, Users int

@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// Why a subscription was refused.
+// Errors of refused subscriptions and connections.
 var (
 	// ErrUnknown: the connection is not registered for the user.
 	ErrUnknown = errors.New("shard: connection is not registered")
@@ -17,9 +17,9 @@ var (
 	ErrPending = errors.New("shard: too many users wait for a connection")
 )
 
-// Claim subscribes a user to an upload on behalf of one of its connections. entered is called with the
-// upload's lock held, in the moment from which on the connection gets the upload's messages; fresh says that
-// the connection has not been given the upload's state yet. A limit below 1 is none.
+// SubscribeConn subscribes a user to an upload on behalf of one of its connections. It calls entered with the upload's
+// lock held, at the moment from which the connection receives the upload's messages; fresh reports that the connection
+// has not received the upload's state yet. A limit below 1 means no limit.
 func (r *Registry[C, S]) SubscribeConn(
 	userID string, c C, uploadID string, limit int, entered func(up *Upload[C, S], fresh bool),
 ) error {
@@ -42,9 +42,9 @@ func (r *Registry[C, S]) SubscribeConn(
 	return nil
 }
 
-// Admissible returns the uploads that SubscribeConn would accept for a connection, one after the other: those that the user
-// follows, and others up to the limit. It changes nothing. registered is false if the connection is not registered for the
-// user. A limit below 1 is none.
+// Admissible returns the uploads that SubscribeConn would accept for a connection, one after the other: the uploads
+// that the user follows, and others up to the limit. It changes nothing. registered is false if the connection is not
+// registered for the user. A limit below 1 means no limit.
 func (r *Registry[C, S]) Admissible(
 	userID string, c C, uploadIDs []string, limit int,
 ) (admitted []string, registered bool) {
@@ -56,7 +56,7 @@ func (r *Registry[C, S]) Admissible(
 	if !slices.Contains(u.conns, c) {
 		return nil, false
 	}
-	kept := 0 // subscriptions that do not give way to others
+	kept := 0 // subscriptions that are not evicted for others
 	u.subs.each(func(s *member[C, S]) {
 		if r.lockOf(s); !s.inheritedOnly() {
 			kept++
@@ -84,8 +84,8 @@ func (r *Registry[C, S]) Admissible(
 	return admitted, true
 }
 
-// Unclaim takes back a connection's claim and reports whether there was one. The subscription ends with its
-// last claim.
+// UnsubscribeConn removes a connection's claim and reports whether there was one. The subscription ends with its last
+// claim.
 func (r *Registry[C, S]) UnsubscribeConn(userID string, c C, uploadID string) (claimed bool) {
 	r.withSubscription(userID, uploadID, func(_ *user[C, S], s *member[C, S]) {
 		if m := s.member(c); m != nil && m.claimed {
@@ -97,11 +97,11 @@ func (r *Registry[C, S]) UnsubscribeConn(userID string, c C, uploadID string) (c
 	return claimed
 }
 
-// Hold subscribes a user as such to an upload, with or without a connection. show is called with the
-// upload's lock held for every connection that has not been given the upload's state yet.
+// SubscribeUser subscribes a user to an upload, with or without a connection. It calls show with the upload's lock held
+// for every connection that has not received the upload's state yet.
 //
-// A user without a connection waits for one, counted from the last call that was not refused: now is kept for
-// ExpirePending, and at most maxPending users may wait. Limits below 1 are none.
+// The subscription of a user without a connection is pending; its age, which ExpirePending compares, counts from now of
+// the last accepted call. At most maxPending users may be pending. Limits below 1 mean no limit.
 func (r *Registry[C, S]) SubscribeUser(
 	userID, uploadID string, limit, maxPending int, now int64, show func(*Upload[C, S], C),
 ) error {
@@ -132,7 +132,7 @@ func (r *Registry[C, S]) SubscribeUser(
 	return nil
 }
 
-// Drop ends a user's subscription to an upload whoever claims it, and reports whether there was one.
+// UnsubscribeUser ends a user's subscription to an upload regardless of its claims, and reports whether there was one.
 func (r *Registry[C, S]) UnsubscribeUser(userID, uploadID string) bool {
 	return r.withSubscription(userID, uploadID, func(u *user[C, S], s *member[C, S]) {
 		r.release(s, true)
@@ -142,8 +142,8 @@ func (r *Registry[C, S]) UnsubscribeUser(userID, uploadID string) bool {
 	})
 }
 
-// withSubscription calls fn with a user's subscription, and the user, if there is one, and reports whether
-// there is. fn has both locks and must release the subscription.
+// withSubscription calls fn with a user's subscription, if there is one, and reports whether there is. fn has both
+// locks and must release the subscription.
 func (r *Registry[C, S]) withSubscription(
 	userID, uploadID string, fn func(*user[C, S], *member[C, S]),
 ) bool {
@@ -213,7 +213,7 @@ func (r *Registry[C, S]) subscription(u *user[C, S], uploadID string, limit int)
 	return s, nil
 }
 
-// dropInherited ends the subscriptions that a locked user has only from connections that have ended.
+// dropInherited ends the subscriptions of a locked user whose only claims are inherited.
 func (r *Registry[C, S]) dropInherited(u *user[C, S]) {
 	u.subs.each(func(s *member[C, S]) {
 		r.lockOf(s)
@@ -221,13 +221,13 @@ func (r *Registry[C, S]) dropInherited(u *user[C, S]) {
 	})
 }
 
-// lockOf locks the upload of a subscription, which is there as long as the subscription is.
+// lockOf locks the upload of a subscription; the upload exists as long as the subscription does.
 func (r *Registry[C, S]) lockOf(s *member[C, S]) {
 	s.upload.mu.Lock()
 	r.settleLocked(s.upload)
 }
 
-// reserve takes one of the places of users that wait for a connection.
+// reserve takes one of the places of pending users and reports whether there was one.
 func (r *Registry[C, S]) reserve(bound int) bool {
 	if n := r.waiting.Add(1); bound > 0 && n > int64(bound) {
 		r.waiting.Add(-1)
@@ -236,7 +236,7 @@ func (r *Registry[C, S]) reserve(bound int) bool {
 	return true
 }
 
-// stopWaiting ends a user's waiting for a connection.
+// stopWaiting ends a user's pending state.
 func (r *Registry[C, S]) stopWaiting(u *user[C, S]) {
 	r.pending.Delete(u)
 	r.waiting.Add(-1)

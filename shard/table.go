@@ -6,33 +6,33 @@ import (
 	"github.com/puzpuzpuz/xsync/v3"
 )
 
-// key is an id with its hash, which is computed once for the choice of the shard and for its map.
+// key is an id with its hash, which is computed once for both the choice of the shard and its map.
 type key struct {
 	hash uint64
 	id   string
 }
 
-// named is what a table holds: pointers to what has an id.
+// named is an element of a table: a pointer to an object with an id.
 type named interface {
 	comparable
 	name() string
 }
 
-// table finds things by their ids. All methods may be called from any number of goroutines.
+// table finds objects by their ids. It is safe for concurrent use.
 //
-// Its map goes by the hash alone, since what it finds knows its id anyway: to keep the id in the map's entries as
-// well would take twice their memory. Ids with the same hash are next to impossible, and still must not be
-// mistaken for each other: whoever comes second is kept among the strays.
+// Its map is keyed by the hash alone, because the object stores its id anyway: keeping the id in the map entry as well
+// would double the memory. Hash collisions are extremely unlikely but must not confuse two ids: the second object with
+// the same hash is stored among the strays.
 type table[V named] struct {
 	byHash *xsync.MapOf[uint64, V]
 	strays *strays[V]
 }
 
-// strays holds, for all tables of a kind, what its hash does not find. What is done to it is done in a computation
-// of the table's map for that hash, so that no id is ever in both.
+// strays stores, for all tables of a kind, the objects whose hash collides with another object's. It changes only
+// within a computation of the table's map for that hash, so that no id is ever in both.
 type strays[V named] struct {
 	byID *xsync.MapOf[string, V]
-	// count is 0 for as good as ever, which spares looking.
+	// count is almost always 0; checking it first avoids the byID lookup.
 	count atomic.Int64
 }
 
@@ -50,7 +50,7 @@ func (s *strays[V]) load(id string) (v V, ok bool) {
 	return s.byID.Load(id)
 }
 
-// load returns what has the id.
+// load returns the object with the id.
 func (t table[V]) load(k key) (v V, ok bool) {
 	if v, ok = t.byHash.Load(k.hash); ok && v.name() == k.id {
 		return v, true
@@ -58,7 +58,7 @@ func (t table[V]) load(k key) (v V, ok bool) {
 	return t.strays.load(k.id)
 }
 
-// loadOrAdd returns what has the id, which is made if there is nothing.
+// loadOrAdd returns the object with the id and creates it if necessary.
 func (t table[V]) loadOrAdd(k key, made func() V) (v V) {
 	t.byHash.Compute(k.hash, func(there V, taken bool) (keep V, free bool) {
 		stray, ok := t.strays.load(k.id)
@@ -80,7 +80,7 @@ func (t table[V]) loadOrAdd(k key, made func() V) (v V) {
 	return v
 }
 
-// remove takes out what is there.
+// remove deletes the object, if it is in the table.
 func (t table[V]) remove(k key, v V) {
 	t.byHash.Compute(k.hash, func(there V, taken bool) (keep V, free bool) {
 		if taken && there == v {
@@ -92,7 +92,7 @@ func (t table[V]) remove(k key, v V) {
 	})
 }
 
-// each calls fn for everything. What comes or goes meanwhile may be left out.
+// each calls fn for every object. Objects that are added or removed concurrently may be omitted.
 func (t table[V]) each(fn func(V)) {
 	t.byHash.Range(func(_ uint64, v V) bool {
 		fn(v)

@@ -7,12 +7,12 @@ import (
 	"testing"
 )
 
-// thing is what the tests' tables hold.
+// thing is the element type of the tables under test.
 type thing struct{ id string }
 
 func (t *thing) name() string { return t.id }
 
-// things returns a table, and what finds, adds and removes things that all have the same hash.
+// things returns a table and functions to find, add and remove objects that all have the same hash.
 func things() (t table[*thing], load, add func(string) *thing, remove func(*thing)) {
 	t = newTable(newStrays[*thing]())
 	clash := func(id string) key { return key{42, id} }
@@ -31,7 +31,7 @@ func things() (t table[*thing], load, add func(string) *thing, remove func(*thin
 func TestIDsWithTheSameHashAreKeptApart(t *testing.T) {
 	table, load, add, remove := things()
 	ids := []string{"first", "second", "third"}
-	for _, leave := range ids { // whoever leaves, the others stay
+	for _, leave := range ids { // the other objects stay, in any order of removal
 		made := map[string]*thing{}
 		for _, id := range ids {
 			if load(id) != nil {
@@ -70,8 +70,8 @@ func TestIDsWithTheSameHashAreKeptApart(t *testing.T) {
 	}
 }
 
-// TestIDsWithTheSameHashAreMadeOnce has goroutines add and remove such ids at once. An id's owner is alone in
-// adding and removing it, so it must always find what it has added.
+// TestIDsWithTheSameHashAreMadeOnce adds and removes colliding ids concurrently. Only one goroutine adds and removes
+// each id, so it must always find its own object.
 func TestIDsWithTheSameHashAreMadeOnce(t *testing.T) {
 	_, load, add, remove := things()
 	var work sync.WaitGroup

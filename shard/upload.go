@@ -2,26 +2,25 @@ package shard
 
 import "sync"
 
-// Upload is what the registry knows of one upload. Callers meet it in callbacks only, with its lock held:
-// State and what the methods return belong to them until they return.
+// Upload is the registry's record of one upload. Callbacks receive it with its lock held; State and the results of its
+// methods must not be used after they return.
 type Upload[C comparable, S any] struct {
-	// mu protects everything below. Nothing that blocks may happen under it, and no user may be locked.
+	// mu protects the fields below. No blocking call is allowed under it, and no user may be locked.
 	mu   sync.Mutex
 	dead bool
-	// unsettled: something was put off.
+	// unsettled is set while deferred work is pending.
 	unsettled bool
 	// users counts the subscriptions.
 	users int32
 	id    string
-	// State is the caller's.
+	// State belongs to the caller.
 	State     S
 	receivers []Receiver[C, S]
-	// one is the room of the first receiver.
+	// one is inline storage for the first receiver.
 	one [1]Receiver[C, S]
 }
 
-// Receiver is a slot of an upload. Conn is the zero value of its type where the user that subscribed has no
-// connection yet.
+// Receiver is a slot of an upload. Conn is the zero value of its type if the subscribed user has no connection yet.
 type Receiver[C comparable, S any] struct {
 	Conn   C
 	member *member[C, S]
@@ -32,20 +31,20 @@ func (u *Upload[C, S]) ID() string { return u.id }
 
 func (u *Upload[C, S]) name() string { return u.id }
 
-// Receivers returns a slot for each connection that gets the upload's messages. It must not be changed.
+// Receivers returns a slot for each connection that receives the upload's messages. It must not be changed.
 func (u *Upload[C, S]) Receivers() []Receiver[C, S] { return u.receivers }
 
 // Subscribers returns how many users follow the upload.
 func (u *Upload[C, S]) Subscribers() int { return int(u.users) }
 
-// PutOff says that something about the upload remains to be done by Config.Settle: before anybody else meets
-// the upload, WithUnsettled aside, and at the latest when Settle is called with it.
+// PutOff defers work on the upload to Config.Settle, which runs before any other caller accesses the upload except
+// through WithUnsettled, and at the latest when Settle is called with the upload.
 func (u *Upload[C, S]) PutOff() { u.unsettled = true }
 
-// Unsettled reports whether something was put off and nobody else has met the upload since.
+// Unsettled reports whether deferred work is pending.
 func (u *Upload[C, S]) Unsettled() bool { return u.unsettled }
 
-// Settle does what was put off, if nobody has done it yet.
+// Settle executes the deferred work, if it is still pending.
 func (r *Registry[C, S]) Settle(u *Upload[C, S]) {
 	if u.lockAlive() {
 		r.settleLocked(u)
@@ -60,14 +59,14 @@ func (r *Registry[C, S]) settleLocked(u *Upload[C, S]) {
 	}
 }
 
-// WithUnsettled is With for who can deal with an upload of which something was put off.
+// WithUnsettled is like With but does not flush deferred work first.
 func (r *Registry[C, S]) WithUnsettled(uploadID string, fn func(*Upload[C, S])) {
 	u := r.makeUpload(r.key(uploadID))
 	defer r.unlockUpload(u)
 	fn(u)
 }
 
-// WithKnownUnsettled is WithKnown for who can deal with an upload of which something was put off.
+// WithKnownUnsettled is like WithKnown but does not flush deferred work first.
 func (r *Registry[C, S]) WithKnownUnsettled(uploadID string, fn func(*Upload[C, S])) bool {
 	u := r.lockKnown(r.key(uploadID))
 	if u == nil {
@@ -78,14 +77,14 @@ func (r *Registry[C, S]) WithKnownUnsettled(uploadID string, fn func(*Upload[C, 
 	return true
 }
 
-// With calls fn with the upload, which is made if it is not known.
+// With calls fn with the upload and creates the upload if necessary.
 func (r *Registry[C, S]) With(uploadID string, fn func(*Upload[C, S])) {
 	u := r.lockUpload(r.key(uploadID))
 	defer r.unlockUpload(u)
 	fn(u)
 }
 
-// WithKnown calls fn with the upload if it is known, and reports whether it is.
+// WithKnown calls fn with the upload if it exists, and reports whether it does.
 func (r *Registry[C, S]) WithKnown(uploadID string, fn func(*Upload[C, S])) bool {
 	u := r.lockKnown(r.key(uploadID))
 	if u == nil {
@@ -97,7 +96,7 @@ func (r *Registry[C, S]) WithKnown(uploadID string, fn func(*Upload[C, S])) bool
 	return true
 }
 
-// EachUpload calls fn with every upload in turn. Uploads that come or go meanwhile may be left out.
+// EachUpload calls fn for every upload. Uploads that are added or removed concurrently may be omitted.
 func (r *Registry[C, S]) EachUpload(fn func(*Upload[C, S])) {
 	visit := func(u *Upload[C, S]) {
 		if u.lockAlive() {
@@ -126,14 +125,14 @@ func (r *Registry[C, S]) SubscriberIDs(uploadID string) []string {
 	return ids
 }
 
-// lockUpload returns the upload, made if need be, with its lock held and nothing put off.
+// lockUpload returns the upload with its lock held and no deferred work, and creates it if necessary.
 func (r *Registry[C, S]) lockUpload(k key) *Upload[C, S] {
 	u := r.makeUpload(k)
 	r.settleLocked(u)
 	return u
 }
 
-// makeUpload returns the upload, made if need be, with its lock held.
+// makeUpload returns the upload with its lock held, and creates it if necessary.
 func (r *Registry[C, S]) makeUpload(k key) *Upload[C, S] {
 	for {
 		if u := r.lockKnown(k); u != nil {
@@ -143,7 +142,7 @@ func (r *Registry[C, S]) makeUpload(k key) *Upload[C, S] {
 	}
 }
 
-// lockKnown returns the upload with its lock held, or nil if it is not known.
+// lockKnown returns the upload with its lock held, or nil if it does not exist.
 func (r *Registry[C, S]) lockKnown(k key) *Upload[C, S] {
 	uploads := r.shard(k.hash).uploads
 	for {
@@ -154,7 +153,7 @@ func (r *Registry[C, S]) lockKnown(k key) *Upload[C, S] {
 	}
 }
 
-// lockAlive locks the upload unless it has been forgotten, and reports whether it holds the lock.
+// lockAlive locks the upload unless it is dead, and reports whether it holds the lock.
 func (u *Upload[C, S]) lockAlive() bool {
 	u.mu.Lock()
 	if u.dead {
@@ -164,7 +163,7 @@ func (u *Upload[C, S]) lockAlive() bool {
 	return true
 }
 
-// unlockUpload gives the lock back, and forgets the upload if nothing is left of it.
+// unlockUpload releases the lock and removes the upload if it is empty.
 func (r *Registry[C, S]) unlockUpload(u *Upload[C, S]) {
 	if len(u.receivers) == 0 && r.idle(&u.State) {
 		u.dead = true
@@ -174,13 +173,13 @@ func (r *Registry[C, S]) unlockUpload(u *Upload[C, S]) {
 	u.mu.Unlock()
 }
 
-// place gives the member a slot.
+// place assigns a slot to the member.
 func (u *Upload[C, S]) place(m *member[C, S], c C) {
 	m.slot = int32(len(u.receivers)) //nolint:gosec // a slot takes 24 bytes: 2^31 of them do not fit
 	u.receivers = push(u.receivers, &u.one, Receiver[C, S]{c, m})
 }
 
-// remove takes the member's slot away; the last slot moves into its place.
+// remove releases the member's slot; the last slot moves into its place.
 func (u *Upload[C, S]) remove(m *member[C, S]) {
 	last := len(u.receivers) - 1
 	moved := u.receivers[last]
@@ -192,7 +191,7 @@ func (u *Upload[C, S]) remove(m *member[C, S]) {
 	u.shrink()
 }
 
-// shrink gives memory back once three quarters of it are unused, which keeps removing O(1) on average.
+// shrink releases memory once three quarters of it are unused, which keeps removal O(1) on average.
 func (u *Upload[C, S]) shrink() {
 	const worthwhile = 64
 	if n := len(u.receivers); cap(u.receivers) > worthwhile && n <= cap(u.receivers)/4 {

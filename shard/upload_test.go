@@ -18,7 +18,7 @@ func follow(t *testing.T, r *registry, n int) {
 	}
 }
 
-// receivers returns how many times each connection stands among the receivers, and how many slots there are.
+// receivers returns how often each connection appears among the receivers, and the number of slots and their capacity.
 func receivers(r *registry) (times map[int]int, slots, room int) {
 	times = map[int]int{}
 	r.WithKnown("cat", func(u *tUpload) {
@@ -116,7 +116,7 @@ func TestEachUploadVisitsAll(t *testing.T) {
 	}
 }
 
-// TestWhatWasPutOffIsSettledFirst: whoever meets an upload finds it settled, WithUnsettled aside.
+// TestWhatWasPutOffIsSettledFirst: deferred work is done before any access to an upload, except through WithUnsettled.
 func TestWhatWasPutOffIsSettledFirst(t *testing.T) {
 	const putOff, settled = 7, 8
 	r := New(Config[int, int]{

@@ -7,12 +7,12 @@ import (
 
 // user is one user with its connections, oldest first, and its subscriptions.
 type user[C comparable, S any] struct {
-	// mu protects everything below, and the subscriptions together with their upload's lock. Nothing that
-	// blocks may happen under it; uploads are locked under it, one at a time.
+	// mu protects the fields below, and the subscriptions together with their upload's lock. No blocking call is
+	// allowed under it; uploads are locked under it, one at a time.
 	mu    sync.Mutex
 	dead  bool
 	conns []C
-	// one is the room of the first connection.
+	// one is inline storage for the first connection.
 	one  [1]C
 	subs subscriptionSet[C, S]
 	key  key
@@ -20,7 +20,8 @@ type user[C comparable, S any] struct {
 
 func (u *user[C, S]) name() string { return u.key.id }
 
-// lockUser returns the user with its lock held: made if need be and create is set, else nil if not known.
+// lockUser returns the user with its lock held. If it does not exist, lockUser creates it if create is set, else returns
+// nil.
 func (r *Registry[C, S]) lockUser(id string, create bool) *user[C, S] {
 	k := r.key(id)
 	users := r.shard(k.hash).users
@@ -39,7 +40,7 @@ func (r *Registry[C, S]) lockUser(id string, create bool) *user[C, S] {
 	}
 }
 
-// lockAlive locks the user unless it has been forgotten, and reports whether it holds the lock.
+// lockAlive locks the user unless it is dead, and reports whether it holds the lock.
 func (u *user[C, S]) lockAlive() bool {
 	u.mu.Lock()
 	if u.dead {
@@ -49,7 +50,7 @@ func (u *user[C, S]) lockAlive() bool {
 	return true
 }
 
-// unlockUser gives the lock back, and forgets the user if nothing is left of it.
+// unlockUser releases the lock and removes the user if it is empty.
 func (r *Registry[C, S]) unlockUser(u *user[C, S]) {
 	if len(u.conns) == 0 && u.subs.len() == 0 {
 		u.dead = true
@@ -58,12 +59,13 @@ func (r *Registry[C, S]) unlockUser(u *user[C, S]) {
 	u.mu.Unlock()
 }
 
-// Connect registers a connection of a user; registering it again changes nothing. It becomes a receiver of
-// all uploads that the user follows. Where the user as such has claimed one, shown is called with that
-// upload's lock held, so that the connection can be given its state.
+// Connect registers a connection of a user; registering it again has no effect. The connection becomes a receiver of
+// all uploads that the user follows. For each upload that the user itself claimed, Connect calls shown with that
+// upload's lock held, so that the caller can send the upload's state.
 //
-// If the user has limit connections already, evict is called with them and chooses one to give way, by its index, which is
-// removed and returned with true; with -1 it chooses none, and the error is ErrFull. A limit below 1 is none.
+// If the user already has limit connections, evict is called with them and returns the index of the connection to
+// remove, which Connect returns with true. With -1 no connection is removed, and the error is ErrFull. A limit below 1
+// means no limit.
 func (r *Registry[C, S]) Connect(
 	userID string, c C, limit int, evict func([]C) int, shown func(*Upload[C, S]),
 ) (old C, evicted bool, err error) {
@@ -112,8 +114,8 @@ func (r *Registry[C, S]) Disconnect(userID string, c C) bool {
 	return true
 }
 
-// detach removes a registered connection from its locked user. The page that subscribed may have gone to the next page, which
-// only watches, so what the connection has claimed passes to the user.
+// detach removes a registered connection from its locked user. The page that subscribed may have navigated to a page
+// that only watches, so the connection's claims pass to the user.
 func (r *Registry[C, S]) detach(u *user[C, S], c C) {
 	i := slices.Index(u.conns, c)
 	u.conns = slices.Delete(u.conns, i, i+1)
@@ -132,8 +134,7 @@ func (r *Registry[C, S]) detach(u *user[C, S], c C) {
 	})
 }
 
-// release ends a subscription if nothing claims it any more, or if end says so, and gives the lock of its
-// upload back.
+// release ends a subscription without claims, or any subscription if end is set, and unlocks its upload.
 func (r *Registry[C, S]) release(s *member[C, S], end bool) {
 	up := s.upload
 	if end || !s.wanted() {
@@ -146,7 +147,7 @@ func (r *Registry[C, S]) release(s *member[C, S], end bool) {
 	r.unlockUpload(up)
 }
 
-// WithConnections calls fn with the user's connections, oldest first, if the user is known.
+// WithConnections calls fn with the user's connections, oldest first, if the user exists.
 func (r *Registry[C, S]) WithConnections(userID string, fn func(conns []C)) {
 	u := r.lockUser(userID, false)
 	if u == nil {
@@ -156,8 +157,8 @@ func (r *Registry[C, S]) WithConnections(userID string, fn func(conns []C)) {
 	fn(u.conns)
 }
 
-// EachConnection calls fn for every connection. It holds no lock meanwhile, so fn may call the registry.
-// Connections that come or go meanwhile may be left out.
+// EachConnection calls fn for every connection. It holds no lock during the call, so fn may call the registry.
+// Connections that are added or removed concurrently may be omitted.
 func (r *Registry[C, S]) EachConnection(fn func(userID string, c C)) {
 	visit := func(u *user[C, S]) {
 		u.mu.Lock()

@@ -37,8 +37,7 @@ type Log[M any] struct {
 	epoch string
 	// offset is the offset of the newest message ever appended, 0 before the first.
 	offset uint64
-	// floor is the offset of the newest message that is no longer held: a client at floor or later can recover
-	// completely.
+	// floor is the offset of the newest message that was dropped: a client at floor or later can recover completely.
 	floor uint64
 	bytes int
 	// touched is when the log was begun or last appended to.

@@ -66,7 +66,7 @@ func (m *Model) dropInherited(user string) {
 	})
 }
 
-// drop ends claims. The record of which connections were shown an upload ends with the claim or the subscription.
+// drop ends claims. It also deletes the shown records of every claim or subscription that ends.
 func (m *Model) drop(these func(claim) bool) {
 	maps.DeleteFunc(m.claims, func(c claim, _ bool) bool { return these(c) })
 	maps.DeleteFunc(m.shown, func(c claim, _ bool) bool {
