@@ -7,43 +7,42 @@ import (
 	"time"
 )
 
-// ErrUnavailable is what errors of a Broker wrap while the engine is out of reach or does not answer in time.
-// Whether what was asked for has happened is then unknown; asking again later makes sense.
+// ErrUnavailable is wrapped by errors of a Broker while the engine is unreachable or does not answer in time. Whether
+// the operation took effect is then unknown; it may be retried.
 var ErrUnavailable = errors.New("broker: out of reach")
 
 // Broker carries messages between nodes. Its methods may be called from any number of goroutines, also before
 // Run and while the engine is out of reach; they block on the engine, at most until ctx ends.
 type Broker interface {
-	// Run connects, and hands to h what arrives on the channels subscribed to, until ctx ends; then it
-	// returns nil, with no goroutine left. It is called once. An engine that cannot be reached is tried
-	// again for ever, more and more seldom, and each reconnection restores the subscriptions. The error is
-	// one that no waiting would mend: wrong credentials, or a version or setting of the engine that will
-	// not do; it says which, and holds no secret.
+	// Run connects and delivers messages of the subscribed channels to h until ctx ends; then it returns nil, with no
+	// goroutine left. It is called once. It retries an unreachable engine indefinitely, with increasing pauses, and
+	// each reconnection restores the subscriptions. The error is a permanent one that retrying cannot fix: wrong
+	// credentials, or an unsupported version or setting of the engine. It names the cause and contains no secret.
 	Run(ctx context.Context, h Handler) error
-	// Subscribe makes the messages of channels arrive. When it returns nil, what is published afterwards
-	// on any node is sure to. Subscribing again changes nothing. After an error none of them is subscribed.
+	// Subscribe subscribes to channels. Messages that any node publishes after it returned nil are delivered.
+	// Subscribing again has no effect. After an error none of the channels is subscribed.
 	Subscribe(ctx context.Context, channels ...string) error
-	// Unsubscribe takes Subscribe back. A message may still arrive shortly afterwards. Unsubscribing from
-	// what is not subscribed has no effect.
+	// Unsubscribe reverts Subscribe. A message may still arrive shortly afterwards. Unsubscribing from a channel that
+	// is not subscribed has no effect.
 	Unsubscribe(ctx context.Context, channels ...string) error
 	// Publish brings a message to all nodes that are subscribed to the channel, this one too, and keeps
 	// nothing of it. It returns when the engine has it.
 	Publish(ctx context.Context, channel string, payload []byte) error
 }
 
-// HistoryBroker is a Broker whose engine stores the newest messages of a channel, for nodes that follow it later. How many it
-// stores, and for how long, is set by its options.
+// HistoryBroker is a Broker whose engine stores the newest messages of a channel, for nodes that subscribe later. Its
+// options set how many it stores, and for how long.
 //
-// The cost of reading depends on what is read: History on the messages after the position, Newest on one message, Positions on
-// the number of channels, and none of them on how much else is stored.
+// The cost of a read depends on its result only: History on the messages after the position, Newest on one message,
+// Positions on the number of channels, regardless of how much else is stored.
 type HistoryBroker interface {
 	Broker
 	// Store publishes a message and stores it, in one step: a node that receives it finds it stored, and the other way
 	// round. It returns the message's position; the epoch is empty where the engine does not know it without a read.
 	Store(ctx context.Context, channel string, payload []byte) (Position, error)
-	// History returns the stored messages of a channel after a position, if the epoch is still that of the position and all
-	// of them are stored; otherwise every stored message. The zero Position asks for every one. A channel without
-	// stored messages is at offset 0 of an epoch that its first message continues.
+	// History returns the stored messages of a channel after a position, if the epoch is unchanged and all of them are
+	// stored; otherwise every stored message. The zero Position requests every message. A channel without stored
+	// messages is at offset 0 of an epoch that its first message continues.
 	History(ctx context.Context, channel string, since Position) (Snapshot, error)
 	// Newest returns the position of a channel and its newest message, if it is still stored.
 	Newest(ctx context.Context, channel string) (Snapshot, error)
@@ -75,14 +74,14 @@ func (s Snapshot) Newest() Snapshot {
 	return Snapshot{Position: s.Position, Floor: s.Offset}
 }
 
-// Handler takes what a Broker has to say. Its methods must return without waiting for anything but a lock, and
-// must not call the broker.
+// Handler receives the events of a Broker. Its methods must return without blocking on anything but a lock, and must
+// not call the broker.
 type Handler interface {
 	// Receive takes a message. Those of one channel come one after the other, in the order in which the
 	// engine took them.
 	Receive(m Message)
-	// Interrupted says that messages of these channels may have been lost, or of all if there are none,
-	// and that what is received from now on is complete again.
+	// Interrupted reports that messages of these channels, or of all channels if the list is empty, may have been lost,
+	// and that delivery is complete again from now on.
 	Interrupted(channels ...string)
 	// Health says whether messages come through: nil if they do, else why not. It is called on every change,
 	// and when Run has first connected.
@@ -93,21 +92,21 @@ type Handler interface {
 type Position struct {
 	// Epoch names the run of offsets. It is opaque; a new one means that the history before was lost.
 	Epoch string
-	// Offset is that of the newest message, 0 before the first. Offsets strictly increase within an epoch,
-	// and need not be neighbours.
+	// Offset is the offset of the newest message, 0 before the first. Offsets strictly increase within an epoch, but
+	// need not be consecutive.
 	Offset uint64
 }
 
-// Message is what arrives on a channel.
+// Message is a message that a channel delivers.
 type Message struct {
 	Channel string
 	// Payload belongs to the receiver. It is nil if the message only tells a new epoch.
 	Payload []byte
-	// Position is the zero value for a message that was not stored. The epoch is empty where it is that of
-	// the channel's last Kept.
+	// Position is the zero value for a message that was not stored. An empty epoch means the epoch of the channel's
+	// last Snapshot.
 	Position
-	// Previous is the offset of the stored message before this one on its channel, 0 if there is none that
-	// is still kept. Whoever has not got that one has missed something.
+	// Prev is the offset of the previous stored message on the channel, 0 if none is stored any more. A receiver that
+	// has not got that message has a gap.
 	Prev uint64
 }
 

@@ -1,10 +1,10 @@
-// Package broker is what nodes share messages through: channels and bytes, behind a small interface that an
-// existing engine fulfils. It knows nothing of users, uploads or connections.
+// Package broker defines the interface through which nodes share messages: it transports bytes on channels and is small
+// enough for existing engines to implement. It is independent of users, uploads and connections.
 //
-// A channel is a name of the form kind:id. Kind is of lower-case letters; id is valid UTF-8 of 1 to 255 bytes
-// without control characters, and may hold anything else, colons too. Engines whose names cannot hold that
-// encode it.
+// A channel name has the form kind:id. Kind consists of lower-case letters; id is valid UTF-8 of 1 to 255 bytes without
+// control characters and may contain any other character, including colons. Engines with stricter naming rules encode
+// the id.
 //
-// Memory joins nodes of one process. The folders beside it hold NATS and Redis, and brokertest the suite that
-// all of them pass.
+// Memory connects nodes of one process. The directories beside it contain NATS and Redis, and brokertest, the
+// conformance suite for all implementations.
 package broker

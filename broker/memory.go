@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// MemoryOptions bound what a Memory keeps of one channel. The zero value is the documented default.
+// MemoryOptions bound the messages that a Memory stores per channel. The zero value selects the documented defaults.
 type MemoryOptions struct {
 	// Messages is the largest number of messages kept. 0: 64.
 	Messages int
@@ -21,7 +21,7 @@ type MemoryOptions struct {
 type Memory struct {
 	opt MemoryOptions
 
-	mu       sync.Mutex // protects what follows; handlers are called under it, so that order holds
+	mu       sync.Mutex // protects the fields below; handlers are called under it to preserve the order
 	channels map[string]*memoryChannel
 	epochs   uint64
 }
@@ -57,7 +57,7 @@ type MemoryNode struct {
 
 var _ HistoryBroker = (*MemoryNode)(nil)
 
-// Run hands to h what arrives until ctx ends. It returns nil.
+// Run delivers messages to h until ctx ends. It returns nil.
 func (n *MemoryNode) Run(ctx context.Context, h Handler) error {
 	n.set(h)
 	h.Health(nil)
@@ -77,8 +77,7 @@ func (n *MemoryNode) set(h Handler) {
 	n.handler = h
 }
 
-// Subscribe makes the messages of channels arrive. The error is that of ctx, or wraps ErrUnavailable if Run
-// is not running.
+// Subscribe subscribes to channels. The error is ctx's error, or wraps ErrUnavailable if Run is not running.
 func (n *MemoryNode) Subscribe(ctx context.Context, channels ...string) error {
 	return n.do(ctx, func(b *Memory) {
 		for _, name := range channels {
@@ -149,7 +148,7 @@ func (n *MemoryNode) Positions(ctx context.Context, channels ...string) (all []P
 	return all, err
 }
 
-// Forget drops what is kept of a channel and begins a new epoch. The errors are those of Subscribe.
+// Forget deletes the stored messages of a channel and begins a new epoch. It fails like Subscribe.
 func (n *MemoryNode) Forget(ctx context.Context, channel string) error {
 	return n.do(ctx, func(b *Memory) {
 		c := b.current(channel)
@@ -172,7 +171,7 @@ func (n *MemoryNode) do(ctx context.Context, fn func(*Memory)) error {
 	return nil
 }
 
-// channel returns a channel, made if there is none.
+// channel returns a channel and creates it if necessary.
 func (b *Memory) channel(name string) *memoryChannel {
 	c, ok := b.channels[name]
 	if !ok {
@@ -182,7 +181,7 @@ func (b *Memory) channel(name string) *memoryChannel {
 	return c
 }
 
-// current returns a channel that has an epoch, without what has become too old.
+// current returns a channel with an epoch, after dropping its expired messages.
 func (b *Memory) current(name string) *memoryChannel {
 	c := b.channel(name)
 	if c.kept.Epoch == "" {
@@ -193,8 +192,8 @@ func (b *Memory) current(name string) *memoryChannel {
 	return c
 }
 
-// sweep looks at a few channels and forgets what nobody needs. It is called for each message that is kept, so
-// that channels go faster than they come.
+// sweep checks a few channels and removes unused ones. It is called for each stored message, so that channels are
+// removed faster than they are added.
 func (b *Memory) sweep() {
 	const some = 2
 	looked := 0

@@ -10,7 +10,7 @@ import (
 	"github.com/shoal-go/shoal/broker"
 )
 
-// ears notes what arrives at a node.
+// ears records the messages that arrive at a node.
 type ears struct{ heard []broker.Message }
 
 func (e *ears) Receive(m broker.Message) { e.heard = append(e.heard, m) }
