@@ -12,7 +12,7 @@ const (
 	batch = 1024
 )
 
-// run sends in the background what is due, until the throttle is closed.
+// run sends due states in the background until the coalescer is closed.
 func (t *Coalescer[M, P]) run() {
 	defer close(t.done)
 	defer t.sends.Wait()
@@ -39,8 +39,8 @@ func (t *Coalescer[M, P]) nudge() {
 	}
 }
 
-// advance takes from the lines whose time has come, and starts to send what is ready, as far as Config.Parallel
-// allows. It returns when the next is due, from now; over: the throttle is closed and nothing is left to do.
+// advance removes the due entries from the lines and starts to send ready ones, as far as Config.Parallel allows. It
+// returns the time until the next entry is due; over means that the coalescer is closed and no work is left.
 func (t *Coalescer[M, P]) advance() (pause time.Duration, over bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -50,7 +50,7 @@ func (t *Coalescer[M, P]) advance() (pause time.Duration, over bool) {
 		e := t.ready.first
 		e.leave()
 		if e.busy || !e.full {
-			t.settleLocked(e) // whoever is busy with it settles it again
+			t.settleLocked(e) // the goroutine that has the key's turn settles it afterwards
 			continue
 		}
 		e.busy = true
@@ -61,8 +61,8 @@ func (t *Coalescer[M, P]) advance() (pause time.Duration, over bool) {
 	return pause, t.closed && t.running == 0 && (gaveUp || t.counts.Waiting == 0)
 }
 
-// dueLocked takes from the lines whose time has come, all of them after Close, and returns how long it is until
-// that of the next.
+// dueLocked removes the due entries from the lines, or all entries after Close, and returns the time until the next one
+// is due.
 func (t *Coalescer[M, P]) dueLocked(now time.Time) time.Duration {
 	pause := idle
 	left := batch
@@ -82,7 +82,7 @@ func (t *Coalescer[M, P]) dueLocked(now time.Time) time.Duration {
 	return pause
 }
 
-// background makes an attempt to send what waits. last: there will be no other.
+// background attempts to send the waiting state. last marks the final attempt.
 func (t *Coalescer[M, P]) background(e *entry[M, P], last bool) {
 	defer t.sends.Done()
 	ctx, cancel := context.WithTimeout(t.ctx, t.cfg.Patience)

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// ErrClosed is what Send returns after Close was called.
+// ErrClosed is the error of Send after Close was called.
 var ErrClosed = errors.New("throttle: closed")
 
 // Config says how to send, and how often. Only Send is required.
@@ -39,14 +39,14 @@ type Config[M, P any] struct {
 // Config.Failed is called.
 type Coalescer[M, P any] struct {
 	cfg Config[M, P]
-	// ctx is that of what is sent in the background.
+	// ctx is the context of background sends.
 	ctx    context.Context
 	cancel context.CancelFunc
 	// wake makes the goroutine look again, done is closed when it has ended.
 	wake, done chan struct{}
-	sends      sync.WaitGroup // what is being sent in the background
+	sends      sync.WaitGroup // background sends in progress
 
-	mu     sync.Mutex // protects what follows; nothing that waits is done under it
+	mu     sync.Mutex // protects the fields below; no blocking call is made under it
 	keys   map[string]*entry[M, P]
 	lines  []line[M, P] // lines[n] is for keys whose last n attempts failed; the last one for more
 	ready  *list[M, P]  // keys whose state may leave now
@@ -54,10 +54,10 @@ type Coalescer[M, P any] struct {
 	// running is how many states are being sent in the background.
 	running int
 	closed  bool
-	unsent  int // what was given up after Close
+	unsent  int // states discarded after Close
 }
 
-// Counts say what became of the states that did not leave at once.
+// Counts are the outcomes of the states that were not sent immediately.
 type Counts struct {
 	// Replaced were never sent, because a newer one came in time.
 	Replaced uint64
@@ -93,12 +93,12 @@ func positive[T int | time.Duration](field *T, standard T) {
 	}
 }
 
-// Send brings a message on its way. A state of a key of which one left within the interval, or is just leaving,
-// replaces the one that waits, and Send returns at once, with the position of the key's last message that was
-// sent, the zero value if that is not known. Any other message is sent before Send returns, and the state that
-// waits before it; if that fails the message is not sent, and the state goes on waiting.
+// Send sends a message of a key. If a state of the key was sent within the interval, or is being sent, a new state
+// replaces the waiting one, and Send returns at once with the position of the key's last sent message, or the zero
+// value if it is unknown. Any other message is sent before Send returns, after the waiting state of the key; if sending
+// that state fails, the message is not sent and the state keeps waiting.
 //
-// It blocks on Config.Send, and on earlier messages of the key, at most until ctx ends. The errors are those of
+// It blocks on Config.Send and on earlier messages of the key, at most until ctx ends. It returns the errors of
 // Config.Send and of ctx, and ErrClosed.
 func (t *Coalescer[M, P]) Send(ctx context.Context, key string, m M, state bool) (P, error) {
 	t.mu.Lock()
@@ -150,9 +150,9 @@ func (t *Coalescer[M, P]) sendNow(
 	return pos, err
 }
 
-// Close ends the throttle: what waits is sent as fast as it can be, with one attempt each, and at most until
-// ctx ends. The error says how many states could not be sent. It returns with no goroutine left; a second call
-// returns the same.
+// Close stops the coalescer: it sends the waiting states without further delay, with one attempt each, and at most
+// until ctx ends. The error contains the number of unsent states. No goroutine is left when it returns; a second call
+// returns the same result.
 func (t *Coalescer[M, P]) Close(ctx context.Context) error {
 	t.mu.Lock()
 	t.closed = true
@@ -173,7 +173,7 @@ func (t *Coalescer[M, P]) Close(ctx context.Context) error {
 	return nil
 }
 
-// Counts returns what became of the states that did not leave at once.
+// Counts returns the outcomes of the states that were not sent immediately.
 func (t *Coalescer[M, P]) Counts() Counts {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -1,12 +1,12 @@
-// Package throttle bounds how often the state of something leaves a node, such that its newest state always
-// does.
+// Package coalesce limits how often a node sends the state of a key, and guarantees that the newest state is always
+// sent.
 //
-// A message of a key is either a state, which the next state of that key makes superfluous, or any other. At
-// most one state of a key leaves per interval; of those that come in between, the newest waits and then leaves.
-// Any other message leaves at once, and so does the state that waits for its key, before it: what leaves is
-// in the order in which it came, with some states left out.
+// A message of a key is either a state, which the next state of that key supersedes, or any other message. At most one
+// state of a key is sent per interval; of the states that arrive in between, the newest waits and is sent at the end of
+// the interval. Any other message is sent at once, after the waiting state of its key: messages are sent in the order
+// of their arrival, with some states omitted.
 //
-// There is no timer per key. A key that has sent a state stands in a line of which each place takes one
-// interval, so that the line is in order by itself; keys whose sending failed stand in other lines, one for
-// each length of the pause before the next attempt.
+// Keys have no timers. A key that has sent a state is appended to a queue in which every entry waits for one
+// interval, so the queue is ordered by due time. Keys whose sending failed are in other queues, one for each length of
+// the retry pause.
 package coalesce

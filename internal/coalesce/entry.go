@@ -18,10 +18,10 @@ type entry[M, P any] struct {
 	trying bool
 	// leaving is how many states are being sent, or have lined up for it.
 	leaving int
-	// failures is how many attempts to send what waits have failed in a row.
+	// failures is the number of consecutive failed attempts to send the waiting state.
 	failures int
 
-	// busy: somebody has the key's turn, to send; turns are those of who waits for it, first come first served.
+	// busy is set while a goroutine has the key's turn to send; turns wakes the waiting goroutines in FIFO order.
 	busy  bool
 	turns []chan struct{}
 
@@ -109,7 +109,7 @@ type line[M, P any] struct {
 	pause time.Duration
 }
 
-// linesFor returns the line of keys of which a state has left, and those for one, two and more failures.
+// linesFor returns the line of keys that have sent a state, and the lines for one, two and more failures.
 func linesFor[M, P any](cfg Config[M, P]) []line[M, P] {
 	lines := []line[M, P]{{new(list[M, P]), cfg.Interval}}
 	for pause := cfg.Retry; ; pause *= 2 {

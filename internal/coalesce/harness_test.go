@@ -28,7 +28,7 @@ type engine struct {
 	began time.Time
 
 	mu     sync.Mutex
-	takes  func(key string, n int) (time.Duration, error) // how long an attempt takes, and what comes of it
+	takes  func(key string, n int) (time.Duration, error) // duration and result of an attempt
 	within map[string]bool
 	all    []sent
 	most   int // attempts at a time
@@ -39,7 +39,7 @@ func newEngine(t *testing.T) *engine {
 		takes: func(string, int) (time.Duration, error) { return 0, nil }}
 }
 
-// becomes sets what attempts take from now on.
+// becomes sets the duration and result of attempts from now on.
 func (e *engine) becomes(takes func(key string, n int) (time.Duration, error)) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

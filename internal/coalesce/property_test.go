@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// ideal is what a throttle has to do with an engine that takes no time, one key at a time.
+// ideal is a reference model of a coalescer with an engine that takes no time, one key at a time.
 type ideal struct {
 	left    time.Duration // when the last state left
 	waiting int           // 0: none
@@ -20,7 +20,7 @@ func (i *ideal) send(n int, at time.Duration) {
 	i.log = append(i.log, fmt.Sprintf("%d@%d", n, at.Milliseconds()))
 }
 
-// until sends what is due by then.
+// until sends everything that is due by now.
 func (i *ideal) until(now time.Duration) {
 	if due := i.left + interval; i.waiting != 0 && due <= now {
 		i.send(i.waiting, due)
@@ -78,7 +78,7 @@ func TestItDoesWhatTheModelDoes(t *testing.T) {
 	}
 }
 
-// publisher sends messages of one key, one after the other, and remembers what came of them.
+// publisher sends messages of one key sequentially and records the results.
 type publisher struct {
 	key      string
 	states   []int // that were accepted
@@ -106,7 +106,7 @@ func (p *publisher) publish(t *testing.T, th *Coalescer[int, int], e *engine, ra
 	}
 }
 
-// check looks at what the engine saw of the publisher's key.
+// check verifies the messages of the publisher's key that the engine received.
 func (p *publisher) check(t *testing.T, e *engine) (states int) {
 	last := sent{n: 0, start: -time.Hour, end: -time.Hour}
 	left := -time.Hour // when the last state left

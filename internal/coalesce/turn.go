@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// entryLocked returns a key's entry, made if there is none.
+// entryLocked returns a key's entry and creates it if necessary.
 func (t *Coalescer[M, P]) entryLocked(key string) *entry[M, P] {
 	e, ok := t.keys[key]
 	if !ok {
@@ -26,7 +26,7 @@ func (t *Coalescer[M, P]) holdLocked(e *entry[M, P], m M) {
 	e.slot, e.full = m, true
 }
 
-// await waits until the turn of a message has come. After an error, which is that of ctx, it has no turn.
+// await blocks until it is the message's turn. After an error, which is ctx's error, the message has no turn.
 func (t *Coalescer[M, P]) await(ctx context.Context, e *entry[M, P], turn chan struct{}, state bool) error {
 	if turn == nil {
 		return nil
@@ -62,8 +62,8 @@ func (t *Coalescer[M, P]) releaseLocked(e *entry[M, P]) {
 	}
 }
 
-// settleLocked finds a place for an entry that is in no line and has nobody to care for it: what waits may
-// leave, and a key without anything is forgotten.
+// settleLocked classifies an entry that is in no line and whose turn is free: it readies a waiting state for sending
+// and removes a key without any work.
 func (t *Coalescer[M, P]) settleLocked(e *entry[M, P]) {
 	switch {
 	case e.busy || e.in != nil:
@@ -82,7 +82,7 @@ func (t *Coalescer[M, P]) left(e *entry[M, P]) {
 	t.standLocked(e, 0)
 }
 
-// standLocked puts an entry at the end of the line for so many failures.
+// standLocked appends an entry to the line for that number of failures.
 func (t *Coalescer[M, P]) standLocked(e *entry[M, P], failures int) {
 	l := t.lines[min(failures, len(t.lines)-1)]
 	e.due = time.Now().Add(l.pause)
@@ -91,8 +91,8 @@ func (t *Coalescer[M, P]) standLocked(e *entry[M, P], failures int) {
 	}
 }
 
-// flush sends the state that waits, if there is one. The caller has the turn. If it fails, the state goes on
-// waiting, unless a newer one has come meanwhile.
+// flush sends the waiting state, if there is one. The caller has the turn. On failure the state keeps waiting, unless a
+// newer one has replaced it.
 func (t *Coalescer[M, P]) flush(ctx context.Context, e *entry[M, P]) error {
 	m, ok := t.take(e)
 	if !ok {

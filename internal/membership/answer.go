@@ -7,7 +7,7 @@ import (
 
 // answer answers a question of another node, part by part.
 func (p *Membership) answer(ctx context.Context, j job) {
-	// Who asks does not wait for longer. An answer nobody waits for would only delay the next.
+	// The asking node does not wait longer; a late answer would only delay the next one.
 	ctx, cancel := context.WithDeadline(ctx, j.at.Add(p.cfg.Patience))
 	defer cancel()
 	if ctx.Err() != nil {

@@ -9,24 +9,24 @@ import (
 const (
 	// MaxAnswerBytes is the size of the largest answer of one node.
 	MaxAnswerBytes = 64 << 20
-	// maxAnswersBytes bounds what the answers to all questions under way hold together.
+	// maxAnswersBytes bounds the total size of the answers to all open questions.
 	maxAnswersBytes = 4 * MaxAnswerBytes
-	// partCost is what a part counts for besides its bytes: its header stays in memory with them.
+	// partCost is the overhead of a part besides its bytes: its header stays in memory with them.
 	partCost = maxHeaderBytes
 )
 
 // ask is a question of this node that is under way. It is the lock of Peers that protects it.
 type ask struct {
-	// open are the nodes that are waited for, failed those that will not give an answer.
+	// open are the nodes that have not answered yet, failed the nodes that will not answer.
 	open   map[string]struct{}
 	failed []string
-	// answers are what has come, of any node.
+	// answers are the parts received so far, by node.
 	answers map[string]*answer
 	// done is closed when no node is waited for any more.
 	done chan struct{}
 }
 
-// answer is that of one node, as far as it has come.
+// answer is the answer of one node, as far as it was received.
 type answer struct {
 	run   string
 	parts [][]byte
@@ -46,14 +46,14 @@ func (a *ask) close(name string) {
 	}
 }
 
-// Ask asks a question of all nodes: of this one directly, and of the others that are known at the time. kind is
-// as a node's name, body has MaxBodyBytes at most. It blocks until all have answered, at most until ctx ends or
-// Config.Patience is over, and first while too many questions of this node are under way.
+// Ask sends a question to all nodes: to this one directly, and to the others known at the time. kind has the syntax of
+// a node's name, body at most MaxBodyBytes. It blocks until all have answered, at most until ctx ends or
+// Config.Patience has passed, and before that while too many questions of this node are open.
 //
-// The answers are by name of the node; they must not be changed. missing are the nodes, sorted, that are known
-// and did not answer, or not with an answer; a node that leaves meanwhile is none of them. A node that has just
-// started knows the others after one round trip. The error wraps broker.ErrUnavailable if the question could
-// not be sent; answers then holds this node's own.
+// The answers are keyed by node name; they must not be changed. missing lists, sorted, the known nodes that did not
+// answer or that returned an error; a node that leaves during the call is not listed. A node that has just started
+// knows the others after one round trip. The error wraps broker.ErrUnavailable if the question could not be sent;
+// answers then contains this node's own answer.
 func (p *Membership) Ask(
 	ctx context.Context, kind string, body []byte,
 ) (answers map[string][]byte, missing []string, err error) {

@@ -57,7 +57,7 @@ func (n *member) setDeaf(deaf bool) {
 	n.deaf = deaf
 }
 
-// heard returns the commands that the node was told.
+// heard returns the commands that the node received.
 func (n *member) heard() []string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -132,7 +132,7 @@ func (n *member) leave() {
 	<-n.cut
 }
 
-// vanish ends the node's connection first, so that nobody hears its bye.
+// vanish closes the node's connection first, so that no other node receives its bye.
 func (n *member) vanish() {
 	n.stopBroker()
 	<-n.cut

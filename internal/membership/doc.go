@@ -1,17 +1,18 @@
-// Package peers lets the nodes of a cluster know of each other, and lets one tell or ask something of all.
+// Package membership discovers the nodes of a cluster, broadcasts commands to them and collects their answers to
+// questions.
 //
-// All nodes are subscribed to one channel, and each to an inbox of its own:
+// All nodes subscribe to one channel, and each to its own inbox:
 //
 //	shoal:all          hello (each interval), bye, tell, ask
 //	shoal:node-<name>  welcome (a hello in reply to a newcomer's), answer
 //
-// Nothing is stored, and nothing is repeated: what an engine loses is lost, and shows in a question as a node
-// that did not reply.
+// Messages are neither stored nor repeated. If the engine loses one, it is lost; a question then reports the node as
+// missing.
 //
-// There is no clock that nodes would have to agree on, nor a timeout that a paused process could miss. A
-// node's time is the echo of its own hellos: who was not heard during four of them is lost. A node that the
-// engine does not reach hears no echo either, so it does not take the others for lost because it is deaf.
+// Nodes need no synchronized clocks, and no timeout that a paused process could miss. A node measures time by the echo
+// of its own hellos: a node from which no hello arrived during four of them is considered lost. A node that is cut off
+// from the engine does not receive its own echo either, so it does not consider the others lost.
 //
-// A message is one line of JSON, the header, and after it the raw body. What is not well-formed, of another
-// version, on the wrong channel, late, repeated or too large is counted and dropped.
+// A message is a header (one line of JSON) followed by the raw body. A message that is malformed, of another version,
+// on the wrong channel, late, repeated or too large is counted and dropped.
 package membership

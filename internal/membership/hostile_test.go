@@ -16,7 +16,7 @@ import (
 	"github.com/shoal-go/shoal/broker"
 )
 
-// pattern returns bytes of which no two parts are alike.
+// pattern returns bytes without repeated parts.
 func pattern(size int) []byte {
 	out := make([]byte, 0, size+16)
 	for i := 0; len(out) < size; i++ {

@@ -14,9 +14,9 @@ import (
 	"github.com/shoal-go/shoal/broker"
 )
 
-// Config says who a node is, and what it does for the others. Only Broker is required.
+// Config configures a node. Only Broker is required.
 type Config struct {
-	// Broker brings the messages. Whoever runs it hands what arrives to Receive.
+	// Broker transports the messages. Its owner runs it and passes received messages to Receive.
 	Broker broker.Broker
 	// Name is this node's, unique in the cluster: 1 to 128 letters, digits, or characters of "-_.:". "": a random one.
 	Name string
@@ -24,15 +24,15 @@ type Config struct {
 	Interval time.Duration
 	// Patience is how long Ask waits for answers at most. 0: two seconds.
 	Patience time.Duration
-	// Answer answers a question of another node, or of this one. It is called from a few goroutines, and in
-	// Ask from the caller's; it should return soon, must not ask on its own, and must not change the body.
-	// After an error the asking node hears that there is no answer, not why. nil: no question is answered.
+	// Answer answers a question of another node, or of this one. It is called from a few goroutines, and for Ask from
+	// the caller's; it should return soon, must not call Ask, and must not change the body. An error tells the asking
+	// node only that the question failed, not the reason. nil: no question is answered.
 	Answer func(kind string, body []byte) ([]byte, error)
-	// Told takes a command of another node. It is called from one goroutine, in the order in which one node's
-	// commands were told, and must not change the body. While it does not return, later commands wait; what is
-	// too much is dropped and counted. nil: commands have no effect.
+	// Told handles a command of another node. It is called from one goroutine, in the order in which each node sent its
+	// commands, and must not change the body. While it blocks, later commands are queued; excess commands are dropped
+	// and counted. nil: commands are ignored.
 	Told func(kind string, body []byte)
-	// Logger gets what an operator should know, never a payload. nil: nothing is logged.
+	// Logger receives events for operators, without payloads. nil: nothing is logged.
 	Logger *slog.Logger
 }
 
@@ -48,8 +48,8 @@ type Membership struct {
 	log   *slog.Logger
 
 	tells     *queue // for the goroutine that calls Told
-	questions *queue // for those that call Answer
-	// errands are what Receive leaves to Run's goroutine, because it takes time.
+	questions *queue // queue of the goroutines that call Answer
+	// errands are functions that Receive passes to Run's goroutine, because they may block.
 	errands chan func(context.Context)
 	// connected wakes join.
 	connected chan struct{}
@@ -58,15 +58,15 @@ type Membership struct {
 
 	malformed, stray, overflow atomic.Uint64
 
-	mu      sync.Mutex // protects what follows; nothing that waits is done under it
+	mu      sync.Mutex // protects the fields below; no blocking call is made under it
 	running bool
 	roster  roster
 	// said and echoed are the numbers of the newest hello that was sent, and of the newest that was heard.
 	said, echoed uint64
 	asked        uint64 // the number of the newest question
 	asks         map[uint64]*ask
-	answerBytes  int                  // what the answers to all of them hold
-	warned       map[string]time.Time // when something was last said, by what it was
+	answerBytes  int                  // total size of the answers to open questions
+	warned       map[string]time.Time // time of the last warning, by kind
 }
 
 const (
@@ -74,16 +74,16 @@ const (
 	maxAsks = 64
 	// answerers is how many questions of other nodes are answered at a time.
 	answerers = 4
-	// waitingMessages and waitingBytes bound each queue of what other nodes have sent.
+	// waitingMessages and waitingBytes bound each queue of received messages.
 	waitingMessages = 4096
 	waitingBytes    = 32 << 20
-	// maxErrands bounds what Receive leaves to Run's goroutine.
+	// maxErrands bounds the number of functions queued for Run's goroutine.
 	maxErrands = 256
 	// warnEvery is how often the same trouble is logged at most.
 	warnEvery = 10 * time.Second
 )
 
-// New returns a node that is not yet running. The error says what is wrong with the configuration.
+// New returns a node that is not yet running. The error names the invalid part of the configuration.
 func New(cfg Config) (*Membership, error) {
 	if cfg.Name == "" {
 		cfg.Name = rand.Text()
@@ -140,8 +140,8 @@ func (c Config) validate() error {
 // Name returns this node's.
 func (p *Membership) Name() string { return p.cfg.Name }
 
-// Members returns the names of the nodes that are there, this one among them, sorted. While this node is cut
-// off from the engine they are those that were there before.
+// Members returns the sorted names of the current nodes, including this one. While this node is cut off from the
+// engine, it returns the last known names.
 func (p *Membership) Members() []string {
 	p.mu.Lock()
 	names := p.roster.names()
@@ -154,7 +154,7 @@ func (p *Membership) Members() []string {
 type Counts struct {
 	// Malformed were none that a node of this version sends.
 	Malformed uint64
-	// Stray were parts of answers that nobody waited for any more, or that did not follow the part before.
+	// Stray counts parts of answers to closed questions, and parts out of sequence.
 	Stray uint64
 	// Overflow were too many, or too much, at a time.
 	Overflow uint64

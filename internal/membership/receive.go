@@ -95,7 +95,7 @@ func (p *Membership) echo(n uint64) {
 	}
 }
 
-// parted takes a bye. Whoever leaves will not answer.
+// parted handles a bye. The leaving node will not answer open questions.
 func (p *Membership) parted(h header) {
 	p.mu.Lock()
 	news := p.roster.bye(h.From, h.Run)

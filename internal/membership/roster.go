@@ -10,7 +10,7 @@ const (
 	maxNodes = 1024
 )
 
-// roster is what a node knows of the others. It is not safe for concurrent use.
+// roster is this node's knowledge of the other nodes. It is not safe for concurrent use.
 type roster struct {
 	nodes map[string]*node
 	// beats counts the own hellos that were heard.

@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	// AllChannel is what all nodes are subscribed to.
+	// AllChannel is the channel to which every node subscribes.
 	AllChannel = "shoal:all"
 	// inboxPrefix comes before a node's name in the channel that only that node is subscribed to.
 	inboxPrefix = "shoal:node-"
@@ -42,10 +42,10 @@ const (
 type header struct {
 	Version int    `json:"v"`
 	Type    string `json:"t"`
-	// From is the name of the node that it comes from, Run what tells that process from any other.
+	// From is the name of the sending node, Run identifies its process.
 	From string `json:"from"`
 	Run  string `json:"run"`
-	// Kind says what a command or a question is about.
+	// Kind is the kind of a command or a question.
 	Kind string `json:"kind,omitempty"`
 	// N is the number of a hello, or of a question and its answers, among those of a run.
 	N uint64 `json:"n,omitempty"`
@@ -57,7 +57,7 @@ type header struct {
 	Refused bool   `json:"refused,omitempty"`
 }
 
-// What can be wrong with a message, as the log says it.
+// Reasons for which a message is invalid, as they appear in the log.
 var (
 	errHeader  = errors.New("its header is not one short line of JSON")
 	errVersion = errors.New("its version is not 1")
@@ -76,7 +76,7 @@ func encode(h header, body []byte) []byte {
 	return append(out, body...)
 }
 
-// decode reads what arrived on the channel common to all, or in the inbox. The body is a piece of the payload.
+// decode parses a message from the common channel or the inbox. The body is a subslice of the payload.
 func decode(inbox bool, payload []byte) (h header, body []byte, err error) {
 	line, _, found := bytes.Cut(payload[:min(len(payload), maxHeaderBytes)], []byte{'\n'})
 	if !found || json.Unmarshal(line, &h) != nil {
@@ -89,7 +89,7 @@ func decode(inbox bool, payload []byte) (h header, body []byte, err error) {
 	return h, body, h.check(inbox, len(body))
 }
 
-// check returns what is wrong with a header before a body of that size, or nil.
+// check returns the first problem of a header with a body of that size, or nil.
 func (h header) check(inbox bool, size int) error {
 	if inbox != (h.Type == typeWelcome || h.Type == typeAnswer) {
 		return errChannel
