@@ -7,8 +7,8 @@ import (
 	"github.com/shoal-go/shoal/internal/frame"
 )
 
-// subscribedFrame is the answer to a subscription on shoal.v1. It takes its turn behind what is queued
-// already: what comes after it counts from its position.
+// subscribedFrame acknowledges a subscription on shoal.v1. It is queued behind the frames queued before it: the
+// messages after it continue from its position.
 func subscribedFrame(uploadID string, pos Position, recovered bool) *Frame {
 	var room [usualBytes]byte
 	b := append(room[:0], `{"action":"subscribed","upload_id":`...)

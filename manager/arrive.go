@@ -43,7 +43,7 @@ func (c *cluster) arrived(b broker.Message) {
 	})
 }
 
-// look validates what has come for an upload. What will not do is counted, and logged without its payload.
+// look validates a message that arrived for an upload. An invalid message is counted, and logged without its payload.
 func (c *cluster) look(id string, payload []byte) (Encoded, error) {
 	err := CheckID("upload_id", id)
 	if err == nil {
@@ -56,15 +56,16 @@ func (c *cluster) look(id string, payload []byte) (Encoded, error) {
 	return Encoded{}, err
 }
 
-// continues reports whether a message may be delivered although the upload is to be brought up to date: it is the very next one
-// after those that this node has delivered, so nothing before it is missing.
+// continues reports whether a message may be delivered although the upload is catching up: it directly follows the last
+// message that this node delivered, so nothing before it is missing.
 func (f *follow) continues(u *upload, a arrival) bool {
 	log := u.State.log
 	return f.live && log != nil && len(f.waiting) == 0 && a.Payload != nil && a.Offset > log.Offset() &&
 		a.Prev == log.Offset() && a.Epoch == log.Epoch()
 }
 
-// hold keeps a message until the upload is up to date. Where too many wait, what the broker keeps must do.
+// hold queues a message until the upload has caught up. Excess messages are dropped; they are read from the broker's
+// history.
 func (f *follow) hold(a arrival) {
 	if len(f.waiting) >= maxWaiting || f.waitingBytes+len(a.Payload) > f.cluster.manager.opt.HistoryBytes {
 		f.waiting, f.waitingBytes, f.again = nil, 0, true
@@ -98,7 +99,7 @@ func (c *cluster) append(u *upload, e Encoded, offset uint64, at time.Time) {
 	c.manager.relay.send(u, c.manager.keep(u, e, offset, at))
 }
 
-// pass brings a message without an offset to the subscribers, and makes it what late ones get first. The
+// pass delivers a message without an offset to the subscribers and makes it the newest one for late subscribers. The
 // upload's lock is held.
 func (c *cluster) pass(u *upload, e Encoded) {
 	f := frame.ForUpload(u.ID(), e.class, 0, e.payload)

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// The tests of this file show, one each, what the system that this one replaces did otherwise.
+// Each test of this file demonstrates one difference from the system that this one replaces.
 
 // There, a connection that came or went during a send ended it for the rest.
 func TestASendReachesAllWhileConnectionsComeAndGo(t *testing.T) {
@@ -115,7 +115,7 @@ func TestAMessageIsEncodedOncePerBroadcast(t *testing.T) {
 	}
 }
 
-// There, a subscription without a connection stayed for ever if the user never came.
+// TestAPendingSubscriptionExpires: in the replaced system, a subscription without a connection was never removed.
 func TestAPendingSubscriptionExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := open(t, Options{PendingTTL: time.Minute, MaxPending: 2})
@@ -201,7 +201,7 @@ func TestWhoComesLateGetsTheNewestMessage(t *testing.T) {
 	wantConsecutive(t, tab.offsets(), 10, 10)
 }
 
-// There, who lost the connection lost what was sent meanwhile.
+// TestWhoReturnsGetsWhatWasMissed: in the replaced system, a client lost the messages sent during a disconnection.
 func TestWhoReturnsGetsWhatWasMissed(t *testing.T) {
 	m := open(t, Options{})
 	must(t, m.SubscribeUpload(t.Context(), "ann", "cat"))

@@ -11,7 +11,7 @@ import (
 	"github.com/shoal-go/shoal/internal/history"
 )
 
-// maxAttempts is how often what the broker keeps may leave a gap before the gap is taken as final.
+// maxAttempts is the number of reads of the broker's history that may leave a gap before the gap is final.
 const maxAttempts = 3
 
 // positionBatch is the number of uploads whose positions are asked for at once.
@@ -33,9 +33,9 @@ func (c *cluster) catchUp(ctx context.Context, _ int, ids []string) (again []str
 	return again
 }
 
-// findBehind compares the position of every followed upload with the broker's, and has those that differ brought up to date.
-// The cost of an interruption thus depends on what has changed: live messages of all other uploads are delivered
-// at once. It reports false if the broker could not be asked.
+// findBehind compares the position of every followed upload with the broker's and schedules a catch-up for uploads that
+// differ. The cost of an interruption thus depends on the number of changed uploads; live messages of all others are
+// delivered immediately. It returns false if the broker did not answer.
 func (c *cluster) findBehind(ctx context.Context) (done bool) {
 	if c.keeper == nil {
 		c.manager.registry.EachUpload(c.fallBehind)
@@ -98,8 +98,8 @@ func (c *cluster) catch(ctx context.Context, id string) (done bool) {
 	return done
 }
 
-// toCatchUp returns the interest in an upload that must be brought up to date, or nil. As long as the node is
-// not subscribed it must wait: what comes after the reading would be missed.
+// toCatchUp returns the follow state of an upload that must catch up, or nil. Until the node is subscribed the catch-up
+// must wait: messages published after the read would be missed.
 func (c *cluster) toCatchUp(id string) (f *follow, since broker.Position) {
 	c.manager.registry.WithKnown(id, func(u *upload) {
 		if is := u.State.follow; is != nil && is.joined && is.behind {
@@ -113,7 +113,7 @@ func (c *cluster) toCatchUp(id string) (f *follow, since broker.Position) {
 	return f, since
 }
 
-// kept reads what the broker keeps of an upload. If it keeps nothing, this node begins an epoch of its own.
+// kept reads the stored messages of an upload from the broker. If there are none, this node begins its own epoch.
 func (c *cluster) kept(ctx context.Context, id string, since broker.Position) (broker.Snapshot, error) {
 	if c.keeper == nil {
 		return broker.Snapshot{Position: broker.Position{Epoch: c.manager.newEpoch()}}, nil
@@ -132,10 +132,10 @@ func (c *cluster) lookAtKept(id string, kept broker.Snapshot) []Encoded {
 	return messages
 }
 
-// merge brings the upload's log up to date: by the messages that it has missed, or by a new log where it cannot be continued.
-// Then shoal.v1 clients are told the new position and base connections receive every stored message that they have not
-// had. It returns the base connections for which that is not enough, because messages are no longer stored:
-// they must be closed. The upload's lock is held.
+// merge brings the upload's log up to date: it appends the missed messages, or replaces the log if it cannot be
+// continued. Then it sends the new position to shoal.v1 clients and every stored message that they have not received to
+// base connections. It returns the base connections that missed messages which are no longer stored: the caller must
+// close them. The upload's lock is held.
 func (c *cluster) merge(u *upload, kept broker.Snapshot, messages []Encoded) (lost []Conn) {
 	log, now := u.State.log, time.Now()
 	if log != nil && log.Epoch() == kept.Epoch && kept.Floor <= log.Offset() {
@@ -170,7 +170,7 @@ func baseConns(u *upload) (conns []Conn) {
 	return conns
 }
 
-// begin returns a log of what the broker keeps of an upload.
+// begin returns a log with the stored messages of an upload.
 func (c *cluster) begin(
 	id string, kept broker.Snapshot, messages []Encoded, now time.Time,
 ) *history.Log[*frame.Frame] {
@@ -193,9 +193,10 @@ func storedAt(s broker.Stored, now time.Time) time.Time {
 	return s.At
 }
 
-// announce tells shoal.v1 clients that the upload's messages do not continue those that they have had, and sends them the newest
-// message, with which they begin again. Base connections, which do not know of positions, receive every stored message that
-// the log before did not hold: after a broker's restart with its data, none. The upload's lock is held.
+// announce notifies shoal.v1 clients that the upload's messages do not continue the ones that they have received, and
+// sends them the newest message as a new start. Base connections, which have no positions, receive every stored message
+// that the previous log did not hold; after a broker restart that preserves its data there are no such messages. The
+// upload's lock is held.
 func (c *cluster) announce(u *upload, before *history.Log[*frame.Frame]) {
 	had := make(map[uint64]history.Entry[*frame.Frame])
 	for _, e := range before.All() {
@@ -219,8 +220,8 @@ func (c *cluster) announce(u *upload, before *history.Log[*frame.Frame]) {
 	}
 }
 
-// settle takes what has come meanwhile, and reports whether the upload is up to date now. The upload's lock is
-// held.
+// settle delivers the messages held during the catch-up and reports whether the upload is up to date now. The upload's
+// lock is held.
 func (c *cluster) settle(u *upload, f *follow) (done bool) {
 	if f.again {
 		return false
@@ -246,8 +247,8 @@ func (c *cluster) settle(u *upload, f *follow) (done bool) {
 	return true
 }
 
-// giveUp goes on with a message although what is kept does not lead up to it, and tells subscribers. One of
-// an epoch that the broker knows no more is left out. The upload's lock is held.
+// giveUp delivers a message despite the gap before it and notifies subscribers of the gap. A message of an outdated
+// epoch is skipped. The upload's lock is held.
 func (c *cluster) giveUp(u *upload, a arrival) {
 	epoch := u.State.log.Epoch()
 	if a.Payload == nil || a.Epoch != "" && a.Epoch != epoch {

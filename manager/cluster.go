@@ -17,22 +17,22 @@ import (
 	"github.com/shoal-go/shoal/internal/workqueue"
 )
 
-// cluster is the part of a manager that shares messages with other nodes through a broker. It is the broker's
-// Handler, and all its methods may be called from any number of goroutines.
+// cluster is the part of a manager that shares messages with other nodes through a broker. It is the broker's Handler;
+// its methods are safe for concurrent use.
 //
-// A message that is published goes to the broker and to nobody else. What the broker brings is delivered,
-// this node's own messages too, so that all nodes agree on the order.
+// A published message is sent to the broker only. The node delivers the messages that it receives from the broker,
+// including its own, so that all nodes agree on the order.
 type cluster struct {
 	manager *Manager
 	broker  broker.Broker
 	keeper  broker.HistoryBroker // nil where the broker keeps nothing
 	// intake stands between the broker's callback and the fan-out.
 	intake *dispatch.Queue[broker.Message]
-	// interest are the uploads of which it has to be seen whether this node should be subscribed, catching
-	// those that must be brought up to date with what the broker keeps.
+	// interest queues the uploads whose subscription at the broker must be checked, catching the uploads that must
+	// catch up with the broker's history.
 	interest, catching *workqueue.Queue
-	// subscribed are the uploads subscribed to at the broker, for each of interest's goroutines its own. It is
-	// false for those that could not be unsubscribed from, of which nobody knows whether they still are.
+	// subscribed are the broker subscriptions, one map for each of interest's goroutines. The value is false after a
+	// failed Unsubscribe, when the state of the subscription is unknown.
 	subscribed []map[string]bool
 	peers      *membership.Membership
 	outgoing   *coalesce.Coalescer[Encoded, Position] // nil unless states are conflated between nodes
@@ -45,16 +45,16 @@ type cluster struct {
 	peering, running                  sync.WaitGroup
 }
 
-// uploadChannel is what stands before an upload's id in the name of its channel.
+// uploadChannel is the prefix of an upload's channel name.
 const uploadChannel = "upload:"
 
 const (
 	// brokerPatience bounds one call of the broker that has no other bound.
 	brokerPatience = 5 * time.Second
-	// leaveDelay is how long this node stays subscribed to an upload that nobody here follows any more: a
-	// page that is loaded anew must not cost the broker anything.
+	// leaveDelay is the time for which this node stays subscribed after the last local follower of an upload left, so
+	// that reloading a page causes no broker calls.
 	leaveDelay = time.Second
-	// What the intake holds, for each core.
+	// Bounds of the dispatch queues, per core.
 	intakeMessages = 16 << 10
 	intakeBytes    = 32 << 20
 	// How many goroutines call the broker at a time, and for how many uploads at once.
@@ -98,7 +98,7 @@ func newCluster(m *Manager) (_ *cluster, err error) {
 	return c, nil
 }
 
-// run starts the broker and what talks to the other nodes through it.
+// run starts the broker and the membership that uses it.
 func (c *cluster) run() {
 	var brokerCtx, peersCtx, leavingCtx context.Context
 	brokerCtx, c.stopBroker = context.WithCancel(context.Background())
@@ -174,7 +174,7 @@ func (c *cluster) lost(channel string) {
 	}
 }
 
-// allUploads stands for all uploads among those to be brought up to date: it is no id.
+// allUploads is the key for catching up with all uploads; it is not a valid id.
 const allUploads = ""
 
 // unavailable makes an error of the broker one of this package, for callers to branch on.

@@ -28,7 +28,7 @@ func TestInvariant4NoLockIsHeldWhileTheBrokerIsCalled(t *testing.T) {
 					"Store":       func() { _, _ = n.Publish(t.Context(), "cat", note(t, 1)) },
 					"Publish":     func() { _, _ = n.SendToUser("ann", note(t, 1)) },
 				} {
-					go work() // those that meet the stopped call end with their patience
+					go work() // operations blocked in the stopped call time out
 				}
 				n.link.handler.Interrupted()
 				<-time.After(leaveDelay + time.Second)
@@ -79,8 +79,8 @@ func TestTheBrokerDoesNotWaitForAConnection(t *testing.T) {
 	})
 }
 
-// TestInvariant1AcrossNodes subscribes again and again while the node is about to leave, leaving, or returning:
-// what another node publishes after SubscribeUpload has returned arrives.
+// TestInvariant1AcrossNodes subscribes repeatedly while the node is about to unsubscribe, unsubscribing, or
+// resubscribing: every message that another node publishes after SubscribeUpload returned must arrive.
 func TestInvariant1AcrossNodes(t *testing.T) {
 	for seed := range uint64(10) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {

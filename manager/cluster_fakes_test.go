@@ -15,16 +15,16 @@ import (
 type faulty struct {
 	broker.HistoryBroker
 
-	mu      sync.Mutex // protects what follows
+	mu      sync.Mutex // protects the fields below
 	handler broker.Handler
 	down    bool                      // nothing gets through, and every call fails
 	lose    func(broker.Message) bool // which messages are lost on their way here
 	calls   map[string]int            // how often each call was made
 
-	// before is called with each call, after with each that the hub has carried out; what they return is what
-	// the call fails with. They may block.
+	// before is called before each call, after behind each call that the hub executed; the call fails with the error
+	// that they return. They may block.
 	before, after func(ctx context.Context, call string) error
-	// keeps is what becomes of the hub's answers on their way here.
+	// keeps transforms the hub's snapshots before the node receives them.
 	keeps func(broker.Snapshot) broker.Snapshot
 
 	waiting atomic.Int64 // calls that were stopped
@@ -84,14 +84,14 @@ func (f *faulty) made(call string) int {
 	return f.calls[call]
 }
 
-// meddle sets what happens before and after each call; nil: nothing.
+// meddle sets the hooks before and after each call; nil removes a hook.
 func (f *faulty) meddle(before, after func(ctx context.Context, call string) error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.before, f.after = before, after
 }
 
-// keeping sets what becomes of the hub's answers on what is kept; nil: nothing.
+// keeping sets the transformation of the hub's snapshots; nil removes it.
 func (f *faulty) keeping(keeps func(broker.Snapshot) broker.Snapshot) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

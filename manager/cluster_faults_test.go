@@ -61,7 +61,8 @@ func TestABrokerThatKeepsNothing(t *testing.T) {
 	})
 }
 
-// What was lost cannot be made up for, so those who follow learn of it.
+// TestAnInterruptionOfABrokerThatKeepsNothingIsAnnounced: without stored messages a loss cannot be repaired, so
+// followers are notified.
 func TestAnInterruptionOfABrokerThatKeepsNothingIsAnnounced(t *testing.T) {
 	inPlainCluster(t, 1, func(t *testing.T, nodes []member) {
 		c := nodes[0].follower(t, "ann", "cat")
@@ -153,7 +154,7 @@ func TestClosingWithoutTheBrokerReturnsInTime(t *testing.T) {
 	}
 }
 
-// A message that has been on its way since before a Forget belongs to what was forgotten.
+// TestAMessageOfAnOldEpochIsLeftOut: a message that was in flight during a Forget belongs to the forgotten epoch.
 func TestAMessageOfAnOldEpochIsLeftOut(t *testing.T) {
 	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		c := nodes[0].follower(t, "ann", "cat")
@@ -173,7 +174,8 @@ func TestAMessageOfAnOldEpochIsLeftOut(t *testing.T) {
 	})
 }
 
-// A broker whose kept messages never lead up to what arrives: the node goes on with what arrives.
+// TestAGapThatNothingFillsIsAnnounced: if the stored messages never close the gap before a live message, the node
+// delivers the live message.
 func TestAGapThatNothingFillsIsAnnounced(t *testing.T) {
 	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		n := nodes[0]
@@ -204,7 +206,8 @@ func TestAGapThatNothingFillsIsAnnounced(t *testing.T) {
 	})
 }
 
-// While a node waits to be brought up to date, only so many messages wait with it; the others are read again.
+// TestTooManyMessagesThatWaitAreReadAgain: during a catch-up the node holds a bounded number of messages; it reads the
+// others from the broker again.
 func TestTooManyMessagesThatWaitAreReadAgain(t *testing.T) {
 	for name, opt := range map[string]Options{
 		"by number": {HistoryMessages: 1000},
@@ -286,7 +289,7 @@ func TestAnInterruptionWhileWhatIsKeptIsRead(t *testing.T) {
 	})
 }
 
-// Whoever gives up waiting leaves nothing behind.
+// TestSubscribersThatGiveUpLeaveNothing: a subscriber whose context ends while it waits leaves no state behind.
 func TestSubscribersThatGiveUpLeaveNothing(t *testing.T) {
 	inCluster(t, 1, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		n := nodes[0]
@@ -363,8 +366,8 @@ func (c *baseConn) Send(f *Frame) Outcome {
 	return Queued
 }
 
-// Messages that a node has missed and that the broker no longer stores are never lost in silence: a base connection is closed
-// with 1013. Those that are stored are delivered to it.
+// TestCluster_BaseConnectionsLoseNothingSilently: a base connection that missed messages which the broker no longer
+// stores is closed with 1013. Missed messages that are stored are delivered to it.
 func TestCluster_BaseConnectionsLoseNothingSilently(t *testing.T) {
 	for name, published := range map[string]int{"stored": 40, "no longer stored": 200} {
 		t.Run(name, func(t *testing.T) {
@@ -376,7 +379,7 @@ func TestCluster_BaseConnectionsLoseNothingSilently(t *testing.T) {
 				synctest.Wait()
 				n.link.losing(func(broker.Message) bool { return true })
 				<-time.After(time.Second)
-				must(t, nodes[1].Forget(t.Context(), "cat")) // a new epoch, of which the node learns too late
+				must(t, nodes[1].Forget(t.Context(), "cat")) // a new epoch that the node learns too late
 				publish(t, nodes[1].Manager, "cat", published)
 				synctest.Wait()
 				n.link.losing(nil)

@@ -20,7 +20,8 @@ func only(name string, err error) func(context.Context, string) error {
 	}
 }
 
-// After an Unsubscribe that has failed nobody knows whether the node is still subscribed.
+// TestWhoReturnsAfterAFailedUnsubscribeIsSubscribedAgain: after a failed Unsubscribe the state of the subscription is
+// unknown.
 func TestWhoReturnsAfterAFailedUnsubscribeIsSubscribedAgain(t *testing.T) {
 	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		n := nodes[0]
@@ -39,7 +40,8 @@ func TestWhoReturnsAfterAFailedUnsubscribeIsSubscribedAgain(t *testing.T) {
 	})
 }
 
-// What is left to read for followers of before must not pass for what a new follower waits for.
+// TestAnUploadIsNotReadyBeforeItIsSubscribedTo: a pending read for earlier followers must not make the upload ready for
+// a new follower.
 func TestAnUploadIsNotReadyBeforeItIsSubscribedTo(t *testing.T) {
 	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		n := nodes[0]
@@ -115,7 +117,7 @@ func TestAnAnswerFromBeforeIsNotForTheNextFollower(t *testing.T) {
 	})
 }
 
-// The position that a follower is told counts the messages that will not do.
+// TestAKeptMessageThatWillNotDoCounts: the position that a follower receives includes invalid messages.
 func TestAKeptMessageThatWillNotDoCounts(t *testing.T) {
 	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		publish(t, nodes[1].Manager, "cat", 1)

@@ -10,8 +10,8 @@ import (
 	"github.com/shoal-go/shoal/broker"
 )
 
-// TestInvariant2AcrossNodes lets clients of shoal.v1 wander between nodes whose links lose messages and break
-// down, and accounts for every message: each client got it in order, or was told of a new beginning.
+// TestInvariant2AcrossNodes moves clients of shoal.v1 between nodes whose links lose messages and break down, and
+// verifies every message: each client received it in order, or was notified of a new start.
 func TestInvariant2AcrossNodes(t *testing.T) {
 	for seed := range uint64(40) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -103,7 +103,7 @@ func (w *wanderers) breakDown() {
 	w.nodes[w.down].link.mend()
 }
 
-// move takes a client to a node, where it resumes from what it knows. If that fails it is nowhere.
+// move connects a client to a node, where it resumes from its positions. If that fails it stays disconnected.
 func (w *wanderers) move(c *wanderer, node *member) {
 	synctest.Wait()
 	c.look(w.t)
@@ -129,7 +129,7 @@ func (w *wanderers) look() {
 	}
 }
 
-// look reads what has come for the client, and fails on a gap, a repetition, or what it could not know of.
+// look reads the client's new frames, and fails on a gap, a repetition, or an unexpected position.
 func (c *wanderer) look(t *testing.T) {
 	t.Helper()
 	if c.node == nil {

@@ -59,7 +59,8 @@ func TestAClientRecoversOnAnotherNode(t *testing.T) {
 	})
 }
 
-// A publisher that knows nothing of this module is heard by all, and its message is what late subscribers get.
+// TestAForeignMessageIsDeliveredWithoutAnOffset: a message from a publisher outside this module is delivered to all
+// subscribers and becomes the newest message for late subscribers.
 func TestAForeignMessageIsDeliveredWithoutAnOffset(t *testing.T) {
 	inCluster(t, 2, Options{}, func(t *testing.T, hub *broker.Memory, nodes []member) {
 		c := nodes[0].follower(t, "ann", "cat")
@@ -349,19 +350,20 @@ func TestALostMessageIsRecoveredWithTheNext(t *testing.T) {
 		synctest.Wait()
 		nodes[0].link.losing(nil)
 		publish(t, nodes[1].Manager, "cat", 1)
-		<-time.After(time.Second) // it may take more than one look at what is kept
+		<-time.After(time.Second) // catching up may take more than one read
 		wantConsecutive(t, c.offsets(), 1, 21)
 	})
 }
 
-// What the broker no longer keeps is lost for this node, and followers learn of it.
+// TestALossBeyondTheHistoryIsAnnounced: this node cannot recover messages that the broker no longer stores, and
+// notifies followers.
 func TestALossBeyondTheHistoryIsAnnounced(t *testing.T) {
 	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		c := nodes[0].follower(t, "ann", "cat")
 		publish(t, nodes[1].Manager, "cat", 1)
 		synctest.Wait()
 		nodes[0].link.cut()
-		publish(t, nodes[1].Manager, "cat", 100) // of which 64 are kept
+		publish(t, nodes[1].Manager, "cat", 100) // the broker stores 64 of them
 		nodes[0].link.mend()
 		synctest.Wait()
 		publish(t, nodes[1].Manager, "cat", 1)
@@ -392,7 +394,8 @@ func TestClosingTakesLeaveOfTheOthers(t *testing.T) {
 	})
 }
 
-// Between nodes only so many states of an upload travel in a second, and the newest and the end always do.
+// TestStatesAreConflatedBetweenNodes: nodes exchange a bounded number of states of an upload per second, and always the
+// newest state and the end.
 func TestStatesAreConflatedBetweenNodes(t *testing.T) {
 	inCluster(t, 2, Options{StateRate: 10}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		c := nodes[1].follower(t, "ann", "cat")
@@ -420,7 +423,7 @@ func TestStatesAreConflatedBetweenNodes(t *testing.T) {
 	})
 }
 
-// What was held back when the node closes is sent all the same.
+// TestClosingSendsWhatWasHeldBack: Close sends the states that the rate limit held back.
 func TestClosingSendsWhatWasHeldBack(t *testing.T) {
 	inCluster(t, 1, Options{}, func(t *testing.T, hub *broker.Memory, nodes []member) {
 		c := nodes[0].follower(t, "ann", "cat")

@@ -10,7 +10,7 @@ import (
 // Frame is an encoded message, immutable and shared by all its receivers.
 type Frame = frame.Frame
 
-// Outcome says what became of one message at one connection.
+// Outcome is the result of sending one message to one connection.
 type Outcome uint8
 
 const (
@@ -22,7 +22,7 @@ const (
 	Dropped
 )
 
-// Delivery counts what became of one message at all the connections it was meant for.
+// Delivery counts the outcomes of one message at all its target connections.
 type Delivery struct {
 	Queued    int
 	Conflated int
@@ -36,12 +36,12 @@ type Delivery struct {
 type Conn interface {
 	// Send queues a message.
 	Send(f *Frame) Outcome
-	// Close begins to close the connection: what is queued is flushed, then the client is told the
-	// reason. Further calls have no effect.
+	// Close begins to close the connection: it flushes the queue, then sends the reason to the client. Further calls
+	// have no effect.
 	Close(reason CloseReason)
 }
 
-// Terminator is what a Conn implements to be waited for when everything is closed. Without it a connection
+// Terminator is implemented by a Conn whose end can be awaited when all connections are closed. Without it a connection
 // counts as gone once Close has returned.
 type Terminator interface {
 	// Done returns a channel that is closed when nothing of the connection is left.
@@ -56,7 +56,7 @@ type PositionTracker interface {
 	TracksPositions() bool
 }
 
-// TokenHolder is what a Conn implements to be found by the token that it was opened with.
+// TokenHolder is implemented by a Conn that can be found by the token that it was opened with.
 type TokenHolder interface {
 	// TokenID returns the token's id, the `jti` claim of a JWT, or "" if it has none.
 	TokenID() string
@@ -95,7 +95,7 @@ func (r CloseReason) orNormal() CloseReason {
 	return r
 }
 
-// The reasons for which this module closes a connection, grouped by what the client should do.
+// Close reasons of this module, grouped by the action that the client should take.
 var (
 	// Stop.
 	NormalClosure        = CloseReason{1000, ""}

@@ -1,6 +1,5 @@
-// Package manager knows who is connected and who follows which upload, and brings each message to all of
-// them. It is the domain of this module: no socket and no HTTP is known here, and a connection is anything
-// that implements [Conn].
+// Package manager is the domain of this module: it tracks connections and subscriptions and delivers each message to
+// all subscribers of its upload. It is independent of sockets and HTTP; a connection is any implementation of [Conn].
 //
 // # Invariants
 //
@@ -23,29 +22,30 @@
 //
 // # Claims
 //
-// Subscriptions belong to users: every connection of a user gets the messages of all uploads that the user
-// follows. What keeps a subscription alive are claims. SubscribeUpload makes one that belongs to the user as
-// such, SubscribeConn one that belongs to a single connection. A subscription ends with its last claim, and
-// all of them end with the user's last connection.
+// Subscriptions belong to users: every connection of a user receives the messages of all uploads that the user follows.
+// Claims keep a subscription alive. SubscribeUpload makes a claim that belongs to the user itself, SubscribeConn one
+// that belongs to a single connection. A subscription ends with its last claim, and all of them end with the user's
+// last connection.
 //
-// A new claim is answered with the upload's newest message, if there is one. What the connection may have
-// received before, because another connection of the same user held a claim, is not counted: a client that
-// has only now opened its view must see the state at once.
+// The answer to a new claim is the upload's newest message, if there is one. It is sent even if the connection already
+// received that message through a claim of another connection of the user: a client that has just opened its view must
+// see the state at once.
 //
 // # Many nodes
 //
-// With a [broker.Broker] a message goes to the broker alone (outgoing.go), and is delivered when the broker
-// brings it, on the node that published it as on all others, so that all agree on the order. The broker's
-// callback never waits: the intake takes what comes, and its goroutines look at it (glance.go) and deliver it
-// if nothing before it is missing (arrive.go).
+// With a [broker.Broker] a message is sent to the broker only (outgoing.go). Every node, including the publishing one,
+// delivers it when it arrives from the broker, so that all nodes agree on the order. The broker's callback never
+// blocks: it adds messages to the dispatch queues, whose goroutines validate them (glance.go) and deliver them if no
+// earlier message is missing (arrive.go).
 //
-// A node is subscribed to the uploads that are followed here, and for a second after the last follower
-// (interest.go). Whoever subscribes waits until that is confirmed and what the broker keeps has been read.
+// A node is subscribed to the uploads that have followers here, and for a second after the last follower left
+// (interest.go). A subscriber waits until the broker has confirmed the subscription and the stored messages have been
+// read.
 //
-// A message that does not continue the log, or the broker's word that some were lost, has the upload brought up
-// to date: what comes waits, while what is kept is read and fills the gap (catchup.go). Where it cannot,
-// subscribers on shoal.v1 are told a new position, as they are when a broker that keeps nothing was interrupted.
+// A message that does not continue the log, or a broker's notice of lost messages, starts a catch-up of the upload:
+// arriving messages are held while the stored messages are read and fill the gap (catchup.go). If they cannot, shoal.v1
+// subscribers receive a new position, and likewise after an interruption of a broker that stores no messages.
 //
-// Orders and questions between nodes are in nodes.go. No lock is held while the broker is called; the lists
-// of work and the intake have locks that are taken last, below that of an upload.
+// Commands and questions between nodes are in nodes.go. No lock is held during a call of the broker; the locks of the
+// work queues and the dispatch queues are taken last, after an upload's.
 package manager

@@ -8,9 +8,10 @@ import (
 	"time"
 )
 
-// DisconnectAll unregisters every connection and closes it with ServerReloading. It blocks until they are gone, at most until
-// ctx ends: connections that are still there shortly before its deadline are cut off, and those that it had no time to
-// close are left to themselves; the error says how many. Connections that are made after the call began are not touched.
+// DisconnectAll unregisters every connection and closes it with ServerReloading. It blocks until all of them have
+// ended, at most until ctx ends: it cuts off connections that are still open shortly before the deadline, and abandons
+// the ones that it had no time to close; the error contains their number. Connections made after the call began are not
+// affected.
 func (m *Manager) DisconnectAll(ctx context.Context) error {
 	return m.Drain(ctx, 0)
 }
@@ -85,8 +86,8 @@ func awaitTurn(ctx context.Context, c Conn, wait time.Duration) {
 	}
 }
 
-// awaitAll waits until all closed connections are gone, cuts off those that are left when patience ends, and
-// gives up when ctx does.
+// awaitAll waits until all closed connections have ended, cuts off the remaining ones when patience ends, and returns
+// when ctx does.
 func awaitAll(ctx, patience context.Context, all []UserConn) error {
 	var stuck []Terminator
 	for _, x := range all {
@@ -118,8 +119,8 @@ func awaitAll(ctx, patience context.Context, all []UserConn) error {
 	return fmt.Errorf("manager: %d connections were cut off: %w", len(stuck), patience.Err())
 }
 
-// withMargin returns a context that ends a tenth, at most half a second, before ctx does: the time in which
-// what was cut off can end.
+// withMargin returns a context that ends before ctx by a tenth of the remaining time, at most half a second: the time
+// that connections need to end after they were cut off.
 func withMargin(ctx context.Context) (context.Context, context.CancelFunc) {
 	const most = 500 * time.Millisecond
 	deadline, ok := ctx.Deadline()

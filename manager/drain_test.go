@@ -42,7 +42,7 @@ func TestDrainSpreadsTheClosing(t *testing.T) {
 	})
 }
 
-// A deadline comes before the even spread: what is left then is closed at once.
+// TestDrainKeepsItsDeadline: the deadline overrides the even spread; the remaining connections are closed at once.
 func TestDrainKeepsItsDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := open(t, Options{})
@@ -129,7 +129,7 @@ func TestClosedManagerRefusesEverything(t *testing.T) {
 	}
 }
 
-// Whatever races with Close, no connection is forgotten by it: each is refused, or closed.
+// TestConnectRacesWithClose: a connection made during Close is either refused or closed.
 func TestConnectRacesWithClose(t *testing.T) {
 	for range 100 {
 		m, err := New(Options{Shards: 1})

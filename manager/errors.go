@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-// What callers branch on.
+// Errors that callers may branch on.
 var (
 	// ErrClosed: the manager is closing or closed.
 	ErrClosed = errors.New("manager: closed")
@@ -18,8 +18,8 @@ var (
 	ErrTooManyConnections = errors.New("manager: too many connections of one user")
 	// ErrTooManyPending: as many users without a connection have subscribed as Options.MaxPending allows.
 	ErrTooManyPending = errors.New("manager: too many subscriptions of users without a connection")
-	// ErrUnavailable: the broker is out of reach or did not answer in time, and whether what was asked for
-	// has happened is not known. Asking again later makes sense.
+	// ErrUnavailable means that the broker is unreachable or did not answer in time, and that it is unknown whether the
+	// operation took effect. It may be retried.
 	ErrUnavailable = errors.New("manager: the broker is out of reach")
 	// ErrUnknownUpload: nothing is known of the upload's messages.
 	ErrUnknownUpload = errors.New("manager: nothing is known of this upload")
@@ -30,12 +30,12 @@ var (
 // errNotMade is the error of every method of a Manager that New has not returned.
 var errNotMade = errors.New("manager: the Manager was not made with New")
 
-// InvalidError says which part of a caller's input is wrong, and what would be right.
+// InvalidError names the invalid part of a caller's input and the valid values.
 type InvalidError struct {
 	// Field is the name of the field as it stands in the message, or "user_id", "upload_id" for an id
 	// that was given beside it; "" is the message as a whole.
 	Field string
-	// Problem says what is wrong with it, without repeating a payload.
+	// Problem describes the violation, without repeating a payload.
 	Problem string
 }
 

@@ -12,9 +12,9 @@ import (
 	"github.com/shoal-go/shoal/internal/frame"
 )
 
-// fakeConn is a connection that keeps what it is sent. Its hooks are set before it is connected.
+// fakeConn is a connection that records its frames. Its hooks are set before it is connected.
 type fakeConn struct {
-	// onSend decides what becomes of a frame; nil queues it. onClose is called with each Close.
+	// onSend returns the outcome of a frame; nil queues it. onClose is called with each Close.
 	onSend  func(*Frame) Outcome
 	onClose func(CloseReason)
 
@@ -58,7 +58,7 @@ func (c *fakeConn) closed() []CloseReason {
 	return reasons
 }
 
-// received returns what the client of a shoal.v1 connection reads.
+// received returns the frames of a shoal.v1 connection as its client parses them.
 func (c *fakeConn) received(t tester) []received {
 	t.Helper()
 	c.mu.Lock()
@@ -86,7 +86,7 @@ func (c *fakeConn) offsets() []uint64 {
 // received is a frame as a client of shoal.v1 reads it.
 type received struct {
 	Action string `json:"action"`
-	// UploadID is that of the frame where the message itself has none.
+	// UploadID is the upload id of the frame if the message itself has none.
 	UploadID string `json:"upload_id"`
 	Position
 	Recovered bool `json:"recovered"`
@@ -94,7 +94,7 @@ type received struct {
 		Position
 		Recovered bool `json:"recovered"`
 	} `json:"uploads"`
-	// published is the payload without what the server adds.
+	// published is the payload without the fields that the server adds.
 	published string
 }
 
@@ -113,7 +113,7 @@ func read(t tester, f *Frame) received {
 	return r
 }
 
-// payload returns what follows the header of a frame that a server sent.
+// payload returns the bytes after the header of a server's frame.
 func payload(wire []byte) []byte {
 	header := 2
 	switch wire[1] {
@@ -152,7 +152,7 @@ func note(t tester, n int) Encoded {
 	return e
 }
 
-// tester is what tests of the testing package and of rapid have in common.
+// tester is the common subset of testing.TB and rapid.TB.
 type tester interface {
 	Helper()
 	Fatal(args ...any)

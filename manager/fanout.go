@@ -6,9 +6,8 @@ import (
 	"sync/atomic"
 )
 
-// fanOut brings frames to many receivers, on several cores where that is faster. Its goroutines only ever
-// help: a broadcast that finds none of them idle does all the work itself, so it waits for nobody but those
-// that are already at work on it.
+// fanOut sends frames to many receivers, on several cores if that is faster. Its goroutines only assist: a broadcast
+// that finds none of them idle does all the work itself, so it waits only for goroutines that already work on it.
 type fanOut struct {
 	guard   *guard
 	jobs    chan *fanJob
@@ -32,7 +31,7 @@ type fanJob struct {
 	fans      *fanOut
 	receivers []receiver
 	frames    []*Frame
-	// next is the first receiver that nobody has taken yet.
+	// next is the index of the first unclaimed receiver.
 	next    atomic.Int64
 	helpers sync.WaitGroup
 	mu      sync.Mutex

@@ -10,7 +10,7 @@ import (
 	"testing/synctest"
 )
 
-// counter is a connection that counts what it is sent, and answers always the same.
+// counter is a connection that counts its frames and always returns the same outcome.
 type counter struct {
 	sent    atomic.Int64
 	outcome Outcome
@@ -135,8 +135,8 @@ func TestHelpersTakeTheirPart(t *testing.T) {
 	})
 }
 
-// TestBroadcastAllocatesNothingPerReceiver: what a broadcast takes beside its encoding does not depend on how
-// many receive it.
+// TestBroadcastAllocatesNothingPerReceiver: the allocations of a broadcast, apart from its encoding, are independent of
+// the number of receivers.
 func TestBroadcastAllocatesNothingPerReceiver(t *testing.T) {
 	for _, n := range []int{1, 2, fanOutAlone - 1, 4 * fanOutAlone} {
 		m := open(t, Options{})

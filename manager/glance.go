@@ -7,10 +7,10 @@ import (
 	"github.com/shoal-go/shoal/internal/frame"
 )
 
-// glance reads a message that came through the broker: from another node, or from a publisher that knows
-// nothing of this module. It finds out what must be known to deliver it, and leaves the rest to whoever
-// published it, since it is called for every message on every node. uploadID is the upload that it was sent to,
-// or "" if it was sent to a user; most bounds the message's bytes.
+// glance validates a message that arrived through the broker, from another node or from a publisher outside this
+// module. It extracts only the fields that delivery requires, because it runs for every message on every node; the
+// publisher is responsible for the rest. uploadID is the upload that the message was sent to, or "" if it was sent to a
+// user; most bounds the message's bytes.
 //
 // The error is an *InvalidError that names the field.
 func glance(uploadID string, data []byte, most int) (Encoded, error) {
@@ -39,9 +39,9 @@ func glance(uploadID string, data []byte, most int) (Encoded, error) {
 	return Encoded{data, classOf(g.action), g.action, g.uploadID}, nil
 }
 
-// glimpse is what has been seen of a message.
+// glimpse is the result of parsing a message partially.
 type glimpse struct {
-	uploadID string // that of the channel, or else the one that stands in the message
+	uploadID string // upload id of the channel, or else of the message
 	action   string
 	payload  []byte
 	err      error
@@ -80,7 +80,7 @@ func (g *glimpse) lookAtAction(value []byte) {
 	}
 }
 
-// actionOf returns an action as a string. Those that come often need no copy.
+// actionOf returns an action as a string. Frequent actions need no copy.
 func actionOf(text []byte) string {
 	switch string(text) {
 	case actionProgress:
@@ -93,7 +93,7 @@ func actionOf(text []byte) string {
 	return string(text)
 }
 
-// lookInto looks at the payload of an upload_progress. That of any other message is its application's own affair.
+// lookInto parses the payload of an upload_progress. Payloads of application-defined messages are not checked.
 func (g *glimpse) lookInto(payload []byte) {
 	if len(payload) == 0 || payload[0] != '{' {
 		return
@@ -106,7 +106,7 @@ func (g *glimpse) lookInto(payload []byte) {
 	})
 }
 
-// lookAtID refuses an id that is none, or another upload's.
+// lookAtID refuses an invalid id, or the id of another upload.
 func (g *glimpse) lookAtID(field string, value []byte) {
 	text, ok := textOf(value)
 	if !ok {
@@ -124,7 +124,7 @@ func (g *glimpse) lookAtID(field string, value []byte) {
 
 func (g *glimpse) refuse(field, problem string) { g.err = &InvalidError{field, problem} }
 
-// classOf returns what may happen to messages of an action while a client is slow.
+// classOf returns the class of an action, which determines the handling of its messages for slow clients.
 func classOf(action string) frame.Class {
 	switch action {
 	case actionProgress:

@@ -8,9 +8,9 @@ import (
 	"unicode/utf8"
 )
 
-// FuzzGlance holds glance, which gets what anybody may publish, to three things: it finds the fields that
-// encoding/json finds; what it accepts is one object that can be given an offset, for the upload it was sent to;
-// and it accepts whatever Parse does, as the same, since else nodes would drop what one of them has published.
+// FuzzGlance verifies three properties of glance, whose input is untrusted: it finds the same fields as encoding/json;
+// every message it accepts is one object that can be given an offset, for the upload it was sent to; and it accepts
+// every message that Parse accepts, with the same result, because otherwise nodes would drop each other's messages.
 func FuzzGlance(f *testing.F) {
 	for _, file := range []string{
 		"upload_progress.json", "upload_progress_full.json", "upload_completed.json", "upload_failed.json",
@@ -40,7 +40,7 @@ func FuzzGlance(f *testing.F) {
 	})
 }
 
-// compareFields holds eachField to what encoding/json finds, of which the last one of a name counts.
+// compareFields compares eachField with encoding/json, in which the last field of a name counts.
 func compareFields(t *testing.T, data []byte) {
 	t.Helper()
 	data = bytes.Trim(data, " \t\r\n")

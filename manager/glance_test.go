@@ -25,7 +25,7 @@ func TestGlanceFindsWhatDeliveryNeeds(t *testing.T) {
 		{`{"action":"upload_progress ","a":[1,{"action":"x"}]}`, "upload_progress ", frame.Event, ""},
 		{`{"acti\u006fn":"n\u006fte","upload\u005fid":"c\u0061t"}`, "note", frame.Event, "cat"},
 		{`{"Action":1,"OFFSET":1,"action":"note"}`, "note", frame.Event, ""},
-		// What its application means by a payload is its own affair.
+		// Payloads of application-defined messages are not checked.
 		{`{"action":"note","payload":{"upload_id":"dog"}}`, "note", frame.Event, ""},
 		{`{"payload":{"upload_id":7},"action":"note"}`, "note", frame.Event, ""},
 		{`{"action":"note","payload":{"upload_id":"dog"},"upload_id":"cat"}`, "note", frame.Event, "cat"},

@@ -14,33 +14,33 @@ type follow struct {
 	id      string
 	// pins counts the callers that are about to subscribe.
 	pins int
-	// left is since when nobody has wanted the upload; zero as long as somebody does. Nobody comes without a pin.
+	// left is when the last follower left the upload; zero while there is one. Every follower holds a pin.
 	left time.Time
-	// ready is closed when the node is subscribed and the upload's log is that of the broker.
+	// ready is closed when the node is subscribed and the upload's log matches the broker's.
 	ready chan struct{}
 	live  bool // ready is closed
-	// joined: the node is subscribed, so that what is read from now on is not outdated unnoticed.
+	// joined is set while the node is subscribed; a read of the stored messages is only reliable then.
 	joined bool
-	// behind: messages may be missing, and those that come wait until the gap is filled.
+	// behind is set while messages may be missing; arriving messages are held until the gap is closed.
 	behind  bool
 	waiting []arrival
 	// waitingBytes are their payloads'.
 	waitingBytes int
-	// again: what is kept must be read once more, because messages were lost after it was asked for.
+	// again requests another read of the stored messages, because messages were lost after the previous read began.
 	again bool
-	// attempts counts how often what is kept has not filled the gap.
+	// attempts counts the reads that did not close the gap.
 	attempts int
 }
 
 // arrival is a message of the broker that has been looked at.
 type arrival struct {
 	broker.Message
-	encoded Encoded // the zero value if nobody is to get it
+	encoded Encoded // the zero value if the message must not be delivered
 }
 
-// follow makes this node follow uploads until release is called, and for as long as they have subscribers
-// here. It blocks until what is published from now on, on any node, is sure to arrive. The error is
-// ErrClosed, that of ctx, or wraps ErrUnavailable.
+// follow makes this node follow uploads until release is called, and for as long as they have local subscribers. It
+// blocks until messages published from now on, on any node, are guaranteed to arrive. The error is ErrClosed, ctx's
+// error, or wraps ErrUnavailable.
 func (m *Manager) follow(ctx context.Context, uploadIDs ...string) (release func(), err error) {
 	if m.cluster == nil {
 		return func() {}, nil
@@ -79,7 +79,7 @@ func (m *Manager) await(ctx context.Context, ready <-chan struct{}) error {
 	}
 }
 
-// pin keeps an upload followed, and returns what to wait for, or nil.
+// pin keeps an upload followed and returns a channel that is closed when it is ready, or nil if it is.
 func (c *cluster) pin(id string) (ready chan struct{}) {
 	c.manager.registry.With(id, func(u *upload) {
 		f := u.State.follow
@@ -124,7 +124,7 @@ func (c *cluster) reconcile(ctx context.Context, worker int, ids []string) (agai
 	}
 	ctx, cancel := context.WithTimeout(ctx, brokerPatience)
 	defer cancel()
-	// Somebody waits for those that are joined, nobody for the others.
+	// Only uploads to be joined have waiting callers.
 	again = c.join(ctx, subscribed, join)
 	return append(again, c.leave(ctx, subscribed, leave)...)
 }

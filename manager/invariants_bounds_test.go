@@ -55,7 +55,8 @@ func TestInvariant7EndsWithinItsDeadline(t *testing.T) {
 	}
 }
 
-// TestInvariant7LooksNoFurtherThanItsContext ends what has no deadline, or none any more, with its context.
+// TestInvariant7LooksNoFurtherThanItsContext: DisconnectAll returns once its context is cancelled, before or during the
+// call.
 func TestInvariant7LooksNoFurtherThanItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := open(t, Options{})
@@ -124,7 +125,7 @@ func wantRefused(t *testing.T, reason error, refused bool, got error) {
 	}
 }
 
-// TestInvariant8HistoryIsBounded goes beyond each bound on what is remembered of an upload.
+// TestInvariant8HistoryIsBounded exceeds each bound on the stored data of an upload.
 func TestInvariant8HistoryIsBounded(t *testing.T) {
 	const size = 10_000
 	large, err := Parse("", []byte(`{"action":"x","text":"`+strings.Repeat("y", size)+`"}`), time.Now())
@@ -153,7 +154,7 @@ func TestInvariant8HistoryIsBounded(t *testing.T) {
 	}
 }
 
-// TestInvariant8NothingIsRememberedForever lets everything expire that nobody follows.
+// TestInvariant8NothingIsRememberedForever lets all data of unfollowed uploads expire.
 func TestInvariant8NothingIsRememberedForever(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := open(t, Options{HistoryTTL: 10 * time.Minute, PendingTTL: time.Minute})

@@ -61,7 +61,7 @@ func TestInvariant4SendingHoldsUpNoOtherUserOrUpload(t *testing.T) {
 	}
 }
 
-// TestInvariant4ClosingHoldsNoLock: a Close may wait for whatever is done with the same user and upload.
+// TestInvariant4ClosingHoldsNoLock: a Close may wait for any operation on the same user and upload.
 func TestInvariant4ClosingHoldsNoLock(t *testing.T) {
 	m := open(t, Options{Shards: 1, MaxConnectionsPerUser: 3})
 	closings := 0

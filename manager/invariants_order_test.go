@@ -46,7 +46,8 @@ func TestInvariant1EachMessageReachesEachConnectionOnceInOrder(t *testing.T) {
 	}
 }
 
-// TestInvariant1ALostMessageIsSaid: what a connection could not take is counted, and the others have it.
+// TestInvariant1ALostMessageIsSaid: a message that a connection cannot accept is counted, and the other connections
+// receive it.
 func TestInvariant1ALostMessageIsSaid(t *testing.T) {
 	m := open(t, Options{})
 	for i, outcome := range []Outcome{Dropped, Queued, Conflated} {
@@ -143,8 +144,8 @@ func race(t *testing.T, m *Manager, upload string, arrive func()) uint64 {
 	return publish(t, m, upload, 1).Offset
 }
 
-// TestInvariant6TerminalMessagesKeepTheirPlace shows the part that is the manager's: the class that tells an
-// outbox what it must not do, and the order. That an outbox heeds it is shown there.
+// TestInvariant6TerminalMessagesKeepTheirPlace covers the manager's part: the class that restricts an outbox, and the
+// order. The tests of the outbox verify that it observes the class.
 func TestInvariant6TerminalMessagesKeepTheirPlace(t *testing.T) {
 	m := open(t, Options{})
 	c := connect(t, m, "ann")
