@@ -113,7 +113,7 @@ func (c *cluster) toCatchUp(id string) (f *follow, since broker.Position) {
 	return f, since
 }
 
-// kept reads the stored messages of an upload from the broker. If there are none, this node begins its own epoch.
+// kept reads the stored messages of an upload from the broker. If it stores none, this node begins its own epoch.
 func (c *cluster) kept(ctx context.Context, id string, since broker.Position) (broker.Snapshot, error) {
 	if c.keeper == nil {
 		return broker.Snapshot{Position: broker.Position{Epoch: c.manager.newEpoch()}}, nil

@@ -84,9 +84,9 @@ func (m *Manager) Disconnect(userID string, c Conn) {
 	m.registry.Disconnect(userID, c)
 }
 
-// DisconnectUser closes all connections of a user, on every node, and returns how many it closed on this one.
-// With a broker it blocks on that; the error is then that of ctx or wraps ErrUnavailable, and the connections on
-// other nodes may still be there. An invalid id or reason is an *InvalidError, and then nothing is closed.
+// DisconnectUser closes all connections of a user, on every node, and returns how many it closed on this one. With a
+// broker it blocks on that; the error is then ctx's error or wraps ErrUnavailable, and the connections on other nodes
+// may still exist. An invalid id or reason is an *InvalidError, and then nothing is closed.
 func (m *Manager) DisconnectUser(ctx context.Context, userID string, reason CloseReason) (closed int, err error) {
 	if err := errors.Join(m.made(), CheckID("user_id", userID), reason.Check()); err != nil {
 		return 0, err

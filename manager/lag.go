@@ -12,9 +12,9 @@ const (
 	lagPause    = time.Millisecond
 )
 
-// overtake blocks while this node lags behind what clients have already had of uploads, from a node that was further
-// on: usually some milliseconds, until the broker brings that here too, and a second at most. Answered at once, they
-// would be told that they had missed something, and get again what they have.
+// overtake blocks while this node is behind the positions that clients reached on another node: usually for some
+// milliseconds, until the broker delivers the messages here too, and at most for a second. Without the wait, these
+// clients would be answered that they have a gap, and would receive messages again.
 func (m *Manager) overtake(ctx context.Context, since map[string]Position) {
 	if m.cluster == nil {
 		return
@@ -38,7 +38,7 @@ func (m *Manager) overtake(ctx context.Context, since map[string]Position) {
 	}
 }
 
-// lags reports whether a position is ahead of what this node has of an upload, in the same epoch.
+// lags reports whether a position is ahead of this node's position of an upload, in the same epoch.
 func (m *Manager) lags(uploadID string, pos Position) (behind bool) {
 	m.registry.WithKnown(uploadID, func(u *upload) {
 		log := u.State.log

@@ -15,8 +15,8 @@ import (
 	"github.com/shoal-go/shoal/shard"
 )
 
-// Manager knows who is connected and who follows what, and brings each message to all of them. All methods
-// may be called from any number of goroutines. None waits for a client.
+// Manager tracks connections and subscriptions and delivers each message to all subscribers of its upload. It is safe
+// for concurrent use. No method waits for a client.
 type Manager struct {
 	opt      Options
 	registry *shard.Registry[Conn, uploadState]
@@ -49,15 +49,15 @@ type (
 	receiver = shard.Receiver[Conn, uploadState]
 )
 
-// uploadState is what the manager keeps of an upload. It belongs to the upload's lock.
+// uploadState is the manager's state of an upload. The upload's lock protects it.
 type uploadState struct {
-	// log is nil as long as nobody needs to know the upload's position, and again when nobody can.
+	// log is nil until the upload's position is needed, and again after it expired.
 	log *history.Log[*frame.Frame]
-	// follow is nil on a node that is alone, and as long as nobody here follows the upload.
+	// follow is nil without a broker, and while the upload has no local followers.
 	follow *follow
 }
 
-// idle reports whether nothing of it is needed any more. The registry asks once nobody is subscribed.
+// idle reports whether the state can be discarded. The registry calls it once the upload has no subscribers.
 func (s *uploadState) idle() bool {
 	if s.follow != nil {
 		s.follow.deserted()
@@ -101,9 +101,9 @@ func New(opt Options) (*Manager, error) {
 	return m, nil
 }
 
-// Close closes every connection as DisconnectAll does, refuses new ones and all messages from now on, takes
-// leave of the other nodes, and ends the manager's goroutines. It blocks until then, at most until ctx ends;
-// the error is that of DisconnectAll, or says what could not be sent. It may be called again and concurrently: a further call
+// Close closes every connection as DisconnectAll does, refuses new connections and all further messages, announces its
+// departure to the other nodes, and stops the manager's goroutines. It blocks until then, at most until ctx ends; the
+// error is DisconnectAll's, or names the unsent messages. It may be called repeatedly and concurrently: a further call
 // waits for the first, at most until its own ctx ends.
 func (m *Manager) Close(ctx context.Context) error {
 	if err := m.made(); err != nil {
@@ -139,13 +139,13 @@ func (m *Manager) Close(ctx context.Context) error {
 // clock returns the time since the manager was made, in nanoseconds. It is monotonic.
 func (m *Manager) clock() int64 { return int64(time.Since(m.started)) }
 
-// sweepInterval is how often the manager looks for what has become too old, so that nothing outlives its
-// time by more than an eighth.
+// sweepInterval is the interval of sweeps: an eighth of the shortest TTL, so that no data outlives its TTL by more than
+// that.
 func (m *Manager) sweepInterval() time.Duration {
 	return max(min(m.opt.HistoryTTL, m.opt.PendingTTL)/8, time.Millisecond)
 }
 
-// sweep forgets what has become too old until the manager is closed.
+// sweep drops expired data periodically until the manager is closed.
 func (m *Manager) sweep() {
 	tick := time.NewTicker(m.sweepInterval())
 	defer tick.Stop()

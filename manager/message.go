@@ -9,10 +9,11 @@ import (
 	"github.com/shoal-go/shoal/internal/frame"
 )
 
-// Message is what can be sent: UploadProgress, UploadCompleted, UploadFailed, or an Encoded that Parse made.
-// A message is a value; it may be sent any number of times, from any number of goroutines.
+// Message is the interface of all messages that can be sent: UploadProgress, UploadCompleted, UploadFailed, or an
+// Encoded that Parse returned. A message is a value; it may be sent any number of times, from any number of goroutines.
 //
-// An upload id that a message leaves empty is that of the upload it is sent to. If both are given they must
+// An empty upload id in a message defaults to the upload that it is sent to. If both are given they must be equal. A
+// message that is sent to a user must name its own upload, if any.
 // be equal. A message that is sent to a user has no upload but its own.
 type Message interface {
 	// encode validates the message and returns its wire form. uploadID is the upload that it is sent to, or
@@ -39,7 +40,7 @@ const (
 	StatusFailed    Status = "failed"
 )
 
-// Stage is what is being done with an upload.
+// Stage is the current step of an upload's processing.
 type Stage string
 
 // The stages of an upload.
@@ -62,11 +63,11 @@ type UploadProgress struct {
 	Stage    Stage
 	// Percent is how far the upload is, from 0 to 100.
 	Percent float64
-	// Message is a line for people. What is not valid UTF-8 in it is replaced by U+FFFD, as in every text.
+	// Message is a text for people. As in every text, invalid UTF-8 is replaced by U+FFFD.
 	Message string
-	// ErrorMessage is what went wrong; nil if nothing did.
+	// ErrorMessage describes the failure; nil if there was no failure.
 	ErrorMessage *string
-	// AuditScore is the score of the description, from 0 to 100; nil as long as there is none.
+	// AuditScore is the score of the description, from 0 to 100; nil until there is one.
 	AuditScore *float64
 	// Timestamp is when this was so. Zero: when it is sent.
 	Timestamp time.Time
@@ -90,8 +91,8 @@ type UploadFailed struct {
 	Timestamp time.Time
 }
 
-// Encoded is a validated message in its wire form. It is immutable and may be sent any number of times, from
-// any number of goroutines. The zero value is no message and is refused.
+// Encoded is a validated message in its wire form. It is immutable and may be sent any number of times, from any number
+// of goroutines. The zero value is invalid and is refused.
 type Encoded struct {
 	// payload is one JSON object without white space around it.
 	payload []byte
@@ -201,7 +202,7 @@ func (c *checker) timestamp(t, now time.Time) time.Time {
 		t = now
 	}
 	t = t.UTC()
-	if y := t.Year(); y < 0 || y > 9999 { // what RFC 3339 can write
+	if y := t.Year(); y < 0 || y > 9999 { // RFC 3339 has four-digit years
 		c.keep(&InvalidError{"timestamp", "must lie in the years 0 to 9999, in UTC"})
 	}
 	return t
@@ -221,7 +222,7 @@ func oneOf[T ~string](c *checker, field string, v T, allowed ...T) {
 	c.keep(&InvalidError{field, fmt.Sprintf("is %q, must be one of %s", abbreviated(string(v)), list.String())})
 }
 
-// abbreviated cuts what a client sent to a length that an error message can bear.
+// abbreviated truncates client input for use in an error message.
 func abbreviated(s string) string {
 	const most = 40
 	if len(s) <= most {

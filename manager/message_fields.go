@@ -5,9 +5,8 @@ import (
 	"encoding/json"
 )
 
-// eachField calls fn with the fields of a JSON object, in their order, until fn returns false. data must be a
-// valid JSON object: whoever calls has had encoding/json check that, and what is left is to find where one
-// value ends and the next begins.
+// eachField calls fn with the fields of a JSON object, in their order, until fn returns false. data must be a JSON
+// object that encoding/json has already validated; eachField therefore only searches for the boundaries of values.
 func eachField(data []byte, fn func(name, value []byte) bool) {
 	i := skipSpace(data, 1) // behind the brace
 	for data[i] != '}' {

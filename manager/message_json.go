@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// The messages are written by hand rather than by reflection: publishing is the hot path, and one allocation,
-// that of the payload, is all that it takes here.
+// The encoder is written by hand rather than by reflection: publishing is the hot path, and encoding takes a single
+// allocation, for the payload.
 
 // usualBytes holds most messages, so that they are put together on the stack and allocated once, in their
 // exact size: the history keeps them.
@@ -76,13 +76,13 @@ func appendTimestamp(b []byte, t time.Time) []byte {
 // that no value is long.
 func appendNumber(b []byte, v float64) []byte { return strconv.AppendFloat(b, v, 'g', -1, 64) }
 
-// appendString appends s as a JSON string. Nothing but what JSON demands is escaped; bytes that are not valid
-// UTF-8 become U+FFFD.
+// appendString appends s as a JSON string. It escapes only the characters for which JSON requires it; invalid UTF-8
+// becomes U+FFFD.
 func appendString(b []byte, s string) []byte {
 	const hex = "0123456789abcdef"
 	s = strings.ToValidUTF8(s, "\uFFFD")
 	b = append(b, '"')
-	plain := 0 // where what has not been appended yet begins
+	plain := 0 // start of the bytes that are not appended yet
 	for i := range len(s) {
 		c := s[i]
 		if c >= ' ' && c != '"' && c != '\\' {

@@ -11,14 +11,14 @@ import (
 	"github.com/shoal-go/shoal/internal/frame"
 )
 
-// Parse validates a message that came as JSON. uploadID is the upload that it is sent to, or "" if it is sent
-// to a user; now is the timestamp of a message that has none. data is copied.
+// Parse validates a JSON message. uploadID is the upload that it is sent to, or "" if it is sent to a user; now is the
+// timestamp of a message that has none. data is copied.
 //
-// upload_progress, upload_completed and upload_failed must have the protocol's shape and are written anew in
-// its field order. Any other object with an action of its own is kept byte for byte but for white space
-// around it.
+// upload_progress, upload_completed and upload_failed must match the protocol's schema and are encoded again in its
+// field order. Any other object with an application-defined action is kept byte for byte, except for surrounding white
+// space.
 //
-// Every error is an *InvalidError that names the field. The size of data is the caller's to bound.
+// Every error is an *InvalidError that names the field. The caller must bound the size of data.
 func Parse(uploadID string, data []byte, now time.Time) (Encoded, error) {
 	data = bytes.Trim(data, " \t\r\n")
 	if err := checkJSON(data); err != nil {

@@ -12,9 +12,9 @@ import (
 // reader hands out the fields of a JSON object, each once, and keeps the first complaint. Names are matched
 // exactly, which encoding/json does not do for the fields of a struct.
 type reader struct {
-	// path is what stands before a field's name in an error: "" or "payload.".
+	// path is the prefix of a field's name in an error: "" or "payload.".
 	path string
-	// fields holds what has not been taken yet.
+	// fields holds the fields that have not been read yet.
 	fields map[string]json.RawMessage
 	err    error
 }
@@ -49,7 +49,7 @@ func (r *reader) refuse(name, problem string) {
 	r.keep(&InvalidError{r.path + q[1:len(q)-1], problem})
 }
 
-// refuseRest complains about what has not been taken.
+// refuseRest reports the fields that have not been read as unknown.
 func (r *reader) refuseRest() {
 	for _, name := range slices.Sorted(maps.Keys(r.fields)) {
 		r.refuse(name, "is not a field of this message")

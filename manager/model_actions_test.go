@@ -141,7 +141,7 @@ type record struct {
 	position Position
 }
 
-// records returns what a connection received, by upload.
+// records returns the records that a connection received, by upload.
 func (w *twins) records(t *rapid.T, conn *fakeConn) map[string][]record {
 	all := map[string][]record{}
 	add := func(upload, kind, body string, pos Position, recovered bool) {

@@ -23,7 +23,7 @@ func TestManagerDoesAsTheModel(t *testing.T) {
 			defer w.close(t)
 			actions := rapid.StateMachineActions(w)
 			t.Repeat(actions)
-			t.Repeat(actions) // once more: what is odd takes some steps to come about
+			t.Repeat(actions) // run again: rare states take some steps to occur
 			w.leave(t)
 		})
 	})
@@ -54,7 +54,7 @@ type twins struct {
 	conns   map[string]*fakeConn // by user and connection
 	// epochs are the manager's names of the model's epochs, as far as they were seen.
 	epochs map[int]string
-	// notes counts messages, queued those that had to reach a connection.
+	// notes counts messages, queued the messages that had to reach a connection.
 	notes, queued int
 }
 
@@ -135,7 +135,7 @@ func (w *twins) note(t *rapid.T) (Encoded, string) {
 	return e, string(e.Payload())
 }
 
-// wantSame fails unless the manager refuses what the model refuses, for the same reason.
+// wantSame fails unless the manager and the model refuse the same operations for the same reason.
 func wantSame(t *rapid.T, got, want error) {
 	t.Helper()
 	reasons := map[error]error{
@@ -170,7 +170,7 @@ func (w *twins) wantPosition(t *rapid.T, what string, got Position, want model.P
 	wantEqual(t, what, got, Position{Epoch: name, Offset: want.Offset})
 }
 
-// Check compares all that can be seen. Looking at an upload makes the manager drop what is too old of it.
+// Check compares the observable state. Reading an upload makes the manager drop its expired messages.
 func (w *twins) Check(t *rapid.T) {
 	w.model.Expire(time.Now())
 	for _, upload := range modelUploads {

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// What nodes tell each other, and what they ask.
+// Kinds of commands and questions between nodes.
 const (
 	tellMessage    = "message-to-user"
 	closeUser      = "close-user"
@@ -22,13 +22,13 @@ const (
 // errUnknownQuestion answers a node of another version.
 var errUnknownQuestion = errors.New("manager: unknown question")
 
-// order is what one node tells the others to do.
+// order is a command that one node sends to the others.
 type order struct {
 	UserID  string `json:"user,omitempty"`
 	TokenID string `json:"token,omitempty"`
 	// Reason is why connections are closed.
 	Reason CloseReason `json:"reason,omitzero"`
-	// message is what is sent to the user. It goes behind the JSON and a line feed, byte for byte.
+	// message is the message for the user. It follows the JSON and a line feed, byte for byte.
 	message []byte
 }
 
@@ -42,7 +42,7 @@ func (c *cluster) tell(ctx context.Context, kind string, o order) error {
 	return unavailable(c.peers.Tell(ctx, kind, append(append(body, '\n'), o.message...)))
 }
 
-// parseOrder is what tell has sent.
+// parseOrder parses a command that tell has sent.
 func parseOrder(body []byte) (o order, err error) {
 	line, message, _ := bytes.Cut(body, []byte{'\n'})
 	err = json.Unmarshal(line, &o)
@@ -108,7 +108,7 @@ func (e *MissingNodesError) Error() string {
 
 func (e *MissingNodesError) Unwrap() error { return ErrUnavailable }
 
-// told does what another node has told this one.
+// told executes a command of another node.
 func (c *cluster) told(kind string, body []byte) {
 	o, err := parseOrder(body)
 	if err != nil {
@@ -147,8 +147,8 @@ type Subscribers struct {
 	Missing []string
 }
 
-// Subscribers asks all nodes for the users that follow an upload. It blocks until they have answered, at most
-// for some seconds. The error is that of ctx, or wraps ErrUnavailable if nobody could be asked.
+// Subscribers queries all nodes for the users that follow an upload. It blocks until they have answered, at most for
+// some seconds. The error is ctx's error, or wraps ErrUnavailable if no node could be queried.
 func (m *Manager) Subscribers(ctx context.Context, uploadID string) (Subscribers, error) {
 	if err := errors.Join(m.made(), CheckID("upload_id", uploadID)); err != nil {
 		return Subscribers{}, err
@@ -176,8 +176,8 @@ func (m *Manager) Subscribers(ctx context.Context, uploadID string) (Subscribers
 	return s, nil
 }
 
-// NodeStats asks all nodes for their counts, by the names of the nodes; missing are those that did not answer
-// in time. It blocks and fails as Subscribers does. A node that is alone is called Options.NodeName.
+// NodeStats queries all nodes for their counts and returns them by node name; missing lists the nodes that did not
+// answer in time. It blocks and fails as Subscribers does. A single node has the name Options.NodeName.
 func (m *Manager) NodeStats(ctx context.Context) (stats map[string]Stats, missing []string, err error) {
 	if m.cluster == nil {
 		return map[string]Stats{m.opt.NodeName: m.Stats()}, nil, nil

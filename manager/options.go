@@ -35,24 +35,24 @@ type Options struct {
 	// negative: no bound.
 	MaxSubscriptionsPerUser int
 
-	// PendingTTL is how long the subscriptions of a user without any connection are kept (0: 1 minute),
-	// MaxPending how many such users there may be (0: 100,000). The position of an upload that has had no
-	// message and that nobody follows any more is kept as long.
+	// PendingTTL is how long the subscriptions of a user without any connection are kept (0: 1 minute), MaxPending the
+	// maximum number of such users (0: 100,000). The position of an upload without messages and followers is kept for
+	// the same time.
 	PendingTTL time.Duration
 	MaxPending int
 
-	// Broker shares messages with other nodes. nil: this node is alone. The manager runs it, and it must not
-	// be given to anybody else. If it is a broker.Keeper, history is what it keeps, so that it outlives a
-	// node; otherwise there is none but an upload's newest message.
+	// Broker shares messages with other nodes. nil: there are no other nodes. The manager runs the broker, which must
+	// not be shared. If it is a broker.HistoryBroker, it stores the histories, so that they outlive a node; otherwise
+	// only an upload's newest message is stored.
 	Broker broker.Broker
 	// NodeName is how other nodes call this one, and different from all others': 1 to 128 letters, digits
 	// or characters of "-_.:". "": a random one, or "local" for a node that is alone.
 	NodeName string
-	// StateRate is how many state messages of one upload may leave this node in a second; of those that
-	// would be too many, the newest is sent when its time has come. 0: no bound. It needs a Broker.
+	// StateRate is the maximum number of state messages of one upload that this node publishes per second; of excess
+	// ones the newest is sent at the end of the interval. 0: no bound. It requires a Broker.
 	StateRate float64
 
-	// Logger gets what an operator should know, never a payload. nil: nothing is logged.
+	// Logger receives events for operators, without payloads. nil: nothing is logged.
 	Logger *slog.Logger
 }
 

@@ -63,7 +63,7 @@ func (c *cluster) deliverHere(uploadID string, e Encoded) (d Delivery) {
 	return d
 }
 
-// forget has the broker forget what it keeps of an upload, of which all nodes learn.
+// forget deletes the stored messages of an upload at the broker, which notifies all nodes.
 func (c *cluster) forget(ctx context.Context, uploadID string) error {
 	if c.keeper == nil {
 		return nil
@@ -73,8 +73,8 @@ func (c *cluster) forget(ctx context.Context, uploadID string) error {
 	return unavailable(c.keeper.Forget(ctx, uploadChannel+uploadID))
 }
 
-// lookUp returns what the broker keeps of an upload as a log, nil if that is nothing. Where the broker keeps
-// nothing it is what this node has of it.
+// lookUp returns the broker's stored messages of an upload as a log, nil if it stores none. If the broker stores no
+// histories, the log is this node's.
 func (c *cluster) lookUp(ctx context.Context, uploadID string) (log *history.Log[*frame.Frame], err error) {
 	if c.keeper == nil {
 		c.manager.registry.WithKnown(uploadID, func(u *upload) {

@@ -7,20 +7,18 @@ import (
 	"github.com/shoal-go/shoal/internal/frame"
 )
 
-// Publish brings a message to all subscribers of an upload, on every node, and returns its position. It does
-// not wait for any client.
+// Publish sends a message to all subscribers of an upload, on every node, and returns its position. It does not wait
+// for any client.
 //
-// On a node that is alone, when it returns nil the message has its offset and is on its way: it will be in the
-// queue of every connection that is to get it, ahead of all that is published to the upload later, or that
-// connection is being closed. With a broker it blocks until the broker has the message, which is then on its
-// way to all nodes; the position is the zero value where the broker gives none, and that of the message before
-// where Options.StateRate holds a state message back.
+// Without a broker, a nil error means that the message has its offset and will be queued at every receiving connection
+// ahead of all messages published to the upload later, unless that connection is being closed. With a broker, Publish
+// blocks until the broker has accepted the message and will deliver it to all nodes; the position is the zero value if
+// the broker assigns none, and the previous message's position if Options.StateRate delays a state message.
 //
-// Where the subscribers are many, what is sent to one of them meanwhile for another upload, or by SendToUser, may
-// come first.
+// With many subscribers, a message sent to one of them concurrently for another upload, or by SendToUser, may overtake
+// this one.
 //
-// The error is an *InvalidError, ErrClosed or that of ctx, and then nothing was published, or it wraps
-// ErrUnavailable.
+// If the error is an *InvalidError, ErrClosed or ctx's error, nothing was published; otherwise it wraps ErrUnavailable.
 func (m *Manager) Publish(ctx context.Context, uploadID string, msg Message) (Position, error) {
 	if err := ctx.Err(); err != nil {
 		return Position{}, err
@@ -41,9 +39,9 @@ func (m *Manager) Publish(ctx context.Context, uploadID string, msg Message) (Po
 	return pos, nil
 }
 
-// SendToUploadSubscribers is Publish for this node's subscribers alone. It returns what became of the message
-// at each of their connections. With a broker the message has no offset, since the other nodes do not know it.
-// The error is an *InvalidError or ErrClosed.
+// SendToUploadSubscribers is like Publish but for this node's subscribers only. It returns the outcomes of the message
+// at their connections. With a broker the message has no offset, because the other nodes do not receive it. The error
+// is an *InvalidError or ErrClosed.
 func (m *Manager) SendToUploadSubscribers(uploadID string, msg Message) (Delivery, error) {
 	e, err := m.accept(uploadID, msg)
 	if err != nil {
@@ -60,10 +58,10 @@ func (m *Manager) SendToUploadSubscribers(uploadID string, msg Message) (Deliver
 	return d, nil
 }
 
-// SendToUser sends a message to all connections of a user, on every node, and returns what became of it at
-// those of this one. It has no offset and no history: who is not connected does not get it. It does not wait
-// for any client. The error is an *InvalidError or ErrClosed; with a broker it may wrap ErrUnavailable, and
-// then the message has reached nobody, or all but the connections of this node.
+// SendToUser sends a message to all connections of a user, on every node, and returns the outcomes at this node's
+// connections. The message has no offset and no history: a client that is not connected does not receive it. SendToUser
+// does not wait for any client. The error is an *InvalidError or ErrClosed; with a broker it may wrap ErrUnavailable,
+// and then the message reached no connection, or only connections of other nodes.
 func (m *Manager) SendToUser(userID string, msg Message) (Delivery, error) {
 	if err := m.check(); err != nil {
 		return Delivery{}, err

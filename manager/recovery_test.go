@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// meanwhile connects a connection that has something happen right after it was sent `resumed`: between what the
-// answer says and the subscription.
+// meanwhile connects a connection that calls happen right after it was sent `resumed`: between the answer and the
+// subscription.
 func meanwhile(t *testing.T, m *Manager, happen func()) *fakeConn {
 	t.Helper()
 	c := &fakeConn{}
@@ -102,7 +102,8 @@ func TestResumeOfManyUploads(t *testing.T) {
 	}
 }
 
-// Until `subscribed` or `resumed` has come, a client cannot know from where what follows counts.
+// TestAnswersSayWhatTheyAreOnTheWire: before `subscribed` or `resumed`, a client has no position from which to count
+// the following messages.
 func TestAnswersSayWhatTheyAreOnTheWire(t *testing.T) {
 	m := open(t, Options{})
 	pos := publish(t, m, "cat", 2)

@@ -6,37 +6,37 @@ import (
 	"sync"
 )
 
-// A relay brings messages to large audiences on a goroutine of its own. What is published to an upload in quick
-// succession gathers meanwhile, and then each receiver is come to once for all of it: nearly all that a message
-// costs at a receiver is to fetch its queue into the processor's cache.
+// A relay sends messages to large audiences in batches on its own goroutine. Messages that are published to an upload
+// in quick succession accumulate, and the relay visits each receiver once for all of them: fetching a receiver's queue
+// into the processor's cache is nearly the whole cost of a message.
 //
-// What waits belongs to the upload as if it had been sent: whoever locks the upload otherwise settles it first.
+// Accumulated messages count as sent: any other caller that locks the upload flushes them first.
 type relay struct {
 	fans     *fanOut
 	counters *counters
-	// settleUpload locks an upload and has it settled.
+	// settleUpload locks an upload and flushes its backlog.
 	settleUpload func(*upload)
 	// spare holds backlogs for reuse.
 	spare   sync.Pool
 	running sync.WaitGroup
 
-	// mu protects what follows. Nothing may be locked under it.
+	// mu protects the fields below. No lock may be acquired under it.
 	mu sync.Mutex
-	// waiting are the uploads with something to send, until that is done; list those of them that nobody has
-	// turned to yet, in their order.
+	// waiting are the uploads with a backlog, until it is sent; list contains the uploads that the relay has not
+	// started on yet, in their order.
 	waiting map[*upload]*backlog
 	list    []*upload
 	wake    *sync.Cond
 	ending  bool
 }
 
-// A backlog is what waits for an upload's receivers. It belongs to the upload's lock.
+// A backlog holds the unsent messages for an upload's receivers. The upload's lock protects it.
 type backlog struct {
 	frames []*Frame
 	bytes  int
 }
 
-// What a backlog holds at most. Then the publisher is made to do the work.
+// Bounds of a backlog. At the bound, the publisher sends it.
 const (
 	backlogFrames = 64
 	backlogBytes  = 256 << 10
@@ -54,7 +54,7 @@ func newRelay(fans *fanOut, c *counters) *relay {
 	return r
 }
 
-// start lets the relay work, with what locks an upload and has it settled.
+// start starts the relay with a function that locks an upload and flushes its backlog.
 func (r *relay) start(settleUpload func(*upload)) {
 	r.settleUpload = settleUpload
 	r.running.Go(r.run)
@@ -130,7 +130,7 @@ func (r *relay) putOff(u *upload, f *Frame) bool {
 	return true
 }
 
-// settle sends what waits for an upload, which is locked.
+// settle sends the backlog of an upload, which is locked.
 func (r *relay) settle(u *upload) {
 	r.mu.Lock()
 	b := r.waiting[u]
@@ -147,7 +147,7 @@ func (r *relay) settle(u *upload) {
 	r.spare.Put(b)
 }
 
-// full reports whether there is no room for the frame. b may be nil, an empty one.
+// full reports whether the frame exceeds the bounds. b may be nil, an empty backlog.
 func (b *backlog) full(f *Frame) bool {
 	return b != nil && (len(b.frames) >= backlogFrames || b.bytes+f.Size() > backlogBytes)
 }

@@ -38,8 +38,8 @@ func busy(t testing.TB, m *Manager) (release func()) {
 	return sync.OnceFunc(func() { close(released) })
 }
 
-// TestWhatWaitsForALargeAudienceIsSentFirst: messages that the relay has not come to yet belong to the upload as
-// if they had been sent, whatever happens to it next.
+// TestWhatWaitsForALargeAudienceIsSentFirst: messages in the backlog count as sent, so any subsequent operation on the
+// upload flushes them first.
 func TestWhatWaitsForALargeAudienceIsSentFirst(t *testing.T) {
 	const waiting = 5
 	ctx := context.Background()
@@ -148,7 +148,7 @@ func TestInvariant1ALargeAudienceGetsEachMessageOnceInOrder(t *testing.T) {
 	}
 }
 
-// TestClosingLosesNothing: what was published before everything is closed arrives before the close frame.
+// TestClosingLosesNothing: messages published before Close arrive before the close frame.
 func TestClosingLosesNothing(t *testing.T) {
 	m := open(t, Options{})
 	conns := crowd(t, m, "cat")

@@ -12,15 +12,14 @@ const (
 	// progressInterval is how long a change of less than a whole percent may stay unpublished, as long as
 	// Bytes is called.
 	progressInterval = 100 * time.Millisecond
-	// progressPatience bounds one publication: the work that is reported on must not hang because those who
-	// carry the report do.
+	// progressPatience bounds one publication, so that a slow broker does not block the reported work.
 	progressPatience = 5 * time.Second
 )
 
-// Reporter publishes how one piece of work goes, for those who do it. It belongs to one goroutine at a time.
-// Its methods block on nothing but the publication itself, and on that for five seconds at most.
+// Reporter publishes the progress of one task. It must be used by one goroutine at a time. Its methods block only on
+// the publication itself, for five seconds at most.
 //
-// The work is a row of stages, and each stage fills a part of the bar:
+// A task consists of consecutive stages, and each stage fills a part of the progress bar:
 //
 //	r := m.Progress(uploadID)
 //	defer r.Fail("the work was given up") // has no effect after Complete
@@ -31,12 +30,12 @@ const (
 //	...
 //	return r.Complete("A short film", 97)
 //
-// The percent never goes back, and after the end nothing more is published.
+// The percentage never decreases, and nothing is published after the end.
 //
-// A new stage is published at once. Within a stage, progress is published when the whole percent has changed,
-// or when 100 ms have passed since the last publication: work of any size costs at most a hundred messages and
-// ten a second besides, and who watches is never more than one percent behind. There is no timer: without a
-// call nothing is published.
+// A new stage is published at once. Within a stage, progress is published when the whole percentage has changed, or
+// when 100 ms have passed since the last publication: a task of any size costs at most a hundred messages plus ten per
+// second, and the published percentage is at most one percent behind. There is no timer: without a call nothing is
+// published.
 type Reporter struct {
 	publish  func(ctx context.Context, uploadID string, msg Message) (Position, error)
 	uploadID string
@@ -66,9 +65,9 @@ func newReporter(publish func(context.Context, string, Message) (Position, error
 	}
 }
 
-// Stage begins a stage and publishes it. The stage before it is done, whatever was last said of its bytes.
-// upTo is the percent of the whole work, from 0 to 100, that is reached when this stage is done; message is a
-// line for people that stands until the next stage.
+// Stage begins a stage and publishes it. The previous stage is complete, regardless of its last byte count. upTo is the
+// percentage of the whole task, from 0 to 100, at the end of this stage; message is a text for people that applies
+// until the next stage.
 func (r *Reporter) Stage(status Status, stage Stage, upTo float64, message string) {
 	if r.ended {
 		return
@@ -83,8 +82,8 @@ func (r *Reporter) Stage(status Status, stage Stage, upTo float64, message strin
 	r.progress()
 }
 
-// Bytes says that done of the stage's total bytes are done, and publishes it if it is time. What would go
-// back is ignored; with a total of 0 or less, meaning unknown, the percent stays where it is.
+// Bytes reports that done of the stage's total bytes are processed, and publishes the progress if it is due. A decrease
+// is ignored; with a total of 0 or less, meaning unknown, the percentage does not change.
 func (r *Reporter) Bytes(done, total int64) {
 	if r.ended || total <= 0 {
 		return
@@ -100,20 +99,19 @@ func (r *Reporter) Bytes(done, total int64) {
 	}
 }
 
-// Writer returns a writer that counts what is written to it and reports the sum through Bytes, out of total.
-// It never fails. It belongs to the reporter's goroutine.
+// Writer returns a writer that counts the bytes written to it and reports the sum through Bytes, out of total. It never
+// fails. It must be used by the reporter's goroutine.
 func (r *Reporter) Writer(total int64) io.Writer { return &byteCounter{reporter: r, total: total} }
 
-// Complete publishes the end of work that went well: what came out of it, and its score from 0 to 100. The
-// error is that of this publication, joined with the first that a publication of progress met: a nil says
-// that nothing was lost. If the end itself could not be published it may be tried again, with Complete or
-// Fail; once it is published, both have no effect and return nil.
+// Complete publishes the successful end of the task: its description, and its score from 0 to 100. The error joins the
+// error of this publication and the first error of a progress publication: nil means that every message was published.
+// If the end could not be published, the call may be retried, with Complete or Fail; once it is published, both have no
+// effect and return nil.
 func (r *Reporter) Complete(description string, auditScore float64) error {
 	return r.finish(UploadCompleted{UploadID: r.uploadID, Description: description, AuditScore: auditScore})
 }
 
-// Fail publishes the end of work that did not go well, with what went wrong, in words for people. Otherwise
-// it is as Complete.
+// Fail publishes the failure of the task, with an error message for people. Otherwise it behaves like Complete.
 func (r *Reporter) Fail(message string) error {
 	return r.finish(UploadFailed{UploadID: r.uploadID, ErrorMessage: message})
 }
@@ -144,7 +142,7 @@ func (r *Reporter) send(msg Message) error {
 	return err
 }
 
-// byteCounter counts what is written to it, for the reporter's goroutine alone.
+// byteCounter counts the bytes written to it. It must be used by the reporter's goroutine.
 type byteCounter struct {
 	reporter    *Reporter
 	done, total int64
@@ -156,7 +154,7 @@ func (c *byteCounter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// within100 returns the nearest percent; NaN is none.
+// within100 clamps v to the range 0 to 100; NaN becomes 0.
 func within100(v float64) float64 {
 	if !(v > 0) { // the negation catches NaN too
 		return 0

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// published collects what a reporter publishes, and refuses it with err if that is set.
+// published collects the messages that a reporter publishes, and refuses them with err if that is set.
 type published struct {
 	messages []Message
 	err      error

@@ -14,7 +14,7 @@ import (
 type Position struct {
 	// Epoch names the run of offsets. It is opaque, and a new one means that the history before was lost.
 	Epoch string `json:"epoch"`
-	// Offset is that of the newest message, 0 before the first.
+	// Offset is the offset of the newest message, 0 before the first.
 	Offset uint64 `json:"offset"`
 }
 
@@ -25,7 +25,7 @@ type Stored struct {
 	Payload []byte
 }
 
-// History is what is held of an upload's messages.
+// History contains the stored messages of an upload.
 type History struct {
 	Position Position
 	// Complete: Messages are all messages after the position that was asked for. If it is false the epoch
@@ -34,9 +34,9 @@ type History struct {
 	Messages []Stored
 }
 
-// Newest returns an upload's newest message, the zero value if none is held any more, and the upload's
-// position. With a broker it blocks on that. The error is ErrUnknownUpload, or with a broker that of ctx or one
-// that wraps ErrUnavailable.
+// Newest returns an upload's newest message, the zero value if none is stored any more, and the upload's position. With
+// a broker it blocks on that. The error is ErrUnknownUpload, or with a broker ctx's error or one that wraps
+// ErrUnavailable.
 func (m *Manager) Newest(ctx context.Context, uploadID string) (newest Stored, pos Position, err error) {
 	if m.made() == nil && m.cluster != nil && m.cluster.keeper != nil {
 		return m.cluster.newest(ctx, uploadID)
@@ -54,8 +54,8 @@ func (m *Manager) Newest(ctx context.Context, uploadID string) (newest Stored, p
 	return newest, position(log), nil
 }
 
-// History returns the messages held of an upload after a position, oldest first. An empty epoch stands for
-// whatever the epoch is. It blocks and fails as Newest does, but is empty for an upload that is not known.
+// History returns the stored messages of an upload after a position, oldest first. An empty epoch matches any epoch. It
+// blocks and fails as Newest does, but is empty for an unknown upload.
 func (m *Manager) History(ctx context.Context, uploadID string, since Position) (h History, err error) {
 	log, err := m.look(ctx, uploadID)
 	if log == nil {
@@ -93,9 +93,9 @@ func (m *Manager) look(ctx context.Context, uploadID string) (log *history.Log[*
 	return log, nil
 }
 
-// Forget drops an upload's history and begins a new epoch, so that a retry starts afresh. Subscriptions
-// stay; subscribers on shoal.v1 are told the new position. With a broker it blocks on that. The error is an
-// *InvalidError or ErrClosed, or with a broker that of ctx or one that wraps ErrUnavailable.
+// Forget drops an upload's history and begins a new epoch, for a retry of the upload. Subscriptions are kept; shoal.v1
+// subscribers receive the new position. With a broker it blocks on that. The error is an *InvalidError or ErrClosed, or
+// with a broker ctx's error or one that wraps ErrUnavailable.
 func (m *Manager) Forget(ctx context.Context, uploadID string) error {
 	if err := m.check(); err != nil {
 		return err
@@ -117,7 +117,7 @@ func (m *Manager) Forget(ctx context.Context, uploadID string) error {
 	return nil
 }
 
-// log returns the upload's log, which is begun if there is none. The upload's lock is held.
+// log returns the upload's log and creates it if necessary. The upload's lock is held.
 func (m *Manager) log(u *upload, now time.Time) *history.Log[*frame.Frame] {
 	if u.State.log == nil {
 		u.State.log = history.New[*frame.Frame](m.newEpoch(), now)
@@ -128,9 +128,9 @@ func (m *Manager) log(u *upload, now time.Time) *history.Log[*frame.Frame] {
 // newEpoch returns the name of an epoch that begins on this node.
 func (m *Manager) newEpoch() string { return m.run + "." + strconv.FormatUint(m.epochs.Add(1), 36) }
 
-// expire drops what has become too old of an upload, its lock held: the messages, and the position as well
-// where nobody follows and nobody can be about to return. A position without messages is kept shortly, for
-// a subscriber that lost its connection before the first message.
+// expire drops the expired data of an upload, whose lock is held: the messages, and the position too if the upload has
+// no followers and none can return. A position without messages is kept briefly, for a subscriber that lost its
+// connection before the first message.
 func (m *Manager) expire(u *upload, now time.Time) {
 	log := u.State.log
 	if log == nil {

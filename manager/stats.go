@@ -17,7 +17,7 @@ type Stats struct {
 	// Pending are users that have subscribed and have no connection.
 	Pending int `json:"pending"`
 
-	// Since the start: messages published, and what became of messages at single connections.
+	// Counts since the start: published messages, and the outcomes at single connections.
 	Published uint64 `json:"published"`
 	Queued    uint64 `json:"queued"`
 	Conflated uint64 `json:"conflated"`
@@ -30,14 +30,14 @@ type Stats struct {
 	Broker *BrokerStats `json:"broker,omitempty"`
 }
 
-// BrokerStats count what a node has to do with the others, since the start.
+// BrokerStats are the counts of a node's communication with other nodes, since the start.
 type BrokerStats struct {
 	// Received are the messages of uploads that the broker brought, Refused those of them and of the other
 	// nodes' orders that made no sense.
 	Received uint64 `json:"received"`
 	Refused  uint64 `json:"refused"`
-	// Recoveries is how often an upload was brought up to date with what the broker keeps, when it was first
-	// followed here or when messages might have been lost; Resets how often that meant a new beginning.
+	// Recoveries counts the catch-ups of uploads with the broker's stored messages, on the first local follower or
+	// after a possible loss; Resets counts the catch-ups that began a new epoch.
 	Recoveries uint64 `json:"recoveries"`
 	Resets     uint64 `json:"resets"`
 	// SubscribeFailures, ReadFailures and PublishFailures are failed calls of the broker.
@@ -100,16 +100,15 @@ func (c *cluster) stats() *BrokerStats {
 	return s
 }
 
-// refused counts what came through the broker and made no sense. It is logged with where it came, never with
-// what it was.
+// refused counts a message from the broker that is invalid. It logs the channel, but never the message.
 func (c *cluster) refused(channel string, err error) {
 	n := c.counters.refused.Add(1)
-	if bits.OnesCount64(n) == 1 || n%refusedToLog == 0 { // whoever sends nonsense must not fill the log, too
+	if bits.OnesCount64(n) == 1 || n%refusedToLog == 0 { // invalid messages must not flood the log
 		c.manager.opt.Logger.Warn("what came through the broker was refused", "channel", channel, "error", err, "refused", n)
 	}
 }
 
-// refusedToLog: of many refused messages each one of so many is logged.
+// refusedToLog is the number of refused messages per log line, once many were refused.
 const refusedToLog = 1024
 
 // counters are changed once a broadcast, not once a receiver.

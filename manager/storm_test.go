@@ -19,8 +19,8 @@ type storm struct {
 	conns map[string][]*flaky
 }
 
-// flaky is a connection that keeps nothing and loses a message now and then. It has a size, since pointers to
-// what has none may be equal.
+// flaky is a connection that stores nothing and loses a message at times. Its size is not zero, because pointers to
+// distinct zero-size variables may be equal.
 type flaky struct{ _ byte }
 
 func (c *flaky) Send(*Frame) Outcome {
@@ -29,8 +29,8 @@ func (c *flaky) Send(*Frame) Outcome {
 
 func (c *flaky) Close(CloseReason) {}
 
-// follower is a connection that misses nothing of one upload. Its offsets may begin anew only where the upload
-// was forgotten, of which it is told.
+// follower is a connection that must receive every message of one upload. Its offsets may restart only after a Forget
+// of the upload, about which it is notified.
 type follower struct {
 	t      *testing.T
 	mu     sync.Mutex
@@ -152,7 +152,7 @@ func (s *storm) rage(t *testing.T, more func() bool) {
 	}
 }
 
-// leave disconnects everybody, after counting that those who are registered are those who are counted.
+// leave disconnects all users, after verifying that the registered connections match the counts.
 func (s *storm) leave(t *testing.T) {
 	t.Helper()
 	registered := 0
@@ -170,7 +170,7 @@ func (s *storm) leave(t *testing.T) {
 	}
 }
 
-// TestInvariant3NothingIsLeft has the storm rage, drains included, and looks for what is left after it.
+// TestInvariant3NothingIsLeft runs the storm, including drains, and verifies that nothing is left afterwards.
 func TestInvariant3NothingIsLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := open(t, Options{Shards: 2, MaxConnectionsPerUser: 3, MaxSubscriptionsPerUser: 4, MaxPending: 2})
