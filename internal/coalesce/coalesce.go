@@ -9,7 +9,7 @@ import (
 )
 
 // ErrClosed is the error of Send after Close was called.
-var ErrClosed = errors.New("throttle: closed")
+var ErrClosed = errors.New("coalesce: closed")
 
 // Config says how to send, and how often. Only Send is required.
 type Config[M, P any] struct {
@@ -168,7 +168,7 @@ func (t *Coalescer[M, P]) Close(ctx context.Context) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if n := t.unsent + t.counts.Waiting; n > 0 {
-		return fmt.Errorf("throttle: %d waiting messages could not be sent", n)
+		return fmt.Errorf("coalesce: %d waiting messages could not be sent", n)
 	}
 	return nil
 }

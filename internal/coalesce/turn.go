@@ -44,7 +44,7 @@ func (t *Coalescer[M, P]) await(ctx context.Context, e *entry[M, P], turn chan s
 	if state {
 		e.leaving--
 	}
-	return fmt.Errorf("throttle: waiting for earlier messages: %w", ctx.Err())
+	return fmt.Errorf("coalesce: waiting for earlier messages: %w", ctx.Err())
 }
 
 // release gives the turn back.

@@ -11,7 +11,7 @@ func (p *Membership) answer(ctx context.Context, j job) {
 	ctx, cancel := context.WithDeadline(ctx, j.at.Add(p.cfg.Patience))
 	defer cancel()
 	if ctx.Err() != nil {
-		p.drop(&p.overflow, AllChannel, "a question waited for too long")
+		p.drop(&p.overflow, AllChannel, "question expired in the queue")
 		return
 	}
 	body, err := p.cfg.Answer(j.Kind, j.body)
@@ -19,10 +19,10 @@ func (p *Membership) answer(ctx context.Context, j job) {
 	h.To, h.N = j.Run, j.N
 	switch {
 	case err != nil:
-		p.log.Debug("peers: a question is not answered", slog.String("kind", j.Kind), slog.Any("error", err))
+		p.log.Debug("membership: answering a question failed", slog.String("kind", j.Kind), slog.Any("error", err))
 		h.Refused, body = true, nil
 	case len(body) > MaxAnswerBytes:
-		p.log.Error("peers: an answer is too large to be sent", slog.String("kind", j.Kind), slog.Int("bytes", len(body)))
+		p.log.Error("membership: answer too large", slog.String("kind", j.Kind), slog.Int("bytes", len(body)))
 		h.Refused, body = true, nil
 	}
 	for ; ; h.Part++ {
@@ -30,7 +30,7 @@ func (p *Membership) answer(ctx context.Context, j job) {
 		body = body[len(part):]
 		h.More = len(body) > 0
 		if err := p.cfg.Broker.Publish(ctx, inboxPrefix+j.From, encode(h, part)); err != nil {
-			p.log.Debug("peers: an answer is not sent", slog.String("kind", j.Kind), slog.Any("error", err))
+			p.log.Debug("membership: sending an answer failed", slog.String("kind", j.Kind), slog.Any("error", err))
 			return
 		}
 		if !h.More {

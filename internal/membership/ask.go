@@ -145,7 +145,7 @@ func (p *Membership) answered(channel string, h header, body []byte) {
 	p.mu.Unlock()
 	switch {
 	case !fits:
-		p.drop(&p.overflow, channel, "an answer is too large")
+		p.drop(&p.overflow, channel, "answer too large")
 	case !taken:
 		p.stray.Add(1)
 	}

@@ -122,17 +122,17 @@ func New(cfg Config) (*Membership, error) {
 func (c Config) validate() error {
 	var all []error
 	if c.Broker == nil {
-		all = append(all, errors.New("peers: Config.Broker is nil, want a broker"))
+		all = append(all, errors.New("membership: Config.Broker is nil, want a broker"))
 	}
 	if !validName(c.Name) {
-		all = append(all, fmt.Errorf("peers: Config.Name is %.200q, want 1 to %d letters, digits, or characters of \"-_.:\"",
+		all = append(all, fmt.Errorf("membership: Config.Name is %.200q, want 1 to %d letters, digits, or characters of \"-_.:\"",
 			c.Name, maxNameBytes))
 	}
 	if c.Interval < 0 {
-		all = append(all, fmt.Errorf("peers: Config.Interval is %v, want more than 0", c.Interval))
+		all = append(all, fmt.Errorf("membership: Config.Interval is %v, want more than 0", c.Interval))
 	}
 	if c.Patience < 0 {
-		all = append(all, fmt.Errorf("peers: Config.Patience is %v, want more than 0", c.Patience))
+		all = append(all, fmt.Errorf("membership: Config.Patience is %v, want more than 0", c.Patience))
 	}
 	return errors.Join(all...)
 }
@@ -176,7 +176,7 @@ func (p *Membership) header(typ string) header {
 // unavailable makes of an error of the broker one that wraps broker.ErrUnavailable in any case.
 func unavailable(doing string, err error) error {
 	if errors.Is(err, broker.ErrUnavailable) {
-		return fmt.Errorf("peers: %s: %w", doing, err)
+		return fmt.Errorf("membership: %s: %w", doing, err)
 	}
-	return fmt.Errorf("peers: %s: %w: %w", doing, broker.ErrUnavailable, err)
+	return fmt.Errorf("membership: %s: %w: %w", doing, broker.ErrUnavailable, err)
 }

@@ -38,11 +38,11 @@ func (p *Membership) take(channel string, h header, body []byte) {
 		p.parted(h)
 	case typeTell:
 		if !p.own(h) && !p.tells.push(h, body) {
-			p.drop(&p.overflow, channel, "too many commands wait")
+			p.drop(&p.overflow, channel, "command queue full")
 		}
 	case typeAsk:
 		if !p.own(h) && !p.questions.push(h, body) {
-			p.drop(&p.overflow, channel, "too many questions wait")
+			p.drop(&p.overflow, channel, "question queue full")
 		}
 	case typeAnswer:
 		p.answered(channel, h, body)
@@ -58,7 +58,7 @@ func (p *Membership) heard(channel string, h header) {
 	case h.From == p.cfg.Name:
 		if p.mayWarn("clash") {
 			p.errand(func(context.Context) {
-				p.log.Error("peers: another node has the name of this one, give each its own", slog.String("name", h.From))
+				p.log.Error("membership: another node has the name of this one", slog.String("name", h.From))
 			})
 		}
 		return
@@ -68,10 +68,10 @@ func (p *Membership) heard(channel string, h header) {
 	p.mu.Unlock()
 	switch {
 	case full:
-		p.drop(&p.overflow, channel, "too many nodes are known")
+		p.drop(&p.overflow, channel, "too many nodes")
 	case joined:
 		p.errand(func(ctx context.Context) {
-			p.log.Info("peers: a node is there", slog.String("name", h.From))
+			p.log.Info("membership: node joined", slog.String("name", h.From))
 			if h.Type == typeHello {
 				p.say(ctx, inboxPrefix+h.From, p.header(typeWelcome))
 			}
@@ -90,7 +90,7 @@ func (p *Membership) echo(n uint64) {
 	p.mu.Unlock()
 	for _, name := range lost {
 		p.errand(func(context.Context) {
-			p.log.Warn("peers: a node is lost, it says nothing any more", slog.String("name", name))
+			p.log.Warn("membership: node lost, no hello received in time", slog.String("name", name))
 		})
 	}
 }
@@ -106,7 +106,7 @@ func (p *Membership) parted(h header) {
 	}
 	p.mu.Unlock()
 	if news {
-		p.errand(func(context.Context) { p.log.Info("peers: a node has left", slog.String("name", h.From)) })
+		p.errand(func(context.Context) { p.log.Info("membership: node left", slog.String("name", h.From)) })
 	}
 }
 
@@ -119,18 +119,18 @@ func (p *Membership) errand(do func(context.Context)) {
 	}
 }
 
-// drop counts a message that is not taken, and says so from time to time.
+// drop counts a dropped message and logs it at a limited rate.
 func (p *Membership) drop(counter *atomic.Uint64, channel, why string) {
 	total := counter.Add(1)
 	if p.mayWarn(channel + why) {
 		p.errand(func(context.Context) {
-			p.log.Warn("peers: a message is dropped",
-				slog.String("channel", channel), slog.String("because", why), slog.Uint64("dropped", total))
+			p.log.Warn("membership: message dropped",
+				slog.String("channel", channel), slog.String("reason", why), slog.Uint64("dropped", total))
 		})
 	}
 }
 
-// mayWarn reports whether it is time to say this, of a fixed set of things, again.
+// mayWarn reports whether a warning, from a fixed set of kinds, may be logged again.
 func (p *Membership) mayWarn(what string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

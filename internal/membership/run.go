@@ -100,7 +100,7 @@ func (p *Membership) leave(ctx context.Context) {
 	defer cancel()
 	p.say(ctx, AllChannel, p.header(typeBye))
 	if err := p.cfg.Broker.Unsubscribe(ctx, AllChannel, p.inbox); err != nil {
-		p.log.Debug("peers: not unsubscribed", slog.Any("error", err))
+		p.log.Debug("membership: unsubscribe failed", slog.Any("error", err))
 	}
 }
 
@@ -118,6 +118,6 @@ func (p *Membership) say(ctx context.Context, channel string, h header) {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.Interval)
 	defer cancel()
 	if err := p.cfg.Broker.Publish(ctx, channel, encode(h, nil)); err != nil {
-		p.log.Debug("peers: not said", slog.String("type", h.Type), slog.Any("error", err))
+		p.log.Debug("membership: publish failed", slog.String("type", h.Type), slog.Any("error", err))
 	}
 }

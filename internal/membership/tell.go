@@ -22,11 +22,11 @@ func (p *Membership) Tell(ctx context.Context, kind string, body []byte) error {
 
 func checkOutgoing(kind string, body []byte) error {
 	if !validName(kind) {
-		return fmt.Errorf("peers: kind is %.200q, want 1 to %d letters, digits, or characters of \"-_.:\"",
+		return fmt.Errorf("membership: kind is %.200q, want 1 to %d letters, digits, or characters of \"-_.:\"",
 			kind, maxNameBytes)
 	}
 	if len(body) > MaxBodyBytes {
-		return fmt.Errorf("peers: body of %s has %d bytes, at most %d are allowed", kind, len(body), MaxBodyBytes)
+		return fmt.Errorf("membership: body of %s has %d bytes, at most %d are allowed", kind, len(body), MaxBodyBytes)
 	}
 	return nil
 }

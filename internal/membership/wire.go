@@ -59,11 +59,11 @@ type header struct {
 
 // Reasons for which a message is invalid, as they appear in the log.
 var (
-	errHeader  = errors.New("its header is not one short line of JSON")
-	errVersion = errors.New("its version is not 1")
-	errChannel = errors.New("its type does not belong on this channel")
-	errField   = errors.New("a field of its header breaks the rules")
-	errSize    = errors.New("its size breaks the rules")
+	errHeader  = errors.New("header is not a short line of JSON")
+	errVersion = errors.New("version is not 1")
+	errChannel = errors.New("type not allowed on this channel")
+	errField   = errors.New("invalid header field")
+	errSize    = errors.New("invalid size")
 )
 
 // encode returns the wire form of a message.
