@@ -11,7 +11,7 @@ import (
 // maxWaiting is how many messages of an upload may wait while it is brought up to date.
 const maxWaiting = 256
 
-// arrived takes a message that the broker has brought. It runs on the goroutines of the intake.
+// arrived handles a message from the broker. It runs on the goroutines of the dispatch queue.
 func (c *cluster) arrived(b broker.Message) {
 	id, ok := strings.CutPrefix(b.Channel, uploadChannel)
 	if !ok {
@@ -24,7 +24,7 @@ func (c *cluster) arrived(b broker.Message) {
 		if a.encoded, err = c.look(id, b.Payload); err != nil && b.Offset == 0 {
 			return
 		}
-		// A stored message that will not do still has its place among the offsets.
+		// An invalid stored message still occupies its offset.
 	}
 	c.manager.registry.WithKnownUnsettled(id, func(u *upload) {
 		switch f := u.State.follow; {
@@ -64,8 +64,8 @@ func (f *follow) continues(u *upload, a arrival) bool {
 		a.Prev == log.Offset() && a.Epoch == log.Epoch()
 }
 
-// hold queues a message until the upload has caught up. Excess messages are dropped; they are read from the broker's
-// history.
+// hold queues a message until the upload has caught up. At the bounds it drops the held messages and has them read from
+// the broker again.
 func (f *follow) hold(a arrival) {
 	if len(f.waiting) >= maxWaiting || f.waitingBytes+len(a.Payload) > f.cluster.manager.opt.HistoryBytes {
 		f.waiting, f.waitingBytes, f.again = nil, 0, true
@@ -74,8 +74,8 @@ func (f *follow) hold(a arrival) {
 	f.waitingBytes += len(a.Payload)
 }
 
-// take brings a message to this node's subscribers, and reports whether that was possible: not if messages
-// before it are missing, or if it belongs to another epoch. The upload's lock is held.
+// take delivers a message to this node's subscribers and reports whether that was possible. It was not if earlier
+// messages are missing, or if the message belongs to another epoch. The upload's lock is held.
 func (c *cluster) take(u *upload, a arrival) (ok bool) {
 	log := u.State.log
 	switch {
@@ -90,7 +90,7 @@ func (c *cluster) take(u *upload, a arrival) (ok bool) {
 	return true
 }
 
-// append adds a stored message to the upload's log and brings it to the subscribers. The upload's lock is held.
+// append adds a stored message to the upload's log and delivers it to the subscribers. The upload's lock is held.
 func (c *cluster) append(u *upload, e Encoded, offset uint64, at time.Time) {
 	if e.payload == nil {
 		u.State.log.Advance(offset)

@@ -17,7 +17,7 @@ const maxAttempts = 3
 // positionBatch is the number of uploads whose positions are asked for at once.
 const positionBatch = 1024
 
-// catchUp brings an upload up to date with the broker's history, or finds all that have to be.
+// catchUp brings an upload up to date with the broker's history, or finds all uploads that are behind.
 func (c *cluster) catchUp(ctx context.Context, _ int, ids []string) (again []string) {
 	for _, id := range ids {
 		done := false
@@ -72,7 +72,7 @@ func (c *cluster) findBehind(ctx context.Context) (done bool) {
 	return true
 }
 
-// catch brings one upload up to date, and reports whether nothing is left to do.
+// catch brings one upload up to date and reports whether it is finished.
 func (c *cluster) catch(ctx context.Context, id string) (done bool) {
 	f, since := c.toCatchUp(id)
 	if f == nil {
@@ -127,7 +127,7 @@ func (c *cluster) kept(ctx context.Context, id string, since broker.Position) (b
 func (c *cluster) lookAtKept(id string, kept broker.Snapshot) []Encoded {
 	messages := make([]Encoded, len(kept.Messages))
 	for i, s := range kept.Messages {
-		messages[i], _ = c.look(id, s.Payload) // the zero value where it will not do
+		messages[i], _ = c.look(id, s.Payload) // the zero value if the message is invalid
 	}
 	return messages
 }

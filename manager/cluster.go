@@ -25,8 +25,8 @@ import (
 type cluster struct {
 	manager *Manager
 	broker  broker.Broker
-	keeper  broker.HistoryBroker // nil where the broker keeps nothing
-	// intake stands between the broker's callback and the fan-out.
+	keeper  broker.HistoryBroker // nil if the broker stores no messages
+	// intake holds the dispatch queues between the broker's callback and the fan-out.
 	intake *dispatch.Queue[broker.Message]
 	// interest queues the uploads whose subscription at the broker must be checked, catching the uploads that must
 	// catch up with the broker's history.
@@ -132,14 +132,14 @@ func (c *cluster) close(ctx context.Context) error {
 	return err
 }
 
-// Receive takes a message from the broker.
+// Receive enqueues a message from the broker.
 func (c *cluster) Receive(b broker.Message) {
 	if !c.peers.Receive(b) {
 		c.intake.Put(b)
 	}
 }
 
-// Interrupted takes the broker's word that messages may have been lost.
+// Interrupted starts the catch-up of channels on which messages may have been lost.
 func (c *cluster) Interrupted(channels ...string) {
 	if len(channels) == 0 {
 		c.lost("")
@@ -149,16 +149,16 @@ func (c *cluster) Interrupted(channels ...string) {
 	}
 }
 
-// Health takes the broker's word on whether messages come through.
+// Health records whether the broker is healthy.
 func (c *cluster) Health(err error) {
 	if err != nil {
 		c.unhealthy(err.Error())
-		c.manager.opt.Logger.Warn("the broker is not well", "error", err)
+		c.manager.opt.Logger.Warn("broker unhealthy", "error", err)
 		return
 	}
 	c.health.Store(nil)
 	c.peers.Connected()
-	c.manager.opt.Logger.Info("messages of the broker come through")
+	c.manager.opt.Logger.Info("broker healthy")
 }
 
 func (c *cluster) unhealthy(why string) { c.health.Store(&why) }
@@ -177,7 +177,7 @@ func (c *cluster) lost(channel string) {
 // allUploads is the key for catching up with all uploads; it is not a valid id.
 const allUploads = ""
 
-// unavailable makes an error of the broker one of this package, for callers to branch on.
+// unavailable wraps an error of the broker in ErrUnavailable, on which callers can branch.
 func unavailable(err error) error {
 	if errors.Is(err, broker.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)

@@ -17,7 +17,7 @@ type faulty struct {
 
 	mu      sync.Mutex // protects the fields below
 	handler broker.Handler
-	down    bool                      // nothing gets through, and every call fails
+	down    bool                      // no message passes, and every call fails
 	lose    func(broker.Message) bool // which messages are lost on their way here
 	calls   map[string]int            // how often each call was made
 

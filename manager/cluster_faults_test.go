@@ -243,7 +243,7 @@ func tooManyWait(t *testing.T, opt Options) {
 		publish(t, nodes[1].Manager, "cat", 1)
 		synctest.Wait()
 		offsets := c.offsets()
-		// 64 of 700 are kept, so that there is a new beginning at the newest.
+		// 64 of 700 messages are stored, so the client restarts at the newest.
 		if got := c.received(t); got[1].Action != "subscribed" || got[1].Offset < 600 || offsets[len(offsets)-1] != 701 {
 			t.Errorf("received %+v", got)
 		}
@@ -400,7 +400,7 @@ func TestCluster_BaseConnectionsLoseNothingSilently(t *testing.T) {
 	}
 }
 
-// A broker that returns with its data under a new epoch brings base connections nothing that they have had.
+// After a broker returns with its data under a new epoch, base connections must not receive messages again.
 func TestCluster_ReturnOfTheSameDataRepeatsNothing(t *testing.T) {
 	inCluster(t, 2, Options{}, func(t *testing.T, hub *broker.Memory, nodes []member) {
 		n, c := nodes[0], &baseConn{}

@@ -35,7 +35,7 @@ type wanderers struct {
 	nodes   []member
 	random  *rand.Rand
 	clients []*wanderer
-	// newest is the position of the newest message that the broker has taken, by upload.
+	// newest is the position of the newest message that the broker accepted, by upload.
 	newest map[string]Position
 	// down is the node whose link is cut, if cut.
 	down int
@@ -47,7 +47,7 @@ type wanderer struct {
 	user string
 	node *member
 	conn *fakeConn
-	read int // how many frames it has looked at
+	read int // number of frames read so far
 	at   map[string]Position
 }
 
@@ -60,7 +60,7 @@ func (w *wanderers) step() {
 	case p < 60:
 		w.publish(node, upload, 1+w.random.IntN(3))
 	case p < 62:
-		w.publish(node, upload, 80) // more than is kept
+		w.publish(node, upload, 80) // more than the broker stores
 	case p < 80:
 		w.move(w.clients[w.random.IntN(len(w.clients))], node)
 	case p < 83:
@@ -173,7 +173,7 @@ func (c *wanderer) begin(upload string, pos Position) {
 	c.at[upload] = Position{pos.Epoch, max(pos.Offset, 1) - 1}
 }
 
-// finish mends everything and looks whether every client has ended up with everything.
+// finish repairs all links and verifies that every client has received everything.
 func (w *wanderers) finish() {
 	for _, n := range w.nodes {
 		n.link.losing(nil)

@@ -66,7 +66,7 @@ type TokenHolder interface {
 // the one that has been silent longest gives way. SilentFor is called with the user's lock held: it must not block or call
 // the manager.
 type SilenceReporter interface {
-	// SilentFor returns how long nothing has come from the client.
+	// SilentFor returns the time since the last data from the client.
 	SilentFor() time.Duration
 }
 

@@ -54,7 +54,7 @@ func (m *Manager) DrainConns(ctx context.Context, spread time.Duration, all []Us
 // closeSpread closes connections, evenly over a time, or without pauses as soon as patience ends, and stops when ctx ends.
 // It does not wait for the turn of one that has left by itself. It returns how many it has closed.
 func (m *Manager) closeSpread(ctx, patience context.Context, all []UserConn, spread time.Duration) (closed int) {
-	const batch = 256 // connections between two looks at the context
+	const batch = 256 // connections between two checks of the context
 	start := time.Now()
 	for i, x := range all {
 		if i%batch == batch-1 && ctx.Err() != nil {

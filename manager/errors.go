@@ -22,13 +22,13 @@ var (
 	// operation took effect. It may be retried.
 	ErrUnavailable = errors.New("manager: the broker is out of reach")
 	// ErrUnknownUpload: nothing is known of the upload's messages.
-	ErrUnknownUpload = errors.New("manager: nothing is known of this upload")
+	ErrUnknownUpload = errors.New("manager: unknown upload")
 	// ErrNotConnected: the connection is not registered for the user.
 	ErrNotConnected = errors.New("manager: connection is not registered")
 )
 
 // errNotMade is the error of every method of a Manager that New has not returned.
-var errNotMade = errors.New("manager: the Manager was not made with New")
+var errNotMade = errors.New("manager: Manager was not created with New")
 
 // InvalidError names the invalid part of a caller's input and the valid values.
 type InvalidError struct {

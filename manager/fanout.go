@@ -70,7 +70,7 @@ func (f *fanOut) help() {
 	}
 }
 
-// send brings frames, in their order, to all receivers. The lock of their upload is held.
+// send sends frames, in their order, to all receivers. The lock of their upload is held.
 func (f *fanOut) send(receivers []receiver, frames ...*Frame) Delivery {
 	if len(receivers) < fanOutAlone {
 		return f.sendPart(receivers, frames)

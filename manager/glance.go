@@ -47,7 +47,7 @@ type glimpse struct {
 	err      error
 }
 
-// look takes one field, and reports whether to go on.
+// look reads one field and reports whether to continue.
 func (g *glimpse) look(key, value []byte) bool {
 	switch string(key) {
 	case "action":

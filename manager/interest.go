@@ -32,7 +32,7 @@ type follow struct {
 	attempts int
 }
 
-// arrival is a message of the broker that has been looked at.
+// arrival is a validated message from the broker.
 type arrival struct {
 	broker.Message
 	encoded Encoded // the zero value if the message must not be delivered
@@ -97,8 +97,8 @@ func (c *cluster) pin(id string) (ready chan struct{}) {
 	return ready
 }
 
-// deserted notes that the upload has no subscriber. The registry calls it whenever it is done with such an
-// upload, the upload's lock held.
+// deserted records that the upload has no subscriber. The registry calls it when it is done with such an upload, with
+// the upload's lock held.
 func (f *follow) deserted() {
 	if f.pins == 0 && f.left.IsZero() {
 		f.left = time.Now()
@@ -134,7 +134,7 @@ func (c *cluster) join(ctx context.Context, subscribed map[string]bool, ids []st
 	if len(ids) == 0 {
 		return nil
 	}
-	// A channel that the engine refuses must not take the others of its batch with it, so each is then tried by itself.
+	// A channel that the engine refuses must not fail the others of its batch, so each is then retried by itself.
 	joined := ids
 	if err := c.broker.Subscribe(ctx, channelsOf(ids)...); err != nil {
 		joined = nil

@@ -120,7 +120,7 @@ func (m *Manager) Close(ctx context.Context) error {
 		case <-m.closing:
 			return nil
 		case <-ctx.Done():
-			return fmt.Errorf("manager: closing has not ended: %w", ctx.Err())
+			return fmt.Errorf("manager: close not finished: %w", ctx.Err())
 		}
 	}
 	defer close(m.closing)

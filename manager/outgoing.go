@@ -20,7 +20,7 @@ func (c *cluster) throttle(rate float64) {
 		Interval: time.Duration(float64(time.Second) / rate),
 		Send:     c.store,
 		Failed: func(uploadID string, err error) {
-			c.manager.opt.Logger.Warn("a state that was held back could not be sent yet", "upload", uploadID, "error", err)
+			c.manager.opt.Logger.Warn("publishing a delayed state failed, retrying", "upload", uploadID, "error", err)
 		},
 	})
 }

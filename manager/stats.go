@@ -65,12 +65,12 @@ func (c *cluster) subscribeFailed(err error) {
 
 func (c *cluster) readFailed(err error) {
 	c.counters.readFailures.Add(1)
-	c.logFailure("reading the broker's history failed", err)
+	c.logFailure("broker history read failed", err)
 }
 
 func (c *cluster) publishFailed(err error) {
 	c.counters.publishFailures.Add(1)
-	c.logFailure("publishing through the broker failed", err)
+	c.logFailure("broker publish failed", err)
 }
 
 func (c *cluster) logFailure(message string, err error) {
@@ -104,7 +104,7 @@ func (c *cluster) stats() *BrokerStats {
 func (c *cluster) refused(channel string, err error) {
 	n := c.counters.refused.Add(1)
 	if bits.OnesCount64(n) == 1 || n%refusedToLog == 0 { // invalid messages must not flood the log
-		c.manager.opt.Logger.Warn("what came through the broker was refused", "channel", channel, "error", err, "refused", n)
+		c.manager.opt.Logger.Warn("message from the broker refused", "channel", channel, "error", err, "refused", n)
 	}
 }
 
