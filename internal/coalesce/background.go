@@ -8,7 +8,7 @@ import (
 const (
 	// idle is how long the goroutine waits if nothing is due; it is woken when that changes.
 	idle = time.Hour
-	// batch is how many keys are looked at before others get the lock.
+	// batch is the number of keys processed per acquisition of the lock.
 	batch = 1024
 )
 
@@ -31,7 +31,7 @@ func (t *Coalescer[M, P]) run() {
 	}
 }
 
-// nudge makes run look again.
+// nudge wakes run.
 func (t *Coalescer[M, P]) nudge() {
 	select {
 	case t.wake <- struct{}{}:

@@ -11,16 +11,16 @@ import (
 // ErrClosed is the error of Send after Close was called.
 var ErrClosed = errors.New("coalesce: closed")
 
-// Config says how to send, and how often. Only Send is required.
+// Config configures a Coalescer. Only Send is required.
 type Config[M, P any] struct {
 	// Interval is the time between two states of a key. 0: 100 ms.
 	Interval time.Duration
-	// Send sends a message of a key and returns its position. It is called from any number of goroutines, but
-	// for one key by one at a time; it returns soon after ctx has ended, and must not use the throttle.
+	// Send sends a message of a key and returns its position. It is called concurrently for different keys, but
+	// sequentially for one key; it must return soon after ctx has ended, and must not call the coalescer.
 	Send func(ctx context.Context, key string, m M) (P, error)
 	// Parallel is how many states are sent in the background at a time. 0: 8.
 	Parallel int
-	// Patience is how long one attempt in the background may take. 0: 5 seconds.
+	// Patience is the timeout of one background attempt. 0: 5 seconds.
 	Patience time.Duration
 	// Retry is the pause after a failed attempt in the background, RetryMost the longest; each is twice as
 	// long as the one before. They are never shorter than Interval. 0: 250 ms and 8 seconds.
@@ -28,21 +28,20 @@ type Config[M, P any] struct {
 	// Keys is how many keys may have a state that waits. Beyond it states leave at once, however often.
 	// 0: 100,000.
 	Keys int
-	// Failed gets the error of an attempt in the background. It should return soon. nil: it is only counted.
+	// Failed receives the error of a background attempt. It should return soon. nil: errors are only counted.
 	Failed func(key string, err error)
 }
 
-// Throttle brings messages on their way.
+// Coalescer sends messages and limits the rate of states per key.
 //
-// All methods may be called from any number of goroutines. Messages of one key are sent one after the other,
-// and a Send that began after another had returned sends after it. No lock is held while Config.Send or
-// Config.Failed is called.
+// It is safe for concurrent use. Messages of one key are sent sequentially, and a Send that began after another had
+// returned sends after it. No lock is held while Config.Send or Config.Failed is called.
 type Coalescer[M, P any] struct {
 	cfg Config[M, P]
 	// ctx is the context of background sends.
 	ctx    context.Context
 	cancel context.CancelFunc
-	// wake makes the goroutine look again, done is closed when it has ended.
+	// wake wakes the background goroutine, done is closed when it has ended.
 	wake, done chan struct{}
 	sends      sync.WaitGroup // background sends in progress
 
@@ -67,7 +66,7 @@ type Counts struct {
 	Waiting int
 }
 
-// New returns a throttle, which needs to be closed.
+// New returns a running coalescer, which must be closed.
 func New[M, P any](cfg Config[M, P]) *Coalescer[M, P] {
 	positive(&cfg.Interval, 100*time.Millisecond)
 	positive(&cfg.Parallel, 8)

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// entry is one key, for as long as anything of it is under way or has left within the interval. It is the
-// throttle's lock that protects it.
+// entry is the state of one key while it has unsent messages or sent a state within the interval. The coalescer's lock
+// protects it.
 type entry[M, P any] struct {
 	key string
 	// last is the position of the last message that was sent.
@@ -39,7 +39,7 @@ func (e *entry[M, P]) holds(now time.Time) bool {
 	return e.held() || e.leaving > 0 || e.in != nil && now.Before(e.due)
 }
 
-// lineUp takes the key's turn, and returns nil, or a channel that is closed when the turn has come.
+// lineUp acquires the key's turn and returns nil, or returns a channel that is closed when the turn has come.
 func (e *entry[M, P]) lineUp() chan struct{} {
 	if !e.busy {
 		e.busy = true
@@ -60,7 +60,7 @@ func (e *entry[M, P]) stepBack(turn chan struct{}) bool {
 	return true
 }
 
-// pass gives the turn to the next, if anybody waits.
+// pass hands the turn to the next waiting goroutine, if there is one.
 func (e *entry[M, P]) pass() {
 	if len(e.turns) == 0 {
 		e.busy = false
@@ -85,7 +85,7 @@ func (l *list[M, P]) push(e *entry[M, P]) (wasEmpty bool) {
 	return false
 }
 
-// leave takes the entry out of the list that it is in, if any.
+// leave removes the entry from its list, if it is in one.
 func (e *entry[M, P]) leave() {
 	if e.in == nil {
 		return

@@ -16,7 +16,7 @@ func (t *Coalescer[M, P]) entryLocked(key string) *entry[M, P] {
 	return e
 }
 
-// holdLocked makes a state wait, in the place of the one that does.
+// holdLocked makes a state wait and replaces the waiting one.
 func (t *Coalescer[M, P]) holdLocked(e *entry[M, P], m M) {
 	if e.full {
 		t.counts.Replaced++
@@ -119,7 +119,7 @@ func (t *Coalescer[M, P]) flush(ctx context.Context, e *entry[M, P]) error {
 	return err
 }
 
-// take takes the state that waits, to be sent now.
+// take removes the waiting state in order to send it now.
 func (t *Coalescer[M, P]) take(e *entry[M, P]) (m M, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -96,7 +96,7 @@ func (p *Membership) send(ctx context.Context, kind string, n uint64, body []byt
 	return nil
 }
 
-// begin makes a new question, so that its answers are taken from now on, and returns it with its number.
+// begin registers a new question, so that its answers are accepted from now on, and returns it with its number.
 func (p *Membership) begin() (*ask, uint64) {
 	a := &ask{open: make(map[string]struct{}), answers: make(map[string]*answer), done: make(chan struct{})}
 	p.mu.Lock()
@@ -112,7 +112,7 @@ func (p *Membership) begin() (*ask, uint64) {
 	return a, p.asked
 }
 
-// end takes a question away, and returns the complete answers and who gave none.
+// end removes a question and returns the complete answers and the nodes without one.
 func (p *Membership) end(n uint64) (answers map[string][]byte, missing []string) {
 	p.mu.Lock()
 	a := p.asks[n]
@@ -138,7 +138,7 @@ func (p *Membership) end(n uint64) (answers map[string][]byte, missing []string)
 	return answers, missing
 }
 
-// answered takes a part of an answer.
+// answered handles a part of an answer.
 func (p *Membership) answered(channel string, h header, body []byte) {
 	p.mu.Lock()
 	taken, fits := p.takePartLocked(h, body)

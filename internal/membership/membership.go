@@ -20,7 +20,7 @@ type Config struct {
 	Broker broker.Broker
 	// Name is this node's, unique in the cluster: 1 to 128 letters, digits, or characters of "-_.:". "": a random one.
 	Name string
-	// Interval is how often a node says hello, the same on all nodes. 0: one second.
+	// Interval is the time between two hellos of a node; it must be the same on all nodes. 0: one second.
 	Interval time.Duration
 	// Patience is how long Ask waits for answers at most. 0: two seconds.
 	Patience time.Duration
@@ -61,7 +61,7 @@ type Membership struct {
 	mu      sync.Mutex // protects the fields below; no blocking call is made under it
 	running bool
 	roster  roster
-	// said and echoed are the numbers of the newest hello that was sent, and of the newest that was heard.
+	// said and echoed are the numbers of the newest hello that was sent, and of the newest that was received back.
 	said, echoed uint64
 	asked        uint64 // the number of the newest question
 	asks         map[uint64]*ask

@@ -9,8 +9,8 @@ import (
 	"github.com/shoal-go/shoal/broker"
 )
 
-// Receive takes a message of the broker, and reports whether its channel is one of the nodes'. It waits for
-// nothing but a lock. Before Run and after it, the message is dropped.
+// Receive handles a message from the broker and reports whether its channel is a membership channel. It blocks only on
+// a lock. Before Run and after it, the message is dropped.
 func (p *Membership) Receive(m broker.Message) bool {
 	inbox := m.Channel == p.inbox
 	if !inbox && m.Channel != AllChannel {
@@ -49,7 +49,7 @@ func (p *Membership) take(channel string, h header, body []byte) {
 	}
 }
 
-// heard takes a hello or a welcome.
+// heard handles a hello or a welcome.
 func (p *Membership) heard(channel string, h header) {
 	switch {
 	case p.own(h):
@@ -79,7 +79,7 @@ func (p *Membership) heard(channel string, h header) {
 	}
 }
 
-// echo takes the n-th hello of this very process.
+// echo handles the n-th hello of this process.
 func (p *Membership) echo(n uint64) {
 	p.mu.Lock()
 	var lost []string
@@ -110,8 +110,8 @@ func (p *Membership) parted(h header) {
 	}
 }
 
-// errand leaves something to Run's goroutine. If too much waits there it is not done: a log line is missing,
-// or a newcomer hears of this node an interval later.
+// errand passes a function to Run's goroutine. If the queue is full the function is dropped: a log line is missing, or
+// a new node learns of this one an interval later.
 func (p *Membership) errand(do func(context.Context)) {
 	select {
 	case p.errands <- do:

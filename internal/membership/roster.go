@@ -3,8 +3,8 @@ package membership
 import "slices"
 
 const (
-	// silentBeats is how many of its own hellos a node hears before it takes another that it has not heard
-	// during them for lost: three whole intervals of silence, and up to one more.
+	// silentBeats is the number of own hellos that a node receives before it considers a silent node lost: three whole
+	// intervals of silence, and up to one more.
 	silentBeats = 4
 	// maxNodes bounds how many nodes are known at a time.
 	maxNodes = 1024
@@ -13,16 +13,16 @@ const (
 // roster is this node's knowledge of the other nodes. It is not safe for concurrent use.
 type roster struct {
 	nodes map[string]*node
-	// beats counts the own hellos that were heard.
+	// beats counts the own hellos received.
 	beats uint64
 }
 
 type node struct {
 	run string
-	// heard is the roster's beats when the node was last heard.
+	// heard is the value of the roster's beats when the node's last message arrived.
 	heard uint64
-	// gone: it said bye. It is remembered for a while, because a welcome that it sent before may come later,
-	// on another channel.
+	// gone is set after a bye. The entry is kept for a while, because a welcome that the node sent earlier may arrive
+	// later, on another channel.
 	gone bool
 }
 
@@ -51,7 +51,7 @@ func (r *roster) bye(name, run string) bool {
 	return true
 }
 
-// beat notes that an own hello was heard, and returns the nodes that were not heard for too long.
+// beat records that an own hello arrived and returns the nodes that have been silent for too long.
 func (r *roster) beat() (lost []string) {
 	r.beats++
 	for name, n := range r.nodes {

@@ -7,10 +7,9 @@ import (
 	"time"
 )
 
-// Run takes part in the cluster until ctx ends: it subscribes, trying again for as long as the engine is out of
-// reach, says hello each interval, and in the end bye. It returns with no goroutine left, at the latest one
-// interval after ctx has ended, or when leaving ends after that, provided that Answer and Told return. The broker
-// should run until then.
+// Run participates in the cluster until ctx ends: it subscribes, retrying while the engine is unreachable, sends a
+// hello each interval, and a bye at the end. It returns with no goroutine left, at the latest one interval after ctx
+// has ended, or when leaving ends after that, provided that Answer and Told return. The broker should run until then.
 func (p *Membership) Run(ctx, leaving context.Context) {
 	p.setRunning(true)
 	var working sync.WaitGroup
@@ -77,7 +76,7 @@ func (p *Membership) Joined() bool {
 	return p.running && p.echoed > 0
 }
 
-// stay says hello at once and then each interval, and runs errands in between, until ctx ends.
+// stay sends a hello at once and then each interval, and runs errands in between, until ctx ends.
 func (p *Membership) stay(ctx context.Context) {
 	beat := time.NewTicker(p.cfg.Interval)
 	defer beat.Stop()
@@ -94,7 +93,7 @@ func (p *Membership) stay(ctx context.Context) {
 	}
 }
 
-// leave says bye and unsubscribes. An engine that does not answer may take an interval, at most until ctx ends.
+// leave sends a bye and unsubscribes. If the engine does not answer, that may take an interval, at most until ctx ends.
 func (p *Membership) leave(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.Interval)
 	defer cancel()
@@ -113,7 +112,7 @@ func (p *Membership) hello(ctx context.Context) {
 	p.say(ctx, AllChannel, h)
 }
 
-// say publishes a message without a body. If that fails, the next hello will make up for it.
+// say publishes a message without a body. A failure is not retried, because the next hello replaces the message.
 func (p *Membership) say(ctx context.Context, channel string, h header) {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.Interval)
 	defer cancel()

@@ -5,9 +5,9 @@ import (
 	"fmt"
 )
 
-// Tell brings a command to all other nodes. kind is as a node's name, body has MaxBodyBytes at most. It blocks
-// on the engine, at most until ctx ends, and returns when the engine has the command; a node that is not there
-// at the moment will never get it. The error wraps broker.ErrUnavailable if that failed.
+// Tell sends a command to all other nodes. kind has the syntax of a node's name, body at most MaxBodyBytes. It blocks
+// on the engine, at most until ctx ends, and returns when the engine has accepted the command; a node that is not
+// connected at that moment never receives it. On failure the error wraps broker.ErrUnavailable.
 func (p *Membership) Tell(ctx context.Context, kind string, body []byte) error {
 	if err := checkOutgoing(kind, body); err != nil {
 		return err
