@@ -25,8 +25,8 @@ type Broker interface {
 	// Unsubscribe reverts Subscribe. A message may still arrive shortly afterwards. Unsubscribing from a channel that
 	// is not subscribed has no effect.
 	Unsubscribe(ctx context.Context, channels ...string) error
-	// Publish brings a message to all nodes that are subscribed to the channel, this one too, and keeps
-	// nothing of it. It returns when the engine has it.
+	// Publish sends a message to all nodes that are subscribed to the channel, including this one, without storing it.
+	// It returns when the engine has accepted the message.
 	Publish(ctx context.Context, channel string, payload []byte) error
 }
 
@@ -48,8 +48,8 @@ type HistoryBroker interface {
 	Newest(ctx context.Context, channel string) (Snapshot, error)
 	// Positions returns the position of each channel, in order. It is meant for thousands of channels at once.
 	Positions(ctx context.Context, channels ...string) ([]Position, error)
-	// Forget drops the stored messages of a channel and begins a new epoch. All subscribed nodes learn of it from
-	// a Message without payload, or from Handler.Interrupted.
+	// Forget drops the stored messages of a channel and begins a new epoch. All subscribed nodes are notified by a
+	// Message without payload, or by Handler.Interrupted.
 	Forget(ctx context.Context, channel string) error
 }
 
@@ -77,14 +77,14 @@ func (s Snapshot) Newest() Snapshot {
 // Handler receives the events of a Broker. Its methods must return without blocking on anything but a lock, and must
 // not call the broker.
 type Handler interface {
-	// Receive takes a message. Those of one channel come one after the other, in the order in which the
-	// engine took them.
+	// Receive handles a message. The messages of one channel are delivered sequentially, in the order in which the
+	// engine accepted them.
 	Receive(m Message)
 	// Interrupted reports that messages of these channels, or of all channels if the list is empty, may have been lost,
 	// and that delivery is complete again from now on.
 	Interrupted(channels ...string)
-	// Health says whether messages come through: nil if they do, else why not. It is called on every change,
-	// and when Run has first connected.
+	// Health reports whether the broker is healthy: nil if messages are delivered, otherwise the reason. It is called
+	// on every change, and when Run has first connected.
 	Health(err error)
 }
 

@@ -26,8 +26,7 @@ type Memory struct {
 	epochs   uint64
 }
 
-// memoryChannel is one channel. It stays for as long as anybody is subscribed, and for the time that a message
-// is kept after it was last asked about.
+// memoryChannel is one channel. It exists while it has subscribers, and for the TTL of messages after its last use.
 type memoryChannel struct {
 	nodes   []*MemoryNode
 	kept    Snapshot
@@ -88,7 +87,7 @@ func (n *MemoryNode) Subscribe(ctx context.Context, channels ...string) error {
 	})
 }
 
-// Unsubscribe takes Subscribe back. The errors are those of Subscribe.
+// Unsubscribe reverts Subscribe. It fails like Subscribe.
 func (n *MemoryNode) Unsubscribe(ctx context.Context, channels ...string) error {
 	return n.do(ctx, func(b *Memory) {
 		b.sweep()
@@ -98,7 +97,7 @@ func (n *MemoryNode) Unsubscribe(ctx context.Context, channels ...string) error 
 	})
 }
 
-// Publish brings a message to all subscribed nodes. The errors are those of Subscribe.
+// Publish sends a message to all subscribed nodes. It fails like Subscribe.
 func (n *MemoryNode) Publish(ctx context.Context, channel string, payload []byte) error {
 	return n.do(ctx, func(b *Memory) {
 		if c, ok := b.channels[channel]; ok {
