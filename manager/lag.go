@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// How long a client waits for a node that lags behind it, and how long it is until the first look at whether it still
-// does. Each further pause is twice as long: a client that claims to be far ahead costs ten looks, not hundreds.
+// The maximum wait of a client for a node that is behind it, and the pause before the first check. Each further pause
+// is twice as long: a client that claims to be far ahead costs ten checks, not hundreds.
 const (
 	lagPatience = time.Second
 	lagPause    = time.Millisecond

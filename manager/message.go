@@ -28,7 +28,7 @@ const (
 	actionFailed    = "upload_failed"
 )
 
-// Status is how an upload stands.
+// Status is the processing status of an upload.
 type Status string
 
 // The statuses of an upload.
@@ -55,8 +55,7 @@ const (
 	StageFailed              Stage = "failed"
 )
 
-// UploadProgress is the state of an upload. For a client that is slow to read, a newer one may take the place
-// of one that still waits.
+// UploadProgress is the state of an upload. For a slow client, a newer one may replace one that is still queued.
 type UploadProgress struct {
 	UploadID string
 	Status   Status
@@ -98,7 +97,7 @@ type Encoded struct {
 	payload []byte
 	class   frame.Class
 	action  string
-	// uploadID is the upload id that stands in the payload, or "".
+	// uploadID is the upload id in the payload, or "".
 	uploadID string
 }
 

@@ -62,7 +62,7 @@ func (r *reader) take(name string) (json.RawMessage, bool) {
 	return value, given
 }
 
-// need is take for a field that must be there.
+// need is like take, for a required field.
 func (r *reader) need(name string) (json.RawMessage, bool) {
 	value, given := r.take(name)
 	if !given {
@@ -126,7 +126,7 @@ func (r *reader) time(name string) time.Time {
 	if err != nil {
 		t, err = time.Parse(time.RFC3339, text+"Z")
 	}
-	// Parse also takes an hour of one digit and a decimal comma, which RFC 3339 does not know.
+	// time.Parse also accepts an hour of one digit and a decimal comma, which RFC 3339 does not allow.
 	if err != nil || text[len("2026-01-31T12")] != ':' || strings.Contains(text, ",") {
 		r.refuse(name, "must be a time as in RFC 3339, for example 2026-01-31T12:00:00Z")
 	}

@@ -216,8 +216,8 @@ func (m *Manager) Ready() error {
 	return nil
 }
 
-// BrokerFailed returns a channel that gets the error for which the broker has ended for good, such as wrong
-// credentials: the node hears nothing of the others from then on. It gets none otherwise.
+// BrokerFailed returns a channel that receives the permanent error that ended the broker, such as wrong credentials.
+// The node is cut off from the others from then on. Without such an error the channel receives nothing.
 func (m *Manager) BrokerFailed() <-chan error {
 	if m.cluster == nil {
 		return nil

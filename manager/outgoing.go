@@ -11,7 +11,7 @@ import (
 	"github.com/shoal-go/shoal/internal/history"
 )
 
-// throttle bounds how many state messages of one upload leave this node in a second, 0 being no bound.
+// throttle limits the number of state messages of one upload that this node publishes per second; 0 means no limit.
 func (c *cluster) throttle(rate float64) {
 	if rate == 0 {
 		return
@@ -54,7 +54,7 @@ func (c *cluster) store(ctx context.Context, uploadID string, e Encoded) (Positi
 	return Position(pos), err
 }
 
-// deliverHere brings a message to this node's subscribers alone.
+// deliverHere delivers a message to this node's subscribers only.
 func (c *cluster) deliverHere(uploadID string, e Encoded) (d Delivery) {
 	f := frame.ForUpload(uploadID, e.class, 0, e.payload)
 	c.manager.registry.WithKnown(uploadID, func(u *upload) { d = c.manager.fans.send(u.Receivers(), f) })

@@ -98,8 +98,8 @@ func (r *relay) flush() {
 	}
 }
 
-// send brings a frame to all receivers of an upload, soon where they are many. The upload is locked, and may be
-// unsettled.
+// send sends a frame to all receivers of an upload, with a short delay for large audiences. The upload is locked, and
+// may have a backlog.
 func (r *relay) send(u *upload, f *Frame) {
 	if len(u.Receivers()) >= fanOutAlone && r.putOff(u, f) {
 		u.PutOff()

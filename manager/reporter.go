@@ -54,8 +54,8 @@ type Reporter struct {
 	err       error // the first that publishing returned
 }
 
-// Progress returns a reporter for a piece of work on the upload. Nothing is published yet. Each attempt at the
-// work takes a reporter of its own, and there should be one at a time for an upload.
+// Progress returns a reporter for a task on the upload. It publishes nothing yet. Each attempt at the task requires its
+// own reporter, and an upload should have one at a time.
 func (m *Manager) Progress(uploadID string) *Reporter { return newReporter(m.Publish, uploadID) }
 
 func newReporter(publish func(context.Context, string, Message) (Position, error), uploadID string) *Reporter {
