@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -62,7 +61,7 @@ func Command(t testing.TB, addr, dir string, args ...string) *exec.Cmd {
 func command(t testing.TB, args []string) *exec.Cmd {
 	t.Helper()
 	c := exec.Command(binary(t), args...) //nolint:gosec // the test says what it starts
-	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	endWithParent(c)
 	return c
 }
 
@@ -141,10 +140,10 @@ func (s *Server) Kill() {
 }
 
 // Pause stops the server from doing anything until Resume, while its connections stay.
-func (s *Server) Pause() { _ = s.process.Process.Signal(syscall.SIGSTOP) }
+func (s *Server) Pause() { _ = stop(s.process.Process) }
 
 // Resume lets a server go on that was paused.
-func (s *Server) Resume() { _ = s.process.Process.Signal(syscall.SIGCONT) }
+func (s *Server) Resume() { _ = proceed(s.process.Process) }
 
 // Client returns a plain client to the server, which ends with the test.
 func (s *Server) Client(t testing.TB) rueidis.Client {

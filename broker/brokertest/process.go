@@ -1,0 +1,79 @@
+package brokertest
+
+import (
+	"net"
+	"os/exec"
+	"testing"
+	"time"
+)
+
+// Process is an Engine that is a process of its own. It is not for use by several goroutines at once.
+type Process struct {
+	t       testing.TB
+	addr    string
+	command func(keep bool) *exec.Cmd
+	running *exec.Cmd // nil after Kill
+}
+
+var _ Engine = (*Process)(nil)
+
+// StartProcess starts an engine, and returns when it accepts connections at addr, host:port. The command is made
+// anew for each start, and finds what the one before has left behind only if keep is true. It ends with the test.
+func StartProcess(t testing.TB, addr string, command func(keep bool) *exec.Cmd) *Process {
+	t.Helper()
+	p := &Process{t: t, addr: addr, command: command}
+	t.Cleanup(p.Kill)
+	p.Restart(false)
+	return p
+}
+
+// FreeAddr returns an address of this machine, host:port, at which nobody listens.
+func FreeAddr(t testing.TB) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	return listener.Addr().String()
+}
+
+// Addr is where the process listens.
+func (p *Process) Addr() string { return p.addr }
+
+// Kill ends the process without notice.
+func (p *Process) Kill() {
+	if p.running == nil {
+		return
+	}
+	_ = p.running.Process.Kill() // fails only if it has ended
+	_ = p.running.Wait()         // says that it was killed
+	p.running = nil
+}
+
+// Restart starts the process after Kill, and returns when it accepts connections.
+func (p *Process) Restart(keep bool) {
+	p.t.Helper()
+	const patience = 20 * time.Second
+	p.running = p.command(keep)
+	if err := p.running.Start(); err != nil {
+		p.running = nil
+		p.t.Fatalf("starting the engine: %v", err)
+	}
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	for {
+		conn, err := net.Dial("tcp", p.addr)
+		if err == nil {
+			_ = conn.Close()
+			return
+		}
+		select {
+		case <-again.C:
+		case <-late.C:
+			p.t.Fatalf("the engine does not listen at %s after %v: %v", p.addr, patience, err)
+		}
+	}
+}
