@@ -113,8 +113,8 @@ type Message struct {
 // Snapshot holds stored messages of a channel.
 type Snapshot struct {
 	Position
-	// Floor is an offset after which no stored message is missing from Messages: with Floor 7 and the messages 9 and 12, a
-	// reader that has had 7 or a later one has missed nothing else.
+	// Floor is an offset after which no stored message is missing from Messages: with Floor 7 and the messages 9 and
+	// 12, a reader that has had 7 or a later one has missed nothing else.
 	Floor uint64
 	// Messages are stored messages, oldest first.
 	Messages []Stored

@@ -32,8 +32,8 @@ func (c *cluster) arrived(b broker.Message) {
 		case f.behind && !f.continues(u, a):
 			f.hold(a)
 		case u.State.log != nil && a.Offset > 0 && a.Offset <= u.State.log.Offset():
-			// Usually a message that catching up has brought already. After the engine has lost its data it may be another one
-			// with a number that was used before, so the epoch is read again.
+			// Usually a message that catching up has brought already. After the engine has lost its data it may be
+			// another one with a number that was used before, so the epoch is read again.
 			f.hold(a)
 			c.fallBehind(u)
 		case !c.take(u, a):

@@ -159,8 +159,8 @@ func (c *cluster) merge(u *upload, kept broker.Snapshot, messages []Encoded) (lo
 	return lost
 }
 
-// baseConns returns the connections of an upload whose clients cannot recover, since they have no positions. The upload's lock
-// is held.
+// baseConns returns the connections of an upload whose clients cannot recover, since they have no positions. The
+// upload's lock is held.
 func baseConns(u *upload) (conns []Conn) {
 	for _, r := range u.Receivers() {
 		if p, ok := r.Conn.(PositionTracker); ok && !p.TracksPositions() {

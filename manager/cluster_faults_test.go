@@ -422,7 +422,8 @@ func TestCluster_ReturnOfTheSameDataRepeatsNothing(t *testing.T) {
 	})
 }
 
-// A command that a node has not confirmed names that node, rather than pretending that a revoked token is connected nowhere.
+// A command that a node has not confirmed names that node, rather than pretending that a revoked token is connected
+// nowhere.
 func TestCluster_CommandsNameMissingNodes(t *testing.T) {
 	inCluster(t, 3, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		c := connect(t, nodes[1].Manager, "ann")

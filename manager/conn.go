@@ -50,8 +50,8 @@ type Terminator interface {
 	Abort()
 }
 
-// PositionTracker is implemented by a Conn whose client may or may not know positions, as on shoal.v1, and thus notices when
-// messages are missing. Connections that do not are closed where messages of another node are lost for good.
+// PositionTracker is implemented by a Conn whose client may or may not know positions, as on shoal.v1, and thus notices
+// when messages are missing. Connections that do not are closed where messages of another node are lost for good.
 type PositionTracker interface {
 	TracksPositions() bool
 }
@@ -62,23 +62,23 @@ type TokenHolder interface {
 	TokenID() string
 }
 
-// SilenceReporter is implemented by a Conn that knows when its client was last heard of. Where a user has too many connections,
-// the one that has been silent longest gives way. SilentFor is called with the user's lock held: it must not block or call
-// the manager.
+// SilenceReporter is implemented by a Conn that knows when its client was last heard of. Where a user has too many
+// connections, the one that has been silent longest gives way. SilentFor is called with the user's lock held: it must
+// not block or call the manager.
 type SilenceReporter interface {
 	// SilentFor returns the time since the last data from the client.
 	SilentFor() time.Duration
 }
 
-// CloseReason is a WebSocket close code and the text that goes with it. The zero value stands for NormalClosure. A text of more
-// than 123 bytes is cut.
+// CloseReason is a WebSocket close code and the text that goes with it. The zero value stands for NormalClosure. A text
+// of more than 123 bytes is cut.
 type CloseReason struct {
 	Code uint16
 	Text string
 }
 
-// Check returns an *InvalidError unless the code may stand in a close frame that a server sends: 1000 to 1003, 1007 to 1014 and
-// 3000 to 4999 (RFC 6455, 7.4), or 0 for 1000.
+// Check returns an *InvalidError unless the code may stand in a close frame that a server sends: 1000 to 1003, 1007 to
+// 1014 and 3000 to 4999 (RFC 6455, 7.4), or 0 for 1000.
 func (r CloseReason) Check() error {
 	switch c := r.Code; {
 	case c == 0, c >= 1000 && c <= 1003, c >= 1007 && c <= 1014, c >= 3000 && c <= 4999:

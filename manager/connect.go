@@ -7,12 +7,13 @@ import (
 	"reflect"
 )
 
-// Connect registers a connection of a user, which from then on receives every message to the user and to every upload that
-// the user follows. It must be removed with Disconnect. Connecting twice changes nothing.
+// Connect registers a connection of a user, which from then on receives every message to the user and to every upload
+// that the user follows. It must be removed with Disconnect. Connecting twice changes nothing.
 //
-// If the user has as many connections as Options.MaxConnectionsPerUser allows, the one that has been silent longest is removed
-// and closed with IdleTimeout, if it is a SilenceReporter and has been silent for more than Options.EvictSilentAfter;
-// otherwise the error is ErrTooManyConnections. Other errors are an *InvalidError or ErrClosed.
+// If the user has as many connections as Options.MaxConnectionsPerUser allows, the one that has been silent longest is
+// removed and closed with IdleTimeout, if it is a SilenceReporter and has been silent for more than
+// Options.EvictSilentAfter; otherwise the error is ErrTooManyConnections. Other errors are an *InvalidError or
+// ErrClosed.
 func (m *Manager) Connect(userID string, c Conn) error {
 	if err := m.check(); err != nil {
 		return err

@@ -51,8 +51,8 @@ func (m *Manager) DrainConns(ctx context.Context, spread time.Duration, all []Us
 	return err
 }
 
-// closeSpread closes connections, evenly over a time, or without pauses as soon as patience ends, and stops when ctx ends.
-// It does not wait for the turn of one that has left by itself. It returns how many it has closed.
+// closeSpread closes connections, evenly over a time, or without pauses as soon as patience ends, and stops when ctx
+// ends. It does not wait for the turn of one that has left by itself. It returns how many it has closed.
 func (m *Manager) closeSpread(ctx, patience context.Context, all []UserConn, spread time.Duration) (closed int) {
 	const batch = 256 // connections between two checks of the context
 	start := time.Now()

@@ -122,8 +122,8 @@ func TestManager_ZeroValueReturnsErrors(t *testing.T) {
 	}
 }
 
-// A connection that panics costs no other connection its messages and does not end the process, however many receivers an
-// upload has. The panic is logged without its value.
+// A connection that panics costs no other connection its messages and does not end the process, however many receivers
+// an upload has. The panic is logged without its value.
 func TestSend_PanicEndsNoOtherDelivery(t *testing.T) {
 	for _, receivers := range []int{3, 3 * fanOutAlone} {
 		t.Run(fmt.Sprint(receivers), func(t *testing.T) {

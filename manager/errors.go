@@ -13,8 +13,8 @@ var (
 	ErrClosed = errors.New("manager: closed")
 	// ErrTooManySubscriptions: the user follows as many uploads as Options.MaxSubscriptionsPerUser allows.
 	ErrTooManySubscriptions = errors.New("manager: too many subscriptions")
-	// ErrTooManyConnections: the user has as many connections as Options.MaxConnectionsPerUser allows, and none of them has
-	// been silent for long.
+	// ErrTooManyConnections: the user has as many connections as Options.MaxConnectionsPerUser allows, and none of them
+	// has been silent for long.
 	ErrTooManyConnections = errors.New("manager: too many connections of one user")
 	// ErrTooManyPending: as many users without a connection have subscribed as Options.MaxPending allows.
 	ErrTooManyPending = errors.New("manager: too many subscriptions of users without a connection")

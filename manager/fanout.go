@@ -128,8 +128,8 @@ func (f *fanOut) sendPart(receivers []receiver, frames []*Frame) (d Delivery) {
 	return d
 }
 
-// sendUntilPanic sends frames to receivers up to one whose connection panics, and returns how many it has served, that one
-// among them.
+// sendUntilPanic sends frames to receivers up to one whose connection panics, and returns how many it has served, that
+// one among them.
 func (f *fanOut) sendUntilPanic(receivers []receiver, frames []*Frame, d *Delivery) (served int) {
 	defer func() {
 		if problem := recover(); problem != nil {

@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// guard calls the methods of connections, which are the embedder's. A panic of one ends neither the process nor the delivery to
-// another connection: it is counted, and logged at most once a second, with its stack and without its value, which
-// may hold a payload.
+// guard calls the methods of connections, which are the embedder's. A panic of one ends neither the process nor the
+// delivery to another connection: it is counted, and logged at most once a second, with its stack and without its
+// value, which may hold a payload.
 type guard struct {
 	logger *slog.Logger
 	panics atomic.Uint64

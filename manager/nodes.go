@@ -54,8 +54,8 @@ func (c *cluster) sendToUser(userID string, e Encoded) error {
 	return c.tell(context.Background(), tellMessage, order{UserID: userID, message: e.payload})
 }
 
-// closeEverywhere has all nodes close connections and returns how many this one has closed. Each node confirms it, because a
-// revoked token must not stay connected to a node that was away for a moment.
+// closeEverywhere has all nodes close connections and returns how many this one has closed. Each node confirms it,
+// because a revoked token must not stay connected to a node that was away for a moment.
 func (c *cluster) closeEverywhere(ctx context.Context, kind string, o order) (closed int, err error) {
 	body, err := json.Marshal(o)
 	if err != nil {
@@ -95,8 +95,8 @@ func (c *cluster) closeHere(kind string, body []byte) ([]byte, error) {
 	return strconv.AppendInt(nil, int64(closed), 10), nil
 }
 
-// MissingNodesError is the error of a command that some nodes have not confirmed. It wraps ErrUnavailable: giving the command
-// again later makes sense.
+// MissingNodesError is the error of a command that some nodes have not confirmed. It wraps ErrUnavailable: giving the
+// command again later makes sense.
 type MissingNodesError struct {
 	// Nodes are their names, sorted.
 	Nodes []string

@@ -25,9 +25,9 @@ type Options struct {
 	// MaxMessageBytes bounds one published message. 0: 64 KiB.
 	MaxMessageBytes int
 
-	// MaxConnectionsPerUser bounds the connections of a user on this node. Beyond it the connection that has been silent for
-	// longest gives way, if that is longer than EvictSilentAfter (0: 30 s), which should be a ping interval; otherwise the
-	// new one is refused. 0: 32; negative: no bound.
+	// MaxConnectionsPerUser bounds the connections of a user on this node. Beyond it the connection that has been
+	// silent for longest gives way, if that is longer than EvictSilentAfter (0: 30 s), which should be a ping interval;
+	// otherwise the new one is refused. 0: 32; negative: no bound.
 	MaxConnectionsPerUser int
 	EvictSilentAfter      time.Duration
 

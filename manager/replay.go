@@ -38,9 +38,9 @@ type Replay struct {
 
 // ReplaySource reads stored messages for a Replayer.
 type ReplaySource interface {
-	// Read calls deliver with the messages of an upload after an offset, oldest first, while the upload is locked. If the
-	// history no longer holds all of them, or the epoch has ended, the frames are a `subscribed` with the new position
-	// and the newest message. If the upload is not known, deliver is not called. The caller must hold no lock
+	// Read calls deliver with the messages of an upload after an offset, oldest first, while the upload is locked. If
+	// the history no longer holds all of them, or the epoch has ended, the frames are a `subscribed` with the new
+	// position and the newest message. If the upload is not known, deliver is not called. The caller must hold no lock
 	// that its Send and Replay methods use.
 	Read(uploadID, epoch string, after uint64, deliver func([]*Frame))
 }

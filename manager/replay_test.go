@@ -222,8 +222,8 @@ func uploadNote(t tester, upload string, class string, size int) Encoded {
 	return e
 }
 
-// Invariant 9: with any sequence of publications, resumes and forgotten uploads, a client that reads gets the messages after
-// its positions, each once and in order, or a new position.
+// Invariant 9: with any sequence of publications, resumes and forgotten uploads, a client that reads gets the messages
+// after its positions, each once and in order, or a new position.
 func TestInvariant9_ReplayOfAnySequence(t *testing.T) {
 	uploads := []string{"cat", "dog", "eel"}
 	rapid.Check(t, func(t *rapid.T) {

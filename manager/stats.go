@@ -56,8 +56,8 @@ type clusterCounters struct {
 	logged atomic.Int64
 }
 
-// subscribeFailed, readFailed and publishFailed count a failed call of the broker. At most one per second is logged: the broker's
-// health is reported by itself, but a single channel may be refused while all else is well.
+// subscribeFailed, readFailed and publishFailed count a failed call of the broker. At most one per second is logged:
+// the broker's health is reported by itself, but a single channel may be refused while all else is well.
 func (c *cluster) subscribeFailed(err error) {
 	c.counters.subscribeFailures.Add(1)
 	c.logFailure("broker subscription failed", err)

@@ -57,8 +57,8 @@ func TestClaimMakesAllConnectionsOfTheUserReceivers(t *testing.T) {
 	}
 }
 
-// A subscription ends with the explicit end of its last claim. A connection that ends by itself leaves its claim to its user,
-// until the user's last connection ends.
+// A subscription ends with the explicit end of its last claim. A connection that ends by itself leaves its claim to its
+// user, until the user's last connection ends.
 func TestRegistry_ClaimsOfEndedConnectionsPassToTheUser(t *testing.T) {
 	r, shown := newRegistry(1), shows{}
 	for c := 1; c <= 3; c++ {

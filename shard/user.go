@@ -20,8 +20,8 @@ type user[C comparable, S any] struct {
 
 func (u *user[C, S]) name() string { return u.key.id }
 
-// lockUser returns the user with its lock held. If it does not exist, lockUser creates it if create is set, else returns
-// nil.
+// lockUser returns the user with its lock held. If it does not exist, lockUser creates it if create is set, else
+// returns nil.
 func (r *Registry[C, S]) lockUser(id string, create bool) *user[C, S] {
 	k := r.key(id)
 	users := r.shard(k.hash).users
@@ -99,8 +99,8 @@ func (r *Registry[C, S]) Connect(
 	return old, evicted, nil
 }
 
-// Disconnect removes a connection and reports whether it was registered. Its claims pass to the user if the user has another
-// connection; the user's subscriptions end with the last one.
+// Disconnect removes a connection and reports whether it was registered. Its claims pass to the user if the user has
+// another connection; the user's subscriptions end with the last one.
 func (r *Registry[C, S]) Disconnect(userID string, c C) bool {
 	u := r.lockUser(userID, false)
 	if u == nil {

@@ -34,11 +34,12 @@ func (p *Membership) setRunning(running bool) {
 	}
 }
 
-// failuresToWarn is how many attempts to join may fail before that is logged: the first come before the broker has connected.
+// failuresToWarn is how many attempts to join may fail before that is logged: the first come before the broker has
+// connected.
 const failuresToWarn = 5
 
-// join subscribes to the channels and reports whether that succeeded before ctx ended. It tries again each interval, and as
-// soon as Connected is called.
+// join subscribes to the channels and reports whether that succeeded before ctx ended. It tries again each interval,
+// and as soon as Connected is called.
 func (p *Membership) join(ctx context.Context) bool {
 	again := time.NewTicker(p.cfg.Interval)
 	defer again.Stop()
@@ -60,7 +61,8 @@ func (p *Membership) join(ctx context.Context) bool {
 	}
 }
 
-// Connected tells the membership that the broker has connected, so that it joins the other nodes at once. It does not block.
+// Connected tells the membership that the broker has connected, so that it joins the other nodes at once. It does not
+// block.
 func (p *Membership) Connected() {
 	select {
 	case p.connected <- struct{}{}:
@@ -68,8 +70,8 @@ func (p *Membership) Connected() {
 	}
 }
 
-// Joined reports whether this node has received a hello of its own: it then receives commands of other nodes, and the nodes
-// that were there have received the hello as well.
+// Joined reports whether this node has received a hello of its own: it then receives commands of other nodes, and the
+// nodes that were there have received the hello as well.
 func (p *Membership) Joined() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
