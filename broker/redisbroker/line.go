@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/redis/rueidis"
+
+	"github.com/shoal-go/shoal/broker"
 )
 
 // line is the way commands take to one server during one term of it as master. It is not changed once it is made,
@@ -131,6 +133,12 @@ func infoField(info, name string) string {
 // command returns the one that runs a script with a key.
 func (l *line) command(s script, key string) rueidis.Completed {
 	return l.client.B().Evalsha().Sha1(l.sha[s]).Numkeys(1).Key(key).Build()
+}
+
+// read returns the command that reads at most count messages after a position, or any if its epoch is another one.
+func (l *line) read(key string, since broker.Position, count int) rueidis.Completed {
+	return l.client.B().Evalsha().Sha1(l.sha[keptScript]).Numkeys(1).Key(key).
+		Arg(since.Epoch, strconv.FormatUint(since.Offset, 10), strconv.Itoa(count)).Build()
 }
 
 // send returns the command that runs a script with a key and a payload.

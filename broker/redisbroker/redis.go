@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -114,14 +115,13 @@ func (b *Broker) Store(ctx context.Context, channel string, payload []byte) (bro
 
 // History returns the stored messages of a channel after a position. The errors are those of Subscribe.
 func (b *Broker) History(ctx context.Context, channel string, since broker.Position) (broker.Snapshot, error) {
-	all, err := b.read(ctx, channel)
+	all, err := b.read(ctx, channel, since, math.MaxInt32)
 	return all.Since(since), err
 }
 
 // Newest returns the position and the newest stored message of a channel. The errors are those of Subscribe.
 func (b *Broker) Newest(ctx context.Context, channel string) (broker.Snapshot, error) {
-	all, err := b.read(ctx, channel)
-	return all.Newest(), err
+	return b.read(ctx, channel, broker.Position{}, 1)
 }
 
 // Positions returns the positions of channels. The errors are those of Subscribe.
@@ -155,10 +155,12 @@ func positions(
 	return all, nil
 }
 
-// read returns every stored message of a channel.
-func (b *Broker) read(ctx context.Context, channel string) (broker.Snapshot, error) {
+// read returns at most count stored messages of a channel, the newest ones, after a position.
+func (b *Broker) read(
+	ctx context.Context, channel string, since broker.Position, count int,
+) (broker.Snapshot, error) {
 	result, err := b.do(ctx, channel, func(l *line) rueidis.Completed {
-		return l.command(keptScript, b.naming.key(channel))
+		return l.read(b.naming.key(channel), since, count)
 	})
 	if err != nil {
 		return broker.Snapshot{}, err

@@ -114,7 +114,12 @@ return id
 		keptScript: scriptRare + `
 settle()
 live()
-return {epoch .. '-' .. offset, text(now), redis.call('XREVRANGE', key, '+', '-', 'COUNT', messages)}
+local from = '-'
+if ARGV[1] == tostring(epoch) and tonumber(ARGV[2]) <= tonumber(offset) then
+	from = '(' .. ARGV[1] .. '-' .. ARGV[2]
+end
+local count = math.min(tonumber(ARGV[3]), messages)
+return {epoch .. '-' .. offset, text(now), redis.call('XREVRANGE', key, '+', from, 'COUNT', count)}
 `,
 		forgetScript: scriptRare + `
 redis.call('DEL', key)
