@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// FuzzAPI sends an arbitrary request with a valid key to the HTTP API. Each answer but 204 is JSON of the documented type, no
-// answer is a server error, and a refused request publishes nothing.
+// FuzzAPI sends an arbitrary request with a valid key to the HTTP API. Each answer but 204 is JSON of the documented
+// type, no answer is a server error, and a refused request publishes nothing.
 func FuzzAPI(f *testing.F) {
 	progress := `{"action":"upload_completed","upload_id":"u","description":"d","audit_score":1}`
 	for _, seed := range [][4]string{

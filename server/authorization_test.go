@@ -180,8 +180,8 @@ func TestIdentify_Errors(t *testing.T) {
 	}
 }
 
-// A subscription that cannot be decided now is answered on shoal.v1 and ends a connection on the base protocol; one that
-// is forbidden is counted and logged.
+// A subscription that cannot be decided now is answered on shoal.v1 and ends a connection on the base protocol; one
+// that is forbidden is counted and logged.
 func TestAuthorize_NothingIsLostInSilence(t *testing.T) {
 	var log lockedBuffer
 	n := start(t, logTo(&log))

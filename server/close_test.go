@@ -92,8 +92,8 @@ func TestClient_MessageLimits(t *testing.T) {
 	many.wantClose(manager.TooManyMessages)
 }
 
-// A user with too many connections that are alive gets no further one; a connection that has been silent for more than a ping
-// interval gives way.
+// A user with too many connections that are alive gets no further one; a connection that has been silent for more than
+// a ping interval gives way.
 func TestServer_SilentConnectionOfAUserGivesWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := startPiped(t, func(m *manager.Options, _ *server.Options) { m.MaxConnectionsPerUser = 2 })
@@ -211,8 +211,8 @@ func TestClient_ConflatedOnlyWhileSlow(t *testing.T) {
 	}
 }
 
-// Pings are spread over the interval and come as a message and as a WebSocket ping. A client that answers neither is closed
-// with 1001 after the idle timeout; one that answers either stays.
+// Pings are spread over the interval and come as a message and as a WebSocket ping. A client that answers neither is
+// closed with 1001 after the idle timeout; one that answers either stays.
 func TestKeepalive_ClosesSilentClientsOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := startPiped(t)

@@ -8,8 +8,8 @@
 // connections are opened, send messages of the application, and end. Server.Handler is mounted in a mux, or
 // Server.Serve serves a listener with limits for a public network.
 //
-// End a process in this order: http.Server.Shutdown of an own HTTP server, Server.Close, manager.Manager.Close. Shutdown
-// alone does not close WebSockets.
+// End a process in this order: http.Server.Shutdown of an own HTTP server, Server.Close, manager.Manager.Close.
+// Shutdown alone does not close WebSockets.
 //
 // # Hooks
 //

@@ -20,7 +20,8 @@ import (
 const goodHandshake = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n" +
 	"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
 
-// Every handshake that RFC 6455 forbids is refused with a text that names the header, and its body never becomes frames.
+// Every handshake that RFC 6455 forbids is refused with a text that names the header, and its body never becomes
+// frames.
 func TestUpgrade_RefusesInvalidHandshakes(t *testing.T) {
 	auth := "\x81\x9b\x00\x00\x00\x00" + `{"type":"auth","token":"u"}`
 	for name, c := range map[string]struct {

@@ -63,8 +63,8 @@ var closeFrames = map[string]string{
 	"not a frame":           "\x03\xeaProtocol error",
 }
 
-// A violation of the protocol is answered with its close code and a text of this server's, and never logged as an error:
-// anybody can cause it.
+// A violation of the protocol is answered with its close code and a text of this server's, and never logged as an
+// error: anybody can cause it.
 func TestServer_NamesProtocolViolations(t *testing.T) {
 	var log lockedBuffer
 	n := start(t, func(_ *manager.Options, o *server.Options) {

@@ -245,7 +245,8 @@ func TestRecovery_DoesNotDelayOtherUploads(t *testing.T) {
 	})
 }
 
-// An upload that is forgotten in the middle of its recovery: the client gets what was stored for it, then the new epoch.
+// An upload that is forgotten in the middle of its recovery: the client gets what was stored for it, then the new
+// epoch.
 func TestRecovery_OfForgottenUpload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := startPiped(t, neverIdle)

@@ -15,8 +15,8 @@ func inUse() (bytes, goroutines int) {
 	return int(m.HeapAlloc), runtime.NumGoroutine()
 }
 
-// TestSubscriptions_AreSmallAndLeaveNothing subscribes to many channels and leaves them. The server is in the same process, so that the
-// bounds hold for what it needs too.
+// TestSubscriptions_AreSmallAndLeaveNothing subscribes to many channels and leaves them. The server is in the same
+// process, so that the bounds hold for what it needs too.
 func TestSubscriptions_AreSmallAndLeaveNothing(t *testing.T) {
 	const (
 		count        = 20_000

@@ -122,7 +122,8 @@ func (f *fileReader) suggestion(key string) string {
 	return fmt.Sprintf(", did you mean %q?", best)
 }
 
-// nearest returns the known name that a mistyped one was probably meant to be: one that differs in at most so many bytes, or "".
+// nearest returns the known name that a mistyped one was probably meant to be: one that differs in at most so many
+// bytes, or "".
 func nearest(name string, known map[string]bool, most int) string {
 	if len(name) > maxKeyBytes { // no known name is near, and comparing would take long
 		return ""

@@ -120,8 +120,8 @@ func (c *publishCommand) message() []byte {
 	return line
 }
 
-// publishLines sends the lines of the input, as many at a time as there are and a batch may have. A line is not held back for
-// more to come: the input may be a pipe from a program that is at work.
+// publishLines sends the lines of the input, as many at a time as there are and a batch may have. A line is not held
+// back for more to come: the input may be a pipe from a program that is at work.
 func publishLines(ctx context.Context, p *publisher, input io.Reader) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -177,8 +177,8 @@ type line struct {
 	err  error
 }
 
-// readLines returns a channel of the input's lines, which ends with the input or with ctx. Reading the input does not end with
-// ctx; the process does.
+// readLines returns a channel of the input's lines, which ends with the input or with ctx. Reading the input does not
+// end with ctx; the process does.
 func readLines(ctx context.Context, input io.Reader) <-chan line {
 	lines := make(chan line, 64)
 	put := func(l line) bool {

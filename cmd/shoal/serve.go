@@ -19,7 +19,8 @@ import (
 	"github.com/shoal-go/shoal/server"
 )
 
-// The shutdown has one deadline, --drain after it begins. Each stage ends at a part of it, so that the next has time left.
+// The shutdown has one deadline, --drain after it begins. Each stage ends at a part of it, so that the next has time
+// left.
 const (
 	spreadShare  = 0.5  // closing connections one after the other, where other nodes take them
 	drainShare   = 0.75 // waiting for them
@@ -260,10 +261,10 @@ func (n *node) delayShutdown(failed <-chan error, running int) (error, int) {
 	}
 }
 
-// close closes everything that has been opened, within a time: connections first, then the manager, then the listeners, then
-// what they rest on. With other nodes the connections are closed one after the other, so that not all clients reach the
-// others at once; a node that is alone closes all at once, because its clients have to wait for its return anyway. A
-// client that does not let go in time is cut off, which is no failure.
+// close closes everything that has been opened, within a time: connections first, then the manager, then the listeners,
+// then what they rest on. With other nodes the connections are closed one after the other, so that not all clients
+// reach the others at once; a node that is alone closes all at once, because its clients have to wait for its return
+// anyway. A client that does not let go in time is cut off, which is no failure.
 func (n *node) close(within time.Duration) {
 	start := time.Now()
 	until := func(share float64) (context.Context, context.CancelFunc) {
@@ -307,8 +308,8 @@ func (n *node) close(within time.Duration) {
 	}
 }
 
-// waitFor calls a function and returns its error, or that of ctx when it ends first. The process is about to end, so a call
-// that hangs, such as one to a frozen broker, is left behind.
+// waitFor calls a function and returns its error, or that of ctx when it ends first. The process is about to end, so a
+// call that hangs, such as one to a frozen broker, is left behind.
 func waitFor(ctx context.Context, call func() error) error {
 	result := make(chan error, 1)
 	go func() { result <- call() }()

@@ -124,8 +124,8 @@ func (s *settings) load(ctx *kong.Context) {
 	s.note(complaints...)
 }
 
-// checkVariables complains of environment variables that are probably meant as settings. Others that begin with SHOAL_ are left
-// alone: a container platform sets some of its own for a service of that name.
+// checkVariables complains of environment variables that are probably meant as settings. Others that begin with SHOAL_
+// are left alone: a container platform sets some of its own for a service of that name.
 func (s *settings) checkVariables(flags map[string]bool) {
 	known := map[string]bool{variable("config"): true}
 	for name := range flags {

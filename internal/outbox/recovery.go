@@ -79,8 +79,8 @@ func (o *Outbox) Recover(replay Replay) Outcome {
 	return Queued
 }
 
-// CancelRecovery drops the stored and live messages that are queued or unread for an upload in recovery. Acknowledgements
-// remain queued.
+// CancelRecovery drops the stored and live messages that are queued or unread for an upload in recovery.
+// Acknowledgements remain queued.
 func (o *Outbox) CancelRecovery(uploadID string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -16,8 +16,8 @@ import (
 	"github.com/shoal-go/shoal/internal/frame"
 )
 
-// store is the histories of uploads, as the manager keeps them: one lock protects the messages and the calls of Send and
-// Recover. It holds the newest `keep` messages of each upload.
+// store is the histories of uploads, as the manager keeps them: one lock protects the messages and the calls of Send
+// and Recover. It holds the newest `keep` messages of each upload.
 type store struct {
 	mu    sync.Mutex
 	keep  int
@@ -488,7 +488,8 @@ func TestRecovery_RefusedFramesAreRequeuedInOrder(t *testing.T) {
 	})
 }
 
-// A burst of events does not disconnect a client that reads, however small the limits; one that does not read is closed.
+// A burst of events does not disconnect a client that reads, however small the limits; one that does not read is
+// closed.
 func TestOutbox_BurstDoesNotDisconnectReadingClient(t *testing.T) {
 	for _, opt := range []Options{{}, {MaxMessages: 16}, {MaxBytes: 1000}} {
 		onLink(t, opt, 1, 2_000_000, func(t *testing.T, s *recoverySession) {

@@ -335,8 +335,8 @@ func TestOutbox_AnySequenceOverSocket(t *testing.T) {
 	})
 }
 
-// TestRecovery_AnySequence over a socket, which refuses bytes in the middle of frames: concurrent publishers, and a client that reads at
-// full speed or in small pieces.
+// TestRecovery_AnySequence over a socket, which refuses bytes in the middle of frames: concurrent publishers, and a
+// client that reads at full speed or in small pieces.
 func TestRecovery_OverSocket(t *testing.T) {
 	for _, piece := range []int{100, 1 << 20} {
 		for _, limits := range []Options{{}, {MaxRecoveryBytes: 10_000}, {MaxRecoveryBytes: 1, MaxMessages: 1}} {

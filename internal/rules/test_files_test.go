@@ -38,8 +38,8 @@ func skippingTests(t tree) []string {
 	})
 }
 
-// skipsTest reports whether the call skips a test through a parameter of the enclosing function whose type is in package
-// testing. Other types have a Skip method too, so the parameter's type is checked.
+// skipsTest reports whether the call skips a test through a parameter of the enclosing function whose type is in
+// package testing. Other types have a Skip method too, so the parameter's type is checked.
 func skipsTest(call *ast.CallExpr) bool {
 	selector, ok := call.Fun.(*ast.SelectorExpr)
 	if !ok || !slices.Contains([]string{"Skip", "Skipf", "SkipNow"}, selector.Sel.Name) {
