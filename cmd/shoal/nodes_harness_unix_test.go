@@ -45,8 +45,10 @@ func freeAddress(t *testing.T) string {
 
 // process is a node in a process of its own. Its methods are for the test's goroutine, but for address.
 type process struct {
-	t       *testing.T
-	args    []string
+	t    *testing.T
+	args []string
+	// temp is its temporary folder: a node that is killed leaves the folder of its NATS server behind.
+	temp    string
 	log     *lockedBuffer
 	command *exec.Cmd
 	logged  sync.WaitGroup
@@ -58,7 +60,7 @@ type process struct {
 // startNode starts a node, which serves when this returns, but may not be ready.
 func startNode(t *testing.T, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, log: &lockedBuffer{}, args: append([]string{
+	p := &process{t: t, temp: t.TempDir(), log: &lockedBuffer{}, args: append([]string{
 		"serve", "--dev", "--addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0", "--drain=1s", "--history-messages=10000",
 	}, args...)}
 	p.restart()
@@ -80,7 +82,7 @@ func tail(text string) string {
 func (p *process) restart() {
 	p.t.Helper()
 	p.command = exec.Command(os.Args[0], p.args...)
-	p.command.Env = append(os.Environ(), asCommand+"=1")
+	p.command.Env = append(os.Environ(), asCommand+"=1", "TMPDIR="+p.temp)
 	p.command.Stderr = p.log
 	out, err := p.command.StdoutPipe()
 	if err != nil {
