@@ -70,7 +70,7 @@ func (c *benchCommand) messages() int {
 	return n
 }
 
-// Run measures, and prints what came out. An interrupt ends the measurement early, in order; a second one is
+// Run measures and prints the result. An interrupt ends the measurement early, in order; a second one is
 // the system's again.
 func (c *benchCommand) Run(ctx context.Context, io streams) error {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)

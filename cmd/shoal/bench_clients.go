@@ -44,7 +44,7 @@ func (b *bench) fleetOptions(onReady func()) (load.Options, error) {
 	return o, nil
 }
 
-// dialect is that of clients of the protocol that authenticate and follow one upload each.
+// dialect describes clients that authenticate and follow one upload each.
 func (b *bench) dialect(path string) load.Dialect {
 	return load.Dialect{
 		Path:        path,
@@ -62,7 +62,7 @@ func (b *bench) dialect(path string) load.Dialect {
 	}
 }
 
-// hello is what client i says: the ids are ours and need no escaping. A token that cannot be signed is
+// hello returns the first messages of client i. The ids need no escaping. A token that cannot be signed is
 // refused by the server.
 func (b *bench) hello(i int) [][]byte {
 	upload := b.uploadID(i % b.flags.Uploads)
@@ -85,7 +85,7 @@ func hasAction(payload []byte, action string) bool {
 	return ok && len(rest) > len(action) && string(rest[:len(action)]) == action && rest[len(action)] == '"'
 }
 
-// refusedBy returns what the server has against a client.
+// refusedBy returns the server's reason for refusing a client.
 func refusedBy(payload []byte) string {
 	hint := ""
 	switch {

@@ -77,7 +77,7 @@ func (l *live) print(all []quantity) {
 	fmt.Fprintln(l.out)
 }
 
-// bars returns what brings the bars of quantities up to date, and what does so for the last time.
+// bars returns a function that updates the bars of quantities, and one that does so for the last time.
 func (l *live) bars(all []quantity) (update, end func()) {
 	const nameWidth = 10
 	progress := mpb.New(mpb.WithOutput(l.out), mpb.WithAutoRefresh(), mpb.WithRefreshRate(barInterval))

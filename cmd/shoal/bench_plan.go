@@ -8,7 +8,7 @@ import (
 )
 
 // plan says which message is published when, and to which upload. It is made before the first message, so
-// that a server that stalls does not slow down what it is measured with. It is never changed.
+// that a server that stalls does not slow down its own load. It is never changed.
 type plan struct {
 	start    time.Time
 	rate     float64 // messages in a second
@@ -37,7 +37,7 @@ var (
 	benchEnd    = []byte(`"}`)
 )
 
-// appendBenchMessage appends a message of so many bytes, or of more if it does not fit.
+// appendBenchMessage appends a message with the given size, or a larger one if its fields need more.
 func appendBenchMessage(dst []byte, sent time.Time, size int) []byte {
 	begin := len(dst)
 	dst = append(append(dst, benchAction...), benchSent...)

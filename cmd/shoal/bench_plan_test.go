@@ -60,7 +60,7 @@ func TestWorkersPublishThePlan(t *testing.T) {
 		p := drawPlan(t, time.Unix(1_800_000_000, 0))
 		b := &bench{flags: &benchCommand{Payload: 64}, id: "x"}
 		if rapid.IntRange(0, 9).Draw(t, "large") == 0 {
-			b.flags.Payload, p.messages = 50_000, min(p.messages, 200) // of which no batch holds all
+			b.flags.Payload, p.messages = 50_000, min(p.messages, 200) // more than fit into one batch
 		}
 		published := newPublishing(b, p)
 		workers := rapid.IntRange(1, p.uploads).Draw(t, "workers")

@@ -54,7 +54,7 @@ func latencyPlot(times *hdrhistogram.Histogram, caption string) string {
 	return p.b.String()
 }
 
-// plot is a drawing that is being made. The axes go from percentile 0 to so many nines, and from low to high in
+// plot is a drawing in progress. The axes go from percentile 0 to a number of nines, and from low to high in
 // powers of ten of nanoseconds.
 type plot struct {
 	b         strings.Builder
@@ -69,7 +69,7 @@ func decades(least, most float64) (low, high float64) {
 	return low, max(math.Ceil(power(most)), low+1)
 }
 
-// power is what ten is raised to for a time, or for a microsecond if that is longer.
+// power returns the decimal logarithm of a time of at least a microsecond.
 func power(nanoseconds float64) float64 { return max(math.Log10(max(nanoseconds, 1)), minPower) }
 
 // x is where a percentile is that leaves one in 10^nines above it.

@@ -26,11 +26,11 @@ func openReport(path string) (*benchReport, error) {
 
 func (b *benchReport) close() {
 	if b.file != nil {
-		_ = b.file.Close() // write has said what there is to say
+		_ = b.file.Close() // write has reported the error
 	}
 }
 
-// write replaces what the file holds, if the run has measured something.
+// write replaces the contents of the file, if the run has measured anything.
 func (b *benchReport) write(r *benchResult) error {
 	if b.file == nil || r.Messages.times == nil {
 		return nil
@@ -68,7 +68,7 @@ type reportData struct {
 // Name and Text are for the page.
 func (r benchRow) Name() string { return r.name }
 
-// Text is what the row says.
+// Text is the text of the row.
 func (r benchRow) Text() string { return r.text }
 
 var reportPage = template.Must(template.New("report").Parse(`<!DOCTYPE html>

@@ -12,10 +12,10 @@ import (
 	"github.com/shoal-go/shoal/internal/load"
 )
 
-// busyShare is the share of a core for each poller from which on the generator may be what is measured.
+// busyShare is the share of a core per poller above which the generator may limit the measurement.
 const busyShare = 0.8
 
-// benchResult is what a run has found, in the form of --json. Times are in nanoseconds.
+// benchResult is the result of a run, in the form of --json. Times are in nanoseconds.
 type benchResult struct {
 	Version  string    `json:"version"`
 	Go       string    `json:"go"`
@@ -35,7 +35,7 @@ type benchResult struct {
 	} `json:"server"`
 }
 
-// benchLoad is what was asked for.
+// benchLoad is the requested load.
 type benchLoad struct {
 	Connections  int           `json:"connections"`
 	Uploads      int           `json:"uploads"`
@@ -61,7 +61,7 @@ type messageResult struct {
 	Published int64 `json:"published"`
 	Expected  int64 `json:"expected"`
 	Delivered int64 `json:"delivered"`
-	// Lost is what is missing; below zero, more has come than was published.
+	// Lost is the number of missing messages; below zero, more arrived than were published.
 	Lost      int64       `json:"lost"`
 	Seconds   float64     `json:"seconds"`
 	PerSecond float64     `json:"delivered_per_second"`

@@ -13,9 +13,9 @@ import (
 )
 
 const (
-	// benchQuiet is how long nothing must have come for what is missing to be lost.
+	// benchQuiet is the time without messages after which missing ones count as lost.
 	benchQuiet = 5 * time.Second
-	// benchSettle bounds the waiting for what has been published.
+	// benchSettle bounds the wait for published messages.
 	benchSettle = time.Minute
 )
 
@@ -30,7 +30,7 @@ func newBench(c *benchCommand, l *live) *bench {
 	return &bench{flags: c, live: l, id: strings.ToLower(rand.Text()[:8])}
 }
 
-// run connects the clients, publishes, waits for what has been published and returns what came of it. There
+// run connects the clients, publishes, waits for the messages and returns the result. There
 // is a result with an error where something has been measured nevertheless, and none where nothing has.
 func (b *bench) run(ctx context.Context) (*benchResult, error) {
 	before, err := b.serverCounts(ctx)
@@ -89,7 +89,7 @@ func (b *bench) measure(ctx context.Context, fleet *load.Fleet, r *benchResult) 
 	return err
 }
 
-// settle waits until so many messages have come, or nothing comes any more, and returns when the last came.
+// settle waits for a number of messages, or until none arrive any more, and returns when the last arrived.
 func settle(ctx context.Context, fleet *load.Fleet, expected int64) time.Time {
 	ctx, cancel := context.WithTimeout(ctx, benchSettle)
 	defer cancel()
@@ -126,7 +126,7 @@ func (b *bench) expected(p *plan) int64 {
 	return sum
 }
 
-// expected is how many messages the clients are to receive of what has been published.
+// expected returns how many messages the clients should receive.
 func (p *publishing) expected() int64 {
 	var sum int64
 	for upload := range p.accepted {

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// serverCounts are what GET /v1/stats tells, by name.
+// serverCounts are the counts of GET /v1/stats, by name.
 type serverCounts map[string]int64
 
 // serverCounts asks the server for its counts, which also shows that the URL and the key are right.

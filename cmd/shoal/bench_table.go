@@ -46,7 +46,7 @@ func (r *benchResult) table() string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// notes are what must be known to read the numbers rightly.
+// notes are the remarks that are needed to interpret the figures.
 func (r *benchResult) notes() []string {
 	var notes []string
 	if r.Interrupted {
@@ -63,14 +63,14 @@ func (r *benchResult) notes() []string {
 	return notes
 }
 
-// String tells in words what was asked for.
+// String describes the requested load.
 func (l benchLoad) String() string {
 	return fmt.Sprintf("connections: %s, uploads: %s, stalled: %s; %s messages/s in bursts of %d, %s B each",
 		grouped(int64(l.Connections)), grouped(int64(l.Uploads)), grouped(int64(l.Stalled)),
 		strconv.FormatFloat(l.Rate, 'f', -1, 64), l.Burst, grouped(int64(l.PayloadBytes)))
 }
 
-// serverText tells what the server has counted meanwhile, everybody's messages included.
+// serverText describes the server's counts during the run, including the messages of other publishers.
 func (r *benchResult) serverText() string {
 	var parts []string
 	for _, name := range []string{"sent", "writes", "conflated", "dropped", "slow_consumers"} {

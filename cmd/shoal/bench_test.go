@@ -29,7 +29,7 @@ func wantFigures(t *testing.T, out string) benchResult {
 	return r
 }
 
-// serveBriefly starts a server that does not spread what it closes: clients may still be about to leave.
+// serveBriefly starts a server with a short drain: clients may still be about to leave.
 func serveBriefly(t *testing.T, args ...string) *served {
 	t.Helper()
 	return serveDev(t, append(args, "--drain=100ms")...)

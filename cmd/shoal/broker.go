@@ -10,7 +10,7 @@ import (
 	"github.com/shoal-go/shoal/broker/redisbroker"
 )
 
-// engine is what joins the nodes.
+// engine is the broker that connects the nodes.
 type engine string
 
 const (

@@ -13,14 +13,14 @@ const (
 	// How many messages of one upload an engine keeps at most.
 	maxHistoryOfNATS  = 1 << 16
 	maxHistoryOfRedis = 10_000
-	// maxSharedMessageBytes bounds what nodes share. Engines carry 1 MiB, with what is said about the message.
+	// maxSharedMessageBytes bounds a message between nodes. Brokers accept 1 MiB including its metadata.
 	maxSharedMessageBytes = 900 << 10
 	maxNodeNameBytes      = 128
 	// minClusterSecretBytes is the length of the shortest secret that is not soon guessed.
 	minClusterSecretBytes = 16
 )
 
-// checkBroker complains of a broker that is none, and of settings that do not go with it.
+// checkBroker reports an invalid broker, and settings that do not fit it.
 func (f *serveFlags) checkBroker(s *settings) {
 	if f.engine() == "" {
 		f.checkUnknownBroker(s)
@@ -37,7 +37,7 @@ func (f *serveFlags) checkBroker(s *settings) {
 	}
 }
 
-// checkUnknownBroker complains of --broker, and repeats of it only what cannot be a password.
+// checkUnknownBroker reports an unknown --broker, and repeats only the parts that cannot be a password.
 func (f *serveFlags) checkUnknownBroker(s *settings) {
 	const want = "memory, nats://host:port, redis://host:port, redis+sentinel://host:port/master, " +
 		"redis+cluster://host:port or nats-embedded"
@@ -113,7 +113,7 @@ func onlyIf(condition bool, value string) string {
 	return value
 }
 
-// checkShared complains of what is more than the engine can carry or keep.
+// checkShared reports limits beyond those of the broker.
 func (f *serveFlags) checkShared(s *settings) {
 	engine := f.engine()
 	if engine == noEngine {

@@ -139,7 +139,7 @@ func TestEveryComplaintAtOnceFromWhereItCame(t *testing.T) {
 		`--tls-key is "k", want a --tls-cert with it`)
 }
 
-// TestFlagsOfServe keeps the flags to those that are documented.
+// TestFlagsOfServe compares the flags with the documented ones.
 func TestFlagsOfServe(t *testing.T) {
 	r := shoal(t, nil, "", "serve", "--help")
 	r.wantDone(t)

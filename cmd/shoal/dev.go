@@ -16,7 +16,7 @@ import (
 // devTokenTTL is how long a token of development lasts: long enough for a day's work on a page.
 const devTokenTTL = 12 * time.Hour
 
-// newDevHandler returns what a development server serves: the server's own paths, tokens for everybody, and
+// newDevHandler returns the handler of a development server: the server's own paths, tokens for everybody, and
 // the demo page.
 func newDevHandler(secret []byte, api, page http.Handler) http.Handler {
 	mux := http.NewServeMux()
@@ -74,7 +74,7 @@ func writeJSON(w http.ResponseWriter, status int, contentType string, body any) 
 	_ = json.NewEncoder(w).Encode(body) // who has left does not miss it
 }
 
-// printWelcome tells a person where the server is, and in development what to do with it.
+// printWelcome prints the server's addresses, and in development a command to try.
 func (n *node) printWelcome(out io.Writer) {
 	fmt.Fprintf(out, "shoal serves on %s, health on %s\n", n.public.url(), n.admin.url())
 	if !n.flags.Dev {

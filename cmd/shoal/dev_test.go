@@ -93,7 +93,7 @@ func TestDevKeepsExplicitKeysToItself(t *testing.T) {
 	}
 }
 
-// A page elsewhere whose name is made to mean this machine must not get at what lets everybody in.
+// A foreign page whose host name resolves to this machine must not reach the endpoints of development.
 func TestDevAnswersToLocalNamesOnly(t *testing.T) {
 	served := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
 	h := newDevHandler([]byte("dev"), served, served)

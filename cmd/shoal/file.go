@@ -62,7 +62,7 @@ func parseFile(path string) (*yaml.Node, error) {
 	return root, nil
 }
 
-// fileReader collects the settings of a file, and what is wrong with them.
+// fileReader collects the settings of a file and the errors in them.
 type fileReader struct {
 	path       string
 	names      map[string]bool
@@ -88,7 +88,7 @@ func (f *fileReader) entry(key, value *yaml.Node) {
 
 func (f *fileReader) complain(text string) { f.complaints = append(f.complaints, text) }
 
-// valuesOf returns the values of a node as text: what they mean is the flag's affair.
+// valuesOf returns the values of a node as text; the flag parses them.
 func valuesOf(node *yaml.Node) ([]string, string) {
 	const want = "want a value, or a list of values"
 	if node.Kind == yaml.AliasNode {

@@ -6,7 +6,7 @@ import (
 	"os"
 )
 
-// version is set by the linker for a release. Without it, version says what the build knows of itself.
+// version is set by the linker for a release. If it is empty, the version of the module is used.
 var version string
 
 func main() {

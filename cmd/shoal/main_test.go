@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 // goodSecret is a JWT secret that passes outside development.
 const goodSecret = "0123456789abcdef0123456789abcdef"
 
-// result is what a command has left behind.
+// result is the status and the output of a command.
 type result struct {
 	status   int
 	out, err string
@@ -37,7 +37,7 @@ func shoal(t *testing.T, env []string, stdin string, args ...string) result {
 	return result{status, out.String(), errs.String()}
 }
 
-// wantDone checks that a command has done what it should, without a complaint.
+// wantDone checks that a command has succeeded without an error message.
 func (r result) wantDone(t *testing.T) {
 	t.Helper()
 	if r.status != statusDone || r.err != "" {

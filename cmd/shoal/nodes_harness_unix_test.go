@@ -210,7 +210,7 @@ func (r *redisServer) kill() {
 	}
 }
 
-// do sends a command, and returns the first line of the answer, "" if there is none.
+// do sends a command and returns the first line of the answer, or "".
 func (r *redisServer) do(words ...string) string {
 	conn, err := net.DialTimeout("tcp", r.address, patience)
 	if err != nil {

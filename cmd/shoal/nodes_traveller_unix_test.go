@@ -44,7 +44,7 @@ type event struct {
 	told bool
 }
 
-// said is what a node says to a traveller.
+// said is a message of a node to a traveller.
 type said struct {
 	position
 	Action    string `json:"action"`
@@ -60,7 +60,7 @@ func (r *traveller) travel(ctx context.Context, index int) {
 		node := r.nodes[index%len(r.nodes)]
 		index++
 		if address := node.address(); address != "" {
-			_ = r.visit(ctx, address) // whatever happens, the next node is tried
+			_ = r.visit(ctx, address) // on any error the next node is tried
 		}
 		select {
 		case <-pause.C:
@@ -149,7 +149,7 @@ func (r *traveller) isFollowing() bool {
 	return r.follows
 }
 
-// account goes through all that has come, and returns how often the traveller was told that it had missed something.
+// account checks all received messages, and returns how often the traveller learned that it had missed messages.
 // From there on it is told anew where the upload stands, which may be behind what it had from a node that was further
 // on: until something new has come, what it had may come again. Everything else must have come in order, and once
 // unless the publisher could not know whether it was out.
@@ -192,7 +192,7 @@ type teller struct {
 
 	mu       sync.Mutex
 	accepted int
-	unsure   map[int]bool // those that may be out more than once
+	unsure   map[int]bool // messages that may have been published twice
 }
 
 // tell publishes until ctx ends.
@@ -244,7 +244,7 @@ func (p *teller) last() int {
 	return p.accepted
 }
 
-// journey is traffic: a teller, and travellers that follow what it tells.
+// journey is traffic: a publisher, and travellers that follow its uploads.
 type journey struct {
 	t          *testing.T
 	teller     *teller
@@ -287,7 +287,7 @@ func setOut(t *testing.T, nodes []*process) *journey {
 	return j
 }
 
-// catchUp returns when all travellers have what has been accepted by now, and some more.
+// catchUp returns when all travellers have received every message accepted so far, and some later ones.
 func (j *journey) catchUp() {
 	j.t.Helper()
 	last := j.teller.last()
@@ -296,7 +296,7 @@ func (j *journey) catchUp() {
 	}
 }
 
-// goOn returns when so many more messages have come to all travellers.
+// goOn returns when all travellers have received the given number of further messages.
 func (j *journey) goOn(more int) {
 	j.t.Helper()
 	last := j.teller.last() + more

@@ -57,7 +57,7 @@ func TestNodesOfNATS(t *testing.T) {
 	t.Run("lose nothing", func(t *testing.T) { loseNothing(t, nodes) })
 }
 
-// seeEachOther asks one node of what is on all, and closes from one what is on others.
+// seeEachOther queries all nodes through one, and closes connections of others through one.
 func seeEachOther(t *testing.T, nodes []*process) {
 	sockets := make([]*socket, len(nodes))
 	for i, n := range nodes {
@@ -139,7 +139,7 @@ func hearForeignPublisher(t *testing.T, nodes []*process, redis *redisServer) {
 }
 
 // loseNothing restarts each node in turn, and has one end without a word, while messages are published and
-// followed on all of them. It returns how often a follower was told that it had missed something.
+// followed on all of them. It returns how often a follower learned that it had missed messages.
 func loseNothing(t *testing.T, nodes []*process) (told int) {
 	j := setOut(t, nodes)
 	const some = 100

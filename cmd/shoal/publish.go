@@ -15,7 +15,7 @@ import (
 const (
 	// maxLineBytes bounds one message: the largest that a server can be made to take.
 	maxLineBytes = 64 << 20
-	// maxBatchLines and maxBatchBytes bound one request, well below what a server takes at once.
+	// maxBatchLines and maxBatchBytes bound one request, well below the server's own limit.
 	maxBatchLines = 1000
 	maxBatchBytes = 4 << 20
 )
@@ -86,7 +86,7 @@ func (c *publishCommand) Run(ctx context.Context, std streams) error {
 	return printLine(std.out, fmt.Sprintf("accepted %d, epoch %s, offset %d", p.total, p.last.Epoch, p.last.Offset))
 }
 
-// open returns what the messages are read from.
+// open returns the input of the messages.
 func (c *publishCommand) open(stdin io.Reader) (io.ReadCloser, error) {
 	switch {
 	case c.buildsMessage():
@@ -154,7 +154,7 @@ func publishLines(ctx context.Context, p *publisher, input io.Reader) error {
 	}
 }
 
-// nextLine returns the next line. If there is none for a moment, it calls idle first.
+// nextLine returns the next line. If no line arrives for a moment, it calls idle first.
 func nextLine(lines <-chan line, idle func() error) (l line, ok bool, err error) {
 	const moment = 5 * time.Millisecond // longer than reading the next line of a file takes
 	timer := time.NewTimer(moment)

@@ -17,11 +17,11 @@ import (
 const (
 	// publishTimeout bounds one request.
 	publishTimeout = 30 * time.Second
-	// maxAnswerBytes bounds what is read of an answer.
+	// maxAnswerBytes bounds the part of an answer that is read.
 	maxAnswerBytes = 64 << 10
 )
 
-// publisher sends batches of messages to one upload, and counts what has been accepted.
+// publisher sends batches of messages to one upload and counts the accepted ones.
 type publisher struct {
 	client *http.Client
 	server string
@@ -31,7 +31,7 @@ type publisher struct {
 	last   accepted
 }
 
-// accepted is a server's answer to what it has published.
+// accepted is a server's answer to a publication.
 type accepted struct {
 	Accepted int    `json:"accepted"`
 	Epoch    string `json:"epoch"`
@@ -84,7 +84,7 @@ func (p *publisher) send(ctx context.Context, b *batch) error {
 	return nil
 }
 
-// explain says what has been published before an error.
+// explain adds the position of the last published message to an error.
 func (p *publisher) explain(err error) error {
 	if p.total == 0 {
 		return err
@@ -92,7 +92,7 @@ func (p *publisher) explain(err error) error {
 	return fmt.Errorf("%w; %d messages before that are published, up to offset %d", err, p.total, p.last.Offset)
 }
 
-// unreachable says why there is no answer, without the URL's password.
+// unreachable returns the error for a request without an answer. It omits the URL's password.
 func (p *publisher) unreachable(err error) error {
 	var failed *url.Error
 	if errors.As(err, &failed) {

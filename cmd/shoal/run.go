@@ -12,7 +12,7 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// What a command ends with.
+// Exit statuses.
 const (
 	statusDone   = 0
 	statusFailed = 1

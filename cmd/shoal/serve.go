@@ -61,7 +61,7 @@ func newLogger(w io.Writer, level, format string) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, options))
 }
 
-// node is a running server and all that it consists of. What has been opened is closed by close, in the
+// node is a running server with all its parts. close closes the opened parts, in the
 // order that an orderly end needs.
 type node struct {
 	flags    *serveFlags
@@ -130,7 +130,7 @@ func (n *node) openManager() (err error) {
 	return err
 }
 
-// noneIsNegative turns a flag, where 0 is no bound, into an option, where 0 is the default.
+// noneIsNegative turns a flag, where 0 means unbounded, into an option, where 0 is the default.
 func noneIsNegative(bound int) int {
 	if bound == 0 {
 		return -1
@@ -200,7 +200,7 @@ func (n *node) openDemo() (err error) {
 	return err
 }
 
-// handler returns what the public listener serves.
+// handler returns the handler of the public listener.
 func (n *node) handler() http.Handler {
 	if n.demo == nil {
 		return n.server.Handler()
@@ -264,7 +264,7 @@ func (n *node) delayShutdown(failed <-chan error, running int) (error, int) {
 // close closes everything that has been opened, within a time: connections first, then the manager, then the listeners,
 // then what they rest on. With other nodes the connections are closed one after the other, so that not all clients
 // reach the others at once; a node that is alone closes all at once, because its clients have to wait for its return
-// anyway. A client that does not let go in time is cut off, which is no failure.
+// anyway. A client that does not close in time is cut off, which does not count as a failure.
 func (n *node) close(within time.Duration) {
 	start := time.Now()
 	until := func(share float64) (context.Context, context.CancelFunc) {

@@ -12,7 +12,7 @@ import (
 	"github.com/shoal-go/shoal/server"
 )
 
-// minSecretBytes is the length of the shortest JWT secret outside development: as long as what HS256 makes of it.
+// minSecretBytes is the minimum length of a JWT secret outside development: the output length of HS256.
 const minSecretBytes = 32
 
 // check complains of all values and combinations that make no sense, then fills in those of development.
@@ -90,14 +90,14 @@ func (f *serveFlags) checkAuthentication(s *settings) {
 	keys.Close()
 }
 
-// keysProblem is what NewJWT has said about a JWKS, for somebody who knows what it is about.
+// keysProblem returns an error of NewJWT about a JWKS without its prefix.
 func keysProblem(err error) string { return strings.TrimPrefix(err.Error(), "server: JWKS: ") }
 
 func tooShort(secret int) string {
 	return fmt.Sprintf("has %d bytes, want at least %d, such as openssl rand -hex 32 prints", secret, minSecretBytes)
 }
 
-// checkURL complains of what is no URL, without repeating a password in it.
+// checkURL reports an invalid URL without repeating a password in it.
 func checkURL(s *settings, flag, address, want string) {
 	u, err := url.Parse(address)
 	switch {

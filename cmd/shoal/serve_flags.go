@@ -66,7 +66,7 @@ type serveFlags struct {
 // devSecret is the JWT secret and the API key of development.
 const devSecret = "dev"
 
-// applyDev puts the settings of development where there are none.
+// applyDev sets the defaults of development.
 func (f *serveFlags) applyDev() {
 	if f.JWTSecret == "" {
 		f.JWTSecret = devSecret

@@ -15,7 +15,7 @@ import (
 	"github.com/coder/websocket"
 )
 
-// patience bounds a test that would otherwise wait for ever. No test waits for it to pass.
+// patience bounds a test that would otherwise never end. No test waits for it to pass.
 const patience = 30 * time.Second
 
 // served is a server that runs in this process.
@@ -45,7 +45,7 @@ func (b *lockedBuffer) String() string {
 	return b.text.String()
 }
 
-// serve starts a server on free ports, with its welcome of so many lines.
+// serve starts a server on free ports and reads its welcome, which has the given number of lines.
 func serve(t *testing.T, lines int, args ...string) *served {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())

@@ -19,7 +19,7 @@ type given struct {
 	values []string
 }
 
-// settings finds the values of flags that are not on the command line, and collects what is wrong with any
+// settings finds the values of flags that are not on the command line, and collects the errors of any
 // value, so that all of it can be told at once. It belongs to one run, and one goroutine.
 type settings struct {
 	env        map[string]string
@@ -52,7 +52,7 @@ func (s *settings) key(flag string) string {
 	return "--" + flag
 }
 
-// complain notes that a flag's value is wrong, and what would be right.
+// complain records that a flag's value is wrong, with the expected form.
 func (s *settings) complain(flag, value, want string) {
 	s.note(fmt.Sprintf("%s is %q, want %s", s.key(flag), value, want))
 }
@@ -104,7 +104,7 @@ func (s *settings) Resolve(ctx *kong.Context, _ *kong.Path, flag *kong.Flag) (an
 	return found, nil
 }
 
-// Validate is kong's, for resolvers. What there is to say is said in complaints.
+// Validate implements kong.Resolver. Errors are collected in complaints instead.
 func (s *settings) Validate(*kong.Application) error { return nil }
 
 // load reads the file that --config or its variable names, if any.
@@ -217,7 +217,7 @@ func (m listMapper) Decode(ctx *kong.DecodeContext, target reflect.Value) error 
 	return nil
 }
 
-// checkID complains of an argument that is no id of the protocol.
+// checkID reports an argument that is not a valid id.
 func (s *settings) checkID(argument, id string) {
 	var invalid *manager.InvalidError
 	if errors.As(manager.CheckID(argument, id), &invalid) {

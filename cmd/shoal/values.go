@@ -21,7 +21,7 @@ type rate struct {
 	burst     int
 }
 
-// The errors of the functions below are what would be right.
+// The errors of the functions below name the expected form.
 
 // bounded returns a parser that keeps to the bounds of the flag's tags min and max.
 func bounded[T cmp.Ordered](noun string, parse func(string) (T, error)) func(string, *kong.Tag) (T, error) {
