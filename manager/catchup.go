@@ -1,7 +1,6 @@
 package manager
 
 import (
-	"bytes"
 	"context"
 	"slices"
 	"time"
@@ -89,7 +88,9 @@ func (c *cluster) catch(ctx context.Context, id string) (done bool) {
 	c.manager.registry.WithKnown(id, func(u *upload) {
 		if u.State.follow == f { // an interest that began after the reading may have missed messages since
 			lost = c.merge(u, kept, messages)
-			done = c.settle(u, f)
+			var gap []Conn
+			done, gap = c.settle(u, f)
+			lost = append(lost, gap...)
 		}
 	})
 	for _, conn := range lost {
@@ -152,8 +153,7 @@ func (c *cluster) merge(u *upload, kept broker.Snapshot, messages []Encoded) (lo
 		return nil
 	}
 	c.counters.resets.Add(1)
-	c.announce(u, log)
-	if c.keeper != nil && kept.Floor > 0 && (log.Epoch() != kept.Epoch || kept.Floor > log.Offset()) {
+	if complete := c.announce(u, log); !complete && c.keeper != nil {
 		lost = baseConns(u)
 	}
 	return lost
@@ -194,37 +194,68 @@ func storedAt(s broker.Stored, now time.Time) time.Time {
 }
 
 // announce notifies shoal.v1 clients that the upload's messages do not continue the ones that they have received, and
-// sends them the newest message as a new start. Base connections, which have no positions, receive every stored message
-// that the previous log did not hold; after a broker restart that preserves its data there are no such messages. The
-// upload's lock is held.
-func (c *cluster) announce(u *upload, before *history.Log[*frame.Frame]) {
-	had := make(map[uint64]history.Entry[*frame.Frame])
-	for _, e := range before.All() {
-		had[e.Offset] = e
-	}
-	c.manager.relay.send(u, subscribedFrame(u.ID(), position(u.State.log), false))
-	entries := u.State.log.All()
+// sends them the newest message as a new start. Base connections, which have no positions, receive every message of the
+// new log that the previous one does not show as delivered; complete reports that no message between the two is missing
+// from the new log. The upload's lock is held.
+func (c *cluster) announce(u *upload, before *history.Log[*frame.Frame]) (complete bool) {
+	log := u.State.log
+	c.manager.relay.send(u, subscribedFrame(u.ID(), position(log), false))
+	entries := log.All()
+	first, found := firstNew(before, log.Epoch(), entries)
 	for i, e := range entries {
-		old, known := had[e.Offset]
-		// A message that was stored later is another one, even if it has the same number and text.
-		known = known && bytes.Equal(old.Message.Body(), e.Message.Body()) && !e.At().After(old.At())
 		newest := i == len(entries)-1
 		switch {
-		case newest && known:
+		case newest && i < first:
 			c.manager.relay.send(u, e.Message.V1Only())
 		case newest:
 			c.manager.relay.send(u, e.Message)
-		case !known:
+		case i >= first:
 			c.manager.relay.send(u, e.Message.BaseOnly())
 		}
 	}
+	if before.Epoch() == log.Epoch() {
+		return log.Floor() <= before.Offset()
+	}
+	return found || log.Floor() == 0
 }
 
-// settle delivers the messages held during the catch-up and reports whether the upload is up to date now. The upload's
-// lock is held.
-func (c *cluster) settle(u *upload, f *follow) (done bool) {
+// clockTolerance is the difference that the clocks of a node and of the broker may have for a message to be recognised.
+const clockTolerance = 500 * time.Millisecond
+
+// firstNew returns the index of the first of the entries that the log before them does not show as delivered. found
+// reports that they continue a message of that log.
+//
+// Within an epoch the offset tells. A broker that returned with its data under a new epoch may have numbered the
+// messages anew, and may have lost the last of them. Then the newest message that is in both counts: all before it were
+// delivered too. A message with the same text that was stored later than the other one arrived is not the same.
+func firstNew(
+	before *history.Log[*frame.Frame], epoch string, entries []history.Entry[*frame.Frame],
+) (first int, found bool) {
+	if before.Epoch() == epoch {
+		for first < len(entries) && entries[first].Offset <= before.Offset() {
+			first++
+		}
+		return first, first > 0
+	}
+	alike := make(map[string][]int, len(entries)) // indexes of entries by text
+	for i, e := range entries {
+		alike[string(e.Message.Body())] = append(alike[string(e.Message.Body())], i)
+	}
+	for _, old := range slices.Backward(before.All()) {
+		for _, i := range slices.Backward(alike[string(old.Message.Body())]) {
+			if !entries[i].At().After(old.At().Add(clockTolerance)) {
+				return i + 1, true
+			}
+		}
+	}
+	return 0, false
+}
+
+// settle delivers the messages held during the catch-up and reports whether the upload is up to date now. It returns the
+// base connections that missed messages, for the caller to close. The upload's lock is held.
+func (c *cluster) settle(u *upload, f *follow) (done bool, lost []Conn) {
 	if f.again {
-		return false
+		return false, nil
 	}
 	for i, a := range f.waiting {
 		switch {
@@ -232,9 +263,9 @@ func (c *cluster) settle(u *upload, f *follow) (done bool) {
 		case f.attempts < maxAttempts:
 			f.attempts++
 			f.waiting = slices.Clone(f.waiting[i:])
-			return false
+			return false, lost
 		default:
-			c.giveUp(u, a)
+			lost = append(lost, c.giveUp(u, a)...)
 		}
 		f.waitingBytes -= len(a.Payload)
 	}
@@ -244,19 +275,22 @@ func (c *cluster) settle(u *upload, f *follow) (done bool) {
 		f.live = true
 		close(f.ready)
 	}
-	return true
+	return true, lost
 }
 
-// giveUp delivers a message despite the gap before it and notifies subscribers of the gap. A message of an outdated
-// epoch is skipped. The upload's lock is held.
-func (c *cluster) giveUp(u *upload, a arrival) {
+// giveUp delivers a message despite the gap before it. It notifies shoal.v1 clients of the gap and returns the base
+// connections, which the caller must close. A message of an outdated epoch is skipped. The upload's lock is held.
+func (c *cluster) giveUp(u *upload, a arrival) (lost []Conn) {
 	epoch := u.State.log.Epoch()
 	if a.Payload == nil || a.Epoch != "" && a.Epoch != epoch {
-		return
+		return nil
 	}
 	before := u.State.log
 	u.State.log = history.Begin[*frame.Frame](epoch, a.Prev, time.Now())
 	c.counters.resets.Add(1)
-	c.announce(u, before)
+	if complete := c.announce(u, before); !complete {
+		lost = baseConns(u)
+	}
 	c.take(u, a)
+	return lost
 }

@@ -64,6 +64,9 @@ func (l *Log[M]) Epoch() string { return l.epoch }
 // Offset returns the offset of the newest message ever appended, or 0.
 func (l *Log[M]) Offset() uint64 { return l.offset }
 
+// Floor returns an offset after which no message of the log is missing from it.
+func (l *Log[M]) Floor() uint64 { return l.floor }
+
 // Touched returns when the log was begun or last appended to.
 func (l *Log[M]) Touched() time.Time { return l.touched }
 

@@ -1,0 +1,103 @@
+package manager
+
+import (
+	"testing"
+	"time"
+
+	"github.com/shoal-go/shoal/broker"
+)
+
+// count returns the number of frames that the connection has received.
+func (c *baseConn) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.frames)
+}
+
+// A broker that returns with its data may number the messages that it still stores from 1, under a new epoch, as Redis
+// does after a restart. Base connections receive none of them again.
+func TestCluster_RenumberedDataRepeatsNothing(t *testing.T) {
+	inCluster(t, 2, Options{}, func(t *testing.T, hub *broker.Memory, nodes []member) {
+		const published = 100 // more than the hub stores
+		n, c := nodes[0], &baseConn{}
+		must(t, n.Connect("ann", c))
+		must(t, n.SubscribeUpload(t.Context(), "ann", "cat"))
+		publish(t, nodes[1].Manager, "cat", published)
+		<-time.After(time.Second)
+		stored, err := n.link.HistoryBroker.History(t.Context(), "upload:cat", broker.Position{})
+		must(t, err)
+		stored.Epoch, stored.Floor, stored.Offset = "another", 0, uint64(len(stored.Messages))
+		for i := range stored.Messages {
+			stored.Messages[i].Offset = uint64(i + 1)
+		}
+		n.link.keeping(func(broker.Snapshot) broker.Snapshot { return stored })
+		n.link.handler.Receive(broker.Message{Channel: "upload:cat", Position: stored.Position})
+		<-time.After(time.Second)
+		if got := c.count(); got != published || len(c.closed()) > 0 {
+			t.Errorf("%d messages came, closed %v; want %d and an open connection", got, c.closed(), published)
+		}
+	})
+}
+
+// A gap that repeated reads do not close loses messages, so base connections are closed with 1013.
+func TestCluster_FinalGapClosesBaseConnections(t *testing.T) {
+	inCluster(t, 2, Options{}, func(t *testing.T, hub *broker.Memory, nodes []member) {
+		n, c := nodes[0], &baseConn{}
+		must(t, n.Connect("ann", c))
+		must(t, n.SubscribeUpload(t.Context(), "ann", "cat"))
+		publish(t, nodes[1].Manager, "cat", 1)
+		<-time.After(time.Second)
+		stale, err := n.link.HistoryBroker.History(t.Context(), "upload:cat", broker.Position{})
+		must(t, err)
+		n.link.keeping(func(broker.Snapshot) broker.Snapshot { return stale }) // a server that lags behind
+		n.link.losing(func(m broker.Message) bool { return m.Offset < 5 })
+		publish(t, nodes[1].Manager, "cat", 4)
+		<-time.After(10 * time.Second)
+		if closed := c.closed(); len(closed) != 1 || closed[0] != TryAgainLater {
+			t.Errorf("%d messages came, closed with %v; want 1013", c.count(), closed)
+		}
+	})
+}
+
+// A message of a new epoch is a new one although its text was published before: a retry of an upload publishes the same
+// texts again.
+func TestCluster_RepeatedTextsOfANewEpochAreDelivered(t *testing.T) {
+	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		n, c := nodes[0], &baseConn{}
+		must(t, n.Connect("ann", c))
+		must(t, n.SubscribeUpload(t.Context(), "ann", "cat"))
+		publish(t, nodes[1].Manager, "cat", 10)
+		<-time.After(time.Second)
+		n.link.losing(func(broker.Message) bool { return true })
+		must(t, nodes[1].Forget(t.Context(), "cat"))
+		publish(t, nodes[1].Manager, "cat", 10)
+		<-time.After(time.Second)
+		n.link.losing(nil)
+		n.link.handler.Interrupted()
+		<-time.After(time.Second)
+		if got := c.count(); got != 20 || len(c.closed()) > 0 {
+			t.Errorf("%d messages came, closed %v; want 20 and an open connection", got, c.closed())
+		}
+	})
+}
+
+// Base connections are closed if this node's own limits drop messages of a new epoch before they are delivered.
+func TestCluster_NarrowHistoryClosesBaseConnections(t *testing.T) {
+	inCluster(t, 2, Options{HistoryMessages: 4}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		n, c := nodes[0], &baseConn{}
+		must(t, n.Connect("ann", c))
+		must(t, n.SubscribeUpload(t.Context(), "ann", "cat"))
+		publish(t, nodes[1].Manager, "cat", 1)
+		<-time.After(time.Second)
+		n.link.losing(func(broker.Message) bool { return true })
+		must(t, nodes[1].Forget(t.Context(), "cat"))
+		publish(t, nodes[1].Manager, "cat", 20)
+		<-time.After(time.Second)
+		n.link.losing(nil)
+		n.link.handler.Interrupted()
+		<-time.After(time.Second)
+		if closed := c.closed(); len(closed) != 1 || closed[0] != TryAgainLater {
+			t.Errorf("%d messages came, closed with %v; want 1013", c.count(), closed)
+		}
+	})
+}
