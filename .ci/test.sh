@@ -64,18 +64,35 @@ static_checks() {
 
 # raced tests packages with the race detector.
 #
-# The race detector of Go 1.26 may crash where tests use synctest (https://go.dev/issue/78156). It then prints a line of
-# its own and no failed test, and the package has to be tested once more. Every other failure counts.
+# The race detector of Go 1.26 may crash where tests use synctest (https://go.dev/issue/78156): it prints a line of its
+# own or gets a segmentation fault in its C++ code, and no test fails. The package is then tested once more. Every other
+# failure counts.
 raced() {
 	local output=$scratch/tests broken
 	if go test -race -shuffle=on "$@" 2>&1 | tee "$output"; then
 		return
 	fi
-	grep -q '^ThreadSanitizer: CHECK failed' "$output" || return 1
-	! grep -qE '^(--- FAIL|panic:|WARNING: DATA RACE)|\[build failed\]|\[setup failed\]' "$output" || return 1
+	! grep -qE '^(--- FAIL|panic:|fatal error:|WARNING: DATA RACE)|\[build failed\]|\[setup failed\]' "$output" || return 1
 	mapfile -t broken < <(awk '$1 == "FAIL" && NF > 1 { print $2 }' "$output")
+	grep -q '^ThreadSanitizer: CHECK failed' "$output" || crashed_in_detector "$output" "${broken[@]}" || return 1
 	echo "the race detector crashed in ${broken[*]}: testing once more" >&2
 	go test -race -shuffle=on "${broken[@]}"
+}
+
+# crashed_in_detector reports whether each segmentation fault in a test's output happened in a function of the race
+# detector, by the symbols of the test binaries.
+crashed_in_detector() {
+	local output=$1 addresses
+	shift
+	mapfile -t addresses < <(awk '/^PC=0x/ { print substr($1, 6) }' "$output")
+	[ ${#addresses[@]} = $# ] || return 1
+	for package in "$@"; do
+		go test -race -c -o "$scratch/raced" "$package"
+		nm -n "$scratch/raced"
+	done | awk -v wanted="${addresses[*]}" '
+		BEGIN { count = split(wanted, pc, " "); for (i = 1; i <= count; i++) pc[i] = sprintf("%16s", pc[i]); for (i in pc) gsub(" ", "0", pc[i]) }
+		{ for (i in pc) { if ($1 > pc[i] && last <= pc[i] && name ~ /__tsan|__sanitizer/) delete pc[i] } last = $1; name = $3 }
+		END { for (i in pc) exit 1 }'
 }
 
 # The command's tests run clusters of whole servers, whose elections need processor time: they run by themselves.
