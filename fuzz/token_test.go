@@ -7,13 +7,14 @@ import (
 	"time"
 
 	"github.com/shoal-go/shoal/server"
+	"github.com/shoal-go/shoal/server/jwtauth"
 )
 
 // FuzzToken checks an arbitrary token against a secret that did not sign it. None is accepted.
 func FuzzToken(f *testing.F) {
 	secret := []byte("a secret of more than thirty-two bytes")
 	other := []byte("another secret of more than thirty bytes")
-	foreign, err := server.SignHS256(other, server.Identity{UserID: "ann", Expires: time.Now().Add(time.Hour)})
+	foreign, err := jwtauth.SignHS256(other, server.Identity{UserID: "ann", Expires: time.Now().Add(time.Hour)})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -23,7 +24,7 @@ func FuzzToken(f *testing.F) {
 	} {
 		f.Add(seed)
 	}
-	jwt, err := server.NewJWT(server.JWTOptions{Secret: secret})
+	jwt, err := jwtauth.New(jwtauth.Options{Secret: secret})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -51,7 +52,7 @@ func FuzzKeySet(f *testing.F) {
 		if err := os.WriteFile(path, set, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		jwt, err := server.NewJWT(server.JWTOptions{JWKS: path})
+		jwt, err := jwtauth.New(jwtauth.Options{JWKS: path})
 		if err != nil {
 			return
 		}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/shoal-go/shoal/internal/strictjson"
 	"github.com/shoal-go/shoal/manager"
 )
 
@@ -25,11 +26,11 @@ func (s *Server) identify(r *http.Request) (id Identity, status int, problem str
 	case errors.Is(err, ErrForbidden):
 		return id, http.StatusForbidden, "not allowed"
 	case err != nil:
-		s.logs.identify.log(s.opt.Logger, slog.LevelWarn, "Identify failed", "remote", r.RemoteAddr, "error", err)
+		s.logs.identify.Log(s.opt.Logger, slog.LevelWarn, "Identify failed", "remote", r.RemoteAddr, "error", err)
 		return id, http.StatusServiceUnavailable, "identification is not possible now, try again later"
 	}
 	if err := manager.CheckID("user_id", id.UserID); err != nil {
-		s.logs.identify.log(s.opt.Logger, slog.LevelError, "Identify returned an invalid user id", "error", err)
+		s.logs.identify.Log(s.opt.Logger, slog.LevelError, "Identify returned an invalid user id", "error", err)
 		return id, http.StatusInternalServerError, "internal error"
 	}
 	return id, 0, ""
@@ -69,15 +70,15 @@ func (c *Client) onAuth(text bool, data []byte) {
 	if !c.stopAuthTimeout() {
 		return
 	}
-	message, err := decodeObject(data)
+	message, err := strictjson.Decode(data)
 	if err == nil {
-		err = message.duplicate("type", "token")
+		err = message.Duplicate("type", "token")
 	}
 	if !text || err != nil {
 		c.Close(manager.InvalidFormat)
 		return
 	}
-	if kind, err := message.text("type"); err != nil || kind != "auth" {
+	if kind, err := message.Text("type"); err != nil || kind != "auth" {
 		c.refuse("Authentication required", codeRequired, manager.AuthRequired)
 		return
 	}
@@ -85,8 +86,8 @@ func (c *Client) onAuth(text bool, data []byte) {
 }
 
 // onToken handles an auth message: the first message, or one that renews the token.
-func (c *Client) onToken(message object) {
-	token, err := message.text("token")
+func (c *Client) onToken(message strictjson.Object) {
+	token, err := message.Text("token")
 	if err != nil || token == "" {
 		c.refuse("Authentication required", codeRequired, manager.AuthRequired)
 		return
@@ -103,7 +104,7 @@ func (c *Client) authenticate(token string) {
 	})
 	if err == nil {
 		if err = manager.CheckID("user_id", id.UserID); err != nil {
-			c.server.logs.authenticate.log(c.server.opt.Logger, slog.LevelError, "Authenticate returned an invalid user id",
+			c.server.logs.authenticate.Log(c.server.opt.Logger, slog.LevelError, "Authenticate returned an invalid user id",
 				"error", err)
 			err = &TokenError{Message: "Authentication failed"}
 		}
@@ -116,7 +117,7 @@ func (c *Client) authenticate(token string) {
 		c.enter(id, true)
 	case errors.As(err, &refused):
 		c.server.counters.unauthenticated.Add(1)
-		c.server.logs.refusedToken.log(c.server.opt.Logger, slog.LevelInfo, "token refused",
+		c.server.logs.refusedToken.Log(c.server.opt.Logger, slog.LevelInfo, "token refused",
 			"reason", refused.Message, "remote", c.RemoteAddr())
 		code := refused.Code
 		if code == "" {
@@ -133,7 +134,7 @@ func (c *Client) authenticate(token string) {
 func (c *Client) authUnavailable(err error) {
 	if !c.gone() {
 		c.server.counters.unavailable.Add(1)
-		c.server.logs.authenticate.log(c.server.opt.Logger, slog.LevelWarn, "authentication unavailable", "error", err)
+		c.server.logs.authenticate.Log(c.server.opt.Logger, slog.LevelWarn, "authentication unavailable", "error", err)
 	}
 	const message = "Authentication is not possible now, try again later"
 	if c.authenticated() {
@@ -194,7 +195,7 @@ func (c *Client) connectFailed(err error) {
 		c.Close(manager.TooManyConnections)
 		return
 	}
-	c.server.logs.authenticate.log(c.server.opt.Logger, slog.LevelError, "connection not accepted", "error", err)
+	c.server.logs.authenticate.Log(c.server.opt.Logger, slog.LevelError, "connection not accepted", "error", err)
 	c.Close(manager.InternalError)
 }
 

@@ -8,12 +8,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"reflect"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/shoal-go/shoal/internal/service"
 )
 
 // AuthorizeOpen is an [Authorize] that lets every user follow every upload.
@@ -90,16 +91,16 @@ type decision struct {
 
 // NewAuthorizeURL returns an AuthorizeURL for the service at an absolute http or https URL, to be closed with Close.
 // client sends the requests, except that redirects are not followed; nil: a client of its own.
-func NewAuthorizeURL(service string, client *http.Client) (*AuthorizeURL, error) {
-	if err := checkServiceURL(service); err != nil {
+func NewAuthorizeURL(address string, client *http.Client) (*AuthorizeURL, error) {
+	if err := service.CheckURL(address); err != nil {
 		return nil, fmt.Errorf("server: authorizer: %w", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	a := &AuthorizeURL{
-		url: service, ctx: ctx, cancel: cancel,
-		slots: make(chan struct{}, maxServiceConnections), decisions: make(map[string]*decision),
+		url: address, ctx: ctx, cancel: cancel,
+		slots: make(chan struct{}, service.MaxConnections), decisions: make(map[string]*decision),
 	}
-	a.client, a.closeIdle = serviceClient(client)
+	a.client, a.closeIdle = service.Client(client)
 	return a, nil
 }
 
@@ -197,7 +198,7 @@ func (a *AuthorizeURL) request(userID, uploadID string) error {
 	request.Header.Set("Content-Type", "application/json")
 	response, err := a.client.Do(request)
 	if err != nil {
-		return fmt.Errorf("server: asking the authorizer: %w", withoutURL(err))
+		return fmt.Errorf("server: asking the authorizer: %w", service.WithoutURL(err))
 	}
 	defer response.Body.Close()
 	// The status is the answer. A short body is read so that the connection can be used again.
@@ -219,51 +220,4 @@ func (a *AuthorizeURL) Close() {
 	a.cancel()
 	a.requests.Wait()
 	a.closeIdle()
-}
-
-const (
-	// maxServiceConnections bounds the connections to one service. Further requests wait for one.
-	maxServiceConnections = 64
-	// idleServiceConnection is how long an idle connection to a service is kept.
-	idleServiceConnection = 90 * time.Second
-)
-
-// checkServiceURL returns an error, which does not repeat the address, unless it is an absolute http or https URL.
-func checkServiceURL(address string) error {
-	u, err := url.Parse(address)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return errors.New("the address must begin with http:// or https:// and name a host")
-	}
-	return nil
-}
-
-// serviceClient returns a client for a service that the operator has configured, which does not follow redirects, and
-// a function that closes its idle connections. given is copied; nil: a client with its own connections. The
-// connections of a given client stay open.
-func serviceClient(given *http.Client) (client *http.Client, closeIdle func()) {
-	client, closeIdle = &http.Client{}, func() {}
-	if given != nil {
-		*client = *given
-	}
-	if client.Transport == nil {
-		own := &http.Transport{
-			Proxy:               http.ProxyFromEnvironment,
-			ForceAttemptHTTP2:   true,
-			MaxConnsPerHost:     maxServiceConnections,
-			MaxIdleConnsPerHost: maxServiceConnections,
-			IdleConnTimeout:     idleServiceConnection,
-		}
-		client.Transport, closeIdle = own, own.CloseIdleConnections
-	}
-	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return client, closeIdle
-}
-
-// withoutURL removes the URL from an error of a client: it may contain a password or a key.
-func withoutURL(err error) error {
-	var failed *url.Error
-	if errors.As(err, &failed) {
-		return failed.Err
-	}
-	return err
 }

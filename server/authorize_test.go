@@ -14,6 +14,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/shoal-go/shoal/internal/service"
 )
 
 // roundTripper answers requests without a network, which synctest needs.
@@ -289,7 +291,7 @@ func TestAuthorizeURL_RequestsWaitForTheirTurn(t *testing.T) {
 			return respond(200)
 		})
 		var all sync.WaitGroup
-		for i := range 4 * maxServiceConnections {
+		for i := range 4 * service.MaxConnections {
 			all.Go(func() {
 				if err := a.Authorize(t.Context(), alice, fmt.Sprint("u", i)); err != nil {
 					t.Error(err)
@@ -298,8 +300,8 @@ func TestAuthorizeURL_RequestsWaitForTheirTurn(t *testing.T) {
 		}
 		begin := time.Now()
 		all.Wait()
-		if took := time.Since(begin); most.Load() != maxServiceConnections || took != 10*time.Second {
-			t.Errorf("%d at a time, all after %v, want %d and 10s", most.Load(), took, maxServiceConnections)
+		if took := time.Since(begin); most.Load() != service.MaxConnections || took != 10*time.Second {
+			t.Errorf("%d at a time, all after %v, want %d and 10s", most.Load(), took, service.MaxConnections)
 		}
 	})
 }

@@ -199,7 +199,7 @@ func (c *Client) Close(reason manager.CloseReason) {
 		reason.Code = manager.NormalClosure.Code
 	}
 	if err := reason.Check(); err != nil {
-		c.server.logs.closeCode.log(c.server.opt.Logger, slog.LevelError, "invalid close code", "error", err)
+		c.server.logs.closeCode.Log(c.server.opt.Logger, slog.LevelError, "invalid close code", "error", err)
 		reason = manager.InternalError
 	}
 	if c.setClosing(reason) {
@@ -293,7 +293,7 @@ func (c *Client) panicked(problem any) {
 	if err, ok := problem.(runtime.Error); ok {
 		attrs = append(attrs, "error", err.Error())
 	}
-	c.server.logs.panics.log(c.server.opt.Logger, slog.LevelError, "panic while handling a client", attrs...)
+	c.server.logs.panics.Log(c.server.opt.Logger, slog.LevelError, "panic while handling a client", attrs...)
 	c.Close(manager.InternalError)
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/shoal-go/shoal/manager"
 	"github.com/shoal-go/shoal/server"
+	"github.com/shoal-go/shoal/server/jwtauth"
 )
 
 // A service that serves WebSockets beside its other endpoints, and publishes to them.
@@ -19,7 +20,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	jwt, err := server.NewJWT(server.JWTOptions{Secret: []byte("at least thirty-two bytes, kept secret")})
+	jwt, err := jwtauth.New(jwtauth.Options{Secret: []byte("at least thirty-two bytes, kept secret")})
 	if err != nil {
 		log.Fatal(err)
 	}

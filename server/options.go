@@ -36,8 +36,8 @@ type Options struct {
 	// context ends with the request and after HookTimeout.
 	Identify func(*http.Request) (Identity, error)
 
-	// Ready is a further condition of /readyz, for example JWT.Ready: an error makes it answer 503 with the error's text.
-	// It must not block. nil: none.
+	// Ready is a further condition of /readyz, for example Verifier.Ready of jwtauth: an error makes it answer 503 with
+	// the error's text. It must not block. nil: none.
 	Ready func() error
 
 	// OnConnect is called when a connection has been authenticated and receives messages from now on,

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/shoal-go/shoal/internal/logs"
 )
 
 // origin is an Origin (RFC 6454): scheme, host and port, in the form in which two equal origins are equal values.
@@ -92,8 +94,8 @@ func (s *Server) originAllowed(r *http.Request) bool {
 	if len(values) == 1 && err == nil && s.pageAllowed(page, r) {
 		return true
 	}
-	s.logs.origin.log(s.opt.Logger, slog.LevelInfo, "origin refused",
-		"origin", truncated(strings.Join(values, ", ")), "host", truncated(r.Host), "remote", r.RemoteAddr)
+	s.logs.origin.Log(s.opt.Logger, slog.LevelInfo, "origin refused",
+		"origin", logs.Truncate(strings.Join(values, ", ")), "host", logs.Truncate(r.Host), "remote", r.RemoteAddr)
 	return false
 }
 
@@ -121,13 +123,4 @@ func isLocal(host string) bool {
 	}
 	ip := net.ParseIP(host)
 	return ip != nil && ip.IsLoopback()
-}
-
-// truncated returns a bounded part of a text that a client has sent, for a log line.
-func truncated(s string) string {
-	const most = 256
-	if len(s) <= most {
-		return s
-	}
-	return strings.ToValidUTF8(s[:most], "") + "…"
 }

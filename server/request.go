@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/shoal-go/shoal/internal/frame"
+	"github.com/shoal-go/shoal/internal/strictjson"
 	"github.com/shoal-go/shoal/manager"
 )
 
@@ -16,11 +17,11 @@ func (c *Client) onRequest(m Incoming) bool {
 	if !m.Text {
 		return false
 	}
-	message, err := decodeObject(m.Data)
+	message, err := strictjson.Decode(m.Data)
 	if err != nil {
 		return false
 	}
-	if err := message.duplicate("action", "type"); err != nil {
+	if err := message.Duplicate("action", "type"); err != nil {
 		c.badRequest(err)
 		return true
 	}
@@ -28,7 +29,7 @@ func (c *Client) onRequest(m Incoming) bool {
 	if handle == nil {
 		return false
 	}
-	if err := message.duplicate(); err != nil {
+	if err := message.Duplicate(); err != nil {
 		c.badRequest(err)
 		return true
 	}
@@ -37,8 +38,8 @@ func (c *Client) onRequest(m Incoming) bool {
 }
 
 // handler returns the handler of a message on this connection, or nil for a message that is not the protocol's.
-func (c *Client) handler(message object) func(*Client, object) {
-	action, err := message.text("action")
+func (c *Client) handler(message strictjson.Object) func(*Client, strictjson.Object) {
+	action, err := message.Text("action")
 	if err != nil {
 		return nil
 	}
@@ -52,9 +53,9 @@ func (c *Client) handler(message object) func(*Client, object) {
 			return (*Client).onResume
 		}
 	case "ping", "pong":
-		return func(*Client, object) {} // any frame counts as a sign of life
+		return func(*Client, strictjson.Object) {} // any frame counts as a sign of life
 	case "":
-		if kind, err := message.text("type"); err == nil && kind == "auth" && c.server.opt.Authenticate != nil {
+		if kind, err := message.Text("type"); err == nil && kind == "auth" && c.server.opt.Authenticate != nil {
 			return (*Client).onToken
 		}
 	}
@@ -62,8 +63,8 @@ func (c *Client) handler(message object) func(*Client, object) {
 }
 
 // uploadID returns the upload of a message. It reports false after refusing one that has no valid id.
-func (c *Client) uploadID(message object) (string, bool) {
-	uploadID, err := message.text("upload_id")
+func (c *Client) uploadID(message strictjson.Object) (string, bool) {
+	uploadID, err := message.Text("upload_id")
 	if err == nil {
 		err = manager.CheckID("upload_id", uploadID)
 	}
@@ -74,27 +75,27 @@ func (c *Client) uploadID(message object) (string, bool) {
 }
 
 // decodePositions decodes the uploads of a resume.
-func decodePositions(message object) (map[string]manager.Position, error) {
-	value, given := message.get("uploads")
-	if !given || kindOf(value) == "null" {
-		return nil, &memberError{"uploads", "must be an object of positions by upload id"}
+func decodePositions(message strictjson.Object) (map[string]manager.Position, error) {
+	value, given := message.Get("uploads")
+	if !given || strictjson.Kind(value) == "null" {
+		return nil, &strictjson.MemberError{Name: "uploads", Problem: "must be an object of positions by upload id"}
 	}
-	if kind := kindOf(value); kind != "object" {
-		return nil, &memberError{"uploads", "has the wrong type: " + kind}
+	if kind := strictjson.Kind(value); kind != "object" {
+		return nil, &strictjson.MemberError{Name: "uploads", Problem: "has the wrong type: " + kind}
 	}
-	uploads, err := decodeObject(value)
+	uploads, err := strictjson.Decode(value)
 	if err != nil {
-		return nil, &memberError{"uploads", "has an upload id that is not valid Unicode"}
+		return nil, &strictjson.MemberError{Name: "uploads", Problem: "has an upload id that is not valid Unicode"}
 	}
-	if err := uploads.duplicate(); err != nil {
-		return nil, &memberError{"uploads", "has an upload id twice"}
+	if err := uploads.Duplicate(); err != nil {
+		return nil, &strictjson.MemberError{Name: "uploads", Problem: "has an upload id twice"}
 	}
 	positions := make(map[string]manager.Position, len(uploads))
 	for _, entry := range uploads {
-		if err := manager.CheckID("upload_id", entry.name); err != nil {
+		if err := manager.CheckID("upload_id", entry.Name); err != nil {
 			return nil, err
 		}
-		if positions[entry.name], err = decodePosition("uploads."+entry.name, entry.value); err != nil {
+		if positions[entry.Name], err = decodePosition("uploads."+entry.Name, entry.Value); err != nil {
 			return nil, err
 		}
 	}
@@ -103,26 +104,28 @@ func decodePositions(message object) (map[string]manager.Position, error) {
 
 // decodePosition decodes a position, which must have both of its members and no other.
 func decodePosition(name string, value []byte) (at manager.Position, err error) {
-	if kind := kindOf(value); kind != "object" {
-		return at, &memberError{name, "has the wrong type: " + kind}
+	if kind := strictjson.Kind(value); kind != "object" {
+		return at, &strictjson.MemberError{Name: name, Problem: "has the wrong type: " + kind}
 	}
-	o, err := decodeObject(value)
+	o, err := strictjson.Decode(value)
 	if err != nil {
-		return at, &memberError{name, err.Error()}
+		return at, &strictjson.MemberError{Name: name, Problem: err.Error()}
 	}
-	if err := o.duplicate(); err != nil {
-		return at, &memberError{name, "has a member twice"}
+	if err := o.Duplicate(); err != nil {
+		return at, &strictjson.MemberError{Name: name, Problem: "has a member twice"}
 	}
-	epoch, hasEpoch := o.get("epoch")
-	offset, hasOffset := o.get("offset")
+	epoch, hasEpoch := o.Get("epoch")
+	offset, hasOffset := o.Get("offset")
 	if !hasEpoch || !hasOffset || len(o) != 2 {
-		return at, &memberError{name, `must have the members "epoch" and "offset" and no other`}
+		return at, &strictjson.MemberError{Name: name, Problem: `must have the members "epoch" and "offset" and no other`}
 	}
-	if at.Epoch, err = decodeString(epoch); err != nil {
-		return at, &memberError{name + ".epoch", err.Error()}
+	if at.Epoch, err = strictjson.String(epoch); err != nil {
+		return at, &strictjson.MemberError{Name: name + ".epoch", Problem: err.Error()}
 	}
 	if at.Offset, err = strconv.ParseUint(string(offset), 10, 64); err != nil {
-		return at, &memberError{name + ".offset", "must be a whole number from 0 to 18446744073709551615"}
+		return at, &strictjson.MemberError{
+			Name: name + ".offset", Problem: "must be a whole number from 0 to 18446744073709551615",
+		}
 	}
 	return at, nil
 }
@@ -147,7 +150,7 @@ func unknownAction(m Incoming) *frame.Frame {
 // clientText returns the part of an error that is meant for the client.
 func clientText(err error) string {
 	var invalid *manager.InvalidError
-	var wrong *memberError
+	var wrong *strictjson.MemberError
 	switch {
 	case errors.As(err, &invalid):
 		return invalid.Field + " " + invalid.Problem

@@ -77,7 +77,7 @@ func (l httpErrors) Write(line []byte) (int, error) {
 			stack = text[at+1:]
 		}
 		l.server.counters.panics.Add(1)
-		l.server.logs.panics.log(l.server.opt.Logger, slog.LevelError, "panic while handling a request",
+		l.server.logs.panics.Log(l.server.opt.Logger, slog.LevelError, "panic while handling a request",
 			"stack", stack)
 	} else {
 		l.server.opt.Logger.Debug("http server", "detail", text)
@@ -104,7 +104,7 @@ func (l watchedListener) Accept() (net.Conn, error) {
 func (s *Server) acceptFailed(err error) {
 	s.counters.acceptErrors.Add(1)
 	s.acceptProblem.Store(&acceptProblem{at: s.clock(), err: err})
-	s.logs.accept.log(s.opt.Logger, slog.LevelError, "cannot accept connections", "error", err,
+	s.logs.accept.Log(s.opt.Logger, slog.LevelError, "cannot accept connections", "error", err,
 		"remedy", "raise the limit of open files, or lower MaxConnections and MaxSockets")
 }
 

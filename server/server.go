@@ -66,8 +66,8 @@ func New(opt Options) (*Server, error) {
 		manager: opt.Manager,
 	}
 	s.claimsOnly = isAuthorizeClaims(opt.Authorize)
-	s.logs.refusedToken.interval, s.logs.forbidden.interval = time.Minute, time.Minute
-	s.logs.authenticate.interval, s.logs.authorize.interval = 10*time.Second, 10*time.Second
+	s.logs.refusedToken.Interval, s.logs.forbidden.Interval = time.Minute, time.Minute
+	s.logs.authenticate.Interval, s.logs.authorize.Interval = 10*time.Second, 10*time.Second
 	s.writers = outbox.NewPool(outbox.Options{
 		MaxBytes:         opt.QueueBytes,
 		MaxMessages:      opt.QueueMessages,
@@ -75,7 +75,7 @@ func New(opt Options) (*Server, error) {
 		MaxAge:           opt.QueueAge,
 		CloseTimeout:     opt.CloseTimeout,
 		OnPanic: func(stack []byte) {
-			s.logs.panics.log(opt.Logger, slog.LevelError, "panic while writing to a connection", "stack", string(stack))
+			s.logs.panics.Log(opt.Logger, slog.LevelError, "panic while writing to a connection", "stack", string(stack))
 		},
 	})
 	for _, allowed := range opt.AllowedOrigins {

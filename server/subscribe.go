@@ -7,16 +7,17 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/shoal-go/shoal/internal/strictjson"
 	"github.com/shoal-go/shoal/manager"
 )
 
-func (c *Client) onSubscribe(message object) {
+func (c *Client) onSubscribe(message strictjson.Object) {
 	uploadID, ok := c.uploadID(message)
 	if !ok {
 		return
 	}
 	opt := manager.SubscribeOptions{Acknowledge: c.v1}
-	if since, given := message.get("since"); c.v1 && given && kindOf(since) != "null" {
+	if since, given := message.Get("since"); c.v1 && given && strictjson.Kind(since) != "null" {
 		position, err := decodePosition("since", since)
 		if err != nil {
 			c.badRequest(err)
@@ -37,7 +38,7 @@ func (c *Client) onSubscribe(message object) {
 	c.subscribeFailed(err, uploadID)
 }
 
-func (c *Client) onUnsubscribe(message object) {
+func (c *Client) onUnsubscribe(message strictjson.Object) {
 	uploadID, ok := c.uploadID(message)
 	if !ok {
 		return
@@ -46,7 +47,7 @@ func (c *Client) onUnsubscribe(message object) {
 	c.Send(unsubscribedFrame(uploadID))
 }
 
-func (c *Client) onResume(message object) {
+func (c *Client) onResume(message strictjson.Object) {
 	since, err := decodePositions(message)
 	if err != nil {
 		c.badRequest(err)
@@ -174,7 +175,7 @@ func (c *Client) authorized(uploadIDs []string) (allowed []string) {
 
 func (c *Client) countForbidden(uploadID string) {
 	c.server.counters.forbidden.Add(1)
-	c.server.logs.forbidden.log(c.server.opt.Logger, slog.LevelInfo, "subscription forbidden",
+	c.server.logs.forbidden.Log(c.server.opt.Logger, slog.LevelInfo, "subscription forbidden",
 		"user", c.identity.UserID, "upload", uploadID, "protocol", c.Subprotocol())
 }
 
@@ -183,7 +184,7 @@ func (c *Client) logAuthorizeError(err error) {
 		return
 	}
 	c.server.counters.unavailable.Add(1)
-	c.server.logs.authorize.log(c.server.opt.Logger, slog.LevelWarn, "authorization unavailable",
+	c.server.logs.authorize.Log(c.server.opt.Logger, slog.LevelWarn, "authorization unavailable",
 		"user", c.identity.UserID, "error", err)
 }
 

@@ -110,7 +110,7 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) (c *Client, earl
 	conn, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		s.counters.hijackFailed.Add(1)
-		s.logs.hijack.log(s.opt.Logger, slog.LevelError, "upgrade failed: the response writer cannot be hijacked",
+		s.logs.hijack.Log(s.opt.Logger, slog.LevelError, "upgrade failed: the response writer cannot be hijacked",
 			"type", fmt.Sprintf("%T", w), "remedy", "give the middleware's response writer a method Unwrap", "error", err)
 		http.Error(w, "this connection cannot become a WebSocket: a middleware hides http.Hijacker",
 			http.StatusInternalServerError)

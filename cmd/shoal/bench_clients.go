@@ -12,6 +12,7 @@ import (
 
 	"github.com/shoal-go/shoal/internal/load"
 	"github.com/shoal-go/shoal/server"
+	"github.com/shoal-go/shoal/server/jwtauth"
 )
 
 // benchTokenSpare is how long a client's token outlasts the time that is planned.
@@ -66,7 +67,7 @@ func (b *bench) dialect(path string) load.Dialect {
 // refused by the server.
 func (b *bench) hello(i int) [][]byte {
 	upload := b.uploadID(i % b.flags.Uploads)
-	token, _ := server.SignHS256([]byte(b.flags.JWTSecret), server.Identity{
+	token, _ := jwtauth.SignHS256([]byte(b.flags.JWTSecret), server.Identity{
 		UserID:  fmt.Sprintf("bench-%s-%d", b.id, i),
 		Expires: time.Now().Add(b.flags.Duration + benchTokenSpare),
 		Uploads: []string{upload},

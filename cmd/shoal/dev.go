@@ -11,6 +11,7 @@ import (
 
 	"github.com/shoal-go/shoal/manager"
 	"github.com/shoal-go/shoal/server"
+	"github.com/shoal-go/shoal/server/jwtauth"
 )
 
 // devTokenTTL is how long a token of development lasts: long enough for a day's work on a page.
@@ -59,7 +60,7 @@ func devTokens(secret []byte) http.HandlerFunc {
 			return
 		}
 		expires := time.Now().Add(devTokenTTL).Truncate(time.Second)
-		token, err := server.SignHS256(secret, server.Identity{UserID: user, Expires: expires})
+		token, err := jwtauth.SignHS256(secret, server.Identity{UserID: user, Expires: expires})
 		if err != nil {
 			w.WriteHeader(http.StatusInternalServerError)
 			return

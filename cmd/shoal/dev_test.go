@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/shoal-go/shoal/server"
+	"github.com/shoal-go/shoal/server/jwtauth"
 )
 
 func TestDevWelcomeCanBeFollowed(t *testing.T) {
@@ -40,7 +40,7 @@ func TestDevTokenIsAccepted(t *testing.T) {
 	if err := json.Unmarshal([]byte(body), &answer); err != nil || status != 200 {
 		t.Fatalf("status = %d, body %s", status, body)
 	}
-	keys, err := server.NewJWT(server.JWTOptions{Secret: []byte("dev")})
+	keys, err := jwtauth.New(jwtauth.Options{Secret: []byte("dev")})
 	if err != nil {
 		t.Fatal(err)
 	}

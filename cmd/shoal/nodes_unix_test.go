@@ -15,12 +15,13 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/shoal-go/shoal/server"
+	"github.com/shoal-go/shoal/server/jwtauth"
 )
 
 // tokenOf returns a token of a development server for a user, with an id of its own if that is not "".
 func tokenOf(t *testing.T, user, id string) string {
 	t.Helper()
-	token, err := server.SignHS256([]byte(devSecret), server.Identity{
+	token, err := jwtauth.SignHS256([]byte(devSecret), server.Identity{
 		UserID: user, TokenID: id, Expires: time.Now().Add(time.Hour),
 	})
 	if err != nil {

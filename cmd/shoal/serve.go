@@ -17,6 +17,7 @@ import (
 	"github.com/shoal-go/shoal/internal/demo"
 	"github.com/shoal-go/shoal/manager"
 	"github.com/shoal-go/shoal/server"
+	"github.com/shoal-go/shoal/server/jwtauth"
 )
 
 // The shutdown has one deadline, --drain after it begins. Each stage ends at a part of it, so that the next has time
@@ -68,7 +69,7 @@ type node struct {
 	log      *slog.Logger
 	public   *listener
 	admin    *listener
-	jwt      *server.JWT
+	jwt      *jwtauth.Verifier
 	asking   *server.AuthorizeURL // nil unless --authorize is a URL
 	broker   broker.Broker        // nil for one node alone
 	embedded *embedded.Server     // nil unless --broker is nats-embedded
@@ -94,7 +95,7 @@ func (c *serveCommand) open(log *slog.Logger) (*node, error) {
 func (n *node) openAuthentication() (err error) {
 	options := n.flags.jwtOptions()
 	options.Logger = n.log
-	n.jwt, err = server.NewJWT(options)
+	n.jwt, err = jwtauth.New(options)
 	if err != nil {
 		return fmt.Errorf("cannot read the keys of --jwks: %s", keysProblem(err))
 	}
@@ -102,12 +103,12 @@ func (n *node) openAuthentication() (err error) {
 }
 
 // jwtOptions returns the options that the flags describe.
-func (f *serveFlags) jwtOptions() server.JWTOptions {
+func (f *serveFlags) jwtOptions() jwtauth.Options {
 	leeway := f.JWTLeeway
 	if leeway == 0 {
 		leeway = -1 // none, where an option of 0 is the default
 	}
-	return server.JWTOptions{
+	return jwtauth.Options{
 		Secret: []byte(f.JWTSecret), JWKS: f.JWKS, Audience: f.JWTAudience, Issuer: f.JWTIssuer, Leeway: leeway,
 	}
 }

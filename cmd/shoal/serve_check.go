@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/shoal-go/shoal/server"
+	"github.com/shoal-go/shoal/server/jwtauth"
 )
 
 // minSecretBytes is the minimum length of a JWT secret outside development: the output length of HS256.
@@ -68,7 +69,7 @@ func (f *serveFlags) checkAuthentication(s *settings) {
 	case secret > 0 && secret < minSecretBytes:
 		s.refuse("jwt-secret", tooShort(secret))
 	}
-	if err := server.CheckSecret([]byte(f.JWTSecret)); err != nil {
+	if err := jwtauth.CheckSecret([]byte(f.JWTSecret)); err != nil {
 		s.refuse("jwt-secret", err.Error())
 	}
 	if f.JWKS == "" {
@@ -82,7 +83,7 @@ func (f *serveFlags) checkAuthentication(s *settings) {
 		}
 		return
 	}
-	keys, err := server.NewJWT(server.JWTOptions{JWKS: f.JWKS})
+	keys, err := jwtauth.New(jwtauth.Options{JWKS: f.JWKS})
 	if err != nil {
 		s.complain("jwks", f.JWKS, "the path of a JSON Web Key Set, but "+keysProblem(err))
 		return
@@ -90,8 +91,8 @@ func (f *serveFlags) checkAuthentication(s *settings) {
 	keys.Close()
 }
 
-// keysProblem returns an error of NewJWT about a JWKS without its prefix.
-func keysProblem(err error) string { return strings.TrimPrefix(err.Error(), "server: JWKS: ") }
+// keysProblem returns an error of jwtauth.New about a JWKS without its prefix.
+func keysProblem(err error) string { return strings.TrimPrefix(err.Error(), "jwtauth: JWKS: ") }
 
 func tooShort(secret int) string {
 	return fmt.Sprintf("has %d bytes, want at least %d, such as openssl rand -hex 32 prints", secret, minSecretBytes)

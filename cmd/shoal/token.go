@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/shoal/server"
+	"github.com/shoal-go/shoal/server/jwtauth"
 )
 
 type tokenCommand struct {
@@ -28,7 +29,7 @@ func (c *tokenCommand) check(s *settings) {
 }
 
 func (c *tokenCommand) Run(std streams) error {
-	token, err := server.SignHS256([]byte(c.JWTSecret), server.Identity{
+	token, err := jwtauth.SignHS256([]byte(c.JWTSecret), server.Identity{
 		UserID: c.UserID, Expires: time.Now().Add(c.TTL), Uploads: c.Uploads,
 	})
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/shoal-go/shoal/server"
+	"github.com/shoal-go/shoal/server/jwtauth"
 )
 
 func TestToken(t *testing.T) {
@@ -27,7 +27,7 @@ func TestToken(t *testing.T) {
 			before := time.Now()
 			r := shoal(t, c.env, "", append([]string{"token", "alice"}, c.args...)...)
 			r.wantDone(t)
-			keys, err := server.NewJWT(server.JWTOptions{Secret: []byte(c.secret)})
+			keys, err := jwtauth.New(jwtauth.Options{Secret: []byte(c.secret)})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -1,4 +1,4 @@
-package server
+package jwtauth
 
 import (
 	"bytes"
@@ -24,11 +24,13 @@ import (
 	"crypto/ecdsa"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/shoal-go/shoal/server"
 )
 
 var anyone = []string{"any"}
 
-func authenticate(t *testing.T, j *JWT, token string) error {
+func authenticate(t *testing.T, j *Verifier, token string) error {
 	t.Helper()
 	_, err := j.Authenticate(t.Context(), token)
 	return err
@@ -37,9 +39,9 @@ func authenticate(t *testing.T, j *JWT, token string) error {
 // wantUnavailable checks that a token is not refused, but cannot be checked now.
 func wantUnavailable(t *testing.T, err error) {
 	t.Helper()
-	var refused *TokenError
+	var refused *server.TokenError
 	if err == nil || errors.As(err, &refused) {
-		t.Errorf("err = %v, want one that is not a *TokenError", err)
+		t.Errorf("err = %v, want one that is not a *server.TokenError", err)
 	}
 }
 
@@ -75,14 +77,14 @@ func raw(entries []json.RawMessage) [][]byte {
 	return all
 }
 
-// bothSources calls test with a JWT whose set is in a file and with one whose set is behind a URL.
-func bothSources(t *testing.T, set []byte, test func(t *testing.T, j *JWT)) {
+// bothSources calls test with a Verifier whose set is in a file and with one whose set is behind a URL.
+func bothSources(t *testing.T, set []byte, test func(t *testing.T, j *Verifier)) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "jwks.json")
 	writeFile(t, path, set)
 	_, url := newKeysServer(t, set)
 	for name, jwks := range map[string]string{"file": path, "url": url} {
-		t.Run(name, func(t *testing.T) { test(t, newJWKSJWT(t, JWTOptions{JWKS: jwks, Audience: anyone, Issuer: nil})) })
+		t.Run(name, func(t *testing.T) { test(t, newJWKSJWT(t, Options{JWKS: jwks, Audience: anyone, Issuer: nil})) })
 	}
 }
 
@@ -146,7 +148,7 @@ func TestKeySet_OddEntriesAreSkipped(t *testing.T) {
 	if err != nil || len(set.keys) != 1 || len(set.skipped) != odd {
 		t.Fatalf("err = %v, set %+v, want %d entries skipped", err, set, odd)
 	}
-	bothSources(t, setOf(entries...), func(t *testing.T, j *JWT) {
+	bothSources(t, setOf(entries...), func(t *testing.T, j *Verifier) {
 		if err := authenticate(t, j, good.token(t)); err != nil {
 			t.Error(err)
 		}
@@ -161,7 +163,7 @@ func TestKeySet_SeveralKeysUnderOneID(t *testing.T) {
 	first, second := newTestKeys(t)[0], newTestKeys(t)[0]
 	ed := newEdKey(t, first.id)
 	set := append([]byte("\xef\xbb\xbf"), setOf(jwk(t, first, nil), jwk(t, second, nil), jwk(t, ed, nil))...)
-	bothSources(t, set, func(t *testing.T, j *JWT) {
+	bothSources(t, set, func(t *testing.T, j *Verifier) {
 		for _, k := range []testKey{first, second, ed} {
 			if err := authenticate(t, j, k.token(t)); err != nil {
 				t.Error(err)
@@ -174,7 +176,7 @@ func TestKeySet_SeveralKeysUnderOneID(t *testing.T) {
 }
 
 // Each entry that is skipped is logged once for each set, and a file whose contents change is noticed.
-func TestJWT_SkippedKeysAreLoggedOncePerChange(t *testing.T) {
+func TestVerifier_SkippedKeysAreLoggedOncePerChange(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "jwks.json")
 	before, after := newEdKey(t, "one"), newEdKey(t, "two")
 	odd := json.RawMessage(`{"kty":"oct","kid":"odd","k":"secret"}`)
@@ -188,7 +190,7 @@ func TestJWT_SkippedKeysAreLoggedOncePerChange(t *testing.T) {
 	put(before)
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		j := newJWKSJWT(t, JWTOptions{JWKS: path, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		j := newJWKSJWT(t, Options{JWKS: path, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 		for range 5 {
 			<-time.After(fileInterval)
 			if err := authenticate(t, j, before.token(t)); err != nil {
@@ -237,13 +239,13 @@ func (a *answers) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: status, Body: io.NopCloser(strings.NewReader(body)), Header: http.Header{}}, nil
 }
 
-func newAnswersJWT(t *testing.T, a *answers) *JWT {
+func newAnswersJWT(t *testing.T, a *answers) *Verifier {
 	t.Helper()
-	return newJWKSJWT(t, JWTOptions{JWKS: "https://keys.example", Audience: anyone, Client: &http.Client{Transport: a}})
+	return newJWKSJWT(t, Options{JWKS: "https://keys.example", Audience: anyone, Client: &http.Client{Transport: a}})
 }
 
 // During a rotation all clients wait for the one fetch in progress; none of them is refused.
-func TestJWT_ClientsOfARotationShareOneFetch(t *testing.T) {
+func TestVerifier_ClientsOfARotationShareOneFetch(t *testing.T) {
 	old, fresh, third := newEdKey(t, "old"), newEdKey(t, "fresh"), newEdKey(t, "third")
 	synctest.Test(t, func(t *testing.T) {
 		a := &answers{}
@@ -275,7 +277,7 @@ func TestJWT_ClientsOfARotationShareOneFetch(t *testing.T) {
 }
 
 // An empty, broken or missing answer never replaces good keys, and a key that it may hide is not refused.
-func TestJWT_BadAnswerKeepsTheKeys(t *testing.T) {
+func TestVerifier_BadAnswerKeepsTheKeys(t *testing.T) {
 	good, hidden := newEdKey(t, "good"), newEdKey(t, "hidden")
 	for name, body := range map[string]string{
 		"empty set": `{"keys":[]}`, "no set": `{}`, "HTML": `<html>`, "only unusable": `{"keys":[{"kty":"oct"}]}`,
@@ -315,8 +317,8 @@ func TestJWT_BadAnswerKeepsTheKeys(t *testing.T) {
 	}
 }
 
-// A key server that is away at start leaves the JWT unready, and is asked until it answers.
-func TestJWT_KeyServerAwayAtStart(t *testing.T) {
+// A key server that is away at start leaves the verifier unready, and is asked until it answers.
+func TestVerifier_KeyServerAwayAtStart(t *testing.T) {
 	key := newEdKey(t, "ed")
 	for name, delay := range map[string]time.Duration{"refused": 0, "hangs": time.Hour} {
 		t.Run(name, func(t *testing.T) {
@@ -326,7 +328,7 @@ func TestJWT_KeyServerAwayAtStart(t *testing.T) {
 				begin := time.Now()
 				j := newAnswersJWT(t, a)
 				if took := time.Since(begin); took != min(delay, keysTimeout) {
-					t.Errorf("NewJWT took %v", took)
+					t.Errorf("New took %v", took)
 				}
 				if j.Ready() == nil {
 					t.Error("ready without keys")
@@ -343,7 +345,7 @@ func TestJWT_KeyServerAwayAtStart(t *testing.T) {
 }
 
 // The keys are fetched again every hour, so a withdrawn key ends.
-func TestJWT_WithdrawnKeyEnds(t *testing.T) {
+func TestVerifier_WithdrawnKeyEnds(t *testing.T) {
 	old, fresh := newEdKey(t, "old"), newEdKey(t, "fresh")
 	synctest.Test(t, func(t *testing.T) {
 		a := &answers{}
@@ -356,8 +358,8 @@ func TestJWT_WithdrawnKeyEnds(t *testing.T) {
 }
 
 // The audience and the issuer of a token are checked where they are configured, and an audience must be for a URL.
-func TestJWT_AudienceAndIssuer(t *testing.T) {
-	j := newSecretJWT(t, JWTOptions{Audience: []string{"shoal", "other"}, Issuer: []string{"https://id.example"}})
+func TestVerifier_AudienceAndIssuer(t *testing.T) {
+	j := newSecretJWT(t, Options{Audience: []string{"shoal", "other"}, Issuer: []string{"https://id.example"}})
 	for _, c := range []struct {
 		claims jwt.MapClaims
 		want   string
@@ -379,27 +381,27 @@ func TestJWT_AudienceAndIssuer(t *testing.T) {
 			wantRefusal(t, err, c.want)
 		}
 	}
-	token, err := SignHS256([]byte(testSecret), Identity{UserID: "a", Expires: time.Now().Add(time.Hour)},
+	token, err := SignHS256([]byte(testSecret), server.Identity{UserID: "a", Expires: time.Now().Add(time.Hour)},
 		map[string]any{"aud": "shoal", "iss": "https://id.example"})
 	if err != nil || authenticate(t, j, token) != nil {
 		t.Errorf("a token with further claims: %v", err)
 	}
-	for name, o := range map[string]JWTOptions{
+	for name, o := range map[string]Options{
 		"no audience": {JWKS: "https://keys.example"},
 		"any beside":  {Secret: []byte(testSecret), Audience: []string{"any", "shoal"}},
 		"empty entry": {Secret: []byte(testSecret), Audience: []string{""}},
 		"empty iss":   {Secret: []byte(testSecret), Issuer: []string{""}},
 	} {
-		if _, err := NewJWT(o); err == nil {
+		if _, err := New(o); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}
 }
 
 // A secret that ends in the line break of its file is refused at start.
-func TestJWT_SecretWithWhiteSpaceIsRefused(t *testing.T) {
+func TestVerifier_SecretWithWhiteSpaceIsRefused(t *testing.T) {
 	for _, secret := range []string{testSecret + "\n", testSecret + "\r\n", " " + testSecret, strings.Repeat(" ", 40), testSecret + "\u00a0"} {
-		if _, err := NewJWT(JWTOptions{Secret: []byte(secret)}); err == nil || strings.Contains(err.Error(), "thirty") {
+		if _, err := New(Options{Secret: []byte(secret)}); err == nil || strings.Contains(err.Error(), "thirty") {
 			t.Errorf("%q: err = %v", secret, err)
 		}
 	}
@@ -409,10 +411,10 @@ func TestJWT_SecretWithWhiteSpaceIsRefused(t *testing.T) {
 }
 
 // A token that will be valid within a minute is not refused for good, and the difference of the clocks is logged.
-func TestJWT_IssuerClockAhead(t *testing.T) {
+func TestVerifier_IssuerClockAhead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		j := newSecretJWT(t, JWTOptions{Logger: slog.New(slog.NewTextHandler(&log, nil)), Leeway: 10 * time.Second})
+		j := newSecretJWT(t, Options{Logger: slog.New(slog.NewTextHandler(&log, nil)), Leeway: 10 * time.Second})
 		token := func(ahead time.Duration) string {
 			return signSecret(t, jwt.MapClaims{"iat": time.Now().Add(ahead).Unix()})
 		}
@@ -435,8 +437,8 @@ func TestJWT_IssuerClockAhead(t *testing.T) {
 }
 
 // An expiry that no clock reaches counts as far in the future, however it is written.
-func TestJWT_HugeExpiry(t *testing.T) {
-	j := newSecretJWT(t, JWTOptions{})
+func TestVerifier_HugeExpiry(t *testing.T) {
+	j := newSecretJWT(t, Options{})
 	header := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"HS256"}`))
 	for _, exp := range []string{"1e11", "9223372036854775807", "1e300", "1e999", "99999999999999999999999", "4102444800.5", "4.1024448e9"} {
 		signed := header + "." + base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, `{"sub":"a","exp":%s}`, exp))
@@ -453,8 +455,8 @@ func TestJWT_HugeExpiry(t *testing.T) {
 
 // Two different subjects never become one user: text that is not valid Unicode is refused, and so is a claim or a
 // header that is given twice.
-func TestJWT_AmbiguousClaimsAreRefused(t *testing.T) {
-	j := newSecretJWT(t, JWTOptions{})
+func TestVerifier_AmbiguousClaimsAreRefused(t *testing.T) {
+	j := newSecretJWT(t, Options{})
 	for claims, want := range map[string]string{
 		`{"sub":"\ud800","exp":9e9}`:           "Token has no valid subject",
 		"{\"sub\":\"\xff\xff\",\"exp\":9e9}":   "Token has no valid subject",
@@ -482,11 +484,11 @@ func TestJWT_AmbiguousClaimsAreRefused(t *testing.T) {
 }
 
 // An uploads claim that is not a list of strings allows no upload, and the token is accepted.
-func TestJWT_MalformedUploadsClaimAllowsNothing(t *testing.T) {
-	j := newSecretJWT(t, JWTOptions{})
+func TestVerifier_MalformedUploadsClaimAllowsNothing(t *testing.T) {
+	j := newSecretJWT(t, Options{})
 	for _, uploads := range []any{"*", 7, []any{"*", 1}, map[string]any{}, (*string)(nil)} {
 		id, err := j.Authenticate(t.Context(), signSecret(t, jwt.MapClaims{"uploads": uploads}))
-		if err != nil || AuthorizeClaims(t.Context(), id, "u1") == nil {
+		if err != nil || server.AuthorizeClaims(t.Context(), id, "u1") == nil {
 			t.Errorf("uploads %v: %v, identity %+v", uploads, err, id)
 		}
 	}

@@ -1,4 +1,7 @@
-package server
+// Package jwtauth authenticates the connections of a [server.Server] by JSON Web Tokens: HS256 with a secret, RS256,
+// ES256 and EdDSA with a key set in a file or behind a URL. It is separate from package server so that a program with
+// sessions of its own compiles no JWT library.
+package jwtauth
 
 import (
 	"context"
@@ -14,14 +17,18 @@ import (
 	"unicode/utf8"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/shoal-go/shoal/internal/logs"
+	"github.com/shoal-go/shoal/internal/strictjson"
+	"github.com/shoal-go/shoal/server"
 )
 
 const (
 	// maxTokenBytes bounds the work that a token can cause before its signature is checked.
 	maxTokenBytes = 8 << 10
-	// defaultLeeway is the default of JWTOptions.Leeway.
+	// defaultLeeway is the default of Options.Leeway.
 	defaultLeeway = 5 * time.Second
-	// anyAudience is the entry of JWTOptions.Audience that switches the check off.
+	// anyAudience is the entry of Options.Audience that switches the check off.
 	anyAudience = "any"
 )
 
@@ -33,9 +40,9 @@ var signingMethods = map[string]jwt.SigningMethod{
 	"EdDSA": jwt.SigningMethodEdDSA,
 }
 
-// JWTOptions configure a JWT. At least one of Secret and JWKS is required. With both, a token's algorithm decides
+// Options configure a Verifier. At least one of Secret and JWKS is required. With both, a token's algorithm decides
 // which of them verifies its signature.
-type JWTOptions struct {
+type Options struct {
 	// Secret is the key of HS256. It should be random, have at least 32 bytes, and pass [CheckSecret].
 	Secret []byte
 
@@ -56,7 +63,7 @@ type JWTOptions struct {
 	// only: a connection ends exactly at exp. 0: 5 s; negative: none.
 	Leeway time.Duration
 
-	// CheckVersion is called for tokens that have a token_version claim, to refuse revoked ones. A *TokenError
+	// CheckVersion is called for tokens that have a token_version claim, to refuse revoked ones. A *server.TokenError
 	// refuses the token and gives the client the reason; any other error means that it cannot be checked now.
 	// nil: none is refused.
 	CheckVersion func(ctx context.Context, userID string, version int64) error
@@ -68,15 +75,15 @@ type JWTOptions struct {
 	Logger *slog.Logger
 }
 
-// JWT authenticates connections by JSON Web Tokens. Its methods may be called from any number of goroutines;
+// Verifier authenticates connections by JSON Web Tokens. Its methods may be called from any number of goroutines;
 // Authenticate blocks only while a key is fetched or CheckVersion runs.
 //
 // A token needs sub, an id of the protocol, and exp. Its type, if it has one, must be "access". Its uploads claim, a
-// list of ids or prefixes that end in "*", is used by [AuthorizeClaims].
-type JWT struct {
-	opt   JWTOptions
+// list of ids or prefixes that end in "*", is used by [server.AuthorizeClaims].
+type Verifier struct {
+	opt   Options
 	keys  keySource // nil without a JWKS
-	early sampledLog
+	early logs.Sampled
 }
 
 // CheckSecret returns an error for a secret that begins or ends with white space: almost always the line break of the
@@ -90,10 +97,10 @@ func CheckSecret(secret []byte) error {
 	return nil
 }
 
-// NewJWT returns a JWT, to be closed with Close. It reads JWKS, which takes at most 10 seconds, and fails if it is not
-// a usable key set. A JWKS URL that cannot be reached is not an error: it is fetched until that succeeds, and until
+// New returns a Verifier, to be closed with Close. It reads JWKS, which takes at most 10 seconds, and fails if it is
+// not a usable key set. A JWKS URL that cannot be reached is not an error: it is fetched until that succeeds, and until
 // then Ready returns an error.
-func NewJWT(o JWTOptions) (*JWT, error) {
+func New(o Options) (*Verifier, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
@@ -110,37 +117,37 @@ func NewJWT(o JWTOptions) (*JWT, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	o.Secret, o.Audience, o.Issuer = slices.Clone(o.Secret), slices.Clone(o.Audience), slices.Clone(o.Issuer)
-	j := &JWT{opt: o, early: sampledLog{interval: time.Minute}}
+	j := &Verifier{opt: o, early: logs.Sampled{Interval: time.Minute}}
 	if o.JWKS == "" {
 		return j, nil
 	}
 	keys, err := newKeySource(o)
 	if err != nil {
-		return nil, fmt.Errorf("server: JWKS: %w", err)
+		return nil, fmt.Errorf("jwtauth: JWKS: %w", err)
 	}
 	j.keys = keys
 	return j, nil
 }
 
-func (o *JWTOptions) validate() error {
+func (o *Options) validate() error {
 	var all []error
 	if len(o.Secret) == 0 && o.JWKS == "" {
-		all = append(all, errors.New("server: JWTOptions need a Secret or a JWKS"))
+		all = append(all, errors.New("jwtauth: Options need a Secret or a JWKS"))
 	}
 	if err := CheckSecret(o.Secret); err != nil {
-		all = append(all, fmt.Errorf("server: JWTOptions.Secret %w", err))
+		all = append(all, fmt.Errorf("jwtauth: Options.Secret %w", err))
 	}
 	if isURL(o.JWKS) && len(o.Audience) == 0 {
-		all = append(all, errors.New(`server: JWTOptions.Audience is empty, want the aud claim of this application's `+
+		all = append(all, errors.New(`jwtauth: Options.Audience is empty, want the aud claim of this application's `+
 			`tokens, or "any" to accept every token that the keys of the JWKS URL have signed`))
 	}
 	for name, list := range map[string][]string{"Audience": o.Audience, "Issuer": o.Issuer} {
 		if slices.Contains(list, "") {
-			all = append(all, fmt.Errorf("server: JWTOptions.%s has an empty entry", name))
+			all = append(all, fmt.Errorf("jwtauth: Options.%s has an empty entry", name))
 		}
 	}
 	if len(o.Audience) > 1 && slices.Contains(o.Audience, anyAudience) {
-		all = append(all, errors.New(`server: JWTOptions.Audience has "any" beside other entries, want one or the other`))
+		all = append(all, errors.New(`jwtauth: Options.Audience has "any" beside other entries, want one or the other`))
 	}
 	return errors.Join(all...)
 }
@@ -151,7 +158,7 @@ func isURL(jwks string) bool {
 }
 
 // Ready returns nil if tokens can be verified, or the reason why not: the JWKS URL has not been fetched yet.
-func (j *JWT) Ready() error {
+func (j *Verifier) Ready() error {
 	if j.keys == nil {
 		return nil
 	}
@@ -160,29 +167,29 @@ func (j *JWT) Ready() error {
 
 // Close ends the goroutine that fetches a JWKS URL and waits for it. Further calls have no effect. Authenticate
 // continues with the current keys.
-func (j *JWT) Close() {
+func (j *Verifier) Close() {
 	if j.keys != nil {
 		j.keys.close()
 	}
 }
 
-// Authenticate is an [Authenticate]. It returns a *TokenError for a token that is known to be bad. Any other error
-// means that it cannot be checked now: ctx has ended, the signing key could not be fetched, the token becomes valid
-// within a minute, or CheckVersion failed.
-func (j *JWT) Authenticate(ctx context.Context, token string) (Identity, error) {
+// Authenticate is a [server.Authenticate]. It returns a *server.TokenError for a token that is known to be bad. Any
+// other error means that it cannot be checked now: ctx has ended, the signing key could not be fetched, the token
+// becomes valid within a minute, or CheckVersion failed.
+func (j *Verifier) Authenticate(ctx context.Context, token string) (server.Identity, error) {
 	if len(token) > maxTokenBytes {
-		return Identity{}, &TokenError{Message: "Token is too long"}
+		return server.Identity{}, &server.TokenError{Message: "Token is too long"}
 	}
 	t, err := parseToken(token)
 	if err != nil {
-		return Identity{}, err
+		return server.Identity{}, err
 	}
 	if err := j.verify(ctx, t); err != nil {
-		return Identity{}, err
+		return server.Identity{}, err
 	}
 	id, err := j.identity(t.claims, time.Now())
 	if err != nil {
-		return Identity{}, err
+		return server.Identity{}, err
 	}
 	return id, j.checkRevoked(ctx, id.UserID, t.claims)
 }
@@ -191,19 +198,19 @@ func (j *JWT) Authenticate(ctx context.Context, token string) (Identity, error) 
 type signedToken struct {
 	algorithm string
 	keyID     string // "" if the token names no key
-	claims    object
+	claims    strictjson.Object
 	signed    string // the bytes that the signature covers
 	signature []byte
 }
 
 var (
-	errMalformed    = &TokenError{Message: "Invalid token"}
-	errAlgorithm    = &TokenError{Message: "Algorithm is not accepted"}
-	errUnknownKey   = &TokenError{Message: "Unknown signing key"}
-	errBadSignature = &TokenError{Message: "Invalid signature"}
+	errMalformed    = &server.TokenError{Message: "Invalid token"}
+	errAlgorithm    = &server.TokenError{Message: "Algorithm is not accepted"}
+	errUnknownKey   = &server.TokenError{Message: "Unknown signing key"}
+	errBadSignature = &server.TokenError{Message: "Invalid signature"}
 )
 
-// parseToken decodes a token. Its errors are *TokenError and repeat no part of the token.
+// parseToken decodes a token. Its errors are *server.TokenError and repeat no part of the token.
 func parseToken(token string) (signedToken, error) {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
@@ -214,13 +221,13 @@ func parseToken(token string) (signedToken, error) {
 		return signedToken{}, errMalformed
 	}
 	t := signedToken{signed: token[:len(parts[0])+1+len(parts[1])]}
-	if t.algorithm, err = header.text("alg"); err != nil || signingMethods[t.algorithm] == nil {
+	if t.algorithm, err = header.Text("alg"); err != nil || signingMethods[t.algorithm] == nil {
 		return signedToken{}, errAlgorithm
 	}
-	if _, critical := header.get("crit"); critical { // the header demands an extension
+	if _, critical := header.Get("crit"); critical { // the header demands an extension
 		return signedToken{}, errAlgorithm
 	}
-	if t.keyID, err = header.text("kid"); err != nil {
+	if t.keyID, err = header.Text("kid"); err != nil {
 		return signedToken{}, errUnknownKey
 	}
 	if t.claims, err = decodePart(parts[1]); err != nil {
@@ -233,21 +240,21 @@ func parseToken(token string) (signedToken, error) {
 }
 
 // decodePart decodes the header or the claims of a token.
-func decodePart(part string) (object, error) {
+func decodePart(part string) (strictjson.Object, error) {
 	text, err := base64.RawURLEncoding.DecodeString(part)
 	if err != nil {
 		return nil, err
 	}
-	o, err := decodeObject(text)
+	o, err := strictjson.Decode(text)
 	if err != nil {
 		return nil, err
 	}
-	return o, o.duplicate()
+	return o, o.Duplicate()
 }
 
 // verify checks a token's signature. The algorithm is chosen by the client, so each algorithm is tied to one kind of
 // key.
-func (j *JWT) verify(ctx context.Context, t signedToken) error {
+func (j *Verifier) verify(ctx context.Context, t signedToken) error {
 	switch {
 	case t.algorithm == "HS256" && len(j.opt.Secret) > 0:
 		if signingMethods[t.algorithm].Verify(t.signed, t.signature, j.opt.Secret) != nil {
@@ -261,7 +268,7 @@ func (j *JWT) verify(ctx context.Context, t signedToken) error {
 }
 
 // verifyWithKeys checks a token's signature with the current keys, and with newer ones if the current ones fail.
-func (j *JWT) verifyWithKeys(ctx context.Context, t signedToken) error {
+func (j *Verifier) verifyWithKeys(ctx context.Context, t signedToken) error {
 	set := j.keys.current()
 	result := set.verify(t)
 	if result == nil {
@@ -274,16 +281,16 @@ func (j *JWT) verifyWithKeys(ctx context.Context, t signedToken) error {
 			return nil
 		}
 	case ctx.Err() != nil:
-		return fmt.Errorf("server: verifying a token: %w", context.Cause(ctx))
+		return fmt.Errorf("jwtauth: verifying a token: %w", context.Cause(ctx))
 	}
 	if err != nil && errors.Is(result, errUnknownKey) {
-		return fmt.Errorf("server: signing key of a token: %w", err)
+		return fmt.Errorf("jwtauth: signing key of a token: %w", err)
 	}
 	return result
 }
 
-func (j *JWT) checkRevoked(ctx context.Context, userID string, claims object) error {
-	if _, given := claims.get("token_version"); j.opt.CheckVersion == nil || !given {
+func (j *Verifier) checkRevoked(ctx context.Context, userID string, claims strictjson.Object) error {
+	if _, given := claims.Get("token_version"); j.opt.CheckVersion == nil || !given {
 		return nil
 	}
 	version, err := intClaim(claims, "token_version")
@@ -291,9 +298,9 @@ func (j *JWT) checkRevoked(ctx context.Context, userID string, claims object) er
 		return err
 	}
 	err = j.opt.CheckVersion(ctx, userID, version)
-	var refused *TokenError
+	var refused *server.TokenError
 	if errors.As(err, &refused) && refused.Code == "" {
-		return &TokenError{Message: refused.Message, Code: TokenRevoked}
+		return &server.TokenError{Message: refused.Message, Code: server.TokenRevoked}
 	}
 	return err
 }

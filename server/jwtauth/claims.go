@@ -1,4 +1,4 @@
-package server
+package jwtauth
 
 import (
 	"errors"
@@ -11,58 +11,60 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
+	"github.com/shoal-go/shoal/internal/strictjson"
 	"github.com/shoal-go/shoal/manager"
+	"github.com/shoal-go/shoal/server"
 )
 
 var (
-	errExpired     = &TokenError{Message: "Token has expired", Code: TokenExpired}
-	errNotValidYet = &TokenError{Message: "Token is not valid yet"}
+	errExpired     = &server.TokenError{Message: "Token has expired", Code: server.TokenExpired}
+	errNotValidYet = &server.TokenError{Message: "Token is not valid yet"}
 )
 
 // soon is how early a token may be used to be refused only for the moment: the client should come back.
 const soon = time.Minute
 
 // identity returns the identity that the claims of a verified token describe.
-func (j *JWT) identity(claims object, now time.Time) (Identity, error) {
-	value, given := claims.get("exp")
+func (j *Verifier) identity(claims strictjson.Object, now time.Time) (server.Identity, error) {
+	value, given := claims.Get("exp")
 	if !given || string(value) == "null" {
-		return Identity{}, &TokenError{Message: "Token has no expiry"}
+		return server.Identity{}, &server.TokenError{Message: "Token has no expiry"}
 	}
 	expires, ok := numericDate(value)
 	if !ok {
-		return Identity{}, errMalformed
+		return server.Identity{}, errMalformed
 	}
 	if !now.Before(expires) {
-		return Identity{}, errExpired
+		return server.Identity{}, errExpired
 	}
 	if err := j.checkValidYet(claims, now); err != nil {
-		return Identity{}, err
+		return server.Identity{}, err
 	}
-	if kind, given := claims.get("type"); given && string(kind) != `"access"` {
-		if text, err := decodeString(kind); err != nil || text != "access" {
-			return Identity{}, &TokenError{Message: "Token is not an access token"}
+	if kind, given := claims.Get("type"); given && string(kind) != `"access"` {
+		if text, err := strictjson.String(kind); err != nil || text != "access" {
+			return server.Identity{}, &server.TokenError{Message: "Token is not an access token"}
 		}
 	}
 	if err := j.checkParties(claims); err != nil {
-		return Identity{}, err
+		return server.Identity{}, err
 	}
-	subject, err := claims.text("sub")
+	subject, err := claims.Text("sub")
 	if err != nil || manager.CheckID("sub", subject) != nil {
-		return Identity{}, &TokenError{Message: "Token has no valid subject"}
+		return server.Identity{}, &server.TokenError{Message: "Token has no valid subject"}
 	}
-	id := Identity{UserID: subject, Expires: expires}
-	id.TokenID, _ = claims.text("jti") // one that is not a string names nothing
-	if uploads, given := claims.get("uploads"); given {
-		id.Uploads, _ = decodeStrings(uploads) // one that is not a list of strings allows nothing
+	id := server.Identity{UserID: subject, Expires: expires}
+	id.TokenID, _ = claims.Text("jti") // one that is not a string names nothing
+	if uploads, given := claims.Get("uploads"); given {
+		id.Uploads, _ = strictjson.Strings(uploads) // one that is not a list of strings allows nothing
 	}
 	return id, nil
 }
 
 // checkValidYet checks nbf and iat with the leeway. A token that is early by less than a minute is not known to be
 // bad: the clocks differ, which is logged.
-func (j *JWT) checkValidYet(claims object, now time.Time) error {
+func (j *Verifier) checkValidYet(claims strictjson.Object, now time.Time) error {
 	for _, name := range []string{"nbf", "iat"} {
-		value, given := claims.get(name)
+		value, given := claims.Get(name)
 		if !given || string(value) == "null" {
 			continue
 		}
@@ -77,34 +79,34 @@ func (j *JWT) checkValidYet(claims object, now time.Time) error {
 		if early-j.opt.Leeway >= soon {
 			return errNotValidYet
 		}
-		j.early.log(j.opt.Logger, slog.LevelWarn, "token refused, the clocks of issuer and node differ",
+		j.early.Log(j.opt.Logger, slog.LevelWarn, "token refused, the clocks of issuer and node differ",
 			"claim", name, "ahead", early.Round(time.Millisecond), "leeway", j.opt.Leeway)
-		return fmt.Errorf("server: token becomes valid in %v", early-j.opt.Leeway)
+		return fmt.Errorf("jwtauth: token becomes valid in %v", early-j.opt.Leeway)
 	}
 	return nil
 }
 
 // checkParties checks the issuer and the audience.
-func (j *JWT) checkParties(claims object) error {
+func (j *Verifier) checkParties(claims strictjson.Object) error {
 	if len(j.opt.Issuer) > 0 {
-		issuer, err := claims.text("iss")
+		issuer, err := claims.Text("iss")
 		if err != nil || !slices.Contains(j.opt.Issuer, issuer) {
-			return &TokenError{Message: "Token is of another issuer"}
+			return &server.TokenError{Message: "Token is of another issuer"}
 		}
 	}
 	if len(j.opt.Audience) == 0 {
 		return nil
 	}
 	var audience []string
-	if value, given := claims.get("aud"); given {
-		if one, err := decodeString(value); err == nil {
+	if value, given := claims.Get("aud"); given {
+		if one, err := strictjson.String(value); err == nil {
 			audience = []string{one}
 		} else {
-			audience, _ = decodeStrings(value)
+			audience, _ = strictjson.Strings(value)
 		}
 	}
 	if !slices.ContainsFunc(audience, func(a string) bool { return slices.Contains(j.opt.Audience, a) }) {
-		return &TokenError{Message: "Token is for another audience"}
+		return &server.TokenError{Message: "Token is for another audience"}
 	}
 	return nil
 }
@@ -113,7 +115,7 @@ func (j *JWT) checkParties(claims object) error {
 // 9999 become the end of that year.
 func numericDate(value []byte) (time.Time, bool) {
 	const most = 253402300799
-	if kindOf(value) != "number" {
+	if strictjson.Kind(value) != "number" {
 		return time.Time{}, false
 	}
 	seconds, err := strconv.ParseFloat(string(value), 64)
@@ -124,27 +126,27 @@ func numericDate(value []byte) (time.Time, bool) {
 	return time.Unix(int64(whole), int64(fraction*1e9)), true
 }
 
-func intClaim(claims object, name string) (int64, error) {
-	value, _ := claims.get(name)
+func intClaim(claims strictjson.Object, name string) (int64, error) {
+	value, _ := claims.Get(name)
 	n, err := strconv.ParseInt(string(value), 10, 64)
 	if err != nil {
-		return 0, &TokenError{Message: "Token has an invalid " + name + " claim"}
+		return 0, &server.TokenError{Message: "Token has an invalid " + name + " claim"}
 	}
 	return n, nil
 }
 
-// SignHS256 returns a token that a JWT with the same secret authenticates as id: the counterpart of
-// [JWT.Authenticate], for development, tests and tools. id needs a UserID and Expires. Further claims, for example aud
-// and iss, are added to those of id and must have a JSON form.
-func SignHS256(secret []byte, id Identity, further ...map[string]any) (string, error) {
+// SignHS256 returns a token that a Verifier with the same secret authenticates as id: the counterpart of
+// [Verifier.Authenticate], for development, tests and tools. id needs a UserID and Expires. Further claims, for example
+// aud and iss, are added to those of id and must have a JSON form.
+func SignHS256(secret []byte, id server.Identity, further ...map[string]any) (string, error) {
 	if len(secret) == 0 {
-		return "", errors.New("server: signing a token needs a secret")
+		return "", errors.New("jwtauth: signing a token needs a secret")
 	}
 	if err := manager.CheckID("user_id", id.UserID); err != nil {
 		return "", err
 	}
 	if id.Expires.IsZero() {
-		return "", errors.New("server: signing a token needs an expiry")
+		return "", errors.New("jwtauth: signing a token needs an expiry")
 	}
 	claims := jwt.MapClaims{}
 	for _, more := range further {

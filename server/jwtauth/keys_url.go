@@ -1,4 +1,4 @@
-package server
+package jwtauth
 
 import (
 	"context"
@@ -9,6 +9,9 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/shoal-go/shoal/internal/logs"
+	"github.com/shoal-go/shoal/internal/service"
 )
 
 const (
@@ -29,7 +32,7 @@ var errKeysUnavailable = errors.New("the JWKS cannot be fetched now")
 
 // urlKeys are keys behind a URL. One goroutine fetches them on schedule; tokens that need a newer set share one fetch.
 type urlKeys struct {
-	opt       JWTOptions
+	opt       Options
 	client    *http.Client
 	closeIdle func()
 	ctx       context.Context //nolint:containedctx // ends all fetches; cancelled by close
@@ -42,7 +45,7 @@ type urlKeys struct {
 	err      error     // of the last fetch
 	fetching *keyFetch // nil: none
 	asked    time.Time // start of the last fetch on behalf of a token
-	failed   sampledLog
+	failed   logs.Sampled
 }
 
 // keyFetch is one fetch. err is set before done is closed.
@@ -55,12 +58,12 @@ type keyFetch struct {
 type notKeySetError struct{ error }
 
 // newURLKeys fetches the keys once. An answer that is not a key set is an error; a URL that cannot be reached is not.
-func newURLKeys(o JWTOptions) (*urlKeys, error) {
-	if err := checkServiceURL(o.JWKS); err != nil {
+func newURLKeys(o Options) (*urlKeys, error) {
+	if err := service.CheckURL(o.JWKS); err != nil {
 		return nil, err
 	}
-	u := &urlKeys{opt: o, failed: sampledLog{interval: time.Minute}}
-	u.client, u.closeIdle = serviceClient(o.Client)
+	u := &urlKeys{opt: o, failed: logs.Sampled{Interval: time.Minute}}
+	u.client, u.closeIdle = service.Client(o.Client)
 	u.ctx, u.cancel = context.WithCancel(context.Background())
 	first, _ := u.start(true)
 	<-first.done
@@ -130,7 +133,7 @@ func (u *urlKeys) finish(f *keyFetch, set *keySet, err error) {
 		u.opt.Logger.Info("JWKS loaded", "keys", len(set.keys))
 		set.logSkipped(u.opt.Logger)
 	case err != nil && u.ctx.Err() == nil:
-		u.failed.log(u.opt.Logger, slog.LevelWarn, "JWKS fetch failed, keeping the current keys", "error", err)
+		u.failed.Log(u.opt.Logger, slog.LevelWarn, "JWKS fetch failed, keeping the current keys", "error", err)
 	}
 	close(f.done)
 }
@@ -141,12 +144,12 @@ func (u *urlKeys) fetch() (*keySet, error) {
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, u.opt.JWKS, http.NoBody)
 	if err != nil {
-		return nil, withoutURL(err)
+		return nil, service.WithoutURL(err)
 	}
 	request.Header.Set("Accept", "application/jwk-set+json, application/json")
 	response, err := u.client.Do(request)
 	if err != nil {
-		return nil, withoutURL(err)
+		return nil, service.WithoutURL(err)
 	}
 	defer response.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(response.Body, maxJWKSBytes+1))
@@ -156,7 +159,7 @@ func (u *urlKeys) fetch() (*keySet, error) {
 	case status != http.StatusOK:
 		return nil, notKeySetError{fmt.Errorf("the server answered %d, want 200 with a JSON Web Key Set", status)}
 	case err != nil:
-		return nil, withoutURL(err)
+		return nil, service.WithoutURL(err)
 	case len(text) > maxJWKSBytes:
 		return nil, notKeySetError{fmt.Errorf("the answer is too large, want at most %d bytes", maxJWKSBytes)}
 	}
@@ -199,7 +202,7 @@ func (u *urlKeys) ready() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.set == nil {
-		return fmt.Errorf("server: JWKS: no keys yet: %w", u.err)
+		return fmt.Errorf("jwtauth: JWKS: no keys yet: %w", u.err)
 	}
 	return nil
 }

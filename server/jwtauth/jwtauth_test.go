@@ -1,4 +1,4 @@
-package server
+package jwtauth
 
 import (
 	"context"
@@ -9,14 +9,16 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/shoal-go/shoal/server"
 )
 
 const testSecret = "a secret of at least thirty-two bytes"
 
-func newSecretJWT(t *testing.T, o JWTOptions) *JWT {
+func newSecretJWT(t *testing.T, o Options) *Verifier {
 	t.Helper()
 	o.Secret = []byte(testSecret)
-	j, err := NewJWT(o)
+	j, err := New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,19 +60,19 @@ func signSecret(t *testing.T, changes jwt.MapClaims) string {
 // wantRefusal checks that err is the refusal with just that text.
 func wantRefusal(t *testing.T, err error, message string) {
 	t.Helper()
-	var refused *TokenError
+	var refused *server.TokenError
 	if !errors.As(err, &refused) {
-		t.Fatalf("err = %v, want a *TokenError %q", err, message)
+		t.Fatalf("err = %v, want a *server.TokenError %q", err, message)
 	}
 	if refused.Message != message {
 		t.Errorf("message = %q, want %q", refused.Message, message)
 	}
 }
 
-func TestJWT_AcceptsTokensOfSignHS256(t *testing.T) {
-	j := newSecretJWT(t, JWTOptions{})
+func TestVerifier_AcceptsTokensOfSignHS256(t *testing.T) {
+	j := newSecretJWT(t, Options{})
 	expires := time.Now().Add(time.Hour).Truncate(time.Second)
-	alice := Identity{UserID: "älice", TokenID: "t-1", Expires: expires, Uploads: []string{"u1", "p*"}}
+	alice := server.Identity{UserID: "älice", TokenID: "t-1", Expires: expires, Uploads: []string{"u1", "p*"}}
 	token, err := SignHS256([]byte(testSecret), alice)
 	if err != nil {
 		t.Fatal(err)
@@ -84,15 +86,15 @@ func TestJWT_AcceptsTokensOfSignHS256(t *testing.T) {
 	}
 }
 
-func TestJWT_AcceptsATokenWithoutType(t *testing.T) {
-	j := newSecretJWT(t, JWTOptions{})
+func TestVerifier_AcceptsATokenWithoutType(t *testing.T) {
+	j := newSecretJWT(t, Options{})
 	id, err := j.Authenticate(t.Context(), signSecret(t, jwt.MapClaims{"type": nil}))
 	if err != nil || id.UserID != "alice" || id.Uploads != nil {
 		t.Errorf("identity = %+v, err = %v", id, err)
 	}
 }
 
-func TestJWT_RefusesClaims(t *testing.T) {
+func TestVerifier_RefusesClaims(t *testing.T) {
 	now := time.Now()
 	for name, c := range map[string]struct {
 		changes jwt.MapClaims
@@ -119,21 +121,21 @@ func TestJWT_RefusesClaims(t *testing.T) {
 		"nbf is text":          {jwt.MapClaims{"nbf": "now"}, "Invalid token"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := newSecretJWT(t, JWTOptions{}).Authenticate(t.Context(), signSecret(t, c.changes))
+			_, err := newSecretJWT(t, Options{}).Authenticate(t.Context(), signSecret(t, c.changes))
 			wantRefusal(t, err, c.want)
 		})
 	}
 }
 
-func TestJWT_AllowsForAnIssuersClockAhead(t *testing.T) {
+func TestVerifier_AllowsForAnIssuersClockAhead(t *testing.T) {
 	soon := time.Now().Add(2 * time.Second).Unix()
-	j := newSecretJWT(t, JWTOptions{})
+	j := newSecretJWT(t, Options{})
 	if _, err := j.Authenticate(t.Context(), signSecret(t, jwt.MapClaims{"nbf": soon, "iat": soon})); err != nil {
 		t.Error(err)
 	}
 }
 
-func TestJWT_RefusesForms(t *testing.T) {
+func TestVerifier_RefusesForms(t *testing.T) {
 	good := signSecret(t, nil)
 	header, rest, _ := strings.Cut(good, ".")
 	payload, signature, _ := strings.Cut(rest, ".")
@@ -160,15 +162,15 @@ func TestJWT_RefusesForms(t *testing.T) {
 		"too long":           {good + strings.Repeat("A", maxTokenBytes), "Token is too long"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := newSecretJWT(t, JWTOptions{}).Authenticate(t.Context(), c.token)
+			_, err := newSecretJWT(t, Options{}).Authenticate(t.Context(), c.token)
 			wantRefusal(t, err, c.want)
 		})
 	}
 }
 
-func TestJWT_ExpiresAtItsSecond(t *testing.T) {
+func TestVerifier_ExpiresAtItsSecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		j := newSecretJWT(t, JWTOptions{})
+		j := newSecretJWT(t, Options{})
 		token := signSecret(t, jwt.MapClaims{"exp": time.Now().Add(10 * time.Second).Unix()})
 		<-time.After(10*time.Second - time.Nanosecond)
 		if _, err := j.Authenticate(t.Context(), token); err != nil {
@@ -180,16 +182,16 @@ func TestJWT_ExpiresAtItsSecond(t *testing.T) {
 	})
 }
 
-func TestJWT_CheckVersion(t *testing.T) {
+func TestVerifier_CheckVersion(t *testing.T) {
 	down := errors.New("database is down")
-	j := newSecretJWT(t, JWTOptions{CheckVersion: func(_ context.Context, userID string, version int64) error {
+	j := newSecretJWT(t, Options{CheckVersion: func(_ context.Context, userID string, version int64) error {
 		switch {
 		case userID != "alice":
 			return errors.New("asked about " + userID)
 		case version == 1<<53+1: // exact where a float64 would not be
 			return nil
 		case version == 2:
-			return &TokenError{Message: "Token has been revoked"}
+			return &server.TokenError{Message: "Token has been revoked"}
 		}
 		return down
 	}})
@@ -211,8 +213,8 @@ func TestJWT_CheckVersion(t *testing.T) {
 	}
 }
 
-func TestJWT_RefusalsHoldNoSecret(t *testing.T) {
-	j := newSecretJWT(t, JWTOptions{})
+func TestVerifier_RefusalsHoldNoSecret(t *testing.T) {
+	j := newSecretJWT(t, Options{})
 	for _, token := range []string{"secret-text", signSecret(t, jwt.MapClaims{"sub": "secret-text\n"})} {
 		_, err := j.Authenticate(t.Context(), token)
 		if err == nil || strings.Contains(err.Error(), "secret-text") || strings.Contains(err.Error(), token) {
@@ -225,13 +227,13 @@ func TestSignHS256_RefusesBadInput(t *testing.T) {
 	later := time.Now().Add(time.Hour)
 	for name, c := range map[string]struct {
 		secret string
-		id     Identity
+		id     server.Identity
 		want   string
 	}{
-		"no secret": {"", Identity{UserID: "alice", Expires: later}, "secret"},
-		"no user":   {"s", Identity{Expires: later}, "user_id"},
-		"bad user":  {"s", Identity{UserID: "a\x00", Expires: later}, "user_id"},
-		"no expiry": {"s", Identity{UserID: "alice"}, "expiry"},
+		"no secret": {"", server.Identity{UserID: "alice", Expires: later}, "secret"},
+		"no user":   {"s", server.Identity{Expires: later}, "user_id"},
+		"bad user":  {"s", server.Identity{UserID: "a\x00", Expires: later}, "user_id"},
+		"no expiry": {"s", server.Identity{UserID: "alice"}, "expiry"},
 	} {
 		if _, err := SignHS256([]byte(c.secret), c.id); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: err = %v, want one that names %s", name, err, c.want)
@@ -239,8 +241,8 @@ func TestSignHS256_RefusesBadInput(t *testing.T) {
 	}
 }
 
-func TestNewJWT_NeedsAKey(t *testing.T) {
-	if _, err := NewJWT(JWTOptions{}); err == nil {
+func TestNew_NeedsAKey(t *testing.T) {
+	if _, err := New(Options{}); err == nil {
 		t.Error("no error without a secret and a JWKS")
 	}
 }

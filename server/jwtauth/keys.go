@@ -1,4 +1,4 @@
-package server
+package jwtauth
 
 import (
 	"context"
@@ -17,7 +17,9 @@ import (
 	"slices"
 	"time"
 
+	"github.com/shoal-go/shoal/internal/logs"
 	"github.com/shoal-go/shoal/internal/reload"
+	"github.com/shoal-go/shoal/internal/strictjson"
 )
 
 const (
@@ -42,7 +44,7 @@ type keySource interface {
 	close()
 }
 
-func newKeySource(o JWTOptions) (keySource, error) {
+func newKeySource(o Options) (keySource, error) {
 	if isURL(o.JWKS) {
 		return newURLKeys(o)
 	}
@@ -102,20 +104,20 @@ func (s *keySet) logSkipped(logger *slog.Logger) {
 			logger.Info("JWKS keys skipped", "further", len(s.skipped)-i)
 			return
 		}
-		logger.Info("JWKS key skipped", "index", k.index, "kid", truncated(k.id), "reason", k.reason)
+		logger.Info("JWKS key skipped", "index", k.index, "kid", logs.Truncate(k.id), "reason", k.reason)
 	}
 }
 
 // parseKeySet decodes a JSON Web Key Set (RFC 7517). Each entry is judged by itself: the set is refused only if no
 // entry is usable.
 func parseKeySet(text []byte) (*keySet, error) {
-	o, err := decodeObject(reload.TrimBOM(text))
+	o, err := strictjson.Decode(reload.TrimBOM(text))
 	if err != nil {
 		return nil, fmt.Errorf("not a JSON Web Key Set: it %w", err)
 	}
-	list, _ := o.get("keys")
+	list, _ := o.Get("keys")
 	var entries []json.RawMessage
-	if len(list) == 0 || json.Unmarshal(list, &entries) != nil || o.duplicate("keys") != nil {
+	if len(list) == 0 || json.Unmarshal(list, &entries) != nil || o.Duplicate("keys") != nil {
 		return nil, errors.New(`not a JSON Web Key Set: it has no array "keys"`)
 	}
 	s := &keySet{identity: sha256.Sum256(text)}
@@ -142,28 +144,28 @@ func parseKeySet(text []byte) (*keySet, error) {
 
 // parseKey decodes one entry of a set. With an error the key has its id, if that could be decoded.
 func parseKey(entry []byte) (publicKey, error) {
-	o, err := decodeObject(entry)
+	o, err := strictjson.Decode(entry)
 	if err == nil {
-		err = o.duplicate()
+		err = o.Duplicate()
 	}
 	if err != nil {
 		return publicKey{}, err
 	}
-	id, err := o.text("kid")
+	id, err := o.Text("kid")
 	if err != nil {
 		return publicKey{}, err
 	}
 	k := publicKey{id: id}
-	if use, given := o.get("use"); given && string(use) != `"sig"` {
+	if use, given := o.Get("use"); given && string(use) != `"sig"` {
 		return k, errors.New(`use is not "sig"`)
 	}
-	if value, given := o.get("key_ops"); given {
-		operations, err := decodeStrings(value)
+	if value, given := o.Get("key_ops"); given {
+		operations, err := strictjson.Strings(value)
 		if err != nil || !slices.Contains(operations, "verify") {
 			return k, errors.New(`key_ops does not contain "verify"`)
 		}
 	}
-	kind, err := o.text("kty")
+	kind, err := o.Text("kty")
 	if err != nil {
 		return k, err
 	}
@@ -183,33 +185,33 @@ func parseKey(entry []byte) (publicKey, error) {
 	if err != nil {
 		return k, err
 	}
-	algorithm, err := o.text("alg")
+	algorithm, err := o.Text("alg")
 	same := algorithm == k.algorithm || kind == "OKP" && algorithm == "Ed25519" // RFC 9864
-	if _, given := o.get("alg"); given && (err != nil || !same) {
+	if _, given := o.Get("alg"); given && (err != nil || !same) {
 		return k, errors.New("alg is not " + k.algorithm)
 	}
 	return k, nil
 }
 
-// bytes returns a member that is base64url.
-func (o object) bytes(name string) ([]byte, error) {
-	text, err := o.text(name)
+// keyBytes returns a member that is base64url.
+func keyBytes(o strictjson.Object, name string) ([]byte, error) {
+	text, err := o.Text(name)
 	if err != nil {
 		return nil, err
 	}
 	b, err := base64.RawURLEncoding.DecodeString(text)
 	if err != nil || len(b) == 0 {
-		return nil, &memberError{name, "must be base64url without padding"}
+		return nil, &strictjson.MemberError{Name: name, Problem: "must be base64url without padding"}
 	}
 	return b, nil
 }
 
-func rsaKey(o object) (crypto.PublicKey, error) {
-	n, err := o.bytes("n")
+func rsaKey(o strictjson.Object) (crypto.PublicKey, error) {
+	n, err := keyBytes(o, "n")
 	if err != nil {
 		return nil, err
 	}
-	e, err := o.bytes("e")
+	e, err := keyBytes(o, "e")
 	if err != nil {
 		return nil, err
 	}
@@ -225,35 +227,35 @@ func rsaKey(o object) (crypto.PublicKey, error) {
 	return k, nil
 }
 
-func ecKey(o object) (crypto.PublicKey, error) {
+func ecKey(o strictjson.Object) (crypto.PublicKey, error) {
 	const size = 32
-	if curve, err := o.text("crv"); err != nil || curve != "P-256" {
+	if curve, err := o.Text("crv"); err != nil || curve != "P-256" {
 		return nil, errors.New("crv is not P-256")
 	}
 	point := []byte{4} // an uncompressed point
 	for _, name := range []string{"x", "y"} {
-		b, err := o.bytes(name)
+		b, err := keyBytes(o, name)
 		if err != nil {
 			return nil, err
 		}
 		if len(b) != size {
-			return nil, &memberError{name, "must have 32 bytes"}
+			return nil, &strictjson.MemberError{Name: name, Problem: "must have 32 bytes"}
 		}
 		point = append(point, b...)
 	}
 	return ecdsa.ParseUncompressedPublicKey(elliptic.P256(), point)
 }
 
-func edKey(o object) (crypto.PublicKey, error) {
-	if curve, err := o.text("crv"); err != nil || curve != "Ed25519" {
+func edKey(o strictjson.Object) (crypto.PublicKey, error) {
+	if curve, err := o.Text("crv"); err != nil || curve != "Ed25519" {
 		return nil, errors.New("crv is not Ed25519")
 	}
-	x, err := o.bytes("x")
+	x, err := keyBytes(o, "x")
 	if err != nil {
 		return nil, err
 	}
 	if len(x) != ed25519.PublicKeySize {
-		return nil, &memberError{"x", "must have 32 bytes"}
+		return nil, &strictjson.MemberError{Name: "x", Problem: "must have 32 bytes"}
 	}
 	return ed25519.PublicKey(x), nil
 }

@@ -1,4 +1,4 @@
-package server
+package jwtauth
 
 import (
 	"bytes"
@@ -92,9 +92,9 @@ func writeFile(t *testing.T, path string, text []byte) {
 	}
 }
 
-func newJWKSJWT(t *testing.T, o JWTOptions) *JWT {
+func newJWKSJWT(t *testing.T, o Options) *Verifier {
 	t.Helper()
-	j, err := NewJWT(o)
+	j, err := New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +106,7 @@ func TestJWKSFile_OfEachFamily(t *testing.T) {
 	keys := newTestKeys(t)
 	path := filepath.Join(t.TempDir(), "jwks.json")
 	writeFile(t, path, jwksOf(t, keys...))
-	j := newJWKSJWT(t, JWTOptions{JWKS: path})
+	j := newJWKSJWT(t, Options{JWKS: path})
 	for _, k := range keys {
 		if id, err := j.Authenticate(t.Context(), k.token(t)); err != nil || id.UserID != "alice" {
 			t.Errorf("%s: identity = %+v, err = %v", k.id, id, err)
@@ -151,17 +151,17 @@ func TestJWKS_RefusesTheWrongFamily(t *testing.T) {
 			"Unknown signing key"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := newJWKSJWT(t, JWTOptions{JWKS: path}).Authenticate(t.Context(), c.token)
+			_, err := newJWKSJWT(t, Options{JWKS: path}).Authenticate(t.Context(), c.token)
 			wantRefusal(t, err, c.want)
 		})
 	}
 }
 
-func TestJWT_SecretAndJWKSEachForTheirFamily(t *testing.T) {
+func TestVerifier_SecretAndJWKSEachForTheirFamily(t *testing.T) {
 	key := newEdKey(t, "ed")
 	path := filepath.Join(t.TempDir(), "jwks.json")
 	writeFile(t, path, jwksOf(t, key))
-	j := newJWKSJWT(t, JWTOptions{JWKS: path, Secret: []byte(testSecret)})
+	j := newJWKSJWT(t, Options{JWKS: path, Secret: []byte(testSecret)})
 	for _, token := range []string{key.token(t), signSecret(t, nil)} {
 		if _, err := j.Authenticate(t.Context(), token); err != nil {
 			t.Error(err)
@@ -175,7 +175,7 @@ func TestJWKSFile_IsReadAgain(t *testing.T) {
 	writeFile(t, path, jwksOf(t, before))
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		j := newJWKSJWT(t, JWTOptions{JWKS: path, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		j := newJWKSJWT(t, Options{JWKS: path, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 
 		writeFile(t, path, []byte("{"))
 		<-time.After(fileInterval)
@@ -206,11 +206,11 @@ func TestJWKSFile_Invalid(t *testing.T) {
 	} {
 		path := filepath.Join(t.TempDir(), "jwks.json")
 		writeFile(t, path, []byte(text))
-		if _, err := NewJWT(JWTOptions{JWKS: path}); err == nil || !strings.Contains(err.Error(), path) {
+		if _, err := New(Options{JWKS: path}); err == nil || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: err = %v, want one that names the file", name, err)
 		}
 	}
-	if _, err := NewJWT(JWTOptions{JWKS: filepath.Join(t.TempDir(), "missing.json")}); err == nil {
+	if _, err := New(Options{JWKS: filepath.Join(t.TempDir(), "missing.json")}); err == nil {
 		t.Error("no error for a missing file")
 	}
 }
@@ -238,7 +238,7 @@ func newKeysServer(t *testing.T, text []byte) (*keysHandler, string) {
 func TestJWKSURL_UnknownKeyIsFetchedAtMostOncePerInterval(t *testing.T) {
 	old, fresh := newEdKey(t, "old"), newEdKey(t, "fresh")
 	h, url := newKeysServer(t, jwksOf(t, old))
-	j := newJWKSJWT(t, JWTOptions{JWKS: url, Audience: []string{"any"}})
+	j := newJWKSJWT(t, Options{JWKS: url, Audience: []string{"any"}})
 	if _, err := j.Authenticate(t.Context(), old.token(t)); err != nil {
 		t.Fatal(err)
 	}
@@ -276,7 +276,7 @@ func TestJWKSURL_ThatFails(t *testing.T) {
 		t.Run(want, func(t *testing.T) {
 			s := httptest.NewServer(handler)
 			defer s.Close()
-			_, err := NewJWT(JWTOptions{JWKS: s.URL + "/?key=hidden", Audience: []string{"any"}})
+			_, err := New(Options{JWKS: s.URL + "/?key=hidden", Audience: []string{"any"}})
 			if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hidden") {
 				t.Errorf("err = %v, want one with %q and without the address", err, want)
 			}
@@ -285,21 +285,21 @@ func TestJWKSURL_ThatFails(t *testing.T) {
 }
 
 func TestJWKSURL_WithoutAHost(t *testing.T) {
-	if _, err := NewJWT(JWTOptions{JWKS: "https:///keys", Audience: []string{"any"}}); err == nil {
+	if _, err := New(Options{JWKS: "https:///keys", Audience: []string{"any"}}); err == nil {
 		t.Error("no error")
 	}
 }
 
-func TestJWT_CloseTwice(t *testing.T) {
+func TestVerifier_CloseTwice(t *testing.T) {
 	_, url := newKeysServer(t, jwksOf(t, newEdKey(t, "ed")))
-	j := newJWKSJWT(t, JWTOptions{JWKS: url, Audience: []string{"any"}})
+	j := newJWKSJWT(t, Options{JWKS: url, Audience: []string{"any"}})
 	j.Close()
 	j.Close()
 }
 
-func TestJWT_UnknownKeyWhileTheClientLeaves(t *testing.T) {
+func TestVerifier_UnknownKeyWhileTheClientLeaves(t *testing.T) {
 	_, url := newKeysServer(t, jwksOf(t, newEdKey(t, "ed")))
-	j := newJWKSJWT(t, JWTOptions{JWKS: url, Audience: []string{"any"}})
+	j := newJWKSJWT(t, Options{JWKS: url, Audience: []string{"any"}})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := j.Authenticate(ctx, newEdKey(t, "nobody").token(t))

@@ -1,4 +1,6 @@
-package server
+// Package strictjson decodes JSON objects of outsiders: names are compared exactly, duplicates are found, and text that
+// is not valid Unicode is refused.
+package strictjson
 
 import (
 	"encoding/json"
@@ -7,47 +9,49 @@ import (
 	"strconv"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"github.com/shoal-go/shoal/internal/logs"
 )
 
-// member is one member of a JSON object. value is a part of the object's text.
-type member struct {
-	name  string
-	value []byte
+// Member is one member of a JSON object. value is a part of the object's text.
+type Member struct {
+	Name  string
+	Value []byte
 }
 
-// memberError says what is wrong with a member of an object, without repeating its value.
-type memberError struct{ name, problem string }
+// MemberError says what is wrong with a member of an object, without repeating its value.
+type MemberError struct{ Name, Problem string }
 
-func (e *memberError) Error() string { return strconv.Quote(truncated(e.name)) + " " + e.problem }
+func (e *MemberError) Error() string { return strconv.Quote(logs.Truncate(e.Name)) + " " + e.Problem }
 
 var (
 	errNotObject = errors.New("must be one JSON object")
 	errBadText   = errors.New("must be valid Unicode, without lone surrogates")
 )
 
-// object is a JSON object with its members in their order. encoding/json is used for validation only: for the fields
+// Object is a JSON object with its members in their order. encoding/json is used for validation only: for the fields
 // of a struct it ignores the case of names, lets the last of several equal names win, and replaces invalid text, so
 // that two different ids could become one.
-type object []member
+type Object []Member
 
-// decodeObject decodes the outermost level of a JSON object. Names are compared exactly. Duplicates are kept;
-// see object.duplicate.
-func decodeObject(data []byte) (object, error) {
+// Decode decodes the outermost level of a JSON object. Names are compared exactly. Duplicates are kept;
+// see Object.Duplicate.
+func Decode(data []byte) (Object, error) {
 	i := skipSpace(data, 0)
 	if i == len(data) || data[i] != '{' || !json.Valid(data) {
 		return nil, errNotObject
 	}
-	var o object
+	var o Object
 	i = skipSpace(data, i+1)
 	for data[i] != '}' {
 		end := skipString(data, i)
-		name, err := decodeString(data[i:end])
+		name, err := String(data[i:end])
 		if err != nil {
-			return nil, &memberError{"name of a member", err.Error()}
+			return nil, &MemberError{"name of a member", err.Error()}
 		}
 		i = skipSpace(data, skipSpace(data, end)+1) // behind the colon
 		end = skipValue(data, i)
-		o = append(o, member{name, data[i:end:end]})
+		o = append(o, Member{name, data[i:end:end]})
 		if i = skipSpace(data, end); data[i] == ',' {
 			i = skipSpace(data, i+1)
 		}
@@ -55,44 +59,44 @@ func decodeObject(data []byte) (object, error) {
 	return o, nil
 }
 
-// get returns the value of a member.
-func (o object) get(name string) (value []byte, given bool) {
+// Get returns the value of a member.
+func (o Object) Get(name string) (value []byte, given bool) {
 	for i := range o {
-		if o[i].name == name {
-			return o[i].value, true
+		if o[i].Name == name {
+			return o[i].Value, true
 		}
 	}
 	return nil, false
 }
 
-// duplicate returns an error if two members have the same name, which must be one of names if any are given.
-func (o object) duplicate(names ...string) error {
+// Duplicate returns an error if two members have the same name, which must be one of names if any are given.
+func (o Object) Duplicate(names ...string) error {
 	seen := make(map[string]struct{}, len(o))
 	for i := range o {
-		name := o[i].name
+		name := o[i].Name
 		if _, twice := seen[name]; twice && (len(names) == 0 || slices.Contains(names, name)) {
-			return &memberError{name, "must not be given twice"}
+			return &MemberError{name, "must not be given twice"}
 		}
 		seen[name] = struct{}{}
 	}
 	return nil
 }
 
-// text returns a member that is a string; "" if it is not given.
-func (o object) text(name string) (string, error) {
-	value, given := o.get(name)
+// Text returns a member that is a string; "" if it is not given.
+func (o Object) Text(name string) (string, error) {
+	value, given := o.Get(name)
 	if !given {
 		return "", nil
 	}
-	text, err := decodeString(value)
+	text, err := String(value)
 	if err != nil {
-		return "", &memberError{name, err.Error()}
+		return "", &MemberError{name, err.Error()}
 	}
 	return text, nil
 }
 
-// kindOf names the type of a JSON value for an error.
-func kindOf(value []byte) string {
+// Kind names the type of a JSON value for an error.
+func Kind(value []byte) string {
 	switch value[0] {
 	case '"':
 		return "string"
@@ -108,10 +112,10 @@ func kindOf(value []byte) string {
 	return "number"
 }
 
-// decodeString decodes a valid JSON value that must be a string of valid Unicode.
-func decodeString(value []byte) (string, error) {
+// String decodes a valid JSON value that must be a string of valid Unicode.
+func String(value []byte) (string, error) {
 	if value[0] != '"' {
-		return "", errors.New("has the wrong type: " + kindOf(value))
+		return "", errors.New("has the wrong type: " + Kind(value))
 	}
 	inner := value[1 : len(value)-1]
 	escaped := false
@@ -152,16 +156,16 @@ func hexRune(digits []byte) rune {
 	return rune(n)
 }
 
-// decodeStrings decodes a valid JSON value that must be an array of strings.
-func decodeStrings(value []byte) ([]string, error) {
+// Strings decodes a valid JSON value that must be an array of strings.
+func Strings(value []byte) ([]string, error) {
 	var raw []json.RawMessage
 	if value[0] != '[' || json.Unmarshal(value, &raw) != nil {
-		return nil, errors.New("has the wrong type: " + kindOf(value))
+		return nil, errors.New("has the wrong type: " + Kind(value))
 	}
 	texts := make([]string, len(raw))
 	for i := range raw {
 		var err error
-		if texts[i], err = decodeString(raw[i]); err != nil {
+		if texts[i], err = String(raw[i]); err != nil {
 			return nil, err
 		}
 	}
