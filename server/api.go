@@ -47,6 +47,7 @@ func newAPI(m *manager.Manager, opt apiOptions) *api {
 			"GET": endpoint(a.history, "since", "epoch"), "POST": endpoint(a.publish),
 		}},
 		{"/v1/uploads/{upload_id}/subscribers", apiMethods{"GET": endpoint(a.subscribers)}},
+		{"/v1/messages", apiMethods{"POST": endpoint(a.publishMany)}},
 		{"/v1/users/{user_id}/messages", apiMethods{"POST": endpoint(a.sendToUser)}},
 		{"/v1/users/{user_id}/connections", apiMethods{"DELETE": endpoint(a.disconnectUser, "code", "reason")}},
 		{"/v1/tokens/{token_id}/connections", apiMethods{"DELETE": endpoint(a.disconnectToken, "code", "reason")}},

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"mime"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,17 +19,18 @@ import (
 // bodyMessage is a validated message of a request body.
 type bodyMessage struct {
 	manager.Encoded
+	// uploadID is the upload that the message is sent to, or "" if it is sent to a user.
+	uploadID string
 	// line is its line in the body, from 1; 0 in a body that is one message.
 	line int
 }
 
-// refused returns the error of a message with its line, if it has one. partial says whether messages of earlier lines
-// have been published.
-func (m bodyMessage) refused(err error, partial bool) error {
+// refused returns the error of a message with its line, if it has one, and the lines published before it, if any.
+func (m bodyMessage) refused(err error, before *published) error {
 	if m.line == 0 {
 		return err
 	}
-	return &lineError{m.line, err, partial}
+	return &lineError{m.line, err, before}
 }
 
 // jsonSpace are the characters that JSON permits around a value.
@@ -46,26 +49,36 @@ func (a *api) messages(w http.ResponseWriter, r *http.Request, uploadID string) 
 	}
 	now := time.Now()
 	if !lines {
-		m, err := a.parse(uploadID, body, 0, now)
+		m, err := a.parse(uploadID, body, now)
 		return []bodyMessage{m}, err
 	}
 	var all []bodyMessage
-	line := 0
-	for data := range bytes.Lines(body) {
-		line++
-		if len(bytes.Trim(data, jsonSpace)) == 0 {
-			continue
-		}
-		m, err := a.parse(uploadID, data, line, now)
+	for line, data := range nonBlankLines(body) {
+		m, err := a.parse(uploadID, data, now)
+		m.line = line
 		if err != nil {
-			return nil, err
+			return nil, m.refused(err, nil)
 		}
 		all = append(all, m)
 	}
 	return all, nil
 }
 
-func (a *api) parse(uploadID string, data []byte, line int, now time.Time) (bodyMessage, error) {
+// nonBlankLines iterates over the lines of a body that are not blank, with their numbers from 1.
+func nonBlankLines(body []byte) iter.Seq2[int, []byte] {
+	return func(yield func(int, []byte) bool) {
+		line := 0
+		for data := range bytes.Lines(body) {
+			line++
+			if data = bytes.Trim(data, jsonSpace); len(data) > 0 && !yield(line, data) {
+				return
+			}
+		}
+	}
+}
+
+// parse validates a message for an upload, or for a user if uploadID is "".
+func (a *api) parse(uploadID string, data []byte, now time.Time) (bodyMessage, error) {
 	e, err := manager.Parse(uploadID, data, now)
 	// The limit applies to the payload that is sent: the manager must not refuse a message after earlier messages of
 	// the same body have been published.
@@ -73,11 +86,7 @@ func (a *api) parse(uploadID string, data []byte, line int, now time.Time) (body
 		err = newProblem(http.StatusBadRequest,
 			fmt.Sprintf("the message has %d bytes, at most %d are allowed", n, most))
 	}
-	m := bodyMessage{e, line}
-	if err != nil {
-		return bodyMessage{}, m.refused(err, false)
-	}
-	return m, nil
+	return bodyMessage{Encoded: e, uploadID: uploadID}, err
 }
 
 // body reads the body of a request, which must not be blank, without a byte order mark.
@@ -97,35 +106,52 @@ func (a *api) body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	return body, nil
 }
 
+// The content types of request bodies.
+const (
+	jsonType   = "application/json"
+	ndjsonType = "application/x-ndjson"
+)
+
 // isLines reports whether the body of a request has one message per line.
 func isLines(r *http.Request) (bool, error) {
+	kind, err := contentType(r, jsonType, ndjsonType)
+	return kind == ndjsonType, err
+}
+
+// contentType returns the type of a request's body, which must be one of those accepted; the first one if the request
+// does not name it and that is JSON.
+func contentType(r *http.Request, accepted ...string) (string, error) {
 	given := r.Header.Values("Content-Type")
 	coding := r.Header.Get("Content-Encoding")
 	switch {
 	case coding != "" && coding != "identity":
-		return false, unsupported("Content-Encoding")
+		return "", unsupported("Content-Encoding", accepted)
 	case len(given) == 0 || len(given) == 1 && given[0] == "":
-		return false, nil
+		if accepted[0] == jsonType {
+			return jsonType, nil
+		}
+		return "", unsupported("Content-Type", accepted)
 	case len(given) > 1:
-		return false, unsupported("Content-Type")
+		return "", unsupported("Content-Type", accepted)
 	}
 	kind, parameters, err := mime.ParseMediaType(given[0])
-	if charset, has := parameters["charset"]; err != nil || has && !strings.EqualFold(charset, "utf-8") {
-		return false, unsupported("Content-Type")
+	charset, has := parameters["charset"]
+	if err != nil || has && !strings.EqualFold(charset, "utf-8") || !slices.Contains(accepted, kind) {
+		return "", unsupported("Content-Type", accepted)
 	}
-	switch kind {
-	case "application/json":
-		return false, nil
-	case "application/x-ndjson":
-		return true, nil
-	}
-	return false, unsupported("Content-Type")
+	return kind, nil
 }
 
-func unsupported(field string) *apiProblem {
-	p := newProblem(http.StatusUnsupportedMediaType, field+" is not supported; send one message as application/json, or "+
-		"one per line as application/x-ndjson, in UTF-8 and without a content encoding")
+// unsupported is the problem of a body in another form than the accepted content types.
+func unsupported(field string, accepted []string) *apiProblem {
+	forms := map[string]string{jsonType: "one message as " + jsonType, ndjsonType: "one per line as " + ndjsonType}
+	all := make([]string, len(accepted))
+	for i, kind := range accepted {
+		all[i] = forms[kind]
+	}
+	p := newProblem(http.StatusUnsupportedMediaType, field+" is not supported; send "+strings.Join(all, ", or ")+
+		", in UTF-8 and without a content encoding")
 	p.Field = field
-	p.header.Set("Accept-Post", "application/json, application/x-ndjson")
+	p.header.Set("Accept-Post", strings.Join(accepted, ", "))
 	return p
 }

@@ -267,7 +267,7 @@ func TestAPI_TellsNothingOfWhatFailedInside(t *testing.T) {
 	var log bytes.Buffer
 	w := httptest.NewRecorder()
 	r := httptest.NewRequest("POST", "/v1/uploads/up-1/messages", nil)
-	err := &lineError{3, http.ErrHijacked, true}
+	err := &lineError{3, http.ErrHijacked, &published{Accepted: 2}}
 	writeProblem(w, r, slog.New(slog.NewTextHandler(&log, nil)), err)
 	(&apiTest{t: t}).wantProblem(w, 500, "", 3, "line 3: internal error; see the log of the server; the messages of the earlier lines are published")
 	if strings.Contains(w.Body.String(), "hijacked") || !strings.Contains(log.String(), "hijacked") {

@@ -3,46 +3,10 @@ package server
 import (
 	"net/http"
 	"net/url"
-	"runtime"
 	"strconv"
 
 	"github.com/shoal-go/shoal/manager"
 )
-
-// batchYield is the number of messages of a batch after which the goroutine yields to the writers, so that on a busy
-// machine a batch does not fill the queue of a client that reads.
-const batchYield = 64
-
-// publish publishes the messages of the body in order, and none of them unless all are valid.
-func (a *api) publish(w http.ResponseWriter, r *http.Request, _ url.Values) error {
-	id, err := pathID(r, "upload_id")
-	if err != nil {
-		return err
-	}
-	messages, err := a.messages(w, r, id)
-	if err != nil {
-		return err
-	}
-	var last manager.Position
-	for i, m := range messages {
-		if last, err = a.manager.Publish(r.Context(), id, m.Encoded); err != nil {
-			return m.refused(err, i > 0)
-		}
-		if i%batchYield == batchYield-1 {
-			runtime.Gosched()
-		}
-	}
-	if last.Epoch == "" { // the broker has returned the offset only
-		if _, at, err := a.manager.Newest(r.Context(), id); err == nil {
-			last.Epoch = at.Epoch
-		}
-	}
-	writeJSON(w, http.StatusAccepted, struct {
-		Accepted int `json:"accepted"`
-		manager.Position
-	}{len(messages), last})
-	return nil
-}
 
 // uploadPosition is the beginning of an answer about an upload.
 type uploadPosition struct {

@@ -29,11 +29,11 @@ func (a *api) sendToUser(w http.ResponseWriter, r *http.Request, _ url.Values) e
 	}
 	for i, m := range messages {
 		if err := r.Context().Err(); err != nil {
-			return m.refused(err, i > 0)
+			return m.refused(err, &published{Accepted: i})
 		}
 		d, err := a.manager.SendToUser(id, m.Encoded)
 		if err != nil {
-			return m.refused(err, i > 0)
+			return m.refused(err, &published{Accepted: i})
 		}
 		sum.Queued += d.Queued
 		sum.Conflated += d.Conflated

@@ -25,6 +25,10 @@ type apiProblem struct {
 	MissingNodes []string `json:"missing_nodes,omitempty"`
 	// Line is the line of the body with the error, from 1, if the body has one message per line.
 	Line int `json:"line,omitempty"`
+	// Accepted is the number of lines that were published completely before an error interrupted the publication, and
+	// Positions are those of the published messages, where the body names uploads.
+	Accepted  *int             `json:"accepted,omitempty"`
+	Positions []uploadPosition `json:"positions,omitempty"`
 
 	// header has further header fields of the answer.
 	header http.Header
@@ -49,8 +53,15 @@ func invalidField(field, detail string) *apiProblem {
 type lineError struct {
 	line int
 	err  error
-	// partial: the messages of the earlier lines have been published.
-	partial bool
+	// published are the earlier lines; nil if the error was found before anything was published.
+	published *published
+}
+
+// published are the lines of a body that were published completely, and the positions of their messages where the body
+// names uploads.
+type published struct {
+	Accepted  int              `json:"accepted"`
+	Positions []uploadPosition `json:"positions,omitempty"`
 }
 
 func (e *lineError) Error() string { return "line " + strconv.Itoa(e.line) + ": " + e.err.Error() }
@@ -104,8 +115,11 @@ func writeProblem(w http.ResponseWriter, r *http.Request, log *slog.Logger, err 
 	if at := new(lineError); errors.As(err, &at) {
 		p.Line = at.line
 		p.Detail = "line " + strconv.Itoa(at.line) + ": " + p.Detail
-		if at.partial {
-			p.Detail += "; the messages of the earlier lines are published"
+		if before := at.published; before != nil {
+			p.Accepted, p.Positions = &before.Accepted, before.Positions
+			if before.Accepted > 0 {
+				p.Detail += "; the messages of the earlier lines are published"
+			}
 		}
 	}
 	for name, values := range p.header {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"slices"
 	"strconv"
+	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
 
@@ -80,6 +81,16 @@ func (o Object) Duplicate(names ...string) error {
 		seen[name] = struct{}{}
 	}
 	return nil
+}
+
+// Only returns an error if a member is not one of names, or is given twice.
+func (o Object) Only(names ...string) error {
+	for i := range o {
+		if !slices.Contains(names, o[i].Name) {
+			return &MemberError{o[i].Name, "is unknown; known are " + strings.Join(names, ", ")}
+		}
+	}
+	return o.Duplicate()
 }
 
 // Text returns a member that is a string; "" if it is not given.
