@@ -7,15 +7,62 @@ import (
 	"github.com/shoal-go/shoal/internal/frame"
 )
 
-// Frame is an encoded message, immutable and shared by all its receivers.
+// Frame is an encoded message, immutable and shared by all its receivers. A Conn uses these methods; slices that they
+// return must not be changed, and AppendPayload does not allocate if dst has room.
+//
+//	Body() []byte      the message's JSON as it was published
+//	AppendPayload(dst []byte, v Variant, skipped uint32) []byte
+//	                   appends the message in one of its forms: with VariantV1 the JSON has the offset and, if it is not
+//	                   0, the number of skipped states that this one replaced in the connection's queue
+//	Size() int         bytes that the message counts for in a queue
+//	For(v Variant) bool
+//	                   whether a connection of that form gets the message; others must ignore it
+//	Class() Class      ClassEvent, ClassState, ClassTerminal or ClassControl
+//	UploadID() string  the upload that the message belongs to, "" if none
+//	Offset() uint64    the message's offset in its upload, 0 if it has none
+//	Epoch() string     the run of offsets that the offset belongs to, "" without an offset
+//	Opcode() Opcode    OpcodeText, or OpcodeBinary for Client.SendBinary
 type Frame = frame.Frame
 
-// Outcome is the result of sending one message to one connection.
+// Class decides what may happen to a message while a connection's queue is under pressure.
+type Class = frame.Class
+
+const (
+	// ClassEvent messages are never dropped: a connection whose queue cannot hold one is closed.
+	ClassEvent = frame.Event
+	// ClassState messages may be replaced, while they are queued, by a newer state of the same upload.
+	ClassState = frame.State
+	// ClassTerminal messages are events after which no older state of their upload is delivered.
+	ClassTerminal = frame.Terminal
+	// ClassControl messages precede queued data and do not count against the limits of the queue.
+	ClassControl = frame.Control
+)
+
+// Variant is the form in which a connection gets its messages.
+type Variant = frame.Variant
+
+const (
+	// VariantBase is the form without positions: messages as they were published.
+	VariantBase = frame.Base
+	// VariantV1 is the form of shoal.v1: messages with their offset, and acknowledgements.
+	VariantV1 = frame.V1
+)
+
+// Opcode is the kind of a WebSocket frame.
+type Opcode = frame.Opcode
+
+// The opcodes of messages.
+const (
+	OpcodeText   = frame.Text
+	OpcodeBinary = frame.Binary
+)
+
+// Outcome is the result of sending one message to one connection. The zero value is no outcome: it counts as Dropped.
 type Outcome uint8
 
 const (
 	// Queued means that the message is in the connection's queue, or on its way.
-	Queued Outcome = iota
+	Queued Outcome = iota + 1
 	// Conflated means that the message is in the queue in the place of an older state of the same upload.
 	Conflated
 	// Dropped means that the connection is closing, or could not hold the message and closes because of it.
@@ -32,7 +79,8 @@ type Delivery struct {
 // Conn is one client's connection. Its methods are called from any number of goroutines. They must return
 // without waiting for the client and without calling the manager: Send is called with the upload's lock held.
 //
-// A Conn is a key in the registry, so its dynamic type must be comparable; usually it is a pointer.
+// A Conn is a key in the registry, so it must be comparable; usually it is a pointer to a struct that is not empty.
+// Connect refuses any other.
 type Conn interface {
 	// Send queues a message.
 	Send(f *Frame) Outcome

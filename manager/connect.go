@@ -55,7 +55,7 @@ func (m *Manager) mostSilent(conns []Conn) int {
 }
 
 // isComparable reports whether a connection can be a key of the registry.
-func isComparable(c Conn) bool { return c != nil && reflect.TypeOf(c).Comparable() }
+func isComparable(c Conn) bool { return c != nil && reflect.ValueOf(c).Comparable() }
 
 // made returns an error for a Manager that New has not returned.
 func (m *Manager) made() error {

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/shoal-go/shoal/broker"
 )
 
 // uncomparable is a connection that cannot be a key of the registry.
@@ -212,4 +214,54 @@ func TestClose_ConcurrentCallsWaitForTheFirst(t *testing.T) {
 func contextOf(t *testing.T, d time.Duration) (context.Context, context.CancelFunc) {
 	t.Helper()
 	return context.WithTimeout(context.Background(), d)
+}
+
+// A comparable type may hold a value that is not: only the value decides.
+type wrapper struct{ inner any }
+
+func (wrapper) Send(*Frame) Outcome { return Queued }
+func (wrapper) Close(CloseReason)   {}
+
+func TestConnect_RefusesConnectionsThatHoldUncomparableValues(t *testing.T) {
+	m := open(t, Options{})
+	var invalid *InvalidError
+	if err := m.Connect("ann", wrapper{[]int{1}}); !errors.As(err, &invalid) || invalid.Field != "connection" {
+		t.Errorf("%v, want an *InvalidError", err)
+	}
+	m.Disconnect("ann", wrapper{[]int{1}})
+	must(t, m.Connect("ann", wrapper{1}))
+}
+
+// A Send without a return value of its own delivers nothing, so it must not count as delivered.
+func TestOutcome_ZeroCountsAsDropped(t *testing.T) {
+	m := open(t, Options{})
+	must(t, m.Connect("ann", &fakeConn{onSend: func(*Frame) (forgotten Outcome) { return forgotten }}))
+	if d, err := m.SendToUser("ann", note(t, 1)); err != nil || d != (Delivery{Dropped: 1}) {
+		t.Errorf("%+v, %v", d, err)
+	}
+}
+
+// A Conn gets the position of each message, also of the stored ones, from a node that is alone and from a cluster.
+func TestFrame_HasThePositionOfItsMessage(t *testing.T) {
+	check := func(t *testing.T, m *Manager) {
+		first := publish(t, m, "cat", 1)
+		c := connect(t, m, "ann")
+		must(t, m.SubscribeUpload(t.Context(), "ann", "cat"))
+		second := publish(t, m, "cat", 1)
+		synctest.Wait()
+		if n := len(c.frames); n != 2 {
+			t.Fatalf("%d messages came", n)
+		}
+		for i, want := range []Position{first, second} {
+			if f := c.frames[i]; f.Epoch() != want.Epoch || f.Offset() != want.Offset || f.Epoch() == "" {
+				t.Errorf("message %d is at %s:%d, want %v", i, f.Epoch(), f.Offset(), want)
+			}
+		}
+	}
+	t.Run("alone", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) { check(t, open(t, Options{})) })
+	})
+	t.Run("cluster", func(t *testing.T) {
+		inCluster(t, 1, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) { check(t, nodes[0].Manager) })
+	})
 }

@@ -28,7 +28,7 @@ func audience(t testing.TB, m *Manager, n int) []*counter {
 	t.Helper()
 	conns := make([]*counter, n)
 	for i := range conns {
-		conns[i] = &counter{outcome: Outcome(i % 3)}
+		conns[i] = &counter{outcome: Queued + Outcome(i%3)}
 		user := fmt.Sprint("user ", i)
 		must(t, m.Connect(user, conns[i]))
 		must(t, m.SubscribeConn(t.Context(), user, conns[i], "cat", SubscribeOptions{}))
@@ -74,7 +74,7 @@ func TestFanOutsAtOnce(t *testing.T) {
 	for range 4 {
 		receivers := make([]receiver, n)
 		for i := range receivers {
-			receivers[i].Conn = &counter{}
+			receivers[i].Conn = &counter{outcome: Queued}
 		}
 		wait.Go(func() {
 			for range broadcasts {
@@ -99,7 +99,7 @@ func TestFanOutWithoutHelpers(t *testing.T) {
 	f.close()
 	receivers := make([]receiver, 3*fanOutPart)
 	for i := range receivers {
-		receivers[i].Conn = &counter{}
+		receivers[i].Conn = &counter{outcome: Queued}
 	}
 	receivers[7].Conn = nil // a user that waits for a connection
 	if d := f.send(receivers, nil); d.Queued != len(receivers)-1 {
@@ -120,7 +120,7 @@ func TestHelpersTakeTheirPart(t *testing.T) {
 		begun.Add(cores)
 		receivers := make([]receiver, cores*fanOutPart)
 		for i := range receivers {
-			receivers[i].Conn = &counter{}
+			receivers[i].Conn = &counter{outcome: Queued}
 			if i%fanOutPart == 0 {
 				receivers[i].Conn = &fakeConn{onSend: func(*Frame) Outcome {
 					begun.Done()

@@ -115,7 +115,7 @@ func (m *Manager) record(u *upload, e Encoded) *Frame {
 
 // keep adds a message to the log of an upload, which is locked.
 func (m *Manager) keep(u *upload, e Encoded, offset uint64, at time.Time) *Frame {
-	f := frame.ForUpload(u.ID(), e.class, offset, e.payload)
+	f := frame.ForUpload(u.ID(), e.class, offset, e.payload).InEpoch(u.State.log.Epoch())
 	u.State.log.Append(offset, f, f.Size(), at, m.limits)
 	return f
 }

@@ -24,12 +24,12 @@ import (
 // outboxConn is a connection with an outbox, as the server's.
 type outboxConn struct{ box *outbox.Outbox }
 
-func (c *outboxConn) Send(f *Frame) Outcome { return Outcome(c.box.Send(f)) }
+func (c *outboxConn) Send(f *Frame) Outcome { return Queued + Outcome(c.box.Send(f)) }
 
 func (c *outboxConn) Close(r CloseReason) { c.box.Close(frame.NewClose(r.Code, r.Text)) }
 
 func (c *outboxConn) Replay(r Replay) Outcome {
-	return Outcome(c.box.Recover(outbox.Replay{
+	return Queued + Outcome(c.box.Recover(outbox.Replay{
 		UploadID: r.UploadID, Frames: r.Frames, Epoch: r.Position.Epoch, After: r.Position.Offset, Source: r.Source,
 	}))
 }

@@ -63,8 +63,10 @@ const maxDigits = 20
 
 // A Frame is immutable and may be read from any number of goroutines.
 type Frame struct {
-	body   []byte
-	key    string
+	body []byte
+	key  string
+	// epoch is the run of offsets that offset belongs to, "" if it is not known.
+	epoch  string
 	offset uint64
 	opcode Opcode
 	class  Class
@@ -109,6 +111,13 @@ func ForUpload(uploadID string, class Class, offset uint64, body []byte) *Frame 
 	return f
 }
 
+// InEpoch sets the run of offsets that the frame's offset belongs to, and returns the frame. It must be called before
+// the frame is shared.
+func (f *Frame) InEpoch(epoch string) *Frame {
+	f.epoch = epoch
+	return f
+}
+
 // NewClose returns a close frame. A reason beyond the 123 bytes that a control frame can hold is cut.
 func NewClose(code uint16, reason string) *Frame {
 	const room = 125 - 2
@@ -129,6 +138,9 @@ func (f *Frame) UploadID() string { return f.key }
 
 // Offset returns the message's offset in its upload, or 0 if it has none.
 func (f *Frame) Offset() uint64 { return f.offset }
+
+// Epoch returns the run of offsets that Offset belongs to, or "" if the message has no offset.
+func (f *Frame) Epoch() string { return f.epoch }
 
 // For reports whether connections of the variant get this frame.
 func (f *Frame) For(v Variant) bool {
@@ -162,21 +174,44 @@ func (f *Frame) Size() int {
 	return n + headerLen(n)
 }
 
-// Append appends the frame's wire form to dst and returns the extended slice. skipped is the number of
-// messages that this one replaced in the receiver's queue; only V1 shows it.
+// Append appends the frame's wire form, a WebSocket frame, to dst and returns the extended slice. skipped is the number
+// of messages that this one replaced in the receiver's queue; only V1 shows it.
 func (f *Frame) Append(dst []byte, v Variant, skipped uint32) []byte {
-	if v == Base || (f.tailLen == 0 && skipped == 0) {
+	if f.plain(v, skipped) {
 		dst = AppendHeader(dst, f.opcode, len(f.body))
 		return append(dst, f.body...)
 	}
 	var room [len(skippedField) + maxDigits]byte
-	end := room[:0]
-	if skipped > 0 {
-		end = strconv.AppendUint(append(end, skippedField...), uint64(skipped), 10)
+	end := appendSkipped(room[:0], skipped)
+	dst = AppendHeader(dst, f.opcode, len(f.body)+int(f.tailLen)+int(f.unnamed)+len(end))
+	return f.appendFields(dst, end)
+}
+
+// AppendPayload is like Append without the header of a WebSocket frame, for other transports: with V1 the JSON has the
+// message's offset and the number of skipped messages, with Base it is Body.
+func (f *Frame) AppendPayload(dst []byte, v Variant, skipped uint32) []byte {
+	if f.plain(v, skipped) {
+		return append(dst, f.body...)
 	}
-	open := f.body[:len(f.body)-1] // all but the closing brace
-	dst = AppendHeader(dst, f.opcode, len(open)+int(f.tailLen)+int(f.unnamed)+len(end)+1)
-	dst = append(dst, open...)
+	var room [len(skippedField) + maxDigits]byte
+	return f.appendFields(dst, appendSkipped(room[:0], skipped))
+}
+
+// plain reports whether the payload of a wire form is the body.
+func (f *Frame) plain(v Variant, skipped uint32) bool {
+	return v == Base || f.tailLen == 0 && skipped == 0
+}
+
+func appendSkipped(dst []byte, skipped uint32) []byte {
+	if skipped == 0 {
+		return dst
+	}
+	return strconv.AppendUint(append(dst, skippedField...), uint64(skipped), 10)
+}
+
+// appendFields appends the body with the fields that V1 adds; end holds the last of them.
+func (f *Frame) appendFields(dst, end []byte) []byte {
+	dst = append(dst, f.body[:len(f.body)-1]...) // all but the closing brace
 	dst = append(dst, f.tail[:f.tailLen]...)
 	if f.unnamed > 0 {
 		dst = appendUploadField(dst, f.key)

@@ -262,3 +262,24 @@ func FuzzNamesUpload(f *testing.F) {
 		}
 	})
 }
+
+// AppendPayload is the wire form without its header, for each variant and count.
+func TestFrame_AppendPayloadIsTheWireFormWithoutHeader(t *testing.T) {
+	for _, f := range []*Frame{
+		ForUpload("cat", State, 7, []byte(`{"action":"x"}`)).InEpoch("e"),
+		ForUpload("cat", State, 0, []byte(`{"action":"x"}`)),
+		New(Binary, Event, []byte("\x00\xff")),
+	} {
+		for _, v := range []Variant{Base, V1} {
+			for _, skipped := range []uint32{0, 3} {
+				if f.Opcode() == Binary && skipped > 0 {
+					continue // only states are replaced
+				}
+				want := parsed(t, f.Append(nil, v, skipped), f.Opcode())
+				if got := string(f.AppendPayload([]byte("ab"), v, skipped)); got != "ab"+want {
+					t.Errorf("%d, skipped %d: %q, want %q", v, skipped, got, want)
+				}
+			}
+		}
+	}
+}
