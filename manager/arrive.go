@@ -25,6 +25,9 @@ func (c *cluster) arrived(b broker.Message) {
 			return
 		}
 		// An invalid stored message still occupies its offset.
+		if err == nil {
+			c.manager.counters.byBroker.add(a.encoded.class)
+		}
 	}
 	c.manager.registry.WithKnownUnsettled(id, func(u *upload) {
 		switch f := u.State.follow; {
@@ -41,6 +44,7 @@ func (c *cluster) arrived(b broker.Message) {
 			c.fallBehind(u)
 		}
 	})
+	c.manager.keepBounds()
 }
 
 // look validates a message that arrived for an upload. An invalid message is counted, and logged without its payload.
@@ -103,7 +107,8 @@ func (c *cluster) append(u *upload, e Encoded, offset uint64, at time.Time) {
 // upload's lock is held.
 func (c *cluster) pass(u *upload, e Encoded) {
 	f := frame.ForUpload(u.ID(), e.class, 0, e.payload)
-	u.State.log.SetLatest(f, time.Now())
+	u.State.log.SetLatest(f, f.Size(), time.Now())
+	c.manager.account(u)
 	c.manager.relay.send(u, f)
 }
 

@@ -149,6 +149,7 @@ func (c *cluster) merge(u *upload, kept broker.Snapshot, messages []Encoded) (lo
 		return nil
 	}
 	u.State.log = c.begin(u.ID(), kept, messages, now)
+	c.manager.account(u)
 	if log == nil {
 		return nil
 	}
@@ -287,6 +288,7 @@ func (c *cluster) giveUp(u *upload, a arrival) (lost []Conn) {
 	}
 	before := u.State.log
 	u.State.log = history.Begin[*frame.Frame](epoch, a.Prev, time.Now())
+	c.manager.account(u)
 	c.counters.resets.Add(1)
 	if complete := c.announce(u, before); !complete {
 		lost = baseConns(u)

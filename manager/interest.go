@@ -189,6 +189,7 @@ func (c *cluster) wanted(id string) (wanted bool) {
 			c.interest.AddAfter(id, wait)
 		default:
 			u.State.follow, u.State.log = nil, nil
+			c.manager.account(u)
 			wanted = false
 		}
 	})

@@ -31,6 +31,7 @@ type Manager struct {
 	// started is the zero of clock.
 	started time.Time
 	guard   guard
+	held    historyUse
 
 	closed atomic.Bool
 	// closing is made by the first call of Close and closed when that returns. By closeMu.
@@ -55,6 +56,8 @@ type uploadState struct {
 	log *history.Log[*frame.Frame]
 	// follow is nil without a broker, and while the upload has no local followers.
 	follow *follow
+	// counted is the size of log that Manager.held contains.
+	counted logSize
 }
 
 // idle reports whether the state can be discarded. The registry calls it once the upload has no subscribers.
@@ -81,6 +84,7 @@ func New(opt Options) (*Manager, error) {
 		started: time.Now(),
 		guard:   guard{logger: opt.Logger},
 	}
+	m.held.wake = make(chan struct{}, 1)
 	m.fans = newFanOut(&m.guard)
 	m.relay = newRelay(m.fans, &m.counters)
 	m.registry = shard.New(shard.Config[Conn, uploadState]{
@@ -98,6 +102,7 @@ func New(opt Options) (*Manager, error) {
 		}
 	}
 	m.sweeping.Go(m.sweep)
+	m.sweeping.Go(m.evictInBackground)
 	return m, nil
 }
 

@@ -22,6 +22,15 @@ type Options struct {
 	HistoryBytes    int
 	HistoryTTL      time.Duration
 
+	// HistoryTotalBytes and MaxUploads bound the histories of all uploads together: the memory that they need, each
+	// message with MessageOverhead and each upload with UploadOverhead bytes more than its payloads (0: 1 GiB), and the
+	// number of uploads with stored messages (0: 1,000,000). Beyond a bound the uploads without followers that were
+	// published to longest ago lose their histories: their next message begins a new epoch. If that is not enough,
+	// uploads with followers lose their messages, but keep their positions. Either way a client that resumes is told
+	// that it missed messages. Negative: no bound.
+	HistoryTotalBytes int
+	MaxUploads        int
+
 	// MaxMessageBytes bounds one published message. 0: 64 KiB.
 	MaxMessageBytes int
 
@@ -60,6 +69,8 @@ func (o Options) withDefaults() Options {
 	set(&o.HistoryMessages, 64)
 	set(&o.HistoryBytes, 1<<20)
 	set(&o.HistoryTTL, 10*time.Minute)
+	set(&o.HistoryTotalBytes, 1<<30)
+	set(&o.MaxUploads, 1_000_000)
 	set(&o.MaxMessageBytes, 64<<10)
 	set(&o.MaxConnectionsPerUser, 32)
 	set(&o.EvictSilentAfter, 30*time.Second)

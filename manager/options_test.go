@@ -139,8 +139,13 @@ func TestStatsAsJSON(t *testing.T) {
 	must(t, m.SubscribeUpload(t.Context(), "bob", "dog"))
 	publish(t, m, "cat", 3)
 	got, err := json.Marshal(m.Stats())
+	const none = `{"event":0,"state":0,"terminal":0}`
 	want := `{"connections":1,"users":2,"uploads":2,"subscriptions":2,"pending":1,` +
-		`"published":3,"queued":3,"conflated":0,"dropped":0,"connection_panics":0}`
+		`"published":3,"queued":3,"conflated":0,"dropped":0,` +
+		`"messages":{"publish":{"event":3,"state":0,"terminal":0},"local":` + none + `,"user":` + none +
+		`,"broker":` + none + `},"connection_panics":0,` +
+		fmt.Sprintf(`"history_uploads":1,"history_messages":3,"history_bytes":%d,"history_evicted":0}`,
+			UploadOverhead+len("cat")+3*(MessageOverhead+len(`{"action":"note","n":0,"offset":1,"upload_id":"cat"}`)+2))
 	if err != nil || string(got) != want {
 		t.Errorf("the stats are %s, %v, want %s", got, err, want)
 	}

@@ -28,14 +28,20 @@ func (m *Manager) Publish(ctx context.Context, uploadID string, msg Message) (Po
 		return Position{}, err
 	}
 	if m.cluster != nil {
-		return m.cluster.publish(ctx, uploadID, e)
+		pos, err := m.cluster.publish(ctx, uploadID, e)
+		if err == nil {
+			m.counters.byPublish.add(e.class)
+		}
+		return pos, err
 	}
+	m.counters.byPublish.add(e.class)
 	var pos Position
 	m.registry.WithUnsettled(uploadID, func(u *upload) {
 		f := m.record(u, e)
 		pos = position(u.State.log)
 		m.relay.send(u, f)
 	})
+	m.keepBounds()
 	return pos, nil
 }
 
@@ -47,6 +53,7 @@ func (m *Manager) SendToUploadSubscribers(uploadID string, msg Message) (Deliver
 	if err != nil {
 		return Delivery{}, err
 	}
+	m.counters.byLocal.add(e.class)
 	if m.cluster != nil {
 		return m.cluster.deliverHere(uploadID, e), nil
 	}
@@ -55,6 +62,7 @@ func (m *Manager) SendToUploadSubscribers(uploadID string, msg Message) (Deliver
 		d = m.fans.send(u.Receivers(), m.record(u, e))
 	})
 	m.counters.sent(d)
+	m.keepBounds()
 	return d, nil
 }
 
@@ -78,6 +86,7 @@ func (m *Manager) SendToUser(userID string, msg Message) (Delivery, error) {
 			return Delivery{}, err
 		}
 	}
+	m.counters.byUser.add(e.class)
 	return m.sendHere(userID, e), nil
 }
 
@@ -117,6 +126,7 @@ func (m *Manager) record(u *upload, e Encoded) *Frame {
 func (m *Manager) keep(u *upload, e Encoded, offset uint64, at time.Time) *Frame {
 	f := frame.ForUpload(u.ID(), e.class, offset, e.payload).InEpoch(u.State.log.Epoch())
 	u.State.log.Append(offset, f, f.Size(), at, m.limits)
+	m.account(u)
 	return f
 }
 

@@ -108,6 +108,7 @@ func (m *Manager) Forget(ctx context.Context, uploadID string) error {
 	}
 	m.registry.WithKnown(uploadID, func(u *upload) {
 		u.State.log = nil
+		m.account(u)
 		if u.Subscribers() == 0 {
 			return
 		}
@@ -137,6 +138,7 @@ func (m *Manager) expire(u *upload, now time.Time) {
 		return
 	}
 	log.Expire(now, m.opt.HistoryTTL)
+	defer m.account(u)
 	keep := m.opt.HistoryTTL
 	if log.Offset() == 0 {
 		keep = m.opt.PendingTTL

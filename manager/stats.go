@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/shoal-go/shoal/internal/frame"
 )
 
 // Stats are a manager's counts. Taken while it works, each is right for some moment, not all for the same.
@@ -23,11 +25,52 @@ type Stats struct {
 	Conflated uint64 `json:"conflated"`
 	Dropped   uint64 `json:"dropped"`
 
+	// Messages are the accepted messages since the start, by the way that they came in and by class.
+	Messages MessageCounts `json:"messages"`
+
 	// Panics are those of connections' methods.
 	Panics uint64 `json:"connection_panics"`
 
+	// HistoryUploads are the uploads with stored messages now, HistoryMessages and HistoryBytes their messages and the
+	// memory that Options.HistoryTotalBytes bounds. HistoryEvicted are the uploads that lost stored messages because of
+	// that bound or Options.MaxUploads, since the start.
+	HistoryUploads  int64  `json:"history_uploads"`
+	HistoryMessages int64  `json:"history_messages"`
+	HistoryBytes    int64  `json:"history_bytes"`
+	HistoryEvicted  uint64 `json:"history_evicted"`
+
 	// Broker is nil on a node that is alone.
 	Broker *BrokerStats `json:"broker,omitempty"`
+}
+
+// MessageCounts are messages by the way that they came in: Publish, SendToUploadSubscribers, SendToUser, and the broker,
+// which brings a node's own published messages too.
+type MessageCounts struct {
+	Publish ClassCounts `json:"publish"`
+	Local   ClassCounts `json:"local"`
+	User    ClassCounts `json:"user"`
+	Broker  ClassCounts `json:"broker"`
+}
+
+// ClassCounts are messages by class.
+type ClassCounts struct {
+	Event    uint64 `json:"event"`
+	State    uint64 `json:"state"`
+	Terminal uint64 `json:"terminal"`
+}
+
+// classCounters are the counters of ClassCounts, by class.
+type classCounters [frame.Terminal + 1]atomic.Uint64
+
+// add counts a message.
+func (c *classCounters) add(class frame.Class) {
+	if int(class) < len(c) {
+		c[class].Add(1)
+	}
+}
+
+func (c *classCounters) counts() ClassCounts {
+	return ClassCounts{c[frame.Event].Load(), c[frame.State].Load(), c[frame.Terminal].Load()}
 }
 
 // BrokerStats are the counts of a node's communication with other nodes, since the start.
@@ -114,6 +157,8 @@ const refusedToLog = 1024
 // counters are changed once a broadcast, not once a receiver.
 type counters struct {
 	published, queued, conflated, dropped atomic.Uint64
+	// Accepted messages by the way that they came in.
+	byPublish, byLocal, byUser, byBroker classCounters
 }
 
 func (c *counters) sent(d Delivery) {
@@ -142,7 +187,18 @@ func (m *Manager) Stats() Stats {
 		Queued:        m.counters.queued.Load(),
 		Conflated:     m.counters.conflated.Load(),
 		Dropped:       m.counters.dropped.Load(),
-		Panics:        m.guard.panics.Load(),
+		Messages: MessageCounts{
+			Publish: m.counters.byPublish.counts(),
+			Local:   m.counters.byLocal.counts(),
+			User:    m.counters.byUser.counts(),
+			Broker:  m.counters.byBroker.counts(),
+		},
+		Panics: m.guard.panics.Load(),
+
+		HistoryUploads:  m.held.uploads.Load(),
+		HistoryMessages: m.held.messages.Load(),
+		HistoryBytes:    m.held.bytes.Load(),
+		HistoryEvicted:  m.held.evicted.Load(),
 	}
 	if m.cluster != nil {
 		s.Broker = m.cluster.stats()

@@ -321,6 +321,7 @@ func (c *Client) leave() {
 	}
 	reason := c.reason
 	c.mu.Unlock()
+	c.server.closings.count(reason)
 	if user == "" {
 		c.server.opt.Logger.Debug("connection left before it had authenticated", "code", reason.Code)
 		return

@@ -105,6 +105,9 @@ type Options struct {
 	// has dropped messages by then, the client is told the new position and gets the newest message. 0: 8 MiB.
 	RecoveryBytes int
 
+	// Observer gets durations, for histograms. Server.Stats and Server.Inspect have everything that can be counted.
+	Observer Observer
+
 	// Logger gets the events for an operator, never a token, key or payload. nil: nothing is logged.
 	Logger *slog.Logger
 }

@@ -105,8 +105,10 @@ func (w *gwsConn) Write(p []byte) (int, error) {
 	const header, code = 2, 2
 	if w.upgraded && !w.ended && w.client != nil && len(p) >= header && frame.Opcode(p[0]&0x0F) == frame.Close {
 		payload := append([]byte(nil), p[header:]...)
-		if text, ours := protocolErrors[closeCode(payload)]; ours {
+		number := closeCode(payload)
+		if text, ours := protocolErrors[number]; ours {
 			payload = append(payload[:code], text...)
+			w.client.setClosing(manager.CloseReason{Code: number, Text: text})
 		}
 		w.client.out.Close(frame.New(frame.Close, frame.Control, payload))
 	}

@@ -26,6 +26,7 @@ type Server struct {
 	poller    poller
 	handler   http.Handler
 	counters  counters
+	closings  closings
 	logs      sampledLogs
 	started   time.Time // the zero of clock
 	origins   []origin  // Options.AllowedOrigins
@@ -66,6 +67,7 @@ func New(opt Options) (*Server, error) {
 		manager: opt.Manager,
 	}
 	s.claimsOnly = isAuthorizeClaims(opt.Authorize)
+	s.opt.observeHooks()
 	s.logs.refusedToken.Interval, s.logs.forbidden.Interval = time.Minute, time.Minute
 	s.logs.authenticate.Interval, s.logs.authorize.Interval = 10*time.Second, 10*time.Second
 	s.writers = outbox.NewPool(outbox.Options{
@@ -74,6 +76,8 @@ func New(opt Options) (*Server, error) {
 		MaxRecoveryBytes: opt.RecoveryBytes,
 		MaxAge:           opt.QueueAge,
 		CloseTimeout:     opt.CloseTimeout,
+		Written:          opt.Observer.Written,
+		Waited:           opt.Observer.Waited,
 		OnPanic: func(stack []byte) {
 			s.logs.panics.Log(opt.Logger, slog.LevelError, "panic while writing to a connection", "stack", string(stack))
 		},

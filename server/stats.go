@@ -12,6 +12,7 @@ type counters struct {
 	open, identifying         atomic.Int64
 	unauthenticated           atomic.Uint64
 	unavailable, forbidden    atomic.Uint64
+	tooManySubscriptions      atomic.Uint64
 	received, ignored, failed atomic.Uint64
 	// Upgrades refused, by cause.
 	refusedOrigin, refusedHandshake, refusedIdentity, refusedFull, refusedDraining, refusedSockets atomic.Uint64
@@ -33,8 +34,11 @@ type Stats struct {
 	Unauthenticated uint64  `json:"unauthenticated"`
 	// Unavailable counts tokens and subscriptions that could not be decided, because a hook failed, and Forbidden the
 	// subscriptions that Authorize refused.
-	Unavailable   uint64 `json:"auth_unavailable"`
-	Forbidden     uint64 `json:"forbidden"`
+	Unavailable uint64 `json:"auth_unavailable"`
+	Forbidden   uint64 `json:"forbidden"`
+	// SubscriptionsRefused counts those beyond the user's limit.
+	SubscriptionsRefused uint64 `json:"subscriptions_refused"`
+
 	Received      uint64 `json:"received"`
 	Ignored       uint64 `json:"ignored"`
 	Failed        uint64 `json:"failed"`
@@ -89,16 +93,19 @@ func (s *Server) Stats() Stats {
 		Unavailable:     n.unavailable.Load(),
 		Forbidden:       n.forbidden.Load(),
 		Received:        n.received.Load(),
-		Ignored:         n.ignored.Load(),
-		Failed:          n.failed.Load(),
-		SlowConsumers:   out.Overflowed,
-		HijackFailed:    n.hijackFailed.Load(),
-		AcceptErrors:    n.acceptErrors.Load(),
-		Panics:          n.panics.Load() + out.Panics,
-		SentFrames:      out.Frames,
-		SentBytes:       out.Bytes,
-		Writes:          out.Writes,
-		Stalled:         out.Stalled,
+
+		SubscriptionsRefused: n.tooManySubscriptions.Load(),
+
+		Ignored:       n.ignored.Load(),
+		Failed:        n.failed.Load(),
+		SlowConsumers: out.Overflowed,
+		HijackFailed:  n.hijackFailed.Load(),
+		AcceptErrors:  n.acceptErrors.Load(),
+		Panics:        n.panics.Load() + out.Panics,
+		SentFrames:    out.Frames,
+		SentBytes:     out.Bytes,
+		Writes:        out.Writes,
+		Stalled:       out.Stalled,
 	}
 }
 

@@ -191,6 +191,9 @@ func (c *Client) logAuthorizeError(err error) {
 // subscribeFailed answers a subscription that the manager has refused; without an upload it was a resume. The base
 // protocol has no answer, so there a refused client is disconnected rather than left to wait for messages.
 func (c *Client) subscribeFailed(err error, uploadIDs ...string) {
+	if errors.Is(err, manager.ErrTooManySubscriptions) {
+		c.server.counters.tooManySubscriptions.Add(uint64(max(len(uploadIDs), 1)))
+	}
 	switch {
 	case err == nil:
 	case errors.Is(err, manager.ErrTooManySubscriptions) && !c.v1:

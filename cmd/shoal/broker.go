@@ -91,6 +91,7 @@ func (n *node) natsOptions() natsbroker.Options {
 	return natsbroker.Options{
 		Messages: n.flags.HistoryMessages,
 		TTL:      n.flags.HistoryTTL,
+		MaxBytes: int64(n.flags.HistoryTotalBytes),
 		Replicas: n.flags.replicas(),
 		File:     n.flags.BrokerStorage == fileStorage,
 		Logger:   n.log,

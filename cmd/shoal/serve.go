@@ -119,6 +119,8 @@ func (n *node) openManager() (err error) {
 		HistoryMessages:         f.HistoryMessages,
 		HistoryBytes:            int(f.HistoryBytes),
 		HistoryTTL:              f.HistoryTTL,
+		HistoryTotalBytes:       f.historyTotalBytes(),
+		MaxUploads:              f.MaxUploads,
 		MaxMessageBytes:         int(f.MaxMessageBytes),
 		MaxConnectionsPerUser:   noneIsNegative(f.MaxConnectionsPerUser),
 		EvictSilentAfter:        f.PingInterval,

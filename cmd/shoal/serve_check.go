@@ -158,6 +158,10 @@ func (f *serveFlags) checkLimits(s *settings) {
 		s.complain("idle-timeout", f.IdleTimeout.String(),
 			fmt.Sprintf("more than %s, which is %v", s.key("ping-interval"), f.PingInterval))
 	}
+	if total := f.HistoryTotalBytes; total > 0 && total < f.HistoryBytes {
+		s.complain("history-total-bytes", strconv.Itoa(int(total)), fmt.Sprintf("at least %s, which is %d, or 0",
+			s.key("history-bytes"), f.HistoryBytes))
+	}
 	if least := f.MaxMessageBytes + server.FrameOverhead; f.QueueBytes < least {
 		s.complain("queue-bytes", strconv.Itoa(int(f.QueueBytes)),
 			fmt.Sprintf("at least %s, which is %d, and %d bytes more, or a message of that size could never be sent",

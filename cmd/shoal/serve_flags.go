@@ -53,6 +53,9 @@ type serveFlags struct {
 	HistoryBytes    size          `default:"1MiB" min:"1KiB" max:"1GiB" help:"Bytes kept of one upload's messages; the newest is kept in any case."`
 	HistoryTTL      time.Duration `default:"10m" min:"1s" max:"168h" help:"Time that an upload's messages are kept."`
 
+	HistoryTotalBytes size `default:"0" min:"0" max:"1TiB" help:"Memory of all histories together, and of the stream of NATS; 0 is a quarter of the memory limit. Beyond it the uploads without followers that were published to longest ago lose their histories."`
+	MaxUploads        int  `default:"1000000" min:"1" max:"100000000" help:"Uploads with a history; beyond it as with --history-total-bytes."`
+
 	TLSCert string `placeholder:"FILE" help:"Certificate chain in PEM; reloaded when it changes."`
 	TLSKey  string `placeholder:"FILE" help:"Private key in PEM; reloaded when it changes."`
 

@@ -75,7 +75,7 @@ func parseBool(text string, _ *kong.Tag) (bool, error) {
 
 func parseSize(text string) (size, error) {
 	number, unit := text, 1
-	for suffix, factor := range map[string]int{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30} {
+	for suffix, factor := range map[string]int{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40} {
 		if before, ok := strings.CutSuffix(text, suffix); ok {
 			number, unit = strings.TrimRight(before, " "), factor
 		}

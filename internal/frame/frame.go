@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Opcode is the kind of a WebSocket frame (RFC 6455, 5.2).
@@ -72,6 +73,8 @@ type Frame struct {
 	class  Class
 	// v1Only and baseOnly: connections of the other variant do not get this frame.
 	v1Only, baseOnly bool
+	// made is when ForUpload made the frame, in microseconds on clock, 0 for other frames.
+	made uint32
 	// unnamed is the length of `,"upload_id":"…"`, which V1 adds beside an offset where the body does not name the upload.
 	unnamed uint16
 	// tail is `,"offset":N`, ready to stand in the place of the payload's closing brace.
@@ -98,7 +101,7 @@ func NewV1ForUpload(uploadID string, class Class, body []byte) *Frame {
 // ForUpload returns the frame of a message of an upload. body is one JSON object without white space around
 // it, with at least one field; the frame takes it over. An offset of 0 means that the message has none.
 func ForUpload(uploadID string, class Class, offset uint64, body []byte) *Frame {
-	f := &Frame{body: body, key: uploadID, offset: offset, opcode: Text, class: class}
+	f := &Frame{body: body, key: uploadID, offset: offset, opcode: Text, class: class, made: clock()}
 	if offset > 0 {
 		t := append(f.tail[:0], offsetField...)
 		t = strconv.AppendUint(t, offset, 10)
@@ -141,6 +144,18 @@ func (f *Frame) Offset() uint64 { return f.offset }
 
 // Epoch returns the run of offsets that Offset belongs to, or "" if the message has no offset.
 func (f *Frame) Epoch() string { return f.epoch }
+
+// start is the zero of clock. It is monotonic: steps of the wall clock do not change an age.
+var start = time.Now()
+
+// clock returns the microseconds since the start of the process, modulo 2^32 and never 0.
+func clock() uint32 { return max(uint32(time.Since(start)/time.Microsecond), 1) } //nolint:gosec // wraps on purpose
+
+// Age returns the time since ForUpload made the frame, and false for a frame of another kind. It is right up to an
+// hour, after which it begins at 0 again.
+func (f *Frame) Age() (age time.Duration, ok bool) {
+	return time.Duration(clock()-f.made) * time.Microsecond, f.made != 0
+}
 
 // For reports whether connections of the variant get this frame.
 func (f *Frame) For(v Variant) bool {

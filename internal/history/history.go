@@ -97,10 +97,26 @@ func (l *Log[M]) Append(offset uint64, m M, size int, now time.Time, lim Limits)
 func (l *Log[M]) Advance(offset uint64) { l.offset = max(l.offset, offset) }
 
 // SetLatest makes a message without an offset the newest one, until the next is appended. Such a message is not
-// recovered by Since.
-func (l *Log[M]) SetLatest(m M, now time.Time) {
-	l.aside = &Entry[M]{Message: m, at: now}
+// recovered by Since. size is the number of bytes that it counts for in Size.
+func (l *Log[M]) SetLatest(m M, size int, now time.Time) {
+	l.aside = &Entry[M]{Message: m, at: now, size: size}
 	l.touched = now
+}
+
+// Size returns the number of messages held and the sum of their sizes.
+func (l *Log[M]) Size() (messages, bytes int) {
+	if l.aside == nil {
+		return l.n, l.bytes
+	}
+	return l.n + 1, l.bytes + l.aside.size
+}
+
+// Drop drops every message. The position stays.
+func (l *Log[M]) Drop() {
+	for l.n > 0 {
+		l.dropOldest()
+	}
+	l.ring, l.head, l.aside, l.floor = nil, 0, nil, l.offset
 }
 
 // Newest returns the newest message if it is still held.

@@ -112,7 +112,7 @@ func TestLogDoesAsThePlainSlice(t *testing.T) {
 			},
 			"note": func(*rapid.T) {
 				n.touched, n.aside = now, now
-				l.SetLatest("aside", now)
+				l.SetLatest("aside", 5, now)
 			},
 			"clone": func(t *rapid.T) {
 				other, stood = l.Clone(), n.clone()

@@ -1,6 +1,9 @@
 package outbox
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // stall moves an outbox whose socket accepted only n bytes of the batch to a drain goroutine. The rest of a partly
 // written frame is written first; the unwritten frames are requeued, where they may still be conflated.
@@ -108,7 +111,9 @@ func (o *Outbox) drain(b *batch) {
 	}
 	for o.next(b, drainBatch) {
 		b.encode(o.variant)
+		oldest := o.oldest // only the owner changes it
 		o.write(b)
+		p.observeDrained(b, oldest)
 	}
 	p.batches.Put(b)
 }
@@ -135,6 +140,24 @@ func (o *Outbox) write(b *batch) {
 		}
 	}
 	o.writer.count.wrote(len(b.entries), len(b.buf))
+}
+
+// observeWritten passes the age of the oldest live frame of a written batch to Options.Written.
+func (p *Pool) observeWritten(b *batch) {
+	if p.written == nil || b.live <= b.controls {
+		return
+	}
+	if age, ok := b.entries[b.controls].frame.Age(); ok {
+		p.written(age)
+	}
+}
+
+// observeDrained is observeWritten for a batch of a drain goroutine, whose oldest frame was queued at a time on clock.
+func (p *Pool) observeDrained(b *batch, oldest uint32) {
+	p.observeWritten(b)
+	if p.waited != nil && b.live > 0 {
+		p.waited(time.Duration(p.clock()-oldest) * time.Millisecond)
+	}
 }
 
 // noteProgress restarts the age limit after a portion of a recovery has been written.

@@ -33,6 +33,11 @@ type Options struct {
 	// CloseTimeout limits the duration of Outbox.Close: flushing the queues, writing the close frame and waiting for the
 	// peer. 0: 5 s.
 	CloseTimeout time.Duration
+	// Written is called with the age of a written frame, the oldest live one of a batch, for a sample of the batches.
+	// Waited is called with the time for which the oldest frame of a slow connection had waited when it was written. Both
+	// are called by the goroutines that write, and must not block. nil: no calls.
+	Written func(age time.Duration)
+	Waited  func(age time.Duration)
 	// OnPanic is called when a method of a connection has panicked, with the stack. The connection is aborted. nil: no
 	// call.
 	OnPanic func(stack []byte)
@@ -85,7 +90,8 @@ type Pool struct {
 	overflow []*frame.Frame
 	start    time.Time
 
-	onPanic func(stack []byte)
+	onPanic         func(stack []byte)
+	written, waited func(age time.Duration)
 	// chunks, indexes, batches and recoveries hold values of type *chunk, index, *batch and *recovery for reuse.
 	chunks, indexes, batches, recoveries sync.Pool
 
@@ -105,6 +111,8 @@ func NewPool(opt Options) *Pool {
 		burst:        amount{frames: opt.MaxBurstMessages, bytes: opt.MaxBurstBytes},
 		maxRecovery:  opt.MaxRecoveryBytes,
 		onPanic:      opt.OnPanic,
+		written:      opt.Written,
+		waited:       opt.Waited,
 		maxAge:       opt.MaxAge,
 		closeTimeout: opt.CloseTimeout,
 		overflow:     []*frame.Frame{frame.NewClose(1013, "Slow consumer")},

@@ -53,3 +53,16 @@ func (p *Pool) Stats() Stats {
 	}
 	return s
 }
+
+// Pending returns the numbers of unwritten frames and bytes in the outbox, without those of a recovery, and the bytes of
+// stored messages that are queued for its recovery.
+func (o *Outbox) Pending() (frames, bytes, recovery int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	frames = o.data.unwritten.frames + o.control.unwritten.frames
+	bytes = o.data.unwritten.bytes + o.control.unwritten.bytes
+	if o.recovery != nil {
+		recovery = o.recovery.bytes
+	}
+	return frames, bytes, recovery
+}

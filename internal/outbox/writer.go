@@ -14,6 +14,8 @@ const (
 	// longBusyPeriod is the number of connections served without a pause from which on a writer yields to other
 	// goroutines and steals from other writers.
 	longBusyPeriod = 64
+	// sampleInterval is the number of batches of which one is passed to Options.Written.
+	sampleInterval = 32
 )
 
 // writer is one goroutine that writes to the connections on its ready list and never blocks for one of them. The
@@ -41,6 +43,8 @@ type writer struct {
 	try      func(fd uintptr)
 	accepted int
 	err      error
+	// sample counts batches; every sampleInterval-th is passed to Options.Written, and the first after a pause.
+	sample uint
 }
 
 func newWriter() *writer {
@@ -96,6 +100,7 @@ func (w *writer) run() {
 				return
 			}
 			served = 0
+			w.sample = sampleInterval - 1
 			continue
 		}
 		if served += n; served+left > longBusyPeriod {
@@ -182,6 +187,9 @@ func (w *writer) serve(o *Outbox) {
 			return
 		}
 		w.count.wrote(len(b.entries), n)
+		if w.sample++; w.sample%sampleInterval == 0 {
+			o.pool.observeWritten(b)
+		}
 	}
 	o.mu.Lock()
 	o.creditWritten(b)

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"math"
+	"os"
+	"path"
+	"runtime/debug"
+	"strconv"
+	"strings"
+)
+
+const (
+	// historyShare is the part of the memory limit that histories may take by default: the garbage collector needs as much
+	// again, and connections the rest.
+	historyShare = 4
+	// unknownMemory is assumed where the memory limit cannot be found out.
+	unknownMemory = 4 << 30
+)
+
+// historyTotalBytes returns the bound of all histories.
+func (f *serveFlags) historyTotalBytes() int {
+	if f.HistoryTotalBytes > 0 {
+		return int(f.HistoryTotalBytes)
+	}
+	return max(int(min(memoryLimit(os.ReadFile)/historyShare, math.MaxInt)), int(f.HistoryBytes))
+}
+
+// memoryLimit returns how many bytes of memory the process may use: the smallest of GOMEMLIMIT, the limits of its
+// control groups and the memory of the machine.
+func memoryLimit(read func(string) ([]byte, error)) int64 {
+	limit := debug.SetMemoryLimit(-1) // which only reads it
+	lower := func(file string, parse func([]byte) (int64, bool)) {
+		if text, err := read(file); err == nil {
+			if n, ok := parse(text); ok && n > 0 {
+				limit = min(limit, n)
+			}
+		}
+	}
+	lower("/proc/meminfo", parseMemTotal)
+	lower("/sys/fs/cgroup/memory/memory.limit_in_bytes", parseBytes)
+	for _, group := range controlGroups(read) {
+		lower(path.Join("/sys/fs/cgroup", group, "memory.max"), parseBytes)
+	}
+	if limit == math.MaxInt64 {
+		return unknownMemory
+	}
+	return limit
+}
+
+// controlGroups returns the control group of the process and those above it.
+func controlGroups(read func(string) ([]byte, error)) []string {
+	groups := []string{"/"}
+	text, err := read("/proc/self/cgroup")
+	if err != nil {
+		return groups
+	}
+	for line := range strings.Lines(string(text)) {
+		name, ok := strings.CutPrefix(strings.TrimSpace(line), "0::")
+		if !ok {
+			continue
+		}
+		for name = path.Clean("/" + name); name != "/"; name = path.Dir(name) {
+			groups = append(groups, name)
+		}
+	}
+	return groups
+}
+
+func parseBytes(text []byte) (int64, bool) {
+	n, err := strconv.ParseInt(string(bytes.TrimSpace(text)), 10, 64)
+	return n, err == nil // it is "max" where there is no limit
+}
+
+// parseMemTotal reads the line "MemTotal:  16384 kB".
+func parseMemTotal(text []byte) (int64, bool) {
+	for lines := bufio.NewScanner(bytes.NewReader(text)); lines.Scan(); {
+		fields := strings.Fields(lines.Text())
+		if len(fields) >= 2 && fields[0] == "MemTotal:" {
+			n, err := strconv.ParseInt(fields[1], 10, 64)
+			return n << 10, err == nil
+		}
+	}
+	return 0, false
+}

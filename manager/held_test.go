@@ -1,0 +1,125 @@
+package manager
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// publishBytes publishes a message with about so many bytes.
+func publishBytes(t *testing.T, m *Manager, uploadID string, bytes int) Position {
+	t.Helper()
+	body := `{"action":"note","text":"` + strings.Repeat("x", bytes) + `"}`
+	e, err := Parse("", []byte(body), time.Time{})
+	must(t, err)
+	pos, err := m.Publish(context.Background(), uploadID, e)
+	must(t, err)
+	return pos
+}
+
+// heldOf returns the number of an upload's stored messages.
+func heldOf(m *Manager, uploadID string) int { return len(held(m, uploadID, Position{}).Messages) }
+
+// Beyond MaxUploads the upload that was published to longest ago loses its history, and a client's position in it
+// is no longer continued.
+func TestHistory_OldestUploadGivesWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := open(t, Options{MaxUploads: 3})
+		old := publishBytes(t, m, "a", 10)
+		for _, id := range []string{"b", "c", "a", "d"} {
+			<-time.After(time.Minute)
+			publishBytes(t, m, id, 10)
+		}
+		synctest.Wait()
+		if heldOf(m, "a") != 2 || heldOf(m, "b") != 0 || heldOf(m, "c") != 1 || heldOf(m, "d") != 1 {
+			t.Errorf("held: a %d, b %d, c %d, d %d", heldOf(m, "a"), heldOf(m, "b"), heldOf(m, "c"), heldOf(m, "d"))
+		}
+		if s := m.Stats(); s.HistoryUploads != 3 || s.HistoryEvicted != 1 || s.HistoryMessages != 4 {
+			t.Errorf("stats are %+v", s)
+		}
+		if pos := publishBytes(t, m, "b", 10); pos.Epoch == old.Epoch || pos.Offset != 1 {
+			t.Errorf("b continues at %+v", pos)
+		}
+	})
+}
+
+// A followed upload loses its history only when no other is left to lose one, and it keeps its position.
+func TestHistory_FollowedUploadsGiveWayLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := open(t, Options{HistoryTotalBytes: 20_000})
+		connect(t, m, "u")
+		must(t, m.SubscribeUpload(t.Context(), "u", "followed"))
+		first := publishBytes(t, m, "followed", 1000)
+		for i := range 40 {
+			<-time.After(time.Second)
+			publishBytes(t, m, fmt.Sprint(i), 1000)
+		}
+		if heldOf(m, "followed") != 1 || heldOf(m, "0") != 0 || heldOf(m, "39") != 1 {
+			t.Error("the followed upload lost its history, or an old one kept it")
+		}
+		for range 40 {
+			publishBytes(t, m, "followed", 1000)
+		}
+		next := publishBytes(t, m, "followed", 1000)
+		complete := held(m, "followed", first).Complete
+		if complete || next.Epoch != first.Epoch || next.Offset != 42 {
+			t.Errorf("continued at %+v after %+v, complete %v", next, first, complete)
+		}
+		if s := m.Stats(); s.HistoryBytes > 20_000 || s.HistoryEvicted == 0 {
+			t.Errorf("stats are %+v", s)
+		}
+	})
+}
+
+// Whatever happens to uploads, the counts equal the contents, the bound holds, and all is given back in the end.
+func TestHistory_CountsEqualContents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const most = 100_000
+		m := open(t, Options{HistoryTotalBytes: most, MaxUploads: 30, HistoryTTL: time.Minute})
+		var all sync.WaitGroup
+		for worker := range 4 {
+			all.Go(func() {
+				user := fmt.Sprint("u", worker)
+				c := connect(t, m, user)
+				for i := range 400 {
+					id := fmt.Sprint((i*7 + worker*13) % 60)
+					switch i % 5 {
+					case 0:
+						if err := m.SubscribeUpload(context.Background(), user, id); err != nil {
+							t.Error(err)
+						}
+					case 1:
+						m.UnsubscribeUpload(user, fmt.Sprint((i*3+worker)%60))
+					case 2:
+						if err := m.Forget(context.Background(), id); err != nil {
+							t.Error(err)
+						}
+					}
+					publishBytes(t, m, id, i*5)
+					if s := m.Stats(); s.HistoryBytes > most+4*4000 {
+						t.Errorf("%d bytes are held", s.HistoryBytes)
+					}
+				}
+				m.Disconnect(user, c)
+			})
+		}
+		all.Wait()
+		synctest.Wait()
+		messages := 0
+		for i := range 60 {
+			messages += heldOf(m, fmt.Sprint(i))
+		}
+		if s := m.Stats(); s.HistoryMessages != int64(messages) || s.HistoryUploads > 30 || s.HistoryUploads < 1 {
+			t.Errorf("%d messages are held, stats are %+v", messages, s)
+		}
+		<-time.After(2 * time.Minute)
+		synctest.Wait()
+		if s := m.Stats(); s.HistoryMessages != 0 || s.HistoryUploads != 0 || s.HistoryBytes != 0 {
+			t.Errorf("left over: %+v", s)
+		}
+	})
+}
