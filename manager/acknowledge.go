@@ -8,13 +8,13 @@ import (
 )
 
 // subscribedFrame acknowledges a subscription on shoal.v1. It is queued behind the frames queued before it: the
-// messages after it continue from its position.
-func subscribedFrame(uploadID string, pos Position, recovered bool) *Frame {
+// messages after it continue from its position. after is the position ahead of the messages that follow it.
+func subscribedFrame(uploadID string, pos Position, recovered bool, after Position) *Frame {
 	var room [usualBytes]byte
 	b := append(room[:0], `{"action":"subscribed","upload_id":`...)
 	b = append(appendString(b, uploadID), ',')
 	b = appendState(b, pos, recovered)
-	return frame.NewV1ForUpload(uploadID, frame.Event, bytes.Clone(append(b, '}')))
+	return frame.NewAcknowledgement(uploadID, frame.Start(after), bytes.Clone(append(b, '}')))
 }
 
 // resumedFrame is the answer to a resume, in its order.

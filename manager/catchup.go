@@ -200,7 +200,8 @@ func storedAt(s broker.Stored, now time.Time) time.Time {
 // from the new log. The upload's lock is held.
 func (c *cluster) announce(u *upload, before *history.Log[*frame.Frame]) (complete bool) {
 	log := u.State.log
-	c.manager.relay.send(u, subscribedFrame(u.ID(), position(log), false))
+	_, after := c.manager.newest(u)
+	c.manager.relay.send(u, subscribedFrame(u.ID(), position(log), false, after))
 	entries := log.All()
 	first, found := firstNew(before, log.Epoch(), entries)
 	for i, e := range entries {

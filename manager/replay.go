@@ -60,9 +60,10 @@ func (s replaySource) Read(uploadID, epoch string, after uint64, deliver func([]
 			deliver(messages(nil, missed))
 			return
 		}
-		frames := []*Frame{subscribedFrame(u.ID(), position(log), false)}
-		if e, ok := log.Newest(); ok {
-			frames = append(frames, e.Message)
+		newest, after := m.newest(u)
+		frames := []*Frame{subscribedFrame(u.ID(), position(log), false, after)}
+		if newest != nil {
+			frames = append(frames, newest)
 		}
 		deliver(frames)
 	})
@@ -82,22 +83,29 @@ func (m *Manager) replay(u *upload, c Conn, after Position, frames []*Frame) {
 	}
 }
 
+// newest returns the upload's newest message, nil if it is not held, and the position before it. The upload's lock is
+// held.
+func (m *Manager) newest(u *upload) (newest *Frame, after Position) {
+	log := u.State.log
+	if log == nil {
+		return nil, Position{}
+	}
+	after = position(log)
+	e, ok := log.Newest()
+	if ok && e.Offset > 0 {
+		after.Offset = e.Offset - 1
+	}
+	return e.Message, after
+}
+
 // appendNewest appends the upload's newest message, if it is held, and returns the position before it. The upload's
 // lock is held.
 func (m *Manager) appendNewest(u *upload, frames []*Frame) ([]*Frame, Position) {
-	log := u.State.log
-	if log == nil {
-		return frames, Position{}
+	newest, after := m.newest(u)
+	if newest != nil {
+		frames = append(frames, newest)
 	}
-	e, ok := log.Newest()
-	if !ok {
-		return frames, position(log)
-	}
-	after := position(log)
-	if e.Offset > 0 {
-		after.Offset = e.Offset - 1
-	}
-	return append(frames, e.Message), after
+	return frames, after
 }
 
 // messages appends the messages of entries to frames.

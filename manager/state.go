@@ -113,7 +113,7 @@ func (m *Manager) Forget(ctx context.Context, uploadID string) error {
 			return
 		}
 		pos := position(m.log(u, time.Now()))
-		m.fans.send(u.Receivers(), subscribedFrame(u.ID(), pos, false))
+		m.fans.send(u.Receivers(), subscribedFrame(u.ID(), pos, false, pos))
 	})
 	return nil
 }

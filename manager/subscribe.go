@@ -91,26 +91,32 @@ func (m *Manager) UnsubscribeConn(userID string, c Conn, uploadID string) {
 func (m *Manager) catchUpConn(u *upload, c Conn, fresh bool, opt SubscribeOptions) {
 	now := time.Now()
 	m.expire(u, now)
-	var frames []*Frame
 	var missed []history.Entry[*frame.Frame]
+	var pos, after Position
 	recovered := false
 	if opt.Acknowledge || opt.Since != nil {
 		log := m.log(u, now)
+		pos = position(log)
+		after = pos
 		if opt.Since != nil {
 			missed, recovered = log.Since(opt.Since.Epoch, opt.Since.Offset)
 		}
-		if opt.Acknowledge {
-			frames = append(make([]*Frame, 0, 2+len(missed)), subscribedFrame(u.ID(), position(log), recovered))
-		}
 	}
-	var after Position
+	var newest *Frame
 	switch {
 	case recovered:
-		frames, after = messages(frames, missed), *opt.Since
+		after = *opt.Since
 	case fresh || opt.Since != nil:
-		frames, after = m.appendNewest(u, frames)
+		newest, after = m.newest(u)
 	}
-	if len(frames) > 0 {
+	frames := make([]*Frame, 0, 2+len(missed))
+	if opt.Acknowledge {
+		frames = append(frames, subscribedFrame(u.ID(), pos, recovered, after))
+	}
+	if newest != nil {
+		frames = append(frames, newest)
+	}
+	if frames = messages(frames, missed); len(frames) > 0 {
 		m.replay(u, c, after, frames)
 	}
 }

@@ -24,6 +24,9 @@ const (
 	Pong   Opcode = 0xA
 )
 
+// Raw marks bytes that an event stream gets as they are; it is no opcode of a WebSocket.
+const Raw Opcode = 0xFF
+
 // Class says what may happen to a message when a connection's queue is under pressure.
 type Class uint8
 
@@ -80,6 +83,15 @@ type Frame struct {
 	// tail is `,"offset":N`, ready to stand in the place of the payload's closing brace.
 	tailLen uint8
 	tail    [len(offsetField) + maxDigits]byte
+	// acknowledges: epoch and offset are the position that follows from an acknowledgement, see Start.
+	acknowledges bool
+}
+
+// Start is the position ahead of the messages that follow an acknowledgement: a client that loses its connection right
+// after it recovers from there.
+type Start struct {
+	Epoch  string
+	Offset uint64
 }
 
 // New returns a frame that is the same for every variant. The frame takes over body: the caller must not
@@ -96,6 +108,13 @@ func NewV1(class Class, body []byte) *Frame {
 // NewV1ForUpload is like NewV1 for a text message about an upload that keeps its place among the upload's messages.
 func NewV1ForUpload(uploadID string, class Class, body []byte) *Frame {
 	return &Frame{body: body, key: uploadID, opcode: Text, class: class, v1Only: true}
+}
+
+// NewAcknowledgement is like NewV1ForUpload for the acknowledgement of a subscription, which announces a position.
+func NewAcknowledgement(uploadID string, start Start, body []byte) *Frame {
+	f := NewV1ForUpload(uploadID, Event, body)
+	f.epoch, f.offset, f.acknowledges = start.Epoch, start.Offset, true
+	return f
 }
 
 // ForUpload returns the frame of a message of an upload. body is one JSON object without white space around
@@ -140,9 +159,14 @@ func (f *Frame) Opcode() Opcode { return f.opcode }
 func (f *Frame) UploadID() string { return f.key }
 
 // Offset returns the message's offset in its upload, or 0 if it has none.
-func (f *Frame) Offset() uint64 { return f.offset }
+func (f *Frame) Offset() uint64 {
+	if f.acknowledges {
+		return 0
+	}
+	return f.offset
+}
 
-// Epoch returns the run of offsets that Offset belongs to, or "" if the message has no offset.
+// Epoch returns the run of offsets that Offset belongs to, or "" if the frame has no position.
 func (f *Frame) Epoch() string { return f.epoch }
 
 // start is the zero of clock. It is monotonic: steps of the wall clock do not change an age.
@@ -155,6 +179,14 @@ func clock() uint32 { return max(uint32(time.Since(start)/time.Microsecond), 1) 
 // hour, after which it begins at 0 again.
 func (f *Frame) Age() (age time.Duration, ok bool) {
 	return time.Duration(clock()-f.made) * time.Microsecond, f.made != 0
+}
+
+// Start returns the position ahead of the messages that follow an acknowledgement, and false for any other frame.
+func (f *Frame) Start() (at Start, ok bool) {
+	if !f.acknowledges {
+		return Start{}, false
+	}
+	return Start{f.epoch, f.offset}, true
 }
 
 // For reports whether connections of the variant get this frame.

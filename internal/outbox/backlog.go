@@ -233,7 +233,7 @@ func (r *recovery) moveTo(b *batch, portion int, chunks *sync.Pool) {
 	for size := 0; r.head != nil; {
 		bl := r.head
 		e := bl.frames.first()
-		n := e.frame.Size()
+		n := e.frame.Size() + b.overhead
 		if size > 0 && size+n > portion {
 			return
 		}

@@ -28,6 +28,8 @@ type batch struct {
 	buf  []byte
 	// control and data are the amounts that the batch contributes to the queues' unwritten amounts.
 	control, data amount
+	// overhead is the number of bytes that each frame takes beyond its size.
+	overhead int
 	// final: the batch was filled after an overflow, so it holds only the final frames.
 	final bool
 }
@@ -46,13 +48,13 @@ func (b *batch) reset() {
 
 // full reports whether a frame of the size has to go into the next batch.
 func (b *batch) full(size, limit int) bool {
-	return len(b.entries) > 0 && b.control.bytes+b.data.bytes+size > limit
+	return len(b.entries) > 0 && b.control.bytes+b.data.bytes+size+(len(b.entries)+1)*b.overhead > limit
 }
 
 // moveFrom moves frames of q into the batch up to the limit and counts them in total, the batch's amount for that
 // queue. x may be nil.
 func (b *batch) moveFrom(q *queue, total *amount, x index, limit int, chunks *sync.Pool) {
-	if x == nil && b.control.bytes+q.unwritten.bytes <= limit {
+	if x == nil && b.control.bytes+q.unwritten.bytes+(len(b.entries)+q.unwritten.frames)*b.overhead <= limit {
 		b.entries = q.popAll(b.entries, chunks) // the common case
 		*total = q.unwritten                    // the batch was empty, so exactly the queued frames were unwritten
 		return
@@ -67,9 +69,22 @@ func (b *batch) moveFrom(q *queue, total *amount, x index, limit int, chunks *sy
 	}
 }
 
-func (b *batch) encode(v frame.Variant) {
+// encode encodes the entries in the wire form of the outbox.
+func (b *batch) encode(o *Outbox) {
+	if o.events != nil {
+		b.encodeEvents(o.events)
+		return
+	}
 	for _, e := range b.entries {
-		b.buf = e.frame.Append(b.buf, v, e.skipped)
+		b.buf = e.frame.Append(b.buf, o.variant, e.skipped)
+		b.ends = append(b.ends, len(b.buf))
+	}
+}
+
+func (b *batch) encodeEvents(events *frame.Events) {
+	events.Begin()
+	for _, e := range b.entries {
+		b.buf = events.Append(b.buf, e.frame, e.skipped)
 		b.ends = append(b.ends, len(b.buf))
 	}
 }

@@ -59,10 +59,7 @@ func (o *Outbox) abandonRecovery() {
 func (o *Outbox) overflowLocked() {
 	o.writer.count.overflowed.Add(1)
 	o.overflowed = true
-	o.control.clear()
-	o.data.clear()
-	o.recovery = nil
-	o.dropIndex()
+	o.dropQueues()
 	o.beginClose(o.overflow...)
 }
 
@@ -78,6 +75,41 @@ func (o *Outbox) beginClose(final ...*frame.Frame) {
 // pushFinal queues one of the final frames behind all others, without checking the limits.
 func (o *Outbox) pushFinal(f *frame.Frame) {
 	o.data.push(&o.pool.chunks, queuedFrame{frame: f, enqueued: o.enqueueTime()})
+}
+
+// Uncork begins to write the frames of an outbox that was opened with Config.Corked, behind head.
+func (o *Outbox) Uncork(head *frame.Frame) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.owned = false
+	if o.dead {
+		o.finishLocked()
+		return
+	}
+	o.control.pushFront(&o.pool.chunks, []queuedFrame{{frame: head}})
+	o.scheduleLocked()
+}
+
+// Reject drops the queued frames of an outbox that was opened with Config.Corked, writes answer instead and closes the
+// connection as Close does.
+func (o *Outbox) Reject(answer *frame.Frame) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.owned = false
+	if o.dead {
+		o.finishLocked()
+		return
+	}
+	o.dropQueues()
+	o.beginClose(answer)
+}
+
+// dropQueues drops all frames that the owner has not dequeued.
+func (o *Outbox) dropQueues() {
+	o.control.clear()
+	o.data.clear()
+	o.recovery = nil
+	o.dropIndex()
 }
 
 // PeerGone reports that the connection's reader has ended: after the client's close frame, the end of the stream or
@@ -122,10 +154,7 @@ func (o *Outbox) finishLocked() {
 		return
 	}
 	o.ended = true
-	o.control.clear()
-	o.data.clear()
-	o.recovery = nil
-	o.dropIndex()
+	o.dropQueues()
 	o.writer.unlink(o)
 	if o.done != nil {
 		close(o.done)

@@ -29,6 +29,12 @@ func (o *Outbox) stall(b *batch, n int) {
 		o.addPartial(rest, b, whole, recovering)
 		requeueFrom++
 	}
+	if o.events != nil { // the positions of the requeued entries are still to come
+		o.events.Rewind()
+		for _, e := range b.entries[:requeueFrom] {
+			o.events.Advance(e.frame)
+		}
+	}
 	if o.overflowed == b.final && !o.dead { // otherwise an overflow or Abort dropped the queues during the write
 		o.requeue(b, requeueFrom)
 	}
@@ -110,7 +116,7 @@ func (o *Outbox) drain(b *batch) {
 		o.write(b)
 	}
 	for o.next(b, drainBatch) {
-		b.encode(o.variant)
+		b.encode(o)
 		oldest := o.oldest // only the owner changes it
 		o.write(b)
 		p.observeDrained(b, oldest)

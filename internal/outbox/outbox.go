@@ -58,6 +58,8 @@ type Outbox struct {
 	// done is created by the first call of Done. By mu.
 	done     chan struct{}
 	overflow []*frame.Frame
+	// events encodes the frames of an event stream; nil: the connection is a WebSocket. It belongs to the owner.
+	events *frame.Events
 	// prevOpen and nextOpen link the writer's open outboxes if linked is set. The writer's mutex protects all
 	// three.
 	prevOpen, nextOpen *Outbox
@@ -219,6 +221,9 @@ func (o *Outbox) fillBatch(b *batch, limit int) {
 		o.oldest = o.oldestQueued()
 	}
 	b.final = o.overflowed
+	if o.events != nil {
+		b.overhead = o.events.Overhead()
+	}
 	chunks := &o.pool.chunks
 	b.moveFrom(&o.control, &b.control, nil, limit, chunks)
 	b.controls = len(b.entries)

@@ -144,6 +144,10 @@ type Config struct {
 	// must be a close frame. They may be shared between connections. Empty: a close frame with 1013
 	// "Slow consumer".
 	Overflow []*frame.Frame
+	// Events encodes the frames as Server-Sent Events. It belongs to the outbox from now on. nil: as WebSocket frames.
+	Events *frame.Events
+	// Corked: nothing is written before Uncork or Reject, one of which must be called.
+	Corked bool
 }
 
 // Open returns the outbox of a connection. From now on the caller must not write to conn, set its write deadline or
@@ -158,6 +162,8 @@ func (p *Pool) Open(conn net.Conn, cfg Config) *Outbox {
 		raw:      cfg.Raw,
 		variant:  cfg.Variant,
 		overflow: cfg.Overflow,
+		events:   cfg.Events,
+		owned:    cfg.Corked,
 	}
 	if o.raw == nil {
 		o.raw = rawConn(conn)

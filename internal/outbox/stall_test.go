@@ -30,7 +30,7 @@ func (s *stalling) take(t *testing.T) {
 	if !s.box.next(&s.batch, writerBatch) {
 		t.Fatal("nothing to write")
 	}
-	s.batch.encode(frame.V1)
+	s.batch.encode(s.box)
 }
 
 // onStall begins with the frames being on their way.

@@ -176,7 +176,7 @@ func (w *writer) serve(o *Outbox) {
 		if !o.next(b, writerBatch) {
 			return
 		}
-		b.encode(o.variant)
+		b.encode(o)
 		n, err := w.write(o.raw)
 		if err != nil {
 			o.Abort()
