@@ -41,6 +41,16 @@ func (g *guard) close(c Conn, reason CloseReason) {
 	c.Close(reason)
 }
 
+// claimChanged calls ClaimObserver.ClaimChanged.
+func (g *guard) claimChanged(o ClaimObserver, c Conn, change ClaimChange) {
+	defer func() {
+		if problem := recover(); problem != nil {
+			g.report("ClaimChanged", c, problem)
+		}
+	}()
+	o.ClaimChanged(change)
+}
+
 // call calls another method of a connection.
 func (g *guard) call(method string, c Conn, work func()) {
 	defer func() {

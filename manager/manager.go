@@ -91,6 +91,7 @@ func New(opt Options) (*Manager, error) {
 		Shards: opt.Shards,
 		Idle:   (*uploadState).idle,
 		Settle: m.relay.settle,
+		Claim:  m.claimChanged,
 	})
 	m.relay.start(m.registry.Settle)
 	if opt.Broker != nil {

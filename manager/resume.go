@@ -41,6 +41,7 @@ func (m *Manager) Resume(
 	if !connected {
 		return nil, ErrNotConnected
 	}
+	defer m.flushClaims(c)
 	release, err := m.follow(ctx, admitted...)
 	if err != nil {
 		return nil, err

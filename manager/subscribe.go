@@ -32,8 +32,8 @@ func (m *Manager) SubscribeUpload(ctx context.Context, userID, uploadID string) 
 
 // UnsubscribeUpload ends a user's subscription to an upload, including the claims of connections.
 func (m *Manager) UnsubscribeUpload(userID, uploadID string) {
-	if m.made() == nil {
-		m.registry.UnsubscribeUser(userID, uploadID)
+	if m.made() == nil && m.registry.UnsubscribeUser(userID, uploadID) {
+		m.flushUserClaims(userID)
 	}
 }
 
@@ -62,6 +62,7 @@ func (m *Manager) SubscribeConn(
 	if !isComparable(c) {
 		return ErrNotConnected
 	}
+	defer m.flushClaims(c)
 	release, err := m.follow(ctx, uploadID)
 	if err != nil {
 		return err
@@ -79,9 +80,12 @@ func (m *Manager) SubscribeConn(
 // UnsubscribeConn ends the claim of one connection. Claims of the user's other connections are kept.
 func (m *Manager) UnsubscribeConn(userID string, c Conn, uploadID string) {
 	if m.made() == nil && isComparable(c) {
-		m.registry.UnsubscribeConn(userID, c, uploadID)
+		claimed := m.registry.UnsubscribeConn(userID, c, uploadID)
 		if r, ok := c.(Replayer); ok {
 			m.guard.call("CancelReplay", c, func() { r.CancelReplay(uploadID) })
+		}
+		if claimed {
+			m.flushClaims(c)
 		}
 	}
 }

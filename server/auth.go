@@ -178,6 +178,8 @@ func (c *Client) enter(id Identity, greet bool) {
 	if c.server.opt.OnConnect != nil {
 		c.runHook("OnConnect", nil, func() { c.server.opt.OnConnect(c) })
 	}
+	c.claims.start()
+	c.FlushClaims()
 	// Draining looks for connections after it has set the flag: either it finds this one, or this finds the
 	// flag set.
 	if c.server.draining.Load() {
@@ -270,7 +272,9 @@ func (c *Client) reauthorize(id Identity) {
 		switch {
 		case errors.Is(err, ErrForbidden):
 			c.countForbidden(uploadID)
+			done := c.claims.because(ReasonForbidden, uploadID)
 			c.server.manager.UnsubscribeConn(id.UserID, c, uploadID)
+			done()
 			if c.v1 {
 				c.out.Send(unsubscribedFrame(uploadID)) // Send drops messages of an upload that is not allowed
 			}

@@ -36,6 +36,7 @@ type Client struct {
 	// slot is the connection's place in its ping group. It belongs to keepalive.
 	slot     pingSlot
 	lifetime lifetime
+	claims   claimQueue
 	// allowed is the identity whose claims restrict the uploads of the connection; nil: no restriction.
 	allowed atomic.Pointer[Identity]
 	// spare is how many subscribe messages the client may still send beyond its rate.
@@ -69,6 +70,8 @@ var (
 	_ manager.Terminator = (*Client)(nil)
 	_ manager.Replayer   = (*Client)(nil)
 	_ manager.TokenSet   = (*Client)(nil)
+
+	_ manager.ClaimObserver = (*Client)(nil)
 )
 
 func newClient(s *Server, conn net.Conn, v1 bool) *Client {
@@ -90,6 +93,14 @@ func (c *Client) UserID() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.identity.UserID
+}
+
+// Identity returns the result of Identify, or of the last successful Authenticate: the zero value before the connection
+// has authenticated. Uploads must not be changed.
+func (c *Client) Identity() Identity {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.identity
 }
 
 // TokenID returns the id of the token that showed last who the user is, or "".
@@ -308,7 +319,7 @@ func (c *Client) maxMessage() int {
 	return maxFirstMessage
 }
 
-// leave unregisters the connection and calls OnDisconnect.
+// leave unregisters the connection and calls OnUnsubscribe for each of its claims, then OnDisconnect.
 func (c *Client) leave() {
 	c.mu.Lock()
 	user, entered := c.identity.UserID, c.entered
@@ -327,9 +338,10 @@ func (c *Client) leave() {
 		return
 	}
 	c.server.manager.Disconnect(user, c)
+	c.drainClaims()
 	c.server.opt.Logger.LogAttrs(c.server.ctx, slog.LevelDebug, "disconnected",
 		slog.String("user", user), slog.Int("code", int(reason.Code)), slog.String("reason", reason.Text))
 	if entered && c.server.opt.OnDisconnect != nil {
-		c.guard(func() { c.runHook("OnDisconnect", nil, func() { c.server.opt.OnDisconnect(c) }) })
+		c.guard(func() { c.runHook("OnDisconnect", nil, func() { c.server.opt.OnDisconnect(c, reason) }) })
 	}
 }

@@ -363,7 +363,7 @@ func TestClient_CloseReason(t *testing.T) {
 		ended := make(chan manager.CloseReason, 1)
 		n := start(t, func(_ *manager.Options, o *server.Options) {
 			o.OnMessage = func(client *server.Client, _ server.Incoming) bool { client.Close(c.given); return true }
-			o.OnDisconnect = func(client *server.Client) { ended <- client.CloseReason() }
+			o.OnDisconnect = func(_ *server.Client, reason manager.CloseReason) { ended <- reason }
 		})
 		client := n.login("ann")
 		client.send(`{"action":"mine"}`)

@@ -71,8 +71,12 @@ func (c *Client) runHook(name string, cancel context.CancelFunc, hook func()) {
 // runningHook returns the name of the hook that is running, or "".
 func (c *Client) runningHook() string {
 	c.lifetime.mu.Lock()
-	defer c.lifetime.mu.Unlock()
-	return c.lifetime.hook
+	name := c.lifetime.hook
+	c.lifetime.mu.Unlock()
+	if name == "" {
+		name = c.claims.runningHook()
+	}
+	return name
 }
 
 // endContexts ends the contexts of the connection. Further calls have no effect.

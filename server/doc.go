@@ -13,7 +13,13 @@
 //
 // # Hooks
 //
-// A hook may call any method of the client, the server and the manager. Each has a context that ends with the
+// For one connection the hooks are called one after the other, in this order: Identify or Authenticate, OnConnect, then
+// OnMessage, Authorize, OnSubscribe, OnUnsubscribe and, for a further token, Authenticate; at the end OnUnsubscribe for
+// each claim that is left, and OnDisconnect. Exceptions: a resume authorizes several uploads at a time, and
+// OnSubscribe and OnUnsubscribe for claims that the application changes are called by the goroutine that changes them.
+// Hooks of different connections run concurrently. A panic is logged and counted, and closes its connection with 1011.
+//
+// No lock is held during a hook: it may call any method of the client, the server and the manager. Each has a context that ends with the
 // connection (Client.Context for hooks without one), with the server and, where a client waits for the answer, after
 // Options.HookTimeout. Server.Close waits for running hooks until its own context ends, then names them in its
 // error; called from a hook it therefore lasts until its context ends.

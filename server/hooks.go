@@ -17,6 +17,9 @@ type Identity struct {
 	Expires time.Time
 	// Uploads are the uploads that the connection may follow, ids or prefixes that end in "*", for AuthorizeClaims.
 	Uploads []string
+	// Data belongs to the application, for example a tenant or a role: Identify or Authenticate sets it, Authorize and
+	// Client.Identity return it. The server does not read it.
+	Data any
 }
 
 // The codes of a TokenError, which shoal.v1 clients get in auth_error.

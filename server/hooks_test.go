@@ -24,7 +24,7 @@ func TestHooks_SeeConnectionsComeAndGo(t *testing.T) {
 			}
 			connected.Add(1)
 		}
-		o.OnDisconnect = func(c *server.Client) {
+		o.OnDisconnect = func(c *server.Client, _ manager.CloseReason) {
 			if c.UserID() != "ann" {
 				t.Errorf("OnDisconnect was given %q", c.UserID())
 			}
@@ -70,7 +70,7 @@ func TestHooks_PanicEndsOnlyItsConnection(t *testing.T) {
 
 func TestHooks_PanicInOnDisconnect(t *testing.T) {
 	n := start(t, func(_ *manager.Options, o *server.Options) {
-		o.OnDisconnect = func(*server.Client) { panic("a hook with a bug") }
+		o.OnDisconnect = func(*server.Client, manager.CloseReason) { panic("a hook with a bug") }
 	})
 	c := n.login("ann")
 	_ = c.conn.Close(1000, "")

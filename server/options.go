@@ -40,12 +40,16 @@ type Options struct {
 	// the error's text. It must not block. nil: none.
 	Ready func() error
 
-	// OnConnect is called when a connection has been authenticated and receives messages from now on,
-	// OnDisconnect when such a connection is gone. Both are called once; OnDisconnect only if OnConnect was called, also
-	// if that panicked. Hooks may call any method of the client, the server and the manager; Server.Close then waits
-	// until its context ends, since it waits for the hook.
+	// OnConnect is called when a connection has been authenticated and receives messages from now on, OnDisconnect when
+	// such a connection is gone. Both are called once; OnDisconnect only if OnConnect was called, also if that panicked.
+	// reason is why the server closed the connection; it is zero if the client left by itself.
 	OnConnect    func(*Client)
-	OnDisconnect func(*Client)
+	OnDisconnect func(c *Client, reason manager.CloseReason)
+	// OnSubscribe is called when a connection begins to follow an upload with a claim of its own, OnUnsubscribe when that
+	// claim has ended. For each claim both are called once, OnSubscribe first, after OnConnect has returned and before
+	// OnDisconnect is called. A slow hook delays further messages of its connection only.
+	OnSubscribe   func(*Client, Subscription)
+	OnUnsubscribe func(*Client, Subscription)
 	// OnMessage is called for messages of an authenticated client that are not part of the protocol, sequentially for each
 	// connection, and may answer with Client.SendText and Client.SendBinary. It reports whether it has handled the
 	// message; others are ignored, or answered with an error on shoal.v1.

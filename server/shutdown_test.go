@@ -21,10 +21,18 @@ import (
 // Close returns with its context whatever hook blocks, and names it.
 func TestServer_CloseNamesHookThatBlocks(t *testing.T) {
 	for name, set := range map[string]func(*server.Options, func()){
-		"OnConnect":    func(o *server.Options, hook func()) { o.OnConnect = func(*server.Client) { hook() } },
-		"OnDisconnect": func(o *server.Options, hook func()) { o.OnDisconnect = func(*server.Client) { hook() } },
+		"OnConnect": func(o *server.Options, hook func()) { o.OnConnect = func(*server.Client) { hook() } },
+		"OnDisconnect": func(o *server.Options, hook func()) {
+			o.OnDisconnect = func(*server.Client, manager.CloseReason) { hook() }
+		},
 		"OnMessage": func(o *server.Options, hook func()) {
 			o.OnMessage = func(*server.Client, server.Incoming) bool { hook(); return true }
+		},
+		"OnSubscribe": func(o *server.Options, hook func()) {
+			o.OnSubscribe = func(*server.Client, server.Subscription) { hook() }
+		},
+		"OnUnsubscribe": func(o *server.Options, hook func()) {
+			o.OnUnsubscribe = func(*server.Client, server.Subscription) { hook() }
 		},
 		"Authenticate": func(o *server.Options, hook func()) {
 			var calls atomic.Int32
@@ -49,12 +57,15 @@ func TestServer_CloseNamesHookThatBlocks(t *testing.T) {
 			switch name {
 			case "Authenticate":
 				c.send(`{"type":"auth","token":"ann"}`)
-			case "Authorize":
+			case "Authorize", "OnSubscribe", "OnUnsubscribe":
 				c.send(`{"action":"subscribe_upload","upload_id":"a"}`)
 			default:
 				c.send(`{"action":"mine"}`)
 			}
-			if name == "OnDisconnect" {
+			if name == "OnUnsubscribe" {
+				waitFor(t, func() bool { return len(n.manager.UploadSubscriberIDs("a")) == 1 })
+			}
+			if name == "OnDisconnect" || name == "OnUnsubscribe" {
 				_ = c.conn.CloseNow()
 			}
 			<-entered

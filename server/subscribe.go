@@ -33,7 +33,9 @@ func (c *Client) onSubscribe(message strictjson.Object) {
 		return
 	}
 	if err == nil {
+		done := c.claims.because(ReasonClient, uploadID)
 		err = c.server.manager.SubscribeConn(c.server.ctx, c.identity.UserID, c, uploadID, opt)
+		done()
 	}
 	c.subscribeFailed(err, uploadID)
 }
@@ -43,7 +45,9 @@ func (c *Client) onUnsubscribe(message strictjson.Object) {
 	if !ok {
 		return
 	}
+	done := c.claims.because(ReasonClient, uploadID)
 	c.server.manager.UnsubscribeConn(c.identity.UserID, c, uploadID)
+	done()
 	c.Send(unsubscribedFrame(uploadID))
 }
 
@@ -82,7 +86,9 @@ func (c *Client) onResume(message strictjson.Object) {
 	if len(beyond) > 0 {
 		c.subscribeFailed(manager.ErrTooManySubscriptions, beyond...)
 	}
+	done := c.claims.because(ReasonClient, allowed...)
 	refused, err := c.server.manager.Resume(c.server.ctx, c.identity.UserID, c, positions)
+	done()
 	c.subscribeFailed(err)
 	for uploadID, err := range refused {
 		c.subscribeFailed(err, uploadID)

@@ -79,6 +79,9 @@ func (s *member[C, S]) member(c C) *member[C, S] {
 	return nil
 }
 
+// conn returns the connection of a member that has a slot.
+func (s *member[C, S]) conn() C { return s.upload.receivers[s.slot].Conn }
+
 func (s *member[C, S]) is(c C) bool { return s.upload.receivers[s.slot].Conn == c }
 
 // leave removes a member, which must not be the only one. If it is the first, the next member takes its slot and

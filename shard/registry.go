@@ -22,7 +22,25 @@ type Config[C comparable, S any] struct {
 	// Settle executes the work deferred with Upload.PutOff. It is called with the upload's lock held, before any other
 	// caller accesses the upload, and must not call the registry. It is required only if PutOff is called.
 	Settle func(*Upload[C, S])
+	// Claim is called for each change of a connection's own claim on an upload, in the order of the changes, with the
+	// locks of the user and the upload held. follows reports whether the user follows the upload apart from that claim.
+	// nil: no call.
+	Claim func(c C, up *Upload[C, S], change Change, follows bool)
 }
+
+// Change is a change of a connection's claim.
+type Change uint8
+
+const (
+	// Claimed: SubscribeConn made the claim.
+	Claimed Change = iota
+	// Unclaimed: UnsubscribeConn ended the claim.
+	Unclaimed
+	// Revoked: UnsubscribeUser ended the claim.
+	Revoked
+	// Ended: the connection was removed.
+	Ended
+)
 
 // Registry stores users with connections of type C, and uploads with a state of type S that belongs to the caller. It
 // is safe for concurrent use; a call blocks only on other calls that concern the same user or upload.
@@ -35,6 +53,7 @@ type Registry[C comparable, S any] struct {
 	shift  uint
 	idle   func(*S) bool
 	settle func(*Upload[C, S])
+	claim  func(C, *Upload[C, S], Change, bool)
 	// pending maps users without a connection to the time of their last subscription, by the caller's clock.
 	pending *xsync.MapOf[*user[C, S], int64]
 	// waiting counts pending, including those about to be added, so that a bound on it is never exceeded.
@@ -78,6 +97,7 @@ func New[C comparable, S any](cfg Config[C, S]) *Registry[C, S] {
 		shift:   64 - bits,
 		idle:    cfg.Idle,
 		settle:  cfg.Settle,
+		claim:   cfg.Claim,
 		pending: xsync.NewMapOf[*user[C, S], int64](),
 
 		strayUsers:   newStrays[*user[C, S]](),
@@ -85,6 +105,9 @@ func New[C comparable, S any](cfg Config[C, S]) *Registry[C, S] {
 	}
 	if r.idle == nil {
 		r.idle = func(*S) bool { return true }
+	}
+	if r.claim == nil {
+		r.claim = func(C, *Upload[C, S], Change, bool) {}
 	}
 	for i := range r.shards {
 		r.shards[i].users = newTable(r.strayUsers)

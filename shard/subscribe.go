@@ -37,7 +37,11 @@ func (r *Registry[C, S]) SubscribeConn(
 	}
 	defer r.unlockUpload(s.upload)
 	m := s.member(c)
-	m.claimed = true
+	if !m.claimed {
+		follows := s.wanted()
+		m.claimed = true
+		r.claim(c, s.upload, Claimed, follows)
+	}
 	entered(s.upload, m.show())
 	return nil
 }
@@ -91,6 +95,7 @@ func (r *Registry[C, S]) UnsubscribeConn(userID string, c C, uploadID string) (c
 		if m := s.member(c); m != nil && m.claimed {
 			m.claimed, m.shown = false, false
 			claimed = true
+			r.claim(c, s.upload, Unclaimed, s.wanted())
 		}
 		r.release(s, false)
 	})
@@ -135,6 +140,11 @@ func (r *Registry[C, S]) SubscribeUser(
 // UnsubscribeUser ends a user's subscription to an upload regardless of its claims, and reports whether there was one.
 func (r *Registry[C, S]) UnsubscribeUser(userID, uploadID string) bool {
 	return r.withSubscription(userID, uploadID, func(u *user[C, S], s *member[C, S]) {
+		for m := s; m != nil; m = m.next {
+			if m.claimed {
+				r.claim(m.conn(), s.upload, Revoked, false)
+			}
+		}
 		r.release(s, true)
 		if len(u.conns) == 0 && u.subs.len() == 0 {
 			r.stopWaiting(u)

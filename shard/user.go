@@ -123,8 +123,11 @@ func (r *Registry[C, S]) detach(u *user[C, S], c C) {
 	last := len(u.conns) == 0
 	u.subs.each(func(s *member[C, S]) {
 		r.lockOf(s)
+		m := s.member(c)
+		if m.claimed {
+			r.claim(c, s.upload, Ended, !last)
+		}
 		if !last {
-			m := s.member(c)
 			if m.claimed && s.held == notHeld {
 				s.held = inherited
 			}
