@@ -44,7 +44,7 @@ install_check() {
 	scratch=$(mktemp -d)
 	trap 'chmod -R u+w "'"$scratch"'"; rm -rf "'"$scratch"'"' RETURN
 	git clone -q --bare . "$scratch/origin.git"
-	for folder in "" broker/brokertest/ broker/natsbroker/ broker/redisbroker/ cmd/shoal/; do
+	for folder in "" broker/brokertest/ broker/natsbroker/ broker/redisbroker/ server/shoalprom/ cmd/shoal/; do
 		git -C "$scratch/origin.git" tag -f "$folder$version" "$(git rev-parse HEAD)" >/dev/null
 	done
 	printf '[url "file://%s"]\n\tinsteadOf = https://%s\n' "$scratch/origin.git" "$module" >"$scratch/gitconfig"

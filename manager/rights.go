@@ -24,11 +24,13 @@ type Limits struct {
 	MaxMessageBytes int
 	// MaxSubscriptionsPerUser bounds the uploads that a user follows; negative: no bound.
 	MaxSubscriptionsPerUser int
+	// HistoryTotalBytes bounds Stats.HistoryBytes; negative: no bound.
+	HistoryTotalBytes int
 }
 
 // Limits returns the limits that the manager was made with.
 func (m *Manager) Limits() Limits {
-	return Limits{m.opt.MaxMessageBytes, m.opt.MaxSubscriptionsPerUser}
+	return Limits{m.opt.MaxMessageBytes, m.opt.MaxSubscriptionsPerUser, m.opt.HistoryTotalBytes}
 }
 
 // Claims returns the uploads that a registered connection itself has subscribed to: by SubscribeConn or Resume, and

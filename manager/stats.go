@@ -89,6 +89,14 @@ type BrokerStats struct {
 	PublishFailures   uint64 `json:"publish_failures"`
 	// Conflated are the state messages that gave way to a newer one before they left this node.
 	Conflated uint64 `json:"conflated"`
+
+	// Now: whether messages come through, the number of known nodes, this one among them, the received messages that
+	// have not been delivered, and the uploads whose catch-up or subscription has not begun.
+	Healthy     bool `json:"healthy"`
+	Nodes       int  `json:"nodes"`
+	Waiting     int  `json:"waiting"`
+	CatchingUp  int  `json:"catching_up"`
+	Subscribing int  `json:"subscribing"`
 }
 
 type clusterCounters struct {
@@ -136,6 +144,12 @@ func (c *cluster) stats() *BrokerStats {
 		SubscribeFailures: c.counters.subscribeFailures.Load(),
 		ReadFailures:      c.counters.readFailures.Load(),
 		PublishFailures:   c.counters.publishFailures.Load(),
+
+		Healthy:     c.health.Load() == nil,
+		Nodes:       len(c.peers.Members()),
+		Waiting:     c.intake.Len(),
+		CatchingUp:  c.catching.Len(),
+		Subscribing: c.interest.Len(),
 	}
 	if c.outgoing != nil {
 		s.Conflated = c.outgoing.Counts().Replaced

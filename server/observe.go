@@ -155,6 +155,8 @@ type Inspection struct {
 	Closings []Closing
 	// Sockets are the HTTP connections of Serve and ServeHandler.
 	Sockets int
+	// ConnectionLimit is Options.MaxConnections and HistoryLimit the manager's HistoryTotalBytes, 0 if there is no bound.
+	ConnectionLimit, HistoryLimit int
 }
 
 // Inspect visits every connection: with a hundred thousand of them it takes some ten milliseconds, in which connections
@@ -163,7 +165,10 @@ func (s *Server) Inspect() Inspection {
 	if s.manager == nil {
 		return Inspection{}
 	}
-	in := Inspection{Closings: s.closings.list(), Sockets: s.sockets.len()}
+	in := Inspection{
+		Closings: s.closings.list(), Sockets: s.sockets.len(),
+		ConnectionLimit: s.opt.MaxConnections, HistoryLimit: max(s.manager.Limits().HistoryTotalBytes, 0),
+	}
 	s.keepalive.each(func(c *Client) {
 		if c.v1 {
 			in.V1++

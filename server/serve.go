@@ -114,8 +114,8 @@ type acceptProblem struct {
 	err error
 }
 
-// ready returns why the server should get no new connections, or nil.
-func (s *Server) ready() error {
+// Ready returns why the server should get no new connections, as /readyz tells, or nil.
+func (s *Server) Ready() error {
 	if s.manager == nil {
 		return errNotMade
 	}

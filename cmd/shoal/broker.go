@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/shoal-go/shoal/broker"
 	"github.com/shoal-go/shoal/broker/natsbroker"
 	"github.com/shoal-go/shoal/broker/natsbroker/embedded"
 	"github.com/shoal-go/shoal/broker/redisbroker"
@@ -136,15 +137,24 @@ func (n *node) openEmbedded() error {
 	return nil
 }
 
-// adminHandler returns what the admin listener serves. A node is not ready before its own server of NATS is: whoever
+// countedBroker returns the broker with its calls counted, nil for one node alone.
+func (n *node) countedBroker() broker.Broker {
+	if n.broker == nil {
+		return nil
+	}
+	return n.metrics.Broker(n.broker)
+}
+
+// adminHandler returns the handler of the admin listener. A node is not ready before its own server of NATS is: whoever
 // restarts nodes in turn goes by that, and a cluster loses its majority if two are behind.
 func (n *node) adminHandler() http.Handler {
 	admin := n.server.AdminHandler()
-	if n.embedded == nil {
-		return admin
-	}
 	mux := http.NewServeMux()
 	mux.Handle("/", admin)
+	mux.Handle("GET /metrics", n.metrics.handler())
+	if n.embedded == nil {
+		return mux
+	}
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		if err := n.embedded.Ready(); err != nil {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)

@@ -24,7 +24,7 @@ func (n *node) listen() (err error) {
 		return err
 	}
 	if n.flags.TLSCert != "" {
-		config, err := newTLSConfig(n.flags.TLSCert, n.flags.TLSKey, n.log)
+		config, err := newTLSConfig(n.flags.TLSCert, n.flags.TLSKey, n.metrics.certificateExpires, n.log)
 		if err != nil {
 			return fmt.Errorf("cannot read the certificate: %w; see --tls-cert and --tls-key", err)
 		}

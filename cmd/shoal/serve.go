@@ -76,11 +76,12 @@ type node struct {
 	manager  *manager.Manager
 	server   *server.Server
 	demo     *demo.Demo // nil unless --dev
+	metrics  *metrics
 }
 
 // open builds a node from the bottom up. After an error nothing is left open.
 func (c *serveCommand) open(log *slog.Logger) (*node, error) {
-	n := &node{flags: &c.serveFlags, log: log}
+	n := &node{flags: &c.serveFlags, log: log, metrics: newMetrics()}
 	for _, step := range []func() error{
 		n.listen, n.openAuthentication, n.openBroker, n.openManager, n.openServer, n.openDemo,
 	} {
@@ -125,7 +126,7 @@ func (n *node) openManager() (err error) {
 		MaxConnectionsPerUser:   noneIsNegative(f.MaxConnectionsPerUser),
 		EvictSilentAfter:        f.PingInterval,
 		MaxSubscriptionsPerUser: noneIsNegative(f.MaxSubscriptionsPerUser),
-		Broker:                  n.broker,
+		Broker:                  n.countedBroker(),
 		NodeName:                f.NodeName,
 		StateRate:               f.BrokerStateRate,
 		Logger:                  n.log,
@@ -176,8 +177,12 @@ func (n *node) openServer() error {
 		QueueMessages:      f.QueueMessages,
 		QueueAge:           f.QueueAge,
 		RecoveryBytes:      int(f.RecoveryBytes),
+		Observer:           n.metrics.Observer(),
 		Logger:             n.log,
 	})
+	if err == nil {
+		n.metrics.Attach(n.server)
+	}
 	return err
 }
 
@@ -205,10 +210,11 @@ func (n *node) openDemo() (err error) {
 
 // handler returns the handler of the public listener.
 func (n *node) handler() http.Handler {
+	handler := n.metrics.instrument(n.server.Handler())
 	if n.demo == nil {
-		return n.server.Handler()
+		return handler
 	}
-	return newDevHandler([]byte(n.flags.JWTSecret), n.server.Handler(), n.demo)
+	return newDevHandler([]byte(n.flags.JWTSecret), handler, n.demo)
 }
 
 // run serves until ctx ends or a listener fails, and drains then. Once it drains, it has called stop: a

@@ -11,7 +11,8 @@ import (
 
 // newTLSConfig returns the configuration of a listener with the certificate in two files, which is reloaded when they
 // change. A pair that does not fit, as while only one of the files has been replaced, leaves the current one in use.
-func newTLSConfig(certFile, keyFile string, logger *slog.Logger) (*tls.Config, error) {
+// expires is called with the end of the validity of each certificate that is read.
+func newTLSConfig(certFile, keyFile string, expires func(time.Time), logger *slog.Logger) (*tls.Config, error) {
 	files, err := reload.New(reload.Options[*tls.Certificate]{
 		Name:  "certificate",
 		Paths: []string{certFile, keyFile},
@@ -24,6 +25,7 @@ func newTLSConfig(certFile, keyFile string, logger *slog.Logger) (*tls.Config, e
 			if err != nil {
 				return nil
 			}
+			expires(leaf.NotAfter)
 			return []slog.Attr{slog.String("valid_until", leaf.NotAfter.UTC().Format(time.RFC3339))}
 		},
 		Logger: logger,

@@ -51,6 +51,16 @@ func (k *Queue[M]) Put(m M) {
 	l.put(m, channel, k.cfg.Size(m), k.cfg.Messages, k.cfg.Bytes)
 }
 
+// Len returns the number of messages that have not been dequeued.
+func (k *Queue[M]) Len() (n int) {
+	for _, l := range k.lanes {
+		l.mu.Lock()
+		n += len(l.queue)
+		l.mu.Unlock()
+	}
+	return n
+}
+
 // Close handles all queued messages and stops the goroutines.
 func (k *Queue[M]) Close() {
 	for _, l := range k.lanes {

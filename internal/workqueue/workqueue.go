@@ -55,6 +55,16 @@ func (l *Queue) AddAfter(key string, after time.Duration) {
 	w.add(key, time.Now().Add(after))
 }
 
+// Len returns the number of keys in the queue, due or not, without those that Do is processing.
+func (l *Queue) Len() (n int) {
+	for _, w := range l.workers {
+		w.mu.Lock()
+		n += len(w.due)
+		w.mu.Unlock()
+	}
+	return n
+}
+
 // Close ends the goroutines, and waits for the calls of Do, whose context ends. Keys that are left are
 // forgotten.
 func (l *Queue) Close() {

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"net/http"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/shoal-go/shoal/server/shoalprom"
+)
+
+// metrics are those of a node, which /metrics of the admin listener exports.
+type metrics struct {
+	*shoalprom.Metrics
+	registry *prometheus.Registry
+	requests *prometheus.HistogramVec
+	// certificate is the end of the certificate's validity, 0 without TLS.
+	certificate prometheus.Gauge
+}
+
+func newMetrics() *metrics {
+	m := &metrics{
+		Metrics:  shoalprom.New(),
+		registry: prometheus.NewRegistry(),
+		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "shoal_http_request_seconds", Help: "Duration of requests of the HTTP API, by route, method and status.",
+			Buckets: prometheus.ExponentialBuckets(200e-6, 4, 9), NativeHistogramBucketFactor: 1.1,
+			NativeHistogramMaxBucketNumber: 100,
+		}, []string{"route", "method", "code"}),
+		certificate: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "shoal_certificate_expiry_timestamp_seconds", Help: "When the certificate of the listener expires; 0 without TLS.",
+		}),
+	}
+	m.requests.WithLabelValues("/v1/uploads/{id}/messages", "post", "202") // there from the start
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "shoal_build_info", Help: "1, with the version of the program and of Go as labels.",
+		ConstLabels: prometheus.Labels{"version": buildVersion(), "go_version": runtime.Version()},
+	})
+	build.Set(1)
+	m.registry.MustRegister(m.Metrics, m.requests, m.certificate, build, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// certificateExpires notes when the certificate of the listener expires.
+func (m *metrics) certificateExpires(at time.Time) { m.certificate.Set(float64(at.Unix())) }
+
+// handler returns the handler of /metrics.
+func (m *metrics) handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 2})
+}
+
+// The parts of the API's paths that become labels. Others are "{id}" or "other", so that the number of labels is bounded.
+var (
+	apiResources = []string{"uploads", "users", "tokens", "stats", "nodes", "messages", "openapi.json"}
+	apiActions   = []string{"messages", "subscribers", "connections", "subscriptions", "history", "newest", "uploads"}
+)
+
+// route returns the route of a path of the HTTP API, "" for another path.
+func route(path string) string {
+	_, rest, isAPI := strings.Cut(path, "/v1/")
+	if !isAPI {
+		return ""
+	}
+	parts := strings.SplitN(rest, "/", 4)
+	if !slices.Contains(apiResources, parts[0]) {
+		return "other"
+	}
+	switch {
+	case len(parts) == 1:
+		return "/v1/" + parts[0]
+	case len(parts) == 2:
+		return "/v1/" + parts[0] + "/{id}"
+	case slices.Contains(apiActions, parts[2]):
+		return "/v1/" + parts[0] + "/{id}/" + parts[2]
+	}
+	return "other"
+}
+
+// instrument counts and times the requests of the HTTP API. Other requests may become WebSockets or streams.
+func (m *metrics) instrument(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		name := route(r.URL.Path)
+		if name == "" {
+			next.ServeHTTP(w, r)
+			return
+		}
+		of := m.requests.MustCurryWith(prometheus.Labels{"route": name})
+		promhttp.InstrumentHandlerDuration(of, next).ServeHTTP(w, r)
+	})
+}
