@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strconv"
@@ -12,14 +13,17 @@ import (
 type MemoryOptions struct {
 	// Messages is the largest number of messages kept. 0: 64.
 	Messages int
-	// TTL is how long a message is kept. 0: 10 minutes.
+	// TTL is how long a message is kept, and the key of one that is stored once. 0: 10 minutes.
 	TTL time.Duration
+	// Keys is the largest number of keys; beyond it the oldest are forgotten. 0: 100,000.
+	Keys int
 }
 
 // Memory joins nodes within one process: for tests, and for several managers beside each other. All methods
 // may be called from any number of goroutines.
 type Memory struct {
-	opt MemoryOptions
+	opt  MemoryOptions
+	keys *Keys
 
 	mu       sync.Mutex // protects the fields below; handlers are called under it to preserve the order
 	channels map[string]*memoryChannel
@@ -41,20 +45,23 @@ func NewMemory(opt MemoryOptions) *Memory {
 	if opt.TTL == 0 {
 		opt.TTL = 10 * time.Minute
 	}
-	return &Memory{opt: opt, channels: make(map[string]*memoryChannel)}
+	if opt.Keys == 0 {
+		opt.Keys = 100_000
+	}
+	return &Memory{opt: opt, keys: NewKeys(opt.TTL, opt.Keys), channels: make(map[string]*memoryChannel)}
 }
 
 // Node returns a new node's way to the others.
 func (b *Memory) Node() *MemoryNode { return &MemoryNode{hub: b} }
 
-// MemoryNode is one node's part of a Memory, and a Keeper. All methods may be called from any number of goroutines.
+// MemoryNode is one node's part of a Memory, and an IdempotentBroker. All methods may be called from any number of goroutines.
 type MemoryNode struct {
 	hub *Memory
 	// handler is nil unless Run is running; it is the hub's lock that protects it.
 	handler Handler
 }
 
-var _ HistoryBroker = (*MemoryNode)(nil)
+var _ IdempotentBroker = (*MemoryNode)(nil)
 
 // Run delivers messages to h until ctx ends. It returns nil.
 func (n *MemoryNode) Run(ctx context.Context, h Handler) error {
@@ -108,18 +115,30 @@ func (n *MemoryNode) Publish(ctx context.Context, channel string, payload []byte
 
 // Store publishes a message and keeps it. The errors are those of Subscribe.
 func (n *MemoryNode) Store(ctx context.Context, channel string, payload []byte) (pos Position, err error) {
-	err = n.do(ctx, func(b *Memory) {
-		b.sweep()
-		c := b.current(channel)
-		previous := c.kept.Offset
-		c.kept.Offset++
-		pos = c.kept.Position
-		payload = slices.Clone(payload)
-		c.kept.Messages = append(c.kept.Messages, Stored{Offset: pos.Offset, Payload: payload, At: time.Now()})
-		c.trim(b.opt)
-		c.send(Message{Channel: channel, Payload: payload, Position: pos, Prev: previous})
-	})
+	err = n.do(ctx, func(b *Memory) { pos = b.store(channel, payload) })
 	return pos, err
+}
+
+// StoreOnce is Store, unless a message with the key was stored within MemoryOptions.TTL.
+func (n *MemoryNode) StoreOnce(
+	ctx context.Context, channel string, payload []byte, once Once,
+) (at Position, replayed bool, err error) {
+	var reused error
+	err = n.do(ctx, func(b *Memory) {
+		if at, replayed, reused = b.keys.Find(channel, once); replayed || reused != nil {
+			return
+		}
+		at = b.store(channel, payload)
+		b.keys.Add(channel, once, at)
+	})
+	return at, replayed, cmp.Or(err, reused)
+}
+
+// CheckOnce returns ErrKeyReused if the key was used with another digest.
+func (n *MemoryNode) CheckOnce(ctx context.Context, channel string, once Once) error {
+	var reused error
+	err := n.do(ctx, func(b *Memory) { _, _, reused = b.keys.Find(channel, once) })
+	return cmp.Or(err, reused)
 }
 
 // History returns the stored messages of a channel after a position. The errors are those of Subscribe.
@@ -168,6 +187,20 @@ func (n *MemoryNode) do(ctx context.Context, fn func(*Memory)) error {
 	}
 	fn(n.hub)
 	return nil
+}
+
+// store publishes a message and keeps it.
+func (b *Memory) store(channel string, payload []byte) Position {
+	b.sweep()
+	c := b.current(channel)
+	previous := c.kept.Offset
+	c.kept.Offset++
+	at := c.kept.Position
+	payload = slices.Clone(payload)
+	c.kept.Messages = append(c.kept.Messages, Stored{Offset: at.Offset, Payload: payload, At: time.Now()})
+	c.trim(b.opt)
+	c.send(Message{Channel: channel, Payload: payload, Position: at, Prev: previous})
+	return at
 }
 
 // channel returns a channel and creates it if necessary.

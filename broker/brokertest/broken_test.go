@@ -24,6 +24,22 @@ type broken struct {
 	store     func(k broker.HistoryBroker, ctx context.Context, channel string, payload []byte) (broker.Position, error)
 	kept      func(k broker.HistoryBroker, ctx context.Context, channel string) (broker.Snapshot, error)
 	forget    func(k broker.HistoryBroker, ctx context.Context, channel string) error
+	storeOnce func(k broker.IdempotentBroker, channel string, payload []byte, once broker.Once) (broker.Position, bool, error)
+}
+
+func (b broken) StoreOnce(
+	ctx context.Context, channel string, payload []byte, once broker.Once,
+) (broker.Position, bool, error) {
+	sound := b.HistoryBroker.(broker.IdempotentBroker) //nolint:forcetypeassert // breaking makes no others
+	if b.storeOnce != nil {
+		return b.storeOnce(sound, channel, payload, once)
+	}
+	return sound.StoreOnce(ctx, channel, payload, once)
+}
+
+func (b broken) CheckOnce(ctx context.Context, channel string, once broker.Once) error {
+	sound := b.HistoryBroker.(broker.IdempotentBroker) //nolint:forcetypeassert // breaking makes no others
+	return sound.CheckOnce(ctx, channel, once)
 }
 
 func (b broken) Run(ctx context.Context, h broker.Handler) error {
@@ -161,7 +177,7 @@ type breakage struct {
 }
 
 func breakages() []breakage {
-	return slices.Concat(liveBreakages(), interestBreakages(), keptBreakages(), lifeBreakages())
+	return slices.Concat(liveBreakages(), interestBreakages(), keptBreakages(), keyBreakages(), lifeBreakages())
 }
 
 func liveBreakages() []breakage {
@@ -382,6 +398,56 @@ func keptBreakages() []breakage {
 		{"the floor stays when messages expire", messagesExpire, "has expired", answering(func(k *broker.Snapshot) {
 			k.Floor = 0
 		})},
+	}
+}
+
+func keyBreakages() []breakage {
+	type call = func(k broker.IdempotentBroker, channel string, payload []byte, once broker.Once) (broker.Position, bool, error)
+	breaks := func(storeOnce call) func(*broken) { return func(b *broken) { b.storeOnce = storeOnce } }
+	ctx := context.Background()
+	return []breakage{
+		{"a repeated message is stored again", storedOnce, "when the key is repeated", breaks(
+			func(k broker.IdempotentBroker, channel string, payload []byte, _ broker.Once) (broker.Position, bool, error) {
+				at, err := k.Store(ctx, channel, payload)
+				return at, false, err
+			})},
+		{"a repeated message is published again", storedOnce, "and its repetitions came", breaks(
+			func(k broker.IdempotentBroker, channel string, payload []byte, once broker.Once) (broker.Position, bool, error) {
+				at, replayed, err := k.StoreOnce(ctx, channel, payload, once)
+				if replayed {
+					err = k.Publish(ctx, channel, payload)
+				}
+				return at, replayed, err
+			})},
+		{"keys fall together", storedOnce, "another key returned", breaks(
+			func(k broker.IdempotentBroker, channel string, payload []byte, once broker.Once) (broker.Position, bool, error) {
+				once.Key = strings.ToLower(once.Key)
+				return k.StoreOnce(ctx, channel, payload, once)
+			})},
+		{"channels share keys", storedOnce, "is that of another one", breaks(
+			func(k broker.IdempotentBroker, channel string, payload []byte, once broker.Once) (broker.Position, bool, error) {
+				return k.StoreOnce(ctx, strings.Replace(channel, "-other", "-x", 1), payload, once)
+			})},
+		{"any digest will do", keyReused, "want ErrKeyReused", breaks(
+			func(k broker.IdempotentBroker, channel string, payload []byte, once broker.Once) (broker.Position, bool, error) {
+				once.Digest = "one"
+				return k.StoreOnce(ctx, channel, payload, once)
+			})},
+		{"concurrent calls store all", concurrentOnce, "concurrent calls stored", breaks(
+			func(k broker.IdempotentBroker, channel string, payload []byte, once broker.Once) (broker.Position, bool, error) {
+				if at, replayed, err := k.StoreOnce(ctx, channel, payload, once); !replayed {
+					return at, false, err
+				}
+				at, err := k.Store(ctx, channel, payload)
+				return at, false, err
+			})},
+		{"an expired key is refused", keysExpire, "want another position|returned broker", breaks(
+			func(k broker.IdempotentBroker, channel string, payload []byte, once broker.Once) (broker.Position, bool, error) {
+				if once.Digest == "another" {
+					return broker.Position{}, false, broker.ErrKeyReused
+				}
+				return k.StoreOnce(ctx, channel, payload, once)
+			})},
 	}
 }
 

@@ -41,7 +41,7 @@ func runEnds(s *trial) {
 
 // calls returns the methods that need the engine, by name.
 func calls(k broker.HistoryBroker, channel string) map[string]func(context.Context) error {
-	return map[string]func(context.Context) error{
+	methods := map[string]func(context.Context) error{
 		"Subscribe": func(ctx context.Context) error { return k.Subscribe(ctx, channel) },
 		"Publish":   func(ctx context.Context) error { return k.Publish(ctx, channel, []byte("{}")) },
 		"Store": func(ctx context.Context) error {
@@ -54,6 +54,15 @@ func calls(k broker.HistoryBroker, channel string) map[string]func(context.Conte
 		},
 		"Forget": func(ctx context.Context) error { return k.Forget(ctx, channel) },
 	}
+	if keyed, ok := k.(broker.IdempotentBroker); ok {
+		once := broker.Once{Key: "key", Digest: "one"}
+		methods["StoreOnce"] = func(ctx context.Context) error {
+			_, _, err := keyed.StoreOnce(ctx, channel, []byte("{}"), once)
+			return err
+		}
+		methods["CheckOnce"] = func(ctx context.Context) error { return keyed.CheckOnce(ctx, channel, once) }
+	}
+	return methods
 }
 
 // notRunning: before Run and after it calls return an error that says that the engine is out of reach.

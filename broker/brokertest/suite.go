@@ -26,7 +26,7 @@ type Config struct {
 	Patience time.Duration
 }
 
-// Run tries all clauses of the contract, each as a subtest. It takes real time and waits for conditions only, so
+// Run tries all clauses of the contract, each as a subtest; those about keys if the broker is an IdempotentBroker. It takes real time and waits for conditions only, so
 // that it runs against real servers. Channels are named anew each time, but for the awkward names.
 func Run(t *testing.T, c Config) {
 	t.Helper()
@@ -60,6 +60,10 @@ func clauses() []clause {
 		{"subscribe and then kept make one history", mergeLosesNothing},
 		{"forget begins a new epoch", forgetBegins},
 		{"messages expire", messagesExpire},
+		{"a message with a key is stored once", storedOnce},
+		{"a key stands for one content", keyReused},
+		{"of concurrent calls with a key one stores", concurrentOnce},
+		{"keys expire", keysExpire},
 		{"run ends with its context and leaves nothing", runEnds},
 		{"a node that does not run is out of reach", notRunning},
 		{"a cancelled call says so and does nothing", cancelledCall},

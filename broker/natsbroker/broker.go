@@ -12,7 +12,7 @@ import (
 	"github.com/shoal-go/shoal/broker"
 )
 
-// Broker is a broker.HistoryBroker over a NATS server. Its methods are safe for concurrent use. Their errors are those
+// Broker is a broker.IdempotentBroker over a NATS server. Its methods are safe for concurrent use. Their errors are those
 // of the context or wrap broker.ErrUnavailable, except where a retry would fail alike: an invalid channel, a
 // message larger than the server accepts (nats.ErrMaxPayload) and a missing permission (nats.ErrPermissionViolation).
 type Broker struct {
@@ -21,7 +21,7 @@ type Broker struct {
 	session atomic.Pointer[session]
 }
 
-var _ broker.HistoryBroker = (*Broker)(nil)
+var _ broker.IdempotentBroker = (*Broker)(nil)
 
 // New returns a Broker that is not connected yet. The error lists all invalid options.
 func New(opt Options) (*Broker, error) {
@@ -72,6 +72,7 @@ func (b *Broker) once(ctx context.Context, operation string, fn func(*session) e
 func unavailable(err error) error {
 	for _, permanent := range []error{
 		context.Canceled, nats.ErrMaxPayload, nats.ErrPermissionViolation, broker.ErrUnavailable,
+		broker.ErrKeyReused, broker.ErrKeysUnsupported,
 	} {
 		if errors.Is(err, permanent) {
 			return err
@@ -246,29 +247,45 @@ func (s *session) publish(ctx context.Context, m *nats.Msg) (uint64, error) {
 	return parseAck(response.Data)
 }
 
-// store stores a message and returns its position. A sequence that does not exceed one acknowledged before belongs to
-// a stream that was created again, whose epoch has to be read.
+// store stores a message and returns its position.
 func (s *session) store(ctx context.Context, base string, payload []byte) (broker.Position, error) {
+	at, _, err := s.storeMessage(ctx, base, &nats.Msg{Subject: base, Data: payload})
+	return at, err
+}
+
+// storeMessage stores a message of a channel and returns its position. If it has the id of an earlier one, replayed is
+// set and the position is the earlier one's, without its epoch.
+//
+// A sequence that does not exceed one acknowledged before belongs to a stream that was created again, whose epoch has
+// to be read.
+func (s *session) storeMessage(
+	ctx context.Context, base string, m *nats.Msg,
+) (at broker.Position, replayed bool, err error) {
 	before := s.highest.Load()
-	sequence, err := s.publish(ctx, &nats.Msg{Subject: base, Data: payload})
-	if errors.Is(err, context.DeadlineExceeded) { // a refused publication gets no response
+	response, err := s.calls.request(ctx, m)
+	if err == nil {
+		at.Offset, err = parseAck(response.Data)
+	} else if errors.Is(err, context.DeadlineExceeded) { // a refused publication gets no response
 		err = cmp.Or(s.refusals.of(base), err)
 	}
 	if err != nil {
-		return broker.Position{}, err
+		return broker.Position{}, false, err
 	}
-	if sequence <= before {
+	if m.Header != nil && isDuplicate(response.Data) {
+		return at, true, nil
+	}
+	if at.Offset <= before {
 		if _, err := s.loadEpoch(ctx); err != nil {
-			return broker.Position{}, err
+			return broker.Position{}, false, err
 		}
 	}
-	for highest := s.highest.Load(); sequence > highest; highest = s.highest.Load() {
-		if s.highest.CompareAndSwap(highest, sequence) {
+	for highest := s.highest.Load(); at.Offset > highest; highest = s.highest.Load() {
+		if s.highest.CompareAndSwap(highest, at.Offset) {
 			break
 		}
 	}
-	epoch, err := s.channelEpoch(ctx, base)
-	return broker.Position{Epoch: epoch, Offset: sequence}, err
+	at.Epoch, err = s.channelEpoch(ctx, base)
+	return at, false, err
 }
 
 // awaitSubscriptions returns when everything published afterwards arrives on all subscriptions.

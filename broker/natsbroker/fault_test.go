@@ -23,7 +23,12 @@ import (
 // client connects to a server as anybody might.
 func client(t *testing.T, s *server.Server) *nats.Conn {
 	t.Helper()
-	conn, err := nats.Connect(s.ClientURL())
+	return connect(t, s.ClientURL())
+}
+
+func connect(t *testing.T, url string) *nats.Conn {
+	t.Helper()
+	conn, err := nats.Connect(url)
 	if err != nil {
 		t.Fatal(err)
 	}

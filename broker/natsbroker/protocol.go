@@ -23,6 +23,7 @@ const (
 	expectedSubjectHeader = "Nats-Expected-Last-Subject-Sequence-Subject"
 	rollupHeader          = "Nats-Rollup"
 	rollupSubject         = "sub"
+	idHeader              = "Nats-Msg-Id"
 	statusHeader          = "Status"
 	epochHeader           = "Shoal-Epoch"
 )
@@ -31,6 +32,7 @@ const (
 const (
 	wrongSequence        = 10071
 	wrongSequenceUnknown = 10164
+	duplicateInFlight    = 10158
 	statusEnd            = "204"
 	statusNotFound       = "404"
 	statusNoResponders   = "503"
@@ -86,6 +88,14 @@ func parseAck(data []byte) (uint64, error) {
 		return 0, errNoSequence
 	}
 	return n, nil
+}
+
+// isDuplicate reports whether an acknowledgement is that of an earlier message with the same id.
+func isDuplicate(ack []byte) bool {
+	var parsed struct {
+		Duplicate bool `json:"duplicate"`
+	}
+	return json.Unmarshal(ack, &parsed) == nil && parsed.Duplicate
 }
 
 func parseStoreError(data []byte) error {

@@ -26,6 +26,8 @@ type session struct {
 	arrivals chan *nats.Msg
 	// created is when the stream was created that the session found at its start.
 	created time.Time
+	// duplicates is the stream's duplicate window.
+	duplicates time.Duration
 	// replicated means that servers other than the stream's leader may respond to reads.
 	replicated bool
 

@@ -55,7 +55,7 @@ func (o Options) wanted() jetstream.StreamConfig {
 		MaxMsgsPerSubject: int64(o.Messages) + 1,
 		MaxAge:            o.TTL,
 		MaxBytes:          o.MaxBytes,
-		Duplicates:        min(o.TTL, time.Second),
+		Duplicates:        o.TTL,
 		AllowDirect:       true,
 		AllowRollup:       true,
 		RePublish:         &jetstream.RePublish{Source: ">", Destination: livePrefix + ">"},
@@ -80,7 +80,7 @@ func (o Options) ensureStream(ctx context.Context, conn *nats.Conn) (*jetstream.
 	}
 	stream, err := js.Stream(ctx, o.Stream)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		stream, err = js.CreateStream(ctx, o.wanted())
+		stream, err = o.createStream(ctx, js)
 		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another node was first
 			stream, err = js.Stream(ctx, o.Stream)
 		}
@@ -98,7 +98,42 @@ func (o Options) ensureStream(ctx context.Context, conn *nats.Conn) (*jetstream.
 		}
 		info = stream.CachedInfo()
 	}
-	return info, nil
+	return o.widen(ctx, js, info), nil
+}
+
+// createStream creates the stream. If the server refuses the duplicate window, the window is as short as possible:
+// everything else works, and StoreOnce says what is missing.
+func (o Options) createStream(ctx context.Context, js jetstream.JetStream) (jetstream.Stream, error) {
+	config := o.wanted()
+	stream, err := js.CreateStream(ctx, config)
+	var api *jetstream.APIError
+	if errors.As(err, &api) && strings.Contains(api.Description, "duplicate") {
+		o.Logger.Warn("NATS server refused the duplicate window", "stream", o.Stream, "window", config.Duplicates, "error", err)
+		config.Duplicates = min(o.TTL, minTTL)
+		return js.CreateStream(ctx, config)
+	}
+	return stream, err
+}
+
+// widen makes the duplicate window of an existing stream as long as the TTL, if that is possible and permitted; nothing
+// but StoreOnce needs it. It returns the stream's state.
+func (o Options) widen(
+	ctx context.Context, js jetstream.JetStream, info *jetstream.StreamInfo,
+) *jetstream.StreamInfo {
+	config := info.Config
+	if config.Duplicates >= o.TTL {
+		return info
+	}
+	ctx, cancel := context.WithTimeout(ctx, min(o.CallTimeout, time.Second)) // a missing permission gets no response
+	defer cancel()
+	config.Duplicates = o.TTL
+	stream, err := js.UpdateStream(ctx, config)
+	if err != nil {
+		o.Logger.Warn("NATS stream has a short duplicate window", "stream", o.Stream,
+			"window", info.Config.Duplicates, "want", o.TTL, "error", err)
+		return info
+	}
+	return stream.CachedInfo()
 }
 
 // streamError describes an error of the stream, as a permanentError if retrying does not help.

@@ -118,6 +118,7 @@ func (v *supervisor) attempt(ctx context.Context) (*session, error) {
 	info, err := v.opt.ensureStream(ctx, s.conn)
 	if err == nil {
 		s.created, s.replicated = info.Created, info.Config.Replicas > 1
+		s.duplicates = info.Config.Duplicates
 		err = s.open(ctx)
 	} else if refused := permissionError(s.refusals.since(0)); refused != nil {
 		err = refused

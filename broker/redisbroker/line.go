@@ -146,3 +146,9 @@ func (l *line) send(s script, key string, payload []byte) rueidis.Completed {
 	// The command may still be on its way when its caller has given up, so it has a payload of its own.
 	return l.client.B().Evalsha().Sha1(l.sha[s]).Numkeys(1).Key(key).Arg(string(payload)).Build()
 }
+
+// storeOnce returns the command that runs the script with the keys of a stream and of a message, and a payload.
+func (l *line) storeOnce(stream, key string, payload []byte, digest string) rueidis.Completed {
+	return l.client.B().Evalsha().Sha1(l.sha[onceScript]).Numkeys(2).Key(stream, key).
+		Arg(string(payload), digest).Build()
+}

@@ -10,6 +10,7 @@ import (
 // any channel: there is none in a channel's kind.
 const (
 	keptPrefix  = "shoal.kept:"  // the key of the stream that holds what is kept of a channel
+	oncePrefix  = "shoal.once:"  // the keys of messages that are stored once
 	markPrefix  = "shoal.at:"    // where a stored message's position is told, right before the message
 	probePrefix = "shoal.probe:" // where a connection hears itself
 )
@@ -30,7 +31,13 @@ func newNaming(m mode) naming {
 	return naming{}
 }
 
-func (n naming) key(channel string) string  { return keptPrefix + n.tag(channel) + channel }
+func (n naming) key(channel string) string { return keptPrefix + n.tag(channel) + channel }
+
+// once returns the name of the key of a message; there is no colon in it, so no two channels share a name.
+func (n naming) once(channel, key string) string {
+	return oncePrefix + n.tag(channel) + channel + ":" + key
+}
+
 func (n naming) mark(channel string) string { return markPrefix + n.tag(channel) + channel }
 
 func (n naming) tag(channel string) string {

@@ -36,8 +36,10 @@ func TestAllNamesOfAChannelAreInOneSlot(t *testing.T) {
 		ids = append(ids, "upload:"+ids[i])
 	}
 	for _, channel := range ids {
-		if key, mark := n.key(channel), n.mark(channel); slotOf(key) != slotOf(channel) || slotOf(mark) != slotOf(channel) {
-			t.Errorf("the names of %q are in slots %d and %d, want %d", channel, slotOf(key), slotOf(mark), slotOf(channel))
+		for _, name := range []string{n.key(channel), n.mark(channel), n.once(channel, "key")} {
+			if slotOf(name) != slotOf(channel) {
+				t.Errorf("%q of %q is in slot %d, want %d", name, channel, slotOf(name), slotOf(channel))
+			}
 		}
 		for _, n := range []naming{n, newNaming(single)} {
 			if got, ok := n.marked(n.mark(channel)); !ok || got != channel {

@@ -16,7 +16,7 @@ import (
 	"github.com/shoal-go/shoal/broker"
 )
 
-// Broker is a node's way to Redis, and a broker.Keeper. All methods may be called from any number of goroutines.
+// Broker is a node's way to Redis, and a broker.IdempotentBroker. All methods may be called from any number of goroutines.
 // Calls whose context has no deadline end after Options.Timeout.
 type Broker struct {
 	opt    Options
@@ -30,7 +30,7 @@ type Broker struct {
 	noted   atomic.Int64 // when an oversized message was last logged, in Unix nanoseconds
 }
 
-var _ broker.HistoryBroker = (*Broker)(nil)
+var _ broker.IdempotentBroker = (*Broker)(nil)
 
 // New returns a Broker that Run connects. The error is every complaint about the options at once.
 func New(opt Options) (*Broker, error) {
@@ -108,7 +108,7 @@ func (b *Broker) Store(ctx context.Context, channel string, payload []byte) (bro
 	id, err := result.ToString()
 	at, ok := parsePosition(id)
 	if err != nil || !ok {
-		return broker.Position{}, errors.New("redisbroker: the server did not answer with a position")
+		return broker.Position{}, errNoPosition
 	}
 	return at, nil
 }

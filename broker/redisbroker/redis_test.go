@@ -229,6 +229,15 @@ func TestNoMemoryIsSaidInWords(t *testing.T) {
 			t.Errorf("Store to %s returned %v", x, err)
 		}
 	}
+	once := broker.Once{Key: "key", Digest: "one"}
+	if _, _, err := n.StoreOnce(t.Context(), "upload:x", []byte("one"), once); !errors.Is(err, broker.ErrUnavailable) {
+		t.Errorf("StoreOnce returned %v", err)
+	}
 	server.Do("CONFIG", "SET", "maxmemory", "0")
-	store(t, n, "upload:x", "one")
+	if at, replayed, err := n.StoreOnce(t.Context(), "upload:x", []byte("one"), once); at.Offset != 1 || replayed || err != nil {
+		t.Errorf("a refused StoreOnce, repeated, returned %+v, %v, %v", at, replayed, err)
+	}
+	if ttl := server.Do("PTTL", "shoal.once:upload:x:key"); strings.HasPrefix(ttl, "-") {
+		t.Errorf("a key lives for %s ms", ttl)
+	}
 }

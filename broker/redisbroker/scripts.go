@@ -15,6 +15,8 @@ const (
 	forgetScript
 	touchScript
 	publishScript
+	onceScript
+	knownScript
 	scriptCount
 )
 
@@ -89,16 +91,8 @@ local function settle()
 end
 `
 
-// scriptBodies returns what comes after the head. The position is told right before the message, and
-// nothing comes between the two on any connection.
-//
-// A stream that is stored into lives for a window longer than its messages, so that it is enough to say so with the
-// first message of each window of the clock. It is trimmed by whole nodes, which costs half as much as by single
-// entries; whoever reads it takes no more than he wants. A server without memory refuses only what a script writes
-// first, so that has to be what takes memory.
-func scriptBodies() [scriptCount]string {
-	return [scriptCount]string{
-		storeScript: `
+// storing stores a message and publishes it; then id is its position.
+const storing = `
 if writer ~= token then` + scriptRare + `
 	settle()
 	stamp = ''
@@ -109,7 +103,29 @@ if stamp == '' or math.floor(stamp / window) ~= math.floor(now / window) then
 end
 redis.call(publish, mark, id)
 redis.call(publish, channel, ARGV[1])
+`
+
+// scriptBodies returns what comes after the head. The position is told right before the message, and
+// nothing comes between the two on any connection.
+//
+// A stream that is stored into lives for a window longer than its messages, so that it is enough to say so with the
+// first message of each window of the clock. It is trimmed by whole nodes, which costs half as much as by single
+// entries; whoever reads it takes no more than he wants. A server without memory refuses only what a script writes
+// first, so that has to be what takes memory.
+func scriptBodies() [scriptCount]string {
+	return [scriptCount]string{
+		storeScript: storing + `
 return id
+`,
+		// A key's value is its digest and the position of its message, and expires with the history. As the first write
+		// of the script has succeeded, the server does not refuse the key for want of memory.
+		onceScript: `
+local known = redis.call('GET', KEYS[2])
+if known then return {known, 1} end
+` + storing + `
+known = ARGV[2] .. ' ' .. id
+redis.call('SET', KEYS[2], known, 'PX', ttl)
+return {known, 0}
 `,
 		keptScript: scriptRare + `
 settle()
@@ -147,6 +163,9 @@ return live()
 // has become a replica refuses: a plain PUBLISH it takes, and those that listen to the new master never hear it.
 const publishOnly = "#!lua\nreturn redis.call('%s', KEYS[1], ARGV[1])"
 
+// knownOnly reads a key, from a master only, as publishOnly does.
+const knownOnly = "#!lua\nreturn redis.call('GET', KEYS[1]) or ''"
+
 // tokenLength is how much of a server's replication id, which is new with each term, makes a token.
 const tokenLength = 16
 
@@ -165,6 +184,6 @@ func scriptTexts(m mode, token string, messages int, ttl time.Duration) (texts [
 	for i, body := range scriptBodies() {
 		texts[i] = strings.TrimSpace(head + body)
 	}
-	texts[publishScript] = fmt.Sprintf(publishOnly, publish)
+	texts[publishScript], texts[knownScript] = fmt.Sprintf(publishOnly, publish), knownOnly
 	return texts
 }

@@ -247,6 +247,64 @@ func TestServer_ThreeLoseOne(t *testing.T) {
 	})
 }
 
+// Keys hold on every node of a cluster, for concurrent calls too, and after the loss of a server.
+func TestServer_ThreeRecogniseRepetitions(t *testing.T) {
+	const size, rounds, callers = 3, 10, 9
+	addrs := freeAddrs(t, size)
+	var servers []*embedded.Server
+	var nodes []*node
+	for i := range size {
+		servers = append(servers, start(t, cluster(addrs, i, "secret")))
+		nodes = append(nodes, join(t, natsbroker.Options{Server: servers[i], Replicas: size}))
+	}
+	for _, n := range nodes {
+		n.awaitWell(t)
+	}
+	store(t, nodes[0], "upload:first", "1")
+	once := func(n *node, channel string) (at broker.Position, replayed bool) {
+		eventually(t, "StoreOnce", func() (err error) {
+			at, replayed, err = n.StoreOnce(t.Context(), channel, []byte("1"), broker.Once{Key: "key", Digest: "one"})
+			return err
+		})
+		return at, replayed
+	}
+	for i := range rounds {
+		channel := fmt.Sprint("upload:", i)
+		positions, running := make([]broker.Position, callers), sync.WaitGroup{}
+		for c := range callers {
+			running.Go(func() { positions[c], _ = once(nodes[c%size], channel) })
+		}
+		running.Wait()
+		k, err := nodes[i%size].History(t.Context(), channel, broker.Position{})
+		if err != nil || len(k.Messages) != 1 {
+			t.Fatalf("kept is %+v, error %v, want one message", k, err)
+		}
+		for _, at := range positions {
+			if at != k.Position {
+				t.Fatalf("StoreOnce returned %+v, want %+v", at, k.Position)
+			}
+		}
+		for _, n := range nodes {
+			other := broker.Once{Key: "key", Digest: "another"}
+			if err := n.CheckOnce(t.Context(), channel, other); !errors.Is(err, broker.ErrKeyReused) {
+				t.Errorf("CheckOnce returned %v", err)
+			}
+			other.Key = "other"
+			if err := n.CheckOnce(t.Context(), channel, other); err != nil {
+				t.Errorf("CheckOnce of another key returned %v", err)
+			}
+		}
+	}
+	if err := servers[0].Close(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range rounds {
+		if at, replayed := once(nodes[1+i%2], fmt.Sprint("upload:", i)); !replayed {
+			t.Errorf("after the loss of a node StoreOnce stored again, at %+v", at)
+		}
+	}
+}
+
 func TestServer_WrongSecretDoesNotJoin(t *testing.T) {
 	addrs := freeAddrs(t, 2)
 	a := start(t, cluster(addrs, 0, "secret"))

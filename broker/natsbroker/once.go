@@ -1,0 +1,160 @@
+package natsbroker
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/shoal-go/shoal/broker"
+)
+
+// oncePrefix precedes the subjects of claims.
+const oncePrefix = epochPrefix + "once."
+
+// claim is the first message on a key's subject: it binds the key to a digest. Only then is the channel's message
+// stored, with an id made of the claim's sequence, so that the server itself recognises every repetition, concurrent
+// ones too. The claim is older than the message, so it expires before the server forgets the id.
+type claim struct {
+	sequence uint64
+	digest   string
+	// epoch is that of the channel when the key was claimed.
+	epoch string
+}
+
+func (c claim) String() string { return c.digest + " " + c.epoch }
+
+// claimSubject returns the subject of a key, whose length does not depend on the channel.
+func claimSubject(base, key string) string {
+	digest := sha256.Sum256([]byte(base + " " + key)) // there is no space in a subject
+	return oncePrefix + base64.RawURLEncoding.EncodeToString(digest[:])
+}
+
+// StoreOnce is Store, unless a message with the key was stored on the channel within Options.TTL. The error wraps
+// broker.ErrKeysUnsupported if the server limits the stream's duplicate window to less than that.
+//
+// A restart of all servers of a stream in memory loses the keys with the messages. A stream in files keeps them, except
+// those of messages that it does not hold any more.
+func (b *Broker) StoreOnce(
+	ctx context.Context, channel string, payload []byte, once broker.Once,
+) (at broker.Position, replayed bool, err error) {
+	err = b.call(ctx, "store once", []string{channel}, func(ctx context.Context, s *session) error {
+		at, replayed, err = s.storeOnce(ctx, baseSubject(channel), payload, once)
+		return err
+	})
+	return at, replayed, err
+}
+
+// CheckOnce returns broker.ErrKeyReused if the key was used with another digest.
+func (b *Broker) CheckOnce(ctx context.Context, channel string, once broker.Once) error {
+	return b.call(ctx, "check a key", []string{channel}, func(ctx context.Context, s *session) error {
+		subject := claimSubject(baseSubject(channel), once.Key)
+		c, err := s.findClaim(ctx, subject)
+		if err == nil && c != nil && c.digest != once.Digest {
+			err = broker.ErrKeyReused
+		}
+		return err
+	})
+}
+
+func (s *session) storeOnce(
+	ctx context.Context, base string, payload []byte, once broker.Once,
+) (at broker.Position, replayed bool, err error) {
+	if window := s.duplicates; window < s.opt.TTL {
+		return at, false, fmt.Errorf("%w: the duplicate window of stream %s is %v, want at least the TTL of %v; raise "+
+			"the limit of the NATS server or let an operator update the stream", broker.ErrKeysUnsupported,
+			s.opt.Stream, window, s.opt.TTL)
+	}
+	epoch, err := s.channelEpoch(ctx, base)
+	if err != nil {
+		return at, false, err
+	}
+	c, err := s.claim(ctx, claimSubject(base, once.Key), claim{digest: once.Digest, epoch: epoch})
+	if err != nil {
+		return at, false, err
+	}
+	if c.digest != once.Digest {
+		return at, false, broker.ErrKeyReused
+	}
+	id := "shoal-" + strconv.FormatUint(c.sequence, 10)
+	for {
+		at, replayed, err = s.storeMessage(ctx, base, &nats.Msg{
+			Subject: base, Data: payload, Header: nats.Header{idHeader: {id}},
+		})
+		if replayed {
+			at.Epoch = c.epoch
+		}
+		var refused *storeError
+		if !errors.As(err, &refused) || refused.code != duplicateInFlight {
+			return at, replayed, err
+		}
+		if err := pause(ctx); err != nil {
+			return at, false, err
+		}
+	}
+}
+
+// claim stores a claim unless the subject has one, and returns the one that it has then.
+func (s *session) claim(ctx context.Context, subject string, c claim) (*claim, error) {
+	for {
+		sequence, err := s.publish(ctx, &nats.Msg{
+			Subject: subject, Data: []byte(c.String()), Header: nats.Header{expectedHeader: {"0"}},
+		})
+		var refused *storeError
+		switch {
+		case err == nil:
+			c.sequence = sequence
+			return &c, nil
+		case !errors.As(err, &refused) || refused.code != wrongSequence && refused.code != wrongSequenceUnknown:
+			return nil, err
+		}
+		if found, err := s.readClaim(ctx, subject); found != nil || err != nil {
+			return found, err
+		}
+		if err := pause(ctx); err != nil { // another call is claiming it, or the responding server lags behind
+			return nil, err
+		}
+	}
+}
+
+// findClaim returns the claim of a subject, nil if there is none, including one that was stored before the call.
+func (s *session) findClaim(ctx context.Context, subject string) (*claim, error) {
+	for {
+		c, err := s.readClaim(ctx, subject)
+		if c != nil || err != nil || !s.replicated {
+			return c, err
+		}
+		m, err := s.calls.request(ctx, refusedPublish(subject))
+		if err != nil {
+			return nil, err
+		}
+		switch last, err := refusedSequence(m); {
+		case err == nil && last == 0:
+			return nil, nil
+		case err != nil && !errors.Is(err, errBusy):
+			return nil, err
+		}
+		if err := pause(ctx); err != nil { // the server that responded to the read lags behind the leader
+			return nil, err
+		}
+	}
+}
+
+// readClaim returns the claim of a subject as far as the responding server knows, else nil.
+func (s *session) readClaim(ctx context.Context, subject string) (*claim, error) {
+	m, err := s.calls.request(ctx, &nats.Msg{Subject: s.lastOf(subject)})
+	if err != nil || header(m, statusHeader) != "" {
+		return nil, err
+	}
+	digest, epoch, _ := strings.Cut(string(m.Data), " ")
+	c := &claim{sequence: number(m, sequenceHeader), digest: digest, epoch: epoch}
+	if c.sequence == 0 || !validEpoch(epoch) {
+		return nil, errors.New("the claim of a key is malformed")
+	}
+	return c, nil
+}
