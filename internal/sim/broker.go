@@ -1,0 +1,352 @@
+package sim
+
+import (
+	"context"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/shoal-go/shoal/broker"
+)
+
+// hub is the engine of the broker: it orders and stores messages, and can lose its data. All methods may be called from
+// any number of goroutines.
+type hub struct {
+	account *account
+	// stored: the newest messages of a channel are kept. bare: as with NATS, messages carry the epoch only after the node
+	// has read the channel, and offsets are those of one log for all channels, which never begins again.
+	stored, bare bool
+	limit        int
+
+	mu       sync.Mutex // protects the fields below and those of the links; handlers are called under it
+	channels map[string]*channel
+	epochs   int
+	offsets  uint64
+	links    map[*link]bool
+}
+
+// channel is one channel of the engine.
+type channel struct{ kept broker.Snapshot }
+
+func newHub(a *account, stored, bare bool, limit int) *hub {
+	return &hub{
+		account: a, stored: stored, bare: bare, limit: limit, channels: map[string]*channel{}, links: map[*link]bool{},
+	}
+}
+
+// link is one node's connection to the hub, with its faults. It is a broker.HistoryBroker.
+type link struct {
+	hub *hub
+	// The fields below belong to the hub's lock.
+	handler  broker.Handler
+	channels map[string]bool
+	epochs   map[string]string // that the node has read, if the hub is bare
+	// down counts the reasons for which nothing passes.
+	down int
+	// loses is the number of messages of which one is lost, 0: none. late delays the calls or their answers. mute
+	// executes calls and fails them.
+	loses int
+	late  time.Duration
+	mute  bool
+	dice  *rand.Rand
+	// disturbed: a fault may have cost messages or answers.
+	disturbed bool
+}
+
+var _ broker.HistoryBroker = (*link)(nil)
+
+func (h *hub) link(seed uint64) *link {
+	return &link{
+		hub: h, channels: map[string]bool{}, epochs: map[string]string{}, dice: rand.New(rand.NewPCG(seed, 5)), //nolint:gosec // reproducible on purpose
+	}
+}
+
+// change changes the link with the hub's lock held.
+func (l *link) change(fn func()) {
+	l.hub.mu.Lock()
+	defer l.hub.mu.Unlock()
+	fn()
+}
+
+// cut lets nothing pass any more, for one more reason.
+func (l *link) cut() {
+	l.change(func() {
+		l.disturbed = true
+		if l.down++; l.down == 1 && l.handler != nil {
+			l.handler.Health(broker.ErrUnavailable)
+		}
+	})
+}
+
+// mend reverts cut.
+func (l *link) mend() {
+	l.change(func() {
+		if l.down--; l.down == 0 && l.handler != nil {
+			clear(l.epochs)
+			l.handler.Interrupted()
+			l.handler.Health(nil)
+		}
+	})
+}
+
+// Run delivers messages to h until ctx ends.
+func (l *link) Run(ctx context.Context, h broker.Handler) error {
+	l.change(func() {
+		l.handler, l.hub.links[l] = h, true
+		if l.down == 0 {
+			h.Health(nil)
+		}
+	})
+	<-ctx.Done()
+	l.change(func() {
+		l.handler = nil
+		delete(l.hub.links, l)
+	})
+	return nil
+}
+
+// call executes a call of the hub, with the faults of the link.
+func (l *link) call(ctx context.Context, execute func(h *hub)) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	var before, after time.Duration
+	l.change(func() {
+		if l.late > 0 && l.dice.IntN(2) == 0 {
+			before = l.late
+		} else {
+			after = l.late
+		}
+	})
+	if err := pause(ctx, before); err != nil {
+		return err
+	}
+	failed := false
+	l.change(func() {
+		if failed = l.down > 0 || l.handler == nil; !failed {
+			execute(l.hub)
+			failed = l.mute
+		}
+	})
+	if err := pause(ctx, after); err != nil {
+		return err
+	}
+	if failed {
+		return broker.ErrUnavailable
+	}
+	return nil
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	if d == 0 {
+		return nil
+	}
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Subscribe subscribes to channels.
+func (l *link) Subscribe(ctx context.Context, channels ...string) error {
+	return l.call(ctx, func(*hub) {
+		for _, name := range channels {
+			l.channels[name] = true
+		}
+	})
+}
+
+// Unsubscribe reverts Subscribe.
+func (l *link) Unsubscribe(ctx context.Context, channels ...string) error {
+	return l.call(ctx, func(*hub) {
+		for _, name := range channels {
+			delete(l.channels, name)
+		}
+	})
+}
+
+// Publish sends a message without storing it.
+func (l *link) Publish(ctx context.Context, name string, payload []byte) error {
+	return l.call(ctx, func(h *hub) {
+		if upload, ok := uploadOf(name); ok {
+			h.account.accept(upload, bodyOf(payload), broker.Position{})
+		}
+		h.send(broker.Message{Channel: name, Payload: payload})
+	})
+}
+
+// Store sends a message and stores it.
+func (l *link) Store(ctx context.Context, name string, payload []byte) (pos broker.Position, err error) {
+	err = l.call(ctx, func(h *hub) {
+		c := h.channel(name)
+		previous := c.kept.Offset
+		h.offsets++
+		if c.kept.Offset++; h.bare {
+			c.kept.Offset = h.offsets
+		}
+		pos = c.kept.Position
+		payload = slices.Clone(payload)
+		c.kept.Messages = append(c.kept.Messages, broker.Stored{Offset: pos.Offset, Payload: payload, At: time.Now()})
+		if drop := len(c.kept.Messages) - h.limit; drop > 0 {
+			c.kept.Floor = c.kept.Messages[drop-1].Offset
+			c.kept.Messages = slices.Delete(c.kept.Messages, 0, drop)
+		}
+		if upload, ok := uploadOf(name); ok {
+			h.account.accept(upload, bodyOf(payload), pos)
+		}
+		h.send(broker.Message{Channel: name, Payload: payload, Position: pos, Prev: previous})
+	})
+	return pos, err
+}
+
+// History returns the stored messages after a position.
+func (l *link) History(ctx context.Context, name string, since broker.Position) (s broker.Snapshot, err error) {
+	err = l.call(ctx, func(*hub) {
+		s = l.read(name).kept.Since(since)
+		s.Messages = slices.Clone(s.Messages)
+	})
+	return s, err
+}
+
+// Newest returns the newest stored message.
+func (l *link) Newest(ctx context.Context, name string) (s broker.Snapshot, err error) {
+	err = l.call(ctx, func(*hub) {
+		s = l.read(name).kept.Newest()
+		s.Messages = slices.Clone(s.Messages)
+	})
+	return s, err
+}
+
+// Positions returns the positions of channels.
+func (l *link) Positions(ctx context.Context, names ...string) (all []broker.Position, err error) {
+	err = l.call(ctx, func(*hub) {
+		for _, name := range names {
+			all = append(all, l.read(name).kept.Position)
+		}
+	})
+	return all, err
+}
+
+// Forget drops the stored messages of a channel.
+func (l *link) Forget(ctx context.Context, name string) error {
+	return l.call(ctx, func(h *hub) {
+		if upload, ok := uploadOf(name); ok {
+			h.account.lose(upload, nil)
+		}
+		c := h.channel(name)
+		c.kept = broker.Snapshot{Position: broker.Position{Epoch: h.epoch()}}
+		h.send(broker.Message{Channel: name, Position: c.kept.Position})
+	})
+}
+
+// read returns a channel whose epoch the node knows from now on; the hub's lock is held.
+func (l *link) read(name string) *channel {
+	c := l.hub.channel(name)
+	l.epochs[name] = c.kept.Epoch
+	return c
+}
+
+// channel returns a channel with an epoch; the hub's lock is held.
+func (h *hub) channel(name string) *channel {
+	c := h.channels[name]
+	if c == nil {
+		c = &channel{broker.Snapshot{Position: broker.Position{Epoch: h.epoch()}}}
+		h.channels[name] = c
+	}
+	return c
+}
+
+func (h *hub) epoch() string {
+	h.epochs++
+	return "e" + strconv.Itoa(h.epochs)
+}
+
+// send delivers a message to the subscribed nodes that it reaches; the hub's lock is held.
+func (h *hub) send(m broker.Message) {
+	payload := m.Payload
+	for l := range h.links {
+		_, aboutUpload := uploadOf(m.Channel)
+		lost := aboutUpload && h.stored && l.loses > 0 && l.dice.IntN(l.loses) == 0
+		if l.down > 0 || lost || !l.channels[m.Channel] {
+			continue
+		}
+		m.Payload = slices.Clone(payload)
+		to := m
+		if h.bare && payload != nil && l.epochs[m.Channel] != m.Epoch {
+			to.Epoch = ""
+		}
+		l.handler.Receive(to)
+	}
+}
+
+// restart ends all connections of the hub and brings them back after a time. Each channel loses its newest drop
+// messages, all of them if drop is negative, and gets a new epoch, in which the rest may be numbered from 1.
+func (h *hub) restart(drop int, renumber bool, outage time.Duration) {
+	h.mu.Lock()
+	links := slices.Collect(maps.Keys(h.links))
+	h.mu.Unlock()
+	for _, l := range links {
+		l.cut()
+	}
+	h.mu.Lock()
+	for name, c := range h.channels {
+		h.reload(name, c, drop, renumber)
+	}
+	h.mu.Unlock()
+	time.AfterFunc(outage, func() {
+		for _, l := range links {
+			l.mend()
+		}
+	})
+}
+
+// reload gives a channel the data that it has after a restart; the hub's lock is held.
+func (h *hub) reload(name string, c *channel, drop int, renumber bool) {
+	kept := c.kept.Messages
+	if drop < 0 {
+		kept = nil
+	} else {
+		kept = kept[:max(0, len(kept)-drop)]
+	}
+	next := broker.Snapshot{Position: broker.Position{Epoch: h.epoch()}, Floor: c.kept.Floor}
+	renumber = renumber && !h.bare
+	if renumber || len(kept) == 0 {
+		next.Floor = 0
+	}
+	next.Offset = next.Floor
+	upload, aboutUpload := uploadOf(name)
+	rest := map[int]bool{}
+	for _, m := range kept {
+		if next.Offset++; !renumber {
+			next.Offset = m.Offset
+		}
+		next.Messages = append(next.Messages, broker.Stored{Offset: next.Offset, Payload: m.Payload, At: m.At})
+		if aboutUpload {
+			rest[bodyOf(m.Payload)] = true
+			h.account.renumber(upload, bodyOf(m.Payload), next.Position)
+		}
+	}
+	if aboutUpload {
+		h.account.lose(upload, rest)
+	}
+	c.kept = next
+}
+
+// liveBroker hides the methods of a link that store messages.
+type liveBroker struct{ broker.Broker }
+
+// uploadOf returns the upload of a channel; others are for commands between nodes.
+func uploadOf(channel string) (upload int, ok bool) {
+	digits, ok := strings.CutPrefix(channel, "upload:"+uploadPrefix)
+	if !ok {
+		return 0, false
+	}
+	upload, err := strconv.Atoi(digits)
+	return upload, err == nil
+}

@@ -1,0 +1,79 @@
+package sim
+
+import (
+	"testing/synctest"
+	"time"
+)
+
+// settle lets some time pass. Without faults every client has everything afterwards.
+func (w *World) settle() {
+	<-time.After(2 * time.Second)
+	w.idle()
+	for _, n := range w.nodes {
+		if n.link != nil && w.disturbed(n) {
+			return
+		}
+	}
+	w.caughtUp(func(s *session) bool { return s.slow || s.node.leaving.Load() })
+}
+
+// repairTime is longer than any fault of a history and than every pause before a retry.
+const repairTime = 90 * time.Second
+
+// finish waits for the end of all faults, checks that every client gets everything then, and that nothing is left when
+// everybody has gone. After a violation it only ends everything.
+func (w *World) finish() {
+	defer w.end()
+	if w.violation != "" {
+		return
+	}
+	<-time.After(repairTime)
+	w.idle()
+	for u := range Uploads { // a node finds out by the next message that it has lost the previous one
+		w.publish(w.nodes[0], Op{Kind: publish, Upload: u, Class: event, N: 1})
+	}
+	<-time.After(5 * time.Second)
+	w.idle()
+	for i, c := range w.clients {
+		if c.session == nil || !c.session.open() || !c.session.entered {
+			c.session = nil
+			w.connect(c, w.nodes[i%len(w.nodes)], Op{Kind: arrive, seed: 1 << 16}) // a token without an end
+		}
+		for _, u := range c.wanted() {
+			w.subscribe(c, u) // again, if it was refused while the broker was out of reach
+		}
+	}
+	<-time.After(5 * time.Second)
+	w.idle()
+	w.caughtUp(func(*session) bool { return false })
+	for _, c := range w.clients {
+		w.disconnect(c, Op{Kind: reset})
+	}
+	<-time.After(2 * time.Minute) // subscriptions of absent users are kept for a minute
+	synctest.Wait()
+	for i, n := range w.nodes {
+		if s := n.server.Stats(); s.Open != 0 || s.Connections != 0 || s.Users != 0 || s.Subscriptions != 0 {
+			w.fail("node %d still has %d sockets, %d connections, %d users and %d subscriptions after all clients have gone",
+				i, s.Open, s.Connections, s.Users, s.Subscriptions)
+		}
+	}
+}
+
+// end closes everything.
+func (w *World) end() {
+	for _, c := range w.clients {
+		if c.session != nil {
+			c.session.excused = true
+			c.session.raw.resetAll()
+		}
+	}
+	for _, n := range w.nodes {
+		n.end(false, 0)
+	}
+	for _, n := range append(w.ended, w.nodes...) {
+		n.closing.Wait()
+		if problem := n.problem.Load(); problem != nil {
+			w.fail("%s", *problem)
+		}
+	}
+}

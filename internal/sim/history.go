@@ -1,0 +1,213 @@
+package sim
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+)
+
+// The size of the world: few ids, so that everything meets.
+const (
+	// Uploads is the number of uploads.
+	Uploads = 3
+	users   = 3
+	clients = 6
+)
+
+// Config is the configuration of a history.
+type Config struct {
+	Nodes int
+	// Broker: the nodes have one; Stored: it stores messages; Bare: its positions come without epochs.
+	Broker, Stored, Bare bool
+	TLS                  bool
+	// Claims: tokens name the uploads that they allow, and expire.
+	Claims bool
+	// Queue is the limit of messages of a connection's queue, Recovery of the bytes of a recovery; 0: the defaults.
+	Queue, Recovery int
+	// History is the number of messages that are stored.
+	History int
+}
+
+// positions reports whether messages have offsets.
+func (c Config) positions() bool { return !c.Broker || c.Stored }
+
+// Kind is the kind of an operation.
+type Kind string
+
+// The operations of a history.
+const (
+	publish     Kind = "publish"
+	arrive      Kind = "connect"
+	leave       Kind = "leave"
+	subscribe   Kind = "subscribe"
+	unsubscribe Kind = "unsubscribe"
+	resume      Kind = "resume"
+	renew       Kind = "renew"
+	kick        Kind = "kick"
+	forget      Kind = "forget"
+	wait        Kind = "wait"
+	settle      Kind = "settle"
+	stall       Kind = "stall"
+	dawdle      Kind = "dawdle"
+	reset       Kind = "reset"
+	partition   Kind = "partition"
+	lose        Kind = "lose messages"
+	late        Kind = "late answers"
+	mute        Kind = "lost answers"
+	restart     Kind = "restart broker"
+	crash       Kind = "crash"
+	drain       Kind = "drain"
+)
+
+// Op is one operation with its parameters, of which each kind uses some.
+type Op struct {
+	Kind                 Kind
+	Node, Client, Upload int
+	Class                class
+	N                    int
+	For                  time.Duration
+	// AtOnce: the next operation does not wait until the bubble is idle.
+	AtOnce bool
+	seed   uint64
+}
+
+// String describes the operation.
+func (o Op) String() string {
+	text := string(o.Kind)
+	switch o.Kind {
+	case publish:
+		text += fmt.Sprintf(" %d × %s to upload %d at node %d", o.N, o.Class, o.Upload, o.Node)
+	case arrive, renew:
+		text += fmt.Sprintf(" client %d to node %d (token: rights %03b, %v)", o.Client, o.Node, o.rights(), o.lifetime())
+	case subscribe, unsubscribe:
+		text += fmt.Sprintf(" client %d upload %d", o.Client, o.Upload)
+	case leave, resume, kick, reset:
+		text += fmt.Sprintf(" client %d", o.Client)
+	case stall, dawdle:
+		text += fmt.Sprintf(" client %d for %v", o.Client, o.For)
+	case forget:
+		text += fmt.Sprintf(" upload %d at node %d", o.Upload, o.Node)
+	case wait:
+		text += fmt.Sprintf(" %v", o.For)
+	case restart:
+		text += fmt.Sprintf(" for %v, losing %d messages, renumber %v", o.For, o.dropped(), o.renumbered())
+	case partition, lose, late, mute:
+		text += fmt.Sprintf(" node %d for %v", o.Node, o.For)
+	case crash, drain:
+		text += fmt.Sprintf(" node %d", o.Node)
+	}
+	if o.AtOnce {
+		text += ", at once"
+	}
+	return text
+}
+
+// rights and lifetime are those of the token of connect and renew; 0 is a token without an end.
+func (o Op) rights() uint {
+	if o.seed%4 == 0 {
+		return uint(o.seed>>8) % (1 << Uploads) //nolint:gosec // reduced
+	}
+	return 1<<Uploads - 1
+}
+
+func (o Op) lifetime() time.Duration {
+	if o.seed>>16%3 == 0 {
+		return time.Duration(2+o.seed>>20%60) * time.Second //nolint:gosec // reduced
+	}
+	return 0
+}
+
+// dropped and renumbered are the fate of the broker's data in a restart.
+func (o Op) dropped() int     { return int(o.seed%5) - 1 } //nolint:gosec // reduced
+func (o Op) renumbered() bool { return o.seed>>8%2 == 0 }
+
+// History is a configuration and operations.
+type History struct {
+	Seed   uint64
+	Config Config
+	Ops    []Op
+	// kept are the indexes of the operations in the history that was drawn.
+	kept []int
+}
+
+// String describes the history, one operation a line, with their indexes in the history that was drawn.
+func (h History) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%+v\n", h.Config)
+	for i, op := range h.Ops {
+		fmt.Fprintf(&b, "%4d  %s\n", h.kept[i], op)
+	}
+	return b.String()
+}
+
+// Draw returns the history of a seed.
+func Draw(seed uint64) History {
+	random := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // reproducible on purpose
+	h := History{Seed: seed, Config: drawConfig(random)}
+	for i := range 30 + random.IntN(50) {
+		h.Ops = append(h.Ops, drawOp(random, h.Config))
+		h.kept = append(h.kept, i)
+	}
+	return h
+}
+
+func drawConfig(random *rand.Rand) Config {
+	c := Config{Nodes: 1 + random.IntN(3), History: 64, TLS: random.IntN(10) == 0, Claims: random.IntN(3) == 0}
+	c.Broker = c.Nodes > 1 || random.IntN(2) == 0
+	c.Stored = c.Broker && random.IntN(5) > 0
+	c.Bare = c.Stored && random.IntN(3) == 0
+	if random.IntN(4) == 0 {
+		c.History = 8
+	}
+	if random.IntN(3) == 0 {
+		c.Queue = 16
+	}
+	if random.IntN(3) == 0 {
+		c.Recovery = 500
+	}
+	return c
+}
+
+// weights are how often each kind is drawn.
+func weights(c Config) (kinds []Kind) {
+	add := func(n int, all ...Kind) {
+		for range n {
+			kinds = append(kinds, all...)
+		}
+	}
+	add(30, publish)
+	add(12, arrive)
+	add(8, subscribe)
+	add(3, resume, unsubscribe, wait)
+	add(2, leave, reset, stall, dawdle, settle)
+	add(1, forget, kick, crash, drain)
+	if c.Claims {
+		add(5, renew)
+	}
+	if c.Broker {
+		add(2, partition, late, mute)
+		add(1, restart)
+	}
+	if c.Stored {
+		add(2, lose)
+	}
+	return kinds
+}
+
+func drawOp(random *rand.Rand, c Config) Op {
+	kinds := weights(c)
+	op := Op{
+		Kind: kinds[random.IntN(len(kinds))], Node: random.IntN(c.Nodes), Client: random.IntN(clients),
+		Upload: random.IntN(Uploads), Class: class(random.IntN(3)), N: 1 + random.IntN(4), //nolint:gosec // small
+		For:    time.Duration(random.IntN(4000)) * time.Millisecond,
+		AtOnce: random.IntN(4) == 0, seed: random.Uint64(),
+	}
+	switch {
+	case op.Kind == publish && random.IntN(6) == 0:
+		op.N = 100 // more than any history holds
+	case random.IntN(10) == 0:
+		op.For *= 10
+	}
+	return op
+}

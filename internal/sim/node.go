@@ -1,0 +1,142 @@
+package sim
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/shoal-go/shoal/manager"
+	"github.com/shoal-go/shoal/server"
+)
+
+// Times of a node. Closing has to end within closeWithin even if clients are stuck.
+const (
+	pingInterval = 10 * time.Second
+	idleTimeout  = 30 * time.Second
+	closeTimeout = 2 * time.Second
+	closeWithin  = 10 * time.Second
+)
+
+// node is one server process: a manager and a server, with its link to the broker.
+type node struct {
+	manager  *manager.Manager
+	server   *server.Server
+	listener *listener
+	link     *link // nil: no broker
+	served   chan error
+	// leaving: the node drains or has crashed, so connections end with 1012 or without a close frame.
+	leaving atomic.Bool
+	crashed atomic.Bool
+	// publishing counts the publications that have not returned.
+	publishing atomic.Int64
+	// closing waits for the goroutine that closes the node; problem is the violation that it has found.
+	closing sync.WaitGroup
+	problem atomic.Pointer[string]
+}
+
+// startNode starts a node with an empty memory.
+func startNode(cfg Config, h *hub, cert *tls.Certificate, seed uint64) (*node, error) {
+	n := &node{listener: newListener(), served: make(chan error, 1)}
+	opt := manager.Options{Shards: 2, HistoryMessages: cfg.History}
+	if h != nil {
+		n.link = h.link(seed)
+		opt.Broker = n.link
+		if !cfg.Stored {
+			opt.Broker = liveBroker{n.link}
+		}
+	}
+	var err error
+	if n.manager, err = manager.New(opt); err != nil {
+		return nil, err
+	}
+	so := server.Options{
+		Manager: n.manager, Authenticate: authenticate, Authorize: server.AuthorizeOpen,
+		PingInterval: pingInterval, IdleTimeout: idleTimeout, CloseTimeout: closeTimeout,
+		QueueMessages: cfg.Queue, RecoveryBytes: cfg.Recovery,
+	}
+	if cfg.Claims {
+		so.Authorize = server.AuthorizeClaims
+	}
+	if n.server, err = server.New(so); err != nil {
+		return nil, errors.Join(err, n.manager.Close(context.Background()))
+	}
+	var ln net.Listener = n.listener
+	if cfg.TLS {
+		ln = tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{*cert}, MinVersion: tls.VersionTLS13})
+	}
+	go func() { n.served <- n.server.Serve(ln) }()
+	return n, nil
+}
+
+// authenticate accepts the tokens that token makes.
+func authenticate(_ context.Context, text string) (server.Identity, error) {
+	parts := strings.SplitN(text, "/", 3)
+	ends, err := strconv.ParseInt(parts[1], 10, 64)
+	if err != nil || len(parts) != 3 {
+		return server.Identity{}, &server.TokenError{Message: "not a token of the simulation"}
+	}
+	id := server.Identity{UserID: parts[0], Uploads: strings.Split(parts[2], "+")}
+	if ends > 0 {
+		id.Expires = time.Unix(0, ends)
+		if !time.Now().Before(id.Expires) {
+			return server.Identity{}, &server.TokenError{Code: server.TokenExpired, Message: "Token has expired"}
+		}
+	}
+	return id, nil
+}
+
+// token returns a token of a user; the zero time never comes, and rights is a bit for each upload.
+func token(user string, expires time.Time, rights uint) string {
+	ends := int64(0)
+	if !expires.IsZero() {
+		ends = expires.UnixNano()
+	}
+	var uploads []string
+	for u := range Uploads {
+		if rights&(1<<u) != 0 {
+			uploads = append(uploads, uploadID(u))
+		}
+	}
+	return fmt.Sprintf("%s/%d/%s", user, ends, strings.Join(uploads, "+"))
+}
+
+// end closes the node on a goroutine of its own. A crash resets its connections and its link first.
+func (n *node) end(crash bool, spread time.Duration) {
+	n.leaving.Store(true)
+	if crash {
+		n.crashed.Store(true)
+		if n.link != nil {
+			n.link.cut()
+		}
+	}
+	n.closing.Go(func() {
+		start := time.Now()
+		ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
+		defer cancel()
+		var err error
+		if spread > 0 {
+			err = n.server.Drain(ctx, spread)
+		}
+		// Connections may have to be cut off, which the error says; what counts is the time and that all is gone.
+		_ = errors.Join(err, n.server.Close(ctx), n.manager.Close(ctx))
+		switch took := time.Since(start); {
+		case took > closeWithin:
+			n.fail(fmt.Sprintf("closing a node took %v, more than its deadline of %v", took, closeWithin))
+		case n.server.Stats().Open != 0:
+			n.fail(fmt.Sprintf("%d connections are open after Close", n.server.Stats().Open))
+		}
+		if err := <-n.served; !errors.Is(err, http.ErrServerClosed) {
+			n.fail(fmt.Sprintf("Serve returned %v", err))
+		}
+	})
+}
+
+func (n *node) fail(problem string) { n.problem.CompareAndSwap(nil, &problem) }

@@ -1,0 +1,266 @@
+package sim
+
+import (
+	"bufio"
+	"crypto/tls"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// session is one connection of a client. Its goroutines read and write; the world looks at what they have recorded while
+// the bubble is idle.
+type session struct {
+	node *node
+	raw  *end
+	conn net.Conn
+	v1   bool
+	out  chan []byte
+	// pace is the pause after each read message.
+	pace time.Duration
+
+	mu sync.Mutex // protects the fields below
+	// inbox holds the messages that have not been checked.
+	inbox []received
+	// code is the code of the close frame that came, 0 if none did. refused is the status of a refused upgrade.
+	code, refused int
+	text          string
+	ended         bool
+	// malformed describes bytes that are no frame of a server.
+	malformed string
+
+	// The fields below belong to the world.
+
+	// excused: the history has ended the connection, so it may end without a close frame.
+	excused bool
+	// slow: the client has not read all the time.
+	slow bool
+	// gap describes messages that are missing on the base protocol: the connection has to end.
+	gap     string
+	entered bool
+	expires time.Time
+	// renewals are the rights of the tokens that were sent and not confirmed, oldest first.
+	renewals []grant
+	rights   uint
+	views    map[int]*view
+	// narrowed holds the number of an upload's messages from which on this connection must not get any.
+	narrowed map[int]int
+	handled  bool // the end was checked
+}
+
+// grant is what a token allows.
+type grant struct {
+	expires time.Time
+	rights  uint
+}
+
+// dial connects to a node and starts to authenticate.
+func dial(n *node, seed uint64, overTLS, v1 bool, auth string) *session {
+	near, far := connect(seed)
+	s := &session{
+		node: n, raw: near, conn: near, v1: v1, out: make(chan []byte, 256),
+		views: map[int]*view{}, narrowed: map[int]int{},
+	}
+	if overTLS {
+		s.conn = tls.Client(near, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // of this process
+	}
+	s.send(map[string]any{"type": "auth", "token": auth})
+	go func() {
+		if !n.listener.offer(far) {
+			near.resetAll()
+		}
+		err := s.converse()
+		close(s.stopWriting())
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.ended = true
+		if err != nil && s.malformed == "" && !errors.Is(err, io.EOF) && errors.Is(err, errMalformed) {
+			s.malformed = err.Error()
+		}
+		near.resetAll()
+	}()
+	return s
+}
+
+// stopWriting takes the channel of outgoing frames away from the world.
+func (s *session) stopWriting() chan []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := s.out
+	s.out = nil
+	return out
+}
+
+// send queues a message; it is lost if the connection has ended or the client has sent far too much.
+func (s *session) send(message any) {
+	text, err := json.Marshal(message)
+	if err != nil {
+		panic("sim: " + err.Error())
+	}
+	s.queue(clientFrame(0x81, text))
+}
+
+func (s *session) queue(frame []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.out == nil {
+		return
+	}
+	select {
+	case s.out <- frame:
+	default:
+	}
+}
+
+const upgradeRequest = "GET /ws/uploads HTTP/1.1\r\nHost: sim\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+
+var errMalformed = errors.New("malformed")
+
+// converse opens the WebSocket, writes what is queued and reads until the connection ends.
+func (s *session) converse() error {
+	request := upgradeRequest
+	if s.v1 {
+		request += "Sec-WebSocket-Protocol: shoal.v1\r\n"
+	}
+	if _, err := io.WriteString(s.conn, request+"\r\n"); err != nil {
+		return err
+	}
+	reader := bufio.NewReader(s.conn)
+	response, err := http.ReadResponse(reader, nil)
+	if err != nil {
+		return err
+	}
+	_ = response.Body.Close()
+	if response.StatusCode != http.StatusSwitchingProtocols {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.refused = response.StatusCode
+		return io.EOF
+	}
+	out := s.out
+	go func() {
+		for frame := range out {
+			if _, err := s.conn.Write(frame); err != nil {
+				break
+			}
+		}
+		for range out { // until the reader has ended
+		}
+	}()
+	for {
+		if err := s.read(reader); err != nil {
+			return err
+		}
+	}
+}
+
+// read reads one frame and records it.
+func (s *session) read(reader *bufio.Reader) error {
+	opcode, data, err := serverFrame(reader)
+	if err != nil {
+		return err
+	}
+	switch opcode {
+	case 0x8:
+		s.mu.Lock()
+		s.code = 1005
+		if len(data) >= 2 {
+			s.code, s.text = int(binary.BigEndian.Uint16(data)), string(data[2:])
+		}
+		s.mu.Unlock()
+		s.queue(clientFrame(0x88, data[:min(2, len(data))]))
+		return nil // until the server has closed its side
+	case 0x9:
+		s.queue(clientFrame(0x8A, data))
+		return nil
+	case 0x1:
+	default:
+		return fmt.Errorf("%w: opcode %d", errMalformed, opcode)
+	}
+	var r received
+	if err := json.Unmarshal(data, &r); err != nil || r.Action == "" {
+		return fmt.Errorf("%w: a text message that is no object with an action", errMalformed)
+	}
+	if r.Action == "ping" {
+		s.send(map[string]string{"action": "pong"})
+		return nil
+	}
+	s.mu.Lock()
+	s.inbox = append(s.inbox, r)
+	closed, pace := s.code, s.pace
+	s.mu.Unlock()
+	if closed != 0 {
+		return fmt.Errorf("%w: %s after the close frame", errMalformed, r.Action)
+	}
+	if pace > 0 {
+		<-time.After(pace)
+	}
+	return nil
+}
+
+// serverFrame reads one unfragmented frame of a server.
+func serverFrame(r *bufio.Reader) (opcode byte, payload []byte, err error) {
+	var header [2]byte
+	if _, err := io.ReadFull(r, header[:]); err != nil {
+		return 0, nil, err
+	}
+	size := uint64(header[1] & 0x7f)
+	var extended [8]byte
+	switch size {
+	case 126:
+		_, err = io.ReadFull(r, extended[6:])
+		size = binary.BigEndian.Uint64(extended[:])
+	case 127:
+		_, err = io.ReadFull(r, extended[:])
+		size = binary.BigEndian.Uint64(extended[:])
+	}
+	if err != nil {
+		return 0, nil, err
+	}
+	if header[0]&0xf0 != 0x80 || header[1]&0x80 != 0 || size > 1<<20 {
+		return 0, nil, fmt.Errorf("%w: frame header %x", errMalformed, header)
+	}
+	payload = make([]byte, size)
+	_, err = io.ReadFull(r, payload)
+	return header[0] & 0x0f, payload, err
+}
+
+// clientFrame returns a short frame of a client, masked with zeros.
+func clientFrame(first byte, payload []byte) []byte {
+	frame := []byte{first}
+	if n := len(payload); n < 126 {
+		frame = append(frame, 0x80|byte(n)) //nolint:gosec // checked
+	} else {
+		frame = binary.BigEndian.AppendUint16(append(frame, 0x80|126), uint16(n)) //nolint:gosec // a resume at most
+	}
+	return append(append(frame, 0, 0, 0, 0), payload...)
+}
+
+// take removes the messages that have come since the last call.
+func (s *session) take() []received {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	inbox := s.inbox
+	s.inbox = nil
+	return inbox
+}
+
+// status returns whether the connection has ended, how, and what was wrong with its bytes.
+func (s *session) status() (ended bool, code, refused int, text, malformed string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ended, s.code, s.refused, s.text, s.malformed
+}
+
+// open reports whether messages can come.
+func (s *session) open() bool {
+	ended, code, refused, _, _ := s.status()
+	return !ended && code == 0 && refused == 0
+}

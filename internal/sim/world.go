@@ -1,0 +1,377 @@
+package sim
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"maps"
+	"slices"
+	"testing/synctest"
+	"time"
+
+	"github.com/shoal-go/shoal/broker"
+	"github.com/shoal-go/shoal/manager"
+)
+
+// World is a history while it is executed, within one bubble. It belongs to one goroutine.
+type World struct {
+	cfg     Config
+	cert    *tls.Certificate
+	account *account
+	hub     *hub // nil: no broker
+	nodes   []*node
+	ended   []*node // former nodes
+	clients []*client
+	bodies  int
+	dials   uint64
+	// kicked are the users that the application has disconnected: late answers delay it.
+	kicked map[string]bool
+	// violation is the first broken promise, "" while there is none.
+	violation string
+}
+
+// client is a user agent, which keeps its positions from one connection to the next.
+type client struct {
+	index   int
+	user    string
+	v1      bool
+	session *session
+	at      map[int]broker.Position
+	wants   map[int]bool
+}
+
+// String names the client.
+func (c *client) String() string {
+	protocol := "base"
+	if c.v1 {
+		protocol = "shoal.v1"
+	}
+	return fmt.Sprintf("client %d (%s, %s)", c.index, c.user, protocol)
+}
+
+// wanted returns the uploads that the client wants to follow.
+func (c *client) wanted() []int { return slices.Sorted(maps.Keys(c.wants)) }
+
+// Run executes a history and returns the broken promise and the index of the operation after which it showed, or "". It
+// must be called within a bubble of testing/synctest. cert is for histories with TLS.
+func Run(h History, cert *tls.Certificate) (violation string, after int) {
+	w := &World{cfg: h.Config, cert: cert, account: newAccount(), kicked: map[string]bool{}}
+	if h.Config.Broker {
+		w.hub = newHub(w.account, h.Config.Stored, h.Config.Bare, h.Config.History)
+	}
+	for i := range h.Config.Nodes {
+		w.nodes = append(w.nodes, w.start(uint64(i))) //nolint:gosec // small
+	}
+	for i := range clients {
+		w.clients = append(w.clients, &client{
+			index: i, user: fmt.Sprintf("user%d", i%users), v1: i%2 == 0, at: map[int]broker.Position{}, wants: map[int]bool{},
+		})
+	}
+	<-time.After(3 * time.Second) // the nodes have found each other
+	after = len(h.Ops)
+	for i, op := range h.Ops {
+		w.do(op)
+		if w.violation != "" {
+			after = i
+			break
+		}
+	}
+	w.finish()
+	return w.violation, after
+}
+
+func (w *World) fail(format string, args ...any) {
+	if w.violation == "" {
+		w.violation = fmt.Sprintf(format, args...)
+	}
+}
+
+func (w *World) start(seed uint64) *node {
+	n, err := startNode(w.cfg, w.hub, w.cert, seed)
+	if err != nil {
+		panic("sim: " + err.Error())
+	}
+	return n
+}
+
+// disturbed reports whether a fault may have reached a node through the broker. It holds for the rest of the history,
+// since its consequences may show at any later time.
+func (w *World) disturbed(n *node) (yes bool) {
+	n.link.change(func() { yes = n.link.disturbed })
+	return yes
+}
+
+// delayed reports whether a node's publications may wait for the broker.
+func (w *World) delayed(n *node) (yes bool) {
+	if n.link == nil {
+		return false
+	}
+	n.link.change(func() { yes = n.link.late > 0 || n.link.down > 0 })
+	return yes || w.disturbed(n)
+}
+
+// do executes one operation.
+func (w *World) do(op Op) {
+	n, c := w.nodes[op.Node], w.clients[op.Client]
+	switch op.Kind {
+	case publish:
+		w.publish(n, op)
+	case arrive, resume:
+		w.connect(c, n, op)
+	case leave, reset:
+		w.disconnect(c, op)
+	case subscribe:
+		w.subscribe(c, op.Upload)
+	case unsubscribe:
+		w.unsubscribe(c, op.Upload)
+	case renew:
+		w.renew(c, op)
+	case kick:
+		w.kick(n, c)
+	case forget:
+		w.forget(n, op.Upload)
+	case stall, dawdle:
+		w.slow(c, op)
+	case wait:
+		<-time.After(op.For)
+	case settle:
+		w.settle()
+	case crash, drain:
+		w.replace(op)
+	default:
+		w.faultOfBroker(n, op)
+	}
+	if !op.AtOnce {
+		w.idle()
+	}
+}
+
+// idle waits until nothing moves without the passing of time, and checks.
+func (w *World) idle() {
+	synctest.Wait()
+	w.look()
+}
+
+func (w *World) publish(n *node, op Op) {
+	first := w.bodies + 1
+	w.bodies += op.N
+	for body := first; body <= w.bodies; body++ {
+		w.account.announce(body, op.Class)
+	}
+	last := w.bodies
+	send := func() {
+		defer n.publishing.Add(-1)
+		for body := first; body <= last; body++ {
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			pos, err := n.manager.Publish(ctx, uploadID(op.Upload), message(op.Upload, body, op.Class))
+			cancel()
+			if err != nil {
+				return // the broker is out of reach, or the node has ended
+			}
+			if n.link == nil {
+				w.account.accept(op.Upload, body, broker.Position(pos))
+			}
+		}
+	}
+	n.publishing.Add(1)
+	if n.link == nil {
+		send() // in the order of the account
+	} else {
+		go send()
+	}
+}
+
+func (w *World) forget(n *node, upload int) {
+	drop := func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		_ = n.manager.Forget(ctx, uploadID(upload)) // may fail: the broker is out of reach
+	}
+	if n.link != nil {
+		go drop()
+		return
+	}
+	w.account.lose(upload, nil)
+	drop() // in the order of the account
+}
+
+// connect opens a connection of a client, in the place of one that it has.
+func (w *World) connect(c *client, n *node, op Op) {
+	if op.Kind == resume && c.session != nil {
+		n = c.session.node
+	}
+	if c.session != nil {
+		w.disconnect(c, op)
+		w.idle()
+	}
+	rights, expires := w.grant(op)
+	w.dials += 2
+	s := dial(n, op.seed+w.dials, w.cfg.TLS, c.v1, token(c.user, expires, rights))
+	w.narrow(s, grant{expires, rights})
+	c.session = s
+	w.follow(c)
+}
+
+// grant returns what the token of an operation allows.
+func (w *World) grant(op Op) (rights uint, expires time.Time) {
+	if !w.cfg.Claims {
+		return 1<<Uploads - 1, time.Time{}
+	}
+	if life := op.lifetime(); life > 0 {
+		expires = time.Now().Add(life)
+	}
+	return op.rights(), expires
+}
+
+// follow subscribes a new connection to everything that its client wants.
+func (w *World) follow(c *client) {
+	if !c.v1 {
+		for _, u := range c.wanted() {
+			w.subscribe(c, u)
+		}
+		return
+	}
+	uploads := map[string]map[string]any{}
+	for _, u := range c.wanted() {
+		if _, narrowed := c.session.narrowed[u]; narrowed {
+			continue
+		}
+		at := c.at[u]
+		uploads[uploadID(u)] = map[string]any{"epoch": at.Epoch, "offset": at.Offset}
+		c.session.views[u] = &view{claimed: true, since: at}
+	}
+	if len(uploads) > 0 {
+		c.session.send(map[string]any{"action": "resume", "uploads": uploads})
+	}
+}
+
+func (w *World) subscribe(c *client, upload int) {
+	c.wants[upload] = true
+	s := c.session
+	if s == nil || !s.open() {
+		return
+	}
+	if _, narrowed := s.narrowed[upload]; narrowed {
+		s.send(map[string]any{"action": "subscribe_upload", "upload_id": uploadID(upload)}) // is refused
+		return
+	}
+	if s.views[upload] == nil {
+		s.views[upload] = &view{claimed: true, repeat: true}
+	}
+	s.send(map[string]any{"action": "subscribe_upload", "upload_id": uploadID(upload)})
+}
+
+func (w *World) unsubscribe(c *client, upload int) {
+	delete(c.wants, upload)
+	delete(c.at, upload)
+	if s := c.session; s != nil && s.open() {
+		delete(s.views, upload)
+		s.send(map[string]any{"action": "unsubscribe_upload", "upload_id": uploadID(upload)})
+	}
+}
+
+func (w *World) renew(c *client, op Op) {
+	if s := c.session; s != nil && s.open() {
+		rights, expires := w.grant(op)
+		s.renewals = append(s.renewals, grant{expires, rights})
+		s.send(map[string]any{"type": "auth", "token": token(c.user, expires, rights)})
+	}
+}
+
+func (w *World) kick(n *node, c *client) {
+	w.kicked[c.user] = true
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		_, _ = n.manager.DisconnectUser(ctx, c.user, manager.NormalClosure) // may miss nodes that are out of reach
+	}()
+}
+
+// disconnect ends a client's connection: with a close frame, by closing the socket, or with a reset.
+func (w *World) disconnect(c *client, op Op) {
+	s := c.session
+	if s == nil {
+		return
+	}
+	w.idle() // checks what has come
+	s.excused = true
+	switch {
+	case op.Kind == reset || op.seed%3 == 0:
+		s.raw.resetAll()
+	case op.seed%3 == 1:
+		_ = s.raw.CloseWrite()
+	default:
+		s.queue(clientFrame(0x88, []byte{0x03, 0xe8}))
+	}
+	synctest.Wait()
+	s.raw.resetAll()
+	c.session = nil
+}
+
+// slow lets a client read nothing, or little, for a time.
+func (w *World) slow(c *client, op Op) {
+	s := c.session
+	if s == nil {
+		return
+	}
+	s.slow = true
+	if op.Kind == stall {
+		s.raw.hold()
+		time.AfterFunc(op.For, s.raw.release)
+		return
+	}
+	s.setPace(op.For / 100)
+	time.AfterFunc(op.For, func() { s.setPace(0) })
+}
+
+func (s *session) setPace(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pace = d
+}
+
+// replace ends a node, and starts a new one in its place at once.
+func (w *World) replace(op Op) {
+	n := w.nodes[op.Node]
+	var spread time.Duration
+	if op.Kind == drain {
+		spread = min(op.For, closeWithin/2)
+	}
+	n.end(op.Kind == crash, spread)
+	if op.Kind == crash {
+		for _, c := range w.clients {
+			if c.session != nil && c.session.node == n {
+				c.session.raw.resetAll()
+			}
+		}
+	}
+	if n.link == nil {
+		for u := range Uploads {
+			w.account.lose(u, nil) // with the memory of the node
+		}
+	}
+	w.ended = append(w.ended, n)
+	w.nodes[op.Node] = w.start(op.seed)
+}
+
+func (w *World) faultOfBroker(n *node, op Op) {
+	l := n.link
+	l.change(func() { l.disturbed = true })
+	repair := func(undo func()) { time.AfterFunc(op.For, func() { l.change(undo) }) }
+	switch op.Kind {
+	case partition:
+		l.cut()
+		time.AfterFunc(op.For, l.mend)
+	case lose:
+		l.change(func() { l.loses = 1 + op.N })
+		repair(func() { l.loses = 0 })
+	case late:
+		l.change(func() { l.late = op.For / 8 })
+		repair(func() { l.late = 0 })
+	case mute:
+		l.change(func() { l.mute = true })
+		repair(func() { l.mute = false })
+	case restart:
+		w.hub.restart(op.dropped(), op.renumbered(), op.For)
+	}
+}
