@@ -87,6 +87,9 @@ func (c *cluster) catch(ctx context.Context, id string) (done bool) {
 	var lost []Conn
 	c.manager.registry.WithKnown(id, func(u *upload) {
 		if u.State.follow == f { // an interest that began after the reading may have missed messages since
+			if log := u.State.log; log == nil || log.Epoch() != kept.Epoch {
+				f.dropUnidentified()
+			}
 			lost = c.merge(u, kept, messages)
 			var gap []Conn
 			done, gap = c.settle(u, f)
@@ -97,6 +100,19 @@ func (c *cluster) catch(ctx context.Context, id string) (done bool) {
 		c.manager.guard.close(conn, TryAgainLater)
 	}
 	return done
+}
+
+// dropUnidentified drops held messages that do not name their epoch, because the epoch changes and they may belong to
+// either: another read brings those of the new one.
+func (f *follow) dropUnidentified() {
+	f.waiting = slices.DeleteFunc(f.waiting, func(a arrival) bool {
+		drop := a.Epoch == "" && a.Offset > 0
+		if drop {
+			f.waitingBytes -= len(a.Payload)
+			f.again = true
+		}
+		return drop
+	})
 }
 
 // toCatchUp returns the follow state of an upload that must catch up, or nil. Until the node is subscribed the catch-up

@@ -18,6 +18,7 @@ type faulty struct {
 	mu      sync.Mutex // protects the fields below
 	handler broker.Handler
 	down    bool                      // no message passes, and every call fails
+	bare    bool                      // messages do not name their epoch
 	lose    func(broker.Message) bool // which messages are lost on their way here
 	calls   map[string]int            // how often each call was made
 
@@ -44,6 +45,9 @@ func (f *faulty) Run(ctx context.Context, h broker.Handler) error {
 func (f *faulty) Receive(m broker.Message) {
 	f.mu.Lock()
 	lost := f.down || f.lose != nil && f.lose(m)
+	if f.bare && m.Payload != nil {
+		m.Epoch = ""
+	}
 	f.mu.Unlock()
 	if !lost {
 		f.handler.Receive(m)

@@ -2,6 +2,7 @@ package manager
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/shoal-go/shoal/broker"
@@ -98,6 +99,40 @@ func TestCluster_NarrowHistoryClosesBaseConnections(t *testing.T) {
 		<-time.After(time.Second)
 		if closed := c.closed(); len(closed) != 1 || closed[0] != TryAgainLater {
 			t.Errorf("%d messages came, closed with %v; want 1013", c.count(), closed)
+		}
+	})
+}
+
+// A message that arrives without its epoch during a catch-up, and whose upload is forgotten before the stored messages
+// are read, does not become one of the new epoch.
+func TestCatchUp_ForgottenMessagesWithoutEpochAreNotDelivered(t *testing.T) {
+	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		link := nodes[1].link
+		link.mu.Lock()
+		link.bare = true
+		link.mu.Unlock()
+		release := link.stop("Kept")
+		c := connect(t, nodes[1].Manager, "ann")
+		subscribed := make(chan error)
+		go func() {
+			subscribed <- nodes[1].SubscribeConn(t.Context(), "ann", c, "cat", SubscribeOptions{Acknowledge: true})
+		}()
+		synctest.Wait()
+		_, err := nodes[0].Publish(t.Context(), "cat", note(t, 1))
+		must(t, err)
+		must(t, nodes[0].Forget(t.Context(), "cat"))
+		synctest.Wait()
+		release()
+		must(t, <-subscribed)
+		synctest.Wait()
+		if got := c.offsets(); len(got) != 0 {
+			t.Errorf("offsets %v were delivered after the upload was forgotten", got)
+		}
+		want, err := nodes[0].Publish(t.Context(), "cat", note(t, 2))
+		must(t, err)
+		synctest.Wait()
+		if _, pos, _ := newest(nodes[1].Manager, "cat"); pos != want || len(c.offsets()) != 1 {
+			t.Errorf("the node is at %v and has delivered %v, want %v and one message", pos, c.offsets(), want)
 		}
 	})
 }
