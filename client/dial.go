@@ -1,0 +1,108 @@
+package client
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// subprotocol is the protocol with positions and acknowledgements.
+const subprotocol = "shoal.v1"
+
+// dial opens a connection that is not authenticated. The link is nil if that fails.
+func (c *Client) dial(ctx context.Context) (*link, ending) {
+	l := newLink(c)
+	conn, response, err := websocket.Dial(ctx, c.url.JoinPath("/ws/uploads").String(), &websocket.DialOptions{
+		HTTPClient:   c.opt.HTTPClient,
+		Subprotocols: []string{subprotocol},
+		OnPingReceived: func(context.Context, []byte) bool {
+			l.hear()
+			return true
+		},
+		OnPongReceived: func(context.Context, []byte) { l.hear() },
+	})
+	switch {
+	case err != nil && response != nil:
+		return nil, c.refused(response)
+	case err != nil:
+		return nil, c.unreached(err)
+	case conn.Subprotocol() != subprotocol:
+		_ = conn.CloseNow()
+		return nil, c.notShoal(http.StatusSwitchingProtocols, "the server does not speak "+subprotocol)
+	}
+	conn.SetReadLimit(c.opt.MaxMessageBytes)
+	l.conn = conn
+	return l, ending{}
+}
+
+// notShoal is the ending for a server that is probably the wrong one. A load balancer may answer like one for a moment,
+// so it is final only if no connection to the server has been live.
+func (c *Client) notShoal(status int, message string) ending {
+	return ending{
+		err:   &RefusedError{Status: status, Message: message, kind: ErrNotShoal},
+		final: !c.wasAttached(),
+	}
+}
+
+func (c *Client) wasAttached() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.attached
+}
+
+// refused is the ending for an upgrade that was not accepted.
+func (c *Client) refused(response *http.Response) ending {
+	body, _ := io.ReadAll(io.LimitReader(response.Body, maxQuoted)) // a part explains as well as all of it
+	message := printable(string(body))
+	e := &RefusedError{Status: response.StatusCode, Message: message}
+	switch status := response.StatusCode; {
+	case status == http.StatusUnauthorized:
+		e.kind = ErrUnauthorized
+		return ending{err: e, token: true}
+	case status == http.StatusForbidden:
+		e.kind = ErrForbidden
+		return ending{err: e, final: true}
+	case status == http.StatusTooManyRequests:
+		e.kind = ErrLimit
+		return ending{err: e, retryAfter: retryAfter(response)}
+	case status >= http.StatusInternalServerError:
+		e.kind = ErrUnreachable
+		return ending{err: e, retryAfter: retryAfter(response)}
+	case status == http.StatusSwitchingProtocols:
+		return c.notShoal(status, "the answer to the upgrade is not that of a WebSocket server")
+	}
+	return c.notShoal(response.StatusCode, message)
+}
+
+// retryAfter returns the delay that an answer asks for, in seconds, or 0.
+func retryAfter(response *http.Response) time.Duration {
+	seconds, err := strconv.ParseUint(response.Header.Get("Retry-After"), 10, 32)
+	if err != nil {
+		return 0
+	}
+	return time.Duration(seconds) * time.Second //nolint:gosec // of 32 bits
+}
+
+// unreached is the ending for a server without an answer. A certificate or scheme that is wrong does not become right.
+func (c *Client) unreached(err error) ending {
+	var certificate *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
+	wrong := errors.As(err, &certificate) || errors.As(err, &record) || errors.Is(err, http.ErrSchemeMismatch)
+	return ending{err: cause(err), final: wrong && !c.wasAttached()}
+}
+
+// cause returns an error of an HTTP request without its URL, which may hold a password.
+func cause(err error) error {
+	var failed *url.Error
+	if errors.As(err, &failed) {
+		err = failed.Err
+	}
+	return err
+}
