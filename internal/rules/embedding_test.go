@@ -26,12 +26,16 @@ func libraryModules() []string {
 // tokenModules are the modules that a program may compile because it imports server/jwtauth too.
 func tokenModules() []string { return append(libraryModules(), "github.com/golang-jwt/jwt/v5") }
 
+// clientModules are the modules that a program may compile because it imports client.
+func clientModules() []string {
+	return []string{"github.com/coder/websocket", "github.com/shoal-go/shoal", "golang.org/x/time"}
+}
+
 // testModules are the modules that only the tests of the library's module need.
 func testModules() []string {
 	return []string{
 		"github.com/HdrHistogram/hdrhistogram-go",
 		"github.com/MicahParks/jwkset",
-		"github.com/coder/websocket",
 		"go.uber.org/goleak",
 		"golang.org/x/image", // of the demo page
 		"pgregory.net/rapid",
@@ -44,6 +48,7 @@ func TestLibrary_CompilesFewModules(t *testing.T) {
 	for _, c := range []struct{ packages, allowed []string }{
 		{[]string{"./manager/...", "./server"}, libraryModules()},
 		{[]string{"./server/jwtauth"}, tokenModules()},
+		{[]string{"./client"}, clientModules()},
 	} {
 		list := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{.Path}}{{end}}")
 		list.Args = append(list.Args, c.packages...)
@@ -58,7 +63,7 @@ func TestLibrary_CompilesFewModules(t *testing.T) {
 // The library's go.mod requires no other module either, so an embedder's go.sum stays short.
 func TestLibrary_RequiresFewModules(t *testing.T) {
 	t.Parallel()
-	allowed := append(tokenModules(), testModules()...)
+	allowed := slices.Concat(tokenModules(), clientModules(), testModules())
 	var file struct{ Require []struct{ Path string } }
 	if err := json.Unmarshal(output(t, exec.Command("go", "mod", "edit", "-json")), &file); err != nil {
 		t.Fatal(err)
