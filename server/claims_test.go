@@ -86,9 +86,10 @@ func TestSubscriptionHooks_TellWhetherTheUserStillFollows(t *testing.T) {
 	var log hookLog
 	n := start(t, log.observe)
 	first, second := n.login("ann", "shoal.v1"), n.login("ann", "shoal.v1")
-	for _, c := range []*client{first, second} {
+	waitFor(t, func() bool { return len(log.all()) == 2 })
+	for i, c := range []*client{first, second} {
 		c.send(`{"action":"subscribe_upload","upload_id":"a"}`)
-		c.next()
+		waitFor(t, func() bool { return len(log.all()) == 3+i })
 	}
 	_ = first.conn.CloseNow()
 	waitFor(t, func() bool { return len(log.all()) == 6 })
