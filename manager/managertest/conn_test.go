@@ -1,0 +1,136 @@
+package managertest_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/shoal-go/shoal/manager"
+	"github.com/shoal-go/shoal/manager/managertest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// start returns a running manager with a connection of ann, who follows an upload.
+func start(t *testing.T, ann *managertest.Conn) *manager.Manager {
+	t.Helper()
+	m, err := manager.New(manager.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = m.Close(ctx)
+	})
+	if err := m.Connect("ann", ann); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.SubscribeConn(t.Context(), "ann", ann, "cat", manager.SubscribeOptions{Acknowledge: true}); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func publish(t *testing.T, m *manager.Manager, n int) {
+	t.Helper()
+	e, err := manager.Parse("cat", fmt.Appendf(nil, `{"action":"note","n":%d}`, n), time.Now())
+	if err != nil {
+		t.Error(err)
+	}
+	if _, err := m.Publish(t.Context(), "cat", e); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestConn_RecordsInEachForm(t *testing.T) {
+	ann, base := managertest.NewConn(), managertest.NewBaseConn()
+	m := start(t, ann)
+	if err := m.Connect("ann", base); err != nil {
+		t.Fatal(err)
+	}
+	go publish(t, m, 1)
+	got := ann.Wait(t, 2)
+	if got[0].Action() != "subscribed" || got[1].JSON != `{"action":"note","n":1,"offset":1,"upload_id":"cat"}` ||
+		got[1].UploadID != "cat" || got[1].Position.Offset != 1 || got[1].Position.Epoch == "" || got[1].Class != manager.ClassEvent {
+		t.Errorf("recorded %+v", got)
+	}
+	if got := base.Wait(t, 1); got[0].JSON != `{"action":"note","n":1}` || len(got) != 1 {
+		t.Errorf("recorded %+v", got)
+	}
+	if n, err := m.DisconnectUser(t.Context(), "ann", manager.TryAgainLater); n != 2 || err != nil {
+		t.Errorf("%d closed, %v", n, err)
+	}
+	if ann.WaitClosed(t) != manager.TryAgainLater || base.WaitClosed(t) != manager.TryAgainLater {
+		t.Errorf("closed with %v and %v", ann.Reasons(), base.Reasons())
+	}
+}
+
+func TestConn_RefusesAndBlocks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ann := managertest.NewConn()
+		m := start(t, ann)
+		ann.Answer(func(message managertest.Message) manager.Outcome {
+			if strings.Contains(message.JSON, `"n":1`) {
+				return manager.Dropped
+			}
+			return manager.Conflated
+		})
+		publish(t, m, 1)
+		publish(t, m, 2)
+		release := ann.Block()
+		published := make(chan struct{})
+		go func() {
+			defer close(published)
+			publish(t, m, 3)
+		}()
+		synctest.Wait()
+		select {
+		case <-published:
+			t.Error("Send does not block")
+		default:
+		}
+		release()
+		release()
+		<-published
+		if got := ann.Wait(t, 3); len(got) != 3 || m.Stats().Dropped != 1 || m.Stats().Conflated != 2 {
+			t.Errorf("recorded %+v, counted %+v", got, m.Stats())
+		}
+	})
+}
+
+// Close of the manager aborts a connection that does not end.
+func TestConn_StaysAfterCloseIfItSticks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ann := managertest.NewConn()
+		ann.Stick()
+		m := start(t, ann)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if err := m.Close(ctx); err == nil || !ann.Aborted() || ann.WaitClosed(t) != manager.ServerReloading {
+			t.Errorf("Close: %v, aborted: %v", err, ann.Aborted())
+		}
+	})
+}
+
+// failing records that a test has failed.
+type failing struct{ text string }
+
+func (f *failing) Helper()                           {}
+func (f *failing) Fatalf(format string, args ...any) { f.text = fmt.Sprintf(format, args...) }
+
+func TestConn_WaitFailsTheTest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var f failing
+		managertest.NewConn().Wait(&f, 1)
+		if !strings.Contains(f.text, "not within 30s; 0 messages") {
+			t.Errorf("failed with %q", f.text)
+		}
+		managertest.NewConn().WaitClosed(&f)
+	})
+}

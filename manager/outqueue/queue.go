@@ -1,0 +1,261 @@
+package outqueue
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/shoal-go/shoal/manager"
+)
+
+// burstAge is how long the oldest message may wait before its consumer counts as slow.
+const burstAge = time.Second
+
+// maxControl bounds the queued control messages.
+const maxControl = 64
+
+// Options configure a Queue. 0 is the documented default, a negative value no limit.
+type Options struct {
+	// Variant is the form of the connection: with the default, manager.VariantBase, it gets no acknowledgements.
+	Variant manager.Variant
+	// MaxBytes (0: 1 MiB) and MaxMessages (0: 1024) limit the messages that are queued or being sent. A burst may exceed
+	// them for a second, up to 16 times MaxBytes and 64 times MaxMessages.
+	MaxBytes    int
+	MaxMessages int
+	// MaxAge limits the time from queueing a message to the call of Next that follows it. 0: 10 s.
+	MaxAge time.Duration
+}
+
+// ClosedError is the error of Next when the connection has been closed and all its messages were returned.
+type ClosedError struct {
+	// Reason is why; manager.SlowConsumer if a limit was exceeded.
+	Reason manager.CloseReason
+}
+
+func (e *ClosedError) Error() string {
+	return fmt.Sprintf("outqueue: connection closed: %d %s", e.Reason.Code, e.Reason.Text)
+}
+
+// Message is a queued message.
+type Message struct {
+	*manager.Frame
+	// Skipped is the number of older states that this message has replaced in the queue.
+	Skipped uint32
+
+	variant manager.Variant
+}
+
+// AppendJSON appends the message to dst as its variant has it: with manager.VariantV1 with its offset and, if it is not
+// 0, the number of skipped messages.
+func (m Message) AppendJSON(dst []byte) []byte { return m.AppendPayload(dst, m.variant, m.Skipped) }
+
+// Queue is a bounded, conflating queue and a [manager.Conn]. Send, Close and Abort may be called from any number of
+// goroutines and never block; Next and TryNext are for one goroutine at a time.
+type Queue struct {
+	opt Options
+	// wake holds a value when Next should look again. done is closed when nothing of the connection is left.
+	wake chan struct{}
+	done chan struct{}
+
+	mu sync.Mutex // protects the fields below; nothing blocks and nothing is called under it
+	// control precedes data. data[head:] is queued; numbers count from the first message ever queued, and data[0] has
+	// number base.
+	control []entry
+	data    []entry
+	head    int
+	base    int
+	// states are the numbers of the queued states that a newer one may replace, by upload: the last message of the upload
+	// if that is a state.
+	states map[string]int
+	// queued is the amount of data that is queued or being sent, sending the part that Next has returned last.
+	queued, sending amount
+	// sendingSince is when the message that is being sent was queued; zero while none is.
+	sendingSince time.Time
+	timer        *time.Timer
+	// closed is why no message is accepted any more; nil while the queue is open.
+	closed *manager.CloseReason
+	ended  bool
+}
+
+type entry struct {
+	frame   *manager.Frame
+	skipped uint32
+	queued  time.Time
+}
+
+// amount is a number of messages and the sum of their sizes.
+type amount struct{ messages, bytes int }
+
+func (a amount) fits(messages, bytes int, f amount) bool {
+	return (messages < 0 || a.messages+f.messages <= messages) && (bytes < 0 || a.bytes+f.bytes <= bytes)
+}
+
+// The interfaces of the manager that a Queue implements.
+var (
+	_ manager.Conn            = (*Queue)(nil)
+	_ manager.Terminator      = (*Queue)(nil)
+	_ manager.PositionTracker = (*Queue)(nil)
+)
+
+// New returns an empty queue. One that is closed, or no longer referred to, holds no resources.
+func New(opt Options) *Queue {
+	if opt.MaxBytes == 0 {
+		opt.MaxBytes = 1 << 20
+	}
+	if opt.MaxMessages == 0 {
+		opt.MaxMessages = 1024
+	}
+	if opt.MaxAge == 0 {
+		opt.MaxAge = 10 * time.Second
+	}
+	return &Queue{opt: opt, wake: make(chan struct{}, 1), done: make(chan struct{}), states: map[string]int{}}
+}
+
+// Send queues a message.
+func (q *Queue) Send(f *manager.Frame) manager.Outcome {
+	if !f.For(q.opt.Variant) {
+		return manager.Queued // the client misses nothing
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed != nil {
+		return manager.Dropped
+	}
+	now := time.Now()
+	size := amount{1, f.Size()}
+	switch {
+	case f.Class() == manager.ClassControl:
+		if len(q.control) == maxControl {
+			return q.overflow()
+		}
+		q.control = append(q.control, entry{frame: f, queued: now})
+		q.notify()
+		return manager.Queued
+	case q.conflate(f, now):
+		return manager.Conflated
+	case !q.queued.fits(q.opt.MaxMessages, q.opt.MaxBytes, size) && !q.tolerates(size, now):
+		return q.overflow()
+	}
+	q.data = append(q.data, entry{frame: f, queued: now})
+	q.queued.messages++
+	q.queued.bytes += size.bytes
+	if id := f.UploadID(); f.Class() == manager.ClassState && id != "" {
+		q.states[id] = q.base + len(q.data) - 1
+	} else {
+		delete(q.states, id) // a newer state must not overtake this message
+	}
+	q.watchAge()
+	q.notify()
+	return manager.Queued
+}
+
+// conflate replaces a queued state of the upload under pressure, and reports whether it has.
+func (q *Queue) conflate(f *manager.Frame, now time.Time) bool {
+	if f.Class() != manager.ClassState || !q.underPressure(now) {
+		return false
+	}
+	number, found := q.states[f.UploadID()]
+	if !found {
+		return false
+	}
+	e := &q.data[number-q.base]
+	growth := f.Size() - e.frame.Size()
+	if !q.queued.fits(-1, q.opt.MaxBytes, amount{bytes: growth}) && growth > 0 && !q.tolerates(amount{bytes: growth}, now) {
+		return false // Send finds that the queue is full
+	}
+	q.queued.bytes += growth
+	e.frame = f
+	e.skipped++
+	return true
+}
+
+// underPressure reports whether states may be replaced: the queue is half full, or its consumer is slow.
+func (q *Queue) underPressure(now time.Time) bool {
+	half := func(used, limit int) bool { return limit > 0 && 2*used >= limit }
+	return half(q.queued.messages, q.opt.MaxMessages) || half(q.queued.bytes, q.opt.MaxBytes) || q.age(now) >= burstAge
+}
+
+// tolerates reports whether the queue may exceed its limits for the moment: its consumer is not known to be slow.
+func (q *Queue) tolerates(size amount, now time.Time) bool {
+	return q.age(now) < burstAge && q.queued.fits(64*q.opt.MaxMessages, 16*q.opt.MaxBytes, size)
+}
+
+// age is how long the oldest message has been queued or sent.
+func (q *Queue) age(now time.Time) time.Duration {
+	switch {
+	case !q.sendingSince.IsZero():
+		return now.Sub(q.sendingSince)
+	case q.head < len(q.data):
+		return now.Sub(q.data[q.head].queued)
+	}
+	return 0
+}
+
+// Next returns the oldest message, and waits for one if there is none. The call means that the messages before have
+// been sent. The error is ctx's, or a *ClosedError after Close and all queued messages, or at once if a limit was
+// exceeded.
+func (q *Queue) Next(ctx context.Context) (Message, error) {
+	for {
+		m, ok, err := q.next()
+		if ok || err != nil {
+			return m, err
+		}
+		select {
+		case <-q.wake:
+		case <-ctx.Done():
+			return Message{}, ctx.Err()
+		}
+	}
+}
+
+// TryNext is like Next but reports false if no message is queued, for a transport that flushes what it has written.
+func (q *Queue) TryNext() (Message, bool) {
+	m, ok, _ := q.next()
+	return m, ok
+}
+
+func (q *Queue) next() (m Message, ok bool, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.queued.messages -= q.sending.messages
+	q.queued.bytes -= q.sending.bytes
+	q.sending, q.sendingSince = amount{}, time.Time{}
+	switch {
+	case len(q.control) > 0:
+		e := q.control[0]
+		q.control = q.control[1:]
+		return q.message(e), true, nil
+	case q.head < len(q.data):
+		return q.message(q.pop()), true, nil
+	case q.closed != nil:
+		q.end()
+		return Message{}, false, &ClosedError{*q.closed}
+	}
+	q.stopTimer()
+	return Message{}, false, nil
+}
+
+func (q *Queue) message(e entry) Message {
+	q.sendingSince = e.queued
+	return Message{Frame: e.frame, Skipped: e.skipped, variant: q.opt.Variant}
+}
+
+// pop removes the oldest message of data.
+func (q *Queue) pop() entry {
+	e := q.data[q.head]
+	q.data[q.head] = entry{}
+	if id := e.frame.UploadID(); q.states[id] == q.base+q.head && e.frame.Class() == manager.ClassState {
+		delete(q.states, id)
+	}
+	q.sending = amount{1, e.frame.Size()}
+	if q.head++; 2*q.head >= len(q.data) { // each message is moved at most once on average
+		n := copy(q.data, q.data[q.head:])
+		clear(q.data[n:])
+		q.data, q.base, q.head = q.data[:n], q.base+q.head, 0
+		if n == 0 {
+			q.data = nil // an idle queue holds no memory
+		}
+	}
+	return e
+}
