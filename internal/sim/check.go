@@ -7,7 +7,7 @@ import (
 	"github.com/shoal-go/shoal/broker"
 )
 
-// view is what a connection must know of one upload.
+// view is a connection's state of one upload.
 type view struct {
 	// claimed: the connection has a subscription of its own, and thus must not miss anything.
 	claimed bool

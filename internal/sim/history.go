@@ -60,7 +60,7 @@ const (
 	drain       Kind = "drain"
 )
 
-// Op is one operation with its parameters, of which each kind uses some.
+// Op is one operation. Each kind uses some of the parameters.
 type Op struct {
 	Kind                 Kind
 	Node, Client, Upload int

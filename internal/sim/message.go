@@ -67,7 +67,7 @@ type payload struct {
 	Message  string `json:"message"`
 }
 
-// body returns the number of the body; 0 if the message is none that the simulation has published.
+// body returns the number of the body; 0 if the simulation has not published the message.
 func (r received) body() int {
 	text := r.Text
 	switch r.Action {

@@ -125,7 +125,7 @@ func (n *node) end(crash bool, spread time.Duration) {
 		if spread > 0 {
 			err = n.server.Drain(ctx, spread)
 		}
-		// Connections may have to be cut off, which the error says; what counts is the time and that all is gone.
+		// The errors name connections that were cut off; the checks below are about time and leftovers.
 		_ = errors.Join(err, n.server.Close(ctx), n.manager.Close(ctx))
 		switch took := time.Since(start); {
 		case took > closeWithin:

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// session is one connection of a client. Its goroutines read and write; the world looks at what they have recorded while
+// session is one connection of a client. Its goroutines read and write; the world checks their records while
 // the bubble is idle.
 type session struct {
 	node *node
@@ -54,7 +54,7 @@ type session struct {
 	handled  bool // the end was checked
 }
 
-// grant is what a token allows.
+// grant is the content of a token.
 type grant struct {
 	expires time.Time
 	rights  uint
@@ -123,7 +123,7 @@ const upgradeRequest = "GET /ws/uploads HTTP/1.1\r\nHost: sim\r\nConnection: Upg
 
 var errMalformed = errors.New("malformed")
 
-// converse opens the WebSocket, writes what is queued and reads until the connection ends.
+// converse opens the WebSocket, writes queued frames and reads until the connection ends.
 func (s *session) converse() error {
 	request := upgradeRequest
 	if s.v1 {
@@ -252,7 +252,7 @@ func (s *session) take() []received {
 	return inbox
 }
 
-// status returns whether the connection has ended, how, and what was wrong with its bytes.
+// status reports whether the connection has ended and how, and describes malformed bytes.
 func (s *session) status() (ended bool, code, refused int, text, malformed string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -26,7 +26,7 @@ type World struct {
 	dials   uint64
 	// kicked are the users that the application has disconnected: late answers delay it.
 	kicked map[string]bool
-	// violation is the first broken promise, "" while there is none.
+	// violation is the first broken promise, or "".
 	violation string
 }
 
@@ -212,7 +212,7 @@ func (w *World) connect(c *client, n *node, op Op) {
 	w.follow(c)
 }
 
-// grant returns what the token of an operation allows.
+// grant returns the rights and the end of an operation's token.
 func (w *World) grant(op Op) (rights uint, expires time.Time) {
 	if !w.cfg.Claims {
 		return 1<<Uploads - 1, time.Time{}
@@ -293,7 +293,7 @@ func (w *World) disconnect(c *client, op Op) {
 	if s == nil {
 		return
 	}
-	w.idle() // checks what has come
+	w.idle() // checks the messages that have come
 	s.excused = true
 	switch {
 	case op.Kind == reset || op.seed%3 == 0:
