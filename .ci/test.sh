@@ -122,6 +122,16 @@ browser() {
 	SHOAL_BIN=$OLDPWD/bin/shoal CHROMIUM=$chromium timeout 300 node --test ./*.test.mjs
 }
 
+# javascript tests the client of JavaScript: units, the package, and against servers in Node.js and Chromium.
+javascript() {
+	local chromium
+	chromium=$(.ci/chromium.sh)
+	cd client/js
+	npm ci --ignore-scripts --no-audit --no-fund
+	npm run --silent check
+	SHOAL_BIN=$OLDPWD/bin/shoal CHROMIUM=$chromium timeout 300 npx vitest run
+}
+
 no_leftovers() {
 	local left
 	left=$(ls -A "$TMPDIR")
@@ -144,6 +154,7 @@ step "tests" tests
 step "comparison" go -C benchmarks/compare test ./...
 step "build" make --no-print-directory build
 step "browser" browser
+step "javascript client" javascript
 step "allocations" allocations_and_benchmarks
 step "temporary files" no_leftovers
 

@@ -1,0 +1,350 @@
+import type { Channel, Claim, Incoming, Problem } from './channel.js'
+import { FINAL, ShoalError, TOKEN_REFUSED, closeError } from './errors.js'
+import { openSocket } from './socket.js'
+import { Tokens } from './token.js'
+import type { ConnectionStatus, Options, Position } from './types.js'
+import { watchPage } from './wake.js'
+
+const FIRST_DELAY = 500 // ms; doubled with each attempt that fails
+const LONGEST_DELAY = 15_000
+const CONNECT_TIMEOUT = 20_000 // from the call of token() to auth_success
+const SILENCE = 75_000 // the server pings each 30 s, if not set otherwise
+const STEADY = 5000 // a connection that lived this long ends a series of failures
+const LONGEST_RETRY_AFTER = 600_000 // the longest time that a server may ask for
+const LONGEST_TIMER = 2e9 // of what setTimeout takes
+const PROBE = 5000 // time for the answer to a probe
+const SOCKET_FAILURES = 2 // after so many sockets that never opened, a stream is tried
+
+/** Answer is the server's answer to a subscription. */
+export interface Answer extends Position {
+  recovered: boolean
+}
+
+// Sink is told everything that a session learns. Its functions do not throw.
+export interface Sink {
+  /** How far an upload has been received. */
+  position(id: string): Position | undefined
+  connection(status: ConnectionStatus): void
+  answer(id: string, answer: Answer): void
+  /** A message of a live upload, in order. One that was received before may come again. */
+  message(id: string, message: Incoming): void
+  /** The upload is followed no longer. */
+  ended(id: string, error: ShoalError): void
+  /** A message that belongs to no upload followed here. */
+  other(message: Incoming): void
+}
+
+// Link is what a client follows uploads through: a session, or another tab's.
+export interface Link {
+  /** Follows an upload from the sink's position, again if it is followed already. */
+  follow(id: string): void
+  unfollow(id: string): void
+  reconnect(): void
+  close(): void
+}
+
+// Session keeps one connection to the server and through reconnects the uploads that are followed on it.
+export class Session implements Link {
+  // Whether the server has answered: messages before that belong to another connection's claim.
+  #uploads = new Map<string, boolean>()
+  #claimed = new Set<string>() // on the current channel
+  #releasing = new Map<string, number>() // unsubscribes without an answer
+  #changed = new Set<string>() // uploads whose claim does not fit yet
+  #channel: Channel | undefined
+  #authenticated = false
+  #status: ConnectionStatus = { state: 'connecting' }
+  #attempts = 0
+  #failedSockets = 0
+  #liveSince = 0
+  #lastMessage = 0
+  #notBefore = 0
+  #refusedOnce = false
+  #refusal: Incoming | undefined
+  #tokens: Tokens
+  #abort = new AbortController() // of the current attempt or connection
+  #timers = new Map<unknown, ReturnType<typeof setTimeout>>()
+  #unwatch: () => void
+
+  constructor(private readonly url: URL, private readonly options: Options<any>, private readonly sink: Sink) {
+    this.#tokens = new Tokens(options.token)
+    this.#unwatch = watchPage(() => this.#wake(), () => this.#leave())
+    void this.#connect()
+  }
+
+  follow(id: string): void {
+    this.#uploads.set(id, false)
+    this.#claimed.delete(id)
+    this.#change(id)
+  }
+
+  unfollow(id: string): void {
+    if (this.#uploads.delete(id)) this.#change(id)
+  }
+
+  // isLive reports whether the server has answered for an upload; undefined: it is not followed.
+  isLive(id: string): boolean | undefined {
+    return this.#uploads.get(id)
+  }
+
+  reconnect(): void {
+    if (this.#status.state !== 'waiting' && this.#status.state !== 'stopped') return
+    this.#tokens.refuse() // the user may be another one
+    this.#refusedOnce = false
+    this.#attempts = 0
+    void this.#connect()
+  }
+
+  close(): void {
+    this.#unwatch()
+    this.#uploads.clear()
+    this.#end({ state: 'closed' })
+  }
+
+  // wake tries at once where the session waits, though not before the time that the server asked for, and tests a
+  // connection that may have died unnoticed.
+  #wake(): void {
+    if (this.#authenticated) return this.#probe()
+    if (this.#status.state !== 'waiting') return
+    this.#attempts = 0
+    this.#retry(this.#status.error, 0)
+  }
+
+  // leave lets go of the connection when the page goes away; `pageshow` brings it back.
+  #leave(): void {
+    if (this.#status.state !== 'stopped') this.#end({ state: 'waiting' })
+  }
+
+  // Connecting
+
+  async #connect(): Promise<void> {
+    this.#end({ state: 'connecting' })
+    this.#after('connect', this.options.connectTimeout ?? CONNECT_TIMEOUT, () => this.#lost())
+    const { signal } = this.#abort
+    const Socket = this.options.WebSocket ?? globalThis.WebSocket
+    const stream = this.options.sse !== false && (!Socket || this.#failedSockets >= SOCKET_FAILURES)
+    try {
+      const token = await this.#tokens.get(signal)
+      // Most pages never need the code for streams.
+      const open = stream ? (await import('./sse.js')).openStream : openSocket
+      if (signal.aborted) return
+      this.#failedSockets = stream ? 0 : this.#failedSockets + 1
+      this.#channel = open(this.url, Socket, {
+        open: () => this.#channel!.auth(token),
+        message: (message) => this.#receive(message),
+        closed: (...why) => this.#closed(...why),
+        restart: () => {
+          this.#failedSockets = 0
+          void this.#connect()
+        },
+      })
+    } catch (cause) {
+      if (signal.aborted) return
+      const error = cause instanceof ShoalError ? cause : new ShoalError('unreachable', `${cause}`, undefined, cause)
+      if (error.code === 'logged_out') this.#end({ state: 'stopped', error })
+      else this.#retry(error)
+    }
+  }
+
+  #receive(message: Incoming): void {
+    this.#lastMessage = Date.now()
+    this.#clear('probe')
+    switch (message.action) {
+      case 'auth_success': return this.#accepted(message.user_id)
+      case 'auth_error': // the close that follows says what to do; an open connection whose new token was not checked stays
+        this.#refusal = message
+        return this.#renewLater()
+      case 'ping': return this.#channel!.pong()
+      case 'reconnect': return this.#setNotBefore(message.retry_after_ms)
+      case 'subscribed': return this.#answered(message.upload_id, message as unknown as Answer)
+      case 'resumed':
+        for (const id in message.uploads) this.#answered(id, message.uploads[id])
+        return
+      case 'unsubscribed': return this.#unsubscribed(message.upload_id)
+      case 'error': return this.#failed(message)
+    }
+    if (this.#authenticated) this.#deliver(message)
+  }
+
+  #accepted(user: string): void {
+    this.#refusal = undefined
+    this.#refusedOnce = false
+    const { transport } = this.#channel!
+    const renewed = this.#authenticated
+    this.#authenticated = true
+    this.#renewLater()
+    if (renewed) return
+    // A stream that works may be all that works: the next time one socket is tried before it.
+    this.#failedSockets = transport === 'sse' ? 1 : 0
+    this.#liveSince = Date.now()
+    this.#clear('connect')
+    this.#watchSilence()
+    this.#report({ state: 'live', transport, user })
+    for (const id of this.#uploads.keys()) this.#change(id)
+  }
+
+  #renewLater(): void {
+    const delay = this.#tokens.renewIn()
+    if (!this.#authenticated || !delay) return
+    this.#after('renew', Math.min(delay, LONGEST_TIMER), async () => {
+      const { signal } = this.#abort
+      try {
+        const token = await this.#tokens.get(signal, true)
+        if (!signal.aborted) this.#channel!.auth(token)
+      } catch {
+        // Without a fresh token the server ends the connection, and then the next attempt says why there is none.
+      }
+      if (!signal.aborted) this.#renewLater()
+    })
+  }
+
+  // Uploads
+
+  // change has the claims brought up to date once the current task is done: what is unfollowed and followed again in
+  // one task costs nothing.
+  #change(id: string): void {
+    this.#changed.add(id)
+    if (this.#changed.size === 1) queueMicrotask(() => this.#update())
+  }
+
+  #update(): void {
+    const claim: Claim[] = []
+    const release: string[] = []
+    for (const id of this.#changed) {
+      if (!this.#authenticated) break
+      const wanted = this.#uploads.has(id)
+      if (wanted && !this.#claimed.has(id)) {
+        this.#claimed.add(id)
+        claim.push([id, this.sink.position(id)])
+      } else if (!wanted && this.#claimed.delete(id)) {
+        this.#releasing.set(id, (this.#releasing.get(id) ?? 0) + 1)
+        release.push(id)
+      }
+    }
+    this.#changed.clear()
+    this.#channel?.claim(claim, release)
+  }
+
+  #answered(id: string, answer: Answer): void {
+    if (!this.#uploads.has(id) || !(answer?.offset >= 0)) return
+    this.#uploads.set(id, true)
+    this.sink.answer(id, answer)
+  }
+
+  #deliver(message: Incoming): void {
+    const id = message.upload_id ?? message.payload?.upload_id
+    const live = this.#uploads.get(id)
+    if (live) this.sink.message(id, message)
+    else if (live === undefined) this.sink.other(message)
+  }
+
+  // unsubscribed tells the answer to an unsubscribe from the end of a subscription that a new token does not allow.
+  #unsubscribed(id: string): void {
+    const asked = this.#releasing.get(id)
+    if (!asked) this.#refuse(id, 'forbidden', 'the token no longer allows it')
+    else if (asked > 1) this.#releasing.set(id, asked - 1)
+    else this.#releasing.delete(id)
+  }
+
+  #refuse(id: string, code: string, text: string): void {
+    this.#claimed.delete(id)
+    if (this.#uploads.delete(id)) this.sink.ended(id, new ShoalError(code, `upload "${id}": ${text}`))
+  }
+
+  // failed handles a refusal. One that names no upload concerns all that wait for an answer. Where the server says
+  // when to come again, or failed itself, the subscription is repeated; else it is final.
+  #failed({ code, message, upload_id: one, upload_ids: many, retry_after_ms: after }: Incoming): void {
+    const named: string[] | undefined = many ?? (one && [one])
+    const ids = [...this.#claimed].filter((id) => named ? named.includes(id) : !this.#uploads.get(id))
+    if (after === undefined && code !== 'internal') return ids.forEach((id) => this.#refuse(id, code, message))
+    for (const id of ids) this.#claimed.delete(id)
+    this.#after(ids, bounded(after ?? this.#delay(3)), () => ids.forEach((id) => this.#change(id)))
+  }
+
+  // The end of a connection
+
+  #closed(closeCode: number, reason: string, own?: Problem, retryAfter?: number): void {
+    const error = own ? new ShoalError(...own) : closeError(closeCode, reason, this.#refusal)
+    this.#setNotBefore(retryAfter)
+    let final = FINAL.includes(closeCode)
+    if (closeCode === TOKEN_REFUSED && error.code !== 'unavailable') {
+      final = this.#refusedOnce
+      this.#refusedOnce = true
+      this.#tokens.refuse()
+    }
+    if (final) this.#end({ state: 'stopped', error })
+    else this.#retry(error)
+  }
+
+  #lost(): void {
+    this.#retry(new ShoalError('unreachable', `no answer from ${this.url.host} in time`))
+  }
+
+  #retry(error: ShoalError | undefined, delay?: number): void {
+    if (this.#authenticated && Date.now() - this.#liveSince >= STEADY) this.#attempts = 0
+    const wait = Math.max(delay ?? this.#delay(this.#attempts++), this.#notBefore - Date.now())
+    this.#end({ state: 'waiting', retryAt: Date.now() + wait, error })
+    this.#after('retry', bounded(wait), () => void this.#connect())
+  }
+
+  // delay draws from a range that doubles with each attempt: clients that were cut off together do not come back
+  // together.
+  #delay(attempts: number): number {
+    return Math.random() * Math.min(this.options.maxDelay ?? LONGEST_DELAY, FIRST_DELAY * 2 ** attempts)
+  }
+
+  #setNotBefore(retryAfter: unknown): void {
+    this.#notBefore = Math.max(this.#notBefore, Date.now() + bounded(retryAfter))
+  }
+
+  // end lets go of the channel, of calls of token() and of timers.
+  #end(status: ConnectionStatus): void {
+    this.#abort.abort()
+    this.#abort = new AbortController()
+    this.#channel?.close()
+    this.#channel = this.#refusal = undefined
+    for (const name of [...this.#timers.keys()]) this.#clear(name)
+    this.#claimed.clear()
+    this.#releasing.clear()
+    for (const id of this.#uploads.keys()) this.#uploads.set(id, false)
+    this.#authenticated = false
+    this.#report(status)
+  }
+
+  // watchSilence tests a connection on which nothing came for a while: it may have died unnoticed, or the server may
+  // ping less often.
+  #watchSilence(): void {
+    const limit = this.options.silence ?? SILENCE
+    const left = this.#lastMessage + limit - Date.now()
+    if (left <= 0) this.#probe()
+    this.#after('silence', left > 0 ? Math.min(left, limit) : limit, () => this.#watchSilence())
+  }
+
+  #probe(): void {
+    this.#channel!.probe()
+    this.#after('probe', PROBE, () => this.#lost())
+  }
+
+  #report(status: ConnectionStatus): void {
+    this.#status = status
+    this.sink.connection(status)
+  }
+
+  // after calls action later, unless the connection has ended before or a timer of the same name was set.
+  #after(name: unknown, delay: number, action: () => void): void {
+    this.#clear(name)
+    this.#timers.set(name, setTimeout(() => {
+      this.#timers.delete(name)
+      action()
+    }, delay))
+  }
+
+  #clear(name: unknown): void {
+    clearTimeout(this.#timers.get(name))
+    this.#timers.delete(name)
+  }
+}
+
+// bounded returns a time in ms that a server has asked for.
+function bounded(after: unknown): number {
+  return Math.min(Number(after) || 0, LONGEST_RETRY_AFTER)
+}

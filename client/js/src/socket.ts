@@ -1,0 +1,80 @@
+import type { Channel, Claim, Events, Incoming } from './channel.js'
+import type { Position } from './types.js'
+
+const PROTOCOL = 'shoal.v1'
+const BATCH = 100 // uploads in one message, which stays below the server's 64 KiB with the longest ids
+const SINGLE = 20 // more uploads than that are never subscribed to one by one
+const WINDOW = 4000 // ms; at most BURST messages are sent in it, which is half of what the server allows
+const BURST = 100
+
+// openSocket connects by WebSocket. The token is not sent to a server that has not chosen shoal.v1.
+export function openSocket(url: URL, Socket: typeof WebSocket, events: Events): Channel {
+  const socket = new Socket(url, PROTOCOL)
+  const waiting: object[] = []
+  let budget = BURST
+  let timer: ReturnType<typeof setTimeout> | undefined
+
+  const send = (message: object) => socket.readyState === 1 && socket.send(JSON.stringify(message))
+  // flush spreads messages over time: a client that sends too many at once is closed with 1008.
+  const flush = () => {
+    for (; budget > 0 && waiting.length > 0; budget--) send(waiting.shift()!)
+    if (budget < BURST) {
+      timer ??= setTimeout(() => {
+        timer = undefined
+        budget = BURST
+        flush()
+      }, WINDOW)
+    }
+  }
+  const close = () => {
+    clearTimeout(timer)
+    // One that is closed before it has opened reports an error, which is none.
+    socket.onopen = socket.onmessage = socket.onclose = null
+    socket.close(1000)
+  }
+  const fail = () => {
+    close()
+    events.closed(0, '', ['not_shoal', `${url} does not speak ${PROTOCOL}: is it a Shoal server?`])
+  }
+
+  socket.onopen = () => socket.protocol === PROTOCOL ? events.open() : fail()
+  socket.onmessage = ({ data }) => {
+    const message = parse(data)
+    if (message) events.message(message)
+    else fail()
+  }
+  socket.onclose = ({ code, reason }) => events.closed(code, reason)
+  return {
+    transport: 'websocket',
+    auth: (token) => send({ type: 'auth', token }),
+    claim(uploads, release) {
+      const batched = ([, since]: Claim) => since || uploads.length > SINGLE
+      const resumed = uploads.filter(batched)
+      for (const id of release) waiting.push({ action: 'unsubscribe_upload', upload_id: id })
+      for (const upload of uploads) {
+        if (!batched(upload)) waiting.push({ action: 'subscribe_upload', upload_id: upload[0] })
+      }
+      while (resumed.length > 0) waiting.push({ action: 'resume', uploads: positions(resumed.splice(0, BATCH)) })
+      flush()
+    },
+    pong: () => send({ action: 'pong' }),
+    probe: () => send({ action: 'resume', uploads: {} }),
+    close,
+  }
+}
+
+// positions returns the member of a resume. No epoch is empty: an upload that has no position is answered with
+// recovered: false and its newest message, as a subscription would be.
+function positions(uploads: Claim[]): Record<string, Position> {
+  return Object.fromEntries(uploads.map(([id, since]) => [id, since ?? { epoch: '', offset: 0 }]))
+}
+
+// parse returns the message, or undefined for text that is none.
+export function parse(text: unknown): Incoming | undefined {
+  try {
+    const message = JSON.parse(text as string)
+    return typeof message?.action === 'string' ? message : undefined
+  } catch {
+    return undefined
+  }
+}

@@ -1,0 +1,55 @@
+import { ShoalError } from './errors.js'
+import type { Options } from './types.js'
+
+const RENEW_BEFORE = 60_000 // ms before the end of a token, or a quarter of its time if that is less
+const RETRY = 30_000 // where the local clock says that an accepted token has expired
+const STILL_GOOD = 10_000
+
+// Tokens gets tokens from the application and remembers the newest with the time of its end by the local clock.
+export class Tokens {
+  #token = ''
+  #expires = 0
+
+  constructor(private readonly source: Options['token']) {}
+
+  // get returns a token: the newest one unless it was refused or is about to expire, or a fresh one in any case. It
+  // rejects with a ShoalError, whatever the application's function does.
+  async get(signal: AbortSignal, fresh?: boolean): Promise<string> {
+    if (!fresh && this.#token && this.#expires - Date.now() > STILL_GOOD) return this.#token
+    let got: unknown
+    try {
+      got = await this.source({ signal })
+    } catch (cause) {
+      throw new ShoalError('token', `token() failed: ${(cause as Error)?.message ?? cause}`, undefined, cause)
+    }
+    if (got === null) throw new ShoalError('logged_out', 'token() returned null: nobody is logged in')
+    const { token, expiresAt } = (typeof got === 'object' ? got : { token: got }) as { token?: unknown; expiresAt?: unknown }
+    if (!token || typeof token !== 'string') {
+      throw new ShoalError('token', `token() returned ${token === '' ? '""' : typeof token}, want a string`)
+    }
+    this.#expires = Number(expiresAt ?? expiry(token))
+    return this.#token = token
+  }
+
+  // refuse forgets the newest token.
+  refuse(): void {
+    this.#token = ''
+  }
+
+  // renewIn returns the time in ms until the token that the server has accepted should be renewed; NaN: never.
+  renewIn(): number {
+    const left = this.#expires - Date.now()
+    return left > 0 ? Math.max(left - Math.min(RENEW_BEFORE, left / 4), 1000) : left <= 0 ? RETRY : NaN
+  }
+}
+
+// expiry reads the claim exp. Where the token has iat too, its lifetime bounds the result, since the local clock may be
+// behind. What is no JWT never expires.
+function expiry(token: string): number {
+  try {
+    const { exp, iat } = JSON.parse(atob(token.split('.')[1]!.replace(/-/g, '+').replace(/_/g, '/')))
+    return Math.min(exp * 1000, iat ? Date.now() + (exp - iat) * 1000 : Infinity) || Infinity
+  } catch {
+    return Infinity
+  }
+}

@@ -1,0 +1,148 @@
+import type { ShoalError } from './errors.js'
+import type { Link, Session, Sink } from './session.js'
+
+/** Position is how far an upload's messages have been received. */
+export interface Position {
+  epoch: string
+  offset: number
+}
+
+interface Delivered {
+  /** Strictly increases within an epoch. Missing where the broker gave the message none. */
+  offset?: number
+  /** How many older states this one replaced. */
+  skipped?: number
+  /** RFC 3339, UTC. */
+  timestamp?: string
+}
+
+/** Progress is the newest state of an upload. */
+export interface Progress extends Delivered {
+  action: 'upload_progress'
+  payload: {
+    upload_id: string
+    status: string
+    stage: string
+    progress_percent: number
+    message: string
+    error_message?: string | null
+    description_audit_score?: number | null
+    [member: string]: unknown
+  }
+}
+
+/** Completed ends an upload well. */
+export interface Completed extends Delivered {
+  action: 'upload_completed'
+  upload_id: string
+  description: string
+  audit_score: number
+}
+
+/** Failed ends an upload badly. */
+export interface Failed extends Delivered {
+  action: 'upload_failed'
+  upload_id: string
+  error_message: string
+}
+
+/**
+ * Gap comes where messages are missing: load the upload's state from your own API if its events matter. The newest
+ * message follows, if there is one.
+ */
+export interface Gap {
+  action: 'shoal.gap'
+  upload_id: string
+  /** history: the server no longer had them. slow: the consumer of this follow did not keep up. */
+  reason: 'history' | 'slow'
+  /** How many messages were dropped, where that is known. */
+  lost?: number
+}
+
+/** OwnMessage is the least that an application's own message has. */
+export interface OwnMessage extends Delivered {
+  action: string
+  upload_id?: string
+}
+
+/** Message is anything that a follow delivers. `Own` are the application's own messages, as a union by `action`. */
+export type Message<Own extends OwnMessage = never> = Progress | Completed | Failed | Gap | Own
+
+/** ConnectionStatus is an immutable snapshot: it is the same object until it changes. */
+export interface ConnectionStatus {
+  /** waiting: for the next attempt. stopped: a final refusal, until reconnect() is called. closed: by close(). */
+  readonly state: 'connecting' | 'live' | 'waiting' | 'stopped' | 'closed'
+  /** While live. */
+  readonly transport?: 'websocket' | 'sse'
+  /** The user whom the token names, while live. */
+  readonly user?: string
+  /** When the next attempt begins, in ms since 1970, while waiting. */
+  readonly retryAt?: number
+  /** Why the connection waits or has stopped. */
+  readonly error?: ShoalError | undefined
+}
+
+/** UploadStatus is an immutable snapshot: it is the same object until it changes. */
+export interface UploadStatus<Own extends OwnMessage = never> {
+  /**
+   * idle: not followed. pending: not yet answered by the server, or the connection is down. live: nothing is missing.
+   * ended: the server refuses it, see error.
+   */
+  readonly state: 'idle' | 'pending' | 'live' | 'ended'
+  /** The newest message. */
+  readonly message?: Exclude<Message<Own>, Gap>
+  /** How far its messages have been received; give it to follow() as `since` to continue after a reload of the page. */
+  readonly position?: Position
+  /** Whether the last answer of the server continued without loss. */
+  readonly recovered?: boolean
+  /** Why the upload is no longer followed. */
+  readonly error?: ShoalError
+}
+
+/** Token is a JWT, or one with the time of its end where the client cannot read it from the token itself. */
+export type Token = string | { token: string; expiresAt?: number | Date }
+
+/** Share decides who keeps the connection: the client itself with open(), or another tab. */
+export type Share = (url: string, open: (sink: Sink) => Session, sink: Sink) => Link
+
+/** Options configure connect(). */
+export interface Options<Own extends OwnMessage = never> {
+  /**
+   * Returns a token for the user, or null where nobody is logged in: then the client stops. It is called before the
+   * first connection, before a token expires, and after one was refused. If it throws, it is called again later.
+   */
+  token: (call: { signal: AbortSignal }) => Token | null | Promise<Token | null>
+  /** tabs(name) of `@shoal/client/tabs`: one connection for all tabs of the user. */
+  share?: Share
+  /** Server-Sent Events where WebSockets are blocked; false: never. Default: true. */
+  sse?: boolean
+  /** Messages that wait for a slow `for await` loop. Default: 256. */
+  buffer?: number
+  /** The longest pause between two attempts in ms. Default: 15,000. */
+  maxDelay?: number
+  /** Time for one attempt to connect in ms, token() included. Default: 20,000. */
+  connectTimeout?: number
+  /** Time without a message after which the connection is tested in ms. Default: 75,000. */
+  silence?: number
+  /** Gets messages that belong to no upload followed here, such as those sent to the user. */
+  onMessage?: (message: Exclude<Message<Own>, Gap>) => void
+  /** The WebSocket to use where the environment has none. */
+  WebSocket?: typeof WebSocket
+}
+
+/** FollowOptions configure one follow. */
+export interface FollowOptions {
+  /** Ends the follow. */
+  signal?: AbortSignal
+  /** Continue from a position of before. */
+  since?: Position
+  /** Messages that wait for a slow `for await` loop. */
+  buffer?: number
+  /** Callback form only: the server refused the upload, and nothing more comes. */
+  onError?: (error: ShoalError) => void
+}
+
+/** Follow is the iterator of one followed upload. It ends with break, stop(), its signal, or the client's close(). */
+export interface Follow<M> extends AsyncIterableIterator<M> {
+  stop(): void
+}
