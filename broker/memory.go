@@ -54,7 +54,8 @@ func NewMemory(opt MemoryOptions) *Memory {
 // Node returns a new node's way to the others.
 func (b *Memory) Node() *MemoryNode { return &MemoryNode{hub: b} }
 
-// MemoryNode is one node's part of a Memory, and an IdempotentBroker. All methods may be called from any number of goroutines.
+// MemoryNode is one node's part of a Memory, and an IdempotentBroker. All methods may be called from any number of
+// goroutines.
 type MemoryNode struct {
 	hub *Memory
 	// handler is nil unless Run is running; it is the hub's lock that protects it.

@@ -35,7 +35,7 @@ type cluster struct {
 	// failed Unsubscribe, when the state of the subscription is unknown.
 	subscribed []map[string]bool
 	peers      *membership.Membership
-	outgoing   *coalesce.Coalescer[Encoded, Position] // nil unless states are conflated between nodes
+	outgoing   *coalesce.Coalescer[outgoing, Position] // nil unless states are conflated between nodes
 
 	health   atomic.Pointer[string] // nil: messages come through; else why not
 	failed   chan error
@@ -177,8 +177,11 @@ func (c *cluster) lost(channel string) {
 // allUploads is the key for catching up with all uploads; it is not a valid id.
 const allUploads = ""
 
-// unavailable wraps an error of the broker in ErrUnavailable, on which callers can branch.
+// unavailable wraps an error of the broker in ErrUnavailable or ErrKeysUnsupported, on which callers can branch.
 func unavailable(err error) error {
+	if errors.Is(err, broker.ErrKeysUnsupported) {
+		return fmt.Errorf("%w: %w", ErrKeysUnsupported, err)
+	}
 	if errors.Is(err, broker.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}

@@ -21,6 +21,10 @@ var (
 	// ErrUnavailable means that the broker is unreachable or did not answer in time, and that it is unknown whether the
 	// operation took effect. It may be retried.
 	ErrUnavailable = errors.New("manager: the broker is out of reach")
+	// ErrKeyReused: the key of PublishOnce was used for something else on this upload.
+	ErrKeyReused = errors.New("manager: the key was used for something else")
+	// ErrKeysUnsupported means that PublishOnce cannot work with this broker as it is configured. Nothing was published.
+	ErrKeysUnsupported = errors.New("manager: the broker does not support PublishOnce")
 	// ErrUnknownUpload: nothing is known of the upload's messages.
 	ErrUnknownUpload = errors.New("manager: unknown upload")
 	// ErrNotConnected: the connection is not registered for the user.

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/shoal-go/shoal/broker"
 	"github.com/shoal-go/shoal/internal/frame"
 	"github.com/shoal-go/shoal/internal/history"
 	"github.com/shoal-go/shoal/shard"
@@ -21,6 +22,7 @@ type Manager struct {
 	opt      Options
 	registry *shard.Registry[Conn, uploadState]
 	limits   history.Limits
+	keys     *broker.Keys // of PublishOnce, on a node that is alone
 	fans     *fanOut
 	relay    *relay
 	counters counters
@@ -78,6 +80,7 @@ func New(opt Options) (*Manager, error) {
 	m := &Manager{
 		opt:    opt,
 		limits: history.Limits{Messages: opt.HistoryMessages, Bytes: opt.HistoryBytes, TTL: opt.HistoryTTL},
+		keys:   broker.NewKeys(opt.HistoryTTL, opt.MaxKeys),
 		run:    strconv.FormatUint(rand.Uint64(), 36),
 		stop:   make(chan struct{}),
 
@@ -162,6 +165,7 @@ func (m *Manager) sweep() {
 		case now := <-tick.C:
 			m.registry.ExpirePending(m.clock() - int64(m.opt.PendingTTL))
 			m.registry.EachUpload(func(u *upload) { m.expire(u, now) })
+			m.keys.Expire()
 		}
 	}
 }

@@ -31,6 +31,10 @@ type Options struct {
 	HistoryTotalBytes int
 	MaxUploads        int
 
+	// MaxKeys is the number of keys of PublishOnce that a node without a broker remembers, each for HistoryTTL; beyond
+	// it the oldest are forgotten. A broker bounds its keys itself. 0: 100,000.
+	MaxKeys int
+
 	// MaxMessageBytes bounds one published message. 0: 64 KiB.
 	MaxMessageBytes int
 
@@ -71,6 +75,7 @@ func (o Options) withDefaults() Options {
 	set(&o.HistoryTTL, 10*time.Minute)
 	set(&o.HistoryTotalBytes, 1<<30)
 	set(&o.MaxUploads, 1_000_000)
+	set(&o.MaxKeys, 100_000)
 	set(&o.MaxMessageBytes, 64<<10)
 	set(&o.MaxConnectionsPerUser, 32)
 	set(&o.EvictSilentAfter, 30*time.Second)
@@ -112,6 +117,9 @@ func (o Options) validate() error {
 	}
 	if o.HistoryTTL < time.Millisecond {
 		refuse("HistoryTTL", o.HistoryTTL, "at least 1ms")
+	}
+	if o.MaxKeys < 1 {
+		refuse("MaxKeys", o.MaxKeys, "at least 1")
 	}
 	if o.MaxMessageBytes < minMessageBytes {
 		refuse("MaxMessageBytes", o.MaxMessageBytes, fmt.Sprintf("at least %d", minMessageBytes))

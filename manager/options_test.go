@@ -15,7 +15,8 @@ func TestOptionsHaveTheDocumentedDefaults(t *testing.T) {
 	got := Options{}.withDefaults()
 	got.Logger = nil
 	want := Options{
-		HistoryMessages: 64, HistoryBytes: 1 << 20, HistoryTTL: 10 * time.Minute, MaxMessageBytes: 64 << 10,
+		HistoryMessages: 64, HistoryBytes: 1 << 20, HistoryTTL: 10 * time.Minute, HistoryTotalBytes: 1 << 30,
+		MaxUploads: 1_000_000, MaxKeys: 100_000, MaxMessageBytes: 64 << 10,
 		MaxConnectionsPerUser: 32, EvictSilentAfter: 30 * time.Second, MaxSubscriptionsPerUser: 1024, PendingTTL: time.Minute, MaxPending: 100_000,
 		NodeName: "local",
 	}
@@ -27,7 +28,7 @@ func TestOptionsHaveTheDocumentedDefaults(t *testing.T) {
 func TestNewNamesEveryOptionThatMakesNoSense(t *testing.T) {
 	m, err := New(Options{
 		Shards: -1, HistoryMessages: -1, HistoryBytes: -1, HistoryTTL: time.Microsecond, MaxMessageBytes: 1023,
-		PendingTTL: -time.Second, MaxPending: -1,
+		PendingTTL: -time.Second, MaxPending: -1, MaxKeys: -1,
 	})
 	if m != nil || err == nil {
 		t.Fatal("such options are accepted")
@@ -35,7 +36,7 @@ func TestNewNamesEveryOptionThatMakesNoSense(t *testing.T) {
 	for _, complaint := range []string{
 		"Options.Shards is -1, want 0 to 65536", "Options.HistoryMessages is -1", "Options.HistoryBytes is -1",
 		"Options.HistoryTTL is 1µs", "Options.MaxMessageBytes is 1023, want at least 1024", "Options.PendingTTL is -1s",
-		"Options.MaxPending is -1",
+		"Options.MaxPending is -1", "Options.MaxKeys is -1",
 	} {
 		if !strings.Contains(err.Error(), complaint) {
 			t.Errorf("missing is %q in\n%v", complaint, err)

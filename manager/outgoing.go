@@ -11,12 +11,25 @@ import (
 	"github.com/shoal-go/shoal/internal/history"
 )
 
+// outgoing is a message that goes to the broker, with its key if it has one.
+type outgoing struct {
+	Encoded
+	*keyed
+}
+
+// keyed is the key of a message that is published once.
+type keyed struct {
+	broker.Once
+	// replayed is set if the message was published before.
+	replayed bool
+}
+
 // throttle limits the number of state messages of one upload that this node publishes per second; 0 means no limit.
 func (c *cluster) throttle(rate float64) {
 	if rate == 0 {
 		return
 	}
-	c.outgoing = coalesce.New(coalesce.Config[Encoded, Position]{
+	c.outgoing = coalesce.New(coalesce.Config[outgoing, Position]{
 		Interval: time.Duration(float64(time.Second) / rate),
 		Send:     c.store,
 		Failed: func(uploadID string, err error) {
@@ -26,32 +39,72 @@ func (c *cluster) throttle(rate float64) {
 }
 
 // publish gives a message of an upload to the broker.
-func (c *cluster) publish(ctx context.Context, uploadID string, e Encoded) (pos Position, err error) {
+func (c *cluster) publish(ctx context.Context, uploadID string, out outgoing) (pos Position, err error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	if c.outgoing != nil {
-		pos, err = c.outgoing.Send(ctx, uploadID, e, e.class == frame.State)
+		// A message with a key is not delayed: its caller has to learn whether it was published before.
+		pos, err = c.outgoing.Send(ctx, uploadID, out, out.class == frame.State && out.keyed == nil)
 	} else {
-		pos, err = c.store(ctx, uploadID, e)
+		pos, err = c.store(ctx, uploadID, out)
 	}
 	switch {
 	case errors.Is(err, coalesce.ErrClosed):
 		return Position{}, ErrClosed
+	case errors.Is(err, broker.ErrKeyReused):
+		return Position{}, ErrKeyReused
 	case err != nil:
 		c.publishFailed(err)
 		return Position{}, unavailable(err)
 	}
-	c.manager.counters.published.Add(1)
+	if out.keyed == nil || !out.replayed {
+		c.manager.counters.published.Add(1)
+	}
 	return pos, nil
 }
 
 // store sends a message of an upload to all nodes, and has it kept if the broker can.
-func (c *cluster) store(ctx context.Context, uploadID string, e Encoded) (Position, error) {
-	if c.keeper == nil {
-		return Position{}, c.broker.Publish(ctx, uploadChannel+uploadID, e.payload)
+func (c *cluster) store(ctx context.Context, uploadID string, out outgoing) (Position, error) {
+	channel := uploadChannel + uploadID
+	if out.keyed != nil {
+		once, err := c.idempotent()
+		if err != nil {
+			return Position{}, err
+		}
+		var at broker.Position
+		at, out.replayed, err = once.StoreOnce(ctx, channel, out.payload, out.Once)
+		return Position(at), err
 	}
-	pos, err := c.keeper.Store(ctx, uploadChannel+uploadID, e.payload)
-	return Position(pos), err
+	if c.keeper == nil {
+		return Position{}, c.broker.Publish(ctx, channel, out.payload)
+	}
+	at, err := c.keeper.Store(ctx, channel, out.payload)
+	return Position(at), err
+}
+
+// idempotent returns the broker, if it can recognise repetitions.
+func (c *cluster) idempotent() (broker.IdempotentBroker, error) {
+	if once, ok := c.broker.(broker.IdempotentBroker); ok {
+		return once, nil
+	}
+	return nil, broker.ErrKeysUnsupported
+}
+
+// checkOnce asks the broker whether a key was used for something else.
+func (c *cluster) checkOnce(ctx context.Context, uploadID string, once broker.Once) error {
+	idempotent, err := c.idempotent()
+	if err == nil {
+		ctx, cancel := bounded(ctx)
+		defer cancel()
+		err = idempotent.CheckOnce(ctx, uploadChannel+uploadID, once)
+	}
+	switch {
+	case errors.Is(err, broker.ErrKeyReused):
+		return ErrKeyReused
+	case err != nil:
+		c.readFailed(err)
+	}
+	return unavailable(err)
 }
 
 // deliverHere delivers a message to this node's subscribers only.

@@ -28,7 +28,7 @@ func (m *Manager) Publish(ctx context.Context, uploadID string, msg Message) (Po
 		return Position{}, err
 	}
 	if m.cluster != nil {
-		pos, err := m.cluster.publish(ctx, uploadID, e)
+		pos, err := m.cluster.publish(ctx, uploadID, outgoing{Encoded: e})
 		if err == nil {
 			m.counters.byPublish.add(e.class)
 		}

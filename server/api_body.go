@@ -37,31 +37,35 @@ func (m bodyMessage) refused(err error, before *published) error {
 const jsonSpace = " \t\r\n"
 
 // messages reads and validates the whole body of a request: one message, or one per line. Without an error there is at
-// least one. uploadID is the upload of the messages, or "".
-func (a *api) messages(w http.ResponseWriter, r *http.Request, uploadID string) ([]bodyMessage, error) {
-	lines, err := isLines(r)
+// least one. uploadID is the upload of the messages, or "". once is the key of the request, if it has one.
+func (a *api) messages(
+	w http.ResponseWriter, r *http.Request, uploadID string,
+) (all []bodyMessage, once manager.Once, err error) {
+	kind, err := contentType(r, jsonType, ndjsonType)
 	if err != nil {
-		return nil, err
+		return nil, once, err
 	}
 	body, err := a.body(w, r)
 	if err != nil {
-		return nil, err
+		return nil, once, err
+	}
+	if once, err = onceOf(r, body); err != nil {
+		return nil, once, err
 	}
 	now := time.Now()
-	if !lines {
+	if kind == jsonType {
 		m, err := a.parse(uploadID, body, now)
-		return []bodyMessage{m}, err
+		return []bodyMessage{m}, once, err
 	}
-	var all []bodyMessage
 	for line, data := range nonBlankLines(body) {
 		m, err := a.parse(uploadID, data, now)
 		m.line = line
 		if err != nil {
-			return nil, m.refused(err, nil)
+			return nil, once, m.refused(err, nil)
 		}
 		all = append(all, m)
 	}
-	return all, nil
+	return all, once, nil
 }
 
 // nonBlankLines iterates over the lines of a body that are not blank, with their numbers from 1.
@@ -111,12 +115,6 @@ const (
 	jsonType   = "application/json"
 	ndjsonType = "application/x-ndjson"
 )
-
-// isLines reports whether the body of a request has one message per line.
-func isLines(r *http.Request) (bool, error) {
-	kind, err := contentType(r, jsonType, ndjsonType)
-	return kind == ndjsonType, err
-}
 
 // contentType returns the type of a request's body, which must be one of those accepted; the first one if the request
 // does not name it and that is JSON.

@@ -29,11 +29,20 @@ func (a *api) publishMany(w http.ResponseWriter, r *http.Request, _ url.Values) 
 	if err != nil {
 		return err
 	}
+	once, err := onceOf(r, body)
+	if err != nil {
+		return err
+	}
 	messages, err := a.manyMessages(body)
 	if err != nil {
 		return err
 	}
-	positions, err := a.publishAll(r, messages)
+	if once.Key != "" {
+		if err := a.checkOnce(r, messages, once); err != nil {
+			return err
+		}
+	}
+	positions, err := a.publishAll(w, r, messages, once)
 	done := published{Positions: make([]uploadPosition, len(positions))}
 	for i, at := range positions {
 		id := messages[i].uploadID

@@ -178,6 +178,15 @@ func (l *leaving) Store(ctx context.Context, channel string, payload []byte) (br
 	return l.MemoryNode.Store(ctx, channel, payload)
 }
 
+func (l *leaving) StoreOnce(
+	ctx context.Context, channel string, payload []byte, once broker.Once,
+) (broker.Position, bool, error) {
+	if l.left--; l.left < 0 {
+		return broker.Position{}, false, broker.ErrUnavailable
+	}
+	return l.MemoryNode.StoreOnce(ctx, channel, payload, once)
+}
+
 // A broker that goes away in the middle is a 503 that tells which lines are published.
 func TestAPI_ManyTellsHowFarItCame(t *testing.T) {
 	for stored, want := range map[int]struct {

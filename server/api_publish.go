@@ -26,11 +26,11 @@ func (a *api) publish(w http.ResponseWriter, r *http.Request, _ url.Values) erro
 	if err != nil {
 		return err
 	}
-	messages, err := a.messages(w, r, id)
+	messages, once, err := a.messages(w, r, id)
 	if err != nil {
 		return err
 	}
-	positions, err := a.publishAll(r, messages)
+	positions, err := a.publishAll(w, r, messages, once)
 	if err != nil {
 		n := len(positions)
 		return messages[n].refused(err, &published{Accepted: n})
@@ -43,16 +43,27 @@ func (a *api) publish(w http.ResponseWriter, r *http.Request, _ url.Values) erro
 }
 
 // publishAll publishes messages to their uploads, one after the other, until there is an error. It returns the
-// positions of the published ones.
-func (a *api) publishAll(r *http.Request, messages []bodyMessage) (positions []manager.Position, err error) {
-	begin := time.Now()
+// positions of the published ones. If the request has a key, messages that were published with it before are skipped.
+func (a *api) publishAll(
+	w http.ResponseWriter, r *http.Request, messages []bodyMessage, once manager.Once,
+) (positions []manager.Position, err error) {
+	begin, parts, repeated := time.Now(), map[string]int{}, 0
 	positions = make([]manager.Position, 0, len(messages))
 	for i, m := range messages {
 		if time.Since(begin) >= publishTimeout {
-			return positions, unavailable(fmt.Sprintf("publishing took longer than %v; send the other messages in "+
-				"another request", publishTimeout))
+			return positions, unavailable(fmt.Sprintf("publishing took longer than %v", publishTimeout))
 		}
-		at, err := a.manager.Publish(r.Context(), m.uploadID, m.Encoded)
+		var at manager.Position
+		if once.Key == "" {
+			at, err = a.manager.Publish(r.Context(), m.uploadID, m.Encoded)
+		} else {
+			var replayed bool
+			once.Part = parts[m.uploadID]
+			parts[m.uploadID]++
+			if at, replayed, err = a.manager.PublishOnce(r.Context(), m.uploadID, m.Encoded, once); replayed {
+				repeated++
+			}
+		}
 		if err != nil {
 			return positions, err
 		}
@@ -60,6 +71,9 @@ func (a *api) publishAll(r *http.Request, messages []bodyMessage) (positions []m
 		if i%batchYield == batchYield-1 {
 			runtime.Gosched()
 		}
+	}
+	if repeated == len(messages) {
+		w.Header().Set(replayedHeader, "true")
 	}
 	return positions, nil
 }

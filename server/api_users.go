@@ -18,7 +18,10 @@ func (a *api) sendToUser(w http.ResponseWriter, r *http.Request, _ url.Values) e
 	if err != nil {
 		return err
 	}
-	messages, err := a.messages(w, r, "")
+	if r.Header.Values(keyHeader) != nil {
+		return invalidField(keyHeader, "is not supported for messages to users, which are not stored")
+	}
+	messages, _, err := a.messages(w, r, "")
 	if err != nil {
 		return err
 	}

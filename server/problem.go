@@ -82,6 +82,15 @@ func problemOf(err error) *apiProblem {
 		return newProblem(http.StatusBadRequest, "the message "+invalid.Problem)
 	case errors.As(err, &invalid):
 		return invalidField(invalid.Field, invalid.Problem)
+	case errors.Is(err, manager.ErrKeyReused):
+		p := newProblem(http.StatusUnprocessableEntity, keyHeader+" was used with another body for this upload; a new "+
+			"request needs a new key")
+		p.Field = keyHeader
+		return p
+	case errors.Is(err, manager.ErrKeysUnsupported):
+		p := newProblem(http.StatusNotImplemented, keyHeader+" is not supported by the broker of this server")
+		p.Field = keyHeader
+		return p
 	case errors.Is(err, manager.ErrClosed):
 		return unavailable("the server is shutting down")
 	case errors.Is(err, manager.ErrUnknownUpload):
@@ -117,8 +126,11 @@ func writeProblem(w http.ResponseWriter, r *http.Request, log *slog.Logger, err 
 		p.Detail = "line " + strconv.Itoa(at.line) + ": " + p.Detail
 		if before := at.published; before != nil {
 			p.Accepted, p.Positions = &before.Accepted, before.Positions
-			if before.Accepted > 0 {
+			if before.Accepted > 0 || len(before.Positions) > 0 {
 				p.Detail += "; the messages of the earlier lines are published"
+			}
+			if p.Status == http.StatusServiceUnavailable && r.Header.Get(keyHeader) != "" {
+				p.Detail += "; repeat the whole request with the same " + keyHeader + " to publish only the others"
 			}
 		}
 	}

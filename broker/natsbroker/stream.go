@@ -108,7 +108,8 @@ func (o Options) createStream(ctx context.Context, js jetstream.JetStream) (jets
 	stream, err := js.CreateStream(ctx, config)
 	var api *jetstream.APIError
 	if errors.As(err, &api) && strings.Contains(api.Description, "duplicate") {
-		o.Logger.Warn("NATS server refused the duplicate window", "stream", o.Stream, "window", config.Duplicates, "error", err)
+		o.Logger.Warn("NATS server refused the duplicate window", "stream", o.Stream, "window", config.Duplicates,
+			"error", err)
 		config.Duplicates = min(o.TTL, minTTL)
 		return js.CreateStream(ctx, config)
 	}

@@ -16,8 +16,8 @@ import (
 	"github.com/shoal-go/shoal/broker"
 )
 
-// Broker is a node's way to Redis, and a broker.IdempotentBroker. All methods may be called from any number of goroutines.
-// Calls whose context has no deadline end after Options.Timeout.
+// Broker is a node's way to Redis, and a broker.IdempotentBroker. All methods may be called from any number of
+// goroutines. Calls whose context has no deadline end after Options.Timeout.
 type Broker struct {
 	opt    Options
 	target target
