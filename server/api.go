@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/shoal-go/shoal/manager"
 )
@@ -38,8 +39,9 @@ type api struct {
 
 func newAPI(m *manager.Manager, opt apiOptions) *api {
 	a := &api{
-		manager: m, opt: opt, keys: newAPIKeys(opt.Keys), maxBodyBytes: max(minBodyBytes, opt.MaxMessageBytes),
+		manager: m, opt: opt, maxBodyBytes: max(minBodyBytes, opt.MaxMessageBytes),
 	}
+	a.keys.set(opt.Keys)
 	endpoint := func(handle apiHandler, query ...string) apiEndpoint { return apiEndpoint{handle, query} }
 	a.routes = []apiRoute{
 		{"/v1/uploads/{upload_id}", apiMethods{"GET": endpoint(a.newest), "DELETE": endpoint(a.forget)}},
@@ -203,22 +205,24 @@ func (a apiRoute) otherMethod(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// apiKeys are the digests of the API keys. They are immutable.
-type apiKeys [][sha256.Size]byte
+// apiKeys are the digests of the API keys, which may be replaced at any time.
+type apiKeys struct {
+	digests atomic.Pointer[[][sha256.Size]byte]
+}
 
-func newAPIKeys(keys []string) apiKeys {
-	var all apiKeys
-	for _, k := range keys {
-		if k != "" { // or a request without a key would have one
-			all = append(all, sha256.Sum256([]byte(k)))
+func (k *apiKeys) set(keys []string) {
+	var all [][sha256.Size]byte
+	for _, key := range keys {
+		if key != "" { // or a request without a key would have one
+			all = append(all, sha256.Sum256([]byte(key)))
 		}
 	}
-	return all
+	k.digests.Store(&all)
 }
 
 // check returns nil if a request has one of the keys, or else an *apiProblem.
-func (k apiKeys) check(r *http.Request) error {
-	if len(k) == 0 {
+func (k *apiKeys) check(r *http.Request) error {
+	if len(*k.digests.Load()) == 0 {
 		return newProblem(http.StatusForbidden, "the API is closed, because no API key is configured")
 	}
 	key := bearer(r)
@@ -233,11 +237,11 @@ func (k apiKeys) check(r *http.Request) error {
 
 // contain compares the key with every configured one, by digest, so that the time it takes does not depend on how much
 // of a key was right.
-func (k apiKeys) contain(key string) bool {
+func (k *apiKeys) contain(key string) bool {
 	digest := sha256.Sum256([]byte(key))
 	found := 0
-	for i := range k {
-		found |= subtle.ConstantTimeCompare(digest[:], k[i][:])
+	for _, known := range *k.digests.Load() {
+		found |= subtle.ConstantTimeCompare(digest[:], known[:])
 	}
 	return found == 1
 }

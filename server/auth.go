@@ -26,7 +26,7 @@ func (s *Server) identify(r *http.Request) (id Identity, status int, problem str
 	case errors.Is(err, ErrForbidden):
 		return id, http.StatusForbidden, "not allowed"
 	case err != nil:
-		s.logs.identify.Log(s.opt.Logger, slog.LevelWarn, "Identify failed", "remote", r.RemoteAddr, "error", err)
+		s.logs.identify.Log(s.opt.Logger, slog.LevelWarn, "Identify failed", "remote", s.peer(r), "error", err)
 		return id, http.StatusServiceUnavailable, "identification is not possible now, try again later"
 	}
 	if err := manager.CheckID("user_id", id.UserID); err != nil {

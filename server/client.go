@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"runtime"
 	"runtime/debug"
 	"sync"
@@ -39,6 +40,10 @@ type Client struct {
 	claims   claimQueue
 	// allowed is the identity whose claims restrict the uploads of the connection; nil: no restriction.
 	allowed atomic.Pointer[Identity]
+	// peer is the client's address, the zero value if it is not known. age closes the connection after
+	// Options.MaxAge.
+	peer netip.Addr
+	age  *time.Timer
 	// spare is how many subscribe messages the client may still send beyond its rate.
 	spare int
 
@@ -78,13 +83,17 @@ func newClient(s *Server, conn net.Conn, v1 bool) *Client {
 	c := &Client{server: s, v1: v1}
 	c.attach(conn)
 	c.spare = s.spareSubscribes()
-	c.limiter = rate.NewLimiter(rate.Limit(s.opt.ClientMessageRate), s.opt.ClientMessageBurst)
+	limits := s.settings.Load()
+	c.limiter = rate.NewLimiter(rate.Limit(limits.ClientMessageRate), limits.ClientMessageBurst)
 	c.heard.Store(int64(s.clock()))
 	cfg := outbox.Config{Variant: frame.Base, Raw: c.input.raw, Overflow: s.overflowBase}
 	if v1 {
 		cfg.Variant, cfg.Overflow = frame.V1, s.overflowV1[rand.IntN(len(s.overflowV1))]
 	}
 	c.out = s.writers.Open(c.input.conn, cfg)
+	if most := s.opt.MaxAge; most > 0 {
+		c.age = time.AfterFunc(most-rand.N(most/4), func() { c.Close(manager.ServerReloading) })
+	}
 	return c
 }
 
@@ -110,12 +119,17 @@ func (c *Client) TokenID() string {
 	return c.identity.TokenID
 }
 
-// RemoteAddr returns the address of the other end of the TCP connection, which behind a proxy is the proxy's.
+// RemoteAddr returns the client's address: that of the other end of the connection, or with port 0 the one that a proxy of
+// Options.TrustedProxies names.
 func (c *Client) RemoteAddr() net.Addr {
 	if c.server == nil { // a zero Client
 		return &net.TCPAddr{}
 	}
-	return c.input.conn.RemoteAddr()
+	direct := c.input.conn.RemoteAddr()
+	if c.peer.IsValid() && addrOf(direct.String()) != c.peer {
+		return net.TCPAddrFromAddrPort(netip.AddrPortFrom(c.peer, 0))
+	}
+	return direct
 }
 
 // Subprotocol returns "shoal.v1" or "".
@@ -283,7 +297,10 @@ func (c *Client) end() {
 		c.server.poller.remove(c)
 	}
 	c.server.keepalive.remove(c)
-	c.server.release()
+	if c.age != nil {
+		c.age.Stop()
+	}
+	c.server.release(c.peer)
 }
 
 // guard runs a handler of the client. A panic closes only this connection.

@@ -114,10 +114,11 @@ func (s *clientConn) CloseWrite() error {
 // attach sets the connection of the client. The descriptor is used directly only for the types whose Read and Write do
 // nothing else: a type of the embedder's that embeds one of them may count, throttle or encrypt.
 func (c *Client) attach(conn net.Conn) {
+	conn = transparent(conn)
 	c.socket.clientConn = clientConn{conn, c}
 	c.input.conn = &c.socket.clientConn
 	if t, ok := conn.(*tls.Conn); ok {
-		c.socket.raw = syscallConn(t.NetConn())
+		c.socket.raw = syscallConn(transparent(t.NetConn()))
 		return
 	}
 	if c.socket.raw = syscallConn(conn); c.socket.raw == nil {
@@ -128,6 +129,29 @@ func (c *Client) attach(conn net.Conn) {
 		return
 	}
 	c.input.raw, c.input.conn = raw, &c.socket
+}
+
+// Transparent is a net.Conn around another one that by now adds nothing to its Read, Write and Close, such as a connection
+// of a listener for the PROXY protocol whose header has been read. The server uses the other one directly.
+type Transparent interface {
+	net.Conn
+	// Underlying returns the other connection, or nil while this one does add something.
+	Underlying() net.Conn
+}
+
+// transparent returns the connection below transparent ones.
+func transparent(conn net.Conn) net.Conn {
+	for {
+		t, ok := conn.(Transparent)
+		if !ok {
+			return conn
+		}
+		below := t.Underlying()
+		if below == nil {
+			return conn
+		}
+		conn = below
+	}
 }
 
 // syscallConn returns a connection whose descriptor belongs to it alone, or nil.

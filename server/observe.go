@@ -167,7 +167,7 @@ func (s *Server) Inspect() Inspection {
 	}
 	in := Inspection{
 		Closings: s.closings.list(), Sockets: s.sockets.len(),
-		ConnectionLimit: s.opt.MaxConnections, HistoryLimit: max(s.manager.Limits().HistoryTotalBytes, 0),
+		ConnectionLimit: s.settings.Load().MaxConnections, HistoryLimit: max(s.manager.Limits().HistoryTotalBytes, 0),
 	}
 	s.keepalive.each(func(c *Client) {
 		if c.v1 {

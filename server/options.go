@@ -71,6 +71,20 @@ type Options struct {
 	// WebSockets, handle a request or have shown an API key, it is closed at once. It should leave room below the limit
 	// of open files. 0: no bound.
 	MaxSockets int
+	// TrustedProxies are the addresses and ranges (CIDR) of proxies whose X-Forwarded-For or Forwarded header is believed;
+	// "unix" stands for peers on Unix sockets. Each must append its peer's address to one of the headers and should remove
+	// the other one. Empty: the client's address is that of its connection.
+	TrustedProxies []string
+	// MaxConnectionsPerIP bounds the connections of one address, or of one IPv6 /64: further ones are answered with 429.
+	// Clients whose address is not known are not bounded. 0: no bound.
+	MaxConnectionsPerIP int
+	// ConnectRate is the number of connections that are accepted per second, after a burst of as many: further ones are
+	// answered with 503 and Retry-After. 0: no bound.
+	ConnectRate float64
+	// MaxAge bounds the age of a connection, which is then closed with ServerReloading so that its client reconnects,
+	// perhaps to another server. Each connection gets a random age from three quarters of MaxAge on. 0: no bound.
+	MaxAge time.Duration
+
 	// MaxMessageBytes bounds a message that is published through the HTTP API. It must not exceed the manager's limit.
 	// 0: the manager's limit.
 	MaxMessageBytes int
@@ -175,21 +189,11 @@ func (o Options) validate() error {
 	if o.Authorize == nil {
 		refuse("Authorize", nil, "a function, AuthorizeOpen to allow everything")
 	}
-	for _, s := range o.AllowedOrigins {
-		if err := CheckOrigin(s); err != nil {
-			all = append(all, fmt.Errorf("server: Options.AllowedOrigins has %q: %w", s, err))
-		}
-	}
-	for i, key := range o.APIKeys {
-		if err := CheckAPIKey(key); err != nil {
-			all = append(all, fmt.Errorf("server: Options.APIKeys[%d] %w", i, err))
-		}
-	}
+	all = append(all, o.settings().validate())
 	all = append(all, o.validateSizes()...)
 	for name, n := range map[string]int{
 		"MaxMessageBytes": o.MaxMessageBytes, "MaxClientMessageBytes": o.MaxClientMessageBytes,
-		"ClientMessageBurst": o.ClientMessageBurst,
-		"QueueBytes":         o.QueueBytes, "QueueMessages": o.QueueMessages, "RecoveryBytes": o.RecoveryBytes,
+		"QueueBytes": o.QueueBytes, "QueueMessages": o.QueueMessages, "RecoveryBytes": o.RecoveryBytes,
 	} {
 		if n < 1 {
 			refuse(name, n, "at least 1")
@@ -206,14 +210,8 @@ func (o Options) validate() error {
 	if o.TokenExpiry > ExpiryOnConnect {
 		refuse("TokenExpiry", o.TokenExpiry, "ExpiryEnforced or ExpiryOnConnect")
 	}
-	if o.MaxConnections < 0 {
-		refuse("MaxConnections", o.MaxConnections, "0 (no bound) or more")
-	}
-	if o.MaxSockets < 0 || o.MaxSockets > 0 && o.MaxConnections > o.MaxSockets {
-		refuse("MaxSockets", o.MaxSockets, "0 (no bound), or at least MaxConnections")
-	}
-	if o.ClientMessageRate <= 0 {
-		refuse("ClientMessageRate", o.ClientMessageRate, "more than 0")
+	if o.MaxAge < 0 || o.MaxAge > 0 && o.MaxAge < time.Second {
+		refuse("MaxAge", o.MaxAge, "0 (no bound) or at least 1s")
 	}
 	if o.IdleTimeout <= o.PingInterval {
 		refuse("IdleTimeout", o.IdleTimeout, fmt.Sprintf("more than PingInterval, which is %v", o.PingInterval))

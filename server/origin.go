@@ -95,16 +95,17 @@ func (s *Server) originAllowed(r *http.Request) bool {
 		return true
 	}
 	s.logs.origin.Log(s.opt.Logger, slog.LevelInfo, "origin refused",
-		"origin", logs.Truncate(strings.Join(values, ", ")), "host", logs.Truncate(r.Host), "remote", r.RemoteAddr)
+		"origin", logs.Truncate(strings.Join(values, ", ")), "host", logs.Truncate(r.Host), "remote", s.peer(r))
 	return false
 }
 
 // pageAllowed reports whether pages of an origin may connect by this request.
 func (s *Server) pageAllowed(page origin, r *http.Request) bool {
+	origins := s.settings.Load().origins
 	switch {
-	case slices.Contains(s.origins, page), s.opt.AnyLocalOrigin && isLocal(page.host):
+	case slices.Contains(origins, page), s.opt.AnyLocalOrigin && isLocal(page.host):
 		return true
-	case len(s.origins) > 0:
+	case len(origins) > 0:
 		return false
 	}
 	// Behind a proxy the scheme that the browser used is unknown, and the page's own is assumed.

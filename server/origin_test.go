@@ -44,12 +44,12 @@ func TestOrigin_Comparison(t *testing.T) {
 	} {
 		s := &Server{opt: Options{}.withDefaults()}
 		if c.allowed != "" {
-			o, err := parseOrigin(c.allowed)
-			if err != nil {
-				t.Errorf("%s: %v", c.allowed, err)
-			}
-			s.origins = []origin{o}
+			s.opt.AllowedOrigins = []string{c.allowed}
 		}
+		if err := s.opt.settings().validate(); err != nil {
+			t.Errorf("%s: %v", c.allowed, err)
+		}
+		s.settings.Store(s.opt.settings().prepared())
 		r := httptest.NewRequest("GET", "/ws/uploads", nil)
 		r.Host = c.host
 		r.Header.Set("Origin", c.origin)
@@ -82,6 +82,7 @@ func TestServer_RefusedOriginIsLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
 		s := &Server{opt: Options{Logger: slog.New(slog.NewTextHandler(&out, nil))}}
+		s.settings.Store(s.opt.settings().prepared())
 		r := httptest.NewRequest("GET", "/ws/uploads", nil)
 		r.Host = "127.0.0.1"
 		r.Header.Set("Origin", "http://127.0.0.1:8560")

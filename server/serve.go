@@ -120,7 +120,7 @@ func (s *Server) Ready() error {
 		return errNotMade
 	}
 	const memory = 5 * time.Second // after an error of Accept
-	problem := s.acceptProblem.Load()
+	problem, limits := s.acceptProblem.Load(), s.settings.Load()
 	switch open := s.counters.open.Load(); {
 	case s.draining.Load():
 		return errors.New("draining")
@@ -128,10 +128,10 @@ func (s *Server) Ready() error {
 		return errors.New("shutting down soon")
 	case problem != nil && s.clock()-problem.at < memory:
 		return fmt.Errorf("cannot accept connections: %w", problem.err)
-	case s.opt.MaxConnections > 0 && open >= int64(s.opt.MaxConnections):
+	case limits.MaxConnections > 0 && open >= int64(limits.MaxConnections):
 		return fmt.Errorf("full: %d connections are open, as many as are allowed", open)
-	case s.opt.MaxSockets > 0 && open+int64(s.sockets.len()) >= int64(s.opt.MaxSockets):
-		return fmt.Errorf("full: %d sockets are open, as many as are allowed", s.opt.MaxSockets)
+	case limits.MaxSockets > 0 && open+int64(s.sockets.len()) >= int64(limits.MaxSockets):
+		return fmt.Errorf("full: %d sockets are open, as many as are allowed", limits.MaxSockets)
 	}
 	if err := s.manager.Ready(); err != nil || s.opt.Ready == nil {
 		return err

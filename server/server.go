@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -29,7 +30,9 @@ type Server struct {
 	closings  closings
 	logs      sampledLogs
 	started   time.Time // the zero of clock
-	origins   []origin  // Options.AllowedOrigins
+	// settings are the options that Reload replaces.
+	settings atomic.Pointer[settings]
+	apiKeys  *apiKeys
 	// claimsOnly: connections get only the uploads that their own claims allow.
 	claimsOnly bool
 	listeners  listeners
@@ -46,7 +49,8 @@ type Server struct {
 	cancel context.CancelFunc
 	// clients waits for the end of every connection.
 	clients  sync.WaitGroup
-	mu       sync.Mutex // protects draining against clients.Add, nothing else happens under it
+	mu       sync.Mutex         // protects perPeer, and draining against clients.Add; nothing else happens under it
+	perPeer  map[netip.Addr]int // open connections by bucket
 	draining atomic.Bool
 	// leaving is set by Leave.
 	leaving atomic.Bool
@@ -82,10 +86,8 @@ func New(opt Options) (*Server, error) {
 			s.logs.panics.Log(opt.Logger, slog.LevelError, "panic while writing to a connection", "stack", string(stack))
 		},
 	})
-	for _, allowed := range opt.AllowedOrigins {
-		o, _ := parseOrigin(allowed) // validate has refused any error
-		s.origins = append(s.origins, o)
-	}
+	s.perPeer = make(map[netip.Addr]int)
+	s.settings.Store(opt.settings().prepared())
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.readers.upgrader = newUpgrader(opt)
 	s.overflowBase, s.overflowV1 = overflowFrames()
@@ -136,6 +138,7 @@ func (s *Server) routes() http.Handler {
 		Logger:          s.opt.Logger,
 		Stats:           func() any { return s.Stats() },
 	})
+	s.apiKeys = &api.keys
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if hasBody(r) {
 			// net/http reads the rest of a body after the handler has returned, so each path has a deadline.
@@ -160,25 +163,4 @@ func (s *Server) routes() http.Handler {
 			s.upgrade(w, r)
 		}
 	})
-}
-
-// admit counts a new connection, or returns false while the server is draining or full.
-func (s *Server) admit() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.draining.Load() {
-		return false
-	}
-	if n := s.counters.open.Add(1); s.opt.MaxConnections > 0 && n > int64(s.opt.MaxConnections) {
-		s.counters.open.Add(-1)
-		return false
-	}
-	s.clients.Add(1)
-	return true
-}
-
-// release undoes admit.
-func (s *Server) release() {
-	s.counters.open.Add(-1)
-	s.clients.Done()
 }

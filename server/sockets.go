@@ -120,7 +120,7 @@ func (s *sockets) trust(r *http.Request) {
 func (s *Server) countSocket(conn net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:
-		if !s.sockets.add(conn, s.counters.open.Load(), s.opt.MaxSockets) {
+		if !s.sockets.add(conn, s.counters.open.Load(), s.settings.Load().MaxSockets) {
 			s.counters.refusedSockets.Add(1)
 			_ = closeSocket(conn) // StateClosed follows
 		}

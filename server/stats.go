@@ -16,6 +16,7 @@ type counters struct {
 	received, ignored, failed atomic.Uint64
 	// Upgrades refused, by cause.
 	refusedOrigin, refusedHandshake, refusedIdentity, refusedFull, refusedDraining, refusedSockets atomic.Uint64
+	refusedPerIP, refusedRate                                                                      atomic.Uint64
 
 	hijackFailed, acceptErrors, panics atomic.Uint64
 }
@@ -66,6 +67,9 @@ type Refused struct {
 	Draining uint64 `json:"draining"`
 	// Sockets counts connections that were closed unread because of Options.MaxSockets.
 	Sockets uint64 `json:"sockets"`
+	// PerIP counts refusals because of Options.MaxConnectionsPerIP, and Rate those because of Options.ConnectRate.
+	PerIP uint64 `json:"per_ip"`
+	Rate  uint64 `json:"rate"`
 }
 
 // Stats returns the counts of the server and its manager.
@@ -82,13 +86,15 @@ func (s *Server) Stats() Stats {
 		Full:      n.refusedFull.Load(),
 		Draining:  n.refusedDraining.Load(),
 		Sockets:   n.refusedSockets.Load(),
+		PerIP:     n.refusedPerIP.Load(),
+		Rate:      n.refusedRate.Load(),
 	}
 	return Stats{
 		Stats:   s.manager.Stats(),
 		Open:    n.open.Load(),
 		Refused: refused,
 		RefusedTotal: refused.Origin + refused.Handshake + refused.Identity + refused.Full +
-			refused.Draining + refused.Sockets,
+			refused.Draining + refused.Sockets + refused.PerIP + refused.Rate,
 		Unauthenticated: n.unauthenticated.Load(),
 		Unavailable:     n.unavailable.Load(),
 		Forbidden:       n.forbidden.Load(),
@@ -112,5 +118,5 @@ func (s *Server) Stats() Stats {
 // sampledLogs are the bounded log lines of a server, by the kind of event.
 type sampledLogs struct {
 	origin, identify, authenticate, refusedToken, authorize, forbidden logs.Sampled
-	hijack, panics, accept, closeCode                                  logs.Sampled
+	hijack, panics, accept, closeCode, proxies                         logs.Sampled
 }

@@ -66,21 +66,19 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	if !s.admit() {
-		w.Header().Set("Retry-After", retryAfter)
-		count := &s.counters.refusedFull
-		if s.draining.Load() {
-			count = &s.counters.refusedDraining
-		}
-		s.refuse(w, r, count, http.StatusServiceUnavailable, "no new connections now, try again later")
+	peer := s.peer(r)
+	if refused := s.admit(peer); refused != nil {
+		refused.setHeader(w.Header())
+		s.refuse(w, r, refused.count, refused.status, refused.problem)
 		return
 	}
 	c, early, err := s.accept(w, r)
 	if err != nil {
-		s.opt.Logger.Debug("upgrade failed", "remote", r.RemoteAddr, "error", err)
-		s.release()
+		s.opt.Logger.Debug("upgrade failed", "remote", peer, "error", err)
+		s.release(peer)
 		return
 	}
+	c.peer = peer
 	s.keepalive.add(c)
 	if s.draining.Load() { // Drain sets the flag before it lists the connections, so one of the two closes c
 		c.Close(manager.ServerReloading)
@@ -93,7 +91,7 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 // refuse answers a request for a WebSocket that is not granted, and counts it under its cause.
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, count *atomic.Uint64, status int, problem string) {
 	count.Add(1)
-	s.opt.Logger.Debug("upgrade refused", "remote", r.RemoteAddr, "status", status, "reason", problem)
+	s.opt.Logger.Debug("upgrade refused", "remote", s.peer(r), "status", status, "reason", problem)
 	// A body that follows is not read, so the connection cannot be used again.
 	if r.ProtoMajor == 1 && hasBody(r) {
 		w.Header().Set("Connection", "close")

@@ -165,6 +165,11 @@ func (n *node) openServer() error {
 		MaxSockets:      sockets,
 		MaxMessageBytes: int(f.MaxMessageBytes),
 
+		TrustedProxies:      f.TrustedProxy,
+		MaxConnectionsPerIP: f.MaxConnectionsPerIP,
+		ConnectRate:         f.ConnectRate,
+		MaxAge:              f.MaxAge,
+
 		MaxClientMessageBytes: int(f.MaxClientMessageBytes),
 
 		TokenExpiry:        expiry,

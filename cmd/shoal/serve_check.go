@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/shoal-go/shoal/server"
 	"github.com/shoal-go/shoal/server/jwtauth"
@@ -127,6 +128,11 @@ func (f *serveFlags) checkAPI(s *settings) {
 			s.refuse("api-key", "has an entry with a comma, which separates keys in "+variable("api-key")+", want a key without")
 		}
 	}
+	for _, proxy := range f.TrustedProxy {
+		if err := server.CheckTrustedProxy(proxy); err != nil {
+			s.refuse("trusted-proxy", "is "+strconv.Quote(proxy)+", "+err.Error())
+		}
+	}
 	for _, origin := range f.AllowedOrigin {
 		if err := server.CheckOrigin(origin); err != nil {
 			s.refuse("allowed-origin", "is "+strconv.Quote(origin)+", "+err.Error())
@@ -157,6 +163,9 @@ func (f *serveFlags) checkLimits(s *settings) {
 	if f.IdleTimeout <= f.PingInterval {
 		s.complain("idle-timeout", f.IdleTimeout.String(),
 			fmt.Sprintf("more than %s, which is %v", s.key("ping-interval"), f.PingInterval))
+	}
+	if f.MaxAge > 0 && f.MaxAge < time.Second {
+		s.complain("max-age", f.MaxAge.String(), "0 or at least 1s")
 	}
 	if total := f.HistoryTotalBytes; total > 0 && total < f.HistoryBytes {
 		s.complain("history-total-bytes", strconv.Itoa(int(total)), fmt.Sprintf("at least %s, which is %d, or 0",

@@ -31,7 +31,12 @@ type serveFlags struct {
 	ClusterRoute    []string `sep:"none" placeholder:"HOST:PORT" help:"The --cluster-addr of each node; repeated, the same on all nodes."`
 	ClusterSecret   string   `placeholder:"SECRET" help:"Shared secret of the nodes, at least 16 bytes; required unless all run on this machine."`
 
-	MaxConnections          int  `default:"0" min:"0" max:"10000000" help:"WebSockets; 0 is as many as the limit of open files allows."`
+	MaxConnections      int           `default:"0" min:"0" max:"10000000" help:"WebSockets; 0 is as many as the limit of open files allows."`
+	TrustedProxy        []string      `sep:"none" placeholder:"CIDR" help:"Address or range of proxies whose X-Forwarded-For or Forwarded header, or PROXY protocol, is believed; unix for peers on Unix sockets; may be repeated."`
+	MaxConnectionsPerIP int           `name:"max-connections-per-ip" default:"0" min:"0" max:"10000000" help:"Connections of one address, or one IPv6 /64; 0 is no bound. Set --trusted-proxy behind a proxy."`
+	ConnectRate         float64       `default:"0" min:"0" max:"1000000" help:"Connections accepted in a second, after a burst of as many; 0 is no bound."`
+	MaxAge              time.Duration `default:"0s" min:"0s" max:"720h" help:"Age at which a connection is closed with 1012, less up to a quarter at random; 0 is no bound."`
+
 	MaxConnectionsPerUser   int  `default:"32" min:"0" max:"1000000" help:"Connections of one user; 0 is no bound."`
 	MaxSubscriptionsPerUser int  `default:"1024" min:"0" max:"10000000" help:"Uploads that one user may follow; 0 is no bound."`
 	MaxMessageBytes         size `default:"64KiB" min:"1KiB" max:"64MiB" help:"Largest message of a publisher."`

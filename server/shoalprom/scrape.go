@@ -174,7 +174,7 @@ func (s scrape) ends(stats *server.Stats, in *server.Inspection) {
 	r := stats.Refused
 	for limit, n := range map[string]uint64{
 		"origin": r.Origin, "handshake": r.Handshake, "identity": r.Identity, "draining": r.Draining,
-		"max_connections": r.Full, "max_sockets": r.Sockets,
+		"max_connections": r.Full, "max_sockets": r.Sockets, "max_connections_per_ip": r.PerIP, "connect_rate": r.Rate,
 		"max_connections_per_user":   ended[manager.TooManyConnections.Text],
 		"client_message_rate":        ended[manager.TooManyMessages.Text],
 		"max_client_message_bytes":   ended[manager.MessageTooBig.Text],
