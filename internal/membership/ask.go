@@ -51,9 +51,9 @@ func (a *ask) close(name string) {
 // Config.Patience has passed, and before that while too many questions of this node are open.
 //
 // The answers are keyed by node name; they must not be changed. missing lists, sorted, the known nodes that did not
-// answer or that returned an error; a node that leaves during the call is not listed. A node that has just started
-// knows the others after one round trip. The error wraps broker.ErrUnavailable if the question could not be sent;
-// answers then contains this node's own answer.
+// answer or that returned an error; a node that leaves during the call is not listed. A name that several processes use
+// is listed even if one of them answered. A node that has just started knows the others after one round trip. The error
+// wraps broker.ErrUnavailable if the question could not be sent; answers then contains this node's own answer.
 func (p *Membership) Ask(
 	ctx context.Context, kind string, body []byte,
 ) (answers map[string][]byte, missing []string, err error) {
@@ -83,8 +83,11 @@ func (p *Membership) Ask(
 	} else {
 		missing = append(missing, p.cfg.Name)
 	}
+	p.mu.Lock()
+	missing = append(missing, p.clashesLocked()...) // one of the processes of that name has answered at most
+	p.mu.Unlock()
 	slices.Sort(missing)
-	return answers, missing, err
+	return answers, slices.Compact(missing), err
 }
 
 func (p *Membership) send(ctx context.Context, kind string, n uint64, body []byte) error {

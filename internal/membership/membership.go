@@ -32,11 +32,27 @@ type Config struct {
 	// commands, and must not change the body. While it blocks, later commands are queued; excess commands are dropped
 	// and counted. nil: commands are ignored.
 	Told func(kind string, body []byte)
+	// Announce returns the number that the next hello carries: of the newest command that this node has issued. Nodes
+	// that know a lower one have missed commands. It is called from one goroutine and must return soon. nil: 0.
+	Announce func() uint64
+	// Heard handles a hello of another node. It must not block; no lock is held during the call. nil: hellos
+	// only keep the roster.
+	Heard func(Hello)
 	// Logger receives events for operators, without payloads. nil: nothing is logged.
 	Logger *slog.Logger
 }
 
-// Peers is a node's part in a cluster.
+// Hello is a sign of life of another node.
+type Hello struct {
+	// Process identifies the process that sent it: a node that restarts has another one.
+	Process string
+	// Announced is the number that Config.Announce returned there.
+	Announced uint64
+	// Met is set if either of the two nodes did not know the other: messages may have been missed on both sides.
+	Met bool
+}
+
+// Membership is a node's part in a cluster.
 //
 // All methods may be called from any number of goroutines, except that Run is called once. Receive never waits
 // for anything but a lock. No lock is held while the broker, Answer or Told is called.
@@ -63,10 +79,13 @@ type Membership struct {
 	roster  roster
 	// said and echoed are the numbers of the newest hello that was sent, and of the newest that was received back.
 	said, echoed uint64
-	asked        uint64 // the number of the newest question
-	asks         map[uint64]*ask
-	answerBytes  int                  // total size of the answers to open questions
-	warned       map[string]time.Time // time of the last warning, by kind
+	// clashed is the value of the roster's beats when another process with the name of this node was last heard, plus 1;
+	// 0: never.
+	clashed     uint64
+	asked       uint64 // the number of the newest question
+	asks        map[uint64]*ask
+	answerBytes int                  // total size of the answers to open questions
+	warned      map[string]time.Time // time of the last warning, by kind
 }
 
 const (
@@ -99,6 +118,12 @@ func New(cfg Config) (*Membership, error) {
 	}
 	if cfg.Told == nil {
 		cfg.Told = func(string, []byte) {}
+	}
+	if cfg.Announce == nil {
+		cfg.Announce = func() uint64 { return 0 }
+	}
+	if cfg.Heard == nil {
+		cfg.Heard = func(Hello) {}
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -140,6 +165,9 @@ func (c Config) validate() error {
 // Name returns this node's.
 func (p *Membership) Name() string { return p.cfg.Name }
 
+// Process identifies this process, unlike any other one, also of the same name.
+func (p *Membership) Process() string { return p.run }
+
 // Members returns the sorted names of the current nodes, including this one. While this node is cut off from the
 // engine, it returns the last known names.
 func (p *Membership) Members() []string {
@@ -150,7 +178,7 @@ func (p *Membership) Members() []string {
 	return slices.Insert(names, at, p.cfg.Name)
 }
 
-// Counts are of messages that were dropped since New.
+// Counts are of messages that were dropped, and of nodes that were lost, since New.
 type Counts struct {
 	// Malformed were none that a node of this version sends.
 	Malformed uint64
@@ -158,11 +186,16 @@ type Counts struct {
 	Stray uint64
 	// Overflow were too many, or too much, at a time.
 	Overflow uint64
+	// Lost are the nodes that fell silent without leaving.
+	Lost uint64
 }
 
-// Counts returns how many messages were dropped.
+// Counts returns how many messages were dropped and nodes lost.
 func (p *Membership) Counts() Counts {
-	return Counts{Malformed: p.malformed.Load(), Stray: p.stray.Load(), Overflow: p.overflow.Load()}
+	p.mu.Lock()
+	lost := p.roster.lost
+	p.mu.Unlock()
+	return Counts{Malformed: p.malformed.Load(), Stray: p.stray.Load(), Overflow: p.overflow.Load(), Lost: lost}
 }
 
 // own reports whether a message is from this very process.

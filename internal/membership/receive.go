@@ -56,25 +56,44 @@ func (p *Membership) heard(channel string, h header) {
 		p.echo(h.N)
 		return
 	case h.From == p.cfg.Name:
-		if p.mayWarn("clash") {
-			p.errand(func(context.Context) {
-				p.log.Error("membership: another node has the name of this one", slog.String("name", h.From))
-			})
-		}
+		p.namesake()
 		return
 	}
 	p.mu.Lock()
-	joined, full := p.roster.hello(h.From, h.Run)
+	joined, clash, full := p.roster.hello(h.From, h.Run)
 	p.mu.Unlock()
 	switch {
 	case full:
 		p.drop(&p.overflow, channel, "too many nodes")
+		return
+	case clash:
+		p.errand(func(context.Context) {
+			p.log.Error("membership: node name used twice", slog.String("name", h.From))
+		})
 	case joined:
 		p.errand(func(ctx context.Context) {
 			p.log.Info("membership: node joined", slog.String("name", h.From))
 			if h.Type == typeHello {
-				p.say(ctx, inboxPrefix+h.From, p.header(typeWelcome))
+				w := p.header(typeWelcome)
+				w.Announced = p.cfg.Announce()
+				p.say(ctx, inboxPrefix+h.From, w)
 			}
+		})
+	}
+	p.cfg.Heard(Hello{Process: h.Run, Announced: h.Announced, Met: joined || h.Type == typeWelcome})
+}
+
+// namesake handles a hello of another process with the name of this node. It answers with a hello at once, so that the
+// other process learns of the clash before it considers itself ready for long.
+func (p *Membership) namesake() {
+	p.mu.Lock()
+	first := p.clashed == 0 || p.roster.beats-(p.clashed-1) >= silentBeats
+	p.clashed = p.roster.beats + 1
+	p.mu.Unlock()
+	if first {
+		p.errand(func(ctx context.Context) {
+			p.log.Error("membership: another node has the name of this one", slog.String("name", p.cfg.Name))
+			p.hello(ctx)
 		})
 	}
 }

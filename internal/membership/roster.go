@@ -8,6 +8,8 @@ const (
 	silentBeats = 4
 	// maxNodes bounds how many nodes are known at a time.
 	maxNodes = 1024
+	// maxEarlier bounds how many earlier processes of a node's name are remembered for silentBeats.
+	maxEarlier = 8
 )
 
 // roster is this node's knowledge of the other nodes. It is not safe for concurrent use.
@@ -15,6 +17,8 @@ type roster struct {
 	nodes map[string]*node
 	// beats counts the own hellos received.
 	beats uint64
+	// lost counts the nodes that fell silent without a bye.
+	lost uint64
 }
 
 type node struct {
@@ -24,37 +28,86 @@ type node struct {
 	// gone is set after a bye. The entry is kept for a while, because a welcome that the node sent earlier may arrive
 	// later, on another channel.
 	gone bool
+	// earlier are the processes that used the name before run and have not said bye, with the beat when they were last
+	// heard. After a restart the earlier process stays silent. If it is heard again, two processes use the name.
+	earlier map[string]uint64
+	// clash is set while that is so.
+	clash bool
 }
 
-// hello notes that a node is there, and reports whether that is news. full: it is one too many to be noted.
-func (r *roster) hello(name, run string) (joined, full bool) {
+// hello notes that a node is there, and reports whether that is news, and whether its name turns out to be used by
+// several processes. full: it is one too many to be noted.
+func (r *roster) hello(name, run string) (joined, clash, full bool) {
 	n, ok := r.nodes[name]
 	switch {
 	case !ok && len(r.nodes) >= maxNodes:
-		return false, true
-	case !ok || n.run != run:
+		return false, false, true
+	case !ok:
 		r.nodes[name] = &node{run: run, heard: r.beats}
-		return true, false
-	case !n.gone:
-		n.heard = r.beats
+		return true, false, false
+	case n.run == run:
+		if !n.gone {
+			n.heard = r.beats
+		}
+		return false, false, false
 	}
-	return false, false
+	_, returned := n.earlier[run]
+	clash = returned && !n.clash
+	n.replace(run, r.beats)
+	n.clash = n.clash || returned
+	return !returned, clash, false
+}
+
+// replace makes run the process that has the node's name, and remembers the previous one unless it has left.
+func (n *node) replace(run string, beat uint64) {
+	if !n.gone {
+		if n.earlier == nil {
+			n.earlier = make(map[string]uint64)
+		}
+		if len(n.earlier) < maxEarlier {
+			n.earlier[n.run] = n.heard
+		}
+	}
+	delete(n.earlier, run)
+	n.run, n.heard, n.gone = run, beat, false
 }
 
 // bye notes that a node has left, and reports whether that is news.
 func (r *roster) bye(name, run string) bool {
 	n, ok := r.nodes[name]
-	if !ok || n.run != run || n.gone {
+	switch {
+	case !ok:
+		return false
+	case n.run != run:
+		n.forget(run)
+		return false
+	case n.gone:
+		return false
+	}
+	for other, heard := range n.earlier { // the name is still in use
+		n.run, n.heard = other, heard
+		n.forget(other)
 		return false
 	}
 	n.gone = true
 	return true
 }
 
+// forget removes an earlier process of the node's name.
+func (n *node) forget(run string) {
+	delete(n.earlier, run)
+	n.clash = n.clash && len(n.earlier) > 0
+}
+
 // beat records that an own hello arrived and returns the nodes that have been silent for too long.
 func (r *roster) beat() (lost []string) {
 	r.beats++
 	for name, n := range r.nodes {
+		for run, heard := range n.earlier {
+			if r.beats-heard >= silentBeats {
+				n.forget(run)
+			}
+		}
 		if r.beats-n.heard < silentBeats {
 			continue
 		}
@@ -63,6 +116,7 @@ func (r *roster) beat() (lost []string) {
 			lost = append(lost, name)
 		}
 	}
+	r.lost += uint64(len(lost))
 	return lost
 }
 
@@ -75,5 +129,15 @@ func (r *roster) names() []string {
 		}
 	}
 	slices.Sort(names)
+	return names
+}
+
+// clashes returns the names of nodes that several processes use.
+func (r *roster) clashes() (names []string) {
+	for name, n := range r.nodes {
+		if n.clash {
+			names = append(names, name)
+		}
+	}
 	return names
 }

@@ -2,7 +2,11 @@ package membership
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -61,8 +65,8 @@ func (p *Membership) join(ctx context.Context) bool {
 	}
 }
 
-// Connected tells the membership that the broker has connected, so that it joins the other nodes at once. It does not
-// block.
+// Connected tells the membership that the broker has connected, so that it joins the other nodes at once, or tells them
+// that it is back. It does not block.
 func (p *Membership) Connected() {
 	select {
 	case p.connected <- struct{}{}:
@@ -70,12 +74,33 @@ func (p *Membership) Connected() {
 	}
 }
 
-// Joined reports whether this node has received a hello of its own: it then receives commands of other nodes, and the
-// nodes that were there have received the hello as well.
-func (p *Membership) Joined() bool {
+// Ready returns nil if this node takes part in the cluster: its own hellos come back, so it receives commands of other
+// nodes, and the nodes that were there have received its hello as well. Otherwise the error names the reason, and the
+// remedy if there is one.
+func (p *Membership) Ready() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.running && p.echoed > 0
+	clashes := p.clashesLocked()
+	switch {
+	case !p.running || p.echoed == 0:
+		return errors.New("this node has not joined the others yet")
+	case p.said-p.echoed >= silentBeats:
+		return fmt.Errorf("the last %d hellos of this node to the others have not come back", p.said-p.echoed)
+	case len(clashes) > 0:
+		return fmt.Errorf("several nodes have the name %s: give each node a name of its own (Options.NodeName, --node-name)",
+			strings.Join(clashes, ", "))
+	}
+	return nil
+}
+
+// clashesLocked returns the sorted names that several running processes use.
+func (p *Membership) clashesLocked() []string {
+	names := p.roster.clashes()
+	if p.clashed > 0 && p.roster.beats-(p.clashed-1) < silentBeats {
+		names = append(names, p.cfg.Name)
+	}
+	slices.Sort(names)
+	return names
 }
 
 // stay sends a hello at once and then each interval, and runs errands in between, until ctx ends.
@@ -88,6 +113,8 @@ func (p *Membership) stay(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-beat.C:
+			p.hello(ctx)
+		case <-p.connected: // the nodes that lost this one learn at once that it is back
 			p.hello(ctx)
 		case errand := <-p.errands:
 			errand(ctx)
@@ -111,6 +138,7 @@ func (p *Membership) hello(ctx context.Context) {
 	h := p.header(typeHello)
 	h.N = p.said
 	p.mu.Unlock()
+	h.Announced = p.cfg.Announce()
 	p.say(ctx, AllChannel, h)
 }
 

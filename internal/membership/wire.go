@@ -55,6 +55,8 @@ type header struct {
 	Part    int    `json:"part,omitempty"`
 	More    bool   `json:"more,omitempty"`
 	Refused bool   `json:"refused,omitempty"`
+	// Announced is the number of the newest command that the sender of a hello or a welcome has issued.
+	Announced uint64 `json:"announced,omitempty"`
 }
 
 // Reasons for which a message is invalid, as they appear in the log.
