@@ -16,7 +16,7 @@ import (
 func TestASendReachesAllWhileConnectionsComeAndGo(t *testing.T) {
 	for name, send := range map[string]func(*Manager, Message) (Delivery, error){
 		"to subscribers": func(m *Manager, msg Message) (Delivery, error) { return m.SendToUploadSubscribers("cat", msg) },
-		"to a user":      func(m *Manager, msg Message) (Delivery, error) { return m.SendToUser("ann", msg) },
+		"to a user":      func(m *Manager, msg Message) (Delivery, error) { return m.SendToUser(t.Context(), "ann", msg) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := open(t, Options{MaxConnectionsPerUser: -1})
@@ -109,7 +109,7 @@ func TestAMessageIsEncodedOncePerBroadcast(t *testing.T) {
 			t.Fatalf("a connection has %d frames, not the one that all share", len(c.frames))
 		}
 	}
-	_, err = m.SendToUser("user 1", &encodings{Message: msg.Message})
+	_, err = m.SendToUser(t.Context(), "user 1", &encodings{Message: msg.Message})
 	if err == nil {
 		t.Error("progress of no upload was sent")
 	}

@@ -35,7 +35,10 @@ type cluster struct {
 	// failed Unsubscribe, when the state of the subscription is unknown.
 	subscribed []map[string]bool
 	peers      *membership.Membership
-	outgoing   *coalesce.Coalescer[outgoing, Position] // nil unless states are conflated between nodes
+	orders     *orderLog
+	// ordersMissed wakes syncOrders.
+	ordersMissed chan struct{}
+	outgoing     *coalesce.Coalescer[outgoing, Position] // nil unless states are conflated between nodes
 
 	health   atomic.Pointer[string] // nil: messages come through; else why not
 	failed   chan error
@@ -65,15 +68,20 @@ const (
 
 // newCluster returns the part of m that is about other nodes, at work. The error is about m's options.
 func newCluster(m *Manager) (_ *cluster, err error) {
-	c := &cluster{manager: m, broker: m.opt.Broker, failed: make(chan error, 1)}
+	c := &cluster{
+		manager: m, broker: m.opt.Broker, failed: make(chan error, 1), ordersMissed: make(chan struct{}, 1),
+	}
 	c.keeper, _ = c.broker.(broker.HistoryBroker)
 	c.unhealthy("not connected yet")
 	c.peers, err = membership.New(membership.Config{
-		Broker: c.broker, Name: m.opt.NodeName, Answer: c.answer, Told: c.told, Logger: m.opt.Logger,
+		Broker: c.broker, Name: m.opt.NodeName, Answer: c.answer, Logger: m.opt.Logger,
+		Announce: func() uint64 { return c.orders.announce() },
+		Heard:    c.heard,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("manager: Options.NodeName: %w", err)
 	}
+	c.orders = newOrderLog(c.peers.Process(), &m.ages)
 	c.intake = dispatch.New(dispatch.Config[broker.Message]{
 		Lanes:    runtime.GOMAXPROCS(0),
 		Messages: intakeMessages,
@@ -111,6 +119,7 @@ func (c *cluster) run() {
 		}
 	})
 	c.peering.Go(func() { c.peers.Run(peersCtx, leavingCtx) })
+	c.peering.Go(func() { c.syncOrders(peersCtx) })
 }
 
 // close takes leave of the other nodes and ends all goroutines. It blocks until then; calls of the broker end
@@ -158,6 +167,7 @@ func (c *cluster) Health(err error) {
 	}
 	c.health.Store(nil)
 	c.peers.Connected()
+	c.missedOrders()
 	c.manager.opt.Logger.Info("broker healthy")
 }
 
@@ -167,10 +177,18 @@ func (c *cluster) unhealthy(why string) { c.health.Store(&why) }
 func (c *cluster) lost(channel string) {
 	if channel == "" {
 		c.catching.Add(allUploads)
-		return
 	}
 	if id, ok := strings.CutPrefix(channel, uploadChannel); ok {
 		c.manager.registry.WithKnown(id, c.fallBehind)
+		return
+	}
+	c.missedOrders() // the other channels are those of the nodes
+}
+
+// heard handles a hello of another node.
+func (c *cluster) heard(h membership.Hello) {
+	if h.Met || c.orders.missed(h.Process, h.Announced) {
+		c.missedOrders()
 	}
 }
 

@@ -26,7 +26,7 @@ func TestInvariant4NoLockIsHeldWhileTheBrokerIsCalled(t *testing.T) {
 					"Unsubscribe": func() { n.Disconnect("ann", c) },
 					"Kept":        func() { _, _, _ = n.Newest(t.Context(), "cat") },
 					"Store":       func() { _, _ = n.Publish(t.Context(), "cat", note(t, 1)) },
-					"Publish":     func() { _, _ = n.SendToUser("ann", note(t, 1)) },
+					"Publish":     func() { _, _ = n.SendToUser(t.Context(), "ann", note(t, 1)) },
 				} {
 					go work() // operations blocked in the stopped call time out
 				}

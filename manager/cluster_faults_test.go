@@ -342,7 +342,8 @@ func TestCluster_InterruptionReadsWhatHasChanged(t *testing.T) {
 		if got := len(c.received(t)) - before; got != uploads/100+1 {
 			t.Errorf("%d messages came, want those of %d changed uploads and one more", got, uploads/100)
 		}
-		if read := n.link.made("Kept") - reads; read != uploads/100 {
+		// The live message may arrive after the positions were read; then its upload is read too.
+		if read := n.link.made("Kept") - reads; read < uploads/100 || read > uploads/100+2 {
 			t.Errorf("%d histories were read, want those of %d changed uploads", read, uploads/100)
 		}
 		if asked := n.link.made("Positions"); asked != (uploads+positionBatch-1)/positionBatch {
@@ -465,7 +466,7 @@ func TestCluster_ReadyMeansJoined(t *testing.T) {
 			t.Errorf("the nodes were ready after %v", took)
 		}
 		c := connect(t, nodes[1], "ann")
-		if _, err := nodes[0].SendToUser("ann", note(t, 1)); err != nil {
+		if _, err := nodes[0].SendToUser(t.Context(), "ann", note(t, 1)); err != nil {
 			t.Error(err)
 		}
 		synctest.Wait()

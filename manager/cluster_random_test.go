@@ -40,13 +40,31 @@ type wanderers struct {
 	// down is the node whose link is cut, if cut.
 	down int
 	cut  bool
+	// revoked are the orders to close a user's connections, by reason.
+	revoked map[CloseReason]*revocation
+	// former are connections that were replaced.
+	former []*wandererConn
+}
+
+// revocation is an order to close the connections that a user had at a moment.
+type revocation struct {
+	user string
+	at   time.Time
+}
+
+// wandererConn is a connection of a client while it is registered.
+type wandererConn struct {
+	*fakeConn
+	user       string
+	from       time.Time
+	registered bool // until the client disconnects it
 }
 
 // wanderer is one client and all it knows. It follows every upload.
 type wanderer struct {
 	user string
 	node *member
-	conn *fakeConn
+	conn *wandererConn
 	read int // number of frames read so far
 	at   map[string]Position
 }
@@ -63,7 +81,9 @@ func (w *wanderers) step() {
 		w.publish(node, upload, 80) // more than the broker stores
 	case p < 80:
 		w.move(w.clients[w.random.IntN(len(w.clients))], node)
-	case p < 83:
+	case p < 82:
+		w.revoke(node)
+	case p < 84:
 		if err := node.Forget(w.t.Context(), upload); err == nil {
 			delete(w.newest, upload)
 		}
@@ -73,7 +93,7 @@ func (w *wanderers) step() {
 		rare, own := w.random.IntN(20), rand.New(rand.NewPCG(w.random.Uint64(), 2)) // the link's goroutines'
 		node.link.losing(func(broker.Message) bool { return rare > 0 && own.IntN(rare+1) == 0 })
 	case p < 97:
-		<-time.After(time.Duration(w.random.IntN(1500)) * time.Millisecond)
+		<-time.After(time.Duration(w.random.IntN(6000)) * time.Millisecond)
 	default:
 		synctest.Wait()
 		w.look()
@@ -93,6 +113,37 @@ func (w *wanderers) publish(node *member, upload string, n int) {
 	}
 }
 
+// revoke closes the connections of a user through a node, which may be cut off.
+func (w *wanderers) revoke(node *member) {
+	<-time.After(10 * time.Millisecond) // no connection is of the same moment
+	r := &revocation{w.clients[w.random.IntN(len(w.clients))].user, time.Now()}
+	reason := CloseReason{4000, fmt.Sprint("order ", len(w.revoked))}
+	if w.revoked == nil {
+		w.revoked = make(map[CloseReason]*revocation)
+	}
+	w.revoked[reason] = r
+	_, _ = node.DisconnectUser(w.t.Context(), r.user, reason)
+	<-time.After(10 * time.Millisecond)
+}
+
+// checkRevocations verifies that each order closed the connections that its user had, and no newer ones.
+func (w *wanderers) checkRevocations() {
+	for _, c := range w.former {
+		closed := c.closed()
+		for _, reason := range closed {
+			r, ok := w.revoked[reason]
+			if ok && (r.user != c.user || c.from.After(r.at.Add(time.Second))) { // ages are not exact
+				w.t.Errorf("%s: %q closed a connection that was made %v after it", c.user, reason.Text, c.from.Sub(r.at))
+			}
+		}
+		for reason, r := range w.revoked {
+			if r.user == c.user && c.from.Before(r.at) && c.registered && len(closed) == 0 {
+				w.t.Errorf("%s: %q did not close a connection of %v before it", c.user, reason.Text, r.at.Sub(c.from))
+			}
+		}
+	}
+}
+
 // breakDown cuts the link of one node, or mends it.
 func (w *wanderers) breakDown() {
 	if w.cut = !w.cut; w.cut {
@@ -108,19 +159,27 @@ func (w *wanderers) move(c *wanderer, node *member) {
 	synctest.Wait()
 	c.look(w.t)
 	if c.node != nil {
-		c.node.Disconnect(c.user, c.conn)
-		c.node = nil
+		c.leave()
 	}
-	conn := connect(w.t, node.Manager, c.user)
+	conn := &wandererConn{fakeConn: connect(w.t, node.Manager, c.user), user: c.user, from: time.Now(), registered: true}
+	w.former = append(w.former, conn)
 	since := make(map[string]Position)
 	for _, upload := range wanderedUploads {
 		since[upload] = c.at[upload]
 	}
-	if _, err := node.Resume(w.t.Context(), c.user, conn, since); err != nil {
-		node.Disconnect(c.user, conn)
+	if _, err := node.Resume(w.t.Context(), c.user, conn.fakeConn, since); err != nil {
+		conn.registered = false
+		node.Disconnect(c.user, conn.fakeConn)
 		return
 	}
 	c.node, c.conn, c.read = node, conn, 0
+}
+
+// leave disconnects the client.
+func (c *wanderer) leave() {
+	c.conn.registered = false
+	c.node.Disconnect(c.user, c.conn.fakeConn)
+	c.node = nil
 }
 
 func (w *wanderers) look() {
@@ -140,8 +199,7 @@ func (c *wanderer) look(t *testing.T) {
 		c.take(t, all[c.read])
 	}
 	if len(c.conn.closed()) > 0 { // it has to recover elsewhere
-		c.node.Disconnect(c.user, c.conn)
-		c.node = nil
+		c.leave()
 	}
 }
 
@@ -185,6 +243,7 @@ func (w *wanderers) finish() {
 		w.publish(&w.nodes[0], upload, 1)
 	}
 	<-time.After(time.Minute)
+	w.checkRevocations()
 	w.look()
 	for _, c := range w.clients {
 		if c.node == nil {

@@ -164,13 +164,13 @@ func TestAUserIsReachedOnEveryNode(t *testing.T) {
 		text := `{"action":"note", "html":"<b> & \u003c"}`
 		e, err := Parse("", []byte(text), time.Time{})
 		must(t, err)
-		d, err := nodes[0].SendToUser("ann", e)
-		if err != nil || d.Queued != 1 {
+		d, err := nodes[0].SendToUser(t.Context(), "ann", e)
+		if err != nil || d.Queued != 3 {
 			t.Errorf("%+v, %v", d, err)
 		}
 		synctest.Wait()
 		n, err := nodes[2].DisconnectUser(t.Context(), "ann", CloseReason{4000, "Signed out"})
-		if err != nil || n != 1 {
+		if err != nil || n != 3 {
 			t.Errorf("%d were closed, %v", n, err)
 		}
 		synctest.Wait()
@@ -197,9 +197,9 @@ func TestATokenIsDisconnectedOnEveryNode(t *testing.T) {
 		must(t, nodes[0].Connect("ann", stolen))
 		must(t, nodes[0].Connect("ann", own))
 		must(t, nodes[0].Connect("ann", none))
-		for _, token := range []string{"stolen", ""} {
-			if n, err := nodes[1].DisconnectToken(t.Context(), token, NormalClosure); n != 0 || err != nil {
-				t.Errorf("%d were closed here, %v", n, err)
+		for token, want := range map[string]int{"stolen": 1, "": 0} {
+			if n, err := nodes[1].DisconnectToken(t.Context(), token, NormalClosure); n != want || err != nil {
+				t.Errorf("%d were closed, %v, want %d", n, err, want)
 			}
 		}
 		synctest.Wait()
@@ -302,7 +302,7 @@ func TestWithoutTheBrokerPublishersGetAnErrorAndSubscribersWait(t *testing.T) {
 			t.Error("the node is ready without a broker")
 		}
 		_, err := n.Publish(t.Context(), "cat", note(t, 1))
-		_, sendErr := n.SendToUser("ann", note(t, 1))
+		_, sendErr := n.SendToUser(t.Context(), "ann", note(t, 1))
 		_, _, newestErr := n.Newest(t.Context(), "cat")
 		_, historyErr := n.History(t.Context(), "cat", Position{})
 		_, closeErr := n.DisconnectUser(t.Context(), "nobody", NormalClosure)

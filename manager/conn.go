@@ -2,6 +2,8 @@ package manager
 
 import (
 	"fmt"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/shoal-go/shoal/internal/frame"
@@ -111,6 +113,32 @@ type TokenHolder interface {
 	TokenID() string
 }
 
+// ConnTime holds the time when a connection was registered. A Conn should embed one: a close order that a node learns of
+// late spares the connections that were registered after it was issued. Connections without a ConnTime are closed by
+// each order for their user or token. The zero value is ready for use.
+type ConnTime struct{ at atomic.Int64 }
+
+func (t *ConnTime) connTime() *atomic.Int64 { return &t.at }
+
+// stampConn notes in a connection that it is registered now, unless it has been before, and returns the time of its
+// ConnTime, or the present.
+func (m *Manager) stampConn(c Conn) time.Duration {
+	now := m.ages.now()
+	if t, ok := c.(interface{ connTime() *atomic.Int64 }); ok {
+		t.connTime().CompareAndSwap(0, int64(now))
+		return connTime(c)
+	}
+	return now
+}
+
+// connTime returns when a connection was registered, on Manager.ages, or 0 if it has no ConnTime.
+func connTime(c Conn) time.Duration {
+	if t, ok := c.(interface{ connTime() *atomic.Int64 }); ok {
+		return time.Duration(t.connTime().Load())
+	}
+	return 0
+}
+
 // SilenceReporter is implemented by a Conn that knows when its client was last heard of. Where a user has too many
 // connections, the one that has been silent longest gives way. SilentFor is called with the user's lock held: it must
 // not block or call the manager.
@@ -136,10 +164,16 @@ func (r CloseReason) Check() error {
 	return &InvalidError{"code", fmt.Sprintf("must be 1000 to 1003, 1007 to 1014 or 3000 to 4999, not %d", r.Code)}
 }
 
-// orNormal returns the reason, or NormalClosure for the zero value.
+// maxReasonBytes is the room for a text in a close frame.
+const maxReasonBytes = 123
+
+// orNormal returns the reason with a text that fits, and NormalClosure for the zero value.
 func (r CloseReason) orNormal() CloseReason {
 	if r.Code == 0 {
 		r.Code = NormalClosure.Code
+	}
+	if len(r.Text) > maxReasonBytes {
+		r.Text = strings.ToValidUTF8(r.Text[:maxReasonBytes], "")
 	}
 	return r
 }

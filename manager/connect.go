@@ -24,6 +24,7 @@ func (m *Manager) Connect(userID string, c Conn) error {
 	if !isComparable(c) {
 		return &InvalidError{"connection", fmt.Sprintf("must be comparable and not nil, such as a pointer, but is %T", c)}
 	}
+	since := m.stampConn(c)
 	old, evicted, err := m.registry.Connect(userID, c, m.opt.MaxConnectionsPerUser, m.mostSilent, func(u *upload) {
 		m.sendNewest(u, c)
 	})
@@ -37,6 +38,9 @@ func (m *Manager) Connect(userID string, c Conn) error {
 	if m.closed.Load() {
 		m.registry.Disconnect(userID, c)
 		return ErrClosed
+	}
+	if m.cluster != nil {
+		m.cluster.closeIfRevoked(userID, c, since)
 	}
 	return nil
 }
@@ -85,30 +89,40 @@ func (m *Manager) Disconnect(userID string, c Conn) {
 	m.registry.Disconnect(userID, c)
 }
 
-// DisconnectUser closes all connections of a user, on every node, and returns how many it closed on this one. With a
-// broker it blocks on that; the error is then ctx's error or wraps ErrUnavailable, and the connections on other nodes
-// may still exist. An invalid id or reason is an *InvalidError, and then nothing is closed.
+// DisconnectUser closes all connections of a user, on every node, and returns how many were closed. With a broker it
+// blocks until every node has confirmed, at most until ctx ends or for some seconds.
+//
+// The error is then ctx's error, wraps ErrUnavailable, or is a *MissingNodesError with the nodes that did not confirm. A
+// node that was cut off, whether it is named or not, closes the connections that are older than the call when it is
+// back: the nodes that are left remember the order for 24 hours, each the newest 4096 orders. An invalid id or reason is
+// an *InvalidError, and then nothing is closed.
 func (m *Manager) DisconnectUser(ctx context.Context, userID string, reason CloseReason) (closed int, err error) {
 	if err := errors.Join(m.made(), CheckID("user_id", userID), reason.Check()); err != nil {
 		return 0, err
 	}
 	reason = reason.orNormal()
 	if m.cluster != nil {
-		return m.cluster.closeEverywhere(ctx, closeUser, order{UserID: userID, Reason: reason})
+		return m.cluster.closeEverywhere(ctx, closeOrder{Kind: closeUser, UserID: userID, Reason: reason})
 	}
 	return m.closeUserHere(userID, reason), nil
 }
 
-// DisconnectToken closes all connections that were opened with a token, on every node, and returns how many it
-// closed on this one. They are those whose Conn is a TokenHolder of this id. It blocks and fails as
-// DisconnectUser does.
+// DisconnectToken closes all connections that were opened with a token, on every node, and returns how many were closed.
+// They are those whose Conn is a TokenHolder or a TokenSet of this id. It blocks and fails as DisconnectUser does, and
+// reaches nodes that were cut off in the same way.
 func (m *Manager) DisconnectToken(ctx context.Context, tokenID string, reason CloseReason) (closed int, err error) {
 	if err := errors.Join(m.made(), reason.Check()); err != nil {
 		return 0, err
 	}
+	if len(tokenID) > maxTokenIDBytes {
+		return 0, &InvalidError{"token_id", fmt.Sprintf("has %d bytes, at most %d are allowed", len(tokenID), maxTokenIDBytes)}
+	}
 	reason = reason.orNormal()
-	if m.cluster != nil {
-		return m.cluster.closeEverywhere(ctx, closeToken, order{TokenID: tokenID, Reason: reason})
+	switch {
+	case tokenID == "": // no connection has it
+		return 0, nil
+	case m.cluster != nil:
+		return m.cluster.closeEverywhere(ctx, closeOrder{Kind: closeToken, TokenID: tokenID, Reason: reason})
 	}
 	return m.closeTokenHere(tokenID, reason), nil
 }
@@ -116,20 +130,28 @@ func (m *Manager) DisconnectToken(ctx context.Context, tokenID string, reason Cl
 func (m *Manager) closeTokenHere(tokenID string, reason CloseReason) (closed int) {
 	m.registry.EachConnection(func(userID string, c Conn) {
 		if hasToken(c, tokenID) {
-			m.registry.Disconnect(userID, c)
-			m.guard.close(c, reason)
-			closed++
+			closed += m.disconnectAndClose(userID, c, reason)
 		}
 	})
 	return closed
 }
 
-func (m *Manager) closeUserHere(userID string, reason CloseReason) int {
-	var conns []Conn
-	m.registry.WithConnections(userID, func(cs []Conn) { conns = append(conns, cs...) })
-	for _, c := range conns {
-		m.registry.Disconnect(userID, c)
-		m.guard.close(c, reason)
+func (m *Manager) closeUserHere(userID string, reason CloseReason) (closed int) {
+	for _, c := range m.connections(userID) {
+		closed += m.disconnectAndClose(userID, c, reason)
 	}
-	return len(conns)
+	return closed
+}
+
+// connections returns the connections of a user on this node.
+func (m *Manager) connections(userID string) (conns []Conn) {
+	m.registry.WithConnections(userID, func(cs []Conn) { conns = append(conns, cs...) })
+	return conns
+}
+
+// disconnectAndClose unregisters a connection and then closes it. It returns 1, for the callers' sums.
+func (m *Manager) disconnectAndClose(userID string, c Conn, reason CloseReason) int {
+	m.registry.Disconnect(userID, c)
+	m.guard.close(c, reason)
+	return 1
 }

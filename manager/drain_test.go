@@ -117,7 +117,7 @@ func TestClosedManagerRefusesEverything(t *testing.T) {
 		"Resume":                  func() error { _, err := m.Resume(ctx, "ann", c, map[string]Position{"cat": {}}); return err },
 		"Publish":                 func() error { _, err := m.Publish(ctx, "cat", note(t, 1)); return err },
 		"SendToUploadSubscribers": func() error { _, err := m.SendToUploadSubscribers("cat", note(t, 1)); return err },
-		"SendToUser":              func() error { _, err := m.SendToUser("ann", note(t, 1)); return err },
+		"SendToUser":              func() error { _, err := m.SendToUser(t.Context(), "ann", note(t, 1)); return err },
 		"Forget":                  func() error { return m.Forget(ctx, "cat") },
 	} {
 		if err := call(); !errors.Is(err, ErrClosed) {

@@ -74,7 +74,7 @@ func TestManager_ChecksIDsEverywhere(t *testing.T) {
 			"Forget":                  m.Forget(ctx, id),
 			"Publish":                 second(m.Publish(ctx, id, note(t, 1))),
 			"SendToUploadSubscribers": second(m.SendToUploadSubscribers(id, note(t, 1))),
-			"SendToUser":              second(m.SendToUser(id, note(t, 1))),
+			"SendToUser":              second(m.SendToUser(t.Context(), id, note(t, 1))),
 			"History":                 second(m.History(ctx, id, Position{})),
 			"DisconnectUser":          second(m.DisconnectUser(ctx, id, NormalClosure)),
 			"Subscribers":             second(m.Subscribers(ctx, id)),
@@ -104,7 +104,7 @@ func TestManager_ZeroValueReturnsErrors(t *testing.T) {
 		"SubscribeUpload": m.SubscribeUpload(ctx, "ann", "cat"),
 		"SubscribeConn":   m.SubscribeConn(ctx, "ann", c, "cat", SubscribeOptions{}),
 		"Publish":         second(m.Publish(ctx, "cat", note(t, 1))),
-		"SendToUser":      second(m.SendToUser("ann", note(t, 1))),
+		"SendToUser":      second(m.SendToUser(t.Context(), "ann", note(t, 1))),
 		"History":         second(m.History(ctx, "cat", Position{})),
 		"Forget":          m.Forget(ctx, "cat"),
 		"DisconnectUser":  second(m.DisconnectUser(ctx, "ann", NormalClosure)),
@@ -150,7 +150,7 @@ func TestSend_PanicEndsNoOtherDelivery(t *testing.T) {
 					t.Fatalf("connection %d has got %d messages", i, len(c.received(t)))
 				}
 			}
-			if _, err := m.SendToUser("user 1", note(t, 2)); err != nil {
+			if _, err := m.SendToUser(t.Context(), "user 1", note(t, 2)); err != nil {
 				t.Error(err)
 			}
 			if n, err := m.DisconnectUser(t.Context(), "user 1", NormalClosure); n != 1 || err != nil {

@@ -14,6 +14,8 @@ import (
 
 // fakeConn is a connection that records its frames. Its hooks are set before it is connected.
 type fakeConn struct {
+	ConnTime
+
 	// onSend returns the outcome of a frame; nil queues it. onClose is called with each Close.
 	onSend  func(*Frame) Outcome
 	onClose func(CloseReason)

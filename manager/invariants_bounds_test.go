@@ -184,7 +184,7 @@ func TestMessagesAreBounded(t *testing.T) {
 	for _, send := range []func(Message) error{
 		func(msg Message) error { _, err := m.Publish(t.Context(), "cat", msg); return err },
 		func(msg Message) error { _, err := m.SendToUploadSubscribers("cat", msg); return err },
-		func(msg Message) error { _, err := m.SendToUser("ann", msg); return err },
+		func(msg Message) error { _, err := m.SendToUser(t.Context(), "ann", msg); return err },
 	} {
 		var invalid *InvalidError
 		if err := send(UploadFailed{UploadID: "cat", ErrorMessage: strings.Repeat("x", 2000)}); !errors.As(err, &invalid) {

@@ -17,7 +17,7 @@ func everything(t *testing.T, m *Manager, user, upload string) {
 		func() error { return m.SubscribeConn(ctx, user, c, upload, SubscribeOptions{Acknowledge: true}) },
 		func() error { _, err := m.Resume(ctx, user, c, map[string]Position{upload: {}}); return err },
 		func() error { _, err := m.Publish(ctx, upload, note(t, 1)); return err },
-		func() error { _, err := m.SendToUser(user, note(t, 2)); return err },
+		func() error { _, err := m.SendToUser(t.Context(), user, note(t, 2)); return err },
 		func() error { return m.Forget(ctx, upload) },
 	} {
 		if err := do(); err != nil {
@@ -48,7 +48,7 @@ func TestInvariant4SendingHoldsUpNoOtherUserOrUpload(t *testing.T) {
 	for want, send := range []func() error{
 		func() error { return m.Connect("ann", c) }, // which sends the newest message
 		func() error { publish(t, m, "cat", 1); return nil },
-		func() error { _, err := m.SendToUser("ann", note(t, 1)); return err },
+		func() error { _, err := m.SendToUser(t.Context(), "ann", note(t, 1)); return err },
 		func() error {
 			return m.SubscribeConn(t.Context(), "ann", c, "cat", SubscribeOptions{Acknowledge: true})
 		},
@@ -71,7 +71,7 @@ func TestInvariant4ClosingHoldsNoLock(t *testing.T) {
 			closings++
 			inTime("working with the same user and upload", func() {
 				publish(t, m, "cat", 1)
-				if _, err := m.SendToUser("ann", note(t, 1)); err != nil {
+				if _, err := m.SendToUser(t.Context(), "ann", note(t, 1)); err != nil {
 					t.Error(err)
 				}
 				if err := m.SubscribeUpload(context.Background(), "ann", "cat"); err != nil {
@@ -144,7 +144,7 @@ func TestInvariant5PublishingWaitsForNoClient(t *testing.T) {
 		c := connect(t, m, "ann")
 		must(t, m.SubscribeUpload(t.Context(), "ann", "cat"))
 		publish(t, m, "cat", 1000)
-		if d, err := m.SendToUser("slow", note(t, 1)); err != nil || d.Dropped != 1 {
+		if d, err := m.SendToUser(t.Context(), "slow", note(t, 1)); err != nil || d.Dropped != 1 {
 			t.Errorf("the delivery is %+v, %v", d, err)
 		}
 		if took := time.Since(begin); took != 0 {

@@ -34,6 +34,8 @@ type Manager struct {
 	started time.Time
 	guard   guard
 	held    historyUse
+	// ages measures the ages of connections and close orders.
+	ages ageClock
 
 	closed atomic.Bool
 	// closing is made by the first call of Close and closed when that returns. By closeMu.

@@ -98,7 +98,7 @@ func (w *twins) SendToUser(t *rapid.T) {
 	msg, body := w.note(t)
 	receivers := w.model.SendToUser(user, body)
 	w.queued += receivers
-	d, err := w.manager.SendToUser(user, msg)
+	d, err := w.manager.SendToUser(t.Context(), user, msg)
 	must(t, err)
 	wantEqual(t, "delivery", d, Delivery{Queued: receivers})
 }

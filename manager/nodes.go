@@ -5,131 +5,72 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 )
 
-// Kinds of commands and questions between nodes.
+// Kinds of questions between nodes. A command is a question too, so that each node confirms it.
 const (
-	tellMessage    = "message-to-user"
+	messageToUser  = "message-to-user"
 	closeUser      = "close-user"
 	closeToken     = "close-token"
 	askSubscribers = "subscribers"
 	askStats       = "stats"
+	askOrders      = "close-orders"
 )
 
 // errUnknownQuestion answers a node of another version.
 var errUnknownQuestion = errors.New("manager: unknown question")
 
-// order is a command that one node sends to the others.
-type order struct {
-	UserID  string `json:"user,omitempty"`
-	TokenID string `json:"token,omitempty"`
-	// Reason is why connections are closed.
-	Reason CloseReason `json:"reason,omitzero"`
-	// message is the message for the user. It follows the JSON and a line feed, byte for byte.
-	message []byte
+// userMessage is a message that one node sends to the connections that a user has on the others. In the body of the
+// question the message follows the JSON and a line feed, byte for byte.
+type userMessage struct {
+	UserID string `json:"user"`
 }
 
-func (c *cluster) tell(ctx context.Context, kind string, o order) error {
-	body, err := json.Marshal(o)
+// sendToUser sends a message to the connections of a user on all nodes, this one included, and returns the outcomes on
+// the nodes that have confirmed it.
+func (c *cluster) sendToUser(ctx context.Context, userID string, e Encoded) (d Delivery, err error) {
+	body, err := json.Marshal(userMessage{userID})
 	if err != nil {
-		return err
+		return d, err
 	}
-	ctx, cancel := bounded(ctx)
-	defer cancel()
-	return unavailable(c.peers.Tell(ctx, kind, append(append(body, '\n'), o.message...)))
+	answers, err := c.askAll(ctx, messageToUser, append(append(body, '\n'), e.payload...))
+	for _, answer := range answers {
+		var there Delivery
+		if json.Unmarshal(answer, &there) == nil {
+			d.add(there)
+		}
+	}
+	return d, err
 }
 
-// parseOrder parses a command that tell has sent.
-func parseOrder(body []byte) (o order, err error) {
+// sendHere carries out sendToUser on this node.
+func (c *cluster) sendHere(body []byte) ([]byte, error) {
 	line, message, _ := bytes.Cut(body, []byte{'\n'})
-	err = json.Unmarshal(line, &o)
-	o.message = message
-	return o, err
-}
-
-func (c *cluster) sendToUser(userID string, e Encoded) error {
-	return c.tell(context.Background(), tellMessage, order{UserID: userID, message: e.payload})
-}
-
-// closeEverywhere has all nodes close connections and returns how many this one has closed. Each node confirms it,
-// because a revoked token must not stay connected to a node that was away for a moment.
-func (c *cluster) closeEverywhere(ctx context.Context, kind string, o order) (closed int, err error) {
-	body, err := json.Marshal(o)
+	var to userMessage
+	err := json.Unmarshal(line, &to)
 	if err != nil {
-		return 0, err
-	}
-	ctx, cancel := bounded(ctx)
-	defer cancel()
-	answers, missing, err := c.peers.Ask(ctx, kind, body)
-	if own, ok := answers[c.peers.Name()]; ok {
-		closed, _ = strconv.Atoi(string(own)) // closeHere writes a number
-	}
-	switch {
-	case err != nil:
-		return closed, unavailable(err)
-	case len(missing) > 0:
-		return closed, &MissingNodesError{missing}
-	}
-	return closed, nil
-}
-
-// closeHere carries out closeEverywhere on this node, and returns how many connections it has closed.
-func (c *cluster) closeHere(kind string, body []byte) ([]byte, error) {
-	o, err := parseOrder(body)
-	if err == nil {
-		err = o.Reason.Check()
-	}
-	if err != nil {
-		c.refused("orders of other nodes", err)
+		c.refused("messages to users", err)
 		return nil, err
 	}
-	closed := 0
-	if kind == closeUser {
-		closed = c.manager.closeUserHere(o.UserID, o.Reason)
-	} else {
-		closed = c.manager.closeTokenHere(o.TokenID, o.Reason)
-	}
-	return strconv.AppendInt(nil, int64(closed), 10), nil
-}
-
-// MissingNodesError is the error of a command that some nodes have not confirmed. It wraps ErrUnavailable: giving the
-// command again later makes sense.
-type MissingNodesError struct {
-	// Nodes are their names, sorted.
-	Nodes []string
-}
-
-func (e *MissingNodesError) Error() string {
-	return "manager: nodes did not confirm the command: " + strings.Join(e.Nodes, ", ")
-}
-
-func (e *MissingNodesError) Unwrap() error { return ErrUnavailable }
-
-// told executes a command of another node.
-func (c *cluster) told(kind string, body []byte) {
-	o, err := parseOrder(body)
+	e, err := glance("", message, c.manager.opt.MaxMessageBytes)
 	if err != nil {
-		c.refused("orders of other nodes", err)
-		return
+		c.refused("messages to users", err)
+		return nil, err
 	}
-	if kind == tellMessage {
-		e, err := glance("", o.message, c.manager.opt.MaxMessageBytes)
-		if err != nil {
-			c.refused("messages to users", err)
-			return
-		}
-		c.manager.sendHere(o.UserID, e)
-	}
+	return json.Marshal(c.manager.sendHere(to.UserID, e))
 }
 
 // answer answers a question of a node.
 func (c *cluster) answer(kind string, body []byte) ([]byte, error) {
 	switch kind {
 	case closeUser, closeToken:
-		return c.closeHere(kind, body)
+		return c.closeHere(body)
+	case askOrders:
+		return c.answerOrders(body)
+	case messageToUser:
+		return c.sendHere(body)
 	case askSubscribers:
 		return json.Marshal(c.manager.UploadSubscriberIDs(string(body)))
 	case askStats:
@@ -210,8 +151,8 @@ func (m *Manager) Ready() error {
 	if why := m.cluster.health.Load(); why != nil {
 		return errors.New("manager: the broker: " + *why)
 	}
-	if !m.cluster.peers.Joined() {
-		return errors.New("manager: this node has not joined the others yet")
+	if err := m.cluster.peers.Ready(); err != nil {
+		return fmt.Errorf("manager: %w", err)
 	}
 	return nil
 }

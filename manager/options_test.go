@@ -100,7 +100,7 @@ func TestBadInputIsNamed(t *testing.T) {
 	for field, errs := range map[string][]error{
 		"user_id": {
 			m.Connect("", c), m.SubscribeUpload(ctx, "\n", "cat"), m.SubscribeConn(ctx, "", c, "cat", SubscribeOptions{}),
-			second(m.SendToUser("", note(t, 1))),
+			second(m.SendToUser(t.Context(), "", note(t, 1))),
 		},
 		"upload_id": {
 			m.SubscribeUpload(ctx, "ann", ""), m.SubscribeConn(ctx, "ann", c, "\x00", SubscribeOptions{}), m.Forget(ctx, ""),
@@ -108,7 +108,7 @@ func TestBadInputIsNamed(t *testing.T) {
 		},
 		"connection": {m.Connect("ann", nil)},
 		"": {
-			second(m.Publish(ctx, "cat", nil)), second(m.SendToUser("ann", nil)), second(m.Publish(ctx, "cat", Encoded{})),
+			second(m.Publish(ctx, "cat", nil)), second(m.SendToUser(t.Context(), "ann", nil)), second(m.Publish(ctx, "cat", Encoded{})),
 		},
 	} {
 		for i, err := range errs {

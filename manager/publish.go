@@ -66,11 +66,18 @@ func (m *Manager) SendToUploadSubscribers(uploadID string, msg Message) (Deliver
 	return d, nil
 }
 
-// SendToUser sends a message to all connections of a user, on every node, and returns the outcomes at this node's
-// connections. The message has no offset and no history: a client that is not connected does not receive it. SendToUser
-// does not wait for any client. The error is an *InvalidError or ErrClosed; with a broker it may wrap ErrUnavailable,
-// and then the message reached no connection, or only connections of other nodes.
-func (m *Manager) SendToUser(userID string, msg Message) (Delivery, error) {
+// SendToUser sends a message to all connections of a user, on every node, and returns the outcomes at the connections on
+// all nodes that confirmed. The message has no offset and no history: a client that is not connected does not receive
+// it. SendToUser does not wait for any client. With a broker it blocks until every node has confirmed, at most until ctx
+// ends or for some seconds.
+//
+// The error is an *InvalidError, ErrClosed or ctx's error; with a broker it may wrap ErrUnavailable, or be a
+// *MissingNodesError with the nodes that did not confirm. The outcomes are valid even then: this node's connections
+// have the message, and sending it again may deliver it twice.
+func (m *Manager) SendToUser(ctx context.Context, userID string, msg Message) (Delivery, error) {
+	if err := ctx.Err(); err != nil {
+		return Delivery{}, err
+	}
 	if err := m.check(); err != nil {
 		return Delivery{}, err
 	}
@@ -82,9 +89,7 @@ func (m *Manager) SendToUser(userID string, msg Message) (Delivery, error) {
 		return Delivery{}, err
 	}
 	if m.cluster != nil {
-		if err := m.cluster.sendToUser(userID, e); err != nil {
-			return Delivery{}, err
-		}
+		return m.cluster.sendToUser(ctx, userID, e)
 	}
 	m.counters.byUser.add(e.class)
 	return m.sendHere(userID, e), nil

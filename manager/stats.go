@@ -89,6 +89,10 @@ type BrokerStats struct {
 	PublishFailures   uint64 `json:"publish_failures"`
 	// Conflated are the state messages that gave way to a newer one before they left this node.
 	Conflated uint64 `json:"conflated"`
+	// LateOrders are orders to close connections that this node learned of after it had missed them; DroppedOrders are
+	// orders that it no longer remembers for other nodes, because there were too many.
+	LateOrders    uint64 `json:"late_orders"`
+	DroppedOrders uint64 `json:"dropped_orders"`
 
 	// Now: whether messages come through, the number of known nodes, this one among them, the received messages that
 	// have not been delivered, and the uploads whose catch-up or subscription has not begun.
@@ -145,11 +149,13 @@ func (c *cluster) stats() *BrokerStats {
 		ReadFailures:      c.counters.readFailures.Load(),
 		PublishFailures:   c.counters.publishFailures.Load(),
 
-		Healthy:     c.health.Load() == nil,
-		Nodes:       len(c.peers.Members()),
-		Waiting:     c.intake.Len(),
-		CatchingUp:  c.catching.Len(),
-		Subscribing: c.interest.Len(),
+		LateOrders:    c.orders.late.Load(),
+		DroppedOrders: c.orders.dropped.Load(),
+		Healthy:       c.health.Load() == nil,
+		Nodes:         len(c.peers.Members()),
+		Waiting:       c.intake.Len(),
+		CatchingUp:    c.catching.Len(),
+		Subscribing:   c.interest.Len(),
 	}
 	if c.outgoing != nil {
 		s.Conflated = c.outgoing.Counts().Replaced

@@ -69,7 +69,7 @@ var stormTable = []struct {
 		return err
 	}},
 	{10, func(s *storm, user, _ string, _ *flaky) error {
-		_, err := s.m.SendToUser(user, UploadFailed{UploadID: "own", ErrorMessage: "for all tabs"})
+		_, err := s.m.SendToUser(context.Background(), user, UploadFailed{UploadID: "own", ErrorMessage: "for all tabs"})
 		return err
 	}},
 	{15, func(s *storm, user, _ string, c *flaky) error { return s.m.Connect(user, c) }},

@@ -34,7 +34,7 @@ func (a *api) sendToUser(w http.ResponseWriter, r *http.Request, _ url.Values) e
 		if err := r.Context().Err(); err != nil {
 			return m.refused(err, &published{Accepted: i})
 		}
-		d, err := a.manager.SendToUser(id, m.Encoded)
+		d, err := a.manager.SendToUser(r.Context(), id, m.Encoded)
 		if err != nil {
 			return m.refused(err, &published{Accepted: i})
 		}

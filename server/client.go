@@ -26,6 +26,7 @@ import (
 // Messages of the client are handled one after the other, on one goroutine at a time. Messages to it are queued in its
 // outbox, which the server's writers flush.
 type Client struct {
+	manager.ConnTime
 	server  *Server
 	out     *outbox.Outbox
 	input   input

@@ -3,6 +3,7 @@ package membership
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"slices"
 )
 
@@ -62,6 +63,7 @@ func (p *Membership) Ask(
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.Patience)
 	defer cancel()
+	own, refusal := p.cfg.Answer(kind, body) // first, because a broker may not answer for long
 	a, n := p.begin()
 	select {
 	case p.asking <- struct{}{}:
@@ -70,7 +72,6 @@ func (p *Membership) Ask(
 	case <-ctx.Done():
 		err = unavailable("ask "+kind, ctx.Err())
 	}
-	own, refusal := p.cfg.Answer(kind, body)
 	if err == nil {
 		select {
 		case <-a.done:
@@ -189,4 +190,15 @@ func (p *Membership) takePartLocked(h header, body []byte) (taken, fits bool) {
 		a.close(h.From)
 	}
 	return true, true
+}
+
+func checkOutgoing(kind string, body []byte) error {
+	if !validName(kind) {
+		return fmt.Errorf("membership: kind is %.200q, want 1 to %d letters, digits, or characters of \"-_.:\"",
+			kind, maxNameBytes)
+	}
+	if len(body) > MaxBodyBytes {
+		return fmt.Errorf("membership: body of %s has %d bytes, at most %d are allowed", kind, len(body), MaxBodyBytes)
+	}
+	return nil
 }

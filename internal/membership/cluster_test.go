@@ -37,7 +37,6 @@ type member struct {
 
 	mu   sync.Mutex
 	deaf bool
-	told []string
 }
 
 func (n *member) Receive(m broker.Message) {
@@ -57,13 +56,6 @@ func (n *member) setDeaf(deaf bool) {
 	n.deaf = deaf
 }
 
-// heard returns the commands that the node received.
-func (n *member) heard() []string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return slices.Clone(n.told)
-}
-
 // configure returns a node that does not run yet. By default it answers every question with the kind, its own
 // name and the body.
 func (c *cluster) configure(cfg Config) *member {
@@ -76,13 +68,6 @@ func (c *cluster) configure(cfg Config) *member {
 	if cfg.Answer == nil {
 		cfg.Answer = func(kind string, body []byte) ([]byte, error) {
 			return fmt.Appendf(nil, "%s %s %s", kind, cfg.Name, body), nil
-		}
-	}
-	if cfg.Told == nil {
-		cfg.Told = func(kind string, body []byte) {
-			n.mu.Lock()
-			defer n.mu.Unlock()
-			n.told = append(n.told, kind+" "+string(body))
 		}
 	}
 	cfg.Logger = slog.New(slog.NewTextHandler(n.logs, nil))
@@ -236,37 +221,12 @@ func TestTheAskersContextEndsTheQuestion(t *testing.T) {
 	})
 }
 
-func TestACommandReachesAllOthersInOrder(t *testing.T) {
-	inCluster(t, func(t *testing.T, c *cluster) {
-		a, b, d := c.start(Config{Name: "a"}), c.start(Config{Name: "b"}), c.start(Config{Name: "d"})
-		var want []string
-		for i := range 100 {
-			if err := a.Tell(context.Background(), "do", fmt.Append(nil, i)); err != nil {
-				t.Fatal(err)
-			}
-			want = append(want, fmt.Sprint("do ", i))
-		}
-		synctest.Wait()
-		for _, n := range []*member{b, d} {
-			if got := n.heard(); !slices.Equal(got, want) {
-				t.Errorf("%s was told %q", n.Name(), got)
-			}
-		}
-		if got := a.heard(); got != nil {
-			t.Errorf("the node was told its own commands: %q", got)
-		}
-	})
-}
-
 func TestWhileTheBrokerIsOutOfReach(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *cluster) {
 		a := c.configure(Config{Name: "a"})
 		a.run()
 		t.Cleanup(a.leave)
 		pass(10 * time.Second)
-		if err := a.Tell(context.Background(), "do", nil); !errors.Is(err, broker.ErrUnavailable) {
-			t.Errorf("telling: %v, want ErrUnavailable", err)
-		}
 		answers, _, err := a.Ask(context.Background(), "who", nil)
 		if !errors.Is(err, broker.ErrUnavailable) || string(answers["a"]) != "who a " {
 			t.Errorf("asking: %q, %v; want the own answer and ErrUnavailable", answers, err)

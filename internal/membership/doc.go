@@ -3,7 +3,7 @@
 //
 // All nodes subscribe to one channel, and each to its own inbox:
 //
-//	shoal:all          hello (each interval), bye, tell, ask
+//	shoal:all          hello (each interval), bye, ask
 //	shoal:node-<name>  welcome (a hello in reply to a newcomer's), answer
 //
 // Messages are neither stored nor repeated. If the engine loses one, it is lost; a question then reports the node as

@@ -78,17 +78,11 @@ func TestPartsStaySmall(t *testing.T) {
 			t.Errorf("a part has %d bytes, want 256 KiB at most", measured.largest)
 		}
 		b.asked = 1<<64 - 2
-		if err := b.Tell(context.Background(), long, pattern(MaxBodyBytes)); err != nil {
-			t.Error(err)
-		}
 		if _, _, err := b.Ask(context.Background(), long, pattern(MaxBodyBytes)); err != nil {
 			t.Error(err)
 		}
 		if measured.largest > 1<<20 {
 			t.Errorf("a message has %d bytes, want 1 MiB at most", measured.largest)
-		}
-		if got := a.heard(); len(got) != 1 || len(got[0]) != len(long)+1+MaxBodyBytes {
-			t.Errorf("the largest command did not arrive")
 		}
 	})
 }
@@ -99,8 +93,8 @@ func TestTooLargeIsRefused(t *testing.T) {
 		c.start(Config{Name: "b", Answer: func(string, []byte) ([]byte, error) { return make([]byte, MaxAnswerBytes+1), nil }})
 		c.ask(a, []string{"a"}, []string{"b"})
 		body := make([]byte, MaxBodyBytes+1)
-		if err := a.Tell(context.Background(), "do", body); err == nil || !strings.Contains(err.Error(), "at most 983040") {
-			t.Errorf("telling: %v", err)
+		if _, _, err := a.Ask(context.Background(), "do", body); err == nil || !strings.Contains(err.Error(), "at most 983040") {
+			t.Errorf("asking with a large body: %v", err)
 		}
 		if _, _, err := a.Ask(context.Background(), "not\na kind", nil); err == nil || !strings.Contains(err.Error(), "kind is") {
 			t.Errorf("asking: %v", err)
@@ -216,11 +210,11 @@ func TestWhatIsMalformedIsDroppedAndCounted(t *testing.T) {
 			{AllChannel, wire(`{"v":1,"t":"hello","from":"b","run":"r"}`, "secret")},
 			{AllChannel, wire(`{"v":1,"t":"welcome","from":"b","run":"r"}`, "")},
 			{inbox, wire(`{"v":1,"t":"hello","from":"b","run":"r"}`, "")},
-			{inbox, wire(`{"v":1,"t":"tell","from":"b","run":"r","kind":"do"}`, "")},
+			{inbox, wire(`{"v":1,"t":"ask","from":"b","run":"r","kind":"do"}`, "")},
 			{AllChannel, wire(`{"v":1,"t":"secret","from":"b","run":"r"}`, "")},
-			{AllChannel, wire(`{"v":1,"t":"tell","from":"b","run":"r"}`, "")},
+			{AllChannel, wire(`{"v":1,"t":"ask","from":"b","run":"r"}`, "")},
 			{AllChannel, wire(`{"v":1,"t":"ask","from":"b","run":"r","kind":"x y","n":1}`, "")},
-			{AllChannel, wire(`{"v":1,"t":"tell","from":"b","run":"r","kind":"do"}`, strings.Repeat("x", MaxBodyBytes+1))},
+			{AllChannel, wire(`{"v":1,"t":"ask","from":"b","run":"r","kind":"do"}`, strings.Repeat("x", MaxBodyBytes+1))},
 			{AllChannel, wire(`{"v":1,"t":"ask","from":"b","run":"r","kind":"do","n":-1}`, "")},
 			{inbox, wire(`{"v":1,"t":"answer","from":"b","run":"r","n":1,"part":-1}`, "")},
 			{inbox, wire(`{"v":1,"t":"answer","from":"b","run":"r","n":1,"more":true}`, "")},
@@ -383,25 +377,17 @@ func TestAFloodOfNodesIsBounded(t *testing.T) {
 	})
 }
 
-func TestAFloodOfCommandsAndQuestionsIsBounded(t *testing.T) {
+func TestAFloodOfQuestionsIsBounded(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *cluster) {
 		gate := make(chan struct{})
-		wait := func() { <-gate }
-		a := c.start(Config{
-			Name:   "a",
-			Told:   func(string, []byte) { wait() },
-			Answer: func(string, []byte) ([]byte, error) { wait(); return nil, nil },
-		})
+		a := c.start(Config{Name: "a", Answer: func(string, []byte) ([]byte, error) { <-gate; return nil, nil }})
 		defer close(gate)
-		for _, typ := range []string{typeTell, typeAsk} {
-			small := encode(header{Type: typ, From: "b", Run: "r", Kind: "do", N: 1}, nil)
-			before := a.Counts().Overflow
-			for range waitingMessages + 10 {
-				a.Membership.Receive(broker.Message{Channel: AllChannel, Payload: small})
-			}
-			if got := a.Counts().Overflow - before; got == 0 || got > 10 {
-				t.Errorf("%d of %s are dropped, want some of the last ten", got, typ)
-			}
+		small := encode(header{Type: typeAsk, From: "b", Run: "r", Kind: "do", N: 1}, nil)
+		for range waitingMessages + 10 {
+			a.Membership.Receive(broker.Message{Channel: AllChannel, Payload: small})
+		}
+		if got := a.Counts().Overflow; got == 0 || got > 10 {
+			t.Errorf("%d questions are dropped, want some of the last ten", got)
 		}
 	})
 }
@@ -502,7 +488,7 @@ func TestConfigurationsThatMakeNoSense(t *testing.T) {
 func FuzzReceive(f *testing.F) {
 	for _, h := range []header{
 		{Type: typeHello, From: "b", Run: "r", N: 1}, {Type: typeWelcome, From: "b", Run: "r"}, {Type: typeBye, From: "b", Run: "r"},
-		{Type: typeTell, From: "b", Run: "r", Kind: "do"}, {Type: typeAsk, From: "b", Run: "r", Kind: "who", N: 1},
+		{Type: typeAsk, From: "b", Run: "r", Kind: "who", N: 1},
 		{Type: typeAnswer, From: "b", Run: "r", N: 1, To: "me", More: true}, {Type: typeAnswer, From: "b", Run: "r", N: 1, To: "me", Part: 1},
 		{Type: typeAnswer, From: "b", Run: "r", N: 1, To: "me", Refused: true}, {Type: typeHello, From: "a", Run: "r"},
 	} {

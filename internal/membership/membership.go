@@ -28,10 +28,6 @@ type Config struct {
 	// the caller's; it should return soon, must not call Ask, and must not change the body. An error tells the asking
 	// node only that the question failed, not the reason. nil: no question is answered.
 	Answer func(kind string, body []byte) ([]byte, error)
-	// Told handles a command of another node. It is called from one goroutine, in the order in which each node sent its
-	// commands, and must not change the body. While it blocks, later commands are queued; excess commands are dropped
-	// and counted. nil: commands are ignored.
-	Told func(kind string, body []byte)
 	// Announce returns the number that the next hello carries: of the newest command that this node has issued. Nodes
 	// that know a lower one have missed commands. It is called from one goroutine and must return soon. nil: 0.
 	Announce func() uint64
@@ -55,7 +51,7 @@ type Hello struct {
 // Membership is a node's part in a cluster.
 //
 // All methods may be called from any number of goroutines, except that Run is called once. Receive never waits
-// for anything but a lock. No lock is held while the broker, Answer or Told is called.
+// for anything but a lock. No lock is held while the broker, Answer, Announce or Heard is called.
 type Membership struct {
 	cfg Config
 	// run tells this process from any other, also from one of the same name.
@@ -63,7 +59,6 @@ type Membership struct {
 	inbox string
 	log   *slog.Logger
 
-	tells     *queue // for the goroutine that calls Told
 	questions *queue // queue of the goroutines that call Answer
 	// errands are functions that Receive passes to Run's goroutine, because they may block.
 	errands chan func(context.Context)
@@ -90,7 +85,7 @@ type Membership struct {
 
 const (
 	// maxAsks bounds how many questions of a node are under way; more wait.
-	maxAsks = 64
+	maxAsks = 1024
 	// answerers is how many questions of other nodes are answered at a time.
 	answerers = 4
 	// waitingMessages and waitingBytes bound each queue of received messages.
@@ -116,9 +111,6 @@ func New(cfg Config) (*Membership, error) {
 	if cfg.Answer == nil {
 		cfg.Answer = func(string, []byte) ([]byte, error) { return nil, errors.ErrUnsupported }
 	}
-	if cfg.Told == nil {
-		cfg.Told = func(string, []byte) {}
-	}
 	if cfg.Announce == nil {
 		cfg.Announce = func() uint64 { return 0 }
 	}
@@ -133,7 +125,7 @@ func New(cfg Config) (*Membership, error) {
 	}
 	return &Membership{
 		cfg: cfg, run: rand.Text(), inbox: inboxPrefix + cfg.Name, log: cfg.Logger,
-		tells: newQueue(), questions: newQueue(),
+		questions: newQueue(),
 		errands: make(chan func(context.Context), maxErrands),
 
 		connected: make(chan struct{}, 1),

@@ -36,10 +36,6 @@ func (p *Membership) take(channel string, h header, body []byte) {
 		p.heard(channel, h)
 	case typeBye:
 		p.parted(h)
-	case typeTell:
-		if !p.own(h) && !p.tells.push(h, body) {
-			p.drop(&p.overflow, channel, "command queue full")
-		}
 	case typeAsk:
 		if !p.own(h) && !p.questions.push(h, body) {
 			p.drop(&p.overflow, channel, "question queue full")

@@ -13,11 +13,10 @@ import (
 
 // Run participates in the cluster until ctx ends: it subscribes, retrying while the engine is unreachable, sends a
 // hello each interval, and a bye at the end. It returns with no goroutine left, at the latest one interval after ctx
-// has ended, or when leaving ends after that, provided that Answer and Told return. The broker should run until then.
+// has ended, or when leaving ends after that, provided that Answer returns. The broker should run until then.
 func (p *Membership) Run(ctx, leaving context.Context) {
 	p.setRunning(true)
 	var working sync.WaitGroup
-	working.Go(func() { p.tells.each(ctx, p.told) })
 	for range answerers {
 		working.Go(func() { p.questions.each(ctx, p.answer) })
 	}

@@ -33,7 +33,6 @@ const (
 	typeHello   = "hello"
 	typeWelcome = "welcome"
 	typeBye     = "bye"
-	typeTell    = "tell"
 	typeAsk     = "ask"
 	typeAnswer  = "answer"
 )
@@ -104,7 +103,7 @@ func (h header) check(inbox bool, size int) error {
 		if size != 0 {
 			return errSize
 		}
-	case typeTell, typeAsk:
+	case typeAsk:
 		if !validName(h.Kind) {
 			return errField
 		}

@@ -1,0 +1,342 @@
+package manager
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/shoal-go/shoal/broker"
+)
+
+// wantClosed fails unless the connection was closed once for a reason, or never if want is the zero value.
+func wantClosed(t *testing.T, what string, c *fakeConn, want CloseReason) {
+	t.Helper()
+	switch got := c.closed(); {
+	case want == CloseReason{} && len(got) > 0:
+		t.Errorf("%s was closed with %v", what, got)
+	case want != CloseReason{} && (len(got) != 1 || got[0] != want):
+		t.Errorf("%s was closed with %v, want %v", what, got, want)
+	}
+}
+
+// TestOrders_ReachNodesThatWereCutOff: a node that was cut off for so long that the others no longer know it closes the
+// revoked connections when it is back, and none that is newer than the order.
+func TestOrders_ReachNodesThatWereCutOff(t *testing.T) {
+	inCluster(t, 3, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		away := nodes[2]
+		before, stolen := connect(t, away.Manager, "ann"), &holder{token: "stolen"}
+		must(t, away.Connect("bob", stolen))
+		unrelated := connect(t, away.Manager, "carl")
+		away.link.cut()
+		<-time.After(10 * time.Second)
+		signedOut, revoked := CloseReason{4000, "Signed out"}, CloseReason{4001, "Revoked"}
+		_, err := nodes[0].DisconnectUser(t.Context(), "ann", signedOut)
+		must(t, err)
+		_, err = nodes[1].DisconnectToken(t.Context(), "stolen", revoked)
+		must(t, err)
+		<-time.After(10 * time.Second)
+		after := connect(t, away.Manager, "ann")
+		away.link.mend()
+		<-time.After(5 * time.Second)
+		wantClosed(t, "the older connection", before, signedOut)
+		wantClosed(t, "the connection of the token", &stolen.fakeConn, revoked)
+		wantClosed(t, "the newer connection", after, CloseReason{})
+		wantClosed(t, "the connection of another user", unrelated, CloseReason{})
+		away.link.cut()
+		<-time.After(10 * time.Second)
+		away.link.mend()
+		<-time.After(5 * time.Second)
+		wantClosed(t, "the newer connection", after, CloseReason{})
+		if s := away.Stats().Broker; s.LateOrders != 2 {
+			t.Errorf("%d orders came late, want 2", s.LateOrders)
+		}
+	})
+}
+
+// TestOrders_SurviveTheirIssuer: every node that carried out an order hands it on, so that it reaches a node that was cut
+// off although the issuer has gone; also through a node that only learned of it later.
+func TestOrders_SurviveTheirIssuer(t *testing.T) {
+	inCluster(t, 1, Options{}, func(t *testing.T, hub *broker.Memory, nodes []member) {
+		away := nodes[0]
+		issuer, second := openMember(t, hub, Options{}), openMember(t, hub, Options{})
+		<-time.After(5 * time.Second)
+		c := connect(t, away.Manager, "ann")
+		away.link.cut()
+		<-time.After(10 * time.Second)
+		_, err := issuer.DisconnectUser(t.Context(), "ann", NormalClosure)
+		must(t, err)
+		must(t, issuer.Close(t.Context()))
+		third := openMember(t, hub, Options{})
+		<-time.After(10 * time.Second)
+		must(t, second.Close(t.Context()))
+		<-time.After(10 * time.Second)
+		away.link.mend()
+		<-time.After(5 * time.Second)
+		wantClosed(t, "the connection", c, NormalClosure)
+		must(t, third.Close(t.Context()))
+	})
+}
+
+// TestOrders_OfANodeThatIsCutOffAreKept: an order that could be given to no other node is an error, and is carried out
+// there once its issuer is back.
+func TestOrders_OfANodeThatIsCutOffAreKept(t *testing.T) {
+	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		here, there := connect(t, nodes[0].Manager, "ann"), connect(t, nodes[1].Manager, "ann")
+		nodes[0].link.cut()
+		n, err := nodes[0].DisconnectUser(t.Context(), "ann", NormalClosure)
+		if n != 1 || !errors.Is(err, ErrUnavailable) {
+			t.Errorf("%d were closed, %v; want the one of this node and ErrUnavailable", n, err)
+		}
+		wantClosed(t, "the connection of this node", here, NormalClosure)
+		<-time.After(20 * time.Second)
+		wantClosed(t, "the connection of the other node", there, CloseReason{})
+		nodes[0].link.mend()
+		<-time.After(5 * time.Second)
+		wantClosed(t, "the connection of the other node", there, NormalClosure)
+	})
+}
+
+// TestOrders_LostOnTheWayAreReadAgain: an order that one node did not receive, although the broker never reported an
+// interruption, reaches it with the next hello.
+func TestOrders_LostOnTheWayAreReadAgain(t *testing.T) {
+	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		c := connect(t, nodes[1].Manager, "ann")
+		nodes[1].link.losing(func(m broker.Message) bool { return bytes.Contains(m.Payload, []byte(closeUser)) })
+		var missing *MissingNodesError
+		if _, err := nodes[0].DisconnectUser(t.Context(), "ann", NormalClosure); !errors.As(err, &missing) {
+			t.Errorf("DisconnectUser: %v, want the name of the node that did not confirm", err)
+		}
+		nodes[1].link.losing(nil)
+		<-time.After(3 * time.Second)
+		wantClosed(t, "the connection", c, NormalClosure)
+	})
+}
+
+// TestOrders_AreReadUntilEveryNodeHasAnswered: the question for missed orders is repeated while a node does not answer.
+func TestOrders_AreReadUntilEveryNodeHasAnswered(t *testing.T) {
+	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		c := connect(t, nodes[1].Manager, "ann")
+		nodes[1].link.cut()
+		<-time.After(10 * time.Second)
+		_, err := nodes[0].DisconnectUser(t.Context(), "ann", NormalClosure)
+		must(t, err)
+		nodes[0].link.losing(func(m broker.Message) bool { return bytes.Contains(m.Payload, []byte(askOrders)) })
+		nodes[1].link.mend()
+		<-time.After(time.Minute)
+		wantClosed(t, "the connection", c, CloseReason{})
+		nodes[0].link.losing(nil)
+		<-time.After(2 * maxOrderPause)
+		wantClosed(t, "the connection", c, NormalClosure)
+	})
+}
+
+// TestOrders_CloseConnectionsThatAreBeingRegistered: a connection that began before an order and is registered after the
+// order was carried out is closed.
+func TestOrders_CloseConnectionsThatAreBeingRegistered(t *testing.T) {
+	inCluster(t, 1, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		m, c := nodes[0].Manager, &fakeConn{}
+		since := m.stampConn(c)
+		_, err := m.DisconnectUser(t.Context(), "ann", NormalClosure)
+		must(t, err)
+		must(t, m.Connect("ann", c))
+		wantClosed(t, "the connection that began before", c, NormalClosure)
+		wantClosed(t, "the connection that began after", connect(t, m, "ann"), CloseReason{})
+		if again := m.stampConn(c); again != since {
+			t.Errorf("a connection that is registered again began at %v, want %v as before", again, since)
+		}
+	})
+}
+
+// testLog returns a log with a clock of its own.
+func testLog(process string) *orderLog { return newOrderLog(process, new(ageClock)) }
+
+func userOrder(user string) closeOrder { return closeOrder{Kind: closeUser, UserID: user} }
+
+// transfer lets a log read another one, and returns what is new to it.
+func transfer(t *testing.T, from, to *orderLog) []closeOrder {
+	t.Helper()
+	fresh, err := to.apply(from.reply(to.request()))
+	must(t, err)
+	return fresh
+}
+
+// TestOrderLog_HandsOverEachOrderOnce: a log reads only what it has not read, and finds each order new once.
+func TestOrderLog_HandsOverEachOrderOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b, c := testLog("a"), testLog("b"), testLog("c")
+		for i := range 5 {
+			a.issue(userOrder(fmt.Sprint("user-", i)))
+		}
+		for i, want := range []int{5, 0} {
+			if got := len(transfer(t, a, b)); got != want {
+				t.Errorf("transfer %d brought %d orders, want %d", i, got, want)
+			}
+		}
+		<-time.After(time.Hour)
+		if got := transfer(t, b, c); len(got) != 5 || got[0].issued > -time.Hour+time.Second {
+			t.Errorf("the third log got %+v, want 5 orders of an hour ago", got)
+		}
+		if got := len(transfer(t, a, c)); got != 0 {
+			t.Errorf("%d orders came twice", got)
+		}
+		if r := a.reply(b.request()); len(r.Orders) != 0 {
+			t.Errorf("%d orders were sent although they had been read", len(r.Orders))
+		}
+		if b.missed("a", 5) || !b.missed("a", 6) || !b.missed("d", 1) {
+			t.Error("what a process has announced is not compared with what was learned of it")
+		}
+	})
+}
+
+// TestOrderLog_IsBounded: a log holds the newest orders of 24 hours, and an older one does not come back.
+func TestOrderLog_IsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := testLog("a"), testLog("b")
+		for i := range maxOrders + 100 {
+			a.issue(userOrder(fmt.Sprint("user-", i)))
+		}
+		if got := transfer(t, a, b); len(got) != maxOrders || got[0].UserID != "user-100" {
+			t.Errorf("%d orders came, the first for %s", len(got), got[0].UserID)
+		}
+		if got := a.dropped.Load(); got != 100 {
+			t.Errorf("%d orders were dropped, want 100", got)
+		}
+		old := userOrder("old")
+		old.Origin, old.Number, old.Age = "c", 1, time.Hour
+		if b.learn(old); len(b.orders) != maxOrders {
+			t.Errorf("%d orders are held, want %d", len(b.orders), maxOrders)
+		}
+		<-time.After(maxOrderAge)
+		if r := a.reply(orderRequest{}); len(r.Orders) != 0 {
+			t.Errorf("%d orders are held after a day", len(r.Orders))
+		}
+		old.Number, old.Age = 2, maxOrderAge
+		if _, fresh := b.learn(old); fresh {
+			t.Error("an order of a day ago is new")
+		}
+		for i := range 3 * maxOrderOrigins {
+			_, _ = b.apply(orderReply{Process: fmt.Sprint("process-", i), Issued: 1})
+		}
+		if len(b.complete) > maxOrderOrigins || len(b.read) > maxOrderOrigins {
+			t.Errorf("%d and %d processes are remembered", len(b.complete), len(b.read))
+		}
+	})
+}
+
+// TestOrders_InvalidOnesAreRefused: an order of another node is checked like one of a caller.
+func TestOrders_InvalidOnesAreRefused(t *testing.T) {
+	inCluster(t, 1, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		n := nodes[0]
+		c := connect(t, n.Manager, "ann")
+		for _, body := range []string{
+			``, `{}`, `{"kind":"close-user","user":"ann"}`, `{"origin":"x","number":1,"kind":"other","user":"ann"}`,
+			`{"origin":"x","number":1,"kind":"close-user"}`, `{"origin":"x","number":1,"kind":"close-token"}`,
+			`{"origin":"x","number":1,"kind":"close-user","user":"ann","age":-1}`,
+			`{"origin":"x","number":1,"kind":"close-user","user":"ann","reason":{"Code":7}}`,
+			`{"origin":"` + strings.Repeat("x", 300) + `","number":1,"kind":"close-user","user":"ann"}`,
+			`{"origin":"x","number":1,"kind":"close-user","user":"ann","reason":{"Text":"` + strings.Repeat("x", 124) + `"}}`,
+		} {
+			if _, err := n.cluster.closeHere([]byte(body)); err == nil {
+				t.Errorf("%.100s was carried out", body)
+			}
+			var r orderReply
+			if json.Unmarshal([]byte(`{"process":"p","orders":[`+body+`]}`), &r) == nil && body != "" {
+				if fresh, err := n.cluster.orders.apply(r); err == nil || len(fresh) > 0 {
+					t.Errorf("%.100s was learned", body)
+				}
+			}
+		}
+		if _, err := n.cluster.answerOrders([]byte("x")); err == nil {
+			t.Error("a question that is no JSON was answered")
+		}
+		wantClosed(t, "the connection", c, CloseReason{})
+	})
+}
+
+// TestAgeClock_CountsTheTimeOfASuspendedMachine: ages grow with the clock that advances more, and by something with each
+// reading, so that no two moments are equal.
+func TestAgeClock_CountsTheTimeOfASuspendedMachine(t *testing.T) {
+	for _, test := range []struct{ monotonic, wall, want time.Duration }{
+		{time.Second, time.Second, time.Second},
+		{time.Second, time.Hour, time.Hour},    // suspended, or the wall clock was set forward
+		{time.Second, -time.Hour, time.Second}, // the wall clock was set back
+		{0, 0, 1},
+	} {
+		if got := advance(test.monotonic, test.wall); got != test.want {
+			t.Errorf("after %v and %v by the wall clock %v have passed, want %v", test.monotonic, test.wall, got, test.want)
+		}
+	}
+	var c ageClock
+	first, second := c.now(), c.now()
+	if first <= 0 || second <= first {
+		t.Errorf("the clock shows %d and then %d", first, second)
+	}
+}
+
+// TestCluster_NodesOfOneNameAreNotReady: the error names the nodes and the remedy.
+func TestCluster_NodesOfOneNameAreNotReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := broker.NewMemory(broker.MemoryOptions{})
+		logs := new(bytes.Buffer)
+		third := openMember(t, hub, Options{NodeName: "third"})
+		one := openMember(t, hub, Options{NodeName: "twin", Logger: slog.New(slog.NewTextHandler(logs, nil))})
+		must(t, one.Ready())
+		two := openMember(t, hub, Options{NodeName: "twin"})
+		<-time.After(5 * time.Second)
+		for _, n := range []member{one, two, third} {
+			err := n.Ready()
+			if err == nil || !strings.Contains(err.Error(), "twin") || !strings.Contains(err.Error(), "NodeName") {
+				t.Errorf("ready is %v, want the name and the option", err)
+			}
+		}
+		s, err := third.Subscribers(t.Context(), "cat")
+		if err != nil || len(s.Missing) != 1 || s.Missing[0] != "twin" {
+			t.Errorf("Subscribers: %+v, %v; want twin among the missing", s, err)
+		}
+		must(t, two.Close(context.Background()))
+		<-time.After(6 * time.Second)
+		must(t, one.Ready())
+		must(t, third.Ready())
+	})
+}
+
+// TestSendToUser_CountsWhatWasDelivered: with a node missing, the error names it, and the outcomes are those of the others.
+func TestSendToUser_CountsWhatWasDelivered(t *testing.T) {
+	inCluster(t, 3, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		for _, n := range nodes {
+			connect(t, n.Manager, "ann")
+		}
+		nodes[2].link.cut()
+		d, err := nodes[0].SendToUser(t.Context(), "ann", note(t, 1))
+		var missing *MissingNodesError
+		if d.Queued != 2 || !errors.As(err, &missing) || len(missing.Nodes) != 1 {
+			t.Errorf("%+v, %v; want two deliveries and the name of the missing node", d, err)
+		}
+	})
+}
+
+// TestSendToUser_EndsWithItsContext: a broker that does not answer delays a caller no longer than its context, and this
+// node's connections get the message.
+func TestSendToUser_EndsWithItsContext(t *testing.T) {
+	inCluster(t, 1, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		c := connect(t, nodes[0].Manager, "ann")
+		defer nodes[0].link.stop("Publish")()
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		begin := time.Now()
+		d, err := nodes[0].SendToUser(ctx, "ann", note(t, 1))
+		if took := time.Since(begin); took != 300*time.Millisecond {
+			t.Errorf("returned after %v", took)
+		}
+		if d.Queued != 1 || len(c.received(t)) != 1 || !errors.Is(err, ErrUnavailable) {
+			t.Errorf("%+v, %v; want a delivery on this node and ErrUnavailable", d, err)
+		}
+	})
+}
