@@ -236,7 +236,7 @@ func TestConnect_RefusesConnectionsThatHoldUncomparableValues(t *testing.T) {
 func TestOutcome_ZeroCountsAsDropped(t *testing.T) {
 	m := open(t, Options{})
 	must(t, m.Connect("ann", &fakeConn{onSend: func(*Frame) (forgotten Outcome) { return forgotten }}))
-	if d, err := m.SendToUser("ann", note(t, 1)); err != nil || d != (Delivery{Dropped: 1}) {
+	if d, err := m.SendToUser(t.Context(), "ann", note(t, 1)); err != nil || d != (Delivery{Dropped: 1}) {
 		t.Errorf("%+v, %v", d, err)
 	}
 }
