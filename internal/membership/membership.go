@@ -126,7 +126,7 @@ func New(cfg Config) (*Membership, error) {
 	return &Membership{
 		cfg: cfg, run: rand.Text(), inbox: inboxPrefix + cfg.Name, log: cfg.Logger,
 		questions: newQueue(),
-		errands: make(chan func(context.Context), maxErrands),
+		errands:   make(chan func(context.Context), maxErrands),
 
 		connected: make(chan struct{}, 1),
 		asking:    make(chan struct{}, maxAsks),
