@@ -459,7 +459,7 @@ func TestConnection_MessagesToUser(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := p.node.manager.SendToUser("ann", e); err != nil {
+		if _, err := p.node.manager.SendToUser(t.Context(), "ann", e); err != nil {
 			t.Fatal(err)
 		}
 		if m := <-got; m.Action != "hello" || m.UploadID != "" || m.Offset != 0 {
