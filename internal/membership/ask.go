@@ -3,7 +3,6 @@ package membership
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"slices"
 )
 
@@ -89,15 +88,6 @@ func (p *Membership) Ask(
 	p.mu.Unlock()
 	slices.Sort(missing)
 	return answers, slices.Compact(missing), err
-}
-
-func (p *Membership) send(ctx context.Context, kind string, n uint64, body []byte) error {
-	h := p.header(typeAsk)
-	h.Kind, h.N = kind, n
-	if err := p.cfg.Broker.Publish(ctx, AllChannel, encode(h, body)); err != nil {
-		return unavailable("ask "+kind, err)
-	}
-	return nil
 }
 
 // begin registers a new question, so that its answers are accepted from now on, and returns it with its number.
@@ -190,15 +180,4 @@ func (p *Membership) takePartLocked(h header, body []byte) (taken, fits bool) {
 		a.close(h.From)
 	}
 	return true, true
-}
-
-func checkOutgoing(kind string, body []byte) error {
-	if !validName(kind) {
-		return fmt.Errorf("membership: kind is %.200q, want 1 to %d letters, digits, or characters of \"-_.:\"",
-			kind, maxNameBytes)
-	}
-	if len(body) > MaxBodyBytes {
-		return fmt.Errorf("membership: body of %s has %d bytes, at most %d are allowed", kind, len(body), MaxBodyBytes)
-	}
-	return nil
 }
