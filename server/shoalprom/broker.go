@@ -10,14 +10,19 @@ import (
 	"github.com/shoal-go/shoal/broker"
 )
 
-// Broker returns a broker that counts and times the calls of another one. It has the methods of broker.HistoryBroker if
-// the other one has.
+// Broker returns a broker that counts and times the calls of another one. It is a broker.HistoryBroker and a
+// broker.IdempotentBroker if the other one is.
 func (m *Metrics) Broker(b broker.Broker) broker.Broker {
 	counted := &countedBroker{Broker: b, calls: m.calls}
-	if history, ok := b.(broker.HistoryBroker); ok {
-		return &countedHistoryBroker{counted, history}
+	history, ok := b.(broker.HistoryBroker)
+	if !ok {
+		return counted
 	}
-	return counted
+	stored := &countedHistoryBroker{counted, history}
+	if idempotent, ok := b.(broker.IdempotentBroker); ok {
+		return &countedIdempotentBroker{stored, idempotent}
+	}
+	return stored
 }
 
 // call are the metrics of one kind of call.
@@ -31,6 +36,7 @@ func newCalls(count *prometheus.CounterVec, time *prometheus.HistogramVec) map[s
 	calls := map[string]call{}
 	for _, name := range []string{
 		"subscribe", "unsubscribe", "publish", "store", "history", "newest", "positions", "forget",
+		"store_once", "check_once",
 	} {
 		calls[name] = call{
 			ok:          count.WithLabelValues(name, "ok"),
@@ -121,5 +127,27 @@ func (c *countedHistoryBroker) Forget(ctx context.Context, channel string) error
 	begin := time.Now()
 	err := c.history.Forget(ctx, channel)
 	c.calls["forget"].done(begin, err)
+	return err
+}
+
+// countedIdempotentBroker is countedHistoryBroker for a broker that recognises repetitions.
+type countedIdempotentBroker struct {
+	*countedHistoryBroker
+	idempotent broker.IdempotentBroker
+}
+
+func (c *countedIdempotentBroker) StoreOnce(
+	ctx context.Context, channel string, payload []byte, once broker.Once,
+) (at broker.Position, replayed bool, err error) {
+	begin := time.Now()
+	at, replayed, err = c.idempotent.StoreOnce(ctx, channel, payload, once)
+	c.calls["store_once"].done(begin, err)
+	return at, replayed, err
+}
+
+func (c *countedIdempotentBroker) CheckOnce(ctx context.Context, channel string, once broker.Once) error {
+	begin := time.Now()
+	err := c.idempotent.CheckOnce(ctx, channel, once)
+	c.calls["check_once"].done(begin, err)
 	return err
 }

@@ -37,6 +37,14 @@ func (s storing) Newest(context.Context, string) (broker.Snapshot, error) {
 func (s storing) Positions(context.Context, ...string) ([]broker.Position, error) { return nil, s.err }
 func (s storing) Forget(context.Context, string) error                            { return s.err }
 
+// once is a broker that recognises repetitions.
+type once struct{ storing }
+
+func (o once) StoreOnce(context.Context, string, []byte, broker.Once) (broker.Position, bool, error) {
+	return broker.Position{}, true, o.err
+}
+func (o once) CheckOnce(context.Context, string, broker.Once) error { return o.err }
+
 // gather returns the values of all metrics, by name and labels.
 func gather(t *testing.T, m *shoalprom.Metrics) map[string]float64 {
 	t.Helper()
@@ -71,7 +79,20 @@ func TestBroker_CountsCalls(t *testing.T) {
 		if !ok {
 			t.Fatal("a broker that stores messages no longer does")
 		}
+		if _, ok := b.(broker.IdempotentBroker); ok {
+			t.Error("a broker has learnt to recognise repetitions")
+		}
 		ctx := t.Context()
+		idempotent, ok := m.Broker(once{storing{plain{err}}}).(broker.IdempotentBroker)
+		if !ok {
+			t.Fatal("a broker has unlearnt to recognise repetitions")
+		}
+		if _, replayed, got := idempotent.StoreOnce(ctx, "c", nil, broker.Once{}); !replayed || !errors.Is(got, err) {
+			t.Errorf("StoreOnce returned %v, %v", replayed, got)
+		}
+		if got := idempotent.CheckOnce(ctx, "c", broker.Once{}); !errors.Is(got, err) {
+			t.Errorf("CheckOnce returned %v, want %v", got, err)
+		}
 		_, e1 := b.Store(ctx, "c", nil)
 		_, e2 := b.History(ctx, "c", broker.Position{})
 		_, e3 := b.Newest(ctx, "c")
@@ -85,7 +106,7 @@ func TestBroker_CountsCalls(t *testing.T) {
 		}
 	}
 	values := gather(t, m)
-	for _, call := range []string{"subscribe", "unsubscribe", "publish", "store", "history", "newest", "positions", "forget"} {
+	for _, call := range []string{"subscribe", "unsubscribe", "publish", "store", "history", "newest", "positions", "forget", "store_once", "check_once"} {
 		if values["shoal_broker_calls_total "+call+" ok"] != 1 || values["shoal_broker_calls_total "+call+" refused"] != 1 ||
 			values["shoal_broker_calls_total "+call+" unavailable"] != 2 || values["shoal_broker_call_seconds "+call] != 4 {
 			t.Errorf("the calls of %s are not counted right: %v", call, values)
