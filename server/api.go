@@ -16,8 +16,10 @@ import (
 // minBodyBytes is the bound of a request body, unless a single message may be larger.
 const minBodyBytes = 8 << 20
 
-// apiOptions configure the HTTP API. All of them are required.
+// apiOptions configure the HTTP API. All of them are required but Authorize.
 type apiOptions struct {
+	// Authorize decides in place of the keys who may use the API, if it is not nil.
+	Authorize func(*http.Request) error
 	// Keys are the API keys, each of which gives full access. Without one, every request is refused.
 	Keys []string
 	// MaxMessageBytes bounds one message; it must not exceed the manager's limit.
@@ -59,9 +61,17 @@ func newAPI(m *manager.Manager, opt apiOptions) *api {
 	return a
 }
 
-// ServeHTTP answers a request that has an API key.
-func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	err := a.keys.check(r)
+// authorize returns nil if a request may use the API.
+func (a *api) authorize(r *http.Request) error {
+	if a.opt.Authorize != nil {
+		return a.opt.Authorize(r)
+	}
+	return a.keys.check(r)
+}
+
+// answer answers a request, which authorize has refused if refused is not nil.
+func (a *api) answer(w http.ResponseWriter, r *http.Request, refused error) {
+	err := refused
 	if err == nil {
 		err = a.call(w, r)
 	}
@@ -228,9 +238,9 @@ func (k *apiKeys) check(r *http.Request) error {
 	key := bearer(r)
 	switch {
 	case key == "":
-		return unauthorized(`Bearer realm="shoal"`, "an API key is missing; send it as Authorization: Bearer <key>")
+		return unauthorized(bearerChallenge, "an API key is missing; send it as Authorization: Bearer <key>")
 	case !k.contain(key):
-		return unauthorized(`Bearer realm="shoal", error="invalid_token"`, "the API key is not one of those configured")
+		return unauthorized(bearerChallenge+`, error="invalid_token"`, "the API key is not one of those configured")
 	}
 	return nil
 }
@@ -245,6 +255,9 @@ func (k *apiKeys) contain(key string) bool {
 	}
 	return found == 1
 }
+
+// bearerChallenge asks for a key.
+const bearerChallenge = `Bearer realm="shoal"`
 
 func unauthorized(challenge, detail string) *apiProblem {
 	p := newProblem(http.StatusUnauthorized, detail)

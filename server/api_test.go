@@ -24,7 +24,7 @@ const (
 type apiTest struct {
 	t       *testing.T
 	manager *manager.Manager
-	handler http.Handler
+	api     *api
 }
 
 func newAPITest(t *testing.T, opt apiOptions) *apiTest {
@@ -73,7 +73,7 @@ func (a *apiTest) call(method, target, kind, body string) *httptest.ResponseReco
 func (a *apiTest) do(r *http.Request) *httptest.ResponseRecorder {
 	a.t.Helper()
 	w := httptest.NewRecorder()
-	a.handler.ServeHTTP(w, r)
+	a.api.answer(w, r, a.api.authorize(r))
 	kind := "application/json"
 	if w.Code >= 400 {
 		kind = "application/problem+json"

@@ -67,7 +67,7 @@ func TestAPI_RefusesBodies(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			a := newAPITest(t, apiOptions{MaxMessageBytes: 1000})
-			a.handler.(*api).maxBodyBytes = 4096 //nolint:forcetypeassert // as newAPITest made it
+			a.api.maxBodyBytes = 4096
 			w := a.call("POST", "/v1/uploads/up-1/messages", test.kind, test.body)
 			a.wantProblem(w, test.status, test.field, test.line, test.detail)
 			a.wantNothingPublished()

@@ -63,6 +63,16 @@ type Options struct {
 
 	// APIKeys are the keys of the HTTP API; see CheckAPIKey. Empty: it answers 403.
 	APIKeys []string
+	// AuthorizeAPI, in place of APIKeys, decides whether a request may use the HTTP API: nil if so, ErrForbidden for 403,
+	// a *TokenError for 401. Any other error means that it cannot be decided now: it is logged and answered with 503. The
+	// request's context ends with the request and after HookTimeout; its body must not be read.
+	AuthorizeAPI func(*http.Request) error
+
+	// PathPrefix stands in front of every public path, for a reverse proxy that passes paths on unchanged: with "/shoal"
+	// the API is at /shoal/v1/. See CheckPath. "": none.
+	PathPrefix string
+	// WebSocketPath is the path of the WebSocket, behind PathPrefix. See CheckPath. "": /ws/uploads.
+	WebSocketPath string
 
 	// MaxConnections bounds the WebSockets of this server, authenticated or not. 0: no bound.
 	MaxConnections int
@@ -134,6 +144,31 @@ type Options struct {
 // frame, and the offset and the upload that shoal.v1 adds. QueueBytes must exceed the largest message by so much.
 const FrameOverhead = 1 << 10
 
+// CheckPath returns an error unless path is one or more segments, each a slash and letters, digits, "-", "_", "~" or
+// ".", like /a/b-c: a path that proxies and browsers pass on unchanged.
+func CheckPath(path string) error {
+	segments := strings.Split(path, "/")
+	if len(segments) == 1 || segments[0] != "" {
+		return errors.New("must begin with a slash")
+	}
+	for _, segment := range segments[1:] {
+		switch {
+		case segment == "":
+			return errors.New("must not end with a slash, nor have two in a row")
+		case segment == "." || segment == "..":
+			return errors.New("must not have the segments . and ..")
+		case strings.ContainsFunc(segment, reservedInPath):
+			return errors.New(`must consist of letters, digits, "-", "_", "~" and "." between its slashes`)
+		}
+	}
+	return nil
+}
+
+func reservedInPath(r rune) bool {
+	letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z'
+	return !letter && !(r >= '0' && r <= '9') && !strings.ContainsRune("-_~.", r)
+}
+
 // CheckAPIKey returns an error, which does not repeat the key, for a key that no Authorization header can contain.
 func CheckAPIKey(key string) error {
 	switch {
@@ -149,6 +184,7 @@ func (o Options) withDefaults() Options {
 	if o.Manager != nil {
 		set(&o.MaxMessageBytes, o.Manager.Limits().MaxMessageBytes)
 	}
+	set(&o.WebSocketPath, defaultWebSocketPath)
 	set(&o.MaxMessageBytes, 64<<10)
 	set(&o.MaxClientMessageBytes, 64<<10)
 	set(&o.ClientMessageRate, 50)
@@ -190,6 +226,7 @@ func (o Options) validate() error {
 		refuse("Authorize", nil, "a function, AuthorizeOpen to allow everything")
 	}
 	all = append(all, o.settings().validate())
+	all = append(all, o.validatePaths()...)
 	all = append(all, o.validateSizes()...)
 	for name, n := range map[string]int{
 		"MaxMessageBytes": o.MaxMessageBytes, "MaxClientMessageBytes": o.MaxClientMessageBytes,
@@ -217,6 +254,25 @@ func (o Options) validate() error {
 		refuse("IdleTimeout", o.IdleTimeout, fmt.Sprintf("more than PingInterval, which is %v", o.PingInterval))
 	}
 	return errors.Join(all...)
+}
+
+// validatePaths checks the paths, and that nothing decides twice who may use the API.
+func (o Options) validatePaths() (all []error) {
+	if o.PathPrefix != "" {
+		if err := CheckPath(o.PathPrefix); err != nil {
+			all = append(all, fmt.Errorf("server: Options.PathPrefix is %q, it %w", o.PathPrefix, err))
+		}
+	}
+	if err := CheckPath(o.WebSocketPath); err != nil {
+		all = append(all, fmt.Errorf("server: Options.WebSocketPath is %q, it %w", o.WebSocketPath, err))
+	} else if first, _, _ := strings.Cut(o.WebSocketPath[1:], "/"); first == "v1" {
+		all = append(all, fmt.Errorf("server: Options.WebSocketPath is %q, it must not be under /v1, which is the API's",
+			o.WebSocketPath))
+	}
+	if o.AuthorizeAPI != nil && len(o.APIKeys) > 0 {
+		all = append(all, errors.New("server: Options.AuthorizeAPI and Options.APIKeys exclude each other, give one"))
+	}
+	return all
 }
 
 // validateSizes compares the sizes of messages with those of the manager and of the queues.

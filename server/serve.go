@@ -42,7 +42,7 @@ func (s *Server) ServeAdmin(ln net.Listener, h http.Handler) error { return s.se
 
 // serve serves a listener; watch, if not nil, follows the states of its connections.
 func (s *Server) serve(ln net.Listener, h http.Handler, watch func(net.Conn, http.ConnState)) error {
-	if s.handler == nil {
+	if s.api == nil {
 		return errNotMade
 	}
 	srv := &http.Server{

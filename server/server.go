@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,14 +24,13 @@ type Server struct {
 	keepalive *keepalive
 	readers   readerPool
 	poller    poller
-	handler   http.Handler
+	api       *api
 	counters  counters
 	closings  closings
 	logs      sampledLogs
 	started   time.Time // the zero of clock
 	// settings are the options that Reload replaces.
 	settings atomic.Pointer[settings]
-	apiKeys  *apiKeys
 	// claimsOnly: connections get only the uploads that their own claims allow.
 	claimsOnly bool
 	listeners  listeners
@@ -92,19 +90,8 @@ func New(opt Options) (*Server, error) {
 	s.readers.upgrader = newUpgrader(opt)
 	s.overflowBase, s.overflowV1 = overflowFrames()
 	s.keepalive = newKeepalive(s, opt.PingInterval)
-	s.handler = s.routes()
+	s.api = s.newAPI()
 	return s, nil
-}
-
-// Handler returns the public endpoints, /ws/uploads and those under /v1/, to be mounted in any mux under
-// these paths.
-func (s *Server) Handler() http.Handler {
-	if s.handler == nil {
-		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			http.Error(w, errNotMade.Error(), http.StatusInternalServerError)
-		})
-	}
-	return s.handler
 }
 
 // AdminHandler returns /healthz, which always answers 200, and /readyz, which answers 503 with the reason while the
@@ -127,40 +114,4 @@ func answer(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
 	_, _ = w.Write([]byte(text + "\n"))
-}
-
-// routes returns the public handler. It does not use a ServeMux, which would redirect a request with an empty id
-// instead of letting the API refuse it.
-func (s *Server) routes() http.Handler {
-	api := newAPI(s.manager, apiOptions{
-		Keys:            s.opt.APIKeys,
-		MaxMessageBytes: s.opt.MaxMessageBytes,
-		Logger:          s.opt.Logger,
-		Stats:           func() any { return s.Stats() },
-	})
-	s.apiKeys = &api.keys
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if hasBody(r) {
-			// net/http reads the rest of a body after the handler has returned, so each path has a deadline.
-			timeout := refusedBodyTimeout
-			if strings.HasPrefix(r.URL.Path, "/v1/") && api.keys.check(r) == nil {
-				timeout = bodyTimeout
-				s.sockets.trust(r)
-			}
-			var done func()
-			r, done = s.bodies.add(w, r, timeout)
-			defer done()
-		}
-		switch {
-		case strings.HasPrefix(r.URL.Path, "/v1/"):
-			api.ServeHTTP(w, r)
-		case r.URL.Path != "/ws/uploads":
-			http.NotFound(w, r)
-		case r.Method != http.MethodGet:
-			w.Header().Set("Allow", http.MethodGet)
-			http.Error(w, "a WebSocket is opened with GET", http.StatusMethodNotAllowed)
-		default:
-			s.upgrade(w, r)
-		}
-	})
 }

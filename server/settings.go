@@ -57,7 +57,7 @@ func (s *Server) Reload(to Settings) error {
 		now.connectRate = before.connectRate
 	}
 	s.settings.Store(now)
-	s.apiKeys.set(to.APIKeys)
+	s.api.keys.set(to.APIKeys)
 	return nil
 }
 

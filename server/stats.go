@@ -118,5 +118,5 @@ func (s *Server) Stats() Stats {
 // sampledLogs are the bounded log lines of a server, by the kind of event.
 type sampledLogs struct {
 	origin, identify, authenticate, refusedToken, authorize, forbidden logs.Sampled
-	hijack, panics, accept, closeCode, proxies                         logs.Sampled
+	hijack, panics, accept, closeCode, proxies, authorizeAPI           logs.Sampled
 }
