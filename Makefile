@@ -7,9 +7,10 @@ ARGS     ?=
 BENCH    ?= .
 COUNT    ?= 1
 FUZZTIME ?= 30s
+RUN      ?=
 
 .DEFAULT_GOAL := help
-.PHONY: run cluster test test-unit bench bench-compare fuzz lint vuln build release help
+.PHONY: run cluster test test-unit bench bench-compare fuzz mutants lint vuln build release help
 
 run: build ## Start a development server (flags: ARGS="--addr 127.0.0.1:8081")
 	@bin/shoal serve --dev $(ARGS)
@@ -31,6 +32,9 @@ bench-compare: ## Measure beside other systems (about an hour; less: ARGS="--sce
 
 fuzz: ## Run each fuzz target (how long: FUZZTIME=30s)
 	@.ci/fuzz.sh $(FUZZTIME)
+
+mutants: ## Apply deliberate faults to a copy, each of which the tests must find (which: RUN=outbox)
+	go run ./fuzz/mutants -run '$(RUN)'
 
 lint: ## Run the linters of .golangci.yml (builds them the first time: some minutes)
 	@.ci/lint.sh

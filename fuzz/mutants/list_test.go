@@ -1,0 +1,46 @@
+package main
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestParse_AcceptsTheList(t *testing.T) {
+	text, err := os.ReadFile("mutants.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := parse(string(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) < 30 {
+		t.Errorf("%d faults are listed, want at least 30", len(all))
+	}
+	for _, m := range all {
+		if _, err := os.Stat("../../" + m.file); err != nil {
+			t.Errorf("%s: %v", m.name, err)
+		}
+	}
+}
+
+func TestParse_NamesTheProblem(t *testing.T) {
+	const entry = "=== a\nfile: f\ntests: ./p\n--- search\nx\n+++ replace\ny\n"
+	for text, want := range map[string]string{
+		"":                    "lists no fault",
+		entry + entry:         "twice",
+		"=== a\nfile: f\n":    "no text to replace",
+		"=== a\n--- search\n": "no replacement",
+		"=== a\ncolour: red\n--- search\nx\n+++ replace\n": "unknown field",
+		"=== a\nfile: f\n--- search\nx\n+++ replace\n":     "needs a file, tests",
+	} {
+		if _, err := parse(text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: the error is %v, want %q", text, err, want)
+		}
+	}
+}
