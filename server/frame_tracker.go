@@ -10,7 +10,7 @@ import (
 // ends, which gws does not report, and finds the frames that gws must not see: lengths that it would turn negative,
 // and messages for which it would allocate more than the client may send. The zero value stands ahead of a message.
 //
-// All other violations are left to gws: after them the tracker may be in any state, since the connection ends.
+// It also finds text that is not UTF-8 before its message is complete. All other violations are left to gws: after them the tracker may be in any state, since the connection ends.
 type frameTracker struct {
 	// header holds the first have bytes of a header that has not arrived completely.
 	header [maxFrameHeader]byte
@@ -21,6 +21,9 @@ type frameTracker struct {
 	message uint64
 	// fragmented is true between the first and the last frame of a message.
 	fragmented bool
+	// data is true within a text or binary frame, whose payload utf8 follows.
+	data bool
+	utf8 utf8Tracker
 	// fragments counts short fragments that have not been charged to the client's rate.
 	fragments int
 }
@@ -44,15 +47,19 @@ func (t *frameTracker) atBoundary() bool { return t.have == 0 && t.payload == 0 
 
 // track takes the next bytes into account, up to the end of a message: its handling may change the limit of the next
 // one. It returns the number of bytes that gws may see. If a header violates the protocol or announces a message of
-// more than limit bytes, they end ahead of that header, and reason is why the connection must be closed.
+// more than limit bytes, they end ahead of that header, or ahead of text that is not UTF-8, and reason is why the connection must be closed.
 func (t *frameTracker) track(p []byte, limit int) (n int, reason manager.CloseReason) {
 	for n < len(p) {
 		if skip := min(t.payload, uint64(len(p)-n)); skip > 0 {
 			t.payload -= skip
-			n += int(skip) //nolint:gosec // at most len(p)
+			part := p[n : n+int(skip)] //nolint:gosec // at most len(p)
 			if t.atBoundary() {
-				return n, manager.CloseReason{}
+				return n + len(part), manager.CloseReason{} // gws checks the whole message
 			}
+			if t.data && !t.utf8.valid(part) {
+				return n, invalidText
+			}
+			n += len(part)
 			continue
 		}
 		t.header[t.have] = p[n]
@@ -96,7 +103,7 @@ func (t *frameTracker) headerLen() int {
 
 // begin takes a complete header into account, or returns the reason to close the connection.
 func (t *frameTracker) begin(limit int) manager.CloseReason {
-	const final, opcode, control = 0x80, 0x0F, 0x08
+	const final, opcode, text, control = 0x80, 0x0F, 0x01, 0x08
 	var shortest uint64
 	switch n := t.header[1] & lengthBits; n {
 	case length16:
@@ -112,6 +119,7 @@ func (t *frameTracker) begin(limit int) manager.CloseReason {
 	case t.payload < shortest:
 		return longLength
 	case t.header[0]&opcode >= control: // control frames may stand between the frames of a message
+		t.data = false
 		return manager.CloseReason{}
 	}
 	last := t.header[0]&final != 0
@@ -120,6 +128,11 @@ func (t *frameTracker) begin(limit int) manager.CloseReason {
 	}
 	if !t.fragmented {
 		t.message = 0
+		t.utf8.begin(t.header[0]&opcode == text)
+	}
+	t.data = t.header[1]&masked != 0 // else gws refuses it
+	if t.data {
+		t.utf8.frame(t.header[t.headerLen()-4:])
 	}
 	t.message += t.payload
 	t.fragmented = !last
