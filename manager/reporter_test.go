@@ -54,7 +54,7 @@ func wantPercents(t *testing.T, p *published, want ...float64) {
 func TestReporterPublishesEachWholePercentOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &published{}
-		r := newReporter(p.publish, "u")
+		r := newReporter(t.Context(), p.publish, "u")
 		const total = 10 << 30
 		for done := int64(0); done <= total; done += 1 << 20 { // no time passes: as fast as it can be
 			r.Bytes(done, total)
@@ -74,7 +74,7 @@ func TestReporterPublishesEachWholePercentOnce(t *testing.T) {
 func TestReporterPublishesSmallStepsEvery100ms(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &published{}
-		r := newReporter(p.publish, "u")
+		r := newReporter(t.Context(), p.publish, "u")
 		const total = 1_000_000
 		for step := range int64(50) { // 0.1 percent in 10 ms
 			r.Bytes(step*10, total)
@@ -88,7 +88,7 @@ func TestReporterPublishesSmallStepsEvery100ms(t *testing.T) {
 func TestReporterIsSilentWithoutNews(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &published{}
-		r := newReporter(p.publish, "u")
+		r := newReporter(t.Context(), p.publish, "u")
 		r.Bytes(50, 100)
 		<-time.After(time.Minute)
 		r.Bytes(50, 100) // nothing new
@@ -104,7 +104,7 @@ func TestReporterIsSilentWithoutNews(t *testing.T) {
 func TestReporterStagesFillTheBar(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &published{}
-		r := newReporter(p.publish, "u")
+		r := newReporter(t.Context(), p.publish, "u")
 		r.Stage(StatusPending, StageQueued, 80, "Receiving")
 		r.Bytes(1, 2)
 		r.Stage(StatusAnalyzing, StageExtractingFrames, 90, "Reading") // the one before it is done
@@ -124,7 +124,7 @@ func TestReporterStagesFillTheBar(t *testing.T) {
 
 func TestReporterWithoutAStageIsQueued(t *testing.T) {
 	p := &published{}
-	r := newReporter(p.publish, "u")
+	r := newReporter(t.Context(), p.publish, "u")
 	r.Bytes(1, 4)
 	want := UploadProgress{UploadID: "u", Status: StatusPending, Stage: StageQueued, Percent: 25}
 	if len(p.messages) != 1 || p.messages[0] != Message(want) {
@@ -137,7 +137,7 @@ func TestReporterWithoutAStageIsQueued(t *testing.T) {
 
 func TestReporterWriterCountsBytes(t *testing.T) {
 	p := &published{}
-	r := newReporter(p.publish, "u")
+	r := newReporter(t.Context(), p.publish, "u")
 	r.Stage(StatusPending, StageQueued, 50, "")
 	w := r.Writer(100)
 	for range 4 {
@@ -156,7 +156,7 @@ func TestReporterPublishesNothingAfterTheEnd(t *testing.T) {
 	for name, end := range ends {
 		t.Run(name, func(t *testing.T) {
 			p := &published{}
-			r := newReporter(p.publish, "u")
+			r := newReporter(t.Context(), p.publish, "u")
 			r.Bytes(999, 1000)
 			if err := end(r); err != nil {
 				t.Fatal(err)
@@ -180,7 +180,7 @@ func TestReporterPublishesNothingAfterTheEnd(t *testing.T) {
 func TestReporterKeepsTheFirstErrorForTheEnd(t *testing.T) {
 	lost := errors.New("broker is away")
 	p := &published{err: lost}
-	r := newReporter(p.publish, "u")
+	r := newReporter(t.Context(), p.publish, "u")
 	r.Bytes(1, 2)
 	p.err = nil
 	r.Bytes(2, 2)
@@ -197,7 +197,7 @@ func TestReporterKeepsTheFirstErrorForTheEnd(t *testing.T) {
 
 func TestReporterEndCanBeTriedAgain(t *testing.T) {
 	p := &published{}
-	r := newReporter(p.publish, "u")
+	r := newReporter(t.Context(), p.publish, "u")
 	var invalid *InvalidError
 	if err := r.Complete("A film", 101); !errors.As(err, &invalid) || invalid.Field != "audit_score" {
 		t.Fatalf("Complete returned %v, want what is wrong with the score", err)
@@ -212,7 +212,7 @@ func TestReporterEndCanBeTriedAgain(t *testing.T) {
 
 func TestReporterDoesNotHangOnAPublicationThatDoes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newReporter(func(ctx context.Context, _ string, _ Message) (Position, error) {
+		r := newReporter(t.Context(), func(ctx context.Context, _ string, _ Message) (Position, error) {
 			<-ctx.Done()
 			return Position{}, ctx.Err()
 		}, "u")
