@@ -24,6 +24,7 @@ func TestCheckConfigAccepts(t *testing.T) {
 		good("--addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0"),
 		good("--allowed-origin=https://a.example", "--allowed-origin=http://b.example:81"),
 		good("--max-connections=0", "--client-message-rate=2.5/s", "--queue-bytes=2MiB", "--log-format=json"),
+		good("--path-prefix=/shoal"), good("--path-prefix=/a-b/c.d"),
 		good("--api-key=one", "--api-key=two", "--broker=memory", "--dev=false"),
 	} {
 		r := shoal(t, nil, "", args...)
@@ -67,6 +68,9 @@ func TestServeAndCheckConfigRefuse(t *testing.T) {
 		"empty api key": {[]string{"--api-key="}, []string{"--api-key has an empty entry"}},
 		"bad api key": {[]string{"--api-key=a b"},
 			[]string{"--api-key has an entry that has characters that no HTTP header can contain"}},
+		"prefix without slash":  {[]string{"--path-prefix=shoal"}, []string{`--path-prefix is "shoal", it must begin with a slash`}},
+		"prefix with a slash":   {[]string{"--path-prefix=/shoal/"}, []string{`--path-prefix is "/shoal/", it must not end with a slash`}},
+		"prefix that is a root": {[]string{"--path-prefix=/"}, []string{`want a path like /shoal`}},
 		"origin with path": {[]string{"--allowed-origin=https://a.example/"},
 			[]string{`--allowed-origin is "https://a.example/", not an origin, want scheme://host`}},
 		"origin pattern": {[]string{"--allowed-origin=https://*.a.example"}, []string{`--allowed-origin is "https://*.a.example", it has a *`}},
@@ -152,7 +156,7 @@ func TestFlagsOfServe(t *testing.T) {
 		broker-replicas broker-state-rate broker-storage client-message-rate cluster-addr cluster-route cluster-secret
 		config dev drain help history-bytes history-messages history-ttl idle-timeout jwks jwt-audience jwt-issuer jwt-leeway jwt-secret log-format log-level max-client-message-bytes
 		max-connections
-		max-connections-per-user max-message-bytes max-subscriptions-per-user node-name ping-interval queue-age queue-bytes
+		max-connections-per-user max-message-bytes max-subscriptions-per-user node-name path-prefix ping-interval queue-age queue-bytes
 		queue-messages recovery-bytes shutdown-delay tls-cert tls-key token-expiry`)
 	if !slices.Equal(flags, want) {
 		t.Errorf("flags are\n%q, want\n%q", flags, want)

@@ -77,7 +77,7 @@ func writeJSON(w http.ResponseWriter, status int, contentType string, body any) 
 
 // printWelcome prints the server's addresses, and in development a command to try.
 func (n *node) printWelcome(out io.Writer) {
-	fmt.Fprintf(out, "shoal serves on %s, health on %s\n", n.public.url(), n.admin.url())
+	fmt.Fprintf(out, "shoal serves on %s, health on %s\n", n.public.url()+n.flags.PathPrefix, n.admin.url())
 	if !n.flags.Dev {
 		return
 	}

@@ -161,6 +161,7 @@ func (n *node) openServer() error {
 		AllowedOrigins:  f.AllowedOrigin,
 		AnyLocalOrigin:  f.Dev,
 		APIKeys:         f.APIKey,
+		PathPrefix:      f.PathPrefix,
 		MaxConnections:  connections,
 		MaxSockets:      sockets,
 		MaxMessageBytes: int(f.MaxMessageBytes),

@@ -133,10 +133,22 @@ func (f *serveFlags) checkAPI(s *settings) {
 			s.refuse("trusted-proxy", "is "+strconv.Quote(proxy)+", "+err.Error())
 		}
 	}
+	if f.PathPrefix != "" {
+		f.checkPathPrefix(s)
+	}
 	for _, origin := range f.AllowedOrigin {
 		if err := server.CheckOrigin(origin); err != nil {
 			s.refuse("allowed-origin", "is "+strconv.Quote(origin)+", "+err.Error())
 		}
+	}
+}
+
+func (f *serveFlags) checkPathPrefix(s *settings) {
+	if err := server.CheckPath(f.PathPrefix); err != nil {
+		s.refuse("path-prefix", "is "+strconv.Quote(f.PathPrefix)+", it "+err.Error()+", want a path like /shoal")
+	}
+	if f.Dev {
+		s.refuse("path-prefix", "is given beside "+s.key("dev")+", whose demo page has its own paths; leave one of them out")
 	}
 }
 

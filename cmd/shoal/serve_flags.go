@@ -18,6 +18,7 @@ type serveFlags struct {
 	JWTIssuer   []string      `name:"jwt-issuer" sep:"none" placeholder:"NAME" help:"Accepted iss claim of tokens; may be repeated. Default: not checked."`
 	JWTLeeway   time.Duration `name:"jwt-leeway" default:"5s" min:"0s" max:"5m" help:"Accepted clock difference to the issuer for nbf and iat; exp is exact."`
 
+	PathPrefix    string   `placeholder:"PATH" help:"In front of every public path, for a reverse proxy that passes paths on unchanged: with /shoal the API is at /shoal/v1/."`
 	AllowedOrigin []string `sep:"none" placeholder:"ORIGIN" help:"Origin of pages that may connect; may be repeated. Default: the same host."`
 	Authorize     string   `placeholder:"open|claims|URL" help:"Who may follow which upload: open, claims, or the URL of a service to ask."`
 

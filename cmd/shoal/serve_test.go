@@ -138,3 +138,23 @@ func TestServeLogsJSONAndPrintsNothing(t *testing.T) {
 		t.Errorf("status = %d, output %q, last entry %+v", got, out.String(), entry)
 	}
 }
+
+// Behind a prefix everything public is there, and the other commands take it as part of the URL.
+func TestServeBehindPathPrefix(t *testing.T) {
+	s := serve(t, 1, "--jwt-secret="+goodSecret, "--authorize=open", "--api-key=the-key", "--path-prefix=/a/b")
+	root := strings.TrimSuffix(s.url, "/a/b")
+	if root == s.url {
+		t.Fatalf("the welcome names %s", s.url)
+	}
+	if status, _ := call(t, "GET", root+"/v1/stats", "the-key", ""); status != 404 {
+		t.Errorf("without the prefix the API answers %d", status)
+	}
+	token := shoal(t, []string{"SHOAL_JWT_SECRET=" + goodSecret}, "", "token", "alice")
+	c := connect(t, s.url)
+	c.authenticate(token.out)
+	c.send(`{"action":"subscribe_upload","upload_id":"x"}`)
+	published := shoal(t, nil, "", "publish", "x", "--url="+s.url, "--api-key=the-key", "--stage=indexing",
+		"--status=embedding", "--percent=80", "--message=nearly")
+	published.wantDone(t)
+	c.receive("upload_progress")
+}
