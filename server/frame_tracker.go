@@ -10,7 +10,8 @@ import (
 // ends, which gws does not report, and finds the frames that gws must not see: lengths that it would turn negative,
 // and messages for which it would allocate more than the client may send. The zero value stands ahead of a message.
 //
-// It also finds text that is not UTF-8 before its message is complete. All other violations are left to gws: after them the tracker may be in any state, since the connection ends.
+// It also finds text that is not UTF-8 before its message is complete. All other violations are left to gws: after them
+// the tracker may be in any state, since the connection ends.
 type frameTracker struct {
 	// header holds the first have bytes of a header that has not arrived completely.
 	header [maxFrameHeader]byte

@@ -1,0 +1,191 @@
+// Command chaos attacks a server with every client of server/chaostest and prints a table in Markdown: the bound that
+// stopped the attackers, after how long, the cost to the server's process, and the latency of a well-behaved client.
+//
+//	go run ./fuzz/chaos                               # Shoal with its default limits, as a process of its own
+//	go run ./fuzz/chaos -url ws://127.0.0.1:9001/ws   # another server, which needs no authentication
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/shoal-go/shoal/manager"
+	"github.com/shoal-go/shoal/server"
+	"github.com/shoal-go/shoal/server/chaostest"
+)
+
+func main() {
+	clients := flag.Int("clients", 20, "attackers at a time")
+	watch := flag.Duration("watch", 100*time.Second, "longest time of an attack")
+	run := flag.String("run", "", "regular expression for the names of the attacks")
+	target := flag.String("url", "", "WebSocket endpoint of another server")
+	process := flag.Int("process", 0, "process id of that server, to measure its cost")
+	serve := flag.Bool("serve", false, "serve instead: used by the command itself")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	var err error
+	if *serve {
+		err = serveUntilEOF()
+	} else {
+		t := chaostest.Target{URL: *target, Process: *process, Clients: *clients, Watch: *watch}
+		err = attack(ctx, t, *run)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "chaos:", err)
+		os.Exit(1)
+	}
+}
+
+// attack runs the selected attacks one after the other and prints the table.
+func attack(ctx context.Context, t chaostest.Target, run string) error {
+	selected, err := regexp.Compile(run)
+	if err != nil {
+		return fmt.Errorf("-run: %w", err)
+	}
+	if t.URL == "" {
+		stop, err := ownServer(ctx, &t)
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
+	fmt.Println("| client | stopped by | after | connections | memory | CPU | others: median, p99, lost |")
+	fmt.Println("| --- | --- | --- | --- | --- | --- | --- |")
+	for _, a := range chaostest.Attacks() {
+		if !selected.MatchString(a.Name) {
+			continue
+		}
+		r, err := chaostest.Run(ctx, t, a)
+		if err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		fmt.Printf("| `%s` %s | %s | %s | %d | %.1f MB | %.1f s | %.1f ms, %.1f ms, %d |\n", a.Name, a.Does, bounds(r),
+			after(r), r.Connections, float64(r.Memory)/(1<<20), r.CPU.Seconds(), millis(r.Healthy.Median), millis(r.Healthy.P99),
+			r.Lost)
+	}
+	return nil
+}
+
+func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+func after(r chaostest.Report) string {
+	if len(r.Bounds) == 0 {
+		return "–"
+	}
+	return fmt.Sprintf("%.1f s", r.After.Seconds())
+}
+
+// bounds describes how the attackers were stopped.
+func bounds(r chaostest.Report) string {
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(r.Bounds)) {
+		all = append(all, fmt.Sprintf("%s (%d)", name, r.Bounds[name]))
+	}
+	if r.Open > 0 {
+		all = append(all, fmt.Sprintf("not stopped (%d)", r.Open))
+	}
+	return strings.Join(all, ", ")
+}
+
+const key = "chaos-key"
+
+// ownServer starts this program as a server in a process of its own and sets the target to it.
+func ownServer(ctx context.Context, t *chaostest.Target) (stop func(), err error) {
+	program, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	command := exec.CommandContext(ctx, program, "-serve")
+	command.Stderr = os.Stderr
+	input, err := command.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	output, err := command.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := command.Start(); err != nil {
+		return nil, err
+	}
+	address, err := bufio.NewReader(output).ReadString('\n')
+	if err != nil {
+		return nil, errors.Join(err, command.Wait())
+	}
+	address = strings.TrimSpace(address)
+	t.URL, t.Process = "ws://"+address+"/ws/uploads", command.Process.Pid
+	t.First, t.Subprotocol = []byte(`{"type":"auth","token":"good"}`), "shoal.v1"
+	message := []byte(`{"action":"note","text":"` + strings.Repeat("x", 16<<10) + `"}`)
+	t.Publish = func(int) error { return post(ctx, "http://"+address+"/v1/uploads/chaos-0/messages", message) }
+	return func() {
+		_ = input.Close()
+		_ = command.Wait()
+	}, nil
+}
+
+func post(ctx context.Context, url string, body []byte) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Authorization", "Bearer "+key)
+	request.Header.Set("Content-Type", "application/json")
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, response.Body)
+	return errors.Join(err, response.Body.Close())
+}
+
+// serveUntilEOF serves with default limits until standard input ends.
+func serveUntilEOF() error {
+	m, err := manager.New(manager.Options{MaxConnectionsPerUser: -1})
+	if err != nil {
+		return err
+	}
+	s, err := server.New(server.Options{
+		Manager: m, Authorize: server.AuthorizeOpen, APIKeys: []string{key},
+		Authenticate: func(_ context.Context, token string) (server.Identity, error) {
+			if token != "good" {
+				return server.Identity{}, &server.TokenError{Message: "Invalid token"}
+			}
+			return server.Identity{UserID: "chaos"}, nil
+		},
+	})
+	if err != nil {
+		return err
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(ln) }()
+	fmt.Println(ln.Addr())
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	err = errors.Join(s.Close(ctx), m.Close(ctx))
+	<-served
+	return err
+}

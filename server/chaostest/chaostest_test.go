@@ -1,0 +1,118 @@
+package chaostest_test
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/shoal-go/shoal/manager"
+	"github.com/shoal-go/shoal/server"
+	"github.com/shoal-go/shoal/server/chaostest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// start returns a target with short times.
+func start(t *testing.T) chaostest.Target {
+	t.Helper()
+	m, err := manager.New(manager.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := server.New(server.Options{
+		Manager: m,
+		Authenticate: func(_ context.Context, token string) (server.Identity, error) {
+			if token != "good" {
+				return server.Identity{}, &server.TokenError{Message: "Invalid token"}
+			}
+			return server.Identity{UserID: "u"}, nil
+		},
+		Authorize:   server.AuthorizeOpen,
+		AuthTimeout: 500 * time.Millisecond, PingInterval: 500 * time.Millisecond, IdleTimeout: 1500 * time.Millisecond,
+		CloseTimeout: 500 * time.Millisecond, QueueAge: time.Second,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := s.Close(ctx); err != nil {
+			t.Error(err)
+		}
+		if err := m.Close(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	message := []byte(`{"action":"note","text":"` + strings.Repeat("x", 16<<10) + `"}`)
+	return chaostest.Target{Serve: s.Serve, First: first, Clients: 2, Publish: func(int) error {
+		e, err := manager.Parse("chaos-0", message, time.Now())
+		if err == nil {
+			_, err = m.Publish(t.Context(), "chaos-0", e)
+		}
+		return err
+	}}
+}
+
+// Each attacker that must be stopped is stopped by a bound of its own kind, and a client beside it is answered.
+func TestRun_ShoalStopsEveryAttack(t *testing.T) {
+	want := map[string]string{
+		"missing-body": "HTTP 405", "never-authenticates": "close 4001", "half-open": "close 1001",
+		"half-closed": "end of stream", "never-reads": "close 1013", "flood-messages": "close 1008", "flood-fragments": "close 1008",
+		"flood-pings": "close 1008", "flood-subscriptions": "close 1008", "flood-tokens": "close 4003",
+		"huge-length": "close 1009", "negative-length": "close 1002", "unfinished-message": "close 1001",
+	}
+	for _, attack := range chaostest.Attacks() {
+		t.Run(attack.Name, func(t *testing.T) {
+			t.Parallel()
+			if !attack.Stops || want[attack.Name] == "" {
+				target := start(t)
+				target.Watch = time.Second
+				if r, err := chaostest.Run(t.Context(), target, attack); err != nil || r.Lost > 0 {
+					t.Errorf("%+v, %v", r, err)
+				}
+				return
+			}
+			target := start(t)
+			target.Watch = 30 * time.Second
+			r, err := chaostest.Run(t.Context(), target, attack)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r.Open > 0 || r.Lost > 0 {
+				t.Errorf("%d attackers are open, %d pings lost: %+v", r.Open, r.Lost, r)
+			}
+			for name := range r.Bounds {
+				if !strings.HasPrefix(name, want[attack.Name]) && name != "connection reset" {
+					t.Errorf("stopped by %q, want %q", name, want[attack.Name])
+				}
+			}
+		})
+	}
+}
+
+var first = []byte(`{"type":"auth","token":"good"}`)
+
+func TestRun_RefusesInvalidTargets(t *testing.T) {
+	attack := chaostest.Attacks()[0]
+	for name, target := range map[string]chaostest.Target{
+		"exactly one":    {},
+		"Target.Clients": {URL: "ws://127.0.0.1:1/", Clients: -1},
+		"Target.Watch":   {URL: "ws://127.0.0.1:1/", Watch: -1},
+		"scheme":         {URL: "http://127.0.0.1:1/"},
+		"before":         {Handler: http.NotFoundHandler()},
+	} {
+		if _, err := chaostest.Run(t.Context(), target, attack); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("the error is %v, want %q", err, name)
+		}
+	}
+	served := chaostest.Target{Serve: func(ln net.Listener) error { return http.Serve(ln, nil) }} //nolint:gosec // a test
+	if _, err := chaostest.Run(t.Context(), served, chaostest.Attack{}); err == nil {
+		t.Error("an attack without a client was accepted")
+	}
+}

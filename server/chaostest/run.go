@@ -1,0 +1,135 @@
+package chaostest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Report is the result of an attack.
+type Report struct {
+	Attack string
+	// Bounds are the bounds of the server that have stopped attackers, such as "close 1008 Message rate exceeded" or "HTTP
+	// 400 …", with the number of attackers that each has stopped.
+	Bounds map[string]int
+	// Open is the number of attackers that nothing has stopped within Target.Watch.
+	Open int
+	// After is the time after which the last of the stopped attackers was stopped.
+	After time.Duration
+	// Connections is the number of connections that the attackers have opened, Sent and Received their bytes.
+	Connections, Sent, Received int64
+	// Memory and Descriptors are the most that the server's process needed beyond its state before the attack, CPU the
+	// processor time that it has used. Zero unless Target.Process is set and the system is Linux.
+	Memory      int64
+	Descriptors int
+	CPU         time.Duration
+	// Healthy are the times from a ping to its pong of a well-behaved client beside the attack, Lost the pings without
+	// an answer within 10 s.
+	Healthy Latency
+	Lost    int
+}
+
+// Latency sums up durations.
+type Latency struct {
+	Count            int
+	Median, P99, Max time.Duration
+}
+
+// Run lets an attack loose on a server, and blocks until it is over: until every attacker was stopped, or Target.Watch
+// has passed, or ctx has ended. The error is about the target: an invalid field, or a server that does not answer a
+// well-behaved client before the attack.
+func Run(ctx context.Context, target Target, attack Attack) (Report, error) {
+	target, err := target.withDefaults()
+	if err != nil {
+		return Report{}, err
+	}
+	if attack.run == nil {
+		return Report{}, errors.New("chaostest: the attack is not one of Attacks")
+	}
+	endpoint, stop, err := target.start()
+	if err != nil {
+		return Report{}, err
+	}
+	defer stop()
+	p, err := startProbe(ctx, target, endpoint)
+	if err != nil {
+		return Report{}, fmt.Errorf("chaostest: a well-behaved client failed before the attack: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, target.Watch)
+	defer cancel()
+	published := target.publish(ctx)
+	watch := watchCost(target.Process)
+	r := Report{Attack: attack.Name, Bounds: map[string]int{}}
+	r.assault(ctx, target, endpoint, attack)
+	r.Memory, r.Descriptors, r.CPU = watch()
+	cancel()
+	<-published
+	r.Healthy, r.Lost = p.stop()
+	return r, nil
+}
+
+// publish calls Target.Publish until ctx ends, and closes the returned channel then.
+func (t Target) publish(ctx context.Context) (done chan struct{}) {
+	done = make(chan struct{})
+	go func() {
+		defer close(done)
+		if t.Publish == nil {
+			return
+		}
+		const interval = 5 * time.Millisecond
+		tick := time.NewTicker(interval)
+		defer tick.Stop()
+		for n := 0; ; n++ {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				_ = t.Publish(n) // the server may refuse it: what counts is the clients
+			}
+		}
+	}()
+	return done
+}
+
+// assault runs all attackers and counts how they end.
+func (r *Report) assault(ctx context.Context, target Target, endpoint *url.URL, attack Attack) {
+	start := time.Now()
+	var mu sync.Mutex // protects r
+	var running sync.WaitGroup
+	var connections, sent, received atomic.Int64
+	for range target.Clients {
+		running.Go(func() {
+			c := &client{
+				target: target, endpoint: endpoint, ctx: ctx, sent: &sent, received: &received, rounds: &connections,
+			}
+			err := attack.run(c)
+			c.close()
+			mu.Lock()
+			defer mu.Unlock()
+			if name := bound(err); name != "" {
+				r.Bounds[name]++
+				r.After = time.Since(start)
+			} else {
+				r.Open++
+			}
+		})
+	}
+	running.Wait()
+	r.Connections, r.Sent, r.Received = connections.Load(), sent.Load(), received.Load()
+}
+
+// sum returns the summary of durations.
+func sum(all []time.Duration) Latency {
+	if len(all) == 0 {
+		return Latency{}
+	}
+	slices.Sort(all)
+	return Latency{
+		Count: len(all), Median: all[len(all)/2], P99: all[min(len(all)-1, len(all)*99/100)], Max: all[len(all)-1],
+	}
+}
