@@ -3,19 +3,21 @@ package broker
 import (
 	"cmp"
 	"context"
+	"math"
 	"slices"
 	"strconv"
 	"sync"
 	"time"
 )
 
-// MemoryOptions bound the messages that a Memory stores per channel. The zero value selects the documented defaults.
+// MemoryOptions bound the messages that a Memory stores per channel. 0 is the documented default of each field, a
+// negative value no bound.
 type MemoryOptions struct {
-	// Messages is the largest number of messages kept. 0: 64.
+	// Messages is the largest number of messages kept. 0: 64; negative: no bound.
 	Messages int
-	// TTL is how long a message is kept, and the key of one that is stored once. 0: 10 minutes.
+	// TTL is how long a message is kept, and the key of one that is stored once. 0: 10 minutes; negative: no bound.
 	TTL time.Duration
-	// Keys is the largest number of keys; beyond it the oldest are forgotten. 0: 100,000.
+	// Keys is the largest number of keys; beyond it the oldest are forgotten. 0: 100,000; negative: no bound.
 	Keys int
 }
 
@@ -39,16 +41,21 @@ type memoryChannel struct {
 
 // NewMemory returns a Memory without nodes.
 func NewMemory(opt MemoryOptions) *Memory {
-	if opt.Messages == 0 {
-		opt.Messages = 64
-	}
-	if opt.TTL == 0 {
-		opt.TTL = 10 * time.Minute
-	}
-	if opt.Keys == 0 {
-		opt.Keys = 100_000
-	}
+	bound(&opt.Messages, 64, math.MaxInt)
+	bound(&opt.TTL, 10*time.Minute, math.MaxInt64)
+	bound(&opt.Keys, 100_000, math.MaxInt)
 	return &Memory{opt: opt, keys: NewKeys(opt.TTL, opt.Keys), channels: make(map[string]*memoryChannel)}
+}
+
+// bound replaces 0 by the default and a negative bound by the value that bounds nothing.
+func bound[T cmp.Ordered](field *T, standard, none T) {
+	var zero T
+	switch {
+	case *field == zero:
+		*field = standard
+	case *field < zero:
+		*field = none
+	}
 }
 
 // Node returns a new node's way to the others.

@@ -95,7 +95,6 @@ func TestClusterOptionsAreChecked(t *testing.T) {
 		opt  Options
 		want string // "": it is fine
 	}{
-		{Options{StateRate: -1, Broker: hub.Node()}, "Options.StateRate is -1"},
 		{Options{StateRate: 1000.5, Broker: hub.Node()}, "Options.StateRate is 1000.5"},
 		{Options{StateRate: math.NaN(), Broker: hub.Node()}, "Options.StateRate is NaN"},
 		{Options{StateRate: math.Inf(1), Broker: hub.Node()}, "Options.StateRate is +Inf"},
@@ -109,7 +108,7 @@ func TestClusterOptionsAreChecked(t *testing.T) {
 		}
 	}
 	for _, opt := range []Options{
-		{StateRate: 1000, Broker: hub.Node()}, {StateRate: 0.001, Broker: hub.Node()}, {NodeName: "a-1_b.c:d", Broker: hub.Node()},
+		{StateRate: 1000, Broker: hub.Node()}, {StateRate: -1, Broker: hub.Node()}, {StateRate: 0.001, Broker: hub.Node()}, {NodeName: "a-1_b.c:d", Broker: hub.Node()},
 	} {
 		open(t, opt)
 	}

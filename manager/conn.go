@@ -82,8 +82,8 @@ type Delivery struct {
 // without waiting for the client and without calling the manager: Send is called with the upload's lock held.
 //
 // A Conn is a key in the registry, so it must be comparable; usually it is a pointer to a struct that is not empty.
-// Connect refuses any other. Package outqueue has a bounded queue for a Conn of one's own, package managertest a Conn for
-// tests.
+// Connect refuses any other. Package outqueue has a bounded queue for a Conn of one's own, package managertest a Conn
+// for tests.
 type Conn interface {
 	// Send queues a message.
 	Send(f *Frame) Outcome

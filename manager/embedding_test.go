@@ -110,6 +110,7 @@ func TestManager_ZeroValueReturnsErrors(t *testing.T) {
 		"DisconnectUser":  second(m.DisconnectUser(ctx, "ann", NormalClosure)),
 		"DisconnectAll":   m.DisconnectAll(ctx),
 		"Close":           m.Close(ctx),
+		"WaitReady":       m.WaitReady(ctx),
 		"Ready":           m.Ready(),
 	} {
 		if err == nil || !strings.Contains(err.Error(), "New") {
@@ -122,6 +123,27 @@ func TestManager_ZeroValueReturnsErrors(t *testing.T) {
 	if s := m.Stats(); s != (Stats{}) {
 		t.Errorf("Stats: %+v", s)
 	}
+}
+
+// WaitReady returns when the node has joined the others, or with the reason why it has not.
+func TestManager_WaitReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := broker.NewMemory(broker.MemoryOptions{})
+		link := newLink(hub)
+		m := open(t, Options{Broker: link})
+		must(t, m.WaitReady(t.Context()))
+		link.cut()
+		synctest.Wait()
+		ctx, cancel := contextOf(t, 10*time.Second)
+		defer cancel()
+		if err := m.WaitReady(ctx); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "broker") {
+			t.Errorf("WaitReady: %v, want the reason", err)
+		}
+		link.mend()
+		if err := m.WaitReady(t.Context()); err != nil || m.Ready() != nil {
+			t.Errorf("WaitReady: %v, Ready: %v", err, m.Ready())
+		}
+	})
 }
 
 // A connection that panics costs no other connection its messages and does not end the process, however many receivers

@@ -181,6 +181,9 @@ func ExampleOptions_broker() {
 		if err != nil {
 			log.Fatal(err)
 		}
+		if err := m.WaitReady(ctx); err != nil {
+			log.Fatal(err)
+		}
 		nodes = append(nodes, m)
 	}
 	ann := managertest.NewBaseConn()

@@ -1,26 +1,33 @@
 package manager
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"time"
 
 	"github.com/shoal-go/shoal/broker"
 )
 
-// Options configure a Manager. The zero value is the documented default.
+// Options configure a Manager. In every field 0 is the documented default. A negative value switches a limit off where
+// the comment says so; where that would be unsafe, New returns an error. The options of the other packages of this
+// module follow the same rule.
 type Options struct {
 	// Shards is the number of shards that users and uploads are hashed to; it is rounded up to a power of
 	// two. 0: four for each of GOMAXPROCS.
 	Shards int
 
-	// HistoryMessages, HistoryBytes and HistoryTTL bound the history of one upload: by number of messages
-	// (0: 64), by their bytes (0: 1 MiB) and by age (0: 10 minutes). The newest message is held until
-	// it is too old, however large it is.
+	// HistoryMessages is the largest number of messages in the history of one upload. 0: 64. A negative value switches the
+	// history off: late subscribers get no message until the next one is published, and nothing is recovered. It is
+	// refused with a Broker, since nodes catch up with stored messages.
 	HistoryMessages int
-	HistoryBytes    int
-	HistoryTTL      time.Duration
+	// HistoryBytes bounds their bytes. The newest message is held until it is too old, however large it is. 0: 1 MiB;
+	// negative: no bound.
+	HistoryBytes int
+	// HistoryTTL is the largest age of a message in a history. 0: 10 minutes.
+	HistoryTTL time.Duration
 
 	// HistoryTotalBytes and MaxUploads bound the histories of all uploads together: the memory that they need, each
 	// message with MessageOverhead and each upload with UploadOverhead bytes more than its payloads (0: 1 GiB), and the
@@ -39,8 +46,8 @@ type Options struct {
 	MaxMessageBytes int
 
 	// MaxConnectionsPerUser bounds the connections of a user on this node. Beyond it the connection that has been
-	// silent for longest gives way, if that is longer than EvictSilentAfter (0: 30 s), which should be a ping interval;
-	// otherwise the new one is refused. 0: 32; negative: no bound.
+	// silent for longest gives way, if that is longer than EvictSilentAfter (0: 30 s; negative: none gives way), which
+	// should be a ping interval; otherwise the new one is refused. 0: 32; negative: no bound.
 	MaxConnectionsPerUser int
 	EvictSilentAfter      time.Duration
 
@@ -48,10 +55,10 @@ type Options struct {
 	// negative: no bound.
 	MaxSubscriptionsPerUser int
 
-	// PendingTTL is how long the subscriptions of a user without any connection are kept (0: 1 minute), MaxPending the
-	// maximum number of such users (0: 100,000). The position of an upload without messages and followers is kept for
-	// the same time.
+	// PendingTTL is how long the subscriptions of a user without any connection are kept, and the position of an upload
+	// without messages and followers. 0: 1 minute.
 	PendingTTL time.Duration
+	// MaxPending is the maximum number of users with subscriptions and no connection. 0: 100,000; negative: no bound.
 	MaxPending int
 
 	// Broker shares messages with other nodes. nil: there are no other nodes. The manager runs the broker, which must
@@ -62,7 +69,7 @@ type Options struct {
 	// or characters of "-_.:". "": a random one, or "local" for a node that is alone.
 	NodeName string
 	// StateRate is the maximum number of state messages of one upload that this node publishes per second; of excess
-	// ones the newest is sent at the end of the interval. 0: no bound. It requires a Broker.
+	// ones the newest is sent at the end of the interval. 0 or negative: no bound. It requires a Broker.
 	StateRate float64
 
 	// Logger receives events for operators, without payloads. nil: nothing is logged.
@@ -82,6 +89,9 @@ func (o Options) withDefaults() Options {
 	set(&o.MaxSubscriptionsPerUser, 1024)
 	set(&o.PendingTTL, time.Minute)
 	set(&o.MaxPending, 100_000)
+	unlimited(&o.HistoryBytes, math.MaxInt)
+	unlimited(&o.EvictSilentAfter, math.MaxInt64)
+	unlimited(&o.StateRate, 0)
 	if o.NodeName == "" && o.Broker == nil {
 		o.NodeName = "local"
 	}
@@ -98,6 +108,14 @@ func set[T comparable](field *T, standard T) {
 	}
 }
 
+// unlimited replaces a negative limit by the value that limits nothing.
+func unlimited[T cmp.Ordered](field *T, none T) {
+	var zero T
+	if *field < zero {
+		*field = none
+	}
+}
+
 // maxShards keeps the registry's fixed cost within reason: each shard is a few cache lines and two maps.
 const maxShards = 1 << 16
 
@@ -109,14 +127,11 @@ func (o Options) validate() error {
 	if o.Shards < 0 || o.Shards > maxShards {
 		refuse("Shards", o.Shards, fmt.Sprintf("0 to %d", maxShards))
 	}
-	if o.HistoryMessages < 1 {
-		refuse("HistoryMessages", o.HistoryMessages, "at least 1")
-	}
-	if o.HistoryBytes < 1 {
-		refuse("HistoryBytes", o.HistoryBytes, "at least 1")
+	if o.HistoryMessages < 0 && o.Broker != nil {
+		refuse("HistoryMessages", o.HistoryMessages, "at least 1 with a Broker: nodes catch up with stored messages")
 	}
 	if o.HistoryTTL < time.Millisecond {
-		refuse("HistoryTTL", o.HistoryTTL, "at least 1ms")
+		refuse("HistoryTTL", o.HistoryTTL, "at least 1ms: positions would be kept without end")
 	}
 	if o.MaxKeys < 1 {
 		refuse("MaxKeys", o.MaxKeys, "at least 1")
@@ -128,16 +143,13 @@ func (o Options) validate() error {
 		refuse("EvictSilentAfter", o.EvictSilentAfter, "at least 1ms")
 	}
 	if o.PendingTTL < time.Millisecond {
-		refuse("PendingTTL", o.PendingTTL, "at least 1ms")
+		refuse("PendingTTL", o.PendingTTL, "at least 1ms: users who do not come back would be kept without end")
 	}
-	if o.MaxPending < 0 {
-		refuse("MaxPending", o.MaxPending, "0 or more")
-	}
-	if !(o.StateRate >= 0 && o.StateRate <= 1000) { // the negation refuses NaN too
-		refuse("StateRate", o.StateRate, "0 to 1000")
+	if !(o.StateRate <= 1000) { // the negation refuses NaN too
+		refuse("StateRate", o.StateRate, "at most 1000")
 	}
 	if o.StateRate > 0 && o.Broker == nil {
-		refuse("StateRate", o.StateRate, "0 without a Broker")
+		refuse("StateRate", o.StateRate, "no bound without a Broker")
 	}
 	return errors.Join(all...)
 }

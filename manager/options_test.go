@@ -8,7 +8,10 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/shoal-go/shoal/broker"
 )
 
 func TestOptionsHaveTheDocumentedDefaults(t *testing.T) {
@@ -27,16 +30,15 @@ func TestOptionsHaveTheDocumentedDefaults(t *testing.T) {
 
 func TestNewNamesEveryOptionThatMakesNoSense(t *testing.T) {
 	m, err := New(Options{
-		Shards: -1, HistoryMessages: -1, HistoryBytes: -1, HistoryTTL: time.Microsecond, MaxMessageBytes: 1023,
-		PendingTTL: -time.Second, MaxPending: -1, MaxKeys: -1,
+		Shards: -1, HistoryMessages: -1, HistoryTTL: time.Microsecond, MaxMessageBytes: 1023, PendingTTL: -time.Second,
+		Broker: broker.NewMemory(broker.MemoryOptions{}).Node(),
 	})
 	if m != nil || err == nil {
 		t.Fatal("such options are accepted")
 	}
 	for _, complaint := range []string{
-		"Options.Shards is -1, want 0 to 65536", "Options.HistoryMessages is -1", "Options.HistoryBytes is -1",
+		"Options.Shards is -1, want 0 to 65536", "Options.HistoryMessages is -1",
 		"Options.HistoryTTL is 1µs", "Options.MaxMessageBytes is 1023, want at least 1024", "Options.PendingTTL is -1s",
-		"Options.MaxPending is -1", "Options.MaxKeys is -1",
 	} {
 		if !strings.Contains(err.Error(), complaint) {
 			t.Errorf("missing is %q in\n%v", complaint, err)
@@ -151,3 +153,57 @@ func TestStatsAsJSON(t *testing.T) {
 		t.Errorf("the stats are %s, %v, want %s", got, err, want)
 	}
 }
+
+// Without a history nothing is stored, and clients are told that they cannot recover; live messages, their order and
+// their offsets are as with one.
+func TestOptions_HistoryOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := open(t, Options{HistoryMessages: -1, HistoryBytes: -1})
+		first := publish(t, m, "cat", 3)
+		c := connect(t, m, "ann")
+		must(t, m.SubscribeConn(t.Context(), "ann", c, "cat", SubscribeOptions{Acknowledge: true, Since: &Position{first.Epoch, 1}}))
+		last := publish(t, m, "cat", 2)
+		if last.Epoch != first.Epoch || last.Offset != 5 {
+			t.Errorf("the position is %v after %v", last, first)
+		}
+		wantConsecutive(t, c.offsets(), 4, 5)
+		if got := c.received(t)[0]; got.Action != "subscribed" || got.Recovered || got.Offset != 3 {
+			t.Errorf("the acknowledgement is %+v", got)
+		}
+		if _, pos, known := newest(m, "cat"); !known || pos != last || len(held(m, "cat", Position{}).Messages) > 0 {
+			t.Errorf("stored are %v at %v", held(m, "cat", Position{}), pos)
+		}
+		d := connect(t, m, "bob")
+		must(t, m.SubscribeConn(t.Context(), "bob", d, "cat", SubscribeOptions{Acknowledge: true, Since: &last}))
+		if got := d.received(t)[0]; !got.Recovered {
+			t.Errorf("a client that missed nothing is told that it did: %+v", got)
+		}
+		m.Disconnect("ann", c)
+		m.Disconnect("bob", d)
+		publish(t, m, "dog", 1)
+		<-time.After(2 * time.Minute)
+		if n := m.Stats().Uploads; n != 0 {
+			t.Errorf("%d uploads are kept", n)
+		}
+	})
+}
+
+// Limits that are off limit nothing.
+func TestOptions_NegativeLimitsAreOff(t *testing.T) {
+	m := open(t, Options{HistoryBytes: -1, MaxPending: -1, EvictSilentAfter: -1, MaxConnectionsPerUser: 1, StateRate: -1})
+	for range 40 {
+		publish(t, m, "cat", 1)
+	}
+	if n := len(held(m, "cat", Position{}).Messages); n != 40 {
+		t.Errorf("%d messages are stored, want 40", n)
+	}
+	must(t, m.Connect("ann", &silent{&fakeConn{}}))
+	if err := m.Connect("ann", &fakeConn{}); !errors.Is(err, ErrTooManyConnections) {
+		t.Errorf("a silent connection gave way: %v", err)
+	}
+}
+
+// silent is a connection whose client has never been heard.
+type silent struct{ *fakeConn }
+
+func (*silent) SilentFor() time.Duration { return 1 << 60 }

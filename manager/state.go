@@ -140,7 +140,7 @@ func (m *Manager) expire(u *upload, now time.Time) {
 	log.Expire(now, m.opt.HistoryTTL)
 	defer m.account(u)
 	keep := m.opt.HistoryTTL
-	if log.Offset() == 0 {
+	if log.Offset() == 0 || m.opt.HistoryMessages < 0 {
 		keep = m.opt.PendingTTL
 	}
 	if u.State.follow == nil && u.Subscribers() == 0 && log.Len() == 0 && now.Sub(log.Touched()) >= keep {

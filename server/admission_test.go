@@ -125,7 +125,7 @@ func TestReload_ReplacesSettings(t *testing.T) {
 	first := n.login("ann")
 	n.refused(t, http.StatusServiceUnavailable, nil)
 	if err := n.server.Reload(server.Settings{
-		MaxConnections: -1, AllowedOrigins: []string{"*"}, APIKeys: []string{""}, TrustedProxies: []string{"x"},
+		ClientMessageBurst: -1, AllowedOrigins: []string{"*"}, APIKeys: []string{""}, TrustedProxies: []string{"x"},
 	}); err == nil {
 		t.Error("invalid settings were accepted")
 	}

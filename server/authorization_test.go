@@ -545,7 +545,7 @@ func TestOptions_ThatCannotWorkAreRefused(t *testing.T) {
 		"APIKeys[1] is":   func(o *server.Options) { o.APIKeys = []string{"good", ""} },
 		"APIKeys[0] has":  func(o *server.Options) { o.APIKeys = []string{"secret key"} },
 		"TokenExpiry":     func(o *server.Options) { o.TokenExpiry = 7 },
-		"HookTimeout":     func(o *server.Options) { o.HookTimeout = -1 },
+		"HookTimeout":     func(o *server.Options) { o.HookTimeout = 1 },
 	} {
 		o := server.Options{Manager: m, Authenticate: tokens, Authorize: server.AuthorizeOpen}
 		change(&o)

@@ -142,12 +142,12 @@ func TestDrain_SpreadsTheClosing(t *testing.T) {
 
 func TestOptions_AreCheckedAllAtOnce(t *testing.T) {
 	_, err := server.New(server.Options{
-		AllowedOrigins: []string{"example.com"}, MaxConnections: -1, IdleTimeout: time.Second, QueueMessages: -1,
+		AllowedOrigins: []string{"example.com"}, ClientMessageBurst: -1, IdleTimeout: time.Second, QueueMessages: -1,
 	})
 	if err == nil {
 		t.Fatal("accepted")
 	}
-	for _, name := range []string{"Manager", "Authenticate", "Authorize", "AllowedOrigins", "MaxConnections", "IdleTimeout", "QueueMessages"} {
+	for _, name := range []string{"Manager", "Authenticate", "Authorize", "AllowedOrigins", "ClientMessageBurst", "IdleTimeout", "QueueMessages"} {
 		if !strings.Contains(err.Error(), "Options."+name+" ") {
 			t.Errorf("the error does not name %s: %v", name, err)
 		}

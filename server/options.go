@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"strings"
 	"time"
@@ -21,7 +22,8 @@ const (
 	ExpiryOnConnect
 )
 
-// Options configure a Server. The zero value of a field is its documented default.
+// Options configure a Server. In every field 0 is the documented default. A negative value switches a limit off where
+// the comment says so; where that would be unsafe, New returns an error.
 type Options struct {
 	// Manager does the work. Required. The server does not close it.
 	Manager *manager.Manager
@@ -74,25 +76,26 @@ type Options struct {
 	// WebSocketPath is the path of the WebSocket, behind PathPrefix. See CheckPath. "": /ws/uploads.
 	WebSocketPath string
 
-	// MaxConnections bounds the WebSockets of this server, authenticated or not. 0: no bound.
+	// MaxConnections bounds the WebSockets of this server, authenticated or not. 0 or negative: no bound.
 	MaxConnections int
 	// MaxSockets bounds the connections that Serve and ServeHandler have accepted, WebSockets among them. At the bound a
 	// new connection replaces the one without an API key that has waited longest for a request; if all others are
 	// WebSockets, handle a request or have shown an API key, it is closed at once. It should leave room below the limit
-	// of open files. 0: no bound.
+	// of open files. 0 or negative: no bound.
 	MaxSockets int
 	// TrustedProxies are the addresses and ranges (CIDR) of proxies whose X-Forwarded-For or Forwarded header is believed;
 	// "unix" stands for peers on Unix sockets. Each must append its peer's address to one of the headers and should remove
 	// the other one. Empty: the client's address is that of its connection.
 	TrustedProxies []string
 	// MaxConnectionsPerIP bounds the connections of one address, or of one IPv6 /64: further ones are answered with 429.
-	// Clients whose address is not known are not bounded. 0: no bound.
+	// Clients whose address is not known are not bounded. 0 or negative: no bound.
 	MaxConnectionsPerIP int
 	// ConnectRate is the number of connections that are accepted per second, after a burst of as many: further ones are
-	// answered with 503 and Retry-After. 0: no bound.
+	// answered with 503 and Retry-After. 0 or negative: no bound.
 	ConnectRate float64
 	// MaxAge bounds the age of a connection, which is then closed with ServerReloading so that its client reconnects,
-	// perhaps to another server. Each connection gets a random age from three quarters of MaxAge on. 0: no bound.
+	// perhaps to another server. Each connection gets a random age from three quarters of MaxAge on. 0 or negative: no
+	// bound.
 	MaxAge time.Duration
 
 	// MaxMessageBytes bounds a message that is published through the HTTP API. It must not exceed the manager's limit.
@@ -101,16 +104,16 @@ type Options struct {
 	// MaxClientMessageBytes bounds a message of a client; before it has authenticated the bound is at most 16 KiB.
 	// 0: 64 KiB.
 	MaxClientMessageBytes int
-	// ClientMessageRate is the number of messages per second that a client may send (0: 50) after a burst of
-	// ClientMessageBurst (0: 200). A connection may also once send as many subscribe messages as a user may follow
-	// uploads.
-	ClientMessageRate  float64
+	// ClientMessageRate is the number of messages per second that a client may send after a burst of ClientMessageBurst. A
+	// connection may also once send as many subscribe messages as a user may follow uploads. 0: 50; negative: no limit.
+	ClientMessageRate float64
+	// ClientMessageBurst is the number of messages that a client may send at once. 0: 200.
 	ClientMessageBurst int
 
 	// AuthTimeout is how long a client may take for its first message. 0: 5 s.
 	AuthTimeout time.Duration
 	// HookTimeout bounds the context of each call of Authenticate and Identify, and of all calls of Authorize on behalf
-	// of one message. 0: 10 s.
+	// of one message. 0: 10 s; negative: no bound, they end with the connection.
 	HookTimeout time.Duration
 	// TokenExpiry decides whether a connection ends with its token. Zero: ExpiryEnforced.
 	TokenExpiry TokenExpiry
@@ -197,6 +200,10 @@ func (o Options) withDefaults() Options {
 	set(&o.QueueBytes, 1<<20)
 	set(&o.QueueMessages, 1024)
 	set(&o.RecoveryBytes, 8<<20)
+	unlimitedRate(&o.ClientMessageRate)
+	if o.HookTimeout < 0 {
+		o.HookTimeout = math.MaxInt64
+	}
 	set(&o.QueueAge, 10*time.Second)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -247,7 +254,7 @@ func (o Options) validate() error {
 	if o.TokenExpiry > ExpiryOnConnect {
 		refuse("TokenExpiry", o.TokenExpiry, "ExpiryEnforced or ExpiryOnConnect")
 	}
-	if o.MaxAge < 0 || o.MaxAge > 0 && o.MaxAge < time.Second {
+	if o.MaxAge > 0 && o.MaxAge < time.Second {
 		refuse("MaxAge", o.MaxAge, "0 (no bound) or at least 1s")
 	}
 	if o.IdleTimeout <= o.PingInterval {

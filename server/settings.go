@@ -41,7 +41,7 @@ func (o *Options) settings() Settings {
 	}
 }
 
-// Reload replaces settings: the zero value of a field is its default, as in Options. Connections that are open stay open,
+// Reload replaces settings; 0 and negative values mean the same as in Options. Connections that are open stay open,
 // also beyond a lower limit or without an allowed origin. After an error, which names every invalid field, nothing has
 // changed.
 func (s *Server) Reload(to Settings) error {
@@ -64,7 +64,15 @@ func (s *Server) Reload(to Settings) error {
 func (o Settings) withDefaults() Settings {
 	set(&o.ClientMessageRate, 50)
 	set(&o.ClientMessageBurst, 200)
+	unlimitedRate(&o.ClientMessageRate)
 	return o
+}
+
+// unlimitedRate replaces a negative rate by one that limits nothing.
+func unlimitedRate(perSecond *float64) {
+	if *perSecond < 0 {
+		*perSecond = float64(rate.Inf)
+	}
 }
 
 // prepared returns valid settings in the form in which they are used.
@@ -102,20 +110,14 @@ func (o Settings) validate() error {
 			all = append(all, fmt.Errorf("server: Options.TrustedProxies has %q: %w", s, err))
 		}
 	}
-	if o.MaxConnections < 0 {
-		refuse("MaxConnections", o.MaxConnections, "0 (no bound) or more")
-	}
-	if o.MaxSockets < 0 || o.MaxSockets > 0 && o.MaxConnections > o.MaxSockets {
+	if o.MaxSockets > 0 && o.MaxConnections > o.MaxSockets {
 		refuse("MaxSockets", o.MaxSockets, "0 (no bound), or at least MaxConnections")
 	}
-	if o.MaxConnectionsPerIP < 0 {
-		refuse("MaxConnectionsPerIP", o.MaxConnectionsPerIP, "0 (no bound) or more")
-	}
-	if !(o.ConnectRate >= 0 && o.ConnectRate <= maxConnectRate) { // the negation refuses NaN too
+	if !(o.ConnectRate <= maxConnectRate) { // the negation refuses NaN too
 		refuse("ConnectRate", o.ConnectRate, fmt.Sprintf("0 (no bound) to %d", int(maxConnectRate)))
 	}
-	if !(o.ClientMessageRate > 0) {
-		refuse("ClientMessageRate", o.ClientMessageRate, "more than 0")
+	if !(o.ClientMessageRate > 0) { // NaN
+		refuse("ClientMessageRate", o.ClientMessageRate, "a number")
 	}
 	if o.ClientMessageBurst < 1 {
 		refuse("ClientMessageBurst", o.ClientMessageBurst, "at least 1")

@@ -172,7 +172,7 @@ func continuation(messages []message, r *record, stream streamEpoch, since broke
 
 // bound drops the oldest messages beyond a number of bytes, but never the newest one. 0 means no bound.
 func (h *history) bound(bytes int) {
-	if bytes == 0 {
+	if bytes <= 0 {
 		return
 	}
 	for i := len(h.Messages) - 1; i >= 0; i-- {

@@ -33,14 +33,16 @@ type Options struct {
 
 	// Stream is the name of the JetStream stream. "": SHOAL. It is created if it does not exist.
 	Stream string
-	// Messages and TTL are how many messages of a channel are stored (0: 64), and for how long (0: 10 minutes).
+	// Messages is how many messages of a channel are stored. 0: 64.
 	Messages int
-	TTL      time.Duration
+	// TTL is how long a message is stored. 0: 10 minutes.
+	TTL time.Duration
 	// HistoryBytes bounds the payloads that History returns of one channel; the newest message is always among
-	// them. 0: no bound.
+	// them. 0 or negative: no bound.
 	HistoryBytes int
 	// MaxBytes bounds the stream. When it is full, the oldest messages are dropped; without a bound the server
-	// refuses new messages when its own or the account's limit is reached. 0: see Server, else no bound.
+	// refuses new messages when its own or the account's limit is reached. 0: see Server, else no bound; negative: no
+	// bound.
 	MaxBytes int64
 	// Replicas is the number of servers of a cluster that store each message. 0: 1.
 	Replicas int
@@ -129,12 +131,6 @@ func (o Options) validate() error {
 	between("Messages", o.Messages, 1, maxMessages)
 	if o.TTL < minTTL {
 		refuse("TTL", o.TTL, fmt.Sprintf("at least %v", minTTL))
-	}
-	if o.MaxBytes < 0 {
-		refuse("MaxBytes", o.MaxBytes, "0 for the default, or more")
-	}
-	if o.HistoryBytes < 0 {
-		refuse("HistoryBytes", o.HistoryBytes, "0 for no bound, or more")
 	}
 	between("Replicas", o.Replicas, 1, maxReplicas)
 	for _, d := range []struct {

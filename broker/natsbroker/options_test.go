@@ -1,24 +1,40 @@
 package natsbroker_test
 
 import (
+	"net"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/shoal-go/shoal/broker/natsbroker"
+	"github.com/shoal-go/shoal/internal/optiontest"
 )
+
+// 0 and negative values follow the rule of all options.
+func TestOptions_FollowOneRule(t *testing.T) {
+	base := func() natsbroker.Options { return natsbroker.Options{Server: unreachable{}} }
+	optiontest.Check(t, "options.go", base, func(o natsbroker.Options) error {
+		_, err := natsbroker.New(o)
+		return err
+	})
+}
+
+// unreachable is a server that cannot be connected to.
+type unreachable struct{}
+
+func (unreachable) InProcessConn() (net.Conn, error) { return nil, net.ErrClosed }
 
 func TestNew_NamesAllInvalidOptions(t *testing.T) {
 	_, err := natsbroker.New(natsbroker.Options{
 		URL:             "nats://shoal:hush@ok:4222,http://shoal:hush@host,nats://shoal:hush@,nats://shoal:hush@bad host",
-		CredentialsFile: "/nowhere/at/all", Stream: "a b", Messages: -1, TTL: time.Nanosecond, MaxBytes: -1,
+		CredentialsFile: "/nowhere/at/all", Stream: "a b", Messages: -1, TTL: time.Nanosecond,
 		Replicas: 9, ConnectTimeout: -1, CallTimeout: -1, ProbeInterval: -1, InFlight: -1, PendingMessages: -1,
 	})
 	if err == nil {
 		t.Fatal("New returned nil, want an error")
 	}
 	for _, field := range []string{
-		"CredentialsFile", "Stream", "Messages", "TTL", "MaxBytes", "Replicas", "ConnectTimeout",
+		"CredentialsFile", "Stream", "Messages", "TTL", "Replicas", "ConnectTimeout",
 		"CallTimeout", "ProbeInterval", "InFlight", "PendingMessages",
 	} {
 		if !strings.Contains(err.Error(), "Options."+field+" is") {

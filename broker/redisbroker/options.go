@@ -32,7 +32,7 @@ type Options struct {
 	// when it comes from elsewhere. 0: 1 MiB.
 	MaxPayload int
 	// Logger is told of what is dropped and of connections that are lost, never of a payload or a password.
-	// nil: slog.Default().
+	// nil: nothing is logged.
 	Logger *slog.Logger
 }
 
@@ -61,7 +61,7 @@ func (o Options) withDefaults() Options {
 		o.MaxPayload = 1 << 20
 	}
 	if o.Logger == nil {
-		o.Logger = slog.Default()
+		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	return o
 }

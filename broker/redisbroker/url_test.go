@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/shoal-go/shoal/internal/optiontest"
 )
 
 func TestURLs(t *testing.T) {
@@ -68,6 +70,15 @@ func TestOptionsComplainOfAllAtOnce(t *testing.T) {
 	if _, err := New(Options{URL: "redis://h"}); err != nil {
 		t.Errorf("the defaults are refused: %v", err)
 	}
+}
+
+// 0 and negative values follow the rule of all options.
+func TestOptions_FollowOneRule(t *testing.T) {
+	base := func() Options { return Options{URL: "redis://h"} }
+	optiontest.Check(t, "options.go", base, func(o Options) error {
+		_, err := New(o)
+		return err
+	})
 }
 
 func TestVersions(t *testing.T) {

@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// Limits bound one log. Each must be positive.
+// Limits bound one log. Each must be positive, unless its comment says otherwise.
 type Limits struct {
-	// Messages is the largest number of messages held.
+	// Messages is the largest number of messages held. Negative: the log holds positions only.
 	Messages int
 	// Bytes is the largest sum of their sizes. The newest message is held even if it is larger.
 	Bytes int
@@ -78,6 +78,11 @@ func (l *Log[M]) Len() int { return l.n }
 func (l *Log[M]) Append(offset uint64, m M, size int, now time.Time, lim Limits) {
 	if offset <= l.offset {
 		panic("history: offset does not increase")
+	}
+	if lim.Messages < 0 {
+		l.offset, l.touched = offset, now
+		l.Drop()
+		return
 	}
 	l.Expire(now, lim.TTL)
 	for l.n > 0 && (l.n >= lim.Messages || l.bytes+size > lim.Bytes) {

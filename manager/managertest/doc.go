@@ -1,5 +1,5 @@
-// Package managertest helps to test programs that use a [manager.Manager], without sockets: a [Conn] records the messages
-// of one connection and waits for them.
+// Package managertest helps to test programs that use a [manager.Manager], without sockets: a [Conn] records the
+// messages of one connection and waits for them.
 //
 //	m, err := manager.New(manager.Options{})
 //	…

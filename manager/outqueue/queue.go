@@ -19,11 +19,12 @@ const maxControl = 64
 type Options struct {
 	// Variant is the form of the connection: with the default, manager.VariantBase, it gets no acknowledgements.
 	Variant manager.Variant
-	// MaxBytes (0: 1 MiB) and MaxMessages (0: 1024) limit the messages that are queued or being sent. A burst may exceed
-	// them for a second, up to 16 times MaxBytes and 64 times MaxMessages.
+	// MaxBytes (0: 1 MiB) and MaxMessages (0: 1024) limit the messages that are queued or being sent; negative: no limit.
+	// A burst may exceed them for a second, up to 16 times MaxBytes and 64 times MaxMessages.
 	MaxBytes    int
 	MaxMessages int
-	// MaxAge limits the time from queueing a message to the call of Next that follows it. 0: 10 s.
+	// MaxAge limits the time from queueing a message to the call of Next that follows it. 0: 10 s; negative: no
+	// limit.
 	MaxAge time.Duration
 }
 
@@ -161,7 +162,8 @@ func (q *Queue) conflate(f *manager.Frame, now time.Time) bool {
 	}
 	e := &q.data[number-q.base]
 	growth := f.Size() - e.frame.Size()
-	if !q.queued.fits(-1, q.opt.MaxBytes, amount{bytes: growth}) && growth > 0 && !q.tolerates(amount{bytes: growth}, now) {
+	more := amount{bytes: growth}
+	if growth > 0 && !q.queued.fits(-1, q.opt.MaxBytes, more) && !q.tolerates(more, now) {
 		return false // Send finds that the queue is full
 	}
 	q.queued.bytes += growth

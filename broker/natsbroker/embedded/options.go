@@ -86,10 +86,10 @@ func (o Options) validate() error {
 			"embedded: Options.Name and Options.ClusterName must hold no white space, the name no . * >"))
 	}
 	if o.MaxMemory < 0 {
-		refuse("MaxMemory", o.MaxMemory, "0 or more")
+		refuse("MaxMemory", o.MaxMemory, "at least 1, or 0 for the default")
 	}
 	if o.StartTimeout < 0 {
-		refuse("StartTimeout", o.StartTimeout, "0 or more")
+		refuse("StartTimeout", o.StartTimeout, "more than 0, or 0 for the default")
 	}
 	return errors.Join(all...)
 }
