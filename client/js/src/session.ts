@@ -320,6 +320,7 @@ export class Session implements Link {
   }
 
   #probe(): void {
+    if (this.#timers.has('probe')) return
     this.#channel!.probe()
     this.#after('probe', PROBE, () => this.#lost())
   }

@@ -4,8 +4,8 @@ import type { Position } from './types.js'
 const PROTOCOL = 'shoal.v1'
 const BATCH = 100 // uploads in one message, which stays below the server's 64 KiB with the longest ids
 const SINGLE = 20 // more uploads than that are never subscribed to one by one
-const WINDOW = 4000 // ms; at most BURST messages are sent in it, which is half of what the server allows
-const BURST = 100
+const BURST = 150 // messages at once, and RATE a second after them: less than the server allows
+const RATE = 40
 
 // openSocket connects by WebSocket. The token is not sent to a server that has not chosen shoal.v1.
 export function openSocket(url: URL, Socket: typeof WebSocket, events: Events): Channel {
@@ -21,15 +21,15 @@ export function openSocket(url: URL, Socket: typeof WebSocket, events: Events): 
     if (budget < BURST) {
       timer ??= setTimeout(() => {
         timer = undefined
-        budget = BURST
+        budget = Math.min(budget + RATE, BURST)
         flush()
-      }, WINDOW)
+      }, 1000)
     }
   }
   const close = () => {
     clearTimeout(timer)
-    // One that is closed before it has opened reports an error, which is none.
     socket.onopen = socket.onmessage = socket.onclose = null
+    socket.onerror = () => {} // one that is closed before it has opened reports an error, which is none
     socket.close(1000)
   }
   const fail = () => {
@@ -44,6 +44,8 @@ export function openSocket(url: URL, Socket: typeof WebSocket, events: Events): 
     else fail()
   }
   socket.onclose = ({ code, reason }) => events.closed(code, reason)
+  // Node.js 20 reports no end of a socket that never opened.
+  socket.onerror = () => socket.readyState === 1 || events.closed(1006, '')
   return {
     transport: 'websocket',
     auth: (token) => send({ type: 'auth', token }),

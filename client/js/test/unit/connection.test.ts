@@ -83,6 +83,17 @@ describe('reconnecting', () => {
       expect(client.status().state).toBe('live')
     })
 
+  test.each([['then the end', true], ['and no end, as in Node.js 20', false]])('comes again after an error %s', async (_, ends) => {
+    const client = open()
+    await settle()
+    FakeSocket.last.fails()
+    expect(client.status()).toMatchObject({ state: 'waiting', error: { code: 'unreachable' } })
+    if (ends) FakeSocket.last.ends()
+    FakeSocket.last.fails()
+    await again(client)
+    expect(FakeSocket.all.length).toBe(2)
+  })
+
   test('gives an attempt up that takes too long', async () => {
     const client = open()
     await pass(20_000)

@@ -42,6 +42,10 @@ export class FakeSocket {
     for (const message of messages) this.onmessage?.({ data: typeof message === 'string' ? message : JSON.stringify(message) })
   }
 
+  fails(): void {
+    this.onerror?.()
+  }
+
   ends(code = 1006, reason = ''): void {
     this.readyState = 3
     this.onclose?.({ code, reason })
