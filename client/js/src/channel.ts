@@ -16,8 +16,6 @@ export interface Events {
   message(message: Incoming): void
   /** The channel has ended: with a close code of the protocol, or with a problem of its own. retryAfter is in ms. */
   closed(closeCode: number, reason: string, problem?: Problem, retryAfter?: number): void
-  /** A better channel can be had. */
-  restart(): void
 }
 
 // Channel is one connection to the server. Its functions do nothing once it has ended.

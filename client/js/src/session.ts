@@ -132,11 +132,8 @@ export class Session implements Link {
         open: () => this.#channel!.auth(token),
         message: (message) => this.#receive(message),
         closed: (...why) => this.#closed(...why),
-        restart: () => {
-          this.#failedSockets = 0
-          void this.#connect()
-        },
-      })
+      }, this.options.sse)
+      if (stream) this.#changeAll() // which is accepted together with its uploads
     } catch (cause) {
       if (signal.aborted) return
       const error = cause instanceof ShoalError ? cause : new ShoalError('unreachable', `${cause}`, undefined, cause)
@@ -179,7 +176,7 @@ export class Session implements Link {
     this.#clear('connect')
     this.#watchSilence()
     this.#report({ state: 'live', transport, user })
-    for (const id of this.#uploads.keys()) this.#change(id)
+    this.#changeAll()
   }
 
   #renewLater(): void {
@@ -206,11 +203,15 @@ export class Session implements Link {
     if (this.#changed.size === 1) queueMicrotask(() => this.#update())
   }
 
+  #changeAll(): void {
+    for (const id of this.#uploads.keys()) this.#change(id)
+  }
+
   #update(): void {
     const claim: Claim[] = []
     const release: string[] = []
     for (const id of this.#changed) {
-      if (!this.#authenticated) break
+      if (!this.#authenticated && this.#channel?.transport !== 'sse') break
       const wanted = this.#uploads.has(id)
       if (wanted && !this.#claimed.has(id)) {
         this.#claimed.add(id)

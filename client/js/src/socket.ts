@@ -72,7 +72,7 @@ function positions(uploads: Claim[]): Record<string, Position> {
 }
 
 // parse returns the message, or undefined for text that is none.
-export function parse(text: unknown): Incoming | undefined {
+function parse(text: unknown): Incoming | undefined {
   try {
     const message = JSON.parse(text as string)
     return typeof message?.action === 'string' ? message : undefined

@@ -1,7 +1,186 @@
-import type { Channel, Events } from './channel.js'
+import type { Channel, Claim, Events, Incoming } from './channel.js'
+import type { Position } from './types.js'
 
-// openStream connects by Server-Sent Events.
-export function openStream(url: URL, _Socket: typeof WebSocket | undefined, events: Events): Channel {
-  const timer = setTimeout(() => events.closed(0, '', ['unreachable', `no stream at ${url.host}`]), 0)
-  return { transport: 'sse', auth() {}, claim() {}, pong() {}, probe() {}, close: () => clearTimeout(timer) }
+const MAX_UPLOADS = 64 // of one stream
+const MAX_STREAMS = 4 // a browser allows six connections to a server of HTTP/1.1, and the page needs some
+const GATHER = 20 // ms in which changes become one request
+const FIRST_TRIAL = 10_000
+const NEXT_TRIAL = 300_000
+
+// openStream connects by Server-Sent Events: fetch rather than EventSource, which can neither send the token in a
+// header nor tell why the server has refused it.
+export function openStream(
+  url: URL, Socket: typeof WebSocket | undefined, events: Events, address: string | boolean | undefined,
+): Channel {
+  const endpoint = typeof address === 'string' ? new URL(address, url) : new URL(url.href.replace(/ws(\/[^/?#]*)$/, 'events$1'))
+  endpoint.protocol = endpoint.protocol.replace('ws', 'http')
+  const positions = new Map<string, Position | undefined>()
+  let abort = new AbortController()
+  let token: string
+  let accepted = false // by the server, the token that was shown last
+  let timer: ReturnType<typeof setTimeout> | undefined
+  let trialTimer: ReturnType<typeof setTimeout> | undefined
+  let trial: WebSocket | undefined
+
+  const close = () => {
+    abort.abort()
+    clearTimeout(timer)
+    clearTimeout(trialTimer)
+    if (trial) trial.onopen = trial.onclose = null
+    trial?.close()
+  }
+  const fail = (code: string, text: string, retryAfter?: number, closeCode = 0) => {
+    close()
+    events.closed(closeCode, '', closeCode ? undefined : [code, `${endpoint.host}: ${text}`], retryAfter)
+  }
+  const accept = () => {
+    if (accepted) return
+    accepted = true
+    events.message({ action: 'auth_success' })
+  }
+  // reopen opens the streams for the uploads, again where others were added or the token is a new one.
+  const reopen = (wait = GATHER) => {
+    timer ??= setTimeout(() => {
+      timer = undefined
+      abort.abort()
+      abort = new AbortController()
+      const all = [...positions.keys()]
+      for (let i = 0; i < MAX_STREAMS && (i === 0 || all.length > i * MAX_UPLOADS); i++) {
+        void read(all.slice(i * MAX_UPLOADS, (i + 1) * MAX_UPLOADS), abort.signal)
+      }
+      const beyond = all.slice(MAX_STREAMS * MAX_UPLOADS)
+      for (const id of beyond) positions.delete(id)
+      if (beyond.length > 0) refuse(beyond, 'limit_exceeded', `at most ${MAX_STREAMS * MAX_UPLOADS} uploads without WebSockets`)
+    }, wait)
+  }
+  const refuse = (ids: string[], code: string, message: string) =>
+    events.message({ action: 'error', code, message, upload_ids: ids })
+
+  // read reads one stream to its end. Without uploads it only finds out whether the server is there.
+  const read = async (ids: string[], signal: AbortSignal) => {
+    try {
+      const last = await lastEventId(ids, positions)
+      const response = await fetch(`${endpoint}?${new URLSearchParams(ids.map((id) => ['id', id]))}`, {
+        signal, cache: 'no-store', headers: { Authorization: `Bearer ${token}`, ...(last && { 'Last-Event-ID': last }) },
+      })
+      if (!response.headers.get('Content-Type')?.startsWith('text/event-stream')) {
+        const problem = await response.json().catch(() => ({}))
+        if (!signal.aborted) refused(response, problem, ids)
+        return
+      }
+      accept()
+      const retry = await readLines(response.body!, signal, receive)
+      if (!signal.aborted) ended(retry)
+    } catch (error) {
+      if (!signal.aborted) fail('unreachable', `${(error as Error).message}`)
+    }
+  }
+
+  const refused = (response: Response, { detail, code, field }: Record<string, any>, ids: string[]) => {
+    const { status } = response
+    const after = Number(response.headers.get('Retry-After')) * 1000
+    if (status === 400 && field === 'id' && ids.length === 0) accept()
+    else if (status === 401) {
+      events.message({ action: 'auth_error', code, message: detail })
+      fail('', '', undefined, 4003)
+    } else if (status === 403 && detail) {
+      accept()
+      refuse(ids, 'forbidden', detail)
+    } else if (status === 429 || status === 503) fail('unavailable', detail ?? status, after)
+    else fail('not_shoal', `${endpoint.pathname} answers ${status} ${detail ?? 'and no event stream'}: is it a Shoal server?`)
+  }
+
+  let expired = false
+  const receive = (data: string) => {
+    const message: Incoming = data ? JSON.parse(data) : { action: 'ping' } // a comment keeps the stream alive
+    if (message.action === 'auth_error') expired = true
+    const id = message.upload_id ?? message.payload?.upload_id
+    const { epoch, offset } = message.action === 'subscribed' ? { epoch: message.epoch, offset: 0 } : message
+    const at = positions.get(id)
+    if (epoch !== undefined) positions.set(id, at?.epoch === epoch ? at : { epoch, offset })
+    else if (at && offset > at.offset) positions.set(id, { epoch: at.epoch, offset })
+    events.message(message)
+  }
+  const ended = (retry: number) => fail('unreachable', 'the stream ended', retry, expired ? 4003 : 0)
+
+  const tryLater = (delay: number) => {
+    if (!Socket) return
+    trialTimer = setTimeout(() => {
+      // WebSockets may only have failed while the server restarted.
+      trial = new Socket(url, 'shoal.v1')
+      trial.onopen = () => fail('restart', 'WebSockets work again', 0)
+      trial.onerror = () => {}
+      trial.onclose = () => tryLater(NEXT_TRIAL)
+    }, delay * (0.5 + Math.random()))
+  }
+  tryLater(FIRST_TRIAL)
+  queueMicrotask(() => events.open())
+
+  return {
+    transport: 'sse',
+    auth(fresh) {
+      token = fresh
+      accepted = false
+      reopen()
+    },
+    claim(uploads: Claim[], release) {
+      for (const [id, since] of uploads) positions.set(id, since)
+      for (const id of release) {
+        positions.delete(id)
+        events.message({ action: 'unsubscribed', upload_id: id })
+      }
+      if (uploads.length > 0 || release.length > 0) reopen()
+    },
+    pong() {},
+    probe: () => reopen(0),
+    close,
+  }
+}
+
+// readLines hands on the data of each event, and '' for a comment. It returns the retry time that the server has set.
+async function readLines(body: ReadableStream<Uint8Array>, signal: AbortSignal, receive: (data: string) => void): Promise<number> {
+  const reader = body.getReader()
+  const decoder = new TextDecoder()
+  let rest = ''
+  let data: string[] = []
+  let retry = 0
+  for (;;) {
+    const { done, value } = await reader.read()
+    if (done || signal.aborted) return retry
+    const lines = (rest + decoder.decode(value, { stream: true })).split('\n')
+    rest = lines.pop()!
+    for (const line of lines) {
+      if (line.startsWith('data:')) data.push(line.slice(5).trimStart())
+      else if (line.startsWith('retry:')) retry = Number(line.slice(6))
+      else if (line.startsWith(':')) receive('')
+      else if (line === '' && data.length > 0) {
+        const text = data.join('\n')
+        data = []
+        receive(text)
+        if (signal.aborted) return retry
+      }
+    }
+  }
+}
+
+// lastEventId returns the id of an event after which the streams of these uploads continue: epoch:offset for one
+// upload, else tag=epoch:offset,… with a tag that is derived from the upload's id.
+async function lastEventId(ids: string[], positions: Map<string, Position | undefined>): Promise<string> {
+  const parts: string[] = []
+  for (const id of ids) {
+    const at = positions.get(id)
+    if (!at?.epoch) continue
+    const epoch = encodeURIComponent(at.epoch).replace(/[!'()*]/g, (c) => `%${c.charCodeAt(0).toString(16)}`)
+    const name = ids.length > 1 ? await tag(id) : ''
+    if (name !== undefined) parts.push(`${name}${epoch}:${at.offset}`)
+  }
+  return parts.join()
+}
+
+// tag returns undefined where the page is not served over https: such an upload begins with its newest message.
+async function tag(id: string): Promise<string | undefined> {
+  const sum = await globalThis.crypto?.subtle?.digest('SHA-256', new TextEncoder().encode(id))
+  if (!sum) return undefined
+  const text = btoa(String.fromCharCode(...new Uint8Array(sum, 0, 6)))
+  return `${text.replace(/\+/g, '-').replace(/\//g, '_')}=`
 }

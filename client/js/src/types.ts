@@ -114,8 +114,11 @@ export interface Options<Own extends OwnMessage = never> {
   token: (call: { signal: AbortSignal }) => Token | null | Promise<Token | null>
   /** tabs(name) of `@shoal/client/tabs`: one connection for all tabs of the user. */
   share?: Share
-  /** Server-Sent Events where WebSockets are blocked; false: never. Default: true. */
-  sse?: boolean
+  /**
+   * Server-Sent Events where WebSockets are blocked: their address, or false for never. Default: the address of the
+   * WebSocket with `events` in the place of `ws`.
+   */
+  sse?: boolean | string
   /** Messages that wait for a slow `for await` loop. Default: 256. */
   buffer?: number
   /** The longest pause between two attempts in ms. Default: 15,000. */
