@@ -113,23 +113,18 @@ allocations_and_benchmarks() {
 	}
 }
 
-browser() {
-	local chromium
-	chromium=$(.ci/chromium.sh)
-	cd internal/demo/browser
-	npm ci --ignore-scripts --no-audit --no-fund
-	# Bounded, since Node.js waits for a browser that a failed test left open.
-	SHOAL_BIN=$OLDPWD/bin/shoal CHROMIUM=$chromium timeout 300 node --test ./*.test.mjs
-}
-
 # javascript tests the client of JavaScript: units, the package, and against servers in Node.js and Chromium.
-javascript() {
-	local chromium
-	chromium=$(.ci/chromium.sh)
+javascript() (
 	cd client/js
 	npm ci --ignore-scripts --no-audit --no-fund
 	npm run --silent check
 	SHOAL_BIN=$OLDPWD/bin/shoal CHROMIUM=$chromium timeout 300 npx vitest run
+)
+
+# browser tests the demo page. It uses the modules that the client's step has installed.
+browser() {
+	# Bounded, since Node.js waits for a browser that a failed test left open.
+	SHOAL_BIN=$PWD/bin/shoal CHROMIUM=$chromium timeout 300 node --test internal/demo/browser/*.test.mjs
 }
 
 no_leftovers() {
@@ -153,8 +148,9 @@ set +m
 step "tests" tests
 step "comparison" go -C benchmarks/compare test ./...
 step "build" make --no-print-directory build
-step "browser" browser
+chromium=$(.ci/chromium.sh)
 step "javascript client" javascript
+step "browser" browser
 step "allocations" allocations_and_benchmarks
 step "temporary files" no_leftovers
 

@@ -194,7 +194,7 @@ class Client<Own extends OwnMessage> implements Shoal<Own>, Sink {
     const { position } = upload.status
     // Without recovery the newest message follows: it is new, unless it was seen in this epoch.
     const seen = position?.epoch === epoch && position.offset <= offset ? position.offset : 0
-    this.#set(id, upload, { state: 'live', recovered, position: { epoch, offset: seen } })
+    this.#set(id, upload, { state: 'live', recovered, newest: offset, position: { epoch, offset: seen } })
     if (position && !recovered) this.#push(upload, { action: 'shoal.gap', upload_id: id, reason: 'history' })
   }
 

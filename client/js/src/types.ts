@@ -93,7 +93,9 @@ export interface UploadStatus<Own extends OwnMessage = never> {
   readonly message?: Exclude<Message<Own>, Gap>
   /** How far its messages have been received; give it to follow() as `since` to continue after a reload of the page. */
   readonly position?: Position
-  /** Whether the last answer of the server continued without loss. */
+  /** The offset of the newest message when the server answered; 0: there was none. */
+  readonly newest?: number
+  /** Whether the server's answer continued without loss. */
   readonly recovered?: boolean
   /** Why the upload is no longer followed. */
   readonly error?: ShoalError

@@ -4,10 +4,13 @@ import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { existsSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import { createServer } from 'node:net'
 import { fileURLToPath } from 'node:url'
 import { deflateSync } from 'node:zlib'
-import { chromium } from 'playwright-core'
+
+// The modules of the client's tests serve these too.
+const { chromium } = createRequire(new URL('../../../client/js/package.json', import.meta.url))('playwright-core')
 
 const BINARY = process.env.SHOAL_BIN ?? fileURLToPath(new URL('../../../bin/shoal', import.meta.url))
 const BROWSER = process.env.CHROMIUM ?? '/usr/bin/chromium'

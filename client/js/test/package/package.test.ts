@@ -1,7 +1,8 @@
 // What is published: its size, its files, and that they work without the sources.
 
 import { execFileSync } from 'node:child_process'
-import { readFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { gzipSync } from 'node:zlib'
 import { buildSync } from 'esbuild'
@@ -47,6 +48,15 @@ test('each entry loads in Node.js, and needs React only where it is used', () =>
     console.log([connect, ShoalProvider, useUpload, useConnection, useShoal].every((f) => typeof f === 'function'))`
   expect(run('node', '--input-type=module', '-e', script)).toBe('true\ntrue\n')
   expect(readFileSync(`${root}dist/index.js`, 'utf8')).not.toMatch(/["']react["']/)
+})
+
+test('the demo page has the client that is built from these sources', () => {
+  const folder = mkdtempSync(`${tmpdir()}/shoal-client-`)
+  run('node', 'build.mjs', `${folder}/shoal.js`)
+  const built = readFileSync(`${folder}/shoal.js`, 'utf8')
+  rmSync(folder, { recursive: true })
+  const page = 'internal/demo/page/assets/shoal.js'
+  expect(readFileSync(`${root}../../${page}`, 'utf8') === built, `run: node client/js/build.mjs ${page}`).toBe(true)
 })
 
 test('nothing is needed at run time', () => {

@@ -253,7 +253,7 @@ test('the status of an upload is the same object until it changes', async () => 
   expect(client.status('u')).toBe(client.status('u'))
   socket.says(subscribed(1), progress(1))
   const status = client.status('u')
-  expect(status).toEqual({ state: 'live', recovered: false, position: { epoch: 'e', offset: 1 }, message: progress(1) })
+  expect(status).toEqual({ state: 'live', recovered: false, newest: 1, position: { epoch: 'e', offset: 1 }, message: progress(1) })
   expect(client.status('u')).toBe(status)
   expect(changes).toBe(2)
   end()

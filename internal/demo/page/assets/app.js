@@ -1,6 +1,6 @@
 import { Card } from './card.js'
-import { ShoalClient } from './client.js'
 import { Memory, idProblem, linkTo } from './memory.js'
+import { connect } from './shoal.js'
 import { curlLine, shoalLine } from './terminal.js'
 import { Uploader } from './uploader.js'
 
@@ -8,18 +8,13 @@ const element = (id) => document.getElementById(id)
 const maxBytes = Number(document.body.dataset.maxBytes)
 const cards = new Map()
 const files = new Map() // what this tab can send again, by upload id
-let connection = { name: 'connecting' }
+const unfollow = new Map() // what ends the follow of an upload, by its id
+let connection = { state: 'connecting' }
 
 const memory = new Memory({ onAdded: show })
 
-const client = new ShoalClient({
-  url: `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/ws/uploads`,
-  token: fetchToken,
-  onState: showConnection,
-  onUpload: showPosition,
-  onMessage: showMessage,
-  onRefused: (id, reason) => cards.get(id)?.failed(`The server refused to let this page follow it: ${reason}`),
-})
+const shoal = connect('/ws/uploads', { token: fetchToken })
+shoal.subscribe(() => showConnection(shoal.status()))
 
 const uploader = new Uploader({
   onBroken: (id) => cards.get(id)?.interrupted('The connection broke. The file will be sent again.'),
@@ -53,7 +48,23 @@ function show(upload) {
   cards.set(id, card)
   element('uploads').prepend(card.element)
   element('empty').hidden = true
-  client.follow(id)
+  follow(id)
+}
+
+function follow(id) {
+  let state
+  const end = shoal.subscribe(() => {
+    const status = shoal.status(id)
+    if (status.state === 'live' && state !== 'live') showAnswer(id, status)
+    state = status.state
+  }, id)
+  const stop = shoal.follow(id, (message) => showMessage(id, message), {
+    onError: (error) => cards.get(id)?.failed(`The server refused to let this page follow it: ${error.message}`),
+  })
+  unfollow.set(id, () => {
+    end()
+    stop()
+  })
 }
 
 function remove(id) {
@@ -61,7 +72,7 @@ function remove(id) {
   const next = card.element.nextElementSibling ?? card.element.previousElementSibling
   files.delete(id)
   uploader.cancel(id)
-  client.unfollow(id)
+  unfollow.get(id)()
   memory.remove(id)
   cards.delete(id)
   card.element.remove()
@@ -100,10 +111,10 @@ function retry(id) {
   picker.click()
 }
 
-// showPosition notices that the server no longer knows an upload that was under way.
-function showPosition(id, { offset, recovered }) {
+// showAnswer notices that the server no longer knows an upload that was under way.
+function showAnswer(id, { newest, recovered }) {
   const card = cards.get(id)
-  if (recovered || offset > 0 || uploader.has(id)) return
+  if (recovered || newest > 0 || uploader.has(id)) return
   const underWay = card.state === 'working' || card.state === 'interrupted' || (card.mine && card.state === 'waiting')
   if (!underWay) return
   card.interrupted(card.mine ? 'The server knows nothing of this upload any more.' : 'The server started anew.')
@@ -122,6 +133,7 @@ function showMessage(id, message) {
       card.failed(message.error_message)
       if (card.mine && !uploader.has(id)) card.offerRetry('Retry')
       return
+    case 'shoal.gap': return // the newest message follows, and the page shows no other
     default: card.other(message)
   }
 }
@@ -143,15 +155,15 @@ async function showResult(id, card) {
 
 // Connection
 
-function showConnection(state) {
-  const changed = state.name !== connection.name
-  connection = state
-  element('connection').dataset.state = state.name
-  element('reconnect').hidden = state.name !== 'waiting' && state.name !== 'stopped'
-  element('reconnect').textContent = state.name === 'stopped' ? 'Try again' : 'Reconnect now'
+function showConnection(status) {
+  const changed = status.state !== connection.state
+  connection = status
+  element('connection').dataset.state = status.state
+  element('reconnect').hidden = status.state !== 'waiting' && status.state !== 'stopped'
+  element('reconnect').textContent = status.state === 'stopped' ? 'Try again' : 'Reconnect now'
   tick()
-  uploader.setOnline(state.name === 'live')
-  if (changed && state.name !== 'connecting') announce(element('connection-text').textContent)
+  uploader.setOnline(status.state === 'live')
+  if (changed && status.state !== 'connecting') announce(element('connection-text').textContent)
 }
 
 function tick() {
@@ -159,10 +171,10 @@ function tick() {
 }
 
 function connectionText() {
-  switch (connection.name) {
+  switch (connection.state) {
     case 'live': return 'Live'
-    case 'waiting': return `Reconnecting in ${Math.max(1, Math.ceil((connection.retryAt - Date.now()) / 1000))} s`
-    case 'stopped': return connection.reason
+    case 'waiting': return `Reconnecting in ${Math.max(1, Math.ceil((connection.retryAt - Date.now()) / 1000) || 1)} s`
+    case 'stopped': return `Stopped: ${connection.error.message}`
     default: return 'Connecting…'
   }
 }
@@ -223,8 +235,7 @@ for (const button of document.querySelectorAll('[data-copy]')) {
   })
 }
 
-element('reconnect').addEventListener('click', () => client.connect())
-addEventListener('online', () => client.connect())
+element('reconnect').addEventListener('click', () => shoal.reconnect())
 addEventListener('beforeunload', (event) => {
   if (uploader.busy) event.preventDefault() // leaving would cut the upload off
 })
@@ -232,4 +243,3 @@ addEventListener('beforeunload', (event) => {
 memory.uploads().reverse().forEach(show)
 showLines()
 setInterval(tick, 500)
-client.connect()

@@ -1,14 +1,9 @@
 // One upload on the page. A card shows what it is told; it asks nobody.
 
-const STAGES = {
-  queued: 'Queued',
-  extracting_frames: 'Extracting frames',
-  vision_analysis: 'Vision analysis',
-  description_audit: 'Description audit',
-  embedding_generation: 'Embedding',
-  indexing: 'Indexing',
-  completed: 'Completed',
-  failed: 'Failed',
+// titleOf makes a title of a stage, which is a word of the publisher's own, such as "making-thumbnail".
+function titleOf(stage) {
+  const words = stage.replaceAll(/[_.-]+/g, ' ').trim()
+  return words ? words[0].toUpperCase() + words.slice(1) : stage
 }
 
 export class Card {
@@ -57,18 +52,18 @@ export class Card {
   progress({ status, stage, progress_percent: percent, message, error_message: problem, description_audit_score: score }) {
     this.#percent = percent
     const state = { completed: 'completed', failed: 'failed' }[status] ?? 'working'
-    this.#become(state, STAGES[stage] ?? stage, problem ?? message)
-    this.facts(score === null ? [] : [['Score', `${score} of 100`]])
+    this.#become(state, titleOf(stage), problem ?? message)
+    this.facts(score == null ? [] : [['Score', `${score} of 100`]])
   }
 
   completed({ description, audit_score: score }) {
     this.#percent = 100
-    this.#become('completed', STAGES.completed, description)
+    this.#become('completed', 'Completed', description)
     this.facts([['Score', `${score} of 100`]])
   }
 
   failed(message) {
-    this.#become('failed', STAGES.failed, message)
+    this.#become('failed', 'Failed', message)
   }
 
   interrupted(message) {
