@@ -16,8 +16,10 @@ import (
 // minBodyBytes is the bound of a request body, unless a single message may be larger.
 const minBodyBytes = 8 << 20
 
-// apiOptions configure the HTTP API. All of them are required but Authorize.
+// apiOptions configure the HTTP API. All of them are required but the first two.
 type apiOptions struct {
+	// PathPrefix is the path at which the API is, in its description.
+	PathPrefix string
 	// Authorize decides in place of the keys who may use the API, if it is not nil.
 	Authorize func(*http.Request) error
 	// Keys are the API keys, each of which gives full access. Without one, every request is refused.
@@ -57,6 +59,7 @@ func newAPI(m *manager.Manager, opt apiOptions) *api {
 		{"/v1/tokens/{token_id}/connections", apiMethods{"DELETE": endpoint(a.disconnectToken, "code", "reason")}},
 		{"/v1/stats", apiMethods{"GET": endpoint(a.stats)}},
 		{"/v1/nodes", apiMethods{"GET": endpoint(a.nodes)}},
+		{descriptionPath, apiMethods{"GET": endpoint(a.describe)}},
 	}
 	return a
 }
@@ -72,7 +75,7 @@ func (a *api) authorize(r *http.Request) error {
 // answer answers a request, which authorize has refused if refused is not nil.
 func (a *api) answer(w http.ResponseWriter, r *http.Request, refused error) {
 	err := refused
-	if err == nil {
+	if err == nil || isPublic(r) {
 		err = a.call(w, r)
 	}
 	if err != nil {

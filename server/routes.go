@@ -121,6 +121,7 @@ func (s *Server) boundBody(
 // newAPI returns the HTTP API of the server.
 func (s *Server) newAPI() *api {
 	opt := apiOptions{
+		PathPrefix:      s.opt.PathPrefix,
 		Keys:            s.opt.APIKeys,
 		MaxMessageBytes: s.opt.MaxMessageBytes,
 		Logger:          s.opt.Logger,
