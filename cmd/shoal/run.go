@@ -17,6 +17,8 @@ const (
 	statusDone   = 0
 	statusFailed = 1
 	statusUsage  = 2
+	// statusGivenUp means that shoal watch has ended before an upload had an outcome.
+	statusGivenUp = 3
 )
 
 // commands are all there are. Each command's flags have an environment variable and a key in the file, too.
@@ -26,6 +28,7 @@ type commands struct {
 	Serve       serveCommand       `cmd:"" help:"Run the server."`
 	Token       tokenCommand       `cmd:"" help:"Print a JSON Web Token for a user."`
 	Publish     publishCommand     `cmd:"" help:"Publish messages to an upload, through the HTTP API."`
+	Watch       watchCommand       `cmd:"" help:"Follow uploads in the terminal, with a progress bar for each."`
 	Bench       benchCommand       `cmd:"" help:"Measure a running server under load: throughput and latency."`
 	CheckConfig checkConfigCommand `cmd:"" help:"Check the configuration of the server, and do nothing else."`
 	Version     versionCommand     `cmd:"" help:"Print the version."`
@@ -45,6 +48,14 @@ type usageError []string
 
 func (e usageError) Error() string { return strings.Join(e, "\n") }
 
+// statusError is the end of a command with a status of its own, one line for each reason.
+type statusError struct {
+	status int
+	lines  []string
+}
+
+func (e statusError) Error() string { return strings.Join(e.lines, "\n") }
+
 // run runs one command and returns its exit status. It blocks until the command is done, or has been ended
 // in an orderly way after ctx ended.
 func run(ctx context.Context, args, env []string, in io.Reader, out, errs io.Writer) int {
@@ -56,8 +67,12 @@ func run(ctx context.Context, args, env []string, in io.Reader, out, errs io.Wri
 		fmt.Fprintln(errs, "shoal:", line)
 	}
 	var usage usageError
-	if errors.As(err, &usage) {
+	var ended statusError
+	switch {
+	case errors.As(err, &usage):
 		return statusUsage
+	case errors.As(err, &ended):
+		return ended.status
 	}
 	return statusFailed
 }

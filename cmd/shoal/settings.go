@@ -198,10 +198,16 @@ func (m boolMapper) Decode(ctx *kong.DecodeContext, target reflect.Value) error 
 	return m.withValue(ctx, target)
 }
 
-// listMapper takes a flag that may be repeated.
+// listMapper takes a flag that may be repeated, or all remaining arguments.
 type listMapper struct{ s *settings }
 
 func (m listMapper) Decode(ctx *kong.DecodeContext, target reflect.Value) error {
+	if ctx.Value.Flag == nil {
+		for _, token := range ctx.Scan.PopWhile(kong.Token.IsValue) {
+			target.Set(reflect.Append(target, reflect.ValueOf(token.String())))
+		}
+		return nil
+	}
 	token, err := ctx.Scan.PopValue("value")
 	if err != nil {
 		return err

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/shoal-go/shoal/client"
+)
+
+// maxWatched is the most uploads that one command follows.
+const maxWatched = 1000
+
+type watchCommand struct {
+	UploadIDs []string `arg:"" name:"upload-id" help:"Upload to follow; several may be given."`
+
+	URL       string `default:"http://127.0.0.1:8080" help:"Address of the server."`
+	Token     string `placeholder:"JWT" help:"JSON Web Token of a user who may follow the uploads."`
+	TokenFile string `placeholder:"FILE" help:"File with the token, read again whenever a fresh one is needed."`
+	Dev       bool   `help:"Get a token from a development server."`
+	JSON      bool   `name:"json" help:"Print each message as one line of JSON."`
+
+	GiveUpAfter time.Duration `default:"2m" min:"1s" max:"8760h" help:"Time without a connection after which to give up."`
+}
+
+func (c *watchCommand) check(s *settings) {
+	var ids []string
+	for _, id := range c.UploadIDs {
+		s.checkID("upload-id", id)
+		if !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	c.UploadIDs = ids
+	if len(ids) > maxWatched {
+		s.note(fmt.Sprintf("%d uploads are given, want at most %d", len(ids), maxWatched))
+	}
+	checkURL(s, "url", c.URL, "the server's address, such as http://127.0.0.1:8080")
+	sources := 0
+	for _, given := range []bool{c.Token != "", c.TokenFile != "", c.Dev} {
+		if given {
+			sources++
+		}
+	}
+	switch {
+	case sources == 0:
+		s.refuse("token", "is missing, want a token such as one of shoal token, or --dev for a development server")
+	case sources > 1:
+		s.note("more than one of --token, --token-file and --dev is given, want one")
+	}
+	if c.TokenFile != "" {
+		if _, err := readToken(c.TokenFile); err != nil {
+			s.refuse("token-file", err.Error())
+		}
+	}
+}
+
+// Run follows the uploads until each has an outcome or is given up, or an interrupt.
+func (c *watchCommand) Run(ctx context.Context, std streams) error {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	w := &watching{flags: c, cancel: cancel, view: newWatchView(std, c.JSON)}
+	for _, id := range c.UploadIDs {
+		w.uploads = append(w.uploads, newWatched(id))
+	}
+	followed, err := client.New(c.URL, client.Options{
+		Token: c.token, GiveUpAfter: c.GiveUpAfter, OnState: w.connection,
+	})
+	if err != nil {
+		return usageError{strings.TrimPrefix(err.Error(), "client: ")}
+	}
+	defer followed.Close()
+	w.view.begin(w.uploads)
+	var loops sync.WaitGroup
+	for _, u := range w.uploads {
+		loops.Go(func() { w.follow(ctx, followed, u) })
+	}
+	loops.Wait()
+	w.view.end()
+	return w.result(ctx)
+}
+
+// watching is one run of the command.
+type watching struct {
+	flags   *watchCommand
+	uploads []*watched
+	view    watchView
+	cancel  context.CancelCauseFunc
+
+	lost bool // the connection is interrupted; the client's goroutine alone uses it
+}
+
+// follow follows one upload until its outcome.
+func (w *watching) follow(ctx context.Context, c *client.Client, u *watched) {
+	for m, err := range c.Follow(ctx, u.id) {
+		var gap *client.GapError
+		switch {
+		case errors.As(err, &gap):
+			u.interrupted()
+			w.print(w.view.note(u.name + ": messages were lost, the server's history does not reach back to them"))
+		case err != nil:
+			u.giveUp(err)
+			w.print(w.view.changed(u))
+			return
+		default:
+			shown := u.receive(m)
+			w.print(w.view.message(u, m, shown))
+			if u.ended() {
+				return
+			}
+		}
+	}
+}
+
+// print ends the command if its output cannot be written.
+func (w *watching) print(err error) {
+	if err != nil {
+		w.cancel(fmt.Errorf("cannot print the messages: %w", err))
+	}
+}
+
+// connection reports interruptions of the connection and their ends, each once.
+func (w *watching) connection(s client.State) {
+	switch {
+	case s.Status == client.Waiting && !w.lost && s.Retry > 0:
+		w.lost = true
+		w.print(w.view.note(w.flags.explain(s.Err) + "; trying again"))
+	case s.Status == client.Live && w.lost:
+		w.lost = false
+		w.print(w.view.note("connected again"))
+	}
+}
+
+// result returns the error that stands for the outcomes: nil if all uploads are completed.
+func (w *watching) result(ctx context.Context) error {
+	var failed, open []string
+	for _, u := range w.uploads {
+		switch why := u.why(); {
+		case u.completed():
+		case u.failed():
+			failed = append(failed, fmt.Sprintf("%s failed: %s", u.name, why))
+		case ctx.Err() != nil:
+			open = append(open, u.name)
+		default:
+			open = append(open, w.flags.explain(u.reason()))
+		}
+	}
+	if cause := context.Cause(ctx); len(open) > 0 && cause != nil {
+		text := "interrupted"
+		if !errors.Is(cause, context.Canceled) {
+			text = cause.Error()
+		}
+		open = []string{fmt.Sprintf("%s; %d of %d uploads have not ended", text, len(open), len(w.uploads))}
+	}
+	lines := append(failed, slices.Compact(open)...)
+	switch {
+	case len(failed) > 0:
+		return statusError{statusFailed, lines}
+	case len(open) > 0:
+		return statusError{statusGivenUp, lines}
+	}
+	return nil
+}

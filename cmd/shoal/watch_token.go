@@ -1,0 +1,134 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/shoal-go/shoal/client"
+)
+
+const (
+	// devWatcher is the user whom a development server issues the token for.
+	devWatcher = "watch"
+	// maxTokenBytes bounds a token.
+	maxTokenBytes = 64 << 10
+)
+
+// token is the client's Options.Token.
+func (c *watchCommand) token(ctx context.Context) (string, error) {
+	switch {
+	case c.Dev:
+		return c.devToken(ctx)
+	case c.TokenFile != "":
+		return c.fileToken()
+	}
+	return c.Token, nil
+}
+
+// fileToken reads the token from its file, which another program may be replacing.
+func (c *watchCommand) fileToken() (string, error) {
+	token, err := readToken(c.TokenFile)
+	if err != nil {
+		return "", client.Permanent(fmt.Errorf("--token-file %w", err))
+	}
+	return token, nil
+}
+
+func readToken(path string) (string, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return "", fmt.Errorf("cannot be read: %w", err)
+	}
+	defer file.Close()
+	data, err := io.ReadAll(io.LimitReader(file, maxTokenBytes))
+	if err != nil {
+		return "", fmt.Errorf("cannot be read: %w", err)
+	}
+	token := string(bytes.TrimSpace(data))
+	if token == "" {
+		return "", errors.New("holds no token, want a file with a JSON Web Token")
+	}
+	return token, nil
+}
+
+// devToken gets a token from a development server.
+func (c *watchCommand) devToken(ctx context.Context) (string, error) {
+	address := strings.TrimSuffix(c.URL, "/") + "/dev/token?user=" + url.QueryEscape(devWatcher)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return "", client.Permanent(errors.New("--url cannot be used"))
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert // of package http
+	transport.DisableKeepAlives = true
+	response, err := (&http.Client{Transport: transport}).Do(request)
+	if err != nil {
+		var failed *url.Error
+		if errors.As(err, &failed) {
+			err = failed.Err // without the URL, which may hold a password
+		}
+		return "", err
+	}
+	defer response.Body.Close()
+	var answer struct {
+		Token string `json:"token"`
+	}
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxTokenBytes))
+	switch {
+	case err != nil:
+		return "", err
+	case response.StatusCode >= http.StatusInternalServerError:
+		return "", fmt.Errorf("the server answered %s", printable(response.Status))
+	case response.StatusCode != http.StatusOK || json.Unmarshal(body, &answer) != nil || answer.Token == "":
+		return "", client.Permanent(errNotDev)
+	}
+	return answer.Token, nil
+}
+
+var errNotDev = errors.New("not a development server")
+
+// explain returns one line about an error of the client, with the remedy.
+func (c *watchCommand) explain(err error) string {
+	address := c.URL
+	if u, failed := url.Parse(c.URL); failed == nil {
+		address = u.Redacted()
+	}
+	last := err
+	var joined interface{ Unwrap() []error }
+	if errors.As(err, &joined) { // that the server is out of reach, and why
+		last = joined.Unwrap()[len(joined.Unwrap())-1]
+	}
+	text := strings.TrimPrefix(strings.TrimPrefix(last.Error(), "client: "), "Options.Token: ")
+	var refused *client.RefusedError
+	if errors.As(err, &refused) {
+		text = refused.Message
+	}
+	switch {
+	case errors.Is(err, errNotDev):
+		return "the server at " + address + " is not a development server; give a token with --token"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		text = "nothing answers at " + address + "; start the server with shoal serve, or name its address with --url"
+	case errors.Is(err, client.ErrUnauthorized):
+		return fmt.Sprintf("the server refuses the token: %s; give a valid one with --token", text)
+	case errors.Is(err, client.ErrForbidden) && refused != nil && refused.UploadID != "":
+		return fmt.Sprintf("the token's user may not follow the upload %s: %s", printable(refused.UploadID), text)
+	case errors.Is(err, client.ErrForbidden):
+		return fmt.Sprintf("the server at %s refuses the connection: %s", address, text)
+	case errors.Is(err, client.ErrNotShoal):
+		return fmt.Sprintf("the server at %s is not a shoal server; check --url (it answered: %s)", address, err)
+	case errors.Is(err, client.ErrLimit):
+		return fmt.Sprintf("a limit of the server was exceeded: %s", text)
+	}
+	if errors.Is(err, client.ErrUnreachable) && c.GiveUpAfter > 0 {
+		return fmt.Sprintf("given up after %v: %s", c.GiveUpAfter, text)
+	}
+	return text
+}

@@ -1,0 +1,65 @@
+//go:build unix
+
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+)
+
+// The command goes on through a server that is killed and started again, and tells so.
+func TestWatch_SurvivesRestart(t *testing.T) {
+	address := freeAddress(t)
+	p := startNode(t, "--addr="+address)
+	node := &served{url: "http://" + address}
+	node.send(t, "u", progressMessage(10, "before"))
+	w := begin(t, "watch", "u", "--dev", "--url="+node.url)
+	w.want("u: 10% vision_analysis: before")
+	p.kill()
+	eventually(t, "the interruption is told", func() bool { return w.errs.String() != "" })
+	p.restart()
+	node.send(t, "u", progressMessage(50, "after"))
+	w.want("u: 50% vision_analysis: after")
+	p.terminate()
+	p.restart()
+	node.send(t, "u", completedMessage)
+	w.want("u: 100% completed: A cat")
+	for w.lines.Scan() {
+		t.Errorf("printed %q too", w.lines.Text())
+	}
+	if status := <-w.ended; status != statusDone {
+		t.Errorf("status %d, errors:\n%s", status, w.errs)
+	}
+}
+
+// An interrupt ends the command at once, with a status of its own and one line.
+func TestWatch_EndsOnInterrupt(t *testing.T) {
+	s := serveDev(t)
+	s.send(t, "u", progressMessage(10, "before"))
+	command := exec.Command(os.Args[0], "watch", "u", "--dev", "--url="+s.url)
+	command.Env = append(os.Environ(), asCommand+"=1")
+	var errs bytes.Buffer
+	command.Stderr = &errs
+	out, err := command.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	first := make([]byte, 64)
+	if _, err := out.Read(first); err != nil {
+		t.Error(err)
+	}
+	if err := command.Process.Signal(syscall.SIGINT); err != nil {
+		t.Error(err)
+	}
+	_ = command.Wait()
+	if status := command.ProcessState.ExitCode(); status != statusGivenUp ||
+		errs.String() != "shoal: interrupted; 1 of 1 uploads have not ended\n" {
+		t.Errorf("status %d, errors:\n%s", status, &errs)
+	}
+}
