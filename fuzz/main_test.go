@@ -2,12 +2,15 @@ package fuzz_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -31,11 +34,18 @@ type target struct {
 	manager *manager.Manager
 	server  *server.Server
 	address string
+	// secure: the server speaks TLS.
+	secure bool
 }
 
 // start returns a server that accepts the token "user-NAME" for the user NAME, and lets everybody follow uploads
-// whose id begins with "open".
-func start(tb testing.TB) *target {
+// whose id begins with "open". Messages that are not the protocol's are returned.
+func start(tb testing.TB) *target { return startOn(tb, false) }
+
+// startTLS returns a server that speaks TLS.
+func startTLS(tb testing.TB) *target { return startOn(tb, true) }
+
+func startOn(tb testing.TB, secure bool) *target {
 	tb.Helper()
 	m, err := manager.New(manager.Options{})
 	if err != nil {
@@ -56,6 +66,13 @@ func start(tb testing.TB) *target {
 			}
 			return server.ErrForbidden
 		},
+		OnMessage: func(c *server.Client, m server.Incoming) bool {
+			own := bytes.HasPrefix(m.Data, []byte("speaker-"))
+			if own {
+				c.SendText(m.Data)
+			}
+			return own
+		},
 		APIKeys:     []string{apiKey},
 		AuthTimeout: 500 * time.Millisecond,
 		IdleTimeout: 2 * time.Second, PingInterval: time.Second,
@@ -72,6 +89,12 @@ func start(tb testing.TB) *target {
 	if err != nil {
 		tb.Fatal(err)
 	}
+	address := listener.Addr().String()
+	if secure {
+		own := httptest.NewTLSServer(nil)
+		listener = tls.NewListener(listener, &tls.Config{Certificates: own.TLS.Certificates})
+		own.Close()
+	}
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(listener) }()
 	tb.Cleanup(func() {
@@ -84,7 +107,7 @@ func start(tb testing.TB) *target {
 			tb.Error(err)
 		}
 	})
-	return &target{manager: m, server: s, address: listener.Addr().String()}
+	return &target{manager: m, server: s, address: address, secure: secure}
 }
 
 // dial opens a connection that has sent nothing yet.
@@ -106,7 +129,11 @@ const upgradeRequest = "GET /ws/uploads HTTP/1.1\r\nHost: s\r\nConnection: Upgra
 // upgrade opens a WebSocket.
 func (s *target) upgrade(tb testing.TB, subprotocol string) *socket {
 	tb.Helper()
-	conn := s.dial(tb)
+	var conn clientConn = s.dial(tb)
+	if s.secure {
+		raw := conn.(*net.UnixConn) //nolint:forcetypeassert // from dial
+		conn = tlsConn{tls.Client(raw, &tls.Config{InsecureSkipVerify: true}), raw}
+	}
 	request := upgradeRequest
 	if subprotocol != "" {
 		request += "Sec-WebSocket-Protocol: " + subprotocol + "\r\n"
@@ -123,13 +150,19 @@ func (s *target) upgrade(tb testing.TB, subprotocol string) *socket {
 	if response.StatusCode != http.StatusSwitchingProtocols {
 		tb.Fatalf("upgrade: %s", response.Status)
 	}
-	return &socket{UnixConn: conn, reader: reader}
+	return &socket{clientConn: conn, reader: reader}
 }
 
 // A socket is the client's side of a WebSocket.
 type socket struct {
-	*net.UnixConn
+	clientConn
 	reader *bufio.Reader
+}
+
+// clientConn is the client's side of a connection, with or without TLS.
+type clientConn interface {
+	net.Conn
+	CloseWrite() error
 }
 
 // text returns the frame of a client's text message, masked with zeros.

@@ -16,16 +16,19 @@ import (
 
 // TestManagerDoesAsTheModel runs random operations on a manager and on the reference model, over so few ids
 // that they meet all the time, and compares all that can be seen from outside after each of them.
-func TestManagerDoesAsTheModel(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		rapid.SyncTest(t, func(t *rapid.T) {
-			w := newTwins(t)
-			defer w.close(t)
-			actions := rapid.StateMachineActions(w)
-			t.Repeat(actions)
-			t.Repeat(actions) // run again: rare states take some steps to occur
-			w.leave(t)
-		})
+func TestManagerDoesAsTheModel(t *testing.T) { rapid.Check(t, twinOperations) }
+
+// FuzzModel is the same with operations that a fuzzer chooses.
+func FuzzModel(f *testing.F) { f.Fuzz(rapid.MakeFuzz(twinOperations)) }
+
+func twinOperations(t *rapid.T) {
+	rapid.SyncTest(t, func(t *rapid.T) {
+		w := newTwins(t)
+		defer w.close(t)
+		actions := rapid.StateMachineActions(w)
+		t.Repeat(actions)
+		t.Repeat(actions) // run again: rare states take some steps to occur
+		w.leave(t)
 	})
 }
 

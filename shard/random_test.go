@@ -50,17 +50,20 @@ func empty(t tester, r *registry) {
 	}
 }
 
-func TestRandomOperationsKeepTheRegistryConsistent(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		r := newRegistry(rapid.SampledFrom([]int{1, 4}).Draw(t, "shards"))
-		do := deeds(r, func(n int) int { return rapid.IntRange(0, n-1).Draw(t, "number") })
-		actions := map[string]func(*rapid.T){"": func(t *rapid.T) { check(t, r) }}
-		for name, deed := range do {
-			actions[name] = func(*rapid.T) { deed() }
-		}
-		t.Repeat(actions)
-		empty(t, r)
-	})
+func TestRandomOperationsKeepTheRegistryConsistent(t *testing.T) { rapid.Check(t, anyOperations) }
+
+// FuzzOperations is the same with operations that a fuzzer chooses.
+func FuzzOperations(f *testing.F) { f.Fuzz(rapid.MakeFuzz(anyOperations)) }
+
+func anyOperations(t *rapid.T) {
+	r := newRegistry(rapid.SampledFrom([]int{1, 4}).Draw(t, "shards"))
+	do := deeds(r, func(n int) int { return rapid.IntRange(0, n-1).Draw(t, "number") })
+	actions := map[string]func(*rapid.T){"": func(t *rapid.T) { check(t, r) }}
+	for name, deed := range do {
+		actions[name] = func(*rapid.T) { deed() }
+	}
+	t.Repeat(actions)
+	empty(t, r)
 }
 
 // TestInvariant3NothingIsLeft has many goroutines interleave everything that the registry can do.

@@ -79,59 +79,62 @@ func (n *naive) since(offset uint64) (after []uint64, complete bool) {
 	return after, true
 }
 
-func TestLogDoesAsThePlainSlice(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		lim := Limits{
-			Messages: rapid.IntRange(1, 9).Draw(t, "messages"),
-			Bytes:    rapid.IntRange(1, 60).Draw(t, "bytes"),
-			TTL:      time.Duration(rapid.IntRange(1, 20).Draw(t, "ttl")),
-		}
-		now := start
-		began := rapid.Uint64Range(0, 3).Draw(t, "began")
-		l, n := Begin[string]("e", began, now), &naive{offset: began, began: began, touched: now}
-		if began == 0 {
-			l = New[string]("e", now)
-		}
-		// other is the clone, or the original of the clone, and stood its expected content: it must not change any
-		// more.
-		other, stood := l.Clone(), n.clone()
-		t.Repeat(map[string]func(*rapid.T){
-			"append": func(t *rapid.T) {
-				n.offset += rapid.Uint64Range(1, 3).Draw(t, "step")
-				e := naiveEntry{offset: n.offset, size: rapid.IntRange(0, 20).Draw(t, "size"), at: now}
-				n.expire(now, lim.TTL)
-				n.entries = append(n.entries, e)
-				n.lose(lim)
-				n.touched, n.aside = now, time.Time{}
-				l.Append(e.offset, "", e.size, now, lim)
-			},
-			"advance": func(t *rapid.T) {
-				offset := rapid.Uint64Range(0, n.offset+3).Draw(t, "offset")
-				n.offset = max(n.offset, offset)
-				l.Advance(offset)
-			},
-			"note": func(*rapid.T) {
-				n.touched, n.aside = now, now
-				l.SetLatest("aside", 5, now)
-			},
-			"clone": func(t *rapid.T) {
-				other, stood = l.Clone(), n.clone()
-				if rapid.Bool().Draw(t, "go on with the copy") {
-					l, other = other, l
-				}
-			},
-			"wait": func(t *rapid.T) {
-				now = now.Add(time.Duration(rapid.IntRange(1, 8).Draw(t, "wait")))
-			},
-			"expire": func(*rapid.T) {
-				n.expire(now, lim.TTL)
-				l.Expire(now, lim.TTL)
-			},
-			"": func(t *rapid.T) {
-				compare(t, l, n, lim)
-				compare(t, other, stood, lim)
-			},
-		})
+func TestLogDoesAsThePlainSlice(t *testing.T) { rapid.Check(t, logOperations) }
+
+// FuzzLog is the same with operations that a fuzzer chooses.
+func FuzzLog(f *testing.F) { f.Fuzz(rapid.MakeFuzz(logOperations)) }
+
+func logOperations(t *rapid.T) {
+	lim := Limits{
+		Messages: rapid.IntRange(1, 9).Draw(t, "messages"),
+		Bytes:    rapid.IntRange(1, 60).Draw(t, "bytes"),
+		TTL:      time.Duration(rapid.IntRange(1, 20).Draw(t, "ttl")),
+	}
+	now := start
+	began := rapid.Uint64Range(0, 3).Draw(t, "began")
+	l, n := Begin[string]("e", began, now), &naive{offset: began, began: began, touched: now}
+	if began == 0 {
+		l = New[string]("e", now)
+	}
+	// other is the clone, or the original of the clone, and stood its expected content: it must not change any
+	// more.
+	other, stood := l.Clone(), n.clone()
+	t.Repeat(map[string]func(*rapid.T){
+		"append": func(t *rapid.T) {
+			n.offset += rapid.Uint64Range(1, 3).Draw(t, "step")
+			e := naiveEntry{offset: n.offset, size: rapid.IntRange(0, 20).Draw(t, "size"), at: now}
+			n.expire(now, lim.TTL)
+			n.entries = append(n.entries, e)
+			n.lose(lim)
+			n.touched, n.aside = now, time.Time{}
+			l.Append(e.offset, "", e.size, now, lim)
+		},
+		"advance": func(t *rapid.T) {
+			offset := rapid.Uint64Range(0, n.offset+3).Draw(t, "offset")
+			n.offset = max(n.offset, offset)
+			l.Advance(offset)
+		},
+		"note": func(*rapid.T) {
+			n.touched, n.aside = now, now
+			l.SetLatest("aside", 5, now)
+		},
+		"clone": func(t *rapid.T) {
+			other, stood = l.Clone(), n.clone()
+			if rapid.Bool().Draw(t, "go on with the copy") {
+				l, other = other, l
+			}
+		},
+		"wait": func(t *rapid.T) {
+			now = now.Add(time.Duration(rapid.IntRange(1, 8).Draw(t, "wait")))
+		},
+		"expire": func(*rapid.T) {
+			n.expire(now, lim.TTL)
+			l.Expire(now, lim.TTL)
+		},
+		"": func(t *rapid.T) {
+			compare(t, l, n, lim)
+			compare(t, other, stood, lim)
+		},
 	})
 }
 

@@ -219,17 +219,26 @@ func (r *run) all(t testing.TB, p *Pool, steps []op) error {
 }
 
 func TestOutbox_AnySequenceOverPipe(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		opt, steps := bounds.Draw(rt, "bounds"), ops.Draw(rt, "ops")
-		var err error
-		synctest.Test(t, func(t *testing.T) {
-			server, client := net.Pipe()
-			p := NewPool(opt.withoutBurst())
-			defer p.Close()
-			err = newRun(p, server, client, synctest.Wait).all(t, p, steps)
-		})
-		if err != nil {
-			rt.Fatal(err)
-		}
+	rapid.Check(t, func(rt *rapid.T) { sequenceOverPipe(t, rt) })
+}
+
+// FuzzSequence is the same with operations that a fuzzer chooses.
+func FuzzSequence(f *testing.F) {
+	f.Fuzz(func(t *testing.T, data []byte) {
+		rapid.MakeFuzz(func(rt *rapid.T) { sequenceOverPipe(t, rt) })(t, data)
 	})
+}
+
+func sequenceOverPipe(t *testing.T, rt *rapid.T) {
+	opt, steps := bounds.Draw(rt, "bounds"), ops.Draw(rt, "ops")
+	var err error
+	synctest.Test(t, func(t *testing.T) {
+		server, client := net.Pipe()
+		p := NewPool(opt.withoutBurst())
+		defer p.Close()
+		err = newRun(p, server, client, synctest.Wait).all(t, p, steps)
+	})
+	if err != nil {
+		rt.Fatal(err)
+	}
 }

@@ -285,53 +285,62 @@ func TestRecovery_DelaysOnlyItsOwnUpload(t *testing.T) {
 
 // Any sequence of recoveries and live messages arrives complete and in order, with any limits.
 func TestRecovery_AnySequence(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		opt := Options{
-			Writers:          1,
-			MaxMessages:      rapid.IntRange(1, 10).Draw(rt, "messages"),
-			MaxBytes:         rapid.IntRange(100, 5000).Draw(rt, "bytes"),
-			MaxRecoveryBytes: rapid.SampledFrom([]int{1, 500, 5000, 1 << 20}).Draw(rt, "recovery"),
+	rapid.Check(t, func(rt *rapid.T) { recoverySequence(t, rt) })
+}
+
+// FuzzRecovery is the same with operations that a fuzzer chooses.
+func FuzzRecovery(f *testing.F) {
+	f.Fuzz(func(t *testing.T, data []byte) {
+		rapid.MakeFuzz(func(rt *rapid.T) { recoverySequence(t, rt) })(t, data)
+	})
+}
+
+func recoverySequence(t *testing.T, rt *rapid.T) {
+	opt := Options{
+		Writers:          1,
+		MaxMessages:      rapid.IntRange(1, 10).Draw(rt, "messages"),
+		MaxBytes:         rapid.IntRange(100, 5000).Draw(rt, "bytes"),
+		MaxRecoveryBytes: rapid.SampledFrom([]int{1, 500, 5000, 1 << 20}).Draw(rt, "recovery"),
+	}
+	keep := rapid.SampledFrom([]int{3, 20, 1000}).Draw(rt, "keep")
+	steps := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) op {
+		return op{
+			kind:   rapid.SampledFrom([]string{"state", "state", "event", "terminal", "recover", "recover", "wait", "cancel"}).Draw(t, "kind"),
+			upload: rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "upload"),
+			size:   rapid.IntRange(0, 3000).Draw(t, "size"),
 		}
-		keep := rapid.SampledFrom([]int{3, 20, 1000}).Draw(rt, "keep")
-		steps := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) op {
-			return op{
-				kind:   rapid.SampledFrom([]string{"state", "state", "event", "terminal", "recover", "recover", "wait", "cancel"}).Draw(t, "kind"),
-				upload: rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "upload"),
-				size:   rapid.IntRange(0, 3000).Draw(t, "size"),
-			}
-		}), 1, 120).Draw(rt, "steps")
-		speed := rapid.SampledFrom([]int{slowLine, 1 << 20}).Draw(rt, "speed")
-		onLink(t, opt, keep, speed, func(t *testing.T, s *recoverySession) {
-			classes := map[string]frame.Class{"state": frame.State, "event": frame.Event, "terminal": frame.Terminal}
-			for _, step := range steps {
-				switch _, recovering := s.since[step.upload]; {
-				case step.kind == "wait":
-					<-time.After(time.Duration(step.size) * time.Millisecond)
-				case step.kind == "cancel" && recovering:
-					s.box.CancelRecovery(step.upload)
-					s.cancelled[step.upload] = true
-					send(t, s.box, Queued, reset(step.upload))
-				case step.kind == "cancel":
-				case step.kind != "recover":
-					box := s.box
-					if !recovering {
-						box = nil
-					}
-					s.store.publish(box, step.upload, classes[step.kind], step.size)
-				case !recovering:
-					after := uint64(0)
-					if log := s.store.logs[step.upload]; len(log) > 0 {
-						after = log[0].Offset() - 1 + uint64(step.size%len(log))
-					}
-					s.recover(t, step.upload, after)
+	}), 1, 120).Draw(rt, "steps")
+	speed := rapid.SampledFrom([]int{slowLine, 1 << 20}).Draw(rt, "speed")
+	onLink(t, opt, keep, speed, func(t *testing.T, s *recoverySession) {
+		classes := map[string]frame.Class{"state": frame.State, "event": frame.Event, "terminal": frame.Terminal}
+		for _, step := range steps {
+			switch _, recovering := s.since[step.upload]; {
+			case step.kind == "wait":
+				<-time.After(time.Duration(step.size) * time.Millisecond)
+			case step.kind == "cancel" && recovering:
+				s.box.CancelRecovery(step.upload)
+				s.cancelled[step.upload] = true
+				send(t, s.box, Queued, reset(step.upload))
+			case step.kind == "cancel":
+			case step.kind != "recover":
+				box := s.box
+				if !recovering {
+					box = nil
 				}
-				// The live queue is not the subject: its client must not be to blame for it.
-				if s.liveQueued(t) {
-					s.settle(t)
+				s.store.publish(box, step.upload, classes[step.kind], step.size)
+			case !recovering:
+				after := uint64(0)
+				if log := s.store.logs[step.upload]; len(log) > 0 {
+					after = log[0].Offset() - 1 + uint64(step.size%len(log))
 				}
+				s.recover(t, step.upload, after)
 			}
-			s.finish(t)
-		})
+			// The live queue is not the subject: its client must not be to blame for it.
+			if s.liveQueued(t) {
+				s.settle(t)
+			}
+		}
+		s.finish(t)
 	})
 }
 

@@ -2,9 +2,12 @@ package chaostest
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"sync/atomic"
 	"time"
 )
 
@@ -178,26 +181,44 @@ func byteASecond(c *client) error {
 		return err
 	}
 	_ = c.socket.SetReadBuffer(1)
-	stop := make(chan struct{})
-	sent := make(chan error, 1)
+	slow := &slowConn{Conn: c.conn, ctx: c.ctx}
+	c.conn = slow
+	sent := make(chan struct{})
 	go func() {
-		defer close(stop)
-		sent <- c.pingAtRate()
-	}()
-	var one [1]byte
-	for {
-		select {
-		case <-stop:
-			return <-sent
-		case <-time.After(time.Second):
-			n, err := c.conn.Read(one[:])
-			c.received.Add(int64(n))
+		defer close(sent)
+		full := frame(ping, make([]byte, 125))
+		for c.pause(100 * time.Millisecond) {
+			n, err := c.conn.Write(full)
+			c.sent.Add(int64(n))
 			if err != nil {
-				_ = c.socket.CloseWrite()
-				return errors.Join(err, <-sent)
+				break
 			}
 		}
+		slow.fast.Store(true) // the reason may be among the bytes that are left
+	}()
+	err := c.drain()
+	_ = c.socket.CloseWrite()
+	<-sent
+	return err
+}
+
+// slowConn reads a byte a second until fast is set.
+type slowConn struct {
+	net.Conn
+	ctx  context.Context //nolint:containedctx // the time of the attack
+	fast atomic.Bool
+}
+
+// Read reads one byte, or all that is there.
+func (s *slowConn) Read(p []byte) (int, error) {
+	if s.fast.Load() || len(p) == 0 {
+		return s.Conn.Read(p)
 	}
+	select {
+	case <-time.After(time.Second):
+	case <-s.ctx.Done():
+	}
+	return s.Conn.Read(p[:1])
 }
 
 func freezeAndThaw(c *client) error {
