@@ -16,8 +16,7 @@ import (
 func (s *Server) identify(r *http.Request) (id Identity, status int, problem string) {
 	ctx, cancel := context.WithTimeout(r.Context(), s.opt.HookTimeout)
 	defer cancel()
-	s.counters.identifying.Add(1)
-	defer s.counters.identifying.Add(-1)
+	defer s.requestHooks.run("Identify")()
 	id, err := s.opt.Identify(r.WithContext(ctx))
 	var refused *TokenError
 	switch {
@@ -100,15 +99,8 @@ func (c *Client) authenticate(token string) {
 	var id Identity
 	var err error
 	c.call("Authenticate", c.server.opt.HookTimeout, func(ctx context.Context) {
-		id, err = c.server.opt.Authenticate(ctx, token)
+		id, err = c.server.checkToken(ctx, token)
 	})
-	if err == nil {
-		if err = manager.CheckID("user_id", id.UserID); err != nil {
-			c.server.logs.authenticate.Log(c.server.opt.Logger, slog.LevelError, "Authenticate returned an invalid user id",
-				"error", err)
-			err = &TokenError{Message: "Authentication failed"}
-		}
-	}
 	var refused *TokenError
 	switch {
 	case err == nil && c.authenticated():
@@ -116,25 +108,43 @@ func (c *Client) authenticate(token string) {
 	case err == nil:
 		c.enter(id, true)
 	case errors.As(err, &refused):
-		c.server.counters.unauthenticated.Add(1)
-		c.server.logs.refusedToken.Log(c.server.opt.Logger, slog.LevelInfo, "token refused",
-			"reason", refused.Message, "remote", c.RemoteAddr())
-		code := refused.Code
-		if code == "" {
-			code = TokenInvalid
-		}
-		c.refuse(refused.Message, code, manager.InvalidToken)
+		c.server.tokenRefused(refused, c.RemoteAddr().String())
+		c.refuse(refused.Message, refused.code(), manager.InvalidToken)
 	default:
 		c.authUnavailable(err)
 	}
+}
+
+// checkToken calls Options.Authenticate. An invalid user id of the hook is an error of the operator's.
+func (s *Server) checkToken(ctx context.Context, token string) (Identity, error) {
+	id, err := s.opt.Authenticate(ctx, token)
+	if err != nil {
+		return id, err
+	}
+	if err := manager.CheckID("user_id", id.UserID); err != nil {
+		s.logs.authenticate.Log(s.opt.Logger, slog.LevelError, "Authenticate returned an invalid user id", "error", err)
+		return id, &TokenError{Message: "Authentication failed"}
+	}
+	return id, nil
+}
+
+// tokenRefused counts and logs a token that is known to be bad.
+func (s *Server) tokenRefused(refused *TokenError, remote string) {
+	s.counters.unauthenticated.Add(1)
+	s.logs.refusedToken.Log(s.opt.Logger, slog.LevelInfo, "token refused", "reason", refused.Message, "remote", remote)
+}
+
+// authenticateFailed counts and logs a token that cannot be checked.
+func (s *Server) authenticateFailed(err error) {
+	s.counters.unavailable.Add(1)
+	s.logs.authenticate.Log(s.opt.Logger, slog.LevelWarn, "authentication unavailable", "error", err)
 }
 
 // authUnavailable handles a token that cannot be checked now. An open connection stays open until its current token
 // expires; any other is closed for the client to come back.
 func (c *Client) authUnavailable(err error) {
 	if !c.gone() {
-		c.server.counters.unavailable.Add(1)
-		c.server.logs.authenticate.Log(c.server.opt.Logger, slog.LevelWarn, "authentication unavailable", "error", err)
+		c.server.authenticateFailed(err)
 	}
 	const message = "Authentication is not possible now, try again later"
 	if c.authenticated() {
@@ -148,17 +158,27 @@ func (c *Client) authUnavailable(err error) {
 		if c.v1 { // a page on the base protocol takes any auth_error for final
 			ahead = append([]*manager.Frame{authErrorFrame(message, codeUnavailable)}, ahead...)
 		}
-		c.out.Close(closeFrame(manager.TryAgainLater), ahead...)
+		c.out.Close(c.closeFrame(manager.TryAgainLater), ahead...)
 	}
 }
 
-// enter opens the connection for its user. The answer is queued before the connection is registered, so that it comes
-// ahead of everything else.
+// enter opens the connection for its user, or closes it.
 func (c *Client) enter(id Identity, greet bool) {
+	if err := c.register(id, greet); err != nil {
+		c.connectFailed(err)
+	}
+}
+
+// errNotEntered is the error of register on a connection that is closing.
+var errNotEntered = errors.New("server: the connection is closing")
+
+// register opens the connection for its user. The answer is queued before the connection is registered, so that it
+// comes ahead of everything else. The error is errNotEntered or the manager's.
+func (c *Client) register(id Identity, greet bool) error {
 	c.mu.Lock()
 	if c.stage != authenticating { // the time was up, or the server is closing
 		c.mu.Unlock()
-		return
+		return errNotEntered
 	}
 	c.stage = open
 	c.setIdentityLocked(id)
@@ -167,8 +187,7 @@ func (c *Client) enter(id Identity, greet bool) {
 		c.out.Send(authSuccessFrame(id.UserID))
 	}
 	if err := c.server.manager.Connect(id.UserID, c); err != nil {
-		c.connectFailed(err)
-		return
+		return err
 	}
 	c.server.opt.Logger.LogAttrs(c.server.ctx, slog.LevelDebug, "connected",
 		slog.String("user", id.UserID), slog.Any("remote", c.RemoteAddr()))
@@ -185,20 +204,21 @@ func (c *Client) enter(id Identity, greet bool) {
 	if c.server.draining.Load() {
 		c.Close(manager.ServerReloading)
 	}
+	return nil
 }
 
 // connectFailed closes a connection that the manager has not accepted.
 func (c *Client) connectFailed(err error) {
 	switch {
+	case errors.Is(err, errNotEntered):
 	case errors.Is(err, manager.ErrClosed):
 		c.Close(manager.ServerReloading)
-		return
 	case errors.Is(err, manager.ErrTooManyConnections):
 		c.Close(manager.TooManyConnections)
-		return
+	default:
+		c.server.logs.authenticate.Log(c.server.opt.Logger, slog.LevelError, "connection not accepted", "error", err)
+		c.Close(manager.InternalError)
 	}
-	c.server.logs.authenticate.Log(c.server.opt.Logger, slog.LevelError, "connection not accepted", "error", err)
-	c.Close(manager.InternalError)
 }
 
 // setIdentityLocked stores who the connection belongs to and until when; c.mu is held.
@@ -335,5 +355,5 @@ func (c *Client) refuse(message, code string, reason manager.CloseReason) {
 	if !c.v1 {
 		code = ""
 	}
-	c.out.Close(closeFrame(reason), authErrorFrame(message, code))
+	c.out.Close(c.closeFrame(reason), authErrorFrame(message, code))
 }

@@ -1,14 +1,11 @@
 package server
 
 import (
-	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"runtime"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,7 +17,7 @@ import (
 	"github.com/shoal-go/shoal/manager"
 )
 
-// Client is one WebSocket connection. Its exported methods may be called from any number of goroutines and do not wait
+// Client is one WebSocket connection or one event stream. Its exported methods may be called from any number of goroutines and do not wait
 // for the peer.
 //
 // Messages of the client are handled one after the other, on one goroutine at a time. Messages to it are queued in its
@@ -33,6 +30,8 @@ type Client struct {
 	socket  socket
 	limiter *rate.Limiter
 	v1      bool
+	// events are the uploads of an event stream; nil: the connection is a WebSocket.
+	events *eventUploads
 	// heard is when the last frame came from the client, on Server.clock.
 	heard atomic.Int64
 	// slot is the connection's place in its ping group. It belongs to keepalive.
@@ -92,10 +91,15 @@ func newClient(s *Server, conn net.Conn, v1 bool) *Client {
 		cfg.Variant, cfg.Overflow = frame.V1, s.overflowV1[rand.IntN(len(s.overflowV1))]
 	}
 	c.out = s.writers.Open(c.input.conn, cfg)
-	if most := s.opt.MaxAge; most > 0 {
+	c.limitAge()
+	return c
+}
+
+// limitAge starts the timer of Options.MaxAge.
+func (c *Client) limitAge() {
+	if most := c.server.opt.MaxAge; most > 0 {
 		c.age = time.AfterFunc(most-rand.N(most/4), func() { c.Close(manager.ServerReloading) })
 	}
-	return c
 }
 
 // UserID returns the user that the connection belongs to, or "" before it has authenticated.
@@ -133,26 +137,46 @@ func (c *Client) RemoteAddr() net.Addr {
 	return direct
 }
 
-// Subprotocol returns "shoal.v1" or "".
+// The values of Client.Transport.
+const (
+	transportWebSocket = "websocket"
+	transportEvents    = "sse"
+)
+
+// Transport returns "websocket", or "sse" for a stream of Server-Sent Events.
+func (c *Client) Transport() string {
+	if c.events != nil {
+		return transportEvents
+	}
+	return transportWebSocket
+}
+
+// Subprotocol returns "shoal.v1" or "", as it is for an event stream.
 func (c *Client) Subprotocol() string {
-	if c.v1 {
+	if c.v1 && c.events == nil {
 		return subprotocolV1
 	}
 	return ""
 }
 
-// SendText queues a text message, which must be valid UTF-8, and SendBinary a binary one. The data is copied.
+// SendText queues a text message, which must be valid UTF-8. The data is copied.
 func (c *Client) SendText(data []byte) manager.Outcome { return c.sendOwn(frame.Text, data) }
 
-// SendBinary queues a binary message. The data is copied.
-func (c *Client) SendBinary(data []byte) manager.Outcome { return c.sendOwn(frame.Binary, data) }
+// SendBinary queues a binary message. The data is copied. An event stream carries text only: there it is dropped.
+func (c *Client) SendBinary(data []byte) manager.Outcome {
+	if c.events != nil {
+		return manager.Dropped
+	}
+	return c.sendOwn(frame.Binary, data)
+}
 
 func (c *Client) sendOwn(op frame.Opcode, data []byte) manager.Outcome {
 	return c.Send(frame.New(op, frame.Event, append([]byte(nil), data...)))
 }
 
-// Send queues an encoded message. A message that the connection must not get, because it exists on shoal.v1 only or the
-// connection's own claims do not allow its upload, counts as queued: the client misses nothing.
+// Send queues an encoded message. A message that the connection must not get, because it exists on shoal.v1 only, the
+// connection's own claims do not allow its upload or its event stream does not name the upload, counts as queued: the
+// client misses nothing.
 func (c *Client) Send(f *manager.Frame) manager.Outcome {
 	if c.server == nil {
 		return manager.Dropped // a zero Client, which has no connection
@@ -161,6 +185,9 @@ func (c *Client) Send(f *manager.Frame) manager.Outcome {
 		return manager.Queued
 	}
 	if id := c.allowed.Load(); id != nil && f.UploadID() != "" && !id.allows(f.UploadID()) {
+		return manager.Queued
+	}
+	if c.events != nil && !c.events.accepts(f) {
 		return manager.Queued
 	}
 	return outcome(c.out.Send(f))
@@ -182,6 +209,9 @@ func outcome(o outbox.Outcome) manager.Outcome {
 func (c *Client) Replay(r manager.Replay) manager.Outcome {
 	if !c.AllowsUpload(r.UploadID) {
 		return manager.Queued // subscribed by another connection of the user
+	}
+	if c.events != nil && !c.events.acceptsReplay(r) {
+		return manager.Queued
 	}
 	return outcome(c.out.Recover(outbox.Replay{
 		UploadID: r.UploadID, Frames: r.Frames, Epoch: r.Position.Epoch, After: r.Position.Offset, Source: r.Source,
@@ -229,7 +259,7 @@ func (c *Client) Close(reason manager.CloseReason) {
 		reason = manager.InternalError
 	}
 	if c.setClosing(reason) {
-		c.out.Close(closeFrame(reason), c.reconnectNotice(reason)...)
+		c.out.Close(c.closeFrame(reason), c.reconnectNotice(reason)...)
 	}
 }
 
@@ -263,7 +293,12 @@ func (c *Client) setClosing(reason manager.CloseReason) bool {
 
 // reconnectNotice returns the frames that precede a close frame: on shoal.v1, when to come back after 1012 and 1013.
 func (c *Client) reconnectNotice(reason manager.CloseReason) []*frame.Frame {
-	if c.v1 && (reason.Code == manager.ServerReloading.Code || reason.Code == manager.TryAgainLater.Code) {
+	switch {
+	case reason.Code != manager.ServerReloading.Code && reason.Code != manager.TryAgainLater.Code:
+		return nil
+	case c.events != nil:
+		return []*frame.Frame{reconnectEvent()}
+	case c.v1:
 		return []*frame.Frame{reconnectFrame()}
 	}
 	return nil
@@ -301,29 +336,10 @@ func (c *Client) end() {
 	if c.age != nil {
 		c.age.Stop()
 	}
-	c.server.release(c.peer)
-}
-
-// guard runs a handler of the client. A panic closes only this connection.
-func (c *Client) guard(handle func()) {
-	defer func() {
-		if problem := recover(); problem != nil {
-			c.panicked(problem)
-		}
-	}()
-	handle()
-}
-
-// panicked closes a connection whose handling panicked. The value of the panic could hold bytes of the client, so it
-// is logged only if it is the runtime's.
-func (c *Client) panicked(problem any) {
-	c.server.counters.panics.Add(1)
-	attrs := []any{"user", c.UserID(), "type", fmt.Sprintf("%T", problem), "stack", string(debug.Stack())}
-	if err, ok := problem.(runtime.Error); ok {
-		attrs = append(attrs, "error", err.Error())
+	if c.events != nil {
+		c.server.counters.eventStreams.Add(-1)
 	}
-	c.server.logs.panics.Log(c.server.opt.Logger, slog.LevelError, "panic while handling a client", attrs...)
-	c.Close(manager.InternalError)
+	c.server.release(c.peer)
 }
 
 // Limits of a message before the client has authenticated: a token fits, and an announced length costs little memory.

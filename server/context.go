@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
 )
@@ -66,6 +67,36 @@ func (c *Client) runHook(name string, cancel context.CancelFunc, hook func()) {
 		l.mu.Unlock()
 	}()
 	hook()
+}
+
+// requestHooks counts the running hooks of requests that have no connection yet. The zero value is ready for use.
+type requestHooks struct {
+	mu      sync.Mutex // protects running
+	running map[string]int
+}
+
+// run notes that a hook runs until done is called.
+func (h *requestHooks) run(name string) (done func()) {
+	h.add(name, 1)
+	return func() { h.add(name, -1) }
+}
+
+func (h *requestHooks) add(name string, n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.running == nil {
+		h.running = make(map[string]int)
+	}
+	if h.running[name] += n; h.running[name] == 0 {
+		delete(h.running, name)
+	}
+}
+
+// counts returns the number of running hooks by name.
+func (h *requestHooks) counts() map[string]int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return maps.Clone(h.running)
 }
 
 // runningHook returns the name of the hook that is running, or "".

@@ -98,7 +98,7 @@ func (s *Server) Close(ctx context.Context) error {
 		}
 	}
 	s.listeners.close(ctx)
-	if n := s.counters.identifying.Load(); n > 0 && err == nil {
+	if len(s.requestHooks.counts()) > 0 && err == nil {
 		err = s.running(ctx.Err())
 	}
 	return err
@@ -106,15 +106,15 @@ func (s *Server) Close(ctx context.Context) error {
 
 // running returns an error that names the hooks that are running.
 func (s *Server) running(cause error) error {
-	count := map[string]int{}
+	count := s.requestHooks.counts()
+	if count == nil {
+		count = map[string]int{}
+	}
 	s.keepalive.each(func(c *Client) {
 		if name := c.runningHook(); name != "" {
 			count[name]++
 		}
 	})
-	if n := s.counters.identifying.Load(); n > 0 {
-		count["Identify"] = int(n)
-	}
 	if len(count) == 0 {
 		return fmt.Errorf("server: connections have not ended: %w", cause)
 	}

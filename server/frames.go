@@ -2,6 +2,7 @@ package server
 
 import (
 	"encoding/json"
+	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -20,24 +21,54 @@ const (
 // and shared, because one per connection would take memory.
 const overflowVariants = 64
 
-// overflowFrames returns the frames that an outbox sends when it overflows, for base and shoal.v1 connections.
-func overflowFrames() (base []*frame.Frame, v1 [overflowVariants][]*frame.Frame) {
-	end := closeFrame(manager.SlowConsumer)
+// overflowFrames returns the frames that an outbox sends when it overflows, for base and shoal.v1 connections and for
+// event streams.
+func overflowFrames() (base []*frame.Frame, v1, events [overflowVariants][]*frame.Frame) {
+	end, lastEvent := closeFrame(manager.SlowConsumer), closeEvent(manager.SlowConsumer)
 	for i := range v1 {
 		v1[i] = []*frame.Frame{reconnectFrame(), end}
+		events[i] = []*frame.Frame{reconnectEvent(), lastEvent}
 	}
-	return []*frame.Frame{end}, v1
+	return []*frame.Frame{end}, v1, events
+}
+
+// closeFrame returns the frame that tells the client why the connection ends.
+func (c *Client) closeFrame(reason manager.CloseReason) *frame.Frame {
+	if c.events != nil {
+		return closeEvent(reason)
+	}
+	return closeFrame(reason)
 }
 
 func closeFrame(reason manager.CloseReason) *frame.Frame {
 	return frame.NewClose(reason.Code, reason.Text)
 }
 
+// closeEvent returns the last event of a stream. It has a type of its own, so that no message of an application can be
+// taken for it.
+func closeEvent(reason manager.CloseReason) *frame.Frame {
+	data := encode(struct {
+		Code   uint16 `json:"code"`
+		Reason string `json:"reason"`
+	}{reason.Code, reason.Text})
+	return rawFrame(append(append([]byte("event: close\ndata: "), data...), '\n', '\n'))
+}
+
+// reconnectEvent returns the reconnect message of an event stream. Its retry field has a browser follow it.
+func reconnectEvent() *frame.Frame {
+	after := retryAfterMillis()
+	return rawFrame(fmt.Appendf(nil, "retry: %d\ndata: %s\n\n", after, reconnectMessage(after)))
+}
+
 func reconnectFrame() *frame.Frame {
-	return controlFrame(struct {
+	return frame.New(frame.Text, frame.Control, reconnectMessage(retryAfterMillis()))
+}
+
+func reconnectMessage(after int64) []byte {
+	return encode(struct {
 		Action string `json:"action"`
 		After  int64  `json:"retry_after_ms"`
-	}{"reconnect", retryAfterMillis()})
+	}{"reconnect", after})
 }
 
 func authSuccessFrame(userID string) *frame.Frame {

@@ -41,6 +41,14 @@ type TokenError struct {
 
 func (e *TokenError) Error() string { return "server: token refused: " + e.Message }
 
+// code returns the code for the client.
+func (e *TokenError) code() string {
+	if e.Code == "" {
+		return TokenInvalid
+	}
+	return e.Code
+}
+
 // ErrForbidden is returned by Authorize for an upload that the user may not follow.
 var ErrForbidden = errors.New("server: the user may not follow this upload")
 

@@ -17,3 +17,15 @@ func TestPoller_IdleConnectionsHaveNoGoroutines(t *testing.T) {
 	}
 	waitFor(t, func() bool { return runtime.NumGoroutine() < before+spare })
 }
+
+// An event stream that waits has no goroutine either.
+func TestEvents_IdleStreamsHaveNoGoroutines(t *testing.T) {
+	n := start(t)
+	readUntil(t, n.dialEvents("first", "1.1"), "}\n\n")
+	before := runtime.NumGoroutine()
+	const many, spare = 300, 100
+	for i := range many {
+		readUntil(t, n.dialEvents(fmt.Sprintf("u%d", i), "1.1"), "}\n\n")
+	}
+	waitFor(t, func() bool { return runtime.NumGoroutine() < before+spare })
+}

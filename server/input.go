@@ -100,6 +100,9 @@ func closeSocket(conn net.Conn) error {
 func (s *clientConn) Close() error {
 	err := closeSocket(s.Conn)
 	s.client.endContexts()
+	if s.client.events != nil { // nothing reads from it and would notice
+		s.client.readable()
+	}
 	return err
 }
 
@@ -184,7 +187,11 @@ func (c *Client) start(early []byte) {
 
 // readable queues the client for a reader, unless a reader has it.
 func (c *Client) readable() {
-	if c.input.markReadable() {
+	switch {
+	case !c.input.markReadable():
+	case c.events != nil:
+		c.server.readers.running.Go(c.end)
+	default:
 		c.server.readers.enqueue(c)
 	}
 }

@@ -95,7 +95,9 @@ func (k *keepalive) ping(g *pingGroup) {
 	defer g.mu.Unlock()
 	for _, c := range g.clients {
 		if c.authenticated() {
-			c.out.Send(pingMessage)
+			if c.events == nil {
+				c.out.Send(pingMessage)
+			}
 			c.out.Send(pingFrame)
 			c.closeIfSilent()
 			// The timer of the token's end follows the monotonic clock, the token the wall clock, which may have been set.
@@ -141,7 +143,8 @@ func (k *keepalive) each(fn func(*Client)) {
 	}
 }
 
-// SilentFor returns how long nothing has come from the client, not counting the time before a pause of this process or
+// SilentFor returns how long nothing has come from the client, for an event stream how long its system has not
+// acknowledged data, where that is known. It does not count the time before a pause of this process or
 // the end of a hook: the client's answers to pings are read only after it.
 func (c *Client) SilentFor() time.Duration {
 	k := c.server.keepalive
@@ -151,6 +154,9 @@ func (c *Client) SilentFor() time.Duration {
 	}
 	if c.runningHook() != "" {
 		return 0
+	}
+	if c.events != nil {
+		return c.sinceAcknowledged()
 	}
 	return now - time.Duration(max(c.heard.Load(), k.resumed.Load()))
 }

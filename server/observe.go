@@ -146,8 +146,8 @@ func (c *closings) list() []Closing {
 
 // Inspection are figures of a server that take a visit to each connection.
 type Inspection struct {
-	// Base and V1 are the open WebSockets by subprotocol, authenticated or not.
-	Base, V1 int
+	// Base and V1 are the open WebSockets by subprotocol, authenticated or not, and Events the open event streams.
+	Base, V1, Events int
 	// QueuedMessages and QueuedBytes wait for all connections together, RecoveryBytes of them are stored messages of
 	// recoveries.
 	QueuedMessages, QueuedBytes, RecoveryBytes int
@@ -170,9 +170,12 @@ func (s *Server) Inspect() Inspection {
 		ConnectionLimit: s.settings.Load().MaxConnections, HistoryLimit: max(s.manager.Limits().HistoryTotalBytes, 0),
 	}
 	s.keepalive.each(func(c *Client) {
-		if c.v1 {
+		switch {
+		case c.events != nil:
+			in.Events++
+		case c.v1:
 			in.V1++
-		} else {
+		default:
 			in.Base++
 		}
 		messages, bytes, recovery := c.out.Pending()

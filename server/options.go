@@ -76,12 +76,13 @@ type Options struct {
 	// WebSocketPath is the path of the WebSocket, behind PathPrefix. See CheckPath. "": /ws/uploads.
 	WebSocketPath string
 
-	// MaxConnections bounds the WebSockets of this server, authenticated or not. 0 or negative: no bound.
+	// MaxConnections bounds the WebSockets and event streams of this server, authenticated or not. 0 or negative: no
+	// bound.
 	MaxConnections int
-	// MaxSockets bounds the connections that Serve and ServeHandler have accepted, WebSockets among them. At the bound a
-	// new connection replaces the one without an API key that has waited longest for a request; if all others are
-	// WebSockets, handle a request or have shown an API key, it is closed at once. It should leave room below the limit
-	// of open files. 0 or negative: no bound.
+	// MaxSockets bounds the connections that Serve and ServeHandler have accepted, WebSockets and event streams among
+	// them. At the bound a new connection replaces the one without an API key that has waited longest for a request; if
+	// all others are WebSockets or event streams, handle a request or have shown an API key, it is closed at once. It
+	// should leave room below the limit of open files. 0 or negative: no bound.
 	MaxSockets int
 	// TrustedProxies are the addresses and ranges (CIDR) of proxies whose X-Forwarded-For or Forwarded header is believed;
 	// "unix" stands for peers on Unix sockets. Each must append its peer's address to one of the headers and should remove

@@ -19,6 +19,8 @@ type apiProblem struct {
 	Title  string `json:"title"`
 	Status int    `json:"status"`
 	Detail string `json:"detail"`
+	// Code is the code of an auth_error on shoal.v1, for a token that is refused.
+	Code string `json:"code,omitempty"`
 	// Field is the name of the wrong part of the request.
 	Field string `json:"field,omitempty"`
 	// MissingNodes are the nodes that did not confirm a command.
@@ -134,10 +136,19 @@ func writeProblem(w http.ResponseWriter, r *http.Request, log *slog.Logger, err 
 			}
 		}
 	}
-	for name, values := range p.header {
+	body := encodeJSON(p)
+	for name, values := range p.headerOf(body) {
 		w.Header()[name] = values
 	}
-	writeBody(w, p.Status, "application/problem+json", encodeJSON(p))
+	w.WriteHeader(p.Status)
+	_, _ = w.Write(body) //nolint:gosec // JSON with its content type; the caller may have left
+}
+
+// headerOf returns the header of the answer with the problem's body.
+func (p *apiProblem) headerOf(body []byte) http.Header {
+	h := p.header.Clone()
+	setBodyHeader(h, "application/problem+json", body)
+	return h
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {
@@ -151,12 +162,15 @@ func writeNoContent(w http.ResponseWriter) {
 }
 
 func writeBody(w http.ResponseWriter, status int, contentType string, body []byte) {
-	h := w.Header()
+	setBodyHeader(w.Header(), contentType, body)
+	w.WriteHeader(status)
+	_, _ = w.Write(body) //nolint:gosec // JSON with its content type; the caller may have left
+}
+
+func setBodyHeader(h http.Header, contentType string, body []byte) {
 	h.Set("Content-Type", contentType)
 	h.Set("Cache-Control", "no-store")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
-	w.WriteHeader(status)
-	_, _ = w.Write(body) //nolint:gosec // JSON with its content type; the caller may have left
 }
 
 // encodeJSON returns v, which must have a JSON form, as one line.

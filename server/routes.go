@@ -12,8 +12,8 @@ import (
 // defaultWebSocketPath is the path of the WebSocket in the protocol.
 const defaultWebSocketPath = "/ws/uploads"
 
-// Handler returns the public endpoints: the WebSocket and the HTTP API under /v1/, behind Options.PathPrefix. It is
-// to be mounted in any mux under these paths.
+// Handler returns the public endpoints: the WebSocket, the event streams under /events/uploads and the HTTP API under
+// /v1/, behind Options.PathPrefix. It is to be mounted in any mux under these paths.
 func (s *Server) Handler() http.Handler {
 	if s.api == nil {
 		return notMade()
@@ -25,6 +25,8 @@ func (s *Server) Handler() http.Handler {
 			s.serveAPI(w, r)
 		case r.URL.Path == s.opt.WebSocketPath:
 			s.serveWebSocket(w, r)
+		case isEvents(r):
+			s.serveEvents(w, r)
 		default:
 			s.notFound(w, r)
 		}
@@ -37,6 +39,20 @@ func (s *Server) WebSocketHandler() http.Handler {
 		return notMade()
 	}
 	return http.HandlerFunc(s.serveWebSocket)
+}
+
+// EventsHandler returns the event streams alone, to be mounted at Options.PathPrefix and /events/uploads.
+func (s *Server) EventsHandler() http.Handler {
+	if s.api == nil {
+		return notMade()
+	}
+	return s.behindPrefix(func(w http.ResponseWriter, r *http.Request) {
+		if !isEvents(r) {
+			s.notFound(w, r)
+			return
+		}
+		s.serveEvents(w, r)
+	})
 }
 
 // APIHandler returns the HTTP API alone, to be mounted at Options.PathPrefix and /v1/, for example on a listener that

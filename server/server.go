@@ -26,9 +26,11 @@ type Server struct {
 	poller    poller
 	api       *api
 	counters  counters
-	closings  closings
-	logs      sampledLogs
-	started   time.Time // the zero of clock
+	// requestHooks are the hooks that run for requests.
+	requestHooks requestHooks
+	closings     closings
+	logs         sampledLogs
+	started      time.Time // the zero of clock
 	// settings are the options that Reload replaces.
 	settings atomic.Pointer[settings]
 	// claimsOnly: connections get only the uploads that their own claims allow.
@@ -38,9 +40,9 @@ type Server struct {
 	bodies     bodies
 	// acceptProblem is the last error of Accept, nil if there was none.
 	acceptProblem atomic.Pointer[acceptProblem]
-	// overflowBase and overflowV1 are the frames that an outbox sends when it overflows.
-	overflowBase []*frame.Frame
-	overflowV1   [overflowVariants][]*frame.Frame
+	// overflowBase, overflowV1 and overflowEvents are the frames that an outbox sends when it overflows.
+	overflowBase               []*frame.Frame
+	overflowV1, overflowEvents [overflowVariants][]*frame.Frame
 
 	// ctx ends when the server is closed; hooks run under it.
 	ctx    context.Context //nolint:containedctx // the lifetime of the server itself
@@ -88,7 +90,7 @@ func New(opt Options) (*Server, error) {
 	s.settings.Store(opt.settings().prepared())
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.readers.upgrader = newUpgrader(opt)
-	s.overflowBase, s.overflowV1 = overflowFrames()
+	s.overflowBase, s.overflowV1, s.overflowEvents = overflowFrames()
 	s.keepalive = newKeepalive(s, opt.PingInterval)
 	s.api = s.newAPI()
 	return s, nil

@@ -9,7 +9,7 @@ import (
 
 // counters are the numbers of Stats that the server counts itself.
 type counters struct {
-	open, identifying         atomic.Int64
+	open, eventStreams        atomic.Int64
 	unauthenticated           atomic.Uint64
 	unavailable, forbidden    atomic.Uint64
 	tooManySubscriptions      atomic.Uint64
@@ -24,8 +24,9 @@ type counters struct {
 // Stats are the counts of a server and its manager. Taken while they work, each is right for some moment.
 type Stats struct {
 	manager.Stats
-	// Open is the number of WebSockets, authenticated or not.
-	Open int64 `json:"open"`
+	// Open is the number of connections, authenticated or not, and OpenByTransport the same by kind.
+	Open            int64           `json:"open"`
+	OpenByTransport OpenByTransport `json:"open_by_transport"`
 
 	// Since the start: upgrades refused, tokens refused, client
 	// messages received, ignored because neither the protocol nor OnMessage knows them, and refused, and connections
@@ -55,6 +56,12 @@ type Stats struct {
 	SentBytes  uint64 `json:"sent_bytes"`
 	Writes     uint64 `json:"writes"`
 	Stalled    int64  `json:"stalled"`
+}
+
+// OpenByTransport is the number of connections of each kind. An event stream counts as soon as it is admitted.
+type OpenByTransport struct {
+	WebSocket int64 `json:"websocket"`
+	SSE       int64 `json:"sse"`
 }
 
 // Refused are the upgrades that were refused since the start.
@@ -89,10 +96,12 @@ func (s *Server) Stats() Stats {
 		PerIP:     n.refusedPerIP.Load(),
 		Rate:      n.refusedRate.Load(),
 	}
+	open, streams := n.open.Load(), n.eventStreams.Load()
 	return Stats{
-		Stats:   s.manager.Stats(),
-		Open:    n.open.Load(),
-		Refused: refused,
+		Stats:           s.manager.Stats(),
+		Open:            open,
+		OpenByTransport: OpenByTransport{WebSocket: max(open-streams, 0), SSE: streams},
+		Refused:         refused,
 		RefusedTotal: refused.Origin + refused.Handshake + refused.Identity + refused.Full +
 			refused.Draining + refused.Sockets + refused.PerIP + refused.Rate,
 		Unauthenticated: n.unauthenticated.Load(),

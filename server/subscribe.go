@@ -101,26 +101,13 @@ const maxParallelAuthorize = 16
 // authorize calls Authorize for uploads, some of them at a time, with one deadline for all. It returns the answers by
 // upload.
 func (c *Client) authorize(id Identity, uploadIDs []string) map[string]error {
-	answers := make([]error, len(uploadIDs))
+	var answers []error
 	c.call("Authorize", c.server.opt.HookTimeout, func(ctx context.Context) {
 		if len(uploadIDs) == 1 {
-			answers[0] = c.server.opt.Authorize(ctx, id, uploadIDs[0])
+			answers = []error{c.server.opt.Authorize(ctx, id, uploadIDs[0])}
 			return
 		}
-		var workers sync.WaitGroup
-		next := make(chan int)
-		for range min(maxParallelAuthorize, len(uploadIDs)) {
-			workers.Go(func() {
-				for i := range next {
-					answers[i] = c.authorizeOne(ctx, id, uploadIDs[i])
-				}
-			})
-		}
-		for i := range uploadIDs {
-			next <- i
-		}
-		close(next)
-		workers.Wait()
+		answers = c.server.authorizeAll(ctx, id, uploadIDs, c.panicked)
 	})
 	byID := make(map[string]error, len(uploadIDs))
 	for i, uploadID := range uploadIDs {
@@ -129,22 +116,44 @@ func (c *Client) authorize(id Identity, uploadIDs []string) map[string]error {
 	return byID
 }
 
+// authorizeAll calls Authorize for uploads, some of them at a time, and returns the answers in their order. It calls
+// panicked with the value of a panic of the hook.
+func (s *Server) authorizeAll(ctx context.Context, id Identity, uploadIDs []string, panicked func(any)) []error {
+	answers := make([]error, len(uploadIDs))
+	var workers sync.WaitGroup
+	next := make(chan int)
+	for range min(maxParallelAuthorize, len(uploadIDs)) {
+		workers.Go(func() {
+			for i := range next {
+				answers[i] = s.authorizeOne(ctx, id, uploadIDs[i], panicked)
+			}
+		})
+	}
+	for i := range uploadIDs {
+		next <- i
+	}
+	close(next)
+	workers.Wait()
+	return answers
+}
+
 // errPanicked is the answer of an Authorize that has panicked on a goroutine of its own.
 var errPanicked = errors.New("server: Authorize panicked")
 
-// authorizeOne calls Authorize unless ctx has ended. A panic closes the connection, as it does on the connection's own
-// goroutine.
-func (c *Client) authorizeOne(ctx context.Context, id Identity, uploadID string) (err error) {
+// authorizeOne calls Authorize unless ctx has ended.
+func (s *Server) authorizeOne(
+	ctx context.Context, id Identity, uploadID string, panicked func(any),
+) (err error) {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	defer func() {
 		if problem := recover(); problem != nil {
-			c.panicked(problem)
+			panicked(problem)
 			err = errPanicked
 		}
 	}()
-	return c.server.opt.Authorize(ctx, id, uploadID)
+	return s.opt.Authorize(ctx, id, uploadID)
 }
 
 // authorized returns the uploads that the client may follow, and answers the others.
@@ -180,18 +189,26 @@ func (c *Client) authorized(uploadIDs []string) (allowed []string) {
 }
 
 func (c *Client) countForbidden(uploadID string) {
-	c.server.counters.forbidden.Add(1)
-	c.server.logs.forbidden.Log(c.server.opt.Logger, slog.LevelInfo, "subscription forbidden",
-		"user", c.identity.UserID, "upload", uploadID, "protocol", c.Subprotocol())
+	c.server.forbidden(c.UserID(), uploadID, c.Subprotocol())
+}
+
+// forbidden counts and logs a subscription that Authorize has refused.
+func (s *Server) forbidden(userID, uploadID, protocol string) {
+	s.counters.forbidden.Add(1)
+	s.logs.forbidden.Log(s.opt.Logger, slog.LevelInfo, "subscription forbidden",
+		"user", userID, "upload", uploadID, "protocol", protocol)
 }
 
 func (c *Client) logAuthorizeError(err error) {
-	if c.gone() { // the call was cancelled because the client has left
-		return
+	if !c.gone() { // else the call was cancelled because the client has left
+		c.server.authorizeFailed(c.UserID(), err)
 	}
-	c.server.counters.unavailable.Add(1)
-	c.server.logs.authorize.Log(c.server.opt.Logger, slog.LevelWarn, "authorization unavailable",
-		"user", c.identity.UserID, "error", err)
+}
+
+// authorizeFailed counts and logs a subscription that Authorize could not decide.
+func (s *Server) authorizeFailed(userID string, err error) {
+	s.counters.unavailable.Add(1)
+	s.logs.authorize.Log(s.opt.Logger, slog.LevelWarn, "authorization unavailable", "user", userID, "error", err)
 }
 
 // subscribeFailed answers a subscription that the manager has refused; without an upload it was a resume. The base

@@ -107,9 +107,7 @@ const retryAfter = "5"
 func (s *Server) accept(w http.ResponseWriter, r *http.Request) (c *Client, early []byte, err error) {
 	conn, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		s.counters.hijackFailed.Add(1)
-		s.logs.hijack.Log(s.opt.Logger, slog.LevelError, "upgrade failed: the response writer cannot be hijacked",
-			"type", fmt.Sprintf("%T", w), "remedy", "give the middleware's response writer a method Unwrap", "error", err)
+		s.hijackFailed(w, err)
 		http.Error(w, "this connection cannot become a WebSocket: a middleware hides http.Hijacker",
 			http.StatusInternalServerError)
 		return nil, nil, err
@@ -124,6 +122,13 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) (c *Client, earl
 		_, _ = rw.Reader.Read(early) // buffered, so it cannot fail
 	}
 	return newClient(s, conn, v1), early, nil
+}
+
+// hijackFailed counts and logs a connection that cannot be taken over.
+func (s *Server) hijackFailed(w http.ResponseWriter, err error) {
+	s.counters.hijackFailed.Add(1)
+	s.logs.hijack.Log(s.opt.Logger, slog.LevelError, "upgrade failed: the response writer cannot be hijacked",
+		"type", fmt.Sprintf("%T", w), "remedy", "give the middleware's response writer a method Unwrap", "error", err)
 }
 
 // switchProtocols answers a valid handshake (RFC 6455, 4.2.2).

@@ -24,11 +24,11 @@ const (
 )
 
 // Events encodes the frames of one connection as Server-Sent Events: the payloads as on shoal.v1, each with an id from
-// which the connection can be continued. It keeps the positions of the stream's uploads, so frames must be encoded in the
-// order in which they are written. It belongs to the goroutine that writes to the connection.
+// which the connection can be continued. It keeps the positions of the stream's uploads, so frames must be encoded in
+// the order in which they are written. It belongs to the goroutine that writes to the connection.
 //
-// The id of a stream with one upload is `epoch:offset`, with several it is `tag=epoch:offset,tag=epoch:offset…`, where a
-// tag is derived from the upload's id. In an epoch all bytes but A-Z a-z 0-9 - . _ ~ are percent-encoded.
+// The id of a stream with one upload is `epoch:offset`, with several it is `tag=epoch:offset,tag=epoch:offset…`, where
+// a tag is derived from the upload's id. In an epoch all bytes but A-Z a-z 0-9 - . _ ~ are percent-encoded.
 type Events struct {
 	// uploads are sorted by id.
 	uploads []eventUpload

@@ -128,7 +128,8 @@ func TestParseEventID_RefusesWhatNoEventHas(t *testing.T) {
 	for _, id := range []string{
 		"", secret, secret + ":", ":1", secret + ":-1", secret + ":1:2", secret + ":18446744073709551616", "a b:1" + secret,
 		secret + ":1,", "12345678=" + secret, "1234567=e:1," + secret, "12345678=e:1,,", "é" + secret + ":1",
-		secret + "%zz:1", secret + "\n:1", strings.Repeat(secret, MaxEventID), strings.Repeat("e", maxEpoch+1) + ":1" + secret,
+		secret + "%zz:1", secret + "\n:1", strings.Repeat(secret, MaxEventID),
+		strings.Repeat("e", maxEpoch+1) + ":1" + secret,
 	} {
 		got, err := ParseEventID(id, []string{"a", "b"})
 		if err == nil {

@@ -24,7 +24,7 @@ const (
 	Pong   Opcode = 0xA
 )
 
-// Raw marks bytes that an event stream gets as they are; it is no opcode of a WebSocket.
+// Raw marks bytes that are written to an event stream unchanged. WebSockets do not have this opcode.
 const Raw Opcode = 0xFF
 
 // Class says what may happen to a message when a connection's queue is under pressure.

@@ -63,8 +63,8 @@ func checkEvents(t *testing.T, r io.Reader, n int) (all []string) {
 	return all
 }
 
-// TestOutbox_EventIDsAfterRefusedBytes: wherever the socket refuses bytes, an event that is written later has an id that
-// holds the positions of the events before it only.
+// TestOutbox_EventIDsAfterRefusedBytes: wherever the socket refuses bytes, an event that is written later has an id
+// that holds the positions of the events before it only.
 func TestOutbox_EventIDsAfterRefusedBytes(t *testing.T) {
 	frames := []*frame.Frame{
 		numbered("a", frame.State, 1), numbered("b", frame.State, 1), numbered("b", frame.Event, 2),

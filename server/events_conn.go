@@ -1,0 +1,206 @@
+package server
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/shoal-go/shoal/internal/frame"
+	"github.com/shoal-go/shoal/internal/outbox"
+	"github.com/shoal-go/shoal/manager"
+)
+
+// eventsConn is the connection of an event stream.
+type eventsConn interface {
+	net.Conn
+	// head sends the status and the header of the response, or returns the bytes that do so.
+	head(status int, header http.Header) []byte
+	// wait has the client end with its connection. It may block until then.
+	wait(c *Client)
+}
+
+// eventsConn returns the connection of a request: the connection itself where it can be taken over, and else the stream
+// of its response, as with HTTP/2. It returns the error of the hijacker.
+func (s *Server) eventsConn(w http.ResponseWriter, r *http.Request) (eventsConn, error) {
+	control := http.NewResponseController(w)
+	if r.ProtoMajor != 1 {
+		return newResponseConn(w, r, control), nil
+	}
+	conn, _, err := control.Hijack()
+	if err == nil {
+		return &hijackedConn{conn, w.Header()}, nil
+	}
+	if canFlush(w) {
+		return newResponseConn(w, r, control), nil
+	}
+	return nil, err
+}
+
+// canFlush reports whether a response writer has a method that sends written data at once.
+func canFlush(w http.ResponseWriter) bool {
+	for {
+		switch t := w.(type) {
+		case http.Flusher, interface{ FlushError() error }:
+			return true
+		case interface{ Unwrap() http.ResponseWriter }:
+			w = t.Unwrap()
+		default:
+			return false
+		}
+	}
+}
+
+// hijackedConn is a connection of HTTP/1 that has been taken over. Its response ends with the connection.
+type hijackedConn struct {
+	net.Conn
+	// header are the fields that middleware has set.
+	header http.Header
+}
+
+func (h *hijackedConn) head(status int, header http.Header) []byte {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "HTTP/1.1 %d %s\r\nDate: %s\r\nConnection: close\r\n", status, http.StatusText(status),
+		time.Now().UTC().Format(http.TimeFormat))
+	all := h.header.Clone()
+	h.header = nil // for the garbage collector
+	for name, values := range header {
+		all[name] = values
+	}
+	for _, name := range []string{"Connection", "Date", "Transfer-Encoding"} {
+		all.Del(name)
+	}
+	_ = all.Write(&b) // to memory
+	b.WriteString("\r\n")
+	return b.Bytes()
+}
+
+func (h *hijackedConn) wait(c *Client) { c.watch() }
+
+// responseConn writes to the response of a request whose connection cannot be taken over. Its methods may be called
+// from any number of goroutines until the handler of the request returns.
+type responseConn struct {
+	net.Conn // nil: the other methods are not called
+	w        http.ResponseWriter
+	request  *http.Request
+	control  *http.ResponseController
+	// done is closed when nothing more is to be written.
+	done   chan struct{}
+	finish func()
+}
+
+func newResponseConn(w http.ResponseWriter, r *http.Request, control *http.ResponseController) *responseConn {
+	done := make(chan struct{})
+	return &responseConn{
+		w: w, request: r, control: control, done: done, finish: sync.OnceFunc(func() { close(done) }),
+	}
+}
+
+func (c *responseConn) head(status int, header http.Header) []byte {
+	for name, values := range header {
+		c.w.Header()[name] = values
+	}
+	// The deadlines of the server are for other requests; the outbox has its own.
+	_ = c.control.SetWriteDeadline(time.Time{})
+	_ = c.control.SetReadDeadline(time.Time{})
+	c.w.WriteHeader(status)
+	return nil
+}
+
+// wait blocks until the client has left or the outbox has written everything.
+func (c *responseConn) wait(client *Client) {
+	select {
+	case <-c.request.Context().Done():
+	case <-c.done:
+	}
+	client.end()
+}
+
+func (c *responseConn) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	if err != nil {
+		return n, err
+	}
+	return n, c.control.Flush()
+}
+
+// CloseWrite ends the response when the handler returns.
+func (c *responseConn) CloseWrite() error {
+	c.finish()
+	return nil
+}
+
+// Close ends a blocked Write, unless everything has been written.
+func (c *responseConn) Close() error {
+	select {
+	case <-c.done:
+		return nil
+	default:
+	}
+	c.finish()
+	return c.control.SetWriteDeadline(time.Unix(1, 0))
+}
+
+// Read returns io.EOF: a client sends nothing after its request.
+func (c *responseConn) Read([]byte) (int, error) { return 0, io.EOF }
+
+// RemoteAddr returns the address of the peer.
+func (c *responseConn) RemoteAddr() net.Addr {
+	addr, _ := netip.ParseAddrPort(c.request.RemoteAddr)
+	return net.TCPAddrFromAddrPort(addr)
+}
+
+// newEventsClient returns the client of an event stream. Its outbox is corked.
+func newEventsClient(s *Server, conn eventsConn, request *eventsRequest) *Client {
+	c := &Client{server: s, v1: true, events: newEventUploads(request.uploads), peer: request.peer}
+	if hijacked, ok := conn.(*hijackedConn); ok {
+		c.attach(hijacked.Conn)
+	} else {
+		c.attach(conn)
+	}
+	c.out = s.writers.Open(c.input.conn, outbox.Config{
+		Variant: frame.V1, Raw: c.input.raw, Overflow: s.overflowEvents[rand.IntN(len(s.overflowEvents))],
+		Events: frame.NewEvents(request.uploads, request.since), Corked: true,
+	})
+	c.limitAge()
+	return c
+}
+
+// maxEventsInput is how much a client may send after its request, where that must be read to notice its end.
+const maxEventsInput = 64 << 10
+
+// watch has the client end when its connection does. It does not block. Nothing is read from the client: its bytes fill
+// the receive buffer of the kernel, and its end is reported all the same.
+func (c *Client) watch() {
+	raw := c.input.raw
+	if raw == nil && c.socket.raw != nil { // TLS
+		raw, _ = rawConn(c.socket.raw)
+	}
+	c.input.registered = raw != nil && c.server.poller.watchHangUp(c, raw)
+	if c.input.registered && c.input.park() {
+		return
+	}
+	c.server.readers.running.Go(func() {
+		if !c.input.registered {
+			if _, err := io.CopyN(io.Discard, c.input.conn, maxEventsInput); err == nil {
+				c.Close(manager.TooManyMessages)
+			}
+		}
+		c.end()
+	})
+}
+
+// rawFrame returns a frame with the bytes of an event stream.
+func rawFrame(bytes []byte) *frame.Frame { return frame.New(frame.Raw, frame.Control, bytes) }
+
+// retryField returns the bytes that tell a browser when to connect again after the connection has ended, which is drawn
+// for each connection.
+func retryField() []byte {
+	return strconv.AppendInt([]byte("retry: "), retryAfterMillis(), 10)
+}
