@@ -45,7 +45,7 @@ func BenchmarkFrameAppend(b *testing.B) {
 		for v, name := range []string{"base", "v1"} {
 			b.Run(fmt.Sprintf("variant=%s/payload=%d", name, size), func(b *testing.B) {
 				body := make([]byte, size)
-				f := frame.ForUpload("upload", frame.Event, 123456, body)
+				f := frame.ForUpload(frame.Message{UploadID: "upload", Offset: 123456, Body: body})
 				var buf []byte
 				b.ReportAllocs()
 				b.SetBytes(int64(size))
@@ -60,7 +60,7 @@ func BenchmarkFrameAppend(b *testing.B) {
 func BenchmarkHistoryAppend(b *testing.B) {
 	now := time.Now()
 	l := history.New[*frame.Frame]("epoch", now)
-	f := frame.ForUpload("upload", frame.Event, 1, []byte(`{"action":"note"}`))
+	f := frame.ForUpload(frame.Message{UploadID: "upload", Offset: 1, Body: []byte(`{"action":"note"}`)})
 	limits := history.Limits{Messages: 64, Bytes: 1 << 20, TTL: time.Hour}
 	b.ReportAllocs()
 	for i := uint64(1); b.Loop(); i++ {
@@ -71,7 +71,7 @@ func BenchmarkHistoryAppend(b *testing.B) {
 func BenchmarkHistorySince(b *testing.B) {
 	now := time.Now()
 	l := history.New[*frame.Frame]("epoch", now)
-	f := frame.ForUpload("upload", frame.Event, 1, []byte(`{"action":"note"}`))
+	f := frame.ForUpload(frame.Message{UploadID: "upload", Offset: 1, Body: []byte(`{"action":"note"}`)})
 	for i := range uint64(64) {
 		l.Append(i+1, f, f.Size(), now, history.Limits{Messages: 64, Bytes: 1 << 20, TTL: time.Hour})
 	}

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/shoal-go/shoal/broker"
-	"github.com/shoal-go/shoal/internal/frame"
 )
 
 // maxWaiting is how many messages of an upload may wait while it is brought up to date.
@@ -52,7 +51,7 @@ func (c *cluster) look(id string, payload []byte) (Encoded, error) {
 	err := CheckID("upload_id", id)
 	if err == nil {
 		var e Encoded
-		if e, err = glance(id, payload, c.manager.opt.MaxMessageBytes); err == nil {
+		if e, err = c.manager.vocabulary.parseRemote(id, payload, c.manager.opt.MaxMessageBytes); err == nil {
 			return e, nil
 		}
 	}
@@ -106,7 +105,7 @@ func (c *cluster) append(u *upload, e Encoded, offset uint64, at time.Time) {
 // pass delivers a message without an offset to the subscribers and makes it the newest one for late subscribers. The
 // upload's lock is held.
 func (c *cluster) pass(u *upload, e Encoded) {
-	f := frame.ForUpload(u.ID(), e.class, 0, e.payload)
+	f := e.frame(u.ID(), Position{})
 	u.State.log.SetLatest(f, f.Size(), time.Now())
 	c.manager.account(u)
 	c.manager.relay.send(u, f)

@@ -82,9 +82,9 @@ type encodings struct {
 	count int
 }
 
-func (e *encodings) encode(uploadID string, now time.Time) (Encoded, error) {
+func (e *encodings) encode(v *vocabulary, uploadID string, now time.Time) (Encoded, error) {
 	e.count++
-	return e.Message.encode(uploadID, now)
+	return e.Message.encode(v, uploadID, now)
 }
 
 // There, the message was serialised for each connection.

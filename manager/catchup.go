@@ -194,7 +194,7 @@ func (c *cluster) begin(
 	log := history.Begin[*frame.Frame](kept.Epoch, kept.Floor, now)
 	for i, s := range kept.Messages {
 		if messages[i].payload != nil && s.Offset > log.Offset() {
-			f := frame.ForUpload(id, messages[i].class, s.Offset, messages[i].payload).InEpoch(kept.Epoch)
+			f := messages[i].frame(id, Position{kept.Epoch, s.Offset})
 			log.Append(s.Offset, f, f.Size(), storedAt(s, now), c.manager.limits)
 		}
 	}

@@ -20,6 +20,7 @@ import (
 //	For(v Variant) bool
 //	                   whether a connection of that form gets the message; others must ignore it
 //	Class() Class      ClassEvent, ClassState, ClassTerminal or ClassControl
+//	StateKey() string  what distinguishes the states of an upload, apart from which a newer one replaces an older one
 //	UploadID() string  the upload that the message belongs to, "" if none
 //	Offset() uint64    the message's offset in its upload, 0 if it has none
 //	Epoch() string     the run of offsets that the offset belongs to, "" without an offset
@@ -32,7 +33,8 @@ type Class = frame.Class
 const (
 	// ClassEvent messages are never dropped: a connection whose queue cannot hold one is closed.
 	ClassEvent = frame.Event
-	// ClassState messages may be replaced, while they are queued, by a newer state of the same upload.
+	// ClassState messages may be replaced, while they are queued, by a newer state of the same upload with
+	// the same key: see ActionClass.
 	ClassState = frame.State
 	// ClassTerminal messages are events after which no older state of their upload is delivered.
 	ClassTerminal = frame.Terminal

@@ -19,13 +19,14 @@ import (
 // Manager tracks connections and subscriptions and delivers each message to all subscribers of its upload. It is safe
 // for concurrent use. No method waits for a client.
 type Manager struct {
-	opt      Options
-	registry *shard.Registry[Conn, uploadState]
-	limits   history.Limits
-	keys     *broker.Keys // of PublishOnce, on a node that is alone
-	fans     *fanOut
-	relay    *relay
-	counters counters
+	opt        Options
+	registry   *shard.Registry[Conn, uploadState]
+	limits     history.Limits
+	vocabulary vocabulary
+	keys       *broker.Keys // of PublishOnce, on a node that is alone
+	fans       *fanOut
+	relay      *relay
+	counters   counters
 	// run and epochs make the names of epochs: unique over processes, and within this one.
 	run    string
 	epochs atomic.Uint64
@@ -80,11 +81,12 @@ func New(opt Options) (*Manager, error) {
 		return nil, err
 	}
 	m := &Manager{
-		opt:    opt,
-		limits: history.Limits{Messages: opt.HistoryMessages, Bytes: opt.HistoryBytes, TTL: opt.HistoryTTL},
-		keys:   broker.NewKeys(opt.HistoryTTL, opt.MaxKeys),
-		run:    strconv.FormatUint(rand.Uint64(), 36),
-		stop:   make(chan struct{}),
+		opt:        opt,
+		limits:     history.Limits{Messages: opt.HistoryMessages, Bytes: opt.HistoryBytes, TTL: opt.HistoryTTL},
+		vocabulary: newVocabulary(opt),
+		keys:       broker.NewKeys(opt.HistoryTTL, opt.MaxKeys),
+		run:        strconv.FormatUint(rand.Uint64(), 36),
+		stop:       make(chan struct{}),
 
 		started: time.Now(),
 		guard:   guard{logger: opt.Logger},

@@ -1,8 +1,6 @@
 package manager
 
 import (
-	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -10,15 +8,14 @@ import (
 )
 
 // Message is the interface of all messages that can be sent: UploadProgress, UploadCompleted, UploadFailed, or an
-// Encoded that Parse returned. A message is a value; it may be sent any number of times, from any number of goroutines.
+// Encoded of NewEvent, NewState, NewTerminal or Manager.Parse. A message is a value; it may be sent any number of times, from any number of goroutines.
 //
 // An empty upload id in a message defaults to the upload that it is sent to. If both are given they must be equal. A
 // message that is sent to a user must name its own upload, if any.
-// be equal. A message that is sent to a user has no upload but its own.
 type Message interface {
 	// encode validates the message and returns its wire form. uploadID is the upload that it is sent to, or
 	// "" if it is sent to a user; now is the timestamp of a message that has none.
-	encode(uploadID string, now time.Time) (Encoded, error)
+	encode(v *vocabulary, uploadID string, now time.Time) (Encoded, error)
 }
 
 // The actions of the messages that this package knows by shape.
@@ -28,10 +25,11 @@ const (
 	actionFailed    = "upload_failed"
 )
 
-// Status is the processing status of an upload.
+// Status is the processing status of an upload: a word of the application, of 1 to 64 characters a-z 0-9 _ - .
+// Options.Statuses restricts them to a list.
 type Status string
 
-// The statuses of an upload.
+// Common statuses.
 const (
 	StatusPending   Status = "pending"
 	StatusAnalyzing Status = "analyzing"
@@ -40,10 +38,11 @@ const (
 	StatusFailed    Status = "failed"
 )
 
-// Stage is the current step of an upload's processing.
+// Stage is the current step of an upload's processing: a word of the application, like Status. Options.Stages restricts
+// them to a list.
 type Stage string
 
-// The stages of an upload.
+// Common stages.
 const (
 	StageQueued              Stage = "queued"
 	StageExtractingFrames    Stage = "extracting_frames"
@@ -95,10 +94,16 @@ type UploadFailed struct {
 type Encoded struct {
 	// payload is one JSON object without white space around it.
 	payload []byte
-	class   frame.Class
+	class   Class
 	action  string
-	// uploadID is the upload id in the payload, or "".
+	// uploadID is the upload that the message belongs to by its own members, or "".
 	uploadID string
+	// names is the upload id that a client finds in the payload, or "".
+	names string
+	// stateKey distinguishes the states of one upload.
+	stateKey string
+	// general: the message has been parsed without the vocabulary of a manager.
+	general bool
 }
 
 // Payload returns the JSON. The caller must not change it.
@@ -107,7 +112,16 @@ func (e Encoded) Payload() []byte { return e.payload }
 // Action returns the message's action, or "" for the zero value.
 func (e Encoded) Action() string { return e.action }
 
-func (e Encoded) encode(uploadID string, _ time.Time) (Encoded, error) {
+// frame returns the frame of the message for an upload, at a position of it; a message without offset has the zero
+// position.
+func (e Encoded) frame(uploadID string, at Position) *Frame {
+	return frame.ForUpload(frame.Message{
+		UploadID: uploadID, Class: e.class, StateKey: e.stateKey, Epoch: at.Epoch, Offset: at.Offset, Body: e.payload,
+		NamesUpload: e.names == uploadID,
+	})
+}
+
+func (e Encoded) encode(v *vocabulary, uploadID string, now time.Time) (Encoded, error) {
 	if e.payload == nil {
 		return Encoded{}, &InvalidError{"", "is empty"}
 	}
@@ -118,16 +132,17 @@ func (e Encoded) encode(uploadID string, _ time.Time) (Encoded, error) {
 	if _, err := sameUpload(field, e.uploadID, uploadID); err != nil {
 		return Encoded{}, err
 	}
+	if e.general && v.restricts(e.action) {
+		return v.parse(uploadID, e.payload, &now)
+	}
 	return e, nil
 }
 
-func (p UploadProgress) encode(uploadID string, now time.Time) (Encoded, error) {
+func (p UploadProgress) encode(v *vocabulary, uploadID string, now time.Time) (Encoded, error) {
 	c := checker{}
 	p.UploadID = c.uploadID("payload.upload_id", p.UploadID, uploadID)
-	oneOf(&c, "payload.status", p.Status, StatusPending, StatusAnalyzing, StatusEmbedding, StatusCompleted,
-		StatusFailed)
-	oneOf(&c, "payload.stage", p.Stage, StageQueued, StageExtractingFrames, StageVisionAnalysis,
-		StageDescriptionAudit, StageEmbeddingGeneration, StageIndexing, StageCompleted, StageFailed)
+	c.keep(v.statuses.check("payload.status", []byte(p.Status)))
+	c.keep(v.stages.check("payload.stage", []byte(p.Stage)))
 	c.percent("payload.progress_percent", p.Percent)
 	if p.AuditScore != nil {
 		c.percent("payload.description_audit_score", *p.AuditScore)
@@ -136,10 +151,12 @@ func (p UploadProgress) encode(uploadID string, now time.Time) (Encoded, error) 
 	if c.err != nil {
 		return Encoded{}, c.err
 	}
-	return Encoded{p.json(), frame.State, actionProgress, p.UploadID}, nil
+	return Encoded{
+		payload: p.json(), class: ClassState, action: actionProgress, uploadID: p.UploadID, names: p.UploadID,
+	}, nil
 }
 
-func (m UploadCompleted) encode(uploadID string, now time.Time) (Encoded, error) {
+func (m UploadCompleted) encode(_ *vocabulary, uploadID string, now time.Time) (Encoded, error) {
 	c := checker{}
 	m.UploadID = c.uploadID("upload_id", m.UploadID, uploadID)
 	c.percent("audit_score", m.AuditScore)
@@ -147,17 +164,21 @@ func (m UploadCompleted) encode(uploadID string, now time.Time) (Encoded, error)
 	if c.err != nil {
 		return Encoded{}, c.err
 	}
-	return Encoded{m.json(), frame.Terminal, actionCompleted, m.UploadID}, nil
+	return Encoded{
+		payload: m.json(), class: ClassTerminal, action: actionCompleted, uploadID: m.UploadID, names: m.UploadID,
+	}, nil
 }
 
-func (m UploadFailed) encode(uploadID string, now time.Time) (Encoded, error) {
+func (m UploadFailed) encode(_ *vocabulary, uploadID string, now time.Time) (Encoded, error) {
 	c := checker{}
 	m.UploadID = c.uploadID("upload_id", m.UploadID, uploadID)
 	m.Timestamp = c.timestamp(m.Timestamp, now)
 	if c.err != nil {
 		return Encoded{}, c.err
 	}
-	return Encoded{m.json(), frame.Terminal, actionFailed, m.UploadID}, nil
+	return Encoded{
+		payload: m.json(), class: ClassTerminal, action: actionFailed, uploadID: m.UploadID, names: m.UploadID,
+	}, nil
 }
 
 // sameUpload returns the one of two upload ids that is given, and refuses two that differ.
@@ -200,25 +221,9 @@ func (c *checker) timestamp(t, now time.Time) time.Time {
 	if t.IsZero() {
 		t = now
 	}
-	t = t.UTC()
-	if y := t.Year(); y < 0 || y > 9999 { // RFC 3339 has four-digit years
-		c.keep(&InvalidError{"timestamp", "must lie in the years 0 to 9999, in UTC"})
-	}
+	t, err := inUTC(t)
+	c.keep(err)
 	return t
-}
-
-func oneOf[T ~string](c *checker, field string, v T, allowed ...T) {
-	if slices.Contains(allowed, v) {
-		return
-	}
-	var list strings.Builder
-	for i, a := range allowed {
-		if i > 0 {
-			list.WriteString(", ")
-		}
-		list.WriteString(string(a))
-	}
-	c.keep(&InvalidError{field, fmt.Sprintf("is %q, must be one of %s", abbreviated(string(v)), list.String())})
 }
 
 // abbreviated truncates client input for use in an error message.

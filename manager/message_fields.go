@@ -3,21 +3,51 @@ package manager
 import (
 	"bytes"
 	"encoding/json"
+	"iter"
+	"strconv"
+	"time"
 )
 
-// eachField calls fn with the fields of a JSON object, in their order, until fn returns false. data must be a JSON
-// object that encoding/json has already validated; eachField therefore only searches for the boundaries of values.
-func eachField(data []byte, fn func(name, value []byte) bool) {
-	i := skipSpace(data, 1) // behind the brace
+// object is a JSON object, of which each member is found once and read by name. Names are matched exactly, which
+// encoding/json does not do for the fields of a struct. It keeps the first problem.
+type object struct {
+	// path is the prefix of a member's name in an error: "" or "payload.".
+	path string
+	data []byte
+	// usual holds the first count members, more the others of an object of unusual size.
+	usual [usualMembers]jsonMember
+	count int
+	more  []jsonMember
+	err   error
+}
+
+// jsonMember is a member of an object: its decoded name, and the bounds of its value in the object's data.
+type jsonMember struct {
+	name     []byte
+	from, to int
+}
+
+// usualMembers holds the members of most objects, so that they need no allocation.
+const usualMembers = 12
+
+// scan finds the members. data must be a JSON object that encoding/json has validated; scan therefore only searches for
+// the boundaries of values. If unique is set, a name that occurs twice is a problem, since two receivers need not agree
+// on which one counts.
+func (o *object) scan(data []byte, unique bool) {
+	o.data = data
+	var seen map[string]struct{} // of objects with many members
+	i := skipSpace(data, 1)      // behind the brace
 	for data[i] != '}' {
 		end := skipString(data, i)
 		name, _ := textOf(data[i:end])
 		i = skipSpace(data, end) // at the colon
 		i = skipSpace(data, i+1) // at the value
 		end = skipValue(data, i) // behind it
-		if !fn(name, data[i:end:end]) {
+		if unique && o.contains(name, &seen) {
+			o.refuse(string(name), "stands there twice")
 			return
 		}
+		o.add(jsonMember{name, i, end})
 		i = skipSpace(data, end) // at a comma or the brace
 		if data[i] == ',' {
 			i = skipSpace(data, i+1)
@@ -25,9 +55,205 @@ func eachField(data []byte, fn func(name, value []byte) bool) {
 	}
 }
 
+// contains reports whether a name has occurred. seen is used for objects of unusual size.
+func (o *object) contains(name []byte, seen *map[string]struct{}) bool {
+	if o.more == nil {
+		return o.find(string(name)) != nil
+	}
+	if *seen == nil {
+		*seen = make(map[string]struct{}, 2*usualMembers)
+		for m := range o.all() {
+			(*seen)[string(m.name)] = struct{}{}
+		}
+	}
+	_, found := (*seen)[string(name)]
+	(*seen)[string(name)] = struct{}{}
+	return found
+}
+
+func (o *object) add(m jsonMember) {
+	if o.count < usualMembers {
+		o.usual[o.count] = m
+		o.count++
+		return
+	}
+	o.more = append(o.more, m)
+}
+
+// all yields the members in their order.
+func (o *object) all() iter.Seq[jsonMember] {
+	return func(yield func(jsonMember) bool) {
+		for _, m := range o.usual[:o.count] {
+			if !yield(m) {
+				return
+			}
+		}
+		for _, m := range o.more {
+			if !yield(m) {
+				return
+			}
+		}
+	}
+}
+
+// find returns a member, or nil.
+func (o *object) find(name string) *jsonMember {
+	for i := range o.usual[:o.count] {
+		if m := &o.usual[i]; string(m.name) == name {
+			return m
+		}
+	}
+	for i := range o.more {
+		if m := &o.more[i]; string(m.name) == name {
+			return m
+		}
+	}
+	return nil
+}
+
+// value returns the value of a member, or nil.
+func (o *object) value(name string) []byte {
+	if m := o.find(name); m != nil {
+		return o.data[m.from:m.to]
+	}
+	return nil
+}
+
+func (o *object) keep(err error) {
+	if o.err == nil {
+		o.err = err
+	}
+}
+
+// refuse records a problem with a member. Its name may be client input, so it is truncated and escaped.
+func (o *object) refuse(name, problem string) {
+	q := strconv.Quote(abbreviated(name))
+	o.keep(&InvalidError{o.path + q[1:len(q)-1], problem})
+}
+
+// need returns the value of a required member, or nil.
+func (o *object) need(name string) []byte {
+	value := o.value(name)
+	if value == nil {
+		o.refuse(name, "is missing")
+	}
+	return value
+}
+
+// text returns a required string.
+func (o *object) text(name string) []byte {
+	value := o.need(name)
+	if value == nil {
+		return nil
+	}
+	text, ok := textOf(value)
+	if !ok {
+		o.refuse(name, "must be a string")
+	}
+	return text
+}
+
+// textOrNull checks a string that may be null or missing, and reports whether it is missing.
+func (o *object) textOrNull(name string) (missing bool) {
+	value := o.value(name)
+	if value != nil && value[0] != '"' && !isNull(value) {
+		o.refuse(name, "must be a string")
+	}
+	return value == nil
+}
+
+// percent checks a required number from 0 to 100.
+func (o *object) percent(name string) {
+	if value := o.need(name); value != nil {
+		o.checkPercent(name, value)
+	}
+}
+
+// percentOrNull checks a number from 0 to 100 that may be null or missing, and reports whether it is missing.
+func (o *object) percentOrNull(name string) (missing bool) {
+	value := o.value(name)
+	if value != nil && !isNull(value) {
+		o.checkPercent(name, value)
+	}
+	return value == nil
+}
+
+func (o *object) checkPercent(name string, value []byte) {
+	if value[0] != '-' && (value[0] < '0' || value[0] > '9') {
+		o.refuse(name, "must be a number")
+		return
+	}
+	// Beyond the range of a float64 this is an infinity.
+	if v, _ := strconv.ParseFloat(string(value), 64); !(v >= 0 && v <= 100) {
+		o.refuse(name, "must be a number from 0 to 100")
+	}
+}
+
+// id returns an upload id that may be left out, which is not the same as an empty one. known is an id that has been
+// validated and needs no copy.
+func (o *object) id(name, known string) string {
+	value := o.value(name)
+	if value == nil {
+		return ""
+	}
+	text, ok := textOf(value)
+	if !ok {
+		o.refuse(name, "must be a string")
+		return ""
+	}
+	if known != "" && string(text) == known {
+		return known
+	}
+	id := string(text)
+	o.keep(CheckID(o.path+name, id))
+	return id
+}
+
+// timestamp checks the member "timestamp" and returns the JSON that replaces it, or "" if it is right as it is. A missing
+// one becomes now. One without a zone is UTC: Python's utcnow().isoformat() writes it so.
+func (o *object) timestamp(now time.Time) string {
+	const name = "timestamp"
+	t := now
+	value := o.value(name)
+	if value != nil {
+		text, ok := textOf(value)
+		if !ok {
+			o.refuse(name, "must be a string")
+			return ""
+		}
+		var err error
+		if t, err = time.Parse(time.RFC3339, string(text)); err != nil {
+			t, err = time.Parse(time.RFC3339, string(text)+"Z")
+		}
+		// time.Parse also accepts an hour of one digit and a decimal comma, which RFC 3339 does not allow.
+		if err != nil || text[len("2026-01-31T12")] != ':' || bytes.IndexByte(text, ',') >= 0 {
+			o.refuse(name, "must be a time as in RFC 3339, for example 2026-01-31T12:00:00Z")
+			return ""
+		}
+		if text[len(text)-1] == 'Z' {
+			return ""
+		}
+	}
+	t, err := inUTC(t)
+	o.keep(err)
+	var room [40]byte
+	return string(appendTime(room[:0], t))
+}
+
+// inUTC returns a time in UTC, and an error if it cannot be written in RFC 3339, which has years of four digits.
+func inUTC(t time.Time) (time.Time, error) {
+	t = t.UTC()
+	if y := t.Year(); y < 0 || y > 9999 {
+		return t, &InvalidError{"timestamp", "must lie in the years 0 to 9999, in UTC"}
+	}
+	return t, nil
+}
+
+func isNull(value []byte) bool { return string(value) == "null" }
+
 // textOf returns a valid JSON value without its quotes and escapes, and whether it is a string. The text is a part
 // of the value unless that has escapes, which are left to encoding/json: asking it costs more than all else that is
-// done with a field.
+// done with a member.
 func textOf(value []byte) (text []byte, ok bool) {
 	if value[0] != '"' {
 		return nil, false
@@ -47,7 +273,7 @@ func skipSpace(data []byte, i int) int {
 	return i
 }
 
-// skipString returns where the string that begins at i ends.
+// skipString returns the index behind the string that begins at i.
 func skipString(data []byte, i int) int {
 	for i++; data[i] != '"'; i++ {
 		if data[i] == '\\' {
@@ -57,7 +283,7 @@ func skipString(data []byte, i int) int {
 	return i + 1
 }
 
-// skipValue returns where the value that begins at i ends.
+// skipValue returns the index behind the value that begins at i.
 func skipValue(data []byte, i int) int {
 	switch data[i] {
 	case '"':
@@ -74,7 +300,7 @@ func skipValue(data []byte, i int) int {
 	return i
 }
 
-// skipNested returns where the object or array that begins at i ends.
+// skipNested returns the index behind the object or array that begins at i.
 func skipNested(data []byte, i int) int {
 	depth := 0
 	for {

@@ -67,8 +67,11 @@ func (m UploadFailed) json() []byte {
 }
 
 func appendTimestamp(b []byte, t time.Time) []byte {
-	b = append(b, `,"timestamp":"`...)
-	b = t.AppendFormat(b, time.RFC3339Nano)
+	return appendTime(append(b, `,"timestamp":`...), t)
+}
+
+func appendTime(b []byte, t time.Time) []byte {
+	b = t.AppendFormat(append(b, '"'), time.RFC3339Nano)
 	return append(b, '"')
 }
 

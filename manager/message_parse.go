@@ -5,46 +5,105 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 	"unicode/utf8"
-
-	"github.com/shoal-go/shoal/internal/frame"
 )
 
-// Parse validates a JSON message. uploadID is the upload that it is sent to, or "" if it is sent to a user; now is the
-// timestamp of a message that has none. data is copied.
+// Parse validates a JSON message. uploadID is the upload that it is sent to, or "" if it is
+// sent to a user; now is the timestamp of a message that has none. data is copied. Parse does not block.
 //
-// upload_progress, upload_completed and upload_failed must match the protocol's schema and are encoded again in its
-// field order. Any other object with an application-defined action is kept byte for byte, except for surrounding white
-// space.
+// upload_progress, upload_completed and upload_failed must match the protocol's schema, of which missing optional members
+// are added; a timestamp is written in UTC. All other members, and every message with an application's own action, are
+// kept byte for byte, except for white space around the message.
 //
 // Every error is an *InvalidError that names the field. The caller must bound the size of data.
+//
+// The vocabulary of a manager, its Options.Classes, Statuses and Stages, applies when the message is sent; Manager.Parse
+// applies it at once.
 func Parse(uploadID string, data []byte, now time.Time) (Encoded, error) {
+	e, err := new(vocabulary).parse(uploadID, data, &now)
+	e.general = err == nil
+	return e, err
+}
+
+// Parse is like the function Parse for messages that this manager will send: it also applies its vocabulary.
+func (m *Manager) Parse(uploadID string, data []byte, now time.Time) (Encoded, error) {
+	return m.vocabulary.parse(uploadID, data, &now)
+}
+
+// parseRemote validates a message that arrived through the broker, from another node or from a publisher outside this
+// module. It checks only the members that delivery requires, because it runs for every message on every node; the
+// publisher is responsible for the others. maxBytes bounds the message. data is not copied.
+func (v *vocabulary) parseRemote(uploadID string, data []byte, maxBytes int) (Encoded, error) {
+	if len(data) > maxBytes {
+		return Encoded{}, tooLarge(len(data), maxBytes)
+	}
+	return v.parse(uploadID, data, nil)
+}
+
+// parse validates a message. published is nil for a message that another node or application has published; otherwise
+// the message must match its schema, and is completed, with *published as its timestamp if it has none.
+func (v *vocabulary) parse(uploadID string, data []byte, published *time.Time) (Encoded, error) {
 	data = bytes.Trim(data, " \t\r\n")
 	if err := checkJSON(data); err != nil {
 		return Encoded{}, err
 	}
-	r, err := takeApart("", data)
-	if err != nil {
+	if data[0] != '{' {
+		return Encoded{}, &InvalidError{"", "must be a JSON object"}
+	}
+	var top object
+	top.scan(data, true)
+	payload := object{path: "payload."}
+	e := Encoded{payload: data, action: top.action()}
+	nested := top.value("payload")
+	if len(nested) > 0 && nested[0] == '{' {
+		payload.scan(nested, e.action == actionProgress)
+	}
+	for _, name := range []string{"offset", "skipped"} {
+		if top.value(name) != nil {
+			top.refuse(name, "is a field that the server adds; a published message must not have it")
+		}
+	}
+	top.keep(payload.err)
+	if top.err != nil {
+		return Encoded{}, top.err
+	}
+	if err := e.readIDs(uploadID, &top, &payload, published != nil); err != nil {
 		return Encoded{}, err
 	}
-	var m Message
-	switch action := r.text("action"); action {
-	case actionProgress:
-		m = r.progress()
-	case actionCompleted:
-		m = r.completed()
-	case actionFailed:
-		m = r.failed()
-	default:
-		m = r.foreign(action, data)
-	}
-	if r.err != nil {
-		return Encoded{}, r.err
-	}
-	return m.encode(uploadID, now)
+	err := v.readBody(&e, &top, &payload, published)
+	return e, err
 }
 
+// readBody classifies a message and, if it is published here, checks and completes it.
+func (v *vocabulary) readBody(e *Encoded, top, payload *object, published *time.Time) (err error) {
+	switch {
+	case !known(e.action):
+		if e.class, e.stateKey, err = v.classify(e.action, top, payload); err == nil && published != nil {
+			e.payload = bytes.Clone(e.payload)
+		}
+	case e.action == actionProgress:
+		e.class = ClassState
+		if published != nil {
+			e.payload, err = v.completeProgress(e.uploadID, top, payload, *published)
+		}
+	default:
+		e.class = ClassTerminal
+		if published != nil {
+			e.payload, err = completeTerminal(e.action, e.uploadID, top, *published)
+		}
+	}
+	switch {
+	case err != nil:
+		*e = Encoded{}
+	case published != nil && known(e.action):
+		e.names = e.uploadID
+	}
+	return err
+}
+
+// checkJSON reports why data is not a JSON text in UTF-8.
 func checkJSON(data []byte) error {
 	if !utf8.Valid(data) {
 		return &InvalidError{"", "must be valid UTF-8"}
@@ -60,60 +119,167 @@ func checkJSON(data []byte) error {
 	return &InvalidError{"", problem}
 }
 
-func (r *reader) progress() Message {
-	p := r.object("payload")
-	m := UploadProgress{
-		UploadID:     p.id("upload_id"),
-		Status:       Status(p.text("status")),
-		Stage:        Stage(p.text("stage")),
-		Percent:      p.number("progress_percent"),
-		Message:      p.text("message"),
-		ErrorMessage: p.textOrNull("error_message"),
-		AuditScore:   p.numberOrNull("description_audit_score"),
+// action reads the action. Frequent ones need no copy.
+func (o *object) action() string {
+	text := o.text("action")
+	switch string(text) {
+	case actionProgress:
+		return actionProgress
+	case actionCompleted:
+		return actionCompleted
+	case actionFailed:
+		return actionFailed
 	}
-	p.refuseRest()
-	r.keep(p.err)
-	m.Timestamp = r.time("timestamp")
-	r.refuseRest()
-	return m
+	action := string(text)
+	switch {
+	case o.err != nil:
+	case action == "":
+		o.refuse("action", "must not be empty")
+	case reserved(action):
+		o.refuse("action", fmt.Sprintf("is %q, which is reserved for the protocol", action))
+	}
+	return action
 }
 
-func (r *reader) completed() Message {
-	m := UploadCompleted{
-		UploadID:    r.id("upload_id"),
-		Description: r.text("description"),
-		AuditScore:  r.number("audit_score"),
-		Timestamp:   r.time("timestamp"),
+// readIDs reads the upload ids of a message that is sent to uploadID, or to a user. All that are given must be equal;
+// the one in the payload of an application's own message is its own affair. If required, a message of the protocol's
+// own actions must have an upload.
+func (e *Encoded) readIDs(uploadID string, top, payload *object, required bool) error {
+	e.uploadID = uploadID
+	name, of := "upload_id", top
+	if e.action == actionProgress {
+		name, of = "payload.upload_id", payload
+		if id := payload.id("upload_id", uploadID); id != "" {
+			e.names = id
+			if payload.err == nil {
+				e.uploadID, payload.err = sameUpload(name, id, e.uploadID)
+			}
+		}
+	} else if text, ok := payload.string("upload_id"); ok && string(text) == uploadID {
+		e.names = uploadID
 	}
-	r.refuseRest()
-	return m
-}
-
-func (r *reader) failed() Message {
-	m := UploadFailed{
-		UploadID:     r.id("upload_id"),
-		ErrorMessage: r.text("error_message"),
-		Timestamp:    r.time("timestamp"),
-	}
-	r.refuseRest()
-	return m
-}
-
-// foreign reads a message whose shape is its application's own affair.
-func (r *reader) foreign(action string, data []byte) Message {
-	if action == "" {
-		r.refuse("action", "must not be empty")
-	}
-	if reserved(action) {
-		r.refuse("action", fmt.Sprintf("is %q, which is reserved for the protocol", action))
-	}
-	for _, field := range []string{"offset", "skipped"} {
-		if _, given := r.take(field); given {
-			r.refuse(field, "is a field that the server adds; a published message must not have it")
+	if id := top.id("upload_id", e.uploadID); id != "" {
+		e.names = id
+		if top.err == nil {
+			e.uploadID, top.err = sameUpload("upload_id", id, e.uploadID)
 		}
 	}
-	id := r.id("upload_id")
-	return Encoded{bytes.Clone(data), frame.Event, action, id}
+	if required && known(e.action) && e.uploadID == "" {
+		of.keep(CheckID(name, ""))
+	}
+	top.keep(payload.err)
+	return top.err
+}
+
+// string returns the text of a member, if it is a string.
+func (o *object) string(name string) (text []byte, ok bool) {
+	if value := o.value(name); value != nil {
+		return textOf(value)
+	}
+	return nil, false
+}
+
+// completeProgress checks an upload_progress and returns a copy that has all members of the schema.
+func (v *vocabulary) completeProgress(uploadID string, top, payload *object, now time.Time) ([]byte, error) {
+	if nested := top.need("payload"); len(nested) > 0 && nested[0] != '{' {
+		top.refuse("payload", "must be an object")
+	}
+	if top.err != nil {
+		return nil, top.err
+	}
+	if status := payload.text("status"); payload.err == nil {
+		payload.keep(v.statuses.check("payload.status", status))
+	}
+	if stage := payload.text("stage"); payload.err == nil {
+		payload.keep(v.stages.check("payload.stage", stage))
+	}
+	payload.percent("progress_percent")
+	payload.text("message")
+	var c completion
+	nested := top.find("payload")
+	if payload.value("upload_id") == nil {
+		c.insert(nested.from+1, `"upload_id":`, uploadID, ",")
+	}
+	if payload.textOrNull("error_message") {
+		c.insert(nested.to-1, `,"error_message":null`, "", "")
+	}
+	if payload.percentOrNull("description_audit_score") {
+		c.insert(nested.to-1, `,"description_audit_score":null`, "", "")
+	}
+	top.keep(payload.err)
+	return c.complete(top, now)
+}
+
+// completeTerminal checks an upload_completed or upload_failed and returns a copy that has all members of the schema.
+func completeTerminal(action, uploadID string, top *object, now time.Time) ([]byte, error) {
+	if action == actionCompleted {
+		top.text("description")
+		top.percent("audit_score")
+	} else {
+		top.text("error_message")
+	}
+	var c completion
+	if top.value("upload_id") == nil {
+		c.insert(top.find("action").to, `,"upload_id":`, uploadID, "")
+	}
+	return c.complete(top, now)
+}
+
+// completion collects the members that a message lacks.
+type completion struct {
+	edits [4]edit
+	n     int
+}
+
+// edit replaces the bytes between two positions.
+type edit struct {
+	from, to int
+	// before, id as a JSON string unless it is empty, and after are the new bytes.
+	before, id, after string
+}
+
+func (c *completion) insert(at int, before, id, after string) {
+	c.edits[c.n] = edit{at, at, before, id, after}
+	c.n++
+}
+
+// complete returns a copy of the object with the collected members, and with its timestamp in UTC.
+func (c *completion) complete(o *object, now time.Time) ([]byte, error) {
+	end := len(o.data) - 1
+	stamp := edit{from: end, to: end}
+	if text := o.timestamp(now); text != "" {
+		stamp.before = text
+		if m := o.find("timestamp"); m != nil {
+			stamp.from, stamp.to = m.from, m.to
+		} else {
+			stamp.before = `,"timestamp":` + text
+		}
+	}
+	if o.err != nil {
+		return nil, o.err
+	}
+	c.edits[c.n] = stamp
+	c.n++
+	edits := c.edits[:c.n]
+	slices.SortStableFunc(edits, func(a, b edit) int { return a.from - b.from })
+	size := len(o.data)
+	for _, e := range edits {
+		size += len(e.before) + len(e.id) + len(`""`) + len(e.after)
+	}
+	b, from := make([]byte, 0, size), 0
+	for _, e := range edits {
+		b = append(append(b, o.data[from:e.from]...), e.before...)
+		if e.id != "" {
+			b = appendString(b, e.id)
+		}
+		b, from = append(b, e.after...), e.to
+	}
+	return append(b, o.data[from:]...), nil
+}
+
+// known reports whether an action is one of the protocol's own messages.
+func known(action string) bool {
+	return action == actionProgress || action == actionCompleted || action == actionFailed
 }
 
 // reserved reports whether an action is one that the server or a client of the protocol sends: a published

@@ -54,7 +54,7 @@ func TestEncodeMatchesGoldenFiles(t *testing.T) {
 		{"upload_failed.json", "up/ü \"1\"", UploadFailed{ErrorMessage: "no space left"}, frame.Terminal, "upload_failed"},
 	} {
 		t.Run(test.file, func(t *testing.T) {
-			e, err := test.message.encode(test.uploadID, noon)
+			e, err := test.message.encode(&vocabulary{}, test.uploadID, noon)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -85,10 +85,9 @@ func TestEncodeRefuses(t *testing.T) {
 		{"other upload", "up-2", progress(func(*UploadProgress) {}), "payload.upload_id", "must be the id of the upload"},
 		{"bad id", "", UploadFailed{UploadID: "a\nb"}, "upload_id", "control characters"},
 		{"status", "", progress(func(p *UploadProgress) { p.Status = "Pending" }), "payload.status",
-			`is "Pending", must be one of pending, analyzing, embedding, completed, failed`},
+			`is "Pending", must be 1 to 64 characters of a-z 0-9 _ - .`},
 		{"stage", "", progress(func(p *UploadProgress) { p.Stage = "" }), "payload.stage",
-			`is "", must be one of queued, extracting_frames, vision_analysis, description_audit, ` +
-				`embedding_generation, indexing, completed, failed`},
+			`is "", must be 1 to 64 characters of a-z 0-9 _ - .`},
 		{"percent", "", progress(func(p *UploadProgress) { p.Percent = 100.1 }), "payload.progress_percent", "from 0 to 100"},
 		{"percent NaN", "", progress(func(p *UploadProgress) { p.Percent = nan }), "payload.progress_percent", "from 0 to 100"},
 		{"score", "", progress(func(p *UploadProgress) { p.AuditScore = &bad }), "payload.description_audit_score", "from 0 to 100"},
@@ -99,7 +98,7 @@ func TestEncodeRefuses(t *testing.T) {
 		{"nothing", "up-1", Encoded{}, "", "is empty"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			_, err := test.message.encode(test.uploadID, noon)
+			_, err := test.message.encode(&vocabulary{}, test.uploadID, noon)
 			wantInvalid(t, err, test.field, test.problem)
 		})
 	}
@@ -127,19 +126,20 @@ func TestEncodedIsSentOnlyToItsOwnUpload(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, to := range []string{"", "up-1"} {
-			if again, err := e.encode(to, noon); err != nil || string(again.Payload()) != data {
+			if again, err := e.encode(&vocabulary{}, to, noon); err != nil || string(again.Payload()) != data {
 				t.Errorf("sent to %q: %s, %v", to, again.Payload(), err)
 			}
 		}
-		_, err = e.encode("up-2", noon)
+		_, err = e.encode(&vocabulary{}, "up-2", noon)
 		wantInvalid(t, err, field, "must be the id of the upload")
 	}
 }
 
 func TestEncodeAllocatesOnlyThePayload(t *testing.T) {
 	var m Message = progress(func(*UploadProgress) {})
+	v := new(vocabulary)
 	allocs := testing.AllocsPerRun(100, func() {
-		if _, err := m.encode("up-1", noon); err != nil {
+		if _, err := m.encode(v, "up-1", noon); err != nil {
 			t.Fatal(err)
 		}
 	})

@@ -54,7 +54,7 @@ func (c *cluster) sendHere(body []byte) ([]byte, error) {
 		c.refused("messages to users", err)
 		return nil, err
 	}
-	e, err := glance("", message, c.manager.opt.MaxMessageBytes)
+	e, err := c.manager.vocabulary.parseRemote("", message, c.manager.opt.MaxMessageBytes)
 	if err != nil {
 		c.refused("messages to users", err)
 		return nil, err

@@ -45,6 +45,13 @@ type Options struct {
 	// MaxMessageBytes bounds one published message. 0: 64 KiB.
 	MaxMessageBytes int
 
+	// Classes are the classes of the application's own actions; an action that is not listed is of class Event. They must
+	// be the same on all nodes.
+	Classes map[string]ActionClass
+	// Statuses and Stages restrict the statuses and stages of upload_progress to a list. Empty: any word of 1 to 64
+	// characters a-z 0-9 _ - .
+	Statuses, Stages []string
+
 	// MaxConnectionsPerUser bounds the connections of a user on this node. Beyond it the connection that has been
 	// silent for longest gives way, if that is longer than EvictSilentAfter (0: 30 s; negative: none gives way), which
 	// should be a ping interval; otherwise the new one is refused. 0: 32; negative: no bound.
@@ -68,8 +75,8 @@ type Options struct {
 	// NodeName is how other nodes call this one, and different from all others': 1 to 128 letters, digits
 	// or characters of "-_.:". "": a random one, or "local" for a node that is alone.
 	NodeName string
-	// StateRate is the maximum number of state messages of one upload that this node publishes per second; of excess
-	// ones the newest is sent at the end of the interval. 0 or negative: no bound. It requires a Broker.
+	// StateRate is the maximum number of upload_progress messages of one upload that this node publishes per second; of
+	// excess ones the newest is sent at the end of the interval. 0 or negative: no bound. It requires a Broker.
 	StateRate float64
 
 	// Logger receives events for operators, without payloads. nil: nothing is logged.
@@ -139,6 +146,7 @@ func (o Options) validate() error {
 	if o.MaxMessageBytes < minMessageBytes {
 		refuse("MaxMessageBytes", o.MaxMessageBytes, fmt.Sprintf("at least %d", minMessageBytes))
 	}
+	all = append(all, o.checkVocabulary()...)
 	if o.EvictSilentAfter < time.Millisecond {
 		refuse("EvictSilentAfter", o.EvictSilentAfter, "at least 1ms")
 	}

@@ -44,7 +44,7 @@ func (c *cluster) publish(ctx context.Context, uploadID string, out outgoing) (p
 	defer cancel()
 	if c.outgoing != nil {
 		// A message with a key is not delayed: its caller has to learn whether it was published before.
-		pos, err = c.outgoing.Send(ctx, uploadID, out, out.class == frame.State && out.keyed == nil)
+		pos, err = c.outgoing.Send(ctx, uploadID, out, out.action == actionProgress && out.keyed == nil)
 	} else {
 		pos, err = c.store(ctx, uploadID, out)
 	}
@@ -109,7 +109,7 @@ func (c *cluster) checkOnce(ctx context.Context, uploadID string, once broker.On
 
 // deliverHere delivers a message to this node's subscribers only.
 func (c *cluster) deliverHere(uploadID string, e Encoded) (d Delivery) {
-	f := frame.ForUpload(uploadID, e.class, 0, e.payload)
+	f := e.frame(uploadID, Position{})
 	c.manager.registry.WithKnown(uploadID, func(u *upload) { d = c.manager.fans.send(u.Receivers(), f) })
 	c.manager.counters.published.Add(1)
 	c.manager.counters.sent(d)

@@ -3,8 +3,6 @@ package manager
 import (
 	"context"
 	"time"
-
-	"github.com/shoal-go/shoal/internal/frame"
 )
 
 // Publish sends a message to all subscribers of an upload, on every node, and returns its position. It does not wait
@@ -97,7 +95,7 @@ func (m *Manager) SendToUser(ctx context.Context, userID string, msg Message) (D
 
 // sendHere sends a message to the connections of a user that this node has.
 func (m *Manager) sendHere(userID string, e Encoded) (d Delivery) {
-	f := frame.ForUpload(e.uploadID, e.class, 0, e.payload)
+	f := e.frame(e.uploadID, Position{})
 	m.registry.WithConnections(userID, func(conns []Conn) {
 		for _, c := range conns {
 			d.count(m.guard.send(c, f))
@@ -129,7 +127,7 @@ func (m *Manager) record(u *upload, e Encoded) *Frame {
 
 // keep adds a message to the log of an upload, which is locked.
 func (m *Manager) keep(u *upload, e Encoded, offset uint64, at time.Time) *Frame {
-	f := frame.ForUpload(u.ID(), e.class, offset, e.payload).InEpoch(u.State.log.Epoch())
+	f := e.frame(u.ID(), Position{u.State.log.Epoch(), offset})
 	u.State.log.Append(offset, f, f.Size(), at, m.limits)
 	m.account(u)
 	return f
@@ -139,7 +137,7 @@ func (m *Manager) encode(uploadID string, msg Message) (Encoded, error) {
 	if msg == nil {
 		return Encoded{}, &InvalidError{"", "must not be nil"}
 	}
-	e, err := msg.encode(uploadID, time.Now())
+	e, err := msg.encode(&m.vocabulary, uploadID, time.Now())
 	if err != nil {
 		return Encoded{}, err
 	}

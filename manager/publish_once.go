@@ -42,7 +42,7 @@ func (m *Manager) PublishOnce(
 		return Position{}, false, err
 	}
 	if once.Content == "" {
-		if once.Content, err = contentOf(uploadID, msg); err != nil {
+		if once.Content, err = m.contentOf(uploadID, msg); err != nil {
 			return Position{}, false, err
 		}
 	}
@@ -107,8 +107,8 @@ func keyError(err error) error {
 }
 
 // contentOf returns a message's JSON with the same timestamp at any time, if it has none of its own.
-func contentOf(uploadID string, msg Message) (string, error) {
-	e, err := msg.encode(uploadID, time.Unix(0, 0))
+func (m *Manager) contentOf(uploadID string, msg Message) (string, error) {
+	e, err := msg.encode(&m.vocabulary, uploadID, time.Unix(0, 0))
 	return string(e.payload), err
 }
 

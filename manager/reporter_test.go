@@ -21,7 +21,7 @@ func (p *published) publish(_ context.Context, uploadID string, msg Message) (Po
 	if p.err != nil {
 		return Position{}, p.err
 	}
-	if _, err := msg.encode(uploadID, time.Now()); err != nil {
+	if _, err := msg.encode(&vocabulary{}, uploadID, time.Now()); err != nil {
 		return Position{}, err
 	}
 	p.messages = append(p.messages, msg)

@@ -83,7 +83,7 @@ func nonBlankLines(body []byte) iter.Seq2[int, []byte] {
 
 // parse validates a message for an upload, or for a user if uploadID is "".
 func (a *api) parse(uploadID string, data []byte, now time.Time) (bodyMessage, error) {
-	e, err := manager.Parse(uploadID, data, now)
+	e, err := a.manager.Parse(uploadID, data, now)
 	// The limit applies to the payload that is sent: the manager must not refuse a message after earlier messages of
 	// the same body have been published.
 	if n, most := len(e.Payload()), a.opt.MaxMessageBytes; err == nil && n > most {

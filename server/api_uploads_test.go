@@ -48,7 +48,7 @@ func TestAPI_RefusesBodies(t *testing.T) {
 		{"invalid JSON", "", `{"action":"note"`, 400, "", 0, "the message is not valid JSON: unexpected end"},
 		{"two messages", "", note + "\n" + note, 400, "", 0, "the message is not valid JSON"},
 		{"unknown value", "", strings.Replace(percent, "queued", "Queued", 1), 400, "payload.stage", 0,
-			`payload.stage is "Queued", must be one of queued`},
+			`payload.stage is "Queued", must be 1 to 64 characters of a-z 0-9 _ - .`},
 		{"other upload", "", `{"action":"upload_failed","error_message":"","upload_id":"up-2"}`, 400, "upload_id", 0,
 			"must be the id of the upload"},
 		{"large message", "", large, 400, "", 0, "the message has 1027 bytes, at most 1000 are allowed"},

@@ -154,7 +154,7 @@ func (e *Events) Advance(f *Frame) bool {
 	if f.offset == 0 && !f.acknowledges {
 		return false
 	}
-	i, found := slices.BinarySearchFunc(e.uploads, f.key, func(u eventUpload, id string) int {
+	i, found := slices.BinarySearchFunc(e.uploads, f.uploadID, func(u eventUpload, id string) int {
 		return strings.Compare(u.id, id)
 	})
 	if !found {

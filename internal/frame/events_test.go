@@ -12,7 +12,7 @@ func acknowledge(uploadID, epoch string, offset uint64) *Frame {
 }
 
 func note(uploadID string, offset uint64) *Frame {
-	return ForUpload(uploadID, Event, offset, fmt.Appendf(nil, `{"upload_id":%q}`, uploadID))
+	return ForUpload(Message{UploadID: uploadID, Offset: offset, Body: fmt.Appendf(nil, `{"upload_id":%q}`, uploadID), NamesUpload: true})
 }
 
 // idsOf returns the ids of the events in a stream.

@@ -33,7 +33,7 @@ type Class uint8
 const (
 	// Event is never dropped: where the queue cannot hold it, the connection is closed.
 	Event Class = iota
-	// State may be replaced, while it waits, by a newer state of the same upload.
+	// State may be replaced, while it is queued, by a newer state with the same upload and state key.
 	State
 	// Terminal is an Event after which no older State of its upload is delivered.
 	Terminal
@@ -67,8 +67,9 @@ const maxDigits = 20
 
 // A Frame is immutable and may be read from any number of goroutines.
 type Frame struct {
-	body []byte
-	key  string
+	body     []byte
+	uploadID string
+	stateKey string
 	// epoch is the run of offsets that offset belongs to, "" if it is not known.
 	epoch  string
 	offset uint64
@@ -107,7 +108,7 @@ func NewV1(class Class, body []byte) *Frame {
 
 // NewV1ForUpload is like NewV1 for a text message about an upload that keeps its place among the upload's messages.
 func NewV1ForUpload(uploadID string, class Class, body []byte) *Frame {
-	return &Frame{body: body, key: uploadID, opcode: Text, class: class, v1Only: true}
+	return &Frame{body: body, uploadID: uploadID, opcode: Text, class: class, v1Only: true}
 }
 
 // NewAcknowledgement is like NewV1ForUpload for the acknowledgement of a subscription, which announces a position.
@@ -117,26 +118,36 @@ func NewAcknowledgement(uploadID string, start Start, body []byte) *Frame {
 	return f
 }
 
-// ForUpload returns the frame of a message of an upload. body is one JSON object without white space around
-// it, with at least one field; the frame takes it over. An offset of 0 means that the message has none.
-func ForUpload(uploadID string, class Class, offset uint64, body []byte) *Frame {
-	f := &Frame{body: body, key: uploadID, offset: offset, opcode: Text, class: class, made: clock()}
-	if offset > 0 {
-		t := append(f.tail[:0], offsetField...)
-		t = strconv.AppendUint(t, offset, 10)
-		f.tailLen = uint8(len(t)) //nolint:gosec // at most len(tail)
-		if !namesUpload(body, uploadID) {
-			f.unnamed = uint16(len(uploadField) + len(uploadID) + strings.Count(uploadID, `"`) + //nolint:gosec // ids are short
-				strings.Count(uploadID, `\`) + len(`"`))
-		}
-	}
-	return f
+// Message is a message of an upload.
+type Message struct {
+	UploadID string
+	Class    Class
+	// StateKey distinguishes the states of one upload: a newer state replaces only a queued one with the same key.
+	StateKey string
+	// Epoch and Offset are the message's position in the upload; an offset of 0 means that it has none.
+	Epoch  string
+	Offset uint64
+	// Body is one JSON object without white space around it, with at least one member.
+	Body []byte
+	// NamesUpload: the body contains the upload id. Otherwise V1 adds it to messages with an offset.
+	NamesUpload bool
 }
 
-// InEpoch sets the run of offsets that the frame's offset belongs to, and returns the frame. It must be called before
-// the frame is shared.
-func (f *Frame) InEpoch(epoch string) *Frame {
-	f.epoch = epoch
+// ForUpload returns the frame of a message of an upload. The frame takes over the body.
+func ForUpload(m Message) *Frame {
+	f := &Frame{
+		body: m.Body, uploadID: m.UploadID, stateKey: m.StateKey, epoch: m.Epoch, offset: m.Offset, opcode: Text,
+		class: m.Class, made: clock(),
+	}
+	if m.Offset > 0 {
+		t := append(f.tail[:0], offsetField...)
+		t = strconv.AppendUint(t, m.Offset, 10)
+		f.tailLen = uint8(len(t)) //nolint:gosec // at most len(tail)
+		if id := m.UploadID; !m.NamesUpload {
+			f.unnamed = uint16(len(uploadField) + len(id) + strings.Count(id, `"`) + //nolint:gosec // ids are short
+				strings.Count(id, `\`) + len(`"`))
+		}
+	}
 	return f
 }
 
@@ -156,7 +167,10 @@ func (f *Frame) Class() Class { return f.class }
 func (f *Frame) Opcode() Opcode { return f.opcode }
 
 // UploadID returns the upload that the message belongs to, or "" if it belongs to none.
-func (f *Frame) UploadID() string { return f.key }
+func (f *Frame) UploadID() string { return f.uploadID }
+
+// StateKey returns the key that the message has among the states of its upload.
+func (f *Frame) StateKey() string { return f.stateKey }
 
 // Offset returns the message's offset in its upload, or 0 if it has none.
 func (f *Frame) Offset() uint64 {
@@ -261,7 +275,7 @@ func (f *Frame) appendFields(dst, end []byte) []byte {
 	dst = append(dst, f.body[:len(f.body)-1]...) // all but the closing brace
 	dst = append(dst, f.tail[:f.tailLen]...)
 	if f.unnamed > 0 {
-		dst = appendUploadField(dst, f.key)
+		dst = appendUploadField(dst, f.uploadID)
 	}
 	dst = append(dst, end...)
 	return append(dst, '}')
@@ -291,4 +305,17 @@ func headerLen(n int) int {
 	default:
 		return maxHeader
 	}
+}
+
+// appendUploadField appends the member that names an upload. An id has no control characters, so the quote and the
+// backslash alone need an escape.
+func appendUploadField(dst []byte, uploadID string) []byte {
+	dst = append(dst, uploadField...)
+	for i := range len(uploadID) {
+		if b := uploadID[i]; b == '"' || b == '\\' {
+			dst = append(dst, '\\')
+		}
+		dst = append(dst, uploadID[i])
+	}
+	return append(dst, '"')
 }

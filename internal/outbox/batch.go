@@ -53,7 +53,7 @@ func (b *batch) full(size, limit int) bool {
 
 // moveFrom moves frames of q into the batch up to the limit and counts them in total, the batch's amount for that
 // queue. x may be nil.
-func (b *batch) moveFrom(q *queue, total *amount, x index, limit int, chunks *sync.Pool) {
+func (b *batch) moveFrom(q *queue, total *amount, x *index, limit int, chunks *sync.Pool) {
 	if x == nil && b.control.bytes+q.unwritten.bytes+(len(b.entries)+q.unwritten.frames)*b.overhead <= limit {
 		b.entries = q.popAll(b.entries, chunks) // the common case
 		*total = q.unwritten                    // the batch was empty, so exactly the queued frames were unwritten

@@ -28,7 +28,9 @@ func onEvents(t *testing.T, opt Options, corked bool, test func(t *testing.T, b 
 }
 
 func numbered(upload string, class frame.Class, offset uint64) *frame.Frame {
-	return frame.ForUpload(upload, class, offset, fmt.Appendf(nil, `{"upload_id":%q,"pad":%q}`, upload, upload))
+	return frame.ForUpload(frame.Message{
+		UploadID: upload, Class: class, Offset: offset, Body: fmt.Appendf(nil, `{"upload_id":%q,"pad":%q}`, upload, upload), NamesUpload: true,
+	})
 }
 
 // checkEvents reads n events and checks that the id of each holds the positions of all events up to it. It returns the

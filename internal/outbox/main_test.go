@@ -52,8 +52,13 @@ func (r received) message(t testing.TB) message {
 
 // data returns a frame whose body is about pad bytes long.
 func data(upload string, class frame.Class, number, pad int) *frame.Frame {
+	return keyed(upload, "", class, number, pad)
+}
+
+// keyed is like data, with a state key.
+func keyed(upload, key string, class frame.Class, number, pad int) *frame.Frame {
 	body := fmt.Appendf(nil, `{"u":%q,"n":%d,"pad":%q}`, upload, number, strings.Repeat("x", pad))
-	return frame.ForUpload(upload, class, 0, body)
+	return frame.ForUpload(frame.Message{UploadID: upload, StateKey: key, Class: class, Body: body})
 }
 
 var errNotAFrame = errors.New("not a frame as a server sends it")

@@ -32,8 +32,8 @@ type Outbox struct {
 	// mu protects the fields marked "by mu". No I/O is done while it is held; the only lock that may be acquired is
 	// the writer's.
 	mu    sync.Mutex
-	data  queue // by mu
-	index index // by mu
+	data  queue  // by mu
+	index *index // by mu
 	// owned: a goroutine owns the outbox. draining: the owner is a drain goroutine. stalled: it drains because the
 	// socket returned EAGAIN. By mu.
 	owned, draining, stalled bool
@@ -43,6 +43,8 @@ type Outbox struct {
 	// dead: the socket is being closed. shut: it is closed. ended: it is closed and the outbox has no owner. By mu.
 	dead, shut, ended bool
 	variant           frame.Variant
+	// linked: the outbox is in the writer's list of open outboxes. By the writer's mutex.
+	linked bool
 	// oldest is the enqueue time of the oldest unwritten frame; maintained only while draining. By mu.
 	oldest uint32
 	// recovery is nil except while stored messages are unwritten. By mu.
@@ -60,10 +62,8 @@ type Outbox struct {
 	overflow []*frame.Frame
 	// events encodes the frames of an event stream; nil: the connection is a WebSocket. It belongs to the owner.
 	events *frame.Events
-	// prevOpen and nextOpen link the writer's open outboxes if linked is set. The writer's mutex protects all
-	// three.
+	// prevOpen and nextOpen link the writer's open outboxes. By the writer's mutex.
 	prevOpen, nextOpen *Outbox
-	linked             bool
 }
 
 // Send queues a frame. It does no I/O and blocks only for the outbox's mutex, which is never held for long.
@@ -94,10 +94,7 @@ func (o *Outbox) Send(f *frame.Frame) Outcome {
 	if !o.data.unwritten.fits(size, o.pool.limit) && !o.tolerates(size) {
 		return o.rejectOverLimit()
 	}
-	e := o.data.push(&o.pool.chunks, queuedFrame{frame: f, enqueued: o.enqueueTime()})
-	if o.index != nil {
-		o.index.add(e)
-	}
+	o.push(queuedFrame{frame: f, enqueued: o.enqueueTime()})
 	o.scheduleLocked()
 	return Queued
 }

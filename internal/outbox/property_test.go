@@ -18,6 +18,7 @@ import (
 type op struct {
 	kind   string
 	upload string
+	key    string
 	size   int // of a body, or the number of bytes that the client reads
 }
 
@@ -27,7 +28,8 @@ var (
 			kind: rapid.SampledFrom([]string{
 				"state", "state", "state", "state", "event", "terminal", "ping", "pong", "read", "read", "settle",
 			}).Draw(t, "kind"),
-			upload: rapid.SampledFrom([]string{"", "a", "b", "c"}).Draw(t, "upload"),
+			upload: rapid.SampledFrom([]string{"", "a", "a", "a", "b"}).Draw(t, "upload"),
+			key:    rapid.SampledFrom([]string{"", "1", "2"}).Draw(t, "key"),
 			size:   rapid.IntRange(0, 1500).Draw(t, "size"),
 		}
 	}), 1, 150)
@@ -41,13 +43,18 @@ var (
 	})
 )
 
+type sentMessage struct {
+	class frame.Class
+	key   string
+}
+
 // run is an outbox under test and its history. Its client reads as many bytes as it is
 // allowed to, and all remaining bytes at the end.
 type run struct {
 	box    *Outbox
 	settle func()
 
-	sent   map[string][]frame.Class // the classes of an upload's messages, by number
+	sent   map[string][]sentMessage // an upload's messages, by number
 	pings  int
 	pong   string // the body of the newest
 	counts [Dropped + 1]int
@@ -60,7 +67,7 @@ func newRun(p *Pool, server, client net.Conn, settle func()) *run {
 	r := &run{
 		box:    p.Open(server, Config{Variant: frame.V1}),
 		settle: settle,
-		sent:   make(map[string][]frame.Class),
+		sent:   make(map[string][]sentMessage),
 		allow:  make(chan int, 1000),
 		stream: make(chan []byte, 1),
 	}
@@ -104,9 +111,9 @@ func (r *run) do(s op) error {
 
 func (r *run) send(s op, class frame.Class) {
 	number := len(r.sent[s.upload])
-	switch outcome := r.box.Send(data(s.upload, class, number, s.size)); outcome {
+	switch outcome := r.box.Send(keyed(s.upload, s.key, class, number, s.size)); outcome {
 	case Queued, Conflated:
-		r.sent[s.upload] = append(r.sent[s.upload], class)
+		r.sent[s.upload] = append(r.sent[s.upload], sentMessage{class, s.key})
 		r.counts[outcome]++
 	case Dropped:
 		r.counts[Dropped]++
@@ -165,7 +172,7 @@ func (r *run) compare(t testing.TB, stream []byte, overflowed bool) error {
 	if last < 0 || frames[last].closeCode() != want {
 		return fmt.Errorf("the stream does not end with a close frame with %d", want)
 	}
-	next := make(map[string]int) // the number of an upload's next message
+	of := make(map[string]*accounted)
 	pings, pong := 0, ""
 	for _, f := range frames[:last] {
 		switch f.opcode {
@@ -174,7 +181,7 @@ func (r *run) compare(t testing.TB, stream []byte, overflowed bool) error {
 		case frame.Pong:
 			pong = string(f.body)
 		default:
-			if err := r.follow(next, f.message(t)); err != nil {
+			if err := r.follow(of, f.message(t)); err != nil {
 				return err
 			}
 		}
@@ -182,30 +189,61 @@ func (r *run) compare(t testing.TB, stream []byte, overflowed bool) error {
 	if pings > r.pings || (!overflowed && (pong != r.pong || (pings == 0) != (r.pings == 0))) {
 		return fmt.Errorf("%d of %d pings came; the last pong is %q, want %q", pings, r.pings, pong, r.pong)
 	}
-	for upload, classes := range r.sent {
-		if !overflowed && next[upload] != len(classes) {
-			return fmt.Errorf("of upload %q %d messages are accounted for, %d were sent", upload, next[upload], len(classes))
+	for upload, sent := range r.sent {
+		u := of[upload]
+		if overflowed {
+			continue
+		}
+		if u == nil || u.next != len(sent) {
+			return fmt.Errorf("of upload %q %+v is accounted for, %d messages were sent", upload, u, len(sent))
+		}
+		if err := u.complete(upload); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// follow checks that m is the next message of its upload, except for the messages that it replaced: all of
-// them and itself must be states.
-func (r *run) follow(next map[string]int, m message) error {
-	for range m.Skipped {
-		if n := next[m.Upload]; n >= m.Number || r.sent[m.Upload][n] != frame.State {
-			return fmt.Errorf("message %d of upload %q replaced message %d, which is no older state", m.Number, m.Upload, n)
+// accounted is the part of an upload's messages that the client has received or that newer states have replaced.
+type accounted struct {
+	next   int            // the number of the next message
+	missed map[string]int // states that were not received and not replaced yet, by key
+}
+
+// follow checks that m comes after all received messages of its upload, and that each message in between is a state
+// that m replaced, or that a later state with the same key will replace before an event comes.
+func (r *run) follow(of map[string]*accounted, m message) error {
+	u := of[m.Upload]
+	if u == nil {
+		u = &accounted{missed: make(map[string]int)}
+		of[m.Upload] = u
+	}
+	sent := r.sent[m.Upload]
+	if m.Number < u.next || m.Number >= len(sent) {
+		return fmt.Errorf("message %d of upload %q came, message %d is the next", m.Number, m.Upload, u.next)
+	}
+	for ; u.next < m.Number; u.next++ {
+		if sent[u.next].class != frame.State || m.Upload == "" {
+			return fmt.Errorf("message %d of upload %q is missing", u.next, m.Upload)
 		}
-		next[m.Upload]++
+		u.missed[sent[u.next].key]++
 	}
-	if n := next[m.Upload]; n != m.Number {
-		return fmt.Errorf("message %d of upload %q came, message %d is the next", m.Number, m.Upload, n)
+	u.next++
+	if got := sent[m.Number]; got.class == frame.State {
+		if m.Skipped != u.missed[got.key] {
+			return fmt.Errorf("message %d of upload %q replaced %d, want %d", m.Number, m.Upload, m.Skipped, u.missed[got.key])
+		}
+		delete(u.missed, got.key)
+		return nil
 	}
-	if m.Skipped > 0 && r.sent[m.Upload][m.Number] != frame.State {
-		return fmt.Errorf("message %d of upload %q is no state but replaced some", m.Number, m.Upload)
+	return u.complete(m.Upload)
+}
+
+// complete checks that no state is missing.
+func (u *accounted) complete(upload string) error {
+	if len(u.missed) > 0 {
+		return fmt.Errorf("states of upload %q are missing, by key: %v", upload, u.missed)
 	}
-	next[m.Upload]++
 	return nil
 }
 

@@ -25,8 +25,11 @@ const chunkLen = 15
 // index may hold pointers to them.
 type chunk struct {
 	// next, lo and hi share a cache line with the first entries.
-	next    *chunk
-	lo, hi  uint8
+	next   *chunk
+	lo, hi uint8
+	// removed is kept in the first chunk of a queue: the number of entries without a frame in all its chunks, which are
+	// frames that were removed from within the queue.
+	removed uint32
 	entries [chunkLen]queuedFrame
 }
 
@@ -107,15 +110,59 @@ func (q *queue) pop(chunks *sync.Pool) {
 	c := q.head
 	c.entries[c.lo] = queuedFrame{} // releases the frame to the garbage collector
 	c.lo++
-	if c.lo < c.hi {
-		return
+	if c.lo == c.hi {
+		q.dropHead(chunks)
 	}
+	q.skipRemoved(chunks)
+}
+
+// dropHead removes the first chunk, which is empty.
+func (q *queue) dropHead(chunks *sync.Pool) {
+	c := q.head
 	q.head = c.next
 	if q.head == nil {
 		q.tail = nil
+	} else {
+		q.head.removed = c.removed
 	}
-	c.next, c.lo, c.hi = nil, 0, 0
+	c.next, c.lo, c.hi, c.removed = nil, 0, 0, 0
 	chunks.Put(c)
+}
+
+// remove removes a frame from within the queue.
+func (q *queue) remove(e *queuedFrame, chunks *sync.Pool) {
+	q.unwritten.subtract(amount{1, e.frame.Size()})
+	if e == &q.inline {
+		q.inline = queuedFrame{}
+		return
+	}
+	*e = queuedFrame{}
+	q.head.removed++
+	q.skipRemoved(chunks)
+}
+
+// skipRemoved drops removed entries at the front, so that the first entry of the chunks has a frame.
+func (q *queue) skipRemoved(chunks *sync.Pool) {
+	for q.head != nil && q.head.removed > 0 && q.head.entries[q.head.lo].frame == nil {
+		q.head.removed--
+		if q.head.lo++; q.head.lo == q.head.hi {
+			q.dropHead(chunks)
+		}
+	}
+}
+
+// sparse reports whether most entries have been removed, so that compacting the queue costs less than the removals did.
+func (q *queue) sparse() bool {
+	return q.head != nil && q.head.removed > 2*chunkLen && int(q.head.removed) > q.unwritten.frames
+}
+
+// compact moves the frames together. It invalidates pointers to them.
+func (q *queue) compact(chunks *sync.Pool) {
+	unwritten := q.unwritten
+	for _, e := range q.popAll(nil, chunks) {
+		q.push(chunks, e)
+	}
+	q.unwritten = unwritten
 }
 
 // popAll removes all frames, as pop does, and appends them to dst.
@@ -124,11 +171,23 @@ func (q *queue) popAll(dst []queuedFrame, chunks *sync.Pool) []queuedFrame {
 		dst = append(dst, q.inline)
 		q.inline = queuedFrame{}
 	}
+	var removed uint32
+	if q.head != nil {
+		removed = q.head.removed
+	}
 	for c := q.head; c != nil; {
 		waiting, next := c.entries[c.lo:c.hi], c.next
-		dst = append(dst, waiting...)
+		if removed == 0 {
+			dst = append(dst, waiting...)
+		} else {
+			for _, e := range waiting {
+				if e.frame != nil {
+					dst = append(dst, e)
+				}
+			}
+		}
 		clear(waiting)
-		c.next, c.lo, c.hi = nil, 0, 0
+		c.next, c.lo, c.hi, c.removed = nil, 0, 0, 0
 		chunks.Put(c)
 		c = next
 	}
@@ -160,6 +219,8 @@ func (q *queue) join(other *queue) {
 	case q.tail == nil:
 		q.head, q.tail = other.head, other.tail
 	default:
+		q.head.removed += other.head.removed
+		other.head.removed = 0
 		q.tail.next, q.tail = other.head, other.tail
 	}
 }
@@ -181,7 +242,7 @@ func (q *queue) all() iter.Seq[*queuedFrame] {
 		}
 		for c := q.head; c != nil; c = c.next {
 			for i := c.lo; i < c.hi; i++ {
-				if !yield(&c.entries[i]) {
+				if c.entries[i].frame != nil && !yield(&c.entries[i]) {
 					return
 				}
 			}

@@ -59,6 +59,23 @@ func TestQueue_BehavesLikeASlice(t *testing.T) {
 				taken = l.popAll(taken, &chunks)
 				waiting = nil
 			},
+			"remove": func(t *rapid.T) {
+				if len(waiting) == 0 {
+					return
+				}
+				n := rapid.IntRange(0, len(waiting)-1).Draw(t, "index")
+				for e := range l.all() {
+					if e.frame == waiting[n] {
+						held.subtract(amount{1, e.frame.Size()})
+						l.remove(e, &chunks)
+						break
+					}
+				}
+				waiting = slices.Delete(waiting, n, n+1)
+				if l.sparse() {
+					l.compact(&chunks)
+				}
+			},
 			"settle": func(t *rapid.T) { settle(rapid.IntRange(0, len(taken)).Draw(t, "written")) },
 			"": func(t *rapid.T) {
 				var got []*frame.Frame
@@ -67,6 +84,9 @@ func TestQueue_BehavesLikeASlice(t *testing.T) {
 				}
 				if !slices.Equal(got, waiting) || l.empty() != (len(waiting) == 0) {
 					t.Fatalf("%d frames wait, want %d in their order", len(got), len(waiting))
+				}
+				if l.head != nil && int(l.head.removed) > max(2*chunkLen, len(waiting)+len(taken)) {
+					t.Fatalf("%d removed entries occupy the queue, beside %d frames", l.head.removed, len(waiting))
 				}
 				if l.unwritten != held {
 					t.Fatalf("%+v is held, want %+v", l.unwritten, held)

@@ -112,10 +112,7 @@ func (o *Outbox) replayDirectly(frames []*frame.Frame) bool {
 		if !f.For(o.variant) {
 			continue
 		}
-		e := o.data.push(&o.pool.chunks, queuedFrame{frame: f, enqueued: o.enqueueTime()})
-		if o.index != nil {
-			o.index.add(e)
-		}
+		o.push(queuedFrame{frame: f, enqueued: o.enqueueTime()})
 		o.scheduleLocked()
 	}
 	return true
@@ -217,7 +214,8 @@ func (o *Outbox) sendInOrder(f *frame.Frame) (outcome Outcome, handled bool) {
 	if bl.unread && f.Offset() > 0 {
 		return Queued, true // the source will read it
 	}
-	if older := bl.conflatable; older != nil && f.Class() == frame.State && (o.stalled || o.draining) {
+	if older := bl.conflatable; older != nil && f.Class() == frame.State && f.StateKey() == older.frame.StateKey() &&
+		(o.stalled || o.draining) {
 		r.bytes += f.Size() - older.frame.Size()
 		bl.frames.replace(older, f)
 		older.skipped++

@@ -37,7 +37,7 @@ func (s *store) publish(o *Outbox, upload string, class frame.Class, pad int) (O
 		offset = log[len(log)-1].Offset() + 1
 	}
 	body := fmt.Appendf(nil, `{"u":%q,"n":%d,"pad":%q}`, upload, offset, strings.Repeat("x", pad))
-	f := frame.ForUpload(upload, class, offset, body)
+	f := frame.ForUpload(frame.Message{UploadID: upload, Class: class, Offset: offset, Body: body, NamesUpload: true})
 	log = append(log, f)
 	s.logs[upload] = log[max(0, len(log)-s.keep):]
 	if o == nil {

@@ -311,7 +311,7 @@ func TestOutbox_PanicEndsOneConnectionOnly(t *testing.T) {
 		// V1 inserts fields before the closing brace, which is missing here: the writer itself panics.
 		server, client := tcpPair(t)
 		o = b.pool.Open(server, Config{Variant: frame.V1})
-		send(t, o, Queued, frame.ForUpload("a", frame.Event, 1, nil))
+		send(t, o, Queued, frame.ForUpload(frame.Message{UploadID: "a", Offset: 1}))
 		_, _ = io.Copy(io.Discard, client)
 		<-o.Done()
 		send(t, b.box, Queued, data("a", frame.Event, 1, 0))

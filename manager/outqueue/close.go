@@ -50,7 +50,7 @@ func (q *Queue) overflow() manager.Outcome {
 }
 
 func (q *Queue) drop() {
-	q.control, q.data, q.head, q.states = nil, nil, 0, nil
+	q.control, q.data, q.head, q.removed, q.uploads = nil, nil, 0, 0, nil
 	q.queued = q.sending
 	q.stopTimer()
 }

@@ -3,6 +3,7 @@ package outqueue
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -66,9 +67,10 @@ type Queue struct {
 	data    []entry
 	head    int
 	base    int
-	// states are the numbers of the queued states that a newer one may replace, by upload: the last message of the upload
-	// if that is a state.
-	states map[string]int
+	// removed is the number of entries of data[head:] without a frame: states whose successor was queued at the end.
+	removed int
+	// uploads holds the uploads whose last queued message is a state.
+	uploads map[string]*upload
 	// queued is the amount of data that is queued or being sent, sending the part that Next has returned last.
 	queued, sending amount
 	// sendingSince is when the message that is being sent was queued; zero while none is.
@@ -83,6 +85,15 @@ type entry struct {
 	frame   *manager.Frame
 	skipped uint32
 	queued  time.Time
+}
+
+// upload is an upload whose last queued message is a state.
+type upload struct {
+	// last is the number of that message.
+	last int
+	// states are the numbers of the states, by state key, that were queued after the upload's last event: those that a
+	// newer state may replace.
+	states map[string]int
 }
 
 // amount is a number of messages and the sum of their sizes.
@@ -110,7 +121,7 @@ func New(opt Options) *Queue {
 	if opt.MaxAge == 0 {
 		opt.MaxAge = 10 * time.Second
 	}
-	return &Queue{opt: opt, wake: make(chan struct{}, 1), done: make(chan struct{}), states: map[string]int{}}
+	return &Queue{opt: opt, wake: make(chan struct{}, 1), done: make(chan struct{}), uploads: map[string]*upload{}}
 }
 
 // Send queues a message.
@@ -138,25 +149,48 @@ func (q *Queue) Send(f *manager.Frame) manager.Outcome {
 	case !q.queued.fits(q.opt.MaxMessages, q.opt.MaxBytes, size) && !q.tolerates(size, now):
 		return q.overflow()
 	}
-	q.data = append(q.data, entry{frame: f, queued: now})
 	q.queued.messages++
 	q.queued.bytes += size.bytes
-	if id := f.UploadID(); f.Class() == manager.ClassState && id != "" {
-		q.states[id] = q.base + len(q.data) - 1
-	} else {
-		delete(q.states, id) // a newer state must not overtake this message
-	}
+	q.push(entry{frame: f, queued: now})
 	q.watchAge()
 	q.notify()
 	return manager.Queued
 }
 
-// conflate replaces a queued state of the upload under pressure, and reports whether it has.
+// push appends a message.
+func (q *Queue) push(e entry) {
+	q.data = append(q.data, e)
+	q.index(q.base + len(q.data) - 1)
+}
+
+// index notes the message with a number as its upload's last one.
+func (q *Queue) index(number int) {
+	f := q.data[number-q.base].frame
+	id := f.UploadID()
+	if f.Class() != manager.ClassState || id == "" {
+		delete(q.uploads, id) // a newer state must not overtake this message
+		return
+	}
+	u := q.uploads[id]
+	if u == nil {
+		u = &upload{states: map[string]int{}}
+		q.uploads[id] = u
+	}
+	u.last, u.states[f.StateKey()] = number, number
+}
+
+// conflate replaces a queued state of the same upload and key under pressure, and reports whether it has. The newer
+// state takes its place if no message of the upload follows it, and is queued at the end otherwise, so that the
+// upload's messages keep their order.
 func (q *Queue) conflate(f *manager.Frame, now time.Time) bool {
 	if f.Class() != manager.ClassState || !q.underPressure(now) {
 		return false
 	}
-	number, found := q.states[f.UploadID()]
+	u := q.uploads[f.UploadID()]
+	if u == nil {
+		return false
+	}
+	number, found := u.states[f.StateKey()]
 	if !found {
 		return false
 	}
@@ -167,9 +201,51 @@ func (q *Queue) conflate(f *manager.Frame, now time.Time) bool {
 		return false // Send finds that the queue is full
 	}
 	q.queued.bytes += growth
-	e.frame = f
-	e.skipped++
+	if number == u.last {
+		e.frame = f
+		e.skipped++
+		return true
+	}
+	newer := entry{frame: f, skipped: e.skipped + 1, queued: now}
+	*e = entry{}
+	q.removed++
+	q.skipRemoved()
+	if 2*q.removed > len(q.data)-q.head {
+		q.compact()
+	}
+	q.push(newer)
 	return true
+}
+
+// skipRemoved moves head to the next entry with a frame.
+func (q *Queue) skipRemoved() {
+	for q.head < len(q.data) && q.data[q.head].frame == nil {
+		q.head++
+		q.removed--
+	}
+}
+
+// compact drops entries without a frame.
+func (q *Queue) compact() {
+	queued := slices.DeleteFunc(q.data[q.head:], func(e entry) bool { return e.frame == nil })
+	q.base += q.head
+	q.data, q.head, q.removed = queued, 0, 0
+	clear(q.uploads)
+	for i := range q.data {
+		q.index(q.base + i)
+	}
+}
+
+// unindex forgets a message that leaves the queue.
+func (q *Queue) unindex(number int, f *manager.Frame) {
+	id := f.UploadID()
+	switch u := q.uploads[id]; {
+	case u == nil:
+	case u.last == number:
+		delete(q.uploads, id)
+	case u.states[f.StateKey()] == number:
+		delete(u.states, f.StateKey())
+	}
 }
 
 // underPressure reports whether states may be replaced: the queue is half full, or its consumer is slow.
@@ -247,11 +323,11 @@ func (q *Queue) message(e entry) Message {
 func (q *Queue) pop() entry {
 	e := q.data[q.head]
 	q.data[q.head] = entry{}
-	if id := e.frame.UploadID(); q.states[id] == q.base+q.head && e.frame.Class() == manager.ClassState {
-		delete(q.states, id)
-	}
+	q.unindex(q.base+q.head, e.frame)
 	q.sending = amount{1, e.frame.Size()}
-	if q.head++; 2*q.head >= len(q.data) { // each message is moved at most once on average
+	q.head++
+	q.skipRemoved()
+	if 2*q.head >= len(q.data) { // each message is moved at most once on average
 		n := copy(q.data, q.data[q.head:])
 		clear(q.data[n:])
 		q.data, q.base, q.head = q.data[:n], q.base+q.head, 0

@@ -18,7 +18,15 @@ import (
 
 // message returns a frame with a number.
 func message(uploadID string, class manager.Class, number int) *manager.Frame {
-	return frame.ForUpload(uploadID, class, uint64(number), fmt.Appendf(nil, `{"n":%d}`, number)) //nolint:gosec // positive
+	return keyed(uploadID, "", class, number)
+}
+
+// keyed is like message, with a state key.
+func keyed(uploadID, key string, class manager.Class, number int) *manager.Frame {
+	return frame.ForUpload(frame.Message{
+		UploadID: uploadID, StateKey: key, Class: class, Offset: uint64(number), //nolint:gosec // positive
+		Body: fmt.Appendf(nil, `{"n":%d}`, number),
+	})
 }
 
 // wantClosed checks that Next returns a *ClosedError.
@@ -42,7 +50,8 @@ func TestQueue_AnySequence(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		q := outqueue.New(outqueue.Options{MaxMessages: 6, MaxBytes: -1, MaxAge: -1})
 		sent, got, last := 0, 0, map[string]uint64{}
-		kept := map[string][]int{} // events and terminal messages that must come
+		newest := map[string]uint64{} // states that must come, by upload and key
+		kept := map[string][]int{}    // events and terminal messages that must come
 		receive := func() bool {
 			m, ok := q.TryNext()
 			if !ok {
@@ -53,6 +62,9 @@ func TestQueue_AnySequence(t *testing.T) {
 				t.Fatalf("%s: message %d came after %d", id, m.Offset(), last[id])
 			}
 			last[id] = m.Offset()
+			if key := id + m.StateKey(); m.Class() == manager.ClassState && newest[key] == m.Offset() {
+				delete(newest, key)
+			}
 			got += 1 + int(m.Skipped)
 			if m.Class() != manager.ClassState {
 				if len(kept[id]) == 0 || uint64(kept[id][0]) != m.Offset() { //nolint:gosec // positive
@@ -71,8 +83,12 @@ func TestQueue_AnySequence(t *testing.T) {
 					manager.ClassState, manager.ClassState, manager.ClassEvent, manager.ClassTerminal,
 				}).Draw(t, "class")
 				sent++
-				if q.Send(message(id, class, sent)) == manager.Dropped {
+				key := rapid.SampledFrom([]string{"", "1", "2"}).Draw(t, "key")
+				if q.Send(keyed(id, key, class, sent)) == manager.Dropped {
 					t.Fatal("a burst was refused")
+				}
+				if class == manager.ClassState {
+					newest[id+key] = uint64(sent) //nolint:gosec // positive
 				}
 				if class != manager.ClassState {
 					kept[id] = append(kept[id], sent)
@@ -81,6 +97,9 @@ func TestQueue_AnySequence(t *testing.T) {
 			"Next": func(*rapid.T) { receive() },
 		})
 		for receive() {
+		}
+		if len(newest) > 0 {
+			t.Fatalf("the newest states did not come: %v", newest)
 		}
 		if got != sent {
 			t.Fatalf("%d messages came or were replaced, %d were sent", got, sent)

@@ -89,7 +89,7 @@ func TestDisorderIsCounted(t *testing.T) {
 	s := &sink{times: newReceiver().times, newest: make([]uint64, MaxPublishers)}
 	send := func(who, n uint64) {
 		m := message.Message{Channel: "u0", Sent: 1, Number: n*MaxPublishers + who, Size: message.MinSize}
-		s.Send(frame.ForUpload("u0", frame.Event, 0, m.AppendEvent(nil)))
+		s.Send(frame.ForUpload(frame.Message{UploadID: "u0", Body: m.AppendEvent(nil)}))
 	}
 	for _, step := range []struct{ who, n, want uint64 }{
 		{0, 0, 0}, {0, 1, 0}, {7, 1, 0}, {0, 2, 0}, {7, 3, 1}, {0, 2, 2}, {7, 4, 2}, {0, 5, 3}, {0, 4, 4},

@@ -8,10 +8,10 @@ import (
 	"unicode/utf8"
 )
 
-// FuzzGlance verifies three properties of glance, whose input is untrusted: it finds the same fields as encoding/json;
-// every message it accepts is one object that can be given an offset, for the upload it was sent to; and it accepts
+// FuzzParseRemote verifies three properties of parseRemote, whose input is untrusted: it finds the same members as
+// encoding/json; every message it accepts is one object that can be given an offset, for the upload it was sent to; and it accepts
 // every message that Parse accepts, with the same result, because otherwise nodes would drop each other's messages.
-func FuzzGlance(f *testing.F) {
+func FuzzParseRemote(f *testing.F) {
 	for _, file := range []string{
 		"upload_progress.json", "upload_progress_full.json", "upload_completed.json", "upload_failed.json",
 	} {
@@ -25,7 +25,7 @@ func FuzzGlance(f *testing.F) {
 
 	f.Fuzz(func(t *testing.T, uploadID string, data []byte) {
 		input := bytes.Clone(data)
-		e, err := glance(uploadID, data, len(data))
+		e, err := new(vocabulary).parseRemote(uploadID, data, len(data))
 		if !bytes.Equal(input, data) {
 			t.Fatal("the input was changed")
 		}
@@ -40,7 +40,7 @@ func FuzzGlance(f *testing.F) {
 	})
 }
 
-// compareFields compares eachField with encoding/json, in which the last field of a name counts.
+// compareFields compares scan with encoding/json, in which the last field of a name counts.
 func compareFields(t *testing.T, data []byte) {
 	t.Helper()
 	data = bytes.Trim(data, " \t\r\n")
@@ -49,12 +49,13 @@ func compareFields(t *testing.T, data []byte) {
 		return
 	}
 	got := make(map[string]json.RawMessage)
-	eachField(data, func(name, value []byte) bool {
-		got[string(name)] = value
-		return true
-	})
+	var o object
+	o.scan(data, false)
+	for m := range o.all() {
+		got[string(m.name)] = data[m.from:m.to]
+	}
 	if utf8.Valid(data) && !maps.EqualFunc(got, want, func(a, b json.RawMessage) bool { return bytes.Equal(a, b) }) {
-		t.Fatalf("%q has the fields %q, want %q", data, got, want)
+		t.Fatalf("%q has the members %q, want %q", data, got, want)
 	}
 }
 
@@ -64,10 +65,10 @@ func compareAccepted(t *testing.T, uploadID string, e Encoded) {
 	if !utf8.Valid(p) || !json.Valid(p) || p[0] != '{' || p[len(p)-1] != '}' || !bytes.ContainsRune(p, ':') {
 		t.Fatalf("%q is not one object with a field", p)
 	}
-	if e.action == "" || reserved(e.action) || e.class != classOf(e.action) || uploadID != "" && e.uploadID != uploadID {
+	if e.action == "" || reserved(e.action) || (e.class != ClassEvent) != known(e.action) || uploadID != "" && e.uploadID != uploadID {
 		t.Fatalf("%q, sent to %q, is taken for %+v", p, uploadID, e)
 	}
-	again, err := glance(uploadID, p, len(p))
+	again, err := new(vocabulary).parseRemote(uploadID, p, len(p))
 	if err != nil || again.action != e.action || again.uploadID != e.uploadID {
 		t.Fatalf("looked at again: %+v, %v, want %+v", again, err, e)
 	}
@@ -79,13 +80,13 @@ func compareParsed(t *testing.T, uploadID string, data []byte) {
 	if err != nil || uploadID != "" && CheckID("upload_id", uploadID) != nil {
 		return
 	}
-	e, err := glance(uploadID, parsed.payload, len(parsed.payload))
+	e, err := new(vocabulary).parseRemote(uploadID, parsed.payload, len(parsed.payload))
 	want := parsed.uploadID
 	if want == "" {
 		want = uploadID
 	}
 	if err != nil || !bytes.Equal(e.payload, parsed.payload) || e.class != parsed.class || e.action != parsed.action ||
 		e.uploadID != want {
-		t.Fatalf("Parse made %q of it, and glance %+v, %v", parsed.payload, e, err)
+		t.Fatalf("Parse made %q of it, and parseRemote %+v, %v", parsed.payload, e, err)
 	}
 }

@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"bytes"
 	"errors"
 	"strings"
 	"testing"
@@ -8,7 +9,7 @@ import (
 	"github.com/shoal-go/shoal/internal/frame"
 )
 
-func TestGlanceFindsWhatDeliveryNeeds(t *testing.T) {
+func TestParseRemote_ReadsMembersForDelivery(t *testing.T) {
 	for _, test := range []struct {
 		data, action string
 		class        frame.Class
@@ -32,8 +33,10 @@ func TestGlanceFindsWhatDeliveryNeeds(t *testing.T) {
 		{" \t\r\n{ \"action\" : \"note\" } \n", "note", frame.Event, ""},
 	} {
 		for _, uploadID := range []string{"", "cat"} {
-			e, err := glance(uploadID, []byte(test.data), 1<<10)
-			want := Encoded{[]byte(strings.Trim(test.data, " \t\r\n")), test.class, test.action, test.uploadID}
+			e, err := new(vocabulary).parseRemote(uploadID, []byte(test.data), 1<<10)
+			want := Encoded{
+				payload: []byte(strings.Trim(test.data, " \t\r\n")), class: test.class, action: test.action, uploadID: test.uploadID,
+			}
 			if uploadID != "" {
 				want.uploadID = uploadID
 			}
@@ -45,7 +48,7 @@ func TestGlanceFindsWhatDeliveryNeeds(t *testing.T) {
 	}
 }
 
-func TestGlanceRefuses(t *testing.T) {
+func TestParseRemote_Refuses(t *testing.T) {
 	for _, test := range []struct{ data, field string }{
 		{``, ""},
 		{` `, ""},
@@ -80,7 +83,7 @@ func TestGlanceRefuses(t *testing.T) {
 		{`{"action":"upload_progress","payload":{"upload_id":7}}`, "payload.upload_id"},
 		{`{"action":"upload_progress","payload":{"upload_id":"dog"},"upload_id":"cat"}`, "payload.upload_id"},
 	} {
-		e, err := glance("cat", []byte(test.data), 1<<10)
+		e, err := new(vocabulary).parseRemote("cat", []byte(test.data), 1<<10)
 		var invalid *InvalidError
 		if e.payload != nil || !errors.As(err, &invalid) || invalid.Field != test.field {
 			t.Errorf("%.80s: %+v, %v, want an error about %q", test.data, e, err, test.field)
@@ -89,13 +92,40 @@ func TestGlanceRefuses(t *testing.T) {
 }
 
 // Without an upload that the message is sent to, the ids in it must still be one and the same.
-func TestGlanceRefusesTwoUploads(t *testing.T) {
+func TestParseRemote_RefusesTwoUploads(t *testing.T) {
 	for _, data := range []string{
 		`{"action":"note","upload_id":"cat","upload_id":"dog"}`,
 		`{"action":"upload_progress","upload_id":"cat","payload":{"upload_id":"dog"}}`,
 	} {
-		if _, err := glance("", []byte(data), 1<<10); err == nil {
+		if _, err := new(vocabulary).parseRemote("", []byte(data), 1<<10); err == nil {
 			t.Errorf("%s was accepted", data)
+		}
+	}
+}
+
+// A client finds the upload at the top level, or with the same id in the payload; otherwise shoal.v1 adds it.
+func TestParse_FindsNamedUpload(t *testing.T) {
+	for data, want := range map[string]bool{
+		`{"action":"x"}`:                                                     false,
+		`{"action":"x","upload_id":"cat"}`:                                   true,
+		"{ \"action\":\"x\", \"upload_id\" : \"c\\u0061t\" }":                true,
+		`{"action":"x","payload":{"a":{"upload_id":"cat"}}}`:                 false,
+		`{"action":"x","payload":{"a":[1,{}],"upload_id":"cat"}}`:            true,
+		`{"action":"x","payload":{"upload_id":"dog"}}`:                       false,
+		`{"action":"x","payload":[{"upload_id":"cat"}],"n":"upload_id"}`:     false,
+		`{"action":"x","other":{"upload_id":"cat"},"payload":{"b":"}"}}`:     false,
+		`{"action":"x","text":"\"upload_id\":","n":["upload_id"]}`:           false,
+		`{"action":"upload_progress","payload":{"upload_id":"cat"}}`:         true,
+		`{"action":"upload_progress","upload_id":"cat","payload":{"n":[0]}}`: true,
+		`{"action":"upload_failed"}`:                                         false,
+	} {
+		e, err := new(vocabulary).parseRemote("cat", []byte(data), 1<<10)
+		if err != nil || (e.names == "cat") != want {
+			t.Errorf("%s: names %q, %v", data, e.names, err)
+		}
+		f := e.frame("cat", Position{"e", 7})
+		if added := bytes.Contains(f.AppendPayload(nil, VariantV1, 0), []byte(`,"offset":7,"upload_id":"cat"`)); added == want {
+			t.Errorf("%s: the upload is added: %v", data, added)
 		}
 	}
 }

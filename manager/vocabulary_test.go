@@ -1,0 +1,215 @@
+package manager
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/shoal-go/shoal/broker"
+)
+
+// builds is the vocabulary of an application that builds software.
+var builds = Options{
+	Classes: map[string]ActionClass{
+		"build_progress": {Class: ClassState, KeyField: "build_id"},
+		"build_note":     {Class: ClassState},
+		"build_done":     {Class: ClassTerminal, KeyField: "build_id"},
+	},
+	Statuses: []string{"running", "done"},
+	Stages:   []string{"compile", "link"},
+}
+
+// The class and key of a message are the same through every door: parsed here, parsed without a manager and then sent,
+// or received from a broker.
+func TestVocabulary_ClassifiesAlikeThroughEveryDoor(t *testing.T) {
+	m := open(t, builds)
+	for _, test := range []struct {
+		data  string
+		class Class
+		key   string
+	}{
+		{`{"action":"build_progress","build_id":"b1"}`, ClassState, "build_progress\x00b1"},
+		{`{"action":"build_progress","payload":{"build_id":"b\u0031"}}`, ClassState, "build_progress\x00b1"},
+		{`{"action":"build_progress","build_id":17,"payload":{"build_id":"b1"}}`, ClassState, "build_progress\x0017"},
+		{`{"action":"build_note"}`, ClassState, "build_note\x00"},
+		{`{"action":"build_done","payload":{"build_id":-1}}`, ClassTerminal, "build_done\x00-1"},
+		{`{"action":"build_log","build_id":"b1"}`, ClassEvent, ""},
+		{`{"action":"upload_progress","payload":{"upload_id":"cat","status":"running","stage":"link","progress_percent":1,"message":""}}`, ClassState, ""},
+		{`{"action":"upload_failed","error_message":"e","build_id":"b1"}`, ClassTerminal, ""},
+	} {
+		parsed, err := m.Parse("cat", []byte(test.data), noon)
+		remote, remoteErr := m.vocabulary.parseRemote("cat", []byte(test.data), 1<<10)
+		general, generalErr := Parse("cat", []byte(test.data), noon)
+		if err := errors.Join(err, remoteErr, generalErr); err != nil {
+			t.Errorf("%s: %v", test.data, err)
+			continue
+		}
+		sent, err := m.encode("cat", general)
+		must(t, err)
+		for door, e := range map[string]Encoded{"parsed": parsed, "remote": remote, "sent": sent} {
+			if e.class != test.class || e.stateKey != test.key {
+				t.Errorf("%s, %s: class %d and key %q, want %d and %q", test.data, door, e.class, e.stateKey, test.class, test.key)
+			}
+		}
+	}
+}
+
+func TestVocabulary_RefusesAlikeThroughEveryDoor(t *testing.T) {
+	m := open(t, builds)
+	for data, want := range map[string]string{
+		`{"action":"build_progress"}`:                                           "build_id is missing",
+		`{"action":"build_progress","payload":["build_id"]}`:                    "build_id is missing",
+		`{"action":"build_progress","build_id":null}`:                           "build_id must be a string or a number",
+		`{"action":"build_done","payload":{"build_id":{}}}`:                     "build_id must be a string or a number",
+		`{"action":"build_done","build_id":"` + strings.Repeat("x", 256) + `"}`: "build_id has 256 bytes",
+	} {
+		_, err := m.Parse("cat", []byte(data), noon)
+		_, remoteErr := m.vocabulary.parseRemote("cat", []byte(data), 1<<10)
+		general, generalErr := Parse("cat", []byte(data), noon)
+		must(t, generalErr)
+		_, sentErr := m.encode("cat", general)
+		for door, err := range map[string]error{"parsed": err, "remote": remoteErr, "sent": sentErr} {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s, %s: %v, want %q", data, door, err, want)
+			}
+		}
+	}
+}
+
+// The configured lists apply to messages that are published here, whatever way they come.
+func TestVocabulary_RestrictsStatusAndStage(t *testing.T) {
+	m := open(t, builds)
+	const data = `{"action":"upload_progress","payload":{"status":"running","stage":"test","progress_percent":1,"message":""}}`
+	general, err := Parse("cat", []byte(data), noon)
+	must(t, err)
+	_, parseErr := m.Parse("cat", []byte(data), noon)
+	for door, err := range map[string]error{
+		"parsed": parseErr,
+		"sent":   publishError(t, m, general),
+		"struct": publishError(t, m, UploadProgress{Status: "running", Stage: "test"}),
+	} {
+		wantInvalid(t, err, "payload.stage", `is "test", must be one of compile, link`)
+		if t.Failed() {
+			t.Fatal(door)
+		}
+	}
+	if err := publishError(t, m, UploadProgress{Status: "done", Stage: "compile"}); err != nil {
+		t.Error(err)
+	}
+	if err := publishError(t, open(t, Options{}), UploadProgress{Status: "any-word_1.0", Stage: "another"}); err != nil {
+		t.Error(err)
+	}
+}
+
+func publishError(t *testing.T, m *Manager, msg Message) error {
+	t.Helper()
+	_, err := m.Publish(t.Context(), "cat", msg)
+	return err
+}
+
+func TestParseActionClass(t *testing.T) {
+	for text, want := range map[string]ActionClass{
+		"build_progress=state:build_id": {ClassState, "build_id"},
+		"a=b=state":                     {},
+		"log=event":                     {ClassEvent, ""},
+		"done=terminal":                 {ClassTerminal, ""},
+		"x=nonsense":                    {}, "x": {}, "": {}, "=state": {}, "x=state:": {}, "x=event:id": {}, "upload_progress=event": {},
+		"ping=state": {}, "x=State": {}, "x=state:payload": {}, "x=control": {}, "x=state: id": {ClassState, " id"},
+	} {
+		action, got, err := ParseActionClass(text)
+		switch {
+		case want == ActionClass{} && text != "log=event":
+			if err == nil || strings.ContainsAny(err.Error(), "\n\x00") {
+				t.Errorf("%q is accepted as %s=%s: %v", text, action, got, err)
+			}
+		case err != nil || got != want || action+"="+got.String() != text:
+			t.Errorf("%q: %s=%s, %v", text, action, got, err)
+		}
+	}
+}
+
+func TestOptions_RefuseVocabulary(t *testing.T) {
+	_, err := New(Options{
+		Classes:  map[string]ActionClass{"ping": {}, "": {}, "x": {Class: 9}, "y": {ClassEvent, "id"}, "upload_failed": {Class: ClassEvent}},
+		Statuses: []string{"Running"}, Stages: []string{strings.Repeat("s", 65)},
+	})
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	for _, want := range []string{`"ping"`, `""`, `"x"`, `"y"`, `"upload_failed"`, `Options.Statuses has "Running"`, `Options.Stages has "sss`} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%v\ndoes not name %s", err, want)
+		}
+	}
+}
+
+func TestNewOwn_BuildsMessages(t *testing.T) {
+	type log struct {
+		Line string `json:"line"`
+	}
+	for _, test := range []struct {
+		make    func() (Encoded, error)
+		payload string
+		class   Class
+		key     string
+	}{
+		{func() (Encoded, error) { return NewEvent("build_log", log{"a\"b"}) }, `{"action":"build_log","line":"a\"b"}`, ClassEvent, ""},
+		{func() (Encoded, error) { return NewEvent("x", nil) }, `{"action":"x"}`, ClassEvent, ""},
+		{func() (Encoded, error) { return NewEvent("x\"", struct{}{}) }, `{"action":"x\""}`, ClassEvent, ""},
+		{func() (Encoded, error) { return NewState("p", "7", map[string]any{"n": 1}) }, `{"action":"p","n":1}`, ClassState, "p\x007"},
+		{func() (Encoded, error) { return NewTerminal("d", json.RawMessage(`{"upload_id":"cat"}`)) }, `{"action":"d","upload_id":"cat"}`, ClassTerminal, ""},
+	} {
+		made, err := test.make()
+		if got := string(made.Payload()); err != nil || got != test.payload || made.class != test.class || made.stateKey != test.key {
+			t.Errorf("%v: %s of class %d with key %q, want %s", err, got, made.class, made.stateKey, test.payload)
+		}
+		e, err := Parse("cat", made.Payload(), noon)
+		if err != nil || string(e.Payload()) != test.payload || e.names != made.names {
+			t.Errorf("parsed: %s, %v", e.Payload(), err)
+		}
+	}
+}
+
+func TestNewOwn_Refuses(t *testing.T) {
+	for name, v := range map[string]any{
+		"a string": "x", "a list": []int{1}, "offset": map[string]int{"offset": 1}, "skipped": map[string]int{"skipped": 1},
+		"action": map[string]string{"action": "y"}, "bad id": map[string]string{"upload_id": ""}, "id of a number": map[string]int{"upload_id": 1},
+		"twice": json.RawMessage(`{"a":1,"a":2}`), "no JSON": func() {},
+	} {
+		if e, err := NewEvent("x", v); err == nil || e.Payload() != nil {
+			t.Errorf("%s: %s, %v", name, e.Payload(), err)
+		}
+	}
+	for _, action := range []string{"", "ping", "upload_progress", "error"} {
+		if _, err := NewEvent(action, nil); err == nil {
+			t.Errorf("the action %q is accepted", action)
+		}
+	}
+	if _, err := NewState("x", strings.Repeat("k", 256), nil); err == nil {
+		t.Error("a key of 256 bytes is accepted")
+	}
+	e, err := NewEvent("x", map[string]string{"upload_id": "dog"})
+	must(t, err)
+	wantInvalid(t, publishError(t, open(t, Options{}), e), "upload_id", "must be the id of the upload")
+}
+
+// The nodes that receive a message through the broker classify it as the publishing node does.
+func TestVocabulary_FramesCarryTheStateKey(t *testing.T) {
+	inCluster(t, 2, Options{Classes: builds.Classes}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		near, far := nodes[0].follower(t, "ann", "cat"), nodes[1].follower(t, "bob", "cat")
+		e, err := Parse("cat", []byte(`{"action":"build_progress","build_id":"b1"}`), time.Time{})
+		must(t, err)
+		_, err = nodes[0].Publish(t.Context(), "cat", e)
+		must(t, err)
+		synctest.Wait()
+		for _, c := range []*fakeConn{near, far} {
+			f := c.frames[len(c.frames)-1]
+			if f.Class() != ClassState || f.StateKey() != "build_progress\x00b1" {
+				t.Errorf("class %d, key %q", f.Class(), f.StateKey())
+			}
+		}
+	})
+}
