@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 	"unicode"
 )
 
@@ -21,8 +22,7 @@ var (
 	ErrStopped = errors.New("client: stopped by the server")
 	// ErrNotShoal means that the server does not speak the protocol shoal.v1 at this address.
 	ErrNotShoal = errors.New("client: not a shoal server")
-	// ErrUnreachable means that the server could not be reached for as long as Options.GiveUpAfter or
-	// Options.PublishTimeout allow.
+	// ErrUnreachable means that the server could not be reached for long enough; see UnreachableError.
 	ErrUnreachable = errors.New("client: server out of reach")
 )
 
@@ -88,6 +88,24 @@ type GapError struct {
 func (e *GapError) Error() string {
 	return fmt.Sprintf("client: messages of upload %q after offset %d were lost", e.UploadID, e.Last.Offset)
 }
+
+// UnreachableError reports that the server could not be reached for as long as Options.GiveUpAfter or
+// Options.PublishTimeout allow. It matches ErrUnreachable and Err.
+type UnreachableError struct {
+	// After is the time that is over.
+	After time.Duration
+	// Published is the number of messages of a call of Publish that are known to be published.
+	Published int
+	// Err is the failure of the last attempt.
+	Err error
+}
+
+func (e *UnreachableError) Error() string {
+	return fmt.Sprintf("%v for %v: %v", ErrUnreachable, e.After, e.Err)
+}
+
+// Unwrap returns ErrUnreachable and Err.
+func (e *UnreachableError) Unwrap() []error { return []error{ErrUnreachable, e.Err} }
 
 // permanentError marks an error of Options.Token as final.
 type permanentError struct{ error }

@@ -44,6 +44,8 @@ type Options struct {
 	StateKey func(m Message) (key string, ok bool)
 	// OnMessage gets messages to the user that belong to no upload, from the goroutine that reads: it must not block.
 	OnMessage func(m Message)
+	// OnRetry gets each failed attempt of Publish that is repeated after a delay, from the goroutine of the call.
+	OnRetry func(err error, delay time.Duration)
 	// OnState gets each change of the connection, from a goroutine of the client: it must not block or call Close.
 	OnState func(s State)
 }
@@ -101,6 +103,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.OnMessage == nil {
 		o.OnMessage = func(Message) {}
+	}
+	if o.OnRetry == nil {
+		o.OnRetry = func(error, time.Duration) {}
 	}
 	if o.OnState == nil {
 		o.OnState = func(State) {}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 )
 
@@ -25,7 +26,7 @@ const (
 type APIError struct {
 	// Status is the HTTP status.
 	Status int
-	// Detail names the problem. It is printable.
+	// Detail names the problem, without the line. It is printable.
 	Detail string
 	// Field is the wrong field of a message, or "".
 	Field string
@@ -49,8 +50,8 @@ func (e *APIError) Unwrap() error { return e.kind }
 //
 // Publish blocks until the server has accepted the messages. While the server is out of reach or unavailable it tries
 // again, for up to Options.PublishTimeout and with the same Idempotency-Key: a server that supports such keys publishes
-// once, another one may publish twice if an answer is lost. The error is an *APIError for a refusal, matches
-// ErrUnreachable if the time is over, or is that of ctx.
+// once, another one may publish twice if an answer is lost. The error is an *APIError for a refusal, an
+// *UnreachableError if the time is over, or that of ctx.
 func (c *Client) Publish(ctx context.Context, uploadID string, messages ...any) (Position, error) {
 	if err := c.mayPublish(uploadID); err != nil {
 		return Position{}, err
@@ -141,6 +142,11 @@ func (p *publication) send(ctx context.Context) (Position, error) {
 		if e.err == nil {
 			return at, nil
 		}
+		var refused *APIError
+		if errors.As(e.err, &refused) && refused.Line > p.published+1 && !e.final {
+			p.published = refused.Line - 1
+			key = rand.Text() // a key stands for one body
+		}
 		left := opt.PublishTimeout - time.Since(begun)
 		switch {
 		case e.final:
@@ -148,14 +154,11 @@ func (p *publication) send(ctx context.Context) (Position, error) {
 		case ctx.Err() != nil:
 			return at, ctx.Err()
 		case left <= 0:
-			return at, fmt.Errorf("%w: %w", ErrUnreachable, e.err)
+			return at, &UnreachableError{max(opt.PublishTimeout, 0), p.published, e.err}
 		}
-		var refused *APIError
-		if errors.As(e.err, &refused) && refused.Line > p.published+1 {
-			p.published = refused.Line - 1
-			key = rand.Text() // a key stands for one body
-		}
-		if !sleep(ctx, min(r.backoff(e), left)) {
+		delay := min(r.backoff(e), left)
+		opt.OnRetry(e.err, delay)
+		if !sleep(ctx, delay) {
 			return at, ctx.Err()
 		}
 	}
@@ -165,14 +168,16 @@ func (p *publication) send(ctx context.Context) (Position, error) {
 func (p *publication) attempt(ctx context.Context, key string) (at Position, e ending) {
 	ctx, cancel := context.WithTimeout(ctx, p.client.opt.ConnectTimeout)
 	defer cancel()
-	body := bytes.Join(p.lines[p.published:], []byte("\n"))
+	body := append(bytes.Join(p.lines[p.published:], []byte("\n")), '\n')
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url, bytes.NewReader(body))
 	if err != nil {
 		return at, ending{err: fmt.Errorf("client: %w", cause(err)), final: true}
 	}
 	request.Header.Set("Authorization", "Bearer "+p.client.opt.APIKey)
 	request.Header.Set("Content-Type", "application/x-ndjson")
-	request.Header.Set("Idempotency-Key", key)
+	if p.client.opt.PublishTimeout > 0 {
+		request.Header.Set("Idempotency-Key", key)
+	}
 	response, err := p.client.opt.HTTPClient.Do(request)
 	if err != nil {
 		return at, ending{err: cause(err)}
@@ -209,9 +214,9 @@ func (p *publication) refused(response *http.Response, body []byte) ending {
 		e.kind = ErrNotShoal
 	} else {
 		e.Detail, e.Field = printable(problem.Detail), printable(problem.Field)
-		e.Line = p.published + max(0, min(problem.Line, len(p.lines)-p.published))
-		if problem.Line <= 0 {
-			e.Line = 0
+		if problem.Line > 0 && problem.Line <= len(p.lines)-p.published {
+			e.Line = p.published + problem.Line
+			e.Detail = strings.TrimPrefix(e.Detail, fmt.Sprintf("line %d: ", problem.Line))
 		}
 	}
 	switch response.StatusCode {

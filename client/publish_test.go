@@ -100,6 +100,10 @@ func TestPublish_TriesAgain(t *testing.T) {
 		if took := time.Since(began); !errors.Is(err, client.ErrUnreachable) || !errors.Is(err, errRefused) || took != 30*time.Second {
 			t.Errorf("given up after %v: %v", took, err)
 		}
+		var late *client.UnreachableError
+		if !errors.As(err, &late) || late.After != 30*time.Second || late.Published != 0 {
+			t.Errorf("given up with %+v", late)
+		}
 		once := p.client(func(o *client.Options) { o.PublishTimeout = -1 })
 		began = time.Now()
 		if _, err := once.Publish(t.Context(), "u", 1); !errors.Is(err, client.ErrUnreachable) || time.Since(began) != 0 {
@@ -122,7 +126,7 @@ func TestPublish_RepeatsExactly(t *testing.T) {
 		keys := map[string]bool{}
 		p.serve(func(w http.ResponseWriter, r *http.Request) {
 			body, _ := io.ReadAll(r.Body)
-			requests = append(requests, strings.ReplaceAll(string(body), "\n", " "))
+			requests = append(requests, strings.Join(strings.Fields(string(body)), " "))
 			keys[r.Header.Get("Idempotency-Key")] = true
 			switch len(requests) {
 			case 1:

@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"time"
 )
@@ -112,7 +111,7 @@ func (r *retries) after(e ending, opened time.Time) (delay time.Duration, final 
 	if limit := r.opt.GiveUpAfter; limit > 0 {
 		left := limit - now.Sub(r.downSince)
 		if left <= 0 {
-			return 0, fmt.Errorf("%w for %v: %w", ErrUnreachable, limit, e.err)
+			return 0, &UnreachableError{After: limit, Err: e.err}
 		}
 		delay = min(delay, left)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"time"
 
@@ -32,8 +33,13 @@ func (p *publishing) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	workers := min(p.bench.flags.Publishers, p.plan.uploads)
 	for i := range workers {
-		w := &benchWorker{publishing: p, number: i, workers: workers, publisher: p.bench.newPublisher()}
-		group.Go(func() error { return w.run(ctx) })
+		w := &benchWorker{publishing: p, number: i, workers: workers}
+		group.Go(func() (err error) {
+			if w.publisher, err = p.bench.newPublisher(); err != nil {
+				return err
+			}
+			return w.run(ctx)
+		})
 	}
 	return group.Wait()
 }
@@ -82,9 +88,12 @@ func (w *benchWorker) run(ctx context.Context) error {
 }
 
 func (w *benchWorker) send(ctx context.Context, b *benchBatch) error {
-	w.publisher.url = w.bench.messagesURL(b.upload)
+	w.publisher.uploadID = w.bench.uploadID(b.upload)
 	before := w.publisher.total
 	err := w.publisher.send(context.WithoutCancel(ctx), &b.batch)
+	if err != nil {
+		err = errors.New(w.publisher.problem(err))
+	}
 	w.accepted[b.upload].Add(int64(w.publisher.total - before))
 	w.total.Add(int64(w.publisher.total - before))
 	return err

@@ -3,12 +3,15 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 )
 
@@ -32,6 +35,8 @@ type publishCommand struct {
 	Status  string   `placeholder:"STATUS" help:"Its status."`
 	Percent *float64 `min:"0" max:"100" placeholder:"PERCENT" help:"Its progress in percent. Default: 0."`
 	Message string   `placeholder:"TEXT" help:"Its message."`
+
+	RetryFor time.Duration `default:"30s" min:"0s" max:"8760h" help:"Time to try again while the server is out of reach."`
 }
 
 func (c *publishCommand) check(s *settings) {
@@ -68,14 +73,24 @@ func (c *publishCommand) buildsMessage() bool {
 	return c.Stage != "" || c.Status != "" || c.Percent != nil || c.Message != ""
 }
 
-// Run publishes the messages, in order, in as few requests as their size allows.
+// Run publishes the messages, in order. Those that arrive during a request go out together with the next one.
+//
+// An interrupt ends the reading: the messages that have been read are still published. A second one ends the process.
 func (c *publishCommand) Run(ctx context.Context, std streams) error {
 	input, err := c.open(std.in)
 	if err != nil {
 		return err
 	}
 	defer input.Close()
-	p := newPublisher(c.URL, c.APIKey[0], c.UploadID)
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	defer context.AfterFunc(ctx, stop)()
+	p, err := newPublisher(publisherOptions{
+		server: c.URL, key: c.APIKey[0], uploadID: c.UploadID, retryFor: c.RetryFor, notes: std.err,
+	})
+	if err != nil {
+		return err
+	}
 	defer p.close()
 	if err := publishLines(ctx, p, input); err != nil {
 		return p.explain(err)
@@ -123,27 +138,28 @@ func (c *publishCommand) message() []byte {
 // publishLines sends the lines of the input, as many at a time as there are and a batch may have. A line is not held
 // back for more to come: the input may be a pipe from a program that is at work.
 func publishLines(ctx context.Context, p *publisher, input io.Reader) error {
-	ctx, cancel := context.WithCancel(ctx)
+	reading, cancel := context.WithCancel(ctx)
 	defer cancel()
-	lines := readLines(ctx, input)
+	lines := readLines(reading, input)
 	b := &batch{first: 1}
 	send := func() error {
-		err := p.send(ctx, b)
+		err := p.send(context.WithoutCancel(ctx), b)
 		b = &batch{first: b.next()}
 		return err
 	}
 	for {
-		l, ok, err := nextLine(lines, send)
+		l, ok, err := nextLine(ctx, lines, send)
 		if err != nil {
 			return err
 		}
 		switch {
 		case !ok:
-			return send()
+			return errors.Join(send(), endedEarly(ctx))
 		case errors.Is(l.err, bufio.ErrTooLong):
-			return fmt.Errorf("line %d has more than %d bytes; give one message on each line", b.next(), maxLineBytes)
+			tooLong := fmt.Errorf("line %d has more than %d bytes; give one message on each line", b.next(), maxLineBytes)
+			return cmp.Or(send(), tooLong)
 		case l.err != nil:
-			return fmt.Errorf("cannot read the messages: %w", l.err)
+			return cmp.Or(send(), fmt.Errorf("cannot read the messages: %w", l.err))
 		}
 		if !b.fits(l.text) {
 			if err := send(); err != nil {
@@ -154,8 +170,17 @@ func publishLines(ctx context.Context, p *publisher, input io.Reader) error {
 	}
 }
 
-// nextLine returns the next line. If no line arrives for a moment, it calls idle first.
-func nextLine(lines <-chan line, idle func() error) (l line, ok bool, err error) {
+// endedEarly returns an error if ctx has ended.
+func endedEarly(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return errors.New("interrupted")
+	}
+	return nil
+}
+
+// nextLine returns the next line, or false at the end of the lines or of ctx. If no line arrives for a moment, it calls
+// idle first.
+func nextLine(ctx context.Context, lines <-chan line, idle func() error) (l line, ok bool, err error) {
 	const moment = 5 * time.Millisecond // longer than reading the next line of a file takes
 	timer := time.NewTimer(moment)
 	defer timer.Stop()
@@ -167,8 +192,12 @@ func nextLine(lines <-chan line, idle func() error) (l line, ok bool, err error)
 	if err := idle(); err != nil {
 		return line{}, false, err
 	}
-	l, ok = <-lines
-	return l, ok, nil
+	select {
+	case l, ok = <-lines:
+		return l, ok, nil
+	case <-ctx.Done():
+		return line{}, false, nil
+	}
 }
 
 // line is a line of the input, or the error that ended it.

@@ -1,133 +1,152 @@
 package main
 
 import (
+	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
 	"strings"
 	"syscall"
 	"time"
 	"unicode"
+
+	"github.com/shoal-go/shoal/client"
 )
 
-const (
-	// publishTimeout bounds one request.
-	publishTimeout = 30 * time.Second
-	// maxAnswerBytes bounds the part of an answer that is read.
-	maxAnswerBytes = 64 << 10
-)
+// publisherOptions configures a publisher.
+type publisherOptions struct {
+	server, key, uploadID string
+	// retryFor is the time for which a server out of reach is tried again. 0: it is tried once.
+	retryFor time.Duration
+	// notes gets a line when a request is tried again; nil: none.
+	notes io.Writer
+}
 
-// publisher sends batches of messages to one upload and counts the accepted ones.
+// publisher sends batches of messages to one upload at a time and counts the accepted ones.
 type publisher struct {
-	client *http.Client
-	server string
-	key    string
-	url    string
+	publisherOptions
+	client *client.Client
 	total  int
-	last   accepted
+	last   client.Position
+	noted  bool // the current interruption is reported
 }
 
-// accepted is a server's answer to a publication.
-type accepted struct {
-	Accepted int    `json:"accepted"`
-	Epoch    string `json:"epoch"`
-	Offset   uint64 `json:"offset"`
+func newPublisher(o publisherOptions) (*publisher, error) {
+	p := &publisher{publisherOptions: o}
+	timeout := o.retryFor
+	if timeout == 0 {
+		timeout = -1
+	}
+	var err error
+	p.client, err = client.New(o.server, client.Options{
+		APIKey: o.key, ConnectTimeout: publishTimeout, PublishTimeout: timeout, OnRetry: p.note,
+	})
+	if err != nil {
+		return nil, usageError{strings.TrimPrefix(err.Error(), "client: ")}
+	}
+	return p, nil
 }
 
-func newPublisher(server, key, uploadID string) *publisher {
-	return &publisher{
-		client: &http.Client{
-			Transport: &http.Transport{Proxy: http.ProxyFromEnvironment},
-			Timeout:   publishTimeout,
-			// The messages and the key are for the server that was named, and no other.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
-		server: server,
-		key:    key,
-		url:    strings.TrimSuffix(server, "/") + "/v1/uploads/" + url.PathEscape(uploadID) + "/messages",
+// publishTimeout bounds one request.
+const publishTimeout = 30 * time.Second
+
+func (p *publisher) close() { _ = p.client.Close() } // it has no error
+
+// note reports an interruption, once.
+func (p *publisher) note(err error, _ time.Duration) {
+	if p.notes != nil && !p.noted {
+		p.noted = true
+		late := &client.UnreachableError{Err: err}
+		fmt.Fprintf(p.notes, "shoal: %s; trying again for %v\n", p.problem(late), p.retryFor)
 	}
 }
 
-func (p *publisher) close() { p.client.CloseIdleConnections() }
-
-// send publishes a batch, unless it holds no message.
+// send publishes a batch, unless it holds no message. Of a batch with an invalid message, those before it are published.
 func (p *publisher) send(ctx context.Context, b *batch) error {
-	if b.messages == 0 {
+	messages, numbers := b.split()
+	if len(messages) == 0 {
 		return nil
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url, &b.body)
-	if err != nil {
-		return errors.New("--url cannot be used; want the server's address, such as http://127.0.0.1:8080")
-	}
-	request.Header.Set("Authorization", "Bearer "+p.key)
-	request.Header.Set("Content-Type", "application/x-ndjson")
-	response, err := p.client.Do(request)
-	if err != nil {
-		return p.unreachable(err)
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswerBytes))
-	if err != nil {
-		return fmt.Errorf("the server's answer broke off: %w", err)
-	}
-	if response.StatusCode != http.StatusAccepted {
-		return refusal(response, body, b.first)
-	}
-	if err := json.Unmarshal(body, &p.last); err != nil {
-		return errors.New("the answer is not that of a shoal server; check --url")
-	}
-	p.total += p.last.Accepted
-	return nil
-}
-
-// explain adds the position of the last published message to an error.
-func (p *publisher) explain(err error) error {
-	if p.total == 0 {
+	err := p.publish(ctx, messages)
+	var refused *client.APIError
+	if !errors.As(err, &refused) || refused.Line == 0 {
 		return err
 	}
-	return fmt.Errorf("%w; %d messages before that are published, up to offset %d", err, p.total, p.last.Offset)
+	invalid := refused.Line - 1
+	problem := fmt.Errorf("the server refused: line %d: %s", numbers[invalid], refused.Detail)
+	if invalid > 0 && !errors.Is(err, client.ErrUnreachable) {
+		if err := p.publish(ctx, messages[:invalid]); err != nil {
+			return err
+		}
+	}
+	return problem
 }
 
-// unreachable returns the error for a request without an answer. It omits the URL's password.
-func (p *publisher) unreachable(err error) error {
-	var failed *url.Error
-	if errors.As(err, &failed) {
-		err = failed.Err
+// publish publishes messages and counts them.
+func (p *publisher) publish(ctx context.Context, messages []any) error {
+	at, err := p.client.Publish(ctx, p.uploadID, messages...)
+	var late *client.UnreachableError
+	switch {
+	case err == nil:
+		p.total += len(messages)
+		p.last, p.noted = at, false
+	case errors.As(err, &late):
+		p.total += late.Published
 	}
+	return err
+}
+
+// explain returns the error of a command, with the number of published messages.
+func (p *publisher) explain(err error) error {
+	text := p.problem(err)
+	var late *client.UnreachableError
+	if errors.As(err, &late) && late.After > 0 {
+		text = fmt.Sprintf("given up after %v: %s", late.After, text)
+	}
+	if p.total > 0 {
+		text += fmt.Sprintf("; %d messages before that are published, up to offset %d", p.total, p.last.Offset)
+	}
+	return errors.New(text)
+}
+
+// problem describes an error of the client, with the remedy and without the password of a URL.
+func (p *publisher) problem(err error) string {
 	address := p.server
-	if u, notURL := url.Parse(p.server); notURL == nil {
+	if u, failed := url.Parse(p.server); failed == nil {
 		address = u.Redacted()
 	}
-	if errors.Is(err, syscall.ECONNREFUSED) {
-		return fmt.Errorf("nothing answers at %s; start the server with shoal serve, or name its address with --url",
-			address)
+	var late *client.UnreachableError
+	if errors.As(err, &late) {
+		err = late.Err
 	}
-	return fmt.Errorf("cannot reach the server at %s: %w", address, err)
+	var refused *client.APIError
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Sprintf("nothing answers at %s; start the server with shoal serve, or name its address with --url", address)
+	case !errors.As(err, &refused) && late != nil && !strings.HasPrefix(err.Error(), "client: "):
+		return fmt.Sprintf("cannot reach the server at %s: %v", address, err)
+	case refused == nil:
+		return strings.TrimPrefix(err.Error(), "client: ")
+	case errors.Is(err, client.ErrUnauthorized):
+		return "the server refused: " + refused.Detail + "; check --api-key"
+	case errors.Is(err, client.ErrNotShoal):
+		return refused.Detail + "; check that --url is that of a shoal server"
+	}
+	return "the server refused: " + refused.Detail
 }
 
-// refusal is the error of an answer that is not 202. first is the number of the batch's first line.
-func refusal(response *http.Response, body []byte, first int) error {
-	var problem struct {
-		Detail string `json:"detail"`
-		Line   int    `json:"line"`
+// split returns the messages of a batch and the numbers of their lines.
+func (b *batch) split() (messages []any, numbers []int) {
+	number := b.first
+	for line := range bytes.Lines(b.body.Bytes()) {
+		if line = bytes.TrimSpace(line); len(line) > 0 {
+			messages, numbers = append(messages, line), append(numbers, number)
+		}
+		number++
 	}
-	if json.Unmarshal(body, &problem) != nil || problem.Detail == "" {
-		return fmt.Errorf("the server answered %s; check that --url is that of a shoal server",
-			printable(response.Status))
-	}
-	detail := printable(problem.Detail)
-	if problem.Line > 0 && first > 1 {
-		detail = fmt.Sprintf("%s, counted from line %d on", detail, first)
-	}
-	hint := ""
-	if response.StatusCode == http.StatusUnauthorized {
-		hint = "; check --api-key"
-	}
-	return fmt.Errorf("the server refused: %s%s", detail, hint)
+	return messages, numbers
 }
 
 // printable keeps a server's text from breaking a line or steering a terminal.
