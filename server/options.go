@@ -132,6 +132,11 @@ type Options struct {
 	QueueBytes    int
 	QueueMessages int
 	QueueAge      time.Duration
+	// UnsentBytes limits the bytes of one TCP connection that the kernel holds and has not sent yet, beside one write of
+	// at most 64 KiB: messages beyond it remain in the queue, where a newer state may replace an older one, so that a
+	// client on a slow link gets fresh states. 0: 16 KiB; negative: the system's limit, up to some megabytes. On systems
+	// other than Linux and macOS the whole send buffer is limited.
+	UnsentBytes int
 	// RecoveryBytes limits the stored messages that are queued for one connection while its client recovers: the others
 	// are read from the history when there is room. Each message counts with 32 bytes more than its size. If the history
 	// has dropped messages by then, the client is told the new position and gets the newest message. 0: 8 MiB.

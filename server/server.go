@@ -78,6 +78,7 @@ func New(opt Options) (*Server, error) {
 		MaxBytes:         opt.QueueBytes,
 		MaxMessages:      opt.QueueMessages,
 		MaxRecoveryBytes: opt.RecoveryBytes,
+		UnsentBytes:      opt.UnsentBytes,
 		MaxAge:           opt.QueueAge,
 		CloseTimeout:     opt.CloseTimeout,
 		Written:          opt.Observer.Written,

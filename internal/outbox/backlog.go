@@ -34,8 +34,6 @@ type recovery struct {
 	exemptWithin int
 	// final are the final frames of Close, which follow the recovery.
 	final []*frame.Frame
-	// unsentLimited: the kernel's buffer of unsent bytes is limited for the time of the recovery.
-	unsentLimited bool
 }
 
 // backlog is the recovery of one upload.

@@ -250,3 +250,17 @@ func closeSocket(conn net.Conn) {
 	}
 	_ = conn.Close()
 }
+
+// tcpConn returns the TCP connection below conn, or nil. Wrappers such as *tls.Conn lead to it by NetConn.
+func tcpConn(conn net.Conn) *net.TCPConn {
+	for {
+		if tcp, ok := conn.(*net.TCPConn); ok {
+			return tcp
+		}
+		wrapper, ok := conn.(interface{ NetConn() net.Conn })
+		if !ok {
+			return nil
+		}
+		conn = wrapper.NetConn()
+	}
+}

@@ -27,6 +27,11 @@ type Options struct {
 	// MaxRecoveryBytes limits the stored messages that are queued for one connection (see Outbox.Recover), each counted
 	// with 32 bytes more than its size. Messages beyond it are read from the history later. 0: 8 MiB.
 	MaxRecoveryBytes int
+	// UnsentBytes limits the bytes of one TCP connection that the kernel holds and has not sent yet, beside one write:
+	// frames beyond it remain in the queue, where a newer state may replace an older one. 0: 16 KiB; negative: the
+	// system's limit, up to some megabytes. On systems other than Linux and macOS the socket's whole send buffer is
+	// limited.
+	UnsentBytes int
 	// MaxAge limits the time that a frame is queued for a slow client, and thereby the duration of a blocked write.
 	// 0: 10 s. Its resolution is 1 ms, its maximum 24 h.
 	MaxAge time.Duration
@@ -49,6 +54,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.MaxBytes <= 0 {
 		o.MaxBytes = 1 << 20
+	}
+	if o.UnsentBytes == 0 {
+		o.UnsentBytes = 16 << 10
 	}
 	if o.MaxMessages <= 0 {
 		o.MaxMessages = 1024
@@ -84,6 +92,7 @@ type Pool struct {
 	writers      []*writer
 	limit, burst amount
 	maxRecovery  int
+	unsentBytes  int
 	maxAge       time.Duration
 	closeTimeout time.Duration
 	// overflow is the default of Config.Overflow.
@@ -113,6 +122,7 @@ func NewPool(opt Options) *Pool {
 		onPanic:      opt.OnPanic,
 		written:      opt.Written,
 		waited:       opt.Waited,
+		unsentBytes:  opt.UnsentBytes,
 		maxAge:       opt.MaxAge,
 		closeTimeout: opt.CloseTimeout,
 		overflow:     []*frame.Frame{frame.NewClose(1013, "Slow consumer")},
@@ -167,6 +177,9 @@ func (p *Pool) Open(conn net.Conn, cfg Config) *Outbox {
 	}
 	if o.raw == nil {
 		o.raw = rawConn(conn)
+	}
+	if tcp := tcpConn(conn); tcp != nil && p.unsentBytes > 0 {
+		limitUnsent(tcp, p.unsentBytes)
 	}
 	if len(o.overflow) == 0 {
 		o.overflow = p.overflow

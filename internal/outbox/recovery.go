@@ -12,9 +12,6 @@ const (
 	// at a few kilobytes per second to accept it well within Options.MaxAge.
 	writerPortion = 16 << 10
 	drainPortion  = 4 << 10
-	// unsentLimitFrom is the size of a recovery from which on the kernel's buffer of unsent bytes is limited, so that live
-	// frames do not wait behind megabytes of recovery in it.
-	unsentLimitFrom = 64 << 10
 	// extraWithoutOffset is the number of bytes by which frames without an offset may exceed the limit of a recovery: they
 	// cannot be read from the history later.
 	extraWithoutOffset = 1 << 20
@@ -244,8 +241,8 @@ func (o *Outbox) sendInOrder(f *frame.Frame) (outcome Outcome, handled bool) {
 	return Queued, true
 }
 
-// continueRecovery is called by the owner with mu held. It limits the unsent bytes in the kernel for the time of a
-// long recovery and reads unread messages. It returns false if only a drain goroutine can do that.
+// continueRecovery is called by the owner with mu held. It reads unread messages, and returns false if only a drain
+// goroutine can do that.
 func (o *Outbox) continueRecovery() bool {
 	if o.dead {
 		return true
@@ -255,19 +252,6 @@ func (o *Outbox) continueRecovery() bool {
 			return false
 		}
 		o.readUnread()
-	}
-	r := o.recovery
-	if r == nil || o.dead {
-		return true
-	}
-	if limited := r.bytes > unsentLimitFrom || r.unsentLimited && len(r.backlogs) > 0; limited != r.unsentLimited {
-		o.mu.Unlock()
-		limitUnsent(o.conn, limited)
-		o.mu.Lock()
-		if o.recovery == r {
-			r.unsentLimited = limited
-			o.finishRecovery()
-		}
 	}
 	return true
 }
@@ -358,7 +342,7 @@ func (o *Outbox) creditExempt(frames int) {
 // finishRecovery ends the recovery if nothing of it is left. The final frames of Close then follow.
 func (o *Outbox) finishRecovery() {
 	r := o.recovery
-	if len(r.backlogs) > 0 || r.holds > 0 || r.exemptWithin > 0 || r.unsentLimited && !o.dead {
+	if len(r.backlogs) > 0 || r.holds > 0 || r.exemptWithin > 0 {
 		return
 	}
 	o.endRecovery()

@@ -1,8 +1,8 @@
-//go:build !linux
+//go:build !linux && !darwin
 
 package outbox
 
 import "net"
 
-// limitUnsent has no effect on this system: live frames may be delayed by the recovery in the kernel's send buffer.
-func limitUnsent(net.Conn, bool) {}
+// limitUnsent limits the send buffer of a connection, since this system has no limit for unsent bytes alone.
+func limitUnsent(conn *net.TCPConn, n int) { _ = conn.SetWriteBuffer(n) }
