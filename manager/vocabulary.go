@@ -94,13 +94,20 @@ func (o Options) checkVocabulary() (all []error) {
 	}
 	for name, list := range map[string][]string{"Statuses": o.Statuses, "Stages": o.Stages} {
 		for _, word := range list {
-			if !isSlug([]byte(word)) {
-				all = append(all, fmt.Errorf("manager: Options.%s has %q, want 1 to %d characters of a-z 0-9 _ - .",
-					name, abbreviated(word), maxSlug))
+			if err := CheckWord(word); err != nil {
+				all = append(all, fmt.Errorf("manager: Options.%s has %q, which %w", name, abbreviated(word), err))
 			}
 		}
 	}
 	return all
+}
+
+// CheckWord returns an error that says what a status or stage must consist of, unless word does.
+func CheckWord(word string) error {
+	if isSlug([]byte(word)) {
+		return nil
+	}
+	return fmt.Errorf("must be 1 to %d characters of a-z 0-9 _ - .", maxSlug)
 }
 
 // words is a list of allowed words; nil allows every slug.

@@ -123,6 +123,9 @@ func (n *node) openManager() (err error) {
 		HistoryTotalBytes:       f.historyTotalBytes(),
 		MaxUploads:              f.MaxUploads,
 		MaxMessageBytes:         int(f.MaxMessageBytes),
+		Classes:                 f.classes(),
+		Statuses:                splitWords(f.Statuses),
+		Stages:                  splitWords(f.Stages),
 		MaxConnectionsPerUser:   noneIsNegative(f.MaxConnectionsPerUser),
 		EvictSilentAfter:        f.PingInterval,
 		MaxSubscriptionsPerUser: noneIsNegative(f.MaxSubscriptionsPerUser),
@@ -183,6 +186,7 @@ func (n *node) openServer() error {
 		QueueMessages:      f.QueueMessages,
 		QueueAge:           f.QueueAge,
 		RecoveryBytes:      int(f.RecoveryBytes),
+		UnsentBytes:        noneIsNegative(int(f.UnsentBytes)),
 		Observer:           n.metrics.Observer(),
 		Logger:             n.log,
 	})

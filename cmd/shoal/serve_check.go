@@ -26,6 +26,7 @@ func (f *serveFlags) check(s *settings) {
 	f.checkAPI(s)
 	f.checkTLS(s)
 	f.checkLimits(s)
+	f.checkVocabulary(s)
 	if f.Dev {
 		f.applyDev()
 	}

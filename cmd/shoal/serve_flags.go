@@ -55,6 +55,12 @@ type serveFlags struct {
 	QueueAge      time.Duration `default:"10s" min:"100ms" max:"10m" help:"Time that a message may wait for its connection."`
 	RecoveryBytes size          `default:"8MiB" min:"4KiB" max:"1GiB" help:"Stored messages queued for one recovering connection; the rest is read later."`
 
+	UnsentBytes size `default:"16KiB" min:"0" max:"64MiB" help:"Unsent bytes that the kernel may hold for one connection, so that states on slow links stay fresh; 0 is the system's limit."`
+
+	Class    []string `sep:"none" placeholder:"ACTION=CLASS[:FIELD]" help:"Class of an own action: event, state or terminal, and the field that holds its key; may be repeated, the same on all nodes."`
+	Statuses []string `placeholder:"WORD,…" help:"Allowed statuses of upload_progress; may be repeated. Default: any of a-z 0-9 _ - ."`
+	Stages   []string `placeholder:"WORD,…" help:"Allowed stages of upload_progress; may be repeated. Default: any of a-z 0-9 _ - ."`
+
 	HistoryMessages int           `default:"64" min:"1" max:"100000" help:"Messages kept of one upload."`
 	HistoryBytes    size          `default:"1MiB" min:"1KiB" max:"1GiB" help:"Bytes kept of one upload's messages; the newest is kept in any case."`
 	HistoryTTL      time.Duration `default:"10m" min:"1s" max:"168h" help:"Time that an upload's messages are kept."`
