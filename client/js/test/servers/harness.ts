@@ -64,6 +64,12 @@ export class Server {
     this.#process.kill('SIGCONT')
   }
 
+  // api returns the answer to a GET of the HTTP API.
+  async api(path: string): Promise<any> {
+    const answer = await fetch(`http://127.0.0.1:${this.port}${path}`, { headers: { Authorization: 'Bearer key' } })
+    return answer.json()
+  }
+
   async publish(id: string, ...messages: object[]): Promise<void> {
     const answer = await fetch(`http://127.0.0.1:${this.port}/v1/uploads/${encodeURIComponent(id)}/messages`, {
       method: 'POST', body: messages.map((m) => `${JSON.stringify(m)}\n`).join(''),
