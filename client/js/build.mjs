@@ -1,22 +1,37 @@
 // Builds dist: one minified module per entry, and the types. `node build.mjs FILE` builds the client alone, into FILE.
 
 import { execFileSync } from 'node:child_process'
-import { rmSync } from 'node:fs'
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { basename } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { build } from 'esbuild'
+import { minify } from 'terser'
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url))
-const options = { bundle: true, minify: true, format: 'esm', target: 'es2022', logLevel: 'warning' }
 const [file] = process.argv.slice(2)
 
+// bundle returns the name and the code of each module.
+async function bundle(options) {
+  const { outputFiles } = await build({
+    bundle: true, format: 'esm', target: 'es2022', logLevel: 'warning', write: false, outdir: here('dist'), ...options,
+  })
+  return Promise.all(outputFiles.map(async ({ path, text }) => {
+    const { code } = await minify(text, { module: true, ecma: 2022, compress: { passes: 3 } })
+    return [basename(path), code]
+  }))
+}
+
 if (file) {
-  const js = '// Built from client/js/src by client/js/build.mjs. Do not edit: change the sources and build again.'
-  await build({ ...options, entryPoints: [here('src/index.ts')], outfile: file, banner: { js } })
+  const [[, code]] = await bundle({ entryPoints: [here('src/index.ts')] })
+  writeFileSync(file, `// Built from client/js/src by client/js/build.mjs. Do not edit: change the sources and build again.\n${code}\n`)
 } else {
   rmSync(here('dist'), { recursive: true, force: true })
-  const outdir = here('dist')
+  mkdirSync(here('dist'))
   // The entries share nothing but what index exports, so that an application has each class once.
-  await build({ ...options, entryPoints: [here('src/index.ts'), here('src/sse.ts')], outdir, splitting: true })
-  await build({ ...options, entryPoints: [here('src/tabs.ts'), here('src/react.ts')], outdir, external: ['react', './index.js'] })
+  const modules = [
+    ...await bundle({ entryPoints: [here('src/index.ts'), here('src/sse.ts')], splitting: true }),
+    ...await bundle({ entryPoints: [here('src/tabs.ts'), here('src/react.ts')], external: ['react', './index.js'] }),
+  ]
+  for (const [name, code] of modules) writeFileSync(here(`dist/${name}`), code)
   execFileSync(process.execPath, [here('node_modules/typescript/bin/tsc'), '-p', here('.')], { stdio: 'inherit' })
 }

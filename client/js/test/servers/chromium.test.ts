@@ -65,6 +65,7 @@ beforeEach(async () => {
 
 afterEach(async () => {
   proxy.mend()
+  proxy.blocking = false
   await context.close()
 })
 

@@ -6,7 +6,7 @@ import { createHmac } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { type AddressInfo, type Socket, connect as dial, createServer } from 'node:net'
 import { fileURLToPath } from 'node:url'
-import type { ConnectionStatus, Shoal } from '../../src/index.js'
+import type { ConnectionStatus, Follow, Shoal } from '../../src/index.js'
 
 const BINARY = process.env.SHOAL_BIN ?? fileURLToPath(new URL('../../../../bin/shoal', import.meta.url))
 const SECRET = 'a secret of the tests, which is long enough'
@@ -103,6 +103,8 @@ export class Proxy {
   #listener = createServer((client) => this.#join(client))
   port = 0
   #cut = false
+  // blocking refuses WebSockets, as some networks do.
+  blocking = false
   // rate bounds what the server sends, in bytes a second. 0: no bound.
   rate = 0
 
@@ -124,7 +126,12 @@ export class Proxy {
     const server = dial(this.server.port, '127.0.0.1')
     const pair: [Socket, Socket] = [client, server]
     this.#pairs.add(pair)
-    client.pipe(server)
+    client.on('data', (data) => {
+      if (this.blocking && /\r\nupgrade: websocket\r\n/i.test(data.toString('latin1'))) {
+        client.end('HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: 0\r\n\r\n')
+      } else server.write(data)
+    })
+    client.on('end', () => server.end())
     server.on('data', (data) => {
       client.write(data)
       if (this.rate === 0) return
@@ -179,3 +186,16 @@ export function until(client: Shoal<any>, state: ConnectionStatus['state'] | str
     look()
   })
 }
+
+// take returns the next messages of a loop.
+export async function take(loop: Follow<any>, n: number): Promise<any[]> {
+  const taken: any[] = []
+  while (taken.length < n) {
+    const { done, value } = await loop.next()
+    if (done) throw new Error(`the loop ended after ${JSON.stringify(taken)}`)
+    taken.push(value)
+  }
+  return taken
+}
+
+export const numbers = (messages: any[]) => messages.map((m) => m.n ?? m.reason ?? m.payload?.progress_percent)

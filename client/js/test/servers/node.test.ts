@@ -3,8 +3,8 @@
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
-import { type Follow, type Options, type Shoal, connect } from '../../src/index.js'
-import { Proxy, Server, line, progress, token, until } from './harness.js'
+import { type Options, type Shoal, connect } from '../../src/index.js'
+import { Proxy, Server, line, numbers, progress, take, token, until } from './harness.js'
 
 let server: Server
 let proxy: Proxy
@@ -18,6 +18,7 @@ beforeAll(async () => {
 afterEach(() => {
   for (const client of clients.splice(0)) client.close()
   proxy.rate = 0
+  proxy.blocking = false
   proxy.mend()
 })
 
@@ -31,19 +32,6 @@ function open(url: string, options: Partial<Options<any>> = {}): Shoal<any> {
   clients.push(client)
   return client
 }
-
-// take returns the next messages of a loop.
-async function take(loop: Follow<any>, n: number): Promise<any[]> {
-  const taken: any[] = []
-  while (taken.length < n) {
-    const { done, value } = await loop.next()
-    if (done) throw new Error(`the loop ended after ${JSON.stringify(taken)}`)
-    taken.push(value)
-  }
-  return taken
-}
-
-const numbers = (messages: any[]) => messages.map((m) => m.n ?? m.reason ?? m.payload?.progress_percent)
 
 test('the newest message comes at once, then all that follow', async () => {
   await server.publish('snapshot', progress('snapshot', 10), progress('snapshot', 20))
@@ -212,6 +200,8 @@ test('a server that is not Shoal is named, and gets no token', async () => {
   const client = open(`http://127.0.0.1:${(other.address() as AddressInfo).port}`, { maxDelay: 50 })
   await until(client, 'waiting')
   expect(client.status().error).toMatchObject({ code: 'unreachable' })
+  await vi.waitUntil(() => client.status().error?.code === 'not_shoal')
+  expect(client.status().error!.message).toMatch(/404/)
   client.close()
   other.closeAllConnections()
   await new Promise((resolve) => other.close(resolve))

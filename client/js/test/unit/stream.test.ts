@@ -1,0 +1,225 @@
+// Server-Sent Events, against a fetch that answers what a test wants.
+
+import { createHash } from 'node:crypto'
+import { describe, expect, test, vi } from 'vitest'
+import { FakeSocket, again, hear, installFakes, open, pass, progress, settle, subscribed } from './fakes.js'
+
+installFakes()
+
+class Stream {
+  static all: Stream[] = []
+  readonly headers: Record<string, string>
+  readonly signal: AbortSignal
+  #answer!: (response: Response) => void
+  #fail!: (error: Error) => void
+  #body!: ReadableStreamDefaultController<Uint8Array>
+  readonly response: Promise<Response>
+
+  constructor(readonly url: string, init: { headers: Record<string, string>; signal: AbortSignal }) {
+    this.headers = init.headers
+    this.signal = init.signal
+    this.response = new Promise((resolve, reject) => {
+      this.#answer = resolve
+      this.#fail = reject
+    })
+    init.signal.addEventListener('abort', () => {
+      this.#fail(new Error('aborted'))
+      try { this.#body?.error(new Error('aborted')) } catch {}
+    })
+    if (init.signal.aborted) this.#fail(new Error('aborted'))
+    else Stream.all.push(this)
+  }
+
+  static get last(): Stream {
+    return Stream.all.at(-1)!
+  }
+
+  async opens(...messages: object[]): Promise<void> {
+    const body = new ReadableStream<Uint8Array>({ start: (controller) => { this.#body = controller } })
+    this.#answer(new Response(body, { headers: { 'Content-Type': 'text/event-stream' } }))
+    await settle()
+    await this.says(...messages)
+  }
+
+  async says(...messages: object[]): Promise<void> {
+    await this.sends(messages.map((m) => `id: x\ndata: ${JSON.stringify(m)}\n\n`).join(''))
+  }
+
+  async sends(text: string | Uint8Array): Promise<void> {
+    this.#body.enqueue(typeof text === 'string' ? new TextEncoder().encode(text) : text)
+    await settle()
+  }
+
+  async ends(): Promise<void> {
+    this.#body.close()
+    await settle()
+  }
+
+  async refuses(status: number, problem: object | string = {}, headers: Record<string, string> = {}): Promise<void> {
+    const text = typeof problem === 'string' ? problem : JSON.stringify(problem)
+    this.#answer(new Response(text, { status, headers: { 'Content-Type': 'application/problem+json', ...headers } }))
+    await settle()
+  }
+
+  async breaks(): Promise<void> {
+    this.#fail(new Error('network down'))
+    await settle()
+  }
+}
+
+// blocked is a client whose sockets never open, with its first stream asked for.
+async function blocked(ids = ['u'], options: object = {}) {
+  Stream.all = []
+  vi.stubGlobal('fetch', (url: string, init: any) => new Stream(url, init).response)
+  const client = open({ sse: true, ...options })
+  const follows = ids.map((id) => hear(client, id))
+  for (let i = 0; i < 2; i++) {
+    await settle()
+    FakeSocket.last.ends()
+    await pass(Math.max(client.status().retryAt! - Date.now(), 0))
+  }
+  await vi.waitFor(async () => {
+    await pass(20)
+    expect(Stream.all.length).toBe(1)
+  })
+  return { client, ...follows[0]! }
+}
+
+test('is used after two sockets that never opened', async () => {
+  const { client, seen } = await blocked()
+  expect(FakeSocket.all.length).toBe(2)
+  expect(Stream.last.url).toBe('https://host/events/uploads?id=u')
+  expect(Stream.last.headers).toEqual({ Authorization: 'Bearer token-1' })
+  expect(client.status().state).toBe('connecting')
+  await Stream.last.opens(subscribed(3), progress(3), progress(4))
+  expect(client.status()).toMatchObject({ state: 'live', transport: 'sse' })
+  expect(seen).toEqual([3, 4])
+})
+
+test('is never used where it is not wanted', async () => {
+  await expect(blocked(['u'], { sse: false })).rejects.toThrow()
+  expect(FakeSocket.all.length).toBeGreaterThan(2)
+})
+
+test('continues from the position when it ends, after one more socket', async () => {
+  const { client, seen } = await blocked()
+  await Stream.last.opens(subscribed(3, false, "e'1"), progress(3), progress(4))
+  await Stream.last.sends('retry: 2000\n\n')
+  await Stream.last.ends()
+  expect(client.status()).toMatchObject({ state: 'waiting', retryAt: Date.now() + 2000 })
+  await pass(2000)
+  FakeSocket.last.ends()
+  await pass(client.status().retryAt! - Date.now())
+  await vi.waitFor(async () => {
+    await pass(20)
+    expect(Stream.all.length).toBe(2)
+  })
+  expect(FakeSocket.all.length).toBe(3)
+  expect(Stream.last.headers['Last-Event-ID']).toBe('e%271:4')
+  await Stream.last.opens(subscribed(5, true, "e'1"), progress(5))
+  expect(seen).toEqual([3, 4, 5])
+})
+
+test('follows several uploads, each from its position', async () => {
+  const { client } = await blocked(['u', 'v'])
+  await Stream.last.opens(subscribed(3), progress(3), subscribed(0, false, 'f', 'v'))
+  hear(client, 'w')
+  await pass(20)
+  expect(Stream.all[0]!.signal.aborted).toBe(true)
+  await vi.waitFor(() => expect(Stream.last.url).toBe('https://host/events/uploads?id=u&id=v&id=w'))
+  const tag = (id: string) => createHash('sha256').update(id).digest().subarray(0, 6).toString('base64url')
+  expect(Stream.last.headers['Last-Event-ID']).toBe(`${tag('u')}=e:3,${tag('v')}=f:0`)
+  expect(client.status().state).toBe('live')
+})
+
+test('is asked without uploads only whether it is there', async () => {
+  const { client } = await blocked([])
+  expect(Stream.last.url).toBe('https://host/events/uploads?')
+  await Stream.last.refuses(400, { field: 'id', detail: 'is missing' })
+  expect(client.status()).toMatchObject({ state: 'live', transport: 'sse' })
+})
+
+test('follows up to 256 uploads in streams of 64', async () => {
+  const { client } = await blocked(Array.from({ length: 300 }, (_, i) => `u${i}`)).catch(() => ({ client: undefined }))
+  expect(client).toBeUndefined() // four streams, not one
+  expect(Stream.all.map(({ url }) => url.split('&').length)).toEqual([64, 64, 64, 64])
+})
+
+test('reads events in pieces, with comments and several lines', async () => {
+  const { seen } = await blocked()
+  await Stream.last.opens(subscribed(0))
+  const bytes = new TextEncoder().encode(`: hello\n\ndata: {"action":"ü",\ndata: "upload_id":"u"}\n\n:\n\n`)
+  for (const byte of bytes) await Stream.last.sends(Uint8Array.of(byte))
+  expect(seen).toEqual(['ü'])
+})
+
+describe('refusals', () => {
+  test('of the token get a new one once', async () => {
+    const { client } = await blocked()
+    await Stream.last.refuses(401, { code: 'expired', detail: 'Token has expired' })
+    expect(client.status()).toMatchObject({ state: 'waiting', error: { code: 'expired', closeCode: 4003 } })
+    expect(client.status().error!.message).toContain('Token has expired')
+  })
+
+  test('of an upload end it', async () => {
+    const { client, errors } = await blocked()
+    await Stream.last.refuses(403, { detail: 'you may not follow this upload' })
+    expect(errors).toEqual(['forbidden'])
+    expect(client.status().state).toBe('live')
+  })
+
+  test.each([503, 429])('with %i wait as long as the server says', async (status) => {
+    const { client } = await blocked()
+    await Stream.last.refuses(status, { detail: 'no new connections now' }, { 'Retry-After': '5' })
+    expect(client.status()).toMatchObject({ state: 'waiting', error: { code: 'unavailable' }, retryAt: Date.now() + 5000 })
+  })
+
+  test.each([[404, 'not found', 'text/plain'], [200, '<html>', 'text/html']])('with %i are not from Shoal', async (status, text, type) => {
+    const { client } = await blocked()
+    await Stream.last.refuses(status, text, { 'Content-Type': type })
+    expect(client.status().error).toMatchObject({ code: 'not_shoal', message: expect.stringMatching(/host.*\/events\/uploads/) })
+  })
+
+  test('by the network are named', async () => {
+    const { client } = await blocked()
+    await Stream.last.breaks()
+    expect(client.status()).toMatchObject({ state: 'waiting', error: { code: 'unreachable', message: expect.stringContaining('network down') } })
+  })
+})
+
+test('ends with its token, and a new one is shown', async () => {
+  const { client } = await blocked()
+  await Stream.last.opens(subscribed(0))
+  await Stream.last.says({ action: 'auth_error', code: 'expired', message: 'Token has expired' })
+  await Stream.last.ends()
+  expect(client.status()).toMatchObject({ state: 'waiting', error: { code: 'expired' } })
+})
+
+test('shows a renewed token with a new request', async () => {
+  await blocked(['u'], { token: () => ({ token: 't', expiresAt: Date.now() + 40_000 }) })
+  const before = Stream.all.length
+  await Stream.last.opens(subscribed(0))
+  await pass(31_000)
+  expect(Stream.all.length).toBeGreaterThan(before)
+  expect(Stream.all[0]!.signal.aborted).toBe(true)
+})
+
+test('gives way to a socket that opens', async () => {
+  vi.spyOn(Math, 'random').mockReturnValue(0.5)
+  const { client, seen } = await blocked()
+  await Stream.last.opens(subscribed(1), progress(1))
+  await pass(10_000)
+  FakeSocket.last.opens()
+  expect(Stream.last.signal.aborted).toBe(true)
+  const socket = await again(client)
+  expect(client.status()).toMatchObject({ state: 'live', transport: 'websocket' })
+  expect(socket.sent.at(-1)).toEqual({ action: 'resume', uploads: { u: { epoch: 'e', offset: 1 } } })
+  expect(seen).toEqual([1])
+})
+
+test('is left at once by close', async () => {
+  const { client } = await blocked()
+  await Stream.last.opens(subscribed(1), progress(1))
+  client.close()
+  expect(Stream.last.signal.aborted).toBe(true)
+})
