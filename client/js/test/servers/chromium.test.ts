@@ -153,6 +153,21 @@ test('a token that expires is replaced, and nothing is lost', async () => {
   await sees(page, [1])
 })
 
+test('streams are used where WebSockets are blocked, from another origin too', async () => {
+  proxy.blocking = true
+  const page = await following('stream', {}, proxy.url)
+  expect(await page.evaluate(() => shoal.status().transport)).toBe('sse')
+  await server.publish('stream', line(1))
+  await sees(page, [1])
+  proxy.cut()
+  await state(page, 'waiting')
+  await server.publish('stream', line(2))
+  proxy.mend()
+  await sees(page, [1, 2])
+  await page.evaluate(() => shoal.close())
+  await count(0)
+})
+
 test('tabs share a connection, through the end of the one that has it', async () => {
   const first = await following('shared', { share: 'ann' })
   const second = await following('shared', { share: 'ann' })
