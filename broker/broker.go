@@ -8,7 +8,8 @@ import (
 )
 
 // ErrUnavailable is wrapped by errors of a Broker while the engine is unreachable or does not answer in time. Whether
-// the operation took effect is then unknown; it may be retried.
+// the operation took effect is then unknown; it may be retried. An error that wraps neither this one nor the error of the
+// call's context is a refusal, such as for want of a permission: the call had no effect, and would fail again.
 var ErrUnavailable = errors.New("broker: out of reach")
 
 // Broker carries messages between nodes. Its methods may be called from any number of goroutines, also before

@@ -80,6 +80,7 @@ func (c *cluster) catch(ctx context.Context, id string) (done bool) {
 	kept, err := c.kept(ctx, id, since)
 	if err != nil {
 		c.readFailed(err)
+		c.refuse(id, err)
 		return false
 	}
 	messages := c.lookAtKept(id, kept)
@@ -291,7 +292,7 @@ func (c *cluster) settle(u *upload, f *follow) (done bool, lost []Conn) {
 	c.counters.recoveries.Add(1)
 	if !f.live {
 		f.live = true
-		close(f.ready)
+		close(f.attempt.done)
 	}
 	return true, lost
 }

@@ -200,10 +200,16 @@ func unavailable(err error) error {
 	if errors.Is(err, broker.ErrKeysUnsupported) {
 		return fmt.Errorf("%w: %w", ErrKeysUnsupported, err)
 	}
-	if errors.Is(err, broker.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
+	if isPassing(err) && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return err
+}
+
+// isPassing reports whether a call of the broker that failed may succeed later.
+func isPassing(err error) bool {
+	return errors.Is(err, broker.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) ||
+		errors.Is(err, context.Canceled)
 }
 
 // bounded returns a context that ends with ctx, and after brokerPatience if ctx has no end of its own.

@@ -2,6 +2,7 @@ package manager
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -20,6 +21,7 @@ type faulty struct {
 	down    bool                      // no message passes, and every call fails
 	bare    bool                      // messages do not name their epoch
 	lose    func(broker.Message) bool // which messages are lost on their way here
+	refused string                    // a channel that nobody may subscribe to
 	calls   map[string]int            // how often each call was made
 
 	// before is called before each call, after behind each call that the hub executed; the call fails with the error
@@ -158,7 +160,20 @@ func (f *faulty) call(ctx context.Context, name string, carryOut func() error) e
 	return err
 }
 
+// refuse makes the broker refuse subscriptions of a channel.
+func (f *faulty) refuse(channel string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.refused = channel
+}
+
 func (f *faulty) Subscribe(ctx context.Context, channels ...string) error {
+	f.mu.Lock()
+	refused := f.refused
+	f.mu.Unlock()
+	if refused != "" && slices.Contains(channels, refused) {
+		return errNoPermission
+	}
 	return f.call(ctx, "Subscribe", func() error { return f.HistoryBroker.Subscribe(ctx, channels...) })
 }
 

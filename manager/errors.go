@@ -25,6 +25,9 @@ var (
 	ErrKeyReused = errors.New("manager: the key was used for something else")
 	// ErrKeysUnsupported means that PublishOnce cannot work with this broker as it is configured. Nothing was published.
 	ErrKeysUnsupported = errors.New("manager: the broker does not support PublishOnce")
+	// ErrRefused means that the broker refuses to let this node follow an upload, for example for want of a permission,
+	// and will refuse again until an operator changes that. The text gives the reason.
+	ErrRefused = errors.New("manager: the broker refused to deliver the upload")
 	// ErrUnknownUpload: nothing is known of the upload's messages.
 	ErrUnknownUpload = errors.New("manager: unknown upload")
 	// ErrNotConnected: the connection is not registered for the user.

@@ -2,6 +2,7 @@ package manager
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/shoal-go/shoal/broker"
@@ -16,9 +17,9 @@ type follow struct {
 	pins int
 	// left is when the last follower left the upload; zero while there is one. Every follower holds a pin.
 	left time.Time
-	// ready is closed when the node is subscribed and the upload's log matches the broker's.
-	ready chan struct{}
-	live  bool // ready is closed
+	// attempt ends when the node is subscribed and the upload's log matches the broker's, or when the broker refuses.
+	attempt *attempt
+	live    bool // attempt has succeeded
 	// joined is set while the node is subscribed; a read of the stored messages is only reliable then.
 	joined bool
 	// behind is set while messages may be missing; arriving messages are held until the gap is closed.
@@ -32,6 +33,24 @@ type follow struct {
 	attempts int
 }
 
+// attempt is what subscribers of an upload wait for.
+type attempt struct {
+	done chan struct{}
+	err  error // set before done is closed: why the broker refuses
+}
+
+func newAttempt() *attempt { return &attempt{done: make(chan struct{})} }
+
+// refused hands a permanent error of the broker to the callers that are about to subscribe. The node goes on trying for
+// as long as there are any. The upload's lock is held.
+func (f *follow) refused(err error) {
+	if !f.live {
+		f.attempt.err = fmt.Errorf("%w: %w", ErrRefused, err)
+		close(f.attempt.done)
+		f.attempt = newAttempt()
+	}
+}
+
 // arrival is a validated message from the broker.
 type arrival struct {
 	broker.Message
@@ -39,11 +58,11 @@ type arrival struct {
 }
 
 // follow makes this node follow uploads until release is called, and for as long as they have local subscribers. It
-// blocks until messages published from now on, on any node, are guaranteed to arrive. The error is ErrClosed, ctx's
-// error, or wraps ErrUnavailable.
-func (m *Manager) follow(ctx context.Context, uploadIDs ...string) (release func(), err error) {
+// blocks until messages published from now on, on any node, are guaranteed to arrive, or the broker has refused: then
+// refused has the reasons by upload, which wrap ErrRefused. The error is ErrClosed, ctx's error, or wraps ErrUnavailable.
+func (m *Manager) follow(ctx context.Context, uploadIDs ...string) (release func(), refused map[string]error, err error) {
 	if m.cluster == nil {
-		return func() {}, nil
+		return func() {}, nil, nil
 	}
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -52,25 +71,45 @@ func (m *Manager) follow(ctx context.Context, uploadIDs ...string) (release func
 			m.registry.WithKnown(id, func(u *upload) { u.State.follow.pins-- })
 		}
 	}
-	var joining []chan struct{}
-	for _, id := range uploadIDs {
-		if ready := m.cluster.pin(id); ready != nil {
-			joining = append(joining, ready)
+	attempts := make([]*attempt, len(uploadIDs))
+	for i, id := range uploadIDs {
+		attempts[i] = m.cluster.pin(id)
+	}
+	for i, a := range attempts {
+		if a == nil {
+			continue
+		}
+		if err := m.await(ctx, a.done); err != nil {
+			release()
+			return nil, nil, err
+		}
+		if a.err != nil {
+			if refused == nil {
+				refused = make(map[string]error)
+			}
+			refused[uploadIDs[i]] = a.err
 		}
 	}
-	for _, ready := range joining {
-		if err := m.await(ctx, ready); err != nil {
-			release()
-			return nil, err
-		}
+	return release, refused, nil
+}
+
+// followOne is follow for one upload, with its refusal as the error.
+func (m *Manager) followOne(ctx context.Context, uploadID string) (release func(), err error) {
+	release, refused, err := m.follow(ctx, uploadID)
+	if err != nil {
+		return nil, err
+	}
+	if err := refused[uploadID]; err != nil {
+		release()
+		return nil, err
 	}
 	return release, nil
 }
 
-// await blocks until ready is closed, ctx ends, or the manager is closed.
-func (m *Manager) await(ctx context.Context, ready <-chan struct{}) error {
+// await blocks until done is closed, ctx ends, or the manager is closed.
+func (m *Manager) await(ctx context.Context, done <-chan struct{}) error {
 	select {
-	case <-ready:
+	case <-done:
 		return nil
 	case <-m.stop:
 		return ErrClosed
@@ -79,22 +118,22 @@ func (m *Manager) await(ctx context.Context, ready <-chan struct{}) error {
 	}
 }
 
-// pin keeps an upload followed and returns a channel that is closed when it is ready, or nil if it is.
-func (c *cluster) pin(id string) (ready chan struct{}) {
+// pin keeps an upload followed and returns the attempt to wait for, or nil if the upload is up to date.
+func (c *cluster) pin(id string) (a *attempt) {
 	c.manager.registry.With(id, func(u *upload) {
 		f := u.State.follow
 		if f == nil {
-			f = &follow{cluster: c, id: u.ID(), ready: make(chan struct{}), behind: true}
+			f = &follow{cluster: c, id: u.ID(), attempt: newAttempt(), behind: true}
 			u.State.follow = f
 			c.interest.Add(f.id)
 		}
 		f.pins++
 		f.left = time.Time{}
 		if !f.live {
-			ready = f.ready
+			a = f.attempt
 		}
 	})
-	return ready
+	return a
 }
 
 // deserted records that the upload has no subscriber. The registry calls it when it is done with such an upload, with
@@ -148,6 +187,7 @@ func (c *cluster) join(ctx context.Context, subscribed map[string]bool, ids []st
 			}
 			failed = append(failed, id)
 			c.subscribeFailed(err)
+			c.refuse(id, err)
 		}
 	}
 	for _, id := range joined {
@@ -155,6 +195,18 @@ func (c *cluster) join(ctx context.Context, subscribed map[string]bool, ids []st
 		c.joined(id)
 	}
 	return failed
+}
+
+// refuse ends the attempt to follow an upload if a failed call of the broker would fail again.
+func (c *cluster) refuse(id string, err error) {
+	if err == nil || isPassing(err) {
+		return
+	}
+	c.manager.registry.WithKnown(id, func(u *upload) {
+		if f := u.State.follow; f != nil {
+			f.refused(err)
+		}
+	})
 }
 
 // leave unsubscribes from uploads, and returns those for which that has failed.

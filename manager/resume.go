@@ -16,8 +16,8 @@ import (
 // them, may be sent again. A Replayer writes the missed messages at its client's pace.
 //
 // Resume blocks like SubscribeConn. It returns the uploads that could not be subscribed and the reasons:
-// ErrTooManySubscriptions, or ErrNotConnected if the connection has been disconnected; they are not part of the answer,
-// and nothing is stored for them. The error is an *InvalidError, ErrNotConnected, ErrTooManySubscriptions if there are
+// ErrTooManySubscriptions, ErrNotConnected if the connection has been disconnected, or one that wraps ErrRefused; they
+// are not part of the answer, and nothing is stored for them. The error is an *InvalidError, ErrNotConnected, ErrTooManySubscriptions if there are
 // more uploads than a user may follow, ErrClosed, the error of ctx, or one that wraps ErrUnavailable; then nothing has
 // been subscribed.
 func (m *Manager) Resume(
@@ -42,18 +42,20 @@ func (m *Manager) Resume(
 		return nil, ErrNotConnected
 	}
 	defer m.flushClaims(c)
-	release, err := m.follow(ctx, admitted...)
+	release, refusedByBroker, err := m.follow(ctx, admitted...)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
+	followed := slices.DeleteFunc(slices.Clone(admitted), func(id string) bool { return refusedByBroker[id] != nil })
 	m.overtake(ctx, since)
 	r := &resumption{manager: m, userID: userID, conn: c, since: since, refused: map[string]error{}}
 	if replayer, ok := c.(Replayer); ok {
-		r.replay(replayer, admitted)
+		r.replay(replayer, followed)
 	} else {
-		r.send(admitted)
+		r.send(followed)
 	}
+	maps.Copy(r.refused, refusedByBroker)
 	for _, uploadID := range ids {
 		if _, ok := slices.BinarySearch(admitted, uploadID); !ok {
 			r.refused[uploadID] = ErrTooManySubscriptions

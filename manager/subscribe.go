@@ -16,12 +16,12 @@ import (
 // until the broker has confirmed the subscription.
 //
 // The error is an *InvalidError, ErrTooManySubscriptions, ErrTooManyPending, ErrClosed, the error of ctx, or one that
-// wraps ErrUnavailable.
+// wraps ErrUnavailable or ErrRefused.
 func (m *Manager) SubscribeUpload(ctx context.Context, userID, uploadID string) error {
 	if err := m.checkSubscription(ctx, userID, uploadID); err != nil {
 		return err
 	}
-	release, err := m.follow(ctx, uploadID)
+	release, err := m.followOne(ctx, uploadID)
 	if err != nil {
 		return err
 	}
@@ -52,7 +52,7 @@ type SubscribeOptions struct {
 //
 // SubscribeConn blocks like SubscribeUpload. With a broker it blocks for up to a second more while this node lags
 // behind opt.Since, a position that the client has from another node. The error is an *InvalidError, ErrNotConnected,
-// ErrTooManySubscriptions, ErrClosed, the error of ctx, or one that wraps ErrUnavailable.
+// ErrTooManySubscriptions, ErrClosed, the error of ctx, or one that wraps ErrUnavailable or ErrRefused.
 func (m *Manager) SubscribeConn(
 	ctx context.Context, userID string, c Conn, uploadID string, opt SubscribeOptions,
 ) error {
@@ -63,7 +63,7 @@ func (m *Manager) SubscribeConn(
 		return ErrNotConnected
 	}
 	defer m.flushClaims(c)
-	release, err := m.follow(ctx, uploadID)
+	release, err := m.followOne(ctx, uploadID)
 	if err != nil {
 		return err
 	}

@@ -229,6 +229,11 @@ func (c *Client) subscribeFailed(err error, uploadIDs ...string) {
 	case errors.Is(err, manager.ErrUnavailable):
 		c.fail(errorMessage{Code: codeInternal, Message: "the nodes cannot reach each other now, try again later",
 			RetryAfter: retryAfterMillis()}, orNone(uploadIDs)...)
+	case errors.Is(err, manager.ErrRefused) && !c.v1:
+		c.Close(manager.InternalError)
+	case errors.Is(err, manager.ErrRefused): // the manager logs the reason, which is not the client's concern
+		c.fail(errorMessage{Code: codeInternal, Message: "the upload cannot be followed now, try again later",
+			RetryAfter: retryAfterMillis()}, orNone(uploadIDs)...)
 	case errors.Is(err, manager.ErrNotConnected), errors.Is(err, manager.ErrClosed), c.server.ctx.Err() != nil:
 		// The connection is closing, and its close frame gives the reason.
 	default:
