@@ -122,25 +122,6 @@ func (c *cluster) run() {
 	c.peering.Go(func() { c.syncOrders(peersCtx) })
 }
 
-// close takes leave of the other nodes and ends all goroutines. It blocks until then; calls of the broker end
-// with ctx.
-func (c *cluster) close(ctx context.Context) error {
-	var err error
-	if c.outgoing != nil {
-		err = c.outgoing.Close(ctx)
-	}
-	c.stopPeers()
-	defer context.AfterFunc(ctx, c.hurryPeers)()
-	c.peering.Wait()
-	c.hurryPeers() // its context has to end in any case
-	c.stopBroker()
-	c.running.Wait()
-	c.interest.Close()
-	c.catching.Close()
-	c.intake.Close()
-	return err
-}
-
 // Receive enqueues a message from the broker.
 func (c *cluster) Receive(b broker.Message) {
 	if !c.peers.Receive(b) {
