@@ -1,0 +1,133 @@
+// Command chat is a chat: rooms are uploads, and all messages are the application's own.
+//
+//	go run ./examples/chat -addr 127.0.0.1:8080
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+	"unicode/utf8"
+
+	"github.com/shoal-go/shoal/manager"
+	"github.com/shoal-go/shoal/server"
+)
+
+func main() {
+	addr := flag.String("addr", "127.0.0.1:8080", "address to listen on")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	ln, err := net.Listen("tcp", *addr)
+	if err == nil {
+		err = run(ctx, ln)
+	}
+	if err != nil {
+		log.Fatal("chat: ", err)
+	}
+}
+
+// said is a message in a room, from the client and to all clients that follow the room.
+type said struct {
+	Action string `json:"action"`
+	Room   string `json:"room"`
+	From   string `json:"from"`
+	Text   string `json:"text"`
+}
+
+// presence tells a room that a user came or left.
+type presence struct {
+	Action string `json:"action"`
+	User   string `json:"user"`
+}
+
+// chat publishes what clients say.
+type chat struct{ manager *manager.Manager }
+
+// run serves until ctx ends.
+func run(ctx context.Context, ln net.Listener) error {
+	m, err := manager.New(manager.Options{})
+	if err != nil {
+		return err
+	}
+	c := &chat{m}
+	s, err := server.New(server.Options{
+		Manager:   m,
+		Identify:  identify,
+		Authorize: server.AuthorizeOpen,
+		OnMessage: c.onMessage,
+		OnSubscribe: func(client *server.Client, room server.Subscription) {
+			if !room.UserFollows {
+				c.publish(client.Context(), room.UploadID, presence{"joined", client.UserID()})
+			}
+		},
+		OnUnsubscribe: func(client *server.Client, room server.Subscription) {
+			if !room.UserFollows { // the connection may have ended, and its context with it
+				c.publish(context.Background(), room.UploadID, presence{"left", client.UserID()})
+			}
+		},
+	})
+	if err != nil {
+		return errors.Join(err, m.Close(context.Background()))
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(ln) }() // an HTTP server with limits for public networks
+	select {
+	case err = <-served:
+	case <-ctx.Done():
+	}
+	closing, cancel := context.WithTimeout(context.Background(), 8*time.Second)
+	defer cancel()
+	return errors.Join(err, s.Close(closing), m.Close(closing))
+}
+
+// identify trusts a header, which a proxy that authenticates users has to set.
+func identify(r *http.Request) (server.Identity, error) {
+	user := r.Header.Get("X-User")
+	if user == "" {
+		return server.Identity{}, &server.TokenError{Message: "not logged in"}
+	}
+	return server.Identity{UserID: user}, nil
+}
+
+// maxText bounds what a user may say at once.
+const maxText = 2000
+
+// onMessage handles {"action":"say","room":"…","text":"…"}. It reports false for a message that it does not know.
+func (c *chat) onMessage(client *server.Client, incoming server.Incoming) bool {
+	var message said
+	if !incoming.Text || json.Unmarshal(incoming.Data, &message) != nil || message.Action != "say" {
+		return false
+	}
+	if utf8.RuneCountInString(message.Text) > maxText {
+		client.SendText([]byte(`{"action":"refused","message":"too long"}`))
+		return true
+	}
+	message.Action, message.From = "said", client.UserID()
+	c.publish(client.Context(), message.Room, message)
+	return true
+}
+
+// publish sends a message of the application to all clients that follow a room.
+func (c *chat) publish(ctx context.Context, room string, message any) {
+	text, err := json.Marshal(message)
+	if err != nil {
+		log.Print("chat: ", err)
+		return
+	}
+	encoded, err := manager.Parse(room, text, time.Now())
+	if err == nil {
+		_, err = c.manager.Publish(ctx, room, encoded)
+	}
+	if err != nil && !errors.Is(err, manager.ErrClosed) {
+		log.Print("chat: ", err)
+	}
+}

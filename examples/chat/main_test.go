@@ -1,0 +1,40 @@
+package main
+
+import (
+	"context"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/shoal-go/shoal/examples/internal/try"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// What one user says reaches all in the room, who also see users come and leave.
+func TestChat(t *testing.T) {
+	ln := try.Listen(t)
+	try.Run(t, func(ctx context.Context) error { return run(ctx, ln) })
+	ann := try.Dial(t, ln.Addr().String()+"/ws/uploads", try.As("ann"))
+	ann.Subscribe("kitchen")
+	if m := ann.Want("joined"); m["user"] != "ann" {
+		t.Errorf("ann received %v", m)
+	}
+	bob := try.Dial(t, ln.Addr().String()+"/ws/uploads", try.As("bob"))
+	bob.Subscribe("kitchen")
+	if m := ann.Want("joined"); m["user"] != "bob" {
+		t.Errorf("ann received %v", m)
+	}
+	bob.Send(`{"action":"say","room":"kitchen","text":"Hello"}`)
+	if m := ann.Want("said"); m["from"] != "bob" || m["text"] != "Hello" {
+		t.Errorf("ann received %v", m)
+	}
+	bob.Send(`{"action":"shout"}`)
+	if m := bob.Want("error"); m["code"] != "unknown_action" {
+		t.Errorf("bob received %v", m)
+	}
+	bob.Close()
+	if m := ann.Want("left"); m["user"] != "bob" {
+		t.Errorf("ann received %v", m)
+	}
+}
