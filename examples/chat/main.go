@@ -35,18 +35,22 @@ func main() {
 	}
 }
 
-// said is a message in a room, from the client and to all clients that follow the room.
-type said struct {
+// say is a message of a client: {"action":"say","room":"…","text":"…"}.
+type say struct {
 	Action string `json:"action"`
 	Room   string `json:"room"`
-	From   string `json:"from"`
 	Text   string `json:"text"`
+}
+
+// said is what all clients that follow the room get.
+type said struct {
+	From string `json:"from"`
+	Text string `json:"text"`
 }
 
 // presence tells a room that a user came or left.
 type presence struct {
-	Action string `json:"action"`
-	User   string `json:"user"`
+	User string `json:"user"`
 }
 
 // chat publishes what clients say.
@@ -66,12 +70,12 @@ func run(ctx context.Context, ln net.Listener) error {
 		OnMessage: c.onMessage,
 		OnSubscribe: func(client *server.Client, room server.Subscription) {
 			if !room.UserFollows {
-				c.publish(client.Context(), room.UploadID, presence{"joined", client.UserID()})
+				c.publish(client.Context(), room.UploadID, "joined", presence{client.UserID()})
 			}
 		},
 		OnUnsubscribe: func(client *server.Client, room server.Subscription) {
 			if !room.UserFollows { // the connection may have ended, and its context with it
-				c.publish(context.Background(), room.UploadID, presence{"left", client.UserID()})
+				c.publish(context.Background(), room.UploadID, "left", presence{client.UserID()})
 			}
 		},
 	})
@@ -101,9 +105,9 @@ func identify(r *http.Request) (server.Identity, error) {
 // maxText bounds what a user may say at once.
 const maxText = 2000
 
-// onMessage handles {"action":"say","room":"…","text":"…"}. It reports false for a message that it does not know.
+// onMessage handles the messages of a client. It reports false for one that it does not know.
 func (c *chat) onMessage(client *server.Client, incoming server.Incoming) bool {
-	var message said
+	var message say
 	if !incoming.Text || json.Unmarshal(incoming.Data, &message) != nil || message.Action != "say" {
 		return false
 	}
@@ -111,21 +115,15 @@ func (c *chat) onMessage(client *server.Client, incoming server.Incoming) bool {
 		client.SendText([]byte(`{"action":"refused","message":"too long"}`))
 		return true
 	}
-	message.Action, message.From = "said", client.UserID()
-	c.publish(client.Context(), message.Room, message)
+	c.publish(client.Context(), message.Room, "said", said{client.UserID(), message.Text})
 	return true
 }
 
 // publish sends a message of the application to all clients that follow a room.
-func (c *chat) publish(ctx context.Context, room string, message any) {
-	text, err := json.Marshal(message)
-	if err != nil {
-		log.Print("chat: ", err)
-		return
-	}
-	encoded, err := manager.Parse(room, text, time.Now())
+func (c *chat) publish(ctx context.Context, room, action string, message any) {
+	event, err := manager.NewEvent(action, message)
 	if err == nil {
-		_, err = c.manager.Publish(ctx, room, encoded)
+		_, err = c.manager.Publish(ctx, room, event)
 	}
 	if err != nil && !errors.Is(err, manager.ErrClosed) {
 		log.Print("chat: ", err)
