@@ -75,6 +75,7 @@ func newCluster(m *Manager) (_ *cluster, err error) {
 	c.unhealthy("not connected yet")
 	c.peers, err = membership.New(membership.Config{
 		Broker: c.broker, Name: m.opt.NodeName, Answer: c.answer, Logger: m.opt.Logger,
+		Settings: fingerprint(m.opt.Classes),
 		Announce: func() uint64 { return c.orders.announce() },
 		Heard:    c.heard,
 	})

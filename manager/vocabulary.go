@@ -1,6 +1,8 @@
 package manager
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -153,6 +155,19 @@ func isSlug(text []byte) bool {
 		}
 	}
 	return len(text) > 0 && len(text) <= maxSlug
+}
+
+// fingerprint identifies a set of classes, "" if it is empty: nodes with different ones would treat a message
+// differently.
+func fingerprint(classes map[string]ActionClass) string {
+	if len(classes) == 0 {
+		return ""
+	}
+	hash := sha256.New()
+	for _, action := range slices.Sorted(maps.Keys(classes)) {
+		_, _ = fmt.Fprintf(hash, "%q=%q\n", action, classes[action].String())
+	}
+	return hex.EncodeToString(hash.Sum(nil)[:16])
 }
 
 // restricts reports whether the application has configured something about an action.

@@ -3,6 +3,7 @@ package manager
 import (
 	"encoding/json"
 	"errors"
+	"maps"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -194,6 +195,19 @@ func TestNewOwn_Refuses(t *testing.T) {
 	e, err := NewEvent("x", map[string]string{"upload_id": "dog"})
 	must(t, err)
 	wantInvalid(t, publishError(t, open(t, Options{}), e), "upload_id", "must be the id of the upload")
+}
+
+func TestVocabulary_FingerprintTellsClassesApart(t *testing.T) {
+	seen := map[string]bool{}
+	for _, classes := range []map[string]ActionClass{
+		nil, {"a": {}}, {"a": {Class: ClassState}}, {"a": {Class: ClassState, KeyField: "id"}}, {"a": {Class: ClassTerminal, KeyField: "id"}},
+		{"b": {}}, {"a": {}, "b": {}},
+	} {
+		seen[fingerprint(classes)] = true
+	}
+	if len(seen) != 7 || fingerprint(builds.Classes) != fingerprint(maps.Clone(builds.Classes)) {
+		t.Errorf("there are %d fingerprints, want 7: %v", len(seen), seen)
+	}
 }
 
 // The nodes that receive a message through the broker classify it as the publishing node does.

@@ -118,6 +118,24 @@ func (m *mute) Publish(ctx context.Context, channel string, payload []byte) erro
 	return m.Broker.Publish(ctx, channel, payload)
 }
 
+// TestMembership_OtherSettingsAreNamed: nodes with different settings are not ready and name each other, until the
+// others have left.
+func TestMembership_OtherSettingsAreNamed(t *testing.T) {
+	inCluster(t, func(t *testing.T, c *cluster) {
+		a := c.start(Config{Name: "a", Settings: "1"})
+		b := c.start(Config{Name: "b", Settings: "2"})
+		third := c.start(Config{Name: "c", Settings: "1"})
+		pass(2 * time.Second)
+		wantReady(t, a, "other message classes than here are configured on b")
+		wantReady(t, b, "configured on a, c")
+		wantReady(t, third, "configured on b")
+		b.leave()
+		pass(time.Second)
+		wantReady(t, a, "")
+		wantReady(t, third, "")
+	})
+}
+
 // TestMembership_HellosCarryTheAnnouncedNumber: every node learns of the number that another one announces, and both
 // sides learn that they met after one has lost the other.
 func TestMembership_HellosCarryTheAnnouncedNumber(t *testing.T) {

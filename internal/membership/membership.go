@@ -20,6 +20,9 @@ type Config struct {
 	Broker broker.Broker
 	// Name is this node's, unique in the cluster: 1 to 128 letters, digits, or characters of "-_.:". "": a random one.
 	Name string
+	// Settings identifies the settings that must be the same on all nodes, such as a hash of them; it has the characters
+	// of a name. A node that meets others with other settings is not ready.
+	Settings string
 	// Interval is the time between two hellos of a node; it must be the same on all nodes. 0: one second.
 	Interval time.Duration
 	// Patience is how long Ask waits for answers at most. 0: two seconds.
@@ -195,7 +198,7 @@ func (p *Membership) own(h header) bool { return h.Run == p.run && h.From == p.c
 
 // header returns one of a message from this node.
 func (p *Membership) header(typ string) header {
-	return header{Type: typ, From: p.cfg.Name, Run: p.run}
+	return header{Type: typ, From: p.cfg.Name, Run: p.run, Settings: p.cfg.Settings}
 }
 
 // unavailable makes of an error of the broker one that wraps broker.ErrUnavailable in any case.

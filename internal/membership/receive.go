@@ -57,7 +57,13 @@ func (p *Membership) heard(channel string, h header) {
 	}
 	p.mu.Lock()
 	joined, clash, full := p.roster.hello(h.From, h.Run)
+	differs := p.roster.compare(h.From, h.Settings == p.cfg.Settings)
 	p.mu.Unlock()
+	if differs {
+		p.errand(func(context.Context) {
+			p.log.Error("membership: node has other message classes", slog.String("name", h.From))
+		})
+	}
 	switch {
 	case full:
 		p.drop(&p.overflow, channel, "too many nodes")

@@ -33,6 +33,8 @@ type node struct {
 	earlier map[string]uint64
 	// clash is set while that is so.
 	clash bool
+	// differs: the node's settings are not those of this node.
+	differs bool
 }
 
 // hello notes that a node is there, and reports whether that is news, and whether its name turns out to be used by
@@ -125,6 +127,28 @@ func (r *roster) names() []string {
 	names := make([]string, 0, len(r.nodes)+1)
 	for name, n := range r.nodes {
 		if !n.gone {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// compare notes whether a node has the same settings as this one, and reports whether it is news that it has not.
+func (r *roster) compare(name string, same bool) (news bool) {
+	n := r.nodes[name]
+	if n == nil {
+		return false
+	}
+	news = !same && !n.differs
+	n.differs = !same
+	return news
+}
+
+// different returns the names of the nodes with other settings, sorted.
+func (r *roster) different() (names []string) {
+	for name, n := range r.nodes {
+		if n.differs && !n.gone {
 			names = append(names, name)
 		}
 	}

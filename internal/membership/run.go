@@ -89,6 +89,10 @@ func (p *Membership) Ready() error {
 		return fmt.Errorf("several nodes have the name %s: give each node a name of its own (Options.NodeName, --node-name)",
 			strings.Join(clashes, ", "))
 	}
+	if names := p.roster.different(); len(names) > 0 {
+		return fmt.Errorf("other message classes than here are configured on %s: give all nodes the same "+
+			"(Options.Classes, --class)", strings.Join(names, ", "))
+	}
 	return nil
 }
 

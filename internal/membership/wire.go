@@ -56,6 +56,8 @@ type header struct {
 	Refused bool   `json:"refused,omitempty"`
 	// Announced is the number of the newest command that the sender of a hello or a welcome has issued.
 	Announced uint64 `json:"announced,omitempty"`
+	// Settings is Config.Settings of the sender of a hello or a welcome.
+	Settings string `json:"settings,omitempty"`
 }
 
 // Reasons for which a message is invalid, as they appear in the log.
@@ -95,7 +97,7 @@ func (h header) check(inbox bool, size int) error {
 	if inbox != (h.Type == typeWelcome || h.Type == typeAnswer) {
 		return errChannel
 	}
-	if !validName(h.From) || !validName(h.Run) {
+	if !validName(h.From) || !validName(h.Run) || h.Settings != "" && !validName(h.Settings) {
 		return errField
 	}
 	switch h.Type {
