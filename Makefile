@@ -30,8 +30,8 @@ bench: ## Run the benchmarks (which: BENCH=FanOut, how often: COUNT=10)
 bench-compare: ## Measure beside other systems (about an hour; less: ARGS="--scenario S1"; ARGS="sweep cores")
 	cd benchmarks/compare && go run . $(ARGS)
 
-fuzz: ## Run each fuzz target (how long: FUZZTIME=30s)
-	@.ci/fuzz.sh $(FUZZTIME)
+fuzz: ## Run the fuzz targets, one on each core (how long: FUZZTIME=30s, which: RUN=Broker)
+	@.ci/fuzz.sh $(FUZZTIME) '$(RUN)'
 
 mutants: ## Apply deliberate faults to a copy, each of which the tests must find (which: RUN=outbox)
 	go run ./fuzz/mutants -run '$(RUN)'

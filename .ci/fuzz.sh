@@ -1,20 +1,49 @@
 #!/usr/bin/env bash
-# Runs each fuzz target of the module in turn, each for the time given, and names those that found something.
+# Runs every fuzz target of the workspace, each for the time given and with one worker, as many targets side by side as there
+# are cores. It prints a line for each target that has ended and a summary: executions, new and known inputs. Arguments:
+# the time (30s), and a regular expression for the names of the targets.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-fuzztime=${1:-30s}
+export FUZZTIME=${1:-30s}
+pattern=${2:-.}
+logs=$(mktemp -d)
+export logs
+trap 'rm -rf "$logs"' EXIT
 
-failed=()
+targets=()
 for package in $(go list work); do
 	# Only a package's test binary knows its targets; -list prints them among other lines.
 	listing=$(go test -list '^Fuzz' "$package")
 	for target in $(grep '^Fuzz' <<<"$listing" || true); do
-		echo "--- $package $target"
-		go test -run '^$' -fuzz "^$target\$" -fuzztime "$fuzztime" "$package" || failed+=("$package $target")
+		[[ ! $package/$target =~ $pattern ]] || targets+=("$package $target")
 	done
 done
+[ ${#targets[@]} -gt 0 ] || {
+	echo "make fuzz: no target matches $pattern" >&2
+	exit 1
+}
 
-[ ${#failed[@]} -eq 0 ] || {
-	printf 'make fuzz: failed: %s\n' "${failed[@]}" >&2
+# fuzz_one PACKAGE TARGET runs a target and prints its line of the summary.
+fuzz_one() {
+	local log=$logs/${2}.$$ result=ok
+	go test -run '^$' -fuzz "^$2\$" -fuzztime "$FUZZTIME" -parallel 1 "$1" >"$log" 2>&1 || {
+		result=FAILED
+		cp "$log" "$log.failed"
+	}
+	awk -v name="${1#*shoal/} $2" -v result="$result" '
+		match($0, /execs: [0-9]+/) { execs = substr($0, RSTART + 7, RLENGTH - 7) }
+		match($0, /new interesting: [0-9]+/) { fresh = substr($0, RSTART + 17, RLENGTH - 17) }
+		match($0, /total: [0-9]+/) { known = substr($0, RSTART + 7, RLENGTH - 7) }
+		END { printf "%-6s %-50s %9d executions, %4d new inputs, %5d known\n", result, name, execs, fresh, known }' "$log"
+}
+export -f fuzz_one
+
+echo "make fuzz: ${#targets[@]} targets, $FUZZTIME each, $(nproc) at a time"
+printf '%s\n' "${targets[@]}" | xargs -P "$(nproc)" -L 1 bash -c 'fuzz_one "$0" "$1"'
+
+failed=("$logs"/*.failed)
+[ ! -e "${failed[0]}" ] || {
+	cat "${failed[@]}" >&2
+	echo "make fuzz: ${#failed[@]} targets failed" >&2
 	exit 1
 }

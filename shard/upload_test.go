@@ -3,6 +3,9 @@ package shard
 import (
 	"fmt"
 	"math/rand/v2"
+	"runtime"
+	"slices"
+	"sync/atomic"
 	"testing"
 )
 
@@ -162,5 +165,43 @@ func TestWhatWasPutOffIsSettledFirst(t *testing.T) {
 			}
 		})
 		r.UnsubscribeUser("bob", "cat")
+	}
+}
+
+// A subscription that waits for the lock of an upload while its last subscription ends is one of the upload that follows.
+func TestUpload_SubscriptionDuringItsEndIsKept(t *testing.T) {
+	nothing := func(*Upload[int, int], bool) {}
+	for range 200 {
+		var ending atomic.Bool
+		begun, done := make(chan struct{}), make(chan error)
+		r := New(Config[int, int]{Shards: 1, Idle: func(*int) bool {
+			if ending.CompareAndSwap(true, false) {
+				close(begun)
+				for range 50 { // mostly enough for the other goroutine to wait for the lock
+					runtime.Gosched()
+				}
+			}
+			return true
+		}})
+		for c, user := range []string{"ann", "bob"} {
+			if _, _, err := r.Connect(user, c, 0, nil, func(*Upload[int, int]) {}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := r.SubscribeConn("ann", 0, "cat", 0, nothing); err != nil {
+			t.Fatal(err)
+		}
+		ending.Store(true)
+		go func() {
+			<-begun
+			done <- r.SubscribeConn("bob", 1, "cat", 0, nothing)
+		}()
+		r.UnsubscribeConn("ann", 0, "cat")
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if got := r.SubscriberIDs("cat"); !slices.Equal(got, []string{"bob"}) {
+			t.Fatalf("the subscribers are %v, want bob", got)
+		}
 	}
 }
