@@ -1,0 +1,132 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// confidential are the values of a run that nothing may write: each occurs somewhere in the conversation of
+// TestServe_WritesNoSecretOrPayload.
+type confidential struct {
+	secret, key, wrongKey, token, wrongToken, renewed, payload, refusedPayload, clientMessage, query string
+}
+
+func (c confidential) all() map[string]string {
+	return map[string]string{
+		"JWT secret": c.secret, "API key": c.key, "wrong API key": c.wrongKey, "token": c.token, "wrong token": c.wrongToken,
+		"renewed token": c.renewed, "payload": c.payload, "refused payload": c.refusedPayload,
+		"client message": c.clientMessage, "query": c.query,
+		"signature of the token": c.token[strings.LastIndex(c.token, ".")+1:],
+	}
+}
+
+// A server at its most talkative log level writes no secret, token or payload: not to its log and output, not in
+// metrics, problems and statistics, and not to a file.
+func TestServe_WritesNoSecretOrPayload(t *testing.T) {
+	folder := t.TempDir()
+	t.Setenv("TMPDIR", folder)
+	c := confidential{
+		secret: "jwt-secret-" + strings.Repeat("7361", 8), key: "key-7361-right", wrongKey: "key-7361-wrong",
+		wrongToken: "eyJ-token-7361-wrong.a.b", payload: "payload-7361", refusedPayload: "refused-7361",
+		clientMessage: "client-7361", query: "query-7361",
+	}
+	secretFile := writeFile(t, "secret", c.secret)
+	s := serve(t, 1, "--jwt-secret="+c.secret, "--authorize=claims", "--api-key="+c.key, "--log-level=debug")
+	sign := func(user string) string {
+		r := shoal(t, []string{"SHOAL_JWT_SECRET=" + c.secret}, "", "token", user, "--uploads=*")
+		r.wantDone(t)
+		return strings.TrimSpace(r.out)
+	}
+	c.token, c.renewed = sign("alice"), sign("mallory")
+	var written strings.Builder
+	ask := func(method, path, key, body string) {
+		status, text := call(t, method, path, key, body)
+		fmt.Fprintf(&written, "%d %s\n", status, text)
+	}
+
+	talk(t, s, c)
+	ask("POST", s.url+"/v1/uploads/u/messages", c.wrongKey, `{"action":"note"}`)
+	ask("POST", s.url+"/v1/uploads/u/messages", c.key, `{"action":"note","text":"`+c.payload+`"}`)
+	ask("POST", s.url+"/v1/uploads/u/messages", c.key, `{"action":"upload_progress","payload":"`+c.refusedPayload+`"}`)
+	ask("POST", s.url+"/v1/uploads/u/messages", c.key, `{"`+c.refusedPayload)
+	ask("POST", s.url+"/v1/users/alice/messages", c.key, `{"action":"note","text":"`+c.payload+`"}`)
+	ask("GET", s.url+"/v1/stats?access_token="+c.query, c.key, "")
+	ask("GET", s.url+"/ws/uploads?access_token="+c.query, "", "")
+	for _, path := range []string{"/metrics", "/healthz", "/readyz", "/debug/pprof/", "/debug/vars"} {
+		ask("GET", s.admin+path, "", "")
+	}
+	if status := s.end(); status != statusDone {
+		t.Errorf("status = %d", status)
+	}
+	text := written.String() + s.log.String() + strings.Join(s.out, "\n") + contents(t, folder, secretFile)
+	for name, value := range c.all() {
+		if at := strings.Index(text, value); at >= 0 {
+			t.Errorf("the %s was written: …%s…", name, text[max(0, at-200):min(len(text), at+len(value)+50)])
+		}
+	}
+	if !strings.Contains(text, "alice") || !strings.Contains(text, "level=DEBUG") {
+		t.Errorf("the log is not that of a talkative server:\n%s", s.log)
+	}
+}
+
+// talk has clients authenticate, fail to, renew, send nonsense and receive a message.
+func talk(t *testing.T, s *served, c confidential) {
+	t.Helper()
+	refused := connect(t, s.url)
+	refused.send(`{"type":"auth","token":"` + c.wrongToken + `"}`)
+	refused.closed()
+	bearer := http.Header{"Authorization": {"Bearer " + c.wrongToken}}
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.url+"/ws/uploads", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header = bearer
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, response.Body)
+	_ = response.Body.Close()
+	alice := connect(t, s.url)
+	alice.authenticate(c.token)
+	alice.send(`{"action":"subscribe_upload","upload_id":"u"}`)
+	alice.send(`{"action":"app.own","text":"` + c.clientMessage + `"}`)
+	alice.send(`["` + c.clientMessage + `"`)
+	alice.send(`{"type":"auth","token":"` + c.renewed + `"}`) // of another user
+	alice.closed()
+}
+
+// contents returns the text of all files in a folder but one.
+func contents(t *testing.T, folder, except string) string {
+	t.Helper()
+	var text strings.Builder
+	err := filepath.WalkDir(folder, func(path string, entry os.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || path == except {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		text.Write(data)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text.String()
+}
+
+// Neither listener serves profiles or variables of the process.
+func TestServe_HasNoProfiles(t *testing.T) {
+	s := serveDev(t)
+	for _, listener := range []string{s.url, s.admin} {
+		for _, path := range []string{"/debug/pprof/", "/debug/pprof/heap", "/debug/pprof/cmdline", "/debug/vars"} {
+			if status, _ := call(t, "GET", listener+path, "", ""); status != http.StatusNotFound {
+				t.Errorf("%s answers %d, want 404", path, status)
+			}
+		}
+	}
+}
