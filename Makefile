@@ -8,9 +8,10 @@ BENCH    ?= .
 COUNT    ?= 1
 FUZZTIME ?= 30s
 RUN      ?=
+DURATION ?= 1m
 
 .DEFAULT_GOAL := help
-.PHONY: run cluster test test-unit bench bench-compare fuzz mutants lint vuln build release help
+.PHONY: run cluster test test-unit bench bench-compare fuzz mutants soak lint vuln build release help
 
 run: build ## Start a development server (flags: ARGS="--addr 127.0.0.1:8081")
 	@bin/shoal serve --dev $(ARGS)
@@ -35,6 +36,9 @@ fuzz: ## Run the fuzz targets, one on each core (how long: FUZZTIME=30s, which: 
 
 mutants: ## Apply deliberate faults to a copy, each of which the tests must find (which: RUN=outbox)
 	go run ./fuzz/mutants -run '$(RUN)'
+
+soak: ## Keep two nodes under changing load and faults; fails if a resource does not return (how long: DURATION=1m)
+	go run ./fuzz/soak -duration $(DURATION) $(ARGS)
 
 lint: ## Run the linters of .golangci.yml (builds them the first time: some minutes)
 	@.ci/lint.sh

@@ -1,0 +1,114 @@
+// Command soak keeps two nodes under changing load and faults, records what they use, and fails if a resource does not come
+// back to its baseline, naming it.
+//
+//	go run ./fuzz/soak -duration 2h -csv soak.csv
+//
+// The time is divided into cycles. In each, the audience grows and shrinks again; clients follow uploads, read slowly or
+// not at all, reset their connections, come back and resume; publishers publish at both nodes; links to the broker are cut
+// and one node is restarted. At the end of a cycle everybody has gone and the resources are measured.
+package main
+
+import (
+	"context"
+	"encoding/csv"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strconv"
+	"time"
+)
+
+func main() {
+	c := config{out: os.Stdout}
+	flag.DurationVar(&c.duration, "duration", time.Minute, "length of the run")
+	flag.IntVar(&c.cycles, "cycles", 6, "number of times that the audience grows and shrinks")
+	flag.IntVar(&c.audience, "clients", 300, "largest number of clients")
+	file := flag.String("csv", "", "file for the measurements")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	samples, err := soak(ctx, c)
+	if *file != "" {
+		err = errors.Join(err, writeFile(*file, samples))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "soak:", err)
+		os.Exit(1)
+	}
+}
+
+// config describes a run.
+type config struct {
+	duration         time.Duration
+	cycles, audience int
+	out              io.Writer
+	// each is called in each cycle; nil: not.
+	each func()
+}
+
+// validate returns an error that names an invalid value.
+func (c config) validate() error {
+	switch {
+	case c.cycles < 2:
+		return fmt.Errorf("-cycles is %d, want at least 2: the first one is the baseline", c.cycles)
+	case c.audience < 1 || c.audience > 10_000:
+		return fmt.Errorf("-clients is %d, want 1 to 10000", c.audience)
+	case c.duration < time.Duration(c.cycles)*100*time.Millisecond:
+		return fmt.Errorf("-duration is %v, want at least 100ms for each of %d cycles", c.duration, c.cycles)
+	}
+	return nil
+}
+
+// soak runs all cycles. The error names the resources that grew.
+func soak(ctx context.Context, c config) ([]sample, error) {
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	w, err := newWorld()
+	if err != nil {
+		return nil, err
+	}
+	defer w.close()
+	fmt.Fprintln(c.out, header)
+	var samples, quiet []sample
+	for cycle := range c.cycles {
+		during := w.cycle(ctx, c.duration/time.Duration(c.cycles), c.audience)
+		if c.each != nil {
+			c.each()
+		}
+		if ctx.Err() != nil {
+			return samples, ctx.Err()
+		}
+		end, err := w.settle(ctx)
+		if err != nil {
+			return samples, fmt.Errorf("cycle %d: %w", cycle+1, err)
+		}
+		quiet = append(quiet, end)
+		samples = append(append(samples, during...), end)
+		busy := busiest(during)
+		fmt.Fprintf(c.out, "%5d  %s\n       %s\n", cycle+1, busy, end)
+	}
+	return samples, grown(quiet)
+}
+
+// writeFile writes the samples as comma-separated values.
+func writeFile(name string, samples []sample) error {
+	file, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	w := csv.NewWriter(file)
+	_ = w.Write([]string{"seconds", "clients", "goroutines", "heap_bytes", "descriptors", "delivered", "p99_ms"})
+	for _, s := range samples {
+		_ = w.Write([]string{
+			strconv.FormatFloat(s.at.Seconds(), 'f', 1, 64), strconv.Itoa(s.clients), strconv.Itoa(s.goroutines),
+			strconv.FormatUint(s.heap, 10), strconv.Itoa(s.descriptors), strconv.FormatUint(s.delivered, 10),
+			strconv.FormatFloat(millis(s.p99), 'f', 2, 64),
+		})
+	}
+	w.Flush()
+	return errors.Join(w.Error(), file.Close())
+}
