@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes sure that the tools which the tests need beyond Go, git and make are there: a C compiler for the race
-# detector, Node.js and Chromium for the browser test. Installs what is missing, or says what to install.
+# detector, Node.js and Chromium for the browser test, Python for the steps of moving. Installs what is missing, or says what to install.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -8,6 +8,7 @@ cd "$(dirname "$0")/.."
 has_compiler() { echo '#include <stdlib.h>' | "$(go env CC)" -E - >/dev/null 2>&1; }
 has_node() { node -e 'process.exit(parseInt(process.versions.node) >= 18 ? 0 : 1)' >/dev/null 2>&1; }
 has_npm() { npm --version >/dev/null 2>&1; }
+has_python() { python3 --version >/dev/null 2>&1; }
 has_chromium() { .ci/chromium.sh >/dev/null; }
 
 # The Debian packages of the tools that are missing, in one line.
@@ -16,6 +17,7 @@ missing() {
 		has_compiler || printf '%s\n' gcc libc6-dev
 		has_node || echo nodejs
 		has_npm || echo npm
+		has_python || echo python3
 		has_chromium || echo chromium
 		command -v timeout >/dev/null || echo coreutils
 	} | xargs
