@@ -97,6 +97,19 @@ func TestConnection_NextLoopTriesAgain(t *testing.T) {
 	})
 }
 
+// A server that ends each connection at once is given up too.
+func TestConnection_GivesUpFlappingServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlace(t, func(_ *manager.Options, o *server.Options) {
+			o.OnConnect = func(c *server.Client) { c.Close(manager.TryAgainLater) }
+		})
+		l := follow(t, p.client(func(o *client.Options) { o.GiveUpAfter = time.Minute }), "u")
+		if err := l.wantEnd(client.ErrUnreachable); !strings.Contains(err.Error(), "Try again later (close code 1013)") {
+			t.Errorf("ended with %v", err)
+		}
+	})
+}
+
 // The delay that a draining server asks for is the delay.
 func TestConnection_HonoursRetryAfter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -28,7 +28,8 @@ type Options struct {
 	IdleTimeout time.Duration
 	// MinBackoff and MaxBackoff bound the doubling delay of which a random part passes before a reconnect. 0: 500 ms, 15 s.
 	MinBackoff, MaxBackoff time.Duration
-	// GiveUpAfter is the time without a connection after which loops end with ErrUnreachable. 0: never.
+	// GiveUpAfter is the time without a connection, or with none that lasts for 5 s, after which loops end with
+	// ErrUnreachable. 0: never.
 	GiveUpAfter time.Duration
 	// PublishTimeout is the time for which Publish tries to reach the server. 0: 30 s. Negative: it tries once.
 	PublishTimeout time.Duration

@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	// steady is the life of a connection after which the next delay is short again.
+	// steady is the life of a connection after which the next delay is short again, and the time without one starts again.
 	steady = 5 * time.Second
 	// maxRetryAfter bounds the delay that a server can ask for.
 	maxRetryAfter = 5 * time.Minute
@@ -90,10 +90,9 @@ func (r *retries) after(e ending, opened time.Time) (delay time.Duration, final 
 	now := time.Now()
 	wasLive := !e.live.IsZero()
 	if wasLive {
-		r.downSince = now
 		r.refusals = 0
 		if now.Sub(e.live) >= steady {
-			r.attempts, r.violations = 0, 0
+			r.attempts, r.violations, r.downSince = 0, 0, now
 		}
 	}
 	var permanent permanentError
