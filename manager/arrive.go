@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"bytes"
 	"strings"
 	"time"
 
@@ -8,7 +9,7 @@ import (
 )
 
 // maxWaiting is how many messages of an upload may wait while it is brought up to date.
-const maxWaiting = 256
+const maxWaiting = 4096
 
 // arrived handles a message from the broker. It runs on the goroutines of the dispatch queue.
 func (c *cluster) arrived(b broker.Message) {
@@ -29,13 +30,16 @@ func (c *cluster) arrived(b broker.Message) {
 		}
 	}
 	c.manager.registry.WithKnownUnsettled(id, func(u *upload) {
-		switch f := u.State.follow; {
-		case f == nil:
+		f := u.State.follow
+		if f == nil {
+			return
+		}
+		switch inOrder := f.advance(u, a); {
 		case f.behind && !f.continues(u, a):
 			f.hold(a)
-		case u.State.log != nil && a.Offset > 0 && a.Offset <= u.State.log.Offset():
-			// Usually a message that catching up has brought already. After the engine has lost its data it may be
-			// another one with a number that was used before, so the epoch is read again.
+		case !isKnown(u, a, inOrder):
+			// After the engine has lost its data it may be another message with a number that was used before, so the
+			// epoch is read again.
 			f.hold(a)
 			c.fallBehind(u)
 		case !c.take(u, a):
@@ -67,11 +71,40 @@ func (f *follow) continues(u *upload, a arrival) bool {
 		a.Prev == log.Offset() && a.Epoch == log.Epoch()
 }
 
-// hold queues a message until the upload has caught up. At the bounds it drops the held messages and has them read from
-// the broker again.
+// advance notes the offset of a message that arrives, and reports whether it is higher than those before it, as the
+// messages of an epoch are.
+func (f *follow) advance(u *upload, a arrival) (inOrder bool) {
+	if log := u.State.log; log == nil || a.Epoch != "" && a.Epoch != log.Epoch() {
+		return true
+	}
+	inOrder = a.Offset > f.arrived
+	f.arrived = max(f.arrived, a.Offset)
+	return inOrder
+}
+
+// isKnown reports whether a message whose offset this node has passed is the one that a catch-up has brought with that
+// offset, before it arrived. It is true for any other message.
+func isKnown(u *upload, a arrival, inOrder bool) bool {
+	log := u.State.log
+	if log == nil || a.Offset == 0 || a.Payload == nil || a.Offset > log.Offset() ||
+		a.Epoch != "" && a.Epoch != log.Epoch() {
+		return true
+	}
+	entries, ok := log.Since(log.Epoch(), a.Offset-1)
+	if ok && len(entries) > 0 && entries[0].Offset == a.Offset {
+		return inOrder && bytes.Equal(entries[0].Message.Body(), a.encoded.payload)
+	}
+	return inOrder
+}
+
+// hold queues a message until the upload has caught up. At the bounds the oldest ones give way: the broker's history,
+// which is read until it meets the held messages, has them, unless it is too short for the upload's rate.
 func (f *follow) hold(a arrival) {
-	if len(f.waiting) >= maxWaiting || f.waitingBytes+len(a.Payload) > f.cluster.manager.opt.HistoryBytes {
-		f.waiting, f.waitingBytes, f.again = nil, 0, true
+	for len(f.waiting) >= maxWaiting ||
+		len(f.waiting) > 0 && f.waitingBytes+len(a.Payload) > f.cluster.manager.opt.HistoryBytes {
+		f.waitingBytes -= len(f.waiting[0].Payload)
+		f.waiting[0] = arrival{}
+		f.waiting = f.waiting[1:]
 	}
 	f.waiting = append(f.waiting, a)
 	f.waitingBytes += len(a.Payload)

@@ -16,20 +16,22 @@ const maxAttempts = 3
 // positionBatch is the number of uploads whose positions are asked for at once.
 const positionBatch = 1024
 
-// catchUp brings an upload up to date with the broker's history, or finds all uploads that are behind.
+// catchUp brings uploads up to date with the broker's history.
 func (c *cluster) catchUp(ctx context.Context, _ int, ids []string) (again []string) {
 	for _, id := range ids {
-		done := false
-		if id == allUploads {
-			done = c.findBehind(ctx)
-		} else {
-			done = c.catch(ctx, id)
-		}
-		if !done {
+		if !c.catch(ctx, id) {
 			again = append(again, id)
 		}
 	}
 	return again
+}
+
+// compareAll finds all uploads that are behind.
+func (c *cluster) compareAll(ctx context.Context, _ int, keys []string) (again []string) {
+	if !c.findBehind(ctx) {
+		return keys
+	}
+	return nil
 }
 
 // findBehind compares the position of every followed upload with the broker's and schedules a catch-up for uploads that
@@ -166,6 +168,9 @@ func (c *cluster) merge(u *upload, kept broker.Snapshot, messages []Encoded) (lo
 		return nil
 	}
 	u.State.log = c.begin(u.ID(), kept, messages, now)
+	if log == nil || log.Epoch() != kept.Epoch {
+		u.State.follow.arrived = 0
+	}
 	c.manager.account(u)
 	if log == nil {
 		return nil

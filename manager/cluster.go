@@ -29,8 +29,9 @@ type cluster struct {
 	// intake holds the dispatch queues between the broker's callback and the fan-out.
 	intake *dispatch.Queue[broker.Message]
 	// interest queues the uploads whose subscription at the broker must be checked, catching the uploads that must
-	// catch up with the broker's history.
-	interest, catching *workqueue.Queue
+	// catch up with the broker's history. comparing holds the comparison of all uploads with the broker's positions,
+	// which takes long and must not delay any of them.
+	interest, catching, comparing *workqueue.Queue
 	// subscribed are the broker subscriptions, one map for each of interest's goroutines. The value is false after a
 	// failed Unsubscribe, when the state of the subscription is unknown.
 	subscribed []map[string]bool
@@ -90,7 +91,10 @@ func newCluster(m *Manager) (_ *cluster, err error) {
 		Channel:  func(b broker.Message) string { return b.Channel },
 		Size:     func(b broker.Message) int { return len(b.Payload) },
 		Handle:   c.arrived,
-		Lost:     c.lost,
+		Lost: func(channel string) {
+			c.counters.overflowed.Add(1)
+			c.lost(channel)
+		},
 	})
 	c.subscribed = make([]map[string]bool, interestWorkers)
 	for i := range c.subscribed {
@@ -101,6 +105,9 @@ func newCluster(m *Manager) (_ *cluster, err error) {
 	})
 	c.catching = workqueue.New(workqueue.Config{
 		Workers: catchingWorkers, Batch: 1, Do: c.catchUp, MinPause: minPause, MaxPause: maxPause,
+	})
+	c.comparing = workqueue.New(workqueue.Config{
+		Workers: 1, Batch: 1, Do: c.compareAll, MinPause: minPause, MaxPause: maxPause,
 	})
 	c.throttle(m.opt.StateRate)
 	c.run()
@@ -158,7 +165,7 @@ func (c *cluster) unhealthy(why string) { c.health.Store(&why) }
 // lost has a channel brought up to date, or all of them if it is "".
 func (c *cluster) lost(channel string) {
 	if channel == "" {
-		c.catching.Add(allUploads)
+		c.comparing.Add(allUploads)
 	}
 	if id, ok := strings.CutPrefix(channel, uploadChannel); ok {
 		c.manager.registry.WithKnown(id, c.fallBehind)
@@ -174,7 +181,7 @@ func (c *cluster) heard(h membership.Hello) {
 	}
 }
 
-// allUploads is the key for catching up with all uploads; it is not a valid id.
+// allUploads is the key of the comparison of all uploads.
 const allUploads = ""
 
 // unavailable wraps an error of the broker in ErrUnavailable or ErrKeysUnsupported, on which callers can branch.

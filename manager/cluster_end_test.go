@@ -42,7 +42,7 @@ func (l *late) Store(ctx context.Context, channel string, payload []byte) (broke
 func TestClose_ReturnsWithItsContextWhateverTheBrokerDoes(t *testing.T) {
 	for name, want := range map[string][]string{
 		"Run":       {"Options.Broker: Run has not returned"},
-		"all calls": {"Run has not returned", "History or Positions has not returned"},
+		"all calls": {"Run has not returned", "History has not returned"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -31,6 +31,8 @@ type follow struct {
 	again bool
 	// attempts counts the reads that did not close the gap.
 	attempts int
+	// arrived is the offset of the last message with one that has arrived, in the log's epoch.
+	arrived uint64
 }
 
 // attempt is what subscribers of an upload wait for.
@@ -256,8 +258,8 @@ func (c *cluster) joined(id string) {
 			return
 		}
 		f.joined = true
-		if !f.live {
-			c.catching.Add(f.id)
+		if !f.live { // callers wait
+			c.catching.AddFirst(f.id)
 		}
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // Kinds of questions between nodes. A command is a question too, so that each node confirms it.
@@ -140,7 +141,8 @@ func (m *Manager) NodeStats(ctx context.Context) (stats map[string]Stats, missin
 	return stats, missing, nil
 }
 
-// Ready returns nil if messages of other nodes come through, else why not. A node that is alone is ready.
+// Ready returns nil if messages of other nodes come through and no upload has been behind for long, else why not. A node
+// that is alone is ready.
 func (m *Manager) Ready() error {
 	if err := m.made(); err != nil {
 		return err
@@ -153,6 +155,26 @@ func (m *Manager) Ready() error {
 	}
 	if err := m.cluster.peers.Ready(); err != nil {
 		return fmt.Errorf("manager: %w", err)
+	}
+	return m.cluster.current()
+}
+
+// maxBehind is how long an upload may wait for its turn to catch up before the node is not ready.
+const maxBehind = 10 * time.Second
+
+// current returns an error if uploads have been behind the broker for too long: because there are too many of them, or
+// because the broker answers no questions about most of them. A single upload that cannot be read fails alone.
+func (c *cluster) current() error {
+	untried, failing := c.comparing.Backlog(maxBehind)
+	if untried+failing > 0 {
+		return fmt.Errorf("manager: the uploads have not been compared with the broker for more than %v", maxBehind)
+	}
+	untried, failing = c.catching.Backlog(maxBehind)
+	switch {
+	case untried > 0:
+		return fmt.Errorf("manager: %d uploads have waited for more than %v to catch up", untried, maxBehind)
+	case failing > 0 && 2*failing > c.manager.registry.Counts().Uploads:
+		return fmt.Errorf("manager: %d uploads could not be read from the broker for more than %v", failing, maxBehind)
 	}
 	return nil
 }

@@ -93,6 +93,15 @@ type BrokerStats struct {
 	// orders that it no longer remembers for other nodes, because there were too many.
 	LateOrders    uint64 `json:"late_orders"`
 	DroppedOrders uint64 `json:"dropped_orders"`
+	// Overflowed are uploads whose received messages were too many at a time, so that they were read once more from the
+	// broker.
+	Overflowed uint64 `json:"overflowed"`
+	// NodesLost are nodes that fell silent without leaving, NodeMessagesDropped the messages between nodes that were
+	// malformed, late or too many.
+	NodesLost           uint64 `json:"nodes_lost"`
+	NodeMessagesDropped uint64 `json:"node_messages_dropped"`
+	// DelayedStateFailures are failed attempts to publish a state that Options.StateRate had delayed.
+	DelayedStateFailures uint64 `json:"delayed_state_failures"`
 
 	// Now: whether messages come through, the number of known nodes, this one among them, the received messages that
 	// have not been delivered, and the uploads whose catch-up or subscription has not begun.
@@ -104,7 +113,7 @@ type BrokerStats struct {
 }
 
 type clusterCounters struct {
-	received, refused, recoveries, resets atomic.Uint64
+	received, refused, recoveries, resets, overflowed atomic.Uint64
 
 	subscribeFailures, readFailures, publishFailures atomic.Uint64
 	// logged is when a failure was last logged, on Manager.clock.
@@ -139,6 +148,7 @@ func (c *cluster) logFailure(message string, err error) {
 
 // stats returns the counts.
 func (c *cluster) stats() *BrokerStats {
+	peers := c.peers.Counts()
 	s := &BrokerStats{
 		Received:   c.counters.received.Load(),
 		Refused:    c.counters.refused.Load(),
@@ -151,14 +161,19 @@ func (c *cluster) stats() *BrokerStats {
 
 		LateOrders:    c.orders.late.Load(),
 		DroppedOrders: c.orders.dropped.Load(),
-		Healthy:       c.health.Load() == nil,
-		Nodes:         len(c.peers.Members()),
-		Waiting:       c.intake.Len(),
-		CatchingUp:    c.catching.Len(),
-		Subscribing:   c.interest.Len(),
+
+		Overflowed:          c.counters.overflowed.Load(),
+		NodesLost:           peers.Lost,
+		NodeMessagesDropped: peers.Malformed + peers.Stray + peers.Overflow,
+		Healthy:             c.health.Load() == nil,
+		Nodes:               len(c.peers.Members()),
+		Waiting:             c.intake.Len(),
+		CatchingUp:          c.catching.Len(),
+		Subscribing:         c.interest.Len(),
 	}
 	if c.outgoing != nil {
-		s.Conflated = c.outgoing.Counts().Replaced
+		counts := c.outgoing.Counts()
+		s.Conflated, s.DelayedStateFailures = counts.Replaced, counts.Failed
 	}
 	return s
 }

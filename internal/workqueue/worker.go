@@ -9,28 +9,66 @@ import (
 // worker holds the keys of one goroutine.
 type worker struct {
 	mu sync.Mutex // mu protects the fields below
-	// due maps each key to its due time. The queue may hold a key more than once; only the entry with that
-	// time counts.
-	due   map[string]time.Time
-	queue queue
+	// due maps each key to its state. A queue may hold a key more than once; only the entry with the time and the
+	// priority of the state counts.
+	due map[string]state
+	// working holds the keys that Do is processing.
+	working       map[string]state
+	first, others queue
 
 	wake  chan struct{}
 	pause time.Duration // the goroutine's own
 }
 
-func (w *worker) add(key string, due time.Time) {
+// state is what is known of a key.
+type state struct {
+	due time.Time
+	// since is when the key was due before Do has first failed for it.
+	since time.Time
+	// first keys precede others; failed ones were returned by Do.
+	first, failed bool
+}
+
+func (w *worker) add(key string, due time.Time, first bool) {
 	w.mu.Lock()
-	if before, ok := w.due[key]; ok && !due.Before(before) {
-		w.mu.Unlock()
-		return
-	}
-	w.due[key] = due
-	heap.Push(&w.queue, entry{key, due})
+	w.addLocked(key, state{due: due, since: due, first: first})
 	w.mu.Unlock()
 	select {
 	case w.wake <- struct{}{}:
 	default:
 	}
+}
+
+func (w *worker) addLocked(key string, s state) {
+	before, ok := w.due[key]
+	if ok {
+		if !s.due.Before(before.due) && (before.first || !s.first) {
+			return
+		}
+		s.first = s.first || before.first
+		s.failed = before.failed
+		if before.since.Before(s.since) {
+			s.since = before.since
+		}
+	}
+	w.due[key] = s
+	if s.first {
+		heap.Push(&w.first, entry{key, s.due})
+	} else {
+		heap.Push(&w.others, entry{key, s.due})
+	}
+}
+
+// requeue ends the processing of the keys that take returned: it enqueues the failed ones for another attempt.
+func (w *worker) requeue(failed []string, due time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, key := range failed {
+		s := w.working[key]
+		s.due, s.failed = due, true
+		w.addLocked(key, s)
+	}
+	clear(w.working)
 }
 
 // never is the timeout of a worker without keys.
@@ -40,18 +78,44 @@ const never = time.Hour
 func (w *worker) take(now time.Time, most int) (keys []string, wait time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for len(w.queue) > 0 && len(keys) < most {
-		next := w.queue[0]
+	keys, wait = w.takeLocked(&w.first, true, nil, now, most)
+	keys, other := w.takeLocked(&w.others, false, keys, now, most)
+	return keys, min(wait, other)
+}
+
+// takeLocked adds the due keys of one queue to keys.
+func (w *worker) takeLocked(
+	from *queue, first bool, keys []string, now time.Time, most int,
+) (_ []string, wait time.Duration) {
+	for len(*from) > 0 && len(keys) < most {
+		next := (*from)[0]
 		if next.due.After(now) {
 			return keys, next.due.Sub(now)
 		}
-		heap.Pop(&w.queue)
-		if w.due[next.key].Equal(next.due) {
+		heap.Pop(from)
+		if s, ok := w.due[next.key]; ok && s.first == first && s.due.Equal(next.due) {
 			delete(w.due, next.key)
+			w.working[next.key] = s
 			keys = append(keys, next.key)
 		}
 	}
 	return keys, never
+}
+
+// backlog counts the keys that have been due since before a time.
+func (w *worker) backlog(before time.Time) (untried, failing int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, s := range w.due {
+		switch {
+		case s.since.After(before):
+		case s.failed:
+			failing++
+		default:
+			untried++
+		}
+	}
+	return untried, failing
 }
 
 // queue is a heap of keys, ordered by due time.

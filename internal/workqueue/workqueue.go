@@ -39,7 +39,10 @@ func New(cfg Config) *Queue {
 	ctx, cancel := context.WithCancel(context.Background())
 	l.cancel = cancel
 	for i := range cfg.Workers {
-		w := &worker{due: make(map[string]time.Time), wake: make(chan struct{}, 1), pause: cfg.MinPause}
+		w := &worker{
+			due: make(map[string]state), working: make(map[string]state),
+			wake: make(chan struct{}, 1), pause: cfg.MinPause,
+		}
 		l.workers = append(l.workers, w)
 		l.running.Go(func() { l.work(ctx, i, w) })
 	}
@@ -51,8 +54,26 @@ func (l *Queue) Add(key string) { l.AddAfter(key, 0) }
 
 // AddAfter enqueues a key that is due after a delay. A key that is already due earlier keeps that time.
 func (l *Queue) AddAfter(key string, after time.Duration) {
-	w := l.workers[maphash.String(l.seed, key)%uint64(len(l.workers))]
-	w.add(key, time.Now().Add(after))
+	l.worker(key).add(key, time.Now().Add(after), false)
+}
+
+// AddFirst enqueues a key that is due at once, ahead of all keys that were added otherwise. It stays ahead until Do has
+// succeeded.
+func (l *Queue) AddFirst(key string) { l.worker(key).add(key, time.Now(), true) }
+
+func (l *Queue) worker(key string) *worker {
+	return l.workers[maphash.String(l.seed, key)%uint64(len(l.workers))]
+}
+
+// Backlog returns the number of keys that have been due for longer than a time: untried ones that Do has not been called
+// with, and failing ones that it returned each time.
+func (l *Queue) Backlog(age time.Duration) (untried, failing int) {
+	before := time.Now().Add(-age)
+	for _, w := range l.workers {
+		u, f := w.backlog(before)
+		untried, failing = untried+u, failing+f
+	}
+	return untried, failing
 }
 
 // Len returns the number of keys in the queue, due or not, without those that Do is processing.
@@ -94,13 +115,10 @@ func (l *Queue) work(ctx context.Context, index int, w *worker) {
 // look calls Do and requeues the keys that it returns.
 func (l *Queue) look(ctx context.Context, index int, w *worker, keys []string) {
 	again := l.cfg.Do(ctx, index, keys)
+	w.requeue(again, time.Now().Add(w.pause))
 	if len(again) == 0 {
 		w.pause = l.cfg.MinPause
 		return
-	}
-	due := time.Now().Add(w.pause)
-	for _, key := range again {
-		w.add(key, due)
 	}
 	w.pause = min(2*w.pause, l.cfg.MaxPause)
 }

@@ -256,8 +256,8 @@ func TestAnIdleListHoldsNothing(t *testing.T) {
 		<-time.After(time.Minute)
 		synctest.Wait()
 		for i, w := range l.workers {
-			if len(w.due) > 0 || len(w.queue) > 0 {
-				t.Errorf("worker %d holds %d keys in %d entries", i, len(w.due), len(w.queue))
+			if len(w.due) > 0 || len(w.others) > 0 {
+				t.Errorf("worker %d holds %d keys in %d entries", i, len(w.due), len(w.others))
 			}
 		}
 	})

@@ -1,0 +1,252 @@
+package manager
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/shoal-go/shoal/broker"
+)
+
+// slowReads lets every read of stored messages take a time before its answer arrives.
+func slowReads(took time.Duration) func(context.Context, string) error {
+	return func(_ context.Context, call string) error {
+		if call == "Kept" {
+			<-time.After(took)
+		}
+		return nil
+	}
+}
+
+// flood publishes to an upload at a rate until stop is called.
+func flood(t *testing.T, m *Manager, upload string, perSecond int) (stop func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for i := 0; ctx.Err() == nil; i++ {
+			if _, err := m.Publish(context.Background(), upload, note(t, i)); err != nil {
+				t.Error(err)
+			}
+			<-time.After(time.Second / time.Duration(perSecond))
+		}
+	}()
+	return func() {
+		cancel()
+		<-ended
+	}
+}
+
+// TestCatchUp_BusyUploadBecomesCurrent: an upload that gets far more messages during each read than its history holds is
+// followed at once, is current after an interruption, and delivers without a gap that is not announced.
+func TestCatchUp_BusyUploadBecomesCurrent(t *testing.T) {
+	for name, opt := range map[string]Options{
+		"default": {}, "messages that do not fit": {HistoryBytes: 30 * len(note(t, 1000).Payload())},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inCluster(t, 2, opt, func(t *testing.T, _ *broker.Memory, nodes []member) {
+				n := nodes[0]
+				n.link.meddle(nil, slowReads(20*time.Millisecond))
+				stop := flood(t, nodes[1].Manager, "cat", 15_000)
+				defer stop()
+				<-time.After(50 * time.Millisecond)
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				c := connect(t, n.Manager, "ann")
+				must(t, n.SubscribeConn(ctx, "ann", c, "cat", SubscribeOptions{Acknowledge: true}))
+				<-time.After(50 * time.Millisecond)
+				reads := n.link.made("Kept")
+				n.link.losing(func(broker.Message) bool { return true })
+				<-time.After(50 * time.Millisecond)
+				n.link.losing(nil)
+				n.link.handler.Interrupted()
+				<-time.After(500 * time.Millisecond)
+				stop()
+				<-time.After(100 * time.Millisecond)
+				if more := n.link.made("Kept") - reads; more > 2*(maxAttempts+2) {
+					t.Errorf("%d reads after one interruption", more)
+				}
+				wantAnnouncedGaps(t, c)
+				_, want, err := nodes[1].Newest(t.Context(), "cat")
+				must(t, err)
+				if got := c.offsets(); got[len(got)-1] != want.Offset {
+					t.Errorf("the last message is %d, want %d", got[len(got)-1], want.Offset)
+				}
+			})
+		})
+	}
+}
+
+// wantAnnouncedGaps fails if a message does not follow the one before it, or a new beginning.
+func wantAnnouncedGaps(t *testing.T, c *fakeConn) {
+	t.Helper()
+	var last uint64
+	for _, r := range c.received(t) {
+		switch r.Action {
+		case "subscribed":
+			last = max(r.Offset, 1) - 1
+		case "note":
+			if r.Offset != last+1 && r.Offset != last+2 { // the newest message may precede the position that was told
+				t.Fatalf("message %d came after %d", r.Offset, last)
+			}
+			last = r.Offset
+		}
+	}
+}
+
+// TestCatchUp_SubscribersPrecedeTheBacklog: a new subscriber does not wait for the uploads that catch up.
+func TestCatchUp_SubscribersPrecedeTheBacklog(t *testing.T) {
+	inCluster(t, 2, Options{MaxSubscriptionsPerUser: -1}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		const uploads = 3200
+		n := nodes[0]
+		for i := range uploads {
+			must(t, n.SubscribeUpload(t.Context(), "ann", fmt.Sprint("upload-", i)))
+		}
+		n.link.losing(func(broker.Message) bool { return true })
+		for i := range uploads {
+			publish(t, nodes[1].Manager, fmt.Sprint("upload-", i), 1)
+		}
+		n.link.losing(nil)
+		n.link.meddle(nil, slowReads(500*time.Millisecond)) // 100 of them for each worker take 50 s
+		n.link.handler.Interrupted()
+		<-time.After(time.Second)
+		begin := time.Now()
+		must(t, n.SubscribeUpload(t.Context(), "ann", "new"))
+		if took := time.Since(begin); took > 1200*time.Millisecond {
+			t.Errorf("a new subscriber waited %v, want at most two reads", took)
+		}
+		must(t, n.Ready())
+		<-time.After(2 * maxBehind)
+		if err := n.Ready(); err == nil || !strings.Contains(err.Error(), "to catch up") {
+			t.Errorf("with uploads that wait for %v ready is %v", 2*maxBehind, err)
+		}
+		<-time.After(time.Minute)
+		must(t, n.Ready())
+	})
+}
+
+// TestReady_SingleUploadThatCannotBeReadFailsAlone: it does not make the node unready, most uploads do.
+func TestReady_SingleUploadThatCannotBeReadFailsAlone(t *testing.T) {
+	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		n := nodes[0]
+		for i := range 10 {
+			must(t, n.SubscribeUpload(t.Context(), "ann", fmt.Sprint("upload-", i)))
+		}
+		n.link.meddle(only("Kept", broker.ErrUnavailable), nil)
+		n.link.handler.Interrupted("upload:upload-1")
+		<-time.After(2 * maxBehind)
+		must(t, n.Ready())
+		for i := range 10 {
+			n.link.handler.Interrupted(fmt.Sprint("upload:upload-", i))
+		}
+		<-time.After(2 * maxBehind)
+		if err := n.Ready(); err == nil || !strings.Contains(err.Error(), "could not be read") {
+			t.Errorf("ready is %v", err)
+		}
+		n.link.meddle(only("Positions", broker.ErrUnavailable), nil)
+		<-time.After(2 * maxPause) // the uploads catch up
+		n.link.handler.Interrupted()
+		<-time.After(2 * maxBehind)
+		if err := n.Ready(); err == nil || !strings.Contains(err.Error(), "compared") {
+			t.Errorf("ready is %v", err)
+		}
+		n.link.meddle(nil, nil)
+		<-time.After(2 * maxPause)
+		must(t, n.Ready())
+	})
+}
+
+// TestCatchUp_ComparingAllUploadsDelaysNone: a pass over all uploads that the broker answers slowly does not hold up the
+// uploads that share its worker.
+func TestCatchUp_ComparingAllUploadsDelaysNone(t *testing.T) {
+	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		n := nodes[0]
+		c := n.follower(t, "ann", "cat")
+		release := n.link.stop("Positions")
+		defer release()
+		n.link.handler.Interrupted()
+		synctest.Wait()
+		begin := time.Now()
+		for i := range 4 * catchingWorkers {
+			must(t, n.SubscribeUpload(t.Context(), "bob", fmt.Sprint("upload-", i)))
+		}
+		if took := time.Since(begin); took > 100*time.Millisecond {
+			t.Errorf("subscribing took %v", took)
+		}
+		publish(t, nodes[1].Manager, "cat", 3)
+		synctest.Wait()
+		wantConsecutive(t, c.offsets(), 1, 3)
+	})
+}
+
+// TestCatchUp_RepeatedMessagesCostNoRead: the messages that a catch-up has brought before they arrive are recognised; one
+// that is another message with the same offset starts a read.
+func TestCatchUp_RepeatedMessagesCostNoRead(t *testing.T) {
+	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		n := nodes[0]
+		c := n.follower(t, "ann", "cat")
+		var late []broker.Message
+		n.link.losing(func(m broker.Message) bool {
+			if m.Channel == "upload:cat" {
+				late = append(late, m)
+			}
+			return m.Channel == "upload:cat"
+		})
+		publish(t, nodes[1].Manager, "cat", 20)
+		n.link.handler.Interrupted("upload:cat")
+		synctest.Wait()
+		n.link.losing(nil)
+		reads := n.link.made("Kept")
+		for _, m := range late {
+			n.link.handler.Receive(m)
+		}
+		synctest.Wait()
+		if more := n.link.made("Kept") - reads; more != 0 {
+			t.Errorf("%d reads for messages that had been read", more)
+		}
+		other := late[19]
+		other.Payload = note(t, 99).Payload()
+		n.link.handler.Receive(other)
+		synctest.Wait()
+		if more := n.link.made("Kept") - reads; more != 1 {
+			t.Errorf("%d reads for another message of a known offset, want 1", more)
+		}
+		wantConsecutive(t, c.offsets(), 1, 20)
+	})
+}
+
+// TestDispatch_OverflowIsCaughtUp: messages that overflow the queue between the broker and the fan-out are read from the
+// broker's history; if that no longer has them, shoal.v1 clients are told and base connections closed. None is lost
+// silently.
+func TestDispatch_OverflowIsCaughtUp(t *testing.T) {
+	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		n := nodes[0]
+		goOn := make(chan struct{})
+		c, base := n.follower(t, "ann", "cat"), &baseConn{}
+		blocking := &fakeConn{onSend: func(*Frame) Outcome { <-goOn; return Queued }}
+		must(t, n.Connect("bob", blocking))
+		must(t, n.Connect("carl", base))
+		must(t, n.SubscribeUpload(t.Context(), "carl", "cat"))
+		must(t, n.SubscribeUpload(t.Context(), "bob", "cat"))
+		publish(t, nodes[1].Manager, "cat", 2*intakeMessages+100)
+		synctest.Wait()
+		close(goOn) // the first delivery had held up all others
+		<-time.After(time.Second)
+		publish(t, nodes[1].Manager, "cat", 1)
+		<-time.After(time.Second)
+		wantAnnouncedGaps(t, c)
+		offsets := c.offsets()
+		if got := offsets[len(offsets)-1]; got != 2*intakeMessages+101 {
+			t.Errorf("the last message is %d, want %d", got, 2*intakeMessages+101)
+		}
+		if closed := base.closed(); len(base.frames) < 2*intakeMessages+101 && len(closed) != 1 {
+			t.Errorf("the base connection received %d messages and was closed with %v", len(base.frames), closed)
+		}
+		if s := n.Stats().Broker; s.Overflowed == 0 {
+			t.Error("the overflow was not counted")
+		}
+	})
+}
