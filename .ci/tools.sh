@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 # The preprocessor finds stdlib.h only where the C library's headers are installed too.
 has_compiler() { echo '#include <stdlib.h>' | "$(go env CC)" -E - >/dev/null 2>&1; }
-has_node() { node -e 'process.exit(parseInt(process.versions.node) >= 18 ? 0 : 1)' >/dev/null 2>&1; }
+has_node() { node -e 'process.exit(parseInt(process.versions.node) >= 20 ? 0 : 1)' >/dev/null 2>&1; }
 has_npm() { npm --version >/dev/null 2>&1; }
 has_python() { python3 --version >/dev/null 2>&1; }
 has_chromium() { .ci/chromium.sh >/dev/null; }
@@ -24,7 +24,7 @@ missing() {
 }
 
 give_up() {
-	echo "make test needs $packages (Debian's names; Node.js 18 or newer) and $1: install them, then run it again" >&2
+	echo "make test needs $packages (Debian's names; Node.js 20.19 or newer) and $1: install them, then run it again" >&2
 	exit 1
 }
 

@@ -91,8 +91,8 @@ func (n *node) printWelcome(out io.Writer) {
 
 // curlLine is a command that publishes a message.
 func curlLine(url, key string) string {
-	const message = `{"action":"upload_progress","payload":{"upload_id":"demo","status":"analyzing",` +
-		`"stage":"vision_analysis","progress_percent":42,"message":"Hello from curl",` +
+	const message = `{"action":"upload_progress","payload":{"upload_id":"demo","status":"working",` +
+		`"stage":"looking","progress_percent":42,"message":"Hello from curl",` +
 		`"error_message":null,"description_audit_score":null}}`
 	return fmt.Sprintf(`curl -H "Authorization: Bearer %s" -H "Content-Type: application/json" `+
 		`-d '%s' %s/v1/uploads/demo/messages`, key, message, url)

@@ -1,9 +1,7 @@
 // Package demo shows the main job on a development server: a page on which a person picks a file, the server
 // that receives it and reports what it really does, and the page following along over the WebSocket.
 //
-// The stages of the protocol stand for what is done here: queued is receiving the file and hashing it,
-// extracting_frames is finding out what it is and decoding it if it is a picture, vision_analysis is making the
-// thumbnail, description_audit is reading the stored copy back and comparing its hash.
+// Its statuses and stages are words of its own, as those of any application may be.
 package demo
 
 import (
@@ -16,6 +14,18 @@ import (
 	"sync/atomic"
 
 	"github.com/shoal-go/shoal/manager"
+)
+
+// The statuses and stages of the demo's uploads.
+const (
+	statusReceiving manager.Status = "receiving"
+	statusWorking   manager.Status = "working"
+
+	stageReceiving  manager.Stage = "receiving"  // and hashing the file
+	stageInspecting manager.Stage = "inspecting" // finding out its type
+	stageDecoding   manager.Stage = "decoding"   // a picture
+	stageThumbnail  manager.Stage = "making-thumbnail"
+	stageVerifying  manager.Stage = "verifying" // comparing the hash of the stored copy
 )
 
 const (

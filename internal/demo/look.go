@@ -25,7 +25,7 @@ var errPatience = errors.New("demo: the picture takes too long to decode")
 // look finds out what kind of file it is and, if it is a picture, its dimensions, and makes a thumbnail. A
 // picture that cannot be decoded is no failure: it is described as far as it can be.
 func (d *Demo) look(file *tempFile, rep *manager.Reporter, res *result) *failure {
-	_ = rep.Stage(manager.StatusAnalyzing, manager.StageExtractingFrames, 80, "Finding out what it is")
+	_ = rep.Stage(statusWorking, stageInspecting, 80, "Finding out what it is")
 	head := make([]byte, 512) // what DetectContentType looks at
 	n, err := file.ReadAt(head, 0)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -56,7 +56,7 @@ func (d *Demo) look(file *tempFile, rep *manager.Reporter, res *result) *failure
 
 // preview decodes the picture and makes its thumbnail.
 func (d *Demo) preview(codec codec, source *pictureSource, rep *manager.Reporter, res *result) *failure {
-	_ = rep.Stage(manager.StatusAnalyzing, manager.StageExtractingFrames, 88, "Decoding the picture")
+	_ = rep.Stage(statusWorking, stageDecoding, 88, "Decoding the picture")
 	picture, err := safely(codec.decode, io.TeeReader(source, rep.Writer(res.Size)))
 	if d.closed.Load() {
 		return errStopping
@@ -68,7 +68,7 @@ func (d *Demo) preview(codec codec, source *pictureSource, rep *manager.Reporter
 		}
 		return nil
 	}
-	_ = rep.Stage(manager.StatusAnalyzing, manager.StageVisionAnalysis, 90, "Making a thumbnail")
+	_ = rep.Stage(statusWorking, stageThumbnail, 90, "Making a thumbnail")
 	res.thumbnail, res.thumbnailType, err = encodeThumbnail(picture)
 	if err != nil {
 		return &failure{status: http.StatusInternalServerError, text: "The server could not make a thumbnail.", cause: err}

@@ -76,7 +76,7 @@ func TestPicturesGetDimensionsAndAThumbnail(t *testing.T) {
 			if end := all[len(all)-1]; !strings.HasPrefix(end.Description, fmt.Sprintf("%s, %d × %d pixels, ", kind, c.width, c.height)) {
 				t.Errorf("described as %q", end.Description)
 			}
-			if !strings.Contains(fmt.Sprintf("%+v", all), "Stage:vision_analysis") {
+			if !strings.Contains(fmt.Sprintf("%+v", all), "Stage:making-thumbnail") {
 				t.Error("making the thumbnail was not reported")
 			}
 			if found := f.found("u"); found.Type != kind || found.Width != c.width || found.Height != c.height || !found.Thumbnail {

@@ -59,7 +59,7 @@ func (d *Demo) work(
 	w http.ResponseWriter, r *http.Request, uploadID string, rep *manager.Reporter,
 ) (*result, *failure) {
 	name := displayName(r.URL.Query().Get("name"))
-	_ = rep.Stage(manager.StatusPending, manager.StageQueued, 70, "Receiving "+name)
+	_ = rep.Stage(statusReceiving, stageReceiving, 70, "Receiving "+name)
 	file, err := newTempFile(d.dir)
 	if err != nil {
 		return nil, notStored(err)
@@ -73,7 +73,7 @@ func (d *Demo) work(
 	if failed := d.look(file, rep, res); failed != nil {
 		return nil, failed
 	}
-	_ = rep.Stage(manager.StatusAnalyzing, manager.StageDescriptionAudit, 100,
+	_ = rep.Stage(statusWorking, stageVerifying, 100,
 		"Comparing the stored copy with what was received")
 	if failed := d.audit(file, rep, whole); failed != nil {
 		return nil, failed

@@ -36,7 +36,7 @@ func TestUploadReportsWhatItDoes(t *testing.T) {
 			stages = append(stages, s)
 		}
 	}
-	want := "[pending queued analyzing extracting_frames analyzing description_audit]"
+	want := "[receiving receiving working inspecting working verifying]"
 	if got := fmt.Sprint(stages); got != want || percent != 100 {
 		t.Errorf("reported %s up to %v percent, want %s up to 100", got, percent, want)
 	}

@@ -30,7 +30,7 @@ function progress(id, percent, message) {
   return {
     action: 'upload_progress',
     payload: {
-      upload_id: id, status: 'analyzing', stage: 'vision_analysis', progress_percent: percent, message,
+      upload_id: id, status: 'working', stage: 'looking', progress_percent: percent, message,
       error_message: null, description_audit_score: null,
     },
   }

@@ -2,7 +2,7 @@
 
 export function curlLine(id) {
   const message = `{"action":"upload_progress","payload":{
-    "upload_id":${JSON.stringify(id)},"status":"analyzing","stage":"vision_analysis",
+    "upload_id":${JSON.stringify(id)},"status":"working","stage":"looking",
     "progress_percent":40,"message":"Looking closely",
     "error_message":null,"description_audit_score":null}}`
   return [
@@ -15,7 +15,7 @@ export function curlLine(id) {
 export function shoalLine(id) {
   return [
     `bin/shoal publish --dev --url ${quote(location.origin)}`,
-    `--status analyzing --stage vision_analysis --percent 40`,
+    `--status working --stage looking --percent 40`,
     `--message 'Looking closely' -- ${quote(id)}`,
   ].join(' \\\n  ')
 }
