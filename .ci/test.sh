@@ -118,12 +118,12 @@ javascript() (
 	cd client/js
 	npm ci --ignore-scripts --no-audit --no-fund
 	npm run --silent check
-	SHOAL_BIN=$OLDPWD/bin/shoal CHROMIUM=$chromium timeout 300 npx vitest run
+	# Bounded, since Node.js waits for a browser that a failed test left open.
+	SHOAL_BIN=$OLDPWD/bin/shoal CHROMIUM=$chromium timeout 400 npm test --silent
 )
 
 # browser tests the demo page. It uses the modules that the client's step has installed.
 browser() {
-	# Bounded, since Node.js waits for a browser that a failed test left open.
 	SHOAL_BIN=$PWD/bin/shoal CHROMIUM=$chromium timeout 300 node --test internal/demo/browser/*.test.mjs
 }
 
@@ -148,7 +148,10 @@ set +m
 step "tests" tests
 step "comparison" go -C benchmarks/compare test ./...
 step "build" make --no-print-directory build
-chromium=$(.ci/chromium.sh)
+chromium=$(.ci/chromium.sh) || {
+	current="finding Chromium"
+	exit 1
+}
 step "javascript client" javascript
 step "browser" browser
 step "allocations" allocations_and_benchmarks

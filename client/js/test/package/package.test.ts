@@ -1,4 +1,4 @@
-// What is published: its size, its files, and that they work without the sources.
+// What is published: its size, its files, and that they work without the sources. `npm run build` has to come first.
 
 import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
@@ -6,13 +6,11 @@ import { tmpdir } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { gzipSync } from 'node:zlib'
 import { buildSync } from 'esbuild'
-import { beforeAll, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 const run = (command: string, ...args: string[]) => execFileSync(command, args, { cwd: root, encoding: 'utf8' })
 const size = (code: Uint8Array) => gzipSync(code, { level: 9 }).length
-
-beforeAll(() => void run('node', 'build.mjs'))
 
 describe('size', () => {
   // The largest size of each file in bytes, minified and gzipped. index is loaded by every page; sse only where

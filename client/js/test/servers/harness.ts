@@ -11,6 +11,12 @@ import type { ConnectionStatus, Follow, Shoal } from '../../src/index.js'
 const BINARY = process.env.SHOAL_BIN ?? fileURLToPath(new URL('../../../../bin/shoal', import.meta.url))
 const SECRET = 'a secret of the tests, which is long enough'
 
+// FLAGS start Chromium without a screen and without talking to anybody else.
+export const FLAGS = [
+  '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+  '--disable-component-update', '--disable-sync',
+]
+
 // Server is a server that can be killed and started again on the same port.
 export class Server {
   #process!: ChildProcess
