@@ -116,7 +116,7 @@ func (n *node) openEmbedded() error {
 	f := n.flags
 	if f.ClusterAddr != "" {
 		// The server itself would only say, after some time, that it is not ready.
-		probe, err := listen("cluster-addr", f.ClusterAddr)
+		probe, err := f.listen("cluster-addr", f.ClusterAddr)
 		if err != nil {
 			return err
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -169,7 +170,7 @@ func (f *serveFlags) checkClusterAddress(s *settings) {
 	switch {
 	case port == "0":
 		s.complain("cluster-addr", f.ClusterAddr, "a port from 1 to 65535, for the other nodes to name")
-	case f.ClusterAddr == f.Addr || f.ClusterAddr == f.AdminAddr:
+	case slices.Contains(f.Addr, f.ClusterAddr) || f.ClusterAddr == f.AdminAddr:
 		s.complain("cluster-addr", f.ClusterAddr, "another address than "+s.key("addr")+" and "+s.key("admin-addr"))
 	}
 	const example = ", such as openssl rand -hex 16 prints"

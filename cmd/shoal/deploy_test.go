@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/alecthomas/kong"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -163,6 +164,40 @@ func TestDocs_MetricsAreThoseOfTheServer(t *testing.T) {
 		}
 	}
 	wantGenerated(t, "docs/metrics.md", table)
+}
+
+// configurationTable lists the flags of a command as kong knows them.
+func configurationTable(command *kong.Node) string {
+	table := "| flag and key | variable | default | meaning |\n| --- | --- | --- | --- |\n"
+	for _, flag := range command.Flags {
+		if flag.Name == "help" {
+			continue
+		}
+		value := "–"
+		if flag.Default != "" {
+			value = "`" + flag.Default + "`"
+		}
+		help := strings.NewReplacer("|", `\|`, "<", "&lt;").Replace(flag.Help)
+		table += fmt.Sprintf("| `--%s` | `%s` | %s | %s |\n", flag.Name, variable(flag.Name), value, help)
+	}
+	return table
+}
+
+func TestDocs_ConfigurationIsThatOfTheCommand(t *testing.T) {
+	parser, err := newParser(newSettings(nil), streams{}, func(int) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text string
+	for _, command := range parser.Model.Children {
+		if command.Name == "check-config" { // it has the flags of serve
+			continue
+		}
+		if len(command.Flags) > 0 {
+			text += "## shoal " + command.Name + "\n\n" + command.Help + "\n\n" + configurationTable(command) + "\n"
+		}
+	}
+	wantGenerated(t, "docs/configuration.md", strings.TrimSuffix(text, "\n"))
 }
 
 // Labels have a fixed set of values, whatever requests ask for.

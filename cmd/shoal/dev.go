@@ -77,7 +77,7 @@ func writeJSON(w http.ResponseWriter, status int, contentType string, body any) 
 
 // printWelcome prints the server's addresses, and in development a command to try.
 func (n *node) printWelcome(out io.Writer) {
-	fmt.Fprintf(out, "shoal serves on %s, health on %s\n", n.public.url()+n.flags.PathPrefix, n.admin.url())
+	fmt.Fprintf(out, "shoal serves on %s, health on %s\n", strings.Join(n.urls(), ", "), n.admin.url())
 	if !n.flags.Dev {
 		return
 	}
@@ -85,8 +85,9 @@ func (n *node) printWelcome(out io.Writer) {
 	if n.flags.APIKey[0] == devSecret {
 		key = devSecret
 	}
-	fmt.Fprintf(out, "demo page: %s/\n", n.public.url())
-	fmt.Fprintf(out, "follow the upload \"demo\" there, and try:\n%s\n", curlLine(n.public.url(), key))
+	url := n.public[0].url()
+	fmt.Fprintf(out, "demo page: %s/\n", url)
+	fmt.Fprintf(out, "follow the upload \"demo\" there, and try:\n%s\n", curlLine(url, key))
 }
 
 // curlLine is a command that publishes a message.

@@ -7,6 +7,7 @@ require (
 	github.com/alecthomas/kong v1.17.0
 	github.com/coder/websocket v1.8.15
 	github.com/mattn/go-runewidth v0.0.16
+	github.com/pires/go-proxyproto v0.15.0
 	github.com/prometheus/client_golang v1.25.0
 	github.com/shoal-go/shoal v0.1.0
 	github.com/shoal-go/shoal/broker/natsbroker v0.1.0

@@ -6,32 +6,79 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"syscall"
 )
 
-// listener is a listener that knows its address as a URL.
+// unixScheme begins the address of a Unix socket: unix:/run/shoal.sock.
+const unixScheme = "unix:"
+
+// listener is an open listener.
 type listener struct {
 	net.Listener
-	scheme string
+	// tls is nil for a listener without TLS.
+	tls *tls.Config
 }
 
-func (l *listener) url() string { return l.scheme + "://" + l.Addr().String() }
+// url returns the address of the listener as a URL.
+func (l *listener) url() string {
+	if l.Addr().Network() == "unix" {
+		return unixScheme + l.Addr().String()
+	}
+	if l.tls != nil {
+		return "https://" + l.Addr().String()
+	}
+	return "http://" + l.Addr().String()
+}
 
-// listen opens both listeners, before anything else, since an address in use is the likeliest failure.
-func (n *node) listen() (err error) {
-	if n.public, err = listen("addr", n.flags.Addr); err != nil {
-		return err
+// layered returns the listener with the PROXY protocol for the peers that are trusted, and with TLS.
+func (l *listener) layered(trusted func(net.Addr) bool) net.Listener {
+	layered := l.Listener
+	if trusted != nil {
+		layered = proxyListener{layered, trusted}
 	}
+	if l.tls != nil {
+		layered = tls.NewListener(layered, l.tls)
+	}
+	return layered
+}
+
+// listen opens all listeners, before anything else, since an address in use is the likeliest failure. TLS is for the
+// public ones on TCP: whoever connects to a Unix socket is on this machine.
+func (n *node) listen() error {
+	var config *tls.Config
 	if n.flags.TLSCert != "" {
-		config, err := newTLSConfig(n.flags.TLSCert, n.flags.TLSKey, n.metrics.certificateExpires, n.log)
-		if err != nil {
-			return fmt.Errorf("cannot read the certificate: %w; see --tls-cert and --tls-key", err)
+		var err error
+		if config, err = n.newTLSConfig(); err != nil {
+			return err
 		}
-		n.public = &listener{tls.NewListener(n.public.Listener, config), "https"}
 	}
-	n.admin, err = listen("admin-addr", n.flags.AdminAddr)
+	for _, address := range n.flags.Addr {
+		l, err := n.flags.listen("addr", address)
+		if err != nil {
+			return err
+		}
+		if l.Addr().Network() != "unix" {
+			l.tls = config
+		}
+		n.public = append(n.public, l)
+	}
+	var err error
+	n.admin, err = n.flags.listen("admin-addr", n.flags.AdminAddr)
 	return err
+}
+
+// urls returns the addresses of the public listeners.
+func (n *node) urls() (urls []string) {
+	for _, l := range n.public {
+		url := l.url()
+		if l.Addr().Network() != "unix" {
+			url += n.flags.PathPrefix
+		}
+		urls = append(urls, url)
+	}
+	return urls
 }
 
 // quiet listens without TCP's keep-alive, which takes four system calls for each connection and a probe each 15 s:
@@ -39,10 +86,17 @@ func (n *node) listen() (err error) {
 var quiet = net.ListenConfig{KeepAlive: -1}
 
 // listen opens a listener on the address that a flag has named.
-func listen(flag, address string) (*listener, error) {
+func (f *serveFlags) listen(flag, address string) (*listener, error) {
+	if path, ok := strings.CutPrefix(address, unixScheme); ok {
+		opened, err := listenUnix(path, f.socketMode())
+		if err != nil {
+			return nil, fmt.Errorf("cannot listen on %s: %w; choose another path with --%s", address, err, flag)
+		}
+		return &listener{Listener: opened}, nil
+	}
 	opened, err := quiet.Listen(context.Background(), "tcp", address)
 	if err == nil {
-		return &listener{opened, "http"}, nil
+		return &listener{Listener: opened}, nil
 	}
 	reason := err.Error()
 	if errors.Is(err, syscall.EADDRINUSE) {
@@ -51,4 +105,35 @@ func listen(flag, address string) (*listener, error) {
 		reason = after
 	}
 	return nil, fmt.Errorf("cannot listen on %s: %s; choose another address with --%s", address, reason, flag)
+}
+
+// listenUnix listens on a socket in the file system, and replaces one that a process has left behind. Its mode decides
+// who may connect.
+func listenUnix(path string, mode os.FileMode) (net.Listener, error) {
+	if info, err := os.Lstat(path); err == nil {
+		if info.Mode()&os.ModeSocket == 0 {
+			return nil, errors.New("the path exists and is not a socket")
+		}
+		if conn, err := net.Dial("unix", path); err == nil {
+			_ = conn.Close()
+			return nil, errors.New("another process listens there")
+		} else if !errors.Is(err, syscall.ECONNREFUSED) {
+			return nil, fmt.Errorf("cannot tell whether a process listens there: %w", errors.Unwrap(err))
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	opened, err := quiet.Listen(context.Background(), "unix", path)
+	if err != nil {
+		if _, after, ok := strings.Cut(err.Error(), path+": "); ok {
+			err = errors.New(after)
+		}
+		return nil, err
+	}
+	if err := os.Chmod(path, mode); err != nil {
+		_ = opened.Close()
+		return nil, err
+	}
+	return opened, nil
 }

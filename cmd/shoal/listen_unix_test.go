@@ -3,14 +3,82 @@
 package main
 
 import (
+	"context"
 	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/coder/websocket"
 )
+
+// overUnix returns a client that connects to a Unix socket, whatever the URL.
+func overUnix(t *testing.T, path string) *http.Client {
+	t.Helper()
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", path)
+	}}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport}
+}
+
+// Every --addr is served, Unix sockets among them, which are replaced when a process has left them behind.
+func TestServe_ListensOnUnixSocketsAndSeveralAddresses(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	left, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left.(*net.UnixListener).SetUnlinkOnClose(false) //nolint:forcetypeassert // listening on "unix"
+	left.Close()
+
+	s := serve(t, 1, "--jwt-secret="+goodSecret, "--authorize=open", "--api-key=k", "--addr=unix:"+path,
+		"--addr=127.0.0.1:0", "--socket-mode=0600")
+	urls := strings.Split(s.url, ", ")
+	if len(urls) != 3 || urls[1] != "unix:"+path {
+		t.Fatalf("it serves on %q", urls)
+	}
+	for _, url := range []string{urls[0], urls[2]} {
+		if status, _ := call(t, "GET", url+"/v1/stats", "k", ""); status != 200 {
+			t.Errorf("%s answers %d", url, status)
+		}
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the socket's mode is %v, %v", info, err)
+	}
+	token := shoal(t, []string{"SHOAL_JWT_SECRET=" + goodSecret}, "", "token", "alice")
+	c := dial(t, "ws://local", &websocket.DialOptions{HTTPClient: overUnix(t, path)})
+	if got := c.authenticate(token.out); got != "alice" {
+		t.Errorf("authenticated as %v", got)
+	}
+	r := shoal(t, nil, "", "serve", "--dev", "--addr=unix:"+path, "--admin-addr=127.0.0.1:0")
+	r.wantErrors(t, statusFailed, "another process listens there")
+	if status := s.end(); status != statusDone {
+		t.Errorf("status %d", status)
+	}
+	if _, err := os.Stat(path); !os.IsNotExist(err) {
+		t.Errorf("the socket is left behind: %v", err)
+	}
+}
+
+func TestServe_RefusesPathsThatAreNoSockets(t *testing.T) {
+	file := writeFile(t, "f", "precious")
+	r := shoal(t, nil, "", "serve", "--dev", "--addr=unix:"+file, "--admin-addr=127.0.0.1:0")
+	r.wantErrors(t, statusFailed, "the path exists and is not a socket")
+	if text, err := os.ReadFile(file); err != nil || string(text) != "precious" {
+		t.Errorf("the file holds %q, %v", text, err)
+	}
+	r = shoal(t, nil, "", "serve", "--dev", "--addr=unix:relative", "--socket-mode=0999")
+	r.wantErrors(t, statusUsage, "want unix: and an absolute path", "--socket-mode")
+}
 
 // Nothing but data is sent on a connection, and nothing is set for it that it does not need.
 func TestConnectionsAreNotKeptAliveByTCP(t *testing.T) {
-	l, err := listen("addr", "127.0.0.1:0")
+	l, err := (&serveFlags{}).listen("addr", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -67,7 +69,7 @@ func newLogger(w io.Writer, level, format string) *slog.Logger {
 type node struct {
 	flags    *serveFlags
 	log      *slog.Logger
-	public   *listener
+	public   []*listener
 	admin    *listener
 	jwt      *jwtauth.Verifier
 	asking   *server.AuthorizeURL // nil unless --authorize is a URL
@@ -231,11 +233,18 @@ func (n *node) handler() http.Handler {
 // further signal is not for us. It returns nil after an orderly end.
 func (n *node) run(ctx context.Context, stop func(), out io.Writer) error {
 	n.warnOfOpenFiles()
-	failed := make(chan error, 2)
-	go func() { failed <- n.server.ServeHandler(n.public, n.handler()) }()
+	failed := make(chan error, len(n.public)+1)
+	var trusted func(net.Addr) bool
+	if len(n.flags.TrustedProxy) > 0 {
+		trusted = n.server.TrustsProxy
+	}
+	handler := n.handler()
+	for _, l := range n.public {
+		go func() { failed <- n.server.ServeHandler(l.layered(trusted), handler) }()
+	}
 	go func() { failed <- n.server.ServeAdmin(n.admin, n.adminHandler()) }()
 	connections, _ := n.connectionLimits()
-	n.log.Info("serving", "addr", n.public.url(), "admin", n.admin.url(), "version", buildVersion(),
+	n.log.Info("serving", "addr", strings.Join(n.urls(), ", "), "admin", n.admin.url(), "version", buildVersion(),
 		"max_connections", connections)
 	if n.flags.LogFormat == "text" {
 		n.printWelcome(out)
@@ -311,7 +320,7 @@ func (n *node) close(within time.Duration) {
 	if n.server != nil {
 		n.warn("server", n.server.Close(whole))
 	}
-	for _, l := range []*listener{n.public, n.admin} {
+	for _, l := range append(n.public, n.admin) {
 		if l != nil {
 			_ = l.Close() // an error only says that the server has closed it already
 		}

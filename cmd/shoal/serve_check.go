@@ -2,10 +2,13 @@ package main
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -33,10 +36,41 @@ func (f *serveFlags) check(s *settings) {
 }
 
 func (f *serveFlags) checkAddresses(s *settings) {
-	addr, admin := f.checkAddress(s, "addr", f.Addr), f.checkAddress(s, "admin-addr", f.AdminAddr)
-	if addr && admin && f.Addr == f.AdminAddr && !strings.HasSuffix(f.Addr, ":0") {
+	seen := map[string]bool{}
+	for _, address := range f.Addr {
+		if f.checkListener(s, "addr", address) && seen[address] && !strings.HasSuffix(address, ":0") {
+			s.complain("addr", address, "each address once")
+		}
+		seen[address] = true
+	}
+	if f.checkListener(s, "admin-addr", f.AdminAddr) && seen[f.AdminAddr] && !strings.HasSuffix(f.AdminAddr, ":0") {
 		s.complain("admin-addr", f.AdminAddr, "another address than "+s.key("addr"))
 	}
+	if mode, err := strconv.ParseUint(f.SocketMode, 8, 32); err != nil || mode > 0o777 {
+		s.complain("socket-mode", f.SocketMode, "an octal number from 0 to 777, such as 0660")
+	}
+}
+
+// socketMode returns the mode of Unix sockets. check has refused any other text.
+func (f *serveFlags) socketMode() os.FileMode {
+	mode, _ := strconv.ParseUint(f.SocketMode, 8, 32)
+	return os.FileMode(mode) //nolint:gosec // at most 0777
+}
+
+// maxSocketPath is the longest path of a Unix socket that every system takes.
+const maxSocketPath = 103
+
+// checkListener is checkAddress for a listener that may be a Unix socket.
+func (f *serveFlags) checkListener(s *settings, flag, address string) bool {
+	path, ok := strings.CutPrefix(address, unixScheme)
+	if !ok {
+		return f.checkAddress(s, flag, address)
+	}
+	if !filepath.IsAbs(path) || len(path) > maxSocketPath {
+		s.complain(flag, address, fmt.Sprintf("unix: and an absolute path of at most %d bytes", maxSocketPath))
+		return false
+	}
+	return true
 }
 
 // checkAddress reports whether an address can be listened on, and complains if not.
@@ -158,6 +192,16 @@ func isVisibleASCII(text string) bool {
 }
 
 func (f *serveFlags) checkTLS(s *settings) {
+	if f.TLSClientCA != "" {
+		if text, err := os.ReadFile(f.TLSClientCA); err != nil {
+			s.complain("tls-client-ca", f.TLSClientCA, fmt.Sprintf("a file, but it cannot be read: %v", errors.Unwrap(err)))
+		} else if _, err := parseAuthorities(text); err != nil {
+			s.complain("tls-client-ca", f.TLSClientCA, "certificates in PEM, but "+err.Error())
+		}
+		if f.TLSCert == "" {
+			s.complain("tls-client-ca", f.TLSClientCA, "a "+s.key("tls-cert")+" with it")
+		}
+	}
 	switch {
 	case f.TLSCert == "" && f.TLSKey == "":
 	case f.TLSKey == "":

@@ -6,9 +6,10 @@ import "time"
 //
 //nolint:lll // a field's tags are one line
 type serveFlags struct {
-	Addr      string `default:"127.0.0.1:8080" help:"Public listener; port 0 takes a free one."`
-	AdminAddr string `default:"127.0.0.1:9090" help:"Listener of /healthz and /readyz."`
-	Dev       bool   `help:"Development: a demo page, tokens for everybody, JWT secret and API key \"dev\". Loopback only."`
+	Addr       []string `sep:"none" placeholder:"HOST:PORT|unix:PATH" default:"127.0.0.1:8080" help:"Public listener; may be repeated; port 0 takes a free one."`
+	AdminAddr  string   `default:"127.0.0.1:9090" placeholder:"HOST:PORT|unix:PATH" help:"Listener of /healthz, /readyz and /metrics."`
+	SocketMode string   `default:"0660" placeholder:"0660" help:"File mode of Unix sockets: who may connect."`
+	Dev        bool     `help:"Development: a demo page, tokens for everybody, JWT secret and API key \"dev\". Loopback only."`
 
 	JWTSecret string   `placeholder:"SECRET" help:"Secret of HS256 tokens, at least 32 bytes."`
 	JWKS      string   `placeholder:"FILE|URL" help:"JSON Web Key Set of RS256, ES256 and EdDSA tokens."`
@@ -66,10 +67,13 @@ type serveFlags struct {
 	HistoryTTL      time.Duration `default:"10m" min:"1s" max:"168h" help:"Time that an upload's messages are kept."`
 
 	HistoryTotalBytes size `default:"0" min:"0" max:"1TiB" help:"Memory of all histories together, and of the stream of NATS; 0 is a quarter of the memory limit. Beyond it the uploads without followers that were published to longest ago lose their histories."`
-	MaxUploads        int  `default:"1000000" min:"1" max:"100000000" help:"Uploads with a history; beyond it as with --history-total-bytes."`
+	MaxUploads        int  `default:"1000000" min:"1" max:"100000000" help:"Uploads with a history; beyond it as beyond the bound of their memory."`
 
 	TLSCert string `placeholder:"FILE" help:"Certificate chain in PEM; reloaded when it changes."`
 	TLSKey  string `placeholder:"FILE" help:"Private key in PEM; reloaded when it changes."`
+
+	TLSMinVersion string `name:"tls-min-version" default:"1.2" oneof:"1.2 1.3" help:"Lowest version of TLS that is accepted: 1.2 or 1.3."`
+	TLSClientCA   string `name:"tls-client-ca" placeholder:"FILE" help:"Certificate authorities in PEM; clients must then have a certificate of one of them."`
 
 	ShutdownDelay time.Duration `default:"0s" min:"0s" max:"10m" help:"How long to serve with /readyz at 503 after SIGTERM, before draining."`
 	Drain         time.Duration `default:"8s" min:"100ms" max:"10m" help:"How long the whole shutdown may take after that; connections are closed with 1012."`

@@ -35,7 +35,8 @@ func parseServe(t *testing.T, env []string, args ...string) serveFlags {
 
 func TestDefaultsAreThoseDocumented(t *testing.T) {
 	want := serveFlags{
-		Addr: "127.0.0.1:8080", AdminAddr: "127.0.0.1:9090", JWTSecret: goodSecret, Authorize: "open",
+		Addr: []string{"127.0.0.1:8080"}, SocketMode: "0660", TLSMinVersion: "1.2", AdminAddr: "127.0.0.1:9090",
+		MaxUploads: 1_000_000, JWTSecret: goodSecret, Authorize: "open",
 		Broker: "memory", BrokerStorage: "memory",
 		MaxConnectionsPerUser: 32, MaxSubscriptionsPerUser: 1024,
 		MaxMessageBytes: 65536, ClientMessageRate: rate{50, 200},
@@ -84,7 +85,7 @@ broker: memory
 		"--api-key=flag1", "--api-key", "flag2", "--jwt-audience=a")
 	want := map[string][2]any{
 		"dev, file":                        {f.Dev, true},
-		"addr, all three":                  {f.Addr, "127.0.0.1:3"},
+		"addr, all three":                  {strings.Join(f.Addr, "|"), "127.0.0.1:3"},
 		"admin-addr, file":                 {f.AdminAddr, "localhost:4"},
 		"queue-messages, all three":        {f.QueueMessages, 33},
 		"queue-age, env and file":          {f.QueueAge, 22 * time.Second},
@@ -185,7 +186,7 @@ func TestSettings_NamesMistypedVariables(t *testing.T) {
 		"SHOAL_QUEUE_BYTE=1MiB":                   "did you mean SHOAL_QUEUE_BYTES?",
 		"SHOAL_ALLOWED_ORIGINS=https://a.test":    "did you mean SHOAL_ALLOWED_ORIGIN?",
 		"SHOAL_CLUSTER_SECRET=0123456789abcdef\n": "begins or ends with white space",
-		"SHOAL_ADDR= 127.0.0.1:0":                 "begins or ends with white space",
+		"SHOAL_ADMIN_ADDR= 127.0.0.1:0":           "begins or ends with white space",
 		"SHOAL_JWT_SECRET=" + goodSecret + "\n":   "white space",
 		"SHOAL_SERVICE_HOST=10.0.0.1":             "",
 		"SHOAL_PORT_8080_TCP=tcp://10.0.0.1:80":   "",

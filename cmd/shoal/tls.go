@@ -3,11 +3,58 @@ package main
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
 	"github.com/shoal-go/shoal/internal/reload"
 )
+
+// newTLSConfig returns the configuration of the public listeners.
+func (n *node) newTLSConfig() (*tls.Config, error) {
+	f := n.flags
+	config, err := newTLSConfig(f.TLSCert, f.TLSKey, n.metrics.certificateExpires, n.log)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the certificate: %w; see --tls-cert and --tls-key", err)
+	}
+	config.MinVersion = tlsVersion(f.TLSMinVersion)
+	if f.TLSClientCA == "" {
+		return config, nil
+	}
+	authorities, err := reload.New(reload.Options[*x509.CertPool]{
+		Name: "client certificate authorities", Paths: []string{f.TLSClientCA}, Logger: n.log,
+		Parse: func(contents [][]byte) (*x509.CertPool, error) { return parseAuthorities(contents[0]) },
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cannot read --tls-client-ca: %w", err)
+	}
+	config.ClientAuth = tls.RequireAndVerifyClientCert
+	config.ClientCAs = authorities.Current()
+	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		current := config.Clone()
+		current.ClientCAs, current.GetConfigForClient = authorities.Current(), nil
+		return current, nil
+	}
+	return config, nil
+}
+
+// parseAuthorities parses certificates in PEM.
+func parseAuthorities(text []byte) (*x509.CertPool, error) {
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, errors.New("there is no certificate in PEM in it")
+	}
+	return pool, nil
+}
+
+// tlsVersion returns the version of TLS that a flag names.
+func tlsVersion(name string) uint16 {
+	if name == "1.3" {
+		return tls.VersionTLS13
+	}
+	return tls.VersionTLS12
+}
 
 // newTLSConfig returns the configuration of a listener with the certificate in two files, which is reloaded when they
 // change. A pair that does not fit, as while only one of the files has been replaced, leaves the current one in use.
