@@ -98,7 +98,27 @@ func execute(ctx context.Context, args, env []string, std streams) error {
 		return err
 	}
 	parsed.BindTo(ctx, (*context.Context)(nil))
+	parsed.Bind(reparse(func() (*serveFlags, error) { return parseAgain(args, env) }))
 	return parsed.Run(std)
+}
+
+// parseAgain parses the command line of serve once more, with the files as they are now.
+func parseAgain(args, env []string) (*serveFlags, error) {
+	s := newSettings(env)
+	parser, err := newParser(s, streams{out: io.Discard, err: io.Discard}, func(int) {})
+	if err != nil {
+		return nil, err
+	}
+	parsed, err := parser.Parse(args)
+	if err != nil {
+		return nil, err
+	}
+	command, ok := parsed.Selected().Target.Addr().Interface().(*serveCommand)
+	if !ok {
+		return nil, errors.New("the command is not serve")
+	}
+	command.check(s)
+	return &command.serveFlags, s.err()
 }
 
 func newParser(s *settings, std streams, exit func(int)) (*kong.Kong, error) {

@@ -39,29 +39,22 @@ type serveCommand struct {
 
 // Run serves until ctx ends or the process gets SIGINT or SIGTERM, then drains. A second signal, like one
 // before it serves, is left to the system and ends the process at once: a shell shows status 130 or 143.
-func (c *serveCommand) Run(ctx context.Context, std streams) error {
-	log := newLogger(std.err, c.LogLevel, c.LogFormat)
+func (c *serveCommand) Run(ctx context.Context, std streams, again reparse) error {
+	// A reader of the log or of the output that has gone must not end the process.
+	signal.Ignore(syscall.SIGPIPE)
+	level := newLevel(c.LogLevel)
+	log, writer := newLog(std.err, level, c.LogFormat)
+	defer writer.close()
 	n, err := c.open(log)
 	if err != nil {
 		return err
 	}
+	n.level, n.reparse = level, again
+	n.metrics.countDroppedLines(writer)
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	// Elsewhere SIGHUP means "reload"; certificates and keys are reloaded without it, and ending would drop every client.
-	signal.Ignore(syscall.SIGHUP)
+	defer n.reloadOnSignal()()
 	return n.run(ctx, stop, std.out)
-}
-
-func newLogger(w io.Writer, level, format string) *slog.Logger {
-	var l slog.Level
-	if err := l.UnmarshalText([]byte(level)); err != nil {
-		panic("the flag lets through a level that is none")
-	}
-	options := &slog.HandlerOptions{Level: l}
-	if format == "json" {
-		return slog.New(slog.NewJSONHandler(w, options))
-	}
-	return slog.New(slog.NewTextHandler(w, options))
 }
 
 // node is a running server with all its parts. close closes the opened parts, in the
@@ -79,6 +72,11 @@ type node struct {
 	server   *server.Server
 	demo     *demo.Demo // nil unless --dev
 	metrics  *metrics
+	// refresh read certificates again. level is the level of the log, and reparse reads the settings again.
+	refresh []func()
+	level   *slog.LevelVar
+	reparse reparse
+	last    serveFlags // the settings that were read last; of the goroutine that reloads
 }
 
 // open builds a node from the bottom up. After an error nothing is left open.
@@ -112,7 +110,7 @@ func (f *serveFlags) jwtOptions() jwtauth.Options {
 		leeway = -1 // none, where an option of 0 is the default
 	}
 	return jwtauth.Options{
-		Secret: []byte(f.JWTSecret), JWKS: f.JWKS, Audience: f.JWTAudience, Issuer: f.JWTIssuer, Leeway: leeway,
+		OtherSecrets: f.secrets(), JWKS: f.JWKS, Audience: f.JWTAudience, Issuer: f.JWTIssuer, Leeway: leeway,
 	}
 }
 
@@ -226,7 +224,7 @@ func (n *node) handler() http.Handler {
 	if n.demo == nil {
 		return handler
 	}
-	return newDevHandler([]byte(n.flags.JWTSecret), handler, n.demo)
+	return newDevHandler([]byte(n.flags.JWTSecret[0]), handler, n.demo)
 }
 
 // run serves until ctx ends or a listener fails, and drains then. Once it drains, it has called stop: a

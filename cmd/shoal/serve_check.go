@@ -22,6 +22,7 @@ const minSecretBytes = 32
 
 // check complains of all values and combinations that make no sense, then fills in those of development.
 func (f *serveFlags) check(s *settings) {
+	f.readSecrets(s)
 	f.checkAddresses(s)
 	f.checkAuthentication(s)
 	f.checkAuthorize(s)
@@ -98,15 +99,20 @@ func isLoopback(host string) bool {
 }
 
 func (f *serveFlags) checkAuthentication(s *settings) {
-	switch secret := len(f.JWTSecret); {
-	case f.Dev:
-	case secret == 0 && f.JWKS == "":
+	if len(f.JWTSecret) == 0 && f.JWKS == "" && !f.Dev {
 		s.refuse("jwt-secret", "and "+s.key("jwks")+" are both missing, want one of them, or --dev to try things out")
-	case secret > 0 && secret < minSecretBytes:
-		s.refuse("jwt-secret", tooShort(secret))
 	}
-	if err := jwtauth.CheckSecret([]byte(f.JWTSecret)); err != nil {
-		s.refuse("jwt-secret", err.Error())
+	for _, secret := range f.JWTSecret {
+		if !f.Dev && len(secret) < minSecretBytes {
+			s.refuse("jwt-secret", tooShort(len(secret)))
+		}
+		if strings.Contains(secret, ",") {
+			s.refuse("jwt-secret", "has an entry with a comma, which separates secrets in "+variable("jwt-secret")+
+				", want a secret without")
+		}
+		if err := jwtauth.CheckSecret([]byte(secret)); err != nil {
+			s.refuse("jwt-secret", err.Error())
+		}
 	}
 	if f.JWKS == "" {
 		return

@@ -11,9 +11,11 @@ type serveFlags struct {
 	SocketMode string   `default:"0660" placeholder:"0660" help:"File mode of Unix sockets: who may connect."`
 	Dev        bool     `help:"Development: a demo page, tokens for everybody, JWT secret and API key \"dev\". Loopback only."`
 
-	JWTSecret string   `placeholder:"SECRET" help:"Secret of HS256 tokens, at least 32 bytes."`
-	JWKS      string   `placeholder:"FILE|URL" help:"JSON Web Key Set of RS256, ES256 and EdDSA tokens."`
-	APIKey    []string `sep:"none" placeholder:"KEY" help:"Key of the HTTP API; may be repeated."`
+	JWTSecret     []string `sep:"none" secret:"" placeholder:"SECRET" help:"Secret of HS256 tokens, at least 32 bytes; may be repeated for a rotation."`
+	JWTSecretFile string   `name:"jwt-secret-file" placeholder:"FILE" help:"File with the secrets of HS256 tokens instead, one a line."`
+	JWKS          string   `placeholder:"FILE|URL" help:"JSON Web Key Set of RS256, ES256 and EdDSA tokens."`
+	APIKey        []string `sep:"none" secret:"" placeholder:"KEY" help:"Key of the HTTP API; may be repeated."`
+	APIKeyFile    string   `name:"api-key-file" placeholder:"FILE" help:"File with the keys of the HTTP API instead, one a line."`
 
 	JWTAudience []string      `name:"jwt-audience" sep:"none" placeholder:"NAME" help:"Accepted aud claim of tokens; may be repeated. Required with a --jwks URL, any to accept all tokens of its keys."`
 	JWTIssuer   []string      `name:"jwt-issuer" sep:"none" placeholder:"NAME" help:"Accepted iss claim of tokens; may be repeated. Default: not checked."`
@@ -23,15 +25,17 @@ type serveFlags struct {
 	AllowedOrigin []string `sep:"none" placeholder:"ORIGIN" help:"Origin of pages that may connect; may be repeated. Default: the same host."`
 	Authorize     string   `placeholder:"open|claims|URL" help:"Who may follow which upload: open, claims, or the URL of a service to ask."`
 
-	Broker          string   `default:"memory" placeholder:"memory|URL|nats-embedded" help:"How nodes share messages: memory (one node alone), nats://…, redis://…, redis+sentinel://…, redis+cluster://…, or nats-embedded, a NATS server in each node."`
-	NodeName        string   `placeholder:"NAME" help:"Name of this node, unique in the cluster. Default: a random name."`
-	BrokerStateRate float64  `default:"0" min:"0" max:"1000" help:"State messages of one upload that leave this node in a second, the newest in any case; 0 is no bound."`
-	BrokerReplicas  int      `default:"0" min:"0" max:"5" help:"NATS servers that keep each message; 0 is 3 for a cluster of nats-embedded, else 1."`
-	BrokerStorage   string   `default:"memory" oneof:"memory file" help:"Where NATS keeps messages: memory or file."`
-	BrokerDir       string   `placeholder:"DIR" help:"Folder of nats-embedded for --broker-storage file."`
-	ClusterAddr     string   `placeholder:"HOST:PORT" help:"Listener of nats-embedded for the other nodes."`
-	ClusterRoute    []string `sep:"none" placeholder:"HOST:PORT" help:"The --cluster-addr of each node; repeated, the same on all nodes."`
-	ClusterSecret   string   `placeholder:"SECRET" help:"Shared secret of the nodes, at least 16 bytes; required unless all run on this machine."`
+	Broker            string   `secret:"" default:"memory" placeholder:"memory|URL|nats-embedded" help:"How nodes share messages: memory (one node alone), nats://…, redis://…, redis+sentinel://…, redis+cluster://…, or nats-embedded, a NATS server in each node."`
+	BrokerFile        string   `placeholder:"FILE" help:"File with the value of --broker instead, for a URL with a password."`
+	NodeName          string   `placeholder:"NAME" help:"Name of this node, unique in the cluster. Default: a random name."`
+	BrokerStateRate   float64  `default:"0" min:"0" max:"1000" help:"State messages of one upload that leave this node in a second, the newest in any case; 0 is no bound."`
+	BrokerReplicas    int      `default:"0" min:"0" max:"5" help:"NATS servers that keep each message; 0 is 3 for a cluster of nats-embedded, else 1."`
+	BrokerStorage     string   `default:"memory" oneof:"memory file" help:"Where NATS keeps messages: memory or file."`
+	BrokerDir         string   `placeholder:"DIR" help:"Folder of nats-embedded for --broker-storage file."`
+	ClusterAddr       string   `placeholder:"HOST:PORT" help:"Listener of nats-embedded for the other nodes."`
+	ClusterRoute      []string `sep:"none" placeholder:"HOST:PORT" help:"The --cluster-addr of each node; repeated, the same on all nodes."`
+	ClusterSecretFile string   `placeholder:"FILE" help:"File with the shared secret of the nodes instead."`
+	ClusterSecret     string   `secret:"" placeholder:"SECRET" help:"Shared secret of the nodes, at least 16 bytes; required unless all run on this machine."`
 
 	MaxConnections      int           `default:"0" min:"0" max:"10000000" help:"WebSockets; 0 is as many as the limit of open files allows."`
 	TrustedProxy        []string      `sep:"none" placeholder:"CIDR" help:"Address or range of proxies whose X-Forwarded-For or Forwarded header, or PROXY protocol, is believed; unix for peers on Unix sockets; may be repeated."`
@@ -87,8 +91,8 @@ const devSecret = "dev"
 
 // applyDev sets the defaults of development.
 func (f *serveFlags) applyDev() {
-	if f.JWTSecret == "" {
-		f.JWTSecret = devSecret
+	if len(f.JWTSecret) == 0 {
+		f.JWTSecret = []string{devSecret}
 	}
 	if len(f.APIKey) == 0 {
 		f.APIKey = []string{devSecret}

@@ -47,6 +47,13 @@ func newMetrics() *metrics {
 	return m
 }
 
+// countDroppedLines exports the number of log lines that were dropped.
+func (m *metrics) countDroppedLines(w *logWriter) {
+	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "shoal_log_dropped_lines_total", Help: "Log lines that were dropped because their reader stands still or has gone.",
+	}, func() float64 { return float64(w.dropped.Load()) }))
+}
+
 // certificateExpires notes when the certificate of the listener expires.
 func (m *metrics) certificateExpires(at time.Time) { m.certificate.Set(float64(at.Unix())) }
 

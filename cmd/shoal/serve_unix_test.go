@@ -66,3 +66,37 @@ func sendSignal(t *testing.T, command *exec.Cmd) {
 		t.Fatal(err)
 	}
 }
+
+// A reader of the log that dies, such as a log shipper, does not end the service.
+func TestServe_OutlivesTheReaderOfItsLog(t *testing.T) {
+	command := exec.CommandContext(t.Context(), os.Args[0],
+		"serve", "--dev", "--addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0", "--log-level=debug")
+	command.Env = append(os.Environ(), asCommand+"=1")
+	out, err := command.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := command.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	welcome := bufio.NewScanner(out)
+	welcome.Scan()
+	address, _, _ := strings.Cut(strings.TrimPrefix(welcome.Text(), "shoal serves on "), ",")
+	log.Close()
+	out.Close()
+	for range 3 {
+		login(t, address) // each writes lines to the log
+		if status, _ := call(t, "GET", address+"/v1/stats", "dev", ""); status != 200 {
+			t.Errorf("it answers %d", status)
+		}
+	}
+	sendSignal(t, command)
+	_ = command.Wait()
+	if status := command.ProcessState.ExitCode(); status != statusDone {
+		t.Errorf("it ended with %v", command.ProcessState)
+	}
+}

@@ -213,7 +213,11 @@ func (m listMapper) Decode(ctx *kong.DecodeContext, target reflect.Value) error 
 		return err
 	}
 	for _, text := range textsOf(token) {
-		text = strings.TrimSpace(text)
+		if ctx.Value.Tag.Has("secret") { // the end of a line is refused, as in other secrets
+			text = strings.Trim(text, " ")
+		} else {
+			text = strings.TrimSpace(text)
+		}
 		if text == "" {
 			m.s.refuse(ctx.Value.Name, "has an empty entry")
 			continue

@@ -36,7 +36,7 @@ func parseServe(t *testing.T, env []string, args ...string) serveFlags {
 func TestDefaultsAreThoseDocumented(t *testing.T) {
 	want := serveFlags{
 		Addr: []string{"127.0.0.1:8080"}, SocketMode: "0660", TLSMinVersion: "1.2", AdminAddr: "127.0.0.1:9090",
-		MaxUploads: 1_000_000, JWTSecret: goodSecret, Authorize: "open",
+		MaxUploads: 1_000_000, JWTSecret: []string{goodSecret}, Authorize: "open",
 		Broker: "memory", BrokerStorage: "memory",
 		MaxConnectionsPerUser: 32, MaxSubscriptionsPerUser: 1024,
 		MaxMessageBytes: 65536, ClientMessageRate: rate{50, 200},
@@ -53,11 +53,11 @@ func TestDefaultsAreThoseDocumented(t *testing.T) {
 
 func TestDevFillsInOnlyWhatIsMissing(t *testing.T) {
 	f := parseServe(t, nil, "--dev")
-	if f.JWTSecret != "dev" || !reflect.DeepEqual(f.APIKey, []string{"dev"}) || f.Authorize != "open" {
+	if strings.Join(f.JWTSecret, "|") != "dev" || !reflect.DeepEqual(f.APIKey, []string{"dev"}) || f.Authorize != "open" {
 		t.Errorf("settings are %+v", f)
 	}
 	f = parseServe(t, nil, "--dev", "--jwt-secret=s", "--api-key=k", "--authorize=claims")
-	if f.JWTSecret != "s" || !reflect.DeepEqual(f.APIKey, []string{"k"}) || f.Authorize != "claims" {
+	if strings.Join(f.JWTSecret, "|") != "s" || !reflect.DeepEqual(f.APIKey, []string{"k"}) || f.Authorize != "claims" {
 		t.Errorf("settings are %+v", f)
 	}
 }

@@ -14,10 +14,11 @@ import (
 // newTLSConfig returns the configuration of the public listeners.
 func (n *node) newTLSConfig() (*tls.Config, error) {
 	f := n.flags
-	config, err := newTLSConfig(f.TLSCert, f.TLSKey, n.metrics.certificateExpires, n.log)
+	config, refresh, err := newTLSConfig(f.TLSCert, f.TLSKey, n.metrics.certificateExpires, n.log)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the certificate: %w; see --tls-cert and --tls-key", err)
 	}
+	n.refresh = append(n.refresh, refresh)
 	config.MinVersion = tlsVersion(f.TLSMinVersion)
 	if f.TLSClientCA == "" {
 		return config, nil
@@ -29,6 +30,7 @@ func (n *node) newTLSConfig() (*tls.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot read --tls-client-ca: %w", err)
 	}
+	n.refresh = append(n.refresh, func() { authorities.Refresh(0) })
 	config.ClientAuth = tls.RequireAndVerifyClientCert
 	config.ClientCAs = authorities.Current()
 	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
@@ -58,8 +60,10 @@ func tlsVersion(name string) uint16 {
 
 // newTLSConfig returns the configuration of a listener with the certificate in two files, which is reloaded when they
 // change. A pair that does not fit, as while only one of the files has been replaced, leaves the current one in use.
-// expires is called with the end of the validity of each certificate that is read.
-func newTLSConfig(certFile, keyFile string, expires func(time.Time), logger *slog.Logger) (*tls.Config, error) {
+// refresh reads them at once. expires is called with the end of the validity of each certificate that is read.
+func newTLSConfig(certFile, keyFile string, expires func(time.Time), logger *slog.Logger) (
+	config *tls.Config, refresh func(), err error,
+) {
 	files, err := reload.New(reload.Options[*tls.Certificate]{
 		Name:  "certificate",
 		Paths: []string{certFile, keyFile},
@@ -78,11 +82,11 @@ func newTLSConfig(certFile, keyFile string, expires func(time.Time), logger *slo
 		Logger: logger,
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS12,
 		NextProtos:     []string{"http/1.1"}, // only HTTP/1.1 can be upgraded to a WebSocket
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return files.Current(), nil },
-	}, nil
+	}, func() { files.Refresh(0) }, nil
 }

@@ -90,7 +90,7 @@ func TestCertificateIsReadAgain(t *testing.T) {
 	overwrite(t, keyFile, key)
 	synctest.Test(t, func(t *testing.T) {
 		var log lockedBuffer
-		config, err := newTLSConfig(certFile, keyFile, func(time.Time) {}, slog.New(slog.NewTextHandler(&log, nil)))
+		config, _, err := newTLSConfig(certFile, keyFile, func(time.Time) {}, slog.New(slog.NewTextHandler(&log, nil)))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -18,6 +18,7 @@ type tokenCommand struct {
 
 func (c *tokenCommand) check(s *settings) {
 	s.checkID("user-id", c.UserID)
+	c.JWTSecret = firstSecret(c.JWTSecret)
 	switch secret := len(c.JWTSecret); {
 	case c.Dev && secret == 0:
 		c.JWTSecret = devSecret

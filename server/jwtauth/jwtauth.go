@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -45,6 +46,8 @@ var signingMethods = map[string]jwt.SigningMethod{
 type Options struct {
 	// Secret is the key of HS256. It should be random, have at least 32 bytes, and pass [CheckSecret].
 	Secret []byte
+	// OtherSecrets are further keys of HS256, like the previous one while tokens signed with it are still valid.
+	OtherSecrets [][]byte
 
 	// JWKS is the location of the public keys of RS256, ES256 and EdDSA: an http or https URL, or the path of a file.
 	// Keys of a set that cannot verify these algorithms are skipped, each with a log line. A URL is fetched at start,
@@ -83,6 +86,8 @@ type Options struct {
 type Verifier struct {
 	opt   Options
 	keys  keySource // nil without a JWKS
+	// secrets are the keys of HS256, which SetSecrets replaces.
+	secrets atomic.Pointer[[][]byte]
 	early logs.Sampled
 }
 
@@ -116,8 +121,11 @@ func New(o Options) (*Verifier, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	o.Secret, o.Audience, o.Issuer = slices.Clone(o.Secret), slices.Clone(o.Audience), slices.Clone(o.Issuer)
+	o.Audience, o.Issuer = slices.Clone(o.Audience), slices.Clone(o.Issuer)
 	j := &Verifier{opt: o, early: logs.Sampled{Interval: time.Minute}}
+	if err := j.SetSecrets(o.secrets()...); err != nil {
+		return nil, err
+	}
 	if o.JWKS == "" {
 		return j, nil
 	}
@@ -129,13 +137,38 @@ func New(o Options) (*Verifier, error) {
 	return j, nil
 }
 
+// secrets returns all keys of HS256.
+func (o *Options) secrets() (all [][]byte) {
+	if len(o.Secret) > 0 {
+		all = append(all, o.Secret)
+	}
+	return append(all, o.OtherSecrets...)
+}
+
+// SetSecrets replaces Options.Secret and OtherSecrets, for a rotation without a restart. Open connections stay open until
+// their tokens expire. After an error, because a secret is empty or fails CheckSecret, nothing has changed.
+func (j *Verifier) SetSecrets(secrets ...[]byte) error {
+	all := make([][]byte, len(secrets))
+	for i, secret := range secrets {
+		if len(secret) == 0 {
+			return fmt.Errorf("jwtauth: secret %d is empty", i+1)
+		}
+		if err := CheckSecret(secret); err != nil {
+			return fmt.Errorf("jwtauth: Options.Secret %w", err)
+		}
+		all[i] = slices.Clone(secret)
+	}
+	if len(all) == 0 && j.opt.JWKS == "" {
+		return errors.New("jwtauth: a Verifier without JWKS needs a secret")
+	}
+	j.secrets.Store(&all)
+	return nil
+}
+
 func (o *Options) validate() error {
 	var all []error
-	if len(o.Secret) == 0 && o.JWKS == "" {
+	if len(o.secrets()) == 0 && o.JWKS == "" {
 		all = append(all, errors.New("jwtauth: Options need a Secret or a JWKS"))
-	}
-	if err := CheckSecret(o.Secret); err != nil {
-		all = append(all, fmt.Errorf("jwtauth: Options.Secret %w", err))
 	}
 	if isURL(o.JWKS) && len(o.Audience) == 0 {
 		all = append(all, errors.New(`jwtauth: Options.Audience is empty, want the aud claim of this application's `+
@@ -255,12 +288,15 @@ func decodePart(part string) (strictjson.Object, error) {
 // verify checks a token's signature. The algorithm is chosen by the client, so each algorithm is tied to one kind of
 // key.
 func (j *Verifier) verify(ctx context.Context, t signedToken) error {
+	secrets := *j.secrets.Load()
 	switch {
-	case t.algorithm == "HS256" && len(j.opt.Secret) > 0:
-		if signingMethods[t.algorithm].Verify(t.signed, t.signature, j.opt.Secret) != nil {
-			return errBadSignature
+	case t.algorithm == "HS256" && len(secrets) > 0:
+		for _, secret := range secrets {
+			if signingMethods[t.algorithm].Verify(t.signed, t.signature, secret) == nil {
+				return nil
+			}
 		}
-		return nil
+		return errBadSignature
 	case t.algorithm != "HS256" && j.keys != nil:
 		return j.verifyWithKeys(ctx, t)
 	}

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"reflect"
+	"strings"
+	"syscall"
+
+	"github.com/shoal-go/shoal/server"
+)
+
+// reparse reads the settings again: from the same command line and environment, and from the files as they are now.
+type reparse func() (*serveFlags, error)
+
+// reloadable are the flags that take effect without a restart.
+var reloadable = map[string]bool{
+	"allowed-origin": true, "api-key": true, "api-key-file": true, "jwt-secret": true, "jwt-secret-file": true,
+	"trusted-proxy": true, "max-connections": true, "max-connections-per-ip": true, "connect-rate": true,
+	"client-message-rate": true, "log-level": true,
+}
+
+// reloadOnSignal reloads on each SIGHUP until stop is called, which waits for a reload that is under way.
+func (n *node) reloadOnSignal() (stop func()) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP)
+	ended := make(chan struct{})
+	n.last = *n.flags
+	go func() {
+		defer close(ended)
+		for range signals {
+			n.reload()
+		}
+	}()
+	return func() {
+		signal.Stop(signals)
+		close(signals)
+		<-ended
+	}
+}
+
+// reload applies the settings that have changed since they were read last. Either all of them are valid, or nothing
+// changes.
+func (n *node) reload() {
+	for _, refresh := range n.refresh {
+		refresh()
+	}
+	fresh, err := n.reparse()
+	if err == nil {
+		err = n.server.Reload(n.settings(fresh))
+	}
+	if err == nil {
+		err = n.jwt.SetSecrets(fresh.secrets()...)
+	}
+	if err != nil {
+		n.log.Error("reload failed, nothing has changed", "error", err)
+		return
+	}
+	n.level.Set(logLevel(fresh.LogLevel))
+	changed := n.logChanges(fresh)
+	n.log.Info("reloaded", "changed", changed)
+}
+
+// logChanges logs the settings that differ from those that were read last, and returns how many of them have taken
+// effect.
+func (n *node) logChanges(fresh *serveFlags) (changed int) {
+	before, now := reflect.ValueOf(&n.last).Elem(), reflect.ValueOf(fresh).Elem()
+	for i := range now.NumField() {
+		field, from, to := now.Type().Field(i), before.Field(i), now.Field(i)
+		name := flagName(field)
+		if name == "" || reflect.DeepEqual(from.Interface(), to.Interface()) {
+			continue
+		}
+		if !reloadable[name] {
+			n.log.Warn("setting has changed and needs a restart", "setting", name)
+			continue
+		}
+		attrs := []any{"setting", name}
+		if _, secret := field.Tag.Lookup("secret"); !secret {
+			attrs = append(attrs, "from", fmt.Sprint(from.Interface()), "to", fmt.Sprint(to.Interface()))
+		}
+		n.log.Info("setting changed", attrs...)
+		from.Set(to)
+		changed++
+	}
+	return changed
+}
+
+// flagName returns the flag of a field of serveFlags, "" for a field that is none.
+func flagName(field reflect.StructField) string {
+	if name, ok := field.Tag.Lookup("name"); ok {
+		return name
+	}
+	if _, ok := field.Tag.Lookup("help"); !ok {
+		return ""
+	}
+	return kebab(field.Name)
+}
+
+// kebab returns a field's name in the form of a flag, as kong does: JWTSecret is jwt-secret.
+func kebab(name string) string {
+	var b strings.Builder
+	for i, r := range name {
+		upper := r >= 'A' && r <= 'Z'
+		startsWord := i > 0 && upper && (name[i-1] < 'A' || name[i-1] > 'Z' ||
+			i+1 < len(name) && name[i+1] >= 'a' && name[i+1] <= 'z')
+		if startsWord {
+			b.WriteByte('-')
+		}
+		b.WriteRune(r)
+	}
+	return strings.ToLower(b.String())
+}
+
+// settings returns the part of the flags that the server can reload.
+func (n *node) settings(f *serveFlags) server.Settings {
+	connections, sockets := limitConnections(f.MaxConnections, maxOpenFiles())
+	return server.Settings{
+		AllowedOrigins: f.AllowedOrigin, APIKeys: f.APIKey, TrustedProxies: f.TrustedProxy,
+		MaxConnections: connections, MaxSockets: sockets, MaxConnectionsPerIP: f.MaxConnectionsPerIP,
+		ConnectRate: f.ConnectRate, ClientMessageRate: f.ClientMessageRate.perSecond,
+		ClientMessageBurst: f.ClientMessageRate.burst,
+	}
+}
+
+// secrets returns the keys of HS256.
+func (f *serveFlags) secrets() (secrets [][]byte) {
+	for _, secret := range f.JWTSecret {
+		secrets = append(secrets, []byte(secret))
+	}
+	return secrets
+}
+
+// newLevel returns the level of the log, which a reload may change.
+func newLevel(name string) *slog.LevelVar {
+	level := new(slog.LevelVar)
+	level.Set(logLevel(name))
+	return level
+}

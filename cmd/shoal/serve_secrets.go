@@ -1,0 +1,84 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+)
+
+// maxSecretFile bounds a file of secrets.
+const maxSecretFile = 64 << 10
+
+// readSecrets reads the secrets that stand in files. A line is one secret, and empty lines do not count.
+func (f *serveFlags) readSecrets(s *settings) {
+	f.JWTSecret = s.secretsOf("jwt-secret", f.JWTSecret, f.JWTSecretFile)
+	f.APIKey = s.secretsOf("api-key", f.APIKey, f.APIKeyFile)
+	f.ClusterSecret = s.secretOf("cluster-secret", f.ClusterSecret, "", f.ClusterSecretFile)
+	f.Broker = s.secretOf("broker", f.Broker, string(noEngine), f.BrokerFile)
+}
+
+// secretsOf returns the values of a flag, or those in a file.
+func (s *settings) secretsOf(flag string, given []string, path string) []string {
+	if path == "" {
+		return given
+	}
+	if len(given) > 0 {
+		s.refuse(flag, "is given beside "+s.key(flag+"-file")+", want one of them")
+		return given
+	}
+	lines, err := readSecretLines(path)
+	if err != nil {
+		s.complain(flag+"-file", path, "a readable file of secrets, one a line, but "+err.Error())
+		return nil
+	}
+	return lines
+}
+
+// secretOf is secretsOf for a flag with one value, which has a default.
+func (s *settings) secretOf(flag, given, standard, path string) string {
+	var values []string
+	if given != standard {
+		values = []string{given}
+	}
+	switch values = s.secretsOf(flag, values, path); len(values) {
+	case 0:
+		return standard
+	case 1:
+		return values[0]
+	}
+	s.complain(flag+"-file", path, fmt.Sprintf("a file with one line, but it has %d", len(values)))
+	return standard
+}
+
+// readSecretLines returns the lines of a file that are not empty, without the white space around them.
+func readSecretLines(path string) (lines []string, err error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("it cannot be read: %w", errors.Unwrap(err))
+	}
+	defer file.Close()
+	text, err := io.ReadAll(io.LimitReader(file, maxSecretFile+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("it cannot be read: %w", err)
+	case len(text) > maxSecretFile:
+		return nil, fmt.Errorf("it is larger than %d bytes", maxSecretFile)
+	}
+	for line := range strings.Lines(string(text)) {
+		if line = strings.TrimSpace(line); line != "" {
+			lines = append(lines, line)
+		}
+	}
+	if len(lines) == 0 {
+		return nil, errors.New("it is empty")
+	}
+	return lines, nil
+}
+
+// firstSecret returns the secret to sign with of a setting that may list several for a rotation.
+func firstSecret(setting string) string {
+	first, _, _ := strings.Cut(setting, ",")
+	return strings.TrimSpace(first)
+}
