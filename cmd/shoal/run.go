@@ -30,6 +30,7 @@ type commands struct {
 	Publish     publishCommand     `cmd:"" help:"Publish messages to an upload, through the HTTP API."`
 	Watch       watchCommand       `cmd:"" help:"Follow uploads in the terminal, with a progress bar for each."`
 	Bench       benchCommand       `cmd:"" help:"Measure a running server under load: throughput and latency."`
+	Health      healthCommand      `cmd:"" help:"Ask a running server for its health; the exit status tells."`
 	CheckConfig checkConfigCommand `cmd:"" help:"Check the configuration of the server, and do nothing else."`
 	Version     versionCommand     `cmd:"" help:"Print the version."`
 }

@@ -1,0 +1,286 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"text/template"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// chart renders the Helm chart with values over its own, with those of Helm's functions that it uses.
+func chart(t *testing.T, values map[string]any) (documents []map[string]any, err error) {
+	t.Helper()
+	const folder = "deploy/helm/shoal/"
+	all, meta := map[string]any{}, map[string]any{}
+	if err := errors.Join(yaml.Unmarshal([]byte(read(t, folder+"values.yaml")), &all),
+		yaml.Unmarshal([]byte(read(t, folder+"Chart.yaml")), &meta)); err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range values {
+		all[name] = value
+	}
+	templates := template.New("chart")
+	indent := func(n int, text string) string {
+		return strings.Repeat(" ", n) + strings.ReplaceAll(text, "\n", "\n"+strings.Repeat(" ", n))
+	}
+	templates.Funcs(template.FuncMap{
+		"nindent": func(n int, text string) string { return "\n" + indent(n, text) },
+		"toYaml": func(value any) (string, error) {
+			text, err := yaml.Marshal(value)
+			return strings.TrimSuffix(string(text), "\n"), err
+		},
+		"include": func(name string, data any) (string, error) {
+			var out strings.Builder
+			err := templates.ExecuteTemplate(&out, name, data)
+			return out.String(), err
+		},
+		"default": func(standard, value any) any {
+			if value == nil || value == "" {
+				return standard
+			}
+			return value
+		},
+		"until": func(n int) (numbers []int) {
+			for i := range n {
+				numbers = append(numbers, i)
+			}
+			return numbers
+		},
+		"int":       func(n int) int { return n },
+		"list":      func(items ...any) []any { return items },
+		"quote":     func(value any) string { return fmt.Sprintf("%q", fmt.Sprint(value)) },
+		"sha256sum": func(text string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(text))) },
+		"fail":      func(text string) (string, error) { return "", errors.New(text) },
+	})
+	files, err := filepath.Glob(repository + folder + "templates/*")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("there are no templates: %v", err)
+	}
+	if _, err := templates.ParseFiles(files...); err != nil {
+		t.Fatal(err)
+	}
+	data := map[string]any{
+		"Values":  all,
+		"Release": map[string]any{"Name": "r", "Namespace": "n"},
+		"Chart":   map[string]any{"AppVersion": meta["appVersion"]},
+	}
+	for _, file := range files {
+		name := filepath.Base(file)
+		if strings.HasPrefix(name, "_") {
+			continue
+		}
+		var out bytes.Buffer
+		if err := templates.ExecuteTemplate(&out, name, data); err != nil {
+			return nil, err
+		}
+		for decoder := yaml.NewDecoder(&out); ; {
+			var document map[string]any
+			if err := decoder.Decode(&document); errors.Is(err, io.EOF) {
+				break
+			} else if err != nil {
+				t.Fatalf("%s is not YAML: %v", name, err)
+			}
+			if document != nil {
+				documents = append(documents, document)
+			}
+		}
+	}
+	return documents, nil
+}
+
+func TestHelm_RendersEachForm(t *testing.T) {
+	for name, c := range map[string]struct {
+		values map[string]any
+		want   string
+	}{
+		"embedded NATS": {nil, "ConfigMap NetworkPolicy PodDisruptionBudget Service Service Service StatefulSet"},
+		"with files":    {map[string]any{"storage": "1Gi"}, "ConfigMap NetworkPolicy PodDisruptionBudget Service Service Service StatefulSet"},
+		"Redis, everything": {map[string]any{
+			"broker":         "redis://redis:6379",
+			"autoscaling":    map[string]any{"enabled": true, "minReplicas": 2, "maxReplicas": 9, "connections": 20000},
+			"ingress":        map[string]any{"enabled": true, "host": "h", "className": "nginx", "tlsSecret": "s"},
+			"serviceMonitor": map[string]any{"enabled": true, "interval": "15s"},
+		}, "ConfigMap Deployment HorizontalPodAutoscaler Ingress NetworkPolicy PodDisruptionBudget Service Service ServiceMonitor"},
+		"broker in the secret": {map[string]any{
+			"brokerInSecret": true, "podDisruptionBudget": map[string]any{"enabled": false},
+			"networkPolicy": map[string]any{"enabled": false},
+		}, "ConfigMap Deployment Service Service"},
+	} {
+		documents, err := chart(t, c.values)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		var kinds []string
+		for _, d := range documents {
+			kinds = append(kinds, fmt.Sprint(d["kind"]))
+			if d["kind"] == "ConfigMap" {
+				checkConfigMap(t, name, d)
+			}
+		}
+		slices.Sort(kinds)
+		if got := strings.Join(kinds, " "); got != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+	}
+	if _, err := chart(t, map[string]any{"autoscaling": map[string]any{"enabled": true}}); err == nil {
+		t.Error("a cluster of nats-embedded is scaled")
+	}
+}
+
+// checkConfigMap has shoal check the settings of the chart, with secrets in files of the test's own.
+func checkConfigMap(t *testing.T, name string, document map[string]any) {
+	t.Helper()
+	data, _ := document["data"].(map[string]any)
+	text, _ := data["shoal.yaml"].(string)
+	folder := t.TempDir()
+	for file, content := range map[string]string{
+		"jwt-secret": goodSecret, "api-key": "key", "cluster-secret": goodSecret, "broker": "redis://h:6379",
+	} {
+		if err := os.WriteFile(filepath.Join(folder, file), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if strings.Contains(text, "cluster-route") && !strings.Contains(text, "- r-shoal-2.r-shoal-cluster:6222") {
+		t.Errorf("%s: the routes do not name every node:\n%s", name, text)
+	}
+	text = strings.ReplaceAll(text, "/etc/shoal-secret", folder)
+	r := shoal(t, []string{"SHOAL_NODE_NAME=r-shoal-0"}, "", "check-config", "--config="+writeFile(t, "shoal.yaml", text))
+	if r.status != statusDone {
+		t.Errorf("%s: %s\n%s", name, r.err, text)
+	}
+}
+
+// Helm itself checks the chart where it is installed.
+func TestHelm_Lints(t *testing.T) {
+	helm, err := exec.LookPath("helm")
+	if err != nil {
+		return // TestHelm_RendersEachForm has to do
+	}
+	if out, err := exec.Command(helm, "lint", "--strict", repository+"deploy/helm/shoal").CombinedOutput(); err != nil { //nolint:gosec // ours
+		t.Errorf("%v:\n%s", err, out)
+	}
+}
+
+// knownVariables returns the environment variables of serve.
+func knownVariables(t *testing.T) map[string]bool {
+	t.Helper()
+	parser, err := newParser(newSettings(nil), streams{}, func(int) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]bool{}
+	for name := range flagNames(parser.Model.Node) {
+		known[variable(name)] = true
+	}
+	return known
+}
+
+// Every variable and flag in the files of deploy exists.
+func TestDeploy_SettingsExist(t *testing.T) {
+	known := knownVariables(t)
+	for _, path := range []string{"deploy/Dockerfile", "deploy/compose.yml", "deploy/helm/shoal/templates/_helpers.tpl", "deploy/shoal.service"} {
+		text := read(t, path)
+		names := regexp.MustCompile(`\bSHOAL_[A-Z_]+`).FindAllString(text, -1)
+		for _, match := range regexp.MustCompile(`(?m)^(?:ExecStart=|\t).*$`).FindAllString(text, -1) {
+			for _, flag := range regexp.MustCompile(`--([a-z-]+)=`).FindAllStringSubmatch(match, -1) {
+				if path == "deploy/shoal.service" && flag[1] != "config" {
+					names = append(names, variable(flag[1]))
+				}
+			}
+		}
+		if len(names) == 0 {
+			t.Errorf("%s names no settings", path)
+		}
+		for _, name := range names {
+			if !known[name] {
+				t.Errorf("%s uses %s, which does not exist", path, name)
+			}
+		}
+	}
+}
+
+func TestDeploy_ComposeIsConsistent(t *testing.T) {
+	var file struct {
+		Services map[string]struct {
+			Image    string
+			Networks []string
+			Secrets  []string
+		}
+		Secrets  map[string]any
+		Networks map[string]any
+	}
+	if err := yaml.Unmarshal([]byte(read(t, "deploy/compose.yml")), &file); err != nil {
+		t.Fatal(err)
+	}
+	if len(file.Services) != 5 {
+		t.Errorf("there are %d services", len(file.Services))
+	}
+	nginx := read(t, "deploy/compose-nginx.conf")
+	for name, service := range file.Services {
+		if service.Image == "shoal" && !strings.Contains(nginx, name+":8080") {
+			t.Errorf("nginx does not know %s", name)
+		}
+		for _, network := range service.Networks {
+			if file.Networks[network] == nil {
+				t.Errorf("%s uses the network %s, which does not exist", name, network)
+			}
+		}
+		for _, secret := range service.Secrets {
+			if file.Secrets[secret] == nil {
+				t.Errorf("%s uses the secret %s, which does not exist", name, secret)
+			}
+		}
+	}
+}
+
+// The image has the binary alone, runs without rights, and checks its health with it.
+func TestDeploy_ImageIsMinimal(t *testing.T) {
+	text := read(t, "deploy/Dockerfile")
+	_, final, _ := strings.Cut(text, "\nFROM scratch\n")
+	for _, want := range []string{
+		"\nUSER 65532:65532\n", `CMD ["/shoal", "health"]`, `ENTRYPOINT ["/shoal"]`, "/etc/ssl/certs/ca-certificates.crt",
+	} {
+		if !strings.Contains(final, want) {
+			t.Errorf("the last stage lacks %q", want)
+		}
+	}
+	if !strings.Contains(text, "CGO_ENABLED=0") {
+		t.Error("the binary is not static")
+	}
+}
+
+// systemd checks the unit where it is installed.
+func TestDeploy_UnitPassesSystemd(t *testing.T) {
+	unit := read(t, "deploy/shoal.service")
+	for _, want := range []string{"ExecReload=", "LimitNOFILE=", "DynamicUser=yes", "ProtectSystem=strict", "NoNewPrivileges=yes"} {
+		if !strings.Contains(unit, want) {
+			t.Errorf("the unit lacks %s", want)
+		}
+	}
+	analyze, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		return
+	}
+	file := writeFile(t, "shoal.service", strings.ReplaceAll(unit, "/usr/local/bin/shoal", os.Args[0]))
+	out, err := exec.Command(analyze, "verify", file).CombinedOutput() //nolint:gosec // ours
+	for line := range strings.Lines(string(out)) {
+		if strings.Contains(line, file) || strings.Contains(line, "shoal.service:") {
+			t.Errorf("systemd-analyze: %s", line)
+		}
+	}
+	if err != nil {
+		t.Errorf("systemd-analyze: %v:\n%s", err, out)
+	}
+}
