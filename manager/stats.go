@@ -241,6 +241,14 @@ func (m *Manager) Stats() Stats {
 	return s
 }
 
+// Followers returns the number of users that follow an upload on this node.
+func (m *Manager) Followers(uploadID string) (users int) {
+	if m.made() == nil {
+		m.registry.WithKnown(uploadID, func(u *upload) { users = u.Subscribers() })
+	}
+	return users
+}
+
 // UploadSubscriberIDs returns the ids of the users that follow an upload, sorted.
 func (m *Manager) UploadSubscriberIDs(uploadID string) []string {
 	if m.made() != nil {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/shoal-go/shoal/broker"
 	"github.com/shoal-go/shoal/broker/natsbroker/embedded"
+	"github.com/shoal-go/shoal/cmd/shoal/internal/webhook"
 	"github.com/shoal-go/shoal/internal/demo"
 	"github.com/shoal-go/shoal/manager"
 	"github.com/shoal-go/shoal/server"
@@ -72,6 +73,8 @@ type node struct {
 	server   *server.Server
 	demo     *demo.Demo // nil unless --dev
 	metrics  *metrics
+	webhook  *webhook.Sender // nil unless --webhook is set
+	hooks    *webhook.Hooks
 	// refresh read certificates again. level is the level of the log, and reparse reads the settings again.
 	refresh []func()
 	level   *slog.LevelVar
@@ -156,7 +159,7 @@ func (n *node) openServer() error {
 		expiry = server.ExpiryOnConnect
 	}
 	connections, sockets := n.connectionLimits()
-	n.server, err = server.New(server.Options{
+	options := server.Options{
 		Manager:         n.manager,
 		Authenticate:    n.jwt.Authenticate,
 		Authorize:       authorize,
@@ -189,8 +192,9 @@ func (n *node) openServer() error {
 		UnsentBytes:        noneIsNegative(int(f.UnsentBytes)),
 		Observer:           n.metrics.Observer(),
 		Logger:             n.log,
-	})
-	if err == nil {
+	}
+	n.openWebhook(&options)
+	if n.server, err = server.New(options); err == nil {
 		n.metrics.Attach(n.server)
 	}
 	return err
@@ -318,6 +322,7 @@ func (n *node) close(within time.Duration) {
 	if n.server != nil {
 		n.warn("server", n.server.Close(whole))
 	}
+	n.closeWebhook(whole)
 	for _, l := range append(n.public, n.admin) {
 		if l != nil {
 			_ = l.Close() // an error only says that the server has closed it already

@@ -29,6 +29,7 @@ func (f *serveFlags) check(s *settings) {
 	f.checkBroker(s)
 	f.checkAPI(s)
 	f.checkTLS(s)
+	f.checkWebhook(s)
 	f.checkLimits(s)
 	f.checkVocabulary(s)
 	if f.Dev {

@@ -79,6 +79,11 @@ type serveFlags struct {
 	TLSMinVersion string `name:"tls-min-version" default:"1.2" oneof:"1.2 1.3" help:"Lowest version of TLS that is accepted: 1.2 or 1.3."`
 	TLSClientCA   string `name:"tls-client-ca" placeholder:"FILE" help:"Certificate authorities in PEM; clients must then have a certificate of one of them."`
 
+	Webhook           string   `secret:"" placeholder:"URL" help:"Service that is told of clients and followers by POST, see docs/webhooks.md."`
+	WebhookEvents     []string `sep:"none" placeholder:"EVENT" help:"Event that is sent: connected, disconnected, subscribed, unsubscribed, upload_followed or upload_unfollowed; may be repeated. Default: all."`
+	WebhookSecret     string   `secret:"" placeholder:"SECRET" help:"Secret that signs the requests to --webhook, at least 16 bytes."`
+	WebhookSecretFile string   `placeholder:"FILE" help:"File with the secret of --webhook instead."`
+
 	ShutdownDelay time.Duration `default:"0s" min:"0s" max:"10m" help:"How long to serve with /readyz at 503 after SIGTERM, before draining."`
 	Drain         time.Duration `default:"8s" min:"100ms" max:"10m" help:"How long the whole shutdown may take after that; connections are closed with 1012."`
 

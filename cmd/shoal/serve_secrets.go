@@ -16,6 +16,7 @@ func (f *serveFlags) readSecrets(s *settings) {
 	f.JWTSecret = s.secretsOf("jwt-secret", f.JWTSecret, f.JWTSecretFile)
 	f.APIKey = s.secretsOf("api-key", f.APIKey, f.APIKeyFile)
 	f.ClusterSecret = s.secretOf("cluster-secret", f.ClusterSecret, "", f.ClusterSecretFile)
+	f.WebhookSecret = s.secretOf("webhook-secret", f.WebhookSecret, "", f.WebhookSecretFile)
 	f.Broker = s.secretOf("broker", f.Broker, string(noEngine), f.BrokerFile)
 }
 

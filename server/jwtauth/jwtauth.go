@@ -84,11 +84,11 @@ type Options struct {
 // A token needs sub, an id of the protocol, and exp. Its type, if it has one, must be "access". Its uploads claim, a
 // list of ids or prefixes that end in "*", is used by [server.AuthorizeClaims].
 type Verifier struct {
-	opt   Options
-	keys  keySource // nil without a JWKS
+	opt  Options
+	keys keySource // nil without a JWKS
 	// secrets are the keys of HS256, which SetSecrets replaces.
 	secrets atomic.Pointer[[][]byte]
-	early logs.Sampled
+	early   logs.Sampled
 }
 
 // CheckSecret returns an error for a secret that begins or ends with white space: almost always the line break of the

@@ -129,6 +129,7 @@ func (s scrape) clients(from *server.Server, stats *server.Stats, in *server.Ins
 	s.flag(ready, from.Ready() == nil)
 	s.number(connections, in.Base, "base", "websocket")
 	s.number(connections, in.V1, "shoal.v1", "websocket")
+	s.number(connections, in.Events, "", "sse")
 	s.number(connectionLimit, in.ConnectionLimit)
 	s.number(registered, stats.Connections)
 	s.number(httpConnections, in.Sockets)

@@ -1,0 +1,144 @@
+package webhook
+
+import (
+	"context"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/shoal-go/shoal/manager"
+	"github.com/shoal-go/shoal/server"
+)
+
+// checkFollowers is how often uploads are checked for followers. A page that reloads does not leave its upload without.
+const checkFollowers = time.Second
+
+// Hooks are hooks of a server that send events.
+type Hooks struct {
+	sender *Sender
+	// followers returns the number of followers that an upload has on this node.
+	followers func(uploadID string) int
+	last      atomic.Uint64
+	stop      chan struct{}
+	running   sync.WaitGroup
+
+	mu sync.Mutex // protects the fields below; nothing blocks under it
+	// connections are the names of the open connections, followed the uploads that were reported as followed.
+	connections map[*server.Client]string
+	followed    map[string]struct{}
+}
+
+// NewHooks returns hooks that send to a Sender, to be closed with Close before it.
+func NewHooks(sender *Sender, followers func(uploadID string) int) *Hooks {
+	h := &Hooks{
+		sender: sender, followers: followers, stop: make(chan struct{}),
+		connections: make(map[*server.Client]string), followed: make(map[string]struct{}),
+	}
+	h.running.Go(h.watch)
+	return h
+}
+
+// Set sets the hooks of the options.
+func (h *Hooks) Set(o *server.Options) {
+	o.OnConnect, o.OnDisconnect = h.connected, h.disconnected
+	o.OnSubscribe, o.OnUnsubscribe = h.subscribed, h.unsubscribed
+}
+
+// Close ends the goroutine. Further calls have no effect.
+func (h *Hooks) Close(context.Context) {
+	h.mu.Lock()
+	select {
+	case <-h.stop:
+	default:
+		close(h.stop)
+	}
+	h.mu.Unlock()
+	h.running.Wait()
+}
+
+func (h *Hooks) connected(c *server.Client) {
+	name := strconv.FormatUint(h.last.Add(1), 10)
+	h.mu.Lock()
+	h.connections[c] = name
+	h.mu.Unlock()
+	h.sender.Send(Event{
+		Kind: Connected, UserID: c.UserID(), Connection: name, Transport: c.Transport(), Subprotocol: c.Subprotocol(),
+		Remote: c.RemoteAddr().String(),
+	})
+}
+
+func (h *Hooks) disconnected(c *server.Client, reason manager.CloseReason) {
+	h.mu.Lock()
+	name := h.connections[c]
+	delete(h.connections, c)
+	h.mu.Unlock()
+	h.sender.Send(Event{
+		Kind: Disconnected, UserID: c.UserID(), Connection: name, Code: reason.Code, Reason: reason.Text,
+	})
+}
+
+func (h *Hooks) name(c *server.Client) string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.connections[c]
+}
+
+func (h *Hooks) subscribed(c *server.Client, s server.Subscription) {
+	h.sender.Send(Event{
+		Kind: Subscribed, UserID: c.UserID(), UploadID: s.UploadID, Connection: h.name(c), Reason: s.Reason.String(),
+	})
+	h.follow(s.UploadID)
+}
+
+// follow reports an upload as followed, unless it is.
+func (h *Hooks) follow(uploadID string) {
+	h.mu.Lock()
+	_, known := h.followed[uploadID]
+	h.followed[uploadID] = struct{}{}
+	h.mu.Unlock()
+	if !known {
+		h.sender.Send(Event{Kind: Followed, UploadID: uploadID})
+	}
+}
+
+func (h *Hooks) unsubscribed(c *server.Client, s server.Subscription) {
+	h.sender.Send(Event{
+		Kind: Unsubscribed, UserID: c.UserID(), UploadID: s.UploadID, Connection: h.name(c), Reason: s.Reason.String(),
+	})
+}
+
+// watch reports the uploads that have lost their last follower.
+func (h *Hooks) watch() {
+	tick := time.NewTicker(checkFollowers)
+	defer tick.Stop()
+	for {
+		select {
+		case <-h.stop:
+			return
+		case <-tick.C:
+			h.check()
+		}
+	}
+}
+
+func (h *Hooks) check() {
+	h.mu.Lock()
+	uploads := make([]string, 0, len(h.followed))
+	for uploadID := range h.followed {
+		uploads = append(uploads, uploadID)
+	}
+	h.mu.Unlock()
+	for _, uploadID := range uploads {
+		if h.followers(uploadID) > 0 {
+			continue
+		}
+		h.mu.Lock()
+		delete(h.followed, uploadID)
+		h.mu.Unlock()
+		h.sender.Send(Event{Kind: Unfollowed, UploadID: uploadID})
+		if h.followers(uploadID) > 0 { // one came between the two, and found the upload reported as followed
+			h.follow(uploadID)
+		}
+	}
+}
