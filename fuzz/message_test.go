@@ -25,6 +25,12 @@ func FuzzClientMessage(f *testing.F) {
 		`{"action":"resume","uploads":{"open-1":{"offset":1},"open-1":{"epoch":"x"}}}`,
 		`{"action":"unsubscribe_upload","upload_id":"open"}`,
 		`{"type":"auth","token":"user-bob"}`, `{"action":"pong"}`, "\ufeff{}", `[]`, `{"action":1}`,
+		`{"action":"app.own","Action":"subscribe_upload","upload_id":"secret"}`, `{"Action":"pong"}`,
+		`{"action":"subscribe_upload","upload_id":"open","ſince":{"epoch":"","offset":0}}`,
+		`{"type":"auth","token":"user-ann","Token":"user-bob"}`, `{"TYPE":"auth","token":"user-bob"}`,
+		`{"Type":"auth","kind":1}`, `{"action":"subscribe_upload","upload_id":"open","type":5}`,
+		`{"action":"resume","uploads":{"open":{"epoch":"e","offset":9007199254740993}}}`,
+		`{"action":"subscribe_upload","upload_id":"open\u0000"}`, `{"action":"subscribe_upload","upload_id":"open\ufffd"}`,
 	} {
 		f.Add(seed)
 	}
@@ -71,7 +77,8 @@ func FuzzMessage(f *testing.F) {
 		`{"action":"upload_completed","upload_id":"up-1","description":"d","audit_score":97}`,
 		`{"action":"upload_failed","upload_id":"up-1","error_message":"e","timestamp":"2026-11-27T10:55:45.001234"}`,
 		`{"action":"note","a":{"a":[null,true,1e9,"\ud800"]}}`, `{"action":"note","offset":1}`, "\ufeff{}",
-		`{"action":"note","n":9007199254740993,"x":1e400,"z":-0}`,
+		`{"action":"note","n":9007199254740993,"x":1e400,"z":-0}`, `{"action":"app.n","offset":1}`,
+		`{"action":"note","Action":"subscribed"}`, `{"action":"note","upload_id":"up-1","upload_id":"up-2"}`,
 	} {
 		f.Add("up-1", []byte(seed))
 	}
