@@ -146,8 +146,8 @@ func (l *liar) act() {
 	}
 }
 
-// witness is a connection of shoal.v1 that checks what it gets: valid messages whose offsets increase until a new
-// position is announced.
+// witness is a connection of shoal.v1 that checks its frames: valid messages whose offsets increase until a new position
+// is announced.
 type witness struct {
 	t  *testing.T
 	mu sync.Mutex // protects the fields below

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// speaker is a client that sends messages of its own, each of which the server returns.
+// speaker is a client that sends messages of its own. The server returns each of them.
 type speaker struct {
 	*socket
 	stream, want []byte

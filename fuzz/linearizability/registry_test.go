@@ -31,8 +31,8 @@ type call struct {
 	user, conn, upload int
 }
 
-// followers is what is known of a user: its connections, and for each upload the connections with a claim and the claim
-// of the user itself. It is a value, so that states can be compared.
+// followers is the state of a user: its connections, and for each upload the connections with a claim and the claim of
+// the user itself. It is a value, so that states can be compared.
 type followers struct {
 	conns  [conns]bool
 	claims [uploads][conns]bool
@@ -144,7 +144,8 @@ func (c call) run(r *registry, all [users][conns]*int) bool {
 }
 
 var kinds = []string{
-	"connect", "disconnect", "subscribe connection", "unsubscribe connection", "subscribe user", "unsubscribe user", "follows",
+	"connect", "disconnect", "subscribe connection", "unsubscribe connection", "subscribe user", "unsubscribe user",
+	"follows",
 }
 
 // concurrentHistory executes random calls on several goroutines.

@@ -1,4 +1,4 @@
-// Command mutants shows that the tests bite: it applies the deliberate faults of mutants.txt one by one to a copy of the
+// Command mutants measures the tests: it applies the deliberate faults of mutants.txt one by one to a copy of the
 // repository and expects the named tests to find each of them.
 //
 // An entry of the list has a name, a file, the text to replace, the replacement, and one or more sets of arguments for
@@ -34,7 +34,7 @@ func main() {
 	}
 }
 
-// work applies the selected faults and prints a table of the results. The error names those that were not found.
+// work applies the selected faults and prints a table of the results. The error names the faults that were not found.
 func work(ctx context.Context, list, run string, limit time.Duration) error {
 	selected, err := regexp.Compile(run)
 	if err != nil {

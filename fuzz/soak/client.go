@@ -31,7 +31,7 @@ type message struct {
 	} `json:"uploads"`
 }
 
-// live is the life of one client: it comes back until its time is over. What it does depends on its number.
+// live is the life of one client: it comes back until its time is over. Its behaviour depends on its number.
 func (w *world) live(ctx context.Context, number int, d time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
@@ -52,13 +52,14 @@ func (w *world) live(ctx context.Context, number int, d time.Duration) {
 // visit is one connection of a client.
 func (w *world) visit(ctx context.Context, address string, number int, at map[string]position) {
 	var socket *net.TCPConn
-	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 		if err == nil {
 			socket = conn.(*net.TCPConn) //nolint:forcetypeassert // of the network "tcp"
 		}
 		return conn, err
-	}}
+	}
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: dial}
 	conn, _, err := websocket.Dial(ctx, "ws://"+address+"/ws/uploads", &websocket.DialOptions{
 		HTTPClient: &http.Client{Transport: transport}, Subprotocols: []string{"shoal.v1"},
 	})

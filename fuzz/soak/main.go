@@ -1,11 +1,11 @@
-// Command soak keeps two nodes under changing load and faults, records what they use, and fails if a resource does not come
-// back to its baseline, naming it.
+// Command soak keeps two nodes under changing load and faults, records their use of resources, and fails if a resource
+// does not return to its baseline, naming it.
 //
 //	go run ./fuzz/soak -duration 2h -csv soak.csv
 //
 // The time is divided into cycles. In each, the audience grows and shrinks again; clients follow uploads, read slowly or
-// not at all, reset their connections, come back and resume; publishers publish at both nodes; links to the broker are cut
-// and one node is restarted. At the end of a cycle everybody has gone and the resources are measured.
+// not at all, reset their connections, come back and resume; publishers publish at both nodes; and one node is
+// restarted. At the end of a cycle all clients have gone and the resources are measured.
 package main
 
 import (

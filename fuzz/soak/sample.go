@@ -21,8 +21,8 @@ const header = "cycle  clients  goroutines    heap MB  descriptors  delivered   
 
 // String formats the sample below header.
 func (s sample) String() string {
-	return fmt.Sprintf("%7d  %10d  %9.1f  %11d  %9d  %7.1f", s.clients, s.goroutines, float64(s.heap)/(1<<20), s.descriptors,
-		s.delivered, millis(s.p99))
+	return fmt.Sprintf("%7d  %10d  %9.1f  %11d  %9d  %7.1f",
+		s.clients, s.goroutines, float64(s.heap)/(1<<20), s.descriptors, s.delivered, millis(s.p99))
 }
 
 func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
@@ -71,13 +71,13 @@ func grown(quiet []sample) error {
 		last.heap = min(last.heap, before.heap)
 	}
 	var problems []error
-	check := func(name string, first, last, spare uint64) {
+	check := func(name string, first, last, spare int) {
 		if last > first+first/10+spare {
 			problems = append(problems, fmt.Errorf("%s grew from %d to %d", name, first, last))
 		}
 	}
-	check("the number of goroutines", uint64(first.goroutines), uint64(last.goroutines), spareGoroutines)     //nolint:gosec // small
-	check("the number of descriptors", uint64(first.descriptors), uint64(last.descriptors), spareDescriptors) //nolint:gosec // small
-	check("the heap", first.heap, last.heap, spareHeap)
+	check("the number of goroutines", first.goroutines, last.goroutines, spareGoroutines)
+	check("the number of descriptors", first.descriptors, last.descriptors, spareDescriptors)
+	check("the heap", int(first.heap), int(last.heap), spareHeap) //nolint:gosec // less than the address space
 	return errors.Join(problems...)
 }

@@ -19,7 +19,7 @@ import (
 const (
 	nodes   = 2
 	uploads = 20
-	// publishEvery is the pause between the publications of one publisher, of which there is one for each node.
+	// publishEvery is the pause between the publications of a publisher. Each node has one.
 	publishEvery = 5 * time.Millisecond
 )
 
@@ -144,8 +144,9 @@ func pause(ctx context.Context, d time.Duration) bool {
 // publish publishes to random uploads through a node.
 func (w *world) publish(ctx context.Context, n *node) {
 	for pause(ctx, publishEvery) {
-		id := fmt.Sprint("upload-", rand.IntN(uploads))                                                            //nolint:gosec // load
-		text := fmt.Sprintf(`{"action":"note","sent":%d,"pad":"%0*d"}`, time.Now().UnixNano(), rand.IntN(2000), 0) //nolint:gosec // load
+		id := fmt.Sprint("upload-", rand.IntN(uploads)) //nolint:gosec // load
+		padding := rand.IntN(2000)                      //nolint:gosec // load
+		text := fmt.Sprintf(`{"action":"note","sent":%d,"pad":"%0*d"}`, time.Now().UnixNano(), padding, 0)
 		message, err := manager.Parse(id, []byte(text), time.Now())
 		if err != nil {
 			w.fail(err)

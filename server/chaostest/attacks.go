@@ -17,8 +17,8 @@ type Attack struct {
 	Name, Does string
 	// run is the life of one client. It returns how the server has stopped it, or the error of its end of time.
 	run func(c *client) error
-	// Stops reports whether a server has to stop the client to be safe. A client that only reconnects, or pauses now and
-	// then, is none of them.
+	// Stops reports whether a server has to stop the client to be safe. It is false for clients that only reconnect, or
+	// pause now and then.
 	Stops bool
 }
 

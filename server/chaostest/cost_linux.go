@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// usage is what a process uses at a moment.
+// usage holds the resources of a process at a moment.
 type usage struct {
 	memory      int64
 	descriptors int

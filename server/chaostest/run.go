@@ -89,7 +89,7 @@ func (t Target) publish(ctx context.Context) (done chan struct{}) {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
-				_ = t.Publish(n) // the server may refuse it: what counts is the clients
+				_ = t.Publish(n) // a refusal does not end the attack
 			}
 		}
 	}()

@@ -39,7 +39,7 @@ type Target struct {
 	// Subscribe, Resume and Token return the messages with which an attacker subscribes, recovers and renews its token
 	// for the n-th time. nil: the messages of Shoal's protocol, with tokens that are refused.
 	Subscribe, Resume, Token func(n int) []byte
-	// Publish publishes the n-th message to what Subscribe(0) subscribes to. It is called 200 times a second during an
+	// Publish publishes the n-th message to the upload of Subscribe(0). It is called 200 times a second during an
 	// attack; a message of some kilobytes fills the queues of clients that do not read. nil: nothing is published.
 	Publish func(n int) error
 	// Process is the id of the server's process, whose memory, processor time and descriptors are then measured on Linux.
@@ -108,7 +108,7 @@ func defaultResume(n int) []byte {
 	return append(text, "}}"...)
 }
 
-// start makes the server reachable and returns its URL and a function that ends what start has begun.
+// start makes the server reachable and returns its URL and a function that reverts start.
 func (t Target) start() (endpoint *url.URL, stop func(), err error) {
 	if t.URL != "" {
 		endpoint, err = url.Parse(t.URL)
