@@ -22,6 +22,7 @@ const devTokenTTL = 12 * time.Hour
 func newDevHandler(secret []byte, api, page http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/ws/uploads", api)
+	mux.Handle("/events/", api)
 	mux.Handle("/v1/", api)
 	tokens := http.NewServeMux() // of its own, or another method would be the page's affair
 	tokens.Handle("GET /dev/token", devTokens(secret))
