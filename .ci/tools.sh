@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes sure that the tools which the tests need beyond Go, git and make are there: a C compiler for the race
-# detector, Node.js and Chromium for the browser test, Python for the steps of moving. Installs what is missing, or says what to install.
+# detector, Node.js and Chromium for the browser test, Python for the steps of moving, curl for the commands in
+# docs/sse.md, and the proxies that have a configuration in deploy/. Installs what is missing, or says what to install.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,6 +10,8 @@ has_compiler() { echo '#include <stdlib.h>' | "$(go env CC)" -E - >/dev/null 2>&
 has_node() { node -e 'process.exit(parseInt(process.versions.node) >= 20 ? 0 : 1)' >/dev/null 2>&1; }
 has_npm() { npm --version >/dev/null 2>&1; }
 has_python() { python3 --version >/dev/null 2>&1; }
+# Debian has programs of the system in folders that are not on every user's PATH.
+has_program() { PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null; }
 has_chromium() { .ci/chromium.sh >/dev/null; }
 
 # The Debian packages of the tools that are missing, in one line.
@@ -20,6 +23,10 @@ missing() {
 		has_python || echo python3
 		has_chromium || echo chromium
 		command -v timeout >/dev/null || echo coreutils
+		has_program curl || echo curl
+		has_program nginx || echo nginx-light
+		has_program caddy || echo caddy
+		has_program haproxy || echo haproxy
 	} | xargs
 }
 
