@@ -44,8 +44,8 @@ func New(address string, o Options) (*Client, error) {
 	}, nil
 }
 
-// Close ends all loops with ErrClosed, closes the connection and returns when no goroutine of the client is left. It may
-// be called more than once, but not from a callback.
+// Close ends all loops with ErrClosed, closes the connection and returns when no goroutine of the client is left. It
+// may be called more than once, but not from a callback.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	c.closed = true
@@ -60,8 +60,8 @@ func (c *Client) Close() error {
 // Follow returns a loop over the messages of an upload: the newest one first, if there is one, then each later one. The
 // upload is followed while the loop runs, and loops over the same upload share a subscription.
 //
-// An error that is a *GapError reports lost messages, and the loop may continue. Any other error is the last: that of
-// ctx, ErrClosed, or one of the other variables of this package. Without an error the loop only ends by a break.
+// An error that is a *GapError reports lost messages, and the loop may continue. Any other error is the last: the error
+// of ctx, ErrClosed, or one of the other variables of this package. Without an error the loop only ends by a break.
 func (c *Client) Follow(ctx context.Context, uploadID string) iter.Seq2[Message, error] {
 	return func(yield func(Message, error) bool) {
 		f, err := c.join(uploadID)
@@ -87,7 +87,7 @@ func (c *Client) Follow(ctx context.Context, uploadID string) iter.Seq2[Message,
 	}
 }
 
-// join adds a loop and starts the connection if there is none.
+// join adds a loop and starts the connection unless it is running.
 func (c *Client) join(uploadID string) (*follower, error) {
 	if err := checkID(uploadID); err != nil {
 		return nil, err

@@ -33,7 +33,7 @@ func decode(data []byte) (incoming, error) {
 	return in, nil
 }
 
-// read decodes a member into v, which keeps its value if there is no such member.
+// read decodes a member into v, which keeps its value if the member is missing.
 func (f fields) read(name string, v any) error {
 	raw, ok := f[name]
 	if !ok {
@@ -45,7 +45,7 @@ func (f fields) read(name string, v any) error {
 	return nil
 }
 
-// text returns a member that is a string, printable and short, or "" if there is none.
+// text returns a member that is a string, printable and short, or "" if it is missing.
 func (f fields) text(name string) string {
 	var text string
 	if json.Unmarshal(f[name], &text) != nil {

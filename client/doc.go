@@ -20,16 +20,16 @@
 // the missed messages, the loop gets a [*GapError], followed by the newest message.
 //
 // A loop that is slower than its upload does not slow down others, and its queue is bounded. When the queue is full,
-// states in it are replaced by newer ones of the same key, which then show the number in Message.Skipped. If events fill
-// the queue, the client stops queueing and reads the messages once more from the server's history when the loop has
+// states in it are replaced by newer ones of the same key, which then show the number in Message.Skipped. If events
+// fill the queue, the client stops queueing and reads the messages again from the server's history when the loop has
 // emptied the queue.
 //
 // # Connection
 //
 // The client connects when the first upload is followed and keeps the connection until [Client.Close]. It reconnects
 // after a random part of a doubling delay, or after the delay that the server asked for. A server from which nothing
-// comes within Options.IdleTimeout counts as lost. Options.Token is called for each connection that needs a fresh token,
-// and again before the token expires.
+// comes within Options.IdleTimeout counts as lost. Options.Token is called for each connection that needs a fresh
+// token, and again before the token expires.
 //
 // # Errors
 //

@@ -124,7 +124,7 @@ func Permanent(err error) error {
 // maxQuoted is the length in bytes of the part of a server's text that an error quotes.
 const maxQuoted = 300
 
-// printable shortens a server's text and replaces unprintable characters, so that it can be written to a terminal or log.
+// printable shortens a server's text and replaces unprintable characters, so that a terminal or log can show it.
 func printable(text string) string {
 	text = text[:min(len(text), maxQuoted)]
 	return strings.TrimSpace(strings.Map(func(r rune) rune {

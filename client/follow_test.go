@@ -92,7 +92,7 @@ func TestFollow_RecoversAfterCut(t *testing.T) {
 	})
 }
 
-// A subscription that has had no message yet misses none of those that are published during an interruption.
+// A subscription that has had no message yet misses no message of an interruption.
 func TestFollow_RecoversBeforeFirstMessage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlace(t)

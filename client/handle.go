@@ -27,7 +27,7 @@ func (l *link) changed(uploadID string) {
 // nextRequest returns the next message to send, or nil.
 //
 // An upload has one unanswered subscription at most. One that is subscribed already is unsubscribed before it is
-// subscribed again, from an earlier position: then what is left of the former subscription precedes the answer.
+// subscribed again, from an earlier position: then the rest of the former subscription precedes the answer.
 func (l *link) nextRequest() []byte {
 	l.client.mu.Lock()
 	defer l.client.mu.Unlock()

@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// Position is a place in the messages of an upload: an epoch, which ends when the upload's history is lost, and an offset
-// that increases with each message of the epoch.
+// Position is a place in the messages of an upload: an epoch, which ends when the upload's history is lost, and an
+// offset that increases with each message of the epoch.
 type Position struct {
 	Epoch  string `json:"epoch"`
 	Offset uint64 `json:"offset"`

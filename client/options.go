@@ -26,7 +26,7 @@ type Options struct {
 	// IdleTimeout is the longest time without any data from the server, which is asked for a sign of life before that.
 	// 0: 75 s.
 	IdleTimeout time.Duration
-	// MinBackoff and MaxBackoff bound the doubling delay of which a random part passes before a reconnect. 0: 500 ms, 15 s.
+	// MinBackoff and MaxBackoff bound the doubling delay; a random part of it passes before a reconnect. 0: 500 ms, 15 s.
 	MinBackoff, MaxBackoff time.Duration
 	// GiveUpAfter is the time without a connection, or with none that lasts for 5 s, after which loops end with
 	// ErrUnreachable. 0: never.
@@ -39,9 +39,9 @@ type Options struct {
 	QueueBytes int
 	// MaxMessageBytes bounds a message of the server. 0: 4 MiB.
 	MaxMessageBytes int64
-	// StateKey returns the key of a message that a newer one with the same action and key may replace while a loop is slow,
-	// and false for a message that must not be lost. nil: the upload_progress messages of an upload replace each other.
-	// It is called with locks held and must not block or call the client.
+	// StateKey returns the key of a message that a newer one with the same action and key may replace while a loop is
+	// slow, and false for a message that must not be lost. nil: the upload_progress messages of an upload replace each
+	// other. It is called with locks held and must not block or call the client.
 	StateKey func(m Message) (key string, ok bool)
 	// OnMessage gets messages to the user that belong to no upload, from the goroutine that reads: it must not block.
 	OnMessage func(m Message)
@@ -61,7 +61,7 @@ type State struct {
 	Retry time.Duration
 }
 
-// Status is what the connection is doing.
+// Status is the status of a connection.
 type Status int
 
 // The statuses of a connection.

@@ -21,8 +21,8 @@ const (
 	maxPublishBytes = 64 << 20
 )
 
-// APIError is a refusal of the HTTP API. It matches ErrUnauthorized for 401, ErrForbidden for 403, and ErrNotShoal if the
-// answer is not one of a Shoal server.
+// APIError is a refusal of the HTTP API. It matches ErrUnauthorized for 401, ErrForbidden for 403, and ErrNotShoal if
+// the answer is not one of a Shoal server.
 type APIError struct {
 	// Status is the HTTP status.
 	Status int
@@ -51,7 +51,7 @@ func (e *APIError) Unwrap() error { return e.kind }
 // Publish blocks until the server has accepted the messages. While the server is out of reach or unavailable it tries
 // again, for up to Options.PublishTimeout and with the same Idempotency-Key: a server that supports such keys publishes
 // once, another one may publish twice if an answer is lost. The error is an *APIError for a refusal, an
-// *UnreachableError if the time is over, or that of ctx.
+// *UnreachableError if the time is over, or the error of ctx.
 func (c *Client) Publish(ctx context.Context, uploadID string, messages ...any) (Position, error) {
 	if err := c.mayPublish(uploadID); err != nil {
 		return Position{}, err
@@ -60,7 +60,8 @@ func (c *Client) Publish(ctx context.Context, uploadID string, messages ...any) 
 	if err != nil {
 		return Position{}, err
 	}
-	p := publication{client: c, url: c.url.JoinPath("v1", "uploads", url.PathEscape(uploadID), "messages").String(), lines: lines}
+	address := c.url.JoinPath("v1", "uploads", url.PathEscape(uploadID), "messages")
+	p := publication{client: c, url: address.String(), lines: lines}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(c.ctx, cancel)()

@@ -154,7 +154,7 @@ func TestPublish_RepeatsExactly(t *testing.T) {
 	})
 }
 
-// Answers that are not those of a Shoal server are errors, whatever they hold.
+// Answers that are not those of a Shoal server are errors with a bounded text.
 func TestPublish_StrangeAnswers(t *testing.T) {
 	for name, c := range map[string]struct {
 		status int

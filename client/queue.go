@@ -5,8 +5,8 @@ import "slices"
 // budget is the number of bytes that the queues of a client may hold together. Client.mu protects it.
 type budget struct{ held, limit int }
 
-// queue is the bounded queue of one loop. Client.mu protects it. A gap takes no room, since there is at most one between
-// two messages.
+// queue is the bounded queue of one loop. Client.mu protects it. A gap takes no room, as there is at most one between two
+// messages.
 type queue struct {
 	items    []item
 	messages int
@@ -48,7 +48,7 @@ func (q *queue) fits(next item) bool {
 	return q.messages == 0 || q.messages < q.limit && q.budget.held+len(next.message.Data) <= q.budget.limit
 }
 
-// conflate drops each state of which there is a newer one, and counts it in that one's Skipped.
+// conflate drops each state that has a newer one, and counts it in that one's Skipped.
 func (q *queue) conflate(next *item) {
 	newer := map[stateKey]*item{}
 	if next.state {

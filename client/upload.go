@@ -8,7 +8,7 @@ import (
 // upload is an upload that at least one loop follows. Client.mu protects it.
 type upload struct {
 	id string
-	// head is the place up to which the client has received the upload's messages, whatever its loops have taken.
+	// head is the place up to which the client has received the upload's messages, ahead of its slow loops.
 	head cursor
 	// last is the newest message, which a later loop gets first.
 	last      *Message
@@ -153,8 +153,8 @@ func (f *follower) give(m Message) bool {
 	return false
 }
 
-// next returns the next item of the queue. drained is true if the loop has emptied a full queue, so that it can continue
-// from its position.
+// next returns the next item of the queue. drained is true if the loop has emptied a full queue: it then continues from
+// its position.
 func (f *follower) next() (it item, ok, drained bool) {
 	if it, ok = f.queue.pop(); ok {
 		return it, true, false

@@ -73,7 +73,7 @@ func (c *publishCommand) buildsMessage() bool {
 	return c.Stage != "" || c.Status != "" || c.Percent != nil || c.Message != ""
 }
 
-// Run publishes the messages, in order. Those that arrive during a request go out together with the next one.
+// Run publishes the messages, in order. Lines that arrive during a request are sent together with the next one.
 //
 // An interrupt ends the reading: the messages that have been read are still published. A second one ends the process.
 func (c *publishCommand) Run(ctx context.Context, std streams) error {

@@ -63,7 +63,7 @@ func (p *publisher) note(err error, _ time.Duration) {
 	}
 }
 
-// send publishes a batch, unless it holds no message. Of a batch with an invalid message, those before it are published.
+// send publishes a batch, unless it holds no message. If a message is invalid, the messages before it are published.
 func (p *publisher) send(ctx context.Context, b *batch) error {
 	messages, numbers := b.split()
 	if len(messages) == 0 {
@@ -124,7 +124,7 @@ func (p *publisher) problem(err error) string {
 	var refused *client.APIError
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Sprintf("nothing answers at %s; start the server with shoal serve, or name its address with --url", address)
+		return "nothing answers at " + address + "; start the server with shoal serve, or name its address with --url"
 	case !errors.As(err, &refused) && late != nil && !strings.HasPrefix(err.Error(), "client: "):
 		return fmt.Sprintf("cannot reach the server at %s: %v", address, err)
 	case refused == nil:

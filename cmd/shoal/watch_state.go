@@ -53,7 +53,7 @@ func shown(text string) string {
 	return text
 }
 
-// receive applies a message and reports whether it changes what is shown of the upload.
+// receive applies a message and reports whether it changes the shown state of the upload.
 func (u *watched) receive(m client.Message) (changed bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -169,7 +169,7 @@ func (u *watched) problem() string {
 	return "error: " + shown(*u.progress.Error)
 }
 
-// percent returns the progress, 100 after completion. It returns false if there is none.
+// percent returns the progress, 100 after completion. It returns false if no progress has come.
 func (u *watched) percent() (percent float64, known bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -197,7 +197,7 @@ func TestWatch_RefusesUsage(t *testing.T) {
 	}
 }
 
-// What cannot succeed ends with one line that names the remedy, and a status of its own.
+// A run that cannot succeed ends with one line that names the remedy, and a status of its own.
 func TestWatch_GivesUp(t *testing.T) {
 	dev := serveDev(t)
 	claims := serve(t, 1, "--jwt-secret="+goodSecret, "--authorize=claims")
