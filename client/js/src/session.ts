@@ -117,9 +117,11 @@ export class Session implements Link {
   // Connecting
 
   async #connect(): Promise<void> {
-    this.#end({ state: 'connecting' })
+    this.#drop()
     this.#after('connect', this.options.connectTimeout ?? CONNECT_TIMEOUT, () => this.#lost())
     const { signal } = this.#abort
+    this.#report({ state: 'connecting' })
+    if (signal.aborted) return // by the application, in its listener
     const Socket = this.options.WebSocket ?? globalThis.WebSocket
     const stream = this.options.sse !== false && (!Socket || this.#failedSockets >= SOCKET_FAILURES)
     try {
@@ -175,8 +177,8 @@ export class Session implements Link {
     this.#liveSince = Date.now()
     this.#clear('connect')
     this.#watchSilence()
-    this.#report({ state: 'live', transport, user })
     this.#changeAll()
+    this.#report({ state: 'live', transport, user })
   }
 
   #renewLater(): void {
@@ -277,14 +279,15 @@ export class Session implements Link {
   }
 
   #lost(): void {
-    this.#retry(new ShoalError('unreachable', `no answer from ${this.url.host} in time`))
+    this.#retry(new ShoalError('unreachable', `no answer from ${this.url.host}`))
   }
 
   #retry(error: ShoalError | undefined, delay?: number): void {
     if (this.#authenticated && Date.now() - this.#liveSince >= STEADY) this.#attempts = 0
     const wait = Math.max(delay ?? this.#delay(this.#attempts++), this.#notBefore - Date.now())
-    this.#end({ state: 'waiting', retryAt: Date.now() + wait, error })
+    this.#drop()
     this.#after('retry', bounded(wait), () => void this.#connect())
+    this.#report({ state: 'waiting', retryAt: Date.now() + wait, error })
   }
 
   // delay draws from a range that doubles with each attempt: clients that were cut off together do not come back
@@ -297,8 +300,13 @@ export class Session implements Link {
     this.#notBefore = Math.max(this.#notBefore, Date.now() + bounded(retryAfter))
   }
 
-  // end lets go of the channel, of calls of token() and of timers.
   #end(status: ConnectionStatus): void {
+    this.#drop()
+    this.#report(status)
+  }
+
+  // drop lets go of the channel, of calls of token() and of timers.
+  #drop(): void {
     this.#abort.abort()
     this.#abort = new AbortController()
     this.#channel?.close()
@@ -308,7 +316,6 @@ export class Session implements Link {
     this.#releasing.clear()
     for (const id of this.#uploads.keys()) this.#uploads.set(id, false)
     this.#authenticated = false
-    this.#report(status)
   }
 
   // watchSilence tests a connection on which nothing came for a while: it may have died unnoticed, or the server may
@@ -326,6 +333,7 @@ export class Session implements Link {
     this.#after('probe', PROBE, () => this.#lost())
   }
 
+  // report comes last where it is called: a listener may call close() or reconnect().
   #report(status: ConnectionStatus): void {
     this.#status = status
     this.sink.connection(status)

@@ -34,9 +34,9 @@ export function openStream(
     events.closed(closeCode, '', closeCode ? undefined : [code, `${endpoint.host}: ${text}`], retryAfter)
   }
   const accept = () => {
-    if (accepted) return
+    const action = accepted ? 'ping' : 'auth_success' // a ping is a sign of life
     accepted = true
-    events.message({ action: 'auth_success' })
+    events.message({ action })
   }
   // reopen opens the streams for the uploads, again where others were added or the token is a new one.
   const reopen = (wait = GATHER) => {
@@ -69,7 +69,7 @@ export function openStream(
         return
       }
       accept()
-      const retry = await readLines(response.body!, signal, receive)
+      const retry = await readLines(response.body!, signal, (data) => signal.aborted || receive(data))
       if (!signal.aborted) ended(retry)
     } catch (error) {
       if (!signal.aborted) fail('unreachable', `${(error as Error).message}`)
@@ -138,7 +138,7 @@ export function openStream(
 }
 
 // readLines hands on the data of each event, and '' for a comment. It returns the retry time that the server has set.
-async function readLines(body: ReadableStream<Uint8Array>, signal: AbortSignal, receive: (data: string) => void): Promise<number> {
+async function readLines(body: ReadableStream<Uint8Array>, signal: AbortSignal, receive: (data: string) => unknown): Promise<number> {
   const reader = body.getReader()
   const decoder = new TextDecoder()
   let rest = ''

@@ -1,0 +1,60 @@
+// Functions of the application that call back into the client while it calls them.
+
+import { expect, test } from 'vitest'
+import type { ConnectionStatus } from '../../src/index.js'
+import { FakeSocket, hear, installFakes, live, open, pass, progress, settle, subscribed } from './fakes.js'
+
+installFakes()
+
+test.each(['connecting', 'live', 'waiting'] as ConnectionStatus['state'][])('close in the moment of becoming %s is final', async (state) => {
+  const client = open()
+  client.follow('u', () => {})
+  const socket = await live()
+  client.subscribe(() => client.status().state === state && client.close())
+  socket.ends()
+  await pass(1000)
+  if (client.status().state !== 'closed') await live()
+  expect(client.status()).toEqual({ state: 'closed' })
+  const sockets = FakeSocket.all.length
+  await pass(3_600_000)
+  expect(FakeSocket.all.length).toBe(sockets)
+})
+
+test('reconnect in the moment of waiting connects once', async () => {
+  const client = open()
+  const socket = await live()
+  client.subscribe(() => client.status().state === 'waiting' && client.reconnect())
+  socket.ends()
+  await live()
+  await pass(60_000)
+  expect(client.status().state).toBe('live')
+  expect(FakeSocket.all.length).toBe(2)
+})
+
+test('reconnect in the moment of stopping connects once', async () => {
+  const client = open()
+  const socket = await live()
+  client.subscribe(() => client.status().state === 'stopped' && client.reconnect())
+  socket.ends(1008)
+  await live()
+  await pass(60_000)
+  expect([client.status().state, FakeSocket.all.length]).toEqual(['live', 2])
+})
+
+test('close and stop within a callback end at once', async () => {
+  const client = open()
+  const other = hear(client)
+  const seen: string[] = []
+  const stop = client.follow('u', (m) => {
+    seen.push(m.action)
+    stop()
+  })
+  const socket = await live()
+  socket.says(subscribed(1), progress(1), progress(2))
+  expect([seen.length, other.seen]).toEqual([1, [1, 2]])
+  client.follow('u', () => client.close())
+  await settle()
+  expect(client.status()).toEqual({ state: 'closed' })
+  socket.says(progress(3))
+  expect(other.seen).toEqual([1, 2])
+})
