@@ -243,7 +243,7 @@ export class Session implements Link {
   // unsubscribed tells the answer to an unsubscribe from the end of a subscription that a new token does not allow.
   #unsubscribed(id: string): void {
     const asked = this.#releasing.get(id)
-    if (!asked) this.#refuse(id, 'forbidden', 'the token no longer allows it')
+    if (!asked) this.#refuse(id, 'forbidden', 'not allowed any more')
     else if (asked > 1) this.#releasing.set(id, asked - 1)
     else this.#releasing.delete(id)
   }
