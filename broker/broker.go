@@ -42,8 +42,9 @@ type HistoryBroker interface {
 	// round. It returns the message's position; the epoch is empty where the engine does not know it without a read.
 	Store(ctx context.Context, channel string, payload []byte) (Position, error)
 	// History returns the stored messages of a channel after a position, if the epoch is unchanged and all of them are
-	// stored; otherwise every stored message. The zero Position requests every message. A channel without stored
-	// messages is at offset 0 of an epoch that its first message continues.
+	// stored; otherwise every stored message. The zero Position requests every message. A channel without stored messages
+	// that a node is subscribed to is at offset 0 of an epoch that its first message continues. Without subscribers the
+	// epoch of such a channel may be empty: a read leaves nothing at the engine.
 	History(ctx context.Context, channel string, since Position) (Snapshot, error)
 	// Newest returns the position of a channel and its newest message, if it is still stored.
 	Newest(ctx context.Context, channel string) (Snapshot, error)
@@ -125,6 +126,6 @@ type Snapshot struct {
 type Stored struct {
 	Offset  uint64
 	Payload []byte
-	// At is when it was stored, by the engine's clock.
+	// At is when it was stored, by this node's clock: its age is measured by the engine's, which may differ.
 	At time.Time
 }

@@ -152,7 +152,7 @@ func (n *MemoryNode) CheckOnce(ctx context.Context, channel string, once Once) e
 // History returns the stored messages of a channel after a position. The errors are those of Subscribe.
 func (n *MemoryNode) History(ctx context.Context, channel string, since Position) (k Snapshot, err error) {
 	err = n.do(ctx, func(b *Memory) {
-		k = b.current(channel).kept.Since(since)
+		k = b.snapshot(channel).Since(since)
 		k.Messages = slices.Clone(k.Messages)
 	})
 	return k, err
@@ -160,7 +160,7 @@ func (n *MemoryNode) History(ctx context.Context, channel string, since Position
 
 // Newest returns the position and the newest stored message of a channel. The errors are those of Subscribe.
 func (n *MemoryNode) Newest(ctx context.Context, channel string) (k Snapshot, err error) {
-	err = n.do(ctx, func(b *Memory) { k = b.current(channel).kept.Newest() })
+	err = n.do(ctx, func(b *Memory) { k = b.snapshot(channel).Newest() })
 	return k, err
 }
 
@@ -168,7 +168,7 @@ func (n *MemoryNode) Newest(ctx context.Context, channel string) (k Snapshot, er
 func (n *MemoryNode) Positions(ctx context.Context, channels ...string) (all []Position, err error) {
 	err = n.do(ctx, func(b *Memory) {
 		for _, name := range channels {
-			all = append(all, b.current(name).kept.Position)
+			all = append(all, b.snapshot(name).Position)
 		}
 	})
 	return all, err
@@ -230,6 +230,21 @@ func (b *Memory) current(name string) *memoryChannel {
 	c.trim(b.opt)
 	c.touched = time.Now()
 	return c
+}
+
+// snapshot returns the stored messages of a channel, and the zero value for one that no node is subscribed to and that
+// stores nothing: a read leaves nothing behind.
+func (b *Memory) snapshot(name string) Snapshot {
+	c, ok := b.channels[name]
+	switch {
+	case !ok:
+		return Snapshot{}
+	case len(c.nodes) > 0:
+		c = b.current(name)
+	default:
+		c.trim(b.opt)
+	}
+	return c.kept
 }
 
 // sweep checks a few channels and removes unused ones. It is called for each stored message, so that channels are

@@ -85,6 +85,9 @@ func (c *cluster) catch(ctx context.Context, id string) (done bool) {
 		c.refuse(id, err)
 		return false
 	}
+	if kept.Epoch == "" { // the broker does not know yet that this node follows the upload
+		return false
+	}
 	messages := c.lookAtKept(id, kept)
 	done = true
 	var lost []Conn

@@ -61,6 +61,36 @@ func TestABrokerThatKeepsNothing(t *testing.T) {
 	})
 }
 
+// TestForget_WithoutHistoryReachesEveryNode: a late follower does not get a message that was forgotten, on any node, and
+// the followers learn the new epoch.
+func TestForget_WithoutHistoryReachesEveryNode(t *testing.T) {
+	inPlainCluster(t, 2, func(t *testing.T, nodes []member) {
+		clients := []*fakeConn{nodes[0].follower(t, "ann", "cat"), nodes[1].follower(t, "bob", "cat")}
+		publish(t, nodes[1].Manager, "cat", 1)
+		synctest.Wait()
+		must(t, nodes[0].Forget(t.Context(), "cat"))
+		for i, n := range nodes {
+			if got := n.follower(t, "late", "cat").received(t); len(got) != 1 {
+				t.Errorf("on node %d a late follower received %+v, want the answer alone", i, got)
+			}
+			got := clients[i].received(t)
+			if last := got[len(got)-1]; last.Action != "subscribed" || last.Recovered || last.Epoch == got[0].Epoch {
+				t.Errorf("on node %d the follower was told %+v, want a new epoch", i, last)
+			}
+		}
+		publish(t, nodes[1].Manager, "cat", 1)
+		synctest.Wait()
+		if got := clients[0].received(t); len(got) != 4 {
+			t.Errorf("received %+v, want the message that was published afterwards too", got)
+		}
+		nodes[1].link.cut()
+		var missing *MissingNodesError
+		if err := nodes[0].Forget(t.Context(), "cat"); !errors.As(err, &missing) {
+			t.Errorf("with a node that is cut off: %v, want its name", err)
+		}
+	})
+}
+
 // TestAnInterruptionOfABrokerThatKeepsNothingIsAnnounced: without stored messages a loss cannot be repaired, so
 // followers are notified.
 func TestAnInterruptionOfABrokerThatKeepsNothingIsAnnounced(t *testing.T) {

@@ -18,6 +18,7 @@ const (
 	askSubscribers = "subscribers"
 	askStats       = "stats"
 	askOrders      = "close-orders"
+	forgetUpload   = "forget-upload"
 )
 
 // errUnknownQuestion answers a node of another version.
@@ -68,6 +69,13 @@ func (c *cluster) answer(kind string, body []byte) ([]byte, error) {
 	switch kind {
 	case closeUser, closeToken:
 		return c.closeHere(body)
+	case forgetUpload:
+		if err := CheckID("upload_id", string(body)); err != nil {
+			c.refused("orders of other nodes", err)
+			return nil, err
+		}
+		c.manager.forgetHere(string(body))
+		return nil, nil
 	case askOrders:
 		return c.answerOrders(body)
 	case messageToUser:

@@ -116,10 +116,12 @@ func (c *cluster) deliverHere(uploadID string, e Encoded) (d Delivery) {
 	return d
 }
 
-// forget deletes the stored messages of an upload at the broker, which notifies all nodes.
+// forget deletes the stored messages of an upload at the broker, which notifies all nodes. If the broker stores none, each
+// node forgets the newest message that it has itself.
 func (c *cluster) forget(ctx context.Context, uploadID string) error {
 	if c.keeper == nil {
-		return nil
+		_, err := c.askAll(ctx, forgetUpload, []byte(uploadID))
+		return err
 	}
 	ctx, cancel := bounded(ctx)
 	defer cancel()

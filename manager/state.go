@@ -94,8 +94,9 @@ func (m *Manager) look(ctx context.Context, uploadID string) (log *history.Log[*
 }
 
 // Forget drops an upload's history and begins a new epoch, for a retry of the upload. Subscriptions are kept; shoal.v1
-// subscribers receive the new position. With a broker it blocks on that. The error is an *InvalidError or ErrClosed, or
-// with a broker ctx's error or one that wraps ErrUnavailable.
+// subscribers receive the new position. With a broker it blocks on that; if the broker stores no histories, until every
+// node has confirmed. The error is an *InvalidError or ErrClosed, or with a broker ctx's error, one that wraps
+// ErrUnavailable, or a *MissingNodesError.
 func (m *Manager) Forget(ctx context.Context, uploadID string) error {
 	if err := m.check(); err != nil {
 		return err
@@ -106,16 +107,21 @@ func (m *Manager) Forget(ctx context.Context, uploadID string) error {
 	if m.cluster != nil {
 		return m.cluster.forget(ctx, uploadID)
 	}
+	m.forgetHere(uploadID)
+	return nil
+}
+
+// forgetHere begins a new epoch of an upload on this node.
+func (m *Manager) forgetHere(uploadID string) {
 	m.registry.WithKnown(uploadID, func(u *upload) {
 		u.State.log = nil
 		m.account(u)
-		if u.Subscribers() == 0 {
+		if f := u.State.follow; u.Subscribers() == 0 && (f == nil || !f.live) {
 			return
 		}
 		pos := position(m.log(u, time.Now()))
 		m.fans.send(u.Receivers(), subscribedFrame(u.ID(), pos, false, pos))
 	})
-	return nil
 }
 
 // log returns the upload's log and creates it if necessary. The upload's lock is held.

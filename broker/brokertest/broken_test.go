@@ -357,6 +357,16 @@ func keptBreakages() []breakage {
 			slices.Reverse(k.Messages)
 		})},
 		{"the offset lags", keptAgrees, "Kept is at", answering(func(k *broker.Snapshot) { k.Offset -= min(1, k.Offset) })},
+		{"a subscriber's channel has no epoch", readOnly, "has no epoch", answering(func(k *broker.Snapshot) {
+			if k.Offset == 0 {
+				k.Epoch = ""
+			}
+		})},
+		{"stored by another clock", storedTimes, "is said to be of", answering(func(k *broker.Snapshot) {
+			for i := range k.Messages {
+				k.Messages[i].At = k.Messages[i].At.Add(-11 * time.Minute)
+			}
+		})},
 		{"no time", keptAgrees, "when it was stored", answering(func(k *broker.Snapshot) {
 			for i := range k.Messages {
 				k.Messages[i].At = time.Time{}

@@ -58,6 +58,8 @@ func clauses() []clause {
 		{"an empty channel has an epoch", emptyChannel},
 		{"what is kept is what was stored", keptAgrees},
 		{"subscribe and then kept make one history", mergeLosesNothing},
+		{"reading a channel that nobody uses changes nothing", readOnly},
+		{"messages say when they were stored", storedTimes},
 		{"forget begins a new epoch", forgetBegins},
 		{"messages expire", messagesExpire},
 		{"a message with a key is stored once", storedOnce},

@@ -201,6 +201,7 @@ func (b *Broker) read(
 			s.subscriptions.setEpoch(base, h.Epoch, h.begin)
 		}
 		snapshot = h.Snapshot
+		s.setLocalTimes(snapshot.Messages)
 		return nil
 	})
 	return snapshot, err

@@ -24,6 +24,8 @@ type session struct {
 	epochs        epochs
 	// arrivals receives the messages of all subscriptions. It is bounded.
 	arrivals chan *nats.Msg
+	// ahead is how far the clock of the server is ahead of this machine's, in nanoseconds.
+	ahead atomic.Int64
 	// created is when the stream was created that the session found at its start.
 	created time.Time
 	// duplicates is the stream's duplicate window.

@@ -117,6 +117,7 @@ func (v *supervisor) attempt(ctx context.Context) (*session, error) {
 	}
 	info, err := v.opt.ensureStream(ctx, s.conn)
 	if err == nil {
+		s.compareClocks(info.TimeStamp)
 		s.created, s.replicated = info.Created, info.Config.Replicas > 1
 		s.duplicates = info.Config.Duplicates
 		err = s.open(ctx)
@@ -208,6 +209,7 @@ func (v *supervisor) checkStream(ctx context.Context, s *session) error {
 		v.interrupted = true
 		return err
 	}
+	s.compareClocks(info.TimeStamp)
 	if !info.Created.Equal(v.created) {
 		v.created, v.interrupted = info.Created, true
 		s.epochs.invalidate()

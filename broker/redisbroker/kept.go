@@ -15,9 +15,13 @@ import (
 func readKept(result rueidis.RedisResult, ttl time.Duration) (broker.Snapshot, error) {
 	malformed := errors.New("it is not what this package has written")
 	parts, err := result.ToArray()
-	if err != nil || len(parts) != 3 {
+	switch {
+	case err == nil && len(parts) == 0: // nothing is stored, and this node is not subscribed
+		return broker.Snapshot{}, nil
+	case err != nil || len(parts) != 3:
 		return broker.Snapshot{}, malformed
 	}
+	received := time.Now()
 	id, _ := parts[0].ToString()
 	at, ok := parsePosition(id)
 	text, _ := parts[1].ToString()
@@ -42,7 +46,8 @@ func readKept(result rueidis.RedisResult, ttl time.Duration) (broker.Snapshot, e
 		}
 		kept.Floor = at.Offset - 1
 		kept.Messages = append(kept.Messages, broker.Stored{
-			Offset: at.Offset, Payload: []byte(entry.FieldValues[0].Value), At: time.UnixMilli(stored),
+			Offset: at.Offset, Payload: []byte(entry.FieldValues[0].Value),
+			At: received.Add(-time.Duration(max(now-stored, 0)) * time.Millisecond),
 		})
 	}
 	slices.Reverse(kept.Messages)

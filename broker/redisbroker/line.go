@@ -136,9 +136,14 @@ func (l *line) command(s script, key string) rueidis.Completed {
 }
 
 // read returns the command that reads at most count messages after a position, or any if its epoch is another one.
-func (l *line) read(key string, since broker.Position, count int) rueidis.Completed {
+// followed: this node is subscribed to the channel.
+func (l *line) read(key string, since broker.Position, count int, followed bool) rueidis.Completed {
+	follows := "0"
+	if followed {
+		follows = "1"
+	}
 	return l.client.B().Evalsha().Sha1(l.sha[keptScript]).Numkeys(1).Key(key).
-		Arg(since.Epoch, strconv.FormatUint(since.Offset, 10), strconv.Itoa(count)).Build()
+		Arg(since.Epoch, strconv.FormatUint(since.Offset, 10), strconv.Itoa(count), follows).Build()
 }
 
 // send returns the command that runs a script with a key and a payload.

@@ -160,7 +160,7 @@ func (b *Broker) read(
 	ctx context.Context, channel string, since broker.Position, count int,
 ) (broker.Snapshot, error) {
 	result, err := b.do(ctx, channel, func(l *line) rueidis.Completed {
-		return l.read(b.naming.key(channel), since, count)
+		return l.read(b.naming.key(channel), since, count, b.follows(channel))
 	})
 	if err != nil {
 		return broker.Snapshot{}, err
@@ -170,6 +170,16 @@ func (b *Broker) read(
 		return broker.Snapshot{}, fmt.Errorf("redisbroker: what is kept of %q cannot be read: %w", channel, err)
 	}
 	return kept, nil
+}
+
+// follows reports whether this node is subscribed to a channel.
+func (b *Broker) follows(channel string) bool {
+	f := b.fleet.Load()
+	if f == nil {
+		return false
+	}
+	s, err := f.of(channel)
+	return err == nil && s.follows(channel)
 }
 
 // Forget drops what is kept of a channel, and tells all subscribed nodes the new epoch. The errors are those of

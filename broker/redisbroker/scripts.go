@@ -127,9 +127,22 @@ known = ARGV[2] .. ' ' .. id
 redis.call('SET', KEYS[2], known, 'PX', ttl)
 return {known, 0}
 `,
+		// A channel that a node is subscribed to needs an epoch that lasts; a read of any other one leaves nothing behind.
+		// Without the permission for PUBSUB only the subscriptions of the reading node, ARGV[4], count.
 		keptScript: scriptRare + `
-settle()
-live()
+local function followed()
+	if ARGV[4] == '1' then return true end
+	local counts = redis.pcall('PUBSUB', publish == 'SPUBLISH' and 'SHARDNUMSUB' or 'NUMSUB', mark)
+	return not counts.err and counts[2] > 0
+end
+if not epoch and not followed() then return {} end
+if ARGV[4] == '1' or not epoch then
+	settle()
+	live()
+elseif writer ~= token then
+	adopt()
+	live()
+end
 local from = '-'
 if ARGV[1] == tostring(epoch) and tonumber(ARGV[2]) <= tonumber(offset) then
 	from = '(' .. ARGV[1] .. '-' .. ARGV[2]

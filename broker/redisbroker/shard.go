@@ -240,6 +240,14 @@ func (s *shard) channels() []string {
 	return channels
 }
 
+// follows reports whether a channel is held.
+func (s *shard) follows(channel string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, held := s.held[channel]
+	return held
+}
+
 // takeOrphans returns the channels that the server has ended the subscriptions to, once.
 func (s *shard) takeOrphans() []string {
 	s.mu.Lock()
