@@ -32,7 +32,7 @@ func readOnly(s *trial) {
 	s.subscribe(b, x)
 	epoch := s.kept(b, x).Epoch
 	if epoch == "" {
-		s.Error("a channel with a subscriber has no epoch")
+		s.Fatalf("a channel with a subscriber has no epoch")
 	}
 	pos := s.store(a, x, "first")
 	s.awaitLast(b, x, "first")
