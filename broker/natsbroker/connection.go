@@ -76,6 +76,14 @@ func (o Options) connection() []nats.Option {
 	if o.CredentialsFile != "" {
 		options = append(options, nats.UserCredentials(o.CredentialsFile))
 	}
+	if o.NKeyFile != "" {
+		// The file is read for each connection, because nats.Nkey needs the public key. validate has read it before.
+		option, err := nats.NkeyOptionFromSeed(o.NKeyFile)
+		if err != nil {
+			option = func(*nats.Options) error { return err }
+		}
+		options = append(options, option)
+	}
 	if o.TLS != nil {
 		options = append(options, nats.Secure(o.TLS))
 	}

@@ -23,9 +23,10 @@ type Options struct {
 	// Server, instead of URL, is a NATS server in this process, which is connected to without a socket. If it has a
 	// method MemoryLimit() int64, three quarters of that are the default of MaxBytes.
 	Server nats.InProcessConnProvider
-	// Token and CredentialsFile (a .creds file) are other ways to authenticate.
+	// Token, CredentialsFile (a .creds file) and NKeyFile (the seed of an nkey) are other ways to authenticate.
 	Token           string
 	CredentialsFile string
+	NKeyFile        string
 	// TLS configures connections that need more than a tls:// URL, for example a private certificate authority.
 	TLS *tls.Config
 	// Name is the connection's name in the server's monitoring. "": shoal.
@@ -119,6 +120,14 @@ func (o Options) validate() error {
 		if problem != "" {
 			refuse("URL", fmt.Sprintf("bad at server %d (%s)", i+1, problem), "nats://host:port or tls://host:port")
 		}
+	}
+	if o.NKeyFile != "" {
+		if _, err := nats.NkeyOptionFromSeed(o.NKeyFile); err != nil {
+			refuse("NKeyFile", o.NKeyFile, "a readable file with the seed of an nkey")
+		}
+	}
+	if o.NKeyFile != "" && o.CredentialsFile != "" {
+		all = append(all, errors.New("natsbroker: Options has CredentialsFile and NKeyFile, want one of them"))
 	}
 	if o.CredentialsFile != "" {
 		if _, err := os.Stat(o.CredentialsFile); err != nil {

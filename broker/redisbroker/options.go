@@ -1,6 +1,7 @@
 package redisbroker
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -18,6 +19,9 @@ type Options struct {
 	// The user and the password are those of Redis; ?sentinel_user= and ?sentinel_password= are those of the
 	// sentinels. With ?insecure_skip_verify=true the certificates of TLS are not verified.
 	URL string
+	// TLS replaces the configuration of TLS connections, for a private certificate authority or a client certificate.
+	// It requires a URL that begins with rediss. nil: the authorities of the system.
+	TLS *tls.Config
 	// Messages is the largest number of messages kept of a channel. 0: 64.
 	Messages int
 	// TTL is how long a message is kept. 0: 10 minutes.
@@ -77,6 +81,12 @@ func (o Options) validate() (target, error) {
 	to, err := parseURL(o.URL)
 	if err != nil {
 		complaints = append(complaints, err)
+	}
+	if o.TLS != nil {
+		complain(to.tls != nil || err != nil, "TLS is set, but the URL does not begin with rediss")
+		skip := to.tls != nil && to.tls.InsecureSkipVerify
+		to.tls = o.TLS.Clone()
+		to.tls.InsecureSkipVerify = to.tls.InsecureSkipVerify || skip
 	}
 	complain(o.Messages >= 1 && o.Messages <= maxMessages,
 		"Messages is %d, must be from 1 to %d", o.Messages, maxMessages)

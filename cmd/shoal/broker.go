@@ -52,6 +52,11 @@ func (n *node) openBroker() error {
 	case natsEngine:
 		options := n.natsOptions()
 		options.URL = n.flags.Broker
+		options.CredentialsFile, options.NKeyFile = n.flags.NATSCredentials, n.flags.NATSNKey
+		var err error
+		if options.TLS, err = n.flags.brokerTLS(); err != nil {
+			return err
+		}
 		return n.openNATS(options)
 	case embeddedEngine:
 		if err := n.openEmbedded(); err != nil {
@@ -65,8 +70,13 @@ func (n *node) openBroker() error {
 }
 
 func (n *node) openRedis() error {
+	config, err := n.flags.brokerTLS()
+	if err != nil {
+		return err
+	}
 	b, err := redisbroker.New(redisbroker.Options{
 		URL:      n.flags.Broker,
+		TLS:      config,
 		Messages: n.flags.HistoryMessages,
 		TTL:      n.flags.HistoryTTL,
 		Logger:   n.log,
@@ -74,8 +84,16 @@ func (n *node) openRedis() error {
 	if err != nil {
 		return err
 	}
-	n.broker = b
+	n.setBroker(b)
 	return nil
+}
+
+// setBroker sets the broker, with --channel-prefix.
+func (n *node) setBroker(b broker.Broker) {
+	if prefix := n.flags.ChannelPrefix; prefix != "" {
+		b = broker.WithPrefix(b, prefix)
+	}
+	n.broker = b
 }
 
 func (n *node) openNATS(options natsbroker.Options) error {
@@ -83,7 +101,7 @@ func (n *node) openNATS(options natsbroker.Options) error {
 	if err != nil {
 		return err
 	}
-	n.broker = b
+	n.setBroker(b)
 	return nil
 }
 

@@ -28,6 +28,7 @@ func (f *serveFlags) checkBroker(s *settings) {
 		return
 	}
 	f.checkBrokerURL(s)
+	f.checkBrokerAccess(s)
 	f.checkCompanions(s)
 	f.checkShared(s)
 	if f.NodeName != "" {
@@ -86,6 +87,11 @@ func (f *serveFlags) checkCompanions(s *settings) {
 	inNATS, clustered := embedded || engine == natsEngine, embedded && f.ClusterAddr != ""
 	const anyNATS, ownNATS = " nats://… or nats-embedded", " nats-embedded"
 	for _, c := range []companion{
+		{"channel-prefix", f.ChannelPrefix, engine != noEngine, broker},
+		{"nats-credentials", f.NATSCredentials, engine == natsEngine, broker + " nats://…"},
+		{"nats-nkey", f.NATSNKey, engine == natsEngine, broker + " nats://…"},
+		{"broker-tls-ca", f.BrokerTLSCA, f.overTLS(), broker + " rediss://… or tls://…"},
+		{"broker-tls-cert", f.BrokerTLSCert, f.overTLS(), broker + " rediss://… or tls://…"},
 		{"node-name", f.NodeName, engine != noEngine, broker},
 		{"broker-state-rate", unlessZero(f.BrokerStateRate), engine != noEngine, broker},
 		{"broker-replicas", unlessZero(float64(f.BrokerReplicas)), inNATS, broker + anyNATS},

@@ -32,6 +32,13 @@ type serveFlags struct {
 	BrokerReplicas    int      `default:"0" min:"0" max:"5" help:"NATS servers that keep each message; 0 is 3 for a cluster of nats-embedded, else 1."`
 	BrokerStorage     string   `default:"memory" oneof:"memory file" help:"Where NATS keeps messages: memory or file."`
 	BrokerDir         string   `placeholder:"DIR" help:"Folder of nats-embedded for --broker-storage file."`
+	ChannelPrefix     string   `placeholder:"NAME" help:"In front of every channel of the broker, with a dot: deployments with different ones share a broker. 1 to 32 letters, digits, - or _."`
+	NATSCredentials   string   `name:"nats-credentials" placeholder:"FILE" help:"Credentials (.creds) for --broker nats://…."`
+	NATSNKey          string   `name:"nats-nkey" placeholder:"FILE" help:"Seed of an nkey for --broker nats://…."`
+	BrokerTLSCA       string   `name:"broker-tls-ca" placeholder:"FILE" help:"Certificate authorities in PEM for the broker's certificate. Default: those of the system."`
+	BrokerTLSCert     string   `name:"broker-tls-cert" placeholder:"FILE" help:"Client certificate in PEM for the broker."`
+	BrokerTLSKey      string   `name:"broker-tls-key" placeholder:"FILE" help:"Private key in PEM of the client certificate for the broker."`
+	BrokerTLSMin      string   `name:"broker-tls-min-version" default:"1.2" oneof:"1.2 1.3" help:"Lowest version of TLS to the broker: 1.2 or 1.3."`
 	ClusterAddr       string   `placeholder:"HOST:PORT" help:"Listener of nats-embedded for the other nodes."`
 	ClusterRoute      []string `sep:"none" placeholder:"HOST:PORT" help:"The --cluster-addr of each node; repeated, the same on all nodes."`
 	ClusterSecretFile string   `placeholder:"FILE" help:"File with the shared secret of the nodes instead."`

@@ -37,7 +37,7 @@ func TestDefaultsAreThoseDocumented(t *testing.T) {
 	want := serveFlags{
 		Addr: []string{"127.0.0.1:8080"}, SocketMode: "0660", TLSMinVersion: "1.2", AdminAddr: "127.0.0.1:9090",
 		MaxUploads: 1_000_000, UnsentBytes: 16 << 10, JWTSecret: []string{goodSecret}, Authorize: "open",
-		Broker: "memory", BrokerStorage: "memory",
+		Broker: "memory", BrokerStorage: "memory", BrokerTLSMin: "1.2",
 		MaxConnectionsPerUser: 32, MaxSubscriptionsPerUser: 1024,
 		MaxMessageBytes: 65536, ClientMessageRate: rate{50, 200},
 		AuthTimeout: 5 * time.Second, PingInterval: 30 * time.Second, IdleTimeout: 90 * time.Second,
