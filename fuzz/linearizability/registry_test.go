@@ -25,7 +25,9 @@ const (
 )
 
 // call is one call of the registry. Calls of different users do not affect each other, so histories are checked per
-// user; a list of subscribers is reduced to the user in question.
+// user; a list of subscribers is reduced to the user in question. They are checked per upload too: a call that changes
+// several subscriptions of a user, such as Disconnect, changes one after the other, and a list of subscribers that is
+// read at the same time may show some of the changes.
 type call struct {
 	kind               string
 	user, conn, upload int
@@ -101,10 +103,15 @@ func (f followers) disconnect(conn int) followers {
 func registryModel() porcupine.Model {
 	return porcupine.Model{
 		Partition: func(history []porcupine.Operation) [][]porcupine.Operation {
-			parts := make([][]porcupine.Operation, users)
+			parts := make([][]porcupine.Operation, users*uploads)
 			for _, op := range history {
-				user := op.Input.(call).user //nolint:forcetypeassert // made by run
-				parts[user] = append(parts[user], op)
+				c := op.Input.(call) //nolint:forcetypeassert // made by run
+				for upload := range uploads {
+					if c.upload == upload || c.kind == "connect" || c.kind == "disconnect" {
+						part := &parts[c.user*uploads+upload]
+						*part = append(*part, op)
+					}
+				}
 			}
 			return parts
 		},
