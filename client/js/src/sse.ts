@@ -17,6 +17,7 @@ export function openStream(
   const positions = new Map<string, Position | undefined>()
   let abort = new AbortController()
   let token: string
+  let known = false // to be a Shoal server: the token is not sent to any other
   let accepted = false // by the server, the token that was shown last
   let timer: ReturnType<typeof setTimeout> | undefined
   let trialTimer: ReturnType<typeof setTimeout> | undefined
@@ -44,7 +45,7 @@ export function openStream(
       timer = undefined
       abort.abort()
       abort = new AbortController()
-      const all = [...positions.keys()]
+      const all = known ? [...positions.keys()] : []
       for (let i = 0; i < MAX_STREAMS && (i === 0 || all.length > i * MAX_UPLOADS); i++) {
         void read(all.slice(i * MAX_UPLOADS, (i + 1) * MAX_UPLOADS), abort.signal)
       }
@@ -56,12 +57,13 @@ export function openStream(
   const refuse = (ids: string[], code: string, message: string) =>
     events.message({ action: 'error', code, message, upload_ids: ids })
 
-  // read reads one stream to its end. Without uploads it only finds out whether the server is there.
+  // read reads one stream to its end. Without uploads it only finds out whether the server is there and Shoal.
   const read = async (ids: string[], signal: AbortSignal) => {
     try {
       const last = await lastEventId(ids, positions)
       const response = await fetch(`${endpoint}?${new URLSearchParams(ids.map((id) => ['id', id]))}`, {
-        signal, cache: 'no-store', headers: { Authorization: `Bearer ${token}`, ...(last && { 'Last-Event-ID': last }) },
+        signal, cache: 'no-store',
+        headers: { ...(known && { Authorization: `Bearer ${token}` }), ...(last && { 'Last-Event-ID': last }) },
       })
       if (!response.headers.get('Content-Type')?.startsWith('text/event-stream')) {
         const problem = await response.json().catch(() => ({}))
@@ -79,8 +81,11 @@ export function openStream(
   const refused = (response: Response, { detail, code, field }: Record<string, any>, ids: string[]) => {
     const { status } = response
     const after = Number(response.headers.get('Retry-After')) * 1000
-    if (status === 400 && field === 'id' && ids.length === 0) accept()
-    else if (status === 401) {
+    if (status === 400 && field === 'id' && ids.length === 0) {
+      known = true
+      if (positions.size === 0) accept()
+      else reopen(0)
+    } else if (status === 401) {
       events.message({ action: 'auth_error', code, message: detail })
       fail('', '', undefined, 4003)
     } else if (status === 403 && detail) {

@@ -200,6 +200,7 @@ test('a server that is not Shoal is named, and gets no token', async () => {
   expect(client.status().error).toMatchObject({ code: 'unreachable' })
   await vi.waitUntil(() => client.status().error?.code === 'not_shoal')
   expect(client.status().error!.message).toMatch(/404/)
+  expect(headers.filter(Boolean)).toEqual([])
   client.close()
   other.closeAllConnections()
   await new Promise((resolve) => other.close(resolve))

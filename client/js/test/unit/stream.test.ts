@@ -8,6 +8,8 @@ installFakes()
 
 class Stream {
   static all: Stream[] = []
+  static questions: Stream[] = [] // whether the server is Shoal
+  static shoal = true
   readonly headers: Record<string, string>
   readonly signal: AbortSignal
   #answer!: (response: Response) => void
@@ -27,7 +29,10 @@ class Stream {
       try { this.#body?.error(new Error('aborted')) } catch {}
     })
     if (init.signal.aborted) this.#fail(new Error('aborted'))
-    else Stream.all.push(this)
+    else if (url.endsWith('?') && Stream.shoal) {
+      Stream.questions.push(this)
+      void this.refuses(400, { field: 'id', detail: 'is missing' })
+    } else Stream.all.push(this)
   }
 
   static get last(): Stream {
@@ -68,8 +73,10 @@ class Stream {
 }
 
 // blocked is a client whose sockets never open, with its first stream asked for.
-async function blocked(ids = ['u'], options: object = {}) {
+async function blocked(ids = ['u'], options: object = {}, shoal = true) {
   Stream.all = []
+  Stream.questions = []
+  Stream.shoal = shoal
   vi.stubGlobal('fetch', (url: string, init: any) => new Stream(url, init).response)
   const client = open({ sse: true, ...options })
   const follows = ids.map((id) => hear(client, id))
@@ -133,10 +140,13 @@ test('follows several uploads, each from its position', async () => {
 })
 
 test('is asked without uploads only whether it is there', async () => {
-  const { client } = await blocked([])
-  expect(Stream.last.url).toBe('https://host/events/uploads?')
-  await Stream.last.refuses(400, { field: 'id', detail: 'is missing' })
-  expect(client.status()).toMatchObject({ state: 'live', transport: 'sse' })
+  await expect(blocked([])).rejects.toThrow() // no stream
+  expect(Stream.questions[0]!.url).toBe('https://host/events/uploads?')
+})
+
+test('is not opened, and no token sent, before the server has shown to be Shoal', async () => {
+  await blocked()
+  expect(Stream.questions.map(({ headers }) => headers)).toEqual([{}])
 })
 
 test('follows up to 256 uploads in streams of 64', async () => {
@@ -175,7 +185,8 @@ describe('refusals', () => {
   })
 
   test.each([[404, 'not found', 'text/plain'], [200, '<html>', 'text/html']])('with %i are not from Shoal', async (status, text, type) => {
-    const { client } = await blocked()
+    const { client } = await blocked(['u'], {}, false)
+    expect(Stream.last.headers).toEqual({})
     await Stream.last.refuses(status, text, { 'Content-Type': type })
     expect(client.status().error).toMatchObject({ code: 'not_shoal', message: expect.stringMatching(/host.*\/events\/uploads/) })
   })
