@@ -290,7 +290,14 @@ func (s *shard) probe(ctx context.Context, e *ears) error {
 	defer cancel()
 	results := l.client.DoMulti(ctx,
 		l.client.B().Publish().Channel(e.probe).Message("").Build(),
-		l.client.B().Info().Section("replication").Build())
+		l.client.B().Info().Section("replication").Build(),
+		l.send(storeScript, s.broker.naming.key(e.probe+":kept"), nil))
+	switch stored := results[2].Error(); {
+	case kind(stored) == "OOM":
+		s.setFull(explain(ctx, s.addr, stored))
+	case stored == nil:
+		s.setFull(nil)
+	}
 	info, err := results[1].ToString()
 	if e.mute = err != nil; e.mute {
 		return nil // the silence will show

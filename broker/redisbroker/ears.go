@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/redis/rueidis"
 
@@ -163,7 +164,9 @@ func (e *ears) all(
 
 // do sends commands and returns the first error.
 func (e *ears) do(ctx context.Context, commands ...rueidis.Completed) error {
-	ctx, cancel := context.WithTimeout(ctx, e.shard.broker.opt.Timeout)
+	// While a command waits there are no probes, so that a frozen server has to show by then.
+	silence := max(missable*e.shard.broker.opt.ProbeInterval, time.Second)
+	ctx, cancel := context.WithTimeout(ctx, min(e.shard.broker.opt.Timeout, silence))
 	defer cancel()
 	var errs []error
 	for _, result := range e.conn.DoMulti(ctx, commands...) {

@@ -17,6 +17,7 @@ const (
 	publishScript
 	onceScript
 	knownScript
+	trialsScript
 	scriptCount
 )
 
@@ -198,5 +199,6 @@ func scriptTexts(m mode, token string, messages int, ttl time.Duration) (texts [
 		texts[i] = strings.TrimSpace(head + body)
 	}
 	texts[publishScript], texts[knownScript] = fmt.Sprintf(publishOnly, publish), knownOnly
+	texts[trialsScript] = trialScript(publish)
 	return texts
 }

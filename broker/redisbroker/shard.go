@@ -28,6 +28,7 @@ type shard struct {
 	held    map[string]struct{} // the channels subscribed to, or to be subscribed to when the server is back
 	orphans []string            // channels that were held, until the server said that it has them no more
 	wrong   error               // nil while all is well
+	full    error               // nil while messages can be stored
 
 	wake   chan struct{} // holds a token when something is waiting
 	logged string        // what was logged last; only run uses it
@@ -164,9 +165,12 @@ func (s *shard) tryOut(ctx context.Context, l *line, e *ears) error {
 	ctx, cancel := context.WithTimeout(ctx, s.broker.opt.Timeout)
 	defer cancel()
 	if err := e.do(ctx, e.conn.B().Subscribe().Channel(e.probe).Build()); err != nil {
-		return err
+		return missingPermission(err, "subscribe to "+probePrefix+"*")
 	}
 	if err := l.client.Do(ctx, l.client.B().Publish().Channel(e.probe).Message("").Build()).Error(); err != nil {
+		return missingPermission(err, "publish to "+probePrefix+"*")
+	}
+	if err := s.tryPermissions(ctx, l, e); err != nil {
 		return err
 	}
 	stored := l.client.Do(ctx, l.send(storeScript, s.broker.naming.key(e.probe+":kept"), nil)).Error()
@@ -202,6 +206,21 @@ func (s *shard) begin(e *ears, again bool) {
 	s.changed()
 }
 
+// setFull notes whether the server has memory left for messages, which nothing but storing one shows.
+func (s *shard) setFull(err error) {
+	s.mu.Lock()
+	was := s.full
+	s.full = err
+	s.mu.Unlock()
+	if (was == nil) == (err == nil) {
+		return
+	}
+	if err != nil {
+		s.broker.opt.Logger.Warn("redisbroker: messages cannot be stored", "error", err)
+	}
+	s.changed()
+}
+
 // report takes down what is wrong.
 func (s *shard) report(err error) {
 	s.mu.Lock()
@@ -218,6 +237,9 @@ func (s *shard) report(err error) {
 func (s *shard) state() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.wrong == nil {
+		return s.full
+	}
 	return s.wrong
 }
 

@@ -1,0 +1,145 @@
+package redisbroker
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// The permissions that a user of this package needs. All of them are tried when a connection begins, and Permissions
+// returns them as a rule; a command that is used anywhere belongs here.
+//
+// scriptCommands are run by the scripts, on the keys of a channel of each kind: KEYS[1] is its stream, KEYS[2] the key of
+// a message that is stored once.
+var scriptCommands = []string{ //nolint:gochecknoglobals // constant
+	`'TIME'`,
+	`'XADD', KEYS[1], 'MAXLEN', '~', '1', '1-*', 'probe', ''`,
+	`'XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1`,
+	`'XRANGE', KEYS[1], '-', '+', 'COUNT', 1`,
+	`'PEXPIRE', KEYS[1], 1000`,
+	`'DEL', KEYS[1]`,
+	`'SET', KEYS[2], '', 'PX', 1000`,
+	`'GET', KEYS[2]`,
+}
+
+// connectionCommands are run by the connections themselves.
+var connectionCommands = []string{ //nolint:gochecknoglobals // constant
+	"info", "script|load", "evalsha", "subscribe", "unsubscribe", "publish",
+}
+
+// channelKind is a kind of channel that nodes use.
+type channelKind struct {
+	prefix string
+	// stored: messages are stored on it; else they are only published, by a script with the channel as its key.
+	stored bool
+}
+
+func channelKinds() []channelKind {
+	return []channelKind{{"upload:", true}, {"shoal:", false}}
+}
+
+// Permissions returns the rule, as for ACL SETUSER, that a user needs for nodes that share uploads through a single
+// server: without one of its parts Run fails and names it.
+func Permissions() string {
+	rule := []string{"~" + keptPrefix + "*", "~" + oncePrefix + "*"}
+	for _, kind := range channelKinds() {
+		if !kind.stored {
+			rule = append(rule, "~"+kind.prefix+"*")
+		}
+	}
+	for _, kind := range channelKinds() {
+		rule = append(rule, "&"+kind.prefix+"*")
+	}
+	rule = append(rule, "&"+markPrefix+"*", "&"+probePrefix+"*")
+	for _, command := range connectionCommands {
+		rule = append(rule, "+"+command)
+	}
+	for _, call := range scriptCommands {
+		rule = append(rule, "+"+commandOf(call))
+	}
+	return strings.Join(rule, " ")
+}
+
+// commandOf returns the command of a call in scriptCommands.
+func commandOf(call string) string {
+	name, _, _ := strings.Cut(strings.TrimPrefix(call, "'"), "'")
+	return strings.ToLower(name)
+}
+
+// trialScript runs scriptCommands, and publishes on a channel, ARGV[1], and where its positions are told, ARGV[2]. It returns the
+// commands that failed with their errors.
+func trialScript(publish string) string {
+	var b strings.Builder
+	b.WriteString(`
+local failed = {}
+local function try(what, ...)
+	local result = redis.pcall(...)
+	if type(result) == 'table' and result.err then
+		failed[#failed + 1] = what
+		failed[#failed + 1] = result.err
+	end
+end
+`)
+	for _, call := range scriptCommands {
+		fmt.Fprintf(&b, "try('%s', %s)\n", commandOf(call), call)
+	}
+	fmt.Fprintf(&b, `redis.pcall('DEL', KEYS[1], KEYS[2])
+try('%[1]s to the channel', '%[1]s', ARGV[1], '')
+try('%[1]s to %[2]s*', '%[1]s', ARGV[2], '')
+return failed`, strings.ToLower(publish), markPrefix)
+	return b.String()
+}
+
+// tryPermissions tries everything that this node will do with channels of each kind. The error names what is missing.
+func (s *shard) tryPermissions(ctx context.Context, l *line, e *ears) error {
+	naming := s.broker.naming
+	for _, kind := range channelKinds() {
+		channel := kind.prefix + "probe." + s.broker.id
+		if err := e.subscribe(ctx, []string{channel}); err != nil {
+			return missingPermission(err, "subscribe to "+kind.prefix+"*, "+markPrefix+"*")
+		}
+		if err := e.unsubscribe(ctx, []string{channel}); err != nil {
+			return missingPermission(err, "unsubscribe from "+kind.prefix+"*")
+		}
+		if !kind.stored {
+			if err := l.client.Do(ctx, l.send(publishScript, channel, nil)).Error(); err != nil {
+				return missingPermission(inScript(err, s.broker.scripts(l.term)[publishScript]),
+					"publish to "+kind.prefix+"*, which are keys and channels of a script")
+			}
+			continue
+		}
+		command := l.client.B().Evalsha().Sha1(l.sha[trialsScript]).Numkeys(2). //nolint:mnd // as the script has
+											Key(naming.key(channel), naming.once(channel, "probe")).
+											Arg(channel, naming.mark(channel)).Build()
+		failed, err := l.client.Do(ctx, command).AsStrSlice()
+		if err != nil {
+			return missingPermission(err, "run a script on keys "+keptPrefix+"*, "+oncePrefix+"*")
+		}
+		for pair := range slices.Chunk(failed, 2) { //nolint:mnd // a command and its error
+			if text := pair[len(pair)-1]; forbids(text) {
+				return fatalf("redisbroker: %s lacks a permission for nodes: %s (%s): allow it by ACL SETUSER; all that is needed "+
+					"is: %s", s.addr, strings.ToLower(pair[0]), text, Permissions())
+			}
+		}
+	}
+	return nil
+}
+
+// missingPermission adds to an error of a trial what was tried, if it says that a permission is missing.
+func missingPermission(err error, tried string) error {
+	if hasMoved(kind(err)) {
+		return nil // the channel belongs to another server of the cluster, which is tried by itself
+	}
+	if isFatal(err) || !isForbidden(err) {
+		return err
+	}
+	return fatalf("redisbroker: a permission for nodes is missing, to %s: %s: allow it by ACL SETUSER; all that is needed is: %s",
+		tried, said(err), Permissions())
+}
+
+// forbids reports whether the text of an error within a script says that a permission is missing.
+func forbids(text string) bool {
+	return slices.ContainsFunc([]string{"NOPERM", "ACL failure", "The user executing the script", "permission"},
+		func(word string) bool { return strings.Contains(text, word) })
+}

@@ -1,0 +1,92 @@
+package redisbroker_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/shoal-go/shoal/broker"
+	"github.com/shoal-go/shoal/broker/redisbroker"
+	"github.com/shoal-go/shoal/broker/redisbroker/internal/redistest"
+)
+
+// TestPermissions_AreEnoughAndEachIsNeeded: with the rule everything works; without one of its parts the start fails with
+// an error that names it.
+func TestPermissions_AreEnoughAndEachIsNeeded(t *testing.T) {
+	server := redistest.Start(t)
+	all := strings.Fields(redisbroker.Permissions())
+	with := func(user string, rules []string) redisbroker.Options {
+		server.Do(append([]string{"ACL", "SETUSER", user, "on", ">secret", "resetchannels"}, rules...)...)
+		opt := options(server)
+		opt.URL = "redis://" + user + ":secret@" + server.Addr
+		return opt
+	}
+	n := join(t, with("enough", all))
+	subscribe(t, n, "upload:x", "shoal:all")
+	store(t, n, "upload:x", "one")
+	err := errors.Join(n.Publish(t.Context(), "shoal:all", []byte("hello")), n.Forget(t.Context(), "upload:x"))
+	_, _, onceErr := n.StoreOnce(t.Context(), "upload:x", []byte("two"), broker.Once{Key: "key", Digest: "two"})
+	_, readErr := n.Positions(t.Context(), "upload:y")
+	if err := errors.Join(err, onceErr, readErr, n.Unsubscribe(t.Context(), "upload:x")); err != nil {
+		t.Errorf("with all permissions: %v", err)
+	}
+	for i, rule := range all {
+		t.Run(rule, func(t *testing.T) {
+			err := runError(t, with("narrow", append([]string{"reset", "on", ">secret"}, slices.Delete(slices.Clone(all), i, i+1)...)))
+			if errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), strings.Trim(rule, "+~&*")) {
+				t.Errorf("Run returned %v, want it to name %s", err, rule)
+			}
+		})
+	}
+}
+
+// TestPermissions_AreDocumented: the page for operators has the rule.
+func TestPermissions_AreDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../docs/scaling.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(page), "\n"+redisbroker.Permissions()+"\n") {
+		t.Errorf("docs/scaling.md does not contain the line\n%s", redisbroker.Permissions())
+	}
+}
+
+// TestBroker_FullMemoryShowsInHealth: a server that cannot store messages is reported although all else works, until it
+// has memory again.
+func TestBroker_FullMemoryShowsInHealth(t *testing.T) {
+	server := redistest.Start(t)
+	n := join(t, options(server))
+	server.Do("CONFIG", "SET", "maxmemory", "1")
+	redistest.Eventually(t, "Health names the full memory", func() bool {
+		err, _ := n.health()
+		return err != nil && errors.Is(err, broker.ErrUnavailable) && strings.Contains(err.Error(), "no memory left")
+	})
+	server.Do("CONFIG", "SET", "maxmemory", "0")
+	redistest.Eventually(t, "the node is well again", n.well)
+}
+
+// TestBroker_FrozenServerIsNoticedWhileCallsWait: calls that wait for a server that has stopped do not delay Health.
+func TestBroker_FrozenServerIsNoticedWhileCallsWait(t *testing.T) {
+	server := redistest.Start(t)
+	n := join(t, options(server))
+	server.Pause()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for ctx.Err() == nil {
+			_ = n.Subscribe(ctx, "upload:x")
+		}
+	}()
+	redistest.Eventually(t, "Health says that the server is away", func() bool {
+		err, _ := n.health()
+		return err != nil
+	})
+	cancel()
+	<-ended
+	server.Resume()
+	redistest.Eventually(t, "the node is well again", n.well)
+}
