@@ -250,3 +250,30 @@ func TestDispatch_OverflowIsCaughtUp(t *testing.T) {
 		}
 	})
 }
+
+// counting is a broker that counts dropped messages.
+type counting struct{ *faulty }
+
+func (counting) Oversized() uint64 { return 7 }
+
+// TestStats_ShowWhatWasDropped: the counters of the parts between nodes are in the manager's counts.
+func TestStats_ShowWhatWasDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		link := newLink(broker.NewMemory(broker.MemoryOptions{}))
+		m := open(t, Options{Broker: counting{link}, StateRate: 1})
+		synctest.Wait()
+		link.handler.Receive(broker.Message{Channel: "shoal:all", Payload: []byte("no header")})
+		state := UploadProgress{Status: StatusPending, Stage: StageQueued}
+		for range 2 { // the second is delayed
+			_, err := m.Publish(t.Context(), "cat", state)
+			must(t, err)
+		}
+		link.meddle(only("Store", broker.ErrUnavailable), nil)
+		<-time.After(1500 * time.Millisecond)
+		link.meddle(nil, nil)
+		s := m.Stats().Broker
+		if s.NodeMessagesDropped != 1 || s.DelayedStateFailures == 0 || s.Oversized != 7 || s.Nodes != 1 {
+			t.Errorf("counts are %+v", *s)
+		}
+	})
+}

@@ -100,6 +100,8 @@ type BrokerStats struct {
 	// malformed, late or too many.
 	NodesLost           uint64 `json:"nodes_lost"`
 	NodeMessagesDropped uint64 `json:"node_messages_dropped"`
+	// Oversized are messages that the broker dropped because they were larger than it takes; 0 if it does not count them.
+	Oversized uint64 `json:"oversized"`
 	// DelayedStateFailures are failed attempts to publish a state that Options.StateRate had delayed.
 	DelayedStateFailures uint64 `json:"delayed_state_failures"`
 
@@ -170,6 +172,9 @@ func (c *cluster) stats() *BrokerStats {
 		Waiting:             c.intake.Len(),
 		CatchingUp:          c.catching.Len(),
 		Subscribing:         c.interest.Len(),
+	}
+	if b, ok := c.broker.(interface{ Oversized() uint64 }); ok {
+		s.Oversized = b.Oversized()
 	}
 	if c.outgoing != nil {
 		counts := c.outgoing.Counts()
