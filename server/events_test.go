@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -532,5 +533,29 @@ func TestEvents_TokensAreNotLogged(t *testing.T) {
 	}
 	if text := log.String(); strings.Contains(text, "hush") || !strings.Contains(text, "event stream refused") {
 		t.Errorf("the log is %s", text)
+	}
+}
+
+// Behind a prefix the address of a stream begins with it. EventsHandler serves streams and nothing else.
+func TestEvents_PathPrefix(t *testing.T) {
+	n := start(t, func(_ *manager.Options, o *server.Options) { o.PathPrefix = "/rt" })
+	n.events("ann", "/rt/events/uploads/a%2Fb").subscribed("a/b", false)
+	n.events("ann", "/rt"+several("a")).subscribed("a", false)
+	for _, path := range []string{"/events/uploads/a", "/rt/events/uploadsx", "/rt/events/uploads/a/b", "/rt/events"} {
+		if s := n.events("ann", path); s.resp.StatusCode != http.StatusNotFound {
+			t.Errorf("%s: %s", path, s.resp.Status)
+		}
+	}
+	alone := httptest.NewServer(n.server.EventsHandler())
+	defer alone.Close()
+	for path, want := range map[string]int{
+		"/rt/events/uploads/a": http.StatusUnauthorized, "/rt/v1/stats": http.StatusNotFound,
+		"/rt/ws/uploads": http.StatusNotFound,
+	} {
+		transport := &http.Transport{DisableKeepAlives: true}
+		s := request(t, n.patienceContext(), transport, alone.URL, http.MethodGet, path, http.Header{})
+		if s.resp.StatusCode != want {
+			t.Errorf("EventsHandler answers %s with %s, want %d", path, s.resp.Status, want)
+		}
 	}
 }

@@ -33,8 +33,8 @@ type Options struct {
 	// Authorize decides which uploads a connection may follow. Required; AuthorizeOpen allows all.
 	Authorize Authorize
 	// Identify replaces the authentication of the protocol: it returns the owner of a connection by the request of
-	// the upgrade, for example by a cookie. A *TokenError or http.ErrNoCookie refuses the upgrade with 401, ErrForbidden
-	// with 403; any other error means that it cannot be decided now: it is logged and answered with 503. The request's
+	// the upgrade or of the event stream, for example by a cookie. A *TokenError or http.ErrNoCookie refuses it with 401,
+	// ErrForbidden with 403; any other error means that it cannot be decided now: it is logged and answered with 503. The request's
 	// context ends with the request and after HookTimeout.
 	Identify func(*http.Request) (Identity, error)
 

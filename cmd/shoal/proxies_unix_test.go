@@ -148,7 +148,7 @@ func (p *proxy) await(log *lockedBuffer, ended chan struct{}) {
 		response, err := http.Get(p.url + "/v1/stats")
 		if err == nil {
 			_ = response.Body.Close()
-			if response.StatusCode == http.StatusUnauthorized { // by the server: there is no key
+			if response.StatusCode == http.StatusUnauthorized { // the server asks for an API key
 				return
 			}
 		}
@@ -314,7 +314,7 @@ func (p *proxy) checkLargestStream(token string) {
 	}
 }
 
-// awaitStreams waits until a server has so many event streams: the proxy closes those that its clients have left.
+// awaitStreams waits until a server has a number of event streams: the proxy closes the streams of clients that left.
 func awaitStreams(t *testing.T, url string, want int) {
 	t.Helper()
 	for deadline := time.After(patience); ; {

@@ -21,7 +21,7 @@ func shellBlocks(page string) (blocks []string) {
 	return blocks
 }
 
-// The commands of docs/sse.md print what the page says.
+// The commands of docs/sse.md print the output that the page shows.
 func TestDocs_SSE(t *testing.T) {
 	page := read(t, "docs/sse.md")
 	blocks := shellBlocks(page)
