@@ -186,6 +186,29 @@ test('tabs share a connection, through the end of the one that has it', async ()
   await count(0)
 })
 
+test('a tab that no longer answers loses the connection to another one, and gives way when it goes on', async () => {
+  const first = await following('stolen', { share: 'ann' })
+  const second = await following('stolen', { share: 'ann' })
+  const session = await context.newCDPSession(first)
+  await session.send('Debugger.enable')
+  const paused = new Promise((resolve) => session.once('Debugger.paused', resolve))
+  await session.send('Debugger.pause')
+  await server.publish('stolen', line(0)) // which wakes the tab that leads, into the debugger
+  await paused
+  const third = await following('stolen', { share: 'ann' })
+  await live(second, 'stolen')
+  await server.publish('stolen', line(1))
+  await second.waitForFunction(() => seen.includes(1))
+  await third.waitForFunction(() => seen.includes(1))
+  await session.send('Debugger.resume')
+  await session.send('Debugger.disable')
+  await first.waitForFunction(() => seen.includes(1))
+  await count(1)
+  await server.publish('stolen', line(2))
+  for (const page of [first, second, third]) await page.waitForFunction(() => seen.at(-1) === 2)
+  expect(await second.evaluate(() => seen)).toEqual([0, 1, 2])
+})
+
 test('another name is another connection', async () => {
   await following('apart', { share: 'ann' })
   await following('apart', { share: 'bob' })
