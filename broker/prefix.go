@@ -51,6 +51,14 @@ func (p *prefixed) names(channels []string) []string {
 	return names
 }
 
+// Oversized returns how many messages the broker dropped because of their size, if it counts them.
+func (p *prefixed) Oversized() uint64 {
+	if b, ok := p.Broker.(interface{ Oversized() uint64 }); ok {
+		return b.Oversized()
+	}
+	return 0
+}
+
 func (p *prefixed) Run(ctx context.Context, h Handler) error {
 	return p.Broker.Run(ctx, unprefixed{h, p.prefix})
 }

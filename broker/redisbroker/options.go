@@ -22,6 +22,9 @@ type Options struct {
 	// TLS replaces the configuration of TLS connections, for a private certificate authority or a client certificate.
 	// It requires a URL that begins with rediss. nil: the authorities of the system.
 	TLS *tls.Config
+	// ChannelPrefix is the prefix that broker.WithPrefix adds to the channels, if it does: the permissions for channels
+	// with it are tried. It changes no name.
+	ChannelPrefix string
 	// Messages is the largest number of messages kept of a channel. 0: 64.
 	Messages int
 	// TTL is how long a message is kept. 0: 10 minutes.

@@ -35,20 +35,24 @@ type channelKind struct {
 	stored bool
 }
 
-func channelKinds() []channelKind {
-	return []channelKind{{"upload:", true}, {"shoal:", false}}
+// channelKinds returns the kinds of a deployment's channels. prefix is that of broker.WithPrefix, or "".
+func channelKinds(prefix string) []channelKind {
+	if prefix != "" {
+		prefix += "."
+	}
+	return []channelKind{{prefix + "upload:", true}, {prefix + "shoal:", false}}
 }
 
 // Permissions returns the rule, as for ACL SETUSER, that a user needs for nodes that share uploads through a single
-// server: without one of its parts Run fails and names it.
-func Permissions() string {
+// server: without one of its parts Run fails and names it. prefix is Options.ChannelPrefix.
+func Permissions(prefix string) string {
 	rule := []string{"~" + keptPrefix + "*", "~" + oncePrefix + "*"}
-	for _, kind := range channelKinds() {
+	for _, kind := range channelKinds(prefix) {
 		if !kind.stored {
 			rule = append(rule, "~"+kind.prefix+"*")
 		}
 	}
-	for _, kind := range channelKinds() {
+	for _, kind := range channelKinds(prefix) {
 		rule = append(rule, "&"+kind.prefix+"*")
 	}
 	rule = append(rule, "&"+markPrefix+"*", "&"+probePrefix+"*")
@@ -94,17 +98,17 @@ return failed`, strings.ToLower(publish), markPrefix)
 // tryPermissions tries everything that this node will do with channels of each kind. The error names what is missing.
 func (s *shard) tryPermissions(ctx context.Context, l *line, e *ears) error {
 	naming := s.broker.naming
-	for _, kind := range channelKinds() {
+	for _, kind := range channelKinds(s.broker.opt.ChannelPrefix) {
 		channel := kind.prefix + "probe." + s.broker.id
 		if err := e.subscribe(ctx, []string{channel}); err != nil {
-			return missingPermission(err, "subscribe to "+kind.prefix+"*, "+markPrefix+"*")
+			return s.missingPermission(err, "subscribe to "+kind.prefix+"*, "+markPrefix+"*")
 		}
 		if err := e.unsubscribe(ctx, []string{channel}); err != nil {
-			return missingPermission(err, "unsubscribe from "+kind.prefix+"*")
+			return s.missingPermission(err, "unsubscribe from "+kind.prefix+"*")
 		}
 		if !kind.stored {
 			if err := l.client.Do(ctx, l.send(publishScript, channel, nil)).Error(); err != nil {
-				return missingPermission(inScript(err, s.broker.scripts(l.term)[publishScript]),
+				return s.missingPermission(inScript(err, s.broker.scripts(l.term)[publishScript]),
 					"publish to "+kind.prefix+"*, which are keys and channels of a script")
 			}
 			continue
@@ -114,12 +118,12 @@ func (s *shard) tryPermissions(ctx context.Context, l *line, e *ears) error {
 											Arg(channel, naming.mark(channel)).Build()
 		failed, err := l.client.Do(ctx, command).AsStrSlice()
 		if err != nil {
-			return missingPermission(err, "run a script on keys "+keptPrefix+"*, "+oncePrefix+"*")
+			return s.missingPermission(err, "run a script on keys "+keptPrefix+"*, "+oncePrefix+"*")
 		}
 		for pair := range slices.Chunk(failed, 2) { //nolint:mnd // a command and its error
 			if text := pair[len(pair)-1]; forbids(text) {
 				return fatalf("redisbroker: %s lacks a permission for nodes: %s (%s): allow it by ACL SETUSER; all that is needed "+
-					"is: %s", s.addr, strings.ToLower(pair[0]), text, Permissions())
+					"is: %s", s.addr, strings.ToLower(pair[0]), text, Permissions(s.broker.opt.ChannelPrefix))
 			}
 		}
 	}
@@ -127,7 +131,7 @@ func (s *shard) tryPermissions(ctx context.Context, l *line, e *ears) error {
 }
 
 // missingPermission adds to an error of a trial what was tried, if it says that a permission is missing.
-func missingPermission(err error, tried string) error {
+func (s *shard) missingPermission(err error, tried string) error {
 	if hasMoved(kind(err)) {
 		return nil // the channel belongs to another server of the cluster, which is tried by itself
 	}
@@ -135,7 +139,7 @@ func missingPermission(err error, tried string) error {
 		return err
 	}
 	return fatalf("redisbroker: a permission for nodes is missing, to %s: %s: allow it by ACL SETUSER; all that is needed is: %s",
-		tried, said(err), Permissions())
+		tried, said(err), Permissions(s.broker.opt.ChannelPrefix))
 }
 
 // forbids reports whether the text of an error within a script says that a permission is missing.

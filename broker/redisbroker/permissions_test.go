@@ -17,7 +17,7 @@ import (
 // an error that names it.
 func TestPermissions_AreEnoughAndEachIsNeeded(t *testing.T) {
 	server := redistest.Start(t)
-	all := strings.Fields(redisbroker.Permissions())
+	all := strings.Fields(redisbroker.Permissions(""))
 	with := func(user string, rules []string) redisbroker.Options {
 		server.Do(append([]string{"ACL", "SETUSER", user, "on", ">secret", "resetchannels"}, rules...)...)
 		opt := options(server)
@@ -49,8 +49,8 @@ func TestPermissions_AreDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(string(page), "\n"+redisbroker.Permissions()+"\n") {
-		t.Errorf("docs/scaling.md does not contain the line\n%s", redisbroker.Permissions())
+	if !strings.Contains(string(page), "\n"+redisbroker.Permissions("")+"\n") {
+		t.Errorf("docs/scaling.md does not contain the line\n%s", redisbroker.Permissions(""))
 	}
 }
 
@@ -89,4 +89,23 @@ func TestBroker_FrozenServerIsNoticedWhileCallsWait(t *testing.T) {
 	<-ended
 	server.Resume()
 	redistest.Eventually(t, "the node is well again", n.well)
+}
+
+// TestPermissions_OfAPrefix: a deployment with a prefix needs no permission for the channels of others.
+func TestPermissions_OfAPrefix(t *testing.T) {
+	server := redistest.Start(t)
+	rules := strings.Fields(redisbroker.Permissions("staging"))
+	server.Do(append([]string{"ACL", "SETUSER", "staging", "on", ">secret", "resetchannels"}, rules...)...)
+	opt := options(server)
+	opt.URL = "redis://staging:secret@" + server.Addr
+	if err := runError(t, opt); !strings.Contains(err.Error(), "upload:") {
+		t.Errorf("without ChannelPrefix Run returned %v, want it to name the channels", err)
+	}
+	opt.ChannelPrefix = "staging"
+	n := join(t, opt)
+	subscribe(t, n, "staging.upload:x", "staging.shoal:all")
+	store(t, n, "staging.upload:x", "one")
+	if err := n.Publish(t.Context(), "staging.shoal:all", nil); err != nil {
+		t.Error(err)
+	}
 }

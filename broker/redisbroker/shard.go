@@ -165,10 +165,10 @@ func (s *shard) tryOut(ctx context.Context, l *line, e *ears) error {
 	ctx, cancel := context.WithTimeout(ctx, s.broker.opt.Timeout)
 	defer cancel()
 	if err := e.do(ctx, e.conn.B().Subscribe().Channel(e.probe).Build()); err != nil {
-		return missingPermission(err, "subscribe to "+probePrefix+"*")
+		return s.missingPermission(err, "subscribe to "+probePrefix+"*")
 	}
 	if err := l.client.Do(ctx, l.client.B().Publish().Channel(e.probe).Message("").Build()).Error(); err != nil {
-		return missingPermission(err, "publish to "+probePrefix+"*")
+		return s.missingPermission(err, "publish to "+probePrefix+"*")
 	}
 	if err := s.tryPermissions(ctx, l, e); err != nil {
 		return err

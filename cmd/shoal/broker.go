@@ -80,6 +80,8 @@ func (n *node) openRedis() error {
 		Messages: n.flags.HistoryMessages,
 		TTL:      n.flags.HistoryTTL,
 		Logger:   n.log,
+
+		ChannelPrefix: n.flags.ChannelPrefix,
 	})
 	if err != nil {
 		return err
