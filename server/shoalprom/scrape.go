@@ -79,6 +79,14 @@ var (
 	brokerResets      = counter("broker_resets", "Catch-ups that began a new epoch: clients were told of a gap.")
 	brokerFailures    = counter("broker_failures", "Failed operations at the broker, by kind.", "operation")
 	brokerConflated   = counter("broker_conflated", "State messages replaced by newer ones before they left this node.")
+	brokerNodesLost   = counter("broker_nodes_lost",
+		"Nodes that fell silent without leaving.")
+	brokerOverflowed = counter("broker_overflowed",
+		"Uploads that were read again because received messages were too many at a time.")
+	brokerLateOrders = counter("broker_late_orders",
+		"Orders to close connections that this node had missed and carried out late.")
+	brokerDroppedOrders = counter("broker_dropped_orders",
+		"Orders to close connections that are no longer kept for nodes that are cut off.")
 )
 
 // descriptions are all of the above.
@@ -90,6 +98,7 @@ var descriptions = []description{
 	panics, acceptErrors, hijackErrors,
 	brokerHealthy, brokerNodes, brokerWaiting, brokerCatchingUp, brokerSubscribing, brokerReceived, brokerRefused,
 	brokerCatchUps, brokerResets, brokerFailures, brokerConflated,
+	brokerNodesLost, brokerOverflowed, brokerLateOrders, brokerDroppedOrders,
 }
 
 // scrape writes the metrics of one scrape.
@@ -220,4 +229,8 @@ func (s scrape) broker(b *manager.BrokerStats) {
 	s.count(brokerFailures, b.ReadFailures, "read")
 	s.count(brokerFailures, b.PublishFailures, "publish")
 	s.count(brokerConflated, b.Conflated)
+	s.count(brokerNodesLost, b.NodesLost)
+	s.count(brokerOverflowed, b.Overflowed)
+	s.count(brokerLateOrders, b.LateOrders)
+	s.count(brokerDroppedOrders, b.DroppedOrders)
 }
