@@ -59,8 +59,8 @@ type claimQueue struct {
 	hook string
 	// running is not nil while a goroutine calls the hooks, and closed when it ends.
 	running chan struct{}
-	// reason and uploadIDs, which are sorted, describe the request that the server itself is handling; any other change is
-	// the application's.
+	// reason and uploadIDs, which are sorted, describe the request that the server itself is handling; the application
+	// makes all other changes.
 	reason    SubscriptionReason
 	uploadIDs []string
 }
@@ -71,8 +71,11 @@ type claimChange struct {
 	claimed bool
 }
 
-// because names the reason for changes of the claims on uploads, which are sorted, until done is called.
+// because names the reason for changes of the claims on uploads until done is called.
 func (q *claimQueue) because(reason SubscriptionReason, uploadIDs ...string) (done func()) {
+	if !slices.IsSorted(uploadIDs) {
+		uploadIDs = slices.Sorted(slices.Values(uploadIDs))
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.reason, q.uploadIDs = reason, uploadIDs

@@ -4,8 +4,9 @@
 // # Embedding
 //
 // [New] returns a [Server] from [Options] that name the manager and the hooks: [Authenticate] returns the user of a
-// token, [Authorize] decides which uploads a user may follow, and OnConnect, OnMessage and OnDisconnect are called as
-// connections are opened, send messages of the application, and end. Server.Handler is mounted in a mux, or
+// token (package jwtauth has one for JSON Web Tokens) or Identify that of a request, [Authorize] decides which uploads
+// a user may follow, and OnConnect, OnMessage, OnSubscribe, OnUnsubscribe and OnDisconnect are called as connections
+// are opened, send messages of the application, follow uploads, and end. Server.Handler is mounted in a mux, or
 // Server.Serve serves a listener with limits for a public network.
 //
 // End a process in this order: http.Server.Shutdown of an own HTTP server, Server.Close, manager.Manager.Close.

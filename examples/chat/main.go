@@ -42,7 +42,7 @@ type say struct {
 	Text   string `json:"text"`
 }
 
-// said is what all clients that follow the room get.
+// said is the message that all clients in the room get.
 type said struct {
 	From string `json:"from"`
 	Text string `json:"text"`
@@ -53,7 +53,7 @@ type presence struct {
 	User string `json:"user"`
 }
 
-// chat publishes what clients say.
+// chat publishes the messages of clients.
 type chat struct{ manager *manager.Manager }
 
 // run serves until ctx ends.
@@ -102,7 +102,7 @@ func identify(r *http.Request) (server.Identity, error) {
 	return server.Identity{UserID: user}, nil
 }
 
-// maxText bounds what a user may say at once.
+// maxText bounds one message of a user.
 const maxText = 2000
 
 // onMessage handles the messages of a client. It reports false for one that it does not know.

@@ -11,7 +11,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// What one user says reaches all in the room, who also see users come and leave.
+// A message reaches all users in the room, and they are notified of users who join and leave.
 func TestChat(t *testing.T) {
 	ln := try.Listen(t)
 	try.Run(t, func(ctx context.Context) error { return run(ctx, ln) })

@@ -69,7 +69,7 @@ func run(ctx context.Context, ln net.Listener) error {
 	case <-ctx.Done():
 	}
 
-	// In this order: Shutdown ends the requests, but knows nothing of WebSockets. Close tells their clients to reconnect.
+	// In this order: Shutdown ends the requests, but not the WebSockets. Close asks their clients to reconnect.
 	closing, cancel := context.WithTimeout(context.Background(), 8*time.Second)
 	defer cancel()
 	return errors.Join(err, web.Shutdown(closing), s.Close(closing), m.Close(closing))

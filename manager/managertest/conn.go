@@ -153,7 +153,7 @@ func (c *Conn) Block() (release func()) {
 	})
 }
 
-// Stick makes the connection go on after Close until Abort, as that of a client that does not read does.
+// Stick makes the connection go on after Close until Abort, like the connection of a client that does not read.
 func (c *Conn) Stick() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -200,7 +200,7 @@ func (c *Conn) end() {
 const patience = 30 * time.Second
 
 // WaitFor blocks until a condition of the connection holds, which it checks after each change. It fails the test after
-// 30 seconds, with what the condition is called.
+// 30 seconds, with the name.
 func (c *Conn) WaitFor(t TB, name string, condition func(*Conn) bool) {
 	t.Helper()
 	timeout := time.NewTimer(patience)

@@ -6,7 +6,7 @@ import (
 	"github.com/shoal-go/shoal/manager"
 )
 
-// Close refuses further messages. Next returns those that are queued, then a *ClosedError with the reason. Further
+// Close refuses further messages. Next returns the queued messages, then a *ClosedError with the reason. Further
 // calls have no effect.
 func (q *Queue) Close(reason manager.CloseReason) {
 	q.mu.Lock()

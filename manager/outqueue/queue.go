@@ -287,7 +287,7 @@ func (q *Queue) Next(ctx context.Context) (Message, error) {
 	}
 }
 
-// TryNext is like Next but reports false if no message is queued, for a transport that flushes what it has written.
+// TryNext is like Next but reports false if no message is queued, for a transport that flushes its writes.
 func (q *Queue) TryNext() (Message, bool) {
 	m, ok, _ := q.next()
 	return m, ok

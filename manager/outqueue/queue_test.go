@@ -44,7 +44,7 @@ func wantClosed(t *testing.T, q *outqueue.Queue, reason manager.CloseReason) {
 	}
 }
 
-// Whatever is sent and read in whatever order: messages of an upload come in their order, only states are replaced, by
+// For any sequence of sends and reads: messages of an upload come in their order, only states are replaced, by
 // newer ones of the same upload with no other message between, and each one is accounted for.
 func TestQueue_AnySequence(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
