@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 
 	"github.com/shoal-go/shoal/broker"
+	"github.com/shoal-go/shoal/client"
 	"github.com/shoal-go/shoal/internal/optiontest"
 	"github.com/shoal-go/shoal/manager"
 	"github.com/shoal-go/shoal/manager/outqueue"
@@ -66,6 +67,16 @@ func TestOptions_FollowOneRule(t *testing.T) {
 		base := func() jwtauth.Options { return jwtauth.Options{Secret: []byte("secret")} }
 		optiontest.Check(t, "../../server/jwtauth/jwtauth.go", base, func(o jwtauth.Options) error {
 			_, err := jwtauth.New(o)
+			return err
+		})
+	})
+	t.Run("client", func(t *testing.T) {
+		base := func() client.Options { return client.Options{APIKey: "key"} }
+		optiontest.Check(t, "../../client/options.go", base, func(o client.Options) error {
+			c, err := client.New("http://127.0.0.1:1", o)
+			if err == nil {
+				err = c.Close()
+			}
 			return err
 		})
 	})
