@@ -16,7 +16,8 @@
 //  6. Terminal messages are never conflated, dropped or overtaken.
 //  7. DisconnectAll and Close return within their context's deadline even if every socket is stuck, after
 //     which no goroutine of ours is left.
-//  8. Memory is bounded: per connection, per upload, per history, by documented options.
+//  8. Memory is bounded: per connection, per upload, per history, and for all histories together, by documented
+//     options.
 //  9. A client that reads recovers everything that the history holds in one attempt, with any limits of its
 //     queue. A recovery does not delay messages of other uploads.
 //

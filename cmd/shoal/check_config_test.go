@@ -179,6 +179,6 @@ func TestHelpShowsNoSecret(t *testing.T) {
 
 func TestUsage(t *testing.T) {
 	shoal(t, nil, "").wantErrors(t, statusUsage, `expected one of "serve"`)
-	shoal(t, nil, "", "watch").wantErrors(t, statusUsage, "unexpected argument watch")
+	shoal(t, nil, "", "nonsense").wantErrors(t, statusUsage, "unexpected argument nonsense")
 	shoal(t, nil, "", "--help").wantDone(t)
 }

@@ -1,0 +1,39 @@
+package outbox
+
+import (
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/shoal-go/shoal/internal/frame"
+)
+
+// The ages of frames are measured when they are written: that of the oldest live frame of each batch since it was made,
+// and that of the oldest frame of a slow connection since it was queued. What has not been written can be counted.
+func TestOutbox_MeasuresAges(t *testing.T) {
+	var written, waited []time.Duration
+	opt := Options{
+		Written: func(age time.Duration) { written = append(written, age) },
+		Waited:  func(age time.Duration) { waited = append(waited, age) },
+	}
+	onPipe(t, opt, func(t *testing.T, b bench) {
+		b.plug(t)
+		<-time.After(2 * time.Second)
+		send(t, b.box, Queued, data("a", frame.Event, 1, 0), control(frame.Ping, "x"))
+		if frames, bytes, recovery := b.box.Pending(); frames != 3 || bytes == 0 || recovery != 0 {
+			t.Errorf("%d frames with %d bytes are pending, and %d bytes of recovery", frames, bytes, recovery)
+		}
+		<-time.After(3 * time.Second)
+		mustRead(t, b.client, 3)
+		synctest.Wait()
+		if frames, bytes, _ := b.box.Pending(); frames != 0 || bytes != 0 {
+			t.Errorf("%d frames with %d bytes are pending after all was read", frames, bytes)
+		}
+		// The first frame waited for its reader for 5 s, the second one behind it for 3 s.
+		want := []time.Duration{5 * time.Second, 3 * time.Second}
+		if !slices.Equal(written, want) || !slices.Equal(waited, want) {
+			t.Errorf("written after %v, waited for %v, want %v", written, waited, want)
+		}
+	})
+}
