@@ -9,7 +9,7 @@ export type Claim = [id: string, since: Position | undefined]
 // Problem is the code and the text of an error.
 export type Problem = [code: string, text: string]
 
-// Events are what a channel reports. None comes after the channel's close was called.
+// Events receives the reports of a channel. It is not called after the channel's close.
 export interface Events {
   /** The server can be spoken to: the token may be sent. */
   open(): void

@@ -2,7 +2,9 @@ import type { Incoming } from './channel.js'
 import { ShoalError } from './errors.js'
 import { Queue } from './queue.js'
 import { type Answer, type Link, Session, type Sink } from './session.js'
-import type { ConnectionStatus, Follow, FollowOptions, Gap, Message, Options, OwnMessage, Position, UploadStatus } from './types.js'
+import type {
+  ConnectionStatus, Follow, FollowOptions, Gap, Message, Options, OwnMessage, Position, UploadStatus,
+} from './types.js'
 import { endpoint } from './url.js'
 
 const BUFFER = 256
@@ -21,7 +23,7 @@ export interface Shoal<Own extends OwnMessage = never> {
   status(): ConnectionStatus
   /** The state of an upload. */
   status(id: string): UploadStatus<Own>
-  /** Calls back when the status of the connection, or of the upload, has changed. It returns the function that ends that. */
+  /** Calls back when the status of the connection, or of the upload, has changed. It returns the function to end that. */
   subscribe(listener: () => void, id?: string): () => void
   /** Tries at once where the client waits or has stopped. */
   reconnect(): void
@@ -29,7 +31,10 @@ export interface Shoal<Own extends OwnMessage = never> {
   close(): void
 }
 
-/** connect begins to connect to a server, such as "wss://example.com/ws/uploads". It throws a ShoalError for a bad URL or option. */
+/**
+ * connect begins to connect to a server, such as "wss://example.com/ws/uploads". It throws a ShoalError for a bad URL or
+ * option.
+ */
 export function connect<Own extends OwnMessage = never>(url: string | URL, options: Options<Own>): Shoal<Own> {
   if (typeof options?.token !== 'function') {
     throw badOption('token', typeof options?.token, 'a function that returns a token')
@@ -235,9 +240,10 @@ function guarded(call: () => void): void {
   }
 }
 
-// checkId refuses what the server would refuse together with all other uploads of the same message.
+// checkId refuses ids that the server would refuse, which would fail all other uploads of the same message.
 function checkId(id: unknown): void {
-  const good = typeof id === 'string' && id && new TextEncoder().encode(id).length <= 255 && !/[\p{Cc}\p{Cs}\ufffd]/u.test(id)
+  const good = typeof id === 'string' && id && new TextEncoder().encode(id).length <= 255 &&
+    !/[\p{Cc}\p{Cs}\ufffd]/u.test(id)
   if (!good) {
     const want = 'want 1 to 255 bytes of Unicode without control characters'
     throw new ShoalError('bad_id', `the upload id is ${JSON.stringify(id)?.slice(0, 80)}, ${want}`)

@@ -1,5 +1,6 @@
 /**
- * ShoalError says what went wrong. `code` is stable: branch on it; `message` names the problem, the value and the remedy.
+ * ShoalError is any error of the client. `code` is stable: branch on it; `message` names the problem, the value and the
+ * remedy.
  */
 export class ShoalError extends Error {
   /** One of the codes of the README's table of errors. */
@@ -29,7 +30,7 @@ const NAMES: Record<number, string> = {
   4004: 'bad_request',
 }
 
-// FINAL are the close codes after which the same would happen again. 4003 is not among them: the next token may be good.
+// FINAL lists the close codes after which the same would happen again. 4003 is not one: the next token may be good.
 export const FINAL = [1000, 1008, 1009, 4002, 4004]
 export const TOKEN_REFUSED = 4003
 

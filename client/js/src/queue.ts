@@ -29,7 +29,8 @@ export class Queue implements Follow<any> {
       skipped += 1 + (m.skipped ?? 0)
       return false
     })
-    if (skipped > 0) this.#waiting[this.#waiting.indexOf(newest)] = { ...newest, skipped: (newest.skipped ?? 0) + skipped }
+    if (skipped === 0) return
+    this.#waiting[this.#waiting.indexOf(newest)] = { ...newest, skipped: (newest.skipped ?? 0) + skipped }
   }
 
   // overflow puts a gap in the place of all but the newest message.

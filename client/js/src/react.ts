@@ -1,8 +1,10 @@
 import {
-  type FunctionComponentElement, type ProviderProps, type ReactNode, createContext, createElement, useCallback, useContext,
-  useEffect, useRef, useState, useSyncExternalStore,
+  type FunctionComponentElement, type ProviderProps, type ReactNode, createContext, createElement, useCallback,
+  useContext, useEffect, useRef, useState, useSyncExternalStore,
 } from 'react'
-import { type ConnectionStatus, type Message, type Options, type OwnMessage, type Shoal, type UploadStatus, connect } from './index.js'
+import {
+  type ConnectionStatus, type Message, type Options, type OwnMessage, type Shoal, type UploadStatus, connect,
+} from './index.js'
 
 const Context = createContext<Shoal<any> | null>(null)
 const CONNECTING: ConnectionStatus = Object.freeze({ state: 'connecting' })
@@ -31,7 +33,7 @@ export function ShoalProvider(props: ShoalProviderProps): FunctionComponentEleme
   const url = client ? undefined : String((props as { url: string | URL }).url)
   useEffect(() => {
     if (url === undefined) return
-    const { children: _, client: __, ...options } = newest.current as { url: string; children?: ReactNode; client?: undefined } & Options<any>
+    const options = newest.current as Options<any>
     let made: Shoal<any>
     try {
       made = connect(url, {
@@ -72,8 +74,7 @@ export function useConnection(): ConnectionStatus & { reconnect: () => void } {
 }
 
 /**
- * useUpload follows an upload while the component is mounted, and renders on each change. id may be null: then nothing is
- * followed. onMessage gets each message and each gap; the status has the newest message only.
+ * useUpload follows an upload while the component is mounted, and renders on each change. An id of null follows nothing. onMessage gets each message and each gap; the status has the newest message only.
  */
 export function useUpload<Own extends OwnMessage = never>(
   id: string | null | undefined, onMessage?: (message: Message<Own>) => void,

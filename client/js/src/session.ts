@@ -11,7 +11,7 @@ const CONNECT_TIMEOUT = 20_000 // from the call of token() to auth_success
 const SILENCE = 75_000 // the server pings each 30 s, if not set otherwise
 const STEADY = 5000 // a connection that lived this long ends a series of failures
 const LONGEST_RETRY_AFTER = 600_000 // the longest time that a server may ask for
-const LONGEST_TIMER = 2e9 // of what setTimeout takes
+const LONGEST_TIMER = 2e9 // setTimeout takes no longer ones
 const PROBE = 5000 // time for the answer to a probe
 const SOCKET_FAILURES = 2 // after so many sockets that never opened, a stream is tried
 
@@ -20,7 +20,7 @@ export interface Answer extends Position {
   recovered: boolean
 }
 
-// Sink is told everything that a session learns. Its functions do not throw.
+// Sink receives the events of a session. Its functions do not throw.
 export interface Sink {
   /** How far an upload has been received. */
   position(id: string): Position | undefined
@@ -34,7 +34,7 @@ export interface Sink {
   other(message: Incoming): void
 }
 
-// Link is what a client follows uploads through: a session, or another tab's.
+// Link connects a client with a session: its own, or another tab's.
 export interface Link {
   /** Follows an upload from the sink's position, again if it is followed already. */
   follow(id: string): void
@@ -149,7 +149,7 @@ export class Session implements Link {
     this.#clear('probe')
     switch (message.action) {
       case 'auth_success': return this.#accepted(message.user_id)
-      case 'auth_error': // the close that follows says what to do; an open connection whose new token was not checked stays
+      case 'auth_error': // the close that follows decides; an open connection stays
         this.#refusal = message
         return this.#renewLater()
       case 'ping': return this.#channel!.pong()
@@ -198,8 +198,8 @@ export class Session implements Link {
 
   // Uploads
 
-  // change has the claims brought up to date once the current task is done: what is unfollowed and followed again in
-  // one task costs nothing.
+  // change schedules an update of the claims for the end of the current task, so that an upload that is unfollowed and
+  // followed again in one task costs nothing.
   #change(id: string): void {
     this.#changed.add(id)
     if (this.#changed.size === 1) queueMicrotask(() => this.#update())

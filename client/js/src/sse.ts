@@ -12,7 +12,8 @@ const NEXT_TRIAL = 300_000
 export function openStream(
   url: URL, Socket: typeof WebSocket | undefined, events: Events, address: string | boolean | undefined,
 ): Channel {
-  const endpoint = typeof address === 'string' ? new URL(address, url) : new URL(url.href.replace(/ws(\/[^/?#]*)$/, 'events$1'))
+  const path = typeof address === 'string' ? address : url.pathname.replace(/ws(\/[^/]*)$/, 'events$1')
+  const endpoint = new URL(path, url)
   endpoint.protocol = endpoint.protocol.replace('ws', 'http')
   const positions = new Map<string, Position | undefined>()
   let abort = new AbortController()
@@ -51,7 +52,8 @@ export function openStream(
       }
       const beyond = all.slice(MAX_STREAMS * MAX_UPLOADS)
       for (const id of beyond) positions.delete(id)
-      if (beyond.length > 0) refuse(beyond, 'limit_exceeded', `at most ${MAX_STREAMS * MAX_UPLOADS} uploads without WebSockets`)
+      const most = MAX_STREAMS * MAX_UPLOADS
+      if (beyond.length > 0) refuse(beyond, 'limit_exceeded', `at most ${most} uploads without WebSockets`)
     }, wait)
   }
   const refuse = (ids: string[], code: string, message: string) =>
@@ -92,7 +94,10 @@ export function openStream(
       accept()
       refuse(ids, 'forbidden', detail)
     } else if (status === 429 || status === 503) fail('unavailable', detail ?? status, after)
-    else fail('not_shoal', `${endpoint.pathname} answers ${status} ${detail ?? 'and no event stream'}: is it a Shoal server?`)
+    else {
+      const text = detail ?? 'and no event stream'
+      fail('not_shoal', `${endpoint.pathname} answers ${status} ${text}: is it a Shoal server?`)
+    }
   }
 
   let expired = false
@@ -143,7 +148,9 @@ export function openStream(
 }
 
 // readLines hands on the data of each event, and '' for a comment. It returns the retry time that the server has set.
-async function readLines(body: ReadableStream<Uint8Array>, signal: AbortSignal, receive: (data: string) => unknown): Promise<number> {
+async function readLines(
+  body: ReadableStream<Uint8Array>, signal: AbortSignal, receive: (data: string) => unknown,
+): Promise<number> {
   const reader = body.getReader()
   const decoder = new TextDecoder()
   let rest = ''

@@ -32,8 +32,10 @@ export function tabs(name: string): Share {
   if (typeof name !== 'string' || name === '') {
     throw new ShoalError('bad_option', 'tabs() needs a name that differs from user to user, such as the id of the user')
   }
-  return (url, open, sink) =>
-    globalThis.navigator?.locks && globalThis.BroadcastChannel ? new Tab(`shoal ${url} ${name}`, open, sink) : open(sink)
+  return (url, open, sink) => {
+    const able = globalThis.navigator?.locks && globalThis.BroadcastChannel
+    return able ? new Tab(`shoal ${url} ${name}`, open, sink) : open(sink)
+  }
 }
 
 class Tab implements Link {
@@ -42,14 +44,16 @@ class Tab implements Link {
   #channel: BroadcastChannel | undefined
   #abort = new AbortController()
   #session: Session | undefined // of the leader
-  #others = new Map<string, Set<string>>() // the leader's: what each other tab follows
+  #others = new Map<string, Set<string>>() // the leader's: the uploads that each other tab follows
   #positions = new Map<string, Position>() // the leader's: how far all tabs have received
   #newest = new Map<string, Incoming>() // the leader's: for tabs that come later
   #status: ConnectionStatus = { state: 'connecting' }
   #timers = new Map<string, ReturnType<typeof setTimeout>>()
   #unwatch: () => void
 
-  constructor(private readonly name: string, private readonly open: (sink: Sink) => Session, private readonly sink: Sink) {
+  constructor(
+    private readonly name: string, private readonly open: (sink: Sink) => Session, private readonly sink: Sink,
+  ) {
     this.#unwatch = watchPage(() => this.#join(), () => this.#leave())
     this.#join()
   }
@@ -171,7 +175,7 @@ class Tab implements Link {
     this.#positions.clear()
   }
 
-  // grant does what a tab wants, this one included.
+  // grant handles the request of a tab, which may be this one.
   #grant(wish: Wish, tab: string): void {
     const session = this.#session!
     switch (wish.kind) {
@@ -197,7 +201,7 @@ class Tab implements Link {
     }
   }
 
-  // remember returns what another tab follows. When the tab's own lock is free, the tab is gone.
+  // remember returns the uploads that another tab follows. When the tab's own lock is free, the tab is gone.
   #remember(tab: string): Set<string> {
     const known = this.#others.get(tab)
     if (known) return known
@@ -254,7 +258,10 @@ class Tab implements Link {
   // tell hands news to this tab's client.
   #tell(news: News): void {
     switch (news.kind) {
-      case 'status': return this.sink.connection({ ...news.status, error: news.status.error && full(news.status.error) })
+      case 'status': {
+        const { error } = news.status
+        return this.sink.connection({ ...news.status, error: error && full(error) })
+      }
       case 'answer': return this.sink.answer(news.id, news.answer)
       case 'message': return this.sink.message(news.id, news.message)
       case 'ended':
@@ -310,5 +317,6 @@ function flat({ code, message, closeCode }: ShoalError): object {
 }
 
 function full(error: ShoalError): ShoalError {
-  return error instanceof ShoalError ? error : new ShoalError((error as any).code, (error as any).message, (error as any).closeCode)
+  const { code, message, closeCode } = error
+  return error instanceof ShoalError ? error : new ShoalError(code, message, closeCode)
 }

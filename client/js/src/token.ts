@@ -23,7 +23,7 @@ export class Tokens {
       throw new ShoalError('token', `token() failed: ${(cause as Error)?.message ?? cause}`, undefined, cause)
     }
     if (got === null) throw new ShoalError('logged_out', 'token() returned null: nobody is logged in')
-    const { token, expiresAt } = (typeof got === 'object' ? got : { token: got }) as { token?: unknown; expiresAt?: unknown }
+    const { token, expiresAt } = (typeof got === 'object' ? got : { token: got }) as Record<string, unknown>
     if (!token || typeof token !== 'string') {
       throw new ShoalError('token', `token() returned ${token === '' ? '""' : typeof token}, want a string`)
     }

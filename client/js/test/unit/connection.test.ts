@@ -313,3 +313,13 @@ describe('close', () => {
     expect(client.status('v').state).toBe('idle')
   })
 })
+
+test('a test of the connection is not begun again before it has ended', async () => {
+  const client = open({ silence: 1000 })
+  const socket = await live()
+  await pass(5999)
+  expect(socket.sent.filter(({ action }) => action === 'resume').length).toBe(1)
+  expect(client.status().state).toBe('live')
+  await pass(1)
+  expect(client.status().state).toBe('waiting')
+})

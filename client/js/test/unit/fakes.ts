@@ -69,9 +69,9 @@ export function installFakes(): void {
   })
 }
 
-export function open(options: Partial<Options<any>> = {}): Shoal<any> {
+export function open(options: Partial<Options<any>> = {}, url = 'wss://host/ws/uploads'): Shoal<any> {
   let tokens = 0
-  const client = connect<any>('wss://host/ws/uploads', { token: () => `token-${++tokens}`, sse: false, ...options })
+  const client = connect<any>(url, { token: () => `token-${++tokens}`, sse: false, ...options })
   clients.push(client)
   return client
 }

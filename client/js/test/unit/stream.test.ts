@@ -73,12 +73,12 @@ class Stream {
 }
 
 // blocked is a client whose sockets never open, with its first stream asked for.
-async function blocked(ids = ['u'], options: object = {}, shoal = true) {
+async function blocked(ids = ['u'], options: object = {}, shoal = true, url?: string) {
   Stream.all = []
   Stream.questions = []
   Stream.shoal = shoal
   vi.stubGlobal('fetch', (url: string, init: any) => new Stream(url, init).response)
-  const client = open({ sse: true, ...options })
+  const client = open({ sse: true, ...options }, url)
   const follows = ids.map((id) => hear(client, id))
   for (let i = 0; i < 2; i++) {
     await settle()
@@ -101,6 +101,15 @@ test('is used after two sockets that never opened', async () => {
   await Stream.last.opens(subscribed(3), progress(3), progress(4))
   expect(client.status()).toMatchObject({ state: 'live', transport: 'sse' })
   expect(seen).toEqual([3, 4])
+})
+
+test.each([
+  ['wss://host/api/ws/uploads?x=1', undefined, 'https://host/api/events/uploads'],
+  ['wss://host/ws/uploads', '/other', 'https://host/other'],
+  ['wss://host/live', 'https://else/stream', 'https://else/stream'],
+])('belongs to the socket %s with the option %s', async (url, sse, want) => {
+  await blocked(['u'], { ...(sse && { sse }) }, true, url)
+  expect(Stream.last.url).toBe(`${want}?id=u`)
 })
 
 test('is never used where it is not wanted', async () => {
