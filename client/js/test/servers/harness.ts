@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url'
 import type { ConnectionStatus, Follow, Shoal } from '../../src/index.js'
 
 const BINARY = process.env.SHOAL_BIN ?? fileURLToPath(new URL('../../../../bin/shoal', import.meta.url))
-const SECRET = 'a secret of the tests, which is long enough'
+const SECRET = 'a-secret-of-the-tests-which-is-long-enough'
 
 // FLAGS start Chromium without a screen and without talking to anybody else.
 export const FLAGS = [
