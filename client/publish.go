@@ -49,9 +49,9 @@ func (e *APIError) Unwrap() error { return e.kind }
 // invalid, none is published.
 //
 // Publish blocks until the server has accepted the messages. While the server is out of reach or unavailable it tries
-// again, for up to Options.PublishTimeout and with the same Idempotency-Key: a server that supports such keys publishes
-// once, another one may publish twice if an answer is lost. The error is an *APIError for a refusal, an
-// *UnreachableError if the time is over, or the error of ctx.
+// again, for up to Options.PublishTimeout and with the same Idempotency-Key, so that each message is published once. A
+// server whose broker does not support such keys may publish twice if an answer is lost. The error is an *APIError for
+// a refusal, an *UnreachableError if the time is over, or the error of ctx.
 func (c *Client) Publish(ctx context.Context, uploadID string, messages ...any) (Position, error) {
 	if err := c.mayPublish(uploadID); err != nil {
 		return Position{}, err
@@ -130,7 +130,17 @@ type publication struct {
 	client    *Client
 	url       string
 	lines     [][]byte
-	published int // lines that have been published already
+	published int // lines that are known to be published
+	// keyless: the server does not support keys, so that a repetition must leave out the published lines.
+	keyless bool
+}
+
+// skipped returns the number of lines that the next request leaves out.
+func (p *publication) skipped() int {
+	if p.keyless {
+		return p.published
+	}
+	return 0
 }
 
 // send sends the lines until they are accepted or refused.
@@ -144,9 +154,14 @@ func (p *publication) send(ctx context.Context) (Position, error) {
 			return at, nil
 		}
 		var refused *APIError
-		if errors.As(e.err, &refused) && refused.Line > p.published+1 && !e.final {
-			p.published = refused.Line - 1
-			key = rand.Text() // a key stands for one body
+		if errors.As(e.err, &refused) {
+			if !e.final {
+				p.published = max(p.published, refused.Line-1)
+			}
+			if refused.Status == http.StatusNotImplemented && !p.keyless {
+				p.keyless = true
+				continue
+			}
 		}
 		left := opt.PublishTimeout - time.Since(begun)
 		switch {
@@ -169,14 +184,15 @@ func (p *publication) send(ctx context.Context) (Position, error) {
 func (p *publication) attempt(ctx context.Context, key string) (at Position, e ending) {
 	ctx, cancel := context.WithTimeout(ctx, p.client.opt.ConnectTimeout)
 	defer cancel()
-	body := append(bytes.Join(p.lines[p.published:], []byte("\n")), '\n')
+	lines := p.lines[p.skipped():]
+	body := append(bytes.Join(lines, []byte("\n")), '\n')
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url, bytes.NewReader(body))
 	if err != nil {
 		return at, ending{err: fmt.Errorf("client: %w", cause(err)), final: true}
 	}
 	request.Header.Set("Authorization", "Bearer "+p.client.opt.APIKey)
 	request.Header.Set("Content-Type", "application/x-ndjson")
-	if p.client.opt.PublishTimeout > 0 {
+	if p.client.opt.PublishTimeout > 0 && !p.keyless {
 		request.Header.Set("Idempotency-Key", key)
 	}
 	response, err := p.client.opt.HTTPClient.Do(request)
@@ -195,7 +211,7 @@ func (p *publication) attempt(ctx context.Context, key string) (at Position, e e
 		Accepted int `json:"accepted"`
 		Position
 	}
-	if json.Unmarshal(answer, &accepted) != nil || accepted.Accepted != len(p.lines)-p.published {
+	if json.Unmarshal(answer, &accepted) != nil || accepted.Accepted != len(lines) {
 		e := &APIError{Status: response.StatusCode, Detail: "the answer is not that of a shoal server", kind: ErrNotShoal}
 		return at, ending{err: e, final: true}
 	}
@@ -215,8 +231,8 @@ func (p *publication) refused(response *http.Response, body []byte) ending {
 		e.kind = ErrNotShoal
 	} else {
 		e.Detail, e.Field = printable(problem.Detail), printable(problem.Field)
-		if problem.Line > 0 && problem.Line <= len(p.lines)-p.published {
-			e.Line = p.published + problem.Line
+		if problem.Line > 0 && problem.Line <= len(p.lines)-p.skipped() {
+			e.Line = p.skipped() + problem.Line
 			e.Detail = strings.TrimPrefix(e.Detail, fmt.Sprintf("line %d: ", problem.Line))
 		}
 	}

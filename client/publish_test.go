@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -118,14 +119,32 @@ func TestPublish_TriesAgain(t *testing.T) {
 	})
 }
 
-// The attempts of one call have one idempotency key, and messages that are known to be published are not sent again.
+// The attempts of one call have one body and one idempotency key. Without keys, messages that are known to be published
+// are not sent again.
 func TestPublish_RepeatsExactly(t *testing.T) {
+	for name, c := range map[string]struct {
+		keyless bool
+		want    string
+	}{
+		"keys":    {false, "[1 2 3 1 2 3 1 2 3 1 2 3]"},
+		"no keys": {true, "[1 2 3 1 2 3 2 3 2 3]"},
+	} {
+		t.Run(name, func(t *testing.T) { testRepetitions(t, c.keyless, c.want) })
+	}
+}
+
+func testRepetitions(t *testing.T, keyless bool, want string) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &place{t: t}
 		var requests []string
 		keys := map[string]bool{}
 		p.serve(func(w http.ResponseWriter, r *http.Request) {
 			body, _ := io.ReadAll(r.Body)
+			if keyless && r.Header.Get("Idempotency-Key") != "" {
+				w.WriteHeader(http.StatusNotImplemented)
+				fmt.Fprint(w, `{"detail":"Idempotency-Key is not supported by the broker of this server"}`)
+				return
+			}
 			requests = append(requests, strings.Join(strings.Fields(string(body)), " "))
 			keys[r.Header.Get("Idempotency-Key")] = true
 			switch len(requests) {
@@ -148,7 +167,7 @@ func TestPublish_RepeatsExactly(t *testing.T) {
 		if err != nil || at != (client.Position{Epoch: "e", Offset: 9}) {
 			t.Errorf("published at %+v, %v", at, err)
 		}
-		if fmt.Sprint(requests) != "[1 2 3 1 2 3 2 3 2 3]" || len(keys) != 2 || time.Since(began) < 7*time.Second {
+		if fmt.Sprint(requests) != want || len(keys) != 1 || time.Since(began) < 7*time.Second {
 			t.Errorf("requests %q with %d keys within %v", requests, len(keys), time.Since(began))
 		}
 	})
@@ -183,4 +202,32 @@ func TestPublish_StrangeAnswers(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A message whose answer is lost is published once.
+func TestPublish_LostAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlace(t)
+		p.wrap = func(c net.Conn) net.Conn {
+			if p.dials > 1 {
+				return c
+			}
+			return deaf{c}
+		}
+		at, err := p.client().Publish(t.Context(), "u", []byte(`{"action":"note","n":1}`))
+		if err != nil || at.Offset != 1 || p.attempts() != 2 {
+			t.Errorf("published at %+v after %d attempts: %v", at, p.attempts(), err)
+		}
+	})
+}
+
+// deaf is a connection that breaks when the answer comes.
+type deaf struct{ net.Conn }
+
+func (d deaf) Read(p []byte) (int, error) {
+	if n, err := d.Conn.Read(p); err != nil {
+		return n, err
+	}
+	_ = d.Conn.Close()
+	return 0, io.ErrUnexpectedEOF
 }

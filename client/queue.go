@@ -5,8 +5,8 @@ import "slices"
 // budget is the number of bytes that the queues of a client may hold together. Client.mu protects it.
 type budget struct{ held, limit int }
 
-// queue is the bounded queue of one loop. Client.mu protects it. A gap takes no room, as there is at most one between two
-// messages.
+// queue is the bounded queue of one loop. Client.mu protects it. A gap takes no room, as there is at most one between
+// two messages.
 type queue struct {
 	items    []item
 	messages int
