@@ -8,8 +8,8 @@ import (
 )
 
 // ErrUnavailable is wrapped by errors of a Broker while the engine is unreachable or does not answer in time. Whether
-// the operation took effect is then unknown; it may be retried. An error that wraps neither this one nor the error of the
-// call's context is a refusal, such as for want of a permission: the call had no effect, and would fail again.
+// the operation took effect is then unknown; it may be retried. An error that wraps neither this one nor the error of
+// the call's context is a refusal, such as for want of a permission: the call had no effect, and would fail again.
 var ErrUnavailable = errors.New("broker: out of reach")
 
 // Broker carries messages between nodes. Its methods may be called from any number of goroutines, also before
@@ -42,9 +42,9 @@ type HistoryBroker interface {
 	// round. It returns the message's position; the epoch is empty where the engine does not know it without a read.
 	Store(ctx context.Context, channel string, payload []byte) (Position, error)
 	// History returns the stored messages of a channel after a position, if the epoch is unchanged and all of them are
-	// stored; otherwise every stored message. The zero Position requests every message. A channel without stored messages
-	// that a node is subscribed to is at offset 0 of an epoch that its first message continues. Without subscribers the
-	// epoch of such a channel may be empty: a read leaves nothing at the engine.
+	// stored; otherwise every stored message. The zero Position requests every message. A channel without stored
+	// messages that a node is subscribed to is at offset 0 of an epoch that its first message continues. Without
+	// subscribers the epoch of such a channel may be empty: a read leaves nothing at the engine.
 	History(ctx context.Context, channel string, since Position) (Snapshot, error)
 	// Newest returns the position of a channel and its newest message, if it is still stored.
 	Newest(ctx context.Context, channel string) (Snapshot, error)

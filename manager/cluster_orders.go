@@ -83,7 +83,7 @@ type orderLog struct {
 	clock   *ageClock
 	// newest is when the newest order of the log was issued, on clock. It spares connections a look at the log.
 	newest atomic.Int64
-	// late counts the orders that this node learned of after they were issued, dropped those that the log had no room for.
+	// late counts the orders that this node received by synchronization, dropped the orders evicted from a full log.
 	late, dropped atomic.Uint64
 
 	mu      sync.Mutex   // protects the fields below
@@ -141,7 +141,7 @@ func (l *orderLog) learn(o closeOrder) (_ closeOrder, fresh bool) {
 	return o, true
 }
 
-// addLocked adds an order. If there is no room, the one that was issued first gives way.
+// addLocked adds an order. A full log evicts the order that was issued first.
 func (l *orderLog) addLocked(o closeOrder) {
 	l.expireLocked()
 	l.newest.Store(max(l.newest.Load(), int64(o.issued)))
@@ -241,7 +241,7 @@ func (l *orderLog) reply(q orderRequest) orderReply {
 	return r
 }
 
-// apply adds the orders of a reply and returns those that are new to this node, and the problems of invalid ones.
+// apply adds the orders of a reply. It returns the orders that this node did not have, and the errors of invalid orders.
 func (l *orderLog) apply(r orderReply) (fresh []closeOrder, err error) {
 	for _, o := range r.Orders {
 		if problem := o.check(); problem != nil {

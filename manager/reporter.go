@@ -119,8 +119,8 @@ func (r *Reporter) Bytes(done, total int64) error {
 // fails: Complete and Fail return the error of its publications. It must be used by the reporter's goroutine.
 func (r *Reporter) Writer(total int64) io.Writer { return &byteCounter{reporter: r, total: total} }
 
-// Reader returns a reader that reads from source and reports the bytes read through Bytes, out of total. It returns what
-// source returns; the error of a publication is Complete's and Fail's, as with Writer. It must be used by the reporter's
+// Reader returns a reader that reads from source and reports the bytes read through Bytes, out of total. It returns
+// source's results; Complete and Fail return the error of its publications, as with Writer. It must be used by the reporter's
 // goroutine.
 func (r *Reporter) Reader(source io.Reader, total int64) io.Reader {
 	return &countingReader{source, byteCounter{reporter: r, total: total}}

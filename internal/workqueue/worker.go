@@ -20,7 +20,7 @@ type worker struct {
 	pause time.Duration // the goroutine's own
 }
 
-// state is what is known of a key.
+// state holds the due time, the age and the priority of a key.
 type state struct {
 	due time.Time
 	// since is when the key was due before Do has first failed for it.

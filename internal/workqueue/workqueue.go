@@ -76,7 +76,7 @@ func (l *Queue) Backlog(age time.Duration) (untried, failing int) {
 	return untried, failing
 }
 
-// Len returns the number of keys in the queue, due or not, without those that Do is processing.
+// Len returns the number of keys in the queue, due or not. Keys that Do is processing do not count.
 func (l *Queue) Len() (n int) {
 	for _, w := range l.workers {
 		w.mu.Lock()
