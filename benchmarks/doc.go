@@ -3,5 +3,5 @@
 //
 //	go test -run '^$' -bench . -benchmem -cpu 1,2,4 ./benchmarks
 //
-// and compare runs with benchstat. What needs sockets, and other systems beside it, is in benchmarks/compare.
+// and compare runs with benchstat. Benchmarks over sockets, beside other systems, are in benchmarks/compare.
 package benchmarks

@@ -93,7 +93,7 @@ func BenchmarkUnicast(b *testing.B) {
 	}
 }
 
-// BenchmarkMemory reports what a connection and its one subscription take in the registry, for subscriptions
+// BenchmarkMemory reports the memory of a connection and its one subscription in the registry, for subscriptions
 // to one upload and to one each.
 func BenchmarkMemory(b *testing.B) {
 	const n = 1_000_000

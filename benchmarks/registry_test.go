@@ -13,7 +13,7 @@ import (
 // population is the number of users, and of uploads, in the benchmarks of the registry.
 const population = 100_000
 
-// sink is a connection that counts what it gets.
+// sink is a connection that counts its messages.
 type sink struct {
 	got uint64
 	_   [56]byte // no two on one cache line, as no two connections are
@@ -23,7 +23,7 @@ func (s *sink) Send(*manager.Frame) manager.Outcome { s.got++; return manager.Qu
 
 func (s *sink) Close(manager.CloseReason) {}
 
-// registry is what the benchmarks do to a registry.
+// registry is the part of a registry that the benchmarks use.
 type registry interface {
 	connect(user string, c *sink)
 	subscribe(user string, c *sink, upload string)

@@ -1,5 +1,5 @@
 // Command compare measures this project beside its peers and the limits of the machine: see compare --help, and
-// README.md for what each scenario does.
+// README.md for the scenarios.
 //
 // It starts itself as the server under test (compare serve) and as the clients (compare load), so that both
 // have processes of their own, and steers them over their standard input and output.
@@ -31,13 +31,13 @@ func main() {
 	os.Exit(code)
 }
 
-// streams are what a command reads and writes.
+// streams are the standard streams of a command.
 type streams struct {
 	in       io.Reader
 	out, err io.Writer
 }
 
-// commands are what compare can do.
+// commands are the commands of compare.
 type commands struct {
 	Run     runCommand        `cmd:"" default:"withargs" help:"Measure, and report what was measured (the default)."`
 	Sweep   sweepCommand      `cmd:"" help:"Measure how the cost grows with the work, and report it."`
@@ -96,14 +96,14 @@ type serveCommand struct {
 	SendBuffer int    `help:"The kernel's send buffer of each connection, in bytes (0: the kernel decides)."`
 }
 
-// Run serves until it is told to quit.
+// Run serves until it receives quit.
 func (c *serveCommand) Run(std streams) error {
 	return serving.Run(serving.Options{System: c.System, SendBuffer: c.SendBuffer}, std.in, std.out)
 }
 
 type loadCommand struct{}
 
-// Run holds the clients until it is told to quit.
+// Run holds the clients until it receives quit.
 func (c *loadCommand) Run(ctx context.Context, std streams) error {
 	return driving.Run(ctx, std.in, std.out)
 }

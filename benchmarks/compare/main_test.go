@@ -15,7 +15,7 @@ import (
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 )
 
-// What makes this program, as a child of its own, the program under test; and which system it then breaks.
+// The environment variables that make this program the program under test, and name the system that it breaks.
 const (
 	asProgram = "COMPARE_TEST_PROGRAM"
 	breaks    = "COMPARE_TEST_BREAKS"
@@ -213,7 +213,7 @@ func TestOneFailureStopsNobodyElse(t *testing.T) {
 	}
 }
 
-// S4 alone measures first what its rates go by.
+// S4 alone first measures the throughput that its rates are derived from.
 func TestLatencyAlone(t *testing.T) {
 	folder := t.TempDir()
 	profiles := filepath.Join(folder, "profiles")

@@ -48,12 +48,12 @@ type nodeCommand struct {
 	Route  []string `help:"Where the servers of the cluster listen."`
 }
 
-// Run runs one node until it is told to quit.
+// Run runs one node until it receives quit.
 func (c *nodeCommand) Run(ctx context.Context, std streams) error {
 	return nodes.Run(ctx, nodes.Options{Broker: c.Broker, URL: c.URL, Addr: c.Addr, Routes: c.Route}, std.in, std.out)
 }
 
 type natsServerCommand struct{}
 
-// Run runs a server of NATS until it is told to quit.
+// Run runs a NATS server until it receives quit.
 func (c *natsServerCommand) Run(std streams) error { return nodes.RunServer(std.in, std.out) }

@@ -43,7 +43,7 @@ func (c *runCommand) Run(ctx context.Context, std streams) error {
 	})
 }
 
-// measure measures what a configuration says, into a folder, and reports it.
+// measure executes a configuration, writes the results into a folder and reports them.
 func measure(ctx context.Context, std streams, out string, c runner.Config) error {
 	program, err := os.Executable()
 	if err != nil {

@@ -50,5 +50,5 @@ func (c *sweepCommand) Run(ctx context.Context, std streams) error {
 
 type sinksCommand struct{}
 
-// Run holds connections that only count until it is told to quit.
+// Run holds connections that only count messages, until it receives quit.
 func (c *sinksCommand) Run(std streams) error { return sinks.Run(std.in, std.out) }

@@ -62,7 +62,7 @@ func (c *Child[Q, A]) read(out io.Reader) {
 }
 
 // Call sends a request and returns the answer to it. It blocks until it comes, at most until ctx ends. After
-// an error of ctx the process no longer answers what it is asked, and is to be killed.
+// an error of ctx the process no longer answers requests, and is to be killed.
 func (c *Child[Q, A]) Call(ctx context.Context, q Q) (A, error) {
 	var none A
 	line, err := json.Marshal(q)
@@ -103,7 +103,7 @@ func (c *Child[Q, A]) gone() error {
 	return c.failed(errors.New("it has ended"))
 }
 
-// failed adds to an error what the process has complained of.
+// failed adds the complaints of the process to an error.
 func (c *Child[Q, A]) failed(err error) error {
 	if said := c.errors.String(); said != "" {
 		return fmt.Errorf("control: %s: %w; it said: %s", c.name, err, said)
@@ -140,7 +140,7 @@ func (c *Child[Q, A]) Interrupt() { _ = c.command.Process.Kill() }
 
 func (c *Child[Q, A]) wait() error {
 	c.ended = true
-	for range c.answers { // nobody waits for what is still said
+	for range c.answers { // nobody waits for further answers
 	}
 	c.reading.Wait()
 	if err := c.command.Wait(); err != nil {
@@ -149,7 +149,7 @@ func (c *Child[Q, A]) wait() error {
 	return nil
 }
 
-// head keeps the beginning of what a process writes to its standard error, where a panic says what it is. It
+// head keeps the beginning of a process's standard error, where a panic prints its message. It
 // may be used from several goroutines.
 type head struct {
 	mu   sync.Mutex // protects kept

@@ -13,7 +13,7 @@ import (
 // maxLine bounds a line: nothing that is said here comes near.
 const maxLine = 1 << 20
 
-// envelope is what an answer travels in.
+// envelope is the wire form of an answer.
 type envelope[A any] struct {
 	Error  string `json:"error,omitempty"`
 	Answer A      `json:"answer"`

@@ -19,7 +19,7 @@ type reply struct {
 	Said string `json:"said"`
 }
 
-// asChild is what makes this program behave as a process that is steered.
+// asChild is the variable that makes this program behave as a controlled process.
 const asChild = "COMPARE_TEST_CHILD"
 
 // child answers until it is asked to die, to hang or to quit.

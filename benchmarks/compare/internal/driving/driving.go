@@ -1,4 +1,4 @@
-// Package driving runs the clients in a process of their own, and tells the runner what they receive.
+// Package driving runs the clients in a process of their own, and reports the received messages to the runner.
 package driving
 
 import (
@@ -19,7 +19,7 @@ import (
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/usage"
 )
 
-// What can be asked for.
+// The kinds of requests.
 const (
 	Open  = "open"  // the clients connect, once in the life of the process
 	Wait  = "wait"  // until so many messages have come in Total since the clients are open
@@ -55,7 +55,7 @@ type Times struct {
 	Max   int64 `json:"max"`
 }
 
-// Answer is what a request came to. All answers say how the clients stand afterwards.
+// Answer is the result of a request. All answers contain the state of the clients afterwards.
 type Answer struct {
 	// Began is when Open began, and Ended when the last client was ready or the last message came that was
 	// waited for, in nanoseconds of Unix time.
@@ -84,7 +84,7 @@ type process struct {
 	fleet *load.Fleet     // nil before Open
 }
 
-// Run does what it is asked until it is told to quit, or in ends. Then it ends all connections.
+// Run executes requests until it receives quit or in ends. Then it ends all connections.
 func Run(ctx context.Context, in io.Reader, out io.Writer) error {
 	p := &process{ctx: ctx}
 	var ready Answer

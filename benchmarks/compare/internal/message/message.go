@@ -12,7 +12,7 @@ import (
 // MinSize is the smallest size in bytes that has room for every channel name of at most 7 bytes.
 const MinSize = 256
 
-// What stands around the two texts of a message. It is the wire form that the manager gives the message, byte
+// The parts around the two texts of a message. It is the wire form that the manager gives the message, byte
 // for byte, so that every system carries the same load; a test compares the two.
 const (
 	head = `{"action":"upload_progress","payload":{"upload_id":"`
@@ -26,10 +26,10 @@ const Percent = 42
 // Timestamp is when every message says that it was made. When it was sent stands in its text.
 func Timestamp() time.Time { return time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC) }
 
-// base is that of the numbers in the text: they have to be short.
+// base is the base of the numbers in the text, which have to be short.
 const base = 36
 
-// textMark is what the text of a message stands behind, inside a system's own envelope too.
+// textMark precedes the text of a message, inside a system's own envelope too.
 const textMark = `"message":"`
 
 // Message is one message to be published. It is a value; its methods may be called from any goroutine.
@@ -47,9 +47,9 @@ type Message struct {
 // Channel returns the name of channel i.
 func Channel(i int) string { return "u" + strconv.Itoa(i) }
 
-// CheckSize refuses a size that has no room for what a message carries.
+// CheckSize refuses a size without room for a message's contents.
 func CheckSize(size int) error {
-	const most = 32 << 10 // what the smallest of the systems' limits allows
+	const most = 32 << 10 // the smallest of the systems' limits
 	if size < MinSize || size > most {
 		return fmt.Errorf("message: a size of %d bytes is not possible, want %d to %d", size, MinSize, most)
 	}
@@ -66,17 +66,17 @@ func (m Message) AppendJSON(dst []byte) []byte {
 // JSON returns the message's JSON in a slice of its own.
 func (m Message) JSON() []byte { return m.AppendJSON(make([]byte, 0, m.Size)) }
 
-// Text returns what stands in the message's text: send time, number, and what fills it up to the size.
+// Text returns the message's text: send time, number, and padding up to the size.
 func (m Message) Text() string { return string(m.appendText(make([]byte, 0, m.Size))) }
 
-// What stands around the channel and the text of an event.
+// The parts around the channel and the text of an event.
 const (
 	eventHead = `{"action":"upload_noted","upload_id":"`
 	eventNeck = `","message":"`
 	eventTail = `"}`
 )
 
-// AppendEvent appends a message of the same size and text that is an event, none of which may be left out.
+// AppendEvent appends a message of the same size and text that is an event, which must not be left out.
 func (m Message) AppendEvent(dst []byte) []byte {
 	dst = append(append(append(dst, eventHead...), m.Channel...), eventNeck...)
 	dst = m.appendTextWithin(dst, len(eventHead)+len(eventNeck)+len(eventTail))
@@ -87,7 +87,7 @@ func (m Message) appendText(dst []byte) []byte {
 	return m.appendTextWithin(dst, len(head)+len(neck)+len(tail))
 }
 
-// appendTextWithin leaves room for what stands around channel and text.
+// appendTextWithin leaves room for the parts around channel and text.
 func (m Message) appendTextWithin(dst []byte, around int) []byte {
 	end := len(dst) + m.Size - around - len(m.Channel)
 	dst = append(strconv.AppendInt(dst, m.Sent, base), ' ')
@@ -98,7 +98,7 @@ func (m Message) appendTextWithin(dst []byte, around int) []byte {
 	return dst
 }
 
-// SentAt reads out of a payload, in whatever envelope, when its first message was meant to be sent, in
+// SentAt reads from a payload, in any envelope, when its first message was meant to be sent, in
 // nanoseconds of Unix time. It is false for a payload without a message.
 func SentAt(payload []byte) (int64, bool) {
 	sent, _, ok := numbers(payload)

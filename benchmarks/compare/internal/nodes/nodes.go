@@ -1,5 +1,5 @@
 // Package nodes runs a node, a manager with a broker, in a process of its own: one that publishes, or one with
-// connections that count and time what they get. Nothing but the broker stands between the two.
+// connections that count and time messages. Only the broker is between the two.
 package nodes
 
 import (
@@ -15,7 +15,7 @@ import (
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/usage"
 )
 
-// What can be asked for.
+// The kinds of requests.
 const (
 	Follow   = "follow"   // Uploads users come, each with a connection that follows an upload of its own
 	Greet    = "greet"    // a message is published, as soon as the broker can be reached
@@ -40,7 +40,7 @@ type Request struct {
 	File       string        `json:"file,omitempty"`
 }
 
-// Answer is what a request came to. All answers say how the process stands afterwards.
+// Answer is the result of a request. All answers contain the state of the process afterwards.
 type Answer struct {
 	// Began is when publishing did, in nanoseconds of Unix time, and Published how many messages that were.
 	Began     int64  `json:"began,omitempty"`
@@ -48,21 +48,21 @@ type Answer struct {
 	// Late is by how much the latest message of a schedule was taken up after its time, in nanoseconds.
 	Late int64 `json:"late,omitempty"`
 
-	// CPU is what the process has used of the processors, in nanoseconds.
+	// CPU is the processor time of the process, in nanoseconds.
 	CPU int64 `json:"cpu"`
 	// Received is how many messages have come, Last when the newest did, and Disorder how many of them were
 	// not the next one of their publisher and upload.
 	Received uint64 `json:"received"`
 	Last     int64  `json:"last,omitempty"`
 	Disorder uint64 `json:"disorder"`
-	// Recovered is how often an upload was brought up to date with what the broker keeps.
+	// Recovered is how often an upload was brought up to date from the broker's history.
 	Recovered uint64 `json:"recovered"`
 	P50       int64  `json:"p50"`
 	P99       int64  `json:"p99"`
 	P999      int64  `json:"p999"`
 }
 
-// Bounds of what can be asked for.
+// Bounds of requests.
 const (
 	MaxUploads    = 100_000
 	MaxPublishers = 4096
@@ -76,7 +76,7 @@ type process struct {
 	profile    *serving.CPUProfile
 }
 
-// Run runs a node, and does what it is asked until it is told to quit or in ends. Then it ends the node.
+// Run runs a node and executes requests until it receives quit or in ends. Then it ends the node.
 func Run(ctx context.Context, o Options, in io.Reader, out io.Writer) error {
 	both, err := open(o)
 	if err != nil {
@@ -117,7 +117,7 @@ func (p *process) do(ctx context.Context, q Request) (a Answer, err error) {
 	return a, err
 }
 
-// validate refuses what makes no sense.
+// validate refuses invalid requests.
 func (q Request) validate() error {
 	switch q.Do {
 	case Follow:

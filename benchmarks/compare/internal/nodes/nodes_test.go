@@ -13,13 +13,13 @@ import (
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
 )
 
-// answer is what a request came to, as it travels.
+// answer is the encoded result of a request.
 type answer struct {
 	Error  string
 	Answer Answer
 }
 
-// talk has a process do what it is told, and returns what it answers, without its greeting.
+// talk sends requests to a process and returns its answers, without its greeting.
 func talk(t *testing.T, o Options, requests ...Request) []answer {
 	t.Helper()
 	var in, out bytes.Buffer
@@ -84,7 +84,7 @@ func TestWaitingForAll(t *testing.T) {
 	}
 }
 
-// What is lost, comes twice or overtakes is noticed, by publisher.
+// Lost, repeated and overtaking messages are noticed, by publisher.
 func TestDisorderIsCounted(t *testing.T) {
 	s := &sink{times: newReceiver().times, newest: make([]uint64, MaxPublishers)}
 	send := func(who, n uint64) {

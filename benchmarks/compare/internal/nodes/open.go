@@ -78,7 +78,7 @@ func openEmbedded(o Options) (*pair, error) {
 	return join(server, b)
 }
 
-// join makes a manager for each broker. What they all need is closed after them.
+// join makes a manager for each broker. Resources that they share are closed after them.
 func join(needed io.Closer, brokers ...broker.Broker) (*pair, error) {
 	var managers []*manager.Manager
 	end := func() error {
@@ -101,13 +101,13 @@ func join(needed io.Closer, brokers ...broker.Broker) (*pair, error) {
 	return &pair{managers[0], managers[len(managers)-1], end}, nil
 }
 
-// ServerAnswer is what a server of NATS says: where it listens, and what it has used of the processors.
+// ServerAnswer is the answer of a NATS server: its address and its processor time.
 type ServerAnswer struct {
 	Addr string `json:"addr"`
 	CPU  int64  `json:"cpu"`
 }
 
-// RunServer runs a server of NATS on a free port of the loopback interface until in ends. Whatever it is asked, it
+// RunServer runs a server of NATS on a free port of the loopback interface until in ends. To each request it
 // answers how it stands.
 func RunServer(in io.Reader, out io.Writer) error {
 	server, err := embedded.Start(embedded.Options{Addr: "127.0.0.1:0"})

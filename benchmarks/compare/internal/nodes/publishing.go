@@ -16,7 +16,7 @@ import (
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
 )
 
-// publishing is what a node has published. Publishers keep their numbers from one request to the next.
+// publishing counts the messages that a node has published. Publishers keep their numbers from one request to the next.
 type publishing struct {
 	manager *manager.Manager
 	counts  map[int][]uint64 // of each publisher, by upload
@@ -53,7 +53,7 @@ type publisher struct {
 	bytes  int
 }
 
-// publishers returns those that a request needs. Each begins with another upload.
+// publishers returns the publishers of a request. Each begins with another upload.
 func (p *publishing) publishers(q Request) []*publisher {
 	all := make([]*publisher, q.Publishers)
 	for i := range all {

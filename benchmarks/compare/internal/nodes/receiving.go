@@ -62,7 +62,7 @@ func patiently(ctx context.Context, try func() error) error {
 	}
 }
 
-// wait blocks until so many messages have come, at most for some time.
+// wait blocks until the number of messages has been received, at most for some time.
 func (r *receiver) wait(total uint64, most time.Duration) {
 	const often = time.Millisecond
 	again := time.NewTicker(often)
@@ -81,7 +81,7 @@ func (r *receiver) wait(total uint64, most time.Duration) {
 	}
 }
 
-// counts adds up what the sinks have got.
+// counts adds up the messages of the sinks.
 func (r *receiver) counts() (got, disorder uint64, last int64) {
 	for _, s := range r.sinks {
 		got += s.got.Load()
@@ -91,7 +91,7 @@ func (r *receiver) counts() (got, disorder uint64, last int64) {
 	return got, disorder, last
 }
 
-// sink is a connection that counts and times what it gets. Send is called with its upload's lock held, so by one
+// sink is a connection that counts and times its messages. Send is called with its upload's lock held, so by one
 // goroutine at a time.
 type sink struct {
 	times         *times

@@ -19,7 +19,7 @@ type shown struct {
 	scale  float64
 }
 
-// design says what a chart shows of a scenario's variant.
+// design describes the chart of a scenario's variant.
 type design struct {
 	scenario, file, title, unit string
 	// less: less is better.
@@ -28,8 +28,8 @@ type design struct {
 	by    int // which of them orders the systems
 }
 
-// designs lists the charts. The first part of a file's name is the scenario; where it has several variants, what
-// distinguishes them is added.
+// designs lists the charts. The first part of a file's name is the scenario; where it has several variants,
+// the parameters that distinguishes them is added.
 func designs() []design {
 	one := func(m results.Metric, scale float64) []shown { return []shown{{m, "", scale}} }
 	const cost = "server CPU, ns per delivered message"
@@ -51,7 +51,7 @@ func designs() []design {
 	}
 }
 
-// Charts draws what there are results for, as SVG files in a folder, and returns the files' names.
+// Charts draws all results as SVG files in a folder and returns the files' names.
 func (d Data) Charts(folder string) ([]string, error) {
 	var names []string
 	var all []error
@@ -84,7 +84,7 @@ func (d Data) Charts(folder string) ([]string, error) {
 	return names, errors.Join(all...)
 }
 
-// suffix tells the files of a scenario's variants apart, by what they differ in.
+// suffix tells the files of a scenario's variants apart by the parameters in which they differ.
 func (d Data) suffix(v variant) string {
 	var text string
 	differs := func(of func(results.Params) string) {
@@ -101,7 +101,7 @@ func (d Data) suffix(v variant) string {
 	return text
 }
 
-// chart puts together what is drawn: the best system on top.
+// chart returns the chart's contents, with the best system on top.
 func (d Data) chart(design design, v variant) chart {
 	c := chart{sheet: sheet{title: design.title}, unit: design.unit}
 	for _, s := range design.shown {

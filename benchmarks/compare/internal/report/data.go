@@ -18,7 +18,7 @@ type Data struct {
 }
 
 // Select picks the results of a run, or with "" those of the newest run of each scenario. A run that measured
-// nothing but a yardstick in a scenario, to find the rates of another one, is none of that scenario as long as
+// only a yardstick in a scenario, to find the rates of another one, does not belong to that scenario as long as
 // there is a better one. The error says that there are no results.
 func Select(all []results.Record, run string) (Data, error) {
 	newest, full := map[string]string{}, map[string]string{} // scenario to run
@@ -48,7 +48,7 @@ func Select(all []results.Record, run string) (Data, error) {
 	return d, nil
 }
 
-// variant is a scenario with its parameters. The rate is none where it follows from what was measured before.
+// variant is a scenario with its parameters. It has no rate where the rate follows from an earlier measurement.
 type variant struct {
 	scenario string
 	params   results.Params
@@ -62,7 +62,7 @@ func variantOf(r results.Record) variant {
 	return variant{r.Scenario, p}
 }
 
-// variants lists those that were measured, in order.
+// variants lists the measured variants, in order.
 func (d Data) variants() []variant {
 	var all []variant
 	for _, r := range d.records {
@@ -84,7 +84,7 @@ func (d Data) systemsOf(v variant) []string {
 	return names
 }
 
-// kindOf is what part a system has, according to the results.
+// kindOf returns the role of a system, according to the results.
 func (d Data) kindOf(system string) systems.Kind {
 	at := slices.IndexFunc(d.records, func(r results.Record) bool { return r.System == system })
 	if at < 0 {
@@ -93,7 +93,7 @@ func (d Data) kindOf(system string) systems.Kind {
 	return systems.Kind(d.records[at].Kind)
 }
 
-// series returns the figures of a system by repetition. Failed measurements are none.
+// series returns the figures of a system by repetition. Failed measurements are left out.
 func (d Data) series(v variant, system string, metric results.Metric) map[int]float64 {
 	values := map[int]float64{}
 	for _, r := range d.records {
@@ -104,7 +104,7 @@ func (d Data) series(v variant, system string, metric results.Metric) map[int]fl
 	return values
 }
 
-// spread is what a number of values come to.
+// spread summarises a number of values.
 type spread struct {
 	n                int
 	median, min, max float64
@@ -123,7 +123,7 @@ func spreadOf(values map[int]float64) spread {
 	return spread{n, (sorted[(n-1)/2] + sorted[n/2]) / 2, sorted[0], sorted[n-1]}
 }
 
-// ratios divides repetition by repetition: what disturbed one disturbed the other.
+// ratios divides repetition by repetition: a disturbance affected both.
 func ratios(of, against map[int]float64) spread {
 	each := map[int]float64{}
 	for repeat, a := range of {

@@ -52,7 +52,7 @@ func (c chart) svg() ([]byte, error) {
 	})
 }
 
-// key says in the upper right corner what the colours mean.
+// key explains the colours in the upper right corner.
 func key(canvas draw.Canvas) {
 	style := styled(10.5, faint, text.XRight, text.YCenter, false)
 	x, y := canvas.Max.X-sideMargin, canvas.Max.Y-21
@@ -145,7 +145,7 @@ func (c chart) bar(
 	canvas.FillText(styled(10.5, ink, text.XLeft, text.YCenter, false), at, label)
 }
 
-// extent is what the axis has to hold.
+// extent is the range of the axis.
 func (c chart) extent() (least, most float64) {
 	least, most = math.Inf(1), 0
 	for _, r := range c.rows {

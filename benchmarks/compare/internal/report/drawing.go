@@ -12,7 +12,7 @@ import (
 	"gonum.org/v1/plot/vg/draw"
 )
 
-// drawing is a chart of lines: what a figure becomes as one parameter grows.
+// drawing is a line chart of a figure over one parameter.
 type drawing struct {
 	sheet
 	along  axis
@@ -37,7 +37,7 @@ func colours() []color.NRGBA {
 	}
 }
 
-// drawing puts together what is drawn of a sweep.
+// drawing returns the chart of a sweep.
 func (d Data) drawing(s sweep, g graph) drawing {
 	all := drawing{along: s.along, unit: g.unit, curves: d.curves(s, g)}
 	if len(all.curves) == 0 {
@@ -91,7 +91,7 @@ func (d drawing) values() []float64 {
 	return slices.Compact(all)
 }
 
-// extent is what the upright axis has to hold.
+// extent is the range of the vertical axis.
 func (d drawing) extent() (least, most float64) {
 	least = math.Inf(1)
 	for _, c := range d.curves {

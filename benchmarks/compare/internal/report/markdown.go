@@ -9,7 +9,7 @@ import (
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 )
 
-// Markdown writes the tables: target against measured, then each scenario's figures, then what failed and where
+// Markdown writes the tables: target against measured, then each scenario's figures, then failures and where
 // all this comes from.
 func (d Data) Markdown(w io.Writer) error {
 	var b strings.Builder
@@ -56,7 +56,7 @@ type column struct {
 	write  func(float64) string
 }
 
-// columnsOf lists what is worth a column in a scenario.
+// columnsOf lists the columns of a scenario.
 func columnsOf(scenario string) []column {
 	share := column{"generator's share of the CPU", results.GeneratorShare, percent}
 	cores := column{"cores busy", results.CoresUsed, short}
@@ -96,7 +96,7 @@ func columnsOf(scenario string) []column {
 	}
 }
 
-// nodeColumns are what the processes use of the processors, and what they had to read again.
+// nodeColumns are the processor time of the processes and the number of repeated reads.
 func nodeColumns() []column {
 	return []column{
 		{"CPU ns/message, publishing", results.PublisherCPU, grouped}, {"broker", results.BrokerCPU, grouped},
@@ -105,7 +105,7 @@ func nodeColumns() []column {
 	}
 }
 
-// titleOf says what a variant measures.
+// titleOf describes the measurement of a variant.
 func titleOf(v variant) string {
 	p := v.params
 	clients := grouped(float64(p.Connections)) + " connections"

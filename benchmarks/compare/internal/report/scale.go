@@ -12,7 +12,7 @@ type scale struct {
 	min, max   float64
 	normalizer plot.Normalizer
 	ticks      []plot.Tick
-	note       string // what a reader must know of it
+	note       string // a remark for the reader
 }
 
 // wide is how many times as large as the smallest value the largest must be for the axis to be logarithmic:

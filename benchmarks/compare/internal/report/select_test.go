@@ -6,7 +6,7 @@ import (
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 )
 
-// The rates of S4 go by a measurement of S2 that is no measurement of S2's own.
+// The rates of S4 are derived from a run of S2 that is not among S2's own results.
 func TestSelectPrefersARunOfMoreThanAYardstick(t *testing.T) {
 	record := func(run, kind string) results.Record {
 		return results.Record{Run: run, Scenario: "S2", System: "x", Kind: kind}

@@ -13,7 +13,7 @@ import (
 	"gonum.org/v1/plot/vg/vgsvg"
 )
 
-// sheet is what all charts have around what they show.
+// sheet is the frame that all charts share.
 type sheet struct{ title, subtitle, origin string }
 
 // Sizes, in points.
@@ -24,7 +24,7 @@ const (
 	sideMargin = 14
 )
 
-// Colours of what is written.
+// Colours of texts.
 var (
 	ink   = color.NRGBA{0x21, 0x25, 0x29, 0xff}
 	faint = color.NRGBA{0x6c, 0x75, 0x7d, 0xff}
@@ -41,7 +41,7 @@ func styled(size font.Length, c color.Color, x text.XAlignment, y text.YAlignmen
 	return text.Style{Color: c, Font: f, XAlign: x, YAlign: y, Handler: plot.DefaultTextHandler}
 }
 
-// drawn returns the SVG of a sheet. paint draws what it shows, so many points high, into the room for it.
+// drawn returns the SVG of a sheet. paint draws the contents, of the given height in points, into the room for it.
 func (s sheet) drawn(height vg.Length, paint func(whole, room draw.Canvas)) ([]byte, error) {
 	canvas := vgsvg.New(width, headHeight+footHeight+height)
 	whole := draw.New(canvas)
@@ -59,7 +59,7 @@ func (s sheet) drawn(height vg.Length, paint func(whole, room draw.Canvas)) ([]b
 	if _, err := canvas.WriteTo(&b); err != nil {
 		return nil, err
 	}
-	// The font is drawn by whoever looks at the file, and seldom there: name what has the same widths.
+	// The viewer's machine draws the font and seldom has it: name others with the same widths.
 	return bytes.ReplaceAll(b.Bytes(), []byte("font-family:Liberation Sans;"),
 		[]byte("font-family:'Liberation Sans',Arial,Helvetica,sans-serif;")), nil
 }

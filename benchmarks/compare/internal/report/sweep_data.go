@@ -16,7 +16,7 @@ func (d Data) swept(s sweep) []results.Record {
 	return slices.DeleteFunc(slices.Clone(d.records), func(r results.Record) bool { return r.Scenario != s.name })
 }
 
-// sweepTable writes what was measured at each value.
+// sweepTable writes the measurements at each value.
 func (d Data) sweepTable(w io.Writer, s sweep) {
 	records := d.swept(s)
 	if len(records) == 0 {
@@ -101,7 +101,7 @@ func (d Data) curves(s sweep, g graph) []curve {
 	return all
 }
 
-// fullCaches marks from where on what a broadcast touches no longer fits into a core's caches.
+// fullCaches marks the value from which on the memory of a broadcast exceeds a core's caches.
 func fullCaches(p results.Provenance) []mark {
 	return []mark{
 		{float64(p.L2) / float64(sinks.Touched), "L2 is full"},
@@ -109,5 +109,5 @@ func fullCaches(p results.Provenance) []mark {
 	}
 }
 
-// allCores marks what the machine has.
+// allCores marks the machine's number of cores.
 func allCores(p results.Provenance) []mark { return []mark{{float64(p.Cores), "all cores"}} }

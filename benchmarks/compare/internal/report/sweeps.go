@@ -31,13 +31,13 @@ type axis struct {
 type graph struct {
 	file, title, unit string
 	lines             []line
-	// relative: what counts is how many times as much it is as at the first value.
+	// relative: values are drawn as multiples of the first one.
 	relative bool
-	// marks are what is noted along the axis. nil: nothing.
+	// marks are the notes along the axis. nil: none.
 	marks func(results.Provenance) []mark
 }
 
-// line is what a graph shows of some records.
+// line is one curve of a graph.
 type line struct {
 	name   string
 	metric results.Metric
@@ -61,7 +61,7 @@ func sweepOf(scenario string) (sweep, bool) {
 	return all[i], true
 }
 
-// What a line may be of.
+// The figures that a line can show.
 
 func everything(results.Record) bool { return true }
 

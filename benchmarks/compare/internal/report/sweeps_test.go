@@ -100,7 +100,7 @@ func TestChartsOfSweeps(t *testing.T) {
 				t.Errorf("%s has no %q", names[i], text)
 			}
 		}
-		// One point is no line, and what lies beyond the axis is not marked.
+		// A single point draws no line, and values beyond the axis are not marked.
 		for _, text := range []string{">2 cores", "L3 is full"} {
 			if strings.Contains(string(image), text) {
 				t.Errorf("%s has %q", names[i], text)
@@ -124,7 +124,7 @@ func TestRelativeCurves(t *testing.T) {
 	}
 }
 
-// What has failed is no point, and one point is no curve.
+// A failed measurement is not drawn, and a single point draws no curve.
 func TestCurvesHoldWhatWasMeasured(t *testing.T) {
 	s := receiversSweep()
 	curves := sweptData(t).curves(s, s.graphs[0])
@@ -149,7 +149,7 @@ func TestTicksAlongAnAxis(t *testing.T) {
 		values      []float64
 		want        string
 	}{
-		{true, []float64{10, 1000, 1024, 5000}, "10 1,000  5,000"}, // no room for a label is none
+		{true, []float64{10, 1000, 1024, 5000}, "10 1,000  5,000"}, // a label without room is left out
 		{true, []float64{10, 20, 50, 100, 200, 500, 1000, 2000}, "10 100 1,000"},
 		{false, []float64{1, 2, 4}, "1 2 4"},
 	} {

@@ -24,7 +24,7 @@ type target struct {
 	bound float64
 }
 
-// What a target may be measured against, beside systems.
+// The references of a target, beside systems.
 const (
 	nothing  = ""
 	bestPeer = "best peer"
@@ -64,11 +64,11 @@ func calmHalf(p results.Params) bool { return p.Stalled == 0 && p.Load == 0.5 }
 
 func stalled(p results.Params) bool { return p.Stalled > 0 }
 
-// verdict is what became of a target in one variant.
+// verdict is the result of a target in one variant.
 type verdict struct {
 	target
 	variant variant
-	// reference is what it was measured against.
+	// reference is the measurement that it was compared with.
 	reference string
 	measured  spread
 }
@@ -127,7 +127,7 @@ func (d Data) bestPeer(v variant, metric results.Metric) string {
 	return name
 }
 
-// describe names a verdict's claim with what distinguishes its variant.
+// describe names a verdict's claim with the parameters that distinguish its variant.
 func (v verdict) describe() string {
 	text := v.claim
 	if v.against == bestPeer && v.reference != bestPeer {

@@ -16,7 +16,7 @@ import (
 
 // Provenance is where a measurement comes from.
 type Provenance struct {
-	// Commit is that of the repository, and Dirty says that the tree was not as committed, results aside.
+	// Commit is the repository's, and Dirty is set if the tree, apart from results, was not as committed.
 	Commit     string   `json:"commit"`
 	Dirty      bool     `json:"dirty"`
 	Command    []string `json:"command"`
@@ -36,10 +36,10 @@ type Provenance struct {
 	Version string `json:"version,omitempty"`
 }
 
-// unknown stands for what could not be found out.
+// unknown stands for values that could not be determined.
 const unknown = "unknown"
 
-// Here returns the provenance of what is measured now, on this machine, with this program.
+// Here returns the provenance of current measurements, on this machine, with this program.
 func Here(ctx context.Context) Provenance {
 	p := Provenance{
 		Commit:     git(ctx, "rev-parse", "HEAD"),
@@ -85,7 +85,7 @@ func Root(ctx context.Context) string {
 	return filepath.FromSlash(git(ctx, "rev-parse", "--show-toplevel"))
 }
 
-// git returns what git answers, or "" if it cannot.
+// git returns the output of git, or "" if it fails.
 func git(ctx context.Context, arguments ...string) string {
 	out, err := exec.CommandContext(ctx, "git", arguments...).Output() //nolint:gosec // arguments of our own
 	if err != nil {
@@ -136,7 +136,7 @@ func cacheIn(folder string, level int) int64 {
 	}
 	for _, e := range entries {
 		if line(e.Name(), "level") == strconv.Itoa(level) && line(e.Name(), "type") != "Instruction" {
-			kib, _ := strconv.ParseInt(strings.TrimSuffix(line(e.Name(), "size"), "K"), 10, 64) // 0 where it is no number
+			kib, _ := strconv.ParseInt(strings.TrimSuffix(line(e.Name(), "size"), "K"), 10, 64) // 0 unless it is a number
 			return kib << 10
 		}
 	}

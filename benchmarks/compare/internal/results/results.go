@@ -32,7 +32,7 @@ const (
 	P999          Metric = "p999_ms"
 	Late          Metric = "published_late_ms" // the latest of all messages against its plan
 	PerConnection Metric = "bytes_per_connection"
-	// Resident is all memory of the process divided by the connections; PerConnection leaves out what it had
+	// Resident is all memory of the process divided by the connections; PerConnection leaves out the memory it had
 	// before they came.
 	Resident       Metric = "resident_bytes_per_connection"
 	ConnectRate    Metric = "connections_per_second"
@@ -45,14 +45,14 @@ const (
 	Delivered      Metric = "delivered_messages"
 	Expected       Metric = "expected_messages"
 	Closed         Metric = "connections_closed"
-	// Kernel is what the kernel keeps of a connection's end.
+	// Kernel is the kernel's memory for a connection's end.
 	Kernel Metric = "kernel_bytes_per_connection"
 
 	// Between nodes, of each process by itself. Without a process of its own the broker's is in the publisher's.
 	PublisherCPU Metric = "publisher_cpu_ns_per_message"
 	ReceiverCPU  Metric = "receiver_cpu_ns_per_message"
 	BrokerCPU    Metric = "broker_cpu_ns_per_message"
-	Recovered    Metric = "recoveries" // how often an upload was read again from what the broker keeps
+	Recovered    Metric = "recoveries" // how often an upload was read again from the broker's history
 
 	// Without sockets.
 	PerReceiver Metric = "ns_per_receiver" // by the clock
@@ -75,7 +75,7 @@ const (
 	NodeLatency = "S9 latency"
 )
 
-// Params are what a scenario was run with.
+// Params are the parameters of a scenario's run.
 type Params struct {
 	Connections int `json:"connections"`
 	Channels    int `json:"channels,omitempty"`
@@ -93,7 +93,7 @@ type Params struct {
 	Servers int `json:"servers,omitempty"`
 	// Publishers is how many publish at once on a node, each one message after the other.
 	Publishers int `json:"publishers,omitempty"`
-	// Work says what is done where a sweep compares several things, see Broadcast, or which broker is between nodes.
+	// Work is the operation where a sweep compares several, see Broadcast, or the broker between nodes.
 	Work string `json:"work,omitempty"`
 }
 
@@ -108,7 +108,7 @@ const (
 	OverSockets = "bursts over sockets"
 )
 
-// Compare orders parameters by what distinguishes the variants of a scenario.
+// Compare orders parameters by the fields that distinguish the variants of a scenario.
 func (p Params) Compare(q Params) int {
 	return cmp.Or(
 		cmp.Compare(p.Work, q.Work), cmp.Compare(p.Procs, q.Procs), cmp.Compare(p.Connections, q.Connections),

@@ -1,5 +1,5 @@
-// Package runner measures: it starts a server and its clients as two processes, has them do what a scenario
-// says, and writes down what came of it, system after system, interleaved, again and again.
+// Package runner measures: it starts a server and its clients as two processes, executes a scenario and records the
+// results, system after system, interleaved and repeated.
 package runner
 
 import (
@@ -29,13 +29,13 @@ const (
 // Scenarios lists them in their order.
 func Scenarios() []string { return []string{Burst, Single, Unicast, Latency, Memory, Storm} }
 
-// Config says what is measured.
+// Config describes a measurement.
 type Config struct {
 	// Scenarios and Systems are names. None: all.
 	Scenarios, Systems []string
-	// Sweeps says what is measured instead, over more values of one parameter.
+	// Sweeps replaces the scenarios by sweeps over values of one parameter.
 	Sweeps Sweeps
-	// Nodes says what is measured between nodes instead.
+	// Nodes replaces the scenarios by measurements between nodes.
 	Nodes NodeOptions
 	// Repeat is how often everything is measured.
 	Repeat int
@@ -49,7 +49,7 @@ type Config struct {
 	Burst, UnicastRounds int
 	// Measure is the least time that S1, S2 and S3 go on for in each run.
 	Measure time.Duration
-	// Loads are the rates of S4, as shares of what the write loop can deliver in S2, Stalled the shares of the
+	// Loads are the rates of S4, as shares of the write loop's throughput in S2, Stalled the shares of the
 	// clients that do not read, and Duration how long each run of S4 takes.
 	Loads, Stalled []float64
 	Duration       time.Duration
@@ -62,11 +62,11 @@ type Config struct {
 	Results, Profiles string
 	// Program is this program, which is started as server and as clients.
 	Program string
-	// Progress is where it is said what is being done.
+	// Progress receives a line per step.
 	Progress io.Writer
 }
 
-// spareFiles is what a process needs beyond its connections.
+// spareFiles is the number of files that a process needs beyond its connections.
 const spareFiles = 100
 
 func (c Config) validate() error {

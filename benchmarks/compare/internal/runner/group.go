@@ -58,7 +58,7 @@ func (g *group) publish(ctx context.Context, q serving.Request) (round, error) {
 	return together(rounds), errors.Join(failures...)
 }
 
-// together makes one round of those that went on at the same time.
+// together merges rounds that ran at the same time into one.
 func together(rounds []round) round {
 	all := round{server: serving.Answer{Began: math.MaxInt64}, clients: driving.Answer{Complete: true}}
 	for _, r := range rounds {
@@ -80,7 +80,7 @@ func together(rounds []round) round {
 // profile has a processor profile of the first server taken, if one is wanted.
 func (g *group) profile(ctx context.Context) error { return g.all[0].profile(ctx) }
 
-// clientsCPU is what all clients have used of the processors.
+// clientsCPU is the processor time of all clients.
 func (g *group) clientsCPU(ctx context.Context) (sum int64, err error) {
 	for _, s := range g.all {
 		a, err := s.drive(ctx, driving.Request{Do: driving.Look})
@@ -92,7 +92,7 @@ func (g *group) clientsCPU(ctx context.Context) (sum int64, err error) {
 	return sum, nil
 }
 
-// servers is what all servers use together.
+// servers is the sum of the usage of all servers.
 func (g *group) servers(ctx context.Context) (all serving.Answer, err error) {
 	for _, s := range g.all {
 		a, err := s.serve(ctx, serving.Request{Do: serving.Look})

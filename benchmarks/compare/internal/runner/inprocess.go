@@ -71,7 +71,7 @@ func (s *crowd) measure(ctx context.Context) (map[results.Metric]float64, error)
 	return m, s.work(ctx, m)
 }
 
-// work has done what the sweep is about, for a while.
+// work executes the swept operation for some time.
 func (s *crowd) work(ctx context.Context, m map[results.Metric]float64) error {
 	do := map[string]string{
 		results.Broadcast: sinks.Broadcast, results.Shuffled: sinks.Broadcast, results.Publish: sinks.Publish, results.Churn: sinks.Churn,
@@ -88,7 +88,7 @@ func (s *crowd) work(ctx context.Context, m map[results.Metric]float64) error {
 }
 
 // load gives each upload its first message, and then publishes to them for a while: first undisturbed, then with
-// the garbage collected meanwhile.
+// the garbage collected during that time.
 func (s *crowd) load(ctx context.Context, m map[results.Metric]float64) error {
 	filled, err := s.ask(ctx, sinks.Request{Do: sinks.Fill, Weigh: true})
 	if err != nil {
@@ -125,7 +125,7 @@ func (s *crowd) ask(ctx context.Context, q sinks.Request) (sinks.Answer, error) 
 	return a, err
 }
 
-// nanoseconds is what one operation took.
+// nanoseconds is the duration of one operation.
 func nanoseconds(a sinks.Answer) float64 {
 	return float64(a.Took/time.Nanosecond) / float64(a.Operations)
 }

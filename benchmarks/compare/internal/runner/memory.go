@@ -8,7 +8,7 @@ import (
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/usage"
 )
 
-// memory measures S5: what the server has in use, after it has given back what it can, with idle connections
+// memory measures S5: the memory in use, after a collection, with idle connections
 // and before them.
 func (s *session) memory(ctx context.Context) (map[results.Metric]float64, error) {
 	kernel := usage.Slab()

@@ -134,7 +134,7 @@ type nodeLook struct {
 	single   bool
 }
 
-// cpu is what all of them have used of the processors.
+// cpu is the processor time of all of them.
 func (l nodeLook) cpu() int64 {
 	if l.single {
 		return l.from.CPU

@@ -61,7 +61,7 @@ func startRedis(ctx context.Context) (brokerServer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("runner: %w", err)
 	}
-	//nolint:gosec // what is compared with; it lives longer than ctx
+	//nolint:gosec // the server of the yardsticks; it lives longer than ctx
 	s.command = exec.Command("redis-server", "--bind", s.Host, "--port", s.Port, "--save", "", "--appendonly", "no", "--daemonize", "no")
 	if err := s.command.Start(); err != nil {
 		return nil, fmt.Errorf("runner: Redis does not start, is it installed? %w", err)

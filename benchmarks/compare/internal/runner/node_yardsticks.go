@@ -20,7 +20,7 @@ func (c Config) prepare(ctx context.Context) (map[string]string, error) {
 	}, err
 }
 
-// yardstick measures what the broker's own client can do, with the server as this project's nodes have left it.
+// yardstick measures the throughput of the broker's own client, with the server in the state that the nodes left it in.
 func (n *nodePair) yardstick(ctx context.Context) (map[results.Metric]float64, error) {
 	p, name := n.trial.params, n.trial.entry.Name
 	load := yardsticks.Load{
@@ -61,7 +61,7 @@ func (n *nodePair) yardstick(ctx context.Context) (map[results.Metric]float64, e
 	return m, nil
 }
 
-// client returns what runs the clients of the trial's broker.
+// client returns the driver for the clients of the trial's broker.
 func (n *nodePair) client(ctx context.Context) (func(context.Context, string, yardsticks.Load) (yardsticks.Came, error), error) {
 	redis, ok := n.server.(*redisServer)
 	if !ok {

@@ -13,13 +13,13 @@ import (
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/yardsticks"
 )
 
-// S9: what is published on one node and received on another, as fast as it goes, and at a fixed rate.
+// S9: messages published on one node and received on another, at full speed and at a fixed rate.
 const (
 	Nodes       = results.Nodes
 	NodeLatency = results.NodeLatency
 )
 
-// NodeOptions say what of S9 is measured.
+// NodeOptions select the parts of S9 that are measured.
 type NodeOptions struct {
 	// Brokers are names. None: S9 is not measured.
 	Brokers []string
@@ -27,7 +27,7 @@ type NodeOptions struct {
 	Publishers []int
 	// Uploads is how many there are, with a subscriber each.
 	Uploads int
-	// Rates are in messages per second, Loads shares of what the broker was measured to bring.
+	// Rates are in messages per second, Loads shares of the broker's measured throughput.
 	Rates, Loads []float64
 	// Yardsticks are measured too.
 	Yardsticks bool
@@ -89,7 +89,7 @@ func (c Config) yardsticksOf(broker string) []systems.Entry {
 // maxRate is more messages per second than any broker brings.
 const maxRate = 1e6
 
-// validate refuses what makes no sense.
+// validate refuses invalid options.
 func (o NodeOptions) validate() error {
 	var all []error
 	for _, broker := range o.Brokers {
@@ -175,7 +175,7 @@ func (n *nodePair) publish(ctx context.Context, q nodes.Request) (nodes.Answer, 
 	return published, err
 }
 
-// figures are what was measured between two looks.
+// figures are the measurements between two readings.
 func (n *nodePair) figures(published nodes.Answer, before, after nodeLook) (map[results.Metric]float64, error) {
 	count := float64(published.Published)
 	took := time.Duration(after.to.Last - published.Began)

@@ -10,19 +10,20 @@ import (
 
 // trial is one measurement of one system.
 type trial struct {
-	// scenario is as which it is measured, and sweep what it is a part of, "" for the scenario itself.
+	// scenario is the scenario that is executed, and sweep the sweep that it belongs to, "" for the scenario itself.
 	scenario, sweep string
 	entry           systems.Entry
 	repeat          int // from 1
 	params          results.Params
 }
 
-// name is what results have it under.
+// name is its name in the results.
 func (t trial) name() string { return cmp.Or(t.sweep, t.scenario) }
 
 // plan returns all trials in the order in which they are made. Systems and variants alternate within a
-// repetition: what disturbs the machine for a while disturbs them all. Each repetition begins with another system:
-// what a measurement leaves behind, as thousands of sockets that have just been closed, disturbs now this one, now
+// repetition: a temporary disturbance of the machine affects them all. Each repetition begins with another system:
+// the after-effects of a measurement, such as thousands of sockets that have just been closed, affect now this one,
+// now
 // that.
 func (c Config) plan() ([]trial, error) {
 	if len(c.Sweeps.Names) > 0 {

@@ -9,7 +9,7 @@ import (
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 )
 
-// progress tells whoever watches what is being measured, what came of it and how much is left, one line a
+// progress prints the current measurement, its result and the remaining number, one line a
 // measurement. It is used from one goroutine.
 type progress struct {
 	out   io.Writer

@@ -45,7 +45,7 @@ func Run(ctx context.Context, c Config) (name string, err error) {
 	return file.Name(), r.all(ctx, trials)
 }
 
-// run is what is kept from trial to trial. It is used from one goroutine.
+// run is the state that is kept from trial to trial. It is used from one goroutine.
 type run struct {
 	config   Config
 	id       string
@@ -169,13 +169,13 @@ func ended(processes interface {
 	return nil
 }
 
-// Yardsticks: the rates of S4 go by what the write loop delivers.
+// Yardsticks: the rates of S4 are shares of the write loop's throughput.
 const (
 	writeLoop   = "write-loop"
 	joinedWrite = "joined-write"
 )
 
-// note keeps what later trials need to know.
+// note keeps the results that later trials depend on.
 func (r *run) note(record results.Record) {
 	if record.Scenario == Single && record.System == writeLoop && record.Error == "" {
 		r.capacities = append(r.capacities, record.Metrics[results.Throughput])
@@ -185,7 +185,7 @@ func (r *run) note(record results.Record) {
 	}
 }
 
-// nodeCapacity is what a broker was measured to bring with the number of publishers that suits it best.
+// nodeCapacity is the measured throughput of a broker with its best number of publishers.
 func (r *run) nodeCapacity(broker string) (most float64) {
 	for p, values := range r.nodes {
 		if p.Work == broker {
@@ -195,7 +195,7 @@ func (r *run) nodeCapacity(broker string) (most float64) {
 	return most
 }
 
-// calibrate measures what the write loop can deliver in S2, where that has not been measured in this run.
+// calibrate measures the write loop's throughput in S2, unless this run has measured it.
 func (r *run) calibrate(ctx context.Context) error {
 	const times = 3
 	entry, err := systems.Find(writeLoop)

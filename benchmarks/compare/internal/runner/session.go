@@ -24,7 +24,7 @@ type session struct {
 	server  *control.Child[serving.Request, serving.Answer]
 	clients *control.Child[driving.Request, driving.Answer]
 	addr    string
-	// clientsCPU is what the clients' process had used of the processors before they connected.
+	// clientsCPU is the processor time of the clients' process before they connected.
 	clientsCPU int64
 	// awaited is how many messages the clients must have got so far, all together.
 	awaited uint64
@@ -146,7 +146,7 @@ func (s *session) drive(ctx context.Context, q driving.Request) (driving.Answer,
 	return s.clients.Call(ctx, q)
 }
 
-// round is what became of messages that were published together.
+// round is the outcome of messages that were published together.
 type round struct {
 	server    serving.Answer
 	clients   driving.Answer
@@ -163,7 +163,7 @@ func (s *session) receivers() int {
 }
 
 // publish has messages published, and waits until all clients that read have got them: as long as the patience
-// lasts after they have been published. What is missing then shows in the round.
+// lasts after they have been published. The round lists messages that are missing then.
 func (s *session) publish(ctx context.Context, q serving.Request) (round, error) {
 	type waited struct {
 		answer driving.Answer

@@ -9,7 +9,7 @@ import (
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/serving"
 )
 
-// storm measures S6: all clients come at once, and have what they had before: a subscription each.
+// storm measures S6: all clients reconnect at once and resume their subscriptions, one each.
 func (s *session) storm(ctx context.Context) (map[results.Metric]float64, error) {
 	if err := s.profile(ctx); err != nil {
 		return nil, err

@@ -27,7 +27,7 @@ func AllSweeps() []string {
 	return []string{Receivers, Logical, Cores, Sockets, Bursts, Stalls, Servers}
 }
 
-// Sweeps says what is swept, and over which values.
+// Sweeps selects the swept parameter and its values.
 type Sweeps struct {
 	// Names are those of the sweeps. None: scenarios are measured.
 	Names []string
@@ -160,7 +160,7 @@ func (c Config) sweepPlan() ([]trial, error) {
 	return trials, nil
 }
 
-// What the values of sweeps are bounded by. Of a burst longer than maxBurst, which is what a connection's queue
+// The bounds of the values of sweeps. Of a burst longer than maxBurst, the length of a connection's queue
 // holds, states that are out of date are replaced instead of delivered.
 const (
 	maxLogical = sinks.MaxUploads

@@ -94,7 +94,7 @@ func TestSweepsAreChecked(t *testing.T) {
 	}
 }
 
-// What several servers do at once is as long as all of it, and costs what all of it costs.
+// A round of several servers lasts from the first start to the last end, and costs the sum of their costs.
 func TestRoundsOfAGroup(t *testing.T) {
 	at := func(began, ended int64, complete bool) round {
 		return round{

@@ -15,7 +15,7 @@ import (
 const minRounds = 5
 
 // throughput measures S1, S2 and S3: messages are published round after round, each round when all clients have
-// got the one before. What lies between the rounds does not count.
+// got the one before. The time between the rounds does not count.
 func (g *group) throughput(ctx context.Context) (map[results.Metric]float64, error) {
 	if err := g.connect(ctx); err != nil {
 		return nil, err
@@ -97,7 +97,7 @@ func (g *group) throughputOf(rounds []round, clientsBefore int64, after serving.
 	return m, last.complaint()
 }
 
-// complaint says what is missing of a round, if anything is.
+// complaint describes the missing messages of a round, if there are any.
 func (r round) complaint() error {
 	if r.clients.Complete {
 		return nil

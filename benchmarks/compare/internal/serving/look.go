@@ -20,7 +20,7 @@ func (p *process) look(a *Answer, clean bool) {
 	a.Goroutines = runtime.NumGoroutine()
 }
 
-// CPUProfile is a profile of the processor that is being taken. nil is none. It is used from one goroutine.
+// CPUProfile is a running CPU profile, or nil. It is used from one goroutine.
 type CPUProfile struct{ file *os.File }
 
 // StartCPUProfile begins to profile this process, into a file.

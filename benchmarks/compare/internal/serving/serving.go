@@ -1,4 +1,4 @@
-// Package serving runs one system under test in a process of its own, and publishes through it what the runner
+// Package serving runs one system under test in a process of its own, and publishes through it as the runner
 // asks for.
 package serving
 
@@ -16,7 +16,7 @@ import (
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/usage"
 )
 
-// What can be asked for.
+// The kinds of requests.
 const (
 	Publish  = "publish"  // Messages, back to back, round-robin over Channels
 	Schedule = "schedule" // Messages at Rate, each at its planned time, however late the ones before are
@@ -36,11 +36,11 @@ type Request struct {
 	File     string  `json:"file,omitempty"`
 }
 
-// Answer is what a request came to. All answers say how the process stands afterwards.
+// Answer is the result of a request. All answers contain the state of the process afterwards.
 type Answer struct {
 	Addr string `json:"addr,omitempty"`
-	// Began and Ended are when publishing did, in nanoseconds of Unix time. CPUBefore is what the process had
-	// used of the processors until then, in nanoseconds, and WritesBefore how often it had written.
+	// Began and Ended are when publishing did, in nanoseconds of Unix time. CPUBefore is the processor time that
+	// the process had used of the processors until then, in nanoseconds, and WritesBefore how often it had written.
 	Began        int64 `json:"began,omitempty"`
 	Ended        int64 `json:"ended,omitempty"`
 	CPUBefore    int64 `json:"cpu_before,omitempty"`
@@ -69,8 +69,8 @@ type process struct {
 	profile *CPUProfile
 }
 
-// Run serves the system on a port of the loopback interface, which it says, and does what it is asked until
-// it is told to quit or in ends. Then it ends the system, whose clients must have gone.
+// Run serves the system on a port of the loopback interface, which it reports, and executes requests until it
+// receives quit or in ends. Then it ends the system, whose clients must have gone.
 func Run(o Options, in io.Reader, out io.Writer) error {
 	entry, err := systems.Find(o.System)
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// talk serves a system that is told these lines, and returns what it answers.
+// talk serves a system that receives these lines, and returns its answers.
 func talk(t *testing.T, system string, lines ...string) []string {
 	t.Helper()
 	var out bytes.Buffer

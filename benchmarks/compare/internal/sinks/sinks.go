@@ -1,5 +1,5 @@
 // Package sinks runs this project's manager in a process of its own, with connections that do nothing but count
-// what they get: as many of them as there is memory for, and no kernel between publisher and receiver.
+// the messages they receive: as many of them as there is memory for, and no kernel between publisher and receiver.
 package sinks
 
 import (
@@ -16,7 +16,7 @@ import (
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/usage"
 )
 
-// What can be asked for.
+// The kinds of requests.
 const (
 	Connect   = "connect"   // Connections users come, with a connection each
 	Subscribe = "subscribe" // each follows the upload of its own number modulo Uploads; Shuffled: in no order
@@ -38,13 +38,13 @@ type Request struct {
 	Shuffled    bool          `json:"shuffled,omitempty"`
 	Bytes       int           `json:"bytes,omitempty"` // of a message
 	For         time.Duration `json:"for,omitempty"`
-	// Collect has the garbage collected once meanwhile.
+	// Collect has the garbage collected once during the work.
 	Collect bool `json:"collect,omitempty"`
 	// Weigh has the heap looked at before and afterwards, which collects the garbage.
 	Weigh bool `json:"weigh,omitempty"`
 }
 
-// Answer is what a request came to.
+// Answer is the result of a request.
 type Answer struct {
 	// Operations is how many connections came, users subscribed or left and came back, messages were published
 	// or, for Broadcast, reached a receiver. Took is how long that took.
@@ -54,7 +54,7 @@ type Answer struct {
 	Grown int64 `json:"grown,omitempty"`
 	Heap  int64 `json:"heap,omitempty"`
 	// Collected is how long collecting the garbage took, and Pause the longest time for which everything stood
-	// still meanwhile.
+	// still in the meantime.
 	Collected time.Duration `json:"collected,omitempty"`
 	Pause     time.Duration `json:"pause,omitempty"`
 	// Resident is the memory of the process, and Subscriptions how many there are.
@@ -70,7 +70,7 @@ type process struct {
 	bytes   int
 }
 
-// Run does what it is asked until it is told to quit or in ends. Then it ends the manager.
+// Run executes requests until it receives quit or in ends. Then it ends the manager.
 func Run(in io.Reader, out io.Writer) error {
 	m, err := manager.New(manager.Options{})
 	if err != nil {
@@ -105,7 +105,7 @@ func (p *process) handle(q Request) (a Answer, last bool, err error) {
 	return a, false, err
 }
 
-// check refuses what makes no sense, or comes too early.
+// check refuses invalid requests and requests that come too early.
 func (p *process) check(q Request) error {
 	switch q.Do {
 	case Connect:
@@ -128,7 +128,7 @@ func (p *process) check(q Request) error {
 		Connect, Subscribe, Fill, Broadcast, Publish, Churn, Quit)
 }
 
-// prepare makes what is not to be weighed: the connections are their owner's.
+// prepare allocates the connections, whose memory is not part of the measurement.
 func (p *process) prepare(q Request) {
 	switch q.Do {
 	case Connect:

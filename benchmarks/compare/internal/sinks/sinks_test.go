@@ -10,13 +10,13 @@ import (
 	"time"
 )
 
-// answer is what a request came to, as it travels.
+// answer is the encoded result of a request.
 type answer struct {
 	Error  string
 	Answer Answer
 }
 
-// talk has a process do what it is told, and returns what it answers, from its greeting on.
+// talk sends requests to a process and returns its answers, from its greeting on.
 func talk(t *testing.T, requests ...Request) []answer {
 	t.Helper()
 	var in, out bytes.Buffer
@@ -108,7 +108,7 @@ func TestShuffledOrderHoldsEveryone(t *testing.T) {
 	}
 }
 
-// A failure ends the work, and is told.
+// A failure ends the work and is reported.
 func TestCrowdStopsAtFailures(t *testing.T) {
 	broken := fmt.Errorf("broken")
 	if _, err := crowd(Request{For: time.Hour}, func(draw) error { return broken }); err == nil {

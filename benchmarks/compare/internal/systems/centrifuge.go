@@ -26,11 +26,11 @@ import (
 // Without a delay too, it joins up to 16 messages (MaxMessagesInFrame, the default) that already wait for a
 // client into one WebSocket message, one a line.
 //
-// The variant centrifuge-batched turns its write batching on: WriteDelay collects what comes for a client
+// The variant centrifuge-batched turns its write batching on: WriteDelay collects messages for a client
 // within that time, here without a limit (MaxMessagesInFrame -1), and WriteWithTimer does so by a timer
 // instead of a goroutine for each connection. The delay is the 100 ms of the documentation's example: long
 // enough that a burst to thousands of clients has been queued in full before the first write, which makes it
-// the best setting for S1; what it costs shows in S2 and S4.
+// the best setting for S1; its cost shows in S2 and S4.
 type centrifugeSystem struct {
 	node    *centrifuge.Node
 	handler http.Handler
@@ -115,7 +115,7 @@ func centrifugeDialect(a Audience) load.Dialect {
 	}
 }
 
-// publication is what a line that carries a message begins with.
+// publication is the beginning of a line that carries a message.
 const publication = `{"push":`
 
 // countPublications counts the published messages in a WebSocket message of centrifuge's, one a line. Its latency is that

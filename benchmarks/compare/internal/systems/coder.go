@@ -10,15 +10,15 @@ import (
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
 )
 
-// coderSystem is coder/websocket in the form of its chat example: the handler's goroutine writes what comes
-// over a Go channel, CloseRead takes care of what the client sends. The settings:
+// coderSystem is coder/websocket in the form of its chat example: the handler's goroutine writes messages from a Go
+// channel, CloseRead handles the client's messages. The settings:
 //
 //   - 256 messages in the channel, so that a burst fits in (the example has 16); a connection whose channel is
 //     full is closed, as in the example;
 //   - 5 seconds for a write, as in the example;
 //   - no compression, the default.
 //
-// The library has no encoded message that several connections could share: each write frames it anew.
+// The library has no encoded message that several connections could share: each write frames it again.
 type coderSystem struct {
 	topics *topics[*coderClient]
 	crew   *crew
@@ -88,7 +88,7 @@ func (s *coderSystem) talk(ctx context.Context, c *coderClient) (channel string,
 	return channel, nil
 }
 
-// write writes what is queued until the connection ends.
+// write writes queued messages until the connection ends.
 func (c *coderClient) write(ctx context.Context) {
 	for {
 		select {

@@ -5,11 +5,11 @@ import (
 	"sync"
 )
 
-// crew are the goroutines of a system: handlers and what they leave behind. Its methods may be called from
+// crew are the goroutines of a system: handlers and the goroutines that they start. Its methods may be called from
 // any number of goroutines; unlike a sync.WaitGroup it may grow from nothing while it is waited for, as
 // connections come whenever they like.
 type crew struct {
-	mu   sync.Mutex // protects what follows
+	mu   sync.Mutex // protects the fields below
 	n    int
 	idle sync.Cond
 }

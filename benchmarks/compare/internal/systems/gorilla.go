@@ -110,7 +110,7 @@ func (s *gorillaSystem) read(c *gorillaClient) {
 	}
 }
 
-// queue hands a message to the writer, and reports false if there is no room for it.
+// queue passes a message to the writer and reports false if there is no room for it.
 func (c *gorillaClient) queue(m outgoing) bool {
 	select {
 	case c.send <- m:
@@ -120,7 +120,7 @@ func (c *gorillaClient) queue(m outgoing) bool {
 	}
 }
 
-// write writes what is queued until the reader has ended.
+// write writes queued messages until the reader has ended.
 func (c *gorillaClient) write() {
 	ping := time.NewTicker(pingPeriod)
 	defer ping.Stop()

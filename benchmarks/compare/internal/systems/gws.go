@@ -10,8 +10,8 @@ import (
 )
 
 // gwsSystem is lxzan/gws with its Broadcaster, which encodes a message once and hands the frame to the write
-// queue of each connection: what its documentation shows for broadcasting. A message with one receiver goes
-// through WriteAsync, which is the same without what is shared. The settings:
+// queue of each connection, as its documentation shows for broadcasting. A message with one receiver goes
+// through WriteAsync, which is the same without the shared frame. The settings:
 //
 //   - ReadLoop on a goroutine of its own, as the documentation has it, so that the request can be collected;
 //   - ReadBufferSize 512: the clients send little, and memory per connection counts (its default is 4096);
@@ -50,7 +50,7 @@ func gwsOption() *gws.ServerOption {
 	return &gws.ServerOption{ReadBufferSize: smallReads, Logger: quiet{}}
 }
 
-// quiet takes what gws logs and drops it: a client that leaves is no news here.
+// quiet drops the log of gws: clients leave on purpose here.
 type quiet struct{}
 
 func (quiet) Error(v ...any) { slog.Debug("gws", "said", v) }

@@ -11,9 +11,9 @@ import (
 
 // melodySystem is olahol/melody. The settings:
 //
-//   - Write to each session of the channel, which is what BroadcastMultiple does, but going on where a session
+//   - Write to each session of the channel, as BroadcastMultiple does, but going on where a session
 //     is closing. BroadcastFilter would ask about every session for every message instead;
-//   - MessageBufferSize 256, the default: a burst fits into it, and what does not melody drops;
+//   - MessageBufferSize 256, the default: a burst fits into it, and melody drops the rest;
 //   - a pool of write buffers in the upgrader (gorilla's documented way to less memory with many idle
 //     connections), and read buffers of 512 bytes, as everywhere here (melody's default is 1024 each);
 //   - no compression.

@@ -13,7 +13,7 @@ import (
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
 )
 
-// shoalSystem is this repository's server and manager, with the options' defaults: what one gets without
+// shoalSystem is this repository's server and manager, with the options' defaults: the behaviour without
 // tuning anything. Messages are published in the process, as an application that embeds it does, as values
 // that the manager validates and encodes each time. Its clients speak the base protocol, so that they receive
 // the same bytes as everyone else's; in S6 they speak shoal.v1, whose resume is acknowledged.

@@ -12,7 +12,7 @@ import (
 type socket struct {
 	fd      int
 	channel string
-	// rest is what the kernel has not taken yet. As long as there is any, nothing else may be written.
+	// rest are the bytes that the kernel has not accepted yet. As long as there are any, nothing else may be written.
 	rest []byte
 	// stuck: the client does not read. It is left out from now on.
 	stuck bool
@@ -28,7 +28,7 @@ func newSocket(conn *net.TCPConn) (*socket, error) {
 	return s, err
 }
 
-// write writes one buffer and reports whether the kernel took all of it. What it did not take waits in rest.
+// write writes one buffer and reports whether the kernel accepted all of it. The remainder waits in rest.
 func (s *socket) write(wire []byte) bool {
 	if s.stuck {
 		return true
@@ -66,7 +66,7 @@ func (s *socket) attempt(wire []byte) (n int, ok bool) {
 // that still has none afterwards is left out.
 const patience = 2 * time.Second
 
-// finish writes what sockets have left over, as soon as they have room.
+// finish writes the remainders of sockets as soon as they have room.
 func finish(late []*socket) {
 	deadline := time.Now().Add(patience)
 	for len(late) > 0 {

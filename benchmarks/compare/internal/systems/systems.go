@@ -33,7 +33,7 @@ type Kind string
 // The kinds of systems.
 const (
 	Own       Kind = "own"       // this project
-	Peer      Kind = "peer"      // what others use
+	Peer      Kind = "peer"      // a library or server that others use
 	Yardstick Kind = "yardstick" // the limit of what is possible
 )
 
@@ -46,7 +46,7 @@ type Entry struct {
 	Kind Kind
 	// Module is the path of the module whose version counts.
 	Module string
-	// About says in one line what the system does with a message.
+	// About describes in one line how the system handles a message.
 	About string
 	// Part is in which scenarios the system takes part.
 	Part Part
@@ -66,7 +66,7 @@ const (
 	NoStorm         // in all but S6
 )
 
-// Audience says who subscribes to what: client i to channel i modulo Channels.
+// Audience assigns clients to channels: client i subscribes to channel i modulo Channels.
 type Audience struct {
 	Channels int
 	// Storm: the clients come back all at once, and resume where the system knows how to.

@@ -24,7 +24,7 @@ const (
 	testTime = time.Minute
 )
 
-// Every system delivers exactly what was published, to those that it was published for, in order.
+// Every system delivers exactly the published messages, to their receivers, in order.
 func TestDelivery(t *testing.T) {
 	for _, e := range All() {
 		if e.Part == StormOnly {
@@ -47,7 +47,7 @@ func deliver(t *testing.T, e Entry, channels int) {
 	}
 	eventually(ctx, t, func() bool { return system.Subscriptions() == clients })
 
-	// One burst, and the same again one by one: a system may join what comes at once.
+	// One burst, and the same again one by one: a system may join messages that arrive together.
 	messages := some(burst*channels, channels, message.MinSize, 1)
 	if err := system.Publish(messages); err != nil {
 		t.Fatal(err)
@@ -173,7 +173,7 @@ func connect(ctx context.Context, t *testing.T, url string, d load.Dialect, i in
 
 func (c *client) leave() { _ = c.conn.CloseNow() }
 
-// expect reads what is wanted, and nothing else that counts.
+// expect reads the wanted messages, and no other that counts.
 func (c *client) expect(ctx context.Context, t *testing.T, wanted []message.Message) {
 	for len(wanted) > 0 {
 		_, payload, err := c.conn.Read(ctx)
@@ -191,7 +191,7 @@ func (c *client) expect(ctx context.Context, t *testing.T, wanted []message.Mess
 	}
 }
 
-// match takes off what a WebSocket message holds.
+// match removes the contents of a WebSocket message.
 func match(d load.Dialect, payload []byte, wanted []message.Message) ([]message.Message, error) {
 	parts := bytes.Split(bytes.TrimSpace(payload), []byte("\n"))
 	if d.Data != nil && d.Data(payload) != len(parts) {

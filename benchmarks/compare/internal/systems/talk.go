@@ -16,7 +16,7 @@ const path = "/ws"
 // Every adapter whose library has no protocol of its own speaks the same few messages with its clients:
 // authentication, then one subscription, each acknowledged.
 
-// request is what such a client sends.
+// request is a message of such a client.
 type request struct {
 	Type     string `json:"type"`
 	Token    string `json:"token"`

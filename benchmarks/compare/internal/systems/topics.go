@@ -8,7 +8,7 @@ import (
 // topics knows which connections follow which channel, for the libraries that leave this to the application.
 // All methods may be called from any number of goroutines.
 type topics[C comparable] struct {
-	mu sync.RWMutex // protects what follows; held for reading while a message is handed to the followers
+	mu sync.RWMutex // protects the fields below; held for reading while a message is sent to the followers
 	of map[string][]C
 	n  int
 }

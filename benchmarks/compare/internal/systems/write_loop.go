@@ -19,7 +19,7 @@ import (
 // no queue, no lock per connection and no runtime poller on the way out: nothing that writes once for each
 // message can do with less.
 //
-// With joined set it is joined-write: of what is published at once, the frames of a socket are joined into
+// With joined set it is joined-write: of the messages published at once, the frames of a socket are joined into
 // one buffer and written by one write(2), the limit for bursts.
 type writeLoop struct {
 	gws.BuiltinEventHandler
@@ -27,12 +27,12 @@ type writeLoop struct {
 	joined   bool
 	crew     *crew
 
-	mu    sync.RWMutex // protects what follows; held for reading while writing, so that no socket closes meanwhile
+	mu    sync.RWMutex // protects the fields below; held for reading while writing, so that no socket closes during a write
 	parts []part
 	n     int
 }
 
-// part is what one goroutine writes to: the sockets of each channel that are its own.
+// part are the sockets of each channel that one goroutine writes to.
 type part map[string][]*socket
 
 func writeLoopEntry() Entry {
@@ -195,7 +195,7 @@ func appendFrame(dst []byte, m message.Message) []byte {
 	return m.AppendJSON(frame.AppendHeader(dst, frame.Text, m.Size))
 }
 
-// writeAll writes to sockets, and adds to late those that have not taken all.
+// writeAll writes to sockets, and adds to late the sockets that have not accepted all.
 func writeAll(sockets []*socket, wire []byte, late []*socket) []*socket {
 	for _, out := range sockets {
 		if !out.write(wire) {

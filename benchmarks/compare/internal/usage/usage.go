@@ -1,4 +1,4 @@
-// Package usage says what this process, and the kernel, use of the machine.
+// Package usage measures the resources of this process and of the kernel.
 package usage
 
 import (
@@ -12,13 +12,13 @@ import (
 	"github.com/shoal-go/shoal/internal/load"
 )
 
-// CPU is what this process has used of the processors, in nanoseconds.
+// CPU returns the processor time of this process, in nanoseconds.
 func CPU() int64 {
 	user, system := load.ProcessCPU()
 	return int64(user + system)
 }
 
-// CPUOf is what another process has used of the processors, in nanoseconds, to some hundredths of a second, 0 where
+// CPUOf returns the processor time of another process, in nanoseconds, to some hundredths of a second, 0 where
 // the system does not tell.
 func CPUOf(process int) int64 {
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(process) + "/stat")
@@ -32,7 +32,7 @@ func CPUOf(process int) int64 {
 	}
 	sum := int64(0)
 	for _, field := range [][]byte{fields[user], fields[system]} {
-		n, _ := strconv.ParseInt(string(field), 10, 64) // 0 where it is no number
+		n, _ := strconv.ParseInt(string(field), 10, 64) // 0 unless it is a number
 		sum += n * tick
 	}
 	return sum
@@ -45,7 +45,7 @@ func Resident() int64 { return number("/proc/self/status", "VmRSS:") << 10 }
 // not tell.
 func Writes() int64 { return number("/proc/self/io", "syscw:") }
 
-// Slab is what the kernel has in use for its own objects, sockets among them, in bytes, 0 where the system
+// Slab returns the memory of the kernel's own objects, sockets among them, in bytes, 0 where the system
 // does not tell.
 func Slab() int64 { return number("/proc/meminfo", "Slab:") << 10 }
 
@@ -58,16 +58,16 @@ func number(file, name string) int64 {
 	for line := range bytes.Lines(text) {
 		rest, found := bytes.CutPrefix(line, []byte(name))
 		if fields := bytes.Fields(rest); found && len(fields) > 0 {
-			n, _ := strconv.ParseInt(string(fields[0]), 10, 64) // 0 where it is no number
+			n, _ := strconv.ParseInt(string(fields[0]), 10, 64) // 0 unless it is a number
 			return n
 		}
 	}
 	return 0
 }
 
-// Heap is what is in use on the heap of this process, in bytes, after a collection.
+// Heap returns the bytes in use on the heap of this process after a collection.
 func Heap() int64 {
-	runtime.GC() // twice: what a pool holds survives the first
+	runtime.GC() // twice: a pool's contents survive the first
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)

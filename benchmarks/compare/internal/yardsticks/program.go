@@ -34,7 +34,7 @@ func NATSProgram(ctx context.Context) (string, error) {
 	return program, nil
 }
 
-// RedisVersion returns what redis-benchmark says that it is.
+// RedisVersion returns the version of redis-benchmark.
 func RedisVersion(ctx context.Context) string {
 	said, err := exec.CommandContext(ctx, "redis-benchmark", "--version").Output()
 	if err != nil {

@@ -35,7 +35,7 @@ func OfRedis() []string { return []string{Plain, Stored} }
 // connections is how many redis-benchmark has at most. More in flight are pipelined.
 const connections = 64
 
-// drawn is what redis-benchmark replaces by a number of 12 digits.
+// drawn is the text that redis-benchmark replaces by a number of 12 digits.
 const drawn = "__rand_int__"
 
 // Run runs one of the clients of Redis.
@@ -66,7 +66,7 @@ func (r Redis) Run(ctx context.Context, name string, l Load) (came Came, err err
 	return came, err
 }
 
-// subscribe reads what comes on the channels, until the function that it returns is called.
+// subscribe reads messages of the channels until the function that it returns is called.
 func (r Redis) subscribe(ctx context.Context, channels int) (stop func(), err error) {
 	var names []string
 	for _, beginning := range r.Channels {

@@ -13,24 +13,24 @@ import (
 	"time"
 )
 
-// Load is what a client is to do.
+// Load describes the work of a client.
 type Load struct {
 	// Messages is how many are sent, Bytes how long each is, Channels how many they go to, and InFlight how many
 	// may wait for their answer.
 	Messages, Bytes, Channels, InFlight int
 }
 
-// Came is what came of it.
+// Came is the result.
 type Came struct {
 	PerSecond float64
-	// CPU is what the client has used of the processors, and SubscriberCPU the one that received, where there is one.
+	// CPU is the processor time of the client, and SubscriberCPU of the subscriber, where there is one.
 	CPU, SubscriberCPU time.Duration
 }
 
-// rates are numbers of messages per second, as the clients say them. The last one is that of all together.
+// rates are numbers of messages per second, as the clients report them. The last one is the total.
 var natsRate, redisRate = regexp.MustCompile(`stats: ([0-9,]+) msgs/sec`), regexp.MustCompile(`(?m)^"[^"]*","([0-9.]+)"`)
 
-// rate reads a rate out of what a client has said.
+// rate reads a rate from a client's output.
 func rate(said []byte, form *regexp.Regexp) (float64, error) {
 	all := form.FindAllSubmatch(said, -1)
 	if len(all) == 0 {
@@ -50,7 +50,7 @@ type client struct {
 }
 
 func start(ctx context.Context, program string, arguments ...string) (*client, error) {
-	c := &client{command: exec.CommandContext(ctx, program, arguments...)} //nolint:gosec // one of those that are compared with
+	c := &client{command: exec.CommandContext(ctx, program, arguments...)} //nolint:gosec // one of the yardsticks
 	c.command.Stdout, c.command.Stderr = &c.said, &c.said
 	if err := c.command.Start(); err != nil {
 		return nil, fmt.Errorf("yardsticks: the client does not start: %w", err)
@@ -58,7 +58,7 @@ func start(ctx context.Context, program string, arguments ...string) (*client, e
 	return c, nil
 }
 
-// end waits for the client to end, and returns the rate that it says and what it used of the processors.
+// end waits for the client to end, and returns its rate and its processor time.
 func (c *client) end(form *regexp.Regexp) (float64, time.Duration, error) {
 	if err := c.command.Wait(); err != nil {
 		return 0, 0, fmt.Errorf("yardsticks: %s: %w, it said: %.500q", c.command, err, c.said.Bytes())
@@ -70,7 +70,7 @@ func (c *client) end(form *regexp.Regexp) (float64, time.Duration, error) {
 // NATS says where the server is and how its client is called.
 type NATS struct {
 	Program, URL string
-	// Stream is that of the broker, with the subjects that it stores from, and Live what it publishes them under
+	// Stream is the broker's, with the subjects that it stores from, and Live the prefix that it publishes them under
 	// again.
 	Stream, Subject, Live string
 }
@@ -110,7 +110,7 @@ func (n NATS) Run(ctx context.Context, name string, l Load) (came Came, err erro
 	default:
 		return came, fmt.Errorf("yardsticks: NATS has no client %q", name)
 	}
-	// What is lost on the way to a subscriber would be waited for for ever.
+	// A message lost on the way to a subscriber would be awaited without end.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var subscriber *client
@@ -129,7 +129,7 @@ func (n NATS) Run(ctx context.Context, name string, l Load) (came Came, err erro
 	return came, err
 }
 
-// await waits for a subscriber to get the last messages, and corrects what came by what it says.
+// await waits for a subscriber to get the last messages, and corrects the result by its report.
 func (c *client) await(cancel func(), came *Came) error {
 	const patience = 5 * time.Second
 	late := time.AfterFunc(patience, cancel)

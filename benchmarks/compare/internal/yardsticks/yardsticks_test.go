@@ -26,7 +26,7 @@ func TestRatesAreRead(t *testing.T) {
 	}
 }
 
-// program writes a program that says what it was called with, and a rate: 2000 as a subscriber, else 3000.
+// program writes a program that prints its arguments and a rate: 2000 as a subscriber, else 3000.
 func program(t *testing.T) (name, log string) {
 	t.Helper()
 	folder := t.TempDir()
@@ -70,7 +70,7 @@ func TestClientsOfNATS(t *testing.T) {
 	}
 }
 
-// told is a server that answers each line with what is said next.
+// told is a server that answers each line with the next of its answers.
 func told(t *testing.T, say ...string) Redis {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
