@@ -5,15 +5,15 @@ import (
 	"time"
 )
 
-// board holds what changes while a test waits for it. All methods may be called from any number of goroutines.
+// board holds state that changes while a test waits for it. All methods may be called from any number of goroutines.
 type board struct {
-	mu     sync.Mutex    // protects turned, and the fields of whatever the board is part of
+	mu     sync.Mutex    // protects turned, and the fields of the struct that the board is part of
 	turned chan struct{} // closed and replaced whenever something has changed
 }
 
 func newBoard() board { return board{turned: make(chan struct{})} }
 
-// change calls fn with the lock held, and wakes whoever waits.
+// change calls fn with the lock held, and wakes waiting goroutines.
 func (b *board) change(fn func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

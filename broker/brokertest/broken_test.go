@@ -91,7 +91,7 @@ func (b broken) Forget(ctx context.Context, channel string) error {
 	return b.HistoryBroker.Forget(ctx, channel)
 }
 
-// meddler is a Handler that hands on what fn makes of each message.
+// meddler is a Handler that passes on the results of fn for each message.
 type meddler struct {
 	broker.Handler
 	fn func(m broker.Message) []broker.Message
@@ -123,7 +123,7 @@ func answering(fn func(k *broker.Snapshot)) func(*broken) {
 	}
 }
 
-// always makes a meddling fn that does not depend on what came before.
+// always makes a meddling fn that does not depend on earlier messages.
 func always(fn func(m broker.Message) []broker.Message) func() func(broker.Message) []broker.Message {
 	return func() func(broker.Message) []broker.Message { return fn }
 }
@@ -164,10 +164,10 @@ func breaking(breaks func(*broken)) Config {
 	}
 }
 
-// leak is what the suite says of goroutines left behind.
+// leak is the suite's complaint about goroutines left behind.
 const leak = "unexpected goroutines"
 
-// breakage is a broken promise, the clause that is to notice it, and what that is to say: one of several things,
+// breakage is a broken promise, the clause that is to notice it, and its expected complaint: one of several,
 // if there are bars between them.
 type breakage struct {
 	name      string
@@ -306,7 +306,7 @@ func interestBreakages() []breakage {
 	return []breakage{
 		{"subscribe returns early", subscribeEffective, "waiting for", func(b *broken) {
 			b.subscribe = func(k broker.HistoryBroker, _ context.Context, channels []string) error {
-				// Whoever publishes at once is faster than this.
+				// A publisher that does not wait is faster than this.
 				time.AfterFunc(10*time.Millisecond, func() { _ = k.Subscribe(context.Background(), channels...) })
 				return nil
 			}
@@ -337,7 +337,7 @@ func interestBreakages() []breakage {
 	}
 }
 
-// each returns what fn makes of the names.
+// each returns the results of fn for the names.
 func each(names []string, fn func(string) string) []string {
 	var made []string
 	for _, name := range names {

@@ -6,14 +6,14 @@ import (
 	"github.com/shoal-go/shoal/broker"
 )
 
-// ear is a Handler that notes what it is told. Its fields are read by the conditions given to await.
+// ear is a Handler that records its calls. Its fields are read by the conditions given to await.
 type ear struct {
-	// touch, if not nil, may do with a payload what its owner may, once a copy of it has been noted.
+	// touch, if not nil, may change a payload as its owner may, once a copy of it has been recorded.
 	touch func(payload []byte)
 
 	board
 	connected bool
-	// heard holds what came, by channel. An interruption stands there as a message without payload.
+	// heard holds the received messages by channel. An interruption stands there as a message without payload.
 	heard  map[string][]broker.Message
 	inside map[string]bool
 	// overlapped is a channel for which Receive was called while it was running, or "".
@@ -65,7 +65,7 @@ func (e *ear) Interrupted(channels ...string) {
 // Health notes that the node has connected.
 func (e *ear) Health(err error) { e.change(func() { e.connected = err == nil }) }
 
-// messages returns what came on a channel with a payload. It is called with the lock held.
+// messages returns the messages of a channel that have a payload. It is called with the lock held.
 func (e *ear) messages(channel string) []broker.Message {
 	var messages []broker.Message
 	for _, m := range e.heard[channel] {
@@ -96,7 +96,7 @@ func (s *trial) awaitLast(n *node, channel, payload string) {
 	})
 }
 
-// awaitCount returns when at least so many messages came on a channel.
+// awaitCount returns when at least a number of messages have been received on a channel.
 func (s *trial) awaitCount(n *node, channel string, count int) {
 	s.Helper()
 	s.await(&n.board, "all messages of a channel", func() bool { return len(n.messages(channel)) >= count })

@@ -14,7 +14,7 @@ type Engine interface {
 	Addr() string
 	// Kill ends it without notice.
 	Kill()
-	// Restart starts it after Kill, with what it had kept or empty, and returns when it listens.
+	// Restart starts it after Kill, with its stored data or empty, and returns when it listens.
 	Restart(keep bool)
 	// Pause stops it where it is, while its connections stay.
 	Pause()
@@ -22,7 +22,7 @@ type Engine interface {
 	Resume()
 }
 
-// FaultConfig says what to try.
+// FaultConfig configures Faults.
 type FaultConfig struct {
 	// Engine starts an engine of its own, which keeps Messages messages of a channel for an hour, say.
 	Engine func(t testing.TB) Engine
@@ -30,18 +30,17 @@ type FaultConfig struct {
 	Node func(t testing.TB, addr string) broker.HistoryBroker
 	// Messages is how many messages of a channel are kept. At least 16.
 	Messages int
-	// Durable says that what was acknowledged survives Kill and Restart(true). Then that is tried too.
+	// Durable: acknowledged messages survive Kill and Restart(true), which is tried too.
 	Durable bool
-	// Renews says that what an engine had kept is all found again after Restart(true), but in a new epoch.
+	// Renews: all stored messages are found again after Restart(true), but in a new epoch.
 	Renews bool
-	// Patience is how long to wait for what must come: a node noticing that something is wrong, and all being well
-	// again. 0: 30 seconds.
+	// Patience is how long to wait for an expected event: a node noticing a fault, and full recovery. 0: 30 seconds.
 	Patience time.Duration
 }
 
 // Faults lets things go wrong in the middle of traffic, each as a subtest with an engine of its own, and accounts for
-// every message: a follower on another node than the writer's got it in order, live or from what is kept, or was told
-// of a loss where there could be one. It takes real time.
+// every message: a follower on another node than the writer's got it in order, live or from the history, or received
+// an announcement of a loss where there could be one. It takes real time.
 func Faults(t *testing.T, c FaultConfig) {
 	t.Helper()
 	if c.Patience == 0 {

@@ -10,12 +10,12 @@ import (
 	"github.com/shoal-go/shoal/broker"
 )
 
-// shaky is a way to a Memory that goes down and comes back. Its fields but mu and what follows are set before use.
+// shaky is a connection to a Memory that goes down and comes back. The fields before mu are set before use.
 type shaky struct {
 	broker.HistoryBroker
-	healthy    bool // says that it is well, whatever is
-	acksAll    bool // acknowledges what it loses
-	unlinked   bool // does not say what was missed, neither at once nor by Previous
+	healthy    bool // always reports to be healthy
+	acksAll    bool // acknowledges messages that it loses
+	unlinked   bool // does not report missed messages, neither at once nor by Prev
 	sameEpoch  bool // tells no new epoch
 	alarmistic bool // says that all was lost
 	renewing   bool // goes on in a new epoch when it comes back
@@ -112,12 +112,12 @@ func (s *shaky) rise() {
 	s.handler.Health(nil)
 }
 
-// TestFaultsAreAccountedFor lets sound and broken nodes endure what may happen, and reads the account.
+// TestFaultsAreAccountedFor exposes sound and broken nodes to all faults, and reads the account.
 func TestFaultsAreAccountedFor(t *testing.T) {
 	for name, e := range map[string]struct {
 		writer, reader *shaky
 		wipes, renews  bool
-		complaint      string // "" is none
+		complaint      string // "": none
 	}{
 		"sound, reader away":   {reader: &shaky{}},
 		"sound, writer away":   {writer: &shaky{}},

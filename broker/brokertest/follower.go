@@ -9,13 +9,13 @@ import (
 	"github.com/shoal-go/shoal/broker"
 )
 
-// Follower follows stored channels so that it misses nothing, or knows that it did: what a node has to do with a
-// Keeper. Its methods may be called from any number of goroutines. Those of broker.Handler are for the Keeper,
-// and wait for nothing but a lock.
+// Follower follows stored channels so that it misses nothing, or knows that it did, as a node must with a
+// HistoryBroker. Its methods may be called from any number of goroutines. Those of broker.Handler are for the
+// broker, and block only on a lock.
 //
-// It takes a live message only if it continues what it has. Whenever it does not, or the Keeper says that something
-// may be missing, the follower asks what is kept. What arrives while it asks waits for the answer; what arrived
-// before is part of it. It remembers all that it has seen, for tests to look at.
+// It accepts a live message only if it directly follows the previous one. Otherwise, or when the broker reports an
+// interruption, the follower reads the history. Messages that arrive during the read wait for its result, which
+// includes all earlier ones. It records everything that it has seen, for tests.
 type Follower struct {
 	keeper broker.HistoryBroker
 	behind chan struct{} // holds a token if some channel is to be caught up
@@ -25,17 +25,17 @@ type Follower struct {
 	health   error
 }
 
-// followed is one channel. What it has is complete when no reason to ask is unanswered.
+// followed is one channel. It is complete when each reason to read the history has been answered.
 type followed struct {
 	at       broker.Position
-	reasons  int // to ask what is kept, so far
-	answered int // those that came before it was last asked
+	reasons  int // to read the history, so far
+	answered int // the reasons that came before the last read
 	asking   bool
 	waiting  []broker.Message
 	seen     []Sight
 }
 
-// Sight is what a Follower has seen: a message, or that some were lost.
+// Sight is an observation of a Follower: a message, or a loss.
 type Sight struct {
 	// Lost is "" for a message. Otherwise it says why messages may be missing here.
 	Lost    string
@@ -54,7 +54,7 @@ func NewFollower(k broker.HistoryBroker) *Follower {
 	}
 }
 
-// Run runs the Keeper and follows until ctx ends. The error is that of the Keeper's Run.
+// Run runs the broker and follows until ctx ends. It returns the error of the broker's Run.
 func (f *Follower) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var catchingUp sync.WaitGroup
@@ -65,8 +65,8 @@ func (f *Follower) Run(ctx context.Context) error {
 	return err
 }
 
-// Follow begins to follow a channel, with what is kept of it. It blocks until the subscription is sure, at most
-// until ctx ends; the error is that of the Keeper's Subscribe.
+// Follow begins to follow a channel, from its history on. It blocks until the subscription is confirmed, at most
+// until ctx ends, and returns the error of the broker's Subscribe.
 func (f *Follower) Follow(ctx context.Context, channel string) error {
 	f.change(func() {
 		if f.channels[channel] == nil {
@@ -76,12 +76,12 @@ func (f *Follower) Follow(ctx context.Context, channel string) error {
 	if err := f.keeper.Subscribe(ctx, channel); err != nil {
 		return err
 	}
-	// Only what was asked after Subscribe had returned joins what arrives without a gap.
+	// Only a history that was read after Subscribe had returned joins the live messages without a gap.
 	f.ask(channel)
 	return nil
 }
 
-// Seen returns what was seen of a channel so far.
+// Seen returns the observations of a channel so far.
 func (f *Follower) Seen(channel string) (seen []Sight) {
 	f.look(func() {
 		if c := f.channels[channel]; c != nil {
@@ -109,15 +109,15 @@ func (f *Follower) Receive(m broker.Message) {
 	})
 }
 
-// Interrupted asks again what is kept.
+// Interrupted reads the history again.
 func (f *Follower) Interrupted(channels ...string) { f.ask(channels...) }
 
-// Health notes whether messages come through. There is nothing to do: Interrupted will say what may be missing.
+// Health notes whether messages come through. There is nothing to do: Interrupted will name the channels with possible losses.
 func (f *Follower) Health(err error) {
 	f.change(func() { f.health = err })
 }
 
-// ask gives a reason to ask what is kept of channels, or of all if there are none.
+// ask adds a reason to read the history of channels, or of all if there are none.
 func (f *Follower) ask(channels ...string) {
 	f.change(func() {
 		if len(channels) == 0 {
@@ -142,7 +142,7 @@ func (f *Follower) wake() {
 	}
 }
 
-// catchUp asks what is kept of the channels that have a reason for it, until ctx ends.
+// catchUp reads the history of the channels that have a reason for it, until ctx ends.
 func (f *Follower) catchUp(ctx context.Context) {
 	const pause = 50 * time.Millisecond
 	for {
@@ -197,7 +197,7 @@ func (f *Follower) begin(channel string) (answers int) {
 	return answers
 }
 
-// answer merges what is kept with what has waited.
+// answer merges the history with the waiting messages.
 func (f *Follower) answer(channel string, answers int, k broker.Snapshot) {
 	f.change(func() {
 		c := f.channels[channel]
@@ -213,7 +213,7 @@ func (f *Follower) answer(channel string, answers int, k broker.Snapshot) {
 	})
 }
 
-// merge adds what is kept and not yet seen.
+// merge adds the stored messages that have not been seen.
 func (c *followed) merge(k broker.Snapshot) {
 	switch {
 	case c.at.Epoch == "":

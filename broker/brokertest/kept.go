@@ -36,7 +36,7 @@ type said struct {
 	payload string
 }
 
-// checkKept complains unless what is kept agrees with all that was ever stored in the epoch, oldest first.
+// checkKept complains unless the history agrees with all messages ever stored in the epoch, oldest first.
 func (s *trial) checkKept(k broker.Snapshot, epoch string, all []said) {
 	s.Helper()
 	newest := all[len(all)-1]
@@ -66,7 +66,7 @@ func (s *trial) checkKept(k broker.Snapshot, epoch string, all []said) {
 	}
 }
 
-// keptAgrees: while a channel fills, and after it overflows, every node is told the same, and that is what came.
+// keptAgrees: while a channel fills, and after it overflows, every node reads the same history, which holds the received messages.
 func keptAgrees(s *trial) {
 	nodes := []*node{s.join(), s.join(), s.join()}
 	x := s.channel("x")
@@ -97,7 +97,7 @@ func keptAgrees(s *trial) {
 	s.checkKept(s.kept(nodes[2], x), epoch, all)
 }
 
-// forgetBegins: Forget leaves nothing of what was stored, in a new epoch of which subscribers learn in time.
+// forgetBegins: Forget removes all stored messages and begins a new epoch, of which subscribers learn in time.
 func forgetBegins(s *trial) {
 	a, b := s.join(), s.join()
 	x, other := s.channel("x"), s.channel("other")
@@ -156,7 +156,7 @@ func (s *trial) checkTold(n *node, channel, last, epoch string) {
 	})
 }
 
-// messagesExpire: after their time messages are gone, whoever missed them can tell, and what follows is above.
+// messagesExpire: messages expire, a node that missed them can tell, and later offsets are higher.
 func messagesExpire(s *trial) {
 	a := s.connect(s.Expiring(s.TB), newEar())
 	b := s.connect(s.Expiring(s.TB), newEar())

@@ -28,7 +28,7 @@ func (l *ledger) ack(number int) {
 	l.acked[number] = true
 }
 
-// check returns what is wrong with what a follower has seen by now, nil if nothing is: each acknowledged message is
+// check returns the faults in a follower's observations so far, or nil: each acknowledged message is
 // there once and in order, or its loss was announced just where it is missing. One that was not acknowledged may
 // be there, also late, as it may have stood before a socket that a paused engine read later; but not before one
 // that was acknowledged before its Store began.
@@ -69,7 +69,7 @@ func (l *ledger) check(sights []Sight, mayLose bool) error {
 	return nil
 }
 
-// firstAcked returns the first acknowledged message from a number up to below another, -1 if there is none.
+// firstAcked returns the first acknowledged message from a number up to below another, or -1.
 func (l *ledger) firstAcked(from, to int) int {
 	for number := from; number < to; number++ {
 		if l.acked[number] {

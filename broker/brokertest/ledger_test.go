@@ -7,7 +7,7 @@ import (
 )
 
 func TestLedger(t *testing.T) {
-	// Messages 0 to 5 were stored, of which 3 was not acknowledged. "-" is an announced loss.
+	// Messages 0 to 5 were stored, 3 was not acknowledged. "-" is an announced loss.
 	for sights, complaint := range map[string]string{
 		"0 1 2 3 4 5":   "",
 		"0 1 2 4 5":     "",

@@ -12,7 +12,7 @@ import (
 
 // runEnds: Run returns nil when its context ends, and then nothing of the node is left.
 func runEnds(s *trial) {
-	first := s.join() // may make the engine start what it keeps running
+	first := s.join() // the engine may start goroutines that it keeps running
 	s.store(first, s.channel("x"), "1")
 	first.stop()
 	before := goleak.IgnoreCurrent()

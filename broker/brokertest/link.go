@@ -16,14 +16,14 @@ import (
 type Link struct {
 	t     testing.TB
 	proxy *toxiproxy.Proxy
-	// ails are the names of what is wrong with the link, but for being cut.
+	// ails are the names of the link's faults, except for being cut.
 	ails []string
 }
 
 // NewLink opens a link to the server at upstream, host:port. It ends with the test.
 func NewLink(t testing.TB, upstream string) *Link {
 	t.Helper()
-	zerolog.SetGlobalLevel(zerolog.Disabled) // some of what goes wrong by intention is logged past its logger
+	zerolog.SetGlobalLevel(zerolog.Disabled) // it logs some intended faults past its logger
 	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
 	l := &Link{t: t, proxy: toxiproxy.NewProxy(server, "link", "127.0.0.1:0", upstream)}
 	if err := l.proxy.Start(); err != nil {
@@ -36,9 +36,9 @@ func NewLink(t testing.TB, upstream string) *Link {
 	return l
 }
 
-// LeftByLinks are options with which goleak overlooks what links may leave behind, and nothing else. When the far
-// end of a connection breaks, toxiproxy takes nothing more out of its chain of channels, so that whoever has a
-// piece of data in hand just then waits for ever to pass it on, and whoever reads the next behind him.
+// LeftByLinks are options with which goleak ignores goroutines that links may leave behind, and no others. When the
+// far end of a connection breaks, toxiproxy reads no more from its chain of channels, so a goroutine that is sending
+// a piece of data at that moment blocks without end, and so does the one that reads the next piece.
 func LeftByLinks() []goleak.Option {
 	return []goleak.Option{
 		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2/toxics.(*ToxicStub).Run"),
@@ -60,12 +60,12 @@ func (l *Link) Slow(latency, jitter time.Duration) {
 	l.ail("latency", fmt.Sprintf(`"latency": %d, "jitter": %d`, latency.Milliseconds(), jitter.Milliseconds()))
 }
 
-// Limit lets so many bytes through in a second, in each direction, rounded down to KB.
+// Limit limits the bytes per second in each direction, rounded down to KB.
 func (l *Link) Limit(bytesPerSecond int) {
 	l.ail("bandwidth", fmt.Sprintf(`"rate": %d`, bytesPerSecond/1000))
 }
 
-// Mend makes the link as good as new. Connections on which bytes were lost have ended.
+// Mend removes all faults of the link. Connections on which bytes were lost have ended.
 func (l *Link) Mend() {
 	l.t.Helper()
 	for _, name := range l.ails {

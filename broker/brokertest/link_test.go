@@ -52,7 +52,7 @@ func dial(t *testing.T, l *brokertest.Link) net.Conn {
 	return conn
 }
 
-// ask sends a line and returns what comes back.
+// ask sends a line and returns the answer.
 func ask(conn net.Conn, line string) (string, error) {
 	if _, err := io.WriteString(conn, line+"\n"); err != nil {
 		return "", err

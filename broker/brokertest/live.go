@@ -52,7 +52,7 @@ func reachesSubscribers(s *trial) {
 	})
 }
 
-// talk is what several publishers say on several channels, all at once.
+// talk is the traffic of several publishers on several channels at once.
 type talk struct {
 	channels             []string
 	publishers, messages int
@@ -91,7 +91,7 @@ func (t talk) check(s *trial, n *node) {
 	}
 }
 
-// publisherOrder: what one publisher publishes on a channel arrives in that order, whatever others do.
+// publisherOrder: the messages of one publisher on a channel arrive in order, regardless of others.
 func publisherOrder(s *trial) {
 	nodes := []*node{s.join(), s.join(), s.join()}
 	t := talk{channels: s.channels("c", 10), publishers: 4, messages: 50}
@@ -129,7 +129,7 @@ func storedOrder(s *trial) {
 	}
 }
 
-// checkChain complains unless what a node heard on a channel is one unbroken run of stored messages.
+// checkChain complains unless a node received one unbroken run of stored messages on a channel.
 func (s *trial) checkChain(n *node, channel, epoch string) {
 	s.Helper()
 	s.await(&n.board, "the stored messages", func() bool {

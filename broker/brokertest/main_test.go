@@ -16,7 +16,7 @@ import (
 // listenAt is the environment variable that makes a process of these tests an engine.
 const listenAt = "BROKERTEST_LISTEN_AT"
 
-// serve is an engine: it greets each connection by what it finds in its environment, until it is killed.
+// serve is an engine: it greets each connection with a variable of its environment, until it is killed.
 func serve(addr string) error {
 	listener, err := net.Listen("tcp", addr)
 	for err == nil {

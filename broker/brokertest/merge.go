@@ -7,7 +7,7 @@ import (
 	"strconv"
 )
 
-// mergeLosesNothing: a node that subscribes at any moment, asks what is kept and adds what arrives has it all, once
+// mergeLosesNothing: a node that subscribes at any moment, reads the history and adds live messages has all of them, once
 // and in order, even if it has to ask again at any other moment.
 func mergeLosesNothing(s *trial) {
 	const rounds, size = 8, 8

@@ -26,7 +26,7 @@ func awkward() []string {
 	return channels
 }
 
-// awkwardNames: whatever an id holds, its messages and its history are its own.
+// awkwardNames: ids with any content have messages and a history of their own.
 func awkwardNames(s *trial) {
 	a, b, few := s.join(), s.join(), s.join()
 	all := awkward()
@@ -62,7 +62,7 @@ func awkwardNames(s *trial) {
 	s.awaitLast(a, all[0], "once more")
 }
 
-// awaitAll complains unless these payloads, in whatever order, are all that comes on a channel.
+// awaitAll complains unless exactly these payloads, in any order, are received on a channel.
 func (s *trial) awaitAll(n *node, channel string, want []string) {
 	s.Helper()
 	s.awaitCount(n, channel, len(want))
@@ -111,7 +111,7 @@ func payloadsUnchanged(s *trial) {
 	}
 }
 
-// payloadOwned: a receiver may do with a payload what it likes, and so may the publisher when the call has returned.
+// payloadOwned: a receiver may change a payload, and so may the publisher when the call has returned.
 func payloadOwned(s *trial) {
 	scribble := func(payload []byte) { copy(payload, bytes.Repeat([]byte("#"), len(payload))) }
 	vandal := newEar()

@@ -11,7 +11,7 @@ import (
 	"github.com/shoal-go/shoal/broker"
 )
 
-// storeOnce stores a message with a key, and does with its bytes afterwards what a publisher may.
+// storeOnce stores a message with a key, and changes its bytes afterwards as a publisher may.
 func (s *trial) storeOnce(n *node, channel, payload string, once broker.Once) (at broker.Position, replayed bool) {
 	s.Helper()
 	ours := []byte(payload)

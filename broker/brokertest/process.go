@@ -18,7 +18,7 @@ type Process struct {
 var _ Engine = (*Process)(nil)
 
 // StartProcess starts an engine, and returns when it accepts connections at addr, host:port. The command is made
-// anew for each start, and finds what the one before has left behind only if keep is true. It ends with the test.
+// again for each start, and finds the data of the previous one only if keep is true. It ends with the test.
 func StartProcess(t testing.TB, addr string, command func(keep bool) *exec.Cmd) *Process {
 	t.Helper()
 	p := &Process{t: t, addr: addr, command: command}

@@ -16,7 +16,7 @@ type recorder struct {
 	cleanups   []func()
 }
 
-// complaintsOf returns what a trial complains of.
+// complaintsOf returns the complaints of a trial.
 func complaintsOf(t testing.TB, c Config, try func(*trial)) string {
 	r := &recorder{TB: t}
 	ended := make(chan struct{})

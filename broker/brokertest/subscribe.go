@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// subscribeEffective: what is published on another node once Subscribe has returned arrives, for many channels
+// subscribeEffective: messages published on another node once Subscribe has returned arrive, for many channels
 // subscribed at once, one and several at a time.
 func subscribeEffective(s *trial) {
 	const rounds, callers = 10, 20
@@ -81,7 +81,7 @@ func unsubscribeEnds(s *trial) {
 	s.awaitLast(a, y, "still there")
 }
 
-// awaitSilence returns when a node hears no more of what another publishes on a channel. Each silent round ends
+// awaitSilence returns when a node receives no more messages that another publishes on a channel. Each silent round ends
 // with a message on another channel, which has overtaken nothing.
 func (s *trial) awaitSilence(deaf, speaker *node, channel string) {
 	s.Helper()

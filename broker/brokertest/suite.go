@@ -11,7 +11,7 @@ import (
 	"github.com/shoal-go/shoal/broker"
 )
 
-// Config says what to try.
+// Config configures the suite.
 type Config struct {
 	// Node returns a fresh node, not yet running. All of them share one engine, which keeps Messages messages
 	// of a channel, for so long that none expires while the suite runs: an hour, say.
@@ -22,12 +22,12 @@ type Config struct {
 	Messages int
 	// TTL is how long the nodes of Expiring keep a message. The suite waits that long, so it had better be short.
 	TTL time.Duration
-	// Patience is how long to wait for what must come, and for a call to return. 0: 20 seconds.
+	// Patience is how long to wait for an expected event, and for a call to return. 0: 20 seconds.
 	Patience time.Duration
 }
 
 // Run tries all clauses of the contract, each as a subtest; those about keys if the broker is an IdempotentBroker. It takes real time and waits for conditions only, so
-// that it runs against real servers. Channels are named anew each time, but for the awkward names.
+// that it runs against real servers. Channels have new names each time, except for the awkward names.
 func Run(t *testing.T, c Config) {
 	t.Helper()
 	for _, clause := range clauses() {
@@ -72,7 +72,7 @@ func clauses() []clause {
 	}
 }
 
-// trial is one clause being tried. Its methods may be called from any number of goroutines; those that wait for
+// trial is the execution of one clause. Its methods may be called from any number of goroutines; methods that wait for
 // something end the test when it does not come, and so belong to the test's own goroutine.
 type trial struct {
 	testing.TB
@@ -99,7 +99,7 @@ func (s *trial) channels(name string, count int) []string {
 	return names
 }
 
-// node is a node that runs, and what it heard.
+// node is a running node with its received messages.
 type node struct {
 	broker.HistoryBroker
 	*ear
@@ -127,7 +127,7 @@ func (s *trial) connect(k broker.HistoryBroker, e *ear) *node {
 	return n
 }
 
-// runs calls the Run of a node. What it returns ends that, waits for it, and may be called again.
+// runs calls the Run of a node. It returns a function that ends the run and waits for it, and may be called again.
 func (s *trial) runs(run func(context.Context) error) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -167,7 +167,7 @@ func (s *trial) unsubscribe(n *node, channels ...string) {
 	s.call("Unsubscribe", func(ctx context.Context) error { return n.Unsubscribe(ctx, channels...) })
 }
 
-// publish publishes a message, and does with its bytes afterwards what a publisher may.
+// publish publishes a message, and changes its bytes afterwards as a publisher may.
 func (s *trial) publish(n *node, channel, payload string) {
 	s.Helper()
 	ours := []byte(payload)
@@ -175,7 +175,7 @@ func (s *trial) publish(n *node, channel, payload string) {
 	clear(ours)
 }
 
-// store stores a message, and does with its bytes afterwards what a publisher may.
+// store stores a message, and changes its bytes afterwards as a publisher may.
 func (s *trial) store(n *node, channel, payload string) (pos broker.Position) {
 	s.Helper()
 	ours := []byte(payload)

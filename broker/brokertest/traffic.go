@@ -32,7 +32,7 @@ func (s *trial) newTraffic(writer broker.HistoryBroker, channels int) *traffic {
 	}
 }
 
-// send tries to store so many messages on each channel, one after the other, and returns when all has been tried.
+// send tries to store a number of messages on each channel, one after the other.
 // In the middle of it, event happens, if there is one.
 func (t *traffic) send(count int, event func()) {
 	var tried atomic.Int64
@@ -104,7 +104,7 @@ func (t *traffic) account(f *Follower, after fault) {
 	}
 }
 
-// sinceLoss returns what was seen after the loss announced last.
+// sinceLoss returns the observations after the last announced loss.
 func sinceLoss(sights []Sight) []Sight {
 	for i, sight := range slices.Backward(sights) {
 		if sight.Lost != "" {

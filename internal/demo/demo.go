@@ -1,5 +1,5 @@
 // Package demo shows the main job on a development server: a page on which a person picks a file, the server
-// that receives it and reports what it really does, and the page following along over the WebSocket.
+// that receives it and reports its real progress, and the page that follows it over the WebSocket.
 //
 // Its statuses and stages are words of its own, as those of any application may be.
 package demo
@@ -36,9 +36,9 @@ const (
 
 // Options configure a Demo.
 type Options struct {
-	// Manager is what the progress is published through. Required.
+	// Manager publishes the progress. Required.
 	Manager *manager.Manager
-	// Logger gets what went wrong on the server's side, never a file's name or content. nil: nothing is logged.
+	// Logger gets failures on the server's side, never a file's name or content. nil: nothing is logged.
 	Logger *slog.Logger
 	// MaxBytes is the size of the largest file, in bytes. 0: 1 GiB.
 	MaxBytes int64
@@ -61,7 +61,7 @@ type Demo struct {
 	closed atomic.Bool
 	// mu protects active, and that nothing is added to working once closed is set. Nothing under it blocks.
 	mu sync.Mutex
-	// active are the uploads under way, each with what makes it stop waiting for its client.
+	// active are the uploads in progress, each with a function that ends its wait for the client.
 	active  map[string]func()
 	working sync.WaitGroup
 }
@@ -114,7 +114,7 @@ func (d *Demo) routes(index []byte) http.Handler {
 // ServeHTTP serves the page, its assets and the uploads. For an upload it returns when the work is done.
 func (d *Demo) ServeHTTP(w http.ResponseWriter, r *http.Request) { d.handler.ServeHTTP(w, r) }
 
-// Close refuses further uploads, gives up those that still wait for bytes of their client, and returns when
+// Close refuses further uploads, ends uploads that still wait for bytes of their client, and returns when
 // the work on all of them has ended and their temporary files are gone. It is idempotent.
 func (d *Demo) Close() {
 	d.mu.Lock()

@@ -30,7 +30,7 @@ func (f *failure) writeProblem(w http.ResponseWriter) {
 	}{http.StatusText(f.status), f.status, f.text})
 }
 
-// writeJSON answers with a value that can be encoded. What fails then is that the client is gone.
+// writeJSON answers with a value that can be encoded. It fails only if the client is gone.
 func writeJSON(w http.ResponseWriter, status int, contentType string, v any) {
 	h := w.Header()
 	h.Set("Content-Type", contentType)

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// maxPicturePixels and maxPictureBytes bound what is decoded: a small file can say that it is a huge picture.
+	// maxPicturePixels and maxPictureBytes bound the decoder's work: a small file can claim to be a huge picture.
 	maxPicturePixels = 50_000_000
 	maxPictureBytes  = 256 << 20
 	// lookPatience is how long one picture may be decoded. A hostile one can ask for hours.
@@ -22,11 +22,11 @@ const (
 
 var errPatience = errors.New("demo: the picture takes too long to decode")
 
-// look finds out what kind of file it is and, if it is a picture, its dimensions, and makes a thumbnail. A
-// picture that cannot be decoded is no failure: it is described as far as it can be.
+// look determines the type of a file and, of a picture, its dimensions, and makes a thumbnail. A picture that cannot
+// be decoded is described as far as possible.
 func (d *Demo) look(file *tempFile, rep *manager.Reporter, res *result) *failure {
 	_ = rep.Stage(statusWorking, stageInspecting, 80, "Finding out what it is")
-	head := make([]byte, 512) // what DetectContentType looks at
+	head := make([]byte, 512) // the bytes that DetectContentType reads
 	n, err := file.ReadAt(head, 0)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return notStored(err)
@@ -77,12 +77,12 @@ func (d *Demo) preview(codec codec, source *pictureSource, rep *manager.Reporter
 	return nil
 }
 
-// decodable reports whether a picture stays within the bounds. Its dimensions are what the file claims.
+// decodable reports whether a picture stays within the bounds. Its dimensions are the file's claim.
 func decodable(width, height int, size int64) bool {
 	return width > 0 && height > 0 && int64(width)*int64(height) <= maxPicturePixels && size <= maxPictureBytes
 }
 
-// audit reads the stored copy back and compares its hash with that of what was received.
+// audit reads the stored copy back and compares its hash with that of the received bytes.
 func (d *Demo) audit(file *tempFile, rep *manager.Reporter, want received) *failure {
 	hash := sha256.New()
 	stored := &storedReader{demo: d, section: io.NewSectionReader(file, 0, want.size)}

@@ -38,7 +38,7 @@ type message struct {
 	ErrorMessage string  `json:"error_message"`
 }
 
-// subscriber is a connection that hands on what it gets.
+// subscriber is a connection that passes on its messages.
 type subscriber struct{ heard chan<- message }
 
 func (s *subscriber) Send(f *manager.Frame) manager.Outcome {
@@ -83,7 +83,7 @@ func newFixture(t *testing.T, maxBytes int64) *fixture {
 	return f
 }
 
-// until returns what was published up to the first message with the action.
+// until returns the messages up to the first one with the action.
 func (f *fixture) until(action string) []message {
 	f.Helper()
 	var all []message

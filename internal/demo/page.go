@@ -12,7 +12,7 @@ import (
 //go:embed page
 var files embed.FS
 
-// pageHeaders let the page load what this server serves it and nothing else.
+// pageHeaders let the page load only resources of this server.
 var pageHeaders = map[string]string{
 	"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; " +
 		"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",

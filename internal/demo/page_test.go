@@ -22,7 +22,7 @@ func TestThePageNeedsNothingButWhatItServes(t *testing.T) {
 	if !strings.Contains(page, `data-max-bytes="5242880"`) || !strings.Contains(page, "up to 5 MiB") {
 		t.Error("the page does not say how large a file may be")
 	}
-	// What the policy would keep from working.
+	// Elements that the policy would block.
 	for _, inline := range []string{`<style`, ` style=`, `<script>`, ` on[a-z]+=`, `https?://`} {
 		if found := regexp.MustCompile(inline).FindString(page); found != "" {
 			t.Errorf("the page contains %q", found)

@@ -22,7 +22,7 @@ type codec struct {
 	decode func(io.Reader) (image.Image, error)
 }
 
-// codecs are chosen by what the file begins with, not by its name. Of a GIF the first frame is decoded.
+// codecs are chosen by the beginning of the file, not by its name. Of a GIF the first frame is decoded.
 var codecs = map[string]codec{
 	"image/png":  {png.DecodeConfig, png.Decode},
 	"image/jpeg": {jpeg.DecodeConfig, jpeg.Decode},
@@ -30,7 +30,7 @@ var codecs = map[string]codec{
 	"image/webp": {webp.DecodeConfig, webp.Decode},
 }
 
-// safely runs a decoder over what hostile hands made: a panic is an error like any other.
+// safely runs a decoder over untrusted bytes: a panic becomes an error.
 func safely[T any](decode func(io.Reader) (T, error), r io.Reader) (decoded T, err error) {
 	defer func() {
 		if p := recover(); p != nil {

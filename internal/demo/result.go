@@ -12,7 +12,7 @@ import (
 // maxResults bounds the results that are kept, and with them their thumbnails.
 const maxResults = 64
 
-// result is what was found out about a file.
+// result is the analysis of a file.
 type result struct {
 	UploadID string `json:"upload_id"`
 	Name     string `json:"name"`
@@ -21,10 +21,10 @@ type result struct {
 	SHA256 string `json:"sha256"`
 	// Type is the media type that the content shows.
 	Type string `json:"type"`
-	// Width and Height are in pixels, and 0 for what is not a picture.
+	// Width and Height are in pixels, and 0 for a file that is not a picture.
 	Width  int `json:"width,omitempty"`
 	Height int `json:"height,omitempty"`
-	// Remark is what could not be found out, and why.
+	// Remark names properties that could not be determined, and why.
 	Remark    string `json:"remark,omitempty"`
 	Thumbnail bool   `json:"thumbnail"`
 
@@ -76,8 +76,8 @@ func (s *results) find(uploadID string) *result {
 	return s.byID[uploadID]
 }
 
-// result answers with what was found out about a file. For an upload that this server knows nothing about,
-// the usual case for one that is only published to, there is no content: it is no error to ask.
+// result answers with the analysis of a file. For an upload without a file on this server, such as one that is only
+// published to, it answers 204: the question is not an error.
 func (d *Demo) result(w http.ResponseWriter, r *http.Request) {
 	res := d.known(w, r)
 	if res == nil {

@@ -43,7 +43,7 @@ func (d *Demo) upload(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, "application/json", res)
 }
 
-// end logs what the operator should know of an upload's end: what could not be published, and what the
+// end logs the end of an upload for the operator: failed publications, and what the
 // server, not the client, did wrong.
 func (d *Demo) end(uploadID string, unpublished, cause error) {
 	if unpublished != nil {
@@ -54,7 +54,7 @@ func (d *Demo) end(uploadID string, unpublished, cause error) {
 	}
 }
 
-// work takes the upload through its stages. Each of them is reported as what it really does.
+// work takes the upload through its stages. Each of them reports its real progress.
 func (d *Demo) work(
 	w http.ResponseWriter, r *http.Request, uploadID string, rep *manager.Reporter,
 ) (*result, *failure) {
@@ -86,7 +86,7 @@ func displayName(name string) string {
 	const most = 80
 	name = path.Base(strings.ReplaceAll(strings.ToValidUTF8(name, "\uFFFD"), `\`, "/"))
 	name = strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) { // control characters, and those that turn the direction of writing
+		if !unicode.IsPrint(r) { // control characters, and characters that change the direction of writing
 			return -1
 		}
 		return r

@@ -134,7 +134,7 @@ func TestUploadThatIsCutOffCanBeSentAgain(t *testing.T) {
 	wantEmpty(t, f.dir)
 }
 
-// begin starts an upload whose body is still to come. What it returns waits for the answer.
+// begin starts an upload whose body is still to come. It returns a function that waits for the answer.
 func (f *fixture) begin(uploadID string, body io.Reader) (answer func() (*http.Response, error)) {
 	f.Helper()
 	req, err := http.NewRequestWithContext(f.Context(), http.MethodPost, f.url+"/demo/uploads/"+uploadID, body)
