@@ -59,6 +59,7 @@ beforeEach(async () => {
 })
 
 afterEach(async () => {
+  server.thaw()
   proxy.mend()
   proxy.blocking = false
   await context.close()
@@ -79,7 +80,8 @@ async function following(id: string, options: object = {}, url = server.url): Pr
 }
 
 const live = (page: Page, id: string) => page.waitForFunction((i) => shoal.status(i).state === 'live', id)
-const state = (page: Page, want: string) => page.waitForFunction((w) => shoal.status().state === w, want)
+// state waits until the connection was in a state, or had an error of a code, however short.
+const state = (page: Page, want: string) => page.waitForFunction((w) => states.includes(w), want)
 
 async function sees(page: Page, want: unknown[]): Promise<void> {
   await page.waitForFunction((n) => seen.length >= n, want.length)
@@ -101,7 +103,7 @@ test('a server that is killed, and one that drains, is found again', async () =>
   await server.publish('killed', line(2))
   await sees(page, [1, 'history', 2])
   const ended = server.end('SIGTERM')
-  await page.waitForFunction(() => shoal.status().error?.code === 'restart')
+  await state(page, 'restart')
   await ended
   await server.begin()
   await live(page, 'killed')
@@ -143,7 +145,7 @@ test('a page in the back/forward cache lets go of its connection, and goes on wh
 
 test('a token that expires is replaced, and nothing is lost', async () => {
   const page = await following('expired', { seconds: 2, hideExpiry: true })
-  await page.waitForFunction(() => shoal.status().error?.code === 'expired')
+  await state(page, 'expired')
   await server.publish('expired', line(1))
   await sees(page, [1])
 })

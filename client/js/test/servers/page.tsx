@@ -21,7 +21,7 @@ interface Given {
 // follow follows uploads and keeps what comes in seen.
 function follow(url: string, ids: string[], { share, seconds = 3600, hideExpiry, ...options }: Given = {}): void {
   const seen: unknown[] = []
-  const states: string[] = []
+  const states: string[] = [] // and the codes of errors
   let tokens = 0
   const shoal = connect<any>(url, {
     token: async () => {
@@ -31,7 +31,10 @@ function follow(url: string, ids: string[], { share, seconds = 3600, hideExpiry,
     ...(share && { share: tabs(share) }),
     ...options,
   })
-  shoal.subscribe(() => states.push(shoal.status().state))
+  shoal.subscribe(() => {
+    const { state, error } = shoal.status()
+    states.push(state, ...(error ? [error.code] : []))
+  })
   for (const id of ids) shoal.follow(id, (m: any) => seen.push(m.n ?? m.reason ?? m.payload.progress_percent))
   Object.assign(window, { shoal, seen, states })
 }
