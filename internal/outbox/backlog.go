@@ -102,6 +102,21 @@ func (r *recovery) beforeNewPosition(bl *backlog, frames []*frame.Frame) []*fram
 	return append(acknowledgements, frames...)
 }
 
+// dropStored drops the queued messages with an offset, which the replay that comes next contains where the client needs
+// them: behind a new acknowledgement, their offsets would go back.
+func (r *recovery) dropStored(bl *backlog, chunks *sync.Pool) {
+	if bl.frames.empty() {
+		return
+	}
+	r.unlist(bl)
+	for _, e := range bl.frames.popAll(nil, chunks) {
+		r.credit(bl, e.frame)
+		if e.frame.Offset() == 0 {
+			r.push(bl, chunks, e)
+		}
+	}
+}
+
 // keepAcknowledgements drops all messages of a backlog that the owner has not dequeued.
 func (r *recovery) keepAcknowledgements(bl *backlog, chunks *sync.Pool) {
 	r.unlist(bl)

@@ -38,7 +38,8 @@ type Replay struct {
 	Source Source
 }
 
-// Recover queues stored messages of an upload. They are written at the client's pace: Options.MaxRecoveryBytes limits
+// Recover queues stored messages of an upload. They replace the queued messages of an earlier replay of the upload,
+// whose offsets they continue from the client's new position. They are written at the client's pace: Options.MaxRecoveryBytes limits
 // them instead of MaxMessages and MaxBytes, and messages beyond that are read from the source later. Live
 // frames of the upload that are sent afterwards follow them.
 //
@@ -62,6 +63,7 @@ func (o *Outbox) Recover(replay Replay) Outcome {
 		return Queued
 	}
 	bl := r.backlog(replay.UploadID)
+	r.dropStored(bl, &o.pool.chunks)
 	bl.epoch, bl.cursor, bl.source, bl.conflatable = replay.Epoch, replay.After, replay.Source, nil
 	limit := o.pool.maxRecovery
 	if !o.queueReplay(bl, replay.Frames, limit) || r.bytes > limit+extraWithoutOffset {

@@ -524,3 +524,51 @@ func TestOutbox_BurstDoesNotDisconnectReadingClient(t *testing.T) {
 		})
 	}
 }
+
+// A second recovery of an upload replaces the unwritten rest of the first: behind its acknowledgement the client gets
+// every message after its new position, once and in order, and live messages after them.
+func TestRecovery_IsReplacedByTheNext(t *testing.T) {
+	for name, limit := range map[string]int{"in memory": 0, "partly unread": 10_000} {
+		t.Run(name, func(t *testing.T) {
+			onLink(t, Options{MaxRecoveryBytes: limit}, 1000, slowLine, func(t *testing.T, s *recoverySession) {
+				for range 100 {
+					s.store.publish(nil, "a", frame.Event, 400)
+				}
+				s.recover(t, "a", 0)
+				<-time.After(time.Second)
+				send(t, s.box, Queued, data("a", frame.Event, 0, 1)) // without an offset: it is kept
+				const after = 7
+				if outcome, _ := s.store.recover(s.box, "a", after); outcome != Queued {
+					t.Fatalf("the second recovery was not queued: %v", outcome)
+				}
+				for range 3 {
+					s.store.publish(s.box, "a", frame.Event, 10)
+				}
+				s.settle(t)
+				s.box.Close(frame.NewClose(1000, ""))
+				frames, err := readFrames(bytes.NewReader(<-s.stream))
+				if err != nil {
+					t.Fatal(err)
+				}
+				next, acks, without := 1, 0, 0
+				for _, f := range frames[:len(frames)-1] {
+					switch m := f.message(t); {
+					case m.Number == -1:
+						if acks++; acks == 2 {
+							next = after + 1
+						}
+					case m.Number == 0:
+						without++
+					case m.Number != next:
+						t.Fatalf("message %d came after acknowledgement %d, want %d", m.Number, acks, next)
+					default:
+						next++
+					}
+				}
+				if next != 104 || acks != 2 || without != 1 {
+					t.Errorf("the client got messages up to %d, %d acknowledgements, %d without an offset", next-1, acks, without)
+				}
+			})
+		})
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,10 +14,13 @@ import (
 // was part of the backlog, and after it has failed.
 func TestQueue_FirstKeysPrecedeOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex // protects order
 		var order []string
 		l := New(Config{Workers: 1, Batch: 1, MinPause: time.Millisecond, MaxPause: time.Second,
 			Do: func(_ context.Context, _ int, keys []string) []string {
 				<-time.After(10 * time.Millisecond)
+				mu.Lock()
+				defer mu.Unlock()
 				order = append(order, keys...)
 				if keys[0] == "subscriber" && len(order) < 5 {
 					return keys
@@ -32,12 +36,17 @@ func TestQueue_FirstKeysPrecedeOthers(t *testing.T) {
 		l.AddFirst("subscriber")
 		<-time.After(65 * time.Millisecond)
 		synctest.Wait()
-		if n := len(order); n != 6 || order[1] != "subscriber" || order[3] != "subscriber" {
-			t.Errorf("the order was %v, want the subscriber after each other key at most", order)
+		mu.Lock()
+		first := slices.Clone(order)
+		mu.Unlock()
+		if n := len(first); n != 6 || first[1] != "subscriber" || first[3] != "subscriber" {
+			t.Errorf("the order was %v, want the subscriber after each other key at most", first)
 		}
 		<-time.After(2 * time.Second)
 		synctest.Wait()
+		mu.Lock()
 		seen := slices.Clone(order)
+		mu.Unlock()
 		slices.Sort(seen)
 		if len(slices.Compact(seen)) != 101 {
 			t.Errorf("%d keys were processed, want 101", len(seen))
