@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"net/http"
@@ -32,9 +33,12 @@ func Example() {
 	go func() { log.Print(http.ListenAndServe("127.0.0.1:8080", nil)) }()
 
 	progress := m.Progress("upload-1")
-	progress.Stage(manager.StatusAnalyzing, manager.StageVisionAnalysis, 100, "Looking at the picture")
-	progress.Bytes(512, 1024)
-	if err := progress.Complete("A cat on a keyboard", 97); err != nil {
+	err = errors.Join(
+		progress.Stage("compiling", "linux-arm64", 100, "Compiling 240 packages"),
+		progress.Bytes(512, 1024),
+		progress.Complete("shoal-linux-arm64", 100),
+	)
+	if err != nil {
 		log.Print(err)
 	}
 	_ = s.Close(context.Background())
