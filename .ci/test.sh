@@ -56,6 +56,7 @@ vet_for() {
 # static_checks need no machine for themselves, and nothing waits for them but the end.
 static_checks() {
 	step "formatting" formatting
+	step "words" .ci/words.sh
 	step "modules" modules
 	step "go vet" go vet work
 	step "vet for darwin" vet_for darwin

@@ -19,7 +19,7 @@ func (c *counter) Receive(broker.Message) { c.received.Add(1) }
 func (c *counter) Interrupted(...string)  {}
 func (c *counter) Health(error)           {}
 
-// BenchmarkStore stores on one node what another hears, from many goroutines.
+// BenchmarkStore stores on one node and receives on another, from many goroutines.
 func BenchmarkStore(b *testing.B) {
 	benchmark(b, func(ctx context.Context, n *redisbroker.Broker, payload []byte) error {
 		_, err := n.Store(ctx, "upload:x", payload)

@@ -13,8 +13,8 @@ import (
 type request struct {
 	channels  []string
 	subscribe bool
-	force     bool       // unsubscribe from what is not held, too
-	done      chan error // is sent what became of it; has room, so that nobody has to listen
+	force     bool       // unsubscribe from channels that are not held, too
+	done      chan error // receives the result; buffered, so that nobody has to read it
 }
 
 // errDeaf is why a connection is given up that looks well.
@@ -40,7 +40,7 @@ func (s *shard) ask(ctx context.Context, r *request) error {
 	case <-ctx.Done():
 	}
 	if r.subscribe {
-		// Whatever becomes of it, this comes afterwards.
+		// In any case, this comes afterwards.
 		_ = s.enqueue(&request{channels: r.channels, done: make(chan error, 1)})
 	}
 	return ended(ctx, s.addr)
@@ -74,7 +74,7 @@ func (s *shard) release(r *request) {
 	r.done <- nil
 }
 
-// close fails what waits, and what comes until the shard is open again.
+// close fails waiting requests, and new ones until the shard is open again.
 func (s *shard) close(why error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -182,7 +182,7 @@ func (s *shard) take(ctx context.Context, e *ears, requests []*request) error {
 	return err
 }
 
-// hold takes down the channels of requests to subscribe, and returns those that were not held before. They are held
+// hold records the channels of requests to subscribe, and returns the channels that were not held before. They are held
 // from now on, not from their confirmation: a cluster may move one before that has come.
 func (s *shard) hold(requests []*request) map[string]struct{} {
 	fresh := make(map[string]struct{})
@@ -234,7 +234,7 @@ func (s *shard) leave(ctx context.Context, e *ears, channels []string) error {
 	return nil // a node that says no has nothing subscribed
 }
 
-// letGo takes channels out of those that are held, and returns the ones that were.
+// letGo removes channels from the held ones and returns the removed ones.
 func (s *shard) letGo(channels []string) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -25,7 +25,7 @@ func clusterOptions(servers []*redistest.Server) redisbroker.Options {
 	}
 }
 
-// channelsOf returns names of so many channels, spread over the slots.
+// channelsOf returns the names of a number of channels, spread over the slots.
 func channelsOf(count int) []string {
 	channels := make([]string, count)
 	for i := range channels {
@@ -35,7 +35,7 @@ func channelsOf(count int) []string {
 }
 
 // talkOn stores and publishes a message on each channel as soon as that works, through other, and returns
-// when a has heard them. What failed on the way has to be said to.
+// when a has received them. The interruption must be reported.
 func talkOn(t *testing.T, a, other *node, channels []string, word string) {
 	t.Helper()
 	for _, channel := range channels {

@@ -12,7 +12,7 @@ import (
 )
 
 // muffler stands between a broker and a server. While it is deaf, no message comes through on a connection
-// with subscriptions, though that answers whatever it is asked, and others work.
+// with subscriptions, although that answers every command, and other connections work.
 type muffler struct {
 	net.Listener
 	server string
@@ -63,7 +63,7 @@ func (m *muffler) accept() {
 	}
 }
 
-// pipe copies what one says to another, but for what is not to pass, until either is gone.
+// pipe copies bytes from one connection to another, except for filtered ones, until either is gone.
 func pipe(to, from net.Conn, pass func([]byte) bool) {
 	defer to.Close()
 	defer from.Close()
@@ -81,7 +81,7 @@ func pipe(to, from net.Conn, pass func([]byte) bool) {
 	}
 }
 
-// A connection for subscriptions that hears nothing, while all else looks well, is found and made anew.
+// A subscription connection that receives nothing, while everything else works, is detected and replaced.
 func TestADeafConnectionIsFound(t *testing.T) {
 	server := redistest.Start(t)
 	between := newMuffler(t, server.Addr)

@@ -12,7 +12,7 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// part is a server, and what of the slots is its.
+// part is a server with its slots.
 type part struct {
 	addr   string
 	ranges []slotRange
@@ -102,7 +102,7 @@ func askCluster(ctx context.Context, client rueidis.Client, addr string) ([]part
 	return parts, nil
 }
 
-// readSlots reads one row of what CLUSTER SLOTS says: the first and the last slot, and then the servers, the master
+// readSlots reads one row of the answer of CLUSTER SLOTS: the first and the last slot, and then the servers, the master
 // first. One that does not know how it is reached from outside leaves out its host: then it is the one we asked.
 func readSlots(row rueidis.RedisMessage, asked string) (addr string, r slotRange, err error) {
 	malformed := errors.New("what CLUSTER SLOTS says cannot be read")

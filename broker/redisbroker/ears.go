@@ -13,7 +13,7 @@ import (
 	"github.com/shoal-go/shoal/broker"
 )
 
-// ears is one connection for subscriptions. What it hears it hands on from the connection's own goroutine,
+// ears is one connection for subscriptions. It passes received messages on from the connection's own goroutine,
 // one after the other and in the order in which the server said it. subscribe and unsubscribe may be called
 // from any number of goroutines, but for one channel only one at a time.
 type ears struct {
@@ -26,11 +26,11 @@ type ears struct {
 	sent  int64         // how many messages it was sent by attend
 	mute  bool          // whether the last probe found the line for commands of no use; only the shard's run uses it
 
-	// The connection's goroutine alone uses what follows.
+	// Only the connection's goroutine uses the fields below.
 	next position // the position told last, of the very next message
 }
 
-// position is one as it is told, with the channel it is about.
+// position is a published position with its channel.
 type position struct {
 	channel string
 	broker.Position
@@ -131,7 +131,7 @@ func (e *ears) unsubscribe(ctx context.Context, channels []string) error {
 	})
 }
 
-// all sends commands for all channels. A position is told on a channel of its own, subscribed to in the same command
+// all sends commands for all channels. A position is published on a channel of its own, subscribed to in the same command
 // as the channel it is about, so that neither is heard without the other.
 func (e *ears) all(
 	ctx context.Context, channels []string,
@@ -143,7 +143,7 @@ func (e *ears) all(
 		channels = channels[len(some):]
 		commands := make([]rueidis.Completed, 0, 1+len(some))
 		if naming.tags != nil {
-			// A command may name only channels of one slot. What others publish comes by the plain way.
+			// A command may name only channels of one slot. Messages of other programs arrive by plain pub/sub.
 			for _, channel := range some {
 				commands = append(commands, sharded(naming.mark(channel), channel))
 			}

@@ -40,7 +40,7 @@ func kind(err error) string {
 	return word
 }
 
-// said returns what an error that Redis answered with says. It is cut where Redis repeats a command's
+// said returns the text of an error that Redis answered with. It is cut where Redis repeats a command's
 // arguments, among which may be a password or a payload.
 func said(err error) string {
 	text, _, _ := strings.Cut(err.Error(), ", with args")
@@ -48,7 +48,7 @@ func said(err error) string {
 	return text
 }
 
-// explain turns what has become of a command into the error that a caller gets.
+// explain turns the result of a command into the caller's error.
 func explain(ctx context.Context, addr string, err error) error {
 	switch word := kind(err); {
 	case err == nil:

@@ -59,7 +59,7 @@ func TestRestartWithoutData(t *testing.T) {
 	redistest.Eventually(t, "the subscription is restored", func() bool { return len(n.messages(x)) == heard+1 })
 }
 
-// A server that comes back with what it saved a while ago goes on with that in a new epoch: offsets that clients
+// A server that comes back with data saved earlier continues it in a new epoch: offsets that clients
 // have seen must not name other messages.
 func TestRestartWithOldData(t *testing.T) {
 	server := redistest.Start(t)
@@ -89,7 +89,7 @@ func TestRestartWithOldData(t *testing.T) {
 	})
 }
 
-// A process that starts anew between two looks at it is noticed by the first command.
+// A process that restarts between two probes is noticed by the first command.
 func TestACommandNoticesARestart(t *testing.T) {
 	server := redistest.Start(t)
 	n := join(t, options(server))
@@ -190,7 +190,7 @@ func TestAServerThatComesLater(t *testing.T) {
 	}
 }
 
-// runError returns what Run returns.
+// runError returns the error of Run.
 func runError(t *testing.T, opt redisbroker.Options) error {
 	t.Helper()
 	b, err := redisbroker.New(opt)
@@ -245,7 +245,7 @@ func TestWhatNoWaitingWouldMendEndsTheStart(t *testing.T) {
 	}
 }
 
-// What would end the start does not end a node that was well once.
+// An error that ends the start does not end a node that was healthy once.
 func TestWhatWasWellOnceIsTriedAgain(t *testing.T) {
 	server := redistest.Start(t)
 	server.Do("ACL", "SETUSER", "shoal", "on", ">secret", "+@all", "~*", "&*")

@@ -23,7 +23,7 @@ type fleet struct {
 	mu      sync.Mutex          // protects orphans; held for moments only
 	orphans map[string]struct{} // the channels to be subscribed to that no shard holds
 
-	// run alone uses what follows.
+	// Only run uses the fields below.
 	crews  map[string]*crew // by address
 	failed error            // why the servers could not be found out last, or nil
 	told   bool             // whether Health has been called
@@ -105,7 +105,7 @@ func (f *fleet) changed() {
 	}
 }
 
-// look makes run find out anew which servers there are. It does not block.
+// look makes run discover the servers again. It does not block.
 func (f *fleet) look() {
 	f.doubt.Store(true)
 	f.changed()
@@ -243,7 +243,7 @@ func (f *fleet) place(ctx context.Context) {
 	}
 }
 
-// settle takes channels out of the orphans, and returns those that were there still. The others have been
+// settle removes channels from the orphans and returns the removed ones. The others have been
 // unsubscribed from in the meantime.
 func (f *fleet) settle(channels []string) (home, unwanted []string) {
 	f.mu.Lock()
@@ -274,7 +274,7 @@ func (f *fleet) tell() error {
 	return nil
 }
 
-// sum returns what is wrong with any of the servers, or nil.
+// sum returns the faults of all servers, or nil.
 func (f *fleet) sum() error {
 	var wrong error
 	for _, c := range f.crews {
@@ -314,7 +314,7 @@ func (r *routes) of(channel string) *shard {
 	return nil
 }
 
-// of returns the shard that a channel belongs to. The error says that there is none.
+// of returns the shard that a channel belongs to, or an error that says that no server has it.
 func (f *fleet) of(channel string) (*shard, error) {
 	if s := f.routes.Load().of(channel); s != nil {
 		return s, nil
@@ -356,7 +356,7 @@ func (f *fleet) unsubscribe(ctx context.Context, channels []string) error {
 	f.settle(channels)
 	parts, err := f.split(channels)
 	if err != nil {
-		return nil // what has no server is subscribed to nowhere
+		return nil // a channel without a server has no subscription
 	}
 	return each(parts, func(s *shard, some []string) error { return s.unsubscribe(ctx, some) })
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/shoal-go/shoal/broker"
 )
 
-// readKept reads what the script says, and leaves out what is too old.
+// readKept decodes the script's answer and leaves out expired messages.
 func readKept(result rueidis.RedisResult, ttl time.Duration) (broker.Snapshot, error) {
 	malformed := errors.New("it is not what this package has written")
 	parts, err := result.ToArray()

@@ -21,10 +21,10 @@ type line struct {
 	sha    [scriptCount]string
 }
 
-// oldest is the first version of Redis with sharded pub/sub, and with stream ids of which a part is given.
+// oldest is the first version of Redis with sharded pub/sub, and with stream ids that are given in part.
 const oldest = 7
 
-// dial connects to a server. The connection, and those that replace it, are made until ctx ends.
+// dial connects to a server. The connection and its replacements are made until ctx ends.
 func (b *Broker) dial(ctx context.Context, addr string, as login, db int) (rueidis.Client, error) {
 	const buffer = 64 << 10
 	option := rueidis.ClientOption{
@@ -106,7 +106,7 @@ func checkVersion(addr, version string) error {
 	return nil
 }
 
-// checkKind returns an error unless the server is what the URL says, and a master.
+// checkKind returns an error unless the server is of the URL's kind, and a master.
 func (b *Broker) checkKind(addr, info string) error {
 	clustered := infoField(info, "cluster_enabled") == "1"
 	switch {
@@ -120,7 +120,7 @@ func (b *Broker) checkKind(addr, info string) error {
 	return nil
 }
 
-// infoField returns a field of what INFO says.
+// infoField returns a field of the answer of INFO.
 func infoField(info, name string) string {
 	for field := range strings.SplitSeq(info, "\r\n") {
 		if value, ok := strings.CutPrefix(field, name+":"); ok {

@@ -19,7 +19,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m, brokertest.LeftByLinks()...) }
 
-// ear is a Handler that notes what it is told.
+// ear is a Handler that records its calls.
 type ear struct {
 	mu           sync.Mutex
 	heard        []broker.Message
@@ -47,7 +47,7 @@ func (e *ear) Health(err error) {
 	e.healths = append(e.healths, err)
 }
 
-// messages returns what was heard on a channel.
+// messages returns the received messages of a channel.
 func (e *ear) messages(channel string) []broker.Message {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -60,7 +60,7 @@ func (e *ear) messages(channel string) []broker.Message {
 	return messages
 }
 
-// last returns the payload of what was heard last on a channel, "" if nothing was.
+// last returns the payload of the last message received on a channel, or "".
 func (e *ear) last(channel string) string {
 	heard := e.messages(channel)
 	if len(heard) == 0 {
@@ -76,7 +76,7 @@ func (e *ear) interruptions() int {
 	return e.interrupted
 }
 
-// health returns what Health was called with last, and how often it was.
+// health returns the last argument of Health and the number of its calls.
 func (e *ear) health() (err error, calls int) { //nolint:revive,staticcheck // not an error of its own
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -160,7 +160,7 @@ func kept(t testing.TB, n *node, channel string) broker.Snapshot {
 	return k
 }
 
-// show writes down what is kept, to compare.
+// show formats a history, to compare.
 func show(k broker.Snapshot) string {
 	text := fmt.Sprintf("%d above %d:", k.Offset, k.Floor)
 	for _, m := range k.Messages {

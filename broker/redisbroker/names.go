@@ -7,11 +7,11 @@ import (
 )
 
 // Names of this broker's own, beside the channels, which go by their own names. The dot keeps them apart from
-// any channel: there is none in a channel's kind.
+// any channel: a channel's kind contains no colon.
 const (
-	keptPrefix  = "shoal.kept:"  // the key of the stream that holds what is kept of a channel
+	keptPrefix  = "shoal.kept:"  // the key of the stream with a channel's history
 	oncePrefix  = "shoal.once:"  // the keys of messages that are stored once
-	markPrefix  = "shoal.at:"    // where a stored message's position is told, right before the message
+	markPrefix  = "shoal.at:"    // the channel of the positions of stored messages, each published right before its message
 	probePrefix = "shoal.probe:" // where a connection hears itself
 )
 
@@ -33,7 +33,7 @@ func newNaming(m mode) naming {
 
 func (n naming) key(channel string) string { return keptPrefix + n.tag(channel) + channel }
 
-// once returns the name of the key of a message; there is no colon in it, so no two channels share a name.
+// once returns the name of the key of a message; it contains no colon, so no two channels share a name.
 func (n naming) once(channel, key string) string {
 	return oncePrefix + n.tag(channel) + channel + ":" + key
 }
@@ -47,7 +47,7 @@ func (n naming) tag(channel string) string {
 	return n.tags[slotOf(channel)]
 }
 
-// marked returns the channel whose positions are told on the channel of that name, if it is one of those.
+// marked returns the channel whose positions are published on the channel of that name, if it is one of these.
 func (n naming) marked(name string) (channel string, ok bool) {
 	channel, ok = strings.CutPrefix(name, markPrefix)
 	if ok && n.tags != nil {
@@ -69,7 +69,7 @@ var slotTags = sync.OnceValue(func() []string {
 	return tags
 })
 
-// slotOf returns the slot of a key or sharded channel: that of what stands in its first braces, if anything does.
+// slotOf returns the slot of a key or sharded channel: of the text in its first braces, if there is any.
 func slotOf(key string) int {
 	if open := strings.IndexByte(key, '{'); open >= 0 {
 		if length := strings.IndexByte(key[open+1:], '}'); length > 0 {

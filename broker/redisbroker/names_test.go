@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// describe writes down what a URL means.
+// describe formats a parsed URL.
 func describe(to target) string {
 	return fmt.Sprintf("%d %v %s %d %s:%s %s:%s %v", to.mode, to.addrs, to.master, to.db, to.user, to.password,
 		to.sentinelUser, to.sentinelPassword, to.tls != nil)

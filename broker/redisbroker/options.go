@@ -30,7 +30,7 @@ type Options struct {
 	// TTL is how long a message is kept. 0: 10 minutes.
 	TTL time.Duration
 	// ProbeInterval is how often each server is sent a message to ourselves; when three in a row do not come
-	// back, the connection is made anew. 0: one second.
+	// back, the connection is replaced. 0: one second.
 	ProbeInterval time.Duration
 	// Timeout is how long a call whose context has no deadline may take, and how long to wait for a
 	// connection. 0: 5 seconds.
@@ -38,12 +38,12 @@ type Options struct {
 	// MaxPayload is the largest payload taken, in bytes: a larger one is refused by Publish and Store, and dropped
 	// when it comes from elsewhere. 0: 1 MiB.
 	MaxPayload int
-	// Logger is told of what is dropped and of connections that are lost, never of a payload or a password.
+	// Logger receives dropped messages and lost connections, never a payload or a password.
 	// nil: nothing is logged.
 	Logger *slog.Logger
 }
 
-// limits of what makes sense. Redis keeps up to 2^63 entries; a script that reads so many blocks it.
+// The limits of options. Redis keeps up to 2^63 entries; a script that reads so many blocks it.
 const (
 	maxMessages = 10_000
 	minTTL      = 10 * time.Millisecond
@@ -73,7 +73,7 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// validate returns every complaint about options that have their defaults, and what the URL means.
+// validate returns all complaints about options with their defaults, and the parsed URL.
 func (o Options) validate() (target, error) {
 	var complaints []error
 	complain := func(ok bool, format string, args ...any) {

@@ -71,7 +71,7 @@ func commandOf(call string) string {
 	return strings.ToLower(name)
 }
 
-// trialScript runs scriptCommands, and publishes on a channel, ARGV[1], and where its positions are told, ARGV[2]. It returns the
+// trialScript runs scriptCommands, and publishes on a channel, ARGV[1], and on the channel of its positions, ARGV[2]. It returns the
 // commands that failed with their errors.
 func trialScript(publish string) string {
 	var b strings.Builder
@@ -95,7 +95,7 @@ return failed`, strings.ToLower(publish), markPrefix)
 	return b.String()
 }
 
-// tryPermissions tries everything that this node will do with channels of each kind. The error names what is missing.
+// tryPermissions tries everything that this node will do with channels of each kind. The error names the missing permission.
 func (s *shard) tryPermissions(ctx context.Context, l *line, e *ears) error {
 	naming := s.broker.naming
 	for _, kind := range channelKinds(s.broker.opt.ChannelPrefix) {
@@ -130,7 +130,7 @@ func (s *shard) tryPermissions(ctx context.Context, l *line, e *ears) error {
 	return nil
 }
 
-// missingPermission adds to an error of a trial what was tried, if it says that a permission is missing.
+// missingPermission adds the tried operation to an error of a trial that means a missing permission.
 func (s *shard) missingPermission(err error, tried string) error {
 	if hasMoved(kind(err)) {
 		return nil // the channel belongs to another server of the cluster, which is tried by itself

@@ -42,8 +42,8 @@ func New(opt Options) (*Broker, error) {
 	return &Broker{opt: opt, target: to, naming: newNaming(to.mode), id: rand.Text()}, nil
 }
 
-// Run connects, and hands to h what arrives, until ctx ends; then it returns nil. Servers that cannot be reached are
-// tried for ever. The error is one of the first connection that no waiting would mend: a wrong password, a
+// Run connects, and passes received messages to h, until ctx ends; then it returns nil. Servers that cannot be
+// reached are tried without end. The error is one of the first connection that no waiting would mend: a wrong password, a
 // missing permission, a version that is too old, or a server that is not of the kind that the URL says.
 func (b *Broker) Run(ctx context.Context, h broker.Handler) error {
 	if b.started.Swap(true) {
@@ -58,7 +58,7 @@ func (b *Broker) Run(ctx context.Context, h broker.Handler) error {
 }
 
 // Subscribe makes the messages of channels arrive. When it returns nil, the server has confirmed that. It waits at
-// most until ctx ends; what it returns then, or while Redis is out of reach, wraps broker.ErrUnavailable.
+// most until ctx ends; the error then, or while Redis is out of reach, wraps broker.ErrUnavailable.
 func (b *Broker) Subscribe(ctx context.Context, channels ...string) error {
 	ctx, cancel := b.bounded(ctx)
 	defer cancel()
@@ -182,7 +182,7 @@ func (b *Broker) follows(channel string) bool {
 	return err == nil && s.follows(channel)
 }
 
-// Forget drops what is kept of a channel, and tells all subscribed nodes the new epoch. The errors are those of
+// Forget deletes the history of a channel, and sends all subscribed nodes the new epoch. The errors are those of
 // Subscribe.
 func (b *Broker) Forget(ctx context.Context, channel string) error {
 	_, err := b.do(ctx, channel, func(l *line) rueidis.Completed {
@@ -234,7 +234,7 @@ func (b *Broker) running(ctx context.Context) (*fleet, error) {
 const maxPutOff = 100 * time.Millisecond
 
 // do sends a command to the server that a channel belongs to. One that the server has refused to carry out because it
-// has started anew, or because the channel is another's, is sent again, to whom it may concern then.
+// has restarted, or because the channel belongs to another, is sent again to the right server.
 func (b *Broker) do(
 	ctx context.Context, channel string, command func(*line) rueidis.Completed,
 ) (rueidis.RedisResult, error) {

@@ -146,7 +146,7 @@ func TestWhatIsTooLargeIsRefusedAndDropped(t *testing.T) {
 	}
 }
 
-// What another program or a node with other options sends may be as large as Redis allows. Dropping it takes no other
+// Messages of another program or of a node with other options may be as large as Redis allows. Dropping it takes no other
 // message's position, and fills no log.
 func TestWhatOthersSendTooLargeIsDropped(t *testing.T) {
 	const tooLarge = "secret-payload"

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// script is one of the scripts that do in one step what must not be torn apart.
+// script is one of the scripts that execute several commands in one atomic step.
 type script int
 
 const (
@@ -21,17 +21,17 @@ const (
 	scriptCount
 )
 
-// What is kept of a channel is a stream. Its entries' ids are epoch-offset: the epoch is when it began, in
+// The history of a channel is a stream. Its entries' ids are epoch-offset: the epoch is when it began, in
 // microseconds, and the offset counts from 1. An entry has one field; its name is the token of the server's term
 // that wrote it, and after that when, in milliseconds; its value is the payload. An entry without a time is no
 // message: it only holds a position, of a stream that is empty but has to have one.
 //
 // A token stands for a server's term as master: from its start or promotion to its end. A server that comes back with
 // yesterday's data, or was promoted before it had the newest messages, would use offsets again that
-// clients have seen with other messages. So whoever finds entries of another term carries them over
+// clients have seen with other messages. So a script that finds entries of another term carries them over
 // into a new epoch.
 //
-// The token is a part of the scripts' text, and thereby of their names: a server that has started anew does not
+// The token is a part of the scripts' text, and thereby of their names: a restarted server does not
 // know them, and says so before anything is done.
 
 const scriptHead = `
@@ -51,7 +51,7 @@ end
 local function text(number) return string.format('%%.0f', number) end
 `
 
-// scriptRare is what most calls of Store need not even define.
+// scriptRare is the part that most calls of Store need not even define.
 const scriptRare = `
 local function live() return redis.call('PEXPIRE', key, ttl + window) end
 
@@ -106,13 +106,13 @@ redis.call(publish, mark, id)
 redis.call(publish, channel, ARGV[1])
 `
 
-// scriptBodies returns what comes after the head. The position is told right before the message, and
+// scriptBodies returns the parts after the head. The position is published right before the message, and
 // nothing comes between the two on any connection.
 //
 // A stream that is stored into lives for a window longer than its messages, so that it is enough to say so with the
 // first message of each window of the clock. It is trimmed by whole nodes, which costs half as much as by single
-// entries; whoever reads it takes no more than he wants. A server without memory refuses only what a script writes
-// first, so that has to be what takes memory.
+// entries; readers limit the number of entries. A server without memory refuses only the first write of a script, so
+// that has to be the one that takes memory.
 func scriptBodies() [scriptCount]string {
 	return [scriptCount]string{
 		storeScript: storing + `
@@ -174,7 +174,7 @@ return live()
 }
 
 // publishOnly publishes a message that is not kept. The first line makes it a script that writes, which a server that
-// has become a replica refuses: a plain PUBLISH it takes, and those that listen to the new master never hear it.
+// has become a replica refuses: it accepts a plain PUBLISH, which subscribers of the new master never receive.
 const publishOnly = "#!lua\nreturn redis.call('%s', KEYS[1], ARGV[1])"
 
 // knownOnly reads a key, from a master only, as publishOnly does.

@@ -11,7 +11,7 @@ import (
 	"github.com/shoal-go/shoal/broker"
 )
 
-// shard is what we have to do with one server: the only one, the present master of a group, or one of a cluster's.
+// shard is the connections to one server: the only one, the present master of a group, or one of a cluster's.
 // run keeps it connected. Its methods may be called from any number of goroutines.
 type shard struct {
 	broker  *Broker
@@ -22,7 +22,7 @@ type shard struct {
 	line    atomic.Pointer[line] // nil while the server is out of reach
 	renewal sync.Mutex           // held while line is being replaced by another of the same client
 
-	mu      sync.Mutex // protects what follows; held for moments only, and while nothing else is called
+	mu      sync.Mutex // protects the fields below; nothing is called while it is held
 	open    bool       // whether waiting is being worked off
 	waiting []*request
 	held    map[string]struct{} // the channels subscribed to, or to be subscribed to when the server is back
@@ -31,7 +31,7 @@ type shard struct {
 	full    error               // nil while messages can be stored
 
 	wake   chan struct{} // holds a token when something is waiting
-	logged string        // what was logged last; only run uses it
+	logged string        // the last logged state; only run uses it
 }
 
 func newShard(b *Broker, addr string, h broker.Handler, changed func()) *shard {
@@ -95,7 +95,7 @@ func (s *shard) session(ctx context.Context, again bool) (worked bool, err error
 	defer stop()
 	err = s.attend(ctx, e)
 	if e.mute {
-		s.hangUp() // or commands would wait for what does not answer
+		s.hangUp() // or commands would wait for a server that does not answer
 	}
 	return true, err
 }
@@ -107,7 +107,7 @@ func lostWords(err error) string {
 	return said(err)
 }
 
-// connect returns the way to the server, made anew unless the present one still serves.
+// connect returns the connection to the server, a new one unless the present one still serves.
 func (s *shard) connect(ctx context.Context) (*line, error) {
 	if old := s.line.Load(); old != nil {
 		err := s.renew(ctx, old)
@@ -140,7 +140,7 @@ func (s *shard) renew(ctx context.Context, old *line) error {
 	return err
 }
 
-// hangUp ends commands, those that wait too.
+// hangUp ends commands, including waiting ones.
 func (s *shard) hangUp() {
 	if l := s.line.Swap(nil); l != nil {
 		l.client.Close()
@@ -159,7 +159,7 @@ func (s *shard) restore(ctx context.Context, e *ears) error {
 	return err
 }
 
-// tryOut returns when a message to ourselves has come back, and one could be stored: what we are not allowed to
+// tryOut returns when a message to ourselves has come back, and one could be stored: an operation that we are not allowed to
 // do shows here.
 func (s *shard) tryOut(ctx context.Context, l *line, e *ears) error {
 	ctx, cancel := context.WithTimeout(ctx, s.broker.opt.Timeout)
@@ -221,7 +221,7 @@ func (s *shard) setFull(err error) {
 	s.changed()
 }
 
-// report takes down what is wrong.
+// report records a fault.
 func (s *shard) report(err error) {
 	s.mu.Lock()
 	s.wrong = err
@@ -233,7 +233,7 @@ func (s *shard) report(err error) {
 	s.changed()
 }
 
-// state returns what is wrong, or nil.
+// state returns the present fault, or nil.
 func (s *shard) state() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -251,7 +251,7 @@ func (s *shard) away() error {
 	return unavailable(s.addr + ": not connected")
 }
 
-// channels returns those that are held.
+// channels returns the held channels.
 func (s *shard) channels() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -279,7 +279,7 @@ func (s *shard) takeOrphans() []string {
 	return orphans
 }
 
-// expel ends what there is of the subscriptions to channels that are another's now, so that nothing comes twice.
+// expel ends all subscriptions to channels that belong to another shard now, so that nothing arrives twice.
 func (s *shard) expel(ctx context.Context, channels []string) {
 	s.letGo(channels)
 	_ = s.ask(ctx, &request{channels: channels, force: true, done: make(chan error, 1)})

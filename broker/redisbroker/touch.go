@@ -25,7 +25,7 @@ func (s *shard) touch(ctx context.Context) {
 	}
 }
 
-// touchAll touches channels, some at a time. What fails it leaves to the next round: the server is out of reach then,
+// touchAll touches channels, some at a time. Failures are left to the next round: the server is out of reach then,
 // or has begun a new term.
 func (s *shard) touchAll(ctx context.Context, channels []string) {
 	const atOnce = 64

@@ -21,7 +21,7 @@ const (
 	cluster
 )
 
-// target is what a URL means. It is not changed once it is parsed.
+// target is a parsed URL. It is immutable.
 type target struct {
 	mode   mode
 	addrs  []string // of the server, the sentinels, or some nodes of the cluster
@@ -58,7 +58,7 @@ func parseURL(raw string) (to target, err error) {
 	return to, to.parse(rest)
 }
 
-// parse reads what follows a URL's scheme.
+// parse reads the part of a URL after its scheme.
 func (to *target) parse(rest string) error {
 	rest, query, _ := strings.Cut(rest, "?")
 	rest, path, _ := strings.Cut(rest, "/")

@@ -23,7 +23,7 @@ func TestURLs(t *testing.T) {
 	} {
 		to, err := parseURL(raw)
 		if want == "" {
-			want = "0 [h:6379]  0 :p@q : false" // a bare @ in a password is no mistake
+			want = "0 [h:6379]  0 :p@q : false" // an unescaped @ in a password is allowed
 		}
 		if got := describe(to); err != nil || got != want {
 			t.Errorf("%s means %q (%v), want %q", raw, got, err, want)

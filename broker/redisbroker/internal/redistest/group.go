@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// Cluster starts a cluster of so many masters, each with so many replicas, and returns when all of them agree. The
-// masters come first, and then replica i is that of master i modulo masters.
+// Cluster starts a cluster with a number of masters, each with a number of replicas, and returns when all of them
+// agree. The masters come first, and then replica i belongs to master i modulo masters.
 func Cluster(t testing.TB, masters, replicas int) []*Server {
 	t.Helper()
 	var servers []*Server

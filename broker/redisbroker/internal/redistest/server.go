@@ -17,7 +17,7 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// patience is how long a server may take for what it has to do. The machine may be busy.
+// patience is how long a server may take to answer. The machine may be busy.
 const patience = 30 * time.Second
 
 // Server is one server. Its methods are for the test's own goroutine.
@@ -60,7 +60,7 @@ func Command(t testing.TB, addr, dir string, args ...string) *exec.Cmd {
 // command returns the command that runs a server, which ends with the test's process at the latest.
 func command(t testing.TB, args []string) *exec.Cmd {
 	t.Helper()
-	c := exec.Command(binary(t), args...) //nolint:gosec // the test says what it starts
+	c := exec.Command(binary(t), args...) //nolint:gosec // the test chooses the program
 	endWithParent(c)
 	return c
 }
@@ -84,7 +84,7 @@ func (s *Server) Port() string {
 	return port
 }
 
-// binary returns the path of redis-server, or ends the test with what to do.
+// binary returns the path of redis-server, or ends the test with the remedy.
 func binary(t testing.TB) string {
 	t.Helper()
 	name := os.Getenv("SHOAL_REDIS_SERVER")
@@ -129,7 +129,7 @@ func (s *Server) answers() bool {
 	return strings.HasPrefix(string(answer[:n]), "+PONG") || strings.HasPrefix(string(answer[:n]), "-NOAUTH")
 }
 
-// Kill kills the server, as if its machine had lost power. What it has not saved is gone.
+// Kill kills the server, as if its machine had lost power. Unsaved data is lost.
 func (s *Server) Kill() {
 	if s.process == nil {
 		return
