@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every check of the repository, one line a step. Static checks run beside the tests, at the lowest priority.
+# Every check of the repository, one line a step. Static checks run beside the later steps, at the lowest priority.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -53,7 +53,8 @@ vet_for() {
 	GOOS=$1 CGO_ENABLED=0 go vet "${all[@]}"
 }
 
-# static_checks need no machine for themselves, and nothing waits for them but the end.
+# static_checks need no machine for themselves, and nothing waits for them but the end. They begin after the tests, whose
+# clusters elect leaders in time only if they get the processors.
 static_checks() {
 	step "formatting" formatting
 	step "words" .ci/words.sh
@@ -140,13 +141,14 @@ no_leftovers() {
 step "tools" .ci/tools.sh
 step "redis" .ci/redis.sh
 
+step "tests" tests
+
 set -m # the static checks get a process group of their own, which can be stopped as a whole
 TMPDIR=$scratch nice -n 19 bash -c "$(declare -f step formatting modules vet_for static_checks); set -euo pipefail
 	scratch=$scratch; static_checks" >"$scratch/static" 2>&1 </dev/null &
 static=$!
 set +m
 
-step "tests" tests
 step "comparison" go -C benchmarks/compare test ./...
 step "build" make --no-print-directory build
 chromium=$(.ci/chromium.sh) || {

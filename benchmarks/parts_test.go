@@ -1,7 +1,9 @@
 package benchmarks
 
 import (
+	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -85,4 +87,38 @@ func BenchmarkHistorySince(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkOwn compares a message of an own type with its marshalling alone.
+func BenchmarkOwn(b *testing.B) {
+	type line struct {
+		BuildID string `json:"build_id"`
+		Line    string `json:"line"`
+		Number  int    `json:"number"`
+	}
+	v := line{"build-4711", strings.Repeat("x", 180), 42}
+	b.Run("marshal", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := json.Marshal(v); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("event", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := manager.NewEvent("build_log", v); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("state", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := manager.NewState("build_progress", v.BuildID, v); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }

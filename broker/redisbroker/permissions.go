@@ -71,8 +71,9 @@ func commandOf(call string) string {
 	return strings.ToLower(name)
 }
 
-// trialScript runs scriptCommands, and publishes on a channel, ARGV[1], and on the channel of its positions, ARGV[2]. It returns the
-// commands that failed with their errors.
+// trialScript runs scriptCommands, and publishes on the channel of a channel's positions, ARGV[1]. It returns the commands
+// that failed with their errors. It publishes nothing on the channel itself, which listeners of other programs receive:
+// that the channel is permitted shows the subscription.
 func trialScript(publish string) string {
 	var b strings.Builder
 	b.WriteString(`
@@ -89,8 +90,7 @@ end
 		fmt.Fprintf(&b, "try('%s', %s)\n", commandOf(call), call)
 	}
 	fmt.Fprintf(&b, `redis.pcall('DEL', KEYS[1], KEYS[2])
-try('%[1]s to the channel', '%[1]s', ARGV[1], '')
-try('%[1]s to %[2]s*', '%[1]s', ARGV[2], '')
+try('%[1]s to %[2]s*', '%[1]s', ARGV[1], '')
 return failed`, strings.ToLower(publish), markPrefix)
 	return b.String()
 }
@@ -115,7 +115,7 @@ func (s *shard) tryPermissions(ctx context.Context, l *line, e *ears) error {
 		}
 		command := l.client.B().Evalsha().Sha1(l.sha[trialsScript]).Numkeys(2). //nolint:mnd // as the script has
 											Key(naming.key(channel), naming.once(channel, "probe")).
-											Arg(channel, naming.mark(channel)).Build()
+											Arg(naming.mark(channel)).Build()
 		failed, err := l.client.Do(ctx, command).AsStrSlice()
 		if err != nil {
 			return s.missingPermission(err, "run a script on keys "+keptPrefix+"*, "+oncePrefix+"*")
