@@ -38,7 +38,8 @@ func (l *late) Store(ctx context.Context, channel string, payload []byte) (broke
 	return l.MemoryNode.Store(ctx, channel, payload)
 }
 
-// TestClose_ReturnsWithItsContextWhateverTheBrokerDoes: the error says what has not ended, and it ends with the broker.
+// TestClose_ReturnsWithItsContextWhateverTheBrokerDoes: the error names the parts that have not ended, which end
+// with the broker.
 func TestClose_ReturnsWithItsContextWhateverTheBrokerDoes(t *testing.T) {
 	for name, want := range map[string][]string{
 		"Run":       {"Options.Broker: Run has not returned"},

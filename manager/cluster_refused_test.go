@@ -17,8 +17,8 @@ func refusing(call string) func(context.Context, string) error {
 	return only(call, errNoPermission)
 }
 
-// TestCluster_RefusalOfTheBrokerIsReturnedAtOnce: a subscriber does not wait for what will not come, whether the broker
-// refuses the subscription or the stored messages; and subscribes once the broker allows it.
+// TestCluster_RefusalOfTheBrokerIsReturnedAtOnce: a subscriber does not wait for a refused subscription, whether the
+// broker refuses the subscription or the stored messages; and subscribes once the broker allows it.
 func TestCluster_RefusalOfTheBrokerIsReturnedAtOnce(t *testing.T) {
 	for _, call := range []string{"Subscribe", "Kept"} {
 		t.Run(call, func(t *testing.T) {

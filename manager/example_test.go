@@ -17,7 +17,7 @@ import (
 )
 
 // A connection of one's own: a response of Server-Sent Events. The queue keeps to the rules of a Conn; the handler
-// writes what the queue returns.
+// writes the messages of the queue.
 func ExampleConn() {
 	ctx := context.Background()
 	m, err := manager.New(manager.Options{})
@@ -103,7 +103,8 @@ func ExampleManager_Publish() {
 	_ = m.Close(ctx)
 	// Output:
 	// 1 <nil>
-	// {"action":"upload_failed","upload_id":"upload-1","error_message":"not a video","timestamp":"1970-01-01T00:00:00Z"} <nil>
+	// {"action":"upload_failed","upload_id":"upload-1","error_message":"not a
+	// video","timestamp":"1970-01-01T00:00:00Z"} <nil>
 }
 
 // A worker reports its progress. Percentages that change by less than one are not published.

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// publishBytes publishes a message with about so many bytes.
+// publishBytes publishes a message of about a number of bytes.
 func publishBytes(t *testing.T, m *Manager, uploadID string, bytes int) Position {
 	t.Helper()
 	body := `{"action":"note","text":"` + strings.Repeat("x", bytes) + `"}`
@@ -75,7 +75,7 @@ func TestHistory_FollowedUploadsGiveWayLast(t *testing.T) {
 	})
 }
 
-// Whatever happens to uploads, the counts equal the contents, the bound holds, and all is given back in the end.
+// After any operations on uploads the counts equal the contents, the bound holds, and all memory is released in the end.
 func TestHistory_CountsEqualContents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const most = 100_000

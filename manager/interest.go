@@ -35,7 +35,7 @@ type follow struct {
 	arrived uint64
 }
 
-// attempt is what subscribers of an upload wait for.
+// attempt is a subscription of the node that the upload's subscribers wait for.
 type attempt struct {
 	done chan struct{}
 	err  error // set before done is closed: why the broker refuses

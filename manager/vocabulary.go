@@ -20,7 +20,7 @@ type ActionClass struct {
 }
 
 // ParseActionClass parses the text form ACTION=state|event|terminal[:FIELD], for example
-// build_progress=state:build_id. The error says what is wrong with it.
+// build_progress=state:build_id. The error names the faulty part.
 func ParseActionClass(text string) (action string, c ActionClass, err error) {
 	action, class, found := strings.Cut(text, "=")
 	if !found {

@@ -80,7 +80,7 @@ func TestVocabulary_RefusesAlikeThroughEveryDoor(t *testing.T) {
 	}
 }
 
-// The configured lists apply to messages that are published here, whatever way they come.
+// The configured lists apply to messages that are published here, by every door.
 func TestVocabulary_RestrictsStatusAndStage(t *testing.T) {
 	m := open(t, builds)
 	const data = `{"action":"upload_progress","payload":{"status":"running","stage":"test","progress_percent":1,"message":""}}`

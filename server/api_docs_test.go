@@ -25,7 +25,7 @@ func examples(t *testing.T, page string) (all []example) {
 	return all
 }
 
-// The examples of the page about the HTTP API work, in their order, and print what the page says.
+// The examples of the page about the HTTP API work, in their order, and print the output on the page.
 func TestAPI_ExamplesOfThePage(t *testing.T) {
 	n := start(t)
 	commands := map[string][]string{"sh": {"bash", "-eu"}, "python": {"python3"}, "js": {"node", "--input-type=module"}}

@@ -33,7 +33,7 @@ func (a *apiTest) wantAnswer(w *httptest.ResponseRecorder, replayed bool, body s
 	}
 }
 
-// A repeated request gets the same answer, whatever was published since, and publishes nothing.
+// A repeated request gets the same answer, regardless of later messages, and publishes nothing.
 func TestAPI_IdempotencyKeyPublishesOnce(t *testing.T) {
 	a := newAPITest(t, apiOptions{})
 	for _, body := range []string{failed, note, note + "\n\n" + note} {

@@ -85,7 +85,7 @@ func TestOpenAPI_IsPublicAndKnowsItsPath(t *testing.T) {
 	}
 }
 
-// A page of another origin gets no permission to read answers, whatever it asks for.
+// A page of another origin gets no permission to read any answer.
 func TestAPI_AllowsNoOtherOrigin(t *testing.T) {
 	a := newAPITest(t, apiOptions{})
 	for _, method := range []string{"OPTIONS", "GET", "POST"} {

@@ -114,7 +114,7 @@ func (s *Server) peer(r *http.Request) netip.Addr {
 }
 
 // client returns the last address of a list of hops that is not a trusted proxy's. Each proxy appends its peer, so the
-// list is true from its end up to there; what comes before may be made up by the client. An entry that is no address ends
+// list is true from its end up to there; earlier entries may be made up by the client. An entry that is no address ends
 // the list.
 func (p *proxies) client(direct netip.Addr, hops []string) netip.Addr {
 	client := direct

@@ -19,7 +19,7 @@ func extendable(text []byte) bool {
 	return true
 }
 
-// In whatever fragments and pieces a text message arrives, the first byte that makes it invalid ends the connection,
+// However a text message is split into fragments and reads, the first byte that makes it invalid ends the connection,
 // and no other byte does.
 func TestFrameTracker_FindsInvalidTextAtOnce(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

@@ -12,7 +12,7 @@ import (
 type ledger struct {
 	t      tester
 	claims map[int]map[string]bool
-	// follows is what the last change said of the user's other claims.
+	// follows is the last reported state of the user's other claims.
 	follows bool
 }
 
@@ -43,7 +43,7 @@ func (l *ledger) want(r *registry, user string, c int) {
 	}
 }
 
-// Each change of a claim is reported once, in order, whatever made it.
+// Each change of a claim is reported once, in order, by whichever call it was made.
 func TestRegistry_ReportsEachChangeOfAClaimOnce(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		l := &ledger{t: t, claims: map[int]map[string]bool{}}

@@ -102,7 +102,7 @@ func (o Options) ensureStream(ctx context.Context, conn *nats.Conn) (*jetstream.
 }
 
 // createStream creates the stream. If the server refuses the duplicate window, the window is as short as possible:
-// everything else works, and StoreOnce says what is missing.
+// everything else works, and StoreOnce names the missing permission.
 func (o Options) createStream(ctx context.Context, js jetstream.JetStream) (jetstream.Stream, error) {
 	config := o.wanted()
 	stream, err := js.CreateStream(ctx, config)

@@ -165,8 +165,8 @@ func (n *node) countedBroker() broker.Broker {
 	return n.metrics.Broker(n.broker)
 }
 
-// adminHandler returns the handler of the admin listener. A node is not ready before its own server of NATS is: whoever
-// restarts nodes in turn goes by that, and a cluster loses its majority if two are behind.
+// adminHandler returns the handler of the admin listener. A node is not ready before its own NATS server is: a
+// client that restarts nodes in turn goes by that, and a cluster loses its majority if two are behind.
 func (n *node) adminHandler() http.Handler {
 	admin := n.server.AdminHandler()
 	mux := http.NewServeMux()

@@ -200,7 +200,7 @@ func TestDocs_ConfigurationIsThatOfTheCommand(t *testing.T) {
 	wantGenerated(t, "docs/configuration.md", strings.TrimSuffix(text, "\n"))
 }
 
-// Labels have a fixed set of values, whatever requests ask for.
+// Labels have a fixed set of values, independent of requests.
 func TestMetrics_RoutesAreBounded(t *testing.T) {
 	for path, want := range map[string]string{
 		"/v1/uploads/a/messages":      "/v1/uploads/{id}/messages",

@@ -45,7 +45,7 @@ func (l *listener) layered(trusted func(net.Addr) bool) net.Listener {
 }
 
 // listen opens all listeners, before anything else, since an address in use is the likeliest failure. TLS is for the
-// public ones on TCP: whoever connects to a Unix socket is on this machine.
+// public ones on TCP: a peer on a Unix socket is on this machine.
 func (n *node) listen() error {
 	var config *tls.Config
 	if n.flags.TLSCert != "" {

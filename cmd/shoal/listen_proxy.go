@@ -58,7 +58,7 @@ type proxyConn struct {
 
 var _ server.Transparent = (*proxyConn)(nil)
 
-// Read reads what follows the header.
+// Read reads the bytes after the header.
 func (c *proxyConn) Read(p []byte) (int, error) {
 	c.once.Do(c.readHeader)
 	c.mu.Lock()

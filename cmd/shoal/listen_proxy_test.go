@@ -33,7 +33,7 @@ func proxyHeader(t *testing.T, version byte, source string) []byte {
 	return text.Bytes()
 }
 
-// A header is read to its last byte and not beyond, in whatever pieces it comes.
+// A header is read to its last byte and not beyond, in pieces of any size.
 func TestProxyConn_ReadsExactlyTheHeader(t *testing.T) {
 	const payload = "GET / HTTP/1.1\r\n\r\n"
 	v2 := proxyHeader(t, 2, "198.51.100.7:4711")

@@ -15,7 +15,7 @@ import (
 	"github.com/coder/websocket"
 )
 
-// overUnix returns a client that connects to a Unix socket, whatever the URL.
+// overUnix returns a client that connects to a Unix socket for every URL.
 func overUnix(t *testing.T, path string) *http.Client {
 	t.Helper()
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {

@@ -35,7 +35,7 @@ func (g *gate) String() string {
 	return g.text.String()
 }
 
-// A reader that stands still delays nobody. What it misses is bounded and counted, and it is told so.
+// A stalled reader delays nobody. Dropped lines are counted, and a line in the log says how many.
 func TestLog_ReaderThatStandsStill(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := &gate{open: make(chan struct{})}

@@ -23,7 +23,7 @@ func python(t *testing.T, args ...string) string {
 	return line
 }
 
-// oldService is the Python service that is still running: what its listener receives.
+// oldService starts the listener of the Python service and returns its messages.
 func oldService(t *testing.T, redis string) <-chan string {
 	t.Helper()
 	command := exec.CommandContext(t.Context(), "python3", "testdata/python/application.py", "listen", redis)

@@ -88,7 +88,7 @@ func (n *node) logChanges(fresh *serveFlags) (changed int) {
 	return changed
 }
 
-// flagName returns the flag of a field of serveFlags, "" for a field that is none.
+// flagName returns the flag of a field of serveFlags, "" for a field without one.
 func flagName(field reflect.StructField) string {
 	if name, ok := field.Tag.Lookup("name"); ok {
 		return name

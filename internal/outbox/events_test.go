@@ -132,7 +132,7 @@ func TestOutbox_UncorkWritesHeadFirst(t *testing.T) {
 	})
 }
 
-// TestOutbox_RejectWritesTheAnswerOnly: and then ends the stream, whatever else was sent or called before.
+// TestOutbox_RejectWritesTheAnswerOnly: and then ends the stream, regardless of earlier calls.
 func TestOutbox_RejectWritesTheAnswerOnly(t *testing.T) {
 	for name, before := range map[string]func(*Outbox){
 		"open":    func(*Outbox) {},
@@ -179,7 +179,7 @@ func TestOutbox_CorkedEnds(t *testing.T) {
 	}
 }
 
-// TestOutbox_CorkedClose: what was queued before Close is written when the outbox is uncorked.
+// TestOutbox_CorkedClose: frames queued before Close are written when the outbox is uncorked.
 func TestOutbox_CorkedClose(t *testing.T) {
 	onEvents(t, Options{}, true, func(t *testing.T, b bench) {
 		send(t, b.box, Queued, raw("one\n"))

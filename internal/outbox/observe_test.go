@@ -10,7 +10,7 @@ import (
 )
 
 // The ages of frames are measured when they are written: that of the oldest live frame of each batch since it was made,
-// and that of the oldest frame of a slow connection since it was queued. What has not been written can be counted.
+// and that of the oldest frame of a slow connection since it was queued. Unwritten frames can be counted.
 func TestOutbox_MeasuresAges(t *testing.T) {
 	var written, waited []time.Duration
 	opt := Options{

@@ -47,7 +47,7 @@ type link struct {
 	epochs   map[string]string // that the node has read, if the hub is bare
 	// down counts the reasons for which nothing passes.
 	down int
-	// loses: one message in so many is lost; 0: no loss. late delays the calls or their answers. mute
+	// loses: one message in loses is lost; 0: no loss. late delays the calls or their answers. mute
 	// executes calls and fails them.
 	loses int
 	late  time.Duration

@@ -20,7 +20,7 @@ type Member struct {
 	Value []byte
 }
 
-// MemberError says what is wrong with a member of an object, without repeating its value.
+// MemberError describes the fault of a member of an object, without repeating its value.
 type MemberError struct{ Name, Problem string }
 
 func (e *MemberError) Error() string { return strconv.Quote(logs.Truncate(e.Name)) + " " + e.Problem }

@@ -40,7 +40,7 @@ func ParseKinds(names []string) (kinds []Kind, err error) {
 	return kinds, nil
 }
 
-// Event is what the service gets.
+// Event is an entry of a request to the service.
 type Event struct {
 	// ID is unique: a repeated batch has the same ids.
 	ID   string    `json:"id"`

@@ -126,7 +126,7 @@ func (s *Sender) Send(e Event) {
 
 // Counts are events since New.
 type Counts struct {
-	// Sent are those that the service has taken, Dropped those that it will not get.
+	// Sent counts the events that the service has accepted, Dropped the events that it will not get.
 	Sent, Dropped uint64
 	// FailedAttempts are requests that the service has not taken.
 	FailedAttempts uint64
