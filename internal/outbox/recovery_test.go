@@ -538,9 +538,12 @@ func TestRecovery_IsReplacedByTheNext(t *testing.T) {
 				<-time.After(time.Second)
 				send(t, s.box, Queued, data("a", frame.Event, 0, 1)) // without an offset: it is kept
 				const after = 7
-				if outcome, _ := s.store.recover(s.box, "a", after); outcome != Queued {
+				s.box.Hold() // as for a resume, whose answer precedes the replays
+				replay := Replay{UploadID: "a", Frames: s.store.logs["a"][after:], Epoch: "e", After: after, Source: s.store}
+				if outcome := s.box.Recover(replay); outcome != Queued {
 					t.Fatalf("the second recovery was not queued: %v", outcome)
 				}
+				s.box.Release(ack("a"))
 				for range 3 {
 					s.store.publish(s.box, "a", frame.Event, 10)
 				}
