@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/shoal-go/shoal/internal/membership"
 )
 
 // Pauses between two attempts to read the close orders of nodes that do not answer.
@@ -38,7 +40,7 @@ func (c *cluster) closeEverywhere(ctx context.Context, o closeOrder) (closed int
 	}
 	answers, err := c.askAll(ctx, o.Kind, body)
 	for _, answer := range answers {
-		n, _ := strconv.Atoi(string(answer)) // closeHere writes a number
+		n, _ := strconv.Atoi(string(answer.Body)) // closeHere writes a number
 		closed += n
 	}
 	return closed, err
@@ -46,7 +48,7 @@ func (c *cluster) closeEverywhere(ctx context.Context, o closeOrder) (closed int
 
 // askAll gives a command to all nodes as a question, so that each confirms it, and returns their answers. The error is
 // ctx's, wraps ErrUnavailable, or is a *MissingNodesError.
-func (c *cluster) askAll(ctx context.Context, kind string, body []byte) (answers map[string][]byte, err error) {
+func (c *cluster) askAll(ctx context.Context, kind string, body []byte) (answers map[string]membership.Answer, err error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	answers, missing, err := c.peers.Ask(ctx, kind, body)
@@ -172,12 +174,12 @@ func (c *cluster) readOrders(ctx context.Context) (complete bool) {
 			continue
 		}
 		var r orderReply
-		err := json.Unmarshal(answer, &r)
+		err := json.Unmarshal(answer.Body, &r)
 		if err != nil {
 			c.refused("orders of other nodes", err)
 			continue
 		}
-		fresh, err := c.orders.apply(r)
+		fresh, err := c.orders.apply(r, time.Since(answer.Received))
 		if err != nil {
 			c.refused("orders of other nodes", err)
 		}

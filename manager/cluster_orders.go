@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -241,9 +242,11 @@ func (l *orderLog) reply(q orderRequest) orderReply {
 	return r
 }
 
-// apply adds the orders of a reply. It returns the orders that this node did not have, and the errors of invalid orders.
-func (l *orderLog) apply(r orderReply) (fresh []closeOrder, err error) {
+// apply adds the orders of a reply that was received some time ago: the question waits for the slowest node. It returns
+// the orders that this node did not have, and the errors of invalid orders.
+func (l *orderLog) apply(r orderReply, ago time.Duration) (fresh []closeOrder, err error) {
 	for _, o := range r.Orders {
+		o.Age = min(o.Age, math.MaxInt64-ago) + ago
 		if problem := o.check(); problem != nil {
 			err = errors.Join(err, problem)
 			continue

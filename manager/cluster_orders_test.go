@@ -162,7 +162,7 @@ func userOrder(user string) closeOrder { return closeOrder{Kind: closeUser, User
 // transfer lets a log read another one, and returns what is new to it.
 func transfer(t *testing.T, from, to *orderLog) []closeOrder {
 	t.Helper()
-	fresh, err := to.apply(from.reply(to.request()))
+	fresh, err := to.apply(from.reply(to.request()), 0)
 	must(t, err)
 	return fresh
 }
@@ -222,7 +222,7 @@ func TestOrderLog_IsBounded(t *testing.T) {
 			t.Error("an order of a day ago is new")
 		}
 		for i := range 3 * maxOrderOrigins {
-			_, _ = b.apply(orderReply{Process: fmt.Sprint("process-", i), Issued: 1})
+			_, _ = b.apply(orderReply{Process: fmt.Sprint("process-", i), Issued: 1}, 0)
 		}
 		if len(b.complete) > maxOrderOrigins || len(b.read) > maxOrderOrigins {
 			t.Errorf("%d and %d processes are remembered", len(b.complete), len(b.read))
@@ -248,7 +248,7 @@ func TestOrders_InvalidOnesAreRefused(t *testing.T) {
 			}
 			var r orderReply
 			if json.Unmarshal([]byte(`{"process":"p","orders":[`+body+`]}`), &r) == nil && body != "" {
-				if fresh, err := n.cluster.orders.apply(r); err == nil || len(fresh) > 0 {
+				if fresh, err := n.cluster.orders.apply(r, 0); err == nil || len(fresh) > 0 {
 					t.Errorf("%.100s was learned", body)
 				}
 			}

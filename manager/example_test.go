@@ -103,8 +103,7 @@ func ExampleManager_Publish() {
 	_ = m.Close(ctx)
 	// Output:
 	// 1 <nil>
-	// {"action":"upload_failed","upload_id":"upload-1","error_message":"not a
-	// video","timestamp":"1970-01-01T00:00:00Z"} <nil>
+	// {"action":"upload_failed","upload_id":"upload-1","error_message":"not a video","timestamp":"1970-01-01T00:00:00Z"} <nil>
 }
 
 // A worker reports its progress. Percentages that change by less than one are not published.

@@ -40,7 +40,7 @@ func (c *cluster) sendToUser(ctx context.Context, userID string, e Encoded) (d D
 	answers, err := c.askAll(ctx, messageToUser, append(append(body, '\n'), e.payload...))
 	for _, answer := range answers {
 		var there Delivery
-		if json.Unmarshal(answer, &there) == nil {
+		if json.Unmarshal(answer.Body, &there) == nil {
 			d.add(there)
 		}
 	}
@@ -112,9 +112,9 @@ func (m *Manager) Subscribers(ctx context.Context, uploadID string) (Subscribers
 		return s, unavailable(err)
 	}
 	s.Missing = missing
-	for node, body := range answers {
+	for node, answer := range answers {
 		var users []string
-		if json.Unmarshal(body, &users) != nil {
+		if json.Unmarshal(answer.Body, &users) != nil {
 			s.Missing = append(s.Missing, node)
 			continue
 		}
@@ -137,9 +137,9 @@ func (m *Manager) NodeStats(ctx context.Context) (stats map[string]Stats, missin
 		return nil, nil, unavailable(err)
 	}
 	stats = make(map[string]Stats, len(answers))
-	for node, body := range answers {
+	for node, answer := range answers {
 		var s Stats
-		if json.Unmarshal(body, &s) != nil {
+		if json.Unmarshal(answer.Body, &s) != nil {
 			missing = append(missing, node)
 			continue
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"slices"
+	"time"
 )
 
 const (
@@ -15,22 +16,30 @@ const (
 	partCost = maxHeaderBytes
 )
 
+// Answer is the answer of one node.
+type Answer struct {
+	Body []byte
+	// Received is when the last part of the answer arrived, which may be long before the slowest node answered.
+	Received time.Time
+}
+
 // ask is a question of this node that is under way. It is the lock of Peers that protects it.
 type ask struct {
 	// open are the nodes that have not answered yet, failed the nodes that will not answer.
 	open   map[string]struct{}
 	failed []string
 	// answers are the parts received so far, by node.
-	answers map[string]*answer
+	answers map[string]*partialAnswer
 	// done is closed when no node is waited for any more.
 	done chan struct{}
 }
 
-// answer is the answer of one node, as far as it was received.
-type answer struct {
-	run   string
-	parts [][]byte
-	cost  int
+// partialAnswer is the answer of one node, as far as it was received.
+type partialAnswer struct {
+	run      string
+	parts    [][]byte
+	cost     int
+	received time.Time // the last part
 	// closed: it is complete, or has failed; failed: it holds nothing.
 	closed, failed bool
 }
@@ -56,13 +65,14 @@ func (a *ask) close(name string) {
 // wraps broker.ErrUnavailable if the question could not be sent; answers then contains this node's own answer.
 func (p *Membership) Ask(
 	ctx context.Context, kind string, body []byte,
-) (answers map[string][]byte, missing []string, err error) {
+) (answers map[string]Answer, missing []string, err error) {
 	if err := checkOutgoing(kind, body); err != nil {
 		return nil, nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.Patience)
 	defer cancel()
 	own, refusal := p.cfg.Answer(kind, body) // first, because a broker may not answer for long
+	answered := Answer{own, time.Now()}
 	a, n := p.begin()
 	select {
 	case p.asking <- struct{}{}:
@@ -79,7 +89,7 @@ func (p *Membership) Ask(
 	}
 	answers, missing = p.end(n)
 	if refusal == nil {
-		answers[p.cfg.Name] = own
+		answers[p.cfg.Name] = answered
 	} else {
 		missing = append(missing, p.cfg.Name)
 	}
@@ -92,7 +102,7 @@ func (p *Membership) Ask(
 
 // begin registers a new question, so that its answers are accepted from now on, and returns it with its number.
 func (p *Membership) begin() (*ask, uint64) {
-	a := &ask{open: make(map[string]struct{}), answers: make(map[string]*answer), done: make(chan struct{})}
+	a := &ask{open: make(map[string]struct{}), answers: make(map[string]*partialAnswer), done: make(chan struct{})}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, name := range p.roster.names() {
@@ -107,7 +117,7 @@ func (p *Membership) begin() (*ask, uint64) {
 }
 
 // end removes a question and returns the complete answers and the nodes without one.
-func (p *Membership) end(n uint64) (answers map[string][]byte, missing []string) {
+func (p *Membership) end(n uint64) (answers map[string]Answer, missing []string) {
 	p.mu.Lock()
 	a := p.asks[n]
 	delete(p.asks, n)
@@ -119,14 +129,14 @@ func (p *Membership) end(n uint64) (answers map[string][]byte, missing []string)
 	for name := range a.open {
 		missing = append(missing, name)
 	}
-	answers = make(map[string][]byte, len(a.answers)+1)
+	answers = make(map[string]Answer, len(a.answers)+1)
 	for name, from := range a.answers {
 		switch {
 		case !from.closed || from.failed:
 		case len(from.parts) == 1:
-			answers[name] = from.parts[0]
+			answers[name] = Answer{from.parts[0], from.received}
 		default:
-			answers[name] = bytes.Join(from.parts, nil)
+			answers[name] = Answer{bytes.Join(from.parts, nil), from.received}
 		}
 	}
 	return answers, missing
@@ -156,7 +166,7 @@ func (p *Membership) takePartLocked(h header, body []byte) (taken, fits bool) {
 		if len(a.answers) >= maxNodes {
 			return false, true
 		}
-		from = &answer{run: h.Run}
+		from = &partialAnswer{run: h.Run}
 		a.answers[h.From] = from
 	}
 	if from.closed || from.run != h.Run || h.Part < len(from.parts) {
@@ -167,7 +177,7 @@ func (p *Membership) takePartLocked(h header, body []byte) (taken, fits bool) {
 	inOrder := h.Part == len(from.parts)
 	if h.Refused || !inOrder || !fits {
 		p.answerBytes -= from.cost
-		*from = answer{run: h.Run, closed: true, failed: true}
+		*from = partialAnswer{run: h.Run, closed: true, failed: true}
 		a.failed = append(a.failed, h.From)
 		a.close(h.From)
 		return inOrder, fits
@@ -176,7 +186,7 @@ func (p *Membership) takePartLocked(h header, body []byte) (taken, fits bool) {
 	from.cost += cost
 	p.answerBytes += cost
 	if !h.More {
-		from.closed = true
+		from.closed, from.received = true, time.Now()
 		a.close(h.From)
 	}
 	return true, true

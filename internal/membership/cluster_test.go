@@ -148,8 +148,8 @@ func (c *cluster) ask(of *member, answers, missing []string) {
 		c.t.Errorf("%s got %d answers, want %d", of.Name(), len(got), len(answers))
 	}
 	for _, name := range answers {
-		if want := "who " + name + " body"; string(got[name]) != want {
-			c.t.Errorf("the answer of %s is %.100q, want %q", name, got[name], want)
+		if want := "who " + name + " body"; string(got[name].Body) != want {
+			c.t.Errorf("the answer of %s is %.100q, want %q", name, got[name].Body, want)
 		}
 	}
 	if !slices.Equal(gone, missing) {
@@ -228,7 +228,7 @@ func TestWhileTheBrokerIsOutOfReach(t *testing.T) {
 		t.Cleanup(a.leave)
 		pass(10 * time.Second)
 		answers, _, err := a.Ask(context.Background(), "who", nil)
-		if !errors.Is(err, broker.ErrUnavailable) || string(answers["a"]) != "who a " {
+		if !errors.Is(err, broker.ErrUnavailable) || string(answers["a"].Body) != "who a " {
 			t.Errorf("asking: %q, %v; want the own answer and ErrUnavailable", answers, err)
 		}
 		a.connect()

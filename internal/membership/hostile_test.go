@@ -37,8 +37,8 @@ func TestLargeAnswersArriveWhole(t *testing.T) {
 			t.Fatalf("missing %q, %v", missing, err)
 		}
 		for name, size := range sizes {
-			if !bytes.Equal(answers[name], pattern(size)) {
-				t.Errorf("the answer of %d bytes came as one of %d", size, len(answers[name]))
+			if !bytes.Equal(answers[name].Body, pattern(size)) {
+				t.Errorf("the answer of %d bytes came as one of %d", size, len(answers[name].Body))
 			}
 		}
 		if a.answerBytes != 0 || len(a.asks) != 0 {
@@ -71,8 +71,8 @@ func TestPartsStaySmall(t *testing.T) {
 		t.Cleanup(b.leave)
 		synctest.Wait()
 		answers, _, err := a.Ask(context.Background(), "who", nil)
-		if err != nil || len(answers[long]) != 3*partBytes {
-			t.Fatalf("%d bytes, %v", len(answers[long]), err)
+		if err != nil || len(answers[long].Body) != 3*partBytes {
+			t.Fatalf("%d bytes, %v", len(answers[long].Body), err)
 		}
 		if measured.largest > 256<<10 {
 			t.Errorf("a part has %d bytes, want 256 KiB at most", measured.largest)
@@ -126,8 +126,8 @@ func TestALateAnswerIsIgnored(t *testing.T) {
 		}})
 		c.ask(a, []string{"a"}, []string{"b"})
 		answers, _, err := a.Ask(context.Background(), "who", []byte("second"))
-		if err != nil || string(answers["b"]) != "second" {
-			t.Errorf("the answer is %q, %v", answers["b"], err)
+		if err != nil || string(answers["b"].Body) != "second" {
+			t.Errorf("the answer is %q, %v", answers["b"].Body, err)
 		}
 		pass(5 * time.Second)
 		if counts := a.Counts(); counts != (Counts{Stray: 1}) {
@@ -258,9 +258,9 @@ func hello(name, run string) broker.Message {
 }
 
 // asking asks in a goroutine of its own, and returns a function that waits for the outcome.
-func asking(a *member) func() (map[string][]byte, []string) {
+func asking(a *member) func() (map[string]Answer, []string) {
 	type outcome struct {
-		answers map[string][]byte
+		answers map[string]Answer
 		missing []string
 	}
 	ended := make(chan outcome, 1)
@@ -269,7 +269,7 @@ func asking(a *member) func() (map[string][]byte, []string) {
 		ended <- outcome{answers, missing}
 	}()
 	synctest.Wait()
-	return func() (map[string][]byte, []string) { o := <-ended; return o.answers, o.missing }
+	return func() (map[string]Answer, []string) { o := <-ended; return o.answers, o.missing }
 }
 
 func TestStrayParts(t *testing.T) {
@@ -310,8 +310,8 @@ func TestStrayParts(t *testing.T) {
 			}
 		}
 		answers, missing := outcome()
-		if !slices.Equal(missing, []string{"d", "e"}) || string(answers["b"]) != "one two" ||
-			string(answers["newcomer"]) != "new" || string(answers["a"]) != "who a " || len(answers) != 3 {
+		if !slices.Equal(missing, []string{"d", "e"}) || string(answers["b"].Body) != "one two" ||
+			string(answers["newcomer"].Body) != "new" || string(answers["a"].Body) != "who a " || len(answers) != 3 {
 			t.Errorf("answers %q, missing %q", answers, missing)
 		}
 	})
@@ -420,7 +420,7 @@ func TestQuestionsUnderWayAreBounded(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *cluster) {
 		a := c.start(Config{Name: "a"})
 		a.Membership.Receive(hello("silent", "r"))
-		var all []func() (map[string][]byte, []string)
+		var all []func() (map[string]Answer, []string)
 		for range maxAsks {
 			all = append(all, asking(a))
 		}
