@@ -172,6 +172,9 @@ func (n *node) adminHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", admin)
 	mux.Handle("GET /metrics", n.metrics.handler())
+	if n.flags.PProf {
+		handleProfiles(mux)
+	}
 	if n.embedded == nil {
 		return mux
 	}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -36,7 +37,7 @@ func TestServe_WritesNoSecretOrPayload(t *testing.T) {
 		clientMessage: "client-7361", query: "query-7361",
 	}
 	secretFile := writeFile(t, "secret", c.secret)
-	s := serve(t, 1, "--jwt-secret="+c.secret, "--authorize=claims", "--api-key="+c.key, "--log-level=debug")
+	s := serve(t, 1, "--jwt-secret="+c.secret, "--authorize=claims", "--api-key="+c.key, "--log-level=debug", "--pprof")
 	sign := func(user string) string {
 		r := shoal(t, []string{"SHOAL_JWT_SECRET=" + c.secret}, "", "token", user, "--uploads=*")
 		r.wantDone(t)
@@ -57,7 +58,11 @@ func TestServe_WritesNoSecretOrPayload(t *testing.T) {
 	ask("POST", s.url+"/v1/users/alice/messages", c.key, `{"action":"note","text":"`+c.payload+`"}`)
 	ask("GET", s.url+"/v1/stats?access_token="+c.query, c.key, "")
 	ask("GET", s.url+"/ws/uploads?access_token="+c.query, "", "")
-	for _, path := range []string{"/metrics", "/healthz", "/readyz", "/debug/pprof/", "/debug/vars"} {
+	for _, path := range []string{
+		"/metrics", "/healthz", "/readyz", "/debug/vars", "/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/symbol",
+		"/debug/pprof/goroutine?debug=2", "/debug/pprof/goroutine", "/debug/pprof/heap?debug=1", "/debug/pprof/heap",
+		"/debug/pprof/allocs?debug=1", "/debug/pprof/trace?seconds=0.1",
+	} {
 		ask("GET", s.admin+path, "", "")
 	}
 	if status := s.end(); status != statusDone {
@@ -119,13 +124,24 @@ func contents(t *testing.T, folder, except string) string {
 	return text.String()
 }
 
-// Neither listener serves profiles or variables of the process.
-func TestServe_HasNoProfiles(t *testing.T) {
-	s := serveDev(t)
-	for _, listener := range []string{s.url, s.admin} {
-		for _, path := range []string{"/debug/pprof/", "/debug/pprof/heap", "/debug/pprof/cmdline", "/debug/vars"} {
-			if status, _ := call(t, "GET", listener+path, "", ""); status != http.StatusNotFound {
-				t.Errorf("%s answers %d, want 404", path, status)
+// Neither listener serves profiles or variables of the process by default. With --pprof the admin listener serves profiles,
+// but not the command line, which may hold secrets.
+func TestServe_HasProfilesOnRequestOnly(t *testing.T) {
+	paths := []string{
+		"/debug/pprof/", "/debug/pprof/heap", "/debug/pprof/goroutine", "/debug/pprof/symbol", "/debug/pprof/cmdline",
+		"/debug/vars",
+	}
+	for _, on := range []bool{false, true} {
+		s := serveDev(t, "--pprof="+strconv.FormatBool(on))
+		for _, listener := range []string{s.url, s.admin} {
+			for _, path := range paths {
+				want := http.StatusNotFound
+				if on && listener == s.admin && path != "/debug/pprof/cmdline" && path != "/debug/vars" {
+					want = http.StatusOK
+				}
+				if status, _ := call(t, "GET", listener+path, "", ""); status != want {
+					t.Errorf("with --pprof=%v %s%s answers %d, want %d", on, listener, path, status, want)
+				}
 			}
 		}
 	}

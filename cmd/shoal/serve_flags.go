@@ -96,6 +96,7 @@ type serveFlags struct {
 
 	LogLevel  string `default:"info" oneof:"debug info warn error" help:"debug, info, warn or error."`
 	LogFormat string `default:"text" oneof:"text json" help:"text or json."`
+	PProf     bool   `name:"pprof" help:"Profiles of the Go runtime under /debug/pprof/ of the admin listener."`
 }
 
 // devSecret is the JWT secret and the API key of development.
