@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Every check of the repository, one line a step. Static checks run beside the later steps, at the lowest priority.
+# Every check of the repository, one line a step. Static checks run beside the tests, where these leave a processor idle;
+# allocations are counted beside the JavaScript tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,11 +12,13 @@ scratch=$(mktemp -d)
 export TMPDIR=$scratch/tmp
 mkdir "$TMPDIR"
 current=""
-static=""
+beside=() # process groups that run in the background
 
 finish() {
-	local status=$?
-	[ -z "$static" ] || kill -- "-$static" 2>/dev/null || true
+	local status=$? group
+	for group in "${beside[@]}"; do
+		kill -- "-$group" 2>/dev/null || true
+	done
 	[ $status = 0 ] || echo "make test: failed at: $current" >&2
 	chmod -R u+w "$scratch" 2>/dev/null || true
 	rm -rf "$scratch"
@@ -46,39 +49,64 @@ modules() {
 	.ci/modules.sh
 }
 
-# vet_for checks that everything builds for another system, tests included, but the comparison, which is for Linux.
-vet_for() {
+# types checks the packages and tests of other systems, but not the comparison, which is for Linux. The workflows of GitHub
+# build, vet and test on those systems.
+types() {
 	local all
 	mapfile -t all < <(go list work | grep -v /benchmarks/compare)
-	GOOS=$1 CGO_ENABLED=0 go vet "${all[@]}"
+	go run ./internal/typecheck -os darwin,windows "${all[@]}"
 }
 
-# static_checks need no machine for themselves, and nothing waits for them but the end. They begin after the tests, whose
-# clusters elect leaders in time only if they get the processors.
 static_checks() {
 	step "formatting" formatting
 	step "words" .ci/words.sh
 	step "modules" modules
 	step "go vet" go vet work
-	step "vet for darwin" vet_for darwin
-	step "vet for windows" vet_for windows
+	step "types elsewhere" types
 }
 
-# raced tests packages with the race detector.
+# in_background LOG PREFIX COMMAND starts a command, such as one of the functions above, in a process group of its own, which
+# can be stopped as a whole. PREFIX are the words of a command that lowers its priority.
+in_background() {
+	set -m
+	$2 bash -c "$(declare -f); set -euo pipefail; $3" >"$1" 2>&1 </dev/null &
+	beside+=($!)
+	set +m
+}
+
+# lowest prints the command that gives a program the processors only while no other program wants them: the tests run
+# clusters, which elect leaders in time only if they need not wait.
+lowest() {
+	chrt --idle 0 true 2>/dev/null && echo "chrt --idle 0" || echo "nice -n 19"
+}
+
+# join LOG NAME waits for the oldest process group in the background and prints its log.
+join() {
+	local group=${beside[0]}
+	current=$2
+	wait "$group" || {
+		cat "$1"
+		exit 1
+	}
+	beside=("${beside[@]:1}")
+	cat "$1"
+}
+
+# raced tests packages with the race detector. Vetting is left to "go vet", which has more checks.
 #
 # The race detector of Go 1.26 may crash where tests use synctest (https://go.dev/issue/78156): it prints a line of its
 # own or gets a segmentation fault in its C++ code, and no test fails. The package is then tested once more. Every other
 # failure counts.
 raced() {
 	local output=$scratch/tests broken
-	if go test -race -shuffle=on "$@" 2>&1 | tee "$output"; then
+	if go test -race -vet=off -shuffle=on "$@" 2>&1 | tee "$output"; then
 		return
 	fi
 	! grep -qE '^(--- FAIL|panic:|fatal error:|WARNING: DATA RACE)|\[build failed\]|\[setup failed\]' "$output" || return 1
 	mapfile -t broken < <(awk '$1 == "FAIL" && NF > 1 { print $2 }' "$output")
 	grep -q '^ThreadSanitizer: CHECK failed' "$output" || crashed_in_detector "$output" "${broken[@]}" || return 1
 	echo "the race detector crashed in ${broken[*]}: testing once more" >&2
-	go test -race -shuffle=on "${broken[@]}"
+	go test -race -vet=off -shuffle=on "${broken[@]}"
 }
 
 # crashed_in_detector reports whether each segmentation fault in a test's output happened in a function of the race
@@ -108,8 +136,10 @@ tests() {
 # The race detector makes pools drop items on purpose, so allocations are counted without it. One iteration shows that a
 # benchmark still works; its figures mean nothing.
 allocations_and_benchmarks() {
-	local output
-	output=$(go test -run Alloc -bench . -benchtime 1x work 2>&1) || {
+	local output packages
+	mapfile -t packages < <(find . -name node_modules -prune -o -path ./benchmarks/compare -prune -o -name '*_test.go' \
+		-exec grep -lE '^func (Benchmark|Test[A-Za-z0-9_]*Alloc)' {} + | xargs -n 1 dirname | sort -u)
+	output=$(go test -vet=off -run Alloc -bench . -benchtime 1x "${packages[@]}" 2>&1) || {
 		printf '%s\n' "$output" >&2
 		return 1
 	}
@@ -141,30 +171,19 @@ no_leftovers() {
 step "tools" .ci/tools.sh
 step "redis" .ci/redis.sh
 
+in_background "$scratch/static" "$(lowest)" static_checks
 step "tests" tests
-
-set -m # the static checks get a process group of their own, which can be stopped as a whole
-TMPDIR=$scratch nice -n 19 bash -c "$(declare -f step formatting modules vet_for static_checks); set -euo pipefail
-	scratch=$scratch; static_checks" >"$scratch/static" 2>&1 </dev/null &
-static=$!
-set +m
-
-step "comparison" go -C benchmarks/compare test ./...
+step "comparison" go -C benchmarks/compare test -vet=off ./...
 step "build" make --no-print-directory build
+in_background "$scratch/allocations" "nice" "step allocations allocations_and_benchmarks"
 chromium=$(.ci/chromium.sh) || {
 	current="finding Chromium"
 	exit 1
 }
 step "javascript client" javascript
 step "browser" browser
-step "allocations" allocations_and_benchmarks
-step "temporary files" no_leftovers
 
-current="static checks"
-wait "$static" || {
-	cat "$scratch/static"
-	exit 1
-}
-static=""
-cat "$scratch/static"
+join "$scratch/static" "static checks"
+join "$scratch/allocations" "allocations"
+step "temporary files" no_leftovers
 echo "make test: everything passed in $SECONDS s"
