@@ -47,12 +47,13 @@ func tiny(folder string, more ...string) []string {
 	return append([]string{
 		"run", "--out", folder, "--repeat", "2", "--connections", "20", "--idle", "20,40", "--burst", "5",
 		"--unicast-rounds", "2", "--measure", "1ms", "--duration", "20ms", "--settle", "1ms",
+		"--rate", "10000",
 	}, more...)
 }
 
 func TestEverything(t *testing.T) {
 	folder := t.TempDir()
-	code, out, progress := run(t, tiny(folder, "--system", "shoal,write-loop,joined-write,gws-upgrade,centrifuge,melody")...)
+	code, out, progress := run(t, tiny(folder, "--system", "shoal,write-loop,joined-write,gws-upgrade,gws-direct,centrifuge,melody")...)
 	if code != 0 {
 		t.Fatalf("it failed:\n%s", progress)
 	}
@@ -101,7 +102,7 @@ func check(t *testing.T, records []results.Record) {
 			}
 		}
 	}
-	for scenario, want := range map[string]int{"S1": 10, "S2": 10, "S3": 10, "S4": 20, "S5": 20, "S6": 8} {
+	for scenario, want := range map[string]int{"S1": 10, "S2": 10, "S3": 10, "S4": 20, "S5": 20, "S6": 8, "S11": 8} {
 		if perScenario[scenario] != want {
 			t.Errorf("%s has %d records, want %d", scenario, perScenario[scenario], want)
 		}

@@ -13,8 +13,8 @@ import (
 )
 
 type runCommand struct {
-	Scenario []string `sep:"," placeholder:"S1,S2" help:"Scenarios to measure, of S1 to S6 (all)."`
-	System   []string `sep:"," placeholder:"NAME" help:"Systems to measure, see compare systems (all)."`
+	Scenario []string `sep:"," placeholder:"S1,S2" help:"Scenarios to measure, of S1 to S6 and S11 (all)."`
+	System   []string `sep:"," aliases:"systems" placeholder:"NAME" help:"Systems to measure, see compare systems (all)."`
 	Repeat   int      `default:"5" help:"How often to measure everything."`
 
 	Connections   int           `default:"5000" help:"Clients, in all scenarios but S5."`
@@ -22,10 +22,12 @@ type runCommand struct {
 	Bytes         int           `default:"256" help:"Size of a message."`
 	Burst         int           `default:"40" help:"Messages that S1 publishes at once."`
 	UnicastRounds int           `default:"10" help:"Messages to each client that S3 publishes at once."`
-	Measure       time.Duration `default:"3s" help:"How long a run of S1, S2 or S3 measures at least."`
+	Measure       time.Duration `default:"3s" help:"How long a run of S1, S2, S3 or S11 measures at least."`
 	Share         []float64     `default:"0.5" help:"Rates of S4, as shares of what the write loop delivers in S2."`
 	Stalled       []float64     `default:"0,0.05" help:"Shares of the clients of S4 that do not read."`
 	Duration      time.Duration `default:"10s" help:"How long a run of S4 takes."`
+	Subscribers   []int         `default:"1,10" help:"Clients of S11."`
+	Rate          float64       `default:"1000" help:"Messages per second of S11."`
 	Settle        time.Duration `default:"2s" help:"How long the idle clients of S5 are left alone first."`
 	Patience      time.Duration `default:"60s" help:"How long a single step may take."`
 
@@ -39,7 +41,7 @@ func (c *runCommand) Run(ctx context.Context, std streams) error {
 		Scenarios: c.Scenario, Systems: c.System, Repeat: c.Repeat,
 		Connections: c.Connections, Idle: c.Idle, Bytes: c.Bytes, Burst: c.Burst, UnicastRounds: c.UnicastRounds,
 		Measure: c.Measure, Loads: c.Share, Stalled: c.Stalled, Duration: c.Duration, Settle: c.Settle, Patience: c.Patience,
-		Profiles: c.Profiles,
+		Subscribers: c.Subscribers, Rate: c.Rate, Profiles: c.Profiles,
 	})
 }
 

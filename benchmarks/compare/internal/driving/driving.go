@@ -112,7 +112,7 @@ func (p *process) handle(q Request) (a Answer, last bool, err error) {
 	case q.Do == Reset:
 		p.fleet.ResetLatency()
 	case q.Do == Look:
-		a.Latency, a.Ready = times(p.fleet.Latency()), times(p.fleet.ReadyTimes())
+		a.Latency, a.Ready = TimesOf(p.fleet.Latency()), TimesOf(p.fleet.ReadyTimes())
 	default:
 		err = fmt.Errorf("driving: %q cannot be done, want %s, %s, %s, %s or %s", q.Do, Open, Wait, Reset, Look, Quit)
 	}
@@ -173,7 +173,8 @@ func (p *process) look(a *Answer) {
 	a.Messages, a.Bytes, a.Reads, a.Closed = counts.Messages, counts.Bytes, counts.ReadCalls, counts.Closed
 }
 
-func times(h *hdrhistogram.Histogram) Times {
+// TimesOf returns the percentiles of a histogram of nanoseconds.
+func TimesOf(h *hdrhistogram.Histogram) Times {
 	return Times{
 		Count: h.TotalCount(),
 		P50:   h.ValueAtQuantile(50),

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/runner"
 )
 
 // Markdown writes the tables: target against measured, then each scenario's figures, then failures and where
@@ -83,6 +84,13 @@ func columnsOf(scenario string) []column {
 			{"all memory / connections", results.Resident, grouped},
 			{"in the kernel, bytes per connection", results.Kernel, grouped},
 		}
+	case runner.Direct:
+		return []column{
+			{"p50 ms from the call", results.CallP50, precise}, {"p99 ms", results.CallP99, precise},
+			{"p99.9 ms", results.CallP999, precise}, {"p50 ms from the plan", results.P50, precise},
+			{"p99 ms", results.P99, precise}, {"p99.9 ms", results.P999, precise},
+			{"published late by at most, ms", results.Late, short},
+		}
 	case "S6":
 		return []column{
 			{"connections/s", results.ConnectRate, grouped}, {"p50 ms until subscribed", results.ReadyP50, short},
@@ -123,6 +131,8 @@ func titleOf(v variant) string {
 		return "S5 memory: " + clients + ", idle"
 	case "S6":
 		return "S6 storm: " + clients + " connect, authenticate and subscribe at once"
+	case runner.Direct:
+		return fmt.Sprintf("S11 shortest way: one process, %s messages a second to %s subscribers", grouped(p.Rate), grouped(float64(p.Connections)))
 	case results.Nodes:
 		return fmt.Sprintf("S9 nodes: through %s, %s uploads, %s in flight", p.Work, grouped(float64(p.Channels)),
 			grouped(float64(p.Publishers)))

@@ -74,4 +74,7 @@ func digits(v float64) string {
 	return text
 }
 
+// precise writes milliseconds to the microsecond.
+func precise(v float64) string { return strconv.FormatFloat(v, 'f', 3, 64) }
+
 func percent(v float64) string { return fmt.Sprintf("%.0f %%", v*100) }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/nodes"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/runner"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/yardsticks"
 )
@@ -49,6 +50,8 @@ func targets() []target {
 		{"S5", "bytes per connection, of melody", results.PerConnection, "melody", nil, false, 1. / 3},
 		{"S5", "bytes per connection, of centrifuge", results.PerConnection, "centrifuge", nil, false, 1. / 3},
 		{"S6", "connections/s, of gws that only upgrades", results.ConnectRate, "gws-upgrade", nil, true, 0.8},
+		{runner.Direct, "p50, of gws written by the publisher", results.P50, "gws-direct", nil, false, 1.1},
+		{runner.Direct, "p99, of the best peer", results.P99, bestPeer, nil, false, 1},
 		{results.Nodes, "messages/s, of " + yardsticks.Sync, results.Throughput, yardsticks.Sync, through(nodes.NATS), true, 0.5},
 		{results.Nodes, "messages/s, of " + yardsticks.Async, results.Throughput, yardsticks.Async, through(nodes.NATS), true, 0.5},
 		{results.Nodes, "messages/s, of " + yardsticks.SameStream, results.Throughput, yardsticks.SameStream, through(nodes.NATS), true, 0.5},
@@ -108,7 +111,7 @@ func (d Data) judge(t target, v variant) verdict {
 		calm.params.Stalled = 0
 		result.measured = ratios(of, d.series(calm, own, t.metric))
 	case bestPeer:
-		result.reference = d.bestPeer(v, t.metric)
+		result.reference = d.bestPeer(v, t)
 		result.measured = ratios(of, d.series(v, result.reference, t.metric))
 	default:
 		result.measured = ratios(of, d.series(v, t.against, t.metric))
@@ -116,11 +119,12 @@ func (d Data) judge(t target, v variant) verdict {
 	return result
 }
 
-// bestPeer is the peer with the highest median.
-func (d Data) bestPeer(v variant, metric results.Metric) string {
+// bestPeer is the peer with the highest median, or with the lowest where less is better.
+func (d Data) bestPeer(v variant, t target) string {
 	name, best := bestPeer, 0.
 	for _, system := range d.systemsOf(v) {
-		if s := spreadOf(d.series(v, system, metric)); d.kindOf(system) == systems.Peer && s.n > 0 && s.median > best {
+		s := spreadOf(d.series(v, system, t.metric))
+		if d.kindOf(system) == systems.Peer && s.n > 0 && (name == bestPeer || (s.median > best) == t.least) {
 			name, best = system, s.median
 		}
 	}
@@ -134,6 +138,8 @@ func (v verdict) describe() string {
 		text += fmt.Sprintf(" (%s)", v.reference)
 	}
 	switch {
+	case v.scenario == runner.Direct:
+		text += fmt.Sprintf(", %d subscribers", v.variant.params.Connections)
 	case v.scenario == "S5":
 		text += fmt.Sprintf(", %s connections", grouped(float64(v.variant.params.Connections)))
 	case v.scenario == results.Nodes:

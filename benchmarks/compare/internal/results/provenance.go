@@ -72,7 +72,7 @@ func (p Provenance) Of(module string) Provenance {
 	for _, dependency := range info.Deps {
 		if dependency.Path == module {
 			p.Version = dependency.Version
-			if dependency.Replace != nil { // it is this repository
+			if dependency.Replace != nil || dependency.Version == "(devel)" { // it is this repository
 				p.Version = p.Commit
 			}
 		}

@@ -30,6 +30,9 @@ const (
 	P50           Metric = "p50_ms"                    // from the planned send time
 	P99           Metric = "p99_ms"
 	P999          Metric = "p999_ms"
+	CallP50       Metric = "call_p50_ms" // from the call that publishes
+	CallP99       Metric = "call_p99_ms"
+	CallP999      Metric = "call_p999_ms"
 	Late          Metric = "published_late_ms" // the latest of all messages against its plan
 	PerConnection Metric = "bytes_per_connection"
 	// Resident is all memory of the process divided by the connections; PerConnection leaves out the memory it had

@@ -24,10 +24,11 @@ const (
 	Latency = "S4"
 	Memory  = "S5"
 	Storm   = "S6"
+	Direct  = "S11"
 )
 
 // Scenarios lists them in their order.
-func Scenarios() []string { return []string{Burst, Single, Unicast, Latency, Memory, Storm} }
+func Scenarios() []string { return []string{Burst, Single, Unicast, Latency, Memory, Storm, Direct} }
 
 // Config describes a measurement.
 type Config struct {
@@ -53,6 +54,9 @@ type Config struct {
 	// clients that do not read, and Duration how long each run of S4 takes.
 	Loads, Stalled []float64
 	Duration       time.Duration
+	// Subscribers are the numbers of clients of S11, and Rate its messages per second.
+	Subscribers []int
+	Rate        float64
 	// Settle is how long the idle connections of S5 are left alone before their memory is looked at.
 	Settle time.Duration
 	// Patience bounds each single step of a run.
@@ -89,7 +93,7 @@ func (c Config) validate() error {
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil {
 		most = int(min(limit.Cur, uint64(most))) - spareFiles
 	}
-	for flag, connections := range map[string][]int{"connections": {c.Connections}, "idle": c.Idle} {
+	for flag, connections := range map[string][]int{"connections": {c.Connections}, "idle": c.Idle, "subscribers": c.Subscribers} {
 		for _, n := range connections {
 			if n < 1 || n > most {
 				refuse(flag, n, fmt.Sprintf("1 to %d, which is what this system's limit of open files allows", most))
@@ -105,6 +109,9 @@ func (c Config) validate() error {
 		if !(share > 0 && share <= 1) {
 			refuse("share", share, "more than 0, at most 1")
 		}
+	}
+	if !(c.Rate >= 0 && c.Rate <= maxRate) {
+		refuse("rate", c.Rate, fmt.Sprintf("at most %v", maxRate))
 	}
 	for _, share := range slices.Concat(c.Stalled, c.Sweeps.Stalled) {
 		if !(share >= 0 && share < 1) {

@@ -57,9 +57,11 @@ func (c Config) systemsOf(scenario string) []systems.Entry {
 		case len(c.Systems) > 0 && !slices.Contains(c.Systems, e.Name):
 			return true
 		case scenario == Storm:
-			return e.Part == systems.NoStorm
+			return e.Part == systems.NoStorm || e.Part == systems.DirectOnly
+		case scenario == Direct:
+			return !slices.Contains(directSystems(), e.Name)
 		default:
-			return e.Part == systems.StormOnly
+			return e.Part == systems.StormOnly || e.Part == systems.DirectOnly
 		}
 	})
 }
@@ -87,6 +89,12 @@ func (c Config) variants(scenario string) []results.Params {
 		var all []results.Params
 		for _, n := range c.Idle {
 			all = append(all, results.Params{Connections: n, Channels: n})
+		}
+		return all
+	case Direct:
+		var all []results.Params
+		for _, n := range c.Subscribers {
+			all = append(all, results.Params{Connections: n, Channels: 1, Bytes: c.Bytes, Rate: c.Rate})
 		}
 		return all
 	case Storm:

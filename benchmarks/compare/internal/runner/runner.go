@@ -135,6 +135,8 @@ func measure(ctx context.Context, c Config, t trial) (map[results.Metric]float64
 		return measureSession(ctx, c, t, (*session).memory)
 	case Storm:
 		return measureSession(ctx, c, t, (*session).storm)
+	case Direct:
+		return measureSession(ctx, c, t, (*session).direct)
 	case Nodes, NodeLatency:
 		return measureNodes(ctx, c, t)
 	}

@@ -14,7 +14,8 @@ import (
 func config() Config {
 	return Config{
 		Repeat: 2, Connections: 100, Idle: []int{50, 150}, Bytes: 256, Burst: 40, UnicastRounds: 10,
-		Measure: time.Second, Loads: []float64{0.5}, Stalled: []float64{0, 0.05}, Duration: time.Second, Settle: time.Second, Patience: time.Minute,
+		Measure: time.Second, Loads: []float64{0.5}, Stalled: []float64{0, 0.05}, Subscribers: []int{1, 10}, Rate: 1000,
+		Duration: time.Second, Settle: time.Second, Patience: time.Minute,
 	}
 }
 
@@ -61,7 +62,7 @@ func TestPlanHoldsEverything(t *testing.T) {
 			t.Errorf("S3 is run with %+v", tr.params)
 		}
 	}
-	for scenario, want := range map[string]int{"S1": 18, "S2": 18, "S3": 18, "S4": 36, "S5": 36, "S6": 16} {
+	for scenario, want := range map[string]int{"S1": 18, "S2": 18, "S3": 18, "S4": 36, "S5": 36, "S6": 16, "S11": 20} {
 		if seen[scenario] != want {
 			t.Errorf("%s has %d trials, want %d", scenario, seen[scenario], want)
 		}
@@ -111,6 +112,8 @@ func TestConfigIsChecked(t *testing.T) {
 		"--idle is 0":             func(c *Config) { c.Idle = []int{0} },
 		"--stalled is 1":          func(c *Config) { c.Stalled = []float64{1} },
 		"--share is 2":            func(c *Config) { c.Loads = []float64{2} },
+		"--subscribers is 0":      func(c *Config) { c.Subscribers = []int{0} },
+		"--rate is -1":            func(c *Config) { c.Rate = -1 },
 		"--patience is 0s":        func(c *Config) { c.Patience = 0 },
 		"--uploads is 0":          func(c *Config) { c.Nodes.Brokers = []string{"nats"} },
 		"10 bytes":                func(c *Config) { c.Bytes = 10 },

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/control"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/driving"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/usage"
@@ -21,6 +22,7 @@ const (
 	Publish  = "publish"  // Messages, back to back, round-robin over Channels
 	Schedule = "schedule" // Messages at Rate, each at its planned time, however late the ones before are
 	Look     = "look"     // nothing is done
+	Direct   = "direct"   // Clients of this process follow one channel, Messages at Rate are published and received
 	Profile  = "profile"  // the processor is profiled into File until the end
 	Quit     = "quit"
 )
@@ -34,6 +36,7 @@ type Request struct {
 	Rate     float64 `json:"rate,omitempty"` // messages per second
 	Clean    bool    `json:"clean,omitempty"`
 	File     string  `json:"file,omitempty"`
+	Clients  int     `json:"clients,omitempty"`
 }
 
 // Answer is the result of a request. All answers contain the state of the process afterwards.
@@ -47,6 +50,11 @@ type Answer struct {
 	WritesBefore int64 `json:"writes_before,omitempty"`
 	// Late is by how much the latest message of a schedule was published after its time, in nanoseconds.
 	Late int64 `json:"late,omitempty"`
+	// Received is how many messages the clients of this process have received; Planned and Called are the times until
+	// then, from the planned time of a message and from the call that published it.
+	Received uint64        `json:"received,omitempty"`
+	Planned  driving.Times `json:"planned,omitzero"`
+	Called   driving.Times `json:"called,omitzero"`
 
 	CPU           int64 `json:"cpu"`
 	Writes        int64 `json:"writes"`
@@ -64,7 +72,9 @@ type Options struct {
 
 // process is the server's process.
 type process struct {
+	entry   systems.Entry
 	system  systems.System
+	addr    string
 	number  uint64 // of the newest message
 	profile *CPUProfile
 }
@@ -89,7 +99,7 @@ func Run(o Options, in io.Reader, out io.Writer) error {
 	sockets := listener{ln.(*net.TCPListener), o.SendBuffer} //nolint:forcetypeassert // it is one
 	go func() { served <- edge.Serve(sockets) }()
 
-	p := &process{system: system}
+	p := &process{entry: entry, system: system, addr: ln.Addr().String()}
 	err = control.Say(out, Answer{Addr: ln.Addr().String()}, nil)
 	if err == nil {
 		err = control.Serve(in, out, p.handle)
@@ -119,7 +129,7 @@ func (l listener) Accept() (net.Conn, error) {
 }
 
 func (p *process) handle(q Request) (a Answer, last bool, err error) {
-	if q.Do == Publish || q.Do == Schedule {
+	if q.Do == Publish || q.Do == Schedule || q.Do == Direct {
 		err = q.validate()
 	}
 	if err == nil {
@@ -135,6 +145,8 @@ func (p *process) do(q Request) (Answer, error) {
 		return p.publish(q)
 	case Schedule:
 		return p.schedule(q)
+	case Direct:
+		return p.direct(q)
 	case Profile:
 		var err error
 		p.profile, err = StartCPUProfile(q.File)
@@ -142,12 +154,12 @@ func (p *process) do(q Request) (Answer, error) {
 	case Look, Quit:
 		return Answer{}, nil
 	}
-	return Answer{}, fmt.Errorf("serving: %q cannot be done, want %s, %s, %s, %s or %s",
-		q.Do, Publish, Schedule, Look, Profile, Quit)
+	return Answer{}, fmt.Errorf("serving: %q cannot be done, want %s, %s, %s, %s, %s or %s",
+		q.Do, Publish, Schedule, Direct, Look, Profile, Quit)
 }
 
 func (q Request) validate() error {
-	if q.Channels < 1 || q.Messages < 1 || q.Rate < 0 || q.Do == Schedule && !(q.Rate > 0) {
+	if q.Channels < 1 || q.Messages < 1 || q.Rate < 0 || q.Do != Publish && !(q.Rate > 0) || q.Do == Direct && q.Clients < 1 {
 		return fmt.Errorf("serving: %d messages over %d channels at a rate of %v cannot be published",
 			q.Messages, q.Channels, q.Rate)
 	}

@@ -23,13 +23,14 @@ func TestAnswers(t *testing.T) {
 	said := talk(t, "write-loop",
 		`{"do":"publish","channels":1,"messages":3,"bytes":256}`,
 		`{"do":"schedule","channels":1,"messages":3,"bytes":256,"rate":1000}`,
+		`{"do":"direct","channels":1,"clients":2,"messages":5,"bytes":256,"rate":10000}`,
 		`{"do":"look","clean":true}`,
 		`{"do":"quit"}`,
 		`{"do":"look"}`)
-	if len(said) != 5 {
+	if len(said) != 6 {
 		t.Fatalf("there are %d answers: %q", len(said), said)
 	}
-	for i, want := range []string{`"addr":"127.0.0.1:`, `"ended":`, `"late":`, `"rss":`, `"goroutines":`} {
+	for i, want := range []string{`"addr":"127.0.0.1:`, `"ended":`, `"late":`, `"received":410,"planned":{"count":10,`, `"rss":`, `"goroutines":`} {
 		if !strings.Contains(said[i], want) || strings.Contains(said[i], `"error"`) {
 			t.Errorf("answer %d is %s, want something with %s", i, said[i], want)
 		}
@@ -39,10 +40,11 @@ func TestAnswers(t *testing.T) {
 func TestRequestsThatMakeNoSense(t *testing.T) {
 	for request, want := range map[string]string{
 		`{"do":"sing"}`: `cannot be done`,
-		`{"do":"publish","channels":0,"messages":1,"bytes":256}`:  "cannot be published",
-		`{"do":"publish","channels":1,"messages":1,"bytes":10}`:   "a size of 10 bytes",
-		`{"do":"schedule","channels":1,"messages":1,"bytes":256}`: "at a rate of 0",
-		`{"do":"profile","file":"/nonexistent/folder/profile"}`:   "cannot be written",
+		`{"do":"publish","channels":0,"messages":1,"bytes":256}`:         "cannot be published",
+		`{"do":"publish","channels":1,"messages":1,"bytes":10}`:          "a size of 10 bytes",
+		`{"do":"schedule","channels":1,"messages":1,"bytes":256}`:        "at a rate of 0",
+		`{"do":"direct","channels":1,"messages":1,"bytes":256,"rate":1}`: "cannot be published",
+		`{"do":"profile","file":"/nonexistent/folder/profile"}`:          "cannot be written",
 	} {
 		if said := talk(t, "gws", request); !strings.Contains(said[1], want) {
 			t.Errorf("the answer to %s is %s, want something with %q", request, said[1], want)

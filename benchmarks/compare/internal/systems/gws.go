@@ -22,6 +22,8 @@ type gwsSystem struct {
 	upgrader *gws.Upgrader
 	topics   *topics[*gws.Conn]
 	crew     *crew
+	// direct: the publishing goroutine writes to each connection itself.
+	direct bool
 }
 
 const gwsModule = "github.com/lxzan/gws"
@@ -37,10 +39,22 @@ func gwsEntry() Entry {
 	}
 }
 
-func newGWS() (System, error) {
-	s := &gwsSystem{topics: newTopics[*gws.Conn](), crew: newCrew()}
+// gwsDirectEntry is gws without any hand-over: WriteMessage to each connection in turn, on the goroutine that publishes.
+// It is the shortest way through a library; a client that does not read stops all others, so it is in S11 alone.
+func gwsDirectEntry() Entry {
+	e := gwsEntry()
+	e.Name, e.Part = "gws-direct", DirectOnly
+	e.About = "lxzan/gws, WriteMessage to each connection by the goroutine that publishes"
+	e.New = func() (System, error) { return openGWS(true), nil }
+	return e
+}
+
+func newGWS() (System, error) { return openGWS(false), nil }
+
+func openGWS(direct bool) *gwsSystem {
+	s := &gwsSystem{topics: newTopics[*gws.Conn](), crew: newCrew(), direct: direct}
 	s.upgrader = gws.NewUpgrader(s, gwsOption())
-	return s, nil
+	return s
 }
 
 // smallReads is the size of a read buffer where one may be chosen: the clients send little.
@@ -92,11 +106,16 @@ func (s *gwsSystem) Publish(messages []message.Message) error {
 	return each(messages, func(m message.Message) error {
 		payload := m.JSON()
 		s.topics.with(m.Channel, func(followers []*gws.Conn) {
-			if len(followers) == 1 {
+			switch {
+			case s.direct:
+				for _, socket := range followers {
+					_ = socket.WriteMessage(gws.OpcodeText, payload) // fails for a connection that is closing
+				}
+			case len(followers) == 1:
 				followers[0].WriteAsync(gws.OpcodeText, payload, nil)
-				return
+			default:
+				broadcast(payload, followers)
 			}
-			broadcast(payload, followers)
 		})
 		return nil
 	})

@@ -64,6 +64,7 @@ const (
 	Everywhere Part = iota
 	StormOnly       // in S6 alone
 	NoStorm         // in all but S6
+	DirectOnly      // in S11 alone
 )
 
 // Audience assigns clients to channels: client i subscribes to channel i modulo Channels.
@@ -80,7 +81,7 @@ func All() []Entry {
 	return []Entry{
 		shoalEntry(),
 		writeLoopEntry(), joinedWriteEntry(), gwsUpgradeEntry(),
-		gwsEntry(), melodyEntry(), gorillaEntry(), centrifugeEntry(), centrifugeBatchedEntry(), coderEntry(),
+		gwsEntry(), gwsDirectEntry(), melodyEntry(), gorillaEntry(), centrifugeEntry(), centrifugeBatchedEntry(), coderEntry(),
 	}
 }
 
