@@ -110,6 +110,9 @@ type Message struct {
 	// Prev is the offset of the previous stored message on the channel, 0 if none is stored any more. A receiver that
 	// has not got that message has a gap.
 	Prev uint64
+	// Trace is the trace context that the publisher gave to WithTrace, "" without one. Another program may have made it up:
+	// it has the length of a trace context, but may be malformed.
+	Trace string
 }
 
 // Snapshot holds stored messages of a channel.

@@ -116,14 +116,14 @@ func (n *MemoryNode) Unsubscribe(ctx context.Context, channels ...string) error 
 func (n *MemoryNode) Publish(ctx context.Context, channel string, payload []byte) error {
 	return n.do(ctx, func(b *Memory) {
 		if c, ok := b.channels[channel]; ok {
-			c.send(Message{Channel: channel, Payload: payload})
+			c.send(Message{Channel: channel, Payload: payload, Trace: TraceOf(ctx)})
 		}
 	})
 }
 
 // Store publishes a message and keeps it. The errors are those of Subscribe.
 func (n *MemoryNode) Store(ctx context.Context, channel string, payload []byte) (pos Position, err error) {
-	err = n.do(ctx, func(b *Memory) { pos = b.store(channel, payload) })
+	err = n.do(ctx, func(b *Memory) { pos = b.store(ctx, channel, payload) })
 	return pos, err
 }
 
@@ -136,7 +136,7 @@ func (n *MemoryNode) StoreOnce(
 		if at, replayed, reused = b.keys.Find(channel, once); replayed || reused != nil {
 			return
 		}
-		at = b.store(channel, payload)
+		at = b.store(ctx, channel, payload)
 		b.keys.Add(channel, once, at)
 	})
 	return at, replayed, cmp.Or(err, reused)
@@ -198,7 +198,7 @@ func (n *MemoryNode) do(ctx context.Context, fn func(*Memory)) error {
 }
 
 // store publishes a message and keeps it.
-func (b *Memory) store(channel string, payload []byte) Position {
+func (b *Memory) store(ctx context.Context, channel string, payload []byte) Position {
 	b.sweep()
 	c := b.current(channel)
 	previous := c.kept.Offset
@@ -207,7 +207,7 @@ func (b *Memory) store(channel string, payload []byte) Position {
 	payload = slices.Clone(payload)
 	c.kept.Messages = append(c.kept.Messages, Stored{Offset: at.Offset, Payload: payload, At: time.Now()})
 	c.trim(b.opt)
-	c.send(Message{Channel: channel, Payload: payload, Position: at, Prev: previous})
+	c.send(Message{Channel: channel, Payload: payload, Position: at, Prev: previous, Trace: TraceOf(ctx)})
 	return at
 }
 

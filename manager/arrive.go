@@ -119,26 +119,26 @@ func (c *cluster) take(u *upload, a arrival) (ok bool) {
 		return false
 	case a.Payload == nil: // the epoch is known already
 	case a.Offset == 0:
-		c.pass(u, a.encoded)
+		c.pass(u, a)
 	case a.Offset > log.Offset(): // else this node has had it
-		c.append(u, a.encoded, a.Offset, time.Now())
+		c.append(u, a.encoded, a.Offset, time.Now(), a.Trace)
 	}
 	return true
 }
 
 // append adds a stored message to the upload's log and delivers it to the subscribers. The upload's lock is held.
-func (c *cluster) append(u *upload, e Encoded, offset uint64, at time.Time) {
+func (c *cluster) append(u *upload, e Encoded, offset uint64, at time.Time, trace string) {
 	if e.payload == nil {
 		u.State.log.Advance(offset)
 		return
 	}
-	c.manager.relay.send(u, c.manager.keep(u, e, offset, at))
+	c.manager.relay.send(u, c.manager.keep(u, e, offset, at, trace))
 }
 
 // pass delivers a message without an offset to the subscribers and makes it the newest one for late subscribers. The
 // upload's lock is held.
-func (c *cluster) pass(u *upload, e Encoded) {
-	f := e.frame(u.ID(), Position{})
+func (c *cluster) pass(u *upload, a arrival) {
+	f := c.manager.tracing.follow(a.encoded.frame(u.ID(), Position{}), a.Trace)
 	u.State.log.SetLatest(f, f.Size(), time.Now())
 	c.manager.account(u)
 	c.manager.relay.send(u, f)

@@ -164,7 +164,7 @@ func (c *cluster) merge(u *upload, kept broker.Snapshot, messages []Encoded) (lo
 	if log != nil && log.Epoch() == kept.Epoch && kept.Floor <= log.Offset() {
 		for i, s := range kept.Messages {
 			if s.Offset > log.Offset() {
-				c.append(u, messages[i], s.Offset, storedAt(s, now))
+				c.append(u, messages[i], s.Offset, storedAt(s, now), "")
 			}
 		}
 		log.Advance(kept.Offset)

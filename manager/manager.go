@@ -34,6 +34,8 @@ type Manager struct {
 	// started is the zero of clock.
 	started time.Time
 	guard   guard
+	// tracing is nil without Options.Tracer.
+	tracing *tracing
 	held    historyUse
 	// ages measures the ages of connections and close orders.
 	ages ageClock
@@ -93,7 +95,8 @@ func New(opt Options) (*Manager, error) {
 	}
 	m.held.wake = make(chan struct{}, 1)
 	m.fans = newFanOut(&m.guard)
-	m.relay = newRelay(m.fans, &m.counters)
+	m.tracing = newTracing(opt.Tracer)
+	m.relay = newRelay(m.fans, &m.counters, m.tracing)
 	m.registry = shard.New(shard.Config[Conn, uploadState]{
 		Shards: opt.Shards,
 		Idle:   (*uploadState).idle,
@@ -106,6 +109,7 @@ func New(opt Options) (*Manager, error) {
 		if m.cluster, err = newCluster(m); err != nil {
 			m.relay.close()
 			m.fans.close()
+			m.tracing.close()
 			return nil, err
 		}
 	}
@@ -147,6 +151,7 @@ func (m *Manager) Close(ctx context.Context) error {
 	m.sweeping.Wait()
 	m.relay.close()
 	m.fans.close()
+	m.tracing.close()
 	return err
 }
 

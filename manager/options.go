@@ -79,6 +79,9 @@ type Options struct {
 	// excess ones the newest is sent at the end of the interval. 0 or negative: no bound. It requires a Broker.
 	StateRate float64
 
+	// Tracer follows a sample of the publications until they have been written. nil: no tracing, at no cost.
+	Tracer Tracer
+
 	// Logger receives events for operators, without payloads. nil: nothing is logged.
 	Logger *slog.Logger
 }

@@ -11,10 +11,12 @@ import (
 	"github.com/shoal-go/shoal/internal/history"
 )
 
-// outgoing is a message that goes to the broker, with its key if it has one.
+// outgoing is a message that goes to the broker, with its key if it has one, and the trace context of its publication
+// if that is traced.
 type outgoing struct {
 	Encoded
 	*keyed
+	trace string
 }
 
 // keyed is the key of a message that is published once.
@@ -64,7 +66,11 @@ func (c *cluster) publish(ctx context.Context, uploadID string, out outgoing) (p
 }
 
 // store sends a message of an upload to all nodes, and has it kept if the broker can.
-func (c *cluster) store(ctx context.Context, uploadID string, out outgoing) (Position, error) {
+func (c *cluster) store(ctx context.Context, uploadID string, out outgoing) (pos Position, err error) {
+	ctx, span := c.manager.tracing.broker(ctx, out.trace, uploadID)
+	if span != nil {
+		defer func() { span.End(pos, err) }()
+	}
 	channel := uploadChannel + uploadID
 	if out.keyed != nil {
 		once, err := c.idempotent()

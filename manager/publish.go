@@ -25,21 +25,25 @@ func (m *Manager) Publish(ctx context.Context, uploadID string, msg Message) (Po
 	if err != nil {
 		return Position{}, err
 	}
+	span := m.tracing.publish(ctx, uploadID)
+	trace := traceContext(span)
 	if m.cluster != nil {
-		pos, err := m.cluster.publish(ctx, uploadID, outgoing{Encoded: e})
+		pos, err := m.cluster.publish(ctx, uploadID, outgoing{Encoded: e, trace: trace})
 		if err == nil {
 			m.counters.byPublish.add(e.class)
 		}
+		endSpan(span, pos, err)
 		return pos, err
 	}
 	m.counters.byPublish.add(e.class)
 	var pos Position
 	m.registry.WithUnsettled(uploadID, func(u *upload) {
-		f := m.record(u, e)
+		f := m.record(u, e, trace)
 		pos = position(u.State.log)
 		m.relay.send(u, f)
 	})
 	m.keepBounds()
+	endSpan(span, pos, nil)
 	return pos, nil
 }
 
@@ -57,7 +61,7 @@ func (m *Manager) SendToUploadSubscribers(uploadID string, msg Message) (Deliver
 	}
 	var d Delivery
 	m.registry.With(uploadID, func(u *upload) {
-		d = m.fans.send(u.Receivers(), m.record(u, e))
+		d = m.fans.send(u.Receivers(), m.record(u, e, ""))
 	})
 	m.counters.sent(d)
 	m.keepBounds()
@@ -117,17 +121,17 @@ func (m *Manager) accept(uploadID string, msg Message) (Encoded, error) {
 }
 
 // record gives a message its offset in an upload, which is locked. History, offset and receivers belong to one
-// critical section, so that order, snapshots and subscribers agree.
-func (m *Manager) record(u *upload, e Encoded) *Frame {
+// critical section, so that order, snapshots and subscribers agree. trace is the message's trace context, or "".
+func (m *Manager) record(u *upload, e Encoded, trace string) *Frame {
 	now := time.Now()
-	f := m.keep(u, e, m.log(u, now).Offset()+1, now)
+	f := m.keep(u, e, m.log(u, now).Offset()+1, now, trace)
 	m.counters.published.Add(1)
 	return f
 }
 
 // keep adds a message to the log of an upload, which is locked.
-func (m *Manager) keep(u *upload, e Encoded, offset uint64, at time.Time) *Frame {
-	f := e.frame(u.ID(), Position{u.State.log.Epoch(), offset})
+func (m *Manager) keep(u *upload, e Encoded, offset uint64, at time.Time, trace string) *Frame {
+	f := m.tracing.follow(e.frame(u.ID(), Position{u.State.log.Epoch(), offset}), trace)
 	u.State.log.Append(offset, f, f.Size(), at, m.limits)
 	m.account(u)
 	return f

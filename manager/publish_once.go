@@ -50,11 +50,13 @@ func (m *Manager) PublishOnce(
 	if key.Once, err = once.forBroker(); err != nil {
 		return Position{}, false, err
 	}
+	span := m.tracing.publish(ctx, uploadID)
 	if m.cluster != nil {
-		pos, err = m.cluster.publish(ctx, uploadID, outgoing{e, key})
+		pos, err = m.cluster.publish(ctx, uploadID, outgoing{e, key, traceContext(span)})
 	} else {
-		pos, err = m.publishOnceHere(uploadID, e, key)
+		pos, err = m.publishOnceHere(uploadID, e, key, traceContext(span))
 	}
+	endSpan(span, pos, err)
 	if err == nil && !key.replayed {
 		m.counters.byPublish.add(e.class)
 	}
@@ -82,14 +84,14 @@ func (m *Manager) CheckOnce(ctx context.Context, uploadID string, once Once) err
 }
 
 // publishOnceHere publishes a message with a key on a node that is alone.
-func (m *Manager) publishOnceHere(uploadID string, e Encoded, key *keyed) (pos Position, err error) {
+func (m *Manager) publishOnceHere(uploadID string, e Encoded, key *keyed, trace string) (pos Position, err error) {
 	m.registry.WithUnsettled(uploadID, func(u *upload) { // with its lock held, from Find to Add
 		var at broker.Position
 		if at, key.replayed, err = m.keys.Find(uploadID, key.Once); key.replayed || err != nil {
 			pos, err = Position(at), keyError(err)
 			return
 		}
-		f := m.record(u, e)
+		f := m.record(u, e, trace)
 		pos = position(u.State.log)
 		m.keys.Add(uploadID, key.Once, broker.Position(pos))
 		m.relay.send(u, f)

@@ -14,6 +14,7 @@ import (
 type relay struct {
 	fans     *fanOut
 	counters *counters
+	tracing  *tracing
 	// settleUpload locks an upload and flushes its backlog.
 	settleUpload func(*upload)
 	// spare holds backlogs for reuse.
@@ -43,10 +44,11 @@ const (
 )
 
 // newRelay returns a relay that is not running yet.
-func newRelay(fans *fanOut, c *counters) *relay {
+func newRelay(fans *fanOut, c *counters, t *tracing) *relay {
 	r := &relay{
 		fans:     fans,
 		counters: c,
+		tracing:  t,
 		spare:    sync.Pool{New: func() any { return new(backlog) }},
 		waiting:  map[*upload]*backlog{},
 	}
@@ -108,7 +110,11 @@ func (r *relay) send(u *upload, f *Frame) {
 	if u.Unsettled() {
 		r.settle(u)
 	}
-	r.counters.sent(r.fans.send(u.Receivers(), f))
+	d := r.fans.send(u.Receivers(), f)
+	r.counters.sent(d)
+	if r.tracing != nil && f.Traced() {
+		r.tracing.sent(f, d.Queued+d.Conflated)
+	}
 }
 
 // putOff adds a frame to an upload's backlog, if it has room.
@@ -139,6 +145,7 @@ func (r *relay) settle(u *upload) {
 		return
 	}
 	r.counters.sent(r.fans.send(u.Receivers(), b.frames...))
+	r.tracing.sentAll(b.frames, len(u.Receivers()))
 	r.mu.Lock()
 	delete(r.waiting, u)
 	r.mu.Unlock()

@@ -83,6 +83,7 @@ func New(opt Options) (*Server, error) {
 		CloseTimeout:     opt.CloseTimeout,
 		Written:          opt.Observer.Written,
 		Waited:           opt.Observer.Waited,
+		Traced:           opt.Manager.Written(),
 		OnPanic: func(stack []byte) {
 			s.logs.panics.Log(opt.Logger, slog.LevelError, "panic while writing to a connection", "stack", string(stack))
 		},

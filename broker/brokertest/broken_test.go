@@ -232,6 +232,10 @@ func liveBreakages() []breakage {
 		{"overlapping calls", noOverlap, "while it was running", overlapping},
 		{"payloads shared", payloadOwned, "what another made", sharing()},
 		{"publishers' bytes kept", payloadOwned, "what is kept", borrowing},
+		{"trace contexts lost", traceTravels, "trace context", change(func(m *broker.Message) { m.Trace = "" })},
+		{"trace contexts in payloads", traceTravels, "came with", change(func(m *broker.Message) {
+			m.Payload = append(m.Payload, m.Trace...)
+		})},
 	}
 }
 

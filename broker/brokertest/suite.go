@@ -55,6 +55,7 @@ func clauses() []clause {
 		{"awkward names are kept apart", awkwardNames},
 		{"payloads are unchanged", payloadsUnchanged},
 		{"a payload belongs to its receiver", payloadOwned},
+		{"a trace context travels beside the payload", traceTravels},
 		{"an empty channel has an epoch", emptyChannel},
 		{"what is kept is what was stored", keptAgrees},
 		{"subscribe and then kept make one history", mergeLosesNothing},

@@ -145,7 +145,7 @@ func (b *Broker) Publish(ctx context.Context, channel string, payload []byte) er
 	}
 	return b.once(ctx, "publish", func(s *session) error {
 		subject, mark := livePrefix+baseSubject(channel), s.markRefusals()
-		if err := s.conn.Publish(subject, payload); err != nil {
+		if err := s.conn.PublishMsg(withTrace(ctx, &nats.Msg{Subject: subject, Data: payload})); err != nil {
 			return err
 		}
 		if err := s.calls.echo(ctx); err != nil {
@@ -250,7 +250,7 @@ func (s *session) publish(ctx context.Context, m *nats.Msg) (uint64, error) {
 
 // store stores a message and returns its position.
 func (s *session) store(ctx context.Context, base string, payload []byte) (broker.Position, error) {
-	at, _, err := s.storeMessage(ctx, base, &nats.Msg{Subject: base, Data: payload})
+	at, _, err := s.storeMessage(ctx, base, withTrace(ctx, &nats.Msg{Subject: base, Data: payload}))
 	return at, err
 }
 

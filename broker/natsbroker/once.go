@@ -83,9 +83,9 @@ func (s *session) storeOnce(
 	}
 	id := "shoal-" + strconv.FormatUint(c.sequence, 10)
 	for {
-		at, replayed, err = s.storeMessage(ctx, base, &nats.Msg{
+		at, replayed, err = s.storeMessage(ctx, base, withTrace(ctx, &nats.Msg{
 			Subject: base, Data: payload, Header: nats.Header{idHeader: {id}},
-		})
+		}))
 		if replayed {
 			at.Epoch = c.epoch
 		}

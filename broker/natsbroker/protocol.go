@@ -2,6 +2,7 @@ package natsbroker
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,9 +10,11 @@ import (
 	"strings"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/shoal-go/shoal/broker"
 )
 
-// Headers of JetStream, and the header that distinguishes a Forget marker from a message.
+// Headers of JetStream, the header that distinguishes a Forget marker from a message, and that of a trace context.
 const (
 	streamHeader          = "Nats-Stream"
 	subjectHeader         = "Nats-Subject"
@@ -26,6 +29,7 @@ const (
 	idHeader              = "Nats-Msg-Id"
 	statusHeader          = "Status"
 	epochHeader           = "Shoal-Epoch"
+	traceHeader           = "traceparent"
 )
 
 // JetStream error codes and response statuses.
@@ -130,6 +134,17 @@ func refusedSequence(m *nats.Msg) (uint64, error) {
 		return 0, refused
 	}
 	return refused.sequence()
+}
+
+// withTrace sets the header of the trace context that ctx carries, if any, and returns the message.
+func withTrace(ctx context.Context, m *nats.Msg) *nats.Msg {
+	if trace := broker.TraceOf(ctx); trace != "" {
+		if m.Header == nil {
+			m.Header = make(nats.Header, 1)
+		}
+		m.Header[traceHeader] = []string{trace}
+	}
+	return m
 }
 
 // header returns the last value of a header: the server's, if a foreign publisher set the same header.

@@ -188,6 +188,9 @@ func (s *session) deliver(ctx context.Context, m *nats.Msg) {
 	if out.Payload == nil {
 		out.Payload = []byte{}
 	}
+	if m.Header != nil {
+		out.Trace = broker.BoundTrace(header(m, traceHeader))
+	}
 	if stored {
 		out.Position = broker.Position{Epoch: epoch, Offset: number(m, sequenceHeader)}
 		if previous := number(m, previousHeader); previous > begin {

@@ -30,10 +30,11 @@ type ears struct {
 	next position // the position told last, of the very next message
 }
 
-// position is a published position with its channel.
+// position is a published position with its channel, and the trace context of the message if it has one.
 type position struct {
 	channel string
 	broker.Position
+	trace string
 }
 
 // listen makes a connection for subscriptions. An error of connecting shows with the first use.
@@ -76,6 +77,7 @@ func (e *ears) hear(m rueidis.PubSubMessage) {
 	if next.channel == m.Channel {
 		message.Position = next.Position
 		message.Prev = next.Offset - 1
+		message.Trace = next.trace
 	}
 	e.shard.handler.Receive(message)
 }
@@ -83,6 +85,7 @@ func (e *ears) hear(m rueidis.PubSubMessage) {
 // mark takes the position of the next message, or a new epoch.
 func (e *ears) mark(channel, text string) {
 	e.next = position{}
+	text, trace, _ := strings.Cut(text, " ")
 	text, fresh := strings.CutSuffix(text, "!")
 	at, ok := parsePosition(text)
 	switch {
@@ -92,7 +95,7 @@ func (e *ears) mark(channel, text string) {
 	case fresh:
 		e.shard.handler.Receive(broker.Message{Channel: channel, Position: at})
 	default:
-		e.next = position{channel: channel, Position: at}
+		e.next = position{channel: channel, Position: at, trace: broker.BoundTrace(trace)}
 	}
 }
 

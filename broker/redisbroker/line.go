@@ -152,8 +152,20 @@ func (l *line) send(s script, key string, payload []byte) rueidis.Completed {
 	return l.client.B().Evalsha().Sha1(l.sha[s]).Numkeys(1).Key(key).Arg(string(payload)).Build()
 }
 
+// store returns the command that stores a payload in a stream, with a trace context unless that is empty.
+func (l *line) store(stream string, payload []byte, trace string) rueidis.Completed {
+	if trace == "" {
+		return l.send(storeScript, stream, payload)
+	}
+	return l.client.B().Evalsha().Sha1(l.sha[storeScript]).Numkeys(1).Key(stream).
+		Arg(string(payload), " "+trace).Build()
+}
+
 // storeOnce returns the command that runs the script with the keys of a stream and of a message, and a payload.
-func (l *line) storeOnce(stream, key string, payload []byte, digest string) rueidis.Completed {
+func (l *line) storeOnce(stream, key string, payload []byte, digest, trace string) rueidis.Completed {
+	if trace != "" {
+		trace = " " + trace
+	}
 	return l.client.B().Evalsha().Sha1(l.sha[onceScript]).Numkeys(2).Key(stream, key).
-		Arg(string(payload), digest).Build()
+		Arg(string(payload), trace, digest).Build()
 }

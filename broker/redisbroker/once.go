@@ -18,8 +18,9 @@ func (b *Broker) StoreOnce(
 	if err := b.checkSize(payload); err != nil {
 		return at, false, err
 	}
+	trace := broker.TraceOf(ctx)
 	result, err := b.do(ctx, channel, func(l *line) rueidis.Completed {
-		return l.storeOnce(b.naming.key(channel), b.naming.once(channel, once.Key), payload, once.Digest)
+		return l.storeOnce(b.naming.key(channel), b.naming.once(channel, once.Key), payload, once.Digest, trace)
 	})
 	if err != nil {
 		return at, false, err

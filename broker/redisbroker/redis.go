@@ -99,8 +99,9 @@ func (b *Broker) Store(ctx context.Context, channel string, payload []byte) (bro
 	if err := b.checkSize(payload); err != nil {
 		return broker.Position{}, err
 	}
+	trace := broker.TraceOf(ctx)
 	result, err := b.do(ctx, channel, func(l *line) rueidis.Completed {
-		return l.send(storeScript, b.naming.key(channel), payload)
+		return l.store(b.naming.key(channel), payload, trace)
 	})
 	if err != nil {
 		return broker.Position{}, err

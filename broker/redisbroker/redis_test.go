@@ -85,7 +85,11 @@ func TestAPlainSubscriberHearsThePayloadAsItIs(t *testing.T) {
 	if err := n.Publish(t.Context(), x, []byte(payload)); err != nil {
 		t.Fatal(err)
 	}
-	for range 2 {
+	traced := broker.WithTrace(t.Context(), "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+	if _, err := n.Store(traced, x, []byte(payload)); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
 		if got := <-heard; got != payload {
 			t.Errorf("a plain subscriber heard %q, want %q", got, payload)
 		}

@@ -92,7 +92,8 @@ local function settle()
 end
 `
 
-// storing stores a message and publishes it; then id is its position.
+// storing stores a message, ARGV[1], and publishes it; then id is its position. ARGV[2] is empty, missing, or a space and
+// a trace context, which stands behind the position.
 const storing = `
 if writer ~= token then` + scriptRare + `
 	settle()
@@ -102,7 +103,7 @@ local id = redis.call('XADD', key, 'MAXLEN', '~', messages, epoch .. '-*', token
 if stamp == '' or math.floor(stamp / window) ~= math.floor(now / window) then
 	redis.call('PEXPIRE', key, ttl + window)
 end
-redis.call(publish, mark, id)
+redis.call(publish, mark, id .. (ARGV[2] or ''))
 redis.call(publish, channel, ARGV[1])
 `
 
@@ -124,7 +125,7 @@ return id
 local known = redis.call('GET', KEYS[2])
 if known then return {known, 1} end
 ` + storing + `
-known = ARGV[2] .. ' ' .. id
+known = ARGV[3] .. ' ' .. id
 redis.call('SET', KEYS[2], known, 'PX', ttl)
 return {known, 0}
 `,

@@ -86,6 +86,8 @@ type Frame struct {
 	tail    [len(offsetField) + maxDigits]byte
 	// acknowledges: epoch and offset are the position that follows from an acknowledgement, see Start.
 	acknowledges bool
+	// traced: see Traced.
+	traced bool
 }
 
 // Start is the position ahead of the messages that follow an acknowledgement: a client that loses its connection right
@@ -224,6 +226,16 @@ func (f *Frame) BaseOnly() *Frame {
 	c.baseOnly = true
 	return &c
 }
+
+// WithTrace returns a copy of the frame for which Traced reports true.
+func (f *Frame) WithTrace() *Frame {
+	c := *f
+	c.traced = true
+	return &c
+}
+
+// Traced reports whether the manager wants to know when a connection has handed the frame to the kernel.
+func (f *Frame) Traced() bool { return f.traced }
 
 // Body returns the payload as it was published. The caller must not change it.
 func (f *Frame) Body() []byte { return f.body }

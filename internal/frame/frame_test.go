@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+	"unsafe"
 
 	"go.uber.org/goleak"
 )
@@ -251,5 +252,17 @@ func TestFrame_AppendPayloadIsTheWireFormWithoutHeader(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// A frame takes two cache lines: its mark for tracing costs no memory.
+func TestFrame_SizeIsTwoCacheLines(t *testing.T) {
+	if size := unsafe.Sizeof(Frame{}); size > 128 {
+		t.Errorf("a frame takes %d bytes", size)
+	}
+	f := ForUpload(Message{UploadID: "a", Body: []byte(`{"action":"note"}`), Offset: 1})
+	traced := f.WithTrace()
+	if f.Traced() || !traced.Traced() || string(traced.Append(nil, V1, 0)) != string(f.Append(nil, V1, 0)) {
+		t.Error("WithTrace changes more than the mark")
 	}
 }

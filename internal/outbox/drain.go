@@ -11,6 +11,7 @@ func (o *Outbox) stall(b *batch, n int) {
 	rest := o.pool.batch()
 	whole, partial := b.written(n)
 	o.writer.count.wrote(whole, n)
+	o.pool.trace(b.entries[:whole])
 
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -146,6 +147,19 @@ func (o *Outbox) write(b *batch) {
 		}
 	}
 	o.writer.count.wrote(len(b.entries), len(b.buf))
+	o.pool.trace(b.entries)
+}
+
+// trace passes the traced frames among written entries to Options.Traced.
+func (p *Pool) trace(entries []queuedFrame) {
+	if p.traced == nil {
+		return
+	}
+	for _, e := range entries {
+		if e.frame.Traced() {
+			p.traced(e.frame)
+		}
+	}
 }
 
 // observeWritten passes the age of the oldest live frame of a written batch to Options.Written.

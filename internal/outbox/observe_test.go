@@ -37,3 +37,23 @@ func TestOutbox_MeasuresAges(t *testing.T) {
 		}
 	})
 }
+
+// Each traced frame is passed to Traced when it has been written, whether its connection stalls or not, and no other is.
+func TestOutbox_ReportsTracedFrames(t *testing.T) {
+	var traced []string
+	opt := Options{Traced: func(f *frame.Frame) { traced = append(traced, string(f.Body())) }}
+	onPipe(t, opt, func(t *testing.T, b bench) {
+		b.plug(t)
+		first, third := data("a", frame.Event, 1, 0).WithTrace(), data("a", frame.Event, 3, 0).WithTrace()
+		send(t, b.box, Queued, first, data("a", frame.Event, 2, 0), third)
+		synctest.Wait()
+		if len(traced) != 0 {
+			t.Errorf("%v are reported before anything is read", traced)
+		}
+		mustRead(t, b.client, 4)
+		synctest.Wait()
+		if want := []string{string(first.Body()), string(third.Body())}; !slices.Equal(traced, want) {
+			t.Errorf("the frames %v are reported, want %v", traced, want)
+		}
+	})
+}

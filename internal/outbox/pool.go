@@ -43,6 +43,8 @@ type Options struct {
 	// are called by the goroutines that write, and must not block. nil: no calls.
 	Written func(age time.Duration)
 	Waited  func(age time.Duration)
+	// Traced is called with each written frame for which Traced reports true. It is called like Written. nil: no calls.
+	Traced func(*frame.Frame)
 	// OnPanic is called when a method of a connection has panicked, with the stack. The connection is aborted. nil: no
 	// call.
 	OnPanic func(stack []byte)
@@ -101,6 +103,7 @@ type Pool struct {
 
 	onPanic         func(stack []byte)
 	written, waited func(age time.Duration)
+	traced          func(*frame.Frame)
 	// chunks, indexes, batches and recoveries hold values of type *chunk, index, *batch and *recovery for reuse.
 	chunks, indexes, batches, recoveries sync.Pool
 
@@ -122,6 +125,7 @@ func NewPool(opt Options) *Pool {
 		onPanic:      opt.OnPanic,
 		written:      opt.Written,
 		waited:       opt.Waited,
+		traced:       opt.Traced,
 		unsentBytes:  opt.UnsentBytes,
 		maxAge:       opt.MaxAge,
 		closeTimeout: opt.CloseTimeout,

@@ -187,6 +187,7 @@ func (w *writer) serve(o *Outbox) {
 			return
 		}
 		w.count.wrote(len(b.entries), n)
+		o.pool.trace(b.entries)
 		if w.sample++; w.sample%sampleInterval == 0 {
 			o.pool.observeWritten(b)
 		}
