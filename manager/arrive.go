@@ -132,7 +132,7 @@ func (c *cluster) append(u *upload, e Encoded, offset uint64, at time.Time, trac
 		u.State.log.Advance(offset)
 		return
 	}
-	c.manager.relay.send(u, c.manager.keep(u, e, offset, at, trace))
+	c.manager.relay.send(u, c.manager.keep(u, e, offset, at, trace), nil)
 }
 
 // pass delivers a message without an offset to the subscribers and makes it the newest one for late subscribers. The
@@ -141,7 +141,7 @@ func (c *cluster) pass(u *upload, a arrival) {
 	f := c.manager.tracing.follow(a.encoded.frame(u.ID(), Position{}), a.Trace)
 	u.State.log.SetLatest(f, f.Size(), time.Now())
 	c.manager.account(u)
-	c.manager.relay.send(u, f)
+	c.manager.relay.send(u, f, nil)
 }
 
 // fallBehind has an upload brought up to date. Its lock is held.

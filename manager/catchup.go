@@ -226,18 +226,18 @@ func storedAt(s broker.Stored, now time.Time) time.Time {
 func (c *cluster) announce(u *upload, before *history.Log[*frame.Frame]) (complete bool) {
 	log := u.State.log
 	_, after := c.manager.newest(u)
-	c.manager.relay.send(u, subscribedFrame(u.ID(), position(log), false, after))
+	c.manager.relay.send(u, subscribedFrame(u.ID(), position(log), false, after), nil)
 	entries := log.All()
 	first, found := firstNew(before, log.Epoch(), entries)
 	for i, e := range entries {
 		newest := i == len(entries)-1
 		switch {
 		case newest && i < first:
-			c.manager.relay.send(u, e.Message.V1Only())
+			c.manager.relay.send(u, e.Message.V1Only(), nil)
 		case newest:
-			c.manager.relay.send(u, e.Message)
+			c.manager.relay.send(u, e.Message, nil)
 		case i >= first:
-			c.manager.relay.send(u, e.Message.BaseOnly())
+			c.manager.relay.send(u, e.Message.BaseOnly(), nil)
 		}
 	}
 	if before.Epoch() == log.Epoch() {

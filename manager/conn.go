@@ -95,6 +95,18 @@ type Conn interface {
 	Close(reason CloseReason)
 }
 
+// Flusher is implemented by a Conn to which a publisher may write itself. Where an upload has few subscribers, the
+// publisher sends with SendDeferred while it holds the upload's lock and calls Flush after unlocking, which is faster
+// than waking another goroutine.
+type Flusher interface {
+	Conn
+	// SendDeferred queues a message like Send. If flush is true, Flush will be called once, soon, by the same goroutine:
+	// until then nothing that is queued needs to be written.
+	SendDeferred(f *Frame) (o Outcome, flush bool)
+	// Flush writes queued messages, without waiting for the client. It is called without locks.
+	Flush()
+}
+
 // Terminator is implemented by a Conn whose end can be awaited when all connections are closed. Without it a connection
 // counts as gone once Close has returned.
 type Terminator interface {

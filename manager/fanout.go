@@ -91,6 +91,46 @@ func (f *fanOut) send(receivers []receiver, frames ...*Frame) Delivery {
 	return total
 }
 
+// maxDeferred is the number of receivers up to which a publisher writes to the connections itself.
+const maxDeferred = 16
+
+// deferred are the connections that a publisher will flush after unlocking the upload.
+type deferred struct {
+	conns [maxDeferred]Flusher
+	n     int
+}
+
+// sendDeferred sends a frame to all receivers of an upload, which is locked. The caller has to flush d after
+// unlocking; nil: it will not.
+func (f *fanOut) sendDeferred(receivers []receiver, frame *Frame, d *deferred) (total Delivery) {
+	if d == nil || len(receivers) > maxDeferred {
+		return f.send(receivers, frame)
+	}
+	for _, r := range receivers {
+		if r.Conn == nil {
+			continue
+		}
+		if c, ok := r.Conn.(Flusher); ok {
+			o, flush := f.guard.sendDeferred(c, frame)
+			total.count(o)
+			if flush {
+				d.conns[d.n] = c
+				d.n++
+			}
+			continue
+		}
+		total.count(f.guard.send(r.Conn, frame))
+	}
+	return total
+}
+
+// flush flushes the connections in d.
+func (f *fanOut) flush(d *deferred) {
+	for _, c := range d.conns[:d.n] {
+		f.guard.flush(c)
+	}
+}
+
 // ask hands the job to those goroutines that have nothing to do.
 func (f *fanOut) ask(job *fanJob) {
 	for range f.helpers {

@@ -31,6 +31,27 @@ func (g *guard) send(c Conn, f *Frame) (o Outcome) {
 	return c.Send(f)
 }
 
+// sendDeferred calls Flusher.SendDeferred. A panic counts as Dropped.
+func (g *guard) sendDeferred(c Flusher, f *Frame) (o Outcome, flush bool) {
+	o = Dropped
+	defer func() {
+		if problem := recover(); problem != nil {
+			g.report("SendDeferred", c, problem)
+		}
+	}()
+	return c.SendDeferred(f)
+}
+
+// flush calls Flusher.Flush.
+func (g *guard) flush(c Flusher) {
+	defer func() {
+		if problem := recover(); problem != nil {
+			g.report("Flush", c, problem)
+		}
+	}()
+	c.Flush()
+}
+
 // close calls Conn.Close.
 func (g *guard) close(c Conn, reason CloseReason) {
 	defer func() {

@@ -36,11 +36,15 @@ func (m *Manager) Publish(ctx context.Context, uploadID string, msg Message) (Po
 		return pos, err
 	}
 	m.counters.byPublish.add(e.class)
-	var pos Position
+	var (
+		pos Position
+		own deferred
+	)
+	defer m.fans.flush(&own)
 	m.registry.WithUnsettled(uploadID, func(u *upload) {
 		f := m.record(u, e, trace)
 		pos = position(u.State.log)
-		m.relay.send(u, f)
+		m.relay.send(u, f, &own)
 	})
 	m.keepBounds()
 	endSpan(span, pos, nil)

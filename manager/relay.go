@@ -101,8 +101,8 @@ func (r *relay) flush() {
 }
 
 // send sends a frame to all receivers of an upload, with a short delay for large audiences. The upload is locked, and
-// may have a backlog.
-func (r *relay) send(u *upload, f *Frame) {
+// may have a backlog. The caller has to flush d after unlocking the upload; nil: it will not.
+func (r *relay) send(u *upload, f *Frame, d *deferred) {
 	if len(u.Receivers()) >= fanOutAlone && r.putOff(u, f) {
 		u.PutOff()
 		return
@@ -110,10 +110,10 @@ func (r *relay) send(u *upload, f *Frame) {
 	if u.Unsettled() {
 		r.settle(u)
 	}
-	d := r.fans.send(u.Receivers(), f)
-	r.counters.sent(d)
+	sent := r.fans.sendDeferred(u.Receivers(), f, d)
+	r.counters.sent(sent)
 	if r.tracing != nil && f.Traced() {
-		r.tracing.sent(f, d.Queued+d.Conflated)
+		r.tracing.sent(f, sent.Queued+sent.Conflated)
 	}
 }
 

@@ -28,17 +28,34 @@ func (c *Client) Send(f *manager.Frame) manager.Outcome {
 	if c.server == nil {
 		return manager.Dropped // a zero Client, which has no connection
 	}
-	if !f.For(c.variant()) {
-		return manager.Queued
-	}
-	if id := c.allowed.Load(); id != nil && f.UploadID() != "" && !id.allows(f.UploadID()) {
-		return manager.Queued
-	}
-	if c.events != nil && !c.events.accepts(f) {
+	if !c.wants(f) {
 		return manager.Queued
 	}
 	return outcome(c.out.Send(f))
 }
+
+// wants reports whether the connection gets a message.
+func (c *Client) wants(f *manager.Frame) bool {
+	if !f.For(c.variant()) {
+		return false
+	}
+	if id := c.allowed.Load(); id != nil && f.UploadID() != "" && !id.allows(f.UploadID()) {
+		return false
+	}
+	return c.events == nil || c.events.accepts(f)
+}
+
+// SendDeferred implements [manager.Flusher].
+func (c *Client) SendDeferred(f *manager.Frame) (o manager.Outcome, flush bool) {
+	if c.server == nil || !c.wants(f) {
+		return c.Send(f), false
+	}
+	queued, flush := c.out.SendDeferred(f)
+	return outcome(queued), flush
+}
+
+// Flush implements [manager.Flusher].
+func (c *Client) Flush() { c.out.Flush() }
 
 // outcome returns the manager's name of an outbox's outcome.
 func outcome(o outbox.Outcome) manager.Outcome {

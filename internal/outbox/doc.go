@@ -6,6 +6,10 @@
 // one non-blocking system call. Frames that arrive while the writer is busy share the next write, so batches grow
 // with the load, and no frame is delayed by a timer.
 //
+// A caller of SendDeferred may own an idle outbox until it calls Flush and writes the frames itself: waking another
+// goroutine takes longer than the write. Only few flushes may follow each other, so that bursts are left to the
+// writers.
+//
 // A socket that returns EAGAIN is detached from its writer: a drain goroutine of its own writes to it with blocking
 // writes until its queues are empty. A connection without a file descriptor (TLS, net.Pipe) always uses a drain
 // goroutine. An idle outbox has no goroutine and no memory beyond its struct.
@@ -22,12 +26,14 @@
 // # Ownership
 //
 // The owner of an outbox is the goroutine that may write to its socket: none while the outbox is idle, a writer while
-// the outbox is on its ready list or being served, the drain goroutine while that runs. Only the owner gives
-// ownership up, so writes of two goroutines are never interleaved. An idle outbox is enqueued at its own writer; a
-// writer at the end of a long busy period may steal outboxes from the ready lists of others and then owns them.
+// the outbox is on its ready list or being served, the drain goroutine while that runs, a caller of SendDeferred until
+// its Flush. Only the owner gives ownership up, so writes of two goroutines are never interleaved. An idle outbox is
+// enqueued at its own writer; a writer at the end of a long busy period may steal outboxes from the ready lists of
+// others and then owns them.
 //
 // # Locks
 //
 // Lock order: Outbox.mu, then writer.mu. Callers of Send and Recover may hold an upload's lock; the outbox calls a
-// [Source], which locks uploads, without holding its own. No lock is held during I/O.
+// [Source], which locks uploads, without holding its own. No lock is held during I/O, but
+// for the read lock by which Pool.Close waits for the end of each Flush, which does not block.
 package outbox

@@ -111,6 +111,15 @@ type Pool struct {
 	// processor writes to.
 	_    [cacheLine]byte
 	turn atomic.Uint32
+	// flushers holds the socketWriters of Flush. flushed is the time, since start, until which the flushes so far would
+	// have lasted at one each flushInterval.
+	flushers sync.Pool
+	flushed  atomic.Int64
+	// flushing is read-locked by each Flush, which never waits for a client, and protects closed: no Flush begins to
+	// write any more.
+	flushing sync.RWMutex
+	closed   bool
+
 	// running counts the writers, the drain goroutines and the set timers.
 	running sync.WaitGroup
 }
@@ -131,6 +140,7 @@ func NewPool(opt Options) *Pool {
 		closeTimeout: opt.CloseTimeout,
 		overflow:     []*frame.Frame{frame.NewClose(1013, "Slow consumer")},
 		start:        time.Now(),
+		flushers:     sync.Pool{New: func() any { return newSocketWriter(drainBatch) }},
 	}
 	for range opt.Writers {
 		p.writers = append(p.writers, newWriter())
@@ -202,6 +212,9 @@ func (p *Pool) Close() {
 			o.Abort()
 		}
 	}
+	p.flushing.Lock()
+	p.closed = true
+	p.flushing.Unlock()
 	// From here on no outbox is put on a ready list, so writers may end once their lists are empty.
 	for _, w := range p.writers {
 		w.stop()

@@ -20,17 +20,21 @@ type op struct {
 	upload string
 	key    string
 	size   int // of a body, or the number of bytes that the client reads
+	// deferred: the message is sent with SendDeferred.
+	deferred bool
 }
 
 var (
 	ops = rapid.SliceOfN(rapid.Custom(func(t *rapid.T) op {
 		return op{
 			kind: rapid.SampledFrom([]string{
-				"state", "state", "state", "state", "event", "terminal", "ping", "pong", "read", "read", "settle",
+				"state", "state", "state", "state", "event", "terminal", "ping", "pong", "read", "read", "settle", "flush",
 			}).Draw(t, "kind"),
 			upload: rapid.SampledFrom([]string{"", "a", "a", "a", "b"}).Draw(t, "upload"),
 			key:    rapid.SampledFrom([]string{"", "1", "2"}).Draw(t, "key"),
 			size:   rapid.IntRange(0, 1500).Draw(t, "size"),
+
+			deferred: rapid.Bool().Draw(t, "deferred"),
 		}
 	}), 1, 150)
 	bounds = rapid.Custom(func(t *rapid.T) Options {
@@ -58,6 +62,8 @@ type run struct {
 	pings  int
 	pong   string // the body of the newest
 	counts [Dropped + 1]int
+	// flush: the test owns the outbox and has to flush it.
+	flush bool
 
 	allow  chan int
 	stream chan []byte
@@ -103,7 +109,10 @@ func (r *run) do(s op) error {
 		r.counts[r.box.Send(frame.New(frame.Pong, frame.Control, []byte(r.pong)))]++
 	case "read":
 		r.allow <- s.size
+	case "flush":
+		r.flushOwned()
 	case "settle":
+		r.flushOwned()
 		r.settle()
 	}
 	return r.checkBounds()
@@ -111,12 +120,26 @@ func (r *run) do(s op) error {
 
 func (r *run) send(s op, class frame.Class) {
 	number := len(r.sent[s.upload])
-	switch outcome := r.box.Send(keyed(s.upload, s.key, class, number, s.size)); outcome {
+	f := keyed(s.upload, s.key, class, number, s.size)
+	var outcome Outcome
+	if s.deferred && !r.flush {
+		outcome, r.flush = r.box.SendDeferred(f)
+	} else {
+		outcome = r.box.Send(f)
+	}
+	switch outcome {
 	case Queued, Conflated:
 		r.sent[s.upload] = append(r.sent[s.upload], sentMessage{class, s.key})
 		r.counts[outcome]++
 	case Dropped:
 		r.counts[Dropped]++
+	}
+}
+
+func (r *run) flushOwned() {
+	if r.flush {
+		r.flush = false
+		r.box.Flush()
 	}
 }
 
@@ -145,6 +168,7 @@ func (r *run) checkBounds() error {
 // finish closes the outbox and compares the received frames with the sent ones.
 func (r *run) finish(t testing.TB, p *Pool) error {
 	r.box.Close(frame.NewClose(1000, ""))
+	r.flushOwned()
 	close(r.allow)
 	go func() { readUntilGone(r.box, r.box.conn) }()
 	stream := <-r.stream

@@ -3,7 +3,6 @@ package outbox
 import (
 	"runtime"
 	"sync"
-	"syscall"
 )
 
 const (
@@ -37,20 +36,14 @@ type writer struct {
 
 	_ [cacheLine]byte // callers of Send write to the fields above
 
-	// The fields below belong to the writer's goroutine. try is the method value of attempt: creating it for each write
-	// would allocate. accepted and err are the results of attempt.
-	batch    batch
-	try      func(fd uintptr)
-	accepted int
-	err      error
-	// sample counts batches; every sampleInterval-th is passed to Options.Written, and the first after a pause.
-	sample uint
+	// socket belongs to the writer's goroutine.
+	socket *socketWriter
 }
 
 func newWriter() *writer {
-	w := &writer{batch: batch{buf: make([]byte, 0, writerBatch)}}
+	w := &writer{socket: newSocketWriter(writerBatch)}
+	w.socket.count = &w.count
 	w.wake = sync.NewCond(&w.mu)
-	w.try = w.attempt
 	return w
 }
 
@@ -100,14 +93,16 @@ func (w *writer) run() {
 				return
 			}
 			served = 0
-			w.sample = sampleInterval - 1
+			w.socket.sample = sampleInterval - 1
 			continue
 		}
 		if served += n; served+left > longBusyPeriod {
 			runtime.Gosched()
 		}
 		for _, o := range outboxes[:n] {
-			w.serve(o)
+			if w.socket.serve(o, maxBatchesPerTurn) {
+				w.enqueue(o)
+			}
 		}
 		clear(outboxes[:n]) // releases closed outboxes to the garbage collector
 	}
@@ -161,56 +156,6 @@ func (w *writer) giveAway(dst []*Outbox) int {
 	w.ready = w.ready[:rest]
 	return n
 }
-
-// serve writes the queued frames of an outbox. Afterwards the outbox is idle, detached, or on the ready list
-// again.
-func (w *writer) serve(o *Outbox) {
-	defer o.recoverPanic()
-	b := &w.batch
-	b.reset() // stall or a panic may have left frames in it
-	if o.raw == nil {
-		o.detach()
-		return
-	}
-	for range maxBatchesPerTurn {
-		if !o.next(b, writerBatch) {
-			return
-		}
-		b.encode(o)
-		n, err := w.write(o.raw)
-		if err != nil {
-			o.Abort()
-			continue
-		}
-		if n < len(b.buf) {
-			o.stall(b, n)
-			return
-		}
-		w.count.wrote(len(b.entries), n)
-		o.pool.trace(b.entries)
-		if w.sample++; w.sample%sampleInterval == 0 {
-			o.pool.observeWritten(b)
-		}
-	}
-	o.mu.Lock()
-	o.creditWritten(b)
-	o.mu.Unlock()
-	w.enqueue(o)
-}
-
-// write writes the batch with one system call and returns the number of bytes accepted.
-//
-// RawConn.Control is the cheapest access to the descriptor that keeps the socket from being closed during the call.
-// RawConn.Write would also prepare to wait for writability and lock out other writers, which is unnecessary here.
-func (w *writer) write(raw syscall.RawConn) (int, error) {
-	w.accepted, w.err = 0, nil
-	if err := raw.Control(w.try); err != nil {
-		return 0, err
-	}
-	return w.accepted, w.err
-}
-
-func (w *writer) attempt(fd uintptr) { w.accepted, w.err = tryWrite(fd, w.batch.buf) }
 
 // link registers an outbox for Pool.Close. It returns false if the pool is closed.
 func (w *writer) link(o *Outbox) bool {
