@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/http"
 	"strings"
@@ -153,19 +154,24 @@ func TestRFC6455_InvalidTextFailsAtOnce(t *testing.T) {
 	}
 }
 
-// RFC 6455, 7.4: codes that must not be sent fail the connection, all others are answered with a close frame.
+// RFC 6455, 7.4 and 5.5.1: codes that must not be sent fail the connection, all others are answered with themselves, and
+// a close frame without a code is answered without one.
 func TestRFC6455_CloseCodes(t *testing.T) {
+	const failed = "\x03\xeaProtocol error"
 	n := startEcho(t)
-	for code, want := range map[uint16]string{
-		0: "\x03\xea", 999: "\x03\xea", 1004: "\x03\xea", 1005: "\x03\xea", 1006: "\x03\xea", 1016: "\x03\xea",
-		1100: "\x03\xea", 2000: "\x03\xea", 2999: "\x03\xea", 5000: "\x03\xea", 65535: "\x03\xea",
-		1000: "", 1001: "", 1002: "", 1003: "", 1007: "", 1008: "", 1009: "", 1010: "", 1011: "", 3000: "", 3999: "",
-		4000: "", 4999: "",
-	} {
+	answers := map[string]string{"": "", "\x03": failed, "\x03\xe9bye": "\x03\xe9", "\x0f\xa1bye": "\x0f\xa1"}
+	for _, code := range []uint16{0, 999, 1004, 1005, 1006, 1016, 1100, 2000, 2999, 5000, 65535} {
+		answers[string(binary.BigEndian.AppendUint16(nil, code))] = failed
+	}
+	for _, code := range []uint16{1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 3000, 3999, 4000, 4999} {
+		sent := string(binary.BigEndian.AppendUint16(nil, code))
+		answers[sent] = sent
+	}
+	for sent, want := range answers {
 		conn := n.raw(t, "")
-		conn.write(0x88, string([]byte{byte(code >> 8), byte(code)}))
-		if first, payload := conn.read(); first != 0x88 || !strings.HasPrefix(payload, want) {
-			t.Errorf("%d: got %#x %q, want a close frame with %q", code, first, payload, want)
+		conn.write(0x88, sent)
+		if first, payload := conn.read(); first != 0x88 || payload != want {
+			t.Errorf("%q: got %#x %q, want a close frame with %q", sent, first, payload, want)
 		}
 		_ = conn.conn.Close()
 	}

@@ -3,10 +3,13 @@ package server
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/lxzan/gws"
 
 	"github.com/shoal-go/shoal/internal/frame"
 	"github.com/shoal-go/shoal/manager"
@@ -98,14 +101,21 @@ type gwsConn struct {
 	// ended is true when the reader has returned an error to gws, which answers it with 1000: a code that tells clients
 	// to stop.
 	ended bool
+	// answering is true while a close frame of the client is to be answered.
+	answering bool
 }
 
-// Write queues a close frame.
+// Write queues a close frame. gws answers every close frame of a client that has a code below 1016 with 1000; answer
+// queues the client's own code instead.
 func (w *gwsConn) Write(p []byte) (int, error) {
 	const header, code = 2, 2
 	if w.upgraded && !w.ended && w.client != nil && len(p) >= header && frame.Opcode(p[0]&0x0F) == frame.Close {
 		payload := append([]byte(nil), p[header:]...)
 		number := closeCode(payload)
+		if number == manager.NormalClosure.Code {
+			w.answering = true
+			return len(p), nil
+		}
 		if text, ours := protocolErrors[number]; ours {
 			payload = append(payload[:code], text...)
 			w.client.setClosing(manager.CloseReason{Code: number, Text: text})
@@ -113,6 +123,18 @@ func (w *gwsConn) Write(p []byte) (int, error) {
 		w.client.out.Close(frame.New(frame.Close, frame.Control, payload))
 	}
 	return len(p), nil
+}
+
+// answer answers the client's close frame with its code (RFC 6455, 5.5.1). gws calls OnClose right after Write, and only
+// there tells the code.
+func (w *gwsConn) answer(err error) {
+	received := new(gws.CloseError)
+	if !w.answering || !errors.As(err, &received) {
+		return
+	}
+	w.answering = false
+	payload := binary.BigEndian.AppendUint16(nil, received.Code)
+	w.client.out.Close(frame.New(frame.Close, frame.Control, payload))
 }
 
 // protocolErrors are the texts for the close codes with which gws ends a connection because of its bytes.

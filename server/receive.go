@@ -25,7 +25,10 @@ func clientOf(socket *gws.Conn) *Client {
 
 func (events) OnOpen(*gws.Conn) {}
 
-func (events) OnClose(*gws.Conn, error) {}
+// OnClose answers the client's close frame, if that is the reason.
+func (events) OnClose(socket *gws.Conn, err error) {
+	socket.NetConn().(*gwsConn).answer(err) //nolint:forcetypeassert // reader.run passes no other type
+}
 
 func (events) OnPong(socket *gws.Conn, _ []byte) { handle(socket, (*Client).onPong, Incoming{}) }
 
