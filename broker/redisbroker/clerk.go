@@ -291,7 +291,7 @@ func (s *shard) probe(ctx context.Context, e *ears) error {
 	results := l.client.DoMulti(ctx,
 		l.client.B().Publish().Channel(e.probe).Message("").Build(),
 		l.client.B().Info().Section("replication").Build(),
-		l.send(storeScript, s.broker.naming.key(e.probe+":kept"), nil))
+		l.send(storeScript, s.storeProbe(e), nil))
 	switch stored := results[2].Error(); {
 	case kind(stored) == "OOM":
 		s.setFull(explain(ctx, s.addr, stored))

@@ -86,6 +86,21 @@ func TestAForeignMessageInAClusterComesOnceWhateverNodeGetsIt(t *testing.T) {
 	}
 }
 
+// TestBroker_FullMemoryOfAnyMasterShowsInHealth: each master of a cluster has its own memory.
+func TestBroker_FullMemoryOfAnyMasterShowsInHealth(t *testing.T) {
+	servers := redistest.Cluster(t, 3, 0)
+	n := join(t, clusterOptions(servers))
+	for _, server := range servers {
+		server.Do("CONFIG", "SET", "maxmemory", "1")
+		redistest.Eventually(t, "Health names the full memory of "+server.Addr, func() bool {
+			err, _ := n.health()
+			return err != nil && strings.Contains(err.Error(), "no memory left") && strings.Contains(err.Error(), server.Addr)
+		})
+		server.Do("CONFIG", "SET", "maxmemory", "0")
+		redistest.Eventually(t, "the node is well again", n.well)
+	}
+}
+
 func TestAClustersFailover(t *testing.T) {
 	servers := redistest.Cluster(t, 3, 1)
 	a, other := join(t, clusterOptions(servers)), join(t, clusterOptions(servers))

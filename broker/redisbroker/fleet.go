@@ -1,6 +1,7 @@
 package redisbroker
 
 import (
+	"errors"
 	"context"
 	"fmt"
 	"slices"
@@ -133,8 +134,9 @@ func (f *fleet) arrange(ctx context.Context) {
 	for i, part := range layout {
 		c := f.crews[part.addr]
 		if c == nil {
-			c = f.hire(ctx, part.addr)
+			c = f.hire(ctx, part)
 		}
+		c.setSlot(part)
 		next.shards = append(next.shards, c.shard)
 		for _, r := range part.ranges {
 			for slot := r.first; slot <= r.last; slot++ {
@@ -163,8 +165,9 @@ func (f *fleet) known() []string {
 }
 
 // hire makes a shard and runs it.
-func (f *fleet) hire(ctx context.Context, addr string) *crew {
-	s := newShard(f.broker, addr, f.handler, f.changed)
+func (f *fleet) hire(ctx context.Context, p part) *crew {
+	s := newShard(f.broker, p.addr, f.handler, f.changed)
+	s.setSlot(p)
 	running, cancel := context.WithCancel(ctx)
 	var ended sync.WaitGroup
 	ended.Go(func() { s.run(running) })
@@ -172,7 +175,7 @@ func (f *fleet) hire(ctx context.Context, addr string) *crew {
 		cancel()
 		ended.Wait()
 	}}
-	f.crews[addr] = c
+	f.crews[p.addr] = c
 	return c
 }
 
@@ -266,7 +269,8 @@ func (f *fleet) tell() error {
 		return err
 	}
 	f.once = f.once || err == nil
-	if same := f.told && (err == nil) == (f.health == nil); !same {
+	starting := !f.told && errors.Is(err, errConnecting) // a normal start is no fault
+	if same := f.told && (err == nil) == (f.health == nil); !same && !starting {
 		f.handler.Health(err)
 		f.told = true
 	}

@@ -3,7 +3,9 @@ package redisbroker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +21,7 @@ type shard struct {
 	handler broker.Handler
 	changed func() // says that state or orphans have changed; does not block
 
+	slot    atomic.Int32         // one of the server's, in a cluster
 	line    atomic.Pointer[line] // nil while the server is out of reach
 	renewal sync.Mutex           // held while line is being replaced by another of the same client
 
@@ -34,11 +37,14 @@ type shard struct {
 	logged string        // the last logged state; only run uses it
 }
 
+// errConnecting is wrapped by the fault of a shard whose first attempt to connect has not ended.
+var errConnecting = errors.New("not connected yet")
+
 func newShard(b *Broker, addr string, h broker.Handler, changed func()) *shard {
 	return &shard{
 		broker: b, addr: addr, handler: h, changed: changed,
 		held: make(map[string]struct{}), wake: make(chan struct{}, 1),
-		wrong: unavailable(addr + ": not connected yet"),
+		wrong: fmt.Errorf("redisbroker: %s: %w: %w", addr, errConnecting, broker.ErrUnavailable),
 	}
 }
 
@@ -173,7 +179,7 @@ func (s *shard) tryOut(ctx context.Context, l *line, e *ears) error {
 	if err := s.tryPermissions(ctx, l, e); err != nil {
 		return err
 	}
-	stored := l.client.Do(ctx, l.send(storeScript, s.broker.naming.key(e.probe+":kept"), nil)).Error()
+	stored := l.client.Do(ctx, l.send(storeScript, s.storeProbe(e), nil)).Error()
 	if stored != nil && !hasMoved(kind(stored)) {
 		return inScript(stored, s.broker.scripts(l.term)[storeScript])
 	}
@@ -186,6 +192,23 @@ func (s *shard) tryOut(ctx context.Context, l *line, e *ears) error {
 	case <-ctx.Done():
 		return errDeaf
 	}
+}
+
+// setSlot notes one of the server's slots in a cluster.
+func (s *shard) setSlot(p part) {
+	if len(p.ranges) > 0 {
+		s.slot.Store(int32(p.ranges[0].first)) //nolint:gosec // less than slots
+	}
+}
+
+// storeProbe returns the key under which the shard tries to store a message. In a cluster it belongs to a slot of this
+// server, because another one may have memory left while this one is full.
+func (s *shard) storeProbe(e *ears) string {
+	channel := e.probe
+	if tags := s.broker.naming.tags; tags != nil {
+		channel = probePrefix + tags[s.slot.Load()] + strings.TrimPrefix(channel, probePrefix)
+	}
+	return s.broker.naming.key(channel + ":kept")
 }
 
 // begin opens the shard for requests.
