@@ -76,7 +76,8 @@ type Options struct {
 	// or characters of "-_.:". "": a random one, or "local" for a node that is alone.
 	NodeName string
 	// StateRate is the maximum number of upload_progress messages of one upload that this node publishes per second; of
-	// excess ones the newest is sent at the end of the interval. 0 or negative: no bound. It requires a Broker.
+	// excess ones the newest is sent at the end of the interval. It is from MinStateRate to 1000; 0 or negative: no bound.
+	// It requires a Broker.
 	StateRate float64
 
 	// Tracer follows a sample of the publications until they have been written. nil: no tracing, at no cost.
@@ -126,6 +127,9 @@ func unlimited[T cmp.Ordered](field *T, none T) {
 	}
 }
 
+// MinStateRate is the smallest Options.StateRate: the newest state of an upload must reach the other nodes in its lifetime.
+const MinStateRate = 0.001
+
 // maxShards keeps the registry's fixed cost within reason: each shard is a few cache lines and two maps.
 const maxShards = 1 << 16
 
@@ -156,8 +160,8 @@ func (o Options) validate() error {
 	if o.PendingTTL < time.Millisecond {
 		refuse("PendingTTL", o.PendingTTL, "at least 1ms: users who do not come back would be kept without end")
 	}
-	if !(o.StateRate <= 1000) { // the negation refuses NaN too
-		refuse("StateRate", o.StateRate, "at most 1000")
+	if !(o.StateRate <= 1000) || o.StateRate > 0 && o.StateRate < MinStateRate { // the negation refuses NaN too
+		refuse("StateRate", o.StateRate, fmt.Sprintf("0, or from %v to 1000", MinStateRate))
 	}
 	if o.StateRate > 0 && o.Broker == nil {
 		refuse("StateRate", o.StateRate, "no bound without a Broker")

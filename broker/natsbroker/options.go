@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -176,9 +177,17 @@ func badURLs(list string) []string {
 			problems[i] = "unsupported scheme"
 		case u.Hostname() == "":
 			problems[i] = "no host"
+		case !isPort(u.Port()):
+			problems[i] = "port out of range"
 		case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
 			problems[i] = "path or query after the port"
 		}
 	}
 	return problems
+}
+
+// isPort reports whether text is a port, or empty, which stands for the usual one.
+func isPort(text string) bool {
+	n, err := strconv.ParseUint(text, 10, 16)
+	return text == "" || err == nil && n > 0
 }

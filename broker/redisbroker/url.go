@@ -97,6 +97,9 @@ func address(host string, mode mode) (string, error) {
 	}
 	if parsed.Port() != "" {
 		port = parsed.Port()
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return "", errors.New("redisbroker: the URL has a port that is not a number from 1 to 65535")
+		}
 	}
 	return net.JoinHostPort(parsed.Hostname(), port), nil
 }

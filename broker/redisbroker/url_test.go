@@ -40,6 +40,8 @@ func TestBadURLs(t *testing.T) {
 		"redis://":                                "host or host:port",
 		"redis://:secret@":                        "host or host:port",
 		"redis://:secret@h:x":                     "host or host:port",
+		"redis://:secret@h:99999999":              "from 1 to 65535",
+		"redis+cluster://:secret@h:1,h:0":         "from 1 to 65535",
 		"redis://:secret%zz@h":                    "percent-encode",
 		"redis://:secret@a,b":                     "several servers",
 		"redis://:secret@h/x":                     "must be a number",

@@ -8,6 +8,7 @@ import (
 
 	"github.com/shoal-go/shoal/broker/natsbroker"
 	"github.com/shoal-go/shoal/broker/redisbroker"
+	"github.com/shoal-go/shoal/manager"
 )
 
 const (
@@ -122,6 +123,9 @@ func onlyIf(condition bool, value string) string {
 
 // checkShared reports limits beyond those of the broker.
 func (f *serveFlags) checkShared(s *settings) {
+	if r := f.BrokerStateRate; r > 0 && r < manager.MinStateRate {
+		s.complain("broker-state-rate", unlessZero(r), "0 or at least "+unlessZero(manager.MinStateRate))
+	}
 	engine := f.engine()
 	if engine == noEngine {
 		return
