@@ -17,7 +17,8 @@ func (m *Manager) DisconnectAll(ctx context.Context) error {
 }
 
 // Drain is DisconnectAll with the closing spread evenly over a time, in random order, so that the clients do not
-// all return in the same instant.
+// all return in the same instant. If ctx ends before that, the remaining ones are closed at once shortly before, early
+// enough to receive their close frames.
 func (m *Manager) Drain(ctx context.Context, spread time.Duration) error {
 	if err := m.made(); err != nil {
 		return err
@@ -43,7 +44,9 @@ func (m *Manager) DrainConns(ctx context.Context, spread time.Duration, all []Us
 
 	patience, cancel := withMargin(ctx)
 	defer cancel()
-	closed := m.closeSpread(ctx, patience, all, spread)
+	spreading, stop := withMargin(patience) // leaves the last ones time to read their close frames
+	defer stop()
+	closed := m.closeSpread(ctx, spreading, all, spread)
 	err := awaitAll(ctx, patience, all[:closed])
 	if left := len(all) - closed; left > 0 {
 		err = errors.Join(err, fmt.Errorf("manager: %d connections were not closed in time: %w", left, ctx.Err()))
@@ -51,9 +54,9 @@ func (m *Manager) DrainConns(ctx context.Context, spread time.Duration, all []Us
 	return err
 }
 
-// closeSpread closes connections, evenly over a time, or without pauses as soon as patience ends, and stops when ctx
+// closeSpread closes connections, evenly over a time, or without pauses as soon as spreading ends, and stops when ctx
 // ends. It does not wait for the turn of one that has left by itself. It returns how many it has closed.
-func (m *Manager) closeSpread(ctx, patience context.Context, all []UserConn, spread time.Duration) (closed int) {
+func (m *Manager) closeSpread(ctx, spreading context.Context, all []UserConn, spread time.Duration) (closed int) {
 	const batch = 256 // connections between two checks of the context
 	start := time.Now()
 	for i, x := range all {
@@ -61,7 +64,7 @@ func (m *Manager) closeSpread(ctx, patience context.Context, all []UserConn, spr
 			return i
 		}
 		due := start.Add(time.Duration(float64(spread) * float64(i) / float64(len(all))))
-		awaitTurn(patience, x.Conn, time.Until(due))
+		awaitTurn(spreading, x.Conn, time.Until(due))
 		m.registry.Disconnect(x.UserID, x.Conn)
 		m.guard.close(x.Conn, ServerReloading)
 	}

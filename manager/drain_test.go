@@ -65,6 +65,22 @@ func TestDrainKeepsItsDeadline(t *testing.T) {
 	})
 }
 
+// TestDrain_RestIsNotCutOff: connections whose turn would come after the deadline are closed early enough to end by
+// themselves.
+func TestDrain_RestIsNotCutOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := open(t, Options{MaxConnectionsPerUser: -1})
+		for range 100 {
+			c := newStuck(false)
+			c.onClose = func(CloseReason) { time.AfterFunc(200*time.Millisecond, func() { close(c.done) }) }
+			must(t, m.Connect("ann", c))
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		must(t, m.Drain(ctx, time.Hour))
+	})
+}
+
 // Who ends in time is waited for, and not cut off.
 func TestDisconnectAllWaitsForWhatEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

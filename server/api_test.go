@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -305,6 +306,43 @@ func TestAPI_TellsTheEpochOfWhatItHasPublished(t *testing.T) {
 		a.want(a.call("POST", "/v1/uploads/up-1/messages", "", note), 202, `{"accepted":1,"epoch":"EPOCH","offset":1}`)
 		if body := a.call("POST", "/v1/uploads/up-1/messages", "", note).Body.String(); strings.Contains(body, `"epoch":""`) {
 			t.Errorf("there is no epoch in %s", body)
+		}
+	})
+}
+
+// readCounter is a broker that counts the reads.
+type readCounter struct {
+	broker.HistoryBroker
+	reads *atomic.Int64
+}
+
+func (c readCounter) History(ctx context.Context, channel string, since broker.Position) (broker.Snapshot, error) {
+	c.reads.Add(1)
+	return c.HistoryBroker.History(ctx, channel, since)
+}
+
+func (c readCounter) Newest(ctx context.Context, channel string) (broker.Snapshot, error) {
+	c.reads.Add(1)
+	return c.HistoryBroker.Newest(ctx, channel)
+}
+
+func (c readCounter) Positions(ctx context.Context, channels ...string) ([]broker.Position, error) {
+	c.reads.Add(1)
+	return c.HistoryBroker.Positions(ctx, channels...)
+}
+
+// The answer to a publication is what the broker has returned for it: nothing is read.
+func TestAPI_PublishingReadsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reads := new(atomic.Int64)
+		a := newBrokerAPI(t, readCounter{broker.NewMemory(broker.MemoryOptions{}).Node(), reads})
+		for range 3 {
+			if w := a.call("POST", "/v1/uploads/up-1/messages", "", note); w.Code != http.StatusAccepted || strings.Contains(w.Body.String(), `"epoch":""`) {
+				t.Errorf("the answer is %d %s", w.Code, w.Body)
+			}
+		}
+		if n := reads.Load(); n > 0 {
+			t.Errorf("3 publications read %d times", n)
 		}
 	})
 }

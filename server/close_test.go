@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -46,6 +47,46 @@ func TestDrain_SendsReconnectThenServerReloading(t *testing.T) {
 	if _, resp, err := n.tryOpen(nil); err == nil || resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
 		t.Errorf("a new connection got %v, want 503 with Retry-After", err)
 	}
+}
+
+// TestClose_ReconnectPrecedesEveryCodeThatAsksForIt: regardless of its text and of who closes the connection.
+func TestClose_ReconnectPrecedesEveryCodeThatAsksForIt(t *testing.T) {
+	n := start(t)
+	for _, code := range []uint16{1000, 1012, 1013, 4000} {
+		c, reason := n.login("ann", "shoal.v1"), manager.CloseReason{Code: code, Text: "of the operator"}
+		if _, err := n.manager.DisconnectUser(t.Context(), "ann", reason); err != nil {
+			t.Fatal(err)
+		}
+		before := c.wantClose(reason)
+		told := len(before) == 1 && strings.HasPrefix(before[0], `{"action":"reconnect"`)
+		if wanted := code == 1012 || code == 1013; told != wanted {
+			t.Errorf("before %d came %q", code, before)
+		}
+	}
+}
+
+// TestDrain_RestIsToldAtTheDeadline: clients whose turn would come after the deadline of the context receive reconnect
+// and their close frame nevertheless.
+func TestDrain_RestIsToldAtTheDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := startPiped(t)
+		var reading sync.WaitGroup
+		for i := range 20 {
+			c := n.login(fmt.Sprint("user", i), "shoal.v1")
+			reading.Go(func() {
+				before := c.wantClose(manager.ServerReloading)
+				if len(before) == 0 || !strings.HasPrefix(before[len(before)-1], `{"action":"reconnect"`) {
+					t.Errorf("before the close frame came %q, want reconnect", before)
+				}
+			})
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if err := n.server.Drain(ctx, time.Hour); err != nil {
+			t.Error(err)
+		}
+		reading.Wait()
+	})
 }
 
 // Close flushes the queued answers of connections that have not authenticated.

@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -66,6 +67,48 @@ func TestHooks_PanicEndsOnlyItsConnection(t *testing.T) {
 	waitFor(t, func() bool { return len(n.manager.UploadSubscriberIDs("a")) == 1 })
 	n.publish("a", 1)
 	other.want(`{"action":"note","n":1}`)
+}
+
+// The record of a panic has the user and the stack, and the value only if it is the runtime's: any other may hold bytes
+// of a client.
+func TestHooks_PanicRecordHasNoPayload(t *testing.T) {
+	for message, want := range map[string]string{
+		`{"action":"payload"}`: "panic while handling a client", `{"action":"runtime"}`: "index out of range",
+	} {
+		var log lockedBuffer
+		n := start(t, func(_ *manager.Options, o *server.Options) {
+			o.Logger = slog.New(slog.NewTextHandler(&log, nil))
+			o.OnMessage = func(_ *server.Client, m server.Incoming) bool {
+				if strings.Contains(string(m.Data), "runtime") {
+					_ = m.Data[len(m.Data)]
+				}
+				panic("bad message " + string(m.Data))
+			}
+		})
+		c := n.login("ann")
+		c.send(message)
+		c.wantClose(manager.InternalError)
+		waitFor(t, func() bool { return n.server.Stats().Panics == 1 })
+		text := log.String()
+		if !strings.Contains(text, want) || !strings.Contains(text, "user=ann") || !strings.Contains(text, "hooks_test.go") ||
+			strings.Contains(text, "bad message") {
+			t.Errorf("the log is\n%s\nwant %q, the user and the stack, without the message", text, want)
+		}
+	}
+}
+
+// At the limit of connections the node is not ready, so that a load balancer sends clients elsewhere.
+func TestServer_FullIsNotReady(t *testing.T) {
+	n := start(t, func(_ *manager.Options, o *server.Options) { o.MaxConnections = 1 })
+	if err := n.server.Ready(); err != nil {
+		t.Error(err)
+	}
+	c := n.login("ann")
+	if err := n.server.Ready(); err == nil || !strings.Contains(err.Error(), "full: 1 connections") {
+		t.Errorf("Ready() = %v, want that it is full", err)
+	}
+	_ = c.conn.CloseNow()
+	waitFor(t, func() bool { return n.server.Ready() == nil })
 }
 
 func TestHooks_PanicInOnDisconnect(t *testing.T) {

@@ -189,6 +189,25 @@ func TestServer_EndsSlowRequests(t *testing.T) {
 	}
 }
 
+// A client that sends requests and never reads an answer is cut off too.
+func TestServer_EndsClientsThatReadNoResponse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := startPiped(t)
+		conn, err := n.dial(t.Context(), "tcp", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		begin := time.Now()
+		for err == nil {
+			_, err = io.WriteString(conn, "GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
+		}
+		if lasted := time.Since(begin); lasted > time.Minute {
+			t.Errorf("the connection lasted %v", lasted)
+		}
+	})
+}
+
 // A body that does not arrive delays the end of the server by seconds, not by the time that bodies usually have.
 func TestServer_DrainEndsSlowBodies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
