@@ -241,6 +241,14 @@ func startNodes(t *testing.T, args func(name string) []string) []*process {
 	return nodes
 }
 
+// wantNoWarning fails the test if a node has logged a warning: its start was a normal one.
+func (p *process) wantNoWarning() {
+	p.t.Helper()
+	if strings.Contains(p.log.String(), "level=WARN") {
+		p.t.Errorf("a normal start warns:\n%s", p.log)
+	}
+}
+
 // startNodesInRedis returns three nodes that a Redis joins.
 func startNodesInRedis(t *testing.T) ([]*process, *redisServer) {
 	t.Helper()

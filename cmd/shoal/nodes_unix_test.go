@@ -246,12 +246,40 @@ func TestServeOnABusyClusterPort(t *testing.T) {
 		"cannot listen on "+busy.address+": the address is in use; choose another address with --cluster-addr")
 }
 
+// TestServe_EndsWithHungRedis: a Redis that accepts connections and does not answer delays no stage of the shutdown
+// beyond its share of --drain, and the clients are told.
+func TestServe_EndsWithHungRedis(t *testing.T) {
+	redis := reserveRedis(t).start()
+	n := startNode(t, "--broker=redis://"+redis.address, "--node-name=a")
+	eventually(t, "the node is ready", n.ready)
+	n.wantNoWarning()
+	client := follow(t, n, "ann", "", "cat")
+	if err := redis.command.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	n.signal(syscall.SIGTERM)
+	if got := client.closed(); got != websocket.StatusServiceRestart {
+		t.Errorf("the client was closed with %d, want 1012", got)
+	}
+	if err := n.wait(); err != nil {
+		t.Errorf("it ended with %v", err)
+	}
+	for _, want := range []string{`step=manager error="context deadline exceeded`, "msg=ended"} {
+		if !strings.Contains(n.log.String(), want) {
+			t.Errorf("the log lacks %s:\n%s", want, tail(n.log.String()))
+		}
+	}
+}
+
 func TestServeAloneWithNATS(t *testing.T) {
 	s := serveDev(t, "--broker=nats-embedded", "--broker-storage=file", "--broker-dir="+t.TempDir())
 	eventually(t, "the node is ready", func() bool {
 		status, _ := call(t, "GET", s.admin+"/readyz", "", "")
 		return status == http.StatusOK
 	})
+	if strings.Contains(s.log.String(), "level=WARN") {
+		t.Errorf("a normal start warns:\n%s", s.log)
+	}
 	c := login(t, s.url)
 	c.send(`{"action":"subscribe_upload","upload_id":"u"}`)
 	eventually(t, "the message is accepted", func() bool {

@@ -15,8 +15,9 @@ import (
 	"github.com/coder/websocket"
 )
 
-// patience bounds a test that would otherwise never end. No test waits for it to pass.
-const patience = 30 * time.Second
+// patience bounds a test that would otherwise never end. No test waits for it to pass. NATS servers that have lost their
+// leader need 4 to 9 seconds for each attempt at an election, and more than one attempt on a busy machine.
+const patience = 2 * time.Minute
 
 // served is a server that runs in this process.
 type served struct {
