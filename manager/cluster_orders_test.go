@@ -340,3 +340,23 @@ func TestSendToUser_EndsWithItsContext(t *testing.T) {
 		}
 	})
 }
+
+// TestSendToUser_StateReplacesNoPublishedOne: a message to a user, which has no offset, must not take the place of a
+// published state of the same upload in a queue.
+func TestSendToUser_StateReplacesNoPublishedOne(t *testing.T) {
+	m := open(t, Options{})
+	c := connect(t, m, "ann")
+	must(t, m.SubscribeUpload(t.Context(), "ann", "cat"))
+	state := UploadProgress{Status: StatusAnalyzing, Stage: StageIndexing, Percent: 1}
+	_, err := m.Publish(t.Context(), "cat", state)
+	must(t, err)
+	state.UploadID = "cat"
+	for range 2 {
+		_, err = m.SendToUser(t.Context(), "ann", state)
+		must(t, err)
+	}
+	published, first, second := c.frames[0], c.frames[1], c.frames[2]
+	if published.StateKey() == first.StateKey() || first.StateKey() != second.StateKey() || first.UploadID() != "cat" {
+		t.Errorf("the keys are %q, %q and %q", published.StateKey(), first.StateKey(), second.StateKey())
+	}
+}

@@ -101,8 +101,13 @@ func (m *Manager) SendToUser(ctx context.Context, userID string, msg Message) (D
 	return m.sendHere(userID, e), nil
 }
 
+// stateOfUser begins the state keys of messages to users: they replace each other in a queue, but no state that was
+// published to the upload.
+const stateOfUser = "user\x00"
+
 // sendHere sends a message to the connections of a user that this node has.
 func (m *Manager) sendHere(userID string, e Encoded) (d Delivery) {
+	e.stateKey = stateOfUser + e.stateKey
 	f := e.frame(e.uploadID, Position{})
 	m.registry.WithConnections(userID, func(conns []Conn) {
 		for _, c := range conns {
