@@ -75,11 +75,11 @@ func (c *cluster) findBehind(ctx context.Context) (done bool) {
 
 // catch brings one upload up to date and reports whether it is finished.
 func (c *cluster) catch(ctx context.Context, id string) (done bool) {
-	f, since := c.toCatchUp(id)
+	f, since, first := c.toCatchUp(id)
 	if f == nil {
 		return true
 	}
-	kept, err := c.kept(ctx, id, since)
+	kept, messages, err := c.kept(ctx, id, since, first)
 	if err != nil {
 		c.readFailed(err)
 		c.refuse(id, err)
@@ -88,7 +88,6 @@ func (c *cluster) catch(ctx context.Context, id string) (done bool) {
 	if kept.Epoch == "" { // the broker does not know yet that this node follows the upload
 		return false
 	}
-	messages := c.lookAtKept(id, kept)
 	done = true
 	var lost []Conn
 	c.manager.registry.WithKnown(id, func(u *upload) {
@@ -97,6 +96,7 @@ func (c *cluster) catch(ctx context.Context, id string) (done bool) {
 				f.dropUnidentified()
 			}
 			lost = c.merge(u, kept, messages)
+			f.partial = f.partial || first && kept.Floor > 0
 			var gap []Conn
 			done, gap = c.settle(u, f)
 			lost = append(lost, gap...)
@@ -122,28 +122,39 @@ func (f *follow) dropUnidentified() {
 }
 
 // toCatchUp returns the follow state of an upload that must catch up, or nil. Until the node is subscribed the catch-up
-// must wait: messages published after the read would be missed.
-func (c *cluster) toCatchUp(id string) (f *follow, since broker.Position) {
+// must wait: messages published after the read would be missed. first is true if the node has not read the upload yet.
+func (c *cluster) toCatchUp(id string) (f *follow, since broker.Position, first bool) {
 	c.manager.registry.WithKnown(id, func(u *upload) {
 		if is := u.State.follow; is != nil && is.joined && is.behind {
 			is.again = false
 			f = is
-			if log := u.State.log; log != nil {
-				since = broker.Position(position(log))
+			if first = u.State.log == nil; !first {
+				since = broker.Position(position(u.State.log))
 			}
 		}
 	})
-	return f, since
+	return f, since, first
 }
 
-// kept reads the stored messages of an upload from the broker. If it stores none, this node begins its own epoch.
-func (c *cluster) kept(ctx context.Context, id string, since broker.Position) (broker.Snapshot, error) {
+// kept reads the stored messages of an upload from the broker: the ones after a position, or at first the newest one
+// alone, since new clients need no other (readOlder reads the others). If the broker stores no messages, this node
+// begins its own epoch.
+func (c *cluster) kept(
+	ctx context.Context, id string, since broker.Position, first bool,
+) (kept broker.Snapshot, messages []Encoded, err error) {
 	if c.keeper == nil {
-		return broker.Snapshot{Position: broker.Position{Epoch: c.manager.newEpoch()}}, nil
+		return broker.Snapshot{Position: broker.Position{Epoch: c.manager.newEpoch()}}, nil, nil
 	}
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	return c.keeper.History(ctx, uploadChannel+id, since)
+	if first {
+		kept, err = c.keeper.Newest(ctx, uploadChannel+id)
+		if messages = c.lookAtKept(id, kept); err != nil || len(messages) == 0 || messages[0].payload != nil {
+			return kept, messages, err
+		} // else the newest valid message is an earlier one
+	}
+	kept, err = c.keeper.History(ctx, uploadChannel+id, since)
+	return kept, c.lookAtKept(id, kept), err
 }
 
 // lookAtKept validates the messages, in their order.
@@ -171,6 +182,8 @@ func (c *cluster) merge(u *upload, kept broker.Snapshot, messages []Encoded) (lo
 		return nil
 	}
 	u.State.log = c.begin(u.ID(), kept, messages, now)
+	partial := u.State.follow.partial
+	u.State.follow.partial = false
 	if log == nil || log.Epoch() != kept.Epoch {
 		u.State.follow.arrived = 0
 	}
@@ -179,7 +192,7 @@ func (c *cluster) merge(u *upload, kept broker.Snapshot, messages []Encoded) (lo
 		return nil
 	}
 	c.counters.resets.Add(1)
-	if complete := c.announce(u, log); !complete && c.keeper != nil {
+	if complete := c.announce(u, log, partial); !complete || c.keeper == nil { // without a history nobody knows what was missed
 		lost = baseConns(u)
 	}
 	return lost
@@ -222,13 +235,19 @@ func storedAt(s broker.Stored, now time.Time) time.Time {
 // announce notifies shoal.v1 clients that the upload's messages do not continue the ones that they have received, and
 // sends them the newest message as a new start. Base connections, which have no positions, receive every message of the
 // new log that the previous one does not show as delivered; complete reports that no message between the two is missing
-// from the new log. The upload's lock is held.
-func (c *cluster) announce(u *upload, before *history.Log[*frame.Frame]) (complete bool) {
+// from the new log. A previous log that was partial may not show where a new one with older messages continues it: then
+// base connections receive nothing, and it is not complete. The upload's lock is held.
+func (c *cluster) announce(u *upload, before *history.Log[*frame.Frame], partial bool) (complete bool) {
 	log := u.State.log
 	_, after := c.manager.newest(u)
 	c.manager.relay.send(u, subscribedFrame(u.ID(), position(log), false, after), nil)
 	entries := log.All()
 	first, found := firstNew(before, log.Epoch(), entries)
+	lost := partial && !found && before.Epoch() != log.Epoch() && len(entries) > 0 &&
+		!entries[0].At().After(before.Touched().Add(clockTolerance))
+	if lost {
+		first = len(entries)
+	}
 	for i, e := range entries {
 		newest := i == len(entries)-1
 		switch {
@@ -243,7 +262,7 @@ func (c *cluster) announce(u *upload, before *history.Log[*frame.Frame]) (comple
 	if before.Epoch() == log.Epoch() {
 		return log.Floor() <= before.Offset()
 	}
-	return found || log.Floor() == 0
+	return found || log.Floor() == 0 && !lost
 }
 
 // clockTolerance is the difference that the clocks of a node and of the broker may have for a message to be recognised.
@@ -292,7 +311,7 @@ func (c *cluster) settle(u *upload, f *follow) (done bool, lost []Conn) {
 			f.waiting = slices.Clone(f.waiting[i:])
 			return false, lost
 		default:
-			lost = append(lost, c.giveUp(u, a)...)
+			lost = append(lost, c.giveUp(u, f, a)...)
 		}
 		f.waitingBytes -= len(a.Payload)
 	}
@@ -307,7 +326,7 @@ func (c *cluster) settle(u *upload, f *follow) (done bool, lost []Conn) {
 
 // giveUp delivers a message despite the gap before it. It notifies shoal.v1 clients of the gap and returns the base
 // connections, which the caller must close. A message of an outdated epoch is skipped. The upload's lock is held.
-func (c *cluster) giveUp(u *upload, a arrival) (lost []Conn) {
+func (c *cluster) giveUp(u *upload, f *follow, a arrival) (lost []Conn) {
 	epoch := u.State.log.Epoch()
 	if a.Payload == nil || a.Epoch != "" && a.Epoch != epoch {
 		return nil
@@ -316,7 +335,7 @@ func (c *cluster) giveUp(u *upload, a arrival) (lost []Conn) {
 	u.State.log = history.Begin[*frame.Frame](epoch, a.Prev, time.Now())
 	c.manager.account(u)
 	c.counters.resets.Add(1)
-	if complete := c.announce(u, before); !complete {
+	if complete := c.announce(u, before, f.partial); !complete {
 		lost = baseConns(u)
 	}
 	c.take(u, a)

@@ -33,7 +33,7 @@ func (c *cluster) close(ctx context.Context) error {
 	stopped := awaitEnds(ctx,
 		ending("Options.Broker: Run has not returned", c.running.Wait),
 		ending("Options.Broker: Subscribe or Unsubscribe has not returned", c.interest.Close),
-		ending("Options.Broker: History has not returned", c.catching.Close),
+		ending("Options.Broker: History or Newest has not returned", c.catching.Close),
 		ending("Options.Broker: Positions has not returned", c.comparing.Close),
 		ending("the received messages have not been delivered", c.intake.Close))
 	return errors.Join(unsent, left, stopped)

@@ -31,6 +31,13 @@ func (l *late) History(ctx context.Context, channel string, since broker.Positio
 	return l.MemoryNode.History(ctx, channel, since)
 }
 
+func (l *late) Newest(ctx context.Context, channel string) (broker.Snapshot, error) {
+	if l.calls {
+		<-l.release
+	}
+	return l.MemoryNode.Newest(ctx, channel)
+}
+
 func (l *late) Store(ctx context.Context, channel string, payload []byte) (broker.Position, error) {
 	if l.calls {
 		<-l.release
@@ -43,7 +50,7 @@ func (l *late) Store(ctx context.Context, channel string, payload []byte) (broke
 func TestClose_ReturnsWithItsContextWhateverTheBrokerDoes(t *testing.T) {
 	for name, want := range map[string][]string{
 		"Run":       {"Options.Broker: Run has not returned"},
-		"all calls": {"Run has not returned", "History has not returned"},
+		"all calls": {"Run has not returned", "History or Newest has not returned"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -105,6 +105,32 @@ func TestAnInterruptionOfABrokerThatKeepsNothingIsAnnounced(t *testing.T) {
 	})
 }
 
+// TestCluster_InterruptionWithoutHistoryClosesBaseConnections: base connections learn of a possible loss by 1013, if it
+// concerns an upload that they follow.
+func TestCluster_InterruptionWithoutHistoryClosesBaseConnections(t *testing.T) {
+	inPlainCluster(t, 1, func(t *testing.T, nodes []member) {
+		cat, dog := &baseConn{}, &baseConn{}
+		must(t, nodes[0].Connect("ann", cat))
+		must(t, nodes[0].Connect("bob", dog))
+		must(t, nodes[0].SubscribeUpload(t.Context(), "ann", "cat"))
+		must(t, nodes[0].SubscribeUpload(t.Context(), "bob", "dog"))
+		nodes[0].link.handler.Interrupted("upload:cat")
+		synctest.Wait()
+		if a, b := cat.closed(), dog.closed(); len(a) != 1 || a[0] != TryAgainLater || len(b) != 0 {
+			t.Errorf("closed with %v and %v, want 1013 for the first alone", a, b)
+		}
+		must(t, nodes[0].Forget(t.Context(), "dog"))
+		if b := dog.closed(); len(b) != 0 {
+			t.Errorf("Forget closed with %v", b)
+		}
+		nodes[0].link.handler.Interrupted()
+		synctest.Wait()
+		if b := dog.closed(); len(b) != 1 || b[0] != TryAgainLater {
+			t.Errorf("closed with %v, want 1013", b)
+		}
+	})
+}
+
 func TestAnInterruptionMayBeOfOneChannel(t *testing.T) {
 	inPlainCluster(t, 1, func(t *testing.T, nodes []member) {
 		cat, dog := nodes[0].follower(t, "ann", "cat"), nodes[0].follower(t, "bob", "dog")
@@ -126,6 +152,7 @@ func TestClusterOptionsAreChecked(t *testing.T) {
 		want string // "": it is fine
 	}{
 		{Options{StateRate: 1000.5, Broker: hub.Node()}, "Options.StateRate is 1000.5"},
+		{Options{StateRate: 1e-10, Broker: hub.Node()}, "Options.StateRate is 1e-10, want 0, or from 0.001 to 1000"},
 		{Options{StateRate: math.NaN(), Broker: hub.Node()}, "Options.StateRate is NaN"},
 		{Options{StateRate: math.Inf(1), Broker: hub.Node()}, "Options.StateRate is +Inf"},
 		{Options{StateRate: 10}, "without a Broker"},

@@ -45,7 +45,8 @@
 //
 // A message that does not continue the log, or a broker's notice of lost messages, starts a catch-up of the upload:
 // arriving messages are held while the stored messages are read and fill the gap (catchup.go). If they cannot, shoal.v1
-// subscribers receive a new position, and likewise after an interruption of a broker that stores no messages.
+// subscribers receive a new position and base connections are closed with TryAgainLater, and likewise after an
+// interruption of a broker that stores no messages.
 //
 // Commands and questions between nodes are in nodes.go. No lock is held during a call of the broker; the locks of the
 // work queues and the dispatch queues are taken last, after an upload's.

@@ -31,6 +31,10 @@ type follow struct {
 	again bool
 	// attempts counts the reads that did not close the gap.
 	attempts int
+	// partial is set while the broker may store messages before the ones that the log holds, and older is the read of
+	// them that is in progress.
+	partial bool
+	older   *olderRead
 	// arrived is the offset of the last message with one that has arrived, in the log's epoch.
 	arrived uint64
 }

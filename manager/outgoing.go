@@ -145,11 +145,11 @@ func (c *cluster) lookUp(ctx context.Context, uploadID string) (log *history.Log
 		})
 		return log, nil
 	}
-	kept, err := c.kept(ctx, uploadID, broker.Position{})
+	kept, messages, err := c.kept(ctx, uploadID, broker.Position{}, false)
 	if err != nil || kept.Offset == 0 {
 		return nil, unavailable(err)
 	}
-	return c.begin(uploadID, kept, c.lookAtKept(uploadID, kept), time.Now()), nil
+	return c.begin(uploadID, kept, messages, time.Now()), nil
 }
 
 // newest returns an upload's newest message and position, as the broker has stored them.

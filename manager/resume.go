@@ -47,6 +47,16 @@ func (m *Manager) Resume(
 		return nil, err
 	}
 	defer release()
+	unread, err := m.readOlder(ctx, since)
+	if err != nil {
+		return nil, err
+	}
+	if len(unread) > 0 {
+		if refusedByBroker == nil {
+			refusedByBroker = make(map[string]error)
+		}
+		maps.Copy(refusedByBroker, unread)
+	}
 	followed := slices.DeleteFunc(slices.Clone(admitted), func(id string) bool { return refusedByBroker[id] != nil })
 	m.overtake(ctx, since)
 	r := &resumption{manager: m, userID: userID, conn: c, since: since, refused: map[string]error{}}

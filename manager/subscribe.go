@@ -69,7 +69,15 @@ func (m *Manager) SubscribeConn(
 	}
 	defer release()
 	if opt.Since != nil {
-		m.overtake(ctx, map[string]Position{uploadID: *opt.Since})
+		since := map[string]Position{uploadID: *opt.Since}
+		refused, err := m.readOlder(ctx, since)
+		if err == nil {
+			err = refused[uploadID]
+		}
+		if err != nil {
+			return err
+		}
+		m.overtake(ctx, since)
 	}
 	err = m.registry.SubscribeConn(userID, c, uploadID, m.opt.MaxSubscriptionsPerUser, func(u *upload, fresh bool) {
 		m.catchUpConn(u, c, fresh, opt)

@@ -39,16 +39,17 @@ type streams struct {
 
 // commands are the commands of compare.
 type commands struct {
-	Run     runCommand        `cmd:"" default:"withargs" help:"Measure, and report what was measured (the default)."`
-	Sweep   sweepCommand      `cmd:"" help:"Measure how the cost grows with the work, and report it."`
-	Nodes   nodesCommand      `cmd:"" help:"Measure what is published on one node and received on another, and report it."`
-	Report  reportCommand     `cmd:"" help:"Print tables of what was measured, and draw charts."`
-	Systems systemsCommand    `cmd:"" help:"List the systems that are compared."`
-	Serve   serveCommand      `cmd:"" hidden:"" help:"Run one system, steered over standard input."`
-	Sinks   sinksCommand      `cmd:"" hidden:"" help:"Run a manager without sockets, steered over standard input."`
-	Node    nodeCommand       `cmd:"" hidden:"" help:"Run a node, steered over standard input."`
-	NATS    natsServerCommand `cmd:"" name:"nats-server" hidden:"" help:"Run a server of NATS until standard input ends."`
-	Load    loadCommand       `cmd:"" hidden:"" help:"Run the clients, steered over standard input."`
+	Run      runCommand        `cmd:"" default:"withargs" help:"Measure, and report what was measured (the default)."`
+	Sweep    sweepCommand      `cmd:"" help:"Measure how the cost grows with the work, and report it."`
+	Nodes    nodesCommand      `cmd:"" help:"Measure what is published on one node and received on another, and report it."`
+	Recovery recoveryCommand   `cmd:"" help:"Measure the return of a node to its broker, and report it."`
+	Report   reportCommand     `cmd:"" help:"Print tables of what was measured, and draw charts."`
+	Systems  systemsCommand    `cmd:"" help:"List the systems that are compared."`
+	Serve    serveCommand      `cmd:"" hidden:"" help:"Run one system, steered over standard input."`
+	Sinks    sinksCommand      `cmd:"" hidden:"" help:"Run a manager without sockets, steered over standard input."`
+	Node     nodeCommand       `cmd:"" hidden:"" help:"Run a node, steered over standard input."`
+	NATS     natsServerCommand `cmd:"" name:"nats-server" hidden:"" help:"Run a server of NATS until standard input ends."`
+	Load     loadCommand       `cmd:"" hidden:"" help:"Run the clients, steered over standard input."`
 }
 
 // exit is panicked with where kong wants to end the process, so that execute can return instead.

@@ -22,6 +22,24 @@ func freeAddress(ctx context.Context) (string, error) {
 	return ln.Addr().String(), ln.Close()
 }
 
+// StartServer starts a server of NATS or Redis in a process of its own and returns its URL, and a function that ends it.
+// program is this program.
+func StartServer(ctx context.Context, program, broker string) (url string, end func() error, err error) {
+	var s brokerServer
+	switch broker {
+	case nodes.NATS:
+		s, err = startNATS(ctx, program)
+	case nodes.Redis:
+		s, err = startRedis(ctx)
+	default:
+		return "", nil, fmt.Errorf("runner: %q has no server, want %s or %s", broker, nodes.NATS, nodes.Redis)
+	}
+	if err != nil {
+		return "", nil, err
+	}
+	return s.url(), s.end, nil
+}
+
 // natsServer is this program as a server of NATS.
 type natsServer struct {
 	*control.Child[struct{}, nodes.ServerAnswer]

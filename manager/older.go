@@ -1,0 +1,170 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/shoal-go/shoal/broker"
+	"github.com/shoal-go/shoal/internal/frame"
+	"github.com/shoal-go/shoal/internal/history"
+)
+
+// olderReaders is the number of uploads of one resume whose older messages are read at a time.
+const olderReaders = 32
+
+// olderRead is a read of stored messages before the ones that this node holds. Clients that return at the same time
+// share it.
+type olderRead struct {
+	since Position
+	done  chan struct{}
+	err   error // set before done is closed
+}
+
+// readOlder makes the logs of uploads reach back to the positions of returning clients, as far as the broker stores
+// messages. A node that begins to follow an upload reads the newest message only, which is enough for new clients. The
+// uploads must be followed. refused has the uploads whose messages the broker refuses, with errors that wrap
+// ErrRefused; the error is ErrClosed, ctx's error, or wraps ErrUnavailable.
+func (m *Manager) readOlder(ctx context.Context, since map[string]Position) (refused map[string]error, err error) {
+	if m.cluster == nil || m.cluster.keeper == nil {
+		return nil, nil
+	}
+	var ids []string
+	for id, pos := range since {
+		if m.cluster.lacks(id, pos) {
+			ids = append(ids, id)
+		}
+	}
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	next := make(chan string)
+	var mu sync.Mutex // protects refused and err
+	var running sync.WaitGroup
+	for range min(olderReaders, len(ids)) {
+		running.Go(func() {
+			for id := range next {
+				failed := m.cluster.readOlder(ctx, id, since[id])
+				mu.Lock()
+				switch {
+				case failed == nil:
+				case isPassing(failed) || errors.Is(failed, ErrClosed):
+					err = unavailable(failed)
+				default:
+					if refused == nil {
+						refused = make(map[string]error)
+					}
+					refused[id] = fmt.Errorf("%w: %w", ErrRefused, failed)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	for _, id := range ids {
+		next <- id
+	}
+	close(next)
+	running.Wait()
+	return refused, err
+}
+
+// lacks reports whether the broker may store messages after a position that this node does not hold.
+func (c *cluster) lacks(id string, pos Position) (lacks bool) {
+	c.manager.registry.WithKnown(id, func(u *upload) { lacks = lacking(u, pos) })
+	return lacks
+}
+
+// lacking is lacks for an upload whose lock is held.
+func lacking(u *upload, pos Position) bool {
+	f, log := u.State.follow, u.State.log
+	return f != nil && f.partial && log != nil && log.Epoch() == pos.Epoch && pos.Offset < log.Floor()
+}
+
+// readOlder makes the log of one upload reach back to a position.
+func (c *cluster) readOlder(ctx context.Context, id string, pos Position) error {
+	for {
+		read, own := c.shareRead(id, pos)
+		switch {
+		case read == nil:
+			return nil
+		case own:
+			c.fetchOlder(ctx, id, read)
+		default:
+			if err := c.manager.await(ctx, read.done); err != nil {
+				return err
+			}
+		}
+		// The context of another caller may have ended its read: then this one reads itself.
+		if own || read.err != nil && !isPassing(read.err) {
+			return read.err
+		}
+	}
+}
+
+// shareRead returns the read to wait for, nil if there is nothing to read. If own is true, the caller must carry it
+// out.
+func (c *cluster) shareRead(id string, pos Position) (read *olderRead, own bool) {
+	c.manager.registry.WithKnown(id, func(u *upload) {
+		if !lacking(u, pos) {
+			return
+		}
+		f := u.State.follow
+		if own = f.older == nil; own {
+			f.older = &olderRead{since: pos, done: make(chan struct{})}
+		}
+		read = f.older
+	})
+	return read, own
+}
+
+// fetchOlder reads the stored messages after a position and puts the older ones in front of the log.
+func (c *cluster) fetchOlder(ctx context.Context, id string, read *olderRead) {
+	kept, err := c.keeper.History(ctx, uploadChannel+id, broker.Position(read.since))
+	var messages []Encoded
+	if err == nil {
+		messages = c.lookAtKept(id, kept)
+	}
+	c.manager.registry.WithKnown(id, func(u *upload) {
+		f := u.State.follow
+		if f == nil || f.older != read {
+			return
+		}
+		f.older = nil
+		if err == nil && u.State.log != nil {
+			c.prepend(u, kept, messages)
+			// Above the position the log holds all that is stored, or all that its limits allow.
+			f.partial = kept.Floor > 0 && u.State.log.Floor() <= read.since.Offset
+		}
+	})
+	read.err = err
+	close(read.done)
+	c.manager.keepBounds()
+}
+
+// prepend puts stored messages in front of the log, if they reach up to it. The upload's lock is held.
+func (c *cluster) prepend(u *upload, kept broker.Snapshot, messages []Encoded) {
+	old, now := u.State.log, time.Now()
+	if old == nil || old.Epoch() != kept.Epoch || kept.Offset < old.Floor() || kept.Floor >= old.Floor() {
+		return
+	}
+	log := history.Begin[*frame.Frame](kept.Epoch, kept.Floor, old.Touched())
+	for i, s := range kept.Messages {
+		if messages[i].payload != nil && s.Offset > log.Offset() && s.Offset <= old.Floor() {
+			f := messages[i].frame(u.ID(), Position{kept.Epoch, s.Offset})
+			log.Append(s.Offset, f, f.Size(), storedAt(s, now), c.manager.limits)
+		}
+	}
+	for _, e := range old.All() {
+		log.Append(e.Offset, e.Message, e.Message.Size(), e.At(), c.manager.limits)
+	}
+	log.Advance(old.Offset())
+	if newest, ok := old.Newest(); ok && newest.Offset == 0 {
+		log.SetLatest(newest.Message, newest.Message.Size(), newest.At())
+	}
+	u.State.log = log
+	c.manager.account(u)
+}
