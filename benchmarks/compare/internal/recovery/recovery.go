@@ -39,7 +39,7 @@ type Options struct {
 	Patience time.Duration
 }
 
-// Result is what a trial has shown.
+// Result holds the measurements of a trial.
 type Result struct {
 	Followed time.Duration // until all uploads were followed
 	// Healthy is the time from the mending of the link until the node received messages again, Current until it had
@@ -215,7 +215,7 @@ func (t *trial) changed() iter.Seq[int] {
 	}
 }
 
-// live returns the uploads that get live messages, half of which change during the cut.
+// live returns the uploads that get live messages: half of them change during the cut.
 func (t *trial) live() (uploads []int) {
 	quiet, busy := liveUploads/2, min(liveUploads/2, max(1, int(float64(t.Uploads)*t.Changed)/2))
 	for i := range t.Uploads {
