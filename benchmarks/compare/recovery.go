@@ -92,8 +92,9 @@ func (c *recoveryCommand) trial(
 	}
 	p, err := recovery.Post(ctx, o, postRounds, c.Posts)
 	if err == nil {
-		fmt.Fprintf(std.err, "%s: Manager.Publish %s, HTTP %s, ratio %.2f; %d posts made %d stores and %d reads\n",
-			name, ms(p.Publish), ms(p.Post), p.Ratio, p.Messages, p.PostCalls.Stores, p.PostCalls.Histories+p.PostCalls.Newests)
+		fmt.Fprintf(std.err, "%s: Publish %v; the API's handler %v, %.2f of it; a POST %v, %.2f of it, and %.2f of a POST to a minimal "+
+			"handler, %v; %d posts made %d stores and %d reads\n", name, p.Publish, p.Handler, p.HandlerRatio, p.Post, p.PostRatio,
+			p.MinimalRatio, p.Minimal, p.Messages, p.PostCalls.Stores, p.PostCalls.Histories+p.PostCalls.Newests)
 	}
 	return err
 }

@@ -9,7 +9,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/shoal-go/shoal/manager"
@@ -18,11 +20,14 @@ import (
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
 )
 
-// Posts compares a publication by HTTP with Manager.Publish, on one node, one at a time.
+// Posts compares a publication by HTTP with Manager.Publish, on one node, one at a time. All times are medians.
 type Posts struct {
-	// Publish and Post are the median times of a call. Ratio is the median of those of each round.
-	Publish, Post time.Duration
-	Ratio         float64
+	// Publish is a call of Manager.Publish, Handler one of the server's HTTP handler without a connection, Post a request
+	// over a connection that is kept alive, and Minimal such a request to a handler that does nothing but Manager.Publish.
+	Publish, Handler, Post, Minimal time.Duration
+	// HandlerRatio is Handler and PostRatio Post as a multiple of Publish, and MinimalRatio Post as one of Minimal:
+	// medians of the rounds.
+	HandlerRatio, PostRatio, MinimalRatio float64
 	// PostCalls are the calls to the broker that all posts made together, Messages their number.
 	PostCalls Calls
 	Messages  int
@@ -55,27 +60,40 @@ func Post(ctx context.Context, o Options, rounds, n int) (p Posts, err error) {
 		}
 		return err
 	}
-	byPost := func(channel string, body []byte) error { return poster.post(ctx, channel, body) }
-	var ratios []float64
-	var library, posts []time.Duration
-	for round := range rounds + 1 {
-		one, err := timeEach(n, o, byLibrary)
-		if err != nil {
-			return p, err
-		}
-		before := seen.calls()
-		other, err := timeEach(n, o, byPost)
-		if err != nil {
-			return p, err
-		}
-		if round == 0 { // warms up
-			continue
-		}
-		p.PostCalls, p.Messages = p.PostCalls.plus(seen.calls().since(before)), p.Messages+n
-		ratios = append(ratios, float64(median(other))/float64(median(one)))
-		library, posts = append(library, one...), append(posts, other...)
+	ways := []func(channel string, body []byte) error{
+		byLibrary,
+		func(channel string, body []byte) error { return poster.handle(ctx, channel, body) },
+		func(channel string, body []byte) error { return poster.post(ctx, poster.url, channel, body) },
+		func(channel string, body []byte) error {
+			return poster.post(ctx, poster.minimal.URL+"/", channel, body)
+		},
 	}
-	p.Publish, p.Post, p.Ratio = median(library), median(posts), median(ratios)
+	all := make([][]time.Duration, len(ways))
+	var handled, posted, minimal []float64
+	for round := range rounds + 1 {
+		medians := make([]float64, len(ways))
+		for i, way := range ways {
+			before := seen.calls()
+			times, err := timeEach(n, o, way)
+			if err != nil {
+				return p, err
+			}
+			medians[i] = float64(median(times))
+			if round > 0 { // the first one warms up
+				all[i] = append(all[i], times...)
+			}
+			if round > 0 && i == 2 {
+				p.PostCalls, p.Messages = p.PostCalls.plus(seen.calls().since(before)), p.Messages+n
+			}
+		}
+		if round > 0 {
+			handled = append(handled, medians[1]/medians[0])
+			posted = append(posted, medians[2]/medians[0])
+			minimal = append(minimal, medians[2]/medians[3])
+		}
+	}
+	p.Publish, p.Handler, p.Post, p.Minimal = median(all[0]), median(all[1]), median(all[2]), median(all[3])
+	p.HandlerRatio, p.PostRatio, p.MinimalRatio = median(handled), median(posted), median(minimal)
 	return p, nil
 }
 
@@ -105,10 +123,12 @@ func median[T cmp.Ordered](values []T) T {
 
 // poster is a server and a client with one connection to it.
 type poster struct {
-	server *server.Server
-	url    string
-	client *http.Client
-	served chan error
+	server  *server.Server
+	handler http.Handler
+	minimal *httptest.Server
+	url     string
+	client  *http.Client
+	served  chan error
 }
 
 const apiKey = "a-key-for-the-comparison"
@@ -126,21 +146,64 @@ func newPoster(ctx context.Context, m *manager.Manager) (*poster, error) {
 		return nil, errors.Join(err, s.Close(ctx))
 	}
 	p := &poster{
-		server: s, url: "http://" + listener.Addr().String() + "/v1/uploads/",
+		server: s, handler: s.Handler(), minimal: httptest.NewServer(minimal{m}), url: "http://" + listener.Addr().String() + "/v1/uploads/",
 		client: &http.Client{Transport: &http.Transport{}}, served: make(chan error, 1),
 	}
 	go func() { p.served <- s.Serve(listener) }()
 	return p, nil
 }
 
-// post publishes one message.
-func (p *poster) post(ctx context.Context, channel string, body []byte) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url+channel+"/messages", bytes.NewReader(body))
+// minimal is a handler that publishes the bodies of requests.
+type minimal struct{ manager *manager.Manager }
+
+func (h minimal) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	channel, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	var e manager.Encoded
+	if err == nil {
+		e, err = manager.Parse(channel, body, time.Now())
+	}
+	var at manager.Position
+	if err == nil {
+		at, err = h.manager.Publish(r.Context(), channel, e)
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusAccepted)
+	_, _ = fmt.Fprintf(w, `{"accepted":1,"epoch":%q,"offset":%d}`, at.Epoch, at.Offset)
+}
+
+func newRequest(ctx context.Context, at, channel string, body []byte) (*http.Request, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, at+channel+"/messages", bytes.NewReader(body))
+	if err == nil {
+		request.Header.Set("Authorization", "Bearer "+apiKey)
+		request.Header.Set("Content-Type", "application/json")
+	}
+	return request, err
+}
+
+// handle publishes one message without a connection.
+func (p *poster) handle(ctx context.Context, channel string, body []byte) error {
+	request, err := newRequest(ctx, p.url, channel, body)
 	if err != nil {
 		return err
 	}
-	request.Header.Set("Authorization", "Bearer "+apiKey)
-	request.Header.Set("Content-Type", "application/json")
+	answer := httptest.NewRecorder()
+	if p.handler.ServeHTTP(answer, request); answer.Code != http.StatusAccepted {
+		return fmt.Errorf("recovery: the handler answered %d: %s", answer.Code, answer.Body)
+	}
+	return nil
+}
+
+// post publishes one message.
+func (p *poster) post(ctx context.Context, at, channel string, body []byte) error {
+	request, err := newRequest(ctx, at, channel, body)
+	if err != nil {
+		return err
+	}
 	response, err := p.client.Do(request)
 	if err != nil {
 		return err
@@ -154,6 +217,7 @@ func (p *poster) post(ctx context.Context, channel string, body []byte) error {
 
 func (p *poster) close(ctx context.Context) error {
 	p.client.CloseIdleConnections()
+	p.minimal.Close()
 	err := p.server.Close(ctx)
 	if served := <-p.served; !errors.Is(served, http.ErrServerClosed) {
 		err = errors.Join(err, served)
