@@ -1,8 +1,8 @@
 package redisbroker
 
 import (
-	"errors"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
