@@ -146,6 +146,14 @@ func (m *Manager) stampConn(c Conn) time.Duration {
 	return now
 }
 
+// ConnAge returns how long ago a connection was registered, 0 if it has not been or has no ConnTime.
+func (m *Manager) ConnAge(c Conn) time.Duration {
+	if at := connTime(c); at > 0 {
+		return m.ages.now() - at
+	}
+	return 0
+}
+
 // connTime returns when a connection was registered, on Manager.ages, or 0 if it has no ConnTime.
 func connTime(c Conn) time.Duration {
 	if t, ok := c.(interface{ connTime() *atomic.Int64 }); ok {

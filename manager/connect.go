@@ -143,6 +143,14 @@ func (m *Manager) closeUserHere(userID string, reason CloseReason) (closed int) 
 	return closed
 }
 
+// UserConnections returns the connections of a user on this node, oldest first.
+func (m *Manager) UserConnections(userID string) []Conn {
+	if m.made() != nil {
+		return nil
+	}
+	return m.connections(userID)
+}
+
 // connections returns the connections of a user on this node.
 func (m *Manager) connections(userID string) (conns []Conn) {
 	m.registry.WithConnections(userID, func(cs []Conn) { conns = append(conns, cs...) })

@@ -59,6 +59,9 @@ type ClassCounts struct {
 	Terminal uint64 `json:"terminal"`
 }
 
+// Total returns the sum.
+func (c ClassCounts) Total() uint64 { return c.Event + c.State + c.Terminal }
+
 // classCounters are the counters of ClassCounts, by class.
 type classCounters [frame.Terminal + 1]atomic.Uint64
 
@@ -244,6 +247,38 @@ func (m *Manager) Stats() Stats {
 		s.Broker = m.cluster.stats()
 	}
 	return s
+}
+
+// ShardStats are the sizes of one shard of the registry.
+type ShardStats struct {
+	Connections   int `json:"connections"`
+	Users         int `json:"users"`
+	Uploads       int `json:"uploads"`
+	Subscriptions int `json:"subscriptions"`
+}
+
+// ShardStats returns the sizes of each shard, which ids are spread over by their hashes.
+func (m *Manager) ShardStats() []ShardStats {
+	if m.made() != nil {
+		return nil
+	}
+	counts := m.registry.ShardCounts()
+	stats := make([]ShardStats, 0, len(counts))
+	for _, c := range counts {
+		stats = append(stats, ShardStats{c.Connections, c.Users, c.Uploads, c.Subscriptions})
+	}
+	return stats
+}
+
+// UserUploads returns at most limit of the uploads that a user follows on this node, sorted, and the number of all of
+// them.
+func (m *Manager) UserUploads(userID string, limit int) (uploadIDs []string, total int) {
+	if m.made() != nil {
+		return nil, 0
+	}
+	uploadIDs, total = m.registry.Subscriptions(userID, limit)
+	slices.Sort(uploadIDs)
+	return uploadIDs, total
 }
 
 // Followers returns the number of users that follow an upload on this node.

@@ -144,6 +144,17 @@ func (c *closings) list() []Closing {
 	return all
 }
 
+// Closings returns the ended connections by reason, since the start; always the same reasons in the same order.
+func (s *Server) Closings() []Closing { return s.closings.list() }
+
+// ConnectionLimit returns the bound of connections, Options.MaxConnections as it is now; 0: there is none.
+func (s *Server) ConnectionLimit() int {
+	if s.manager == nil {
+		return 0
+	}
+	return max(s.settings.Load().MaxConnections, 0)
+}
+
 // Inspection are figures of a server that take a visit to each connection.
 type Inspection struct {
 	// Base and V1 are the open WebSockets by subprotocol, authenticated or not, and Events the open event streams.
@@ -151,7 +162,7 @@ type Inspection struct {
 	// QueuedMessages and QueuedBytes wait for all connections together, RecoveryBytes of them are stored messages of
 	// recoveries.
 	QueuedMessages, QueuedBytes, RecoveryBytes int
-	// Closings are the ended connections by reason, since the start; always the same reasons in the same order.
+	// Closings are the result of Server.Closings.
 	Closings []Closing
 	// Sockets are the HTTP connections of Serve and ServeHandler.
 	Sockets int
@@ -166,8 +177,8 @@ func (s *Server) Inspect() Inspection {
 		return Inspection{}
 	}
 	in := Inspection{
-		Closings: s.closings.list(), Sockets: s.sockets.len(),
-		ConnectionLimit: s.settings.Load().MaxConnections, HistoryLimit: max(s.manager.Limits().HistoryTotalBytes, 0),
+		Closings: s.Closings(), Sockets: s.sockets.len(),
+		ConnectionLimit: s.ConnectionLimit(), HistoryLimit: max(s.manager.Limits().HistoryTotalBytes, 0),
 	}
 	s.keepalive.each(func(c *Client) {
 		switch {
@@ -178,10 +189,10 @@ func (s *Server) Inspect() Inspection {
 		default:
 			in.Base++
 		}
-		messages, bytes, recovery := c.out.Pending()
-		in.QueuedMessages += messages
-		in.QueuedBytes += bytes + recovery
-		in.RecoveryBytes += recovery
+		p := c.out.Pending()
+		in.QueuedMessages += p.Frames
+		in.QueuedBytes += p.Bytes + p.RecoveryBytes
+		in.RecoveryBytes += p.RecoveryBytes
 	})
 	return in
 }

@@ -123,6 +123,15 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 	s.api.answer(w, r, refused)
 }
 
+// MayUseAPI returns nil if a request may use the HTTP API, by its API key or Options.AuthorizeAPI, else an error that the
+// caller may see. It is for handlers beside the API that show as much.
+func (s *Server) MayUseAPI(r *http.Request) error {
+	if s.api == nil {
+		return errNotMade
+	}
+	return s.api.authorize(r)
+}
+
 // boundBody bounds the time in which the body of a request must have come, if it has one. net/http reads the rest of it
 // after the handler has returned, so this is needed on each path.
 func (s *Server) boundBody(

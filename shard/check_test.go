@@ -50,6 +50,16 @@ func check(t tester, r *registry) {
 		want.Subscriptions += subscriptions
 		want.Users += s.users.byHash.Size()
 	}
+	var sum Counts
+	for _, c := range r.ShardCounts() {
+		sum.Connections += c.Connections
+		sum.Users += c.Users
+		sum.Uploads += c.Uploads
+		sum.Subscriptions += c.Subscriptions
+	}
+	if len(r.ShardCounts()) != r.Shards() || sum != want {
+		t.Fatalf("the shards count %+v, contents %+v", sum, want)
+	}
 	want.Pending = checkPending(t, r)
 	if got := r.Counts(); got != want {
 		t.Fatalf("counts are %+v, contents %+v", got, want)
@@ -79,6 +89,9 @@ func checkPending(t tester, r *registry) int {
 
 func checkUser(t tester, r *registry, u *tUser) {
 	t.Helper()
+	if ids, total := r.Subscriptions(u.key.id, 2); total != u.subs.len() || len(ids) != min(total, 2) {
+		t.Fatalf("user %q: %d of %d subscriptions are listed, there are %d", u.key.id, len(ids), total, u.subs.len())
+	}
 	u.subs.each(func(s *tMember) {
 		k := r.key(s.upload.id)
 		up, known := r.shard(k.hash).uploads.load(k)

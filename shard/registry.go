@@ -144,11 +144,29 @@ func (r *Registry[C, S]) Counts() Counts {
 		Uploads: int(r.strayUploads.count.Load()),
 	}
 	for i := range r.shards {
-		s := &r.shards[i]
-		c.Connections += int(s.connections.Load())
-		c.Subscriptions += int(s.subscriptions.Load())
-		c.Users += s.users.byHash.Size()
-		c.Uploads += s.uploads.byHash.Size()
+		s := r.shards[i].counts()
+		c.Connections += s.Connections
+		c.Subscriptions += s.Subscriptions
+		c.Users += s.Users
+		c.Uploads += s.Uploads
 	}
 	return c
+}
+
+// ShardCounts returns the sizes of each shard. They lack Pending, and the few ids whose hashes collide.
+func (r *Registry[C, S]) ShardCounts() []Counts {
+	counts := make([]Counts, len(r.shards))
+	for i := range r.shards {
+		counts[i] = r.shards[i].counts()
+	}
+	return counts
+}
+
+func (s *Shard[C, S]) counts() Counts {
+	return Counts{
+		Connections:   int(s.connections.Load()),
+		Subscriptions: int(s.subscriptions.Load()),
+		Users:         s.users.byHash.Size(),
+		Uploads:       s.uploads.byHash.Size(),
+	}
 }

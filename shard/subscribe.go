@@ -268,3 +268,18 @@ func (r *Registry[C, S]) Claims(userID string, c C) (uploadIDs []string) {
 	})
 	return uploadIDs
 }
+
+// Subscriptions returns at most limit of the uploads that a user follows, in no order, and the number of all of them.
+func (r *Registry[C, S]) Subscriptions(userID string, limit int) (uploadIDs []string, total int) {
+	u := r.lockUser(userID, false)
+	if u == nil {
+		return nil, 0
+	}
+	defer r.unlockUser(u)
+	u.subs.each(func(s *member[C, S]) {
+		if len(uploadIDs) < limit {
+			uploadIDs = append(uploadIDs, s.upload.ID())
+		}
+	})
+	return uploadIDs, u.subs.len()
+}

@@ -21,14 +21,14 @@ func TestOutbox_MeasuresAges(t *testing.T) {
 		b.plug(t)
 		<-time.After(2 * time.Second)
 		send(t, b.box, Queued, data("a", frame.Event, 1, 0), control(frame.Ping, "x"))
-		if frames, bytes, recovery := b.box.Pending(); frames != 3 || bytes == 0 || recovery != 0 {
-			t.Errorf("%d frames with %d bytes are pending, and %d bytes of recovery", frames, bytes, recovery)
+		if p := b.box.Pending(); p.Frames != 3 || p.Bytes == 0 || p.RecoveryBytes != 0 || p.Waiting != 2*time.Second {
+			t.Errorf("%+v are pending", p)
 		}
 		<-time.After(3 * time.Second)
 		mustRead(t, b.client, 3)
 		synctest.Wait()
-		if frames, bytes, _ := b.box.Pending(); frames != 0 || bytes != 0 {
-			t.Errorf("%d frames with %d bytes are pending after all was read", frames, bytes)
+		if p := b.box.Pending(); p != (Pending{}) {
+			t.Errorf("%+v are pending after all was read", p)
 		}
 		// The first frame waited for its reader for 5 s, the second one behind it for 3 s.
 		want := []time.Duration{5 * time.Second, 3 * time.Second}

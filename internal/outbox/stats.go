@@ -1,6 +1,9 @@
 package outbox
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // Stats holds the counters of a pool since NewPool.
 type Stats struct {
@@ -54,15 +57,29 @@ func (p *Pool) Stats() Stats {
 	return s
 }
 
-// Pending returns the numbers of unwritten frames and bytes in the outbox, without those of a recovery, and the bytes of
-// stored messages that are queued for its recovery.
-func (o *Outbox) Pending() (frames, bytes, recovery int) {
+// Pending is the unwritten content of an outbox.
+type Pending struct {
+	// Frames and Bytes are those of the queues, without those of a recovery.
+	Frames, Bytes int
+	// RecoveryBytes are those of the stored messages that are queued for a recovery.
+	RecoveryBytes int
+	// Waiting is how long the oldest unwritten frame has waited for the client; 0 while it waits for the writer.
+	Waiting time.Duration
+}
+
+// Pending returns the unwritten content.
+func (o *Outbox) Pending() Pending {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	frames = o.data.unwritten.frames + o.control.unwritten.frames
-	bytes = o.data.unwritten.bytes + o.control.unwritten.bytes
-	if o.recovery != nil {
-		recovery = o.recovery.bytes
+	p := Pending{
+		Frames: o.data.unwritten.frames + o.control.unwritten.frames,
+		Bytes:  o.data.unwritten.bytes + o.control.unwritten.bytes,
 	}
-	return frames, bytes, recovery
+	if o.recovery != nil {
+		p.RecoveryBytes = o.recovery.bytes
+	}
+	if o.draining && (p.Frames > 0 || p.RecoveryBytes > 0) {
+		p.Waiting = time.Duration(o.pool.clock()-o.oldest) * time.Millisecond
+	}
+	return p
 }
