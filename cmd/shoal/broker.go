@@ -9,6 +9,7 @@ import (
 	"github.com/shoal-go/shoal/broker/natsbroker"
 	"github.com/shoal-go/shoal/broker/natsbroker/embedded"
 	"github.com/shoal-go/shoal/broker/redisbroker"
+	"github.com/shoal-go/shoal/cmd/shoal/internal/dashboard"
 )
 
 // engine is the broker that connects the nodes.
@@ -174,6 +175,10 @@ func (n *node) adminHandler() http.Handler {
 	mux.Handle("GET /metrics", n.metrics.handler())
 	if n.flags.PProf {
 		handleProfiles(mux)
+	}
+	if n.dashboard != nil {
+		mux.Handle(dashboard.Path, n.dashboard)
+		mux.Handle(dashboard.Path+"/", n.dashboard)
 	}
 	if n.embedded == nil {
 		return mux

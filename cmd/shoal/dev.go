@@ -36,16 +36,20 @@ func newDevHandler(secret []byte, api, page http.Handler) http.Handler {
 // everybody in.
 func localOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		host := r.Host
-		if name, _, err := net.SplitHostPort(host); err == nil {
-			host = name
-		}
-		if !isLoopback(strings.ToLower(strings.Trim(host, "[]"))) {
+		if !isLocalHost(r.Host) {
 			http.Error(w, "a development server answers to localhost only", http.StatusForbidden)
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// isLocalHost reports whether the host of a request, with or without a port, names this machine.
+func isLocalHost(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	return isLoopback(strings.ToLower(strings.Trim(host, "[]")))
 }
 
 // devTokens answers GET /dev/token?user=U with a token for that user.

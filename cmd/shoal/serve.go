@@ -16,6 +16,7 @@ import (
 
 	"github.com/shoal-go/shoal/broker"
 	"github.com/shoal-go/shoal/broker/natsbroker/embedded"
+	"github.com/shoal-go/shoal/cmd/shoal/internal/dashboard"
 	"github.com/shoal-go/shoal/cmd/shoal/internal/webhook"
 	"github.com/shoal-go/shoal/internal/demo"
 	"github.com/shoal-go/shoal/manager"
@@ -75,6 +76,9 @@ type node struct {
 	metrics  *metrics
 	webhook  *webhook.Sender // nil unless --webhook is set
 	hooks    *webhook.Hooks
+	// dashboard is nil if it is off. residence is its part of the server's observer.
+	dashboard *dashboard.Dashboard
+	residence dashboard.Residence
 	// refresh read certificates again. level is the level of the log, and reparse reads the settings again.
 	refresh []func()
 	level   *slog.LevelVar
@@ -86,7 +90,7 @@ type node struct {
 func (c *serveCommand) open(log *slog.Logger) (*node, error) {
 	n := &node{flags: &c.serveFlags, log: log, metrics: newMetrics()}
 	for _, step := range []func() error{
-		n.listen, n.openAuthentication, n.openBroker, n.openManager, n.openServer, n.openDemo,
+		n.listen, n.openAuthentication, n.openBroker, n.openManager, n.openServer, n.openDashboard, n.openDemo,
 	} {
 		if err := step(); err != nil {
 			n.close(openFailed)
@@ -190,7 +194,7 @@ func (n *node) openServer() error {
 		QueueAge:           f.QueueAge,
 		RecoveryBytes:      int(f.RecoveryBytes),
 		UnsentBytes:        noneIsNegative(int(f.UnsentBytes)),
-		Observer:           n.metrics.Observer(),
+		Observer:           n.observer(),
 		Logger:             n.log,
 	}
 	n.openWebhook(&options)
@@ -310,6 +314,9 @@ func (n *node) close(within time.Duration) {
 		ctx, cancel := until(drainShare)
 		n.warn("connections", n.server.Drain(ctx, spread))
 		cancel()
+	}
+	if n.dashboard != nil {
+		n.warn("dashboard", n.dashboard.Close(whole))
 	}
 	if n.demo != nil {
 		n.demo.Close()

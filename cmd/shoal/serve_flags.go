@@ -7,7 +7,8 @@ import "time"
 //nolint:lll // a field's tags are one line
 type serveFlags struct {
 	Addr       []string `sep:"none" placeholder:"HOST:PORT|unix:PATH" default:"127.0.0.1:8080" help:"Public listener; may be repeated; port 0 takes a free one."`
-	AdminAddr  string   `default:"127.0.0.1:9090" placeholder:"HOST:PORT|unix:PATH" help:"Listener of /healthz, /readyz and /metrics."`
+	AdminAddr  string   `default:"127.0.0.1:9090" placeholder:"HOST:PORT|unix:PATH" help:"Listener of /healthz, /readyz, /metrics and /dashboard."`
+	Dashboard  string   `default:"auto" oneof:"auto open key off" help:"Who may read users, addresses and messages on /dashboard of the admin listener without an API key: open is everybody who reaches it, key nobody, auto everybody on this machine if --admin-addr is a loopback address. off: no dashboard."`
 	SocketMode string   `default:"0660" placeholder:"0660" help:"File mode of Unix sockets: who may connect."`
 	Dev        bool     `help:"Development: a demo page, tokens for everybody, JWT secret and API key \"dev\". Loopback only."`
 

@@ -50,10 +50,19 @@ func servePage(w http.ResponseWriter, index []byte) {
 	_, _ = w.Write(index) // fails only if the client is gone
 }
 
-func serveAsset(w http.ResponseWriter, r *http.Request) {
-	name := r.PathValue("file")
+// Asset returns an asset of the page, for other pages of this program, nil if there is none of that name.
+func Asset(name string) []byte {
 	body, err := files.ReadFile("page/assets/" + name)
 	if err != nil {
+		return nil
+	}
+	return body
+}
+
+func serveAsset(w http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("file")
+	body := Asset(name)
+	if body == nil {
 		http.NotFound(w, r)
 		return
 	}

@@ -29,9 +29,13 @@ export class Server {
   #process = null
   #ended = null
 
-  static async start() {
+  // start starts a server with further flags.
+  static async start(...flags) {
     assert.ok(existsSync(BINARY), `no server at ${BINARY}: build it, or set SHOAL_BIN to where it is`)
     const server = new Server()
+    server.flags = flags
+    server.adminPort = await freePort()
+    server.admin = `http://127.0.0.1:${server.adminPort}`
     server.port = await freePort()
     server.url = `http://127.0.0.1:${server.port}`
     await server.begin()
@@ -40,7 +44,9 @@ export class Server {
 
   // begin returns when the server has said where its page is.
   async begin() {
-    const args = ['serve', '--dev', '--addr', `127.0.0.1:${this.port}`, '--admin-addr', '127.0.0.1:0']
+    const args = [
+      'serve', '--dev', '--addr', `127.0.0.1:${this.port}`, '--admin-addr', `127.0.0.1:${this.adminPort}`, ...this.flags,
+    ]
     const child = spawn(BINARY, args, { stdio: ['ignore', 'pipe', 'pipe'] })
     this.#process = child
     this.#ended = new Promise((resolve) => child.once('exit', resolve))

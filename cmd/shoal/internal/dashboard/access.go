@@ -1,0 +1,98 @@
+package dashboard
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"net/http"
+	"time"
+
+	"github.com/shoal-go/shoal/server"
+	"github.com/shoal-go/shoal/server/jwtauth"
+)
+
+// tokenTTL is how long a page may follow before it must show again that it may.
+const tokenTTL = 5 * time.Minute
+
+// access lists the rights of a request.
+type access struct {
+	// reads: ids of users, addresses and messages. acts: the HTTP API.
+	reads, acts bool
+}
+
+// access returns the access of a request. An API key that is not accepted is an error.
+func (d *Dashboard) access(r *http.Request) (access, error) {
+	trusted := d.opt.Trusted(r)
+	if r.Header.Get("Authorization") == "" {
+		return access{reads: trusted}, nil
+	}
+	if err := d.opt.Server.MayUseAPI(r); err != nil {
+		return access{}, err
+	}
+	return access{reads: true, acts: true}, nil
+}
+
+// token answers with a token for the stream of numbers. Its claims are the uploads that the page may follow.
+func (d *Dashboard) token(w http.ResponseWriter, r *http.Request) {
+	granted, err := d.access(r)
+	if err != nil {
+		problem(w, http.StatusUnauthorized, err.Error())
+		return
+	}
+	id := server.Identity{
+		UserID: viewerID(r, granted), Expires: time.Now().Add(tokenTTL).Truncate(time.Second),
+		Uploads: []string{topicNumbers},
+	}
+	if granted.reads {
+		id.Uploads = append(id.Uploads, topicConnections)
+	}
+	token, err := jwtauth.SignHS256(d.live.secret, id)
+	if err != nil {
+		problem(w, http.StatusInternalServerError, "the token could not be signed")
+		return
+	}
+	writeJSON(w, http.StatusOK, struct {
+		Token     string    `json:"token"`
+		ExpiresAt time.Time `json:"expires_at"`
+		Reads     bool      `json:"reads"`
+		Acts      bool      `json:"acts"`
+	}{token, id.Expires.UTC(), granted.reads, granted.acts})
+}
+
+// viewerBytes is the length of the random id by which a page keeps its connection through a renewal of its token.
+const viewerBytes = 16
+
+// viewerID returns the user of a page: its own random id, or a fresh one. Pages with different access are different
+// users, because subscriptions belong to users.
+func viewerID(r *http.Request, granted access) string {
+	id, err := hex.DecodeString(r.URL.Query().Get("viewer"))
+	if err != nil || len(id) != viewerBytes {
+		id = make([]byte, viewerBytes)
+		_, _ = rand.Read(id) // never fails
+	}
+	if granted.reads {
+		return "reader-" + hex.EncodeToString(id)
+	}
+	return "viewer-" + hex.EncodeToString(id)
+}
+
+// problem answers with an error, as the HTTP API does.
+func problem(w http.ResponseWriter, status int, detail string) {
+	w.Header().Set("Content-Type", "application/problem+json")
+	writeBody(w, status, map[string]any{
+		"type": "about:blank", "title": http.StatusText(status), "status": status, "detail": detail,
+	})
+}
+
+func writeJSON(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	writeBody(w, status, body)
+}
+
+func writeBody(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Cross-Origin-Resource-Policy", "same-origin")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body) // fails only if the client is gone
+}

@@ -1,0 +1,156 @@
+package dashboard
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+)
+
+// hostile is an id that would be dangerous as markup.
+const hostile = `<img src=x onerror="alert(1)">`
+
+// Details need access, and are JSON that no browser takes for markup.
+func TestDetails_NeedAccess(t *testing.T) {
+	wrong := []string{"Authorization", "Bearer wrong"}
+	for _, c := range []struct {
+		trusted bool
+		headers []string
+		status  int
+	}{
+		{false, nil, http.StatusForbidden}, {true, nil, http.StatusOK}, {false, withKey, http.StatusOK},
+		{false, wrong, http.StatusUnauthorized}, {true, wrong, http.StatusUnauthorized},
+	} {
+		f := start(t, c.trusted)
+		client := f.dial(f.public+"/ws/uploads", "ann")
+		client.follow("a")
+		client.until(action("subscribed"))
+		f.publish("a", `{"action":"note","text":"secret"}`)
+		for _, path := range []string{"/data/upload?id=a", "/data/user?id=ann"} {
+			response, body := f.call(http.MethodGet, Path+path, "", c.headers...)
+			if response.StatusCode != c.status {
+				t.Errorf("trusted %v, headers %v: %s is answered with %d", c.trusted, c.headers, path, response.StatusCode)
+			}
+			shows := strings.Contains(body, "secret") || strings.Contains(body, `"uploads":["a"]`)
+			if shows != (c.status == http.StatusOK) {
+				t.Errorf("trusted %v, headers %v: %s is answered with %s", c.trusted, c.headers, path, body)
+			}
+			if response.Header.Get("X-Content-Type-Options") != "nosniff" || response.Header.Get("Cache-Control") != "no-store" ||
+				!strings.HasPrefix(response.Header.Get("Content-Type"), "application/") {
+				t.Errorf("the header is %v", response.Header)
+			}
+		}
+	}
+}
+
+// Lists and texts are bounded, and hostile ids come through unchanged.
+func TestDetails_AreBounded(t *testing.T) {
+	f := start(t, true)
+	for i := range maxMessages + 3 {
+		f.publish(hostile, fmt.Sprintf(`{"action":"note","n":%d,"text":%q}`, i, strings.Repeat("é", maxShownBytes)))
+	}
+	client := f.dial(f.public+"/ws/uploads", "ann")
+	quoted, err := json.Marshal(hostile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client.send(`{"action":"subscribe_upload","upload_id":` + string(quoted) + `}`)
+	client.until(action("subscribed"))
+	response, body := f.call(http.MethodGet, Path+"/data/upload?id="+url.QueryEscape(hostile), "")
+	var found uploadDetails
+	if err := json.Unmarshal([]byte(body), &found); err != nil || response.StatusCode != http.StatusOK {
+		t.Fatalf("%d %v", response.StatusCode, err)
+	}
+	if strings.Contains(body, "<img") {
+		t.Error("the answer contains markup")
+	}
+	if found.ID != hostile || found.Stored != maxMessages+3 || len(found.Messages) != maxMessages || found.Here != 1 ||
+		found.Count != 1 || found.Followers[0] != "ann" || found.Messages[0].Offset != maxMessages+3 {
+		t.Errorf("found %d of %d messages of %q, followers %v", len(found.Messages), found.Stored, found.ID, found.Followers)
+	}
+	if m := found.Messages[0]; len(m.Text) > maxShownBytes || m.Bytes <= maxShownBytes || strings.Contains(m.Text, "\ufffd") {
+		t.Errorf("%d bytes of %d are shown", len(m.Text), m.Bytes)
+	}
+	for _, id := range []string{"", strings.Repeat("x", 256), "a%00b"} {
+		if response, _ := f.call(http.MethodGet, Path+"/data/user?id="+id, ""); response.StatusCode != http.StatusUnprocessableEntity {
+			t.Errorf("the id %q is answered with %d", id, response.StatusCode)
+		}
+	}
+}
+
+func TestDetails_BoundReaders(t *testing.T) {
+	f := start(t, true)
+	for range maxReading {
+		f.dashboard.reading <- struct{}{}
+	}
+	if response, _ := f.call(http.MethodGet, Path+"/data/user?id=a", ""); response.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("one more reader is answered with %d", response.StatusCode)
+	}
+	<-f.dashboard.reading
+	if response, _ := f.call(http.MethodGet, Path+"/data/user?id=a", ""); response.StatusCode != http.StatusOK {
+		t.Errorf("a reader is answered with %d", response.StatusCode)
+	}
+}
+
+// Actions are those of the HTTP API with its checks, also where reading is free, and not for pages of other sites.
+func TestActions_NeedTheKey(t *testing.T) {
+	f := start(t, true)
+	client := f.dial(f.public+"/ws/uploads", "ann")
+	client.follow("a")
+	client.until(action("subscribed"))
+	const message = `{"action":"note","by":"hand"}`
+	publish := func(headers ...string) int {
+		response, _ := f.call(http.MethodPost, Path+"/v1/uploads/a/messages", message, headers...)
+		return response.StatusCode
+	}
+	json := []string{"Content-Type", "application/json"}
+	if status := publish(json...); status != http.StatusUnauthorized {
+		t.Errorf("publishing without a key is answered with %d", status)
+	}
+	if status := publish(append(json, "Authorization", "Bearer wrong")...); status != http.StatusUnauthorized {
+		t.Errorf("publishing with a wrong key is answered with %d", status)
+	}
+	if status := publish(append(withKey, "Sec-Fetch-Site", "cross-site")...); status != http.StatusForbidden {
+		t.Errorf("publishing from another site is answered with %d", status)
+	}
+	if f.manager.Stats().Published != 0 {
+		t.Error("a refused message was published")
+	}
+	if status := publish(withKey...); status != http.StatusAccepted {
+		t.Errorf("publishing with the key is answered with %d", status)
+	}
+	client.until(action("note"))
+	if response, _ := f.call(http.MethodDelete, Path+"/v1/users/ann/connections", ""); response.StatusCode != http.StatusUnauthorized {
+		t.Errorf("disconnecting without a key is answered with %d", response.StatusCode)
+	}
+	response, body := f.call(http.MethodDelete, Path+"/v1/users/ann/connections", "", withKey...)
+	if response.StatusCode != http.StatusAccepted || !strings.Contains(body, `"closed":1`) {
+		t.Errorf("disconnecting is answered with %d %s", response.StatusCode, body)
+	}
+}
+
+// A page keeps its user when it renews its token, unless its access has changed.
+func TestToken_KeepsTheViewer(t *testing.T) {
+	f := start(t, false)
+	r := func(query string) *http.Request {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "/token?"+query, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return request
+	}
+	same := "viewer=" + strings.Repeat("ab", viewerBytes)
+	if a, b := viewerID(r(same), access{}), viewerID(r(same), access{}); a != b || a == viewerID(r(same), access{reads: true}) {
+		t.Errorf("the ids are %q and %q", a, b)
+	}
+	for _, bad := range []string{"", "viewer=zz", "viewer=abab"} {
+		if a, b := viewerID(r(bad), access{}), viewerID(r(bad), access{}); a == b {
+			t.Errorf("%q gives the same id twice: %s", bad, a)
+		}
+	}
+	if response, _ := f.call(http.MethodGet, Path+"/token", "", "Authorization", "Bearer wrong"); response.StatusCode != http.StatusUnauthorized {
+		t.Errorf("a wrong key is answered with %d", response.StatusCode)
+	}
+}

@@ -1,0 +1,101 @@
+package dashboard
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+
+	"github.com/shoal-go/shoal/manager"
+	"github.com/shoal-go/shoal/server"
+)
+
+// Path is where the Dashboard must be mounted: it serves this path and everything below it. All addresses of the page
+// are relative, so a reverse proxy may put any prefix in front of it.
+const Path = "/dashboard"
+
+// Options configure a Dashboard.
+type Options struct {
+	// Manager and Server are observed. Required.
+	Manager *manager.Manager
+	Server  *server.Server
+	// API is the HTTP API of Server at /v1/, without its path prefix. Required.
+	API http.Handler
+	// Residence gets the durations of Server's writes. Required.
+	Residence *Residence
+	// Trusted reports whether a request may read the ids of users, addresses and messages without an API key. nil: none
+	// may.
+	Trusted func(*http.Request) bool
+	// Node is the name of the node, "" if it has no name of its own. Version is the version of the program.
+	Node, Version string
+	// Logger gets failures of the dashboard itself. nil: nothing is logged.
+	Logger *slog.Logger
+}
+
+// Dashboard is the handler of the page. It is safe for concurrent use.
+type Dashboard struct {
+	opt     Options
+	handler http.Handler
+	live    *live
+	// reading holds a token for each request that reads details.
+	reading chan struct{}
+}
+
+// maxReading bounds the requests that read details at the same time: each may ask the other nodes.
+const maxReading = 8
+
+// New returns a Dashboard, which must be closed with Close before the observed server and manager.
+func New(opt Options) (*Dashboard, error) {
+	if opt.Manager == nil || opt.Server == nil || opt.API == nil || opt.Residence == nil {
+		return nil, errors.New("dashboard: Options.Manager, Server, API and Residence are required")
+	}
+	if opt.Trusted == nil {
+		opt.Trusted = func(*http.Request) bool { return false }
+	}
+	if opt.Logger == nil {
+		opt.Logger = slog.New(slog.DiscardHandler)
+	}
+	d := &Dashboard{opt: opt, reading: make(chan struct{}, maxReading)}
+	d.live = newLive(opt, []byte(rand.Text()+rand.Text())) // bytes of any value might be no secret that jwtauth accepts
+	assets, err := loadAssets()
+	if err != nil {
+		return nil, fmt.Errorf("dashboard: %w", err)
+	}
+	d.handler = d.routes(assets)
+	return d, nil
+}
+
+func (d *Dashboard) routes(assets map[string]asset) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+Path, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Location", strings.TrimPrefix(Path, "/")+"/") // relative: a proxy's prefix stays in front of it
+		w.WriteHeader(http.StatusFound)
+	})
+	mux.HandleFunc("GET "+Path+"/{$}", func(w http.ResponseWriter, _ *http.Request) { assets["index.html"].serve(w) })
+	mux.HandleFunc("GET "+Path+"/assets/{file}", func(w http.ResponseWriter, r *http.Request) {
+		found, ok := assets["assets/"+r.PathValue("file")]
+		if !ok {
+			http.NotFound(w, r)
+			return
+		}
+		found.serve(w)
+	})
+	mux.HandleFunc("GET "+Path+"/token", d.token)
+	mux.Handle("GET "+Path+"/data/upload", d.details(d.upload))
+	mux.Handle("GET "+Path+"/data/user", d.details(d.user))
+	live := http.StripPrefix(Path, d.live)
+	mux.Handle(Path+"/ws/uploads", live)
+	mux.Handle(Path+"/events/", live)
+	mux.Handle(Path+"/v1/", http.StripPrefix(Path, d.opt.API))
+	// A page of another site must not act here. It has no key, and its requests do not even reach the check.
+	return http.NewCrossOriginProtection().Handler(mux)
+}
+
+// ServeHTTP serves the page, its data and the observed server's API.
+func (d *Dashboard) ServeHTTP(w http.ResponseWriter, r *http.Request) { d.handler.ServeHTTP(w, r) }
+
+// Close disconnects the pages and ends the goroutines. It blocks until they have ended, or ctx has.
+func (d *Dashboard) Close(ctx context.Context) error { return d.live.close(ctx) }

@@ -1,0 +1,100 @@
+// access.js keeps the API key of this tab and sends requests with it.
+
+const STORED = 'shoal-key'
+
+// viewer is the random id by which the page stays itself when its token is renewed.
+const viewer = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0'))
+  .join('')
+
+// Refused is an answer of the server that is no success.
+export class Refused extends Error {
+  constructor(status, detail) {
+    super(detail)
+    this.status = status
+  }
+}
+
+export class Access {
+  #key = ''
+  reads = false
+  acts = false
+
+  constructor(onChange) {
+    this.onChange = onChange
+    try {
+      this.#key = sessionStorage.getItem(STORED) ?? ''
+    } catch {
+      // The browser keeps nothing for pages; then the key lasts until the next reload.
+    }
+  }
+
+  get hasKey() {
+    return this.#key !== ''
+  }
+
+  // use keeps a key from now on, '' for none, if the server accepts it.
+  async use(key) {
+    if (/[^!-~]/.test(key)) throw new Refused(401, 'a key has visible ASCII characters only')
+    const before = this.#key
+    this.#key = key
+    try {
+      await this.#grant()
+    } catch (error) {
+      this.#key = before
+      throw error
+    }
+    this.#store()
+  }
+
+  #store() {
+    try {
+      if (this.#key) sessionStorage.setItem(STORED, this.#key)
+      else sessionStorage.removeItem(STORED)
+    } catch {
+      // The browser keeps nothing for pages.
+    }
+  }
+
+  // token returns a token for the stream. A key that the server no longer accepts is forgotten.
+  async token() {
+    try {
+      return await this.#grant()
+    } catch (error) {
+      if (error.status !== 401 || !this.#key) throw error
+      this.#key = ''
+      this.#store()
+      return this.#grant()
+    }
+  }
+
+  // grant asks what this page may do.
+  async #grant() {
+    const granted = await this.request('GET', `token?viewer=${viewer}`)
+    this.#set(granted.reads, granted.acts)
+    return { token: granted.token, expiresAt: Date.parse(granted.expires_at) }
+  }
+
+  #set(reads, acts) {
+    if (reads === this.reads && acts === this.acts) return
+    this.reads = reads
+    this.acts = acts
+    this.onChange()
+  }
+
+  // request returns the answer to a request to an address beside the page, or throws Refused.
+  async request(method, address, body) {
+    const response = await fetch(address, {
+      method, cache: 'no-store', credentials: 'omit', signal: AbortSignal.timeout(10_000),
+      headers: {
+        ...(this.#key && { Authorization: `Bearer ${this.#key}` }),
+        ...(body !== undefined && { 'Content-Type': 'application/json' }),
+      },
+      body,
+    })
+    const answer = await response.json().catch(() => ({}))
+    if (!response.ok) {
+      throw new Refused(response.status, answer.detail ?? `the server answers with status ${response.status}`)
+    }
+    return answer
+  }
+}
