@@ -92,7 +92,7 @@ func route(path string) string {
 // instrument counts and times the requests of the HTTP API. Other requests may become WebSockets or streams.
 func (m *metrics) instrument(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		name := route(r.URL.Path)
+		name := route(r.URL.EscapedPath()) // an id may contain a slash
 		if name == "" {
 			next.ServeHTTP(w, r)
 			return
