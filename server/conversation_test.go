@@ -62,13 +62,13 @@ func startTLS(t *testing.T, change ...func(*manager.Options, *server.Options)) *
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := startOn(t, tls.NewListener(ln, config), change...)
+	n := startOn(t, server.TLSListener(ln, config), change...)
 	trusting := &tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}}
 	n.dial, n.patience = trusting.DialContext, patience
 	return n
 }
 
-// A connection over TLS, which has a dedicated reader, behaves like any other.
+// A connection over TLS behaves like any other.
 func TestReader_TLS(t *testing.T) {
 	n := startTLS(t)
 	silent := n.raw(t, "")

@@ -66,6 +66,7 @@
 // too, so that frames keep their order and no goroutine waits for a client.
 //
 // An idle connection has no goroutine and no gws connection. A client that stops within a message keeps its reader
-// until the rest arrives. A connection over TLS, of a net.Conn type other than *net.TCPConn and *net.UnixConn, or on a
-// system other than Linux has a dedicated reader. One goroutine pings all connections (keepalive.go).
+// until the rest arrives. A connection of TLSListener is read like any other, through a connection below the TLS
+// one that need not wait (tls.go). A connection of another TLS listener, of a net.Conn type other than *net.TCPConn and
+// *net.UnixConn, or on a system other than Linux has a dedicated reader. One goroutine pings all connections (keepalive.go).
 package server

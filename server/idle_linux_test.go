@@ -6,12 +6,17 @@ import (
 	"testing"
 )
 
-// A connection that waits for its client has no goroutine.
+// A connection that waits for its client has no goroutine, over TLS neither.
 func TestPoller_IdleConnectionsHaveNoGoroutines(t *testing.T) {
-	n := start(t)
+	t.Run("TCP", func(t *testing.T) { idleConnections(t, start(t)) })
+	t.Run("TLS", func(t *testing.T) { idleConnections(t, startTLS(t)) })
+}
+
+func idleConnections(t *testing.T, n *node) {
+	t.Helper()
 	n.raw(t, "").enter("first") // what all connections share is there from now on
 	before := runtime.NumGoroutine()
-	const many, spare = 300, 100
+	const many, spare = 150, 50
 	for i := range many {
 		n.raw(t, "").enter(fmt.Sprintf("u%d", i))
 	}

@@ -13,6 +13,8 @@ type input struct {
 	conn net.Conn
 	// raw gives access to the file descriptor; nil: conn.Read is used.
 	raw syscall.RawConn
+	// below is the connection below TLS if the poller can report its input, else nil.
+	below *pollableConn
 	// watched is true if the poller reports input. Otherwise the client has a dedicated reader.
 	watched bool
 	// registered is true if the client has a slot of the poller, and pollSlot is the slot's index.
@@ -120,6 +122,10 @@ func (c *Client) attach(conn net.Conn) {
 	conn = transparent(conn)
 	c.socket.clientConn = clientConn{conn, c}
 	c.input.conn = &c.socket.clientConn
+	if c.input.below = pollable(conn); c.input.below != nil {
+		c.socket.raw, c.input.conn = syscallConn(c.input.below.NetConn()), &c.socket
+		return
+	}
 	if t, ok := conn.(*tls.Conn); ok {
 		c.socket.raw = syscallConn(transparent(t.NetConn()))
 		return
@@ -172,8 +178,15 @@ func syscallConn(conn net.Conn) syscall.Conn {
 func (c *Client) start(early []byte) {
 	switch {
 	case c.input.raw != nil:
-		c.input.watched = c.server.poller.add(c)
+		c.input.watched = c.server.poller.add(c, c.input.raw)
 		c.input.registered = c.input.watched
+	case c.input.below != nil:
+		c.input.watched = c.server.poller.add(c, c.input.below.raw)
+		c.input.registered = c.input.watched
+		if c.input.watched && len(early) == 0 {
+			c.server.readers.enqueue(c) // the TLS connection may hold input that it has read ahead
+			return
+		}
 	case c.socket.raw != nil: // TLS: only the end of the stream can be seen without reading
 		if raw, err := rawConn(c.socket.raw); err == nil {
 			c.input.registered = c.server.poller.watchHangUp(c, raw)

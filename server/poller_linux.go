@@ -41,8 +41,8 @@ type pollSlot struct {
 
 // add registers a client's socket for input, and watchHangUp for the end of its stream only. They report false if the
 // system refuses.
-func (p *poller) add(c *Client) bool {
-	return p.register(c, c.input.raw, unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLET)
+func (p *poller) add(c *Client, raw syscall.RawConn) bool {
+	return p.register(c, raw, unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLET)
 }
 
 func (p *poller) watchHangUp(c *Client, raw syscall.RawConn) bool {

@@ -7,7 +7,7 @@ import "syscall"
 // poller accepts no clients on systems other than Linux, so each has a dedicated reader.
 type poller struct{}
 
-func (*poller) add(*Client) bool { return false }
+func (*poller) add(*Client, syscall.RawConn) bool { return false }
 
 func (*poller) watchHangUp(*Client, syscall.RawConn) bool { return false }
 

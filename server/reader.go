@@ -215,12 +215,16 @@ func (r *reader) fill() error {
 	n, err := r.read(c)
 	// A read that does not fill the buffer has emptied the socket, and epoll reports later input. It does not report the
 	// end of the stream again, so after a hang-up only a read of 0 bytes counts.
-	r.unparsed, r.drained = r.buf[:n], n == 0 || n < len(r.buf) && !c.input.hungUp.Load()
+	// One read of a TLS connection returns one record, whatever has been received.
+	r.unparsed, r.drained = r.buf[:n], n == 0 || n < len(r.buf) && c.input.below == nil && !c.input.hungUp.Load()
 	return err
 }
 
 func (r *reader) read(c *Client) (int, error) {
-	if c.input.raw == nil {
+	switch {
+	case c.input.below != nil:
+		return c.input.readTLS(r.buf, r.wait)
+	case c.input.raw == nil:
 		return c.input.conn.Read(r.buf)
 	}
 	if err := c.input.raw.Read(r.readFunc); err != nil {

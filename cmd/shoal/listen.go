@@ -9,6 +9,8 @@ import (
 	"os"
 	"strings"
 	"syscall"
+
+	"github.com/shoal-go/shoal/server"
 )
 
 // unixScheme begins the address of a Unix socket: unix:/run/shoal.sock.
@@ -39,7 +41,7 @@ func (l *listener) layered(trusted func(net.Addr) bool) net.Listener {
 		layered = proxyListener{layered, trusted}
 	}
 	if l.tls != nil {
-		layered = tls.NewListener(layered, l.tls)
+		layered = server.TLSListener(layered, l.tls)
 	}
 	return layered
 }

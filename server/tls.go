@@ -1,0 +1,122 @@
+package server
+
+import (
+	"crypto/tls"
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+)
+
+// TLSListener returns a listener whose connections are those of ln, with TLS. It is tls.NewListener, but on Linux a
+// connection of Serve that is silent needs no goroutine and no buffers of its own, like one without TLS. ln must be a
+// listener of TCP or Unix sockets, or return [Transparent] connections around such ones, for that.
+//
+// A configuration with DynamicRecordSizingDisabled writes many messages to one client in few records.
+func TLSListener(ln net.Listener, config *tls.Config) net.Listener {
+	return tls.NewListener(pollableListener{ln}, config)
+}
+
+type pollableListener struct{ net.Listener }
+
+// Accept returns the next connection.
+func (l pollableListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &pollableConn{Conn: conn}, nil
+}
+
+// pollableConn is a connection below a tls.Conn whose Read can return errNoInput instead of waiting, so that reading
+// from the tls.Conn does not wait either. The state of the tls.Conn survives that error, which is a temporary one.
+type pollableConn struct {
+	net.Conn
+	// raw gives access to the file descriptor once reading without waiting is possible. It and waits belong to the
+	// goroutine that reads.
+	raw syscall.RawConn
+	// waits: Read waits for input.
+	waits bool
+}
+
+// errNoInput is a temporary net.Error, like the error of an elapsed deadline.
+var errNoInput error = &net.OpError{Op: "read", Net: "tcp", Err: os.ErrDeadlineExceeded}
+
+// pollable returns the connection below a TLS connection of TLSListener, ready for reading without waiting, or nil.
+func pollable(conn net.Conn) *pollableConn {
+	t, ok := conn.(*tls.Conn)
+	if !ok {
+		return nil
+	}
+	p, ok := t.NetConn().(*pollableConn)
+	if !ok {
+		return nil
+	}
+	below := syscallConn(transparent(p.Conn))
+	if below == nil {
+		return nil
+	}
+	raw, err := rawConn(below)
+	if err != nil {
+		return nil
+	}
+	p.raw, p.waits = raw, true
+	return p
+}
+
+// NetConn returns the connection that was accepted.
+func (p *pollableConn) NetConn() net.Conn { return transparent(p.Conn) }
+
+// Read reads from the connection.
+func (p *pollableConn) Read(buf []byte) (int, error) {
+	if p.raw == nil || p.waits {
+		return p.Conn.Read(buf)
+	}
+	r := rawReads.Get().(*rawRead) //nolint:forcetypeassert // the pool holds nothing else
+	defer r.release()
+	r.buf = buf
+	if err := p.raw.Read(r.attemptFunc); err != nil {
+		return 0, err
+	}
+	if r.empty {
+		return 0, errNoInput
+	}
+	return r.n, r.err
+}
+
+// rawRead is one attempt to read from a file descriptor. attemptFunc is the method value of attempt: creating it for
+// each read would allocate.
+type rawRead struct {
+	attemptFunc func(fd uintptr) bool
+	buf         []byte
+	n           int
+	empty       bool
+	err         error
+}
+
+var rawReads = sync.Pool{New: func() any { //nolint:gochecknoglobals // a pool
+	r := &rawRead{}
+	r.attemptFunc = r.attempt
+	return r
+}}
+
+func (r *rawRead) attempt(fd uintptr) bool {
+	r.n, r.empty, r.err = tryRead(fd, r.buf)
+	return true
+}
+
+func (r *rawRead) release() {
+	r.buf, r.err = nil, nil
+	rawReads.Put(r)
+}
+
+// readTLS reads from a TLS connection of TLSListener, and returns 0 bytes if there is no input and wait is false.
+func (in *input) readTLS(buf []byte, wait bool) (int, error) {
+	in.below.waits = wait
+	n, err := in.conn.Read(buf)
+	if errors.Is(err, errNoInput) {
+		return n, nil
+	}
+	return n, err
+}
