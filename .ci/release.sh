@@ -1,7 +1,11 @@
 #!/usr/bin/env bash
-# Builds the archives of a release into dist/, with checksums. Two runs on one commit with one Go version give the same bytes.
-# VERSION defaults to the tag of the commit. "check" as an argument then installs the command in a fresh module cache, as
-# "go install .../cmd/shoal@latest" would after tagging, and runs it.
+# Builds the archives of a release and the package of the JavaScript client into dist/, with checksums. Two runs on one
+# commit with one Go version give the same archives. VERSION defaults to the tag of the commit.
+#
+# Arguments: "check" then takes each artefact to a clean folder: it verifies the checksums, runs the binary of this system,
+# installs the command in a fresh module cache, as "go install .../cmd/shoal@latest" would after tagging, and installs the
+# client in a fresh project. "tags" only prints the tags of the release, the tag of the root module last; "notes" only prints
+# the section of the release in CHANGELOG.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,8 +17,20 @@ give_up() {
 	exit 1
 }
 
+# The folders of the modules that a user or another published module requires, each with its own tag.
+mapfile -t folders < <(go work edit -json | sed -n "s#.*\"Path\": \"$module/\(.*\)\".*#\1/#p" && echo cmd/shoal/)
+
 [[ $version =~ ^v[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?$ ]] ||
 	give_up "the commit has no tag like v0.1.0; tag it, or set VERSION=v0.1.0"
+if [ "${1:-}" = tags ]; then
+	printf "%s$version\n" "${folders[@]}" ""
+	exit
+fi
+if [ "${1:-}" = notes ]; then
+	awk -v heading="## [${version#v}]" 'index($0, "## [") == 1 { on = index($0, heading) == 1; next } on' CHANGELOG.md |
+		grep . || give_up "CHANGELOG.md has no section ## [${version#v}]"
+	exit
+fi
 [ -z "$(git status --porcelain)" ] || give_up "the work tree has changes that are not committed"
 tar --version 2>/dev/null | grep -q GNU || give_up "GNU tar is needed for archives that are the same on each run"
 
@@ -38,31 +54,78 @@ pack() {
 	echo "dist/$name.tar.gz"
 }
 
-# install_check installs the command from a tagged copy of this repository, with a module cache of its own.
-install_check() {
-	local scratch
-	scratch=$(mktemp -d)
-	trap 'chmod -R u+w "'"$scratch"'"; rm -rf "'"$scratch"'"' RETURN
-	git clone -q --bare . "$scratch/origin.git"
-	for folder in "" broker/brokertest/ broker/natsbroker/ broker/redisbroker/ server/shoalprom/ cmd/shoal/; do
-		git -C "$scratch/origin.git" tag -f "$folder$version" "$(git rev-parse HEAD)" >/dev/null
+# check_versions compares the version with those in the files: the modules require each other at the version of the release.
+check_versions() {
+	local stale
+	stale=$(grep -rnE --include=go.mod --include=go.work "$module(/[a-z/]+)? v" . | grep -v " $version\b" || true)
+	[ -z "$stale" ] || give_up "these lines do not name $version; docs/releasing.md says how to change them:"$'\n'"$stale"
+	grep -q "\"version\": \"${version#v}\"" client/js/package.json || give_up "client/js/package.json has another version"
+	for line in "version: ${version#v}" "appVersion: $version"; do
+		grep -qx "$line" deploy/helm/shoal/Chart.yaml || give_up "deploy/helm/shoal/Chart.yaml lacks the line $line"
 	done
-	printf '[url "file://%s"]\n\tinsteadOf = https://%s\n' "$scratch/origin.git" "$module" >"$scratch/gitconfig"
+}
+
+# pack_client packs the JavaScript client.
+pack_client() (
+	cd client/js
+	npm ci --ignore-scripts --no-audit --no-fund --silent
+	npm run --silent build
+	npm pack --silent --ignore-scripts --pack-destination ../../dist
+)
+
+# check_archive verifies the checksums and runs the binary of this system from its archive, in a folder of its own.
+check_archive() {
+	local name
+	name=shoal_${version#v}_$(go env GOOS)_$(go env GOARCH)
+	cp dist/SHA256SUMS dist/*.t*gz "$scratch"
 	(
 		cd "$scratch"
-		export GIT_CONFIG_GLOBAL=$scratch/gitconfig GOPRIVATE=$module GOWORK=off GOBIN=$scratch/bin
-		# The modules of others come from the cache of this machine where it has them.
-		export GOPROXY=file://$(go env GOMODCACHE)/cache/download,$(go env GOPROXY) GOFLAGS=-modcacherw
-		GOMODCACHE=$scratch/cache go install "$module/cmd/shoal@$version"
-		"$scratch/bin/shoal" version
+		sha256sum --quiet --check SHA256SUMS
+		tar -xzf "$name.tar.gz"
+		./"$name"/shoal --version | tee version
+		grep -q "^shoal $version " version
+		env -i "$name/shoal" check-config --dev
 	)
 }
 
+# check_install installs the command from a tagged copy of this repository, with a module cache of its own.
+check_install() (
+	git clone -q --bare . "$scratch/origin.git"
+	for folder in "${folders[@]}" ""; do
+		git -C "$scratch/origin.git" tag -f "$folder$version" "$(git rev-parse HEAD)" >/dev/null
+	done
+	printf '[url "file://%s"]\n\tinsteadOf = https://%s\n' "$scratch/origin.git" "$module" >"$scratch/gitconfig"
+	cd "$scratch"
+	export GIT_CONFIG_GLOBAL=$scratch/gitconfig GOPRIVATE=$module GOWORK=off GOBIN=$scratch/bin
+	# The modules of others come from the cache of this machine where it has them.
+	export GOPROXY=file://$(go env GOMODCACHE)/cache/download,$(go env GOPROXY) GOFLAGS=-modcacherw
+	GOMODCACHE=$scratch/cache go install "$module/cmd/shoal@latest"
+	"$scratch/bin/shoal" version | grep "^shoal $version "
+)
+
+# check_client installs the packed client in a fresh project and loads it.
+check_client() (
+	mkdir "$scratch/project"
+	cd "$scratch/project"
+	npm init -y >/dev/null
+	npm install --silent --no-audit --no-fund "$scratch"/*.tgz
+	node --input-type=module -e "import { connect } from '@shoal/client'; console.log('@shoal/client', typeof connect)" |
+		grep '^@shoal/client function$'
+)
+
+check_versions
 rm -rf dist
 for system in linux darwin windows; do
 	for processor in amd64 arm64; do
 		pack "$system" "$processor"
 	done
 done
-(cd dist && sha256sum ./*.tar.gz | sed 's# \./# #' >SHA256SUMS && cat SHA256SUMS)
-[ "${1:-}" != check ] || install_check
+pack_client
+(cd dist && sha256sum ./*.t*gz | sed 's# \./# #' >SHA256SUMS && cat SHA256SUMS)
+if [ "${1:-}" = check ]; then
+	scratch=$(mktemp -d)
+	trap 'chmod -R u+w "$scratch"; rm -rf "$scratch"' EXIT
+	check_archive
+	check_install
+	check_client
+fi

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -84,6 +85,9 @@ func execute(ctx context.Context, args, env []string, std streams) error {
 	parser, err := newParser(s, std, func(int) { helped = true })
 	if err != nil {
 		return err
+	}
+	if slices.Equal(args, []string{"--version"}) {
+		args = []string{"version"}
 	}
 	parsed, err := parser.Parse(args)
 	if helped {

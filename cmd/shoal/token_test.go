@@ -71,10 +71,12 @@ func TestTokenRefuses(t *testing.T) {
 }
 
 func TestVersion(t *testing.T) {
-	r := shoal(t, nil, "", "version")
-	r.wantDone(t)
-	fields := strings.Fields(r.out)
-	if len(fields) != 4 || fields[0] != "shoal" || !strings.HasPrefix(fields[2], "go1.") {
-		t.Errorf("version is %q", r.out)
+	for _, argument := range []string{"version", "--version"} {
+		r := shoal(t, nil, "", argument)
+		r.wantDone(t)
+		fields := strings.Fields(r.out)
+		if len(fields) != 4 || fields[0] != "shoal" || !strings.HasPrefix(fields[2], "go1.") {
+			t.Errorf("%s is %q", argument, r.out)
+		}
 	}
 }
