@@ -162,17 +162,6 @@ func checkConfigMap(t *testing.T, name string, document map[string]any) {
 	}
 }
 
-// Helm itself checks the chart where it is installed.
-func TestHelm_Lints(t *testing.T) {
-	helm, err := exec.LookPath("helm")
-	if err != nil {
-		return // TestHelm_RendersEachForm has to do
-	}
-	if out, err := exec.Command(helm, "lint", "--strict", repository+"deploy/helm/shoal").CombinedOutput(); err != nil { //nolint:gosec // ours
-		t.Errorf("%v:\n%s", err, out)
-	}
-}
-
 // knownVariables returns the environment variables of serve.
 func knownVariables(t *testing.T) map[string]bool {
 	t.Helper()
