@@ -102,7 +102,8 @@ func problemOf(err error) *apiProblem {
 		p.MissingNodes = missing.Nodes
 		return p
 	case errors.Is(err, manager.ErrUnavailable):
-		return unavailable("the broker is out of reach, so the request may not have taken effect; try again")
+		return unavailable("the broker is out of reach or refuses to store messages, so the request may not have " +
+			"taken effect; try again. /readyz and the log have the reason")
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return unavailable("the request ended before the message was published")
 	}

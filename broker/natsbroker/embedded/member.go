@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -88,14 +89,22 @@ func resolve(host string) []net.IP {
 // ErrBehind is what Ready returns while the server lacks stored state, or the cluster a majority.
 var ErrBehind = errors.New("embedded: the NATS server has not caught up with its cluster")
 
-// Ready returns nil if the server has everything that it should store, else an error that wraps ErrBehind and names
-// the configured members that this server is not connected to. Do not stop another server on purpose before: the
-// majority that then remains may lack the state. It does not block on other servers.
+// ErrCannotStore is what Ready returns after a write to the folder of the messages has failed, such as on a full disk.
+// The server stores nothing more, even if there is room again, until it is restarted.
+var ErrCannotStore = errors.New("embedded: the NATS server cannot store messages; make room and restart this node")
+
+// Ready returns nil if the server has everything that it should store. Else the error wraps ErrCannotStore and names
+// the file, or it wraps ErrBehind and names the configured members that this server is not connected to. Do not stop
+// another server on purpose before: the majority that then remains may lack the state. It does not block on other
+// servers.
 func (s *Server) Ready() error {
 	v := healthResponse{header: make(http.Header)}
 	s.server.HandleHealthz(&v, &http.Request{Method: http.MethodGet, URL: new(url.URL)})
 	if v.status == http.StatusOK {
 		return nil
+	}
+	if reason := v.reason(); strings.Contains(reason, "write error") {
+		return fmt.Errorf("%w: %s", ErrCannotStore, reason)
 	}
 	missing := s.missing()
 	if len(missing) == 0 {
@@ -126,6 +135,7 @@ func (s *Server) missing() []string {
 type healthResponse struct {
 	header http.Header
 	status int
+	body   []byte
 }
 
 func (h *healthResponse) Header() http.Header { return h.header }
@@ -136,5 +146,15 @@ func (h *healthResponse) Write(p []byte) (int, error) {
 	if h.status == 0 {
 		h.status = http.StatusOK
 	}
+	h.body = append(h.body, p...)
 	return len(p), nil
+}
+
+// reason returns the server's reason for not being healthy, or "".
+func (h *healthResponse) reason() string {
+	var health server.HealthStatus
+	if json.Unmarshal(h.body, &health) != nil {
+		return ""
+	}
+	return health.Error
 }
