@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http/httptest"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -21,24 +22,60 @@ func TestServer_Conversations(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			n := start(t)
-			n.t = t
-			play(t, n, n.open(subprotocols...), strings.Split(strings.TrimSpace(string(script)), "\n"))
+			play(t, string(script), subprotocols...)
 		})
 	}
 }
 
-func play(t *testing.T, n *node, c *client, script []string) {
+// The conversations of the page about the protocol take place. Their first line names the level.
+func TestServer_ConversationsOfTheProtocolPage(t *testing.T) {
+	page, err := os.ReadFile("../docs/protocol.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := strings.Split(string(page), "```conversation\n")[1:]
+	if len(blocks) != 6 {
+		t.Errorf("the page has %d conversations, want 6", len(blocks))
+	}
+	for _, block := range blocks {
+		script, _, _ := strings.Cut(block, "```")
+		t.Run("", func(t *testing.T) {
+			if strings.HasPrefix(script, "# shoal.v1\n") {
+				play(t, script, "shoal.v1")
+			} else {
+				play(t, script)
+			}
+		})
+	}
+}
+
+// play holds a conversation with a node: > the client says, < the server says, ! the publisher does, + the client
+// connects again, x the server closes the connection.
+func play(t *testing.T, script string, subprotocols ...string) {
 	t.Helper()
+	n := start(t)
+	n.t = t
+	c := n.open(subprotocols...)
 	epochs := strings.NewReplacer()
-	for i, line := range script {
-		text := line[2:]
-		switch line[0] {
-		case '>':
+	for i, line := range strings.Split(strings.TrimSpace(script), "\n") {
+		kind, text, _ := strings.Cut(line, " ")
+		switch kind {
+		case "#":
+		case ">":
 			c.send(epochs.Replace(text))
-		case '!':
+		case "!":
 			n.publishJSON("u1", text)
-		case '<':
+		case "+":
+			_ = c.conn.CloseNow()
+			c = n.open(subprotocols...)
+		case "x":
+			code, reason, _ := strings.Cut(text, " ")
+			number, err := strconv.ParseUint(code, 10, 16)
+			if err != nil {
+				t.Fatalf("line %d: %v", i+1, err)
+			}
+			c.wantClose(manager.CloseReason{Code: uint16(number), Text: reason})
+		case "<":
 			got := c.next()
 			if strings.Contains(text, `"epoch":"E1"`) {
 				_, position, _ := n.manager.Newest(t.Context(), "u1")
@@ -47,6 +84,8 @@ func play(t *testing.T, n *node, c *client, script []string) {
 			if want := epochs.Replace(text); got != want {
 				t.Fatalf("line %d:\ngot  %s\nwant %s", i+1, got, want)
 			}
+		default:
+			t.Fatalf("line %d is not a line of a conversation: %s", i+1, line)
 		}
 	}
 }

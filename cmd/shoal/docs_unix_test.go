@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,29 +11,6 @@ import (
 	"strings"
 	"testing"
 )
-
-// fence is a fenced block of a page: its language, its text and its place.
-type fence struct {
-	language, text string
-	line           int
-}
-
-var fences = regexp.MustCompile("(?ms)^```(\\w+)\n(.*?)^```$")
-
-// readFences returns the blocks of a page of docs.
-func readFences(t *testing.T, page string) (all []fence) {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join("../../docs", page))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, at := range fences.FindAllSubmatchIndex(text, -1) {
-		all = append(all, fence{
-			language: string(text[at[2]:at[3]]), text: string(text[at[4]:at[5]]), line: bytes.Count(text[:at[0]], []byte("\n")) + 1,
-		})
-	}
-	return all
-}
 
 // asPattern returns the regular expression of an output in which … stands for any text within a line.
 func asPattern(text string) string {
@@ -45,22 +21,13 @@ func asPattern(text string) string {
 func TestDocs_ClientsPageIsTrue(t *testing.T) {
 	s := serveDev(t)
 	folder := t.TempDir()
-	command := fmt.Sprintf("#!/bin/sh\n%s=1 exec %s \"$@\"\n", asCommand, os.Args[0])
-	if err := os.WriteFile(filepath.Join(folder, "shoal"), []byte(command), 0o700); err != nil { //nolint:gosec // it is run
-		t.Fatal(err)
-	}
+	sh := newDocsShell(t, s)
 	var program []string
 	output, ran := "", false
-	for _, f := range readFences(t, "clients.md") {
+	for _, f := range readFences(t, "docs/clients.md") {
 		switch f.language {
 		case "sh":
-			script := exec.Command("bash", "-euo", "pipefail", "-c", f.text)
-			script.Env = append(os.Environ(), "PATH="+folder+":"+os.Getenv("PATH"), "SHOAL_URL="+s.url)
-			data, err := script.CombinedOutput()
-			if err != nil {
-				t.Fatalf("line %d: %v\n%s", f.line, err, data)
-			}
-			output, ran = string(data), true
+			output, ran = sh.run(f), true
 		case "go":
 			path := filepath.Join(folder, fmt.Sprintf("part%d.go", len(program)))
 			source := strings.ReplaceAll(f.text, "http://127.0.0.1:8080", s.url)
