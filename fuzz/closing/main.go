@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strings"
 	"time"
 )
 
@@ -83,7 +84,7 @@ func (t trial) inProcess(ctx context.Context) error {
 	})
 	transport := map[bool]string{false: "plain", true: "TLS"}[t.secure]
 	fmt.Printf("| %s | %s | %v | %.2f s | %s | %d of %d | %d, then %d | %d, then %d |\n", t.call, transport, t.within,
-		r.took.Seconds(), r.problem, r.told, t.connections-t.stuck, r.before.Goroutines, r.after.Goroutines,
+		r.took.Seconds(), strings.ReplaceAll(r.problem, "\n", "; "), r.told, t.connections-t.stuck, r.before.Goroutines, r.after.Goroutines,
 		r.before.Descriptors, r.after.Descriptors)
 	if err == nil {
 		err = r.check(t)
