@@ -15,18 +15,18 @@ type job struct {
 
 // queue holds jobs for its workers, bounded in number and in bytes. Any number of goroutines may use it.
 type queue struct {
-	jobs  chan job
+	jobs  chan *job
 	bytes atomic.Int64
 }
 
-func newQueue() *queue { return &queue{jobs: make(chan job, waitingMessages)} }
+func newQueue() *queue { return &queue{jobs: make(chan *job, waitingMessages)} }
 
 // push adds a job, and reports false if it is too much. It does not block.
 func (q *queue) push(h header, body []byte) bool {
 	size := int64(len(body))
 	if q.bytes.Add(size) <= waitingBytes {
 		select {
-		case q.jobs <- job{h, body, time.Now()}:
+		case q.jobs <- &job{h, body, time.Now()}:
 			return true
 		default:
 		}
@@ -42,7 +42,7 @@ func (q *queue) each(ctx context.Context, do func(context.Context, job)) {
 		case <-ctx.Done():
 		case j := <-q.jobs:
 			q.bytes.Add(-int64(len(j.body)))
-			do(ctx, j)
+			do(ctx, *j)
 		}
 	}
 }

@@ -26,11 +26,19 @@ type hub struct {
 	channels map[string]*channel
 	epochs   int
 	offsets  uint64
-	links    map[*link]bool
+	// ahead is the time by which the clock of the engine is ahead of the nodes' clock.
+	ahead time.Duration
+	// setBack: the clock was set back at least once, so that messages may look newer than they are.
+	setBack bool
+	links   map[*link]bool
 }
 
-// channel is one channel of the engine.
-type channel struct{ kept broker.Snapshot }
+// channel is one channel of the engine. marker is the offset of the message that began its epoch, if the hub is bare and
+// the channel was forgotten.
+type channel struct {
+	kept   broker.Snapshot
+	marker uint64
+}
 
 func newHub(a *account, stored, bare bool, limit int) *hub {
 	return &hub{
@@ -185,14 +193,14 @@ func (l *link) Publish(ctx context.Context, name string, payload []byte) error {
 func (l *link) Store(ctx context.Context, name string, payload []byte) (pos broker.Position, err error) {
 	err = l.call(ctx, func(h *hub) {
 		c := h.channel(name)
-		previous := c.kept.Offset
+		previous := max(c.kept.Offset, c.marker)
 		h.offsets++
 		if c.kept.Offset++; h.bare {
 			c.kept.Offset = h.offsets
 		}
 		pos = c.kept.Position
 		payload = slices.Clone(payload)
-		c.kept.Messages = append(c.kept.Messages, broker.Stored{Offset: pos.Offset, Payload: payload, At: time.Now()})
+		c.kept.Messages = append(c.kept.Messages, broker.Stored{Offset: pos.Offset, Payload: payload, At: h.now()})
 		if drop := len(c.kept.Messages) - h.limit; drop > 0 {
 			c.kept.Floor = c.kept.Messages[drop-1].Offset
 			c.kept.Messages = slices.Delete(c.kept.Messages, 0, drop)
@@ -208,8 +216,7 @@ func (l *link) Store(ctx context.Context, name string, payload []byte) (pos brok
 // History returns the stored messages after a position.
 func (l *link) History(ctx context.Context, name string, since broker.Position) (s broker.Snapshot, err error) {
 	err = l.call(ctx, func(*hub) {
-		s = l.read(name).kept.Since(since)
-		s.Messages = slices.Clone(s.Messages)
+		s = l.hub.byNodes(l.read(name).kept.Since(since))
 	})
 	return s, err
 }
@@ -217,8 +224,7 @@ func (l *link) History(ctx context.Context, name string, since broker.Position) 
 // Newest returns the newest stored message.
 func (l *link) Newest(ctx context.Context, name string) (s broker.Snapshot, err error) {
 	err = l.call(ctx, func(*hub) {
-		s = l.read(name).kept.Newest()
-		s.Messages = slices.Clone(s.Messages)
+		s = l.hub.byNodes(l.read(name).kept.Newest())
 	})
 	return s, err
 }
@@ -241,7 +247,11 @@ func (l *link) Forget(ctx context.Context, name string) error {
 		}
 		c := h.channel(name)
 		c.kept = broker.Snapshot{Position: broker.Position{Epoch: h.epoch()}}
-		h.send(broker.Message{Channel: name, Position: c.kept.Position})
+		if h.bare { // the marker has an offset, so that the next message shows its loss
+			h.offsets++
+			c.marker = h.offsets
+		}
+		h.send(broker.Message{Channel: name, Position: broker.Position{Epoch: c.kept.Epoch}})
 	})
 }
 
@@ -256,10 +266,31 @@ func (l *link) read(name string) *channel {
 func (h *hub) channel(name string) *channel {
 	c := h.channels[name]
 	if c == nil {
-		c = &channel{broker.Snapshot{Position: broker.Position{Epoch: h.epoch()}}}
+		c = &channel{kept: broker.Snapshot{Position: broker.Position{Epoch: h.epoch()}}}
 		h.channels[name] = c
 	}
 	return c
+}
+
+// now returns the time by the clock of the engine; the hub's lock is held.
+func (h *hub) now() time.Time { return time.Now().Add(h.ahead) }
+
+// step sets the clock of the engine.
+func (h *hub) step(by time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.ahead += by
+	h.setBack = h.setBack || by < 0
+}
+
+// byNodes returns a copy of a snapshot with the times at which the messages were stored by the nodes' clock, computed, as
+// by a real broker, from their ages by the engine's clock; the hub's lock is held.
+func (h *hub) byNodes(s broker.Snapshot) broker.Snapshot {
+	s.Messages = slices.Clone(s.Messages)
+	for i := range s.Messages {
+		s.Messages[i].At = s.Messages[i].At.Add(-h.ahead)
+	}
+	return s
 }
 
 func (h *hub) epoch() string {
@@ -278,8 +309,14 @@ func (h *hub) send(m broker.Message) {
 		}
 		m.Payload = slices.Clone(payload)
 		to := m
-		if h.bare && payload != nil && l.epochs[m.Channel] != m.Epoch {
+		switch {
+		case !h.bare:
+		case payload == nil:
+			l.epochs[m.Channel] = m.Epoch
+		case m.Offset > 0 && l.epochs[m.Channel] != m.Epoch:
 			to.Epoch = ""
+		case m.Offset > 0 && m.Prev == h.channel(m.Channel).marker:
+			to.Prev = 0 // the node has had the marker
 		}
 		l.handler.Receive(to)
 	}
@@ -335,7 +372,7 @@ func (h *hub) reload(name string, c *channel, drop int, renumber bool) {
 	if aboutUpload {
 		h.account.lose(upload, rest)
 	}
-	c.kept = next
+	c.kept, c.marker = next, 0
 }
 
 // liveBroker hides the methods of a link that store messages.

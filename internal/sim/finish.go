@@ -17,8 +17,12 @@ func (w *World) settle() {
 	w.caughtUp(func(s *session) bool { return s.slow || s.node.leaving.Load() })
 }
 
-// repairTime is longer than any fault of a history and than every pause before a retry.
-const repairTime = 90 * time.Second
+const (
+	// repairTime is longer than every timeout and every pause before a retry, after the last fault has ended.
+	repairTime = 45 * time.Second
+	// absence is longer than the subscriptions of absent users are kept.
+	absence = 70 * time.Second
+)
 
 // finish waits for the end of all faults, checks that every client gets everything then, and that nothing is left when
 // everybody has gone. After a violation it only ends everything.
@@ -27,7 +31,7 @@ func (w *World) finish() {
 	if w.violation != "" {
 		return
 	}
-	<-time.After(repairTime)
+	<-time.After(max(0, time.Until(w.repaired)) + repairTime)
 	w.idle()
 	for u := range Uploads { // a node finds out by the next message that it has lost the previous one
 		w.publish(w.nodes[0], Op{Kind: publish, Upload: u, Class: event, N: 1})
@@ -49,7 +53,7 @@ func (w *World) finish() {
 	for _, c := range w.clients {
 		w.disconnect(c, Op{Kind: reset})
 	}
-	<-time.After(2 * time.Minute) // subscriptions of absent users are kept for a minute
+	<-time.After(absence)
 	synctest.Wait()
 	for i, n := range w.nodes {
 		if s := n.server.Stats(); s.Open != 0 || s.Connections != 0 || s.Users != 0 || s.Subscriptions != 0 {

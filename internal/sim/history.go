@@ -56,6 +56,7 @@ const (
 	late        Kind = "late answers"
 	mute        Kind = "lost answers"
 	restart     Kind = "restart broker"
+	step        Kind = "step the broker's clock"
 	crash       Kind = "crash"
 	drain       Kind = "drain"
 )
@@ -92,6 +93,8 @@ func (o Op) String() string {
 		text += fmt.Sprintf(" %v", o.For)
 	case restart:
 		text += fmt.Sprintf(" for %v, losing %d messages, renumber %v", o.For, o.dropped(), o.renumbered())
+	case step:
+		text += fmt.Sprintf(" by %v", o.stepped())
 	case partition, lose, late, mute:
 		text += fmt.Sprintf(" node %d for %v", o.Node, o.For)
 	case crash, drain:
@@ -121,6 +124,14 @@ func (o Op) lifetime() time.Duration {
 // dropped and renumbered are the fate of the broker's data in a restart.
 func (o Op) dropped() int     { return int(o.seed%5) - 1 } //nolint:gosec // reduced
 func (o Op) renumbered() bool { return o.seed>>8%2 == 0 }
+
+// stepped is the time by which the broker's clock is set.
+func (o Op) stepped() time.Duration {
+	if o.seed%2 == 0 {
+		return -100 * o.For
+	}
+	return 100 * o.For
+}
 
 // History is a configuration and operations.
 type History struct {
@@ -191,6 +202,7 @@ func weights(c Config) (kinds []Kind) {
 	}
 	if c.Stored {
 		add(2, lose)
+		add(1, step)
 	}
 	return kinds
 }

@@ -14,8 +14,8 @@ import (
 // errReset is the error of both ends of a connection that was reset.
 var errReset = errors.New("sim: connection reset by peer")
 
-// pipeCapacity is the number of bytes that one direction of a connection holds, like the buffers of the kernel.
-const pipeCapacity = 4 << 10
+// maxCapacity is the largest number of bytes that one direction of a connection holds, like the buffers of the kernel.
+const maxCapacity = 4 << 10
 
 // stream is one direction of a connection: a bounded buffer that its reader empties in pieces. All methods may be
 // called from any number of goroutines.
@@ -28,12 +28,15 @@ type stream struct {
 	// ended: the writer has closed its side. gone: the reader has, or the connection was reset.
 	ended, gone, reset bool
 	pieces             *rand.Rand
+	// capacity is the number of bytes that a write puts into the buffer before it waits for the reader.
+	capacity int
 	// readBy and writeBy are the deadlines; zero: none.
 	readBy, writeBy time.Time
 }
 
 func newStream(seed uint64) *stream {
 	s := &stream{pieces: rand.New(rand.NewPCG(seed, 3))} //nolint:gosec // reproducible on purpose
+	s.capacity = maxCapacity >> s.pieces.IntN(5)
 	s.wake = sync.NewCond(&s.mu)
 	return s
 }
@@ -83,7 +86,7 @@ func (s *stream) write(p []byte) (n int, err error) {
 		case len(p) == 0:
 			return n, nil
 		}
-		if room := pipeCapacity - len(s.buf); room > 0 {
+		if room := s.capacity - len(s.buf); room > 0 {
 			k := min(room, len(p))
 			s.buf = append(s.buf, p[:k]...)
 			p, n = p[k:], n+k

@@ -1,9 +1,13 @@
 package sim
 
 import (
+	"runtime/debug"
 	"testing"
 
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(800) // the garbage of a history is small
+	goleak.VerifyTestMain(m)
+}

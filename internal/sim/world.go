@@ -26,6 +26,8 @@ type World struct {
 	dials   uint64
 	// kicked are the users that the application has disconnected: late answers delay it.
 	kicked map[string]bool
+	// repaired is when the last fault ends.
+	repaired time.Time
 	// violation is the first broken promise, or "".
 	violation string
 }
@@ -112,6 +114,9 @@ func (w *World) delayed(n *node) (yes bool) {
 
 // do executes one operation.
 func (w *World) do(op Op) {
+	if ends := time.Now().Add(op.For); ends.After(w.repaired) {
+		w.repaired = ends
+	}
 	n, c := w.nodes[op.Node], w.clients[op.Client]
 	switch op.Kind {
 	case publish:
@@ -373,5 +378,7 @@ func (w *World) faultOfBroker(n *node, op Op) {
 		repair(func() { l.mute = false })
 	case restart:
 		w.hub.restart(op.dropped(), op.renumbered(), op.For)
+	case step:
+		w.hub.step(op.stepped())
 	}
 }
