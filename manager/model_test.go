@@ -132,9 +132,23 @@ func (w *twins) since(t *rapid.T, upload string) (model.Position, Position) {
 	return at, Position{Epoch: name, Offset: at.Offset}
 }
 
+// note returns a message of any class, which the manager treats alike as long as no connection is slow.
 func (w *twins) note(t *rapid.T) (Encoded, string) {
 	w.notes++
-	e := note(t, w.notes)
+	content := map[string]int{"n": w.notes}
+	var (
+		e   Encoded
+		err error
+	)
+	switch rapid.SampledFrom([]Class{ClassEvent, ClassState, ClassTerminal}).Draw(t, "class") {
+	case ClassState:
+		e, err = NewState("note", rapid.SampledFrom([]string{"", "1"}).Draw(t, "key"), content)
+	case ClassTerminal:
+		e, err = NewTerminal("note", content)
+	default:
+		e, err = NewEvent("note", content)
+	}
+	must(t, err)
 	return e, string(e.Payload())
 }
 
