@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"net"
 	"strings"
@@ -59,7 +60,11 @@ func (r *raw) write(first byte, payload string) {
 func (r *raw) read() (first byte, payload string) {
 	r.t.Helper()
 	head := r.bytes(2)
-	return head[0], r.bytes(int(head[1]))
+	size := int(head[1])
+	if size == 126 {
+		size = int(binary.BigEndian.Uint16([]byte(r.bytes(2))))
+	}
+	return head[0], r.bytes(size)
 }
 
 func (r *raw) bytes(n int) string {

@@ -12,4 +12,6 @@ var errNoRawRead = errors.New("server: reading without blocking is not implement
 
 func rawConn(syscall.Conn) (syscall.RawConn, error) { return nil, errNoRawRead }
 
+func tryWrite(uintptr, []byte) (int, error) { return 0, errNoRawRead }
+
 func tryRead(uintptr, []byte) (n int, empty bool, err error) { return 0, false, errNoRawRead }

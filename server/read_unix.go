@@ -11,6 +11,22 @@ import (
 // rawConn returns the access to the connection's file descriptor.
 func rawConn(conn syscall.Conn) (syscall.RawConn, error) { return conn.SyscallConn() }
 
+// tryWrite writes as many bytes as the socket takes without blocking, possibly none.
+func tryWrite(fd uintptr, buf []byte) (int, error) {
+	for {
+		n, err := syscall.Write(int(fd), buf)
+		switch {
+		case err == nil:
+			return n, nil
+		case err == syscall.EINTR:
+		case err == syscall.EAGAIN:
+			return 0, nil
+		default:
+			return 0, os.NewSyscallError("write", err)
+		}
+	}
+}
+
 // tryRead reads without blocking; empty reports that there is no input. Descriptors of Go's connections are
 // non-blocking.
 func tryRead(fd uintptr, buf []byte) (n int, empty bool, err error) {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -30,14 +31,22 @@ func (l pollableListener) Accept() (net.Conn, error) {
 }
 
 // pollableConn is a connection below a tls.Conn whose Read can return errNoInput instead of waiting, so that reading
-// from the tls.Conn does not wait either. The state of the tls.Conn survives that error, which is a temporary one.
+// from the tls.Conn does not wait either. The state of the tls.Conn survives that error, which is a temporary one. Its
+// Write can keep the bytes that the socket does not take at once.
 type pollableConn struct {
 	net.Conn
-	// raw gives access to the file descriptor once reading without waiting is possible. It and waits belong to the
-	// goroutine that reads.
+	// raw gives access to the file descriptor once reading and writing without waiting is possible.
 	raw syscall.RawConn
-	// waits: Read waits for input.
+	// waits: Read waits for input. It belongs to the goroutine that reads.
 	waits bool
+	// trying: Write does not wait. The owner of the client's outbox sets it.
+	trying atomic.Bool
+
+	// writing protects pending, and keeps an answer of crypto/tls out of a write. It is held during I/O; but the owner of
+	// the outbox only such answers acquire it.
+	writing sync.Mutex
+	// pending are bytes that wait for the socket.
+	pending []byte
 }
 
 // errNoInput is a temporary net.Error, like the error of an elapsed deadline.
@@ -83,6 +92,58 @@ func (p *pollableConn) Read(buf []byte) (int, error) {
 		return 0, errNoInput
 	}
 	return r.n, r.err
+}
+
+// Write writes to the connection, behind the pending bytes.
+func (p *pollableConn) Write(buf []byte) (int, error) {
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	if !p.trying.Load() {
+		if err := p.writePendingLocked(); err != nil {
+			return 0, err
+		}
+		return p.Conn.Write(buf)
+	}
+	n := 0
+	if len(p.pending) == 0 {
+		var err, failed error
+		if err = p.raw.Control(func(fd uintptr) { n, failed = tryWrite(fd, buf) }); err == nil {
+			err = failed
+		}
+		if err != nil {
+			return n, err
+		}
+	}
+	p.pending = append(p.pending, buf[n:]...)
+	return len(buf), nil
+}
+
+// try calls a function that writes to the TLS connection. Write does not wait. pending reports whether bytes are left for
+// writePending.
+func (p *pollableConn) try(write func() error) (pending bool, err error) {
+	p.trying.Store(true)
+	err = write()
+	p.trying.Store(false)
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	return len(p.pending) > 0, err
+}
+
+// writePending writes the pending bytes. It blocks until the socket has taken them.
+func (p *pollableConn) writePending() error {
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	return p.writePendingLocked()
+}
+
+func (p *pollableConn) writePendingLocked() error {
+	rest := p.pending
+	p.pending = nil
+	if len(rest) == 0 {
+		return nil
+	}
+	_, err := p.Conn.Write(rest)
+	return err
 }
 
 // rawRead is one attempt to read from a file descriptor. attemptFunc is the method value of attempt: creating it for

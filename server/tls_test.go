@@ -69,6 +69,46 @@ func TestTLSListener_ReadsRecordsThatArriveTogether(t *testing.T) {
 	}
 }
 
+// TestTLSListener_ClientsThatStopReading: the messages that a client's socket does not take wait until it reads on, and
+// delay nobody; a server that closes does not wait for a client that reads nothing at all.
+func TestTLSListener_ClientsThatStopReading(t *testing.T) {
+	n := startTLS(t, withoutPings, func(m *manager.Options, o *server.Options) {
+		o.QueueMessages, o.QueueBytes = 1<<20, 1<<30
+	})
+	slow, stuck, reader := n.raw(t, v1Header()), n.raw(t, v1Header()), n.raw(t, v1Header())
+	for name, c := range map[string]*raw{"slow": slow, "stuck": stuck, "reader": reader} {
+		c.enter(name)
+		c.write(0x81, `{"action":"subscribe_upload","upload_id":"a"}`)
+		c.read()
+	}
+	const messages = 2000 // with 16 KiB each more than the kernel holds
+	pad := strings.Repeat("x", 16<<10)
+	for i := range messages {
+		n.publishJSON("a", fmt.Sprintf(`{"action":"note","n":%d,"pad":"%s"}`, i, pad))
+		if _, payload := reader.read(); !strings.Contains(payload, fmt.Sprintf(`"n":%d,`, i)) {
+			t.Fatalf("got %.80s, want message %d", payload, i)
+		}
+	}
+	waitFor(t, func() bool { return n.server.Stats().Stalled == 2 })
+	for i := range messages {
+		if _, payload := slow.read(); !strings.Contains(payload, fmt.Sprintf(`"n":%d,`, i)) {
+			t.Fatalf("got %.80s, want message %d", payload, i)
+		}
+	}
+	waitFor(t, func() bool { return n.server.Stats().Stalled == 1 })
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := n.server.Close(ctx); err != nil {
+		t.Error(err)
+	}
+	if first, payload := slow.read(); first != 0x81 || !strings.Contains(payload, "reconnect") {
+		t.Errorf("got %#x %q, want reconnect", first, payload)
+	}
+	if first, payload := slow.read(); first != 0x88 || payload != "\x03\xf4Server reloading" {
+		t.Errorf("got %#x %q, want a close frame", first, payload)
+	}
+}
+
 // withoutPings keeps pings out of the way of a slow test.
 func withoutPings(_ *manager.Options, o *server.Options) {
 	o.PingInterval, o.IdleTimeout = time.Hour, 2*time.Hour

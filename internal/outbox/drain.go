@@ -113,6 +113,9 @@ func (o *Outbox) startDrain(b *batch) {
 func (o *Outbox) drain(b *batch) {
 	defer o.recoverPanic()
 	p := o.pool
+	if w := o.tryWriter(); w != nil && w.WritePending() != nil {
+		o.Abort()
+	}
 	if len(b.buf) > 0 {
 		o.write(b)
 	}

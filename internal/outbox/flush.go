@@ -25,7 +25,7 @@ func (o *Outbox) SendDeferred(f *frame.Frame) (outcome Outcome, flush bool) {
 
 // claim makes the caller the owner of an idle outbox, unless its frame should be left to the writers.
 func (o *Outbox) claim() bool {
-	if o.raw == nil || !o.pool.mayFlush() {
+	if !o.pool.mayFlush() || o.raw == nil && o.tryWriter() == nil {
 		return false
 	}
 	o.mu.Lock()
@@ -69,6 +69,24 @@ func (p *Pool) mayFlush() bool {
 	return p.flushed.Load()-int64(time.Since(p.start)) <= int64(flushAhead)
 }
 
+// TryWriter is implemented by a connection that has no file descriptor to write to, but can write without waiting.
+type TryWriter interface {
+	// TryWrite takes all of p, unless the connection has failed. If pending is true, a part of it waits for the socket, and
+	// WritePending must be called next.
+	TryWrite(p []byte) (pending bool, err error)
+	// WritePending writes what is pending, and blocks until the socket has taken it.
+	WritePending() error
+}
+
+// tryWriter returns the connection if it is a TryWriter and has no file descriptor, else nil.
+func (o *Outbox) tryWriter() TryWriter {
+	if o.raw != nil {
+		return nil
+	}
+	w, _ := o.conn.(TryWriter)
+	return w
+}
+
 // socketWriter writes the frames of one outbox after the other without blocking. It belongs to one goroutine.
 type socketWriter struct {
 	count *counters
@@ -94,21 +112,30 @@ func (s *socketWriter) serve(o *Outbox, batches int) (more bool) {
 	defer o.recoverPanic()
 	b := &s.batch
 	b.reset() // stall or a panic may have left frames in it
-	if o.raw == nil {
+	try, limit := o.tryWriter(), drainBatch
+	switch {
+	case o.raw != nil:
+		limit = writerBatch
+	case try == nil:
 		o.detach()
 		return false
 	}
 	for range batches {
-		if !o.next(b, writerBatch) {
+		if !o.next(b, limit) {
 			return false
 		}
 		b.encode(o)
-		n, err := s.write(o.raw)
+		n, pending, err := len(b.buf), false, error(nil)
+		if o.raw != nil {
+			n, err = s.write(o.raw)
+		} else {
+			pending, err = try.TryWrite(b.buf)
+		}
 		if err != nil {
 			o.Abort()
 			continue
 		}
-		if n < len(b.buf) {
+		if n < len(b.buf) || pending {
 			o.stall(b, n)
 			return false
 		}

@@ -4,6 +4,7 @@ package outbox
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/http/httptest"
@@ -314,10 +315,63 @@ func socketPair(t testing.TB) (server, client net.Conn) {
 	return ends[0], ends[1]
 }
 
+// tryingConn is a TryWriter as one over TLS is: it takes everything, and keeps what the socket refuses.
+type tryingConn struct {
+	net.Conn
+	raw     syscall.RawConn
+	pending []byte
+}
+
+func newTryingConn(t testing.TB, conn net.Conn) *tryingConn {
+	t.Helper()
+	raw, err := conn.(syscall.Conn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &tryingConn{Conn: conn, raw: raw}
+}
+
+func (c *tryingConn) Write(p []byte) (int, error) {
+	if len(c.pending) > 0 {
+		return 0, errors.New("bytes are pending")
+	}
+	return c.Conn.Write(p)
+}
+
+func (c *tryingConn) CloseWrite() error { return c.Conn.(*net.UnixConn).CloseWrite() }
+
+func (c *tryingConn) TryWrite(p []byte) (bool, error) {
+	var (
+		n   int
+		err error
+	)
+	if failed := c.raw.Control(func(fd uintptr) { n, err = tryWrite(fd, p) }); failed != nil || err != nil {
+		return false, errors.Join(failed, err)
+	}
+	c.pending = append(c.pending, p[n:]...)
+	return len(c.pending) > 0, nil
+}
+
+func (c *tryingConn) WritePending() error {
+	_, err := c.Conn.Write(c.pending)
+	c.pending = nil
+	return err
+}
+
 func TestOutbox_AnySequenceOverSocket(t *testing.T) {
+	anySequenceOverSocket(t, func(conn net.Conn) net.Conn { return conn })
+}
+
+func TestOutbox_AnySequenceOverTryWriter(t *testing.T) {
+	anySequenceOverSocket(t, func(conn net.Conn) net.Conn { return newTryingConn(t, conn) })
+}
+
+func anySequenceOverSocket(t *testing.T, wrap func(net.Conn) net.Conn) {
+	t.Helper()
 	rapid.Check(t, func(rt *rapid.T) {
 		opt, steps := bounds.Draw(rt, "bounds"), ops.Draw(rt, "ops")
 		server, client := socketPair(t)
+		server = wrap(server)
 		p := NewPool(opt.withoutBurst())
 		defer p.Close()
 		// Sent frames are either in the kernel or queued because the kernel refused them.
