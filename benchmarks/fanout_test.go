@@ -71,6 +71,36 @@ func BenchmarkFanOut(b *testing.B) {
 	}
 }
 
+// BenchmarkPublish publishes messages to large uploads in turn, which are sent in bursts, and ends when all of them have
+// been sent.
+func BenchmarkPublish(b *testing.B) {
+	const subs = 10_000
+	for _, uploads := range []int{1, 4} {
+		b.Run(fmt.Sprintf("subs=%d/uploads=%d/payload=256", subs, uploads), func(b *testing.B) {
+			m := newManager(b)
+			for i := range uploads * subs {
+				follow(b, m, strconv.Itoa(i), "upload-"+strconv.Itoa(i%uploads))
+			}
+			e := message(b, "", 256)
+			runtime.GC()
+			b.ReportAllocs()
+			var published uint64
+			for ; b.Loop(); published++ {
+				id := "upload-" + strconv.FormatUint(published%uint64(uploads), 10)
+				if _, err := m.Publish(context.Background(), id, e); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.StartTimer() // Loop has stopped it
+			for m.Stats().Queued < published*subs {
+				runtime.Gosched()
+			}
+			b.StopTimer()
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(published*subs), "ns/receiver")
+		})
+	}
+}
+
 // BenchmarkUnicast publishes to one after the other of many uploads with one subscriber each.
 func BenchmarkUnicast(b *testing.B) {
 	for _, uploads := range []int{1_000, 1_000_000} {

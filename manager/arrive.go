@@ -29,7 +29,7 @@ func (c *cluster) arrived(b broker.Message) {
 			c.manager.counters.byBroker.add(a.encoded.class)
 		}
 	}
-	c.manager.registry.WithKnownUnsettled(id, func(u *upload) {
+	c.manager.registry.WithKnown(id, func(u *upload) {
 		f := u.State.follow
 		if f == nil {
 			return
@@ -132,16 +132,17 @@ func (c *cluster) append(u *upload, e Encoded, offset uint64, at time.Time, trac
 		u.State.log.Advance(offset)
 		return
 	}
-	c.manager.relay.send(u, c.manager.keep(u, e, offset, at, trace), nil)
+	c.manager.bursts.send(u, c.manager.keep(u, e, offset, at, trace), nil)
 }
 
 // pass delivers a message without an offset to the subscribers and makes it the newest one for late subscribers. The
 // upload's lock is held.
 func (c *cluster) pass(u *upload, a arrival) {
 	f := c.manager.tracing.follow(a.encoded.frame(u.ID(), Position{}), a.Trace)
+	before := logSizeOf(u)
 	u.State.log.SetLatest(f, f.Size(), time.Now())
-	c.manager.account(u)
-	c.manager.relay.send(u, f, nil)
+	c.manager.account(u, before)
+	c.manager.bursts.send(u, f, nil)
 }
 
 // fallBehind has an upload brought up to date. Its lock is held.

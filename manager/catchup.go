@@ -181,13 +181,14 @@ func (c *cluster) merge(u *upload, kept broker.Snapshot, messages []Encoded) (lo
 		log.Advance(kept.Offset)
 		return nil
 	}
+	before := logSizeOf(u)
 	u.State.log = c.begin(u.ID(), kept, messages, now)
 	partial := u.State.follow.partial
 	u.State.follow.partial = false
 	if log == nil || log.Epoch() != kept.Epoch {
 		u.State.follow.arrived = 0
 	}
-	c.manager.account(u)
+	c.manager.account(u, before)
 	if log == nil {
 		return nil
 	}
@@ -240,7 +241,7 @@ func storedAt(s broker.Stored, now time.Time) time.Time {
 func (c *cluster) announce(u *upload, before *history.Log[*frame.Frame], partial bool) (complete bool) {
 	log := u.State.log
 	_, after := c.manager.newest(u)
-	c.manager.relay.send(u, subscribedFrame(u.ID(), position(log), false, after), nil)
+	c.manager.bursts.send(u, subscribedFrame(u.ID(), position(log), false, after), nil)
 	entries := log.All()
 	first, found := firstNew(before, log.Epoch(), entries)
 	lost := partial && !found && before.Epoch() != log.Epoch() && len(entries) > 0 &&
@@ -252,11 +253,11 @@ func (c *cluster) announce(u *upload, before *history.Log[*frame.Frame], partial
 		newest := i == len(entries)-1
 		switch {
 		case newest && i < first:
-			c.manager.relay.send(u, e.Message.V1Only(), nil)
+			c.manager.bursts.send(u, e.Message.V1Only(), nil)
 		case newest:
-			c.manager.relay.send(u, e.Message, nil)
+			c.manager.bursts.send(u, e.Message, nil)
 		case i >= first:
-			c.manager.relay.send(u, e.Message.BaseOnly(), nil)
+			c.manager.bursts.send(u, e.Message.BaseOnly(), nil)
 		}
 	}
 	if before.Epoch() == log.Epoch() {
@@ -331,9 +332,9 @@ func (c *cluster) giveUp(u *upload, f *follow, a arrival) (lost []Conn) {
 	if a.Payload == nil || a.Epoch != "" && a.Epoch != epoch {
 		return nil
 	}
-	before := u.State.log
+	before, size := u.State.log, logSizeOf(u)
 	u.State.log = history.Begin[*frame.Frame](epoch, a.Prev, time.Now())
-	c.manager.account(u)
+	c.manager.account(u, size)
 	c.counters.resets.Add(1)
 	if complete := c.announce(u, before, f.partial); !complete {
 		lost = baseConns(u)

@@ -36,7 +36,7 @@
 //
 // With a [broker.Broker] a message is sent to the broker only (outgoing.go). Every node, including the publishing one,
 // delivers it when it arrives from the broker, so that all nodes agree on the order. The broker's callback never
-// blocks: it adds messages to the dispatch queues, whose goroutines validate them (glance.go) and deliver them if no
+// blocks: it adds messages to the dispatch queues, whose goroutines validate them (message_parse.go) and deliver them if no
 // earlier message is missing (arrive.go).
 //
 // A node is subscribed to the uploads that have followers here, and for a second after the last follower left

@@ -39,7 +39,6 @@ func (m *Manager) DrainConns(ctx context.Context, spread time.Duration, all []Us
 	if err := m.made(); err != nil {
 		return err
 	}
-	m.relay.flush() // a closing connection accepts no further messages
 	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 
 	patience, cancel := withMargin(ctx)

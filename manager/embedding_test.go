@@ -166,7 +166,7 @@ func TestSend_PanicEndsNoOtherDelivery(t *testing.T) {
 				conns = append(conns, c)
 			}
 			publish(t, m, "cat", 1)
-			m.relay.flush()
+			flushAll(m)
 			for i, c := range conns {
 				if i%100 != 1 && len(c.received(t)) != 1 {
 					t.Fatalf("connection %d has got %d messages", i, len(c.received(t)))

@@ -30,21 +30,24 @@ type historyUse struct {
 // logSize is the part of historyUse that one upload accounts for.
 type logSize struct{ messages, bytes int }
 
-// account brings Manager.held up to date with the log of an upload, whose lock is held.
-func (m *Manager) account(u *upload) {
-	var now logSize
+// logSizeOf returns the part of historyUse that an upload accounts for. The upload's lock is held.
+func logSizeOf(u *upload) (size logSize) {
 	if log := u.State.log; log != nil {
-		now.messages, now.bytes = log.Size()
-		now.bytes += now.messages * MessageOverhead
-		if now.messages > 0 {
-			now.bytes += UploadOverhead + len(u.ID())
-		}
+		size.messages, size.bytes = log.Size()
 	}
-	before := u.State.counted
+	if size.messages > 0 {
+		size.bytes += size.messages*MessageOverhead + UploadOverhead + len(u.ID())
+	}
+	return size
+}
+
+// account brings Manager.held up to date after a change of an upload's log, from its size before the change. The
+// upload's lock is held since then.
+func (m *Manager) account(u *upload, before logSize) {
+	now := logSizeOf(u)
 	if now == before {
 		return
 	}
-	u.State.counted = now
 	m.held.bytes.Add(int64(now.bytes - before.bytes))
 	if now.messages != before.messages {
 		m.held.messages.Add(int64(now.messages - before.messages))
@@ -130,7 +133,7 @@ func (m *Manager) evictOldest(followed bool) {
 	now := time.Now()
 	var count ages
 	matches := func(u *upload) bool {
-		return u.State.counted.messages > 0 && (u.Subscribers() > 0 || u.State.follow != nil) == followed
+		return logSizeOf(u).messages > 0 && (u.Subscribers() > 0 || u.State.follow != nil) == followed
 	}
 	m.registry.EachUpload(func(u *upload) {
 		if matches(u) {
@@ -157,12 +160,12 @@ func (m *Manager) evictOldest(followed bool) {
 
 // evictUpload drops the stored messages of an upload, whose lock is held.
 func (m *Manager) evictUpload(u *upload, followed bool) {
+	defer m.account(u, logSizeOf(u))
 	if followed {
 		u.State.log.Drop()
 	} else {
 		u.State.log = nil
 	}
-	m.account(u)
 	m.held.evicted.Add(1)
 }
 

@@ -246,8 +246,9 @@ func (c *cluster) wanted(id string) (wanted bool) {
 		case wait > 0:
 			c.interest.AddAfter(id, wait)
 		default:
+			before := logSizeOf(u)
 			u.State.follow, u.State.log = nil, nil
-			c.manager.account(u)
+			c.manager.account(u, before)
 			wanted = false
 		}
 	})

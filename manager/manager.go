@@ -25,7 +25,7 @@ type Manager struct {
 	vocabulary vocabulary
 	keys       *broker.Keys // of PublishOnce, on a node that is alone
 	fans       *fanOut
-	relay      *relay
+	bursts     bursts
 	counters   counters
 	// run and epochs make the names of epochs: unique over processes, and within this one.
 	run    string
@@ -63,8 +63,8 @@ type uploadState struct {
 	log *history.Log[*frame.Frame]
 	// follow is nil without a broker, and while the upload has no local followers.
 	follow *follow
-	// counted is the size of log that Manager.held contains.
-	counted logSize
+	// burst is nil unless the upload has a large audience.
+	burst *burst
 }
 
 // idle reports whether the state can be discarded. The registry calls it once the upload has no subscribers.
@@ -96,18 +96,18 @@ func New(opt Options) (*Manager, error) {
 	m.held.wake = make(chan struct{}, 1)
 	m.fans = newFanOut(&m.guard)
 	m.tracing = newTracing(opt.Tracer)
-	m.relay = newRelay(m.fans, &m.counters, m.tracing)
+	m.bursts.fans, m.bursts.counters, m.bursts.tracing = m.fans, &m.counters, m.tracing
 	m.registry = shard.New(shard.Config[Conn, uploadState]{
 		Shards: opt.Shards,
 		Idle:   (*uploadState).idle,
-		Settle: m.relay.settle,
+		Flush:  m.bursts.flush,
 		Claim:  m.claimChanged,
 	})
-	m.relay.start(m.registry.Settle)
+	m.bursts.withUpload = m.registry.WithKnown
 	if opt.Broker != nil {
 		var err error
 		if m.cluster, err = newCluster(m); err != nil {
-			m.relay.close()
+			m.bursts.close()
 			m.fans.close()
 			m.tracing.close()
 			return nil, err
@@ -149,7 +149,7 @@ func (m *Manager) Close(ctx context.Context) error {
 		err = errors.Join(err, m.cluster.close(ctx))
 	}
 	m.sweeping.Wait()
-	m.relay.close()
+	m.bursts.close()
 	m.fans.close()
 	m.tracing.close()
 	return err

@@ -165,6 +165,6 @@ func (c *cluster) prepend(u *upload, kept broker.Snapshot, messages []Encoded) {
 	if newest, ok := old.Newest(); ok && newest.Offset == 0 {
 		log.SetLatest(newest.Message, newest.Message.Size(), newest.At())
 	}
+	defer c.manager.account(u, logSizeOf(u))
 	u.State.log = log
-	c.manager.account(u)
 }

@@ -116,7 +116,10 @@ func (c *cluster) checkOnce(ctx context.Context, uploadID string, once broker.On
 // deliverHere delivers a message to this node's subscribers only.
 func (c *cluster) deliverHere(uploadID string, e Encoded) (d Delivery) {
 	f := e.frame(uploadID, Position{})
-	c.manager.registry.WithKnown(uploadID, func(u *upload) { d = c.manager.fans.send(u.Receivers(), f) })
+	c.manager.registry.WithKnown(uploadID, func(u *upload) {
+		c.manager.bursts.flush(u)
+		d = c.manager.fans.send(u.Receivers(), f)
+	})
 	c.manager.counters.published.Add(1)
 	c.manager.counters.sent(d)
 	return d

@@ -41,10 +41,10 @@ func (m *Manager) Publish(ctx context.Context, uploadID string, msg Message) (Po
 		own deferred
 	)
 	defer m.fans.flush(&own)
-	m.registry.WithUnsettled(uploadID, func(u *upload) {
+	m.registry.With(uploadID, func(u *upload) {
 		f := m.record(u, e, trace)
 		pos = position(u.State.log)
-		m.relay.send(u, f, &own)
+		m.bursts.send(u, f, &own)
 	})
 	m.keepBounds()
 	endSpan(span, pos, nil)
@@ -65,6 +65,7 @@ func (m *Manager) SendToUploadSubscribers(uploadID string, msg Message) (Deliver
 	}
 	var d Delivery
 	m.registry.With(uploadID, func(u *upload) {
+		m.bursts.flush(u)
 		d = m.fans.send(u.Receivers(), m.record(u, e, ""))
 	})
 	m.counters.sent(d)
@@ -140,9 +141,10 @@ func (m *Manager) record(u *upload, e Encoded, trace string) *Frame {
 
 // keep adds a message to the log of an upload, which is locked.
 func (m *Manager) keep(u *upload, e Encoded, offset uint64, at time.Time, trace string) *Frame {
+	before := logSizeOf(u)
 	f := m.tracing.follow(e.frame(u.ID(), Position{u.State.log.Epoch(), offset}), trace)
 	u.State.log.Append(offset, f, f.Size(), at, m.limits)
-	m.account(u)
+	m.account(u, before)
 	return f
 }
 

@@ -87,7 +87,7 @@ func (m *Manager) CheckOnce(ctx context.Context, uploadID string, once Once) err
 func (m *Manager) publishOnceHere(uploadID string, e Encoded, key *keyed, trace string) (pos Position, err error) {
 	var own deferred
 	defer m.fans.flush(&own)
-	m.registry.WithUnsettled(uploadID, func(u *upload) { // with its lock held, from Find to Add
+	m.registry.With(uploadID, func(u *upload) { // with its lock held, from Find to Add
 		var at broker.Position
 		if at, key.replayed, err = m.keys.Find(uploadID, key.Once); key.replayed || err != nil {
 			pos, err = Position(at), keyError(err)
@@ -96,7 +96,7 @@ func (m *Manager) publishOnceHere(uploadID string, e Encoded, key *keyed, trace 
 		f := m.record(u, e, trace)
 		pos = position(u.State.log)
 		m.keys.Add(uploadID, key.Once, broker.Position(pos))
-		m.relay.send(u, f, &own)
+		m.bursts.send(u, f, &own)
 	})
 	m.keepBounds()
 	return pos, err

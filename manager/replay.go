@@ -51,6 +51,7 @@ type replaySource struct{ manager *Manager }
 func (s replaySource) Read(uploadID, epoch string, after uint64, deliver func([]*Frame)) {
 	m := s.manager
 	m.registry.WithKnown(uploadID, func(u *upload) {
+		m.bursts.flush(u)
 		m.expire(u, time.Now())
 		log := u.State.log
 		if log == nil {

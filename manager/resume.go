@@ -98,6 +98,7 @@ type resumedUpload struct {
 // read reads an upload's position and the messages that the client missed. The upload's lock is held.
 func (r *resumption) read(u *upload) resumedUpload {
 	now := time.Now()
+	r.manager.bursts.flush(u)
 	r.manager.expire(u, now)
 	log := r.manager.log(u, now)
 	a := resumedUpload{uploadID: u.ID(), now: position(log)}

@@ -114,12 +114,14 @@ func (m *Manager) Forget(ctx context.Context, uploadID string) error {
 // forgetHere begins a new epoch of an upload on this node.
 func (m *Manager) forgetHere(uploadID string) {
 	m.registry.WithKnown(uploadID, func(u *upload) {
+		before := logSizeOf(u)
 		u.State.log = nil
-		m.account(u)
+		m.account(u, before)
 		if f := u.State.follow; u.Subscribers() == 0 && (f == nil || !f.live) {
 			return
 		}
 		pos := position(m.log(u, time.Now()))
+		m.bursts.flush(u)
 		m.fans.send(u.Receivers(), subscribedFrame(u.ID(), pos, false, pos))
 	})
 }
@@ -143,8 +145,8 @@ func (m *Manager) expire(u *upload, now time.Time) {
 	if log == nil {
 		return
 	}
+	defer m.account(u, logSizeOf(u))
 	log.Expire(now, m.opt.HistoryTTL)
-	defer m.account(u)
 	keep := m.opt.HistoryTTL
 	if log.Offset() == 0 || m.opt.HistoryMessages < 0 {
 		keep = m.opt.PendingTTL

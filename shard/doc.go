@@ -24,10 +24,10 @@
 // Never back, and never two of a kind at once. Subscriptions and their members change with both locks held,
 // so either one suffices to read them; a member's slot belongs to Upload.mu alone.
 //
-// # Deferred work
+// # Deferred messages
 //
-// A caller may defer work on an upload's receivers until the next caller locks the upload. No other caller can observe
-// the difference; consecutive deferred calls are processed together.
+// A caller may defer messages to an upload's receivers and send several together. Config.Flush, the only hook for that,
+// sends them before the receivers change.
 //
 // # Removal of entries
 //

@@ -19,9 +19,10 @@ type Config[C comparable, S any] struct {
 	// Idle reports whether an upload's state can be discarded. An upload without subscribers is removed as soon as its
 	// state is idle. Idle is called with the upload's lock held. nil: every state is idle.
 	Idle func(*S) bool
-	// Settle executes the work deferred with Upload.PutOff. It is called with the upload's lock held, before any other
-	// caller accesses the upload, and must not call the registry. It is required only if PutOff is called.
-	Settle func(*Upload[C, S])
+	// Flush is called with the upload's lock held before its receivers change and before a callback of a subscription,
+	// so that the caller may defer messages: each receiver gets the ones that were published while it was a receiver.
+	// nil: no call.
+	Flush func(*Upload[C, S])
 	// Claim is called for each change of a connection's own claim on an upload, in the order of the changes, with the
 	// locks of the user and the upload held. follows reports whether the user follows the upload apart from that claim.
 	// nil: no call.
@@ -50,10 +51,10 @@ type Registry[C comparable, S any] struct {
 	shards []Shard[C, S]
 	hasher *hash.Hasher
 	// shift reduces a hash to its top bits, which are the index of the shard.
-	shift  uint
-	idle   func(*S) bool
-	settle func(*Upload[C, S])
-	claim  func(C, *Upload[C, S], Change, bool)
+	shift uint
+	idle  func(*S) bool
+	flush func(*Upload[C, S])
+	claim func(C, *Upload[C, S], Change, bool)
 	// pending maps users without a connection to the time of their last subscription, by the caller's clock.
 	pending *xsync.MapOf[*user[C, S], int64]
 	// waiting counts pending, including those about to be added, so that a bound on it is never exceeded.
@@ -96,7 +97,7 @@ func New[C comparable, S any](cfg Config[C, S]) *Registry[C, S] {
 		hasher:  hash.New(seed),
 		shift:   64 - bits,
 		idle:    cfg.Idle,
-		settle:  cfg.Settle,
+		flush:   cfg.Flush,
 		claim:   cfg.Claim,
 		pending: xsync.NewMapOf[*user[C, S], int64](),
 
@@ -105,6 +106,9 @@ func New[C comparable, S any](cfg Config[C, S]) *Registry[C, S] {
 	}
 	if r.idle == nil {
 		r.idle = func(*S) bool { return true }
+	}
+	if r.flush == nil {
+		r.flush = func(*Upload[C, S]) {}
 	}
 	if r.claim == nil {
 		r.claim = func(C, *Upload[C, S], Change, bool) {}

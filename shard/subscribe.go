@@ -62,7 +62,7 @@ func (r *Registry[C, S]) Admissible(
 	}
 	kept := 0 // subscriptions that are not evicted for others
 	u.subs.each(func(s *member[C, S]) {
-		if r.lockOf(s); !s.inheritedOnly() {
+		if s.upload.mu.Lock(); !s.inheritedOnly() {
 			kept++
 		}
 		r.unlockUpload(s.upload)
@@ -72,7 +72,7 @@ func (r *Registry[C, S]) Admissible(
 		s := u.subs.find(r.key(id))
 		known := false
 		if s != nil {
-			r.lockOf(s)
+			s.upload.mu.Lock()
 			known = !s.inheritedOnly()
 			r.unlockUpload(s.upload)
 		}
@@ -210,7 +210,9 @@ func (r *Registry[C, S]) subscription(u *user[C, S], uploadID string, limit int)
 			return nil, ErrLimit
 		}
 	}
-	s := r.newSubscription(u, r.lockUpload(k))
+	up := r.lockUpload(k)
+	r.flush(up)
+	s := r.newSubscription(u, up)
 	if len(u.conns) == 0 {
 		s.wait()
 	}
@@ -231,10 +233,10 @@ func (r *Registry[C, S]) dropInherited(u *user[C, S]) {
 	})
 }
 
-// lockOf locks the upload of a subscription; the upload exists as long as the subscription does.
+// lockOf locks the upload of a subscription for a change; the upload exists as long as the subscription does.
 func (r *Registry[C, S]) lockOf(s *member[C, S]) {
 	s.upload.mu.Lock()
-	r.settleLocked(s.upload)
+	r.flush(s.upload)
 }
 
 // reserve takes one of the places of pending users and reports whether there was one.
@@ -260,7 +262,7 @@ func (r *Registry[C, S]) Claims(userID string, c C) (uploadIDs []string) {
 	}
 	defer r.unlockUser(u)
 	u.subs.each(func(s *member[C, S]) {
-		r.lockOf(s)
+		s.upload.mu.Lock()
 		defer r.unlockUpload(s.upload)
 		if m := s.member(c); m != nil && m.claimed {
 			uploadIDs = append(uploadIDs, s.upload.ID())

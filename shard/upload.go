@@ -8,8 +8,6 @@ type Upload[C comparable, S any] struct {
 	// mu protects the fields below. No blocking call is allowed under it, and no user may be locked.
 	mu   sync.Mutex
 	dead bool
-	// unsettled is set while deferred work is pending.
-	unsettled bool
 	// users counts the subscriptions.
 	users int32
 	id    string
@@ -37,46 +35,6 @@ func (u *Upload[C, S]) Receivers() []Receiver[C, S] { return u.receivers }
 // Subscribers returns how many users follow the upload.
 func (u *Upload[C, S]) Subscribers() int { return int(u.users) }
 
-// PutOff defers work on the upload to Config.Settle, which runs before any other caller accesses the upload except
-// through WithUnsettled, and at the latest when Settle is called with the upload.
-func (u *Upload[C, S]) PutOff() { u.unsettled = true }
-
-// Unsettled reports whether deferred work is pending.
-func (u *Upload[C, S]) Unsettled() bool { return u.unsettled }
-
-// Settle executes the deferred work, if it is still pending.
-func (r *Registry[C, S]) Settle(u *Upload[C, S]) {
-	if u.lockAlive() {
-		r.settleLocked(u)
-		r.unlockUpload(u)
-	}
-}
-
-func (r *Registry[C, S]) settleLocked(u *Upload[C, S]) {
-	if u.unsettled {
-		u.unsettled = false
-		r.settle(u)
-	}
-}
-
-// WithUnsettled is like With but does not flush deferred work first.
-func (r *Registry[C, S]) WithUnsettled(uploadID string, fn func(*Upload[C, S])) {
-	u := r.makeUpload(r.key(uploadID))
-	defer r.unlockUpload(u)
-	fn(u)
-}
-
-// WithKnownUnsettled is like WithKnown but does not flush deferred work first.
-func (r *Registry[C, S]) WithKnownUnsettled(uploadID string, fn func(*Upload[C, S])) bool {
-	u := r.lockKnown(r.key(uploadID))
-	if u == nil {
-		return false
-	}
-	defer r.unlockUpload(u)
-	fn(u)
-	return true
-}
-
 // With calls fn with the upload and creates the upload if necessary.
 func (r *Registry[C, S]) With(uploadID string, fn func(*Upload[C, S])) {
 	u := r.lockUpload(r.key(uploadID))
@@ -90,7 +48,6 @@ func (r *Registry[C, S]) WithKnown(uploadID string, fn func(*Upload[C, S])) bool
 	if u == nil {
 		return false
 	}
-	r.settleLocked(u)
 	defer r.unlockUpload(u)
 	fn(u)
 	return true
@@ -101,7 +58,6 @@ func (r *Registry[C, S]) EachUpload(fn func(*Upload[C, S])) {
 	visit := func(u *Upload[C, S]) {
 		if u.lockAlive() {
 			defer r.unlockUpload(u)
-			r.settleLocked(u)
 			fn(u)
 		}
 	}
@@ -125,15 +81,8 @@ func (r *Registry[C, S]) SubscriberIDs(uploadID string) []string {
 	return ids
 }
 
-// lockUpload returns the upload with its lock held and no deferred work, and creates it if necessary.
+// lockUpload returns the upload with its lock held, and creates it if necessary.
 func (r *Registry[C, S]) lockUpload(k key) *Upload[C, S] {
-	u := r.makeUpload(k)
-	r.settleLocked(u)
-	return u
-}
-
-// makeUpload returns the upload with its lock held, and creates it if necessary.
-func (r *Registry[C, S]) makeUpload(k key) *Upload[C, S] {
 	for {
 		if u := r.lockKnown(k); u != nil {
 			return u

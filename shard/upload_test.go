@@ -119,49 +119,63 @@ func TestEachUploadVisitsAll(t *testing.T) {
 	}
 }
 
-// TestWhatWasPutOffIsSettledFirst: deferred work is done before any access to an upload, except through WithUnsettled.
-func TestWhatWasPutOffIsSettledFirst(t *testing.T) {
-	const putOff, settled = 7, 8
+// Flush is called before any change of an upload's receivers and before the callback of a subscription, and not for
+// other callers.
+func TestUpload_FlushPrecedesChanges(t *testing.T) {
+	const deferred, flushed = 7, 8
+	receivers := 0
 	r := New(Config[int, int]{
 		Shards: 1,
 		Idle:   func(state *int) bool { return *state == 0 },
-		Settle: func(u *tUpload) { u.State = settled },
+		Flush: func(u *tUpload) {
+			if u.State == deferred && len(u.Receivers()) != receivers {
+				t.Errorf("%d receivers at the flush, want %d as before", len(u.Receivers()), receivers)
+			}
+			u.State = flushed
+		},
 	})
-	var cat *tUpload
 	r.Connect("ann", 1, 0, nil, nil)
-	follow := func() { must(t, r.SubscribeUser("ann", "cat", 0, 0, 0, func(*tUpload, int) {})) }
-	for name, meet := range map[string]func(){
-		"With":         func() { r.With("cat", func(*tUpload) {}) },
-		"WithKnown":    func() { r.WithKnown("cat", func(*tUpload) {}) },
-		"EachUpload":   func() { r.EachUpload(func(*tUpload) {}) },
-		"Settle":       func() { r.Settle(cat) },
-		"a first Hold": func() { must(t, r.SubscribeUser("bob", "cat", 0, 0, 0, nil)) },
-		"Hold":         follow,
-		"Claim":        func() { must(t, r.SubscribeConn("ann", 1, "cat", 0, func(*tUpload, bool) {})) },
-		"Unclaim":      func() { r.UnsubscribeConn("ann", 1, "cat") },
-		"Drop":         func() { r.UnsubscribeUser("ann", "cat") },
-		"Connect":      func() { r.Connect("ann", 2, 0, nil, func(*tUpload) {}) },
-		"Disconnect":   func() { r.Disconnect("ann", 2) },
+	wantFlushed := func(u *tUpload) {
+		if u.State != flushed {
+			t.Error("a callback precedes the flush")
+		}
+	}
+	follow := func() { must(t, r.SubscribeUser("ann", "cat", 0, 0, 0, func(u *tUpload, _ int) { wantFlushed(u) })) }
+	for name, test := range map[string]struct {
+		do   func()
+		want int
+	}{
+		"With":       {func() { r.With("cat", func(*tUpload) {}) }, deferred},
+		"WithKnown":  {func() { r.WithKnown("cat", func(*tUpload) {}) }, deferred},
+		"EachUpload": {func() { r.EachUpload(func(*tUpload) {}) }, deferred},
+		"Admissible": {func() { r.Admissible("ann", 1, []string{"cat"}, 9) }, deferred},
+		"Claims":     {func() { r.Claims("ann", 1) }, deferred},
+
+		"SubscribeUser of another": {func() {
+			must(t, r.SubscribeUser("bob", "cat", 0, 0, 0, func(*tUpload, int) {}))
+		}, flushed},
+		"SubscribeUser": {follow, flushed},
+		"SubscribeConn": {func() {
+			must(t, r.SubscribeConn("ann", 1, "cat", 0, func(u *tUpload, _ bool) { wantFlushed(u) }))
+		}, flushed},
+		"UnsubscribeConn": {func() { r.UnsubscribeConn("ann", 1, "cat") }, flushed},
+		"UnsubscribeUser": {func() { r.UnsubscribeUser("ann", "cat") }, flushed},
+		"Connect":         {func() { r.Connect("ann", 2, 0, nil, wantFlushed) }, flushed},
+		"Disconnect":      {func() { r.Disconnect("ann", 2) }, flushed},
 	} {
 		r.Connect("ann", 2, 0, nil, func(*tUpload) {})
 		follow()
 		if name == "Connect" {
 			r.Disconnect("ann", 2)
 		}
-		r.WithUnsettled("cat", func(u *tUpload) {
-			u.State = putOff
-			u.PutOff()
+		r.With("cat", func(u *tUpload) {
+			u.State = deferred
+			receivers = len(u.Receivers())
 		})
-		r.WithUnsettled("cat", func(u *tUpload) {
-			if u.State != putOff || !u.Unsettled() {
-				t.Errorf("before %s, the upload is settled", name)
-			}
-			cat = u
-		})
-		meet()
-		r.WithUnsettled("cat", func(u *tUpload) {
-			if u.State != settled || u.Unsettled() {
-				t.Errorf("after %s, the upload is not settled", name)
+		test.do()
+		r.With("cat", func(u *tUpload) {
+			if u.State != test.want {
+				t.Errorf("after %s, the state is %d, want %d", name, u.State, test.want)
 			}
 		})
 		r.UnsubscribeUser("bob", "cat")

@@ -6,7 +6,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
+	"unsafe"
 )
 
 // crowd makes as many users as make an audience large follow an upload, and returns their connections.
@@ -23,24 +25,53 @@ func crowd(t testing.TB, m *Manager, uploadID string) []*fakeConn {
 // inCrowd returns the user with a number in an upload's crowd.
 func inCrowd(uploadID string, i int) string { return fmt.Sprint("of ", uploadID, " ", i) }
 
-// busy occupies the relay with another upload until it is released.
-func busy(t testing.TB, m *Manager) (release func()) {
+// pause delays the burst of an upload as if its goroutine had not run yet, until release is called or another caller
+// flushes it.
+func pause(t testing.TB, m *Manager, uploadID string) (release func()) {
 	t.Helper()
-	c := crowd(t, m, "busy")[0]
-	begun, released := make(chan struct{}), make(chan struct{})
-	c.onSend = func(*Frame) Outcome {
-		close(begun)
-		<-released
-		return Queued
-	}
-	publish(t, m, "busy", 1)
-	<-begun
-	return sync.OnceFunc(func() { close(released) })
+	flushAll(m)
+	m.registry.With(uploadID, func(u *upload) {
+		p := &burst{scheduled: true}
+		p.run = m.bursts.flushLater(uploadID, p)
+		u.State.burst = p
+	})
+	return func() { m.registry.With(uploadID, m.bursts.flush) }
 }
 
-// TestWhatWaitsForALargeAudienceIsSentFirst: messages in the backlog count as sent, so any subsequent operation on the
-// upload flushes them first.
-func TestWhatWaitsForALargeAudienceIsSentFirst(t *testing.T) {
+// flushAll returns when all bursts are flushed.
+func flushAll(m *Manager) { m.registry.EachUpload(m.bursts.flush) }
+
+// TestBurst_BlockedFanOutDelaysNoOtherUpload: a Conn that blocks, against its contract, delays its own upload only.
+func TestBurst_BlockedFanOutDelaysNoOtherUpload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := open(t, Options{})
+		stuck, cat := crowd(t, m, "stuck"), crowd(t, m, "cat")
+		begun, released := make(chan struct{}), make(chan struct{})
+		release := sync.OnceFunc(func() { close(released) })
+		defer release()
+		stuck[0].onSend = func(*Frame) Outcome {
+			close(begun)
+			<-released
+			return Queued
+		}
+		publish(t, m, "stuck", 1)
+		<-begun
+		last := publish(t, m, "cat", 3)
+		synctest.Wait() // every goroutine has done what it can
+		for _, c := range cat {
+			wantConsecutive(t, c.offsets(), 1, last.Offset)
+		}
+		release()
+		synctest.Wait()
+		for _, c := range stuck {
+			wantConsecutive(t, c.offsets(), 1, 1)
+		}
+	})
+}
+
+// TestBurst_IsFlushedFirst: the messages of a burst count as sent, so a subsequent operation that concerns a receiver
+// flushes them first.
+func TestBurst_IsFlushedFirst(t *testing.T) {
 	const waiting = 5
 	ctx := context.Background()
 	for name, do := range map[string]func(m *Manager, user string, c *fakeConn) error{
@@ -50,7 +81,12 @@ func TestWhatWaitsForALargeAudienceIsSentFirst(t *testing.T) {
 		"Connect":           func(m *Manager, user string, _ *fakeConn) error { return m.Connect(user, &fakeConn{}) },
 		"SubscribeUpload":   func(m *Manager, _ string, _ *fakeConn) error { return m.SubscribeUpload(ctx, "late", "cat") },
 		"Forget":            func(m *Manager, _ string, _ *fakeConn) error { return m.Forget(ctx, "cat") },
-		"History":           func(m *Manager, _ string, _ *fakeConn) error { held(m, "cat", Position{}); return nil },
+		"DisconnectAll":     func(m *Manager, _ string, _ *fakeConn) error { return m.DisconnectAll(ctx) },
+		"replay": func(m *Manager, _ string, _ *fakeConn) error {
+			epoch := held(m, "cat", Position{}).Position.Epoch
+			replaySource{m}.Read("cat", epoch, 0, func([]*Frame) {})
+			return nil
+		},
 		"SendToUploadSubscribers": func(m *Manager, _ string, _ *fakeConn) error {
 			_, err := m.SendToUploadSubscribers("cat", note(t, 1))
 			return err
@@ -59,10 +95,10 @@ func TestWhatWaitsForALargeAudienceIsSentFirst(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := open(t, Options{})
 			user, c := inCrowd("cat", 0), crowd(t, m, "cat")[0]
-			defer busy(t, m)()
+			pause(t, m, "cat")
 			publish(t, m, "cat", waiting)
 			if got := c.offsets(); len(got) > 0 {
-				t.Fatalf("%v came though the relay is busy", got)
+				t.Fatalf("%v came before the burst was flushed", got)
 			}
 			must(t, do(m, user, c))
 			got := c.offsets()
@@ -71,30 +107,28 @@ func TestWhatWaitsForALargeAudienceIsSentFirst(t *testing.T) {
 	}
 }
 
-func TestWhoComesWhileMessagesWaitGetsThemOnce(t *testing.T) {
+func TestBurst_NewSubscriberGetsItsMessagesOnce(t *testing.T) {
 	m := open(t, Options{})
 	crowd(t, m, "cat")
-	release := busy(t, m)
-	defer release()
+	release := pause(t, m, "cat")
 	publish(t, m, "cat", 3)
 	c := connect(t, m, "late")
 	must(t, m.SubscribeUpload(t.Context(), "late", "cat"))
 	last := publish(t, m, "cat", 3)
 	release()
-	m.relay.flush()
 	wantConsecutive(t, c.offsets(), 3, last.Offset)
 }
 
-// TestABacklogIsBounded: a publisher that is ahead of the relay does the work itself.
-func TestABacklogIsBounded(t *testing.T) {
+// TestBurst_IsBounded: a publisher that is ahead of the burst's goroutine does the work itself.
+func TestBurst_IsBounded(t *testing.T) {
 	for name, bound := range map[string]struct{ messages, bytes int }{
-		"messages": {backlogFrames, 1},
-		"bytes":    {8, backlogBytes / 8},
+		"messages": {burstFrames, 1},
+		"bytes":    {8, burstBytes / 8},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := open(t, Options{MaxMessageBytes: backlogBytes})
+			m := open(t, Options{MaxMessageBytes: burstBytes})
 			c := crowd(t, m, "cat")[0]
-			defer busy(t, m)()
+			pause(t, m, "cat")
 			text := fmt.Sprintf(`{"action":"note","pad":"%s"}`, strings.Repeat("x", bound.bytes))
 			e, err := Parse("", []byte(text), time.Time{})
 			must(t, err)
@@ -137,7 +171,7 @@ func TestInvariant1ALargeAudienceGetsEachMessageOnceInOrder(t *testing.T) {
 		}
 	})
 	work.Wait()
-	m.relay.flush()
+	flushAll(m)
 	wantConsecutive(t, c.offsets(), 1, publishers*each)
 	for _, c := range late {
 		if offsets := c.offsets(); len(offsets) > 0 { // none: it came before the first message
@@ -148,16 +182,12 @@ func TestInvariant1ALargeAudienceGetsEachMessageOnceInOrder(t *testing.T) {
 	}
 }
 
-// TestClosingLosesNothing: messages published before Close arrive before the close frame.
-func TestClosingLosesNothing(t *testing.T) {
+// TestBurst_ClosingLosesNothing: messages published before Close arrive before the close frame.
+func TestBurst_ClosingLosesNothing(t *testing.T) {
 	m := open(t, Options{})
 	conns := crowd(t, m, "cat")
-	release := busy(t, m)
+	pause(t, m, "cat")
 	publish(t, m, "cat", 3)
-	m.relay.mu.Lock()
-	m.relay.list = nil // the relay will not turn to it
-	m.relay.mu.Unlock()
-	release()
 	must(t, m.DisconnectAll(t.Context()))
 	for i, c := range conns {
 		wantConsecutive(t, c.offsets(), 1, 3)
@@ -167,16 +197,24 @@ func TestClosingLosesNothing(t *testing.T) {
 	}
 }
 
-// TestPublishingAfterTheRelayHasEnded: a broadcast that is under way when the manager is closed is sent at once.
-func TestPublishingAfterTheRelayHasEnded(t *testing.T) {
+// TestBurst_AfterCloseMessagesAreSentAtOnce: a broadcast that is under way when the manager is closed is sent at once.
+func TestBurst_AfterCloseMessagesAreSentAtOnce(t *testing.T) {
 	m := open(t, Options{})
 	c := crowd(t, m, "cat")[0]
-	m.relay.close()
+	m.bursts.close()
 	last := publish(t, m, "cat", 3)
 	wantConsecutive(t, c.offsets(), 1, last.Offset)
 }
 
-// TestPublishingToManyAllocatesNothingPerReceiver: nor does the relay allocate anything for a message.
+// TestUpload_StaysWithinItsBudget asserts the allocator's size class of an upload with its state: one byte more costs the
+// next one.
+func TestUpload_StaysWithinItsBudget(t *testing.T) {
+	if size := unsafe.Sizeof(upload{}); size > 112 {
+		t.Errorf("an upload has %d bytes, at most 112 are planned", size)
+	}
+}
+
+// TestPublishingToManyAllocatesNothingPerReceiver: nor does a burst allocate anything for a message.
 func TestPublishingToManyAllocatesNothingPerReceiver(t *testing.T) {
 	m := open(t, Options{})
 	audience(t, m, 4*fanOutAlone)
