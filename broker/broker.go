@@ -93,10 +93,10 @@ type Handler interface {
 // Position is a point in the stored messages of a channel.
 type Position struct {
 	// Epoch names the run of offsets. It is opaque; a new one means that the history before was lost.
-	Epoch string
+	Epoch string `json:"epoch"`
 	// Offset is the offset of the newest message, 0 before the first. Offsets strictly increase within an epoch, but
 	// need not be consecutive.
-	Offset uint64
+	Offset uint64 `json:"offset"`
 }
 
 // Message is a message that a channel delivers.

@@ -123,13 +123,13 @@ func (f *follow) dropUnidentified() {
 
 // toCatchUp returns the follow state of an upload that must catch up, or nil. Until the node is subscribed the catch-up
 // must wait: messages published after the read would be missed. first is true if the node has not read the upload yet.
-func (c *cluster) toCatchUp(id string) (f *follow, since broker.Position, first bool) {
+func (c *cluster) toCatchUp(id string) (f *follow, since Position, first bool) {
 	c.manager.registry.WithKnown(id, func(u *upload) {
 		if is := u.State.follow; is != nil && is.joined && is.behind {
 			is.again = false
 			f = is
 			if first = u.State.log == nil; !first {
-				since = broker.Position(position(u.State.log))
+				since = position(u.State.log)
 			}
 		}
 	})
@@ -140,10 +140,10 @@ func (c *cluster) toCatchUp(id string) (f *follow, since broker.Position, first 
 // alone, since new clients need no other (readOlder reads the others). If the broker stores no messages, this node
 // begins its own epoch.
 func (c *cluster) kept(
-	ctx context.Context, id string, since broker.Position, first bool,
+	ctx context.Context, id string, since Position, first bool,
 ) (kept broker.Snapshot, messages []Encoded, err error) {
 	if c.keeper == nil {
-		return broker.Snapshot{Position: broker.Position{Epoch: c.manager.newEpoch()}}, nil, nil
+		return broker.Snapshot{Position: Position{Epoch: c.manager.newEpoch()}}, nil, nil
 	}
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -217,7 +217,7 @@ func (c *cluster) begin(
 	log := history.Begin[*frame.Frame](kept.Epoch, kept.Floor, now)
 	for i, s := range kept.Messages {
 		if messages[i].payload != nil && s.Offset > log.Offset() {
-			f := messages[i].frame(id, Position{kept.Epoch, s.Offset})
+			f := messages[i].frame(id, Position{Epoch: kept.Epoch, Offset: s.Offset})
 			log.Append(s.Offset, f, f.Size(), storedAt(s, now), c.manager.limits)
 		}
 	}

@@ -219,7 +219,7 @@ func TestAMessageOfAnOldEpochIsLeftOut(t *testing.T) {
 		synctest.Wait()
 		seen := len(c.received(t))
 		nodes[0].link.handler.Receive(broker.Message{
-			Channel: "upload:cat", Payload: note(t, 7).Payload(), Position: broker.Position(old), Prev: 1,
+			Channel: "upload:cat", Payload: note(t, 7).Payload(), Position: old, Prev: 1,
 		})
 		publish(t, nodes[1].Manager, "cat", 2)
 		<-time.After(time.Minute)

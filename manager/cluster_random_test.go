@@ -222,13 +222,13 @@ func (c *wanderer) take(t *testing.T, r received) {
 		if r.Offset != at.Offset+1 {
 			t.Fatalf("%s: of %s came offset %d after %d", c.user, r.UploadID, r.Offset, at.Offset)
 		}
-		c.at[r.UploadID] = Position{at.Epoch, r.Offset}
+		c.at[r.UploadID] = Position{Epoch: at.Epoch, Offset: r.Offset}
 	}
 }
 
 // begin notes a new beginning, after which the newest message follows, if there is one.
 func (c *wanderer) begin(upload string, pos Position) {
-	c.at[upload] = Position{pos.Epoch, max(pos.Offset, 1) - 1}
+	c.at[upload] = Position{Epoch: pos.Epoch, Offset: max(pos.Offset, 1) - 1}
 }
 
 // finish repairs all links and verifies that every client has received everything.

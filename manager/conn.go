@@ -63,15 +63,15 @@ const (
 )
 
 // Outcome is the result of sending one message to one connection. The zero value is no outcome: it counts as Dropped.
-type Outcome uint8
+type Outcome = frame.Outcome
 
 const (
 	// Queued means that the message is in the connection's queue, or on its way.
-	Queued Outcome = iota + 1
+	Queued = frame.Queued
 	// Conflated means that the message is in the queue in the place of an older state of the same upload.
-	Conflated
+	Conflated = frame.Conflated
 	// Dropped means that the connection is closing, or could not hold the message and closes because of it.
-	Dropped
+	Dropped = frame.Dropped
 )
 
 // Delivery counts the outcomes of one message at all its target connections.

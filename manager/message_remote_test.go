@@ -123,7 +123,7 @@ func TestParse_FindsNamedUpload(t *testing.T) {
 		if err != nil || (e.names == "cat") != want {
 			t.Errorf("%s: names %q, %v", data, e.names, err)
 		}
-		f := e.frame("cat", Position{"e", 7})
+		f := e.frame("cat", Position{Epoch: "e", Offset: 7})
 		if added := bytes.Contains(f.AppendPayload(nil, VariantV1, 0), []byte(`,"offset":7,"upload_id":"cat"`)); added == want {
 			t.Errorf("%s: the upload is added: %v", data, added)
 		}

@@ -123,7 +123,7 @@ func (c *cluster) shareRead(id string, pos Position) (read *olderRead, own bool)
 
 // fetchOlder reads the stored messages after a position and puts the older ones in front of the log.
 func (c *cluster) fetchOlder(ctx context.Context, id string, read *olderRead) {
-	kept, err := c.keeper.History(ctx, uploadChannel+id, broker.Position(read.since))
+	kept, err := c.keeper.History(ctx, uploadChannel+id, read.since)
 	var messages []Encoded
 	if err == nil {
 		messages = c.lookAtKept(id, kept)
@@ -154,7 +154,7 @@ func (c *cluster) prepend(u *upload, kept broker.Snapshot, messages []Encoded) {
 	log := history.Begin[*frame.Frame](kept.Epoch, kept.Floor, old.Touched())
 	for i, s := range kept.Messages {
 		if messages[i].payload != nil && s.Offset > log.Offset() && s.Offset <= old.Floor() {
-			f := messages[i].frame(u.ID(), Position{kept.Epoch, s.Offset})
+			f := messages[i].frame(u.ID(), Position{Epoch: kept.Epoch, Offset: s.Offset})
 			log.Append(s.Offset, f, f.Size(), storedAt(s, now), c.manager.limits)
 		}
 	}

@@ -161,7 +161,7 @@ func TestOptions_HistoryOff(t *testing.T) {
 		m := open(t, Options{HistoryMessages: -1, HistoryBytes: -1})
 		first := publish(t, m, "cat", 3)
 		c := connect(t, m, "ann")
-		must(t, m.SubscribeConn(t.Context(), "ann", c, "cat", SubscribeOptions{Acknowledge: true, Since: &Position{first.Epoch, 1}}))
+		must(t, m.SubscribeConn(t.Context(), "ann", c, "cat", SubscribeOptions{Acknowledge: true, Since: &Position{Epoch: first.Epoch, Offset: 1}}))
 		last := publish(t, m, "cat", 2)
 		if last.Epoch != first.Epoch || last.Offset != 5 {
 			t.Errorf("the position is %v after %v", last, first)

@@ -77,15 +77,14 @@ func (c *cluster) store(ctx context.Context, uploadID string, out outgoing) (pos
 		if err != nil {
 			return Position{}, err
 		}
-		var at broker.Position
-		at, out.replayed, err = once.StoreOnce(ctx, channel, out.payload, out.Once)
-		return Position(at), err
+		at, replayed, err := once.StoreOnce(ctx, channel, out.payload, out.Once)
+		out.replayed = replayed
+		return at, err
 	}
 	if c.keeper == nil {
 		return Position{}, c.broker.Publish(ctx, channel, out.payload)
 	}
-	at, err := c.keeper.Store(ctx, channel, out.payload)
-	return Position(at), err
+	return c.keeper.Store(ctx, channel, out.payload)
 }
 
 // idempotent returns the broker, if it can recognise repetitions.
@@ -148,7 +147,7 @@ func (c *cluster) lookUp(ctx context.Context, uploadID string) (log *history.Log
 		})
 		return log, nil
 	}
-	kept, messages, err := c.kept(ctx, uploadID, broker.Position{}, false)
+	kept, messages, err := c.kept(ctx, uploadID, Position{}, false)
 	if err != nil || kept.Offset == 0 {
 		return nil, unavailable(err)
 	}
@@ -174,5 +173,5 @@ func (c *cluster) newest(ctx context.Context, uploadID string) (newest Stored, p
 			newest = Stored{Offset: s.Messages[n-1].Offset, Payload: e.payload}
 		}
 	}
-	return newest, Position(s.Position), nil
+	return newest, s.Position, nil
 }

@@ -142,7 +142,7 @@ func (m *Manager) record(u *upload, e Encoded, trace string) *Frame {
 // keep adds a message to the log of an upload, which is locked.
 func (m *Manager) keep(u *upload, e Encoded, offset uint64, at time.Time, trace string) *Frame {
 	before := logSizeOf(u)
-	f := m.tracing.follow(e.frame(u.ID(), Position{u.State.log.Epoch(), offset}), trace)
+	f := m.tracing.follow(e.frame(u.ID(), Position{Epoch: u.State.log.Epoch(), Offset: offset}), trace)
 	u.State.log.Append(offset, f, f.Size(), at, m.limits)
 	m.account(u, before)
 	return f

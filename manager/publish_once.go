@@ -88,14 +88,13 @@ func (m *Manager) publishOnceHere(uploadID string, e Encoded, key *keyed, trace 
 	var own deferred
 	defer m.fans.flush(&own)
 	m.registry.With(uploadID, func(u *upload) { // with its lock held, from Find to Add
-		var at broker.Position
-		if at, key.replayed, err = m.keys.Find(uploadID, key.Once); key.replayed || err != nil {
-			pos, err = Position(at), keyError(err)
+		if pos, key.replayed, err = m.keys.Find(uploadID, key.Once); key.replayed || err != nil {
+			err = keyError(err)
 			return
 		}
 		f := m.record(u, e, trace)
 		pos = position(u.State.log)
-		m.keys.Add(uploadID, key.Once, broker.Position(pos))
+		m.keys.Add(uploadID, key.Once, pos)
 		m.bursts.send(u, f, &own)
 	})
 	m.keepBounds()

@@ -136,7 +136,7 @@ func TestForgetBeginsAnEpochForWhoFollows(t *testing.T) {
 		t.Errorf("the position is %+v, before it was %+v", after, before)
 	}
 	got := c.received(t)
-	if told := got[3]; told.Action != "subscribed" || told.Position != (Position{after.Epoch, 0}) || told.Recovered {
+	if told := got[3]; told.Action != "subscribed" || told.Position != (Position{Epoch: after.Epoch}) || told.Recovered {
 		t.Errorf("the follower is told %+v", told)
 	}
 	if h := held(m, "cat", before); h.Complete || len(h.Messages) != 1 {
@@ -179,7 +179,7 @@ func TestResumeOfAnUploadForgottenMeanwhileCloses(t *testing.T) {
 		must(t, m.Forget(t.Context(), "cat"))
 		publish(t, m, "cat", 1)
 	})
-	_, err := m.Resume(t.Context(), "ann", c, map[string]Position{"cat": {"lost", 1}})
+	_, err := m.Resume(t.Context(), "ann", c, map[string]Position{"cat": {Epoch: "lost", Offset: 1}})
 	must(t, err)
 	if got := c.closed(); !slices.Contains(got, SlowConsumer) {
 		t.Error("the connection is still open")

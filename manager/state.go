@@ -6,17 +6,14 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/shoal-go/shoal/broker"
 	"github.com/shoal-go/shoal/internal/frame"
 	"github.com/shoal-go/shoal/internal/history"
 )
 
-// Position is a point in the messages of an upload.
-type Position struct {
-	// Epoch names the run of offsets. It is opaque, and a new one means that the history before was lost.
-	Epoch string `json:"epoch"`
-	// Offset is the offset of the newest message, 0 before the first.
-	Offset uint64 `json:"offset"`
-}
+// Position is a point in the messages of an upload: the epoch, which is opaque and changes when the history before it
+// is lost, and the offset of the newest message, 0 before the first.
+type Position = broker.Position
 
 // Stored is a message that the history holds.
 type Stored struct {

@@ -31,7 +31,7 @@ func (c *Client) Send(f *manager.Frame) manager.Outcome {
 	if !c.wants(f) {
 		return manager.Queued
 	}
-	return outcome(c.out.Send(f))
+	return c.out.Send(f)
 }
 
 // wants reports whether the connection gets a message.
@@ -50,24 +50,11 @@ func (c *Client) SendDeferred(f *manager.Frame) (o manager.Outcome, flush bool) 
 	if c.server == nil || !c.wants(f) {
 		return c.Send(f), false
 	}
-	queued, flush := c.out.SendDeferred(f)
-	return outcome(queued), flush
+	return c.out.SendDeferred(f)
 }
 
 // Flush implements [manager.Flusher].
 func (c *Client) Flush() { c.out.Flush() }
-
-// outcome returns the manager's name of an outbox's outcome.
-func outcome(o outbox.Outcome) manager.Outcome {
-	switch o {
-	case outbox.Queued:
-		return manager.Queued
-	case outbox.Conflated:
-		return manager.Conflated
-	default:
-		return manager.Dropped
-	}
-}
 
 // Replay queues stored messages, which are written at the client's pace.
 func (c *Client) Replay(r manager.Replay) manager.Outcome {
@@ -77,9 +64,9 @@ func (c *Client) Replay(r manager.Replay) manager.Outcome {
 	if c.events != nil && !c.events.acceptsReplay(r) {
 		return manager.Queued
 	}
-	return outcome(c.out.Recover(outbox.Replay{
+	return c.out.Recover(outbox.Replay{
 		UploadID: r.UploadID, Frames: r.Frames, Epoch: r.Position.Epoch, After: r.Position.Offset, Source: r.Source,
-	}))
+	})
 }
 
 // CancelReplay drops the unwritten messages of an upload's replays.

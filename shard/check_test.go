@@ -57,7 +57,7 @@ func check(t tester, r *registry) {
 		sum.Uploads += c.Uploads
 		sum.Subscriptions += c.Subscriptions
 	}
-	if len(r.ShardCounts()) != r.Shards() || sum != want {
+	if len(r.ShardCounts()) != len(r.shards) || sum != want {
 		t.Fatalf("the shards count %+v, contents %+v", sum, want)
 	}
 	want.Pending = checkPending(t, r)

@@ -50,11 +50,11 @@ func TestTheOnlyReceiverLiesInsideItsUpload(t *testing.T) {
 
 func TestNumberOfShards(t *testing.T) {
 	for want, expected := range map[int]int{1: 1, 2: 2, 3: 4, 4: 4, 5: 8, 1000: 1024} {
-		if got := newRegistry(want).Shards(); got != expected {
+		if got := len(newRegistry(want).shards); got != expected {
 			t.Errorf("asked for %d shards there are %d, want %d", want, got, expected)
 		}
 	}
-	if got, cores := newRegistry(0).Shards(), runtime.GOMAXPROCS(0); got < 4*cores || got >= 8*cores || got&(got-1) != 0 {
+	if got, cores := len(newRegistry(0).shards), runtime.GOMAXPROCS(0); got < 4*cores || got >= 8*cores || got&(got-1) != 0 {
 		t.Errorf("by default there are %d shards for %d cores", got, cores)
 	}
 }

@@ -120,9 +120,6 @@ func New[C comparable, S any](cfg Config[C, S]) *Registry[C, S] {
 	return r
 }
 
-// Shards returns the number of shards.
-func (r *Registry[C, S]) Shards() int { return len(r.shards) }
-
 func (r *Registry[C, S]) key(id string) key { return key{r.hasher.Sum(id), id} }
 
 func (r *Registry[C, S]) shard(hash uint64) *Shard[C, S] { return &r.shards[hash>>r.shift] }

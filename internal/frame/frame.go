@@ -41,6 +41,18 @@ const (
 	Control
 )
 
+// Outcome is the result of sending one frame to one connection. The zero value is no outcome.
+type Outcome uint8
+
+const (
+	// Queued means that the frame is in the connection's queue, or on its way.
+	Queued Outcome = iota + 1
+	// Conflated means that the frame is in the queue in the place of an older state of the same upload.
+	Conflated
+	// Dropped means that the connection is closing, or could not hold the frame and closes because of it.
+	Dropped
+)
+
 // Variant is the form in which a connection gets its frames.
 type Variant uint8
 

@@ -10,16 +10,13 @@ import (
 	"github.com/shoal-go/shoal/internal/frame"
 )
 
-// Outcome is the result of Send.
-type Outcome uint8
+// Outcome is the result of Send, and its values.
+type Outcome = frame.Outcome
 
 const (
-	// Queued means that the frame is in the queue or already written.
-	Queued Outcome = iota
-	// Conflated means that the frame replaced a queued older state of the same upload.
-	Conflated
-	// Dropped means that the outbox is closing, or that it cannot hold the frame and closes for that reason.
-	Dropped
+	Queued    = frame.Queued
+	Conflated = frame.Conflated
+	Dropped   = frame.Dropped
 )
 
 // Outbox is the outbound side of one connection. Its methods may be called from any number of goroutines and never

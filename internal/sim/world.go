@@ -174,7 +174,7 @@ func (w *World) publish(n *node, op Op) {
 				return // the broker is out of reach, or the node has ended
 			}
 			if n.link == nil {
-				w.account.accept(op.Upload, body, broker.Position(pos))
+				w.account.accept(op.Upload, body, pos)
 			}
 		}
 	}
