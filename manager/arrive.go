@@ -51,16 +51,13 @@ func (c *cluster) arrived(b broker.Message) {
 }
 
 // look validates a message that arrived for an upload. An invalid message is counted, and logged without its payload.
+// The id needs no check: only uploads that callers have named, with an id that was validated then, receive messages.
 func (c *cluster) look(id string, payload []byte) (Encoded, error) {
-	err := CheckID("upload_id", id)
-	if err == nil {
-		var e Encoded
-		if e, err = c.manager.vocabulary.parseRemote(id, payload, c.manager.opt.MaxMessageBytes); err == nil {
-			return e, nil
-		}
+	e, err := c.manager.vocabulary.parseRemote(id, payload, c.manager.opt.MaxMessageBytes)
+	if err != nil {
+		c.refused(uploadChannel+id, err)
 	}
-	c.refused(uploadChannel+id, err)
-	return Encoded{}, err
+	return e, err
 }
 
 // continues reports whether a message may be delivered although the upload is catching up: it directly follows the last

@@ -65,6 +65,8 @@ func CheckID(field, id string) error {
 		return &InvalidError{field, "must not be empty"}
 	case len(id) > maxIDBytes:
 		return &InvalidError{field, fmt.Sprintf("has %d bytes, at most %d are allowed", len(id), maxIDBytes)}
+	case isPrintableASCII(id): // as nearly all are, and each published message has one
+		return nil
 	case !utf8.ValidString(id):
 		return &InvalidError{field, "must be valid UTF-8"}
 	case strings.ContainsRune(id, utf8.RuneError):
@@ -73,6 +75,15 @@ func CheckID(field, id string) error {
 		return &InvalidError{field, "must not contain control characters"}
 	}
 	return nil
+}
+
+func isPrintableASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
 }
 
 // isControl reports whether r is of Unicode's category Cc.

@@ -13,8 +13,8 @@ import (
 // An empty upload id in a message defaults to the upload that it is sent to. If both are given they must be equal. A
 // message that is sent to a user must name its own upload, if any.
 type Message interface {
-	// encode validates the message and returns its wire form. uploadID is the upload that it is sent to, or
-	// "" if it is sent to a user; now is the timestamp of a message that has none.
+	// encode validates the message and returns its wire form. uploadID is the upload that it is sent to, which the caller
+	// has validated, or "" if it is sent to a user; now is the timestamp of a message that has none.
 	encode(v *vocabulary, uploadID string, now time.Time) (Encoded, error)
 }
 
@@ -129,7 +129,11 @@ func (e Encoded) encode(v *vocabulary, uploadID string, now time.Time) (Encoded,
 	if e.action == actionProgress {
 		field = "payload.upload_id"
 	}
-	if _, err := sameUpload(field, e.uploadID, uploadID); err != nil {
+	id, err := sameUpload(field, e.uploadID, uploadID)
+	if err == nil && uploadID == "" && id != "" {
+		err = CheckID(field, id) // Parse has been given it, and the message may not contain it
+	}
+	if err != nil {
 		return Encoded{}, err
 	}
 	if e.general && v.restricts(e.action) {
@@ -203,7 +207,7 @@ func (c *checker) keep(err error) {
 
 func (c *checker) uploadID(field, own, addressed string) string {
 	id, err := sameUpload(field, own, addressed)
-	if err == nil {
+	if err == nil && addressed == "" {
 		err = CheckID(field, id)
 	}
 	c.keep(err)

@@ -116,6 +116,19 @@ func wantInvalid(t *testing.T, err error, field, problem string) {
 	}
 }
 
+// SendToUser validates the upload that a message was parsed for, which the message need not contain.
+func TestSendToUser_RefusesMessageParsedForInvalidUpload(t *testing.T) {
+	m := open(t, Options{})
+	c := connect(t, m, "ann")
+	e, err := Parse("a\x00b", []byte(`{"action":"note"}`), time.Now())
+	must(t, err)
+	_, err = m.SendToUser(t.Context(), "ann", e)
+	wantInvalid(t, err, "upload_id", "control characters")
+	if len(c.frames) > 0 {
+		t.Error("the message was sent")
+	}
+}
+
 func TestEncodedIsSentOnlyToItsOwnUpload(t *testing.T) {
 	for field, data := range map[string]string{
 		"payload.upload_id": golden(t, "upload_progress.json"),

@@ -23,10 +23,8 @@ import (
 func (m *Manager) Resume(
 	ctx context.Context, userID string, c Conn, since map[string]Position,
 ) (refused map[string]error, err error) {
-	for uploadID := range since {
-		if err := m.checkSubscription(ctx, userID, uploadID); err != nil {
-			return nil, err
-		}
+	if err := m.checkSubscription(ctx, userID, slices.Collect(maps.Keys(since))...); err != nil {
+		return nil, err
 	}
 	if !isComparable(c) {
 		return nil, ErrNotConnected

@@ -136,7 +136,8 @@ func (m *Manager) catchUpConn(u *upload, c Conn, fresh bool, opt SubscribeOption
 // sendNewest sends a connection the upload's newest message, if it is held. The upload's lock is held.
 func (m *Manager) sendNewest(u *upload, c Conn) { m.catchUpConn(u, c, true, SubscribeOptions{}) }
 
-func (m *Manager) checkSubscription(ctx context.Context, userID, uploadID string) error {
+// checkSubscription returns the reason for which a call to subscribe cannot begin.
+func (m *Manager) checkSubscription(ctx context.Context, userID string, uploadIDs ...string) error {
 	if err := m.check(); err != nil {
 		return err
 	}
@@ -146,7 +147,12 @@ func (m *Manager) checkSubscription(ctx context.Context, userID, uploadID string
 	if err := CheckID("user_id", userID); err != nil {
 		return err
 	}
-	return CheckID("upload_id", uploadID)
+	for _, id := range uploadIDs {
+		if err := CheckID("upload_id", id); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // refusal returns the manager's error for an error of the registry.

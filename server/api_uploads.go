@@ -16,10 +16,7 @@ type uploadPosition struct {
 
 // newest answers with the newest message of an upload, null if the history no longer has it.
 func (a *api) newest(w http.ResponseWriter, r *http.Request, _ url.Values) error {
-	id, err := pathID(r, "upload_id")
-	if err != nil {
-		return err
-	}
+	id := r.PathValue("upload_id") // the manager validates it
 	message, position, err := a.manager.Newest(r.Context(), id)
 	if err != nil {
 		return err
@@ -33,10 +30,7 @@ func (a *api) newest(w http.ResponseWriter, r *http.Request, _ url.Values) error
 
 // history answers with the stored messages after a position.
 func (a *api) history(w http.ResponseWriter, r *http.Request, query url.Values) error {
-	id, err := pathID(r, "upload_id")
-	if err != nil {
-		return err
-	}
+	id := r.PathValue("upload_id") // the manager validates it
 	since, err := sincePosition(query)
 	if err != nil {
 		return err
@@ -94,10 +88,7 @@ func appendMessage(b []byte, m manager.Stored) []byte {
 
 // subscribers answers with the users that follow an upload on the nodes that have answered in time.
 func (a *api) subscribers(w http.ResponseWriter, r *http.Request, _ url.Values) error {
-	id, err := pathID(r, "upload_id")
-	if err != nil {
-		return err
-	}
+	id := r.PathValue("upload_id") // the manager validates it
 	s, err := a.manager.Subscribers(r.Context(), id)
 	if err != nil {
 		return err
@@ -116,10 +107,7 @@ func (a *api) subscribers(w http.ResponseWriter, r *http.Request, _ url.Values) 
 
 // forget drops the history of an upload.
 func (a *api) forget(w http.ResponseWriter, r *http.Request, _ url.Values) error {
-	id, err := pathID(r, "upload_id")
-	if err != nil {
-		return err
-	}
+	id := r.PathValue("upload_id") // the manager validates it
 	if err := a.manager.Forget(r.Context(), id); err != nil {
 		return err
 	}
