@@ -4,21 +4,19 @@ import (
 	"bytes"
 	"strings"
 	"time"
-
-	"github.com/shoal-go/shoal/broker"
 )
 
 // maxWaiting is how many messages of an upload may wait while it is brought up to date.
 const maxWaiting = 4096
 
 // arrived handles a message from the broker. It runs on the goroutines of the dispatch queue.
-func (c *cluster) arrived(b broker.Message) {
+func (c *cluster) arrived(b queued) {
 	id, ok := strings.CutPrefix(b.Channel, uploadChannel)
 	if !ok {
 		return
 	}
 	c.counters.received.Add(1)
-	a := arrival{Message: b}
+	a := arrival{Message: b.Message}
 	if b.Payload != nil {
 		var err error
 		if a.encoded, err = c.look(id, b.Payload); err != nil && b.Offset == 0 {
@@ -32,6 +30,13 @@ func (c *cluster) arrived(b broker.Message) {
 	c.manager.registry.WithKnown(id, func(u *upload) {
 		f := u.State.follow
 		if f == nil {
+			return
+		}
+		if a.Epoch == "" && a.Offset > 0 && b.receipt <= f.epochReceipt {
+			// It was queued while the epoch changed, and may belong to either. The broker has stored it if it is new.
+			if _, same := storedLike(u, a); !same {
+				c.fallBehind(u)
+			}
 			return
 		}
 		switch inOrder := f.advance(u, a); {
@@ -87,11 +92,18 @@ func isKnown(u *upload, a arrival, inOrder bool) bool {
 		a.Epoch != "" && a.Epoch != log.Epoch() {
 		return true
 	}
+	held, same := storedLike(u, a)
+	return inOrder && (same || !held)
+}
+
+// storedLike reports whether the log holds a message at the offset of one that arrived, and whether it is the same.
+func storedLike(u *upload, a arrival) (held, same bool) {
+	log := u.State.log
 	entries, ok := log.Since(log.Epoch(), a.Offset-1)
-	if ok && len(entries) > 0 && entries[0].Offset == a.Offset {
-		return inOrder && bytes.Equal(entries[0].Message.Body(), a.encoded.payload)
+	if !ok || len(entries) == 0 || entries[0].Offset != a.Offset {
+		return false, false
 	}
-	return inOrder
+	return true, bytes.Equal(entries[0].Message.Body(), a.encoded.payload)
 }
 
 // hold queues a message until the upload has caught up. At the bounds the oldest ones give way: the broker's history,

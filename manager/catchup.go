@@ -94,6 +94,7 @@ func (c *cluster) catch(ctx context.Context, id string) (done bool) {
 		if u.State.follow == f { // an interest that began after the reading may have missed messages since
 			if log := u.State.log; log == nil || log.Epoch() != kept.Epoch {
 				f.dropUnidentified()
+				f.epochReceipt = c.receipts.Load()
 			}
 			lost = c.merge(u, kept, messages)
 			f.partial = f.partial || first && kept.Floor > 0

@@ -27,7 +27,9 @@ type cluster struct {
 	broker  broker.Broker
 	keeper  broker.HistoryBroker // nil if the broker stores no messages
 	// intake holds the dispatch queues between the broker's callback and the fan-out.
-	intake *dispatch.Queue[broker.Message]
+	intake *dispatch.Queue[queued]
+	// receipts counts the messages that were added to intake.
+	receipts atomic.Uint64
 	// interest queues the uploads whose subscription at the broker must be checked, catching the uploads that must
 	// catch up with the broker's history. comparing holds the comparison of all uploads with the broker's positions,
 	// which takes long and must not delay any of them.
@@ -84,12 +86,12 @@ func newCluster(m *Manager) (_ *cluster, err error) {
 		return nil, fmt.Errorf("manager: Options.NodeName: %w", err)
 	}
 	c.orders = newOrderLog(c.peers.Process(), &m.ages)
-	c.intake = dispatch.New(dispatch.Config[broker.Message]{
+	c.intake = dispatch.New(dispatch.Config[queued]{
 		Lanes:    runtime.GOMAXPROCS(0),
 		Messages: intakeMessages,
 		Bytes:    intakeBytes,
-		Channel:  func(b broker.Message) string { return b.Channel },
-		Size:     func(b broker.Message) int { return len(b.Payload) },
+		Channel:  func(q queued) string { return q.Channel },
+		Size:     func(q queued) int { return len(q.Payload) },
 		Handle:   c.arrived,
 		Lost: func(channel string) {
 			c.counters.overflowed.Add(1)
@@ -130,10 +132,16 @@ func (c *cluster) run() {
 	c.peering.Go(func() { c.syncOrders(peersCtx) })
 }
 
+// queued is a message in the dispatch queues, with its number among the received ones.
+type queued struct {
+	broker.Message
+	receipt uint64
+}
+
 // Receive enqueues a message from the broker.
 func (c *cluster) Receive(b broker.Message) {
 	if !c.peers.Receive(b) {
-		c.intake.Put(b)
+		c.intake.Put(queued{b, c.receipts.Add(1)})
 	}
 }
 

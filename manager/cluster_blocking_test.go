@@ -41,7 +41,7 @@ func TestInvariant4NoLockIsHeldWhileTheBrokerIsCalled(t *testing.T) {
 					must(t, err)
 					n.UploadSubscriberIDs(upload)
 					n.UnsubscribeUpload("bob", upload)
-					n.cluster.arrived(broker.Message{Channel: uploadChannel + upload, Payload: note(t, 3).Payload()})
+					n.cluster.arrived(queued{Message: broker.Message{Channel: uploadChannel + upload, Payload: note(t, 3).Payload()}})
 					n.cluster.Interrupted(uploadChannel + upload)
 				}
 				n.Disconnect("bob", connect(t, n.Manager, "bob"))

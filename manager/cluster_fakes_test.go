@@ -84,6 +84,13 @@ func (f *faulty) losing(which func(broker.Message) bool) {
 	f.lose = which
 }
 
+// anonymize removes the epochs from the messages that arrive from now on.
+func (f *faulty) anonymize() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.bare = true
+}
+
 // made returns how often a call was made.
 func (f *faulty) made(call string) int {
 	f.mu.Lock()

@@ -1,6 +1,10 @@
 package manager
 
 import (
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -36,6 +40,46 @@ func TestCluster_RenumberedDataRepeatsNothing(t *testing.T) {
 		<-time.After(time.Second)
 		if got := c.count(); got != published || len(c.closed()) > 0 {
 			t.Errorf("%d messages came, closed %v; want %d and an open connection", got, c.closed(), published)
+		}
+	})
+}
+
+// A message that does not name its epoch, and waits in the dispatch queue while the epoch changes, is not taken for one of
+// the new epoch.
+func TestCluster_QueuedMessageOfAnOldEpochIsLeftOut(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // one dispatch queue
+	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		n := nodes[0]
+		n.link.anonymize()
+		c, slow := n.follower(t, "ann", "cat"), n.follower(t, "bob", "dog")
+		publish(t, nodes[1].Manager, "cat", 3)
+		synctest.Wait()
+		released := make(chan struct{})
+		release := sync.OnceFunc(func() { close(released) })
+		defer release()
+		slow.onSend = func(*Frame) Outcome {
+			<-released
+			return Queued
+		}
+		publish(t, nodes[1].Manager, "dog", 1)
+		synctest.Wait() // the dispatch queue is blocked
+		n.link.handler.Receive(broker.Message{
+			Channel: "upload:cat", Payload: note(t, 4711).Payload(), Position: broker.Position{Offset: 5},
+		})
+		must(t, nodes[1].Forget(t.Context(), "cat"))
+		publish(t, nodes[1].Manager, "cat", 1)
+		n.link.handler.Interrupted("upload:cat")
+		<-time.After(time.Second) // the node has read the new epoch
+		release()
+		publish(t, nodes[1].Manager, "cat", 5)
+		<-time.After(time.Minute)
+		if got := c.offsets(); !slices.Equal(got, []uint64{1, 2, 3, 1, 2, 3, 4, 5, 6}) {
+			t.Errorf("the offsets of the messages are %v", got)
+		}
+		for _, r := range c.received(t) {
+			if strings.Contains(r.published, "4711") {
+				t.Errorf("a message of the old epoch came as number %d of the new one", r.Offset)
+			}
 		}
 	})
 }

@@ -37,6 +37,9 @@ type follow struct {
 	older   *olderRead
 	// arrived is the offset of the last message with one that has arrived, in the log's epoch.
 	arrived uint64
+	// epochReceipt is the number of the last message that was received before the log's epoch was known. A message up to
+	// it that does not name its epoch may belong to the previous one.
+	epochReceipt uint64
 }
 
 // attempt is a subscription of the node that the upload's subscribers wait for.
