@@ -79,6 +79,7 @@ type node struct {
 	// dashboard is nil if it is off. residence is its part of the server's observer.
 	dashboard *dashboard.Dashboard
 	residence dashboard.Residence
+	tracing   *tracing // nil unless --trace-endpoint is set
 	// refresh read certificates again. level is the level of the log, and reparse reads the settings again.
 	refresh []func()
 	level   *slog.LevelVar
@@ -90,7 +91,8 @@ type node struct {
 func (c *serveCommand) open(log *slog.Logger) (*node, error) {
 	n := &node{flags: &c.serveFlags, log: log, metrics: newMetrics()}
 	for _, step := range []func() error{
-		n.listen, n.openAuthentication, n.openBroker, n.openManager, n.openServer, n.openDashboard, n.openDemo,
+		n.listen, n.openAuthentication, n.openTracing, n.openBroker, n.openManager, n.openServer, n.openDashboard,
+		n.openDemo,
 	} {
 		if err := step(); err != nil {
 			n.close(openFailed)
@@ -139,6 +141,7 @@ func (n *node) openManager() (err error) {
 		Broker:                  n.countedBroker(),
 		NodeName:                f.NodeName,
 		StateRate:               f.BrokerStateRate,
+		Tracer:                  n.tracer(),
 		Logger:                  n.log,
 	})
 	return err
@@ -228,7 +231,7 @@ func (n *node) openDemo() (err error) {
 
 // handler returns the handler of the public listener.
 func (n *node) handler() http.Handler {
-	handler := n.metrics.instrument(n.server.Handler())
+	handler := n.metrics.instrument(n.traced(n.server.Handler()))
 	if n.demo == nil {
 		return handler
 	}
@@ -330,6 +333,7 @@ func (n *node) close(within time.Duration) {
 		n.warn("server", n.server.Close(whole))
 	}
 	n.closeWebhook(whole)
+	n.closeTracing(whole)
 	for _, l := range append(n.public, n.admin) {
 		if l != nil {
 			_ = l.Close() // an error only says that the server has closed it already

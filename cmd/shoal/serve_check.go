@@ -30,6 +30,7 @@ func (f *serveFlags) check(s *settings) {
 	f.checkAPI(s)
 	f.checkTLS(s)
 	f.checkWebhook(s)
+	f.checkTracing(s)
 	f.checkLimits(s)
 	f.checkVocabulary(s)
 	if f.Dev {

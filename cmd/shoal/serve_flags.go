@@ -92,6 +92,11 @@ type serveFlags struct {
 	WebhookSecret     string   `secret:"" placeholder:"SECRET" help:"Secret that signs the requests to --webhook, at least 16 bytes."`
 	WebhookSecretFile string   `placeholder:"FILE" help:"File with the secret of --webhook instead."`
 
+	TraceEndpoint   string   `placeholder:"URL" help:"OpenTelemetry collector that gets a sample of the traces by OTLP over HTTP, see docs/tracing.md. Default: no tracing."`
+	TraceSample     float64  `default:"0.01" min:"0" max:"1" help:"Share of the publications that are traced; callers decide for their own with a traceparent header."`
+	TraceHeader     []string `sep:"none" secret:"" placeholder:"NAME: VALUE" help:"Header of the requests to --trace-endpoint, such as Authorization; may be repeated."`
+	TraceHeaderFile string   `placeholder:"FILE" help:"File with the headers of --trace-header instead, one a line."`
+
 	ShutdownDelay time.Duration `default:"0s" min:"0s" max:"10m" help:"How long to serve with /readyz at 503 after SIGTERM, before draining."`
 	Drain         time.Duration `default:"8s" min:"100ms" max:"10m" help:"How long the whole shutdown may take after that; connections are closed with 1012."`
 

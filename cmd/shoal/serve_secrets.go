@@ -17,6 +17,7 @@ func (f *serveFlags) readSecrets(s *settings) {
 	f.APIKey = s.secretsOf("api-key", f.APIKey, f.APIKeyFile)
 	f.ClusterSecret = s.secretOf("cluster-secret", f.ClusterSecret, "", f.ClusterSecretFile)
 	f.WebhookSecret = s.secretOf("webhook-secret", f.WebhookSecret, "", f.WebhookSecretFile)
+	f.TraceHeader = s.secretsOf("trace-header", f.TraceHeader, f.TraceHeaderFile)
 	f.Broker = s.secretOf("broker", f.Broker, string(noEngine), f.BrokerFile)
 }
 
