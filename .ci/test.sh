@@ -154,7 +154,7 @@ javascript() (
 	SHOAL_BIN=$OLDPWD/bin/shoal CHROMIUM=$chromium timeout 400 npm test --silent
 )
 
-# browser tests the demo page. It uses the modules that the client's step has installed.
+# browser tests the demo page and the dashboard. It uses the modules that the client's step has installed.
 browser() {
 	SHOAL_BIN=$PWD/bin/shoal CHROMIUM=$chromium timeout 300 node --test internal/demo/browser/*.test.mjs
 }
