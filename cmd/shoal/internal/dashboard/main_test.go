@@ -125,19 +125,26 @@ func (f *fixture) token(headers ...string) string {
 // dial opens a WebSocket on a listener and authenticates.
 func (f *fixture) dial(url, token string) *viewer {
 	f.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	f.Cleanup(cancel)
-	conn, _, err := websocket.Dial(ctx, strings.Replace(url, "http", "ws", 1), &websocket.DialOptions{
-		HTTPClient: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, Subprotocols: []string{"shoal.v1"},
-	})
+	conn, _, err := f.tryDial(url)
 	if err != nil {
 		f.Fatal(err)
 	}
 	conn.SetReadLimit(maxNumbersBytes)
-	f.Cleanup(func() { _ = conn.CloseNow() })
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	f.Cleanup(func() {
+		_ = conn.CloseNow()
+		cancel()
+	})
 	v := &viewer{f, conn, ctx}
 	v.send(`{"type":"auth","token":"` + token + `"}`)
 	return v
+}
+
+// tryDial opens a WebSocket, and returns the answer of the server if it refuses.
+func (f *fixture) tryDial(url string) (*websocket.Conn, *http.Response, error) {
+	return websocket.Dial(f.Context(), strings.Replace(url, "http", "ws", 1), &websocket.DialOptions{
+		HTTPClient: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, Subprotocols: []string{"shoal.v1"},
+	})
 }
 
 // view opens the stream of the dashboard.
