@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/shoal-go/shoal/server"
@@ -76,8 +77,11 @@ func viewerID(r *http.Request, granted access) string {
 	return "viewer-" + hex.EncodeToString(id)
 }
 
-// problem answers with an error, as the HTTP API does.
+// problem answers with an error, as the HTTP API does. The package that an error names at its beginning is left out.
 func problem(w http.ResponseWriter, status int, detail string) {
+	for _, name := range []string{"server: ", "manager: ", "dashboard: "} {
+		detail = strings.TrimPrefix(detail, name)
+	}
 	w.Header().Set("Content-Type", "application/problem+json")
 	writeBody(w, status, map[string]any{
 		"type": "about:blank", "title": http.StatusText(status), "status": status, "detail": detail,

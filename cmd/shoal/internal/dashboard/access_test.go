@@ -150,7 +150,8 @@ func TestToken_KeepsTheViewer(t *testing.T) {
 			t.Errorf("%q gives the same id twice: %s", bad, a)
 		}
 	}
-	if response, _ := f.call(http.MethodGet, Path+"/token", "", "Authorization", "Bearer wrong"); response.StatusCode != http.StatusUnauthorized {
-		t.Errorf("a wrong key is answered with %d", response.StatusCode)
+	response, body := f.call(http.MethodGet, Path+"/token", "", "Authorization", "Bearer wrong")
+	if response.StatusCode != http.StatusUnauthorized || !strings.Contains(body, `"detail":"the API key is not`) {
+		t.Errorf("a wrong key is answered with %d %s", response.StatusCode, body)
 	}
 }

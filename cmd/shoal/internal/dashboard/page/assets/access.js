@@ -35,14 +35,7 @@ export class Access {
   // use keeps a key from now on, '' for none, if the server accepts it.
   async use(key) {
     if (/[^!-~]/.test(key)) throw new Refused(401, 'a key has visible ASCII characters only')
-    const before = this.#key
-    this.#key = key
-    try {
-      await this.#grant()
-    } catch (error) {
-      this.#key = before
-      throw error
-    }
+    await this.#grant(key)
     this.#store()
   }
 
@@ -58,18 +51,19 @@ export class Access {
   // token returns a token for the stream. A key that the server no longer accepts is forgotten.
   async token() {
     try {
-      return await this.#grant()
+      return await this.#grant(this.#key)
     } catch (error) {
       if (error.status !== 401 || !this.#key) throw error
-      this.#key = ''
+      const granted = await this.#grant('')
       this.#store()
-      return this.#grant()
+      return granted
     }
   }
 
-  // grant asks what this page may do.
-  async #grant() {
-    const granted = await this.request('GET', `token?viewer=${viewer}`)
+  // grant asks what this page may do with a key, and uses the key from now on if the server accepts it.
+  async #grant(key) {
+    const granted = await this.request('GET', `token?viewer=${viewer}`, undefined, key)
+    this.#key = key
     this.#set(granted.reads, granted.acts)
     return { token: granted.token, expiresAt: Date.parse(granted.expires_at) }
   }
@@ -82,11 +76,11 @@ export class Access {
   }
 
   // request returns the answer to a request to an address beside the page, or throws Refused.
-  async request(method, address, body) {
+  async request(method, address, body, key = this.#key) {
     const response = await fetch(address, {
       method, cache: 'no-store', credentials: 'omit', signal: AbortSignal.timeout(10_000),
       headers: {
-        ...(this.#key && { Authorization: `Bearer ${this.#key}` }),
+        ...(key && { Authorization: `Bearer ${key}` }),
         ...(body !== undefined && { 'Content-Type': 'application/json' }),
       },
       body,
