@@ -124,7 +124,7 @@ for step in $steps; do
 		;;
 	slow)
 		say "slow clients: half of 60 clients of node 1 stop reading, bursts of 4 KiB events"
-		bench http://127.0.0.1:18081 --connections 60 --stalled 0.5 --rate 400 --burst 100 --payload 4096 --duration 25s &
+		bench http://127.0.0.1:18081 --connections 60 --stalled 0.5 --rate 60 --burst 20 --payload 4096 --duration 25s &
 		load=$!
 		until_ok eval "metrics 1 shoal_stalled_connections | grep ."
 		metrics 1 'shoal_stalled_connections|shoal_queue_bytes|shoal_queue_messages'

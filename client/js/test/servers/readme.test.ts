@@ -38,23 +38,23 @@ function start(program: string, ...args: string[]): { child: ChildProcess, print
 }
 
 test('the five-minute start works as it is written', async () => {
-  const blocks = [...readFileSync(`${root}README.md`, 'utf8').matchAll(/```sh\n(.*?)```/gs)].map(([, text]) => text)
+  const blocks = [...readFileSync(`${root}README.md`, 'utf8').matchAll(/```sh\n(.*?)```/gs)].map(([, text]) => text!)
   expect(blocks).toHaveLength(3)
   expect(blocks[0]).toBe('shoal serve --dev\n')
   const server = start(binary, 'serve', '--dev', '--addr', '127.0.0.1:0', '--admin-addr', '127.0.0.1:0')
   const [, url] = await server.printed(/shoal serves on (\S+),/)
 
-  const [, program] = blocks[1].match(/<<'EOF'\n(.*)EOF\nnode follow.mjs\n/s)!
+  const program = blocks[1]!.match(/<<'EOF'\n(.*)EOF\nnode follow.mjs\n/s)![1]!
   expect(program).toContain("'http://127.0.0.1:8080'")
   const follower = start(process.execPath, '--experimental-websocket', '--input-type=module', '-e',
-    program.replace('http://127.0.0.1:8080', url))
+    program.replace('http://127.0.0.1:8080', url!))
   const ended = once(follower.child, 'exit')
   const publish = (command: string) => execFileSync('bash', ['-euo', 'pipefail', '-c', command],
     { env: { ...process.env, PATH: `${dirname(binary)}:${process.env.PATH}`, SHOAL_URL: url } })
-  const commands = blocks[2].trim().split('\n')
+  const commands = blocks[2]!.trim().split('\n')
   expect(commands).toHaveLength(2)
-  publish(commands[0])
+  publish(commands[0]!)
   await follower.printed(/^40 Looking closely$/m)
-  publish(commands[1])
+  publish(commands[1]!)
   expect(await ended).toEqual([0, null])
 })
