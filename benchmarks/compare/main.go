@@ -95,11 +95,15 @@ func execute(ctx context.Context, arguments []string, std streams) (code int) {
 type serveCommand struct {
 	System     string `required:"" help:"Name of the system."`
 	SendBuffer int    `help:"The kernel's send buffer of each connection, in bytes (0: the kernel decides)."`
+	Host       string `help:"Address to listen on."`
+	TLS        bool   `name:"tls" help:"Serve TLS."`
+	Program    string `help:"Executable of a system that is a program."`
+	Broker     string `help:"URL of the broker of this project's node."`
 }
 
 // Run serves until it receives quit.
 func (c *serveCommand) Run(std streams) error {
-	return serving.Run(serving.Options{System: c.System, SendBuffer: c.SendBuffer}, std.in, std.out)
+	return serving.Run(serving.Options(*c), std.in, std.out)
 }
 
 type loadCommand struct{}

@@ -21,11 +21,12 @@ import (
 
 // The kinds of requests.
 const (
-	Open  = "open"  // the clients connect, once in the life of the process
-	Wait  = "wait"  // until so many messages have come in Total since the clients are open
-	Reset = "reset" // the latencies are forgotten
-	Look  = "look"  // nothing is done; the answer has the times
-	Quit  = "quit"
+	Open   = "open"   // the clients connect, once in the life of the process
+	Wait   = "wait"   // until so many messages have come in Total since the clients are open
+	Reset  = "reset"  // the latencies are forgotten
+	Look   = "look"   // nothing is done; the answer has the times
+	Intake = "intake" // Publishers publish while For lasts
+	Quit   = "quit"
 )
 
 // Request is one thing to do.
@@ -40,6 +41,14 @@ type Request struct {
 	Stalled     int    `json:"stalled,omitempty"`
 	Storm       bool   `json:"storm,omitempty"`
 	Latency     bool   `json:"latency,omitempty"`
+	TLS         bool   `json:"tls,omitempty"`
+
+	// For Intake: Messages go out at once, over all Channels if Spread is set, otherwise to one for each publisher.
+	Publishers int           `json:"publishers,omitempty"`
+	Messages   int           `json:"messages,omitempty"`
+	Bytes      int           `json:"bytes,omitempty"`
+	Spread     bool          `json:"spread,omitempty"`
+	For        time.Duration `json:"for,omitempty"`
 
 	// For Wait.
 	Total   uint64        `json:"total,omitempty"`
@@ -65,6 +74,9 @@ type Answer struct {
 	Complete bool `json:"complete,omitempty"`
 	// Missing says why not.
 	Missing string `json:"missing,omitempty"`
+
+	// Published is how many messages Intake has published.
+	Published uint64 `json:"published,omitempty"`
 
 	Messages uint64 `json:"messages"`
 	Bytes    uint64 `json:"bytes"`
@@ -105,6 +117,9 @@ func (p *process) handle(q Request) (a Answer, last bool, err error) {
 		a, err = p.open(q)
 	case q.Do == Quit:
 		last = true
+	case q.Do == Intake:
+		a, err = p.intake(q)
+	case q.Do == Look && p.fleet == nil:
 	case p.fleet == nil:
 		err = errors.New("driving: no clients are open")
 	case q.Do == Wait:
@@ -114,7 +129,7 @@ func (p *process) handle(q Request) (a Answer, last bool, err error) {
 	case q.Do == Look:
 		a.Latency, a.Ready = TimesOf(p.fleet.Latency()), TimesOf(p.fleet.ReadyTimes())
 	default:
-		err = fmt.Errorf("driving: %q cannot be done, want %s, %s, %s, %s or %s", q.Do, Open, Wait, Reset, Look, Quit)
+		err = fmt.Errorf("driving: %q cannot be done, want %s, %s, %s, %s, %s or %s", q.Do, Open, Wait, Reset, Look, Intake, Quit)
 	}
 	p.look(&a)
 	return a, last, err
@@ -147,9 +162,25 @@ func (p *process) open(q Request) (Answer, error) {
 	if q.Latency {
 		o.Sent = message.SentAt
 	}
+	if q.TLS {
+		o.TLS = systems.ClientTLS()
+		if err := p.getTicket(o); err != nil {
+			return Answer{}, err
+		}
+	}
 	began := time.Now()
 	p.fleet, err = load.Open(p.ctx, o)
 	return Answer{Began: began.UnixNano(), Ended: time.Now().UnixNano()}, err
+}
+
+// getTicket connects one client and disconnects it again, so that all others resume its session.
+func (p *process) getTicket(o load.Options) error {
+	o.Connections, o.Stalled = 1, 0
+	first, err := load.Open(p.ctx, o)
+	if err == nil {
+		first.Close()
+	}
+	return err
 }
 
 func (p *process) wait(q Request) Answer {

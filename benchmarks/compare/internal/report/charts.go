@@ -96,6 +96,9 @@ func (d Data) suffix(v variant) string {
 		}
 	}
 	differs(func(p results.Params) string { return fmt.Sprintf("%d", p.Connections) })
+	if v.params.TLS {
+		text += "-tls"
+	}
 	differs(func(p results.Params) string { return fmt.Sprintf("load%.0f", p.Load*100) })
 	differs(func(p results.Params) string { return fmt.Sprintf("stalled%.0f", p.Stalled*100) })
 	return text

@@ -21,25 +21,30 @@ type Data struct {
 // only a yardstick in a scenario, to find the rates of another one, does not belong to that scenario as long as
 // there is a better one. The error says that there are no results.
 func Select(all []results.Record, run string) (Data, error) {
-	newest, full := map[string]string{}, map[string]string{} // scenario to run
-	for _, r := range all {                                  // the oldest first
+	type key struct {
+		scenario string
+		tls      bool
+	}
+	newest, full := map[key]string{}, map[key]string{} // to the run
+	for _, r := range all {                            // the oldest first
 		if run != "" && r.Run != run {
 			continue
 		}
-		newest[r.Scenario] = r.Run
+		k := key{r.Scenario, r.Params.TLS}
+		newest[k] = r.Run
 		if r.Kind != string(systems.Yardstick) {
-			full[r.Scenario] = r.Run
+			full[k] = r.Run
 		}
 	}
 	maps.Copy(newest, full)
 	if len(newest) == 0 {
 		return Data{}, fmt.Errorf("report: there are no results of the run %q", run)
 	}
-	d := Data{slices.DeleteFunc(slices.Clone(all), func(r results.Record) bool { return r.Run != newest[r.Scenario] })}
+	d := Data{slices.DeleteFunc(slices.Clone(all), func(r results.Record) bool { return r.Run != newest[key{r.Scenario, r.Params.TLS}] })}
 	order := systems.Names()
 	slices.SortStableFunc(d.records, func(a, b results.Record) int {
 		return cmp.Or(
-			cmp.Compare(a.Scenario, b.Scenario),
+			cmp.Compare(len(a.Scenario), len(b.Scenario)), cmp.Compare(a.Scenario, b.Scenario),
 			a.Params.Compare(b.Params),
 			cmp.Compare(slices.Index(order, a.System), slices.Index(order, b.System)),
 			cmp.Compare(a.Repeat, b.Repeat),

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/runner"
 )
 
 // Markdown writes the tables: target against measured, then each scenario's figures, then failures and where
@@ -84,7 +83,19 @@ func columnsOf(scenario string) []column {
 			{"all memory / connections", results.Resident, grouped},
 			{"in the kernel, bytes per connection", results.Kernel, grouped},
 		}
-	case runner.Direct:
+	case results.Fresh:
+		return []column{
+			{"age p50, s", results.P50, seconds}, {"age p99, s", results.P99, seconds}, {"states received", results.Messages, grouped},
+			{"of those published", results.Received, percent}, {"KB received", results.ReceivedBytes, thousands},
+			{"connection ended after, s", results.Lasted, seconds}, {"with close code", results.CloseCode, grouped},
+		}
+	case results.Intake:
+		return []column{
+			{"published messages/s", results.Throughput, grouped}, {"p50 ms of a request", results.P50, short},
+			{"p99 ms", results.P99, short}, cpu, {"received by subscribers", results.Received, percent},
+			{"publishers' share of the CPU", results.GeneratorShare, percent}, cores,
+		}
+	case results.Direct:
 		return []column{
 			{"p50 ms from the call", results.CallP50, precise}, {"p99 ms", results.CallP99, precise},
 			{"p99.9 ms", results.CallP999, precise}, {"p50 ms from the plan", results.P50, precise},
@@ -131,7 +142,12 @@ func titleOf(v variant) string {
 		return "S5 memory: " + clients + ", idle"
 	case "S6":
 		return "S6 storm: " + clients + " connect, authenticate and subscribe at once"
-	case runner.Direct:
+	case results.Fresh:
+		return fmt.Sprintf("S10 freshness: one client behind %s kbit/s, %d ms each way, %g %% loss; %g states of %s B a second",
+			grouped(float64(p.Kbits)), p.DelayMS, p.Loss*100, p.Rate, grouped(float64(p.Bytes)))
+	case results.Intake:
+		return fmt.Sprintf("S12 intake: %d publishers, %s, %d messages a request, %s", p.Publishers, p.Work, p.Messages, followers(p))
+	case results.Direct:
 		return fmt.Sprintf("S11 shortest way: one process, %s messages a second to %s subscribers", grouped(p.Rate), grouped(float64(p.Connections)))
 	case results.Nodes:
 		return fmt.Sprintf("S9 nodes: through %s, %s uploads, %s in flight", p.Work, grouped(float64(p.Channels)),
@@ -145,8 +161,20 @@ func titleOf(v variant) string {
 	return v.scenario
 }
 
+// followers names the number of subscribers in S12.
+func followers(p results.Params) string {
+	if p.Connections == 0 {
+		return "no subscribers"
+	}
+	return fmt.Sprintf("one subscriber for each of %s uploads", grouped(float64(p.Channels)))
+}
+
 func (d Data) scenarioTable(b *strings.Builder, v variant) {
-	fmt.Fprintf(b, "\n## %s\n\n| system |", titleOf(v))
+	title := titleOf(v)
+	if v.params.TLS {
+		title += ", over TLS 1.3"
+	}
+	fmt.Fprintf(b, "\n## %s\n\n| system |", title)
 	columns := columnsOf(v.scenario)
 	for _, c := range columns {
 		fmt.Fprintf(b, " %s |", c.title)
@@ -158,6 +186,9 @@ func (d Data) scenarioTable(b *strings.Builder, v variant) {
 			fmt.Fprintf(b, " %s |", spreadOf(d.series(v, system, c.metric)).text(c.write))
 		}
 		b.WriteString("\n")
+	}
+	if limit := d.limit(v); limit != "" {
+		fmt.Fprintf(b, "\nLimit of the machine: %s.\n", limit)
 	}
 }
 

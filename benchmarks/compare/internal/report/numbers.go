@@ -78,3 +78,8 @@ func digits(v float64) string {
 func precise(v float64) string { return strconv.FormatFloat(v, 'f', 3, 64) }
 
 func percent(v float64) string { return fmt.Sprintf("%.0f %%", v*100) }
+
+// seconds writes a number of milliseconds in seconds.
+func seconds(v float64) string { return short(v / 1e3) }
+
+func thousands(v float64) string { return short(v / 1e3) }

@@ -5,7 +5,6 @@ import (
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/nodes"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/runner"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/yardsticks"
 )
@@ -18,7 +17,7 @@ type target struct {
 	// against is a system, bestPeer, itself (without stalled clients) or nothing: then the bound is on the
 	// figure, not on a ratio.
 	against string
-	// where restricts it to some variants. nil: it holds in all.
+	// where restricts it to some variants. nil: those without TLS.
 	where func(results.Params) bool
 	// least: the bound is a lower one.
 	least bool
@@ -38,34 +37,48 @@ const own = systems.OwnName
 // targets are the project's, as its performance goals have them.
 func targets() []target {
 	return []target{
-		{"S1", "delivered messages/s, of the best peer", results.Throughput, bestPeer, nil, true, 10},
-		{"S1", "delivered messages/s, of joined write", results.Throughput, "joined-write", nil, true, 0.7},
+		{"S1", "delivered messages/s, of the best peer that holds nothing back", results.Throughput, bestPeer, nil, true, 20},
+		{"S1", "delivered messages/s, of joined write", results.Throughput, "joined-write", nil, true, 0.9},
 		{"S2", "delivered messages/s, of the write loop", results.Throughput, "write-loop", nil, true, 0.95},
 		{"S2", "server CPU per message, of the write loop", results.ServerCPU, "write-loop", nil, false, 1.1},
 		{"S3", "delivered messages/s, of the write loop", results.Throughput, "write-loop", nil, true, 0.95},
 		{"S3", "server CPU per message, of the write loop", results.ServerCPU, "write-loop", nil, false, 1.1},
 		{"S4", "p99 at half of S2's capacity, of the write loop", results.P99, "write-loop", calmHalf, false, 1.2},
 		{"S4", "p99 with stalled clients, of that without", results.P99, itself, stalled, false, 1.2},
-		{"S5", "bytes per connection", results.PerConnection, nothing, nil, false, 7000},
-		{"S5", "bytes per connection, of melody", results.PerConnection, "melody", nil, false, 1. / 3},
-		{"S5", "bytes per connection, of centrifuge", results.PerConnection, "centrifuge", nil, false, 1. / 3},
-		{"S6", "connections/s, of gws that only upgrades", results.ConnectRate, "gws-upgrade", nil, true, 0.8},
-		{runner.Direct, "p50, of gws written by the publisher", results.P50, "gws-direct", nil, false, 1.1},
-		{runner.Direct, "p99, of the best peer", results.P99, bestPeer, nil, false, 1},
-		{results.Nodes, "messages/s, of " + yardsticks.Sync, results.Throughput, yardsticks.Sync, through(nodes.NATS), true, 0.5},
-		{results.Nodes, "messages/s, of " + yardsticks.Async, results.Throughput, yardsticks.Async, through(nodes.NATS), true, 0.5},
-		{results.Nodes, "messages/s, of " + yardsticks.SameStream, results.Throughput, yardsticks.SameStream, through(nodes.NATS), true, 0.5},
-		{results.Nodes, "messages/s, of " + yardsticks.Stored, results.Throughput, yardsticks.Stored, through(nodes.Redis), true, 0.5},
+		{"S5", "bytes per connection", results.PerConnection, nothing, nil, false, 1600},
+		{"S5", "bytes per connection, of centrifuge", results.PerConnection, "centrifuge", nil, false, 0.1},
+		{"S6", "connections/s, of gws that only upgrades", results.ConnectRate, "gws-upgrade", nil, true, 0.78},
+		{"S1", "over TLS: delivered messages/s, of joined write", results.Throughput, "joined-write", secured, true, 0.9},
+		{"S2", "over TLS: delivered messages/s, of the write loop", results.Throughput, "write-loop", secured, true, 0.9},
+		{"S4", "over TLS: p99 with stalled clients, of that without", results.P99, itself, securedStalled, false, 1.2},
+		{"S5", "over TLS: bytes per connection, of gws", results.PerConnection, "gws", secured, false, 0.6},
+		{results.Nodes, "messages/s, of " + yardsticks.SameStream, results.Throughput, yardsticks.SameStream, through(nodes.NATS), true, 0.8},
+		{results.Nodes, "messages/s, of " + yardsticks.Stored, results.Throughput, yardsticks.Stored, through(nodes.Redis), true, 0.95},
+		{results.Fresh, "ms of age p50", results.P50, nothing, slow, false, 1000},
+		{results.Fresh, "age p50, of the best peer that stays connected", results.P50, bestPeer, slow, false, 0.25},
+		{results.Direct, "p50, of gws written by the publisher", results.P50, "gws-direct", nil, false, 1.1},
+		{results.Direct, "p99, of the best peer", results.P99, bestPeer, nil, false, 1},
+		{results.Intake, "messages/s, of Centrifugo", results.Throughput, "centrifugo", through(results.SinglePost), true, 1.5},
+		{results.Intake, "messages/s, of Centrifugo", results.Throughput, "centrifugo", through(results.BatchPost), true, 3},
 	}
 }
+
+// slow is the link for which S10 has targets.
+func slow(p results.Params) bool { return p.Kbits == 160 }
+
+func secured(p results.Params) bool { return p.TLS }
+
+func securedStalled(p results.Params) bool { return p.TLS && p.Stalled > 0 }
+
+func plain(p results.Params) bool { return !p.TLS }
 
 func through(broker string) func(results.Params) bool {
 	return func(p results.Params) bool { return p.Work == broker }
 }
 
-func calmHalf(p results.Params) bool { return p.Stalled == 0 && p.Load == 0.5 }
+func calmHalf(p results.Params) bool { return plain(p) && p.Stalled == 0 && p.Load == 0.5 }
 
-func stalled(p results.Params) bool { return p.Stalled > 0 }
+func stalled(p results.Params) bool { return plain(p) && p.Stalled > 0 }
 
 // verdict is the result of a target in one variant.
 type verdict struct {
@@ -91,8 +104,11 @@ func (v verdict) met() bool {
 func (d Data) verdicts() []verdict {
 	var all []verdict
 	for _, t := range targets() {
+		if t.where == nil {
+			t.where = plain
+		}
 		for _, v := range d.variants() {
-			if v.scenario == t.scenario && (t.where == nil || t.where(v.params)) {
+			if v.scenario == t.scenario && t.where(v.params) {
 				all = append(all, d.judge(t, v))
 			}
 		}
@@ -119,12 +135,14 @@ func (d Data) judge(t target, v variant) verdict {
 	return result
 }
 
-// bestPeer is the peer with the highest median, or with the lowest where less is better.
+// bestPeer is the peer with the highest median, or with the lowest where less is better, of those that stay connected
+// and hold no messages back.
 func (d Data) bestPeer(v variant, t target) string {
 	name, best := bestPeer, 0.
 	for _, system := range d.systemsOf(v) {
 		s := spreadOf(d.series(v, system, t.metric))
-		if d.kindOf(system) == systems.Peer && s.n > 0 && (name == bestPeer || (s.median > best) == t.least) {
+		ended := spreadOf(d.series(v, system, results.Closed)).max > 0
+		if d.kindOf(system) == systems.Peer && s.n > 0 && !ended && system != "centrifuge-batched" && (name == bestPeer || (s.median > best) == t.least) {
 			name, best = system, s.median
 		}
 	}
@@ -138,7 +156,12 @@ func (v verdict) describe() string {
 		text += fmt.Sprintf(" (%s)", v.reference)
 	}
 	switch {
-	case v.scenario == runner.Direct:
+	case v.scenario == results.Fresh:
+		p := v.variant.params
+		text += fmt.Sprintf(", %d kbit/s, %d ms, %g %% loss", p.Kbits, p.DelayMS, p.Loss*100)
+	case v.scenario == results.Intake:
+		text += ", " + v.variant.params.Work + ", " + followers(v.variant.params)
+	case v.scenario == results.Direct:
 		text += fmt.Sprintf(", %d subscribers", v.variant.params.Connections)
 	case v.scenario == "S5":
 		text += fmt.Sprintf(", %s connections", grouped(float64(v.variant.params.Connections)))

@@ -48,6 +48,11 @@ const (
 	Delivered      Metric = "delivered_messages"
 	Expected       Metric = "expected_messages"
 	Closed         Metric = "connections_closed"
+	Messages       Metric = "received_messages"
+	Received       Metric = "received_share"  // of the published messages
+	ReceivedBytes  Metric = "received_bytes"  // at all clients
+	CloseCode      Metric = "close_code"      // with which the server closed the connection; 0: without one
+	Lasted         Metric = "ms_to_last_read" // from the first message's planned time
 	// Kernel is the kernel's memory for a connection's end.
 	Kernel Metric = "kernel_bytes_per_connection"
 
@@ -72,8 +77,11 @@ const (
 	Pause                Metric = "ms_of_pause"              // the longest of that collection
 )
 
-// The scenarios between nodes.
+// The scenarios with an emulated link, in one process and of publishers, and those between nodes.
 const (
+	Fresh       = "S10"
+	Direct      = "S11"
+	Intake      = "S12"
 	Nodes       = "S9"
 	NodeLatency = "S9 latency"
 )
@@ -96,6 +104,13 @@ type Params struct {
 	Servers int `json:"servers,omitempty"`
 	// Publishers is how many publish at once on a node, each one message after the other.
 	Publishers int `json:"publishers,omitempty"`
+	// TLS: the connections are over TLS.
+	TLS bool `json:"tls,omitempty"`
+	// Kbits per second and milliseconds of delay each way are those of the link between server and client, and Loss is the
+	// share of the packets that it loses.
+	Kbits   int     `json:"kbits,omitempty"`
+	DelayMS int     `json:"delay_ms,omitempty"`
+	Loss    float64 `json:"loss,omitempty"`
 	// Work is the operation where a sweep compares several, see Broadcast, or the broker between nodes.
 	Work string `json:"work,omitempty"`
 }
@@ -111,13 +126,22 @@ const (
 	OverSockets = "bursts over sockets"
 )
 
+// The works of S12: the ways in which messages are published.
+const (
+	SinglePost   = "single POST"
+	BatchPost    = "batches to one upload"
+	ManyPost     = "batches over many uploads"
+	RedisPublish = "PUBLISH on Redis"
+	NATSPublish  = "JetStream publish on NATS"
+)
+
 // Compare orders parameters by the fields that distinguish the variants of a scenario.
 func (p Params) Compare(q Params) int {
 	return cmp.Or(
 		cmp.Compare(p.Work, q.Work), cmp.Compare(p.Procs, q.Procs), cmp.Compare(p.Connections, q.Connections),
 		cmp.Compare(p.Load, q.Load), cmp.Compare(p.Stalled, q.Stalled),
 		cmp.Compare(p.Messages, q.Messages), cmp.Compare(p.Servers, q.Servers), cmp.Compare(p.Publishers, q.Publishers),
-		cmp.Compare(p.Rate, q.Rate),
+		cmp.Compare(p.Rate, q.Rate), cmp.Compare(p.Kbits, q.Kbits), cmp.Compare(p.DelayMS, q.DelayMS),
 	)
 }
 

@@ -12,7 +12,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/link"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
 )
 
@@ -24,11 +26,15 @@ const (
 	Latency = "S4"
 	Memory  = "S5"
 	Storm   = "S6"
-	Direct  = "S11"
+	Fresh   = results.Fresh
+	Direct  = results.Direct
+	Intake  = results.Intake
 )
 
 // Scenarios lists them in their order.
-func Scenarios() []string { return []string{Burst, Single, Unicast, Latency, Memory, Storm, Direct} }
+func Scenarios() []string {
+	return []string{Burst, Single, Unicast, Latency, Memory, Storm, Fresh, Direct, Intake}
+}
 
 // Config describes a measurement.
 type Config struct {
@@ -57,6 +63,20 @@ type Config struct {
 	// Subscribers are the numbers of clients of S11, and Rate its messages per second.
 	Subscribers []int
 	Rate        float64
+	// TLS has all clients connect over TLS.
+	TLS bool
+	// Publishers is how many publish at once in S12, Batch how many messages they put into a request, and Uploads to how
+	// many uploads these go where they are many.
+	Publishers, Batch, Uploads int
+	// Kbits, Delays and Losses describe the links of S10, States is the number of messages per second there, and StateBytes
+	// their size.
+	Kbits      []int
+	Delays     []time.Duration
+	Losses     []float64
+	States     float64
+	StateBytes int
+	// Centrifugo is the path of its program, "" for the installed one.
+	Centrifugo string
 	// Settle is how long the idle connections of S5 are left alone before their memory is looked at.
 	Settle time.Duration
 	// Patience bounds each single step of a run.
@@ -117,6 +137,9 @@ func (c Config) validate() error {
 		if !(share >= 0 && share < 1) {
 			refuse("stalled", share, "at least 0, less than 1")
 		}
+	}
+	if slices.Contains(c.Scenarios, Fresh) {
+		all = append(all, link.Check(), message.CheckSize(c.StateBytes))
 	}
 	all = append(all, c.Sweeps.validate(most, c.Connections), c.Nodes.validate())
 	for flag, d := range map[string]time.Duration{

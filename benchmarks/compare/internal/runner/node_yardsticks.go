@@ -12,7 +12,7 @@ import (
 // prepare makes sure that the clients are there which are compared with, and returns their versions.
 func (c Config) prepare(ctx context.Context) (map[string]string, error) {
 	if len(c.Nodes.Brokers) == 0 || !c.Nodes.Yardsticks {
-		return nil, nil
+		return map[string]string{}, nil
 	}
 	_, err := yardsticks.NATSProgram(ctx)
 	return map[string]string{

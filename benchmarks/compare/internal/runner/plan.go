@@ -34,7 +34,11 @@ func (c Config) plan() ([]trial, error) {
 	}
 	var trials []trial
 	for _, scenario := range Scenarios() {
-		if len(c.Scenarios) > 0 && !slices.Contains(c.Scenarios, scenario) {
+		// The link of S10 needs the rights of root: it is measured by name only.
+		if len(c.Scenarios) > 0 && !slices.Contains(c.Scenarios, scenario) || len(c.Scenarios) == 0 && scenario == Fresh {
+			continue
+		}
+		if c.TLS && slices.Contains([]string{Fresh, Direct, Intake}, scenario) {
 			continue
 		}
 		entries := c.systemsOf(scenario)
@@ -42,6 +46,10 @@ func (c Config) plan() ([]trial, error) {
 			for i := range entries {
 				entry := entries[(i+repeat-1)%len(entries)]
 				for _, params := range c.variants(scenario) {
+					if scenario == Intake && !takesIn(entry, params) {
+						continue
+					}
+					params.TLS = c.TLS
 					trials = append(trials, trial{scenario: scenario, entry: entry, repeat: repeat, params: params})
 				}
 			}
@@ -53,16 +61,20 @@ func (c Config) plan() ([]trial, error) {
 // systemsOf lists who takes part in a scenario.
 func (c Config) systemsOf(scenario string) []systems.Entry {
 	return slices.DeleteFunc(systems.All(), func(e systems.Entry) bool {
-		switch {
-		case len(c.Systems) > 0 && !slices.Contains(c.Systems, e.Name):
+		if len(c.Systems) > 0 && !slices.Contains(c.Systems, e.Name) || e.Command != "" && c.Centrifugo == "" {
 			return true
-		case scenario == Storm:
-			return e.Part == systems.NoStorm || e.Part == systems.DirectOnly
-		case scenario == Direct:
-			return !slices.Contains(directSystems(), e.Name)
-		default:
-			return e.Part == systems.StormOnly || e.Part == systems.DirectOnly
 		}
+		switch scenario {
+		case Storm:
+			return e.Part != systems.Everywhere && e.Part != systems.StormOnly
+		case Fresh:
+			return e.Part != systems.Everywhere || e.Kind == systems.Yardstick
+		case Direct:
+			return !slices.Contains(directSystems(), e.Name)
+		case Intake:
+			return e.Publishing == nil
+		}
+		return e.Part != systems.Everywhere && e.Part != systems.NoStorm
 	})
 }
 
@@ -91,6 +103,10 @@ func (c Config) variants(scenario string) []results.Params {
 			all = append(all, results.Params{Connections: n, Channels: n})
 		}
 		return all
+	case Fresh:
+		return c.freshVariants()
+	case Intake:
+		return c.intakeVariants()
 	case Direct:
 		var all []results.Params
 		for _, n := range c.Subscribers {

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"time"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/yardsticks"
 )
 
 // Run measures everything, and returns the name of the file with the results. A failure of one system is
@@ -17,6 +20,10 @@ import (
 // be written.
 func Run(ctx context.Context, c Config) (name string, err error) {
 	if err := c.validate(); err != nil {
+		return "", err
+	}
+	given := c.Centrifugo
+	if c.Centrifugo, err = c.findCentrifugo(ctx); err != nil {
 		return "", err
 	}
 	trials, err := c.plan()
@@ -29,6 +36,11 @@ func Run(ctx context.Context, c Config) (name string, err error) {
 	versions, err := c.prepare(ctx)
 	if err != nil {
 		return "", err
+	}
+	if given == "" {
+		versions[systems.CentrifugoModule] = systems.CentrifugoVersion
+	} else {
+		versions[systems.CentrifugoModule] = given
 	}
 	here := results.Here(ctx)
 	id := time.Now().UTC().Format("20060102T150405Z") + "-" + here.Commit[:min(len(here.Commit), 8)]
@@ -43,6 +55,36 @@ func Run(ctx context.Context, c Config) (name string, err error) {
 		nodes: map[results.Params][]float64{}, versions: versions,
 	}
 	return file.Name(), r.all(ctx, trials)
+}
+
+// findCentrifugo returns the path of Centrifugo's program: the given one, the installed one, or one that is installed now
+// because it is asked for by name. "": it does not take part.
+func (c Config) findCentrifugo(ctx context.Context) (string, error) {
+	if c.Centrifugo != "" {
+		program, err := exec.LookPath(c.Centrifugo)
+		if err != nil {
+			return "", fmt.Errorf("runner: --centrifugo: %w", err)
+		}
+		return filepath.Abs(program)
+	}
+	program, installed := yardsticks.Installed("centrifugo", systems.CentrifugoVersion)
+	if installed || !slices.Contains(c.Systems, "centrifugo") && !slices.Contains(c.Systems, "centrifugo-history") {
+		return onlyIf(installed, program), nil
+	}
+	fmt.Fprintf(c.Progress, "installing %s %s, which takes minutes; --centrifugo names another program\n",
+		systems.CentrifugoModule, systems.CentrifugoVersion)
+	program, err := yardsticks.Install(ctx, systems.CentrifugoModule, "centrifugo", systems.CentrifugoVersion)
+	if err != nil {
+		err = fmt.Errorf("runner: centrifugo is not installed and cannot be: %w", err)
+	}
+	return program, err
+}
+
+func onlyIf(condition bool, text string) string {
+	if condition {
+		return text
+	}
+	return ""
 }
 
 // run is the state that is kept from trial to trial. It is used from one goroutine.
@@ -135,8 +177,12 @@ func measure(ctx context.Context, c Config, t trial) (map[results.Metric]float64
 		return measureSession(ctx, c, t, (*session).memory)
 	case Storm:
 		return measureSession(ctx, c, t, (*session).storm)
+	case Fresh:
+		return measureFresh(ctx, c, t)
 	case Direct:
 		return measureSession(ctx, c, t, (*session).direct)
+	case Intake:
+		return measureIntake(ctx, c, t)
 	case Nodes, NodeLatency:
 		return measureNodes(ctx, c, t)
 	}

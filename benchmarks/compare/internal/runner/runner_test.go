@@ -15,7 +15,8 @@ func config() Config {
 	return Config{
 		Repeat: 2, Connections: 100, Idle: []int{50, 150}, Bytes: 256, Burst: 40, UnicastRounds: 10,
 		Measure: time.Second, Loads: []float64{0.5}, Stalled: []float64{0, 0.05}, Subscribers: []int{1, 10}, Rate: 1000,
-		Duration: time.Second, Settle: time.Second, Patience: time.Minute,
+		Publishers: 16, Batch: 40, Uploads: 1000, Kbits: []int{64, 160}, Delays: []time.Duration{time.Millisecond}, Losses: []float64{0.01},
+		States: 150, StateBytes: 600, Duration: time.Second, Settle: time.Second, Patience: time.Minute,
 	}
 }
 
@@ -62,7 +63,7 @@ func TestPlanHoldsEverything(t *testing.T) {
 			t.Errorf("S3 is run with %+v", tr.params)
 		}
 	}
-	for scenario, want := range map[string]int{"S1": 18, "S2": 18, "S3": 18, "S4": 36, "S5": 36, "S6": 16, "S11": 20} {
+	for scenario, want := range map[string]int{"S1": 18, "S2": 18, "S3": 18, "S4": 36, "S5": 36, "S6": 16, "S11": 20, "S12": 2 * (8 + 3)} {
 		if seen[scenario] != want {
 			t.Errorf("%s has %d trials, want %d", scenario, seen[scenario], want)
 		}
@@ -155,6 +156,36 @@ func TestThroughputAddsUpRounds(t *testing.T) {
 	rounds[2].clients.Complete = false
 	if _, err := g.throughputOf(rounds, 0, serving.Answer{}); err == nil {
 		t.Error("nobody complains of what is missing")
+	}
+}
+
+// S10 is measured by name only, with every library and without yardsticks.
+func TestPlanOfFreshness(t *testing.T) {
+	c := config()
+	c.Scenarios, c.Repeat = []string{Fresh}, 1
+	trials := planned(t, c)
+	if len(trials) != 2*7 || trials[0].params.Kbits != 64 || trials[1].params.DelayMS != 1 || trials[1].params.Loss != 0.01 {
+		t.Errorf("%d trials are planned: %+v", len(trials), trials)
+	}
+}
+
+func TestPlanOverTLS(t *testing.T) {
+	c := config()
+	c.TLS = true
+	for _, tr := range planned(t, c) {
+		if !tr.params.TLS || tr.scenario == Direct || tr.scenario == Intake {
+			t.Errorf("planned: %+v", tr)
+		}
+	}
+}
+
+func TestCloseCode(t *testing.T) {
+	for explanation, want := range map[string]float64{
+		"": 0, "the server ended the connection without a close frame": 0, "client 0: the server closed the connection with 3008, slow": 3008,
+	} {
+		if got := closeCode(explanation); got != want {
+			t.Errorf("the code of %q is %v, want %v", explanation, got, want)
+		}
 	}
 }
 

@@ -7,11 +7,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/control"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/driving"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/link"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/serving"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
@@ -24,6 +26,7 @@ type session struct {
 	server  *control.Child[serving.Request, serving.Answer]
 	clients *control.Child[driving.Request, driving.Answer]
 	addr    string
+	link    *link.Link // between the two processes; nil: the loopback interface
 	// clientsCPU is the processor time of the clients' process before they connected.
 	clientsCPU int64
 	// awaited is how many messages the clients must have got so far, all together.
@@ -34,41 +37,79 @@ type session struct {
 // fills it soon. The kernel's own choice holds megabytes.
 const smallBuffer = 16 << 10
 
-// begin starts the server.
-func begin(ctx context.Context, c Config, t trial) (*session, error) {
+// begin starts the server, with further flags.
+func begin(ctx context.Context, c Config, t trial, flags ...string) (*session, error) {
 	s := &session{config: c, trial: t}
-	arguments := []string{"serve", "--system", t.entry.Name}
-	if t.scenario == Latency {
+	return s, s.start(ctx, flags)
+}
+
+// beginOn starts the server at its end of a link.
+func beginOn(ctx context.Context, c Config, t trial, l *link.Link) (*session, error) {
+	s := &session{config: c, trial: t, link: l}
+	return s, s.start(ctx, []string{"--host", link.ServerAddr})
+}
+
+func (s *session) start(ctx context.Context, flags []string) error {
+	arguments := append([]string{"serve", "--system", s.trial.entry.Name}, flags...)
+	if s.trial.scenario == Latency {
 		arguments = append(arguments, "--send-buffer", strconv.Itoa(smallBuffer))
 	}
-	command := s.command(arguments...)
-	command.Env = procsOf(t.params)
-	ctx, cancel := context.WithTimeout(ctx, c.Patience)
+	if s.trial.params.TLS {
+		arguments = append(arguments, "--tls")
+	}
+	if s.trial.entry.Command != "" {
+		arguments = append(arguments, "--program", s.config.Centrifugo)
+	}
+	var prefix []string
+	if s.link != nil {
+		prefix = s.link.Server()
+	}
+	command := s.command(prefix, arguments...)
+	command.Env = procsOf(s.trial.params)
+	ctx, cancel := context.WithTimeout(ctx, s.config.Patience)
 	defer cancel()
 	var answer serving.Answer
 	var err error
 	s.server, answer, err = control.Start[serving.Request, serving.Answer](ctx, "server", command)
 	s.addr = answer.Addr
-	return s, err
+	return err
 }
 
-func (s *session) command(arguments ...string) *exec.Cmd {
-	return exec.Command(s.config.Program, arguments...) //nolint:gosec // it is this program
+// command returns this program with arguments, run by another one if there is a prefix.
+func (s *session) command(prefix []string, arguments ...string) *exec.Cmd {
+	all := slices.Concat(prefix, []string{s.config.Program}, arguments)
+	return exec.Command(all[0], all[1:]...) //nolint:gosec // it is this program
 }
 
 // connect starts the clients and blocks until all are subscribed.
 func (s *session) connect(ctx context.Context) (driving.Answer, error) {
+	if err := s.startClients(ctx); err != nil {
+		return driving.Answer{}, err
+	}
+	return s.open(ctx)
+}
+
+// startClients starts the clients' process.
+func (s *session) startClients(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.config.Patience)
 	defer cancel()
+	var prefix []string
+	if s.link != nil {
+		prefix = s.link.Client()
+	}
 	var answer driving.Answer
 	var err error
-	s.clients, answer, err = control.Start[driving.Request, driving.Answer](ctx, "clients", s.command("load"))
-	if err != nil {
-		return answer, err
-	}
+	s.clients, answer, err = control.Start[driving.Request, driving.Answer](ctx, "clients", s.command(prefix, "load"))
 	s.clientsCPU = answer.CPU
+	return err
+}
+
+// open connects the clients and blocks until all are subscribed.
+func (s *session) open(ctx context.Context) (driving.Answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.config.Patience)
+	defer cancel()
 	p := s.trial.params
-	answer, err = s.clients.Call(ctx, driving.Request{
+	answer, err := s.clients.Call(ctx, driving.Request{
 		Do:          driving.Open,
 		System:      s.trial.entry.Name,
 		Addr:        s.addr,
@@ -76,12 +117,18 @@ func (s *session) connect(ctx context.Context) (driving.Answer, error) {
 		Channels:    p.Channels,
 		Stalled:     s.stalled(),
 		Storm:       s.trial.scenario == Storm,
-		Latency:     s.trial.scenario == Latency,
+		Latency:     s.trial.scenario == Latency || s.trial.scenario == Fresh,
+		TLS:         p.TLS,
 	})
 	if err == nil && s.trial.entry.Part != systems.StormOnly {
 		err = s.subscribed(ctx)
 	}
 	return answer, err
+}
+
+// look returns how the server stands.
+func (s *session) look(ctx context.Context) (serving.Answer, error) {
+	return s.serve(ctx, serving.Request{Do: serving.Look})
 }
 
 // subscribed blocks until the server has all subscriptions: not every protocol acknowledges them.

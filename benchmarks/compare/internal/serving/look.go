@@ -1,6 +1,7 @@
 package serving
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"runtime"
@@ -14,10 +15,20 @@ func (p *process) look(a *Answer, clean bool) {
 	if clean {
 		usage.GiveBack()
 	}
-	a.CPU, a.Writes = usage.CPU(), usage.Writes()
-	a.RSS = usage.Resident()
+	a.CPU, a.Writes = p.cpu(), usage.WritesOf(p.pid())
+	a.RSS = usage.ResidentOf(p.pid())
 	a.Subscriptions = p.system.Subscriptions()
 	a.Goroutines = runtime.NumGoroutine()
+}
+
+// pid returns the process whose usage counts: this one, or the program that the system is.
+func (p *process) pid() int { return cmp.Or(p.program, os.Getpid()) }
+
+func (p *process) cpu() int64 {
+	if p.program != 0 {
+		return usage.CPUOf(p.program)
+	}
+	return usage.CPU()
 }
 
 // CPUProfile is a running CPU profile, or nil. It is used from one goroutine.

@@ -3,12 +3,21 @@
 package serving
 
 import (
+	"cmp"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
+	"os"
+	"strings"
 	"time"
+
+	"github.com/shoal-go/shoal/broker"
+	"github.com/shoal-go/shoal/broker/natsbroker"
+	"github.com/shoal-go/shoal/broker/redisbroker"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/control"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/driving"
@@ -68,6 +77,14 @@ type Options struct {
 	System string
 	// SendBuffer is the size in bytes of the kernel's send buffer of each connection. 0: the kernel decides.
 	SendBuffer int
+	// Host is the address to listen on. "": that of the loopback interface.
+	Host string
+	// TLS has all clients connect over TLS 1.3.
+	TLS bool
+	// Program is the executable of a system that is a program.
+	Program string
+	// Broker is the URL of a broker of NATS or Redis that this project's node is connected with. "": none.
+	Broker string
 }
 
 // process is the server's process.
@@ -77,38 +94,93 @@ type process struct {
 	addr    string
 	number  uint64 // of the newest message
 	profile *CPUProfile
+	program int // process id of a system that is a program; otherwise 0
 }
 
-// Run serves the system on a port of the loopback interface, which it reports, and executes requests until it
-// receives quit or in ends. Then it ends the system, whose clients must have gone.
-func Run(o Options, in io.Reader, out io.Writer) error {
+// Run serves the system on a free port, which it reports, and executes requests until it receives quit or in ends. Then
+// it ends the system, whose clients must have gone.
+func Run(o Options, in io.Reader, out io.Writer) (err error) {
 	entry, err := systems.Find(o.System)
 	if err != nil {
 		return err
 	}
-	system, err := entry.New()
+	p := &process{entry: entry}
+	if o.Broker == "" {
+		p.system, err = entry.New()
+	} else {
+		p.system, err = openWithBroker(o.Broker)
+	}
 	if err != nil {
 		return fmt.Errorf("serving: %s does not start: %w", o.System, err)
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	defer func() { err = errors.Join(err, p.profile.Stop(), p.system.Close()) }()
+	end, err := p.listen(o)
 	if err != nil {
-		return errors.Join(err, system.Close())
+		return err
 	}
-	edge := &http.Server{Handler: system.Handler(), ReadHeaderTimeout: time.Minute}
-	served := make(chan error, 1)
-	sockets := listener{ln.(*net.TCPListener), o.SendBuffer} //nolint:forcetypeassert // it is one
-	go func() { served <- edge.Serve(sockets) }()
+	defer func() { err = errors.Join(err, end()) }()
+	if err := control.Say(out, Answer{Addr: p.addr}, nil); err != nil {
+		return err
+	}
+	return control.Serve(in, out, p.handle)
+}
 
-	p := &process{entry: entry, system: system, addr: ln.Addr().String()}
-	err = control.Say(out, Answer{Addr: ln.Addr().String()}, nil)
-	if err == nil {
-		err = control.Serve(in, out, p.handle)
+// openWithBroker returns this project's system with a broker.
+func openWithBroker(url string) (systems.System, error) {
+	var b broker.Broker
+	var err error
+	if strings.HasPrefix(url, "redis:") {
+		b, err = redisbroker.New(redisbroker.Options{URL: url})
+	} else {
+		b, err = natsbroker.New(natsbroker.Options{URL: url})
 	}
-	_ = edge.Close()
-	if e := <-served; !errors.Is(e, http.ErrServerClosed) {
-		err = errors.Join(err, e)
+	if err != nil {
+		return nil, err
 	}
-	return errors.Join(err, p.profile.Stop(), system.Close())
+	return systems.NewShoal(b)
+}
+
+// listen has the system listen, or starts its program. The function that it returns ends the listening.
+func (p *process) listen(o Options) (end func() error, err error) {
+	host := cmp.Or(o.Host, "127.0.0.1")
+	var certificate, key string
+	if o.TLS {
+		folder, err := os.MkdirTemp("", "compare")
+		if err != nil {
+			return nil, fmt.Errorf("serving: %w", err)
+		}
+		defer os.RemoveAll(folder) //nolint:errcheck // it is a temporary one
+		if certificate, key, err = systems.Certificate(folder); err != nil {
+			return nil, fmt.Errorf("serving: %w", err)
+		}
+	}
+	if program, ok := p.system.(systems.Program); ok {
+		p.addr, p.program, err = program.Start(o.Program, host, certificate, key)
+		return func() error { return nil }, err
+	}
+	ln, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	if err != nil {
+		return nil, fmt.Errorf("serving: %w", err)
+	}
+	p.addr = ln.Addr().String()
+	ln = listener{ln.(*net.TCPListener), o.SendBuffer} //nolint:forcetypeassert // it is one
+	if o.TLS {
+		config, err := systems.ServerTLS(certificate, key)
+		if err != nil {
+			return nil, errors.Join(err, ln.Close())
+		}
+		ln = tls.NewListener(ln, config)
+	}
+	edge := &http.Server{Handler: p.system.Handler(), ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0)}
+	served := make(chan error, 1)
+	go func() { served <- edge.Serve(ln) }()
+	return func() error {
+		_ = edge.Close()
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	}, nil
 }
 
 // listener gives connections their send buffer.
@@ -179,7 +251,7 @@ func (p *process) next(q Request, i int, sent time.Time) message.Message {
 
 func (p *process) publish(q Request) (Answer, error) {
 	messages := make([]message.Message, q.Messages)
-	a := Answer{CPUBefore: usage.CPU(), WritesBefore: usage.Writes()}
+	a := Answer{CPUBefore: p.cpu(), WritesBefore: usage.WritesOf(p.pid())}
 	began := time.Now()
 	for i := range messages {
 		messages[i] = p.next(q, i, began)
@@ -191,7 +263,7 @@ func (p *process) publish(q Request) (Answer, error) {
 
 func (p *process) schedule(q Request) (Answer, error) {
 	const lead = 10 * time.Millisecond // so that the first is on time
-	a := Answer{CPUBefore: usage.CPU(), WritesBefore: usage.Writes()}
+	a := Answer{CPUBefore: p.cpu(), WritesBefore: usage.WritesOf(p.pid())}
 	start := time.Now().Add(lead)
 	var late time.Duration
 	for i := range q.Messages {

@@ -1,8 +1,12 @@
 package systems
 
 import (
+	"bytes"
+	"encoding/json"
 	"strings"
 	"testing"
+
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
 )
 
 func TestFindNamesWhatThereIs(t *testing.T) {
@@ -76,4 +80,43 @@ func TestTopicsForgetWhoLeaves(t *testing.T) {
 			t.Errorf("the followers are %v, %d are counted", followers, topics.n)
 		}
 	})
+}
+
+// The bodies of requests hold every message, in their order, and are what the APIs take.
+func TestPublishing(t *testing.T) {
+	one, same, many := some(1, 1, message.MinSize, 1), some(3, 1, message.MinSize, 1), some(3, 3, message.MinSize, 1)
+	for _, c := range []struct {
+		system   string
+		messages []message.Message
+		path     string
+	}{
+		{"shoal", one, "/v1/uploads/u0/messages"},
+		{"shoal", same, "/v1/uploads/u0/messages"},
+		{"shoal", many, "/v1/messages"},
+		{"centrifugo", one, "/api/publish"},
+		{"centrifugo", same, "/api/batch"},
+		{"centrifugo", many, "/api/batch"},
+	} {
+		e, err := Find(c.system)
+		if err != nil {
+			t.Fatal(err)
+		}
+		path, body := e.Publishing(c.messages)
+		if path != c.path {
+			t.Errorf("%s publishes to %s, want %s", c.system, path, c.path)
+		}
+		rest := body
+		for _, m := range c.messages {
+			at := bytes.Index(rest, m.JSON())
+			if at < 0 {
+				t.Fatalf("%s: %s is missing in %s", c.system, m.JSON(), body)
+			}
+			rest = rest[at+m.Size:]
+		}
+		for line := range bytes.Lines(body) {
+			if !json.Valid(line) {
+				t.Errorf("%s: this is not JSON: %s", c.system, line)
+			}
+		}
+	}
 }

@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
+	"github.com/shoal-go/shoal/broker"
 	"github.com/shoal-go/shoal/internal/load"
 	"github.com/shoal-go/shoal/manager"
 	"github.com/shoal-go/shoal/server"
@@ -24,17 +26,35 @@ type shoalSystem struct {
 
 func shoalEntry() Entry {
 	return Entry{
-		Name:    OwnName,
-		Kind:    Own,
-		Module:  "github.com/shoal-go/shoal",
-		About:   "this project, options at their defaults, manager.Publish in the process",
-		New:     newShoal,
-		Dialect: shoalDialect,
+		Name:       OwnName,
+		Kind:       Own,
+		Module:     "github.com/shoal-go/shoal",
+		About:      "this project, options at their defaults, manager.Publish in the process",
+		New:        func() (System, error) { return NewShoal(nil) },
+		Dialect:    shoalDialect,
+		Publishing: shoalPublishing,
 	}
 }
 
-func newShoal() (System, error) {
-	m, err := manager.New(manager.Options{})
+// shoalPublishing publishes to one upload by its own path, and to several by /v1/messages.
+func shoalPublishing(messages []message.Message) (path string, body []byte) {
+	channel := messages[0].Channel
+	if slices.ContainsFunc(messages, func(m message.Message) bool { return m.Channel != channel }) {
+		for _, m := range messages {
+			body = m.AppendJSON(fmt.Appendf(body, `{"upload_id":%q,"message":`, m.Channel))
+			body = append(body, "}\n"...)
+		}
+		return "/v1/messages", body
+	}
+	for _, m := range messages {
+		body = append(m.AppendJSON(body), '\n')
+	}
+	return "/v1/uploads/" + channel + "/messages", body
+}
+
+// NewShoal returns the system on top of a broker. nil: the node is alone.
+func NewShoal(b broker.Broker) (System, error) {
+	m, err := manager.New(manager.Options{Broker: b})
 	if err != nil {
 		return nil, err
 	}
@@ -42,12 +62,16 @@ func newShoal() (System, error) {
 		Manager:      m,
 		Authenticate: authenticate,
 		Authorize:    server.AuthorizeOpen,
+		APIKeys:      []string{APIKey},
 	})
 	if err != nil {
 		return nil, err
 	}
 	return &shoalSystem{m, s}, nil
 }
+
+// APIKey is the key of the HTTP API.
+const APIKey = "measurement"
 
 func authenticate(_ context.Context, token string) (server.Identity, error) {
 	user, err := userOf(token)

@@ -1,6 +1,7 @@
 package systems
 
 import (
+	"crypto/tls"
 	"net"
 	"slices"
 	"time"
@@ -12,14 +13,19 @@ import (
 type socket struct {
 	fd      int
 	channel string
+	// secured is the connection where it is one over TLS: it is written to with blocking writes.
+	secured *tls.Conn
 	// rest are the bytes that the kernel has not accepted yet. As long as there are any, nothing else may be written.
 	rest []byte
 	// stuck: the client does not read. It is left out from now on.
 	stuck bool
 }
 
-func newSocket(conn *net.TCPConn) (*socket, error) {
-	raw, err := conn.SyscallConn()
+func newSocket(conn net.Conn) (*socket, error) {
+	if secured, ok := conn.(*tls.Conn); ok {
+		return &socket{secured: secured}, nil
+	}
+	raw, err := conn.(*net.TCPConn).SyscallConn() //nolint:forcetypeassert // the listener is one of TCP
 	if err != nil {
 		return nil, err
 	}
@@ -31,6 +37,12 @@ func newSocket(conn *net.TCPConn) (*socket, error) {
 // write writes one buffer and reports whether the kernel accepted all of it. The remainder waits in rest.
 func (s *socket) write(wire []byte) bool {
 	if s.stuck {
+		return true
+	}
+	if s.secured != nil {
+		_ = s.secured.SetWriteDeadline(time.Now().Add(patience)) // fails with the write
+		_, err := s.secured.Write(wire)
+		s.stuck = err != nil
 		return true
 	}
 	if len(s.rest) > 0 {

@@ -27,6 +27,13 @@ type System interface {
 	Close() error
 }
 
+// Program is a System that is a program of its own, which listens and uses the machine by itself.
+type Program interface {
+	// Start runs the executable of that path on a free port of the host. It returns the address and the process id once
+	// the program answers requests. certificate and key are the names of PEM files, "" without TLS.
+	Start(path, host, certificate, key string) (addr string, pid int, err error)
+}
+
 // Kind is the part that a system has in the comparison.
 type Kind string
 
@@ -54,6 +61,11 @@ type Entry struct {
 	New func() (System, error)
 	// Dialect is how its clients introduce themselves.
 	Dialect func(Audience) load.Dialect
+	// Publishing returns the path and the body of a request that publishes messages through the HTTP API. nil: the system
+	// has none.
+	Publishing func(messages []message.Message) (path string, body []byte)
+	// Command is the name of the program that the system is, "" for a system in this program.
+	Command string
 }
 
 // Part says in which scenarios a system takes part.
@@ -65,6 +77,7 @@ const (
 	StormOnly       // in S6 alone
 	NoStorm         // in all but S6
 	DirectOnly      // in S11 alone
+	IntakeOnly      // in S12 alone
 )
 
 // Audience assigns clients to channels: client i subscribes to channel i modulo Channels.
@@ -82,6 +95,7 @@ func All() []Entry {
 		shoalEntry(),
 		writeLoopEntry(), joinedWriteEntry(), gwsUpgradeEntry(),
 		gwsEntry(), gwsDirectEntry(), melodyEntry(), gorillaEntry(), centrifugeEntry(), centrifugeBatchedEntry(), coderEntry(),
+		centrifugoEntry(), centrifugoHistoryEntry(), emptyHandlerEntry(),
 	}
 }
 

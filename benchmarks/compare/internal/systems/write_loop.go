@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/lxzan/gws"
 
@@ -98,7 +99,7 @@ func (s *writeLoop) OnMessage(reader *gws.Conn, m *gws.Message) {
 	if err != nil {
 		reader.WriteClose(1008, nil)
 		// This ends the reader: its connection cannot be closed from here.
-		_ = reader.NetConn().(heldConn).Conn.(*net.TCPConn).CloseRead() //nolint:forcetypeassert // made above
+		_ = reader.NetConn().SetReadDeadline(time.Unix(1, 0))
 		return
 	}
 	reader.WriteMessage(gws.OpcodeText, reply) //nolint:errcheck // an error closes the connection
@@ -108,7 +109,7 @@ func (s *writeLoop) OnMessage(reader *gws.Conn, m *gws.Message) {
 }
 
 func (s *writeLoop) join(channel string, reader *gws.Conn) {
-	out, err := newSocket(reader.NetConn().(heldConn).Conn.(*net.TCPConn)) //nolint:forcetypeassert // made above
+	out, err := newSocket(reader.NetConn().(heldConn).Conn) //nolint:forcetypeassert // made above
 	if err != nil {
 		return
 	}

@@ -3,6 +3,7 @@ package usage
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -39,11 +40,19 @@ func CPUOf(process int) int64 {
 }
 
 // Resident is the memory that this process has in use, in bytes, 0 where the system does not tell.
-func Resident() int64 { return number("/proc/self/status", "VmRSS:") << 10 }
+func Resident() int64 { return ResidentOf(os.Getpid()) }
+
+// ResidentOf is that of another process.
+func ResidentOf(process int) int64 {
+	return number(fmt.Sprintf("/proc/%d/status", process), "VmRSS:") << 10
+}
 
 // Writes is how many system calls of this process wrote something, failed ones among them, 0 where the system does
 // not tell.
-func Writes() int64 { return number("/proc/self/io", "syscw:") }
+func Writes() int64 { return WritesOf(os.Getpid()) }
+
+// WritesOf is that of another process.
+func WritesOf(process int) int64 { return number(fmt.Sprintf("/proc/%d/io", process), "syscw:") }
 
 // Slab returns the memory of the kernel's own objects, sockets among them, in bytes, 0 where the system
 // does not tell.

@@ -15,19 +15,30 @@ const (
 	RedisModule = "redis-benchmark" // as it is installed
 )
 
-// NATSProgram returns the path of the client of NATS, which is built into the user's cache if it is not there yet.
+// NATSProgram returns the path of the client of NATS.
 func NATSProgram(ctx context.Context) (string, error) {
+	return Install(ctx, NATSModule+"/nats", "nats", NATSVersion)
+}
+
+// Installed returns the path at which a program lies in the user's cache, and whether it is there.
+func Installed(command, version string) (program string, ok bool) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
-		return "", fmt.Errorf("yardsticks: %w", err)
+		return "", false
 	}
-	folder := filepath.Join(cache, "shoal-compare", NATSVersion)
-	program := filepath.Join(folder, "nats")
-	if _, err := os.Stat(program); err == nil {
+	program = filepath.Join(cache, "shoal-compare", command+"-"+version, command)
+	_, err = os.Stat(program)
+	return program, err == nil
+}
+
+// Install returns the path of a program of a Go package, which is built into the user's cache if it is not there yet.
+func Install(ctx context.Context, path, command, version string) (string, error) {
+	program, ok := Installed(command, version)
+	if ok || program == "" {
 		return program, nil
 	}
-	install := exec.CommandContext(ctx, "go", "install", NATSModule+"/nats@"+NATSVersion)
-	install.Env = append(os.Environ(), "GOBIN="+folder)
+	install := exec.CommandContext(ctx, "go", "install", path+"@"+version)
+	install.Env = append(os.Environ(), "GOBIN="+filepath.Dir(program))
 	if said, err := install.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("yardsticks: %s: %w: %.500s", install, err, said)
 	}

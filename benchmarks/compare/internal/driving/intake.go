@@ -1,0 +1,189 @@
+package driving
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+	"github.com/nats-io/nats.go"
+	"github.com/redis/rueidis"
+
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
+)
+
+// publish sends messages and blocks until they have been accepted. It is called from one goroutine.
+type publish func(ctx context.Context, messages []message.Message) error
+
+// intake publishes from many goroutines, each one request after the other, while q.For lasts. It returns when the
+// clients, if there are any, have not received anything for a while.
+func (p *process) intake(q Request) (Answer, error) {
+	open, end, err := q.target(p.ctx)
+	if err != nil {
+		return Answer{}, err
+	}
+	defer end()
+	all := make([]*publisher, q.Publishers)
+	failures := make([]error, q.Publishers)
+	for i := range all {
+		send, end, err := open()
+		if err != nil {
+			return Answer{}, err
+		}
+		defer end()
+		all[i] = &publisher{q: q, number: i, send: send, times: hdrhistogram.New(1, int64(time.Minute), 3)}
+	}
+	began := time.Now()
+	var publishing sync.WaitGroup
+	for i, one := range all {
+		publishing.Go(func() { failures[i] = one.run(p.ctx, began.Add(q.For)) })
+	}
+	publishing.Wait()
+	a := Answer{Began: began.UnixNano(), Ended: time.Now().UnixNano()}
+	times := hdrhistogram.New(1, int64(time.Minute), 3)
+	for _, one := range all {
+		a.Published += one.published
+		times.Merge(one.times)
+	}
+	a.Latency = TimesOf(times)
+	p.quiet(a.Published)
+	return a, cmp.Or(failures...) // they are usually alike
+}
+
+// quiet waits until the clients have received as many messages, or none for a while: states that are out of date are
+// not received.
+func (p *process) quiet(published uint64) {
+	const often, long = 10 * time.Millisecond, 300 * time.Millisecond
+	if p.fleet == nil {
+		return
+	}
+	received, since := p.fleet.Counts().Messages, time.Now()
+	for received < published && time.Since(since) < long {
+		time.Sleep(often)
+		if now := p.fleet.Counts().Messages; now != received {
+			received, since = now, time.Now()
+		}
+	}
+}
+
+// publisher is a goroutine that publishes.
+type publisher struct {
+	q         Request
+	number    int
+	send      publish
+	published uint64
+	times     *hdrhistogram.Histogram
+}
+
+func (p *publisher) run(ctx context.Context, end time.Time) error {
+	messages := make([]message.Message, p.q.Messages)
+	next := p.number // upload; the publishers begin with different ones
+	for now := time.Now(); p.published == 0 || now.Before(end); { // at least once, on a machine that is busy
+		for i := range messages {
+			messages[i] = message.Message{
+				Channel: message.Channel(next % p.q.Channels), Sent: now.UnixNano(), Size: p.q.Bytes,
+				Number: p.published + uint64(i), //nolint:gosec // not negative
+			}
+			if p.q.Spread {
+				next += p.q.Publishers
+			}
+		}
+		if err := p.send(ctx, messages); err != nil {
+			return err
+		}
+		p.published += uint64(len(messages))
+		then := time.Now()
+		_ = p.times.RecordValue(int64(then.Sub(now)))
+		now = then
+	}
+	return nil
+}
+
+// target returns a function that opens the connection of one publisher.
+func (q Request) target(ctx context.Context) (open func() (publish, func(), error), end func(), err error) {
+	nothing := func() {}
+	switch {
+	case strings.HasPrefix(q.Addr, "redis:"):
+		options, err := rueidis.ParseURL(q.Addr)
+		if err != nil {
+			return nil, nil, err
+		}
+		client, err := rueidis.NewClient(options)
+		if err != nil {
+			return nil, nil, err
+		}
+		send := func(ctx context.Context, messages []message.Message) error {
+			return each(messages, func(m message.Message) error {
+				command := client.B().Publish().Channel("upload:" + m.Channel).Message(rueidis.BinaryString(m.JSON())).Build()
+				return client.Do(ctx, command).Error()
+			})
+		}
+		return func() (publish, func(), error) { return send, nothing, nil }, client.Close, nil
+	case strings.HasPrefix(q.Addr, "nats:"):
+		conn, err := nats.Connect(q.Addr)
+		if err != nil {
+			return nil, nil, err
+		}
+		send := func(ctx context.Context, messages []message.Message) error {
+			return each(messages, func(m message.Message) error {
+				_, err := conn.RequestWithContext(ctx, "upload."+m.Channel, m.JSON()) // acknowledged by JetStream
+				return err
+			})
+		}
+		return func() (publish, func(), error) { return send, nothing, nil }, conn.Close, nil
+	}
+	entry, err := systems.Find(q.System)
+	if err != nil {
+		return nil, nil, err
+	}
+	return func() (publish, func(), error) { return openHTTP(ctx, q.Addr, entry) }, nothing, nil
+}
+
+// openHTTP connects to an HTTP API. The client is as little as possible, since it runs on the server's cores.
+func openHTTP(ctx context.Context, addr string, e systems.Entry) (publish, func(), error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, nil, err
+	}
+	contentType := "application/x-ndjson"
+	if e.Command != "" {
+		contentType = "application/json"
+	}
+	answers := bufio.NewReader(conn)
+	var request []byte
+	send := func(_ context.Context, messages []message.Message) error {
+		path, body := e.Publishing(messages)
+		request = fmt.Appendf(request[:0], "POST %s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\n", path, addr, systems.APIKey)
+		request = fmt.Appendf(request, "Content-Type: %s\r\nContent-Length: %d\r\n\r\n", contentType, len(body))
+		if _, err := conn.Write(append(request, body...)); err != nil {
+			return err
+		}
+		answer, err := http.ReadResponse(answers, nil)
+		if err != nil {
+			return err
+		}
+		text, err := io.ReadAll(answer.Body)
+		if err == nil && (answer.StatusCode >= http.StatusMultipleChoices || strings.Contains(string(text), `"error"`)) {
+			err = fmt.Errorf("driving: %s answers %s: %.200s", e.Name, answer.Status, text)
+		}
+		return err
+	}
+	return send, func() { _ = conn.Close() }, nil
+}
+
+func each(messages []message.Message, send func(message.Message) error) error {
+	for _, m := range messages {
+		if err := send(m); err != nil {
+			return err
+		}
+	}
+	return nil
+}

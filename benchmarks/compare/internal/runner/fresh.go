@@ -1,0 +1,104 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/driving"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/link"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/serving"
+)
+
+// freshVariants lists the links of S10.
+func (c Config) freshVariants() []results.Params {
+	var all []results.Params
+	p := results.Params{Connections: 1, Channels: 1, Bytes: c.StateBytes, Rate: c.States}
+	for _, p.Kbits = range c.Kbits {
+		for _, delay := range c.Delays {
+			for _, p.Loss = range c.Losses {
+				p.DelayMS = int(delay.Milliseconds())
+				all = append(all, p)
+			}
+		}
+	}
+	return all
+}
+
+// measureFresh measures S10: one client behind a slow link follows an upload with many states a second.
+func measureFresh(ctx context.Context, c Config, t trial) (m map[results.Metric]float64, err error) {
+	p := t.params
+	l, err := link.New(ctx, link.Options{
+		Rate: float64(p.Kbits) * 1000, Delay: time.Duration(p.DelayMS) * time.Millisecond, Loss: p.Loss,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, l.Close()) }()
+	s, err := beginOn(ctx, c, t, l)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = ended(s, err) }()
+	return s.fresh(ctx)
+}
+
+// fresh publishes for some time. A message that has not been received when that is over does not count: a system whose
+// queue grows without bound would otherwise be waited for as long again.
+func (s *session) fresh(ctx context.Context) (map[results.Metric]float64, error) {
+	if _, err := s.connect(ctx); err != nil {
+		return nil, err
+	}
+	p := s.trial.params
+	messages := max(int(p.Rate*s.config.Duration.Seconds()), leastMessages)
+	lasts := time.Duration(float64(messages) / p.Rate * float64(time.Second))
+	type waited struct {
+		answer driving.Answer
+		err    error
+	}
+	done := make(chan waited, 1)
+	go func() {
+		a, err := s.drive(ctx, driving.Request{Do: driving.Wait, Total: math.MaxUint64, Timeout: lasts})
+		done <- waited{a, err}
+	}()
+	began := time.Now()
+	published, err := s.server.Call(ctx, serving.Request{
+		Do: serving.Schedule, Channels: 1, Messages: messages, Bytes: p.Bytes, Rate: p.Rate,
+	})
+	if err != nil {
+		s.clients.Interrupt()
+	}
+	w := <-done
+	if err := errors.Join(err, w.err); err != nil {
+		return nil, err
+	}
+	end, err := s.drive(ctx, driving.Request{Do: driving.Look})
+	if err != nil {
+		return nil, err
+	}
+	m := map[results.Metric]float64{
+		results.P50: milliseconds(end.Latency.P50), results.P99: milliseconds(end.Latency.P99),
+		results.Late:          milliseconds(published.Late),
+		results.Messages:      float64(end.Messages),
+		results.Received:      float64(end.Messages) / float64(messages),
+		results.ReceivedBytes: float64(end.Bytes),
+		results.Closed:        float64(end.Closed),
+	}
+	if end.Closed > 0 {
+		m[results.Lasted] = milliseconds(w.answer.Ended - began.UnixNano())
+		m[results.CloseCode] = closeCode(w.answer.Missing)
+	}
+	return m, nil
+}
+
+// closeCode returns the code in an explanation of why a connection has ended, 0 if there is none.
+func closeCode(explanation string) float64 {
+	_, code, _ := strings.Cut(explanation, "closed the connection with ")
+	n := 0
+	_, _ = fmt.Sscanf(code, "%d", &n) // 0 where there is no number
+	return float64(n)
+}

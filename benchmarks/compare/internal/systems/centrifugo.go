@@ -1,0 +1,196 @@
+package systems
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"github.com/shoal-go/shoal/internal/load"
+
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
+)
+
+// centrifugoSystem is a whole Centrifugo: the program in a process of its own, with its memory engine, published to
+// through its HTTP API. The settings:
+//
+//   - client.insecure and http_api.insecure: nobody is authenticated, which favours it;
+//   - no log, no usage statistics, any origin; everything else as it comes, so without history;
+//   - messages that are published together go into one call of /api/batch.
+//
+// The variant centrifugo-history keeps 64 messages of each channel for ten minutes, as this project does by default.
+type centrifugoSystem struct {
+	history bool
+	command *exec.Cmd
+	url     string
+	client  http.Client
+}
+
+const (
+	// CentrifugoVersion is the version of CentrifugoModule that is compared.
+	CentrifugoModule  = "github.com/centrifugal/centrifugo/v6"
+	CentrifugoVersion = "v6.9.1"
+)
+
+func centrifugoEntry() Entry {
+	return Entry{
+		Name:       "centrifugo",
+		Kind:       Peer,
+		Module:     CentrifugoModule,
+		About:      "a whole Centrifugo, memory engine, published to through its HTTP API",
+		Command:    "centrifugo",
+		New:        func() (System, error) { return &centrifugoSystem{}, nil },
+		Dialect:    centrifugoDialect,
+		Publishing: centrifugoPublishing,
+	}
+}
+
+func centrifugoHistoryEntry() Entry {
+	e := centrifugoEntry()
+	e.Name, e.Part = "centrifugo-history", IntakeOnly
+	e.About = "the same with 64 messages of history for each channel"
+	e.New = func() (System, error) { return &centrifugoSystem{history: true}, nil }
+	return e
+}
+
+func centrifugoDialect(a Audience) load.Dialect {
+	d := centrifugeDialect(a)
+	d.Path = "/connection/websocket"
+	d.Hello = func(i int) [][]byte {
+		return [][]byte{
+			[]byte(`{"id":1,"connect":{}}`), fmt.Appendf(nil, `{"id":2,"subscribe":{"channel":%q}}`, a.channelOf(i)),
+		}
+	}
+	return d
+}
+
+// centrifugoPublishing publishes one message by /api/publish, and several by /api/batch.
+func centrifugoPublishing(messages []message.Message) (path string, body []byte) {
+	one := func(body []byte, m message.Message) []byte {
+		return append(m.AppendJSON(fmt.Appendf(body, `{"channel":%q,"data":`, m.Channel)), '}')
+	}
+	if len(messages) == 1 {
+		return "/api/publish", one(nil, messages[0])
+	}
+	body = []byte(`{"commands":[`)
+	for i, m := range messages {
+		if i > 0 {
+			body = append(body, ',')
+		}
+		body = append(one(append(body, `{"publish":`...), m), '}')
+	}
+	return "/api/batch", append(body, "]}"...)
+}
+
+// Start implements Program.
+func (s *centrifugoSystem) Start(path, host, certificate, key string) (addr string, pid int, err error) {
+	if addr, err = freeAddress(host); err != nil {
+		return "", 0, err
+	}
+	_, port, _ := net.SplitHostPort(addr)
+	environment := map[string]string{
+		"HTTP_SERVER_ADDRESS": host, "HTTP_SERVER_PORT": port, "CLIENT_INSECURE": "true", "HTTP_API_INSECURE": "true",
+		"CLIENT_ALLOWED_ORIGINS": "*", "LOG_LEVEL": "none", "USAGE_STATS_DISABLED": "true",
+	}
+	scheme := "http://"
+	if certificate != "" {
+		scheme = "https://"
+		environment["HTTP_SERVER_TLS_ENABLED"] = "true"
+		environment["HTTP_SERVER_TLS_CERT_PEM"], environment["HTTP_SERVER_TLS_KEY_PEM"] = certificate, key
+	}
+	if s.history {
+		environment["CHANNEL_WITHOUT_NAMESPACE_HISTORY_SIZE"] = "64"
+		environment["CHANNEL_WITHOUT_NAMESPACE_HISTORY_TTL"] = "10m"
+	}
+	s.command = exec.Command(path) //nolint:gosec // the program that the user has named or that was installed
+	s.command.Env = os.Environ()
+	for name, value := range environment {
+		s.command.Env = append(s.command.Env, "CENTRIFUGO_"+name+"="+value)
+	}
+	s.command.Stderr = os.Stderr
+	s.url = scheme + addr
+	s.client.Transport = &http.Transport{TLSClientConfig: ClientTLS()}
+	if err := s.command.Start(); err != nil {
+		return "", 0, fmt.Errorf("systems: centrifugo does not start: %w", err)
+	}
+	const often = 20 * time.Millisecond
+	for end := time.Now().Add(closeTime); ; time.Sleep(often) {
+		if _, err = s.call("/api/info", []byte("{}")); err == nil {
+			return addr, s.command.Process.Pid, nil
+		}
+		if time.Now().After(end) {
+			return "", 0, errors.Join(fmt.Errorf("systems: centrifugo does not answer: %w", err), s.Close())
+		}
+	}
+}
+
+// freeAddress returns an address of the host at which nothing listens.
+func freeAddress(host string) (string, error) {
+	ln, err := new(net.ListenConfig).Listen(context.Background(), "tcp", net.JoinHostPort(host, "0"))
+	if err != nil {
+		return "", fmt.Errorf("systems: %w", err)
+	}
+	return ln.Addr().String(), ln.Close()
+}
+
+// call posts to the API and returns the answer.
+func (s *centrifugoSystem) call(path string, body []byte) ([]byte, error) {
+	response, err := s.client.Post(s.url+path, "application/json", bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close() //nolint:errcheck // it was read
+	answer, err := io.ReadAll(response.Body)
+	if err == nil && (response.StatusCode != http.StatusOK || bytes.Contains(answer, []byte(`"error"`))) {
+		err = fmt.Errorf("systems: centrifugo answers %s: %.200s", response.Status, answer)
+	}
+	return answer, err
+}
+
+// Handler is not used: the clients connect to the program.
+func (s *centrifugoSystem) Handler() http.Handler { return http.NotFoundHandler() }
+
+func (s *centrifugoSystem) Publish(messages []message.Message) error {
+	_, err := s.call(centrifugoPublishing(messages))
+	return err
+}
+
+// Subscriptions asks the program, whose own count is up to three seconds old.
+func (s *centrifugoSystem) Subscriptions() int {
+	var info struct {
+		Result struct {
+			Nodes []struct {
+				Subscriptions int `json:"num_subs"`
+			} `json:"nodes"`
+		} `json:"result"`
+	}
+	if answer, err := s.call("/api/info", []byte("{}")); err != nil || json.Unmarshal(answer, &info) != nil {
+		return 0
+	}
+	n := 0
+	for _, node := range info.Result.Nodes {
+		n += node.Subscriptions
+	}
+	return n
+}
+
+// Close ends the program at once: it has nothing to keep.
+func (s *centrifugoSystem) Close() error {
+	s.client.CloseIdleConnections()
+	if s.command == nil || s.command.Process == nil {
+		return nil
+	}
+	_ = s.command.Process.Kill()
+	if err := s.command.Wait(); err != nil && !strings.Contains(err.Error(), "killed") {
+		return fmt.Errorf("systems: centrifugo: %w", err)
+	}
+	return nil
+}
