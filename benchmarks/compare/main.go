@@ -17,10 +17,10 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/driving"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/loadgen"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/nodes"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/runner"
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/serving"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/serverproc"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
 )
 
@@ -103,14 +103,14 @@ type serveCommand struct {
 
 // Run serves until it receives quit.
 func (c *serveCommand) Run(std streams) error {
-	return serving.Run(serving.Options(*c), std.in, std.out)
+	return serverproc.Run(serverproc.Options(*c), std.in, std.out)
 }
 
 type loadCommand struct{}
 
 // Run holds the clients until it receives quit.
 func (c *loadCommand) Run(ctx context.Context, std streams) error {
-	return driving.Run(ctx, std.in, std.out)
+	return loadgen.Run(ctx, std.in, std.out)
 }
 
 type systemsCommand struct{}

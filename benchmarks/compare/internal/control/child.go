@@ -82,7 +82,7 @@ func (c *Child[Q, A]) await(ctx context.Context) (A, error) {
 		if !ok {
 			return none, c.gone()
 		}
-		answer, err := hear[A](line)
+		answer, err := parse[A](line)
 		if err != nil {
 			return answer, fmt.Errorf("%s: %w", c.name, err)
 		}

@@ -30,7 +30,7 @@ func Serve[Q, A any](in io.Reader, out io.Writer, handle func(Q) (answer A, last
 			return fmt.Errorf("control: a request is not as expected: %w", err)
 		}
 		answer, last, err := handle(q)
-		if err := Say(out, answer, err); err != nil {
+		if err := Reply(out, answer, err); err != nil {
 			return err
 		}
 		if last {
@@ -40,8 +40,8 @@ func Serve[Q, A any](in io.Reader, out io.Writer, handle func(Q) (answer A, last
 	return lines.Err()
 }
 
-// Say writes one answer, or an error in its place.
-func Say[A any](out io.Writer, answer A, err error) error {
+// Reply writes one answer, or an error in its place.
+func Reply[A any](out io.Writer, answer A, err error) error {
 	e := envelope[A]{Answer: answer}
 	if err != nil {
 		e.Error = err.Error()
@@ -54,8 +54,8 @@ func Say[A any](out io.Writer, answer A, err error) error {
 	return err
 }
 
-// hear takes one answer apart.
-func hear[A any](line []byte) (A, error) {
+// parse takes one answer apart.
+func parse[A any](line []byte) (A, error) {
 	var e envelope[A]
 	if err := json.Unmarshal(line, &e); err != nil {
 		return e.Answer, fmt.Errorf("control: an answer is not as expected: %w", err)

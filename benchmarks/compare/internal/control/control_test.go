@@ -24,7 +24,7 @@ const asChild = "COMPARE_TEST_CHILD"
 
 // child answers until it is asked to die, to hang or to quit.
 func child() int {
-	_ = Say(os.Stdout, reply{"ready"}, nil)
+	_ = Reply(os.Stdout, reply{"ready"}, nil)
 	err := Serve(os.Stdin, os.Stdout, func(q question) (reply, bool, error) {
 		switch q.Do {
 		case "die":

@@ -5,20 +5,18 @@ package nodes
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"time"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/control"
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/serving"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/serverproc"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/usage"
 )
 
 // The kinds of requests.
 const (
 	Follow   = "follow"   // Uploads users come, each with a connection that follows an upload of its own
-	Greet    = "greet"    // a message is published, as soon as the broker can be reached
+	Probe    = "probe"    // a message is published, as soon as the broker can be reached
 	Publish  = "publish"  // Publishers publish, each one message after the other, while For lasts
 	Schedule = "schedule" // Rate messages a second are published while For lasts, by Publishers that take turns
 	Wait     = "wait"     // until Total messages have come since Follow
@@ -73,7 +71,7 @@ type process struct {
 	*pair
 	receiver   *receiver
 	publishing *publishing
-	profile    *serving.CPUProfile
+	profile    *serverproc.CPUProfile
 }
 
 // Run runs a node and executes requests until it receives quit or in ends. Then it ends the node.
@@ -83,7 +81,7 @@ func Run(ctx context.Context, o Options, in io.Reader, out io.Writer) error {
 		return err
 	}
 	p := &process{pair: both, receiver: newReceiver(), publishing: newPublishing(both.from)}
-	err = control.Say(out, Answer{}, nil)
+	err = control.Reply(out, Answer{}, nil)
 	if err == nil {
 		err = control.Serve(in, out, func(q Request) (Answer, bool, error) {
 			a, err := p.do(ctx, q)
@@ -95,16 +93,13 @@ func Run(ctx context.Context, o Options, in io.Reader, out io.Writer) error {
 }
 
 func (p *process) do(ctx context.Context, q Request) (a Answer, err error) {
-	if err := q.validate(); err != nil {
-		return a, err
-	}
 	switch q.Do {
 	case Follow:
 		return a, p.receiver.follow(ctx, p.to, q.Uploads)
-	case Greet:
-		return a, p.publishing.greet(ctx)
+	case Probe:
+		return a, p.publishing.probe(ctx)
 	case Publish:
-		return p.publishing.crowd(ctx, q)
+		return p.publishing.publishAll(ctx, q)
 	case Schedule:
 		return p.publishing.schedule(ctx, q)
 	case Wait:
@@ -112,31 +107,9 @@ func (p *process) do(ctx context.Context, q Request) (a Answer, err error) {
 	case Reset:
 		p.receiver.times.reset()
 	case Profile:
-		p.profile, err = serving.StartCPUProfile(q.File)
+		p.profile, err = serverproc.StartCPUProfile(q.File)
 	}
 	return a, err
-}
-
-// validate refuses invalid requests.
-func (q Request) validate() error {
-	switch q.Do {
-	case Follow:
-		if q.Uploads < 1 || q.Uploads > MaxUploads {
-			return fmt.Errorf("nodes: %d uploads cannot be followed, want 1 to %d", q.Uploads, MaxUploads)
-		}
-	case Publish, Schedule:
-		if q.Uploads < 1 || q.Uploads > MaxUploads || q.Publishers < 1 || q.Publishers > MaxPublishers || q.For <= 0 ||
-			(q.Do == Schedule) != (q.Rate > 0) {
-			return fmt.Errorf("nodes: %d publishers cannot %s to %d uploads for %v at a rate of %v",
-				q.Publishers, q.Do, q.Uploads, q.For, q.Rate)
-		}
-		return message.CheckSize(q.Bytes)
-	case Greet, Wait, Reset, Look, Profile, Quit:
-	default:
-		return fmt.Errorf("nodes: %q cannot be done, want %s, %s, %s, %s, %s, %s, %s, %s or %s", q.Do,
-			Follow, Greet, Publish, Schedule, Wait, Reset, Look, Profile, Quit)
-	}
-	return nil
 }
 
 // look notes how the process stands.

@@ -46,7 +46,7 @@ func TestAllThatIsPublishedComes(t *testing.T) {
 	const briefly, patience = 20 * time.Millisecond, 20 * time.Second
 	got := talk(t, Options{Broker: Memory},
 		Request{Do: Follow, Uploads: 3},
-		Request{Do: Greet},
+		Request{Do: Probe},
 		Request{Do: Publish, Uploads: 3, Bytes: 256, Publishers: 5, For: briefly},
 		Request{Do: Schedule, Uploads: 3, Bytes: 256, Publishers: 2, For: briefly, Rate: 1000},
 		Request{Do: Wait, Total: 1, For: patience},
@@ -104,24 +104,7 @@ func TestDisorderIsCounted(t *testing.T) {
 	}
 }
 
-func TestRequestsThatMakeNoSense(t *testing.T) {
-	publish := Request{Do: Publish, Uploads: 1, Bytes: 256, Publishers: 1, For: 1}
-	for want, spoil := range map[string]func(*Request){
-		`"sing" cannot be done`: func(q *Request) { q.Do = "sing" },
-		"0 uploads cannot be":   func(q *Request) { q.Do, q.Uploads = Follow, 0 },
-		"to 0 uploads":          func(q *Request) { q.Uploads = 0 },
-		"0 publishers":          func(q *Request) { q.Publishers = 0 },
-		"for 0s":                func(q *Request) { q.For = 0 },
-		"rate of 1":             func(q *Request) { q.Rate = 1 },
-		"rate of 0":             func(q *Request) { q.Do = Schedule },
-		"10 bytes":              func(q *Request) { q.Bytes = 10 },
-	} {
-		q := publish
-		spoil(&q)
-		if got := talk(t, Options{Broker: Memory}, q); !strings.Contains(got[0].Error, want) {
-			t.Errorf("the answer is %+v, want one with %q", got[0], want)
-		}
-	}
+func TestRun_UnknownBroker(t *testing.T) {
 	if err := Run(t.Context(), Options{Broker: "pigeons"}, nil, nil); err == nil || !strings.Contains(err.Error(), "pigeons") {
 		t.Errorf("the error is %v", err)
 	}
@@ -137,7 +120,7 @@ func TestServersOfNATS(t *testing.T) {
 	if err := json.NewDecoder(answers).Decode(&ready); err != nil {
 		t.Fatal(err)
 	}
-	got := talk(t, Options{Broker: NATS, URL: "nats://" + ready.Answer.Addr}, Request{Do: Follow, Uploads: 2}, Request{Do: Greet})
+	got := talk(t, Options{Broker: NATS, URL: "nats://" + ready.Answer.Addr}, Request{Do: Follow, Uploads: 2}, Request{Do: Probe})
 	if got[0].Error != "" || got[1].Error != "" {
 		t.Errorf("the answers are %+v", got)
 	}
@@ -147,7 +130,7 @@ func TestServersOfNATS(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	got = talk(t, Options{Broker: Embedded}, Request{Do: Follow, Uploads: 2}, Request{Do: Greet})
+	got = talk(t, Options{Broker: Embedded}, Request{Do: Follow, Uploads: 2}, Request{Do: Probe})
 	if got[0].Error != "" || got[1].Error != "" {
 		t.Errorf("the answers of an embedded server are %+v", got)
 	}

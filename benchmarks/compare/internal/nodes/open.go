@@ -115,7 +115,7 @@ func RunServer(in io.Reader, out io.Writer) error {
 		return err
 	}
 	look := func() ServerAnswer { return ServerAnswer{server.Addr().String(), usage.CPU()} }
-	err = control.Say(out, look(), nil)
+	err = control.Reply(out, look(), nil)
 	if err == nil {
 		err = control.Serve(in, out, func(struct{}) (ServerAnswer, bool, error) { return look(), false, nil })
 	}

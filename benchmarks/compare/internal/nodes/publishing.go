@@ -26,9 +26,9 @@ func newPublishing(m *manager.Manager) *publishing {
 	return &publishing{m, map[int][]uint64{}}
 }
 
-// greet publishes a message that nobody counts as soon as that is possible.
-func (p *publishing) greet(ctx context.Context) error {
-	return patiently(ctx, func() error {
+// probe publishes a message that nobody counts as soon as that is possible.
+func (p *publishing) probe(ctx context.Context) error {
+	return retryUnavailable(ctx, func() error {
 		return p.publish(ctx, message.Message{Channel: message.Channel(0), Size: message.MinSize})
 	})
 }
@@ -76,8 +76,8 @@ func (p *publisher) one(ctx context.Context, planned time.Time) error {
 	})
 }
 
-// crowd has all publishers publish at once, for a while.
-func (p *publishing) crowd(ctx context.Context, q Request) (Answer, error) {
+// publishAll has all publishers publish at once, for a while.
+func (p *publishing) publishAll(ctx context.Context, q Request) (Answer, error) {
 	began := time.Now()
 	end := began.Add(q.For)
 	published, err := each(p.publishers(q), func(one *publisher) (n uint64, err error) {

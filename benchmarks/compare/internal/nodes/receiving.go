@@ -33,7 +33,7 @@ func (r *receiver) follow(ctx context.Context, m *manager.Manager, uploads int) 
 		if err := m.Connect(user, s); err != nil {
 			return err
 		}
-		err := patiently(ctx, func() error {
+		err := retryUnavailable(ctx, func() error {
 			return m.SubscribeConn(ctx, user, s, message.Channel(i), manager.SubscribeOptions{})
 		})
 		if err != nil {
@@ -44,8 +44,8 @@ func (r *receiver) follow(ctx context.Context, m *manager.Manager, uploads int) 
 	return nil
 }
 
-// patiently tries again while the broker is out of reach.
-func patiently(ctx context.Context, try func() error) error {
+// retryUnavailable tries again while the broker is out of reach.
+func retryUnavailable(ctx context.Context, try func() error) error {
 	const often = 10 * time.Millisecond
 	again := time.NewTicker(often)
 	defer again.Stop()

@@ -76,8 +76,8 @@ func (d Data) Charts(folder string) ([]string, error) {
 	}
 	for _, s := range sweeps() {
 		for _, g := range s.graphs {
-			if drawing := d.drawing(s, g); len(drawing.curves) > 0 {
-				save(g.file, drawing.svg)
+			if lineChart := d.lineChart(s, g); len(lineChart.curves) > 0 {
+				save(g.file, lineChart.svg)
 			}
 		}
 	}
@@ -106,7 +106,7 @@ func (d Data) suffix(v variant) string {
 
 // chart returns the chart's contents, with the best system on top.
 func (d Data) chart(design design, v variant) chart {
-	c := chart{sheet: sheet{title: design.title}, unit: design.unit}
+	c := chart{pictureFrame: pictureFrame{title: design.title}, unit: design.unit}
 	for _, s := range design.shown {
 		c.legend = append(c.legend, s.name)
 	}

@@ -4,7 +4,7 @@ import (
 	"context"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/serving"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/serverproc"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
 )
 
@@ -22,8 +22,8 @@ func (s *session) direct(ctx context.Context) (map[results.Metric]float64, error
 	messages := max(int(p.Rate*s.config.Measure.Seconds()), leastMessages)
 	ctx, cancel := context.WithTimeout(ctx, s.config.Measure+s.config.Patience)
 	defer cancel()
-	a, err := s.server.Call(ctx, serving.Request{
-		Do: serving.Direct, Channels: p.Channels, Clients: p.Connections, Messages: messages, Bytes: p.Bytes, Rate: p.Rate,
+	a, err := s.server.Call(ctx, serverproc.Request{
+		Do: serverproc.Direct, Channels: p.Channels, Clients: p.Connections, Messages: messages, Bytes: p.Bytes, Rate: p.Rate,
 	})
 	if err != nil {
 		return nil, err

@@ -8,10 +8,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/driving"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/link"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/loadgen"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/serving"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/serverproc"
 )
 
 // freshVariants lists the links of S10.
@@ -57,17 +57,17 @@ func (s *session) fresh(ctx context.Context) (map[results.Metric]float64, error)
 	messages := max(int(p.Rate*s.config.Duration.Seconds()), leastMessages)
 	lasts := time.Duration(float64(messages) / p.Rate * float64(time.Second))
 	type waited struct {
-		answer driving.Answer
+		answer loadgen.Answer
 		err    error
 	}
 	done := make(chan waited, 1)
 	go func() {
-		a, err := s.drive(ctx, driving.Request{Do: driving.Wait, Total: math.MaxUint64, Timeout: lasts})
+		a, err := s.drive(ctx, loadgen.Request{Do: loadgen.Wait, Total: math.MaxUint64, Timeout: lasts})
 		done <- waited{a, err}
 	}()
 	began := time.Now()
-	published, err := s.server.Call(ctx, serving.Request{
-		Do: serving.Schedule, Channels: 1, Messages: messages, Bytes: p.Bytes, Rate: p.Rate,
+	published, err := s.server.Call(ctx, serverproc.Request{
+		Do: serverproc.Schedule, Channels: 1, Messages: messages, Bytes: p.Bytes, Rate: p.Rate,
 	})
 	if err != nil {
 		s.clients.Interrupt()
@@ -76,7 +76,7 @@ func (s *session) fresh(ctx context.Context) (map[results.Metric]float64, error)
 	if err := errors.Join(err, w.err); err != nil {
 		return nil, err
 	}
-	end, err := s.drive(ctx, driving.Request{Do: driving.Look})
+	end, err := s.drive(ctx, loadgen.Request{Do: loadgen.Look})
 	if err != nil {
 		return nil, err
 	}

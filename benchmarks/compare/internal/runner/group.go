@@ -6,9 +6,9 @@ import (
 	"math"
 	"sync"
 
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/driving"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/loadgen"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/serving"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/serverproc"
 )
 
 // group are servers with their clients that work at the same time, most often one. It is used from one
@@ -47,7 +47,7 @@ func (g *group) connect(ctx context.Context) error {
 
 // publish has every server publish to its clients at once, and waits for all. The round is as long as from the
 // first to begin to the last to end.
-func (g *group) publish(ctx context.Context, q serving.Request) (round, error) {
+func (g *group) publish(ctx context.Context, q serverproc.Request) (round, error) {
 	rounds := make([]round, len(g.all))
 	failures := make([]error, len(g.all))
 	var publishing sync.WaitGroup
@@ -60,7 +60,7 @@ func (g *group) publish(ctx context.Context, q serving.Request) (round, error) {
 
 // together merges rounds that ran at the same time into one.
 func together(rounds []round) round {
-	all := round{server: serving.Answer{Began: math.MaxInt64}, clients: driving.Answer{Complete: true}}
+	all := round{server: serverproc.Answer{Began: math.MaxInt64}, clients: loadgen.Answer{Complete: true}}
 	for _, r := range rounds {
 		all.server.Began = min(all.server.Began, r.server.Began)
 		all.server.CPUBefore += r.server.CPUBefore
@@ -83,7 +83,7 @@ func (g *group) profile(ctx context.Context) error { return g.all[0].profile(ctx
 // clientsCPU is the processor time of all clients.
 func (g *group) clientsCPU(ctx context.Context) (sum int64, err error) {
 	for _, s := range g.all {
-		a, err := s.drive(ctx, driving.Request{Do: driving.Look})
+		a, err := s.drive(ctx, loadgen.Request{Do: loadgen.Look})
 		if err != nil {
 			return 0, err
 		}
@@ -93,9 +93,9 @@ func (g *group) clientsCPU(ctx context.Context) (sum int64, err error) {
 }
 
 // servers is the sum of the usage of all servers.
-func (g *group) servers(ctx context.Context) (all serving.Answer, err error) {
+func (g *group) servers(ctx context.Context) (all serverproc.Answer, err error) {
 	for _, s := range g.all {
-		a, err := s.serve(ctx, serving.Request{Do: serving.Look})
+		a, err := s.serve(ctx, serverproc.Request{Do: serverproc.Look})
 		if err != nil {
 			return all, err
 		}

@@ -13,8 +13,8 @@ import (
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/sinks"
 )
 
-// crowd is a manager with its sinks, in a process of its own. It is used from one goroutine.
-type crowd struct {
+// sinkProcess is a manager with its sinks, in a process of its own. It is used from one goroutine.
+type sinkProcess struct {
 	config Config
 	trial  trial
 	child  *control.Child[sinks.Request, sinks.Answer]
@@ -30,7 +30,7 @@ func withoutSockets(ctx context.Context, c Config, t trial) (map[results.Metric]
 	if err != nil {
 		return nil, err
 	}
-	s := &crowd{config: c, trial: t, child: child}
+	s := &sinkProcess{config: c, trial: t, child: child}
 	m, err := s.measure(ctx)
 	if err != nil {
 		child.Kill()
@@ -47,7 +47,7 @@ func procsOf(p results.Params) []string {
 	return append(os.Environ(), "GOMAXPROCS="+strconv.Itoa(p.Procs))
 }
 
-func (s *crowd) measure(ctx context.Context) (map[results.Metric]float64, error) {
+func (s *sinkProcess) measure(ctx context.Context) (map[results.Metric]float64, error) {
 	m := map[results.Metric]float64{}
 	weigh := s.trial.sweep == Logical
 	p := s.trial.params
@@ -72,7 +72,7 @@ func (s *crowd) measure(ctx context.Context) (map[results.Metric]float64, error)
 }
 
 // work executes the swept operation for some time.
-func (s *crowd) work(ctx context.Context, m map[results.Metric]float64) error {
+func (s *sinkProcess) work(ctx context.Context, m map[results.Metric]float64) error {
 	do := map[string]string{
 		results.Broadcast: sinks.Broadcast, results.Shuffled: sinks.Broadcast, results.Publish: sinks.Publish, results.Churn: sinks.Churn,
 	}
@@ -89,7 +89,7 @@ func (s *crowd) work(ctx context.Context, m map[results.Metric]float64) error {
 
 // load gives each upload its first message, and then publishes to them for a while: first undisturbed, then with
 // the garbage collected during that time.
-func (s *crowd) load(ctx context.Context, m map[results.Metric]float64) error {
+func (s *sinkProcess) load(ctx context.Context, m map[results.Metric]float64) error {
 	filled, err := s.ask(ctx, sinks.Request{Do: sinks.Fill, Weigh: true})
 	if err != nil {
 		return err
@@ -115,7 +115,7 @@ func (s *crowd) load(ctx context.Context, m map[results.Metric]float64) error {
 }
 
 // ask has the process do something, within the patience.
-func (s *crowd) ask(ctx context.Context, q sinks.Request) (sinks.Answer, error) {
+func (s *sinkProcess) ask(ctx context.Context, q sinks.Request) (sinks.Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.config.Patience+q.For)
 	defer cancel()
 	a, err := s.child.Call(ctx, q)

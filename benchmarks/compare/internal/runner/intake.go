@@ -6,7 +6,7 @@ import (
 	"os/exec"
 	"time"
 
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/driving"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/loadgen"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
 )
@@ -85,8 +85,8 @@ func (s *session) intake(ctx context.Context, foreign brokerServer) (map[results
 			return nil, err
 		}
 	}
-	q := driving.Request{
-		Do: driving.Intake, System: s.trial.entry.Name, Addr: s.addr, Publishers: p.Publishers, Channels: p.Channels,
+	q := loadgen.Request{
+		Do: loadgen.Intake, System: s.trial.entry.Name, Addr: s.addr, Publishers: p.Publishers, Channels: p.Channels,
 		Messages: p.Messages, Bytes: p.Bytes, Spread: p.Work == results.ManyPost, For: s.config.Measure / 4,
 	}
 	if foreign != nil {

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/driving"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/loadgen"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/serving"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/serverproc"
 )
 
 // Before latency is measured, the buffers of the clients that do not read are filled, with few large
@@ -28,19 +28,19 @@ func (s *session) latency(ctx context.Context) (map[results.Metric]float64, erro
 	if err := s.fill(ctx); err != nil {
 		return nil, err
 	}
-	if _, err := s.drive(ctx, driving.Request{Do: driving.Reset}); err != nil {
+	if _, err := s.drive(ctx, loadgen.Request{Do: loadgen.Reset}); err != nil {
 		return nil, err
 	}
 	if err := s.profile(ctx); err != nil {
 		return nil, err
 	}
-	before, err := s.drive(ctx, driving.Request{Do: driving.Look})
+	before, err := s.drive(ctx, loadgen.Request{Do: loadgen.Look})
 	if err != nil {
 		return nil, err
 	}
 	p := s.trial.params
-	r, err := s.publish(ctx, serving.Request{
-		Do:       serving.Schedule,
+	r, err := s.publish(ctx, serverproc.Request{
+		Do:       serverproc.Schedule,
 		Channels: p.Channels,
 		Messages: max(int(p.Rate*s.config.Duration.Seconds()), leastMessages),
 		Bytes:    p.Bytes,
@@ -49,11 +49,11 @@ func (s *session) latency(ctx context.Context) (map[results.Metric]float64, erro
 	if err != nil {
 		return nil, err
 	}
-	after, err := s.serve(ctx, serving.Request{Do: serving.Look})
+	after, err := s.serve(ctx, serverproc.Request{Do: serverproc.Look})
 	if err != nil {
 		return nil, err
 	}
-	end, err := s.drive(ctx, driving.Request{Do: driving.Look})
+	end, err := s.drive(ctx, loadgen.Request{Do: loadgen.Look})
 	if err != nil {
 		return nil, err
 	}
@@ -68,16 +68,16 @@ func (s *session) latency(ctx context.Context) (map[results.Metric]float64, erro
 	if r.delivered > 0 {
 		m[results.ServerCPU] = float64(serverCPU) / float64(r.delivered)
 	}
-	return m, r.complaint()
+	return m, r.missingError()
 }
 
 // fill publishes until clients that do not read can take no more, each message when the ones that read have
 // got the one before.
 func (s *session) fill(ctx context.Context) error {
 	for range fillMessages {
-		r, err := s.publish(ctx, serving.Request{Do: serving.Publish, Channels: 1, Messages: 1, Bytes: fillBytes})
+		r, err := s.publish(ctx, serverproc.Request{Do: serverproc.Publish, Channels: 1, Messages: 1, Bytes: fillBytes})
 		if err != nil || !r.clients.Complete {
-			return errors.Join(err, r.complaint())
+			return errors.Join(err, r.missingError())
 		}
 	}
 	return nil

@@ -4,7 +4,7 @@ import (
 	"context"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/serving"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/serverproc"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/usage"
 )
 
@@ -12,7 +12,7 @@ import (
 // and before them.
 func (s *session) memory(ctx context.Context) (map[results.Metric]float64, error) {
 	kernel := usage.Slab()
-	empty, err := s.serve(ctx, serving.Request{Do: serving.Look, Clean: true})
+	empty, err := s.serve(ctx, serverproc.Request{Do: serverproc.Look, Clean: true})
 	if err != nil {
 		return nil, err
 	}
@@ -22,7 +22,7 @@ func (s *session) memory(ctx context.Context) (map[results.Metric]float64, error
 	if err := pause(ctx, s.config.Settle); err != nil {
 		return nil, err
 	}
-	full, err := s.serve(ctx, serving.Request{Do: serving.Look, Clean: true})
+	full, err := s.serve(ctx, serverproc.Request{Do: serverproc.Look, Clean: true})
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/control"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/nodes"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
 )
 
 type node = control.Child[nodes.Request, nodes.Answer]
@@ -60,7 +61,7 @@ func beginNodes(ctx context.Context, c Config, t trial) (_ *nodePair, err error)
 	if _, err = n.ask(ctx, n.to, nodes.Request{Do: nodes.Follow, Uploads: t.params.Channels}); err != nil {
 		return n, err
 	}
-	_, err = n.ask(ctx, n.from, nodes.Request{Do: nodes.Greet})
+	_, err = n.ask(ctx, n.from, nodes.Request{Do: nodes.Probe})
 	return n, err
 }
 
@@ -74,7 +75,7 @@ func (n *nodePair) serve(ctx context.Context) (flags [2][]string, err error) {
 	case nodes.Embedded:
 		var addresses [2]string
 		for i := range addresses {
-			if addresses[i], err = freeAddress(ctx); err != nil {
+			if addresses[i], err = systems.FreeAddress("127.0.0.1"); err != nil {
 				return flags, err
 			}
 		}

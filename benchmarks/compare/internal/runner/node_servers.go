@@ -9,18 +9,10 @@ import (
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/control"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/nodes"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/usage"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/yardsticks"
 )
-
-// freeAddress returns an address of the loopback interface where nobody listens.
-func freeAddress(ctx context.Context) (string, error) {
-	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("runner: %w", err)
-	}
-	return ln.Addr().String(), ln.Close()
-}
 
 // StartServer starts a server of NATS or Redis in a process of its own and returns its URL, and a function that ends it.
 // program is this program.
@@ -70,7 +62,7 @@ type redisServer struct {
 }
 
 func startRedis(ctx context.Context) (brokerServer, error) {
-	addr, err := freeAddress(ctx)
+	addr, err := systems.FreeAddress("127.0.0.1")
 	if err != nil {
 		return nil, err
 	}

@@ -62,7 +62,7 @@ func (n *nodePair) yardstick(ctx context.Context) (map[results.Metric]float64, e
 }
 
 // client returns the driver for the clients of the trial's broker.
-func (n *nodePair) client(ctx context.Context) (func(context.Context, string, yardsticks.Load) (yardsticks.Came, error), error) {
+func (n *nodePair) client(ctx context.Context) (func(context.Context, string, yardsticks.Load) (yardsticks.Result, error), error) {
 	redis, ok := n.server.(*redisServer)
 	if !ok {
 		program, err := yardsticks.NATSProgram(ctx)
@@ -70,8 +70,8 @@ func (n *nodePair) client(ctx context.Context) (func(context.Context, string, ya
 			Program: program, URL: n.server.url(), Stream: "SHOAL", Subject: "upload", Live: "live.upload.>",
 		}.Run, err
 	}
-	script, key, err := redis.Overhear(ctx, func() error {
-		_, err := n.ask(ctx, n.from, nodes.Request{Do: nodes.Greet})
+	script, key, err := redis.FindScript(ctx, func() error {
+		_, err := n.ask(ctx, n.from, nodes.Request{Do: nodes.Probe})
 		return err
 	})
 	own := redis.Redis

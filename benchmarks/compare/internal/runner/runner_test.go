@@ -6,9 +6,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/driving"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/loadgen"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/serving"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/serverproc"
 )
 
 func config() Config {
@@ -136,12 +136,12 @@ func TestThroughputAddsUpRounds(t *testing.T) {
 	for i, took := range []time.Duration{1, 2, 9} { // milliseconds
 		began := int64(i) * int64(time.Second)
 		rounds = append(rounds, round{
-			server:    serving.Answer{Began: began, CPUBefore: 1000},
-			clients:   driving.Answer{Ended: began + int64(took*time.Millisecond), Complete: true, CPU: 4_001_000},
+			server:    serverproc.Answer{Began: began, CPUBefore: 1000},
+			clients:   loadgen.Answer{Ended: began + int64(took*time.Millisecond), Complete: true, CPU: 4_001_000},
 			delivered: 10, expected: 10,
 		})
 	}
-	m, err := g.throughputOf(rounds, 1000, serving.Answer{CPU: 12_001_000, RSS: 5000})
+	m, err := g.throughputOf(rounds, 1000, serverproc.Answer{CPU: 12_001_000, RSS: 5000})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +154,7 @@ func TestThroughputAddsUpRounds(t *testing.T) {
 		}
 	}
 	rounds[2].clients.Complete = false
-	if _, err := g.throughputOf(rounds, 0, serving.Answer{}); err == nil {
+	if _, err := g.throughputOf(rounds, 0, serverproc.Answer{}); err == nil {
 		t.Error("nobody complains of what is missing")
 	}
 }

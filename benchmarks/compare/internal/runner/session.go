@@ -12,10 +12,10 @@ import (
 	"time"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/control"
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/driving"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/link"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/loadgen"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/serving"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/serverproc"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
 )
 
@@ -23,8 +23,8 @@ import (
 type session struct {
 	config  Config
 	trial   trial
-	server  *control.Child[serving.Request, serving.Answer]
-	clients *control.Child[driving.Request, driving.Answer]
+	server  *control.Child[serverproc.Request, serverproc.Answer]
+	clients *control.Child[loadgen.Request, loadgen.Answer]
 	addr    string
 	link    *link.Link // between the two processes; nil: the loopback interface
 	// clientsCPU is the processor time of the clients' process before they connected.
@@ -68,9 +68,9 @@ func (s *session) start(ctx context.Context, flags []string) error {
 	command.Env = procsOf(s.trial.params)
 	ctx, cancel := context.WithTimeout(ctx, s.config.Patience)
 	defer cancel()
-	var answer serving.Answer
+	var answer serverproc.Answer
 	var err error
-	s.server, answer, err = control.Start[serving.Request, serving.Answer](ctx, "server", command)
+	s.server, answer, err = control.Start[serverproc.Request, serverproc.Answer](ctx, "server", command)
 	s.addr = answer.Addr
 	return err
 }
@@ -82,9 +82,9 @@ func (s *session) command(prefix []string, arguments ...string) *exec.Cmd {
 }
 
 // connect starts the clients and blocks until all are subscribed.
-func (s *session) connect(ctx context.Context) (driving.Answer, error) {
+func (s *session) connect(ctx context.Context) (loadgen.Answer, error) {
 	if err := s.startClients(ctx); err != nil {
-		return driving.Answer{}, err
+		return loadgen.Answer{}, err
 	}
 	return s.open(ctx)
 }
@@ -97,20 +97,20 @@ func (s *session) startClients(ctx context.Context) error {
 	if s.link != nil {
 		prefix = s.link.Client()
 	}
-	var answer driving.Answer
+	var answer loadgen.Answer
 	var err error
-	s.clients, answer, err = control.Start[driving.Request, driving.Answer](ctx, "clients", s.command(prefix, "load"))
+	s.clients, answer, err = control.Start[loadgen.Request, loadgen.Answer](ctx, "clients", s.command(prefix, "load"))
 	s.clientsCPU = answer.CPU
 	return err
 }
 
 // open connects the clients and blocks until all are subscribed.
-func (s *session) open(ctx context.Context) (driving.Answer, error) {
+func (s *session) open(ctx context.Context) (loadgen.Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.config.Patience)
 	defer cancel()
 	p := s.trial.params
-	answer, err := s.clients.Call(ctx, driving.Request{
-		Do:          driving.Open,
+	answer, err := s.clients.Call(ctx, loadgen.Request{
+		Do:          loadgen.Open,
 		System:      s.trial.entry.Name,
 		Addr:        s.addr,
 		Connections: p.Connections,
@@ -127,15 +127,15 @@ func (s *session) open(ctx context.Context) (driving.Answer, error) {
 }
 
 // look returns how the server stands.
-func (s *session) look(ctx context.Context) (serving.Answer, error) {
-	return s.serve(ctx, serving.Request{Do: serving.Look})
+func (s *session) look(ctx context.Context) (serverproc.Answer, error) {
+	return s.serve(ctx, serverproc.Request{Do: serverproc.Look})
 }
 
 // subscribed blocks until the server has all subscriptions: not every protocol acknowledges them.
 func (s *session) subscribed(ctx context.Context) error {
 	const often = 10 * time.Millisecond
 	for {
-		a, err := s.server.Call(ctx, serving.Request{Do: serving.Look})
+		a, err := s.server.Call(ctx, serverproc.Request{Do: serverproc.Look})
 		if err != nil || a.Subscriptions == s.trial.params.Connections {
 			return err
 		}
@@ -174,19 +174,19 @@ func (s *session) profile(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("runner: %w", err)
 	}
-	_, err = s.serve(ctx, serving.Request{Do: serving.Profile, File: file})
+	_, err = s.serve(ctx, serverproc.Request{Do: serverproc.Profile, File: file})
 	return err
 }
 
 // serve has the server do something, within the patience.
-func (s *session) serve(ctx context.Context, q serving.Request) (serving.Answer, error) {
+func (s *session) serve(ctx context.Context, q serverproc.Request) (serverproc.Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.config.Patience)
 	defer cancel()
 	return s.server.Call(ctx, q)
 }
 
 // drive has the clients do something. A wait of theirs ends by itself before the patience does.
-func (s *session) drive(ctx context.Context, q driving.Request) (driving.Answer, error) {
+func (s *session) drive(ctx context.Context, q loadgen.Request) (loadgen.Answer, error) {
 	const margin = 5 * time.Second
 	ctx, cancel := context.WithTimeout(ctx, s.config.Patience+q.Timeout+margin)
 	defer cancel()
@@ -195,8 +195,8 @@ func (s *session) drive(ctx context.Context, q driving.Request) (driving.Answer,
 
 // round is the outcome of messages that were published together.
 type round struct {
-	server    serving.Answer
-	clients   driving.Answer
+	server    serverproc.Answer
+	clients   loadgen.Answer
 	delivered uint64
 	expected  uint64
 }
@@ -211,9 +211,9 @@ func (s *session) receivers() int {
 
 // publish has messages published, and waits until all clients that read have got them: as long as the patience
 // lasts after they have been published. The round lists messages that are missing then.
-func (s *session) publish(ctx context.Context, q serving.Request) (round, error) {
+func (s *session) publish(ctx context.Context, q serverproc.Request) (round, error) {
 	type waited struct {
-		answer driving.Answer
+		answer loadgen.Answer
 		err    error
 	}
 	before := s.awaited
@@ -226,7 +226,7 @@ func (s *session) publish(ctx context.Context, q serving.Request) (round, error)
 	// The clients wait from before the first message on, so that the time of the last one is exact.
 	done := make(chan waited, 1)
 	go func() {
-		a, err := s.drive(ctx, driving.Request{Do: driving.Wait, Total: s.awaited, Timeout: timeout})
+		a, err := s.drive(ctx, loadgen.Request{Do: loadgen.Wait, Total: s.awaited, Timeout: timeout})
 		done <- waited{a, err}
 	}()
 	serveCtx, cancel := context.WithTimeout(ctx, timeout)

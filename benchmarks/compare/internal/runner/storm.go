@@ -4,9 +4,9 @@ import (
 	"context"
 	"time"
 
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/driving"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/loadgen"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/serving"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/serverproc"
 )
 
 // storm measures S6: all clients reconnect at once and resume their subscriptions, one each.
@@ -14,7 +14,7 @@ func (s *session) storm(ctx context.Context) (map[results.Metric]float64, error)
 	if err := s.profile(ctx); err != nil {
 		return nil, err
 	}
-	before, err := s.serve(ctx, serving.Request{Do: serving.Look})
+	before, err := s.serve(ctx, serverproc.Request{Do: serverproc.Look})
 	if err != nil {
 		return nil, err
 	}
@@ -22,11 +22,11 @@ func (s *session) storm(ctx context.Context) (map[results.Metric]float64, error)
 	if err != nil {
 		return nil, err
 	}
-	clients, err := s.drive(ctx, driving.Request{Do: driving.Look})
+	clients, err := s.drive(ctx, loadgen.Request{Do: loadgen.Look})
 	if err != nil {
 		return nil, err
 	}
-	after, err := s.serve(ctx, serving.Request{Do: serving.Look})
+	after, err := s.serve(ctx, serverproc.Request{Do: serverproc.Look})
 	if err != nil {
 		return nil, err
 	}

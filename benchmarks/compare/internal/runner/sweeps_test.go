@@ -6,9 +6,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/driving"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/loadgen"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/serving"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/serverproc"
 )
 
 // sweeping is a configuration of these sweeps, with two values each.
@@ -98,18 +98,18 @@ func TestSweepsAreChecked(t *testing.T) {
 func TestRoundsOfAGroup(t *testing.T) {
 	at := func(began, ended int64, complete bool) round {
 		return round{
-			server:  serving.Answer{Began: began, CPUBefore: 10},
-			clients: driving.Answer{Ended: ended, Complete: complete, CPU: 5, Closed: 1, Missing: "much"}, delivered: 3, expected: 4,
+			server:  serverproc.Answer{Began: began, CPUBefore: 10},
+			clients: loadgen.Answer{Ended: ended, Complete: complete, CPU: 5, Closed: 1, Missing: "much"}, delivered: 3, expected: 4,
 		}
 	}
 	r := together([]round{at(100, 200, true), at(90, 150, false), at(120, 300, true)})
 	if r.took() != 210*time.Nanosecond || r.server.CPUBefore != 30 || r.clients.CPU != 15 || r.delivered != 9 || r.expected != 12 {
 		t.Errorf("the round is %+v", r)
 	}
-	if r.clients.Complete || r.clients.Missing != "much" || r.clients.Closed != 3 || r.complaint() == nil {
+	if r.clients.Complete || r.clients.Missing != "much" || r.clients.Closed != 3 || r.missingError() == nil {
 		t.Errorf("nobody complains of what is missing: %+v", r)
 	}
-	if r = together([]round{at(1, 2, true)}); r.complaint() != nil || r.took() != 1 {
+	if r = together([]round{at(1, 2, true)}); r.missingError() != nil || r.took() != 1 {
 		t.Errorf("one round alone is %+v", r)
 	}
 }

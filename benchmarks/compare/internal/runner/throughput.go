@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/serving"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/serverproc"
 )
 
 // A run of S1, S2 or S3 has at least so many rounds, beside one that warms up.
@@ -20,14 +20,14 @@ func (g *group) throughput(ctx context.Context) (map[results.Metric]float64, err
 	if err := g.connect(ctx); err != nil {
 		return nil, err
 	}
-	q := serving.Request{
-		Do:       serving.Publish,
+	q := serverproc.Request{
+		Do:       serverproc.Publish,
 		Channels: g.trial.params.Channels,
 		Messages: g.trial.params.Messages,
 		Bytes:    g.trial.params.Bytes,
 	}
 	if warm, err := g.publish(ctx, q); err != nil || !warm.clients.Complete {
-		return nil, errors.Join(err, warm.complaint())
+		return nil, errors.Join(err, warm.missingError())
 	}
 	if err := g.profile(ctx); err != nil {
 		return nil, err
@@ -48,7 +48,7 @@ func (g *group) throughput(ctx context.Context) (map[results.Metric]float64, err
 }
 
 // rounds publishes until it has been measured for long enough, or something is lost.
-func (g *group) rounds(ctx context.Context, q serving.Request) ([]round, error) {
+func (g *group) rounds(ctx context.Context, q serverproc.Request) ([]round, error) {
 	var rounds []round
 	var measuredFor time.Duration
 	for len(rounds) < minRounds || measuredFor < g.config.Measure {
@@ -66,7 +66,7 @@ func (g *group) rounds(ctx context.Context, q serving.Request) ([]round, error) 
 }
 
 // throughputOf adds up the rounds.
-func (g *group) throughputOf(rounds []round, clientsBefore int64, after serving.Answer) (
+func (g *group) throughputOf(rounds []round, clientsBefore int64, after serverproc.Answer) (
 	map[results.Metric]float64, error,
 ) {
 	var took time.Duration
@@ -94,11 +94,11 @@ func (g *group) throughputOf(rounds []round, clientsBefore int64, after serving.
 	if g.trial.scenario == Single {
 		m[results.ToLast] = milliseconds(int64(each[len(each)/2]))
 	}
-	return m, last.complaint()
+	return m, last.missingError()
 }
 
-// complaint describes the missing messages of a round, if there are any.
-func (r round) complaint() error {
+// missingError describes the missing messages of a round, if there are any.
+func (r round) missingError() error {
 	if r.clients.Complete {
 		return nil
 	}

@@ -5,14 +5,12 @@ package sinks
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"time"
 
 	"github.com/shoal-go/shoal/manager"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/control"
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/usage"
 )
 
@@ -77,7 +75,7 @@ func Run(in io.Reader, out io.Writer) error {
 		return err
 	}
 	p := &process{manager: m}
-	if err = control.Say(out, Answer{}, nil); err == nil {
+	if err = control.Reply(out, Answer{}, nil); err == nil {
 		err = control.Serve(in, out, p.handle)
 	}
 	return errors.Join(err, m.Close(context.Background()))
@@ -86,9 +84,6 @@ func Run(in io.Reader, out io.Writer) error {
 func (p *process) handle(q Request) (a Answer, last bool, err error) {
 	if q.Do == Quit {
 		return a, true, nil
-	}
-	if err := p.check(q); err != nil {
-		return a, false, err
 	}
 	p.prepare(q)
 	var before int64
@@ -103,29 +98,6 @@ func (p *process) handle(q Request) (a Answer, last bool, err error) {
 	a.Resident = usage.Resident()
 	a.Subscriptions = p.manager.Stats().Subscriptions
 	return a, false, err
-}
-
-// check refuses invalid requests and requests that come too early.
-func (p *process) check(q Request) error {
-	switch q.Do {
-	case Connect:
-		if q.Connections < 1 || len(p.conns) > 0 {
-			return fmt.Errorf("sinks: %d cannot connect where there are %d", q.Connections, len(p.conns))
-		}
-		return nil
-	case Subscribe:
-		if q.Uploads < 1 || q.Uploads > min(len(p.conns), MaxUploads) || p.uploads > 0 {
-			return fmt.Errorf("sinks: %d connections cannot follow %d uploads, they follow %d", len(p.conns), q.Uploads, p.uploads)
-		}
-		return message.CheckSize(q.Bytes)
-	case Fill, Broadcast, Publish, Churn:
-		if p.uploads == 0 || q.Do != Fill && q.For <= 0 {
-			return fmt.Errorf("sinks: to %s for %v with %d uploads is not possible", q.Do, q.For, p.uploads)
-		}
-		return nil
-	}
-	return fmt.Errorf("sinks: %q cannot be done, want %s, %s, %s, %s, %s, %s or %s", q.Do,
-		Connect, Subscribe, Fill, Broadcast, Publish, Churn, Quit)
 }
 
 // prepare allocates the connections, whose memory is not part of the measurement.
@@ -153,7 +125,7 @@ func (p *process) do(q Request) (Answer, error) {
 	case Broadcast:
 		return p.broadcast(q.For)
 	case Publish:
-		return crowd(q, func(draw draw) error { return p.publish(draw(p.uploads)) })
+		return runWorkers(q, func(draw draw) error { return p.publish(draw(p.uploads)) })
 	}
-	return crowd(q, func(draw draw) error { return p.churn(draw(len(p.conns)), draw(p.uploads)) })
+	return runWorkers(q, func(draw draw) error { return p.churn(draw(len(p.conns)), draw(p.uploads)) })
 }

@@ -76,26 +76,6 @@ func TestAllThatIsDone(t *testing.T) {
 	}
 }
 
-func TestRequestsThatMakeNoSense(t *testing.T) {
-	connect, subscribe := Request{Do: Connect, Connections: 2}, Request{Do: Subscribe, Uploads: 1, Bytes: 256}
-	for want, requests := range map[string][]Request{
-		`"sing" cannot be done`: {{Do: "sing"}},
-		"0 cannot connect":      {{Do: Connect}},
-		"where there are 2":     {connect, connect},
-		"0 connections cannot":  {subscribe},
-		"cannot follow 3":       {connect, {Do: Subscribe, Uploads: 3, Bytes: 256}},
-		"10 bytes":              {connect, {Do: Subscribe, Uploads: 1, Bytes: 10}},
-		"they follow 1":         {connect, subscribe, subscribe},
-		"with 0 uploads":        {connect, {Do: Broadcast, For: 1}},
-		"for 0s":                {connect, subscribe, {Do: Churn}},
-	} {
-		got := talk(t, requests...)
-		if last := got[len(got)-1]; !strings.Contains(last.Error, want) {
-			t.Errorf("the answer is %+v, want one with %q", last, want)
-		}
-	}
-}
-
 func TestShuffledOrderHoldsEveryone(t *testing.T) {
 	p := &process{conns: make([]*sink, 100)}
 	shuffled, sorted := p.order(true), p.order(false)
@@ -109,9 +89,9 @@ func TestShuffledOrderHoldsEveryone(t *testing.T) {
 }
 
 // A failure ends the work and is reported.
-func TestCrowdStopsAtFailures(t *testing.T) {
+func TestRunWorkersStopsAtFailures(t *testing.T) {
 	broken := fmt.Errorf("broken")
-	if _, err := crowd(Request{For: time.Hour}, func(draw) error { return broken }); err == nil {
+	if _, err := runWorkers(Request{For: time.Hour}, func(draw) error { return broken }); err == nil {
 		t.Error("nobody was told")
 	}
 	if _, err := each(3, func(i int) error { return broken }); err == nil {

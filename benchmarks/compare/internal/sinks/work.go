@@ -61,8 +61,8 @@ func (p *process) broadcast(lasts time.Duration) (Answer, error) {
 // draw returns a random number below n.
 type draw = func(n int) int
 
-// crowd does something as often as possible, from as many goroutines as there are processors.
-func crowd(q Request, do func(draw) error) (Answer, error) {
+// runWorkers does something as often as possible, from as many goroutines as there are processors.
+func runWorkers(q Request, do func(draw) error) (Answer, error) {
 	const often = 64 // operations between two looks at the clock
 	workers := runtime.GOMAXPROCS(0)
 	var done atomic.Uint64

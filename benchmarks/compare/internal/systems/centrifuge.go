@@ -139,7 +139,7 @@ func pongCentrifuge(payload []byte) []byte {
 func (s *centrifugeSystem) Handler() http.Handler { return s.handler }
 
 func (s *centrifugeSystem) Publish(messages []message.Message) error {
-	return each(messages, func(m message.Message) error {
+	return Each(messages, func(m message.Message) error {
 		_, err := s.node.Publish(m.Channel, m.JSON())
 		return err
 	})

@@ -92,7 +92,7 @@ func centrifugoPublishing(messages []message.Message) (path string, body []byte)
 
 // Start implements Program.
 func (s *centrifugoSystem) Start(path, host, certificate, key string) (addr string, pid int, err error) {
-	if addr, err = freeAddress(host); err != nil {
+	if addr, err = FreeAddress(host); err != nil {
 		return "", 0, err
 	}
 	_, port, _ := net.SplitHostPort(addr)
@@ -132,8 +132,8 @@ func (s *centrifugoSystem) Start(path, host, certificate, key string) (addr stri
 	}
 }
 
-// freeAddress returns an address of the host at which nothing listens.
-func freeAddress(host string) (string, error) {
+// FreeAddress returns an address of the host at which nothing listens.
+func FreeAddress(host string) (string, error) {
 	ln, err := new(net.ListenConfig).Listen(context.Background(), "tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
 		return "", fmt.Errorf("systems: %w", err)

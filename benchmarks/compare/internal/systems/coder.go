@@ -20,8 +20,8 @@ import (
 //
 // The library has no encoded message that several connections could share: each write frames it again.
 type coderSystem struct {
-	topics *topics[*coderClient]
-	crew   *crew
+	*topics[*coderClient]
+	*goroutines
 }
 
 type coderClient struct {
@@ -43,13 +43,13 @@ func coderEntry() Entry {
 		Kind:    Peer,
 		Module:  "github.com/coder/websocket",
 		About:   "coder/websocket, a channel and a writing goroutine per connection",
-		New:     func() (System, error) { return &coderSystem{newTopics[*coderClient](), newCrew()}, nil },
+		New:     func() (System, error) { return &coderSystem{newTopics[*coderClient](), newGoroutines()}, nil },
 		Dialect: plain,
 	}
 }
 
 func (s *coderSystem) Handler() http.Handler {
-	return s.crew.handler(func(w http.ResponseWriter, r *http.Request) {
+	return s.goroutines.handler(func(w http.ResponseWriter, r *http.Request) {
 		conn, err := websocket.Accept(w, r, nil)
 		if err != nil {
 			return // it has been answered
@@ -109,7 +109,7 @@ func (c *coderClient) writeOne(ctx context.Context, payload []byte) error {
 }
 
 func (s *coderSystem) Publish(messages []message.Message) error {
-	return each(messages, func(m message.Message) error {
+	return Each(messages, func(m message.Message) error {
 		payload := m.JSON()
 		s.topics.with(m.Channel, func(followers []*coderClient) {
 			for _, c := range followers {
@@ -122,11 +122,4 @@ func (s *coderSystem) Publish(messages []message.Message) error {
 		})
 		return nil
 	})
-}
-
-func (s *coderSystem) Subscriptions() int { return s.topics.count() }
-
-func (s *coderSystem) Close() error {
-	s.crew.wait()
-	return nil
 }

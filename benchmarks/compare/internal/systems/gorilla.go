@@ -22,8 +22,8 @@ import (
 //   - no compression.
 type gorillaSystem struct {
 	upgrader *websocket.Upgrader
-	topics   *topics[*gorillaClient]
-	crew     *crew
+	*topics[*gorillaClient]
+	*goroutines
 }
 
 type gorillaClient struct {
@@ -58,7 +58,7 @@ func gorillaEntry() Entry {
 }
 
 func newGorilla() (System, error) {
-	return &gorillaSystem{upgrader: gorillaUpgrader(), topics: newTopics[*gorillaClient](), crew: newCrew()}, nil
+	return &gorillaSystem{upgrader: gorillaUpgrader(), topics: newTopics[*gorillaClient](), goroutines: newGoroutines()}, nil
 }
 
 func gorillaUpgrader() *websocket.Upgrader {
@@ -71,14 +71,14 @@ func gorillaUpgrader() *websocket.Upgrader {
 }
 
 func (s *gorillaSystem) Handler() http.Handler {
-	return s.crew.handler(func(w http.ResponseWriter, r *http.Request) {
+	return s.goroutines.handler(func(w http.ResponseWriter, r *http.Request) {
 		conn, err := s.upgrader.Upgrade(w, r, nil)
 		if err != nil {
 			return // it has been answered
 		}
 		c := &gorillaClient{conn, make(chan outgoing, gorillaQueue), make(chan struct{})}
-		s.crew.start(c.write)
-		s.crew.start(func() { s.read(c) })
+		s.goroutines.start(c.write)
+		s.goroutines.start(func() { s.read(c) })
 	})
 }
 
@@ -150,7 +150,7 @@ func (c *gorillaClient) writeOne(m outgoing) error {
 }
 
 func (s *gorillaSystem) Publish(messages []message.Message) error {
-	return each(messages, func(m message.Message) (err error) {
+	return Each(messages, func(m message.Message) (err error) {
 		out := outgoing{plain: m.JSON()}
 		s.topics.with(m.Channel, func(followers []*gorillaClient) {
 			if len(followers) > 1 {
@@ -164,11 +164,4 @@ func (s *gorillaSystem) Publish(messages []message.Message) error {
 		})
 		return err
 	})
-}
-
-func (s *gorillaSystem) Subscriptions() int { return s.topics.count() }
-
-func (s *gorillaSystem) Close() error {
-	s.crew.wait()
-	return nil
 }

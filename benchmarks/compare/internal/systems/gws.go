@@ -20,8 +20,8 @@ import (
 type gwsSystem struct {
 	gws.BuiltinEventHandler
 	upgrader *gws.Upgrader
-	topics   *topics[*gws.Conn]
-	crew     *crew
+	*topics[*gws.Conn]
+	*goroutines
 	// direct: the publishing goroutine writes to each connection itself.
 	direct bool
 }
@@ -52,7 +52,7 @@ func gwsDirectEntry() Entry {
 func newGWS() (System, error) { return openGWS(false), nil }
 
 func openGWS(direct bool) *gwsSystem {
-	s := &gwsSystem{topics: newTopics[*gws.Conn](), crew: newCrew(), direct: direct}
+	s := &gwsSystem{topics: newTopics[*gws.Conn](), goroutines: newGoroutines(), direct: direct}
 	s.upgrader = gws.NewUpgrader(s, gwsOption())
 	return s
 }
@@ -71,10 +71,10 @@ func (quiet) Error(v ...any) { slog.Debug("gws", "said", v) }
 
 // Handler upgrades.
 func (s *gwsSystem) Handler() http.Handler {
-	return s.crew.handler(func(w http.ResponseWriter, r *http.Request) {
+	return s.goroutines.handler(func(w http.ResponseWriter, r *http.Request) {
 		socket, err := s.upgrader.Upgrade(w, r)
 		if err == nil {
-			s.crew.start(socket.ReadLoop)
+			s.goroutines.start(socket.ReadLoop)
 		}
 	})
 }
@@ -103,7 +103,7 @@ func (s *gwsSystem) OnClose(socket *gws.Conn, _ error) {
 
 // Publish broadcasts.
 func (s *gwsSystem) Publish(messages []message.Message) error {
-	return each(messages, func(m message.Message) error {
+	return Each(messages, func(m message.Message) error {
 		payload := m.JSON()
 		s.topics.with(m.Channel, func(followers []*gws.Conn) {
 			switch {
@@ -127,13 +127,4 @@ func broadcast(payload []byte, to []*gws.Conn) {
 	for _, socket := range to {
 		_ = b.Broadcast(socket) // fails for a connection that is closing
 	}
-}
-
-// Subscriptions counts.
-func (s *gwsSystem) Subscriptions() int { return s.topics.count() }
-
-// Close waits for the readers.
-func (s *gwsSystem) Close() error {
-	s.crew.wait()
-	return nil
 }

@@ -15,7 +15,7 @@ import (
 // clients are ready once the upgrade is answered. The settings are those of gws.
 type gwsUpgrade struct {
 	upgrader *gws.Upgrader
-	crew     *crew
+	*goroutines
 }
 
 func gwsUpgradeEntry() Entry {
@@ -26,17 +26,17 @@ func gwsUpgradeEntry() Entry {
 		About:  "gws that upgrades and no more: no authentication, no subscription",
 		Part:   StormOnly,
 		New: func() (System, error) {
-			return &gwsUpgrade{gws.NewUpgrader(&gws.BuiltinEventHandler{}, gwsOption()), newCrew()}, nil
+			return &gwsUpgrade{gws.NewUpgrader(&gws.BuiltinEventHandler{}, gwsOption()), newGoroutines()}, nil
 		},
 		Dialect: func(Audience) load.Dialect { return load.Dialect{Path: path} },
 	}
 }
 
 func (s *gwsUpgrade) Handler() http.Handler {
-	return s.crew.handler(func(w http.ResponseWriter, r *http.Request) {
+	return s.goroutines.handler(func(w http.ResponseWriter, r *http.Request) {
 		socket, err := s.upgrader.Upgrade(w, r)
 		if err == nil {
-			s.crew.start(socket.ReadLoop)
+			s.goroutines.start(socket.ReadLoop)
 		}
 	})
 }
@@ -47,8 +47,3 @@ func (s *gwsUpgrade) Publish([]message.Message) error {
 
 // Subscriptions is 0: nobody subscribes to anything.
 func (s *gwsUpgrade) Subscriptions() int { return 0 }
-
-func (s *gwsUpgrade) Close() error {
-	s.crew.wait()
-	return nil
-}

@@ -19,8 +19,8 @@ import (
 //   - no compression.
 type melodySystem struct {
 	melody *melody.Melody
-	topics *topics[*melody.Session]
-	crew   *crew
+	*topics[*melody.Session]
+	*goroutines
 }
 
 func melodyEntry() Entry {
@@ -35,7 +35,7 @@ func melodyEntry() Entry {
 }
 
 func newMelody() (System, error) {
-	s := &melodySystem{melody: melody.New(), topics: newTopics[*melody.Session](), crew: newCrew()}
+	s := &melodySystem{melody: melody.New(), topics: newTopics[*melody.Session](), goroutines: newGoroutines()}
 	s.melody.Upgrader = gorillaUpgrader()
 	s.melody.HandleMessage(s.onMessage)
 	s.melody.HandleDisconnect(func(session *melody.Session) {
@@ -60,13 +60,13 @@ func (s *melodySystem) onMessage(session *melody.Session, data []byte) {
 }
 
 func (s *melodySystem) Handler() http.Handler {
-	return s.crew.handler(func(w http.ResponseWriter, r *http.Request) {
+	return s.goroutines.handler(func(w http.ResponseWriter, r *http.Request) {
 		_ = s.melody.HandleRequest(w, r) // the error has been answered
 	})
 }
 
 func (s *melodySystem) Publish(messages []message.Message) error {
-	return each(messages, func(m message.Message) error {
+	return Each(messages, func(m message.Message) error {
 		payload := m.JSON()
 		s.topics.with(m.Channel, func(followers []*melody.Session) {
 			for _, session := range followers {
@@ -77,10 +77,8 @@ func (s *melodySystem) Publish(messages []message.Message) error {
 	})
 }
 
-func (s *melodySystem) Subscriptions() int { return s.topics.count() }
-
 // Close lets the handlers end first: melody's hub, once closed, no longer takes their farewell.
 func (s *melodySystem) Close() error {
-	s.crew.wait()
+	_ = s.goroutines.Close()
 	return s.melody.Close()
 }

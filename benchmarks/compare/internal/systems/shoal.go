@@ -111,7 +111,7 @@ func pongShoal(payload []byte) []byte {
 func (s *shoalSystem) Handler() http.Handler { return s.server.Handler() }
 
 func (s *shoalSystem) Publish(messages []message.Message) error {
-	return each(messages, func(m message.Message) error {
+	return Each(messages, func(m message.Message) error {
 		_, err := s.manager.Publish(context.Background(), m.Channel, Progress(m))
 		return err
 	})

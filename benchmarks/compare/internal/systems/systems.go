@@ -118,8 +118,8 @@ func Names() []string {
 	return names
 }
 
-// each publishes messages one after the other.
-func each(messages []message.Message, publish func(message.Message) error) error {
+// Each publishes messages one after the other.
+func Each(messages []message.Message, publish func(message.Message) error) error {
 	for _, m := range messages {
 		if err := publish(m); err != nil {
 			return err

@@ -46,8 +46,8 @@ func (t *topics[C]) with(channel string, f func([]C)) {
 	f(t.of[channel])
 }
 
-// count is how many connections follow a channel.
-func (t *topics[C]) count() int {
+// Subscriptions returns the number of connections that follow a channel.
+func (t *topics[C]) Subscriptions() int {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	return t.n

@@ -26,7 +26,7 @@ type writeLoop struct {
 	gws.BuiltinEventHandler
 	upgrader *gws.Upgrader
 	joined   bool
-	crew     *crew
+	*goroutines
 
 	mu    sync.RWMutex // protects the fields below; held for reading while writing, so that no socket closes during a write
 	parts []part
@@ -57,7 +57,7 @@ func joinedWriteEntry() Entry {
 }
 
 func newWriteLoop(joined bool) *writeLoop {
-	s := &writeLoop{joined: joined, crew: newCrew(), parts: make([]part, runtime.GOMAXPROCS(0))}
+	s := &writeLoop{joined: joined, goroutines: newGoroutines(), parts: make([]part, runtime.GOMAXPROCS(0))}
 	for i := range s.parts {
 		s.parts[i] = part{}
 	}
@@ -65,26 +65,26 @@ func newWriteLoop(joined bool) *writeLoop {
 	return s
 }
 
-// heldConn is a connection whose close is left to its owner: the number of a closed socket may be another
+// noCloseConn is a connection whose close is left to its owner: the number of a closed socket may be another
 // connection's by the time it is written to.
-type heldConn struct{ net.Conn }
+type noCloseConn struct{ net.Conn }
 
-func (heldConn) Close() error { return nil }
+func (noCloseConn) Close() error { return nil }
 
 // Handler upgrades.
 func (s *writeLoop) Handler() http.Handler {
-	return s.crew.handler(func(w http.ResponseWriter, r *http.Request) {
+	return s.goroutines.handler(func(w http.ResponseWriter, r *http.Request) {
 		conn, buffered, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
-		reader, err := s.upgrader.UpgradeFromConn(heldConn{conn}, buffered.Reader, r)
+		reader, err := s.upgrader.UpgradeFromConn(noCloseConn{conn}, buffered.Reader, r)
 		if err != nil {
 			_ = conn.Close()
 			return
 		}
-		s.crew.start(func() {
+		s.goroutines.start(func() {
 			reader.ReadLoop()
 			s.leave(reader)
 			_ = conn.Close()
@@ -109,7 +109,7 @@ func (s *writeLoop) OnMessage(reader *gws.Conn, m *gws.Message) {
 }
 
 func (s *writeLoop) join(channel string, reader *gws.Conn) {
-	out, err := newSocket(reader.NetConn().(heldConn).Conn) //nolint:forcetypeassert // made above
+	out, err := newSocket(reader.NetConn().(noCloseConn).Conn) //nolint:forcetypeassert // made above
 	if err != nil {
 		return
 	}
@@ -211,10 +211,4 @@ func (s *writeLoop) Subscriptions() int {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return s.n
-}
-
-// Close waits for the readers.
-func (s *writeLoop) Close() error {
-	s.crew.wait()
-	return nil
 }

@@ -39,7 +39,7 @@ const connections = 64
 const drawn = "__rand_int__"
 
 // Run runs one of the clients of Redis.
-func (r Redis) Run(ctx context.Context, name string, l Load) (came Came, err error) {
+func (r Redis) Run(ctx context.Context, name string, l Load) (came Result, err error) {
 	payload := strings.Repeat("x", l.Bytes)
 	command := []string{"PUBLISH", r.Channels[0] + drawn, payload}
 	switch name {
@@ -115,8 +115,8 @@ func (r Redis) Answers(ctx context.Context) bool {
 
 var evalsha = regexp.MustCompile(`(?i)"evalsha" "([0-9a-f]{40})" "1" "([^"]*)" "`)
 
-// Overhear returns the name of the script that somebody who stores is seen to call, and the key.
-func (r Redis) Overhear(ctx context.Context, store func() error) (script, key string, err error) {
+// FindScript returns the name of the script that somebody who stores is seen to call, and the key.
+func (r Redis) FindScript(ctx context.Context, store func() error) (script, key string, err error) {
 	conn, err := r.ask(ctx, "MONITOR")
 	if err != nil {
 		return "", "", err

@@ -20,8 +20,8 @@ type Load struct {
 	Messages, Bytes, Channels, InFlight int
 }
 
-// Came is the result.
-type Came struct {
+// Result is the result.
+type Result struct {
 	PerSecond float64
 	// CPU is the processor time of the client, and SubscriberCPU of the subscriber, where there is one.
 	CPU, SubscriberCPU time.Duration
@@ -90,7 +90,7 @@ func OfNATS() []string { return []string{Core, Sync, Async, SameStream} }
 const settling = 300 * time.Millisecond
 
 // Run runs one of the clients of NATS.
-func (n NATS) Run(ctx context.Context, name string, l Load) (came Came, err error) {
+func (n NATS) Run(ctx context.Context, name string, l Load) (came Result, err error) {
 	common := []string{"--server", n.URL, "--no-progress", "--msgs", strconv.Itoa(l.Messages), "--size", fmt.Sprintf("%dB", l.Bytes)}
 	many := []string{"--multisubject", "--multisubjectmax", strconv.Itoa(l.Channels)}
 	own := []string{"--create", "--storage", "memory"}
@@ -130,7 +130,7 @@ func (n NATS) Run(ctx context.Context, name string, l Load) (came Came, err erro
 }
 
 // await waits for a subscriber to get the last messages, and corrects the result by its report.
-func (c *client) await(cancel func(), came *Came) error {
+func (c *client) await(cancel func(), came *Result) error {
 	const patience = 5 * time.Second
 	late := time.AfterFunc(patience, cancel)
 	defer late.Stop()

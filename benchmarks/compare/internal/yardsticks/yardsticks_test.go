@@ -98,11 +98,11 @@ func TestScriptIsOverheard(t *testing.T) {
 	sha := strings.Repeat("0a", 20)
 	r := told(t, "+OK", `1.2 [0 127.0.0.1:1] "INFO"`, `1.2 [0 lua] "EVALSHA" "`+sha+`" "1" "shoal.kept:upload:u0" "{}"`)
 	stored := false
-	script, key, err := r.Overhear(t.Context(), func() error { stored = true; return nil })
+	script, key, err := r.FindScript(t.Context(), func() error { stored = true; return nil })
 	if err != nil || !stored || script != sha || key != "shoal.kept:upload:u0" {
 		t.Errorf("the script is %q for %q, %v", script, key, err)
 	}
-	if _, _, err := told(t, "+OK").Overhear(t.Context(), func() error { return nil }); err == nil {
+	if _, _, err := told(t, "+OK").FindScript(t.Context(), func() error { return nil }); err == nil {
 		t.Error("a script was overheard of which nobody spoke")
 	}
 }

@@ -1,4 +1,4 @@
-package serving
+package serverproc
 
 import (
 	"cmp"
@@ -38,11 +38,11 @@ type CPUProfile struct{ file *os.File }
 func StartCPUProfile(name string) (*CPUProfile, error) {
 	file, err := os.Create(name)
 	if err != nil {
-		return nil, fmt.Errorf("serving: the profile cannot be written: %w", err)
+		return nil, fmt.Errorf("serverproc: the profile cannot be written: %w", err)
 	}
 	if err := pprof.StartCPUProfile(file); err != nil {
 		_ = file.Close()
-		return nil, fmt.Errorf("serving: the processor cannot be profiled: %w", err)
+		return nil, fmt.Errorf("serverproc: the processor cannot be profiled: %w", err)
 	}
 	return &CPUProfile{file}, nil
 }

@@ -12,16 +12,16 @@ import (
 	"gonum.org/v1/plot/vg/draw"
 )
 
-// drawing is a line chart of a figure over one parameter.
-type drawing struct {
-	sheet
+// lineChart is a line chart of a figure over one parameter.
+type lineChart struct {
+	pictureFrame
 	along  axis
 	unit   string
 	curves []curve
 	marks  []mark
 }
 
-// Sizes of a drawing, in points.
+// Sizes of a lineChart, in points.
 const (
 	drawingHeight = 360
 	unitHeight    = 18
@@ -37,9 +37,9 @@ func colours() []color.NRGBA {
 	}
 }
 
-// drawing returns the chart of a sweep.
-func (d Data) drawing(s sweep, g graph) drawing {
-	all := drawing{along: s.along, unit: g.unit, curves: d.curves(s, g)}
+// lineChart returns the chart of a sweep.
+func (d Data) lineChart(s sweep, g graph) lineChart {
+	all := lineChart{along: s.along, unit: g.unit, curves: d.curves(s, g)}
 	if len(all.curves) == 0 {
 		return all
 	}
@@ -47,12 +47,12 @@ func (d Data) drawing(s sweep, g graph) drawing {
 	if g.marks != nil {
 		all.marks = g.marks(first.Provenance)
 	}
-	all.sheet = sheet{g.title, "medians; the upright lines are the least and the most", originOf(first)}
+	all.pictureFrame = pictureFrame{g.title, "medians; the upright lines are the least and the most", originOf(first)}
 	return all
 }
 
 // svg draws it.
-func (d drawing) svg() ([]byte, error) {
+func (d lineChart) svg() ([]byte, error) {
 	return d.drawn(drawingHeight, func(whole, room draw.Canvas) {
 		unit := d.unit + scaleOf(d.extent()).note
 		room.FillText(styled(11, ink, text.XLeft, text.YTop, false), vg.Point{X: room.Min.X, Y: room.Max.Y + 6}, unit)
@@ -61,7 +61,7 @@ func (d drawing) svg() ([]byte, error) {
 }
 
 // plot returns the axes and the lines between them.
-func (d drawing) plot() *plot.Plot {
+func (d lineChart) plot() *plot.Plot {
 	p := plot.New()
 	p.BackgroundColor = color.Transparent
 	x, y := d.along.scale(d.values()), scaleOf(d.extent())
@@ -80,7 +80,7 @@ func (d drawing) plot() *plot.Plot {
 }
 
 // values are those of the parameter, in order.
-func (d drawing) values() []float64 {
+func (d lineChart) values() []float64 {
 	var all []float64
 	for _, c := range d.curves {
 		for _, p := range c.points {
@@ -92,7 +92,7 @@ func (d drawing) values() []float64 {
 }
 
 // extent is the range of the vertical axis.
-func (d drawing) extent() (least, most float64) {
+func (d lineChart) extent() (least, most float64) {
 	least = math.Inf(1)
 	for _, c := range d.curves {
 		for _, p := range c.points {
@@ -102,8 +102,8 @@ func (d drawing) extent() (least, most float64) {
 	return least, most
 }
 
-// Plot draws the grid, the marks, the lines and their names. It makes a drawing a plot.Plotter.
-func (d drawing) Plot(canvas draw.Canvas, p *plot.Plot) {
+// Plot draws the grid, the marks, the lines and their names. It makes a lineChart a plot.Plotter.
+func (d lineChart) Plot(canvas draw.Canvas, p *plot.Plot) {
 	x, y := p.Transforms(&canvas)
 	thin := draw.LineStyle{Color: grid, Width: 0.7}
 	for _, tick := range p.Y.Tick.Marker.Ticks(p.Y.Min, p.Y.Max) {
@@ -135,7 +135,7 @@ func (c curve) paint(canvas draw.Canvas, x, y func(float64) vg.Length, colour co
 }
 
 // names writes the lines' names and last values right of their ends, moved apart where they would meet.
-func (d drawing) names(canvas draw.Canvas, y func(float64) vg.Length) {
+func (d lineChart) names(canvas draw.Canvas, y func(float64) vg.Length) {
 	type name struct {
 		text   string
 		height vg.Length

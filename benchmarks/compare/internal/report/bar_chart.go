@@ -14,7 +14,7 @@ import (
 
 // chart is a horizontal bar for each system, or a few.
 type chart struct {
-	sheet
+	pictureFrame
 	unit   string
 	legend []string // a name for each bar of a row
 	rows   []row    // from the top

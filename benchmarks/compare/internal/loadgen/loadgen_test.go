@@ -1,4 +1,4 @@
-package driving
+package loadgen
 
 import (
 	"bytes"

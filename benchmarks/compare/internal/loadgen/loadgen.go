@@ -1,5 +1,5 @@
-// Package driving runs the clients in a process of their own, and reports the received messages to the runner.
-package driving
+// Package loadgen runs the clients in a process of their own, and reports the received messages to the runner.
+package loadgen
 
 import (
 	"context"
@@ -101,7 +101,7 @@ func Run(ctx context.Context, in io.Reader, out io.Writer) error {
 	p := &process{ctx: ctx}
 	var ready Answer
 	p.look(&ready)
-	if err := control.Say(out, ready, nil); err != nil {
+	if err := control.Reply(out, ready, nil); err != nil {
 		return err
 	}
 	err := control.Serve(in, out, p.handle)
@@ -121,7 +121,7 @@ func (p *process) handle(q Request) (a Answer, last bool, err error) {
 		a, err = p.intake(q)
 	case q.Do == Look && p.fleet == nil:
 	case p.fleet == nil:
-		err = errors.New("driving: no clients are open")
+		err = errors.New("loadgen: no clients are open")
 	case q.Do == Wait:
 		a = p.wait(q)
 	case q.Do == Reset:
@@ -129,7 +129,7 @@ func (p *process) handle(q Request) (a Answer, last bool, err error) {
 	case q.Do == Look:
 		a.Latency, a.Ready = TimesOf(p.fleet.Latency()), TimesOf(p.fleet.ReadyTimes())
 	default:
-		err = fmt.Errorf("driving: %q cannot be done, want %s, %s, %s, %s, %s or %s", q.Do, Open, Wait, Reset, Look, Intake, Quit)
+		err = fmt.Errorf("loadgen: %q cannot be done, want %s, %s, %s, %s, %s or %s", q.Do, Open, Wait, Reset, Look, Intake, Quit)
 	}
 	p.look(&a)
 	return a, last, err
@@ -142,7 +142,7 @@ const stormParallel = 1024
 
 func (p *process) open(q Request) (Answer, error) {
 	if p.fleet != nil {
-		return Answer{}, errors.New("driving: the clients are open already")
+		return Answer{}, errors.New("loadgen: the clients are open already")
 	}
 	entry, err := systems.Find(q.System)
 	if err != nil {
@@ -203,6 +203,9 @@ func (p *process) look(a *Answer) {
 	counts := p.fleet.Counts()
 	a.Messages, a.Bytes, a.Reads, a.Closed = counts.Messages, counts.Bytes, counts.ReadCalls, counts.Closed
 }
+
+// NewTimes returns a histogram of times of up to a minute, in nanoseconds.
+func NewTimes() *hdrhistogram.Histogram { return hdrhistogram.New(1, int64(time.Minute), 3) }
 
 // TimesOf returns the percentiles of a histogram of nanoseconds.
 func TimesOf(h *hdrhistogram.Histogram) Times {

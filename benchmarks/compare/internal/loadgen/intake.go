@@ -1,4 +1,4 @@
-package driving
+package loadgen
 
 import (
 	"bufio"
@@ -39,7 +39,7 @@ func (p *process) intake(q Request) (Answer, error) {
 			return Answer{}, err
 		}
 		defer end()
-		all[i] = &publisher{q: q, number: i, send: send, times: hdrhistogram.New(1, int64(time.Minute), 3)}
+		all[i] = &publisher{q: q, number: i, send: send, times: NewTimes()}
 	}
 	began := time.Now()
 	var publishing sync.WaitGroup
@@ -48,7 +48,7 @@ func (p *process) intake(q Request) (Answer, error) {
 	}
 	publishing.Wait()
 	a := Answer{Began: began.UnixNano(), Ended: time.Now().UnixNano()}
-	times := hdrhistogram.New(1, int64(time.Minute), 3)
+	times := NewTimes()
 	for _, one := range all {
 		a.Published += one.published
 		times.Merge(one.times)
@@ -85,7 +85,7 @@ type publisher struct {
 
 func (p *publisher) run(ctx context.Context, end time.Time) error {
 	messages := make([]message.Message, p.q.Messages)
-	next := p.number // upload; the publishers begin with different ones
+	next := p.number                                              // upload; the publishers begin with different ones
 	for now := time.Now(); p.published == 0 || now.Before(end); { // at least once, on a machine that is busy
 		for i := range messages {
 			messages[i] = message.Message{
@@ -121,7 +121,7 @@ func (q Request) target(ctx context.Context) (open func() (publish, func(), erro
 			return nil, nil, err
 		}
 		send := func(ctx context.Context, messages []message.Message) error {
-			return each(messages, func(m message.Message) error {
+			return systems.Each(messages, func(m message.Message) error {
 				command := client.B().Publish().Channel("upload:" + m.Channel).Message(rueidis.BinaryString(m.JSON())).Build()
 				return client.Do(ctx, command).Error()
 			})
@@ -133,7 +133,7 @@ func (q Request) target(ctx context.Context) (open func() (publish, func(), erro
 			return nil, nil, err
 		}
 		send := func(ctx context.Context, messages []message.Message) error {
-			return each(messages, func(m message.Message) error {
+			return systems.Each(messages, func(m message.Message) error {
 				_, err := conn.RequestWithContext(ctx, "upload."+m.Channel, m.JSON()) // acknowledged by JetStream
 				return err
 			})
@@ -172,18 +172,9 @@ func openHTTP(ctx context.Context, addr string, e systems.Entry) (publish, func(
 		}
 		text, err := io.ReadAll(answer.Body)
 		if err == nil && (answer.StatusCode >= http.StatusMultipleChoices || strings.Contains(string(text), `"error"`)) {
-			err = fmt.Errorf("driving: %s answers %s: %.200s", e.Name, answer.Status, text)
+			err = fmt.Errorf("loadgen: %s answers %s: %.200s", e.Name, answer.Status, text)
 		}
 		return err
 	}
 	return send, func() { _ = conn.Close() }, nil
-}
-
-func each(messages []message.Message, send func(message.Message) error) error {
-	for _, m := range messages {
-		if err := send(m); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -1,4 +1,4 @@
-package serving
+package serverproc
 
 import (
 	"encoding/binary"
@@ -15,7 +15,7 @@ import (
 
 	"github.com/shoal-go/shoal/internal/load"
 
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/driving"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/loadgen"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
 )
@@ -50,7 +50,7 @@ func (p *process) direct(q Request) (a Answer, err error) {
 	}
 	r.close()
 	planned, called := r.times()
-	a.Received, a.Planned, a.Called = want, driving.TimesOf(planned), driving.TimesOf(called)
+	a.Received, a.Planned, a.Called = want, loadgen.TimesOf(planned), loadgen.TimesOf(called)
 	return a, nil
 }
 
@@ -104,20 +104,20 @@ func (r *receivers) connect(addr string, d load.Dialect, i int) error {
 	dialer := websocket.Dialer{HandshakeTimeout: directPatience}
 	conn, response, err := dialer.Dial("ws://"+addr+d.Path, nil)
 	if err != nil {
-		return fmt.Errorf("serving: client %d: %w", i, err)
+		return fmt.Errorf("serverproc: client %d: %w", i, err)
 	}
 	_ = response.Body.Close()
-	c := &receiver{conn: conn, dialect: d, planned: newTimes(), called: newTimes()}
+	c := &receiver{conn: conn, dialect: d, planned: loadgen.NewTimes(), called: loadgen.NewTimes()}
 	r.all = append(r.all, c)
 	for _, hello := range d.Hello(i) {
 		if err := conn.WriteMessage(websocket.TextMessage, hello); err != nil {
-			return fmt.Errorf("serving: client %d: %w", i, err)
+			return fmt.Errorf("serverproc: client %d: %w", i, err)
 		}
 	}
 	for ready := false; !ready; {
 		_, payload, err := conn.ReadMessage()
 		if err != nil {
-			return fmt.Errorf("serving: client %d: %w", i, err)
+			return fmt.Errorf("serverproc: client %d: %w", i, err)
 		}
 		ready = d.Ready(payload)
 	}
@@ -156,7 +156,7 @@ func (r *receivers) close() {
 
 // times merges the histograms of all clients: from the planned times of the messages, and from the calls.
 func (r *receivers) times() (planned, called *hdrhistogram.Histogram) {
-	planned, called = newTimes(), newTimes()
+	planned, called = loadgen.NewTimes(), loadgen.NewTimes()
 	for _, c := range r.all {
 		planned.Merge(c.planned)
 		called.Merge(c.called)
@@ -164,14 +164,12 @@ func (r *receivers) times() (planned, called *hdrhistogram.Histogram) {
 	return planned, called
 }
 
-func newTimes() *hdrhistogram.Histogram { return hdrhistogram.New(1, int64(time.Minute), 3) }
-
 // eventually polls a condition.
 func eventually(condition func() bool) error {
 	const often = time.Millisecond
 	for end := time.Now().Add(directPatience); !condition(); time.Sleep(often) {
 		if time.Now().After(end) {
-			return errors.New("serving: not in time")
+			return errors.New("serverproc: not in time")
 		}
 	}
 	return nil
@@ -190,7 +188,7 @@ func newTicker(period time.Duration) (*ticker, time.Time, error) {
 	const lead = 10 * time.Millisecond
 	fd, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC)
 	if err != nil {
-		return nil, time.Time{}, fmt.Errorf("serving: no timer: %w", err)
+		return nil, time.Time{}, fmt.Errorf("serverproc: no timer: %w", err)
 	}
 	t := &ticker{os.NewFile(uintptr(fd), "timer"), period} //nolint:gosec // not negative
 	start := time.Now().Add(lead)
@@ -199,7 +197,7 @@ func newTicker(period time.Duration) (*ticker, time.Time, error) {
 	}, nil)
 	if err != nil {
 		t.close()
-		return nil, time.Time{}, fmt.Errorf("serving: no timer: %w", err)
+		return nil, time.Time{}, fmt.Errorf("serverproc: no timer: %w", err)
 	}
 	return t, start, nil
 }
@@ -208,7 +206,7 @@ func newTicker(period time.Duration) (*ticker, time.Time, error) {
 func (t *ticker) wait() (expired uint64, err error) {
 	var count [8]byte
 	if _, err := t.file.Read(count[:]); err != nil {
-		return 0, fmt.Errorf("serving: the timer: %w", err)
+		return 0, fmt.Errorf("serverproc: the timer: %w", err)
 	}
 	return binary.NativeEndian.Uint64(count[:]), nil
 }

@@ -1,6 +1,6 @@
-// Package serving runs one system under test in a process of its own, and publishes through it as the runner
+// Package serverproc runs one system under test in a process of its own, and publishes through it as the runner
 // asks for.
-package serving
+package serverproc
 
 import (
 	"cmp"
@@ -20,7 +20,7 @@ import (
 	"github.com/shoal-go/shoal/broker/redisbroker"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/control"
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/driving"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/loadgen"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/usage"
@@ -62,8 +62,8 @@ type Answer struct {
 	// Received is how many messages the clients of this process have received; Planned and Called are the times until
 	// then, from the planned time of a message and from the call that published it.
 	Received uint64        `json:"received,omitempty"`
-	Planned  driving.Times `json:"planned,omitzero"`
-	Called   driving.Times `json:"called,omitzero"`
+	Planned  loadgen.Times `json:"planned,omitzero"`
+	Called   loadgen.Times `json:"called,omitzero"`
 
 	CPU           int64 `json:"cpu"`
 	Writes        int64 `json:"writes"`
@@ -111,7 +111,7 @@ func Run(o Options, in io.Reader, out io.Writer) (err error) {
 		p.system, err = openWithBroker(o.Broker)
 	}
 	if err != nil {
-		return fmt.Errorf("serving: %s does not start: %w", o.System, err)
+		return fmt.Errorf("serverproc: %s does not start: %w", o.System, err)
 	}
 	defer func() { err = errors.Join(err, p.profile.Stop(), p.system.Close()) }()
 	end, err := p.listen(o)
@@ -119,7 +119,7 @@ func Run(o Options, in io.Reader, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, end()) }()
-	if err := control.Say(out, Answer{Addr: p.addr}, nil); err != nil {
+	if err := control.Reply(out, Answer{Addr: p.addr}, nil); err != nil {
 		return err
 	}
 	return control.Serve(in, out, p.handle)
@@ -147,11 +147,11 @@ func (p *process) listen(o Options) (end func() error, err error) {
 	if o.TLS {
 		folder, err := os.MkdirTemp("", "compare")
 		if err != nil {
-			return nil, fmt.Errorf("serving: %w", err)
+			return nil, fmt.Errorf("serverproc: %w", err)
 		}
 		defer os.RemoveAll(folder) //nolint:errcheck // it is a temporary one
 		if certificate, key, err = systems.Certificate(folder); err != nil {
-			return nil, fmt.Errorf("serving: %w", err)
+			return nil, fmt.Errorf("serverproc: %w", err)
 		}
 	}
 	if program, ok := p.system.(systems.Program); ok {
@@ -160,7 +160,7 @@ func (p *process) listen(o Options) (end func() error, err error) {
 	}
 	ln, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
-		return nil, fmt.Errorf("serving: %w", err)
+		return nil, fmt.Errorf("serverproc: %w", err)
 	}
 	p.addr = ln.Addr().String()
 	ln = listener{ln.(*net.TCPListener), o.SendBuffer} //nolint:forcetypeassert // it is one
@@ -201,12 +201,7 @@ func (l listener) Accept() (net.Conn, error) {
 }
 
 func (p *process) handle(q Request) (a Answer, last bool, err error) {
-	if q.Do == Publish || q.Do == Schedule || q.Do == Direct {
-		err = q.validate()
-	}
-	if err == nil {
-		a, err = p.do(q)
-	}
+	a, err = p.do(q)
 	p.look(&a, q.Clean)
 	return a, q.Do == Quit, err
 }
@@ -226,16 +221,8 @@ func (p *process) do(q Request) (Answer, error) {
 	case Look, Quit:
 		return Answer{}, nil
 	}
-	return Answer{}, fmt.Errorf("serving: %q cannot be done, want %s, %s, %s, %s, %s or %s",
+	return Answer{}, fmt.Errorf("serverproc: %q cannot be done, want %s, %s, %s, %s, %s or %s",
 		q.Do, Publish, Schedule, Direct, Look, Profile, Quit)
-}
-
-func (q Request) validate() error {
-	if q.Channels < 1 || q.Messages < 1 || q.Rate < 0 || q.Do != Publish && !(q.Rate > 0) || q.Do == Direct && q.Clients < 1 {
-		return fmt.Errorf("serving: %d messages over %d channels at a rate of %v cannot be published",
-			q.Messages, q.Channels, q.Rate)
-	}
-	return message.CheckSize(q.Bytes)
 }
 
 // next makes the next message, number i of its request.

@@ -13,8 +13,8 @@ import (
 	"gonum.org/v1/plot/vg/vgsvg"
 )
 
-// sheet is the frame that all charts share.
-type sheet struct{ title, subtitle, origin string }
+// pictureFrame is the frame that all charts share.
+type pictureFrame struct{ title, subtitle, origin string }
 
 // Sizes, in points.
 const (
@@ -41,8 +41,8 @@ func styled(size font.Length, c color.Color, x text.XAlignment, y text.YAlignmen
 	return text.Style{Color: c, Font: f, XAlign: x, YAlign: y, Handler: plot.DefaultTextHandler}
 }
 
-// drawn returns the SVG of a sheet. paint draws the contents, of the given height in points, into the room for it.
-func (s sheet) drawn(height vg.Length, paint func(whole, room draw.Canvas)) ([]byte, error) {
+// drawn returns the SVG of a pictureFrame. paint draws the contents, of the given height in points, into the room for it.
+func (s pictureFrame) drawn(height vg.Length, paint func(whole, room draw.Canvas)) ([]byte, error) {
 	canvas := vgsvg.New(width, headHeight+footHeight+height)
 	whole := draw.New(canvas)
 	whole.SetColor(color.White)
