@@ -43,8 +43,9 @@ soak: ## Keep two nodes under changing load and faults; fails if a resource does
 lint: ## Run the linters of .golangci.yml (builds them the first time: some minutes)
 	@.ci/lint.sh
 
-vuln: ## Report known vulnerabilities in the modules that are compiled in (needs vuln.go.dev)
-	go run golang.org/x/vuln/cmd/govulncheck@latest work
+vuln: ## Report known vulnerabilities in the modules that are compiled in, and compare docs/licences.md
+	@.ci/vulnerabilities.sh
+	@.ci/licences.sh
 
 build: ## Build bin/shoal
 	go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/shoal ./cmd/shoal
