@@ -195,6 +195,21 @@ func TestOrderLog_HandsOverEachOrderOnce(t *testing.T) {
 	})
 }
 
+// TestOrderLog_GapIsMissed: an order that was lost on the way counts as missed although a later one of its process arrived.
+func TestOrderLog_GapIsMissed(t *testing.T) {
+	a, b := testLog("a"), testLog("b")
+	a.issue(userOrder("ann"))
+	if _, fresh := b.learn(a.issue(userOrder("bob"))); !fresh {
+		t.Fatal("the second order is not new")
+	}
+	if !b.missed("a", 2) {
+		t.Error("the first order is not missed")
+	}
+	if got := transfer(t, a, b); len(got) != 1 || got[0].UserID != "ann" || b.missed("a", 2) {
+		t.Errorf("the transfer brought %+v, want the first order; still missed: %v", got, b.missed("a", 2))
+	}
+}
+
 // TestOrderLog_IsBounded: a log holds the newest orders of 24 hours, and an older one does not come back.
 func TestOrderLog_IsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -27,7 +27,15 @@ func main() {
 	flag.IntVar(&c.cycles, "cycles", 6, "number of times that the audience grows and shrinks")
 	flag.IntVar(&c.audience, "clients", 300, "largest number of clients")
 	file := flag.String("csv", "", "file for the measurements")
+	chart := flag.String("draw", "", "draw the measurements of such a file as SVG instead, to standard output")
 	flag.Parse()
+	if *chart != "" {
+		if err := draw(*chart, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, "soak:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	samples, err := soak(ctx, c)

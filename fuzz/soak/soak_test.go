@@ -2,6 +2,7 @@ package main
 
 import (
 	"io"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -46,5 +47,26 @@ func TestConfig_NamesInvalidValues(t *testing.T) {
 		if err := c.validate(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("the error is %v, want %s", err, want)
 		}
+	}
+}
+
+// The chart has a line with a point for each measurement, and an empty file is an error.
+func TestDraw_ShowsEachMeasurement(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "soak.csv")
+	if err := writeFile(name, []sample{{at: time.Second, clients: 1}, {at: 2 * time.Second, clients: 2}}); err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	if err := draw(name, &b); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Count(b.String(), "<polyline"); got != 5 || !strings.Contains(b.String(), "460.0,") {
+		t.Errorf("%d lines are drawn, want 5:\n%s", got, b.String())
+	}
+	if err := writeFile(name, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := draw(name, io.Discard); err == nil {
+		t.Error("a file without measurements is drawn")
 	}
 }
