@@ -133,6 +133,7 @@ func TestReadOlder_ResetOfAPartialLog(t *testing.T) {
 		})
 		n.link.handler.Receive(broker.Message{Channel: "upload:cat", Position: broker.Position{Epoch: "another", Offset: 4}})
 		<-time.After(time.Second)
+		synctest.Wait()
 		if closed := base.closed(); len(base.frames) != 1+1 || len(closed) != 1 || closed[0] != TryAgainLater {
 			t.Errorf("a base connection got %d frames and %v, want the snapshot and 1013", len(base.frames), closed)
 		}
@@ -157,6 +158,7 @@ func TestReadOlder_LostDataOfAPartialLog(t *testing.T) {
 		n.link.losing(nil)
 		n.link.handler.Interrupted()
 		<-time.After(time.Second)
+		synctest.Wait()
 		if got, closed := len(base.frames), base.closed(); got != 1+3 || len(closed) != 0 {
 			t.Errorf("%d messages came, closed %v; want the snapshot and the three new ones", got, closed)
 		}
