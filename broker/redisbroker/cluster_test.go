@@ -97,7 +97,7 @@ func TestBroker_FullMemoryOfAnyMasterShowsInHealth(t *testing.T) {
 			return err != nil && strings.Contains(err.Error(), "no memory left") && strings.Contains(err.Error(), server.Addr)
 		})
 		server.Do("CONFIG", "SET", "maxmemory", "0")
-		redistest.Eventually(t, "the node is well again", n.well)
+		redistest.Eventually(t, "the node is well again", n.healthy)
 	}
 }
 
@@ -108,8 +108,8 @@ func TestAClustersFailover(t *testing.T) {
 	subscribe(t, a, channels...)
 	talkOn(t, a, other, channels, "before")
 	servers[2].Kill()
-	redistest.Eventually(t, "Health says that a server is gone", func() bool { return !a.well() })
-	redistest.Eventually(t, "the nodes have found its replica", func() bool { return a.well() && other.well() })
+	redistest.Eventually(t, "Health says that a server is gone", func() bool { return !a.healthy() })
+	redistest.Eventually(t, "the nodes have found its replica", func() bool { return a.healthy() && other.healthy() })
 	talkOn(t, a, other, channels, "after")
 	if a.interruptions() == 0 {
 		t.Errorf("nobody said that messages may be lost")
@@ -236,12 +236,12 @@ func TestSentinelsFailover(t *testing.T) {
 	channels := channelsOf(5)
 	subscribe(t, a, channels...)
 	talkOn(t, a, other, channels, "before")
-	before := kept(t, a, channels[0])
+	before := history(t, a, channels[0])
 	group.Servers[0].Kill()
-	redistest.Eventually(t, "Health says that the master is gone", func() bool { return !a.well() })
-	redistest.Eventually(t, "the nodes have found the new master", func() bool { return a.well() && other.well() })
+	redistest.Eventually(t, "Health says that the master is gone", func() bool { return !a.healthy() })
+	redistest.Eventually(t, "the nodes have found the new master", func() bool { return a.healthy() && other.healthy() })
 	talkOn(t, a, other, channels, "after")
-	if after := kept(t, a, channels[0]); after.Epoch == before.Epoch {
+	if after := history(t, a, channels[0]); after.Epoch == before.Epoch {
 		t.Errorf("the new master goes on in epoch %q", before.Epoch)
 	}
 	if a.interruptions() == 0 {

@@ -12,8 +12,8 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// part is a server with its slots.
-type part struct {
+// serverSlots is a server with its slots.
+type serverSlots struct {
 	addr   string
 	ranges []slotRange
 }
@@ -21,46 +21,46 @@ type part struct {
 // slotRange is the slots from first to last.
 type slotRange struct{ first, last int64 }
 
-// discover finds out which servers take messages. It asks those of the URL, and in a cluster known ones first.
-func (b *Broker) discover(ctx context.Context, known []string) ([]part, error) {
+// discover returns the masters. It queries the servers of the URL, and in a cluster the known ones first.
+func (b *Broker) discover(ctx context.Context, known []string) ([]serverSlots, error) {
 	switch b.target.mode {
 	case sentinel:
-		return b.askAny(ctx, b.target.addrs, login{b.target.sentinelUser, b.target.sentinelPassword}, b.askSentinel)
+		return b.queryAny(ctx, b.target.addrs, login{b.target.sentinelUser, b.target.sentinelPassword}, b.querySentinel)
 	case cluster:
-		return b.askAny(ctx, slices.Concat(known, b.target.addrs), b.target.login, askCluster)
+		return b.queryAny(ctx, slices.Concat(known, b.target.addrs), b.target.login, queryCluster)
 	default:
-		return []part{{addr: b.target.addrs[0]}}, nil
+		return []serverSlots{{addr: b.target.addrs[0]}}, nil
 	}
 }
 
-// askAny asks servers one after the other, until one answers.
-func (b *Broker) askAny(
-	ctx context.Context, addrs []string, as login, ask func(context.Context, rueidis.Client, string) ([]part, error),
-) (parts []part, err error) {
+// queryAny queries servers one after the other until one answers.
+func (b *Broker) queryAny(
+	ctx context.Context, addrs []string, as login, ask func(context.Context, rueidis.Client, string) ([]serverSlots, error),
+) (parts []serverSlots, err error) {
 	for _, addr := range addrs {
-		if parts, err = b.askOne(ctx, addr, as, ask); err == nil || ctx.Err() != nil {
+		if parts, err = b.queryOne(ctx, addr, as, ask); err == nil || ctx.Err() != nil {
 			return parts, err
 		}
 	}
 	return nil, err
 }
 
-func (b *Broker) askOne(
-	ctx context.Context, addr string, as login, ask func(context.Context, rueidis.Client, string) ([]part, error),
-) ([]part, error) {
+func (b *Broker) queryOne(
+	ctx context.Context, addr string, as login, ask func(context.Context, rueidis.Client, string) ([]serverSlots, error),
+) ([]serverSlots, error) {
 	ctx, cancel := context.WithTimeout(ctx, b.opt.Timeout)
 	defer cancel()
 	client, err := b.dial(ctx, addr, as, 0)
 	if err != nil {
-		return nil, whileConnecting(addr, err)
+		return nil, connectError(addr, err)
 	}
 	defer client.Close()
 	parts, err := ask(ctx, client, addr)
-	return parts, whileConnecting(addr, err)
+	return parts, connectError(addr, err)
 }
 
-// askSentinel asks a sentinel which server is the master.
-func (b *Broker) askSentinel(ctx context.Context, client rueidis.Client, _ string) ([]part, error) {
+// querySentinel asks a sentinel which server is the master.
+func (b *Broker) querySentinel(ctx context.Context, client rueidis.Client, _ string) ([]serverSlots, error) {
 	answer, err := client.Do(ctx, client.B().SentinelGetMasterAddrByName().Master(b.target.master).Build()).AsStrSlice()
 	switch {
 	case rueidis.IsRedisNil(err) || err == nil && len(answer) != 2:
@@ -68,15 +68,15 @@ func (b *Broker) askSentinel(ctx context.Context, client rueidis.Client, _ strin
 	case err != nil:
 		return nil, err
 	}
-	return []part{{addr: net.JoinHostPort(answer[0], answer[1])}}, nil
+	return []serverSlots{{addr: net.JoinHostPort(answer[0], answer[1])}}, nil
 }
 
-// askCluster asks a node which of them has which slots.
-func askCluster(ctx context.Context, client rueidis.Client, addr string) ([]part, error) {
+// queryCluster asks a node for the slots of all nodes.
+func queryCluster(ctx context.Context, client rueidis.Client, addr string) ([]serverSlots, error) {
 	rows, err := client.Do(ctx, client.B().ClusterSlots().Build()).ToArray()
 	if err != nil {
-		if kind(err) != "" && strings.Contains(err.Error(), "cluster support disabled") {
-			return nil, fatalf("redisbroker: %s is no node of a cluster (%s): the URL must begin with redis://", addr, said(err))
+		if errorCode(err) != "" && strings.Contains(err.Error(), "cluster support disabled") {
+			return nil, fatalf("redisbroker: %s is no node of a cluster (%s): the URL must begin with redis://", addr, errorText(err))
 		}
 		return nil, err
 	}
@@ -95,9 +95,9 @@ func askCluster(ctx context.Context, client rueidis.Client, addr string) ([]part
 	if len(ranges) == 0 {
 		return nil, errors.New("the cluster has given its slots to no server yet")
 	}
-	var parts []part
+	var parts []serverSlots
 	for owner, of := range ranges {
-		parts = append(parts, part{addr: owner, ranges: of})
+		parts = append(parts, serverSlots{addr: owner, ranges: of})
 	}
 	return parts, nil
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/shoal-go/shoal/broker"
 )
 
-// fatalError is one that no waiting would mend.
+// fatalError is an error that a retry cannot mend.
 type fatalError struct{ error }
 
 func (e fatalError) Unwrap() error { return e.error }
@@ -30,8 +30,8 @@ func unavailable(why string) error {
 	return fmt.Errorf("redisbroker: %s: %w", why, broker.ErrUnavailable)
 }
 
-// kind returns the first word of an error that Redis answered with, and "" for any other error.
-func kind(err error) string {
+// errorCode returns the first word of an error that Redis answered with, and "" for any other error.
+func errorCode(err error) string {
 	answer, ok := rueidis.IsRedisErr(err)
 	if !ok {
 		return ""
@@ -40,42 +40,43 @@ func kind(err error) string {
 	return word
 }
 
-// said returns the text of an error that Redis answered with. It is cut where Redis repeats a command's
+// errorText returns the text of an error that Redis answered with. It is cut where Redis repeats a command's
 // arguments, among which may be a password or a payload.
-func said(err error) string {
+func errorText(err error) string {
 	text, _, _ := strings.Cut(err.Error(), ", with args")
 	text, _, _ = strings.Cut(text, " script: ")
 	return text
 }
 
-// explain turns the result of a command into the caller's error.
-func explain(ctx context.Context, addr string, err error) error {
-	switch word := kind(err); {
+// callError turns the result of a command into the caller's error.
+func callError(ctx context.Context, addr string, err error) error {
+	switch word := errorCode(err); {
 	case err == nil:
 		return nil
 	case word == "OOM":
 		return unavailable(addr + " has no memory left for what is written (its maxmemory)")
-	case isPassing(word):
-		return unavailable(addr + " says: " + said(err))
+	case isTemporary(word):
+		return unavailable(addr + " says: " + errorText(err))
 	case word != "":
-		return fmt.Errorf("redisbroker: %s says: %s", addr, said(err))
+		return fmt.Errorf("redisbroker: %s says: %s", addr, errorText(err))
 	case ctx.Err() != nil:
-		return ended(ctx, addr)
+		return contextError(ctx, addr)
 	default:
 		return unavailable(addr + ": " + err.Error())
 	}
 }
 
-// ended returns the error of a call whose context has ended: waiting too long means that Redis is out of reach.
-func ended(ctx context.Context, what string) error {
+// contextError returns the error of a call whose context has ended. A deadline that passed means that Redis is
+// unreachable.
+func contextError(ctx context.Context, what string) error {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return fmt.Errorf("redisbroker: %s: no answer in time: %w: %w", what, broker.ErrUnavailable, ctx.Err())
 	}
 	return fmt.Errorf("redisbroker: %s: %w", what, ctx.Err())
 }
 
-// isPassing reports whether a server that answers so will be of use again, or another in its place.
-func isPassing(word string) bool {
+// isTemporary reports whether a server that answers with this code, or its successor, will work again without a change.
+func isTemporary(word string) bool {
 	return slices.Contains([]string{
 		"READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "TRYAGAIN", "BUSY", "MISCONF",
 		"NOSCRIPT", "MOVED", "ASK", "UNBLOCKED",
@@ -86,34 +87,34 @@ func isPassing(word string) bool {
 // The command has not been carried out.
 func hasMoved(word string) bool { return word == "MOVED" || word == "ASK" || word == "TRYAGAIN" }
 
-// whileConnecting turns an error of connecting to a server into one that says whether waiting may mend it.
-func whileConnecting(addr string, err error) error {
-	word := kind(err)
+// connectError turns an error of connecting to a server into a fatal one if a retry cannot mend it.
+func connectError(addr string, err error) error {
+	word := errorCode(err)
 	switch {
 	case err == nil || isFatal(err):
 		return err
 	case word == "WRONGPASS" || word == "NOAUTH":
 		return fatalf("redisbroker: %s refuses the user or the password (%s): set the right ones in the URL", addr, word)
-	case isForbidden(err):
+	case isPermissionError(err):
 		return fatalf("redisbroker: %s lets us connect but not do what is needed: %s: allow that by ACL SETUSER",
-			addr, said(err))
-	case word == "" || isPassing(word):
-		return unavailable(addr + ": " + said(err))
+			addr, errorText(err))
+	case word == "" || isTemporary(word):
+		return unavailable(addr + ": " + errorText(err))
 	default:
-		return fatalf("redisbroker: %s says: %s", addr, said(err))
+		return fatalf("redisbroker: %s says: %s", addr, errorText(err))
 	}
 }
 
-// isForbidden reports whether a server says that the user lacks a permission, in a script or outside.
-func isForbidden(err error) bool {
-	return kind(err) == "NOPERM" || kind(err) != "" && (strings.Contains(err.Error(), "ACL failure") ||
+// isPermissionError reports whether a server says that the user lacks a permission, in a script or outside.
+func isPermissionError(err error) bool {
+	return errorCode(err) == "NOPERM" || errorCode(err) != "" && (strings.Contains(err.Error(), "ACL failure") ||
 		strings.Contains(err.Error(), "The user executing the script"))
 }
 
-// inScript adds to an error the command that a script was not allowed to run. Redis 7.0 only tells the line.
-func inScript(err error, text string) error {
+// scriptError adds to an error the command that a script was not allowed to run. Redis 7.0 only tells the line.
+func scriptError(err error, text string) error {
 	_, place, found := strings.Cut(err.Error(), "@user_script:")
-	if !found || !isForbidden(err) {
+	if !found || !isPermissionError(err) {
 		return err
 	}
 	digits := strings.TrimRight(place, ".")
@@ -125,5 +126,5 @@ func inScript(err error, text string) error {
 	_, call, _ := strings.Cut(lines[number-1], "redis.call(")
 	command, _, _ := strings.Cut(call, ",")
 	return fatalf("redisbroker: not all is allowed that is needed: %s (it is about %s): allow that by ACL SETUSER",
-		said(err), strings.ToLower(strings.Trim(command, "'")))
+		errorText(err), strings.ToLower(strings.Trim(command, "'")))
 }

@@ -35,7 +35,7 @@ func awaitUnavailable(t *testing.T, n *node) {
 // awaitReturn returns when the node is connected again and has said that something may be lost.
 func awaitReturn(t *testing.T, n *node, interruptions int) {
 	t.Helper()
-	redistest.Eventually(t, "the node is connected again", n.well)
+	redistest.Eventually(t, "the node is connected again", n.healthy)
 	if got := n.interruptions(); got <= interruptions {
 		t.Errorf("said %d times that messages may be lost, want it said again after %d", got, interruptions)
 	}
@@ -51,7 +51,7 @@ func TestRestartWithoutData(t *testing.T) {
 	awaitUnavailable(t, n)
 	server.Restart()
 	awaitReturn(t, n, 0)
-	if k := kept(t, n, x); k.Epoch == before.Epoch || show(k) != "0 above 0:" {
+	if k := history(t, n, x); k.Epoch == before.Epoch || describe(k) != "0 above 0:" {
 		t.Errorf("kept is %+v, want nothing in an epoch other than %q", k, before.Epoch)
 	}
 	heard := len(n.messages(x))
@@ -73,10 +73,10 @@ func TestRestartWithOldData(t *testing.T) {
 	awaitUnavailable(t, n)
 	server.Restart()
 	awaitReturn(t, n, 0)
-	redistest.Eventually(t, "the other node is connected again", other.well)
+	redistest.Eventually(t, "the other node is connected again", other.healthy)
 	after := store(t, other, x, "two")
-	if k := kept(t, n, x); k.Epoch == before.Epoch || show(k) != "2 above 0: 1=one 2=two" || k.Epoch != after.Epoch {
-		t.Errorf("kept is %s in epoch %q, want one and two in an epoch other than %q", show(k), k.Epoch, before.Epoch)
+	if k := history(t, n, x); k.Epoch == before.Epoch || describe(k) != "2 above 0: 1=one 2=two" || k.Epoch != after.Epoch {
+		t.Errorf("kept is %s in epoch %q, want one and two in an epoch other than %q", describe(k), k.Epoch, before.Epoch)
 	}
 	redistest.Eventually(t, "the new epoch is told, and then its message", func() bool {
 		got := n.messages(x)
@@ -132,15 +132,15 @@ func TestADemotedServerIsNoticed(t *testing.T) {
 	}
 }
 
-// slowEar does not return from Receive until it is let go.
-type slowEar struct {
-	*ear
+// slowRecorder does not return from Receive until it is released.
+type slowRecorder struct {
+	*recorder
 	gate chan struct{}
 }
 
-func (e slowEar) Receive(m broker.Message) {
+func (e slowRecorder) Receive(m broker.Message) {
 	<-e.gate
-	e.ear.Receive(m)
+	e.recorder.Receive(m)
 }
 
 func TestANodeThatFallsBehindIsInterrupted(t *testing.T) {
@@ -151,11 +151,11 @@ func TestANodeThatFallsBehindIsInterrupted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := slowEar{new(ear), make(chan struct{})}
+	e := slowRecorder{new(recorder), make(chan struct{})}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- b.Run(ctx, e) }()
-	redistest.Eventually(t, "the broker is connected", e.well)
+	redistest.Eventually(t, "the broker is connected", e.healthy)
 	x := "upload:x"
 	if err := b.Subscribe(t.Context(), x); err != nil {
 		t.Fatal(err)
@@ -167,7 +167,7 @@ func TestANodeThatFallsBehindIsInterrupted(t *testing.T) {
 		return strings.Contains(server.Do("PUBSUB", "NUMSUB", x), " 0")
 	})
 	close(e.gate)
-	redistest.Eventually(t, "the node says that messages may be lost", func() bool { return e.interruptions() == 1 && e.well() })
+	redistest.Eventually(t, "the node says that messages may be lost", func() bool { return e.interruptions() == 1 && e.healthy() })
 	if err := b.Publish(t.Context(), x, []byte("end")); err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +184,7 @@ func TestAServerThatComesLater(t *testing.T) {
 	n := start(t, options(server))
 	awaitUnavailable(t, n)
 	server.Restart()
-	redistest.Eventually(t, "the node is connected", n.well)
+	redistest.Eventually(t, "the node is connected", n.healthy)
 	if n.interruptions() != 0 {
 		t.Errorf("said that messages may be lost before any could come")
 	}
@@ -199,7 +199,7 @@ func runError(t *testing.T, opt redisbroker.Options) error {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	err = b.Run(ctx, new(ear))
+	err = b.Run(ctx, new(recorder))
 	if err == nil {
 		t.Fatal("Run returned nil, want an error that ends the start")
 	}
@@ -261,5 +261,5 @@ func TestWhatWasWellOnceIsTriedAgain(t *testing.T) {
 		t.Errorf("Publish returned %v, want ErrUnavailable", err)
 	}
 	server.Do("ACL", "SETUSER", "shoal", "on", ">secret", "+@all", "~*", "&*")
-	redistest.Eventually(t, "the node is connected again", n.well)
+	redistest.Eventually(t, "the node is connected again", n.healthy)
 }

@@ -19,8 +19,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m, brokertest.LeftByLinks()...) }
 
-// ear is a Handler that records its calls.
-type ear struct {
+// recorder is a Handler that records its calls.
+type recorder struct {
 	mu           sync.Mutex
 	heard        []broker.Message
 	interrupted  int
@@ -28,27 +28,27 @@ type ear struct {
 	healths      []error
 }
 
-func (e *ear) Receive(m broker.Message) {
+func (e *recorder) Receive(m broker.Message) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.heard = append(e.heard, m)
 }
 
-func (e *ear) Interrupted(channels ...string) {
+func (e *recorder) Interrupted(channels ...string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.interrupted++
 	e.interruption = append(e.interruption, slices.Clone(channels))
 }
 
-func (e *ear) Health(err error) {
+func (e *recorder) Health(err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.healths = append(e.healths, err)
 }
 
 // messages returns the received messages of a channel.
-func (e *ear) messages(channel string) []broker.Message {
+func (e *recorder) messages(channel string) []broker.Message {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	var messages []broker.Message
@@ -61,7 +61,7 @@ func (e *ear) messages(channel string) []broker.Message {
 }
 
 // last returns the payload of the last message received on a channel, or "".
-func (e *ear) last(channel string) string {
+func (e *recorder) last(channel string) string {
 	heard := e.messages(channel)
 	if len(heard) == 0 {
 		return ""
@@ -70,14 +70,14 @@ func (e *ear) last(channel string) string {
 }
 
 // interruptions returns how often it was said that something may be lost.
-func (e *ear) interruptions() int {
+func (e *recorder) interruptions() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.interrupted
 }
 
 // health returns the last argument of Health and the number of its calls.
-func (e *ear) health() (err error, calls int) { //nolint:revive,staticcheck // not an error of its own
+func (e *recorder) health() (err error, calls int) { //nolint:revive,staticcheck // not an error of its own
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if len(e.healths) == 0 {
@@ -87,7 +87,7 @@ func (e *ear) health() (err error, calls int) { //nolint:revive,staticcheck // n
 }
 
 // well reports whether Health(nil) was called last.
-func (e *ear) well() bool {
+func (e *recorder) healthy() bool {
 	err, calls := e.health()
 	return calls > 0 && err == nil
 }
@@ -95,7 +95,7 @@ func (e *ear) well() bool {
 // node is a Broker that runs.
 type node struct {
 	*redisbroker.Broker
-	*ear
+	*recorder
 	stop func()
 }
 
@@ -103,7 +103,7 @@ type node struct {
 func join(t testing.TB, opt redisbroker.Options) *node {
 	t.Helper()
 	n := start(t, opt)
-	redistest.Eventually(t, "the broker is connected", n.well)
+	redistest.Eventually(t, "the broker is connected", n.healthy)
 	return n
 }
 
@@ -114,10 +114,10 @@ func start(t testing.TB, opt redisbroker.Options) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &node{Broker: b, ear: new(ear)}
+	n := &node{Broker: b, recorder: new(recorder)}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- b.Run(ctx, n.ear) }()
+	go func() { done <- b.Run(ctx, n.recorder) }()
 	n.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -151,7 +151,7 @@ func store(t testing.TB, n *node, channel, payload string) broker.Position {
 	return at
 }
 
-func kept(t testing.TB, n *node, channel string) broker.Snapshot {
+func history(t testing.TB, n *node, channel string) broker.Snapshot {
 	t.Helper()
 	k, err := n.History(t.Context(), channel, broker.Position{})
 	if err != nil {
@@ -161,7 +161,7 @@ func kept(t testing.TB, n *node, channel string) broker.Snapshot {
 }
 
 // show formats a history, to compare.
-func show(k broker.Snapshot) string {
+func describe(k broker.Snapshot) string {
 	text := fmt.Sprintf("%d above %d:", k.Offset, k.Floor)
 	for _, m := range k.Messages {
 		text += fmt.Sprintf(" %d=%s", m.Offset, m.Payload)

@@ -9,10 +9,10 @@ import (
 // Names of this broker's own, beside the channels, which go by their own names. The dot keeps them apart from
 // any channel: a channel's kind contains no colon.
 const (
-	keptPrefix  = "shoal.kept:"  // the key of the stream with a channel's history
-	oncePrefix  = "shoal.once:"  // the keys of messages that are stored once
-	markPrefix  = "shoal.at:"    // the channel of the positions of stored messages, each published right before its message
-	probePrefix = "shoal.probe:" // where a connection hears itself
+	streamPrefix   = "shoal.kept:"  // the key of the stream with a channel's history
+	oncePrefix     = "shoal.once:"  // the keys of messages that are stored once
+	positionPrefix = "shoal.at:"    // the channel of the positions of stored messages, each published right before its message
+	probePrefix    = "shoal.probe:" // where a connection hears itself
 )
 
 // slots is how many slots a cluster's keys are spread over.
@@ -31,14 +31,16 @@ func newNaming(m mode) naming {
 	return naming{}
 }
 
-func (n naming) key(channel string) string { return keptPrefix + n.tag(channel) + channel }
+func (n naming) key(channel string) string { return streamPrefix + n.tag(channel) + channel }
 
 // once returns the name of the key of a message; it contains no colon, so no two channels share a name.
 func (n naming) once(channel, key string) string {
 	return oncePrefix + n.tag(channel) + channel + ":" + key
 }
 
-func (n naming) mark(channel string) string { return markPrefix + n.tag(channel) + channel }
+func (n naming) positionChannel(channel string) string {
+	return positionPrefix + n.tag(channel) + channel
+}
 
 func (n naming) tag(channel string) string {
 	if n.tags == nil {
@@ -48,8 +50,8 @@ func (n naming) tag(channel string) string {
 }
 
 // marked returns the channel whose positions are published on the channel of that name, if it is one of these.
-func (n naming) marked(name string) (channel string, ok bool) {
-	channel, ok = strings.CutPrefix(name, markPrefix)
+func (n naming) parsePositionChannel(name string) (channel string, ok bool) {
+	channel, ok = strings.CutPrefix(name, positionPrefix)
 	if ok && n.tags != nil {
 		_, channel, _ = strings.Cut(channel, "}")
 	}

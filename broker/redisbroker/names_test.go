@@ -36,17 +36,17 @@ func TestAllNamesOfAChannelAreInOneSlot(t *testing.T) {
 		ids = append(ids, "upload:"+ids[i])
 	}
 	for _, channel := range ids {
-		for _, name := range []string{n.key(channel), n.mark(channel), n.once(channel, "key")} {
+		for _, name := range []string{n.key(channel), n.positionChannel(channel), n.once(channel, "key")} {
 			if slotOf(name) != slotOf(channel) {
 				t.Errorf("%q of %q is in slot %d, want %d", name, channel, slotOf(name), slotOf(channel))
 			}
 		}
 		for _, n := range []naming{n, newNaming(single)} {
-			if got, ok := n.marked(n.mark(channel)); !ok || got != channel {
-				t.Errorf("%q is told to be about %q, want %q", n.mark(channel), got, channel)
+			if got, ok := n.parsePositionChannel(n.positionChannel(channel)); !ok || got != channel {
+				t.Errorf("%q is told to be about %q, want %q", n.positionChannel(channel), got, channel)
 			}
 		}
-		if _, ok := n.marked(channel); ok {
+		if _, ok := n.parsePositionChannel(channel); ok {
 			t.Errorf("%q is taken for a position's channel", channel)
 		}
 	}

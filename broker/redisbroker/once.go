@@ -19,7 +19,7 @@ func (b *Broker) StoreOnce(
 		return at, false, err
 	}
 	trace := broker.TraceOf(ctx)
-	result, err := b.do(ctx, channel, func(l *line) rueidis.Completed {
+	result, err := b.do(ctx, channel, func(l *commandConn) rueidis.Completed {
 		return l.storeOnce(b.naming.key(channel), b.naming.once(channel, once.Key), payload, once.Digest, trace)
 	})
 	if err != nil {
@@ -42,7 +42,7 @@ func (b *Broker) StoreOnce(
 // CheckOnce returns broker.ErrKeyReused if the key was used with another digest. The other errors are those of
 // Subscribe.
 func (b *Broker) CheckOnce(ctx context.Context, channel string, once broker.Once) error {
-	result, err := b.do(ctx, channel, func(l *line) rueidis.Completed {
+	result, err := b.do(ctx, channel, func(l *commandConn) rueidis.Completed {
 		return l.command(knownScript, b.naming.once(channel, once.Key))
 	})
 	if err != nil {

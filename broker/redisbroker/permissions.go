@@ -10,8 +10,8 @@ import (
 // The permissions that a user of this package needs. All of them are tried when a connection begins, and Permissions
 // returns them as a rule; a command that is used anywhere belongs here.
 //
-// scriptCommands are run by the scripts, on the keys of a channel of each kind: KEYS[1] is its stream, KEYS[2] the key of
-// a message that is stored once.
+// scriptCommands are run by the scripts, on the keys of a channel of each kind: KEYS[1] is its stream, KEYS[2] the key
+// of a message that is stored once.
 var scriptCommands = []string{ //nolint:gochecknoglobals // constant
 	`'TIME'`,
 	`'XADD', KEYS[1], 'MAXLEN', '~', '1', '1-*', 'probe', ''`,
@@ -46,7 +46,7 @@ func channelKinds(prefix string) []channelKind {
 // Permissions returns the rule, as for ACL SETUSER, that a user needs for nodes that share uploads through a single
 // server: without one of its parts Run fails and names it. prefix is Options.ChannelPrefix.
 func Permissions(prefix string) string {
-	rule := []string{"~" + keptPrefix + "*", "~" + oncePrefix + "*"}
+	rule := []string{"~" + streamPrefix + "*", "~" + oncePrefix + "*"}
 	for _, kind := range channelKinds(prefix) {
 		if !kind.stored {
 			rule = append(rule, "~"+kind.prefix+"*")
@@ -55,7 +55,7 @@ func Permissions(prefix string) string {
 	for _, kind := range channelKinds(prefix) {
 		rule = append(rule, "&"+kind.prefix+"*")
 	}
-	rule = append(rule, "&"+markPrefix+"*", "&"+probePrefix+"*")
+	rule = append(rule, "&"+positionPrefix+"*", "&"+probePrefix+"*")
 	for _, command := range connectionCommands {
 		rule = append(rule, "+"+command)
 	}
@@ -71,9 +71,9 @@ func commandOf(call string) string {
 	return strings.ToLower(name)
 }
 
-// trialScript runs scriptCommands, and publishes on the channel of a channel's positions, ARGV[1]. It returns the commands
-// that failed with their errors. It publishes nothing on the channel itself, which listeners of other programs receive:
-// that the channel is permitted shows the subscription.
+// trialScript runs scriptCommands, and publishes on the channel of a channel's positions, ARGV[1]. It returns the
+// commands that failed with their errors. It publishes nothing on the channel itself, which listeners of other programs
+// receive: that the channel is permitted shows the subscription.
 func trialScript(publish string) string {
 	var b strings.Builder
 	b.WriteString(`
@@ -91,37 +91,38 @@ end
 	}
 	fmt.Fprintf(&b, `redis.pcall('DEL', KEYS[1], KEYS[2])
 try('%[1]s to %[2]s*', '%[1]s', ARGV[1], '')
-return failed`, strings.ToLower(publish), markPrefix)
+return failed`, strings.ToLower(publish), positionPrefix)
 	return b.String()
 }
 
-// tryPermissions tries everything that this node will do with channels of each kind. The error names the missing permission.
-func (s *shard) tryPermissions(ctx context.Context, l *line, e *ears) error {
+// tryPermissions tries everything that this node will do with channels of each kind. The error names the missing
+// permission.
+func (s *server) tryPermissions(ctx context.Context, l *commandConn, p *pubsub) error {
 	naming := s.broker.naming
 	for _, kind := range channelKinds(s.broker.opt.ChannelPrefix) {
 		channel := kind.prefix + "probe." + s.broker.id
-		if err := e.subscribe(ctx, []string{channel}); err != nil {
-			return s.missingPermission(err, "subscribe to "+kind.prefix+"*, "+markPrefix+"*")
+		if err := p.subscribe(ctx, []string{channel}); err != nil {
+			return s.missingPermission(err, "subscribe to "+kind.prefix+"*, "+positionPrefix+"*")
 		}
-		if err := e.unsubscribe(ctx, []string{channel}); err != nil {
+		if err := p.unsubscribe(ctx, []string{channel}); err != nil {
 			return s.missingPermission(err, "unsubscribe from "+kind.prefix+"*")
 		}
 		if !kind.stored {
 			if err := l.client.Do(ctx, l.send(publishScript, channel, nil)).Error(); err != nil {
-				return s.missingPermission(inScript(err, s.broker.scripts(l.term)[publishScript]),
+				return s.missingPermission(scriptError(err, s.broker.scripts(l.term)[publishScript]),
 					"publish to "+kind.prefix+"*, which are keys and channels of a script")
 			}
 			continue
 		}
 		command := l.client.B().Evalsha().Sha1(l.sha[trialsScript]).Numkeys(2). //nolint:mnd // as the script has
 											Key(naming.key(channel), naming.once(channel, "probe")).
-											Arg(naming.mark(channel)).Build()
+											Arg(naming.positionChannel(channel)).Build()
 		failed, err := l.client.Do(ctx, command).AsStrSlice()
 		if err != nil {
-			return s.missingPermission(err, "run a script on keys "+keptPrefix+"*, "+oncePrefix+"*")
+			return s.missingPermission(err, "run a script on keys "+streamPrefix+"*, "+oncePrefix+"*")
 		}
 		for pair := range slices.Chunk(failed, 2) { //nolint:mnd // a command and its error
-			if text := pair[len(pair)-1]; forbids(text) {
+			if text := pair[len(pair)-1]; isDenied(text) {
 				return fatalf("redisbroker: %s lacks a permission for nodes: %s (%s): allow it by ACL SETUSER; all that is needed "+
 					"is: %s", s.addr, strings.ToLower(pair[0]), text, Permissions(s.broker.opt.ChannelPrefix))
 			}
@@ -131,19 +132,19 @@ func (s *shard) tryPermissions(ctx context.Context, l *line, e *ears) error {
 }
 
 // missingPermission adds the tried operation to an error of a trial that means a missing permission.
-func (s *shard) missingPermission(err error, tried string) error {
-	if hasMoved(kind(err)) {
+func (s *server) missingPermission(err error, tried string) error {
+	if hasMoved(errorCode(err)) {
 		return nil // the channel belongs to another server of the cluster, which is tried by itself
 	}
-	if isFatal(err) || !isForbidden(err) {
+	if isFatal(err) || !isPermissionError(err) {
 		return err
 	}
 	return fatalf("redisbroker: a permission for nodes is missing, to %s: %s: allow it by ACL SETUSER; all that is needed is: %s",
-		tried, said(err), Permissions(s.broker.opt.ChannelPrefix))
+		tried, errorText(err), Permissions(s.broker.opt.ChannelPrefix))
 }
 
-// forbids reports whether the text of an error within a script says that a permission is missing.
-func forbids(text string) bool {
+// isDenied reports whether the text of an error within a script says that a permission is missing.
+func isDenied(text string) bool {
 	return slices.ContainsFunc([]string{"NOPERM", "ACL failure", "The user executing the script", "permission"},
 		func(word string) bool { return strings.Contains(text, word) })
 }

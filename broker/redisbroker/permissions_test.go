@@ -13,8 +13,8 @@ import (
 	"github.com/shoal-go/shoal/broker/redisbroker/internal/redistest"
 )
 
-// TestPermissions_AreEnoughAndEachIsNeeded: with the rule everything works; without one of its parts the start fails with
-// an error that names it.
+// TestPermissions_AreEnoughAndEachIsNeeded: with the rule everything works; without one of its parts the start fails
+// with an error that names it.
 func TestPermissions_AreEnoughAndEachIsNeeded(t *testing.T) {
 	server := redistest.Start(t)
 	all := strings.Fields(redisbroker.Permissions(""))
@@ -65,7 +65,7 @@ func TestBroker_FullMemoryShowsInHealth(t *testing.T) {
 		return err != nil && errors.Is(err, broker.ErrUnavailable) && strings.Contains(err.Error(), "no memory left")
 	})
 	server.Do("CONFIG", "SET", "maxmemory", "0")
-	redistest.Eventually(t, "the node is well again", n.well)
+	redistest.Eventually(t, "the node is well again", n.healthy)
 }
 
 // TestBroker_FrozenServerIsNoticedWhileCallsWait: calls that wait for a server that has stopped do not delay Health.
@@ -88,7 +88,7 @@ func TestBroker_FrozenServerIsNoticedWhileCallsWait(t *testing.T) {
 	cancel()
 	<-ended
 	server.Resume()
-	redistest.Eventually(t, "the node is well again", n.well)
+	redistest.Eventually(t, "the node is well again", n.healthy)
 }
 
 // TestPermissions_OfAPrefix: a deployment with a prefix needs no permission for the channels of others.

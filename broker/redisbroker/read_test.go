@@ -16,7 +16,7 @@ func TestBroker_ReadsLeaveNothing(t *testing.T) {
 	before := server.Do("DBSIZE")
 	for i := range 100 {
 		channel := fmt.Sprint("upload:", i)
-		if k := kept(t, n, channel); k.Offset > 0 || len(k.Messages) > 0 {
+		if k := history(t, n, channel); k.Offset > 0 || len(k.Messages) > 0 {
 			t.Fatalf("an unknown channel is at %+v", k)
 		}
 		if _, err := n.Newest(t.Context(), channel); err != nil {
@@ -31,17 +31,18 @@ func TestBroker_ReadsLeaveNothing(t *testing.T) {
 	}
 	store(t, n, "upload:stored", "one")
 	server.Do("PEXPIRE", "shoal.kept:upload:stored", "60000")
-	kept(t, n, "upload:stored")
+	history(t, n, "upload:stored")
 	if left := server.Do("PTTL", "shoal.kept:upload:stored"); len(left) > len("60000") {
 		t.Errorf("reading made the stream live for %s ms", left)
 	}
 	subscribe(t, n, "upload:followed")
-	if k := kept(t, n, "upload:followed"); k.Epoch == "" {
+	if k := history(t, n, "upload:followed"); k.Epoch == "" {
 		t.Error("a followed channel has no epoch")
 	}
 }
 
-// TestBroker_AgesAreOfTheServersClock: a message whose server's clock is far behind or ahead is as old as that clock says.
+// TestBroker_AgesAreOfTheServersClock: a message whose server's clock is far behind or ahead is as old as that clock
+// says.
 func TestBroker_AgesAreOfTheServersClock(t *testing.T) {
 	server := redistest.Start(t)
 	n := join(t, options(server)) // messages are kept for ten minutes
@@ -51,7 +52,7 @@ func TestBroker_AgesAreOfTheServersClock(t *testing.T) {
 			channel := "upload:" + name
 			stamp := server.Do("EVAL", "return string.format('%.0f', ARGV[1] - ARGV[2])", "0", now, fmt.Sprint(age.Milliseconds()))
 			server.Do("XADD", "shoal.kept:"+channel, "1700000000000000-7", token(server)+stamp, "one")
-			k := kept(t, n, channel)
+			k := history(t, n, channel)
 			if len(k.Messages) != 1 {
 				t.Fatalf("kept are %+v", k)
 			}

@@ -11,7 +11,7 @@ type script int
 
 const (
 	storeScript script = iota
-	keptScript
+	readScript
 	forgetScript
 	touchScript
 	publishScript
@@ -92,8 +92,8 @@ local function settle()
 end
 `
 
-// storing stores a message, ARGV[1], and publishes it; then id is its position. ARGV[2] is empty, missing, or a space and
-// a trace context, which stands behind the position.
+// storing stores a message, ARGV[1], and publishes it; then id is its position. ARGV[2] is empty, missing, or a space
+// and a trace context, which stands behind the position.
 const storing = `
 if writer ~= token then` + scriptRare + `
 	settle()
@@ -131,7 +131,7 @@ return {known, 0}
 `,
 		// A channel that a node is subscribed to needs an epoch that lasts; a read of any other one leaves nothing behind.
 		// Without the permission for PUBSUB only the subscriptions of the reading node, ARGV[4], count.
-		keptScript: scriptRare + `
+		readScript: scriptRare + `
 local function followed()
 	if ARGV[4] == '1' then return true end
 	local counts = redis.pcall('PUBSUB', publish == 'SPUBLISH' and 'SHARDNUMSUB' or 'NUMSUB', mark)
@@ -195,7 +195,7 @@ func scriptTexts(m mode, token string, messages int, ttl time.Duration) (texts [
 	}
 	window := ttl / windowPart
 	head := fmt.Sprintf(scriptHead, token, publish, messages, ttl.Milliseconds(), window.Milliseconds(),
-		len(keptPrefix)+1, markPrefix, untagged)
+		len(streamPrefix)+1, positionPrefix, untagged)
 	for i, body := range scriptBodies() {
 		texts[i] = strings.TrimSpace(head + body)
 	}

@@ -49,9 +49,9 @@ func TestAStreamIsTrimmed(t *testing.T) {
 	for i := range 500 {
 		store(t, n, "upload:x", strconv.Itoa(i))
 	}
-	k := kept(t, n, "upload:x")
+	k := history(t, n, "upload:x")
 	if len(k.Messages) != 10 || k.Floor != 490 || k.Offset != 500 || string(k.Messages[0].Payload) != "490" {
-		t.Errorf("kept is %s, want the last ten messages", show(k))
+		t.Errorf("kept is %s, want the last ten messages", describe(k))
 	}
 	// Redis trims by nodes, of a hundred entries by default.
 	if length, err := strconv.Atoi(server.Do("XLEN", "shoal.kept:upload:x")); err != nil || length > 110 {

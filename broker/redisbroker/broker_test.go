@@ -150,8 +150,8 @@ func TestWhatIsTooLargeIsRefusedAndDropped(t *testing.T) {
 	}
 }
 
-// Messages of another program or of a node with other options may be as large as Redis allows. Dropping it takes no other
-// message's position, and fills no log.
+// Messages of another program or of a node with other options may be as large as Redis allows. Dropping it takes no
+// other message's position, and fills no log.
 func TestWhatOthersSendTooLargeIsDropped(t *testing.T) {
 	const tooLarge = "secret-payload"
 	server := redistest.Start(t)
@@ -200,13 +200,13 @@ func TestAFollowedChannelKeepsItsEpoch(t *testing.T) {
 	})
 	over := time.NewTimer(3 * opt.TTL)
 	<-over.C
-	if k := kept(t, n, x); k.Position != at || k.Floor != 1 || len(k.Messages) != 0 {
+	if k := history(t, n, x); k.Position != at || k.Floor != 1 || len(k.Messages) != 0 {
 		t.Errorf("kept is %+v, want nothing at %v", k, at)
 	}
 	if next := store(t, n, x, "two"); next.Epoch != at.Epoch || next.Offset != 2 {
 		t.Errorf("the next message is at %v, want it right after %v", next, at)
 	}
-	if got := show(kept(t, n, x)); got != "2 above 1: 2=two" {
+	if got := describe(history(t, n, x)); got != "2 above 1: 2=two" {
 		t.Errorf("kept is %s", got)
 	}
 }

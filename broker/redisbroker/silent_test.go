@@ -11,22 +11,22 @@ import (
 	"github.com/shoal-go/shoal/broker/redisbroker/internal/redistest"
 )
 
-// muffler stands between a broker and a server. While it is deaf, no message comes through on a connection
+// silencer is a proxy between a broker and a server. While it is silent, no message comes through on a connection
 // with subscriptions, although that answers every command, and other connections work.
-type muffler struct {
+type silencer struct {
 	net.Listener
 	server string
-	deaf   atomic.Bool
+	silent atomic.Bool
 	all    sync.WaitGroup
 }
 
-func newMuffler(t *testing.T, server string) *muffler {
+func newSilencer(t *testing.T, server string) *silencer {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &muffler{Listener: listener, server: server}
+	m := &silencer{Listener: listener, server: server}
 	m.all.Go(m.accept)
 	t.Cleanup(func() {
 		_ = m.Close()
@@ -35,7 +35,7 @@ func newMuffler(t *testing.T, server string) *muffler {
 	return m
 }
 
-func (m *muffler) accept() {
+func (m *silencer) accept() {
 	for {
 		client, err := m.Accept()
 		if err != nil {
@@ -57,7 +57,7 @@ func (m *muffler) accept() {
 		})
 		m.all.Go(func() {
 			pipe(client, server, func(said []byte) bool {
-				return !m.deaf.Load() || !subscribed.Load() || !bytes.Contains(said, []byte("message"))
+				return !m.silent.Load() || !subscribed.Load() || !bytes.Contains(said, []byte("message"))
 			})
 		})
 	}
@@ -84,17 +84,17 @@ func pipe(to, from net.Conn, pass func([]byte) bool) {
 // A subscription connection that receives nothing, while everything else works, is detected and replaced.
 func TestADeafConnectionIsFound(t *testing.T) {
 	server := redistest.Start(t)
-	between := newMuffler(t, server.Addr)
+	between := newSilencer(t, server.Addr)
 	opt := options(server)
 	opt.URL = "redis://" + between.Addr().String()
 	n := join(t, opt)
 	subscribe(t, n, "upload:x")
-	between.deaf.Store(true)
+	between.silent.Store(true)
 	redistest.Eventually(t, "Health says that nothing is heard", func() bool {
 		err, _ := n.health()
 		return err != nil
 	})
-	between.deaf.Store(false)
+	between.silent.Store(false)
 	awaitReturn(t, n, 0)
 	store(t, n, "upload:x", "one")
 	redistest.Eventually(t, "the subscription is restored", func() bool { return n.last("upload:x") == "one" })

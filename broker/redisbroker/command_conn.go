@@ -13,9 +13,9 @@ import (
 	"github.com/shoal-go/shoal/broker"
 )
 
-// line is the way commands take to one server during one term of it as master. It is not changed once it is made,
-// and may be used by any number of goroutines.
-type line struct {
+// commandConn sends commands to one server during one of its terms as master. It is immutable and may be used by any
+// number of goroutines.
+type commandConn struct {
 	client rueidis.Client
 	term   string // the server's replication id
 	sha    [scriptCount]string
@@ -38,10 +38,10 @@ func (b *Broker) dial(ctx context.Context, addr string, as login, db int) (rueid
 		ConnWriteTimeout:    b.opt.Timeout,
 		ReadBufferEachConn:  buffer,
 		WriteBufferEachConn: buffer,
-		PipelineMultiplex:   -1, // one connection, on which all that waits goes in one write
+		PipelineMultiplex:   -1, // one connection, which writes all queued commands at once
 		ForceSingleClient:   true,
 		DisableCache:        true,
-		DisableRetry:        true, // fail at once; who retries knows whether that is safe
+		DisableRetry:        true, // fail at once; the caller knows whether a retry is safe
 		DialCtxFn: func(dialing context.Context, addr string, dialer *net.Dialer, config *tls.Config) (net.Conn, error) {
 			dialing, cancel := context.WithCancel(dialing)
 			defer cancel()
@@ -59,9 +59,9 @@ func (b *Broker) dial(ctx context.Context, addr string, as login, db int) (rueid
 	return client, err
 }
 
-// attach looks whether a server will do, and gives it the scripts for its present term. All is asked on one
-// connection, so that it is one process that answers.
-func (b *Broker) attach(ctx context.Context, addr string, client rueidis.Client) (*line, error) {
+// attach checks that a server is suitable, and loads the scripts for its current term. It uses one connection, so that
+// one process answers.
+func (b *Broker) attach(ctx context.Context, addr string, client rueidis.Client) (*commandConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, b.opt.Timeout)
 	defer cancel()
 	conn, release := client.Dedicate()
@@ -80,7 +80,7 @@ func (b *Broker) attach(ctx context.Context, addr string, client rueidis.Client)
 	if err := b.checkKind(addr, info); err != nil {
 		return nil, err
 	}
-	l := &line{client: client, term: infoField(info, "master_replid")}
+	l := &commandConn{client: client, term: infoField(info, "master_replid")}
 	if len(l.term) < tokenLength {
 		return nil, fatalf("redisbroker: %s does not tell its master_replid by INFO: it is needed", addr)
 	}
@@ -130,30 +130,30 @@ func infoField(info, name string) string {
 	return ""
 }
 
-// command returns the one that runs a script with a key.
-func (l *line) command(s script, key string) rueidis.Completed {
+// command returns the command that runs a script with a key.
+func (l *commandConn) command(s script, key string) rueidis.Completed {
 	return l.client.B().Evalsha().Sha1(l.sha[s]).Numkeys(1).Key(key).Build()
 }
 
 // read returns the command that reads at most count messages after a position, or any if its epoch is another one.
 // followed: this node is subscribed to the channel.
-func (l *line) read(key string, since broker.Position, count int, followed bool) rueidis.Completed {
+func (l *commandConn) read(key string, since broker.Position, count int, followed bool) rueidis.Completed {
 	follows := "0"
 	if followed {
 		follows = "1"
 	}
-	return l.client.B().Evalsha().Sha1(l.sha[keptScript]).Numkeys(1).Key(key).
+	return l.client.B().Evalsha().Sha1(l.sha[readScript]).Numkeys(1).Key(key).
 		Arg(since.Epoch, strconv.FormatUint(since.Offset, 10), strconv.Itoa(count), follows).Build()
 }
 
 // send returns the command that runs a script with a key and a payload.
-func (l *line) send(s script, key string, payload []byte) rueidis.Completed {
+func (l *commandConn) send(s script, key string, payload []byte) rueidis.Completed {
 	// The command may still be on its way when its caller has given up, so it has a payload of its own.
 	return l.client.B().Evalsha().Sha1(l.sha[s]).Numkeys(1).Key(key).Arg(string(payload)).Build()
 }
 
 // store returns the command that stores a payload in a stream, with a trace context unless that is empty.
-func (l *line) store(stream string, payload []byte, trace string) rueidis.Completed {
+func (l *commandConn) store(stream string, payload []byte, trace string) rueidis.Completed {
 	if trace == "" {
 		return l.send(storeScript, stream, payload)
 	}
@@ -162,7 +162,7 @@ func (l *line) store(stream string, payload []byte, trace string) rueidis.Comple
 }
 
 // storeOnce returns the command that runs the script with the keys of a stream and of a message, and a payload.
-func (l *line) storeOnce(stream, key string, payload []byte, digest, trace string) rueidis.Completed {
+func (l *commandConn) storeOnce(stream, key string, payload []byte, digest, trace string) rueidis.Completed {
 	if trace != "" {
 		trace = " " + trace
 	}
