@@ -32,8 +32,10 @@ func (c *cluster) arrived(b queued) {
 		if f == nil {
 			return
 		}
-		if a.Epoch == "" && a.Offset > 0 && b.receipt <= f.epochReceipt {
-			// It was queued while the epoch changed, and may belong to either. The broker has stored it if it is new.
+		unconfirmed := u.State.log != nil && f.confirmed != c.outages.Load()
+		if a.Epoch == "" && a.Offset > 0 && (b.receipt <= f.epochReceipt || unconfirmed) {
+			// It was queued while the epoch changed, or after an outage that may have changed it, and may belong to either
+			// epoch. The broker has stored it if it is new.
 			if _, same := storedLike(u, a); !same {
 				c.fallBehind(u)
 			}

@@ -53,6 +53,7 @@ func (c *cluster) findBehind(ctx context.Context) (done bool) {
 		}
 	})
 	for batch := range slices.Chunk(ids, positionBatch) {
+		outages := c.outages.Load()
 		asking, cancel := bounded(ctx)
 		positions, err := c.keeper.Positions(asking, channelsOf(batch)...)
 		cancel()
@@ -63,9 +64,13 @@ func (c *cluster) findBehind(ctx context.Context) (done bool) {
 		for i, id := range batch {
 			c.manager.registry.WithKnown(id, func(u *upload) {
 				log := u.State.log
-				if f := u.State.follow; f != nil && f.live && !f.behind && log != nil &&
-					(positions[i].Epoch != log.Epoch() || positions[i].Offset > log.Offset()) {
+				f := u.State.follow
+				switch {
+				case f == nil || !f.live || f.behind || log == nil:
+				case positions[i].Epoch != log.Epoch() || positions[i].Offset > log.Offset():
 					c.fallBehind(u)
+				default:
+					f.confirmed = max(f.confirmed, outages)
 				}
 			})
 		}
@@ -79,6 +84,7 @@ func (c *cluster) catch(ctx context.Context, id string) (done bool) {
 	if f == nil {
 		return true
 	}
+	outages := c.outages.Load()
 	kept, messages, err := c.kept(ctx, id, since, first)
 	if err != nil {
 		c.readFailed(err)
@@ -92,10 +98,11 @@ func (c *cluster) catch(ctx context.Context, id string) (done bool) {
 	var lost []Conn
 	c.manager.registry.WithKnown(id, func(u *upload) {
 		if u.State.follow == f { // an interest that began after the reading may have missed messages since
-			if log := u.State.log; log == nil || log.Epoch() != kept.Epoch {
+			if log := u.State.log; log == nil || log.Epoch() != kept.Epoch || outages != c.outages.Load() {
 				f.dropUnidentified()
 				f.epochReceipt = c.receipts.Load()
 			}
+			f.confirmed = outages
 			lost = c.merge(u, kept, messages)
 			f.partial = f.partial || first && kept.Floor > 0
 			var gap []Conn

@@ -30,6 +30,9 @@ type cluster struct {
 	intake *dispatch.Queue[queued]
 	// receipts counts the messages that were added to intake.
 	receipts atomic.Uint64
+	// outages counts the moments from which on the broker may name other epochs: it was unhealthy, or messages of any
+	// channel may have been lost.
+	outages atomic.Uint64
 	// interest queues the uploads whose subscription at the broker must be checked, catching the uploads that must
 	// catch up with the broker's history. comparing holds the comparison of all uploads with the broker's positions,
 	// which takes long and must not delay any of them.
@@ -148,6 +151,7 @@ func (c *cluster) Receive(b broker.Message) {
 // Interrupted starts the catch-up of channels on which messages may have been lost.
 func (c *cluster) Interrupted(channels ...string) {
 	if len(channels) == 0 {
+		c.outages.Add(1)
 		c.lost("")
 	}
 	for _, channel := range channels {
@@ -158,6 +162,7 @@ func (c *cluster) Interrupted(channels ...string) {
 // Health records whether the broker is healthy.
 func (c *cluster) Health(err error) {
 	if err != nil {
+		c.outages.Add(1)
 		c.unhealthy(err.Error())
 		c.manager.opt.Logger.Warn("broker unhealthy", "error", err)
 		return

@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"fmt"
 	"runtime"
 	"slices"
 	"strings"
@@ -80,6 +81,34 @@ func TestCluster_QueuedMessageOfAnOldEpochIsLeftOut(t *testing.T) {
 			if strings.Contains(r.published, "4711") {
 				t.Errorf("a message of the old epoch came as number %d of the new one", r.Offset)
 			}
+		}
+	})
+}
+
+// After an outage, a message that does not name its epoch may belong to a new one, even if it seems to continue the log: it
+// waits until the node has asked the broker.
+func TestCluster_MessageAfterAnOutageIsNotTakenForOneOfTheOldEpoch(t *testing.T) {
+	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		n := nodes[0]
+		n.link.anonymize()
+		c := n.follower(t, "ann", "cat")
+		publish(t, nodes[1].Manager, "cat", 3)
+		synctest.Wait()
+		n.link.cut()
+		must(t, nodes[1].Forget(t.Context(), "cat"))
+		publish(t, nodes[1].Manager, "cat", 3)
+		release := n.link.stop("Positions")
+		defer release()
+		n.link.mend()
+		publish(t, nodes[1].Manager, "cat", 1) // number 4, behind number 3
+		<-time.After(time.Second)
+		var got []string
+		for _, r := range c.received(t) {
+			got = append(got, fmt.Sprint(r.Action, r.Offset))
+		}
+		want := []string{"note1", "note2", "note3", "subscribed4", "note4"}
+		if len(got) < len(want) || !slices.Equal(got[len(got)-len(want):], want) {
+			t.Errorf("the client received %v, want %v at the end", got, want)
 		}
 	})
 }

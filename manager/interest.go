@@ -40,6 +40,9 @@ type follow struct {
 	// epochReceipt is the number of the last message that was received before the log's epoch was known. A message up to
 	// it that does not name its epoch may belong to the previous one.
 	epochReceipt uint64
+	// confirmed is the value of cluster.outages at the beginning of the last call that has shown the log's epoch to be the
+	// broker's.
+	confirmed uint64
 }
 
 // attempt is a subscription of the node that the upload's subscribers wait for.
