@@ -137,6 +137,25 @@ func TestOrders_AreReadUntilEveryNodeHasAnswered(t *testing.T) {
 	})
 }
 
+// TestOrders_SpareNewerConnectionsAlthoughANodeDoesNotAnswer: the age of an order counts from the arrival of the answer that
+// names it, not from the end of the question, which waits for the slowest node.
+func TestOrders_SpareNewerConnectionsAlthoughANodeDoesNotAnswer(t *testing.T) {
+	inCluster(t, 3, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		older := connect(t, nodes[1].Manager, "ann")
+		nodes[1].link.cut()
+		<-time.After(10 * time.Second)
+		_, err := nodes[0].DisconnectUser(t.Context(), "ann", NormalClosure)
+		must(t, err)
+		<-time.After(500 * time.Millisecond)
+		newer := connect(t, nodes[1].Manager, "ann")
+		nodes[2].link.losing(func(m broker.Message) bool { return bytes.Contains(m.Payload, []byte(askOrders)) })
+		nodes[1].link.mend()
+		<-time.After(time.Minute)
+		wantClosed(t, "the older connection", older, NormalClosure)
+		wantClosed(t, "the newer connection", newer, CloseReason{})
+	})
+}
+
 // TestOrders_CloseConnectionsThatAreBeingRegistered: a connection that began before an order and is registered after the
 // order was carried out is closed.
 func TestOrders_CloseConnectionsThatAreBeingRegistered(t *testing.T) {
