@@ -35,7 +35,8 @@ func parseServe(t *testing.T, env []string, args ...string) serveFlags {
 
 func TestDefaultsAreThoseDocumented(t *testing.T) {
 	want := serveFlags{
-		Addr: []string{"127.0.0.1:8080"}, SocketMode: "0660", TLSMinVersion: "1.2", AdminAddr: "127.0.0.1:9090",
+		Addr: []string{"127.0.0.1:8080"}, SocketMode: "0660", TLSMinVersion: "1.2",
+		AdminAddr: "127.0.0.1:9090", Dashboard: "auto",
 		MaxUploads: 1_000_000, UnsentBytes: 16 << 10, JWTSecret: []string{goodSecret}, Authorize: "open",
 		Broker: "memory", BrokerStorage: "memory", BrokerTLSMin: "1.2",
 		MaxConnectionsPerUser: 32, MaxSubscriptionsPerUser: 1024,
@@ -44,6 +45,7 @@ func TestDefaultsAreThoseDocumented(t *testing.T) {
 		QueueBytes: 1 << 20, QueueMessages: 1024, QueueAge: 10 * time.Second, RecoveryBytes: 8 << 20,
 		HistoryMessages: 64, HistoryBytes: 1 << 20, HistoryTTL: 10 * time.Minute, Drain: 8 * time.Second,
 		TokenExpiry: "enforce", MaxClientMessageBytes: 65536, JWTLeeway: 5 * time.Second, LogLevel: "info", LogFormat: "text",
+		TraceSample: 0.01,
 	}
 	got := parseServe(t, nil, "--jwt-secret="+goodSecret, "--authorize=open")
 	if !reflect.DeepEqual(got, want) {

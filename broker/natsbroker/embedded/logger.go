@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -17,8 +18,18 @@ type logger struct {
 // Noticef logs routine events.
 func (l logger) Noticef(format string, v ...any) { l.out.Debug(line(format, v)) }
 
+// healthcheck begins the line that each failed call of Server.Ready causes. Ready returns the reason, and a stream that is
+// just being created is one.
+const healthcheck = "Healthcheck failed"
+
 // Warnf logs events that may need attention.
-func (l logger) Warnf(format string, v ...any) { l.out.Warn(line(format, v)) }
+func (l logger) Warnf(format string, v ...any) {
+	level := slog.LevelWarn
+	if strings.HasPrefix(format, healthcheck) {
+		level = slog.LevelDebug
+	}
+	l.out.Log(context.Background(), level, line(format, v))
+}
 
 // Errorf logs errors. A route to an unreachable node is tried, and reported, several times a second; only a sample
 // of these errors is logged.

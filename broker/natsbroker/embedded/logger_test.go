@@ -17,13 +17,14 @@ func TestLogger_MapsLevelsAndSamplesRouteErrors(t *testing.T) {
 	l.Debugf("payload")
 	l.Tracef("payload")
 	l.Warnf("slow %s", "disk")
+	l.Warnf("Healthcheck failed: %q", "a stream is being created")
 	l.Errorf("no %s", "space")
 	for range 50 {
 		l.Errorf("Error trying to connect to route (attempt %d): refused", 1)
 	}
 	got := b.String()
 	for text, want := range map[string]int{
-		"listening": 0, "payload": 0,
+		"listening": 0, "payload": 0, "Healthcheck": 0,
 		`level=WARN msg="NATS server: slow disk"`: 1, `level=ERROR msg="NATS server: no space"`: 1,
 		"connect to route": 3,
 	} {
