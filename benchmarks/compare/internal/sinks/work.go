@@ -47,7 +47,7 @@ func (p *process) broadcast(lasts time.Duration) (Answer, error) {
 	}
 	var sent uint64
 	began := time.Now()
-	for time.Since(began) < lasts {
+	for sent == 0 || time.Since(began) < lasts {
 		for range 1 + often/receivers {
 			if err := send(); err != nil {
 				return Answer{}, err
@@ -61,7 +61,7 @@ func (p *process) broadcast(lasts time.Duration) (Answer, error) {
 // draw returns a random number below n.
 type draw = func(n int) int
 
-// runWorkers does something as often as possible, from as many goroutines as there are processors.
+// runWorkers does something as often as possible, at least once, from as many goroutines as there are processors.
 func runWorkers(q Request, do func(draw) error) (Answer, error) {
 	const often = 64 // operations between two looks at the clock
 	workers := runtime.GOMAXPROCS(0)
@@ -72,7 +72,7 @@ func runWorkers(q Request, do func(draw) error) (Answer, error) {
 	for w := range workers {
 		working.Go(func() {
 			random := rand.New(rand.NewPCG(uint64(w), 1)) //nolint:gosec // the same each time
-			for failures[w] == nil && time.Since(began) < q.For {
+			for first := true; failures[w] == nil && (first || time.Since(began) < q.For); first = false {
 				for i := 0; i < often && failures[w] == nil; i++ {
 					failures[w] = do(random.IntN)
 				}
