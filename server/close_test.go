@@ -54,6 +54,7 @@ func TestClose_ReconnectPrecedesEveryCodeThatAsksForIt(t *testing.T) {
 	n := start(t)
 	for _, code := range []uint16{1000, 1012, 1013, 4000} {
 		c, reason := n.login("ann", "shoal.v1"), manager.CloseReason{Code: code, Text: "of the operator"}
+		waitFor(t, func() bool { return len(n.manager.UserConnections("ann")) == 1 }) // the greeting precedes registering
 		if _, err := n.manager.DisconnectUser(t.Context(), "ann", reason); err != nil {
 			t.Fatal(err)
 		}

@@ -79,6 +79,7 @@ func TestInspect_CountsConnectionsAndTheirEnds(t *testing.T) {
 	})
 	violator.write(0xff, "") // reserved bits and an opcode that there is not
 	_ = base.conn.CloseNow()
+	waitFor(t, func() bool { return len(n.manager.UserConnections("bob")) == 1 })
 	own := manager.CloseReason{Code: 3999, Text: "of the application"}
 	if _, err := n.manager.DisconnectUser(t.Context(), "bob", own); err != nil {
 		t.Error(err)
