@@ -1,6 +1,6 @@
 # A table of contents: commands of more than a line are scripts in .ci/.
 
-VERSION = $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
 # Knobs, to be set on the command line: make bench BENCH=FanOut COUNT=10
 ARGS     ?=
