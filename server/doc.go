@@ -62,8 +62,9 @@
 // handler, and one of the outbox while messages are queued.
 //
 // A message to a client goes from manager to Client.Send to its outbox, and a writer of internal/outbox writes it to
-// the socket. It never passes through gws: the close frames of gws are intercepted by gwsConn and queued in the outbox
-// too, so that frames keep their order and no goroutine waits for a client.
+// the socket; for a small audience the publisher itself does, with Client.SendDeferred and Client.Flush. It never
+// passes through gws: the close frames of gws are intercepted by gwsConn and queued in the outbox too, so that frames
+// keep their order and no goroutine waits for a client.
 //
 // An idle connection has no goroutine and no gws connection. A client that stops within a message keeps its reader
 // until the rest arrives. A connection of TLSListener is read like any other, through a connection below the TLS

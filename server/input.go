@@ -91,10 +91,10 @@ func (s *clientConn) NetConn() net.Conn { return s.Conn }
 
 // TryWrite implements [outbox.TryWriter] for a connection over TLS.
 func (s *socket) TryWrite(p []byte) (pending bool, err error) {
-	return s.client.input.below.try(func() error {
-		_, err := s.Conn.Write(p)
-		return err
-	})
+	below := s.client.input.below
+	below.trying.Store(true)
+	_, err = s.Conn.Write(p)
+	return below.tried(), err
 }
 
 // WritePending implements [outbox.TryWriter] for a connection over TLS.
@@ -102,11 +102,11 @@ func (s *socket) WritePending() error { return s.client.input.below.writePending
 
 // CloseWrite closes this side of the connection. It does not wait: the outbox has written all messages.
 func (s *socket) CloseWrite() error {
-	if s.client.input.below == nil {
-		return s.clientConn.CloseWrite()
+	if below := s.client.input.below; below != nil {
+		below.trying.Store(true)
+		defer below.tried()
 	}
-	_, err := s.client.input.below.try(s.clientConn.CloseWrite)
-	return err
+	return s.clientConn.CloseWrite()
 }
 
 // closeSocket closes a connection. tls.Conn.Close may block while it sends an alert, so the socket under it is closed

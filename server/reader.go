@@ -215,7 +215,7 @@ func (r *reader) fill() error {
 	n, err := r.read(c)
 	// A read that does not fill the buffer has emptied the socket, and epoll reports later input. It does not report the
 	// end of the stream again, so after a hang-up only a read of 0 bytes counts.
-	// One read of a TLS connection returns one record, whatever has been received.
+	// One read of a TLS connection returns one record at most, so only an empty one shows that there is no more input.
 	r.unparsed, r.drained = r.buf[:n], n == 0 || n < len(r.buf) && c.input.below == nil && !c.input.hungUp.Load()
 	return err
 }

@@ -106,27 +106,26 @@ func (p *pollableConn) Write(buf []byte) (int, error) {
 	}
 	n := 0
 	if len(p.pending) == 0 {
-		var err, failed error
-		if err = p.raw.Control(func(fd uintptr) { n, failed = tryWrite(fd, buf) }); err == nil {
-			err = failed
+		w := rawWrites.Get().(*rawWrite) //nolint:forcetypeassert // the pool holds nothing else
+		defer w.release()
+		w.buf = buf
+		if err := p.raw.Control(w.attemptFunc); err != nil {
+			return 0, err
 		}
-		if err != nil {
-			return n, err
+		if n = w.n; w.err != nil {
+			return n, w.err
 		}
 	}
 	p.pending = append(p.pending, buf[n:]...)
 	return len(buf), nil
 }
 
-// try calls a function that writes to the TLS connection. Write does not wait. pending reports whether bytes are left for
-// writePending.
-func (p *pollableConn) try(write func() error) (pending bool, err error) {
-	p.trying.Store(true)
-	err = write()
+// tried has Write wait again and reports whether bytes are left for writePending.
+func (p *pollableConn) tried() (pending bool) {
 	p.trying.Store(false)
 	p.writing.Lock()
 	defer p.writing.Unlock()
-	return len(p.pending) > 0, err
+	return len(p.pending) > 0
 }
 
 // writePending writes the pending bytes. It blocks until the socket has taken them.
@@ -170,6 +169,27 @@ func (r *rawRead) attempt(fd uintptr) bool {
 func (r *rawRead) release() {
 	r.buf, r.err = nil, nil
 	rawReads.Put(r)
+}
+
+// rawWrite is one attempt to write to a file descriptor, as rawRead is one to read.
+type rawWrite struct {
+	attemptFunc func(fd uintptr)
+	buf         []byte
+	n           int
+	err         error
+}
+
+var rawWrites = sync.Pool{New: func() any { //nolint:gochecknoglobals // a pool
+	w := &rawWrite{}
+	w.attemptFunc = w.attempt
+	return w
+}}
+
+func (w *rawWrite) attempt(fd uintptr) { w.n, w.err = tryWrite(fd, w.buf) }
+
+func (w *rawWrite) release() {
+	w.buf, w.err = nil, nil
+	rawWrites.Put(w)
 }
 
 // readTLS reads from a TLS connection of TLSListener, and returns 0 bytes if there is no input and wait is false.

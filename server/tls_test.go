@@ -28,7 +28,7 @@ func (c dribblingConn) Write(p []byte) (n int, err error) {
 	return len(p), nil
 }
 
-// joiningConn sends what is written while join is set in one piece with the following.
+// joiningConn sends the bytes written while join is set in one piece with the following ones.
 type joiningConn struct {
 	net.Conn
 	join   bool

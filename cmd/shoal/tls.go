@@ -88,7 +88,7 @@ func newTLSConfig(certFile, keyFile string, expires func(time.Time), logger *slo
 		MinVersion:     tls.VersionTLS12,
 		NextProtos:     []string{"http/1.1"}, // only HTTP/1.1 can be upgraded to a WebSocket
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return files.Current(), nil },
-		// What is written at once goes into as few records as it fits.
+		// A batch of messages goes into as few records as it fits.
 		DynamicRecordSizingDisabled: true,
 	}, func() { files.Refresh(0) }, nil
 }

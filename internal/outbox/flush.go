@@ -38,7 +38,7 @@ func (o *Outbox) claim() bool {
 }
 
 // Flush writes the queued frames of an outbox whose owner the caller is since SendDeferred. It does not wait for the
-// client: what the socket does not take at once is left to other goroutines. No lock may be held.
+// client: bytes that the socket does not take at once are left to other goroutines. No lock may be held.
 func (o *Outbox) Flush() {
 	p := o.pool
 	p.flushing.RLock()
@@ -74,7 +74,7 @@ type TryWriter interface {
 	// TryWrite takes all of p, unless the connection has failed. If pending is true, a part of it waits for the socket, and
 	// WritePending must be called next.
 	TryWrite(p []byte) (pending bool, err error)
-	// WritePending writes what is pending, and blocks until the socket has taken it.
+	// WritePending writes the pending bytes, and blocks until the socket has taken them.
 	WritePending() error
 }
 

@@ -315,7 +315,7 @@ func socketPair(t testing.TB) (server, client net.Conn) {
 	return ends[0], ends[1]
 }
 
-// tryingConn is a TryWriter as one over TLS is: it takes everything, and keeps what the socket refuses.
+// tryingConn is a TryWriter as one over TLS is: it takes everything, and keeps the bytes that the socket refuses.
 type tryingConn struct {
 	net.Conn
 	raw     syscall.RawConn
