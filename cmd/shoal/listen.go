@@ -1,14 +1,22 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
+	"time"
+
+	"github.com/pires/go-proxyproto"
 
 	"github.com/shoal-go/shoal/server"
 )
@@ -138,4 +146,150 @@ func listenUnix(path string, mode os.FileMode) (net.Listener, error) {
 		return nil, err
 	}
 	return opened, nil
+}
+
+const (
+	// proxyHeaderTimeout bounds the wait for a PROXY header.
+	proxyHeaderTimeout = 10 * time.Second
+	// Sizes of PROXY headers. No HTTP request and no TLS handshake is as short as the shortest, so as many bytes can be
+	// read of any connection.
+	minProxyHeader, maxProxyV1, maxProxyV2 = 15, 107, 2048
+)
+
+var (
+	proxyV1 = []byte("PROXY ")
+	proxyV2 = []byte("\r\n\r\n\x00\r\nQUIT\n")
+)
+
+// proxyListener accepts the PROXY protocol, versions 1 and 2, from trusted peers. Connections of others are passed on as
+// they are, and so are those of trusted peers that send none, such as health checks or HTTP proxies.
+type proxyListener struct {
+	net.Listener
+	trusted func(net.Addr) bool
+}
+
+// Accept returns the next connection. The header is read by the goroutine that serves it.
+func (l proxyListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil || !l.trusted(conn.RemoteAddr()) {
+		return conn, err
+	}
+	return &proxyConn{Conn: conn}, nil
+}
+
+// proxyConn is the connection of a trusted peer. The first call of Read or RemoteAddr reads the header.
+type proxyConn struct {
+	net.Conn
+	once sync.Once
+
+	mu     sync.Mutex // protects early; nothing blocks under it
+	early  []byte     // bytes that turned out not to be a header and have not been read
+	remote net.Addr   // set by once
+	err    error      // set by once
+}
+
+var _ server.Transparent = (*proxyConn)(nil)
+
+// Read reads the bytes after the header.
+func (c *proxyConn) Read(p []byte) (int, error) {
+	c.once.Do(c.readHeader)
+	c.mu.Lock()
+	if len(c.early) > 0 {
+		n := copy(p, c.early)
+		c.early = c.early[n:]
+		c.mu.Unlock()
+		return n, nil
+	}
+	c.mu.Unlock()
+	if c.err != nil {
+		return 0, c.err
+	}
+	return c.Conn.Read(p)
+}
+
+// RemoteAddr returns the address that the header names, or the peer's own.
+func (c *proxyConn) RemoteAddr() net.Addr {
+	c.once.Do(c.readHeader)
+	return c.remote
+}
+
+// Underlying returns the connection itself once the header and all bytes that were read with it have been passed on.
+func (c *proxyConn) Underlying() net.Conn {
+	c.once.Do(c.readHeader)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.early) > 0 || c.err != nil {
+		return nil
+	}
+	return c.Conn
+}
+
+// readHeader reads exactly the header, if there is one.
+func (c *proxyConn) readHeader() {
+	c.remote = c.Conn.RemoteAddr()
+	if c.err = c.Conn.SetReadDeadline(time.Now().Add(proxyHeaderTimeout)); c.err != nil {
+		return
+	}
+	header, err := readProxyHeader(c.Conn)
+	if err == nil {
+		err = c.Conn.SetReadDeadline(time.Time{})
+	}
+	switch {
+	case err != nil && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)):
+		c.early, c.err = header, io.EOF
+		return
+	case err != nil:
+		c.err = err
+		return
+	case !isProxyHeader(header):
+		c.early = header
+		return
+	}
+	parsed, err := proxyproto.Read(bufio.NewReaderSize(bytes.NewReader(header), maxProxyV2+16))
+	if err != nil {
+		c.err = fmt.Errorf("invalid PROXY header: %w", err)
+		return
+	}
+	if source, _, ok := parsed.TCPAddrs(); ok && parsed.Command == proxyproto.PROXY {
+		c.remote = source
+	}
+}
+
+func isProxyHeader(begin []byte) bool {
+	return bytes.HasPrefix(begin, proxyV1) || bytes.HasPrefix(begin, proxyV2)
+}
+
+// readProxyHeader reads a whole header and no byte more, or the first bytes of something else.
+func readProxyHeader(r io.Reader) ([]byte, error) {
+	header := make([]byte, minProxyHeader, maxProxyV1)
+	if n, err := io.ReadFull(r, header); err != nil {
+		return header[:n], err
+	}
+	switch {
+	case bytes.HasPrefix(header, proxyV1):
+		for !bytes.HasSuffix(header, []byte("\n")) {
+			if len(header) == maxProxyV1 {
+				return nil, errors.New("invalid PROXY header: no end of the line")
+			}
+			header = header[:len(header)+1]
+			if _, err := io.ReadFull(r, header[len(header)-1:]); err != nil {
+				return nil, err
+			}
+		}
+	case bytes.HasPrefix(header, proxyV2):
+		header = append(header, 0)
+		if _, err := io.ReadFull(r, header[minProxyHeader:]); err != nil {
+			return nil, err
+		}
+		rest := int(binary.BigEndian.Uint16(header[14:16]))
+		if rest > maxProxyV2 {
+			return nil, fmt.Errorf("invalid PROXY header: %d bytes, at most %d are allowed", rest, maxProxyV2)
+		}
+		all := append(header, make([]byte, rest)...)
+		if _, err := io.ReadFull(r, all[len(header):]); err != nil {
+			return nil, err
+		}
+		return all, nil
+	}
+	return header, nil
 }

@@ -3,7 +3,18 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io"
 	"os"
+	"reflect"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kong"
 )
 
 // version is set by the linker for a release. If it is empty, the version of the module is used.
@@ -11,4 +22,175 @@ var version string
 
 func main() {
 	os.Exit(run(context.Background(), os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))
+}
+
+// Exit statuses.
+const (
+	statusDone   = 0
+	statusFailed = 1
+	statusUsage  = 2
+	// statusGivenUp means that shoal watch has ended before an upload had an outcome.
+	statusGivenUp = 3
+)
+
+// commands are all there are. Each command's flags have an environment variable and a key in the file, too.
+type commands struct {
+	Config string `placeholder:"FILE" help:"YAML file of settings: the names of the flags, without the dashes."`
+
+	Serve       serveCommand       `cmd:"" help:"Run the server."`
+	Token       tokenCommand       `cmd:"" help:"Print a JSON Web Token for a user."`
+	Publish     publishCommand     `cmd:"" help:"Publish messages to an upload, through the HTTP API."`
+	Watch       watchCommand       `cmd:"" help:"Follow uploads in the terminal, with a progress bar for each."`
+	Bench       benchCommand       `cmd:"" help:"Measure a running server under load: throughput and latency."`
+	Health      healthCommand      `cmd:"" help:"Ask a running server for its health; the exit status tells."`
+	CheckConfig checkConfigCommand `cmd:"" help:"Check the configuration of the server, and do nothing else."`
+	Version     versionCommand     `cmd:"" help:"Print the version."`
+}
+
+// streams are a command's way to the outside.
+type streams struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// checker is a command whose settings can contradict each other.
+type checker interface{ check(s *settings) }
+
+// usageError is a command line or configuration that is wrong, one complaint a line.
+type usageError []string
+
+func (e usageError) Error() string { return strings.Join(e, "\n") }
+
+// statusError is the end of a command with a status of its own, one line for each reason.
+type statusError struct {
+	status int
+	lines  []string
+}
+
+func (e statusError) Error() string { return strings.Join(e.lines, "\n") }
+
+// run runs one command and returns its exit status. It blocks until the command is done, or has been ended
+// in an orderly way after ctx ended.
+func run(ctx context.Context, args, env []string, in io.Reader, out, errs io.Writer) int {
+	err := execute(ctx, args, env, streams{in, out, errs})
+	if err == nil {
+		return statusDone
+	}
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		fmt.Fprintln(errs, "shoal:", line)
+	}
+	var usage usageError
+	var ended statusError
+	switch {
+	case errors.As(err, &usage):
+		return statusUsage
+	case errors.As(err, &ended):
+		return ended.status
+	}
+	return statusFailed
+}
+
+func execute(ctx context.Context, args, env []string, std streams) error {
+	s := newSettings(env)
+	helped := false
+	parser, err := newParser(s, std, func(int) { helped = true })
+	if err != nil {
+		return err
+	}
+	if slices.Equal(args, []string{"--version"}) {
+		args = []string{"version"}
+	}
+	parsed, err := parser.Parse(args)
+	if helped {
+		return nil
+	}
+	if err != nil {
+		return usageError{err.Error() + "; shoal --help tells what there is"}
+	}
+	if c, ok := parsed.Selected().Target.Addr().Interface().(checker); ok {
+		c.check(s)
+	}
+	if err := s.err(); err != nil {
+		return err
+	}
+	parsed.BindTo(ctx, (*context.Context)(nil))
+	parsed.Bind(reparse(func() (*serveFlags, error) { return parseAgain(args, env) }))
+	return parsed.Run(std)
+}
+
+// parseAgain parses the command line of serve once more, with the files as they are now.
+func parseAgain(args, env []string) (*serveFlags, error) {
+	s := newSettings(env)
+	parser, err := newParser(s, streams{out: io.Discard, err: io.Discard}, func(int) {})
+	if err != nil {
+		return nil, err
+	}
+	parsed, err := parser.Parse(args)
+	if err != nil {
+		return nil, err
+	}
+	command, ok := parsed.Selected().Target.Addr().Interface().(*serveCommand)
+	if !ok {
+		return nil, errors.New("the command is not serve")
+	}
+	command.check(s)
+	return &command.serveFlags, s.err()
+}
+
+func newParser(s *settings, std streams, exit func(int)) (*kong.Kong, error) {
+	return kong.New(new(commands),
+		kong.Name("shoal"),
+		kong.Description("Brings the progress of uploads to all who follow them, live.\n\n"+
+			"A flag may also be given as an environment variable, SHOAL_ and its name in capitals, or in the file "+
+			"that --config names. A flag wins over the environment, the environment over the file."),
+		kong.Writers(std.out, std.err),
+		kong.Exit(exit),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.ValueFormatter(helpOf),
+		kong.Resolvers(s),
+		kong.KindMapper(reflect.String, newMapper(s, parseText)),
+		kong.KindMapper(reflect.Bool, boolMapper{newMapper(s, parseBool)}),
+		kong.KindMapper(reflect.Int, newMapper(s, bounded("a whole number", parseInt))),
+		kong.KindMapper(reflect.Float64, newMapper(s, bounded("a number", parseFloat))),
+		kong.TypeMapper(reflect.TypeFor[[]string](), listMapper{s}),
+		kong.TypeMapper(reflect.TypeFor[time.Duration](),
+			newMapper(s, bounded("a duration such as 1s or 1m30s,", time.ParseDuration))),
+		kong.TypeMapper(reflect.TypeFor[size](),
+			newMapper(s, bounded("a number of bytes such as 65536, 64KiB or 1MiB,", parseSize))),
+		kong.TypeMapper(reflect.TypeFor[rate](), newMapper(s, parseRate)),
+	)
+}
+
+// helpOf adds to a flag's help the environment variable: its name, and never its value.
+func helpOf(v *kong.Value) string {
+	if v.Flag == nil || v.Name == "help" {
+		return v.Help
+	}
+	return strings.TrimSuffix(v.Help, ".") + " (" + variable(v.Name) + ")."
+}
+
+type versionCommand struct{}
+
+func (versionCommand) Run(std streams) error {
+	line := fmt.Sprintf("shoal %s %s %s/%s", buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return printLine(std.out, line)
+}
+
+// buildVersion is the version of the release, or of the module, or "(devel)".
+func buildVersion() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}
+
+// printLine prints a command's result. That it cannot be printed is a failure: who asked has nothing then.
+func printLine(w io.Writer, line string) error {
+	if _, err := fmt.Fprintln(w, line); err != nil {
+		return fmt.Errorf("cannot print the result: %w", err)
+	}
+	return nil
 }

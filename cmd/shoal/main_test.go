@@ -1,12 +1,21 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
+	"github.com/coder/websocket"
 	"go.uber.org/goleak"
 )
 
@@ -69,4 +78,173 @@ func writeFile(t *testing.T, name, text string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// patience bounds a test that would otherwise never end. No test waits for it to pass. NATS servers that have lost their
+// leader need 4 to 9 seconds for each attempt at an election, and more than one attempt on a busy machine.
+const patience = 2 * time.Minute
+
+// served is a server that runs in this process.
+type served struct {
+	url, admin string
+	out        []string // the lines of its welcome
+	log        *lockedBuffer
+	wait       func() int // returns its status when it has ended
+	end        func() int // ends it in an orderly way and waits
+}
+
+// lockedBuffer is a log that is written to and read at the same time.
+type lockedBuffer struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+// serve starts a server on free ports and reads its welcome, which has the given number of lines.
+func serve(t *testing.T, lines int, args ...string) *served {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	reader, writer := io.Pipe()
+	s := &served{log: &lockedBuffer{}}
+	status := make(chan int, 1)
+	args = append([]string{"serve", "--addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0"}, args...)
+	go func() {
+		status <- run(ctx, args, nil, strings.NewReader(""), writer, s.log)
+		_ = writer.Close()
+	}()
+	s.wait = sync.OnceValue(func() int { return <-status })
+	s.end = func() int {
+		cancel()
+		return s.wait()
+	}
+	t.Cleanup(func() {
+		if status := s.end(); status != statusDone {
+			t.Errorf("status = %d, log:\n%s", status, s.log)
+		}
+		http.DefaultClient.CloseIdleConnections()
+	})
+	welcome := bufio.NewScanner(reader)
+	for range lines {
+		if !welcome.Scan() {
+			t.Fatalf("it ended with status %d:\n%s", s.end(), s.log)
+		}
+		s.out = append(s.out, welcome.Text())
+	}
+	first, admin, _ := strings.Cut(s.out[0], ", health on ")
+	s.url, s.admin = strings.TrimPrefix(first, "shoal serves on "), admin
+	return s
+}
+
+// serveDev starts a development server, whose welcome has four lines.
+func serveDev(t *testing.T, args ...string) *served {
+	t.Helper()
+	return serve(t, 4, append([]string{"--dev"}, args...)...)
+}
+
+// call makes a request and returns the status and body of its answer.
+func call(t *testing.T, method, url, key, body string) (int, string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if key != "" {
+		request.Header.Set("Authorization", "Bearer "+key)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, string(text)
+}
+
+// socket is a client on a WebSocket.
+type socket struct {
+	t    *testing.T
+	conn *websocket.Conn
+	ctx  context.Context
+}
+
+func connect(t *testing.T, url string) *socket {
+	t.Helper()
+	return dial(t, url, nil)
+}
+
+func dial(t *testing.T, url string, options *websocket.DialOptions) *socket {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	conn, _, err := websocket.Dial(ctx, url+"/ws/uploads", options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.CloseNow() })
+	return &socket{t, conn, ctx}
+}
+
+// login connects to a development server and authenticates as alice.
+func login(t *testing.T, url string) *socket {
+	t.Helper()
+	token := shoal(t, nil, "", "token", "alice", "--dev")
+	token.wantDone(t)
+	c := connect(t, url)
+	c.authenticate(token.out)
+	return c
+}
+
+// authenticate sends a token, as a command has printed it, and returns whom the server takes the client for.
+func (s *socket) authenticate(token string) any {
+	s.t.Helper()
+	s.send(fmt.Sprintf(`{"type":"auth","token":%q}`, strings.TrimSpace(token)))
+	return s.receive("auth_success")["user_id"]
+}
+
+func (s *socket) send(message string) {
+	s.t.Helper()
+	if err := s.conn.Write(s.ctx, websocket.MessageText, []byte(message)); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// receive returns the next message with an action, passing over others.
+func (s *socket) receive(action string) map[string]any {
+	s.t.Helper()
+	for {
+		_, data, err := s.conn.Read(s.ctx)
+		if err != nil {
+			s.t.Fatalf("waiting for %s: %v", action, err)
+		}
+		var message map[string]any
+		if err := json.Unmarshal(data, &message); err != nil {
+			s.t.Fatal(err)
+		}
+		if message["action"] == action {
+			return message
+		}
+	}
+}
+
+// closed returns the code that the server closes with.
+func (s *socket) closed() websocket.StatusCode {
+	for {
+		if _, _, err := s.conn.Read(s.ctx); err != nil {
+			return websocket.CloseStatus(err)
+		}
+	}
 }

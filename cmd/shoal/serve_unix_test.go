@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -98,5 +99,114 @@ func TestServe_OutlivesTheReaderOfItsLog(t *testing.T) {
 	_ = command.Wait()
 	if status := command.ProcessState.ExitCode(); status != statusDone {
 		t.Errorf("it ended with %v", command.ProcessState)
+	}
+}
+
+// hangUp sends this process SIGHUP and waits for a line in the server's log, the n-th with that text.
+func (s *served) hangUp(t *testing.T, line string, n int) {
+	t.Helper()
+	if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	for strings.Count(s.log.String(), line) < n {
+	}
+}
+
+func TestReload_AppliesChangesAndLogsThem(t *testing.T) {
+	folder := t.TempDir()
+	write := func(name, text string) string {
+		t.Helper()
+		path := filepath.Join(folder, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	next := strings.Repeat("n", minSecretBytes)
+	secrets, keys := write("secrets", goodSecret+"\n"), write("keys", "old-key\n")
+	config := write("shoal.yaml", "authorize: open\nmax-connections: 1\nqueue-messages: 100\n")
+	s := serve(t, 1, "--config="+config, "--jwt-secret-file="+secrets, "--api-key-file="+keys)
+	token := func(secret string) string {
+		r := shoal(t, nil, "", "token", "alice", "--jwt-secret="+secret)
+		r.wantDone(t)
+		return r.out
+	}
+	first := connect(t, s.url)
+	if got := first.authenticate(token(goodSecret)); got != "alice" {
+		t.Errorf("authenticated as %v", got)
+	}
+
+	write("secrets", next+"\n"+goodSecret+"\n")
+	write("keys", "new-key\n")
+	write("shoal.yaml", "authorize: open\nmax-connections: 2\nqueue-messages: 200\nlog-level: debug\n"+
+		"allowed-origin: https://a.example\n")
+	s.hangUp(t, "msg=reloaded", 1)
+	second := connect(t, s.url)
+	if got := second.authenticate(token(next)); got != "alice" {
+		t.Errorf("authenticated as %v", got)
+	}
+	for key, want := range map[string]int{"old-key": 401, "new-key": 200} {
+		if status, _ := call(t, "GET", s.url+"/v1/stats", key, ""); status != want {
+			t.Errorf("the key %s gets %d, want %d", key, status, want)
+		}
+	}
+	log := s.log.String()
+	for _, line := range []string{
+		`"setting changed" setting=max-connections from=1 to=2`, `"setting changed" setting=api-key`,
+		`"setting changed" setting=jwt-secret`, `"setting changed" setting=log-level from=info to=debug`,
+		`"setting has changed and needs a restart" setting=queue-messages`, `"setting changed" setting=allowed-origin`,
+		`level=DEBUG`,
+	} {
+		if !strings.Contains(log, line) {
+			t.Errorf("the log does not have %s:\n%s", line, log)
+		}
+	}
+
+	write("shoal.yaml", "authorize: open\nmax-connections: many\n")
+	write("keys", "third-key\n")
+	s.hangUp(t, "reload failed, nothing has changed", 1)
+	if status, _ := call(t, "GET", s.url+"/v1/stats", "new-key", ""); status != 200 {
+		t.Errorf("after a failed reload a key gets %d", status)
+	}
+	for _, secret := range []string{goodSecret, next, "old-key", "new-key", "third-key"} {
+		if strings.Contains(s.log.String(), secret) {
+			t.Errorf("the log holds %q", secret)
+		}
+	}
+	first.send(`{"action":"subscribe_upload","upload_id":"a"}`) // a reload ends no connection
+}
+
+func TestSecrets_FilesAreReadOnce(t *testing.T) {
+	secret := writeFile(t, "secret", goodSecret+"\r\n")
+	empty := writeFile(t, "empty", "\n\n")
+	two := writeFile(t, "two", "memory\nnats://h:4222")
+	shoal(t, []string{"SHOAL_JWT_SECRET_FILE=" + secret}, "", "check-config", "--authorize=open").wantDone(t)
+	for name, c := range map[string]struct {
+		args []string
+		want string
+	}{
+		"both":    {[]string{"--jwt-secret=" + goodSecret, "--jwt-secret-file=" + secret}, "want one of them"},
+		"empty":   {[]string{"--jwt-secret-file=" + empty}, "it is empty"},
+		"missing": {[]string{"--jwt-secret-file=" + secret, "--api-key-file=/nowhere"}, "it cannot be read"},
+		"two":     {[]string{"--jwt-secret-file=" + secret, "--broker-file=" + two}, "a file with one line, but it has 2"},
+		"comma":   {[]string{"--jwt-secret=" + goodSecret + "," + goodSecret}, "has an entry with a comma"},
+		"short":   {[]string{"--jwt-secret=" + goodSecret, "--jwt-secret=short"}, "has 5 bytes"},
+	} {
+		r := shoal(t, nil, "", append([]string{"check-config", "--authorize=open"}, c.args...)...)
+		if r.status != statusUsage || !strings.Contains(r.err, c.want) || strings.Contains(r.err, goodSecret) {
+			t.Errorf("%s: status %d, %s", name, r.status, r.err)
+		}
+	}
+}
+
+// A field of the flags is called as kong calls its flag.
+func TestReload_NamesFlagsAsKongDoes(t *testing.T) {
+	for field, want := range map[string]string{
+		"JWTSecret": "jwt-secret", "APIKey": "api-key", "JWKS": "jwks", "MaxConnections": "max-connections",
+		"TLSCert": "tls-cert", "HistoryTTL": "history-ttl", "Addr": "addr",
+	} {
+		if got := kebab(field); got != want {
+			t.Errorf("%s is %s, want %s", field, got, want)
+		}
 	}
 }

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"bytes"
+	"io"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/alecthomas/kong"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -202,4 +205,123 @@ func TestSettings_NamesMistypedVariables(t *testing.T) {
 			t.Errorf("%q: status %d, %s; want %q", variable, r.status, r.err, want)
 		}
 	}
+}
+
+func TestParseSize(t *testing.T) {
+	for text, want := range map[string]size{
+		"0": 0, "65536": 65536, "64KiB": 64 << 10, "1 MiB": 1 << 20, "2GiB": 2 << 30,
+	} {
+		if got, err := parseSize(text); err != nil || got != want {
+			t.Errorf("%q: %d, %v, want %d", text, got, err, want)
+		}
+	}
+	for _, text := range []string{
+		"", "KiB", "-1", "-1KiB", "1.5MiB", "1MB", "1kib", "0x10", "1_000", "99999999999999999999",
+		"9223372036854775807GiB",
+	} {
+		if got, err := parseSize(text); err == nil {
+			t.Errorf("%q: %d, want an error", text, got)
+		}
+	}
+}
+
+func TestParseRate(t *testing.T) {
+	for text, want := range map[string]rate{
+		"50/s": {50, 200}, "50/s,10": {50, 10}, "0.1/s": {0.1, 1}, "2.5/s, 7": {2.5, 7}, " 1/s ": {1, 4},
+	} {
+		if got, err := parseRate(text, nil); err != nil || got != want {
+			t.Errorf("%q: %v, %v, want %v", text, got, err, want)
+		}
+	}
+	for _, text := range []string{
+		"", "50", "/s", "0/s", "-1/s", "NaN/s", "Inf/s", "1e9/s",
+		"50/m", "50/s,", "50/s,0", "50/s,-1", "50/s,1.5", "50/s,2000000", "50/s,1,1",
+	} {
+		if got, err := parseRate(text, nil); err == nil {
+			t.Errorf("%q: %v, want an error", text, got)
+		}
+	}
+}
+
+func TestEditDistance(t *testing.T) {
+	for pair, want := range map[[2]string]int{
+		{"", ""}: 0, {"a", ""}: 1, {"", "ab"}: 2, {"adr", "addr"}: 1, {"addr", "adr"}: 1,
+		{"jwt_secret", "jwt-secret"}: 1, {"kitten", "sitting"}: 3,
+	} {
+		if got := editDistance(pair[0], pair[1]); got != want {
+			t.Errorf("%q: %d, want %d", pair, got, want)
+		}
+	}
+}
+
+// settingsOf returns the flags of a command whose values are not names of files, which would be read.
+func settingsOf(tb testing.TB, command string) (flags []*kong.Flag) {
+	tb.Helper()
+	parser, err := newParser(newSettings(nil), streams{out: io.Discard, err: io.Discard}, func(int) {})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for _, child := range parser.Model.Children {
+		if child.Name != command {
+			continue
+		}
+		for _, flag := range child.Flags {
+			named := strings.Contains(flag.PlaceHolder, "FILE") || flag.PlaceHolder == "DIR" || flag.Name == "help"
+			if !named {
+				flags = append(flags, flag)
+			}
+		}
+	}
+	return flags
+}
+
+// FuzzEnvironment gives one setting an arbitrary value in the environment. The configuration is accepted, or refused with
+// the variable's name and without the value of a secret, just as it is if the flag has that value.
+func FuzzEnvironment(f *testing.F) {
+	flags := settingsOf(f, "check-config")
+	if len(flags) < 50 {
+		f.Fatalf("found %d settings", len(flags))
+	}
+	for i, flag := range flags {
+		f.Add(uint8(i), flag.Default) //nolint:gosec // less than 256
+	}
+	hostile := []string{"", "0", "-1", "1e9", "9999999999999999999", "1s", "true", "a,b", "[", "http://[", "::1", "x y", "a=b"}
+	for i := range 4 * len(hostile) {
+		f.Add(uint8(i*7), hostile[i%len(hostile)]) //nolint:gosec // any flag
+	}
+	check := func(t *testing.T, flag *kong.Flag, env []string, more ...string) (status int, text string) {
+		t.Helper()
+		var out, errs bytes.Buffer
+		args := []string{"check-config"}
+		for name, value := range map[string]string{"jwt-secret": goodSecret, "authorize": "open"} {
+			if name != flag.Name {
+				args = append(args, "--"+name+"="+value)
+			}
+		}
+		status = run(t.Context(), append(args, more...), env, strings.NewReader(""), &out, &errs)
+		return status, out.String() + errs.String()
+	}
+	f.Fuzz(func(t *testing.T, index uint8, value string) {
+		flag := flags[int(index)%len(flags)]
+		if strings.ContainsRune(value, 0) {
+			return // cannot be in an environment
+		}
+		status, text := check(t, flag, []string{variable(flag.Name) + "=" + value})
+		if status != statusDone && status != statusUsage {
+			t.Fatalf("status %d: %s", status, text)
+		}
+		if status == statusUsage && !strings.Contains(text, variable(flag.Name)) && !strings.Contains(text, flag.Name) {
+			t.Errorf("%s=%q is refused without its name: %s", variable(flag.Name), value, text)
+		}
+		url := strings.Contains(flag.PlaceHolder, "URL") // only the password in it is secret
+		if flag.Tag.Has("secret") && !url && len(value) > 12 && strings.Contains(text, value) {
+			t.Errorf("the value of %s is printed", variable(flag.Name))
+		}
+		if value == "" || flag.IsSlice() || value != strings.TrimSpace(value) {
+			return // is not set, a list, or refused in the environment only
+		}
+		if same, other := check(t, flag, nil, "--"+flag.Name+"="+value); same != status {
+			t.Errorf("%s=%q gives status %d, the flag %d:\n%s%s", variable(flag.Name), value, status, same, text, other)
+		}
+	})
 }

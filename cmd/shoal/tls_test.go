@@ -123,3 +123,85 @@ func TestCertificateIsReadAgain(t *testing.T) {
 		want("afterwards")
 	})
 }
+
+// authority is a certificate authority of a test.
+type authority struct {
+	cert *x509.Certificate
+	key  ed25519.PrivateKey
+	file string // its certificate in PEM
+}
+
+func newAuthority(t *testing.T) authority {
+	t.Helper()
+	text, keyText := newPair(t, "authority")
+	pair, err := tls.X509KeyPair(text, keyText)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, _ := pair.PrivateKey.(ed25519.PrivateKey)
+	return authority{pair.Leaf, key, writeFile(t, "ca.pem", string(text))}
+}
+
+// issue returns the files of a certificate for 127.0.0.1, servers and clients, that is valid until a time, and of its key.
+func (a authority) issue(t *testing.T, until time.Time) (cert, key string) {
+	t.Helper()
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "node"}, NotBefore: time.Unix(0, 0), NotAfter: until,
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}, a.cert, public, a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	encoded, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return writeFile(t, "cert.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))),
+		writeFile(t, "key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded})))
+}
+
+// The public listener refuses old versions of TLS, and clients without a valid certificate of its authority.
+func TestServeTLS_RequiresVersionAndClientCertificate(t *testing.T) {
+	ca, other := newAuthority(t), newAuthority(t)
+	cert, key := ca.issue(t, time.Now().Add(time.Hour))
+	s := serve(t, 1, "--jwt-secret="+goodSecret, "--authorize=open", "--api-key=k", "--tls-cert="+cert, "--tls-key="+key,
+		"--tls-client-ca="+ca.file, "--tls-min-version=1.3")
+	roots := x509.NewCertPool()
+	roots.AddCert(ca.cert)
+	for name, c := range map[string]struct {
+		issuer  *authority
+		until   time.Duration
+		version uint16
+		ok      bool
+	}{
+		"right":           {&ca, time.Hour, tls.VersionTLS13, true},
+		"old version":     {&ca, time.Hour, tls.VersionTLS12, false},
+		"none":            {nil, 0, tls.VersionTLS13, false},
+		"expired":         {&ca, -time.Hour, tls.VersionTLS13, false},
+		"other authority": {&other, time.Hour, tls.VersionTLS13, false},
+	} {
+		config := &tls.Config{RootCAs: roots, MaxVersion: c.version} //nolint:gosec // an old version is to be refused
+		if c.issuer != nil {
+			cert, key := c.issuer.issue(t, time.Now().Add(c.until))
+			pair, err := tls.LoadX509KeyPair(cert, key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
+		}
+		transport := &http.Transport{TLSClientConfig: config}
+		response, err := (&http.Client{Transport: transport}).Get(s.url + "/v1/stats")
+		if err == nil {
+			_ = response.Body.Close()
+		}
+		if (err == nil) != c.ok {
+			t.Errorf("%s: the request ended with %v", name, err)
+		}
+		transport.CloseIdleConnections()
+	}
+}

@@ -2,16 +2,139 @@ package demo
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"errors"
 	"fmt"
 	"image"
 	"image/gif"
 	"image/jpeg"
 	"image/png"
 	"io"
+	"net/http"
+	"time"
 
 	"golang.org/x/image/draw"
 	"golang.org/x/image/webp"
+
+	"github.com/shoal-go/shoal/manager"
 )
+
+const (
+	// maxPicturePixels and maxPictureBytes bound the decoder's work: a small file can claim to be a huge picture.
+	maxPicturePixels = 50_000_000
+	maxPictureBytes  = 256 << 20
+	// lookPatience is how long one picture may be decoded. A hostile one can ask for hours.
+	lookPatience = 20 * time.Second
+)
+
+var errPatience = errors.New("demo: the picture takes too long to decode")
+
+// look determines the type of a file and, of a picture, its dimensions, and makes a thumbnail. A picture that cannot
+// be decoded is described as far as possible.
+func (d *Demo) look(file *tempFile, rep *manager.Reporter, res *result) *failure {
+	_ = rep.Stage(statusWorking, stageInspecting, 80, "Finding out what it is")
+	head := make([]byte, 512) // the bytes that DetectContentType reads
+	n, err := file.ReadAt(head, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return notStored(err)
+	}
+	res.Type = http.DetectContentType(head[:n])
+	codec, ok := codecs[res.Type]
+	if !ok {
+		return nil
+	}
+
+	d.decoding <- struct{}{} // others hold it for lookPatience at most
+	defer func() { <-d.decoding }()
+	source := &pictureSource{demo: d, file: file, until: time.Now().Add(lookPatience)}
+	config, err := safely(codec.config, source)
+	if err != nil {
+		res.Remark = "the picture cannot be read"
+		return nil
+	}
+	res.Width, res.Height = config.Width, config.Height
+	if !decodable(config.Width, config.Height, res.Size) {
+		res.Remark = "too large for a thumbnail"
+		return nil
+	}
+	source.offset = 0
+	return d.preview(codec, source, rep, res)
+}
+
+// preview decodes the picture and makes its thumbnail.
+func (d *Demo) preview(codec codec, source *pictureSource, rep *manager.Reporter, res *result) *failure {
+	_ = rep.Stage(statusWorking, stageDecoding, 88, "Decoding the picture")
+	picture, err := safely(codec.decode, io.TeeReader(source, rep.Writer(res.Size)))
+	if d.closed.Load() {
+		return errStopping
+	}
+	if err != nil {
+		res.Remark = "the picture is damaged"
+		if errors.Is(err, errPatience) {
+			res.Remark = "it takes too long to decode"
+		}
+		return nil
+	}
+	_ = rep.Stage(statusWorking, stageThumbnail, 90, "Making a thumbnail")
+	res.thumbnail, res.thumbnailType, err = encodeThumbnail(picture)
+	if err != nil {
+		return &failure{status: http.StatusInternalServerError, text: "The server could not make a thumbnail.", cause: err}
+	}
+	res.Thumbnail = true
+	return nil
+}
+
+// decodable reports whether a picture stays within the bounds. Its dimensions are the file's claim.
+func decodable(width, height int, size int64) bool {
+	return width > 0 && height > 0 && int64(width)*int64(height) <= maxPicturePixels && size <= maxPictureBytes
+}
+
+// audit reads the stored copy back and compares its hash with that of the received bytes.
+func (d *Demo) audit(file *tempFile, rep *manager.Reporter, want received) *failure {
+	hash := sha256.New()
+	stored := &storedReader{demo: d, section: io.NewSectionReader(file, 0, want.size)}
+	_, err := io.Copy(io.MultiWriter(hash, rep.Writer(want.size)), stored)
+	switch {
+	case d.closed.Load():
+		return errStopping
+	case err != nil:
+		return notStored(err)
+	case !bytes.Equal(hash.Sum(nil), want.sha256[:]):
+		return notStored(fmt.Errorf("demo: the stored copy of %d bytes has another hash", want.size))
+	}
+	return nil
+}
+
+// storedReader reads a stored file until the demo is closed.
+type storedReader struct {
+	demo    *Demo
+	section io.Reader
+}
+
+func (s *storedReader) Read(p []byte) (int, error) {
+	if s.demo.closed.Load() {
+		return 0, errors.New("demo: closed")
+	}
+	return s.section.Read(p)
+}
+
+// pictureSource reads a stored picture until the demo is closed or its time is over. Decoders that can be kept
+// busy by a small file read on while they are, so this bounds them too.
+type pictureSource struct {
+	demo   *Demo
+	file   io.ReaderAt
+	offset int64
+	until  time.Time
+}
+
+func (s *pictureSource) Read(p []byte) (int, error) {
+	if s.demo.closed.Load() || time.Now().After(s.until) {
+		return 0, errPatience
+	}
+	n, err := s.file.ReadAt(p, s.offset)
+	s.offset += int64(n)
+	return n, err
+}
 
 // thumbnailSide is the longest side of a thumbnail, in pixels.
 const thumbnailSide = 320

@@ -1,8 +1,15 @@
 package rules
 
 import (
+	"bytes"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -66,4 +73,108 @@ func undocumentedPackages(t tree) []string {
 		}
 	}
 	return violations
+}
+
+// tree is a parsed repository: the names at its top level and all Go files. It is immutable once loaded.
+type tree struct {
+	top   []string
+	files []file
+}
+
+// file is one Go file, parsed.
+type file struct {
+	path   string // from the root, with slashes
+	lines  int
+	syntax *ast.File
+}
+
+func (f file) dir() string     { return path.Dir(f.path) }
+func (f file) isTest() bool    { return strings.HasSuffix(f.path, "_test.go") }
+func (f file) generated() bool { return ast.IsGenerated(f.syntax) }
+
+// load reads a repository. It ignores the folders that the go command ignores, and the output of package managers and
+// builds. Nested modules are included.
+func load(root fs.FS) (tree, error) {
+	var t tree
+	err := fs.WalkDir(root, ".", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || name == "." {
+			return err
+		}
+		if ignored(name) {
+			if entry.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if path.Dir(name) == "." {
+			t.top = append(t.top, name)
+		}
+		if entry.IsDir() || path.Ext(name) != ".go" {
+			return nil
+		}
+		f, err := parse(root, name)
+		t.files = append(t.files, f)
+		return err
+	})
+	return t, err
+}
+
+// ignored reports whether the file or folder is not part of the repository's sources.
+func ignored(name string) bool {
+	switch name {
+	case "bin", "dist":
+		return true
+	}
+	switch path.Ext(name) {
+	case ".test", ".out", ".prof":
+		return true
+	}
+	base := path.Base(name)
+	return base == "testdata" || base == "node_modules" || base[0] == '.' || base[0] == '_'
+}
+
+func parse(root fs.FS, name string) (file, error) {
+	source, err := fs.ReadFile(root, name)
+	if err != nil {
+		return file{}, err
+	}
+	syntax, err := parser.ParseFile(token.NewFileSet(), name, source, parser.ParseComments)
+	return file{path: name, lines: bytes.Count(source, []byte("\n")), syntax: syntax}, err
+}
+
+// imports lists the paths of the packages that the file imports.
+func (f file) imports() []string {
+	var paths []string
+	for _, spec := range f.syntax.Imports {
+		// The parser has verified that this is a string literal.
+		imported, _ := strconv.Unquote(spec.Path.Value)
+		paths = append(paths, imported)
+	}
+	return paths
+}
+
+// calls reports whether the call is one of function name of the package with that import path, under any local
+// name.
+func (f file) calls(call *ast.CallExpr, imported, name string) bool {
+	selector, ok := call.Fun.(*ast.SelectorExpr)
+	if !ok || selector.Sel.Name != name {
+		return false
+	}
+	qualifier, ok := selector.X.(*ast.Ident)
+	// A qualifier declared in the file is a variable that shadows the package.
+	return ok && qualifier.Obj == nil && qualifier.Name == f.localName(imported)
+}
+
+// localName returns the name under which the file imports the package, or "".
+func (f file) localName(imported string) string {
+	for i, candidate := range f.imports() {
+		if candidate != imported {
+			continue
+		}
+		if name := f.syntax.Imports[i].Name; name != nil {
+			return name.Name
+		}
+		return path.Base(imported)
+	}
+	return ""
 }
