@@ -45,7 +45,10 @@ func draw(name string, out io.Writer) error {
 		title  string
 		column int
 		unit   float64
-	}{{"clients", 1, 1}, {"goroutines", 2, 1}, {"heap, MB", 3, 1 << 20}, {"descriptors", 4, 1}, {"p99, ms", 6, 1}}
+	}{
+		{"clients", 1, 1}, {"subscriptions", 2, 1}, {"goroutines", 3, 1}, {"heap, MB", 4, 1 << 20}, {"descriptors", 5, 1},
+		{"p99, ms", 7, 1},
+	}
 	var b strings.Builder
 	height := len(panels)*(panelHeight+panelGap) + panelGap
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="12">`+"\n",

@@ -18,12 +18,22 @@ type position struct {
 	Offset uint64 `json:"offset"`
 }
 
-// message is a message of the server.
+// place is what a client knows of an upload that it follows.
+type place struct {
+	position
+	// newest is the number of the newest message, or 0 if any may come next: after the first subscription, or after the
+	// server has announced that messages are missing.
+	newest int
+}
+
+// message is a message of the server. Stored is the newest number that was certainly stored before it.
 type message struct {
 	Action   string `json:"action"`
 	UploadID string `json:"upload_id"`
 	position
 	Sent      int64 `json:"sent"`
+	N         int   `json:"n"`
+	Stored    int   `json:"stored"`
 	Recovered bool  `json:"recovered"`
 	Uploads   map[string]struct {
 		position
@@ -31,57 +41,75 @@ type message struct {
 	} `json:"uploads"`
 }
 
-// live is the life of one client: it comes back until its time is over. Its behaviour depends on its number.
+// behaviour is how a client behaves, by its number.
+type behaviour int
+
+const (
+	readsNothing behaviour = iota
+	resets
+	readsSlowly
+	hasSlowLink
+	behaves   // and further ones
+	kinds     = 8
+	linkSpeed = 8 << 10 // bytes a second, less than what some clients are sent
+)
+
+// live is the life of one client: it comes back until its time is over.
 func (w *world) live(ctx context.Context, number int, d time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
-	at := map[string]position{}
+	at := map[string]*place{}
 	for i := range 3 {
-		at[fmt.Sprint("upload-", (number+i)%uploads)] = position{}
+		at[fmt.Sprint("upload-", (number+i)%uploads)] = new(place)
 	}
 	for ctx.Err() == nil {
-		n := w.nodes[number%nodes]
+		n := w.nodes[(number+number/kinds)%nodes]
 		n.mu.RLock()
 		address := n.address
 		n.mu.RUnlock()
 		w.visit(ctx, address, number, at)
-		pause(ctx, 20*time.Millisecond)
+		pause(ctx, 100*time.Millisecond)
 	}
 }
 
 // visit is one connection of a client.
-func (w *world) visit(ctx context.Context, address string, number int, at map[string]position) {
+func (w *world) visit(ctx context.Context, address string, number int, at map[string]*place) {
+	kind := behaviour(number % kinds)
 	var socket *net.TCPConn
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
-		if err == nil {
-			socket = conn.(*net.TCPConn) //nolint:forcetypeassert // of the network "tcp"
+		if err != nil {
+			return nil, err
 		}
-		return conn, err
+		socket = conn.(*net.TCPConn) //nolint:forcetypeassert // of the network "tcp"
+		if kind == hasSlowLink {
+			return newSlowLink(socket, linkSpeed)
+		}
+		return conn, nil
 	}
 	transport := &http.Transport{DisableKeepAlives: true, DialContext: dial}
 	conn, _, err := websocket.Dial(ctx, "ws://"+address+"/ws/uploads", &websocket.DialOptions{
 		HTTPClient: &http.Client{Transport: transport}, Subprotocols: []string{"shoal.v1"},
 	})
 	if err != nil {
-		return // the node is being restarted
+		return // the node is being restarted, or refuses connections
 	}
 	w.open.Add(1)
 	defer w.open.Add(-1)
 	defer func() { _ = conn.CloseNow() }()
 	conn.SetReadLimit(1 << 20)
-	if w.greet(ctx, conn, number, at) != nil {
+	began := time.Now()
+	if greet(ctx, conn, number, at) != nil {
 		return
 	}
-	const kinds = 8
-	switch number % kinds {
-	case 0: // reads nothing
-		pause(ctx, 3*time.Second)
+	switch kind {
+	case readsNothing:
+		pause(ctx, 5*time.Second)
 		return
-	case 1: // resets the connection soon
+	case resets:
 		_ = socket.SetLinger(0)
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, 300*time.Millisecond)
+		ctx, cancel = context.WithTimeout(ctx, time.Second)
 		defer cancel()
 	}
 	for {
@@ -89,34 +117,49 @@ func (w *world) visit(ctx context.Context, address string, number int, at map[st
 		if err != nil {
 			return
 		}
-		if err := w.take(data, at); err != nil {
+		var m message
+		if err := json.Unmarshal(data, &m); err != nil {
 			w.fail(fmt.Errorf("client %d: %w", number, err))
 			return
 		}
-		if number%kinds == 2 { // reads slowly
+		if m.Action == "error" { // the node cannot subscribe now
+			return
+		}
+		if err := take(m, at); err != nil {
+			w.fail(fmt.Errorf("client %d: %w", number, err))
+			return
+		}
+		if m.Action == "note" {
+			w.delivered.Add(1)
+			if sent := time.Unix(0, m.Sent); kind >= behaves && sent.After(began) { // not recovered
+				w.note(time.Since(sent))
+			}
+		}
+		if kind == readsSlowly {
 			pause(ctx, 5*time.Millisecond)
 		}
 	}
 }
 
 // greet authenticates and resumes.
-func (w *world) greet(ctx context.Context, conn *websocket.Conn, number int, at map[string]position) error {
-	resume, err := json.Marshal(map[string]any{"action": "resume", "uploads": at})
+func greet(ctx context.Context, conn *websocket.Conn, number int, at map[string]*place) error {
+	known := map[string]position{}
+	for id, p := range at {
+		known[id] = p.position
+	}
+	resume, err := json.Marshal(map[string]any{"action": "resume", "uploads": known})
 	return errors.Join(err,
 		conn.Write(ctx, websocket.MessageText, fmt.Appendf(nil, `{"type":"auth","token":"user-%d"}`, number/2)),
 		conn.Write(ctx, websocket.MessageText, resume))
 }
 
-// take checks that the offsets of an upload increase without a gap: all messages of this run are events. An upload that
-// another connection of the user follows is left alone.
-func (w *world) take(data []byte, at map[string]position) error {
-	var m message
-	if err := json.Unmarshal(data, &m); err != nil {
-		return err
-	}
+// take checks that no message of an upload comes twice or out of order, and that none is missing without an
+// announcement: all messages of this run are events. An upload that another connection of the user follows is left
+// alone.
+func take(m message, at map[string]*place) error {
 	begin := func(id string, p position, recovered bool) {
-		if _, follows := at[id]; follows && !recovered {
-			at[id] = position{p.Epoch, max(p.Offset, 1) - 1} // the newest message follows
+		if here, follows := at[id]; follows && !recovered {
+			*here = place{position: position{Epoch: p.Epoch}} // the newest message follows
 		}
 	}
 	switch m.Action {
@@ -127,15 +170,19 @@ func (w *world) take(data []byte, at map[string]position) error {
 	case "subscribed":
 		begin(m.UploadID, m.position, m.Recovered)
 	case "note":
-		was, follows := at[m.UploadID]
-		if !follows || was.Epoch == "" {
+		here, follows := at[m.UploadID]
+		if !follows || here.Epoch == "" {
 			return nil
 		}
-		if m.Offset != was.Offset+1 {
-			return fmt.Errorf("of %s came offset %d after %d", m.UploadID, m.Offset, was.Offset)
+		switch {
+		case m.Offset <= here.Offset:
+			return fmt.Errorf("of %s came offset %d after %d", m.UploadID, m.Offset, here.Offset)
+		case here.newest != 0 && m.N <= here.newest:
+			return fmt.Errorf("of %s came message %d again or late, after %d", m.UploadID, m.N, here.newest)
+		case here.newest != 0 && m.Stored > here.newest:
+			return fmt.Errorf("of %s came message %d after %d, and %d is missing", m.UploadID, m.N, here.newest, m.Stored)
 		}
-		at[m.UploadID] = position{was.Epoch, m.Offset}
-		w.note(time.Duration(time.Now().UnixNano() - m.Sent))
+		here.Offset, here.newest = m.Offset, m.N
 	}
 	return nil
 }

@@ -11,18 +11,19 @@ import (
 
 // sample is a measurement of the process.
 type sample struct {
-	at                               time.Duration
-	clients, goroutines, descriptors int
-	heap, delivered                  uint64
-	p99                              time.Duration
+	at                                              time.Duration
+	clients, subscriptions, goroutines, descriptors int
+	heap, delivered                                 uint64
+	// p99 is the time from publication to arrival, at clients that behave, since the sample before.
+	p99 time.Duration
 }
 
-const header = "cycle  clients  goroutines    heap MB  descriptors  delivered   p99 ms"
+const header = "cycle  clients  subscriptions  goroutines    heap MB  descriptors  delivered   p99 ms"
 
 // String formats the sample below header.
 func (s sample) String() string {
-	return fmt.Sprintf("%7d  %10d  %9.1f  %11d  %9d  %7.1f",
-		s.clients, s.goroutines, float64(s.heap)/(1<<20), s.descriptors, s.delivered, millis(s.p99))
+	return fmt.Sprintf("%7d  %13d  %10d  %9.1f  %11d  %9d  %7.1f",
+		s.clients, s.subscriptions, s.goroutines, float64(s.heap)/(1<<20), s.descriptors, s.delivered, millis(s.p99))
 }
 
 func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
@@ -38,6 +39,11 @@ func (w *world) measure(collect bool) sample {
 	s := sample{
 		at: time.Since(w.start), clients: int(w.open.Load()), goroutines: runtime.NumGoroutine(), heap: m.HeapAlloc,
 		delivered: w.delivered.Load(), p99: w.latency(),
+	}
+	for _, n := range w.nodes {
+		n.mu.RLock()
+		s.subscriptions += n.server.Stats().Subscriptions
+		n.mu.RUnlock()
 	}
 	if all, err := os.ReadDir("/proc/self/fd"); err == nil { // elsewhere descriptors are not counted
 		s.descriptors = len(all)
@@ -56,7 +62,7 @@ func busiest(all []sample) sample {
 // Growth that the end of a cycle may have over the end of the first one: idle readers are kept, and the garbage
 // collector and the runtime keep some memory for reuse.
 const (
-	spareGoroutines  = 70
+	spareGoroutines  = 30
 	spareDescriptors = 4
 	spareHeap        = 4 << 20
 )

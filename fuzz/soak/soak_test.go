@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"path/filepath"
 	"strings"
@@ -13,7 +14,9 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestSoak_ReturnsToBaseline(t *testing.T) {
-	samples, err := soak(t.Context(), config{duration: 3 * time.Second, cycles: 3, audience: 40, out: io.Discard})
+	samples, err := soak(t.Context(), config{
+		duration: 6 * time.Second, cycles: 3, audience: 40, rate: 200, broker: "nats-embedded", out: io.Discard,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,12 +30,15 @@ func TestSoak_ReturnsToBaseline(t *testing.T) {
 func TestSoak_NamesTheResourceThatGrew(t *testing.T) {
 	end := make(chan struct{})
 	defer close(end)
-	leak := func() {
+	leak := func([]sample) error {
 		for range 200 {
 			go func() { <-end }()
 		}
+		return nil
 	}
-	_, err := soak(t.Context(), config{duration: time.Second, cycles: 3, audience: 4, out: io.Discard, each: leak})
+	_, err := soak(t.Context(), config{
+		duration: time.Second, cycles: 3, audience: 4, rate: 10, broker: "nats-embedded", out: io.Discard, each: leak,
+	})
 	if err == nil || !strings.Contains(err.Error(), "goroutines grew") {
 		t.Errorf("the error is %v, want one that names goroutines", err)
 	}
@@ -40,11 +46,13 @@ func TestSoak_NamesTheResourceThatGrew(t *testing.T) {
 
 func TestConfig_NamesInvalidValues(t *testing.T) {
 	for want, c := range map[string]config{
-		"-cycles":   {cycles: 1, audience: 1, duration: time.Minute},
-		"-clients":  {cycles: 2, audience: 0, duration: time.Minute},
-		"-duration": {cycles: 2, audience: 1, duration: time.Millisecond},
+		"-cycles":   {cycles: 1, audience: 1, rate: 2, duration: time.Minute},
+		"-clients":  {cycles: 2, audience: 0, rate: 2, duration: time.Minute},
+		"-rate":     {cycles: 2, audience: 1, rate: 1, duration: time.Minute},
+		"-duration": {cycles: 2, audience: 1, rate: 2, duration: time.Millisecond},
+		"-broker":   {cycles: 2, audience: 1, rate: 2, duration: time.Minute, broker: "pigeon"},
 	} {
-		if err := c.validate(); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := soak(t.Context(), c); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("the error is %v, want %s", err, want)
 		}
 	}
@@ -60,13 +68,44 @@ func TestDraw_ShowsEachMeasurement(t *testing.T) {
 	if err := draw(name, &b); err != nil {
 		t.Fatal(err)
 	}
-	if got := strings.Count(b.String(), "<polyline"); got != 5 || !strings.Contains(b.String(), "460.0,") {
-		t.Errorf("%d lines are drawn, want 5:\n%s", got, b.String())
+	if got := strings.Count(b.String(), "<polyline"); got != 6 || !strings.Contains(b.String(), "460.0,") {
+		t.Errorf("%d lines are drawn, want 6:\n%s", got, b.String())
 	}
 	if err := writeFile(name, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := draw(name, io.Discard); err == nil {
 		t.Error("a file without measurements is drawn")
+	}
+}
+
+// A client notices a message that is missing, comes twice or comes late, unless the server has announced a gap or the
+// publisher does not know whether the message was stored.
+func TestTake_FindsWhatMayNotHappen(t *testing.T) {
+	note := func(offset uint64, n, stored int) message {
+		return message{Action: "note", UploadID: "u", position: position{Offset: offset}, N: n, Stored: stored}
+	}
+	gap := message{Action: "subscribed", UploadID: "u", position: position{"two", 9}}
+	for name, c := range map[string]struct {
+		second []message
+		want   string
+	}{
+		"next":         {[]message{note(5, 8, 7)}, ""},
+		"missing":      {[]message{note(6, 9, 8)}, "8 is missing"},
+		"unsure":       {[]message{note(6, 9, 7)}, ""},
+		"twice":        {[]message{note(4, 7, 6)}, "offset 4 after 4"},
+		"repeated":     {[]message{note(5, 7, 6)}, "message 7 again"},
+		"announced":    {[]message{gap, note(1, 20, 19)}, ""},
+		"late":         {[]message{gap, note(2, 20, 19), note(3, 19, 18)}, "message 19 again or late"},
+		"another user": {[]message{{Action: "note", UploadID: "other", N: 3}}, ""},
+	} {
+		at := map[string]*place{"u": {position{"one", 4}, 7}}
+		var err error
+		for _, m := range c.second {
+			err = errors.Join(err, take(m, at))
+		}
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: the error is %v, want %q", name, err, c.want)
+		}
 	}
 }

@@ -5,50 +5,46 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/shoal-go/shoal/broker"
 	"github.com/shoal-go/shoal/manager"
-	"github.com/shoal-go/shoal/server"
 )
 
 const (
 	nodes   = 2
 	uploads = 20
-	// publishEvery is the pause between the publications of a publisher. Each node has one.
-	publishEvery = 5 * time.Millisecond
 )
 
 // world is two nodes with their broker, and all that is measured.
 type world struct {
 	start     time.Time
-	hub       *broker.Memory
+	hub       *hub
 	nodes     [nodes]*node
+	topics    [uploads]topic
 	open      atomic.Int64
 	delivered atomic.Uint64
 
 	mu    sync.Mutex // protects the fields below
 	times []time.Duration
-	// failure is the first thing that a well-behaved client must not see.
+	// failure is the first thing that a client must not see.
 	failure error
 }
 
-// node is one manager and server.
-type node struct {
-	// mu protects the fields below against a restart; it is held for reading while they are used.
-	mu      sync.RWMutex
-	manager *manager.Manager
-	server  *server.Server
-	address string
-	served  chan error
+// topic is what the publisher of an upload knows of it.
+type topic struct {
+	// tried is the number of the newest message, and stored that of the newest one that the broker certainly has.
+	tried, stored int
 }
 
-func newWorld() (*world, error) {
-	w := &world{start: time.Now(), hub: broker.NewMemory(broker.MemoryOptions{})}
+func newWorld(kind string) (*world, error) {
+	w := &world{start: time.Now()}
+	var err error
+	if w.hub, err = newHub(kind); err != nil {
+		return nil, err
+	}
 	for i := range w.nodes {
 		w.nodes[i] = new(node)
 		if err := w.nodes[i].run(w.hub); err != nil {
@@ -58,64 +54,26 @@ func newWorld() (*world, error) {
 	return w, nil
 }
 
-// run starts the node.
-func (n *node) run(hub *broker.Memory) (err error) {
-	if n.manager, err = manager.New(manager.Options{Broker: hub.Node()}); err != nil {
-		return err
-	}
-	n.server, err = server.New(server.Options{
-		Manager: n.manager, Authorize: server.AuthorizeOpen,
-		Authenticate: func(_ context.Context, token string) (server.Identity, error) {
-			return server.Identity{UserID: token}, nil
-		},
-		PingInterval: 2 * time.Second, IdleTimeout: 6 * time.Second, CloseTimeout: time.Second, QueueAge: 2 * time.Second,
-		QueueBytes: 128 << 10,
-	})
-	if err != nil {
-		return errors.Join(err, n.manager.Close(context.Background()))
-	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	n.address, n.served = ln.Addr().String(), make(chan error, 1)
-	go func(s *server.Server, served chan error) { served <- s.Serve(ln) }(n.server, n.served)
-	return nil
-}
-
-// end closes the node.
-func (n *node) end() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	err := errors.Join(n.server.Close(ctx), n.manager.Close(ctx))
-	<-n.served
-	return err
-}
-
-// restart replaces the node by a new one.
-func (n *node) restart(hub *broker.Memory) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return errors.Join(n.end(), n.run(hub))
-}
-
-func (w *world) close() {
+func (w *world) close() error {
+	var err error
 	for _, n := range w.nodes {
-		_ = n.end() // the end of the program
+		err = errors.Join(err, n.end())
 	}
+	return errors.Join(err, w.hub.close())
 }
 
-// cycle lets the audience grow for half of the time and shrink for the other half.
-func (w *world) cycle(ctx context.Context, d time.Duration, audience int) (during []sample) {
+// cycle lets the audience grow for half of the time and shrink for the other half. number counts the cycles.
+func (w *world) cycle(ctx context.Context, number int, c config) (during []sample) {
+	d := c.duration / time.Duration(c.cycles)
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
 	var running sync.WaitGroup
 	for i := range w.nodes {
-		running.Go(func() { w.publish(ctx, w.nodes[i]) })
+		running.Go(func() { w.publish(ctx, i, time.Second*nodes/time.Duration(c.rate)) })
 	}
-	running.Go(func() { w.restartOne(ctx, d/2) })
-	for i := range audience {
-		arrives := d / 2 * time.Duration(i) / time.Duration(audience)
+	running.Go(func() { w.disturb(ctx, number, d) })
+	for i := range c.audience {
+		arrives := d / 2 * time.Duration(i) / time.Duration(c.audience)
 		running.Go(func() {
 			if pause(ctx, arrives) {
 				w.live(ctx, i, d-2*arrives)
@@ -131,6 +89,29 @@ func (w *world) cycle(ctx context.Context, d time.Duration, audience int) (durin
 	return during
 }
 
+// disturb applies one fault after the other in a cycle that takes the time d. What they do depends on its number.
+func (w *world) disturb(ctx context.Context, number int, d time.Duration) {
+	reload := func(refuse bool) func() error {
+		return func() error { return errors.Join(w.nodes[0].reload(refuse), w.nodes[1].reload(refuse)) }
+	}
+	for _, f := range []struct {
+		name  string
+		fault func() error
+	}{
+		{"reloading to settings that refuse connections", reload(true)},
+		{"reloading the first settings", reload(false)},
+		{"restarting the broker", func() error { return w.hub.restart(ctx, d/50, number%2 == 1) }},
+		{"restarting a node", func() error { return w.nodes[number%nodes].restart(w.hub) }},
+	} {
+		if !pause(ctx, d/6) {
+			return
+		}
+		if err := f.fault(); err != nil {
+			w.fail(fmt.Errorf("%s: %w", f.name, err))
+		}
+	}
+}
+
 // pause reports whether the time has passed before ctx ended.
 func pause(ctx context.Context, d time.Duration) bool {
 	select {
@@ -141,12 +122,17 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// publish publishes to random uploads through a node.
-func (w *world) publish(ctx context.Context, n *node) {
-	for pause(ctx, publishEvery) {
-		id := fmt.Sprint("upload-", rand.IntN(uploads)) //nolint:gosec // load
-		padding := rand.IntN(2000)                      //nolint:gosec // load
-		text := fmt.Sprintf(`{"action":"note","sent":%d,"pad":"%0*d"}`, time.Now().UnixNano(), padding, 0)
+// publish publishes to random uploads through a node. Each upload belongs to one node, so that its messages have an
+// order.
+func (w *world) publish(ctx context.Context, index int, every time.Duration) {
+	n := w.nodes[index]
+	for pause(ctx, every) {
+		number := rand.IntN(uploads/nodes)*nodes + index //nolint:gosec // load
+		padding := rand.IntN(2000)                       //nolint:gosec // load
+		id, t := fmt.Sprint("upload-", number), &w.topics[number]
+		t.tried++
+		text := fmt.Sprintf(`{"action":"note","sent":%d,"n":%d,"stored":%d,"pad":"%0*d"}`,
+			time.Now().UnixNano(), t.tried, t.stored, padding, 0)
 		message, err := manager.Parse(id, []byte(text), time.Now())
 		if err != nil {
 			w.fail(err)
@@ -155,18 +141,11 @@ func (w *world) publish(ctx context.Context, n *node) {
 		n.mu.RLock()
 		_, err = n.manager.Publish(ctx, id, message)
 		n.mu.RUnlock()
-		// A node that has just started has not reached the broker yet.
-		if err != nil && ctx.Err() == nil && !errors.Is(err, manager.ErrUnavailable) {
+		switch {
+		case err == nil:
+			t.stored = t.tried
+		case ctx.Err() == nil && !errors.Is(err, manager.ErrUnavailable): // which the broker may be
 			w.fail(fmt.Errorf("publishing: %w", err))
-		}
-	}
-}
-
-// restartOne restarts a node once.
-func (w *world) restartOne(ctx context.Context, after time.Duration) {
-	if pause(ctx, after) {
-		if err := w.nodes[rand.IntN(nodes)].restart(w.hub); err != nil { //nolint:gosec // load
-			w.fail(fmt.Errorf("restarting a node: %w", err))
 		}
 	}
 }
@@ -203,7 +182,6 @@ func (w *world) fail(err error) {
 
 // note records the time from the publication of a message to its arrival.
 func (w *world) note(took time.Duration) {
-	w.delivered.Add(1)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.times = append(w.times, took)
