@@ -1,3 +1,12 @@
+// Package broker defines the interface through which nodes share messages: it transports bytes on channels and is small
+// enough for existing engines to implement. It is independent of users, uploads and connections.
+//
+// A channel name has the form kind:id. Kind consists of lower-case letters; id is valid UTF-8 of 1 to 255 bytes without
+// control characters and may contain any other character, including colons. Engines with stricter naming rules encode
+// the id.
+//
+// Memory connects nodes of one process. The directories beside it contain NATS and Redis, and brokertest, the
+// conformance suite for all implementations.
 package broker
 
 import (
@@ -131,4 +140,32 @@ type Stored struct {
 	Payload []byte
 	// At is when it was stored, by this node's clock: its age is measured by the engine's, which may differ.
 	At time.Time
+}
+
+// maxTrace is the length of a trace context of version 00.
+const maxTrace = 55
+
+// traceKey is the key of a trace context in a context.
+type traceKey struct{}
+
+// WithTrace returns a context with which Store and StoreOnce carry a trace context, the value of a W3C traceparent header,
+// to the nodes that receive the message: see Message.Trace. It travels beside the payload, which stays the same. Publish
+// carries it too unless the engine has nothing but the payload, like Redis.
+func WithTrace(ctx context.Context, trace string) context.Context {
+	return context.WithValue(ctx, traceKey{}, trace)
+}
+
+// TraceOf returns the trace context that WithTrace has added, or "".
+func TraceOf(ctx context.Context) string {
+	trace, _ := ctx.Value(traceKey{}).(string)
+	return BoundTrace(trace)
+}
+
+// BoundTrace returns a trace context, or "" if it has not the length of one. Whether it is one is for its reader to
+// decide, as it may come from another program.
+func BoundTrace(trace string) string {
+	if len(trace) != maxTrace {
+		return ""
+	}
+	return trace
 }

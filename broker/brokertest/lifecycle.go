@@ -3,12 +3,142 @@ package brokertest
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"time"
 
 	"go.uber.org/goleak"
 
 	"github.com/shoal-go/shoal/broker"
 )
+
+// subscribeEffective: messages published on another node once Subscribe has returned arrive, for many channels
+// subscribed at once, one and several at a time.
+func subscribeEffective(s *trial) {
+	const rounds, callers = 10, 20
+	a, b := s.join(), s.join()
+	for round := range rounds {
+		all := s.channels(fmt.Sprint(round), callers*3)
+		s.each(callers, func(i int) {
+			own := all[3*i : 3*i+3]
+			s.subscribe(a, own[0])
+			s.publish(b, own[0], "first")
+			s.subscribe(a, own[1:]...)
+			s.store(b, own[2], "first")
+			s.publish(b, own[1], "first")
+		})
+		for _, channel := range all {
+			s.await(&a.board, "what was published after Subscribe had returned", func() bool {
+				return len(a.messages(channel)) > 0
+			})
+		}
+	}
+}
+
+// resubscribe: going and coming back at once does not end in being away.
+func resubscribe(s *trial) {
+	a, b := s.join(), s.join()
+	all := s.channels("c", 8)
+	s.subscribe(a, all...)
+	for round := range 25 {
+		payload := fmt.Sprint(round)
+		s.each(len(all), func(i int) {
+			s.unsubscribe(a, all[i])
+			s.subscribe(a, all[i])
+			s.publish(b, all[i], payload)
+		})
+		for _, channel := range all {
+			s.awaitLast(a, channel, payload)
+		}
+	}
+}
+
+// subscribeTwice: subscribing again, within a call or by another, changes nothing.
+func subscribeTwice(s *trial) {
+	a, b := s.join(), s.join()
+	x := s.channel("x")
+	s.subscribe(a, x, x)
+	s.each(4, func(int) { s.subscribe(a, x) })
+	want := []string{"1", "2", "3"}
+	for _, payload := range want {
+		s.publish(b, x, payload)
+	}
+	s.awaitLast(a, x, "3")
+	s.publish(b, x, "end")
+	s.awaitLast(a, x, "end")
+	if got := a.payloads(x); !slices.Equal(got, append(want, "end")) {
+		s.Errorf("a node that subscribed several times heard %q, want each of %q once", got, want)
+	}
+	s.unsubscribe(a, x)
+	s.awaitSilence(a, b, x)
+}
+
+// unsubscribeEnds: after Unsubscribe nothing comes any more, shortly, and other channels and nodes are as before.
+func unsubscribeEnds(s *trial) {
+	a, b := s.join(), s.join()
+	x, y, never := s.channel("x"), s.channel("x.y"), s.channel("never")
+	s.subscribe(a, x, y)
+	s.subscribe(b, x)
+	s.unsubscribe(a, x, never)
+	s.unsubscribe(a, x)
+	s.awaitSilence(a, b, x)
+	s.publish(a, x, "still there")
+	s.awaitLast(b, x, "still there")
+	s.publish(b, y, "still there")
+	s.awaitLast(a, y, "still there")
+}
+
+// awaitSilence returns when a node receives no more messages that another publishes on a channel. Each silent round ends
+// with a message on another channel, which has overtaken nothing.
+func (s *trial) awaitSilence(deaf, speaker *node, channel string) {
+	s.Helper()
+	const silentRounds, tries = 5, 200
+	fence := s.channel("fence")
+	s.subscribe(deaf, fence)
+	silent := 0
+	for round := range tries {
+		before := len(deaf.payloads(channel))
+		s.publish(speaker, channel, "not for everybody")
+		s.publish(speaker, fence, fmt.Sprint(round))
+		s.awaitLast(deaf, fence, fmt.Sprint(round))
+		if silent++; len(deaf.payloads(channel)) > before {
+			silent = 0
+		}
+		if silent == silentRounds {
+			return
+		}
+	}
+	s.Errorf("a node still hears what it unsubscribed from, after %d messages", tries)
+}
+
+// thousands: many channels subscribed and unsubscribed at once, in large and small calls.
+func thousands(s *trial) {
+	const callers, size, batch = 8, 512, 64
+	a, b := s.join(), s.join()
+	all := s.channels("c", callers*size)
+	s.each(callers, func(i int) {
+		own := all[i*size : (i+1)*size]
+		for some := range slices.Chunk(own, batch) {
+			s.subscribe(a, some...)
+		}
+		s.unsubscribe(a, own[:size/2]...)
+		for _, channel := range own[size/2 : size/2+batch] {
+			s.unsubscribe(a, channel)
+			s.subscribe(a, channel)
+		}
+	})
+	s.each(callers, func(i int) {
+		for _, channel := range all[i*size+size/2 : (i+1)*size] {
+			s.publish(b, channel, "for all that stayed")
+		}
+	})
+	for i := range callers {
+		for _, channel := range all[i*size+size/2 : (i+1)*size] {
+			s.awaitLast(a, channel, "for all that stayed")
+		}
+		s.awaitSilence(a, b, all[i*size])
+	}
+}
 
 // runEnds: Run returns nil when its context ends, and then nothing of the node is left.
 func runEnds(s *trial) {

@@ -2,6 +2,8 @@ package brokertest
 
 import (
 	"context"
+	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"sync"
@@ -122,4 +124,144 @@ func (t *traffic) epochs() []string {
 		epochs = append(epochs, k.Epoch)
 	}
 	return epochs
+}
+
+// ledger accounts for the messages of one channel. Their payloads are the numbers from 0. All methods may be called
+// from any number of goroutines.
+type ledger struct {
+	mu    sync.Mutex
+	acked []bool // by number: whether Store returned nil
+}
+
+// next returns the next message's number.
+func (l *ledger) next() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.acked = append(l.acked, false)
+	return len(l.acked) - 1
+}
+
+// ack notes that a message was stored.
+func (l *ledger) ack(number int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.acked[number] = true
+}
+
+// check returns the faults in a follower's observations so far, or nil: each acknowledged message is
+// there once and in order, or its loss was announced just where it is missing. One that was not acknowledged may
+// be there, also late, as it may have stood before a socket that a paused engine read later; but not before one
+// that was acknowledged before its Store began.
+func (l *ledger) check(sights []Sight, mayLose bool) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	seen := make(map[int]bool)
+	due := 0 // all acknowledged ones below are accounted for
+	announced := false
+	var offset uint64
+	for _, sight := range sights {
+		if sight.Lost != "" {
+			if !mayLose {
+				return fmt.Errorf("a loss is announced that need not be: %s", sight.Lost)
+			}
+			announced, offset = true, 0
+			continue
+		}
+		number, err := strconv.Atoi(string(sight.Payload))
+		switch {
+		case err != nil || number < 0 || number >= len(l.acked):
+			return fmt.Errorf("%q was seen, which was never stored", sight.Payload)
+		case seen[number]:
+			return fmt.Errorf("message %d was seen twice", number)
+		case l.acked[number] && number < due:
+			return fmt.Errorf("message %d was seen after %d, out of order", number, due-1)
+		case sight.Offset <= offset:
+			return fmt.Errorf("message %d is at offset %d, not above %d", number, sight.Offset, offset)
+		}
+		if missing := l.firstAcked(due, number); missing >= 0 && !announced {
+			return fmt.Errorf("message %d is missing before %d, and nothing was said of it", missing, number)
+		}
+		seen[number], due, announced, offset = true, max(due, number+1), false, sight.Offset
+	}
+	if missing := l.firstAcked(due, len(l.acked)); missing >= 0 && !announced {
+		return fmt.Errorf("message %d is missing at the end, and nothing was said of it", missing)
+	}
+	return nil
+}
+
+// firstAcked returns the first acknowledged message from a number up to below another, or -1.
+func (l *ledger) firstAcked(from, to int) int {
+	for number := from; number < to; number++ {
+		if l.acked[number] {
+			return number
+		}
+	}
+	return -1
+}
+
+// mergeLosesNothing: a node that subscribes at any moment, reads the history and adds live messages has all of them, once
+// and in order, even if it has to ask again at any other moment.
+func mergeLosesNothing(s *trial) {
+	const rounds, size = 8, 8
+	writer := s.join()
+	f := NewFollower(s.Node(s.TB))
+	s.follow(f)
+	all := s.channels("c", rounds*size)
+	for some := range slices.Chunk(all, size) {
+		joins := make([]joining, size)
+		s.each(size, func(i int) { joins[i] = s.joinSomewhere(writer, f, some[i]) })
+		for i, j := range joins {
+			s.awaitSeen(f, some[i], s.Messages-1)
+			if err := j.ledger.check(f.Seen(some[i]), false); err != nil {
+				s.Errorf("a follower that joined at message %d and stumbled at %d: %v", j.joined, j.stumbled, err)
+			}
+		}
+	}
+}
+
+// joining is a channel that a follower has joined while it was being filled.
+type joining struct {
+	ledger           *ledger
+	joined, stumbled int // the number of the message at which that happened
+}
+
+// joinSomewhere fills a channel, while a follower joins it and is made to ask again.
+func (s *trial) joinSomewhere(writer *node, f *Follower, channel string) joining {
+	j := joining{ledger: new(ledger), joined: rand.IntN(s.Messages), stumbled: rand.IntN(s.Messages)}
+	join, joined := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(joined)
+		<-join
+		s.call("Subscribe", func(ctx context.Context) error { return f.Follow(ctx, channel) })
+	}()
+	for i := range s.Messages {
+		if i == j.joined {
+			close(join)
+		}
+		if i == j.stumbled {
+			f.Interrupted(channel)
+		}
+		number := j.ledger.next()
+		s.store(writer, channel, strconv.Itoa(number))
+		j.ledger.ack(number)
+	}
+	<-joined
+	return j
+}
+
+// follow runs a follower and returns when it is connected.
+func (s *trial) follow(f *Follower) {
+	s.Helper()
+	s.runs(f.Run)
+	s.awaitWell(f, "a follower's")
+}
+
+// awaitSeen waits until a follower has seen the message of a number.
+func (s *trial) awaitSeen(f *Follower, channel string, number int) {
+	s.Helper()
+	s.await(&f.board, "the last message of a channel that is followed", func() bool {
+		return slices.ContainsFunc(f.channels[channel].seen, func(sight Sight) bool {
+			return string(sight.Payload) == strconv.Itoa(number)
+		})
+	})
 }

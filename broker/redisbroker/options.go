@@ -5,6 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"net"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -98,4 +104,150 @@ func (o Options) validate() (target, error) {
 	complain(o.Timeout > 0, "Timeout is %v, must be positive", o.Timeout)
 	complain(o.MaxPayload > 0, "MaxPayload is %d, must be positive", o.MaxPayload)
 	return to, errors.Join(complaints...)
+}
+
+// mode is how the servers of a target stand together.
+type mode int
+
+const (
+	single mode = iota
+	sentinel
+	cluster
+)
+
+// target is a parsed URL. It is immutable.
+type target struct {
+	mode   mode
+	addrs  []string // of the server, the sentinels, or some nodes of the cluster
+	master string   // its name at the sentinels
+	db     int
+	tls    *tls.Config
+	login
+	sentinelLogin
+}
+
+type login struct{ user, password string }
+
+type sentinelLogin struct{ sentinelUser, sentinelPassword string }
+
+// parseURL reads a URL of Options. Its error never holds a part of the URL that could be a password.
+func parseURL(raw string) (to target, err error) {
+	scheme, rest, ok := strings.Cut(raw, "://")
+	if !ok {
+		return to, errors.New("redisbroker: the URL must begin with redis://, redis+sentinel:// or redis+cluster:// " +
+			"(or with rediss for TLS)")
+	}
+	base, kind, _ := strings.Cut(scheme, "+")
+	switch base {
+	case "redis":
+	case "rediss":
+		to.tls = &tls.Config{MinVersion: tls.VersionTLS12}
+	default:
+		return to, fmt.Errorf("redisbroker: the URL begins with %.20q, must be redis:// or rediss://", scheme)
+	}
+	modes := map[string]mode{"": single, "sentinel": sentinel, "cluster": cluster}
+	if to.mode, ok = modes[kind]; !ok {
+		return to, fmt.Errorf("redisbroker: the URL begins with %.20q, and after the + must come sentinel or cluster", scheme)
+	}
+	return to, to.parse(rest)
+}
+
+// parse reads the part of a URL after its scheme.
+func (to *target) parse(rest string) error {
+	rest, query, _ := strings.Cut(rest, "?")
+	rest, path, _ := strings.Cut(rest, "/")
+	if at := strings.LastIndexByte(rest, '@'); at >= 0 {
+		info, err := url.Parse("redis://" + rest[:at] + "@host")
+		if err != nil {
+			return errors.New("redisbroker: the URL's user and password cannot be read: percent-encode what is special in them")
+		}
+		to.user = info.User.Username()
+		to.password, _ = info.User.Password()
+		rest = rest[at+1:]
+	}
+	for host := range strings.SplitSeq(rest, ",") {
+		addr, err := address(host, to.mode)
+		if err != nil {
+			return err
+		}
+		to.addrs = append(to.addrs, addr)
+	}
+	if to.mode == single && len(to.addrs) > 1 {
+		return errors.New("redisbroker: the URL names several servers: say redis+cluster:// or redis+sentinel://")
+	}
+	return errors.Join(to.parsePath(path), to.parseQuery(query))
+}
+
+// address completes an address with the port that is usual.
+func address(host string, mode mode) (string, error) {
+	port := "6379"
+	if mode == sentinel {
+		port = "26379"
+	}
+	// The parser wants brackets around an IPv6 address, and takes them off.
+	parsed, err := url.Parse("redis://" + host)
+	if err != nil || parsed.Hostname() == "" || parsed.Host != host {
+		return "", errors.New("redisbroker: the URL must name each server as host or host:port, separated by commas")
+	}
+	if parsed.Port() != "" {
+		port = parsed.Port()
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return "", errors.New("redisbroker: the URL has a port that is not a number from 1 to 65535")
+		}
+	}
+	return net.JoinHostPort(parsed.Hostname(), port), nil
+}
+
+// parsePath reads the name of the master and the number of the database.
+func (to *target) parsePath(path string) error {
+	db := strings.TrimSuffix(path, "/")
+	if to.mode == sentinel {
+		name, number, _ := strings.Cut(db, "/")
+		var err error
+		if to.master, err = url.PathUnescape(name); err != nil || to.master == "" {
+			return errors.New("redisbroker: the URL must name the sentinels' master: redis+sentinel://host:port/master")
+		}
+		db = number
+	}
+	if db == "" {
+		return nil
+	}
+	number, err := strconv.Atoi(db)
+	if err != nil || number < 0 {
+		return fmt.Errorf("redisbroker: the URL's database is %.20q, must be a number from 0", db)
+	}
+	if to.mode == cluster && number != 0 {
+		return fmt.Errorf("redisbroker: the URL's database is %d, but a cluster has only 0", number)
+	}
+	to.db = number
+	return nil
+}
+
+// parseQuery reads the options after the question mark.
+func (to *target) parseQuery(query string) error {
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return errors.New("redisbroker: what follows the URL's question mark must be of the form name=value&name=value")
+	}
+	var complaints []error
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		value := values.Get(name)
+		switch {
+		case name == "sentinel_user" && to.mode == sentinel:
+			to.sentinelUser = value
+		case name == "sentinel_password" && to.mode == sentinel:
+			to.sentinelPassword = value
+		case name == "insecure_skip_verify" && to.tls != nil:
+			skip, err := strconv.ParseBool(value)
+			if err != nil {
+				complaints = append(complaints, errors.New("redisbroker: the URL's insecure_skip_verify must be true or false"))
+			}
+			to.tls.InsecureSkipVerify = skip
+		default:
+			complaints = append(complaints, fmt.Errorf(
+				"redisbroker: the URL's option %.40q means nothing with this kind of URL: "+
+					"sentinel_user and sentinel_password go with sentinels, insecure_skip_verify with TLS", name))
+		}
+	}
+	return errors.Join(complaints...)
 }

@@ -1,11 +1,34 @@
+// Package embedded runs a NATS server in the process, alone or in a cluster, so that nodes need no other service.
+// Importing natsbroker alone does not compile the server.
+//
+// # A single server
+//
+// The zero Options suffice: the server has no listener, and its broker reaches it through memory. Stored messages are
+// lost when the process ends.
+//
+// # A cluster of nodes
+//
+// Each node runs a server with ClusterAddr and the ClusterRoutes to the others. They elect leaders by majority:
+//
+//   - With natsbroker.Options.Replicas of 3, one of three or two of five servers may fail without loss.
+//   - Two servers are worse than one: both are needed for a majority. If one fails, the other can neither store nor
+//     read, and Health says so until it is back. Run one or three.
+//   - A server that restarts has lost its messages in memory and copies them from the others.
+//   - A member is its address in ClusterRoutes. A server that starts there again, under another Name and with an
+//     empty directory, is the same member. Ready names the members that are missing.
+//
+// Messages to subscribers do not depend on a majority.
 package embedded
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -147,3 +170,46 @@ func removeAll(dir string) error {
 	}
 	return nil
 }
+
+// logger forwards the log of the NATS server to an slog.Logger. Its methods are safe for concurrent use.
+type logger struct {
+	out    *slog.Logger
+	routes *rate.Sometimes
+}
+
+// Noticef logs routine events.
+func (l logger) Noticef(format string, v ...any) { l.out.Debug(line(format, v)) }
+
+// healthcheck begins the line that each failed call of Server.Ready causes. Ready returns the reason, and a stream that is
+// just being created is one.
+const healthcheck = "Healthcheck failed"
+
+// Warnf logs events that may need attention.
+func (l logger) Warnf(format string, v ...any) {
+	level := slog.LevelWarn
+	if strings.HasPrefix(format, healthcheck) {
+		level = slog.LevelDebug
+	}
+	l.out.Log(context.Background(), level, line(format, v))
+}
+
+// Errorf logs errors. A route to an unreachable node is tried, and reported, several times a second; only a sample
+// of these errors is logged.
+func (l logger) Errorf(format string, v ...any) {
+	if strings.HasPrefix(format, "Error trying to connect to route") {
+		l.routes.Do(func() { l.out.Warn(line(format, v)) })
+		return
+	}
+	l.out.Error(line(format, v))
+}
+
+// Fatalf logs errors that stop the server. It does not end the process: Start returns an error.
+func (l logger) Fatalf(format string, v ...any) { l.out.Error(line(format, v)) }
+
+// Debugf logs nothing: debug messages hold payloads.
+func (l logger) Debugf(string, ...any) {}
+
+// Tracef logs nothing.
+func (l logger) Tracef(string, ...any) {}
+
+func line(format string, v []any) string { return "NATS server: " + fmt.Sprintf(format, v...) }
