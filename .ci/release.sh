@@ -3,9 +3,9 @@
 # commit with one Go version give the same archives. VERSION defaults to the tag of the commit.
 #
 # Arguments: "check" then takes each artefact to a clean folder: it verifies the checksums, runs the binary of this system,
-# installs the command in a fresh module cache, as "go install .../cmd/shoal@latest" would after tagging, and installs the
-# client in a fresh project. "tags" only prints the tags of the release, the tag of the root module last; "notes" only prints
-# the section of the release in CHANGELOG.md.
+# compares the checksums with those of a second build in another folder, installs the command in a fresh module cache, as
+# "go install .../cmd/shoal@latest" would after tagging, and installs the client in a fresh project. "tags" only prints the
+# tags of the release, the tag of the root module last; "notes" only prints the section of the release in CHANGELOG.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -73,6 +73,13 @@ pack_client() (
 	npm pack --silent --ignore-scripts --pack-destination ../../dist
 )
 
+# check_again builds everything once more from a clone in another folder and compares the checksums.
+check_again() (
+	git clone -q . "$scratch/again"
+	VERSION=$version "$scratch/again/.ci/release.sh" >/dev/null
+	diff dist/SHA256SUMS "$scratch/again/dist/SHA256SUMS" && echo "a second build has the same checksums"
+)
+
 # check_archive verifies the checksums and runs the binary of this system from its archive, in a folder of its own.
 check_archive() {
 	local name
@@ -126,6 +133,7 @@ if [ "${1:-}" = check ]; then
 	scratch=$(mktemp -d)
 	trap 'chmod -R u+w "$scratch"; rm -rf "$scratch"' EXIT
 	check_archive
+	check_again
 	check_install
 	check_client
 fi

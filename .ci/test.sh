@@ -9,7 +9,7 @@ export SHOAL_STRESS=${SHOAL_STRESS:-5s}
 
 # Tests write their temporary files below a folder that must be empty afterwards.
 scratch=$(mktemp -d)
-export TMPDIR=$scratch/tmp
+export scratch TMPDIR=$scratch/tmp
 mkdir "$TMPDIR"
 current=""
 beside=() # process groups that run in the background
@@ -25,12 +25,22 @@ finish() {
 }
 trap finish EXIT
 
+# step NAME COMMAND… runs a command and prints the seconds that it took, and those of processors: of all that was waited for.
 step() {
 	current=$1
 	shift
-	local start=$SECONDS
+	local start=$SECONDS before after
+	processors before
 	"$@"
-	printf -- '--- %-20s %4d s\n' "$current" $((SECONDS - start))
+	processors after
+	printf -- '--- %-20s %4d s, processors %4d s\n' "$current" $((SECONDS - start)) $((after - before))
+}
+
+# processors VARIABLE sets a variable to the seconds of processors that the processes took which this shell has waited for.
+processors() {
+	local used=$scratch/times.$BASHPID
+	times >"$used"
+	printf -v "$1" %d "$(awk 'NR == 2 { split($1, u, /[ms]/); split($2, s, /[ms]/); printf "%d", 60 * (u[1] + s[1]) + u[2] + s[2] }' "$used")"
 }
 
 formatting() {
@@ -62,6 +72,7 @@ static_checks() {
 	step "words" .ci/words.sh
 	step "modules" modules
 	step "go vet" go vet work
+	step "tests of type checks" go test -vet=off ./internal/typecheck
 	step "types elsewhere" types
 }
 
@@ -125,10 +136,12 @@ crashed_in_detector() {
 		END { for (i in pc) exit 1 }'
 }
 
-# The command's tests run clusters of whole servers, whose elections need processor time: they run by themselves.
+# The command's tests run clusters of whole servers, whose elections need processor time: they run by themselves. The
+# type checker starts no goroutines of its own: it is tested by the static checks, without compiling its imports for the
+# race detector.
 tests() {
 	local all
-	mapfile -t all < <(go list work | grep -v -e /cmd/shoal -e /benchmarks/compare)
+	mapfile -t all < <(go list work | grep -v -e /cmd/shoal -e /benchmarks/compare -e /internal/typecheck)
 	raced "${all[@]}"
 	raced ./cmd/shoal/...
 }
