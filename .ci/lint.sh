@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the linters of .golangci.yml on every module, for the packages of this system and without building for another.
+# Runs the linters of .golangci.yml on all modules, for the packages of this system and without building for another.
 # The linter is built once, into the user's cache folder.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,8 +11,6 @@ folder=${XDG_CACHE_HOME:-$HOME/.cache}/shoal/golangci-lint-$version
 	GOBIN=$folder GOFLAGS='' GOWORK=off go install "github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$version"
 }
 
-status=0
-for folder_of_module in $(go work edit -json | sed -n 's/.*"DiskPath": "\(.*\)".*/\1/p'); do
-	(cd "$folder_of_module" && "$folder/golangci-lint" run --timeout 10m "$@" ./...) || status=1
-done
-exit $status
+# One run for all modules of the workspace loads what they share once.
+mapfile -t folders < <(go work edit -json | sed -n 's/.*"DiskPath": "\(.*\)".*/\1/p')
+"$folder/golangci-lint" run --timeout 30m "$@" "${folders[@]/%//...}"
