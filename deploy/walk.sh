@@ -5,6 +5,8 @@
 #	deploy/walk.sh bin/shoal                  # all of it: some four minutes
 #	deploy/walk.sh bin/shoal slow broker      # some of it: load slow broker log disk descriptors
 #
+# HOLD=60 leaves each fault for a minute, to look at the dashboard of the node.
+#
 # It needs redis-server, nginx, openssl and curl; Prometheus for the alerts ($PROMETHEUS, or prometheus in PATH); root for a
 # full file system (disk). Everything listens on the loopback interface and ends with the script.
 set -euo pipefail
@@ -61,6 +63,9 @@ alerts() {
 		"query=count by (alertname, instance) (max_over_time(ALERTS{alertstate='firing'}[$((SECONDS - began))s]))" |
 		grep -oE '"alertname":"[A-Za-z]+"(,"instance":"[0-9.:]+")?' | tr -d '"' |
 		sed -E -e 's/alertname:/   alert  /' -e 's/,instance:.*1909(.)/ node\1/' | sort | grep . || echo "   alert  none"
+}
+hold() { # hold N: leaves time to look at the dashboard of node N
+	[ -z "${HOLD:-}" ] || { echo "   look   http://127.0.0.1:1909$1/dashboard/" && sleep "$HOLD"; }
 }
 node() { # node N [FLAGS…]
 	local n=$1
@@ -132,6 +137,7 @@ for step in $steps; do
 		until_ok eval "metrics 1 shoal_slow_consumers_total | grep ."
 		metrics 1 'shoal_slow_consumers_total|shoal_closings_total.*Slow|shoal_refusals_total.*queue'
 		alerts
+		hold 1
 		wait $load
 		;;
 	broker)
@@ -143,6 +149,7 @@ for step in $steps; do
 		metrics 1 'shoal_broker_failures_total'
 		curl -fsS http://127.0.0.1:19091/metrics | grep -E '^shoal_(broker_healthy|ready) ' | sed 's/^/   metric /'
 		alerts
+		hold 1
 		say "Redis is back"
 		redis
 		for n in 1 2 3; do until_ok ready $n; done
@@ -158,6 +165,7 @@ for step in $steps; do
 		echo "   publish answers $(publish 3)"
 		metrics 3 'shoal_log_dropped_lines_total'
 		alerts
+		hold 3
 		stop TERM node3
 		node 3
 		until_ok ready 3
@@ -181,6 +189,7 @@ for step in $steps; do
 		metrics 3 'shoal_broker_failures_total'
 		logged node3 'no space left|broker'
 		alerts
+		hold 3
 		stop TERM node3
 		rm "$here/store/filler"
 		node 3
@@ -192,7 +201,7 @@ for step in $steps; do
 		as node3 bash -c 'ulimit -n 128; exec "$@"' - env SHOAL_JWT_SECRET_FILE="$here/jwt-secret" SHOAL_API_KEY_FILE="$here/api-key" "$shoal" serve \
 			--authorize open --addr 127.0.0.1:18083 --admin-addr 127.0.0.1:19093 --node-name node3 --broker redis://127.0.0.1:16379
 		until_ok ready 3
-		bench http://127.0.0.1:18083 --connections 30 --rate 1 --duration 15s &
+		bench http://127.0.0.1:18083 --connections 30 --rate 1 --duration "$((15 + ${HOLD:-0}))s" &
 		load=$!
 		until_ok eval "metrics 3 'shoal_connections\{' | grep -q ' 30$'"
 		for _ in {1..200}; do exec {socket}<>/dev/tcp/127.0.0.1/18083; done 2>/dev/null
@@ -200,6 +209,7 @@ for step in $steps; do
 		echo "   publish answers $(publish 3)"
 		metrics 3 'process_(open|max)_fds|shoal_connections|shoal_http_connections|shoal_refusals_total|shoal_accept_errors_total'
 		alerts
+		hold 3
 		wait $load
 		logged node3 'limit|accept|descriptor|open files'
 		stop TERM node3
