@@ -2,84 +2,13 @@ package manager
 
 import (
 	"fmt"
+	"log/slog"
+	"runtime/debug"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/shoal-go/shoal/internal/frame"
 )
-
-// Frame is an encoded message, immutable and shared by all its receivers. A Conn uses these methods; slices that they
-// return must not be changed, and AppendPayload does not allocate if dst has room.
-//
-//	Body() []byte      the message's JSON as it was published
-//	AppendPayload(dst []byte, v Variant, skipped uint32) []byte
-//	                   appends the message in one of its forms: with VariantV1 the JSON has the offset and, if it is not
-//	                   0, the number of skipped states that this one replaced in the connection's queue
-//	Size() int         bytes that the message counts for in a queue
-//	For(v Variant) bool
-//	                   whether a connection of that form gets the message; others must ignore it
-//	Class() Class      ClassEvent, ClassState, ClassTerminal or ClassControl
-//	StateKey() string  what distinguishes the states of an upload, apart from which a newer one replaces an older one
-//	UploadID() string  the upload that the message belongs to, "" if none
-//	Offset() uint64    the message's offset in its upload, 0 if it has none
-//	Epoch() string     the run of offsets that the offset belongs to, "" without an offset
-//	Traced() bool      whether the connection calls the function of Manager.Written once it has written the message
-//	Opcode() Opcode    OpcodeText, or OpcodeBinary for Client.SendBinary
-type Frame = frame.Frame
-
-// Class decides what may happen to a message while a connection's queue is under pressure.
-type Class = frame.Class
-
-const (
-	// ClassEvent messages are never dropped: a connection whose queue cannot hold one is closed.
-	ClassEvent = frame.Event
-	// ClassState messages may be replaced, while they are queued, by a newer state of the same upload with
-	// the same key: see ActionClass.
-	ClassState = frame.State
-	// ClassTerminal messages are events after which no older state of their upload is delivered.
-	ClassTerminal = frame.Terminal
-	// ClassControl messages precede queued data and do not count against the limits of the queue.
-	ClassControl = frame.Control
-)
-
-// Variant is the form in which a connection gets its messages.
-type Variant = frame.Variant
-
-const (
-	// VariantBase is the form without positions: messages as they were published.
-	VariantBase = frame.Base
-	// VariantV1 is the form of shoal.v1: messages with their offset, and acknowledgements.
-	VariantV1 = frame.V1
-)
-
-// Opcode is the kind of a WebSocket frame.
-type Opcode = frame.Opcode
-
-// The opcodes of messages.
-const (
-	OpcodeText   = frame.Text
-	OpcodeBinary = frame.Binary
-)
-
-// Outcome is the result of sending one message to one connection. The zero value is no outcome: it counts as Dropped.
-type Outcome = frame.Outcome
-
-const (
-	// Queued means that the message is in the connection's queue, or on its way.
-	Queued = frame.Queued
-	// Conflated means that the message is in the queue in the place of an older state of the same upload.
-	Conflated = frame.Conflated
-	// Dropped means that the connection is closing, or could not hold the message and closes because of it.
-	Dropped = frame.Dropped
-)
-
-// Delivery counts the outcomes of one message at all its target connections.
-type Delivery struct {
-	Queued    int
-	Conflated int
-	Dropped   int
-}
 
 // Conn is one client's connection. Its methods are called from any number of goroutines. They must return
 // without waiting for the client and without calling the manager: Send is called with the upload's lock held.
@@ -128,6 +57,32 @@ type TokenHolder interface {
 	TokenID() string
 }
 
+// TokenSet is implemented by a Conn that has shown several tokens, so that DisconnectToken finds it by each of them. It
+// takes precedence over TokenHolder.
+type TokenSet interface {
+	// HasToken reports whether the connection has shown the token with an id, the `jti` claim of a JWT.
+	HasToken(tokenID string) bool
+}
+
+// hasToken reports whether a connection was authenticated by a token.
+func hasToken(c Conn, tokenID string) bool {
+	switch t := c.(type) {
+	case TokenSet:
+		return tokenID != "" && t.HasToken(tokenID)
+	case TokenHolder:
+		return tokenID != "" && t.TokenID() == tokenID
+	}
+	return false
+}
+
+// SilenceReporter is implemented by a Conn that knows when its client was last heard of. Where a user has too many
+// connections, the one that has been silent longest gives way. SilentFor is called with the user's lock held: it must
+// not block or call the manager.
+type SilenceReporter interface {
+	// SilentFor returns the time since the last data from the client.
+	SilentFor() time.Duration
+}
+
 // ConnTime holds the time when a connection was registered. A Conn should embed one: a close order that a node learns of
 // late spares the connections that were registered after it was issued. Connections without a ConnTime are closed by
 // each order for their user or token. The zero value is ready for use.
@@ -162,13 +117,30 @@ func connTime(c Conn) time.Duration {
 	return 0
 }
 
-// SilenceReporter is implemented by a Conn that knows when its client was last heard of. Where a user has too many
-// connections, the one that has been silent longest gives way. SilentFor is called with the user's lock held: it must
-// not block or call the manager.
-type SilenceReporter interface {
-	// SilentFor returns the time since the last data from the client.
-	SilentFor() time.Duration
+// ageClock measures ages that must not be too short. It advances with the monotonic clock, and with the wall clock where
+// that advances more: the monotonic clock stands still while a machine is suspended. It never goes backwards, and no
+// two readings are equal.
+type ageClock struct {
+	mu    sync.Mutex // protects the fields below
+	last  time.Time
+	total time.Duration
 }
+
+// now returns the time since some moment in the past. It is never 0.
+func (c *ageClock) now() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	if c.last.IsZero() {
+		c.last = now
+	}
+	c.total += advance(now.Sub(c.last), now.Round(0).Sub(c.last.Round(0)))
+	c.last = now
+	return c.total
+}
+
+// advance returns how much time has passed by the clock that advanced more, and something in any case.
+func advance(monotonic, wall time.Duration) time.Duration { return max(monotonic, wall, 1) }
 
 // CloseReason is a WebSocket close code and the text that goes with it. The zero value stands for NormalClosure. A text
 // of more than 123 bytes is cut.
@@ -225,3 +197,91 @@ var (
 	InvalidToken  = CloseReason{4003, "Invalid token"}
 	InvalidFormat = CloseReason{4004, "Invalid message format"}
 )
+
+// guard calls the methods of connections, which are the embedder's. A panic of one ends neither the process nor the
+// delivery to another connection: it is counted, and logged at most once a second, with its stack and without its
+// value, which may hold a payload.
+type guard struct {
+	logger *slog.Logger
+	panics atomic.Uint64
+
+	mu   sync.Mutex // protects last; the logger is called without it
+	last time.Time
+}
+
+// send calls Conn.Send. A panic counts as Dropped.
+func (g *guard) send(c Conn, f *Frame) (o Outcome) {
+	o = Dropped
+	defer func() {
+		if problem := recover(); problem != nil {
+			g.report("Send", c, problem)
+		}
+	}()
+	return c.Send(f)
+}
+
+// sendDeferred calls Flusher.SendDeferred. A panic counts as Dropped.
+func (g *guard) sendDeferred(c Flusher, f *Frame) (o Outcome, flush bool) {
+	o = Dropped
+	defer func() {
+		if problem := recover(); problem != nil {
+			g.report("SendDeferred", c, problem)
+		}
+	}()
+	return c.SendDeferred(f)
+}
+
+// flush calls Flusher.Flush.
+func (g *guard) flush(c Flusher) {
+	defer func() {
+		if problem := recover(); problem != nil {
+			g.report("Flush", c, problem)
+		}
+	}()
+	c.Flush()
+}
+
+// close calls Conn.Close.
+func (g *guard) close(c Conn, reason CloseReason) {
+	defer func() {
+		if problem := recover(); problem != nil {
+			g.report("Close", c, problem)
+		}
+	}()
+	c.Close(reason)
+}
+
+// claimChanged calls ClaimObserver.ClaimChanged.
+func (g *guard) claimChanged(o ClaimObserver, c Conn, change ClaimChange) {
+	defer func() {
+		if problem := recover(); problem != nil {
+			g.report("ClaimChanged", c, problem)
+		}
+	}()
+	o.ClaimChanged(change)
+}
+
+// call calls another method of a connection.
+func (g *guard) call(method string, c Conn, work func()) {
+	defer func() {
+		if problem := recover(); problem != nil {
+			g.report(method, c, problem)
+		}
+	}()
+	work()
+}
+
+// report counts and logs a panic. It is called while the goroutine panics, so that the stack is the connection's.
+func (g *guard) report(method string, c Conn, problem any) {
+	g.panics.Add(1)
+	g.mu.Lock()
+	logged := time.Since(g.last) >= time.Second
+	if logged {
+		g.last = time.Now()
+	}
+	g.mu.Unlock()
+	if logged {
+		g.logger.Error("panic in a connection", "method", method, "connection", fmt.Sprintf("%T", c),
+			"type", fmt.Sprintf("%T", problem), "stack", string(debug.Stack()))
+	}
+}

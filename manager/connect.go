@@ -61,25 +61,6 @@ func (m *Manager) mostSilent(conns []Conn) int {
 // isComparable reports whether a connection can be a key of the registry.
 func isComparable(c Conn) bool { return c != nil && reflect.ValueOf(c).Comparable() }
 
-// made returns an error for a Manager that New has not returned.
-func (m *Manager) made() error {
-	if m == nil || m.registry == nil {
-		return errNotMade
-	}
-	return nil
-}
-
-// check returns ErrClosed, or an error for a Manager that New has not returned.
-func (m *Manager) check() error {
-	if err := m.made(); err != nil {
-		return err
-	}
-	if m.closed.Load() {
-		return ErrClosed
-	}
-	return nil
-}
-
 // Disconnect takes a connection out, with all its claims. The user's subscriptions end with the last
 // connection. It does not close the connection. Disconnecting one that is not registered has no effect.
 func (m *Manager) Disconnect(userID string, c Conn) {

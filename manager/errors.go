@@ -1,10 +1,13 @@
 package manager
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/shoal-go/shoal/broker"
 )
 
 // Errors that callers may branch on.
@@ -36,6 +39,44 @@ var (
 
 // errNotMade is the error of every method of a Manager that New has not returned.
 var errNotMade = errors.New("manager: Manager was not created with New")
+
+// unavailable wraps an error of the broker in ErrUnavailable or ErrKeysUnsupported, on which callers can branch.
+func unavailable(err error) error {
+	if errors.Is(err, broker.ErrKeysUnsupported) {
+		return fmt.Errorf("%w: %w", ErrKeysUnsupported, err)
+	}
+	if isPassing(err) && !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return err
+}
+
+// isPassing reports whether a call of the broker that failed may succeed later.
+func isPassing(err error) bool {
+	return errors.Is(err, broker.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) ||
+		errors.Is(err, context.Canceled)
+}
+
+// bounded returns a context that ends with ctx, and after brokerPatience if ctx has no end of its own.
+func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, brokerPatience)
+}
+
+// MissingNodesError is the error of a command that some nodes have not confirmed. It wraps ErrUnavailable: giving the
+// command again later makes sense. The nodes that confirmed it have carried it out.
+type MissingNodesError struct {
+	// Nodes are their names, sorted.
+	Nodes []string
+}
+
+func (e *MissingNodesError) Error() string {
+	return "manager: nodes did not confirm the command: " + strings.Join(e.Nodes, ", ")
+}
+
+func (e *MissingNodesError) Unwrap() error { return ErrUnavailable }
 
 // InvalidError names the invalid part of a caller's input and the valid values.
 type InvalidError struct {

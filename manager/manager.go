@@ -179,3 +179,22 @@ func (m *Manager) sweep() {
 		}
 	}
 }
+
+// made returns an error for a Manager that New has not returned.
+func (m *Manager) made() error {
+	if m == nil || m.registry == nil {
+		return errNotMade
+	}
+	return nil
+}
+
+// check returns ErrClosed, or an error for a Manager that New has not returned.
+func (m *Manager) check() error {
+	if err := m.made(); err != nil {
+		return err
+	}
+	if m.closed.Load() {
+		return ErrClosed
+	}
+	return nil
+}

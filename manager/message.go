@@ -1,7 +1,8 @@
 package manager
 
 import (
-	"strings"
+	"encoding/json"
+	"fmt"
 	"time"
 
 	"github.com/shoal-go/shoal/internal/frame"
@@ -121,120 +122,86 @@ func (e Encoded) frame(uploadID string, at Position) *Frame {
 	})
 }
 
-func (e Encoded) encode(v *vocabulary, uploadID string, now time.Time) (Encoded, error) {
-	if e.payload == nil {
-		return Encoded{}, &InvalidError{"", "is empty"}
+// NewEvent returns a message of an application's own action and of ClassEvent. v is marshalled by encoding/json and
+// must become an object, or null; its members stand beside "action". The value is marshalled once and not parsed again.
+//
+// The error is that of json.Marshal, or an *InvalidError: for an action of the protocol, and for members named action,
+// offset or skipped. The class applies on the node that publishes; with a Broker, other nodes classify a message by
+// Options.Classes.
+func NewEvent(action string, v any) (Encoded, error) { return newOwn(action, ClassEvent, "", v) }
+
+// NewState is like NewEvent for ClassState. key has at most 255 bytes: a newer state replaces a queued one of the
+// same action, upload and key.
+func NewState(action, key string, v any) (Encoded, error) { return newOwn(action, ClassState, key, v) }
+
+// NewTerminal is like NewEvent for ClassTerminal.
+func NewTerminal(action string, v any) (Encoded, error) { return newOwn(action, ClassTerminal, "", v) }
+
+func newOwn(action string, class Class, key string, v any) (Encoded, error) {
+	switch {
+	case action == "":
+		return Encoded{}, &InvalidError{"action", "must not be empty"}
+	case known(action) || reserved(action):
+		return Encoded{}, &InvalidError{"action", fmt.Sprintf("is %q, which the protocol defines", action)}
+	case len(key) > maxKey:
+		return Encoded{}, &InvalidError{"key", fmt.Sprintf("has %d bytes, at most %d are allowed", len(key), maxKey)}
 	}
-	field := "upload_id"
-	if e.action == actionProgress {
-		field = "payload.upload_id"
-	}
-	id, err := sameUpload(field, e.uploadID, uploadID)
-	if err == nil && uploadID == "" && id != "" {
-		err = CheckID(field, id) // Parse has been given it, and the message may not contain it
-	}
+	members, err := json.Marshal(v)
 	if err != nil {
 		return Encoded{}, err
 	}
-	if e.general && v.restricts(e.action) {
-		return v.parse(uploadID, e.payload, &now)
+	if isNull(members) {
+		members = []byte("{}")
 	}
+	if members[0] != '{' {
+		return Encoded{}, &InvalidError{"", fmt.Sprintf("must become a JSON object, but %T does not", v)}
+	}
+	top, payload := object{}, object{path: "payload."}
+	top.scan(members, true)
+	for _, name := range []string{"action", "offset", "skipped"} {
+		if top.value(name) != nil {
+			top.refuse(name, "is a field of the protocol; the value must not have it")
+		}
+	}
+	if nested := top.value("payload"); len(nested) > 0 && nested[0] == '{' {
+		payload.scan(nested, false)
+	}
+	e := Encoded{class: class, action: action}
+	if class == ClassState {
+		e.stateKey = stateKey(action, []byte(key))
+	}
+	if id, ok := payload.string("upload_id"); ok {
+		e.names = string(id)
+	}
+	if id := top.id("upload_id", ""); id != "" {
+		e.uploadID, e.names = id, id
+	}
+	if top.err != nil {
+		return Encoded{}, top.err
+	}
+	e.payload = make([]byte, 0, len(`{"action":"",`)+len(action)+len(members))
+	e.payload = appendString(append(e.payload, `{"action":`...), action)
+	if top.count > 0 {
+		e.payload = append(e.payload, ',')
+	}
+	e.payload = append(e.payload, members[1:]...)
 	return e, nil
 }
 
-func (p UploadProgress) encode(v *vocabulary, uploadID string, now time.Time) (Encoded, error) {
-	c := checker{}
-	p.UploadID = c.uploadID("payload.upload_id", p.UploadID, uploadID)
-	c.keep(v.statuses.check("payload.status", []byte(p.Status)))
-	c.keep(v.stages.check("payload.stage", []byte(p.Stage)))
-	c.percent("payload.progress_percent", p.Percent)
-	if p.AuditScore != nil {
-		c.percent("payload.description_audit_score", *p.AuditScore)
-	}
-	p.Timestamp = c.timestamp(p.Timestamp, now)
-	if c.err != nil {
-		return Encoded{}, c.err
-	}
-	return Encoded{
-		payload: p.json(), class: ClassState, action: actionProgress, uploadID: p.UploadID, names: p.UploadID,
-	}, nil
+// known reports whether an action is one of the protocol's own messages.
+func known(action string) bool {
+	return action == actionProgress || action == actionCompleted || action == actionFailed
 }
 
-func (m UploadCompleted) encode(_ *vocabulary, uploadID string, now time.Time) (Encoded, error) {
-	c := checker{}
-	m.UploadID = c.uploadID("upload_id", m.UploadID, uploadID)
-	c.percent("audit_score", m.AuditScore)
-	m.Timestamp = c.timestamp(m.Timestamp, now)
-	if c.err != nil {
-		return Encoded{}, c.err
+// reserved reports whether an action is one that the server or a client of the protocol sends: a published
+// message must not be mistaken for one.
+func reserved(action string) bool {
+	switch action {
+	case "auth", "auth_success", "auth_error",
+		"ping", "pong",
+		"subscribe_upload", "subscribed", "unsubscribe_upload", "unsubscribed",
+		"resume", "resumed", "reconnect", "error":
+		return true
 	}
-	return Encoded{
-		payload: m.json(), class: ClassTerminal, action: actionCompleted, uploadID: m.UploadID, names: m.UploadID,
-	}, nil
-}
-
-func (m UploadFailed) encode(_ *vocabulary, uploadID string, now time.Time) (Encoded, error) {
-	c := checker{}
-	m.UploadID = c.uploadID("upload_id", m.UploadID, uploadID)
-	m.Timestamp = c.timestamp(m.Timestamp, now)
-	if c.err != nil {
-		return Encoded{}, c.err
-	}
-	return Encoded{
-		payload: m.json(), class: ClassTerminal, action: actionFailed, uploadID: m.UploadID, names: m.UploadID,
-	}, nil
-}
-
-// sameUpload returns the one of two upload ids that is given, and refuses two that differ.
-func sameUpload(field, own, addressed string) (string, error) {
-	switch {
-	case own == "":
-		return addressed, nil
-	case addressed == "" || own == addressed:
-		return own, nil
-	}
-	return "", &InvalidError{field, "must be the id of the upload that the message is sent to"}
-}
-
-// checker validates the values of a message and keeps the first complaint.
-type checker struct{ err error }
-
-func (c *checker) keep(err error) {
-	if c.err == nil {
-		c.err = err
-	}
-}
-
-func (c *checker) uploadID(field, own, addressed string) string {
-	id, err := sameUpload(field, own, addressed)
-	if err == nil && addressed == "" {
-		err = CheckID(field, id)
-	}
-	c.keep(err)
-	return id
-}
-
-func (c *checker) percent(field string, v float64) {
-	if !(v >= 0 && v <= 100) { // the negation refuses NaN too
-		c.keep(&InvalidError{field, "must be a number from 0 to 100"})
-	}
-}
-
-// timestamp returns t, or now in its place, in UTC.
-func (c *checker) timestamp(t, now time.Time) time.Time {
-	if t.IsZero() {
-		t = now
-	}
-	t, err := inUTC(t)
-	c.keep(err)
-	return t
-}
-
-// abbreviated truncates client input for use in an error message.
-func abbreviated(s string) string {
-	const most = 40
-	if len(s) <= most {
-		return s
-	}
-	return strings.ToValidUTF8(s[:most], "")
+	return false
 }

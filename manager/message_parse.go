@@ -119,28 +119,6 @@ func checkJSON(data []byte) error {
 	return &InvalidError{"", problem}
 }
 
-// action reads the action. Frequent ones need no copy.
-func (o *object) action() string {
-	text := o.text("action")
-	switch string(text) {
-	case actionProgress:
-		return actionProgress
-	case actionCompleted:
-		return actionCompleted
-	case actionFailed:
-		return actionFailed
-	}
-	action := string(text)
-	switch {
-	case o.err != nil:
-	case action == "":
-		o.refuse("action", "must not be empty")
-	case reserved(action):
-		o.refuse("action", fmt.Sprintf("is %q, which is reserved for the protocol", action))
-	}
-	return action
-}
-
 // readIDs reads the upload ids of a message that is sent to uploadID, or to a user. All that are given must be equal;
 // the one in the payload of an application's own message is its own affair. If required, a message of the protocol's
 // own actions must have an upload.
@@ -169,14 +147,6 @@ func (e *Encoded) readIDs(uploadID string, top, payload *object, required bool) 
 	}
 	top.keep(payload.err)
 	return top.err
-}
-
-// string returns the text of a member, if it is a string.
-func (o *object) string(name string) (text []byte, ok bool) {
-	if value := o.value(name); value != nil {
-		return textOf(value)
-	}
-	return nil, false
 }
 
 // completeProgress checks an upload_progress and returns a copy that has all members of the schema.
@@ -275,22 +245,4 @@ func (c *completion) complete(o *object, now time.Time) ([]byte, error) {
 		b, from = append(b, e.after...), e.to
 	}
 	return append(b, o.data[from:]...), nil
-}
-
-// known reports whether an action is one of the protocol's own messages.
-func known(action string) bool {
-	return action == actionProgress || action == actionCompleted || action == actionFailed
-}
-
-// reserved reports whether an action is one that the server or a client of the protocol sends: a published
-// message must not be mistaken for one.
-func reserved(action string) bool {
-	switch action {
-	case "auth", "auth_success", "auth_error",
-		"ping", "pong",
-		"subscribe_upload", "subscribed", "unsubscribe_upload", "unsubscribed",
-		"resume", "resumed", "reconnect", "error":
-		return true
-	}
-	return false
 }

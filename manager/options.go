@@ -171,3 +171,18 @@ func (o Options) validate() error {
 
 // minMessageBytes leaves room for the shortest message of the protocol with the longest id.
 const minMessageBytes = 1024
+
+// Limits are the options of a manager that its callers have to respect.
+type Limits struct {
+	// MaxMessageBytes bounds a published message.
+	MaxMessageBytes int
+	// MaxSubscriptionsPerUser bounds the uploads that a user follows; negative: no bound.
+	MaxSubscriptionsPerUser int
+	// HistoryTotalBytes bounds Stats.HistoryBytes; negative: no bound.
+	HistoryTotalBytes int
+}
+
+// Limits returns the limits that the manager was made with.
+func (m *Manager) Limits() Limits {
+	return Limits{m.opt.MaxMessageBytes, m.opt.MaxSubscriptionsPerUser, m.opt.HistoryTotalBytes}
+}

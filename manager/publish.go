@@ -161,22 +161,3 @@ func (m *Manager) encode(uploadID string, msg Message) (Encoded, error) {
 	}
 	return e, nil
 }
-
-// count adds one outcome.
-func (d *Delivery) count(o Outcome) {
-	switch o {
-	case Queued:
-		d.Queued++
-	case Conflated:
-		d.Conflated++
-	default:
-		d.Dropped++
-	}
-}
-
-// add adds another delivery's counts.
-func (d *Delivery) add(o Delivery) {
-	d.Queued += o.Queued
-	d.Conflated += o.Conflated
-	d.Dropped += o.Dropped
-}

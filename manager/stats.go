@@ -1,10 +1,8 @@
 package manager
 
 import (
-	"math/bits"
 	"slices"
 	"sync/atomic"
-	"time"
 
 	"github.com/shoal-go/shoal/internal/frame"
 )
@@ -125,32 +123,6 @@ type clusterCounters struct {
 	logged atomic.Int64
 }
 
-// subscribeFailed, readFailed and publishFailed count a failed call of the broker. At most one per second is logged:
-// the broker's health is reported by itself, but a single channel may be refused while all else is well.
-func (c *cluster) subscribeFailed(err error) {
-	c.counters.subscribeFailures.Add(1)
-	c.logFailure("broker subscription failed", err)
-}
-
-func (c *cluster) readFailed(err error) {
-	c.counters.readFailures.Add(1)
-	c.logFailure("broker history read failed", err)
-}
-
-func (c *cluster) publishFailed(err error) {
-	c.counters.publishFailures.Add(1)
-	c.logFailure("broker publish failed", err)
-}
-
-func (c *cluster) logFailure(message string, err error) {
-	now, last := c.manager.clock(), c.counters.logged.Load()
-	if last == 0 || now-last >= int64(time.Second) {
-		if c.counters.logged.CompareAndSwap(last, now) {
-			c.manager.opt.Logger.Warn(message, "error", err)
-		}
-	}
-}
-
 // stats returns the counts.
 func (c *cluster) stats() *BrokerStats {
 	peers := c.peers.Counts()
@@ -185,17 +157,6 @@ func (c *cluster) stats() *BrokerStats {
 	}
 	return s
 }
-
-// refused counts a message from the broker that is invalid. It logs the channel, but never the message.
-func (c *cluster) refused(channel string, err error) {
-	n := c.counters.refused.Add(1)
-	if bits.OnesCount64(n) == 1 || n%refusedToLog == 0 { // invalid messages must not flood the log
-		c.manager.opt.Logger.Warn("message from the broker refused", "channel", channel, "error", err, "refused", n)
-	}
-}
-
-// refusedToLog is the number of refused messages per log line, once many were refused.
-const refusedToLog = 1024
 
 // counters are changed once a broadcast, not once a receiver.
 type counters struct {

@@ -3,6 +3,8 @@ package membership
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 )
@@ -116,6 +118,30 @@ func (p *Membership) begin() (*ask, uint64) {
 	return a, p.asked
 }
 
+// send publishes a question with a number, which checkOutgoing has accepted, for all other nodes. It blocks on the
+// engine, at most until ctx ends, and returns when the engine has accepted the question. On failure the error wraps
+// broker.ErrUnavailable.
+func (p *Membership) send(ctx context.Context, kind string, n uint64, body []byte) error {
+	h := p.header(typeAsk)
+	h.Kind, h.N = kind, n
+	if err := p.cfg.Broker.Publish(ctx, AllChannel, encode(h, body)); err != nil {
+		return unavailable("ask "+kind, err)
+	}
+	return nil
+}
+
+// checkOutgoing returns an error for a kind or a body that no message can have.
+func checkOutgoing(kind string, body []byte) error {
+	if !validName(kind) {
+		return fmt.Errorf("membership: kind is %.200q, want 1 to %d letters, digits, or characters of \"-_.:\"",
+			kind, maxNameBytes)
+	}
+	if len(body) > MaxBodyBytes {
+		return fmt.Errorf("membership: body of %s has %d bytes, at most %d are allowed", kind, len(body), MaxBodyBytes)
+	}
+	return nil
+}
+
 // end removes a question and returns the complete answers and the nodes without one.
 func (p *Membership) end(n uint64) (answers map[string]Answer, missing []string) {
 	p.mu.Lock()
@@ -190,4 +216,38 @@ func (p *Membership) takePartLocked(h header, body []byte) (taken, fits bool) {
 		a.close(h.From)
 	}
 	return true, true
+}
+
+// answer answers a question of another node, part by part.
+func (p *Membership) answer(ctx context.Context, j job) {
+	// The asking node does not wait longer; a late answer would only delay the next one.
+	ctx, cancel := context.WithDeadline(ctx, j.at.Add(p.cfg.Patience))
+	defer cancel()
+	if ctx.Err() != nil {
+		p.drop(&p.overflow, AllChannel, "question expired in the queue")
+		return
+	}
+	body, err := p.cfg.Answer(j.Kind, j.body)
+	h := p.header(typeAnswer)
+	h.To, h.N = j.Run, j.N
+	switch {
+	case err != nil:
+		p.log.Debug("membership: answering a question failed", slog.String("kind", j.Kind), slog.Any("error", err))
+		h.Refused, body = true, nil
+	case len(body) > MaxAnswerBytes:
+		p.log.Error("membership: answer too large", slog.String("kind", j.Kind), slog.Int("bytes", len(body)))
+		h.Refused, body = true, nil
+	}
+	for ; ; h.Part++ {
+		part := body[:min(len(body), partBytes)]
+		body = body[len(part):]
+		h.More = len(body) > 0
+		if err := p.cfg.Broker.Publish(ctx, inboxPrefix+j.From, encode(h, part)); err != nil {
+			p.log.Debug("membership: sending an answer failed", slog.String("kind", j.Kind), slog.Any("error", err))
+			return
+		}
+		if !h.More {
+			return
+		}
+	}
 }

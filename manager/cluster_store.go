@@ -175,3 +175,56 @@ func (c *cluster) newest(ctx context.Context, uploadID string) (newest Stored, p
 	}
 	return newest, s.Position, nil
 }
+
+// kept reads the stored messages of an upload from the broker: the ones after a position, or at first the newest one
+// alone, since new clients need no other (readOlder reads the others). If the broker stores no messages, this node
+// begins its own epoch.
+func (c *cluster) kept(
+	ctx context.Context, id string, since Position, first bool,
+) (kept broker.Snapshot, messages []Encoded, err error) {
+	if c.keeper == nil {
+		return broker.Snapshot{Position: Position{Epoch: c.manager.newEpoch()}}, nil, nil
+	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	if first {
+		kept, err = c.keeper.Newest(ctx, uploadChannel+id)
+		if messages = c.lookAtKept(id, kept); err != nil || len(messages) == 0 || messages[0].payload != nil {
+			return kept, messages, err
+		} // else the newest valid message is an earlier one
+	}
+	kept, err = c.keeper.History(ctx, uploadChannel+id, since)
+	return kept, c.lookAtKept(id, kept), err
+}
+
+// lookAtKept validates the messages, in their order.
+func (c *cluster) lookAtKept(id string, kept broker.Snapshot) []Encoded {
+	messages := make([]Encoded, len(kept.Messages))
+	for i, s := range kept.Messages {
+		messages[i], _ = c.look(id, s.Payload) // the zero value if the message is invalid
+	}
+	return messages
+}
+
+// begin returns a log with the stored messages of an upload.
+func (c *cluster) begin(
+	id string, kept broker.Snapshot, messages []Encoded, now time.Time,
+) *history.Log[*frame.Frame] {
+	log := history.Begin[*frame.Frame](kept.Epoch, kept.Floor, now)
+	for i, s := range kept.Messages {
+		if messages[i].payload != nil && s.Offset > log.Offset() {
+			f := messages[i].frame(id, Position{Epoch: kept.Epoch, Offset: s.Offset})
+			log.Append(s.Offset, f, f.Size(), storedAt(s, now), c.manager.limits)
+		}
+	}
+	log.Advance(kept.Offset)
+	return log
+}
+
+// storedAt is when a message was stored, by a clock that may go ahead of ours.
+func storedAt(s broker.Stored, now time.Time) time.Time {
+	if s.At.IsZero() || s.At.After(now) {
+		return now
+	}
+	return s.At
+}

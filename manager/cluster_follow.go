@@ -3,6 +3,7 @@ package manager
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/shoal-go/shoal/broker"
@@ -52,16 +53,6 @@ type attempt struct {
 }
 
 func newAttempt() *attempt { return &attempt{done: make(chan struct{})} }
-
-// refused hands a permanent error of the broker to the callers that are about to subscribe. The node goes on trying for
-// as long as there are any. The upload's lock is held.
-func (f *follow) refused(err error) {
-	if !f.live {
-		f.attempt.err = fmt.Errorf("%w: %w", ErrRefused, err)
-		close(f.attempt.done)
-		f.attempt = newAttempt()
-	}
-}
 
 // arrival is a validated message from the broker.
 type arrival struct {
@@ -148,6 +139,16 @@ func (c *cluster) pin(id string) (a *attempt) {
 	return a
 }
 
+// refused hands a permanent error of the broker to the callers that are about to subscribe. The node goes on trying for
+// as long as there are any. The upload's lock is held.
+func (f *follow) refused(err error) {
+	if !f.live {
+		f.attempt.err = fmt.Errorf("%w: %w", ErrRefused, err)
+		close(f.attempt.done)
+		f.attempt = newAttempt()
+	}
+}
+
 // deserted records that the upload has no subscriber. The registry calls it when it is done with such an upload, with
 // the upload's lock held.
 func (f *follow) deserted() {
@@ -157,128 +158,50 @@ func (f *follow) deserted() {
 	}
 }
 
-// reconcile subscribes to and unsubscribes from uploads at the broker, as they are wanted by now.
-func (c *cluster) reconcile(ctx context.Context, worker int, ids []string) (again []string) {
-	subscribed := c.subscribed[worker]
-	var join, leave []string
-	for _, id := range ids {
-		wanted := c.wanted(id)
-		sure, maybe := subscribed[id]
-		switch {
-		case wanted && sure:
-			c.joined(id)
-		case wanted:
-			join = append(join, id)
-		case maybe:
-			leave = append(leave, id)
-		}
-	}
-	ctx, cancel := context.WithTimeout(ctx, brokerPatience)
-	defer cancel()
-	// Only uploads to be joined have waiting callers.
-	again = c.join(ctx, subscribed, join)
-	return append(again, c.leave(ctx, subscribed, leave)...)
+// continues reports whether a message may be delivered although the upload is catching up: it directly follows the last
+// message that this node delivered, so nothing before it is missing.
+func (f *follow) continues(u *upload, a arrival) bool {
+	log := u.State.log
+	return f.live && log != nil && len(f.waiting) == 0 && a.Payload != nil && a.Offset > log.Offset() &&
+		a.Prev == log.Offset() && a.Epoch == log.Epoch()
 }
 
-// join subscribes to uploads, and returns those for which that has failed.
-func (c *cluster) join(ctx context.Context, subscribed map[string]bool, ids []string) (failed []string) {
-	if len(ids) == 0 {
-		return nil
+// advance notes the offset of a message that arrives, and reports whether it is higher than those before it, as the
+// messages of an epoch are.
+func (f *follow) advance(u *upload, a arrival) (inOrder bool) {
+	if log := u.State.log; log == nil || a.Epoch != "" && a.Epoch != log.Epoch() {
+		return true
 	}
-	// A channel that the engine refuses must not fail the others of its batch, so each is then retried by itself.
-	joined := ids
-	if err := c.broker.Subscribe(ctx, channelsOf(ids)...); err != nil {
-		joined = nil
-		for _, id := range ids {
-			if len(ids) > 1 {
-				err = c.broker.Subscribe(ctx, channelsOf([]string{id})...)
-			}
-			if err == nil {
-				joined = append(joined, id)
-				continue
-			}
-			failed = append(failed, id)
-			c.subscribeFailed(err)
-			c.refuse(id, err)
-		}
-	}
-	for _, id := range joined {
-		subscribed[id] = true
-		c.joined(id)
-	}
-	return failed
+	inOrder = a.Offset > f.arrived
+	f.arrived = max(f.arrived, a.Offset)
+	return inOrder
 }
 
-// refuse ends the attempt to follow an upload if a failed call of the broker would fail again.
-func (c *cluster) refuse(id string, err error) {
-	if err == nil || isPassing(err) {
-		return
+// maxWaiting is how many messages of an upload may wait while it is brought up to date.
+const maxWaiting = 4096
+
+// hold queues a message until the upload has caught up. At the bounds the oldest ones give way: the broker's history,
+// which is read until it meets the held messages, has them, unless it is too short for the upload's rate.
+func (f *follow) hold(a arrival) {
+	for len(f.waiting) >= maxWaiting ||
+		len(f.waiting) > 0 && f.waitingBytes+len(a.Payload) > f.cluster.manager.opt.HistoryBytes {
+		f.waitingBytes -= len(f.waiting[0].Payload)
+		f.waiting[0] = arrival{}
+		f.waiting = f.waiting[1:]
 	}
-	c.manager.registry.WithKnown(id, func(u *upload) {
-		if f := u.State.follow; f != nil {
-			f.refused(err)
+	f.waiting = append(f.waiting, a)
+	f.waitingBytes += len(a.Payload)
+}
+
+// dropUnidentified drops held messages that do not name their epoch, because the epoch changes and they may belong to
+// either: another read brings those of the new one.
+func (f *follow) dropUnidentified() {
+	f.waiting = slices.DeleteFunc(f.waiting, func(a arrival) bool {
+		drop := a.Epoch == "" && a.Offset > 0
+		if drop {
+			f.waitingBytes -= len(a.Payload)
+			f.again = true
 		}
+		return drop
 	})
-}
-
-// leave unsubscribes from uploads, and returns those for which that has failed.
-func (c *cluster) leave(ctx context.Context, subscribed map[string]bool, ids []string) (failed []string) {
-	if len(ids) == 0 {
-		return nil
-	}
-	if c.broker.Unsubscribe(ctx, channelsOf(ids)...) != nil {
-		for _, id := range ids {
-			subscribed[id] = false
-		}
-		return ids
-	}
-	for _, id := range ids {
-		delete(subscribed, id)
-	}
-	return nil
-}
-
-// wanted reports whether this node should be subscribed to an upload, and forgets the interest in one that
-// has been without subscribers for long enough.
-func (c *cluster) wanted(id string) (wanted bool) {
-	c.manager.registry.WithKnown(id, func(u *upload) {
-		f := u.State.follow
-		if f == nil {
-			return
-		}
-		wanted = true
-		switch wait := leaveDelay - time.Since(f.left); {
-		case f.left.IsZero():
-		case wait > 0:
-			c.interest.AddAfter(id, wait)
-		default:
-			before := logSizeOf(u)
-			u.State.follow, u.State.log = nil, nil
-			c.manager.account(u, before)
-			wanted = false
-		}
-	})
-	return wanted
-}
-
-// joined has an upload that this node is now subscribed to brought up to date, unless it is.
-func (c *cluster) joined(id string) {
-	c.manager.registry.WithKnown(id, func(u *upload) {
-		f := u.State.follow
-		if f == nil {
-			return
-		}
-		f.joined = true
-		if !f.live { // callers wait
-			c.catching.AddFirst(f.id)
-		}
-	})
-}
-
-func channelsOf(ids []string) []string {
-	channels := make([]string, len(ids))
-	for i, id := range ids {
-		channels[i] = uploadChannel + id
-	}
-	return channels
 }

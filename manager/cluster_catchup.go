@@ -116,19 +116,6 @@ func (c *cluster) catch(ctx context.Context, id string) (done bool) {
 	return done
 }
 
-// dropUnidentified drops held messages that do not name their epoch, because the epoch changes and they may belong to
-// either: another read brings those of the new one.
-func (f *follow) dropUnidentified() {
-	f.waiting = slices.DeleteFunc(f.waiting, func(a arrival) bool {
-		drop := a.Epoch == "" && a.Offset > 0
-		if drop {
-			f.waitingBytes -= len(a.Payload)
-			f.again = true
-		}
-		return drop
-	})
-}
-
 // toCatchUp returns the follow state of an upload that must catch up, or nil. Until the node is subscribed the catch-up
 // must wait: messages published after the read would be missed. first is true if the node has not read the upload yet.
 func (c *cluster) toCatchUp(id string) (f *follow, since Position, first bool) {
@@ -142,36 +129,6 @@ func (c *cluster) toCatchUp(id string) (f *follow, since Position, first bool) {
 		}
 	})
 	return f, since, first
-}
-
-// kept reads the stored messages of an upload from the broker: the ones after a position, or at first the newest one
-// alone, since new clients need no other (readOlder reads the others). If the broker stores no messages, this node
-// begins its own epoch.
-func (c *cluster) kept(
-	ctx context.Context, id string, since Position, first bool,
-) (kept broker.Snapshot, messages []Encoded, err error) {
-	if c.keeper == nil {
-		return broker.Snapshot{Position: Position{Epoch: c.manager.newEpoch()}}, nil, nil
-	}
-	ctx, cancel := bounded(ctx)
-	defer cancel()
-	if first {
-		kept, err = c.keeper.Newest(ctx, uploadChannel+id)
-		if messages = c.lookAtKept(id, kept); err != nil || len(messages) == 0 || messages[0].payload != nil {
-			return kept, messages, err
-		} // else the newest valid message is an earlier one
-	}
-	kept, err = c.keeper.History(ctx, uploadChannel+id, since)
-	return kept, c.lookAtKept(id, kept), err
-}
-
-// lookAtKept validates the messages, in their order.
-func (c *cluster) lookAtKept(id string, kept broker.Snapshot) []Encoded {
-	messages := make([]Encoded, len(kept.Messages))
-	for i, s := range kept.Messages {
-		messages[i], _ = c.look(id, s.Payload) // the zero value if the message is invalid
-	}
-	return messages
 }
 
 // merge brings the upload's log up to date: it appends the missed messages, or replaces the log if it cannot be
@@ -216,29 +173,6 @@ func baseConns(u *upload) (conns []Conn) {
 		}
 	}
 	return conns
-}
-
-// begin returns a log with the stored messages of an upload.
-func (c *cluster) begin(
-	id string, kept broker.Snapshot, messages []Encoded, now time.Time,
-) *history.Log[*frame.Frame] {
-	log := history.Begin[*frame.Frame](kept.Epoch, kept.Floor, now)
-	for i, s := range kept.Messages {
-		if messages[i].payload != nil && s.Offset > log.Offset() {
-			f := messages[i].frame(id, Position{Epoch: kept.Epoch, Offset: s.Offset})
-			log.Append(s.Offset, f, f.Size(), storedAt(s, now), c.manager.limits)
-		}
-	}
-	log.Advance(kept.Offset)
-	return log
-}
-
-// storedAt is when a message was stored, by a clock that may go ahead of ours.
-func storedAt(s broker.Stored, now time.Time) time.Time {
-	if s.At.IsZero() || s.At.After(now) {
-		return now
-	}
-	return s.At
 }
 
 // announce notifies shoal.v1 clients that the upload's messages do not continue the ones that they have received, and

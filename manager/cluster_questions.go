@@ -5,9 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
-	"time"
+
+	"github.com/shoal-go/shoal/internal/membership"
 )
 
 // Kinds of questions between nodes. A command is a question too, so that each node confirms it.
@@ -149,49 +149,17 @@ func (m *Manager) NodeStats(ctx context.Context) (stats map[string]Stats, missin
 	return stats, missing, nil
 }
 
-// Ready returns nil if messages of other nodes come through and no upload has been behind for long, else why not. A node
-// that is alone is ready.
-func (m *Manager) Ready() error {
-	if err := m.made(); err != nil {
-		return err
-	}
-	if m.cluster == nil {
-		return nil
-	}
-	if why := m.cluster.health.Load(); why != nil {
-		return errors.New("manager: the broker: " + *why)
-	}
-	if err := m.cluster.peers.Ready(); err != nil {
-		return fmt.Errorf("manager: %w", err)
-	}
-	return m.cluster.current()
-}
-
-// maxBehind is how long an upload may wait for its turn to catch up before the node is not ready.
-const maxBehind = 10 * time.Second
-
-// current returns an error if uploads have been behind the broker for too long: because there are too many of them, or
-// because the broker answers no questions about most of them. A single upload that cannot be read fails alone.
-func (c *cluster) current() error {
-	untried, failing := c.comparing.Backlog(maxBehind)
-	if untried+failing > 0 {
-		return fmt.Errorf("manager: the uploads have not been compared with the broker for more than %v", maxBehind)
-	}
-	untried, failing = c.catching.Backlog(maxBehind)
+// askAll gives a command to all nodes as a question, so that each confirms it, and returns their answers. The error is
+// ctx's, wraps ErrUnavailable, or is a *MissingNodesError.
+func (c *cluster) askAll(ctx context.Context, kind string, body []byte) (answers map[string]membership.Answer, err error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	answers, missing, err := c.peers.Ask(ctx, kind, body)
 	switch {
-	case untried > 0:
-		return fmt.Errorf("manager: %d uploads have waited for more than %v to catch up", untried, maxBehind)
-	case failing > 0 && 2*failing > c.manager.registry.Counts().Uploads:
-		return fmt.Errorf("manager: %d uploads could not be read from the broker for more than %v", failing, maxBehind)
+	case err != nil:
+		return answers, unavailable(err)
+	case len(missing) > 0:
+		return answers, &MissingNodesError{missing}
 	}
-	return nil
-}
-
-// BrokerFailed returns a channel that receives the permanent error that ended the broker, such as wrong credentials.
-// The node is cut off from the others from then on. Without such an error the channel receives nothing.
-func (m *Manager) BrokerFailed() <-chan error {
-	if m.cluster == nil {
-		return nil
-	}
-	return m.cluster.failed
+	return answers, nil
 }

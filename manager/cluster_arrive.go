@@ -6,9 +6,6 @@ import (
 	"time"
 )
 
-// maxWaiting is how many messages of an upload may wait while it is brought up to date.
-const maxWaiting = 4096
-
 // arrived handles a message from the broker. It runs on the goroutines of the dispatch queue.
 func (c *cluster) arrived(b queued) {
 	id, ok := strings.CutPrefix(b.Channel, uploadChannel)
@@ -67,25 +64,6 @@ func (c *cluster) look(id string, payload []byte) (Encoded, error) {
 	return e, err
 }
 
-// continues reports whether a message may be delivered although the upload is catching up: it directly follows the last
-// message that this node delivered, so nothing before it is missing.
-func (f *follow) continues(u *upload, a arrival) bool {
-	log := u.State.log
-	return f.live && log != nil && len(f.waiting) == 0 && a.Payload != nil && a.Offset > log.Offset() &&
-		a.Prev == log.Offset() && a.Epoch == log.Epoch()
-}
-
-// advance notes the offset of a message that arrives, and reports whether it is higher than those before it, as the
-// messages of an epoch are.
-func (f *follow) advance(u *upload, a arrival) (inOrder bool) {
-	if log := u.State.log; log == nil || a.Epoch != "" && a.Epoch != log.Epoch() {
-		return true
-	}
-	inOrder = a.Offset > f.arrived
-	f.arrived = max(f.arrived, a.Offset)
-	return inOrder
-}
-
 // isKnown reports whether a message whose offset this node has passed is the one that a catch-up has brought with that
 // offset, before it arrived. It is true for any other message.
 func isKnown(u *upload, a arrival, inOrder bool) bool {
@@ -106,19 +84,6 @@ func storedLike(u *upload, a arrival) (held, same bool) {
 		return false, false
 	}
 	return true, bytes.Equal(entries[0].Message.Body(), a.encoded.payload)
-}
-
-// hold queues a message until the upload has caught up. At the bounds the oldest ones give way: the broker's history,
-// which is read until it meets the held messages, has them, unless it is too short for the upload's rate.
-func (f *follow) hold(a arrival) {
-	for len(f.waiting) >= maxWaiting ||
-		len(f.waiting) > 0 && f.waitingBytes+len(a.Payload) > f.cluster.manager.opt.HistoryBytes {
-		f.waitingBytes -= len(f.waiting[0].Payload)
-		f.waiting[0] = arrival{}
-		f.waiting = f.waiting[1:]
-	}
-	f.waiting = append(f.waiting, a)
-	f.waitingBytes += len(a.Payload)
 }
 
 // take delivers a message to this node's subscribers and reports whether that was possible. It was not if earlier

@@ -2,7 +2,7 @@ package manager
 
 import (
 	"bytes"
-	"encoding/json"
+	"fmt"
 	"iter"
 	"strconv"
 	"time"
@@ -119,6 +119,14 @@ func (o *object) value(name string) []byte {
 	return nil
 }
 
+// string returns the text of a member, if it is a string.
+func (o *object) string(name string) (text []byte, ok bool) {
+	if value := o.value(name); value != nil {
+		return textOf(value)
+	}
+	return nil, false
+}
+
 func (o *object) keep(err error) {
 	if o.err == nil {
 		o.err = err
@@ -129,6 +137,28 @@ func (o *object) keep(err error) {
 func (o *object) refuse(name, problem string) {
 	q := strconv.Quote(abbreviated(name))
 	o.keep(&InvalidError{o.path + q[1:len(q)-1], problem})
+}
+
+// action reads the action. Frequent ones need no copy.
+func (o *object) action() string {
+	text := o.text("action")
+	switch string(text) {
+	case actionProgress:
+		return actionProgress
+	case actionCompleted:
+		return actionCompleted
+	case actionFailed:
+		return actionFailed
+	}
+	action := string(text)
+	switch {
+	case o.err != nil:
+	case action == "":
+		o.refuse("action", "must not be empty")
+	case reserved(action):
+		o.refuse("action", fmt.Sprintf("is %q, which is reserved for the protocol", action))
+	}
+	return action
 }
 
 // need returns the value of a required member, or nil.
@@ -238,84 +268,4 @@ func (o *object) timestamp(now time.Time) string {
 	o.keep(err)
 	var room [40]byte
 	return string(appendTime(room[:0], t))
-}
-
-// inUTC returns a time in UTC, and an error if it cannot be written in RFC 3339, which has years of four digits.
-func inUTC(t time.Time) (time.Time, error) {
-	t = t.UTC()
-	if y := t.Year(); y < 0 || y > 9999 {
-		return t, &InvalidError{"timestamp", "must lie in the years 0 to 9999, in UTC"}
-	}
-	return t, nil
-}
-
-func isNull(value []byte) bool { return string(value) == "null" }
-
-// textOf returns a valid JSON value without its quotes and escapes, and whether it is a string. The text is a part
-// of the value unless that has escapes, which are left to encoding/json: asking it costs more than all else that is
-// done with a member.
-func textOf(value []byte) (text []byte, ok bool) {
-	if value[0] != '"' {
-		return nil, false
-	}
-	if bytes.IndexByte(value, '\\') < 0 {
-		return value[1 : len(value)-1], true
-	}
-	var decoded string
-	err := json.Unmarshal(value, &decoded)
-	return []byte(decoded), err == nil
-}
-
-func skipSpace(data []byte, i int) int {
-	for data[i] == ' ' || data[i] == '\t' || data[i] == '\n' || data[i] == '\r' {
-		i++
-	}
-	return i
-}
-
-// skipString returns the index behind the string that begins at i.
-func skipString(data []byte, i int) int {
-	for i++; data[i] != '"'; i++ {
-		if data[i] == '\\' {
-			i++
-		}
-	}
-	return i + 1
-}
-
-// skipValue returns the index behind the value that begins at i.
-func skipValue(data []byte, i int) int {
-	switch data[i] {
-	case '"':
-		return skipString(data, i)
-	case '{', '[':
-		return skipNested(data, i)
-	}
-	for ; i < len(data); i++ {
-		switch data[i] {
-		case ',', '}', ']', ' ', '\t', '\n', '\r':
-			return i
-		}
-	}
-	return i
-}
-
-// skipNested returns the index behind the object or array that begins at i.
-func skipNested(data []byte, i int) int {
-	depth := 0
-	for {
-		switch data[i] {
-		case '"':
-			i = skipString(data, i)
-			continue
-		case '{', '[':
-			depth++
-		case '}', ']':
-			depth--
-		}
-		i++
-		if depth == 0 {
-			return i
-		}
-	}
 }

@@ -4,10 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"strconv"
-	"strings"
 	"time"
-
-	"github.com/shoal-go/shoal/internal/membership"
 )
 
 // Pauses between two attempts to read the close orders of nodes that do not answer.
@@ -15,19 +12,6 @@ const (
 	minOrderPause = time.Second
 	maxOrderPause = 8 * time.Second
 )
-
-// MissingNodesError is the error of a command that some nodes have not confirmed. It wraps ErrUnavailable: giving the
-// command again later makes sense. The nodes that confirmed it have carried it out.
-type MissingNodesError struct {
-	// Nodes are their names, sorted.
-	Nodes []string
-}
-
-func (e *MissingNodesError) Error() string {
-	return "manager: nodes did not confirm the command: " + strings.Join(e.Nodes, ", ")
-}
-
-func (e *MissingNodesError) Unwrap() error { return ErrUnavailable }
 
 // closeEverywhere has all nodes close connections and returns how many they have closed. The order is remembered first,
 // so that a node which cannot be reached now carries it out when it is back.
@@ -44,21 +28,6 @@ func (c *cluster) closeEverywhere(ctx context.Context, o closeOrder) (closed int
 		closed += n
 	}
 	return closed, err
-}
-
-// askAll gives a command to all nodes as a question, so that each confirms it, and returns their answers. The error is
-// ctx's, wraps ErrUnavailable, or is a *MissingNodesError.
-func (c *cluster) askAll(ctx context.Context, kind string, body []byte) (answers map[string]membership.Answer, err error) {
-	ctx, cancel := bounded(ctx)
-	defer cancel()
-	answers, missing, err := c.peers.Ask(ctx, kind, body)
-	switch {
-	case err != nil:
-		return answers, unavailable(err)
-	case len(missing) > 0:
-		return answers, &MissingNodesError{missing}
-	}
-	return answers, nil
 }
 
 // closeHere carries out an order that a node has just issued and returns how many connections it has closed.
