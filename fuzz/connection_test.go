@@ -1,7 +1,9 @@
 package fuzz_test
 
 import (
+	"errors"
 	"io"
+	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -28,16 +30,20 @@ var hostileFrames = []string{
 	string(text(`{"type":"auth","token":"user-ann","token":"user-bob"}`)),
 }
 
-// FuzzConnection sends arbitrary bytes through an upgraded connection, in two pieces, while a second connection on the
-// same readers sends messages. The process survives, the second client gets its own answers and no byte of the first
+// FuzzConnection sends arbitrary bytes through an upgraded connection, plain or over TLS, in two pieces, while a second
+// connection on the same readers sends messages. The process survives, the second client gets its own answers and no byte of the first
 // one's, and nothing of either connection is left.
 func FuzzConnection(f *testing.F) {
 	for _, seed := range hostileFrames {
-		f.Add([]byte(seed), uint16(len(seed)/2))
-		f.Add([]byte(seed), uint16(1))
+		f.Add([]byte(seed), uint16(len(seed)/2), false)
+		f.Add([]byte(seed), uint16(1), true)
 	}
-	s := start(f)
-	f.Fuzz(func(t *testing.T, data []byte, at uint16) {
+	plain, secure := start(f), startTLS(f)
+	f.Fuzz(func(t *testing.T, data []byte, at uint16, overTLS bool) {
+		s := plain
+		if overTLS {
+			s = secure
+		}
 		hostile, healthy := s.upgrade(t, ""), s.upgrade(t, "shoal.v1")
 		defer func() { _ = healthy.Close() }()
 		half := min(int(at), len(data))
@@ -55,6 +61,48 @@ func FuzzConnection(f *testing.F) {
 		expectAnswer(t, healthy, `"auth_success"`)
 		_, _ = io.Copy(io.Discard, hostile)
 		_ = hostile.Close()
+		_ = healthy.Close()
+		s.nothingLeft(t)
+	})
+}
+
+// FuzzTLSRecords sends arbitrary bytes to a TLS listener, either in place of a handshake or below an upgraded connection.
+// The server closes that connection; a healthy one gets its answer, and nothing of either is left.
+func FuzzTLSRecords(f *testing.F) {
+	for _, seed := range []string{
+		"",
+		upgradeRequest + "\r\n",                    // plain HTTP
+		"\x16\x03\x01\xff\xff",                     // a handshake record that is too long
+		"\x16\x03\x01\x00\x04\x01\x00\x00\x00",     // an empty ClientHello
+		"\x15\x03\x03\x00\x02\x02\x28",             // a fatal alert in plain text
+		"\x15\x03\x03\x00\x02\x01\x00",             // the end of the stream in plain text
+		"\x17\x03\x03\x00\x05hello",                // a record that no key has sealed
+		"\x17\x03\x03\x00\x00\x17\x03\x03\x00\x00", // empty records
+		"\x14\x03\x03\x00\x01\x01",                 // a change of ciphers
+		"\x17\x03\x03\x40\x00",                     // the beginning of a record
+	} {
+		f.Add([]byte(seed), false)
+		f.Add([]byte(seed), true)
+	}
+	s := startTLS(f)
+	f.Fuzz(func(t *testing.T, data []byte, upgraded bool) {
+		healthy := s.upgrade(t, "")
+		defer func() { _ = healthy.Close() }()
+		raw := s.dial(t)
+		if upgraded {
+			_ = raw.Close()
+			raw = s.upgrade(t, "").clientConn.(tlsConn).raw //nolint:forcetypeassert // startTLS
+		}
+		_, _ = raw.Write(data) // the server may have closed the connection
+		_ = raw.CloseWrite()
+		if _, err := healthy.Write(text(`{"type":"auth","token":"user-zoe"}`)); err != nil {
+			t.Fatal(err)
+		}
+		expectAnswer(t, healthy, `"auth_success"`)
+		if _, err := io.Copy(io.Discard, raw); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("the server keeps the connection open: %v", err)
+		}
+		_ = raw.Close()
 		_ = healthy.Close()
 		s.nothingLeft(t)
 	})
