@@ -21,6 +21,9 @@ type position struct {
 // place is what a client knows of an upload that it follows.
 type place struct {
 	position
+	// begun: the server has answered the request for the upload on this connection. Before, messages may come because a
+	// former connection of the user, whose end the server has not noticed, follows the upload.
+	begun bool
 	// newest is the number of the newest message, or 0 if any may come next: after the first subscription, or after the
 	// server has announced that messages are missing.
 	newest int
@@ -99,6 +102,9 @@ func (w *world) visit(ctx context.Context, address string, number int, at map[st
 	defer func() { _ = conn.CloseNow() }()
 	conn.SetReadLimit(1 << 20)
 	began := time.Now()
+	for _, here := range at {
+		here.begun = false
+	}
 	if greet(ctx, conn, number, at) != nil {
 		return
 	}
@@ -154,24 +160,29 @@ func greet(ctx context.Context, conn *websocket.Conn, number int, at map[string]
 }
 
 // take checks that no message of an upload comes twice or out of order, and that none is missing without an
-// announcement: all messages of this run are events. An upload that another connection of the user follows is left
-// alone.
+// announcement: all messages of this run are events. Uploads that only other connections of the
+// user follow are left alone.
 func take(m message, at map[string]*place) error {
-	begin := func(id string, p position, recovered bool) {
-		if here, follows := at[id]; follows && !recovered {
+	begin := func(here *place, p position, recovered bool) {
+		if !recovered {
 			*here = place{position: position{Epoch: p.Epoch}} // the newest message follows
 		}
+		here.begun = true
 	}
 	switch m.Action {
 	case "resumed":
 		for id, u := range m.Uploads {
-			begin(id, u.position, u.Recovered)
+			if here, follows := at[id]; follows {
+				begin(here, u.position, u.Recovered)
+			}
 		}
-	case "subscribed":
-		begin(m.UploadID, m.position, m.Recovered)
+	case "subscribed": // unasked
+		if here, follows := at[m.UploadID]; follows && here.begun {
+			begin(here, m.position, m.Recovered)
+		}
 	case "note":
 		here, follows := at[m.UploadID]
-		if !follows || here.Epoch == "" {
+		if !follows || !here.begun {
 			return nil
 		}
 		switch {

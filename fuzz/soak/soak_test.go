@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"io"
 	"path/filepath"
@@ -85,6 +86,10 @@ func TestTake_FindsWhatMayNotHappen(t *testing.T) {
 	note := func(offset uint64, n, stored int) message {
 		return message{Action: "note", UploadID: "u", position: position{Offset: offset}, N: n, Stored: stored}
 	}
+	var resumed message
+	if err := json.Unmarshal([]byte(`{"action":"resumed","uploads":{"u":{"recovered":true}}}`), &resumed); err != nil {
+		t.Fatal(err)
+	}
 	gap := message{Action: "subscribed", UploadID: "u", position: position{"two", 9}}
 	for name, c := range map[string]struct {
 		second []message
@@ -98,8 +103,9 @@ func TestTake_FindsWhatMayNotHappen(t *testing.T) {
 		"announced":    {[]message{gap, note(1, 20, 19)}, ""},
 		"late":         {[]message{gap, note(2, 20, 19), note(3, 19, 18)}, "message 19 again or late"},
 		"another user": {[]message{{Action: "note", UploadID: "other", N: 3}}, ""},
+		"resumed":      {[]message{resumed, note(4, 7, 6)}, "offset 4 after 4"},
 	} {
-		at := map[string]*place{"u": {position{"one", 4}, 7}}
+		at := map[string]*place{"u": {position: position{"one", 4}, begun: true, newest: 7}}
 		var err error
 		for _, m := range c.second {
 			err = errors.Join(err, take(m, at))
@@ -107,5 +113,16 @@ func TestTake_FindsWhatMayNotHappen(t *testing.T) {
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: the error is %v, want %q", name, err, c.want)
 		}
+	}
+}
+
+// Messages that come before the answer to resume belong to another connection of the user.
+func TestTake_WaitsForTheAnswer(t *testing.T) {
+	at := map[string]*place{"u": {position: position{"one", 4}, newest: 7}}
+	if err := take(message{Action: "note", UploadID: "u", position: position{Offset: 9}, N: 12, Stored: 11}, at); err != nil {
+		t.Error(err)
+	}
+	if at["u"].Offset != 4 || at["u"].newest != 7 {
+		t.Errorf("the place is %+v, want the one before", *at["u"])
 	}
 }
