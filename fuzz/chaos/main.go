@@ -3,10 +3,12 @@
 //
 //	go run ./fuzz/chaos                               # Shoal with its default limits, as a process of its own
 //	go run ./fuzz/chaos -url ws://127.0.0.1:9001/ws   # another server, which needs no authentication
+//	go run ./fuzz/chaos -peer "bin/compare serve --system gws"
+//
+// The last form attacks a system of benchmarks/compare: its server publishes, too.
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -17,7 +19,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"os/signal"
 	"regexp"
 	"slices"
@@ -35,6 +36,7 @@ func main() {
 	run := flag.String("run", "", "regular expression for the names of the attacks")
 	target := flag.String("url", "", "WebSocket endpoint of another server")
 	process := flag.Int("process", 0, "process id of that server, to measure its cost")
+	peer := flag.String("peer", "", "command that serves a system of benchmarks/compare")
 	serve := flag.Bool("serve", false, "serve instead: used by the command itself")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -44,7 +46,7 @@ func main() {
 		err = serveUntilEOF()
 	} else {
 		t := chaostest.Target{URL: *target, Process: *process, Clients: *clients, Watch: *watch}
-		err = attack(ctx, t, *run)
+		err = attack(ctx, t, *peer, *run)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "chaos:", err)
@@ -53,20 +55,24 @@ func main() {
 }
 
 // attack runs the selected attacks one after the other and prints the table.
-func attack(ctx context.Context, t chaostest.Target, run string) error {
+func attack(ctx context.Context, t chaostest.Target, peer, run string) error {
 	selected, err := regexp.Compile(run)
 	if err != nil {
 		return fmt.Errorf("-run: %w", err)
 	}
-	if t.URL == "" {
-		stop, err := ownServer(ctx, &t)
-		if err != nil {
-			return err
-		}
-		defer stop()
+	stop, err := func() {}, error(nil)
+	switch {
+	case peer != "":
+		stop, err = peerServer(ctx, peer, &t)
+	case t.URL == "":
+		stop, err = ownServer(ctx, &t)
 	}
-	fmt.Println("| client | stopped by | after | connections | memory | CPU | others: median, p99, lost |")
-	fmt.Println("| --- | --- | --- | --- | --- | --- | --- |")
+	if err != nil {
+		return err
+	}
+	defer stop()
+	fmt.Println("| client | stopped by | after | connections | memory | CPU | others: median, p99, lost | delivered |")
+	fmt.Println("| --- | --- | --- | --- | --- | --- | --- | --- |")
 	for _, a := range chaostest.Attacks() {
 		if !selected.MatchString(a.Name) {
 			continue
@@ -78,9 +84,9 @@ func attack(ctx context.Context, t chaostest.Target, run string) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		fmt.Printf("| `%s` %s | %s | %s | %d | %.1f MB | %.1f s | %.1f ms, %.1f ms, %d |\n", a.Name, a.Does, bounds(r),
+		fmt.Printf("| `%s` %s | %s | %s | %d | %.1f MB | %.1f s | %.1f ms, %.1f ms, %d | %d of %d |\n", a.Name, a.Does, bounds(r),
 			after(r), r.Connections, float64(r.Memory)/(1<<20), r.CPU.Seconds(), millis(r.Healthy.Median), millis(r.Healthy.P99),
-			r.Lost)
+			r.Lost, r.Delivered, r.Published)
 	}
 	return nil
 }
@@ -104,42 +110,6 @@ func bounds(r chaostest.Report) string {
 		all = append(all, fmt.Sprintf("not stopped (%d)", r.Open))
 	}
 	return strings.Join(all, ", ")
-}
-
-const key = "chaos-key"
-
-// ownServer starts this program as a server in a process of its own and sets the target to it.
-func ownServer(ctx context.Context, t *chaostest.Target) (stop func(), err error) {
-	program, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	command := exec.CommandContext(ctx, program, "-serve")
-	command.Stderr = os.Stderr
-	input, err := command.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	output, err := command.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := command.Start(); err != nil {
-		return nil, err
-	}
-	address, err := bufio.NewReader(output).ReadString('\n')
-	if err != nil {
-		return nil, errors.Join(err, command.Wait())
-	}
-	address = strings.TrimSpace(address)
-	t.URL, t.Process = "ws://"+address+"/ws/uploads", command.Process.Pid
-	t.First, t.Subprotocol = []byte(`{"type":"auth","token":"good"}`), "shoal.v1"
-	message := []byte(`{"action":"note","text":"` + strings.Repeat("x", 16<<10) + `"}`)
-	t.Publish = func(int) error { return post(ctx, "http://"+address+"/v1/uploads/chaos-0/messages", message) }
-	return func() {
-		_ = input.Close()
-		_ = command.Wait()
-	}, nil
 }
 
 func post(ctx context.Context, url string, body []byte) error {

@@ -10,6 +10,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// Every fault can be applied to the code as it is.
 func TestParse_AcceptsTheList(t *testing.T) {
 	text, err := os.ReadFile("mutants.txt")
 	if err != nil {
@@ -23,8 +24,11 @@ func TestParse_AcceptsTheList(t *testing.T) {
 		t.Errorf("%d faults are listed, want at least 30", len(all))
 	}
 	for _, m := range all {
-		if _, err := os.Stat("../../" + m.file); err != nil {
+		source, err := os.ReadFile("../../" + m.file)
+		if err != nil {
 			t.Errorf("%s: %v", m.name, err)
+		} else if n := strings.Count(string(source), m.search); n != 1 {
+			t.Errorf("%s: the text to replace occurs %d times in %s, must occur once", m.name, n, m.file)
 		}
 	}
 }

@@ -36,9 +36,7 @@ func Attacks() []Attack {
 		{"freeze-and-thaw", "reads nothing for seconds, then everything, again and again", freezeAndThaw, false},
 		{"reset-in-frame", "resets the connection in the middle of a frame, and comes back", resetInFrame, false},
 		{"storm-back", "reconnects as soon as it is connected", stormBack, false},
-		{"flood-messages", "sends messages as fast as it can", flood(func(int) []byte {
-			return frame(text, []byte(`{"action":"pong"}`))
-		}), true},
+		{"flood-messages", "sends messages as fast as it can", floodMessages, true},
 		{"flood-fragments", "sends a message of endless empty fragments", floodFragments, true},
 		{"flood-pings", "sends pings as fast as it can and reads the pongs", flood(func(int) []byte {
 			return frame(ping, make([]byte, 125))
@@ -308,6 +306,10 @@ func floodFragments(c *client) error {
 		}
 		return bytes.Repeat(frame(continuation, nil), 100)
 	})(c)
+}
+
+func floodMessages(c *client) error {
+	return flood(func(n int) []byte { return frame(text, c.target.Message(n)) })(c)
 }
 
 func floodSubscriptions(c *client) error {

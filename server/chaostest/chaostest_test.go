@@ -2,8 +2,10 @@ package chaostest_test
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -49,8 +51,8 @@ func start(t *testing.T) chaostest.Target {
 			t.Error(err)
 		}
 	})
-	message := []byte(`{"action":"note","text":"` + strings.Repeat("x", 16<<10) + `"}`)
-	return chaostest.Target{Serve: s.Serve, First: first, Clients: 2, Publish: func(int) error {
+	return chaostest.Target{Serve: s.Serve, First: first, Clients: 2, Publish: func(n int) error {
+		message := fmt.Appendf(nil, `{"action":"note","n":%d,"text":"%s"}`, n, strings.Repeat("x", 16<<10))
 		e, err := manager.Parse("chaos-0", message, time.Now())
 		if err == nil {
 			_, err = m.Publish(t.Context(), "chaos-0", e)
@@ -73,7 +75,8 @@ func TestRun_ShoalStopsEveryAttack(t *testing.T) {
 			if !attack.Stops || want[attack.Name] == "" {
 				target := start(t)
 				target.Watch = time.Second
-				if r, err := chaostest.Run(t.Context(), target, attack); err != nil || r.Lost > 0 {
+				r, err := chaostest.Run(t.Context(), target, attack)
+				if err != nil || r.Lost > 0 || r.Delivered != r.Published {
 					t.Errorf("%+v, %v", r, err)
 				}
 				return
@@ -93,6 +96,26 @@ func TestRun_ShoalStopsEveryAttack(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A message that a well-behaved follower does not get is not counted as delivered, and one that is sent twice counts
+// once.
+func TestRun_CountsWhatAFollowerReceives(t *testing.T) {
+	target := start(t)
+	target.Watch = time.Second
+	publish, published := target.Publish, 0
+	target.Publish = func(n int) error {
+		published++
+		if n%3 == 1 {
+			return nil // and does not publish it
+		}
+		return publish(n - n%3) // 0, nothing, 0, 3, nothing, 3, …
+	}
+	attack := slices.IndexFunc(chaostest.Attacks(), func(a chaostest.Attack) bool { return a.Name == "slow-handshake" })
+	r, err := chaostest.Run(t.Context(), target, chaostest.Attacks()[attack])
+	if want := (published + 2) / 3; err != nil || r.Published != published || r.Delivered != want {
+		t.Errorf("%d of %d are delivered, %v; want %d of %d", r.Delivered, r.Published, err, want, published)
 	}
 }
 

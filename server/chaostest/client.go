@@ -33,7 +33,7 @@ func (c *client) connect() (err error) {
 	if c.conn, c.socket, err = dial(c.ctx, c.target, c.endpoint); err != nil {
 		return err
 	}
-	end, _ := c.ctx.Deadline()
+	end, _ := c.ctx.Deadline() // none: the zero time, which never comes
 	c.reader = bufio.NewReader(counted{c})
 	c.rounds.Add(1)
 	return c.conn.SetDeadline(end)

@@ -32,6 +32,9 @@ type Report struct {
 	// an answer within 10 s.
 	Healthy Latency
 	Lost    int
+	// Published is the number of messages that Target.Publish has published without an error, and Delivered how many of
+	// them a well-behaved follower has received, which connects again if its connection ends.
+	Published, Delivered int
 }
 
 // Latency sums up durations.
@@ -60,6 +63,7 @@ func Run(ctx context.Context, target Target, attack Attack) (Report, error) {
 	if err != nil {
 		return Report{}, fmt.Errorf("chaostest: a well-behaved client failed before the attack: %w", err)
 	}
+	f := follow(ctx, target, endpoint)
 	ctx, cancel := context.WithTimeout(ctx, target.Watch)
 	defer cancel()
 	published := target.publish(ctx)
@@ -68,16 +72,18 @@ func Run(ctx context.Context, target Target, attack Attack) (Report, error) {
 	r.assault(ctx, target, endpoint, attack)
 	r.Memory, r.Descriptors, r.CPU = watch()
 	cancel()
-	<-published
+	r.Published = <-published
+	r.Delivered = f.stop(r.Published)
 	r.Healthy, r.Lost = p.stop()
 	return r, nil
 }
 
-// publish calls Target.Publish until ctx ends, and closes the returned channel then.
-func (t Target) publish(ctx context.Context) (done chan struct{}) {
-	done = make(chan struct{})
+// publish calls Target.Publish until ctx ends, and then sends how often it succeeded.
+func (t Target) publish(ctx context.Context) (done chan int) {
+	done = make(chan int, 1)
 	go func() {
-		defer close(done)
+		published := 0
+		defer func() { done <- published }()
 		if t.Publish == nil {
 			return
 		}
@@ -89,7 +95,9 @@ func (t Target) publish(ctx context.Context) (done chan struct{}) {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
-				_ = t.Publish(n) // a refusal does not end the attack
+				if t.Publish(n) == nil { // a refusal does not end the attack
+					published++
+				}
 			}
 		}
 	}()

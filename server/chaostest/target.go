@@ -36,11 +36,13 @@ type Target struct {
 	First []byte
 	// Subprotocol is requested with the upgrade. "": none.
 	Subprotocol string
-	// Subscribe, Resume and Token return the messages with which an attacker subscribes, recovers and renews its token
-	// for the n-th time. nil: the messages of Shoal's protocol, with tokens that are refused.
-	Subscribe, Resume, Token func(n int) []byte
+	// Message, Subscribe, Resume and Token return the messages with which an attacker sends something that changes
+	// nothing, subscribes, recovers and renews its token for the n-th time. nil: the messages of Shoal's protocol, with
+	// tokens that are refused.
+	Message, Subscribe, Resume, Token func(n int) []byte
 	// Publish publishes the n-th message to the upload of Subscribe(0). It is called 200 times a second during an
-	// attack; a message of some kilobytes fills the queues of clients that do not read. nil: nothing is published.
+	// attack; a message of some kilobytes fills the queues of clients that do not read. Different text
+	// messages of at least 1 KiB that a well-behaved follower receives are counted as published ones. nil: nothing is published.
 	Publish func(n int) error
 	// Process is the id of the server's process, whose memory, processor time and descriptors are then measured on Linux.
 	// 0: they are not.
@@ -80,6 +82,9 @@ func (t Target) withDefaults() (Target, error) {
 	}
 	if t.TLS == nil {
 		t.TLS = &tls.Config{InsecureSkipVerify: true} //nolint:gosec // documented: attackers trust everybody
+	}
+	if t.Message == nil {
+		t.Message = func(int) []byte { return []byte(`{"action":"pong"}`) }
 	}
 	if t.Subscribe == nil {
 		t.Subscribe = func(n int) []byte {

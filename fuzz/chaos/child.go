@@ -1,0 +1,109 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+
+	"github.com/shoal-go/shoal/server/chaostest"
+)
+
+const key = "chaos-key"
+
+// child is a server in a process of its own, which ends with its standard input.
+type child struct {
+	command *exec.Cmd
+	in      io.WriteCloser
+	out     *bufio.Reader
+}
+
+// begin starts a server and returns the line that it prints when it is ready.
+func begin(command *exec.Cmd) (*child, string, error) {
+	c := &child{command: command}
+	command.Stderr = os.Stderr
+	output, err := command.StdoutPipe()
+	if err != nil {
+		return nil, "", err
+	}
+	if c.in, err = command.StdinPipe(); err != nil {
+		return nil, "", err
+	}
+	if err := command.Start(); err != nil {
+		return nil, "", err
+	}
+	c.out = bufio.NewReader(output)
+	line, err := c.out.ReadString('\n')
+	if err != nil {
+		return nil, "", errors.Join(err, command.Wait())
+	}
+	return c, line, nil
+}
+
+func (c *child) end() {
+	_ = c.in.Close()
+	_ = c.command.Wait()
+}
+
+// ownServer starts this program as a server in a process of its own and sets the target to it.
+func ownServer(ctx context.Context, t *chaostest.Target) (stop func(), err error) {
+	program, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	child, address, err := begin(exec.CommandContext(ctx, program, "-serve"))
+	if err != nil {
+		return nil, err
+	}
+	address = strings.TrimSpace(address)
+	t.URL, t.Process = "ws://"+address+"/ws/uploads", child.command.Process.Pid
+	t.First, t.Subprotocol = []byte(`{"type":"auth","token":"good"}`), "shoal.v1"
+	number := 0
+	t.Publish = func(int) error {
+		number++ // over all attacks
+		message := fmt.Appendf(nil, `{"action":"note","number":%d,"text":"%s"}`, number, strings.Repeat("x", 16<<10))
+		return post(ctx, "http://"+address+"/v1/uploads/chaos-0/messages", message)
+	}
+	return child.end, nil
+}
+
+// peerServer starts a system of benchmarks/compare, whose clients speak its plain messages, and sets the target to it.
+func peerServer(ctx context.Context, line string, t *chaostest.Target) (stop func(), err error) {
+	words := strings.Fields(line)
+	if len(words) == 0 {
+		return nil, errors.New("-peer names no command")
+	}
+	child, ready, err := begin(exec.CommandContext(ctx, words[0], words[1:]...)) //nolint:gosec // given by the user
+	if err != nil {
+		return nil, err
+	}
+	var answer struct {
+		Addr  string `json:"addr"`
+		Error string `json:"error"`
+	}
+	if err := json.Unmarshal([]byte(ready), &answer); err != nil || answer.Addr == "" {
+		child.end()
+		return nil, fmt.Errorf("-peer %q answered %q, want the address that it serves", line, strings.TrimSpace(ready))
+	}
+	t.URL, t.Process = "ws://"+answer.Addr+"/ws", child.command.Process.Pid
+	auth := func(int) []byte { return []byte(`{"type":"auth","token":"user-1"}`) }
+	t.First, t.Message, t.Token = auth(0), auth, auth
+	t.Subscribe = func(n int) []byte { return fmt.Appendf(nil, `{"action":"subscribe_upload","upload_id":"u%d"}`, n) }
+	t.Resume = t.Subscribe // they have no recovery
+	t.Publish = func(int) error {
+		if _, err := io.WriteString(child.in, `{"do":"publish","channels":1,"messages":1,"bytes":16384}`+"\n"); err != nil {
+			return err
+		}
+		reply, err := child.out.ReadString('\n')
+		if err == nil && strings.Contains(reply, `"error"`) {
+			err = errors.New(strings.TrimSpace(reply))
+		}
+		return err
+	}
+	return child.end, nil
+}
