@@ -24,8 +24,9 @@
 // # Determinism
 //
 // The seed decides the configuration, the operations, their parameters, the sizes of reads and the loss of messages, and
-// time is simulated. The interleaving of goroutines that run at the same simulated instant is the scheduler's, as are
-// the random values that the product draws itself (epochs, pauses, slots of pings). Most operations wait until the bubble
-// is idle, so that few goroutines compete; operations that are marked "at once" do not, in order to race. A failing
-// history is therefore replayed several times by [Shrink], which keeps a removal only if the violation occurs again.
+// time is simulated. In every third history the clocks of nodes differ. The interleaving of goroutines that run at the
+// same simulated instant is the scheduler's, as are the random values that the product draws itself (epochs, pauses,
+// slots of pings). Most operations wait until the bubble is idle, so that few goroutines compete; operations that are
+// marked "at once" do not, in order to race. A failing history is therefore replayed several times by [Shrink], which
+// keeps a removal only if the violation occurs again.
 package sim

@@ -28,6 +28,8 @@ type Config struct {
 	Queue, Recovery int
 	// History is the number of messages that are stored.
 	History int
+	// Skewed: the clocks of nodes are up to 30 s apart.
+	Skewed bool
 }
 
 // positions reports whether messages have offsets.
@@ -157,6 +159,7 @@ func (h History) String() string {
 func Draw(seed uint64) History {
 	random := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // reproducible on purpose
 	h := History{Seed: seed, Config: drawConfig(random)}
+	h.Config.Skewed = seed%3 == 0
 	for i := range 30 + random.IntN(50) {
 		h.Ops = append(h.Ops, drawOp(random, h.Config))
 		h.kept = append(h.kept, i)

@@ -31,7 +31,10 @@ type node struct {
 	server   *server.Server
 	listener *listener
 	link     *link // nil: no broker
-	served   chan error
+	// ahead is the time by which its clock is ahead of the clients'. Its managers measure ages only, and the broker gives
+	// the ages of stored messages; so the clock decides on the ends of tokens alone, and these are moved instead.
+	ahead  time.Duration
+	served chan error
 	// leaving: the node drains or has crashed, so connections end with 1012 or without a close frame.
 	leaving atomic.Bool
 	crashed atomic.Bool
@@ -45,6 +48,10 @@ type node struct {
 // startNode starts a node with an empty memory.
 func startNode(cfg Config, h *hub, cert *tls.Certificate, seed uint64) (*node, error) {
 	n := &node{listener: newListener(), served: make(chan error, 1)}
+	if cfg.Skewed {
+		const most = 30
+		n.ahead = time.Duration(int(seed%(2*most+1))-most) * time.Second //nolint:gosec // reduced
+	}
 	opt := manager.Options{Shards: 2, HistoryMessages: cfg.History}
 	if h != nil {
 		n.link = h.link(seed)
@@ -58,7 +65,7 @@ func startNode(cfg Config, h *hub, cert *tls.Certificate, seed uint64) (*node, e
 		return nil, err
 	}
 	so := server.Options{
-		Manager: n.manager, Authenticate: authenticate, Authorize: server.AuthorizeOpen,
+		Manager: n.manager, Authenticate: n.authenticate, Authorize: server.AuthorizeOpen,
 		PingInterval: pingInterval, IdleTimeout: idleTimeout, CloseTimeout: closeTimeout,
 		QueueMessages: cfg.Queue, RecoveryBytes: cfg.Recovery,
 	}
@@ -76,8 +83,16 @@ func startNode(cfg Config, h *hub, cert *tls.Certificate, seed uint64) (*node, e
 	return n, nil
 }
 
+// granted returns the content of a token as the node takes it, by its clock.
+func (n *node) granted(expires time.Time, rights uint) grant {
+	if !expires.IsZero() {
+		expires = expires.Add(-n.ahead)
+	}
+	return grant{expires, rights}
+}
+
 // authenticate accepts the tokens that token makes.
-func authenticate(_ context.Context, text string) (server.Identity, error) {
+func (n *node) authenticate(_ context.Context, text string) (server.Identity, error) {
 	parts := strings.SplitN(text, "/", 3)
 	ends, err := strconv.ParseInt(parts[1], 10, 64)
 	if err != nil || len(parts) != 3 {
@@ -85,7 +100,7 @@ func authenticate(_ context.Context, text string) (server.Identity, error) {
 	}
 	id := server.Identity{UserID: parts[0], Uploads: strings.Split(parts[2], "+")}
 	if ends > 0 {
-		id.Expires = time.Unix(0, ends)
+		id.Expires = time.Unix(0, ends).Add(-n.ahead)
 		if !time.Now().Before(id.Expires) {
 			return server.Identity{}, &server.TokenError{Code: server.TokenExpired, Message: "Token has expired"}
 		}

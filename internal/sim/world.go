@@ -212,7 +212,7 @@ func (w *World) connect(c *client, n *node, op Op) {
 	rights, expires := w.grant(op)
 	w.dials += 2
 	s := dial(n, op.seed+w.dials, w.cfg.TLS, c.v1, token(c.user, expires, rights))
-	w.narrow(s, grant{expires, rights})
+	w.narrow(s, n.granted(expires, rights))
 	c.session = s
 	w.follow(c)
 }
@@ -278,7 +278,7 @@ func (w *World) unsubscribe(c *client, upload int) {
 func (w *World) renew(c *client, op Op) {
 	if s := c.session; s != nil && s.open() {
 		rights, expires := w.grant(op)
-		s.renewals = append(s.renewals, grant{expires, rights})
+		s.renewals = append(s.renewals, s.node.granted(expires, rights))
 		s.send(map[string]any{"type": "auth", "token": token(c.user, expires, rights)})
 	}
 }
