@@ -82,15 +82,16 @@ func peerServer(ctx context.Context, line string, t *chaostest.Target) (stop fun
 	if err != nil {
 		return nil, err
 	}
-	var answer struct {
-		Addr  string `json:"addr"`
-		Error string `json:"error"`
+	var first struct {
+		Answer struct {
+			Addr string `json:"addr"`
+		} `json:"answer"`
 	}
-	if err := json.Unmarshal([]byte(ready), &answer); err != nil || answer.Addr == "" {
+	if err := json.Unmarshal([]byte(ready), &first); err != nil || first.Answer.Addr == "" {
 		child.end()
 		return nil, fmt.Errorf("-peer %q answered %q, want the address that it serves", line, strings.TrimSpace(ready))
 	}
-	t.URL, t.Process = "ws://"+answer.Addr+"/ws", child.command.Process.Pid
+	t.URL, t.Process = "ws://"+first.Answer.Addr+"/ws", child.command.Process.Pid
 	auth := func(int) []byte { return []byte(`{"type":"auth","token":"user-1"}`) }
 	t.First, t.Message, t.Token = auth(0), auth, auth
 	t.Subscribe = func(n int) []byte { return fmt.Appendf(nil, `{"action":"subscribe_upload","upload_id":"u%d"}`, n) }
