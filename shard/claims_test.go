@@ -225,11 +225,11 @@ func TestRegistry_ConnectAtTheLimit(t *testing.T) {
 func TestManySubscriptionsOfOneUser(t *testing.T) {
 	r := newRegistry(2)
 	r.Connect("ann", 1, 0, nil, nil)
-	const n = 5 * listed
+	const n = 5 * maxListed
 	for i := range n {
 		must(t, r.SubscribeConn("ann", 1, fmt.Sprint(i), n, func(*tUpload, bool) {}))
 		u := r.lockUser("ann", false)
-		if isMap := u.subs.byID != nil; isMap != (i >= listed) || u.subs.len() != i+1 {
+		if isMap := u.subs.byID != nil; isMap != (i >= maxListed) || u.subs.len() != i+1 {
 			t.Errorf("%d subscriptions, kept as a map is %v", u.subs.len(), isMap)
 		}
 		r.unlockUser(u)

@@ -1,7 +1,7 @@
 package shard
 
-// none is the slot of a member without a receiver.
-const none = -1
+// noSlot is the slot of a member without a receiver.
+const noSlot = -1
 
 // A member is one connection's part of a subscription. A subscription is one user following one upload: a list with a
 // member for each of the user's connections, represented by its first member during its whole lifetime. While the user
@@ -41,7 +41,7 @@ func (r *Registry[C, S]) newSubscription(u *user[C, S], up *Upload[C, S]) *membe
 	if s == nil {
 		s = new(member[C, S])
 	}
-	*s = member[C, S]{user: u, upload: up, slot: none, first: true}
+	*s = member[C, S]{user: u, upload: up, slot: noSlot, first: true}
 	return s
 }
 
@@ -55,14 +55,14 @@ func (s *member[C, S]) wait() {
 func (s *member[C, S]) join(c C) *member[C, S] {
 	var nobody C
 	switch {
-	case s.slot == none:
+	case s.slot == noSlot:
 		s.upload.place(s, c)
 		return s
 	case s.is(nobody):
 		s.upload.receivers[s.slot].Conn = c
 		return s
 	default:
-		m := &member[C, S]{user: s.user, upload: s.upload, slot: none, next: s.next}
+		m := &member[C, S]{user: s.user, upload: s.upload, slot: noSlot, next: s.next}
 		s.next = m
 		s.upload.place(m, c)
 		return m
@@ -142,19 +142,19 @@ func (s *member[C, S]) dissolve() {
 // a list first and becomes a map when looking through the list would take longer.
 type subscriptionSet[C comparable, S any] struct {
 	list []listing[C, S]
-	// one is the room of the first.
+	// one is inline storage for the first.
 	one  [1]listing[C, S]
 	byID map[string]*member[C, S]
 }
 
-// listing is a subscription with the hash of its upload's id: looking for another one does not touch it.
+// listing is a subscription with the hash of its upload's id, so that a search reads the memory of its result only.
 type listing[C comparable, S any] struct {
 	hash uint64
 	sub  *member[C, S]
 }
 
-// listed is the number of subscriptions up to which a list is searched.
-const listed = 8
+// maxListed is the number of subscriptions up to which a list is searched.
+const maxListed = 8
 
 func (t *subscriptionSet[C, S]) len() int { return len(t.list) + len(t.byID) }
 
@@ -168,12 +168,12 @@ func (t *subscriptionSet[C, S]) find(k key) *member[C, S] {
 }
 
 func (t *subscriptionSet[C, S]) add(k key, s *member[C, S]) {
-	if t.byID == nil && len(t.list) < listed {
+	if t.byID == nil && len(t.list) < maxListed {
 		t.list = push(t.list, &t.one, listing[C, S]{k.hash, s})
 		return
 	}
 	if t.byID == nil {
-		t.byID = make(map[string]*member[C, S], 2*listed)
+		t.byID = make(map[string]*member[C, S], 2*maxListed)
 		for _, old := range t.list {
 			t.byID[old.sub.upload.id] = old.sub
 		}
@@ -204,14 +204,14 @@ func (t *subscriptionSet[C, S]) each(fn func(*member[C, S])) {
 	}
 }
 
-// push is append to a list that begins in a room for one beside it, which it leaves for good when it grows.
-func push[T any](list []T, room *[1]T, v T) []T {
+// push is append for a list whose first element is stored inline. The list leaves the inline storage when it grows.
+func push[T any](list []T, inline *[1]T, v T) []T {
 	if list == nil {
-		list = room[:0]
+		list = inline[:0]
 	}
 	list = append(list, v)
-	if len(list) == len(room)+1 {
-		clear(room[:]) // a copy left behind would keep a connection alive
+	if len(list) == len(inline)+1 {
+		clear(inline[:]) // a copy left behind would keep a connection alive
 	}
 	return list
 }

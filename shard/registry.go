@@ -55,13 +55,13 @@ type Registry[C comparable, S any] struct {
 	idle  func(*S) bool
 	flush func(*Upload[C, S])
 	claim func(C, *Upload[C, S], Change, bool)
-	// pending maps users without a connection to the time of their last subscription, by the caller's clock.
+	// pending maps users without a connection to the time of their last subscription, on the caller's clock.
 	pending *xsync.MapOf[*user[C, S], int64]
 	// waiting counts pending, including those about to be added, so that a bound on it is never exceeded.
 	waiting atomic.Int64
-	// strayUsers and strayUploads belong to the shards' tables.
-	strayUsers   *strays[*user[C, S]]
-	strayUploads *strays[*Upload[C, S]]
+	// collidingUsers and collidingUploads belong to the shards' tables.
+	collidingUsers   *collisions[*user[C, S]]
+	collidingUploads *collisions[*Upload[C, S]]
 	// ended pools ended subscriptions for reuse.
 	ended sync.Pool
 }
@@ -101,8 +101,8 @@ func New[C comparable, S any](cfg Config[C, S]) *Registry[C, S] {
 		claim:   cfg.Claim,
 		pending: xsync.NewMapOf[*user[C, S], int64](),
 
-		strayUsers:   newStrays[*user[C, S]](),
-		strayUploads: newStrays[*Upload[C, S]](),
+		collidingUsers:   newCollisions[*user[C, S]](),
+		collidingUploads: newCollisions[*Upload[C, S]](),
 	}
 	if r.idle == nil {
 		r.idle = func(*S) bool { return true }
@@ -114,8 +114,8 @@ func New[C comparable, S any](cfg Config[C, S]) *Registry[C, S] {
 		r.claim = func(C, *Upload[C, S], Change, bool) {}
 	}
 	for i := range r.shards {
-		r.shards[i].users = newTable(r.strayUsers)
-		r.shards[i].uploads = newTable(r.strayUploads)
+		r.shards[i].users = newTable(r.collidingUsers)
+		r.shards[i].uploads = newTable(r.collidingUploads)
 	}
 	return r
 }
@@ -141,8 +141,8 @@ type Counts struct {
 func (r *Registry[C, S]) Counts() Counts {
 	c := Counts{
 		Pending: r.pending.Size(),
-		Users:   int(r.strayUsers.count.Load()),
-		Uploads: int(r.strayUploads.count.Load()),
+		Users:   int(r.collidingUsers.count.Load()),
+		Uploads: int(r.collidingUploads.count.Load()),
 	}
 	for i := range r.shards {
 		s := r.shards[i].counts()

@@ -233,7 +233,8 @@ func (r *Registry[C, S]) dropInherited(u *user[C, S]) {
 	})
 }
 
-// lockOf locks the upload of a subscription for a change; the upload exists as long as the subscription does.
+// lockOf locks the upload of a subscription, whose receivers are about to change, and flushes it. The upload exists as
+// long as the subscription does.
 func (r *Registry[C, S]) lockOf(s *member[C, S]) {
 	s.upload.mu.Lock()
 	r.flush(s.upload)

@@ -22,28 +22,30 @@ type named interface {
 //
 // Its map is keyed by the hash alone, because the object stores its id anyway: keeping the id in the map entry as well
 // would double the memory. Hash collisions are extremely unlikely but must not confuse two ids: the second object with
-// the same hash is stored among the strays.
+// the same hash is stored among the collisions.
 type table[V named] struct {
-	byHash *xsync.MapOf[uint64, V]
-	strays *strays[V]
+	byHash     *xsync.MapOf[uint64, V]
+	collisions *collisions[V]
 }
 
-// strays stores, for all tables of a kind, the objects whose hash collides with another object's. It changes only
+// collisions stores, for all tables of a kind, the objects whose hash collides with another object's. It changes only
 // within a computation of the table's map for that hash, so that no id is ever in both.
-type strays[V named] struct {
+type collisions[V named] struct {
 	byID *xsync.MapOf[string, V]
 	// count is almost always 0; checking it first avoids the byID lookup.
 	count atomic.Int64
 }
 
-func newStrays[V named]() *strays[V] { return &strays[V]{byID: xsync.NewMapOf[string, V]()} }
+func newCollisions[V named]() *collisions[V] {
+	return &collisions[V]{byID: xsync.NewMapOf[string, V]()}
+}
 
-func newTable[V named](s *strays[V]) table[V] {
+func newTable[V named](s *collisions[V]) table[V] {
 	identity := func(hash, _ uint64) uint64 { return hash }
 	return table[V]{xsync.NewMapOfWithHasher[uint64, V](identity), s}
 }
 
-func (s *strays[V]) load(id string) (v V, ok bool) {
+func (s *collisions[V]) load(id string) (v V, ok bool) {
 	if s.count.Load() == 0 {
 		return v, false
 	}
@@ -55,22 +57,22 @@ func (t table[V]) load(k key) (v V, ok bool) {
 	if v, ok = t.byHash.Load(k.hash); ok && v.name() == k.id {
 		return v, true
 	}
-	return t.strays.load(k.id)
+	return t.collisions.load(k.id)
 }
 
 // loadOrAdd returns the object with the id and creates it if necessary.
 func (t table[V]) loadOrAdd(k key, made func() V) (v V) {
 	t.byHash.Compute(k.hash, func(there V, taken bool) (keep V, free bool) {
-		stray, ok := t.strays.load(k.id)
+		collided, ok := t.collisions.load(k.id)
 		switch {
 		case taken && there.name() == k.id:
 			v = there
 		case ok:
-			v = stray
+			v = collided
 		case taken:
 			v = made()
-			t.strays.byID.Store(k.id, v)
-			t.strays.count.Add(1)
+			t.collisions.byID.Store(k.id, v)
+			t.collisions.count.Add(1)
 		default:
 			v = made()
 			return v, false
@@ -86,8 +88,8 @@ func (t table[V]) remove(k key, v V) {
 		if taken && there == v {
 			return there, true
 		}
-		t.strays.byID.Delete(k.id)
-		t.strays.count.Add(-1)
+		t.collisions.byID.Delete(k.id)
+		t.collisions.count.Add(-1)
 		return there, !taken
 	})
 }
@@ -100,7 +102,7 @@ func (t table[V]) each(fn func(V)) {
 	})
 }
 
-func (s *strays[V]) each(fn func(V)) {
+func (s *collisions[V]) each(fn func(V)) {
 	s.byID.Range(func(_ string, v V) bool {
 		fn(v)
 		return true

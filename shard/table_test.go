@@ -14,7 +14,7 @@ func (t *thing) name() string { return t.id }
 
 // things returns a table and functions to find, add and remove objects that all have the same hash.
 func things() (t table[*thing], load, add func(string) *thing, remove func(*thing)) {
-	t = newTable(newStrays[*thing]())
+	t = newTable(newCollisions[*thing]())
 	clash := func(id string) key { return key{42, id} }
 	load = func(id string) *thing {
 		v, ok := t.load(clash(id))
@@ -55,7 +55,7 @@ func TestIDsWithTheSameHashAreKeptApart(t *testing.T) {
 		var seen []string
 		see := func(v *thing) { seen = append(seen, v.id) }
 		table.each(see)
-		table.strays.each(see)
+		table.collisions.each(see)
 		slices.Sort(seen)
 		want := slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return id == leave })
 		if slices.Sort(want); !slices.Equal(seen, want) {
@@ -64,7 +64,7 @@ func TestIDsWithTheSameHashAreKeptApart(t *testing.T) {
 		for _, id := range want {
 			remove(made[id])
 		}
-		if n := table.byHash.Size() + table.strays.byID.Size() + int(table.strays.count.Load()); n != 0 {
+		if n := table.byHash.Size() + table.collisions.byID.Size() + int(table.collisions.count.Load()); n != 0 {
 			t.Errorf("%d are left", n)
 		}
 	}

@@ -64,7 +64,7 @@ func (r *Registry[C, S]) EachUpload(fn func(*Upload[C, S])) {
 	for i := range r.shards {
 		r.shards[i].uploads.each(visit)
 	}
-	r.strayUploads.each(visit)
+	r.collidingUploads.each(visit)
 }
 
 // SubscriberIDs returns the ids of the users that follow the upload, each once, in no order.
@@ -136,7 +136,7 @@ func (u *Upload[C, S]) remove(m *member[C, S]) {
 	moved.member.slot = m.slot
 	u.receivers[last] = Receiver[C, S]{}
 	u.receivers = u.receivers[:last]
-	m.slot = none
+	m.slot = noSlot
 	u.shrink()
 }
 

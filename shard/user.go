@@ -174,5 +174,5 @@ func (r *Registry[C, S]) EachConnection(fn func(userID string, c C)) {
 	for i := range r.shards {
 		r.shards[i].users.each(visit)
 	}
-	r.strayUsers.each(visit)
+	r.collidingUsers.each(visit)
 }

@@ -42,8 +42,8 @@ type Log[M any] struct {
 	bytes int
 	// touched is when the log was begun or last appended to.
 	touched time.Time
-	// aside is a message without an offset that came after the newest one of the ring.
-	aside *Entry[M]
+	// latest is a message without an offset that came after the newest one of the ring.
+	latest *Entry[M]
 	// ring holds the n entries from head on, oldest first. Its length is a power of two, or 0.
 	ring []Entry[M]
 	head int
@@ -94,7 +94,7 @@ func (l *Log[M]) Append(offset uint64, m M, size int, now time.Time, lim Limits)
 	l.ring[l.index(l.n)] = Entry[M]{Offset: offset, Message: m, at: now, size: size}
 	l.n++
 	l.bytes += size
-	l.offset, l.touched, l.aside = offset, now, nil
+	l.offset, l.touched, l.latest = offset, now, nil
 }
 
 // Advance moves the offset forward, past messages that must not be delivered. An offset that is not ahead has no
@@ -104,16 +104,16 @@ func (l *Log[M]) Advance(offset uint64) { l.offset = max(l.offset, offset) }
 // SetLatest makes a message without an offset the newest one, until the next is appended. Such a message is not
 // recovered by Since. size is the number of bytes that it counts for in Size.
 func (l *Log[M]) SetLatest(m M, size int, now time.Time) {
-	l.aside = &Entry[M]{Message: m, at: now, size: size}
+	l.latest = &Entry[M]{Message: m, at: now, size: size}
 	l.touched = now
 }
 
 // Size returns the number of messages held and the sum of their sizes.
 func (l *Log[M]) Size() (messages, bytes int) {
-	if l.aside == nil {
+	if l.latest == nil {
 		return l.n, l.bytes
 	}
-	return l.n + 1, l.bytes + l.aside.size
+	return l.n + 1, l.bytes + l.latest.size
 }
 
 // Drop drops every message. The position stays.
@@ -121,13 +121,13 @@ func (l *Log[M]) Drop() {
 	for l.n > 0 {
 		l.dropOldest()
 	}
-	l.ring, l.head, l.aside, l.floor = nil, 0, nil, l.offset
+	l.ring, l.head, l.latest, l.floor = nil, 0, nil, l.offset
 }
 
 // Newest returns the newest message if it is still held.
 func (l *Log[M]) Newest() (Entry[M], bool) {
-	if l.aside != nil {
-		return *l.aside, true
+	if l.latest != nil {
+		return *l.latest, true
 	}
 	if l.n == 0 {
 		return Entry[M]{}, false
@@ -168,8 +168,8 @@ func (l *Log[M]) Expire(now time.Time, ttl time.Duration) {
 	for l.n > 0 && now.Sub(l.ring[l.head].at) >= ttl {
 		l.dropOldest()
 	}
-	if l.aside != nil && now.Sub(l.aside.at) >= ttl {
-		l.aside = nil
+	if l.latest != nil && now.Sub(l.latest.at) >= ttl {
+		l.latest = nil
 	}
 	if l.n == 0 {
 		l.ring, l.head = nil, 0

@@ -15,8 +15,8 @@ type naive struct {
 	// began is the offset from which on the log continues an epoch.
 	began   uint64
 	touched time.Time
-	// aside is when the newest message came, if it has no offset.
-	aside time.Time
+	// latest is when the newest message came, if it has no offset.
+	latest time.Time
 }
 
 type naiveEntry struct {
@@ -53,8 +53,8 @@ func (n *naive) expire(now time.Time, ttl time.Duration) {
 	for _, e := range n.held() {
 		e.lost = now.Sub(e.at) >= ttl
 	}
-	if now.Sub(n.aside) >= ttl {
-		n.aside = time.Time{}
+	if now.Sub(n.latest) >= ttl {
+		n.latest = time.Time{}
 	}
 }
 
@@ -106,7 +106,7 @@ func logOperations(t *rapid.T) {
 			n.expire(now, lim.TTL)
 			n.entries = append(n.entries, e)
 			n.lose(lim)
-			n.touched, n.aside = now, time.Time{}
+			n.touched, n.latest = now, time.Time{}
 			l.Append(e.offset, "", e.size, now, lim)
 		},
 		"advance": func(t *rapid.T) {
@@ -115,8 +115,8 @@ func logOperations(t *rapid.T) {
 			l.Advance(offset)
 		},
 		"note": func(*rapid.T) {
-			n.touched, n.aside = now, now
-			l.SetLatest("aside", 5, now)
+			n.touched, n.latest = now, now
+			l.SetLatest("latest", 5, now)
 		},
 		"clone": func(t *rapid.T) {
 			other, stood = l.Clone(), n.clone()
@@ -152,8 +152,8 @@ func compare(t *rapid.T, l *Log[string], n *naive, lim Limits) {
 	}
 	newest, ok := l.Newest()
 	switch {
-	case !n.aside.IsZero():
-		if !ok || newest.Message != "aside" || newest.Offset != 0 {
+	case !n.latest.IsZero():
+		if !ok || newest.Message != "latest" || newest.Offset != 0 {
 			t.Fatalf("the newest is %+v, %v, want the one without an offset", newest, ok)
 		}
 	case ok != (len(held) > 0) || ok && newest.Offset != held[len(held)-1]:
