@@ -13,7 +13,7 @@ import (
 // Each test of this file demonstrates one difference from the system that this one replaces.
 
 // There, a connection that came or went during a send ended it for the rest.
-func TestASendReachesAllWhileConnectionsComeAndGo(t *testing.T) {
+func TestPublish_ReachesAllWhileConnectionsComeAndGo(t *testing.T) {
 	for name, send := range map[string]func(*Manager, Message) (Delivery, error){
 		"to subscribers": func(m *Manager, msg Message) (Delivery, error) { return m.SendToUploadSubscribers("cat", msg) },
 		"to a user":      func(m *Manager, msg Message) (Delivery, error) { return m.SendToUser(t.Context(), "ann", msg) },
@@ -56,7 +56,7 @@ func TestASendReachesAllWhileConnectionsComeAndGo(t *testing.T) {
 }
 
 // There, each connection was awaited before the next one got the message.
-func TestNobodyWaitsForASlowClient(t *testing.T) {
+func TestPublish_WaitsForNoSlowClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := open(t, Options{})
 		begin := time.Now()
@@ -88,7 +88,7 @@ func (e *encodings) encode(v *vocabulary, uploadID string, now time.Time) (Encod
 }
 
 // There, the message was serialised for each connection.
-func TestAMessageIsEncodedOncePerBroadcast(t *testing.T) {
+func TestPublish_EncodesOncePerBroadcast(t *testing.T) {
 	m := open(t, Options{})
 	var conns []*fakeConn
 	for i := range 50 {
@@ -115,8 +115,8 @@ func TestAMessageIsEncodedOncePerBroadcast(t *testing.T) {
 	}
 }
 
-// TestAPendingSubscriptionExpires: in the replaced system, a subscription without a connection was never removed.
-func TestAPendingSubscriptionExpires(t *testing.T) {
+// TestSubscribeUpload_PendingExpires: in the replaced system, a subscription without a connection was never removed.
+func TestSubscribeUpload_PendingExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := open(t, Options{PendingTTL: time.Minute, MaxPending: 2})
 		must(t, m.SubscribeUpload(t.Context(), "ann", "cat"))
@@ -141,7 +141,7 @@ func TestAPendingSubscriptionExpires(t *testing.T) {
 }
 
 // There, disconnecting a connection of a user who had none cleared the user's subscriptions.
-func TestDisconnectingAStrangerChangesNothing(t *testing.T) {
+func TestDisconnect_StrangerChangesNothing(t *testing.T) {
 	m := open(t, Options{})
 	must(t, m.SubscribeUpload(t.Context(), "waiting", "cat"))
 	c := connect(t, m, "ann")
@@ -168,7 +168,7 @@ func TestDisconnectingAStrangerChangesNothing(t *testing.T) {
 }
 
 // There, one tab's unsubscribe silenced the user's other tabs.
-func TestATabDoesNotSilenceAnother(t *testing.T) {
+func TestUnsubscribeConn_OtherTabGoesOn(t *testing.T) {
 	m := open(t, Options{})
 	first, second := connect(t, m, "ann"), connect(t, m, "ann")
 	for _, c := range []*fakeConn{first, second} {
@@ -187,7 +187,7 @@ func TestATabDoesNotSilenceAnother(t *testing.T) {
 }
 
 // There, who came late saw nothing until the next message, and nothing at all if that was the last.
-func TestWhoComesLateGetsTheNewestMessage(t *testing.T) {
+func TestSubscribeUpload_LateSubscriberGetsTheNewest(t *testing.T) {
 	m := open(t, Options{})
 	publish(t, m, "cat", 9)
 	_, err := m.Publish(t.Context(), "cat", UploadCompleted{Description: "A cat", AuditScore: 90})
@@ -201,8 +201,8 @@ func TestWhoComesLateGetsTheNewestMessage(t *testing.T) {
 	wantConsecutive(t, tab.offsets(), 10, 10)
 }
 
-// TestWhoReturnsGetsWhatWasMissed: in the replaced system, a client lost the messages sent during a disconnection.
-func TestWhoReturnsGetsWhatWasMissed(t *testing.T) {
+// TestSubscribeConn_ReturningClientGetsMissedMessages: in the replaced system, a client lost the messages sent during a disconnection.
+func TestSubscribeConn_ReturningClientGetsMissedMessages(t *testing.T) {
 	m := open(t, Options{})
 	must(t, m.SubscribeUpload(t.Context(), "ann", "cat"))
 	before := connect(t, m, "ann")

@@ -3,8 +3,8 @@ package manager
 import "sync"
 
 // A burst holds the messages of one upload that its large audience has not been sent yet. Messages published in quick
-// succession accumulate, and a goroutine visits each receiver once for all of them: fetching a receiver's queue into the
-// processor's cache is nearly the whole cost of a message.
+// succession accumulate, and a goroutine visits each receiver once for all of them: fetching a receiver's queue into
+// the processor's cache is nearly the whole cost of a message.
 //
 // The frames count as sent: they are flushed before a receiver is added or removed, and before anything else is sent to
 // one. The upload's lock protects a burst.

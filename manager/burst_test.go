@@ -214,8 +214,8 @@ func TestUpload_StaysWithinItsBudget(t *testing.T) {
 	}
 }
 
-// TestPublishingToManyAllocatesNothingPerReceiver: nor does a burst allocate anything for a message.
-func TestPublishingToManyAllocatesNothingPerReceiver(t *testing.T) {
+// TestPublish_AllocatesNothingPerReceiver: nor does a burst allocate anything for a message.
+func TestPublish_AllocatesNothingPerReceiver(t *testing.T) {
 	m := open(t, Options{})
 	audience(t, m, 4*fanOutAlone)
 	var msg Message = note(t, 1)

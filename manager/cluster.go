@@ -83,7 +83,7 @@ func newCluster(m *Manager) (_ *cluster, err error) {
 		Broker: c.broker, Name: m.opt.NodeName, Answer: c.answer, Logger: m.opt.Logger,
 		Settings: fingerprint(m.opt.Classes),
 		Announce: func() uint64 { return c.orders.announce() },
-		Heard:    c.heard,
+		OnHello:  c.helloReceived,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("manager: Options.NodeName: %w", err)
@@ -171,8 +171,8 @@ func (c *cluster) lost(channel string) {
 	c.missedOrders() // the other channels are those of the nodes
 }
 
-// heard handles a hello of another node.
-func (c *cluster) heard(h membership.Hello) {
+// helloReceived handles a hello of another node.
+func (c *cluster) helloReceived(h membership.Hello) {
 	if h.Met || c.orders.missed(h.Process, h.Announced) {
 		c.missedOrders()
 	}
@@ -184,9 +184,9 @@ const allUploads = ""
 // endGrace is how long close waits for goroutines at least, even if closing the connections took all the time.
 const endGrace = 20 * time.Millisecond
 
-// close takes leave of the other nodes and ends all goroutines. It blocks until then, at most until ctx ends; calls of the
-// broker end shortly before. The error names the parts that have not ended, because the broker ignores its context: they
-// end when it does.
+// close takes leave of the other nodes and ends all goroutines. It blocks until then, at most until ctx ends; calls of
+// the broker end shortly before. The error names the parts that have not ended, because the broker ignores its context:
+// they end when it does.
 func (c *cluster) close(ctx context.Context) error {
 	if ctx.Err() != nil {
 		var cancel context.CancelFunc
@@ -245,14 +245,7 @@ func ending(late string, wait func()) part {
 func awaitEnds(ctx context.Context, parts ...part) error {
 	var late []error
 	for _, p := range parts {
-		select {
-		case <-p.done:
-			continue
-		case <-ctx.Done():
-		}
-		select {
-		case <-p.done:
-		default:
+		if !ended(ctx, p.done) {
 			late = append(late, fmt.Errorf("manager: %s in time: %w", p.late, ctx.Err()))
 		}
 	}

@@ -16,7 +16,7 @@ func (c *cluster) arrived(b queued) {
 	a := arrival{Message: b.Message}
 	if b.Payload != nil {
 		var err error
-		if a.encoded, err = c.look(id, b.Payload); err != nil && b.Offset == 0 {
+		if a.encoded, err = c.parseRemote(id, b.Payload); err != nil && b.Offset == 0 {
 			return
 		}
 		// An invalid stored message still occupies its offset.
@@ -31,8 +31,8 @@ func (c *cluster) arrived(b queued) {
 		}
 		unconfirmed := u.State.log != nil && f.confirmed != c.outages.Load()
 		if a.Epoch == "" && a.Offset > 0 && (b.receipt <= f.epochReceipt || unconfirmed) {
-			// It was queued while the epoch changed, or after an outage that may have changed it, and may belong to either
-			// epoch. The broker has stored it if it is new.
+			// It was queued while the epoch changed, or after an outage that may have changed it, and may belong to
+			// either epoch. The broker has stored it if it is new.
 			if _, same := storedLike(u, a); !same {
 				c.fallBehind(u)
 			}
@@ -46,17 +46,18 @@ func (c *cluster) arrived(b queued) {
 			// epoch is read again.
 			f.hold(a)
 			c.fallBehind(u)
-		case !c.take(u, a):
+		case !c.deliver(u, a):
 			f.hold(a)
 			c.fallBehind(u)
 		}
 	})
-	c.manager.keepBounds()
+	c.manager.enforceBounds()
 }
 
-// look validates a message that arrived for an upload. An invalid message is counted, and logged without its payload.
-// The id needs no check: only uploads that callers have named, with an id that was validated then, receive messages.
-func (c *cluster) look(id string, payload []byte) (Encoded, error) {
+// parseRemote validates a message that arrived for an upload. An invalid message is counted, and logged without its
+// payload. The id needs no check: only uploads that callers have named, with an id that was validated then, receive
+// messages.
+func (c *cluster) parseRemote(id string, payload []byte) (Encoded, error) {
 	e, err := c.manager.vocabulary.parseRemote(id, payload, c.manager.opt.MaxMessageBytes)
 	if err != nil {
 		c.refused(uploadChannel+id, err)
@@ -86,24 +87,24 @@ func storedLike(u *upload, a arrival) (held, same bool) {
 	return true, bytes.Equal(entries[0].Message.Body(), a.encoded.payload)
 }
 
-// take delivers a message to this node's subscribers and reports whether that was possible. It was not if earlier
+// deliver sends a message to this node's subscribers and reports whether that was possible. It was not if earlier
 // messages are missing, or if the message belongs to another epoch. The upload's lock is held.
-func (c *cluster) take(u *upload, a arrival) (ok bool) {
+func (c *cluster) deliver(u *upload, a arrival) (ok bool) {
 	log := u.State.log
 	switch {
 	case a.Epoch != "" && a.Epoch != log.Epoch(), a.Prev > log.Offset():
 		return false
 	case a.Payload == nil: // the epoch is known already
 	case a.Offset == 0:
-		c.pass(u, a)
+		c.deliverUnnumbered(u, a)
 	case a.Offset > log.Offset(): // else this node has had it
-		c.append(u, a.encoded, a.Offset, time.Now(), a.Trace)
+		c.appendStored(u, a.encoded, a.Offset, time.Now(), a.Trace)
 	}
 	return true
 }
 
-// append adds a stored message to the upload's log and delivers it to the subscribers. The upload's lock is held.
-func (c *cluster) append(u *upload, e Encoded, offset uint64, at time.Time, trace string) {
+// appendStored adds a stored message to the upload's log and delivers it to the subscribers. The upload's lock is held.
+func (c *cluster) appendStored(u *upload, e Encoded, offset uint64, at time.Time, trace string) {
 	if e.payload == nil {
 		u.State.log.Advance(offset)
 		return
@@ -111,9 +112,9 @@ func (c *cluster) append(u *upload, e Encoded, offset uint64, at time.Time, trac
 	c.manager.bursts.send(u, c.manager.keep(u, e, offset, at, trace), nil)
 }
 
-// pass delivers a message without an offset to the subscribers and makes it the newest one for late subscribers. The
-// upload's lock is held.
-func (c *cluster) pass(u *upload, a arrival) {
+// deliverUnnumbered sends a message without an offset to the subscribers and makes it the newest one for late
+// subscribers. The upload's lock is held.
+func (c *cluster) deliverUnnumbered(u *upload, a arrival) {
 	f := c.manager.tracing.follow(a.encoded.frame(u.ID(), Position{}), a.Trace)
 	before := logSizeOf(u)
 	u.State.log.SetLatest(f, f.Size(), time.Now())

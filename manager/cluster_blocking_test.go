@@ -57,7 +57,7 @@ func TestInvariant4NoLockIsHeldWhileTheBrokerIsCalled(t *testing.T) {
 }
 
 // A connection that does not return from Send, which it must not do, stops its upload but not the broker.
-func TestTheBrokerDoesNotWaitForAConnection(t *testing.T) {
+func TestCluster_BrokerDoesNotWaitForAConnection(t *testing.T) {
 	inCluster(t, 1, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		n := nodes[0]
 		stop, stuck := make(chan struct{}), make(chan struct{}, 1)

@@ -19,7 +19,7 @@ const positionBatch = 1024
 // catchUp brings uploads up to date with the broker's history.
 func (c *cluster) catchUp(ctx context.Context, _ int, ids []string) (again []string) {
 	for _, id := range ids {
-		if !c.catch(ctx, id) {
+		if !c.catchUpOne(ctx, id) {
 			again = append(again, id)
 		}
 	}
@@ -78,14 +78,14 @@ func (c *cluster) findBehind(ctx context.Context) (done bool) {
 	return true
 }
 
-// catch brings one upload up to date and reports whether it is finished.
-func (c *cluster) catch(ctx context.Context, id string) (done bool) {
+// catchUpOne brings one upload up to date and reports whether it is finished.
+func (c *cluster) catchUpOne(ctx context.Context, id string) (done bool) {
 	f, since, first := c.toCatchUp(id)
 	if f == nil {
 		return true
 	}
 	outages := c.outages.Load()
-	kept, messages, err := c.kept(ctx, id, since, first)
+	kept, messages, err := c.readStored(ctx, id, since, first)
 	if err != nil {
 		c.readFailed(err)
 		c.refuse(id, err)
@@ -106,7 +106,7 @@ func (c *cluster) catch(ctx context.Context, id string) (done bool) {
 			lost = c.merge(u, kept, messages)
 			f.partial = f.partial || first && kept.Floor > 0
 			var gap []Conn
-			done, gap = c.settle(u, f)
+			done, gap = c.applyHeld(u, f)
 			lost = append(lost, gap...)
 		}
 	})
@@ -140,7 +140,7 @@ func (c *cluster) merge(u *upload, kept broker.Snapshot, messages []Encoded) (lo
 	if log != nil && log.Epoch() == kept.Epoch && kept.Floor <= log.Offset() {
 		for i, s := range kept.Messages {
 			if s.Offset > log.Offset() {
-				c.append(u, messages[i], s.Offset, storedAt(s, now), "")
+				c.appendStored(u, messages[i], s.Offset, storedAt(s, now), "")
 			}
 		}
 		log.Advance(kept.Offset)
@@ -158,29 +158,29 @@ func (c *cluster) merge(u *upload, kept broker.Snapshot, messages []Encoded) (lo
 		return nil
 	}
 	c.counters.resets.Add(1)
-	if complete := c.announce(u, log, partial); !complete || c.keeper == nil { // without a history nobody knows what was missed
-		lost = baseConns(u)
+	if complete := c.announceReset(u, log, partial); !complete || c.keeper == nil { // without a history a gap is unknown
+		lost = c.baseConns(u)
 	}
 	return lost
 }
 
 // baseConns returns the connections of an upload whose clients cannot recover, since they have no positions. The
 // upload's lock is held.
-func baseConns(u *upload) (conns []Conn) {
+func (c *cluster) baseConns(u *upload) (conns []Conn) {
 	for _, r := range u.Receivers() {
-		if p, ok := r.Conn.(PositionTracker); ok && !p.TracksPositions() {
+		if p, ok := r.Conn.(PositionTracker); ok && !c.manager.guard.tracksPositions(p) {
 			conns = append(conns, r.Conn)
 		}
 	}
 	return conns
 }
 
-// announce notifies shoal.v1 clients that the upload's messages do not continue the ones that they have received, and
-// sends them the newest message as a new start. Base connections, which have no positions, receive every message of the
-// new log that the previous one does not show as delivered; complete reports that no message between the two is missing
-// from the new log. A previous log that was partial may not show where a new one with older messages continues it: then
-// base connections receive nothing, and it is not complete. The upload's lock is held.
-func (c *cluster) announce(u *upload, before *history.Log[*frame.Frame], partial bool) (complete bool) {
+// announceReset notifies shoal.v1 clients that the upload's messages do not continue the ones that they have received,
+// and sends them the newest message as a new start. Base connections, which have no positions, receive every message of
+// the new log that the previous one does not show as delivered; complete reports that no message between the two is
+// missing from the new log. A previous log that was partial may not show where a new one with older messages continues
+// it: then base connections receive nothing, and it is not complete. The upload's lock is held.
+func (c *cluster) announceReset(u *upload, before *history.Log[*frame.Frame], partial bool) (complete bool) {
 	log := u.State.log
 	_, after := c.manager.newest(u)
 	c.manager.bursts.send(u, subscribedFrame(u.ID(), position(log), false, after), nil)
@@ -215,7 +215,7 @@ const clockTolerance = 500 * time.Millisecond
 // reports that they continue a message of that log.
 //
 // Within an epoch the offset tells. A broker that returned with its data under a new epoch may have numbered the
-// messages anew, and may have lost the last of them. Then the newest message that is in both counts: all before it were
+// messages anew, and may have lost the last of them. Then the newest message that is in both decides: all before it were
 // delivered too. A message with the same text that was stored later than the other one arrived is not the same.
 func firstNew(
 	before *history.Log[*frame.Frame], epoch string, entries []history.Entry[*frame.Frame],
@@ -240,21 +240,21 @@ func firstNew(
 	return 0, false
 }
 
-// settle delivers the messages held during the catch-up and reports whether the upload is up to date now. It returns the
-// base connections that missed messages, for the caller to close. The upload's lock is held.
-func (c *cluster) settle(u *upload, f *follow) (done bool, lost []Conn) {
+// applyHeld delivers the messages held during the catch-up and reports whether the upload is up to date now. It returns
+// the base connections that missed messages, for the caller to close. The upload's lock is held.
+func (c *cluster) applyHeld(u *upload, f *follow) (done bool, lost []Conn) {
 	if f.again {
 		return false, nil
 	}
 	for i, a := range f.waiting {
 		switch {
-		case c.take(u, a):
+		case c.deliver(u, a):
 		case f.attempts < maxAttempts:
 			f.attempts++
 			f.waiting = slices.Clone(f.waiting[i:])
 			return false, lost
 		default:
-			lost = append(lost, c.giveUp(u, f, a)...)
+			lost = append(lost, c.skipGap(u, f, a)...)
 		}
 		f.waitingBytes -= len(a.Payload)
 	}
@@ -267,9 +267,9 @@ func (c *cluster) settle(u *upload, f *follow) (done bool, lost []Conn) {
 	return true, lost
 }
 
-// giveUp delivers a message despite the gap before it. It notifies shoal.v1 clients of the gap and returns the base
+// skipGap delivers a message despite the gap before it. It notifies shoal.v1 clients of the gap and returns the base
 // connections, which the caller must close. A message of an outdated epoch is skipped. The upload's lock is held.
-func (c *cluster) giveUp(u *upload, f *follow, a arrival) (lost []Conn) {
+func (c *cluster) skipGap(u *upload, f *follow, a arrival) (lost []Conn) {
 	epoch := u.State.log.Epoch()
 	if a.Payload == nil || a.Epoch != "" && a.Epoch != epoch {
 		return nil
@@ -278,9 +278,9 @@ func (c *cluster) giveUp(u *upload, f *follow, a arrival) (lost []Conn) {
 	u.State.log = history.Begin[*frame.Frame](epoch, a.Prev, time.Now())
 	c.manager.account(u, size)
 	c.counters.resets.Add(1)
-	if complete := c.announce(u, before, f.partial); !complete {
-		lost = baseConns(u)
+	if complete := c.announceReset(u, before, f.partial); !complete {
+		lost = c.baseConns(u)
 	}
-	c.take(u, a)
+	c.deliver(u, a)
 	return lost
 }

@@ -1,8 +1,10 @@
 package manager
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -56,7 +58,8 @@ func (c *cluster) carryOut(o closeOrder) int {
 	return c.manager.closeTokenHere(o.TokenID, o.Reason)
 }
 
-// carryOutLate closes the connections that are older than one of the orders that concern them, and returns their number.
+// carryOutLate closes the connections that are older than one of the orders that concern them, and returns their
+// number.
 func (c *cluster) carryOutLate(orders []closeOrder) (closed int) {
 	byUser := make(map[string][]closeOrder)
 	var ofTokens []closeOrder
@@ -70,7 +73,7 @@ func (c *cluster) carryOutLate(orders []closeOrder) (closed int) {
 	check := func(userID string, conn Conn, orders []closeOrder) {
 		since := connTime(conn)
 		for _, o := range orders {
-			if since <= o.issued && o.concerns(userID, conn) {
+			if since <= o.issued && o.concerns(userID, conn, &c.manager.guard) {
 				closed += c.manager.disconnectAndClose(userID, conn, o.Reason)
 				return
 			}
@@ -90,8 +93,13 @@ func (c *cluster) carryOutLate(orders []closeOrder) (closed int) {
 // closeIfRevoked closes a connection that has just been registered if an order that was issued since it began concerns
 // it: the order may have been carried out before the connection was registered.
 func (c *cluster) closeIfRevoked(userID string, conn Conn, since time.Duration) {
-	if o, ok := c.orders.against(userID, conn, since); ok {
-		c.manager.disconnectAndClose(userID, conn, o.Reason)
+	// The connection is asked for its tokens without the lock of the orders.
+	orders := slices.DeleteFunc(c.orders.since(since), func(o closeOrder) bool {
+		return !o.concerns(userID, conn, &c.manager.guard)
+	})
+	if len(orders) > 0 {
+		first := slices.MinFunc(orders, func(a, b closeOrder) int { return cmp.Compare(a.issued, b.issued) })
+		c.manager.disconnectAndClose(userID, conn, first.Reason)
 	}
 }
 

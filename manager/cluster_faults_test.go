@@ -31,7 +31,7 @@ func inPlainCluster(t *testing.T, nodes int, fn func(t *testing.T, nodes []membe
 	})
 }
 
-func TestABrokerThatKeepsNothing(t *testing.T) {
+func TestCluster_BrokerWithoutHistory(t *testing.T) {
 	inPlainCluster(t, 2, func(t *testing.T, nodes []member) {
 		c := nodes[0].follower(t, "ann", "cat")
 		if pos := publish(t, nodes[1].Manager, "cat", 3); pos != (Position{}) {
@@ -91,9 +91,9 @@ func TestForget_WithoutHistoryReachesEveryNode(t *testing.T) {
 	})
 }
 
-// TestAnInterruptionOfABrokerThatKeepsNothingIsAnnounced: without stored messages a loss cannot be repaired, so
+// TestCluster_InterruptionWithoutHistoryIsAnnounced: without stored messages a loss cannot be repaired, so
 // followers are notified.
-func TestAnInterruptionOfABrokerThatKeepsNothingIsAnnounced(t *testing.T) {
+func TestCluster_InterruptionWithoutHistoryIsAnnounced(t *testing.T) {
 	inPlainCluster(t, 1, func(t *testing.T, nodes []member) {
 		c := nodes[0].follower(t, "ann", "cat")
 		nodes[0].link.handler.Interrupted()
@@ -131,7 +131,7 @@ func TestCluster_InterruptionWithoutHistoryClosesBaseConnections(t *testing.T) {
 	})
 }
 
-func TestAnInterruptionMayBeOfOneChannel(t *testing.T) {
+func TestCluster_InterruptionOfOneChannel(t *testing.T) {
 	inPlainCluster(t, 1, func(t *testing.T, nodes []member) {
 		cat, dog := nodes[0].follower(t, "ann", "cat"), nodes[0].follower(t, "bob", "dog")
 		nodes[0].link.handler.Interrupted("upload:cat", "upload:unknown", "cat", "other:dog", "dog")
@@ -145,7 +145,7 @@ func TestAnInterruptionMayBeOfOneChannel(t *testing.T) {
 	})
 }
 
-func TestClusterOptionsAreChecked(t *testing.T) {
+func TestCluster_OptionsAreChecked(t *testing.T) {
 	hub := broker.NewMemory(broker.MemoryOptions{})
 	for _, test := range []struct {
 		opt  Options
@@ -173,7 +173,7 @@ func TestClusterOptionsAreChecked(t *testing.T) {
 
 // A node can be closed while its broker is away, or answers nothing at all; the bubble sees to it that no
 // goroutine is left.
-func TestClosingWithoutTheBrokerReturnsInTime(t *testing.T) {
+func TestClose_WithoutTheBrokerReturnsInTime(t *testing.T) {
 	hangs := func(ctx context.Context, _ string) error {
 		<-ctx.Done()
 		return ctx.Err()
@@ -210,8 +210,8 @@ func TestClosingWithoutTheBrokerReturnsInTime(t *testing.T) {
 	}
 }
 
-// TestAMessageOfAnOldEpochIsLeftOut: a message that was in flight during a Forget belongs to the forgotten epoch.
-func TestAMessageOfAnOldEpochIsLeftOut(t *testing.T) {
+// TestCatchUp_MessageOfAnOldEpochIsLeftOut: a message that was in flight during a Forget belongs to the forgotten epoch.
+func TestCatchUp_MessageOfAnOldEpochIsLeftOut(t *testing.T) {
 	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		c := nodes[0].follower(t, "ann", "cat")
 		old := publish(t, nodes[1].Manager, "cat", 2)
@@ -230,9 +230,9 @@ func TestAMessageOfAnOldEpochIsLeftOut(t *testing.T) {
 	})
 }
 
-// TestAGapThatNothingFillsIsAnnounced: if the stored messages never close the gap before a live message, the node
+// TestCatchUp_FinalGapIsAnnounced: if the stored messages never close the gap before a live message, the node
 // delivers the live message.
-func TestAGapThatNothingFillsIsAnnounced(t *testing.T) {
+func TestCatchUp_FinalGapIsAnnounced(t *testing.T) {
 	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		n := nodes[0]
 		c := n.follower(t, "ann", "cat")
@@ -262,9 +262,9 @@ func TestAGapThatNothingFillsIsAnnounced(t *testing.T) {
 	})
 }
 
-// TestTooManyMessagesThatWaitAreReadAgain: during a catch-up the node holds a bounded number of messages; it reads the
+// TestCatchUp_TooManyHeldMessagesAreReadAgain: during a catch-up the node holds a bounded number of messages; it reads the
 // others from the broker again.
-func TestTooManyMessagesThatWaitAreReadAgain(t *testing.T) {
+func TestCatchUp_TooManyHeldMessagesAreReadAgain(t *testing.T) {
 	for name, opt := range map[string]Options{
 		"by number": {HistoryMessages: 1000},
 		"by bytes":  {HistoryMessages: 1000, HistoryBytes: 100 * len(note(t, 10).Payload())},
@@ -307,7 +307,7 @@ func tooManyWait(t *testing.T, opt Options) {
 	})
 }
 
-func TestReadingWhatIsKeptIsTriedAgain(t *testing.T) {
+func TestCatchUp_FailedReadIsRetried(t *testing.T) {
 	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		n := nodes[0]
 		n.link.meddle(only("Kept", broker.ErrUnavailable), nil)
@@ -328,7 +328,7 @@ func TestReadingWhatIsKeptIsTriedAgain(t *testing.T) {
 }
 
 // An answer that was on its way when messages were lost is not the last word.
-func TestAnInterruptionWhileWhatIsKeptIsRead(t *testing.T) {
+func TestCatchUp_InterruptionDuringARead(t *testing.T) {
 	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		n := nodes[0]
 		c := n.follower(t, "ann", "cat")
@@ -345,8 +345,8 @@ func TestAnInterruptionWhileWhatIsKeptIsRead(t *testing.T) {
 	})
 }
 
-// TestSubscribersThatGiveUpLeaveNothing: a subscriber whose context ends while it waits leaves no state behind.
-func TestSubscribersThatGiveUpLeaveNothing(t *testing.T) {
+// TestFollow_CancelledSubscribersLeaveNothing: a subscriber whose context ends while it waits leaves no state behind.
+func TestFollow_CancelledSubscribersLeaveNothing(t *testing.T) {
 	inCluster(t, 1, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		n := nodes[0]
 		release := n.link.stop("Subscribe")

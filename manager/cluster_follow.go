@@ -16,8 +16,8 @@ type follow struct {
 	id      string
 	// pins counts the callers that are about to subscribe.
 	pins int
-	// left is when the last follower left the upload; zero while there is one. Every follower holds a pin.
-	left time.Time
+	// idleSince is when the last follower left the upload; zero while there is one. Every follower holds a pin.
+	idleSince time.Time
 	// attempt ends when the node is subscribed and the upload's log matches the broker's, or when the broker refuses.
 	attempt *attempt
 	live    bool // attempt has succeeded
@@ -38,11 +38,11 @@ type follow struct {
 	older   *olderRead
 	// arrived is the offset of the last message with one that has arrived, in the log's epoch.
 	arrived uint64
-	// epochReceipt is the number of the last message that was received before the log's epoch was known. A message up to
-	// it that does not name its epoch may belong to the previous one.
+	// epochReceipt is the number of the last message that was received before the log's epoch was known. A message up
+	// to it that does not name its epoch may belong to the previous one.
 	epochReceipt uint64
-	// confirmed is the value of cluster.outages at the beginning of the last call that has shown the log's epoch to be the
-	// broker's.
+	// confirmed is the value of cluster.outages at the beginning of the last call that has shown the log's epoch to be
+	// the broker's.
 	confirmed uint64
 }
 
@@ -62,7 +62,8 @@ type arrival struct {
 
 // follow makes this node follow uploads until release is called, and for as long as they have local subscribers. It
 // blocks until messages published from now on, on any node, are guaranteed to arrive, or the broker has refused: then
-// refused has the reasons by upload, which wrap ErrRefused. The error is ErrClosed, ctx's error, or wraps ErrUnavailable.
+// refused has the reasons by upload, which wrap ErrRefused. The error is ErrClosed, ctx's error, or wraps
+// ErrUnavailable.
 func (m *Manager) follow(ctx context.Context, uploadIDs ...string) (release func(), refused map[string]error, err error) {
 	if m.cluster == nil {
 		return func() {}, nil, nil
@@ -131,7 +132,7 @@ func (c *cluster) pin(id string) (a *attempt) {
 			c.interest.Add(f.id)
 		}
 		f.pins++
-		f.left = time.Time{}
+		f.idleSince = time.Time{}
 		if !f.live {
 			a = f.attempt
 		}
@@ -149,11 +150,11 @@ func (f *follow) refused(err error) {
 	}
 }
 
-// deserted records that the upload has no subscriber. The registry calls it when it is done with such an upload, with
-// the upload's lock held.
-func (f *follow) deserted() {
-	if f.pins == 0 && f.left.IsZero() {
-		f.left = time.Now()
+// lastFollowerLeft records that the upload has no subscriber. It is called for each such upload whose lock is about to
+// be released.
+func (f *follow) lastFollowerLeft() {
+	if f.pins == 0 && f.idleSince.IsZero() {
+		f.idleSince = time.Now()
 		f.cluster.interest.AddAfter(f.id, leaveDelay)
 	}
 }

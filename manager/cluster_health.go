@@ -15,7 +15,7 @@ const readyInterval = 10 * time.Millisecond
 // of Ready.
 func (m *Manager) WaitReady(ctx context.Context) error {
 	err := m.Ready()
-	if err == nil || m.made() != nil {
+	if err == nil || m.checkCreated() != nil {
 		return err
 	}
 	tick := time.NewTicker(readyInterval)
@@ -32,10 +32,10 @@ func (m *Manager) WaitReady(ctx context.Context) error {
 	}
 }
 
-// Ready returns nil if messages of other nodes come through and no upload has been behind for long, else why not. A node
-// that is alone is ready.
+// Ready returns nil if messages of other nodes come through and no upload has been behind for long, else why not. A
+// node that is alone is ready.
 func (m *Manager) Ready() error {
-	if err := m.made(); err != nil {
+	if err := m.checkCreated(); err != nil {
 		return err
 	}
 	if m.cluster == nil {
@@ -73,7 +73,7 @@ func (c *cluster) current() error {
 // BrokerFailed returns a channel that receives the permanent error that ended the broker, such as wrong credentials.
 // The node is cut off from the others from then on. Without such an error the channel receives nothing.
 func (m *Manager) BrokerFailed() <-chan error {
-	if m.cluster == nil {
+	if m.checkCreated() != nil || m.cluster == nil {
 		return nil
 	}
 	return m.cluster.failed

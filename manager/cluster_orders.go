@@ -1,7 +1,7 @@
 package manager
 
 import (
-	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 )
 
 const (
@@ -36,6 +37,38 @@ type closeOrder struct {
 
 	issued  time.Duration // on the ageClock of this node
 	learned uint64        // the order's place in the log of this node
+}
+
+// wireOrder is the JSON form of a closeOrder. JSON text cannot hold a token id that is not valid UTF-8, such as a session
+// id of random bytes: other nodes would compare their connections with another id.
+type wireOrder struct {
+	order
+	RawToken []byte `json:"raw_token,omitempty"`
+}
+
+// order is a closeOrder without its methods.
+type order closeOrder
+
+// MarshalJSON implements json.Marshaler.
+func (o closeOrder) MarshalJSON() ([]byte, error) {
+	w := wireOrder{order: order(o)}
+	if !utf8.ValidString(o.TokenID) {
+		w.TokenID, w.RawToken = "", []byte(o.TokenID)
+	}
+	return json.Marshal(w)
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (o *closeOrder) UnmarshalJSON(data []byte) error {
+	var w wireOrder
+	if err := json.Unmarshal(data, &w); err != nil {
+		return err
+	}
+	*o = closeOrder(w.order)
+	if len(w.RawToken) > 0 {
+		o.TokenID = string(w.RawToken)
+	}
+	return nil
 }
 
 // orderID identifies an order.
@@ -69,15 +102,15 @@ func (o *closeOrder) check() error {
 }
 
 // concerns reports whether the order is for a connection of a user.
-func (o *closeOrder) concerns(userID string, c Conn) bool {
+func (o *closeOrder) concerns(userID string, c Conn, g *guard) bool {
 	if o.Kind == closeUser {
 		return o.UserID == userID
 	}
-	return hasToken(c, o.TokenID)
+	return g.hasToken(c, o.TokenID)
 }
 
-// orderLog remembers the close orders that this node issued or learned of, for the nodes that were cut off. It holds the
-// newest maxOrders of the last maxOrderAge.
+// orderLog remembers the close orders that this node issued or learned of, for the nodes that were cut off. It holds
+// the newest maxOrders of the last maxOrderAge.
 type orderLog struct {
 	// process identifies this process in the orders that it issues.
 	process string
@@ -121,8 +154,8 @@ func (l *orderLog) announce() uint64 {
 	return l.issued
 }
 
-// learn adds an order of another node and returns it with the time at which it was issued. fresh is false if it is known
-// or too old.
+// learn adds an order of another node and returns it with the time at which it was issued. fresh is false if it is
+// known or too old.
 func (l *orderLog) learn(o closeOrder) (_ closeOrder, fresh bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -199,16 +232,16 @@ func (l *orderLog) missed(process string, announced uint64) bool {
 	return announced > l.complete[process]
 }
 
-// orderRequest asks the other nodes for their orders. Read is the place, by process, up to which the asking node has read
-// the log of that process.
+// orderRequest asks the other nodes for their orders. Read is the place, by process, up to which the asking node has
+// read the log of that process.
 type orderRequest struct {
 	Read map[string]uint64 `json:"read,omitempty"`
 }
 
 // orderReply answers an orderRequest.
 type orderReply struct {
-	// Process is the answering one, Learned the place of the last of the orders in its log, and Issued the number of the
-	// newest order that it has issued itself.
+	// Process is the answering one, Learned the place of the last of the orders in its log, and Issued the number of
+	// the newest order that it has issued itself.
 	Process string       `json:"process"`
 	Learned uint64       `json:"learned"`
 	Issued  uint64       `json:"issued"`
@@ -265,18 +298,17 @@ func (l *orderLog) apply(r orderReply, ago time.Duration) (fresh []closeOrder, e
 	return fresh, err
 }
 
-// against returns the oldest order that a connection of a user does not survive: one that was issued after a moment.
-func (l *orderLog) against(userID string, c Conn, since time.Duration) (found closeOrder, ok bool) {
-	if l.newest.Load() < int64(since) {
-		return closeOrder{}, false
+// since returns the orders that were issued at a moment or after it.
+func (l *orderLog) since(moment time.Duration) (orders []closeOrder) {
+	if l.newest.Load() < int64(moment) {
+		return nil
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	matching := slices.DeleteFunc(slices.Clone(l.orders), func(o closeOrder) bool {
-		return o.issued < since || !o.concerns(userID, c)
-	})
-	if len(matching) == 0 {
-		return closeOrder{}, false
+	for _, o := range l.orders {
+		if o.issued >= moment {
+			orders = append(orders, o)
+		}
 	}
-	return slices.MinFunc(matching, func(a, b closeOrder) int { return cmp.Compare(a.issued, b.issued) }), true
+	return orders
 }

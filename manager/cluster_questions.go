@@ -37,6 +37,9 @@ func (c *cluster) sendToUser(ctx context.Context, userID string, e Encoded) (d D
 	if err != nil {
 		return d, err
 	}
+	if most := membership.MaxBodyBytes - len(body) - 1; len(e.payload) > most {
+		return d, tooLarge(len(e.payload), most)
+	}
 	answers, err := c.askAll(ctx, messageToUser, append(append(body, '\n'), e.payload...))
 	for _, answer := range answers {
 		var there Delivery
@@ -100,7 +103,7 @@ type Subscribers struct {
 // Subscribers queries all nodes for the users that follow an upload. It blocks until they have answered, at most for
 // some seconds. The error is ctx's error, or wraps ErrUnavailable if no node could be queried.
 func (m *Manager) Subscribers(ctx context.Context, uploadID string) (Subscribers, error) {
-	if err := errors.Join(m.made(), CheckID("upload_id", uploadID)); err != nil {
+	if err := errors.Join(m.checkCreated(), CheckID("upload_id", uploadID)); err != nil {
 		return Subscribers{}, err
 	}
 	if m.cluster == nil {
@@ -129,6 +132,9 @@ func (m *Manager) Subscribers(ctx context.Context, uploadID string) (Subscribers
 // NodeStats queries all nodes for their counts and returns them by node name; missing lists the nodes that did not
 // answer in time. It blocks and fails as Subscribers does. A single node has the name Options.NodeName.
 func (m *Manager) NodeStats(ctx context.Context) (stats map[string]Stats, missing []string, err error) {
+	if err := m.checkCreated(); err != nil {
+		return nil, nil, err
+	}
 	if m.cluster == nil {
 		return map[string]Stats{m.opt.NodeName: m.Stats()}, nil, nil
 	}

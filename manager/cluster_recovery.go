@@ -126,7 +126,7 @@ func (c *cluster) fetchOlder(ctx context.Context, id string, read *olderRead) {
 	kept, err := c.keeper.History(ctx, uploadChannel+id, read.since)
 	var messages []Encoded
 	if err == nil {
-		messages = c.lookAtKept(id, kept)
+		messages = c.parseStored(id, kept)
 	}
 	c.manager.registry.WithKnown(id, func(u *upload) {
 		f := u.State.follow
@@ -142,7 +142,7 @@ func (c *cluster) fetchOlder(ctx context.Context, id string, read *olderRead) {
 	})
 	read.err = err
 	close(read.done)
-	c.manager.keepBounds()
+	c.manager.enforceBounds()
 }
 
 // prepend puts stored messages in front of the log, if they reach up to it. The upload's lock is held.
@@ -172,23 +172,23 @@ func (c *cluster) prepend(u *upload, kept broker.Snapshot, messages []Encoded) {
 // The maximum wait of a client for a node that is behind it, and the pause before the first check. Each further pause
 // is twice as long: a client that claims to be far ahead costs ten checks, not hundreds.
 const (
-	lagPatience = time.Second
-	lagPause    = time.Millisecond
+	positionPatience = time.Second
+	positionPause    = time.Millisecond
 )
 
-// overtake blocks while this node is behind the positions that clients reached on another node: usually for some
+// waitForPosition blocks while this node is behind the positions that clients reached on another node: usually for some
 // milliseconds, until the broker delivers the messages here too, and at most for a second. Without the wait, these
 // clients would be answered that they have a gap, and would receive messages again.
-func (m *Manager) overtake(ctx context.Context, since map[string]Position) {
+func (m *Manager) waitForPosition(ctx context.Context, since map[string]Position) {
 	if m.cluster == nil {
 		return
 	}
 	var patience <-chan time.Time
-	pause := lagPause
+	pause := positionPause
 	for uploadID, pos := range since {
-		for m.lags(uploadID, pos) {
+		for m.isBehind(uploadID, pos) {
 			if patience == nil {
-				patience = time.After(lagPatience)
+				patience = time.After(positionPatience)
 			}
 			select {
 			case <-time.After(pause):
@@ -202,8 +202,8 @@ func (m *Manager) overtake(ctx context.Context, since map[string]Position) {
 	}
 }
 
-// lags reports whether a position is ahead of this node's position of an upload, in the same epoch.
-func (m *Manager) lags(uploadID string, pos Position) (behind bool) {
+// isBehind reports whether a position is ahead of this node's position of an upload, in the same epoch.
+func (m *Manager) isBehind(uploadID string, pos Position) (behind bool) {
 	m.registry.WithKnown(uploadID, func(u *upload) {
 		log := u.State.log
 		behind = log != nil && log.Epoch() == pos.Epoch && log.Offset() < pos.Offset

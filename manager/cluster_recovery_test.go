@@ -166,7 +166,7 @@ func TestReadOlder_LostDataOfAPartialLog(t *testing.T) {
 }
 
 // A client that comes from a node that was further on is answered as soon as this node has caught up.
-func TestAClientAheadOfANodeWaitsForIt(t *testing.T) {
+func TestWaitForPosition_ClientAheadOfItsNode(t *testing.T) {
 	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		nodes[0].follower(t, "bob", "cat")
 		publish(t, nodes[1].Manager, "cat", 5)

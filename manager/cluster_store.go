@@ -69,7 +69,7 @@ func (c *cluster) publish(ctx context.Context, uploadID string, out outgoing) (p
 func (c *cluster) store(ctx context.Context, uploadID string, out outgoing) (pos Position, err error) {
 	ctx, span := c.manager.tracing.broker(ctx, out.trace, uploadID)
 	if span != nil {
-		defer func() { span.End(pos, err) }()
+		defer func() { c.manager.tracing.end(span, pos, err) }()
 	}
 	channel := uploadChannel + uploadID
 	if out.keyed != nil {
@@ -124,8 +124,8 @@ func (c *cluster) deliverHere(uploadID string, e Encoded) (d Delivery) {
 	return d
 }
 
-// forget deletes the stored messages of an upload at the broker, which notifies all nodes. If the broker stores none, each
-// node forgets the newest message that it has itself.
+// forget deletes the stored messages of an upload at the broker, which notifies all nodes. If the broker stores none,
+// each node forgets the newest message that it has itself.
 func (c *cluster) forget(ctx context.Context, uploadID string) error {
 	if c.keeper == nil {
 		_, err := c.askAll(ctx, forgetUpload, []byte(uploadID))
@@ -136,9 +136,9 @@ func (c *cluster) forget(ctx context.Context, uploadID string) error {
 	return unavailable(c.keeper.Forget(ctx, uploadChannel+uploadID))
 }
 
-// lookUp returns the broker's stored messages of an upload as a log, nil if it stores none. If the broker stores no
+// storedLog returns the broker's stored messages of an upload as a log, nil if it stores none. If the broker stores no
 // histories, the log is this node's.
-func (c *cluster) lookUp(ctx context.Context, uploadID string) (log *history.Log[*frame.Frame], err error) {
+func (c *cluster) storedLog(ctx context.Context, uploadID string) (log *history.Log[*frame.Frame], err error) {
 	if c.keeper == nil {
 		c.manager.registry.WithKnown(uploadID, func(u *upload) {
 			if u.State.log != nil {
@@ -147,7 +147,7 @@ func (c *cluster) lookUp(ctx context.Context, uploadID string) (log *history.Log
 		})
 		return log, nil
 	}
-	kept, messages, err := c.kept(ctx, uploadID, Position{}, false)
+	kept, messages, err := c.readStored(ctx, uploadID, Position{}, false)
 	if err != nil || kept.Offset == 0 {
 		return nil, unavailable(err)
 	}
@@ -169,17 +169,17 @@ func (c *cluster) newest(ctx context.Context, uploadID string) (newest Stored, p
 		return Stored{}, Position{}, ErrUnknownUpload
 	}
 	if n := len(s.Messages); n > 0 {
-		if e, err := c.look(uploadID, s.Messages[n-1].Payload); err == nil {
+		if e, err := c.parseRemote(uploadID, s.Messages[n-1].Payload); err == nil {
 			newest = Stored{Offset: s.Messages[n-1].Offset, Payload: e.payload}
 		}
 	}
 	return newest, s.Position, nil
 }
 
-// kept reads the stored messages of an upload from the broker: the ones after a position, or at first the newest one
-// alone, since new clients need no other (readOlder reads the others). If the broker stores no messages, this node
+// readStored reads the stored messages of an upload from the broker: the ones after a position, or at first the newest
+// one alone, since new clients need no other (readOlder reads the others). If the broker stores no messages, this node
 // begins its own epoch.
-func (c *cluster) kept(
+func (c *cluster) readStored(
 	ctx context.Context, id string, since Position, first bool,
 ) (kept broker.Snapshot, messages []Encoded, err error) {
 	if c.keeper == nil {
@@ -189,19 +189,19 @@ func (c *cluster) kept(
 	defer cancel()
 	if first {
 		kept, err = c.keeper.Newest(ctx, uploadChannel+id)
-		if messages = c.lookAtKept(id, kept); err != nil || len(messages) == 0 || messages[0].payload != nil {
+		if messages = c.parseStored(id, kept); err != nil || len(messages) == 0 || messages[0].payload != nil {
 			return kept, messages, err
 		} // else the newest valid message is an earlier one
 	}
 	kept, err = c.keeper.History(ctx, uploadChannel+id, since)
-	return kept, c.lookAtKept(id, kept), err
+	return kept, c.parseStored(id, kept), err
 }
 
-// lookAtKept validates the messages, in their order.
-func (c *cluster) lookAtKept(id string, kept broker.Snapshot) []Encoded {
+// parseStored validates the messages, in their order.
+func (c *cluster) parseStored(id string, kept broker.Snapshot) []Encoded {
 	messages := make([]Encoded, len(kept.Messages))
 	for i, s := range kept.Messages {
-		messages[i], _ = c.look(id, s.Payload) // the zero value if the message is invalid
+		messages[i], _ = c.parseRemote(id, s.Payload) // the zero value if the message is invalid
 	}
 	return messages
 }

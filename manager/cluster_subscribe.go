@@ -95,8 +95,8 @@ func (c *cluster) wanted(id string) (wanted bool) {
 			return
 		}
 		wanted = true
-		switch wait := leaveDelay - time.Since(f.left); {
-		case f.left.IsZero():
+		switch wait := leaveDelay - time.Since(f.idleSince); {
+		case f.idleSince.IsZero():
 		case wait > 0:
 			c.interest.AddAfter(id, wait)
 		default:

@@ -20,9 +20,9 @@ func only(name string, err error) func(context.Context, string) error {
 	}
 }
 
-// TestWhoReturnsAfterAFailedUnsubscribeIsSubscribedAgain: after a failed Unsubscribe the state of the subscription is
+// TestFollow_FollowerAfterAFailedUnsubscribe: after a failed Unsubscribe the state of the subscription is
 // unknown.
-func TestWhoReturnsAfterAFailedUnsubscribeIsSubscribedAgain(t *testing.T) {
+func TestFollow_FollowerAfterAFailedUnsubscribe(t *testing.T) {
 	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		n := nodes[0]
 		c := n.follower(t, "ann", "cat")
@@ -40,9 +40,9 @@ func TestWhoReturnsAfterAFailedUnsubscribeIsSubscribedAgain(t *testing.T) {
 	})
 }
 
-// TestAnUploadIsNotReadyBeforeItIsSubscribedTo: a pending read for earlier followers must not make the upload ready for
+// TestFollow_WaitsForTheSubscription: a pending read for earlier followers must not make the upload ready for
 // a new follower.
-func TestAnUploadIsNotReadyBeforeItIsSubscribedTo(t *testing.T) {
+func TestFollow_WaitsForTheSubscription(t *testing.T) {
 	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		n := nodes[0]
 		n.link.meddle(only("Kept", broker.ErrUnavailable), nil)
@@ -61,7 +61,7 @@ func TestAnUploadIsNotReadyBeforeItIsSubscribedTo(t *testing.T) {
 }
 
 // The second after which a node leaves begins with the last follower, not with one before.
-func TestTheTimeToLeaveBeginsAnew(t *testing.T) {
+func TestFollow_LeaveDelayRestarts(t *testing.T) {
 	inCluster(t, 1, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		n := nodes[0]
 		for range 20 {
@@ -82,7 +82,7 @@ func TestTheTimeToLeaveBeginsAnew(t *testing.T) {
 }
 
 // Who waits for the broker is let go when the node closes.
-func TestClosingLetsGoOfSubscribersThatWait(t *testing.T) {
+func TestClose_EndsWaitingSubscribers(t *testing.T) {
 	inCluster(t, 1, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		n := nodes[0]
 		n.link.cut()
@@ -98,7 +98,7 @@ func TestClosingLetsGoOfSubscribersThatWait(t *testing.T) {
 }
 
 // Nor must an answer for followers of before that is still on its way.
-func TestAnAnswerFromBeforeIsNotForTheNextFollower(t *testing.T) {
+func TestFollow_LateReadIsNotForTheNextFollower(t *testing.T) {
 	inCluster(t, 1, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		n := nodes[0]
 		arrive := n.link.delay("Kept")
@@ -117,8 +117,8 @@ func TestAnAnswerFromBeforeIsNotForTheNextFollower(t *testing.T) {
 	})
 }
 
-// TestAKeptMessageThatWillNotDoCounts: the position that a follower receives includes invalid messages.
-func TestAKeptMessageThatWillNotDoCounts(t *testing.T) {
+// TestCatchUp_InvalidStoredMessageCounts: the position that a follower receives includes invalid messages.
+func TestCatchUp_InvalidStoredMessageCounts(t *testing.T) {
 	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		publish(t, nodes[1].Manager, "cat", 1)
 		_, err := nodes[1].link.Store(t.Context(), "upload:cat", []byte("no JSON"))
@@ -130,7 +130,7 @@ func TestAKeptMessageThatWillNotDoCounts(t *testing.T) {
 	})
 }
 
-func TestTheTimeOfStoringIsTheEnginesUnlessItsClockIsAhead(t *testing.T) {
+func TestStoredAt_IsTheBrokersUnlessItsClockIsAhead(t *testing.T) {
 	now := time.Now()
 	for _, test := range []struct{ at, want time.Time }{
 		{time.Time{}, now}, {now.Add(time.Hour), now}, {now.Add(-time.Minute), now.Add(-time.Minute)},

@@ -13,7 +13,7 @@ import (
 	"github.com/shoal-go/shoal/broker"
 )
 
-func TestWhatOneNodePublishesArrivesOnAll(t *testing.T) {
+func TestCluster_PublishReachesAllNodes(t *testing.T) {
 	inCluster(t, 3, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		var clients []*fakeConn
 		for i, n := range nodes {
@@ -30,7 +30,7 @@ func TestWhatOneNodePublishesArrivesOnAll(t *testing.T) {
 	})
 }
 
-func TestALateSubscriberOnAnotherNodeGetsTheNewest(t *testing.T) {
+func TestCluster_LateSubscriberGetsTheNewest(t *testing.T) {
 	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		publish(t, nodes[0].Manager, "cat", 5)
 		c := nodes[1].follower(t, "ann", "cat")
@@ -40,7 +40,7 @@ func TestALateSubscriberOnAnotherNodeGetsTheNewest(t *testing.T) {
 	})
 }
 
-func TestAClientRecoversOnAnotherNode(t *testing.T) {
+func TestCluster_ClientRecoversOnAnotherNode(t *testing.T) {
 	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		nodes[0].follower(t, "bob", "cat") // so that the node has a log of its own
 		seen := publish(t, nodes[0].Manager, "cat", 5)
@@ -59,9 +59,9 @@ func TestAClientRecoversOnAnotherNode(t *testing.T) {
 	})
 }
 
-// TestAForeignMessageIsDeliveredWithoutAnOffset: a message from a publisher outside this module is delivered to all
+// TestCluster_ForeignMessageHasNoOffset: a message from a publisher outside this module is delivered to all
 // subscribers and becomes the newest message for late subscribers.
-func TestAForeignMessageIsDeliveredWithoutAnOffset(t *testing.T) {
+func TestCluster_ForeignMessageHasNoOffset(t *testing.T) {
 	inCluster(t, 2, Options{}, func(t *testing.T, hub *broker.Memory, nodes []member) {
 		c := nodes[0].follower(t, "ann", "cat")
 		foreign := `{"action":"upload_progress","payload":{"upload_id":"cat"},"extra":1}`
@@ -77,7 +77,7 @@ func TestAForeignMessageIsDeliveredWithoutAnOffset(t *testing.T) {
 	})
 }
 
-func TestForeignNonsenseIsCountedAndDropped(t *testing.T) {
+func TestCluster_InvalidForeignMessageIsCounted(t *testing.T) {
 	inCluster(t, 1, Options{MaxMessageBytes: 1024}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		n := nodes[0]
 		c := n.follower(t, "ann", "cat")
@@ -103,7 +103,7 @@ func TestForeignNonsenseIsCountedAndDropped(t *testing.T) {
 }
 
 // A stored message that will not do has an offset all the same: it must not look like a gap.
-func TestAStoredMessageThatWillNotDoLeavesNoGap(t *testing.T) {
+func TestCluster_InvalidStoredMessageLeavesNoGap(t *testing.T) {
 	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		c := nodes[0].follower(t, "ann", "cat")
 		publish(t, nodes[1].Manager, "cat", 1)
@@ -122,7 +122,7 @@ func TestAStoredMessageThatWillNotDoLeavesNoGap(t *testing.T) {
 	})
 }
 
-func TestForgetReachesAllNodes(t *testing.T) {
+func TestForget_ReachesAllNodes(t *testing.T) {
 	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		c := nodes[0].follower(t, "ann", "cat")
 		before := publish(t, nodes[1].Manager, "cat", 3)
@@ -141,7 +141,7 @@ func TestForgetReachesAllNodes(t *testing.T) {
 	})
 }
 
-func TestSendingLocallyStaysLocal(t *testing.T) {
+func TestSendToUploadSubscribers_StaysLocal(t *testing.T) {
 	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		here, there := nodes[0].follower(t, "ann", "cat"), nodes[1].follower(t, "bob", "cat")
 		d, err := nodes[0].SendToUploadSubscribers("cat", note(t, 1))
@@ -155,7 +155,7 @@ func TestSendingLocallyStaysLocal(t *testing.T) {
 	})
 }
 
-func TestAUserIsReachedOnEveryNode(t *testing.T) {
+func TestSendToUser_ReachesEveryNode(t *testing.T) {
 	inCluster(t, 3, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		var all []*fakeConn
 		for _, n := range nodes {
@@ -167,6 +167,9 @@ func TestAUserIsReachedOnEveryNode(t *testing.T) {
 		d, err := nodes[0].SendToUser(t.Context(), "ann", e)
 		if err != nil || d.Queued != 3 {
 			t.Errorf("%+v, %v", d, err)
+		}
+		if n := nodes[0].Stats().Messages.User.Total(); n != 1 {
+			t.Errorf("%d messages to users are counted, want 1", n)
 		}
 		synctest.Wait()
 		n, err := nodes[2].DisconnectUser(t.Context(), "ann", CloseReason{4000, "Signed out"})
@@ -191,7 +194,7 @@ type holder struct {
 
 func (h *holder) TokenID() string { return h.token }
 
-func TestATokenIsDisconnectedOnEveryNode(t *testing.T) {
+func TestDisconnectToken_ReachesEveryNode(t *testing.T) {
 	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		stolen, own, none := &holder{token: "stolen"}, &holder{token: "own"}, &holder{}
 		must(t, nodes[0].Connect("ann", stolen))
@@ -209,7 +212,41 @@ func TestATokenIsDisconnectedOnEveryNode(t *testing.T) {
 	})
 }
 
-func TestSubscribersAreThoseOfAllNodes(t *testing.T) {
+// A token id of arbitrary bytes, such as a session id, is the same id on all nodes, and a reason that no close frame can
+// hold does not keep other nodes from closing.
+func TestDisconnectToken_OfArbitraryBytes(t *testing.T) {
+	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		revoked, other := &holder{token: "\xff\x01"}, &holder{token: "\xfe\x01"}
+		must(t, nodes[0].Connect("ann", revoked))
+		must(t, nodes[0].Connect("ann", other))
+		reason := CloseReason{4003, strings.Repeat("\xff", 100) + "Signed out"}
+		if n, err := nodes[1].DisconnectToken(t.Context(), "\xff\x01", reason); n != 1 || err != nil {
+			t.Errorf("%d were closed, %v, want 1", n, err)
+		}
+		got := revoked.closed()
+		if len(got) != 1 || got[0] != (CloseReason{4003, "Signed out"}) || len(other.closed()) != 0 {
+			t.Errorf("closed with %v and %v, want the reason's valid text for the first alone", got, other.closed())
+		}
+	})
+}
+
+// A message to a user that is too large for the other nodes is refused before any connection has it.
+func TestSendToUser_RefusesMessagesTooLargeForOtherNodes(t *testing.T) {
+	inCluster(t, 1, Options{MaxMessageBytes: 2 << 20}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		c := connect(t, nodes[0].Manager, "ann")
+		e, err := NewEvent("note", map[string]string{"text": strings.Repeat("x", 1<<20)})
+		must(t, err)
+		var invalid *InvalidError
+		if _, err := nodes[0].SendToUser(t.Context(), "ann", e); !errors.As(err, &invalid) {
+			t.Errorf("%v, want an InvalidError", err)
+		}
+		if n := len(c.received(t)); n != 0 {
+			t.Errorf("%d messages came", n)
+		}
+	})
+}
+
+func TestSubscribers_OfAllNodes(t *testing.T) {
 	inCluster(t, 3, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		for i, n := range nodes {
 			n.follower(t, fmt.Sprint("user-", i), "cat")
@@ -233,7 +270,7 @@ func TestSubscribersAreThoseOfAllNodes(t *testing.T) {
 	})
 }
 
-func TestANodeLeavesAnUploadASecondAfterTheLastFollower(t *testing.T) {
+func TestFollow_EndsASecondAfterTheLastFollower(t *testing.T) {
 	inCluster(t, 1, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		n := nodes[0]
 		subscriptions := n.link.made("Subscribe")
@@ -268,7 +305,7 @@ func TestANodeLeavesAnUploadASecondAfterTheLastFollower(t *testing.T) {
 }
 
 // Many uploads that come and go cost no call of the broker each.
-func TestInterestIsCalledInBatches(t *testing.T) {
+func TestFollow_SubscribesInBatches(t *testing.T) {
 	inCluster(t, 1, Options{MaxSubscriptionsPerUser: -1}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		n := nodes[0]
 		const uploads = 20_000
@@ -293,7 +330,7 @@ func TestInterestIsCalledInBatches(t *testing.T) {
 	})
 }
 
-func TestWithoutTheBrokerPublishersGetAnErrorAndSubscribersWait(t *testing.T) {
+func TestCluster_WithoutTheBroker(t *testing.T) {
 	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		n := nodes[0]
 		c := n.follower(t, "ann", "cat")
@@ -335,7 +372,7 @@ func TestWithoutTheBrokerPublishersGetAnErrorAndSubscribersWait(t *testing.T) {
 	})
 }
 
-func TestALostMessageIsRecoveredWithTheNext(t *testing.T) {
+func TestCatchUp_LostMessageIsRecoveredWithTheNext(t *testing.T) {
 	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		c := nodes[0].follower(t, "ann", "cat")
 		n := 0
@@ -355,9 +392,9 @@ func TestALostMessageIsRecoveredWithTheNext(t *testing.T) {
 	})
 }
 
-// TestALossBeyondTheHistoryIsAnnounced: this node cannot recover messages that the broker no longer stores, and
+// TestCatchUp_LossBeyondTheHistoryIsAnnounced: this node cannot recover messages that the broker no longer stores, and
 // notifies followers.
-func TestALossBeyondTheHistoryIsAnnounced(t *testing.T) {
+func TestCatchUp_LossBeyondTheHistoryIsAnnounced(t *testing.T) {
 	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		c := nodes[0].follower(t, "ann", "cat")
 		publish(t, nodes[1].Manager, "cat", 1)
@@ -378,7 +415,7 @@ func TestALossBeyondTheHistoryIsAnnounced(t *testing.T) {
 	})
 }
 
-func TestClosingTakesLeaveOfTheOthers(t *testing.T) {
+func TestClose_AnnouncesTheDeparture(t *testing.T) {
 	inCluster(t, 2, Options{}, func(t *testing.T, hub *broker.Memory, nodes []member) {
 		third := openMember(t, hub, Options{})
 		<-time.After(2 * time.Second)
@@ -394,9 +431,9 @@ func TestClosingTakesLeaveOfTheOthers(t *testing.T) {
 	})
 }
 
-// TestStatesAreConflatedBetweenNodes: nodes exchange a bounded number of states of an upload per second, and always the
+// TestStateRate_ConflatesBetweenNodes: nodes exchange a bounded number of states of an upload per second, and always the
 // newest state and the end.
-func TestStatesAreConflatedBetweenNodes(t *testing.T) {
+func TestStateRate_ConflatesBetweenNodes(t *testing.T) {
 	inCluster(t, 2, Options{StateRate: 10}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		c := nodes[1].follower(t, "ann", "cat")
 		state := UploadProgress{Status: StatusAnalyzing, Stage: StageIndexing}
@@ -423,8 +460,8 @@ func TestStatesAreConflatedBetweenNodes(t *testing.T) {
 	})
 }
 
-// TestClosingSendsWhatWasHeldBack: Close sends the states that the rate limit held back.
-func TestClosingSendsWhatWasHeldBack(t *testing.T) {
+// TestClose_SendsDelayedStates: Close sends the states that the rate limit held back.
+func TestClose_SendsDelayedStates(t *testing.T) {
 	inCluster(t, 1, Options{}, func(t *testing.T, hub *broker.Memory, nodes []member) {
 		c := nodes[0].follower(t, "ann", "cat")
 		other := openMember(t, hub, Options{StateRate: 0.01})

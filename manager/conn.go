@@ -29,8 +29,8 @@ type Conn interface {
 // than waking another goroutine.
 type Flusher interface {
 	Conn
-	// SendDeferred queues a message like Send. If flush is true, Flush will be called once, soon, by the same goroutine:
-	// until then nothing that is queued needs to be written.
+	// SendDeferred queues a message like Send. If flush is true, Flush will be called once, soon, by the same
+	// goroutine: until then nothing that is queued needs to be written.
 	SendDeferred(f *Frame) (o Outcome, flush bool)
 	// Flush writes queued messages, without waiting for the client. It is called without locks.
 	Flush()
@@ -64,17 +64,6 @@ type TokenSet interface {
 	HasToken(tokenID string) bool
 }
 
-// hasToken reports whether a connection was authenticated by a token.
-func hasToken(c Conn, tokenID string) bool {
-	switch t := c.(type) {
-	case TokenSet:
-		return tokenID != "" && t.HasToken(tokenID)
-	case TokenHolder:
-		return tokenID != "" && t.TokenID() == tokenID
-	}
-	return false
-}
-
 // SilenceReporter is implemented by a Conn that knows when its client was last heard of. Where a user has too many
 // connections, the one that has been silent longest gives way. SilentFor is called with the user's lock held: it must
 // not block or call the manager.
@@ -83,8 +72,8 @@ type SilenceReporter interface {
 	SilentFor() time.Duration
 }
 
-// ConnTime holds the time when a connection was registered. A Conn should embed one: a close order that a node learns of
-// late spares the connections that were registered after it was issued. Connections without a ConnTime are closed by
+// ConnTime holds the time when a connection was registered. A Conn should embed one: a close order that a node learns
+// of late spares the connections that were registered after it was issued. Connections without a ConnTime are closed by
 // each order for their user or token. The zero value is ready for use.
 type ConnTime struct{ at atomic.Int64 }
 
@@ -117,9 +106,9 @@ func connTime(c Conn) time.Duration {
 	return 0
 }
 
-// ageClock measures ages that must not be too short. It advances with the monotonic clock, and with the wall clock where
-// that advances more: the monotonic clock stands still while a machine is suspended. It never goes backwards, and no
-// two readings are equal.
+// ageClock measures ages that must not be too short. It advances with the monotonic clock, and with the wall clock
+// where that advances more: the monotonic clock stands still while a machine is suspended. It never goes backwards, and
+// no two readings are equal.
 type ageClock struct {
 	mu    sync.Mutex // protects the fields below
 	last  time.Time
@@ -143,7 +132,7 @@ func (c *ageClock) now() time.Duration {
 func advance(monotonic, wall time.Duration) time.Duration { return max(monotonic, wall, 1) }
 
 // CloseReason is a WebSocket close code and the text that goes with it. The zero value stands for NormalClosure. A text
-// of more than 123 bytes is cut.
+// of more than 123 bytes is cut, and invalid UTF-8 is removed.
 type CloseReason struct {
 	Code uint16
 	Text string
@@ -162,14 +151,12 @@ func (r CloseReason) Check() error {
 // maxReasonBytes is the room for a text in a close frame.
 const maxReasonBytes = 123
 
-// orNormal returns the reason with a text that fits, and NormalClosure for the zero value.
+// orNormal returns the reason with a text that a close frame can hold, and NormalClosure for the zero value.
 func (r CloseReason) orNormal() CloseReason {
 	if r.Code == 0 {
 		r.Code = NormalClosure.Code
 	}
-	if len(r.Text) > maxReasonBytes {
-		r.Text = strings.ToValidUTF8(r.Text[:maxReasonBytes], "")
-	}
+	r.Text = strings.ToValidUTF8(r.Text[:min(len(r.Text), maxReasonBytes)], "")
 	return r
 }
 
@@ -198,9 +185,9 @@ var (
 	InvalidFormat = CloseReason{4004, "Invalid message format"}
 )
 
-// guard calls the methods of connections, which are the embedder's. A panic of one ends neither the process nor the
-// delivery to another connection: it is counted, and logged at most once a second, with its stack and without its
-// value, which may hold a payload.
+// guard calls the methods of connections and of the Tracer, which are the embedder's. A panic of one ends neither the
+// process nor the delivery to another connection: it is counted, and logged at most once a second, with its stack and
+// without its value, which may hold a payload.
 type guard struct {
 	logger *slog.Logger
 	panics atomic.Uint64
@@ -211,68 +198,93 @@ type guard struct {
 
 // send calls Conn.Send. A panic counts as Dropped.
 func (g *guard) send(c Conn, f *Frame) (o Outcome) {
-	o = Dropped
-	defer func() {
-		if problem := recover(); problem != nil {
-			g.report("Send", c, problem)
-		}
-	}()
+	defer g.recovered("Send", c)
 	return c.Send(f)
 }
 
 // sendDeferred calls Flusher.SendDeferred. A panic counts as Dropped.
 func (g *guard) sendDeferred(c Flusher, f *Frame) (o Outcome, flush bool) {
-	o = Dropped
-	defer func() {
-		if problem := recover(); problem != nil {
-			g.report("SendDeferred", c, problem)
-		}
-	}()
+	defer g.recovered("SendDeferred", c)
 	return c.SendDeferred(f)
 }
 
 // flush calls Flusher.Flush.
 func (g *guard) flush(c Flusher) {
-	defer func() {
-		if problem := recover(); problem != nil {
-			g.report("Flush", c, problem)
-		}
-	}()
+	defer g.recovered("Flush", c)
 	c.Flush()
 }
 
 // close calls Conn.Close.
 func (g *guard) close(c Conn, reason CloseReason) {
-	defer func() {
-		if problem := recover(); problem != nil {
-			g.report("Close", c, problem)
-		}
-	}()
+	defer g.recovered("Close", c)
 	c.Close(reason)
 }
 
 // claimChanged calls ClaimObserver.ClaimChanged.
 func (g *guard) claimChanged(o ClaimObserver, c Conn, change ClaimChange) {
-	defer func() {
-		if problem := recover(); problem != nil {
-			g.report("ClaimChanged", c, problem)
-		}
-	}()
+	defer g.recovered("ClaimChanged", c)
 	o.ClaimChanged(change)
 }
 
-// call calls another method of a connection.
-func (g *guard) call(method string, c Conn, work func()) {
-	defer func() {
-		if problem := recover(); problem != nil {
-			g.report(method, c, problem)
-		}
-	}()
+// hasToken reports whether a connection was authenticated by a token. A connection that panics may have been, and a
+// revocation must not miss it.
+func (g *guard) hasToken(c Conn, tokenID string) (has bool) {
+	if tokenID == "" {
+		return false
+	}
+	has = true
+	switch t := c.(type) {
+	case TokenSet:
+		defer g.recovered("HasToken", c)
+		has = t.HasToken(tokenID)
+	case TokenHolder:
+		defer g.recovered("TokenID", c)
+		has = t.TokenID() == tokenID
+	default:
+		has = false
+	}
+	return has
+}
+
+// silentFor calls SilenceReporter.SilentFor. A connection that panics does not count as silent.
+func (g *guard) silentFor(c SilenceReporter) (silent time.Duration) {
+	defer g.recovered("SilentFor", c)
+	return c.SilentFor()
+}
+
+// tracksPositions calls PositionTracker.TracksPositions. The client of a connection that panics does not count as one
+// that knows positions, so that it misses nothing.
+func (g *guard) tracksPositions(c PositionTracker) (tracks bool) {
+	defer g.recovered("TracksPositions", c)
+	return c.TracksPositions()
+}
+
+// done calls Terminator.Done. It returns nil for a connection without the method, and for one that panics, which counts
+// as gone.
+func (g *guard) done(c Conn) (done <-chan struct{}) {
+	if t, ok := c.(Terminator); ok {
+		defer g.recovered("Done", c)
+		done = t.Done()
+	}
+	return done
+}
+
+// call calls another method.
+func (g *guard) call(method string, of any, work func()) {
+	defer g.recovered(method, of)
 	work()
 }
 
+// recovered ends a panic and reports it. It must be deferred itself: recover has no effect in a function that a
+// deferred one calls.
+func (g *guard) recovered(method string, of any) {
+	if problem := recover(); problem != nil {
+		g.report(method, of, problem)
+	}
+}
+
 // report counts and logs a panic. It is called while the goroutine panics, so that the stack is the connection's.
-func (g *guard) report(method string, c Conn, problem any) {
+func (g *guard) report(method string, of, problem any) {
 	g.panics.Add(1)
 	g.mu.Lock()
 	logged := time.Since(g.last) >= time.Second
@@ -281,7 +293,7 @@ func (g *guard) report(method string, c Conn, problem any) {
 	}
 	g.mu.Unlock()
 	if logged {
-		g.logger.Error("panic in a connection", "method", method, "connection", fmt.Sprintf("%T", c),
+		g.logger.Error("panic in a connection", "method", method, "connection", fmt.Sprintf("%T", of),
 			"type", fmt.Sprintf("%T", problem), "stack", string(debug.Stack()))
 	}
 }

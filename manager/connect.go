@@ -50,7 +50,7 @@ func (m *Manager) mostSilent(conns []Conn) int {
 	found, longest := -1, m.opt.EvictSilentAfter
 	for i, c := range conns {
 		if s, ok := c.(SilenceReporter); ok {
-			if silent := s.SilentFor(); silent > longest {
+			if silent := m.guard.silentFor(s); silent > longest {
 				found, longest = i, silent
 			}
 		}
@@ -64,7 +64,7 @@ func isComparable(c Conn) bool { return c != nil && reflect.ValueOf(c).Comparabl
 // Disconnect takes a connection out, with all its claims. The user's subscriptions end with the last
 // connection. It does not close the connection. Disconnecting one that is not registered has no effect.
 func (m *Manager) Disconnect(userID string, c Conn) {
-	if m.made() != nil || !isComparable(c) {
+	if m.checkCreated() != nil || !isComparable(c) {
 		return
 	}
 	m.registry.Disconnect(userID, c)
@@ -73,12 +73,12 @@ func (m *Manager) Disconnect(userID string, c Conn) {
 // DisconnectUser closes all connections of a user, on every node, and returns how many were closed. With a broker it
 // blocks until every node has confirmed, at most until ctx ends or for some seconds.
 //
-// The error is then ctx's error, wraps ErrUnavailable, or is a *MissingNodesError with the nodes that did not confirm. A
-// node that was cut off, whether it is named or not, closes the connections that are older than the call when it is
-// back: the nodes that are left remember the order for 24 hours, each the newest 4096 orders. An invalid id or reason is
-// an *InvalidError, and then nothing is closed.
+// The error is then ctx's error, wraps ErrUnavailable, or is a *MissingNodesError with the nodes that did not confirm.
+// A node that was cut off, whether it is named or not, closes the connections that are older than the call when it is
+// back: the nodes that are left remember the order for 24 hours, each the newest 4096 orders. An invalid id or reason
+// is an *InvalidError, and then nothing is closed.
 func (m *Manager) DisconnectUser(ctx context.Context, userID string, reason CloseReason) (closed int, err error) {
-	if err := errors.Join(m.made(), CheckID("user_id", userID), reason.Check()); err != nil {
+	if err := errors.Join(m.checkCreated(), CheckID("user_id", userID), reason.Check()); err != nil {
 		return 0, err
 	}
 	reason = reason.orNormal()
@@ -88,11 +88,11 @@ func (m *Manager) DisconnectUser(ctx context.Context, userID string, reason Clos
 	return m.closeUserHere(userID, reason), nil
 }
 
-// DisconnectToken closes all connections that were opened with a token, on every node, and returns how many were closed.
-// They are those whose Conn is a TokenHolder or a TokenSet of this id. It blocks and fails as DisconnectUser does, and
-// reaches nodes that were cut off in the same way.
+// DisconnectToken closes all connections that were opened with a token, on every node, and returns how many were
+// closed. They are those whose Conn is a TokenHolder or a TokenSet of this id. It blocks and fails as DisconnectUser
+// does, and reaches nodes that were cut off in the same way.
 func (m *Manager) DisconnectToken(ctx context.Context, tokenID string, reason CloseReason) (closed int, err error) {
-	if err := errors.Join(m.made(), reason.Check()); err != nil {
+	if err := errors.Join(m.checkCreated(), reason.Check()); err != nil {
 		return 0, err
 	}
 	if len(tokenID) > maxTokenIDBytes {
@@ -110,7 +110,7 @@ func (m *Manager) DisconnectToken(ctx context.Context, tokenID string, reason Cl
 
 func (m *Manager) closeTokenHere(tokenID string, reason CloseReason) (closed int) {
 	m.registry.EachConnection(func(userID string, c Conn) {
-		if hasToken(c, tokenID) {
+		if m.guard.hasToken(c, tokenID) {
 			closed += m.disconnectAndClose(userID, c, reason)
 		}
 	})
@@ -126,7 +126,7 @@ func (m *Manager) closeUserHere(userID string, reason CloseReason) (closed int) 
 
 // UserConnections returns the connections of a user on this node, oldest first.
 func (m *Manager) UserConnections(userID string) []Conn {
-	if m.made() != nil {
+	if m.checkCreated() != nil {
 		return nil
 	}
 	return m.connections(userID)

@@ -34,21 +34,20 @@
 //
 // # Many nodes
 //
-// With a [broker.Broker] a message is sent to the broker only (cluster_store.go). Every node, including the publishing one,
-// delivers it when it arrives from the broker, so that all nodes agree on the order. The broker's callback never
-// blocks: it adds messages to the dispatch queues, whose goroutines validate them (message_parse.go) and deliver them if no
-// earlier message is missing (cluster_arrive.go).
+// With a [broker.Broker] a message is sent to the broker only (cluster_store.go). Every node, including the publishing
+// one, delivers it when it arrives from the broker, so that all nodes agree on the order. The broker's callback never
+// blocks: it adds messages to the dispatch queues, whose goroutines validate them (message_parse.go) and deliver them
+// if no earlier message is missing (cluster_arrive.go).
 //
 // A node is subscribed to the uploads that have followers here, and for a second after the last follower left
-// (cluster_follow.go,
-// cluster_subscribe.go). A subscriber waits until the broker has confirmed the subscription and the stored messages have been
-// read.
+// (cluster_follow.go, cluster_subscribe.go). A subscriber waits until the broker has confirmed the subscription and the
+// stored messages have been read.
 //
 // A message that does not continue the log, or a broker's notice of lost messages, starts a catch-up of the upload:
-// arriving messages are held while the stored messages are read and fill the gap (cluster_catchup.go). If they cannot, shoal.v1
-// subscribers receive a new position and base connections are closed with TryAgainLater, and likewise after an
+// arriving messages are held while the stored messages are read and fill the gap (cluster_catchup.go). If they cannot,
+// shoal.v1 subscribers receive a new position and base connections are closed with TryAgainLater, and likewise after an
 // interruption of a broker that stores no messages.
 //
-// Commands and questions between nodes are in cluster_questions.go. No lock is held during a call of the broker; the locks of the
-// work queues and the dispatch queues are taken last, after an upload's.
+// Commands and questions between nodes are in cluster_questions.go. No lock is held during a call of the broker; the
+// locks of the work queues and the dispatch queues are taken last, after an upload's.
 package manager

@@ -9,18 +9,19 @@ import (
 )
 
 // DisconnectAll unregisters every connection and closes it with ServerReloading. It blocks until all of them have
-// ended, at most until ctx ends: it cuts off connections that are still open shortly before the deadline, and abandons
-// the ones that it had no time to close; the error contains their number. Connections made after the call began are not
+// ended, at most until ctx ends. Shortly before a deadline it cuts off the connections that are still open, and
+// abandons the ones that it had no time to close; the error contains their number. If ctx is cancelled it returns as
+// soon as it has closed all of them, and they end by themselves. Connections made after the call began are not
 // affected.
 func (m *Manager) DisconnectAll(ctx context.Context) error {
 	return m.Drain(ctx, 0)
 }
 
 // Drain is DisconnectAll with the closing spread evenly over a time, in random order, so that the clients do not
-// all return in the same instant. If ctx ends before that, the remaining ones are closed at once shortly before, early
-// enough to receive their close frames.
+// all return in the same instant. If ctx ends before that, the remaining ones are closed at once: at a deadline early
+// enough to receive their close frames, and if ctx is cancelled without waiting for their end.
 func (m *Manager) Drain(ctx context.Context, spread time.Duration) error {
-	if err := m.made(); err != nil {
+	if err := m.checkCreated(); err != nil {
 		return err
 	}
 	var all []UserConn
@@ -34,9 +35,9 @@ type UserConn struct {
 	Conn   Conn
 }
 
-// DrainConns is Drain for some of the connections. It reorders the slice.
+// DrainConns is Drain for some connections, which need not be registered. It reorders the slice.
 func (m *Manager) DrainConns(ctx context.Context, spread time.Duration, all []UserConn) error {
-	if err := m.made(); err != nil {
+	if err := m.checkCreated(); err != nil {
 		return err
 	}
 	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
@@ -46,38 +47,40 @@ func (m *Manager) DrainConns(ctx context.Context, spread time.Duration, all []Us
 	spreading, stop := withMargin(patience) // leaves the last ones time to read their close frames
 	defer stop()
 	closed := m.closeSpread(ctx, spreading, all, spread)
-	err := awaitAll(ctx, patience, all[:closed])
+	err := m.awaitAll(ctx, patience, all[:closed])
 	if left := len(all) - closed; left > 0 {
 		err = errors.Join(err, fmt.Errorf("manager: %d connections were not closed in time: %w", left, ctx.Err()))
 	}
 	return err
 }
 
-// closeSpread closes connections, evenly over a time, or without pauses as soon as spreading ends, and stops when ctx
-// ends. It does not wait for the turn of one that has left by itself. It returns how many it has closed.
+// closeSpread closes connections, evenly over a time, or without pauses as soon as spreading ends, and stops at the
+// deadline of ctx. It does not wait for the turn of one that has left by itself. It returns how many it has closed.
 func (m *Manager) closeSpread(ctx, spreading context.Context, all []UserConn, spread time.Duration) (closed int) {
-	const batch = 256 // connections between two checks of the context
+	const batch = 256 // connections between two checks of the deadline
 	start := time.Now()
 	for i, x := range all {
-		if i%batch == batch-1 && ctx.Err() != nil {
+		if i%batch == batch-1 && expired(ctx) {
 			return i
 		}
 		due := start.Add(time.Duration(float64(spread) * float64(i) / float64(len(all))))
-		awaitTurn(spreading, x.Conn, time.Until(due))
-		m.registry.Disconnect(x.UserID, x.Conn)
+		awaitTurn(spreading, m.guard.done(x.Conn), time.Until(due))
+		m.Disconnect(x.UserID, x.Conn)
 		m.guard.close(x.Conn, ServerReloading)
 	}
 	return len(all)
 }
 
+// expired reports whether the deadline of a context has passed, which it need not have when ctx was cancelled.
+func expired(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ok && !time.Now().Before(deadline)
+}
+
 // awaitTurn returns after a time, or as soon as the connection is gone or the context ends.
-func awaitTurn(ctx context.Context, c Conn, wait time.Duration) {
+func awaitTurn(ctx context.Context, gone <-chan struct{}, wait time.Duration) {
 	if wait <= 0 || ctx.Err() != nil {
 		return
-	}
-	var gone <-chan struct{} // none: never
-	if t, ok := c.(Terminator); ok {
-		gone = t.Done()
 	}
 	turn := time.NewTimer(wait)
 	defer turn.Stop()
@@ -88,37 +91,52 @@ func awaitTurn(ctx context.Context, c Conn, wait time.Duration) {
 	}
 }
 
-// awaitAll waits until all closed connections have ended, cuts off the remaining ones when patience ends, and returns
-// when ctx does.
-func awaitAll(ctx, patience context.Context, all []UserConn) error {
-	var stuck []Terminator
+// awaitAll waits until all closed connections have ended, and returns when ctx does. It cuts off the remaining ones
+// when patience ends, unless that is because the caller no longer waits: they have been closed and end by themselves.
+func (m *Manager) awaitAll(ctx, patience context.Context, all []UserConn) error {
+	var cutOff []<-chan struct{}
+	left := 0
 	for _, x := range all {
-		t, ok := x.Conn.(Terminator)
-		if !ok {
+		done := m.guard.done(x.Conn)
+		if done == nil || ended(patience, done) {
 			continue
 		}
-		select {
-		case <-t.Done():
-		case <-patience.Done():
-			select {
-			case <-t.Done():
-			default:
-				t.Abort()
-				stuck = append(stuck, t)
-			}
+		if errors.Is(ctx.Err(), context.Canceled) {
+			left++
+			continue
 		}
+		m.guard.call("Abort", x.Conn, x.Conn.(Terminator).Abort) //nolint:forcetypeassert // it has a Done
+		cutOff = append(cutOff, done)
 	}
-	if len(stuck) == 0 {
+	if left > 0 {
+		return fmt.Errorf("manager: %d connections are closed but have not ended: %w", left, ctx.Err())
+	}
+	if len(cutOff) == 0 {
 		return nil
 	}
-	for _, t := range stuck {
-		select {
-		case <-t.Done():
-		case <-ctx.Done():
-			return fmt.Errorf("manager: %d connections were cut off: %w", len(stuck), ctx.Err())
+	cause := patience.Err()
+	for _, done := range cutOff {
+		if !ended(ctx, done) {
+			cause = ctx.Err()
+			break
 		}
 	}
-	return fmt.Errorf("manager: %d connections were cut off: %w", len(stuck), patience.Err())
+	return fmt.Errorf("manager: %d connections were cut off: %w", len(cutOff), cause)
+}
+
+// ended waits until done is closed, at most until ctx ends, and reports whether it is.
+func ended(ctx context.Context, done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	case <-ctx.Done():
+	}
+	select {
+	case <-done:
+		return true
+	default:
+		return false
+	}
 }
 
 // withMargin returns a context that ends before ctx by a tenth of the remaining time, at most half a second: the time

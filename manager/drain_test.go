@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-func TestDrainSpreadsTheClosing(t *testing.T) {
+func TestDrain_SpreadsTheClosing(t *testing.T) {
 	const (
 		conns  = 50
 		spread = 10 * time.Second
@@ -42,8 +42,8 @@ func TestDrainSpreadsTheClosing(t *testing.T) {
 	})
 }
 
-// TestDrainKeepsItsDeadline: the deadline overrides the even spread; the remaining connections are closed at once.
-func TestDrainKeepsItsDeadline(t *testing.T) {
+// TestDrain_KeepsItsDeadline: the deadline overrides the even spread; the remaining connections are closed at once.
+func TestDrain_KeepsItsDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := open(t, Options{})
 		var conns []*fakeConn
@@ -81,8 +81,38 @@ func TestDrain_RestIsNotCutOff(t *testing.T) {
 	})
 }
 
+// TestDrain_CancelledClosesTheRest: a caller that no longer waits gets its error at once, and all remaining connections
+// get their close frames: none is left out or cut off.
+func TestDrain_CancelledClosesTheRest(t *testing.T) {
+	for _, spread := range []time.Duration{0, time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			m := open(t, Options{MaxConnectionsPerUser: -1})
+			var conns []*stuck
+			for range 600 {
+				c := newStuck(false)
+				must(t, m.Connect("ann", c))
+				conns = append(conns, c)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			time.AfterFunc(time.Second, cancel)
+			begin := time.Now()
+			if err := m.Drain(ctx, spread); !errors.Is(err, context.Canceled) {
+				t.Errorf("spread %v: %v, want the context's error", spread, err)
+			}
+			if took := time.Since(begin); took != time.Second {
+				t.Errorf("spread %v: it returned after %v, want 1s", spread, took)
+			}
+			for i, c := range conns {
+				if got := c.closed(); len(got) != 1 || got[0] != ServerReloading || c.aborted > 0 {
+					t.Fatalf("spread %v: connection %d was closed with %v and cut off %d times", spread, i, got, c.aborted)
+				}
+			}
+		})
+	}
+}
+
 // Who ends in time is waited for, and not cut off.
-func TestDisconnectAllWaitsForWhatEnds(t *testing.T) {
+func TestDisconnectAll_WaitsForEndingConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := open(t, Options{})
 		var conns []*stuck
@@ -107,7 +137,7 @@ func TestDisconnectAllWaitsForWhatEnds(t *testing.T) {
 	})
 }
 
-func TestDisconnectAllLeavesTheManagerOpen(t *testing.T) {
+func TestDisconnectAll_LeavesTheManagerOpen(t *testing.T) {
 	m := open(t, Options{})
 	connect(t, m, "ann")
 	must(t, m.DisconnectAll(t.Context()))
@@ -117,7 +147,7 @@ func TestDisconnectAllLeavesTheManagerOpen(t *testing.T) {
 	wantConsecutive(t, c.offsets(), 1, 1)
 }
 
-func TestClosedManagerRefusesEverything(t *testing.T) {
+func TestClose_RefusesEverythingAfterwards(t *testing.T) {
 	m := open(t, Options{})
 	c := connect(t, m, "ann")
 	must(t, m.Close(t.Context()))
@@ -145,8 +175,8 @@ func TestClosedManagerRefusesEverything(t *testing.T) {
 	}
 }
 
-// TestConnectRacesWithClose: a connection made during Close is either refused or closed.
-func TestConnectRacesWithClose(t *testing.T) {
+// TestConnect_RacesWithClose: a connection made during Close is either refused or closed.
+func TestConnect_RacesWithClose(t *testing.T) {
 	for range 100 {
 		m, err := New(Options{Shards: 1})
 		must(t, err)

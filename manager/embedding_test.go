@@ -114,6 +114,9 @@ func TestManager_ZeroValueReturnsErrors(t *testing.T) {
 		"Close":           m.Close(ctx),
 		"WaitReady":       m.WaitReady(ctx),
 		"Ready":           m.Ready(),
+		"NodeStats":       third(m.NodeStats(ctx)),
+		"Admissible":      second(m.Admissible("ann", c, "cat")),
+		"Parse":           second(m.Parse("cat", []byte(`{"action":"note"}`), time.Time{})),
 	} {
 		if err == nil || !strings.Contains(err.Error(), "New") {
 			t.Errorf("%s: %v, want a hint at New", name, err)
@@ -122,6 +125,12 @@ func TestManager_ZeroValueReturnsErrors(t *testing.T) {
 	m.Disconnect("ann", c)
 	m.UnsubscribeUpload("ann", "cat")
 	m.UnsubscribeConn("ann", c, "cat")
+	if claims, failed := m.Claims("ann", c), m.BrokerFailed(); claims != nil || failed != nil {
+		t.Errorf("Claims: %v, BrokerFailed: %v", claims, failed)
+	}
+	if err := new(Reporter).Stage(StatusPending, StageQueued, 1, ""); err == nil || !strings.Contains(err.Error(), "Progress") {
+		t.Errorf("Reporter: %v, want a hint at Progress", err)
+	}
 	if s := m.Stats(); s != (Stats{}) {
 		t.Errorf("Stats: %+v", s)
 	}
@@ -312,6 +321,31 @@ func TestManager_DisconnectTokenFindsEachTokenOfAConnection(t *testing.T) {
 }
 
 // Claims are the uploads that the connection itself follows, and Admissible respects the limit of the user.
+// claimObserver counts the calls of FlushClaims.
+type claimObserver struct {
+	fakeConn
+	flushed int
+}
+
+func (*claimObserver) ClaimChanged(ClaimChange) {}
+func (c *claimObserver) FlushClaims()           { c.flushed++ }
+
+// FlushClaims follows changes of claims alone, and is not called for a connection that is not registered.
+func TestSubscribeConn_FlushesChangedClaimsOnly(t *testing.T) {
+	m, c := newManager(t, Options{}), &claimObserver{}
+	if err := m.SubscribeConn(t.Context(), "ann", c, "cat", SubscribeOptions{}); !errors.Is(err, ErrNotConnected) {
+		t.Errorf("%v, want ErrNotConnected", err)
+	}
+	if c.flushed != 0 {
+		t.Error("FlushClaims was called although no claim has changed")
+	}
+	must(t, m.Connect("ann", c))
+	must(t, m.SubscribeConn(t.Context(), "ann", c, "cat", SubscribeOptions{}))
+	if c.flushed != 1 {
+		t.Errorf("FlushClaims was called %d times, want once", c.flushed)
+	}
+}
+
 func TestManager_ClaimsAndAdmissible(t *testing.T) {
 	m := newManager(t, Options{MaxSubscriptionsPerUser: 3})
 	one, other := &fakeConn{}, &fakeConn{}

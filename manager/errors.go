@@ -26,7 +26,8 @@ var (
 	ErrUnavailable = errors.New("manager: the broker is out of reach")
 	// ErrKeyReused: the key of PublishOnce was used for something else on this upload.
 	ErrKeyReused = errors.New("manager: the key was used for something else")
-	// ErrKeysUnsupported means that PublishOnce cannot work with this broker as it is configured. Nothing was published.
+	// ErrKeysUnsupported means that PublishOnce cannot work with this broker as it is configured. Nothing was
+	// published.
 	ErrKeysUnsupported = errors.New("manager: the broker does not support PublishOnce")
 	// ErrRefused means that the broker refuses to let this node follow an upload, for example for want of a permission,
 	// and will refuse again until an operator changes that. The text gives the reason.
@@ -37,8 +38,11 @@ var (
 	ErrNotConnected = errors.New("manager: connection is not registered")
 )
 
-// errNotMade is the error of every method of a Manager that New has not returned.
-var errNotMade = errors.New("manager: Manager was not created with New")
+// errNotMade and errReporterNotMade are the errors of every method of a zero value.
+var (
+	errNotMade         = errors.New("manager: Manager was not created with New")
+	errReporterNotMade = errors.New("manager: Reporter was not created with Manager.Progress")
+)
 
 // unavailable wraps an error of the broker in ErrUnavailable or ErrKeysUnsupported, on which callers can branch.
 func unavailable(err error) error {

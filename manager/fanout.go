@@ -80,7 +80,7 @@ func (f *fanOut) send(receivers []receiver, frames ...*Frame) Delivery {
 	job.frames = append(job.frames, frames...)
 	job.next.Store(0)
 	job.total = Delivery{}
-	f.ask(job)
+	f.offer(job)
 	job.work()
 	job.helpers.Wait()
 	total := job.total
@@ -131,8 +131,8 @@ func (f *fanOut) flush(d *deferred) {
 	}
 }
 
-// ask hands the job to those goroutines that have nothing to do.
-func (f *fanOut) ask(job *fanJob) {
+// offer hands the job to the goroutines that are idle.
+func (f *fanOut) offer(job *fanJob) {
 	for range f.helpers {
 		job.helpers.Add(1)
 		select {

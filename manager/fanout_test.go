@@ -39,7 +39,7 @@ func audience(t testing.TB, m *Manager, n int) []*counter {
 // audiences are sizes below, at and above the borders of a fan-out's parts.
 var audiences = []int{0, 1, 2, 3, fanOutPart, fanOutAlone - 1, fanOutAlone, fanOutAlone + 1, 3*fanOutPart + 1}
 
-func TestFanOutReachesEverybodyOnceWhateverItsSize(t *testing.T) {
+func TestFanOut_ReachesEachReceiverOnce(t *testing.T) {
 	for _, n := range audiences {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			m := open(t, Options{})
@@ -65,8 +65,8 @@ func TestFanOutReachesEverybodyOnceWhateverItsSize(t *testing.T) {
 	}
 }
 
-// TestFanOutsAtOnce has several broadcasts want the same helpers.
-func TestFanOutsAtOnce(t *testing.T) {
+// TestFanOut_Concurrent has several broadcasts want the same helpers.
+func TestFanOut_Concurrent(t *testing.T) {
 	f := newFanOut(&guard{logger: slog.New(slog.DiscardHandler)})
 	defer f.close()
 	const n, broadcasts = 4 * fanOutPart, 50
@@ -92,8 +92,8 @@ func TestFanOutsAtOnce(t *testing.T) {
 	wait.Wait()
 }
 
-// TestFanOutWithoutHelpers: a broadcast that is under way when the manager is closed still reaches everybody.
-func TestFanOutWithoutHelpers(t *testing.T) {
+// TestFanOut_WithoutHelpers: a broadcast that is under way when the manager is closed still reaches everybody.
+func TestFanOut_WithoutHelpers(t *testing.T) {
 	f := newFanOut(&guard{logger: slog.New(slog.DiscardHandler)})
 	f.close()
 	f.close()
@@ -107,9 +107,9 @@ func TestFanOutWithoutHelpers(t *testing.T) {
 	}
 }
 
-// TestHelpersTakeTheirPart shows that a large broadcast is worked on by several goroutines: the first Send of
+// TestFanOut_HelpersTakeTheirPart shows that a large broadcast is worked on by several goroutines: the first Send of
 // each part waits for those of all others.
-func TestHelpersTakeTheirPart(t *testing.T) {
+func TestFanOut_HelpersTakeTheirPart(t *testing.T) {
 	const cores = 4
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(cores))
 	synctest.Test(t, func(t *testing.T) {
@@ -135,9 +135,9 @@ func TestHelpersTakeTheirPart(t *testing.T) {
 	})
 }
 
-// TestBroadcastAllocatesNothingPerReceiver: the allocations of a broadcast, apart from its encoding, are independent of
+// TestFanOut_AllocatesNothingPerReceiver: the allocations of a broadcast, apart from its encoding, are independent of
 // the number of receivers.
-func TestBroadcastAllocatesNothingPerReceiver(t *testing.T) {
+func TestFanOut_AllocatesNothingPerReceiver(t *testing.T) {
 	for _, n := range []int{1, 2, fanOutAlone - 1, 4 * fanOutAlone} {
 		m := open(t, Options{})
 		audience(t, m, n)

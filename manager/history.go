@@ -35,10 +35,10 @@ type History struct {
 // a broker it blocks on that. The error is ErrUnknownUpload, or with a broker ctx's error or one that wraps
 // ErrUnavailable.
 func (m *Manager) Newest(ctx context.Context, uploadID string) (newest Stored, pos Position, err error) {
-	if m.made() == nil && m.cluster != nil && m.cluster.keeper != nil {
+	if m.checkCreated() == nil && m.cluster != nil && m.cluster.keeper != nil {
 		return m.cluster.newest(ctx, uploadID)
 	}
-	log, err := m.look(ctx, uploadID)
+	log, err := m.copyLog(ctx, uploadID)
 	switch {
 	case err != nil:
 		return Stored{}, Position{}, err
@@ -54,7 +54,7 @@ func (m *Manager) Newest(ctx context.Context, uploadID string) (newest Stored, p
 // History returns the stored messages of an upload after a position, oldest first. An empty epoch matches any epoch. It
 // blocks and fails as Newest does, but is empty for an unknown upload.
 func (m *Manager) History(ctx context.Context, uploadID string, since Position) (h History, err error) {
-	log, err := m.look(ctx, uploadID)
+	log, err := m.copyLog(ctx, uploadID)
 	if log == nil {
 		return History{}, err
 	}
@@ -73,13 +73,13 @@ func (m *Manager) History(ctx context.Context, uploadID string, since Position) 
 	return h, nil
 }
 
-// look returns a copy of an upload's log, nil if it is not known.
-func (m *Manager) look(ctx context.Context, uploadID string) (log *history.Log[*frame.Frame], err error) {
-	if err := errors.Join(m.made(), CheckID("upload_id", uploadID)); err != nil {
+// copyLog returns a copy of an upload's log, nil if it is not known.
+func (m *Manager) copyLog(ctx context.Context, uploadID string) (log *history.Log[*frame.Frame], err error) {
+	if err := errors.Join(m.checkCreated(), CheckID("upload_id", uploadID)); err != nil {
 		return nil, err
 	}
 	if m.cluster != nil {
-		return m.cluster.lookUp(ctx, uploadID)
+		return m.cluster.storedLog(ctx, uploadID)
 	}
 	m.registry.WithKnown(uploadID, func(u *upload) {
 		m.expire(u, time.Now())

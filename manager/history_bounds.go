@@ -53,7 +53,7 @@ func (m *Manager) account(u *upload, before logSize) {
 		m.held.messages.Add(int64(now.messages - before.messages))
 		m.held.uploads.Add(min(int64(now.messages), 1) - min(int64(before.messages), 1))
 	}
-	if m.overHeld(evictFrom) {
+	if m.nearBound(evictFrom) {
 		select {
 		case m.held.wake <- struct{}{}:
 		default:
@@ -62,27 +62,28 @@ func (m *Manager) account(u *upload, before logSize) {
 }
 
 // Eviction begins in the background when less than an evictFrom-th part of a bound is free, and goes on until an
-// evictTo-th part is, so that the uploads are visited once for many messages. A publisher has to evict only at the bound.
+// evictTo-th part is, so that the uploads are visited once for many messages. A publisher has to evict only at the
+// bound.
 const (
 	evictFrom = 64
 	evictTo   = 16
 )
 
-// overHeld reports whether less than a part of a bound is free.
-func (m *Manager) overHeld(part int) bool {
+// nearBound reports whether less than a part of a bound is free.
+func (m *Manager) nearBound(part int) bool {
 	over := func(used int64, bound int) bool { return bound > 0 && used > int64(bound-bound/part) }
 	return over(m.held.bytes.Load(), m.opt.HistoryTotalBytes) || over(m.held.uploads.Load(), m.opt.MaxUploads)
 }
 
-// exceedsHeld reports whether a bound is exceeded.
-func (m *Manager) exceedsHeld() bool {
+// exceedsBound reports whether a bound is exceeded.
+func (m *Manager) exceedsBound() bool {
 	return m.opt.HistoryTotalBytes > 0 && m.held.bytes.Load() > int64(m.opt.HistoryTotalBytes) ||
 		m.opt.MaxUploads > 0 && m.held.uploads.Load() > int64(m.opt.MaxUploads)
 }
 
-// keepBounds evicts if a bound is exceeded. No upload's lock is held.
-func (m *Manager) keepBounds() {
-	if m.exceedsHeld() {
+// enforceBounds evicts if a bound is exceeded. No upload's lock is held.
+func (m *Manager) enforceBounds() {
+	if m.exceedsBound() {
 		m.evict()
 	}
 }
@@ -110,18 +111,18 @@ func ageStep(age time.Duration) int {
 	return exponent*ageSteps + int(n>>(exponent-3)&(ageSteps-1)) //nolint:gosec // less than ageSteps
 }
 
-// evict drops histories until evictTo is reached: first those of uploads without followers, then the messages of others,
-// those that were published to longest ago first. It visits the uploads twice instead of sorting a list of them, because
-// the list would need memory when there is least of it.
+// evict drops histories until evictTo is reached: first those of uploads without followers, then the messages of
+// others, those that were published to longest ago first. It visits the uploads twice instead of sorting a list of
+// them, because the list would need memory when there is least of it.
 func (m *Manager) evict() {
 	m.held.evicting.Lock()
 	defer m.held.evicting.Unlock()
-	if !m.overHeld(evictFrom) { // another caller has evicted
+	if !m.nearBound(evictFrom) { // another caller has evicted
 		return
 	}
 	before := m.held.evicted.Load()
 	for _, followed := range []bool{false, true} {
-		if m.overHeld(evictTo) {
+		if m.nearBound(evictTo) {
 			m.evictOldest(followed)
 		}
 	}
@@ -140,7 +141,7 @@ func (m *Manager) evictOldest(followed bool) {
 			count[ageStep(now.Sub(u.State.log.Touched()))]++
 		}
 	})
-	for step := len(count) - 1; step >= 0 && m.overHeld(evictTo); {
+	for step := len(count) - 1; step >= 0 && m.nearBound(evictTo); {
 		// Steps with few uploads are evicted together, so that the number of passes stays small.
 		first, some := step, count[step]
 		for first > 0 && some < m.held.uploads.Load()/32 {
@@ -149,7 +150,7 @@ func (m *Manager) evictOldest(followed bool) {
 		}
 		if some > 0 {
 			m.registry.EachUpload(func(u *upload) {
-				if matches(u) && ageStep(now.Sub(u.State.log.Touched())) >= first && m.overHeld(evictTo) {
+				if matches(u) && ageStep(now.Sub(u.State.log.Touched())) >= first && m.nearBound(evictTo) {
 					m.evictUpload(u, followed)
 				}
 			})

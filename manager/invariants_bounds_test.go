@@ -179,7 +179,7 @@ func TestInvariant8NothingIsRememberedForever(t *testing.T) {
 	})
 }
 
-func TestMessagesAreBounded(t *testing.T) {
+func TestPublish_MessagesAreBounded(t *testing.T) {
 	m := open(t, Options{MaxMessageBytes: 2000})
 	for _, send := range []func(Message) error{
 		func(msg Message) error { _, err := m.Publish(t.Context(), "cat", msg); return err },

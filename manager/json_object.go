@@ -239,8 +239,8 @@ func (o *object) id(name, known string) string {
 	return id
 }
 
-// timestamp checks the member "timestamp" and returns the JSON that replaces it, or "" if it is right as it is. A missing
-// one becomes now. One without a zone is UTC: Python's utcnow().isoformat() writes it so.
+// timestamp checks the member "timestamp" and returns the JSON that replaces it, or "" if it is right as it is. A
+// missing one becomes now. One without a zone is UTC: Python's utcnow().isoformat() writes it so.
 func (o *object) timestamp(now time.Time) string {
 	const name = "timestamp"
 	t := now

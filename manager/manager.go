@@ -70,7 +70,7 @@ type uploadState struct {
 // idle reports whether the state can be discarded. The registry calls it once the upload has no subscribers.
 func (s *uploadState) idle() bool {
 	if s.follow != nil {
-		s.follow.deserted()
+		s.follow.lastFollowerLeft()
 		return false
 	}
 	return s.log == nil
@@ -95,7 +95,7 @@ func New(opt Options) (*Manager, error) {
 	}
 	m.held.wake = make(chan struct{}, 1)
 	m.fans = newFanOut(&m.guard)
-	m.tracing = newTracing(opt.Tracer)
+	m.tracing = newTracing(opt.Tracer, &m.guard)
 	m.bursts.fans, m.bursts.counters, m.bursts.tracing = m.fans, &m.counters, m.tracing
 	m.registry = shard.New(shard.Config[Conn, uploadState]{
 		Shards: opt.Shards,
@@ -120,11 +120,11 @@ func New(opt Options) (*Manager, error) {
 
 // Close closes every connection as DisconnectAll does, refuses new connections and all further messages, announces its
 // departure to the other nodes, and stops the manager's goroutines. It blocks until then, at most until ctx ends; the
-// error is DisconnectAll's, or names the unsent messages and the calls of Options.Broker that have not returned: they and
-// their goroutines end late. It may be called repeatedly and concurrently: a further call waits for the first, at most
-// until its own ctx ends.
+// error is DisconnectAll's, or names the unsent messages and the calls of Options.Broker that have not returned: they
+// and their goroutines end late. It may be called repeatedly and concurrently: a further call waits for the first, at
+// most until its own ctx ends.
 func (m *Manager) Close(ctx context.Context) error {
-	if err := m.made(); err != nil {
+	if err := m.checkCreated(); err != nil {
 		return err
 	}
 	m.closeMu.Lock()
@@ -181,7 +181,7 @@ func (m *Manager) sweep() {
 }
 
 // made returns an error for a Manager that New has not returned.
-func (m *Manager) made() error {
+func (m *Manager) checkCreated() error {
 	if m == nil || m.registry == nil {
 		return errNotMade
 	}
@@ -190,7 +190,7 @@ func (m *Manager) made() error {
 
 // check returns ErrClosed, or an error for a Manager that New has not returned.
 func (m *Manager) check() error {
-	if err := m.made(); err != nil {
+	if err := m.checkCreated(); err != nil {
 		return err
 	}
 	if m.closed.Load() {

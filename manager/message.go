@@ -9,13 +9,14 @@ import (
 )
 
 // Message is the interface of all messages that can be sent: UploadProgress, UploadCompleted, UploadFailed, or an
-// Encoded of NewEvent, NewState, NewTerminal or Manager.Parse. A message is a value; it may be sent any number of times, from any number of goroutines.
+// Encoded of NewEvent, NewState, NewTerminal or Manager.Parse. A message is a value; it may be sent any number of
+// times, from any number of goroutines.
 //
 // An empty upload id in a message defaults to the upload that it is sent to. If both are given they must be equal. A
 // message that is sent to a user must name its own upload, if any.
 type Message interface {
-	// encode validates the message and returns its wire form. uploadID is the upload that it is sent to, which the caller
-	// has validated, or "" if it is sent to a user; now is the timestamp of a message that has none.
+	// encode validates the message and returns its wire form. uploadID is the upload that it is sent to, which the
+	// caller has validated, or "" if it is sent to a user; now is the timestamp of a message that has none.
 	encode(v *vocabulary, uploadID string, now time.Time) (Encoded, error)
 }
 

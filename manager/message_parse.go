@@ -13,14 +13,14 @@ import (
 // Parse validates a JSON message. uploadID is the upload that it is sent to, or "" if it is
 // sent to a user; now is the timestamp of a message that has none. data is copied. Parse does not block.
 //
-// upload_progress, upload_completed and upload_failed must match the protocol's schema, of which missing optional members
-// are added; a timestamp is written in UTC. All other members, and every message with an application's own action, are
-// kept byte for byte, except for white space around the message.
+// upload_progress, upload_completed and upload_failed must match the protocol's schema, of which missing optional
+// members are added; a timestamp is written in UTC. All other members, and every message with an application's own
+// action, are kept byte for byte, except for white space around the message.
 //
 // Every error is an *InvalidError that names the field. The caller must bound the size of data.
 //
-// The vocabulary of a manager, its Options.Classes, Statuses and Stages, applies when the message is sent; Manager.Parse
-// applies it at once.
+// The vocabulary of a manager, its Options.Classes, Statuses and Stages, applies when the message is sent;
+// Manager.Parse applies it at once.
 func Parse(uploadID string, data []byte, now time.Time) (Encoded, error) {
 	e, err := new(vocabulary).parse(uploadID, data, &now)
 	e.general = err == nil
@@ -29,6 +29,9 @@ func Parse(uploadID string, data []byte, now time.Time) (Encoded, error) {
 
 // Parse is like the function Parse for messages that this manager will send: it also applies its vocabulary.
 func (m *Manager) Parse(uploadID string, data []byte, now time.Time) (Encoded, error) {
+	if err := m.checkCreated(); err != nil {
+		return Encoded{}, err
+	}
 	return m.vocabulary.parse(uploadID, data, &now)
 }
 

@@ -33,7 +33,7 @@ func TestParse_CompletesKnownMessages(t *testing.T) {
 	}
 }
 
-func TestParseKeepsForeignMessagesByteForByte(t *testing.T) {
+func TestParse_KeepsForeignMessagesByteForByte(t *testing.T) {
 	for _, data := range []string{
 		`{"action":"x"}`,
 		`{ "b" : [1, {"offset":1,"a":1,"a":2}],` + "\n" + ` "action" : "thumbnail_ready", "Offset": 1e999, "c":"\ud800" }`,
@@ -52,7 +52,7 @@ func TestParseKeepsForeignMessagesByteForByte(t *testing.T) {
 	}
 }
 
-func TestParseRefuses(t *testing.T) {
+func TestParse_Refuses(t *testing.T) {
 	const (
 		inPayload = `{"action":"upload_progress","payload":{"status":"pending","stage":"queued","message":"",`
 		percent   = `"progress_percent":0`
@@ -140,7 +140,7 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
-func TestParseRefusesReservedActions(t *testing.T) {
+func TestParse_RefusesReservedActions(t *testing.T) {
 	for _, action := range []string{
 		"auth", "auth_success", "auth_error", "ping", "pong", "subscribe_upload", "subscribed", "unsubscribe_upload",
 		"unsubscribed", "resume", "resumed", "reconnect", "error",
@@ -150,7 +150,7 @@ func TestParseRefusesReservedActions(t *testing.T) {
 	}
 }
 
-func TestParseWithoutAnUploadNeedsTheMessagesOwn(t *testing.T) {
+func TestParse_WithoutAnUploadNeedsTheMessagesOwn(t *testing.T) {
 	for field, data := range map[string]string{
 		"payload.upload_id": `{"action":"upload_progress","payload":{"status":"pending","stage":"queued",` +
 			`"message":"","progress_percent":0}}`,

@@ -33,7 +33,7 @@ func progress(change func(*UploadProgress)) UploadProgress {
 	return p
 }
 
-func TestEncodeMatchesGoldenFiles(t *testing.T) {
+func TestEncode_MatchesGoldenFiles(t *testing.T) {
 	fault, score := "the index is \"full\"", 87.25
 	precise := time.Date(2026, 1, 31, 12, 0, 0, 123456000, time.UTC)
 	for _, test := range []struct {
@@ -73,7 +73,7 @@ func TestEncodeMatchesGoldenFiles(t *testing.T) {
 	}
 }
 
-func TestEncodeRefuses(t *testing.T) {
+func TestEncode_Refuses(t *testing.T) {
 	bad, nan := -0.5, math.NaN()
 	far := time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)
 	for _, test := range []struct {
@@ -129,7 +129,7 @@ func TestSendToUser_RefusesMessageParsedForInvalidUpload(t *testing.T) {
 	}
 }
 
-func TestEncodedIsSentOnlyToItsOwnUpload(t *testing.T) {
+func TestEncoded_IsSentOnlyToItsOwnUpload(t *testing.T) {
 	for field, data := range map[string]string{
 		"payload.upload_id": golden(t, "upload_progress.json"),
 		"upload_id":         `{"action":"note","upload_id":"up-1"}`,
@@ -148,7 +148,7 @@ func TestEncodedIsSentOnlyToItsOwnUpload(t *testing.T) {
 	}
 }
 
-func TestEncodeAllocatesOnlyThePayload(t *testing.T) {
+func TestEncode_AllocatesOnlyThePayload(t *testing.T) {
 	var m Message = progress(func(*UploadProgress) {})
 	v := new(vocabulary)
 	allocs := testing.AllocsPerRun(100, func() {

@@ -14,9 +14,9 @@ import (
 	"github.com/shoal-go/shoal/shard"
 )
 
-// TestManagerDoesAsTheModel runs random operations on a manager and on the reference model, over so few ids
+// TestModel_ManagerBehavesLikeIt runs random operations on a manager and on the reference model, over so few ids
 // that they meet all the time, and compares all that can be seen from outside after each of them.
-func TestManagerDoesAsTheModel(t *testing.T) { rapid.Check(t, twinOperations) }
+func TestModel_ManagerBehavesLikeIt(t *testing.T) { rapid.Check(t, twinOperations) }
 
 // FuzzModel is the same with operations that a fuzzer chooses.
 func FuzzModel(f *testing.F) { f.Fuzz(rapid.MakeFuzz(twinOperations)) }

@@ -19,8 +19,8 @@ type Options struct {
 	// two. 0: four for each of GOMAXPROCS.
 	Shards int
 
-	// HistoryMessages is the largest number of messages in the history of one upload. 0: 64. A negative value switches the
-	// history off: late subscribers get no message until the next one is published, and nothing is recovered. It is
+	// HistoryMessages is the largest number of messages in the history of one upload. 0: 64. A negative value switches
+	// the history off: late subscribers get no message until the next one is published, and nothing is recovered. It is
 	// refused with a Broker, since nodes catch up with stored messages.
 	HistoryMessages int
 	// HistoryBytes bounds their bytes. The newest message is held until it is too old, however large it is. 0: 1 MiB;
@@ -33,7 +33,7 @@ type Options struct {
 	// message with MessageOverhead and each upload with UploadOverhead bytes more than its payloads (0: 1 GiB), and the
 	// number of uploads with stored messages (0: 1,000,000). Beyond a bound the uploads without followers that were
 	// published to longest ago lose their histories: their next message begins a new epoch. If that is not enough,
-	// uploads with followers lose their messages, but keep their positions. Either way a client that resumes is told
+	// uploads with followers lose their messages, but keep their positions. Either way a resuming client learns
 	// that it missed messages. Negative: no bound.
 	HistoryTotalBytes int
 	MaxUploads        int
@@ -45,8 +45,8 @@ type Options struct {
 	// MaxMessageBytes bounds one published message. 0: 64 KiB.
 	MaxMessageBytes int
 
-	// Classes are the classes of the application's own actions; an action that is not listed is of class Event. They must
-	// be the same on all nodes.
+	// Classes are the classes of the application's own actions; an action that is not listed is of class Event. They
+	// must be the same on all nodes.
 	Classes map[string]ActionClass
 	// Statuses and Stages restrict the statuses and stages of upload_progress to a list. Empty: any word of 1 to 64
 	// characters a-z 0-9 _ - .
@@ -76,8 +76,8 @@ type Options struct {
 	// or characters of "-_.:". "": a random one, or "local" for a node that is alone.
 	NodeName string
 	// StateRate is the maximum number of upload_progress messages of one upload that this node publishes per second; of
-	// excess ones the newest is sent at the end of the interval. It is from MinStateRate to 1000; 0 or negative: no bound.
-	// It requires a Broker.
+	// excess ones the newest is sent at the end of the interval. It is from MinStateRate to 1000; 0 or negative: no
+	// bound. It requires a Broker.
 	StateRate float64
 
 	// Tracer follows a sample of the publications until they have been written. nil: no tracing, at no cost.
@@ -127,7 +127,8 @@ func unlimited[T cmp.Ordered](field *T, none T) {
 	}
 }
 
-// MinStateRate is the smallest Options.StateRate: the newest state of an upload must reach the other nodes in its lifetime.
+// MinStateRate is the smallest Options.StateRate: the newest state of an upload must reach the other nodes in its
+// lifetime.
 const MinStateRate = 0.001
 
 // maxShards keeps the registry's fixed cost within reason: each shard is a few cache lines and two maps.

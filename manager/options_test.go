@@ -14,7 +14,7 @@ import (
 	"github.com/shoal-go/shoal/broker"
 )
 
-func TestOptionsHaveTheDocumentedDefaults(t *testing.T) {
+func TestOptions_HaveTheDocumentedDefaults(t *testing.T) {
 	got := Options{}.withDefaults()
 	got.Logger = nil
 	want := Options{
@@ -28,7 +28,7 @@ func TestOptionsHaveTheDocumentedDefaults(t *testing.T) {
 	}
 }
 
-func TestNewNamesEveryOptionThatMakesNoSense(t *testing.T) {
+func TestNew_NamesEveryInvalidOption(t *testing.T) {
 	m, err := New(Options{
 		Shards: -1, HistoryMessages: -1, HistoryTTL: time.Microsecond, MaxMessageBytes: 1023, PendingTTL: -time.Second,
 		Broker: broker.NewMemory(broker.MemoryOptions{}).Node(),
@@ -49,7 +49,7 @@ func TestNewNamesEveryOptionThatMakesNoSense(t *testing.T) {
 	}
 }
 
-func TestNegativeLimitsOnUsersAreNone(t *testing.T) {
+func TestOptions_NegativeLimitsOnUsersAreNone(t *testing.T) {
 	m := open(t, Options{MaxConnectionsPerUser: -1, MaxSubscriptionsPerUser: -1})
 	var conns []*fakeConn
 	for range 100 {
@@ -94,7 +94,7 @@ func TestCheckID(t *testing.T) {
 	}
 }
 
-func TestBadInputIsNamed(t *testing.T) {
+func TestInvalidError_NamesTheField(t *testing.T) {
 	m := open(t, Options{})
 	ctx, c := t.Context(), connect(t, m, "ann")
 	ended, cancel := context.WithCancel(ctx)
@@ -135,7 +135,9 @@ func TestBadInputIsNamed(t *testing.T) {
 
 func second[T any](_ T, err error) error { return err }
 
-func TestStatsAsJSON(t *testing.T) {
+func third[A, B any](_ A, _ B, err error) error { return err }
+
+func TestStats_AsJSON(t *testing.T) {
 	m := open(t, Options{})
 	connect(t, m, "ann")
 	must(t, m.SubscribeUpload(t.Context(), "ann", "cat"))

@@ -26,13 +26,13 @@ func (m *Manager) Publish(ctx context.Context, uploadID string, msg Message) (Po
 		return Position{}, err
 	}
 	span := m.tracing.publish(ctx, uploadID)
-	trace := traceContext(span)
+	trace := m.tracing.context(span)
 	if m.cluster != nil {
 		pos, err := m.cluster.publish(ctx, uploadID, outgoing{Encoded: e, trace: trace})
 		if err == nil {
 			m.counters.byPublish.add(e.class)
 		}
-		endSpan(span, pos, err)
+		m.tracing.end(span, pos, err)
 		return pos, err
 	}
 	m.counters.byPublish.add(e.class)
@@ -46,8 +46,8 @@ func (m *Manager) Publish(ctx context.Context, uploadID string, msg Message) (Po
 		pos = position(u.State.log)
 		m.bursts.send(u, f, &own)
 	})
-	m.keepBounds()
-	endSpan(span, pos, nil)
+	m.enforceBounds()
+	m.tracing.end(span, pos, nil)
 	return pos, nil
 }
 
@@ -69,14 +69,14 @@ func (m *Manager) SendToUploadSubscribers(uploadID string, msg Message) (Deliver
 		d = m.fans.send(u.Receivers(), m.record(u, e, ""))
 	})
 	m.counters.sent(d)
-	m.keepBounds()
+	m.enforceBounds()
 	return d, nil
 }
 
-// SendToUser sends a message to all connections of a user, on every node, and returns the outcomes at the connections on
-// all nodes that confirmed. The message has no offset and no history: a client that is not connected does not receive
-// it. SendToUser does not wait for any client. With a broker it blocks until every node has confirmed, at most until ctx
-// ends or for some seconds.
+// SendToUser sends a message to all connections of a user, on every node, and returns the outcomes at the connections
+// on all nodes that confirmed. The message has no offset and no history: a client that is not connected does not
+// receive it. SendToUser does not wait for any client. With a broker it blocks until every node has confirmed, at most
+// until ctx ends or for some seconds.
 //
 // The error is an *InvalidError, ErrClosed or ctx's error; with a broker it may wrap ErrUnavailable, or be a
 // *MissingNodesError with the nodes that did not confirm. The outcomes are valid even then: this node's connections
@@ -95,10 +95,10 @@ func (m *Manager) SendToUser(ctx context.Context, userID string, msg Message) (D
 	if err != nil {
 		return Delivery{}, err
 	}
+	m.counters.byUser.add(e.class)
 	if m.cluster != nil {
 		return m.cluster.sendToUser(ctx, userID, e)
 	}
-	m.counters.byUser.add(e.class)
 	return m.sendHere(userID, e), nil
 }
 

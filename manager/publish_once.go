@@ -19,8 +19,8 @@ type Once struct {
 	Key string
 	// Part distinguishes the messages of one publication that consists of several to the same upload.
 	Part int
-	// Content identifies the content, for example the digest of a request that has all parts. "": the message's JSON, in
-	// which a missing timestamp does not count.
+	// Content identifies the content, for example the digest of a request that has all parts. "": the message's JSON,
+	// in which a missing timestamp does not count.
 	Content string
 }
 
@@ -52,11 +52,11 @@ func (m *Manager) PublishOnce(
 	}
 	span := m.tracing.publish(ctx, uploadID)
 	if m.cluster != nil {
-		pos, err = m.cluster.publish(ctx, uploadID, outgoing{e, key, traceContext(span)})
+		pos, err = m.cluster.publish(ctx, uploadID, outgoing{e, key, m.tracing.context(span)})
 	} else {
-		pos, err = m.publishOnceHere(uploadID, e, key, traceContext(span))
+		pos, err = m.publishOnceHere(uploadID, e, key, m.tracing.context(span))
 	}
-	endSpan(span, pos, err)
+	m.tracing.end(span, pos, err)
 	if err == nil && !key.replayed {
 		m.counters.byPublish.add(e.class)
 	}
@@ -97,7 +97,7 @@ func (m *Manager) publishOnceHere(uploadID string, e Encoded, key *keyed, trace 
 		m.keys.Add(uploadID, key.Once, pos)
 		m.bursts.send(u, f, &own)
 	})
-	m.keepBounds()
+	m.enforceBounds()
 	return pos, err
 }
 
@@ -138,7 +138,7 @@ func (o Once) forBroker() (broker.Once, error) {
 		return broker.Once{}, err
 	}
 	return broker.Once{
-		Key:    shortDigest(o.Key + " " + strconv.Itoa(o.Part)), // there is no space in a key
+		Key:    shortDigest(o.Key + " " + strconv.Itoa(o.Part)), // a key has no space
 		Digest: shortDigest(o.Content),
 	}, nil
 }

@@ -17,8 +17,8 @@ const (
 )
 
 // Reporter publishes the progress of one task. It must be used by one goroutine at a time. Its methods block only on
-// the publication itself, until the context of ProgressContext ends and for five seconds at most. Each returns the error
-// of its publication, as Publish does, and nil if there was nothing to publish.
+// the publication itself, until the context of ProgressContext ends and for five seconds at most. Each returns the
+// error of its publication, as Publish does, and nil if there was nothing to publish.
 //
 // A task consists of consecutive stages, and each stage fills a part of the progress bar:
 //
@@ -42,7 +42,7 @@ const (
 // second, and the published percentage is at most one percent behind. There is no timer: without a call nothing is
 // published.
 type Reporter struct {
-	ctx      context.Context // of the task, like that of a request
+	ctx      context.Context // ends with the task
 	publish  func(ctx context.Context, uploadID string, msg Message) (Position, error)
 	uploadID string
 
@@ -65,8 +65,8 @@ func (m *Manager) Progress(uploadID string) *Reporter {
 	return m.ProgressContext(context.Background(), uploadID)
 }
 
-// ProgressContext returns a reporter for a task on the upload that is over when ctx ends. It publishes nothing yet. Each
-// attempt at the task requires its own reporter, and an upload should have one at a time.
+// ProgressContext returns a reporter for a task on the upload that is over when ctx ends. It publishes nothing yet.
+// Each attempt at the task requires its own reporter, and an upload should have one at a time.
 func (m *Manager) ProgressContext(ctx context.Context, uploadID string) *Reporter {
 	return newReporter(ctx, m.Publish, uploadID)
 }
@@ -120,8 +120,8 @@ func (r *Reporter) Bytes(done, total int64) error {
 func (r *Reporter) Writer(total int64) io.Writer { return &byteCounter{reporter: r, total: total} }
 
 // Reader returns a reader that reads from source and reports the bytes read through Bytes, out of total. It returns
-// source's results; Complete and Fail return the error of its publications, as with Writer. It must be used by the reporter's
-// goroutine.
+// source's results; Complete and Fail return the error of its publications, as with Writer. It must be used by the
+// reporter's goroutine.
 func (r *Reporter) Reader(source io.Reader, total int64) io.Reader {
 	return &countingReader{source, byteCounter{reporter: r, total: total}}
 }
@@ -160,6 +160,9 @@ func (r *Reporter) progress() error {
 }
 
 func (r *Reporter) send(msg Message) error {
+	if r.publish == nil {
+		return errReporterNotMade
+	}
 	ctx, cancel := context.WithTimeout(r.ctx, progressPatience)
 	defer cancel()
 	_, err := r.publish(ctx, r.uploadID, msg)

@@ -52,7 +52,7 @@ func wantPercents(t *testing.T, p *published, want ...float64) {
 	}
 }
 
-func TestReporterPublishesEachWholePercentOnce(t *testing.T) {
+func TestReporter_PublishesEachWholePercentOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &published{}
 		r := newReporter(t.Context(), p.publish, "u")
@@ -72,7 +72,7 @@ func TestReporterPublishesEachWholePercentOnce(t *testing.T) {
 	})
 }
 
-func TestReporterPublishesSmallStepsEvery100ms(t *testing.T) {
+func TestReporter_PublishesSmallStepsEvery100ms(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &published{}
 		r := newReporter(t.Context(), p.publish, "u")
@@ -86,7 +86,7 @@ func TestReporterPublishesSmallStepsEvery100ms(t *testing.T) {
 	})
 }
 
-func TestReporterIsSilentWithoutNews(t *testing.T) {
+func TestReporter_IsSilentWithoutNews(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &published{}
 		r := newReporter(t.Context(), p.publish, "u")
@@ -102,7 +102,7 @@ func TestReporterIsSilentWithoutNews(t *testing.T) {
 	})
 }
 
-func TestReporterStagesFillTheBar(t *testing.T) {
+func TestReporter_StagesFillTheBar(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &published{}
 		r := newReporter(t.Context(), p.publish, "u")
@@ -123,7 +123,7 @@ func TestReporterStagesFillTheBar(t *testing.T) {
 	})
 }
 
-func TestReporterWithoutAStageIsQueued(t *testing.T) {
+func TestReporter_WithoutAStageIsQueued(t *testing.T) {
 	p := &published{}
 	r := newReporter(t.Context(), p.publish, "u")
 	r.Bytes(1, 4)
@@ -136,7 +136,7 @@ func TestReporterWithoutAStageIsQueued(t *testing.T) {
 	wantPercents(t, p, 25, 25, 25)
 }
 
-func TestReporterWriterCountsBytes(t *testing.T) {
+func TestReporter_WriterCountsBytes(t *testing.T) {
 	p := &published{}
 	r := newReporter(t.Context(), p.publish, "u")
 	r.Stage(StatusPending, StageQueued, 50, "")
@@ -149,7 +149,7 @@ func TestReporterWriterCountsBytes(t *testing.T) {
 	wantPercents(t, p, 0, 12.5, 25, 37.5, 50)
 }
 
-func TestReporterPublishesNothingAfterTheEnd(t *testing.T) {
+func TestReporter_PublishesNothingAfterTheEnd(t *testing.T) {
 	ends := map[string]func(*Reporter) error{
 		"Complete": func(r *Reporter) error { return r.Complete("A film", 97) },
 		"Fail":     func(r *Reporter) error { return r.Fail("The disk is full") },
@@ -178,7 +178,7 @@ func TestReporterPublishesNothingAfterTheEnd(t *testing.T) {
 	}
 }
 
-func TestReporterKeepsTheFirstErrorForTheEnd(t *testing.T) {
+func TestReporter_KeepsTheFirstErrorForTheEnd(t *testing.T) {
 	lost := errors.New("broker is away")
 	p := &published{err: lost}
 	r := newReporter(t.Context(), p.publish, "u")
@@ -196,7 +196,7 @@ func TestReporterKeepsTheFirstErrorForTheEnd(t *testing.T) {
 	}
 }
 
-func TestReporterEndCanBeTriedAgain(t *testing.T) {
+func TestReporter_EndCanBeRetried(t *testing.T) {
 	p := &published{}
 	r := newReporter(t.Context(), p.publish, "u")
 	var invalid *InvalidError
@@ -211,7 +211,7 @@ func TestReporterEndCanBeTriedAgain(t *testing.T) {
 	}
 }
 
-func TestReporterDoesNotHangOnAPublicationThatDoes(t *testing.T) {
+func TestReporter_DoesNotHangOnAPublicationThatDoes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newReporter(t.Context(), func(ctx context.Context, _ string, _ Message) (Position, error) {
 			<-ctx.Done()
@@ -227,7 +227,7 @@ func TestReporterDoesNotHangOnAPublicationThatDoes(t *testing.T) {
 	})
 }
 
-func TestProgressPublishesThroughTheManager(t *testing.T) {
+func TestProgress_PublishesThroughTheManager(t *testing.T) {
 	m, err := New(Options{})
 	if err != nil {
 		t.Fatal(err)

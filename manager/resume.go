@@ -17,9 +17,9 @@ import (
 //
 // Resume blocks like SubscribeConn. It returns the uploads that could not be subscribed and the reasons:
 // ErrTooManySubscriptions, ErrNotConnected if the connection has been disconnected, or one that wraps ErrRefused; they
-// are not part of the answer, and nothing is stored for them. The error is an *InvalidError, ErrNotConnected, ErrTooManySubscriptions if there are
-// more uploads than a user may follow, ErrClosed, the error of ctx, or one that wraps ErrUnavailable; then nothing has
-// been subscribed.
+// are not part of the answer, and nothing is stored for them. The error is an *InvalidError, ErrNotConnected,
+// ErrTooManySubscriptions if there are more uploads than a user may follow, ErrClosed, the error of ctx, or one that
+// wraps ErrUnavailable; then nothing has been subscribed.
 func (m *Manager) Resume(
 	ctx context.Context, userID string, c Conn, since map[string]Position,
 ) (refused map[string]error, err error) {
@@ -56,7 +56,7 @@ func (m *Manager) Resume(
 		maps.Copy(refusedByBroker, unread)
 	}
 	followed := slices.DeleteFunc(slices.Clone(admitted), func(id string) bool { return refusedByBroker[id] != nil })
-	m.overtake(ctx, since)
+	m.waitForPosition(ctx, since)
 	r := &resumption{manager: m, userID: userID, conn: c, since: since, refused: map[string]error{}}
 	if replayer, ok := c.(Replayer); ok {
 		r.replay(replayer, followed)

@@ -30,7 +30,7 @@ func resume(t *testing.T, m *Manager, c Conn, since map[string]Position) {
 	}
 }
 
-func TestResumeContinuesWhatItSaid(t *testing.T) {
+func TestResume_ContinuesFromItsAnswer(t *testing.T) {
 	m := open(t, Options{HistoryMessages: 5})
 	seen := publish(t, m, "cat", 2)
 	now := publish(t, m, "cat", 4)
@@ -44,7 +44,7 @@ func TestResumeContinuesWhatItSaid(t *testing.T) {
 	wantConsecutive(t, c.offsets(), seen.Offset+1, 10)
 }
 
-func TestResumeClosesWhatItCannotContinue(t *testing.T) {
+func TestResume_GapAfterTheAnswerCloses(t *testing.T) {
 	for name, happen := range map[string]func(*testing.T, *Manager){
 		"forgotten": func(t *testing.T, m *Manager) { must(t, m.Forget(t.Context(), "cat")) },
 		"forgotten and published again": func(t *testing.T, m *Manager) {
@@ -68,7 +68,7 @@ func TestResumeClosesWhatItCannotContinue(t *testing.T) {
 	}
 }
 
-func TestResumeOfManyUploads(t *testing.T) {
+func TestResume_ManyUploads(t *testing.T) {
 	m := open(t, Options{HistoryMessages: 5})
 	since := map[string]Position{}
 	for i := range 10 {
@@ -102,9 +102,9 @@ func TestResumeOfManyUploads(t *testing.T) {
 	}
 }
 
-// TestAnswersSayWhatTheyAreOnTheWire: before `subscribed` or `resumed`, a client has no position from which to count
+// TestAcknowledgements_OnTheWire: before `subscribed` or `resumed`, a client has no position from which to count
 // the following messages.
-func TestAnswersSayWhatTheyAreOnTheWire(t *testing.T) {
+func TestAcknowledgements_OnTheWire(t *testing.T) {
 	m := open(t, Options{})
 	pos := publish(t, m, "cat", 2)
 	c := connect(t, m, "ann")
@@ -125,7 +125,7 @@ func TestAnswersSayWhatTheyAreOnTheWire(t *testing.T) {
 	}
 }
 
-func TestForgetBeginsAnEpochForWhoFollows(t *testing.T) {
+func TestForget_BeginsAnEpochForFollowers(t *testing.T) {
 	m := open(t, Options{})
 	c := connect(t, m, "ann")
 	must(t, m.SubscribeUpload(t.Context(), "ann", "cat"))
@@ -148,7 +148,7 @@ func TestForgetBeginsAnEpochForWhoFollows(t *testing.T) {
 	}
 }
 
-func TestEpochsAreNeverUsedTwice(t *testing.T) {
+func TestEpoch_IsNeverReused(t *testing.T) {
 	seen := map[string]bool{}
 	for range 3 {
 		m := open(t, Options{})
@@ -161,7 +161,7 @@ func TestEpochsAreNeverUsedTwice(t *testing.T) {
 	}
 }
 
-func TestRefusedResumeDoesNothing(t *testing.T) {
+func TestResume_RefusedDoesNothing(t *testing.T) {
 	m := open(t, Options{})
 	c := connect(t, m, "ann")
 	_, err := m.Resume(t.Context(), "ann", c, map[string]Position{"cat": {}, "": {}})
@@ -172,7 +172,7 @@ func TestRefusedResumeDoesNothing(t *testing.T) {
 }
 
 // A connection that has been told one epoch must not get the messages of another as if they followed.
-func TestResumeOfAnUploadForgottenMeanwhileCloses(t *testing.T) {
+func TestResume_ForgottenUploadCloses(t *testing.T) {
 	m := open(t, Options{})
 	publish(t, m, "cat", 3)
 	c := meanwhile(t, m, func() {
@@ -186,7 +186,7 @@ func TestResumeOfAnUploadForgottenMeanwhileCloses(t *testing.T) {
 	}
 }
 
-func TestResumeIsBounded(t *testing.T) {
+func TestResume_IsBounded(t *testing.T) {
 	m := open(t, Options{MaxSubscriptionsPerUser: 2})
 	c := connect(t, m, "ann")
 	many := map[string]Position{"a": {}, "b": {}, "c": {}}

@@ -26,7 +26,7 @@ type Stats struct {
 	// Messages are the accepted messages since the start, by the way that they came in and by class.
 	Messages MessageCounts `json:"messages"`
 
-	// Panics are those of connections' methods.
+	// Panics are those of the methods of connections and of the Tracer.
 	Panics uint64 `json:"connection_panics"`
 
 	// HistoryUploads are the uploads with stored messages now, HistoryMessages and HistoryBytes their messages and the
@@ -41,8 +41,8 @@ type Stats struct {
 	Broker *BrokerStats `json:"broker,omitempty"`
 }
 
-// MessageCounts are messages by the way that they came in: Publish, SendToUploadSubscribers, SendToUser, and the broker,
-// which brings a node's own published messages too.
+// MessageCounts are messages by the way that they came in: Publish, SendToUploadSubscribers, SendToUser, and the
+// broker, which brings a node's own published messages too.
 type MessageCounts struct {
 	Publish ClassCounts `json:"publish"`
 	Local   ClassCounts `json:"local"`
@@ -101,7 +101,8 @@ type BrokerStats struct {
 	// malformed, late or too many.
 	NodesLost           uint64 `json:"nodes_lost"`
 	NodeMessagesDropped uint64 `json:"node_messages_dropped"`
-	// Oversized are messages that the broker dropped because they were larger than it takes; 0 if it does not count them.
+	// Oversized are messages that the broker dropped because they were larger than it takes; 0 if it does not count
+	// them.
 	Oversized uint64 `json:"oversized"`
 	// DelayedStateFailures are failed attempts to publish a state that Options.StateRate had delayed.
 	DelayedStateFailures uint64 `json:"delayed_state_failures"`
@@ -177,7 +178,7 @@ func (c *counters) sent(d Delivery) {
 
 // Stats returns the manager's counts.
 func (m *Manager) Stats() Stats {
-	if m.made() != nil {
+	if m.checkCreated() != nil {
 		return Stats{}
 	}
 	n := m.registry.Counts()
@@ -220,7 +221,7 @@ type ShardStats struct {
 
 // ShardStats returns the sizes of each shard, which ids are spread over by their hashes.
 func (m *Manager) ShardStats() []ShardStats {
-	if m.made() != nil {
+	if m.checkCreated() != nil {
 		return nil
 	}
 	counts := m.registry.ShardCounts()
@@ -234,7 +235,7 @@ func (m *Manager) ShardStats() []ShardStats {
 // UserUploads returns at most limit of the uploads that a user follows on this node, sorted, and the number of all of
 // them.
 func (m *Manager) UserUploads(userID string, limit int) (uploadIDs []string, total int) {
-	if m.made() != nil {
+	if m.checkCreated() != nil {
 		return nil, 0
 	}
 	uploadIDs, total = m.registry.Subscriptions(userID, limit)
@@ -244,7 +245,7 @@ func (m *Manager) UserUploads(userID string, limit int) (uploadIDs []string, tot
 
 // Followers returns the number of users that follow an upload on this node.
 func (m *Manager) Followers(uploadID string) (users int) {
-	if m.made() == nil {
+	if m.checkCreated() == nil {
 		m.registry.WithKnown(uploadID, func(u *upload) { users = u.Subscribers() })
 	}
 	return users
@@ -252,7 +253,7 @@ func (m *Manager) Followers(uploadID string) (users int) {
 
 // UploadSubscriberIDs returns the ids of the users that follow an upload, sorted.
 func (m *Manager) UploadSubscriberIDs(uploadID string) []string {
-	if m.made() != nil {
+	if m.checkCreated() != nil {
 		return nil
 	}
 	ids := m.registry.SubscriberIDs(uploadID)

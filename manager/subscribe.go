@@ -32,7 +32,7 @@ func (m *Manager) SubscribeUpload(ctx context.Context, userID, uploadID string) 
 
 // UnsubscribeUpload ends a user's subscription to an upload, including the claims of connections.
 func (m *Manager) UnsubscribeUpload(userID, uploadID string) {
-	if m.made() == nil && m.registry.UnsubscribeUser(userID, uploadID) {
+	if m.checkCreated() == nil && m.registry.UnsubscribeUser(userID, uploadID) {
 		m.flushUserClaims(userID)
 	}
 }
@@ -62,7 +62,17 @@ func (m *Manager) SubscribeConn(
 	if !isComparable(c) {
 		return ErrNotConnected
 	}
-	defer m.flushClaims(c)
+	if err := m.subscribeConn(ctx, userID, c, uploadID, opt); err != nil {
+		return err
+	}
+	m.flushClaims(c)
+	return nil
+}
+
+// subscribeConn is SubscribeConn for valid arguments, without flushing the claims.
+func (m *Manager) subscribeConn(
+	ctx context.Context, userID string, c Conn, uploadID string, opt SubscribeOptions,
+) error {
 	release, err := m.followOne(ctx, uploadID)
 	if err != nil {
 		return err
@@ -77,7 +87,7 @@ func (m *Manager) SubscribeConn(
 		if err != nil {
 			return err
 		}
-		m.overtake(ctx, since)
+		m.waitForPosition(ctx, since)
 	}
 	err = m.registry.SubscribeConn(userID, c, uploadID, m.opt.MaxSubscriptionsPerUser, func(u *upload, fresh bool) {
 		m.catchUpConn(u, c, fresh, opt)
@@ -87,7 +97,7 @@ func (m *Manager) SubscribeConn(
 
 // UnsubscribeConn ends the claim of one connection. Claims of the user's other connections are kept.
 func (m *Manager) UnsubscribeConn(userID string, c Conn, uploadID string) {
-	if m.made() == nil && isComparable(c) {
+	if m.checkCreated() == nil && isComparable(c) {
 		claimed := m.registry.UnsubscribeConn(userID, c, uploadID)
 		if r, ok := c.(Replayer); ok {
 			m.guard.call("CancelReplay", c, func() { r.CancelReplay(uploadID) })
@@ -175,8 +185,8 @@ type ClaimObserver interface {
 	// held: it must not block or call the manager.
 	ClaimChanged(ClaimChange)
 	// FlushClaims is called when SubscribeConn, Resume, UnsubscribeConn or UnsubscribeUpload have changed claims of the
-	// connection, before they return and without locks: it may block and call the manager. It is not called after the end
-	// of the connection.
+	// connection, before they return and without locks: it may block and call the manager. It is not called after the
+	// end of the connection.
 	FlushClaims()
 }
 
@@ -241,6 +251,9 @@ func (m *Manager) flushUserClaims(userID string) {
 // Claims returns the uploads that a registered connection itself has subscribed to: by SubscribeConn or Resume, and
 // not by another connection of its user. Their order is not defined.
 func (m *Manager) Claims(userID string, c Conn) (uploadIDs []string) {
+	if m.checkCreated() != nil || !isComparable(c) {
+		return nil
+	}
 	return m.registry.Claims(userID, c)
 }
 
@@ -248,6 +261,12 @@ func (m *Manager) Claims(userID string, c Conn) (uploadIDs []string) {
 // Options.MaxSubscriptionsPerUser. It is cheap, and meant to be called before an expensive authorization. It returns
 // ErrNotConnected if the connection is not registered for the user.
 func (m *Manager) Admissible(userID string, c Conn, uploadIDs ...string) (admitted []string, err error) {
+	if err := m.checkCreated(); err != nil {
+		return nil, err
+	}
+	if !isComparable(c) {
+		return nil, ErrNotConnected
+	}
 	admitted, registered := m.registry.Admissible(userID, c, uploadIDs, m.opt.MaxSubscriptionsPerUser)
 	if !registered {
 		return nil, ErrNotConnected

@@ -12,11 +12,11 @@ import (
 // Tracer follows a sample of the publications through the nodes. Its methods are called from many goroutines, without
 // any lock, and must return at once. Package server/shoaltrace implements it with OpenTelemetry.
 type Tracer interface {
-	// Publish begins the span of a publication to an upload. ctx is that of Manager.Publish. nil: the publication is not
-	// sampled, and costs nothing from here on.
+	// Publish begins the span of a publication to an upload. ctx is Manager.Publish's. nil: the publication is
+	// not sampled, and costs nothing from here on.
 	Publish(ctx context.Context, uploadID string) Span
-	// Broker begins the span of the call that hands the message to the broker. parent is the trace context of the span of
-	// the publication.
+	// Broker begins the span of the call that hands the message to the broker. parent is the trace context of the span
+	// of the publication.
 	Broker(parent, uploadID string) Span
 	// Delivered reports the delivery of a traced message on this node, after its end.
 	Delivered(d TracedDelivery)
@@ -40,16 +40,16 @@ type TracedDelivery struct {
 	// Arrived is when the message came from the broker or was published here, and Sent when it had been queued at all
 	// connections.
 	Arrived, Sent time.Time
-	// Connections is the number of connections that the message was queued at, Written how many of them have handed it to
-	// the kernel: fewer if a newer state has replaced it, a connection has ended or the client is slow. FirstWritten and
-	// LastWritten are zero if none has.
+	// Connections is the number of connections that the message was queued at, Written how many of them have handed it
+	// to the kernel: fewer if a newer state has replaced it, a connection has ended or the client is slow. FirstWritten
+	// and LastWritten are zero if none has.
 	Connections, Written      int
 	FirstWritten, LastWritten time.Time
 }
 
 const (
-	// maxTraced bounds the traced messages that have not been written. Beyond it the deliveries of sampled messages are not
-	// reported.
+	// maxTraced bounds the traced messages that have not been written. Beyond it the deliveries of sampled messages are
+	// not reported.
 	maxTraced = 1024
 	// tracedPatience is how long a traced message may take to be written to all connections before it is reported.
 	tracedPatience = 15 * time.Second
@@ -60,6 +60,7 @@ const (
 // tracing follows traced messages from their arrival until they have been written. A nil tracing traces nothing.
 type tracing struct {
 	tracer Tracer
+	guard  *guard
 	done   chan *tracedMessage
 	stop   chan struct{}
 	ended  sync.WaitGroup
@@ -80,12 +81,12 @@ type tracedMessage struct {
 }
 
 // newTracing returns nil without a tracer.
-func newTracing(tracer Tracer) *tracing {
+func newTracing(tracer Tracer, g *guard) *tracing {
 	if tracer == nil {
 		return nil
 	}
 	t := &tracing{
-		tracer: tracer, open: make(map[*Frame]*tracedMessage),
+		tracer: tracer, guard: g, open: make(map[*Frame]*tracedMessage),
 		done: make(chan *tracedMessage, maxTraced), stop: make(chan struct{}),
 	}
 	t.ended.Go(t.run)
@@ -93,24 +94,27 @@ func newTracing(tracer Tracer) *tracing {
 }
 
 // publish begins the span of a publication, nil if it is not sampled.
-func (t *tracing) publish(ctx context.Context, uploadID string) Span {
+func (t *tracing) publish(ctx context.Context, uploadID string) (span Span) {
 	if t == nil {
 		return nil
 	}
+	defer t.guard.recovered("Publish", t.tracer)
 	return t.tracer.Publish(ctx, uploadID)
 }
 
-// traceContext returns the trace context of a span, "" without one.
-func traceContext(s Span) string {
+// context returns the trace context of a span, "" without one.
+func (t *tracing) context(s Span) (trace string) {
 	if s == nil {
 		return ""
 	}
+	defer t.guard.recovered("TraceContext", s)
 	return s.TraceContext()
 }
 
-// endSpan ends a span, if there is one.
-func endSpan(s Span, at Position, err error) {
+// end ends a span, if there is one.
+func (t *tracing) end(s Span, at Position, err error) {
 	if s != nil {
+		defer t.guard.recovered("End", s)
 		s.End(at, err)
 	}
 }
@@ -120,15 +124,16 @@ func (t *tracing) broker(ctx context.Context, parent, uploadID string) (context.
 	if t == nil || parent == "" {
 		return ctx, nil
 	}
-	span := t.tracer.Broker(parent, uploadID)
+	var span Span
+	t.guard.call("Broker", t.tracer, func() { span = t.tracer.Broker(parent, uploadID) })
 	if span == nil {
 		return ctx, nil
 	}
-	return broker.WithTrace(ctx, span.TraceContext()), span
+	return broker.WithTrace(ctx, t.context(span)), span
 }
 
-// follow returns a frame that is followed from now on if the message came with a trace context, else the same frame. Its
-// upload is locked.
+// follow returns a frame that is followed from now on if the message came with a trace context, else the same frame.
+// Its upload is locked.
 func (t *tracing) follow(f *Frame, parent string) *Frame {
 	if t == nil || parent == "" {
 		return f
@@ -222,17 +227,22 @@ func (t *tracing) run() {
 	for {
 		select {
 		case m := <-t.done:
-			t.tracer.Delivered(m.delivery())
+			t.deliver(m)
 		case now := <-tick.C:
 			t.expire(now.Add(-tracedPatience))
 		case <-t.stop:
 			t.expire(time.Now())
 			for len(t.done) > 0 {
-				t.tracer.Delivered((<-t.done).delivery())
+				t.deliver(<-t.done)
 			}
 			return
 		}
 	}
+}
+
+// deliver reports a message to the tracer.
+func (t *tracing) deliver(m *tracedMessage) {
+	t.guard.call("Delivered", t.tracer, func() { t.tracer.Delivered(m.delivery()) })
 }
 
 // expire reports the messages that arrived before a time.

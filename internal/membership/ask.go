@@ -25,14 +25,14 @@ type Answer struct {
 	Received time.Time
 }
 
-// ask is a question of this node that is under way. It is the lock of Peers that protects it.
+// ask is a question of this node that is under way. Membership.mu protects it.
 type ask struct {
 	// open are the nodes that have not answered yet, failed the nodes that will not answer.
 	open   map[string]struct{}
 	failed []string
 	// answers are the parts received so far, by node.
 	answers map[string]*partialAnswer
-	// done is closed when no node is waited for any more.
+	// done is closed when open is empty.
 	done chan struct{}
 }
 
@@ -168,8 +168,8 @@ func (p *Membership) end(n uint64) (answers map[string]Answer, missing []string)
 	return answers, missing
 }
 
-// answered handles a part of an answer.
-func (p *Membership) answered(channel string, h header, body []byte) {
+// handleAnswer handles a part of an answer.
+func (p *Membership) handleAnswer(channel string, h header, body []byte) {
 	p.mu.Lock()
 	taken, fits := p.takePartLocked(h, body)
 	p.mu.Unlock()
@@ -181,7 +181,8 @@ func (p *Membership) answered(channel string, h header, body []byte) {
 	}
 }
 
-// takePartLocked adds a part to an answer that is waited for. taken: it belonged there; fits: it was not too much.
+// takePartLocked adds a part to the answer of an open question. taken reports that the part belonged to one, fits that it
+// is within the bounds.
 func (p *Membership) takePartLocked(h header, body []byte) (taken, fits bool) {
 	a := p.asks[h.N]
 	if a == nil || h.To != p.run || h.From == p.cfg.Name {

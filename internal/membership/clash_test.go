@@ -141,7 +141,7 @@ func TestMembership_OtherSettingsAreNamed(t *testing.T) {
 func TestMembership_HellosCarryTheAnnouncedNumber(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *cluster) {
 		heard := make(chan Hello, 100)
-		c.start(Config{Name: "a", Heard: func(h Hello) { heard <- h }})
+		c.start(Config{Name: "a", OnHello: func(h Hello) { heard <- h }})
 		link := &mute{Broker: c.hub.Node()}
 		b := c.configure(Config{Name: "b", Broker: link, Announce: func() uint64 { return 7 }})
 		link.Broker = b.wire

@@ -20,8 +20,8 @@ type Config struct {
 	Broker broker.Broker
 	// Name is this node's, unique in the cluster: 1 to 128 letters, digits, or characters of "-_.:". "": a random one.
 	Name string
-	// Settings identifies the settings that must be the same on all nodes, such as a hash of them; it has the characters
-	// of a name. A node that meets others with other settings is not ready.
+	// Settings identifies the settings that must be the same on all nodes, such as a hash of them; it has the
+	// characters of a name. A node that meets others with other settings is not ready.
 	Settings string
 	// Interval is the time between two hellos of a node; it must be the same on all nodes. 0: one second.
 	Interval time.Duration
@@ -34,9 +34,9 @@ type Config struct {
 	// Announce returns the number that the next hello carries: of the newest command that this node has issued. Nodes
 	// that know a lower one have missed commands. It is called from one goroutine and must return soon. nil: 0.
 	Announce func() uint64
-	// Heard handles a hello of another node. It must not block; no lock is held during the call. nil: hellos
+	// OnHello handles a hello of another node. It must not block; no lock is held during the call. nil: hellos
 	// only keep the roster.
-	Heard func(Hello)
+	OnHello func(Hello)
 	// Logger receives events for operators, without payloads. nil: nothing is logged.
 	Logger *slog.Logger
 }
@@ -54,17 +54,17 @@ type Hello struct {
 // Membership is a node's part in a cluster.
 //
 // All methods may be called from any number of goroutines, except that Run is called once. Receive never waits
-// for anything but a lock. No lock is held while the broker, Answer, Announce or Heard is called.
+// for anything but a lock. No lock is held while the broker, Answer, Announce or OnHello is called.
 type Membership struct {
 	cfg Config
-	// run tells this process from any other, also from one of the same name.
+	// run identifies this process, also among processes that use the same name.
 	run   string
 	inbox string
 	log   *slog.Logger
 
 	questions *queue // queue of the goroutines that call Answer
-	// errands are functions that Receive passes to Run's goroutine, because they may block.
-	errands chan func(context.Context)
+	// tasks are functions that Receive passes to Run's goroutine, because they may block.
+	tasks chan func(context.Context)
 	// connected wakes join.
 	connected chan struct{}
 	// asking holds a token for each question of this node that is not yet answered.
@@ -75,10 +75,10 @@ type Membership struct {
 	mu      sync.Mutex // protects the fields below; no blocking call is made under it
 	running bool
 	roster  roster
-	// said and echoed are the numbers of the newest hello that was sent, and of the newest that was received back.
-	said, echoed uint64
-	// clashed is the value of the roster's beats when another process with the name of this node was last heard, plus 1;
-	// 0: never.
+	// sent and echoed are the numbers of the newest hello that was sent, and of the newest that was received back.
+	sent, echoed uint64
+	// clashed is the value of the roster's beats when another process with the name of this node was last heard, plus
+	// 1; 0: never.
 	clashed     uint64
 	asked       uint64 // the number of the newest question
 	asks        map[uint64]*ask
@@ -87,16 +87,16 @@ type Membership struct {
 }
 
 const (
-	// maxAsks bounds how many questions of a node are under way; more wait.
+	// maxAsks bounds the open questions of a node; further calls of Ask block.
 	maxAsks = 1024
-	// answerers is how many questions of other nodes are answered at a time.
+	// answerers is the number of goroutines that answer questions of other nodes.
 	answerers = 4
 	// waitingMessages and waitingBytes bound each queue of received messages.
 	waitingMessages = 4096
 	waitingBytes    = 32 << 20
-	// maxErrands bounds the number of functions queued for Run's goroutine.
-	maxErrands = 256
-	// warnEvery is how often the same trouble is logged at most.
+	// maxTasks bounds the number of functions queued for Run's goroutine.
+	maxTasks = 256
+	// warnEvery is the minimum interval between two log lines about the same problem.
 	warnEvery = 10 * time.Second
 )
 
@@ -117,8 +117,8 @@ func New(cfg Config) (*Membership, error) {
 	if cfg.Announce == nil {
 		cfg.Announce = func() uint64 { return 0 }
 	}
-	if cfg.Heard == nil {
-		cfg.Heard = func(Hello) {}
+	if cfg.OnHello == nil {
+		cfg.OnHello = func(Hello) {}
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -129,7 +129,7 @@ func New(cfg Config) (*Membership, error) {
 	return &Membership{
 		cfg: cfg, run: rand.Text(), inbox: inboxPrefix + cfg.Name, log: cfg.Logger,
 		questions: newQueue(),
-		errands:   make(chan func(context.Context), maxErrands),
+		tasks:     make(chan func(context.Context), maxTasks),
 
 		connected: make(chan struct{}, 1),
 		asking:    make(chan struct{}, maxAsks),
@@ -157,10 +157,10 @@ func (c Config) validate() error {
 	return errors.Join(all...)
 }
 
-// Name returns this node's.
+// Name returns the name of this node.
 func (p *Membership) Name() string { return p.cfg.Name }
 
-// Process identifies this process, unlike any other one, also of the same name.
+// Process identifies this process, also among processes that use the same name.
 func (p *Membership) Process() string { return p.run }
 
 // Members returns the sorted names of the current nodes, including this one. While this node is cut off from the
@@ -175,13 +175,13 @@ func (p *Membership) Members() []string {
 
 // Counts are of messages that were dropped, and of nodes that were lost, since New.
 type Counts struct {
-	// Malformed were none that a node of this version sends.
+	// Malformed counts messages that no node of this version sends.
 	Malformed uint64
 	// Stray counts parts of answers to closed questions, and parts out of sequence.
 	Stray uint64
-	// Overflow were too many, or too much, at a time.
+	// Overflow counts messages beyond the bound of a queue or of an answer.
 	Overflow uint64
-	// Lost are the nodes that fell silent without leaving.
+	// Lost counts nodes that fell silent without leaving.
 	Lost uint64
 }
 
@@ -201,7 +201,7 @@ func (p *Membership) header(typ string) header {
 	return header{Type: typ, From: p.cfg.Name, Run: p.run, Settings: p.cfg.Settings}
 }
 
-// unavailable makes of an error of the broker one that wraps broker.ErrUnavailable in any case.
+// unavailable wraps an error of the broker, which need not wrap broker.ErrUnavailable itself, so that it does.
 func unavailable(doing string, err error) error {
 	if errors.Is(err, broker.ErrUnavailable) {
 		return fmt.Errorf("membership: %s: %w", doing, err)

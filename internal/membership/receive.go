@@ -25,34 +25,34 @@ func (p *Membership) Receive(m broker.Message) bool {
 	running := p.running
 	p.mu.Unlock()
 	if running {
-		p.take(m.Channel, h, body)
+		p.dispatch(m.Channel, h, body)
 	}
 	return true
 }
 
-func (p *Membership) take(channel string, h header, body []byte) {
+func (p *Membership) dispatch(channel string, h header, body []byte) {
 	switch h.Type {
 	case typeHello, typeWelcome:
-		p.heard(channel, h)
+		p.handleHello(channel, h)
 	case typeBye:
-		p.parted(h)
+		p.handleBye(h)
 	case typeAsk:
 		if !p.own(h) && !p.questions.push(h, body) {
 			p.drop(&p.overflow, channel, "question queue full")
 		}
 	case typeAnswer:
-		p.answered(channel, h, body)
+		p.handleAnswer(channel, h, body)
 	}
 }
 
-// heard handles a hello or a welcome.
-func (p *Membership) heard(channel string, h header) {
+// handleHello handles a hello or a welcome.
+func (p *Membership) handleHello(channel string, h header) {
 	switch {
 	case p.own(h):
-		p.echo(h.N)
+		p.handleEcho(h.N)
 		return
 	case h.From == p.cfg.Name:
-		p.namesake()
+		p.handleClash()
 		return
 	}
 	p.mu.Lock()
@@ -60,7 +60,7 @@ func (p *Membership) heard(channel string, h header) {
 	differs := p.roster.compare(h.From, h.Settings == p.cfg.Settings)
 	p.mu.Unlock()
 	if differs {
-		p.errand(func(context.Context) {
+		p.task(func(context.Context) {
 			p.log.Error("membership: node has other message classes", slog.String("name", h.From))
 		})
 	}
@@ -69,55 +69,55 @@ func (p *Membership) heard(channel string, h header) {
 		p.drop(&p.overflow, channel, "too many nodes")
 		return
 	case clash:
-		p.errand(func(context.Context) {
+		p.task(func(context.Context) {
 			p.log.Error("membership: node name used twice", slog.String("name", h.From))
 		})
 	case joined:
-		p.errand(func(ctx context.Context) {
+		p.task(func(ctx context.Context) {
 			p.log.Info("membership: node joined", slog.String("name", h.From))
 			if h.Type == typeHello {
 				w := p.header(typeWelcome)
 				w.Announced = p.cfg.Announce()
-				p.say(ctx, inboxPrefix+h.From, w)
+				p.publish(ctx, inboxPrefix+h.From, w)
 			}
 		})
 	}
-	p.cfg.Heard(Hello{Process: h.Run, Announced: h.Announced, Met: joined || h.Type == typeWelcome})
+	p.cfg.OnHello(Hello{Process: h.Run, Announced: h.Announced, Met: joined || h.Type == typeWelcome})
 }
 
-// namesake handles a hello of another process with the name of this node. It answers with a hello at once, so that the
+// handleClash handles a hello of another process with the name of this node. It answers with a hello at once, so that the
 // other process learns of the clash before it considers itself ready for long.
-func (p *Membership) namesake() {
+func (p *Membership) handleClash() {
 	p.mu.Lock()
 	first := p.clashed == 0 || p.roster.beats-(p.clashed-1) >= silentBeats
 	p.clashed = p.roster.beats + 1
 	p.mu.Unlock()
 	if first {
-		p.errand(func(ctx context.Context) {
+		p.task(func(ctx context.Context) {
 			p.log.Error("membership: another node has the name of this one", slog.String("name", p.cfg.Name))
 			p.hello(ctx)
 		})
 	}
 }
 
-// echo handles the n-th hello of this process.
-func (p *Membership) echo(n uint64) {
+// handleEcho handles the n-th hello of this process.
+func (p *Membership) handleEcho(n uint64) {
 	p.mu.Lock()
 	var lost []string
-	if n > p.echoed && n <= p.said {
+	if n > p.echoed && n <= p.sent {
 		p.echoed = n
 		lost = p.roster.beat()
 	}
 	p.mu.Unlock()
 	for _, name := range lost {
-		p.errand(func(context.Context) {
+		p.task(func(context.Context) {
 			p.log.Warn("membership: node lost, no hello received in time", slog.String("name", name))
 		})
 	}
 }
 
-// parted handles a bye. The leaving node will not answer open questions.
-func (p *Membership) parted(h header) {
+// handleBye handles a bye. The leaving node will not answer open questions.
+func (p *Membership) handleBye(h header) {
 	p.mu.Lock()
 	news := p.roster.bye(h.From, h.Run)
 	if news {
@@ -127,15 +127,15 @@ func (p *Membership) parted(h header) {
 	}
 	p.mu.Unlock()
 	if news {
-		p.errand(func(context.Context) { p.log.Info("membership: node left", slog.String("name", h.From)) })
+		p.task(func(context.Context) { p.log.Info("membership: node left", slog.String("name", h.From)) })
 	}
 }
 
-// errand passes a function to Run's goroutine. If the queue is full the function is dropped: a log line is missing, or
+// task passes a function to Run's goroutine. If the queue is full the function is dropped: a log line is missing, or
 // a new node learns of this one an interval later.
-func (p *Membership) errand(do func(context.Context)) {
+func (p *Membership) task(do func(context.Context)) {
 	select {
-	case p.errands <- do:
+	case p.tasks <- do:
 	default:
 	}
 }
@@ -144,7 +144,7 @@ func (p *Membership) errand(do func(context.Context)) {
 func (p *Membership) drop(counter *atomic.Uint64, channel, why string) {
 	total := counter.Add(1)
 	if p.mayWarn(channel + why) {
-		p.errand(func(context.Context) {
+		p.task(func(context.Context) {
 			p.log.Warn("membership: message dropped",
 				slog.String("channel", channel), slog.String("reason", why), slog.Uint64("dropped", total))
 		})
@@ -178,7 +178,7 @@ type queue struct {
 
 func newQueue() *queue { return &queue{jobs: make(chan *job, waitingMessages)} }
 
-// push adds a job, and reports false if it is too much. It does not block.
+// push adds a job, and reports false if that would exceed the bounds. It does not block.
 func (q *queue) push(h header, body []byte) bool {
 	size := int64(len(body))
 	if q.bytes.Add(size) <= waitingBytes {

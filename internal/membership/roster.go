@@ -37,8 +37,8 @@ type node struct {
 	differs bool
 }
 
-// hello notes that a node is there, and reports whether that is news, and whether its name turns out to be used by
-// several processes. full: it is one too many to be noted.
+// hello records a sign of life of a node. joined reports that the node was unknown, clash that several processes turn
+// out to use its name, and full that the roster has no room for it.
 func (r *roster) hello(name, run string) (joined, clash, full bool) {
 	n, ok := r.nodes[name]
 	switch {
@@ -74,7 +74,7 @@ func (n *node) replace(run string, beat uint64) {
 	n.run, n.heard, n.gone = run, beat, false
 }
 
-// bye notes that a node has left, and reports whether that is news.
+// bye records that a node has left, and reports whether it was present before.
 func (r *roster) bye(name, run string) bool {
 	n, ok := r.nodes[name]
 	switch {
@@ -122,7 +122,7 @@ func (r *roster) beat() (lost []string) {
 	return lost
 }
 
-// names returns those of the nodes that are there, sorted.
+// names returns the sorted names of the nodes that have not left.
 func (r *roster) names() []string {
 	names := make([]string, 0, len(r.nodes)+1)
 	for name, n := range r.nodes {
@@ -134,7 +134,7 @@ func (r *roster) names() []string {
 	return names
 }
 
-// compare notes whether a node has the same settings as this one, and reports whether it is news that it has not.
+// compare records whether a node has the same settings as this one, and reports whether a difference is new.
 func (r *roster) compare(name string, same bool) (news bool) {
 	n := r.nodes[name]
 	if n == nil {

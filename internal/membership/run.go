@@ -21,7 +21,7 @@ func (p *Membership) Run(ctx, leaving context.Context) {
 		working.Go(func() { p.questions.each(ctx, p.answer) })
 	}
 	if p.join(ctx) {
-		p.stay(ctx)
+		p.announceUntil(ctx)
 		p.leave(leaving)
 	}
 	p.setRunning(false)
@@ -83,8 +83,8 @@ func (p *Membership) Ready() error {
 	switch {
 	case !p.running || p.echoed == 0:
 		return errors.New("this node has not joined the others yet")
-	case p.said-p.echoed >= silentBeats:
-		return fmt.Errorf("the last %d hellos of this node to the others have not come back", p.said-p.echoed)
+	case p.sent-p.echoed >= silentBeats:
+		return fmt.Errorf("the last %d hellos of this node to the others have not come back", p.sent-p.echoed)
 	case len(clashes) > 0:
 		return fmt.Errorf("several nodes have the name %s: give each node a name of its own (Options.NodeName, --node-name)",
 			strings.Join(clashes, ", "))
@@ -106,8 +106,8 @@ func (p *Membership) clashesLocked() []string {
 	return names
 }
 
-// stay sends a hello at once and then each interval, and runs errands in between, until ctx ends.
-func (p *Membership) stay(ctx context.Context) {
+// announceUntil sends a hello at once and then each interval, and runs tasks in between, until ctx ends.
+func (p *Membership) announceUntil(ctx context.Context) {
 	beat := time.NewTicker(p.cfg.Interval)
 	defer beat.Stop()
 	p.hello(ctx)
@@ -119,8 +119,8 @@ func (p *Membership) stay(ctx context.Context) {
 			p.hello(ctx)
 		case <-p.connected: // the nodes that lost this one learn at once that it is back
 			p.hello(ctx)
-		case errand := <-p.errands:
-			errand(ctx)
+		case task := <-p.tasks:
+			task(ctx)
 		}
 	}
 }
@@ -129,7 +129,7 @@ func (p *Membership) stay(ctx context.Context) {
 func (p *Membership) leave(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.Interval)
 	defer cancel()
-	p.say(ctx, AllChannel, p.header(typeBye))
+	p.publish(ctx, AllChannel, p.header(typeBye))
 	if err := p.cfg.Broker.Unsubscribe(ctx, AllChannel, p.inbox); err != nil {
 		p.log.Debug("membership: unsubscribe failed", slog.Any("error", err))
 	}
@@ -137,16 +137,16 @@ func (p *Membership) leave(ctx context.Context) {
 
 func (p *Membership) hello(ctx context.Context) {
 	p.mu.Lock()
-	p.said++
+	p.sent++
 	h := p.header(typeHello)
-	h.N = p.said
+	h.N = p.sent
 	p.mu.Unlock()
 	h.Announced = p.cfg.Announce()
-	p.say(ctx, AllChannel, h)
+	p.publish(ctx, AllChannel, h)
 }
 
-// say publishes a message without a body. A failure is not retried, because the next hello replaces the message.
-func (p *Membership) say(ctx context.Context, channel string, h header) {
+// publish publishes a message without a body. A failure is not retried, because the next hello replaces the message.
+func (p *Membership) publish(ctx context.Context, channel string, h header) {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.Interval)
 	defer cancel()
 	if err := p.cfg.Broker.Publish(ctx, channel, encode(h, nil)); err != nil {

@@ -91,8 +91,8 @@ type entry struct {
 type upload struct {
 	// last is the number of that message.
 	last int
-	// states are the numbers of the states, by state key, that were queued after the upload's last event: those that a
-	// newer state may replace.
+	// states are the numbers of the states, by state key, that were queued after the upload's last event. A newer
+	// state may replace these.
 	states map[string]int
 }
 

@@ -1,0 +1,156 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/shoal-go/shoal/broker"
+)
+
+// faultyConn is a connection whose optional methods panic.
+type faultyConn struct{ fakeConn }
+
+func (c *faultyConn) TokenID() string          { panic("TokenID") }
+func (c *faultyConn) SilentFor() time.Duration { panic("SilentFor") }
+func (c *faultyConn) TracksPositions() bool    { panic("TracksPositions") }
+func (c *faultyConn) Done() <-chan struct{}    { panic("Done") }
+func (c *faultyConn) Abort()                   { panic("Abort") }
+
+// A connection whose SilentFor panics does not give way, and the caller of Connect does not panic.
+func TestGuard_SilentFor(t *testing.T) {
+	m := open(t, Options{MaxConnectionsPerUser: 1})
+	must(t, m.Connect("ann", &faultyConn{}))
+	if err := m.Connect("ann", &fakeConn{}); !errors.Is(err, ErrTooManyConnections) {
+		t.Errorf("Connect: %v, want ErrTooManyConnections", err)
+	}
+	connect(t, m, "bob")
+	wantPanics(t, m, 1)
+}
+
+// A revocation closes the connections with the token although another one does not tell its own, and that one too: it
+// may have the token.
+func TestGuard_HasToken(t *testing.T) {
+	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		revoked, other, faulty := &holder{token: "stolen"}, &holder{token: "own"}, &faultyConn{}
+		must(t, nodes[0].Connect("ann", revoked))
+		must(t, nodes[0].Connect("ann", other))
+		must(t, nodes[0].Connect("bob", faulty))
+		if n, err := nodes[1].DisconnectToken(t.Context(), "stolen", InvalidToken); n != 2 || err != nil {
+			t.Errorf("%d were closed, %v, want 2", n, err)
+		}
+		if a, b, c := len(revoked.closed()), len(other.closed()), len(faulty.closed()); a != 1 || b != 0 || c != 1 {
+			t.Errorf("closed %d, %d and %d times, want 1, 0 and 1", a, b, c)
+		}
+		wantPanics(t, nodes[0].Manager, 1)
+	})
+}
+
+// A connection that panics when it is asked whether its client knows positions is closed like those whose clients do
+// not: messages are missing.
+func TestGuard_TracksPositions(t *testing.T) {
+	inPlainCluster(t, 1, func(t *testing.T, nodes []member) {
+		base, faulty := &baseConn{}, &faultyConn{}
+		for user, c := range map[string]Conn{"ann": base, "bob": faulty} {
+			must(t, nodes[0].Connect(user, c))
+			must(t, nodes[0].SubscribeUpload(t.Context(), user, "cat"))
+		}
+		nodes[0].link.handler.Interrupted("upload:cat")
+		synctest.Wait()
+		if a, b := len(base.closed()), len(faulty.closed()); a != 1 || b != 1 {
+			t.Errorf("closed %d and %d times, want once each", a, b)
+		}
+		wantPanics(t, nodes[0].Manager, 1)
+	})
+}
+
+// abortFaulty is a connection that does not end, and whose Abort panics.
+type abortFaulty struct{ faultyConn }
+
+func (c *abortFaulty) Done() <-chan struct{} { return make(chan struct{}) }
+
+// A connection that panics during a drain keeps no other one from being closed or cut off.
+func TestGuard_Drain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := open(t, Options{})
+		conns := []*stuck{newStuck(true), newStuck(true)}
+		must(t, m.Connect("ann", conns[0]))
+		must(t, m.Connect("bob", &faultyConn{}))
+		must(t, m.Connect("cid", &abortFaulty{}))
+		must(t, m.Connect("dan", conns[1]))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := m.DisconnectAll(ctx); err == nil {
+			t.Error("no error although connections were cut off")
+		}
+		for i, c := range conns {
+			if len(c.closed()) != 1 || c.aborted != 1 {
+				t.Errorf("connection %d was closed %d and cut off %d times, want once each", i, len(c.closed()), c.aborted)
+			}
+		}
+	})
+}
+
+// panicTracer is a Tracer whose methods panic, Publish for the upload cat.
+type panicTracer struct{ fakeTracer }
+
+func (p *panicTracer) Publish(ctx context.Context, uploadID string) Span {
+	if uploadID == "cat" {
+		panic("Publish")
+	}
+	return p.fakeTracer.Publish(ctx, uploadID)
+}
+func (p *panicTracer) Broker(string, string) Span { panic("Broker") }
+func (p *panicTracer) Delivered(TracedDelivery)   { panic("Delivered") }
+
+// A Tracer that panics ends neither a publication nor the process.
+func TestGuard_Tracer(t *testing.T) {
+	inCluster(t, 1, Options{Tracer: &panicTracer{}}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		cat, dog := nodes[0].follower(t, "ann", "cat"), nodes[0].follower(t, "bob", "dog")
+		publish(t, nodes[0].Manager, "cat", 1)
+		publish(t, nodes[0].Manager, "dog", 2)
+		<-time.After(2 * tracedPatience) // by the bubble's clock: the unwritten message is reported
+		synctest.Wait()
+		if a, b := len(cat.offsets()), len(dog.offsets()); a != 1 || b != 1 {
+			t.Errorf("%d and %d messages came, want one each", a, b)
+		}
+		wantPanics(t, nodes[0].Manager, 2)
+	})
+}
+
+// tokenAsker is a connection that looks at the orders of its node when it is asked for its token.
+type tokenAsker struct {
+	fakeConn
+	manager *Manager
+}
+
+func (c *tokenAsker) HasToken(string) bool {
+	c.manager.cluster.orders.announce()
+	return false
+}
+
+// Invariant 4: a connection is asked for its tokens without a lock, also when it returns after an order.
+func TestInvariant4_TokensAreAskedForWithoutLocks(t *testing.T) {
+	inCluster(t, 1, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		c := &tokenAsker{manager: nodes[0].Manager}
+		must(t, nodes[0].Connect("ann", c))
+		nodes[0].Disconnect("ann", c)
+		if _, err := nodes[0].DisconnectToken(t.Context(), "stolen", InvalidToken); err != nil {
+			t.Error(err)
+		}
+		must(t, nodes[0].Connect("ann", c))
+		if len(c.closed()) != 0 {
+			t.Error("a connection without the token was closed")
+		}
+	})
+}
+
+// wantPanics checks that a manager has counted at least some panics.
+func wantPanics(t *testing.T, m *Manager, least uint64) {
+	t.Helper()
+	if n := m.Stats().Panics; n < least {
+		t.Errorf("%d panics are counted, want at least %d", n, least)
+	}
+}
