@@ -105,18 +105,30 @@ func (p *panicTracer) Publish(ctx context.Context, uploadID string) Span {
 func (p *panicTracer) Broker(string, string) Span { panic("Broker") }
 func (p *panicTracer) Delivered(TracedDelivery)   { panic("Delivered") }
 
-// A Tracer that panics ends neither a publication nor the process.
+// A Tracer that panics ends no publication.
 func TestGuard_Tracer(t *testing.T) {
 	inCluster(t, 1, Options{Tracer: &panicTracer{}}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		cat, dog := nodes[0].follower(t, "ann", "cat"), nodes[0].follower(t, "bob", "dog")
 		publish(t, nodes[0].Manager, "cat", 1)
 		publish(t, nodes[0].Manager, "dog", 2)
-		<-time.After(2 * tracedPatience) // by the bubble's clock: the unwritten message is reported
 		synctest.Wait()
 		if a, b := len(cat.offsets()), len(dog.offsets()); a != 1 || b != 1 {
 			t.Errorf("%d and %d messages came, want one each", a, b)
 		}
 		wantPanics(t, nodes[0].Manager, 2)
+	})
+}
+
+// A Tracer that panics on the goroutine of reports does not end the process.
+func TestGuard_TracerDelivered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := open(t, Options{Tracer: &panicTracer{}})
+		connect(t, m, "ann")
+		must(t, m.SubscribeUpload(t.Context(), "ann", "dog"))
+		publish(t, m, "dog", 1)
+		<-time.After(2 * tracedPatience) // by the bubble's clock: the message that nobody writes is reported
+		synctest.Wait()
+		wantPanics(t, m, 1)
 	})
 }
 
