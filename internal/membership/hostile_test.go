@@ -348,7 +348,7 @@ func TestAllAnswersTogetherAreBounded(t *testing.T) {
 		payload := part(a, "b", "r", 1, 0, true, make([]byte, partBytes)) // one payload for all: they are not changed
 		for i := 0; a.Counts().Overflow == 0; i++ {
 			h := header{Type: typeAnswer, From: fmt.Sprint("x", i/100), Run: "r", N: 1, To: a.Membership.run, Part: i % 100, More: true}
-			a.answered(a.inbox, h, payload.Payload[:partBytes])
+			a.handleAnswer(a.inbox, h, payload.Payload[:partBytes])
 			if i*partBytes > 2*maxAnswersBytes {
 				t.Fatal("answers without end are taken")
 			}
