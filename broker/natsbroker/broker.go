@@ -61,6 +61,9 @@ func (b *Broker) once(ctx context.Context, operation string, fn func(*session) e
 	}
 	if err := fn(s); err != nil {
 		if errors.Is(err, errNoAnswer) || errors.As(err, new(*storeError)) {
+			if isFull(err) {
+				s.full.Store(&err)
+			}
 			s.suspectStream(operation, err)
 		}
 		return fmt.Errorf("natsbroker: %s: %w", operation, unavailable(err))

@@ -43,7 +43,7 @@ func dial(ctx context.Context, opt Options, h broker.Handler, subs *subscription
 	}
 	conn, err := nats.Connect(opt.URL, append(opt.connection(), s.callbacks(ctx)...)...)
 	if err != nil {
-		return nil, connectError(err)
+		return nil, opt.connectError(err)
 	}
 	s.conn = conn
 	return s, nil
@@ -232,7 +232,7 @@ var errLost = errors.New("natsbroker: the connection is lost")
 
 func (s *session) noteError(err error) {
 	if err != nil {
-		err = fmt.Errorf("natsbroker: %w", err)
+		err = fmt.Errorf("natsbroker: %w", s.opt.explain(err))
 		s.lastErr.Store(&err)
 	}
 }
@@ -246,17 +246,9 @@ func (s *session) lastError() error {
 }
 
 // connectError describes why connecting failed, without secrets, as a permanentError if waiting does not help.
-func connectError(err error) error {
-	wrapped := fmt.Errorf("natsbroker: connect: %w", err)
-	for _, permanent := range []error{
-		nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAuthRevoked, nats.ErrAccountAuthExpired,
-		nats.ErrSecureConnRequired, nats.ErrSecureConnWanted, nats.ErrNkeysNotSupported,
-	} {
-		if errors.Is(err, permanent) {
-			return permanentError{wrapped}
-		}
-	}
-	if strings.Contains(strings.ToLower(err.Error()), "authorization violation") {
+func (o Options) connectError(err error) error {
+	wrapped := fmt.Errorf("natsbroker: connect: %w", o.explain(err))
+	if isAuthError(err) || errors.Is(err, nats.ErrSecureConnRequired) || errors.Is(err, nats.ErrSecureConnWanted) {
 		return permanentError{wrapped}
 	}
 	if errors.As(err, new(*x509.UnknownAuthorityError)) || errors.As(err, new(x509.HostnameError)) ||
@@ -264,52 +256,4 @@ func connectError(err error) error {
 		return permanentError{wrapped}
 	}
 	return wrapped
-}
-
-// checkPermissions tries to publish and subscribe to each kind of subject that a node needs. The error names the
-// missing permissions.
-func (s *session) checkPermissions(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, s.opt.CallTimeout)
-	defer cancel()
-	mark, name := s.markRefusals(), rand.Text()
-	for _, subject := range []string{livePrefix + "upload." + name, livePrefix + othersPrefix + "probe." + name} {
-		sub, err := s.conn.ChanSubscribe(subject, make(chan *nats.Msg, 1))
-		if err == nil {
-			err = errors.Join(s.conn.Publish(subject, nil), sub.Unsubscribe())
-		}
-		if err != nil {
-			return err
-		}
-	}
-	api := "$JS.API.DIRECT.GET." + s.opt.Stream
-	for _, m := range []*nats.Msg{
-		refusedPublish("upload." + name), refusedPublish(othersPrefix + "probe." + name), refusedPublish(fenceSubject),
-		{Subject: api, Data: firstRequest(streamEpochSubject)}, {Subject: api + "." + fenceSubject},
-	} {
-		m.Reply = s.calls.prefix + "permission" // the responses are dropped
-		if err := s.conn.PublishMsg(m); err != nil {
-			return err
-		}
-	}
-	if err := s.calls.echo(ctx); err != nil {
-		return errors.Join(err, permissionError(s.refusals.since(0)))
-	}
-	// A refusal that follows another one may be handled later still: a second round trip follows all of them.
-	refused := s.awaitRefusals(ctx, mark)
-	if len(refused) > 0 {
-		if err := s.calls.echo(ctx); err == nil {
-			refused = s.awaitRefusals(ctx, mark)
-		}
-	}
-	return permissionError(refused)
-}
-
-// permissionError returns a permanentError that lists refusals and all needed permissions, nil if nothing was refused.
-func permissionError(refused []error) error {
-	if len(refused) == 0 {
-		return nil
-	}
-	publish, subscribe := Permissions("<stream>")
-	return permanentError{fmt.Errorf("natsbroker: missing permissions: %w\nneeded to publish: %s\nneeded to subscribe: %s",
-		errors.Join(refused...), strings.Join(publish, ", "), strings.Join(subscribe, ", "))}
 }

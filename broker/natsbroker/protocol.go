@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -124,6 +125,11 @@ const (
 	wrongSequence        = 10071
 	wrongSequenceUnknown = 10164
 	duplicateInFlight    = 10158
+	accountFull          = 10002
+	serverFull           = 10023
+	memoryFull           = 10028
+	diskFull             = 10047
+	storeFailed          = 10077 // such as for a stream that refuses new messages when it is full
 	statusEnd            = "204"
 	statusNotFound       = "404"
 	statusNoResponders   = "503"
@@ -143,6 +149,13 @@ type storeError struct {
 
 func (e *storeError) Error() string {
 	return fmt.Sprintf("JetStream refused the message: %q", e.description)
+}
+
+// isFull reports whether JetStream refused a message because a stream, an account or a server has no room for it.
+func isFull(err error) bool {
+	var refused *storeError
+	return errors.As(err, &refused) && slices.Contains(
+		[]int{accountFull, serverFull, memoryFull, diskFull, storeFailed}, refused.code)
 }
 
 // sequence returns the last sequence that a wrongSequence error names.

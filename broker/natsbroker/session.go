@@ -45,6 +45,8 @@ type session struct {
 	// lastErr is the connection's latest error, refused the refusal of a subscription that had been confirmed.
 	lastErr, refused atomic.Pointer[error]
 	refusals         refusals
+	// full is the refusal of a call for want of room since the supervisor last checked the stream.
+	full atomic.Pointer[error]
 	// suspected is when suspectStream last logged, in nanoseconds since 1970.
 	suspected atomic.Int64
 	// highest is the highest sequence that the stream has acknowledged to this node.

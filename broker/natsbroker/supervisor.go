@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/shoal-go/shoal/broker"
+	"github.com/shoal-go/shoal/broker/internal/health"
 )
 
 // Run connects and delivers to h until ctx ends; see broker.Broker. A connection that the client library has closed
@@ -50,8 +51,9 @@ type supervisor struct {
 	reported   bool
 	lastHealth error
 
-	disconnects uint64    // losses of the connection that were handled
-	interrupted bool      // messages may have been lost, and the stream has to be checked
+	disconnects uint64 // losses of the connection that were handled
+	interrupted bool   // messages may have been lost, and the stream has to be checked
+	storage     health.Storage
 	created     time.Time // when the stream was created
 	checks      uint64
 	nextSuspect time.Time // the earliest moment at which a suspicion leads to a check between two intervals
@@ -223,11 +225,29 @@ func (v *supervisor) checkStream(ctx context.Context, s *session) error {
 	if s.recreated.Swap(false) {
 		v.interrupted = true
 	}
-	_, err = s.publish(ctx, &nats.Msg{Subject: storeProbeSubject, Header: nats.Header{rollupHeader: {rollupSubject}}})
-	if err != nil {
+	if err := v.tryStore(ctx, s); err != nil {
 		return fmt.Errorf("natsbroker: store in stream %s: %w", v.opt.Stream, err)
 	}
 	return nil
+}
+
+// fullProbeBytes is the size of the message that is stored to try whether a full stream has room again.
+const fullProbeBytes = 64 << 10
+
+// tryStore stores a message in place of the one before, and returns why messages cannot be stored, or nil.
+func (v *supervisor) tryStore(ctx context.Context, s *session) error {
+	probe := &nats.Msg{Subject: storeProbeSubject, Header: nats.Header{rollupHeader: {rollupSubject}}}
+	if v.storage.Full() {
+		probe.Data = make([]byte, min(fullProbeBytes, s.conn.MaxPayload()/2))
+	}
+	_, err := s.publish(ctx, probe)
+	if err != nil && !isFull(err) {
+		return err
+	}
+	if refused := s.full.Swap(nil); err == nil && refused != nil {
+		err = *refused
+	}
+	return v.storage.Probe(err, false)
 }
 
 // maxUnanswered is the number of intervals without a loopback probe after which a session is unhealthy.

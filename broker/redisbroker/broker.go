@@ -194,12 +194,16 @@ func (b *Broker) do(
 			return result, nil
 		case errorCode(err) == "NOSCRIPT":
 			if err := s.renew(ctx, l); err != nil {
-				return result, callError(ctx, s.addr, connectError(s.addr, err))
+				return result, callError(ctx, s.addr, b.connectError(s.addr, err))
 			}
 		case hasMoved(errorCode(err)):
 			t.rediscover()
 		default:
-			return result, callError(ctx, s.addr, err)
+			err := callError(ctx, s.addr, err)
+			if errorCode(result.Error()) == outOfMemory {
+				s.refuseStore(err)
+			}
+			return result, err
 		}
 		select {
 		case <-ctx.Done():

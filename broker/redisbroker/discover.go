@@ -52,11 +52,11 @@ func (b *Broker) queryOne(
 	defer cancel()
 	client, err := b.dial(ctx, addr, as, 0)
 	if err != nil {
-		return nil, connectError(addr, err)
+		return nil, b.connectError(addr, err)
 	}
 	defer client.Close()
 	parts, err := ask(ctx, client, addr)
-	return parts, connectError(addr, err)
+	return parts, b.connectError(addr, err)
 }
 
 // querySentinel asks a sentinel which server is the master.

@@ -11,6 +11,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"github.com/shoal-go/shoal/broker"
+	"github.com/shoal-go/shoal/broker/internal/health"
 )
 
 // fatalError is an error that a retry cannot mend.
@@ -48,13 +49,18 @@ func errorText(err error) string {
 	return text
 }
 
+// outOfMemory is the code of Redis for a write that its maxmemory forbids.
+const outOfMemory = "OOM"
+
+const noMemory = " has no memory left to store messages: raise its maxmemory, or store fewer messages"
+
 // callError turns the result of a command into the caller's error.
 func callError(ctx context.Context, addr string, err error) error {
 	switch word := errorCode(err); {
 	case err == nil:
 		return nil
-	case word == "OOM":
-		return unavailable(addr + " has no memory left for what is written (its maxmemory)")
+	case word == outOfMemory:
+		return unavailable(addr + noMemory)
 	case isTemporary(word):
 		return unavailable(addr + " says: " + errorText(err))
 	case word != "":
@@ -88,22 +94,28 @@ func isTemporary(word string) bool {
 func hasMoved(word string) bool { return word == "MOVED" || word == "ASK" || word == "TRYAGAIN" }
 
 // connectError turns an error of connecting to a server into a fatal one if a retry cannot mend it.
-func connectError(addr string, err error) error {
+func (b *Broker) connectError(addr string, err error) error {
 	word := errorCode(err)
 	switch {
 	case err == nil || isFatal(err):
 		return err
 	case word == "WRONGPASS" || word == "NOAUTH":
-		return fatalf("redisbroker: %s refuses the user or the password (%s): set the right ones in the URL", addr, word)
+		return fatalf("redisbroker: %s refuses the user or the password (%s): set the right ones in %s",
+			addr, word, b.optionNames().Of(health.URLOption))
+	case word == outOfMemory:
+		return unavailable(addr + noMemory)
 	case isPermissionError(err):
 		return fatalf("redisbroker: %s lets us connect but not do what is needed: %s: allow that by ACL SETUSER",
 			addr, errorText(err))
 	case word == "" || isTemporary(word):
-		return unavailable(addr + ": " + errorText(err))
+		return unavailable(addr + ": " + errorText(health.ExplainTLS(err, b.optionNames(), b.target.tls)))
 	default:
 		return fatalf("redisbroker: %s says: %s", addr, errorText(err))
 	}
 }
+
+// optionNames returns how the operator sets options.
+func (b *Broker) optionNames() health.Names { return b.opt.OptionName }
 
 // isPermissionError reports whether a server says that the user lacks a permission, in a script or outside.
 func isPermissionError(err error) bool {

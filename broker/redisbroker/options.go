@@ -47,6 +47,10 @@ type Options struct {
 	// Logger receives dropped messages and lost connections, never a payload or a password.
 	// nil: nothing is logged.
 	Logger *slog.Logger
+
+	// OptionName returns how the operator sets an option, such as --broker-tls-ca for TLS.RootCAs. Errors name URL, TLS.RootCAs and TLS.Certificates
+	// by it. nil, or a result of "": they name the option itself.
+	OptionName func(option string) string
 }
 
 // The limits of options. Redis keeps up to 2^63 entries; a script that reads so many blocks it.

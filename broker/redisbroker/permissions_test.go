@@ -5,8 +5,10 @@ import (
 	"errors"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/shoal-go/shoal/broker"
 	"github.com/shoal-go/shoal/broker/redisbroker"
@@ -66,6 +68,64 @@ func TestBroker_FullMemoryShowsInHealth(t *testing.T) {
 	})
 	server.Do("CONFIG", "SET", "maxmemory", "0")
 	redistest.Eventually(t, "the node is well again", n.healthy)
+}
+
+// TestBroker_FullMemoryIsHealthyOnlyWithRoom: near maxmemory, where some messages are stored and others refused, a
+// server stays unhealthy.
+func TestBroker_FullMemoryIsHealthyOnlyWithRoom(t *testing.T) {
+	server := redistest.Start(t)
+	server.Do("SETRANGE", "ballast", "20000000", "x")
+	opt := options(server)
+	opt.ProbeInterval = 20 * time.Millisecond
+	n := join(t, opt)
+	server.Do("CONFIG", "SET", "maxmemory", "1")
+	redistest.Eventually(t, "the node is unhealthy", func() bool { return !n.healthy() })
+	used, err := strconv.Atoi(infoField(server.Do("INFO", "memory"), "used_memory"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := scriptCalls(t, server)
+	server.Do("CONFIG", "SET", "maxmemory", strconv.Itoa(used+used/50))
+	redistest.Eventually(t, "the node is healthy again", n.healthy)
+	if accepted := scriptCalls(t, server) - before; accepted < 10 {
+		t.Errorf("the node was healthy after %d probes, want 10 at least", accepted)
+	}
+}
+
+// scriptCalls returns how many scripts the server has run.
+func scriptCalls(t *testing.T, server *redistest.Server) int {
+	t.Helper()
+	calls, _, _ := strings.Cut(strings.TrimPrefix(infoField(server.Do("INFO", "commandstats"), "cmdstat_evalsha"), "calls="), ",")
+	n, err := strconv.Atoi(calls)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// infoField returns a field of the answer of INFO.
+func infoField(info, name string) string {
+	_, rest, _ := strings.Cut(info, name+":")
+	value, _, _ := strings.Cut(rest, "\r\n")
+	return value
+}
+
+// TestBroker_StartsWithFullMemory: a node that starts while the server cannot store messages is unhealthy, delivers
+// messages that are not stored, and is healthy once there is memory.
+func TestBroker_StartsWithFullMemory(t *testing.T) {
+	server := redistest.Start(t, "--maxmemory", "1")
+	n := start(t, options(server))
+	redistest.Eventually(t, "Health names the full memory", func() bool {
+		err, _ := n.health()
+		return err != nil && strings.Contains(err.Error(), "no memory left")
+	})
+	subscribe(t, n, "upload:x")
+	if err := n.Publish(t.Context(), "upload:x", []byte("live")); err != nil {
+		t.Fatal(err)
+	}
+	redistest.Eventually(t, "the message arrives", func() bool { return n.last("upload:x") == "live" })
+	server.Do("CONFIG", "SET", "maxmemory", "0")
+	redistest.Eventually(t, "the node is healthy", n.healthy)
 }
 
 // TestBroker_FrozenServerIsNoticedWhileCallsWait: calls that wait for a server that has stopped do not delay Health.

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/shoal-go/shoal/broker"
+	"github.com/shoal-go/shoal/broker/internal/health"
 )
 
 // server keeps the connections to one Redis server: the only one, the current master of a group, or a master of a
@@ -33,9 +35,11 @@ type server struct {
 	orphans []string            // channels whose subscriptions the server has ended
 	fault   error               // nil while connected
 	full    error               // nil while messages can be stored
+	refused error               // why a call could not store a message since the last probe, or nil
 
-	wake   chan struct{} // holds a token when requests are waiting
-	logged string        // the last logged state; only run uses it
+	wake    chan struct{}  // holds a token when requests are waiting
+	logged  string         // the last logged state; only run uses it
+	storage health.Storage // only run uses it
 }
 
 // errConnecting is wrapped by the fault of a server whose first attempt to connect has not ended.
@@ -66,7 +70,7 @@ func (s *server) run(ctx context.Context) {
 		if worked {
 			pause, again = firstPause, true
 		}
-		s.setFault(connectError(s.addr, err))
+		s.setFault(s.broker.connectError(s.addr, err))
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause/2 + rand.N(pause)):
@@ -179,8 +183,10 @@ func (s *server) selfTest(ctx context.Context, l *commandConn, p *pubsub) error 
 	if err := s.tryPermissions(ctx, l, p); err != nil {
 		return err
 	}
-	stored := l.client.Do(ctx, l.send(storeScript, s.storeProbe(p), nil)).Error()
-	if stored != nil && !hasMoved(errorCode(stored)) {
+	switch stored := l.client.Do(ctx, l.send(storeScript, s.storeProbe(p), nil)).Error(); {
+	case errorCode(stored) == outOfMemory: // messages that are not stored come through
+		s.setFull(s.storage.Probe(callError(ctx, s.addr, stored), false))
+	case stored != nil && !hasMoved(errorCode(stored)):
 		return scriptError(stored, s.broker.scripts(l.term)[storeScript])
 	}
 	select {
@@ -227,6 +233,31 @@ func (s *server) markOpen(p *pubsub, again bool) {
 		s.handler.Interrupted(channels...)
 	}
 	s.changed()
+}
+
+// refuseStore records that the server has refused to store a message for want of memory.
+func (s *server) refuseStore(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refused = err
+}
+
+// takeRefusal returns and clears the refusal of a call.
+func (s *server) takeRefusal() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := s.refused
+	s.refused = nil
+	return err
+}
+
+// hasRoom reports whether the memory of a server, by the answer of INFO, is clearly below its limit, or has none. A
+// server that evicts keys has room as soon as it stores a message again.
+func hasRoom(info string) bool {
+	const percent = 95
+	used, _ := strconv.ParseUint(infoField(info, "used_memory"), 10, 64)
+	limit, _ := strconv.ParseUint(infoField(info, "maxmemory"), 10, 64)
+	return limit == 0 || infoField(info, "maxmemory_policy") != "noeviction" || used < limit/100*percent
 }
 
 // setFull records whether the server has memory left for messages, which only an attempt to store one shows.

@@ -291,15 +291,15 @@ func (s *server) probe(ctx context.Context, p *pubsub) error {
 	defer cancel()
 	results := l.client.DoMulti(ctx,
 		l.client.B().Publish().Channel(p.probe).Message("").Build(),
-		l.client.B().Info().Section("replication").Build(),
+		l.client.B().Info().Section("replication", "memory").Build(),
 		l.send(storeScript, s.storeProbe(p), nil))
-	switch stored := results[2].Error(); {
-	case errorCode(stored) == "OOM":
-		s.setFull(callError(ctx, s.addr, stored))
-	case stored == nil:
-		s.setFull(nil)
-	}
 	info, err := results[1].ToString()
+	switch stored := results[2].Error(); {
+	case errorCode(stored) == outOfMemory:
+		s.setFull(s.storage.Probe(callError(ctx, s.addr, stored), false))
+	case stored == nil && err == nil:
+		s.setFull(s.storage.Probe(s.takeRefusal(), hasRoom(info)))
+	}
 	if p.unresponsive = err != nil; p.unresponsive {
 		return nil // missing echoes will show
 	}

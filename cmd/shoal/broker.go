@@ -1,8 +1,10 @@
 package main
 
 import (
+	"crypto/tls"
 	"fmt"
 	"net/http"
+	"os"
 	"strings"
 
 	"github.com/shoal-go/shoal/broker"
@@ -82,6 +84,7 @@ func (n *node) openRedis() error {
 		TTL:      n.flags.HistoryTTL,
 		Logger:   n.log,
 
+		OptionName:    brokerOptionName,
 		ChannelPrefix: n.flags.ChannelPrefix,
 	})
 	if err != nil {
@@ -89,6 +92,47 @@ func (n *node) openRedis() error {
 	}
 	n.setBroker(b)
 	return nil
+}
+
+// overTLS reports whether the broker's URL asks for TLS.
+func (f *serveFlags) overTLS() bool {
+	return strings.HasPrefix(f.Broker, "rediss") || strings.HasPrefix(f.Broker, "tls://")
+}
+
+// brokerTLS returns the configuration of TLS to the broker, nil if the default does.
+func (f *serveFlags) brokerTLS() (*tls.Config, error) {
+	if f.BrokerTLSCA == "" && f.BrokerTLSCert == "" && (f.BrokerTLSMin != "1.3" || !f.overTLS()) {
+		return nil, nil
+	}
+	config := &tls.Config{MinVersion: tlsVersion(f.BrokerTLSMin)}
+	if f.BrokerTLSCA != "" {
+		text, err := os.ReadFile(f.BrokerTLSCA)
+		if err == nil {
+			config.RootCAs, err = parseAuthorities(text)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("cannot read --broker-tls-ca: %w", err)
+		}
+	}
+	if f.BrokerTLSCert != "" {
+		pair, err := tls.LoadX509KeyPair(f.BrokerTLSCert, f.BrokerTLSKey)
+		if err != nil {
+			return nil, fmt.Errorf("cannot read --broker-tls-cert and --broker-tls-key: %w", err)
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	return config, nil
+}
+
+// brokerOptionName returns the flag that sets an option of a broker, for the errors of brokers.
+func brokerOptionName(option string) string {
+	return map[string]string{
+		"URL":              "--broker",
+		"TLS.RootCAs":      "--broker-tls-ca",
+		"TLS.Certificates": "--broker-tls-cert and --broker-tls-key",
+		"CredentialsFile":  "--nats-credentials",
+		"NKeyFile":         "--nats-nkey",
+	}[option]
 }
 
 // setBroker sets the broker, with --channel-prefix.
@@ -117,6 +161,8 @@ func (n *node) natsOptions() natsbroker.Options {
 		Replicas: n.flags.replicas(),
 		File:     n.flags.BrokerStorage == fileStorage,
 		Logger:   n.log,
+
+		OptionName: brokerOptionName,
 	}
 }
 

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"errors"
 	"net"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/shoal-go/shoal/broker"
 	"github.com/shoal-go/shoal/broker/natsbroker"
 	"github.com/shoal-go/shoal/broker/redisbroker"
 	"github.com/shoal-go/shoal/manager"
@@ -192,4 +194,44 @@ func (f *serveFlags) checkClusterAddress(s *settings) {
 		s.refuse("cluster-secret", "has "+strconv.Itoa(secret)+" bytes, want at least "+
 			strconv.Itoa(minClusterSecretBytes)+example)
 	}
+}
+
+// checkBrokerAccess reports files and names for the broker that will not do.
+func (f *serveFlags) checkBrokerAccess(s *settings) {
+	if f.ChannelPrefix != "" {
+		if err := broker.CheckPrefix(f.ChannelPrefix); err != nil {
+			s.complain("channel-prefix", f.ChannelPrefix, strings.TrimPrefix(err.Error(), "want "))
+		}
+	}
+	if (f.BrokerTLSCert == "") != (f.BrokerTLSKey == "") {
+		s.refuse("broker-tls-cert", "and "+s.key("broker-tls-key")+" belong together, want both or none")
+		return
+	}
+	if _, err := f.brokerTLS(); err != nil {
+		s.note(err.Error())
+	}
+	if f.engine() != natsEngine || f.NATSCredentials == "" && f.NATSNKey == "" {
+		return
+	}
+	_, err := natsbroker.New(natsbroker.Options{
+		URL: "nats://127.0.0.1", CredentialsFile: f.NATSCredentials, NKeyFile: f.NATSNKey,
+	})
+	for _, problem := range splitErrors(err) {
+		s.note("--nats-credentials and --nats-nkey: " + problem)
+	}
+}
+
+// splitErrors returns the texts of joined errors.
+func splitErrors(err error) (texts []string) {
+	var joined interface{ Unwrap() []error }
+	switch {
+	case err == nil:
+	case errors.As(err, &joined):
+		for _, e := range joined.Unwrap() {
+			texts = append(texts, splitErrors(e)...)
+		}
+	default:
+		texts = append(texts, err.Error())
+	}
+	return texts
 }
