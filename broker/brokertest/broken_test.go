@@ -22,7 +22,7 @@ type broken struct {
 	leave     func(k broker.HistoryBroker, ctx context.Context, channels []string) error
 	publish   func(k broker.HistoryBroker, ctx context.Context, channel string, payload []byte) error
 	store     func(k broker.HistoryBroker, ctx context.Context, channel string, payload []byte) (broker.Position, error)
-	kept      func(k broker.HistoryBroker, ctx context.Context, channel string) (broker.Snapshot, error)
+	history   func(k broker.HistoryBroker, ctx context.Context, channel string) (broker.Snapshot, error)
 	forget    func(k broker.HistoryBroker, ctx context.Context, channel string) error
 	storeOnce func(k broker.IdempotentBroker, channel string, payload []byte, once broker.Once) (broker.Position, bool, error)
 }
@@ -78,8 +78,8 @@ func (b broken) Store(ctx context.Context, channel string, payload []byte) (brok
 }
 
 func (b broken) History(ctx context.Context, channel string, since broker.Position) (broker.Snapshot, error) {
-	if b.kept != nil {
-		return b.kept(b.HistoryBroker, ctx, channel)
+	if b.history != nil {
+		return b.history(b.HistoryBroker, ctx, channel)
 	}
 	return b.HistoryBroker.History(ctx, channel, broker.Position{})
 }
@@ -91,39 +91,39 @@ func (b broken) Forget(ctx context.Context, channel string) error {
 	return b.HistoryBroker.Forget(ctx, channel)
 }
 
-// meddler is a Handler that passes on the results of fn for each message.
-type meddler struct {
+// interceptor is a Handler that passes on the results of fn for each message.
+type interceptor struct {
 	broker.Handler
 	fn func(m broker.Message) []broker.Message
 }
 
-func (d meddler) Receive(m broker.Message) {
+func (d interceptor) Receive(m broker.Message) {
 	for _, made := range d.fn(m) {
 		d.Handler.Receive(made)
 	}
 }
 
-// meddling returns a way to break Run: each node gets a fn of its own, which is called under the hub's lock.
-func meddling(fresh func() func(broker.Message) []broker.Message) func(*broken) {
+// intercepting returns a way to break Run: each node gets a fn of its own, which is called under the hub's lock.
+func intercepting(fresh func() func(broker.Message) []broker.Message) func(*broken) {
 	return func(b *broken) {
 		b.run = func(k broker.HistoryBroker, ctx context.Context, h broker.Handler) error {
-			return k.Run(ctx, meddler{h, fresh()})
+			return k.Run(ctx, interceptor{h, fresh()})
 		}
 	}
 }
 
-// answering returns a way to break Kept.
-func answering(fn func(k *broker.Snapshot)) func(*broken) {
+// changingHistory returns a way to break History.
+func changingHistory(fn func(k *broker.Snapshot)) func(*broken) {
 	return func(b *broken) {
-		b.kept = func(k broker.HistoryBroker, ctx context.Context, channel string) (broker.Snapshot, error) {
-			kept, err := k.History(ctx, channel, broker.Position{})
-			fn(&kept)
-			return kept, err
+		b.history = func(k broker.HistoryBroker, ctx context.Context, channel string) (broker.Snapshot, error) {
+			snapshot, err := k.History(ctx, channel, broker.Position{})
+			fn(&snapshot)
+			return snapshot, err
 		}
 	}
 }
 
-// always makes a meddling fn that does not depend on earlier messages.
+// always makes an intercepting fn that does not depend on earlier messages.
 func always(fn func(m broker.Message) []broker.Message) func() func(broker.Message) []broker.Message {
 	return func() func(broker.Message) []broker.Message { return fn }
 }
@@ -132,13 +132,13 @@ func always(fn func(m broker.Message) []broker.Message) func() func(broker.Messa
 func TestBrokenBrokersAreNoticed(t *testing.T) {
 	for _, b := range breakages() {
 		t.Run(b.name, func(t *testing.T) {
-			if b.complaint != leak { // goroutines are counted while nothing else runs
+			if b.failure != leak { // goroutines are counted while nothing else runs
 				t.Parallel()
 			}
-			complaints := complaintsOf(t, breaking(b.breaks), b.clause)
-			fitting := func(complaint string) bool { return strings.Contains(complaints, complaint) }
-			if !slices.ContainsFunc(strings.Split(b.complaint, "|"), fitting) || complaints == "" {
-				t.Errorf("the suite complains of %q, want %q", complaints, b.complaint)
+			failures := failuresOf(t, breaking(b.breaks), b.clause)
+			fitting := func(failure string) bool { return strings.Contains(failures, failure) }
+			if !slices.ContainsFunc(strings.Split(b.failure, "|"), fitting) || failures == "" {
+				t.Errorf("the suite fails with %q, want %q", failures, b.failure)
 			}
 		})
 	}
@@ -164,24 +164,24 @@ func breaking(breaks func(*broken)) Config {
 	}
 }
 
-// leak is the suite's complaint about goroutines left behind.
+// leak is the suite's failure about goroutines left behind.
 const leak = "unexpected goroutines"
 
-// breakage is a broken promise, the clause that is to notice it, and its expected complaint: one of several,
+// breakage is a broken promise, the clause that is to notice it, and its expected failure: one of several,
 // if there are bars between them.
 type breakage struct {
-	name      string
-	clause    func(*trial)
-	complaint string
-	breaks    func(*broken)
+	name    string
+	clause  func(*suite)
+	failure string
+	breaks  func(*broken)
 }
 
 func breakages() []breakage {
-	return slices.Concat(liveBreakages(), interestBreakages(), keptBreakages(), keyBreakages(), lifeBreakages())
+	return slices.Concat(liveBreakages(), subscriptionBreakages(), historyBreakages(), keyBreakages(), lifecycleBreakages())
 }
 
 func liveBreakages() []breakage {
-	tenthLost := meddling(func() func(broker.Message) []broker.Message {
+	tenthLost := intercepting(func() func(broker.Message) []broker.Message {
 		count := 0
 		return func(m broker.Message) []broker.Message {
 			if count++; count%10 == 0 {
@@ -190,7 +190,7 @@ func liveBreakages() []breakage {
 			return []broker.Message{m}
 		}
 	})
-	swapped := meddling(func() func(broker.Message) []broker.Message {
+	swapped := intercepting(func() func(broker.Message) []broker.Message {
 		held := map[string]broker.Message{}
 		return func(m broker.Message) []broker.Message {
 			first, waits := held[m.Channel]
@@ -202,13 +202,13 @@ func liveBreakages() []breakage {
 			return []broker.Message{m, first}
 		}
 	})
-	doubled := meddling(always(func(m broker.Message) []broker.Message {
+	doubled := intercepting(always(func(m broker.Message) []broker.Message {
 		again := m
 		again.Payload = slices.Clone(m.Payload)
 		return []broker.Message{m, again}
 	}))
 	change := func(fn func(m *broker.Message)) func(*broken) {
-		return meddling(always(func(m broker.Message) []broker.Message {
+		return intercepting(always(func(m broker.Message) []broker.Message {
 			fn(&m)
 			return []broker.Message{m}
 		}))
@@ -230,8 +230,8 @@ func liveBreakages() []breakage {
 		{"payloads trimmed of spaces", payloadsUnchanged, "arrived changed",
 			change(func(m *broker.Message) { m.Payload = append([]byte{}, strings.TrimSpace(string(m.Payload))...) })},
 		{"overlapping calls", noOverlap, "while it was running", overlapping},
-		{"payloads shared", payloadOwned, "what another made", sharing()},
-		{"publishers' bytes kept", payloadOwned, "what is kept", borrowing},
+		{"payloads shared", payloadOwned, "that another receiver changed", sharing()},
+		{"publishers' bytes stored", payloadOwned, "stored payloads were changed", borrowing},
 		{"trace contexts lost", traceTravels, "trace context", change(func(m *broker.Message) { m.Trace = "" })},
 		{"trace contexts in payloads", traceTravels, "came with", change(func(m *broker.Message) {
 			m.Payload = append(m.Payload, m.Trace...)
@@ -244,7 +244,7 @@ func overlapping(b *broken) {
 	b.run = func(k broker.HistoryBroker, ctx context.Context, h broker.Handler) error {
 		var running sync.WaitGroup
 		defer running.Wait()
-		return k.Run(ctx, meddler{h, func(m broker.Message) []broker.Message {
+		return k.Run(ctx, interceptor{h, func(m broker.Message) []broker.Message {
 			running.Go(func() { h.Receive(m) })
 			return nil
 		}})
@@ -255,7 +255,7 @@ func overlapping(b *broken) {
 func sharing() func(*broken) {
 	var mu sync.Mutex
 	shared := map[string][]byte{}
-	return meddling(always(func(m broker.Message) []broker.Message {
+	return intercepting(always(func(m broker.Message) []broker.Message {
 		mu.Lock()
 		defer mu.Unlock()
 		key := fmt.Sprint(m.Channel, m.Offset, len(shared)/2)
@@ -275,14 +275,14 @@ func borrowing(b *broken) {
 		borrowed = append(borrowed, payload)
 		return k.Store(ctx, channel, payload)
 	}
-	answering(func(k *broker.Snapshot) {
+	changingHistory(func(k *broker.Snapshot) {
 		for i := range k.Messages {
 			k.Messages[i].Payload = borrowed[i]
 		}
 	})(b)
 }
 
-func interestBreakages() []breakage {
+func subscriptionBreakages() []breakage {
 	prefixed := func(b *broken) {
 		b.subscribe = func(k broker.HistoryBroker, ctx context.Context, channels []string) error {
 			return k.Subscribe(ctx, channels[0])
@@ -317,7 +317,7 @@ func interestBreakages() []breakage {
 		}},
 		{"only the first of several subscribed", subscribeEffective, "waiting for", prefixed},
 		{"unsubscribe comes late", resubscribe, "waiting for", late},
-		{"unsubscribe does nothing", unsubscribeEnds, "still hears", func(b *broken) {
+		{"unsubscribe does nothing", unsubscribeEnds, "still receives", func(b *broken) {
 			b.leave = func(broker.HistoryBroker, context.Context, []string) error { return nil }
 		}},
 		{"unsubscribe takes others along", unsubscribeEnds, "waiting for", func(b *broken) {
@@ -325,14 +325,14 @@ func interestBreakages() []breakage {
 				return k.Unsubscribe(ctx, append(each(channels, func(c string) string { return c + ".y" }), channels...)...)
 			}
 		}},
-		{"names fall together", awkwardNames, `on "upload:a", want`, folded},
-		{"histories fall together", awkwardNames, "want only its own", oneHistory},
+		{"names are confused", namesKeptApart, `on "upload:a", want`, folded},
+		{"histories are confused", namesKeptApart, "want only its own", oneHistory},
 		{"a cancelled call subscribes", cancelledCall, "context's error", func(b *broken) {
 			b.subscribe = func(k broker.HistoryBroker, _ context.Context, channels []string) error {
 				return k.Subscribe(context.Background(), channels...)
 			}
 		}},
-		{"a cancelled call fails and subscribes", cancelledCall, "still hears", func(b *broken) {
+		{"a cancelled call fails and subscribes", cancelledCall, "still receives", func(b *broken) {
 			b.subscribe = func(k broker.HistoryBroker, ctx context.Context, channels []string) error {
 				_ = k.Subscribe(context.Background(), channels...)
 				return ctx.Err()
@@ -350,33 +350,33 @@ func each(names []string, fn func(string) string) []string {
 	return made
 }
 
-func keptBreakages() []breakage {
+func historyBreakages() []breakage {
 	return []breakage{
-		{"the floor is too low", keptAgrees, "is not kept any more", answering(func(k *broker.Snapshot) { k.Floor = 0 })},
-		{"the floor is too high", keptAgrees, "want it below", answering(func(k *broker.Snapshot) { k.Floor = k.Offset })},
-		{"one message is not kept", keptAgrees, "are kept, want", answering(func(k *broker.Snapshot) {
+		{"the floor is too low", historyAgrees, "is not stored any more", changingHistory(func(k *broker.Snapshot) { k.Floor = 0 })},
+		{"the floor is too high", historyAgrees, "want it below", changingHistory(func(k *broker.Snapshot) { k.Floor = k.Offset })},
+		{"one message is not stored", historyAgrees, "are stored, want", changingHistory(func(k *broker.Snapshot) {
 			k.Messages = k.Messages[min(1, len(k.Messages)):]
 		})},
-		{"the newest comes first", keptAgrees, "is kept at offset", answering(func(k *broker.Snapshot) {
+		{"the newest comes first", historyAgrees, "is stored at offset", changingHistory(func(k *broker.Snapshot) {
 			slices.Reverse(k.Messages)
 		})},
-		{"the offset lags", keptAgrees, "Kept is at", answering(func(k *broker.Snapshot) { k.Offset -= min(1, k.Offset) })},
-		{"a subscriber's channel has no epoch", readOnly, "has no epoch", answering(func(k *broker.Snapshot) {
+		{"the offset lags", historyAgrees, "History is at", changingHistory(func(k *broker.Snapshot) { k.Offset -= min(1, k.Offset) })},
+		{"a subscriber's channel has no epoch", readOnly, "has no epoch", changingHistory(func(k *broker.Snapshot) {
 			if k.Offset == 0 {
 				k.Epoch = ""
 			}
 		})},
-		{"stored by another clock", storedTimes, "is said to be of", answering(func(k *broker.Snapshot) {
+		{"stored by another clock", storedTimes, "is said to be of", changingHistory(func(k *broker.Snapshot) {
 			for i := range k.Messages {
 				k.Messages[i].At = k.Messages[i].At.Add(-11 * time.Minute)
 			}
 		})},
-		{"no time", keptAgrees, "when it was stored", answering(func(k *broker.Snapshot) {
+		{"no time", historyAgrees, "when it was stored", changingHistory(func(k *broker.Snapshot) {
 			for i := range k.Messages {
 				k.Messages[i].At = time.Time{}
 			}
 		})},
-		{"published messages are kept", keptAgrees, "Kept is at", func(b *broken) {
+		{"published messages are stored", historyAgrees, "History is at", func(b *broken) {
 			b.publish = func(k broker.HistoryBroker, ctx context.Context, channel string, payload []byte) error {
 				_, err := k.Store(ctx, channel, payload)
 				return err
@@ -384,17 +384,17 @@ func keptBreakages() []breakage {
 		}},
 		{"an epoch for each node", emptyChannel, "of one epoch", func(b *broken) {
 			own := fmt.Sprintf("%p", b)
-			answering(func(k *broker.Snapshot) { k.Epoch = own })(b)
+			changingHistory(func(k *broker.Snapshot) { k.Epoch = own })(b)
 		}},
-		{"kept lags behind what came", mergeLosesNothing, "waiting for|is missing before", answering(func(k *broker.Snapshot) {
+		{"the history lags behind live messages", mergeLosesNothing, "waiting for|is missing before", changingHistory(func(k *broker.Snapshot) {
 			if len(k.Messages) > 0 {
 				k.Messages = k.Messages[:len(k.Messages)-1]
 			}
 		})},
-		{"forget forgets nothing", forgetBegins, "after Forget is kept", func(b *broken) {
+		{"forget forgets nothing", forgetBegins, "after Forget is stored", func(b *broken) {
 			b.forget = func(broker.HistoryBroker, context.Context, string) error { return nil }
 		}},
-		{"forget tells nobody", forgetBegins, "to be told", meddling(always(func(m broker.Message) []broker.Message {
+		{"forget is not reported", forgetBegins, "want a report", intercepting(always(func(m broker.Message) []broker.Message {
 			if m.Epoch = ""; m.Payload == nil {
 				return nil
 			}
@@ -402,14 +402,14 @@ func keptBreakages() []breakage {
 		}))},
 		{"messages never expire", messagesExpire, "should have expired", func(b *broken) {
 			var all broker.Snapshot
-			answering(func(k *broker.Snapshot) {
+			changingHistory(func(k *broker.Snapshot) {
 				if len(k.Messages) > 0 {
 					all = *k
 				}
 				*k = all
 			})(b)
 		}},
-		{"the floor stays when messages expire", messagesExpire, "has expired", answering(func(k *broker.Snapshot) {
+		{"the floor stays when messages expire", messagesExpire, "has expired", changingHistory(func(k *broker.Snapshot) {
 			k.Floor = 0
 		})},
 	}
@@ -433,7 +433,7 @@ func keyBreakages() []breakage {
 				}
 				return at, replayed, err
 			})},
-		{"keys fall together", storedOnce, "another key returned", breaks(
+		{"keys are confused", storedOnce, "another key returned", breaks(
 			func(k broker.IdempotentBroker, channel string, payload []byte, once broker.Once) (broker.Position, bool, error) {
 				once.Key = strings.ToLower(once.Key)
 				return k.StoreOnce(ctx, channel, payload, once)
@@ -465,7 +465,7 @@ func keyBreakages() []breakage {
 	}
 }
 
-func lifeBreakages() []breakage {
+func lifecycleBreakages() []breakage {
 	return []breakage{
 		{"run returns an error", runEnds, "want nil", func(b *broken) {
 			b.run = func(k broker.HistoryBroker, ctx context.Context, h broker.Handler) error {
@@ -526,7 +526,7 @@ func lifeBreakages() []breakage {
 				}
 				return k.Subscribe(ctx, channels...)
 			}
-			meddling(always(func(m broker.Message) []broker.Message {
+			intercepting(always(func(m broker.Message) []broker.Message {
 				mu.Lock()
 				defer mu.Unlock()
 				return slices.Repeat([]broker.Message{m}, times[m.Channel])

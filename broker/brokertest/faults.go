@@ -8,7 +8,7 @@ import (
 	"github.com/shoal-go/shoal/broker"
 )
 
-// Engine is a running engine that a test may do with as it likes.
+// Engine is a running engine that a test stops, pauses and restarts.
 type Engine interface {
 	// Addr is where it listens, host:port. It stays the same.
 	Addr() string
@@ -28,7 +28,7 @@ type FaultConfig struct {
 	Engine func(t testing.TB) Engine
 	// Node returns a fresh node, not yet running, that reaches the engine at addr (host:port) and nowhere else.
 	Node func(t testing.TB, addr string) broker.HistoryBroker
-	// Messages is how many messages of a channel are kept. At least 16.
+	// Messages is how many messages of a channel are stored. At least 16.
 	Messages int
 	// Durable: acknowledged messages survive Kill and Restart(true), which is tried too.
 	Durable bool
@@ -39,100 +39,101 @@ type FaultConfig struct {
 }
 
 // Faults lets things go wrong in the middle of traffic, each as a subtest with an engine of its own, and accounts for
-// every message: a follower on another node than the writer's got it in order, live or from the history, or received
-// an announcement of a loss where there could be one. It takes real time.
+// every message: a follower on another node than the writer's got it in order, live or from the history, or was
+// notified of a loss where there could be one. It takes real time.
 func Faults(t *testing.T, c FaultConfig) {
 	t.Helper()
 	if c.Patience == 0 {
 		c.Patience = 30 * time.Second
 	}
 	for _, f := range faults() {
-		if f.keeps && !c.Durable {
+		if f.durable && !c.Durable {
 			continue
 		}
 		t.Run(f.name, func(t *testing.T) {
-			s := newTrial(t, Config{Messages: c.Messages, Patience: c.Patience})
+			s := newSuite(t, Config{Messages: c.Messages, Patience: c.Patience})
 			engine := c.Engine(t)
-			p := &place{engine: engine, writer: NewLink(t, engine.Addr()), reader: NewLink(t, engine.Addr())}
-			f.renews = f.keeps && c.Renews
-			s.endure(c.Node(t, p.writer.Addr()), c.Node(t, p.reader.Addr()), f.at(p))
+			e := &environment{engine: engine, writer: NewLink(t, engine.Addr()), reader: NewLink(t, engine.Addr())}
+			f.renewsEpoch = f.durable && c.Renews
+			s.checkFault(c.Node(t, e.writer.Addr()), c.Node(t, e.reader.Addr()), f.in(e))
 		})
 	}
 }
 
-// place is where faults happen.
-type place struct {
+// environment is the engine and the links to it, where faults are injected.
+type environment struct {
 	engine         Engine
 	writer, reader *Link
 }
 
-// fault is something that goes wrong, and is mended again.
+// fault is a failure that begins and ends.
 type fault struct {
 	name       string
-	begin, end func(p *place)
-	// ofWriter and ofReader say whose health must turn.
-	ofWriter, ofReader bool
-	// keeps says that it needs a durable engine, wipes that all that was kept is lost, and renews that nothing is,
-	// but that a new epoch begins with all of it.
-	keeps, wipes, renews bool
+	begin, end func(e *environment)
+	// affectsWriter and affectsReader say whose health has to change.
+	affectsWriter, affectsReader bool
+	// durable: the engine must be durable; losesHistory: no stored message is left; renewsEpoch: all are left, but in a
+	// new epoch.
+	durable, losesHistory, renewsEpoch bool
 }
 
-// mishap is a fault at its place.
-type mishap struct {
+// injectedFault is a fault in an environment.
+type injectedFault struct {
 	fault
 	begin, end func()
 }
 
-func (f fault) at(p *place) mishap {
-	return mishap{fault: f, begin: func() { f.begin(p) }, end: func() { f.end(p) }}
+func (f fault) in(e *environment) injectedFault {
+	return injectedFault{fault: f, begin: func() { f.begin(e) }, end: func() { f.end(e) }}
 }
 
 func faults() []fault {
-	kill := func(p *place) { p.engine.Kill() }
+	kill := func(e *environment) { e.engine.Kill() }
 	slow := func(l *Link) {
 		l.Slow(20*time.Millisecond, 15*time.Millisecond)
 		l.Limit(50_000)
 	}
-	mendReader, mendWriter := func(p *place) { p.reader.Mend() }, func(p *place) { p.writer.Mend() }
+	mendReader, mendWriter := func(e *environment) { e.reader.Mend() }, func(e *environment) { e.writer.Mend() }
 	return []fault{{
 		name:  "engine paused",
-		begin: func(p *place) { p.engine.Pause() }, end: func(p *place) { p.engine.Resume() },
-		ofWriter: true, ofReader: true,
+		begin: func(e *environment) { e.engine.Pause() }, end: func(e *environment) { e.engine.Resume() },
+		affectsWriter: true, affectsReader: true,
 	}, {
-		name:  "engine killed and back with what it kept",
-		begin: kill, end: func(p *place) { p.engine.Restart(true) },
-		ofWriter: true, ofReader: true, keeps: true,
+		name:  "engine killed and back with what it stored",
+		begin: kill, end: func(e *environment) { e.engine.Restart(true) },
+		affectsWriter: true, affectsReader: true, durable: true,
 	}, {
 		name:  "engine killed and back empty",
-		begin: kill, end: func(p *place) { p.engine.Restart(false) },
-		ofWriter: true, ofReader: true, wipes: true,
+		begin: kill, end: func(e *environment) { e.engine.Restart(false) },
+		affectsWriter: true, affectsReader: true, losesHistory: true,
 	}, {
 		name:  "reader cut off",
-		begin: func(p *place) { p.reader.Cut() }, end: mendReader,
-		ofReader: true,
+		begin: func(e *environment) { e.reader.Cut() }, end: mendReader,
+		affectsReader: true,
 	}, {
 		name:  "writer cut off",
-		begin: func(p *place) { p.writer.Cut() }, end: mendWriter,
-		ofWriter: true,
+		begin: func(e *environment) { e.writer.Cut() }, end: mendWriter,
+		affectsWriter: true,
 	}, {
-		name:  "reader hears nothing",
-		begin: func(p *place) { p.reader.Silence() }, end: mendReader,
-		ofReader: true,
+		name:  "reader receives nothing",
+		begin: func(e *environment) { e.reader.Silence() }, end: mendReader,
+		affectsReader: true,
 	}, {
-		name:  "writer hears nothing",
-		begin: func(p *place) { p.writer.Silence() }, end: mendWriter,
-		ofWriter: true,
+		name:  "writer receives nothing",
+		begin: func(e *environment) { e.writer.Silence() }, end: mendWriter,
+		affectsWriter: true,
 	}, {
 		name:  "reader slow",
-		begin: func(p *place) { slow(p.reader) }, end: mendReader,
+		begin: func(e *environment) { slow(e.reader) }, end: mendReader,
 	}, {
 		name:  "writer slow",
-		begin: func(p *place) { slow(p.writer) }, end: mendWriter,
+		begin: func(e *environment) { slow(e.writer) }, end: mendWriter,
 	}}
 }
 
-// endure lets a fault happen in the middle of traffic from one node to another, and accounts for all messages.
-func (s *trial) endure(writing, reading broker.HistoryBroker, m mishap) {
+// checkFault injects a fault during traffic from one node to another, and checks that every message was delivered or
+// reported as lost.
+func (s *suite) checkFault(writing, reading broker.HistoryBroker, m injectedFault) {
 	s.Helper()
 	writer, reader := NewFollower(writing), NewFollower(reading)
 	s.follow(writer)
@@ -142,38 +143,38 @@ func (s *trial) endure(writing, reading broker.HistoryBroker, m mishap) {
 		s.call("Subscribe", func(ctx context.Context) error { return reader.Follow(ctx, channel) })
 	}
 	t.send(t.burst, nil)
-	t.settle(reader)
+	t.awaitDelivery(reader)
 	epochs := t.epochs()
 
 	t.send(t.burst, m.begin)
-	if m.ofWriter {
-		s.awaitIll(writer, "the writer's")
+	if m.affectsWriter {
+		s.awaitUnhealthy(writer, "the writer's")
 	}
-	if m.ofReader {
-		s.awaitIll(reader, "the reader's")
+	if m.affectsReader {
+		s.awaitUnhealthy(reader, "the reader's")
 	}
 	t.send(t.burst/2, m.end)
-	s.awaitWell(writer, "the writer's")
-	s.awaitWell(reader, "the reader's")
+	s.awaitHealthy(writer, "the writer's")
+	s.awaitHealthy(reader, "the reader's")
 
 	t.send(t.burst, nil)
-	t.settle(reader)
-	t.account(reader, m.fault)
+	t.awaitDelivery(reader)
+	t.checkDelivery(reader, m.fault)
 	for i, epoch := range t.epochs() {
-		if (m.wipes || m.renews) && epoch == epochs[i] {
-			s.Errorf("the epoch is still %q, which was to end with the engine", epoch)
+		if (m.losesHistory || m.renewsEpoch) && epoch == epochs[i] {
+			s.Errorf("the epoch is still %q, want a new one", epoch)
 		}
 	}
 }
 
-// awaitIll returns when a node knows that something ails it.
-func (s *trial) awaitIll(f *Follower, whose string) {
+// awaitUnhealthy returns when a node is unhealthy.
+func (s *suite) awaitUnhealthy(f *Follower, whose string) {
 	s.Helper()
-	s.await(&f.board, whose+" health to turn into an error", func() bool { return f.health != nil })
+	s.await(&f.observable, whose+" health to turn into an error", func() bool { return f.currentHealth() != nil })
 }
 
-// awaitWell returns when a node knows that nothing ails it.
-func (s *trial) awaitWell(f *Follower, whose string) {
+// awaitHealthy returns when a node is healthy.
+func (s *suite) awaitHealthy(f *Follower, whose string) {
 	s.Helper()
-	s.await(&f.board, whose+" health to turn nil", func() bool { return f.health == nil })
+	s.await(&f.observable, whose+" health to turn nil", func() bool { return f.currentHealth() == nil })
 }

@@ -11,16 +11,16 @@ import (
 	"github.com/shoal-go/shoal/broker"
 )
 
-// shaky is a connection to a Memory that goes down and comes back. The fields before mu are set before use.
-type shaky struct {
+// flakyBroker is a connection to a Memory that goes down and comes back. The fields before mu are set before use.
+type flakyBroker struct {
 	broker.HistoryBroker
-	healthy    bool // always reports to be healthy
-	acksAll    bool // acknowledges messages that it loses
-	unlinked   bool // does not report missed messages, neither at once nor by Prev
-	sameEpoch  bool // tells no new epoch
-	alarmistic bool // says that all was lost
-	renewing   bool // goes on in a new epoch when it comes back
-	forgetful  bool // lacks the oldest message when it has come back
+	healthy        bool // always reports to be healthy
+	acksAll        bool // acknowledges messages that it loses
+	unlinked       bool // does not report missed messages, neither at once nor by Prev
+	sameEpoch      bool // tells no new epoch
+	reportsLoss    bool // says that all was lost
+	renewsOnReturn bool // goes on in a new epoch when it comes back
+	losesOldest    bool // lacks the oldest message when it has come back
 
 	mu      sync.Mutex
 	down    bool
@@ -28,31 +28,31 @@ type shaky struct {
 	handler broker.Handler
 }
 
-func (s *shaky) isDown() bool {
+func (s *flakyBroker) isDown() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.down
 }
 
-func (s *shaky) isBack() bool {
+func (s *flakyBroker) isBack() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.back
 }
 
 // epoch returns the name by which this node knows an epoch of the Memory.
-func (s *shaky) epoch(name string) string {
-	if s.renewing && s.isBack() && name != "" {
-		return name + " anew"
+func (s *flakyBroker) epoch(name string) string {
+	if s.renewsOnReturn && s.isBack() && name != "" {
+		return name + " renewed"
 	}
 	return name
 }
 
-func (s *shaky) Run(ctx context.Context, h broker.Handler) error {
+func (s *flakyBroker) Run(ctx context.Context, h broker.Handler) error {
 	s.mu.Lock()
 	s.handler = h
 	s.mu.Unlock()
-	return s.HistoryBroker.Run(ctx, meddler{h, func(m broker.Message) []broker.Message {
+	return s.HistoryBroker.Run(ctx, interceptor{h, func(m broker.Message) []broker.Message {
 		if s.isDown() {
 			return nil
 		}
@@ -64,7 +64,7 @@ func (s *shaky) Run(ctx context.Context, h broker.Handler) error {
 	}})
 }
 
-func (s *shaky) Store(ctx context.Context, channel string, payload []byte) (broker.Position, error) {
+func (s *flakyBroker) Store(ctx context.Context, channel string, payload []byte) (broker.Position, error) {
 	if !s.isDown() {
 		return s.HistoryBroker.Store(ctx, channel, payload)
 	}
@@ -74,7 +74,7 @@ func (s *shaky) Store(ctx context.Context, channel string, payload []byte) (brok
 	return broker.Position{}, broker.ErrUnavailable
 }
 
-func (s *shaky) History(ctx context.Context, channel string, since broker.Position) (broker.Snapshot, error) {
+func (s *flakyBroker) History(ctx context.Context, channel string, since broker.Position) (broker.Snapshot, error) {
 	if s.isDown() {
 		return broker.Snapshot{}, broker.ErrUnavailable
 	}
@@ -83,17 +83,17 @@ func (s *shaky) History(ctx context.Context, channel string, since broker.Positi
 		k.Epoch = "the same"
 	}
 	k.Epoch = s.epoch(k.Epoch)
-	if s.forgetful && s.isBack() {
+	if s.losesOldest && s.isBack() {
 		k.Floor, k.Messages = k.Messages[0].Offset, k.Messages[1:]
 	}
-	if s.alarmistic {
+	if s.reportsLoss {
 		k.Floor = k.Offset
 	}
 	return k, err
 }
 
-// fall lets nothing through any more.
-func (s *shaky) fall() {
+// go down lets nothing through any more.
+func (s *flakyBroker) goDown() {
 	s.mu.Lock()
 	s.down = true
 	s.mu.Unlock()
@@ -102,8 +102,8 @@ func (s *shaky) fall() {
 	}
 }
 
-// rise mends that.
-func (s *shaky) rise() {
+// comeBack ends goDown.
+func (s *flakyBroker) comeBack() {
 	s.mu.Lock()
 	s.down, s.back = false, true
 	s.mu.Unlock()
@@ -116,52 +116,52 @@ func (s *shaky) rise() {
 // TestFaultsAreAccountedFor exposes sound and broken nodes to all faults, and reads the account.
 func TestFaultsAreAccountedFor(t *testing.T) {
 	for name, e := range map[string]struct {
-		writer, reader *shaky
-		wipes, renews  bool
-		complaint      string // "": none
+		writer, reader            *flakyBroker
+		losesHistory, renewsEpoch bool
+		failure                   string // "": none
 	}{
-		"sound, reader away":   {reader: &shaky{}},
-		"sound, writer away":   {writer: &shaky{}},
-		"sound, both away":     {writer: &shaky{}, reader: &shaky{}},
-		"sound, history lost":  {writer: &shaky{}, reader: &shaky{}, wipes: true},
-		"sound, epoch renewed": {writer: &shaky{renewing: true}, reader: &shaky{renewing: true}, renews: true},
-		"renewed with a part lost": {writer: &shaky{renewing: true}, reader: &shaky{renewing: true, forgetful: true}, renews: true,
-			complaint: "nothing was said of it"},
-		"to be renewed, same epoch": {writer: &shaky{}, reader: &shaky{}, renews: true, complaint: "was to end"},
-		"losses unsaid":             {reader: &shaky{unlinked: true}, complaint: "nothing was said of it"},
-		"losses acknowledged":       {writer: &shaky{acksAll: true}, complaint: "nothing was said of it"},
-		"ill and says it is well":   {reader: &shaky{healthy: true}, complaint: "health to turn into an error"},
-		"loss announced for safety": {reader: &shaky{alarmistic: true}, complaint: "need not be"},
-		"history lost, same epoch": {writer: &shaky{sameEpoch: true}, reader: &shaky{sameEpoch: true}, wipes: true,
-			complaint: "waiting for the last message"},
+		"sound, reader away":   {reader: &flakyBroker{}},
+		"sound, writer away":   {writer: &flakyBroker{}},
+		"sound, both away":     {writer: &flakyBroker{}, reader: &flakyBroker{}},
+		"sound, history lost":  {writer: &flakyBroker{}, reader: &flakyBroker{}, losesHistory: true},
+		"sound, epoch renewed": {writer: &flakyBroker{renewsOnReturn: true}, reader: &flakyBroker{renewsOnReturn: true}, renewsEpoch: true},
+		"renewed with a part lost": {writer: &flakyBroker{renewsOnReturn: true}, reader: &flakyBroker{renewsOnReturn: true, losesOldest: true}, renewsEpoch: true,
+			failure: "no loss was reported"},
+		"to be renewed, same epoch":     {writer: &flakyBroker{}, reader: &flakyBroker{}, renewsEpoch: true, failure: "want a new one"},
+		"losses unsaid":                 {reader: &flakyBroker{unlinked: true}, failure: "no loss was reported"},
+		"losses acknowledged":           {writer: &flakyBroker{acksAll: true}, failure: "no loss was reported"},
+		"unhealthy but reports healthy": {reader: &flakyBroker{healthy: true}, failure: "health to turn into an error"},
+		"loss announced for safety":     {reader: &flakyBroker{reportsLoss: true}, failure: "need not be"},
+		"history lost, same epoch": {writer: &flakyBroker{sameEpoch: true}, reader: &flakyBroker{sameEpoch: true}, losesHistory: true,
+			failure: "waiting for the last message"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			hub := broker.NewMemory(broker.MemoryOptions{TTL: time.Hour})
-			m := mishap{
+			m := injectedFault{
 				fault: fault{
-					ofWriter: e.writer != nil, ofReader: e.reader != nil, wipes: e.wipes, renews: e.renews,
+					affectsWriter: e.writer != nil, affectsReader: e.reader != nil, losesHistory: e.losesHistory, renewsEpoch: e.renewsEpoch,
 				},
-				begin: func() { both(e.writer, e.reader, (*shaky).fall) },
+				begin: func() { both(e.writer, e.reader, (*flakyBroker).goDown) },
 			}
-			complaints := complaintsOf(t, Config{Messages: 64, Patience: 3 * time.Second}, func(s *trial) {
+			failures := failuresOf(t, Config{Messages: 64, Patience: 3 * time.Second}, func(s *suite) {
 				m.end = func() {
-					if e.wipes {
+					if e.losesHistory {
 						s.wipe(hub, 12)
 					}
-					both(e.writer, e.reader, (*shaky).rise)
+					both(e.writer, e.reader, (*flakyBroker).comeBack)
 				}
-				s.endure(over(e.writer, hub), over(e.reader, hub), m)
+				s.checkFault(over(e.writer, hub), over(e.reader, hub), m)
 			})
-			if !strings.Contains(complaints, e.complaint) || e.complaint == "" && complaints != "" {
-				t.Errorf("the account complains of %q, want %q", complaints, e.complaint)
+			if !strings.Contains(failures, e.failure) || e.failure == "" && failures != "" {
+				t.Errorf("the account fails with %q, want %q", failures, e.failure)
 			}
 		})
 	}
 }
 
-// over lets a node stand on a hub. nil is a node that stays up.
-func over(s *shaky, hub *broker.Memory) broker.HistoryBroker {
+// over returns a node of a hub behind a flaky connection; nil is a sound connection.
+func over(s *flakyBroker, hub *broker.Memory) broker.HistoryBroker {
 	if s == nil {
 		return hub.Node()
 	}
@@ -170,8 +170,8 @@ func over(s *shaky, hub *broker.Memory) broker.HistoryBroker {
 }
 
 // both calls fn with each node there is.
-func both(a, b *shaky, fn func(*shaky)) {
-	for _, s := range []*shaky{a, b} {
+func both(a, b *flakyBroker, fn func(*flakyBroker)) {
+	for _, s := range []*flakyBroker{a, b} {
 		if s != nil {
 			fn(s)
 		}
@@ -179,17 +179,17 @@ func both(a, b *shaky, fn func(*shaky)) {
 }
 
 // wipe forgets the channels of traffic.
-func (s *trial) wipe(hub *broker.Memory, channels int) {
-	n := s.connect(hub.Node(), newEar())
+func (s *suite) wipe(hub *broker.Memory, channels int) {
+	n := s.connect(hub.Node(), NewRecorder())
 	for _, channel := range s.channels("c", channels) {
 		s.forget(n, channel)
 	}
 	n.stop()
 }
 
-func TestLedger(t *testing.T) {
+func TestPublishLog(t *testing.T) {
 	// Messages 0 to 5 were stored, 3 was not acknowledged. "-" is an announced loss.
-	for sights, complaint := range map[string]string{
+	for observations, failure := range map[string]string{
 		"0 1 2 3 4 5":   "",
 		"0 1 2 4 5":     "",
 		"0 1 2 4 3 5":   "", // it stood before a socket for a while
@@ -205,29 +205,29 @@ func TestLedger(t *testing.T) {
 		"0 - 2 1 4 5":   "message 1 was seen after 2, out of order",
 		"0 1 2 4 5 6":   `"6" was seen, which was never stored`,
 	} {
-		l := &ledger{acked: []bool{true, true, true, false, true, true}}
-		var seen []Sight
-		for i, word := range strings.Fields(sights) {
-			sight := Sight{Offset: uint64(i + 1), Payload: []byte(word)}
+		l := &publishLog{acked: []bool{true, true, true, false, true, true}}
+		var seen []Observation
+		for i, word := range strings.Fields(observations) {
+			observation := Observation{Offset: uint64(i + 1), Payload: []byte(word)}
 			if word == "-" {
-				sight = Sight{Lost: "a new epoch"}
+				observation = Observation{Lost: "a new epoch"}
 			}
-			seen = append(seen, sight)
+			seen = append(seen, observation)
 		}
 		got := ""
 		if err := l.check(seen, true); err != nil {
 			got = err.Error()
 		}
-		if complaint == "" && got != "" || !strings.Contains(got, complaint) {
-			t.Errorf("of %q the ledger says %q, want %q", sights, got, complaint)
+		if failure == "" && got != "" || !strings.Contains(got, failure) {
+			t.Errorf("for %q check returns %q, want %q", observations, got, failure)
 		}
 	}
-	l := &ledger{acked: []bool{true, true}}
-	backwards := []Sight{{Offset: 2, Payload: []byte(strconv.Itoa(0))}, {Offset: 1, Payload: []byte(strconv.Itoa(1))}}
+	l := &publishLog{acked: []bool{true, true}}
+	backwards := []Observation{{Offset: 2, Payload: []byte(strconv.Itoa(0))}, {Offset: 1, Payload: []byte(strconv.Itoa(1))}}
 	if err := l.check(backwards, false); err == nil || !strings.Contains(err.Error(), "not above") {
-		t.Errorf("of offsets that fall the ledger says %v", err)
+		t.Errorf("with decreasing offsets check returns %v", err)
 	}
-	if err := l.check([]Sight{{Lost: "a new epoch"}}, false); err == nil || !strings.Contains(err.Error(), "need not be") {
-		t.Errorf("of a loss without reason the ledger says %v", err)
+	if err := l.check([]Observation{{Lost: "a new epoch"}}, false); err == nil || !strings.Contains(err.Error(), "need not be") {
+		t.Errorf("for a loss without reason check returns %v", err)
 	}
 }

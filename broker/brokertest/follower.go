@@ -14,29 +14,29 @@ import (
 // broker, and block only on a lock.
 //
 // It accepts a live message only if it directly follows the previous one. Otherwise, or when the broker reports an
-// interruption, the follower reads the history. Messages that arrive during the read wait for its result, which
-// includes all earlier ones. It records everything that it has seen, for tests.
+// interruption, the follower reads the history. Messages that arrive during the read are buffered until its
+// result, which includes all earlier ones, is merged. It records everything that it has seen, for tests.
 type Follower struct {
-	keeper broker.HistoryBroker
-	behind chan struct{} // holds a token if some channel is to be caught up
+	broker broker.HistoryBroker
+	wakeUp chan struct{} // holds a token if the history of a channel has to be read
 
-	board
+	observable
 	channels map[string]*followed
 	health   error
 }
 
-// followed is one channel. It is complete when each reason to read the history has been answered.
+// followed is one channel. It is complete when all requested reads of its history are completed.
 type followed struct {
-	at       broker.Position
-	reasons  int // to read the history, so far
-	answered int // the reasons that came before the last read
-	asking   bool
-	waiting  []broker.Message
-	seen     []Sight
+	at        broker.Position
+	requested int // reads of the history that were requested so far
+	completed int // the requested reads before the last read began
+	reading   bool
+	buffered  []broker.Message
+	seen      []Observation
 }
 
-// Sight is an observation of a Follower: a message, or a loss.
-type Sight struct {
+// Observation is an observation of a Follower: a message, or a loss.
+type Observation struct {
 	// Lost is "" for a message. Otherwise it says why messages may be missing here.
 	Lost    string
 	Offset  uint64
@@ -44,13 +44,13 @@ type Sight struct {
 }
 
 // NewFollower returns a Follower that is to be run.
-func NewFollower(k broker.HistoryBroker) *Follower {
+func NewFollower(b broker.HistoryBroker) *Follower {
 	return &Follower{
-		keeper:   k,
-		behind:   make(chan struct{}, 1),
-		board:    newBoard(),
-		channels: make(map[string]*followed),
-		health:   broker.ErrUnavailable,
+		broker:     b,
+		wakeUp:     make(chan struct{}, 1),
+		observable: newObservable(),
+		channels:   make(map[string]*followed),
+		health:     broker.ErrUnavailable,
 	}
 }
 
@@ -59,7 +59,7 @@ func (f *Follower) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var catchingUp sync.WaitGroup
 	catchingUp.Go(func() { f.catchUp(ctx) })
-	err := f.keeper.Run(ctx, f)
+	err := f.broker.Run(ctx, f)
 	cancel()
 	catchingUp.Wait()
 	return err
@@ -68,22 +68,22 @@ func (f *Follower) Run(ctx context.Context) error {
 // Follow begins to follow a channel, from its history on. It blocks until the subscription is confirmed, at most
 // until ctx ends, and returns the error of the broker's Subscribe.
 func (f *Follower) Follow(ctx context.Context, channel string) error {
-	f.change(func() {
+	f.update(func() {
 		if f.channels[channel] == nil {
-			f.channels[channel] = &followed{reasons: 1} // nothing is complete before the first answer
+			f.channels[channel] = &followed{requested: 1} // nothing is complete before the first read
 		}
 	})
-	if err := f.keeper.Subscribe(ctx, channel); err != nil {
+	if err := f.broker.Subscribe(ctx, channel); err != nil {
 		return err
 	}
 	// Only a history that was read after Subscribe had returned joins the live messages without a gap.
-	f.ask(channel)
+	f.requestRead(channel)
 	return nil
 }
 
 // Seen returns the observations of a channel so far.
-func (f *Follower) Seen(channel string) (seen []Sight) {
-	f.look(func() {
+func (f *Follower) Seen(channel string) (seen []Observation) {
+	f.read(func() {
 		if c := f.channels[channel]; c != nil {
 			seen = append(seen, c.seen...)
 		}
@@ -91,63 +91,69 @@ func (f *Follower) Seen(channel string) (seen []Sight) {
 	return seen
 }
 
-// Receive takes a live message, or learns from it that something is missing.
+// currentHealth returns the newest health.
+func (f *Follower) currentHealth() (err error) {
+	f.read(func() { err = f.health })
+	return err
+}
+
+// Receive accepts a live message, or requests a read if one before it is missing.
 func (f *Follower) Receive(m broker.Message) {
-	f.change(func() {
+	f.update(func() {
 		c := f.channels[m.Channel]
 		switch {
 		case c == nil:
 		case m.Payload == nil:
-			c.reasons++
+			c.requested++
 		case m.Offset == 0: // not stored, and so no part of the history
-		case c.reasons == c.answered:
-			c.take(m)
-		case c.asking:
-			c.waiting = append(c.waiting, m)
+		case c.requested == c.completed:
+			c.accept(m)
+		case c.reading:
+			c.buffered = append(c.buffered, m)
 		}
 		f.wake()
 	})
 }
 
-// Interrupted reads the history again.
-func (f *Follower) Interrupted(channels ...string) { f.ask(channels...) }
+// Interrupted requests a read of the history.
+func (f *Follower) Interrupted(channels ...string) { f.requestRead(channels...) }
 
-// Health notes whether messages come through. There is nothing to do: Interrupted will name the channels with possible losses.
+// Health records the health. Nothing else is needed: Interrupted names the channels with possible losses.
 func (f *Follower) Health(err error) {
-	f.change(func() { f.health = err })
+	f.update(func() { f.health = err })
 }
 
-// ask adds a reason to read the history of channels, or of all if there are none.
-func (f *Follower) ask(channels ...string) {
-	f.change(func() {
+// requestRead requests a read of the history of channels, or of all if the list is empty.
+func (f *Follower) requestRead(channels ...string) {
+	f.update(func() {
 		if len(channels) == 0 {
 			for _, c := range f.channels {
-				c.reasons++
+				c.requested++
 			}
 		}
 		for _, channel := range channels {
 			if c := f.channels[channel]; c != nil {
-				c.reasons++
+				c.requested++
 			}
 		}
 		f.wake()
 	})
 }
 
-// wake lets catchUp look for channels with unanswered reasons.
+// wake makes catchUp look for requested reads.
 func (f *Follower) wake() {
 	select {
-	case f.behind <- struct{}{}:
+	case f.wakeUp <- struct{}{}:
 	default:
 	}
 }
 
-// catchUp reads the history of the channels that have a reason for it, until ctx ends.
+// catchUp carries out the requested reads until ctx ends.
 func (f *Follower) catchUp(ctx context.Context) {
 	const pause = 50 * time.Millisecond
 	for {
 		select {
-		case <-f.behind:
+		case <-f.wakeUp:
 		case <-ctx.Done():
 			return
 		}
@@ -163,52 +169,52 @@ func (f *Follower) catchUp(ctx context.Context) {
 	}
 }
 
-// catchUpAll asks for each channel that has a reason, up to the first error.
+// catchUpAll reads the history of each channel for which that was requested, up to the first error.
 func (f *Follower) catchUpAll(ctx context.Context) error {
 	const patience = 2 * time.Second
 	var stale []string
-	f.look(func() {
+	f.read(func() {
 		for name, c := range f.channels {
-			if c.reasons != c.answered {
+			if c.requested != c.completed {
 				stale = append(stale, name)
 			}
 		}
 	})
 	for _, name := range stale {
-		answers := f.begin(name)
-		asking, cancel := context.WithTimeout(ctx, patience)
-		k, err := f.keeper.History(asking, name, broker.Position{})
+		requests := f.beginRead(name)
+		reading, cancel := context.WithTimeout(ctx, patience)
+		k, err := f.broker.History(reading, name, broker.Position{})
 		cancel()
 		if err != nil {
 			return err
 		}
-		f.answer(name, answers, k)
+		f.finishRead(name, requests, k)
 	}
 	return nil
 }
 
-// begin lets live messages wait from now on, and returns how many reasons the answer will have answered.
-func (f *Follower) begin(channel string) (answers int) {
-	f.look(func() {
+// beginRead buffers live messages from now on, and returns the number of requests that the read completes.
+func (f *Follower) beginRead(channel string) (requests int) {
+	f.read(func() {
 		c := f.channels[channel]
-		c.asking, c.waiting = true, nil
-		answers = c.reasons
+		c.reading, c.buffered = true, nil
+		requests = c.requested
 	})
-	return answers
+	return requests
 }
 
-// answer merges the history with the waiting messages.
-func (f *Follower) answer(channel string, answers int, k broker.Snapshot) {
-	f.change(func() {
+// finishRead merges the history with the buffered messages.
+func (f *Follower) finishRead(channel string, requests int, k broker.Snapshot) {
+	f.update(func() {
 		c := f.channels[channel]
 		c.merge(k)
-		c.answered = answers
-		for _, m := range c.waiting {
-			if c.reasons == c.answered {
-				c.take(m)
+		c.completed = requests
+		for _, m := range c.buffered {
+			if c.requested == c.completed {
+				c.accept(m)
 			}
 		}
-		c.asking, c.waiting = false, nil
+		c.reading, c.buffered = false, nil
 		f.wake()
 	})
 }
@@ -218,32 +224,32 @@ func (c *followed) merge(k broker.Snapshot) {
 	switch {
 	case c.at.Epoch == "":
 	case c.at.Epoch != k.Epoch:
-		c.seen = append(c.seen, Sight{Lost: fmt.Sprintf("epoch %q ended, %q began", c.at.Epoch, k.Epoch)})
+		c.seen = append(c.seen, Observation{Lost: fmt.Sprintf("epoch %q ended, %q began", c.at.Epoch, k.Epoch)})
 		c.at.Offset = 0
 	case c.at.Offset < k.Floor:
-		c.seen = append(c.seen, Sight{Lost: fmt.Sprintf("at %d, below the floor %d", c.at.Offset, k.Floor)})
+		c.seen = append(c.seen, Observation{Lost: fmt.Sprintf("at %d, below the floor %d", c.at.Offset, k.Floor)})
 	}
 	c.at.Epoch = k.Epoch
 	for _, m := range k.Messages {
-		c.see(m.Offset, m.Payload)
+		c.add(m.Offset, m.Payload)
 	}
 	c.at.Offset = max(c.at.Offset, k.Offset, k.Floor)
 }
 
-// take adds a live message if it is the next one. One that comes after a gap is dropped: it is kept as well.
-func (c *followed) take(m broker.Message) {
+// accept records a live message if it is the next one. One that comes after a gap is dropped: it is stored as well.
+func (c *followed) accept(m broker.Message) {
 	if m.Epoch != "" && m.Epoch != c.at.Epoch || m.Prev > c.at.Offset {
-		c.reasons++
+		c.requested++
 		return
 	}
-	c.see(m.Offset, m.Payload)
+	c.add(m.Offset, m.Payload)
 }
 
-// see adds a message unless it has been seen.
-func (c *followed) see(offset uint64, payload []byte) {
+// add records a message unless it has been seen.
+func (c *followed) add(offset uint64, payload []byte) {
 	if offset <= c.at.Offset {
 		return
 	}
 	c.at.Offset = offset
-	c.seen = append(c.seen, Sight{Offset: offset, Payload: payload})
+	c.seen = append(c.seen, Observation{Offset: offset, Payload: payload})
 }

@@ -14,7 +14,7 @@ import (
 
 // subscribeEffective: messages published on another node once Subscribe has returned arrive, for many channels
 // subscribed at once, one and several at a time.
-func subscribeEffective(s *trial) {
+func subscribeEffective(s *suite) {
 	const rounds, callers = 10, 20
 	a, b := s.join(), s.join()
 	for round := range rounds {
@@ -28,15 +28,15 @@ func subscribeEffective(s *trial) {
 			s.publish(b, own[1], "first")
 		})
 		for _, channel := range all {
-			s.await(&a.board, "what was published after Subscribe had returned", func() bool {
-				return len(a.messages(channel)) > 0
+			s.await(&a.observable, "a message published after Subscribe had returned", func() bool {
+				return len(a.withPayload(channel)) > 0
 			})
 		}
 	}
 }
 
 // resubscribe: going and coming back at once does not end in being away.
-func resubscribe(s *trial) {
+func resubscribe(s *suite) {
 	a, b := s.join(), s.join()
 	all := s.channels("c", 8)
 	s.subscribe(a, all...)
@@ -54,7 +54,7 @@ func resubscribe(s *trial) {
 }
 
 // subscribeTwice: subscribing again, within a call or by another, changes nothing.
-func subscribeTwice(s *trial) {
+func subscribeTwice(s *suite) {
 	a, b := s.join(), s.join()
 	x := s.channel("x")
 	s.subscribe(a, x, x)
@@ -66,15 +66,15 @@ func subscribeTwice(s *trial) {
 	s.awaitLast(a, x, "3")
 	s.publish(b, x, "end")
 	s.awaitLast(a, x, "end")
-	if got := a.payloads(x); !slices.Equal(got, append(want, "end")) {
-		s.Errorf("a node that subscribed several times heard %q, want each of %q once", got, want)
+	if got := a.Payloads(x); !slices.Equal(got, append(want, "end")) {
+		s.Errorf("a node that subscribed several times received %q, want each of %q once", got, want)
 	}
 	s.unsubscribe(a, x)
 	s.awaitSilence(a, b, x)
 }
 
 // unsubscribeEnds: after Unsubscribe nothing comes any more, shortly, and other channels and nodes are as before.
-func unsubscribeEnds(s *trial) {
+func unsubscribeEnds(s *suite) {
 	a, b := s.join(), s.join()
 	x, y, never := s.channel("x"), s.channel("x.y"), s.channel("never")
 	s.subscribe(a, x, y)
@@ -90,29 +90,29 @@ func unsubscribeEnds(s *trial) {
 
 // awaitSilence returns when a node receives no more messages that another publishes on a channel. Each silent round ends
 // with a message on another channel, which has overtaken nothing.
-func (s *trial) awaitSilence(deaf, speaker *node, channel string) {
+func (s *suite) awaitSilence(receiver, sender *node, channel string) {
 	s.Helper()
 	const silentRounds, tries = 5, 200
 	fence := s.channel("fence")
-	s.subscribe(deaf, fence)
+	s.subscribe(receiver, fence)
 	silent := 0
 	for round := range tries {
-		before := len(deaf.payloads(channel))
-		s.publish(speaker, channel, "not for everybody")
-		s.publish(speaker, fence, fmt.Sprint(round))
-		s.awaitLast(deaf, fence, fmt.Sprint(round))
-		if silent++; len(deaf.payloads(channel)) > before {
+		before := len(receiver.Payloads(channel))
+		s.publish(sender, channel, "not for everybody")
+		s.publish(sender, fence, fmt.Sprint(round))
+		s.awaitLast(receiver, fence, fmt.Sprint(round))
+		if silent++; len(receiver.Payloads(channel)) > before {
 			silent = 0
 		}
 		if silent == silentRounds {
 			return
 		}
 	}
-	s.Errorf("a node still hears what it unsubscribed from, after %d messages", tries)
+	s.Errorf("a node still receives messages of a channel that it unsubscribed from, after %d messages", tries)
 }
 
 // thousands: many channels subscribed and unsubscribed at once, in large and small calls.
-func thousands(s *trial) {
+func thousands(s *suite) {
 	const callers, size, batch = 8, 512, 64
 	a, b := s.join(), s.join()
 	all := s.channels("c", callers*size)
@@ -141,7 +141,7 @@ func thousands(s *trial) {
 }
 
 // runEnds: Run returns nil when its context ends, and then nothing of the node is left.
-func runEnds(s *trial) {
+func runEnds(s *suite) {
 	first := s.join() // the engine may start goroutines that it keeps running
 	s.store(first, s.channel("x"), "1")
 	first.stop()
@@ -151,21 +151,21 @@ func runEnds(s *trial) {
 	s.subscribe(n, all...)
 	for _, channel := range all {
 		s.publish(n, channel, "live")
-		s.store(n, channel, "kept")
-		s.kept(n, channel)
+		s.store(n, channel, "stored")
+		s.history(n, channel)
 	}
 	s.unsubscribe(n, all[:25]...)
 	n.stop()
 	if err := goleak.Find(before); err != nil {
 		s.Errorf("after Run has returned: %v", err)
 	}
-	heard := len(n.payloads(all[49]))
+	received := len(n.Payloads(all[49]))
 	other := s.join()
 	s.subscribe(other, all...)
 	s.publish(other, all[49], "later")
 	s.awaitLast(other, all[49], "later")
-	if len(n.payloads(all[49])) > heard {
-		s.Errorf("a node was handed a message after its Run had returned")
+	if len(n.Payloads(all[49])) > received {
+		s.Errorf("a node received a message after its Run had returned")
 	}
 }
 
@@ -178,7 +178,7 @@ func calls(k broker.HistoryBroker, channel string) map[string]func(context.Conte
 			_, err := k.Store(ctx, channel, []byte("{}"))
 			return err
 		},
-		"Kept": func(ctx context.Context) error {
+		"History": func(ctx context.Context) error {
 			_, err := k.History(ctx, channel, broker.Position{})
 			return err
 		},
@@ -196,16 +196,16 @@ func calls(k broker.HistoryBroker, channel string) map[string]func(context.Conte
 }
 
 // notRunning: before Run and after it calls return an error that says that the engine is out of reach.
-func notRunning(s *trial) {
+func notRunning(s *suite) {
 	k := s.Node(s.TB)
 	s.outOfReach(k, "before Run")
-	n := s.connect(k, newEar())
+	n := s.connect(k, NewRecorder())
 	s.call("Publish", func(ctx context.Context) error { return n.Publish(ctx, s.channel("x"), []byte("{}")) })
 	n.stop()
 	s.outOfReach(k, "after Run")
 }
 
-func (s *trial) outOfReach(k broker.HistoryBroker, when string) {
+func (s *suite) outOfReach(k broker.HistoryBroker, when string) {
 	s.Helper()
 	for name, method := range calls(k, s.channel("x")) {
 		ctx, cancel := context.WithTimeout(context.Background(), s.Patience/40)
@@ -224,7 +224,7 @@ func (s *trial) outOfReach(k broker.HistoryBroker, when string) {
 }
 
 // cancelledCall: a call whose context has ended returns its error, and has not subscribed to anything.
-func cancelledCall(s *trial) {
+func cancelledCall(s *suite) {
 	a, b := s.join(), s.join()
 	x, y := s.channel("x"), s.channel("y")
 	ctx, cancel := context.WithCancel(context.Background())

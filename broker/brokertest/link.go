@@ -16,8 +16,8 @@ import (
 type Link struct {
 	t     testing.TB
 	proxy *toxiproxy.Proxy
-	// ails are the names of the link's faults, except for being cut.
-	ails []string
+	// toxics are the names of the link's faults, except for being cut.
+	toxics []string
 }
 
 // NewLink opens a link to the server at upstream, host:port. It ends with the test.
@@ -53,27 +53,27 @@ func (l *Link) Addr() string { return l.proxy.Listen }
 func (l *Link) Cut() { l.proxy.Stop() }
 
 // Silence loses all bytes of both directions, and keeps the connections open.
-func (l *Link) Silence() { l.ail("timeout", `"timeout": 0`) }
+func (l *Link) Silence() { l.addToxic("timeout", `"timeout": 0`) }
 
 // Slow delays each piece of data by latency, up to jitter more or less, in both directions.
 func (l *Link) Slow(latency, jitter time.Duration) {
-	l.ail("latency", fmt.Sprintf(`"latency": %d, "jitter": %d`, latency.Milliseconds(), jitter.Milliseconds()))
+	l.addToxic("latency", fmt.Sprintf(`"latency": %d, "jitter": %d`, latency.Milliseconds(), jitter.Milliseconds()))
 }
 
 // Limit limits the bytes per second in each direction, rounded down to KB.
 func (l *Link) Limit(bytesPerSecond int) {
-	l.ail("bandwidth", fmt.Sprintf(`"rate": %d`, bytesPerSecond/1000))
+	l.addToxic("bandwidth", fmt.Sprintf(`"rate": %d`, bytesPerSecond/1000))
 }
 
 // Mend removes all faults of the link. Connections on which bytes were lost have ended.
 func (l *Link) Mend() {
 	l.t.Helper()
-	for _, name := range l.ails {
+	for _, name := range l.toxics {
 		if err := l.proxy.Toxics.RemoveToxic(context.Background(), name); err != nil {
 			l.t.Errorf("mending a link of its %s: %v", name, err)
 		}
 	}
-	l.ails = nil
+	l.toxics = nil
 	if !l.proxy.Enabled {
 		if err := l.proxy.Start(); err != nil {
 			l.t.Errorf("opening a link again: %v", err)
@@ -82,7 +82,7 @@ func (l *Link) Mend() {
 }
 
 // ail lets something be wrong with both directions.
-func (l *Link) ail(kind, attributes string) {
+func (l *Link) addToxic(kind, attributes string) {
 	l.t.Helper()
 	for _, stream := range []string{"upstream", "downstream"} {
 		name := kind + " " + stream
@@ -90,6 +90,6 @@ func (l *Link) ail(kind, attributes string) {
 		if _, err := l.proxy.Toxics.AddToxicJson(strings.NewReader(wanted)); err != nil {
 			l.t.Fatalf("making a link worse by %s: %v", wanted, err)
 		}
-		l.ails = append(l.ails, name)
+		l.toxics = append(l.toxics, name)
 	}
 }

@@ -8,9 +8,9 @@ import (
 	"github.com/shoal-go/shoal/broker"
 )
 
-// awkward returns channels whose names mean something to some engine, are as long as they may be, or are easily
+// unusualChannels returns channels whose names mean something to some engine, are as long as they may be, or are easily
 // taken for each other.
-func awkward() []string {
+func unusualChannels() []string {
 	ids := []string{
 		"a", "A", "a.b", "a.*", "a.>", "*", ">", "*.*", ".", "..", ".a", "a.", "a..b", "?", "[a]", "[^b]", "{a}", "{a}b",
 		"{}", "}{", "%", "%20", " ", "_20", "=20", "%2E", "%2e", "%252E", "a%2Eb", "a%2eb", "+", " a", "a ", "a b", "a  b",
@@ -26,10 +26,10 @@ func awkward() []string {
 	return channels
 }
 
-// awkwardNames: ids with any content have messages and a history of their own.
-func awkwardNames(s *trial) {
+// namesKeptApart: ids with any content have messages and a history of their own.
+func namesKeptApart(s *suite) {
 	a, b, few := s.join(), s.join(), s.join()
-	all := awkward()
+	all := unusualChannels()
 	wild := []string{"upload:*", "upload:>", "upload:a.*", "upload:a.>", "upload:[a]", "upload:?", "user:*"}
 	for _, channel := range all {
 		s.forget(a, channel) // another run may have left something
@@ -38,21 +38,21 @@ func awkwardNames(s *trial) {
 	s.subscribe(few, wild...)
 	for _, channel := range all {
 		s.publish(b, channel, channel)
-		s.store(b, channel, channel+" kept")
+		s.store(b, channel, channel+" stored")
 	}
 	for _, channel := range all {
 		s.publish(b, channel, "end")
 	}
 	for _, channel := range all {
-		want := []string{channel, channel + " kept", "end"}
+		want := []string{channel, channel + " stored", "end"}
 		s.awaitAll(a, channel, want)
 		if slices.Contains(wild, channel) {
 			s.awaitAll(few, channel, want)
-		} else if strange := few.payloads(channel); len(strange) > 0 {
-			s.Errorf("a node subscribed to %q heard %q on %q", wild, strange, channel)
+		} else if unexpected := few.Payloads(channel); len(unexpected) > 0 {
+			s.Errorf("a node subscribed to %q received %q on %q", wild, unexpected, channel)
 		}
-		if k := s.kept(a, channel); len(k.Messages) != 1 || string(k.Messages[0].Payload) != channel+" kept" {
-			s.Errorf("of %q is kept %q, want only its own message", channel, texts(k.Messages))
+		if k := s.history(a, channel); len(k.Messages) != 1 || string(k.Messages[0].Payload) != channel+" stored" {
+			s.Errorf("of %q is stored %q, want only its own message", channel, texts(k.Messages))
 		}
 	}
 	s.unsubscribe(a, all[1:]...)
@@ -62,18 +62,18 @@ func awkwardNames(s *trial) {
 	s.awaitLast(a, all[0], "once more")
 }
 
-// awaitAll complains unless exactly these payloads, in any order, are received on a channel.
-func (s *trial) awaitAll(n *node, channel string, want []string) {
+// awaitAll fails the test unless exactly these payloads, in any order, are received on a channel.
+func (s *suite) awaitAll(n *node, channel string, want []string) {
 	s.Helper()
 	s.awaitCount(n, channel, len(want))
-	got := n.payloads(channel)
+	got := n.Payloads(channel)
 	slices.Sort(got)
 	if !slices.Equal(got, slices.Sorted(slices.Values(want))) {
-		s.Errorf("a node heard %q on %q, want %q", got, channel, want)
+		s.Errorf("a node received %q on %q, want %q", got, channel, want)
 	}
 }
 
-// texts returns the payloads of kept messages.
+// texts returns the payloads of stored messages.
 func texts(messages []broker.Stored) []string {
 	var payloads []string
 	for _, m := range messages {
@@ -82,8 +82,8 @@ func texts(messages []broker.Stored) []string {
 	return payloads
 }
 
-// payloadsUnchanged: any bytes arrive as they are, live and kept, up to 64 KiB.
-func payloadsUnchanged(s *trial) {
+// payloadsUnchanged: any bytes arrive as they are, live and stored, up to 64 KiB.
+func payloadsUnchanged(s *suite) {
 	every := make([]byte, 256)
 	for i := range every {
 		every[i] = byte(i)
@@ -102,21 +102,21 @@ func payloadsUnchanged(s *trial) {
 	}
 	for _, channel := range []string{live, stored} {
 		s.awaitCount(b, channel, len(payloads))
-		if !slices.Equal(b.payloads(channel), payloads) {
+		if !slices.Equal(b.Payloads(channel), payloads) {
 			s.Errorf("payloads arrived changed on %s", channel)
 		}
 	}
-	if k := s.kept(b, stored); !slices.Equal(texts(k.Messages), payloads) {
-		s.Errorf("payloads are kept changed")
+	if k := s.history(b, stored); !slices.Equal(texts(k.Messages), payloads) {
+		s.Errorf("payloads are stored changed")
 	}
 }
 
 // payloadOwned: a receiver may change a payload, and so may the publisher when the call has returned.
-func payloadOwned(s *trial) {
+func payloadOwned(s *suite) {
 	scribble := func(payload []byte) { copy(payload, bytes.Repeat([]byte("#"), len(payload))) }
-	vandal := newEar()
-	vandal.touch = scribble
-	a, b := s.connect(s.Node(s.TB), vandal), s.join()
+	mutating := NewRecorder()
+	mutating.OnReceive = func(m broker.Message) { scribble(m.Payload) }
+	a, b := s.connect(s.Node(s.TB), mutating), s.join()
 	x, y := s.channel("x"), s.channel("y")
 	s.subscribe(a, x, y)
 	s.subscribe(b, x, y)
@@ -130,12 +130,12 @@ func payloadOwned(s *trial) {
 	for _, channel := range []string{x, y} {
 		for _, n := range []*node{a, b} {
 			s.awaitCount(n, channel, len(want))
-			if got := n.payloads(channel); !slices.Equal(got, want) {
-				s.Errorf("a node heard what another made of a payload: %q", got)
+			if got := n.Payloads(channel); !slices.Equal(got, want) {
+				s.Errorf("a node received a payload that another receiver changed: %q", got)
 			}
 		}
 	}
-	if got := texts(s.kept(b, y).Messages); !slices.Equal(got, want) {
-		s.Errorf("what is kept is what a receiver made of it: %q", got)
+	if got := texts(s.history(b, y).Messages); !slices.Equal(got, want) {
+		s.Errorf("stored payloads were changed by a receiver: %q", got)
 	}
 }

@@ -12,7 +12,7 @@ import (
 )
 
 // storeOnce stores a message with a key, and changes its bytes afterwards as a publisher may.
-func (s *trial) storeOnce(n *node, channel, payload string, once broker.Once) (at broker.Position, replayed bool) {
+func (s *suite) storeOnce(n *node, channel, payload string, once broker.Once) (at broker.Position, replayed bool) {
 	s.Helper()
 	ours := []byte(payload)
 	s.call("StoreOnce", func(ctx context.Context) (err error) {
@@ -23,8 +23,8 @@ func (s *trial) storeOnce(n *node, channel, payload string, once broker.Once) (a
 	return at, replayed
 }
 
-// checkOnce complains unless CheckOnce returns the error.
-func (s *trial) checkOnce(n *node, channel string, once broker.Once, want error) {
+// checkOnce fails the test unless CheckOnce returns the error.
+func (s *suite) checkOnce(n *node, channel string, once broker.Once, want error) {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), s.Patience)
 	defer cancel()
@@ -40,8 +40,8 @@ func (n *node) keyed() broker.IdempotentBroker {
 }
 
 // storedOnce: a key stores one message on its channel, on whichever node it is repeated, also when the message is not
-// kept any more and after Forget.
-func storedOnce(s *trial) {
+// stored any more and after Forget.
+func storedOnce(s *suite) {
 	a, b := s.join(), s.join()
 	if a.keyed() == nil {
 		return
@@ -51,8 +51,8 @@ func storedOnce(s *trial) {
 	once := broker.Once{Key: "A-key_1", Digest: "D1"}
 	s.checkOnce(b, x, once, nil)
 	first, replayed := s.storeOnce(a, x, "first", once)
-	if replayed || first.Offset == 0 || first.Epoch == "" || first.Epoch != s.kept(b, x).Epoch {
-		s.Errorf("a first StoreOnce returned %+v, replayed: %v, want a position of epoch %q", first, replayed, s.kept(b, x).Epoch)
+	if replayed || first.Offset == 0 || first.Epoch == "" || first.Epoch != s.history(b, x).Epoch {
+		s.Errorf("a first StoreOnce returned %+v, replayed: %v, want a position of epoch %q", first, replayed, s.history(b, x).Epoch)
 	}
 	again := func(when string) {
 		s.Helper()
@@ -64,7 +64,7 @@ func storedOnce(s *trial) {
 		}
 	}
 	again("when the key is repeated")
-	s.checkKept(s.kept(a, x), first.Epoch, []said{{first, "first"}})
+	s.checkHistory(s.history(a, x), first.Epoch, []storedMessage{{first, "first"}})
 	if _, replayed := s.storeOnce(a, other, "on the other", once); replayed {
 		s.Errorf("a key of one channel is that of another one")
 	}
@@ -74,19 +74,19 @@ func storedOnce(s *trial) {
 	for i := range s.Messages + 3 {
 		s.store(b, x, fmt.Sprint(i))
 	}
-	again("when the message is not kept any more")
+	again("when the message is not stored any more")
 	s.forget(a, x)
 	again("after Forget")
 	s.store(a, x, "end")
 	s.awaitLast(b, x, "end")
 	s.awaitLast(b, other, "on the other")
-	if heard := b.payloads(x); heard[0] != "first" || heard[1] != "second" || slices.Contains(heard, "again") {
-		s.Errorf("of a message and its repetitions came %q", heard)
+	if received := b.Payloads(x); received[0] != "first" || received[1] != "second" || slices.Contains(received, "again") {
+		s.Errorf("of a message and its repetitions came %q", received)
 	}
 }
 
 // keyReused: a key that was used with another digest is refused, and nothing is stored.
-func keyReused(s *trial) {
+func keyReused(s *suite) {
 	a, b := s.join(), s.join()
 	if a.keyed() == nil {
 		return
@@ -103,11 +103,11 @@ func keyReused(s *trial) {
 		s.checkOnce(n, x, other, broker.ErrKeyReused)
 		s.checkOnce(n, s.channel("other"), other, nil)
 	}
-	s.checkKept(s.kept(b, x), first.Epoch, []said{{first, "first"}})
+	s.checkHistory(s.history(b, x), first.Epoch, []storedMessage{{first, "first"}})
 }
 
 // concurrentOnce: of concurrent calls with one key, on several nodes, one stores, and all return its position.
-func concurrentOnce(s *trial) {
+func concurrentOnce(s *suite) {
 	nodes := []*node{s.join(), s.join(), s.join()}
 	if nodes[0].keyed() == nil {
 		return
@@ -122,21 +122,21 @@ func concurrentOnce(s *trial) {
 				stored.Add(1)
 			}
 		})
-		kept := s.kept(nodes[0], channel)
-		if stored.Load() != 1 || len(kept.Messages) != 1 {
-			s.Fatalf("%d of %d concurrent calls stored, %d messages are kept, want 1", stored.Load(), callers, len(kept.Messages))
+		snapshot := s.history(nodes[0], channel)
+		if stored.Load() != 1 || len(snapshot.Messages) != 1 {
+			s.Fatalf("%d of %d concurrent calls stored, %d messages are stored, want 1", stored.Load(), callers, len(snapshot.Messages))
 		}
 		for _, at := range positions {
-			if at != kept.Position {
-				s.Fatalf("concurrent calls returned %+v and %+v, want one position", at, kept.Position)
+			if at != snapshot.Position {
+				s.Fatalf("concurrent calls returned %+v and %+v, want one position", at, snapshot.Position)
 			}
 		}
 	}
 }
 
-// keysExpire: after the time for which messages are kept a key may be used again, with any digest.
-func keysExpire(s *trial) {
-	n := s.connect(s.Expiring(s.TB), newEar())
+// keysExpire: after the time for which messages are stored a key may be used again, with any digest.
+func keysExpire(s *suite) {
+	n := s.connect(s.Expiring(s.TB), NewRecorder())
 	if n.keyed() == nil {
 		return
 	}
@@ -163,7 +163,7 @@ func keysExpire(s *trial) {
 	if at, replayed := s.storeOnce(n, x, "again", other); replayed || at == first {
 		s.Errorf("with an expired key StoreOnce returned %+v, replayed: %v, want another position than %+v", at, replayed, first)
 	}
-	if kept := s.kept(n, x); len(kept.Messages) == 0 || string(kept.Messages[len(kept.Messages)-1].Payload) != "again" {
-		s.Errorf("a message with an expired key is not kept: %+v", kept)
+	if snapshot := s.history(n, x); len(snapshot.Messages) == 0 || string(snapshot.Messages[len(snapshot.Messages)-1].Payload) != "again" {
+		s.Errorf("a message with an expired key is not stored: %+v", snapshot)
 	}
 }

@@ -27,7 +27,7 @@ func StartProcess(t testing.TB, addr string, command func(keep bool) *exec.Cmd) 
 	return p
 }
 
-// FreeAddr returns an address of this machine, host:port, at which nobody listens.
+// FreeAddr returns an address of this machine, host:port, at which nothing listens.
 func FreeAddr(t testing.TB) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -8,8 +8,8 @@ import (
 	"github.com/shoal-go/shoal/broker"
 )
 
-// reachesSubscribers: a published message reaches all subscribed nodes, the sender too, once, and nobody else.
-func reachesSubscribers(s *trial) {
+// reachesSubscribers: a published message reaches all subscribed nodes, the sender too, once, and no other node.
+func reachesSubscribers(s *suite) {
 	a, b, stranger := s.join(), s.join(), s.join()
 	x, y := s.channel("x"), s.channel("y")
 	s.subscribe(a, x)
@@ -31,20 +31,20 @@ func reachesSubscribers(s *trial) {
 		want = append(want, end)
 	}
 	for _, n := range []*node{a, b} {
-		got := n.payloads(x)
+		got := n.Payloads(x)
 		slices.Sort(got)
 		if !slices.Equal(got, slices.Sorted(slices.Values(want))) {
-			s.Errorf("a subscribed node heard %q, want each of %q once", got, want)
+			s.Errorf("a subscribed node received %q, want each of %q once", got, want)
 		}
-		if strange := n.payloads(y); len(strange) > 0 {
-			s.Errorf("a node heard %q on a channel that it never subscribed to", strange)
+		if unexpected := n.Payloads(y); len(unexpected) > 0 {
+			s.Errorf("a node received %q on a channel that it never subscribed to", unexpected)
 		}
 	}
-	if strange := stranger.payloads(x); len(strange) > 0 {
-		s.Errorf("a node heard %q on a channel that it never subscribed to", strange)
+	if unexpected := stranger.Payloads(x); len(unexpected) > 0 {
+		s.Errorf("a node received %q on a channel that it never subscribed to", unexpected)
 	}
-	s.await(&a.board, "the published messages", func() bool {
-		for _, m := range a.messages(x) {
+	s.await(&a.observable, "the published messages", func() bool {
+		for _, m := range a.withPayload(x) {
 			if m.Position != (broker.Position{}) || m.Prev != 0 {
 				s.Errorf("a message that was only published is at %v after %d, want no position", m.Position, m.Prev)
 			}
@@ -53,39 +53,41 @@ func reachesSubscribers(s *trial) {
 	})
 }
 
-// talk is the traffic of several publishers on several channels at once.
-type talk struct {
+// workload is the messages of several publishers on several channels at once.
+type workload struct {
 	channels             []string
 	publishers, messages int
 }
 
-// of returns the payload of a publisher's message.
-func (talk) of(publisher, message int) string { return fmt.Sprintf("%d:%d", publisher, message) }
+// payload returns the payload of a publisher's message.
+func (workload) payload(publisher, message int) string {
+	return fmt.Sprintf("%d:%d", publisher, message)
+}
 
-// hold holds the talk, through say.
-func (t talk) hold(s *trial, say func(publisher int, channel, payload string)) {
+// run publishes the workload by send.
+func (t workload) run(s *suite, send func(publisher int, channel, payload string)) {
 	s.each(t.publishers, func(publisher int) {
 		for message := range t.messages {
 			for _, channel := range t.channels {
-				say(publisher, channel, t.of(publisher, message))
+				send(publisher, channel, t.payload(publisher, message))
 			}
 		}
 	})
 }
 
-// check complains unless a node heard all of it once, each publisher in order.
-func (t talk) check(s *trial, n *node) {
+// check fails the test unless a node received all of its messages once, each publisher in order.
+func (t workload) check(s *suite, n *node) {
 	s.Helper()
 	for _, channel := range t.channels {
 		s.awaitCount(n, channel, t.publishers*t.messages)
 		next := make([]int, t.publishers)
-		for _, payload := range n.payloads(channel) {
+		for _, payload := range n.Payloads(channel) {
 			var publisher, message int
 			if _, err := fmt.Sscanf(payload, "%d:%d", &publisher, &message); err != nil || publisher >= t.publishers {
-				s.Fatalf("a node heard %q, which nobody published", payload)
+				s.Fatalf("a node received %q, which was never published", payload)
 			}
 			if message != next[publisher] {
-				s.Fatalf("a node heard message %d of a publisher where %d is next", message, next[publisher])
+				s.Fatalf("a node received message %d of a publisher where %d is next", message, next[publisher])
 			}
 			next[publisher]++
 		}
@@ -93,26 +95,26 @@ func (t talk) check(s *trial, n *node) {
 }
 
 // publisherOrder: the messages of one publisher on a channel arrive in order, regardless of others.
-func publisherOrder(s *trial) {
+func publisherOrder(s *suite) {
 	nodes := []*node{s.join(), s.join(), s.join()}
-	t := talk{channels: s.channels("c", 10), publishers: 4, messages: 50}
+	t := workload{channels: s.channels("c", 10), publishers: 4, messages: 50}
 	for _, n := range nodes[:2] {
 		s.subscribe(n, t.channels...)
 	}
-	t.hold(s, func(publisher int, channel, payload string) { s.publish(nodes[publisher%3], channel, payload) })
+	t.run(s, func(publisher int, channel, payload string) { s.publish(nodes[publisher%3], channel, payload) })
 	for _, n := range nodes[:2] {
 		t.check(s, n)
 	}
 }
 
 // storedOrder: stored messages come to all nodes in the order of their offsets, each naming the one before.
-func storedOrder(s *trial) {
+func storedOrder(s *suite) {
 	nodes := []*node{s.join(), s.join(), s.join()}
-	t := talk{channels: s.channels("c", 4), publishers: 4, messages: 50}
+	t := workload{channels: s.channels("c", 4), publishers: 4, messages: 50}
 	for _, n := range nodes[:2] {
 		s.subscribe(n, t.channels...)
 	}
-	t.hold(s, func(publisher int, channel, payload string) {
+	t.run(s, func(publisher int, channel, payload string) {
 		if pos := s.store(nodes[publisher%3], channel, payload); pos.Offset == 0 {
 			s.Errorf("Store returned offset 0, want one above it")
 		}
@@ -120,30 +122,30 @@ func storedOrder(s *trial) {
 	for _, n := range nodes[:2] {
 		t.check(s, n)
 		for _, channel := range t.channels {
-			s.checkChain(n, channel, s.kept(n, channel).Epoch)
+			s.checkChain(n, channel, s.history(n, channel).Epoch)
 		}
 	}
 	for _, channel := range t.channels {
-		if !slices.Equal(nodes[0].payloads(channel), nodes[1].payloads(channel)) {
-			s.Errorf("two nodes heard the same stored messages in different orders")
+		if !slices.Equal(nodes[0].Payloads(channel), nodes[1].Payloads(channel)) {
+			s.Errorf("two nodes received the same stored messages in different orders")
 		}
 	}
 }
 
-// checkChain complains unless a node received one unbroken run of stored messages on a channel.
-func (s *trial) checkChain(n *node, channel, epoch string) {
+// checkChain fails the test unless a node received one unbroken run of stored messages on a channel.
+func (s *suite) checkChain(n *node, channel, epoch string) {
 	s.Helper()
-	s.await(&n.board, "the stored messages", func() bool {
+	s.await(&n.observable, "the stored messages", func() bool {
 		var last uint64
-		for _, m := range n.messages(channel) {
+		for _, m := range n.withPayload(channel) {
 			if m.Offset <= last {
-				s.Errorf("a node heard offset %d after %d, want it above", m.Offset, last)
+				s.Errorf("a node received offset %d after %d, want it above", m.Offset, last)
 			}
 			if m.Prev != last {
 				s.Errorf("the message at offset %d says that %d is before it, want %d", m.Offset, m.Prev, last)
 			}
 			if m.Epoch != "" && m.Epoch != epoch {
-				s.Errorf("a message is of epoch %q, want %q, as Kept says, or none", m.Epoch, epoch)
+				s.Errorf("a message is of epoch %q, want %q, as History says, or none", m.Epoch, epoch)
 			}
 			last = m.Offset
 		}
@@ -151,14 +153,14 @@ func (s *trial) checkChain(n *node, channel, epoch string) {
 	})
 }
 
-// noOverlap: Receive is not called for a channel while it runs for it. All trials look at that; this one tries hard.
-func noOverlap(s *trial) {
+// noOverlap: Receive is not called for a channel while it runs for it. All clauses check that; this one provokes it.
+func noOverlap(s *suite) {
 	nodes := []*node{s.join(), s.join()}
-	t := talk{channels: s.channels("c", 1), publishers: 8, messages: 100}
+	t := workload{channels: s.channels("c", 1), publishers: 8, messages: 100}
 	for _, n := range nodes {
 		s.subscribe(n, t.channels...)
 	}
-	t.hold(s, func(publisher int, channel, payload string) {
+	t.run(s, func(publisher int, channel, payload string) {
 		if n := nodes[publisher/2%2]; publisher%2 == 0 {
 			s.publish(n, channel, payload)
 		} else {
@@ -172,7 +174,7 @@ func noOverlap(s *trial) {
 
 // traceTravels: a trace context reaches all nodes with its own message and no other, and changes neither payload nor
 // position. One of another length is left out.
-func traceTravels(s *trial) {
+func traceTravels(s *suite) {
 	const trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	a, b := s.join(), s.join()
 	c := s.channel("c")
@@ -194,27 +196,25 @@ func traceTravels(s *trial) {
 	at["last"] = s.store(b, c, "last")
 	for _, n := range []*node{a, b} {
 		s.awaitCount(n, c, len(want))
-		n.look(func() {
-			for _, m := range n.messages(c) {
-				payload := string(m.Payload)
-				if expected, known := want[payload]; !known || m.Trace != expected {
-					s.Errorf("%q came with the trace context %q, want %q", payload, m.Trace, expected)
-				}
-				if m.Offset != at[payload].Offset {
-					s.Errorf("%q came at offset %d, want %d", payload, m.Offset, at[payload].Offset)
-				}
+		for _, m := range n.withPayload(c) {
+			payload := string(m.Payload)
+			if expected, known := want[payload]; !known || m.Trace != expected {
+				s.Errorf("%q came with the trace context %q, want %q", payload, m.Trace, expected)
 			}
-		})
+			if m.Offset != at[payload].Offset {
+				s.Errorf("%q came at offset %d, want %d", payload, m.Offset, at[payload].Offset)
+			}
+		}
 	}
-	for _, m := range s.kept(a, c).Messages {
+	for _, m := range s.history(a, c).Messages {
 		if _, known := want[string(m.Payload)]; !known {
-			s.Errorf("%q is stored, which nobody published", m.Payload)
+			s.Errorf("%q is stored, which was never published", m.Payload)
 		}
 	}
 }
 
 // storeTraced is store with a trace context.
-func (s *trial) storeTraced(n *node, channel, payload, trace string) (pos broker.Position) {
+func (s *suite) storeTraced(n *node, channel, payload, trace string) (pos broker.Position) {
 	s.Helper()
 	s.call("Store", func(ctx context.Context) (err error) {
 		pos, err = n.Store(broker.WithTrace(ctx, trace), channel, []byte(payload))

@@ -2,75 +2,183 @@ package brokertest
 
 import (
 	"runtime"
+	"slices"
 	"sync"
+	"testing"
 	"time"
 
 	"github.com/shoal-go/shoal/broker"
 )
 
-// ear is a Handler that records its calls. Its fields are read by the conditions given to await.
-type ear struct {
-	// touch, if not nil, may change a payload as its owner may, once a copy of it has been recorded.
-	touch func(payload []byte)
-
-	board
-	connected bool
-	// heard holds the received messages by channel. An interruption stands there as a message without payload.
-	heard  map[string][]broker.Message
-	inside map[string]bool
-	// overlapped is a channel for which Receive was called while it was running, or "".
-	overlapped string
+// observable holds state that changes while a test waits for it. All methods may be called from any number of
+// goroutines.
+type observable struct {
+	mu      sync.Mutex    // protects changed, and the fields of the struct that embeds this one
+	changed chan struct{} // closed and replaced at every change
 }
 
-func newEar() *ear {
-	return &ear{
-		board:  newBoard(),
-		heard:  make(map[string][]broker.Message),
-		inside: make(map[string]bool),
+func newObservable() observable { return observable{changed: make(chan struct{})} }
+
+// update calls fn with the lock held, and wakes waiting goroutines.
+func (o *observable) update(fn func()) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	fn()
+	close(o.changed)
+	o.changed = make(chan struct{})
+}
+
+// read calls fn with the lock held.
+func (o *observable) read(fn func()) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	fn()
+}
+
+// await returns when the condition holds, and ends the test after patience. The condition is called without the lock.
+func (o *observable) await(t testing.TB, patience time.Duration, event string, condition func() bool) {
+	t.Helper()
+	timeout := time.NewTimer(patience)
+	defer timeout.Stop()
+	for {
+		var changed chan struct{}
+		o.read(func() { changed = o.changed })
+		if condition() {
+			return
+		}
+		select {
+		case <-changed:
+		case <-timeout.C:
+			t.Fatalf("after %v still waiting for %s", patience, event)
+		}
 	}
 }
 
-// Receive notes a message. It lets others run in the middle, so that calls which may overlap do.
-func (e *ear) Receive(m broker.Message) {
-	e.look(func() {
-		if e.inside[m.Channel] {
-			e.overlapped = m.Channel
+// Recorder is a broker.Handler that records its calls. All methods may be called from any number of goroutines.
+type Recorder struct {
+	// OnReceive, if not nil, is called with each message before that is recorded. It may block. It is set before use.
+	OnReceive func(m broker.Message)
+
+	observable
+	received      map[string][]broker.Message // by channel; an interruption is a message without payload and epoch
+	interruptions [][]string
+	health        []error
+	receiving     map[string]bool
+	overlapped    string
+}
+
+// NewRecorder returns a Recorder without calls.
+func NewRecorder() *Recorder {
+	return &Recorder{
+		observable: newObservable(),
+		received:   make(map[string][]broker.Message),
+		receiving:  make(map[string]bool),
+	}
+}
+
+// Receive records a message and a copy of its payload. It yields the processor in between, so that calls which may
+// overlap do.
+func (r *Recorder) Receive(m broker.Message) {
+	r.read(func() {
+		if r.receiving[m.Channel] {
+			r.overlapped = m.Channel
 		}
-		e.inside[m.Channel] = true
+		r.receiving[m.Channel] = true
 	})
 	runtime.Gosched()
-	if e.touch != nil && m.Payload != nil {
-		theirs := m.Payload
-		m.Payload = append([]byte{}, theirs...)
-		e.touch(theirs)
+	recorded := m
+	recorded.Payload = slices.Clone(m.Payload)
+	if r.OnReceive != nil {
+		r.OnReceive(m)
 	}
-	e.change(func() {
-		e.inside[m.Channel] = false
-		e.heard[m.Channel] = append(e.heard[m.Channel], m)
+	r.update(func() {
+		r.receiving[m.Channel] = false
+		r.received[m.Channel] = append(r.received[m.Channel], recorded)
 	})
 }
 
-// Interrupted notes that messages may have been lost.
-func (e *ear) Interrupted(channels ...string) {
-	e.change(func() {
+// Interrupted records that messages may have been lost.
+func (r *Recorder) Interrupted(channels ...string) {
+	r.update(func() {
+		r.interruptions = append(r.interruptions, slices.Clone(channels))
 		if len(channels) == 0 {
-			for name := range e.heard {
+			for name := range r.received {
 				channels = append(channels, name)
 			}
 		}
 		for _, name := range channels {
-			e.heard[name] = append(e.heard[name], broker.Message{Channel: name})
+			r.received[name] = append(r.received[name], broker.Message{Channel: name})
 		}
 	})
 }
 
-// Health notes that the node has connected.
-func (e *ear) Health(err error) { e.change(func() { e.connected = err == nil }) }
+// Health records whether the broker is healthy.
+func (r *Recorder) Health(err error) { r.update(func() { r.health = append(r.health, err) }) }
 
-// messages returns the messages of a channel that have a payload. It is called with the lock held.
-func (e *ear) messages(channel string) []broker.Message {
-	var messages []broker.Message
-	for _, m := range e.heard[channel] {
+// Await returns when the condition holds, and ends the test after 30 seconds. It calls the condition whenever something
+// was recorded.
+func (r *Recorder) Await(t testing.TB, event string, condition func() bool) {
+	t.Helper()
+	const patience = 30 * time.Second
+	r.await(t, patience, event, condition)
+}
+
+// Messages returns the received messages of a channel in order, those without payload that begin an epoch among them.
+func (r *Recorder) Messages(channel string) (messages []broker.Message) {
+	for _, m := range r.events(channel) {
+		if m.Payload != nil || m.Epoch != "" {
+			messages = append(messages, m)
+		}
+	}
+	return messages
+}
+
+// Payloads returns the payloads that were received on a channel in order.
+func (r *Recorder) Payloads(channel string) (payloads []string) {
+	for _, m := range r.events(channel) {
+		if m.Payload != nil {
+			payloads = append(payloads, string(m.Payload))
+		}
+	}
+	return payloads
+}
+
+// Interruptions returns the arguments of the calls of Interrupted.
+func (r *Recorder) Interruptions() (all [][]string) {
+	r.read(func() { all = slices.Clone(r.interruptions) })
+	return all
+}
+
+// HealthReports returns the arguments of the calls of Health.
+func (r *Recorder) HealthReports() (all []error) {
+	r.read(func() { all = slices.Clone(r.health) })
+	return all
+}
+
+// Healthy reports whether the newest call of Health was with nil.
+func (r *Recorder) Healthy() bool {
+	reports := r.HealthReports()
+	return len(reports) > 0 && reports[len(reports)-1] == nil
+}
+
+// Fault returns the newest argument of Health, nil if there is none.
+func (r *Recorder) Fault() error {
+	reports := r.HealthReports()
+	if len(reports) == 0 {
+		return nil
+	}
+	return reports[len(reports)-1]
+}
+
+// events returns the recorded messages of a channel, and its interruptions among them.
+func (r *Recorder) events(channel string) (events []broker.Message) {
+	r.read(func() { events = slices.Clone(r.received[channel]) })
+	return events
+}
+
+// withPayload returns the messages of a channel that have a payload.
+func (r *Recorder) withPayload(channel string) (messages []broker.Message) {
+	for _, m := range r.events(channel) {
 		if m.Payload != nil {
 			messages = append(messages, m)
 		}
@@ -78,75 +186,26 @@ func (e *ear) messages(channel string) []broker.Message {
 	return messages
 }
 
-// payloads returns the payloads that came on a channel so far.
-func (e *ear) payloads(channel string) []string {
-	var payloads []string
-	e.look(func() {
-		for _, m := range e.messages(channel) {
-			payloads = append(payloads, string(m.Payload))
-		}
-	})
-	return payloads
-}
-
-// awaitLast returns when the newest payload that came on a channel is this one.
-func (s *trial) awaitLast(n *node, channel, payload string) {
+// awaitLast returns when the newest payload that was received on a channel is this one.
+func (s *suite) awaitLast(n *node, channel, payload string) {
 	s.Helper()
-	s.await(&n.board, "the payload "+payload, func() bool {
-		messages := n.heard[channel]
-		return len(messages) > 0 && string(messages[len(messages)-1].Payload) == payload
+	s.await(&n.observable, "the payload "+payload, func() bool {
+		events := n.events(channel)
+		return len(events) > 0 && string(events[len(events)-1].Payload) == payload
 	})
 }
 
 // awaitCount returns when at least a number of messages have been received on a channel.
-func (s *trial) awaitCount(n *node, channel string, count int) {
+func (s *suite) awaitCount(n *node, channel string, count int) {
 	s.Helper()
-	s.await(&n.board, "all messages of a channel", func() bool { return len(n.messages(channel)) >= count })
+	s.await(&n.observable, "all messages of a channel", func() bool { return len(n.Payloads(channel)) >= count })
 }
 
-// board holds state that changes while a test waits for it. All methods may be called from any number of goroutines.
-type board struct {
-	mu     sync.Mutex    // protects turned, and the fields of the struct that the board is part of
-	turned chan struct{} // closed and replaced whenever something has changed
-}
-
-func newBoard() board { return board{turned: make(chan struct{})} }
-
-// change calls fn with the lock held, and wakes waiting goroutines.
-func (b *board) change(fn func()) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	fn()
-	close(b.turned)
-	b.turned = make(chan struct{})
-}
-
-// look calls fn with the lock held.
-func (b *board) look(fn func()) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	fn()
-}
-
-// await returns when the condition holds, which is called with the board's lock held.
-func (s *trial) await(b *board, what string, condition func() bool) {
+// await returns when the condition holds, and ends the test after Patience, or at once if it has failed.
+func (s *suite) await(o *observable, event string, condition func() bool) {
 	s.Helper()
 	if s.Failed() {
 		s.FailNow()
 	}
-	late := time.NewTimer(s.Patience)
-	defer late.Stop()
-	for {
-		b.mu.Lock()
-		held, turned := condition(), b.turned
-		b.mu.Unlock()
-		if held {
-			return
-		}
-		select {
-		case <-turned:
-		case <-late.C:
-			s.Fatalf("after %v still waiting for %s", s.Patience, what)
-		}
-	}
+	o.await(s.TB, s.Patience, event, condition)
 }

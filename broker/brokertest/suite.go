@@ -22,7 +22,7 @@ type Config struct {
 	Node func(t testing.TB) broker.HistoryBroker
 	// Expiring is like Node, of an engine (or a part of the same engine) that keeps a message for TTL.
 	Expiring func(t testing.TB) broker.HistoryBroker
-	// Messages is how many messages of a channel are kept. At least 16.
+	// Messages is how many messages of a channel are stored. At least 16.
 	Messages int
 	// TTL is how long the nodes of Expiring keep a message. The suite waits that long, so it had better be short.
 	TTL time.Duration
@@ -35,14 +35,14 @@ type Config struct {
 func Run(t *testing.T, c Config) {
 	t.Helper()
 	for _, clause := range clauses() {
-		t.Run(clause.name, func(t *testing.T) { clause.try(newTrial(t, c)) })
+		t.Run(clause.name, func(t *testing.T) { clause.try(newSuite(t, c)) })
 	}
 }
 
 // clause is one promise of a broker.
 type clause struct {
 	name string
-	try  func(*trial)
+	try  func(*suite)
 }
 
 func clauses() []clause {
@@ -56,13 +56,13 @@ func clauses() []clause {
 		{"subscribing twice delivers once", subscribeTwice},
 		{"unsubscribe ends delivery", unsubscribeEnds},
 		{"thousands of channels come and go", thousands},
-		{"awkward names are kept apart", awkwardNames},
+		{"awkward names are stored apart", namesKeptApart},
 		{"payloads are unchanged", payloadsUnchanged},
 		{"a payload belongs to its receiver", payloadOwned},
 		{"a trace context travels beside the payload", traceTravels},
 		{"an empty channel has an epoch", emptyChannel},
-		{"what is kept is what was stored", keptAgrees},
-		{"subscribe and then kept make one history", mergeLosesNothing},
+		{"what is stored is what was stored", historyAgrees},
+		{"subscribe and then stored make one history", mergeLosesNothing},
 		{"reading a channel that nobody uses changes nothing", readOnly},
 		{"messages say when they were stored", storedTimes},
 		{"forget begins a new epoch", forgetBegins},
@@ -77,26 +77,26 @@ func clauses() []clause {
 	}
 }
 
-// trial is the execution of one clause. Its methods may be called from any number of goroutines; methods that wait for
+// suite is the state of one clause's test. Its methods may be called from any number of goroutines; methods that wait for
 // something end the test when it does not come, and so belong to the test's own goroutine.
-type trial struct {
+type suite struct {
 	testing.TB
 	Config
 	prefix string
 }
 
-func newTrial(t testing.TB, c Config) *trial {
+func newSuite(t testing.TB, c Config) *suite {
 	if c.Patience == 0 {
 		c.Patience = 20 * time.Second
 	}
-	return &trial{TB: t, Config: c, prefix: rand.Text()[:8]}
+	return &suite{TB: t, Config: c, prefix: rand.Text()[:8]}
 }
 
-// channel returns a channel's name that no other trial uses.
-func (s *trial) channel(name string) string { return "upload:" + s.prefix + "-" + name }
+// channel returns a channel's name that no other clause uses.
+func (s *suite) channel(name string) string { return "upload:" + s.prefix + "-" + name }
 
 // channels returns several of them.
-func (s *trial) channels(name string, count int) []string {
+func (s *suite) channels(name string, count int) []string {
 	names := make([]string, count)
 	for i := range names {
 		names[i] = s.channel(fmt.Sprintf("%s-%d", name, i))
@@ -107,33 +107,33 @@ func (s *trial) channels(name string, count int) []string {
 // node is a running node with its received messages.
 type node struct {
 	broker.HistoryBroker
-	*ear
+	*Recorder
 	stop func()
 }
 
 // join makes a node and returns when it is connected. It ends with the test at the latest.
-func (s *trial) join() *node {
+func (s *suite) join() *node {
 	s.Helper()
-	return s.connect(s.Node(s.TB), newEar())
+	return s.connect(s.Node(s.TB), NewRecorder())
 }
 
 // connect runs a node and returns when it is connected.
-func (s *trial) connect(k broker.HistoryBroker, e *ear) *node {
+func (s *suite) connect(b broker.HistoryBroker, r *Recorder) *node {
 	s.Helper()
 	s.Cleanup(func() {
-		e.look(func() {
-			if e.overlapped != "" {
-				s.Errorf("Receive was called for %q while it was running for the same channel", e.overlapped)
+		r.read(func() {
+			if r.overlapped != "" {
+				s.Errorf("Receive was called for %q while it was running for the same channel", r.overlapped)
 			}
 		})
 	})
-	n := &node{HistoryBroker: k, ear: e, stop: s.runs(func(ctx context.Context) error { return k.Run(ctx, e) })}
-	s.await(&e.board, "Health(nil), the sign that Run has connected", func() bool { return e.connected })
+	n := &node{HistoryBroker: b, Recorder: r, stop: s.runs(func(ctx context.Context) error { return b.Run(ctx, r) })}
+	s.await(&r.observable, "Health(nil), which Run calls when it has connected", r.Healthy)
 	return n
 }
 
 // runs calls the Run of a node. It returns a function that ends the run and waits for it, and may be called again.
-func (s *trial) runs(run func(context.Context) error) (stop func()) {
+func (s *suite) runs(run func(context.Context) error) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- run(ctx) }()
@@ -153,7 +153,7 @@ func (s *trial) runs(run func(context.Context) error) (stop func()) {
 }
 
 // call calls a method with a context that ends when patience does.
-func (s *trial) call(name string, method func(context.Context) error) {
+func (s *suite) call(name string, method func(context.Context) error) {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), s.Patience)
 	defer cancel()
@@ -162,18 +162,18 @@ func (s *trial) call(name string, method func(context.Context) error) {
 	}
 }
 
-func (s *trial) subscribe(n *node, channels ...string) {
+func (s *suite) subscribe(n *node, channels ...string) {
 	s.Helper()
 	s.call("Subscribe", func(ctx context.Context) error { return n.Subscribe(ctx, channels...) })
 }
 
-func (s *trial) unsubscribe(n *node, channels ...string) {
+func (s *suite) unsubscribe(n *node, channels ...string) {
 	s.Helper()
 	s.call("Unsubscribe", func(ctx context.Context) error { return n.Unsubscribe(ctx, channels...) })
 }
 
 // publish publishes a message, and changes its bytes afterwards as a publisher may.
-func (s *trial) publish(n *node, channel, payload string) {
+func (s *suite) publish(n *node, channel, payload string) {
 	s.Helper()
 	ours := []byte(payload)
 	s.call("Publish", func(ctx context.Context) error { return n.Publish(ctx, channel, ours) })
@@ -181,7 +181,7 @@ func (s *trial) publish(n *node, channel, payload string) {
 }
 
 // store stores a message, and changes its bytes afterwards as a publisher may.
-func (s *trial) store(n *node, channel, payload string) (pos broker.Position) {
+func (s *suite) store(n *node, channel, payload string) (pos broker.Position) {
 	s.Helper()
 	ours := []byte(payload)
 	s.call("Store", func(ctx context.Context) (err error) {
@@ -192,22 +192,22 @@ func (s *trial) store(n *node, channel, payload string) (pos broker.Position) {
 	return pos
 }
 
-func (s *trial) kept(n *node, channel string) (k broker.Snapshot) {
+func (s *suite) history(n *node, channel string) (k broker.Snapshot) {
 	s.Helper()
-	s.call("Kept", func(ctx context.Context) (err error) {
+	s.call("History", func(ctx context.Context) (err error) {
 		k, err = n.History(ctx, channel, broker.Position{})
 		return err
 	})
 	return k
 }
 
-func (s *trial) forget(n *node, channel string) {
+func (s *suite) forget(n *node, channel string) {
 	s.Helper()
 	s.call("Forget", func(ctx context.Context) error { return n.Forget(ctx, channel) })
 }
 
 // each calls fn with 0 to count-1, all at once, waits, and ends the test if it has failed.
-func (s *trial) each(count int, fn func(i int)) {
+func (s *suite) each(count int, fn func(i int)) {
 	var running sync.WaitGroup
 	for i := range count {
 		running.Go(func() { fn(i) })

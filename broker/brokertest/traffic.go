@@ -15,21 +15,21 @@ import (
 
 // traffic is messages that one node stores on several channels at once, numbered by channel.
 type traffic struct {
-	*trial
+	*suite
 	writer   broker.HistoryBroker
 	channels []string
-	ledgers  []ledger
-	// burst is how many messages a channel gets at once: so few that none of a whole trial's is trimmed before a
+	logs     []publishLog
+	// burst is how many messages a channel gets at once: so few that none of a whole test's is trimmed before a
 	// follower that was away can read it.
 	burst int
 }
 
-func (s *trial) newTraffic(writer broker.HistoryBroker, channels int) *traffic {
+func (s *suite) newTraffic(writer broker.HistoryBroker, channels int) *traffic {
 	return &traffic{
-		trial:    s,
+		suite:    s,
 		writer:   writer,
 		channels: s.channels("c", channels),
-		ledgers:  make([]ledger, channels),
+		logs:     make([]publishLog, channels),
 		burst:    min(s.Messages/4, 8),
 	}
 }
@@ -62,16 +62,16 @@ func (t *traffic) store(i int) (number int, ok bool) {
 	const patience = 300 * time.Millisecond
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	number = t.ledgers[i].next()
+	number = t.logs[i].add()
 	if _, err := t.writer.Store(ctx, t.channels[i], []byte(strconv.Itoa(number))); err != nil {
 		return number, false
 	}
-	t.ledgers[i].ack(number)
+	t.logs[i].acknowledge(number)
 	return number, true
 }
 
-// settle returns when the follower has seen one more message of each channel.
-func (t *traffic) settle(f *Follower) {
+// awaitDelivery returns when the follower has seen one more message of each channel.
+func (t *traffic) awaitDelivery(f *Follower) {
 	t.Helper()
 	again := time.NewTicker(50 * time.Millisecond)
 	defer again.Stop()
@@ -91,58 +91,58 @@ func (t *traffic) settle(f *Follower) {
 	}
 }
 
-// account complains of every channel on which the follower missed something without being told. In an epoch that the
-// fault has made begin with all that was kept, it has to have seen all of that.
-func (t *traffic) account(f *Follower, after fault) {
+// account fails with every channel on which the follower missed something without being told. In an epoch that the
+// fault has made begin with all that was stored, it has to have seen all of that.
+func (t *traffic) checkDelivery(f *Follower, after fault) {
 	t.Helper()
 	for i, channel := range t.channels {
-		sights := f.Seen(channel)
-		if after.renews {
-			sights = sinceLoss(sights)
+		observations := f.Seen(channel)
+		if after.renewsEpoch {
+			observations = sinceLoss(observations)
 		}
-		if err := t.ledgers[i].check(sights, after.wipes); err != nil {
+		if err := t.logs[i].check(observations, after.losesHistory); err != nil {
 			t.Errorf("%s: %v", channel, err)
 		}
 	}
 }
 
 // sinceLoss returns the observations after the last announced loss.
-func sinceLoss(sights []Sight) []Sight {
-	for i, sight := range slices.Backward(sights) {
-		if sight.Lost != "" {
-			return sights[i+1:]
+func sinceLoss(observations []Observation) []Observation {
+	for i, observation := range slices.Backward(observations) {
+		if observation.Lost != "" {
+			return observations[i+1:]
 		}
 	}
-	return sights
+	return observations
 }
 
 // epochs returns the channels' epochs.
 func (t *traffic) epochs() []string {
 	var epochs []string
 	for _, channel := range t.channels {
-		k := t.trial.kept(&node{HistoryBroker: t.writer}, channel)
+		k := t.suite.history(&node{HistoryBroker: t.writer}, channel)
 		epochs = append(epochs, k.Epoch)
 	}
 	return epochs
 }
 
-// ledger accounts for the messages of one channel. Their payloads are the numbers from 0. All methods may be called
+// publishLog records the messages of one channel. Their payloads are the numbers from 0. All methods may be called
 // from any number of goroutines.
-type ledger struct {
+type publishLog struct {
 	mu    sync.Mutex
 	acked []bool // by number: whether Store returned nil
 }
 
-// next returns the next message's number.
-func (l *ledger) next() int {
+// add records a message that is about to be stored, and returns its number.
+func (l *publishLog) add() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.acked = append(l.acked, false)
 	return len(l.acked) - 1
 }
 
-// ack notes that a message was stored.
-func (l *ledger) ack(number int) {
+// acknowledge records that a message was stored.
+func (l *publishLog) acknowledge(number int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.acked[number] = true
@@ -152,45 +152,45 @@ func (l *ledger) ack(number int) {
 // there once and in order, or its loss was announced just where it is missing. One that was not acknowledged may
 // be there, also late, as it may have stood before a socket that a paused engine read later; but not before one
 // that was acknowledged before its Store began.
-func (l *ledger) check(sights []Sight, mayLose bool) error {
+func (l *publishLog) check(observations []Observation, mayLose bool) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	seen := make(map[int]bool)
 	due := 0 // all acknowledged ones below are accounted for
 	announced := false
 	var offset uint64
-	for _, sight := range sights {
-		if sight.Lost != "" {
+	for _, observation := range observations {
+		if observation.Lost != "" {
 			if !mayLose {
-				return fmt.Errorf("a loss is announced that need not be: %s", sight.Lost)
+				return fmt.Errorf("a loss is announced that need not be: %s", observation.Lost)
 			}
 			announced, offset = true, 0
 			continue
 		}
-		number, err := strconv.Atoi(string(sight.Payload))
+		number, err := strconv.Atoi(string(observation.Payload))
 		switch {
 		case err != nil || number < 0 || number >= len(l.acked):
-			return fmt.Errorf("%q was seen, which was never stored", sight.Payload)
+			return fmt.Errorf("%q was seen, which was never stored", observation.Payload)
 		case seen[number]:
 			return fmt.Errorf("message %d was seen twice", number)
 		case l.acked[number] && number < due:
 			return fmt.Errorf("message %d was seen after %d, out of order", number, due-1)
-		case sight.Offset <= offset:
-			return fmt.Errorf("message %d is at offset %d, not above %d", number, sight.Offset, offset)
+		case observation.Offset <= offset:
+			return fmt.Errorf("message %d is at offset %d, not above %d", number, observation.Offset, offset)
 		}
 		if missing := l.firstAcked(due, number); missing >= 0 && !announced {
-			return fmt.Errorf("message %d is missing before %d, and nothing was said of it", missing, number)
+			return fmt.Errorf("message %d is missing before %d, and no loss was reported", missing, number)
 		}
-		seen[number], due, announced, offset = true, max(due, number+1), false, sight.Offset
+		seen[number], due, announced, offset = true, max(due, number+1), false, observation.Offset
 	}
 	if missing := l.firstAcked(due, len(l.acked)); missing >= 0 && !announced {
-		return fmt.Errorf("message %d is missing at the end, and nothing was said of it", missing)
+		return fmt.Errorf("message %d is missing at the end, and no loss was reported", missing)
 	}
 	return nil
 }
 
 // firstAcked returns the first acknowledged message from a number up to below another, or -1.
-func (l *ledger) firstAcked(from, to int) int {
+func (l *publishLog) firstAcked(from, to int) int {
 	for number := from; number < to; number++ {
 		if l.acked[number] {
 			return number
@@ -201,33 +201,33 @@ func (l *ledger) firstAcked(from, to int) int {
 
 // mergeLosesNothing: a node that subscribes at any moment, reads the history and adds live messages has all of them, once
 // and in order, even if it has to ask again at any other moment.
-func mergeLosesNothing(s *trial) {
+func mergeLosesNothing(s *suite) {
 	const rounds, size = 8, 8
 	writer := s.join()
 	f := NewFollower(s.Node(s.TB))
 	s.follow(f)
 	all := s.channels("c", rounds*size)
 	for some := range slices.Chunk(all, size) {
-		joins := make([]joining, size)
-		s.each(size, func(i int) { joins[i] = s.joinSomewhere(writer, f, some[i]) })
+		joins := make([]concurrentJoin, size)
+		s.each(size, func(i int) { joins[i] = s.joinDuringTraffic(writer, f, some[i]) })
 		for i, j := range joins {
 			s.awaitSeen(f, some[i], s.Messages-1)
-			if err := j.ledger.check(f.Seen(some[i]), false); err != nil {
-				s.Errorf("a follower that joined at message %d and stumbled at %d: %v", j.joined, j.stumbled, err)
+			if err := j.log.check(f.Seen(some[i]), false); err != nil {
+				s.Errorf("a follower that joined at message %d and interrupted at %d: %v", j.joined, j.interrupted, err)
 			}
 		}
 	}
 }
 
-// joining is a channel that a follower has joined while it was being filled.
-type joining struct {
-	ledger           *ledger
-	joined, stumbled int // the number of the message at which that happened
+// concurrentJoin is a channel that a follower has joined while it was being filled.
+type concurrentJoin struct {
+	log                 *publishLog
+	joined, interrupted int // the number of the message at which that happened
 }
 
-// joinSomewhere fills a channel, while a follower joins it and is made to ask again.
-func (s *trial) joinSomewhere(writer *node, f *Follower, channel string) joining {
-	j := joining{ledger: new(ledger), joined: rand.IntN(s.Messages), stumbled: rand.IntN(s.Messages)}
+// joinDuringTraffic fills a channel, while a follower joins it and is made to ask again.
+func (s *suite) joinDuringTraffic(writer *node, f *Follower, channel string) concurrentJoin {
+	j := concurrentJoin{log: new(publishLog), joined: rand.IntN(s.Messages), interrupted: rand.IntN(s.Messages)}
 	join, joined := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(joined)
@@ -238,30 +238,30 @@ func (s *trial) joinSomewhere(writer *node, f *Follower, channel string) joining
 		if i == j.joined {
 			close(join)
 		}
-		if i == j.stumbled {
+		if i == j.interrupted {
 			f.Interrupted(channel)
 		}
-		number := j.ledger.next()
+		number := j.log.add()
 		s.store(writer, channel, strconv.Itoa(number))
-		j.ledger.ack(number)
+		j.log.acknowledge(number)
 	}
 	<-joined
 	return j
 }
 
 // follow runs a follower and returns when it is connected.
-func (s *trial) follow(f *Follower) {
+func (s *suite) follow(f *Follower) {
 	s.Helper()
 	s.runs(f.Run)
-	s.awaitWell(f, "a follower's")
+	s.awaitHealthy(f, "a follower's")
 }
 
 // awaitSeen waits until a follower has seen the message of a number.
-func (s *trial) awaitSeen(f *Follower, channel string, number int) {
+func (s *suite) awaitSeen(f *Follower, channel string, number int) {
 	s.Helper()
-	s.await(&f.board, "the last message of a channel that is followed", func() bool {
-		return slices.ContainsFunc(f.channels[channel].seen, func(sight Sight) bool {
-			return string(sight.Payload) == strconv.Itoa(number)
+	s.await(&f.observable, "the last message of a channel that is followed", func() bool {
+		return slices.ContainsFunc(f.Seen(channel), func(observation Observation) bool {
+			return string(observation.Payload) == strconv.Itoa(number)
 		})
 	})
 }

@@ -155,8 +155,8 @@ func TestBroker_RevokedCredentialsAreReplaced(t *testing.T) {
 	user := o.issue(file, 0)
 	n := join(t, o.options(file))
 	o.revoke(user)
-	n.await(t, "bad health that names the remedy", func() bool {
-		newest := n.health[len(n.health)-1]
+	n.Await(t, "bad health that names the remedy", func() bool {
+		newest := n.Fault()
 		return newest != nil && strings.Contains(newest.Error(), "--the-CredentialsFile") &&
 			strings.Contains(newest.Error(), "issue new ones")
 	})

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/shoal-go/shoal/broker"
+	"github.com/shoal-go/shoal/broker/brokertest"
 	"github.com/shoal-go/shoal/broker/natsbroker"
 )
 
@@ -25,7 +26,7 @@ func Example() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	go func() { _ = b.Run(ctx, newEar()) }() // a Manager does this, and is the Handler
+	go func() { _ = b.Run(ctx, brokertest.NewRecorder()) }() // a Manager does this, and is the Handler
 	if err := b.Subscribe(ctx, "upload:4711"); errors.Is(err, broker.ErrUnavailable) {
 		fmt.Println("not connected yet, try again")
 	}
@@ -41,25 +42,25 @@ func TestBroker_ForgetBeginsEpochOnAllNodes(t *testing.T) {
 	a, b := join(t, quick(s)), join(t, quick(s))
 	b.subscribe(t, "upload:x")
 	a.store(t, "upload:x", "1")
-	before := b.kept(t, "upload:x")
+	before := b.history(t, "upload:x")
 	if pos, err := b.Store(t.Context(), "upload:y", nil); err != nil || pos.Epoch != before.Epoch {
 		t.Errorf("Store returned %+v, %v, want epoch %q", pos, err, before.Epoch)
 	}
 	a.forget(t, "upload:x")
-	after := a.kept(t, "upload:x")
+	after := a.history(t, "upload:x")
 	a.store(t, "upload:x", "2")
-	heard := b.awaitPayloads(t, "upload:x", "1", "", "2")
-	if mark := heard[1]; mark.Payload != nil || mark.Epoch != after.Epoch || mark.Epoch == before.Epoch {
+	received := b.awaitPayloads(t, "upload:x", "1", "", "2")
+	if mark := received[1]; mark.Payload != nil || mark.Epoch != after.Epoch || mark.Epoch == before.Epoch {
 		t.Errorf("in between came %+v, want epoch %q alone, which is not %q", mark, after.Epoch, before.Epoch)
 	}
-	if heard[2].Prev != 0 {
-		t.Errorf("the first message after Forget says that %d is before it, want 0", heard[2].Prev)
+	if received[2].Prev != 0 {
+		t.Errorf("the first message after Forget says that %d is before it, want 0", received[2].Prev)
 	}
-	if k := b.kept(t, "upload:x"); k.Epoch != after.Epoch || len(k.Messages) != 1 || k.Floor != 0 {
+	if k := b.history(t, "upload:x"); k.Epoch != after.Epoch || len(k.Messages) != 1 || k.Floor != 0 {
 		t.Errorf("kept is %+v, want one message above 0 of epoch %q", k, after.Epoch)
 	}
 	a.forget(t, "upload:y")
-	fresh := a.kept(t, "upload:y")
+	fresh := a.history(t, "upload:y")
 	eventually(t, "Store in the new epoch", func() error {
 		pos, err := b.Store(t.Context(), "upload:y", nil)
 		if err == nil && pos.Epoch != fresh.Epoch {
@@ -102,7 +103,7 @@ func TestBroker_StreamCreatedAgainHasAnotherEpoch(t *testing.T) {
 		a.store(t, "upload:cat", payloads[i])
 	}
 	b.awaitPayloads(t, "upload:cat", payloads...)
-	before := b.kept(t, "upload:cat")
+	before := b.history(t, "upload:cat")
 	recreate(t, client(t, s))
 	for i := range 8 {
 		payloads = append(payloads, fmt.Sprint("new-", i))
@@ -112,14 +113,14 @@ func TestBroker_StreamCreatedAgainHasAnotherEpoch(t *testing.T) {
 				pos, err, before.Epoch)
 		}
 	}
-	heard := b.awaitPayloads(t, "upload:cat", payloads...)
-	after := b.kept(t, "upload:cat")
-	for _, m := range heard[20:] {
+	received := b.awaitPayloads(t, "upload:cat", payloads...)
+	after := b.history(t, "upload:cat")
+	for _, m := range received[20:] {
 		if m.Epoch != after.Epoch || m.Epoch == before.Epoch {
 			t.Errorf("a message of the new stream has epoch %q, want %q", m.Epoch, after.Epoch)
 		}
 	}
-	b.await(t, "an interruption", func() bool { return len(b.interrupted) > 0 })
+	b.Await(t, "an interruption", func() bool { return len(b.Interruptions()) > 0 })
 }
 
 // TestBroker_ConnectionClosedForGoodIsReplaced: when the server makes the client library close the connection, the
@@ -132,7 +133,7 @@ func TestBroker_ConnectionClosedForGoodIsReplaced(t *testing.T) {
 	n.awaitPayloads(t, "upload:x", "1")
 	// Percent-encoded, this valid id exceeds the protocol line that the server accepts.
 	_ = n.Publish(t.Context(), "upload:"+strings.Repeat(" ", 255), nil)
-	n.await(t, "an interruption", func() bool { return len(n.interrupted) > 0 })
+	n.Await(t, "an interruption", func() bool { return len(n.Interruptions()) > 0 })
 	n.awaitHealth(t, true)
 	n.store(t, "upload:x", "2")
 	n.awaitPayloads(t, "upload:x", "1", "2")
@@ -232,7 +233,7 @@ func TestBroker_FullStreamDropsOldest(t *testing.T) {
 	for i := range 200 {
 		last = n.store(t, fmt.Sprint("upload:", i%100), payload)
 	}
-	if k := n.kept(t, "upload:99"); k.Offset != last || len(k.Messages) == 0 {
+	if k := n.history(t, "upload:99"); k.Offset != last || len(k.Messages) == 0 {
 		t.Errorf("the history is at %d with %d messages, want %d", k.Offset, len(k.Messages), last)
 	}
 	n.subscribe(t, "upload:new")
@@ -249,8 +250,8 @@ func TestBroker_FullServerIsUnhealthy(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "refused") {
 		t.Fatalf("Store returned %v, want the refusal", err)
 	}
-	n.await(t, "bad health that names the reason", func() bool {
-		newest := n.health[len(n.health)-1]
+	n.Await(t, "bad health that names the reason", func() bool {
+		newest := n.Fault()
 		return newest != nil && strings.Contains(newest.Error(), "store")
 	})
 }
@@ -329,7 +330,7 @@ func TestBroker_ReadingWritesNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		k := n.kept(t, channel)
+		k := n.history(t, channel)
 		if k.Position != newest.Position || k.Position != positions[0] || k.Offset != 0 || k.Epoch == "" {
 			t.Errorf("an unknown channel is at %+v, %+v and %+v, want offset 0 of one epoch",
 				k.Position, newest.Position, positions[0])
@@ -364,7 +365,7 @@ func TestBroker_PositionsAndNewestAgreeWithHistory(t *testing.T) {
 		t.Fatalf("Positions returned %d, %v", len(positions), err)
 	}
 	for i, channel := range all {
-		k := n.kept(t, channel)
+		k := n.history(t, channel)
 		newest, err := n.Newest(t.Context(), channel)
 		if err != nil || newest.Position != k.Position || positions[i] != k.Position {
 			t.Errorf("%s is at %+v, %+v and %+v (%v), want one position",
@@ -388,7 +389,7 @@ func TestBroker_HistorySinceReadsOnlyNewer(t *testing.T) {
 		offsets = append(offsets, n.store(t, "upload:x", fmt.Sprint(i)))
 		n.store(t, "upload:y", "between")
 	}
-	epoch := n.kept(t, "upload:x").Epoch
+	epoch := n.history(t, "upload:x").Epoch
 	for _, c := range []struct {
 		since broker.Position
 		want  int

@@ -50,10 +50,10 @@ func TestBroker_StoresForeignMessages(t *testing.T) {
 	if err := errors.Join(conn.PublishMsg(m), conn.Flush()); err != nil {
 		t.Fatal(err)
 	}
-	heard := n.awaitPayloads(t, "upload:x", "{}")
-	k := n.kept(t, "upload:x")
-	if len(k.Messages) != 1 || k.Offset == 0 || k.Offset == 999 || heard[0].Offset != k.Offset {
-		t.Errorf("heard %+v, kept %+v, want one message at the stream's offset", heard, k)
+	received := n.awaitPayloads(t, "upload:x", "{}")
+	k := n.history(t, "upload:x")
+	if len(k.Messages) != 1 || k.Offset == 0 || k.Offset == 999 || received[0].Offset != k.Offset {
+		t.Errorf("received %+v, kept %+v, want one message at the stream's offset", received, k)
 	}
 }
 
@@ -62,7 +62,7 @@ func TestBroker_ServerRestartWithoutDataBeginsEpoch(t *testing.T) {
 	n := join(t, quick(s))
 	n.subscribe(t, "upload:x", "user:y")
 	n.store(t, "upload:x", "1")
-	before := n.kept(t, "upload:x")
+	before := n.history(t, "upload:x")
 	port := onPort(t, s)
 	stop(s)
 	n.awaitHealth(t, false)
@@ -71,10 +71,11 @@ func TestBroker_ServerRestartWithoutDataBeginsEpoch(t *testing.T) {
 	}
 	serve(t, port)
 	n.awaitHealth(t, true)
-	n.await(t, "an interruption of all channels", func() bool {
-		return len(n.interrupted) > 0 && len(n.interrupted[0]) == 0
+	n.Await(t, "an interruption of all channels", func() bool {
+		all := n.Interruptions()
+		return len(all) > 0 && len(all[0]) == 0
 	})
-	if after := n.kept(t, "upload:x"); after.Epoch == before.Epoch || len(after.Messages) > 0 || after.Offset != 0 {
+	if after := n.history(t, "upload:x"); after.Epoch == before.Epoch || len(after.Messages) > 0 || after.Offset != 0 {
 		t.Errorf("kept is %+v, want nothing of an epoch other than %q", after, before.Epoch)
 	}
 	n.store(t, "upload:x", "2")
@@ -89,7 +90,7 @@ func TestBroker_ConnectsToServerThatStartsLater(t *testing.T) {
 	s := serve(t)
 	opt, port := quick(s), onPort(t, s)
 	stop(s)
-	n := start(t, opt, newEar())
+	n := start(t, opt, brokertest.NewRecorder())
 	n.awaitHealth(t, false)
 	serve(t, port)
 	n.awaitHealth(t, true)
@@ -101,7 +102,7 @@ func TestBroker_CreatesDeletedStreamAgain(t *testing.T) {
 	n := join(t, quick(s))
 	n.subscribe(t, "upload:x")
 	n.store(t, "upload:x", "1")
-	before := n.kept(t, "upload:x")
+	before := n.history(t, "upload:x")
 	js, err := jetstream.New(client(t, s))
 	if err == nil {
 		err = js.DeleteStream(t.Context(), "SHOAL")
@@ -116,7 +117,7 @@ func TestBroker_CreatesDeletedStreamAgain(t *testing.T) {
 		}
 		return err
 	})
-	n.await(t, "an interruption", func() bool { return len(n.interrupted) > 0 })
+	n.Await(t, "an interruption", func() bool { return len(n.Interruptions()) > 0 })
 	n.awaitHealth(t, true)
 }
 
@@ -129,7 +130,7 @@ func permanent(t *testing.T, opt natsbroker.Options) error {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	err = b.Run(ctx, newEar())
+	err = b.Run(ctx, brokertest.NewRecorder())
 	if err == nil {
 		t.Fatal("Run returned nil, want an error at once")
 	}
@@ -260,8 +261,8 @@ func TestBroker_ReportsDroppedMessages(t *testing.T) {
 	s := serve(t)
 	opt := quick(s)
 	opt.PendingMessages = 4
-	e := newEar()
-	e.gate = make(chan struct{})
+	e, gate := brokertest.NewRecorder(), make(chan struct{})
+	e.OnReceive = func(broker.Message) { <-gate }
 	slow := start(t, opt, e)
 	slow.awaitHealth(t, true)
 	fast := join(t, quick(s))
@@ -270,15 +271,16 @@ func TestBroker_ReportsDroppedMessages(t *testing.T) {
 	for range 20 {
 		last = fast.store(t, "upload:x", "1")
 	}
-	close(e.gate)
-	e.await(t, "an interruption of the channel", func() bool {
-		return len(e.interrupted) > 0 && len(e.interrupted[0]) == 1 && e.interrupted[0][0] == "upload:x"
+	close(gate)
+	e.Await(t, "an interruption of the channel", func() bool {
+		all := e.Interruptions()
+		return len(all) > 0 && slices.Equal(all[0], []string{"upload:x"})
 	})
 	// While the queue is being drained, further messages may be dropped as well.
 	again := time.NewTicker(10 * time.Millisecond)
 	defer again.Stop()
 	before := make(map[uint64]uint64) // by offset: the one before
-	for late := time.Now().Add(patience); !e.hasOneOf(before); <-again.C {
+	for late := time.Now().Add(patience); !hasOneOf(e.Messages("upload:x"), before); <-again.C {
 		if time.Now().After(late) {
 			t.Fatalf("after %v still waiting for a next message", patience)
 		}
@@ -287,11 +289,9 @@ func TestBroker_ReportsDroppedMessages(t *testing.T) {
 	}
 }
 
-// hasOneOf reports whether a message has come whose offset and the one before are among those given.
-func (e *ear) hasOneOf(before map[uint64]uint64) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return slices.ContainsFunc(e.heard, func(m broker.Message) bool {
+// hasOneOf reports whether the offset and the previous offset of a message are among the given ones.
+func hasOneOf(messages []broker.Message, before map[uint64]uint64) bool {
+	return slices.ContainsFunc(messages, func(m broker.Message) bool {
 		previous, ok := before[m.Offset]
 		return ok && m.Prev == previous
 	})
@@ -331,9 +331,9 @@ func TestBroker_PositionOutlastsMessagesWhileSubscribed(t *testing.T) {
 	n := join(t, opt)
 	n.subscribe(t, "upload:x")
 	n.store(t, "upload:x", "1")
-	first := n.kept(t, "upload:x")
+	first := n.history(t, "upload:x")
 	<-time.After(3 * opt.TTL)
-	k := n.kept(t, "upload:x")
+	k := n.history(t, "upload:x")
 	if k.Epoch != first.Epoch || k.Offset != first.Offset || k.Floor != first.Offset || len(k.Messages) > 0 {
 		t.Errorf("after the message's time kept is %+v, want nothing above %d of epoch %q", k, first.Offset, first.Epoch)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 
 	"github.com/shoal-go/shoal/broker"
+	"github.com/shoal-go/shoal/broker/brokertest"
 	"github.com/shoal-go/shoal/broker/natsbroker"
 )
 
@@ -45,90 +46,33 @@ func stop(s *server.Server) {
 	s.WaitForShutdown()
 }
 
-// ear is a Handler that records its calls.
-type ear struct {
-	mu          sync.Mutex
-	heard       []broker.Message
-	interrupted [][]string
-	health      []error
-	turned      chan struct{} // closed and replaced at every change
-	// gate, if not nil, is waited for with each message.
-	gate chan struct{}
+// node is a broker that runs.
+type node struct {
+	*natsbroker.Broker
+	*brokertest.Recorder
+	stop func()
 }
 
-func newEar() *ear { return &ear{turned: make(chan struct{})} }
-
-func (e *ear) Receive(m broker.Message) {
-	if e.gate != nil {
-		<-e.gate
-	}
-	e.change(func() { e.heard = append(e.heard, m) })
-}
-
-func (e *ear) Interrupted(channels ...string) {
-	e.change(func() { e.interrupted = append(e.interrupted, channels) })
-}
-
-func (e *ear) Health(err error) { e.change(func() { e.health = append(e.health, err) }) }
-
-func (e *ear) change(fn func()) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	fn()
-	close(e.turned)
-	e.turned = make(chan struct{})
-}
-
-// await returns when the condition holds, which is called with the lock held.
-func (e *ear) await(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	late := time.NewTimer(patience)
-	defer late.Stop()
-	for {
-		e.mu.Lock()
-		held, turned := condition(), e.turned
-		e.mu.Unlock()
-		if held {
-			return
-		}
-		select {
-		case <-turned:
-		case <-late.C:
-			t.Fatalf("after %v still waiting for %s", patience, what)
-		}
-	}
-}
-
-// awaitPayloads returns when these payloads, and no others, have come on a channel; "" is a mark.
-func (e *ear) awaitPayloads(t *testing.T, channel string, want ...string) []broker.Message {
+// awaitPayloads returns the messages of a channel when these payloads, and no others, have been received; "" is a new
+// epoch.
+func (n *node) awaitPayloads(t *testing.T, channel string, want ...string) []broker.Message {
 	t.Helper()
 	var messages []broker.Message
-	e.await(t, "the messages", func() bool {
-		messages = nil
-		var got []string
-		for _, m := range e.heard {
-			if m.Channel == channel {
-				messages, got = append(messages, m), append(got, string(m.Payload))
-			}
-		}
-		return slices.Equal(got, want)
+	n.Await(t, "the messages", func() bool {
+		messages = n.Messages(channel)
+		return slices.EqualFunc(messages, want, func(m broker.Message, payload string) bool {
+			return string(m.Payload) == payload
+		})
 	})
 	return messages
 }
 
-// awaitHealth returns when the newest news of health is good, or not.
-func (e *ear) awaitHealth(t *testing.T, well bool) {
+// awaitHealth returns when the node is healthy, or not.
+func (n *node) awaitHealth(t *testing.T, healthy bool) {
 	t.Helper()
-	e.await(t, "news of health", func() bool {
-		return len(e.health) > 0 && (e.health[len(e.health)-1] == nil) == well
+	n.Await(t, "a change of health", func() bool {
+		return len(n.HealthReports()) > 0 && n.Healthy() == healthy
 	})
-}
-
-// node is a broker that runs.
-type node struct {
-	*natsbroker.Broker
-	*ear
-	stop func()
 }
 
 // quick are options for a server, with short intervals.
@@ -139,18 +83,18 @@ func quick(s *server.Server) natsbroker.Options {
 // join runs a node until the test ends, and returns when it is connected.
 func join(t *testing.T, opt natsbroker.Options) *node {
 	t.Helper()
-	n := start(t, opt, newEar())
+	n := start(t, opt, brokertest.NewRecorder())
 	n.awaitHealth(t, true)
 	return n
 }
 
-func start(t *testing.T, opt natsbroker.Options, e *ear) *node {
+func start(t *testing.T, opt natsbroker.Options, r *brokertest.Recorder) *node {
 	t.Helper()
 	b, err := natsbroker.New(opt)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &node{b, e, run(t, b, e)}
+	return &node{b, r, run(t, b, r)}
 }
 
 // run runs a broker until the test ends, or until stop is called.
@@ -185,11 +129,11 @@ func (n *node) store(t *testing.T, channel, payload string) uint64 {
 	return pos.Offset
 }
 
-func (n *node) kept(t *testing.T, channel string) broker.Snapshot {
+func (n *node) history(t *testing.T, channel string) broker.Snapshot {
 	t.Helper()
 	k, err := n.History(t.Context(), channel, broker.Position{})
 	if err != nil {
-		t.Fatalf("Kept: %v", err)
+		t.Fatalf("History: %v", err)
 	}
 	return k
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/shoal-go/shoal/broker"
+	"github.com/shoal-go/shoal/broker/brokertest"
 )
 
 // TestSession_TimesOfMessagesAreLocal: the age of a message is measured by the server's clock, however much that differs.
@@ -85,18 +86,6 @@ func (l *replicas) record(*nats.Msg) []*nats.Msg {
 	return []*nats.Msg{{Header: nats.Header{sequenceHeader: {"3"}, timeHeader: {now}}, Data: []byte("e 0 0")}}
 }
 
-// health is a Handler that says when the node is connected.
-type health chan error
-
-func (h health) Receive(broker.Message) {}
-func (h health) Interrupted(...string)  {}
-func (h health) Health(err error) {
-	select {
-	case h <- err:
-	default:
-	}
-}
-
 // TestBroker_HistoryIncludesLeadersMessages: a replica that lags behind the leader is asked again.
 func TestBroker_HistoryIncludesLeadersMessages(t *testing.T) {
 	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true})
@@ -126,18 +115,16 @@ func TestBroker_HistoryIncludesLeadersMessages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, ended := make(health, 1), make(chan error, 1)
-	go func() { ended <- b.Run(t.Context(), h) }()
+	r, ended := brokertest.NewRecorder(), make(chan error, 1)
+	go func() { ended <- b.Run(t.Context(), r) }()
 	t.Cleanup(func() { // after the test's context has ended
 		if err := <-ended; err != nil {
 			t.Errorf("Run returned %v, want nil", err)
 		}
 	})
-	if err := <-h; err != nil {
-		t.Fatal(err)
-	}
+	r.Await(t, "the connection", r.Healthy)
 	k, err := b.History(t.Context(), "upload:x", broker.Position{})
 	if err != nil || len(k.Messages) != 1 {
-		t.Errorf("kept is %+v, error %v, want the message that the leader has", k, err)
+		t.Errorf("the history is %+v, error %v, want the message that the leader has", k, err)
 	}
 }

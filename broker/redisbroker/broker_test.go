@@ -18,7 +18,7 @@ import (
 )
 
 // Among foreign messages on the same channel each stored one has its own position, and no other has any.
-func TestPositionsGoWithTheirMessagesAmongForeignOnes(t *testing.T) {
+func TestBroker_PositionsMatchMessagesAmongForeignOnes(t *testing.T) {
 	const storers, publishers, each = 4, 4, 200
 	server := redistest.Start(t)
 	a, b := join(t, options(server)), join(t, options(server))
@@ -54,10 +54,10 @@ func TestPositionsGoWithTheirMessagesAmongForeignOnes(t *testing.T) {
 	}
 	talking.Wait()
 	redistest.Eventually(t, "all messages have come", func() bool {
-		return len(a.messages(x)) == (storers+publishers)*each
+		return len(a.Messages(x)) == (storers+publishers)*each
 	})
 	var last uint64
-	for _, m := range a.messages(x) {
+	for _, m := range a.Messages(x) {
 		if m.Position != want[string(m.Payload)] {
 			t.Fatalf("%q came at %v, want %v", m.Payload, m.Position, want[string(m.Payload)])
 		}
@@ -68,17 +68,17 @@ func TestPositionsGoWithTheirMessagesAmongForeignOnes(t *testing.T) {
 	}
 }
 
-func TestAPlainSubscriberHearsThePayloadAsItIs(t *testing.T) {
+func TestBroker_PlainSubscriberReceivesPayloadUnchanged(t *testing.T) {
 	server := redistest.Start(t)
 	n := join(t, options(server))
 	plain := server.Client(t)
 	x, payload := "upload:x", "{\"message\":\"\x00\r\n ü\"}"
 	ctx, cancel := context.WithCancel(t.Context())
-	confirmed, heard := make(chan struct{}), make(chan string, 8)
+	confirmed, received := make(chan struct{}), make(chan string, 8)
 	var listening sync.WaitGroup
 	listening.Go(func() {
 		ctx := rueidis.WithOnSubscriptionHook(ctx, func(rueidis.PubSubSubscription) { close(confirmed) })
-		_ = plain.Receive(ctx, plain.B().Subscribe().Channel(x).Build(), func(m rueidis.PubSubMessage) { heard <- m.Message })
+		_ = plain.Receive(ctx, plain.B().Subscribe().Channel(x).Build(), func(m rueidis.PubSubMessage) { received <- m.Message })
 	})
 	<-confirmed
 	store(t, n, x, payload)
@@ -90,18 +90,18 @@ func TestAPlainSubscriberHearsThePayloadAsItIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 3 {
-		if got := <-heard; got != payload {
-			t.Errorf("a plain subscriber heard %q, want %q", got, payload)
+		if got := <-received; got != payload {
+			t.Errorf("a plain subscriber received %q, want %q", got, payload)
 		}
 	}
 	cancel()
 	listening.Wait()
-	if len(heard) > 0 {
-		t.Errorf("a plain subscriber heard %q besides", <-heard)
+	if len(received) > 0 {
+		t.Errorf("a plain subscriber received %q besides", <-received)
 	}
 }
 
-func TestConnectionsDoNotGrowWithChannels(t *testing.T) {
+func TestBroker_ConnectionsDoNotGrowWithChannels(t *testing.T) {
 	server := redistest.Start(t)
 	n := join(t, options(server))
 	before := strings.Count(server.Do("CLIENT", "LIST"), "name=shoal")
@@ -128,7 +128,7 @@ func TestConnectionsDoNotGrowWithChannels(t *testing.T) {
 	}
 }
 
-func TestWhatIsTooLargeIsRefusedAndDropped(t *testing.T) {
+func TestBroker_OversizedMessagesAreRefusedAndDropped(t *testing.T) {
 	server := redistest.Start(t)
 	opt := options(server)
 	opt.MaxPayload = 10
@@ -144,15 +144,15 @@ func TestWhatIsTooLargeIsRefusedAndDropped(t *testing.T) {
 	}
 	server.Do("PUBLISH", x, "12345678901")
 	server.Do("PUBLISH", x, "1234567890")
-	redistest.Eventually(t, "the small message has come", func() bool { return len(n.messages(x)) == 1 })
-	if got := n.messages(x)[0]; string(got.Payload) != "1234567890" || n.Oversized() != 1 {
-		t.Errorf("heard %q and counted %d", got.Payload, n.Oversized())
+	redistest.Eventually(t, "the small message has come", func() bool { return len(n.Messages(x)) == 1 })
+	if got := n.Messages(x)[0]; string(got.Payload) != "1234567890" || n.Oversized() != 1 {
+		t.Errorf("received %q and counted %d", got.Payload, n.Oversized())
 	}
 }
 
 // Messages of another program or of a node with other options may be as large as Redis allows. Dropping it takes no
 // other message's position, and fills no log.
-func TestWhatOthersSendTooLargeIsDropped(t *testing.T) {
+func TestBroker_OversizedForeignMessagesAreDropped(t *testing.T) {
 	const tooLarge = "secret-payload"
 	server := redistest.Start(t)
 	opt := options(server)
@@ -168,13 +168,13 @@ func TestWhatOthersSendTooLargeIsDropped(t *testing.T) {
 	}
 	server.Do("PUBLISH", x, "foreign")
 	second := store(t, generous, x, "second")
-	redistest.Eventually(t, "both small messages have come", func() bool { return len(n.messages(x)) == 2 })
-	foreign, stored := n.messages(x)[0], n.messages(x)[1]
+	redistest.Eventually(t, "both small messages have come", func() bool { return len(n.Messages(x)) == 2 })
+	foreign, stored := n.Messages(x)[0], n.Messages(x)[1]
 	if string(foreign.Payload) != "foreign" || foreign.Position != (broker.Position{}) {
-		t.Errorf("heard %q at %v first, want the foreign message at none", foreign.Payload, foreign.Position)
+		t.Errorf("received %q at %v first, want the foreign message at none", foreign.Payload, foreign.Position)
 	}
 	if string(stored.Payload) != "second" || stored.Position != second || stored.Prev != 1 || second.Offset != 2 {
-		t.Errorf("heard %q at %v after %d, want it at %v after 1", stored.Payload, stored.Position, stored.Prev, second)
+		t.Errorf("received %q at %v after %d, want it at %v after 1", stored.Payload, stored.Position, stored.Prev, second)
 	}
 	if n.Oversized() != 101 {
 		t.Errorf("counted %d dropped messages, want 101", n.Oversized())
@@ -186,7 +186,7 @@ func TestWhatOthersSendTooLargeIsDropped(t *testing.T) {
 }
 
 // A followed channel keeps its epoch and its offset while nothing happens, though all messages are long gone.
-func TestAFollowedChannelKeepsItsEpoch(t *testing.T) {
+func TestBroker_SubscribedChannelKeepsEpoch(t *testing.T) {
 	server := redistest.Start(t)
 	opt := options(server)
 	opt.TTL = 300 * time.Millisecond
@@ -201,17 +201,17 @@ func TestAFollowedChannelKeepsItsEpoch(t *testing.T) {
 	over := time.NewTimer(3 * opt.TTL)
 	<-over.C
 	if k := history(t, n, x); k.Position != at || k.Floor != 1 || len(k.Messages) != 0 {
-		t.Errorf("kept is %+v, want nothing at %v", k, at)
+		t.Errorf("the history is %+v, want nothing at %v", k, at)
 	}
 	if next := store(t, n, x, "two"); next.Epoch != at.Epoch || next.Offset != 2 {
 		t.Errorf("the next message is at %v, want it right after %v", next, at)
 	}
 	if got := describe(history(t, n, x)); got != "2 above 1: 2=two" {
-		t.Errorf("kept is %s", got)
+		t.Errorf("the history is %s", got)
 	}
 }
 
-func TestAChannelThatNobodyFollowsIsForgotten(t *testing.T) {
+func TestBroker_ChannelWithoutSubscribersExpires(t *testing.T) {
 	server := redistest.Start(t)
 	opt := options(server)
 	opt.TTL = 200 * time.Millisecond
@@ -222,7 +222,7 @@ func TestAChannelThatNobodyFollowsIsForgotten(t *testing.T) {
 	})
 }
 
-func TestNoMemoryIsSaidInWords(t *testing.T) {
+func TestBroker_FullMemoryIsNamedByTheError(t *testing.T) {
 	server := redistest.Start(t)
 	n := join(t, options(server))
 	server.Do("XADD", "shoal.kept:upload:old", "1700000000000000-7", token(server)+"1700000000000", "zero")

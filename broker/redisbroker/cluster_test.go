@@ -34,9 +34,9 @@ func channelsOf(count int) []string {
 	return channels
 }
 
-// talkOn stores and publishes a message on each channel as soon as that works, through other, and returns
+// exchange stores and publishes a message on each channel as soon as that works, through other, and returns
 // when a has received them. The interruption must be reported.
-func talkOn(t *testing.T, a, other *node, channels []string, word string) {
+func exchange(t *testing.T, a, other *node, channels []string, word string) {
 	t.Helper()
 	for _, channel := range channels {
 		payload := word + " on " + channel
@@ -50,14 +50,14 @@ func talkOn(t *testing.T, a, other *node, channels []string, word string) {
 	}
 	for _, channel := range channels {
 		redistest.Eventually(t, "the message on "+channel+" has come", func() bool {
-			return slices.ContainsFunc(a.messages(channel), func(m broker.Message) bool {
+			return slices.ContainsFunc(a.Messages(channel), func(m broker.Message) bool {
 				return string(m.Payload) == word+" on "+channel
 			})
 		})
 	}
 }
 
-func TestAForeignMessageInAClusterComesOnceWhateverNodeGetsIt(t *testing.T) {
+func TestCluster_ForeignMessageArrivesOnce(t *testing.T) {
 	servers := redistest.Cluster(t, 3, 0)
 	n := join(t, clusterOptions(servers))
 	channels := channelsOf(20)
@@ -69,18 +69,18 @@ func TestAForeignMessageInAClusterComesOnceWhateverNodeGetsIt(t *testing.T) {
 		store(t, n, channel, "ours")
 	}
 	for _, channel := range channels {
-		redistest.Eventually(t, "all messages have come", func() bool { return len(n.messages(channel)) >= 4 })
+		redistest.Eventually(t, "all messages have come", func() bool { return len(n.Messages(channel)) >= 4 })
 	}
 	for _, channel := range channels {
 		store(t, n, channel, "end")
 		redistest.Eventually(t, "the end has come", func() bool { return n.last(channel) == "end" })
 		stored := 0
-		for _, m := range n.messages(channel) {
+		for _, m := range n.Messages(channel) {
 			if m.Offset > 0 {
 				stored++
 			}
 		}
-		if got := n.messages(channel); len(got) != 5 || stored != 2 {
+		if got := n.Messages(channel); len(got) != 5 || stored != 2 {
 			t.Errorf("on %s came %d messages, %d of them stored, want 5 and 2", channel, len(got), stored)
 		}
 	}
@@ -93,28 +93,28 @@ func TestBroker_FullMemoryOfAnyMasterShowsInHealth(t *testing.T) {
 	for _, server := range servers {
 		server.Do("CONFIG", "SET", "maxmemory", "1")
 		redistest.Eventually(t, "Health names the full memory of "+server.Addr, func() bool {
-			err, _ := n.health()
+			err := n.Fault()
 			return err != nil && strings.Contains(err.Error(), "no memory left") && strings.Contains(err.Error(), server.Addr)
 		})
 		server.Do("CONFIG", "SET", "maxmemory", "0")
-		redistest.Eventually(t, "the node is well again", n.healthy)
+		redistest.Eventually(t, "the node is healthy again", n.Healthy)
 	}
 }
 
-func TestAClustersFailover(t *testing.T) {
+func TestCluster_Failover(t *testing.T) {
 	servers := redistest.Cluster(t, 3, 1)
 	a, other := join(t, clusterOptions(servers)), join(t, clusterOptions(servers))
 	channels := channelsOf(30)
 	subscribe(t, a, channels...)
-	talkOn(t, a, other, channels, "before")
+	exchange(t, a, other, channels, "before")
 	servers[2].Kill()
-	redistest.Eventually(t, "Health says that a server is gone", func() bool { return !a.healthy() })
-	redistest.Eventually(t, "the nodes have found its replica", func() bool { return a.healthy() && other.healthy() })
-	talkOn(t, a, other, channels, "after")
-	if a.interruptions() == 0 {
+	redistest.Eventually(t, "Health says that a server is gone", func() bool { return !a.Healthy() })
+	redistest.Eventually(t, "the nodes have found its replica", func() bool { return a.Healthy() && other.Healthy() })
+	exchange(t, a, other, channels, "after")
+	if len(a.Interruptions()) == 0 {
 		t.Errorf("nobody said that messages may be lost")
 	}
-	for _, interruption := range a.interruption {
+	for _, interruption := range a.Interruptions() {
 		if len(interruption) == 0 || len(interruption) >= len(channels) {
 			t.Errorf("messages may be lost on %d channels, want only those of one server", len(interruption))
 		}
@@ -123,12 +123,12 @@ func TestAClustersFailover(t *testing.T) {
 
 // While slots move from one server to another with their keys, nothing is lost that is not announced, and nothing
 // comes twice.
-func TestSlotsThatMove(t *testing.T) {
+func TestCluster_MovedSlots(t *testing.T) {
 	servers := redistest.Cluster(t, 3, 0)
 	a, other := join(t, clusterOptions(servers)), join(t, clusterOptions(servers))
 	channels := channelsOf(6)
 	subscribe(t, a, channels...)
-	talkOn(t, a, other, channels, "before")
+	exchange(t, a, other, channels, "before")
 	stop := make(chan struct{})
 	var talking sync.WaitGroup
 	talking.Go(func() {
@@ -150,17 +150,17 @@ func TestSlotsThatMove(t *testing.T) {
 	close(stop)
 	talking.Wait()
 	awaitSubscribed(t, servers, channels)
-	talkOn(t, a, other, channels, "after")
+	exchange(t, a, other, channels, "after")
 	for _, channel := range channels {
 		checkOnce(t, a, channel)
-		foreign := len(a.messages(channel))
+		foreign := len(a.Messages(channel))
 		servers[0].Do("PUBLISH", channel, "foreign")
 		store(t, other, channel, "end")
-		redistest.Eventually(t, "the end has come", func() bool { return len(a.messages(channel)) >= foreign+2 })
+		redistest.Eventually(t, "the end has come", func() bool { return len(a.Messages(channel)) >= foreign+2 })
 	}
 	for _, channel := range channels {
 		count := 0
-		for _, m := range a.messages(channel) {
+		for _, m := range a.Messages(channel) {
 			if string(m.Payload) == "foreign" {
 				count++
 			}
@@ -188,7 +188,7 @@ func awaitSubscribed(t *testing.T, servers []*redistest.Server, channels []strin
 func checkOnce(t *testing.T, n *node, channel string) {
 	t.Helper()
 	last := make(map[string]uint64)
-	for _, m := range n.messages(channel) {
+	for _, m := range n.Messages(channel) {
 		if m.Payload == nil || m.Offset == 0 {
 			continue
 		}
@@ -225,7 +225,7 @@ func move(t *testing.T, servers []*redistest.Server, channel string) {
 	}
 }
 
-func TestSentinelsFailover(t *testing.T) {
+func TestSentinel_Failover(t *testing.T) {
 	group := redistest.Sentinel(t)
 	opt := redisbroker.Options{
 		URL:           fmt.Sprintf("redis+sentinel://%s,%s/main", group.Sentinels[0].Addr, group.Sentinels[1].Addr),
@@ -235,16 +235,16 @@ func TestSentinelsFailover(t *testing.T) {
 	a, other := join(t, opt), join(t, opt)
 	channels := channelsOf(5)
 	subscribe(t, a, channels...)
-	talkOn(t, a, other, channels, "before")
+	exchange(t, a, other, channels, "before")
 	before := history(t, a, channels[0])
 	group.Servers[0].Kill()
-	redistest.Eventually(t, "Health says that the master is gone", func() bool { return !a.healthy() })
-	redistest.Eventually(t, "the nodes have found the new master", func() bool { return a.healthy() && other.healthy() })
-	talkOn(t, a, other, channels, "after")
+	redistest.Eventually(t, "Health says that the master is gone", func() bool { return !a.Healthy() })
+	redistest.Eventually(t, "the nodes have found the new master", func() bool { return a.Healthy() && other.Healthy() })
+	exchange(t, a, other, channels, "after")
 	if after := history(t, a, channels[0]); after.Epoch == before.Epoch {
 		t.Errorf("the new master goes on in epoch %q", before.Epoch)
 	}
-	if a.interruptions() == 0 {
+	if len(a.Interruptions()) == 0 {
 		t.Errorf("nobody said that messages may be lost")
 	}
 }

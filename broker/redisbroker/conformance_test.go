@@ -12,16 +12,16 @@ import (
 	"github.com/shoal-go/shoal/broker/redisbroker/internal/redistest"
 )
 
-func TestSingleServerKeepsTheContract(t *testing.T) {
-	keepTheContract(t, "redis://"+redistest.Start(t).Addr)
+func TestConformance_SingleServer(t *testing.T) {
+	conformance(t, "redis://"+redistest.Start(t).Addr)
 }
 
-func TestClusterKeepsTheContract(t *testing.T) {
-	keepTheContract(t, "redis+cluster://"+redistest.Cluster(t, 3, 0)[0].Addr)
+func TestConformance_Cluster(t *testing.T) {
+	conformance(t, "redis+cluster://"+redistest.Cluster(t, 3, 0)[0].Addr)
 }
 
-// keepTheContract tries the suite that all brokers pass.
-func keepTheContract(t *testing.T, url string) {
+// conformance tries the suite that all brokers pass.
+func conformance(t *testing.T, url string) {
 	const ttl = 500 * time.Millisecond
 	node := func(ttl time.Duration) func(testing.TB) broker.HistoryBroker {
 		return func(t testing.TB) broker.HistoryBroker {
@@ -37,7 +37,7 @@ func keepTheContract(t *testing.T, url string) {
 
 // A server that comes back with all that it had kept goes on with that in a new epoch, as it cannot be told from one
 // that comes back with less.
-func TestSingleServerEnduresFaults(t *testing.T) {
+func TestFaults_SingleServer(t *testing.T) {
 	const messages = 64
 	brokertest.Faults(t, brokertest.FaultConfig{
 		Engine: func(t testing.TB) brokertest.Engine {

@@ -10,16 +10,16 @@ import (
 	"time"
 
 	"github.com/shoal-go/shoal/broker"
+	"github.com/shoal-go/shoal/broker/brokertest"
 	"github.com/shoal-go/shoal/broker/redisbroker"
 	"github.com/shoal-go/shoal/broker/redisbroker/internal/redistest"
 )
 
-// awaitUnavailable returns when the node has said that Redis is out of reach.
+// awaitUnavailable returns when the node is unhealthy.
 func awaitUnavailable(t *testing.T, n *node) {
 	t.Helper()
-	redistest.Eventually(t, "Health says that something is wrong", func() bool {
-		err, calls := n.health()
-		return calls > 0 && errors.Is(err, broker.ErrUnavailable)
+	redistest.Eventually(t, "the node is unhealthy", func() bool {
+		return errors.Is(n.Fault(), broker.ErrUnavailable)
 	})
 	began := time.Now()
 	_, storing := n.Store(t.Context(), "upload:x", []byte("lost"))
@@ -32,16 +32,16 @@ func awaitUnavailable(t *testing.T, n *node) {
 	t.Logf("three calls took %v to fail", time.Since(began))
 }
 
-// awaitReturn returns when the node is connected again and has said that something may be lost.
-func awaitReturn(t *testing.T, n *node, interruptions int) {
+// awaitReconnect returns when the node is connected again and has reported an interruption.
+func awaitReconnect(t *testing.T, n *node, interruptions int) {
 	t.Helper()
-	redistest.Eventually(t, "the node is connected again", n.healthy)
-	if got := n.interruptions(); got <= interruptions {
-		t.Errorf("said %d times that messages may be lost, want it said again after %d", got, interruptions)
+	redistest.Eventually(t, "the node is connected again", n.Healthy)
+	if got := len(n.Interruptions()); got <= interruptions {
+		t.Errorf("%d interruptions were reported, want more than %d", got, interruptions)
 	}
 }
 
-func TestRestartWithoutData(t *testing.T) {
+func TestBroker_RestartWithoutData(t *testing.T) {
 	server := redistest.Start(t)
 	n := join(t, options(server))
 	x := "upload:x"
@@ -50,18 +50,18 @@ func TestRestartWithoutData(t *testing.T) {
 	server.Kill()
 	awaitUnavailable(t, n)
 	server.Restart()
-	awaitReturn(t, n, 0)
+	awaitReconnect(t, n, 0)
 	if k := history(t, n, x); k.Epoch == before.Epoch || describe(k) != "0 above 0:" {
-		t.Errorf("kept is %+v, want nothing in an epoch other than %q", k, before.Epoch)
+		t.Errorf("the history is %+v, want nothing in an epoch other than %q", k, before.Epoch)
 	}
-	heard := len(n.messages(x))
+	received := len(n.Messages(x))
 	store(t, n, x, "two")
-	redistest.Eventually(t, "the subscription is restored", func() bool { return len(n.messages(x)) == heard+1 })
+	redistest.Eventually(t, "the subscription is restored", func() bool { return len(n.Messages(x)) == received+1 })
 }
 
 // A server that comes back with data saved earlier continues it in a new epoch: offsets that clients
 // have seen must not name other messages.
-func TestRestartWithOldData(t *testing.T) {
+func TestBroker_RestartWithOldData(t *testing.T) {
 	server := redistest.Start(t)
 	n, other := join(t, options(server)), join(t, options(server))
 	x := "upload:x"
@@ -72,14 +72,14 @@ func TestRestartWithOldData(t *testing.T) {
 	server.Kill()
 	awaitUnavailable(t, n)
 	server.Restart()
-	awaitReturn(t, n, 0)
-	redistest.Eventually(t, "the other node is connected again", other.healthy)
+	awaitReconnect(t, n, 0)
+	redistest.Eventually(t, "the other node is connected again", other.Healthy)
 	after := store(t, other, x, "two")
 	if k := history(t, n, x); k.Epoch == before.Epoch || describe(k) != "2 above 0: 1=one 2=two" || k.Epoch != after.Epoch {
-		t.Errorf("kept is %s in epoch %q, want one and two in an epoch other than %q", describe(k), k.Epoch, before.Epoch)
+		t.Errorf("the history is %s in epoch %q, want one and two in an epoch other than %q", describe(k), k.Epoch, before.Epoch)
 	}
 	redistest.Eventually(t, "the new epoch is told, and then its message", func() bool {
-		got := n.messages(x)
+		got := n.Messages(x)
 		if len(got) < 2 {
 			return false
 		}
@@ -90,7 +90,7 @@ func TestRestartWithOldData(t *testing.T) {
 }
 
 // A process that restarts between two probes is noticed by the first command.
-func TestACommandNoticesARestart(t *testing.T) {
+func TestBroker_CommandNoticesRestart(t *testing.T) {
 	server := redistest.Start(t)
 	n := join(t, options(server))
 	before := store(t, n, "upload:x", "one")
@@ -100,7 +100,7 @@ func TestACommandNoticesARestart(t *testing.T) {
 	}
 }
 
-func TestAPausedServerIsNoticed(t *testing.T) {
+func TestBroker_PausedServerIsUnhealthy(t *testing.T) {
 	server := redistest.Start(t)
 	opt := options(server)
 	opt.Timeout = time.Second
@@ -110,13 +110,13 @@ func TestAPausedServerIsNoticed(t *testing.T) {
 	server.Pause()
 	awaitUnavailable(t, n)
 	server.Resume()
-	awaitReturn(t, n, 0)
+	awaitReconnect(t, n, 0)
 	store(t, n, x, "one")
 	redistest.Eventually(t, "the subscription is restored", func() bool { return n.last(x) == "one" })
 }
 
 // A server that becomes a replica takes no messages, and when it is a master again its history is another.
-func TestADemotedServerIsNoticed(t *testing.T) {
+func TestBroker_DemotedServerIsUnhealthy(t *testing.T) {
 	server := redistest.Start(t)
 	n := join(t, options(server))
 	before := store(t, n, "upload:x", "one")
@@ -126,24 +126,13 @@ func TestADemotedServerIsNoticed(t *testing.T) {
 	}
 	awaitUnavailable(t, n)
 	server.Do("REPLICAOF", "NO", "ONE")
-	awaitReturn(t, n, 0)
+	awaitReconnect(t, n, 0)
 	if after := store(t, n, "upload:x", "two"); after.Epoch == before.Epoch || after.Offset != 2 {
 		t.Errorf("after a promotion a message is at %v, want offset 2 of an epoch other than %q", after, before.Epoch)
 	}
 }
 
-// slowRecorder does not return from Receive until it is released.
-type slowRecorder struct {
-	*recorder
-	gate chan struct{}
-}
-
-func (e slowRecorder) Receive(m broker.Message) {
-	<-e.gate
-	e.recorder.Receive(m)
-}
-
-func TestANodeThatFallsBehindIsInterrupted(t *testing.T) {
+func TestBroker_SlowNodeIsInterrupted(t *testing.T) {
 	server := redistest.Start(t, "--client-output-buffer-limit", "pubsub 256kb 0 0")
 	opt := options(server)
 	opt.ProbeInterval = time.Minute // it shall be the server that ends the connection
@@ -151,11 +140,12 @@ func TestANodeThatFallsBehindIsInterrupted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := slowRecorder{new(recorder), make(chan struct{})}
+	e, gate := brokertest.NewRecorder(), make(chan struct{})
+	e.OnReceive = func(broker.Message) { <-gate }
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- b.Run(ctx, e) }()
-	redistest.Eventually(t, "the broker is connected", e.healthy)
+	redistest.Eventually(t, "the broker is connected", e.Healthy)
 	x := "upload:x"
 	if err := b.Subscribe(t.Context(), x); err != nil {
 		t.Fatal(err)
@@ -166,26 +156,26 @@ func TestANodeThatFallsBehindIsInterrupted(t *testing.T) {
 		}
 		return strings.Contains(server.Do("PUBSUB", "NUMSUB", x), " 0")
 	})
-	close(e.gate)
-	redistest.Eventually(t, "the node says that messages may be lost", func() bool { return e.interruptions() == 1 && e.healthy() })
+	close(gate)
+	redistest.Eventually(t, "an interruption is reported", func() bool { return len(e.Interruptions()) == 1 && e.Healthy() })
 	if err := b.Publish(t.Context(), x, []byte("end")); err != nil {
 		t.Fatal(err)
 	}
-	redistest.Eventually(t, "the subscription is restored", func() bool { return e.last(x) == "end" })
+	redistest.Eventually(t, "the subscription is restored", func() bool { return lastPayload(e, x) == "end" })
 	cancel()
 	if err := <-ended; err != nil {
 		t.Errorf("Run returned %v, want nil", err)
 	}
 }
 
-func TestAServerThatComesLater(t *testing.T) {
+func TestBroker_ConnectsToServerThatStartsLater(t *testing.T) {
 	server := redistest.Start(t)
 	server.Kill()
 	n := start(t, options(server))
 	awaitUnavailable(t, n)
 	server.Restart()
-	redistest.Eventually(t, "the node is connected", n.healthy)
-	if n.interruptions() != 0 {
+	redistest.Eventually(t, "the node is connected", n.Healthy)
+	if len(n.Interruptions()) != 0 {
 		t.Errorf("said that messages may be lost before any could come")
 	}
 }
@@ -199,14 +189,14 @@ func runError(t *testing.T, opt redisbroker.Options) error {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	err = b.Run(ctx, new(recorder))
+	err = b.Run(ctx, brokertest.NewRecorder())
 	if err == nil {
 		t.Fatal("Run returned nil, want an error that ends the start")
 	}
 	return err
 }
 
-func TestWhatNoWaitingWouldMendEndsTheStart(t *testing.T) {
+func TestBroker_PermanentErrorsEndRun(t *testing.T) {
 	const all = "+@all ~* &*"
 	server := redistest.Start(t, "--requirepass", "secret-one")
 	clustered := redistest.Start(t, "--cluster-enabled", "yes")
@@ -246,7 +236,7 @@ func TestWhatNoWaitingWouldMendEndsTheStart(t *testing.T) {
 }
 
 // An error that ends the start does not end a node that was healthy once.
-func TestWhatWasWellOnceIsTriedAgain(t *testing.T) {
+func TestBroker_RetriesAfterItWasConnected(t *testing.T) {
 	server := redistest.Start(t)
 	server.Do("ACL", "SETUSER", "shoal", "on", ">secret", "+@all", "~*", "&*")
 	opt := options(server)
@@ -254,12 +244,12 @@ func TestWhatWasWellOnceIsTriedAgain(t *testing.T) {
 	n := join(t, opt)
 	server.Do("ACL", "DELUSER", "shoal") // ends its connections
 	redistest.Eventually(t, "Health says what is wrong", func() bool {
-		err, _ := n.health()
+		err := n.Fault()
 		return err != nil
 	})
 	if err := n.Publish(t.Context(), "upload:x", nil); !errors.Is(err, broker.ErrUnavailable) {
 		t.Errorf("Publish returned %v, want ErrUnavailable", err)
 	}
 	server.Do("ACL", "SETUSER", "shoal", "on", ">secret", "+@all", "~*", "&*")
-	redistest.Eventually(t, "the node is connected again", n.healthy)
+	redistest.Eventually(t, "the node is connected again", n.Healthy)
 }

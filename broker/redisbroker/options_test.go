@@ -9,7 +9,7 @@ import (
 	"github.com/shoal-go/shoal/internal/optiontest"
 )
 
-func TestURLs(t *testing.T) {
+func TestOptions_URLs(t *testing.T) {
 	for raw, want := range map[string]string{
 		"redis://h":                                "0 [h:6379]  0 : : false",
 		"redis://h:1/3":                            "0 [h:1]  3 : : false",
@@ -32,7 +32,7 @@ func TestURLs(t *testing.T) {
 	}
 }
 
-func TestBadURLs(t *testing.T) {
+func TestOptions_InvalidURLsAreRefused(t *testing.T) {
 	for raw, want := range map[string]string{
 		"":                                        "must begin with",
 		"localhost:6379":                          "must begin with",
@@ -63,7 +63,7 @@ func TestBadURLs(t *testing.T) {
 	}
 }
 
-func TestOptionsComplainOfAllAtOnce(t *testing.T) {
+func TestOptions_AllErrorsAtOnce(t *testing.T) {
 	_, err := New(Options{URL: "x", Messages: -1, TTL: -time.Second, ProbeInterval: 1, Timeout: -1, MaxPayload: -1})
 	for _, name := range []string{"URL", "Messages is -1", "TTL is -1s", "ProbeInterval is 1ns", "Timeout is -1ns", "MaxPayload is -1"} {
 		if err == nil || !strings.Contains(err.Error(), name) {
@@ -84,7 +84,7 @@ func TestOptions_FollowOneRule(t *testing.T) {
 	})
 }
 
-func TestVersions(t *testing.T) {
+func TestCheckVersion(t *testing.T) {
 	for version, fine := range map[string]bool{"7.0.0": true, "10.1": true, "6.2.14": false, "": false, "x": false} {
 		err := checkVersion("h:1", version)
 		if (err == nil) != fine {
@@ -103,7 +103,7 @@ func describe(to target) string {
 }
 
 // Slots as CLUSTER KEYSLOT gives them.
-func TestSlots(t *testing.T) {
+func TestSlotOf(t *testing.T) {
 	for key, want := range map[string]int{"123456789": 12739, "foo": 12182, "{foo}bar": 12182, "a{foo}{bar}": 12182} {
 		if got := slotOf(key); got != want {
 			t.Errorf("the slot of %q is %d, want %d", key, got, want)
@@ -116,7 +116,7 @@ func TestSlots(t *testing.T) {
 	}
 }
 
-func TestAllNamesOfAChannelAreInOneSlot(t *testing.T) {
+func TestNaming_NamesOfAChannelShareASlot(t *testing.T) {
 	n := newNaming(cluster)
 	ids := []string{"a", "{a}", "{a}b", "{}", "}{", "{", "}", "a}b", "{{a}}", "{}{a}", "a b:c", "é", strings.Repeat("{", 255)}
 	for i := range 1000 {

@@ -63,11 +63,11 @@ func TestBroker_FullMemoryShowsInHealth(t *testing.T) {
 	n := join(t, options(server))
 	server.Do("CONFIG", "SET", "maxmemory", "1")
 	redistest.Eventually(t, "Health names the full memory", func() bool {
-		err, _ := n.health()
+		err := n.Fault()
 		return err != nil && errors.Is(err, broker.ErrUnavailable) && strings.Contains(err.Error(), "no memory left")
 	})
 	server.Do("CONFIG", "SET", "maxmemory", "0")
-	redistest.Eventually(t, "the node is well again", n.healthy)
+	redistest.Eventually(t, "the node is healthy again", n.Healthy)
 }
 
 // TestBroker_FullMemoryIsHealthyOnlyWithRoom: near maxmemory, where some messages are stored and others refused, a
@@ -79,14 +79,14 @@ func TestBroker_FullMemoryIsHealthyOnlyWithRoom(t *testing.T) {
 	opt.ProbeInterval = 20 * time.Millisecond
 	n := join(t, opt)
 	server.Do("CONFIG", "SET", "maxmemory", "1")
-	redistest.Eventually(t, "the node is unhealthy", func() bool { return !n.healthy() })
+	redistest.Eventually(t, "the node is unhealthy", func() bool { return !n.Healthy() })
 	used, err := strconv.Atoi(infoField(server.Do("INFO", "memory"), "used_memory"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	before := scriptCalls(t, server)
 	server.Do("CONFIG", "SET", "maxmemory", strconv.Itoa(used+used/50))
-	redistest.Eventually(t, "the node is healthy again", n.healthy)
+	redistest.Eventually(t, "the node is healthy again", n.Healthy)
 	if accepted := scriptCalls(t, server) - before; accepted < 10 {
 		t.Errorf("the node was healthy after %d probes, want 10 at least", accepted)
 	}
@@ -116,7 +116,7 @@ func TestBroker_StartsWithFullMemory(t *testing.T) {
 	server := redistest.Start(t, "--maxmemory", "1")
 	n := start(t, options(server))
 	redistest.Eventually(t, "Health names the full memory", func() bool {
-		err, _ := n.health()
+		err := n.Fault()
 		return err != nil && strings.Contains(err.Error(), "no memory left")
 	})
 	subscribe(t, n, "upload:x")
@@ -125,7 +125,7 @@ func TestBroker_StartsWithFullMemory(t *testing.T) {
 	}
 	redistest.Eventually(t, "the message arrives", func() bool { return n.last("upload:x") == "live" })
 	server.Do("CONFIG", "SET", "maxmemory", "0")
-	redistest.Eventually(t, "the node is healthy", n.healthy)
+	redistest.Eventually(t, "the node is healthy", n.Healthy)
 }
 
 // TestBroker_FrozenServerIsNoticedWhileCallsWait: calls that wait for a server that has stopped do not delay Health.
@@ -141,14 +141,14 @@ func TestBroker_FrozenServerIsNoticedWhileCallsWait(t *testing.T) {
 			_ = n.Subscribe(ctx, "upload:x")
 		}
 	}()
-	redistest.Eventually(t, "Health says that the server is away", func() bool {
-		err, _ := n.health()
+	redistest.Eventually(t, "the node is unhealthy", func() bool {
+		err := n.Fault()
 		return err != nil
 	})
 	cancel()
 	<-ended
 	server.Resume()
-	redistest.Eventually(t, "the node is well again", n.healthy)
+	redistest.Eventually(t, "the node is healthy again", n.Healthy)
 }
 
 // TestPermissions_OfAPrefix: a deployment with a prefix needs no permission for the channels of others.

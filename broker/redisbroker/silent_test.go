@@ -82,7 +82,7 @@ func pipe(to, from net.Conn, pass func([]byte) bool) {
 }
 
 // A subscription connection that receives nothing, while everything else works, is detected and replaced.
-func TestADeafConnectionIsFound(t *testing.T) {
+func TestBroker_SilentSubscriptionIsUnhealthy(t *testing.T) {
 	server := redistest.Start(t)
 	between := newSilencer(t, server.Addr)
 	opt := options(server)
@@ -90,12 +90,12 @@ func TestADeafConnectionIsFound(t *testing.T) {
 	n := join(t, opt)
 	subscribe(t, n, "upload:x")
 	between.silent.Store(true)
-	redistest.Eventually(t, "Health says that nothing is heard", func() bool {
-		err, _ := n.health()
+	redistest.Eventually(t, "the node is unhealthy", func() bool {
+		err := n.Fault()
 		return err != nil
 	})
 	between.silent.Store(false)
-	awaitReturn(t, n, 0)
+	awaitReconnect(t, n, 0)
 	store(t, n, "upload:x", "one")
 	redistest.Eventually(t, "the subscription is restored", func() bool { return n.last("upload:x") == "one" })
 	n.stop()

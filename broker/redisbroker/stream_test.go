@@ -17,7 +17,7 @@ func token(server *redistest.Server) string {
 
 // A stream lives as long as the newest message in it is to be kept, whoever wrote it, and however long ago it was
 // that a message came.
-func TestAStreamLivesAsLongAsItsMessages(t *testing.T) {
+func TestStream_ExpiresWithItsMessages(t *testing.T) {
 	const key = "shoal.kept:upload:x"
 	server := redistest.Start(t)
 	opt := options(server) // messages are kept for ten minutes
@@ -41,7 +41,7 @@ func TestAStreamLivesAsLongAsItsMessages(t *testing.T) {
 	}
 }
 
-func TestAStreamIsTrimmed(t *testing.T) {
+func TestStream_IsTrimmed(t *testing.T) {
 	server := redistest.Start(t)
 	opt := options(server)
 	opt.Messages = 10
@@ -51,7 +51,7 @@ func TestAStreamIsTrimmed(t *testing.T) {
 	}
 	k := history(t, n, "upload:x")
 	if len(k.Messages) != 10 || k.Floor != 490 || k.Offset != 500 || string(k.Messages[0].Payload) != "490" {
-		t.Errorf("kept is %s, want the last ten messages", describe(k))
+		t.Errorf("the history is %s, want the last ten messages", describe(k))
 	}
 	// Redis trims by nodes, of a hundred entries by default.
 	if length, err := strconv.Atoi(server.Do("XLEN", "shoal.kept:upload:x")); err != nil || length > 110 {
@@ -60,14 +60,14 @@ func TestAStreamIsTrimmed(t *testing.T) {
 }
 
 // A channel's name may look as if a cluster's tag stood in front of it.
-func TestANameThatBeginsWithBraces(t *testing.T) {
+func TestStream_NameThatBeginsWithBraces(t *testing.T) {
 	server := redistest.Start(t)
 	n := join(t, options(server))
 	for i, x := range []string{"{5}x", "{}x", "{x", "}x", "{5}{6}"} {
 		subscribe(t, n, x)
 		at := store(t, n, x, fmt.Sprint(i))
-		redistest.Eventually(t, "the message to "+x+" has come", func() bool { return len(n.messages(x)) == 1 })
-		if got := n.messages(x)[0]; got.Position != at {
+		redistest.Eventually(t, "the message to "+x+" has come", func() bool { return len(n.Messages(x)) == 1 })
+		if got := n.Messages(x)[0]; got.Position != at {
 			t.Errorf("the message to %s came at %v, want %v", x, got.Position, at)
 		}
 	}

@@ -39,7 +39,7 @@ func limitFiles(t *testing.T, bytes uint64) {
 func TestServer_FullDiskIsNamed(t *testing.T) {
 	s := start(t, embedded.Options{StoreDir: t.TempDir()})
 	n := join(t, natsbroker.Options{Server: s, File: true, CallTimeout: time.Second})
-	n.awaitWell(t)
+	n.awaitHealthy(t)
 	limitFiles(t, 256<<10)
 	var failed error
 	for i := 0; failed == nil && i < 100; i++ {

@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/shoal-go/shoal/broker"
+	"github.com/shoal-go/shoal/broker/brokertest"
 	"github.com/shoal-go/shoal/broker/natsbroker"
 	"github.com/shoal-go/shoal/broker/natsbroker/embedded"
 )
@@ -36,52 +37,10 @@ func start(t *testing.T, opt embedded.Options) *embedded.Server {
 	return s
 }
 
-// ear is a Handler that records its calls.
-type ear struct {
-	mu     sync.Mutex
-	heard  map[string][]string
-	told   bool
-	well   bool
-	turned chan struct{} // closed and replaced at every change
-}
-
-func (e *ear) Receive(m broker.Message) {
-	e.change(func() { e.heard[m.Channel] = append(e.heard[m.Channel], string(m.Payload)) })
-}
-func (e *ear) Interrupted(...string) {}
-func (e *ear) Health(err error)      { e.change(func() { e.told, e.well = true, err == nil }) }
-
-func (e *ear) change(fn func()) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	fn()
-	close(e.turned)
-	e.turned = make(chan struct{})
-}
-
-func (e *ear) await(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	late := time.NewTimer(patience)
-	defer late.Stop()
-	for {
-		e.mu.Lock()
-		held, turned := condition(), e.turned
-		e.mu.Unlock()
-		if held {
-			return
-		}
-		select {
-		case <-turned:
-		case <-late.C:
-			t.Fatalf("after %v still waiting for %s", patience, what)
-		}
-	}
-}
-
 // node is a broker that runs.
 type node struct {
 	*natsbroker.Broker
-	*ear
+	*brokertest.Recorder
 }
 
 // join runs a broker until the test ends. It does not wait for it to connect.
@@ -92,10 +51,10 @@ func join(t *testing.T, opt natsbroker.Options) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &node{b, &ear{heard: map[string][]string{}, turned: make(chan struct{})}}
+	n := &node{b, brokertest.NewRecorder()}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- b.Run(ctx, n.ear) }()
+	go func() { ended <- b.Run(ctx, n.Recorder) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
@@ -105,9 +64,9 @@ func join(t *testing.T, opt natsbroker.Options) *node {
 	return n
 }
 
-func (n *node) awaitWell(t *testing.T) {
+func (n *node) awaitHealthy(t *testing.T) {
 	t.Helper()
-	n.await(t, "good health", func() bool { return n.well })
+	n.Await(t, "good health", n.Healthy)
 }
 
 func TestServer_AloneListensNowhere(t *testing.T) {
@@ -124,15 +83,15 @@ func TestServer_AloneListensNowhere(t *testing.T) {
 		t.Errorf("a server that is to be reached from within only listens at %v and %v", s.Addr(), s.ClusterAddr())
 	}
 	a, b := join(t, natsbroker.Options{Server: s}), join(t, natsbroker.Options{Server: s})
-	a.awaitWell(t)
-	b.awaitWell(t)
+	a.awaitHealthy(t)
+	b.awaitHealthy(t)
 	if err := b.Subscribe(t.Context(), "upload:x"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := a.Store(t.Context(), "upload:x", []byte("1")); err != nil {
 		t.Fatal(err)
 	}
-	b.await(t, "the message", func() bool { return len(b.heard["upload:x"]) == 1 })
+	b.Await(t, "the message", func() bool { return len(b.Payloads("upload:x")) == 1 })
 	if len(folders()) != 1 {
 		t.Errorf("the server's folders are %q, want one", folders())
 	}
@@ -206,7 +165,7 @@ func TestServer_ThreeLoseOne(t *testing.T) {
 		nodes = append(nodes, join(t, natsbroker.Options{Server: servers[i], Replicas: size}))
 	}
 	for _, n := range nodes {
-		n.awaitWell(t)
+		n.awaitHealthy(t)
 	}
 	// The guarantee of Subscribe has to hold for new channels, with any server as the stream's leader.
 	const rounds = 30
@@ -217,7 +176,7 @@ func TestServer_ThreeLoseOne(t *testing.T) {
 			t.Fatal(err)
 		}
 		pos := store(t, writer, channel, "1")
-		reader.await(t, "the message", func() bool { return len(reader.heard[channel]) == 1 })
+		reader.Await(t, "the message", func() bool { return len(reader.Payloads(channel)) == 1 })
 		for _, n := range nodes {
 			k, err := n.History(t.Context(), channel, broker.Position{})
 			if err != nil || k.Offset != pos.Offset || len(k.Messages) != 1 {
@@ -234,9 +193,9 @@ func TestServer_ThreeLoseOne(t *testing.T) {
 	}
 	eventually(t, "Subscribe", func() error { return nodes[1].Subscribe(t.Context(), "upload:1") })
 	store(t, nodes[2], "upload:1", "2")
-	nodes[1].await(t, "the message", func() bool {
-		heard := nodes[1].heard["upload:1"]
-		return len(heard) > 0 && heard[len(heard)-1] == "2"
+	nodes[1].Await(t, "the message", func() bool {
+		received := nodes[1].Payloads("upload:1")
+		return len(received) > 0 && received[len(received)-1] == "2"
 	})
 	eventually(t, "Kept", func() error {
 		after, err := nodes[2].History(t.Context(), "upload:0", broker.Position{})
@@ -258,7 +217,7 @@ func TestServer_ThreeRecogniseRepetitions(t *testing.T) {
 		nodes = append(nodes, join(t, natsbroker.Options{Server: servers[i], Replicas: size}))
 	}
 	for _, n := range nodes {
-		n.awaitWell(t)
+		n.awaitHealthy(t)
 	}
 	store(t, nodes[0], "upload:first", "1")
 	once := func(n *node, channel string) (at broker.Position, replayed bool) {
@@ -310,7 +269,7 @@ func TestServer_WrongSecretDoesNotJoin(t *testing.T) {
 	a := start(t, cluster(addrs, 0, "secret"))
 	b := start(t, cluster(addrs, 1, "another"))
 	n := join(t, natsbroker.Options{Server: b})
-	n.await(t, "bad news", func() bool { return n.told && !n.well })
+	n.Await(t, "bad health", func() bool { return n.Fault() != nil })
 	if _, err := nats.Connect("nats://" + a.Addr().String()); !errors.Is(err, nats.ErrAuthorization) {
 		t.Errorf("connecting from outside returned %v, want ErrAuthorization", err)
 	}
@@ -375,7 +334,7 @@ func TestServer_RenamedMemberIsTheSameMember(t *testing.T) {
 // a full memory drops old messages instead of refusing new ones.
 func TestServer_FullMemoryDropsOldest(t *testing.T) {
 	n := join(t, natsbroker.Options{Server: start(t, embedded.Options{MaxMemory: 16 << 20})})
-	n.awaitWell(t)
+	n.awaitHealthy(t)
 	payload := strings.Repeat("x", 60<<10)
 	for i := range 600 {
 		if _, err := n.Store(t.Context(), fmt.Sprint("upload:", i%300), []byte(payload)); err != nil {

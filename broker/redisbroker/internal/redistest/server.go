@@ -8,13 +8,13 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/shoal-go/shoal/broker/brokertest"
 )
 
 // patience is how long a server may take to answer. The machine may be busy.
@@ -28,7 +28,7 @@ type Server struct {
 	t       testing.TB
 	dir     string
 	args    []string
-	process *exec.Cmd
+	process *brokertest.Process // nil until it is started
 }
 
 // Start starts a server without persistence, and returns when it answers. args are settings in the form of
@@ -65,17 +65,10 @@ func command(t testing.TB, args []string) *exec.Cmd {
 	return c
 }
 
-// reserve finds a free port for a server that is not started yet.
+// reserve returns a server at a free port that is not started yet.
 func reserve(t testing.TB) *Server {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	s := &Server{Addr: listener.Addr().String(), t: t, dir: t.TempDir()}
-	t.Cleanup(s.Kill)
-	return s
+	return &Server{Addr: brokertest.FreeAddr(t), t: t, dir: t.TempDir()}
 }
 
 // Port returns the port of Addr.
@@ -102,15 +95,10 @@ func binary(t testing.TB) string {
 // Restart starts the server again after Kill, with the data that it has saved.
 func (s *Server) Restart() {
 	s.t.Helper()
-	s.process = command(s.t, s.args)
-	log, err := os.OpenFile(filepath.Join(s.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer log.Close()
-	s.process.Stdout, s.process.Stderr = log, log
-	if err := s.process.Start(); err != nil {
-		s.t.Fatal(err)
+	if s.process == nil {
+		s.process = brokertest.StartProcess(s.t, s.Addr, func(bool) *exec.Cmd { return command(s.t, s.args) })
+	} else {
+		s.process.Restart(true)
 	}
 	Eventually(s.t, "the server at "+s.Addr+" answers", s.answers)
 }
@@ -130,20 +118,13 @@ func (s *Server) answers() bool {
 }
 
 // Kill kills the server, as if its machine had lost power. Unsaved data is lost.
-func (s *Server) Kill() {
-	if s.process == nil {
-		return
-	}
-	_ = s.process.Process.Kill()
-	_ = s.process.Wait()
-	s.process = nil
-}
+func (s *Server) Kill() { s.process.Kill() }
 
-// Pause stops the server from doing anything until Resume, while its connections stay.
-func (s *Server) Pause() { _ = stop(s.process.Process) }
+// Pause stops the server until Resume; its connections stay.
+func (s *Server) Pause() { s.process.Pause() }
 
-// Resume lets a server go on that was paused.
-func (s *Server) Resume() { _ = proceed(s.process.Process) }
+// Resume ends Pause.
+func (s *Server) Resume() { s.process.Resume() }
 
 // Client returns a plain client to the server, which ends with the test.
 func (s *Server) Client(t testing.TB) rueidis.Client {
@@ -201,10 +182,6 @@ func Eventually(t testing.TB, what string, condition func() bool) {
 
 // otherPort returns a free port that is not the server's.
 func otherPort(t testing.TB) string {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return strconv.Itoa(listener.Addr().(*net.TCPAddr).Port)
+	_, port, _ := net.SplitHostPort(brokertest.FreeAddr(t))
+	return port
 }
