@@ -241,7 +241,8 @@ func TestBroker_FullStreamDropsOldest(t *testing.T) {
 
 // TestBroker_FullServerIsUnhealthy: when the server refuses to store, the operation's error and the health name it.
 func TestBroker_FullServerIsUnhealthy(t *testing.T) {
-	n := join(t, quick(serve(t, func(o *server.Options) { o.JetStreamMaxMemory = 1 << 20 })))
+	opt := quick(serve(t, func(o *server.Options) { o.JetStreamMaxMemory = 1 << 20 }))
+	n := join(t, opt)
 	payload := []byte(strings.Repeat("x", 1000))
 	var err error
 	for i := 0; err == nil && i < 2000; i++ {
@@ -254,6 +255,11 @@ func TestBroker_FullServerIsUnhealthy(t *testing.T) {
 		newest := n.Fault()
 		return newest != nil && strings.Contains(newest.Error(), "store")
 	})
+	late := start(t, opt, brokertest.NewRecorder())
+	late.Await(t, "the health of a node that starts now", func() bool { return len(late.HealthReports()) > 0 })
+	if first := late.HealthReports()[0]; first == nil || !strings.Contains(first.Error(), "store") {
+		t.Errorf("a node that starts while the server is full reports %v first", first)
+	}
 }
 
 // TestBroker_FullStorageIsHealthyOnlyWithRoom: near the limit of its storage, where some messages are accepted and

@@ -116,6 +116,11 @@ func (s *session) callbacks(ctx context.Context) []nats.Option {
 				return
 			case isRefusal(err):
 				s.refusals.add(err)
+				if isRefusedPublication(err) {
+					s.forbidden.Store(true) // permissions may have become narrower
+					s.suspect.Store(true)
+					s.wake()
+				}
 				if s.subscriptions.confirmed(refusedSubject(err)) {
 					s.refused.Store(&err) // permissions became narrower while this node was away
 					s.wake()
@@ -130,6 +135,11 @@ func (s *session) callbacks(ctx context.Context) []nats.Option {
 // isRefusal reports whether the server refused a publication or a subscription.
 func isRefusal(err error) bool {
 	return errors.Is(err, nats.ErrPermissionViolation) || errors.Is(err, nats.ErrMaxSubscriptionsExceeded)
+}
+
+// isRefusedPublication reports whether the server refused a publication.
+func isRefusedPublication(err error) bool {
+	return strings.Contains(strings.ToLower(err.Error()), "permissions violation for publish")
 }
 
 // refusedSubject returns the subject that a permissions violation names, or "".

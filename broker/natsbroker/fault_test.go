@@ -324,6 +324,108 @@ func TestBroker_MissingPermissionsEndRun(t *testing.T) {
 	}
 }
 
+// TestBroker_RevokedPermissionsAreUnhealthy: a permission that a connected node loses is named by its health, until the
+// node has it again.
+func TestBroker_RevokedPermissionsAreUnhealthy(t *testing.T) {
+	user := func(denied ...string) []*server.User {
+		return []*server.User{{Username: "node", Password: "node", Permissions: &server.Permissions{
+			Publish: &server.SubjectPermission{Allow: []string{">"}, Deny: denied},
+		}}}
+	}
+	var configured *server.Options
+	s := serve(t, func(o *server.Options) { o.Users, configured = user(), o })
+	opt := quick(s)
+	opt.CallTimeout = 500 * time.Millisecond
+	opt.URL = strings.Replace(opt.URL, "nats://", "nats://node:node@", 1)
+	n := join(t, opt)
+	reload := func(users []*server.User) {
+		changed := configured.Clone()
+		changed.Users = users
+		onPort(t, s)(changed)
+		if err := s.ReloadOptions(changed); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reload(user("upload.>"))
+	n.Await(t, "bad health that names the subject", func() bool {
+		if n.Fault() == nil {
+			_, _ = n.Store(t.Context(), "upload:x", []byte("1"))
+			return false
+		}
+		return strings.Contains(n.Fault().Error(), "upload.")
+	})
+	reload(user())
+	n.awaitHealth(t, true)
+	n.store(t, "upload:x", "2")
+}
+
+// TestBroker_SealedStreamIsUnhealthy: a stream that an operator has sealed is named by the health.
+func TestBroker_SealedStreamIsUnhealthy(t *testing.T) {
+	s := serve(t)
+	n := join(t, quick(s))
+	js, err := jetstream.New(client(t, s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	change(t, js, func(c *jetstream.StreamConfig) { c.Sealed = true })
+	n.Await(t, "bad health that names the seal", func() bool {
+		return n.Fault() != nil && strings.Contains(n.Fault().Error(), "sealed true, want false")
+	})
+	if err := js.DeleteStream(t.Context(), "SHOAL"); err != nil {
+		t.Fatal(err)
+	}
+	n.awaitHealth(t, true)
+	n.store(t, "upload:x", "1")
+}
+
+// change changes the configuration of the stream.
+func change(t *testing.T, js jetstream.JetStream, fn func(*jetstream.StreamConfig)) {
+	t.Helper()
+	stream, err := js.Stream(t.Context(), "SHOAL")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := stream.CachedInfo().Config
+	fn(&config)
+	if _, err := js.UpdateStream(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestBroker_MessagesLargerThanTheStreamAccepts: such a message is refused for good, and the node stays healthy.
+func TestBroker_MessagesLargerThanTheStreamAccepts(t *testing.T) {
+	s := serve(t)
+	n := join(t, quick(s))
+	js, err := jetstream.New(client(t, s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	change(t, js, func(c *jetstream.StreamConfig) { c.MaxMsgSize = 1000 })
+	_, err = n.Store(t.Context(), "upload:x", make([]byte, 2000))
+	if !errors.Is(err, nats.ErrMaxPayload) || errors.Is(err, broker.ErrUnavailable) {
+		t.Errorf("Store returned %v, want an error that no retry fixes", err)
+	}
+	n.store(t, "upload:x", "1")
+	n.subscribe(t, "upload:x")
+	if !n.Healthy() {
+		t.Errorf("the node is unhealthy: %v", n.Fault())
+	}
+}
+
+// TestBroker_PositionsFitTheServersPayload: requests for positions stay within a small max_payload.
+func TestBroker_PositionsFitTheServersPayload(t *testing.T) {
+	n := join(t, quick(serve(t, func(o *server.Options) { o.MaxPayload = 4096 })))
+	channels := make([]string, 100)
+	for i := range channels {
+		channels[i] = fmt.Sprintf("upload:%d-%s", i, strings.Repeat("%", 200))
+	}
+	n.store(t, channels[99], "1")
+	positions, err := n.Positions(t.Context(), channels...)
+	if err != nil || len(positions) != 100 || positions[99].Offset == 0 || positions[0].Offset != 0 {
+		t.Errorf("the positions are %v, %v", positions, err)
+	}
+}
+
 func TestBroker_PositionOutlastsMessagesWhileSubscribed(t *testing.T) {
 	s := serve(t)
 	opt := quick(s)

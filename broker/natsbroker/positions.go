@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/nats-io/nats.go"
@@ -18,14 +17,29 @@ const positionsPerRead = responsesPerRead/2 - 2
 // positions returns the positions of channels, in their order, without reading a message.
 func (s *session) positions(ctx context.Context, channels []string) ([]broker.Position, error) {
 	all := make([]broker.Position, 0, len(channels))
-	for chunk := range slices.Chunk(channels, positionsPerRead) {
-		some, err := s.somePositions(ctx, chunk)
+	for len(channels) > 0 {
+		count := fitting(channels, s.conn.MaxPayload())
+		some, err := s.somePositions(ctx, channels[:count])
 		if err != nil {
 			return nil, err
 		}
 		all = append(all, some...)
+		channels = channels[count:]
 	}
 	return all, nil
+}
+
+// fitting returns how many of the first channels one read covers: as many as fit into a request of maxPayload bytes, but
+// at least one and at most positionsPerRead.
+func fitting(channels []string, maxPayload int64) int {
+	const brackets, quotes = len(`{"multi_last":[]}`), len(`"",`)
+	left := int(maxPayload) - brackets
+	for i, channel := range channels[:min(len(channels), positionsPerRead)] {
+		if left -= len(escapeJSON.Replace(epochPrefix+baseSubject(channel))) + quotes; left < 0 {
+			return max(i, 1)
+		}
+	}
+	return min(len(channels), positionsPerRead)
 }
 
 func (s *session) somePositions(ctx context.Context, channels []string) ([]broker.Position, error) {

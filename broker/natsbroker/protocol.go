@@ -125,6 +125,7 @@ const (
 	wrongSequence        = 10071
 	wrongSequenceUnknown = 10164
 	duplicateInFlight    = 10158
+	tooLarge             = 10054
 	accountFull          = 10002
 	serverFull           = 10023
 	memoryFull           = 10028
@@ -156,6 +157,14 @@ func isFull(err error) bool {
 	var refused *storeError
 	return errors.As(err, &refused) && slices.Contains(
 		[]int{accountFull, serverFull, memoryFull, diskFull, storeFailed}, refused.code)
+}
+
+// Unwrap returns nats.ErrMaxPayload for a message that is larger than the stream accepts.
+func (e *storeError) Unwrap() error {
+	if e.code == tooLarge {
+		return nats.ErrMaxPayload
+	}
+	return nil
 }
 
 // sequence returns the last sequence that a wrongSequence error names.

@@ -42,6 +42,8 @@ type session struct {
 	// suspect means that a call found the stream missing or was refused by it; recreated, that the stream's epoch
 	// changed; so the supervisor checks at once.
 	suspect, recreated atomic.Bool
+	// forbidden means that the server refused a publication since the supervisor last tried the permissions.
+	forbidden atomic.Bool
 	// lastErr is the connection's latest error, refused the refusal of a subscription that had been confirmed.
 	lastErr, refused atomic.Pointer[error]
 	refusals         refusals

@@ -173,6 +173,7 @@ func (o Options) compare(found jetstream.StreamConfig) error {
 	check("discard policy", found.Discard == want.Discard, found.Discard, want.Discard)
 	check("allow direct", found.AllowDirect, found.AllowDirect, true)
 	check("allow rollup", found.AllowRollup, found.AllowRollup, true)
+	check("sealed", !found.Sealed, found.Sealed, false)
 	check("no ack", !found.NoAck, found.NoAck, false)
 	check("subject transform", found.SubjectTransform == nil, found.SubjectTransform, "none")
 	republish := jetstream.RePublish{}

@@ -25,12 +25,12 @@ func (b *Broker) Run(ctx context.Context, h broker.Handler) error {
 			return err
 		}
 		b.session.Store(s)
-		if v.created.IsZero() {
-			v.health(nil)
+		first := v.created.IsZero()
+		if v.created = s.created; first {
+			v.check(ctx, s)
 		} else {
 			h.Interrupted()
 		}
-		v.created = s.created
 		again := v.watch(ctx, s)
 		b.session.Store(nil)
 		s.close()
@@ -224,6 +224,12 @@ func (v *supervisor) checkStream(ctx context.Context, s *session) error {
 	}
 	if s.recreated.Swap(false) {
 		v.interrupted = true
+	}
+	if s.forbidden.Swap(false) {
+		if err := s.checkPermissions(ctx); err != nil {
+			s.forbidden.Store(true)
+			return err
+		}
 	}
 	if err := v.tryStore(ctx, s); err != nil {
 		return fmt.Errorf("natsbroker: store in stream %s: %w", v.opt.Stream, err)

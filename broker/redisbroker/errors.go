@@ -104,6 +104,8 @@ func (b *Broker) connectError(addr string, err error) error {
 			addr, word, b.optionNames().Of(health.URLOption))
 	case word == outOfMemory:
 		return unavailable(addr + noMemory)
+	case strings.Contains(err.Error(), "max number of clients"):
+		return unavailable(addr + " accepts no more connections: raise its maxclients")
 	case isPermissionError(err):
 		return fatalf("redisbroker: %s lets us connect but not do what is needed: %s: allow that by ACL SETUSER",
 			addr, errorText(err))

@@ -128,6 +128,80 @@ func TestBroker_StartsWithFullMemory(t *testing.T) {
 	redistest.Eventually(t, "the node is healthy", n.Healthy)
 }
 
+// TestBroker_RefusedWritesAreUnhealthy: a server that refuses to store messages, but does all else, is unhealthy, and
+// the health names its reason.
+func TestBroker_RefusedWritesAreUnhealthy(t *testing.T) {
+	server := redistest.Start(t)
+	server.Do("ACL", "SETUSER", "node", "on", ">secret", "~*", "&*", "+@all")
+	opt := options(server)
+	opt.URL = "redis://node:secret@" + server.Addr
+	n := join(t, opt)
+	for reason, command := range map[string][2][]string{
+		"NOREPLICAS": {{"CONFIG", "SET", "min-replicas-to-write", "1"}, {"CONFIG", "SET", "min-replicas-to-write", "0"}},
+		"evalsha":    {{"ACL", "SETUSER", "node", "-evalsha"}, {"ACL", "SETUSER", "node", "+evalsha"}},
+		"xadd":       {{"ACL", "SETUSER", "node", "-xadd"}, {"ACL", "SETUSER", "node", "+xadd"}},
+	} {
+		server.Do(command[0]...)
+		n.Await(t, "bad health that names "+reason, func() bool {
+			return n.Fault() != nil && strings.Contains(n.Fault().Error(), reason)
+		})
+		server.Do(command[1]...)
+		n.Await(t, "good health after "+reason, n.Healthy)
+	}
+}
+
+// TestBroker_FlushedScriptsAreLoadedAgain: scripts that were flushed are loaded again, also by a node that only
+// receives, which needs them to keep the epochs of its channels.
+func TestBroker_FlushedScriptsAreLoadedAgain(t *testing.T) {
+	server := redistest.Start(t)
+	n := join(t, options(server))
+	subscribe(t, n, "upload:x")
+	server.Do("SCRIPT", "FLUSH")
+	redistest.Eventually(t, "the scripts are loaded", func() bool {
+		return infoField(server.Do("INFO", "memory"), "number_of_cached_scripts") != "0"
+	})
+	store(t, n, "upload:x", "1")
+	n.Await(t, "the message", func() bool { return n.last("upload:x") == "1" })
+}
+
+// TestBroker_FlushedDataBeginsAnEpoch: after FLUSHALL the next message begins an epoch, on every node.
+func TestBroker_FlushedDataBeginsAnEpoch(t *testing.T) {
+	server := redistest.Start(t)
+	a, b := join(t, options(server)), join(t, options(server))
+	subscribe(t, a, "upload:x")
+	before := store(t, b, "upload:x", "1")
+	server.Do("FLUSHALL")
+	after := store(t, b, "upload:x", "2")
+	a.Await(t, "the message", func() bool { return a.last("upload:x") == "2" })
+	messages := a.Messages("upload:x")
+	if newest := messages[len(messages)-1]; after.Epoch == before.Epoch || newest.Position != after || newest.Prev != 0 {
+		t.Errorf("after FLUSHALL %+v was received, want %+v in an epoch other than %q", newest, after, before.Epoch)
+	}
+	if k := history(t, a, "upload:x"); k.Position != after || len(k.Messages) != 1 {
+		t.Errorf("the history is %+v, want one message at %+v", k, after)
+	}
+}
+
+// TestBroker_WaitsForAFreeConnection: a server with as many clients as it accepts is unavailable, not unsuitable.
+func TestBroker_WaitsForAFreeConnection(t *testing.T) {
+	server := redistest.Start(t)
+	client := server.Client(t)
+	limit := func(count string) {
+		t.Helper()
+		if err := client.Do(t.Context(), client.B().ConfigSet().ParameterValue().
+			ParameterValue("maxclients", count).Build()).Error(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	limit("1")
+	n := start(t, options(server))
+	n.Await(t, "bad health that names the setting", func() bool {
+		return n.Fault() != nil && strings.Contains(n.Fault().Error(), "maxclients")
+	})
+	limit("1000")
+	n.Await(t, "good health", n.Healthy)
+}
+
 // TestBroker_FrozenServerIsNoticedWhileCallsWait: calls that wait for a server that has stopped do not delay Health.
 func TestBroker_FrozenServerIsNoticedWhileCallsWait(t *testing.T) {
 	server := redistest.Start(t)

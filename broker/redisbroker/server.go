@@ -28,14 +28,14 @@ type server struct {
 	conn    atomic.Pointer[commandConn] // nil while the server is out of reach
 	renewal sync.Mutex                  // held while conn is replaced by another of the same client
 
-	mu      sync.Mutex // protects the fields below; no function is called while it is held
-	open    bool       // whether the subscription loop runs
-	waiting []*request
-	held    map[string]struct{} // the channels subscribed to, or to be subscribed to when the server is back
-	orphans []string            // channels whose subscriptions the server has ended
-	fault   error               // nil while connected
-	full    error               // nil while messages can be stored
-	refused error               // why a call could not store a message since the last probe, or nil
+	mu         sync.Mutex // protects the fields below; no function is called while it is held
+	open       bool       // whether the subscription loop runs
+	waiting    []*request
+	held       map[string]struct{} // the channels subscribed to, or to be subscribed to when the server is back
+	orphans    []string            // channels whose subscriptions the server has ended
+	fault      error               // nil while connected
+	storeFault error               // nil while messages can be stored
+	refused    error               // why a call could not store a message since the last probe, or nil
 
 	wake    chan struct{}  // holds a token when requests are waiting
 	logged  string         // the last logged state; only run uses it
@@ -185,7 +185,7 @@ func (s *server) selfTest(ctx context.Context, l *commandConn, p *pubsub) error 
 	}
 	switch stored := l.client.Do(ctx, l.send(storeScript, s.storeProbe(p), nil)).Error(); {
 	case errorCode(stored) == outOfMemory: // messages that are not stored come through
-		s.setFull(s.storage.Probe(callError(ctx, s.addr, stored), false))
+		s.setStoreFault(s.storage.Probe(callError(ctx, s.addr, stored), false))
 	case stored != nil && !hasMoved(errorCode(stored)):
 		return scriptError(stored, s.broker.scripts(l.term)[storeScript])
 	}
@@ -260,11 +260,11 @@ func hasRoom(info string) bool {
 	return limit == 0 || infoField(info, "maxmemory_policy") != "noeviction" || used < limit/100*percent
 }
 
-// setFull records whether the server has memory left for messages, which only an attempt to store one shows.
-func (s *server) setFull(err error) {
+// setStoreFault records why messages cannot be stored, nil if they can. Only an attempt to store one shows that.
+func (s *server) setStoreFault(err error) {
 	s.mu.Lock()
-	was := s.full
-	s.full = err
+	was := s.storeFault
+	s.storeFault = err
 	s.mu.Unlock()
 	if (was == nil) == (err == nil) {
 		return
@@ -292,7 +292,7 @@ func (s *server) currentFault() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.fault == nil {
-		return s.full
+		return s.storeFault
 	}
 	return s.fault
 }

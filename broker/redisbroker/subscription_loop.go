@@ -294,20 +294,29 @@ func (s *server) probe(ctx context.Context, p *pubsub) error {
 		l.client.B().Info().Section("replication", "memory").Build(),
 		l.send(storeScript, s.storeProbe(p), nil))
 	info, err := results[1].ToString()
-	switch stored := results[2].Error(); {
-	case errorCode(stored) == outOfMemory:
-		s.setFull(s.storage.Probe(callError(ctx, s.addr, stored), false))
-	case stored == nil && err == nil:
-		s.setFull(s.storage.Probe(s.takeRefusal(), hasRoom(info)))
-	}
 	if p.unresponsive = err != nil; p.unresponsive {
 		return nil // missing echoes will show
 	}
 	if infoField(info, "role") != "master" {
 		return errors.New("the server is a replica now, which takes no messages")
 	}
-	if infoField(info, "master_replid") != l.term {
+	stored := results[2].Error()
+	if infoField(info, "master_replid") != l.term || errorCode(stored) == "NOSCRIPT" {
 		return s.renew(ctx, l)
 	}
+	s.checkStored(ctx, l, stored, info)
 	return nil
+}
+
+// checkStored records whether the server stores messages, by the error of a probe that stores one and the answer of
+// INFO.
+func (s *server) checkStored(ctx context.Context, l *commandConn, err error, info string) {
+	switch code := errorCode(err); {
+	case err == nil:
+		s.setStoreFault(s.storage.Probe(s.takeRefusal(), hasRoom(info)))
+	case code == outOfMemory:
+		s.setStoreFault(s.storage.Probe(callError(ctx, s.addr, err), false))
+	case code != "" && !hasMoved(code): // such as for want of a permission, of replicas, or of room on the disk
+		s.setStoreFault(callError(ctx, s.addr, scriptError(err, s.broker.scripts(l.term)[storeScript])))
+	}
 }
