@@ -535,7 +535,7 @@ func lifecycleBreakages() []breakage {
 	}
 }
 
-// late leaves channels only once somebody has come back to them.
+// late unsubscribes from channels only after the next Subscribe.
 func late(b *broken) {
 	var mu sync.Mutex
 	gone := make(map[string]bool)

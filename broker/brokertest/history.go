@@ -98,7 +98,7 @@ func historyAgrees(s *suite) {
 	s.checkHistory(s.history(nodes[2], x), epoch, all)
 }
 
-// forgetBegins: Forget removes all stored messages and begins a new epoch, of which subscribers learn in time.
+// forgetBegins: Forget removes all stored messages and begins a new epoch, which subscribers receive before its first message.
 func forgetBegins(s *suite) {
 	a, b := s.join(), s.join()
 	x, other := s.channel("x"), s.channel("other")

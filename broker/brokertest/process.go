@@ -54,26 +54,37 @@ func (p *Process) Kill() {
 // Restart starts the process after Kill, and returns when it accepts connections.
 func (p *Process) Restart(keep bool) {
 	p.t.Helper()
-	const patience = 20 * time.Second
 	p.running = p.command(keep)
 	if err := p.running.Start(); err != nil {
 		p.running = nil
 		p.t.Fatalf("starting the engine: %v", err)
 	}
-	again := time.NewTicker(10 * time.Millisecond)
-	defer again.Stop()
-	late := time.NewTimer(patience)
-	defer late.Stop()
-	for {
+	Eventually(p.t, "the engine listens at "+p.addr, func() error {
 		conn, err := net.Dial("tcp", p.addr)
 		if err == nil {
 			_ = conn.Close()
+		}
+		return err
+	})
+}
+
+// Eventually calls try every ten milliseconds until it returns nil, and ends the test after 30 seconds.
+func Eventually(t testing.TB, event string, try func() error) {
+	t.Helper()
+	const patience = 30 * time.Second
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	timeout := time.NewTimer(patience)
+	defer timeout.Stop()
+	for {
+		err := try()
+		if err == nil {
 			return
 		}
 		select {
-		case <-again.C:
-		case <-late.C:
-			p.t.Fatalf("the engine does not listen at %s after %v: %v", p.addr, patience, err)
+		case <-tick.C:
+		case <-timeout.C:
+			t.Fatalf("after %v still waiting until %s: %v", patience, event, err)
 		}
 	}
 }

@@ -161,7 +161,7 @@ func (r *Recorder) Healthy() bool {
 	return len(reports) > 0 && reports[len(reports)-1] == nil
 }
 
-// Fault returns the newest argument of Health, nil if there is none.
+// Fault returns the newest argument of Health, nil before the first call.
 func (r *Recorder) Fault() error {
 	reports := r.HealthReports()
 	if len(reports) == 0 {

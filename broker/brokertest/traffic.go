@@ -91,8 +91,8 @@ func (t *traffic) awaitDelivery(f *Follower) {
 	}
 }
 
-// account fails with every channel on which the follower missed something without being told. In an epoch that the
-// fault has made begin with all that was stored, it has to have seen all of that.
+// checkDelivery reports every channel on which the follower missed a message without an announced loss. In an
+// epoch that began with all stored messages, it has to have seen all of them.
 func (t *traffic) checkDelivery(f *Follower, after fault) {
 	t.Helper()
 	for i, channel := range t.channels {

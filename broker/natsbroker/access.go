@@ -48,8 +48,8 @@ func isAuthError(err error) bool {
 	return err != nil && strings.Contains(strings.ToLower(err.Error()), "authorization violation")
 }
 
-// authRemedy returns the remedy of an error of authentication. Servers do not tell a client that connects why they
-// refuse its credentials, but when these expire stands in their file.
+// authRemedy returns the remedy of an error of authentication. Servers do not tell a connecting client why they
+// refuse its credentials, but the file holds when these expire.
 func (o Options) authRemedy(err error, names health.Names) string {
 	credentials := names.Of("CredentialsFile")
 	expires := credentialsExpiry(o.CredentialsFile)

@@ -14,7 +14,7 @@ import (
 	"github.com/shoal-go/shoal/broker/natsbroker"
 )
 
-// operator signs the accounts of a server in operator mode, of which one is for nodes.
+// operator signs the accounts of a server in operator mode; account is the one for nodes.
 type operator struct {
 	t       *testing.T
 	key     nkeys.KeyPair

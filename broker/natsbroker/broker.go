@@ -200,7 +200,7 @@ func (b *Broker) read(
 		if err != nil {
 			return err
 		}
-		if s.epochs.current() == before { // else the history may be that of a stream that was created again
+		if s.epochs.current() == before { // else the history may be of a stream that was created again
 			s.subscriptions.setEpoch(base, h.Epoch, h.begin)
 		}
 		snapshot = h.Snapshot

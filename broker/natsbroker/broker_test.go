@@ -61,7 +61,7 @@ func TestBroker_ForgetBeginsEpochOnAllNodes(t *testing.T) {
 	}
 	a.forget(t, "upload:y")
 	fresh := a.history(t, "upload:y")
-	eventually(t, "Store in the new epoch", func() error {
+	brokertest.Eventually(t, "Store in the new epoch", func() error {
 		pos, err := b.Store(t.Context(), "upload:y", nil)
 		if err == nil && pos.Epoch != fresh.Epoch {
 			err = errNotYet
@@ -90,7 +90,7 @@ func recreate(t *testing.T, conn *nats.Conn) {
 }
 
 // TestBroker_StreamCreatedAgainHasAnotherEpoch: the messages of a stream that was deleted and created again carry
-// another epoch from the first one on, long before the next check, and so does what Store returns.
+// another epoch from the first one on, long before the next check, and so does the result of Store.
 func TestBroker_StreamCreatedAgainHasAnotherEpoch(t *testing.T) {
 	s := serve(t)
 	opt := quick(s)
@@ -289,7 +289,7 @@ func TestBroker_FullStorageIsHealthyOnlyWithRoom(t *testing.T) {
 		}
 	}
 	before := streamState(t, client(t, s)).LastSeq
-	eventually(t, "a probe is accepted", func() error {
+	brokertest.Eventually(t, "a probe is accepted", func() error {
 		if streamState(t, client(t, s)).LastSeq == before {
 			return errNotYet
 		}

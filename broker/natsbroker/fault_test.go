@@ -110,7 +110,7 @@ func TestBroker_CreatesDeletedStreamAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "Kept", func() error {
+	brokertest.Eventually(t, "History", func() error {
 		k, err := n.History(t.Context(), "upload:x", broker.Position{})
 		if err == nil && k.Epoch == before.Epoch {
 			err = errNotYet

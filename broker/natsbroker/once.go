@@ -23,7 +23,7 @@ const oncePrefix = epochPrefix + "once."
 type claim struct {
 	sequence uint64
 	digest   string
-	// epoch is that of the channel when the key was claimed.
+	// epoch is the channel's epoch when the key was claimed.
 	epoch string
 }
 
@@ -31,7 +31,7 @@ func (c claim) String() string { return c.digest + " " + c.epoch }
 
 // claimSubject returns the subject of a key, whose length does not depend on the channel.
 func claimSubject(base, key string) string {
-	digest := sha256.Sum256([]byte(base + " " + key)) // there is no space in a subject
+	digest := sha256.Sum256([]byte(base + " " + key)) // a subject has no space
 	return oncePrefix + base64.RawURLEncoding.EncodeToString(digest[:])
 }
 
@@ -122,7 +122,7 @@ func (s *session) claim(ctx context.Context, subject string, c claim) (*claim, e
 	}
 }
 
-// findClaim returns the claim of a subject, nil if there is none, including one that was stored before the call.
+// findClaim returns the claim of a subject, or nil, including one that was stored before the call.
 func (s *session) findClaim(ctx context.Context, subject string) (*claim, error) {
 	for {
 		c, err := s.readClaim(ctx, subject)

@@ -37,7 +37,7 @@ const (
 )
 
 // Permissions returns the subjects that the NATS user of a node must be allowed to publish to and subscribe to, for a
-// stream of this name (Options.Stream). Run tries each of them, except those that create and enlarge the stream,
+// stream of this name (Options.Stream). Run tries each of them, except the ones to create and enlarge the stream,
 // and its error names the missing ones. STREAM.CREATE and STREAM.UPDATE are not needed if an operator creates
 // the stream.
 func Permissions(stream string) (publish, subscribe []string) {
@@ -102,7 +102,7 @@ func appendToken(b *strings.Builder, id string) {
 	}
 }
 
-// Headers of JetStream, the header that distinguishes a Forget marker from a message, and that of a trace context.
+// Headers of JetStream, the header that distinguishes a Forget marker from a message, and the header of a trace context.
 const (
 	streamHeader          = "Nats-Stream"
 	subjectHeader         = "Nats-Subject"
@@ -203,7 +203,7 @@ func parseAck(data []byte) (uint64, error) {
 	return n, nil
 }
 
-// isDuplicate reports whether an acknowledgement is that of an earlier message with the same id.
+// isDuplicate reports whether an acknowledgement belongs to an earlier message with the same id.
 func isDuplicate(ack []byte) bool {
 	var parsed struct {
 		Duplicate bool `json:"duplicate"`

@@ -145,26 +145,6 @@ func (n *node) forget(t *testing.T, channel string) {
 	}
 }
 
-// eventually tries again until it works.
-func eventually(t *testing.T, what string, try func() error) {
-	t.Helper()
-	again := time.NewTicker(10 * time.Millisecond)
-	defer again.Stop()
-	late := time.NewTimer(patience)
-	defer late.Stop()
-	for {
-		err := try()
-		if err == nil {
-			return
-		}
-		select {
-		case <-again.C:
-		case <-late.C:
-			t.Fatalf("%s: after %v still %v", what, patience, err)
-		}
-	}
-}
-
 var errNotYet = errors.New("not yet so")
 
 // onPort makes a server listen where another did.

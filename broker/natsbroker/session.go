@@ -14,7 +14,7 @@ import (
 )
 
 // session is a connection that nats.go has not closed for good; reconnections happen within it. Its methods are safe
-// for concurrent use, except those that name the goroutine they belong to.
+// for concurrent use, except methods that name the goroutine they belong to.
 type session struct {
 	opt           Options
 	handler       broker.Handler

@@ -100,7 +100,7 @@ func (s *subscriptions) confirm(channels []string) bool {
 	return all
 }
 
-// rollBack removes the channels that add returned, except those that another call has confirmed.
+// rollBack removes the channels that add returned, except channels that another call has confirmed.
 func (s *subscriptions) rollBack(added []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

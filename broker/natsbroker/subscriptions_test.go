@@ -16,11 +16,11 @@ func inUse() (bytes, goroutines int) {
 }
 
 // TestSubscriptions_AreSmallAndLeaveNothing subscribes to many channels and leaves them. The server is in the same
-// process, so that the bounds hold for what it needs too.
+// process, so that the bounds include its share.
 func TestSubscriptions_AreSmallAndLeaveNothing(t *testing.T) {
 	const (
 		count        = 20_000
-		perChannel   = 2 << 10 // bytes, of which about half are the server's
+		perChannel   = 2 << 10 // bytes, about half of them the server's
 		left         = count * perChannel / 8
 		fewOtherwise = 20 // goroutines that come and go in client and server
 	)

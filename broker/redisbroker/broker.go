@@ -55,7 +55,7 @@ func New(opt Options) (*Broker, error) {
 }
 
 // Run connects, and passes received messages to h, until ctx ends; then it returns nil. Servers that cannot be
-// reached are tried without end. The error is one of the first connection that no waiting would mend: a wrong password,
+// reached are retried until ctx ends. The error is one of the first connection that a retry does not fix: a wrong password,
 // a missing permission, a version that is too old, or a server that is not of the kind that the URL says.
 func (b *Broker) Run(ctx context.Context, h broker.Handler) error {
 	if b.started.Swap(true) {
@@ -146,7 +146,7 @@ func (b *Broker) checkSize(payload []byte) error {
 	return nil
 }
 
-// bounded returns a context that ends at the latest after Options.Timeout if ctx has no deadline.
+// withTimeout returns a context that ends at the latest after Options.Timeout if ctx has no deadline.
 func (b *Broker) withTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
 	if _, ok := ctx.Deadline(); ok {
 		return ctx, func() {}

@@ -35,8 +35,8 @@ func conformance(t *testing.T, url string) {
 	brokertest.Run(t, brokertest.Config{Node: node(time.Hour), Expiring: node(ttl), Messages: 64, TTL: ttl})
 }
 
-// A server that comes back with all that it had kept goes on with that in a new epoch, as it cannot be told from one
-// that comes back with less.
+// A server that restarts with all its data continues with them in a new epoch, as it cannot be distinguished from a server
+// that restarts with a part of them.
 func TestFaults_SingleServer(t *testing.T) {
 	const messages = 64
 	brokertest.Faults(t, brokertest.FaultConfig{

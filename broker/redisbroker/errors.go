@@ -14,7 +14,7 @@ import (
 	"github.com/shoal-go/shoal/broker/internal/health"
 )
 
-// fatalError is an error that a retry cannot mend.
+// fatalError is an error that a retry does not fix.
 type fatalError struct{ error }
 
 func (e fatalError) Unwrap() error { return e.error }
@@ -93,7 +93,7 @@ func isTemporary(word string) bool {
 // The command has not been carried out.
 func hasMoved(word string) bool { return word == "MOVED" || word == "ASK" || word == "TRYAGAIN" }
 
-// connectError turns an error of connecting to a server into a fatal one if a retry cannot mend it.
+// connectError turns an error of connecting to a server into a fatal one if a retry does not fix it.
 func (b *Broker) connectError(addr string, err error) error {
 	word := errorCode(err)
 	switch {

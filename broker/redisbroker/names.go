@@ -12,7 +12,7 @@ const (
 	streamPrefix   = "shoal.kept:"  // the key of the stream with a channel's history
 	oncePrefix     = "shoal.once:"  // the keys of messages that are stored once
 	positionPrefix = "shoal.at:"    // the channel of the positions of stored messages, each published right before its message
-	probePrefix    = "shoal.probe:" // where a connection hears itself
+	probePrefix    = "shoal.probe:" // where a connection receives its own probes
 )
 
 // slots is how many slots a cluster's keys are spread over.
@@ -49,7 +49,7 @@ func (n naming) tag(channel string) string {
 	return n.tags[slotOf(channel)]
 }
 
-// marked returns the channel whose positions are published on the channel of that name, if it is one of these.
+// parsePositionChannel returns the channel whose positions are published on the channel of a name, if it is one of these.
 func (n naming) parsePositionChannel(name string) (channel string, ok bool) {
 	channel, ok = strings.CutPrefix(name, positionPrefix)
 	if ok && n.tags != nil {

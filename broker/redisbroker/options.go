@@ -53,7 +53,7 @@ type Options struct {
 	OptionName func(option string) string
 }
 
-// The limits of options. Redis keeps up to 2^63 entries; a script that reads so many blocks it.
+// The limits of options. Redis keeps up to 2^63 entries; a script that reads many of them blocks it.
 const (
 	maxMessages = 10_000
 	minTTL      = 10 * time.Millisecond

@@ -35,7 +35,7 @@ type channelKind struct {
 	stored bool
 }
 
-// channelKinds returns the kinds of a deployment's channels. prefix is that of broker.WithPrefix, or "".
+// channelKinds returns the kinds of a deployment's channels. prefix is the prefix of broker.WithPrefix, or "".
 func channelKinds(prefix string) []channelKind {
 	if prefix != "" {
 		prefix += "."
@@ -71,10 +71,10 @@ func commandOf(call string) string {
 	return strings.ToLower(name)
 }
 
-// trialScript runs scriptCommands, and publishes on the channel of a channel's positions, ARGV[1]. It returns the
+// permissionScriptText runs scriptCommands, and publishes on the channel of a channel's positions, ARGV[1]. It returns the
 // commands that failed with their errors. It publishes nothing on the channel itself, which listeners of other programs
 // receive: that the channel is permitted shows the subscription.
-func trialScript(publish string) string {
+func permissionScriptText(publish string) string {
 	var b strings.Builder
 	b.WriteString(`
 local failed = {}
@@ -114,9 +114,9 @@ func (s *server) tryPermissions(ctx context.Context, l *commandConn, p *pubsub) 
 			}
 			continue
 		}
-		command := l.client.B().Evalsha().Sha1(l.sha[trialsScript]).Numkeys(2). //nolint:mnd // as the script has
-											Key(naming.key(channel), naming.once(channel, "probe")).
-											Arg(naming.positionChannel(channel)).Build()
+		command := l.client.B().Evalsha().Sha1(l.sha[permissionScript]).Numkeys(2). //nolint:mnd // as the script has
+												Key(naming.key(channel), naming.once(channel, "probe")).
+												Arg(naming.positionChannel(channel)).Build()
 		failed, err := l.client.Do(ctx, command).AsStrSlice()
 		if err != nil {
 			return s.missingPermission(err, "run a script on keys "+streamPrefix+"*, "+oncePrefix+"*")

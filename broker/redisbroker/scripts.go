@@ -17,7 +17,7 @@ const (
 	publishScript
 	onceScript
 	knownScript
-	trialsScript
+	permissionScript
 	scriptCount
 )
 
@@ -26,8 +26,8 @@ const (
 // that wrote it, and after that when, in milliseconds; its value is the payload. An entry without a time is no
 // message: it only holds a position, of a stream that is empty but has to have one.
 //
-// A token stands for a server's term as master: from its start or promotion to its end. A server that comes back with
-// yesterday's data, or was promoted before it had the newest messages, would use offsets again that
+// A token stands for a server's term as master: from its start or promotion to its end. A server that restarts with
+// old data, or was promoted before it had the newest messages, would use offsets again that
 // clients have seen with other messages. So a script that finds entries of another term carries them over
 // into a new epoch.
 //
@@ -51,52 +51,52 @@ end
 local function text(number) return string.format('%%.0f', number) end
 `
 
-// scriptRare is the part that most calls of Store need not even define.
-const scriptRare = `
-local function live() return redis.call('PEXPIRE', key, ttl + window) end
+// scriptFunctions are functions that most calls of Store do not need, and so do not define.
+const scriptFunctions = `
+local function extend() return redis.call('PEXPIRE', key, ttl + window) end
 
-local function place(stamp, payload)
+local function add(stamp, payload)
 	redis.call('XADD', key, epoch .. '-' .. offset, token .. stamp, payload)
 end
 
-local function tell()
+local function publishEpoch()
 	redis.call(publish, mark, epoch .. '-' .. offset .. '!')
 end
 
-local function begin()
+local function beginEpoch()
 	epoch, offset = text(math.max(time[1] * 1000000 + time[2], tonumber(epoch or 0) + 1)), '0'
 end
 
-local function adopt()
+local function carryOver()
 	local entries = redis.call('XRANGE', key, '-', '+')
 	redis.call('DEL', key)
-	begin()
+	beginEpoch()
 	for _, entry in ipairs(entries) do
 		local stamp = entry[2][1]:sub(#token + 1)
 		if stamp ~= '' then
 			offset = text(offset + 1)
-			place(stamp, entry[2][2])
+			add(stamp, entry[2][2])
 		end
 	end
-	if offset == '0' then place('', '') end
-	tell()
+	if offset == '0' then add('', '') end
+	publishEpoch()
 end
 
-local function settle()
+local function ensureEpoch()
 	if not epoch then
-		begin()
-		place('', '')
+		beginEpoch()
+		add('', '')
 	elseif writer ~= token then
-		adopt()
+		carryOver()
 	end
 end
 `
 
 // storing stores a message, ARGV[1], and publishes it; then id is its position. ARGV[2] is empty, missing, or a space
-// and a trace context, which stands behind the position.
+// and a trace context, which follows the position.
 const storing = `
-if writer ~= token then` + scriptRare + `
-	settle()
+if writer ~= token then` + scriptFunctions + `
+	ensureEpoch()
 	stamp = ''
 end
 local id = redis.call('XADD', key, 'MAXLEN', '~', messages, epoch .. '-*', token .. text(now), ARGV[1])
@@ -131,7 +131,7 @@ return {known, 0}
 `,
 		// A channel that a node is subscribed to needs an epoch that lasts; a read of any other one leaves nothing behind.
 		// Without the permission for PUBSUB only the subscriptions of the reading node, ARGV[4], count.
-		readScript: scriptRare + `
+		readScript: scriptFunctions + `
 local function followed()
 	if ARGV[4] == '1' then return true end
 	local counts = redis.pcall('PUBSUB', publish == 'SPUBLISH' and 'SHARDNUMSUB' or 'NUMSUB', mark)
@@ -139,11 +139,11 @@ local function followed()
 end
 if not epoch and not followed() then return {} end
 if ARGV[4] == '1' or not epoch then
-	settle()
-	live()
+	ensureEpoch()
+	extend()
 elseif writer ~= token then
-	adopt()
-	live()
+	carryOver()
+	extend()
 end
 local from = '-'
 if ARGV[1] == tostring(epoch) and tonumber(ARGV[2]) <= tonumber(offset) then
@@ -152,24 +152,24 @@ end
 local count = math.min(tonumber(ARGV[3]), messages)
 return {epoch .. '-' .. offset, text(now), redis.call('XREVRANGE', key, '+', from, 'COUNT', count)}
 `,
-		forgetScript: scriptRare + `
+		forgetScript: scriptFunctions + `
 redis.call('DEL', key)
-begin()
-place('', '')
-live()
-tell()
+beginEpoch()
+add('', '')
+extend()
+publishEpoch()
 return epoch
 `,
 		// Keeps the epoch of a channel that is followed alive, but not messages that are too old. The entry that
 		// takes their place is of the term that wrote them.
-		touchScript: scriptRare + `
+		touchScript: scriptFunctions + `
 if not epoch then return 0 end
 if stamp ~= '' and tonumber(stamp) + ttl <= now then
 	redis.call('DEL', key)
 	token = writer
-	place('', '')
+	add('', '')
 end
-return live()
+return extend()
 `,
 	}
 }
@@ -200,6 +200,6 @@ func scriptTexts(m mode, token string, messages int, ttl time.Duration) (texts [
 		texts[i] = strings.TrimSpace(head + body)
 	}
 	texts[publishScript], texts[knownScript] = fmt.Sprintf(publishOnly, publish), knownOnly
-	texts[trialsScript] = trialScript(publish)
+	texts[permissionScript] = permissionScriptText(publish)
 	return texts
 }

@@ -15,7 +15,7 @@ func token(server *redistest.Server) string {
 	return term[:16]
 }
 
-// A stream lives as long as the newest message in it is to be kept, whoever wrote it, and however long ago it was
+// A stream lives as long as the newest message in it is to be kept, regardless of its writer and of how long ago it was
 // that a message came.
 func TestStream_ExpiresWithItsMessages(t *testing.T) {
 	const key = "shoal.kept:upload:x"

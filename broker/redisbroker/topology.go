@@ -46,7 +46,7 @@ func newTopology(b *Broker, h broker.Handler) *topology {
 	}
 }
 
-// Intervals of discovery, while all is well and otherwise, and the longest wait until a server has subscribed to
+// Intervals of discovery, while all servers are connected and otherwise, and the longest wait until a server has subscribed to
 // orphans.
 const (
 	discoverInterval = 5 * time.Second
@@ -54,7 +54,7 @@ const (
 	assignTimeout    = 2 * time.Second
 )
 
-// run keeps servers connected until ctx ends. It returns an error of the first connection that a retry cannot mend.
+// run keeps servers connected until ctx ends. It returns an error of the first connection that a retry does not fix.
 func (t *topology) run(ctx context.Context) error {
 	defer t.close()
 	every := time.NewTicker(discoverInterval)
@@ -258,14 +258,15 @@ func (t *topology) removeOrphans(channels []string) (home, unwanted []string) {
 	return home, unwanted
 }
 
-// reportHealth calls Health if it has changed. It returns an error that a retry cannot mend unless all was well once.
+// reportHealth calls Health if it has changed. It returns an error that a retry does not fix, unless all
+// servers were connected once.
 func (t *topology) reportHealth() error {
 	err := t.fault()
 	if err != nil && !t.wasHealthy && isFatal(err) {
 		return err
 	}
 	t.wasHealthy = t.wasHealthy || err == nil
-	starting := !t.reported && errors.Is(err, errConnecting) // a normal start is no fault
+	starting := !t.reported && errors.Is(err, errConnecting) // not a fault
 	if same := t.reported && (err == nil) == (t.health == nil); !same && !starting {
 		t.handler.Health(err)
 		t.reported = true

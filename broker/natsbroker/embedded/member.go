@@ -86,10 +86,10 @@ func resolve(host string) []net.IP {
 	return ips
 }
 
-// ErrBehind is what Ready returns while the server lacks stored state, or the cluster a majority.
+// ErrBehind is returned by Ready while the server lacks stored state, or the cluster a majority.
 var ErrBehind = errors.New("embedded: the NATS server has not caught up with its cluster")
 
-// ErrCannotStore is what Ready returns after a write to the folder of the messages has failed, such as on a full disk.
+// ErrCannotStore is returned by Ready after a write to the folder of the messages has failed, such as on a full disk.
 // The server stores nothing more, even if there is room again, until it is restarted.
 var ErrCannotStore = errors.New("embedded: the NATS server cannot store messages; make room and restart this node")
 

@@ -103,7 +103,7 @@ func TestServer_AloneListensNowhere(t *testing.T) {
 	}
 }
 
-// freeAddrs returns loopback addresses that nobody listens at.
+// freeAddrs returns loopback addresses at which nothing listens.
 func freeAddrs(t *testing.T, count int) []string {
 	t.Helper()
 	var addrs []string
@@ -128,31 +128,11 @@ func cluster(addrs []string, i int, secret string) embedded.Options {
 func store(t *testing.T, n *node, channel, payload string) broker.Position {
 	t.Helper()
 	var pos broker.Position
-	eventually(t, "Store", func() (err error) {
+	brokertest.Eventually(t, "Store", func() (err error) {
 		pos, err = n.Store(t.Context(), channel, []byte(payload))
 		return err
 	})
 	return pos
-}
-
-// eventually tries again until it works.
-func eventually(t *testing.T, what string, try func() error) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	again := time.NewTicker(20 * time.Millisecond)
-	defer again.Stop()
-	for {
-		err := try()
-		if err == nil {
-			return
-		}
-		select {
-		case <-again.C:
-		case <-ctx.Done():
-			t.Fatalf("%s: after %v still %v", what, patience, err)
-		}
-	}
 }
 
 func TestServer_ThreeLoseOne(t *testing.T) {
@@ -191,13 +171,13 @@ func TestServer_ThreeLoseOne(t *testing.T) {
 	if err := servers[0].Close(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "Subscribe", func() error { return nodes[1].Subscribe(t.Context(), "upload:1") })
+	brokertest.Eventually(t, "Subscribe", func() error { return nodes[1].Subscribe(t.Context(), "upload:1") })
 	store(t, nodes[2], "upload:1", "2")
 	nodes[1].Await(t, "the message", func() bool {
 		received := nodes[1].Payloads("upload:1")
 		return len(received) > 0 && received[len(received)-1] == "2"
 	})
-	eventually(t, "Kept", func() error {
+	brokertest.Eventually(t, "History", func() error {
 		after, err := nodes[2].History(t.Context(), "upload:0", broker.Position{})
 		if err == nil && (after.Epoch != before.Epoch || after.Offset != before.Offset) {
 			t.Errorf("after the loss of a node kept is %+v, want %+v", after.Position, before.Position)
@@ -221,7 +201,7 @@ func TestServer_ThreeRecogniseRepetitions(t *testing.T) {
 	}
 	store(t, nodes[0], "upload:first", "1")
 	once := func(n *node, channel string) (at broker.Position, replayed bool) {
-		eventually(t, "StoreOnce", func() (err error) {
+		brokertest.Eventually(t, "StoreOnce", func() (err error) {
 			at, replayed, err = n.StoreOnce(t.Context(), channel, []byte("1"), broker.Once{Key: "key", Digest: "one"})
 			return err
 		})
@@ -310,17 +290,17 @@ func TestServer_RenamedMemberIsTheSameMember(t *testing.T) {
 		opt := cluster(addrs, 1, "secret")
 		opt.Name = name
 		servers[1] = start(t, opt)
-		eventually(t, "Ready of the renamed member", servers[1].Ready)
+		brokertest.Eventually(t, "Ready of the renamed member", servers[1].Ready)
 	}
 	if err := servers[2].Close(); err != nil {
 		t.Fatal(err)
 	}
 	store(t, first, "upload:x", "2")
-	eventually(t, "Ready with two of three", servers[0].Ready)
+	brokertest.Eventually(t, "Ready with two of three", servers[0].Ready)
 	if err := servers[1].Close(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "Ready that names the missing members", func() error {
+	brokertest.Eventually(t, "Ready that names the missing members", func() error {
 		err := servers[0].Ready()
 		if err != nil && errors.Is(err, embedded.ErrBehind) && strings.Contains(err.Error(), "1 of 3") &&
 			strings.Contains(err.Error(), addrs[1]) && strings.Contains(err.Error(), addrs[2]) {

@@ -4,6 +4,7 @@ package redistest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -164,20 +165,18 @@ func (s *Server) Try(words ...string) (string, error) {
 	return fmt.Sprint(value), err
 }
 
-// Eventually returns when the condition holds, and ends the test if that takes too long.
-func Eventually(t testing.TB, what string, condition func() bool) {
+// errWaiting is the result of a condition that does not hold yet.
+var errWaiting = errors.New("not yet")
+
+// Eventually returns when the condition holds, and ends the test after 30 seconds.
+func Eventually(t testing.TB, event string, condition func() bool) {
 	t.Helper()
-	again := time.NewTicker(10 * time.Millisecond)
-	defer again.Stop()
-	late := time.NewTimer(patience)
-	defer late.Stop()
-	for !condition() {
-		select {
-		case <-again.C:
-		case <-late.C:
-			t.Fatalf("after %v still waiting until %s", patience, what)
+	brokertest.Eventually(t, event, func() error {
+		if condition() {
+			return nil
 		}
-	}
+		return errWaiting
+	})
 }
 
 // otherPort returns a free port that is not the server's.
