@@ -231,7 +231,7 @@ func (v *supervisor) checkStream(ctx context.Context, s *session) error {
 			return err
 		}
 	}
-	if err := v.tryStore(ctx, s); err != nil {
+	if err := v.tryStore(ctx, s, info.Config.MaxMsgSize); err != nil {
 		return fmt.Errorf("natsbroker: store in stream %s: %w", v.opt.Stream, err)
 	}
 	return nil
@@ -240,11 +240,16 @@ func (v *supervisor) checkStream(ctx context.Context, s *session) error {
 // fullProbeBytes is the size of the message that is stored to try whether a full stream has room again.
 const fullProbeBytes = 64 << 10
 
-// tryStore stores a message in place of the one before, and returns why messages cannot be stored, or nil.
-func (v *supervisor) tryStore(ctx context.Context, s *session) error {
+// tryStore stores a message in place of the one before, and returns why messages cannot be stored, or nil. maxMessage is
+// the size of the largest message that the stream accepts, if it is positive.
+func (v *supervisor) tryStore(ctx context.Context, s *session, maxMessage int32) error {
 	probe := &nats.Msg{Subject: storeProbeSubject, Header: nats.Header{rollupHeader: {rollupSubject}}}
 	if v.storage.Full() {
-		probe.Data = make([]byte, min(fullProbeBytes, s.conn.MaxPayload()/2))
+		size := min(fullProbeBytes, s.conn.MaxPayload()/2)
+		if maxMessage > 0 {
+			size = min(size, int64(maxMessage)/2)
+		}
+		probe.Data = make([]byte, size)
 	}
 	_, err := s.publish(ctx, probe)
 	if err != nil && !isFull(err) {

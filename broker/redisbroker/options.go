@@ -48,8 +48,9 @@ type Options struct {
 	// nil: nothing is logged.
 	Logger *slog.Logger
 
-	// OptionName returns how the operator sets an option, such as --broker-tls-ca for TLS.RootCAs. Errors name URL, TLS.RootCAs and TLS.Certificates
-	// by it. nil, or a result of "": they name the option itself.
+	// OptionName returns how the operator sets an option, such as --broker-tls-ca for TLS.RootCAs, for errors that
+	// name a remedy. The options are URL, TLS.RootCAs and TLS.Certificates.
+	// nil, or a result of "": errors name the option itself.
 	OptionName func(option string) string
 }
 

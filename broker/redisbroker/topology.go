@@ -258,7 +258,7 @@ func (t *topology) removeOrphans(channels []string) (home, unwanted []string) {
 	return home, unwanted
 }
 
-// reportHealth calls Health if it has changed. It returns an error that a retry does not fix, unless all
+// reportHealth calls Health if the reason has changed. It returns an error that a retry does not fix, unless all
 // servers were connected once.
 func (t *topology) reportHealth() error {
 	err := t.fault()
@@ -267,7 +267,7 @@ func (t *topology) reportHealth() error {
 	}
 	t.wasHealthy = t.wasHealthy || err == nil
 	starting := !t.reported && errors.Is(err, errConnecting) // not a fault
-	if same := t.reported && (err == nil) == (t.health == nil); !same && !starting {
+	if same := t.reported && reason(err) == reason(t.health); !same && !starting {
 		t.handler.Health(err)
 		t.reported = true
 	}
