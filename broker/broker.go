@@ -64,6 +64,36 @@ type HistoryBroker interface {
 	Forget(ctx context.Context, channel string) error
 }
 
+// Errors of an IdempotentBroker.
+var (
+	// ErrKeyReused means that a key was used before with another digest.
+	ErrKeyReused = errors.New("broker: the key was used for something else")
+	// ErrKeysUnsupported is wrapped if the engine cannot keep keys as it is configured. Retrying does not help.
+	ErrKeysUnsupported = errors.New("broker: keys are not supported")
+)
+
+// Once identifies a message, so that storing it again has no effect. Both fields are 1 to 64 letters, digits, "-" or
+// "_".
+type Once struct {
+	// Key is the message's name among all messages of its channel.
+	Key string
+	// Digest identifies the content that the key stands for.
+	Digest string
+}
+
+// IdempotentBroker is a HistoryBroker that stores a message once, however often and on however many nodes it is
+// published.
+type IdempotentBroker interface {
+	HistoryBroker
+	// StoreOnce is like Store, unless a message with the key was stored on the channel within the time for which
+	// messages are stored. Then it stores and publishes nothing, and returns the position of that message, with
+	// replayed set, or ErrKeyReused if the digest differs. Of concurrent calls one stores. The epoch of the position is
+	// never empty. Keys outlive their messages: neither newer messages nor Forget drop them.
+	StoreOnce(ctx context.Context, channel string, payload []byte, once Once) (at Position, replayed bool, err error)
+	// CheckOnce returns ErrKeyReused if StoreOnce would, and stores nothing.
+	CheckOnce(ctx context.Context, channel string, once Once) error
+}
+
 // Since returns the part of a snapshot of everything that History returns for a position.
 func (s Snapshot) Since(since Position) Snapshot {
 	if since.Epoch != s.Epoch || since.Offset < s.Floor || since.Offset > s.Offset {

@@ -8,20 +8,6 @@ import (
 	"github.com/shoal-go/shoal/broker"
 )
 
-// Engine is a running engine that a test stops, pauses and restarts.
-type Engine interface {
-	// Addr is where it listens, host:port. It stays the same.
-	Addr() string
-	// Kill ends it without notice.
-	Kill()
-	// Restart starts it after Kill, with its stored data or empty, and returns when it listens.
-	Restart(keep bool)
-	// Pause stops it where it is, while its connections stay.
-	Pause()
-	// Resume lets it go on.
-	Resume()
-}
-
 // FaultConfig configures Faults.
 type FaultConfig struct {
 	// Engine starts an engine of its own, which keeps Messages messages of a channel for an hour, say.

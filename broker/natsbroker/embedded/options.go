@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -136,4 +137,75 @@ func (o Options) routes() []*url.URL {
 		routes = append(routes, u)
 	}
 	return routes
+}
+
+// resolveTimeout bounds the resolution of the routes when a server looks for itself among them.
+const resolveTimeout = 2 * time.Second
+
+// memberName returns the name that identifies this server as a member of its cluster. Members are never removed, so it
+// must not change between two starts: it is the address by which the routes name this server, or
+// else ClusterAddr. "" means that neither identifies it.
+func (o Options) memberName() string {
+	host, port, err := split(o.ClusterAddr)
+	if err != nil || port == 0 {
+		return ""
+	}
+	if slices.Contains(o.ClusterRoutes, o.ClusterAddr) {
+		return routeName(o.ClusterAddr)
+	}
+	own := ownAddrs(host)
+	var found []string
+	for _, route := range o.ClusterRoutes {
+		routeHost, routePort, err := split(route)
+		if err == nil && routePort == port && slices.ContainsFunc(resolve(routeHost), func(ip net.IP) bool {
+			return slices.ContainsFunc(own, ip.Equal)
+		}) {
+			found = append(found, route)
+		}
+	}
+	ip := net.ParseIP(host)
+	switch {
+	case len(found) == 1:
+		return routeName(found[0])
+	case host == "" || ip != nil && ip.IsUnspecified():
+		return ""
+	default:
+		return routeName(o.ClusterAddr)
+	}
+}
+
+// routeName returns an address in the form of a server's name, which holds neither dots nor colons.
+func routeName(address string) string {
+	return strings.NewReplacer(".", "_", ":", "-", "[", "", "]", "").Replace(address)
+}
+
+// ownAddrs returns the IP addresses of this machine that a host stands for.
+func ownAddrs(host string) []net.IP {
+	if ip := net.ParseIP(host); host != "" && (ip == nil || !ip.IsUnspecified()) {
+		return resolve(host)
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil
+	}
+	var own []net.IP
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok {
+			own = append(own, n.IP)
+		}
+	}
+	return own
+}
+
+func resolve(host string) []net.IP {
+	if ip := net.ParseIP(host); ip != nil {
+		return []net.IP{ip}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), resolveTimeout)
+	defer cancel()
+	ips, err := net.DefaultResolver.LookupIP(ctx, "ip", host)
+	if err != nil {
+		return nil
+	}
+	return ips
 }

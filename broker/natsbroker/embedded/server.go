@@ -23,10 +23,13 @@ package embedded
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"sync"
@@ -157,6 +160,79 @@ func (s *Server) shutdown() error {
 	s.server.Shutdown()
 	s.server.WaitForShutdown()
 	return removeAll(s.dir)
+}
+
+// ErrBehind is returned by Ready while the server lacks stored state, or the cluster a majority.
+var ErrBehind = errors.New("embedded: the NATS server has not caught up with its cluster")
+
+// ErrCannotStore is returned by Ready after a write to the folder of the messages has failed, such as on a full disk.
+// The server stores nothing more, even if there is room again, until it is restarted.
+var ErrCannotStore = errors.New("embedded: the NATS server cannot store messages; make room and restart this node")
+
+// Ready returns nil if the server has everything that it should store. Else the error wraps ErrCannotStore and names
+// the file, or it wraps ErrBehind and names the configured members that this server is not connected to. Do not stop
+// another server on purpose before: the majority that then remains may lack the state. It does not block on other
+// servers.
+func (s *Server) Ready() error {
+	v := healthResponse{header: make(http.Header)}
+	s.server.HandleHealthz(&v, &http.Request{Method: http.MethodGet, URL: new(url.URL)})
+	if v.status == http.StatusOK {
+		return nil
+	}
+	if reason := v.reason(); strings.Contains(reason, "write error") {
+		return fmt.Errorf("%w: %s", ErrCannotStore, reason)
+	}
+	missing := s.missing()
+	if len(missing) == 0 {
+		return ErrBehind
+	}
+	return fmt.Errorf("%w: %d of %d members are connected, %d are needed, missing: %s", ErrBehind,
+		len(s.members)-len(missing), len(s.members), len(s.members)/2+1, strings.Join(missing, ", "))
+}
+
+// missing returns the addresses of the members in the options that are not connected.
+func (s *Server) missing() []string {
+	connected := map[string]bool{s.server.Name(): true}
+	if routes, err := s.server.Routez(new(server.RoutezOptions)); err == nil {
+		for _, r := range routes.Routes {
+			connected[r.RemoteName] = true
+		}
+	}
+	var missing []string
+	for _, address := range s.members {
+		if !connected[routeName(address)] {
+			missing = append(missing, address)
+		}
+	}
+	return missing
+}
+
+// healthResponse records the server's health. It is not safe for concurrent use.
+type healthResponse struct {
+	header http.Header
+	status int
+	body   []byte
+}
+
+func (h *healthResponse) Header() http.Header { return h.header }
+
+func (h *healthResponse) WriteHeader(status int) { h.status = status }
+
+func (h *healthResponse) Write(p []byte) (int, error) {
+	if h.status == 0 {
+		h.status = http.StatusOK
+	}
+	h.body = append(h.body, p...)
+	return len(p), nil
+}
+
+// reason returns the server's reason for not being healthy, or "".
+func (h *healthResponse) reason() string {
+	var health server.HealthStatus
+	if json.Unmarshal(h.body, &health) != nil {
+		return ""
+	}
+	return health.Error
 }
 
 // removeAll removes the temporary directory, if there is one. The server has stopped, and with it the goroutines of
