@@ -287,9 +287,9 @@ func (s *server) probe(ctx context.Context, p *pubsub) error {
 	if l == nil {
 		return errors.New("the connection for commands has ended")
 	}
-	ctx, cancel := context.WithTimeout(ctx, interval)
+	limited, cancel := context.WithTimeout(ctx, interval)
 	defer cancel()
-	results := l.client.DoMulti(ctx,
+	results := l.client.DoMulti(limited,
 		l.client.B().Publish().Channel(p.probe).Message("").Build(),
 		l.client.B().Info().Section("replication", "memory").Build(),
 		l.send(storeScript, s.storeProbe(p), nil))
