@@ -106,6 +106,9 @@ func TestBroker_HistoryIncludesLeadersMessages(t *testing.T) {
 	l := &replicas{t: t, opt: opt}
 	l.answer(conn, "$JS.API.STREAM.INFO.SHOAL", l.info)
 	l.answer(conn, "upload.x", l.refuse)
+	l.answer(conn, storeProbeSubject, func(*nats.Msg) []*nats.Msg {
+		return []*nats.Msg{{Data: []byte(`{"stream":"SHOAL","seq":9}`)}}
+	})
 	l.answer(conn, "$JS.API.DIRECT.GET.SHOAL", l.batch)
 	l.answer(conn, "$JS.API.DIRECT.GET.SHOAL.epoch.upload.x", l.record)
 	if err := conn.Flush(); err != nil {
