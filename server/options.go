@@ -134,8 +134,9 @@ type Options struct {
 	QueueAge      time.Duration
 	// UnsentBytes limits the bytes of one TCP connection that the kernel holds and has not sent yet, beside one write of
 	// at most 64 KiB: messages beyond it remain in the queue, where a newer state may replace an older one, so that a
-	// client on a slow link gets fresh states. 0: 16 KiB; negative: the system's limit, up to some megabytes. On systems
-	// other than Linux and macOS the whole send buffer is limited.
+	// client on a slow link gets fresh states. After the socket has refused bytes, the kernel holds at most half of it,
+	// beside one write of at most 4 KiB or one larger message. 0: 16 KiB; negative: the system's limit, up to some
+	// megabytes. On systems other than Linux and macOS the whole send buffer is limited.
 	UnsentBytes int
 	// RecoveryBytes limits the stored messages that are queued for one connection while its client recovers: the others
 	// are read from the history when there is room. Each message counts with 32 bytes more than its size. If the history

@@ -11,8 +11,9 @@
 // writers.
 //
 // A socket that returns EAGAIN is detached from its writer: a drain goroutine of its own writes to it with blocking
-// writes until its queues are empty. A connection without a file descriptor (net.Pipe) always uses a drain
-// goroutine, unless it is a [TryWriter], as those over TLS are. An idle outbox has no goroutine and no memory beyond its struct.
+// writes until its queues are empty. It dequeues frames when the socket is writable, not before: until then a newer
+// state can replace a queued one. A connection without a file descriptor (net.Pipe) always uses a drain goroutine,
+// unless it is a [TryWriter], as those over TLS are. An idle outbox has no goroutine and no memory beyond its struct.
 //
 // # Recovery
 //

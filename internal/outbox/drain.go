@@ -39,8 +39,7 @@ func (o *Outbox) stall(b *batch, n int) {
 	if o.overflowed == b.final && !o.dead { // otherwise an overflow or Abort dropped the queues during the write
 		o.requeue(b, requeueFrom)
 	}
-	o.stalled = true
-	o.writer.count.stalled.Add(1)
+	o.noteStall()
 	o.startDrain(rest)
 }
 
@@ -82,12 +81,23 @@ func (o *Outbox) requeue(b *batch, from int) {
 	o.data.pushFront(chunks, b.entries[max(from, b.controls):b.live])
 }
 
-// detach moves an outbox without a file descriptor to a drain goroutine.
-func (o *Outbox) detach() {
+// detach makes a drain goroutine the owner. stalled: the socket refuses bytes.
+func (o *Outbox) detach(stalled bool) {
 	b := o.pool.batch()
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if stalled {
+		o.noteStall()
+	}
 	o.startDrain(b)
+}
+
+// noteStall notes that the socket refuses bytes. The caller is the owner.
+func (o *Outbox) noteStall() {
+	if !o.stalled {
+		o.stalled = true
+		o.writer.count.stalled.Add(1)
+	}
 }
 
 // startDrain makes a new drain goroutine the owner. b is its first batch and may be empty. The age of the queued
@@ -108,8 +118,8 @@ func (o *Outbox) startDrain(b *batch) {
 	p.running.Go(func() { o.drain(b) })
 }
 
-// drain writes with blocking writes until the queues are empty. It needs no write deadline: the outbox's timer closes
-// the socket, which ends a blocked write.
+// drain writes with blocking writes until the queues are empty, each when the socket is writable. It needs no write
+// deadline: the outbox's timer closes the socket, which ends a blocked write.
 func (o *Outbox) drain(b *batch) {
 	defer o.recoverPanic()
 	p := o.pool

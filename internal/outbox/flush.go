@@ -117,7 +117,7 @@ func (s *socketWriter) serve(o *Outbox, batches int) (more bool) {
 	case o.raw != nil:
 		limit = writerBatch
 	case try == nil:
-		o.detach()
+		o.detach(false)
 		return false
 	}
 	for range batches {

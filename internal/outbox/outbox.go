@@ -42,6 +42,9 @@ type Outbox struct {
 	variant           frame.Variant
 	// linked: the outbox is in the writer's list of open outboxes. By the writer's mutex.
 	linked bool
+	// slow is the number of further writes before which the owner checks that the socket is writable: slowChecks after a
+	// stall. It belongs to the owner.
+	slow uint8
 	// oldest is the enqueue time of the oldest unwritten frame; maintained only while draining. By mu.
 	oldest uint32
 	// recovery is nil except while stored messages are unwritten. By mu.
@@ -176,15 +179,27 @@ func (o *Outbox) scheduleLocked() {
 func (o *Outbox) next(b *batch, limit int) bool {
 	o.mu.Lock()
 	o.creditWritten(b)
-	if o.recovery != nil && !o.continueRecovery() {
-		o.mu.Unlock()
-		o.detach()
-		return false
-	}
-	if !o.dead && !(o.control.empty() && o.data.empty() && !o.recovery.writable()) {
-		o.fillBatch(b, limit)
-		o.mu.Unlock()
-		return true
+	for ready := false; ; ready = true {
+		if o.recovery != nil && !o.continueRecovery() {
+			o.mu.Unlock()
+			o.detach(false)
+			return false
+		}
+		if o.dead || o.control.empty() && o.data.empty() && !o.recovery.writable() {
+			break
+		}
+		if ready || !o.draining && o.slow == 0 {
+			if o.slow > 0 {
+				limit = slowBatch
+			}
+			o.fillBatch(b, limit)
+			o.mu.Unlock()
+			return true
+		}
+		if !o.awaitWritable() {
+			o.detach(true)
+			return false
+		}
 	}
 	flushed := o.closing && !o.dead
 	if flushed && !o.peerGone {

@@ -27,9 +27,10 @@ type Options struct {
 	// MaxRecoveryBytes limits the stored messages that are queued for one connection (see Outbox.Recover), each counted
 	// with 32 bytes more than its size. Messages beyond it are read from the history later. 0: 8 MiB.
 	MaxRecoveryBytes int
-	// UnsentBytes limits the bytes of one TCP connection that the kernel holds and has not sent yet, beside one write:
-	// frames beyond it remain in the queue, where a newer state may replace an older one. 0: 16 KiB; negative: the
-	// system's limit, up to some megabytes. On systems other than Linux and macOS the socket's whole send buffer is
+	// UnsentBytes limits the bytes of one TCP connection that the kernel holds and has not sent yet, beside one write of
+	// up to 64 KiB: frames beyond it remain in the queue, where a newer state may replace an older one. After a stall the
+	// kernel holds at most half of it, beside one write of up to 4 KiB or one larger frame. 0: 16 KiB; negative:
+	// the system's limit, up to some megabytes. On systems other than Linux and macOS the socket's whole send buffer is
 	// limited.
 	UnsentBytes int
 	// MaxAge limits the time that a frame is queued for a slow client, and thereby the duration of a blocked write.

@@ -315,6 +315,55 @@ func socketPair(t testing.TB) (server, client net.Conn) {
 	return ends[0], ends[1]
 }
 
+// gatedRaw reports the first wait for its socket, and lets it begin once proceed is closed.
+type gatedRaw struct {
+	syscall.RawConn
+	waiting, proceed chan struct{}
+	once             *sync.Once
+}
+
+func (r gatedRaw) Write(f func(fd uintptr) bool) error {
+	r.once.Do(func() { close(r.waiting) })
+	<-r.proceed
+	return r.RawConn.Write(f)
+}
+
+// A stalled outbox dequeues frames when its socket is writable: the client then gets the newest state, not the one that
+// was the newest when the socket refused it.
+func TestOutbox_StateIsReplacedUntilSocketIsWritable(t *testing.T) {
+	p := NewPool(roomy)
+	defer p.Close()
+	server, client := socketPair(t)
+	raw, err := server.(syscall.Conn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	gate := gatedRaw{raw, make(chan struct{}), make(chan struct{}), new(sync.Once)}
+	o := p.Open(server, Config{Variant: frame.V1, Raw: gate})
+	sent := 0
+	eventually(t, "the outbox waits for its socket", func() bool {
+		select {
+		case <-gate.waiting:
+			return true
+		default:
+		}
+		if o.Pending() == (Pending{}) {
+			send(t, o, Queued, data("a", frame.State, sent, 0))
+			sent++
+		}
+		return false
+	})
+	for range 100 {
+		send(t, o, Conflated, data("a", frame.State, sent, 0))
+		sent++
+	}
+	close(gate.proceed)
+	all := mustRead(t, client, sent-100)
+	if got, want := numbers(t, all[len(all)-1:]), fmt.Sprintf("a%d+100", sent-1); got != want {
+		t.Errorf("the last state was %s, want %s", got, want)
+	}
+}
+
 // tryingConn is a TryWriter as one over TLS is: it takes everything, and keeps the bytes that the socket refuses.
 type tryingConn struct {
 	net.Conn

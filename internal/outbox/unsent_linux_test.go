@@ -4,6 +4,10 @@ import (
 	"net"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shoal-go/shoal/internal/frame"
 )
 
 // unsentLimit returns the limit that the kernel has for a connection.
@@ -46,5 +50,45 @@ func TestOutbox_LimitsUnsentBytes(t *testing.T) {
 				t.Errorf("the kernel holds at most %d unsent bytes, want %d", got, want)
 			}
 		})
+	}
+}
+
+// unsent returns the number of bytes of a connection that the kernel holds and has not sent yet.
+func unsent(t *testing.T, conn *net.TCPConn) (n int) {
+	t.Helper()
+	raw, err := conn.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) {
+			n, err = unix.IoctlGetInt(int(fd), unix.SIOCOUTQNSD) //nolint:gosec // a descriptor is small
+		})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// The kernel joins writes in a buffer without checking the limit for each: after a stall the outbox checks it.
+func TestOutbox_LimitsUnsentBytesOfSlowClient(t *testing.T) {
+	p, o, client := openTCP(t, roomy)
+	mustRead(t, client, fill(t, p, o))
+	idle, stalled := false, false
+	for n := 0; !stalled; n++ {
+		eventually(t, "the outbox is idle or stalled", func() bool {
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			idle, stalled = !o.owned, o.stalled && n > 0
+			return idle || stalled
+		})
+		if n == slowChecks {
+			t.Fatal("the socket takes everything")
+		}
+		if idle {
+			send(t, o, Queued, data("a", frame.Event, n, 8000))
+		}
+	}
+	const most = 16<<10/2 + 8100 // half of the limit and one frame
+	if got := unsent(t, o.conn.(*net.TCPConn)); got > most {
+		t.Errorf("the kernel holds %d unsent bytes, want at most %d", got, most)
 	}
 }

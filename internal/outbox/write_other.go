@@ -12,3 +12,5 @@ import (
 func rawConn(net.Conn) syscall.RawConn { return nil }
 
 func tryWrite(uintptr, []byte) (int, error) { return 0, errors.ErrUnsupported }
+
+func writable(uintptr) bool { return true }

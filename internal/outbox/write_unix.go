@@ -6,6 +6,8 @@ import (
 	"errors"
 	"net"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // rawConn returns the syscall.RawConn of a *net.TCPConn or *net.UnixConn, and nil for other types. A type that embeds
@@ -39,6 +41,18 @@ func tryWrite(fd uintptr, buf []byte) (int, error) {
 			return 0, nil
 		default:
 			return 0, err
+		}
+	}
+}
+
+// writable reports whether the socket takes more bytes. If not, the kernel notifies the runtime's poller when it does, as
+// after a refused write.
+func writable(fd uintptr) bool {
+	for {
+		fds := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+		n, err := unix.Poll(fds[:], 0)
+		if !errors.Is(err, unix.EINTR) {
+			return n != 0
 		}
 	}
 }
