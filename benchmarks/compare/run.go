@@ -37,6 +37,7 @@ type runCommand struct {
 	Loss          []float64       `default:"0.01" help:"Shares of the packets that S10's links lose."`
 	States        float64         `default:"150" help:"Messages per second of S10."`
 	StateBytes    int             `default:"600" help:"Size of S10's messages."`
+	WarmUp        time.Duration   `default:"10s" help:"How long S10 publishes first, while buffers on the way fill up."`
 	Centrifugo    string          `placeholder:"FILE" env:"COMPARE_CENTRIFUGO" help:"Program of Centrifugo (the one installed by naming centrifugo in --system)."`
 	Settle        time.Duration   `default:"2s" help:"How long the idle clients of S5 are left alone first."`
 	Patience      time.Duration   `default:"60s" help:"How long a single step may take."`
@@ -53,7 +54,7 @@ func (c *runCommand) Run(ctx context.Context, std streams) error {
 		Measure: c.Measure, Loads: c.Share, Stalled: c.Stalled, Duration: c.Duration, Settle: c.Settle, Patience: c.Patience,
 		Subscribers: c.Subscribers, Rate: c.Rate, TLS: c.TLS, Publishers: c.Publishers,
 		Batch: c.Batch, Uploads: c.Uploads, Kbits: c.Kbits, Delays: c.Delay, Losses: c.Loss, States: c.States,
-		StateBytes: c.StateBytes, Centrifugo: c.Centrifugo, Profiles: c.Profiles,
+		StateBytes: c.StateBytes, WarmUp: c.WarmUp, Centrifugo: c.Centrifugo, Profiles: c.Profiles,
 	})
 }
 

@@ -75,6 +75,8 @@ type Config struct {
 	Losses     []float64
 	States     float64
 	StateBytes int
+	// WarmUp is how long S10 publishes before it measures.
+	WarmUp time.Duration
 	// Centrifugo is the path of its program, "" for the installed one.
 	Centrifugo string
 	// Settle is how long the idle connections of S5 are left alone before their memory is looked at.

@@ -47,52 +47,69 @@ func measureFresh(ctx context.Context, c Config, t trial) (m map[results.Metric]
 	return s.fresh(ctx)
 }
 
-// fresh publishes for some time. A message that has not been received when that is over does not count: a system whose
-// queue grows without bound would otherwise be waited for as long again.
+// fresh publishes for some time and measures in the last part of it: buffers on the way fill up first. A message that
+// has not been received when that is over does not count: a system whose queue grows without bound would otherwise be
+// waited for as long again.
 func (s *session) fresh(ctx context.Context) (map[results.Metric]float64, error) {
 	if _, err := s.connect(ctx); err != nil {
 		return nil, err
 	}
 	p := s.trial.params
-	messages := max(int(p.Rate*s.config.Duration.Seconds()), leastMessages)
-	lasts := time.Duration(float64(messages) / p.Rate * float64(time.Second))
-	type waited struct {
-		answer loadgen.Answer
-		err    error
+	messages := max(p.Rate*s.config.Duration.Seconds(), leastMessages)
+	lasts := time.Duration(messages / p.Rate * float64(time.Second))
+	type received struct {
+		before, end loadgen.Answer
+		err         error
 	}
-	done := make(chan waited, 1)
-	go func() {
-		a, err := s.drive(ctx, loadgen.Request{Do: loadgen.Wait, Total: math.MaxUint64, Timeout: lasts})
-		done <- waited{a, err}
-	}()
+	done := make(chan received, 1)
 	began := time.Now()
+	go func() {
+		before, end, err := s.receive(ctx, s.config.WarmUp, lasts)
+		done <- received{before, end, err}
+	}()
 	published, err := s.server.Call(ctx, serverproc.Request{
-		Do: serverproc.Schedule, Channels: 1, Messages: messages, Bytes: p.Bytes, Rate: p.Rate,
+		Do: serverproc.Schedule, Channels: 1, Bytes: p.Bytes, Rate: p.Rate,
+		Messages: int(messages + p.Rate*s.config.WarmUp.Seconds()),
 	})
 	if err != nil {
 		s.clients.Interrupt()
 	}
-	w := <-done
-	if err := errors.Join(err, w.err); err != nil {
-		return nil, err
-	}
-	end, err := s.drive(ctx, loadgen.Request{Do: loadgen.Look})
-	if err != nil {
+	r := <-done
+	if err := errors.Join(err, r.err); err != nil {
 		return nil, err
 	}
 	m := map[results.Metric]float64{
-		results.P50: milliseconds(end.Latency.P50), results.P99: milliseconds(end.Latency.P99),
+		results.P50: milliseconds(r.end.Latency.P50), results.P99: milliseconds(r.end.Latency.P99),
 		results.Late:          milliseconds(published.Late),
-		results.Messages:      float64(end.Messages),
-		results.Received:      float64(end.Messages) / float64(messages),
-		results.ReceivedBytes: float64(end.Bytes),
-		results.Closed:        float64(end.Closed),
+		results.Messages:      float64(r.end.Messages - r.before.Messages),
+		results.Received:      float64(r.end.Messages-r.before.Messages) / messages,
+		results.ReceivedBytes: float64(r.end.Bytes - r.before.Bytes),
+		results.Closed:        float64(r.end.Closed),
 	}
-	if end.Closed > 0 {
-		m[results.Lasted] = milliseconds(w.answer.Ended - began.UnixNano())
-		m[results.CloseCode] = closeCode(w.answer.Missing)
+	if r.end.Closed > 0 {
+		m[results.Lasted] = milliseconds(r.end.Ended - began.UnixNano())
+		m[results.CloseCode] = closeCode(r.end.Missing)
 	}
 	return m, nil
+}
+
+// receive has the client read until the warm-up is over, and then for the measurement. It returns the counters at both
+// ends of the measurement, or of all that was received if the connection ended in the warm-up.
+func (s *session) receive(ctx context.Context, warmUp, lasts time.Duration) (before, end loadgen.Answer, err error) {
+	wait := loadgen.Request{Do: loadgen.Wait, Total: math.MaxUint64, Timeout: warmUp}
+	if end, err = s.drive(ctx, wait); err == nil && end.Closed == 0 {
+		if before, err = s.drive(ctx, loadgen.Request{Do: loadgen.Reset}); err != nil {
+			return before, end, err
+		}
+		wait.Timeout = lasts
+		end, err = s.drive(ctx, wait)
+	}
+	if err != nil {
+		return before, end, err
+	}
+	last, err := s.drive(ctx, loadgen.Request{Do: loadgen.Look})
+	end.Latency = last.Latency
+	return before, end, err
 }
 
 // closeCode returns the code in an explanation of why a connection has ended, 0 if there is none.
