@@ -95,24 +95,6 @@ func (a *api) call(w http.ResponseWriter, r *http.Request) error {
 	return endpoint.handle(w, r, query)
 }
 
-func (a *api) stats(w http.ResponseWriter, _ *http.Request, _ url.Values) error {
-	writeJSON(w, http.StatusOK, a.opt.Stats())
-	return nil
-}
-
-// nodes answers with the counts of the nodes that have answered in time.
-func (a *api) nodes(w http.ResponseWriter, r *http.Request, _ url.Values) error {
-	stats, missing, err := a.manager.NodeStats(r.Context())
-	if err != nil {
-		return err
-	}
-	writeJSON(w, http.StatusOK, struct {
-		Nodes        map[string]manager.Stats `json:"nodes"`
-		MissingNodes []string                 `json:"missing_nodes,omitempty"`
-	}{stats, missing})
-	return nil
-}
-
 // pathID returns the id in the path of a request.
 func pathID(r *http.Request, name string) (string, error) {
 	id := r.PathValue(name)

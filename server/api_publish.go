@@ -2,12 +2,16 @@ package server
 
 import (
 	"context"
+	"crypto/sha256"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"runtime"
 	"time"
 
+	"github.com/shoal-go/shoal/internal/logs"
+	"github.com/shoal-go/shoal/internal/strictjson"
 	"github.com/shoal-go/shoal/manager"
 )
 
@@ -86,4 +90,207 @@ func (a *api) withEpoch(ctx context.Context, uploadID string, at manager.Positio
 		}
 	}
 	return at
+}
+
+// Bounds of POST /v1/messages beside that of the body. A line may name many uploads, and each gets its own copy of the
+// message.
+const (
+	maxManyMessages = 10_000
+	maxManyBytes    = 4 * minBodyBytes
+)
+
+// publishMany publishes the messages of the body, each of which names its uploads, in order. It publishes none of them
+// unless all are valid.
+func (a *api) publishMany(w http.ResponseWriter, r *http.Request, _ url.Values) error {
+	if _, err := contentType(r, ndjsonType); err != nil {
+		return err
+	}
+	body, err := a.body(w, r)
+	if err != nil {
+		return err
+	}
+	once, err := onceOf(r, body)
+	if err != nil {
+		return err
+	}
+	messages, err := a.manyMessages(body)
+	if err != nil {
+		return err
+	}
+	if once.Key != "" {
+		if err := a.checkOnce(r, messages, once); err != nil {
+			return err
+		}
+	}
+	positions, err := a.publishAll(w, r, messages, once)
+	done := published{Positions: make([]uploadPosition, len(positions))}
+	for i, at := range positions {
+		id := messages[i].uploadID
+		done.Positions[i] = uploadPosition{id, a.withEpoch(r.Context(), id, at)}
+		if i+1 == len(messages) || messages[i+1].line != messages[i].line {
+			done.Accepted++
+		}
+	}
+	if err != nil {
+		return messages[len(positions)].refused(err, &done)
+	}
+	writeJSON(w, http.StatusAccepted, done)
+	return nil
+}
+
+// manyMessages validates all lines of a body and returns a message for each upload of each line.
+func (a *api) manyMessages(body []byte) (all []bodyMessage, err error) {
+	now, bytes := time.Now(), 0
+	for line, data := range nonBlankLines(body) {
+		at := bodyMessage{line: line}
+		ids, message, err := decodeManyLine(data)
+		if err != nil {
+			return nil, at.refused(err, nil)
+		}
+		if len(all)+len(ids) > maxManyMessages {
+			return nil, at.refused(newProblem(http.StatusBadRequest, fmt.Sprintf(
+				"the body names more than %d uploads, counting those of every line; send several requests",
+				maxManyMessages)), nil)
+		}
+		for _, id := range ids {
+			m, err := a.parse(id, message, now)
+			m.line = line
+			if err != nil {
+				return nil, m.refused(inMessage(err), nil)
+			}
+			if bytes += len(m.Payload()); bytes > maxManyBytes {
+				return nil, m.refused(newProblem(http.StatusBadRequest, fmt.Sprintf(
+					"the messages for all uploads together have more than %d bytes; send several requests",
+					maxManyBytes)), nil)
+			}
+			all = append(all, m)
+		}
+	}
+	return all, nil
+}
+
+// inMessage returns the error of a line's message with the path of the field in the line.
+func inMessage(err error) error {
+	var invalid *manager.InvalidError
+	switch {
+	case !errors.As(err, &invalid):
+		return err
+	case invalid.Field == "":
+		return invalidField("message", invalid.Problem)
+	}
+	return invalidField("message."+invalid.Field, invalid.Problem)
+}
+
+// decodeManyLine decodes a line of POST /v1/messages: its valid and different upload ids, at least one, and the
+// message, which is not validated.
+func decodeManyLine(data []byte) (ids []string, message []byte, err error) {
+	o, err := strictjson.Decode(data)
+	if err != nil {
+		return nil, nil, invalidLine(err)
+	}
+	if err := o.Only("upload_id", "upload_ids", "message"); err != nil {
+		return nil, nil, invalidLine(err)
+	}
+	one, given := o.Get("upload_id")
+	several, givenSeveral := o.Get("upload_ids")
+	switch {
+	case given == givenSeveral:
+		return nil, nil, invalidField("upload_id", "or upload_ids must be given, and not both")
+	case given:
+		ids, err = decodeID("upload_id", one)
+	default:
+		ids, err = decodeIDs("upload_ids", several)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if message, given = o.Get("message"); !given {
+		return nil, nil, invalidField("message", "is missing")
+	}
+	return ids, message, nil
+}
+
+// decodeID decodes the one id of a field.
+func decodeID(field string, value []byte) ([]string, error) {
+	id, err := strictjson.String(value)
+	if err != nil {
+		return nil, invalidField(field, err.Error())
+	}
+	return []string{id}, manager.CheckID(field, id)
+}
+
+// decodeIDs decodes an array of different ids, at least one.
+func decodeIDs(field string, value []byte) ([]string, error) {
+	ids, err := strictjson.Strings(value)
+	switch {
+	case err != nil:
+		return nil, invalidField(field, err.Error())
+	case len(ids) == 0:
+		return nil, invalidField(field, "must not be empty")
+	case len(ids) > maxManyMessages:
+		return nil, invalidField(field, fmt.Sprintf("has %d ids, at most %d are allowed", len(ids), maxManyMessages))
+	}
+	seen := make(map[string]struct{}, len(ids))
+	for _, id := range ids {
+		if err := manager.CheckID(field, id); err != nil {
+			return nil, err
+		}
+		if _, twice := seen[id]; twice {
+			return nil, invalidField(field, "must not name an upload twice")
+		}
+		seen[id] = struct{}{}
+	}
+	return ids, nil
+}
+
+// invalidLine is the problem of a line that is not an object of the expected members.
+func invalidLine(err error) error {
+	var at *strictjson.MemberError
+	if errors.As(err, &at) {
+		return invalidField(logs.Truncate(at.Name), at.Problem)
+	}
+	return newProblem(http.StatusBadRequest, "the line "+err.Error())
+}
+
+// The header fields of idempotent publishing.
+const (
+	keyHeader      = "Idempotency-Key"
+	replayedHeader = "Idempotency-Replayed"
+)
+
+// onceOf returns the idempotency key of a request with the digest of its body, the zero value without a key.
+func onceOf(r *http.Request, body []byte) (manager.Once, error) {
+	given := r.Header.Values(keyHeader)
+	switch len(given) {
+	case 0:
+		return manager.Once{}, nil
+	case 1:
+	default:
+		return manager.Once{}, invalidField(keyHeader, "must not be given twice")
+	}
+	if err := manager.CheckKey(given[0]); err != nil {
+		var invalid *manager.InvalidError
+		if errors.As(err, &invalid) {
+			err = invalidField(keyHeader, invalid.Problem)
+		}
+		return manager.Once{}, err
+	}
+	digest := sha256.Sum256(body)
+	return manager.Once{Key: given[0], Content: string(digest[:])}, nil
+}
+
+// checkOnce returns an error if the key was used for something else on one of several uploads, so that nothing is
+// published to the others.
+func (a *api) checkOnce(r *http.Request, messages []bodyMessage, once manager.Once) error {
+	checked := map[string]struct{}{}
+	for _, m := range messages {
+		if _, done := checked[m.uploadID]; done {
+			continue
+		}
+		if err := a.manager.CheckOnce(r.Context(), m.uploadID, once); err != nil {
+			return m.refused(err, nil)
+		}
+		checked[m.uploadID] = struct{}{}
+	}
+	return nil
 }

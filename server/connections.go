@@ -125,3 +125,53 @@ func (w *SlowWalk) keep(found []slowClient, c *Client) []slowClient {
 	found = slices.Insert(found, at, s)
 	return found[:min(len(found), w.most)]
 }
+
+// ConnectionLimit returns the bound of connections, Options.MaxConnections as it is now; 0: there is none.
+func (s *Server) ConnectionLimit() int {
+	if s.manager == nil {
+		return 0
+	}
+	return max(s.settings.Load().MaxConnections, 0)
+}
+
+// Inspection are figures of a server that take a visit to each connection.
+type Inspection struct {
+	// Base and V1 are the open WebSockets by subprotocol, authenticated or not, and Events the open event streams.
+	Base, V1, Events int
+	// QueuedMessages and QueuedBytes wait for all connections together, RecoveryBytes of them are stored messages of
+	// recoveries.
+	QueuedMessages, QueuedBytes, RecoveryBytes int
+	// Closings are the result of Server.Closings.
+	Closings []Closing
+	// Sockets are the HTTP connections of Serve and ServeHandler.
+	Sockets int
+	// ConnectionLimit is Options.MaxConnections and HistoryLimit the manager's HistoryTotalBytes, 0 if there is no bound.
+	ConnectionLimit, HistoryLimit int
+}
+
+// Inspect visits every connection: with a hundred thousand of them it takes some ten milliseconds, in which connections
+// wait for microseconds only.
+func (s *Server) Inspect() Inspection {
+	if s.manager == nil {
+		return Inspection{}
+	}
+	in := Inspection{
+		Closings: s.Closings(), Sockets: s.sockets.len(),
+		ConnectionLimit: s.ConnectionLimit(), HistoryLimit: max(s.manager.Limits().HistoryTotalBytes, 0),
+	}
+	s.keepalive.each(func(c *Client) {
+		switch {
+		case c.events != nil:
+			in.Events++
+		case c.v1:
+			in.V1++
+		default:
+			in.Base++
+		}
+		p := c.out.Pending()
+		in.QueuedMessages += p.Frames
+		in.QueuedBytes += p.Bytes + p.RecoveryBytes
+		in.RecoveryBytes += p.RecoveryBytes
+	})
+	return in
+}

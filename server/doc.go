@@ -41,10 +41,10 @@
 //	poller            poller_linux.go: one epoll instance, reports readable sockets
 //	  │ readable      input.go: parked → reading
 //	  ▼
-//	readerPool        readers.go: queue of readable clients, a few goroutines
+//	readerPool        reader.go: queue of readable clients, a few goroutines
 //	  │ next
 //	  ▼
-//	reader            reader.go: reads into its buffer
+//	reader            reads into its buffer
 //	  │ track         frame_tracker.go: message boundaries, lengths, limits
 //	  ▼
 //	gws.Conn          parses, unmasks, joins fragments, checks UTF-8
@@ -52,10 +52,10 @@
 //	  ▼
 //	Client.receive    receive.go: rate limit
 //	  ├─ onAuth       auth.go: first message, Authenticate, manager.Connect
-//	  ├─ onRequest    request.go, subscribe.go: Authorize, manager.SubscribeConn
+//	  ├─ onRequest    receive.go, subscribe.go: Authorize, manager.SubscribeConn
 //	  └─ OnMessage    messages of the application
 //
-// An event stream (Server-Sent Events, events.go) is a Client too: the same outbox writes it, with frame.Events in
+// An event stream (Server-Sent Events, events_stream.go) is a Client too: the same outbox writes it, with frame.Events in
 // place of WebSocket framing. All that can refuse it happens while its outbox is corked, so that the answer is a status;
 // nothing is read from it afterwards, and the poller reports its end. With HTTP/1.1 its connection is hijacked. With
 // HTTP/2, or where middleware hides the hijacker, responseConn writes to the response, which takes the goroutine of the

@@ -3,7 +3,16 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"runtime"
+	"runtime/debug"
+	"sync"
 	"time"
+
+	"github.com/shoal-go/shoal/manager"
 )
 
 // Identity is the owner of a connection.
@@ -65,3 +74,217 @@ type Authenticate func(ctx context.Context, token string) (Identity, error)
 // It is called when a connection subscribes or resumes, and for all of a connection's own subscriptions when the
 // connection renews its token.
 type Authorize func(ctx context.Context, id Identity, uploadID string) error
+
+// lifetime ends the contexts of a connection's hooks when the connection ends. The zero value is a connection that
+// lives. Contexts are made on demand: an idle connection holds none.
+type lifetime struct {
+	mu    sync.Mutex // protects the fields below; nothing is called under it
+	ended bool
+	// ctx is the result of Client.Context, nil before the first call.
+	ctx    context.Context //nolint:containedctx // the lifetime of the connection itself
+	cancel context.CancelFunc
+	// hook is the name of the hook that is running, "" while none is, and cancelCall ends its context.
+	hook       string
+	cancelCall context.CancelFunc
+}
+
+// Context returns a context that ends when the connection does: as soon as the client has closed its side or the
+// server has closed the socket, also while a hook is running. On systems other than Linux, and where the listener's
+// connections are neither TCP, Unix nor TLS over these, a client that leaves while a hook is running is noticed when
+// it returns.
+func (c *Client) Context() context.Context {
+	l := &c.lifetime
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ctx == nil {
+		parent := context.Background()
+		if c.server != nil {
+			parent = c.server.ctx
+		}
+		l.ctx, l.cancel = context.WithCancel(parent)
+		if l.ended || c.server == nil { // a zero Client has no connection
+			l.cancel()
+		}
+	}
+	return l.ctx
+}
+
+// call runs a hook with a context that ends with the connection, with the server and after a timeout. The calls of one
+// connection come one after the other.
+func (c *Client) call(name string, timeout time.Duration, hook func(context.Context)) {
+	ctx, cancel := context.WithTimeout(c.server.ctx, timeout)
+	defer cancel()
+	c.runHook(name, cancel, func() { hook(ctx) })
+}
+
+// runHook notes the name of a hook while it runs, for the error of Server.Close, and cancel for the end of the
+// connection.
+func (c *Client) runHook(name string, cancel context.CancelFunc, hook func()) {
+	l := &c.lifetime
+	l.mu.Lock()
+	l.hook, l.cancelCall = name, cancel
+	ended := l.ended
+	l.mu.Unlock()
+	if ended && cancel != nil {
+		cancel()
+	}
+	defer func() {
+		c.heard.Store(int64(c.server.clock())) // see SilentFor
+		l.mu.Lock()
+		l.hook, l.cancelCall = "", nil
+		l.mu.Unlock()
+	}()
+	hook()
+}
+
+// requestHooks counts the running hooks of requests that have no connection yet. The zero value is ready for use.
+type requestHooks struct {
+	mu      sync.Mutex // protects running
+	running map[string]int
+}
+
+// run notes that a hook runs until done is called.
+func (h *requestHooks) run(name string) (done func()) {
+	h.add(name, 1)
+	return func() { h.add(name, -1) }
+}
+
+func (h *requestHooks) add(name string, n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.running == nil {
+		h.running = make(map[string]int)
+	}
+	if h.running[name] += n; h.running[name] == 0 {
+		delete(h.running, name)
+	}
+}
+
+// counts returns the number of running hooks by name.
+func (h *requestHooks) counts() map[string]int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return maps.Clone(h.running)
+}
+
+// runningHook returns the name of the hook that is running, or "".
+func (c *Client) runningHook() string {
+	c.lifetime.mu.Lock()
+	name := c.lifetime.hook
+	c.lifetime.mu.Unlock()
+	if name == "" {
+		name = c.claims.runningHook()
+	}
+	return name
+}
+
+// endContexts ends the contexts of the connection. Further calls have no effect.
+func (c *Client) endContexts() {
+	l := &c.lifetime
+	l.mu.Lock()
+	l.ended = true
+	cancel, cancelCall := l.cancel, l.cancelCall
+	l.mu.Unlock()
+	if cancel != nil {
+		cancel()
+	}
+	if cancelCall != nil {
+		cancelCall()
+	}
+}
+
+// gone reports whether the connection has ended.
+func (c *Client) gone() bool {
+	l := &c.lifetime
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.ended
+}
+
+// guard runs a handler of the client. A panic closes only this connection.
+func (c *Client) guard(handle func()) {
+	defer func() {
+		if problem := recover(); problem != nil {
+			c.panicked(problem)
+		}
+	}()
+	handle()
+}
+
+// panicked closes a connection whose handling panicked.
+func (c *Client) panicked(problem any) {
+	c.server.panicked(problem, c.UserID())
+	c.Close(manager.InternalError)
+}
+
+// panicked counts and logs a panic while a client was handled. Its value could hold bytes of the client, so it is
+// logged only if it is the runtime's.
+func (s *Server) panicked(problem any, userID string) {
+	s.counters.panics.Add(1)
+	attrs := []any{"user", userID, "type", fmt.Sprintf("%T", problem), "stack", string(debug.Stack())}
+	if err, ok := problem.(runtime.Error); ok {
+		attrs = append(attrs, "error", err.Error())
+	}
+	s.logs.panics.Log(s.opt.Logger, slog.LevelError, "panic while handling a client", attrs...)
+}
+
+// Observer gets durations while the server works. Its functions are called from many goroutines, also from those that
+// write to clients, so they must return at once; nil ones are not called.
+type Observer struct {
+	// Written gets the time from the moment when this node had a message of an upload, by Publish or from the broker,
+	// until it was handed to the kernel, for a sample of the writes. Messages of a recovery do not count.
+	Written func(time.Duration)
+	// Waited gets the time for which the oldest message of a slow connection had waited, at each write to it.
+	Waited func(time.Duration)
+	// Authenticated gets the duration of each call of Authenticate and Identify, Authorized that of each call of
+	// Authorize.
+	Authenticated func(Decision, time.Duration)
+	Authorized    func(Decision, time.Duration)
+}
+
+// Decision is the outcome of a hook that decides about a client.
+type Decision string
+
+// The decisions. Unavailable: the hook could not decide.
+const (
+	Allowed     Decision = "allowed"
+	Denied      Decision = "denied"
+	Unavailable Decision = "unavailable"
+)
+
+// decided returns the Decision that the error of a hook means.
+func decided(err error) Decision {
+	var refused *TokenError
+	switch {
+	case err == nil:
+		return Allowed
+	case errors.As(err, &refused), errors.Is(err, ErrForbidden), errors.Is(err, http.ErrNoCookie):
+		return Denied
+	}
+	return Unavailable
+}
+
+// observeHooks has the Observer get the durations of the hooks.
+func (o *Options) observeHooks() {
+	if to, hook := o.Observer.Authenticated, o.Authenticate; to != nil && hook != nil {
+		o.Authenticate = func(ctx context.Context, token string) (id Identity, err error) {
+			begin := time.Now()
+			defer func() { to(decided(err), time.Since(begin)) }()
+			return hook(ctx, token)
+		}
+	}
+	if to, hook := o.Observer.Authenticated, o.Identify; to != nil && hook != nil {
+		o.Identify = func(r *http.Request) (id Identity, err error) {
+			begin := time.Now()
+			defer func() { to(decided(err), time.Since(begin)) }()
+			return hook(r)
+		}
+	}
+	if to, hook := o.Observer.Authorized, o.Authorize; to != nil && hook != nil {
+		o.Authorize = func(ctx context.Context, id Identity, uploadID string) (err error) {
+			begin := time.Now()
+			defer func() { to(decided(err), time.Since(begin)) }()
+			return hook(ctx, id, uploadID)
+		}
+	}
+}

@@ -2,7 +2,10 @@
 
 package server
 
-import "syscall"
+import (
+	"syscall"
+	"time"
+)
 
 // poller accepts no clients on systems other than Linux, so each has a dedicated reader.
 type poller struct{}
@@ -14,3 +17,6 @@ func (*poller) watchHangUp(*Client, syscall.RawConn) bool { return false }
 func (*poller) remove(*Client) {}
 
 func (*poller) close() {}
+
+// sinceAcknowledged returns 0: on this system only a failing write shows that the client of an event stream is gone.
+func (c *Client) sinceAcknowledged() time.Duration { return 0 }

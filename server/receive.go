@@ -1,11 +1,16 @@
 package server
 
 import (
+	"bytes"
+	"encoding/json"
+	"errors"
 	"log/slog"
+	"strconv"
 
 	"github.com/lxzan/gws"
 
 	"github.com/shoal-go/shoal/internal/frame"
+	"github.com/shoal-go/shoal/internal/strictjson"
 	"github.com/shoal-go/shoal/manager"
 )
 
@@ -107,3 +112,173 @@ func (noSession) Range(func(string, any) bool) {}
 type gwsLogger struct{ *slog.Logger }
 
 func (l gwsLogger) Error(...any) { l.Logger.Error("gws error") }
+
+// onRequest handles a message of the protocol, and reports whether it is one. Names are compared exactly; a message
+// that is not part of the protocol is passed to Options.OnMessage unchanged.
+func (c *Client) onRequest(m Incoming) bool {
+	if !m.Text {
+		return false
+	}
+	message, err := strictjson.Decode(m.Data)
+	if err != nil {
+		return false
+	}
+	if err := message.Duplicate("action", "type"); err != nil {
+		c.badRequest(err)
+		return true
+	}
+	handle := c.handler(message)
+	if handle == nil {
+		return false
+	}
+	if err := message.Duplicate(); err != nil {
+		c.badRequest(err)
+		return true
+	}
+	handle(c, message)
+	return true
+}
+
+// handler returns the handler of a message on this connection, or nil for a message that is not the protocol's.
+func (c *Client) handler(message strictjson.Object) func(*Client, strictjson.Object) {
+	action, err := message.Text("action")
+	if err != nil {
+		return nil
+	}
+	switch action {
+	case "subscribe_upload":
+		return (*Client).onSubscribe
+	case "unsubscribe_upload":
+		return (*Client).onUnsubscribe
+	case "resume":
+		if c.v1 {
+			return (*Client).onResume
+		}
+	case "ping", "pong":
+		return func(*Client, strictjson.Object) {} // any frame counts as a sign of life
+	case "":
+		if kind, err := message.Text("type"); err == nil && kind == "auth" && c.server.opt.Authenticate != nil {
+			return (*Client).onToken
+		}
+	}
+	return nil
+}
+
+// uploadID returns the upload of a message. It reports false after refusing one that has no valid id.
+func (c *Client) uploadID(message strictjson.Object) (string, bool) {
+	uploadID, err := message.Text("upload_id")
+	if err == nil {
+		err = manager.CheckID("upload_id", uploadID)
+	}
+	if err != nil {
+		c.badRequest(err)
+	}
+	return uploadID, err == nil
+}
+
+// decodePositions decodes the uploads of a resume.
+func decodePositions(message strictjson.Object) (map[string]manager.Position, error) {
+	value, given := message.Get("uploads")
+	if !given || strictjson.Kind(value) == "null" {
+		return nil, &strictjson.MemberError{Name: "uploads", Problem: "must be an object of positions by upload id"}
+	}
+	if kind := strictjson.Kind(value); kind != "object" {
+		return nil, &strictjson.MemberError{Name: "uploads", Problem: "has the wrong type: " + kind}
+	}
+	uploads, err := strictjson.Decode(value)
+	if err != nil {
+		return nil, &strictjson.MemberError{Name: "uploads", Problem: "has an upload id that is not valid Unicode"}
+	}
+	if err := uploads.Duplicate(); err != nil {
+		return nil, &strictjson.MemberError{Name: "uploads", Problem: "has an upload id twice"}
+	}
+	positions := make(map[string]manager.Position, len(uploads))
+	for _, entry := range uploads {
+		if err := manager.CheckID("upload_id", entry.Name); err != nil {
+			return nil, err
+		}
+		if positions[entry.Name], err = decodePosition("uploads."+entry.Name, entry.Value); err != nil {
+			return nil, err
+		}
+	}
+	return positions, nil
+}
+
+// decodePosition decodes a position, which must have both of its members and no other.
+func decodePosition(name string, value []byte) (at manager.Position, err error) {
+	if kind := strictjson.Kind(value); kind != "object" {
+		return at, &strictjson.MemberError{Name: name, Problem: "has the wrong type: " + kind}
+	}
+	o, err := strictjson.Decode(value)
+	if err != nil {
+		return at, &strictjson.MemberError{Name: name, Problem: err.Error()}
+	}
+	if err := o.Duplicate(); err != nil {
+		return at, &strictjson.MemberError{Name: name, Problem: "has a member twice"}
+	}
+	epoch, hasEpoch := o.Get("epoch")
+	offset, hasOffset := o.Get("offset")
+	if !hasEpoch || !hasOffset || len(o) != 2 {
+		return at, &strictjson.MemberError{Name: name, Problem: `must have the members "epoch" and "offset" and no other`}
+	}
+	if at.Epoch, err = strictjson.String(epoch); err != nil {
+		return at, &strictjson.MemberError{Name: name + ".epoch", Problem: err.Error()}
+	}
+	if at.Offset, err = strconv.ParseUint(string(offset), 10, 64); err != nil {
+		return at, &strictjson.MemberError{
+			Name: name + ".offset", Problem: "must be a whole number from 0 to 18446744073709551615",
+		}
+	}
+	return at, nil
+}
+
+// badRequest answers a message that is malformed.
+func (c *Client) badRequest(err error) {
+	c.fail(errorMessage{Code: codeBadRequest, Message: clientText(err)}, "")
+}
+
+// unknownAction is the answer to a message that neither the protocol nor OnMessage knows.
+func unknownAction(m Incoming) *frame.Frame {
+	switch trimmed := bytes.TrimSpace(m.Data); {
+	case !m.Text:
+		return errorFrame(codeBadRequest, "binary messages are not known here", "")
+	case len(trimmed) == 0 || trimmed[0] != '{' || !json.Valid(trimmed):
+		return errorFrame(codeBadRequest, "a message must be one JSON object", "")
+	default:
+		return errorFrame(codeUnknownAction, "the action is not known here", "")
+	}
+}
+
+// clientText returns the part of an error that is meant for the client.
+func clientText(err error) string {
+	var invalid *manager.InvalidError
+	var wrong *strictjson.MemberError
+	switch {
+	case errors.As(err, &invalid):
+		return invalid.Field + " " + invalid.Problem
+	case errors.As(err, &wrong):
+		return wrong.Error()
+	}
+	return "the request was refused"
+}
+
+// minSpareSubscribes is the number of spare messages where a user may follow any number of uploads.
+const minSpareSubscribes = 1024
+
+// spareSubscribes returns how many subscribe messages a connection may once send beyond its rate: as many as a user may
+// follow uploads, because a page on the base protocol subscribes to each of its uploads after a reconnect.
+func (s *Server) spareSubscribes() int {
+	if limit := s.manager.Limits().MaxSubscriptionsPerUser; limit > 0 {
+		return limit
+	}
+	return minSpareSubscribes
+}
+
+// spendSpare reports whether a message beyond the rate is one of the spare subscribe messages.
+func (c *Client) spendSpare(m Incoming) bool {
+	if c.spare == 0 || !m.Text || !bytes.Contains(m.Data, []byte(`"subscribe_upload"`)) || !c.authenticated() {
+		return false
+	}
+	c.spare--
+	return true
+}

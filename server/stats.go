@@ -129,3 +129,79 @@ type sampledLogs struct {
 	origin, identify, authenticate, refusedToken, authorize, forbidden logs.Sampled
 	hijack, panics, accept, closeCode, proxies, authorizeAPI           logs.Sampled
 }
+
+// Closing is the number of connections that ended for one reason since the start.
+type Closing struct {
+	// Code is the close code, 0 for connections that their clients ended.
+	Code uint16
+	// Reason is a close reason of this module, "client" for connections that their clients ended, or "other" for a
+	// reason of the application.
+	Reason string
+	Count  uint64
+}
+
+// closeReasons are the reasons that Closing tells apart. Others, which an application makes up, are counted by the kind
+// of their code, so that their number is bounded.
+var closeReasons = []manager.CloseReason{
+	{}, manager.NormalClosure, manager.TooManyConnections, manager.TooManyMessages, manager.TooManySubscriptions,
+	manager.MessageTooBig, manager.IdleTimeout, manager.ServerReloading, manager.SlowConsumer, manager.TryAgainLater,
+	manager.InternalError, manager.AuthTimeout, manager.AuthRequired, manager.InvalidToken, manager.InvalidFormat,
+	protocolError, invalidPayload,
+}
+
+// Reasons of the WebSocket protocol, whose texts name the violation and are not told apart.
+var (
+	protocolError  = manager.CloseReason{Code: 1002, Text: ""}
+	invalidPayload = manager.CloseReason{Code: 1007, Text: ""}
+)
+
+// otherReasons are the kinds of codes of other reasons.
+var otherReasons = []uint16{1000, 3000, 4000}
+
+// closings counts the ended connections by reason: closeReasons, then otherReasons.
+type closings [20]atomic.Uint64
+
+// count counts the end of a connection.
+func (c *closings) count(reason manager.CloseReason) {
+	if reason.Code == protocolError.Code || reason.Code == invalidPayload.Code {
+		reason.Text = ""
+	}
+	for i, known := range closeReasons {
+		if reason == known {
+			c[i].Add(1)
+			return
+		}
+	}
+	kind := 0
+	for i, from := range otherReasons {
+		if reason.Code >= from {
+			kind = i
+		}
+	}
+	c[len(closeReasons)+kind].Add(1)
+}
+
+func (c *closings) list() []Closing {
+	all := make([]Closing, 0, len(c))
+	for i, reason := range closeReasons {
+		name := reason.Text
+		switch reason {
+		case manager.CloseReason{}:
+			name = "client"
+		case manager.NormalClosure:
+			name = "normal"
+		case protocolError:
+			name = "protocol error"
+		case invalidPayload:
+			name = "invalid payload"
+		}
+		all = append(all, Closing{reason.Code, name, c[i].Load()})
+	}
+	for i, from := range otherReasons {
+		all = append(all, Closing{from, "other", c[len(closeReasons)+i].Load()})
+	}
+	return all
+}
+
+// Closings returns the ended connections by reason, since the start; always the same reasons in the same order.
+func (s *Server) Closings() []Closing { return s.closings.list() }

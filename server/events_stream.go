@@ -2,20 +2,133 @@ package server
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/shoal-go/shoal/internal/frame"
 	"github.com/shoal-go/shoal/internal/outbox"
 	"github.com/shoal-go/shoal/manager"
 )
+
+// openEvents opens the stream of an admitted request. With HTTP/1.1 it takes over the connection, otherwise it blocks
+// until the stream has ended.
+func (s *Server) openEvents(conn eventsConn, request *eventsRequest) {
+	c := newEventsClient(s, conn, request)
+	s.keepalive.add(c)
+	if s.draining.Load() { // Drain sets the flag before it lists the connections, so one of the two closes c
+		c.Close(manager.ServerReloading)
+	}
+	problem := newProblem(http.StatusInternalServerError, "internal error; see the log of the server") // after a panic
+	c.guard(func() { problem = c.join(request) })
+	if problem == nil {
+		head := conn.head(http.StatusOK, eventsHeader)
+		c.out.Uncork(rawFrame(append(append(head, retryField()...), '\n', '\n')))
+	} else {
+		s.opt.Logger.Debug("event stream refused",
+			"remote", request.peer, "status", problem.Status, "reason", problem.Detail)
+		body := encodeJSON(problem)
+		c.out.Reject(rawFrame(append(conn.head(problem.Status, problem.headerOf(body)), body...)))
+	}
+	conn.wait(c)
+}
+
+// eventsHeader are the header fields of a stream. They keep proxies from buffering, storing and compressing it.
+var eventsHeader = http.Header{
+	"Content-Type":      {"text/event-stream"},
+	"Cache-Control":     {"no-store, no-transform"},
+	"X-Accel-Buffering": {"no"},
+}
+
+// join registers the connection and subscribes it to its uploads, or returns the problem. It may be called once.
+func (c *Client) join(request *eventsRequest) *apiProblem {
+	switch err := c.register(request.identity, false); {
+	case errors.Is(err, manager.ErrTooManyConnections):
+		return newProblem(http.StatusTooManyRequests, "the user has as many connections as are allowed")
+	case errors.Is(err, errNotEntered), errors.Is(err, manager.ErrClosed):
+		return nil // the connection is closing, and its last event gives the reason
+	case err != nil:
+		return newProblem(http.StatusInternalServerError, "internal error; see the log of the server")
+	}
+	c.fail(errorMessage{Code: codeForbidden, Message: "you may not follow this upload"}, request.forbidden...)
+	ctx, cancel := context.WithTimeout(c.server.ctx, c.server.opt.HookTimeout)
+	defer cancel()
+	defer c.claims.because(ReasonClient, c.events.ids...)()
+	var beyond []string
+	for _, uploadID := range request.uploads {
+		opt := manager.SubscribeOptions{Acknowledge: true}
+		if since, given := request.since[uploadID]; given {
+			position := manager.Position(since)
+			opt.Since = &position
+		}
+		switch err := c.server.manager.SubscribeConn(ctx, request.identity.UserID, c, uploadID, opt); {
+		case err == nil:
+		case errors.Is(err, manager.ErrTooManySubscriptions):
+			beyond = append(beyond, uploadID)
+		case errors.Is(err, manager.ErrNotConnected), errors.Is(err, manager.ErrClosed):
+			return nil
+		default:
+			return unavailable("the nodes cannot reach each other now, try again later")
+		}
+	}
+	const limit = "the user follows as many uploads as are allowed"
+	if len(beyond) == len(request.uploads) {
+		return newProblem(http.StatusTooManyRequests, limit)
+	}
+	c.fail(errorMessage{Code: codeLimitExceeded, Message: limit}, beyond...)
+	return nil
+}
+
+// eventUploads are the uploads of a stream. A stream gets messages of these only, although subscriptions belong to the
+// user: its ids hold the positions of these uploads.
+type eventUploads struct {
+	ids []string // sorted
+	// begun: the acknowledgement of the upload's subscription has been queued. Earlier messages come because another
+	// connection follows the upload, and the subscription brings them again.
+	begun []atomic.Bool
+}
+
+func newEventUploads(ids []string) *eventUploads {
+	return &eventUploads{ids: slices.Sorted(slices.Values(ids)), begun: make([]atomic.Bool, len(ids))}
+}
+
+// accepts reports whether the stream gets a message.
+func (e *eventUploads) accepts(f *frame.Frame) bool {
+	if f.UploadID() == "" {
+		return true
+	}
+	i, found := slices.BinarySearch(e.ids, f.UploadID())
+	return found && e.begun[i].Load()
+}
+
+// acceptsReplay reports whether the stream gets the stored messages of a replay, as it does from its own subscription
+// on.
+func (e *eventUploads) acceptsReplay(r manager.Replay) bool {
+	i, found := slices.BinarySearch(e.ids, r.UploadID)
+	if !found {
+		return false
+	}
+	if !e.begun[i].Load() {
+		if len(r.Frames) == 0 {
+			return false
+		}
+		if _, acknowledges := r.Frames[0].Start(); !acknowledges {
+			return false
+		}
+		e.begun[i].Store(true)
+	}
+	return true
+}
 
 // eventsConn is the connection of an event stream.
 type eventsConn interface {
