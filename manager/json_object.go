@@ -3,118 +3,33 @@ package manager
 import (
 	"bytes"
 	"fmt"
-	"iter"
 	"strconv"
 	"time"
+
+	"github.com/shoal-go/shoal/internal/strictjson"
 )
 
-// object is a JSON object, of which each member is found once and read by name. Names are matched exactly, which
+// object is a JSON object in data, of which each member is found once and read by name. Names are matched exactly, which
 // encoding/json does not do for the fields of a struct. It keeps the first problem.
 type object struct {
+	strictjson.Members
 	// path is the prefix of a member's name in an error: "" or "payload.".
 	path string
 	data []byte
-	// usual holds the first count members, more the others of an object of unusual size.
-	usual [usualMembers]jsonMember
-	count int
-	more  []jsonMember
-	err   error
+	err  error
 }
 
-// jsonMember is a member of an object: its decoded name, and the bounds of its value in the object's data.
-type jsonMember struct {
-	name     []byte
-	from, to int
-}
-
-// usualMembers holds the members of most objects, so that they need no allocation.
-const usualMembers = 12
-
-// scan finds the members. data must be a JSON object that encoding/json has validated; scan therefore only searches for
-// the boundaries of values. If unique is set, a name that occurs twice is a problem, since two receivers need not agree
-// on which one counts.
-func (o *object) scan(data []byte, unique bool) {
-	o.data = data
-	var seen map[string]struct{} // of objects with many members
-	i := skipSpace(data, 1)      // behind the brace
-	for data[i] != '}' {
-		end := skipString(data, i)
-		name, _ := textOf(data[i:end])
-		i = skipSpace(data, end) // at the colon
-		i = skipSpace(data, i+1) // at the value
-		end = skipValue(data, i) // behind it
-		if unique && o.contains(name, &seen) {
-			o.refuse(string(name), "stands there twice")
-			return
-		}
-		o.add(jsonMember{name, i, end})
-		i = skipSpace(data, end) // at a comma or the brace
-		if data[i] == ',' {
-			i = skipSpace(data, i+1)
-		}
+// unique refuses a name that occurs twice, since two receivers need not agree on which one counts.
+func (o *object) unique() {
+	if name, found := o.Twice(); found {
+		o.refuse(string(name), "stands there twice")
 	}
-}
-
-// contains reports whether a name has occurred. seen is used for objects of unusual size.
-func (o *object) contains(name []byte, seen *map[string]struct{}) bool {
-	if o.more == nil {
-		return o.find(string(name)) != nil
-	}
-	if *seen == nil {
-		*seen = make(map[string]struct{}, 2*usualMembers)
-		for m := range o.all() {
-			(*seen)[string(m.name)] = struct{}{}
-		}
-	}
-	_, found := (*seen)[string(name)]
-	(*seen)[string(name)] = struct{}{}
-	return found
-}
-
-func (o *object) add(m jsonMember) {
-	if o.count < usualMembers {
-		o.usual[o.count] = m
-		o.count++
-		return
-	}
-	o.more = append(o.more, m)
-}
-
-// all yields the members in their order.
-func (o *object) all() iter.Seq[jsonMember] {
-	return func(yield func(jsonMember) bool) {
-		for _, m := range o.usual[:o.count] {
-			if !yield(m) {
-				return
-			}
-		}
-		for _, m := range o.more {
-			if !yield(m) {
-				return
-			}
-		}
-	}
-}
-
-// find returns a member, or nil.
-func (o *object) find(name string) *jsonMember {
-	for i := range o.usual[:o.count] {
-		if m := &o.usual[i]; string(m.name) == name {
-			return m
-		}
-	}
-	for i := range o.more {
-		if m := &o.more[i]; string(m.name) == name {
-			return m
-		}
-	}
-	return nil
 }
 
 // value returns the value of a member, or nil.
 func (o *object) value(name string) []byte {
-	if m := o.find(name); m != nil {
-		return o.data[m.from:m.to]
+	if m := o.Find(name); m != nil {
+		return o.data[m.From:m.To]
 	}
 	return nil
 }

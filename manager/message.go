@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/shoal/internal/frame"
+	"github.com/shoal-go/shoal/internal/strictjson"
 )
 
 // Message is the interface of all messages that can be sent: UploadProgress, UploadCompleted, UploadFailed, or an
@@ -126,9 +127,9 @@ func (e Encoded) frame(uploadID string, at Position) *Frame {
 // NewEvent returns a message of an application's own action and of ClassEvent. v is marshalled by encoding/json and
 // must become an object, or null; its members stand beside "action". The value is marshalled once and not parsed again.
 //
-// The error is that of json.Marshal, or an *InvalidError: for an action of the protocol, and for members named action,
-// offset or skipped. The class applies on the node that publishes; with a Broker, other nodes classify a message by
-// Options.Classes.
+// The error is that of json.Marshal, or an *InvalidError: for an action of the protocol, for members named action,
+// offset or skipped, and for text that is not UTF-8. The class applies on the node that publishes; with a Broker, other
+// nodes classify a message by Options.Classes.
 func NewEvent(action string, v any) (Encoded, error) { return newOwn(action, ClassEvent, "", v) }
 
 // NewState is like NewEvent for ClassState. key has at most 255 bytes: a newer state replaces a queued one of the
@@ -157,15 +158,15 @@ func newOwn(action string, class Class, key string, v any) (Encoded, error) {
 	if members[0] != '{' {
 		return Encoded{}, &InvalidError{"", fmt.Sprintf("must become a JSON object, but %T does not", v)}
 	}
-	top, payload := object{}, object{path: "payload."}
-	top.scan(members, true)
+	top, payload := object{data: members}, object{path: "payload.", data: members}
+	if !strictjson.Walk(members, "payload", &top.Members, &payload.Members) {
+		return Encoded{}, notJSON(members) // a json.RawMessage in v may have text that is not UTF-8
+	}
+	top.unique()
 	for _, name := range []string{"action", "offset", "skipped"} {
 		if top.value(name) != nil {
 			top.refuse(name, "is a field of the protocol; the value must not have it")
 		}
-	}
-	if nested := top.value("payload"); len(nested) > 0 && nested[0] == '{' {
-		payload.scan(nested, false)
 	}
 	e := Encoded{class: class, action: action}
 	if class == ClassState {
@@ -182,7 +183,7 @@ func newOwn(action string, class Class, key string, v any) (Encoded, error) {
 	}
 	e.payload = make([]byte, 0, len(`{"action":"",`)+len(action)+len(members))
 	e.payload = appendString(append(e.payload, `{"action":`...), action)
-	if top.count > 0 {
+	if top.Len() > 0 {
 		e.payload = append(e.payload, ',')
 	}
 	e.payload = append(e.payload, members[1:]...)

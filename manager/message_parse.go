@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 	"unicode/utf8"
+
+	"github.com/shoal-go/shoal/internal/strictjson"
 )
 
 // Parse validates a JSON message. uploadID is the upload that it is sent to, or "" if it is
@@ -49,19 +51,17 @@ func (v *vocabulary) parseRemote(uploadID string, data []byte, maxBytes int) (En
 // the message must match its schema, and is completed, with *published as its timestamp if it has none.
 func (v *vocabulary) parse(uploadID string, data []byte, published *time.Time) (Encoded, error) {
 	data = bytes.Trim(data, " \t\r\n")
-	if err := checkJSON(data); err != nil {
-		return Encoded{}, err
+	top, payload := object{data: data}, object{path: "payload.", data: data}
+	if !strictjson.Walk(data, "payload", &top.Members, &payload.Members) {
+		return Encoded{}, notJSON(data)
 	}
 	if data[0] != '{' {
 		return Encoded{}, &InvalidError{"", "must be a JSON object"}
 	}
-	var top object
-	top.scan(data, true)
-	payload := object{path: "payload."}
+	top.unique()
 	e := Encoded{payload: data, action: top.action()}
-	nested := top.value("payload")
-	if len(nested) > 0 && nested[0] == '{' {
-		payload.scan(nested, e.action == actionProgress)
+	if e.action == actionProgress {
+		payload.unique()
 	}
 	for _, name := range []string{"offset", "skipped"} {
 		if top.value(name) != nil {
@@ -106,13 +106,10 @@ func (v *vocabulary) readBody(e *Encoded, top, payload *object, published *time.
 	return err
 }
 
-// checkJSON reports why data is not a JSON text in UTF-8.
-func checkJSON(data []byte) error {
+// notJSON returns the error of data that is not a JSON text in UTF-8.
+func notJSON(data []byte) error {
 	if !utf8.Valid(data) {
 		return &InvalidError{"", "must be valid UTF-8"}
-	}
-	if json.Valid(data) {
-		return nil
 	}
 	problem := "is not valid JSON"
 	var syntax *json.SyntaxError
@@ -169,15 +166,15 @@ func (v *vocabulary) completeProgress(uploadID string, top, payload *object, now
 	payload.percent("progress_percent")
 	payload.text("message")
 	var c completion
-	nested := top.find("payload")
+	nested := top.Find("payload")
 	if payload.value("upload_id") == nil {
-		c.insert(nested.from+1, `"upload_id":`, uploadID, ",")
+		c.insert(nested.From+1, `"upload_id":`, uploadID, ",")
 	}
 	if payload.textOrNull("error_message") {
-		c.insert(nested.to-1, `,"error_message":null`, "", "")
+		c.insert(nested.To-1, `,"error_message":null`, "", "")
 	}
 	if payload.percentOrNull("description_audit_score") {
-		c.insert(nested.to-1, `,"description_audit_score":null`, "", "")
+		c.insert(nested.To-1, `,"description_audit_score":null`, "", "")
 	}
 	top.keep(payload.err)
 	return c.complete(top, now)
@@ -193,7 +190,7 @@ func completeTerminal(action, uploadID string, top *object, now time.Time) ([]by
 	}
 	var c completion
 	if top.value("upload_id") == nil {
-		c.insert(top.find("action").to, `,"upload_id":`, uploadID, "")
+		c.insert(top.Find("action").To, `,"upload_id":`, uploadID, "")
 	}
 	return c.complete(top, now)
 }
@@ -222,8 +219,8 @@ func (c *completion) complete(o *object, now time.Time) ([]byte, error) {
 	stamp := edit{from: end, to: end}
 	if text := o.timestamp(now); text != "" {
 		stamp.before = text
-		if m := o.find("timestamp"); m != nil {
-			stamp.from, stamp.to = m.from, m.to
+		if m := o.Find("timestamp"); m != nil {
+			stamp.from, stamp.to = m.From, m.To
 		} else {
 			stamp.before = `,"timestamp":` + text
 		}

@@ -178,7 +178,7 @@ func TestNewOwn_Refuses(t *testing.T) {
 	for name, v := range map[string]any{
 		"a string": "x", "a list": []int{1}, "offset": map[string]int{"offset": 1}, "skipped": map[string]int{"skipped": 1},
 		"action": map[string]string{"action": "y"}, "bad id": map[string]string{"upload_id": ""}, "id of a number": map[string]int{"upload_id": 1},
-		"twice": json.RawMessage(`{"a":1,"a":2}`), "no JSON": func() {},
+		"twice": json.RawMessage(`{"a":1,"a":2}`), "no JSON": func() {}, "no UTF-8": json.RawMessage("{\"a\":\"\xff\"}"),
 	} {
 		if e, err := NewEvent("x", v); err == nil || e.Payload() != nil {
 			t.Errorf("%s: %s, %v", name, e.Payload(), err)

@@ -30,8 +30,8 @@ var (
 	errBadText   = errors.New("must be valid Unicode, without lone surrogates")
 )
 
-// Object is a JSON object with its members in their order. encoding/json is used for validation only: for the fields
-// of a struct it ignores the case of names, lets the last of several equal names win, and replaces invalid text, so
+// Object is a JSON object with its members in their order. encoding/json decodes escapes only: for the fields of a
+// struct it ignores the case of names, lets the last of several equal names win, and replaces invalid text, so
 // that two different ids could become one.
 type Object []Member
 
@@ -39,23 +39,22 @@ type Object []Member
 // see Object.Duplicate.
 func Decode(data []byte) (Object, error) {
 	i := skipSpace(data, 0)
-	if i == len(data) || data[i] != '{' || !json.Valid(data) {
+	if i == len(data) || data[i] != '{' {
 		return nil, errNotObject
 	}
-	var o Object
-	i = skipSpace(data, i+1)
-	for data[i] != '}' {
-		end := skipString(data, i)
-		name, err := String(data[i:end])
+	var members Members
+	w := walker{data: data, anyBytes: true} // String refuses text that is not UTF-8
+	if !w.walk(&members) {
+		return nil, errNotObject
+	}
+	o := make(Object, 0, members.Len())
+	for p := range members.All() {
+		end, _ := w.text(p.at)
+		name, err := String(data[p.at:end])
 		if err != nil {
 			return nil, &MemberError{"name of a member", err.Error()}
 		}
-		i = skipSpace(data, skipSpace(data, end)+1) // behind the colon
-		end = skipValue(data, i)
-		o = append(o, Member{name, data[i:end:end]})
-		if i = skipSpace(data, end); data[i] == ',' {
-			i = skipSpace(data, i+1)
-		}
+		o = append(o, Member{name, data[p.From:p.To:p.To]})
 	}
 	return o, nil
 }
@@ -183,49 +182,9 @@ func Strings(value []byte) ([]string, error) {
 	return texts, nil
 }
 
-// The functions below find the end of a part of valid JSON.
-
 func skipSpace(data []byte, i int) int {
 	for i < len(data) && (data[i] == ' ' || data[i] == '\t' || data[i] == '\n' || data[i] == '\r') {
 		i++
 	}
 	return i
-}
-
-// skipString returns the index behind the string that begins at i.
-func skipString(data []byte, i int) int {
-	for i++; data[i] != '"'; i++ {
-		if data[i] == '\\' {
-			i++
-		}
-	}
-	return i + 1
-}
-
-// skipValue returns the index behind the value that begins at i, which is followed by a comma, a bracket or space.
-func skipValue(data []byte, i int) int {
-	depth := 0
-	for {
-		switch data[i] {
-		case '"':
-			if i = skipString(data, i); depth == 0 {
-				return i
-			}
-			continue
-		case '{', '[':
-			depth++
-		case '}', ']':
-			if depth == 0 {
-				return i
-			}
-			if depth--; depth == 0 {
-				return i + 1
-			}
-		case ',', ' ', '\t', '\n', '\r':
-			if depth == 0 {
-				return i
-			}
-		}
-		i++
-	}
 }
