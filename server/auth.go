@@ -172,8 +172,9 @@ func (c *Client) enter(id Identity, greet bool) {
 // errNotEntered is the error of register on a connection that is closing.
 var errNotEntered = errors.New("server: the connection is closing")
 
-// register opens the connection for its user. The answer is queued before the connection is registered, so that it
-// comes ahead of everything else. The error is errNotEntered or the manager's.
+// register opens the connection for its user. auth_success is sent, if greet is set, only once the connection is
+// registered: a client that has got it is reached by every later message and order. The error is errNotEntered or the
+// manager's.
 func (c *Client) register(id Identity, greet bool) error {
 	c.mu.Lock()
 	if c.stage != authenticating { // the time was up, or the server is closing
@@ -182,11 +183,11 @@ func (c *Client) register(id Identity, greet bool) error {
 	}
 	c.stage = open
 	c.setIdentityLocked(id)
+	c.successDue.Store(greet)
 	c.mu.Unlock()
-	if greet {
-		c.out.Send(authSuccessFrame(id.UserID))
-	}
-	if err := c.server.manager.Connect(id.UserID, c); err != nil {
+	err := c.server.manager.Connect(id.UserID, c)
+	c.sendSuccess()
+	if err != nil {
 		return err
 	}
 	c.server.opt.Logger.LogAttrs(c.server.ctx, slog.LevelDebug, "connected",
@@ -205,6 +206,20 @@ func (c *Client) register(id Identity, greet bool) error {
 		c.Close(manager.ServerReloading)
 	}
 	return nil
+}
+
+// sendSuccess queues auth_success if it is due. The first message that is sent to a registered connection calls it too,
+// because auth_success precedes all others.
+func (c *Client) sendSuccess() {
+	if !c.successDue.Load() {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.successDue.Load() {
+		c.out.Send(authSuccessFrame(c.identity.UserID))
+		c.successDue.Store(false)
+	}
 }
 
 // connectFailed closes a connection that the manager has not accepted.

@@ -10,6 +10,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/shoal-go/shoal/manager"
+	"github.com/shoal-go/shoal/manager/managertest"
 	"github.com/shoal-go/shoal/server"
 )
 
@@ -167,4 +168,63 @@ func TestIdentify_ReplacesAuthenticate(t *testing.T) {
 	if kind, data, err := c.conn.Read(c.ctx); err != nil || kind != websocket.MessageBinary || string(data) != "\x00\x01\xff" {
 		t.Fatalf("got %v %q %v, want the binary message back", kind, data, err)
 	}
+}
+
+// quiet is a connection that has been silent for an hour. probe is called while the user's next connection is being
+// registered.
+type quiet struct {
+	*managertest.Conn
+	probe func()
+}
+
+func (q quiet) SilentFor() time.Duration {
+	q.probe()
+	return time.Hour
+}
+
+// A client gets auth_success only once its connection is registered: from then on no order and no message misses it.
+func TestAuth_SuccessFollowsTheRegistration(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := startPiped(t, func(m *manager.Options, _ *server.Options) { m.MaxConnectionsPerUser = 1 })
+		greeted, probed := make(chan struct{}), make(chan struct{})
+		early := false
+		if err := n.manager.Connect("ann", &quiet{managertest.NewConn(), func() {
+			defer close(probed)
+			synctest.Wait() // everything that was sent has arrived
+			select {
+			case <-greeted:
+				early = true
+			default:
+			}
+		}}); err != nil {
+			t.Fatal(err)
+		}
+		c := n.open()
+		c.send(`{"type":"auth","token":"ann"}`)
+		c.want(`{"action":"auth_success","user_id":"ann"}`)
+		close(greeted)
+		<-probed
+		if closed, err := n.manager.DisconnectUser(t.Context(), "ann", manager.NormalClosure); err != nil || closed != 1 {
+			t.Errorf("DisconnectUser closes %d connections: %v", closed, err)
+		}
+		c.wantClose(manager.NormalClosure)
+		if early {
+			t.Error("the client got auth_success before its connection was registered")
+		}
+	})
+}
+
+// auth_success precedes every message that a registered connection gets.
+func TestAuth_SuccessPrecedesMessages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := startPiped(t)
+		first := n.login("ann")
+		first.send(`{"action":"subscribe_upload","upload_id":"up"}`)
+		synctest.Wait()
+		n.publish("up", 1)
+		first.want(`{"action":"note","n":1}`)
+		c := n.open() // its user follows the upload, so the newest message is sent while the connection is registered
+		c.send(`{"type":"auth","token":"ann"}`)
+		c.want(`{"action":"auth_success","user_id":"ann"}`, `{"action":"note","n":1}`)
+	})
 }

@@ -17,8 +17,8 @@ import (
 	"github.com/shoal-go/shoal/manager"
 )
 
-// Client is one WebSocket connection or one event stream. Its exported methods may be called from any number of goroutines and do not wait
-// for the peer.
+// Client is one WebSocket connection or one event stream. Its exported methods may be called from any number of
+// goroutines and do not wait for the peer.
 //
 // Messages of the client are handled one after the other, on one goroutine at a time. Messages to it are queued in its
 // outbox, which the server's writers flush.
@@ -30,6 +30,8 @@ type Client struct {
 	socket  socket
 	limiter *rate.Limiter
 	v1      bool
+	// successDue: auth_success, which precedes all messages to the connection, has not been queued.
+	successDue atomic.Bool
 	// events are the uploads of an event stream; nil: the connection is a WebSocket.
 	events *eventUploads
 	// heard is when the last frame came from the client, on Server.clock.
@@ -47,7 +49,7 @@ type Client struct {
 	// spare is how many subscribe messages the client may still send beyond its rate.
 	spare int
 
-	mu       sync.Mutex // protects the fields below; nothing is called under it
+	mu       sync.Mutex // protects the fields below; only the outbox is locked under it
 	stage    stage
 	identity Identity
 	// entered is true once the connection is registered, and OnConnect called if there is one.
@@ -124,8 +126,8 @@ func (c *Client) TokenID() string {
 	return c.identity.TokenID
 }
 
-// RemoteAddr returns the client's address: that of the other end of the connection, or with port 0 the one that a proxy of
-// Options.TrustedProxies names.
+// RemoteAddr returns the client's address: that of the other end of the connection, or with port 0 the one that a proxy
+// of Options.TrustedProxies names.
 func (c *Client) RemoteAddr() net.Addr {
 	if c.server == nil { // a zero Client
 		return &net.TCPAddr{}

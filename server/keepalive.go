@@ -94,7 +94,7 @@ func (k *keepalive) ping(g *pingGroup) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, c := range g.clients {
-		if c.authenticated() {
+		if c.authenticated() && !c.successDue.Load() {
 			if c.events == nil {
 				c.out.Send(pingMessage)
 			}

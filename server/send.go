@@ -36,6 +36,7 @@ func (c *Client) Send(f *manager.Frame) manager.Outcome {
 	if !c.wants(f) {
 		return manager.Queued
 	}
+	c.sendSuccess()
 	return c.out.Send(f)
 }
 
@@ -55,6 +56,7 @@ func (c *Client) SendDeferred(f *manager.Frame) (o manager.Outcome, flush bool) 
 	if c.server == nil || !c.wants(f) {
 		return c.Send(f), false
 	}
+	c.sendSuccess()
 	return c.out.SendDeferred(f)
 }
 
@@ -69,6 +71,7 @@ func (c *Client) Replay(r manager.Replay) manager.Outcome {
 	if c.events != nil && !c.events.acceptsReplay(r) {
 		return manager.Queued
 	}
+	c.sendSuccess()
 	return c.out.Recover(outbox.Replay{
 		UploadID: r.UploadID, Frames: r.Frames, Epoch: r.Position.Epoch, After: r.Position.Offset, Source: r.Source,
 	})
