@@ -120,9 +120,11 @@ const (
 // does not name it and that is JSON.
 func contentType(r *http.Request, accepted ...string) (string, error) {
 	given := r.Header.Values("Content-Type")
-	coding := r.Header.Get("Content-Encoding")
+	coded := slices.ContainsFunc(r.Header.Values("Content-Encoding"), func(coding string) bool {
+		return coding != "" && !strings.EqualFold(coding, "identity")
+	})
 	switch {
-	case coding != "" && coding != "identity":
+	case coded:
 		return "", unsupported("Content-Encoding", accepted)
 	case len(given) == 0 || len(given) == 1 && given[0] == "":
 		if accepted[0] == jsonType {

@@ -21,27 +21,27 @@ type Incoming struct {
 	Data []byte
 }
 
-// events passes frames that gws has parsed to the client that sent them.
-type events struct{}
+// gwsHandler passes frames that gws has parsed to the client that sent them.
+type gwsHandler struct{}
 
 func clientOf(socket *gws.Conn) *Client {
 	return socket.NetConn().(*gwsConn).client //nolint:forcetypeassert // reader.run passes no other type
 }
 
-func (events) OnOpen(*gws.Conn) {}
+func (gwsHandler) OnOpen(*gws.Conn) {}
 
 // OnClose answers the client's close frame, if that is the reason.
-func (events) OnClose(socket *gws.Conn, err error) {
+func (gwsHandler) OnClose(socket *gws.Conn, err error) {
 	socket.NetConn().(*gwsConn).answer(err) //nolint:forcetypeassert // reader.run passes no other type
 }
 
-func (events) OnPong(socket *gws.Conn, _ []byte) { handle(socket, (*Client).onPong, Incoming{}) }
+func (gwsHandler) OnPong(socket *gws.Conn, _ []byte) { handle(socket, (*Client).onPong, Incoming{}) }
 
-func (events) OnPing(socket *gws.Conn, payload []byte) {
+func (gwsHandler) OnPing(socket *gws.Conn, payload []byte) {
 	handle(socket, (*Client).onPing, Incoming{Data: payload})
 }
 
-func (events) OnMessage(socket *gws.Conn, m *gws.Message) {
+func (gwsHandler) OnMessage(socket *gws.Conn, m *gws.Message) {
 	handle(socket, (*Client).receive, Incoming{Text: m.Opcode == gws.OpcodeText, Data: m.Bytes()})
 	_ = m.Close() // returns the buffer to gws's pool, cannot fail
 }

@@ -30,7 +30,7 @@ const (
 
 // newUpgrader returns the upgrader of the readers' gws connections.
 func newUpgrader(opt Options) *gws.Upgrader {
-	return gws.NewUpgrader(events{}, &gws.ServerOption{
+	return gws.NewUpgrader(gwsHandler{}, &gws.ServerOption{
 		ReadMaxPayloadSize: opt.MaxClientMessageBytes,
 		CheckUtf8Enabled:   true,
 		NewSession:         func() gws.SessionStorage { return noSession{} },
@@ -176,6 +176,8 @@ func checkHandshake(r *http.Request) (status int, problem string) {
 		return http.StatusBadRequest, "the header Sec-WebSocket-Key occurs more than once"
 	case !goodKey(r.Header.Get(headerKey)):
 		return http.StatusBadRequest, "the header Sec-WebSocket-Key must be 16 bytes in base64"
+	case len(r.Header["Authorization"]) > 1:
+		return http.StatusBadRequest, "the header Authorization occurs more than once"
 	case hasBody(r):
 		return http.StatusBadRequest, "a WebSocket handshake has no body: leave out Content-Length and Transfer-Encoding"
 	}
@@ -232,8 +234,8 @@ func (r *refusal) setHeader(h http.Header) {
 	}
 }
 
-// admit counts a new connection of a peer, or returns why it is refused: the server is draining or full, the peer has too
-// many connections, or connections come too fast. An admitted connection must be released.
+// admit counts a new connection of a peer, or returns why it is refused: the server is draining or full, the peer has
+// too many connections, or connections come too fast. An admitted connection must be released.
 func (s *Server) admit(peer netip.Addr) *refusal {
 	s.mu.Lock()
 	defer s.mu.Unlock()
