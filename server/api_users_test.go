@@ -14,7 +14,7 @@ import (
 
 // recorder is a connection that records its messages and close reasons.
 type recorder struct {
-	mu      sync.Mutex // protects what follows
+	mu      sync.Mutex // protects the fields below
 	outcome manager.Outcome
 	sent    []string
 	closed  []manager.CloseReason

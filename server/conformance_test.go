@@ -154,8 +154,8 @@ func TestRFC6455_InvalidTextFailsAtOnce(t *testing.T) {
 	}
 }
 
-// RFC 6455, 7.4 and 5.5.1: codes that must not be sent fail the connection, all others are answered with themselves, and
-// a close frame without a code is answered without one.
+// RFC 6455, 7.4 and 5.5.1: codes that must not be sent fail the connection, all others are answered with themselves,
+// and a close frame without a code is answered without one.
 func TestRFC6455_CloseCodes(t *testing.T) {
 	const failed = "\x03\xeaProtocol error"
 	n := startEcho(t)

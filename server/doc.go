@@ -20,10 +20,10 @@
 // OnSubscribe and OnUnsubscribe for claims that the application changes are called by the goroutine that changes them.
 // Hooks of different connections run concurrently. A panic is logged and counted, and closes its connection with 1011.
 //
-// No lock is held during a hook: it may call any method of the client, the server and the manager. Each has a context that ends with the
-// connection (Client.Context for hooks without one), with the server and, where a client waits for the answer, after
-// Options.HookTimeout. Server.Close waits for running hooks until its own context ends, then names them in its
-// error; called from a hook it therefore lasts until its context ends.
+// No lock is held during a hook: it may call any method of the client, the server and the manager. Each has a context
+// that ends with the connection (Client.Context for hooks without one), with the server and, where a client waits for
+// the answer, after Options.HookTimeout. Server.Close waits for running hooks until its own context ends, then names
+// them in its error; called from a hook it therefore lasts until its context ends.
 //
 // # Map
 //
@@ -55,11 +55,11 @@
 //	  ├─ onRequest    receive.go, subscribe.go: Authorize, manager.SubscribeConn
 //	  └─ OnMessage    messages of the application
 //
-// An event stream (Server-Sent Events, events_stream.go) is a Client too: the same outbox writes it, with frame.Events in
-// place of WebSocket framing. All that can refuse it happens while its outbox is corked, so that the answer is a status;
-// nothing is read from it afterwards, and the poller reports its end. With HTTP/1.1 its connection is hijacked. With
-// HTTP/2, or where middleware hides the hijacker, responseConn writes to the response, which takes the goroutine of the
-// handler, and one of the outbox while messages are queued.
+// An event stream (Server-Sent Events, events_stream.go) is a Client too: the same outbox writes it, with frame.Events
+// in place of WebSocket framing. All that can refuse it happens while its outbox is corked, so that the answer is a
+// status; nothing is read from it afterwards, and the poller reports its end. With HTTP/1.1 its connection is hijacked.
+// With HTTP/2, or where middleware hides the hijacker, responseConn writes to the response, which takes the goroutine
+// of the handler, and one of the outbox while messages are queued.
 //
 // A message to a client goes from manager to Client.Send to its outbox, and a writer of internal/outbox writes it to
 // the socket; for a small audience the publisher itself does, with Client.SendDeferred and Client.Flush. It never
@@ -67,7 +67,8 @@
 // keep their order and no goroutine waits for a client.
 //
 // An idle connection has no goroutine and no gws connection. A client that stops within a message keeps its reader
-// until the rest arrives. A connection of TLSListener is read like any other, through a connection below the TLS
-// one that need not wait (tls.go). A connection of another TLS listener, of a net.Conn type other than *net.TCPConn and
-// *net.UnixConn, or on a system other than Linux has a dedicated reader. One goroutine pings all connections (keepalive.go).
+// until the rest arrives. A connection of TLSListener is read like any other, through a connection below the TLS one
+// that need not wait (tls.go). A connection of another TLS listener, of a net.Conn type other than *net.TCPConn and
+// *net.UnixConn, or on a system other than Linux has a dedicated reader. One goroutine pings all connections
+// (keepalive.go).
 package server

@@ -49,7 +49,8 @@ func (t *frameTracker) atBoundary() bool { return t.have == 0 && t.payload == 0 
 
 // track takes the next bytes into account, up to the end of a message: its handling may change the limit of the next
 // one. It returns the number of bytes that gws may see. If a header violates the protocol or announces a message of
-// more than limit bytes, they end ahead of that header, or ahead of text that is not UTF-8, and reason is why the connection must be closed.
+// more than limit bytes, they end ahead of that header, or ahead of text that is not UTF-8, and reason is why the
+// connection must be closed.
 func (t *frameTracker) track(p []byte, limit int) (n int, reason manager.CloseReason) {
 	for n < len(p) {
 		if skip := min(t.payload, uint64(len(p)-n)); skip > 0 {

@@ -11,7 +11,7 @@ import (
 	"github.com/shoal-go/shoal/manager"
 )
 
-// In whatever pieces a client's bytes arrive, the tracker is at a boundary exactly when a message is complete.
+// The tracker is at a boundary exactly when a message is complete, for any division of the bytes into reads.
 func TestFrameTracker_FindsMessageBoundaries(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	var stream []byte

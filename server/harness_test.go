@@ -19,7 +19,7 @@ import (
 	"github.com/shoal-go/shoal/server"
 )
 
-// patience bounds a test that would otherwise wait for ever. No test waits for it to pass.
+// patience bounds a test that would otherwise never end. No test waits for it to pass.
 const patience = 30 * time.Second
 
 // node is a server with its manager, listening on a port of its own or, in a bubble of synthetic time, on
@@ -30,7 +30,7 @@ type node struct {
 	server  *server.Server
 	dial    func(ctx context.Context, network, addr string) (net.Conn, error)
 	host    string
-	// patience bounds what a client of this node waits for.
+	// patience bounds the waiting of this node's clients.
 	patience time.Duration
 }
 

@@ -151,7 +151,7 @@ func TestServer_LimitOfFirstMessageEndsWithIt(t *testing.T) {
 	}
 }
 
-// A client that has not authenticated makes the server allocate little, whatever length it announces.
+// A client that has not authenticated makes the server allocate little, also if it announces a large message.
 func TestServer_AllocatesLittleForAnnouncedLengths(t *testing.T) {
 	n := start(t, func(_ *manager.Options, o *server.Options) { o.MaxClientMessageBytes = 64 << 20 })
 	const clients = 50

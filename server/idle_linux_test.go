@@ -14,7 +14,7 @@ func TestPoller_IdleConnectionsHaveNoGoroutines(t *testing.T) {
 
 func idleConnections(t *testing.T, n *node) {
 	t.Helper()
-	n.raw(t, "").enter("first") // what all connections share is there from now on
+	n.raw(t, "").enter("first") // starts the goroutines that all connections share
 	before := runtime.NumGoroutine()
 	const many, spare = 150, 50
 	for i := range many {

@@ -160,8 +160,8 @@ func (c *Client) attach(conn net.Conn) {
 	c.input.raw, c.input.conn = raw, &c.socket
 }
 
-// Transparent is a net.Conn around another one that by now adds nothing to its Read, Write and Close, such as a connection
-// of a listener for the PROXY protocol whose header has been read. The server uses the other one directly.
+// Transparent is a net.Conn around another one that by now adds nothing to its Read, Write and Close, such as a
+// connection of a listener for the PROXY protocol whose header has been read. The server uses the other one directly.
 type Transparent interface {
 	net.Conn
 	// Underlying returns the other connection, or nil while this one does add something.

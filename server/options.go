@@ -32,10 +32,10 @@ type Options struct {
 	Authenticate Authenticate
 	// Authorize decides which uploads a connection may follow. Required; AuthorizeOpen allows all.
 	Authorize Authorize
-	// Identify replaces the authentication of the protocol: it returns the owner of a connection by the request of
-	// the upgrade or of the event stream, for example by a cookie. A *TokenError or http.ErrNoCookie refuses it with 401,
-	// ErrForbidden with 403; any other error means that it cannot be decided now: it is logged and answered with 503. The request's
-	// context ends with the request and after HookTimeout.
+	// Identify replaces the authentication of the protocol: it returns the owner of a connection by the request of the
+	// upgrade or of the event stream, for example by a cookie. A *TokenError or http.ErrNoCookie refuses it with 401,
+	// ErrForbidden with 403; any other error means that it cannot be decided now: it is logged and answered with 503. The
+	// request's context ends with the request and after HookTimeout.
 	Identify func(*http.Request) (Identity, error)
 
 	// Ready is a further condition of /readyz, for example Verifier.Ready of jwtauth: an error makes it answer 503 with
@@ -140,7 +140,7 @@ type Options struct {
 	UnsentBytes int
 	// RecoveryBytes limits the stored messages that are queued for one connection while its client recovers: the others
 	// are read from the history when there is room. Each message counts with 32 bytes more than its size. If the history
-	// has dropped messages by then, the client is told the new position and gets the newest message. 0: 8 MiB.
+	// has dropped messages by then, the client gets the new position and the newest message. 0: 8 MiB.
 	RecoveryBytes int
 
 	// Observer gets durations, for histograms. Server.Stats and Server.Inspect have everything that can be counted.

@@ -154,7 +154,7 @@ func parseProxy(s string) (netip.Prefix, error) {
 	return prefix, nil
 }
 
-// proxies are the peers whose word about the client's address is believed. They are immutable.
+// proxies are the peers whose forwarding headers are trusted. They are immutable.
 type proxies struct {
 	ranges []netip.Prefix
 	unix   bool
@@ -202,8 +202,8 @@ func addrOf(hostPort string) netip.Addr {
 // peer returns the address of the client that made a request: that of the connection, or if it belongs to a trusted
 // proxy, the one that X-Forwarded-For or Forwarded (RFC 7239) names. It is the zero value if it is not known.
 //
-// A proxy that sets one of the headers passes the other one on as the client has sent it. If both are there and disagree,
-// the address is the proxy's.
+// A proxy that sets one of the headers passes the other one on as the client has sent it. If both are there and
+// disagree, the address is the proxy's.
 func (s *Server) peer(r *http.Request) netip.Addr {
 	direct, trusted := addrOf(r.RemoteAddr), &s.settings.Load().proxies
 	if !trusted.trusts(direct) {

@@ -216,8 +216,8 @@ func (w *gwsConn) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// answer answers the client's close frame with its code (RFC 6455, 5.5.1). gws calls OnClose right after Write, and only
-// there tells the code.
+// answer answers the client's close frame with its code (RFC 6455, 5.5.1). gws calls OnClose right after Write, and
+// only there tells the code.
 func (w *gwsConn) answer(err error) {
 	received := new(gws.CloseError)
 	if !w.answering || !errors.As(err, &received) {

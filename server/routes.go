@@ -123,8 +123,8 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 	s.api.answer(w, r, refused)
 }
 
-// MayUseAPI returns nil if a request may use the HTTP API, by its API key or Options.AuthorizeAPI, else an error that the
-// caller may see. It is for handlers beside the API that show as much.
+// MayUseAPI returns nil if a request may use the HTTP API, by its API key or Options.AuthorizeAPI, else an error that
+// the caller may see. It is for handlers beside the API that show as much.
 func (s *Server) MayUseAPI(r *http.Request) error {
 	if s.api == nil {
 		return errNotMade

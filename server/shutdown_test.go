@@ -18,7 +18,7 @@ import (
 	"github.com/shoal-go/shoal/server"
 )
 
-// Close returns with its context whatever hook blocks, and names it.
+// Close returns with its context when a hook blocks, and names the hook.
 func TestServer_CloseNamesHookThatBlocks(t *testing.T) {
 	for name, set := range map[string]func(*server.Options, func()){
 		"OnConnect": func(o *server.Options, hook func()) { o.OnConnect = func(*server.Client) { hook() } },

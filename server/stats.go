@@ -149,7 +149,7 @@ var closeReasons = []manager.CloseReason{
 	protocolError, invalidPayload,
 }
 
-// Reasons of the WebSocket protocol, whose texts name the violation and are not told apart.
+// Reasons of the WebSocket protocol, whose texts name the violation; they are counted together.
 var (
 	protocolError  = manager.CloseReason{Code: 1002, Text: ""}
 	invalidPayload = manager.CloseReason{Code: 1007, Text: ""}

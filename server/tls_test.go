@@ -45,8 +45,8 @@ func (c *joiningConn) Write(p []byte) (int, error) {
 	return len(p), err
 }
 
-// TestTLSListener_ReadsRecordsThatArriveTogether: each of several records that one read of the socket returns is handled,
-// although no further input is reported.
+// TestTLSListener_ReadsRecordsThatArriveTogether: each of several records that one read of the socket returns is
+// handled, although no further input is reported.
 func TestTLSListener_ReadsRecordsThatArriveTogether(t *testing.T) {
 	n := startTLS(t, withoutPings)
 	var below *joiningConn

@@ -1,8 +1,7 @@
-// Package frame holds an encoded message: made once, shared by every receiver, never changed.
+// Package frame encodes messages: each once, for all its receivers.
 //
-// A frame is kept as the pieces of which each wire variant is put together, not as one ready buffer a
-// variant: the payload stands in memory once, whatever mixture of clients receives it, and putting the
-// pieces behind each other is a copy of a few hundred bytes that a batching writer makes anyway.
+// A Frame holds the parts of its wire forms instead of a buffer for each form. The payload is in memory once, and
+// joining the parts is a copy of a few hundred bytes, which a batching writer makes in any case.
 package frame
 
 import (
@@ -27,7 +26,7 @@ const (
 // Raw marks bytes that are written to an event stream unchanged. WebSockets do not have this opcode.
 const Raw Opcode = 0xFF
 
-// Class says what may happen to a message when a connection's queue is under pressure.
+// Class determines how a message is treated when a connection's queue is full or its client is slow.
 type Class uint8
 
 const (
@@ -41,7 +40,7 @@ const (
 	Control
 )
 
-// Outcome is the result of sending one frame to one connection. The zero value is no outcome.
+// Outcome is the result of sending one frame to one connection. The zero value is invalid.
 type Outcome uint8
 
 const (
@@ -168,7 +167,7 @@ func ForUpload(m Message) *Frame {
 // NewClose returns a close frame. A reason beyond the 123 bytes that a control frame can hold is cut.
 func NewClose(code uint16, reason string) *Frame {
 	const room = 125 - 2
-	// A close reason must be valid UTF-8, so what a cut leaves of a rune goes too.
+	// A close reason must be valid UTF-8: the rest of a rune that was cut is removed too.
 	reason = strings.ToValidUTF8(reason[:min(len(reason), room)], "")
 	body := binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(reason)), code)
 	return New(Close, Control, append(body, reason...))
@@ -252,8 +251,7 @@ func (f *Frame) Traced() bool { return f.traced }
 // Body returns the payload as it was published. The caller must not change it.
 func (f *Frame) Body() []byte { return f.body }
 
-// Size returns the length in bytes of the longest wire form without a skipped count: what the frame counts
-// for in a queue that is bounded in bytes.
+// Size returns the length in bytes of the longest wire form without a skipped count, by which queues count the frame.
 func (f *Frame) Size() int {
 	n := len(f.body) + int(f.tailLen) + int(f.unnamed)
 	return n + headerLen(n)

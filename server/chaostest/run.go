@@ -1,6 +1,7 @@
-// Package chaostest attacks a WebSocket server with misbehaving clients, for the tests of embedders: each [Attack] is one
-// kind of client, [Run] lets some of them loose on any http.Handler, listener or URL, and the [Report] says which bound of the
-// server stopped them, after how long, at which cost, and how a well-behaved client fared beside them.
+// Package chaostest attacks a WebSocket server with misbehaving clients, for the tests of embedders: each [Attack] is
+// one kind of client, [Run] starts some of them against any http.Handler, listener or URL, and the [Report] says which
+// bound of the server stopped them, after how long, at which cost, and the latency of a well-behaved client beside
+// them.
 //
 //	for _, attack := range chaostest.Attacks() {
 //		report, err := chaostest.Run(t.Context(), chaostest.Target{Serve: srv.Serve, First: authMessage}, attack)

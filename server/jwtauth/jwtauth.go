@@ -145,8 +145,8 @@ func (o *Options) secrets() (all [][]byte) {
 	return append(all, o.OtherSecrets...)
 }
 
-// SetSecrets replaces Options.Secret and OtherSecrets, for a rotation without a restart. Open connections stay open until
-// their tokens expire. After an error, because a secret is empty or fails CheckSecret, nothing has changed.
+// SetSecrets replaces Options.Secret and OtherSecrets, for a rotation without a restart. Open connections stay open
+// until their tokens expire. After an error, because a secret is empty or fails CheckSecret, nothing has changed.
 func (j *Verifier) SetSecrets(secrets ...[]byte) error {
 	all := make([][]byte, len(secrets))
 	for i, secret := range secrets {

@@ -6,9 +6,9 @@
 //	metrics.Attach(server)
 //	prometheus.MustRegister(metrics)
 //
-// Counters and gauges are read when Prometheus scrapes, so they cost nothing in between. Durations are native histograms
-// with classic buckets for scrapers without them. All labels have a fixed set of values. docs/metrics.md lists the
-// metrics.
+// Counters and gauges are read when Prometheus scrapes, so they cost nothing in between. Durations are native
+// histograms with classic buckets for scrapers without them. All labels have a fixed set of values. docs/metrics.md
+// lists the metrics.
 package shoalprom
 
 import (

@@ -1,4 +1,5 @@
-// Package shoaltrace traces messages with OpenTelemetry, from their publication until they have been written to clients.
+// Package shoaltrace traces messages with OpenTelemetry, from their publication until they have been written to
+// clients.
 //
 //	tracer := shoaltrace.New(provider)
 //	manager, err := manager.New(manager.Options{Tracer: tracer, …})
@@ -12,7 +13,8 @@
 //	    shoal deliver on each node that has followers: from arrival until the message is queued at all connections
 //	      shoal written   until the last connection has handed it to the kernel, with an event for the first
 //
-// Spans contain the id of the upload, counts and offsets, and no payload, user or token. docs/tracing.md describes them.
+// Spans contain the id of the upload, counts and offsets, and no payload, user or token. docs/tracing.md describes
+// them.
 package shoaltrace
 
 import (
@@ -46,8 +48,8 @@ const (
 	maxUploadID, maxError = 128, 200
 )
 
-// Tracer is a manager.Tracer. Its methods may be called from any number of goroutines; they block only if the provider's
-// span processors do.
+// Tracer is a manager.Tracer. Its methods may be called from any number of goroutines; they block only if the
+// provider's span processors do.
 type Tracer struct {
 	tracer trace.Tracer
 }

@@ -78,7 +78,8 @@ func byName(exporters ...*tracetest.InMemoryExporter) map[string]tracetest.SpanS
 	return spans
 }
 
-// A publication by HTTP on one node and its delivery on another are one trace, a part of the caller's, without payloads.
+// A publication by HTTP on one node and its delivery on another are one trace, a part of the caller's, without
+// payloads.
 func TestTracer_ConnectsNodes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hub := broker.NewMemory(broker.MemoryOptions{})
@@ -174,7 +175,8 @@ func TestTracer_ReportsErrors(t *testing.T) {
 	}
 }
 
-// BenchmarkTrace publishes to ten followers: without a tracer, with one that samples nothing, one in a hundred, and all.
+// BenchmarkTrace publishes to ten followers: without a tracer, with one that samples nothing, one in a hundred, and
+// all.
 func BenchmarkTrace(b *testing.B) {
 	discard := sdktrace.WithBatcher(tracetest.NewNoopExporter())
 	for _, c := range []struct {
