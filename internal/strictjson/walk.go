@@ -1,6 +1,7 @@
 package strictjson
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"iter"
@@ -167,7 +168,8 @@ func (w *walker) members(i, depth int, into *Members) int {
 // unescape decodes a valid name.
 func unescape(quoted []byte) []byte {
 	var name string
-	_ = json.Unmarshal(quoted, &name) // a string, as text has found
+	// A copy: json.Unmarshal lets its input escape, and with it everything that the walker points to.
+	_ = json.Unmarshal(bytes.Clone(quoted), &name) // a string, as text has found
 	return []byte(name)
 }
 
