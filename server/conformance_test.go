@@ -4,6 +4,9 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -193,5 +196,36 @@ func TestRFC6455_NothingFollowsTheCloseFrame(t *testing.T) {
 	var buf [1]byte
 	if k, err := conn.conn.Read(buf[:]); k != 0 || err == nil || isTimeout(err) {
 		t.Errorf("after the close frame: %d bytes, %v; want the end of the stream", k, err)
+	}
+}
+
+// Every test that the tables of docs/conformance.md name exists.
+func TestRFC6455_PageNamesTestsThatExist(t *testing.T) {
+	page, err := os.ReadFile("../docs/conformance.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tests strings.Builder
+	for _, pattern := range []string{"*_test.go", "../fuzz/*_test.go"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: %d files, %v", pattern, len(files), err)
+		}
+		for _, file := range files {
+			source, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tests.Write(source)
+		}
+	}
+	names := regexp.MustCompile("`((?:Test|Fuzz)[A-Z]\\w+)").FindAllStringSubmatch(string(page), -1)
+	if len(names) < 40 {
+		t.Errorf("the page names %d tests", len(names))
+	}
+	for _, name := range names {
+		if !strings.Contains(tests.String(), "func "+name[1]) {
+			t.Errorf("there is no %s", name[1])
+		}
 	}
 }

@@ -83,6 +83,7 @@ func newEcho() (*manager.Manager, *server.Server, error) {
 		ClientMessageBurst:    rate,
 		QueueBytes:            4 * largest,
 		QueueMessages:         1 << 16,
+		QueueAge:              quiet, // a suite in an interpreter takes its time to read 16 MiB
 		// A suite expects its own messages back and nothing else, so the JSON pings of the protocol stay away.
 		PingInterval: quiet - time.Hour,
 		IdleTimeout:  quiet,
