@@ -105,7 +105,7 @@ func execute(ctx context.Context, args, env []string, std streams) error {
 		return nil
 	}
 	if err != nil {
-		return usageError{err.Error() + "; shoal --help tells what there is"}
+		return usageError{err.Error() + "; see " + helpCommand(err)}
 	}
 	if c, ok := parsed.Selected().Target.Addr().Interface().(checker); ok {
 		c.check(s)
@@ -116,6 +116,15 @@ func execute(ctx context.Context, args, env []string, std streams) error {
 	parsed.BindTo(ctx, (*context.Context)(nil))
 	parsed.Bind(reparse(func() (*serveFlags, error) { return parseAgain(args, env) }))
 	return parsed.Run(std)
+}
+
+// helpCommand returns the command line that explains a mistake: the help of the command, if one was recognized.
+func helpCommand(err error) string {
+	var parsing *kong.ParseError
+	if errors.As(err, &parsing) && parsing.Context.Selected() != nil {
+		return "shoal " + parsing.Context.Selected().Name + " --help"
+	}
+	return "shoal --help"
 }
 
 // parseAgain parses the command line of serve once more, with the files as they are now.

@@ -162,7 +162,7 @@ func flagNames(node *kong.Node) map[string]bool {
 // stands for it, so that the values after it are looked at, too.
 func newMapper[T any](s *settings, parse func(text string, tag *kong.Tag) (T, error)) kong.MapperFunc {
 	return func(ctx *kong.DecodeContext, target reflect.Value) error {
-		token, err := ctx.Scan.PopValue("value")
+		token, err := popValue(ctx)
 		if err != nil {
 			return err
 		}
@@ -175,6 +175,16 @@ func newMapper[T any](s *settings, parse func(text string, tag *kong.Tag) (T, er
 		target.Set(reflect.ValueOf(value).Convert(target.Type()))
 		return nil
 	}
+}
+
+// popValue returns the next value of the command line. kong's error would repeat an argument that begins with a dash,
+// which may be a secret.
+func popValue(ctx *kong.DecodeContext) (kong.Token, error) {
+	token := ctx.Scan.Pop()
+	if !token.IsValue() {
+		return token, fmt.Errorf("a value is missing, want --%s=VALUE if the value begins with a dash", ctx.Value.Name)
+	}
+	return token, nil
 }
 
 // textsOf returns the values that kong hands over: one of the command line, or those of a setting.
@@ -208,7 +218,7 @@ func (m listMapper) Decode(ctx *kong.DecodeContext, target reflect.Value) error 
 		}
 		return nil
 	}
-	token, err := ctx.Scan.PopValue("value")
+	token, err := popValue(ctx)
 	if err != nil {
 		return err
 	}

@@ -325,3 +325,22 @@ func FuzzEnvironment(f *testing.F) {
 		}
 	})
 }
+
+// A mistake on the command line names the remedy and the command whose help explains it, and never repeats a secret that
+// begins with a dash.
+func TestRun_ExplainsMistakesOnTheCommandLine(t *testing.T) {
+	for line, want := range map[string]string{
+		"frob":                       "unexpected argument frob; see shoal --help",
+		"token":                      `expected "<user-id>"; see shoal token --help`,
+		"bench --frob":               "unknown flag --frob; see shoal bench --help",
+		"bench --dev --rate -1":      "--rate: a value is missing, want --rate=VALUE if the value begins with a dash; see shoal bench --help",
+		"serve --dev --api-key":      "--api-key: a value is missing, want --api-key=VALUE",
+		"serve --jwt-secret -abcdef": "--jwt-secret: a value is missing, want --jwt-secret=VALUE",
+	} {
+		r := shoal(t, nil, "", strings.Fields(line)...)
+		r.wantErrors(t, statusUsage, want)
+		if strings.Contains(r.err, "abcdef") {
+			t.Errorf("%s: the secret is in %s", line, r.err)
+		}
+	}
+}
