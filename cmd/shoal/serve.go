@@ -269,7 +269,7 @@ func (n *node) run(ctx context.Context, stop func(), out io.Writer) error {
 	case broken := <-n.manager.BrokerFailed():
 		err = fmt.Errorf("the broker cannot be used: %w; see --broker", broken)
 	}
-	n.log.Info("draining", "time", n.flags.Drain)
+	n.log.Info("draining", "within", n.flags.Drain)
 	n.close(n.flags.Drain)
 	for range running {
 		if e := <-failed; !errors.Is(e, http.ErrServerClosed) {
@@ -287,7 +287,7 @@ func (n *node) delayShutdown(failed <-chan error, running int) (error, int) {
 		return nil, running
 	}
 	n.server.Leave()
-	n.log.Info("shutdown delayed", "time", n.flags.ShutdownDelay)
+	n.log.Info("shutdown delayed", "delay", n.flags.ShutdownDelay)
 	delay := time.NewTimer(n.flags.ShutdownDelay)
 	defer delay.Stop()
 	select {
