@@ -213,18 +213,3 @@ func TestAuth_SuccessFollowsTheRegistration(t *testing.T) {
 		}
 	})
 }
-
-// auth_success precedes every message that a registered connection gets.
-func TestAuth_SuccessPrecedesMessages(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := startPiped(t)
-		first := n.login("ann")
-		first.send(`{"action":"subscribe_upload","upload_id":"up"}`)
-		synctest.Wait()
-		n.publish("up", 1)
-		first.want(`{"action":"note","n":1}`)
-		c := n.open() // its user follows the upload, so the newest message is sent while the connection is registered
-		c.send(`{"type":"auth","token":"ann"}`)
-		c.want(`{"action":"auth_success","user_id":"ann"}`, `{"action":"note","n":1}`)
-	})
-}

@@ -55,15 +55,15 @@ func TestUpgrade_FollowsRFC9112(t *testing.T) {
 		"9110 10.1.1 an expectation without a body": {good + "Expect: 100-continue\r\n\r\n", 101, ""},
 		"9110 10.1.1 an unknown expectation":        {good + "Expect: other\r\n\r\n", 417, ""},
 	} {
-		head, status := exchange(t, n.host, c.request)
+		head, status := sendRequest(t, n.host, c.request)
 		if status != c.status || !strings.Contains(head, c.header) {
 			t.Errorf("%s: answered with %d, want %d and %q in\n%s", name, status, c.status, c.header, head)
 		}
 	}
 }
 
-// exchange writes bytes to a new connection and returns the header of the answer and its status.
-func exchange(t *testing.T, host, request string) (head string, status int) {
+// sendRequest writes bytes to a new connection and returns the header of the answer and its status.
+func sendRequest(t *testing.T, host, request string) (head string, status int) {
 	t.Helper()
 	conn, err := net.Dial("tcp", host)
 	if err != nil {

@@ -168,7 +168,7 @@ func TestDrain_SpreadsTheClosing(t *testing.T) {
 				ended <- time.Since(begin)
 			}()
 		}
-		waitFor(t, func() bool { return n.manager.Stats().Connections == clients })
+		synctest.Wait()
 		begin = time.Now()
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
