@@ -324,41 +324,6 @@ func TestBroker_MissingPermissionsEndRun(t *testing.T) {
 	}
 }
 
-// TestBroker_RevokedPermissionsAreUnhealthy: a permission that a connected node loses is named by its health, until the
-// node has it again.
-func TestBroker_RevokedPermissionsAreUnhealthy(t *testing.T) {
-	user := func(denied ...string) []*server.User {
-		return []*server.User{{Username: "node", Password: "node", Permissions: &server.Permissions{
-			Publish: &server.SubjectPermission{Allow: []string{">"}, Deny: denied},
-		}}}
-	}
-	var configured *server.Options
-	s := serve(t, func(o *server.Options) { o.Users, configured = user(), o })
-	opt := quick(s)
-	opt.CallTimeout = 500 * time.Millisecond
-	opt.URL = strings.Replace(opt.URL, "nats://", "nats://node:node@", 1)
-	n := join(t, opt)
-	reload := func(users []*server.User) {
-		changed := configured.Clone()
-		changed.Users = users
-		onPort(t, s)(changed)
-		if err := s.ReloadOptions(changed); err != nil {
-			t.Fatal(err)
-		}
-	}
-	reload(user("upload.>"))
-	n.Await(t, "bad health that names the subject", func() bool {
-		if n.Fault() == nil {
-			_, _ = n.Store(t.Context(), "upload:x", []byte("1"))
-			return false
-		}
-		return strings.Contains(n.Fault().Error(), "upload.")
-	})
-	reload(user())
-	n.awaitHealth(t, true)
-	n.store(t, "upload:x", "2")
-}
-
 // TestBroker_SealedStreamIsUnhealthy: a stream that an operator has sealed is named by the health.
 func TestBroker_SealedStreamIsUnhealthy(t *testing.T) {
 	s := serve(t)

@@ -182,26 +182,6 @@ func TestBroker_FlushedDataBeginsAnEpoch(t *testing.T) {
 	}
 }
 
-// TestBroker_WaitsForAFreeConnection: a server with as many clients as it accepts is unavailable, not unsuitable.
-func TestBroker_WaitsForAFreeConnection(t *testing.T) {
-	server := redistest.Start(t)
-	client := server.Client(t)
-	limit := func(count string) {
-		t.Helper()
-		if err := client.Do(t.Context(), client.B().ConfigSet().ParameterValue().
-			ParameterValue("maxclients", count).Build()).Error(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	limit("1")
-	n := start(t, options(server))
-	n.Await(t, "bad health that names the setting", func() bool {
-		return n.Fault() != nil && strings.Contains(n.Fault().Error(), "maxclients")
-	})
-	limit("1000")
-	n.Await(t, "good health", n.Healthy)
-}
-
 // TestBroker_FrozenServerIsNoticedWhileCallsWait: calls that wait for a server that has stopped do not delay Health.
 func TestBroker_FrozenServerIsNoticedWhileCallsWait(t *testing.T) {
 	server := redistest.Start(t)
