@@ -110,7 +110,7 @@ func TestGuard_Tracer(t *testing.T) {
 	inCluster(t, 1, Options{Tracer: &panicTracer{}}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		cat, dog := nodes[0].follower(t, "ann", "cat"), nodes[0].follower(t, "bob", "dog")
 		publish(t, nodes[0].Manager, "cat", 1)
-		publish(t, nodes[0].Manager, "dog", 2)
+		publish(t, nodes[0].Manager, "dog", 1)
 		synctest.Wait()
 		if a, b := len(cat.offsets()), len(dog.offsets()); a != 1 || b != 1 {
 			t.Errorf("%d and %d messages came, want one each", a, b)

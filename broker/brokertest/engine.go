@@ -3,6 +3,7 @@ package brokertest
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os/exec"
 	"strings"
@@ -48,15 +49,21 @@ func StartProcess(t testing.TB, addr string, command func(keep bool) *exec.Cmd) 
 	return p
 }
 
-// FreeAddr returns an address of this machine, host:port, at which nothing listens.
+// FreeAddr returns an address of this machine, host:port, at which nothing listens. Its port is below those that systems
+// give to outgoing connections, so that none takes it before the engine starts.
 func FreeAddr(t testing.TB) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	const lowest, count, attempts = 10_000, 20_000, 100
+	for range attempts {
+		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", lowest+rand.IntN(count)))
+		if err != nil {
+			continue
+		}
+		defer listener.Close()
+		return listener.Addr().String()
 	}
-	defer listener.Close()
-	return listener.Addr().String()
+	t.Fatalf("none of %d ports is free", attempts)
+	return ""
 }
 
 // Addr is where the process listens.

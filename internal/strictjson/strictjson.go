@@ -44,7 +44,7 @@ func Decode(data []byte) (Object, error) {
 	}
 	var members Members
 	w := walker{data: data, anyBytes: true} // String refuses text that is not UTF-8
-	if !w.walk(&members) {
+	if !w.walk(&members, nil) {
 		return nil, errNotObject
 	}
 	o := make(Object, 0, members.Len())

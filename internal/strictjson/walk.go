@@ -20,8 +20,8 @@ const bad = -1
 // too; after an error they hold some of the members. nil: the members are not needed. Walk does not block, and
 // allocates only for an object of unusual size, for escaped names and for deep nesting.
 func Walk(data []byte, inner string, top, nested *Members) bool {
-	w := walker{data: data, inner: inner, nested: nested}
-	return w.walk(top)
+	w := walker{data: data, inner: inner}
+	return w.walk(top, nested)
 }
 
 // Pair is a member of an object in a text.
@@ -109,26 +109,26 @@ func (m *Members) add(p Pair) {
 
 // walker walks over one text. Its methods get the index at which a part begins and return the one behind it, or bad.
 type walker struct {
-	data   []byte
-	inner  string
-	nested *Members
+	data  []byte
+	inner string
 	// anyBytes: strings need not be UTF-8, as for json.Valid.
 	anyBytes bool
 }
 
 // walk reports whether the whole text is valid.
-func (w *walker) walk(top *Members) bool {
+func (w *walker) walk(top, nested *Members) bool {
 	i := skipSpace(w.data, 0)
 	if i < len(w.data) && w.data[i] == '{' && top != nil {
-		i = w.members(i, 1, top)
+		i = w.members(i, 1, top, nested)
 	} else {
 		i = w.skip(i, 0)
 	}
 	return i != bad && skipSpace(w.data, i) == len(w.data)
 }
 
-// members walks over the object at i and adds its members to into; depth counts the object and those around it.
-func (w *walker) members(i, depth int, into *Members) int {
+// members walks over the object at i and adds its members to into, and those of its member inner to nested unless that is
+// nil. depth counts the object and those around it. (Were nested a field of the walker, both results would be allocated.)
+func (w *walker) members(i, depth int, into, nested *Members) int {
 	if i = skipSpace(w.data, i+1); i < len(w.data) && w.data[i] == '}' {
 		return i + 1
 	}
@@ -142,8 +142,8 @@ func (w *walker) members(i, depth int, into *Members) int {
 		if escaped {
 			p.Name = unescape(w.data[i:end])
 		}
-		if w.nested != nil && depth == 1 && string(p.Name) == w.inner && from < len(w.data) && w.data[from] == '{' {
-			p.To = w.members(from, depth+1, w.nested)
+		if nested != nil && string(p.Name) == w.inner && from < len(w.data) && w.data[from] == '{' {
+			p.To = w.members(from, depth+1, nested, nil)
 		} else {
 			p.To = w.skip(from, depth)
 		}

@@ -54,7 +54,7 @@ func compare(t *testing.T, text []byte) {
 	if got := Walk(text, "", nil, nil); got != valid {
 		t.Fatalf("%q: valid without members: %v, want %v", text, got, valid)
 	}
-	if w := (walker{data: text, anyBytes: true}); w.walk(nil) != json.Valid(text) {
+	if w := (walker{data: text, anyBytes: true}); w.walk(nil, nil) != json.Valid(text) {
 		t.Fatalf("%q: as any bytes it is not what json.Valid finds", text)
 	}
 	if !valid {
