@@ -107,7 +107,7 @@ func TestServeAndCheckConfigRefuse(t *testing.T) {
 		"format":        {[]string{"--log-format=xml"}, []string{`--log-format is "xml", want one of text, json`}},
 		"unknown flag":  {[]string{"--adr=:80"}, []string{`unknown flag --adr, did you mean "--addr"`}},
 		"argument":      {[]string{"now"}, []string{"unexpected argument now"}},
-		"value missing": {[]string{"--addr"}, []string{"--addr: expected"}},
+		"value missing": {[]string{"--addr"}, []string{"--addr: a value is missing"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, command := range []string{"check-config", "serve"} {

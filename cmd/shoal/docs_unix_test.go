@@ -106,8 +106,8 @@ var pageTests = map[string]string{
 	"docs/http-api.md sh":        "server/api_docs_test.go TestAPI_ExamplesOfThePage",
 	"docs/http-api.md python":    "server/api_docs_test.go TestAPI_ExamplesOfThePage",
 	"docs/http-api.md js":        "server/api_docs_test.go TestAPI_ExamplesOfThePage",
-	"docs/sse.md sh":             "cmd/shoal/sse_docs_unix_test.go TestDocs_SSE",
-	"docs/getting-started.md sh": "cmd/shoal/docs_blocks_unix_test.go TestDocs_GettingStarted",
+	"docs/sse.md sh":             "cmd/shoal/docs_unix_test.go TestDocs_SSE",
+	"docs/getting-started.md sh": "cmd/shoal/docs_unix_test.go TestDocs_GettingStarted",
 }
 
 // treatment says what TestDocs_EachBlockIsExecuted does with the blocks of a page that start with a text.
