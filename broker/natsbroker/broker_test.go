@@ -262,48 +262,6 @@ func TestBroker_FullServerIsUnhealthy(t *testing.T) {
 	}
 }
 
-// TestBroker_FullStorageIsHealthyOnlyWithRoom: near the limit of its storage, where some messages are accepted and
-// others refused, a server stays unhealthy.
-func TestBroker_FullStorageIsHealthyOnlyWithRoom(t *testing.T) {
-	s := serve(t, func(o *server.Options) { o.JetStreamMaxMemory = 1 << 20 })
-	opt := quick(s)
-	opt.ProbeInterval = 20 * time.Millisecond
-	n := join(t, opt)
-	payload := []byte(strings.Repeat("x", 1000))
-	var err error
-	for i := 0; err == nil && i < 2000; i++ {
-		_, err = n.Store(t.Context(), fmt.Sprint("upload:", i), payload)
-	}
-	n.awaitHealth(t, false)
-	js, err := jetstream.New(client(t, s))
-	if err != nil {
-		t.Fatal(err)
-	}
-	stream, err := js.Stream(t.Context(), "SHOAL")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range 10 { // room for some messages, but not for a larger one
-		if err := stream.Purge(t.Context(), jetstream.WithPurgeSubject(fmt.Sprint("upload.", i))); err != nil {
-			t.Fatal(err)
-		}
-	}
-	before := streamState(t, client(t, s)).LastSeq
-	brokertest.Eventually(t, "a probe is accepted", func() error {
-		if streamState(t, client(t, s)).LastSeq == before {
-			return errNotYet
-		}
-		return nil
-	})
-	if err := stream.Purge(t.Context(), jetstream.WithPurgeSubject("upload.>")); err != nil {
-		t.Fatal(err)
-	}
-	n.awaitHealth(t, true)
-	if accepted := streamState(t, client(t, s)).LastSeq - before; accepted < 10 {
-		t.Errorf("the node was healthy after %d accepted probes, want 10 at least", accepted)
-	}
-}
-
 // streamState returns how many messages the stream stores.
 func streamState(t *testing.T, conn *nats.Conn) jetstream.StreamState {
 	t.Helper()
