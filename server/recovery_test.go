@@ -320,7 +320,7 @@ func TestRecovery_ContinuesOnTheNextConnection(t *testing.T) {
 	}
 }
 
-// A batch published at once does not disconnect clients that read.
+// A batch published at once does not disconnect clients that read, nor does a publisher that is as far ahead for long.
 func TestServer_BatchDoesNotDisconnectReadingClient(t *testing.T) {
 	n := start(t)
 	c := n.login("ann", "shoal.v1")
@@ -350,8 +350,14 @@ func TestServer_BatchDoesNotDisconnectReadingClient(t *testing.T) {
 			t.Fatalf("message %d came, want %d", got.Number, i+1)
 		}
 	}
+	unread := make(chan struct{}, messages) // bounds the publisher's lead to the size of the batch
 	go func() {
 		for i := range 4 * messages {
+			select {
+			case unread <- struct{}{}:
+			case <-c.ctx.Done():
+				return
+			}
 			n.publishJSON("a", event(i+1, 100))
 		}
 	}()
@@ -359,5 +365,6 @@ func TestServer_BatchDoesNotDisconnectReadingClient(t *testing.T) {
 		if got := c.nextV1(); got.Number != i+1 {
 			t.Fatalf("message %d came, want %d", got.Number, i+1)
 		}
+		<-unread
 	}
 }
