@@ -9,8 +9,8 @@ import (
 )
 
 // DisconnectAll unregisters every connection and closes it with ServerReloading. It blocks until all of them have
-// ended, at most until ctx ends. Shortly before a deadline it cuts off the connections that are still open, and
-// abandons the ones that it had no time to close; the error contains their number. If ctx is cancelled it returns as
+// ended, at most until ctx ends. Shortly before a deadline it cuts off the connections that are still open, and at the
+// deadline the ones that it had no time to close; the error contains their number. If ctx is cancelled it returns as
 // soon as it has closed all of them, and they end by themselves. Connections made after the call began are not
 // affected.
 func (m *Manager) DisconnectAll(ctx context.Context) error {
@@ -47,7 +47,7 @@ func (m *Manager) DrainConns(ctx context.Context, spread time.Duration, all []Us
 	spreading, stop := withMargin(patience) // leaves the last ones time to read their close frames
 	defer stop()
 	closed := m.closeSpread(ctx, spreading, all, spread)
-	err := m.awaitAll(ctx, patience, all[:closed])
+	err := m.awaitAll(ctx, patience, all)
 	if left := len(all) - closed; left > 0 {
 		err = errors.Join(err, fmt.Errorf("manager: %d connections were not closed in time: %w", left, ctx.Err()))
 	}

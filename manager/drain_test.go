@@ -111,6 +111,27 @@ func TestDrain_CancelledClosesTheRest(t *testing.T) {
 	}
 }
 
+// TestDrain_CutsOffWhatItCannotClose: after the deadline nothing is closed any more, and nothing is left open.
+func TestDrain_CutsOffWhatItCannotClose(t *testing.T) {
+	m := open(t, Options{MaxConnectionsPerUser: -1})
+	var conns []*stuck
+	for range 600 {
+		c := newStuck(false)
+		must(t, m.Connect("ann", c))
+		conns = append(conns, c)
+	}
+	ctx, cancel := context.WithDeadline(t.Context(), time.Now())
+	defer cancel()
+	if err := m.Drain(ctx, 0); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v, want the context's error", err)
+	}
+	for i, c := range conns {
+		if c.aborted != 1 {
+			t.Fatalf("connection %d was cut off %d times", i, c.aborted)
+		}
+	}
+}
+
 // Who ends in time is waited for, and not cut off.
 func TestDisconnectAll_WaitsForEndingConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -3,6 +3,7 @@ package server_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -87,6 +88,32 @@ func TestDrain_RestIsToldAtTheDeadline(t *testing.T) {
 		}
 		reading.Wait()
 	})
+}
+
+// TestDrain_CancelledTellsTheRest: a caller that no longer waits gets its error, and all clients their close frames,
+// whether their turn has come or not, and also when they have not authenticated.
+func TestDrain_CancelledTellsTheRest(t *testing.T) {
+	for _, spread := range []time.Duration{0, time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			n := startPiped(t)
+			clients := []*client{n.open("shoal.v1")}
+			for i := range 20 {
+				clients = append(clients, n.login(fmt.Sprint("user", i), "shoal.v1"))
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			time.AfterFunc(time.Second, cancel)
+			begin := time.Now()
+			if err := n.server.Drain(ctx, spread); !errors.Is(err, context.Canceled) {
+				t.Errorf("spread %v: %v, want the context's error", spread, err)
+			}
+			if took := time.Since(begin); took != time.Second {
+				t.Errorf("spread %v: it returned after %v, want 1s", spread, took)
+			}
+			for _, c := range clients {
+				c.wantClose(manager.ServerReloading)
+			}
+		})
+	}
 }
 
 // Close flushes the queued answers of connections that have not authenticated.

@@ -129,7 +129,8 @@ func (s *Server) Leave() { s.leaving.Store(true) }
 
 // Drain refuses new connections from now on and closes the existing ones of this server with ServerReloading, evenly
 // spread over a time. HTTP connections are no longer kept alive. It blocks until the WebSockets are gone, at most
-// until ctx ends; the error says how many connections had to be cut off.
+// until ctx ends; the error says how many connections had to be cut off at its deadline. If ctx is cancelled instead,
+// all remaining connections are closed at once, none is cut off, and they end by themselves.
 func (s *Server) Drain(ctx context.Context, spread time.Duration) error {
 	if s.manager == nil {
 		return errNotMade
@@ -139,44 +140,27 @@ func (s *Server) Drain(ctx context.Context, spread time.Duration) error {
 	s.mu.Unlock()
 	s.listeners.endKeepAlive()
 	s.bodies.drain()
-	var open []manager.UserConn
-	s.keepalive.each(func(c *Client) {
-		if c.authenticated() {
-			open = append(open, manager.UserConn{UserID: c.UserID(), Conn: c})
-		} else {
-			c.Close(manager.ServerReloading)
-		}
-	})
-	err := s.manager.DrainConns(ctx, spread, open)
-	return errors.Join(err, s.drainUnregistered(ctx))
+	listed := make(map[*Client]struct{})
+	err := s.manager.DrainConns(ctx, spread, s.undrained(listed))
+	// Those that were being opened when the others were listed close themselves.
+	return errors.Join(err, s.manager.DrainConns(ctx, 0, s.undrained(listed)))
 }
 
-// drainUnregistered closes the connections that had not authenticated when Drain began, or were about to be
-// registered, and waits for them.
-func (s *Server) drainUnregistered(ctx context.Context) error {
-	var left []*Client
-	s.keepalive.each(func(c *Client) { left = append(left, c) })
-	for _, c := range left {
-		c.Close(manager.ServerReloading)
-	}
-	cutOff := 0
-	for _, c := range left {
-		select {
-		case <-c.Done():
-			continue
-		case <-ctx.Done():
+// undrained returns the connections that are not listed yet, and lists them. It closes those that have not
+// authenticated: they have nothing to lose and need no turn.
+func (s *Server) undrained(listed map[*Client]struct{}) []manager.UserConn {
+	var conns []manager.UserConn
+	s.keepalive.each(func(c *Client) {
+		if _, ok := listed[c]; ok {
+			return
 		}
-		select {
-		case <-c.Done():
-		default:
-			c.Abort()
-			cutOff++
+		listed[c] = struct{}{}
+		if !c.authenticated() {
+			c.Close(manager.ServerReloading)
 		}
-	}
-	if cutOff == 0 {
-		return nil
-	}
-	return fmt.Errorf("server: %d connections were cut off: %w", cutOff, ctx.Err())
+		conns = append(conns, manager.UserConn{UserID: c.UserID(), Conn: c})
+	})
+	return conns
 }
 
 // Close drains without spreading, then ends the listeners of Serve and every goroutine of the server. It blocks until
