@@ -7,8 +7,6 @@ import (
 	"sync/atomic"
 
 	"github.com/puzpuzpuz/xsync/v3"
-
-	"github.com/shoal-go/shoal/internal/hash"
 )
 
 // Config configures a Registry.
@@ -49,7 +47,7 @@ const (
 // Callbacks run with the lock of a user or an upload held: they must not block and must not call the registry.
 type Registry[C comparable, S any] struct {
 	shards []Shard[C, S]
-	hasher *hash.Hasher
+	hasher *hasher
 	// shift reduces a hash to its top bits, which are the index of the shard.
 	shift uint
 	idle  func(*S) bool
@@ -94,7 +92,7 @@ func New[C comparable, S any](cfg Config[C, S]) *Registry[C, S] {
 	_, _ = rand.Read(seed[:]) // never fails
 	r := &Registry[C, S]{
 		shards:  make([]Shard[C, S], n),
-		hasher:  hash.New(seed),
+		hasher:  newHasher(seed),
 		shift:   64 - bits,
 		idle:    cfg.Idle,
 		flush:   cfg.Flush,
@@ -120,7 +118,7 @@ func New[C comparable, S any](cfg Config[C, S]) *Registry[C, S] {
 	return r
 }
 
-func (r *Registry[C, S]) key(id string) key { return key{r.hasher.Sum(id), id} }
+func (r *Registry[C, S]) key(id string) key { return key{r.hasher.sum(id), id} }
 
 func (r *Registry[C, S]) shard(hash uint64) *Shard[C, S] { return &r.shards[hash>>r.shift] }
 

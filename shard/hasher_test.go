@@ -1,4 +1,4 @@
-package hash
+package shard
 
 import (
 	"encoding/binary"
@@ -7,18 +7,15 @@ import (
 	"testing"
 
 	"github.com/cespare/xxhash/v2"
-	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-func TestSumIsTheSameForTheSameSeed(t *testing.T) {
-	one, same, other := New(seed(7)), New(seed(7)), New(seed(8))
+func TestHasher_SumDependsOnSeedOnly(t *testing.T) {
+	one, same, other := newHasher(seed(7)), newHasher(seed(7)), newHasher(seed(8))
 	for _, id := range []string{"", "a", "upload-1", string(make([]byte, 255))} {
-		if one.Sum(id) != same.Sum(id) {
+		if one.sum(id) != same.sum(id) {
 			t.Errorf("two hashers of one seed disagree about %q", id)
 		}
-		if id != "" && one.Sum(id) == other.Sum(id) {
+		if id != "" && one.sum(id) == other.sum(id) {
 			t.Errorf("hashers of two seeds agree about %q", id)
 		}
 	}
@@ -32,9 +29,9 @@ var colliding = [][2]string{
 	{"\x03\x03\x03\x03\x03\x03\x03\x03\x93\x93\x93\x93\x93\x93\x93\x93", "#\xf6\x01k\x05N\x8b#\x93\x93\x93\x93\xe4G\x06}"},
 }
 
-// TestIdsThatCollideUnderEverySeedDoNotCollide verifies that the pairs collide under plain xxhash and that their hashes
-// differ with a Hasher.
-func TestIdsThatCollideUnderEverySeedDoNotCollide(t *testing.T) {
+// TestHasher_CollisionsOfXxhashDiffer verifies that the pairs collide under plain xxhash and that their hashes
+// differ with a hasher.
+func TestHasher_CollisionsOfXxhashDiffer(t *testing.T) {
 	for _, pair := range colliding {
 		for s := range uint64(100) {
 			d, e := xxhash.NewWithSeed(s), xxhash.NewWithSeed(s)
@@ -43,7 +40,7 @@ func TestIdsThatCollideUnderEverySeedDoNotCollide(t *testing.T) {
 			if d.Sum64() != e.Sum64() {
 				t.Fatalf("%x do not collide under seed %d", pair, s)
 			}
-			if h := New(seed(s)); h.Sum(pair[0]) == h.Sum(pair[1]) {
+			if h := newHasher(seed(s)); h.sum(pair[0]) == h.sum(pair[1]) {
 				t.Errorf("%x collide", pair)
 			}
 		}
@@ -56,26 +53,26 @@ func seed(n uint64) (s [32]byte) {
 	return s
 }
 
-// TestSeedReachesAllBits shows that a seed is not just added to a finished hash: how two ids differ depends
+// TestHasher_SeedReachesAllBits shows that a seed is not just added to a finished hash: how two ids differ depends
 // on it, in every bit.
-func TestSeedReachesAllBits(t *testing.T) {
+func TestHasher_SeedReachesAllBits(t *testing.T) {
 	var varied uint64
-	first := New(seed(1)).Sum("a") ^ New(seed(1)).Sum("b")
+	first := newHasher(seed(1)).sum("a") ^ newHasher(seed(1)).sum("b")
 	for n := uint64(2); n < 66; n++ {
-		varied |= first ^ (New(seed(n)).Sum("a") ^ New(seed(n)).Sum("b"))
+		varied |= first ^ (newHasher(seed(n)).sum("a") ^ newHasher(seed(n)).sum("b"))
 	}
 	if n := bits.OnesCount64(varied); n != 64 {
 		t.Errorf("the seed changes %d of 64 bits of the difference of two hashes", n)
 	}
 }
 
-func TestHashesAreDistinct(t *testing.T) {
+func TestHasher_SumsAreDistinct(t *testing.T) {
 	const n = 100_000
 	seen := make(map[uint64]string, n)
-	h := New(seed(42))
+	h := newHasher(seed(42))
 	for i := range n {
 		id := fmt.Sprint("upload-", i)
-		sum := h.Sum(id)
+		sum := h.sum(id)
 		if other, twice := seen[sum]; twice {
 			t.Fatalf("%q and %q have the same hash", id, other)
 		}
@@ -83,9 +80,9 @@ func TestHashesAreDistinct(t *testing.T) {
 	}
 }
 
-func TestSumDoesNotAllocate(t *testing.T) {
-	h, id := New(seed(42)), "upload-0123456789-0123456789-0123456789"
-	if n := testing.AllocsPerRun(100, func() { h.Sum(id) }); n != 0 {
+func TestHasher_SumAllocatesNothing(t *testing.T) {
+	h, id := newHasher(seed(42)), "upload-0123456789-0123456789-0123456789"
+	if n := testing.AllocsPerRun(100, func() { h.sum(id) }); n != 0 {
 		t.Errorf("a hash takes %v allocations", n)
 	}
 }
