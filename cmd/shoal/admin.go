@@ -39,7 +39,8 @@ func newMetrics() *metrics {
 			NativeHistogramMaxBucketNumber: 100,
 		}, []string{"route", "method", "code"}),
 		certificate: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "shoal_certificate_expiry_timestamp_seconds", Help: "When the certificate of the listener expires; 0 without TLS.",
+			Name: "shoal_certificate_expiry_timestamp_seconds",
+			Help: "When the certificate of the listener expires; 0 without TLS.",
 		}),
 	}
 	m.requests.WithLabelValues("/v1/uploads/{id}/messages", "post", "202") // there from the start
@@ -56,7 +57,8 @@ func newMetrics() *metrics {
 // countDroppedLines exports the number of log lines that were dropped.
 func (m *metrics) countDroppedLines(w *logWriter) {
 	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
-		Name: "shoal_log_dropped_lines_total", Help: "Log lines that were dropped because their reader stands still or has gone.",
+		Name: "shoal_log_dropped_lines_total",
+		Help: "Log lines that were dropped because their reader stands still or has gone.",
 	}, func() float64 { return float64(w.dropped.Load()) }))
 }
 
@@ -68,7 +70,8 @@ func (m *metrics) handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 2})
 }
 
-// The parts of the API's paths that become labels. Others are "{id}" or "other", so that the number of labels is bounded.
+// The parts of the API's paths that become labels. Others are "{id}" or "other", so that the number of labels is
+// bounded.
 var (
 	apiResources = []string{"uploads", "users", "tokens", "stats", "nodes", "messages", "openapi.json"}
 	apiActions   = []string{"messages", "subscribers", "connections", "subscriptions", "history", "newest", "uploads"}
@@ -109,7 +112,8 @@ func (m *metrics) instrument(next http.Handler) http.Handler {
 }
 
 // handleProfiles serves the profiles of the runtime under /debug/pprof/, for --pprof. The command line is left out: it
-// may hold secrets. The import of net/http/pprof also registers handlers at http.DefaultServeMux, which no listener uses.
+// may hold secrets. The import of net/http/pprof also registers handlers at http.DefaultServeMux, which no listener
+// uses.
 func handleProfiles(mux *http.ServeMux) {
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", http.NotFound)

@@ -110,7 +110,7 @@ func TestDeploy_ComposeNginxPassesNginx(t *testing.T) {
 	}
 }
 
-// systemd rates the exposure of the unit: 0 is none, 10 is that of a unit without hardening. Where systemd is missing,
+// systemd rates the exposure of the unit: from 0, not exposed, to 10, not hardened. Where systemd is missing,
 // TestDeploy_UnitPassesSystemd holds the most important settings.
 func TestDeploy_UnitIsHardened(t *testing.T) {
 	analyze, err := exec.LookPath("systemd-analyze")

@@ -110,7 +110,7 @@ var pageTests = map[string]string{
 	"docs/getting-started.md sh": "cmd/shoal/docs_unix_test.go TestDocs_GettingStarted",
 }
 
-// treatment says what TestDocs_EachBlockIsExecuted does with the blocks of a page that start with a text.
+// treatment is how TestDocs_EachBlockIsExecuted treats the blocks of a page that start with a text.
 type treatment struct {
 	page, start string
 	// do executes a block. If it is nil, the block is not executed, for this reason.
@@ -222,7 +222,7 @@ func newDocsShell(t *testing.T, s *served) *docsShell {
 	return &docsShell{t, s.url, folder + ":" + os.Getenv("PATH")}
 }
 
-// run runs a block, which must succeed, and returns what it prints.
+// run runs a block, which must succeed, and returns its output.
 func (sh *docsShell) run(f fence, env ...string) string {
 	sh.t.Helper()
 	text := strings.NewReplacer("bin/shoal", "shoal", "http://127.0.0.1:8080", sh.url).Replace(f.text)

@@ -18,8 +18,8 @@ const (
 	maxKeyBytes = 64
 )
 
-// readFile reads the file of settings that key has named, whose own keys are among names. It returns what is
-// wrong with it, too.
+// readFile reads the file of settings that key has named, whose own keys are among names. It also
+// returns its errors.
 func readFile(key, path string, names map[string]bool) (map[string]given, []string) {
 	root, err := parseFile(path)
 	if err != nil {
@@ -122,8 +122,8 @@ func (f *fileReader) suggestion(key string) string {
 	return fmt.Sprintf(", did you mean %q?", best)
 }
 
-// nearest returns the known name that a mistyped one was probably meant to be: one that differs in at most so many
-// bytes, or "".
+// nearest returns the known name that a mistyped one was probably meant to be: one that differs in at most that
+// many bytes, or "".
 func nearest(name string, known map[string]bool, most int) string {
 	if len(name) > maxKeyBytes { // no known name is near, and comparing would take long
 		return ""

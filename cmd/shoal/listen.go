@@ -92,7 +92,7 @@ func (n *node) urls() (urls []string) {
 }
 
 // quiet listens without TCP's keep-alive, which takes four system calls for each connection and a probe each 15 s:
-// clients are pinged, and whoever is no WebSocket client has a deadline for whatever comes next.
+// WebSocket clients are pinged, and requests of other clients have deadlines.
 var quiet = net.ListenConfig{KeepAlive: -1}
 
 // listen opens a listener on the address that a flag has named.
@@ -161,8 +161,8 @@ var (
 	proxyV2 = []byte("\r\n\r\n\x00\r\nQUIT\n")
 )
 
-// proxyListener accepts the PROXY protocol, versions 1 and 2, from trusted peers. Connections of others are passed on as
-// they are, and so are those of trusted peers that send none, such as health checks or HTTP proxies.
+// proxyListener accepts the PROXY protocol, versions 1 and 2, from trusted peers. Connections of others are passed on
+// as they are, and so are those of trusted peers that send none, such as health checks or HTTP proxies.
 type proxyListener struct {
 	net.Listener
 	trusted func(net.Addr) bool

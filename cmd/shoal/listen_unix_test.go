@@ -32,7 +32,7 @@ func TestServe_ListensOnUnixSocketsAndSeveralAddresses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	left.(*net.UnixListener).SetUnlinkOnClose(false) //nolint:forcetypeassert // listening on "unix"
+	left.(*net.UnixListener).SetUnlinkOnClose(false) // listening on "unix"
 	left.Close()
 
 	s := serve(t, 1, "--jwt-secret="+goodSecret, "--authorize=open", "--api-key=k", "--addr=unix:"+path,
@@ -93,7 +93,7 @@ func TestConnectionsAreNotKeptAliveByTCP(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer accepted.Close()
-	raw, err := accepted.(*net.TCPConn).SyscallConn() //nolint:forcetypeassert // listen is for TCP
+	raw, err := accepted.(*net.TCPConn).SyscallConn() // listen is for TCP
 	if err != nil {
 		t.Fatal(err)
 	}

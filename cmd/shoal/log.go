@@ -16,8 +16,8 @@ const (
 	logFlush = time.Second
 )
 
-// logWriter writes log lines in the background, so that a reader of the log that stands still or has gone stops nothing:
-// lines that do not fit are dropped and counted. A write error drops the line too.
+// logWriter writes log lines in the background, so that a reader of the log that stands still or has gone stops
+// nothing: lines that do not fit are dropped and counted. A write error drops the line too.
 type logWriter struct {
 	to      io.Writer
 	lines   chan []byte

@@ -149,10 +149,9 @@ func (r *traveller) isFollowing() bool {
 	return r.follows
 }
 
-// account checks all received messages, and returns how often the traveller learned that it had missed messages.
-// From there on it is told anew where the upload stands, which may be behind what it had from a node that was further
-// on: until something new has come, what it had may come again. Everything else must have come in order, and once
-// unless the publisher could not know whether it was out.
+// account checks all received messages and returns how often a gap was announced. After an announced gap the position
+// may be behind that of the node before it, so former messages may come again until a new one arrives. All others must
+// arrive in order, and once unless the publisher could not know whether its message was accepted.
 func (r *traveller) account(t *testing.T, last int, unsure map[int]bool) (told int) {
 	t.Helper()
 	r.mu.Lock()

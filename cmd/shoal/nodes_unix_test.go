@@ -247,7 +247,7 @@ func TestServeOnABusyClusterPort(t *testing.T) {
 }
 
 // TestServe_EndsWithHungRedis: a Redis that accepts connections and does not answer delays no stage of the shutdown
-// beyond its share of --drain, and the clients are told.
+// beyond its share of --drain, and the clients get a close frame.
 func TestServe_EndsWithHungRedis(t *testing.T) {
 	redis := reserveRedis(t).start()
 	n := startNode(t, "--broker=redis://"+redis.address, "--node-name=a")

@@ -299,9 +299,9 @@ func (n *node) delayShutdown(failed <-chan error, running int) (error, int) {
 }
 
 // close closes everything that has been opened, within a time: connections first, then the manager, then the listeners,
-// then what they rest on. With other nodes the connections are closed one after the other, so that not all clients
-// reach the others at once; a node that is alone closes all at once, because its clients have to wait for its return
-// anyway. A client that does not close in time is cut off, which does not count as a failure.
+// then the broker and the tracer. With other nodes the connections are closed one after the other, so that not all
+// clients reach the others at once; a node that is alone closes all at once, because its clients have to wait for its
+// return anyway. A client that does not close in time is cut off, which does not count as a failure.
 func (n *node) close(within time.Duration) {
 	start := time.Now()
 	until := func(share float64) (context.Context, context.CancelFunc) {

@@ -63,7 +63,7 @@ func (n *node) reload() {
 	n.log.Info("reloaded", "changed", changed)
 }
 
-// logChanges logs the settings that differ from those that were read last, and returns how many of them have taken
+// logChanges logs the settings that have changed since the last reading, and returns how many of them have taken
 // effect.
 func (n *node) logChanges(fresh *serveFlags) (changed int) {
 	before, now := reflect.ValueOf(&n.last).Elem(), reflect.ValueOf(fresh).Elem()

@@ -150,7 +150,7 @@ func (n *node) closeTracing(ctx context.Context) {
 // traceExporter counts and logs the outcomes of an exporter. Its requests end with ctx.
 type traceExporter struct {
 	sdktrace.SpanExporter
-	ctx          context.Context //nolint:containedctx // ends the requests
+	ctx          context.Context // ends the requests
 	cancel       context.CancelFunc
 	log          *slog.Logger
 	failures     logs.Sampled

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,24 +24,8 @@ func TestServeEndsOnSIGTERM(t *testing.T) {
 }
 
 func TestServeEndsAtOnceOnASecondSignal(t *testing.T) {
-	command := exec.CommandContext(t.Context(), os.Args[0],
-		"serve", "--dev", "--addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0", "--drain=1m")
-	command.Env = append(os.Environ(), asCommand+"=1")
-	out, err := command.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	log, err := command.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := command.Start(); err != nil {
-		t.Fatal(err)
-	}
-	welcome := bufio.NewScanner(out)
-	welcome.Scan()
-	address, _, _ := strings.Cut(strings.TrimPrefix(welcome.Text(), "shoal serves on http://"), ",")
-	login(t, "http://"+address) // does not answer the close, so the draining does not end by itself
+	command, address, _, log := startProcess(t, "--drain=1m")
+	login(t, address) // does not answer the close, so the draining does not end by itself
 	lines := bufio.NewScanner(log)
 	for signalled := false; lines.Scan(); {
 		if !signalled {
@@ -61,6 +46,28 @@ func TestServeEndsAtOnceOnASecondSignal(t *testing.T) {
 	}
 }
 
+// startProcess starts a development server in a process of its own and returns its address and the pipes with its output.
+func startProcess(t *testing.T, flags ...string) (command *exec.Cmd, address string, out, log io.ReadCloser) {
+	t.Helper()
+	arguments := append([]string{"serve", "--dev", "--addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0"}, flags...)
+	command = exec.CommandContext(t.Context(), os.Args[0], arguments...)
+	command.Env = append(os.Environ(), asCommand+"=1")
+	out, err := command.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if log, err = command.StderrPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	welcome := bufio.NewScanner(out)
+	welcome.Scan()
+	address, _, _ = strings.Cut(strings.TrimPrefix(welcome.Text(), "shoal serves on "), ",")
+	return command, address, out, log
+}
+
 func sendSignal(t *testing.T, command *exec.Cmd) {
 	t.Helper()
 	if err := command.Process.Signal(syscall.SIGTERM); err != nil {
@@ -70,23 +77,7 @@ func sendSignal(t *testing.T, command *exec.Cmd) {
 
 // A reader of the log that dies, such as a log shipper, does not end the service.
 func TestServe_OutlivesTheReaderOfItsLog(t *testing.T) {
-	command := exec.CommandContext(t.Context(), os.Args[0],
-		"serve", "--dev", "--addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0", "--log-level=debug")
-	command.Env = append(os.Environ(), asCommand+"=1")
-	out, err := command.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	log, err := command.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := command.Start(); err != nil {
-		t.Fatal(err)
-	}
-	welcome := bufio.NewScanner(out)
-	welcome.Scan()
-	address, _, _ := strings.Cut(strings.TrimPrefix(welcome.Text(), "shoal serves on "), ",")
+	command, address, out, log := startProcess(t, "--log-level=debug")
 	log.Close()
 	out.Close()
 	for range 3 {

@@ -67,7 +67,7 @@ func (c *watchCommand) devToken(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", client.Permanent(errors.New("--url cannot be used"))
 	}
-	transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert // of package http
+	transport := http.DefaultTransport.(*http.Transport).Clone() // of package http
 	transport.DisableKeepAlives = true
 	response, err := (&http.Client{Transport: transport}).Do(request)
 	if err != nil {

@@ -50,7 +50,7 @@ func servePage(w http.ResponseWriter, index []byte) {
 	_, _ = w.Write(index) // fails only if the client is gone
 }
 
-// Asset returns an asset of the page, for other pages of this program, nil if there is none of that name.
+// Asset returns an asset of the page, for other pages of this program, nil if no asset has that name.
 func Asset(name string) []byte {
 	body, err := files.ReadFile("page/assets/" + name)
 	if err != nil {

@@ -46,8 +46,8 @@ func (d *Demo) upload(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, "application/json", res)
 }
 
-// end logs the end of an upload for the operator: failed publications, and what the
-// server, not the client, did wrong.
+// end logs the end of an upload for the operator: failed publications, and errors of the
+// server rather than of the client.
 func (d *Demo) end(uploadID string, unpublished, cause error) {
 	if unpublished != nil {
 		d.log.Warn("demo: progress was not published", "upload_id", uploadID, "error", unpublished)

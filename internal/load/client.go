@@ -126,7 +126,8 @@ func (c *client) handleFrame(m message, now time.Time) error {
 	case opPong:
 		return nil
 	case opClose:
-		_ = c.transport.write(appendFrame(nil, opClose, c.fleet.mask, m.payload)) // RFC 6455, 5.5.1; the error does not matter
+		// RFC 6455, 5.5.1: a close frame is answered. The error does not matter.
+		_ = c.transport.write(appendFrame(nil, opClose, c.fleet.mask, m.payload))
 		return closeError(m.payload)
 	}
 	if c.phase == greeting {

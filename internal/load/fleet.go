@@ -108,7 +108,8 @@ func (f *Fleet) Ended() error {
 	if f.progress.closed == 0 {
 		return nil
 	}
-	return fmt.Errorf("%d of %d connections have ended, the first: %w", f.progress.closed, len(f.clients), f.progress.first)
+	return fmt.Errorf("%d of %d connections have ended, the first: %w",
+		f.progress.closed, len(f.clients), f.progress.first)
 }
 
 // Latency returns a copy of the histogram of the times between planned send and receipt, in nanoseconds, since Open or

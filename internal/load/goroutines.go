@@ -22,7 +22,7 @@ const (
 // goroutineEngine uses a goroutine per client: on systems other than Linux, and for TLS.
 type goroutineEngine struct {
 	fleet   *Fleet
-	ctx     context.Context //nolint:containedctx // the engine's own lifetime
+	ctx     context.Context // the engine's own lifetime
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 
@@ -127,7 +127,7 @@ func (g *goroutineEngine) remove(conn net.Conn) {
 
 // blockingTransport writes with blocking writes.
 type blockingTransport struct {
-	ctx  context.Context //nolint:containedctx // the engine's
+	ctx  context.Context // the engine's
 	conn net.Conn
 }
 

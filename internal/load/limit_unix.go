@@ -19,7 +19,7 @@ func checkFileLimit(connections int) error {
 		return nil // unknown limit: opening a connection will fail
 	}
 	needed := uint64(connections + otherFiles)          //nolint:gosec // validated
-	if allowed := uint64(limit.Cur); allowed < needed { //nolint:unconvert // signed on some systems
+	if allowed := uint64(limit.Cur); allowed < needed { // signed on some systems
 		return fmt.Errorf("load: %d connections need %d open files and %d are allowed; "+
 			"raise the open files limit: ulimit -n %d", connections, needed, allowed, needed)
 	}

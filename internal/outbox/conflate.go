@@ -85,9 +85,9 @@ func (o *Outbox) replaceable(f *frame.Frame) *queuedFrame {
 	return o.index.replaceable(f)
 }
 
-// conflate replaces a queued state by a newer one. If it is the last queued frame of its upload, the newer one takes its
-// place and inherits the enqueue time: the client has been waiting for news of this upload since then. Otherwise the
-// newer one is queued at the end, behind the messages that were published before it, so that offsets increase.
+// conflate replaces a queued state by a newer one. If it is the last queued frame of its upload, the newer one takes
+// its place and inherits the enqueue time: the client has been waiting for news of this upload since then. Otherwise
+// the newer one is queued at the end, behind the messages that were published before it, so that offsets increase.
 func (o *Outbox) conflate(e *queuedFrame, f *frame.Frame) Outcome {
 	growth := amount{bytes: f.Size() - e.frame.Size()}
 	if !o.data.unwritten.fits(growth, o.pool.limit) {

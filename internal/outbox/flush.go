@@ -49,7 +49,7 @@ func (o *Outbox) Flush() {
 		o.releaseOwnership()
 		return
 	}
-	s := p.flushers.Get().(*socketWriter) //nolint:forcetypeassert // the pool holds nothing else
+	s := p.flushers.Get().(*socketWriter) // the pool holds nothing else
 	// The first batch after a pause is in the sample.
 	s.count, s.sample = &o.writer.count, sampleInterval-1
 	if s.serve(o, flushBatches) {
@@ -71,8 +71,8 @@ func (p *Pool) mayFlush() bool {
 
 // TryWriter is implemented by a connection that has no file descriptor to write to, but can write without waiting.
 type TryWriter interface {
-	// TryWrite takes all of p, unless the connection has failed. If pending is true, a part of it waits for the socket, and
-	// WritePending must be called next.
+	// TryWrite takes all of p, unless the connection has failed. If pending is true, a part of it waits for the socket,
+	// and WritePending must be called next.
 	TryWrite(p []byte) (pending bool, err error)
 	// WritePending writes the pending bytes, and blocks until the socket has taken them.
 	WritePending() error
@@ -106,8 +106,8 @@ func newSocketWriter(batchBytes int) *socketWriter {
 	return s
 }
 
-// serve writes the queued frames of an outbox that the caller owns, at most a number of batches. If more is true, frames
-// are left and the caller still owns the outbox; otherwise it is idle or has another owner.
+// serve writes the queued frames of an outbox that the caller owns, at most a number of batches. If more is true,
+// frames are left and the caller still owns the outbox; otherwise it is idle or has another owner.
 func (s *socketWriter) serve(o *Outbox, batches int) (more bool) {
 	defer o.recoverPanic()
 	b := &s.batch

@@ -39,9 +39,9 @@ type Replay struct {
 }
 
 // Recover queues stored messages of an upload. They replace the queued messages of an earlier replay of the upload,
-// whose offsets they continue from the client's new position. They are written at the client's pace: Options.MaxRecoveryBytes limits
-// them instead of MaxMessages and MaxBytes, and messages beyond that are read from the source later. Live
-// frames of the upload that are sent afterwards follow them.
+// whose offsets they continue from the client's new position. They are written at the client's pace:
+// Options.MaxRecoveryBytes limits them instead of MaxMessages and MaxBytes, and messages beyond that are read from the
+// source later. Live frames of the upload that are sent afterwards follow them.
 //
 // The caller must hold the upload's lock, so that the replay and the live frames are contiguous. Recover does not
 // block.

@@ -33,8 +33,8 @@ type hub struct {
 	links   map[*link]bool
 }
 
-// channel is one channel of the engine. marker is the offset of the message that began its epoch, if the hub is bare and
-// the channel was forgotten.
+// channel is one channel of the engine. marker is the offset of the message that began its epoch, if the hub is bare
+// and the channel was forgotten.
 type channel struct {
 	kept   broker.Snapshot
 	marker uint64
@@ -69,7 +69,8 @@ var _ broker.HistoryBroker = (*link)(nil)
 
 func (h *hub) link(seed uint64) *link {
 	return &link{
-		hub: h, channels: map[string]bool{}, epochs: map[string]string{}, dice: rand.New(rand.NewPCG(seed, 5)), //nolint:gosec // reproducible on purpose
+		hub: h, channels: map[string]bool{}, epochs: map[string]string{},
+		dice: rand.New(rand.NewPCG(seed, 5)),
 	}
 }
 
@@ -283,8 +284,8 @@ func (h *hub) step(by time.Duration) {
 	h.setBack = h.setBack || by < 0
 }
 
-// byNodes returns a copy of a snapshot with the times at which the messages were stored by the nodes' clock, computed, as
-// by a real broker, from their ages by the engine's clock; the hub's lock is held.
+// byNodes returns a copy of a snapshot with the times at which the messages were stored by the nodes' clock, computed,
+// as by a real broker, from their ages by the engine's clock; the hub's lock is held.
 func (h *hub) byNodes(s broker.Snapshot) broker.Snapshot {
 	s.Messages = slices.Clone(s.Messages)
 	for i := range s.Messages {

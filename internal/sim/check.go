@@ -225,8 +225,8 @@ func (w *World) deliverInOrder(c *client, v *view, e *entry) {
 	v.seq = e.seq
 }
 
-// setBack reports whether the broker's clock was set back. A client without positions may then get messages again after a
-// restart of the broker, since the times at which they were stored do not tell them from new ones with the same text.
+// setBack reports whether the broker's clock was set back. A client without positions may then get messages again after
+// a restart of the broker, since the times at which they were stored do not tell them from new ones with the same text.
 func (w *World) setBack() bool {
 	if w.hub == nil {
 		return false
@@ -280,7 +280,8 @@ func (w *World) lookAtEnd(c *client) {
 	explained := false
 	switch code {
 	case 0:
-		explained = s.excused || s.slow || n.crashed.Load() || refused == 503 && n.leaving.Load() || n.leaving.Load() && !s.entered
+		explained = s.excused || s.slow || n.crashed.Load() || refused == 503 && n.leaving.Load() ||
+			n.leaving.Load() && !s.entered
 	case 1000:
 		explained = w.kicked[c.user] || s.excused
 	case 1001, 1008:

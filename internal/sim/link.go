@@ -187,7 +187,7 @@ func (address) String() string  { return "sim" }
 // listener accepts the connections of one node.
 type listener struct {
 	conns chan net.Conn
-	ctx   context.Context //nolint:containedctx // the listener's lifetime
+	ctx   context.Context // the listener's lifetime
 	close context.CancelFunc
 }
 

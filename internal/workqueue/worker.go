@@ -131,7 +131,7 @@ func (q queue) Less(i, j int) bool { return q[i].due.Before(q[j].due) }
 func (q queue) Swap(i, j int)      { q[i], q[j] = q[j], q[i] }
 
 // Push is heap.Interface's.
-func (q *queue) Push(x any) { *q = append(*q, x.(entry)) } //nolint:forcetypeassert // nothing else is pushed
+func (q *queue) Push(x any) { *q = append(*q, x.(entry)) } // nothing else is pushed
 
 // Pop is heap.Interface's.
 func (q *queue) Pop() any {

@@ -65,8 +65,8 @@ func (l *Queue) worker(key string) *worker {
 	return l.workers[maphash.String(l.seed, key)%uint64(len(l.workers))]
 }
 
-// Backlog returns the number of keys that have been due for longer than a time: untried ones that Do has not been called
-// with, and failing ones that it returned each time.
+// Backlog returns the number of keys that have been due for longer than a time: untried ones that Do has not been
+// called with, and failing ones that it returned each time.
 func (l *Queue) Backlog(age time.Duration) (untried, failing int) {
 	before := time.Now().Add(-age)
 	for _, w := range l.workers {

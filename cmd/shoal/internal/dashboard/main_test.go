@@ -108,7 +108,7 @@ var withKey = []string{"Authorization", "Bearer " + apiKey, "Content-Type", "app
 type viewer struct {
 	f    *fixture
 	conn *websocket.Conn
-	ctx  context.Context //nolint:containedctx // the test's own bound
+	ctx  context.Context // the test's own bound
 }
 
 // token returns a token for the stream.

@@ -38,8 +38,8 @@ const (
 	maxAnswer = 4 << 10
 )
 
-// Headers of a request. The signature is "v1=" and the hexadecimal HMAC-SHA256, with the secret, of the timestamp, a dot
-// and the body. The timestamp is that of the attempt, in Unix seconds.
+// Headers of a request. The signature is "v1=" and the hexadecimal HMAC-SHA256, with the secret, of the timestamp, a
+// dot and the body. The timestamp is that of the attempt, in Unix seconds.
 const (
 	TimestampHeader = "Shoal-Timestamp"
 	SignatureHeader = "Shoal-Signature"
@@ -67,7 +67,7 @@ type Sender struct {
 	run    string // part of the ids
 	count  atomic.Uint64
 	queue  chan Event
-	ctx    context.Context //nolint:containedctx // ends the requests; cancelled by Close
+	ctx    context.Context // ends the requests; cancelled by Close
 	cancel context.CancelFunc
 	ended  chan struct{}
 	// Lines about failed requests and about dropped events.
