@@ -10,6 +10,8 @@ import (
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 	"golang.org/x/term"
+
+	"github.com/shoal-go/shoal/internal/plot"
 )
 
 const (
@@ -72,7 +74,7 @@ func (l *live) print(all []quantity) {
 		if i > 0 {
 			fmt.Fprint(l.out, ", ")
 		}
-		fmt.Fprintf(l.out, "%s %s of %s", q.name, grouped(q.value()), grouped(q.total))
+		fmt.Fprintf(l.out, "%s %s of %s", q.name, plot.Grouped(q.value()), plot.Grouped(q.total))
 	}
 	fmt.Fprintln(l.out)
 }
@@ -86,7 +88,7 @@ func (l *live) bars(all []quantity) (update, end func()) {
 		bars[i] = progress.AddBar(max(q.total, 1),
 			mpb.PrependDecorators(decor.Name(q.name, decor.WC{W: nameWidth, C: decor.DindentRight})),
 			mpb.AppendDecorators(decor.Any(func(s decor.Statistics) string {
-				return grouped(s.Current) + " of " + grouped(q.total)
+				return plot.Grouped(s.Current) + " of " + plot.Grouped(q.total)
 			})))
 	}
 	update = func() {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"math"
 	"strings"
 	"testing"
 	"time"
@@ -62,16 +61,6 @@ func TestLoss(t *testing.T) {
 	}
 }
 
-func TestNumbersForPeople(t *testing.T) {
-	for n, want := range map[int64]string{
-		0: "0", 999: "999", 1000: "1,000", -1234567: "-1,234,567", -100: "-100", math.MinInt64: "-9,223,372,036,854,775,808",
-	} {
-		if got := grouped(n); got != want {
-			t.Errorf("%d is written %s", n, got)
-		}
-	}
-}
-
 func TestLatencyPlot(t *testing.T) {
 	const caption = `a < b & "c"`
 	times := hdrhistogram.New(1, int64(10*time.Minute), 3)
@@ -89,13 +78,13 @@ func TestLatencyPlot(t *testing.T) {
 				}
 			}
 		}
-		plot := latencyPlot(times, caption)
-		wantXML(t, plot)
-		if strings.Contains(plot, "NaN") || strings.Contains(plot, "Inf") || strings.Count(plot, "<polyline") != 1 {
-			t.Errorf("%v:\n%s", spread, plot)
+		picture := latencyPlot(times, caption)
+		wantXML(t, picture)
+		if strings.Contains(picture, "NaN") || strings.Contains(picture, "Inf") || strings.Count(picture, "<polyline") != 1 {
+			t.Errorf("%v:\n%s", spread, picture)
 		}
-		if strings.Contains(plot, `y1="-`) || strings.Contains(plot, ",-") {
-			t.Errorf("%v leaves the picture:\n%s", spread, plot)
+		if strings.Contains(picture, `y1="-`) || strings.Contains(picture, ",-") {
+			t.Errorf("%v leaves the picture:\n%s", spread, picture)
 		}
 	}
 }

@@ -5,7 +5,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"time"
+
+	"github.com/shoal-go/shoal/internal/plot"
 )
 
 // benchRow is a line of the result as a person reads it.
@@ -16,19 +17,19 @@ func (r *benchResult) rows() []benchRow {
 	m, c := &r.Messages, &r.Connections
 	rows := []benchRow{
 		{"load", r.Load.String()},
-		{"connections", fmt.Sprintf("%s of %s ready, %s ended", grouped(int64(c.Ready)), grouped(int64(r.Load.Connections)),
-			grouped(int64(c.Ended)))},
+		{"connections", fmt.Sprintf("%s of %s ready, %s ended", plot.Grouped(int64(c.Ready)), plot.Grouped(int64(r.Load.Connections)),
+			plot.Grouped(int64(c.Ended)))},
 	}
 	if m.times == nil {
 		return rows
 	}
 	return append(rows, []benchRow{
-		{"connect", fmt.Sprintf("p50 %s, p99 %s", short(c.Connect.P50), short(c.Connect.P99))},
-		{"published", fmt.Sprintf("%s of %s", grouped(m.Published), grouped(int64(m.Planned)))},
-		{"delivered", fmt.Sprintf("%s of %s, %s lost", grouped(m.Delivered), grouped(m.Expected), grouped(m.Lost))},
-		{"throughput", fmt.Sprintf("%s messages/s over %.2f s", grouped(int64(m.PerSecond)), m.Seconds)},
-		{"latency", fmt.Sprintf("p50 %s, p90 %s, p99 %s, p99.9 %s, max %s", short(m.Latency.P50), short(m.Latency.P90),
-			short(m.Latency.P99), short(m.Latency.P999), short(m.Latency.Max))},
+		{"connect", fmt.Sprintf("p50 %s, p99 %s", plot.Duration(c.Connect.P50), plot.Duration(c.Connect.P99))},
+		{"published", fmt.Sprintf("%s of %s", plot.Grouped(m.Published), plot.Grouped(int64(m.Planned)))},
+		{"delivered", fmt.Sprintf("%s of %s, %s lost", plot.Grouped(m.Delivered), plot.Grouped(m.Expected), plot.Grouped(m.Lost))},
+		{"throughput", fmt.Sprintf("%s messages/s over %.2f s", plot.Grouped(int64(m.PerSecond)), m.Seconds)},
+		{"latency", fmt.Sprintf("p50 %s, p90 %s, p99 %s, p99.9 %s, max %s", plot.Duration(m.Latency.P50), plot.Duration(m.Latency.P90),
+			plot.Duration(m.Latency.P99), plot.Duration(m.Latency.P999), plot.Duration(m.Latency.Max))},
 		{"generator", fmt.Sprintf("%.0f %% of a core, pollers: %d", 100*r.Generator.Cores, r.Load.Pollers)},
 		{"server", r.serverText()},
 	}...)
@@ -66,8 +67,8 @@ func (r *benchResult) notes() []string {
 // String describes the requested load.
 func (l benchLoad) String() string {
 	return fmt.Sprintf("connections: %s, uploads: %s, stalled: %s; %s messages/s in bursts of %d, %s B each",
-		grouped(int64(l.Connections)), grouped(int64(l.Uploads)), grouped(int64(l.Stalled)),
-		strconv.FormatFloat(l.Rate, 'f', -1, 64), l.Burst, grouped(int64(l.PayloadBytes)))
+		plot.Grouped(int64(l.Connections)), plot.Grouped(int64(l.Uploads)), plot.Grouped(int64(l.Stalled)),
+		strconv.FormatFloat(l.Rate, 'f', -1, 64), l.Burst, plot.Grouped(int64(l.PayloadBytes)))
 }
 
 // serverText describes the server's counts during the run, including the messages of other publishers.
@@ -76,48 +77,13 @@ func (r *benchResult) serverText() string {
 	for _, name := range []string{"sent", "writes", "conflated", "dropped", "slow_consumers"} {
 		after, ok := r.Server.After[name]
 		if ok {
-			parts = append(parts, fmt.Sprintf("%s %s", strings.ReplaceAll(name, "_", " "), grouped(after-r.Server.Before[name])))
+			parts = append(parts, fmt.Sprintf("%s %s", strings.ReplaceAll(name, "_", " "), plot.Grouped(after-r.Server.Before[name])))
 		}
 	}
 	if len(parts) == 0 {
 		return "no counts"
 	}
 	return strings.Join(parts, ", ")
-}
-
-// short writes nanoseconds with three digits that count.
-func short(nanoseconds int64) string {
-	value, unit := float64(nanoseconds), "ns"
-	for _, larger := range []struct {
-		unit string
-		size time.Duration
-	}{{"µs", time.Microsecond}, {"ms", time.Millisecond}, {"s", time.Second}} {
-		if nanoseconds >= int64(larger.size) {
-			value, unit = float64(nanoseconds)/float64(larger.size), larger.unit
-		}
-	}
-	digits := 0
-	switch {
-	case unit == "ns":
-	case value < 10:
-		digits = 2
-	case value < 100:
-		digits = 1
-	}
-	return strconv.FormatFloat(value, 'f', digits, 64) + " " + unit
-}
-
-// grouped writes a number with a comma before each three digits.
-func grouped(n int64) string {
-	digits := strconv.FormatInt(n, 10)
-	sign := ""
-	if n < 0 {
-		sign, digits = "-", digits[1:]
-	}
-	for i := len(digits) - 3; i > 0; i -= 3 {
-		digits = digits[:i] + "," + digits[i:]
-	}
-	return sign + digits
 }
 
 // redacted is a URL without its password.
