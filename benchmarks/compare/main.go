@@ -1,8 +1,8 @@
 // Command compare measures this project beside its peers and the limits of the machine: see compare --help, and
 // README.md for the scenarios.
 //
-// It starts itself as the server under test (compare serve) and as the clients (compare load), so that both
-// have processes of their own, and steers them over their standard input and output.
+// It starts itself as the server under test (compare serve) and as the clients (compare load), so that both have processes
+// of their own, and calls them over their standard input and output.
 package main
 
 import (
@@ -21,6 +21,7 @@ import (
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/nodes"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/runner"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/serverproc"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/sinks"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
 )
 
@@ -39,17 +40,19 @@ type streams struct {
 
 // commands are the commands of compare.
 type commands struct {
-	Run      runCommand        `cmd:"" default:"withargs" help:"Measure, and report what was measured (the default)."`
-	Sweep    sweepCommand      `cmd:"" help:"Measure how the cost grows with the work, and report it."`
-	Nodes    nodesCommand      `cmd:"" help:"Measure what is published on one node and received on another, and report it."`
-	Recovery recoveryCommand   `cmd:"" help:"Measure the return of a node to its broker, and report it."`
-	Report   reportCommand     `cmd:"" help:"Print tables of what was measured, and draw charts."`
-	Systems  systemsCommand    `cmd:"" help:"List the systems that are compared."`
-	Serve    serveCommand      `cmd:"" hidden:"" help:"Run one system, steered over standard input."`
-	Sinks    sinksCommand      `cmd:"" hidden:"" help:"Run a manager without sockets, steered over standard input."`
-	Node     nodeCommand       `cmd:"" hidden:"" help:"Run a node, steered over standard input."`
-	NATS     natsServerCommand `cmd:"" name:"nats-server" hidden:"" help:"Run a server of NATS until standard input ends."`
-	Load     loadCommand       `cmd:"" hidden:"" help:"Run the clients, steered over standard input."`
+	Run      runCommand      `cmd:"" default:"withargs" set:"repeat=5" set:"measure=3s" set:"duration=10s" help:"Measure, and report the results (the default)."`
+	Sweep    sweepCommand    `cmd:"" set:"repeat=3" set:"measure=500ms" set:"duration=3s" help:"Measure how the cost grows with the work, and report it."`
+	Nodes    nodesCommand    `cmd:"" set:"repeat=5" set:"measure=1s" set:"duration=3s" help:"Measure messages that are published on one node and received on another, and report it."`
+	Recovery recoveryCommand `cmd:"" help:"Measure the return of a node to its broker, and report it."`
+	Report   reportCommand   `cmd:"" help:"Print tables of the results, and draw charts."`
+	Systems  systemsCommand  `cmd:"" help:"List the systems that are compared."`
+
+	// The processes of a measurement, which are called over standard input.
+	Serve      serveCommand `cmd:"" hidden:"" help:"Run one system."`
+	Load       loadCommand  `cmd:"" hidden:"" help:"Run the clients."`
+	Sinks      sinksCommand `cmd:"" hidden:"" help:"Run a manager without sockets."`
+	Node       nodeCommand  `cmd:"" hidden:"" help:"Run a node."`
+	NATSServer natsCommand  `cmd:"" name:"nats-server" hidden:"" help:"Run a server of NATS."`
 }
 
 // exit is panicked with where kong wants to end the process, so that execute can return instead.
@@ -74,7 +77,10 @@ func execute(ctx context.Context, arguments []string, std streams) (code int) {
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(std),
-		kong.Vars{"brokers": "Brokers to measure: " + strings.Join(nodes.Brokers(), ", "), "sweeps": "What to sweep: " + strings.Join(runner.AllSweeps(), ", ")},
+		kong.Vars{
+			"brokers": "Brokers to measure: " + strings.Join(nodes.Brokers(), ", "),
+			"sweeps":  "Parameters to sweep: " + strings.Join(runner.AllSweeps(), ", "),
+		},
 	)
 	if err != nil {
 		fmt.Fprintln(std.err, err)
@@ -92,26 +98,32 @@ func execute(ctx context.Context, arguments []string, std streams) (code int) {
 	return 0
 }
 
-type serveCommand struct {
-	System     string `required:"" help:"Name of the system."`
-	SendBuffer int    `help:"The kernel's send buffer of each connection, in bytes (0: the kernel decides)."`
-	Host       string `help:"Address to listen on."`
-	TLS        bool   `name:"tls" help:"Serve TLS."`
-	Program    string `help:"Executable of a system that is a program."`
-	Broker     string `help:"URL of the broker of this project's node."`
+type (
+	serveCommand struct{ serverproc.Options }
+	nodeCommand  struct{ nodes.Options }
+	loadCommand  struct{}
+	sinksCommand struct{}
+	natsCommand  struct{}
+)
+
+// Run runs the process until its input ends, as all of these do.
+func (c *serveCommand) Run(std streams) error { return serverproc.Run(c.Options, std.in, std.out) }
+
+// Run runs a node.
+func (c *nodeCommand) Run(ctx context.Context, std streams) error {
+	return nodes.Run(ctx, c.Options, std.in, std.out)
 }
 
-// Run serves until it receives quit.
-func (c *serveCommand) Run(std streams) error {
-	return serverproc.Run(serverproc.Options(*c), std.in, std.out)
-}
-
-type loadCommand struct{}
-
-// Run holds the clients until it receives quit.
+// Run runs the clients.
 func (c *loadCommand) Run(ctx context.Context, std streams) error {
 	return loadgen.Run(ctx, std.in, std.out)
 }
+
+// Run runs a manager with connections that only count.
+func (c *sinksCommand) Run(std streams) error { return sinks.Run(std.in, std.out) }
+
+// Run runs a server of NATS.
+func (c *natsCommand) Run(std streams) error { return nodes.RunServer(std.in, std.out) }
 
 type systemsCommand struct{}
 

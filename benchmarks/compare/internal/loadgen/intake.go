@@ -12,75 +12,91 @@ import (
 	"sync"
 	"time"
 
-	"github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/nats-io/nats.go"
 	"github.com/redis/rueidis"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
 )
 
 // publish sends messages and blocks until they have been accepted. It is called from one goroutine.
 type publish func(ctx context.Context, messages []message.Message) error
 
-// intake publishes from many goroutines, each one request after the other, while q.For lasts. It returns when the
-// clients, if there are any, have not received anything for a while.
-func (p *process) intake(q Request) (Answer, error) {
-	open, end, err := q.target(p.ctx)
+// Intake describes publishers: each sends one request of Messages after the other while For lasts, over all Channels if
+// Spread is set, otherwise to one of its own.
+type Intake struct {
+	System, Addr                          string // the address may be the URL of a broker
+	Publishers, Channels, Messages, Bytes int
+	Spread                                bool
+	For                                   time.Duration
+}
+
+// TakenIn tells how many messages were published in which time, the times of the requests, and how many messages the
+// clients have received since they connected.
+type TakenIn struct {
+	Published, Received uint64
+	Took, CPU           int64
+	Latency             worker.Percentiles
+}
+
+// Intake publishes, and returns when the clients, if there are any, have not received anything for a while.
+func (c *clients) Intake(q Intake, a *TakenIn) error {
+	open, end, err := q.target(c.ctx)
 	if err != nil {
-		return Answer{}, err
+		return err
 	}
 	defer end()
 	all := make([]*publisher, q.Publishers)
 	failures := make([]error, q.Publishers)
+	times := worker.NewTimes()
 	for i := range all {
 		send, end, err := open()
 		if err != nil {
-			return Answer{}, err
+			return err
 		}
 		defer end()
-		all[i] = &publisher{q: q, number: i, send: send, times: NewTimes()}
+		all[i] = &publisher{q: q, number: i, send: send, times: times}
 	}
 	began := time.Now()
 	var publishing sync.WaitGroup
 	for i, one := range all {
-		publishing.Go(func() { failures[i] = one.run(p.ctx, began.Add(q.For)) })
+		publishing.Go(func() { failures[i] = one.run(c.ctx, began.Add(q.For)) })
 	}
 	publishing.Wait()
-	a := Answer{Began: began.UnixNano(), Ended: time.Now().UnixNano()}
-	times := NewTimes()
+	a.Took = int64(time.Since(began))
 	for _, one := range all {
 		a.Published += one.published
-		times.Merge(one.times)
 	}
-	a.Latency = TimesOf(times)
-	p.quiet(a.Published)
-	return a, cmp.Or(failures...) // they are usually alike
+	a.Latency = times.Percentiles()
+	a.Received, a.CPU = c.quiet(a.Published), worker.CPU()
+	return cmp.Or(failures...) // they are usually alike
 }
 
-// quiet waits until the clients have received as many messages, or none for a while: states that are out of date are
-// not received.
-func (p *process) quiet(published uint64) {
+// quiet waits until the clients have received as many messages as were published, or none for a while: states that are out
+// of date are not received.
+func (c *clients) quiet(published uint64) (received uint64) {
 	const often, long = 10 * time.Millisecond, 300 * time.Millisecond
-	if p.fleet == nil {
-		return
+	if c.fleet == nil {
+		return 0
 	}
-	received, since := p.fleet.Counts().Messages, time.Now()
-	for received < published && time.Since(since) < long {
+	received = c.fleet.Counts().Messages
+	for since := time.Now(); received < published && time.Since(since) < long; {
 		time.Sleep(often)
-		if now := p.fleet.Counts().Messages; now != received {
+		if now := c.fleet.Counts().Messages; now != received {
 			received, since = now, time.Now()
 		}
 	}
+	return received
 }
 
 // publisher is a goroutine that publishes.
 type publisher struct {
-	q         Request
+	q         Intake
 	number    int
 	send      publish
 	published uint64
-	times     *hdrhistogram.Histogram
+	times     *worker.Times
 }
 
 func (p *publisher) run(ctx context.Context, end time.Time) error {
@@ -101,14 +117,14 @@ func (p *publisher) run(ctx context.Context, end time.Time) error {
 		}
 		p.published += uint64(len(messages))
 		then := time.Now()
-		_ = p.times.RecordValue(int64(then.Sub(now)))
+		p.times.Add(int64(then.Sub(now)))
 		now = then
 	}
 	return nil
 }
 
 // target returns a function that opens the connection of one publisher.
-func (q Request) target(ctx context.Context) (open func() (publish, func(), error), end func(), err error) {
+func (q Intake) target(ctx context.Context) (open func() (publish, func(), error), end func(), err error) {
 	nothing := func() {}
 	switch {
 	case strings.HasPrefix(q.Addr, "redis:"):

@@ -9,150 +9,74 @@ import (
 	"runtime"
 	"time"
 
-	"github.com/HdrHistogram/hdrhistogram-go"
-
 	"github.com/shoal-go/shoal/internal/load"
 
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/control"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/usage"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
 )
 
-// The kinds of requests.
-const (
-	Open   = "open"   // the clients connect, once in the life of the process
-	Wait   = "wait"   // until so many messages have come in Total since the clients are open
-	Reset  = "reset"  // the latencies are forgotten
-	Look   = "look"   // nothing is done; the answer has the times
-	Intake = "intake" // Publishers publish while For lasts
-	Quit   = "quit"
-)
-
-// Request is one thing to do.
-type Request struct {
-	Do string `json:"do"`
-
-	// For Open.
-	System      string `json:"system,omitempty"`
-	Addr        string `json:"addr,omitempty"`
-	Connections int    `json:"connections,omitempty"`
-	Channels    int    `json:"channels,omitempty"`
-	Stalled     int    `json:"stalled,omitempty"`
-	Storm       bool   `json:"storm,omitempty"`
-	Latency     bool   `json:"latency,omitempty"`
-	TLS         bool   `json:"tls,omitempty"`
-
-	// For Intake: Messages go out at once, over all Channels if Spread is set, otherwise to one for each publisher.
-	Publishers int           `json:"publishers,omitempty"`
-	Messages   int           `json:"messages,omitempty"`
-	Bytes      int           `json:"bytes,omitempty"`
-	Spread     bool          `json:"spread,omitempty"`
-	For        time.Duration `json:"for,omitempty"`
-
-	// For Wait.
-	Total   uint64        `json:"total,omitempty"`
-	Timeout time.Duration `json:"timeout,omitempty"`
+// Audience describes the clients. With Latency, the times of messages are measured.
+type Audience struct {
+	System, Addr                   string
+	Connections, Channels, Stalled int
+	Storm, Latency, TLS            bool
 }
 
-// Times are percentiles, in nanoseconds.
-type Times struct {
-	Count int64 `json:"count"`
-	P50   int64 `json:"p50"`
-	P99   int64 `json:"p99"`
-	P999  int64 `json:"p999"`
-	Max   int64 `json:"max"`
+// Opened tells when the clients began to connect and when the last one was ready, in nanoseconds of Unix time, and the times
+// from dialling until subscribed. CPU is the processor time that the process has used until then.
+type Opened struct {
+	Began, Ended, CPU int64
+	Ready             worker.Percentiles
 }
 
-// Answer is the result of a request. All answers contain the state of the clients afterwards.
-type Answer struct {
-	// Began is when Open began, and Ended when the last client was ready or the last message came that was
-	// waited for, in nanoseconds of Unix time.
-	Began int64 `json:"began,omitempty"`
-	Ended int64 `json:"ended,omitempty"`
-	// Complete: all messages that were waited for have come.
-	Complete bool `json:"complete,omitempty"`
-	// Missing says why not.
-	Missing string `json:"missing,omitempty"`
-
-	// Published is how many messages Intake has published.
-	Published uint64 `json:"published,omitempty"`
-
-	Messages uint64 `json:"messages"`
-	Bytes    uint64 `json:"bytes"`
-	Reads    uint64 `json:"reads"`
-	// Closed is how many connections have ended.
-	Closed int   `json:"closed"`
-	CPU    int64 `json:"cpu"`
-	// Latency, from when a message was meant to be sent until it came, and Ready, from dialling until
-	// subscribed, are in the answer to Look.
-	Latency Times `json:"latency"`
-	Ready   Times `json:"ready"`
+// Wait waits for a total of messages since the clients connected. Messages received in the WarmUp before it do not count,
+// unless connections have ended by then.
+type Wait struct {
+	Total           uint64
+	WarmUp, Timeout time.Duration
 }
 
-// process is the clients' process.
-type process struct {
+// Received is the state of the clients. Ended is when the last message arrived, in nanoseconds of Unix time; Missing
+// explains why not all have arrived that were waited for, "" if they have.
+type Received struct {
+	Messages, Bytes uint64
+	Closed          int // connections
+	CPU, Ended      int64
+	Missing         string
+	Latency         worker.Percentiles // from the planned time
+}
+
+// clients is the service of the process.
+type clients struct {
+	worker.Process
 	ctx   context.Context //nolint:containedctx // the life of the process
 	fleet *load.Fleet     // nil before Open
 }
 
-// Run executes requests until it receives quit or in ends. Then it ends all connections.
+// Run answers calls until in ends. Then it ends all connections.
 func Run(ctx context.Context, in io.Reader, out io.Writer) error {
-	p := &process{ctx: ctx}
-	var ready Answer
-	p.look(&ready)
-	if err := control.Reply(out, ready, nil); err != nil {
-		return err
+	c := &clients{ctx: ctx}
+	err := worker.Serve(in, out, c)
+	if c.fleet != nil {
+		c.fleet.Close()
 	}
-	err := control.Serve(in, out, p.handle)
-	if p.fleet != nil {
-		p.fleet.Close()
-	}
-	return err
+	return errors.Join(err, c.Stop())
 }
 
-func (p *process) handle(q Request) (a Answer, last bool, err error) {
-	switch {
-	case q.Do == Open:
-		a, err = p.open(q)
-	case q.Do == Quit:
-		last = true
-	case q.Do == Intake:
-		a, err = p.intake(q)
-	case q.Do == Look && p.fleet == nil:
-	case p.fleet == nil:
-		err = errors.New("loadgen: no clients are open")
-	case q.Do == Wait:
-		a = p.wait(q)
-	case q.Do == Reset:
-		p.fleet.ResetLatency()
-	case q.Do == Look:
-		a.Latency, a.Ready = TimesOf(p.fleet.Latency()), TimesOf(p.fleet.ReadyTimes())
-	default:
-		err = fmt.Errorf("loadgen: %q cannot be done, want %s, %s, %s, %s, %s or %s", q.Do, Open, Wait, Reset, Look, Intake, Quit)
-	}
-	p.look(&a)
-	return a, last, err
-}
-
-// stormParallel is how many clients of a storm are under way at a time: as many as a listener's queue holds
-// with room to spare. Beyond that the kernel drops connections, and their second try a second later is all that
-// would be measured.
+// stormParallel is how many clients of a storm are under way at a time: as many as a listener's queue holds with room to
+// spare. Beyond that the kernel drops connections, and their second try a second later is all that would be measured.
 const stormParallel = 1024
 
-func (p *process) open(q Request) (Answer, error) {
-	if p.fleet != nil {
-		return Answer{}, errors.New("loadgen: the clients are open already")
-	}
+// Open connects the clients and blocks until all are ready.
+func (c *clients) Open(q Audience, a *Opened) error {
 	entry, err := systems.Find(q.System)
 	if err != nil {
-		return Answer{}, err
+		return err
 	}
 	o := load.Options{
-		Addr:        q.Addr,
-		Connections: q.Connections,
-		Dialect:     entry.Dialect(systems.Audience{Channels: q.Channels, Storm: q.Storm}),
-		Stalled:     q.Stalled,
+		Addr: q.Addr, Connections: q.Connections, Stalled: q.Stalled,
+		Dialect: entry.Dialect(systems.Audience{Channels: q.Channels, Storm: q.Storm}),
 		// With one, half of the machine would idle at the end of each round, when all is written and not yet read.
 		Pollers: runtime.NumCPU(),
 	}
@@ -164,56 +88,61 @@ func (p *process) open(q Request) (Answer, error) {
 	}
 	if q.TLS {
 		o.TLS = systems.ClientTLS()
-		if err := p.getTicket(o); err != nil {
-			return Answer{}, err
+		if err := c.getTicket(o); err != nil {
+			return err
 		}
 	}
-	began := time.Now()
-	p.fleet, err = load.Open(p.ctx, o)
-	return Answer{Began: began.UnixNano(), Ended: time.Now().UnixNano()}, err
+	a.Began = time.Now().UnixNano()
+	if c.fleet, err = load.Open(c.ctx, o); err != nil {
+		return err
+	}
+	a.Ended, a.CPU, a.Ready = time.Now().UnixNano(), worker.CPU(), worker.PercentilesOf(c.fleet.ReadyTimes())
+	return nil
 }
 
 // getTicket connects one client and disconnects it again, so that all others resume its session.
-func (p *process) getTicket(o load.Options) error {
+func (c *clients) getTicket(o load.Options) error {
 	o.Connections, o.Stalled = 1, 0
-	first, err := load.Open(p.ctx, o)
+	first, err := load.Open(c.ctx, o)
 	if err == nil {
 		first.Close()
 	}
 	return err
 }
 
-func (p *process) wait(q Request) Answer {
-	ctx, cancel := context.WithTimeoutCause(p.ctx, q.Timeout, fmt.Errorf("waited for %v", q.Timeout))
+// Wait blocks until messages have arrived, at most for a time, and returns the state of the clients.
+func (c *clients) Wait(q Wait, r *Received) error {
+	if c.fleet == nil {
+		return errors.New("loadgen: no clients are open")
+	}
+	var before load.Counts
+	if q.WarmUp > 0 {
+		_, _ = c.wait(q.Total, q.WarmUp) // the wait after it fails for the same reason
+		if counts := c.fleet.Counts(); counts.Closed == 0 {
+			before = counts
+			c.fleet.ResetLatency()
+		}
+	}
+	last, err := c.wait(q.Total, q.Timeout)
+	if r.Ended = last.UnixNano(); err != nil {
+		r.Missing = err.Error()
+	}
+	counts := c.fleet.Counts()
+	r.Messages, r.Bytes = counts.Messages-before.Messages, counts.Bytes-before.Bytes
+	r.Closed, r.CPU = counts.Closed, worker.CPU()
+	r.Latency = worker.PercentilesOf(c.fleet.Latency())
+	return nil
+}
+
+// wait blocks until total messages have arrived, at most for a time.
+func (c *clients) wait(total uint64, timeout time.Duration) (last time.Time, err error) {
+	ctx, cancel := context.WithTimeoutCause(c.ctx, timeout, fmt.Errorf("waited for %v", timeout))
 	defer cancel()
-	last, err := p.fleet.WaitMessages(ctx, q.Total)
-	a := Answer{Ended: last.UnixNano(), Complete: err == nil}
-	if err != nil {
-		a.Missing = err.Error()
-	}
-	return a
+	return c.fleet.WaitMessages(ctx, total)
 }
 
-// look notes how the clients stand.
-func (p *process) look(a *Answer) {
-	a.CPU = usage.CPU()
-	if p.fleet == nil {
-		return
-	}
-	counts := p.fleet.Counts()
-	a.Messages, a.Bytes, a.Reads, a.Closed = counts.Messages, counts.Bytes, counts.ReadCalls, counts.Closed
-}
-
-// NewTimes returns a histogram of times of up to a minute, in nanoseconds.
-func NewTimes() *hdrhistogram.Histogram { return hdrhistogram.New(1, int64(time.Minute), 3) }
-
-// TimesOf returns the percentiles of a histogram of nanoseconds.
-func TimesOf(h *hdrhistogram.Histogram) Times {
-	return Times{
-		Count: h.TotalCount(),
-		P50:   h.ValueAtQuantile(50),
-		P99:   h.ValueAtQuantile(99),
-		P999:  h.ValueAtQuantile(99.9),
-		Max:   h.Max(),
-	}
+// Reset removes the measured times of messages.
+func (c *clients) Reset(worker.None, *worker.None) error {
+	c.fleet.ResetLatency()
+	return nil
 }

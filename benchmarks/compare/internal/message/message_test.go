@@ -3,7 +3,11 @@ package message
 import (
 	"encoding/json"
 	"testing"
+
+	"go.uber.org/goleak"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestMessageHasItsSize(t *testing.T) {
 	for _, size := range []int{MinSize, 300, 4096} {

@@ -1,121 +1,172 @@
-// Package nodes runs a node, a manager with a broker, in a process of its own: one that publishes, or one with
-// connections that count and time messages. Only the broker is between the two.
+// Package nodes runs a node, a manager with a broker, in a process of its own: one that publishes, or one with connections
+// that count and time messages. Only the broker is between the two.
 package nodes
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"time"
 
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/control"
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/serverproc"
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/usage"
+	"github.com/shoal-go/shoal/broker"
+	"github.com/shoal-go/shoal/broker/natsbroker"
+	"github.com/shoal-go/shoal/broker/natsbroker/embedded"
+	"github.com/shoal-go/shoal/broker/redisbroker"
+	"github.com/shoal-go/shoal/manager"
+
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
 )
 
-// The kinds of requests.
+// The brokers.
 const (
-	Follow   = "follow"   // Uploads users come, each with a connection that follows an upload of its own
-	Probe    = "probe"    // a message is published, as soon as the broker can be reached
-	Publish  = "publish"  // Publishers publish, each one message after the other, while For lasts
-	Schedule = "schedule" // Rate messages a second are published while For lasts, by Publishers that take turns
-	Wait     = "wait"     // until Total messages have come since Follow
-	Reset    = "reset"    // the latencies are forgotten
-	Look     = "look"     // nothing is done
-	Profile  = "profile"  // a processor profile goes to File, until the process ends
-	Quit     = "quit"
+	Memory   = "memory"        // both nodes in one process
+	NATS     = "nats"          // a server in a process of its own
+	Embedded = "nats-embedded" // a server in each node's process, which form a cluster
+	Redis    = "redis"         // a server in a process of its own
 )
 
-// Request is one thing to do.
-type Request struct {
-	Do         string        `json:"do"`
-	Uploads    int           `json:"uploads,omitempty"`
-	Bytes      int           `json:"bytes,omitempty"` // of a message
-	Publishers int           `json:"publishers,omitempty"`
-	For        time.Duration `json:"for,omitempty"`  // of Wait: at most
-	Rate       float64       `json:"rate,omitempty"` // messages per second
-	Total      uint64        `json:"total,omitempty"`
-	File       string        `json:"file,omitempty"`
-}
+// Brokers lists them.
+func Brokers() []string { return []string{Memory, NATS, Embedded, Redis} }
 
-// Answer is the result of a request. All answers contain the state of the process afterwards.
-type Answer struct {
-	// Began is when publishing did, in nanoseconds of Unix time, and Published how many messages that were.
-	Began     int64  `json:"began,omitempty"`
-	Published uint64 `json:"published,omitempty"`
-	// Late is by how much the latest message of a schedule was taken up after its time, in nanoseconds.
-	Late int64 `json:"late,omitempty"`
-
-	// CPU is the processor time of the process, in nanoseconds.
-	CPU int64 `json:"cpu"`
-	// Received is how many messages have come, Last when the newest did, and Disorder how many of them were
-	// not the next one of their publisher and upload.
-	Received uint64 `json:"received"`
-	Last     int64  `json:"last,omitempty"`
-	Disorder uint64 `json:"disorder"`
-	// Recovered is how often an upload was brought up to date from the broker's history.
-	Recovered uint64 `json:"recovered"`
-	P50       int64  `json:"p50"`
-	P99       int64  `json:"p99"`
-	P999      int64  `json:"p999"`
-}
-
-// Bounds of requests.
+// Bounds of loads.
 const (
 	MaxUploads    = 100_000
 	MaxPublishers = 4096
 )
 
-// process is one node, or where the broker is memory, two.
-type process struct {
-	*pair
-	receiver   *receiver
-	publishing *publishing
-	profile    *serverproc.CPUProfile
+// Options describe a node.
+type Options struct {
+	Broker string   `required:"" help:"Name of the broker."`
+	URL    string   `help:"Where the server of NATS or Redis is."`
+	Addr   string   `help:"Where an embedded server listens for the others of its cluster."`
+	Routes []string `name:"route" help:"Where the servers of the cluster listen."`
 }
 
-// Run runs a node and executes requests until it receives quit or in ends. Then it ends the node.
+// Load describes messages: Publishers publish while For lasts, each one after the other, or Rate a second in turn.
+type Load struct {
+	Uploads, Bytes, Publishers int
+	For                        time.Duration
+	Rate                       float64
+}
+
+// Published tells when publishing began, in nanoseconds of Unix time, how many messages were published, and by how much the
+// latest one of a rate was late.
+type Published struct {
+	Began, Late int64
+	Messages    uint64
+}
+
+// Wait waits for a total of messages, at most for a time.
+type Wait struct {
+	Total uint64
+	For   time.Duration
+}
+
+// State is the state of a node: how many messages its connections have received, when the latest one arrived, how many were
+// not the next one of their publisher and upload, how often an upload was read from the broker's history, and the times of
+// the messages.
+type State struct {
+	Received, Disorder, Recovered uint64
+	Last                          int64
+	Latency                       worker.Percentiles
+}
+
+// node is the service of the process: one node, or where the broker is memory, two.
+type node struct {
+	worker.Process
+	ctx      context.Context  //nolint:containedctx // the life of the process
+	from, to *manager.Manager // that publish and receive; one and the same but for Memory
+	closers  []func() error
+	sinks    []*sink
+	times    *worker.Times
+	counts   map[int][]uint64 // messages of each publisher, by upload
+}
+
+// Run runs a node and answers calls until in ends. Then it ends the node.
 func Run(ctx context.Context, o Options, in io.Reader, out io.Writer) error {
-	both, err := open(o)
+	n, err := open(ctx, o)
+	if err == nil {
+		err = worker.Serve(in, out, n)
+	}
+	return errors.Join(err, n.Stop(), n.close())
+}
+
+// open returns a node. It is to be closed even if there is an error.
+func open(ctx context.Context, o Options) (n *node, err error) {
+	n = &node{ctx: ctx, times: worker.NewTimes(), counts: map[int][]uint64{}}
+	var b, second broker.Broker
+	switch o.Broker {
+	case Memory:
+		hub := broker.NewMemory(broker.MemoryOptions{})
+		b, second = hub.Node(), hub.Node()
+	case Embedded:
+		server, err := embedded.Start(embedded.Options{ClusterAddr: o.Addr, ClusterRoutes: o.Routes})
+		if err != nil {
+			return n, err
+		}
+		n.closers = append(n.closers, server.Close)
+		b, err = natsbroker.New(natsbroker.Options{Server: server})
+		if err != nil {
+			return n, err
+		}
+	default:
+		if b, err = Connect(o.Broker, o.URL); err != nil {
+			return n, err
+		}
+	}
+	if n.from, err = n.manage(b); err != nil || second == nil {
+		n.to = n.from
+		return n, err
+	}
+	n.to, err = n.manage(second)
+	return n, err
+}
+
+// Connect returns a broker of NATS or Redis, whose server has the URL.
+func Connect(name, url string) (broker.HistoryBroker, error) {
+	switch name {
+	case NATS:
+		return natsbroker.New(natsbroker.Options{URL: url})
+	case Redis:
+		return redisbroker.New(redisbroker.Options{URL: url})
+	}
+	return nil, fmt.Errorf("nodes: the broker is %q, want one of %v", name, Brokers())
+}
+
+// manage returns a manager on top of a broker, which is closed before everything that was opened earlier.
+func (n *node) manage(b broker.Broker) (*manager.Manager, error) {
+	m, err := manager.New(manager.Options{Broker: b})
+	if err == nil {
+		n.closers = append(n.closers, func() error { return m.Close(context.Background()) })
+	}
+	return m, err
+}
+
+func (n *node) close() (err error) {
+	for i := range n.closers {
+		err = errors.Join(err, n.closers[len(n.closers)-1-i]())
+	}
+	return err
+}
+
+// natsServer is the service of a NATS server's process.
+type natsServer struct {
+	worker.Process
+	server *embedded.Server
+}
+
+// RunServer runs a server of NATS on a free port of the loopback interface until in ends.
+func RunServer(in io.Reader, out io.Writer) error {
+	server, err := embedded.Start(embedded.Options{Addr: "127.0.0.1:0"})
 	if err != nil {
 		return err
 	}
-	p := &process{pair: both, receiver: newReceiver(), publishing: newPublishing(both.from)}
-	err = control.Reply(out, Answer{}, nil)
-	if err == nil {
-		err = control.Serve(in, out, func(q Request) (Answer, bool, error) {
-			a, err := p.do(ctx, q)
-			p.look(&a)
-			return a, q.Do == Quit, err
-		})
-	}
-	return errors.Join(err, p.profile.Stop(), both.close())
+	return errors.Join(worker.Serve(in, out, &natsServer{server: server}), server.Close())
 }
 
-func (p *process) do(ctx context.Context, q Request) (a Answer, err error) {
-	switch q.Do {
-	case Follow:
-		return a, p.receiver.follow(ctx, p.to, q.Uploads)
-	case Probe:
-		return a, p.publishing.probe(ctx)
-	case Publish:
-		return p.publishing.publishAll(ctx, q)
-	case Schedule:
-		return p.publishing.schedule(ctx, q)
-	case Wait:
-		p.receiver.wait(q.Total, q.For)
-	case Reset:
-		p.receiver.times.reset()
-	case Profile:
-		p.profile, err = serverproc.StartCPUProfile(q.File)
-	}
-	return a, err
-}
-
-// look notes how the process stands.
-func (p *process) look(a *Answer) {
-	a.CPU = usage.CPU()
-	a.Received, a.Disorder, a.Last = p.receiver.counts()
-	a.P50, a.P99, a.P999 = p.receiver.times.percentiles()
-	a.Recovered = p.to.Stats().Broker.Recoveries
+// Addr returns the address of the server.
+func (s *natsServer) Addr(_ worker.None, addr *string) error {
+	*addr = s.server.Addr().String()
+	return nil
 }

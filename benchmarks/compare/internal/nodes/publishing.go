@@ -14,53 +14,45 @@ import (
 	"github.com/shoal-go/shoal/manager"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
 )
 
-// publishing counts the messages that a node has published. Publishers keep their numbers from one request to the next.
-type publishing struct {
-	manager *manager.Manager
-	counts  map[int][]uint64 // of each publisher, by upload
-}
-
-func newPublishing(m *manager.Manager) *publishing {
-	return &publishing{m, map[int][]uint64{}}
-}
-
-// probe publishes a message that nobody counts as soon as that is possible.
-func (p *publishing) probe(ctx context.Context) error {
-	return retryUnavailable(ctx, func() error {
-		return p.publish(ctx, message.Message{Channel: message.Channel(0), Size: message.MinSize})
+// Probe publishes a message that is not counted as soon as that is possible.
+func (n *node) Probe(worker.None, *worker.None) error {
+	return retryUnavailable(n.ctx, func() error {
+		return publish(n.ctx, n.from, message.Message{Channel: message.Channel(0), Size: message.MinSize})
 	})
 }
 
 // publish does all that an application's message takes, from its JSON on.
-func (p *publishing) publish(ctx context.Context, m message.Message) error {
-	e, err := manager.Parse(m.Channel, m.AppendEvent(make([]byte, 0, m.Size)), time.Now())
+func publish(ctx context.Context, m *manager.Manager, one message.Message) error {
+	e, err := manager.Parse(one.Channel, one.AppendEvent(make([]byte, 0, one.Size)), time.Now())
 	if err != nil {
 		return err
 	}
-	_, err = p.manager.Publish(ctx, m.Channel, e)
+	_, err = m.Publish(ctx, one.Channel, e)
 	return err
 }
 
 // publisher is one that publishes. It waits for each message before it publishes the next, so that the order of its
 // messages to an upload is certain. It is used from one goroutine.
 type publisher struct {
-	*publishing
-	number int
-	next   int      // upload
-	counts []uint64 // by upload
-	bytes  int
+	manager *manager.Manager
+	number  int
+	next    int      // upload
+	counts  []uint64 // by upload
+	bytes   int
 }
 
-// publishers returns the publishers of a request. Each begins with another upload.
-func (p *publishing) publishers(q Request) []*publisher {
+// publishers returns the publishers of a load, who keep their numbers from one load to the next. Each begins with another
+// upload.
+func (n *node) publishers(q Load) []*publisher {
 	all := make([]*publisher, q.Publishers)
 	for i := range all {
-		if len(p.counts[i]) < q.Uploads {
-			p.counts[i] = append(p.counts[i], make([]uint64, q.Uploads-len(p.counts[i]))...)
+		if len(n.counts[i]) < q.Uploads {
+			n.counts[i] = append(n.counts[i], make([]uint64, q.Uploads-len(n.counts[i]))...)
 		}
-		all[i] = &publisher{p, i, i * q.Uploads / q.Publishers, p.counts[i][:q.Uploads], q.Bytes}
+		all[i] = &publisher{n.from, i, i * q.Uploads / q.Publishers, n.counts[i][:q.Uploads], q.Bytes}
 	}
 	return all
 }
@@ -70,46 +62,50 @@ func (p *publisher) one(ctx context.Context, planned time.Time) error {
 	upload := p.next
 	p.next = (p.next + 1) % len(p.counts)
 	p.counts[upload]++
-	return p.publish(ctx, message.Message{
+	return publish(ctx, p.manager, message.Message{
 		Channel: message.Channel(upload), Sent: planned.UnixNano(),
 		Number: p.counts[upload]*MaxPublishers + uint64(p.number), Size: p.bytes, //nolint:gosec // not negative
 	})
 }
 
-// publishAll has all publishers publish at once, for a while.
-func (p *publishing) publishAll(ctx context.Context, q Request) (Answer, error) {
+// Publish publishes messages.
+func (n *node) Publish(q Load, a *Published) (err error) {
 	began := time.Now()
-	end := began.Add(q.For)
-	published, err := each(p.publishers(q), func(one *publisher) (n uint64, err error) {
-		for now := time.Now(); now.Before(end); now = time.Now() {
-			if err := one.one(ctx, now); err != nil {
-				return n, err
+	a.Began = began.UnixNano()
+	if q.Rate > 0 {
+		return n.schedule(q, a)
+	}
+	a.Messages, err = each(n.publishers(q), func(one *publisher) (count uint64, err error) {
+		for now := began; now.Sub(began) < q.For; now = time.Now() {
+			if err := one.one(n.ctx, now); err != nil {
+				return count, err
 			}
-			n++
+			count++
 		}
-		return n, nil
+		return count, nil
 	})
-	return Answer{Began: began.UnixNano(), Published: published}, err
+	return err
 }
 
-// schedule publishes at a fixed rate. The publishers take messages up in turn, so that one that takes long does not
-// hold up the next.
-func (p *publishing) schedule(ctx context.Context, q Request) (Answer, error) {
+// schedule publishes at a fixed rate. The publishers receive planned times in turn, so that one that takes long does not
+// delay the next.
+func (n *node) schedule(q Load, a *Published) (err error) {
 	const lead = 10 * time.Millisecond // so that the first is on time
 	start := time.Now().Add(lead)
 	plan := make(chan time.Time, max(int(q.Rate*q.For.Seconds()), 1))
 	late := make(chan time.Duration, 1)
 	go func() { late <- tick(plan, start, q.Rate) }()
-	published, err := each(p.publishers(q), func(one *publisher) (n uint64, err error) {
+	a.Messages, err = each(n.publishers(q), func(one *publisher) (count uint64, err error) {
 		for planned := range plan {
 			if err == nil {
-				err = one.one(ctx, planned)
-				n++
+				err = one.one(n.ctx, planned)
+				count++
 			}
 		}
-		return n, err
+		return count, err
 	})
-	return Answer{Began: start.UnixNano(), Published: published, Late: int64(<-late)}, err
+	a.Began, a.Late = start.UnixNano(), int64(<-late)
+	return err
 }
 
 // tick fills a plan with times, each when it has come, and closes it. It returns by how much it was late at most. It

@@ -90,8 +90,6 @@ func (l *link) set(cut bool) {
 	}
 }
 
-func (l *link) addr() string { return l.listener.Addr().String() }
-
 func (l *link) close() error {
 	err := l.listener.Close()
 	l.set(true)

@@ -12,9 +12,9 @@ import (
 
 // Model are the costs of a modelled broker. It serves one request at a time, as Redis and a NATS stream do.
 type Model struct {
-	// RoundTrip is the time that a call takes beside the server's own, Read the server's time for one upload's history,
-	// and PerChannel for each channel of a subscription or of a comparison of positions.
-	RoundTrip, Read, PerChannel time.Duration
+	RoundTrip  time.Duration `default:"500us" help:"Time of a call to the simulated broker, beside its own."`
+	Read       time.Duration `default:"30us" help:"Time that it needs to read one upload."`
+	PerChannel time.Duration `default:"4us" help:"Time that it needs for each channel of a subscription or comparison."`
 }
 
 // modelled is a node of a broker in memory whose calls take time, and whose link can be cut.

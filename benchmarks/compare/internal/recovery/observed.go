@@ -2,6 +2,7 @@ package recovery
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -11,33 +12,34 @@ import (
 // observed is a broker that counts the calls of a node and notes when it last became healthy.
 type observed struct {
 	broker.HistoryBroker
-	subscribes, histories, newests, comparisons, compared atomic.Int64
-	stores, publishes                                     atomic.Int64
-	healthy                                               atomic.Int64 // Unix time in nanoseconds; 0 while it is not
+	healthy atomic.Int64 // Unix time in nanoseconds; 0 while it is not
+
+	mu   sync.Mutex // protects made
+	made Calls
 }
 
-// Calls are the calls of a node to its broker.
-type Calls struct {
-	// Histories and Newests are reads of one upload each. Comparisons ask for the positions of Compared uploads together.
-	Histories, Newests, Comparisons, Compared int64
-	Subscribes, Stores, Publishes             int64
-}
-
-func (o *observed) calls() Calls {
-	return Calls{
-		Histories: o.histories.Load(), Newests: o.newests.Load(), Comparisons: o.comparisons.Load(),
-		Compared: o.compared.Load(), Subscribes: o.subscribes.Load(), Stores: o.stores.Load(), Publishes: o.publishes.Load(),
-	}
-}
+// Calls are the calls of a node to its broker. Histories and Newests read one upload each; Comparisons ask for the positions
+// of Compared uploads together.
+type Calls struct{ Histories, Newests, Comparisons, Compared, Stores int64 }
 
 // since returns the calls that were made after others.
 func (c Calls) since(before Calls) Calls {
 	return Calls{
-		Histories: c.Histories - before.Histories, Newests: c.Newests - before.Newests,
-		Comparisons: c.Comparisons - before.Comparisons, Compared: c.Compared - before.Compared,
-		Subscribes: c.Subscribes - before.Subscribes, Stores: c.Stores - before.Stores,
-		Publishes: c.Publishes - before.Publishes,
+		c.Histories - before.Histories, c.Newests - before.Newests, c.Comparisons - before.Comparisons,
+		c.Compared - before.Compared, c.Stores - before.Stores,
 	}
+}
+
+func (o *observed) calls() Calls {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.made
+}
+
+func (o *observed) count(call *int64, n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	*call += int64(n)
 }
 
 // Run notes the broker's health.
@@ -60,39 +62,27 @@ func (h healthNoted) Health(err error) {
 	h.Handler.Health(err)
 }
 
-// Subscribe counts a call.
-func (o *observed) Subscribe(ctx context.Context, channels ...string) error {
-	o.subscribes.Add(1)
-	return o.HistoryBroker.Subscribe(ctx, channels...)
-}
-
 // History counts a call.
 func (o *observed) History(ctx context.Context, channel string, since broker.Position) (broker.Snapshot, error) {
-	o.histories.Add(1)
+	o.count(&o.made.Histories, 1)
 	return o.HistoryBroker.History(ctx, channel, since)
 }
 
 // Newest counts a call.
 func (o *observed) Newest(ctx context.Context, channel string) (broker.Snapshot, error) {
-	o.newests.Add(1)
+	o.count(&o.made.Newests, 1)
 	return o.HistoryBroker.Newest(ctx, channel)
 }
 
 // Positions counts a call and its channels.
 func (o *observed) Positions(ctx context.Context, channels ...string) ([]broker.Position, error) {
-	o.comparisons.Add(1)
-	o.compared.Add(int64(len(channels)))
+	o.count(&o.made.Comparisons, 1)
+	o.count(&o.made.Compared, len(channels))
 	return o.HistoryBroker.Positions(ctx, channels...)
 }
 
 // Store counts a call.
 func (o *observed) Store(ctx context.Context, channel string, payload []byte) (broker.Position, error) {
-	o.stores.Add(1)
+	o.count(&o.made.Stores, 1)
 	return o.HistoryBroker.Store(ctx, channel, payload)
-}
-
-// Publish counts a call.
-func (o *observed) Publish(ctx context.Context, channel string, payload []byte) error {
-	o.publishes.Add(1)
-	return o.HistoryBroker.Publish(ctx, channel, payload)
 }

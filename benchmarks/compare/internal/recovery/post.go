@@ -18,6 +18,7 @@ import (
 	"github.com/shoal-go/shoal/server"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/nodes"
 )
 
 // Posts compares a publication by HTTP with Manager.Publish, on one node, one at a time. All times are medians.
@@ -28,14 +29,14 @@ type Posts struct {
 	// HandlerRatio is Handler and PostRatio Post as a multiple of Publish, and MinimalRatio Post as one of Minimal:
 	// medians of the rounds.
 	HandlerRatio, PostRatio, MinimalRatio float64
-	// PostCalls are the calls to the broker that all posts made together, Messages their number.
-	PostCalls Calls
-	Messages  int
+	// Reads and Stores are the calls to the broker that all posts made together, Messages their number.
+	Reads, Stores int64
+	Messages      int
 }
 
 // Post measures rounds of n messages each through both ways, alternating, with uploads that have Options.Stored messages.
 func Post(ctx context.Context, o Options, rounds, n int) (p Posts, err error) {
-	b, err := newBroker(o.Broker, o.URL)
+	b, err := nodes.Connect(o.Broker, o.URL)
 	if err != nil {
 		return p, err
 	}
@@ -53,15 +54,8 @@ func Post(ctx context.Context, o Options, rounds, n int) (p Posts, err error) {
 		return p, err
 	}
 	defer func() { err = errors.Join(err, poster.close(context.WithoutCancel(ctx))) }()
-	byLibrary := func(channel string, body []byte) error {
-		e, err := manager.Parse(channel, body, time.Now())
-		if err == nil {
-			_, err = m.Publish(ctx, channel, e)
-		}
-		return err
-	}
 	ways := []func(channel string, body []byte) error{
-		byLibrary,
+		func(channel string, body []byte) error { return publish(ctx, m, channel, body) },
 		func(channel string, body []byte) error { return poster.handle(ctx, channel, body) },
 		func(channel string, body []byte) error { return poster.post(ctx, poster.url, channel, body) },
 		func(channel string, body []byte) error {
@@ -83,7 +77,8 @@ func Post(ctx context.Context, o Options, rounds, n int) (p Posts, err error) {
 				all[i] = append(all[i], times...)
 			}
 			if round > 0 && i == 2 {
-				p.PostCalls, p.Messages = p.PostCalls.plus(seen.calls().since(before)), p.Messages+n
+				made := seen.calls().since(before)
+				p.Reads, p.Stores, p.Messages = p.Reads+made.Histories+made.Newests, p.Stores+made.Stores, p.Messages+n
 			}
 		}
 		if round > 0 {
@@ -96,9 +91,6 @@ func Post(ctx context.Context, o Options, rounds, n int) (p Posts, err error) {
 	p.HandlerRatio, p.PostRatio, p.MinimalRatio = median(handled), median(posted), median(minimal)
 	return p, nil
 }
-
-// plus adds the calls of another period.
-func (c Calls) plus(d Calls) Calls { return c.since(Calls{}.since(d)) }
 
 // timeEach returns the times of n calls, each to the next upload.
 func timeEach(n int, o Options, call func(channel string, body []byte) error) (times []time.Duration, err error) {

@@ -1,42 +1,40 @@
+// Package recovery measures the return of a node to its broker: a node that follows many uploads loses the broker for some
+// seconds, during which a share of the uploads changes. One process holds both nodes; the link of the following one to the
+// broker is a TCP connection that can be cut.
 package recovery
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"net/url"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/shoal-go/shoal/broker"
-	"github.com/shoal-go/shoal/broker/natsbroker"
-	"github.com/shoal-go/shoal/broker/redisbroker"
 	"github.com/shoal-go/shoal/manager"
+
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/nodes"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
 )
 
-// The brokers.
-const (
-	NATS      = "nats"
-	Redis     = "redis"
-	Simulated = "simulated" // in memory, with the costs of a Model
-)
+// Simulated is a broker in memory, with the costs of a Model.
+const Simulated = "simulated"
 
-// Options describe one trial.
+// Options describe a trial.
 type Options struct {
-	Broker string
-	// URL is where the server of NATS or Redis is.
-	URL string
-	// Uploads are followed. Each has Stored messages before.
-	Uploads, Stored, Bytes int
-	// Changed is the share of the uploads that get a message during the cut, which lasts Cut.
-	Changed float64
-	Cut     time.Duration
-	// Rate is the number of live messages per second, half of them to uploads that change during the cut.
-	Rate  float64
-	Model Model
-	// Patience bounds each step.
-	Patience time.Duration
+	Uploads  int           `default:"20000" help:"Uploads that the node follows."`
+	Changed  float64       `default:"0.01" help:"Share of them that change while the node is cut off."`
+	Cut      time.Duration `default:"2s" help:"How long the node is cut off."`
+	Stored   int           `default:"5" help:"Messages that each upload has before."`
+	Bytes    int           `default:"256" help:"Size of a message."`
+	Rate     float64       `default:"500" help:"Live messages per second, half of them to uploads that change."`
+	Patience time.Duration `default:"2m" help:"How long a single step may take."`
+	Model
+	// Broker is the name of the broker, and URL where its server is.
+	Broker string `kong:"-"`
+	URL    string `kong:"-"`
 }
 
 // Result holds the measurements of a trial.
@@ -48,29 +46,30 @@ type Result struct {
 	Changed                 int
 	// Before are live messages while nothing is wrong; Live those to uploads that had not changed, and Behind those to
 	// uploads that had, published after the node was healthy.
-	Before, Live, Behind Latency
+	Before, Live, Behind worker.Percentiles
 	// Calls were made by the node from the mending until all was current.
 	Calls    Calls
 	Disorder int64
 }
 
-// liveUploads is how many uploads get live messages.
-const liveUploads = 200
-
-// settle is how long live messages are measured beside the return.
-const settle = 3 * time.Second
+const (
+	// liveUploads is how many uploads get live messages.
+	liveUploads = 200
+	// settle is how long live messages are measured before and after the return.
+	settle = 3 * time.Second
+)
 
 // Run makes one trial.
 func Run(ctx context.Context, o Options) (r Result, err error) {
 	t, err := open(ctx, o)
+	defer func() { err = errors.Join(err, t.close()) }()
 	if err != nil {
 		return r, err
 	}
-	defer func() { err = errors.Join(err, t.close()) }()
 	if err := t.fill(ctx, &r); err != nil {
 		return r, err
 	}
-	traffic := goLive(ctx, t.publisher, t.live(), o.Rate, func(i int) bool { return !t.changes(i) })
+	traffic := goLive(ctx, t.publisher, t.live(), o.Rate, t.changes)
 	err = t.interrupt(ctx, traffic, &r)
 	return r, errors.Join(err, traffic.stop())
 }
@@ -86,13 +85,9 @@ type trial struct {
 	closers   []func() error
 }
 
+// open starts the nodes. The trial is to be closed even if there is an error.
 func open(ctx context.Context, o Options) (t *trial, err error) {
 	t = &trial{Options: o}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, t.close())
-		}
-	}()
 	from, to, err := t.brokers(ctx)
 	if err != nil {
 		return t, err
@@ -133,22 +128,12 @@ func (t *trial) brokers(ctx context.Context) (from, to broker.HistoryBroker, err
 		l.set(cut)
 		return nil
 	}
-	at.Host = l.addr()
-	if from, err = newBroker(t.Broker, t.URL); err != nil {
+	at.Host = l.listener.Addr().String()
+	if from, err = nodes.Connect(t.Broker, t.URL); err != nil {
 		return nil, nil, err
 	}
-	to, err = newBroker(t.Broker, at.String())
+	to, err = nodes.Connect(t.Broker, at.String())
 	return from, to, err
-}
-
-func newBroker(name, at string) (broker.HistoryBroker, error) {
-	switch name {
-	case NATS:
-		return natsbroker.New(natsbroker.Options{URL: at})
-	case Redis:
-		return redisbroker.New(redisbroker.Options{URL: at})
-	}
-	return nil, fmt.Errorf("recovery: the broker is %q, want %s, %s or %s", name, NATS, Redis, Simulated)
 }
 
 func (t *trial) manager(b broker.Broker) (*manager.Manager, error) {
@@ -164,8 +149,8 @@ func (t *trial) manager(b broker.Broker) (*manager.Manager, error) {
 }
 
 func (t *trial) close() (err error) {
-	for i := range t.closers {
-		err = errors.Join(err, t.closers[len(t.closers)-1-i]())
+	for _, end := range slices.Backward(t.closers) {
+		err = errors.Join(err, end())
 	}
 	return err
 }
@@ -174,8 +159,9 @@ func (t *trial) close() (err error) {
 func (t *trial) fill(ctx context.Context, r *Result) error {
 	ctx, cancel := context.WithTimeout(ctx, t.Patience)
 	defer cancel()
+	all := t.uploads(func(int) bool { return true })
 	for range t.Stored {
-		if err := t.publisher.each(ctx, t.all()); err != nil {
+		if err := t.publisher.each(ctx, all); err != nil {
 			return err
 		}
 	}
@@ -190,59 +176,43 @@ func (t *trial) changes(upload int) bool {
 	return int(float64(upload+1)*t.Changed) > int(float64(upload)*t.Changed)
 }
 
-func (t *trial) all() iter.Seq[int] {
-	return func(yield func(int) bool) {
-		for i := range t.Uploads {
-			if !yield(i) {
-				return
-			}
+// uploads lists the uploads for which a condition holds.
+func (t *trial) uploads(condition func(int) bool) (all []int) {
+	for i := range t.Uploads {
+		if condition(i) {
+			all = append(all, i)
 		}
 	}
-}
-
-// changed yields the uploads that change during the cut and have no live messages.
-func (t *trial) changed() iter.Seq[int] {
-	return func(yield func(int) bool) {
-		busy := make(map[int]bool)
-		for _, i := range t.live() {
-			busy[i] = true
-		}
-		for i := range t.all() {
-			if t.changes(i) && !busy[i] && !yield(i) {
-				return
-			}
-		}
-	}
+	return all
 }
 
 // live returns the uploads that get live messages: half of them change during the cut.
-func (t *trial) live() (uploads []int) {
+func (t *trial) live() []int {
 	quiet, busy := liveUploads/2, min(liveUploads/2, max(1, int(float64(t.Uploads)*t.Changed)/2))
-	for i := range t.Uploads {
-		switch {
-		case t.changes(i) && busy > 0:
-			busy--
-			uploads = append(uploads, i)
-		case !t.changes(i) && quiet > 0:
-			quiet--
-			uploads = append(uploads, i)
+	return t.uploads(func(i int) bool {
+		left := &quiet
+		if t.changes(i) {
+			left = &busy
 		}
-	}
-	return uploads
+		*left--
+		return *left >= 0
+	})
 }
 
 // interrupt cuts the link, mends it, and measures the return.
 func (t *trial) interrupt(ctx context.Context, traffic *live, r *Result) error {
 	t.followers.measureFrom(time.Now())
 	pause(ctx, settle)
-	r.Before, _ = t.followers.latencies()
+	r.Before = t.followers.live.Percentiles()
 	traffic.pausing.Store(true)
 	if err := t.cut(ctx, true); err != nil {
 		return err
 	}
 	known := t.newest()
 	end := time.Now().Add(t.Cut)
-	if err := t.publisher.each(ctx, t.changed()); err != nil {
+	busy := t.live()
+	changed := t.uploads(func(i int) bool { return t.changes(i) && !slices.Contains(busy, i) })
+	if err := t.publisher.each(ctx, changed); err != nil {
 		return err
 	}
 	pause(ctx, time.Until(end))
@@ -262,7 +232,7 @@ func (t *trial) interrupt(ctx context.Context, traffic *live, r *Result) error {
 	if err == nil {
 		r.Calls = t.observed.calls().since(before)
 		pause(ctx, settle-time.Since(mended))
-		r.Live, r.Behind = t.followers.latencies()
+		r.Live, r.Behind = t.followers.live.Percentiles(), t.followers.behind.Percentiles()
 		r.Disorder = t.followers.disorder.Load()
 	}
 	return errors.Join(err, <-mending)
@@ -301,14 +271,4 @@ func (t *trial) awaitReturn(ctx context.Context, mended time.Time, wanted []uint
 		}
 	}
 	return nil
-}
-
-// pause waits, and reports whether ctx has not ended.
-func pause(ctx context.Context, wait time.Duration) bool {
-	select {
-	case <-time.After(wait):
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

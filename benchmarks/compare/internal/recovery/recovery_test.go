@@ -3,7 +3,11 @@ package recovery
 import (
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // TestRun_Simulated: a small trial delivers every message, compares every upload once, and reads only changed uploads.
 func TestRun_Simulated(t *testing.T) {
@@ -14,7 +18,7 @@ func TestRun_Simulated(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Changed < 10 || r.Changed > 20 || r.Disorder != 0 || r.Current == 0 || r.Live.Messages == 0 || r.Behind.Messages == 0 {
+	if r.Changed < 10 || r.Changed > 20 || r.Disorder != 0 || r.Current == 0 || r.Live.Count == 0 || r.Behind.Count == 0 {
 		t.Errorf("the result is %+v", r)
 	}
 	if c := r.Calls; c.Compared > 2000 || c.Histories < int64(r.Changed) || c.Histories > 3*int64(r.Changed) {

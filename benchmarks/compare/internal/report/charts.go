@@ -4,12 +4,16 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/shoal-go/shoal/internal/plot"
+
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
 )
 
 // shown is one figure of a chart, as a bar per system.
@@ -19,65 +23,37 @@ type shown struct {
 	scale  float64
 }
 
-// design describes the chart of a scenario's variant.
+// design describes the chart of a scenario's variant. The first part of a file's name is the scenario; where it has several
+// variants, the parameters in which they differ are added.
 type design struct {
-	scenario, file, title, unit string
+	file, title, unit string
 	// less: less is better.
 	less  bool
 	shown []shown
 	by    int // which of them orders the systems
 }
 
-// designs lists the charts. The first part of a file's name is the scenario; where it has several variants,
-// the parameters that distinguishes them is added.
-func designs() []design {
-	one := func(m results.Metric, scale float64) []shown { return []shown{{m, "", scale}} }
-	const cost = "server CPU, ns per delivered message"
-	cpu := one(results.ServerCPU, 1)
-	return []design{
-		{"S1", "s1-throughput", "Bursts to all", "delivered messages per second", false, one(results.Throughput, 1), 0},
-		{"S1", "s1-cpu", "Bursts to all: what a message costs", cost, true, cpu, 0},
-		{"S2", "s2-last", "One message to all", "milliseconds to the last receiver", true, one(results.ToLast, 1), 0},
-		{"S2", "s2-cpu", "One message to all: what it costs", cost, true, cpu, 0},
-		{"S3", "s3-throughput", "To each one its own", "delivered messages per second", false, one(results.Throughput, 1), 0},
-		{"S4", "s4-latency", "Latency at a fixed rate", "milliseconds from the planned send time", true, []shown{
-			{results.P50, "p50", 1}, {results.P99, "p99", 1}, {results.P999, "p99.9", 1},
-		}, 1},
-		{"S5", "s5-memory", "Idle connections", "KB of memory per connection", true, one(results.PerConnection, 1e-3), 0},
-		{"S6", "s6-connect", "Everyone comes at once", "connections per second", false, one(results.ConnectRate, 1), 0},
-		{"S6", "s6-ready", "Everyone comes at once: how long it takes", "milliseconds until subscribed", true, []shown{
-			{results.ReadyP50, "p50", 1}, {results.ReadyP99, "p99", 1},
-		}, 1},
-	}
-}
-
 // Charts draws all results as SVG files in a folder and returns the files' names.
 func (d Data) Charts(folder string) ([]string, error) {
 	var names []string
 	var all []error
-	save := func(name string, svg func() ([]byte, error)) {
+	save := func(name string, texts plot.Caption, chart plot.Chart) {
 		name = filepath.Join(folder, name+".svg")
-		image, err := svg()
-		if err == nil {
-			err = os.WriteFile(name, image, 0o644) //nolint:gosec // results are for everyone
-		}
-		if err != nil {
-			all = append(all, fmt.Errorf("report: %s: %w", name, err))
-			return
-		}
 		names = append(names, name)
+		all = append(all, os.WriteFile(name, []byte(plot.SVG(texts, chart)), 0o644)) //nolint:gosec // results are for everyone
 	}
 	for _, v := range d.variants() {
-		for _, design := range designs() {
-			if chart := d.chart(design, v); design.scenario == v.scenario && len(chart.rows) > 0 {
-				save(design.file+d.suffix(v), chart.svg)
+		for _, design := range views[v.scenario].charts {
+			if bars := d.bars(design, v); len(bars.Rows) > 0 {
+				save(design.file+d.suffix(v), caption(d.first(v), design.title, v.title()+
+					"; medians, the lines are the least and the most; "+map[bool]string{true: "less", false: "more"}[design.less]+" is better"), bars)
 			}
 		}
 	}
 	for _, s := range sweeps() {
 		for _, g := range s.graphs {
-			if lineChart := d.lineChart(s, g); len(lineChart.curves) > 0 {
-				save(g.file, lineChart.svg)
+			if lines := d.lines(s, g); len(lines.Curves) > 0 {
+				save(g.file, caption(d.swept(s)[0], g.title, "medians; the upright lines are the least and the most"), lines)
 			}
 		}
 	}
@@ -104,33 +80,36 @@ func (d Data) suffix(v variant) string {
 	return text
 }
 
-// chart returns the chart's contents, with the best system on top.
-func (d Data) chart(design design, v variant) chart {
-	c := chart{pictureFrame: pictureFrame{title: design.title}, unit: design.unit}
+// Colours of the kinds of systems.
+var kinds = map[systems.Kind]plot.Colour{
+	systems.Own:       {Name: "this project", Colour: "#0b7285"},
+	systems.Peer:      {Name: "peer", Colour: "#e89b4c"},
+	systems.Yardstick: {Name: "limit", Colour: "#adb5bd"},
+}
+
+// bars returns a chart, with the best system on top.
+func (d Data) bars(design design, v variant) plot.Bars {
+	c := plot.Bars{Unit: design.unit, Key: []plot.Colour{kinds[systems.Own], kinds[systems.Peer], kinds[systems.Yardstick]}}
 	for _, s := range design.shown {
-		c.legend = append(c.legend, s.name)
+		c.Legend = append(c.Legend, s.name)
 	}
-	at := slices.IndexFunc(d.records, func(r results.Record) bool { return variantOf(r) == v })
-	c.origin = originOf(d.records[at])
-	c.subtitle = titleOf(v) + "; medians, the lines are the least and the most; " +
-		map[bool]string{true: "less", false: "more"}[design.less] + " is better"
 	for _, system := range d.systemsOf(v) {
-		r := row{name: system, kind: d.kindOf(system)}
+		r := plot.Row{Name: system, Colour: kinds[d.kindOf(system)].Colour}
 		for _, s := range design.shown {
 			values := d.series(v, system, s.metric)
 			for repeat := range values {
 				values[repeat] *= s.scale
 			}
 			if len(values) > 0 {
-				r.bars = append(r.bars, spreadOf(values))
+				r.Bars = append(r.Bars, spreadOf(values))
 			}
 		}
-		if len(r.bars) == len(design.shown) {
-			c.rows = append(c.rows, r)
+		if len(r.Bars) == len(design.shown) {
+			c.Rows = append(c.Rows, r)
 		}
 	}
-	slices.SortStableFunc(c.rows, func(a, b row) int {
-		order := cmp.Compare(b.bars[design.by].median, a.bars[design.by].median)
+	slices.SortStableFunc(c.Rows, func(a, b plot.Row) int {
+		order := cmp.Compare(b.Bars[design.by].Median, a.Bars[design.by].Median)
 		if design.less {
 			order = -order
 		}
@@ -139,15 +118,62 @@ func (d Data) chart(design design, v variant) chart {
 	return c
 }
 
-// originOf says in one line where a result comes from.
-func originOf(r results.Record) string {
+// caption returns the texts around the chart of a record, with the origin of the record.
+func caption(r results.Record, title, subtitle string) plot.Caption {
 	p := r.Provenance
 	dirty := ""
 	if p.Dirty {
 		dirty = "+"
 	}
-	return strings.Join([]string{
+	return plot.Caption{Title: title, Subtitle: subtitle, Origin: strings.Join([]string{
 		r.Time.Format("2006-01-02"), fmt.Sprintf("%.9s%s", p.Commit, dirty), p.CPU, fmt.Sprintf("%d cores", p.Cores), p.Go,
 		"Linux " + p.Kernel,
-	}, " · ")
+	}, " · ")}
+}
+
+// lines returns the chart of a sweep.
+func (d Data) lines(s sweep, g graph) plot.Lines {
+	l := plot.Lines{Y: plot.Axis{Title: g.unit}}
+	var values []float64
+	for _, line := range g.lines {
+		if c := d.curve(s, g, line); len(c.Points) > 1 {
+			l.Curves = append(l.Curves, c)
+			for _, p := range c.Points {
+				values = append(values, p.X)
+			}
+		}
+	}
+	if len(l.Curves) == 0 {
+		return l
+	}
+	slices.Sort(values)
+	l.X = plot.Parameter(s.along, slices.Compact(values), s.logarithmic, s.write)
+	if g.marks != nil {
+		l.Marks = g.marks(d.swept(s)[0].Provenance)
+	}
+	return l
+}
+
+// curve is a line of a graph, with a point for each value for which there is a figure.
+func (d Data) curve(s sweep, g graph, l line) plot.Curve {
+	c := plot.Curve{Name: l.name}
+	values := map[float64]map[int]float64{} // by parameter and repetition
+	for _, r := range d.swept(s) {
+		y, ok := r.Metrics[l.metric]
+		if x := s.of(r.Params); ok && r.Error == "" && l.of(r) {
+			if values[x] == nil {
+				values[x] = map[int]float64{}
+			}
+			values[x][r.Repeat] = y
+		}
+	}
+	all := slices.Sorted(maps.Keys(values))
+	for _, x := range all {
+		y := spreadOf(values[x])
+		if g.relative {
+			y = ratios(values[x], values[all[0]])
+		}
+		c.Points = append(c.Points, plot.Point{X: x, Y: y})
+	}
+	return c
 }

@@ -7,6 +7,8 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/shoal-go/shoal/internal/plot"
+
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
 )
@@ -17,20 +19,26 @@ type Data struct {
 	records []results.Record
 }
 
-// Select picks the results of a run, or with "" those of the newest run of each scenario. A run that measured
-// only a yardstick in a scenario, to find the rates of another one, does not belong to that scenario as long as
-// there is a better one. The error says that there are no results.
+// Select picks the results of a run, or with "" those of the newest run of each part: a scenario, over TLS or not, and of
+// S10 each link, of S9 each broker and of S12 each way of publishing, so that these can be measured one after the other. A
+// run that measured only a yardstick, to find the rates of another scenario, is not selected as long as there is a better
+// one. The error says that there are no results.
 func Select(all []results.Record, run string) (Data, error) {
 	type key struct {
-		scenario string
-		tls      bool
+		scenario, work string
+		tls            bool
+		kbits, delay   int
+	}
+	keyOf := func(r results.Record) key {
+		p := r.Params
+		return key{r.Scenario, p.Work, p.TLS, p.Kbits, p.DelayMS}
 	}
 	newest, full := map[key]string{}, map[key]string{} // to the run
 	for _, r := range all {                            // the oldest first
 		if run != "" && r.Run != run {
 			continue
 		}
-		k := key{r.Scenario, r.Params.TLS}
+		k := keyOf(r)
 		newest[k] = r.Run
 		if r.Kind != string(systems.Yardstick) {
 			full[k] = r.Run
@@ -40,7 +48,7 @@ func Select(all []results.Record, run string) (Data, error) {
 	if len(newest) == 0 {
 		return Data{}, fmt.Errorf("report: there are no results of the run %q", run)
 	}
-	d := Data{slices.DeleteFunc(slices.Clone(all), func(r results.Record) bool { return r.Run != newest[key{r.Scenario, r.Params.TLS}] })}
+	d := Data{slices.DeleteFunc(slices.Clone(all), func(r results.Record) bool { return r.Run != newest[keyOf(r)] })}
 	order := systems.Names()
 	slices.SortStableFunc(d.records, func(a, b results.Record) int {
 		return cmp.Or(
@@ -78,6 +86,16 @@ func (d Data) variants() []variant {
 	return all
 }
 
+// first returns the first record of a variant.
+func (d Data) first(v variant) results.Record {
+	return d.records[slices.IndexFunc(d.records, func(r results.Record) bool { return variantOf(r) == v })]
+}
+
+// swept returns the records of a sweep.
+func (d Data) swept(s sweep) []results.Record {
+	return slices.DeleteFunc(slices.Clone(d.records), func(r results.Record) bool { return r.Scenario != s.name })
+}
+
 // systemsOf lists who was measured in a variant, in order.
 func (d Data) systemsOf(v variant) []string {
 	var names []string
@@ -109,27 +127,17 @@ func (d Data) series(v variant, system string, metric results.Metric) map[int]fl
 	return values
 }
 
-// spread summarises a number of values.
-type spread struct {
-	n                int
-	median, min, max float64
+// spread summarises the figures of a system over the repetitions.
+func (d Data) spread(v variant, system string, metric results.Metric) plot.Spread {
+	return spreadOf(d.series(v, system, metric))
 }
 
-func spreadOf(values map[int]float64) spread {
-	sorted := make([]float64, 0, len(values))
-	for _, v := range values {
-		sorted = append(sorted, v)
-	}
-	slices.Sort(sorted)
-	n := len(sorted)
-	if n == 0 {
-		return spread{}
-	}
-	return spread{n, (sorted[(n-1)/2] + sorted[n/2]) / 2, sorted[0], sorted[n-1]}
+func spreadOf(values map[int]float64) plot.Spread {
+	return plot.SpreadOf(slices.Collect(maps.Values(values)))
 }
 
 // ratios divides repetition by repetition: a disturbance affected both.
-func ratios(of, against map[int]float64) spread {
+func ratios(of, against map[int]float64) plot.Spread {
 	each := map[int]float64{}
 	for repeat, a := range of {
 		if b, ok := against[repeat]; ok && b > 0 {

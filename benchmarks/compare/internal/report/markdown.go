@@ -1,10 +1,13 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
+
+	"github.com/shoal-go/shoal/internal/plot"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 )
@@ -15,9 +18,7 @@ func (d Data) Markdown(w io.Writer) error {
 	var b strings.Builder
 	d.targetTable(&b)
 	for _, v := range d.variants() {
-		if _, ok := sweepOf(v.scenario); !ok {
-			d.scenarioTable(&b, v)
-		}
+		d.scenarioTable(&b, v)
 	}
 	for _, s := range sweeps() {
 		d.sweepTable(&b, s)
@@ -42,153 +43,78 @@ func (d Data) targetTable(b *strings.Builder) {
 		}
 		measured, met := "–", "not measured"
 		if v.known() {
-			measured = v.measured.text(short)
+			measured = v.measured.Text(plot.Short)
 			met = map[bool]string{true: "yes", false: "**no**"}[v.met()]
 		}
-		fmt.Fprintf(b, "| %s | %s | %s%s | %s | %s |\n", v.scenario, v.describe(), bound, short(v.bound), measured, met)
+		fmt.Fprintf(b, "| %s | %s | %s%s | %s | %s |\n", v.scenario, v.describe(), bound, plot.Short(v.bound), measured, met)
 	}
 }
 
-// column is one of a scenario's table.
-type column struct {
-	title  string
-	metric results.Metric
-	write  func(float64) string
+// row writes a row of a table.
+func row(b *strings.Builder, cells ...string) { fmt.Fprintf(b, "| %s |\n", strings.Join(cells, " | ")) }
+
+// header writes the head of a table, whose columns come after the first ones.
+func header(b *strings.Builder, columns []column, first ...string) {
+	for _, c := range columns {
+		first = append(first, c.title)
+	}
+	line := strings.Join(first, " | ")
+	fmt.Fprintf(b, "| %s |\n|%s\n", line, strings.Repeat(" --- |", len(first)))
 }
 
-// columnsOf lists the columns of a scenario.
-func columnsOf(scenario string) []column {
-	share := column{"generator's share of the CPU", results.GeneratorShare, percent}
-	cores := column{"cores busy", results.CoresUsed, short}
-	throughput := column{"delivered messages/s", results.Throughput, grouped}
-	cpu := column{"server CPU ns/message", results.ServerCPU, grouped}
-	switch scenario {
-	case "S2":
-		return []column{throughput, {"ms to the last receiver", results.ToLast, short}, cpu, share, cores}
-	case "S4":
-		return []column{
-			{"p50 ms", results.P50, short}, {"p99 ms", results.P99, short}, {"p99.9 ms", results.P999, short}, cpu,
-			{"published late by at most, ms", results.Late, short}, {"closed", results.Closed, grouped}, share, cores,
-		}
-	case results.Nodes:
-		return append([]column{{"messages/s", results.Throughput, grouped}}, nodeColumns()...)
-	case results.NodeLatency:
-		return append([]column{
-			{"messages/s", results.Throughput, grouped}, {"p50 ms", results.P50, short}, {"p99 ms", results.P99, short},
-			{"p99.9 ms", results.P999, short}, {"published late by at most, ms", results.Late, short},
-		}, nodeColumns()...)
-	case "S5":
-		return []column{
-			{"bytes per connection", results.PerConnection, grouped},
-			{"all memory / connections", results.Resident, grouped},
-			{"in the kernel, bytes per connection", results.Kernel, grouped},
-		}
-	case results.Fresh:
-		return []column{
-			{"age p50, s", results.P50, seconds}, {"age p99, s", results.P99, seconds}, {"states received", results.Messages, grouped},
-			{"of those published", results.Received, percent}, {"KB received", results.ReceivedBytes, thousands},
-			{"connection ended after, s", results.Lasted, seconds}, {"with close code", results.CloseCode, grouped},
-		}
-	case results.Intake:
-		return []column{
-			{"published messages/s", results.Throughput, grouped}, {"p50 ms of a request", results.P50, short},
-			{"p99 ms", results.P99, short}, cpu, {"received by subscribers", results.Received, percent},
-			{"publishers' share of the CPU", results.GeneratorShare, percent}, cores,
-		}
-	case results.Direct:
-		return []column{
-			{"p50 ms from the call", results.CallP50, precise}, {"p99 ms", results.CallP99, precise},
-			{"p99.9 ms", results.CallP999, precise}, {"p50 ms from the plan", results.P50, precise},
-			{"p99 ms", results.P99, precise}, {"p99.9 ms", results.P999, precise},
-			{"published late by at most, ms", results.Late, short},
-		}
-	case "S6":
-		return []column{
-			{"connections/s", results.ConnectRate, grouped}, {"p50 ms until subscribed", results.ReadyP50, short},
-			{"p99 ms until subscribed", results.ReadyP99, short},
-			{"server CPU µs/connection", results.ConnectCPU, grouped}, share, cores,
-		}
+// cells are the figures of a system.
+func (d Data) cells(v variant, system string, columns []column, first ...string) []string {
+	for _, c := range columns {
+		first = append(first, d.spread(v, system, c.metric).Text(c.write))
 	}
-	return []column{
-		throughput, cpu, {"messages/write", results.PerWrite, short},
-		{"resident bytes/connection", results.Resident, grouped}, share, cores,
-	}
-}
-
-// nodeColumns are the processor time of the processes and the number of repeated reads.
-func nodeColumns() []column {
-	return []column{
-		{"CPU ns/message, publishing", results.PublisherCPU, grouped}, {"broker", results.BrokerCPU, grouped},
-		{"receiving", results.ReceiverCPU, grouped}, {"cores busy", results.CoresUsed, short},
-		{"recoveries", results.Recovered, grouped},
-	}
-}
-
-// titleOf describes the measurement of a variant.
-func titleOf(v variant) string {
-	p := v.params
-	clients := grouped(float64(p.Connections)) + " connections"
-	switch v.scenario {
-	case "S1":
-		return fmt.Sprintf("S1 burst: %s follow one upload, %d messages back to back", clients, p.Messages)
-	case "S2":
-		return fmt.Sprintf("S2 single: %s follow one upload, one message at a time", clients)
-	case "S3":
-		return fmt.Sprintf("S3 unicast: %s, each with an upload of its own, %s messages round-robin", clients,
-			grouped(float64(p.Messages)))
-	case "S4":
-		return fmt.Sprintf("S4 latency: %s, %g of the write loop's capacity, %g %% stalled", clients, p.Load, p.Stalled*100)
-	case "S5":
-		return "S5 memory: " + clients + ", idle"
-	case "S6":
-		return "S6 storm: " + clients + " connect, authenticate and subscribe at once"
-	case results.Fresh:
-		return fmt.Sprintf("S10 freshness: one client behind %s kbit/s, %d ms each way, %g %% loss; %g states of %s B a second",
-			grouped(float64(p.Kbits)), p.DelayMS, p.Loss*100, p.Rate, grouped(float64(p.Bytes)))
-	case results.Intake:
-		return fmt.Sprintf("S12 intake: %d publishers, %s, %d messages a request, %s", p.Publishers, p.Work, p.Messages, followers(p))
-	case results.Direct:
-		return fmt.Sprintf("S11 shortest way: one process, %s messages a second to %s subscribers", grouped(p.Rate), grouped(float64(p.Connections)))
-	case results.Nodes:
-		return fmt.Sprintf("S9 nodes: through %s, %s uploads, %s in flight", p.Work, grouped(float64(p.Channels)),
-			grouped(float64(p.Publishers)))
-	case results.NodeLatency:
-		if p.Load > 0 {
-			return fmt.Sprintf("S9 latency: through %s, %g of its capacity", p.Work, p.Load)
-		}
-		return fmt.Sprintf("S9 latency: through %s, %s messages a second", p.Work, grouped(p.Rate))
-	}
-	return v.scenario
-}
-
-// followers names the number of subscribers in S12.
-func followers(p results.Params) string {
-	if p.Connections == 0 {
-		return "no subscribers"
-	}
-	return fmt.Sprintf("one subscriber for each of %s uploads", grouped(float64(p.Channels)))
+	return first
 }
 
 func (d Data) scenarioTable(b *strings.Builder, v variant) {
-	title := titleOf(v)
+	shown := views[v.scenario]
+	if shown.title == nil {
+		return // of a scenario that is unknown to this version
+	}
+	fmt.Fprintf(b, "\n## %s\n\n", v.title())
+	header(b, shown.columns, "system")
+	for _, system := range d.systemsOf(v) {
+		row(b, d.cells(v, system, shown.columns, system)...)
+	}
+	if limit := shown.limit(d, v); limit != "" {
+		fmt.Fprintf(b, "\nLimit of the machine: %s.\n", limit)
+	}
+}
+
+// title describes the measurement of a variant.
+func (v variant) title() string {
+	title := v.scenario
+	if shown, ok := views[v.scenario]; ok {
+		title = shown.title(v.params)
+	}
 	if v.params.TLS {
 		title += ", over TLS 1.3"
 	}
-	fmt.Fprintf(b, "\n## %s\n\n| system |", title)
-	columns := columnsOf(v.scenario)
-	for _, c := range columns {
-		fmt.Fprintf(b, " %s |", c.title)
-	}
-	b.WriteString("\n| --- |" + strings.Repeat(" --- |", len(columns)) + "\n")
-	for _, system := range d.systemsOf(v) {
-		fmt.Fprintf(b, "| %s |", system)
-		for _, c := range columns {
-			fmt.Fprintf(b, " %s |", spreadOf(d.series(v, system, c.metric)).text(c.write))
+	return title
+}
+
+// sweepTable writes the measurements at each value.
+func (d Data) sweepTable(b *strings.Builder, s sweep) {
+	var rows []results.Record // one for each
+	for _, r := range d.swept(s) {
+		if !slices.ContainsFunc(rows, func(o results.Record) bool { return o.System == r.System && variantOf(o) == variantOf(r) }) {
+			rows = append(rows, r)
 		}
-		b.WriteString("\n")
 	}
-	if limit := d.limit(v); limit != "" {
-		fmt.Fprintf(b, "\nLimit of the machine: %s.\n", limit)
+	if len(rows) == 0 {
+		return
+	}
+	slices.SortStableFunc(rows, func(a, b results.Record) int {
+		return cmp.Or(cmp.Compare(s.label(a), s.label(b)), cmp.Compare(s.of(a.Params), s.of(b.Params)))
+	})
+	fmt.Fprintf(b, "\n## Sweep %s: %s\n\n", s.name, s.title)
+	header(b, s.columns, "", s.along)
+	for _, r := range rows {
+		row(b, d.cells(variantOf(r), r.System, s.columns, s.label(r), s.write(s.of(r.Params)))...)
 	}
 }
 

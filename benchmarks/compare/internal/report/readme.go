@@ -2,7 +2,6 @@ package report
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -50,8 +49,8 @@ func (d Data) part(name string) (string, error) {
 		d.provenance(&b)
 	default:
 		scenario, _, tls := strings.Cut(name, " tls")
-		if !slices.ContainsFunc(targets(), func(t target) bool { return t.scenario == scenario }) {
-			return "", fmt.Errorf("report: %q is no part, want targets, provenance, or a scenario such as S1 or S1 tls", name)
+		if _, ok := views[scenario]; !ok {
+			return "", fmt.Errorf("report: the part is %q, want targets, provenance, or a scenario such as S1 or S1 tls", name)
 		}
 		for _, v := range d.variants() {
 			if v.scenario == scenario && v.params.TLS == tls {

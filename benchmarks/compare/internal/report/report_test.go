@@ -10,9 +10,16 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
+	"github.com/shoal-go/shoal/internal/plot"
+
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/runner"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fixture are results in which the targets are met and missed in known ways. Repetition 2 runs at half speed:
 // ratios by repetition do not notice.
@@ -77,7 +84,7 @@ func TestVerdicts(t *testing.T) {
 	}
 	var got []string
 	for _, v := range selected(t).verdicts() {
-		got = append(got, fmt.Sprintf("%s %s: %s %v", v.scenario, v.describe(), v.measured.text(short), v.met()))
+		got = append(got, fmt.Sprintf("%s %s: %s %v", v.scenario, v.describe(), v.measured.Text(plot.Short), v.met()))
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -153,34 +160,89 @@ func TestCharts(t *testing.T) {
 	}
 }
 
-func TestNewestRunOfEachScenario(t *testing.T) {
-	at := func(run, scenario string, day int) results.Record {
-		return results.Record{Run: run, Scenario: scenario, Time: time.Date(2026, 1, day, 0, 0, 0, 0, time.UTC)}
+// Of each part the newest run is selected that measured more than a yardstick.
+func TestSelect(t *testing.T) {
+	at := func(run, scenario, kind, work string, day int) results.Record {
+		return results.Record{
+			Run: run, Scenario: scenario, Kind: kind, Params: results.Params{Work: work}, Time: time.Date(2026, 1, day, 0, 0, 0, 0, time.UTC),
+		}
 	}
-	all := []results.Record{at("old", "S1", 1), at("old", "S2", 1), at("new", "S1", 2)}
-	d, err := Select(all, "")
-	if err != nil || len(d.records) != 2 || d.records[0].Run != "new" || d.records[1].Run != "old" {
-		t.Errorf("selected are %+v, %v", d.records, err)
+	all := []results.Record{
+		at("1", "S2", "own", "", 1), at("1", "S12", "own", "single", 1), at("1", "S12", "own", "batch", 1), at("2", "S2", "own", "", 2),
+		at("2", "S12", "own", "batch", 2), at("3", "S2", "yardstick", "", 3),
 	}
-	if d, err = Select(all, "old"); err != nil || len(d.records) != 2 || d.records[0].Run != "old" {
-		t.Errorf("of the old run %+v, %v", d.records, err)
+	for run, want := range map[string]string{"": "S2 2, S12 batch 2, S12 single 1, ", "1": "S2 1, S12 batch 1, S12 single 1, ", "3": "S2 3, "} {
+		d, err := Select(all, run)
+		got := ""
+		for _, r := range d.records {
+			got += strings.Join(strings.Fields(r.Scenario+" "+r.Params.Work+" "+r.Run), " ") + ", "
+		}
+		if err != nil || got != want {
+			t.Errorf("of the run %q %s is selected, %v, want %s", run, got, err, want)
+		}
 	}
-	if _, err = Select(all, "never"); err == nil {
+	if _, err := Select(all, "never"); err == nil {
 		t.Error("a run that never was has results")
 	}
 }
 
-func TestNumbers(t *testing.T) {
-	for v, want := range map[float64]string{
-		0: "0", 0.5: "0.5", 9.996: "10", 12.34: "12.3", 999.6: "1 k", 1500: "1.5 k", 999_600: "1 M", 3.21e6: "3.21 M",
-	} {
-		if got := scaled(v); got != want {
-			t.Errorf("scaled(%v) = %q, want %q", v, got, want)
+// The tables and charts of a sweep have each value, ratios are made repetition by repetition, a single point draws no curve,
+// and a failed measurement is not drawn.
+func TestSweeps(t *testing.T) {
+	var records []results.Record
+	add := func(sweep, failure string, p results.Params, metric results.Metric, value float64) {
+		for repeat, speed := range []float64{1, 0.5, 1} {
+			records = append(records, results.Record{
+				Run: "run", Scenario: sweep, System: "shoal", Kind: "own", Repeat: repeat + 1, Params: p, Error: failure,
+				Metrics:    map[results.Metric]float64{metric: value * speed},
+				Provenance: results.Provenance{Commit: "0123456789abcdef", CPU: "A Processor", Cores: 2, L2: 512 << 10, L3: 32 << 20},
+			})
 		}
 	}
-	for v, want := range map[float64]string{0: "0", 999: "999", 1000: "1,000", -1234567: "-1,234,567"} {
-		if got := grouped(v); got != want {
-			t.Errorf("grouped(%v) = %q, want %q", v, got, want)
+	for _, n := range []int{10, 100_000, 1000} {
+		add(runner.Receivers, "", results.Params{Connections: n, Procs: 1, Work: results.Broadcast}, results.PerReceiver, float64(n)/10)
+	}
+	add(runner.Receivers, "", results.Params{Connections: 10, Procs: 2, Work: results.Broadcast}, results.PerReceiver, 7)
+	add(runner.Receivers, "it broke", results.Params{Connections: 5, Procs: 1, Work: results.Broadcast}, results.PerReceiver, 7)
+	add(runner.Cores, "", results.Params{Procs: 1, Work: results.Publish}, results.Operations, 100)
+	add(runner.Cores, "", results.Params{Procs: 2, Work: results.Publish}, results.Operations, 180)
+	d, err := Select(records, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := d.Markdown(&out); err != nil {
+		t.Fatal(err)
+	}
+	folder := t.TempDir()
+	names, err := d.Charts(folder)
+	if err != nil || len(names) != 2 || filepath.Base(names[0]) != "receivers-cost.svg" {
+		t.Fatalf("the charts are %v, %v", names, err)
+	}
+	for _, name := range names {
+		image, _ := os.ReadFile(name)
+		out.Write(image)
+	}
+	for _, want := range []string{
+		"## Sweep receivers: one message to many, without sockets\n\n|  | receivers | ns/receiver |\n| --- | --- | --- |\n",
+		"| shoal, broadcast, GOMAXPROCS 1 | 5 | – |", "| shoal, broadcast, GOMAXPROCS 1 | 1,000 | 100 (50.0–100) |",
+		"| shoal, publish | 2 | 180 (90–180) | – | – |", "- receivers, shoal, repetition ",
+		">1 core  10 k<", ">L2 is full<", ">receivers (logarithmic)<", ">100,000<", ">publish  1.8<", ">times as much as on the first<",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is missing in\n%s", want, &out)
 		}
+	}
+	for _, no := range []string{">2 cores", "L3 is full"} {
+		if strings.Contains(out.String(), no) {
+			t.Errorf("%q is drawn", no)
+		}
+	}
+	var shown []string
+	for _, s := range sweeps() {
+		shown = append(shown, s.name)
+	}
+	if !slices.Equal(shown, runner.AllSweeps()) {
+		t.Errorf("the sweeps %v are shown, %v are measured", shown, runner.AllSweeps())
 	}
 }

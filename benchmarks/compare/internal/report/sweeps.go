@@ -2,29 +2,34 @@ package report
 
 import (
 	"fmt"
-	"slices"
+
+	"github.com/shoal-go/shoal/internal/plot"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/runner"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/sinks"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
 )
 
 // sweep is how the influence of one parameter is shown.
 type sweep struct {
 	name, title string
-	along       axis
-	// apart tells the rows of the table apart, beside the system and the parameter. nil: nothing does.
+	// along is the name of the parameter, of returns its value, and write writes one.
+	along       string
+	of          func(results.Params) float64
+	write       func(float64) string
+	logarithmic bool
+	// apart distinguishes the rows of the table, beside the system and the parameter. nil: nothing does.
 	apart   func(results.Params) string
 	columns []column
 	graphs  []graph
 }
 
-// axis is the parameter.
-type axis struct {
-	title       string
-	of          func(results.Params) float64
-	write       func(float64) string
-	logarithmic bool
+func (s sweep) label(r results.Record) string {
+	if s.apart == nil {
+		return r.System
+	}
+	return r.System + ", " + s.apart(r.Params)
 }
 
 // graph is a chart of a sweep.
@@ -34,7 +39,7 @@ type graph struct {
 	// relative: values are drawn as multiples of the first one.
 	relative bool
 	// marks are the notes along the axis. nil: none.
-	marks func(results.Provenance) []mark
+	marks func(results.Provenance) []plot.Mark
 }
 
 // line is one curve of a graph.
@@ -49,16 +54,6 @@ func sweeps() []sweep {
 	return []sweep{
 		receiversSweep(), memorySweep(), coresSweep(), socketsSweep(), burstSweep(), stalledSweep(), serversSweep(),
 	}
-}
-
-// sweepOf returns the sweep of a scenario's name, if it is one.
-func sweepOf(scenario string) (sweep, bool) {
-	all := sweeps()
-	i := slices.IndexFunc(all, func(s sweep) bool { return s.name == scenario })
-	if i < 0 {
-		return sweep{}, false
-	}
-	return all[i], true
 }
 
 // The figures that a line can show.
@@ -85,17 +80,15 @@ func connections(p results.Params) float64 { return float64(p.Connections) }
 
 func workOf(p results.Params) string { return p.Work }
 
-const cpuUnit = "server CPU, ns per delivered message"
-
 func receiversSweep() sweep {
 	cost := results.PerReceiver
 	return sweep{
 		name: runner.Receivers, title: "one message to many, without sockets",
-		along:   axis{"receivers", connections, grouped, true},
+		along: "receivers", of: connections, write: grouped, logarithmic: true,
 		apart:   func(p results.Params) string { return fmt.Sprintf("%s, GOMAXPROCS %d", p.Work, p.Procs) },
-		columns: []column{{"ns/receiver", cost, short}},
+		columns: []column{{"ns/receiver", cost, plot.Short}},
 		graphs: []graph{{
-			file: "receivers-cost", title: "One message to many, without sockets: what a receiver costs",
+			file: "receivers-cost", title: "One message to many, without sockets: the cost of a receiver",
 			unit: "ns per receiver, by the clock",
 			lines: []line{
 				{"1 core", cost, workOn(results.Broadcast, 1)},
@@ -111,7 +104,7 @@ func memorySweep() sweep {
 	each := work(results.OwnUpload)
 	return sweep{
 		name: runner.Logical, title: "connections and subscriptions, without sockets",
-		along: axis{"connections, each with a subscription", connections, grouped, true}, apart: workOf,
+		along: "connections, each with a subscription", of: connections, write: grouped, logarithmic: true, apart: workOf,
 		columns: []column{
 			{"bytes/connection", results.RegistryConnection, grouped},
 			{"bytes/subscription", results.RegistrySubscription, grouped},
@@ -119,7 +112,7 @@ func memorySweep() sweep {
 			{"ns/connect", results.ConnectTime, grouped}, {"ns/subscribe", results.SubscribeTime, grouped},
 			{"publishes/s, all cores", results.Operations, grouped},
 			{"heap, MB", results.Heap, millions}, {"resident, MB", results.ResidentTotal, millions},
-			{"garbage collection, ms", results.Collected, short}, {"longest pause, ms", results.Pause, short},
+			{"garbage collection, ms", results.Collected, plot.Short}, {"longest pause, ms", results.Pause, plot.Short},
 		},
 		graphs: []graph{
 			{file: "memory-bytes", title: "Memory of the registry", unit: "bytes on the heap for each", lines: []line{
@@ -141,10 +134,10 @@ func coresSweep() sweep {
 	m := results.Operations
 	return sweep{
 		name: runner.Cores, title: "more cores",
-		along: axis{"GOMAXPROCS", func(p results.Params) float64 { return float64(p.Procs) }, grouped, false}, apart: workOf,
+		along: "GOMAXPROCS", of: func(p results.Params) float64 { return float64(p.Procs) }, write: grouped, apart: workOf,
 		columns: []column{
 			{"operations/s", m, grouped}, {"delivered messages/s", results.Throughput, grouped},
-			{"messages/write", results.PerWrite, short},
+			{"messages/write", results.PerWrite, plot.Short},
 		},
 		graphs: []graph{{
 			file: "cores-throughput", title: "More cores", unit: "times as much as on the first",
@@ -159,10 +152,10 @@ func coresSweep() sweep {
 
 func socketsSweep() sweep {
 	return sweep{
-		name: runner.Sockets, title: "one message to many, over sockets", along: axis{"receivers", connections, grouped, true},
-		columns: columnsOf("S2"),
+		name: runner.Sockets, title: "one message to many, over sockets", along: "receivers", of: connections, write: grouped, logarithmic: true,
+		columns: singleColumns,
 		graphs: []graph{{
-			file: "sockets-cpu", title: "One message to many, over sockets: what it costs", unit: cpuUnit, lines: []line{
+			file: "sockets-cpu", title: "One message to many, over sockets: its cost", unit: costUnit, lines: []line{
 				{systems.OwnName, results.ServerCPU, system(systems.OwnName)}, {"write loop", results.ServerCPU, system("write-loop")},
 			},
 		}},
@@ -175,11 +168,11 @@ func burstSweep() sweep {
 	}
 	return sweep{
 		name: runner.Bursts, title: "longer bursts to all",
-		along:   axis{"messages in a burst", func(p results.Params) float64 { return float64(p.Messages) }, grouped, true},
-		columns: columnsOf("S1"),
+		along: "messages in a burst", of: func(p results.Params) float64 { return float64(p.Messages) }, write: grouped, logarithmic: true,
+		columns: burstColumns,
 		graphs: []graph{
 			{file: "burst-throughput", title: "Longer bursts to all", unit: "delivered messages per second", lines: both(results.Throughput)},
-			{file: "burst-cpu", title: "Longer bursts to all: what a message costs", unit: cpuUnit, lines: both(results.ServerCPU)},
+			{file: "burst-cpu", title: "Longer bursts to all: the cost of a message", unit: costUnit, lines: both(results.ServerCPU)},
 		},
 	}
 }
@@ -187,8 +180,8 @@ func burstSweep() sweep {
 func stalledSweep() sweep {
 	return sweep{
 		name: runner.Stalls, title: "clients that do not read",
-		along:   axis{"share of the clients that do not read", func(p results.Params) float64 { return p.Stalled }, percent, false},
-		columns: columnsOf("S4"),
+		along: "share of the clients that do not read", of: func(p results.Params) float64 { return p.Stalled }, write: percent,
+		columns: latencyColumns,
 		graphs: []graph{{
 			file: "stalled-latency", title: "Clients that do not read: the latency of those that do",
 			unit: "milliseconds from the planned send time", lines: []line{
@@ -201,15 +194,25 @@ func stalledSweep() sweep {
 func serversSweep() sweep {
 	return sweep{
 		name: runner.Servers, title: "servers on one machine",
-		along:   axis{"servers that share the clients", func(p results.Params) float64 { return float64(p.Servers) }, grouped, false},
+		along: "servers that share the clients", of: func(p results.Params) float64 { return float64(p.Servers) }, write: grouped,
 		apart:   func(p results.Params) string { return fmt.Sprintf("%d at a time", p.Messages) },
-		columns: columnsOf("S1"),
+		columns: burstColumns,
 		graphs: []graph{{
-			file: "servers-cpu", title: "Several servers on one machine: what a message costs", unit: cpuUnit, lines: []line{
+			file: "servers-cpu", title: "Several servers on one machine: the cost of a message", unit: costUnit, lines: []line{
 				{"one at a time", results.ServerCPU, atOnce(1, 1)}, {"bursts", results.ServerCPU, atOnce(2, 1<<30)},
 			},
 		}},
 	}
 }
 
-func millions(v float64) string { return short(v / 1e6) }
+// fullCaches marks the value from which on the memory of a broadcast exceeds a core's caches.
+func fullCaches(p results.Provenance) []plot.Mark {
+	return []plot.Mark{
+		{X: float64(p.L2) / float64(sinks.Touched), Text: "L2 is full"}, {X: float64(p.L3) / float64(sinks.Touched), Text: "L3 is full"},
+	}
+}
+
+// allCores marks the machine's number of cores.
+func allCores(p results.Provenance) []plot.Mark {
+	return []plot.Mark{{X: float64(p.Cores), Text: "all cores"}}
+}

@@ -3,6 +3,8 @@ package report
 import (
 	"fmt"
 
+	"github.com/shoal-go/shoal/internal/plot"
+
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/nodes"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
@@ -30,9 +32,6 @@ const (
 	bestPeer = "best peer"
 	itself   = "itself"
 )
-
-// own is the system whose targets these are.
-const own = systems.OwnName
 
 // targets are the project's, as its performance goals have them.
 func targets() []target {
@@ -86,18 +85,18 @@ type verdict struct {
 	variant variant
 	// reference is the measurement that it was compared with.
 	reference string
-	measured  spread
+	measured  plot.Spread
 }
 
 // known: the target could be measured.
-func (v verdict) known() bool { return v.measured.n > 0 }
+func (v verdict) known() bool { return v.measured.N > 0 }
 
 // met: the median is within the bound.
 func (v verdict) met() bool {
 	if v.least {
-		return v.measured.median >= v.bound
+		return v.measured.Median >= v.bound
 	}
-	return v.measured.median <= v.bound
+	return v.measured.Median <= v.bound
 }
 
 // verdicts judges every target in every variant that it holds in.
@@ -140,10 +139,10 @@ func (d Data) judge(t target, v variant) verdict {
 func (d Data) bestPeer(v variant, t target) string {
 	name, best := bestPeer, 0.
 	for _, system := range d.systemsOf(v) {
-		s := spreadOf(d.series(v, system, t.metric))
-		ended := spreadOf(d.series(v, system, results.Closed)).max > 0
-		if d.kindOf(system) == systems.Peer && s.n > 0 && !ended && system != "centrifuge-batched" && (name == bestPeer || (s.median > best) == t.least) {
-			name, best = system, s.median
+		s := d.spread(v, system, t.metric)
+		ended := d.spread(v, system, results.Closed).Max > 0
+		if d.kindOf(system) == systems.Peer && s.N > 0 && !ended && system != "centrifuge-batched" && (name == bestPeer || (s.Median > best) == t.least) {
+			name, best = system, s.Median
 		}
 	}
 	return name
@@ -164,9 +163,9 @@ func (v verdict) describe() string {
 	case v.scenario == results.Direct:
 		text += fmt.Sprintf(", %d subscribers", v.variant.params.Connections)
 	case v.scenario == "S5":
-		text += fmt.Sprintf(", %s connections", grouped(float64(v.variant.params.Connections)))
+		text += fmt.Sprintf(", %s connections", plot.Grouped(v.variant.params.Connections))
 	case v.scenario == results.Nodes:
-		text += fmt.Sprintf(", %s in flight", grouped(float64(v.variant.params.Publishers)))
+		text += fmt.Sprintf(", %s in flight", plot.Grouped(v.variant.params.Publishers))
 	case v.variant.params.Stalled > 0:
 		text += fmt.Sprintf(" (%g %% stalled, %g of the capacity)", v.variant.params.Stalled*100, v.variant.params.Load)
 	}

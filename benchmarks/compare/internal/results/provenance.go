@@ -1,7 +1,6 @@
 package results
 
 import (
-	"bytes"
 	"context"
 	"os"
 	"os/exec"
@@ -11,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -104,39 +104,27 @@ func kernel() string {
 
 // cpuModel is the processor's name as Linux has it.
 func cpuModel() string {
-	info, err := os.ReadFile("/proc/cpuinfo")
-	if err != nil {
-		return unknown
-	}
-	for line := range bytes.Lines(info) {
-		name, value, _ := bytes.Cut(line, []byte(":"))
-		if strings.TrimSpace(string(name)) == "model name" {
-			return strings.TrimSpace(string(value))
+	if fs, err := procfs.NewDefaultFS(); err == nil {
+		if cores, err := fs.CPUInfo(); err == nil && len(cores) > 0 {
+			return cores[0].ModelName
 		}
 	}
 	return unknown
 }
 
 // cache is the size in bytes of the first core's cache of a level, 0 where Linux does not tell.
-func cache(level int) int64 {
-	return cacheIn("/sys/devices/system/cpu/cpu0/cache", level)
-}
+func cache(level int) int64 { return cacheIn("/sys/devices/system/cpu/cpu0/cache", level) }
 
+// cacheIn reads the size from the folders of a core's caches.
 func cacheIn(folder string, level int) int64 {
 	line := func(index, file string) string {
-		text, err := os.ReadFile(filepath.Join(folder, index, file)) //nolint:gosec // of the system's
-		if err != nil {
-			return ""
-		}
+		text, _ := os.ReadFile(filepath.Join(index, file)) // "" where there is none
 		return strings.TrimSpace(string(text))
 	}
-	entries, err := os.ReadDir(folder)
-	if err != nil {
-		return 0
-	}
-	for _, e := range entries {
-		if line(e.Name(), "level") == strconv.Itoa(level) && line(e.Name(), "type") != "Instruction" {
-			kib, _ := strconv.ParseInt(strings.TrimSuffix(line(e.Name(), "size"), "K"), 10, 64) // 0 unless it is a number
+	indexes, _ := filepath.Glob(filepath.Join(folder, "*")) // none without caches
+	for _, index := range indexes {
+		if line(index, "level") == strconv.Itoa(level) && line(index, "type") != "Instruction" {
+			kib, _ := strconv.ParseInt(strings.TrimSuffix(line(index, "size"), "K"), 10, 64) // 0 unless it is a number
 			return kib << 10
 		}
 	}

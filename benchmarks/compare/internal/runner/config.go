@@ -1,5 +1,5 @@
-// Package runner measures: it starts a server and its clients as two processes, executes a scenario and records the
-// results, system after system, interleaved and repeated.
+// Package runner measures: it starts a server and its clients as two processes, executes a scenario and records the results,
+// system after system, interleaved and repeated.
 package runner
 
 import (
@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,142 +15,186 @@ import (
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/link"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/nodes"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/sinks"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
 )
 
-// The scenarios.
+// Config describes a measurement. Its parts are the flags of commands: Common is of all, and one of the others is set.
+type Config struct {
+	Common
+	Scenarios *Scenarios
+	Sweeps    *Sweeps
+	Nodes     *Nodes
+
+	// Folder is where results are written, Program this program, and Progress receives a line for each step.
+	Folder, Program string
+	Progress        io.Writer
+}
+
+// Common are the flags of all measurements. The defaults are set by each command.
+type Common struct {
+	Repeat   int           `default:"${repeat}" help:"How often to measure everything."`
+	Bytes    int           `default:"256" help:"Size of a message."`
+	Measure  time.Duration `default:"${measure}" help:"How long a run at full speed lasts at least."`
+	Duration time.Duration `default:"${duration}" help:"How long a run at a fixed rate lasts (S4, S9 latency, S10)."`
+	Patience time.Duration `default:"60s" help:"How long a single step may take."`
+	Out      string        `placeholder:"DIR" help:"Where the results go (benchmarks/results of the repository)."`
+	Profiles string        `placeholder:"DIR" help:"Where to put a processor profile of each server (none are taken)."`
+}
+
+// Clients are the flags of measurements over sockets.
+type Clients struct {
+	Connections int `default:"5000" help:"Clients, where no other flag says how many."`
+	Burst       int `default:"40" help:"Messages that are published at once."`
+}
+
+// Scenarios are the flags of S1 to S6 and S10 to S12.
+type Scenarios struct {
+	Clients
+	Scenario []string `sep:"," placeholder:"S1,S2" help:"Scenarios to measure, of S1 to S6 and S10 to S12 (all but S10, which needs root)."`
+	System   []string `sep:"," aliases:"systems" placeholder:"NAME" help:"Systems to measure, see compare systems (all)."`
+
+	Idle          []int           `default:"5000,15000" help:"Idle clients of S5."`
+	UnicastRounds int             `default:"10" help:"Messages to each client that S3 publishes at once."`
+	Share         []float64       `default:"0.5" help:"Rates of S4, as shares of what the write loop delivers in S2."`
+	Stalled       []float64       `default:"0,0.05" help:"Shares of the clients of S4 that do not read."`
+	Subscribers   []int           `default:"1,10" help:"Clients of S11."`
+	Rate          float64         `default:"1000" help:"Messages per second of S11."`
+	TLS           bool            `name:"tls" help:"Measure S1 to S6 over TLS."`
+	Publishers    int             `default:"16" help:"Publishers of S12."`
+	Batch         int             `default:"40" help:"Messages in a request of S12's batches."`
+	Uploads       int             `default:"1000" help:"Uploads of S12's batches over many."`
+	Kbits         []int           `default:"64,160,1000" help:"Links of S10, kbit/s."`
+	Delay         []time.Duration `default:"50ms,300ms" help:"Delays of S10's links each way."`
+	Loss          []float64       `default:"0.01" help:"Shares of the packets that S10's links lose."`
+	States        float64         `default:"150" help:"Messages per second of S10."`
+	StateBytes    int             `default:"600" help:"Size of S10's messages."`
+	WarmUp        time.Duration   `default:"10s" help:"How long S10 publishes first, while buffers on the way fill up."`
+	Centrifugo    string          `placeholder:"FILE" env:"COMPARE_CENTRIFUGO" help:"Program of Centrifugo (the one installed by naming centrifugo in --system)."`
+	Settle        time.Duration   `default:"2s" help:"How long the idle clients of S5 are left alone first."`
+}
+
+// Sweeps are the flags of sweeps: names, and the values of each swept parameter.
+type Sweeps struct {
+	Clients
+	Names []string `arg:"" optional:"" name:"sweep" help:"${sweeps} (all)."`
+
+	Receivers  []int     `default:"10,30,100,300,1000,1024,2000,5000,10000,30000,100000,300000,1000000" help:"Receivers of a message, without sockets."`
+	Logical    []int     `default:"1000,10000,100000,300000,1000000" help:"Connections without sockets, of memory."`
+	Procs      []int     `default:"1,2,4" help:"GOMAXPROCS, of cores."`
+	Population int       `default:"100000" help:"Connections and uploads of cores, without sockets."`
+	Sockets    []int     `default:"10,100,1000,5000,15000" help:"Receivers of a message, over sockets."`
+	Bursts     []int     `default:"1,3,10,30,100,300" help:"Messages published at once, of burst."`
+	Stalled    []float64 `default:"0,0.01,0.05,0.1,0.25,0.5" help:"Shares of the clients that do not read, of stalled."`
+	Servers    []int     `default:"1,2,3" help:"Servers that share the clients, of servers."`
+}
+
+// Nodes are the flags of S9.
+type Nodes struct {
+	Brokers []string `arg:"" optional:"" name:"broker" help:"${brokers} (all)."`
+
+	Publishers []int     `default:"64,1024" help:"How many publish at once; as many messages do the yardsticks have in flight."`
+	Uploads    int       `default:"100" help:"Uploads that messages go to, with a subscriber each."`
+	Rates      []float64 `default:"2000" help:"Messages per second at which the latency is measured."`
+	Share      []float64 `default:"0.5" help:"Further rates, as shares of the measured throughput of the broker."`
+	Yardsticks bool      `default:"true" negatable:"" help:"Measure the brokers' own benchmark clients too."`
+}
+
+// Bounds of values. Of a burst longer than maxBurst, the length of a connection's queue, states that are out of date are
+// replaced instead of delivered.
 const (
-	Burst   = "S1"
-	Single  = "S2"
-	Unicast = "S3"
-	Latency = "S4"
-	Memory  = "S5"
-	Storm   = "S6"
-	Fresh   = results.Fresh
-	Direct  = results.Direct
-	Intake  = results.Intake
+	maxRate    = 1e6 // messages per second, more than any broker delivers
+	maxProcs   = 1024
+	maxBurst   = 1024
+	maxServers = 16
+	spareFiles = 100 // that a process needs beyond its connections
+	below      = 1 - 1e-9
+	above      = 1e-9
 )
 
-// Scenarios lists them in their order.
-func Scenarios() []string {
-	return []string{Burst, Single, Unicast, Latency, Memory, Storm, Fresh, Direct, Intake}
+// bound is a flag with its values and their bounds.
+type bound struct {
+	flag        string
+	values      []float64
+	least, most float64
 }
 
-// Config describes a measurement.
-type Config struct {
-	// Scenarios and Systems are names. None: all.
-	Scenarios, Systems []string
-	// Sweeps replaces the scenarios by sweeps over values of one parameter.
-	Sweeps Sweeps
-	// Nodes replaces the scenarios by measurements between nodes.
-	Nodes NodeOptions
-	// Repeat is how often everything is measured.
-	Repeat int
-	// Connections is the number of clients, in all scenarios but S5.
-	Connections int
-	// Idle are the numbers of idle connections of S5.
-	Idle []int
-	// Bytes is the size of a message.
-	Bytes int
-	// Burst is how many messages S1 publishes at once, UnicastRounds how many S3 publishes to each client.
-	Burst, UnicastRounds int
-	// Measure is the least time that S1, S2 and S3 go on for in each run.
-	Measure time.Duration
-	// Loads are the rates of S4, as shares of the write loop's throughput in S2, Stalled the shares of the
-	// clients that do not read, and Duration how long each run of S4 takes.
-	Loads, Stalled []float64
-	Duration       time.Duration
-	// Subscribers are the numbers of clients of S11, and Rate its messages per second.
-	Subscribers []int
-	Rate        float64
-	// TLS has all clients connect over TLS.
-	TLS bool
-	// Publishers is how many publish at once in S12, Batch how many messages they put into a request, and Uploads to how
-	// many uploads these go where they are many.
-	Publishers, Batch, Uploads int
-	// Kbits, Delays and Losses describe the links of S10, States is the number of messages per second there, and StateBytes
-	// their size.
-	Kbits      []int
-	Delays     []time.Duration
-	Losses     []float64
-	States     float64
-	StateBytes int
-	// WarmUp is how long S10 publishes before it measures.
-	WarmUp time.Duration
-	// Centrifugo is the path of its program, "" for the installed one.
-	Centrifugo string
-	// Settle is how long the idle connections of S5 are left alone before their memory is looked at.
-	Settle time.Duration
-	// Patience bounds each single step of a run.
-	Patience time.Duration
-	// Results is the folder that results are written to; Profiles is where to put a processor profile of each
-	// server, "" for none.
-	Results, Profiles string
-	// Program is this program, which is started as server and as clients.
-	Program string
-	// Progress receives a line per step.
-	Progress io.Writer
+func numbers[N int | float64 | time.Duration](values ...N) []float64 {
+	var all []float64
+	for _, v := range values {
+		all = append(all, float64(v))
+	}
+	return all
 }
 
-// spareFiles is the number of files that a process needs beyond its connections.
-const spareFiles = 100
-
+// validate refuses invalid flags, all at once.
 func (c Config) validate() error {
-	var all []error
-	refuse := func(flag string, value any, want string) {
-		all = append(all, fmt.Errorf("runner: --%s is %v, want %s", flag, value, want))
+	all := []error{message.CheckSize(c.Bytes)}
+	bounds := []bound{
+		{"repeat", numbers(c.Repeat), 1, 1e6}, {"measure", numbers(c.Measure), 1, 1e15},
+		{"duration", numbers(c.Duration), 1, 1e15}, {"patience", numbers(c.Patience), 1, 1e15},
 	}
-	for _, name := range c.Scenarios {
-		if !slices.Contains(Scenarios(), name) {
-			refuse("scenario", name, "some of "+strings.Join(Scenarios(), ","))
-		}
-	}
-	for _, name := range c.Systems {
-		if !slices.Contains(systems.Names(), name) {
-			refuse("system", name, "some of "+strings.Join(systems.Names(), ","))
-		}
-	}
-	var limit unix.Rlimit
-	most := 1 << 20
-	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil {
-		most = int(min(limit.Cur, uint64(most))) - spareFiles
-	}
-	for flag, connections := range map[string][]int{"connections": {c.Connections}, "idle": c.Idle, "subscribers": c.Subscribers} {
-		for _, n := range connections {
-			if n < 1 || n > most {
-				refuse(flag, n, fmt.Sprintf("1 to %d, which is what this system's limit of open files allows", most))
+	known := func(flag string, names, from []string) {
+		for _, name := range names {
+			if !slices.Contains(from, name) {
+				all = append(all, fmt.Errorf("runner: %s is %q, want some of %s", flag, name, strings.Join(from, ", ")))
 			}
 		}
 	}
-	for flag, n := range map[string]int{"repeat": c.Repeat, "burst": c.Burst, "unicast-rounds": c.UnicastRounds} {
-		if n < 1 {
-			refuse(flag, n, "at least 1")
+	files := maxConnections()
+	switch {
+	case c.Sweeps != nil:
+		s := c.Sweeps
+		known("sweep", s.Names, AllSweeps())
+		bounds = append(bounds, s.bounds(files)...)
+		bounds = append(bounds,
+			bound{"receivers", numbers(s.Receivers...), 1, sinks.MaxUploads}, bound{"logical", numbers(s.Logical...), 1, sinks.MaxUploads},
+			bound{"population", numbers(s.Population), 1, sinks.MaxUploads}, bound{"procs", numbers(s.Procs...), 1, maxProcs},
+			bound{"sockets", numbers(s.Sockets...), 1, files}, bound{"bursts", numbers(s.Bursts...), 1, maxBurst},
+			bound{"servers", numbers(s.Servers...), 1, float64(min(maxServers, s.Connections))}, bound{"stalled", s.Stalled, 0, below})
+	case c.Nodes != nil:
+		n := c.Nodes
+		known("broker", n.Brokers, nodes.Brokers())
+		bounds = append(bounds, bound{"publishers", numbers(n.Publishers...), 1, nodes.MaxPublishers},
+			bound{"uploads", numbers(n.Uploads), 1, nodes.MaxUploads}, bound{"rates", n.Rates, 1, maxRate}, bound{"share", n.Share, above, 1})
+	default:
+		s := c.Scenarios
+		known("--scenario", s.Scenario, scenarioNames())
+		known("--system", s.System, systems.Names())
+		bounds = append(bounds, s.bounds(files)...)
+		bounds = append(bounds, bound{"idle", numbers(s.Idle...), 1, files}, bound{"subscribers", numbers(s.Subscribers...), 1, files},
+			bound{"unicast-rounds", numbers(s.UnicastRounds), 1, 1e6}, bound{"share", s.Share, above, 1}, bound{"stalled", s.Stalled, 0, below},
+			bound{"rate", numbers(s.Rate), 1, maxRate}, bound{"settle", numbers(s.Settle), 1, 1e15},
+			bound{"publishers", numbers(s.Publishers), 1, files}, bound{"batch", numbers(s.Batch), 1, 1e4}, bound{"uploads", numbers(s.Uploads), 1, files})
+		if slices.Contains(s.Scenario, results.Fresh) {
+			all = append(all, link.Check(), message.CheckSize(s.StateBytes))
 		}
 	}
-	for _, share := range slices.Concat(c.Loads, c.Nodes.Loads) {
-		if !(share > 0 && share <= 1) {
-			refuse("share", share, "more than 0, at most 1")
+	for _, b := range bounds {
+		for _, v := range b.values {
+			if !(v >= b.least && v <= b.most) {
+				all = append(all, fmt.Errorf("runner: --%s is %s, want %s to %s", b.flag, plain(v), plain(b.least), plain(b.most)))
+			}
 		}
 	}
-	if !(c.Rate >= 0 && c.Rate <= maxRate) {
-		refuse("rate", c.Rate, fmt.Sprintf("at most %v", maxRate))
+	return errors.Join(all...)
+}
+
+// plain writes a number without an exponent.
+func plain(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }
+
+func (c Clients) bounds(files float64) []bound {
+	return []bound{{"connections", numbers(c.Connections), 1, files}, {"burst", numbers(c.Burst), 1, maxBurst * 100}}
+}
+
+// maxConnections is the number of connections that this system's limit of open files allows.
+func maxConnections() float64 {
+	most := uint64(1 << 20)
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil {
+		most = min(limit.Cur, most) - spareFiles
 	}
-	for _, share := range slices.Concat(c.Stalled, c.Sweeps.Stalled) {
-		if !(share >= 0 && share < 1) {
-			refuse("stalled", share, "at least 0, less than 1")
-		}
-	}
-	if slices.Contains(c.Scenarios, Fresh) {
-		all = append(all, link.Check(), message.CheckSize(c.StateBytes))
-	}
-	all = append(all, c.Sweeps.validate(most, c.Connections), c.Nodes.validate())
-	for flag, d := range map[string]time.Duration{
-		"measure": c.Measure, "duration": c.Duration, "settle": c.Settle, "patience": c.Patience,
-	} {
-		if d <= 0 {
-			refuse(flag, d, "more than 0")
-		}
-	}
-	return errors.Join(append(all, message.CheckSize(c.Bytes))...)
+	return float64(most)
 }

@@ -2,204 +2,181 @@ package runner
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
+	"strings"
 	"time"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/nodes"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/yardsticks"
 )
 
-// S9: messages published on one node and received on another, at full speed and at a fixed rate.
-const (
-	Nodes       = results.Nodes
-	NodeLatency = results.NodeLatency
-)
-
-// NodeOptions select the parts of S9 that are measured.
-type NodeOptions struct {
-	// Brokers are names. None: S9 is not measured.
-	Brokers []string
-	// Publishers are how many publish at once, and how many messages the yardsticks have in flight.
-	Publishers []int
-	// Uploads is how many there are, with a subscriber each.
-	Uploads int
-	// Rates are in messages per second, Loads shares of the broker's measured throughput.
-	Rates, Loads []float64
-	// Yardsticks are measured too.
-	Yardsticks bool
+// nodePair are two nodes, which are one process where their broker is memory, and the server between them.
+type nodePair struct {
+	*measurement
+	server   brokerServer
+	from, to *worker.Child
+	// published is how many messages must have been received so far.
+	published uint64
 }
 
-// latencyPublishers is how many publish in turn at a fixed rate, so that one that waits holds nobody up.
-const latencyPublishers = 256
-
-// nodePlan returns the trials of S9. Within a repetition everything alternates, a broker with its yardsticks.
-func (c Config) nodePlan() ([]trial, error) {
-	own, err := systems.Find(systems.OwnName)
-	if err != nil {
-		return nil, err
-	}
-	var trials []trial
-	for repeat := 1; repeat <= c.Repeat; repeat++ {
-		for _, broker := range c.Nodes.Brokers {
-			for _, publishers := range c.Nodes.Publishers {
-				p := results.Params{Work: broker, Channels: c.Nodes.Uploads, Bytes: c.Bytes, Publishers: publishers}
-				for _, entry := range append([]systems.Entry{own}, c.yardsticksOf(broker)...) {
-					trials = append(trials, trial{scenario: Nodes, entry: entry, repeat: repeat, params: p})
-				}
-			}
+// pair starts the processes, and returns when messages arrive.
+func (m *measurement) pair() *nodePair {
+	n := &nodePair{measurement: m}
+	broker := m.trial.params.Work
+	var flags [2][]string
+	switch broker {
+	case nodes.NATS, nodes.Redis:
+		n.server = m.brokerServer(broker)
+		flags = [2][]string{{"--url", n.server.url}, {"--url", n.server.url}}
+	case nodes.Embedded:
+		var addresses [2]string
+		for i := range addresses {
+			var err error
+			addresses[i], err = systems.FreeAddress("127.0.0.1")
+			m.check(err)
+		}
+		for i, own := range addresses {
+			flags[i] = []string{"--addr", own, "--route", strings.Join(addresses[:], ",")}
 		}
 	}
-	for repeat := 1; repeat <= c.Repeat; repeat++ {
-		for _, broker := range c.Nodes.Brokers {
-			p := results.Params{Work: broker, Channels: c.Nodes.Uploads, Bytes: c.Bytes, Publishers: latencyPublishers}
-			for _, p.Rate = range c.Nodes.Rates {
-				trials = append(trials, trial{scenario: NodeLatency, entry: own, repeat: repeat, params: p})
-			}
-			p.Rate = 0
-			for _, p.Load = range c.Nodes.Loads {
-				trials = append(trials, trial{scenario: NodeLatency, entry: own, repeat: repeat, params: p})
-			}
-		}
+	n.to = m.start("node", nil, append([]string{"--broker", broker}, flags[0]...)...)
+	n.from = n.to
+	if broker != nodes.Memory {
+		n.from = m.start("node", nil, append([]string{"--broker", broker}, flags[1]...)...)
 	}
-	return trials, nil
+	m.do(n.to, "Follow", m.trial.params.Channels)
+	m.do(n.from, "Probe", worker.None{})
+	return n
 }
 
-// yardsticksOf lists the clients that a broker is compared with.
-func (c Config) yardsticksOf(broker string) []systems.Entry {
-	var names []string
-	module := ""
-	switch {
-	case !c.Nodes.Yardsticks:
-	case broker == nodes.NATS:
-		names, module = yardsticks.OfNATS(), yardsticks.NATSModule
-	case broker == nodes.Redis:
-		names, module = yardsticks.OfRedis(), yardsticks.RedisModule
+// nodes measures S9: messages published on one node and received on another, at full speed or at a fixed rate.
+func (m *measurement) nodes() {
+	n := m.pair()
+	p := m.trial.params
+	q := nodes.Load{Uploads: p.Channels, Bytes: p.Bytes, Publishers: p.Publishers, For: max(m.Measure/4, time.Millisecond)}
+	n.publish(q) // warms up
+	m.do(n.to, "Reset", worker.None{})
+	m.profile(n.from, "-publisher")
+	if n.from != n.to {
+		m.profile(n.to, "-receiver")
 	}
-	var all []systems.Entry
-	for _, name := range names {
-		all = append(all, systems.Entry{Name: name, Kind: systems.Yardstick, Module: module})
+	if q.For = m.Measure; m.trial.scenario == results.NodeLatency {
+		q.For, q.Rate = m.Duration, p.Rate
 	}
-	return all
+	before := n.state()
+	published := n.publish(q)
+	after := n.state()
+	count, took := float64(published.Messages), time.Duration(after.Last-published.Began)
+	if m.err == nil && (count == 0 || took <= 0) {
+		m.check(fmt.Errorf("runner: %v messages were published in %v", count, took))
+	}
+	m.figures[results.Throughput] = count / took.Seconds()
+	m.figures[results.Delivered], m.figures[results.Expected] = float64(after.Received-before.Received), count
+	m.latencies(after.Latency, results.P50, results.P99, results.P999)
+	m.figures[results.Recovered] = float64(after.Recovered - before.Recovered)
+	publisher, receiver, server := after.from-before.from, after.to-before.to, after.server-before.server
+	m.figures[results.PublisherCPU] = float64(publisher) / count
+	if n.to != n.from {
+		m.figures[results.ReceiverCPU] = float64(receiver) / count
+	} else {
+		receiver = 0
+	}
+	if n.server.cpu != nil {
+		m.figures[results.BrokerCPU] = float64(server) / count
+	}
+	m.figures[results.CoresUsed] = float64(publisher+receiver+server) / float64(took)
+	if m.trial.scenario == results.NodeLatency {
+		m.figures[results.Late] = milliseconds(published.Late)
+	}
 }
 
-// maxRate is more messages per second than any broker brings.
-const maxRate = 1e6
-
-// validate refuses invalid options.
-func (o NodeOptions) validate() error {
-	var all []error
-	for _, broker := range o.Brokers {
-		if !slices.Contains(nodes.Brokers(), broker) {
-			all = append(all, fmt.Errorf("runner: %q is no broker, want some of %v", broker, nodes.Brokers()))
-		}
+// publish has messages published, and waits until all have been received.
+func (n *nodePair) publish(q nodes.Load) nodes.Published {
+	published := call[nodes.Published](n.measurement, n.from, q.For, "Publish", q)
+	n.published += published.Messages
+	a := call[nodes.State](n.measurement, n.to, 0, "Wait", nodes.Wait{Total: n.published, For: n.Patience / 2})
+	if n.err == nil && (a.Received != n.published || a.Disorder > 0) {
+		n.check(fmt.Errorf("runner: of %d messages %d were received, %d out of order", n.published, a.Received, a.Disorder))
 	}
-	if len(o.Brokers) == 0 {
+	return published
+}
+
+// nodeState is the state of the receiving node, and the processor time of the processes.
+type nodeState struct {
+	nodes.State
+	from, to, server int64
+}
+
+func (n *nodePair) state() (s nodeState) {
+	s.State = call[nodes.State](n.measurement, n.to, 0, "Wait", nodes.Wait{})
+	s.from, s.to = n.usage(n.from).CPU, n.usage(n.to).CPU
+	if n.server.cpu != nil {
+		s.server = n.server.cpu()
+	}
+	return s
+}
+
+// yardstick measures the throughput of the broker's own client, with the server in the state in which the nodes left it.
+func (m *measurement) yardstick() {
+	n := m.pair()
+	run := n.client()
+	if m.err != nil {
+		return
+	}
+	for _, node := range []*worker.Child{n.from, n.to} { // they would receive too
+		m.check(node.Close())
+	}
+	p, name := m.trial.params, m.trial.entry.Name
+	load := yardsticks.Load{
+		Messages: max(int(guess(name)*m.Measure.Seconds()), p.Publishers), Bytes: p.Bytes, Channels: p.Channels, InFlight: p.Publishers,
+	}
+	before := n.server.cpu()
+	ctx, cancel := context.WithTimeout(m.ctx, m.Patience)
+	defer cancel()
+	outcome, err := run(ctx, name, load)
+	m.check(err)
+	count := float64(load.Messages)
+	m.figures[results.Throughput] = outcome.PerSecond
+	m.figures[results.Delivered], m.figures[results.Expected] = count, count
+	m.figures[results.PublisherCPU] = float64(outcome.CPU) / count
+	m.figures[results.BrokerCPU] = float64(n.server.cpu()-before) / count
+	if outcome.SubscriberCPU > 0 {
+		m.figures[results.ReceiverCPU] = float64(outcome.SubscriberCPU) / count
+	}
+}
+
+// client returns a function that runs the clients of the trial's broker.
+func (n *nodePair) client() func(context.Context, string, yardsticks.Load) (yardsticks.Result, error) {
+	if n.err != nil {
 		return nil
 	}
-	for _, n := range o.Publishers {
-		if n < 1 || n > nodes.MaxPublishers {
-			all = append(all, fmt.Errorf("runner: --publishers is %d, want 1 to %d", n, nodes.MaxPublishers))
-		}
+	if n.trial.params.Work == nodes.NATS {
+		program, err := yardsticks.NATSProgram(n.ctx)
+		n.check(err)
+		return yardsticks.NATS{Program: program, URL: n.server.url, Stream: "SHOAL", Subject: "upload", Live: "live.upload.>"}.Run
 	}
-	if o.Uploads < 1 || o.Uploads > nodes.MaxUploads {
-		all = append(all, fmt.Errorf("runner: --uploads is %d, want 1 to %d", o.Uploads, nodes.MaxUploads))
-	}
-	for _, rate := range o.Rates {
-		if !(rate >= 1 && rate <= maxRate) {
-			all = append(all, fmt.Errorf("runner: --rate is %v, want 1 to %v", rate, maxRate))
-		}
-	}
-	return errors.Join(all...)
+	redis, err := yardsticks.RedisAt(n.server.url)
+	n.check(err)
+	script, key, err := redis.FindScript(n.ctx, func() error {
+		n.do(n.from, "Probe", worker.None{})
+		return n.err
+	})
+	n.check(err)
+	redis.Script, redis.Key = script, strings.TrimSuffix(key, "0")
+	redis.Channels = []string{"upload:u", "shoal.at:upload:u"}
+	return redis.Run
 }
 
-// measureNodes measures S9, with processes of its own.
-func measureNodes(ctx context.Context, c Config, t trial) (m map[results.Metric]float64, err error) {
-	n, err := beginNodes(ctx, c, t)
-	if err != nil {
-		return nil, err
+// guess is about how many messages a second a client publishes, so that it takes about as long as it should.
+func guess(client string) float64 {
+	switch client {
+	case yardsticks.Core, yardsticks.Plain:
+		return 150_000
+	case yardsticks.Sync:
+		return 20_000
 	}
-	defer func() { err = ended(n, err) }()
-	if t.entry.Kind == systems.Yardstick {
-		return n.yardstick(ctx)
-	}
-	if err := n.warm(ctx); err != nil {
-		return nil, err
-	}
-	q := nodes.Request{Do: nodes.Publish, For: c.Measure}
-	if t.scenario == NodeLatency {
-		q.Do, q.For, q.Rate = nodes.Schedule, c.Duration, t.params.Rate
-	}
-	before, err := n.look(ctx)
-	if err != nil {
-		return nil, err
-	}
-	published, err := n.publish(ctx, q)
-	if err != nil {
-		return nil, err
-	}
-	after, err := n.look(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return n.figures(published, before, after)
-}
-
-// warm publishes for a while, and forgets how long that took.
-func (n *nodePair) warm(ctx context.Context) error {
-	if _, err := n.publish(ctx, nodes.Request{Do: nodes.Publish, For: max(n.config.Measure/4, time.Millisecond)}); err != nil {
-		return err
-	}
-	if _, err := n.ask(ctx, n.to, nodes.Request{Do: nodes.Reset}); err != nil {
-		return err
-	}
-	return n.profile(ctx)
-}
-
-// publish has messages published, and waits until all have come.
-func (n *nodePair) publish(ctx context.Context, q nodes.Request) (nodes.Answer, error) {
-	p := n.trial.params
-	q.Uploads, q.Bytes, q.Publishers = p.Channels, p.Bytes, p.Publishers
-	published, err := n.ask(ctx, n.from, q)
-	if err != nil {
-		return published, err
-	}
-	n.published += published.Published
-	came, err := n.ask(ctx, n.to, nodes.Request{Do: nodes.Wait, Total: n.published, For: n.config.Patience / 2})
-	if err == nil && (came.Received != n.published || came.Disorder > 0) {
-		err = fmt.Errorf("runner: of %d messages %d have come, %d out of order", n.published, came.Received, came.Disorder)
-	}
-	return published, err
-}
-
-// figures are the measurements between two readings.
-func (n *nodePair) figures(published nodes.Answer, before, after nodeLook) (map[results.Metric]float64, error) {
-	count := float64(published.Published)
-	took := time.Duration(after.to.Last - published.Began)
-	if count == 0 || took <= 0 {
-		return nil, fmt.Errorf("runner: %v messages were published in %v", count, took)
-	}
-	m := map[results.Metric]float64{
-		results.Throughput: count / took.Seconds(),
-		results.Delivered:  float64(after.to.Received - before.to.Received), results.Expected: count,
-		results.PublisherCPU: float64(after.from.CPU-before.from.CPU) / count,
-		results.CoresUsed:    float64(after.cpu()-before.cpu()) / float64(took),
-		results.P50:          milliseconds(after.to.P50),
-		results.P99:          milliseconds(after.to.P99),
-		results.P999:         milliseconds(after.to.P999),
-		results.Recovered:    float64(after.to.Recovered - before.to.Recovered),
-	}
-	if n.to != n.from {
-		m[results.ReceiverCPU] = float64(after.to.CPU-before.to.CPU) / count
-	}
-	if n.server != nil {
-		m[results.BrokerCPU] = float64(after.server-before.server) / count
-	}
-	if n.trial.scenario == NodeLatency {
-		m[results.Late] = milliseconds(published.Late)
-	}
-	return m, nil
+	return 40_000
 }

@@ -4,14 +4,17 @@ import (
 	"cmp"
 	"slices"
 
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/nodes"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/yardsticks"
 )
 
 // trial is one measurement of one system.
 type trial struct {
 	// scenario is the scenario that is executed, and sweep the sweep that it belongs to, "" for the scenario itself.
 	scenario, sweep string
+	measure         func(*measurement)
 	entry           systems.Entry
 	repeat          int // from 1
 	params          results.Params
@@ -20,101 +23,88 @@ type trial struct {
 // name is its name in the results.
 func (t trial) name() string { return cmp.Or(t.sweep, t.scenario) }
 
-// plan returns all trials in the order in which they are made. Systems and variants alternate within a
-// repetition: a temporary disturbance of the machine affects them all. Each repetition begins with another system:
-// the after-effects of a measurement, such as thousands of sockets that have just been closed, affect now this one,
-// now
-// that.
-func (c Config) plan() ([]trial, error) {
-	if len(c.Sweeps.Names) > 0 {
+// plan returns all trials in the order in which they are made. Systems and variants alternate within a repetition: a
+// temporary disturbance of the machine affects them all. Each repetition begins with another system: the after-effects of a
+// measurement, such as thousands of sockets that have just been closed, do not always affect the same one.
+func (c Config) plan() []trial {
+	switch {
+	case c.Sweeps != nil:
 		return c.sweepPlan()
-	}
-	if len(c.Nodes.Brokers) > 0 {
+	case c.Nodes != nil:
 		return c.nodePlan()
 	}
 	var trials []trial
-	for _, scenario := range Scenarios() {
-		// The link of S10 needs the rights of root: it is measured by name only.
-		if len(c.Scenarios) > 0 && !slices.Contains(c.Scenarios, scenario) || len(c.Scenarios) == 0 && scenario == Fresh {
+	for _, s := range scenarios() {
+		named := slices.Contains(c.Scenarios.Scenario, s.name)
+		if !named && (s.byName || len(c.Scenarios.Scenario) > 0) || c.Scenarios.TLS && s.plainOnly {
 			continue
 		}
-		if c.TLS && slices.Contains([]string{Fresh, Direct, Intake}, scenario) {
-			continue
-		}
-		entries := c.systemsOf(scenario)
+		variants := s.variants(*c.Scenarios, c.params())
+		entries := slices.DeleteFunc(systems.All(), func(e systems.Entry) bool {
+			return len(c.Scenarios.System) > 0 && !slices.Contains(c.Scenarios.System, e.Name) || e.Command != "" && c.Scenarios.Centrifugo == "" ||
+				!slices.ContainsFunc(variants, func(p results.Params) bool { return s.takes(e, p) })
+		})
 		for repeat := 1; repeat <= c.Repeat; repeat++ {
 			for i := range entries {
 				entry := entries[(i+repeat-1)%len(entries)]
-				for _, params := range c.variants(scenario) {
-					if scenario == Intake && !takesIn(entry, params) {
-						continue
+				for _, p := range variants {
+					if p.TLS = c.Scenarios.TLS; s.takes(entry, p) {
+						trials = append(trials, trial{s.name, "", s.measure, entry, repeat, p})
 					}
-					params.TLS = c.TLS
-					trials = append(trials, trial{scenario: scenario, entry: entry, repeat: repeat, params: params})
 				}
 			}
 		}
 	}
-	return trials, nil
+	return trials
 }
 
-// systemsOf lists who takes part in a scenario.
-func (c Config) systemsOf(scenario string) []systems.Entry {
-	return slices.DeleteFunc(systems.All(), func(e systems.Entry) bool {
-		if len(c.Systems) > 0 && !slices.Contains(c.Systems, e.Name) || e.Command != "" && c.Centrifugo == "" {
-			return true
-		}
-		switch scenario {
-		case Storm:
-			return e.Part != systems.Everywhere && e.Part != systems.StormOnly
-		case Fresh:
-			return e.Part != systems.Everywhere || e.Kind == systems.Yardstick
-		case Direct:
-			return !slices.Contains(directSystems(), e.Name)
-		case Intake:
-			return e.Publishing == nil
-		}
-		return e.Part != systems.Everywhere && e.Part != systems.NoStorm
-	})
+// params are the parameters that most trials share.
+func (c Config) params() results.Params {
+	p := results.Params{Channels: 1, Bytes: c.Bytes}
+	switch {
+	case c.Scenarios != nil:
+		p.Connections = c.Scenarios.Connections
+	case c.Sweeps != nil:
+		p.Connections = c.Sweeps.Connections
+	}
+	return p
 }
 
-// variants lists the parameters with which a scenario is run.
-func (c Config) variants(scenario string) []results.Params {
-	p := results.Params{Connections: c.Connections, Channels: 1, Bytes: c.Bytes}
-	switch scenario {
-	case Burst:
-		p.Messages = c.Burst
-	case Single:
-		p.Messages = 1
-	case Unicast:
-		p.Channels = c.Connections
-		p.Messages = c.Connections * c.UnicastRounds
-	case Latency:
-		var all []results.Params
-		for _, p.Load = range c.Loads {
-			for _, p.Stalled = range c.Stalled {
-				all = append(all, p)
+// latencyPublishers is how many publish in turn at a fixed rate, so that one that waits delays no other.
+const latencyPublishers = 256
+
+// nodePlan returns the trials of S9. Within a repetition everything alternates, a broker with its yardsticks.
+func (c Config) nodePlan() (trials []trial) {
+	brokers := c.Nodes.Brokers
+	if len(brokers) == 0 {
+		brokers = nodes.Brokers()
+	}
+	own := systems.All()[0]
+	for repeat := 1; repeat <= c.Repeat; repeat++ {
+		for _, broker := range brokers {
+			for _, publishers := range c.Nodes.Publishers {
+				p := results.Params{Work: broker, Channels: c.Nodes.Uploads, Bytes: c.Bytes, Publishers: publishers}
+				trials = append(trials, trial{results.Nodes, "", (*measurement).nodes, own, repeat, p})
+				for _, name := range yardsticks.Of(broker) {
+					entry := systems.Entry{Name: name, Kind: systems.Yardstick, Module: yardsticks.ModuleOf(broker)}
+					if c.Nodes.Yardsticks {
+						trials = append(trials, trial{results.Nodes, "", (*measurement).yardstick, entry, repeat, p})
+					}
+				}
 			}
 		}
-		return all
-	case Memory:
-		var all []results.Params
-		for _, n := range c.Idle {
-			all = append(all, results.Params{Connections: n, Channels: n})
-		}
-		return all
-	case Fresh:
-		return c.freshVariants()
-	case Intake:
-		return c.intakeVariants()
-	case Direct:
-		var all []results.Params
-		for _, n := range c.Subscribers {
-			all = append(all, results.Params{Connections: n, Channels: 1, Bytes: c.Bytes, Rate: c.Rate})
-		}
-		return all
-	case Storm:
-		return []results.Params{{Connections: c.Connections, Channels: c.Connections}}
 	}
-	return []results.Params{p}
+	for repeat := 1; repeat <= c.Repeat; repeat++ {
+		for _, broker := range brokers {
+			p := results.Params{Work: broker, Channels: c.Nodes.Uploads, Bytes: c.Bytes, Publishers: latencyPublishers}
+			for _, p.Rate = range c.Nodes.Rates {
+				trials = append(trials, trial{results.NodeLatency, "", (*measurement).nodes, own, repeat, p})
+			}
+			p.Rate = 0
+			for _, p.Load = range c.Nodes.Share {
+				trials = append(trials, trial{results.NodeLatency, "", (*measurement).nodes, own, repeat, p})
+			}
+		}
+	}
+	return trials
 }

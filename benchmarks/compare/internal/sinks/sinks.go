@@ -1,131 +1,239 @@
-// Package sinks runs this project's manager in a process of its own, with connections that do nothing but count
-// the messages they receive: as many of them as there is memory for, and no kernel between publisher and receiver.
+// Package sinks runs this project's manager in a process of its own, with connections that only count the messages they
+// receive: as many of them as there is memory for, and no kernel between publisher and receiver.
 package sinks
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"math/rand/v2"
+	"runtime"
+	"strconv"
+	"sync"
+	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/shoal-go/shoal/manager"
+	"github.com/shoal-go/shoal/shard"
 
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/control"
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/usage"
-)
-
-// The kinds of requests.
-const (
-	Connect   = "connect"   // Connections users come, with a connection each
-	Subscribe = "subscribe" // each follows the upload of its own number modulo Uploads; Shuffled: in no order
-	Fill      = "fill"      // a message is published to each upload, the first one that it has
-	Broadcast = "broadcast" // messages go to the first upload, one after the other, while For lasts
-	Publish   = "publish"   // messages go to uploads drawn by lot, from GOMAXPROCS goroutines, while For lasts
-	Churn     = "churn"     // users drawn by lot follow another upload and leave it again, likewise
-	Quit      = "quit"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
 )
 
 // MaxUploads is how many there can be: their names have to be short.
 const MaxUploads = 1_000_000
 
-// Request is one thing to do.
-type Request struct {
-	Do          string        `json:"do"`
-	Connections int           `json:"connections,omitempty"`
-	Uploads     int           `json:"uploads,omitempty"`
-	Shuffled    bool          `json:"shuffled,omitempty"`
-	Bytes       int           `json:"bytes,omitempty"` // of a message
-	For         time.Duration `json:"for,omitempty"`
-	// Collect has the garbage collected once during the work.
-	Collect bool `json:"collect,omitempty"`
-	// Weigh has the heap looked at before and afterwards, which collects the garbage.
-	Weigh bool `json:"weigh,omitempty"`
+// Population describes the connections: each follows the upload of its own number modulo Uploads, subscribed in no order if
+// Shuffled. Bytes is the size of a message.
+type Population struct {
+	Connections, Uploads, Bytes int
+	Shuffled                    bool
 }
 
-// Answer is the result of a request.
-type Answer struct {
-	// Operations is how many connections came, users subscribed or left and came back, messages were published
-	// or, for Broadcast, reached a receiver. Took is how long that took.
-	Operations uint64        `json:"operations,omitempty"`
-	Took       time.Duration `json:"took,omitempty"`
-	// Grown is by how many bytes the heap has grown, Heap how large it is then, where that was asked for.
-	Grown int64 `json:"grown,omitempty"`
-	Heap  int64 `json:"heap,omitempty"`
-	// Collected is how long collecting the garbage took, and Pause the longest time for which everything stood
-	// still in the meantime.
-	Collected time.Duration `json:"collected,omitempty"`
-	Pause     time.Duration `json:"pause,omitempty"`
-	// Resident is the memory of the process, and Subscriptions how many there are.
-	Resident      int64 `json:"resident,omitempty"`
-	Subscriptions int   `json:"subscriptions"`
+// Cost is the number of operations, their time, and by how many bytes the heap has grown, to Heap.
+type Cost struct {
+	Operations  uint64
+	Took        time.Duration
+	Grown, Heap int64
+	// Collected is the time of a garbage collection during the work, and Pause the longest time for which all goroutines
+	// were stopped.
+	Collected, Pause time.Duration
 }
 
-// process is the manager's process.
-type process struct {
+// Work is repeated while For lasts, with one garbage collection during it if Collect is set.
+type Work struct {
+	For     time.Duration
+	Collect bool
+}
+
+// service is the service of the process.
+type service struct {
+	worker.Process
+	Population
 	manager *manager.Manager
 	conns   []*sink
-	uploads int
-	bytes   int
 }
 
-// Run executes requests until it receives quit or in ends. Then it ends the manager.
+// Run answers calls until in ends. Then it ends the manager.
 func Run(in io.Reader, out io.Writer) error {
 	m, err := manager.New(manager.Options{})
 	if err != nil {
 		return err
 	}
-	p := &process{manager: m}
-	if err = control.Reply(out, Answer{}, nil); err == nil {
-		err = control.Serve(in, out, p.handle)
-	}
-	return errors.Join(err, m.Close(context.Background()))
+	s := &service{manager: m}
+	err = worker.Serve(in, out, s)
+	return errors.Join(err, s.Stop(), m.Close(context.Background()))
 }
 
-func (p *process) handle(q Request) (a Answer, last bool, err error) {
-	if q.Do == Quit {
-		return a, true, nil
-	}
-	p.prepare(q)
-	var before int64
-	if q.Weigh {
-		before = usage.Heap()
-	}
-	a, err = p.do(q)
-	if q.Weigh {
-		a.Heap = usage.Heap()
-		a.Grown = a.Heap - before
-	}
-	a.Resident = usage.Resident()
-	a.Subscriptions = p.manager.Stats().Subscriptions
-	return a, false, err
+// sink is a connection that counts. It fills a cache line, as the part of a real one does that a broadcast touches. Only the
+// holder of the upload's lock writes to it.
+type sink struct {
+	received uint64
+	_        [56]byte
 }
 
-// prepare allocates the connections, whose memory is not part of the measurement.
-func (p *process) prepare(q Request) {
-	switch q.Do {
-	case Connect:
-		p.conns = make([]*sink, q.Connections)
-		for i := range p.conns {
-			p.conns[i] = new(sink)
+// Touched is how many bytes of memory a broadcast touches for each receiver: its slot in the upload, and the sink.
+const Touched = unsafe.Sizeof(shard.Receiver[manager.Conn, struct{}]{}) + unsafe.Sizeof(sink{})
+
+func (s *sink) Send(*manager.Frame) manager.Outcome { s.received++; return manager.Queued }
+
+func (s *sink) Close(manager.CloseReason) {}
+
+func userID(i int) string { return "user-" + strconv.Itoa(i) }
+
+// Connect connects the users, with a connection each.
+func (s *service) Connect(p Population, c *Cost) error {
+	s.Population, s.conns = p, make([]*sink, p.Connections)
+	for i := range s.conns {
+		s.conns[i] = new(sink) // not a part of the measurement
+	}
+	return c.of(len(s.conns), func(i int) error { return s.manager.Connect(userID(i), s.conns[i]) })
+}
+
+// Subscribe subscribes all connections.
+func (s *service) Subscribe(_ worker.None, c *Cost) error {
+	order := s.order()
+	err := c.of(len(order), func(i int) error { return s.follow(order[i], order[i]%s.Uploads) })
+	if n := s.manager.Stats().Subscriptions; err == nil && n != s.Connections {
+		err = fmt.Errorf("sinks: %d of %d connections are subscribed", n, s.Connections)
+	}
+	return err
+}
+
+// order is the order in which the connections subscribe, and so lie in their upload. In a server that has run for a while
+// it has nothing to do with their addresses in memory.
+func (s *service) order() []int {
+	if s.Shuffled {
+		return rand.New(rand.NewPCG(1, 2)).Perm(len(s.conns)) //nolint:gosec // the same each time
+	}
+	order := make([]int, len(s.conns))
+	for i := range order {
+		order[i] = i
+	}
+	return order
+}
+
+func (s *service) follow(i, upload int) error {
+	return s.manager.SubscribeConn(context.Background(), userID(i), s.conns[i], message.Channel(upload), manager.SubscribeOptions{})
+}
+
+// Fill publishes the first message of each upload.
+func (s *service) Fill(_ worker.None, c *Cost) error { return c.of(s.Uploads, s.publish) }
+
+// publish does all that a message takes, from the application's value on: validation, encoding, history, delivery.
+func (s *service) publish(upload int) error {
+	m := message.Message{Channel: message.Channel(upload), Size: s.Bytes}
+	_, err := s.manager.Publish(context.Background(), m.Channel, systems.Progress(m))
+	return err
+}
+
+// Broadcast sends an encoded message to the first upload repeatedly. The operations are its receivers. The clock is read
+// once in a few thousand receivers, so that it does not count.
+func (s *service) Broadcast(w Work, c *Cost) error {
+	const often = 8192
+	upload := message.Channel(0)
+	encoded, err := manager.Parse(upload, message.Message{Channel: upload, Size: s.Bytes}.JSON(), time.Now())
+	if err != nil {
+		return err
+	}
+	receivers := (len(s.conns) + s.Uploads - 1) / s.Uploads
+	send := func() error {
+		d, err := s.manager.SendToUploadSubscribers(upload, encoded)
+		if err == nil && d.Queued != receivers {
+			err = fmt.Errorf("sinks: a message to %d receivers resulted in %+v", receivers, d)
 		}
-	case Subscribe:
-		p.uploads, p.bytes = q.Uploads, q.Bytes
+		return err
 	}
+	if err := send(); err != nil { // the caches warm up
+		return err
+	}
+	began := time.Now()
+	for c.Operations == 0 || time.Since(began) < w.For {
+		for range 1 + often/receivers {
+			if err := send(); err != nil {
+				return err
+			}
+			c.Operations += uint64(receivers) //nolint:gosec // not negative
+		}
+	}
+	c.Took = time.Since(began)
+	return nil
 }
 
-func (p *process) do(q Request) (Answer, error) {
-	switch q.Do {
-	case Connect:
-		return each(q.Connections, p.connect)
-	case Subscribe:
-		order := p.order(q.Shuffled)
-		return each(len(order), func(i int) error { return p.subscribe(order[i]) })
-	case Fill:
-		return each(p.uploads, p.publish)
-	case Broadcast:
-		return p.broadcast(q.For)
-	case Publish:
-		return runWorkers(q, func(draw draw) error { return p.publish(draw(p.uploads)) })
+// Publish publishes to random uploads, from GOMAXPROCS goroutines.
+func (s *service) Publish(w Work, c *Cost) error {
+	return c.repeat(w, func(random *rand.Rand) error { return s.publish(random.IntN(s.Uploads)) })
+}
+
+// Churn has random users follow another upload and leave it again, from GOMAXPROCS goroutines.
+func (s *service) Churn(w Work, c *Cost) error {
+	return c.repeat(w, func(random *rand.Rand) error {
+		i, upload := random.IntN(len(s.conns)), random.IntN(s.Uploads)
+		if i%s.Uploads == upload { // it stays with its own
+			return nil
+		}
+		if err := s.follow(i, upload); err != nil {
+			return err
+		}
+		s.manager.UnsubscribeConn(userID(i), s.conns[i], message.Channel(upload))
+		return nil
+	})
+}
+
+// of does something for every number below n, once.
+func (c *Cost) of(n int, do func(i int) error) error {
+	before := worker.Heap()
+	began := time.Now()
+	for i := range n {
+		if err := do(i); err != nil {
+			return err
+		}
 	}
-	return runWorkers(q, func(draw draw) error { return p.churn(draw(len(p.conns)), draw(p.uploads)) })
+	c.Operations, c.Took = uint64(n), time.Since(began) //nolint:gosec // not negative
+	c.Heap = worker.Heap()
+	c.Grown = c.Heap - before
+	return nil
+}
+
+// repeat does something as often as possible, at least once, from as many goroutines as there are processors.
+func (c *Cost) repeat(w Work, do func(*rand.Rand) error) error {
+	const often = 64 // operations between two readings of the clock
+	var done atomic.Uint64
+	failures := make([]error, runtime.GOMAXPROCS(0))
+	began := time.Now()
+	var working sync.WaitGroup
+	for i := range failures {
+		working.Go(func() {
+			random := rand.New(rand.NewPCG(uint64(i), 1)) //nolint:gosec // the same each time
+			for first := true; failures[i] == nil && (first || time.Since(began) < w.For); first = false {
+				for n := 0; n < often && failures[i] == nil; n++ {
+					failures[i] = do(random)
+				}
+				done.Add(often)
+			}
+		})
+	}
+	if w.Collect {
+		c.collect()
+	}
+	working.Wait()
+	c.Operations, c.Took = done.Load(), time.Since(began)
+	return errors.Join(failures...)
+}
+
+// collect collects the garbage.
+func (c *Cost) collect() {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	before := m.NumGC
+	began := time.Now()
+	runtime.GC()
+	c.Collected = time.Since(began)
+	runtime.ReadMemStats(&m)
+	for n := before + 1; n <= m.NumGC; n++ {
+		c.Pause = max(c.Pause, time.Duration(m.PauseNs[(n+255)%256])) //nolint:gosec // not negative
+	}
 }

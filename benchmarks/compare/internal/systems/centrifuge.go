@@ -39,35 +39,19 @@ type centrifugeSystem struct {
 // centrifugeDelay is how long centrifuge-batched collects messages.
 const centrifugeDelay = 100 * time.Millisecond
 
-func centrifugeEntry() Entry {
-	return Entry{
-		Name:   "centrifuge",
-		Kind:   Peer,
-		Module: "github.com/centrifugal/centrifuge",
-		About:  "centrifugal/centrifuge, memory broker, no write delay",
-		New: func() (System, error) {
-			return newCentrifuge(centrifuge.ConnectReply{ReplyWithoutQueue: true})
-		},
-		Dialect: centrifugeDialect,
+func unbatched() centrifuge.ConnectReply { return centrifuge.ConnectReply{ReplyWithoutQueue: true} }
+
+func batched() centrifuge.ConnectReply {
+	return centrifuge.ConnectReply{
+		ReplyWithoutQueue: true, WriteDelay: centrifugeDelay, MaxMessagesInFrame: -1, WriteWithTimer: true,
 	}
 }
 
-func centrifugeBatchedEntry() Entry {
-	e := centrifugeEntry()
-	e.Name = "centrifuge-batched"
-	e.About = "centrifugal/centrifuge, memory broker, WriteDelay 100 ms, no limit to messages in a frame"
-	e.New = func() (System, error) {
-		return newCentrifuge(centrifuge.ConnectReply{
-			ReplyWithoutQueue:  true,
-			WriteDelay:         centrifugeDelay,
-			MaxMessagesInFrame: -1,
-			WriteWithTimer:     true,
-		})
-	}
-	return e
+func newCentrifuge(settings func() centrifuge.ConnectReply) func() (System, error) {
+	return func() (System, error) { return openCentrifuge(settings) }
 }
 
-func newCentrifuge(settings centrifuge.ConnectReply) (System, error) {
+func openCentrifuge(settings func() centrifuge.ConnectReply) (System, error) {
 	node, err := centrifuge.New(centrifuge.Config{
 		LogLevel: centrifuge.LogLevelNone,
 		Metrics:  centrifuge.MetricsConfig{RegistererGatherer: prometheus.NewRegistry()},
@@ -80,7 +64,7 @@ func newCentrifuge(settings centrifuge.ConnectReply) (System, error) {
 		if err != nil {
 			return centrifuge.ConnectReply{}, centrifuge.DisconnectInvalidToken
 		}
-		reply := settings
+		reply := settings()
 		reply.Credentials = &centrifuge.Credentials{UserID: user}
 		return reply, nil
 	})

@@ -40,25 +40,8 @@ const (
 	CentrifugoVersion = "v6.9.1"
 )
 
-func centrifugoEntry() Entry {
-	return Entry{
-		Name:       "centrifugo",
-		Kind:       Peer,
-		Module:     CentrifugoModule,
-		About:      "a whole Centrifugo, memory engine, published to through its HTTP API",
-		Command:    "centrifugo",
-		New:        func() (System, error) { return &centrifugoSystem{}, nil },
-		Dialect:    centrifugoDialect,
-		Publishing: centrifugoPublishing,
-	}
-}
-
-func centrifugoHistoryEntry() Entry {
-	e := centrifugoEntry()
-	e.Name, e.Part = "centrifugo-history", IntakeOnly
-	e.About = "the same with 64 messages of history for each channel"
-	e.New = func() (System, error) { return &centrifugoSystem{history: true}, nil }
-	return e
+func newCentrifugo(history bool) func() (System, error) {
+	return func() (System, error) { return &centrifugoSystem{history: history}, nil }
 }
 
 func centrifugoDialect(a Audience) load.Dialect {

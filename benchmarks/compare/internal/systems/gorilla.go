@@ -6,25 +6,20 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
-
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
+	"github.com/olahol/melody"
 )
 
-// gorillaSystem is gorilla/websocket in the form of its chat example: a goroutine that reads and one that
-// writes for each connection, with a Go channel between the hub and the writer. The settings:
+// gorillaSystem is gorilla/websocket in the form of its chat example: a goroutine that reads and one that writes for each
+// connection, with a Go channel between the hub and the writer. The settings:
 //
-//   - PreparedMessage, so that a message is framed once for all receivers; a message with one receiver is
-//     written as it is, since preparing costs more than framing;
-//   - 256 messages in the channel, a connection whose channel is full is closed, 10 seconds for a write, a ping
-//     every 54 seconds: all as in the example;
-//   - a WriteBufferPool, which the documentation recommends for many connections that write seldom, and read
-//     buffers of 512 bytes, as everywhere here (the example has 1024);
+//   - PreparedMessage, so that a message is framed once for all receivers; a message with one receiver is written as it
+//     is, since preparing costs more than framing;
+//   - 256 messages in the channel, a connection whose channel is full is closed, 10 seconds for a write, a ping every 54
+//     seconds: all as in the example;
+//   - a WriteBufferPool, which the documentation recommends for many connections that write seldom, and read buffers of 512
+//     bytes, as everywhere here (the example has 1024);
 //   - no compression.
-type gorillaSystem struct {
-	upgrader *websocket.Upgrader
-	*topics[*gorillaClient]
-	*goroutines
-}
+type gorillaSystem struct{ hub[*gorillaClient] }
 
 type gorillaClient struct {
 	conn *websocket.Conn
@@ -46,47 +41,34 @@ const (
 	pingPeriod   = pongWait * 9 / 10
 )
 
-func gorillaEntry() Entry {
-	return Entry{
-		Name:    "gorilla",
-		Kind:    Peer,
-		Module:  "github.com/gorilla/websocket",
-		About:   "gorilla/websocket, PreparedMessage (plain for one receiver), a writing goroutine per connection",
-		New:     newGorilla,
-		Dialect: plain,
+func gorillaUpgrader() *websocket.Upgrader {
+	return &websocket.Upgrader{
+		ReadBufferSize: smallReads, WriteBufferSize: 1024, WriteBufferPool: &sync.Pool{},
+		CheckOrigin: func(*http.Request) bool { return true },
 	}
 }
 
 func newGorilla() (System, error) {
-	return &gorillaSystem{upgrader: gorillaUpgrader(), topics: newTopics[*gorillaClient](), goroutines: newGoroutines()}, nil
-}
-
-func gorillaUpgrader() *websocket.Upgrader {
-	return &websocket.Upgrader{
-		ReadBufferSize:  smallReads,
-		WriteBufferSize: 1024,
-		WriteBufferPool: &sync.Pool{},
-		CheckOrigin:     func(*http.Request) bool { return true },
-	}
-}
-
-func (s *gorillaSystem) Handler() http.Handler {
-	return s.goroutines.handler(func(w http.ResponseWriter, r *http.Request) {
-		conn, err := s.upgrader.Upgrade(w, r, nil)
+	s := &gorillaSystem{}
+	upgrader := gorillaUpgrader()
+	s.deliver = sendGorilla
+	s.serve = func(w http.ResponseWriter, r *http.Request) {
+		conn, err := upgrader.Upgrade(w, r, nil)
 		if err != nil {
 			return // it has been answered
 		}
 		c := &gorillaClient{conn, make(chan outgoing, gorillaQueue), make(chan struct{})}
-		s.goroutines.start(c.write)
-		s.goroutines.start(func() { s.read(c) })
-	})
+		s.start(c.write)
+		s.start(func() { s.read(c) })
+	}
+	return s, nil
 }
 
 // read has the conversation with a client and then waits for its end.
 func (s *gorillaSystem) read(c *gorillaClient) {
 	var channel string
 	defer func() {
-		s.topics.leave(channel, c)
+		s.leave(channel, c)
 		close(c.done)
 	}()
 	c.conn.SetReadDeadline(time.Now().Add(pongWait)) //nolint:errcheck // never fails
@@ -96,15 +78,11 @@ func (s *gorillaSystem) read(c *gorillaClient) {
 		if err != nil {
 			return
 		}
-		reply, joins, err := answer(data)
-		if err != nil {
-			return
+		reply, joined, err := s.answer(c, data)
+		if joined != "" {
+			channel = joined
 		}
-		if joins != "" {
-			channel = joins
-			s.topics.join(channel, c)
-		}
-		if !c.queue(outgoing{plain: reply}) {
+		if err != nil || !c.queue(outgoing{plain: reply}) {
 			return
 		}
 	}
@@ -149,19 +127,67 @@ func (c *gorillaClient) writeOne(m outgoing) error {
 	return c.conn.WritePreparedMessage(m.prepared)
 }
 
-func (s *gorillaSystem) Publish(messages []message.Message) error {
-	return Each(messages, func(m message.Message) (err error) {
-		out := outgoing{plain: m.JSON()}
-		s.topics.with(m.Channel, func(followers []*gorillaClient) {
-			if len(followers) > 1 {
-				out.prepared, err = websocket.NewPreparedMessage(websocket.TextMessage, out.plain)
-			}
-			for _, c := range followers {
-				if !c.queue(out) {
-					_ = c.conn.NetConn().Close() // the reader notices
-				}
-			}
-		})
-		return err
+func sendGorilla(to []*gorillaClient, payload []byte) (err error) {
+	out := outgoing{plain: payload}
+	if len(to) > 1 {
+		out.prepared, err = websocket.NewPreparedMessage(websocket.TextMessage, payload)
+	}
+	for _, c := range to {
+		if !c.queue(out) {
+			_ = c.conn.NetConn().Close() // the reader notices
+		}
+	}
+	return err
+}
+
+// melodySystem is olahol/melody. The settings:
+//
+//   - Write to each session of the channel, as BroadcastMultiple does, but going on where a session is closing.
+//     BroadcastFilter would ask about every session for every message instead;
+//   - MessageBufferSize 256, the default: a burst fits into it, and melody drops the rest;
+//   - a pool of write buffers in the upgrader (gorilla's documented way to less memory with many idle connections), and
+//     read buffers of 512 bytes, as everywhere here (melody's default is 1024 each);
+//   - no compression.
+type melodySystem struct {
+	melody *melody.Melody
+	hub[*melody.Session]
+}
+
+func newMelody() (System, error) {
+	s := &melodySystem{melody: melody.New()}
+	s.deliver = func(to []*melody.Session, payload []byte) error {
+		for _, session := range to {
+			_ = session.Write(payload) // fails for a session that is closing
+		}
+		return nil
+	}
+	s.serve = func(w http.ResponseWriter, r *http.Request) {
+		_ = s.melody.HandleRequest(w, r) // the error has been answered
+	}
+	s.melody.Upgrader = gorillaUpgrader()
+	s.melody.HandleMessage(s.onMessage)
+	s.melody.HandleDisconnect(func(session *melody.Session) {
+		if channel, ok := session.Get("channel"); ok {
+			s.leave(channel.(string), session) //nolint:forcetypeassert // stored below
+		}
 	})
+	return s, nil
+}
+
+func (s *melodySystem) onMessage(session *melody.Session, data []byte) {
+	reply, channel, err := s.answer(session, data)
+	if err != nil {
+		_ = session.CloseWithMsg(websocket.FormatCloseMessage(websocket.ClosePolicyViolation, ""))
+		return
+	}
+	if channel != "" {
+		session.Set("channel", channel)
+	}
+	_ = session.Write(reply) // fails for a session that is closing
+}
+
+// Close lets the handlers end first: melody's hub, once closed, no longer accepts the end of a session.
+func (s *melodySystem) Close() error {
+	_ = s.hub.Close()
+	return s.melody.Close()
 }

@@ -1,6 +1,8 @@
 package systems
 
 import (
+	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 
@@ -9,53 +11,22 @@ import (
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
 )
 
-// gwsSystem is lxzan/gws with its Broadcaster, which encodes a message once and hands the frame to the write
-// queue of each connection, as its documentation shows for broadcasting. A message with one receiver goes
-// through WriteAsync, which is the same without the shared frame. The settings:
+// gwsSystem is lxzan/gws with its Broadcaster, which encodes a message once and hands the frame to the write queue of each
+// connection, as its documentation shows for broadcasting. A message with one receiver goes through WriteAsync, which is
+// the same without the shared frame. The settings:
 //
 //   - ReadLoop on a goroutine of its own, as the documentation has it, so that the request can be collected;
 //   - ReadBufferSize 512: the clients send little, and memory per connection counts (its default is 4096);
-//   - no compression, no UTF-8 check, no parallel handling of a connection's messages: the defaults, and the
-//     fastest.
+//   - no compression, no UTF-8 check, no parallel handling of a connection's messages: the defaults, and the fastest.
+//
+// The variant gws-direct has no hand-over: WriteMessage to each connection in turn, on the goroutine that publishes. It is
+// the shortest way through a library; a client that does not read stops all others, so it takes part in S11 only.
 type gwsSystem struct {
 	gws.BuiltinEventHandler
-	upgrader *gws.Upgrader
-	*topics[*gws.Conn]
-	*goroutines
-	// direct: the publishing goroutine writes to each connection itself.
-	direct bool
+	hub[*gws.Conn]
 }
 
 const gwsModule = "github.com/lxzan/gws"
-
-func gwsEntry() Entry {
-	return Entry{
-		Name:    "gws",
-		Kind:    Peer,
-		Module:  gwsModule,
-		About:   "lxzan/gws, Broadcaster (WriteAsync for one receiver)",
-		New:     newGWS,
-		Dialect: plain,
-	}
-}
-
-// gwsDirectEntry is gws without any hand-over: WriteMessage to each connection in turn, on the goroutine that publishes.
-// It is the shortest way through a library; a client that does not read stops all others, so it is in S11 alone.
-func gwsDirectEntry() Entry {
-	e := gwsEntry()
-	e.Name, e.Part = "gws-direct", DirectOnly
-	e.About = "lxzan/gws, WriteMessage to each connection by the goroutine that publishes"
-	e.New = func() (System, error) { return openGWS(true), nil }
-	return e
-}
-
-func newGWS() (System, error) { return openGWS(false), nil }
-
-func openGWS(direct bool) *gwsSystem {
-	s := &gwsSystem{topics: newTopics[*gws.Conn](), goroutines: newGoroutines(), direct: direct}
-	s.upgrader = gws.NewUpgrader(s, gwsOption())
-	return s
-}
 
 // smallReads is the size of a read buffer where one may be chosen: the clients send little.
 const smallReads = 512
@@ -67,64 +38,92 @@ func gwsOption() *gws.ServerOption {
 // quiet drops the log of gws: clients leave on purpose here.
 type quiet struct{}
 
-func (quiet) Error(v ...any) { slog.Debug("gws", "said", v) }
+func (quiet) Error(v ...any) { slog.Debug("gws", "error", v) }
 
-// Handler upgrades.
-func (s *gwsSystem) Handler() http.Handler {
-	return s.goroutines.handler(func(w http.ResponseWriter, r *http.Request) {
-		socket, err := s.upgrader.Upgrade(w, r)
-		if err == nil {
-			s.goroutines.start(socket.ReadLoop)
+// newGWS returns the system with a way to deliver.
+func newGWS(deliver func([]*gws.Conn, []byte) error) func() (System, error) {
+	return func() (System, error) {
+		s := &gwsSystem{}
+		s.deliver, s.serve = deliver, upgradeGWS(s, &s.goroutines)
+		return s, nil
+	}
+}
+
+// upgradeGWS returns a handler that upgrades and reads from each connection on a goroutine.
+func upgradeGWS(events gws.Event, g *goroutines) http.HandlerFunc {
+	upgrader := gws.NewUpgrader(events, gwsOption())
+	return func(w http.ResponseWriter, r *http.Request) {
+		if conn, err := upgrader.Upgrade(w, r); err == nil {
+			g.start(conn.ReadLoop)
 		}
-	})
+	}
 }
 
 // OnMessage has the conversation with a client.
-func (s *gwsSystem) OnMessage(socket *gws.Conn, m *gws.Message) {
+func (s *gwsSystem) OnMessage(conn *gws.Conn, m *gws.Message) {
 	defer m.Close()
-	reply, channel, err := answer(m.Bytes())
+	reply, channel, err := s.answer(conn, m.Bytes())
 	if err != nil {
-		socket.WriteClose(1008, nil)
+		conn.WriteClose(1008, nil)
 		return
 	}
 	if channel != "" {
-		socket.Session().Store("channel", channel)
-		s.topics.join(channel, socket)
+		conn.Session().Store("channel", channel)
 	}
-	socket.WriteMessage(gws.OpcodeText, reply) //nolint:errcheck // an error closes the connection
+	conn.WriteMessage(gws.OpcodeText, reply) //nolint:errcheck // an error closes the connection
 }
 
-// OnClose forgets a client.
-func (s *gwsSystem) OnClose(socket *gws.Conn, _ error) {
-	if channel, ok := socket.Session().Load("channel"); ok {
-		s.topics.leave(channel.(string), socket) //nolint:forcetypeassert // stored above
+// OnClose removes a client.
+func (s *gwsSystem) OnClose(conn *gws.Conn, _ error) {
+	if channel, ok := conn.Session().Load("channel"); ok {
+		s.leave(channel.(string), conn) //nolint:forcetypeassert // stored above
 	}
 }
 
-// Publish broadcasts.
-func (s *gwsSystem) Publish(messages []message.Message) error {
-	return Each(messages, func(m message.Message) error {
-		payload := m.JSON()
-		s.topics.with(m.Channel, func(followers []*gws.Conn) {
-			switch {
-			case s.direct:
-				for _, socket := range followers {
-					_ = socket.WriteMessage(gws.OpcodeText, payload) // fails for a connection that is closing
-				}
-			case len(followers) == 1:
-				followers[0].WriteAsync(gws.OpcodeText, payload, nil)
-			default:
-				broadcast(payload, followers)
-			}
-		})
+func broadcastGWS(to []*gws.Conn, payload []byte) error {
+	if len(to) == 1 {
+		to[0].WriteAsync(gws.OpcodeText, payload, nil)
 		return nil
-	})
-}
-
-func broadcast(payload []byte, to []*gws.Conn) {
+	}
 	b := gws.NewBroadcaster(gws.OpcodeText, payload)
 	defer b.Close()
-	for _, socket := range to {
-		_ = b.Broadcast(socket) // fails for a connection that is closing
+	for _, conn := range to {
+		_ = b.Broadcast(conn) // fails for a connection that is closing
 	}
+	return nil
+}
+
+func writeGWS(to []*gws.Conn, payload []byte) error {
+	for _, conn := range to {
+		_ = conn.WriteMessage(gws.OpcodeText, payload) // as above
+	}
+	return nil
+}
+
+// silent is a yardstick that publishes nothing.
+type silent struct{ hub[struct{}] }
+
+func newSilent(serve func(*goroutines) http.HandlerFunc) func() (System, error) {
+	return func() (System, error) {
+		s := &silent{}
+		s.serve = serve(&s.goroutines)
+		return s, nil
+	}
+}
+
+// Publish fails.
+func (*silent) Publish([]message.Message) error {
+	return errors.New("systems: this yardstick publishes nothing")
+}
+
+// upgradeOnly is gws that upgrades a connection, reads from it and does nothing else: the limit for S6. Its clients are
+// ready once the upgrade is answered. The settings are those of gws.
+func upgradeOnly(g *goroutines) http.HandlerFunc {
+	return upgradeGWS(&gws.BuiltinEventHandler{}, g)
+}
+
+// emptyHandler is a handler of net/http that reads the body of a request and answers with nothing. No API over net/http can
+// accept requests for less: the limit for S12.
+func emptyHandler(*goroutines) http.HandlerFunc {
+	return func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }
 }

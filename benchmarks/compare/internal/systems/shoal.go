@@ -24,18 +24,6 @@ type shoalSystem struct {
 	server  *server.Server
 }
 
-func shoalEntry() Entry {
-	return Entry{
-		Name:       OwnName,
-		Kind:       Own,
-		Module:     "github.com/shoal-go/shoal",
-		About:      "this project, options at their defaults, manager.Publish in the process",
-		New:        func() (System, error) { return NewShoal(nil) },
-		Dialect:    shoalDialect,
-		Publishing: shoalPublishing,
-	}
-}
-
 // shoalPublishing publishes to one upload by its own path, and to several by /v1/messages.
 func shoalPublishing(messages []message.Message) (path string, body []byte) {
 	channel := messages[0].Channel

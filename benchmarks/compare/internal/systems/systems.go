@@ -1,5 +1,5 @@
-// Package systems holds the servers that are compared: this project's, its peers and the yardsticks, each an
-// adapter in a file of its own that says with which settings it runs, and why these.
+// Package systems holds the servers that are compared: this project's, its peers and the yardsticks, each an adapter that
+// names its settings and the reasons for them.
 package systems
 
 import (
@@ -89,41 +89,96 @@ type Audience struct {
 
 func (a Audience) channelOf(client int) string { return message.Channel(client % max(a.Channels, 1)) }
 
+// The modules of systems.
+const (
+	own         = "github.com/shoal-go/shoal"
+	gorilla     = "github.com/gorilla/websocket"
+	coder       = "github.com/coder/websocket"
+	melodyPath  = "github.com/olahol/melody"
+	centrifugal = "github.com/centrifugal/centrifuge"
+)
+
+// upgraded is the dialect of clients that are ready once they are upgraded.
+func upgraded(Audience) load.Dialect { return load.Dialect{Path: path} }
+
 // All returns every system, in the order in which tables show them.
-func All() []Entry {
-	return []Entry{
-		shoalEntry(),
-		writeLoopEntry(), joinedWriteEntry(), gwsUpgradeEntry(),
-		gwsEntry(), gwsDirectEntry(), melodyEntry(), gorillaEntry(), centrifugeEntry(), centrifugeBatchedEntry(), coderEntry(),
-		centrifugoEntry(), centrifugoHistoryEntry(), emptyHandlerEntry(),
-	}
+func All() []Entry { return slices.Clone(table) }
+
+var table = []Entry{
+	{
+		Name: OwnName, Kind: Own, Module: own, About: "this project, options at their defaults, manager.Publish in the process",
+		New: func() (System, error) { return NewShoal(nil) }, Dialect: shoalDialect, Publishing: shoalPublishing,
+	},
+	{
+		Name: "write-loop", Kind: Yardstick, Module: gwsModule, Part: NoStorm, New: newWriteLoop(false), Dialect: plain,
+		About: "write(2) of the ready frame to each socket, on as many goroutines as cores",
+	},
+	{
+		Name: "joined-write", Kind: Yardstick, Module: gwsModule, Part: NoStorm, New: newWriteLoop(true), Dialect: plain,
+		About: "the write loop with a burst's frames joined into one write(2) per socket",
+	},
+	{
+		Name: "gws-upgrade", Kind: Yardstick, Module: gwsModule, Part: StormOnly, New: newSilent(upgradeOnly), Dialect: upgraded,
+		About: "gws that upgrades and no more: no authentication, no subscription",
+	},
+	{
+		Name: "gws", Kind: Peer, Module: gwsModule, New: newGWS(broadcastGWS), Dialect: plain,
+		About: "lxzan/gws, Broadcaster (WriteAsync for one receiver)",
+	},
+	{
+		Name: "gws-direct", Kind: Peer, Module: gwsModule, Part: DirectOnly, New: newGWS(writeGWS), Dialect: plain,
+		About: "lxzan/gws, WriteMessage to each connection by the goroutine that publishes",
+	},
+	{
+		Name: "melody", Kind: Peer, Module: melodyPath, New: newMelody, Dialect: plain,
+		About: "olahol/melody, Write to each session of the channel, pooled write buffers",
+	},
+	{
+		Name: "gorilla", Kind: Peer, Module: gorilla, New: newGorilla, Dialect: plain,
+		About: "gorilla/websocket, PreparedMessage (plain for one receiver), a writing goroutine per connection",
+	},
+	{
+		Name: "centrifuge", Kind: Peer, Module: centrifugal, New: newCentrifuge(unbatched), Dialect: centrifugeDialect,
+		About: "centrifugal/centrifuge, memory broker, no write delay",
+	},
+	{
+		Name: "centrifuge-batched", Kind: Peer, Module: centrifugal, New: newCentrifuge(batched), Dialect: centrifugeDialect,
+		About: "centrifugal/centrifuge, memory broker, WriteDelay 100 ms, no limit to messages in a frame",
+	},
+	{
+		Name: "coder", Kind: Peer, Module: coder, New: newCoder, Dialect: plain,
+		About: "coder/websocket, a channel and a writing goroutine per connection",
+	},
+	{
+		Name: "centrifugo", Kind: Peer, Module: CentrifugoModule, Command: "centrifugo", New: newCentrifugo(false),
+		Dialect: centrifugoDialect, Publishing: centrifugoPublishing,
+		About: "a whole Centrifugo, memory engine, published to through its HTTP API",
+	},
+	{
+		Name: "centrifugo-history", Kind: Peer, Module: CentrifugoModule, Command: "centrifugo", New: newCentrifugo(true),
+		Part: IntakeOnly, Dialect: centrifugoDialect, Publishing: centrifugoPublishing,
+		About: "the same with 64 messages of history for each channel",
+	},
+	{
+		Name: "net-http", Kind: Yardstick, Module: "net/http", Part: IntakeOnly, New: newSilent(emptyHandler), Dialect: upgraded,
+		Publishing: shoalPublishing, About: "a handler of net/http that reads the body and does nothing",
+	},
 }
 
 // Find returns the system of a name. The error lists the names that there are.
 func Find(name string) (Entry, error) {
-	all := All()
-	at := slices.IndexFunc(all, func(e Entry) bool { return e.Name == name })
+	at := slices.IndexFunc(table, func(e Entry) bool { return e.Name == name })
 	if at < 0 {
 		return Entry{}, fmt.Errorf("systems: %q is unknown, want one of %s", name, strings.Join(Names(), ", "))
 	}
-	return all[at], nil
+	return table[at], nil
 }
 
 // Names lists the systems' names.
 func Names() []string {
 	var names []string
-	for _, e := range All() {
+	for _, e := range table {
 		names = append(names, e.Name)
 	}
 	return names
-}
-
-// Each publishes messages one after the other.
-func Each(messages []message.Message, publish func(message.Message) error) error {
-	for _, m := range messages {
-		if err := publish(m); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -12,11 +12,18 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"go.uber.org/goleak"
 
 	"github.com/shoal-go/shoal/internal/load"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
 )
+
+// centrifuge's node, shut down, leaves behind workers that sleep for a second.
+func TestMain(m *testing.M) {
+	const worker = "github.com/centrifugal/centrifuge/internal/dissolve.(*Dissolver).runWorker"
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction(worker))
+}
 
 const (
 	clients  = 20

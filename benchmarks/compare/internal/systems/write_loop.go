@@ -26,7 +26,7 @@ type writeLoop struct {
 	gws.BuiltinEventHandler
 	upgrader *gws.Upgrader
 	joined   bool
-	*goroutines
+	goroutines
 
 	mu    sync.RWMutex // protects the fields below; held for reading while writing, so that no socket closes during a write
 	parts []part
@@ -36,33 +36,15 @@ type writeLoop struct {
 // part are the sockets of each channel that one goroutine writes to.
 type part map[string][]*socket
 
-func writeLoopEntry() Entry {
-	return Entry{
-		Name:    "write-loop",
-		Kind:    Yardstick,
-		Module:  gwsModule,
-		About:   "write(2) of the ready frame to each socket, on as many goroutines as cores",
-		Part:    NoStorm,
-		New:     func() (System, error) { return newWriteLoop(false), nil },
-		Dialect: plain,
+func newWriteLoop(joined bool) func() (System, error) {
+	return func() (System, error) {
+		s := &writeLoop{joined: joined, parts: make([]part, runtime.GOMAXPROCS(0))}
+		for i := range s.parts {
+			s.parts[i] = part{}
+		}
+		s.upgrader = gws.NewUpgrader(s, gwsOption())
+		return s, nil
 	}
-}
-
-func joinedWriteEntry() Entry {
-	e := writeLoopEntry()
-	e.Name = "joined-write"
-	e.About = "the write loop with a burst's frames joined into one write(2) per socket"
-	e.New = func() (System, error) { return newWriteLoop(true), nil }
-	return e
-}
-
-func newWriteLoop(joined bool) *writeLoop {
-	s := &writeLoop{joined: joined, goroutines: newGoroutines(), parts: make([]part, runtime.GOMAXPROCS(0))}
-	for i := range s.parts {
-		s.parts[i] = part{}
-	}
-	s.upgrader = gws.NewUpgrader(s, gwsOption())
-	return s
 }
 
 // noCloseConn is a connection whose close is left to its owner: the number of a closed socket may be another
@@ -73,7 +55,9 @@ func (noCloseConn) Close() error { return nil }
 
 // Handler upgrades.
 func (s *writeLoop) Handler() http.Handler {
-	return s.goroutines.handler(func(w http.ResponseWriter, r *http.Request) {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.add(1)
+		defer s.add(-1)
 		conn, buffered, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
@@ -84,7 +68,7 @@ func (s *writeLoop) Handler() http.Handler {
 			_ = conn.Close()
 			return
 		}
-		s.goroutines.start(func() {
+		s.start(func() {
 			reader.ReadLoop()
 			s.leave(reader)
 			_ = conn.Close()

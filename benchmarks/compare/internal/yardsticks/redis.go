@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
@@ -29,8 +30,14 @@ const (
 	Stored = "redis-benchmark, same script"
 )
 
-// OfRedis lists them.
-func OfRedis() []string { return []string{Plain, Stored} }
+// RedisAt returns the clients for the server at a URL.
+func RedisAt(at string) (r Redis, err error) {
+	u, err := url.Parse(at)
+	if err != nil {
+		return r, fmt.Errorf("yardsticks: %w", err)
+	}
+	return Redis{Host: u.Hostname(), Port: u.Port()}, nil
+}
 
 // connections is how many redis-benchmark has at most. More in flight are pipelined.
 const connections = 64

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -83,8 +84,24 @@ const (
 	SameStream = "nats bench, js async, received" // likewise, in the broker's stream, and received from there
 )
 
-// OfNATS lists them.
-func OfNATS() []string { return []string{Core, Sync, Async, SameStream} }
+// Of lists the clients of a broker, none for a broker without any.
+func Of(broker string) []string {
+	switch broker {
+	case "nats":
+		return []string{Core, Sync, Async, SameStream}
+	case "redis":
+		return []string{Plain, Stored}
+	}
+	return nil
+}
+
+// ModuleOf is the module of the clients of a broker.
+func ModuleOf(broker string) string {
+	if broker == "redis" {
+		return RedisModule
+	}
+	return NATSModule
+}
 
 // settling is how long a subscriber is given before messages come: it does not say when it has subscribed.
 const settling = 300 * time.Millisecond
@@ -99,14 +116,14 @@ func (n NATS) Run(ctx context.Context, name string, l Load) (came Result, err er
 	live := ""
 	switch name {
 	case Core:
-		live, publish = "core.>", join([]string{"bench", "pub", "core"}, many)
+		live, publish = "core.>", slices.Concat([]string{"bench", "pub", "core"}, many)
 	case Sync:
-		publish = join([]string{"bench", "js", "pub", "sync", "own", "--clients", inFlight}, many, own)
+		publish = slices.Concat([]string{"bench", "js", "pub", "sync", "own", "--clients", inFlight}, many, own)
 	case Async:
-		publish = join([]string{"bench", "js", "pub", "async", "own", "--batch", inFlight}, many, own)
+		publish = slices.Concat([]string{"bench", "js", "pub", "async", "own", "--batch", inFlight}, many, own)
 	case SameStream:
 		live = n.Live
-		publish = join([]string{"bench", "js", "pub", "async", n.Subject, "--batch", inFlight, "--stream", n.Stream}, many)
+		publish = slices.Concat([]string{"bench", "js", "pub", "async", n.Subject, "--batch", inFlight, "--stream", n.Stream}, many)
 	default:
 		return came, fmt.Errorf("yardsticks: NATS has no client %q", name)
 	}
@@ -115,13 +132,13 @@ func (n NATS) Run(ctx context.Context, name string, l Load) (came Result, err er
 	defer cancel()
 	var subscriber *client
 	if live != "" {
-		if subscriber, err = start(ctx, n.Program, join([]string{"bench", "sub", live}, common)...); err != nil {
+		if subscriber, err = start(ctx, n.Program, slices.Concat([]string{"bench", "sub", live}, common)...); err != nil {
 			return came, err
 		}
 		defer func() { err = errors.Join(err, subscriber.await(cancel, &came)) }()
 		time.Sleep(settling)
 	}
-	publisher, err := start(ctx, n.Program, join(publish, common)...)
+	publisher, err := start(ctx, n.Program, slices.Concat(publish, common)...)
 	if err != nil {
 		return came, err
 	}
@@ -137,12 +154,4 @@ func (c *client) await(cancel func(), came *Result) error {
 	perSecond, cpu, err := c.end(natsRate)
 	came.PerSecond, came.SubscriberCPU = min(came.PerSecond, perSecond), cpu
 	return err
-}
-
-func join(parts ...[]string) []string {
-	var all []string
-	for _, p := range parts {
-		all = append(all, p...)
-	}
-	return all
 }

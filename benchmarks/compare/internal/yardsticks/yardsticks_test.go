@@ -7,7 +7,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"go.uber.org/goleak"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestRatesAreRead(t *testing.T) {
 	nats := "04:09:27 Using stream: SHOAL\n  [1] 160 msgs/sec ~ 40 KiB/sec\n" +

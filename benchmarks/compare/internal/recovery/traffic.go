@@ -1,0 +1,201 @@
+package recovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/shoal-go/shoal/manager"
+
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
+)
+
+// several calls do with the numbers below n, some at a time, and returns their errors. After an error in one of the
+// goroutines, it does no more.
+func several(callers, n int, do func(i int) error) error {
+	next := make(chan int)
+	failures := make([]error, callers)
+	var running sync.WaitGroup
+	for caller := range callers {
+		running.Go(func() {
+			for i := range next {
+				if failures[caller] == nil {
+					failures[caller] = do(i)
+				}
+			}
+		})
+	}
+	for i := range n {
+		next <- i
+	}
+	close(next)
+	running.Wait()
+	return errors.Join(failures...)
+}
+
+// uploadsPerUser is how many uploads one connection follows.
+const uploadsPerUser = 500
+
+// followers are the connections of the node that is cut off. They note the newest message of each upload, and the times of
+// live messages, apart for uploads that change during the cut.
+type followers struct {
+	newest       []atomic.Uint64 // number of the newest message, by upload
+	disorder     atomic.Int64
+	changes      func(upload int) bool // whether an upload changes during the cut
+	from         atomic.Int64          // messages that were sent earlier do not count, in nanoseconds of Unix time
+	live, behind *worker.Times
+}
+
+func newFollowers(uploads int, changes func(int) bool) *followers {
+	f := &followers{newest: make([]atomic.Uint64, uploads), changes: changes, live: worker.NewTimes(), behind: worker.NewTimes()}
+	f.measureFrom(time.Now())
+	return f
+}
+
+// measureFrom removes the times, and counts messages that are sent from now on.
+func (f *followers) measureFrom(at time.Time) {
+	f.from.Store(at.UnixNano())
+	f.live.Reset()
+	f.behind.Reset()
+}
+
+// follow subscribes to all uploads.
+func (f *followers) follow(ctx context.Context, m *manager.Manager) error {
+	conns := make([]*connection, (len(f.newest)+uploadsPerUser-1)/uploadsPerUser)
+	user := func(i int) string { return "user-" + strconv.Itoa(i) }
+	for i := range conns {
+		conns[i] = &connection{f}
+		if err := m.Connect(user(i), conns[i]); err != nil {
+			return err
+		}
+	}
+	return several(256, len(f.newest), func(i int) error {
+		who := i / uploadsPerUser
+		if err := m.SubscribeConn(ctx, user(who), conns[who], message.Channel(i), manager.SubscribeOptions{}); err != nil {
+			return fmt.Errorf("recovery: following uploads: %w", err)
+		}
+		return nil
+	})
+}
+
+// connection is one client.
+type connection struct{ *followers }
+
+// Send notes a message.
+func (c *connection) Send(m *manager.Frame) manager.Outcome {
+	now := time.Now().UnixNano()
+	upload, err := strconv.Atoi(m.UploadID()[1:])
+	sent, isMessage := message.SentAt(m.Body())
+	number, isNumber := message.NumberOf(m.Body())
+	if err != nil || !isMessage || !isNumber {
+		return manager.Queued
+	}
+	// A snapshot may repeat the newest message; the lock of the upload is held, so only this goroutine stores.
+	if old := c.newest[upload].Load(); number > old {
+		if old != 0 && number != old+1 {
+			c.disorder.Add(1)
+		}
+		c.newest[upload].Store(number)
+	}
+	if sent >= c.from.Load() {
+		times := c.live
+		if c.changes(upload) {
+			times = c.behind
+		}
+		times.Add(now - sent)
+	}
+	return manager.Queued
+}
+
+// Close is not expected; a follower that was closed never becomes current.
+func (c *connection) Close(manager.CloseReason) {}
+
+// publisher publishes numbered messages on the node that keeps its broker.
+type publisher struct {
+	manager *manager.Manager
+	bytes   int
+	numbers []atomic.Uint64 // of the newest message, by upload
+}
+
+// publish publishes the next message of an upload. One goroutine at a time may publish to an upload.
+func (p *publisher) publish(ctx context.Context, upload int, planned time.Time) error {
+	channel := message.Channel(upload)
+	number := p.numbers[upload].Load() + 1
+	body := message.Message{Channel: channel, Sent: planned.UnixNano(), Number: number, Size: p.bytes}
+	if err := publish(ctx, p.manager, channel, body.AppendEvent(make([]byte, 0, p.bytes))); err != nil {
+		return fmt.Errorf("recovery: publishing: %w", err)
+	}
+	p.numbers[upload].Store(number)
+	return nil
+}
+
+// publish publishes a message from its JSON on.
+func publish(ctx context.Context, m *manager.Manager, channel string, body []byte) error {
+	e, err := manager.Parse(channel, body, time.Now())
+	if err == nil {
+		_, err = m.Publish(ctx, channel, e)
+	}
+	return err
+}
+
+// each publishes to uploads, several at a time.
+func (p *publisher) each(ctx context.Context, uploads []int) error {
+	return several(64, len(uploads), func(i int) error { return p.publish(ctx, uploads[i], time.Now()) })
+}
+
+// live publishes at a fixed rate to a few uploads in turn, until it is stopped. Messages have their planned time, so that a
+// delay of the publisher counts. Each upload has a goroutine of its own.
+type live struct {
+	pausing atomic.Bool // uploads that do not change are left out
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+	failure atomic.Pointer[error]
+}
+
+// goLive starts to publish rate messages per second.
+func goLive(ctx context.Context, p *publisher, uploads []int, rate float64, changes func(int) bool) *live {
+	ctx, cancel := context.WithCancel(ctx)
+	l := &live{cancel: cancel}
+	interval := time.Duration(float64(time.Second) * float64(len(uploads)) / rate)
+	start := time.Now()
+	for i, upload := range uploads {
+		planned := start.Add(interval * time.Duration(i) / time.Duration(len(uploads)))
+		l.running.Go(func() {
+			for ; pause(ctx, time.Until(planned)); planned = planned.Add(interval) {
+				if l.pausing.Load() && !changes(upload) {
+					continue
+				}
+				if err := p.publish(context.WithoutCancel(ctx), upload, planned); err != nil {
+					l.failure.Store(&err)
+					return
+				}
+			}
+		})
+	}
+	return l
+}
+
+// stop ends it and returns its first error.
+func (l *live) stop() error {
+	l.cancel()
+	l.running.Wait()
+	if err := l.failure.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// pause waits, and reports whether ctx has not ended.
+func pause(ctx context.Context, wait time.Duration) bool {
+	select {
+	case <-time.After(wait):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

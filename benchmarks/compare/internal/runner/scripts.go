@@ -1,0 +1,175 @@
+package runner
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/link"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/loadgen"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/serverproc"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/sinks"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
+)
+
+// memory measures S5: the memory in use, after a collection, with idle connections and before them.
+func (m *measurement) memory() {
+	s := m.serve(nil, 1)
+	kernel := worker.Slab()
+	empty := call[worker.Usage](m, s.server, 0, "Usage", true)
+	s.connect()
+	m.pause(m.Scenarios.Settle)
+	full := call[worker.Usage](m, s.server, 0, "Usage", true)
+	kernel = worker.Slab() - kernel
+	n := float64(s.connections)
+	m.figures[results.PerConnection] = float64(full.Resident-empty.Resident) / n
+	m.figures[results.Resident] = float64(full.Resident) / n
+	m.figures[results.Kernel] = max(float64(kernel)/n/2, 0) // the clients' ends are on this machine, too
+}
+
+// storm measures S6: all clients reconnect at once and resume their subscriptions, one each.
+func (m *measurement) storm() {
+	s := m.serve(nil, 1)
+	m.profile(s.server, "")
+	server, clients := m.usage(s.server), m.usage(s.clients)
+	opened := s.connect()
+	took := time.Duration(opened.Ended - opened.Began)
+	cpu := m.usage(s.server).CPU - server.CPU
+	n := float64(s.connections)
+	m.share(cpu, opened.CPU-clients.CPU, took)
+	m.figures[results.ConnectRate] = n / took.Seconds()
+	m.latencies(opened.Ready, results.ReadyP50, results.ReadyP99)
+	m.figures[results.ConnectCPU] = float64(cpu) / n / 1e3
+}
+
+// fresh measures S10: one client behind a slow link follows an upload with many states a second. It measures in the last
+// part of the time: buffers on the way fill up first. A message that has not been received when publishing is over does not
+// count: a system whose queue grows without bound would otherwise be waited for as long again.
+func (m *measurement) fresh() {
+	p := m.trial.params
+	between, err := link.New(m.ctx, link.Options{
+		Rate: float64(p.Kbits) * 1000, Delay: time.Duration(p.DelayMS) * time.Millisecond, Loss: p.Loss,
+	})
+	if !m.check(err) {
+		return
+	}
+	m.closers = append(m.closers, between.Close)
+	s := m.serve(between, 1)
+	s.connect()
+	if m.err != nil {
+		return
+	}
+	q := m.atRate(m.Duration)
+	measured := float64(q.Messages)
+	wait := loadgen.Wait{Total: math.MaxUint64, WarmUp: m.Scenarios.WarmUp, Timeout: time.Duration(measured / p.Rate * float64(time.Second))}
+	q.Messages += int(p.Rate * wait.WarmUp.Seconds())
+	r, err := s.publish(q, wait)
+	m.check(err)
+	m.latencies(r.Latency, results.P50, results.P99)
+	m.figures[results.Late] = milliseconds(r.Late)
+	m.figures[results.Messages] = float64(r.Messages)
+	m.figures[results.Received] = float64(r.Messages) / measured
+	m.figures[results.ReceivedBytes] = float64(r.Bytes)
+	m.figures[results.Closed] = float64(r.Closed)
+	if r.Closed > 0 {
+		m.figures[results.Lasted] = milliseconds(r.Ended - r.Began)
+		m.figures[results.CloseCode] = closeCode(r.Missing)
+	}
+}
+
+// closeCode returns the code in an explanation of why a connection has ended, 0 if there is none.
+func closeCode(explanation string) float64 {
+	_, code, _ := strings.Cut(explanation, "closed the connection with ")
+	n := 0
+	_, _ = fmt.Sscanf(code, "%d", &n) // 0 where there is no number
+	return float64(n)
+}
+
+// direct measures S11: server, publisher and clients are one process.
+func (m *measurement) direct() {
+	s := m.serve(nil, 1)
+	m.profile(s.server, "")
+	q := m.atRate(m.Measure)
+	q.Clients = s.connections
+	a := call[serverproc.DirectTimes](m, s.server, m.Measure, "Direct", q)
+	m.latencies(a.Planned, results.P50, results.P99, results.P999)
+	m.latencies(a.Called, results.CallP50, results.CallP99, results.CallP999)
+	m.figures[results.Late] = milliseconds(a.Late)
+	m.figures[results.Delivered], m.figures[results.Expected] = float64(a.Received), float64(a.Received)
+}
+
+// intake measures S12: it publishes for a while to warm up, and then measures.
+func (m *measurement) intake() {
+	p := m.trial.params
+	var server brokerServer
+	var flags []string
+	if foreign(p) {
+		server = m.brokerServer(map[string]string{results.RedisPublish: "redis", results.NATSPublish: "nats"}[p.Work])
+		flags = []string{"--broker", server.url}
+	}
+	s := m.serve(nil, 1, flags...)
+	if p.Connections > 0 {
+		s.connect()
+	}
+	q := loadgen.Intake{
+		System: m.trial.entry.Name, Addr: cmp.Or(server.url, s.addr), Publishers: p.Publishers, Channels: p.Channels,
+		Messages: p.Messages, Bytes: p.Bytes, Spread: p.Work == results.ManyPost, For: m.Measure / 4,
+	}
+	warm := call[loadgen.TakenIn](m, s.clients, q.For, "Intake", q)
+	m.profile(s.server, "")
+	before := m.usage(s.server)
+	q.For = m.Measure
+	a := call[loadgen.TakenIn](m, s.clients, q.For, "Intake", q)
+	cpu := m.usage(s.server).CPU - before.CPU
+	published := float64(a.Published)
+	m.share(cpu, a.CPU-warm.CPU, time.Duration(a.Took))
+	m.figures[results.Throughput] = published / time.Duration(a.Took).Seconds()
+	m.figures[results.ServerCPU] = float64(cpu) / published
+	m.latencies(a.Latency, results.P50, results.P99)
+	if p.Connections > 0 {
+		m.figures[results.Received] = float64(a.Received-warm.Received) / published
+	}
+}
+
+// withoutSockets measures work of a manager with connections that only count.
+func (m *measurement) withoutSockets() {
+	p := m.trial.params
+	s := m.start("sinks", nil)
+	cost := func(method string, arguments any) sinks.Cost {
+		return call[sinks.Cost](m, s, m.Measure, method, arguments)
+	}
+	connected := cost("Connect", sinks.Population{
+		Connections: p.Connections, Uploads: p.Channels, Bytes: p.Bytes, Shuffled: p.Work == results.Shuffled,
+	})
+	subscribed := cost("Subscribe", worker.None{})
+	work := sinks.Work{For: m.Measure}
+	perSecond := func(c sinks.Cost) float64 { return float64(c.Operations) / c.Took.Seconds() }
+	each := func(c sinks.Cost) float64 { return float64(c.Took) / float64(c.Operations) }
+	switch p.Work {
+	case results.Publish, results.Churn:
+		method := map[string]string{results.Publish: "Publish", results.Churn: "Churn"}[p.Work]
+		m.figures[results.Operations] = perSecond(cost(method, work))
+	case results.Broadcast, results.Shuffled:
+		broadcast := cost("Broadcast", work)
+		m.figures[results.Operations], m.figures[results.PerReceiver] = perSecond(broadcast), each(broadcast)
+	default:
+		n := float64(p.Connections)
+		m.figures[results.ConnectTime], m.figures[results.SubscribeTime] = each(connected), each(subscribed)
+		m.figures[results.RegistryConnection] = float64(connected.Grown) / n
+		m.figures[results.RegistrySubscription] = float64(subscribed.Grown) / n
+		filled := cost("Fill", worker.None{})
+		m.figures[results.HeldMessage] = float64(filled.Grown) / float64(p.Channels)
+		m.figures[results.Heap] = float64(filled.Heap)
+		m.figures[results.ResidentTotal] = float64(m.usage(s).Resident)
+		if p.Work == results.OneUpload {
+			return // one publish takes as long as the upload has receivers, which another sweep measures
+		}
+		m.figures[results.Operations] = perSecond(cost("Publish", work))
+		work.Collect = true
+		collected := cost("Publish", work)
+		m.figures[results.Collected], m.figures[results.Pause] = milliseconds(int64(collected.Collected)), milliseconds(int64(collected.Pause))
+	}
+}

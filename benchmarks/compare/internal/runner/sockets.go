@@ -1,0 +1,289 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/link"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/loadgen"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/serverproc"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
+)
+
+// session is a server and its clients.
+type session struct {
+	*measurement
+	server, clients *worker.Child
+	addr            string
+	// connections is their number, of which stalled do not read.
+	connections, stalled int
+	// awaited is the number of messages that the clients must have received so far, all together.
+	awaited uint64
+}
+
+// smallBuffer is the kernel's send buffer per connection in S4, in bytes, so that a client that does not read fills it
+// soon. The kernel's own choice holds megabytes.
+const smallBuffer = 16 << 10
+
+// serve starts a server, with further flags, and the process of its clients, for a share of the connections.
+func (m *measurement) serve(between *link.Link, servers int, flags ...string) *session {
+	p := m.trial.params
+	s := &session{measurement: m, connections: p.Connections / servers}
+	s.stalled = int(math.Round(p.Stalled * float64(s.connections)))
+	arguments := append([]string{"--system", m.trial.entry.Name}, flags...)
+	if m.trial.scenario == Latency {
+		arguments = append(arguments, "--send-buffer", strconv.Itoa(smallBuffer))
+	}
+	if p.TLS {
+		arguments = append(arguments, "--tls")
+	}
+	if m.trial.entry.Command != "" {
+		arguments = append(arguments, "--program", m.Scenarios.Centrifugo)
+	}
+	var atServer, atClients []string
+	if between != nil {
+		arguments = append(arguments, "--host", link.ServerAddr)
+		atServer, atClients = between.Server(), between.Client()
+	}
+	s.server = m.start("serve", atServer, arguments...)
+	s.addr = call[string](m, s.server, 0, "Addr", worker.None{})
+	s.clients = m.start("load", atClients) // ends first: servers wait for their clients
+	return s
+}
+
+// connect connects the clients and blocks until all are subscribed.
+func (s *session) connect() loadgen.Opened {
+	opened := call[loadgen.Opened](s.measurement, s.clients, 0, "Open", loadgen.Audience{
+		System: s.trial.entry.Name, Addr: s.addr, Connections: s.connections, Channels: s.trial.params.Channels, Stalled: s.stalled,
+		Storm: s.trial.scenario == Storm, Latency: s.trial.scenario == Latency || s.trial.scenario == results.Fresh,
+		TLS: s.trial.params.TLS,
+	})
+	// Not every protocol acknowledges a subscription.
+	for end := time.Now().Add(s.Patience); s.err == nil && s.trial.entry.Part != systems.StormOnly; s.pause(10 * time.Millisecond) {
+		n := call[int](s.measurement, s.server, 0, "Subscriptions", worker.None{})
+		if n == s.connections {
+			break
+		}
+		if time.Now().After(end) {
+			s.check(fmt.Errorf("runner: %d of %d clients are subscribed", n, s.connections))
+		}
+	}
+	return opened
+}
+
+// received returns the state of the clients.
+func (s *session) received() loadgen.Received {
+	return call[loadgen.Received](s.measurement, s.clients, 0, "Wait", loadgen.Wait{})
+}
+
+// round is the outcome of messages that were published together.
+type round struct {
+	serverproc.Published
+	loadgen.Received
+	delivered, expected uint64
+}
+
+// took is the time from the first message's publishing until the last one was received.
+func (r round) took() time.Duration { return time.Duration(r.Ended - r.Began) }
+
+// missing describes the missing messages of a round, if there are any.
+func (r round) missing() error {
+	if r.Missing == "" {
+		return nil
+	}
+	return fmt.Errorf("runner: %d of %d messages were delivered, %d connections had ended: %s", r.delivered, r.expected, r.Closed, r.Missing)
+}
+
+// publish has messages published, and the clients wait from before the first one on, so that the time of the last one is
+// exact.
+func (s *session) publish(q serverproc.Load, wait loadgen.Wait) (r round, err error) {
+	ctx, cancel := context.WithTimeout(s.ctx, wait.WarmUp+wait.Timeout+s.Patience)
+	defer cancel()
+	waited := make(chan error, 1)
+	go func() {
+		var err error
+		r.Received, err = worker.Call[loadgen.Received](ctx, s.clients, "Wait", wait)
+		waited <- err
+	}()
+	published, err := worker.Call[serverproc.Published](ctx, s.server, "Publish", q)
+	if err != nil {
+		cancel()
+	}
+	err = errors.Join(err, <-waited)
+	r.Published = published
+	return r, err
+}
+
+// round publishes and waits until all clients that read have received the messages: as long as the patience lasts after
+// they have been published.
+func (s *session) round(q serverproc.Load) (r round, err error) {
+	before := s.awaited
+	expected := uint64(q.Messages * (s.connections - s.stalled) / q.Channels) //nolint:gosec // not negative
+	s.awaited += expected
+	timeout := s.Patience
+	if q.Rate > 0 {
+		timeout += time.Duration(float64(q.Messages) / q.Rate * float64(time.Second))
+	}
+	r, err = s.publish(q, loadgen.Wait{Total: s.awaited, Timeout: timeout})
+	r.delivered, r.expected = r.Messages-before, expected
+	return r, err
+}
+
+// load is the load of the trial.
+func (m *measurement) load() serverproc.Load {
+	p := m.trial.params
+	return serverproc.Load{Channels: p.Channels, Messages: p.Messages, Bytes: p.Bytes, Rate: p.Rate}
+}
+
+// leastMessages is how many messages a run at a fixed rate has at least.
+const leastMessages = 20
+
+// atRate is the load of the trial for a time.
+func (m *measurement) atRate(d time.Duration) serverproc.Load {
+	q := m.load()
+	q.Messages = max(int(q.Rate*d.Seconds()), leastMessages)
+	return q
+}
+
+// group are servers with their clients that work at the same time, most often one.
+type group []*session
+
+// round has every server publish to its clients at once. It lasts from the first begin to the last end.
+func (g group) round(q serverproc.Load) round {
+	rounds, failures := make([]round, len(g)), make([]error, len(g))
+	if g[0].err == nil {
+		var publishing sync.WaitGroup
+		for i, s := range g {
+			publishing.Go(func() { rounds[i], failures[i] = s.round(q) })
+		}
+		publishing.Wait()
+		g[0].check(errors.Join(failures...))
+	}
+	return together(rounds)
+}
+
+// together merges rounds that ran at the same time into one.
+func together(rounds []round) round {
+	all := rounds[0]
+	for _, r := range rounds[1:] {
+		all.Began, all.Ended = min(all.Began, r.Began), max(all.Ended, r.Ended)
+		all.Before.CPU += r.Before.CPU
+		all.Before.Writes += r.Before.Writes
+		all.CPU += r.CPU
+		all.Closed += r.Closed
+		all.delivered += r.delivered
+		all.expected += r.expected
+		if all.Missing == "" {
+			all.Missing = r.Missing
+		}
+	}
+	return all
+}
+
+// minRounds is the number of rounds that a run of S1, S2 or S3 has at least, beside one that warms up.
+const minRounds = 5
+
+// throughput measures S1, S2 and S3: messages are published round after round, each round when all clients have received
+// the one before. The time between the rounds does not count.
+func (m *measurement) throughput() {
+	servers := max(m.trial.params.Servers, 1)
+	var g group
+	for range servers {
+		g = append(g, m.serve(nil, servers))
+	}
+	for _, s := range g {
+		s.connect()
+	}
+	q := m.load()
+	m.check(g.round(q).missing())
+	m.profile(g[0].server, "")
+	var clients int64
+	for _, s := range g {
+		clients += s.received().CPU
+	}
+	var rounds []round
+	var took time.Duration
+	for m.err == nil && (len(rounds) < minRounds || took < m.Measure) {
+		r := g.round(q)
+		rounds = append(rounds, r)
+		if took += r.took(); r.Missing != "" {
+			break
+		}
+	}
+	var after worker.Usage
+	for _, s := range g {
+		u := m.usage(s.server)
+		after.CPU, after.Writes, after.Resident = after.CPU+u.CPU, after.Writes+u.Writes, after.Resident+u.Resident
+	}
+	if m.err == nil {
+		m.throughputOf(rounds, clients, after)
+	}
+}
+
+// throughputOf adds up the rounds.
+func (m *measurement) throughputOf(rounds []round, clientsBefore int64, after worker.Usage) {
+	var took time.Duration
+	var delivered, expected float64
+	var each []time.Duration
+	for _, r := range rounds {
+		took += r.took()
+		each = append(each, r.took())
+		delivered += float64(r.delivered)
+		expected += float64(r.expected)
+	}
+	slices.Sort(each)
+	first, last := rounds[0].Before, rounds[len(rounds)-1]
+	cpu := after.CPU - first.CPU
+	m.share(cpu, last.CPU-clientsBefore, took)
+	m.figures[results.Rounds] = float64(len(rounds))
+	m.figures[results.Delivered], m.figures[results.Expected] = delivered, expected
+	m.figures[results.Closed] = float64(last.Closed)
+	m.figures[results.Resident] = float64(after.Resident) / float64(m.trial.params.Connections)
+	m.figures[results.Throughput] = delivered / took.Seconds()
+	m.figures[results.ServerCPU] = float64(cpu) / delivered
+	m.figures[results.PerWrite] = delivered / float64(max(after.Writes-first.Writes, 1))
+	if m.trial.scenario == Single {
+		m.figures[results.ToLast] = milliseconds(int64(each[len(each)/2]))
+	}
+	m.check(last.missing())
+}
+
+// Before latency is measured, the buffers of the clients that do not read are filled, with few large messages: the kernel
+// keeps some 64 KiB for a client beside the server's send buffer.
+const (
+	fillMessages = 20
+	fillBytes    = 16 << 10
+)
+
+// latency measures S4: messages at a fixed rate, from the time for which each was planned until it was received, at all
+// clients that read.
+func (m *measurement) latency() {
+	s := m.serve(nil, 1)
+	s.connect()
+	g := group{s}
+	for range fillMessages { // each when the clients that read have received the one before
+		m.check(g.round(serverproc.Load{Channels: 1, Messages: 1, Bytes: fillBytes}).missing())
+	}
+	m.do(s.clients, "Reset", worker.None{})
+	m.profile(s.server, "")
+	before := s.received()
+	r := g.round(m.atRate(m.Duration))
+	after := m.usage(s.server)
+	subscribed := call[int](m, s.server, 0, "Subscriptions", worker.None{})
+	cpu := after.CPU - r.Before.CPU
+	m.share(cpu, r.CPU-before.CPU, r.took())
+	m.latencies(r.Latency, results.P50, results.P99, results.P999)
+	m.figures[results.Late] = milliseconds(r.Late)
+	m.figures[results.Delivered], m.figures[results.Expected] = float64(r.delivered), float64(r.expected)
+	m.figures[results.Closed] = float64(s.connections - subscribed)
+	m.figures[results.ServerCPU] = float64(cpu) / float64(r.delivered)
+	m.check(r.missing())
+}

@@ -1,0 +1,198 @@
+package systems
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/shoal-go/shoal/internal/load"
+
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
+)
+
+// hub is the part of a system that its library leaves to the application: which connections follow which channel, the
+// conversation with a client, and the end of all goroutines. Its methods may be called from any goroutine.
+type hub[C comparable] struct {
+	goroutines
+	// serve upgrades a connection.
+	serve http.HandlerFunc
+	// deliver passes a message on to the followers of its channel, which it must not change or keep.
+	deliver func(followers []C, payload []byte) error
+
+	mu sync.RWMutex // protects the fields below; held for reading while a message is passed on
+	of map[string][]C
+	n  int
+}
+
+// join makes a connection follow a channel.
+func (h *hub[C]) join(channel string, c C) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.of == nil {
+		h.of = map[string][]C{}
+	}
+	h.of[channel] = append(h.of[channel], c)
+	h.n++
+}
+
+// leave removes a connection from the channel that it follows. Calling it again is allowed.
+func (h *hub[C]) leave(channel string, c C) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	followers := h.of[channel]
+	at := slices.Index(followers, c)
+	if at < 0 {
+		return
+	}
+	last := len(followers) - 1
+	followers[at] = followers[last]
+	clear(followers[last:])
+	h.of[channel] = followers[:last]
+	h.n--
+}
+
+// Handler upgrades connections.
+func (h *hub[C]) Handler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.add(1)
+		defer h.add(-1)
+		h.serve(w, r)
+	})
+}
+
+// Publish passes messages on.
+func (h *hub[C]) Publish(messages []message.Message) error {
+	return Each(messages, func(m message.Message) error {
+		payload := m.JSON()
+		h.mu.RLock()
+		defer h.mu.RUnlock()
+		return h.deliver(h.of[m.Channel], payload)
+	})
+}
+
+// Subscriptions returns the number of connections that follow a channel.
+func (h *hub[C]) Subscriptions() int {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return h.n
+}
+
+// answer has the conversation with a client: it returns the answer to a message, and the channel that the client follows
+// from now on, "" without one.
+func (h *hub[C]) answer(c C, data []byte) (reply []byte, channel string, err error) {
+	reply, channel, err = answer(data)
+	if channel != "" {
+		h.join(channel, c)
+	}
+	return reply, channel, err
+}
+
+// Each publishes messages one after the other.
+func Each(messages []message.Message, publish func(message.Message) error) error {
+	for _, m := range messages {
+		if err := publish(m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// goroutines counts the goroutines of a system. Unlike a sync.WaitGroup it may grow from 0 while Close waits, since
+// connections come at any time.
+type goroutines struct {
+	counting sync.Mutex // protects the fields below
+	running  int
+	idle     chan struct{} // closed when running falls to 0; nil unless Close waits
+}
+
+// start starts a goroutine.
+func (g *goroutines) start(f func()) {
+	g.add(1)
+	go func() {
+		defer g.add(-1)
+		f()
+	}()
+}
+
+func (g *goroutines) add(n int) {
+	g.counting.Lock()
+	defer g.counting.Unlock()
+	g.running += n
+	if g.running == 0 && g.idle != nil {
+		close(g.idle)
+		g.idle = nil
+	}
+}
+
+// Close blocks until all have ended.
+func (g *goroutines) Close() error {
+	g.counting.Lock()
+	if g.running == 0 {
+		g.counting.Unlock()
+		return nil
+	}
+	idle := make(chan struct{})
+	g.idle = idle
+	g.counting.Unlock()
+	<-idle
+	return nil
+}
+
+// path is where the adapters upgrade.
+const path = "/ws"
+
+// answer returns the answer to a message of a client, and the channel that it subscribes to, if it does. Every adapter
+// whose library has no protocol of its own speaks these few messages: authentication, then one subscription, each
+// acknowledged.
+func answer(data []byte) (reply []byte, channel string, err error) {
+	var r struct {
+		Type     string `json:"type"`
+		Token    string `json:"token"`
+		Action   string `json:"action"`
+		UploadID string `json:"upload_id"`
+	}
+	if err := json.Unmarshal(data, &r); err != nil {
+		return nil, "", fmt.Errorf("systems: a client's message is not JSON: %w", err)
+	}
+	switch {
+	case r.Type == "auth" && r.Token != "":
+		return fmt.Appendf(nil, `{"action":"auth_success","user_id":%q}`, r.Token), "", nil
+	case r.Action == "subscribe_upload" && r.UploadID != "":
+		return fmt.Appendf(nil, `{"action":"subscribed","upload_id":%q}`, r.UploadID), r.UploadID, nil
+	}
+	return nil, "", errors.New("systems: a client's message is neither auth nor subscribe_upload")
+}
+
+// hello returns the messages of client i of such an audience.
+func (a Audience) hello(i int) [][]byte {
+	return [][]byte{
+		fmt.Appendf(nil, `{"type":"auth","token":"user-%d"}`, i),
+		fmt.Appendf(nil, `{"action":"subscribe_upload","upload_id":%q}`, a.channelOf(i)),
+	}
+}
+
+// countProgress counts a published message. Those of all systems without an envelope begin alike.
+var countProgress = load.Beginning(`{"action":"upload_p`)
+
+// plain is the dialect of the adapters that speak these messages.
+func plain(a Audience) load.Dialect {
+	return load.Dialect{Path: path, Hello: a.hello, Ready: has(`"action":"subscribed"`), Data: countProgress}
+}
+
+// has returns a function that reports whether a payload contains a text.
+func has(text string) func([]byte) bool {
+	return func(payload []byte) bool { return bytes.Contains(payload, []byte(text)) }
+}
+
+// userOf reads the user from a token.
+func userOf(token string) (string, error) {
+	if !strings.HasPrefix(token, "user-") {
+		return "", errors.New("systems: the token is not of the form user-N")
+	}
+	return token, nil
+}
