@@ -240,6 +240,17 @@ func TestRound_OfSeveralServers(t *testing.T) {
 	}
 }
 
+// Each message is for the clients of its channel that read.
+func TestSession_Expects(t *testing.T) {
+	for q, want := range map[serverproc.Load]uint64{
+		{Channels: 1, Messages: 3}: 3 * 95, {Channels: 95, Messages: 950}: 950, {Channels: 5, Messages: 40}: 40 * 19,
+	} {
+		if got := (&session{connections: 100, stalled: 5}).expects(q); got != want {
+			t.Errorf("of %+v %d messages are expected, want %d", q, got, want)
+		}
+	}
+}
+
 // After a failure nothing more is done, and there are no figures.
 func TestMeasure_KeepsFirstFailure(t *testing.T) {
 	broken := errors.New("broken")

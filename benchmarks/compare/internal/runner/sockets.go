@@ -122,11 +122,15 @@ func (s *session) publish(q serverproc.Load, wait loadgen.Wait) (r round, err er
 	return r, err
 }
 
+// expects is how many messages all clients that read receive of a load.
+func (s *session) expects(q serverproc.Load) uint64 {
+	return uint64(q.Messages * (s.connections - s.stalled) / q.Channels) //nolint:gosec // not negative
+}
+
 // round publishes and waits until all clients that read have received the messages: as long as the patience lasts after
 // they have been published.
 func (s *session) round(q serverproc.Load) (r round, err error) {
-	before := s.awaited
-	expected := uint64(q.Messages * (s.connections - s.stalled) / q.Channels) //nolint:gosec // not negative
+	before, expected := s.awaited, s.expects(q)
 	s.awaited += expected
 	timeout := s.Patience
 	if q.Rate > 0 {

@@ -1,0 +1,61 @@
+package serverproc
+
+import (
+	"io"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// A system publishes at once, at a rate, and to clients of its own process; its listener and its goroutines end.
+func TestServer_Publishes(t *testing.T) {
+	entry, err := systems.Find("write-loop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	system, err := entry.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &server{entry: entry, system: system}
+	end, err := s.listen(Options{SendBuffer: 4096})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var published, scheduled Published
+	var direct DirectTimes
+	for i, err := range []error{
+		s.Publish(Load{Channels: 1, Messages: 3, Bytes: 256}, &published),
+		s.Publish(Load{Channels: 1, Messages: 3, Bytes: 256, Rate: 1000}, &scheduled),
+		s.Direct(Load{Channels: 1, Messages: 5, Bytes: 256, Clients: 2, Rate: 10_000}, &direct),
+		end(), system.Close(),
+	} {
+		if err != nil {
+			t.Errorf("step %d: %v", i, err)
+		}
+	}
+	if s.number != 6 || published.Began == 0 || scheduled.Late <= 0 || published.Before.CPU == 0 {
+		t.Errorf("%d messages were published: %+v, %+v", s.number, published, scheduled)
+	}
+	if direct.Received != 2*(directWarm+5) || direct.Planned.Count != 2*5 || direct.Called.Count != 2*5 {
+		t.Errorf("the times are %+v", direct)
+	}
+}
+
+func TestRun_RefusesInvalidOptions(t *testing.T) {
+	for want, o := range map[string]Options{
+		`"nobody"`:   {System: "nobody"},
+		"centrifugo": {System: "centrifugo", Program: filepath.Join(t.TempDir(), "nothing")},
+		"listen tcp": {System: "gws", Host: "256.0.0.1"},
+	} {
+		if err := Run(o, strings.NewReader(""), io.Discard); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: the error is %v, want one with %q", o, err, want)
+		}
+	}
+}
