@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unicode"
 
@@ -41,28 +42,31 @@ func FuzzServerMessage(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, sent string) {
-		var serving sync.WaitGroup
-		dial := func(context.Context, string, string) (net.Conn, error) {
-			here, there := net.Pipe()
-			serving.Go(func() { serveLines(there, strings.Split(sent, "\n")) })
-			return here, nil
-		}
-		c, err := client.New("http://fuzz", client.Options{
-			Token:       func(context.Context) (string, error) { return "token", nil },
-			HTTPClient:  &http.Client{Transport: &http.Transport{DialContext: dial}},
-			GiveUpAfter: 10 * time.Millisecond, MinBackoff: time.Millisecond, MaxBackoff: time.Millisecond,
-			QueueMessages: 4,
+		synctest.Test(t, func(t *testing.T) {
+			// The transport may still dial when the client has ended. The bubble ends after all its servers.
+			transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+				here, there := net.Pipe()
+				go serveLines(there, strings.Split(sent, "\n"))
+				return here, nil
+			}}
+			c, err := client.New("http://fuzz", client.Options{
+				Token:         func(context.Context) (string, error) { return "token", nil },
+				HTTPClient:    &http.Client{Transport: transport},
+				GiveUpAfter:   time.Minute,
+				QueueMessages: 4,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			checkLoop(t, ctx, c)
+			if err := c.Close(); err != nil {
+				t.Error(err)
+			}
+			synctest.Wait()
+			transport.CloseIdleConnections()
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-		defer cancel()
-		checkLoop(t, ctx, c)
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
-		serving.Wait()
 	})
 }
 

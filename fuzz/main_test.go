@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,6 +28,32 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const apiKey = "fuzz-key"
+
+const (
+	// forever exceeds the duration of every run, so that no verdict depends on how fast the machine is.
+	forever = 1000 * time.Hour
+	// patience is how long the process may run before a missing answer counts as a hang.
+	patience = 30 * time.Second
+)
+
+// afterRunning calls fn once the process has run for d, unless stop is called before. Time in which the process or the
+// machine is frozen does not count.
+func afterRunning(d time.Duration, fn func()) (stop func()) {
+	const step = 100 * time.Millisecond
+	var stopped atomic.Bool
+	var pass func(left time.Duration)
+	pass = func(left time.Duration) {
+		switch {
+		case stopped.Load():
+		case left <= 0:
+			fn()
+		default:
+			time.AfterFunc(step, func() { pass(left - step) })
+		}
+	}
+	pass(d)
+	return func() { stopped.Store(true) }
+}
 
 // A target is a running server. Its listener is a Unix socket, because a fuzzer uses up TCP ports within seconds; the
 // server reads and writes both in the same way.
@@ -47,7 +74,7 @@ func startTLS(tb testing.TB) *target { return startOn(tb, true) }
 
 func startOn(tb testing.TB, secure bool) *target {
 	tb.Helper()
-	m, err := manager.New(manager.Options{})
+	m, err := manager.New(manager.Options{HistoryTTL: forever})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -74,9 +101,8 @@ func startOn(tb testing.TB, secure bool) *target {
 			return own
 		},
 		APIKeys:     []string{apiKey},
-		AuthTimeout: 500 * time.Millisecond,
-		IdleTimeout: 2 * time.Second, PingInterval: time.Second,
-		CloseTimeout: 200 * time.Millisecond,
+		AuthTimeout: forever, HookTimeout: forever, IdleTimeout: forever, QueueAge: forever,
+		PingInterval: time.Second, CloseTimeout: 200 * time.Millisecond,
 	})
 	if err != nil {
 		tb.Fatal(err)
@@ -98,8 +124,9 @@ func startOn(tb testing.TB, secure bool) *target {
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(listener) }()
 	tb.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
+		defer afterRunning(patience, cancel)()
 		if err := errors.Join(s.Close(ctx), m.Close(ctx), os.RemoveAll(folder)); err != nil {
 			tb.Error(err)
 		}
@@ -110,16 +137,17 @@ func startOn(tb testing.TB, secure bool) *target {
 	return &target{manager: m, server: s, address: address, secure: secure}
 }
 
-// dial opens a connection that has sent nothing yet.
+// dial opens a connection that has sent nothing yet. The test fails if the connection outlasts patience.
 func (s *target) dial(tb testing.TB) *net.UnixConn {
 	tb.Helper()
 	conn, err := net.Dial("unix", s.address)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
-		tb.Fatal(err)
-	}
+	tb.Cleanup(afterRunning(patience, func() {
+		tb.Errorf("a connection has neither its answer nor an end after %v", patience)
+		_ = conn.SetDeadline(time.Unix(1, 0))
+	}))
 	return conn.(*net.UnixConn) //nolint:forcetypeassert // of the network "unix"
 }
 
@@ -209,9 +237,10 @@ func (s *socket) next() (opcode byte, payload []byte, err error) {
 // nothingLeft fails the test unless every connection ends and leaves nothing in the registry.
 func (s *target) nothingLeft(t *testing.T) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	var late atomic.Bool
+	defer afterRunning(patience, func() { late.Store(true) })()
 	for s.server.Stats().Open != 0 {
-		if time.Now().After(deadline) {
+		if late.Load() {
 			t.Fatalf("%d connections are still open", s.server.Stats().Open)
 		}
 		runtime.Gosched()
