@@ -41,7 +41,6 @@ type cluster struct {
 	// failed Unsubscribe, when the state of the subscription is unknown.
 	subscribed []map[string]bool
 	peers      *membership.Membership
-	orders     *orderLog
 	// ordersMissed wakes syncOrders.
 	ordersMissed chan struct{}
 	outgoing     *coalesce.Coalescer[outgoing, Position] // nil unless states are conflated between nodes
@@ -82,13 +81,13 @@ func newCluster(m *Manager) (_ *cluster, err error) {
 	c.peers, err = membership.New(membership.Config{
 		Broker: c.broker, Name: m.opt.NodeName, Answer: c.answer, Logger: m.opt.Logger,
 		Settings: fingerprint(m.opt.Classes),
-		Announce: func() uint64 { return c.orders.announce() },
+		Announce: func() uint64 { return m.orders.announce() },
 		OnHello:  c.helloReceived,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("manager: Options.NodeName: %w", err)
 	}
-	c.orders = newOrderLog(c.peers.Process(), &m.ages)
+	m.orders = newOrderLog(c.peers.Process(), &m.ages)
 	c.intake = dispatch.New(dispatch.Config[queued]{
 		Lanes:    runtime.GOMAXPROCS(0),
 		Messages: intakeMessages,
@@ -173,7 +172,7 @@ func (c *cluster) lost(channel string) {
 
 // helloReceived handles a hello of another node.
 func (c *cluster) helloReceived(h membership.Hello) {
-	if h.Met || c.orders.missed(h.Process, h.Announced) {
+	if h.Met || c.manager.orders.missed(h.Process, h.Announced) {
 		c.missedOrders()
 	}
 }

@@ -5,39 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 	"unicode/utf8"
 )
-
-const (
-	// maxOrders and maxOrderAge bound the close orders that a node remembers for nodes that were cut off.
-	maxOrders   = 4096
-	maxOrderAge = 24 * time.Hour
-	// maxOrderOrigins bounds how many processes a node remembers the positions of.
-	maxOrderOrigins = 2048
-	// maxTokenIDBytes bounds the token id of an order that another node sent.
-	maxTokenIDBytes = 64 << 10
-)
-
-// closeOrder is a command to close the connections of a user or a token. A node that was cut off when it was issued
-// carries it out later, once, and then closes only connections that are older than the order.
-type closeOrder struct {
-	// Origin is the process that issued the order, Number its place among the orders of that process, from 1.
-	Origin  string      `json:"origin"`
-	Number  uint64      `json:"number"`
-	Kind    string      `json:"kind"`
-	UserID  string      `json:"user,omitempty"`
-	TokenID string      `json:"token,omitempty"`
-	Reason  CloseReason `json:"reason,omitzero"`
-	// Age is the time since the order was issued, when it was sent. Nodes need no common clock.
-	Age time.Duration `json:"age,omitempty"`
-
-	issued  time.Duration // on the ageClock of this node
-	learned uint64        // the order's place in the log of this node
-}
 
 // wireOrder is the JSON form of a closeOrder. JSON text cannot hold a token id that is not valid UTF-8, such as a session
 // id of random bytes: other nodes would compare their connections with another id.
@@ -71,14 +41,6 @@ func (o *closeOrder) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// orderID identifies an order.
-type orderID struct {
-	origin string
-	number uint64
-}
-
-func (o *closeOrder) id() orderID { return orderID{o.Origin, o.Number} }
-
 // check returns the first problem of an order that another node has sent.
 func (o *closeOrder) check() error {
 	switch {
@@ -99,52 +61,6 @@ func (o *closeOrder) check() error {
 		return &InvalidError{"reason", fmt.Sprintf("has %d bytes, at most %d are allowed", len(o.Reason.Text), maxReasonBytes)}
 	}
 	return o.Reason.Check()
-}
-
-// concerns reports whether the order is for a connection of a user.
-func (o *closeOrder) concerns(userID string, c Conn, g *guard) bool {
-	if o.Kind == closeUser {
-		return o.UserID == userID
-	}
-	return g.hasToken(c, o.TokenID)
-}
-
-// orderLog remembers the close orders that this node issued or learned of, for the nodes that were cut off. It holds
-// the newest maxOrders of the last maxOrderAge.
-type orderLog struct {
-	// process identifies this process in the orders that it issues.
-	process string
-	clock   *ageClock
-	// newest is when the newest order of the log was issued, on clock. It spares connections a look at the log.
-	newest atomic.Int64
-	// late counts the orders that this node received by synchronization, dropped the orders evicted from a full log.
-	late, dropped atomic.Uint64
-
-	mu      sync.Mutex   // protects the fields below
-	orders  []closeOrder // in the order in which they were learned
-	known   map[orderID]struct{}
-	learned uint64 // the number of orders learned so far
-	issued  uint64 // the number of orders issued so far
-	// complete is, by process, the number up to which this node has all orders that the process issued; read is the
-	// place in the log of that process up to which this node has read it.
-	complete, read map[string]uint64
-}
-
-func newOrderLog(process string, clock *ageClock) *orderLog {
-	return &orderLog{
-		process: process, clock: clock, known: make(map[orderID]struct{}),
-		complete: make(map[string]uint64), read: make(map[string]uint64),
-	}
-}
-
-// issue adds an order of this node.
-func (l *orderLog) issue(o closeOrder) closeOrder {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.issued++
-	o.Origin, o.Number, o.issued = l.process, l.issued, l.clock.now()
-	l.addLocked(o)
-	return o
 }
 
 // announce returns the number of orders that this node has issued, for its hello.
@@ -173,42 +89,6 @@ func (l *orderLog) learn(o closeOrder) (_ closeOrder, fresh bool) {
 	}
 	l.addLocked(o)
 	return o, true
-}
-
-// addLocked adds an order. A full log evicts the order that was issued first.
-func (l *orderLog) addLocked(o closeOrder) {
-	l.expireLocked()
-	l.newest.Store(max(l.newest.Load(), int64(o.issued)))
-	if len(l.orders) >= maxOrders {
-		l.dropped.Add(1)
-		first := 0
-		for i := range l.orders {
-			if l.orders[i].issued < l.orders[first].issued {
-				first = i
-			}
-		}
-		if o.issued < l.orders[first].issued {
-			return
-		}
-		delete(l.known, l.orders[first].id())
-		l.orders = slices.Delete(l.orders, first, first+1)
-	}
-	l.learned++
-	o.learned, o.Age = l.learned, 0
-	l.orders = append(l.orders, o)
-	l.known[o.id()] = struct{}{}
-}
-
-// expireLocked drops the orders that are too old.
-func (l *orderLog) expireLocked() {
-	oldest := l.clock.now() - maxOrderAge
-	l.orders = slices.DeleteFunc(l.orders, func(o closeOrder) bool {
-		if o.issued > oldest {
-			return false
-		}
-		delete(l.known, o.id())
-		return true
-	})
 }
 
 // completeLocked records that this node has all orders of a process up to a number.
@@ -296,19 +176,4 @@ func (l *orderLog) apply(r orderReply, ago time.Duration) (fresh []closeOrder, e
 		l.read[r.Process] = r.Learned
 	}
 	return fresh, err
-}
-
-// since returns the orders that were issued at a moment or after it.
-func (l *orderLog) since(moment time.Duration) (orders []closeOrder) {
-	if l.newest.Load() < int64(moment) {
-		return nil
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, o := range l.orders {
-		if o.issued >= moment {
-			orders = append(orders, o)
-		}
-	}
-	return orders
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -156,114 +155,6 @@ func TestOrders_SpareNewerConnectionsAlthoughANodeDoesNotAnswer(t *testing.T) {
 	})
 }
 
-// TestOrders_CloseConnectionsThatAreBeingRegistered: a connection that began before an order and is registered after the
-// order was carried out is closed.
-func TestOrders_CloseConnectionsThatAreBeingRegistered(t *testing.T) {
-	inCluster(t, 1, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
-		m, c := nodes[0].Manager, &fakeConn{}
-		since := m.stampConn(c)
-		_, err := m.DisconnectUser(t.Context(), "ann", NormalClosure)
-		must(t, err)
-		must(t, m.Connect("ann", c))
-		wantClosed(t, "the connection that began before", c, NormalClosure)
-		wantClosed(t, "the connection that began after", connect(t, m, "ann"), CloseReason{})
-		if again := m.stampConn(c); again != since {
-			t.Errorf("a connection that is registered again began at %v, want %v as before", again, since)
-		}
-	})
-}
-
-// testLog returns a log with a clock of its own.
-func testLog(process string) *orderLog { return newOrderLog(process, new(ageClock)) }
-
-func userOrder(user string) closeOrder { return closeOrder{Kind: closeUser, UserID: user} }
-
-// transfer lets a log read another one, and returns what is new to it.
-func transfer(t *testing.T, from, to *orderLog) []closeOrder {
-	t.Helper()
-	fresh, err := to.apply(from.reply(to.request()), 0)
-	must(t, err)
-	return fresh
-}
-
-// TestOrderLog_HandsOverEachOrderOnce: a log reads only what it has not read, and finds each order new once.
-func TestOrderLog_HandsOverEachOrderOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		a, b, c := testLog("a"), testLog("b"), testLog("c")
-		for i := range 5 {
-			a.issue(userOrder(fmt.Sprint("user-", i)))
-		}
-		for i, want := range []int{5, 0} {
-			if got := len(transfer(t, a, b)); got != want {
-				t.Errorf("transfer %d brought %d orders, want %d", i, got, want)
-			}
-		}
-		<-time.After(time.Hour)
-		if got := transfer(t, b, c); len(got) != 5 || got[0].issued > -time.Hour+time.Second {
-			t.Errorf("the third log got %+v, want 5 orders of an hour ago", got)
-		}
-		if got := len(transfer(t, a, c)); got != 0 {
-			t.Errorf("%d orders came twice", got)
-		}
-		if r := a.reply(b.request()); len(r.Orders) != 0 {
-			t.Errorf("%d orders were sent although they had been read", len(r.Orders))
-		}
-		if b.missed("a", 5) || !b.missed("a", 6) || !b.missed("d", 1) {
-			t.Error("what a process has announced is not compared with what was learned of it")
-		}
-	})
-}
-
-// TestOrderLog_GapIsMissed: an order that was lost on the way counts as missed although a later one of its process arrived.
-func TestOrderLog_GapIsMissed(t *testing.T) {
-	a, b := testLog("a"), testLog("b")
-	a.issue(userOrder("ann"))
-	if _, fresh := b.learn(a.issue(userOrder("bob"))); !fresh {
-		t.Fatal("the second order is not new")
-	}
-	if !b.missed("a", 2) {
-		t.Error("the first order is not missed")
-	}
-	if got := transfer(t, a, b); len(got) != 1 || got[0].UserID != "ann" || b.missed("a", 2) {
-		t.Errorf("the transfer brought %+v, want the first order; still missed: %v", got, b.missed("a", 2))
-	}
-}
-
-// TestOrderLog_IsBounded: a log holds the newest orders of 24 hours, and an older one does not come back.
-func TestOrderLog_IsBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		a, b := testLog("a"), testLog("b")
-		for i := range maxOrders + 100 {
-			a.issue(userOrder(fmt.Sprint("user-", i)))
-		}
-		if got := transfer(t, a, b); len(got) != maxOrders || got[0].UserID != "user-100" {
-			t.Errorf("%d orders came, the first for %s", len(got), got[0].UserID)
-		}
-		if got := a.dropped.Load(); got != 100 {
-			t.Errorf("%d orders were dropped, want 100", got)
-		}
-		old := userOrder("old")
-		old.Origin, old.Number, old.Age = "c", 1, time.Hour
-		if b.learn(old); len(b.orders) != maxOrders {
-			t.Errorf("%d orders are held, want %d", len(b.orders), maxOrders)
-		}
-		<-time.After(maxOrderAge)
-		if r := a.reply(orderRequest{}); len(r.Orders) != 0 {
-			t.Errorf("%d orders are held after a day", len(r.Orders))
-		}
-		old.Number, old.Age = 2, maxOrderAge
-		if _, fresh := b.learn(old); fresh {
-			t.Error("an order of a day ago is new")
-		}
-		for i := range 3 * maxOrderOrigins {
-			_, _ = b.apply(orderReply{Process: fmt.Sprint("process-", i), Issued: 1}, 0)
-		}
-		if len(b.complete) > maxOrderOrigins || len(b.read) > maxOrderOrigins {
-			t.Errorf("%d and %d processes are remembered", len(b.complete), len(b.read))
-		}
-	})
-}
-
 // TestOrders_InvalidOnesAreRefused: an order of another node is checked like one of a caller.
 func TestOrders_InvalidOnesAreRefused(t *testing.T) {
 	inCluster(t, 1, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
@@ -282,7 +173,7 @@ func TestOrders_InvalidOnesAreRefused(t *testing.T) {
 			}
 			var r orderReply
 			if json.Unmarshal([]byte(`{"process":"p","orders":[`+body+`]}`), &r) == nil && body != "" {
-				if fresh, err := n.cluster.orders.apply(r, 0); err == nil || len(fresh) > 0 {
+				if fresh, err := n.orders.apply(r, 0); err == nil || len(fresh) > 0 {
 					t.Errorf("%.100s was learned", body)
 				}
 			}
@@ -292,26 +183,6 @@ func TestOrders_InvalidOnesAreRefused(t *testing.T) {
 		}
 		wantClosed(t, "the connection", c, CloseReason{})
 	})
-}
-
-// TestAgeClock_CountsTheTimeOfASuspendedMachine: ages grow with the clock that advances more, and by something with each
-// reading, so that no two moments are equal.
-func TestAgeClock_CountsTheTimeOfASuspendedMachine(t *testing.T) {
-	for _, test := range []struct{ monotonic, wall, want time.Duration }{
-		{time.Second, time.Second, time.Second},
-		{time.Second, time.Hour, time.Hour},    // suspended, or the wall clock was set forward
-		{time.Second, -time.Hour, time.Second}, // the wall clock was set back
-		{0, 0, 1},
-	} {
-		if got := advance(test.monotonic, test.wall); got != test.want {
-			t.Errorf("after %v and %v by the wall clock %v have passed, want %v", test.monotonic, test.wall, got, test.want)
-		}
-	}
-	var c ageClock
-	first, second := c.now(), c.now()
-	if first <= 0 || second <= first {
-		t.Errorf("the clock shows %d and then %d", first, second)
-	}
 }
 
 // TestCluster_NodesOfOneNameAreNotReady: the error names the nodes and the remedy.

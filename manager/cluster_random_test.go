@@ -80,9 +80,9 @@ func (w *wanderers) step() {
 	case p < 62:
 		w.publish(node, upload, 80) // more than the broker stores
 	case p < 80:
-		w.move(w.clients[w.random.IntN(len(w.clients))], node)
+		w.move(w.clients[w.random.IntN(len(w.clients))], node, w.random.IntN(10) == 0)
 	case p < 82:
-		w.revoke(node)
+		w.revoke(node, w.clients[w.random.IntN(len(w.clients))].user)
 	case p < 84:
 		if err := node.Forget(w.t.Context(), upload); err == nil {
 			delete(w.newest, upload)
@@ -114,9 +114,9 @@ func (w *wanderers) publish(node *member, upload string, n int) {
 }
 
 // revoke closes the connections of a user through a node, which may be cut off.
-func (w *wanderers) revoke(node *member) {
+func (w *wanderers) revoke(node *member, user string) {
 	<-time.After(10 * time.Millisecond) // no connection is of the same moment
-	r := &revocation{w.clients[w.random.IntN(len(w.clients))].user, time.Now()}
+	r := &revocation{user, time.Now()}
 	reason := CloseReason{4000, fmt.Sprint("order ", len(w.revoked))}
 	if w.revoked == nil {
 		w.revoked = make(map[CloseReason]*revocation)
@@ -154,14 +154,20 @@ func (w *wanderers) breakDown() {
 	w.nodes[w.down].link.mend()
 }
 
-// move connects a client to a node, where it resumes from its positions. If that fails it stays disconnected.
-func (w *wanderers) move(c *wanderer, node *member) {
+// move connects a client to a node, where it resumes from its positions. If that fails it stays disconnected. If
+// revoked is set, an order is issued through any node between the moment when its token was checked and its registration.
+func (w *wanderers) move(c *wanderer, node *member, revoked bool) {
 	synctest.Wait()
 	c.look(w.t)
 	if c.node != nil {
 		c.leave()
 	}
-	conn := &wandererConn{fakeConn: connect(w.t, node.Manager, c.user), user: c.user, from: time.Now(), registered: true}
+	conn := &wandererConn{fakeConn: &fakeConn{}, user: c.user, from: time.Now(), registered: true}
+	checked := node.Moment()
+	if revoked {
+		w.revoke(&w.nodes[w.random.IntN(len(w.nodes))], c.user)
+	}
+	must(w.t, node.ConnectSince(c.user, conn.fakeConn, checked))
 	w.former = append(w.former, conn)
 	since := make(map[string]Position)
 	for _, upload := range wanderedUploads {
@@ -247,7 +253,7 @@ func (w *wanderers) finish() {
 	w.look()
 	for _, c := range w.clients {
 		if c.node == nil {
-			w.move(c, &w.nodes[0])
+			w.move(c, &w.nodes[0], false)
 			synctest.Wait()
 			c.look(w.t)
 		}

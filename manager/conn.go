@@ -72,25 +72,27 @@ type SilenceReporter interface {
 	SilentFor() time.Duration
 }
 
-// ConnTime holds the time when a connection was registered. A Conn should embed one: a close order that a node learns
-// of late spares the connections that were registered after it was issued. Connections without a ConnTime are closed by
+// ConnTime holds the time when a connection began. A Conn should embed one: a close order that a node learns of late
+// spares the connections that began after it was issued. Connections without a ConnTime are closed by
 // each order for their user or token. The zero value is ready for use.
 type ConnTime struct{ at atomic.Int64 }
 
 func (t *ConnTime) connTime() *atomic.Int64 { return &t.at }
 
-// stampConn notes in a connection that it is registered now, unless it has been before, and returns the time of its
-// ConnTime, or the present.
-func (m *Manager) stampConn(c Conn) time.Duration {
-	now := m.ages.now()
-	if t, ok := c.(interface{ connTime() *atomic.Int64 }); ok {
-		t.connTime().CompareAndSwap(0, int64(now))
-		return connTime(c)
+// stampConn notes in a connection when it began, unless it has been registered before, and returns the time of its
+// ConnTime, or of its beginning.
+func (m *Manager) stampConn(c Conn, began Moment) Moment {
+	if began.at == 0 {
+		began = m.Moment()
 	}
-	return now
+	if t, ok := c.(interface{ connTime() *atomic.Int64 }); ok {
+		t.connTime().CompareAndSwap(0, int64(began.at))
+		return Moment{connTime(c)}
+	}
+	return began
 }
 
-// ConnAge returns how long ago a connection was registered, 0 if it has not been or has no ConnTime.
+// ConnAge returns how long ago a connection began, as ConnectSince defines it; 0 if it has not been or has no ConnTime.
 func (m *Manager) ConnAge(c Conn) time.Duration {
 	if at := connTime(c); at > 0 {
 		return m.ages.now() - at
@@ -98,7 +100,7 @@ func (m *Manager) ConnAge(c Conn) time.Duration {
 	return 0
 }
 
-// connTime returns when a connection was registered, on Manager.ages, or 0 if it has no ConnTime.
+// connTime returns when a connection began, on Manager.ages, or 0 if it has no ConnTime.
 func connTime(c Conn) time.Duration {
 	if t, ok := c.(interface{ connTime() *atomic.Int64 }); ok {
 		return time.Duration(t.connTime().Load())

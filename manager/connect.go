@@ -7,14 +7,22 @@ import (
 	"reflect"
 )
 
-// Connect registers a connection of a user, which from then on receives every message to the user and to every upload
+// Connect is ConnectSince for a connection whose user has just been identified.
+func (m *Manager) Connect(userID string, c Conn) error { return m.ConnectSince(userID, c, Moment{}) }
+
+// ConnectSince registers a connection of a user, which from then on receives every message to the user and to every upload
 // that the user follows. It must be removed with Disconnect. Connecting twice changes nothing.
 //
 // If the user has as many connections as Options.MaxConnectionsPerUser allows, the one that has been silent longest is
 // removed and closed with IdleTimeout, if it is a SilenceReporter and has been silent for more than
 // Options.EvictSilentAfter; otherwise the error is ErrTooManyConnections. Other errors are an *InvalidError or
 // ErrClosed.
-func (m *Manager) Connect(userID string, c Conn) error {
+//
+// The connection counts as begun at a moment: the one before its token was checked, or its user was identified in
+// another way. An order of DisconnectUser or DisconnectToken that was issued since, on any node, closes it, although it
+// was carried out while the connection was not registered: then the error is nil and the connection closed. With the
+// zero Moment the connection begins now.
+func (m *Manager) ConnectSince(userID string, c Conn, since Moment) error {
 	if err := m.check(); err != nil {
 		return err
 	}
@@ -24,7 +32,7 @@ func (m *Manager) Connect(userID string, c Conn) error {
 	if !isComparable(c) {
 		return &InvalidError{"connection", fmt.Sprintf("must be comparable and not nil, such as a pointer, but is %T", c)}
 	}
-	since := m.stampConn(c)
+	since = m.stampConn(c, since)
 	old, evicted, err := m.registry.Connect(userID, c, m.opt.MaxConnectionsPerUser, m.mostSilent, func(u *upload) {
 		m.sendNewest(u, c)
 	})
@@ -39,9 +47,7 @@ func (m *Manager) Connect(userID string, c Conn) error {
 		m.registry.Disconnect(userID, c)
 		return ErrClosed
 	}
-	if m.cluster != nil {
-		m.cluster.closeIfRevoked(userID, c, since)
-	}
+	m.CloseIfRevoked(userID, c, since)
 	return nil
 }
 
@@ -81,11 +87,7 @@ func (m *Manager) DisconnectUser(ctx context.Context, userID string, reason Clos
 	if err := errors.Join(m.checkCreated(), CheckID("user_id", userID), reason.Check()); err != nil {
 		return 0, err
 	}
-	reason = reason.orNormal()
-	if m.cluster != nil {
-		return m.cluster.closeEverywhere(ctx, closeOrder{Kind: closeUser, UserID: userID, Reason: reason})
-	}
-	return m.closeUserHere(userID, reason), nil
+	return m.closeEverywhere(ctx, closeOrder{Kind: closeUser, UserID: userID, Reason: reason.orNormal()})
 }
 
 // DisconnectToken closes all connections that were opened with a token, on every node, and returns how many were
@@ -98,14 +100,10 @@ func (m *Manager) DisconnectToken(ctx context.Context, tokenID string, reason Cl
 	if len(tokenID) > maxTokenIDBytes {
 		return 0, &InvalidError{"token_id", fmt.Sprintf("has %d bytes, at most %d are allowed", len(tokenID), maxTokenIDBytes)}
 	}
-	reason = reason.orNormal()
-	switch {
-	case tokenID == "": // no connection has it
+	if tokenID == "" { // no connection has it
 		return 0, nil
-	case m.cluster != nil:
-		return m.cluster.closeEverywhere(ctx, closeOrder{Kind: closeToken, TokenID: tokenID, Reason: reason})
 	}
-	return m.closeTokenHere(tokenID, reason), nil
+	return m.closeEverywhere(ctx, closeOrder{Kind: closeToken, TokenID: tokenID, Reason: reason.orNormal()})
 }
 
 func (m *Manager) closeTokenHere(tokenID string, reason CloseReason) (closed int) {

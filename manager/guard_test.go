@@ -139,7 +139,7 @@ type tokenAsker struct {
 }
 
 func (c *tokenAsker) HasToken(string) bool {
-	c.manager.cluster.orders.announce()
+	c.manager.orders.announce()
 	return false
 }
 

@@ -39,6 +39,8 @@ type Manager struct {
 	held    historyUse
 	// ages measures the ages of connections and close orders.
 	ages ageClock
+	// orders are the recent orders to close connections.
+	orders *orderLog
 
 	closed atomic.Bool
 	// closing is made by the first call of Close and closed when that returns. By closeMu.
@@ -104,6 +106,7 @@ func New(opt Options) (*Manager, error) {
 		Claim:  m.claimChanged,
 	})
 	m.bursts.withUpload = m.registry.WithKnown
+	m.orders = newOrderLog(m.run, &m.ages)
 	if opt.Broker != nil {
 		var err error
 		if m.cluster, err = newCluster(m); err != nil {

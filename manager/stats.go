@@ -137,8 +137,8 @@ func (c *cluster) stats() *BrokerStats {
 		ReadFailures:      c.counters.readFailures.Load(),
 		PublishFailures:   c.counters.publishFailures.Load(),
 
-		LateOrders:    c.orders.late.Load(),
-		DroppedOrders: c.orders.dropped.Load(),
+		LateOrders:    c.manager.orders.late.Load(),
+		DroppedOrders: c.manager.orders.dropped.Load(),
 
 		Overflowed:          c.counters.overflowed.Load(),
 		NodesLost:           peers.Lost,

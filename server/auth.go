@@ -35,11 +35,12 @@ func (s *Server) identify(r *http.Request) (id Identity, status int, problem str
 	return id, 0, ""
 }
 
-// begin starts a connection: with the identity or the token of its request, or by waiting for the first message.
-func (c *Client) begin(id Identity, token string) {
+// begin starts a connection: with the identity of its request, which was asked for since a moment, with the token of its
+// request, or by waiting for the first message.
+func (c *Client) begin(id Identity, since manager.Moment, token string) {
 	switch {
 	case c.server.opt.Identify != nil:
-		c.enter(id, false)
+		c.enter(id, since, false)
 	case token != "":
 		c.authenticate(token)
 	default:
@@ -98,15 +99,16 @@ func (c *Client) onToken(message strictjson.Object) {
 func (c *Client) authenticate(token string) {
 	var id Identity
 	var err error
+	since := c.server.manager.Moment()
 	c.call("Authenticate", c.server.opt.HookTimeout, func(ctx context.Context) {
 		id, err = c.server.checkToken(ctx, token)
 	})
 	var refused *TokenError
 	switch {
 	case err == nil && c.authenticated():
-		c.renew(id)
+		c.renew(id, since)
 	case err == nil:
-		c.enter(id, true)
+		c.enter(id, since, true)
 	case errors.As(err, &refused):
 		c.server.tokenRefused(refused, c.RemoteAddr().String())
 		c.refuse(refused.Message, refused.code(), manager.InvalidToken)
@@ -162,9 +164,9 @@ func (c *Client) authUnavailable(err error) {
 	}
 }
 
-// enter opens the connection for its user, or closes it.
-func (c *Client) enter(id Identity, greet bool) {
-	if err := c.register(id, greet); err != nil {
+// enter opens the connection for its user, or closes it. The user was being identified since a moment.
+func (c *Client) enter(id Identity, since manager.Moment, greet bool) {
+	if err := c.register(id, since, greet); err != nil {
 		c.connectFailed(err)
 	}
 }
@@ -173,9 +175,9 @@ func (c *Client) enter(id Identity, greet bool) {
 var errNotEntered = errors.New("server: the connection is closing")
 
 // register opens the connection for its user. auth_success is sent, if greet is set, only once the connection is
-// registered: a client that has got it is reached by every later message and order. The error is errNotEntered or the
-// manager's.
-func (c *Client) register(id Identity, greet bool) error {
+// registered: a client that has got it is reached by every later message and order. Orders that were issued while the
+// user was being identified, since a moment, close it. The error is errNotEntered or the manager's.
+func (c *Client) register(id Identity, since manager.Moment, greet bool) error {
 	c.mu.Lock()
 	if c.stage != authenticating { // the time was up, or the server is closing
 		c.mu.Unlock()
@@ -185,7 +187,7 @@ func (c *Client) register(id Identity, greet bool) error {
 	c.setIdentityLocked(id)
 	c.successDue.Store(greet)
 	c.mu.Unlock()
-	err := c.server.manager.Connect(id.UserID, c)
+	err := c.server.manager.ConnectSince(id.UserID, c, since)
 	c.sendSuccess()
 	if err != nil {
 		return err
@@ -276,8 +278,8 @@ func (c *Client) AllowsUpload(uploadID string) bool {
 }
 
 // renew gives an open connection the identity of a fresh token of the same user, and ends the subscriptions that it
-// does not allow.
-func (c *Client) renew(id Identity) {
+// does not allow. The token was being checked since a moment.
+func (c *Client) renew(id Identity, since manager.Moment) {
 	c.mu.Lock()
 	if c.stage != open {
 		c.mu.Unlock()
@@ -290,6 +292,9 @@ func (c *Client) renew(id Identity) {
 	c.mu.Unlock()
 	if !same {
 		c.refuse("Token belongs to another user", TokenInvalid, manager.InvalidToken)
+		return
+	}
+	if c.server.manager.CloseIfRevoked(id.UserID, c, since) {
 		return
 	}
 	c.out.Send(authSuccessFrame(id.UserID))

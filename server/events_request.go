@@ -112,6 +112,7 @@ func (s *Server) decideEvents(r *http.Request, request *eventsRequest) *apiProbl
 	defer cancel()
 	defer context.AfterFunc(s.ctx, cancel)()
 	var problem *apiProblem
+	request.identified = s.manager.Moment()
 	if request.identity, problem = s.identifyEvents(ctx, r, request.token); problem != nil {
 		return problem
 	}
@@ -187,6 +188,8 @@ type eventsRequest struct {
 	token    string
 	peer     netip.Addr
 	identity Identity
+	// identified is the moment before the user was identified.
+	identified manager.Moment
 	// forbidden are uploads that the user may not follow.
 	forbidden []string
 }

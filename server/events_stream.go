@@ -52,7 +52,7 @@ var eventsHeader = http.Header{
 
 // join registers the connection and subscribes it to its uploads, or returns the problem. It may be called once.
 func (c *Client) join(request *eventsRequest) *apiProblem {
-	switch err := c.register(request.identity, false); {
+	switch err := c.register(request.identity, request.identified, false); {
 	case errors.Is(err, manager.ErrTooManyConnections):
 		return newProblem(http.StatusTooManyRequests, "the user has as many connections as are allowed")
 	case errors.Is(err, errNotEntered), errors.Is(err, manager.ErrClosed):

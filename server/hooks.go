@@ -64,6 +64,9 @@ var ErrForbidden = errors.New("server: the user may not follow this upload")
 // Authenticate returns the identity that a token belongs to. A *TokenError refuses the token, any other error means
 // that it cannot be checked now and is logged. It may block on behalf of this one connection; ctx ends with the
 // connection, and after Options.HookTimeout.
+//
+// A token that was revoked before the call must be refused here. Manager.DisconnectToken and Manager.DisconnectUser
+// also close the connection for which it is being called.
 type Authenticate func(ctx context.Context, token string) (Identity, error)
 
 // Authorize decides whether a connection may follow an upload: nil if so, ErrForbidden if not. Any other error means

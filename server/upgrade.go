@@ -56,6 +56,7 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var id Identity
+	since := s.manager.Moment()
 	if s.opt.Identify != nil {
 		var status int
 		var problem string
@@ -85,7 +86,7 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 		c.Close(manager.ServerReloading)
 	}
 	token := bearer(r)
-	c.guard(func() { c.begin(id, token) })
+	c.guard(func() { c.begin(id, since, token) })
 	c.start(early)
 }
 

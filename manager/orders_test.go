@@ -1,0 +1,227 @@
+package manager
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/shoal-go/shoal/broker"
+)
+
+// TestConnectSince_OrdersDuringTheCheck: a connection whose token was checked before an order and which is registered
+// after the order was carried out is closed, on a node that is alone and on one of several.
+func TestConnectSince_OrdersDuringTheCheck(t *testing.T) {
+	check := func(t *testing.T, m *Manager) {
+		t.Helper()
+		byUser, byToken, since := &fakeConn{}, &holder{token: "stolen"}, m.Moment()
+		_, err := m.DisconnectUser(t.Context(), "ann", NormalClosure)
+		must(t, err)
+		_, err = m.DisconnectToken(t.Context(), "stolen", InvalidToken)
+		must(t, err)
+		later := m.Moment()
+		must(t, m.ConnectSince("ann", byUser, since))
+		must(t, m.ConnectSince("bob", byToken, since))
+		wantClosed(t, "the connection of the user", byUser, NormalClosure)
+		wantClosed(t, "the connection of the token", &byToken.fakeConn, InvalidToken)
+		if n := len(m.UserConnections("ann")) + len(m.UserConnections("bob")); n != 0 {
+			t.Errorf("%d connections are registered after an order", n)
+		}
+		newer := &fakeConn{}
+		must(t, m.ConnectSince("ann", newer, later))
+		must(t, m.ConnectSince("ann", newer, since)) // which changes nothing
+		wantClosed(t, "the connection that was checked after the order", newer, CloseReason{})
+		wantClosed(t, "the connection that began after the order", connect(t, m, "ann"), CloseReason{})
+	}
+	t.Run("alone", func(t *testing.T) { check(t, open(t, Options{})) })
+	t.Run("cluster", func(t *testing.T) {
+		inCluster(t, 1, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) { check(t, nodes[0].Manager) })
+	})
+}
+
+// TestConnectSince_OrdersOfOtherNodes: the same for an order of another node, which reaches this one during the check,
+// or only when the connection has long been registered, because this node was cut off.
+func TestConnectSince_OrdersOfOtherNodes(t *testing.T) {
+	for name, cut := range map[string]bool{"at once": false, "late": true} {
+		t.Run(name, func(t *testing.T) {
+			inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+				issuer, here := nodes[0], nodes[1]
+				if cut {
+					here.link.cut()
+					<-time.After(10 * time.Second)
+				}
+				c, since := &fakeConn{}, here.Moment()
+				<-time.After(time.Second)
+				_, err := issuer.DisconnectUser(t.Context(), "ann", NormalClosure)
+				must(t, err)
+				<-time.After(time.Second)
+				newer := connect(t, here.Manager, "ann")
+				must(t, here.ConnectSince("ann", c, since))
+				if cut {
+					wantClosed(t, "the connection before its node knows the order", c, CloseReason{})
+					here.link.mend()
+					<-time.After(5 * time.Second)
+				}
+				wantClosed(t, "the connection that was being checked", c, NormalClosure)
+				wantClosed(t, "the newer connection", newer, CloseReason{})
+			})
+		})
+	}
+}
+
+// TestCloseIfRevoked_FurtherToken: a connection that shows a further token is closed by an order that was carried out
+// while that was being checked, and by no older one.
+func TestCloseIfRevoked_FurtherToken(t *testing.T) {
+	m := open(t, Options{})
+	c := &holder{token: "first"}
+	must(t, m.Connect("ann", c))
+	since := m.Moment()
+	_, err := m.DisconnectToken(t.Context(), "second", InvalidToken)
+	must(t, err)
+	c.token = "second"
+	if m.CloseIfRevoked("ann", c, m.Moment()) || m.CloseIfRevoked("ann", c, Moment{}) {
+		t.Error("an order from before the check closed the connection")
+	}
+	if !m.CloseIfRevoked("ann", c, since) {
+		t.Error("an order of the time of the check did not close the connection")
+	}
+	wantClosed(t, "the connection", &c.fakeConn, InvalidToken)
+	if (&Manager{}).Moment() != (Moment{}) || (&Manager{}).CloseIfRevoked("ann", c, since) {
+		t.Error("a manager that New has not made has a clock")
+	}
+}
+
+// TestConnectSince_ForgottenOrders: a connection is sent away for a moment if the log has evicted orders since its token
+// was checked: one of them may have concerned it.
+func TestConnectSince_ForgottenOrders(t *testing.T) {
+	m := open(t, Options{})
+	before := m.Moment()
+	issue := func() {
+		_, err := m.DisconnectUser(t.Context(), "other", NormalClosure)
+		must(t, err)
+	}
+	issue()
+	after := m.Moment()
+	for range maxOrders - 1 {
+		issue()
+	}
+	held, evicted, spared := &fakeConn{}, &fakeConn{}, &fakeConn{}
+	must(t, m.ConnectSince("ann", held, before))
+	issue()
+	must(t, m.ConnectSince("ann", evicted, before))
+	must(t, m.ConnectSince("ann", spared, after))
+	wantClosed(t, "the connection with all orders in the log", held, CloseReason{})
+	wantClosed(t, "the connection with an order that is no longer in the log", evicted, TryAgainLater)
+	wantClosed(t, "the connection that began after that order", spared, CloseReason{})
+}
+
+// testLog returns a log with a clock of its own.
+func testLog(process string) *orderLog { return newOrderLog(process, new(ageClock)) }
+
+func userOrder(user string) closeOrder { return closeOrder{Kind: closeUser, UserID: user} }
+
+// transfer lets a log read another one, and returns what is new to it.
+func transfer(t *testing.T, from, to *orderLog) []closeOrder {
+	t.Helper()
+	fresh, err := to.apply(from.reply(to.request()), 0)
+	must(t, err)
+	return fresh
+}
+
+// TestOrderLog_HandsOverEachOrderOnce: a log reads only what it has not read, and finds each order new once.
+func TestOrderLog_HandsOverEachOrderOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b, c := testLog("a"), testLog("b"), testLog("c")
+		for i := range 5 {
+			a.issue(userOrder(fmt.Sprint("user-", i)))
+		}
+		for i, want := range []int{5, 0} {
+			if got := len(transfer(t, a, b)); got != want {
+				t.Errorf("transfer %d brought %d orders, want %d", i, got, want)
+			}
+		}
+		<-time.After(time.Hour)
+		if got := transfer(t, b, c); len(got) != 5 || got[0].issued > -time.Hour+time.Second {
+			t.Errorf("the third log got %+v, want 5 orders of an hour ago", got)
+		}
+		if got := len(transfer(t, a, c)); got != 0 {
+			t.Errorf("%d orders came twice", got)
+		}
+		if r := a.reply(b.request()); len(r.Orders) != 0 {
+			t.Errorf("%d orders were sent although they had been read", len(r.Orders))
+		}
+		if b.missed("a", 5) || !b.missed("a", 6) || !b.missed("d", 1) {
+			t.Error("what a process has announced is not compared with what was learned of it")
+		}
+	})
+}
+
+// TestOrderLog_GapIsMissed: an order that was lost on the way counts as missed although a later one of its process arrived.
+func TestOrderLog_GapIsMissed(t *testing.T) {
+	a, b := testLog("a"), testLog("b")
+	a.issue(userOrder("ann"))
+	if _, fresh := b.learn(a.issue(userOrder("bob"))); !fresh {
+		t.Fatal("the second order is not new")
+	}
+	if !b.missed("a", 2) {
+		t.Error("the first order is not missed")
+	}
+	if got := transfer(t, a, b); len(got) != 1 || got[0].UserID != "ann" || b.missed("a", 2) {
+		t.Errorf("the transfer brought %+v, want the first order; still missed: %v", got, b.missed("a", 2))
+	}
+}
+
+// TestOrderLog_IsBounded: a log holds the newest orders of 24 hours, and an older one does not come back.
+func TestOrderLog_IsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := testLog("a"), testLog("b")
+		for i := range maxOrders + 100 {
+			a.issue(userOrder(fmt.Sprint("user-", i)))
+		}
+		if got := transfer(t, a, b); len(got) != maxOrders || got[0].UserID != "user-100" {
+			t.Errorf("%d orders came, the first for %s", len(got), got[0].UserID)
+		}
+		if got := a.dropped.Load(); got != 100 {
+			t.Errorf("%d orders were dropped, want 100", got)
+		}
+		old := userOrder("old")
+		old.Origin, old.Number, old.Age = "c", 1, time.Hour
+		if b.learn(old); len(b.orders) != maxOrders {
+			t.Errorf("%d orders are held, want %d", len(b.orders), maxOrders)
+		}
+		<-time.After(maxOrderAge)
+		if r := a.reply(orderRequest{}); len(r.Orders) != 0 {
+			t.Errorf("%d orders are held after a day", len(r.Orders))
+		}
+		old.Number, old.Age = 2, maxOrderAge
+		if _, fresh := b.learn(old); fresh {
+			t.Error("an order of a day ago is new")
+		}
+		for i := range 3 * maxOrderOrigins {
+			_, _ = b.apply(orderReply{Process: fmt.Sprint("process-", i), Issued: 1}, 0)
+		}
+		if len(b.complete) > maxOrderOrigins || len(b.read) > maxOrderOrigins {
+			t.Errorf("%d and %d processes are remembered", len(b.complete), len(b.read))
+		}
+	})
+}
+
+// TestAgeClock_CountsTheTimeOfASuspendedMachine: ages grow with the clock that advances more, and by something with each
+// reading, so that no two moments are equal.
+func TestAgeClock_CountsTheTimeOfASuspendedMachine(t *testing.T) {
+	for _, test := range []struct{ monotonic, wall, want time.Duration }{
+		{time.Second, time.Second, time.Second},
+		{time.Second, time.Hour, time.Hour},    // suspended, or the wall clock was set forward
+		{time.Second, -time.Hour, time.Second}, // the wall clock was set back
+		{0, 0, 1},
+	} {
+		if got := advance(test.monotonic, test.wall); got != test.want {
+			t.Errorf("after %v and %v by the wall clock %v have passed, want %v", test.monotonic, test.wall, got, test.want)
+		}
+	}
+	var c ageClock
+	first, second := c.now(), c.now()
+	if first <= 0 || second <= first {
+		t.Errorf("the clock shows %d and then %d", first, second)
+	}
+}
