@@ -154,7 +154,7 @@ func (n *nodePair) client() func(context.Context, string, yardsticks.Load) (yard
 		return nil
 	}
 	if n.trial.params.Work == nodes.NATS {
-		program, err := yardsticks.NATSProgram(n.ctx)
+		program, err := yardsticks.NATSProgram(n.ctx, n.Progress)
 		n.check(err)
 		return yardsticks.NATS{Program: program, URL: n.server.url, Stream: "SHOAL", Subject: "upload", Live: "live.upload.>"}.Run
 	}

@@ -50,7 +50,7 @@ func (c Config) prepare(ctx context.Context) (versions map[string]string, err er
 	versions = map[string]string{}
 	if c.Nodes != nil && c.Nodes.Yardsticks {
 		versions[yardsticks.NATSModule], versions[yardsticks.RedisModule] = yardsticks.NATSVersion, yardsticks.RedisVersion(ctx)
-		_, err = yardsticks.NATSProgram(ctx)
+		_, err = yardsticks.NATSProgram(ctx, c.Progress)
 	}
 	if c.Scenarios != nil {
 		versions[systems.CentrifugoModule], err = c.findCentrifugo(ctx)
@@ -75,10 +75,8 @@ func (c Config) findCentrifugo(ctx context.Context) (version string, err error) 
 		if !slices.Contains(s.System, "centrifugo") && !slices.Contains(s.System, "centrifugo-history") {
 			return "", nil
 		}
-		fmt.Fprintf(c.Progress, "installing %s %s, which takes minutes; --centrifugo names another program\n",
-			systems.CentrifugoModule, systems.CentrifugoVersion)
-		if program, err = yardsticks.Install(ctx, systems.CentrifugoModule, "centrifugo", systems.CentrifugoVersion); err != nil {
-			return "", fmt.Errorf("runner: centrifugo is not installed and cannot be: %w", err)
+		if program, err = yardsticks.Install(ctx, c.Progress, systems.CentrifugoModule, "centrifugo", systems.CentrifugoVersion); err != nil {
+			return "", fmt.Errorf("runner: centrifugo cannot be installed, --centrifugo names another program: %w", err)
 		}
 	}
 	s.Centrifugo = program

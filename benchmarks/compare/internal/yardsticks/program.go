@@ -3,6 +3,7 @@ package yardsticks
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,9 +16,9 @@ const (
 	RedisModule = "redis-benchmark" // as it is installed
 )
 
-// NATSProgram returns the path of the client of NATS.
-func NATSProgram(ctx context.Context) (string, error) {
-	return Install(ctx, NATSModule+"/nats", "nats", NATSVersion)
+// NATSProgram returns the path of the client of NATS, see Install.
+func NATSProgram(ctx context.Context, progress io.Writer) (string, error) {
+	return Install(ctx, progress, NATSModule+"/nats", "nats", NATSVersion)
 }
 
 // Installed returns the path at which a program lies in the user's cache, and whether it is there.
@@ -31,12 +32,14 @@ func Installed(command, version string) (program string, ok bool) {
 	return program, err == nil
 }
 
-// Install returns the path of a program of a Go package, which is built into the user's cache if it is not there yet.
-func Install(ctx context.Context, path, command, version string) (string, error) {
+// Install returns the path of a program of a Go package, which is built into the user's cache if it is not there yet, as
+// progress then says.
+func Install(ctx context.Context, progress io.Writer, path, command, version string) (string, error) {
 	program, ok := Installed(command, version)
 	if ok || program == "" {
 		return program, nil
 	}
+	fmt.Fprintf(progress, "installing %s %s, which takes minutes\n", path, version)
 	install := exec.CommandContext(ctx, "go", "install", path+"@"+version)
 	install.Env = append(os.Environ(), "GOBIN="+filepath.Dir(program))
 	if said, err := install.CombinedOutput(); err != nil {
