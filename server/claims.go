@@ -49,7 +49,8 @@ func (r SubscriptionReason) String() string {
 }
 
 // claimQueue keeps the changes of a connection's claims, which the manager reports with locks held, until the hooks can
-// be called. One goroutine at a time calls them, so that they see the changes in their order.
+// be called. One goroutine at a time calls them, so that they see the changes in their order. A nil claimQueue is one
+// of a server without hooks for them.
 type claimQueue struct {
 	mu      sync.Mutex // protects the fields below; nothing is called under it
 	changes []claimChange
@@ -73,6 +74,9 @@ type claimChange struct {
 
 // because names the reason for changes of the claims on uploads until done is called.
 func (q *claimQueue) because(reason SubscriptionReason, uploadIDs ...string) (done func()) {
+	if q == nil {
+		return func() {}
+	}
 	if !slices.IsSorted(uploadIDs) {
 		uploadIDs = slices.Sorted(slices.Values(uploadIDs))
 	}
@@ -90,6 +94,9 @@ func (q *claimQueue) noReason() {
 
 // start allows the hooks to be called.
 func (q *claimQueue) start() {
+	if q == nil {
+		return
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.started = true
@@ -142,6 +149,9 @@ func (q *claimQueue) begin() bool {
 
 // runningHook returns the name of the hook that is running, or "".
 func (q *claimQueue) runningHook() string {
+	if q == nil {
+		return ""
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.hook
@@ -149,10 +159,7 @@ func (q *claimQueue) runningHook() string {
 
 // ClaimChanged implements [manager.ClaimObserver]. Only the manager calls it.
 func (c *Client) ClaimChanged(change manager.ClaimChange) {
-	if c.server == nil {
-		return // a zero Client, which has no connection
-	}
-	if c.server.opt.OnSubscribe != nil || c.server.opt.OnUnsubscribe != nil {
+	if c.claims != nil {
 		c.claims.add(change)
 	}
 }
@@ -160,7 +167,7 @@ func (c *Client) ClaimChanged(change manager.ClaimChange) {
 // FlushClaims implements [manager.ClaimObserver]. Only the manager calls it. It calls OnSubscribe and OnUnsubscribe for
 // the changes so far, or leaves that to the goroutine that already does it.
 func (c *Client) FlushClaims() {
-	if !c.claims.begin() {
+	if c.claims == nil || !c.claims.begin() {
 		return
 	}
 	for change, ok := c.claims.next(); ok; change, ok = c.claims.next() {
@@ -178,6 +185,9 @@ func (c *Client) FlushClaims() {
 // drainClaims calls the hooks for the last changes, and blocks until a goroutine of the application that calls hooks
 // has ended. The connection is no longer registered, so no further change comes.
 func (c *Client) drainClaims() {
+	if c.claims == nil {
+		return
+	}
 	c.claims.start()
 	for {
 		c.FlushClaims()

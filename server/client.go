@@ -10,8 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"github.com/shoal-go/shoal/internal/frame"
 	"github.com/shoal-go/shoal/internal/outbox"
 	"github.com/shoal-go/shoal/manager"
@@ -21,45 +19,48 @@ import (
 // goroutines and do not wait for the peer.
 //
 // Messages of the client are handled one after the other, on one goroutine at a time. Messages to it are queued in its
-// outbox, which the server's writers flush.
+// outbox, which the server's writers flush. Small fields stand together, so that no memory is lost between them.
 type Client struct {
 	manager.ConnTime
-	server  *Server
-	out     *outbox.Outbox
-	input   input
-	socket  socket
-	limiter *rate.Limiter
-	v1      bool
-	// successDue: auth_success, which precedes all messages to the connection, has not been queued.
-	successDue atomic.Bool
+	server *Server
+	out    *outbox.Outbox
+	input  input
+	socket socket
+	rate   messageRate
 	// events are the uploads of an event stream; nil: the connection is a WebSocket.
 	events *eventUploads
 	// heard is when the last frame came from the client, on Server.clock.
-	heard atomic.Int64
-	// slot is the connection's place in its ping group. It belongs to keepalive.
-	slot     pingSlot
+	heard    atomic.Int64
 	lifetime lifetime
-	claims   claimQueue
+	claims   *claimQueue // nil: no hook wants to know
 	// allowed is the identity whose claims restrict the uploads of the connection; nil: no restriction.
 	allowed atomic.Pointer[Identity]
 	// peer is the client's address, the zero value if it is not known. age closes the connection after
 	// Options.MaxAge.
 	peer netip.Addr
 	age  *time.Timer
+	// pingGroup and pingIndex are the connection's place among those that get their pings together. They belong to
+	// keepalive.
+	pingGroup *pingGroup
+	pingIndex int32
 	// spare is how many subscribe messages the client may still send beyond its rate.
-	spare int
+	spare int32
+	// successDue: auth_success, which precedes all messages to the connection, has not been queued.
+	successDue atomic.Bool
+	v1         bool
 
-	mu       sync.Mutex // protects the fields below; only the outbox is locked under it
+	// entered is true once the connection is registered, and OnConnect called if there is one. It and all fields below
+	// are protected by mu; only the outbox is locked under it.
+	entered  bool
 	stage    stage
+	mu       sync.Mutex
 	identity Identity
-	// entered is true once the connection is registered, and OnConnect called if there is one.
-	entered bool
 	// tokens are the ids of the tokens that the connection has shown.
 	tokens []string
 	// deadline fires when the client has not authenticated in time, and later when its token expires.
 	deadline *time.Timer
-	// reason is why the server closes the connection; zero while it is open or if the client has left.
-	reason manager.CloseReason
+	// reason is why the server closes the connection; nil while it is open or if the client has left.
+	reason *manager.CloseReason
 }
 
 // stage is how far a connection has come.
@@ -85,14 +86,17 @@ func newClient(s *Server, conn net.Conn, v1 bool) *Client {
 	c := &Client{server: s, v1: v1}
 	c.attach(conn)
 	c.spare = s.spareSubscribes()
-	limits := s.settings.Load()
-	c.limiter = rate.NewLimiter(rate.Limit(limits.ClientMessageRate), limits.ClientMessageBurst)
-	c.heard.Store(int64(s.clock()))
+	now := s.clock()
+	c.rate = newMessageRate(s.settings.Load(), now)
+	c.heard.Store(int64(now))
+	if s.opt.OnSubscribe != nil || s.opt.OnUnsubscribe != nil {
+		c.claims = &claimQueue{}
+	}
 	cfg := outbox.Config{Variant: frame.Base, Raw: c.input.raw, Overflow: s.overflowBase}
 	if v1 {
 		cfg.Variant, cfg.Overflow = frame.V1, s.overflowV1[rand.IntN(len(s.overflowV1))]
 	}
-	c.out = s.writers.Open(c.input.conn, cfg)
+	c.out = s.writers.Open(c.conn(), cfg)
 	c.limitAge()
 	return c
 }
@@ -132,7 +136,7 @@ func (c *Client) RemoteAddr() net.Addr {
 	if c.server == nil { // a zero Client
 		return &net.TCPAddr{}
 	}
-	direct := c.input.conn.RemoteAddr()
+	direct := c.conn().RemoteAddr()
 	if c.peer.IsValid() && addrOf(direct.String()) != c.peer {
 		return net.TCPAddrFromAddrPort(netip.AddrPortFrom(c.peer, 0))
 	}
@@ -166,7 +170,14 @@ func (c *Client) Subprotocol() string {
 func (c *Client) CloseReason() manager.CloseReason {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.reason
+	return c.closeReasonLocked()
+}
+
+func (c *Client) closeReasonLocked() manager.CloseReason {
+	if c.reason == nil {
+		return manager.CloseReason{}
+	}
+	return *c.reason
 }
 
 // TracksPositions reports whether the client knows the positions of its uploads, as on shoal.v1.
@@ -216,7 +227,7 @@ func (c *Client) setClosing(reason manager.CloseReason) bool {
 	if c.stage == closing {
 		return false
 	}
-	c.stage, c.reason = closing, reason
+	c.stage, c.reason = closing, &reason
 	return true
 }
 
@@ -255,12 +266,10 @@ func (c *Client) end() {
 	c.leave()
 	// Closing a socket with unread input resets it, and the reset could overtake the close frame, so the rest is
 	// discarded.
-	_, _ = io.Copy(io.Discard, c.input.conn)
+	_, _ = io.Copy(io.Discard, c.conn())
 	c.out.PeerGone()
 	<-c.out.Done()
-	if c.input.registered {
-		c.server.poller.remove(c)
-	}
+	c.server.poller.remove(c)
 	c.server.keepalive.remove(c)
 	if c.age != nil {
 		c.age.Stop()
@@ -291,9 +300,10 @@ func (c *Client) leave() {
 		c.deadline.Stop()
 	}
 	if c.out.Reason() != nil { // Close was not called
-		c.reason = manager.SlowConsumer
+		slow := manager.SlowConsumer
+		c.reason = &slow
 	}
-	reason := c.reason
+	reason := c.closeReasonLocked()
 	c.mu.Unlock()
 	c.server.closings.count(reason)
 	if user == "" {

@@ -35,7 +35,7 @@ func TestClient_ExpiryTimerIsSetAgainWhenItIsEarly(t *testing.T) {
 		}
 		<-time.After(10 * time.Second)
 		synctest.Wait()
-		if c.authenticated() || c.reason != manager.InvalidToken {
+		if c.authenticated() || c.CloseReason() != manager.InvalidToken {
 			t.Error("the connection outlives its token")
 		}
 	})

@@ -277,7 +277,7 @@ func newEventsClient(s *Server, conn eventsConn, request *eventsRequest) *Client
 	} else {
 		c.attach(conn)
 	}
-	c.out = s.writers.Open(c.input.conn, outbox.Config{
+	c.out = s.writers.Open(c.conn(), outbox.Config{
 		Variant: frame.V1, Raw: c.input.raw, Overflow: s.overflowEvents[rand.IntN(len(s.overflowEvents))],
 		Events: frame.NewEvents(request.uploads, request.since), Corked: true,
 	})
@@ -291,17 +291,14 @@ const maxEventsInput = 64 << 10
 // watch has the client end when its connection does. It does not block. Nothing is read from the client: its bytes fill
 // the receive buffer of the kernel, and its end is reported all the same.
 func (c *Client) watch() {
-	raw := c.input.raw
-	if raw == nil && c.socket.raw != nil { // TLS
-		raw, _ = rawConn(c.socket.raw)
-	}
-	c.input.registered = raw != nil && c.server.poller.watchHangUp(c, raw)
-	if c.input.registered && c.input.park() {
+	raw := c.descriptorAccess()
+	registered := raw != nil && c.server.poller.watchHangUp(c, raw)
+	if registered && c.input.park() {
 		return
 	}
 	c.server.readers.running.Go(func() {
-		if !c.input.registered {
-			if _, err := io.CopyN(io.Discard, c.input.conn, maxEventsInput); err == nil {
+		if !registered {
+			if _, err := io.CopyN(io.Discard, c.conn(), maxEventsInput); err == nil {
 				c.Close(manager.TooManyMessages)
 			}
 		}

@@ -81,14 +81,24 @@ type Authorize func(ctx context.Context, id Identity, uploadID string) error
 // lifetime ends the contexts of a connection's hooks when the connection ends. The zero value is a connection that
 // lives. Contexts are made on demand: an idle connection holds none.
 type lifetime struct {
-	mu    sync.Mutex // protects the fields below; nothing is called under it
 	ended bool
-	// ctx is the result of Client.Context, nil before the first call.
+	mu    sync.Mutex // protects all fields; nothing is called under it
+	// context is the result of Client.Context, nil before the first call.
+	context *connContext
+	// hook is the one that is running, nil while none is.
+	hook *runningHook
+}
+
+// connContext is the context of a connection.
+type connContext struct {
 	ctx    context.Context //nolint:containedctx // the lifetime of the connection itself
 	cancel context.CancelFunc
-	// hook is the name of the hook that is running, "" while none is, and cancelCall ends its context.
-	hook       string
-	cancelCall context.CancelFunc
+}
+
+// runningHook is a call of a hook. cancel ends its context; nil: it has none of its own.
+type runningHook struct {
+	name   string
+	cancel context.CancelFunc
 }
 
 // Context returns a context that ends when the connection does: as soon as the client has closed its side or the
@@ -99,17 +109,18 @@ func (c *Client) Context() context.Context {
 	l := &c.lifetime
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.ctx == nil {
+	if l.context == nil {
 		parent := context.Background()
 		if c.server != nil {
 			parent = c.server.ctx
 		}
-		l.ctx, l.cancel = context.WithCancel(parent)
+		ctx, cancel := context.WithCancel(parent)
+		l.context = &connContext{ctx, cancel}
 		if l.ended || c.server == nil { // a zero Client has no connection
-			l.cancel()
+			cancel()
 		}
 	}
-	return l.ctx
+	return l.context.ctx
 }
 
 // call runs a hook with a context that ends with the connection, with the server and after a timeout. The calls of one
@@ -125,7 +136,7 @@ func (c *Client) call(name string, timeout time.Duration, hook func(context.Cont
 func (c *Client) runHook(name string, cancel context.CancelFunc, hook func()) {
 	l := &c.lifetime
 	l.mu.Lock()
-	l.hook, l.cancelCall = name, cancel
+	l.hook = &runningHook{name, cancel}
 	ended := l.ended
 	l.mu.Unlock()
 	if ended && cancel != nil {
@@ -134,7 +145,7 @@ func (c *Client) runHook(name string, cancel context.CancelFunc, hook func()) {
 	defer func() {
 		c.heard.Store(int64(c.server.clock())) // see SilentFor
 		l.mu.Lock()
-		l.hook, l.cancelCall = "", nil
+		l.hook = nil
 		l.mu.Unlock()
 	}()
 	hook()
@@ -173,12 +184,12 @@ func (h *requestHooks) counts() map[string]int {
 // runningHook returns the name of the hook that is running, or "".
 func (c *Client) runningHook() string {
 	c.lifetime.mu.Lock()
-	name := c.lifetime.hook
+	hook := c.lifetime.hook
 	c.lifetime.mu.Unlock()
-	if name == "" {
-		name = c.claims.runningHook()
+	if hook != nil {
+		return hook.name
 	}
-	return name
+	return c.claims.runningHook()
 }
 
 // endContexts ends the contexts of the connection. Further calls have no effect.
@@ -186,13 +197,13 @@ func (c *Client) endContexts() {
 	l := &c.lifetime
 	l.mu.Lock()
 	l.ended = true
-	cancel, cancelCall := l.cancel, l.cancelCall
+	made, hook := l.context, l.hook
 	l.mu.Unlock()
-	if cancel != nil {
-		cancel()
+	if made != nil {
+		made.cancel()
 	}
-	if cancelCall != nil {
-		cancelCall()
+	if hook != nil && hook.cancel != nil {
+		hook.cancel()
 	}
 }
 

@@ -10,16 +10,17 @@ import (
 // input is the read side of a connection. markReadable may be called from any goroutine; all else belongs to the
 // goroutine that reads from the client.
 type input struct {
-	conn net.Conn
-	// raw gives access to the file descriptor; nil: conn.Read is used.
+	// raw gives access to the file descriptor; nil: Client.conn is read.
 	raw syscall.RawConn
 	// below is the connection below TLS if the poller can report its input, else nil.
 	below *pollableConn
 	// watched is true if the poller reports input. Otherwise the client has a dedicated reader.
 	watched bool
-	// registered is true if the client has a slot of the poller, and pollSlot is the slot's index.
+	// registered is true while the client has a slot of the poller, pollSlot is the slot's index, and events are those that
+	// the poller reports. They belong to the poller.
 	registered bool
 	pollSlot   int32
+	events     uint32
 	state      atomic.Uint32
 	// hungUp is true once epoll has reported the end of the stream. It is edge-triggered and does not report that again,
 	// so the socket is then read until EOF.
@@ -67,11 +68,10 @@ func (in *input) park() bool {
 // it: epoll reports nothing for that.
 type socket struct {
 	clientConn
-	raw syscall.Conn
 }
 
 // SyscallConn gives access to the file descriptor.
-func (s *socket) SyscallConn() (syscall.RawConn, error) { return s.raw.SyscallConn() }
+func (s *socket) SyscallConn() (syscall.RawConn, error) { return s.client.descriptorAccess(), nil }
 
 // Close closes the connection.
 func (s *socket) Close() error {
@@ -141,23 +141,39 @@ func (s *clientConn) CloseWrite() error {
 func (c *Client) attach(conn net.Conn) {
 	conn = transparent(conn)
 	c.socket.clientConn = clientConn{conn, c}
-	c.input.conn = &c.socket.clientConn
-	if c.input.below = pollable(conn); c.input.below != nil {
-		c.socket.raw, c.input.conn = syscallConn(c.input.below.NetConn()), &c.socket
+	if c.input.below = pollable(c, conn); c.input.below != nil || syscallConn(conn) == nil {
 		return
 	}
-	if t, ok := conn.(*tls.Conn); ok {
-		c.socket.raw = syscallConn(transparent(t.NetConn()))
-		return
+	c.socket.Conn = detach(c, conn)
+	c.input.raw, _ = rawConn(c.socket.Conn.(syscall.Conn)) //nolint:forcetypeassert // all that detach returns
+}
+
+// conn returns the connection of the client: the one that wakes its reader where that waits for the poller.
+func (c *Client) conn() net.Conn {
+	if c.input.raw != nil || c.input.below != nil {
+		return &c.socket
 	}
-	if c.socket.raw = syscallConn(conn); c.socket.raw == nil {
-		return
+	return &c.socket.clientConn
+}
+
+// descriptorAccess returns access to the file descriptor of the client's socket, which may be below TLS, or nil.
+func (c *Client) descriptorAccess() syscall.RawConn {
+	if c.input.raw != nil {
+		return c.input.raw
 	}
-	raw, err := rawConn(c.socket.raw)
-	if err != nil {
-		return
+	if below := c.input.below; below != nil {
+		return below.raw
 	}
-	c.input.raw, c.input.conn = raw, &c.socket
+	t, ok := c.socket.Conn.(*tls.Conn)
+	if !ok {
+		return nil
+	}
+	below := syscallConn(transparent(t.NetConn()))
+	if below == nil {
+		return nil
+	}
+	raw, _ := rawConn(below)
+	return raw
 }
 
 // Transparent is a net.Conn around another one that by now adds nothing to its Read, Write and Close, such as a
@@ -199,17 +215,15 @@ func (c *Client) start(early []byte) {
 	switch {
 	case c.input.raw != nil:
 		c.input.watched = c.server.poller.add(c, c.input.raw)
-		c.input.registered = c.input.watched
 	case c.input.below != nil:
 		c.input.watched = c.server.poller.add(c, c.input.below.raw)
-		c.input.registered = c.input.watched
 		if c.input.watched && len(early) == 0 {
 			c.server.readers.enqueue(c) // the TLS connection may hold input that it has read ahead
 			return
 		}
-	case c.socket.raw != nil: // TLS: only the end of the stream can be seen without reading
-		if raw, err := rawConn(c.socket.raw); err == nil {
-			c.input.registered = c.server.poller.watchHangUp(c, raw)
+	default:
+		if raw := c.descriptorAccess(); raw != nil { // below TLS: only the end of the stream can be seen without reading
+			c.server.poller.watchHangUp(c, raw)
 		}
 	}
 	if c.input.watched && len(early) == 0 && c.input.park() {

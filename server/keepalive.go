@@ -29,14 +29,8 @@ type keepalive struct {
 
 // pingGroup holds the connections that are pinged together.
 type pingGroup struct {
-	mu      sync.Mutex // protects clients and their slots; only clients and their outboxes are locked under it
+	mu      sync.Mutex // protects clients and their pingIndex; only clients and their outboxes are locked under it
 	clients []*Client
-}
-
-// pingSlot is the place of a connection in its group.
-type pingSlot struct {
-	group *pingGroup
-	index int
 }
 
 // A client is pinged with a message, which the protocol's pages answer, and with a WebSocket ping, which a browser
@@ -114,19 +108,19 @@ func (k *keepalive) add(c *Client) {
 	k.mu.Unlock()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	c.slot = pingSlot{g, len(g.clients)}
+	c.pingGroup, c.pingIndex = g, int32(len(g.clients)) //nolint:gosec // fewer than there are descriptors
 	g.clients = append(g.clients, c)
 }
 
 // remove takes a connection out.
 func (k *keepalive) remove(c *Client) {
-	g := c.slot.group
+	g := c.pingGroup
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	last := len(g.clients) - 1
 	moved := g.clients[last]
-	g.clients[c.slot.index] = moved
-	moved.slot.index = c.slot.index
+	g.clients[c.pingIndex] = moved
+	moved.pingIndex = c.pingIndex
 	g.clients[last] = nil
 	g.clients = g.clients[:last]
 }

@@ -51,7 +51,7 @@ func TestKeepalive_ClosesConnectionsOfExpiredTokens(t *testing.T) {
 		k := c.server.keepalive
 		k.add(c)
 		defer k.remove(c)
-		k.ping(c.slot.group)
+		k.ping(c.pingGroup)
 		if c.CloseReason() != manager.InvalidToken {
 			t.Errorf("closed with %v, want InvalidToken", c.CloseReason())
 		}

@@ -24,9 +24,10 @@ type poller struct {
 	slots  []pollSlot
 	free   []int32
 	closed bool
-	// controlFunc is the method value of watchSocket, made once because each would allocate. Its argument is event, its
-	// result watchErr.
+	// controlFunc is the method value of watchSocket, made once because each would allocate. Its arguments are operation
+	// and event, its result watchErr.
 	controlFunc func(fd uintptr)
+	operation   int // EPOLL_CTL_ADD or EPOLL_CTL_MOD
 	event       unix.EpollEvent
 	watchErr    error
 	// running waits for the goroutine to end.
@@ -41,7 +42,7 @@ type pollSlot struct {
 }
 
 // add registers a client's socket for input, and watchHangUp for the end of its stream only. They report false if the
-// system refuses.
+// system refuses; a descriptor, which could then not be waited for, is closed.
 func (p *poller) add(c *Client, raw syscall.RawConn) bool {
 	return p.register(c, raw, unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLET)
 }
@@ -53,6 +54,14 @@ func (p *poller) watchHangUp(c *Client, raw syscall.RawConn) bool {
 func (p *poller) register(c *Client, raw syscall.RawConn, events uint32) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	c.input.registered = p.registerLocked(c, raw, events)
+	if d := c.descriptor(); d != nil && !c.input.registered {
+		_ = d.Close()
+	}
+	return c.input.registered
+}
+
+func (p *poller) registerLocked(c *Client, raw syscall.RawConn, events uint32) bool {
 	if p.closed || !p.start() {
 		return false
 	}
@@ -65,23 +74,47 @@ func (p *poller) register(c *Client, raw syscall.RawConn, events uint32) bool {
 	slot := &p.slots[c.input.pollSlot]
 	slot.client = c
 	slot.use++
-	p.event = unix.EpollEvent{Events: events, Fd: c.input.pollSlot, Pad: slot.use}
-	if err := raw.Control(p.controlFunc); err != nil || p.watchErr != nil {
+	c.input.events |= events
+	if !p.control(unix.EPOLL_CTL_ADD, c, raw) {
 		p.freeSlot(c)
 		return false
 	}
 	return true
 }
 
+// watch adds an event to those that the client's socket is registered for, now or later. If the socket is ready for the
+// event already, it is reported. It does not block.
+func (p *poller) watch(c *Client, raw syscall.RawConn, event uint32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c.input.events&event != 0 {
+		return
+	}
+	c.input.events |= event
+	if c.input.registered {
+		p.control(unix.EPOLL_CTL_MOD, c, raw)
+	}
+}
+
+// control calls epoll_ctl for the client's socket; p.mu is held.
+func (p *poller) control(operation int, c *Client, raw syscall.RawConn) bool {
+	slot := c.input.pollSlot
+	p.operation, p.event = operation, unix.EpollEvent{Events: c.input.events, Fd: slot, Pad: p.slots[slot].use}
+	return raw.Control(p.controlFunc) == nil && p.watchErr == nil
+}
+
 func (p *poller) watchSocket(fd uintptr) {
-	p.watchErr = unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, int(fd), &p.event)
+	p.watchErr = unix.EpollCtl(p.fd, p.operation, int(fd), &p.event)
 }
 
 // remove frees the client's slot. The kernel has removed the socket when it was closed.
 func (p *poller) remove(c *Client) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.freeSlot(c)
+	if c.input.registered {
+		c.input.registered = false
+		p.freeSlot(c)
+	}
 }
 
 func (p *poller) freeSlot(c *Client) {
@@ -142,10 +175,15 @@ func (p *poller) clientsOf(clients []*Client, events []unix.EpollEvent) []*Clien
 		if c == nil || slot.use != event.Pad {
 			continue
 		}
-		if event.Events != unix.EPOLLIN {
+		if event.Events&^(unix.EPOLLIN|unix.EPOLLOUT) != 0 {
 			c.hangUp()
 		}
-		clients = append(clients, c)
+		if d := c.descriptor(); d != nil {
+			d.wake(event.Events)
+		}
+		if event.Events != unix.EPOLLOUT {
+			clients = append(clients, c)
+		}
 	}
 	return clients
 }
@@ -164,10 +202,7 @@ func (p *poller) close() {
 // sinceAcknowledged returns the time since the client's system has last acknowledged data, which each comment of the
 // keep-alive asks for. It is 0 for a connection that is not TCP or has no descriptor of its own.
 func (c *Client) sinceAcknowledged() (silent time.Duration) {
-	raw := c.input.raw
-	if raw == nil && c.socket.raw != nil { // TLS
-		raw, _ = rawConn(c.socket.raw)
-	}
+	raw := c.descriptorAccess()
 	if raw == nil {
 		return 0
 	}

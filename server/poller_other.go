@@ -3,6 +3,7 @@
 package server
 
 import (
+	"net"
 	"syscall"
 	"time"
 )
@@ -20,3 +21,6 @@ func (*poller) close() {}
 
 // sinceAcknowledged returns 0: on this system only a failing write shows that the client of an event stream is gone.
 func (c *Client) sinceAcknowledged() time.Duration { return 0 }
+
+// detach returns conn: package net waits for it.
+func detach(_ *Client, conn net.Conn) net.Conn { return conn }

@@ -271,7 +271,7 @@ func (r *reader) Read(p []byte) (int, error) {
 	n := min(len(p), len(r.unparsed))
 	n, reason := r.frames.track(r.unparsed[:n], r.conn.client.maxMessage())
 	if reason.Code == 0 && r.frames.fragments > 0 {
-		if !r.conn.client.limiter.AllowN(time.Now(), r.frames.fragments) {
+		if !r.conn.client.rate.allow(r.conn.client.server.clock(), r.frames.fragments) {
 			reason = manager.TooManyMessages
 		}
 		r.frames.fragments = 0
@@ -314,9 +314,9 @@ func (r *reader) fill() error {
 func (r *reader) read(c *Client) (int, error) {
 	switch {
 	case c.input.below != nil:
-		return c.input.readTLS(r.buf, r.wait)
+		return c.readTLS(r.buf, r.wait)
 	case c.input.raw == nil:
-		return c.input.conn.Read(r.buf)
+		return c.conn().Read(r.buf)
 	}
 	if err := c.input.raw.Read(r.readFunc); err != nil {
 		return 0, err

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"math"
 	"strconv"
 
 	"github.com/lxzan/gws"
@@ -64,11 +65,12 @@ func (c *Client) onPing(m Incoming) {
 // accept records that the client has sent a frame. It reports false if the frame must be ignored, because the
 // connection is closing or the client exceeds its rate.
 func (c *Client) accept(m Incoming) bool {
-	c.heard.Store(int64(c.server.clock()))
+	now := c.server.clock()
+	c.heard.Store(int64(now))
 	if c.at(closing) {
 		return false
 	}
-	if !c.limiter.Allow() && !c.spendSpare(m) {
+	if !c.rate.allow(now, 1) && !c.spendSpare(m) {
 		c.Close(manager.TooManyMessages)
 		return false
 	}
@@ -267,9 +269,9 @@ const minSpareSubscribes = 1024
 
 // spareSubscribes returns how many subscribe messages a connection may once send beyond its rate: as many as a user may
 // follow uploads, because a page on the base protocol subscribes to each of its uploads after a reconnect.
-func (s *Server) spareSubscribes() int {
+func (s *Server) spareSubscribes() int32 {
 	if limit := s.manager.Limits().MaxSubscriptionsPerUser; limit > 0 {
-		return limit
+		return int32(min(limit, math.MaxInt32)) //nolint:gosec // bounded
 	}
 	return minSpareSubscribes
 }

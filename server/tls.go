@@ -52,8 +52,9 @@ type pollableConn struct {
 // errNoInput is a temporary net.Error, like the error of an elapsed deadline.
 var errNoInput error = &net.OpError{Op: "read", Net: "tcp", Err: os.ErrDeadlineExceeded}
 
-// pollable returns the connection below a TLS connection of TLSListener, ready for reading without waiting, or nil.
-func pollable(conn net.Conn) *pollableConn {
+// pollable returns the connection below a client's TLS connection of TLSListener, ready for reading without waiting, or
+// nil.
+func pollable(c *Client, conn net.Conn) *pollableConn {
 	t, ok := conn.(*tls.Conn)
 	if !ok {
 		return nil
@@ -62,15 +63,16 @@ func pollable(conn net.Conn) *pollableConn {
 	if !ok {
 		return nil
 	}
-	below := syscallConn(transparent(p.Conn))
-	if below == nil {
+	below := transparent(p.Conn)
+	if syscallConn(below) == nil {
 		return nil
 	}
-	raw, err := rawConn(below)
+	below = detach(c, below)
+	raw, err := rawConn(below.(syscall.Conn)) //nolint:forcetypeassert // all that detach returns
 	if err != nil {
 		return nil
 	}
-	p.raw, p.waits = raw, true
+	p.Conn, p.raw, p.waits = below, raw, true
 	return p
 }
 
@@ -193,9 +195,9 @@ func (w *rawWrite) release() {
 }
 
 // readTLS reads from a TLS connection of TLSListener, and returns 0 bytes if there is no input and wait is false.
-func (in *input) readTLS(buf []byte, wait bool) (int, error) {
-	in.below.waits = wait
-	n, err := in.conn.Read(buf)
+func (c *Client) readTLS(buf []byte, wait bool) (int, error) {
+	c.input.below.waits = wait
+	n, err := c.socket.Read(buf)
 	if errors.Is(err, errNoInput) {
 		return n, nil
 	}

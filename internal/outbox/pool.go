@@ -193,8 +193,8 @@ func (p *Pool) Open(conn net.Conn, cfg Config) *Outbox {
 	if o.raw == nil {
 		o.raw = rawConn(conn)
 	}
-	if tcp := tcpConn(conn); tcp != nil && p.unsentBytes > 0 {
-		limitUnsent(tcp, p.unsentBytes)
+	if tcp := tcpConn(conn); tcp != nil {
+		p.LimitUnsent(tcp)
 	}
 	if len(o.overflow) == 0 {
 		o.overflow = p.overflow
@@ -203,6 +203,14 @@ func (p *Pool) Open(conn net.Conn, cfg Config) *Outbox {
 		o.Abort()
 	}
 	return o
+}
+
+// LimitUnsent limits the bytes that the kernel holds for a connection and has not sent to Options.UnsentBytes. Open does
+// that where it finds a *net.TCPConn; the caller does it for a socket that is no longer one. It does not block.
+func (p *Pool) LimitUnsent(conn *net.TCPConn) {
+	if p.unsentBytes > 0 {
+		limitUnsent(conn, p.unsentBytes)
+	}
 }
 
 // Close aborts all open outboxes and blocks until all goroutines of the pool and of its outboxes have ended. It may be

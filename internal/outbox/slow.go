@@ -53,13 +53,18 @@ func (o *Outbox) noteSlow() {
 	o.noteStall()
 }
 
-// descriptor gives access to the file descriptor of the connection or of the TCP connection below it, or returns nil.
+// descriptor gives access to the file descriptor of the connection or of the TCP connection below it, which a connection
+// whose NetConn does not lead there has as its own, or returns nil.
 func (o *Outbox) descriptor() syscall.RawConn {
 	if o.raw != nil {
 		return o.raw
 	}
 	if tcp := tcpConn(o.conn); tcp != nil {
 		return rawConn(tcp)
+	}
+	if own, ok := o.conn.(syscall.Conn); ok {
+		raw, _ := own.SyscallConn()
+		return raw
 	}
 	return nil
 }

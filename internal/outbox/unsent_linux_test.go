@@ -68,27 +68,47 @@ func unsent(t *testing.T, conn *net.TCPConn) (n int) {
 	return n
 }
 
+// ownDescriptor is a connection that does not lead to the one below it, but to its descriptor.
+type ownDescriptor struct {
+	net.Conn
+	tcp *net.TCPConn
+}
+
+func (c ownDescriptor) SyscallConn() (syscall.RawConn, error) { return c.tcp.SyscallConn() }
+
 // The kernel joins writes in a buffer without checking the limit for each: after a stall the outbox checks it.
 func TestOutbox_LimitsUnsentBytesOfSlowClient(t *testing.T) {
-	p, o, client := openTCP(t, roomy)
-	mustRead(t, client, fill(t, p, o))
-	idle, stalled := false, false
-	for n := 0; !stalled; n++ {
-		eventually(t, "the outbox is idle or stalled", func() bool {
-			o.mu.Lock()
-			defer o.mu.Unlock()
-			idle, stalled = !o.owned, o.stalled && n > 0
-			return idle || stalled
+	for name, wrap := range map[string]func(*net.TCPConn) net.Conn{
+		"TCP":                     func(c *net.TCPConn) net.Conn { return c },
+		"with its own descriptor": func(c *net.TCPConn) net.Conn { return ownDescriptor{c, c} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			server, client := tcpPair(t)
+			defer func() { _ = client.Close() }()
+			p := NewPool(roomy.withoutBurst())
+			defer p.Close()
+			p.LimitUnsent(server)
+			o := p.Open(wrap(server), Config{Variant: frame.V1})
+			mustRead(t, client, fill(t, p, o))
+			idle, stalled := false, false
+			for n := 0; !stalled; n++ {
+				eventually(t, "the outbox is idle or stalled", func() bool {
+					o.mu.Lock()
+					defer o.mu.Unlock()
+					idle, stalled = !o.owned, o.stalled && n > 0
+					return idle || stalled
+				})
+				if n == slowChecks {
+					t.Fatal("the socket takes everything")
+				}
+				if idle {
+					send(t, o, Queued, data("a", frame.Event, n, 8000))
+				}
+			}
+			const most = 16<<10/2 + 8100 // half of the limit and one frame
+			if got := unsent(t, server); got > most {
+				t.Errorf("the kernel holds %d unsent bytes, want at most %d", got, most)
+			}
 		})
-		if n == slowChecks {
-			t.Fatal("the socket takes everything")
-		}
-		if idle {
-			send(t, o, Queued, data("a", frame.Event, n, 8000))
-		}
-	}
-	const most = 16<<10/2 + 8100 // half of the limit and one frame
-	if got := unsent(t, o.conn.(*net.TCPConn)); got > most {
-		t.Errorf("the kernel holds %d unsent bytes, want at most %d", got, most)
 	}
 }
