@@ -2,13 +2,12 @@ package nodes
 
 import (
 	"context"
-	"errors"
 	"math"
 	"runtime"
-	"sync"
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/shoal-go/shoal/manager"
@@ -20,17 +19,21 @@ import (
 // Probe publishes a message that is not counted as soon as that is possible.
 func (n *node) Probe(worker.None, *worker.None) error {
 	return retryUnavailable(n.ctx, func() error {
-		return publish(n.ctx, n.from, message.Message{Channel: message.Channel(0), Size: message.MinSize})
+		return Publish(n.ctx, n.from, message.Message{Channel: message.Channel(0), Size: message.MinSize})
 	})
 }
 
-// publish does all that an application's message takes, from its JSON on.
-func publish(ctx context.Context, m *manager.Manager, one message.Message) error {
-	e, err := manager.Parse(one.Channel, one.AppendEvent(make([]byte, 0, one.Size)), time.Now())
-	if err != nil {
-		return err
+// Publish makes an event and publishes it as an application's JSON.
+func Publish(ctx context.Context, m *manager.Manager, one message.Message) error {
+	return PublishJSON(ctx, m, one.Channel, one.AppendEvent(make([]byte, 0, one.Size)))
+}
+
+// PublishJSON does all that an application's message takes, from its JSON on.
+func PublishJSON(ctx context.Context, m *manager.Manager, channel string, body []byte) error {
+	e, err := manager.Parse(channel, body, time.Now())
+	if err == nil {
+		_, err = m.Publish(ctx, channel, e)
 	}
-	_, err = m.Publish(ctx, one.Channel, e)
 	return err
 }
 
@@ -62,7 +65,7 @@ func (p *publisher) one(ctx context.Context, planned time.Time) error {
 	upload := p.next
 	p.next = (p.next + 1) % len(p.counts)
 	p.counts[upload]++
-	return publish(ctx, p.manager, message.Message{
+	return Publish(ctx, p.manager, message.Message{
 		Channel: message.Channel(upload), Sent: planned.UnixNano(),
 		Number: p.counts[upload]*MaxPublishers + uint64(p.number), Size: p.bytes, //nolint:gosec // not negative
 	})
@@ -129,15 +132,14 @@ func tick(plan chan<- time.Time, start time.Time, rate float64) (late time.Durat
 // each runs something for all publishers at once, and returns the sum.
 func each(all []*publisher, run func(*publisher) (uint64, error)) (uint64, error) {
 	var sum atomic.Uint64
-	var running sync.WaitGroup
-	failures := make([]error, len(all))
-	for i, one := range all {
-		running.Go(func() {
+	var running errgroup.Group
+	for _, one := range all {
+		running.Go(func() error {
 			n, err := run(one)
 			sum.Add(n)
-			failures[i] = err
+			return err
 		})
 	}
-	running.Wait()
-	return sum.Load(), errors.Join(failures...)
+	err := running.Wait()
+	return sum.Load(), err
 }

@@ -55,7 +55,7 @@ func Post(ctx context.Context, o Options, rounds, n int) (p Posts, err error) {
 	}
 	defer func() { err = errors.Join(err, poster.close(context.WithoutCancel(ctx))) }()
 	ways := []func(channel string, body []byte) error{
-		func(channel string, body []byte) error { return publish(ctx, m, channel, body) },
+		func(channel string, body []byte) error { return nodes.PublishJSON(ctx, m, channel, body) },
 		func(channel string, body []byte) error { return poster.handle(ctx, channel, body) },
 		func(channel string, body []byte) error { return poster.post(ctx, poster.url, channel, body) },
 		func(channel string, body []byte) error {

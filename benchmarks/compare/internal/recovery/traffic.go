@@ -2,40 +2,29 @@ package recovery
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/shoal-go/shoal/manager"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/nodes"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
 )
 
-// several calls do with the numbers below n, some at a time, and returns their errors. After an error in one of the
-// goroutines, it does no more.
+// several calls do with the numbers below n, some at a time, and returns the first error.
 func several(callers, n int, do func(i int) error) error {
-	next := make(chan int)
-	failures := make([]error, callers)
-	var running sync.WaitGroup
-	for caller := range callers {
-		running.Go(func() {
-			for i := range next {
-				if failures[caller] == nil {
-					failures[caller] = do(i)
-				}
-			}
-		})
-	}
+	var g errgroup.Group
+	g.SetLimit(callers)
 	for i := range n {
-		next <- i
+		g.Go(func() error { return do(i) })
 	}
-	close(next)
-	running.Wait()
-	return errors.Join(failures...)
+	return g.Wait()
 }
 
 // uploadsPerUser is how many uploads one connection follows.
@@ -126,21 +115,12 @@ type publisher struct {
 func (p *publisher) publish(ctx context.Context, upload int, planned time.Time) error {
 	channel := message.Channel(upload)
 	number := p.numbers[upload].Load() + 1
-	body := message.Message{Channel: channel, Sent: planned.UnixNano(), Number: number, Size: p.bytes}
-	if err := publish(ctx, p.manager, channel, body.AppendEvent(make([]byte, 0, p.bytes))); err != nil {
+	next := message.Message{Channel: channel, Sent: planned.UnixNano(), Number: number, Size: p.bytes}
+	if err := nodes.Publish(ctx, p.manager, next); err != nil {
 		return fmt.Errorf("recovery: publishing: %w", err)
 	}
 	p.numbers[upload].Store(number)
 	return nil
-}
-
-// publish publishes a message from its JSON on.
-func publish(ctx context.Context, m *manager.Manager, channel string, body []byte) error {
-	e, err := manager.Parse(channel, body, time.Now())
-	if err == nil {
-		_, err = m.Publish(ctx, channel, e)
-	}
-	return err
 }
 
 // each publishes to uploads, several at a time.

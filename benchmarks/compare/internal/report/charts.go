@@ -50,7 +50,7 @@ func (d Data) Charts(folder string) ([]string, error) {
 			}
 		}
 	}
-	for _, s := range sweeps() {
+	for _, s := range sweeps {
 		for _, g := range s.graphs {
 			if lines := d.lines(s, g); len(lines.Curves) > 0 {
 				save(g.file, caption(d.swept(s)[0], g.title, "medians; the upright lines are the least and the most"), lines)

@@ -20,7 +20,7 @@ func (d Data) Markdown(w io.Writer) error {
 	for _, v := range d.variants() {
 		d.scenarioTable(&b, v)
 	}
-	for _, s := range sweeps() {
+	for _, s := range sweeps {
 		d.sweepTable(&b, s)
 	}
 	d.failures(&b)

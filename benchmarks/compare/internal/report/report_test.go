@@ -239,7 +239,7 @@ func TestSweeps(t *testing.T) {
 		}
 	}
 	var shown []string
-	for _, s := range sweeps() {
+	for _, s := range sweeps {
 		shown = append(shown, s.name)
 	}
 	if !slices.Equal(shown, runner.AllSweeps()) {

@@ -42,9 +42,8 @@ func newCoder() (System, error) {
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
 		c := &coderClient{conn, make(chan []byte, coderQueue), cancel}
-		channel, err := s.talk(ctx, c)
-		defer s.leave(channel, c)
-		if err == nil {
+		defer s.leave(c)
+		if s.talk(ctx, c) == nil {
 			c.write(conn.CloseRead(ctx))
 		}
 	}
@@ -62,21 +61,22 @@ func newCoder() (System, error) {
 }
 
 // talk has the conversation with a client until it has subscribed.
-func (s *coderSystem) talk(ctx context.Context, c *coderClient) (channel string, err error) {
+func (s *coderSystem) talk(ctx context.Context, c *coderClient) error {
 	ctx, cancel := context.WithTimeout(ctx, talkTime)
 	defer cancel()
-	for channel == "" {
+	for {
 		_, data, err := c.conn.Read(ctx)
 		if err != nil {
-			return "", err
+			return err
 		}
-		var reply []byte
-		if reply, channel, err = s.answer(c, data); err != nil {
-			return "", err
+		reply, subscribed, err := s.answer(c, data)
+		if err != nil {
+			return err
 		}
-		c.send <- reply // there is room
+		if c.send <- reply; subscribed { // there is room
+			return nil
+		}
 	}
-	return channel, nil
 }
 
 // write writes queued messages until the connection ends.

@@ -66,11 +66,8 @@ func newGorilla() (System, error) {
 
 // read has the conversation with a client and then waits for its end.
 func (s *gorillaSystem) read(c *gorillaClient) {
-	var channel string
-	defer func() {
-		s.leave(channel, c)
-		close(c.done)
-	}()
+	defer close(c.done)
+	defer s.leave(c)
 	c.conn.SetReadDeadline(time.Now().Add(pongWait)) //nolint:errcheck // never fails
 	c.conn.SetPongHandler(func(string) error { return c.conn.SetReadDeadline(time.Now().Add(pongWait)) })
 	for {
@@ -78,10 +75,7 @@ func (s *gorillaSystem) read(c *gorillaClient) {
 		if err != nil {
 			return
 		}
-		reply, joined, err := s.answer(c, data)
-		if joined != "" {
-			channel = joined
-		}
+		reply, _, err := s.answer(c, data)
 		if err != nil || !c.queue(outgoing{plain: reply}) {
 			return
 		}
@@ -166,22 +160,15 @@ func newMelody() (System, error) {
 	}
 	s.melody.Upgrader = gorillaUpgrader()
 	s.melody.HandleMessage(s.onMessage)
-	s.melody.HandleDisconnect(func(session *melody.Session) {
-		if channel, ok := session.Get("channel"); ok {
-			s.leave(channel.(string), session) //nolint:forcetypeassert // stored below
-		}
-	})
+	s.melody.HandleDisconnect(s.leave)
 	return s, nil
 }
 
 func (s *melodySystem) onMessage(session *melody.Session, data []byte) {
-	reply, channel, err := s.answer(session, data)
+	reply, _, err := s.answer(session, data)
 	if err != nil {
 		_ = session.CloseWithMsg(websocket.FormatCloseMessage(websocket.ClosePolicyViolation, ""))
 		return
-	}
-	if channel != "" {
-		session.Set("channel", channel)
 	}
 	_ = session.Write(reply) // fails for a session that is closing
 }

@@ -62,23 +62,16 @@ func upgradeGWS(events gws.Event, g *goroutines) http.HandlerFunc {
 // OnMessage has the conversation with a client.
 func (s *gwsSystem) OnMessage(conn *gws.Conn, m *gws.Message) {
 	defer m.Close()
-	reply, channel, err := s.answer(conn, m.Bytes())
+	reply, _, err := s.answer(conn, m.Bytes())
 	if err != nil {
 		conn.WriteClose(1008, nil)
 		return
-	}
-	if channel != "" {
-		conn.Session().Store("channel", channel)
 	}
 	conn.WriteMessage(gws.OpcodeText, reply) //nolint:errcheck // an error closes the connection
 }
 
 // OnClose removes a client.
-func (s *gwsSystem) OnClose(conn *gws.Conn, _ error) {
-	if channel, ok := conn.Session().Load("channel"); ok {
-		s.leave(channel.(string), conn) //nolint:forcetypeassert // stored above
-	}
-}
+func (s *gwsSystem) OnClose(conn *gws.Conn, _ error) { s.leave(conn) }
 
 func broadcastGWS(to []*gws.Conn, payload []byte) error {
 	if len(to) == 1 {

@@ -24,9 +24,9 @@ type hub[C comparable] struct {
 	// deliver passes a message on to the followers of its channel, which it must not change or keep.
 	deliver func(followers []C, payload []byte) error
 
-	mu sync.RWMutex // protects the fields below; held for reading while a message is passed on
-	of map[string][]C
-	n  int
+	mu       sync.RWMutex // protects the fields below; held for reading while a message is passed on
+	of       map[string][]C
+	channels map[C]string // that the connections follow
 }
 
 // join makes a connection follow a channel.
@@ -34,26 +34,26 @@ func (h *hub[C]) join(channel string, c C) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.of == nil {
-		h.of = map[string][]C{}
+		h.of, h.channels = map[string][]C{}, map[C]string{}
 	}
 	h.of[channel] = append(h.of[channel], c)
-	h.n++
+	h.channels[c] = channel
 }
 
-// leave removes a connection from the channel that it follows. Calling it again is allowed.
-func (h *hub[C]) leave(channel string, c C) {
+// leave removes a connection from the channel that it follows, if it follows one.
+func (h *hub[C]) leave(c C) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	followers := h.of[channel]
-	at := slices.Index(followers, c)
-	if at < 0 {
+	channel, ok := h.channels[c]
+	if !ok {
 		return
 	}
+	delete(h.channels, c)
+	followers := h.of[channel]
 	last := len(followers) - 1
-	followers[at] = followers[last]
+	followers[slices.Index(followers, c)] = followers[last]
 	clear(followers[last:])
 	h.of[channel] = followers[:last]
-	h.n--
 }
 
 // Handler upgrades connections.
@@ -79,17 +79,17 @@ func (h *hub[C]) Publish(messages []message.Message) error {
 func (h *hub[C]) Subscriptions() int {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	return h.n
+	return len(h.channels)
 }
 
-// answer has the conversation with a client: it returns the answer to a message, and the channel that the client follows
-// from now on, "" without one.
-func (h *hub[C]) answer(c C, data []byte) (reply []byte, channel string, err error) {
-	reply, channel, err = answer(data)
+// answer has the conversation with a client: it returns the answer to a message, and reports whether the client has
+// subscribed with it.
+func (h *hub[C]) answer(c C, data []byte) (reply []byte, subscribed bool, err error) {
+	reply, channel, err := answer(data)
 	if channel != "" {
 		h.join(channel, c)
 	}
-	return reply, channel, err
+	return reply, channel != "", err
 }
 
 // Each publishes messages one after the other.
