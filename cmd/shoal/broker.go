@@ -238,3 +238,14 @@ func (n *node) adminHandler() http.Handler {
 	})
 	return mux
 }
+
+// ready returns why /readyz answers 503, or nil. The reason of the node's own NATS server precedes: a full disk, for
+// example, also puts the broker out of reach.
+func (n *node) ready() error {
+	if n.embedded != nil {
+		if err := n.embedded.Ready(); err != nil {
+			return err
+		}
+	}
+	return n.server.Ready()
+}

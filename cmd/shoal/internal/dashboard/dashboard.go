@@ -30,6 +30,8 @@ type Options struct {
 	API http.Handler
 	// Residence gets the durations of Server's writes. Required.
 	Residence *Residence
+	// Ready returns why the server should get no new connections, or nil. nil: Server.Ready.
+	Ready func() error
 	// Trusted reports whether a request may read the ids of users, addresses and messages without an API key. nil: none
 	// may.
 	Trusted func(*http.Request) bool
@@ -58,6 +60,9 @@ func New(opt Options) (*Dashboard, error) {
 	}
 	if opt.Trusted == nil {
 		opt.Trusted = func(*http.Request) bool { return false }
+	}
+	if opt.Ready == nil {
+		opt.Ready = opt.Server.Ready
 	}
 	if opt.Logger == nil {
 		opt.Logger = slog.New(slog.DiscardHandler)

@@ -200,6 +200,20 @@ func TestNumbers_AreBounded(t *testing.T) {
 	}
 }
 
+// The page shows the reason that the process has, such as a full disk, rather than what follows from it in the server.
+func TestNumbers_ShowTheReasonOfTheProcess(t *testing.T) {
+	f := start(t, true)
+	v := f.view()
+	v.follow(topicNumbers)
+	ready := v.until(action(actionNumbers))
+	if got := ready["not_ready"]; got != "" {
+		t.Errorf("the page of a server that is ready shows %q", got)
+	}
+	reason := "no space left on device"
+	f.notReady.Store(&reason)
+	v.until(func(m map[string]any) bool { return m["not_ready"] == reason })
+}
+
 // Rates are counts divided by the time between two states.
 func TestNumbers_Rates(t *testing.T) {
 	at := time.Now()

@@ -3,10 +3,12 @@ package dashboard
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,8 +31,9 @@ type fixture struct {
 	server    *server.Server
 	dashboard *Dashboard
 	residence Residence
-	url       string // of the listener of the dashboard
-	public    string // of the observed server
+	notReady  atomic.Pointer[string] // the reason of the process; nil: none
+	url       string                 // of the listener of the dashboard
+	public    string                 // of the observed server
 }
 
 // The secrets of the fixture: the API key, and the tokens of clients, which are their ids.
@@ -54,6 +57,12 @@ func start(t *testing.T, trusted bool) *fixture {
 	}
 	f.dashboard, err = New(Options{
 		Manager: f.manager, Server: f.server, API: f.server.APIHandler(), Residence: &f.residence,
+		Ready: func() error {
+			if reason := f.notReady.Load(); reason != nil {
+				return errors.New(*reason)
+			}
+			return f.server.Ready()
+		},
 		Trusted: func(*http.Request) bool { return trusted }, Node: "n1", Version: "test",
 	})
 	if err != nil {

@@ -131,7 +131,7 @@ func (s *source) numbers() numbers {
 		ConnectionLimit: s.opt.Server.ConnectionLimit(), HistoryLimit: max(s.opt.Manager.Limits().HistoryTotalBytes, 0),
 	}
 	s.last = now
-	if err := s.opt.Server.Ready(); err != nil {
+	if err := s.opt.Ready(); err != nil {
 		n.NotReady = err.Error()
 	}
 	for _, c := range s.opt.Server.Closings() {
