@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"strconv"
 	"sync"
@@ -121,11 +122,11 @@ func New(opt Options) (*Manager, error) {
 	return m, nil
 }
 
-// Close closes every connection as DisconnectAll does, refuses new connections and all further messages, announces its
-// departure to the other nodes, and stops the manager's goroutines. It blocks until then, at most until ctx ends; the
-// error is DisconnectAll's, or names the unsent messages and the calls of Options.Broker that have not returned: they
-// and their goroutines end late. It may be called repeatedly and concurrently: a further call waits for the first, at
-// most until its own ctx ends.
+// Close closes every connection as DisconnectAll does, refuses new connections and all further messages, ends the
+// subscriptions of users without a connection, announces its departure to the other nodes, and stops the manager's
+// goroutines. It blocks until then, at most until ctx ends; the error is DisconnectAll's, or names the unsent messages
+// and the calls of Options.Broker that have not returned: they and their goroutines end late. It may be called
+// repeatedly and concurrently: a further call waits for the first, at most until its own ctx ends.
 func (m *Manager) Close(ctx context.Context) error {
 	if err := m.checkCreated(); err != nil {
 		return err
@@ -147,6 +148,7 @@ func (m *Manager) Close(ctx context.Context) error {
 	defer close(m.closing)
 	m.closed.Store(true)
 	err := m.DisconnectAll(ctx)
+	m.registry.ExpirePending(math.MaxInt64)
 	close(m.stop)
 	if m.cluster != nil {
 		err = errors.Join(err, m.cluster.close(ctx))

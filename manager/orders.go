@@ -3,6 +3,7 @@ package manager
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -11,8 +12,10 @@ import (
 
 const (
 	// maxOrders and maxOrderAge bound the close orders that a node remembers for nodes that were cut off.
-	maxOrders   = 4096
-	maxOrderAge = 24 * time.Hour
+	maxOrders = 4096
+	// maxOrderBytes bounds their JSON, so that another node can read all of them in one answer.
+	maxOrderBytes = 16 << 20
+	maxOrderAge   = 24 * time.Hour
 	// maxOrderOrigins bounds how many processes a node remembers the positions of.
 	maxOrderOrigins = 2048
 	// maxTokenIDBytes bounds the token id of an order that another node sent.
@@ -34,6 +37,7 @@ type closeOrder struct {
 
 	issued  time.Duration // on the ageClock of this node
 	learned uint64        // the order's place in the log of this node
+	size    int           // the size of its JSON, at most
 }
 
 // orderID identifies an order.
@@ -44,6 +48,13 @@ type orderID struct {
 
 func (o *closeOrder) id() orderID { return orderID{o.Origin, o.Number} }
 
+// encodedSize returns the size of the order's JSON with the longest age.
+func (o closeOrder) encodedSize() int {
+	o.Age = maxOrderAge
+	body, _ := json.Marshal(o) // strings and numbers
+	return len(body)
+}
+
 // concerns reports whether the order is for a connection of a user.
 func (o *closeOrder) concerns(userID string, c Conn, g *guard) bool {
 	if o.Kind == closeUser {
@@ -53,7 +64,7 @@ func (o *closeOrder) concerns(userID string, c Conn, g *guard) bool {
 }
 
 // orderLog remembers the close orders that this node issued or learned of, for the nodes that were cut off. It holds
-// the newest maxOrders of the last maxOrderAge.
+// the newest maxOrders of the last maxOrderAge, within maxOrderBytes.
 type orderLog struct {
 	// process identifies this process in the orders that it issues.
 	process string
@@ -66,6 +77,7 @@ type orderLog struct {
 	mu      sync.Mutex   // protects the fields below
 	orders  []closeOrder // in the order in which they were learned
 	known   map[orderID]struct{}
+	size    int           // the sum of the sizes of orders
 	evicted time.Duration // when the newest of the orders evicted from a full log was issued, on clock
 	learned uint64        // the number of orders learned so far
 	issued  uint64        // the number of orders issued so far
@@ -91,39 +103,41 @@ func (l *orderLog) issue(o closeOrder) closeOrder {
 	return o
 }
 
-// addLocked adds an order. A full log evicts the order that was issued first.
+// addLocked adds an order. A full log evicts the orders that were issued first.
 func (l *orderLog) addLocked(o closeOrder) {
 	l.expireLocked()
 	l.newest.Store(max(l.newest.Load(), int64(o.issued)))
-	if len(l.orders) >= maxOrders {
+	o.size = o.encodedSize()
+	for len(l.orders) >= maxOrders || l.size+o.size > maxOrderBytes {
+		first := slices.MinFunc(l.orders, func(a, b closeOrder) int { return cmp.Compare(a.issued, b.issued) })
 		l.dropped.Add(1)
-		first := 0
-		for i := range l.orders {
-			if l.orders[i].issued < l.orders[first].issued {
-				first = i
-			}
-		}
-		l.evicted = max(l.evicted, min(o.issued, l.orders[first].issued))
-		if o.issued < l.orders[first].issued {
+		l.evicted = max(l.evicted, min(o.issued, first.issued))
+		if o.issued < first.issued {
 			return
 		}
-		delete(l.known, l.orders[first].id())
-		l.orders = slices.Delete(l.orders, first, first+1)
+		l.removeLocked(func(o *closeOrder) bool { return o.id() == first.id() })
 	}
 	l.learned++
 	o.learned, o.Age = l.learned, 0
 	l.orders = append(l.orders, o)
+	l.size += o.size
 	l.known[o.id()] = struct{}{}
 }
 
 // expireLocked drops the orders that are too old.
 func (l *orderLog) expireLocked() {
 	oldest := l.clock.now() - maxOrderAge
+	l.removeLocked(func(o *closeOrder) bool { return o.issued <= oldest })
+}
+
+// removeLocked removes orders.
+func (l *orderLog) removeLocked(which func(*closeOrder) bool) {
 	l.orders = slices.DeleteFunc(l.orders, func(o closeOrder) bool {
-		if o.issued > oldest {
+		if !which(&o) {
 			return false
 		}
 		delete(l.known, o.id())
+		l.size -= o.size
 		return true
 	})
 }

@@ -1,12 +1,15 @@
 package manager
 
 import (
+	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/shoal-go/shoal/broker"
+	"github.com/shoal-go/shoal/internal/membership"
 )
 
 // TestConnectSince_OrdersDuringTheCheck: a connection whose token was checked before an order and which is registered
@@ -204,6 +207,37 @@ func TestOrderLog_IsBounded(t *testing.T) {
 			t.Errorf("%d and %d processes are remembered", len(b.complete), len(b.read))
 		}
 	})
+}
+
+// TestOrderLog_FitsInAnAnswer: a log of the longest token ids, which JSON makes six times as long, can be read by another
+// node in one answer, and then holds the newest orders. One that JSON cannot represent is no exception.
+func TestOrderLog_FitsInAnAnswer(t *testing.T) {
+	for name, token := range map[string]string{"escaped": "\x01", "not UTF-8": "\xff"} {
+		t.Run(name, func(t *testing.T) {
+			a, b := testLog("a"), testLog("b")
+			token := strings.Repeat(token, maxTokenIDBytes)
+			const issued = 250
+			for range issued {
+				a.issue(closeOrder{Kind: closeToken, TokenID: token})
+			}
+			body, err := json.Marshal(a.reply(orderRequest{}))
+			if err != nil || len(body) > membership.MaxAnswerBytes/2 {
+				t.Fatalf("the answer has %d bytes, %v; want half of the %d that fit at most", len(body), err,
+					membership.MaxAnswerBytes)
+			}
+			got := transfer(t, a, b)
+			if n := len(got); n < 10 || got[n-1].Number != issued || got[n-1].TokenID != token {
+				t.Fatalf("%d orders came, want the newest ones", n)
+			}
+			if dropped := a.dropped.Load(); dropped != uint64(issued-len(got)) {
+				t.Errorf("%d orders were dropped, and %d of %d are held", dropped, len(got), issued)
+			}
+			old := closeOrder{Kind: closeToken, TokenID: token, Origin: "c", Number: 1, Age: time.Hour}
+			if b.learn(old); len(b.orders) != len(got) || b.orders[0].Origin != "a" {
+				t.Error("an order that is older than all others took the place of one")
+			}
+		})
+	}
 }
 
 // TestAgeClock_CountsTheTimeOfASuspendedMachine: ages grow with the clock that advances more, and by something with each

@@ -26,8 +26,14 @@ func (m *Manager) SubscribeUpload(ctx context.Context, userID, uploadID string) 
 		return err
 	}
 	defer release()
-	return refusal(m.registry.SubscribeUser(userID, uploadID, m.opt.MaxSubscriptionsPerUser, m.opt.MaxPending,
+	err = refusal(m.registry.SubscribeUser(userID, uploadID, m.opt.MaxSubscriptionsPerUser, m.opt.MaxPending,
 		m.clock(), m.sendNewest))
+	// Close sets closed before it ends the pending subscriptions: either it finds this one, or this finds closed set.
+	if err == nil && m.closed.Load() {
+		m.registry.UnsubscribeUser(userID, uploadID)
+		return ErrClosed
+	}
+	return err
 }
 
 // UnsubscribeUpload ends a user's subscription to an upload, including the claims of connections.

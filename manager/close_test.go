@@ -1,0 +1,53 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"testing"
+)
+
+// interposed is a context that calls a function when its error is asked for: after a method has found its manager open,
+// and before it does anything.
+type interposed struct {
+	context.Context //nolint:containedctx // it stands for its context
+	call            func()
+}
+
+func (c interposed) Err() error {
+	c.call()
+	return nil
+}
+
+// TestClose_RacingSubscribeUpload: a subscription that begins before Close and ends after it is refused, and leaves
+// nothing in the registry.
+func TestClose_RacingSubscribeUpload(t *testing.T) {
+	m := open(t, Options{})
+	ctx := interposed{t.Context(), func() { must(t, m.Close(context.Background())) }}
+	if err := m.SubscribeUpload(ctx, "ann", "cat"); !errors.Is(err, ErrClosed) {
+		t.Errorf("SubscribeUpload: %v, want ErrClosed", err)
+	}
+	wantEmpty(t, m)
+}
+
+// TestClose_EndsPendingSubscriptions: users who wait for a connection do not outlive the manager.
+func TestClose_EndsPendingSubscriptions(t *testing.T) {
+	m := open(t, Options{})
+	must(t, m.SubscribeUpload(t.Context(), "ann", "cat"))
+	must(t, m.SubscribeUpload(t.Context(), "ann", "dog"))
+	connect(t, m, "bob")
+	must(t, m.SubscribeUpload(t.Context(), "bob", "cat"))
+	if n := m.Stats().Pending; n != 1 {
+		t.Fatalf("%d users are pending, want 1", n)
+	}
+	must(t, m.Close(context.Background()))
+	wantEmpty(t, m)
+}
+
+// wantEmpty checks that the registry holds no users and no subscriptions.
+func wantEmpty(t *testing.T, m *Manager) {
+	t.Helper()
+	if s := m.Stats(); s.Users != 0 || s.Connections != 0 || s.Subscriptions != 0 || s.Pending != 0 {
+		t.Errorf("%d users with %d connections and %d subscriptions, %d of them pending, are left",
+			s.Users, s.Connections, s.Subscriptions, s.Pending)
+	}
+}
