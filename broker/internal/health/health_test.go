@@ -13,6 +13,9 @@ import (
 	"github.com/shoal-go/shoal/broker/internal/health"
 )
 
+// recovers is how many accepted probes in a row prove that storage has room again, as docs and operators know it.
+const recovers = 10
+
 // Storage near its limit, which refuses one message and accepts the next ones, stays full until it clearly has room.
 func TestStorage_DoesNotFlapNearItsLimit(t *testing.T) {
 	var s health.Storage
@@ -24,14 +27,14 @@ func TestStorage_DoesNotFlapNearItsLimit(t *testing.T) {
 		if err := s.Probe(full, false); !errors.Is(err, full) {
 			t.Fatalf("after a refusal the reason is %v, want %v", err, full)
 		}
-		for i := 1; i < health.ProbesToRecover; i++ {
+		for i := 1; i < recovers; i++ {
 			if err := s.Probe(nil, false); !errors.Is(err, full) {
 				t.Fatalf("after %d accepted probes the reason is %v, want %v", i, err, full)
 			}
 		}
 	}
 	if err := s.Probe(nil, false); err != nil || s.Full() {
-		t.Errorf("after %d accepted probes the storage is full: %v", health.ProbesToRecover, err)
+		t.Errorf("after %d accepted probes the storage is full: %v", recovers, err)
 	}
 	_ = s.Probe(full, true)
 	if !s.Full() {
