@@ -81,8 +81,8 @@ func (m *Manager) Disconnect(userID string, c Conn) {
 //
 // The error is then ctx's error, wraps ErrUnavailable, or is a *MissingNodesError with the nodes that did not confirm.
 // A node that was cut off, whether it is named or not, closes the connections that are older than the call when it is
-// back: the nodes that are left remember the order for 24 hours, each the newest 4096 orders, or 16 MiB of them. An invalid id or reason
-// is an *InvalidError, and then nothing is closed.
+// back: the nodes that are left remember the order for 24 hours, each the newest 4096 orders, or 16 MiB of them. An
+// invalid id or reason is an *InvalidError, and then nothing is closed.
 func (m *Manager) DisconnectUser(ctx context.Context, userID string, reason CloseReason) (closed int, err error) {
 	if err := errors.Join(m.checkCreated(), CheckID("user_id", userID), reason.Check()); err != nil {
 		return 0, err
