@@ -79,17 +79,16 @@ type ConnTime struct{ at atomic.Int64 }
 
 func (t *ConnTime) connTime() *atomic.Int64 { return &t.at }
 
-// stampConn notes in a connection when it began, unless it has been registered before, and returns the time of its
-// ConnTime, or of its beginning.
+// stampConn notes in a connection when it began, the present where that is not given, unless it has been registered
+// before. It returns the later of the two: a connection that is registered again begins again.
 func (m *Manager) stampConn(c Conn, began Moment) Moment {
 	if began.at == 0 {
 		began = m.Moment()
 	}
 	if t, ok := c.(interface{ connTime() *atomic.Int64 }); ok {
 		t.connTime().CompareAndSwap(0, int64(began.at))
-		return Moment{connTime(c)}
 	}
-	return began
+	return Moment{max(began.at, connTime(c))}
 }
 
 // ConnAge returns how long ago a connection began, as ConnectSince defines it; 0 if it has not been or has no ConnTime.
