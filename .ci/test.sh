@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Every check of the repository, one line a step. Static checks run beside the tests, where these leave a processor idle;
-# allocations are counted beside the JavaScript tests.
+# Every check of the repository, one line a step. Static checks and the simulation run beside the tests, where these leave a
+# processor idle; allocations are counted beside the JavaScript tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -172,6 +172,11 @@ browser() {
 	SHOAL_BIN=$PWD/bin/shoal CHROMIUM=$chromium timeout 300 node --test internal/demo/browser/*.test.mjs
 }
 
+# simulation executes more histories than the race detector lets the tests above execute.
+simulation() {
+	SHOAL_SEEDS=${SHOAL_SEEDS:-10000} go test -vet=off -count=1 -timeout 20m ./internal/sim
+}
+
 no_leftovers() {
 	local left
 	left=$(ls -A "$TMPDIR")
@@ -185,6 +190,7 @@ step "tools" .ci/tools.sh
 step "redis" .ci/redis.sh
 
 in_background "$scratch/static" "$(lowest)" static_checks
+in_background "$scratch/simulation" "$(lowest)" "step simulation simulation"
 step "tests" tests
 step "comparison" go -C benchmarks/compare test -vet=off ./...
 step "build" make --no-print-directory build
@@ -197,6 +203,7 @@ step "javascript client" javascript
 step "browser" browser
 
 join "$scratch/static" "static checks"
+join "$scratch/simulation" "simulation"
 join "$scratch/allocations" "allocations"
 step "temporary files" no_leftovers
 echo "make test: everything passed in $SECONDS s"

@@ -125,7 +125,7 @@ func failing(ctx context.Context, folder, args string, limit time.Duration) (fai
 	arguments := append([]string{"test", "-count=1", "-timeout=" + limit.String()}, strings.Fields(args)...)
 	command := exec.CommandContext(ctx, "go", arguments...)
 	command.Dir = folder
-	command.Env = append(os.Environ(), "SHOAL_STRESS=2s")
+	command.Env = append(os.Environ(), "SHOAL_STRESS=2s", "SHOAL_SEEDS=5000")
 	text, err := command.CombinedOutput()
 	return err != nil, string(text)
 }

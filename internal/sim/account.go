@@ -24,10 +24,20 @@ type entry struct {
 	class        class
 	// seq is the place in the order in which the upload's messages were accepted, from 1.
 	seq int
-	// at are the positions that the message had, by epoch: a broker that returned with its data numbers it again.
-	at map[string]uint64
+	// at are the positions that the message had, one for each epoch: a broker that returned with its data numbers it again.
+	at []broker.Position
 	// lost: the broker has lost the message, or was asked to forget it, so that it need not be delivered.
 	lost bool
+}
+
+// offset returns the offset that the message had in an epoch, 0 if it had none.
+func (e *entry) offset(epoch string) uint64 {
+	for _, at := range e.at {
+		if at.Epoch == epoch {
+			return at.Offset
+		}
+	}
+	return 0
 }
 
 // account knows every message that was accepted. All methods may be called from any number of goroutines.
@@ -64,13 +74,11 @@ func (a *account) announce(body int, c class) {
 func (a *account) accept(upload, body int, pos broker.Position) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	e := &entry{
-		body: body, upload: upload, class: a.classes[body], seq: len(a.logs[upload]) + 1, at: map[string]uint64{},
-	}
+	e := &entry{body: body, upload: upload, class: a.classes[body], seq: len(a.logs[upload]) + 1}
 	a.bodies[body] = e
 	a.logs[upload] = append(a.logs[upload], e)
 	if pos.Offset > 0 {
-		e.at[pos.Epoch] = pos.Offset
+		e.at = append(e.at, pos)
 		a.spots[spot{upload, pos}] = e
 	}
 }
@@ -80,7 +88,7 @@ func (a *account) renumber(upload, body int, pos broker.Position) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	e := a.bodies[body]
-	e.at[pos.Epoch] = pos.Offset
+	e.at = append(e.at, pos)
 	a.spots[spot{upload, pos}] = e
 }
 

@@ -155,7 +155,7 @@ func (w *World) deliverAt(c *client, v *view, e *entry, r received) {
 	switch {
 	case !v.confirmed:
 		return
-	case e.at[v.at.Epoch] != r.Offset:
+	case e.offset(v.at.Epoch) != r.Offset:
 		w.fail("%s: offset %d of epoch %s came with message %d, whose positions are %v", c, r.Offset, v.at.Epoch, e.body,
 			e.at)
 	case r.Offset <= v.at.Offset:
@@ -179,7 +179,7 @@ func (w *World) deliverAt(c *client, v *view, e *entry, r received) {
 
 // newerThan reports whether a message newer than e, up to a position, is not lost.
 func (w *World) newerThan(e *entry, at broker.Position) bool {
-	for offset := e.at[at.Epoch] + 1; offset <= at.Offset; offset++ {
+	for offset := e.offset(at.Epoch) + 1; offset <= at.Offset; offset++ {
 		if other := w.account.spot(e.upload, at.Epoch, offset); other != nil && !other.lost {
 			return true
 		}
@@ -320,7 +320,7 @@ func (w *World) caughtUp(exempt func(*session) bool) {
 			case s.v1 && w.cfg.positions():
 				if !v.confirmed {
 					w.fail("%s: the subscription to upload %d was never answered", c, upload)
-				} else if want := newest.at[v.at.Epoch]; want == 0 || want > v.at.Offset {
+				} else if want := newest.offset(v.at.Epoch); want == 0 || want > v.at.Offset {
 					w.fail("%s: is at %v of upload %d, whose newest message is %d at %v", c, v.at, upload, newest.body, newest.at)
 				}
 			case v.seq < newest.seq && (w.cfg.positions() || v.seq > 0):

@@ -160,8 +160,9 @@ func Draw(seed uint64) History {
 	random := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // reproducible on purpose
 	h := History{Seed: seed, Config: drawConfig(random)}
 	h.Config.Skewed = seed%3 == 0
+	kinds := weights(h.Config)
 	for i := range 30 + random.IntN(50) {
-		h.Ops = append(h.Ops, drawOp(random, h.Config))
+		h.Ops = append(h.Ops, drawOp(random, h.Config, kinds))
 		h.kept = append(h.kept, i)
 	}
 	return h
@@ -211,8 +212,7 @@ func weights(c Config) (kinds []Kind) {
 	return kinds
 }
 
-func drawOp(random *rand.Rand, c Config) Op {
-	kinds := weights(c)
+func drawOp(random *rand.Rand, c Config, kinds []Kind) Op {
 	op := Op{
 		Kind: kinds[random.IntN(len(kinds))], Node: random.IntN(c.Nodes), Client: random.IntN(clients),
 		Upload: random.IntN(Uploads), Class: class(random.IntN(3)), N: 1 + random.IntN(4), //nolint:gosec // small
