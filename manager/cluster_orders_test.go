@@ -136,6 +136,30 @@ func TestOrders_AreReadUntilEveryNodeHasAnswered(t *testing.T) {
 	})
 }
 
+// TestOrders_AreReadAgainFromANodeThatHandsThemOn: the question is repeated also if the issuer, whose hellos would remind
+// the node, has gone.
+func TestOrders_AreReadAgainFromANodeThatHandsThemOn(t *testing.T) {
+	inCluster(t, 2, Options{}, func(t *testing.T, hub *broker.Memory, nodes []member) {
+		away, second := nodes[0], nodes[1]
+		issuer := openMember(t, hub, Options{})
+		<-time.After(5 * time.Second)
+		c := connect(t, away.Manager, "ann")
+		away.link.cut()
+		<-time.After(10 * time.Second)
+		_, err := issuer.DisconnectUser(t.Context(), "ann", NormalClosure)
+		must(t, err)
+		must(t, issuer.Close(t.Context()))
+		<-time.After(10 * time.Second)
+		second.link.losing(func(m broker.Message) bool { return bytes.Contains(m.Payload, []byte(askOrders)) })
+		away.link.mend()
+		<-time.After(time.Minute)
+		wantClosed(t, "the connection", c, CloseReason{})
+		second.link.losing(nil)
+		<-time.After(2 * maxOrderPause)
+		wantClosed(t, "the connection", c, NormalClosure)
+	})
+}
+
 // TestOrders_SpareNewerConnectionsAlthoughANodeDoesNotAnswer: the age of an order counts from the arrival of the answer that
 // names it, not from the end of the question, which waits for the slowest node.
 func TestOrders_SpareNewerConnectionsAlthoughANodeDoesNotAnswer(t *testing.T) {

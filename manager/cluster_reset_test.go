@@ -88,18 +88,36 @@ func TestCluster_QueuedMessageOfAnOldEpochIsLeftOut(t *testing.T) {
 // After an outage, a message that does not name its epoch may belong to a new one, even if it seems to continue the log: it
 // waits until the node has asked the broker.
 func TestCluster_MessageAfterAnOutageIsNotTakenForOneOfTheOldEpoch(t *testing.T) {
+	for name, outage := range map[string]func(l *faulty) (end func()){
+		"unhealthy": func(l *faulty) func() {
+			l.cut()
+			return l.mend
+		},
+		"loss of messages of any channel": func(l *faulty) func() {
+			l.losing(func(broker.Message) bool { return true })
+			return func() {
+				l.losing(nil)
+				l.handler.Interrupted()
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) { messageAfterAnOutage(t, outage) })
+	}
+}
+
+func messageAfterAnOutage(t *testing.T, outage func(l *faulty) (end func())) {
 	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		n := nodes[0]
 		n.link.anonymize()
 		c := n.follower(t, "ann", "cat")
 		publish(t, nodes[1].Manager, "cat", 3)
 		synctest.Wait()
-		n.link.cut()
+		end := outage(n.link)
 		must(t, nodes[1].Forget(t.Context(), "cat"))
 		publish(t, nodes[1].Manager, "cat", 3)
 		release := n.link.stop("Positions")
 		defer release()
-		n.link.mend()
+		end()
 		publish(t, nodes[1].Manager, "cat", 1) // number 4, behind number 3
 		<-time.After(time.Second)
 		var got []string
