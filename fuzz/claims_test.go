@@ -71,8 +71,8 @@ const maxClaims = 3 // subscriptions of a user
 var claimUploads = []string{"a", "b", "c", "d", "e"}
 
 // FuzzClaims applies an arbitrary sequence of operations to the connections of two users: connect, disconnect, and the
-// beginnings and ends of subscriptions of connections and of users. After each, the receivers of every upload are those of
-// the model, and so are the refusals at the user's limit, at which inherited claims give way.
+// beginnings and ends of subscriptions of connections and of users. After each, the receivers of every upload are those
+// of the model, and so are the refusals at the user's limit, at which inherited claims give way.
 func FuzzClaims(f *testing.F) {
 	// Pairs of an operation and a target: connection + 6 × upload; connections 0 to 2 are ann's.
 	f.Add([]byte{0, 0, 0, 1, 2, 0, 1, 0, 2, 1, 3, 1, 1, 1})                                  // a claim passes to the user

@@ -61,7 +61,9 @@ var actionClasses = map[string]manager.ActionClass{
 }
 
 // publishClassed publishes a message of an own action and returns what its class and key must be.
-func publishClassed(t *testing.T, m *manager.Manager, upload, action string, task, number int, inPayload bool) classedMessage {
+func publishClassed(
+	t *testing.T, m *manager.Manager, upload, action string, task, number int, inPayload bool,
+) classedMessage {
 	t.Helper()
 	text := fmt.Sprintf(`{"action":%q,"task":"t%d","n":%d}`, action, task, number)
 	if inPayload {
@@ -87,10 +89,10 @@ func publishClassed(t *testing.T, m *manager.Manager, upload, action string, tas
 
 // FuzzClasses publishes arbitrary sequences of messages of configured actions to a client that reads at arbitrary times
 // from a short queue. What it reads obeys the rules of the classes: an event or terminal is delivered, or the queue
-// overflows and is closed with 1013; a state may only be replaced by a newer one of its action, upload and key, and not across
-// an event or terminal.
+// overflows and is closed with 1013; a state may only be replaced by a newer one of its action, upload and key, and not
+// across an event or terminal.
 func FuzzClasses(f *testing.F) {
-	// Each byte is a message, or the reading of one: action + 5 × (task + 2 × (upload + 2 × payload)), from 200 on reading.
+	// A byte is a message, action + 5 × (task + 2 × (upload + 2 × payload)), or from 200 on the reading of one.
 	f.Add([]byte{0, 0, 0, 0, 0, 5, 0, 200, 200, 200}, uint8(8))
 	f.Add([]byte{0, 5, 0, 5, 0, 2, 0, 5, 3, 0, 200, 0, 200, 0, 5}, uint8(4))
 	f.Add([]byte{1, 1, 1, 11, 1, 0, 20, 0, 20, 1, 3, 23, 4, 1, 200, 200, 1, 1}, uint8(12))

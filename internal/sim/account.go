@@ -24,7 +24,8 @@ type entry struct {
 	class        class
 	// seq is the place in the order in which the upload's messages were accepted, from 1.
 	seq int
-	// at are the positions that the message had, one for each epoch: a broker that returned with its data numbers it again.
+	// at are the positions that the message had, one for each epoch: a broker that returns with its data may number the
+	// message again.
 	at []broker.Position
 	// lost: the broker has lost the message, or was asked to forget it, so that it need not be delivered.
 	lost bool

@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// defaultSeeds is the number of histories of an ordinary run, with the race detector too; make test executes 10,000 without.
+// defaultSeeds is the number of histories of an ordinary run; make test executes 10,000 without the race detector.
 const defaultSeeds = 300
 
 // TestSim_KeepsEveryPromise executes the histories of the first seeds: SHOAL_SEEDS says how many instead, or which
