@@ -336,7 +336,7 @@ func (k *Keys) Find(channel string, once Once) (at Position, found bool, err err
 	if !found {
 		return Position{}, false, nil
 	}
-	kept := e.Value.(*keptKey) //nolint:forcetypeassert // Add adds no others
+	kept := e.Value.(*keptKey) // Add adds no others
 	if kept.digest != once.Digest {
 		return Position{}, false, ErrKeyReused
 	}
@@ -373,7 +373,7 @@ func (k *Keys) Len() int {
 
 func (k *Keys) expireLocked(now time.Time) {
 	for e := k.order.Front(); e != nil; e = k.order.Front() {
-		if now.Sub(e.Value.(*keptKey).stored) < k.ttl { //nolint:forcetypeassert // Add adds no others
+		if now.Sub(e.Value.(*keptKey).stored) < k.ttl { // Add adds no others
 			return
 		}
 		k.dropLocked(e)
@@ -381,6 +381,6 @@ func (k *Keys) expireLocked(now time.Time) {
 }
 
 func (k *Keys) dropLocked(e *list.Element) {
-	delete(k.byName, e.Value.(*keptKey).keyName) //nolint:forcetypeassert // Add adds no others
+	delete(k.byName, e.Value.(*keptKey).keyName) // Add adds no others
 	k.order.Remove(e)
 }

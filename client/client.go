@@ -13,7 +13,7 @@ import (
 type Client struct {
 	opt      Options
 	url      *url.URL
-	ctx      context.Context //nolint:containedctx // ends with Close
+	ctx      context.Context // ends with Close
 	stop     context.CancelFunc
 	routines sync.WaitGroup
 

@@ -87,7 +87,7 @@ func retryAfter(response *http.Response) time.Duration {
 	if err != nil {
 		return 0
 	}
-	return time.Duration(seconds) * time.Second //nolint:gosec // of 32 bits
+	return time.Duration(seconds) * time.Second // of 32 bits
 }
 
 // unreached is the ending for a server without an answer. A certificate or scheme that is wrong does not become right.

@@ -290,7 +290,7 @@ func follow(t *testing.T, c *client.Client, uploadID string) *loop {
 	}()
 	t.Cleanup(func() {
 		cancel()
-		for range l.items { //nolint:revive // the loop ends with its channel
+		for range l.items { // the loop ends with its channel
 		}
 	})
 	return l

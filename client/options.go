@@ -112,7 +112,7 @@ func (o Options) withDefaults() Options {
 		o.OnState = func(State) {}
 	}
 	if o.HTTPClient == nil {
-		transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert // of package http
+		transport := http.DefaultTransport.(*http.Transport).Clone() // of package http
 		o.HTTPClient = &http.Client{Transport: transport}
 	}
 	own := *o.HTTPClient

@@ -3,7 +3,7 @@ package fuzz_test
 import (
 	"bufio"
 	"context"
-	"crypto/sha1" //nolint:gosec // required by RFC 6455
+	"crypto/sha1" // required by RFC 6455
 	"encoding/base64"
 	"encoding/binary"
 	"errors"

@@ -89,7 +89,7 @@ func FuzzTLSRecords(f *testing.F) {
 		raw := s.dial(t)
 		if upgraded {
 			_ = raw.Close()
-			raw = s.upgrade(t, "").clientConn.(tlsConn).raw //nolint:forcetypeassert // startTLS
+			raw = s.upgrade(t, "").clientConn.(tlsConn).raw // startTLS
 		}
 		_, _ = raw.Write(data) // the server may have closed the connection
 		_ = raw.CloseWrite()

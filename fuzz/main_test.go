@@ -148,7 +148,7 @@ func (s *target) dial(tb testing.TB) *net.UnixConn {
 		tb.Errorf("a connection has neither its answer nor an end after %v", patience)
 		_ = conn.SetDeadline(time.Unix(1, 0))
 	}))
-	return conn.(*net.UnixConn) //nolint:forcetypeassert // of the network "unix"
+	return conn.(*net.UnixConn) // of the network "unix"
 }
 
 const upgradeRequest = "GET /ws/uploads HTTP/1.1\r\nHost: s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
@@ -159,7 +159,7 @@ func (s *target) upgrade(tb testing.TB, subprotocol string) *socket {
 	tb.Helper()
 	var conn clientConn = s.dial(tb)
 	if s.secure {
-		raw := conn.(*net.UnixConn) //nolint:forcetypeassert // from dial
+		raw := conn.(*net.UnixConn) // from dial
 		conn = tlsConn{tls.Client(raw, &tls.Config{InsecureSkipVerify: true}), raw}
 	}
 	request := upgradeRequest

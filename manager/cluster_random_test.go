@@ -69,7 +69,7 @@ type wanderer struct {
 	at   map[string]Position
 }
 
-var wanderedUploads = []string{"cat", "dog"} //nolint:gochecknoglobals // constant
+var wanderedUploads = []string{"cat", "dog"}
 
 func (w *wanderers) step() {
 	node := &w.nodes[w.random.IntN(len(w.nodes))]

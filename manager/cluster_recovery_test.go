@@ -99,7 +99,7 @@ func TestReadOlder_EndsAtTheLimits(t *testing.T) {
 			offset, reads int
 			recovered     bool
 		}{{38, 2, true}, {20, 3, false}, {10, 3, false}, {36, 3, true}} {
-			conn := n.connectSince(t, fmt.Sprint("user-", i), "cat", Position{Epoch: epoch, Offset: uint64(c.offset)}) //nolint:gosec // positive
+			conn := n.connectSince(t, fmt.Sprint("user-", i), "cat", Position{Epoch: epoch, Offset: uint64(c.offset)})
 			got := conn.received(t)
 			if got[0].Recovered != c.recovered || n.link.made("Kept") != c.reads {
 				t.Errorf("since %d: %+v with %d reads, want recovered %v with %d", c.offset, got[0], n.link.made("Kept"), c.recovered, c.reads)

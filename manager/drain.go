@@ -105,7 +105,7 @@ func (m *Manager) awaitAll(ctx, patience context.Context, all []UserConn) error 
 			left++
 			continue
 		}
-		m.guard.call("Abort", x.Conn, x.Conn.(Terminator).Abort) //nolint:forcetypeassert // it has a Done
+		m.guard.call("Abort", x.Conn, x.Conn.(Terminator).Abort) // it has a Done
 		cutOff = append(cutOff, done)
 	}
 	if left > 0 {

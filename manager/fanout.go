@@ -75,7 +75,7 @@ func (f *fanOut) send(receivers []receiver, frames ...*Frame) Delivery {
 	if len(receivers) < fanOutAlone {
 		return f.sendPart(receivers, frames)
 	}
-	job := f.spare.Get().(*fanJob) //nolint:forcetypeassert // the pool holds nothing else
+	job := f.spare.Get().(*fanJob) // the pool holds nothing else
 	job.fans, job.receivers = f, receivers
 	job.frames = append(job.frames, frames...)
 	job.next.Store(0)

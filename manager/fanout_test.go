@@ -83,7 +83,7 @@ func TestFanOut_Concurrent(t *testing.T) {
 				}
 			}
 			for _, r := range receivers {
-				if got := r.Conn.(*counter).sent.Load(); got != broadcasts { //nolint:forcetypeassert // made above
+				if got := r.Conn.(*counter).sent.Load(); got != broadcasts { // made above
 					t.Errorf("a connection was sent %d of %d messages", got, broadcasts)
 				}
 			}

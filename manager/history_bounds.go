@@ -106,9 +106,9 @@ const ageSteps = 8
 
 // ageStep returns the index in ages.
 func ageStep(age time.Duration) int {
-	n := uint64(max(age, 0))/uint64(time.Millisecond) + ageSteps //nolint:gosec // not negative
+	n := uint64(max(age, 0))/uint64(time.Millisecond) + ageSteps // not negative
 	exponent := bits.Len64(n) - 1
-	return exponent*ageSteps + int(n>>(exponent-3)&(ageSteps-1)) //nolint:gosec // less than ageSteps
+	return exponent*ageSteps + int(n>>(exponent-3)&(ageSteps-1)) // less than ageSteps
 }
 
 // evict drops histories until evictTo is reached: first those of uploads without followers, then the messages of

@@ -69,7 +69,7 @@ type AuthorizeURL struct {
 	url       string
 	client    *http.Client
 	closeIdle func()
-	ctx       context.Context //nolint:containedctx // ends all requests; cancelled by Close
+	ctx       context.Context // ends all requests; cancelled by Close
 	// slots bounds the concurrent requests. The time of a request does not include the wait for a slot.
 	slots  chan struct{}
 	cancel context.CancelFunc

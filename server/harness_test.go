@@ -160,7 +160,7 @@ func (n *node) publishJSON(uploadID, message string) manager.Position {
 type client struct {
 	t    testing.TB
 	conn *websocket.Conn
-	ctx  context.Context //nolint:containedctx // the test's own bound
+	ctx  context.Context // the test's own bound
 }
 
 // open upgrades a connection without authenticating.

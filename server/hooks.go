@@ -91,7 +91,7 @@ type lifetime struct {
 
 // connContext is the context of a connection.
 type connContext struct {
-	ctx    context.Context //nolint:containedctx // the lifetime of the connection itself
+	ctx    context.Context // the lifetime of the connection itself
 	cancel context.CancelFunc
 }
 

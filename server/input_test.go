@@ -22,7 +22,7 @@ func (l *countingListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &countingConn{conn.(*net.TCPConn), l}, nil //nolint:forcetypeassert // of a TCP listener
+	return &countingConn{conn.(*net.TCPConn), l}, nil // of a TCP listener
 }
 
 type countingConn struct {

@@ -61,7 +61,7 @@ func queryOf(parameters []map[string]any) []string {
 	for _, p := range parameters {
 		switch ref, _ := p["$ref"].(string); {
 		case p["in"] == "query":
-			names = append(names, p["name"].(string)) //nolint:forcetypeassert // or the test fails
+			names = append(names, p["name"].(string)) // or the test fails
 		case ref == "#/components/parameters/Code" || ref == "#/components/parameters/Reason":
 			names = append(names, strings.ToLower(ref[strings.LastIndex(ref, "/")+1:]))
 		}

@@ -142,7 +142,7 @@ func writeProblem(w http.ResponseWriter, r *http.Request, log *slog.Logger, err 
 		w.Header()[name] = values
 	}
 	w.WriteHeader(p.Status)
-	_, _ = w.Write(body) //nolint:gosec // JSON with its content type; the caller may have left
+	_, _ = w.Write(body) // JSON with its content type; the caller may have left
 }
 
 // headerOf returns the header of the answer with the problem's body.

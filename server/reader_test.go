@@ -92,7 +92,7 @@ func TestReaderPool_LastMessagesOfManyClients(t *testing.T) {
 		c := n.raw(t, "")
 		c.enter("u")
 		c.write(0x81, `{"action":"last words"}`)
-		if err := c.conn.(*net.TCPConn).CloseWrite(); err != nil { //nolint:forcetypeassert // start listens on TCP
+		if err := c.conn.(*net.TCPConn).CloseWrite(); err != nil { // start listens on TCP
 			t.Fatal(err)
 		}
 	}

@@ -26,14 +26,14 @@ type Incoming struct {
 type gwsHandler struct{}
 
 func clientOf(socket *gws.Conn) *Client {
-	return socket.NetConn().(*gwsConn).client //nolint:forcetypeassert // reader.run passes no other type
+	return socket.NetConn().(*gwsConn).client // reader.run passes no other type
 }
 
 func (gwsHandler) OnOpen(*gws.Conn) {}
 
 // OnClose answers the client's close frame, if that is the reason.
 func (gwsHandler) OnClose(socket *gws.Conn, err error) {
-	socket.NetConn().(*gwsConn).answer(err) //nolint:forcetypeassert // reader.run passes no other type
+	socket.NetConn().(*gwsConn).answer(err) // reader.run passes no other type
 }
 
 func (gwsHandler) OnPong(socket *gws.Conn, _ []byte) { handle(socket, (*Client).onPong, Incoming{}) }

@@ -48,7 +48,7 @@ type Server struct {
 	overflowV1, overflowEvents [overflowVariants][]*frame.Frame
 
 	// ctx ends when the server is closed; hooks run under it.
-	ctx    context.Context //nolint:containedctx // the lifetime of the server itself
+	ctx    context.Context // the lifetime of the server itself
 	cancel context.CancelFunc
 	// clients waits for the end of every connection.
 	clients  sync.WaitGroup

@@ -117,7 +117,7 @@ func (n *node) assault(random *rand.Rand) {
 	}
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(patience))
-	socket := conn.(*net.TCPConn) //nolint:forcetypeassert // dialled as such
+	socket := conn.(*net.TCPConn) // dialled as such
 	if random.IntN(4) > 0 {       // else closing is a proper end, without a reset
 		_ = socket.SetLinger(0)
 	}

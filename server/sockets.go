@@ -40,7 +40,7 @@ func (s *sockets) add(conn net.Conn, open int64, limit int) bool {
 	allowed := true
 	if limit > 0 && int64(len(s.conns))+open >= int64(limit) {
 		if oldest := s.waiting.Front(); oldest != nil {
-			victim := oldest.Value.(net.Conn) //nolint:forcetypeassert // wait adds no others
+			victim := oldest.Value.(net.Conn) // wait adds no others
 			s.removeLocked(victim)
 			_ = closeSocket(victim)
 		} else {

@@ -84,7 +84,7 @@ func (p *pollableConn) Read(buf []byte) (int, error) {
 	if p.raw == nil || p.waits {
 		return p.Conn.Read(buf)
 	}
-	r := rawReads.Get().(*rawRead) //nolint:forcetypeassert // the pool holds nothing else
+	r := rawReads.Get().(*rawRead) // the pool holds nothing else
 	defer r.release()
 	r.buf = buf
 	if err := p.raw.Read(r.attemptFunc); err != nil {
@@ -108,7 +108,7 @@ func (p *pollableConn) Write(buf []byte) (int, error) {
 	}
 	n := 0
 	if len(p.pending) == 0 {
-		w := rawWrites.Get().(*rawWrite) //nolint:forcetypeassert // the pool holds nothing else
+		w := rawWrites.Get().(*rawWrite) // the pool holds nothing else
 		defer w.release()
 		w.buf = buf
 		if err := p.raw.Control(w.attemptFunc); err != nil {
@@ -157,7 +157,7 @@ type rawRead struct {
 	err         error
 }
 
-var rawReads = sync.Pool{New: func() any { //nolint:gochecknoglobals // a pool
+var rawReads = sync.Pool{New: func() any {
 	r := &rawRead{}
 	r.attemptFunc = r.attempt
 	return r
@@ -181,7 +181,7 @@ type rawWrite struct {
 	err         error
 }
 
-var rawWrites = sync.Pool{New: func() any { //nolint:gochecknoglobals // a pool
+var rawWrites = sync.Pool{New: func() any {
 	w := &rawWrite{}
 	w.attemptFunc = w.attempt
 	return w

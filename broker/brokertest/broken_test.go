@@ -30,7 +30,7 @@ type broken struct {
 func (b broken) StoreOnce(
 	ctx context.Context, channel string, payload []byte, once broker.Once,
 ) (broker.Position, bool, error) {
-	sound := b.HistoryBroker.(broker.IdempotentBroker) //nolint:forcetypeassert // breaking makes no others
+	sound := b.HistoryBroker.(broker.IdempotentBroker) // breaking makes no others
 	if b.storeOnce != nil {
 		return b.storeOnce(sound, channel, payload, once)
 	}
@@ -38,7 +38,7 @@ func (b broken) StoreOnce(
 }
 
 func (b broken) CheckOnce(ctx context.Context, channel string, once broker.Once) error {
-	sound := b.HistoryBroker.(broker.IdempotentBroker) //nolint:forcetypeassert // breaking makes no others
+	sound := b.HistoryBroker.(broker.IdempotentBroker) // breaking makes no others
 	return sound.CheckOnce(ctx, channel, once)
 }
 

@@ -12,7 +12,7 @@ import (
 //
 // scriptCommands are run by the scripts, on the keys of a channel of each kind: KEYS[1] is its stream, KEYS[2] the key
 // of a message that is stored once.
-var scriptCommands = []string{ //nolint:gochecknoglobals // constant
+var scriptCommands = []string{
 	`'TIME'`,
 	`'XADD', KEYS[1], 'MAXLEN', '~', '1', '1-*', 'probe', ''`,
 	`'XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1`,
@@ -24,7 +24,7 @@ var scriptCommands = []string{ //nolint:gochecknoglobals // constant
 }
 
 // connectionCommands are run by the connections themselves.
-var connectionCommands = []string{ //nolint:gochecknoglobals // constant
+var connectionCommands = []string{
 	"info", "script|load", "evalsha", "subscribe", "unsubscribe", "publish",
 }
 
@@ -114,14 +114,14 @@ func (s *server) tryPermissions(ctx context.Context, l *commandConn, p *pubsub) 
 			}
 			continue
 		}
-		command := l.client.B().Evalsha().Sha1(l.sha[permissionScript]).Numkeys(2). //nolint:mnd // as the script has
-												Key(naming.key(channel), naming.once(channel, "probe")).
-												Arg(naming.positionChannel(channel)).Build()
+		command := l.client.B().Evalsha().Sha1(l.sha[permissionScript]).Numkeys(2).
+			Key(naming.key(channel), naming.once(channel, "probe")).
+			Arg(naming.positionChannel(channel)).Build()
 		failed, err := l.client.Do(ctx, command).AsStrSlice()
 		if err != nil {
 			return s.missingPermission(err, "run a script on keys "+streamPrefix+"*, "+oncePrefix+"*")
 		}
-		for pair := range slices.Chunk(failed, 2) { //nolint:mnd // a command and its error
+		for pair := range slices.Chunk(failed, 2) { // a command and its error
 			if text := pair[len(pair)-1]; isDenied(text) {
 				return fatalf("redisbroker: %s lacks a permission for nodes: %s (%s): allow it by ACL SETUSER; all that is needed "+
 					"is: %s", s.addr, strings.ToLower(pair[0]), text, Permissions(s.broker.opt.ChannelPrefix))

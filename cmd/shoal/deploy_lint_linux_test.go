@@ -45,7 +45,7 @@ func TestDeploy_FilesPassTheirLinters(t *testing.T) {
 		{"envoy", repository + "deploy/envoy.yaml"},
 		chart,
 	} {
-		if out, err := exec.Command(program, args...).CombinedOutput(); err != nil { //nolint:gosec // ours
+		if out, err := exec.Command(program, args...).CombinedOutput(); err != nil {
 			t.Errorf("%s: %v:\n%s", args[0], err, out)
 		}
 	}
@@ -68,7 +68,7 @@ func TestDeploy_LintersFindFaults(t *testing.T) {
 			t.Fatalf("%s has no %q", c.file, c.from)
 		}
 		file := writeFile(t, filepath.Base(c.file), strings.ReplaceAll(text, c.from, c.to))
-		out, err := exec.Command(program, c.kind, file).CombinedOutput() //nolint:gosec // ours
+		out, err := exec.Command(program, c.kind, file).CombinedOutput()
 		if err == nil || !strings.Contains(string(out), c.want) {
 			t.Errorf("%q in %s: %v, want a problem with %s:\n%s", c.to, c.file, err, c.want, out)
 		}
@@ -82,7 +82,7 @@ func TestDeploy_LintersFindFaults(t *testing.T) {
 		"image: {tag: x: y}":            "did not find expected",
 	} {
 		file := writeFile(t, "values.yaml", values)
-		check := exec.Command(program, "chart", repository+"deploy/helm/shoal", file) //nolint:gosec // ours
+		check := exec.Command(program, "chart", repository+"deploy/helm/shoal", file)
 		out, err := check.CombinedOutput()
 		if err == nil || !strings.Contains(string(out), want) {
 			t.Errorf("%s: %v, want a problem with %s:\n%s", values, err, want, out)
@@ -104,7 +104,7 @@ func TestDeploy_ComposeNginxPassesNginx(t *testing.T) {
 			folder+"/proxy;\nfastcgi_temp_path "+folder+"/f;\nuwsgi_temp_path "+folder+"/u;\nscgi_temp_path "+folder+"/s;\n",
 	).Replace(read(t, "deploy/compose-nginx.conf"))
 	config := writeFile(t, "nginx.conf", text)
-	check := exec.CommandContext(t.Context(), "nginx", "-t", "-q", "-e", "stderr", "-p", folder, "-c", config) //nolint:gosec // ours
+	check := exec.CommandContext(t.Context(), "nginx", "-t", "-q", "-e", "stderr", "-p", folder, "-c", config)
 	if out, err := check.CombinedOutput(); err != nil {
 		t.Errorf("%v (this test needs nginx: run .ci/tools.sh)\n%s", err, out)
 	}
@@ -117,7 +117,7 @@ func TestDeploy_UnitIsHardened(t *testing.T) {
 	if err != nil {
 		return
 	}
-	out, err := exec.CommandContext(t.Context(), analyze, "security", "--offline=true", "--threshold=20", //nolint:gosec // ours
+	out, err := exec.CommandContext(t.Context(), analyze, "security", "--offline=true", "--threshold=20",
 		repository+"deploy/shoal.service").CombinedOutput()
 	if err != nil {
 		t.Errorf("%v:\n%s", err, out)

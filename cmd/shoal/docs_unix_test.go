@@ -216,7 +216,7 @@ func newDocsShell(t *testing.T, s *served) *docsShell {
 	t.Helper()
 	folder := t.TempDir()
 	command := fmt.Sprintf("#!/bin/sh\n%s=1 exec %s \"$@\"\n", asCommand, os.Args[0])
-	if err := os.WriteFile(filepath.Join(folder, "shoal"), []byte(command), 0o700); err != nil { //nolint:gosec // run
+	if err := os.WriteFile(filepath.Join(folder, "shoal"), []byte(command), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	return &docsShell{t, s.url, folder + ":" + os.Getenv("PATH")}
@@ -293,7 +293,7 @@ func withoutSpace(text string) string { return strings.Join(strings.Fields(text)
 // isJavaScript checks the syntax of a program that needs a page around it.
 func isJavaScript(t *testing.T, _ *docsShell, f fence) {
 	t.Helper()
-	check := exec.CommandContext(t.Context(), "node", "--check", writeFile(t, "block.mjs", f.text)) //nolint:gosec // ours
+	check := exec.CommandContext(t.Context(), "node", "--check", writeFile(t, "block.mjs", f.text))
 	if out, err := check.CombinedOutput(); err != nil {
 		t.Errorf("%s:%d: %v (this test needs Node.js)\n%s", f.page, f.line, err, out)
 	}

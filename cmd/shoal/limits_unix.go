@@ -11,5 +11,5 @@ func maxOpenFiles() int {
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil || limit.Cur > 1<<31 {
 		return 0
 	}
-	return int(limit.Cur) //nolint:gosec // at most 1<<31; signed on some systems
+	return int(limit.Cur) // at most 1<<31; signed on some systems
 }

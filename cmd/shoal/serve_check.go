@@ -58,7 +58,7 @@ func (f *serveFlags) checkAddresses(s *settings) {
 // socketMode returns the mode of Unix sockets. check has refused any other text.
 func (f *serveFlags) socketMode() os.FileMode {
 	mode, _ := strconv.ParseUint(f.SocketMode, 8, 32)
-	return os.FileMode(mode) //nolint:gosec // at most 0777
+	return os.FileMode(mode) // at most 0777
 }
 
 // maxSocketPath is the longest path of a Unix socket that every system takes.

@@ -283,11 +283,11 @@ func FuzzEnvironment(f *testing.F) {
 		f.Fatalf("found %d settings", len(flags))
 	}
 	for i, flag := range flags {
-		f.Add(uint8(i), flag.Default) //nolint:gosec // less than 256
+		f.Add(uint8(i), flag.Default) // less than 256
 	}
 	hostile := []string{"", "0", "-1", "1e9", "9999999999999999999", "1s", "true", "a,b", "[", "http://[", "::1", "x y", "a=b"}
 	for i := range 4 * len(hostile) {
-		f.Add(uint8(i*7), hostile[i%len(hostile)]) //nolint:gosec // any flag
+		f.Add(uint8(i*7), hostile[i%len(hostile)])
 	}
 	check := func(t *testing.T, flag *kong.Flag, env []string, more ...string) (status int, text string) {
 		t.Helper()

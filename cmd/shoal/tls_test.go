@@ -185,7 +185,7 @@ func TestServeTLS_RequiresVersionAndClientCertificate(t *testing.T) {
 		"expired":         {&ca, -time.Hour, tls.VersionTLS13, false},
 		"other authority": {&other, time.Hour, tls.VersionTLS13, false},
 	} {
-		config := &tls.Config{RootCAs: roots, MaxVersion: c.version} //nolint:gosec // an old version is to be refused
+		config := &tls.Config{RootCAs: roots, MaxVersion: c.version} // an old version is to be refused
 		if c.issuer != nil {
 			cert, key := c.issuer.issue(t, time.Now().Add(c.until))
 			pair, err := tls.LoadX509KeyPair(cert, key)

@@ -70,7 +70,7 @@ func (t trial) dial(ctx context.Context, address string, number int) (*client, e
 	if err != nil {
 		return nil, err
 	}
-	socket := conn.(*net.TCPConn) //nolint:forcetypeassert // of the network "tcp"
+	socket := conn.(*net.TCPConn) // of the network "tcp"
 	upload := fmt.Sprint("upload-", number%100)
 	if number < t.stuck {
 		upload = stuckUpload

@@ -105,7 +105,7 @@ func registryModel() porcupine.Model {
 		Partition: func(history []porcupine.Operation) [][]porcupine.Operation {
 			parts := make([][]porcupine.Operation, users*uploads)
 			for _, op := range history {
-				c := op.Input.(call) //nolint:forcetypeassert // made by run
+				c := op.Input.(call) // made by run
 				for upload := range uploads {
 					if c.upload == upload || c.kind == "connect" || c.kind == "disconnect" {
 						part := &parts[c.user*uploads+upload]
@@ -117,7 +117,7 @@ func registryModel() porcupine.Model {
 		},
 		Init: func() any { return followers{} },
 		Step: func(state, input, output any) (bool, any) {
-			result, next := state.(followers).step(input.(call)) //nolint:forcetypeassert // made by Init and run
+			result, next := state.(followers).step(input.(call)) // made by Init and run
 			return result == output, next
 		},
 		DescribeOperation: func(input, output any) string { return fmt.Sprintf("%+v: %v", input, output) },
@@ -169,7 +169,7 @@ func concurrentHistory(seed uint64) []porcupine.Operation {
 	var running sync.WaitGroup
 	for worker := range workers {
 		running.Go(func() {
-			random := rand.New(rand.NewPCG(seed, uint64(worker))) //nolint:gosec // reproducible on purpose
+			random := rand.New(rand.NewPCG(seed, uint64(worker))) // reproducible on purpose
 			for range steps {
 				c := call{kinds[random.IntN(len(kinds))], random.IntN(users), random.IntN(conns), random.IntN(uploads)}
 				called := time.Since(start)
@@ -196,7 +196,7 @@ func TestRegistry_IsLinearizable(t *testing.T) {
 	}
 	checked := 0
 	for end := time.Now().Add(duration); time.Now().Before(end) || checked == 0; checked++ {
-		history := concurrentHistory(uint64(checked)) //nolint:gosec // counts up
+		history := concurrentHistory(uint64(checked)) // counts up
 		if result := porcupine.CheckOperationsTimeout(registryModel(), history, time.Minute); result != porcupine.Ok {
 			for _, op := range history {
 				t.Logf("%d to %d, worker %d: %+v: %v", op.Call, op.Return, op.ClientId, op.Input, op.Output)

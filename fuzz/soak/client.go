@@ -84,7 +84,7 @@ func (w *world) visit(ctx context.Context, address string, number int, at map[st
 		if err != nil {
 			return nil, err
 		}
-		socket = conn.(*net.TCPConn) //nolint:forcetypeassert // of the network "tcp"
+		socket = conn.(*net.TCPConn) // of the network "tcp"
 		if kind == hasSlowLink {
 			return newSlowLink(socket, linkSpeed)
 		}

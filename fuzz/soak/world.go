@@ -127,8 +127,8 @@ func pause(ctx context.Context, d time.Duration) bool {
 func (w *world) publish(ctx context.Context, index int, every time.Duration) {
 	n := w.nodes[index]
 	for pause(ctx, every) {
-		number := rand.IntN(uploads/nodes)*nodes + index //nolint:gosec // load
-		padding := rand.IntN(2000)                       //nolint:gosec // load
+		number := rand.IntN(uploads/nodes)*nodes + index
+		padding := rand.IntN(2000)
 		id, t := fmt.Sprint("upload-", number), &w.topics[number]
 		t.tried++
 		text := fmt.Sprintf(`{"action":"note","sent":%d,"n":%d,"stored":%d,"pad":"%0*d"}`,

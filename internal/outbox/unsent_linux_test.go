@@ -16,7 +16,7 @@ func unsentLimit(t *testing.T, conn *net.TCPConn) (n int) {
 	raw, err := conn.SyscallConn()
 	if err == nil {
 		err = raw.Control(func(fd uintptr) {
-			n, err = syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpNotSentLowat) //nolint:gosec // small
+			n, err = syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpNotSentLowat)
 		})
 	}
 	if err != nil {
@@ -59,7 +59,7 @@ func unsent(t *testing.T, conn *net.TCPConn) (n int) {
 	raw, err := conn.SyscallConn()
 	if err == nil {
 		err = raw.Control(func(fd uintptr) {
-			n, err = unix.IoctlGetInt(int(fd), unix.SIOCOUTQNSD) //nolint:gosec // a descriptor is small
+			n, err = unix.IoctlGetInt(int(fd), unix.SIOCOUTQNSD) // a descriptor is small
 		})
 	}
 	if err != nil {

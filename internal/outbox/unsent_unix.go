@@ -15,6 +15,6 @@ func limitUnsent(conn *net.TCPConn, n int) {
 		return
 	}
 	_ = raw.Control(func(fd uintptr) {
-		_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpNotSentLowat, n) //nolint:gosec // a descriptor is small
+		_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpNotSentLowat, n) // a descriptor is small
 	})
 }

@@ -112,20 +112,20 @@ func (o Op) String() string {
 // rights and lifetime are those of the token of connect and renew; 0 is a token without an end.
 func (o Op) rights() uint {
 	if o.seed%4 == 0 {
-		return uint(o.seed>>8) % (1 << Uploads) //nolint:gosec // reduced
+		return uint(o.seed>>8) % (1 << Uploads)
 	}
 	return 1<<Uploads - 1
 }
 
 func (o Op) lifetime() time.Duration {
 	if o.seed>>16%3 == 0 {
-		return time.Duration(2+o.seed>>20%60) * time.Second //nolint:gosec // reduced
+		return time.Duration(2+o.seed>>20%60) * time.Second
 	}
 	return 0
 }
 
 // dropped and renumbered are the fate of the broker's data in a restart.
-func (o Op) dropped() int     { return int(o.seed%5) - 1 } //nolint:gosec // reduced
+func (o Op) dropped() int     { return int(o.seed%5) - 1 }
 func (o Op) renumbered() bool { return o.seed>>8%2 == 0 }
 
 // stepped is the time by which the broker's clock is set.
@@ -157,7 +157,7 @@ func (h History) String() string {
 
 // Draw returns the history of a seed.
 func Draw(seed uint64) History {
-	random := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // reproducible on purpose
+	random := rand.New(rand.NewPCG(seed, 1)) // reproducible on purpose
 	h := History{Seed: seed, Config: drawConfig(random)}
 	h.Config.Skewed = seed%3 == 0
 	kinds := weights(h.Config)

@@ -35,7 +35,7 @@ type stream struct {
 }
 
 func newStream(seed uint64) *stream {
-	s := &stream{pieces: rand.New(rand.NewPCG(seed, 3))} //nolint:gosec // reproducible on purpose
+	s := &stream{pieces: rand.New(rand.NewPCG(seed, 3))} // reproducible on purpose
 	s.capacity = maxCapacity >> s.pieces.IntN(5)
 	s.wake = sync.NewCond(&s.mu)
 	return s

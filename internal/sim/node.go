@@ -53,7 +53,7 @@ func startNode(cfg Config, h *hub, cert *tls.Certificate, seed uint64) (*node, e
 	n := &node{listener: newListener(), served: make(chan error, 1)}
 	if cfg.Skewed {
 		const most = 30
-		n.ahead = time.Duration(int(seed%(2*most+1))-most) * time.Second //nolint:gosec // reduced
+		n.ahead = time.Duration(int(seed%(2*most+1))-most) * time.Second
 	}
 	opt := manager.Options{Shards: 2, HistoryMessages: cfg.History}
 	if h != nil {

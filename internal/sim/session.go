@@ -238,7 +238,7 @@ func serverFrame(r *bufio.Reader) (opcode byte, payload []byte, err error) {
 func clientFrame(first byte, payload []byte) []byte {
 	frame := []byte{first}
 	if n := len(payload); n < 126 {
-		frame = append(frame, 0x80|byte(n)) //nolint:gosec // checked
+		frame = append(frame, 0x80|byte(n))
 	} else {
 		frame = binary.BigEndian.AppendUint16(append(frame, 0x80|126), uint16(n)) //nolint:gosec // a resume at most
 	}

@@ -62,7 +62,7 @@ func Run(h History, cert *tls.Certificate) (violation string, after int) {
 		w.hub = newHub(w.account, h.Config.Stored, h.Config.Bare, h.Config.History)
 	}
 	for i := range h.Config.Nodes {
-		w.nodes = append(w.nodes, w.start(uint64(i))) //nolint:gosec // small
+		w.nodes = append(w.nodes, w.start(uint64(i)))
 	}
 	for i := range clients {
 		w.clients = append(w.clients, &client{

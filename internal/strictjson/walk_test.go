@@ -24,7 +24,7 @@ func pairsOf(t *testing.T, text []byte) (all []pair) {
 		if err != nil || d.Decode(&value) != nil {
 			t.Fatalf("%q: encoding/json does not read what it finds valid", text)
 		}
-		all = append(all, pair{name.(string), string(value)}) //nolint:forcetypeassert // names are strings
+		all = append(all, pair{name.(string), string(value)}) // names are strings
 	}
 	return all
 }

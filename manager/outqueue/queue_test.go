@@ -24,7 +24,7 @@ func message(uploadID string, class manager.Class, number int) *manager.Frame {
 // keyed is like message, with a state key.
 func keyed(uploadID, key string, class manager.Class, number int) *manager.Frame {
 	return frame.ForUpload(frame.Message{
-		UploadID: uploadID, StateKey: key, Class: class, Offset: uint64(number), //nolint:gosec // positive
+		UploadID: uploadID, StateKey: key, Class: class, Offset: uint64(number),
 		Body: fmt.Appendf(nil, `{"n":%d}`, number),
 	})
 }
@@ -67,11 +67,11 @@ func TestQueue_AnySequence(t *testing.T) {
 			}
 			got += 1 + int(m.Skipped)
 			if m.Class() != manager.ClassState {
-				if len(kept[id]) == 0 || uint64(kept[id][0]) != m.Offset() { //nolint:gosec // positive
+				if len(kept[id]) == 0 || uint64(kept[id][0]) != m.Offset() {
 					t.Fatalf("%s: message %d came, due are %v", id, m.Offset(), kept[id])
 				}
 				kept[id] = kept[id][1:]
-			} else if len(kept[id]) > 0 && uint64(kept[id][0]) < m.Offset() { //nolint:gosec // positive
+			} else if len(kept[id]) > 0 && uint64(kept[id][0]) < m.Offset() {
 				t.Fatalf("%s: state %d has overtaken %d", id, m.Offset(), kept[id][0])
 			}
 			return true
@@ -88,7 +88,7 @@ func TestQueue_AnySequence(t *testing.T) {
 					t.Fatal("a burst was refused")
 				}
 				if class == manager.ClassState {
-					newest[id+key] = uint64(sent) //nolint:gosec // positive
+					newest[id+key] = uint64(sent)
 				}
 				if class != manager.ClassState {
 					kept[id] = append(kept[id], sent)

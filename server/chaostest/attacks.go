@@ -203,7 +203,7 @@ func byteASecond(c *client) error {
 // slowConn reads a byte a second until fast is set.
 type slowConn struct {
 	net.Conn
-	ctx  context.Context //nolint:containedctx // the time of the attack
+	ctx  context.Context // the time of the attack
 	fast atomic.Bool
 }
 

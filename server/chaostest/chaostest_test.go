@@ -134,7 +134,7 @@ func TestRun_RefusesInvalidTargets(t *testing.T) {
 			t.Errorf("the error is %v, want %q", err, name)
 		}
 	}
-	served := chaostest.Target{Serve: func(ln net.Listener) error { return http.Serve(ln, nil) }} //nolint:gosec // a test
+	served := chaostest.Target{Serve: func(ln net.Listener) error { return http.Serve(ln, nil) }}
 	if _, err := chaostest.Run(t.Context(), served, chaostest.Attack{}); err == nil {
 		t.Error("an attack without a client was accepted")
 	}

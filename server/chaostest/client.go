@@ -19,7 +19,7 @@ import (
 type client struct {
 	target   Target
 	endpoint *url.URL
-	ctx      context.Context //nolint:containedctx // the time of the attack
+	ctx      context.Context // the time of the attack
 	conn     net.Conn
 	socket   *net.TCPConn
 	reader   *bufio.Reader
@@ -183,9 +183,9 @@ func frame(first byte, payload []byte) []byte {
 	f := []byte{first}
 	switch n := len(payload); {
 	case n < 126:
-		f = append(f, 0x80|byte(n)) //nolint:gosec // checked
+		f = append(f, 0x80|byte(n))
 	case n < 1<<16:
-		f = binary.BigEndian.AppendUint16(append(f, 0x80|126), uint16(n)) //nolint:gosec // checked
+		f = binary.BigEndian.AppendUint16(append(f, 0x80|126), uint16(n))
 	default:
 		f = binary.BigEndian.AppendUint64(append(f, 0x80|127), uint64(n))
 	}

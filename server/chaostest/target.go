@@ -156,7 +156,7 @@ func dial(ctx context.Context, t Target, endpoint *url.URL) (net.Conn, *net.TCPC
 	if err != nil {
 		return nil, nil, err
 	}
-	socket := conn.(*net.TCPConn) //nolint:forcetypeassert // of the network "tcp"
+	socket := conn.(*net.TCPConn) // of the network "tcp"
 	if endpoint.Scheme != "wss" {
 		return conn, socket, nil
 	}

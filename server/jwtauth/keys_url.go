@@ -35,7 +35,7 @@ type urlKeys struct {
 	opt       Options
 	client    *http.Client
 	closeIdle func()
-	ctx       context.Context //nolint:containedctx // ends all fetches; cancelled by close
+	ctx       context.Context // ends all fetches; cancelled by close
 	cancel    context.CancelFunc
 	running   sync.WaitGroup
 

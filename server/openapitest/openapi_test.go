@@ -62,7 +62,7 @@ type suite struct {
 // newSuite returns the suite of a server's description, which must be valid itself.
 func newSuite(t *testing.T, url string) *suite {
 	t.Helper()
-	response, err := http.Get(url + "/v1/openapi.json") //nolint:noctx // of a server in this process
+	response, err := http.Get(url + "/v1/openapi.json") // of a server in this process
 	if err != nil {
 		t.Fatal(err)
 	}

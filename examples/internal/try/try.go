@@ -49,7 +49,7 @@ func Run(t *testing.T, run func(ctx context.Context) error) (stop func()) {
 type Client struct {
 	t    *testing.T
 	conn *websocket.Conn
-	ctx  context.Context //nolint:containedctx // bounds the test
+	ctx  context.Context // bounds the test
 }
 
 // Dial opens a WebSocket on shoal.v1.
