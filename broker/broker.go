@@ -149,8 +149,8 @@ type Message struct {
 	// Prev is the offset of the previous stored message on the channel, 0 if none is stored any more. A receiver that
 	// has not got that message has a gap.
 	Prev uint64
-	// Trace is the trace context that the publisher gave to WithTrace, "" without one. Another program may have made it up:
-	// it has the length of a trace context, but may be malformed.
+	// Trace is the trace context that the publisher gave to WithTrace, "" without one. Another program may have made it
+	// up: it has the length of a trace context, but may be malformed.
 	Trace string
 }
 
@@ -178,9 +178,9 @@ const maxTrace = 55
 // traceKey is the key of a trace context in a context.
 type traceKey struct{}
 
-// WithTrace returns a context with which Store and StoreOnce carry a trace context, the value of a W3C traceparent header,
-// to the nodes that receive the message: see Message.Trace. It travels beside the payload, which stays the same. Publish
-// carries it too unless the engine has nothing but the payload, like Redis.
+// WithTrace returns a context with which Store and StoreOnce carry a trace context, the value of a W3C traceparent
+// header, to the nodes that receive the message: see Message.Trace. It travels beside the payload, which stays the
+// same. Publish carries it too unless the engine has nothing but the payload, like Redis.
 func WithTrace(ctx context.Context, trace string) context.Context {
 	return context.WithValue(ctx, traceKey{}, trace)
 }

@@ -20,10 +20,10 @@ func CheckPrefix(prefix string) error {
 	return nil
 }
 
-// WithPrefix returns a broker that puts a prefix and a dot in front of the name of every channel of another one, so that
-// deployments with different prefixes can share an engine: the channel upload:42 becomes staging.upload:42. The prefix
-// must pass CheckPrefix. The result is a HistoryBroker and an IdempotentBroker if the other one is. The names and
-// patterns that an engine makes of channels then hold the prefix too.
+// WithPrefix returns a broker that puts a prefix and a dot in front of the name of every channel of another one, so
+// that deployments with different prefixes can share an engine: the channel upload:42 becomes staging.upload:42. The
+// prefix must pass CheckPrefix. The result is a HistoryBroker and an IdempotentBroker if the other one is. The names
+// and patterns that an engine makes of channels then hold the prefix too.
 func WithPrefix(b Broker, prefix string) Broker {
 	p := &prefixed{Broker: b, prefix: prefix + "."}
 	history, ok := b.(HistoryBroker)

@@ -91,7 +91,7 @@ func TestConnection_NextLoopTriesAgain(t *testing.T) {
 		p := newPlace(t)
 		p.drain()
 		c := p.client(func(o *client.Options) { o.GiveUpAfter = time.Second })
-		follow(t, c, "u").wantEnd(client.ErrUnreachable)
+		_ = follow(t, c, "u").wantEnd(client.ErrUnreachable)
 		p.start().publish(t, "u", 1)
 		follow(t, c, "u").want(1)
 	})
@@ -124,7 +124,7 @@ func TestConnection_HonoursRetryAfter(t *testing.T) {
 			t.Errorf("delays are %v, want one of 250 ms to 5 s", delays)
 		}
 		p.start().publish(t, "u", 1)
-		l.wantGap()
+		_ = l.wantGap()
 		l.want(1)
 	})
 }
@@ -261,7 +261,7 @@ func TestConnection_TokenFunctionFails(t *testing.T) {
 		if _, err := p.node.manager.DisconnectUser(t.Context(), "ann", manager.InvalidToken); err != nil {
 			t.Fatal(err)
 		}
-		l.wantEnd(loggedOut)
+		_ = l.wantEnd(loggedOut)
 	})
 }
 

@@ -139,7 +139,7 @@ func TestFollow_SurvivesRestarts(t *testing.T) {
 				<-time.After(20 * time.Second)
 				n := p.start()
 				n.publish(t, "u", 2, 3)
-				l.wantGap()
+				_ = l.wantGap()
 				l.want(3)
 				n.publish(t, "u", 4)
 				l.want(4)
@@ -159,7 +159,7 @@ func TestFollow_ContinuesForgottenUpload(t *testing.T) {
 		if err := p.node.manager.Forget(t.Context(), "u"); err != nil {
 			t.Fatal(err)
 		}
-		l.wantGap()
+		_ = l.wantGap()
 		p.node.publish(t, "u", 2)
 		l.want(2)
 	})
@@ -311,7 +311,7 @@ func TestFollow_Ends(t *testing.T) {
 		l := follow(t, c, "u")
 		synctest.Wait()
 		_ = c.Close()
-		l.wantEnd(client.ErrClosed)
+		_ = l.wantEnd(client.ErrClosed)
 		for _, err := range c.Follow(t.Context(), "u") {
 			if !errors.Is(err, client.ErrClosed) {
 				t.Errorf("ended with %v", err)

@@ -71,7 +71,7 @@ func FuzzServerMessage(f *testing.F) {
 }
 
 // checkLoop runs a loop until its end.
-func checkLoop(t *testing.T, ctx context.Context, c *client.Client) { //nolint:revive // t comes first in a test
+func checkLoop(t *testing.T, ctx context.Context, c *client.Client) {
 	t.Helper()
 	var last client.Position
 	for m, err := range c.Follow(ctx, "u") {

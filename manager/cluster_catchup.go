@@ -215,8 +215,8 @@ const clockTolerance = 500 * time.Millisecond
 // reports that they continue a message of that log.
 //
 // Within an epoch the offset tells. A broker that returned with its data under a new epoch may have numbered the
-// messages anew, and may have lost the last of them. Then the newest message that is in both decides: all before it were
-// delivered too. A message with the same text that was stored later than the other one arrived is not the same.
+// messages anew, and may have lost the last of them. Then the newest message that is in both decides: all before it
+// were delivered too. A message with the same text that was stored later than the other one arrived is not the same.
 func firstNew(
 	before *history.Log[*frame.Frame], epoch string, entries []history.Entry[*frame.Frame],
 ) (first int, found bool) {

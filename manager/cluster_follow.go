@@ -64,7 +64,9 @@ type arrival struct {
 // blocks until messages published from now on, on any node, are guaranteed to arrive, or the broker has refused: then
 // refused has the reasons by upload, which wrap ErrRefused. The error is ErrClosed, ctx's error, or wraps
 // ErrUnavailable.
-func (m *Manager) follow(ctx context.Context, uploadIDs ...string) (release func(), refused map[string]error, err error) {
+func (m *Manager) follow(
+	ctx context.Context, uploadIDs ...string,
+) (release func(), refused map[string]error, err error) {
 	if m.cluster == nil {
 		return func() {}, nil, nil
 	}

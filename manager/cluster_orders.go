@@ -9,8 +9,8 @@ import (
 	"unicode/utf8"
 )
 
-// wireOrder is the JSON form of a closeOrder. JSON text cannot hold a token id that is not valid UTF-8, such as a session
-// id of random bytes: other nodes would compare their connections with another id.
+// wireOrder is the JSON form of a closeOrder. JSON text cannot hold a token id that is not valid UTF-8, such as a
+// session id of random bytes: other nodes would compare their connections with another id.
 type wireOrder struct {
 	order
 	RawToken []byte `json:"raw_token,omitempty"`

@@ -157,7 +157,9 @@ func (m *Manager) NodeStats(ctx context.Context) (stats map[string]Stats, missin
 
 // askAll gives a command to all nodes as a question, so that each confirms it, and returns their answers. The error is
 // ctx's, wraps ErrUnavailable, or is a *MissingNodesError.
-func (c *cluster) askAll(ctx context.Context, kind string, body []byte) (answers map[string]membership.Answer, err error) {
+func (c *cluster) askAll(
+	ctx context.Context, kind string, body []byte,
+) (answers map[string]membership.Answer, err error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	answers, missing, err := c.peers.Ask(ctx, kind, body)

@@ -98,7 +98,8 @@ func (m *Manager) DisconnectToken(ctx context.Context, tokenID string, reason Cl
 		return 0, err
 	}
 	if len(tokenID) > maxTokenIDBytes {
-		return 0, &InvalidError{"token_id", fmt.Sprintf("has %d bytes, at most %d are allowed", len(tokenID), maxTokenIDBytes)}
+		return 0, &InvalidError{"token_id",
+			fmt.Sprintf("has %d bytes, at most %d are allowed", len(tokenID), maxTokenIDBytes)}
 	}
 	if tokenID == "" { // no connection has it
 		return 0, nil

@@ -17,7 +17,7 @@ import (
 )
 
 // uncomparable is a connection that cannot be a key of the registry.
-type uncomparable struct{ frames []*Frame }
+type uncomparable struct{ _ []*Frame }
 
 func (uncomparable) Send(*Frame) Outcome { return Queued }
 
@@ -94,8 +94,6 @@ func TestManager_ChecksIDsEverywhere(t *testing.T) {
 		}
 	}
 }
-
-func errOf[T any](_ T, err error) error { return err }
 
 // The zero value of a Manager answers with an error that says how to make one.
 func TestManager_ZeroValueReturnsErrors(t *testing.T) {

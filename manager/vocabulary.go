@@ -38,7 +38,8 @@ func ParseActionClass(text string) (action string, c ActionClass, err error) {
 		return "", c, fmt.Errorf("has the class %q, must be state, event or terminal", abbreviated(name))
 	}
 	if keyed && field == "" {
-		return "", c, errors.New("has an empty field after the colon: leave out the colon, or name the field that holds the key")
+		return "", c, errors.New("has an empty field after the colon: " +
+			"leave out the colon, or name the field that holds the key")
 	}
 	c.KeyField = field
 	return action, c, c.check(action)
@@ -109,7 +110,7 @@ func CheckWord(word string) error {
 	if isSlug([]byte(word)) {
 		return nil
 	}
-	return fmt.Errorf("must be 1 to %d characters of a-z 0-9 _ - .", maxSlug)
+	return fmt.Errorf("must be 1 to %d characters of a-z 0-9 _ - .", maxSlug) //nolint:revive // no full stop
 }
 
 // words is a list of allowed words; nil allows every slug.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -74,22 +73,6 @@ func start(t testing.TB, change ...func(*manager.Options, *server.Options)) *nod
 	}
 	n := startOn(t, ln, change...)
 	n.dial, n.patience = (&net.Dialer{}).DialContext, patience
-	return n
-}
-
-// startLocal runs a node on a socket in the file system.
-func startLocal(t testing.TB, change ...func(*manager.Options, *server.Options)) *node {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "s")
-	ln, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := startOn(t, ln, change...)
-	n.host, n.patience = "local", patience
-	n.dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", path)
-	}
 	return n
 }
 

@@ -80,7 +80,7 @@ func TestHooks_PanicRecordHasNoPayload(t *testing.T) {
 			o.Logger = slog.New(slog.NewTextHandler(&log, nil))
 			o.OnMessage = func(_ *server.Client, m server.Incoming) bool {
 				if strings.Contains(string(m.Data), "runtime") {
-					_ = m.Data[len(m.Data)]
+					_ = m.Data[len(m.Data)] //nolint:gocritic // panics on purpose
 				}
 				panic("bad message " + string(m.Data))
 			}

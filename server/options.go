@@ -166,7 +166,7 @@ func CheckPath(path string) error {
 		case segment == "":
 			return errors.New("must not end with a slash, nor have two in a row")
 		case segment == "." || segment == "..":
-			return errors.New("must not have the segments . and ..")
+			return errors.New(`must not have the segments "." and ".."`)
 		case strings.ContainsFunc(segment, reservedInPath):
 			return errors.New(`must consist of letters, digits, "-", "_", "~" and "." between its slashes`)
 		}

@@ -266,7 +266,7 @@ func TestServer_LogsPanicsOfHandlersWithoutTheirValue(t *testing.T) {
 	if err := n.server.Close(context.Background()); err != nil {
 		t.Error(err)
 	}
-	<-served
+	_ = <-served
 }
 
 // The methods of a zero Server report how to make one.

@@ -31,13 +31,13 @@ type Config[C comparable, S any] struct {
 type Change uint8
 
 const (
-	// Claimed: SubscribeConn made the claim.
+	// Claimed means that SubscribeConn made the claim.
 	Claimed Change = iota
-	// Unclaimed: UnsubscribeConn ended the claim.
+	// Unclaimed means that UnsubscribeConn ended the claim.
 	Unclaimed
-	// Revoked: UnsubscribeUser ended the claim.
+	// Revoked means that UnsubscribeUser ended the claim.
 	Revoked
-	// Ended: the connection was removed.
+	// Ended means that the connection was removed.
 	Ended
 )
 

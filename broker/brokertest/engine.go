@@ -49,8 +49,8 @@ func StartProcess(t testing.TB, addr string, command func(keep bool) *exec.Cmd) 
 	return p
 }
 
-// FreeAddr returns an address of this machine, host:port, at which nothing listens. Its port is below those that systems
-// give to outgoing connections, so that none takes it before the engine starts.
+// FreeAddr returns an address of this machine, host:port, at which nothing listens. Its port is below those that
+// systems give to outgoing connections, so that none takes it before the engine starts.
 func FreeAddr(t testing.TB) string {
 	t.Helper()
 	const lowest, count, attempts = 10_000, 20_000, 100

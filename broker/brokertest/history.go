@@ -67,7 +67,8 @@ func (s *suite) checkHistory(k broker.Snapshot, epoch string, all []storedMessag
 	}
 }
 
-// historyAgrees: while a channel fills, and after it overflows, every node reads the same history, which holds the received messages.
+// historyAgrees: while a channel fills, and after it overflows, every node reads the same history, which holds the
+// received messages.
 func historyAgrees(s *suite) {
 	nodes := []*node{s.join(), s.join(), s.join()}
 	x := s.channel("x")
@@ -98,7 +99,8 @@ func historyAgrees(s *suite) {
 	s.checkHistory(s.history(nodes[2], x), epoch, all)
 }
 
-// forgetBegins: Forget removes all stored messages and begins a new epoch, which subscribers receive before its first message.
+// forgetBegins: Forget removes all stored messages and begins a new epoch, which subscribers receive before its first
+// message.
 func forgetBegins(s *suite) {
 	a, b := s.join(), s.join()
 	x, other := s.channel("x"), s.channel("other")
@@ -138,8 +140,8 @@ func forgetBegins(s *suite) {
 	s.checkHistory(s.history(a, other), epochs[0], []storedMessage{{stays, "stays"}})
 }
 
-// checkEpochReported fails the test unless a node learned of the new epoch after the last message of the old one, and no later
-// than with the first of the new one.
+// checkEpochReported fails the test unless a node learned of the new epoch after the last message of the old one, and
+// no later than with the first of the new one.
 func (s *suite) checkEpochReported(n *node, channel, last, epoch string) {
 	s.Helper()
 	s.await(&n.observable, "the received messages", func() bool {

@@ -88,8 +88,8 @@ func unsubscribeEnds(s *suite) {
 	s.awaitLast(a, y, "still there")
 }
 
-// awaitSilence returns when a node receives no more messages that another publishes on a channel. Each silent round ends
-// with a message on another channel, which has overtaken nothing.
+// awaitSilence returns when a node receives no more messages that another publishes on a channel. Each silent round
+// ends with a message on another channel, which has overtaken nothing.
 func (s *suite) awaitSilence(receiver, sender *node, channel string) {
 	s.Helper()
 	const silentRounds, tries = 5, 200

@@ -52,7 +52,8 @@ func storedOnce(s *suite) {
 	s.checkOnce(b, x, once, nil)
 	first, replayed := s.storeOnce(a, x, "first", once)
 	if replayed || first.Offset == 0 || first.Epoch == "" || first.Epoch != s.history(b, x).Epoch {
-		s.Errorf("a first StoreOnce returned %+v, replayed: %v, want a position of epoch %q", first, replayed, s.history(b, x).Epoch)
+		s.Errorf("a first StoreOnce returned %+v, replayed: %v, want a position of epoch %q",
+			first, replayed, s.history(b, x).Epoch)
 	}
 	again := func(when string) {
 		s.Helper()
@@ -68,7 +69,8 @@ func storedOnce(s *suite) {
 	if _, replayed := s.storeOnce(a, other, "on the other", once); replayed {
 		s.Errorf("a key of one channel is that of another one")
 	}
-	if at, replayed := s.storeOnce(a, x, "second", broker.Once{Key: "a-key_1", Digest: "D1"}); replayed || at.Offset <= first.Offset {
+	at, replayed := s.storeOnce(a, x, "second", broker.Once{Key: "a-key_1", Digest: "D1"})
+	if replayed || at.Offset <= first.Offset {
 		s.Errorf("another key returned %+v, replayed: %v, want a position after %+v", at, replayed, first)
 	}
 	for i := range s.Messages + 3 {
@@ -124,7 +126,8 @@ func concurrentOnce(s *suite) {
 		})
 		snapshot := s.history(nodes[0], channel)
 		if stored.Load() != 1 || len(snapshot.Messages) != 1 {
-			s.Fatalf("%d of %d concurrent calls stored, %d messages are stored, want 1", stored.Load(), callers, len(snapshot.Messages))
+			s.Fatalf("%d of %d concurrent calls stored, %d messages are stored, want 1",
+				stored.Load(), callers, len(snapshot.Messages))
 		}
 		for _, at := range positions {
 			if at != snapshot.Position {
@@ -161,9 +164,11 @@ func keysExpire(s *suite) {
 		}
 	}
 	if at, replayed := s.storeOnce(n, x, "again", other); replayed || at == first {
-		s.Errorf("with an expired key StoreOnce returned %+v, replayed: %v, want another position than %+v", at, replayed, first)
+		s.Errorf("with an expired key StoreOnce returned %+v, replayed: %v, want another position than %+v",
+			at, replayed, first)
 	}
-	if snapshot := s.history(n, x); len(snapshot.Messages) == 0 || string(snapshot.Messages[len(snapshot.Messages)-1].Payload) != "again" {
-		s.Errorf("a message with an expired key is not stored: %+v", snapshot)
+	stored := s.history(n, x).Messages
+	if len(stored) == 0 || string(stored[len(stored)-1].Payload) != "again" {
+		s.Errorf("a message with an expired key is not stored: %+v", stored)
 	}
 }

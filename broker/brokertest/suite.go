@@ -1,7 +1,8 @@
 // Package brokertest is the suite that every broker.HistoryBroker passes: Run tries the clauses of its contract, Faults
 // the fate of messages while the engine is killed, paused, cut off and slowed.
 //
-// Follower is how a node uses a HistoryBroker so that it misses nothing, or knows that it did. It is written to be read.
+// Follower is how a node uses a HistoryBroker so that it misses nothing, or knows that it did. It is written to be
+// read.
 package brokertest
 
 import (
@@ -30,8 +31,9 @@ type Config struct {
 	Patience time.Duration
 }
 
-// Run tries all clauses of the contract, each as a subtest; those about keys if the broker is an IdempotentBroker. It takes real time and waits for conditions only, so
-// that it runs against real servers. Channels have new names each time, except for the awkward names.
+// Run tries all clauses of the contract, each as a subtest; those about keys if the broker is an IdempotentBroker. It
+// takes real time and waits for conditions only, so that it runs against real servers. Channels have new names each
+// time, except for the awkward names.
 func Run(t *testing.T, c Config) {
 	t.Helper()
 	for _, clause := range clauses() {
@@ -77,8 +79,8 @@ func clauses() []clause {
 	}
 }
 
-// suite is the state of one clause's test. Its methods may be called from any number of goroutines; methods that wait for
-// something end the test when it does not come, and so belong to the test's own goroutine.
+// suite is the state of one clause's test. Its methods may be called from any number of goroutines; methods that wait
+// for something end the test when it does not come, and so belong to the test's own goroutine.
 type suite struct {
 	testing.TB
 	Config

@@ -199,8 +199,8 @@ func (l *publishLog) firstAcked(from, to int) int {
 	return -1
 }
 
-// mergeLosesNothing: a node that subscribes at any moment, reads the history and adds live messages has all of them, once
-// and in order, even if it has to ask again at any other moment.
+// mergeLosesNothing: a node that subscribes at any moment, reads the history and adds live messages has all of them,
+// once and in order, even if it has to ask again at any other moment.
 func mergeLosesNothing(s *suite) {
 	const rounds, size = 8, 8
 	writer := s.join()

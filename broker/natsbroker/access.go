@@ -39,7 +39,8 @@ func (o Options) explain(err error) error {
 // isAuthError reports whether the server refused the credentials.
 func isAuthError(err error) bool {
 	for _, refused := range []error{
-		nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAuthRevoked, nats.ErrAccountAuthExpired, nats.ErrNkeysNotSupported,
+		nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAuthRevoked, nats.ErrAccountAuthExpired,
+		nats.ErrNkeysNotSupported,
 	} {
 		if errors.Is(err, refused) {
 			return true

@@ -190,7 +190,7 @@ func (r *refusals) of(subject string) error {
 func (r *refusals) since(count uint64) []error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return slices.Clone(r.newest[max(0, len(r.newest)-int(r.count-count)):])
+	return slices.Clone(r.newest[max(0, len(r.newest)-int(r.count-count)):]) //nolint:gosec // fewer than 1<<63
 }
 
 // refusalMark is a moment, after which refusals are looked for.
@@ -209,7 +209,8 @@ func (s *session) markRefusals() refusalMark {
 func (s *session) awaitRefusals(ctx context.Context, mark refusalMark) []error {
 	const atMost, interval = 50 * time.Millisecond, time.Millisecond
 	last := s.conn.LastError()
-	if last == nil || !isRefusal(last) || last == mark.last && !errors.Is(last, nats.ErrMaxSubscriptionsExceeded) {
+	isOld := last == mark.last //nolint:errorlint // the same value
+	if last == nil || !isRefusal(last) || isOld && !errors.Is(last, nats.ErrMaxSubscriptionsExceeded) {
 		return s.refusals.since(mark.count)
 	}
 	ctx, cancel := context.WithTimeout(ctx, atMost)
@@ -228,7 +229,8 @@ func (s *session) awaitRefusals(ctx context.Context, mark refusalMark) []error {
 
 // refusedPublication returns the server's refusal of a publication to a subject since mark, or nil.
 func (s *session) refusedPublication(ctx context.Context, subject string, mark refusalMark) error {
-	if last := s.conn.LastError(); last == mark.last || !errors.Is(last, nats.ErrPermissionViolation) {
+	last := s.conn.LastError()
+	if last == mark.last || !errors.Is(last, nats.ErrPermissionViolation) { //nolint:errorlint // the same value
 		return nil
 	}
 	if len(s.awaitRefusals(ctx, mark)) == 0 {

@@ -212,8 +212,8 @@ func (s *session) positions(ctx context.Context, channels []string) ([]broker.Po
 	return all, nil
 }
 
-// fitting returns how many of the first channels one read covers: as many as fit into a request of maxPayload bytes, but
-// at least one and at most positionsPerRead.
+// fitting returns how many of the first channels one read covers: as many as fit into a request of maxPayload bytes,
+// but at least one and at most positionsPerRead.
 func fitting(channels []string, maxPayload int64) int {
 	const brackets, quotes = len(`{"multi_last":[]}`), len(`"",`)
 	left := int(maxPayload) - brackets

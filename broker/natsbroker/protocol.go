@@ -102,7 +102,8 @@ func appendToken(b *strings.Builder, id string) {
 	}
 }
 
-// Headers of JetStream, the header that distinguishes a Forget marker from a message, and the header of a trace context.
+// Headers of JetStream, the header that distinguishes a Forget marker from a message, and the header of a trace
+// context.
 const (
 	streamHeader          = "Nats-Stream"
 	subjectHeader         = "Nats-Subject"

@@ -240,8 +240,8 @@ func (v *supervisor) checkStream(ctx context.Context, s *session) error {
 // fullProbeBytes is the size of the message that is stored to try whether a full stream has room again.
 const fullProbeBytes = 64 << 10
 
-// tryStore stores a message in place of the one before, and returns why messages cannot be stored, or nil. maxMessage is
-// the size of the largest message that the stream accepts, if it is positive.
+// tryStore stores a message in place of the one before, and returns why messages cannot be stored, or nil. maxMessage
+// is the size of the largest message that the stream accepts, if it is positive.
 func (v *supervisor) tryStore(ctx context.Context, s *session, maxMessage int32) error {
 	probe := &nats.Msg{Subject: storeProbeSubject, Header: nats.Header{rollupHeader: {rollupSubject}}}
 	if v.storage.Full() {

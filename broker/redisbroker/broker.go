@@ -55,8 +55,8 @@ func New(opt Options) (*Broker, error) {
 }
 
 // Run connects, and passes received messages to h, until ctx ends; then it returns nil. Servers that cannot be
-// reached are retried until ctx ends. The error is one of the first connection that a retry does not fix: a wrong password,
-// a missing permission, a version that is too old, or a server that is not of the kind that the URL says.
+// reached are retried until ctx ends. The error is one of the first connection that a retry does not fix: a wrong
+// password, a missing permission, a version that is too old, or a server that is not of the kind that the URL says.
 func (b *Broker) Run(ctx context.Context, h broker.Handler) error {
 	if b.started.Swap(true) {
 		return errors.New("redisbroker: Run is called for the second time: it can be called once")

@@ -35,7 +35,8 @@ func (b *Broker) discover(ctx context.Context, known []string) ([]serverSlots, e
 
 // queryAny queries servers one after the other until one answers.
 func (b *Broker) queryAny(
-	ctx context.Context, addrs []string, as login, ask func(context.Context, rueidis.Client, string) ([]serverSlots, error),
+	ctx context.Context, addrs []string, as login,
+	ask func(context.Context, rueidis.Client, string) ([]serverSlots, error),
 ) (parts []serverSlots, err error) {
 	for _, addr := range addrs {
 		if parts, err = b.queryOne(ctx, addr, as, ask); err == nil || ctx.Err() != nil {
@@ -76,7 +77,8 @@ func queryCluster(ctx context.Context, client rueidis.Client, addr string) ([]se
 	rows, err := client.Do(ctx, client.B().ClusterSlots().Build()).ToArray()
 	if err != nil {
 		if errorCode(err) != "" && strings.Contains(err.Error(), "cluster support disabled") {
-			return nil, fatalf("redisbroker: %s is no node of a cluster (%s): the URL must begin with redis://", addr, errorText(err))
+			return nil, fatalf("redisbroker: %s is no node of a cluster (%s): the URL must begin with redis://",
+				addr, errorText(err))
 		}
 		return nil, err
 	}

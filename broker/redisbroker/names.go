@@ -11,7 +11,7 @@ import (
 const (
 	streamPrefix   = "shoal.kept:"  // the key of the stream with a channel's history
 	oncePrefix     = "shoal.once:"  // the keys of messages that are stored once
-	positionPrefix = "shoal.at:"    // the channel of the positions of stored messages, each published right before its message
+	positionPrefix = "shoal.at:"    // the channel of the positions of stored messages, each published before its message
 	probePrefix    = "shoal.probe:" // where a connection receives its own probes
 )
 
@@ -49,7 +49,8 @@ func (n naming) tag(channel string) string {
 	return n.tags[slotOf(channel)]
 }
 
-// parsePositionChannel returns the channel whose positions are published on the channel of a name, if it is one of these.
+// parsePositionChannel returns the channel whose positions are published on the channel of a name, if it is one of
+// these.
 func (n naming) parsePositionChannel(name string) (channel string, ok bool) {
 	channel, ok = strings.CutPrefix(name, positionPrefix)
 	if ok && n.tags != nil {

@@ -71,9 +71,9 @@ func commandOf(call string) string {
 	return strings.ToLower(name)
 }
 
-// permissionScriptText runs scriptCommands, and publishes on the channel of a channel's positions, ARGV[1]. It returns the
-// commands that failed with their errors. It publishes nothing on the channel itself, which listeners of other programs
-// receive: that the channel is permitted shows the subscription.
+// permissionScriptText runs scriptCommands, and publishes on the channel of a channel's positions, ARGV[1]. It returns
+// the commands that failed with their errors. It publishes nothing on the channel itself, which listeners of other
+// programs receive: that the channel is permitted shows the subscription.
 func permissionScriptText(publish string) string {
 	var b strings.Builder
 	b.WriteString(`
@@ -139,8 +139,8 @@ func (s *server) missingPermission(err error, tried string) error {
 	if isFatal(err) || !isPermissionError(err) {
 		return err
 	}
-	return fatalf("redisbroker: a permission for nodes is missing, to %s: %s: allow it by ACL SETUSER; all that is needed is: %s",
-		tried, errorText(err), Permissions(s.broker.opt.ChannelPrefix))
+	return fatalf("redisbroker: a permission for nodes is missing, to %s: %s: allow it by ACL SETUSER; "+
+		"all that is needed is: %s", tried, errorText(err), Permissions(s.broker.opt.ChannelPrefix))
 }
 
 // isDenied reports whether the text of an error within a script says that a permission is missing.

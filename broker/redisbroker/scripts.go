@@ -175,8 +175,8 @@ return extend()
 }
 
 // publishOnly publishes a message that is not kept. The first line makes it a script that writes, which a server that
-// has become a replica refuses: it accepts a plain PUBLISH, which subscribers of the new master never receive. It needs no
-// memory, so a full server runs it.
+// has become a replica refuses: it accepts a plain PUBLISH, which subscribers of the new master never receive. It needs
+// no memory, so a full server runs it.
 const publishOnly = "#!lua flags=allow-oom\nreturn redis.call('%s', KEYS[1], ARGV[1])"
 
 // knownOnly reads a key, from a master only, as publishOnly does.

@@ -46,8 +46,8 @@ func newTopology(b *Broker, h broker.Handler) *topology {
 	}
 }
 
-// Intervals of discovery, while all servers are connected and otherwise, and the longest wait until a server has subscribed to
-// orphans.
+// Intervals of discovery, while all servers are connected and otherwise, and the longest wait until a server has
+// subscribed to orphans.
 const (
 	discoverInterval = 5 * time.Second
 	retryInterval    = 200 * time.Millisecond

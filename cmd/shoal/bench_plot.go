@@ -9,8 +9,8 @@ import (
 	"github.com/shoal-go/shoal/internal/plot"
 )
 
-// latencyPlot draws times over their percentiles as an SVG that needs nothing else. Both axes are logarithmic: to the right
-// each step is ten times rarer, so that the worst is seen as well as the usual.
+// latencyPlot draws times over their percentiles as an SVG that needs nothing else. Both axes are logarithmic: to the
+// right each step is ten times rarer, so that the worst is seen as well as the usual.
 func latencyPlot(times *hdrhistogram.Histogram, caption string) string {
 	const most, points = 6, 400
 	nines := 1. // the axis goes from percentile 0 to a number of nines

@@ -17,8 +17,8 @@ func (r *benchResult) rows() []benchRow {
 	m, c := &r.Messages, &r.Connections
 	rows := []benchRow{
 		{"load", r.Load.String()},
-		{"connections", fmt.Sprintf("%s of %s ready, %s ended", plot.Grouped(int64(c.Ready)), plot.Grouped(int64(r.Load.Connections)),
-			plot.Grouped(int64(c.Ended)))},
+		{"connections", fmt.Sprintf("%s of %s ready, %s ended", plot.Grouped(int64(c.Ready)),
+			plot.Grouped(int64(r.Load.Connections)), plot.Grouped(int64(c.Ended)))},
 	}
 	if m.times == nil {
 		return rows
@@ -26,10 +26,11 @@ func (r *benchResult) rows() []benchRow {
 	return append(rows, []benchRow{
 		{"connect", fmt.Sprintf("p50 %s, p99 %s", plot.Duration(c.Connect.P50), plot.Duration(c.Connect.P99))},
 		{"published", fmt.Sprintf("%s of %s", plot.Grouped(m.Published), plot.Grouped(int64(m.Planned)))},
-		{"delivered", fmt.Sprintf("%s of %s, %s lost", plot.Grouped(m.Delivered), plot.Grouped(m.Expected), plot.Grouped(m.Lost))},
+		{"delivered", fmt.Sprintf("%s of %s, %s lost",
+			plot.Grouped(m.Delivered), plot.Grouped(m.Expected), plot.Grouped(m.Lost))},
 		{"throughput", fmt.Sprintf("%s messages/s over %.2f s", plot.Grouped(int64(m.PerSecond)), m.Seconds)},
-		{"latency", fmt.Sprintf("p50 %s, p90 %s, p99 %s, p99.9 %s, max %s", plot.Duration(m.Latency.P50), plot.Duration(m.Latency.P90),
-			plot.Duration(m.Latency.P99), plot.Duration(m.Latency.P999), plot.Duration(m.Latency.Max))},
+		{"latency", fmt.Sprintf("p50 %s, p90 %s, p99 %s, p99.9 %s, max %s", plot.Duration(m.Latency.P50),
+			plot.Duration(m.Latency.P90), plot.Duration(m.Latency.P99), plot.Duration(m.Latency.P999), plot.Duration(m.Latency.Max))},
 		{"generator", fmt.Sprintf("%.0f %% of a core, pollers: %d", 100*r.Generator.Cores, r.Load.Pollers)},
 		{"server", r.serverText()},
 	}...)
@@ -77,7 +78,7 @@ func (r *benchResult) serverText() string {
 	for _, name := range []string{"sent", "writes", "conflated", "dropped", "slow_consumers"} {
 		after, ok := r.Server.After[name]
 		if ok {
-			parts = append(parts, fmt.Sprintf("%s %s", strings.ReplaceAll(name, "_", " "), plot.Grouped(after-r.Server.Before[name])))
+			parts = append(parts, strings.ReplaceAll(name, "_", " ")+" "+plot.Grouped(after-r.Server.Before[name]))
 		}
 	}
 	if len(parts) == 0 {

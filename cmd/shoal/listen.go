@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -285,7 +286,7 @@ func readProxyHeader(r io.Reader) ([]byte, error) {
 		if rest > maxProxyV2 {
 			return nil, fmt.Errorf("invalid PROXY header: %d bytes, at most %d are allowed", rest, maxProxyV2)
 		}
-		all := append(header, make([]byte, rest)...)
+		all := slices.Concat(header, make([]byte, rest))
 		if _, err := io.ReadFull(r, all[len(header):]); err != nil {
 			return nil, err
 		}

@@ -263,7 +263,7 @@ func (n *node) run(ctx context.Context, stop func(), out io.Writer) error {
 	select {
 	case <-ctx.Done():
 		stop()
-		err, running = n.delayShutdown(failed, running)
+		running, err = n.delayShutdown(failed, running)
 	case err = <-failed:
 		running--
 	case broken := <-n.manager.BrokerFailed():
@@ -282,9 +282,9 @@ func (n *node) run(ctx context.Context, stop func(), out io.Writer) error {
 
 // delayShutdown serves on for --shutdown-delay, unready, so that load balancers notice before clients are refused. It
 // returns early if a listener fails.
-func (n *node) delayShutdown(failed <-chan error, running int) (error, int) {
+func (n *node) delayShutdown(failed <-chan error, running int) (stillRunning int, err error) {
 	if n.flags.ShutdownDelay == 0 {
-		return nil, running
+		return running, nil
 	}
 	n.server.Leave()
 	n.log.Info("shutdown delayed", "delay", n.flags.ShutdownDelay)
@@ -292,9 +292,9 @@ func (n *node) delayShutdown(failed <-chan error, running int) (error, int) {
 	defer delay.Stop()
 	select {
 	case err := <-failed:
-		return err, running - 1
+		return running - 1, err
 	case <-delay.C:
-		return nil, running
+		return running, nil
 	}
 }
 

@@ -161,7 +161,7 @@ func (w *watching) result(ctx context.Context) error {
 		}
 		open = []string{fmt.Sprintf("%s; %d of %d uploads have not ended", text, len(open), len(w.uploads))}
 	}
-	lines := append(failed, slices.Compact(open)...)
+	lines := slices.Concat(failed, slices.Compact(open))
 	switch {
 	case len(failed) > 0:
 		return statusError{statusFailed, lines}

@@ -18,7 +18,7 @@ func TestCookies(t *testing.T) {
 	ln := try.Listen(t)
 	stop := try.Run(t, func(ctx context.Context) error { return run(ctx, ln) })
 	host := ln.Addr().String()
-	if _, status := try.TryDial(t, host+"/live", nil); status != http.StatusUnauthorized {
+	if _, status := try.DialStatus(t, host+"/live", nil); status != http.StatusUnauthorized {
 		t.Errorf("without a session: %d", status)
 	}
 	login := func(user string) http.Header {
@@ -52,7 +52,7 @@ func TestCookies(t *testing.T) {
 		t.Errorf("logging out: %d", status)
 	}
 	c.WantClose(4003)
-	if _, status := try.TryDial(t, host+"/live", ann); status != http.StatusUnauthorized {
+	if _, status := try.DialStatus(t, host+"/live", ann); status != http.StatusUnauthorized {
 		t.Errorf("after logging out: %d", status)
 	}
 	go stop()

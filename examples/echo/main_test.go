@@ -49,5 +49,5 @@ func TestEcho_ReturnsEveryMessage(t *testing.T) {
 	if err := m.Close(ctx); err != nil {
 		t.Error(err)
 	}
-	<-served
+	_ = <-served
 }

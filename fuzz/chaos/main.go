@@ -84,8 +84,8 @@ func attack(ctx context.Context, t chaostest.Target, peer, run string) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		fmt.Printf("| `%s` %s | %s | %s | %d | %.1f MB | %.1f s | %.1f ms, %.1f ms, %d | %d of %d |\n", a.Name, a.Does, bounds(r),
-			after(r), r.Connections, float64(r.Memory)/(1<<20), r.CPU.Seconds(), millis(r.Healthy.Median), millis(r.Healthy.P99),
+		fmt.Printf("| `%s` %s | %s | %s | %d | %.1f MB | %.1f s | %.1f ms, %.1f ms, %d | %d of %d |\n",
+			a.Name, a.Does, bounds(r), after(r), r.Connections, float64(r.Memory)/(1<<20), r.CPU.Seconds(), millis(r.Healthy.Median), millis(r.Healthy.P99),
 			r.Lost, r.Delivered, r.Published)
 	}
 	return nil
@@ -156,6 +156,6 @@ func serveUntilEOF() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	err = errors.Join(s.Close(ctx), m.Close(ctx))
-	<-served
+	_ = <-served
 	return err
 }

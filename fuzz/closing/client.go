@@ -21,8 +21,8 @@ type client struct {
 	reader *bufio.Reader
 }
 
-// open opens all connections, some side by side. The first ones are those of stuck clients. On an error the clients that
-// were opened are returned with it.
+// open opens all connections, some side by side. The first ones are those of stuck clients. On an error the clients
+// that were opened are returned with it.
 func (t trial) open(ctx context.Context, address string) ([]*client, error) {
 	const parallel = 64
 	var (

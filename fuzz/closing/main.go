@@ -1,6 +1,7 @@
-// Command closing opens many connections, some of which are stuck, and checks that Manager.DisconnectAll and Server.Close
-// end all of them within their deadline: every client that reads gets its close code, and no goroutine, descriptor or
-// registration is left. The server runs in a process of its own, so that each process holds one end of each connection.
+// Command closing opens many connections, some of which are stuck, and checks that Manager.DisconnectAll and
+// Server.Close end all of them within their deadline: every client that reads gets its close code, and no goroutine,
+// descriptor or registration is left. The server runs in a process of its own, so that each process holds one end of
+// each connection.
 //
 //	go run ./fuzz/closing -connections 10000 -stuck 500
 package main
@@ -84,8 +85,8 @@ func (t trial) inProcess(ctx context.Context) error {
 	})
 	transport := map[bool]string{false: "plain", true: "TLS"}[t.secure]
 	fmt.Printf("| %s | %s | %v | %.2f s | %s | %d of %d | %d, then %d | %d, then %d |\n", t.call, transport, t.within,
-		r.took.Seconds(), strings.ReplaceAll(r.problem, "\n", "; "), r.told, t.connections-t.stuck, r.before.Goroutines, r.after.Goroutines,
-		r.before.Descriptors, r.after.Descriptors)
+		r.took.Seconds(), strings.ReplaceAll(r.problem, "\n", "; "), r.told, t.connections-t.stuck,
+		r.before.Goroutines, r.after.Goroutines, r.before.Descriptors, r.after.Descriptors)
 	if err == nil {
 		err = r.check(t)
 	}

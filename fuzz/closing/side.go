@@ -57,7 +57,6 @@ type side struct {
 	manager *manager.Manager
 	server  *server.Server
 	served  chan error
-	sent    int
 }
 
 // stuckUpload is the upload that the stuck clients follow.
@@ -135,7 +134,8 @@ func (s *side) fill(clients int) error {
 		}
 		<-time.After(10 * time.Millisecond)
 	}
-	message, err := manager.Parse(stuckUpload, []byte(`{"action":"note","text":"`+strings.Repeat("x", 32<<10)+`"}`), time.Now())
+	text := strings.Repeat("x", 32<<10)
+	message, err := manager.Parse(stuckUpload, []byte(`{"action":"note","text":"`+text+`"}`), time.Now())
 	if err != nil {
 		return err
 	}

@@ -141,8 +141,8 @@ func (f *follower) newest() int {
 	return f.log[len(f.log)-1].n
 }
 
-// addTo checks everything that the follower has received. After an announced gap messages may be missing, and until a new
-// one arrives former ones may come again. All others must arrive in order and once.
+// addTo checks everything that the follower has received. After an announced gap messages may be missing, and until a
+// new one arrives former ones may come again. All others must arrive in order and once.
 func (f *follower) addTo(a *account) {
 	const most = 5 // problems of one follower that are listed
 	problems := f.broken

@@ -59,13 +59,15 @@ func (n *node) device() string  { return fmt.Sprintf("n%d-%d", n.index, n.genera
 // start starts the process: it waits for its network before it becomes shoal.
 func (n *node) start(ctx context.Context) error {
 	n.generation++
-	logs, err := os.OpenFile(filepath.Join(n.folder, fmt.Sprint("node", n.index)), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	name := filepath.Join(n.folder, fmt.Sprint("node", n.index))
+	logs, err := os.OpenFile(name, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = logs.Close() }()
 	args := append([]string{
-		"-c", `read _ && exec "$0" "$@"`, n.program, "serve", "--addr=" + n.host() + ":8080", "--admin-addr=" + n.host() + ":9090",
+		"-c", `read _ && exec "$0" "$@"`, n.program, "serve",
+		"--addr=" + n.host() + ":8080", "--admin-addr=" + n.host() + ":9090",
 		"--jwt-secret=" + secret, "--api-key=" + apiKey, "--authorize=open", "--drain=2s", "--history-messages=10000",
 		"--ping-interval=2s", "--idle-timeout=6s", fmt.Sprint("--node-name=node", n.index),
 	}, n.args...)

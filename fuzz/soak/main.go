@@ -3,8 +3,8 @@
 //
 //	go run ./fuzz/soak -duration 2h -csv soak.csv
 //
-// The time is divided into cycles. In each, the audience grows and shrinks again; clients follow uploads, read slowly or
-// not at all, have slow links, reset their connections, come back and resume; publishers publish at both nodes; both
+// The time is divided into cycles. In each, the audience grows and shrinks again; clients follow uploads, read slowly
+// or not at all, have slow links, reset their connections, come back and resume; publishers publish at both nodes; both
 // nodes reload their settings, one of them is restarted, and the broker is, with its data or without. At the end of a
 // cycle all clients have gone and the resources are measured.
 package main
@@ -120,12 +120,14 @@ func writeFile(name string, samples []sample) error {
 		return err
 	}
 	w := csv.NewWriter(file)
-	_ = w.Write([]string{"seconds", "clients", "subscriptions", "goroutines", "heap_bytes", "descriptors", "delivered", "p99_ms"})
+	_ = w.Write([]string{
+		"seconds", "clients", "subscriptions", "goroutines", "heap_bytes", "descriptors", "delivered", "p99_ms",
+	})
 	for _, s := range samples {
 		_ = w.Write([]string{
 			strconv.FormatFloat(s.at.Seconds(), 'f', 1, 64), strconv.Itoa(s.clients), strconv.Itoa(s.subscriptions),
-			strconv.Itoa(s.goroutines), strconv.FormatUint(s.heap, 10), strconv.Itoa(s.descriptors), strconv.FormatUint(s.delivered, 10),
-			strconv.FormatFloat(millis(s.p99), 'f', 2, 64),
+			strconv.Itoa(s.goroutines), strconv.FormatUint(s.heap, 10), strconv.Itoa(s.descriptors),
+			strconv.FormatUint(s.delivered, 10), strconv.FormatFloat(millis(s.p99), 'f', 2, 64),
 		})
 	}
 	w.Flush()

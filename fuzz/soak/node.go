@@ -55,7 +55,7 @@ func (n *node) end() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	err := errors.Join(n.server.Close(ctx), n.manager.Close(ctx))
-	<-n.served
+	_ = <-n.served
 	return err
 }
 

@@ -181,8 +181,8 @@ func (p *Membership) handleAnswer(channel string, h header, body []byte) {
 	}
 }
 
-// takePartLocked adds a part to the answer of an open question. taken reports that the part belonged to one, fits that it
-// is within the bounds.
+// takePartLocked adds a part to the answer of an open question. taken reports that the part belonged to one, fits that
+// it is within the bounds.
 func (p *Membership) takePartLocked(h header, body []byte) (taken, fits bool) {
 	a := p.asks[h.N]
 	if a == nil || h.To != p.run || h.From == p.cfg.Name {

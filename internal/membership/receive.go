@@ -85,8 +85,8 @@ func (p *Membership) handleHello(channel string, h header) {
 	p.cfg.OnHello(Hello{Process: h.Run, Announced: h.Announced, Met: joined || h.Type == typeWelcome})
 }
 
-// handleClash handles a hello of another process with the name of this node. It answers with a hello at once, so that the
-// other process learns of the clash before it considers itself ready for long.
+// handleClash handles a hello of another process with the name of this node. It answers with a hello at once, so that
+// the other process learns of the clash before it considers itself ready for long.
 func (p *Membership) handleClash() {
 	p.mu.Lock()
 	first := p.clashed == 0 || p.roster.beats-(p.clashed-1) >= silentBeats

@@ -10,9 +10,10 @@ import (
 	"github.com/shoal-go/shoal/internal/frame"
 )
 
-// Outcome is the result of Send, and its values.
+// Outcome is the result of Send.
 type Outcome = frame.Outcome
 
+// Outcomes of Send.
 const (
 	Queued    = frame.Queued
 	Conflated = frame.Conflated

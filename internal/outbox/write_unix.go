@@ -45,11 +45,11 @@ func tryWrite(fd uintptr, buf []byte) (int, error) {
 	}
 }
 
-// writable reports whether the socket takes more bytes. If not, the kernel notifies the runtime's poller when it does, as
-// after a refused write.
+// writable reports whether the socket takes more bytes. If not, the kernel notifies the runtime's poller when it does,
+// as after a refused write.
 func writable(fd uintptr) bool {
 	for {
-		fds := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+		fds := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}} //nolint:gosec // a descriptor is small
 		n, err := unix.Poll(fds[:], 0)
 		if !errors.Is(err, unix.EINTR) {
 			return n != 0

@@ -1,6 +1,6 @@
 // Package sim runs whole nodes (manager and server), their broker, their network and their clients within one
-// synctest bubble, through histories drawn from a seed, and checks each promise of docs/guarantees.md against an account
-// of every message that was accepted.
+// synctest bubble, through histories drawn from a seed, and checks each promise of docs/guarantees.md against an
+// account of every message that was accepted.
 //
 // A history is a list of operations: publications, connections, subscriptions, and faults of the network, of the broker
 // and of nodes. [Draw] makes it from a seed, [Run] executes it, and [Shrink] removes every operation that a
@@ -13,8 +13,8 @@
 //   - on shoal.v1 each message has the body that was accepted at its epoch and offset, offsets increase, and each
 //     missing one is a state that a newer message counts in skipped;
 //   - on the base protocol messages arrive in the order of acceptance, each once, and only states may be missing;
-//   - an event or a terminal message is never missing: a gap is preceded by a new position, or the connection was closed
-//     with a code;
+//   - an event or a terminal message is never missing: a gap is preceded by a new position, or the connection was
+//     closed with a code;
 //   - no code but those of the protocol is sent, and none that the faults of the history do not explain;
 //   - a connection ends with its token and receives no upload that its renewed token does not allow;
 //   - publishing takes no simulated time while clients stall, and closing at most its deadline;
@@ -23,10 +23,10 @@
 //
 // # Determinism
 //
-// The seed decides the configuration, the operations, their parameters, the sizes of reads and the loss of messages, and
-// time is simulated. In every third history the clocks of nodes differ. The interleaving of goroutines that run at the
-// same simulated instant is the scheduler's, as are the random values that the product draws itself (epochs, pauses,
-// slots of pings). Most operations wait until the bubble is idle, so that few goroutines compete; operations that are
-// marked "at once" do not, in order to race. A failing history is therefore replayed several times by [Shrink], which
-// keeps a removal only if the violation occurs again.
+// The seed decides the configuration, the operations, their parameters, the sizes of reads and the loss of messages,
+// and time is simulated. In every third history the clocks of nodes differ. The interleaving of goroutines that run at
+// the same simulated instant is the scheduler's, as are the random values that the product draws itself (epochs,
+// pauses, slots of pings). Most operations wait until the bubble is idle, so that few goroutines compete; operations
+// that are marked "at once" do not, in order to race. A failing history is therefore replayed several times by
+// [Shrink], which keeps a removal only if the violation occurs again.
 package sim

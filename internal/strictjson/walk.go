@@ -126,8 +126,9 @@ func (w *walker) walk(top, nested *Members) bool {
 	return i != bad && skipSpace(w.data, i) == len(w.data)
 }
 
-// members walks over the object at i and adds its members to into, and those of its member inner to nested unless that is
-// nil. depth counts the object and those around it. (Were nested a field of the walker, both results would be allocated.)
+// members walks over the object at i and adds its members to into, and those of its member inner to nested unless that
+// is nil. depth counts the object and those around it. (Were nested a field of the walker, both results would be
+// allocated.)
 func (w *walker) members(i, depth int, into, nested *Members) int {
 	if i = skipSpace(w.data, i+1); i < len(w.data) && w.data[i] == '}' {
 		return i + 1

@@ -42,7 +42,8 @@ type Target struct {
 	Message, Subscribe, Resume, Token func(n int) []byte
 	// Publish publishes the n-th message to the upload of Subscribe(0). It is called 200 times a second during an
 	// attack; a message of some kilobytes fills the queues of clients that do not read. Different text
-	// messages of at least 1 KiB that a well-behaved follower receives are counted as published ones. nil: nothing is published.
+	// messages of at least 1 KiB that a well-behaved follower receives are counted as published ones. nil: nothing is
+	// published.
 	Publish func(n int) error
 	// Process is the id of the server's process, whose memory, processor time and descriptors are then measured on Linux.
 	// 0: they are not.

@@ -256,8 +256,8 @@ type logger struct {
 // Noticef logs routine events.
 func (l logger) Noticef(format string, v ...any) { l.out.Debug(line(format, v)) }
 
-// healthcheck begins the line that each failed call of Server.Ready causes. Ready returns the reason, and a stream that is
-// just being created is one.
+// healthcheck begins the line that each failed call of Server.Ready causes. Ready returns the reason, and a stream that
+// is just being created is one.
 const healthcheck = "Healthcheck failed"
 
 // Warnf logs events that may need attention.

@@ -55,15 +55,15 @@ type Client struct {
 // Dial opens a WebSocket on shoal.v1.
 func Dial(t *testing.T, address string, header http.Header) *Client {
 	t.Helper()
-	c, status := TryDial(t, address, header)
+	c, status := DialStatus(t, address, header)
 	if c == nil {
 		t.Fatalf("%s answered %d", address, status)
 	}
 	return c
 }
 
-// TryDial is like Dial, and returns the status if the server refuses the upgrade.
-func TryDial(t *testing.T, address string, header http.Header) (c *Client, status int) {
+// DialStatus is like Dial, and returns the status if the server refuses the upgrade.
+func DialStatus(t *testing.T, address string, header http.Header) (c *Client, status int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)

@@ -193,7 +193,7 @@ func TestParseKinds_NamesTheUnknown(t *testing.T) {
 	if kinds, err := ParseKinds(nil); err != nil || len(kinds) != 6 {
 		t.Errorf("none given: %v, %v", kinds, err)
 	}
-	if _, err := ParseKinds([]string{"connected", "conected"}); err == nil || !strings.Contains(err.Error(), `"conected"`) {
+	if _, err := ParseKinds([]string{"connected", "conn"}); err == nil || !strings.Contains(err.Error(), `"conn"`) {
 		t.Errorf("the error is %v", err)
 	}
 }
