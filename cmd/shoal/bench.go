@@ -13,8 +13,6 @@ import (
 )
 
 // benchCommand measures a running server.
-//
-//nolint:lll // a field's tags are one line
 type benchCommand struct {
 	URL       string   `name:"url" default:"http://127.0.0.1:8080" help:"Address of the server."`
 	APIKey    []string `name:"api-key" secret:"" sep:"none" placeholder:"KEY" help:"Key of the HTTP API. Of several, the first is used."`

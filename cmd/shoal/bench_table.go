@@ -30,7 +30,8 @@ func (r *benchResult) rows() []benchRow {
 			plot.Grouped(m.Delivered), plot.Grouped(m.Expected), plot.Grouped(m.Lost))},
 		{"throughput", fmt.Sprintf("%s messages/s over %.2f s", plot.Grouped(int64(m.PerSecond)), m.Seconds)},
 		{"latency", fmt.Sprintf("p50 %s, p90 %s, p99 %s, p99.9 %s, max %s", plot.Duration(m.Latency.P50),
-			plot.Duration(m.Latency.P90), plot.Duration(m.Latency.P99), plot.Duration(m.Latency.P999), plot.Duration(m.Latency.Max))},
+			plot.Duration(m.Latency.P90), plot.Duration(m.Latency.P99),
+			plot.Duration(m.Latency.P999), plot.Duration(m.Latency.Max))},
 		{"generator", fmt.Sprintf("%.0f %% of a core, pollers: %d", 100*r.Generator.Cores, r.Load.Pollers)},
 		{"server", r.serverText()},
 	}...)

@@ -3,8 +3,6 @@ package main
 import "time"
 
 // serveFlags are the settings of the server.
-//
-//nolint:lll // a field's tags are one line
 type serveFlags struct {
 	Addr       []string `sep:"none" placeholder:"HOST:PORT|unix:PATH" default:"127.0.0.1:8080" help:"Public listener; may be repeated; port 0 takes a free one."`
 	AdminAddr  string   `default:"127.0.0.1:9090" placeholder:"HOST:PORT|unix:PATH" help:"Listener of /healthz, /readyz, /metrics and /dashboard."`

@@ -85,8 +85,8 @@ func attack(ctx context.Context, t chaostest.Target, peer, run string) error {
 			return ctx.Err()
 		}
 		fmt.Printf("| `%s` %s | %s | %s | %d | %.1f MB | %.1f s | %.1f ms, %.1f ms, %d | %d of %d |\n",
-			a.Name, a.Does, bounds(r), after(r), r.Connections, float64(r.Memory)/(1<<20), r.CPU.Seconds(), millis(r.Healthy.Median), millis(r.Healthy.P99),
-			r.Lost, r.Delivered, r.Published)
+			a.Name, a.Does, bounds(r), after(r), r.Connections, float64(r.Memory)/(1<<20), r.CPU.Seconds(),
+			millis(r.Healthy.Median), millis(r.Healthy.P99), r.Lost, r.Delivered, r.Published)
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
 // Package rules contains only tests. They enforce the rules of this repository that the linters do not: its layout,
-// the length of its files, package comments, and tests that neither sleep, skip themselves nor leak goroutines. The
-// direction of imports is enforced by depguard, see .golangci.yml.
+// the direction of imports, the length of files and lines, package comments, and tests that neither sleep, skip
+// themselves nor leak goroutines.
 package rules

@@ -11,10 +11,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
-// maxLines is the largest number of lines of a file that is not a test.
-const maxLines = 400
+// Limits of files that are not tests: the number of lines, and the columns of a line, where a tab counts as one.
+const (
+	maxLines   = 400
+	maxColumns = 120
+)
 
 // topLevel lists the names allowed at the top of the repository, apart from names that begin with a dot.
 func topLevel() []string {
@@ -46,6 +50,40 @@ func longFiles(t tree) []string {
 		}
 	}
 	return violations
+}
+
+// longLines reports lines with more than maxColumns columns. Tests and generated files are exempt, and the tags of a
+// struct's field, which cannot be broken.
+func longLines(t tree) []string {
+	var violations []string
+	for _, f := range t.files {
+		if f.isTest() || f.generated() || contains("benchmarks/compare", f.path) || contains("internal/plot", f.path) {
+			continue
+		}
+		tags := f.tagLines()
+		number := 0
+		for line := range strings.Lines(f.source) {
+			number++
+			columns := utf8.RuneCountInString(strings.TrimRight(line, "\r\n"))
+			if columns > maxColumns && !tags[number] {
+				violations = append(violations,
+					fmt.Sprintf("%s:%d: has %d columns, more than %d", f.path, number, columns, maxColumns))
+			}
+		}
+	}
+	return violations
+}
+
+// tagLines returns the numbers of the lines with the tags of fields.
+func (f file) tagLines() map[int]bool {
+	lines := map[int]bool{}
+	ast.Inspect(f.syntax, func(node ast.Node) bool {
+		if field, ok := node.(*ast.Field); ok && field.Tag != nil {
+			lines[1+strings.Count(f.source[:field.Tag.Pos()-f.syntax.FileStart], "\n")] = true
+		}
+		return true
+	})
+	return lines
 }
 
 // undocumentedPackages reports packages without a package comment. A comment in a test file counts only if the package
@@ -85,6 +123,7 @@ type tree struct {
 type file struct {
 	path   string // from the root, with slashes
 	lines  int
+	source string
 	syntax *ast.File
 }
 
@@ -139,7 +178,7 @@ func parse(root fs.FS, name string) (file, error) {
 		return file{}, err
 	}
 	syntax, err := parser.ParseFile(token.NewFileSet(), name, source, parser.ParseComments)
-	return file{path: name, lines: bytes.Count(source, []byte("\n")), syntax: syntax}, err
+	return file{path: name, lines: bytes.Count(source, []byte("\n")), source: string(source), syntax: syntax}, err
 }
 
 // imports lists the paths of the packages that the file imports.
