@@ -58,7 +58,8 @@ func (o *closeOrder) check() error {
 		}
 	}
 	if len(o.Reason.Text) > maxReasonBytes {
-		return &InvalidError{"reason", fmt.Sprintf("has %d bytes, at most %d are allowed", len(o.Reason.Text), maxReasonBytes)}
+		return &InvalidError{"reason",
+			fmt.Sprintf("has %d bytes, at most %d are allowed", len(o.Reason.Text), maxReasonBytes)}
 	}
 	return o.Reason.Check()
 }

@@ -10,8 +10,8 @@ import (
 // Connect is ConnectSince for a connection whose user has just been identified.
 func (m *Manager) Connect(userID string, c Conn) error { return m.ConnectSince(userID, c, Moment{}) }
 
-// ConnectSince registers a connection of a user, which from then on receives every message to the user and to every upload
-// that the user follows. It must be removed with Disconnect. Connecting twice changes nothing.
+// ConnectSince registers a connection of a user, which from then on receives every message to the user and to every
+// upload that the user follows. It must be removed with Disconnect. Connecting twice changes nothing.
 //
 // If the user has as many connections as Options.MaxConnectionsPerUser allows, the one that has been silent longest is
 // removed and closed with IdleTimeout, if it is a SilenceReporter and has been silent for more than

@@ -35,8 +35,8 @@ func (s *Server) identify(r *http.Request) (id Identity, status int, problem str
 	return id, 0, ""
 }
 
-// begin starts a connection: with the identity of its request, which was asked for since a moment, with the token of its
-// request, or by waiting for the first message.
+// begin starts a connection: with the identity of its request, which was asked for since a moment, with the token of
+// its request, or by waiting for the first message.
 func (c *Client) begin(id Identity, since manager.Moment, token string) {
 	switch {
 	case c.server.opt.Identify != nil:

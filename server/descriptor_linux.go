@@ -31,12 +31,13 @@ type descriptor struct {
 
 const descriptorClosed = 1 << 30
 
-// descriptorWaits are signals that the socket may be ready. Each channel holds one, so that a goroutine that is about to
-// wait misses none; one goroutine at a time waits for each.
+// descriptorWaits are signals that the socket may be ready. Each channel holds one, so that a goroutine that is about
+// to wait misses none; one goroutine at a time waits for each.
 type descriptorWaits struct{ input, output chan struct{} }
 
-// detach takes the socket of a client out of conn, a *net.TCPConn or *net.UnixConn, and closes conn. It returns conn as it
-// is if the system gives no further descriptor, and if the peer's address has a zone, which a descriptor does not keep.
+// detach takes the socket of a client out of conn, a *net.TCPConn or *net.UnixConn, and closes conn. It returns conn as
+// it is if the system gives no further descriptor, and if the peer's address has a zone, which a descriptor does not
+// keep.
 func detach(c *Client, conn net.Conn) net.Conn {
 	raw, err := rawConn(syscallConn(conn))
 	if err != nil {

@@ -16,8 +16,8 @@ type input struct {
 	below *pollableConn
 	// watched is true if the poller reports input. Otherwise the client has a dedicated reader.
 	watched bool
-	// registered is true while the client has a slot of the poller, pollSlot is the slot's index, and events are those that
-	// the poller reports. They belong to the poller.
+	// registered is true while the client has a slot of the poller, pollSlot is the slot's index, and events are those
+	// that the poller reports. They belong to the poller.
 	registered bool
 	pollSlot   int32
 	events     uint32
@@ -145,7 +145,7 @@ func (c *Client) attach(conn net.Conn) {
 		return
 	}
 	c.socket.Conn = detach(c, conn)
-	c.input.raw, _ = rawConn(c.socket.Conn.(syscall.Conn)) //nolint:forcetypeassert // all that detach returns
+	c.input.raw, _ = rawConn(c.socket.Conn.(syscall.Conn)) // all that detach returns
 }
 
 // conn returns the connection of the client: the one that wakes its reader where that waits for the poller.

@@ -205,8 +205,8 @@ func (p *Pool) Open(conn net.Conn, cfg Config) *Outbox {
 	return o
 }
 
-// LimitUnsent limits the bytes that the kernel holds for a connection and has not sent to Options.UnsentBytes. Open does
-// that where it finds a *net.TCPConn; the caller does it for a socket that is no longer one. It does not block.
+// LimitUnsent limits the bytes that the kernel holds for a connection and has not sent to Options.UnsentBytes. Open
+// does that where it finds a *net.TCPConn; the caller does it for a socket that is no longer one. It does not block.
 func (p *Pool) LimitUnsent(conn *net.TCPConn) {
 	if p.unsentBytes > 0 {
 		limitUnsent(conn, p.unsentBytes)

@@ -53,8 +53,8 @@ func (o *Outbox) noteSlow() {
 	o.noteStall()
 }
 
-// descriptor gives access to the file descriptor of the connection or of the TCP connection below it, which a connection
-// whose NetConn does not lead there has as its own, or returns nil.
+// descriptor gives access to the file descriptor of the connection or of the TCP connection below it, which a
+// connection whose NetConn does not lead there has as its own, or returns nil.
 func (o *Outbox) descriptor() syscall.RawConn {
 	if o.raw != nil {
 		return o.raw
