@@ -120,7 +120,7 @@ func openTUN(name string) (*os.File, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("link: the device %s: %w", name, err), unix.Close(fd))
 	}
-	return os.NewFile(uintptr(fd), name), nil //nolint:gosec // not negative
+	return os.NewFile(uintptr(fd), name), nil // not negative
 }
 
 // packet is a packet on its way.
@@ -147,7 +147,7 @@ func (l *Link) pass(o Options, from, to *os.File) {
 			if free.Before(now) {
 				free = now
 			}
-			if free.Sub(now) > queueTime || rand.Float64() < o.Loss { //nolint:gosec // no secret
+			if free.Sub(now) > queueTime || rand.Float64() < o.Loss { // no secret
 				continue
 			}
 			free = free.Add(time.Duration(float64(n) * 8 / o.Rate * float64(time.Second)))

@@ -106,7 +106,7 @@ func (p *publisher) run(ctx context.Context, end time.Time) error {
 		for i := range messages {
 			messages[i] = message.Message{
 				Channel: message.Channel(next % p.q.Channels), Sent: now.UnixNano(), Size: p.q.Bytes,
-				Number: p.published + uint64(i), //nolint:gosec // not negative
+				Number: p.published + uint64(i), // not negative
 			}
 			if p.q.Spread {
 				next += p.q.Publishers

@@ -50,7 +50,7 @@ type Received struct {
 // clients is the service of the process.
 type clients struct {
 	worker.Process
-	ctx   context.Context //nolint:containedctx // the life of the process
+	ctx   context.Context // the life of the process
 	fleet *load.Fleet     // nil before Open
 }
 

@@ -75,7 +75,7 @@ type State struct {
 // node is the service of the process: one node, or where the broker is memory, two.
 type node struct {
 	worker.Process
-	ctx      context.Context  //nolint:containedctx // the life of the process
+	ctx      context.Context  // the life of the process
 	from, to *manager.Manager // that publish and receive; one and the same but for Memory
 	closers  []func() error
 	sinks    []*sink

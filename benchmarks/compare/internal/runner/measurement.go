@@ -24,7 +24,7 @@ import (
 // do nothing and return zero values. It is used from one goroutine.
 type measurement struct {
 	Config
-	ctx   context.Context //nolint:containedctx // the life of the measurement
+	ctx   context.Context // the life of the measurement
 	trial trial
 	// figures are the results.
 	figures map[results.Metric]float64

@@ -98,7 +98,7 @@ func (s *server) listen(o Options) (end func() error, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("serverproc: %w", err)
 		}
-		defer os.RemoveAll(folder) //nolint:errcheck // it is a temporary one
+		defer os.RemoveAll(folder) // it is a temporary one
 		if certificate, key, err = systems.Certificate(folder); err != nil {
 			return nil, fmt.Errorf("serverproc: %w", err)
 		}
@@ -113,7 +113,7 @@ func (s *server) listen(o Options) (end func() error, err error) {
 		return nil, fmt.Errorf("serverproc: %w", err)
 	}
 	s.addr = ln.Addr().String()
-	ln = listener{ln.(*net.TCPListener), o.SendBuffer} //nolint:forcetypeassert // it is one
+	ln = listener{ln.(*net.TCPListener), o.SendBuffer} // it is one
 	if o.TLS {
 		config, err := systems.ServerTLS(certificate, key)
 		if err != nil {

@@ -34,8 +34,8 @@ type centrifugoSystem struct {
 	client  http.Client
 }
 
+// The module that holds Centrifugo, and the version of it that is compared.
 const (
-	// CentrifugoVersion is the version of CentrifugoModule that is compared.
 	CentrifugoModule  = "github.com/centrifugal/centrifugo/v6"
 	CentrifugoVersion = "v6.9.1"
 )

@@ -25,7 +25,7 @@ func newSocket(conn net.Conn) (*socket, error) {
 	if secured, ok := conn.(*tls.Conn); ok {
 		return &socket{secured: secured}, nil
 	}
-	raw, err := conn.(*net.TCPConn).SyscallConn() //nolint:forcetypeassert // the listener is one of TCP
+	raw, err := conn.(*net.TCPConn).SyscallConn() // the listener is one of TCP
 	if err != nil {
 		return nil, err
 	}

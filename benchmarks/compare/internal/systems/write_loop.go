@@ -93,7 +93,7 @@ func (s *writeLoop) OnMessage(reader *gws.Conn, m *gws.Message) {
 }
 
 func (s *writeLoop) join(channel string, reader *gws.Conn) {
-	out, err := newSocket(reader.NetConn().(noCloseConn).Conn) //nolint:forcetypeassert // made above
+	out, err := newSocket(reader.NetConn().(noCloseConn).Conn) // made above
 	if err != nil {
 		return
 	}
@@ -111,7 +111,7 @@ func (s *writeLoop) leave(reader *gws.Conn) {
 	if !ok {
 		return
 	}
-	out := stored.(*socket) //nolint:forcetypeassert // stored above
+	out := stored.(*socket) // stored above
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, p := range s.parts {
