@@ -23,7 +23,7 @@ func (c config) startBroker(
 		}
 	}
 	begin := func(name string, words ...string) error {
-		command := exec.Command(name, words...) //nolint:gosec // given by the user of this command
+		command := exec.Command(name, words...) // given by the user of this command
 		command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 		if err := command.Start(); err != nil {
 			return err

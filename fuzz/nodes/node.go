@@ -71,7 +71,7 @@ func (n *node) start(ctx context.Context) error {
 		"--jwt-secret=" + secret, "--api-key=" + apiKey, "--authorize=open", "--drain=2s", "--history-messages=10000",
 		"--ping-interval=2s", "--idle-timeout=6s", fmt.Sprint("--node-name=node", n.index),
 	}, n.args...)
-	n.command = exec.Command("sh", args...) //nolint:gosec // given by the user of this command
+	n.command = exec.Command("sh", args...) // given by the user of this command
 	n.command.Stdout, n.command.Stderr = logs, logs
 	n.command.Env = append(os.Environ(), "TMPDIR="+n.folder)
 	n.command.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}

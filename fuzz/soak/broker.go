@@ -85,7 +85,7 @@ func (h *hub) startRedis() (func() error, error) {
 	if err != nil {
 		return nil, err
 	}
-	//nolint:gosec // the arguments are an address and a folder of this process
+	// The arguments are an address and a folder of this process
 	command := exec.Command("redis-server", "--bind", host, "--port", port, "--dir", h.folder, "--appendonly", "yes",
 		"--save", "", "--logfile", filepath.Join(h.folder, "log"))
 	endWithParent(command)

@@ -96,7 +96,7 @@ func New(ctx context.Context, o Options) (l *Link, err error) {
 }
 
 func ip(ctx context.Context, arguments string) error {
-	out, err := exec.CommandContext(ctx, "ip", strings.Fields(arguments)...).CombinedOutput() //nolint:gosec // names of our own
+	out, err := exec.CommandContext(ctx, "ip", strings.Fields(arguments)...).CombinedOutput() // names of our own
 	if err != nil {
 		return fmt.Errorf("link: ip %s: %w: %s", arguments, err, out)
 	}

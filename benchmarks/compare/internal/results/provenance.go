@@ -87,7 +87,7 @@ func Root(ctx context.Context) string {
 
 // git returns the output of git, or "" if it fails.
 func git(ctx context.Context, arguments ...string) string {
-	out, err := exec.CommandContext(ctx, "git", arguments...).Output() //nolint:gosec // arguments of our own
+	out, err := exec.CommandContext(ctx, "git", arguments...).Output() // arguments of our own
 	if err != nil {
 		return ""
 	}

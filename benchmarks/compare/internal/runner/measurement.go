@@ -75,7 +75,7 @@ func (m *measurement) start(name string, prefix []string, arguments ...string) *
 		return nil
 	}
 	all := slices.Concat(prefix, []string{m.Program, name}, arguments)
-	command := exec.Command(all[0], all[1:]...) //nolint:gosec // it is this program
+	command := exec.Command(all[0], all[1:]...) // it is this program
 	if procs := m.trial.params.Procs; procs > 0 && name != "load" {
 		command.Env = append(os.Environ(), "GOMAXPROCS="+strconv.Itoa(procs))
 	}
@@ -180,7 +180,7 @@ func startServer(ctx context.Context, program, broker string) (s brokerServer, e
 	if broker == "redis" {
 		return startRedis(ctx)
 	}
-	command := exec.Command(program, "nats-server") //nolint:gosec // it is this program
+	command := exec.Command(program, "nats-server") // it is this program
 	child, err := worker.Start("NATS", command)
 	if err != nil {
 		return s, nil, err
@@ -203,7 +203,7 @@ func startRedis(ctx context.Context) (s brokerServer, end func() error, err erro
 		return s, nil, err
 	}
 	host, port, _ := net.SplitHostPort(addr)
-	//nolint:gosec // the server of the yardsticks; it lives longer than ctx
+	// The server of the yardsticks, which lives longer than ctx.
 	command := exec.Command("redis-server", "--bind", host, "--port", port, "--save", "", "--appendonly", "no", "--daemonize", "no")
 	if err := command.Start(); err != nil {
 		return s, nil, fmt.Errorf("runner: Redis does not start, is it installed? %w", err)

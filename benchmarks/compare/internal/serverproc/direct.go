@@ -66,7 +66,7 @@ func (s *server) publishDirect(q Load, r *receivers) (late int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	defer ticks.Close() //nolint:errcheck // it was read
+	defer ticks.Close()
 	var expired [8]byte // how often the timer has expired since it was read
 	for i := 0; i < len(r.calls); {
 		if _, err := ticks.Read(expired[:]); err != nil {

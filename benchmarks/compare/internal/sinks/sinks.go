@@ -107,7 +107,7 @@ func (s *service) Subscribe(_ worker.None, c *Cost) error {
 // it has nothing to do with their addresses in memory.
 func (s *service) order() []int {
 	if s.Shuffled {
-		return rand.New(rand.NewPCG(1, 2)).Perm(len(s.conns)) //nolint:gosec // the same each time
+		return rand.New(rand.NewPCG(1, 2)).Perm(len(s.conns)) // the same each time
 	}
 	order := make([]int, len(s.conns))
 	for i := range order {
@@ -207,7 +207,7 @@ func (c *Cost) repeat(w Work, do func(*rand.Rand) error) error {
 	var working sync.WaitGroup
 	for i := range failures {
 		working.Go(func() {
-			random := rand.New(rand.NewPCG(uint64(i), 1)) //nolint:gosec // the same each time
+			random := rand.New(rand.NewPCG(uint64(i), 1)) // the same each time
 			for first := true; failures[i] == nil && (first || time.Since(began) < w.For); first = false {
 				for n := 0; n < often && failures[i] == nil; n++ {
 					failures[i] = do(random)

@@ -93,7 +93,7 @@ func (s *centrifugoSystem) Start(path, host, certificate, key string) (addr stri
 		environment["CHANNEL_WITHOUT_NAMESPACE_HISTORY_SIZE"] = "64"
 		environment["CHANNEL_WITHOUT_NAMESPACE_HISTORY_TTL"] = "10m"
 	}
-	s.command = exec.Command(path) //nolint:gosec // the program that the user has named or that was installed
+	s.command = exec.Command(path) // the program that the user has named or that was installed
 	s.command.Env = os.Environ()
 	for name, value := range environment {
 		s.command.Env = append(s.command.Env, "CENTRIFUGO_"+name+"="+value)
@@ -130,7 +130,7 @@ func (s *centrifugoSystem) call(path string, body []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer response.Body.Close() //nolint:errcheck // it was read
+	defer response.Body.Close()
 	answer, err := io.ReadAll(response.Body)
 	if err == nil && (response.StatusCode != http.StatusOK || bytes.Contains(answer, []byte(`"error"`))) {
 		err = fmt.Errorf("systems: centrifugo answers %s: %.200s", response.Status, answer)

@@ -114,7 +114,7 @@ func (r Redis) Answers(ctx context.Context) bool {
 	if err != nil {
 		return false
 	}
-	defer conn.Close() //nolint:errcheck // nothing is lost with it
+	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(time.Second))
 	answer, err := bufio.NewReader(conn).ReadString('\n')
 	return err == nil && strings.HasPrefix(answer, "+PONG")
@@ -128,7 +128,7 @@ func (r Redis) FindScript(ctx context.Context, store func() error) (script, key 
 	if err != nil {
 		return "", "", err
 	}
-	defer conn.Close() //nolint:errcheck // nothing is lost with it
+	defer conn.Close()
 	const patience = 10 * time.Second
 	_ = conn.SetDeadline(time.Now().Add(patience))
 	lines := bufio.NewReader(conn)

@@ -51,7 +51,7 @@ type client struct {
 }
 
 func start(ctx context.Context, program string, arguments ...string) (*client, error) {
-	c := &client{command: exec.CommandContext(ctx, program, arguments...)} //nolint:gosec // one of the yardsticks
+	c := &client{command: exec.CommandContext(ctx, program, arguments...)} // one of the yardsticks
 	c.command.Stdout, c.command.Stderr = &c.said, &c.said
 	if err := c.command.Start(); err != nil {
 		return nil, fmt.Errorf("yardsticks: the client does not start: %w", err)

@@ -37,7 +37,7 @@ func program(t *testing.T) (name, log string) {
 	name, log = filepath.Join(folder, "nats"), filepath.Join(folder, "log")
 	script := "#!/bin/sh\necho \"$@\" >>" + log + "\ncase \"$2\" in sub) n=2,000;; *) n=3,000;; esac\n" +
 		"case \"$*\" in *broken*) echo out of sorts; exit 3;; esac\necho \"publisher stats: $n msgs/sec\"\n"
-	if err := os.WriteFile(name, []byte(script), 0o700); err != nil { //nolint:gosec // it has to run
+	if err := os.WriteFile(name, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	return name, log
@@ -88,7 +88,7 @@ func told(t *testing.T, say ...string) Redis {
 		if err != nil {
 			return
 		}
-		defer conn.Close() //nolint:errcheck // nothing is lost with it
+		defer conn.Close()
 		if _, err := bufio.NewReader(conn).ReadString('\n'); err == nil {
 			_, _ = conn.Write([]byte(strings.Join(say, "\r\n") + "\r\n"))
 		}

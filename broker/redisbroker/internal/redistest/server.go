@@ -62,7 +62,7 @@ func Command(t testing.TB, addr, dir string, args ...string) *exec.Cmd {
 // command returns the command that runs a server, which ends with the test's process at the latest.
 func command(t testing.TB, args []string) *exec.Cmd {
 	t.Helper()
-	c := exec.Command(binary(t), args...) //nolint:gosec // the test chooses the program
+	c := exec.Command(binary(t), args...) // the test chooses the program
 	endWithParent(c)
 	return c
 }
