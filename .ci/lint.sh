@@ -1,10 +1,18 @@
 #!/usr/bin/env bash
 # Runs the linters of .golangci.yml on all modules, for the packages of this system and without building for another.
-# The linter is built once, into the user's cache folder.
+# The linter is built once, into the user's cache folder; with --if-built nothing is done where it is not there yet.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 version=v2.15.0
 folder=${XDG_CACHE_HOME:-$HOME/.cache}/shoal/golangci-lint-$version
+
+if [ "${1:-}" = --if-built ]; then
+	shift
+	[ -x "$folder/golangci-lint" ] || {
+		echo "the linters are not built here, which takes some minutes: they are run once \"make lint\" has built them"
+		exit 0
+	}
+fi
 
 [ -x "$folder/golangci-lint" ] || {
 	echo "building golangci-lint $version into $folder (once, some minutes)"

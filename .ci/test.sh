@@ -74,6 +74,7 @@ static_checks() {
 	step "go vet" go vet work
 	step "tests of type checks" go test -vet=off ./internal/typecheck
 	step "types elsewhere" types
+	step "linters" .ci/lint.sh --if-built
 }
 
 # in_background LOG PREFIX COMMAND starts a command, such as one of the functions above, in a process group of its own, which

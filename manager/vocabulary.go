@@ -110,7 +110,7 @@ func CheckWord(word string) error {
 	if isSlug([]byte(word)) {
 		return nil
 	}
-	return fmt.Errorf("must be 1 to %d characters of a-z 0-9 _ - .", maxSlug) //nolint:revive // no full stop
+	return fmt.Errorf("must be 1 to %d characters of a-z 0-9 _ - .", maxSlug) //nolint:revive,staticcheck // no full stop
 }
 
 // words is a list of allowed words; nil allows every slug.

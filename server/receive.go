@@ -271,7 +271,7 @@ const minSpareSubscribes = 1024
 // follow uploads, because a page on the base protocol subscribes to each of its uploads after a reconnect.
 func (s *Server) spareSubscribes() int32 {
 	if limit := s.manager.Limits().MaxSubscriptionsPerUser; limit > 0 {
-		return int32(min(limit, math.MaxInt32)) //nolint:gosec // bounded
+		return int32(min(limit, math.MaxInt32))
 	}
 	return minSpareSubscribes
 }

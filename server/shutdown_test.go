@@ -266,7 +266,9 @@ func TestServer_LogsPanicsOfHandlersWithoutTheirValue(t *testing.T) {
 	if err := n.server.Close(context.Background()); err != nil {
 		t.Error(err)
 	}
-	_ = <-served
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		t.Errorf("Serve returned %v, want ErrServerClosed", err)
+	}
 }
 
 // The methods of a zero Server report how to make one.

@@ -11,10 +11,8 @@ import (
 	"syscall"
 )
 
-// startBroker starts the broker and returns the arguments of each node, and a function that ends the broker.
-func (c config) startBroker(
-	ctx context.Context, folder string,
-) (args func(index int) []string, stop func(), err error) {
+// startBroker starts the broker and returns the arguments of each node by its index, and a function that ends the broker.
+func (c config) startBroker(ctx context.Context, folder string) (args func(int) []string, stop func(), err error) {
 	var running []*exec.Cmd
 	stop = func() {
 		for _, command := range running {

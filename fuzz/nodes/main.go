@@ -56,7 +56,7 @@ func again(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	command := exec.CommandContext(ctx, program, os.Args[1:]...)
+	command := exec.CommandContext(ctx, program, os.Args[1:]...) //nolint:gosec // this program again
 	command.Cancel = func() error { return command.Process.Signal(syscall.SIGTERM) }
 	command.Env = append(os.Environ(), inNamespace+"=1")
 	command.Stdout, command.Stderr = os.Stdout, os.Stderr

@@ -101,7 +101,6 @@ func (w *world) visit(ctx context.Context, address string, number int, at map[st
 	defer w.open.Add(-1)
 	defer func() { _ = conn.CloseNow() }()
 	conn.SetReadLimit(1 << 20)
-	began := time.Now()
 	for _, here := range at {
 		here.begun = false
 	}
@@ -118,6 +117,12 @@ func (w *world) visit(ctx context.Context, address string, number int, at map[st
 		ctx, cancel = context.WithTimeout(ctx, time.Second)
 		defer cancel()
 	}
+	w.read(ctx, conn, number, at)
+}
+
+// read takes the messages of a connection until it ends.
+func (w *world) read(ctx context.Context, conn *websocket.Conn, number int, at map[string]*place) {
+	kind, began := behaviour(number%kinds), time.Now()
 	for {
 		_, data, err := conn.Read(ctx)
 		if err != nil {

@@ -187,6 +187,7 @@ func openHTTP(ctx context.Context, addr string, e systems.Entry) (publish, func(
 			return err
 		}
 		text, err := io.ReadAll(answer.Body)
+		_ = answer.Body.Close()
 		if err == nil && (answer.StatusCode >= http.StatusMultipleChoices || strings.Contains(string(text), `"error"`)) {
 			err = fmt.Errorf("loadgen: %s answers %s: %.200s", e.Name, answer.Status, text)
 		}

@@ -98,7 +98,7 @@ func newTicker(period time.Duration) (*os.File, time.Time, error) {
 	if err != nil {
 		return nil, time.Time{}, fmt.Errorf("serverproc: no timer: %w", err)
 	}
-	file, start := os.NewFile(uintptr(fd), "timer"), time.Now().Add(lead) //nolint:gosec // not negative
+	file, start := os.NewFile(uintptr(fd), "timer"), time.Now().Add(lead)
 	spec := &unix.ItimerSpec{Interval: unix.NsecToTimespec(int64(period)), Value: unix.NsecToTimespec(int64(lead))}
 	if err := unix.TimerfdSettime(fd, 0, spec, nil); err != nil {
 		return nil, time.Time{}, errors.Join(fmt.Errorf("serverproc: no timer: %w", err), file.Close())

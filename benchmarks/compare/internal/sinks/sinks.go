@@ -207,7 +207,7 @@ func (c *Cost) repeat(w Work, do func(*rand.Rand) error) error {
 	var working sync.WaitGroup
 	for i := range failures {
 		working.Go(func() {
-			random := rand.New(rand.NewPCG(uint64(i), 1)) // the same each time
+			random := rand.New(rand.NewPCG(uint64(i), 1)) //nolint:gosec // the same each time; i is not negative
 			for first := true; failures[i] == nil && (first || time.Since(began) < w.For); first = false {
 				for n := 0; n < often && failures[i] == nil; n++ {
 					failures[i] = do(random)
