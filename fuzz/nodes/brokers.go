@@ -11,7 +11,7 @@ import (
 	"syscall"
 )
 
-// startBroker starts the broker and returns the arguments of each node by its index, and a function that ends the broker.
+// startBroker starts the broker and returns the arguments of each node by its index, and a function that ends it.
 func (c config) startBroker(ctx context.Context, folder string) (args func(int) []string, stop func(), err error) {
 	var running []*exec.Cmd
 	stop = func() {
