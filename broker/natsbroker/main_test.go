@@ -14,16 +14,22 @@ import (
 	"github.com/shoal-go/shoal/broker/natsbroker"
 )
 
-// Environment variables that make a process of these tests a server, which keeps its messages in a folder.
+// Environment variables that make a process of these tests a server, which keeps its messages in a folder, or is set up
+// by a file that it reads again at SIGHUP.
 const (
 	serverPort   = "NATSBROKER_SERVER_PORT"
 	serverFolder = "NATSBROKER_SERVER_FOLDER"
+	serverConfig = "NATSBROKER_SERVER_CONFIG"
 )
 
 // TestMain runs the tests, or the server that one of them has started.
 func TestMain(m *testing.M) {
 	if port := os.Getenv(serverPort); port != "" {
 		fmt.Fprintln(os.Stderr, serveUntilKilled(port, os.Getenv(serverFolder)))
+		os.Exit(1)
+	}
+	if file := os.Getenv(serverConfig); file != "" {
+		fmt.Fprintln(os.Stderr, serveConfigured(file))
 		os.Exit(1)
 	}
 	goleak.VerifyTestMain(m, brokertest.LeftByLinks()...)
@@ -35,6 +41,19 @@ func serveUntilKilled(port, folder string) error {
 	if _, err := fmt.Sscan(port, &opt.Port); err != nil {
 		return err
 	}
+	return serveWith(opt)
+}
+
+// serveConfigured runs the server of a file.
+func serveConfigured(file string) error {
+	opt, err := server.ProcessConfigFile(file)
+	if err != nil {
+		return err
+	}
+	return serveWith(opt)
+}
+
+func serveWith(opt *server.Options) error {
 	s, err := server.NewServer(opt)
 	if err != nil {
 		return err

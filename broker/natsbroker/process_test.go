@@ -3,9 +3,14 @@
 package natsbroker_test
 
 import (
+	"context"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -47,4 +52,89 @@ func serverProcess(t testing.TB) brokertest.Engine {
 		cmd.Env = append(os.Environ(), serverPort+"="+port, serverFolder+"="+folder)
 		return cmd
 	})
+}
+
+// limitedServer is a server that is a process of its own, with a user who may not publish to some subjects.
+type limitedServer struct {
+	t       *testing.T
+	addr    string
+	config  string
+	process *os.Process
+}
+
+func startLimited(t *testing.T) *limitedServer {
+	t.Helper()
+	s := &limitedServer{t: t, addr: brokertest.FreeAddr(t), config: filepath.Join(t.TempDir(), "nats.conf")}
+	s.write("unused")
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), serverConfig+"="+s.config)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s.process = cmd.Process
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	return s
+}
+
+func (s *limitedServer) write(denied string) {
+	s.t.Helper()
+	text := fmt.Sprintf(`
+listen: %q
+jetstream { store_dir: %q }
+authorization { users: [{ user: limited, password: limited, permissions: { publish: { deny: %q } } }] }
+`, s.addr, filepath.Dir(s.config), denied)
+	if err := os.WriteFile(s.config, []byte(text), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// deny has the server take away the permission to publish to a subject, and give back the last one.
+func (s *limitedServer) deny(subject string) {
+	s.t.Helper()
+	s.write(subject)
+	if err := s.process.Signal(syscall.SIGHUP); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// TestBroker_PermissionTakenAway: a connected node whose user may no longer publish to some subjects is unhealthy, for a
+// reason that names the missing permission, and is healthy once the user may again.
+func TestBroker_PermissionTakenAway(t *testing.T) {
+	for denied, publish := range map[string]func(context.Context, *node) error{
+		"upload.>": func(ctx context.Context, n *node) error {
+			_, err := n.Store(ctx, "upload:x", []byte("1"))
+			return err
+		},
+		"live.>": func(ctx context.Context, n *node) error { return n.Publish(ctx, "upload:x", []byte("1")) },
+	} {
+		t.Run(denied, func(t *testing.T) {
+			s := startLimited(t)
+			n := join(t, natsbroker.Options{
+				URL: "nats://limited:limited@" + s.addr, ProbeInterval: 200 * time.Millisecond, File: true,
+			})
+			n.store(t, "upload:x", "0")
+			s.deny(denied)
+			ctx, cancel := context.WithCancel(t.Context())
+			called := make(chan struct{})
+			go func() { // a refused request has no response
+				defer close(called)
+				for ctx.Err() == nil {
+					_ = publish(ctx, n)
+				}
+			}()
+			n.Await(t, "bad health that names the permission", func() bool {
+				fault := n.Fault()
+				return fault != nil && strings.Contains(fault.Error(), "missing permissions") &&
+					strings.Contains(fault.Error(), strings.TrimSuffix(denied, ">"))
+			})
+			cancel()
+			<-called
+			s.deny("unused")
+			n.awaitHealth(t, true)
+			n.store(t, "upload:x", "2")
+		})
+	}
 }
