@@ -1,12 +1,14 @@
 package redisbroker
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"fmt"
 	"net"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/redis/rueidis"
 
@@ -46,10 +48,17 @@ func (b *Broker) dial(ctx context.Context, addr string, as login, db int) (rueid
 			dialing, cancel := context.WithCancel(dialing)
 			defer cancel()
 			defer context.AfterFunc(ctx, cancel)()
+			var conn net.Conn
+			var err error
 			if config != nil {
-				return (&tls.Dialer{NetDialer: dialer, Config: config}).DialContext(dialing, "tcp", addr)
+				conn, err = (&tls.Dialer{NetDialer: dialer, Config: config}).DialContext(dialing, "tcp", addr)
+			} else {
+				conn, err = dialer.DialContext(dialing, "tcp", addr)
 			}
-			return dialer.DialContext(dialing, "tcp", addr)
+			if err != nil {
+				return nil, err
+			}
+			return &greetedConn{Conn: conn}, nil
 		},
 	}
 	client, err := rueidis.NewClient(option)
@@ -57,6 +66,22 @@ func (b *Broker) dial(ctx context.Context, addr string, as login, db int) (rueid
 		client.Close()
 	}
 	return client, err
+}
+
+// greetedConn is a connection of a server that may refuse it before any command. A full server does so and closes the
+// connection, which the client that has sent its first commands meanwhile would report as the end of the connection.
+type greetedConn struct {
+	net.Conn
+	greeted atomic.Bool
+}
+
+// Read reads from the connection. The refusal of a full server is errTooManyClients.
+func (c *greetedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if !c.greeted.Swap(true) && bytes.HasPrefix(p[:n], []byte("-ERR "+tooManyClients)) {
+		return 0, errTooManyClients
+	}
+	return n, err
 }
 
 // attach checks that a server is suitable, and loads the scripts for its current term. It uses one connection, so that

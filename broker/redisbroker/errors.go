@@ -63,6 +63,11 @@ func errorText(err error) string {
 	return text
 }
 
+// tooManyClients begins the text with which Redis refuses a connection beyond its maxclients.
+const tooManyClients = "max number of clients"
+
+var errTooManyClients = errors.New(tooManyClients + " reached")
+
 // outOfMemory is the code of Redis for a write that its maxmemory forbids.
 const outOfMemory = "OOM"
 
@@ -118,7 +123,7 @@ func (b *Broker) connectError(addr string, err error) error {
 			addr, word, b.optionNames().Of(health.URLOption))
 	case word == outOfMemory:
 		return unavailable(addr + noMemory)
-	case strings.Contains(err.Error(), "max number of clients"):
+	case errors.Is(err, errTooManyClients) || strings.Contains(err.Error(), tooManyClients):
 		return unavailable(addr + " accepts no more connections: raise its maxclients")
 	case isPermissionError(err):
 		return fatalf("redisbroker: %s lets us connect but not do what is needed: %s: allow that by ACL SETUSER",

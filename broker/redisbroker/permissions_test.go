@@ -3,6 +3,8 @@ package redisbroker_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net"
 	"os"
 	"slices"
 	"strconv"
@@ -67,6 +69,32 @@ func TestBroker_FullMemoryShowsInHealth(t *testing.T) {
 		return err != nil && errors.Is(err, broker.ErrUnavailable) && strings.Contains(err.Error(), "no memory left")
 	})
 	server.Do("CONFIG", "SET", "maxmemory", "0")
+	redistest.Eventually(t, "the node is healthy again", n.Healthy)
+}
+
+// TestBroker_FullServerIsNamed: a node that a server refuses beyond its maxclients says so, and names the remedy, until
+// it is let in.
+func TestBroker_FullServerIsNamed(t *testing.T) {
+	server := redistest.Start(t)
+	n := join(t, options(server))
+	operator, err := net.Dial("tcp", server.Addr) // the one connection that is left
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = operator.Close() }()
+	do := func(command string) {
+		if _, err := fmt.Fprintf(operator, "%s\r\n", command); err != nil {
+			t.Fatal(err)
+		}
+	}
+	do("CONFIG SET maxclients 1")
+	do("CLIENT KILL TYPE normal SKIPME yes")
+	do("CLIENT KILL TYPE pubsub SKIPME yes")
+	redistest.Eventually(t, "Health names the limit", func() bool {
+		err := n.Fault()
+		return err != nil && errors.Is(err, broker.ErrUnavailable) && strings.Contains(err.Error(), "raise its maxclients")
+	})
+	do("CONFIG SET maxclients 1000")
 	redistest.Eventually(t, "the node is healthy again", n.Healthy)
 }
 
