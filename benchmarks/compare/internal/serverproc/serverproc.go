@@ -119,7 +119,11 @@ func (s *server) listen(o Options) (end func() error, err error) {
 		if err != nil {
 			return nil, errors.Join(err, ln.Close())
 		}
-		ln = tls.NewListener(ln, config)
+		if own, ok := s.system.(systems.Secured); ok {
+			ln = own.TLSListener(ln, config)
+		} else {
+			ln = tls.NewListener(ln, config)
+		}
 	}
 	edge := &http.Server{Handler: s.system.Handler(), ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0)}
 	served := make(chan error, 1)

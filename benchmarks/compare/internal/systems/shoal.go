@@ -2,7 +2,9 @@ package systems
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
+	"net"
 	"net/http"
 	"slices"
 	"time"
@@ -97,6 +99,11 @@ func pongShoal(payload []byte) []byte {
 }
 
 func (s *shoalSystem) Handler() http.Handler { return s.server.Handler() }
+
+// TLSListener implements Secured with the listener that "shoal serve" uses.
+func (s *shoalSystem) TLSListener(ln net.Listener, config *tls.Config) net.Listener {
+	return server.TLSListener(ln, config)
+}
 
 func (s *shoalSystem) Publish(messages []message.Message) error {
 	return Each(messages, func(m message.Message) error {

@@ -3,7 +3,9 @@
 package systems
 
 import (
+	"crypto/tls"
 	"fmt"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -25,6 +27,12 @@ type System interface {
 	Subscriptions() int
 	// Close ends the system and waits for its goroutines. Its clients must have gone.
 	Close() error
+}
+
+// Secured is a System with a listener for TLS of its own.
+type Secured interface {
+	// TLSListener returns a listener whose connections are those of another one over TLS.
+	TLSListener(ln net.Listener, config *tls.Config) net.Listener
 }
 
 // Program is a System that is a program of its own, which listens and uses the machine by itself.
