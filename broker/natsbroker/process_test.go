@@ -134,7 +134,10 @@ func TestBroker_PermissionTakenAway(t *testing.T) {
 			<-called
 			s.deny("unused")
 			n.awaitHealth(t, true)
-			n.store(t, "upload:x", "2")
+			n.Await(t, "a message is stored", func() bool { // the refusal of an earlier one may still arrive
+				_, err := n.Store(t.Context(), "upload:x", []byte("2"))
+				return err == nil
+			})
 		})
 	}
 }
