@@ -190,7 +190,7 @@ func startProbe(ctx context.Context, target Target, endpoint *url.URL) (*probe, 
 	go func() {
 		defer close(p.done)
 		defer func() { c.close() }()
-		for n := 1; c.pause(probeInterval); n++ {
+		for n := 1; p.read(c, probeInterval); n++ {
 			took, err := p.round(c, n)
 			if err == nil {
 				p.times = append(p.times, took)
@@ -252,6 +252,32 @@ func (p *probe) round(c *client, n int) (time.Duration, error) {
 			return 0, err
 		}
 	}
+}
+
+// read takes what comes for a time, and reports false when the attack is over. The claims of an attacker that was stopped
+// pass to its user, who is the probe's too: a client that read only while it waits for a pong would be a slow consumer.
+func (p *probe) read(c *client, interval time.Duration) bool {
+	until := time.Now().Add(interval)
+	for c.conn != nil {
+		if err := c.conn.SetReadDeadline(until); err != nil {
+			break
+		}
+		if _, err := c.reader.Peek(1); err != nil { // the deadline; round reports any other error
+			break
+		}
+		if err := c.conn.SetReadDeadline(time.Now().Add(probePatience)); err != nil {
+			break
+		}
+		opcode, got, err := c.next()
+		if err == nil && opcode == 0x9 {
+			err = c.write(frame(pong, got))
+		}
+		if err != nil || opcode == 0x8 {
+			c.close()
+			break
+		}
+	}
+	return c.pause(time.Until(until))
 }
 
 // stop ends the client and returns its measurements.
