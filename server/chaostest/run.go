@@ -254,8 +254,9 @@ func (p *probe) round(c *client, n int) (time.Duration, error) {
 	}
 }
 
-// read takes what comes for a time, and reports false when the attack is over. The claims of an attacker that was stopped
-// pass to its user, who is the probe's too: a client that read only while it waits for a pong would be a slow consumer.
+// read takes what comes for a time, and reports false when the attack is over. The claims of an attacker that was
+// stopped pass to its user, who is the probe's too: a client that read only while it waits for a pong would be a slow
+// consumer.
 func (p *probe) read(c *client, interval time.Duration) bool {
 	until := time.Now().Add(interval)
 	for c.conn != nil {
