@@ -66,6 +66,14 @@ type claimQueue struct {
 	uploadIDs []string
 }
 
+// newClaimQueue returns the queue of a connection, nil if no hook wants to know.
+func (s *Server) newClaimQueue() *claimQueue {
+	if s.opt.OnSubscribe == nil && s.opt.OnUnsubscribe == nil {
+		return nil
+	}
+	return &claimQueue{}
+}
+
 // claimChange is a call of OnSubscribe or OnUnsubscribe.
 type claimChange struct {
 	Subscription

@@ -89,9 +89,7 @@ func newClient(s *Server, conn net.Conn, v1 bool) *Client {
 	now := s.clock()
 	c.rate = newMessageRate(s.settings.Load(), now)
 	c.heard.Store(int64(now))
-	if s.opt.OnSubscribe != nil || s.opt.OnUnsubscribe != nil {
-		c.claims = &claimQueue{}
-	}
+	c.claims = s.newClaimQueue()
 	cfg := outbox.Config{Variant: frame.Base, Raw: c.input.raw, Overflow: s.overflowBase}
 	if v1 {
 		cfg.Variant, cfg.Overflow = frame.V1, s.overflowV1[rand.IntN(len(s.overflowV1))]

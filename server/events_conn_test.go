@@ -72,6 +72,27 @@ func TestEvents_HTTP2(t *testing.T) {
 	waitFor(t, func() bool { return m.server.Stats().Open == 0 })
 }
 
+// TestEvents_SubscriptionHooks: the hooks for subscriptions are called for event streams as for WebSockets.
+func TestEvents_SubscriptionHooks(t *testing.T) {
+	calls := make(chan string, 2)
+	n := start(t, func(_ *manager.Options, o *server.Options) {
+		o.OnSubscribe = func(_ *server.Client, s server.Subscription) { calls <- "subscribed " + s.UploadID }
+		o.OnUnsubscribe = func(_ *server.Client, s server.Subscription) { calls <- "unsubscribed " + s.UploadID }
+	})
+	stream := n.events("ann", "/events/uploads/a")
+	for _, want := range []string{"subscribed a", "unsubscribed a"} {
+		select {
+		case got := <-calls:
+			if got != want {
+				t.Errorf("the hook was %q, want %q", got, want)
+			}
+		case <-time.After(patience):
+			t.Fatalf("no hook was called, want %q", want)
+		}
+		stream.leave()
+	}
+}
+
 // The write timeout of the embedder's server does not end a stream.
 func TestEvents_HTTP2WriteTimeout(t *testing.T) {
 	m := mount(t, unwrapped, func(srv *httptest.Server) {

@@ -281,6 +281,7 @@ func newEventsClient(s *Server, conn eventsConn, request *eventsRequest) *Client
 		Variant: frame.V1, Raw: c.input.raw, Overflow: s.overflowEvents[rand.IntN(len(s.overflowEvents))],
 		Events: frame.NewEvents(request.uploads, request.since), Corked: true,
 	})
+	c.claims = s.newClaimQueue()
 	c.limitAge()
 	return c
 }
