@@ -217,7 +217,7 @@ func TestServeWaitsForItsBroker(t *testing.T) {
 	if status := readiness(); status != http.StatusServiceUnavailable {
 		t.Errorf("without a broker /readyz answers %d", status)
 	}
-	eventually(t, "the log says that it waits", func() bool { return strings.Contains(s.log.String(), "out of reach") })
+	s.waitForLog(t, "out of reach")
 	c := connect(t, s.url)
 	c.authenticate(tokenOf(t, "ann", "")) // which needs no broker
 	redis.args = append(redis.args, "--requirepass", "hidden")
