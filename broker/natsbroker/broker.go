@@ -265,12 +265,12 @@ func (s *session) store(ctx context.Context, base string, payload []byte) (broke
 func (s *session) storeMessage(
 	ctx context.Context, base string, m *nats.Msg,
 ) (at broker.Position, replayed bool, err error) {
-	before := s.highest.Load()
+	before, refusals := s.highest.Load(), s.refusals.total()
 	response, err := s.calls.request(ctx, m)
 	if err == nil {
 		at.Offset, err = parseAck(response.Data)
 	} else if errors.Is(err, context.DeadlineExceeded) { // a refused publication gets no response
-		err = cmp.Or(s.refusals.of(base), err)
+		err = cmp.Or(s.refusals.of(base, refusals), err)
 	}
 	if err != nil {
 		return broker.Position{}, false, err

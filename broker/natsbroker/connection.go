@@ -174,11 +174,9 @@ func (r *refusals) total() uint64 {
 	return r.count
 }
 
-// of returns the newest remembered refusal of a subject, or nil.
-func (r *refusals) of(subject string) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, err := range slices.Backward(r.newest) {
+// of returns the newest refusal of a subject after the first count ones, as far as they are remembered, or nil.
+func (r *refusals) of(subject string, count uint64) error {
+	for _, err := range slices.Backward(r.since(count)) {
 		if refusedSubject(err) == subject {
 			return err
 		}
@@ -236,7 +234,7 @@ func (s *session) refusedPublication(ctx context.Context, subject string, mark r
 	if len(s.awaitRefusals(ctx, mark)) == 0 {
 		return nil
 	}
-	return s.refusals.of(subject)
+	return s.refusals.of(subject, mark.count)
 }
 
 // errLost is the connection's error if no other is known.

@@ -2,6 +2,8 @@ package natsbroker
 
 import (
 	"encoding/json"
+	"fmt"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -129,5 +131,24 @@ func TestBroker_HistoryIncludesLeadersMessages(t *testing.T) {
 	k, err := b.History(t.Context(), "upload:x", broker.Position{})
 	if err != nil || len(k.Messages) != 1 {
 		t.Errorf("the history is %+v, error %v, want the message that the leader has", k, err)
+	}
+}
+
+// A call is blamed on refusals of its own time only, however many others there were before.
+func TestRefusals_OfSubject(t *testing.T) {
+	violation := func(subject string) error { return fmt.Errorf("permissions violation for publish to %q", subject) }
+	var r refusals
+	r.add(violation("a"))
+	mark := r.total()
+	if err := r.of("a", mark); err != nil {
+		t.Errorf("an old refusal is returned: %v", err)
+	}
+	for i := range maxRefusals + 1 {
+		r.add(violation(strconv.Itoa(i)))
+	}
+	for subject, want := range map[string]bool{"a": false, "0": false, "1": true, strconv.Itoa(maxRefusals): true} {
+		if err := r.of(subject, mark); (err != nil) != want {
+			t.Errorf("subject %s: got %v", subject, err)
+		}
 	}
 }
