@@ -45,13 +45,14 @@ func begin(command *exec.Cmd) (*child, string, error) {
 	return c, line, nil
 }
 
-func (c *child) end() {
+// end ends the server and returns an error if it has failed.
+func (c *child) end() error {
 	_ = c.in.Close()
-	_ = c.command.Wait()
+	return c.command.Wait()
 }
 
 // ownServer starts this program as a server in a process of its own and sets the target to it.
-func ownServer(ctx context.Context, t *chaostest.Target) (stop func(), err error) {
+func ownServer(ctx context.Context, t *chaostest.Target) (stop func() error, err error) {
 	program, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -73,7 +74,7 @@ func ownServer(ctx context.Context, t *chaostest.Target) (stop func(), err error
 }
 
 // peerServer starts a system of benchmarks/compare, whose clients speak its plain messages, and sets the target to it.
-func peerServer(ctx context.Context, line string, t *chaostest.Target) (stop func(), err error) {
+func peerServer(ctx context.Context, line string, t *chaostest.Target) (stop func() error, err error) {
 	words := strings.Fields(line)
 	if len(words) == 0 {
 		return nil, errors.New("-peer names no command")
@@ -88,7 +89,7 @@ func peerServer(ctx context.Context, line string, t *chaostest.Target) (stop fun
 		} `json:"answer"`
 	}
 	if err := json.Unmarshal([]byte(ready), &first); err != nil || first.Answer.Addr == "" {
-		child.end()
+		_ = child.end()
 		return nil, fmt.Errorf("-peer %q answered %q, want the address that it serves", line, strings.TrimSpace(ready))
 	}
 	t.URL, t.Process = "ws://"+first.Answer.Addr+"/ws", child.command.Process.Pid

@@ -23,6 +23,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/shoal-go/shoal/manager"
@@ -54,13 +55,44 @@ func main() {
 	}
 }
 
-// attack runs the selected attacks one after the other and prints the table.
+// quiet are the attacks that need almost no processor time and last for the longest timeouts. They run side by side,
+// before the others, each on a server of its own.
+var quiet = []string{"slow-handshake", "never-authenticates", "half-open", "unsent-length", "unfinished-message"}
+
+// attack runs the selected attacks, each on a new server unless the target has a URL, and prints the table.
 func attack(ctx context.Context, t chaostest.Target, peer, run string) error {
 	selected, err := regexp.Compile(run)
 	if err != nil {
 		return fmt.Errorf("-run: %w", err)
 	}
-	stop, err := func() {}, error(nil)
+	all := slices.DeleteFunc(chaostest.Attacks(), func(a chaostest.Attack) bool {
+		return !selected.MatchString(a.Name)
+	})
+	rows := make([]string, len(all))
+	var group sync.WaitGroup
+	for i, a := range all {
+		if slices.Contains(quiet, a.Name) && t.URL == "" {
+			group.Go(func() { rows[i] = measure(ctx, t, peer, a) })
+		}
+	}
+	group.Wait()
+	for i, a := range all {
+		if rows[i] == "" && ctx.Err() == nil {
+			rows[i] = measure(ctx, t, peer, a)
+		}
+	}
+	fmt.Println("| client | stopped by | after | connections | memory | CPU | others: median, p99, lost | delivered |")
+	fmt.Println("| --- | --- | --- | --- | --- | --- | --- | --- |")
+	fmt.Print(strings.Join(rows, ""))
+	return ctx.Err()
+}
+
+// measure runs one attack and returns its row of the table, which says so if the attack or the server has failed.
+func measure(ctx context.Context, t chaostest.Target, peer string, a chaostest.Attack) (row string) {
+	failed := func(why string, err error) string {
+		return fmt.Sprintf("| `%s` %s | **%s**: %v | | | | | | |\n", a.Name, a.Does, why, err)
+	}
+	stop, err := func() error { return nil }, error(nil)
 	switch {
 	case peer != "":
 		stop, err = peerServer(ctx, peer, &t)
@@ -68,27 +100,18 @@ func attack(ctx context.Context, t chaostest.Target, peer, run string) error {
 		stop, err = ownServer(ctx, &t)
 	}
 	if err != nil {
-		return err
+		return failed("the server does not start", err)
 	}
-	defer stop()
-	fmt.Println("| client | stopped by | after | connections | memory | CPU | others: median, p99, lost | delivered |")
-	fmt.Println("| --- | --- | --- | --- | --- | --- | --- | --- |")
-	for _, a := range chaostest.Attacks() {
-		if !selected.MatchString(a.Name) {
-			continue
-		}
-		r, err := chaostest.Run(ctx, t, a)
-		if err != nil {
-			return err
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		fmt.Printf("| `%s` %s | %s | %s | %d | %.1f MB | %.1f s | %.1f ms, %.1f ms, %d | %d of %d |\n",
-			a.Name, a.Does, bounds(r), after(r), r.Connections, float64(r.Memory)/(1<<20), r.CPU.Seconds(),
-			millis(r.Healthy.Median), millis(r.Healthy.P99), r.Lost, r.Delivered, r.Published)
+	r, err := chaostest.Run(ctx, t, a)
+	if ended := stop(); ended != nil {
+		return failed("the server's process ended", ended)
 	}
-	return nil
+	if err != nil {
+		return failed("not measured", err)
+	}
+	return fmt.Sprintf("| `%s` %s | %s | %s | %d | %.1f MB | %.1f s | %.1f ms, %.1f ms, %d | %d of %d |\n",
+		a.Name, a.Does, bounds(r), after(r), r.Connections, float64(r.Memory)/(1<<20), r.CPU.Seconds(),
+		millis(r.Healthy.Median), millis(r.Healthy.P99), r.Lost, r.Delivered, r.Published)
 }
 
 func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
