@@ -30,8 +30,7 @@ func BenchmarkEncodeProgress(b *testing.B) {
 func BenchmarkParse(b *testing.B) {
 	m := newManager(b)
 	for name, text := range map[string]string{
-		"progress": `{"action":"upload_progress","payload":{"upload_id":"u","status":"analyzing","stage":"indexing",` +
-			`"progress_percent":42,"message":"Looking","error_message":null,"description_audit_score":null},"timestamp":"2026-01-02T03:04:05Z"}`,
+		"progress":       progressText,
 		"progress-short": `{"action":"upload_progress","payload":{"status":"analyzing","stage":"indexing","progress_percent":42,"message":"Looking"}}`,
 		"completed":      `{"action":"upload_completed","upload_id":"u","description":"A cat on a wall","audit_score":98.5}`,
 		"foreign":        `{"action":"note","text":"a message of an application's own","numbers":[1,2,3]}`,

@@ -48,18 +48,18 @@ func newAPI(m *manager.Manager, opt apiOptions) *api {
 	a.keys.set(opt.Keys)
 	endpoint := func(handle apiHandler, query ...string) apiEndpoint { return apiEndpoint{handle, query} }
 	a.routes = []apiRoute{
-		{"/v1/uploads/{upload_id}", apiMethods{"GET": endpoint(a.newest), "DELETE": endpoint(a.forget)}},
-		{"/v1/uploads/{upload_id}/messages", apiMethods{
+		newRoute("/v1/uploads/{upload_id}", apiMethods{"GET": endpoint(a.newest), "DELETE": endpoint(a.forget)}),
+		newRoute("/v1/uploads/{upload_id}/messages", apiMethods{
 			"GET": endpoint(a.history, "since", "epoch"), "POST": endpoint(a.publish),
-		}},
-		{"/v1/uploads/{upload_id}/subscribers", apiMethods{"GET": endpoint(a.subscribers)}},
-		{"/v1/messages", apiMethods{"POST": endpoint(a.publishMany)}},
-		{"/v1/users/{user_id}/messages", apiMethods{"POST": endpoint(a.sendToUser)}},
-		{"/v1/users/{user_id}/connections", apiMethods{"DELETE": endpoint(a.disconnectUser, "code", "reason")}},
-		{"/v1/tokens/{token_id}/connections", apiMethods{"DELETE": endpoint(a.disconnectToken, "code", "reason")}},
-		{"/v1/stats", apiMethods{"GET": endpoint(a.stats)}},
-		{"/v1/nodes", apiMethods{"GET": endpoint(a.nodes)}},
-		{descriptionPath, apiMethods{"GET": endpoint(a.describe)}},
+		}),
+		newRoute("/v1/uploads/{upload_id}/subscribers", apiMethods{"GET": endpoint(a.subscribers)}),
+		newRoute("/v1/messages", apiMethods{"POST": endpoint(a.publishMany)}),
+		newRoute("/v1/users/{user_id}/messages", apiMethods{"POST": endpoint(a.sendToUser)}),
+		newRoute("/v1/users/{user_id}/connections", apiMethods{"DELETE": endpoint(a.disconnectUser, "code", "reason")}),
+		newRoute("/v1/tokens/{token_id}/connections", apiMethods{"DELETE": endpoint(a.disconnectToken, "code", "reason")}),
+		newRoute("/v1/stats", apiMethods{"GET": endpoint(a.stats)}),
+		newRoute("/v1/nodes", apiMethods{"GET": endpoint(a.nodes)}),
+		newRoute(descriptionPath, apiMethods{"GET": endpoint(a.describe)}),
 	}
 	return a
 }
@@ -104,6 +104,9 @@ func pathID(r *http.Request, name string) (string, error) {
 // parseQuery returns the query of a request. Unlike URL.Query it refuses a malformed query, and parameters that are
 // unknown or given twice: a misspelt one would otherwise be ignored.
 func parseQuery(r *http.Request, known []string) (url.Values, error) {
+	if r.URL.RawQuery == "" {
+		return nil, nil //nolint:nilnil // no parameters
+	}
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return nil, invalidField("query", "is malformed; special characters in it must be percent-encoded")
@@ -137,8 +140,13 @@ type apiMethods map[string]apiEndpoint
 // http.ServeMux cannot route an id that is "/", and redirects a path with an empty id to another endpoint.
 type apiRoute struct {
 	// pattern is the path, in which a segment in braces is an id of that name.
-	pattern string
-	methods apiMethods
+	pattern  string
+	segments []string
+	methods  apiMethods
+}
+
+func newRoute(pattern string, methods apiMethods) apiRoute {
+	return apiRoute{pattern, strings.Split(pattern, "/"), methods}
 }
 
 // findEndpoint returns the endpoint of a request and sets the ids of its path. The endpoint is empty if the request has
@@ -164,11 +172,10 @@ func findEndpoint(routes []apiRoute, w http.ResponseWriter, r *http.Request) (ap
 
 // match reports whether the segments of a path, still escaped, are those of the route.
 func (a apiRoute) match(r *http.Request, path []string) bool {
-	pattern := strings.Split(a.pattern, "/")
-	if len(path) != len(pattern) {
+	if len(path) != len(a.segments) {
 		return false
 	}
-	for i, want := range pattern {
+	for i, want := range a.segments {
 		segment, err := url.PathUnescape(path[i])
 		name, isID := strings.CutPrefix(want, "{")
 		switch {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"iter"
 	"mime"
 	"net/http"
@@ -57,6 +56,9 @@ func (a *api) messages(
 		m, err := a.parse(uploadID, body, now)
 		return []bodyMessage{m}, once, err
 	}
+	// No message is shorter than a single action, so blank lines reserve no memory.
+	const shortest = len(`{"action":"a"}`)
+	all = make([]bodyMessage, 0, min(bytes.Count(body, []byte("\n")), len(body)/shortest)+1)
 	for line, data := range nonBlankLines(body) {
 		m, err := a.parse(uploadID, data, now)
 		m.line = line
@@ -93,10 +95,16 @@ func (a *api) parse(uploadID string, data []byte, now time.Time) (bodyMessage, e
 	return bodyMessage{Encoded: e, uploadID: uploadID}, err
 }
 
+// maxReservedBytes bounds the memory that a request body gets before it has come.
+const maxReservedBytes = 64 << 10
+
 // body reads the body of a request, which must not be blank, without a byte order mark.
 func (a *api) body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(a.maxBodyBytes)))
-	body = reload.TrimBOM(body)
+	var buffer bytes.Buffer
+	// The announced length may be a lie.
+	buffer.Grow(int(min(max(r.ContentLength, 0), maxReservedBytes)) + bytes.MinRead)
+	_, err := buffer.ReadFrom(http.MaxBytesReader(w, r.Body, int64(a.maxBodyBytes)))
+	body := reload.TrimBOM(buffer.Bytes())
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
@@ -133,6 +141,8 @@ func contentType(r *http.Request, accepted ...string) (string, error) {
 		return "", unsupported("Content-Type", accepted)
 	case len(given) > 1:
 		return "", unsupported("Content-Type", accepted)
+	case slices.Contains(accepted, given[0]): // as most clients write it
+		return given[0], nil
 	}
 	kind, parameters, err := mime.ParseMediaType(given[0])
 	charset, has := parameters["charset"]

@@ -51,20 +51,25 @@ func (a *api) publish(w http.ResponseWriter, r *http.Request, _ url.Values) erro
 func (a *api) publishAll(
 	w http.ResponseWriter, r *http.Request, messages []bodyMessage, once manager.Once,
 ) (positions []manager.Position, err error) {
-	begin, parts, repeated := time.Now(), map[string]int{}, 0
+	begin, repeated := time.Now(), 0
+	var parts map[string]int // messages of each upload so far
+	if once.Key != "" {
+		parts = make(map[string]int)
+	}
 	positions = make([]manager.Position, 0, len(messages))
-	for i, m := range messages {
+	for i := range messages {
+		m := &messages[i] // as a pointer, its conversion to manager.Message does not allocate
 		if time.Since(begin) >= publishTimeout {
 			return positions, unavailable(fmt.Sprintf("publishing took longer than %v", publishTimeout))
 		}
 		var at manager.Position
 		if once.Key == "" {
-			at, err = a.manager.Publish(r.Context(), m.uploadID, m.Encoded)
+			at, err = a.manager.Publish(r.Context(), m.uploadID, &m.Encoded)
 		} else {
 			var replayed bool
 			once.Part = parts[m.uploadID]
 			parts[m.uploadID]++
-			if at, replayed, err = a.manager.PublishOnce(r.Context(), m.uploadID, m.Encoded, once); replayed {
+			if at, replayed, err = a.manager.PublishOnce(r.Context(), m.uploadID, &m.Encoded, once); replayed {
 				repeated++
 			}
 		}
