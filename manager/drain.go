@@ -47,7 +47,10 @@ func (m *Manager) DrainConns(ctx context.Context, spread time.Duration, all []Us
 	spreading, stop := withMargin(patience) // leaves the last ones time to read their close frames
 	defer stop()
 	closed := m.closeSpread(ctx, spreading, all, spread)
-	err := m.awaitAll(ctx, patience, all)
+	const each = 60 * time.Microsecond // takes the end of a connection with TLS, on two busy processors
+	untilCutOff, stop := earlier(patience, time.Duration(m.open(all))*each)
+	defer stop()
+	err := m.awaitAll(ctx, untilCutOff, all)
 	if left := len(all) - closed; left > 0 {
 		err = errors.Join(err, fmt.Errorf("manager: %d connections were not closed in time: %w", left, ctx.Err()))
 	}
@@ -139,14 +142,35 @@ func ended(ctx context.Context, done <-chan struct{}) bool {
 	}
 }
 
+// open returns how many of the connections that can be waited for have not ended.
+func (m *Manager) open(all []UserConn) (n int) {
+	for _, x := range all {
+		done := m.guard.done(x.Conn)
+		select {
+		case <-done:
+		default:
+			if done != nil {
+				n++
+			}
+		}
+	}
+	return n
+}
+
 // withMargin returns a context that ends before ctx by a tenth of the remaining time, at most half a second: the time
 // that connections need to end after they were cut off.
 func withMargin(ctx context.Context) (context.Context, context.CancelFunc) {
 	const most = 500 * time.Millisecond
+	deadline, _ := ctx.Deadline() // without one, earlier ignores the time
+	return earlier(ctx, min(time.Until(deadline)/10, most))
+}
+
+// earlier returns a context that ends before the deadline of ctx, if it has one, by a time, at most by half of the
+// remaining one.
+func earlier(ctx context.Context, by time.Duration) (context.Context, context.CancelFunc) {
 	deadline, ok := ctx.Deadline()
 	if !ok {
 		return context.WithCancel(ctx)
 	}
-	margin := min(time.Until(deadline)/10, most)
-	return context.WithDeadline(ctx, deadline.Add(-margin))
+	return context.WithDeadline(ctx, deadline.Add(-min(by, time.Until(deadline)/2)))
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -130,6 +131,32 @@ func TestDrain_CutsOffWhatItCannotClose(t *testing.T) {
 			t.Fatalf("connection %d was cut off %d times", i, c.aborted)
 		}
 	}
+}
+
+// slowEnd is a connection whose end takes processor time, so that many of them end one after the other.
+type slowEnd struct{ *stuck }
+
+func (c slowEnd) Abort() {
+	<-time.After(50 * time.Microsecond)
+	c.stuck.Abort()
+}
+
+// TestDisconnectAll_CutsOffManyInTime: the more connections are left, the earlier they are cut off.
+func TestDisconnectAll_CutsOffManyInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := open(t, Options{MaxConnectionsPerUser: -1})
+		const count, deadline = 5_000, time.Second
+		for range count {
+			must(t, m.Connect("ann", slowEnd{newStuck(false)}))
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), deadline)
+		defer cancel()
+		begin := time.Now()
+		err := m.DisconnectAll(ctx)
+		if took := time.Since(begin); took > deadline || err == nil || !strings.Contains(err.Error(), "5000 connections were cut off") {
+			t.Errorf("it took %v and returned %v", took, err)
+		}
+	})
 }
 
 // Who ends in time is waited for, and not cut off.
