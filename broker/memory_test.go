@@ -56,14 +56,14 @@ func kept(t *testing.T, n *broker.MemoryNode, channel string) broker.Snapshot {
 	return k
 }
 
-func TestMemoryIsOutOfReachBeforeRun(t *testing.T) {
+func TestMemory_UnhealthyBeforeRun(t *testing.T) {
 	node := broker.NewMemory(broker.MemoryOptions{}).Node()
 	if err := node.Subscribe(t.Context(), "upload:a"); !errors.Is(err, broker.ErrUnavailable) {
 		t.Errorf("Subscribe before Run returned %v, want ErrUnavailable", err)
 	}
 }
 
-func TestMemoryKeepsNoMoreThanItsBounds(t *testing.T) {
+func TestMemory_KeepsWithinBounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hub := broker.NewMemory(broker.MemoryOptions{Messages: 2, TTL: time.Minute})
 		node, _ := connect(t, hub)
@@ -81,7 +81,7 @@ func TestMemoryKeepsNoMoreThanItsBounds(t *testing.T) {
 	})
 }
 
-func TestMemoryForgetsChannelsThatNobodyNeeds(t *testing.T) {
+func TestMemory_ForgetsUnusedChannels(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hub := broker.NewMemory(broker.MemoryOptions{TTL: time.Minute})
 		node, _ := connect(t, hub)
@@ -95,7 +95,7 @@ func TestMemoryForgetsChannelsThatNobodyNeeds(t *testing.T) {
 	})
 }
 
-func TestMemoryTellsANewEpoch(t *testing.T) {
+func TestMemory_NewEpoch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hub := broker.NewMemory(broker.MemoryOptions{})
 		node, e := connect(t, hub)

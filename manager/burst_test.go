@@ -148,8 +148,8 @@ func TestBurst_IsBounded(t *testing.T) {
 	}
 }
 
-// TestInvariant1ALargeAudienceGetsEachMessageOnceInOrder has several publish while others come and go.
-func TestInvariant1ALargeAudienceGetsEachMessageOnceInOrder(t *testing.T) {
+// TestInvariant1LargeAudienceGetsEachMessageOnce has several publish while others come and go.
+func TestInvariant1LargeAudienceGetsEachMessageOnce(t *testing.T) {
 	const publishers, each = 3, 40
 	m := open(t, Options{})
 	c := crowd(t, m, "cat")[0]

@@ -46,9 +46,9 @@ func TestInvariant1EachMessageReachesEachConnectionOnceInOrder(t *testing.T) {
 	}
 }
 
-// TestInvariant1ALostMessageIsSaid: a message that a connection cannot accept is counted, and the other connections
+// TestInvariant1LossIsAnnounced: a message that a connection cannot accept is counted, and the other connections
 // receive it.
-func TestInvariant1ALostMessageIsSaid(t *testing.T) {
+func TestInvariant1LossIsAnnounced(t *testing.T) {
 	m := open(t, Options{})
 	for i, outcome := range []Outcome{Dropped, Queued, Conflated} {
 		user := fmt.Sprint("user ", i)

@@ -40,7 +40,7 @@ func wantReceivers(t *testing.T, r *registry, want ...int) {
 	check(t, r)
 }
 
-func TestClaimMakesAllConnectionsOfTheUserReceivers(t *testing.T) {
+func TestClaim_CoversAllConnectionsOfUser(t *testing.T) {
 	r, shown := newRegistry(1), shows{}
 	r.Connect("ann", 1, 0, nil, shown.connected)
 	r.Connect("ann", 2, 0, nil, shown.connected)
@@ -112,7 +112,7 @@ func TestRegistry_InheritedClaimsGiveWayAtTheLimit(t *testing.T) {
 	}
 }
 
-func TestHeldSubscriptionOutlivesTheClaims(t *testing.T) {
+func TestRelease_KeepsConnectionsOwnSubscription(t *testing.T) {
 	r, shown := newRegistry(1), shows{}
 	r.Connect("ann", 1, 0, nil, shown.connected)
 	must(t, r.SubscribeConn("ann", 1, "cat", 0, shown.claimed))
@@ -129,7 +129,7 @@ func TestHeldSubscriptionOutlivesTheClaims(t *testing.T) {
 	wantReceivers(t, r)
 }
 
-func TestUserWithoutConnectionWaits(t *testing.T) {
+func TestClaim_PendingUntilConnect(t *testing.T) {
 	r, shown := newRegistry(1), shows{}
 	must(t, r.SubscribeUser("ann", "cat", 0, 0, 5, shown.held))
 	shown.want(t)
@@ -148,7 +148,7 @@ func TestUserWithoutConnectionWaits(t *testing.T) {
 	}
 }
 
-func TestExpirePendingSparesWhoCameLater(t *testing.T) {
+func TestExpirePending_SparesConnectedUsers(t *testing.T) {
 	r := newRegistry(4)
 	for i, user := range []string{"ann", "bob", "cem"} {
 		must(t, r.SubscribeUser(user, "cat", 0, 0, 0, nil))
@@ -163,7 +163,7 @@ func TestExpirePendingSparesWhoCameLater(t *testing.T) {
 	}
 }
 
-func TestARefusalProlongsNoWaiting(t *testing.T) {
+func TestClaim_RefusalDoesNotProlongPending(t *testing.T) {
 	r := newRegistry(1)
 	must(t, r.SubscribeUser("ann", "cat", 1, 0, 1, nil))
 	wantError(t, ErrLimit, r.SubscribeUser("ann", "dog", 1, 0, 5, nil))
@@ -173,7 +173,7 @@ func TestARefusalProlongsNoWaiting(t *testing.T) {
 	check(t, r)
 }
 
-func TestRefusals(t *testing.T) {
+func TestRegistry_Refusals(t *testing.T) {
 	r := newRegistry(1)
 	nobody := func(*tUpload, bool) { t.Error("a refused claim entered") }
 	wantError(t, ErrUnknown, r.SubscribeConn("ann", 1, "cat", 0, nobody))
@@ -222,7 +222,7 @@ func TestRegistry_ConnectAtTheLimit(t *testing.T) {
 	})
 }
 
-func TestManySubscriptionsOfOneUser(t *testing.T) {
+func TestUser_ManySubscriptions(t *testing.T) {
 	r := newRegistry(2)
 	r.Connect("ann", 1, 0, nil, nil)
 	const n = 5 * maxListed
@@ -247,7 +247,7 @@ func TestManySubscriptionsOfOneUser(t *testing.T) {
 	empty(t, r)
 }
 
-func TestEachConnectionMayCallTheRegistry(t *testing.T) {
+func TestEachConnection_MayCallRegistry(t *testing.T) {
 	r := newRegistry(4)
 	for c := range 50 {
 		r.Connect(fmt.Sprint("user ", c/3), c+1, 0, nil, nil)

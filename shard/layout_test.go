@@ -12,14 +12,14 @@ type state struct{ _, _ *int }
 // conn is an interface, like the manager's connections.
 type conn interface{ Send() }
 
-func TestShardFillsWholeCacheLines(t *testing.T) {
+func TestLayout_ShardFillsCacheLines(t *testing.T) {
 	if size := unsafe.Sizeof(Shard[conn, state]{}); size == 0 || size%cacheLine != 0 {
 		t.Errorf("a shard has %d bytes, want a multiple of %d", size, cacheLine)
 	}
 }
 
-// TestObjectsStayWithinTheirBudget asserts the allocator's size classes: one byte more costs the next one.
-func TestObjectsStayWithinTheirBudget(t *testing.T) {
+// TestLayout_ObjectsStayWithinBudget asserts the allocator's size classes: one byte more costs the next one.
+func TestLayout_ObjectsStayWithinBudget(t *testing.T) {
 	for _, object := range []struct {
 		name         string
 		size, atMost uintptr
@@ -35,7 +35,7 @@ func TestObjectsStayWithinTheirBudget(t *testing.T) {
 	}
 }
 
-func TestTheOnlyReceiverLiesInsideItsUpload(t *testing.T) {
+func TestLayout_SingleReceiverIsInline(t *testing.T) {
 	r := newRegistry(1)
 	r.Connect("ann", 1, 0, nil, nil)
 	if err := r.SubscribeConn("ann", 1, "cat", 0, func(*tUpload, bool) {}); err != nil {
@@ -48,7 +48,7 @@ func TestTheOnlyReceiverLiesInsideItsUpload(t *testing.T) {
 	})
 }
 
-func TestNumberOfShards(t *testing.T) {
+func TestNew_NumberOfShards(t *testing.T) {
 	for want, expected := range map[int]int{1: 1, 2: 2, 3: 4, 4: 4, 5: 8, 1000: 1024} {
 		if got := len(newRegistry(want).shards); got != expected {
 			t.Errorf("asked for %d shards there are %d, want %d", want, got, expected)

@@ -41,13 +41,13 @@ func wantSpread(t *testing.T, r *registry, ids []string) {
 	}
 }
 
-func TestOrdinaryIDsSpreadOverTheShards(t *testing.T) {
+func TestHash_SpreadsOrdinaryIDs(t *testing.T) {
 	wantSpread(t, newRegistry(placementShards), chosen(func(string) bool { return true }))
 }
 
-// TestChosenIDsCannotBeSteeredToOneShard tries an attack that would succeed if the seed were mixed into the finished
+// TestHash_ChosenIDsCannotBeSteered tries an attack that would succeed if the seed were mixed into the finished
 // hash, or if there were no seed.
-func TestChosenIDsCannotBeSteeredToOneShard(t *testing.T) {
+func TestHash_ChosenIDsCannotBeSteered(t *testing.T) {
 	other := newRegistry(placementShards)
 	first := other.shard(other.key("upload-0").hash)
 	for name, pick := range map[string]func(id string) bool{
@@ -60,7 +60,7 @@ func TestChosenIDsCannotBeSteeredToOneShard(t *testing.T) {
 }
 
 // The shard is chosen by the top bits, so that the maps inside it, which go by the low ones, still spread.
-func TestIDsOfOneShardDifferInTheirLowBits(t *testing.T) {
+func TestHash_IDsOfShardDifferInLowBits(t *testing.T) {
 	r := newRegistry(placementShards)
 	first := r.shard(r.key("upload-0").hash)
 	low := map[uint64]bool{}

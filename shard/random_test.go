@@ -50,7 +50,7 @@ func empty(t tester, r *registry) {
 	}
 }
 
-func TestRandomOperationsKeepTheRegistryConsistent(t *testing.T) { rapid.Check(t, anyOperations) }
+func TestRegistry_RandomOperationsStayConsistent(t *testing.T) { rapid.Check(t, anyOperations) }
 
 // FuzzOperations is the same with operations that a fuzzer chooses.
 func FuzzOperations(f *testing.F) { f.Fuzz(rapid.MakeFuzz(anyOperations)) }
@@ -86,9 +86,9 @@ func TestInvariant3NothingIsLeft(t *testing.T) {
 	empty(t, r)
 }
 
-// TestInvariant3WhoEntersIsThere has users join and leave one upload so quickly that it is removed and created again
+// TestInvariant3ConnectedUserIsPresent has users join and leave one upload so quickly that it is removed and created again
 // all the time. A user that joined must be found in the current upload, not in a removed one.
-func TestInvariant3WhoEntersIsThere(t *testing.T) {
+func TestInvariant3ConnectedUserIsPresent(t *testing.T) {
 	r := newRegistry(1)
 	var work sync.WaitGroup
 	for c := 1; c <= 4; c++ {

@@ -28,7 +28,7 @@ func things() (t table[*thing], load, add func(string) *thing, remove func(*thin
 	return t, load, add, remove
 }
 
-func TestIDsWithTheSameHashAreKeptApart(t *testing.T) {
+func TestTable_SameHashIsKeptApart(t *testing.T) {
 	table, load, add, remove := things()
 	ids := []string{"first", "second", "third"}
 	for _, leave := range ids { // the other objects stay, in any order of removal
@@ -70,9 +70,9 @@ func TestIDsWithTheSameHashAreKeptApart(t *testing.T) {
 	}
 }
 
-// TestIDsWithTheSameHashAreMadeOnce adds and removes colliding ids concurrently. Only one goroutine adds and removes
+// TestTable_SameHashIsCreatedOnce adds and removes colliding ids concurrently. Only one goroutine adds and removes
 // each id, so it must always find its own object.
-func TestIDsWithTheSameHashAreMadeOnce(t *testing.T) {
+func TestTable_SameHashIsCreatedOnce(t *testing.T) {
 	_, load, add, remove := things()
 	var work sync.WaitGroup
 	for i := range 4 {

@@ -33,7 +33,7 @@ func receivers(r *registry) (times map[int]int, slots, room int) {
 	return times, slots, room
 }
 
-func TestReceiversLeaveInAnyOrder(t *testing.T) {
+func TestReceivers_LeaveInAnyOrder(t *testing.T) {
 	const n = 2000
 	r := newRegistry(4)
 	follow(t, r, n)
@@ -63,7 +63,7 @@ func TestReceiversLeaveInAnyOrder(t *testing.T) {
 	}
 }
 
-func TestRoomOfReceiversShrinks(t *testing.T) {
+func TestReceivers_CapacityShrinks(t *testing.T) {
 	const n, stay = 2000, 10
 	r := newRegistry(1)
 	follow(t, r, n)
@@ -80,7 +80,7 @@ func TestRoomOfReceiversShrinks(t *testing.T) {
 	check(t, r)
 }
 
-func TestUploadStaysForItsState(t *testing.T) {
+func TestUpload_StaysWhileItHasState(t *testing.T) {
 	r := newRegistry(1)
 	r.With("cat", func(u *tUpload) { u.State = 7 })
 	if !r.WithKnown("cat", func(u *tUpload) {
@@ -96,7 +96,7 @@ func TestUploadStaysForItsState(t *testing.T) {
 	}
 }
 
-func TestUploadIsMadeAndForgottenByWith(t *testing.T) {
+func TestWith_CreatesAndForgetsUpload(t *testing.T) {
 	r := New(Config[int, int]{Shards: 1}) // without Idle no state is worth keeping
 	r.With("cat", func(u *Upload[int, int]) { u.State = 7 })
 	if got := r.Counts(); got != (Counts{}) {
@@ -104,7 +104,7 @@ func TestUploadIsMadeAndForgottenByWith(t *testing.T) {
 	}
 }
 
-func TestEachUploadVisitsAll(t *testing.T) {
+func TestEachUpload_VisitsAll(t *testing.T) {
 	r := newRegistry(4)
 	for i := range 100 {
 		r.With(fmt.Sprint(i), func(u *tUpload) { u.State = 1 })

@@ -128,8 +128,8 @@ func always(fn func(m broker.Message) []broker.Message) func() func(broker.Messa
 	return func() func(broker.Message) []broker.Message { return fn }
 }
 
-// TestBrokenBrokersAreNoticed breaks one promise after the other, and each time asks the clause that is about it.
-func TestBrokenBrokersAreNoticed(t *testing.T) {
+// TestSuite_NoticesBrokenBrokers breaks one promise after the other, and each time asks the clause that is about it.
+func TestSuite_NoticesBrokenBrokers(t *testing.T) {
 	for _, b := range breakages() {
 		t.Run(b.name, func(t *testing.T) {
 			if b.failure != leak { // goroutines are counted while nothing else runs

@@ -113,8 +113,8 @@ func (s *flakyBroker) comeBack() {
 	s.handler.Health(nil)
 }
 
-// TestFaultsAreAccountedFor exposes sound and broken nodes to all faults, and reads the account.
-func TestFaultsAreAccountedFor(t *testing.T) {
+// TestSuite_AccountsForFaults exposes sound and broken nodes to all faults, and reads the account.
+func TestSuite_AccountsForFaults(t *testing.T) {
 	for name, e := range map[string]struct {
 		writer, reader            *flakyBroker
 		losesHistory, renewsEpoch bool

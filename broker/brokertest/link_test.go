@@ -65,7 +65,7 @@ func ask(conn net.Conn, line string) (string, error) {
 	return strings.TrimSpace(answer), err
 }
 
-func TestLinkIsCutAndMended(t *testing.T) {
+func TestLink_CutAndRestored(t *testing.T) {
 	l := brokertest.NewLink(t, echo(t))
 	conn := dial(t, l)
 	if answer, err := ask(conn, "hello"); answer != "hello" {
@@ -85,7 +85,7 @@ func TestLinkIsCutAndMended(t *testing.T) {
 	}
 }
 
-func TestLinkIsSilencedAndMended(t *testing.T) {
+func TestLink_SilencedAndRestored(t *testing.T) {
 	l := brokertest.NewLink(t, echo(t))
 	conn := dial(t, l)
 	if answer, err := ask(conn, "hello"); answer != "hello" {
@@ -102,7 +102,7 @@ func TestLinkIsSilencedAndMended(t *testing.T) {
 	}
 }
 
-func TestLinkIsSlowed(t *testing.T) {
+func TestLink_Slowed(t *testing.T) {
 	const latency = 40 * time.Millisecond
 	l := brokertest.NewLink(t, echo(t))
 	conn := dial(t, l)

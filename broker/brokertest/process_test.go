@@ -27,7 +27,7 @@ func greeting(t *testing.T, addr string, patience time.Duration) (string, error)
 	return string(words[:n]), err
 }
 
-func TestProcessIsPausedAndKilled(t *testing.T) {
+func TestProcess_IsPausedAndKilled(t *testing.T) {
 	addr := brokertest.FreeAddr(t)
 	p := brokertest.StartProcess(t, addr, func(keep bool) *exec.Cmd {
 		cmd := exec.Command(os.Args[0])

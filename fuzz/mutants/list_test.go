@@ -2,6 +2,9 @@ package main
 
 import (
 	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -30,7 +33,39 @@ func TestParse_AcceptsTheList(t *testing.T) {
 		} else if n := strings.Count(string(source), m.search); n != 1 {
 			t.Errorf("%s: the text to replace occurs %d times in %s, must occur once", m.name, n, m.file)
 		}
+		for _, arguments := range m.tests {
+			for _, name := range unknownTests(t, arguments) {
+				t.Errorf("%s: no test has a name like %q", m.name, name)
+			}
+		}
 	}
+}
+
+// unknownTests returns the names in the -run of go test's arguments that no test of the package has.
+func unknownTests(t *testing.T, arguments string) (unknown []string) {
+	t.Helper()
+	words := strings.Fields(arguments)
+	files, err := filepath.Glob("../../" + words[slices.IndexFunc(words, func(w string) bool {
+		return strings.HasPrefix(w, "./")
+	})] + "/*_test.go")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%s: %d files of tests, %v", arguments, len(files), err)
+	}
+	var sources strings.Builder
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sources.Write(text)
+	}
+	for _, name := range strings.Split(words[slices.Index(words, "-run")+1], "|") {
+		test := regexp.MustCompile(`(?m)^func (Test|Fuzz)\w*` + regexp.QuoteMeta(name) + `\w*\(`)
+		if slices.Contains(words, "-run") && !test.MatchString(sources.String()) {
+			unknown = append(unknown, name)
+		}
+	}
+	return unknown
 }
 
 func TestParse_NamesTheProblem(t *testing.T) {

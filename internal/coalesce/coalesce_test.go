@@ -26,7 +26,7 @@ func wantLog(t *testing.T, e *engine, want ...string) {
 	}
 }
 
-func TestTheNewestStateLeavesAfterTheInterval(t *testing.T) {
+func TestState_NewestLeavesAfterInterval(t *testing.T) {
 	inBubble(t, Config[int, int]{}, func(t *testing.T, th *Coalescer[int, int], e *engine) {
 		must(t, th, "a", 1, true, 1)
 		must(t, th, "b", 2, true, 2)
@@ -42,7 +42,7 @@ func TestTheNewestStateLeavesAfterTheInterval(t *testing.T) {
 	})
 }
 
-func TestWhatIsNoStateLeavesAtOnceAndInOrder(t *testing.T) {
+func TestEvent_LeavesAtOnceAndInOrder(t *testing.T) {
 	inBubble(t, Config[int, int]{}, func(t *testing.T, th *Coalescer[int, int], e *engine) {
 		must(t, th, "a", 1, true, 1)
 		must(t, th, "a", 2, true, 1)
@@ -56,7 +56,7 @@ func TestWhatIsNoStateLeavesAtOnceAndInOrder(t *testing.T) {
 	})
 }
 
-func TestAnEventAwaitsAStateInFlight(t *testing.T) {
+func TestEvent_AwaitsStateInFlight(t *testing.T) {
 	inBubble(t, Config[int, int]{}, func(t *testing.T, th *Coalescer[int, int], e *engine) {
 		e.becomes(func(string, int) (time.Duration, error) { return 30 * time.Millisecond, nil })
 		must(t, th, "a", 1, true, 1)
@@ -68,7 +68,7 @@ func TestAnEventAwaitsAStateInFlight(t *testing.T) {
 	})
 }
 
-func TestOneStateOfManyAtATimeLeavesAtOnce(t *testing.T) {
+func TestState_FirstOfManyLeavesAtOnce(t *testing.T) {
 	inBubble(t, Config[int, int]{}, func(t *testing.T, th *Coalescer[int, int], e *engine) {
 		e.becomes(func(string, int) (time.Duration, error) { return 250 * time.Millisecond, nil })
 		go func() { _, _ = th.Send(context.Background(), "a", 1, true) }()
@@ -80,7 +80,7 @@ func TestOneStateOfManyAtATimeLeavesAtOnce(t *testing.T) {
 	})
 }
 
-func TestTurnsAreTakenInOrder(t *testing.T) {
+func TestTurn_InOrder(t *testing.T) {
 	inBubble(t, Config[int, int]{}, func(t *testing.T, th *Coalescer[int, int], e *engine) {
 		e.becomes(func(string, int) (time.Duration, error) { return time.Millisecond, nil })
 		var want []string
@@ -95,7 +95,7 @@ func TestTurnsAreTakenInOrder(t *testing.T) {
 	})
 }
 
-func TestWhoWaitsForATurnGoesWhenItsContextEnds(t *testing.T) {
+func TestTurn_EndsWithContext(t *testing.T) {
 	inBubble(t, Config[int, int]{}, func(t *testing.T, th *Coalescer[int, int], e *engine) {
 		e.becomes(func(string, int) (time.Duration, error) { return time.Second, nil })
 		go func() { _, _ = th.Send(context.Background(), "a", 1, false) }()
@@ -115,7 +115,7 @@ func TestWhoWaitsForATurnGoesWhenItsContextEnds(t *testing.T) {
 	})
 }
 
-func TestAStateThatFailsAtOnceIsItsCallersAffair(t *testing.T) {
+func TestState_ImmediateFailureIsReturned(t *testing.T) {
 	inBubble(t, Config[int, int]{}, func(t *testing.T, th *Coalescer[int, int], e *engine) {
 		e.away()
 		for n := range 3 {
@@ -130,7 +130,7 @@ func TestAStateThatFailsAtOnceIsItsCallersAffair(t *testing.T) {
 	})
 }
 
-func TestWhatFailsInTheBackgroundIsTriedAgainMoreAndMoreSeldom(t *testing.T) {
+func TestBackground_RetriesWithBackoff(t *testing.T) {
 	var failed []string
 	cfg := Config[int, int]{Retry: interval, RetryMost: 300 * time.Millisecond,
 		Failed: func(key string, err error) { failed = append(failed, key+" "+err.Error()) }}
@@ -165,7 +165,7 @@ func TestWhatFailsInTheBackgroundIsTriedAgainMoreAndMoreSeldom(t *testing.T) {
 	})
 }
 
-func TestAFailedStateYieldsToANewerOne(t *testing.T) {
+func TestState_FailedYieldsToNewer(t *testing.T) {
 	inBubble(t, Config[int, int]{Retry: interval}, func(t *testing.T, th *Coalescer[int, int], e *engine) {
 		e.becomes(func(_ string, n int) (time.Duration, error) {
 			if n == 2 {
@@ -186,7 +186,7 @@ func TestAFailedStateYieldsToANewerOne(t *testing.T) {
 	})
 }
 
-func TestAHangingAttemptIsGivenUp(t *testing.T) {
+func TestBackground_HangingAttemptIsCancelled(t *testing.T) {
 	inBubble(t, Config[int, int]{Patience: time.Second}, func(t *testing.T, th *Coalescer[int, int], e *engine) {
 		must(t, th, "a", 1, true, 1)
 		must(t, th, "a", 2, true, 1)
@@ -198,7 +198,7 @@ func TestAHangingAttemptIsGivenUp(t *testing.T) {
 	})
 }
 
-func TestWhatIsSentInTheBackgroundAtATimeIsBounded(t *testing.T) {
+func TestBackground_ConcurrencyIsBounded(t *testing.T) {
 	inBubble(t, Config[int, int]{Parallel: 3}, func(t *testing.T, th *Coalescer[int, int], e *engine) {
 		for n := range 20 {
 			must(t, th, fmt.Sprint("k", n), 1, true, 1)
@@ -214,7 +214,7 @@ func TestWhatIsSentInTheBackgroundAtATimeIsBounded(t *testing.T) {
 	})
 }
 
-func TestWhatWaitsIsBounded(t *testing.T) {
+func TestCoalescer_WaitingIsBounded(t *testing.T) {
 	inBubble(t, Config[int, int]{Keys: 2, Parallel: 1}, func(t *testing.T, th *Coalescer[int, int], e *engine) {
 		for _, key := range []string{"a", "b", "c"} {
 			must(t, th, key, 1, true, 1)
@@ -233,7 +233,7 @@ func TestWhatWaitsIsBounded(t *testing.T) {
 	})
 }
 
-func TestManyKeysAreDueAtATime(t *testing.T) {
+func TestCoalescer_ManyKeysDueTogether(t *testing.T) {
 	inBubble(t, Config[int, int]{}, func(t *testing.T, th *Coalescer[int, int], e *engine) {
 		for n := range 3 * batch {
 			must(t, th, fmt.Sprint("k", n), 1, true, 1)
@@ -248,7 +248,7 @@ func TestManyKeysAreDueAtATime(t *testing.T) {
 	})
 }
 
-func TestCloseSendsWhatWaits(t *testing.T) {
+func TestClose_SendsWaiting(t *testing.T) {
 	inBubble(t, Config[int, int]{}, func(t *testing.T, th *Coalescer[int, int], e *engine) {
 		must(t, th, "a", 1, true, 1)
 		must(t, th, "a", 2, true, 1)
@@ -265,7 +265,7 @@ func TestCloseSendsWhatWaits(t *testing.T) {
 	})
 }
 
-func TestCloseSaysWhatCouldNotBeSent(t *testing.T) {
+func TestClose_ReportsUnsent(t *testing.T) {
 	inBubble(t, Config[int, int]{}, func(t *testing.T, th *Coalescer[int, int], e *engine) {
 		for _, key := range []string{"a", "b", "c"} {
 			must(t, th, key, 1, true, 1)
@@ -289,7 +289,7 @@ func TestCloseSaysWhatCouldNotBeSent(t *testing.T) {
 	})
 }
 
-func TestCloseReturnsWhenItsContextEnds(t *testing.T) {
+func TestClose_EndsWithContext(t *testing.T) {
 	inBubble(t, Config[int, int]{}, func(t *testing.T, th *Coalescer[int, int], e *engine) {
 		must(t, th, "a", 1, true, 1)
 		must(t, th, "a", 2, true, 1)
@@ -305,7 +305,7 @@ func TestCloseReturnsWhenItsContextEnds(t *testing.T) {
 	})
 }
 
-func TestCloseAwaitsACallerWhoHasTheTurn(t *testing.T) {
+func TestClose_AwaitsCallerWithTurn(t *testing.T) {
 	inBubble(t, Config[int, int]{}, func(t *testing.T, th *Coalescer[int, int], e *engine) {
 		must(t, th, "a", 1, true, 1)
 		e.becomes(func(string, int) (time.Duration, error) { return 300 * time.Millisecond, nil })

@@ -44,7 +44,7 @@ func (i *ideal) take(n int, now time.Duration, state bool) {
 	}
 }
 
-func TestItDoesWhatTheModelDoes(t *testing.T) {
+func TestCoalescer_AgreesWithModel(t *testing.T) {
 	for seed := range uint64(100) {
 		inBubble(t, Config[int, int]{Parallel: 2}, func(t *testing.T, th *Coalescer[int, int], e *engine) {
 			random := rand.New(rand.NewPCG(seed, 1))
@@ -151,7 +151,7 @@ func (p *publisher) check(t *testing.T, e *engine) (states int) {
 	return states
 }
 
-func TestSlowAndFailingEngines(t *testing.T) {
+func TestCoalescer_SlowAndFailingBrokers(t *testing.T) {
 	for seed := range uint64(60) {
 		cfg := Config[int, int]{Parallel: 2, Retry: interval, RetryMost: 4 * interval}
 		inBubble(t, cfg, func(t *testing.T, th *Coalescer[int, int], e *engine) {
@@ -187,7 +187,7 @@ func TestSlowAndFailingEngines(t *testing.T) {
 	}
 }
 
-func TestManyPublishersOfAKey(t *testing.T) {
+func TestCoalescer_ManyPublishersOfKey(t *testing.T) {
 	inBubble(t, Config[int, int]{Keys: 3}, func(t *testing.T, th *Coalescer[int, int], e *engine) {
 		var working sync.WaitGroup
 		for i := range uint64(8) {

@@ -181,7 +181,7 @@ func (f *fixture) found(uploadID string) result {
 	return found
 }
 
-func TestThePageNeedsNothingButWhatItServes(t *testing.T) {
+func TestPage_IsSelfContained(t *testing.T) {
 	f := newFixture(t, 5<<20)
 	res := f.get("/")
 	body, err := io.ReadAll(res.Body)
@@ -227,7 +227,7 @@ func TestAssets(t *testing.T) {
 	}
 }
 
-func TestNothingIsKnownOfOtherUploads(t *testing.T) {
+func TestResult_UnknownUpload(t *testing.T) {
 	f := newFixture(t, 0)
 	for _, path := range []string{"/demo/uploads/other", "/demo/uploads/other/thumbnail"} {
 		if res := f.get(path); res.StatusCode != http.StatusNoContent {

@@ -50,7 +50,7 @@ func pngOf(t *testing.T, m image.Image) []byte {
 // tinyWebP is one pixel.
 const tinyWebP = "UklGRiQAAABXRUJQVlA4IBgAAAAwAQCdASoBAAEAAwA0JaQAA3AA/vuUAAA="
 
-func TestPicturesGetDimensionsAndAThumbnail(t *testing.T) {
+func TestPicture_DimensionsAndThumbnail(t *testing.T) {
 	webp, err := base64.StdEncoding.DecodeString(tinyWebP)
 	if err != nil {
 		t.Fatal(err)
@@ -105,7 +105,7 @@ func claiming(width, height uint32) []byte {
 	return binary.BigEndian.AppendUint32(file, crc32.ChecksumIEEE(header))
 }
 
-func TestPicturesThatCannotBeDecodedAreDescribed(t *testing.T) {
+func TestPicture_UndecodableIsDescribed(t *testing.T) {
 	whole := pngOf(t, painted(100, 100, color.Black))
 	for remark, file := range map[string][]byte{
 		"too large for a thumbnail":  claiming(10_000, 5_001),
@@ -125,7 +125,7 @@ func TestPicturesThatCannotBeDecodedAreDescribed(t *testing.T) {
 	}
 }
 
-func TestDecodableBounds(t *testing.T) {
+func TestPicture_DecodableBounds(t *testing.T) {
 	for _, c := range []struct {
 		width, height int
 		size          int64
@@ -140,14 +140,14 @@ func TestDecodableBounds(t *testing.T) {
 	}
 }
 
-func TestADecoderThatPanicsIsAnError(t *testing.T) {
+func TestPicture_DecoderPanicIsError(t *testing.T) {
 	_, err := safely(func(io.Reader) (image.Image, error) { panic("index out of range") }, nil)
 	if err == nil || !strings.Contains(err.Error(), "index out of range") {
 		t.Errorf("returned %v, want the panic as an error", err)
 	}
 }
 
-func TestDecodingHasAnEnd(t *testing.T) {
+func TestPicture_DecodingEndsInTime(t *testing.T) {
 	d := &Demo{}
 	file := strings.NewReader("picture")
 	over := &pictureSource{demo: d, file: file, until: time.Now().Add(-time.Second)}
@@ -165,7 +165,7 @@ func TestDecodingHasAnEnd(t *testing.T) {
 	}
 }
 
-func TestThumbnailSize(t *testing.T) {
+func TestPicture_ThumbnailSize(t *testing.T) {
 	for in, want := range map[image.Point]image.Point{
 		{320, 320}: {320, 320}, {321, 100}: {320, 99}, {10, 20}: {10, 20}, {50_000, 1}: {320, 1}, {1, 50_000}: {1, 320},
 	} {
@@ -175,7 +175,7 @@ func TestThumbnailSize(t *testing.T) {
 	}
 }
 
-func TestOnlyTheNewestResultsAreKept(t *testing.T) {
+func TestResult_OnlyNewestAreKept(t *testing.T) {
 	var s results
 	for i := range maxResults {
 		s.put(&result{UploadID: fmt.Sprint(i)})

@@ -15,7 +15,7 @@ import (
 	"github.com/shoal-go/shoal/manager"
 )
 
-func TestEachPieceOfABodyHasItsDeadline(t *testing.T) {
+func TestBody_EachReadHasDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var deadlines []time.Duration
 		begun := time.Now()
@@ -35,7 +35,7 @@ func TestEachPieceOfABodyHasItsDeadline(t *testing.T) {
 	})
 }
 
-func TestABodyIsNotReadAfterClose(t *testing.T) {
+func TestBody_NotReadAfterClose(t *testing.T) {
 	d := &Demo{}
 	d.Close()
 	b := &bodyReader{demo: d, body: strings.NewReader("ab"), deadline: func(time.Time) error { return nil }}
@@ -44,7 +44,7 @@ func TestABodyIsNotReadAfterClose(t *testing.T) {
 	}
 }
 
-func TestAStoredCopyThatDiffersIsFound(t *testing.T) {
+func TestStore_DifferingCopyIsFound(t *testing.T) {
 	m, err := manager.New(manager.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -67,7 +67,7 @@ func TestAStoredCopyThatDiffersIsFound(t *testing.T) {
 	}
 }
 
-func TestATempFileLeavesNothingBehind(t *testing.T) {
+func TestStore_TempFileIsRemoved(t *testing.T) {
 	for _, unlinked := range []bool{true, false} { // as on systems that keep the name of an open file
 		dir := t.TempDir()
 		file, err := newTempFile(dir)
@@ -90,7 +90,7 @@ func TestATempFileLeavesNothingBehind(t *testing.T) {
 	}
 }
 
-func TestBodyErrorsAreTold(t *testing.T) {
+func TestBody_ErrorsAreReported(t *testing.T) {
 	d := &Demo{maxBytes: 1}
 	for status, err := range map[int]error{
 		http.StatusRequestTimeout:        fmt.Errorf("read: %w", os.ErrDeadlineExceeded),

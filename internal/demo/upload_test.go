@@ -16,7 +16,7 @@ import (
 	"github.com/shoal-go/shoal/manager"
 )
 
-func TestUploadReportsWhatItDoes(t *testing.T) {
+func TestUpload_ReportsProgress(t *testing.T) {
 	f := newFixture(t, 0)
 	file := bytes.Repeat([]byte("shoal "), 100_000)
 	sum := fmt.Sprintf("%x", sha256.Sum256(file))
@@ -56,7 +56,7 @@ func TestUploadReportsWhatItDoes(t *testing.T) {
 	wantEmpty(t, f.dir)
 }
 
-func TestUploadOfNothing(t *testing.T) {
+func TestUpload_Empty(t *testing.T) {
 	f := newFixture(t, 0)
 	if res := f.post("/demo/uploads/u", http.NoBody); res.StatusCode != http.StatusOK {
 		t.Fatalf("answered %d, want 200", res.StatusCode)
@@ -67,7 +67,7 @@ func TestUploadOfNothing(t *testing.T) {
 	}
 }
 
-func TestUploadTooLarge(t *testing.T) {
+func TestUpload_TooLarge(t *testing.T) {
 	bodies := map[string]io.Reader{
 		"announced":   strings.NewReader(strings.Repeat("x", 1025)),
 		"unannounced": io.MultiReader(strings.NewReader(strings.Repeat("x", 1025))),
@@ -85,7 +85,7 @@ func TestUploadTooLarge(t *testing.T) {
 	}
 }
 
-func TestUploadThatIsAnnouncedTooLargeIsNotRead(t *testing.T) {
+func TestUpload_AnnouncedTooLargeIsNotRead(t *testing.T) {
 	f := newFixture(t, 1024)
 	body := iotest.ErrReader(errors.New("was read"))
 	req := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/demo/uploads/u", body)
@@ -97,14 +97,14 @@ func TestUploadThatIsAnnouncedTooLargeIsNotRead(t *testing.T) {
 	}
 }
 
-func TestUploadOfTheLargestSize(t *testing.T) {
+func TestUpload_LargestSize(t *testing.T) {
 	f := newFixture(t, 1024)
 	if res := f.post("/demo/uploads/u", strings.NewReader(strings.Repeat("x", 1024))); res.StatusCode != http.StatusOK {
 		t.Errorf("answered %d, want 200", res.StatusCode)
 	}
 }
 
-func TestUploadThatIsCutOffCanBeSentAgain(t *testing.T) {
+func TestUpload_CutOffCanBeRepeated(t *testing.T) {
 	f := newFixture(t, 0)
 	body, feed := io.Pipe()
 	answer := f.begin("u", body)
@@ -153,7 +153,7 @@ func (f *fixture) begin(uploadID string, body io.Reader) (answer func() (*http.R
 	}
 }
 
-func TestUploadOfAnIdThatIsUnderWay(t *testing.T) {
+func TestUpload_IDInProgress(t *testing.T) {
 	f := newFixture(t, 0)
 	body, feed := io.Pipe()
 	answer := f.begin("u", body)
@@ -166,7 +166,7 @@ func TestUploadOfAnIdThatIsUnderWay(t *testing.T) {
 	}
 }
 
-func TestTooManyUploads(t *testing.T) {
+func TestUpload_TooMany(t *testing.T) {
 	f := newFixture(t, 0)
 	for i := range maxUploads {
 		if refused := f.demo.admit(fmt.Sprint(i), func() {}); refused != nil {
@@ -182,7 +182,7 @@ func TestTooManyUploads(t *testing.T) {
 	f.silent()
 }
 
-func TestCloseEndsUploadsThatWaitForTheirClient(t *testing.T) {
+func TestClose_EndsWaitingUploads(t *testing.T) {
 	f := newFixture(t, 0)
 	body, feed := io.Pipe()
 	answer := f.begin("u", body)
@@ -207,7 +207,7 @@ func TestCloseEndsUploadsThatWaitForTheirClient(t *testing.T) {
 	f.demo.Close() // has no effect
 }
 
-func TestUploadFromAnotherSiteIsRefused(t *testing.T) {
+func TestUpload_OtherOriginIsRefused(t *testing.T) {
 	f := newFixture(t, 0)
 	for _, header := range [][]string{{"Sec-Fetch-Site", "cross-site"}, {"Origin", "https://evil.example"}} {
 		if res := f.post("/demo/uploads/u", strings.NewReader("x"), header...); res.StatusCode != http.StatusForbidden {
@@ -220,7 +220,7 @@ func TestUploadFromAnotherSiteIsRefused(t *testing.T) {
 	}
 }
 
-func TestUploadIDsKeepTheRules(t *testing.T) {
+func TestUpload_IDsAreValid(t *testing.T) {
 	f := newFixture(t, 0)
 	for _, id := range []string{strings.Repeat("x", 256), "a%00b", "%FF"} {
 		for _, res := range []*http.Response{
@@ -236,7 +236,7 @@ func TestUploadIDsKeepTheRules(t *testing.T) {
 	}
 }
 
-func TestUploadThatCannotBeStoredTellsNoPath(t *testing.T) {
+func TestUpload_StoreFailureHidesPath(t *testing.T) {
 	f := newFixture(t, 0)
 	if err := os.Remove(f.dir); err != nil {
 		t.Fatal(err)
@@ -248,7 +248,7 @@ func TestUploadThatCannotBeStoredTellsNoPath(t *testing.T) {
 	}
 }
 
-func TestNewChecksItsOptions(t *testing.T) {
+func TestNew_ChecksOptions(t *testing.T) {
 	m := &manager.Manager{}
 	for want, o := range map[string]Options{
 		"Options.Manager is nil":        {},

@@ -80,7 +80,7 @@ func stuck(t *testing.T, messages, bytes int) (k *Queue[message], d *desk, relea
 	return k, d, sync.OnceFunc(func() { close(d.shut) })
 }
 
-func TestMessagesAreHandledInOrder(t *testing.T) {
+func TestDispatcher_HandlesInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k, d, release := stuck(t, 100, 100)
 		for n := range 3 {
@@ -96,9 +96,9 @@ func TestMessagesAreHandledInOrder(t *testing.T) {
 	})
 }
 
-// TestMessagesAreBoundedByNumber: an excess message is dropped and its channel reported after all earlier messages,
+// TestDispatcher_BoundedByNumber: an excess message is dropped and its channel reported after all earlier messages,
 // even if no further message arrives.
-func TestMessagesAreBoundedByNumber(t *testing.T) {
+func TestDispatcher_BoundedByNumber(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k, d, release := stuck(t, 2, 100)
 		for n := range 5 {
@@ -114,7 +114,7 @@ func TestMessagesAreBoundedByNumber(t *testing.T) {
 	})
 }
 
-func TestMessagesAreBoundedByBytes(t *testing.T) {
+func TestDispatcher_BoundedByBytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k, d, release := stuck(t, 100, 10)
 		k.Put(message{channel: "b", n: 0, size: 6})
@@ -131,7 +131,7 @@ func TestMessagesAreBoundedByBytes(t *testing.T) {
 }
 
 // A message that never fits is named even though nothing else is there.
-func TestAMessageThatIsTooLargeIsNamed(t *testing.T) {
+func TestLoss_TooLargeMessageIsReported(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k, d := open(t, 1, 10, 10)
 		k.Put(message{channel: "b", size: 11})
@@ -140,7 +140,7 @@ func TestAMessageThatIsTooLargeIsNamed(t *testing.T) {
 	})
 }
 
-func TestEachChannelWithLossesIsNamedOnce(t *testing.T) {
+func TestLoss_ChannelIsReportedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k, d, release := stuck(t, 1, 100)
 		k.Put(message{channel: "a", n: 1})
@@ -156,7 +156,7 @@ func TestEachChannelWithLossesIsNamedOnce(t *testing.T) {
 }
 
 // The list of channels with losses is bounded too: in the end it says that all may have some.
-func TestTooManyChannelsWithLossesStandForAll(t *testing.T) {
+func TestLoss_TooManyChannelsStandForAll(t *testing.T) {
 	for _, test := range []struct {
 		channels, want int
 		all            bool
@@ -180,7 +180,7 @@ func TestTooManyChannelsWithLossesStandForAll(t *testing.T) {
 }
 
 // Put returns while Handle is stuck, however much there is to put.
-func TestPutDoesNotWaitForHandle(t *testing.T) {
+func TestPut_DoesNotWaitForHandler(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k, d, release := stuck(t, 10, 100)
 		for n := range 10_000 {
@@ -195,7 +195,7 @@ func TestPutDoesNotWaitForHandle(t *testing.T) {
 }
 
 // A lane that is stuck does not hold up another.
-func TestLanesDoNotWaitForEachOther(t *testing.T) {
+func TestDispatcher_LanesAreIndependent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stop := make(chan struct{})
 		defer close(stop)
@@ -229,7 +229,7 @@ func TestLanesDoNotWaitForEachOther(t *testing.T) {
 	})
 }
 
-func TestCloseHandlesWhatWasHandedOver(t *testing.T) {
+func TestClose_HandlesWhatWasPut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k, d, release := stuck(t, 2, 100)
 		for n := range 3 {
@@ -245,7 +245,7 @@ func TestCloseHandlesWhatWasHandedOver(t *testing.T) {
 	})
 }
 
-func TestAHandledMessageCanBeCollected(t *testing.T) {
+func TestDispatcher_HandledMessageCanBeCollected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k, _ := open(t, 1, 10, 100)
 		for n := range 3 {
@@ -263,9 +263,9 @@ func TestAHandledMessageCanBeCollected(t *testing.T) {
 	})
 }
 
-// TestEveryMessageIsHandledOrNamed: with concurrent producers, every message is handled in channel order, or its
+// TestDispatcher_EveryMessageIsHandledOrReported: with concurrent producers, every message is handled in channel order, or its
 // channel is reported afterwards.
-func TestEveryMessageIsHandledOrNamed(t *testing.T) {
+func TestDispatcher_EveryMessageIsHandledOrReported(t *testing.T) {
 	const channels, messages = 8, 5000
 	var mu sync.Mutex
 	var putting sync.WaitGroup

@@ -62,7 +62,7 @@ func object(size int) []byte {
 	return []byte(`{"a":"` + strings.Repeat("x", size-len(`{"a":""}`)) + `"}`)
 }
 
-func TestHeaderOfEachLength(t *testing.T) {
+func TestFrame_HeaderOfEachLength(t *testing.T) {
 	for size, header := range map[int][]byte{
 		0:     {0x81, 0},
 		1:     {0x81, 1},
@@ -91,7 +91,7 @@ func TestHeaderOfEachLength(t *testing.T) {
 	}
 }
 
-func TestV1AddsOffsetAndSkipped(t *testing.T) {
+func TestFrame_V1AddsOffsetAndSkipped(t *testing.T) {
 	for _, test := range []struct {
 		offset  uint64
 		skipped uint32
@@ -117,7 +117,7 @@ func TestV1AddsOffsetAndSkipped(t *testing.T) {
 }
 
 // The longer payload of V1 may need a longer header than the base form.
-func TestV1AtTheBordersOfTheHeader(t *testing.T) {
+func TestFrame_V1AtHeaderBoundaries(t *testing.T) {
 	for size := 95; size < 130; size++ {
 		testV1(t, size)
 	}
@@ -147,7 +147,7 @@ func testV1(t *testing.T, size int) {
 	}
 }
 
-func TestAppendKeepsWhatIsThere(t *testing.T) {
+func TestAppend_KeepsPrefix(t *testing.T) {
 	f := ForUpload(Message{UploadID: "cat", Offset: 9, Body: []byte(`{"a":1}`)})
 	wire := New(Ping, Control, nil).Append([]byte("before"), Base, 0)
 	wire = f.Append(wire, V1, 2)
@@ -168,7 +168,7 @@ func TestAppendKeepsWhatIsThere(t *testing.T) {
 	}
 }
 
-func TestFrameOfV1Alone(t *testing.T) {
+func TestFrame_V1Alone(t *testing.T) {
 	f := NewV1(Event, []byte(`{"action":"resumed"}`))
 	if f.For(Base) || !f.For(V1) || f.Class() != Event || f.Opcode() != Text || f.UploadID() != "" {
 		t.Errorf("the frame is %+v", f)
@@ -181,7 +181,7 @@ func TestFrameOfV1Alone(t *testing.T) {
 	}
 }
 
-func TestCloseFrame(t *testing.T) {
+func TestFrame_Close(t *testing.T) {
 	for _, test := range []struct{ name, reason, want string }{
 		{"without a reason", "", ""},
 		{"with a reason", "Server reloading", "Server reloading"},
@@ -205,7 +205,7 @@ func TestCloseFrame(t *testing.T) {
 	}
 }
 
-func TestAppendDoesNotAllocate(t *testing.T) {
+func TestAppend_DoesNotAllocate(t *testing.T) {
 	f := ForUpload(Message{UploadID: "cat", Class: State, Offset: math.MaxUint64, Body: object(200)})
 	room := make([]byte, 0, 1024)
 	if n := testing.AllocsPerRun(100, func() { f.Append(room, V1, math.MaxUint32) }); n != 0 {

@@ -44,7 +44,7 @@ func wantHeld(t *testing.T, l *Log[string], want ...uint64) {
 	}
 }
 
-func TestEmptyLog(t *testing.T) {
+func TestLog_Empty(t *testing.T) {
 	l := New[string]("e", start)
 	wantHeld(t, l)
 	if l.Epoch() != "e" || l.Offset() != 0 || !l.Touched().Equal(start) {
@@ -55,7 +55,7 @@ func TestEmptyLog(t *testing.T) {
 	}
 }
 
-func TestLimits(t *testing.T) {
+func TestLog_Limits(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		limits Limits
@@ -79,7 +79,7 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-func TestSince(t *testing.T) {
+func TestLog_Since(t *testing.T) {
 	lim := Limits{Messages: 3, Bytes: 1 << 30, TTL: time.Hour}
 	for _, test := range []struct {
 		name     string
@@ -113,7 +113,7 @@ func TestSince(t *testing.T) {
 	}
 }
 
-func TestExpire(t *testing.T) {
+func TestLog_Expire(t *testing.T) {
 	const ttl = 10 * time.Second
 	l := filled(generous, 1, 2, 3)
 	l.Expire(start.Add(ttl-1), ttl)
@@ -138,7 +138,7 @@ func TestExpire(t *testing.T) {
 	wantHeld(t, l, 4)
 }
 
-func TestOversizedMessageIsHeldAlone(t *testing.T) {
+func TestLog_OversizedMessageIsHeldAlone(t *testing.T) {
 	lim := Limits{Messages: 10, Bytes: 25, TTL: time.Hour}
 	l := filled(lim, 1, 2)
 	l.Append(3, "large", 1000, start, lim)
@@ -147,7 +147,7 @@ func TestOversizedMessageIsHeldAlone(t *testing.T) {
 	wantHeld(t, l, 4)
 }
 
-func TestDroppedMessagesCanBeCollected(t *testing.T) {
+func TestLog_DroppedMessagesCanBeCollected(t *testing.T) {
 	lim := Limits{Messages: 4, Bytes: 1 << 30, TTL: time.Hour}
 	l := New[*int]("e", start)
 	for offset := uint64(1); offset <= 6; offset++ {
@@ -161,7 +161,7 @@ func TestDroppedMessagesCanBeCollected(t *testing.T) {
 	}
 }
 
-func TestOffsetMustIncrease(t *testing.T) {
+func TestLog_OffsetMustIncrease(t *testing.T) {
 	for _, offset := range []uint64{0, 2, 3} {
 		func() {
 			defer func() {
@@ -174,7 +174,7 @@ func TestOffsetMustIncrease(t *testing.T) {
 	}
 }
 
-func TestFullLogDoesNotAllocate(t *testing.T) {
+func TestLog_FullDoesNotAllocate(t *testing.T) {
 	lim := Limits{Messages: 64, Bytes: 1 << 30, TTL: time.Hour}
 	l := New[string]("e", start)
 	offset := uint64(0)

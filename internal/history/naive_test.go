@@ -79,7 +79,7 @@ func (n *naive) since(offset uint64) (after []uint64, complete bool) {
 	return after, true
 }
 
-func TestLogDoesAsThePlainSlice(t *testing.T) { rapid.Check(t, logOperations) }
+func TestLog_AgreesWithSlice(t *testing.T) { rapid.Check(t, logOperations) }
 
 // FuzzLog is the same with operations that a fuzzer chooses.
 func FuzzLog(f *testing.F) { f.Fuzz(rapid.MakeFuzz(logOperations)) }

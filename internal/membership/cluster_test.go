@@ -157,7 +157,7 @@ func (c *cluster) ask(of *member, answers, missing []string) {
 	}
 }
 
-func TestNodesKnowEachOtherAtOnce(t *testing.T) {
+func TestMembership_NodesJoinAtOnce(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *cluster) {
 		a := c.start(Config{Name: "a"})
 		c.members(a, "a")
@@ -176,7 +176,7 @@ func TestNodesKnowEachOtherAtOnce(t *testing.T) {
 	})
 }
 
-func TestWhoSaysByeIsGoneAtOnce(t *testing.T) {
+func TestMembership_LeavingNodeIsGoneAtOnce(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *cluster) {
 		a, b := c.start(Config{Name: "a"}), c.start(Config{Name: "b"})
 		b.leave()
@@ -189,7 +189,7 @@ func TestWhoSaysByeIsGoneAtOnce(t *testing.T) {
 	})
 }
 
-func TestALostNodeIsMissingAndThenForgotten(t *testing.T) {
+func TestMembership_LostNodeIsMissingThenForgotten(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *cluster) {
 		a, b, d := c.start(Config{Name: "a"}), c.start(Config{Name: "b"}), c.start(Config{Name: "d"})
 		b.vanish()
@@ -207,7 +207,7 @@ func TestALostNodeIsMissingAndThenForgotten(t *testing.T) {
 	})
 }
 
-func TestTheAskersContextEndsTheQuestion(t *testing.T) {
+func TestAsk_EndsWithContext(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *cluster) {
 		a, b := c.start(Config{Name: "a"}), c.start(Config{Name: "b"})
 		b.setDeaf(true)
@@ -221,7 +221,7 @@ func TestTheAskersContextEndsTheQuestion(t *testing.T) {
 	})
 }
 
-func TestWhileTheBrokerIsOutOfReach(t *testing.T) {
+func TestAsk_BrokerOutOfReach(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *cluster) {
 		a := c.configure(Config{Name: "a"})
 		a.run()

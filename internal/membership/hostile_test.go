@@ -25,7 +25,7 @@ func pattern(size int) []byte {
 	return out[:size]
 }
 
-func TestLargeAnswersArriveWhole(t *testing.T) {
+func TestAnswer_LargeArrivesWhole(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *cluster) {
 		sizes := map[string]int{"b": 0, "d": partBytes, "e": partBytes + 1, "f": 5_000_000}
 		a := c.start(Config{Name: "a"})
@@ -58,7 +58,7 @@ func (s *sizes) Publish(ctx context.Context, channel string, payload []byte) err
 	return s.Broker.Publish(ctx, channel, payload)
 }
 
-func TestPartsStaySmall(t *testing.T) {
+func TestAnswer_PartsAreSmall(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *cluster) {
 		long := strings.Repeat("n", maxNameBytes)
 		a := c.start(Config{Name: "a"})
@@ -87,7 +87,7 @@ func TestPartsStaySmall(t *testing.T) {
 	})
 }
 
-func TestTooLargeIsRefused(t *testing.T) {
+func TestAsk_TooLargeIsRefused(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *cluster) {
 		a := c.start(Config{Name: "a"})
 		c.start(Config{Name: "b", Answer: func(string, []byte) ([]byte, error) { return make([]byte, MaxAnswerBytes+1), nil }})
@@ -102,7 +102,7 @@ func TestTooLargeIsRefused(t *testing.T) {
 	})
 }
 
-func TestAnErrorIsNoAnswer(t *testing.T) {
+func TestAnswer_ErrorIsNotAnswered(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *cluster) {
 		refuse := func(string, []byte) ([]byte, error) { return []byte("body"), errors.New("unknown kind") }
 		a, b := c.start(Config{Name: "a"}), c.start(Config{Name: "b", Answer: refuse})
@@ -115,7 +115,7 @@ func TestAnErrorIsNoAnswer(t *testing.T) {
 	})
 }
 
-func TestALateAnswerIsIgnored(t *testing.T) {
+func TestAnswer_LateIsIgnored(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *cluster) {
 		a := c.start(Config{Name: "a"})
 		c.start(Config{Name: "b", Patience: time.Minute, Answer: func(_ string, body []byte) ([]byte, error) {
@@ -136,7 +136,7 @@ func TestALateAnswerIsIgnored(t *testing.T) {
 	})
 }
 
-func TestWhoLeavesIsNotWaitedFor(t *testing.T) {
+func TestAsk_LeavingNodeIsNotAwaited(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *cluster) {
 		a := c.start(Config{Name: "a"})
 		b := c.start(Config{Name: "b", Answer: func(string, []byte) ([]byte, error) {
@@ -153,7 +153,7 @@ func TestWhoLeavesIsNotWaitedFor(t *testing.T) {
 	})
 }
 
-func TestADeafNodeTakesNobodyForLost(t *testing.T) {
+func TestMembership_NodeThatHearsNothingLosesNobody(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *cluster) {
 		a, b := c.start(Config{Name: "a"}), c.start(Config{Name: "b"})
 		a.setDeaf(true)
@@ -167,7 +167,7 @@ func TestADeafNodeTakesNobodyForLost(t *testing.T) {
 	})
 }
 
-func TestTwoNodesOfOneName(t *testing.T) {
+func TestMembership_TwoNodesOfOneName(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *cluster) {
 		a := c.start(Config{Name: "same"})
 		b := c.start(Config{Name: "same"})
@@ -188,7 +188,7 @@ func TestTwoNodesOfOneName(t *testing.T) {
 // wire makes a message with a header as it stands.
 func wire(header, body string) []byte { return []byte(header + "\n" + body) }
 
-func TestWhatIsMalformedIsDroppedAndCounted(t *testing.T) {
+func TestReceive_MalformedIsDroppedAndCounted(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *cluster) {
 		a := c.start(Config{Name: "a"})
 		inbox := a.inbox
@@ -272,7 +272,7 @@ func asking(a *member) func() (map[string]Answer, []string) {
 	return func() (map[string]Answer, []string) { o := <-ended; return o.answers, o.missing }
 }
 
-func TestStrayParts(t *testing.T) {
+func TestReceive_StrayParts(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *cluster) {
 		a := c.start(Config{Name: "a"})
 		for _, name := range []string{"b", "d", "e"} {
@@ -317,7 +317,7 @@ func TestStrayParts(t *testing.T) {
 	})
 }
 
-func TestHugeAnswersAreGivenUp(t *testing.T) {
+func TestReceive_HugeAnswersAreDropped(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *cluster) {
 		a := c.start(Config{Name: "a"})
 		a.Membership.Receive(hello("b", "r"))
@@ -340,7 +340,7 @@ func TestHugeAnswersAreGivenUp(t *testing.T) {
 	})
 }
 
-func TestAllAnswersTogetherAreBounded(t *testing.T) {
+func TestReceive_AnswersTogetherAreBounded(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *cluster) {
 		a := c.start(Config{Name: "a"})
 		a.Membership.Receive(hello("b", "r"))
@@ -360,7 +360,7 @@ func TestAllAnswersTogetherAreBounded(t *testing.T) {
 	})
 }
 
-func TestAFloodOfNodesIsBounded(t *testing.T) {
+func TestMembership_FloodOfNodesIsBounded(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *cluster) {
 		a := c.start(Config{Name: "a"})
 		for i := range maxNodes + 10 {
@@ -377,7 +377,7 @@ func TestAFloodOfNodesIsBounded(t *testing.T) {
 	})
 }
 
-func TestAFloodOfQuestionsIsBounded(t *testing.T) {
+func TestReceive_FloodOfQuestionsIsBounded(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *cluster) {
 		gate := make(chan struct{})
 		a := c.start(Config{Name: "a", Answer: func(string, []byte) ([]byte, error) { <-gate; return nil, nil }})
@@ -392,7 +392,7 @@ func TestAFloodOfQuestionsIsBounded(t *testing.T) {
 	})
 }
 
-func TestQueuesAreBoundedInBytes(t *testing.T) {
+func TestReceive_QueuesAreBoundedInBytes(t *testing.T) {
 	q := newQueue()
 	body := make([]byte, MaxBodyBytes)
 	n := 0
@@ -416,7 +416,7 @@ func TestQueuesAreBoundedInBytes(t *testing.T) {
 	}
 }
 
-func TestQuestionsUnderWayAreBounded(t *testing.T) {
+func TestAsk_ConcurrentQuestionsAreBounded(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *cluster) {
 		a := c.start(Config{Name: "a"})
 		a.Membership.Receive(hello("silent", "r"))
@@ -437,7 +437,7 @@ func TestQuestionsUnderWayAreBounded(t *testing.T) {
 	})
 }
 
-func TestEchoesThatAreNone(t *testing.T) {
+func TestReceive_InvalidEchoes(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *cluster) {
 		a := c.start(Config{Name: "a"})
 		a.Membership.Receive(hello("b", "r"))
@@ -449,7 +449,7 @@ func TestEchoesThatAreNone(t *testing.T) {
 	})
 }
 
-func TestAWelcomeAfterTheByeIsIgnored(t *testing.T) {
+func TestMembership_WelcomeAfterByeIsIgnored(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *cluster) {
 		a := c.start(Config{Name: "a"})
 		say := func(typ, run string) {
@@ -469,7 +469,7 @@ func TestAWelcomeAfterTheByeIsIgnored(t *testing.T) {
 	})
 }
 
-func TestConfigurationsThatMakeNoSense(t *testing.T) {
+func TestConfig_InvalidIsRefused(t *testing.T) {
 	_, err := New(Config{Name: "a b", Interval: -1, Patience: -1})
 	for _, want := range []string{"Config.Broker is nil", `Config.Name is "a b"`, "Config.Interval is -1ns", "Config.Patience is -1ns"} {
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -16,9 +16,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// TestListDoesAsThePlainMap adds keys at random and holds the list to a map of when each key's turn is: a key
+// TestQueue_AgreesWithMap adds keys at random and holds the list to a map of when each key's turn is: a key
 // is looked at when its turn has come, never before, and once.
-func TestListDoesAsThePlainMap(t *testing.T) {
+func TestQueue_AgreesWithMap(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		steps := rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) step {
 			return step{

@@ -72,7 +72,7 @@ func wantLooks(t *testing.T, seen *looks, key string, want ...time.Duration) {
 	}
 }
 
-func TestAKeyAddedAgainBeforeItsTurnIsLookedAtOnce(t *testing.T) {
+func TestAdd_PendingKeyIsHandledOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, seen := open(t, Config{Workers: 1, Batch: 10}, nil)
 		for range 5 {
@@ -86,7 +86,7 @@ func TestAKeyAddedAgainBeforeItsTurnIsLookedAtOnce(t *testing.T) {
 	})
 }
 
-func TestTheEarlierTurnCounts(t *testing.T) {
+func TestAdd_EarlierTurnCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, seen := open(t, Config{Workers: 1, Batch: 10}, nil)
 		l.AddAfter("cat", 2*time.Second)
@@ -101,9 +101,9 @@ func TestTheEarlierTurnCounts(t *testing.T) {
 	})
 }
 
-// TestATurnThatWasOutrunDoesNotCount: a stale entry, superseded by an earlier one, must not apply when the key is added
+// TestAdd_OutdatedTurnDoesNotCount: a stale entry, superseded by an earlier one, must not apply when the key is added
 // again.
-func TestATurnThatWasOutrunDoesNotCount(t *testing.T) {
+func TestAdd_OutdatedTurnDoesNotCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, seen := open(t, Config{Workers: 1, Batch: 10}, nil)
 		l.AddAfter("cat", time.Second)
@@ -115,7 +115,7 @@ func TestATurnThatWasOutrunDoesNotCount(t *testing.T) {
 	})
 }
 
-func TestAKeyThatIsAddedWhileItIsLookedAtIsLookedAtAgain(t *testing.T) {
+func TestAdd_KeyInWorkIsHandledAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l *Queue
 		begun, goOn := make(chan struct{}, 2), make(chan struct{})
@@ -133,7 +133,7 @@ func TestAKeyThatIsAddedWhileItIsLookedAtIsLookedAtAgain(t *testing.T) {
 	})
 }
 
-func TestAKeyAlwaysComesToTheSameWorker(t *testing.T) {
+func TestWorker_KeyStaysWithWorker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const workers = 4
 		l, seen := open(t, Config{Workers: workers, Batch: 3}, nil)
@@ -159,7 +159,7 @@ func TestAKeyAlwaysComesToTheSameWorker(t *testing.T) {
 	})
 }
 
-func TestBatchesAreBoundedAndFull(t *testing.T) {
+func TestBatch_BoundedAndFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, seen := open(t, Config{Workers: 1, Batch: 7}, nil)
 		for i := range 50 {
@@ -180,7 +180,7 @@ func TestBatchesAreBoundedAndFull(t *testing.T) {
 	})
 }
 
-func TestWhatFailsIsTriedAgainMoreAndMoreSeldom(t *testing.T) {
+func TestRetry_Backoff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		failures := 5
 		l, seen := open(t, Config{Workers: 1, Batch: 10}, func(_ context.Context, keys []string) []string {
@@ -204,7 +204,7 @@ func TestWhatFailsIsTriedAgainMoreAndMoreSeldom(t *testing.T) {
 	})
 }
 
-func TestOnlyWhatFailedIsTriedAgain(t *testing.T) {
+func TestRetry_OnlyFailedKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		failed := false
 		l, seen := open(t, Config{Workers: 1, Batch: 10}, func(context.Context, []string) []string {
@@ -222,8 +222,8 @@ func TestOnlyWhatFailedIsTriedAgain(t *testing.T) {
 	})
 }
 
-// TestCloseEndsTheWork: Close cancels the context of running calls, waits for them and starts no more.
-func TestCloseEndsTheWork(t *testing.T) {
+// TestClose_EndsWork: Close cancels the context of running calls, waits for them and starts no more.
+func TestClose_EndsWork(t *testing.T) {
 	for range 50 {
 		synctest.Test(t, func(t *testing.T) {
 			l, seen := open(t, Config{Workers: 1, Batch: 1}, func(ctx context.Context, _ []string) []string {
@@ -246,8 +246,8 @@ func TestCloseEndsTheWork(t *testing.T) {
 	}
 }
 
-// TestAnIdleListHoldsNothing: processed keys leave no memory behind.
-func TestAnIdleListHoldsNothing(t *testing.T) {
+// TestQueue_IdleHoldsNothing: processed keys leave no memory behind.
+func TestQueue_IdleHoldsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, _ := open(t, Config{Workers: 2, Batch: 3}, nil)
 		for i := range 1000 {
@@ -263,8 +263,8 @@ func TestAnIdleListHoldsNothing(t *testing.T) {
 	})
 }
 
-// TestNothingIsLost: every added key is processed afterwards, with concurrent producers and retries.
-func TestNothingIsLost(t *testing.T) {
+// TestQueue_LosesNothing: every added key is processed afterwards, with concurrent producers and retries.
+func TestQueue_LosesNothing(t *testing.T) {
 	const adders, rounds, keys = 8, 500, 20
 	var mu sync.Mutex
 	var all sync.WaitGroup
