@@ -2,13 +2,13 @@ package natsbroker
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -97,12 +97,14 @@ func credentialsExpiry(file string) (expires time.Time) {
 }
 
 // checkPermissions tries to publish and subscribe to each kind of subject that a node needs. The error names the
-// missing permissions.
-func (s *session) checkPermissions(ctx context.Context) error {
+// missing permissions, also of the session's own subscriptions that were refused since mark. That a single upload is
+// refused, which an operator may want, is no error.
+func (s *session) checkPermissions(ctx context.Context, mark refusalMark) error {
 	ctx, cancel := context.WithTimeout(ctx, s.opt.CallTimeout)
 	defer cancel()
-	mark, name := s.markRefusals(), rand.Text()
-	for _, subject := range []string{livePrefix + "upload." + name, livePrefix + othersPrefix + "probe." + name} {
+	name := s.permissionName
+	live := []string{livePrefix + "upload." + name, livePrefix + othersPrefix + "probe." + name}
+	for _, subject := range live {
 		sub, err := s.conn.ChanSubscribe(subject, make(chan *nats.Msg, 1))
 		if err == nil {
 			err = errors.Join(s.conn.Publish(subject, nil), sub.Unsubscribe())
@@ -112,10 +114,11 @@ func (s *session) checkPermissions(ctx context.Context) error {
 		}
 	}
 	api := "$JS.API.DIRECT.GET." + s.opt.Stream
-	for _, m := range []*nats.Msg{
+	stored := []*nats.Msg{
 		refusedPublish("upload." + name), refusedPublish(othersPrefix + "probe." + name), refusedPublish(fenceSubject),
 		{Subject: api, Data: firstRequest(streamEpochSubject)}, {Subject: api + "." + fenceSubject},
-	} {
+	}
+	for _, m := range stored {
 		m.Reply = s.calls.prefix + "permission" // the responses are dropped
 		if err := s.conn.PublishMsg(m); err != nil {
 			return err
@@ -131,7 +134,14 @@ func (s *session) checkPermissions(ctx context.Context) error {
 			refused = s.awaitRefusals(ctx, mark)
 		}
 	}
-	return permissionError(refused)
+	needed := append(s.ownSubjects(), live...)
+	for _, m := range stored {
+		needed = append(needed, m.Subject)
+	}
+	return permissionError(slices.DeleteFunc(refused, func(err error) bool {
+		subject := refusedSubject(err)
+		return subject != "" && !slices.Contains(needed, subject)
+	}))
 }
 
 // permissionError returns a permanentError that lists refusals and all needed permissions, nil if nothing was refused.

@@ -31,15 +31,16 @@ func (d dialer) Dial(network, address string) (net.Conn, error) {
 // dial makes one attempt to connect. The error is a permanentError if further attempts would fail alike.
 func dial(ctx context.Context, opt Options, h broker.Handler, subs *subscriptions) (*session, error) {
 	s := &session{
-		opt:           opt,
-		handler:       h,
-		subscriptions: subs,
-		arrivals:      make(chan *nats.Msg, opt.PendingMessages),
-		woken:         make(chan struct{}, 1),
-		disconnected:  make(chan struct{}, 1),
-		probe:         probePrefix + rand.Text(),
-		stop:          make(chan struct{}),
-		closed:        make(chan struct{}),
+		opt:            opt,
+		handler:        h,
+		subscriptions:  subs,
+		arrivals:       make(chan *nats.Msg, opt.PendingMessages),
+		woken:          make(chan struct{}, 1),
+		disconnected:   make(chan struct{}, 1),
+		probe:          probePrefix + rand.Text(),
+		permissionName: rand.Text(),
+		stop:           make(chan struct{}),
+		closed:         make(chan struct{}),
 	}
 	conn, err := nats.Connect(opt.URL, append(opt.connection(), s.callbacks(ctx)...)...)
 	if err != nil {

@@ -4,15 +4,19 @@ package natsbroker_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go"
 
 	"github.com/shoal-go/shoal/broker"
 	"github.com/shoal-go/shoal/broker/brokertest"
@@ -101,7 +105,7 @@ func (s *limitedServer) deny(subject string) {
 }
 
 // TestBroker_PermissionTakenAway: a connected node whose user may no longer publish to some subjects is unhealthy, for a
-// reason that names the missing permission.
+// reason that names the missing permission, until the user has it again.
 func TestBroker_PermissionTakenAway(t *testing.T) {
 	for denied, publish := range map[string]func(context.Context, *node) error{
 		"upload.>": func(ctx context.Context, n *node) error {
@@ -117,21 +121,59 @@ func TestBroker_PermissionTakenAway(t *testing.T) {
 			})
 			n.store(t, "upload:x", "0")
 			s.deny(denied)
-			ctx, cancel := context.WithCancel(t.Context())
-			called := make(chan struct{})
-			go func() { // a refused request has no response
-				defer close(called)
-				for ctx.Err() == nil {
-					_ = publish(ctx, n)
+			attempt := func() { // a refused request has no response
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+				defer cancel()
+				_ = publish(ctx, n)
+			}
+			const most = 1500 // attempts, in 30 s
+			for i := range most {
+				attempt()
+				if fault := n.Fault(); fault != nil && strings.Contains(fault.Error(), "missing permissions") &&
+					strings.Contains(fault.Error(), strings.TrimSuffix(denied, ">")) {
+					break
+				} else if i == most-1 {
+					t.Fatalf("its health is %v", fault)
 				}
-			}()
-			n.Await(t, "bad health that names the permission", func() bool {
-				fault := n.Fault()
-				return fault != nil && strings.Contains(fault.Error(), "missing permissions") &&
-					strings.Contains(fault.Error(), strings.TrimSuffix(denied, ">"))
-			})
-			cancel()
-			<-called
+			}
+			before := len(n.HealthReports())
+			for range 50 { // more than two intervals
+				attempt()
+			}
+			if reports := n.HealthReports()[before:]; slices.Contains(reports, nil) {
+				t.Errorf("without the permission its health was %v", reports)
+			}
+			s.deny("unused")
+			n.awaitHealth(t, true)
+			if err := publish(t.Context(), n); err != nil {
+				t.Errorf("with the permission: %v", err)
+			}
 		})
+	}
+}
+
+// TestBroker_RefusedUploadFailsAlone: a node that may not publish to one upload stays healthy and serves the others.
+func TestBroker_RefusedUploadFailsAlone(t *testing.T) {
+	s := startLimited(t)
+	n := join(t, natsbroker.Options{
+		URL: "nats://limited:limited@" + s.addr, ProbeInterval: 50 * time.Millisecond, File: true,
+	})
+	n.store(t, "upload:x", "0")
+	before := len(n.HealthReports())
+	s.deny("upload.x")
+	refused := 0
+	for i := 0; i < 1500 && refused < 20; i++ { // more than two intervals
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		if _, err := n.Store(ctx, "upload:x", []byte("1")); errors.Is(err, nats.ErrPermissionViolation) {
+			refused++
+		}
+		cancel()
+	}
+	if refused < 20 {
+		t.Errorf("%d of 1500 messages were refused", refused)
+	}
+	n.store(t, "upload:y", "0")
+	if reports := n.HealthReports()[before:]; len(reports) > 0 {
+		t.Errorf("its health was %v", reports)
 	}
 }

@@ -47,6 +47,8 @@ type session struct {
 	// lastErr is the connection's latest error, refused the refusal of a subscription that had been confirmed.
 	lastErr, refused atomic.Pointer[error]
 	refusals         refusals
+	// permissionName ends the subjects by which checkPermissions tries the permissions.
+	permissionName string
 	// full is the refusal of a call for want of room since the supervisor last checked the stream.
 	full atomic.Pointer[error]
 	// suspected is when suspectStream last logged, in nanoseconds since 1970.
@@ -76,13 +78,14 @@ func (s *session) open(ctx context.Context) (err error) {
 	if s.calls, err = newCalls(s.conn, s.opt.InFlight, s.opt.CallTimeout); err != nil {
 		return err
 	}
-	for _, subject := range []string{s.probe, livePrefix + streamEpochSubject, forgottenSubject} {
+	mark := s.markRefusals()
+	for _, subject := range s.ownSubjects() {
 		if _, err = s.conn.ChanSubscribe(subject, s.arrivals); err != nil {
 			return err
 		}
 	}
 	s.running.Go(func() { s.calls.run(s.disconnected, s.stop) })
-	if err := s.checkPermissions(ctx); err != nil {
+	if err := s.checkPermissions(ctx, mark); err != nil {
 		return err
 	}
 	if _, err := s.loadEpoch(ctx); err != nil {
@@ -94,6 +97,11 @@ func (s *session) open(ctx context.Context) (err error) {
 	s.running.Go(s.receive)
 	s.running.Go(s.refresh)
 	return nil
+}
+
+// ownSubjects returns the subjects that every session is subscribed to.
+func (s *session) ownSubjects() []string {
+	return []string{s.probe, livePrefix + streamEpochSubject, forgottenSubject}
 }
 
 // close closes the connection and returns when no goroutine is left.

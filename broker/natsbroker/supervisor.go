@@ -53,6 +53,7 @@ type supervisor struct {
 
 	disconnects uint64 // losses of the connection that were handled
 	interrupted bool   // messages may have been lost, and the stream has to be checked
+	streamFault error  // result of the last check of the stream
 	storage     health.Storage
 	created     time.Time // when the stream was created
 	checks      uint64
@@ -137,7 +138,7 @@ func (v *supervisor) attempt(ctx context.Context) (*session, error) {
 func (v *supervisor) watch(ctx context.Context, s *session) (again bool) {
 	tick := time.NewTicker(v.opt.ProbeInterval)
 	defer tick.Stop()
-	v.disconnects, v.unanswered = 0, 0
+	v.disconnects, v.unanswered, v.streamFault = 0, 0, nil
 	for {
 		select {
 		case <-s.closed:
@@ -172,11 +173,13 @@ func (v *supervisor) check(ctx context.Context, s *session) {
 		v.interrupted = true
 	}
 	if v.interrupted || v.suspects(s) || v.checks%checkEvery == 0 {
-		if err := v.checkStream(ctx, s); err != nil {
+		if v.streamFault = v.checkStream(ctx, s); v.streamFault != nil {
 			v.checks = checkEvery - 1 // so that the next interval checks again
-			v.health(fmt.Errorf("%w: %w", broker.ErrUnavailable, err))
-			return
 		}
+	}
+	if v.streamFault != nil {
+		v.health(fmt.Errorf("%w: %w", broker.ErrUnavailable, v.streamFault))
+		return
 	}
 	if refused := s.refused.Load(); refused != nil {
 		v.health(fmt.Errorf("%w: natsbroker: subscription refused: %w", broker.ErrUnavailable, *refused))
@@ -226,7 +229,7 @@ func (v *supervisor) checkStream(ctx context.Context, s *session) error {
 		v.interrupted = true
 	}
 	if s.forbidden.Swap(false) {
-		if err := s.checkPermissions(ctx); err != nil {
+		if err := s.checkPermissions(ctx, s.markRefusals()); err != nil {
 			s.forbidden.Store(true)
 			return err
 		}
