@@ -206,21 +206,25 @@ func (s *session) markRefusals() refusalMark {
 // last error before it delivers the echo, but calls the error handler from another goroutine a little later. Each
 // violation of permissions is an error of its own; too many subscriptions always cause the same one.
 func (s *session) awaitRefusals(ctx context.Context, mark refusalMark) []error {
-	const atMost, interval = 50 * time.Millisecond, time.Millisecond
+	const interval = time.Millisecond
 	last := s.conn.LastError()
 	isOld := last == mark.last //nolint:errorlint // the same value
 	if last == nil || !isRefusal(last) || isOld && !errors.Is(last, nats.ErrMaxSubscriptionsExceeded) {
 		return s.refusals.since(mark.count)
 	}
-	ctx, cancel := context.WithTimeout(ctx, atMost)
-	defer cancel()
+	if isOld { // or a new one, which looks the same
+		const atMost = 50 * time.Millisecond
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, atMost)
+		defer cancel()
+	}
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for s.refusals.total() == mark.count {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return nil // the last error is an old one
+			return nil
 		}
 	}
 	return s.refusals.since(mark.count)
