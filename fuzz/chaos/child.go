@@ -3,10 +3,10 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net/rpc/jsonrpc"
 	"os"
 	"os/exec"
 	"strings"
@@ -23,26 +23,19 @@ type child struct {
 	out     *bufio.Reader
 }
 
-// begin starts a server and returns the line that it prints when it is ready.
-func begin(command *exec.Cmd) (*child, string, error) {
+// begin starts a server.
+func begin(command *exec.Cmd) (*child, error) {
 	c := &child{command: command}
 	command.Stderr = os.Stderr
 	output, err := command.StdoutPipe()
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	if c.in, err = command.StdinPipe(); err != nil {
-		return nil, "", err
-	}
-	if err := command.Start(); err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	c.out = bufio.NewReader(output)
-	line, err := c.out.ReadString('\n')
-	if err != nil {
-		return nil, "", errors.Join(err, command.Wait())
-	}
-	return c, line, nil
+	return c, command.Start()
 }
 
 // end ends the server and returns an error if it has failed.
@@ -57,9 +50,13 @@ func ownServer(ctx context.Context, t *chaostest.Target) (stop func() error, err
 	if err != nil {
 		return nil, err
 	}
-	child, address, err := begin(exec.CommandContext(ctx, program, "-serve"))
+	child, err := begin(exec.CommandContext(ctx, program, "-serve"))
 	if err != nil {
 		return nil, err
+	}
+	address, err := child.out.ReadString('\n') // printed when it is ready
+	if err != nil {
+		return nil, errors.Join(err, child.end())
 	}
 	address = strings.TrimSpace(address)
 	t.URL, t.Process = "ws://"+address+"/ws/uploads", child.command.Process.Pid
@@ -73,39 +70,33 @@ func ownServer(ctx context.Context, t *chaostest.Target) (stop func() error, err
 	return child.end, nil
 }
 
-// peerServer starts a system of benchmarks/compare, whose clients speak its plain messages, and sets the target to it.
+// peerServer starts a system of benchmarks/compare, which answers calls over its standard input and output, and whose
+// clients speak its plain messages. It sets the target to it.
 func peerServer(ctx context.Context, line string, t *chaostest.Target) (stop func() error, err error) {
 	words := strings.Fields(line)
 	if len(words) == 0 {
 		return nil, errors.New("-peer names no command")
 	}
-	child, ready, err := begin(exec.CommandContext(ctx, words[0], words[1:]...)) // given by the user
+	child, err := begin(exec.CommandContext(ctx, words[0], words[1:]...)) // given by the user
 	if err != nil {
 		return nil, err
 	}
-	var first struct {
-		Answer struct {
-			Addr string `json:"addr"`
-		} `json:"answer"`
+	calls := jsonrpc.NewClient(struct {
+		io.Reader
+		io.WriteCloser
+	}{child.out, child.in})
+	var address string
+	if err := calls.Call("Worker.Addr", struct{}{}, &address); err != nil {
+		return nil, fmt.Errorf("-peer %q does not tell its address: %w", line, errors.Join(err, child.end()))
 	}
-	if err := json.Unmarshal([]byte(ready), &first); err != nil || first.Answer.Addr == "" {
-		_ = child.end()
-		return nil, fmt.Errorf("-peer %q answered %q, want the address that it serves", line, strings.TrimSpace(ready))
-	}
-	t.URL, t.Process = "ws://"+first.Answer.Addr+"/ws", child.command.Process.Pid
+	t.URL, t.Process = "ws://"+address+"/ws", child.command.Process.Pid
 	auth := func(int) []byte { return []byte(`{"type":"auth","token":"user-1"}`) }
 	t.First, t.Message, t.Token = auth(0), auth, auth
 	t.Subscribe = func(n int) []byte { return fmt.Appendf(nil, `{"action":"subscribe_upload","upload_id":"u%d"}`, n) }
 	t.Resume = t.Subscribe // they have no recovery
 	t.Publish = func(int) error {
-		if _, err := io.WriteString(child.in, `{"do":"publish","channels":1,"messages":1,"bytes":16384}`+"\n"); err != nil {
-			return err
-		}
-		reply, err := child.out.ReadString('\n')
-		if err == nil && strings.Contains(reply, `"error"`) {
-			err = errors.New(strings.TrimSpace(reply))
-		}
-		return err
+		load := struct{ Channels, Messages, Bytes int }{1, 1, 16 << 10}
+		return calls.Call("Worker.Publish", load, &struct{}{})
 	}
 	return child.end, nil
 }
