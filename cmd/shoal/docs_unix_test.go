@@ -136,6 +136,7 @@ var treatments = []treatment{
 	{page: "docs/releasing.md", start: "", do: namesExist, reason: "publishes a release"},
 	{page: "docs/operating.md", start: "", do: namesExist, reason: "takes minutes and root"},
 	{page: "fuzz/README.md", start: "go test ./fuzz", do: namesExist, reason: "takes hours"},
+	{page: "docs/reliability.md", start: "go run ./fuzz/chaos", do: namesExist, reason: "takes a quarter of an hour"},
 	{page: "client/js/README.md", start: "shoal serve --dev", do: parses},
 	{page: "client/js/README.md", start: "npm init", reason: jsReadmeTest},
 	{page: "client/js/README.md", start: "shoal publish --dev", reason: jsReadmeTest},
