@@ -56,9 +56,8 @@ func (a *api) messages(
 		m, err := a.parse(uploadID, body, now)
 		return []bodyMessage{m}, once, err
 	}
-	// No message is shorter than a single action, so blank lines reserve no memory.
-	const shortest = len(`{"action":"a"}`)
-	all = make([]bodyMessage, 0, min(bytes.Count(body, []byte("\n")), len(body)/shortest)+1)
+	const most = 1024 // lines may be blank, and millions of them must not reserve memory
+	all = make([]bodyMessage, 0, min(bytes.Count(body, []byte("\n"))+1, most))
 	for line, data := range nonBlankLines(body) {
 		m, err := a.parse(uploadID, data, now)
 		m.line = line

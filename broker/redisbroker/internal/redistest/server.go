@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -39,6 +40,9 @@ func Start(t testing.TB, args ...string) *Server {
 	t.Helper()
 	s := reserve(t)
 	s.args = append(settings(s.Addr, s.dir), args...)
+	if slices.Contains(args, "--cluster-enabled") { // by default a port that any connection of this machine may have
+		s.args = append(s.args, "--cluster-port", otherPort(t))
+	}
 	s.Restart()
 	return s
 }
@@ -193,7 +197,7 @@ func Cluster(t testing.TB, masters, replicas int) []*Server {
 	var servers []*Server
 	for range masters * (1 + replicas) {
 		servers = append(servers, Start(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "1500",
-			"--cluster-port", otherPort(t), "--cluster-replica-validity-factor", "0", "--repl-ping-replica-period", "1"))
+			"--cluster-replica-validity-factor", "0", "--repl-ping-replica-period", "1"))
 	}
 	for i, s := range servers {
 		s.Do("CLUSTER", "SET-CONFIG-EPOCH", fmt.Sprint(i+1))
