@@ -9,10 +9,10 @@ import (
 )
 
 // DisconnectAll unregisters every connection and closes it with ServerReloading. It blocks until all of them have
-// ended, at most until ctx ends. Shortly before a deadline it cuts off the connections that are still open, and at the
-// deadline the ones that it had no time to close; the error contains their number. If ctx is cancelled it returns as
-// soon as it has closed all of them, and they end by themselves. Connections made after the call began are not
-// affected.
+// ended, at most until ctx ends. Shortly before a deadline, the earlier the more of them are left, it cuts off the
+// connections that are still open, and at the deadline the ones that it had no time to close; the error contains their
+// number. If ctx is cancelled it returns as soon as it has closed all of them, and they end by themselves. Connections
+// made after the call began are not affected.
 func (m *Manager) DisconnectAll(ctx context.Context) error {
 	return m.Drain(ctx, 0)
 }
@@ -48,8 +48,8 @@ func (m *Manager) DrainConns(ctx context.Context, spread time.Duration, all []Us
 	defer stop()
 	closed := m.closeSpread(ctx, spreading, all, spread)
 	const each = 60 * time.Microsecond // takes the end of a connection with TLS, on two busy processors
-	untilCutOff, stop := earlier(patience, time.Duration(m.open(all))*each)
-	defer stop()
+	untilCutOff, hurry := earlier(patience, time.Duration(m.open(all))*each)
+	defer hurry()
 	err := m.awaitAll(ctx, untilCutOff, all)
 	if left := len(all) - closed; left > 0 {
 		err = errors.Join(err, fmt.Errorf("manager: %d connections were not closed in time: %w", left, ctx.Err()))

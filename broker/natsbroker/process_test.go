@@ -95,7 +95,7 @@ authorization { users: [{ user: limited, password: limited, permissions: { publi
 	}
 }
 
-// deny has the server take away the permission to publish to a subject.
+// deny has the server take away the permission to publish to a subject, and give back the one that it took before.
 func (s *limitedServer) deny(subject string) {
 	s.t.Helper()
 	s.write(subject)
