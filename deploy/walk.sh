@@ -12,10 +12,17 @@
 set -euo pipefail
 shoal=$(realpath "${1:?usage: deploy/walk.sh SHOAL [load|slow|broker|log|disk|descriptors…]}")
 shift
-steps=${*:-load slow broker log disk descriptors}
+all="load slow broker log disk descriptors"
+steps=${*:-$all}
+PATH=$PATH:/usr/sbin:/sbin
+refuse() { echo "deploy/walk.sh: $1" >&2 && exit 2; }
+"$shoal" version >/dev/null 2>&1 || refuse "$shoal is no shoal program: build one with \"make build\""
+for step in $steps; do [[ " $all " == *" $step "* ]] || refuse "there is no step \"$step\"; the steps are: $all"; done
+for tool in redis-server nginx openssl curl; do
+	command -v "$tool" >/dev/null || refuse "$tool is missing: install it with the package manager (apt-get install $tool)"
+done
 cd "$(dirname "$0")/.."
 here=$(mktemp -d "${TMPDIR:-/tmp}/shoal-walk.XXXXXX")
-PATH=$PATH:/usr/sbin:/sbin
 prometheus=${PROMETHEUS:-$(command -v prometheus || true)}
 declare -A pid=()
 
@@ -216,7 +223,6 @@ for step in $steps; do
 		node 3
 		until_ok ready 3
 		;;
-	*) echo "unknown step $step" >&2 && exit 2 ;;
 	esac
 done
 say "done; everything ends"
