@@ -182,8 +182,8 @@ func (c *cluster) baseConns(u *upload) (conns []Conn) {
 // it: then base connections receive nothing, and it is not complete. The upload's lock is held.
 func (c *cluster) announceReset(u *upload, before *history.Log[*frame.Frame], partial bool) (complete bool) {
 	log := u.State.log
-	_, after := c.manager.newest(u)
-	c.manager.bursts.send(u, subscribedFrame(u.ID(), position(log), false, after), nil)
+	newest, after := c.manager.newest(u)
+	c.manager.bursts.send(u, subscribedFrame(u.ID(), position(log), false, after, newest == nil), nil)
 	entries := log.All()
 	first, found := firstNew(before, log.Epoch(), entries)
 	lost := partial && !found && before.Epoch() != log.Epoch() && len(entries) > 0 &&

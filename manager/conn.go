@@ -11,7 +11,9 @@ import (
 )
 
 // Conn is one client's connection. Its methods are called from any number of goroutines. They must return
-// without waiting for the client and without calling the manager: Send is called with the upload's lock held.
+// without waiting for the client and without calling the manager: Send is called with the lock of the upload held, or
+// for SendToUser with the user's. A method that blocks delays these, and Close of the manager beyond its context. A
+// connection whose Send panics is closed with InternalError, as its client misses a message.
 //
 // A Conn is a key in the registry, so it must be comparable; usually it is a pointer to a struct that is not empty.
 // Connect refuses any other. Package outqueue has a bounded queue for a Conn of one's own, package managertest a Conn
@@ -188,30 +190,33 @@ var (
 
 // guard calls the methods of connections and of the Tracer, which are the embedder's. A panic of one ends neither the
 // process nor the delivery to another connection: it is counted, and logged at most once a second, with its stack and
-// without its value, which may hold a payload.
+// without its value, which may hold a payload. A connection whose panic may have lost a message is closed with
+// InternalError, so that its client recovers.
 type guard struct {
 	logger *slog.Logger
 	panics atomic.Uint64
 
-	mu   sync.Mutex // protects last; the logger is called without it
+	mu   sync.Mutex // protects the fields below; nothing else is called under it
 	last time.Time
+	// failed are the connections that are being closed because of a panic.
+	failed map[Conn]struct{}
 }
 
 // send calls Conn.Send. A panic counts as Dropped.
 func (g *guard) send(c Conn, f *Frame) (o Outcome) {
-	defer g.recovered("Send", c)
+	defer g.lost("Send", c)
 	return c.Send(f)
 }
 
 // sendDeferred calls Flusher.SendDeferred. A panic counts as Dropped.
 func (g *guard) sendDeferred(c Flusher, f *Frame) (o Outcome, flush bool) {
-	defer g.recovered("SendDeferred", c)
+	defer g.lost("SendDeferred", c)
 	return c.SendDeferred(f)
 }
 
 // flush calls Flusher.Flush.
 func (g *guard) flush(c Flusher) {
-	defer g.recovered("Flush", c)
+	defer g.lost("Flush", c)
 	c.Flush()
 }
 
@@ -270,6 +275,12 @@ func (g *guard) done(c Conn) (done <-chan struct{}) {
 	return done
 }
 
+// replay calls a method of a Replayer.
+func (g *guard) replay(method string, r Replayer, work func()) {
+	defer g.lost(method, r)
+	work()
+}
+
 // call calls another method.
 func (g *guard) call(method string, of any, work func()) {
 	defer g.recovered(method, of)
@@ -282,6 +293,34 @@ func (g *guard) recovered(method string, of any) {
 	if problem := recover(); problem != nil {
 		g.report(method, of, problem)
 	}
+}
+
+// lost ends a panic that may have lost a message of a connection: it reports it and closes the connection. Like
+// recovered, it must be deferred itself.
+func (g *guard) lost(method string, c Conn) {
+	if problem := recover(); problem != nil {
+		g.report(method, c, problem)
+		g.fail(c)
+	}
+}
+
+// fail closes a connection, on a goroutine of its own because the caller may hold locks.
+func (g *guard) fail(c Conn) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if _, found := g.failed[c]; found {
+		return
+	}
+	if g.failed == nil {
+		g.failed = make(map[Conn]struct{})
+	}
+	g.failed[c] = struct{}{}
+	go func() {
+		g.close(c, InternalError)
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		delete(g.failed, c)
+	}()
 }
 
 // report counts and logs a panic. It is called while the goroutine panics, so that the stack is the connection's.

@@ -11,7 +11,8 @@
 //  2. A subscriber gets the snapshot, then all that follows: no gap, no duplicate, however the two race.
 //  3. When a user's last connection is gone, so are the user's subscriptions; nothing is left in any map, on
 //     any interleaving of connect, subscribe, send, disconnect and drain. Counts equal contents.
-//  4. No lock is held during I/O, a broker call or a callback. Lock order: user → upload → outbox; never back.
+//  4. No lock is held during I/O, a broker call or a callback, but those methods of a [Conn] that say so and only
+//     queue. Lock order: user → upload → outbox; never back.
 //  5. Publishing never waits for a client, and a stalled client changes nobody else's latency.
 //  6. Terminal messages are never conflated, dropped or overtaken.
 //  7. DisconnectAll and Close return within their context's deadline even if every socket is stuck, after

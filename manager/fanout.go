@@ -169,12 +169,15 @@ func (f *fanOut) sendPart(receivers []receiver, frames []*Frame) (d Delivery) {
 }
 
 // sendUntilPanic sends frames to receivers up to one whose connection panics, and returns how many it has served, that
-// one among them.
+// one among them. That connection gets no more of the frames: it is closed.
 func (f *fanOut) sendUntilPanic(receivers []receiver, frames []*Frame, d *Delivery) (served int) {
+	sent := 0 // frames to the connection that is being served
 	defer func() {
 		if problem := recover(); problem != nil {
-			f.guard.report("Send", receivers[served].Conn, problem)
-			d.Dropped++
+			c := receivers[served].Conn
+			f.guard.report("Send", c, problem)
+			f.guard.fail(c)
+			d.Dropped += len(frames) - sent
 			served++
 		}
 	}()
@@ -183,8 +186,8 @@ func (f *fanOut) sendUntilPanic(receivers []receiver, frames []*Frame, d *Delive
 		if c == nil {
 			continue
 		}
-		for _, f := range frames {
-			d.count(c.Send(f))
+		for sent = 0; sent < len(frames); sent++ {
+			d.count(c.Send(frames[sent]))
 		}
 	}
 	return served

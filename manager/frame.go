@@ -99,12 +99,13 @@ func (d *Delivery) add(o Delivery) {
 }
 
 // subscribedFrame acknowledges a subscription on shoal.v1. It is queued behind the frames queued before it: the
-// messages after it continue from its position. after is the position ahead of the messages that follow it.
-func subscribedFrame(uploadID string, pos Position, recovered bool, after Position) *Frame {
+// messages after it continue from its position. after is the position ahead of the messages that follow it; expired
+// says that none follows because the newest one is no longer held.
+func subscribedFrame(uploadID string, pos Position, recovered bool, after Position, expired bool) *Frame {
 	var room [usualBytes]byte
 	b := append(room[:0], `{"action":"subscribed","upload_id":`...)
 	b = append(appendString(b, uploadID), ',')
-	b = appendState(b, pos, recovered)
+	b = appendState(b, pos, recovered, expired)
 	return frame.NewAcknowledgement(uploadID, frame.Start(after), bytes.Clone(append(b, '}')))
 }
 
@@ -112,19 +113,25 @@ func subscribedFrame(uploadID string, pos Position, recovered bool, after Positi
 func resumedFrame(answer []resumedUpload) *Frame {
 	var room [usualBytes]byte
 	b := append(room[:0], `{"action":"resumed","uploads":{`...)
-	for i, a := range answer {
+	for i := range answer {
+		a := &answer[i]
 		if i > 0 {
 			b = append(b, ',')
 		}
 		b = append(appendString(b, a.uploadID), `:{`...)
-		b = append(appendState(b, a.now, a.recovered), '}')
+		b = append(appendState(b, a.now, a.recovered, len(a.frames) == 0), '}')
 	}
 	return frame.NewV1(frame.Event, bytes.Clone(append(b, `}}`...)))
 }
 
-// appendState appends the fields that say where an upload stands.
-func appendState(b []byte, pos Position, recovered bool) []byte {
+// appendState appends the fields that say where an upload stands. A client that has not recovered waits for the newest
+// message, unless it is told that there is none any more.
+func appendState(b []byte, pos Position, recovered, expired bool) []byte {
 	b = appendString(append(b, `"epoch":`...), pos.Epoch)
 	b = strconv.AppendUint(append(b, `,"offset":`...), pos.Offset, 10)
-	return strconv.AppendBool(append(b, `,"recovered":`...), recovered)
+	b = strconv.AppendBool(append(b, `,"recovered":`...), recovered)
+	if expired && !recovered && pos.Offset > 0 {
+		b = append(b, `,"expired":true`...)
+	}
+	return b
 }

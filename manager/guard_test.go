@@ -3,6 +3,7 @@ package manager
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -130,6 +131,47 @@ func TestGuard_TracerDelivered(t *testing.T) {
 		synctest.Wait()
 		wantPanics(t, m, 1)
 	})
+}
+
+// A connection that may have lost a message by a panic is closed, so that its client recovers: alone or among many
+// receivers, by one message or by several that were published in quick succession.
+func TestGuard_LostMessageCloses(t *testing.T) {
+	for _, audience := range []int{1, maxDeferred + 2, 2 * fanOutAlone} {
+		t.Run(fmt.Sprint(audience), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { lostMessageCloses(t, audience) })
+		})
+	}
+}
+
+func lostMessageCloses(t *testing.T, audience int) {
+	m := open(t, Options{})
+	sends := 0
+	faulty := &fakeConn{onSend: func(*Frame) Outcome {
+		if sends++; sends == 2 {
+			panic("once")
+		}
+		return Queued
+	}}
+	must(t, m.Connect("ann", faulty))
+	must(t, m.SubscribeUpload(t.Context(), "ann", "cat"))
+	var others []*fakeConn
+	for i := 1; i < audience; i++ {
+		user := fmt.Sprint("user ", i)
+		others = append(others, connect(t, m, user))
+		must(t, m.SubscribeUpload(t.Context(), user, "cat"))
+	}
+	publish(t, m, "cat", 5)
+	flushAll(m)
+	synctest.Wait()
+	if got := faulty.closed(); len(got) != 1 || got[0] != InternalError {
+		t.Errorf("the connection is closed with %v, want %v", got, InternalError)
+	}
+	for _, c := range others {
+		wantConsecutive(t, c.offsets(), 1, 5)
+	}
+	if s := m.Stats(); s.Dropped == 0 || s.Queued+s.Dropped != uint64(5*audience) {
+		t.Errorf("%d delivered and %d dropped, want %d in all", s.Queued, s.Dropped, 5*audience)
+	}
 }
 
 // tokenAsker is a connection that looks at the orders of its node when it is asked for its token.

@@ -119,7 +119,7 @@ func (m *Manager) forgetHere(uploadID string) {
 		}
 		pos := position(m.log(u, time.Now()))
 		m.bursts.flush(u)
-		m.fans.send(u.Receivers(), subscribedFrame(u.ID(), pos, false, pos))
+		m.fans.send(u.Receivers(), subscribedFrame(u.ID(), pos, false, pos, true))
 	})
 }
 

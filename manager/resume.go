@@ -13,7 +13,8 @@ import (
 // Resume subscribes a registered connection to many uploads at once, each from the position up to which the client has
 // received it. The connection gets one `resumed` with all positions, then the missed messages, then the live
 // ones. Messages of these uploads that it got before that answer, because another connection of the user follows
-// them, may be sent again. A Replayer writes the missed messages at its client's pace.
+// them, may be sent again. A Replayer writes the missed messages at its client's pace. Another Conn gets them at once,
+// and is closed with SlowConsumer where messages published in the meantime would be out of order.
 //
 // Resume blocks like SubscribeConn. It returns the uploads that could not be subscribed and the reasons:
 // ErrTooManySubscriptions, ErrNotConnected if the connection has been disconnected, or one that wraps ErrRefused; they
@@ -89,38 +90,40 @@ type resumedUpload struct {
 	uploadID  string
 	now       Position
 	recovered bool
-	// missed are the messages up to now that the client has not received. Holding them keeps them from being evicted.
-	missed []history.Entry[*frame.Frame]
+	// frames are the messages that the client missed, or the newest one if it is not recovered. Holding them keeps them
+	// from being evicted. after is the position before the first.
+	frames []*Frame
+	after  Position
 }
 
-// read reads an upload's position and the messages that the client missed. The upload's lock is held.
+// read reads an upload's position and the messages that follow the answer. The upload's lock is held.
 func (r *resumption) read(u *upload) resumedUpload {
 	now := time.Now()
 	r.manager.bursts.flush(u)
 	r.manager.expire(u, now)
 	log := r.manager.log(u, now)
 	a := resumedUpload{uploadID: u.ID(), now: position(log)}
-	from := r.since[a.uploadID]
-	a.missed, a.recovered = log.Since(from.Epoch, from.Offset)
+	since := r.since[a.uploadID]
+	missed, recovered := log.Since(since.Epoch, since.Offset)
+	if a.recovered = recovered; recovered {
+		a.frames, a.after = messages(nil, missed), since
+	} else {
+		a.frames, a.after = r.manager.appendNewest(u, nil)
+	}
 	return a
 }
 
-// replay subscribes the uploads and hands their missed messages to the connection, which writes them after the answer.
+// replay subscribes the uploads and hands their messages to the connection, which writes them after the answer.
 func (r *resumption) replay(replayer Replayer, uploadIDs []string) {
 	answer := make([]resumedUpload, 0, len(uploadIDs))
 	guard := &r.manager.guard
-	guard.call("HoldReplays", replayer, replayer.HoldReplays)
-	defer guard.call("ReleaseReplays", replayer, func() { replayer.ReleaseReplays(resumedFrame(answer)) })
+	guard.replay("HoldReplays", replayer, replayer.HoldReplays)
+	defer guard.replay("ReleaseReplays", replayer, func() { replayer.ReleaseReplays(resumedFrame(answer)) })
 	for _, uploadID := range uploadIDs {
-		r.subscribe(uploadID, func(u *upload) {
+		r.subscribe(uploadID, func(u *upload, _ bool) {
 			a := r.read(u)
-			frames, after := messages(nil, a.missed), r.since[uploadID]
-			if !a.recovered {
-				frames, after = r.manager.appendNewest(u, nil)
-			}
 			// Even an upload without missed messages is replayed: its live messages must not precede the answer.
-			r.manager.replay(u, replayer, after, frames)
-			a.missed = nil
+			r.manager.replay(u, replayer, a.after, a.frames)
 			answer = append(answer, a)
 		})
 	}
@@ -137,30 +140,28 @@ func (r *resumption) send(uploadIDs []string) {
 	broken := false
 	for i := range answer {
 		a := &answer[i]
-		r.subscribe(a.uploadID, func(u *upload) {
+		r.subscribe(a.uploadID, func(u *upload, fresh bool) {
 			added, ok := r.manager.log(u, time.Now()).Since(a.now.Epoch, a.now.Offset)
-			frames := messages(messages(nil, a.missed), added)
-			switch {
-			case !ok:
+			if !ok || !fresh && len(added) > 0 {
 				broken = true
 				return
-			case !a.recovered:
-				frames, _ = r.manager.appendNewest(u, nil)
 			}
-			r.manager.replay(u, r.conn, a.now, frames)
+			r.manager.replay(u, r.conn, a.after, messages(a.frames, added))
 		})
 	}
-	// An upload that was forgotten, or had more messages than its history holds, since the answer was sent cannot be
-	// continued from there. The client must resume once more. The connection is closed without locks.
+	// An upload cannot be continued from the answer if since then it was forgotten, or had more messages than its history
+	// holds, or if the connection has been following it and so has got the new messages before the missed ones. The
+	// client must resume once more. The connection is closed without locks.
 	if broken {
 		r.manager.guard.close(r.conn, SlowConsumer)
 	}
 }
 
-// subscribe subscribes the connection to one upload and calls subscribed with the upload locked.
-func (r *resumption) subscribe(uploadID string, subscribed func(u *upload)) {
+// subscribe subscribes the connection to one upload and calls subscribed with the upload locked. fresh is false if the
+// connection has been following it.
+func (r *resumption) subscribe(uploadID string, subscribed func(u *upload, fresh bool)) {
 	limit := r.manager.opt.MaxSubscriptionsPerUser
-	err := r.manager.registry.SubscribeConn(r.userID, r.conn, uploadID, limit, func(u *upload, _ bool) { subscribed(u) })
+	err := r.manager.registry.SubscribeConn(r.userID, r.conn, uploadID, limit, subscribed)
 	if err != nil {
 		r.refused[uploadID] = refusal(err)
 	}
@@ -221,7 +222,7 @@ func (s replaySource) Read(uploadID, epoch string, after uint64, deliver func([]
 			return
 		}
 		newest, after := m.newest(u)
-		frames := []*Frame{subscribedFrame(u.ID(), position(log), false, after)}
+		frames := []*Frame{subscribedFrame(u.ID(), position(log), false, after, newest == nil)}
 		if newest != nil {
 			frames = append(frames, newest)
 		}
@@ -233,7 +234,7 @@ func (s replaySource) Read(uploadID, epoch string, after uint64, deliver func([]
 // upload's lock is held.
 func (m *Manager) replay(u *upload, c Conn, after Position, frames []*Frame) {
 	if r, ok := c.(Replayer); ok {
-		m.guard.call("Replay", c, func() {
+		m.guard.replay("Replay", r, func() {
 			r.Replay(Replay{UploadID: u.ID(), Frames: frames, Position: after, Source: replaySource{m}})
 		})
 		return

@@ -4,7 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // meanwhile connects a connection that calls happen right after it was sent `resumed`: between the answer and the
@@ -100,6 +103,59 @@ func TestResume_ManyUploads(t *testing.T) {
 			t.Errorf("%s: received were %v, want the newest", upload, offsets)
 		}
 	}
+}
+
+// A client that has not recovered gets every message after its answer too.
+func TestResume_UnrecoveredContinuesFromItsAnswer(t *testing.T) {
+	m := open(t, Options{})
+	publish(t, m, "cat", 2)
+	c := meanwhile(t, m, func() { publish(t, m, "cat", 3) })
+	resume(t, m, c, map[string]Position{"cat": {Epoch: "gone", Offset: 7}})
+	publish(t, m, "cat", 1)
+	wantConsecutive(t, c.offsets(), 2, 6)
+}
+
+// A connection that follows an upload already gets live messages while it resumes. As it is no Replayer, these would
+// precede the missed ones: it is closed.
+func TestResume_OfFollowedUploadClosesRatherThanReorder(t *testing.T) {
+	m := open(t, Options{})
+	seen := publish(t, m, "cat", 1)
+	publish(t, m, "cat", 2)
+	must(t, m.Connect("ann", &fakeConn{}))
+	must(t, m.SubscribeUpload(t.Context(), "ann", "cat"))
+	c := meanwhile(t, m, func() { publish(t, m, "cat", 1) })
+	resume(t, m, c, map[string]Position{"cat": seen})
+	if got := c.closed(); len(got) != 1 || got[0] != SlowConsumer {
+		t.Errorf("the connection is closed with %v", got)
+	}
+	if got := c.offsets(); !slices.Equal(got, []uint64{3, 4}) {
+		t.Errorf("the connection received %v, want the newest and the live message", got)
+	}
+}
+
+// A client is told when no newest message follows its answer, since that is no longer held: it continues from there.
+func TestAcknowledgements_TellThatTheNewestHasExpired(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := open(t, Options{HistoryTTL: time.Second})
+		follower := connect(t, m, "bob") // keeps the position
+		must(t, m.SubscribeConn(t.Context(), "bob", follower, "cat", SubscribeOptions{}))
+		seen := publish(t, m, "cat", 1)
+		pos := publish(t, m, "cat", 1)
+		<-time.After(2 * time.Second)
+		c := connect(t, m, "ann")
+		must(t, m.SubscribeConn(t.Context(), "ann", c, "cat", SubscribeOptions{Acknowledge: true}))
+		resume(t, m, c, map[string]Position{"cat": seen})
+		resume(t, m, c, map[string]Position{"cat": pos})
+		for i, recovered := range []string{`false,"expired":true`, `false,"expired":true`, "true"} {
+			want := `"epoch":"` + pos.Epoch + `","offset":2,"recovered":` + recovered + "}"
+			if got := string(c.frames[i].Body()); !strings.Contains(got, want) {
+				t.Errorf("frame %d is\n%s, want\n%s", i, got, want)
+			}
+		}
+		if len(c.frames) != 3 {
+			t.Errorf("there are %d frames, want 3", len(c.frames))
+		}
+	})
 }
 
 // TestAcknowledgements_OnTheWire: before `subscribed` or `resumed`, a client has no position from which to count

@@ -139,7 +139,8 @@ func (m *Manager) catchUpConn(u *upload, c Conn, fresh bool, opt SubscribeOption
 	}
 	frames := make([]*Frame, 0, 2+len(missed))
 	if opt.Acknowledge {
-		frames = append(frames, subscribedFrame(u.ID(), pos, recovered, after))
+		expired := newest == nil && (fresh || opt.Since != nil)
+		frames = append(frames, subscribedFrame(u.ID(), pos, recovered, after, expired))
 	}
 	if newest != nil {
 		frames = append(frames, newest)

@@ -49,6 +49,11 @@ type Conn struct {
 	stuck   bool
 	done    chan struct{}
 	aborted bool
+	// holds counts the calls of HoldReplays without ReleaseReplays. held are the messages that wait for the answer, those
+	// of the uploads in replayed.
+	holds    int
+	replayed map[string]struct{}
+	held     []*manager.Frame
 }
 
 // The interfaces of the manager that a Conn implements.
@@ -56,6 +61,7 @@ var (
 	_ manager.Conn            = (*Conn)(nil)
 	_ manager.Terminator      = (*Conn)(nil)
 	_ manager.PositionTracker = (*Conn)(nil)
+	_ manager.Replayer        = (*Conn)(nil)
 )
 
 // NewConn returns a connection that gets messages as a client of shoal.v1 does.
@@ -74,11 +80,7 @@ func NewBaseConn() *Conn {
 // records nothing.
 func (c *Conn) Send(f *manager.Frame) manager.Outcome {
 	if !f.For(c.variant) {
-		return manager.Queued
-	}
-	m := Message{
-		JSON: string(f.AppendPayload(nil, c.variant, 0)), UploadID: f.UploadID(), Class: f.Class(),
-		Position: manager.Position{Epoch: f.Epoch(), Offset: f.Offset()},
+		return manager.Queued // the client misses nothing
 	}
 	c.mu.Lock()
 	blocked := c.blocked
@@ -88,8 +90,75 @@ func (c *Conn) Send(f *manager.Frame) manager.Outcome {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if _, found := c.replayed[f.UploadID()]; found {
+		c.held = append(c.held, f)
+		return manager.Queued
+	}
+	return c.record(f)
+}
+
+// Replay records stored messages of an upload. Between HoldReplays and ReleaseReplays they wait for the answer, and the
+// upload's live messages with them.
+func (c *Conn) Replay(r manager.Replay) manager.Outcome {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.holds > 0 {
+		c.replayed[r.UploadID] = struct{}{}
+		c.held = append(c.held, r.Frames...)
+		return manager.Queued
+	}
+	outcome := manager.Queued
+	for _, f := range r.Frames {
+		outcome = c.record(f)
+	}
+	return outcome
+}
+
+// CancelReplay drops the messages of an upload that wait for an answer.
+func (c *Conn) CancelReplay(uploadID string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held = slices.DeleteFunc(c.held, func(f *manager.Frame) bool {
+		return f.UploadID() == uploadID && f.For(manager.VariantBase)
+	})
+}
+
+// HoldReplays delays replays until ReleaseReplays.
+func (c *Conn) HoldReplays() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.holds++; c.replayed == nil {
+		c.replayed = make(map[string]struct{})
+	}
+}
+
+// ReleaseReplays records the answer, then the messages that have waited for it.
+func (c *Conn) ReleaseReplays(answer *manager.Frame) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if answer != nil {
+		c.record(answer)
+	}
+	if c.holds--; c.holds > 0 {
+		return
+	}
+	for _, f := range c.held {
+		c.record(f)
+	}
+	c.held, c.replayed = nil, nil
+}
+
+// record records a message; c.mu is held.
+func (c *Conn) record(f *manager.Frame) manager.Outcome {
 	if len(c.reasons) > 0 || c.aborted {
 		return manager.Dropped
+	}
+	if !f.For(c.variant) {
+		return manager.Queued
+	}
+	m := Message{
+		JSON: string(f.AppendPayload(nil, c.variant, 0)), UploadID: f.UploadID(), Class: f.Class(),
+		Position: manager.Position{Epoch: f.Epoch(), Offset: f.Offset()},
 	}
 	outcome := manager.Queued
 	if c.answer != nil {
@@ -137,7 +206,7 @@ func (c *Conn) Answer(outcome func(Message) manager.Outcome) {
 }
 
 // Block makes Send block until release is called, as a faulty connection would: publishers to its uploads then block
-// too. release may be called several times.
+// too, and Close of the manager even beyond its context. release may be called several times.
 func (c *Conn) Block() (release func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

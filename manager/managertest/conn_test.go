@@ -71,6 +71,35 @@ func TestConn_RecordsInEachForm(t *testing.T) {
 	}
 }
 
+// A resume is recorded in its order, although live messages come while its answer is being prepared.
+func TestConn_RecordsResumeInOrder(t *testing.T) {
+	ann := managertest.NewConn()
+	m := start(t, ann)
+	publish(t, m, 1)
+	at := ann.Wait(t, 2)[1].Position
+	publish(t, m, 2)
+	bob := managertest.NewConn()
+	if err := m.Connect("bob", bob); err != nil {
+		t.Fatal(err)
+	}
+	bob.HoldReplays()
+	if _, err := m.Resume(t.Context(), "bob", bob, map[string]manager.Position{"cat": at}); err != nil {
+		t.Fatal(err)
+	}
+	publish(t, m, 3)
+	if got := bob.Messages(); len(got) != 1 || got[0].Action() != "resumed" {
+		t.Errorf("recorded %+v, want the answer alone while another is awaited", got)
+	}
+	bob.ReleaseReplays(nil)
+	var all []uint64
+	for _, message := range bob.Messages()[1:] {
+		all = append(all, message.Position.Offset)
+	}
+	if fmt.Sprint(all) != "[2 3]" {
+		t.Errorf("recorded offsets %v, want 2 and 3", all)
+	}
+}
+
 func TestConn_RefusesAndBlocks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ann := managertest.NewConn()

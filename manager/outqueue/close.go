@@ -16,6 +16,7 @@ func (q *Queue) Close(reason manager.CloseReason) {
 			reason.Code = manager.NormalClosure.Code
 		}
 		q.closed = &reason
+		q.closeReplays()
 		q.notify()
 	}
 }
@@ -52,6 +53,7 @@ func (q *Queue) overflow() manager.Outcome {
 func (q *Queue) drop() {
 	q.control, q.data, q.head, q.removed, q.uploads = nil, nil, 0, 0, nil
 	q.queued = q.sending
+	q.replays, q.turns, q.replayed, q.ready, q.answers = nil, nil, 0, 0, 0
 	q.stopTimer()
 }
 
@@ -94,7 +96,7 @@ func (q *Queue) checkAge() {
 	q.timer = nil
 	age := q.age(time.Now())
 	switch {
-	case q.closed != nil || q.queued.messages == 0:
+	case q.closed != nil || q.idle():
 	case age >= q.opt.MaxAge:
 		q.overflow()
 	default:

@@ -21,7 +21,8 @@ type Options struct {
 	// Variant is the form of the connection: with the default, manager.VariantBase, it gets no acknowledgements.
 	Variant manager.Variant
 	// MaxBytes (0: 1 MiB) and MaxMessages (0: 1024) limit the messages that are queued or being sent; negative: no limit.
-	// A burst may exceed them for a second, up to 16 times MaxBytes and 64 times MaxMessages.
+	// A burst may exceed them for a second, up to 16 times MaxBytes and 64 times MaxMessages. Stored messages that a
+	// client has missed do not count: MaxBytes of them are queued, and the others read from the history later.
 	MaxBytes    int
 	MaxMessages int
 	// MaxAge limits the time from queueing a message to the call of Next that follows it. 0: 10 s; negative: no
@@ -53,7 +54,8 @@ type Message struct {
 func (m Message) AppendJSON(dst []byte) []byte { return m.AppendPayload(dst, m.variant, m.Skipped) }
 
 // Queue is a bounded, conflating queue and a [manager.Conn]. Send, Close and Abort may be called from any number of
-// goroutines and never block; Next and TryNext are for one goroutine at a time.
+// goroutines and never block; Next and TryNext are for one goroutine at a time, and not for the functions that the
+// manager calls with a lock held.
 type Queue struct {
 	opt Options
 	// wake holds a value when Next should look again. done is closed when nothing of the connection is left.
@@ -73,6 +75,18 @@ type Queue struct {
 	uploads map[string]*upload
 	// queued is the amount of data that is queued or being sent, sending the part that Next has returned last.
 	queued, sending amount
+	// replays are the uploads with stored messages that Next has yet to return, turns those whose messages Next may
+	// return, in this order. replayed are the bytes of their messages in memory, ready the number of those messages
+	// without the late ones.
+	replays         map[string]*replay
+	turns           []*replay
+	replayed, ready int
+	// replayNext: it is the turn of a replay, and not of data.
+	replayNext bool
+	// holds counts the calls of HoldReplays without ReleaseReplays, and answers the answers in data.
+	holds, answers int
+	// progress is when Next was last called, or the first replay listed, if there are replays.
+	progress time.Time
 	// sendingSince is when the message that is being sent was queued; zero while none is.
 	sendingSince time.Time
 	timer        *time.Timer
@@ -85,6 +99,7 @@ type entry struct {
 	frame   *manager.Frame
 	skipped uint32
 	queued  time.Time
+	answer  bool // of ReleaseReplays: the limits do not include it
 }
 
 // upload is an upload whose last queued message is a state.
@@ -108,6 +123,7 @@ var (
 	_ manager.Conn            = (*Queue)(nil)
 	_ manager.Terminator      = (*Queue)(nil)
 	_ manager.PositionTracker = (*Queue)(nil)
+	_ manager.Replayer        = (*Queue)(nil)
 )
 
 // New returns an empty queue. One that is closed, or no longer referred to, holds no resources.
@@ -121,10 +137,13 @@ func New(opt Options) *Queue {
 	if opt.MaxAge == 0 {
 		opt.MaxAge = 10 * time.Second
 	}
-	return &Queue{opt: opt, wake: make(chan struct{}, 1), done: make(chan struct{}), uploads: map[string]*upload{}}
+	return &Queue{
+		opt: opt, wake: make(chan struct{}, 1), done: make(chan struct{}),
+		uploads: map[string]*upload{}, replays: map[string]*replay{},
+	}
 }
 
-// Send queues a message.
+// Send queues a message, behind the stored ones of its upload that Next has yet to return.
 func (q *Queue) Send(f *manager.Frame) manager.Outcome {
 	if !f.For(q.opt.Variant) {
 		return manager.Queued // the client misses nothing
@@ -135,8 +154,8 @@ func (q *Queue) Send(f *manager.Frame) manager.Outcome {
 		return manager.Dropped
 	}
 	now := time.Now()
-	size := amount{1, f.Size()}
-	switch {
+	live := amount{1, f.Size()}
+	switch p := q.replays[f.UploadID()]; {
 	case f.Class() == manager.ClassControl:
 		if len(q.control) == maxControl {
 			return q.overflow()
@@ -144,13 +163,15 @@ func (q *Queue) Send(f *manager.Frame) manager.Outcome {
 		q.control = append(q.control, entry{frame: f, queued: now})
 		q.notify()
 		return manager.Queued
+	case p != nil:
+		return q.sendBehind(p, f)
 	case q.conflate(f, now):
 		return manager.Conflated
-	case !q.queued.fits(q.opt.MaxMessages, q.opt.MaxBytes, size) && !q.tolerates(size, now):
+	case !q.queued.fits(q.opt.MaxMessages, q.opt.MaxBytes, live) && !q.tolerates(live, now):
 		return q.overflow()
 	}
 	q.queued.messages++
-	q.queued.bytes += size.bytes
+	q.queued.bytes += live.bytes
 	q.push(entry{frame: f, queued: now})
 	q.watchAge()
 	q.notify()
@@ -255,19 +276,28 @@ func (q *Queue) underPressure(now time.Time) bool {
 }
 
 // tolerates reports whether the queue may exceed its limits for the moment: its consumer is not known to be slow.
-func (q *Queue) tolerates(size amount, now time.Time) bool {
-	return q.age(now) < burstAge && q.queued.fits(64*q.opt.MaxMessages, 16*q.opt.MaxBytes, size)
+func (q *Queue) tolerates(more amount, now time.Time) bool {
+	return q.age(now) < burstAge && q.queued.fits(64*q.opt.MaxMessages, 16*q.opt.MaxBytes, more)
 }
 
-// age is how long the oldest message has been queued or sent.
+// age is how long the oldest message has been queued or sent, or a replay has waited for a call of Next.
 func (q *Queue) age(now time.Time) time.Duration {
-	switch {
-	case !q.sendingSince.IsZero():
-		return now.Sub(q.sendingSince)
-	case q.head < len(q.data):
-		return now.Sub(q.data[q.head].queued)
+	oldest := now
+	if !q.sendingSince.IsZero() {
+		oldest = q.sendingSince
 	}
-	return 0
+	if q.head < len(q.data) && q.data[q.head].queued.Before(oldest) {
+		oldest = q.data[q.head].queued
+	}
+	if len(q.turns) > 0 && q.progress.Before(oldest) {
+		oldest = q.progress
+	}
+	return now.Sub(oldest)
+}
+
+// idle reports whether there is nothing to return or being sent.
+func (q *Queue) idle() bool {
+	return q.head == len(q.data) && q.sendingSince.IsZero() && len(q.turns) == 0
 }
 
 // Next returns the oldest message, and waits for one if there is none. The call means that the messages before have
@@ -299,19 +329,33 @@ func (q *Queue) next() (m Message, ok bool, err error) {
 	q.queued.messages -= q.sending.messages
 	q.queued.bytes -= q.sending.bytes
 	q.sending, q.sendingSince = amount{}, time.Time{}
-	switch {
-	case len(q.control) > 0:
-		e := q.control[0]
-		q.control = q.control[1:]
-		return q.message(e), true, nil
-	case q.head < len(q.data):
-		return q.message(q.pop()), true, nil
-	case q.closed != nil:
-		q.end()
-		return Message{}, false, &ClosedError{*q.closed}
+	for {
+		var p *replay
+		if len(q.turns) > 0 {
+			q.progress = time.Now()
+			p = q.nextReplay()
+		}
+		switch {
+		case len(q.control) > 0:
+			e := q.control[0]
+			q.control = q.control[1:]
+			return q.message(e), true, nil
+		case q.head < len(q.data) && (p == nil || !q.replayNext):
+			q.replayNext = true
+			return q.message(q.pop()), true, nil
+		case p != nil && len(p.frames) == 0:
+			q.read(p)
+		case p != nil:
+			q.replayNext = false
+			return q.message(q.popReplay(p, q.progress)), true, nil
+		case q.closed != nil:
+			q.end()
+			return Message{}, false, &ClosedError{*q.closed}
+		default:
+			q.stopTimer()
+			return Message{}, false, nil
+		}
 	}
-	q.stopTimer()
-	return Message{}, false, nil
 }
 
 func (q *Queue) message(e entry) Message {
@@ -324,7 +368,11 @@ func (q *Queue) pop() entry {
 	e := q.data[q.head]
 	q.data[q.head] = entry{}
 	q.unindex(q.base+q.head, e.frame)
-	q.sending = amount{1, e.frame.Size()}
+	if e.answer {
+		q.answers--
+	} else {
+		q.sending = amount{1, e.frame.Size()}
+	}
 	q.head++
 	q.skipRemoved()
 	if 2*q.head >= len(q.data) { // each message is moved at most once on average

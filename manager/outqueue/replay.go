@@ -1,0 +1,294 @@
+package outqueue
+
+import (
+	"time"
+
+	"github.com/shoal-go/shoal/manager"
+)
+
+const (
+	// replayOverhead is added to the size of each message of a replay.
+	replayOverhead = 64
+	// extraWithoutOffset is the number of bytes by which messages without an offset may exceed the limit of replays: they
+	// cannot be read from the history later.
+	extraWithoutOffset = 1 << 20
+)
+
+// replay is what one upload's client has missed and Next has not returned, followed by the live messages that came
+// after it.
+type replay struct {
+	uploadID string
+	frames   []*manager.Frame
+	// at is the position of the last message queued in frames, and source has the later ones.
+	at     manager.Position
+	source manager.ReplaySource
+	// unread: messages after at are still to be read from the source, live ones with an offset among them. late are the
+	// live ones without, which came in the meantime.
+	unread bool
+	late   []*manager.Frame
+	// begun is when the replay was queued: the live messages that were queued before precede it.
+	begun time.Time
+	// held: it waits for the answer of ReleaseReplays.
+	held   bool
+	listed bool
+}
+
+// size is what a message of a replay counts.
+func size(f *manager.Frame) int { return f.Size() + replayOverhead }
+
+// Replay queues stored messages of an upload, which Next returns in turn with the live messages of other uploads. They
+// do not count against MaxMessages. Up to MaxBytes of them are queued; the others are read when Next needs them.
+func (q *Queue) Replay(r manager.Replay) manager.Outcome {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed != nil {
+		return manager.Dropped
+	}
+	p := q.replays[r.UploadID]
+	if p == nil {
+		p = &replay{uploadID: r.UploadID}
+		q.replays[r.UploadID] = p
+	}
+	// Messages of an earlier replay are in the new one as far as the client needs them.
+	q.keep(p, func(f *manager.Frame) bool { return f.Offset() == 0 })
+	p.at, p.source, p.begun, p.held = r.Position, r.Source, time.Now(), q.holds > 0
+	return q.finish(p, q.queueReplay(p, r.Frames, false))
+}
+
+// CancelReplay drops the messages of an upload that is being replayed, but not acknowledgements.
+func (q *Queue) CancelReplay(uploadID string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if p := q.replays[uploadID]; p != nil {
+		q.keep(p, func(f *manager.Frame) bool { return !f.For(manager.VariantBase) })
+		q.finish(p, true)
+	}
+}
+
+// HoldReplays delays replays until ReleaseReplays.
+func (q *Queue) HoldReplays() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.holds++
+}
+
+// ReleaseReplays queues the answer, of any size, ahead of the replays that have waited for it.
+func (q *Queue) ReleaseReplays(answer *manager.Frame) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.holds--
+	if q.closed != nil {
+		return
+	}
+	if q.answers++; q.answers > maxControl {
+		q.overflow()
+		return
+	}
+	now := time.Now()
+	q.push(entry{frame: answer, queued: now, answer: true})
+	for _, p := range q.replays {
+		if p.held {
+			p.begun = now
+		}
+		if p.held = p.held && q.holds > 0; !p.held {
+			q.finish(p, true)
+		}
+	}
+	q.watchAge()
+	q.notify()
+}
+
+// The functions below are called with mu held.
+
+// keep removes the messages of a replay that fail a test, and what is unread.
+func (q *Queue) keep(p *replay, test func(*manager.Frame) bool) {
+	all := append(p.frames, p.late...)
+	q.ready -= len(p.frames)
+	p.frames, p.late, p.unread = nil, nil, false
+	for _, f := range all {
+		q.replayed -= size(f)
+		if test(f) {
+			q.append(p, f)
+		}
+	}
+}
+
+func (q *Queue) append(p *replay, f *manager.Frame) {
+	p.frames = append(p.frames, f)
+	q.ready++
+	q.replayed += size(f)
+	if f.Offset() > 0 {
+		p.at.Offset = f.Offset()
+		if epoch := f.Epoch(); epoch != "" {
+			p.at.Epoch = epoch
+		}
+	}
+}
+
+// queueReplay queues messages that continue a replay, up to the limit unless all is true; the source has the rest. It
+// returns false if a message fits nowhere.
+func (q *Queue) queueReplay(p *replay, frames []*manager.Frame, all bool) bool {
+	p.unread = false
+	for _, f := range frames {
+		switch {
+		case !f.For(q.opt.Variant):
+		case all || q.hasRoom(size(f), f.Offset() == 0):
+			q.append(p, f)
+		case f.Offset() > 0 && p.source != nil:
+			p.unread = true
+			return true
+		default:
+			return false
+		}
+	}
+	for _, f := range p.late {
+		q.replayed -= size(f)
+		q.append(p, f)
+	}
+	p.late = nil
+	return true
+}
+
+// hasRoom reports whether a message fits into the limit of replays. If none is ready one does in any case, so that
+// replays go on.
+func (q *Queue) hasRoom(bytes int, withoutOffset bool) bool {
+	limit := q.opt.MaxBytes
+	if withoutOffset {
+		limit += extraWithoutOffset
+	}
+	return q.opt.MaxBytes < 0 || q.ready == 0 || q.replayed+bytes <= limit
+}
+
+// sendBehind queues a live message behind the replay of its upload.
+func (q *Queue) sendBehind(p *replay, f *manager.Frame) manager.Outcome {
+	stored := f.Offset() > 0 && p.source != nil
+	switch {
+	case p.unread && stored:
+		return manager.Queued // the source has it
+	case q.hasRoom(size(f), f.Offset() == 0):
+	case stored:
+		p.unread = true
+		return q.finish(p, true)
+	default:
+		return q.overflow()
+	}
+	if p.unread {
+		p.late = append(p.late, f)
+		q.replayed += size(f)
+		return manager.Queued
+	}
+	q.append(p, f)
+	return q.finish(p, true)
+}
+
+// finish lists a replay with messages for Next, and forgets one without, unless an answer is to precede its live
+// messages. ok is false if a message fitted nowhere.
+func (q *Queue) finish(p *replay, ok bool) manager.Outcome {
+	switch {
+	case !ok:
+		return q.overflow()
+	case len(p.frames) == 0 && !p.unread:
+		if !p.held {
+			delete(q.replays, p.uploadID)
+		}
+	case !p.listed:
+		if len(q.turns) == 0 {
+			q.progress = time.Now()
+		}
+		p.listed = true
+		q.turns = append(q.turns, p)
+		q.watchAge()
+		q.notify()
+	}
+	return manager.Queued
+}
+
+// current reports whether a replay is still that of its upload.
+func (q *Queue) current(p *replay) bool { return q.replays[p.uploadID] == p }
+
+// nextReplay returns the replay whose turn it is. Its next messages must be read first if it has none.
+func (q *Queue) nextReplay() *replay {
+	for q.holds == 0 && len(q.turns) > 0 {
+		p := q.turns[0]
+		switch {
+		case !q.current(p) || len(p.frames) == 0 && !p.unread: // cancelled
+			p.listed = false
+			q.turns = q.turns[1:]
+		case q.head < len(q.data) && !q.data[q.head].queued.After(p.begun):
+			return nil
+		case len(p.frames) == 0 && q.ready > 0 && 2*q.replayed > q.opt.MaxBytes:
+			q.turns = append(q.turns[1:], p) // there is room when others have been returned
+		default:
+			return p
+		}
+	}
+	return nil
+}
+
+// popReplay returns the next message of a replay.
+func (q *Queue) popReplay(p *replay, now time.Time) entry {
+	f := p.frames[0]
+	p.frames[0] = nil
+	p.frames = p.frames[1:]
+	q.ready--
+	q.replayed -= size(f)
+	q.turns, p.listed = q.turns[1:], false
+	q.finish(p, true)
+	q.sending, q.progress = amount{}, now
+	q.watchAge()
+	return entry{frame: f, queued: now}
+}
+
+// read reads the next messages of a replay from its source. It releases mu in the meantime: sources lock uploads, and
+// mu is taken with an upload locked.
+func (q *Queue) read(p *replay) {
+	at, source, delivered := p.at, p.source, false
+	unchanged := func() bool { return q.current(p) && p.unread && p.at == at && q.closed == nil }
+	q.mu.Unlock()
+	source.Read(p.uploadID, at.Epoch, at.Offset, func(frames []*manager.Frame) {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		if delivered = true; !unchanged() {
+			return
+		}
+		// A new position and the newest message belong together. Acknowledgements that came before announce older ones.
+		restart := len(frames) > 0 && !frames[0].For(manager.VariantBase)
+		if restart {
+			q.queueAcknowledgements(p)
+		}
+		q.finish(p, q.queueReplay(p, frames, restart))
+	})
+	q.mu.Lock()
+	if !delivered && unchanged() {
+		q.finish(p, q.queueReplay(p, nil, false)) // the upload no longer exists
+	}
+	if len(q.turns) > 1 && q.turns[0] == p && len(p.frames) == 0 {
+		q.turns = append(q.turns[1:], p) // its next message fits only when those of others have been returned
+	}
+}
+
+// queueAcknowledgements queues the acknowledgements among the late messages of a replay.
+func (q *Queue) queueAcknowledgements(p *replay) {
+	late := p.late
+	p.late = nil
+	for _, f := range late {
+		if f.For(manager.VariantBase) {
+			p.late = append(p.late, f)
+			continue
+		}
+		q.replayed -= size(f)
+		q.append(p, f)
+	}
+}
+
+// closeReplays keeps of the replays what is queued: the client continues from there when it returns. Replays that wait
+// for an answer get none.
+func (q *Queue) closeReplays() {
+	for id, p := range q.replays {
+		if p.held {
+			delete(q.replays, id)
+			continue
+		}
+		q.keep(p, func(*manager.Frame) bool { return true })
+	}
+}

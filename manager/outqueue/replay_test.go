@@ -1,0 +1,336 @@
+package outqueue_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/shoal-go/shoal/manager"
+	"github.com/shoal-go/shoal/manager/outqueue"
+)
+
+// fataler is what the helpers need of a test.
+type fataler interface {
+	Helper()
+	Fatalf(format string, args ...any)
+}
+
+// client is the client of a Queue. It checks that the messages of each upload follow its position.
+type client struct {
+	uploads map[string]*progress
+	got     int
+}
+
+// progress is a client's place in an upload.
+type progress struct {
+	manager.Position
+	// newest: the newest message comes next, with any offset up to Offset.
+	newest bool
+}
+
+type answer struct {
+	manager.Position
+	Recovered bool `json:"recovered"`
+	Expired   bool `json:"expired"`
+}
+
+func newClient() *client { return &client{uploads: map[string]*progress{}} }
+
+// positions returns from where the client would resume.
+func (c *client) positions() map[string]manager.Position {
+	since := map[string]manager.Position{}
+	for id, p := range c.uploads {
+		since[id] = p.Position
+		if p.newest && p.Offset > 0 {
+			since[id] = manager.Position{Epoch: p.Epoch, Offset: p.Offset - 1}
+		}
+	}
+	return since
+}
+
+func (c *client) receive(t fataler, m outqueue.Message) {
+	t.Helper()
+	var head struct {
+		Action   string `json:"action"`
+		UploadID string `json:"upload_id"`
+		answer
+		Uploads map[string]answer `json:"uploads"`
+	}
+	text := m.AppendJSON(nil)
+	if err := json.Unmarshal(text, &head); err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+	switch head.Action {
+	case "subscribed":
+		c.answered(t, head.UploadID, head.answer)
+	case "resumed":
+		for id, a := range head.Uploads {
+			c.answered(t, id, a)
+		}
+	default:
+		p := c.uploads[m.UploadID()]
+		if p == nil {
+			t.Fatalf("message %s of an upload without an answer", text)
+		}
+		offset := m.Offset()
+		switch {
+		case p.newest && offset <= p.Offset:
+		case offset != p.Offset+1:
+			t.Fatalf("upload %s: message %d follows %d", m.UploadID(), offset, p.Offset)
+		default:
+			p.Offset = offset
+		}
+		p.newest = false
+		c.got++
+	}
+}
+
+func (c *client) answered(t fataler, id string, a answer) {
+	t.Helper()
+	p := c.uploads[id]
+	switch {
+	case p == nil || !a.Recovered:
+		c.uploads[id] = &progress{Position: a.Position, newest: a.Offset > 0 && !a.Expired && !a.Recovered}
+	case a.Epoch != p.Epoch || a.Offset < p.Offset:
+		t.Fatalf("upload %s has recovered %v from %v", id, a.Position, p.Position)
+	}
+}
+
+func event(t fataler, n, pad int) manager.Message {
+	t.Helper()
+	e, err := manager.NewEvent("note", map[string]any{"n": n, "pad": strings.Repeat("x", pad)})
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	return e
+}
+
+func create(t fataler, opt manager.Options) *manager.Manager {
+	t.Helper()
+	m, err := manager.New(opt)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	return m
+}
+
+// Invariant 9: a client that reads recovers all that the history holds, in one attempt, with any limits of its queue.
+func TestReplay_RecoversAllInOneAttempt(t *testing.T) {
+	for _, opt := range []outqueue.Options{
+		{}, {MaxMessages: 1}, {MaxMessages: 16, MaxBytes: 100}, {MaxBytes: 5000}, {MaxBytes: -1, MaxMessages: -1},
+	} {
+		opt.Variant = manager.VariantV1
+		for _, pad := range []int{10, 30_000} {
+			t.Run(fmt.Sprintf("%d messages, %d bytes, %d bytes each", opt.MaxMessages, opt.MaxBytes, pad), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) { recoverAll(t, opt, pad) })
+			})
+		}
+	}
+}
+
+func recoverAll(t *testing.T, opt outqueue.Options, pad int) {
+	const uploads, each = 20, 64
+	m := create(t, manager.Options{HistoryMessages: 100, HistoryBytes: -1})
+	defer func() { _ = m.Close(t.Context()) }()
+	c := newClient()
+	for i := range uploads {
+		id := fmt.Sprint("upload ", i)
+		for n := range each {
+			p, err := m.Publish(t.Context(), id, event(t, n, pad))
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.uploads[id] = &progress{Position: manager.Position{Epoch: p.Epoch}}
+		}
+	}
+	q := outqueue.New(opt)
+	if err := m.Connect("ann", q); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Resume(t.Context(), "ann", q, c.positions()); err != nil {
+		t.Fatal(err)
+	}
+	// Live messages follow, while the client takes its time: longer than a burst may last, and than MaxAge in all.
+	for n := range 2 * uploads {
+		if _, err := m.Publish(t.Context(), fmt.Sprint("upload ", n%uploads), event(t, n, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for message, ok := q.TryNext(); ok; message, ok = q.TryNext() {
+		c.receive(t, message)
+		<-time.After(30 * time.Millisecond)
+	}
+	if want := uploads*each + 2*uploads; c.got != want {
+		t.Errorf("%d messages came, want %d", c.got, want)
+	}
+	q.Abort()
+}
+
+// For any sequence of publications, subscriptions, resumes and reads, with any limits: the messages of each upload follow
+// the position that the client was told, and in the end it has all of them, or the queue was closed.
+func TestReplay_OrderOfAnySequence(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		synctest.Test(t, func(*testing.T) { anySequence(rt) })
+	})
+}
+
+func anySequence(t *rapid.T) {
+	history := rapid.SampledFrom([]int{3, 64}).Draw(t, "history")
+	m := create(t, manager.Options{HistoryMessages: history})
+	ctx := context.Background()
+	var q *outqueue.Queue
+	defer func() {
+		q.Abort()
+		_ = m.Close(ctx)
+	}()
+	opt := outqueue.Options{
+		Variant: manager.VariantV1, MaxAge: -1,
+		MaxBytes:    rapid.SampledFrom([]int{0, 300, 2000}).Draw(t, "bytes"),
+		MaxMessages: rapid.SampledFrom([]int{0, 4}).Draw(t, "messages"),
+	}
+	ids := []string{"a", "b", "c"}
+	upload := rapid.SampledFrom(ids)
+	c := newClient()
+	connect := func() {
+		q = outqueue.New(opt)
+		if err := m.Connect("ann", q); err != nil {
+			t.Fatalf("%v", err)
+		}
+	}
+	connect()
+	read := func() bool {
+		message, ok := q.TryNext()
+		if ok {
+			c.receive(t, message)
+		}
+		return ok
+	}
+	published := map[string]manager.Position{}
+	n := 0
+	actions := map[string]func(*rapid.T){
+		"publish": func(t *rapid.T) {
+			n++
+			id := upload.Draw(t, "upload")
+			p, err := m.Publish(ctx, id, event(t, n, rapid.SampledFrom([]int{1, 250}).Draw(t, "pad")))
+			if err != nil {
+				t.Fatalf("%v", err)
+			}
+			published[id] = p
+		},
+		"forget": func(t *rapid.T) {
+			id := upload.Draw(t, "upload")
+			if err := m.Forget(ctx, id); err != nil {
+				t.Fatalf("%v", err)
+			}
+			delete(published, id)
+		},
+		"read": func(*rapid.T) { read() },
+		"subscribe": func(t *rapid.T) {
+			err := m.SubscribeConn(ctx, "ann", q, upload.Draw(t, "upload"), manager.SubscribeOptions{Acknowledge: true})
+			if err != nil {
+				t.Fatalf("%v", err)
+			}
+		},
+		"resume": func(t *rapid.T) {
+			// The client returns with what it has, and asks for some uploads that it does not know too.
+			m.Disconnect("ann", q)
+			q.Abort()
+			connect()
+			since := c.positions()
+			for _, id := range ids {
+				if _, known := since[id]; !known && rapid.Bool().Draw(t, "unknown") {
+					since[id] = manager.Position{}
+				}
+			}
+			kept := slices.Collect(maps.Keys(since))
+			maps.DeleteFunc(c.uploads, func(id string, _ *progress) bool { return !slices.Contains(kept, id) })
+			for id := range c.uploads {
+				c.uploads[id] = &progress{Position: since[id]}
+			}
+			if _, err := m.Resume(ctx, "ann", q, since); err != nil {
+				t.Fatalf("%v", err)
+			}
+		},
+	}
+	t.Repeat(actions)
+	for read() {
+	}
+	var closed *outqueue.ClosedError
+	if _, err := q.Next(canceled()); errors.As(err, &closed) {
+		return
+	}
+	for id, p := range c.uploads {
+		if at, ok := published[id]; ok && p.Position != (manager.Position{Epoch: at.Epoch, Offset: at.Offset}) {
+			t.Fatalf("upload %s: the client is at %v, the newest message at %v", id, p.Position, at)
+		}
+	}
+}
+
+func canceled() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}
+
+// Resumes and publications that run at the same time leave no gap either.
+func TestReplay_ConcurrentPublications(t *testing.T) {
+	const uploads, rounds, each = 30, 20, 300
+	m := create(t, manager.Options{HistoryMessages: 1 << 14, HistoryBytes: -1})
+	defer func() { _ = m.Close(context.Background()) }()
+	since := map[string]manager.Position{}
+	for i := range uploads {
+		id := fmt.Sprint("upload ", i)
+		if _, err := m.Publish(t.Context(), id, event(t, 0, 1)); err != nil {
+			t.Fatal(err)
+		}
+		since[id] = manager.Position{Epoch: "gone", Offset: 3}
+	}
+	for round := range rounds {
+		var publishers sync.WaitGroup
+		for p := range 2 {
+			publishers.Go(func() {
+				for n := range each {
+					if _, err := m.Publish(t.Context(), fmt.Sprint("upload ", (n+p)%uploads), event(t, n, 1)); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		q := outqueue.New(outqueue.Options{Variant: manager.VariantV1, MaxBytes: 2000})
+		user := fmt.Sprint("user ", round)
+		if err := m.Connect(user, q); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.Resume(t.Context(), user, q, since); err != nil {
+			t.Fatal(err)
+		}
+		c := newClient()
+		publishers.Go(func() {
+			for {
+				message, err := q.Next(t.Context())
+				if err != nil {
+					return
+				}
+				c.receive(errorer{t}, message)
+			}
+		})
+		m.Disconnect(user, q)
+		q.Close(manager.NormalClosure)
+		publishers.Wait()
+	}
+}
+
+// errorer makes a failure of a helper one that may come from any goroutine.
+type errorer struct{ *testing.T }
+
+func (e errorer) Fatalf(format string, args ...any) { e.Errorf(format, args...) }
