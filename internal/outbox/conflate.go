@@ -90,7 +90,7 @@ func (o *Outbox) replaceable(f *frame.Frame) *queuedFrame {
 // the newer one is queued at the end, behind the messages that were published before it, so that offsets increase.
 func (o *Outbox) conflate(e *queuedFrame, f *frame.Frame) Outcome {
 	growth := amount{bytes: f.Size() - e.frame.Size()}
-	if !o.data.unwritten.fits(growth, o.pool.limit) {
+	if growth.bytes > 0 && !o.data.unwritten.fits(growth, o.pool.limit) && !o.tolerates(growth) {
 		return o.rejectOverLimit()
 	}
 	if o.index.uploads[f.UploadID()].last == e {

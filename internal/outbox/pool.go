@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"math"
 	"net"
 	"runtime"
 	"sync"
@@ -51,6 +52,9 @@ type Options struct {
 	OnPanic func(stack []byte)
 }
 
+// maxLimit bounds the limits, so that sums and multiples of them do not overflow.
+const maxLimit = math.MaxInt / 128
+
 func (o Options) withDefaults() Options {
 	if o.Writers <= 0 {
 		o.Writers = runtime.GOMAXPROCS(0)
@@ -58,6 +62,7 @@ func (o Options) withDefaults() Options {
 	if o.MaxBytes <= 0 {
 		o.MaxBytes = 1 << 20
 	}
+	o.MaxBytes, o.MaxMessages = min(o.MaxBytes, maxLimit), min(o.MaxMessages, maxLimit)
 	if o.UnsentBytes == 0 {
 		o.UnsentBytes = 16 << 10
 	}
@@ -80,6 +85,7 @@ func (o Options) withDefaults() Options {
 		o.CloseTimeout = 5 * time.Second
 	}
 	o.MaxAge = min(max(o.MaxAge, time.Millisecond), 24*time.Hour)
+	o.MaxBurstBytes, o.MaxRecoveryBytes = min(o.MaxBurstBytes, maxLimit), min(o.MaxRecoveryBytes, maxLimit)
 	return o
 }
 

@@ -231,8 +231,13 @@ func (q *queue) replace(e *queuedFrame, f *frame.Frame) {
 	e.frame = f
 }
 
-// clear drops the queued frames. It leaves unwritten as it is: a closing outbox no longer checks limits.
-func (q *queue) clear() { q.inline, q.head, q.tail = queuedFrame{}, nil, nil }
+// clear drops the queued frames. Those that have been dequeued remain unwritten.
+func (q *queue) clear() {
+	for e := range q.all() {
+		q.unwritten.subtract(amount{1, e.frame.Size()})
+	}
+	q.inline, q.head, q.tail = queuedFrame{}, nil, nil
+}
 
 // all yields pointers to the queued frames, oldest first.
 func (q *queue) all() iter.Seq[*queuedFrame] {

@@ -133,7 +133,7 @@ func (o *Outbox) Release(answer *frame.Frame) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	r := o.recovery
-	if r == nil || r.holds == 0 {
+	if r == nil || r.holds == 0 || o.dead {
 		return // closed since Hold
 	}
 	r.holds--

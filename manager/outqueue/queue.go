@@ -3,6 +3,7 @@ package outqueue
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -137,6 +138,8 @@ func New(opt Options) *Queue {
 	if opt.MaxAge == 0 {
 		opt.MaxAge = 10 * time.Second
 	}
+	const most = math.MaxInt / 128 // multiples of the limits must not overflow
+	opt.MaxBytes, opt.MaxMessages = min(opt.MaxBytes, most), min(opt.MaxMessages, most)
 	return &Queue{
 		opt: opt, wake: make(chan struct{}, 1), done: make(chan struct{}),
 		uploads: map[string]*upload{}, replays: map[string]*replay{},
