@@ -9,6 +9,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# The archives are built by this version of Go, which older ones fetch: its standard library is without the
+# vulnerabilities that reached this code in the ones before, see docs/security.md.
+export GOTOOLCHAIN=go1.26.10
+
 version=${VERSION:-$(git describe --tags --exact-match --match 'v*' 2>/dev/null || true)}
 module=github.com/shoal-go/shoal
 

@@ -15,4 +15,7 @@ esac || {
 	exit 1
 }
 
+# With the version of Go that builds the archives.
+GOTOOLCHAIN=$(sed -n 's/^export GOTOOLCHAIN=//p' .ci/release.sh)
+export GOTOOLCHAIN
 go run "$govulncheck" -db "$database" -test work
