@@ -13,7 +13,8 @@ export class Tokens {
   constructor(private readonly source: Options['token']) {}
 
   // get returns a token: the newest one unless it was refused or is about to expire, or a fresh one in any case. It
-  // rejects with a ShoalError, whatever the application's function does.
+  // rejects with a ShoalError, whatever the application's function does. A token that comes after the signal is not
+  // remembered: it may be older than the newest one, and another user's.
   async get(signal: AbortSignal, fresh?: boolean): Promise<string> {
     if (!fresh && this.#token && this.#expires - Date.now() > STILL_GOOD) return this.#token
     let got: unknown
@@ -27,8 +28,11 @@ export class Tokens {
     if (!token || typeof token !== 'string') {
       throw new ShoalError('token', `token() returned ${token === '' ? '""' : typeof token}, want a string`)
     }
-    this.#expires = Number(expiresAt ?? expiry(token))
-    return this.#token = token
+    if (!signal.aborted) {
+      this.#expires = Number(expiresAt ?? expiry(token))
+      this.#token = token
+    }
+    return token
   }
 
   // refuse forgets the newest token.

@@ -179,4 +179,42 @@ describe('a token function', () => {
     await settle()
     expect(FakeSocket.all).toEqual([])
   })
+  test('that answers after a login as another user does not bring the former token back', async () => {
+    let late!: (token: object) => void
+    const lasting = (token: string) => ({ token, expiresAt: Date.now() + HOUR })
+    const answers = [
+      () => ({ token: 'ann-1', expiresAt: Date.now() + 100_000 }),
+      () => new Promise<any>((resolve) => { late = resolve }), // the renewal
+      () => lasting('bob-1'),
+    ]
+    const client = open({ token: () => answers.shift()!() })
+    const first = await live()
+    await pass(75_000)
+    expect(answers.length).toBe(1)
+    first.ends(1008)
+    client.reconnect() // as another user
+    const second = await live()
+    late(lasting('ann-2'))
+    await settle()
+    second.ends()
+    expect([first, second, await again(client)].map((socket) => auths(socket))).toEqual([['ann-1'], ['bob-1'], ['bob-1']])
+  })
+
+  test('that answers after a refusal of the token does not replace the newer one', async () => {
+    let late!: (token: object) => void
+    const answers = [
+      () => ({ token: 'old-1', expiresAt: Date.now() + 100_000 }),
+      () => new Promise<any>((resolve) => { late = resolve }),
+      () => ({ token: 'new', expiresAt: Date.now() + HOUR }),
+    ]
+    const client = open({ token: () => answers.shift()!() })
+    const first = await live()
+    await pass(75_000)
+    first.ends(4003)
+    const second = await again(client)
+    late({ token: 'old-2', expiresAt: Date.now() + HOUR })
+    await settle()
+    second.ends()
+    expect(auths(await again(client))).toEqual(['new'])
+  })
 })
