@@ -57,7 +57,7 @@ export class Session implements Link {
   #failedSockets = 0
   #liveSince = 0
   #lastMessage = 0
-  #notBefore = 0
+  #notBefore = 0 // by the monotonic clock, as all times below but that of the status
   #refusedOnce = false
   #refusal: Incoming | undefined
   #tokens: Tokens
@@ -126,10 +126,12 @@ export class Session implements Link {
     const stream = this.options.sse !== false && (!Socket || this.#failedSockets >= SOCKET_FAILURES)
     try {
       const token = await this.#tokens.get(signal)
+      if (signal.aborted) return
+      // Before the import: where a deploy has removed that file, sockets are tried again.
+      this.#failedSockets = stream ? 0 : this.#failedSockets + 1
       // Most pages never need the code for streams.
       const open = stream ? (await import('./sse.js')).openStream : openSocket
       if (signal.aborted) return
-      this.#failedSockets = stream ? 0 : this.#failedSockets + 1
       this.#channel = open(this.url, Socket, {
         open: () => this.#channel!.auth(token),
         message: (message) => this.#receive(message),
@@ -145,7 +147,7 @@ export class Session implements Link {
   }
 
   #receive(message: Incoming): void {
-    this.#lastMessage = Date.now()
+    this.#lastMessage = performance.now()
     this.#clear('probe')
     switch (message.action) {
       case 'auth_success': return this.#accepted(message.user_id)
@@ -174,7 +176,7 @@ export class Session implements Link {
     if (renewed) return
     // A stream that works may be all that works: the next time one socket is tried before it.
     this.#failedSockets = transport === 'sse' ? 1 : 0
-    this.#liveSince = Date.now()
+    this.#liveSince = performance.now()
     this.#clear('connect')
     this.#watchSilence()
     this.#changeAll()
@@ -283,8 +285,8 @@ export class Session implements Link {
   }
 
   #retry(error: ShoalError | undefined, delay?: number): void {
-    if (this.#authenticated && Date.now() - this.#liveSince >= STEADY) this.#attempts = 0
-    const wait = Math.max(delay ?? this.#delay(this.#attempts++), this.#notBefore - Date.now())
+    if (this.#authenticated && performance.now() - this.#liveSince >= STEADY) this.#attempts = 0
+    const wait = Math.max(delay ?? this.#delay(this.#attempts++), this.#notBefore - performance.now())
     this.#drop()
     this.#after('retry', bounded(wait), () => void this.#connect())
     this.#report({ state: 'waiting', retryAt: Date.now() + wait, error })
@@ -297,7 +299,7 @@ export class Session implements Link {
   }
 
   #setNotBefore(retryAfter: unknown): void {
-    this.#notBefore = Math.max(this.#notBefore, Date.now() + bounded(retryAfter))
+    this.#notBefore = Math.max(this.#notBefore, performance.now() + bounded(retryAfter))
   }
 
   #end(status: ConnectionStatus): void {
@@ -322,7 +324,7 @@ export class Session implements Link {
   // ping less often.
   #watchSilence(): void {
     const limit = this.options.silence ?? SILENCE
-    const left = this.#lastMessage + limit - Date.now()
+    const left = this.#lastMessage + limit - performance.now()
     if (left <= 0) this.#probe()
     this.#after('silence', left > 0 ? Math.min(left, limit) : limit, () => this.#watchSilence())
   }

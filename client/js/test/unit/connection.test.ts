@@ -63,6 +63,19 @@ describe('reconnecting', () => {
     expect(FakeSocket.all.length).toBe(3)
   })
 
+  test('does not wait for a time that has passed when the clock is set back', async () => {
+    const client = open()
+    const socket = await live()
+    socket.says({ action: 'reconnect', retry_after_ms: 1000 })
+    socket.ends(1012)
+    const next = await again(client)
+    vi.setSystemTime(Date.now() - 3_600_000)
+    next.ends()
+    expect(client.status().retryAt! - Date.now()).toBeLessThanOrEqual(1000)
+    await again(client)
+    expect(FakeSocket.all.length).toBe(3)
+  })
+
   test.each([1001, 1005, 1006, 1011, 1012, 1013, 4001, 4999])('comes again after close code %i', async (code) => {
     const client = open()
     ;(await live()).ends(code)

@@ -57,7 +57,7 @@ const clients: Shoal<any>[] = []
 export function installFakes(): void {
   beforeEach(() => {
     FakeSocket.all = []
-    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date'], now: 1_000_000_000_000 })
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date', 'performance'], now: 1_000_000_000_000 })
     vi.stubGlobal('WebSocket', FakeSocket)
   })
   afterEach(() => {
