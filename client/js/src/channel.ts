@@ -11,6 +11,10 @@ export type Problem = [code: string, text: string]
 
 // Events receives the reports of a channel. It is not called after the channel's close.
 export interface Events {
+  /** The channel has room for further claims. */
+  room(): void
+  /** How far an upload that is claimed has been received. */
+  position(id: string): Position | undefined
   /** The server can be spoken to: the token may be sent. */
   open(): void
   message(message: Incoming): void
@@ -23,7 +27,9 @@ export interface Channel {
   readonly transport: 'websocket' | 'sse'
   /** Shows the token: the first one, and later those that renew it. */
   auth(token: string): void
-  /** Follows uploads and ends others. */
+  /** Reports whether it can send one more change of claims now, beside these; otherwise room() is called later. */
+  hasRoom(uploads: number, release: number): boolean
+  /** Ends the claims of uploads and claims others. An upload may be in both lists. */
   claim(uploads: Claim[], release: string[]): void
   pong(): void
   /** Makes the server say something. */

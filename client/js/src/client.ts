@@ -1,5 +1,6 @@
 import type { Incoming } from './channel.js'
 import { ShoalError } from './errors.js'
+import { answered } from './position.js'
 import { Queue } from './queue.js'
 import { type Answer, type Link, Session, type Sink } from './session.js'
 import type {
@@ -54,6 +55,7 @@ function badOption(name: string, value: unknown, want: string): ShoalError {
 }
 
 interface Follower {
+  at?: Position | undefined // how far it has received messages, where that is not the position of the upload
   push(message: any): void
   fail(error: ShoalError): void
   stopped?(error: ShoalError): void // the connection has stopped for good
@@ -64,6 +66,8 @@ interface Follower {
 interface Upload {
   followers: Set<Follower>
   status: UploadStatus<any>
+  // While the newest message is expected: up to here it was seen before. Its offset may be below the position's.
+  seen?: number | undefined
   dropping?: ReturnType<typeof setTimeout>
 }
 
@@ -140,15 +144,24 @@ class Client<Own extends OwnMessage> implements Shoal<Own>, Sink {
     let upload = this.#uploads.get(id)
     if (!upload) this.#uploads.set(id, upload = { followers: new Set(), status: IDLE })
     const { followers, status } = upload
+    clearTimeout(upload.dropping)
+    followers.add(follower)
     if (status === IDLE || status.state === 'ended') {
       upload.status = IDLE
       this.#set(id, upload, { state: 'pending', ...(since && { position: since }) })
       this.#link.follow(id)
-    } else if (status.message) { // the newest, as the server would send it
-      queueMicrotask(() => followers.has(follower) && follower.push(status.message))
+    } else {
+      const { position, message } = status
+      if (since && (!position || since.epoch === position.epoch)) {
+        follower.at = since
+        if (!(since.offset >= position?.offset!)) this.#link.follow(id)
+      } else { // the newest message, as the server would send it
+        queueMicrotask(() => {
+          if (since && followers.has(follower)) follower.push(gap(id))
+          if (message && followers.has(follower)) follower.push(message)
+        })
+      }
     }
-    clearTimeout(upload.dropping)
-    followers.add(follower)
     follower.stop = () => {
       signal?.removeEventListener('abort', follower.stop!)
       follower.end()
@@ -189,31 +202,50 @@ class Client<Own extends OwnMessage> implements Shoal<Own>, Sink {
     this.#notify()
   }
 
+  // position returns the first position of those of the followers.
   position(id: string): Position | undefined {
-    return this.#uploads.get(id)?.status.position
+    const upload = this.#uploads.get(id)
+    let first = upload?.status.position
+    for (const { at } of upload?.followers ?? []) if (at && !(at.offset >= first?.offset!)) first = at
+    return first
   }
 
-  answer(id: string, { epoch, offset, recovered }: Answer): void {
+  answer(id: string, answer: Answer): void {
     const upload = this.#uploads.get(id)
     if (!upload) return
+    const { epoch, offset, recovered, expired } = answer
     const { position } = upload.status
+    const same = position?.epoch === epoch
     // Without recovery the newest message follows: it is new, unless it was seen in this epoch.
-    const seen = position?.epoch === epoch && position.offset <= offset ? position.offset : 0
-    this.#set(id, upload, { state: 'live', recovered, newest: offset, position: { epoch, offset: seen } })
-    if (position && !recovered) this.#push(upload, { action: 'shoal.gap', upload_id: id, reason: 'history' })
+    upload.seen = recovered || expired ? undefined : same && position.offset <= offset ? position.offset : 0
+    this.#set(id, upload, {
+      state: 'live', recovered, newest: offset, position: answered(position, answer),
+      ...(position && !same && { message: undefined as any }), // nobody gets the messages of a former epoch
+    })
+    for (const follower of [...upload.followers]) {
+      const at = follower.at ?? position
+      if (!at || (at.epoch === epoch && (recovered || at.offset === offset))) continue
+      if (follower.at) follower.at = recovered || expired ? undefined : { epoch, offset: 0 }
+      follower.push(gap(id))
+    }
   }
 
   message(id: string, message: Incoming): void {
     const upload = this.#uploads.get(id)
     if (!upload || upload.status.state !== 'live') return
     const { epoch, offset } = upload.status.position!
-    if (message.offset <= offset) return
-    this.#set(id, upload, { message: message as any, position: { epoch, offset: message.offset ?? offset } })
-    this.#push(upload, message)
-  }
-
-  #push(upload: Upload, message: Incoming | Gap): void {
-    for (const follower of [...upload.followers]) follower.push(message)
+    const received = message.offset ?? 0 // one without an offset is always new
+    const seen = upload.seen ?? offset
+    const position = { epoch, offset: Math.max(received, offset) }
+    if (!received || received > seen) {
+      if (received) upload.seen = undefined
+      this.#set(id, upload, { message: message as any, position })
+    }
+    for (const follower of [...upload.followers]) {
+      if (received && received <= (follower.at?.offset ?? seen)) continue
+      if (follower.at && received) follower.at = received < position.offset ? { epoch, offset: received } : undefined
+      follower.push(message)
+    }
   }
 
   ended(id: string, error: ShoalError): void {
@@ -226,6 +258,10 @@ class Client<Own extends OwnMessage> implements Shoal<Own>, Sink {
   other(message: Incoming): void {
     guarded(() => this.#options.onMessage?.(message as any))
   }
+}
+
+function gap(id: string): Gap {
+  return { action: 'shoal.gap', upload_id: id, reason: 'history' }
 }
 
 // guarded calls a function of the application: an error that it throws is reported as one of an event listener is, and

@@ -18,6 +18,8 @@ const SOCKET_FAILURES = 2 // after so many sockets that never opened, a stream i
 /** Answer is the server's answer to a subscription. */
 export interface Answer extends Position {
   recovered: boolean
+  /** No message follows: the newest one is no longer held. */
+  expired?: boolean
 }
 
 // Sink receives the events of a session. Its functions do not throw.
@@ -47,7 +49,7 @@ export interface Link {
 export class Session implements Link {
   // Whether the server has answered: messages before that belong to another connection's claim.
   #uploads = new Map<string, boolean>()
-  #claimed = new Set<string>() // on the current channel
+  #claimed = new Map<string, boolean>() // on the current channel; true: has to be claimed again
   #releasing = new Map<string, number>() // unsubscribes without an answer
   #changed = new Set<string>() // uploads whose claim does not fit yet
   #channel: Channel | undefined
@@ -73,7 +75,7 @@ export class Session implements Link {
 
   follow(id: string): void {
     this.#uploads.set(id, false)
-    this.#claimed.delete(id)
+    if (this.#claimed.has(id)) this.#claimed.set(id, true)
     this.#change(id)
   }
 
@@ -134,6 +136,8 @@ export class Session implements Link {
       if (signal.aborted) return
       this.#channel = open(this.url, Socket, {
         open: () => this.#channel!.auth(token),
+        room: () => this.#update(),
+        position: (id) => this.sink.position(id),
         message: (message) => this.#receive(message),
         closed: (...why) => this.#closed(...why),
       }, this.options.sse)
@@ -201,7 +205,8 @@ export class Session implements Link {
   // Uploads
 
   // change schedules an update of the claims for the end of the current task, so that an upload that is unfollowed and
-  // followed again in one task costs nothing.
+  // followed again in one task costs nothing. While the channel has no room, uploads wait here, not in a queue of
+  // messages: one that is followed and unfollowed before it is its turn costs nothing either.
   #change(id: string): void {
     this.#changed.add(id)
     if (this.#changed.size === 1) queueMicrotask(() => this.#update())
@@ -214,23 +219,30 @@ export class Session implements Link {
   #update(): void {
     const claim: Claim[] = []
     const release: string[] = []
+    const channel = this.#channel
+    if (!this.#authenticated && channel?.transport !== 'sse') return this.#changed.clear()
     for (const id of this.#changed) {
-      if (!this.#authenticated && this.#channel?.transport !== 'sse') break
+      if (!channel!.hasRoom(claim.length, release.length)) break
+      this.#changed.delete(id)
       const wanted = this.#uploads.has(id)
-      if (wanted && !this.#claimed.has(id)) {
-        this.#claimed.add(id)
-        claim.push([id, this.sink.position(id)])
-      } else if (!wanted && this.#claimed.delete(id)) {
+      const stale = this.#claimed.get(id)
+      // Before it is claimed again, a claim is ended: the answer to that tells its messages from those of the next one.
+      if (wanted ? stale : stale !== undefined) {
+        this.#claimed.delete(id)
         this.#releasing.set(id, (this.#releasing.get(id) ?? 0) + 1)
         release.push(id)
       }
+      if (wanted && stale !== false) {
+        this.#claimed.set(id, false)
+        claim.push([id, this.sink.position(id)])
+      }
     }
-    this.#changed.clear()
-    this.#channel?.claim(claim, release)
+    channel!.claim(claim, release)
   }
 
+  // answered handles the answer to a claim. While the end of a former claim is not acknowledged, it is that one's.
   #answered(id: string, answer: Answer): void {
-    if (!this.#uploads.has(id) || !(answer?.offset >= 0)) return
+    if (!this.#uploads.has(id) || this.#releasing.has(id) || !(answer?.offset >= 0)) return
     this.#uploads.set(id, true)
     this.sink.answer(id, answer)
   }
@@ -259,7 +271,8 @@ export class Session implements Link {
   // when to come again, or failed itself, the subscription is repeated; else it is final.
   #failed({ code, message, upload_id: one, upload_ids: many, retry_after_ms: after }: Incoming): void {
     const named: string[] | undefined = many ?? (one && [one])
-    const ids = [...this.#claimed].filter((id) => named ? named.includes(id) : !this.#uploads.get(id))
+    const ids = [...this.#claimed.keys()].filter((id) =>
+      !this.#releasing.has(id) && (named ? named.includes(id) : !this.#uploads.get(id)))
     if (after === undefined && code !== 'internal') return ids.forEach((id) => this.#refuse(id, code, message))
     for (const id of ids) this.#claimed.delete(id)
     this.#after(ids, bounded(after ?? this.#delay(3)), () => ids.forEach((id) => this.#change(id)))
@@ -314,6 +327,7 @@ export class Session implements Link {
     this.#channel?.close()
     this.#channel = this.#refusal = undefined
     for (const name of [...this.#timers.keys()]) this.#clear(name)
+    this.#changed.clear()
     this.#claimed.clear()
     this.#releasing.clear()
     for (const id of this.#uploads.keys()) this.#uploads.set(id, false)

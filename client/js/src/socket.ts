@@ -10,19 +10,23 @@ const RATE = 40
 // openSocket connects by WebSocket. The token is not sent to a server that has not chosen shoal.v1.
 export function openSocket(url: URL, Socket: typeof WebSocket, events: Events): Channel {
   const socket = new Socket(url, PROTOCOL)
-  const waiting: object[] = []
   let budget = BURST
   let timer: ReturnType<typeof setTimeout> | undefined
 
   const send = (message: object) => socket.readyState === 1 && socket.send(JSON.stringify(message))
-  // flush spreads messages over time: a client that sends too many at once is closed with 1008.
-  const flush = () => {
-    for (; budget > 0 && waiting.length > 0; budget--) send(waiting.shift()!)
+  // spend counts the messages of claims. A client that sends too many at once is closed with 1008.
+  const spend = (message: object) => {
+    send(message)
+    budget--
+    refill()
+  }
+  const refill = () => {
     if (budget < BURST) {
       timer ??= setTimeout(() => {
         timer = undefined
         budget = Math.min(budget + RATE, BURST)
-        flush()
+        refill()
+        events.room()
       }, 1000)
     }
   }
@@ -49,15 +53,16 @@ export function openSocket(url: URL, Socket: typeof WebSocket, events: Events): 
   return {
     transport: 'websocket',
     auth: (token) => send({ type: 'auth', token }),
+    // At most SINGLE uploads are claimed one by one, more of them in batches.
+    hasRoom: (uploads, release) => release + Math.min(uploads, SINGLE + uploads / BATCH) < budget,
     claim(uploads, release) {
       const batched = ([, since]: Claim) => since || uploads.length > SINGLE
       const resumed = uploads.filter(batched)
-      for (const id of release) waiting.push({ action: 'unsubscribe_upload', upload_id: id })
+      for (const id of release) spend({ action: 'unsubscribe_upload', upload_id: id })
       for (const upload of uploads) {
-        if (!batched(upload)) waiting.push({ action: 'subscribe_upload', upload_id: upload[0] })
+        if (!batched(upload)) spend({ action: 'subscribe_upload', upload_id: upload[0] })
       }
-      while (resumed.length > 0) waiting.push({ action: 'resume', uploads: positions(resumed.splice(0, BATCH)) })
-      flush()
+      while (resumed.length > 0) spend({ action: 'resume', uploads: positions(resumed.splice(0, BATCH)) })
     },
     pong: () => send({ action: 'pong' }),
     probe: () => send({ action: 'resume', uploads: {} }),

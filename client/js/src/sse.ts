@@ -1,5 +1,4 @@
 import type { Channel, Claim, Events, Incoming } from './channel.js'
-import type { Position } from './types.js'
 
 const MAX_UPLOADS = 64 // of one stream
 const MAX_STREAMS = 4 // a browser allows six connections to a server of HTTP/1.1, and the page needs some
@@ -15,7 +14,7 @@ export function openStream(
   const path = typeof address === 'string' ? address : url.pathname.replace(/ws(\/[^/]*)$/, 'events$1')
   const endpoint = new URL(path, url)
   endpoint.protocol = endpoint.protocol.replace('ws', 'http')
-  const positions = new Map<string, Position | undefined>()
+  const claimed = new Set<string>()
   let abort = new AbortController()
   let token: string
   let known = false // to be a Shoal server: the token is not sent to any other
@@ -40,29 +39,31 @@ export function openStream(
     accepted = true
     events.message({ action })
   }
-  // reopen opens the streams for the uploads, again where others were added or the token is a new one.
+  // reopen opens the streams for the uploads, again where others were added or the token is a new one. The former
+  // streams end at once: their messages may precede the position from which an upload is claimed again.
   const reopen = (wait = GATHER) => {
+    abort.abort()
     timer ??= setTimeout(() => {
       timer = undefined
-      abort.abort()
       abort = new AbortController()
-      const all = known ? [...positions.keys()] : []
+      const all = known ? [...claimed] : []
       for (let i = 0; i < MAX_STREAMS && (i === 0 || all.length > i * MAX_UPLOADS); i++) {
         void read(all.slice(i * MAX_UPLOADS, (i + 1) * MAX_UPLOADS), abort.signal)
       }
       const beyond = all.slice(MAX_STREAMS * MAX_UPLOADS)
-      for (const id of beyond) positions.delete(id)
       const most = MAX_STREAMS * MAX_UPLOADS
       if (beyond.length > 0) refuse(beyond, 'limit_exceeded', `at most ${most} uploads without WebSockets`)
     }, wait)
   }
-  const refuse = (ids: string[], code: string, message: string) =>
+  const refuse = (ids: string[], code: string, message: string) => {
+    for (const id of ids) claimed.delete(id)
     events.message({ action: 'error', code, message, upload_ids: ids })
+  }
 
   // read reads one stream to its end. Without uploads it only finds out whether the server is there and Shoal.
   const read = async (ids: string[], signal: AbortSignal) => {
     try {
-      const last = await lastEventId(ids, positions)
+      const last = await lastEventId(ids, events.position)
       const response = await fetch(`${endpoint}?${new URLSearchParams(ids.map((id) => ['id', id]))}`, {
         signal, cache: 'no-store',
         headers: { ...(known && { Authorization: `Bearer ${token}` }), ...(last && { 'Last-Event-ID': last }) },
@@ -85,7 +86,7 @@ export function openStream(
     const after = Number(response.headers.get('Retry-After')) * 1000
     if (status === 400 && field === 'id' && ids.length === 0) {
       known = true
-      if (positions.size === 0) accept()
+      if (claimed.size === 0) accept()
       else reopen(0)
     } else if (status === 401) {
       events.message({ action: 'auth_error', code, message: detail })
@@ -104,11 +105,6 @@ export function openStream(
   const receive = (data: string) => {
     const message: Incoming = data ? JSON.parse(data) : { action: 'ping' } // a comment keeps the stream alive
     if (message.action === 'auth_error') expired = true
-    const id = message.upload_id ?? message.payload?.upload_id
-    const { epoch, offset } = message.action === 'subscribed' ? { epoch: message.epoch, offset: 0 } : message
-    const at = positions.get(id)
-    if (epoch !== undefined) positions.set(id, at?.epoch === epoch ? at : { epoch, offset })
-    else if (at && offset > at.offset) positions.set(id, { epoch: at.epoch, offset })
     events.message(message)
   }
   const ended = (retry: number) => fail('unreachable', 'the stream ended', retry, expired ? 4003 : 0)
@@ -133,12 +129,13 @@ export function openStream(
       accepted = false
       reopen()
     },
+    hasRoom: () => true,
     claim(uploads: Claim[], release) {
-      for (const [id, since] of uploads) positions.set(id, since)
       for (const id of release) {
-        positions.delete(id)
+        claimed.delete(id)
         events.message({ action: 'unsubscribed', upload_id: id })
       }
+      for (const [id] of uploads) claimed.add(id)
       if (uploads.length > 0 || release.length > 0) reopen()
     },
     pong() {},
@@ -177,10 +174,10 @@ async function readLines(
 
 // lastEventId returns the id of an event after which the streams of these uploads continue: epoch:offset for one
 // upload, else tag=epoch:offset,… with a tag that is derived from the upload's id.
-async function lastEventId(ids: string[], positions: Map<string, Position | undefined>): Promise<string> {
+async function lastEventId(ids: string[], position: Events['position']): Promise<string> {
   const parts: string[] = []
   for (const id of ids) {
-    const at = positions.get(id)
+    const at = position(id)
     if (!at?.epoch) continue
     const epoch = encodeURIComponent(at.epoch).replace(/[!'()*]/g, (c) => `%${c.charCodeAt(0).toString(16)}`)
     const name = ids.length > 1 ? await tag(id) : ''

@@ -1,5 +1,6 @@
 import type { Incoming } from './channel.js'
 import { ShoalError } from './index.js'
+import { answered } from './position.js'
 import type { Answer, Link, Session, Sink } from './session.js'
 import type { ConnectionStatus, Position, Share } from './types.js'
 import { watchPage } from './wake.js'
@@ -144,9 +145,8 @@ class Tab implements Link {
       position: (id) => this.#positions.get(id),
       answer: (id, answer) => {
         const at = this.#positions.get(id)
-        if (at?.epoch !== answer.epoch || at.offset > answer.offset) {
-          this.#positions.set(id, { epoch: answer.epoch, offset: 0 })
-        }
+        if (at?.epoch !== answer.epoch) this.#newest.delete(id)
+        this.#positions.set(id, answered(at, answer))
         tell({ kind: 'answer', id, answer })
       },
       message: (id, message) => {
@@ -194,8 +194,8 @@ class Tab implements Link {
         if (behind || live === undefined) return session.follow(id)
         if (!live) return // the answer is for all
         const recovered = since?.epoch === at!.epoch
-        this.#reply(tab, { kind: 'answer', id, answer: { ...at!, recovered } })
         const message = this.#newest.get(id)
+        this.#reply(tab, { kind: 'answer', id, answer: { ...at!, recovered, expired: !message } })
         if (message && !recovered) this.#reply(tab, { kind: 'message', id, message })
       }
     }

@@ -1,7 +1,7 @@
 // A WebSocket that says what a test wants, in time that the test turns.
 
 import { afterEach, beforeEach, expect, vi } from 'vitest'
-import { type Message, type Options, type Shoal, connect } from '../../src/index.js'
+import { type Message, type Options, type Position, type Shoal, connect } from '../../src/index.js'
 
 export class FakeSocket {
   static all: FakeSocket[] = []
@@ -104,11 +104,11 @@ export const resumed = (offset: number, recovered = true, epoch = 'e', id = 'u')
   ({ action: 'resumed', uploads: { [id]: { epoch, offset, recovered } } })
 
 // heard is a follow with a callback that keeps the offsets, and gaps as their reason.
-export function hear(client: Shoal<any>, id = 'u'): { seen: (number | string)[]; errors: string[]; stop: () => void } {
+export function hear(client: Shoal<any>, id = 'u', since?: Position): { seen: (number | string)[]; errors: string[]; stop: () => void } {
   const seen: (number | string)[] = []
   const errors: string[] = []
   const stop = client.follow(id, (m: Message<any>) => seen.push(m.action === 'shoal.gap' ? (m as any).reason : m.offset ?? m.action), {
-    onError: (error) => errors.push(error.code),
+    onError: (error) => errors.push(error.code), ...(since && { since }),
   })
   return { seen, errors, stop }
 }

@@ -136,6 +136,26 @@ test('continues from the position when it ends, after one more socket', async ()
   expect(seen).toEqual([3, 4, 5])
 })
 
+test('ends at once where an upload is claimed again from an earlier position', async () => {
+  const { client, seen } = await blocked()
+  await Stream.last.opens(subscribed(9), progress(9))
+  const second = hear(client, 'u', { epoch: 'e', offset: 7 })
+  await settle()
+  expect(Stream.all[0]!.signal.aborted).toBe(true) // its messages may be beyond that position
+  await pass(20)
+  expect(Stream.last.headers['Last-Event-ID']).toBe('e:7')
+  await Stream.last.opens(subscribed(10, true), progress(8), progress(9), progress(10))
+  expect([seen, second.seen]).toEqual([[9, 10], [8, 9, 10]])
+})
+
+test('continues after the position of an upload whose newest message is no longer held', async () => {
+  const { client } = await blocked()
+  await Stream.last.opens({ ...subscribed(3), expired: true })
+  hear(client, 'v')
+  await pass(20)
+  await vi.waitFor(() => expect(Stream.last.headers['Last-Event-ID']).toMatch(/=e:3$/))
+})
+
 test('follows several uploads, each from its position', async () => {
   const { client } = await blocked(['u', 'v'])
   await Stream.last.opens(subscribed(3), progress(3), subscribed(0, false, 'f', 'v'))
@@ -185,6 +205,9 @@ describe('refusals', () => {
     await Stream.last.refuses(403, { detail: 'you may not follow this upload' })
     expect(errors).toEqual(['forbidden'])
     expect(client.status().state).toBe('live')
+    hear(client, 'v') // is not refused with it
+    await pass(20)
+    expect(Stream.last.url).toBe('https://host/events/uploads?id=v')
   })
 
   test.each([503, 429])('with %i wait as long as the server says', async (status) => {
