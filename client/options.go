@@ -47,7 +47,8 @@ type Options struct {
 	OnMessage func(m Message)
 	// OnRetry gets each failed attempt of Publish that is repeated after a delay, from the goroutine of the call.
 	OnRetry func(err error, delay time.Duration)
-	// OnState gets each change of the connection, from a goroutine of the client: it must not block or call Close.
+	// OnState gets each change of the connection, from a goroutine of the client: in order, one call at a time. It must
+	// not block or call Close.
 	OnState func(s State)
 }
 
@@ -72,7 +73,8 @@ const (
 	Live
 	// Waiting means that the connection was lost and the next attempt is delayed.
 	Waiting
-	// Stopped means that there will be no further attempt until Follow is called again.
+	// Stopped means that there is no connection and will be no further attempt until Follow is called again: after an
+	// error that is final, after Close, or since the connection broke while there was no loop.
 	Stopped
 )
 

@@ -18,51 +18,63 @@ const (
 	maxRefusals   = 2
 )
 
-// run keeps the connection as long as there are loops, until Close or an error that is final.
+// run keeps the connection, again if a loop has begun before the end was reported. The client has one such goroutine at
+// a time, so that the calls of Options.OnState are in order and do not overlap.
 func (c *Client) run() {
-	r := retries{opt: &c.opt, downSince: time.Now()}
-	for {
-		c.opt.OnState(State{Status: Connecting})
-		opened := time.Now()
-		e := c.connect()
-		if c.ctx.Err() != nil {
-			c.stopRunning(ErrClosed)
-			return
-		}
-		delay, final := r.after(e, opened)
-		if final != nil {
-			c.stopRunning(final)
-			return
-		}
-		if !c.wanted() {
-			return
-		}
-		c.opt.OnState(State{Status: Waiting, Err: e.err, Retry: delay})
-		if !sleep(c.ctx, delay) {
-			c.stopRunning(ErrClosed)
-			return
-		}
-		if !c.wanted() {
-			return
-		}
+	for again := true; again; again = c.runAgain() {
+		err := c.keep()
+		c.opt.OnState(State{Status: Stopped, Err: err})
 	}
 }
 
-// wanted reports whether there is a loop; without one the connection ends.
-func (c *Client) wanted() bool {
+// runAgain reports whether there is a loop; without one the goroutine ends.
+func (c *Client) runAgain() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.running = len(c.uploads) > 0
 	return c.running
 }
 
-// stopRunning ends all loops.
-func (c *Client) stopRunning(err error) {
+// keep keeps the connection until it breaks while there is no loop, or until Close or an error that is final. The
+// latter end all loops. It returns the reason.
+func (c *Client) keep() error {
+	r := retries{opt: &c.opt, downSince: time.Now()}
+	for {
+		c.opt.OnState(State{Status: Connecting})
+		opened := time.Now()
+		e := c.connect()
+		delay, final := r.after(e, opened)
+		if c.ctx.Err() != nil {
+			final = ErrClosed
+		}
+		if final != nil {
+			return c.endLoops(final)
+		}
+		if !c.hasLoops() {
+			return e.err
+		}
+		c.opt.OnState(State{Status: Waiting, Err: e.err, Retry: delay})
+		if !sleep(c.ctx, delay) {
+			return c.endLoops(ErrClosed)
+		}
+		if !c.hasLoops() {
+			return e.err
+		}
+	}
+}
+
+func (c *Client) hasLoops() bool {
 	c.mu.Lock()
-	c.running = false
+	defer c.mu.Unlock()
+	return len(c.uploads) > 0
+}
+
+// endLoops ends all loops with an error, which it returns.
+func (c *Client) endLoops(err error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.endAll(err)
-	c.mu.Unlock()
-	c.opt.OnState(State{Status: Stopped, Err: err})
+	return err
 }
 
 // ending is the end of a connection.
