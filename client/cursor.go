@@ -12,7 +12,7 @@ type cursor struct {
 	epoch string
 	// covered is the offset up to which no message is missing.
 	covered uint64
-	// newest: the newest message is expected, which may have any offset up to covered.
+	// newest: the newest message is expected, which may have any offset up to covered. The position is before it.
 	newest bool
 }
 
@@ -39,16 +39,16 @@ func (c *cursor) apply(a answer) (lost bool) {
 	case !c.known && c.live:
 		c.restart(a)
 	case !c.known, a.recovered:
-	case a.Epoch != c.epoch, c.live && a.Offset > c.covered:
+	case a.Epoch != c.epoch, c.live && (a.Offset > c.covered || a.expired && c.newest):
 		lost = true
 		c.restart(a)
 	}
 	return lost
 }
 
-// restart expects the newest message, and then the messages after the answer's position.
+// restart expects the newest message, if the server has it, and then the messages after the answer's position.
 func (c *cursor) restart(a answer) {
-	c.known, c.epoch, c.covered, c.newest = true, a.Epoch, a.Offset, true
+	c.known, c.epoch, c.covered, c.newest = true, a.Epoch, a.Offset, !a.expired
 }
 
 // accept advances the cursor by a message and reports whether the receiver has not got it yet. A message without an

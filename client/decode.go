@@ -90,13 +90,18 @@ func (in incoming) message() (m Message, err error) {
 type answer struct {
 	Position
 	recovered bool
+	// expired: the newest message is no longer held, so that none follows an answer without recovery. Older servers do not
+	// tell it.
+	expired bool
 }
 
 func (f fields) answer() (a answer, err error) {
 	if f["epoch"] == nil || f["offset"] == nil || f["recovered"] == nil {
 		return a, violation("the answer to a subscription lacks epoch, offset or recovered")
 	}
-	for name, v := range map[string]any{"epoch": &a.Epoch, "offset": &a.Offset, "recovered": &a.recovered} {
+	for name, v := range map[string]any{
+		"epoch": &a.Epoch, "offset": &a.Offset, "recovered": &a.recovered, "expired": &a.expired,
+	} {
 		if err := f.read(name, v); err != nil {
 			return a, err
 		}
