@@ -5,9 +5,14 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
+
+	"github.com/shoal-go/shoal/client"
 )
 
 // scripted is a server that sends the messages of one script after the subscriptions of each connection, and then reads
@@ -121,5 +126,88 @@ func TestAnswer_ExpiredWhileExpectedIsGap(t *testing.T) {
 			t.Errorf("the gap is %+v", gap)
 		}
 		l.want(4)
+	})
+}
+
+// A limit that names no upload ends the loops whose subscriptions wait for an answer, and nothing else.
+func TestAnswer_UnnamedLimitEndsUnansweredUploads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &place{t: t}
+		const limit = `{"action":"error","code":"limit_exceeded","message":"enough"}`
+		s := p.serveScripts([]string{resumedAt(1, `"recovered":false`), noteAt(1)})
+		c := p.client()
+		good := follow(t, c, "u")
+		good.want(1)
+		bad := follow(t, c, "v")
+		synctest.Wait()
+		s.send(limit)
+		if err := bad.wantEnd(client.ErrLimit); !strings.Contains(err.Error(), `upload "v": enough`) {
+			t.Errorf("ended with %v", err)
+		}
+		s.send(limit) // nothing waits for an answer
+		s.send(noteAt(2))
+		good.want(2)
+		if n := p.attempts(); n != 1 {
+			t.Errorf("%d connections, want 1", n)
+		}
+	})
+}
+
+// However often the server mentions an upload whose subscription failed, it is repeated once, and an answer in between
+// cancels that.
+func TestAnswer_RetriesEachUploadOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &place{t: t}
+		s := p.serveScripts()
+		l := follow(t, p.client(func(o *client.Options) { o.IdleTimeout = time.Hour }), "u") // no ping in between
+		synctest.Wait()
+		before := runtime.NumGoroutine()
+		many := `{"action":"error","code":"internal","message":"m","retry_after_ms":60000,"upload_ids":[` +
+			strings.Repeat(`"u",`, 10_000) + `"u"]}`
+		s.send(many)
+		s.send(many)
+		synctest.Wait()
+		if n := runtime.NumGoroutine(); n > before+1 {
+			t.Errorf("%d goroutines instead of %d", n, before)
+		}
+		<-time.After(59 * time.Second)
+		if n := len(s.messages()); n != 1 {
+			t.Errorf("the client sent %d subscriptions before the delay, want 1", n)
+		}
+		<-time.After(2 * time.Second)
+		if n := len(s.messages()); n != 2 {
+			t.Errorf("the client sent %d subscriptions after the delay, want 2", n)
+		}
+
+		s.send(many)
+		s.send(resumedAt(1, `"recovered":false`))
+		s.send(noteAt(1))
+		l.want(1)
+		<-time.After(2 * time.Minute)
+		s.send(noteAt(2))
+		l.want(2)
+		if n := len(s.messages()); n != 2 {
+			t.Errorf("the client sent %d messages, want none after the answer", n)
+		}
+	})
+}
+
+// The delay of one upload does not hide that another subscription is unanswered.
+func TestAnswer_RetryDoesNotHideUnansweredUpload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &place{t: t}
+		s := p.serveScripts()
+		c := p.client()
+		follow(t, c, "u")
+		follow(t, c, "v")
+		synctest.Wait()
+		s.send(`{"action":"error","code":"internal","message":"m","retry_after_ms":300000,"upload_id":"u"}`)
+		for range 10 { // signs of life
+			<-time.After(10 * time.Second)
+			s.send(`{"action":"ping"}`)
+		}
+		if n := p.attempts(); n < 2 {
+			t.Errorf("%d connections: the client waits for an answer still", n)
+		}
 	})
 }

@@ -60,7 +60,7 @@ func (l *link) nextRequest() []byte {
 
 // ask records a subscription. The client's lock is held.
 func (l *link) ask(uploadID string, from Position) {
-	if len(l.asked) == 0 {
+	if len(l.asked) == len(l.retrying) {
 		l.waiting = time.Now()
 	}
 	l.asked[uploadID] = from
@@ -167,6 +167,10 @@ func (l *link) answered(uploadID string, a answer) error {
 // takeAsked removes the unanswered subscription of an upload, if there is one. The client's lock is held.
 func (l *link) takeAsked(uploadID string) (from Position, ok bool) {
 	if from, ok = l.asked[uploadID]; ok {
+		if cancel := l.retrying[uploadID]; cancel != nil {
+			cancel()
+			delete(l.retrying, uploadID)
+		}
 		delete(l.asked, uploadID)
 		l.waiting = time.Now()
 		l.changed(uploadID)
@@ -200,7 +204,8 @@ func (l *link) refuse(uploadID string, err error) {
 	}
 }
 
-// failed handles an error of the server, which concerns some uploads or a whole message of the client.
+// failed handles an error of the server, which concerns some uploads or a whole message of the client. Where it does
+// not name the uploads, a limit concerns all unanswered subscriptions.
 func (l *link) failed(ctx context.Context, in incoming) error {
 	var ids []string
 	if err := in.read("upload_ids", &ids); err != nil {
@@ -210,18 +215,18 @@ func (l *link) failed(ctx context.Context, in incoming) error {
 		ids = append(ids, id)
 	}
 	code, message, delay := in.text("code"), in.text("message"), in.retryAfter()
-	if len(ids) == 0 {
-		switch code {
-		case "internal":
-			l.retryAfter = delay
-			return fmt.Errorf("%w: %s", errInterrupted, message)
-		case "limit_exceeded":
-			return &RefusedError{Code: code, Message: message, kind: ErrLimit}
-		}
+	if len(ids) == 0 && code == "internal" {
+		l.retryAfter = delay
+		return fmt.Errorf("%w: %s", errInterrupted, message)
+	}
+	if len(ids) == 0 && code != "limit_exceeded" {
 		return violation("it answered %s: %s", code, message)
 	}
 	l.client.mu.Lock()
 	defer l.client.mu.Unlock()
+	if len(ids) == 0 {
+		ids = l.unanswered()
+	}
 	for _, id := range ids {
 		if code == "internal" {
 			l.retryLater(ctx, id, delay)
@@ -233,22 +238,35 @@ func (l *link) failed(ctx context.Context, in incoming) error {
 	return nil
 }
 
-// retryLater subscribes an upload again after a delay, until which its subscription counts as unanswered. The client's
-// lock is held.
+// unanswered returns the uploads whose subscriptions wait for an answer. The client's lock is held.
+func (l *link) unanswered() (uploadIDs []string) {
+	for id := range l.asked {
+		if l.retrying[id] == nil {
+			uploadIDs = append(uploadIDs, id)
+		}
+	}
+	return uploadIDs
+}
+
+// retryLater subscribes an upload again after a delay, unless that is planned already. Until then the upload is not
+// subscribed otherwise. The client's lock is held.
 func (l *link) retryLater(ctx context.Context, uploadID string, delay time.Duration) {
-	if _, asked := l.asked[uploadID]; !asked {
+	if _, asked := l.asked[uploadID]; !asked || l.retrying[uploadID] != nil {
 		return
 	}
 	if delay <= 0 {
 		delay = retryUpload
 	}
-	l.waiting = time.Now().Add(delay)
+	ctx, cancel := context.WithCancel(ctx)
+	l.retrying[uploadID] = cancel
+	l.waiting = time.Now()
 	l.others.Go(func() {
-		if !sleep(ctx, delay) {
-			return
-		}
+		sleep(ctx, delay)
 		l.client.mu.Lock()
 		defer l.client.mu.Unlock()
+		if ctx.Err() != nil { // a later subscription is another one's
+			return
+		}
 		l.takeAsked(uploadID)
 		delete(l.claimed, uploadID)
 		if u := l.client.uploads[uploadID]; u != nil {

@@ -128,7 +128,6 @@ func TestHostile_Messages(t *testing.T) {
 			"recovered from an offset that it does not have"},
 		"bad request": {[][]byte{text(`{"action":"error","code":"bad_request","message":"so\u001b[31m bad"}`)}, "bad_request: so [31m bad"},
 		"error ids":   {[][]byte{text(`{"action":"error","code":"internal","upload_ids":7}`)}, `"upload_ids"`},
-		"limit":       {[][]byte{text(`{"action":"error","code":"limit_exceeded","message":"enough"}`)}, "a limit of the server was exceeded: enough"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

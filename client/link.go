@@ -44,6 +44,9 @@ type link struct {
 	claimed map[string]struct{}
 	asked   map[string]Position
 	ended   map[string]int
+	// retrying are the asked uploads whose subscription failed and is repeated after a delay, with the functions that
+	// prevent that.
+	retrying map[string]context.CancelFunc
 	// waiting is the time of the last answer, or of the first subscription after that.
 	waiting time.Time
 }
@@ -52,7 +55,7 @@ func newLink(c *Client) *link {
 	return &link{
 		client: c, begun: time.Now(), wake: make(chan struct{}, 1), limits: rate.NewLimiter(writeRate, writeBurst),
 		dirty: map[string]struct{}{}, claimed: map[string]struct{}{}, asked: map[string]Position{},
-		ended: map[string]int{},
+		ended: map[string]int{}, retrying: map[string]context.CancelFunc{},
 	}
 }
 
@@ -228,7 +231,7 @@ func (l *link) silence() time.Duration {
 func (l *link) overdue() bool {
 	l.client.mu.Lock()
 	defer l.client.mu.Unlock()
-	return len(l.asked) > 0 && time.Since(l.waiting) > answerTimeout
+	return len(l.asked) > len(l.retrying) && time.Since(l.waiting) > answerTimeout
 }
 
 // endingOf classifies the end of the connection, by the table of close codes.
