@@ -114,7 +114,7 @@ func encodeLine(message any) ([]byte, error) {
 	switch {
 	case !ok:
 		raw, err = json.Marshal(message)
-	case bytes.ContainsAny(raw, "\r\n"):
+	case bytes.IndexByte(raw, '\n') >= 0:
 		var b bytes.Buffer
 		err = json.Compact(&b, raw)
 		raw = b.Bytes()

@@ -193,6 +193,18 @@ func TestPublish_NamesInvalidLine(t *testing.T) {
 	}
 }
 
+// A carriage return does not end a line: the invalid line with one is named by its number too, and the lines before it
+// are published.
+func TestPublish_CarriageReturnWithinLine(t *testing.T) {
+	s := serveDev(t)
+	input := note + "\r\n\r\n{\"action\":\"note\",\r\"n\":1}\n{\"action\":\"note\",\r\"n\":x}\n"
+	r := shoal(t, nil, input, "publish", "u", "--dev", "--url="+s.url)
+	r.wantErrors(t, statusFailed, "the server refused: line 4: the message is not valid JSON")
+	if !strings.HasSuffix(r.err, "; 2 messages before that are published, up to offset 2\n") {
+		t.Errorf("errors: %s", r.err)
+	}
+}
+
 // Actions of the application's own are published as they are.
 func TestPublish_TakesAnyAction(t *testing.T) {
 	s := serveDev(t)
