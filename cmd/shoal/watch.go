@@ -62,10 +62,12 @@ func (c *watchCommand) check(s *settings) {
 	}
 }
 
-// Run follows the uploads until each has an outcome or is given up, or an interrupt.
+// Run follows the uploads until each has an outcome or is given up, or an interrupt. A second interrupt ends the
+// process, which the first one cannot do while the output is a pipe that nobody reads.
 func (c *watchCommand) Run(ctx context.Context, std streams) error {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	defer context.AfterFunc(ctx, stop)()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	w := &watching{flags: c, cancel: cancel, view: newWatchView(std, c.JSON)}
@@ -124,9 +126,14 @@ func (w *watching) follow(ctx context.Context, c *client.Client, u *watched) {
 // print ends the command if its output cannot be written.
 func (w *watching) print(err error) {
 	if err != nil {
-		w.cancel(fmt.Errorf("cannot print the messages: %w", err))
+		w.cancel(outputError{err})
 	}
 }
+
+// outputError is the reason of a command that ends since its output cannot be written.
+type outputError struct{ error }
+
+func (e outputError) Error() string { return "cannot print the messages: " + e.error.Error() }
 
 // connection reports interruptions of the connection and their ends, each once.
 func (w *watching) connection(s client.State) {
@@ -140,9 +147,12 @@ func (w *watching) connection(s client.State) {
 	}
 }
 
-// result returns the error that stands for the outcomes: nil if all uploads are completed.
+// result returns the error that stands for the outcomes: nil if all uploads are completed and all messages are printed.
 func (w *watching) result(ctx context.Context) error {
 	var failed, open []string
+	var unprinted outputError
+	cause := context.Cause(ctx)
+	lost := errors.As(cause, &unprinted)
 	for _, u := range w.uploads {
 		switch why := u.why(); {
 		case u.completed():
@@ -154,16 +164,17 @@ func (w *watching) result(ctx context.Context) error {
 			open = append(open, w.flags.explain(u.reason()))
 		}
 	}
-	if cause := context.Cause(ctx); len(open) > 0 && cause != nil {
-		text := "interrupted"
-		if !errors.Is(cause, context.Canceled) {
-			text = cause.Error()
-		}
-		open = []string{fmt.Sprintf("%s; %d of %d uploads have not ended", text, len(open), len(w.uploads))}
+	switch {
+	case lost && len(open) == 0:
+		open = []string{cause.Error()}
+	case lost:
+		open = []string{fmt.Sprintf("%v; %d of %d uploads have not ended", cause, len(open), len(w.uploads))}
+	case cause != nil && len(open) > 0:
+		open = []string{fmt.Sprintf("interrupted; %d of %d uploads have not ended", len(open), len(w.uploads))}
 	}
 	lines := slices.Concat(failed, slices.Compact(open))
 	switch {
-	case len(failed) > 0:
+	case len(failed) > 0 || lost:
 		return statusError{statusFailed, lines}
 	case len(open) > 0:
 		return statusError{statusGivenUp, lines}

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -36,6 +38,50 @@ func openTerminal(t *testing.T, columns, rows uint16) (screen, terminal *os.File
 		t.Fatal(err)
 	}
 	return screen, terminal
+}
+
+// A second interrupt ends the command also where its output is a pipe that nobody reads.
+func TestWatch_SecondInterruptEndsIt(t *testing.T) {
+	s := serveDev(t)
+	const pipeBytes = 4096
+	s.send(t, "u", progressMessage(10, strings.Repeat("x", 10*pipeBytes)))
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	if _, err := unix.FcntlInt(write.Fd(), unix.F_SETPIPE_SZ, pipeBytes); err != nil {
+		t.Fatal(err)
+	}
+	command := exec.Command(os.Args[0], "watch", "u", "--json", "--dev", "--url="+s.url)
+	command.Env = append(os.Environ(), asCommand+"=1")
+	command.Stdout = write
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = command.Process.Kill() })
+	_ = write.Close()
+	if _, err := read.Read(make([]byte, 1)); err != nil { // now the rest of the line fills the pipe
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = command.Wait()
+	}()
+	eventually(t, "the command ends", func() bool {
+		_ = command.Process.Signal(unix.SIGTERM)
+		select {
+		case <-ended:
+			return true
+		default:
+			return false
+		}
+	})
+	status, ok := command.ProcessState.Sys().(syscall.WaitStatus)
+	if !ok || status.Signal() != unix.SIGTERM {
+		t.Errorf("it ended by itself: %v", command.ProcessState)
+	}
 }
 
 // On a terminal there is a bar for each upload, within the width of the screen, and nothing of a message steers it.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -273,14 +274,54 @@ func TestWatch_MeasuresRate(t *testing.T) {
 	}
 }
 
-// An output that is gone ends the command.
+// An output that is gone ends the command and is a failure, whatever the outcome.
 func TestWatch_EndsWithItsOutput(t *testing.T) {
 	s := serveDev(t)
-	s.send(t, "u", progressMessage(1, ""))
-	var errs lockedBuffer
-	status := run(t.Context(), []string{"watch", "u", "--dev", "--url=" + s.url}, nil, nil, brokenWriter{}, &errs)
-	if status != statusGivenUp || errs.String() != "shoal: cannot print the messages: gone; 1 of 1 uploads have not ended\n" {
-		t.Errorf("status %d, errors:\n%s", status, &errs)
+	s.send(t, "open", progressMessage(1, ""))
+	s.send(t, "good", completedMessage)
+	s.send(t, "bad", failedMessage)
+	for id, want := range map[string]string{
+		"open": "shoal: cannot print the messages: gone; 1 of 1 uploads have not ended\n",
+		"good": "shoal: cannot print the messages: gone\n",
+		"bad":  "shoal: bad failed: no space\nshoal: cannot print the messages: gone\n",
+	} {
+		var errs lockedBuffer
+		status := run(t.Context(), []string{"watch", id, "--dev", "--url=" + s.url}, nil, nil, brokenWriter{}, &errs)
+		if status != statusFailed || errs.String() != want {
+			t.Errorf("%s: status %d, errors:\n%s", id, status, &errs)
+		}
+	}
+}
+
+// A token file that is empty for a moment, while another program replaces it, is read again.
+func TestWatch_ReadsReplacedTokenFile(t *testing.T) {
+	s := serve(t, 1, "--jwt-secret="+goodSecret, "--authorize=open", "--api-key="+devSecret)
+	token := shoal(t, nil, "", "token", "ann", "--jwt-secret="+goodSecret)
+	token.wantDone(t)
+	s.send(t, "u", completedMessage)
+	command := &watchCommand{TokenFile: writeFile(t, "token", "")}
+	var reasons []error
+	c, err := client.New(s.url, client.Options{Token: command.token, OnState: func(state client.State) {
+		if state.Status != client.Waiting {
+			return
+		}
+		reasons = append(reasons, state.Err)
+		if err := os.WriteFile(command.TokenFile, []byte(token.out), 0o600); err != nil {
+			t.Error(err)
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for m, err := range c.Follow(t.Context(), "u") {
+		if err != nil || !m.Terminal() {
+			t.Errorf("got %s, %v", m.Data, err)
+		}
+		break
+	}
+	if err := errors.Join(reasons...); err == nil || !strings.Contains(err.Error(), "--token-file holds no token") {
+		t.Errorf("the reasons of delays are %v", err)
 	}
 }
 

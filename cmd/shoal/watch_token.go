@@ -34,11 +34,12 @@ func (c *watchCommand) token(ctx context.Context) (string, error) {
 	return c.Token, nil
 }
 
-// fileToken reads the token from its file, which another program may be replacing.
+// fileToken reads the token from its file, which another program may be replacing: an error is tried again, within
+// --give-up-after.
 func (c *watchCommand) fileToken() (string, error) {
 	token, err := readToken(c.TokenFile)
 	if err != nil {
-		return "", client.Permanent(fmt.Errorf("--token-file %w", err))
+		return "", fmt.Errorf("--token-file %w", err)
 	}
 	return token, nil
 }
