@@ -78,7 +78,7 @@ func (l *orderLog) learn(o closeOrder) (_ closeOrder, fresh bool) {
 	defer l.mu.Unlock()
 	// The clocks of two machines may differ by this in their speed. It is better to close a newer connection as well.
 	inaccuracy := min(o.Age, o.Age/5000+time.Millisecond)
-	o.issued = l.clock.now() - o.Age + inaccuracy
+	o.issued = l.clock.read().minus(o.Age - inaccuracy)
 	if o.Number == l.complete[o.Origin]+1 {
 		l.completeLocked(o.Origin, o.Number)
 	}
@@ -146,10 +146,10 @@ func (l *orderLog) reply(q orderRequest) orderReply {
 	defer l.mu.Unlock()
 	l.expireLocked()
 	r := orderReply{Process: l.process, Learned: l.learned, Issued: l.issued}
-	now := l.clock.now()
+	now := l.clock.read()
 	for _, o := range l.orders {
 		if o.learned > q.Read[l.process] {
-			o.Age = max(now-o.issued, 1)
+			o.Age = max(now.least-o.issued.least, 1)
 			r.Orders = append(r.Orders, o)
 		}
 	}

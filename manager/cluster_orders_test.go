@@ -59,6 +59,34 @@ func TestOrders_ReachNodesThatWereCutOff(t *testing.T) {
 	})
 }
 
+// TestOrders_StepOfAWallClockSparesNoConnection: a node that was cut off closes a revoked connection, and spares a newer one
+// of the same user, although the wall clock of the node that issued the order was set forward since. If its own clock was
+// set forward, it closes the revoked connection too.
+func TestOrders_StepOfAWallClockSparesNoConnection(t *testing.T) {
+	for name, stepped := range map[string]int{"issuer": 0, "receiver": 1} {
+		t.Run(name, func(t *testing.T) {
+			inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+				issuer, away := nodes[0], nodes[1]
+				stolen := connect(t, away.Manager, "ann")
+				<-time.After(10 * time.Minute)
+				away.link.cut()
+				<-time.After(10 * time.Second)
+				_, err := issuer.DisconnectUser(t.Context(), "ann", NormalClosure)
+				must(t, err)
+				<-time.After(time.Minute)
+				newer := connect(t, away.Manager, "ann")
+				nodes[stepped].ages.stepWallClock(time.Hour)
+				away.link.mend()
+				<-time.After(time.Minute)
+				wantClosed(t, "the revoked connection", stolen, NormalClosure)
+				if stepped == 0 {
+					wantClosed(t, "the newer connection", newer, CloseReason{})
+				}
+			})
+		})
+	}
+}
+
 // TestOrders_OfANodeThatIsCutOffAreKept: an order that could be given to no other node is an error, and is carried out
 // there once its issuer is back.
 func TestOrders_OfANodeThatIsCutOffAreKept(t *testing.T) {

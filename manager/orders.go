@@ -35,9 +35,9 @@ type closeOrder struct {
 	// Age is the time since the order was issued, when it was sent. Nodes need no common clock.
 	Age time.Duration `json:"age,omitempty"`
 
-	issued  time.Duration // on the ageClock of this node
-	learned uint64        // the order's place in the log of this node
-	size    int           // the size of its JSON, at most
+	issued  instant // on the ageClock of this node
+	learned uint64  // the order's place in the log of this node
+	size    int     // the size of its JSON, at most
 }
 
 // orderID identifies an order.
@@ -47,6 +47,9 @@ type orderID struct {
 }
 
 func (o *closeOrder) id() orderID { return orderID{o.Origin, o.Number} }
+
+// compareIssued compares orders by the time at which they were issued.
+func compareIssued(a, b closeOrder) int { return cmp.Compare(a.issued.most, b.issued.most) }
 
 // encodedSize returns the size of the order's JSON with the longest age.
 func (o closeOrder) encodedSize() int {
@@ -69,7 +72,7 @@ type orderLog struct {
 	// process identifies this process in the orders that it issues.
 	process string
 	clock   *ageClock
-	// newest is when the newest order of the log was issued, on clock. It spares connections a look at the log.
+	// newest is when the newest order of the log was issued, by most of clock. It spares connections a look at the log.
 	newest atomic.Int64
 	// late counts the orders that this node received by synchronization, dropped the orders evicted from a full log.
 	late, dropped atomic.Uint64
@@ -78,7 +81,7 @@ type orderLog struct {
 	orders  []closeOrder // in the order in which they were learned
 	known   map[orderID]struct{}
 	size    int           // the sum of the sizes of orders
-	evicted time.Duration // when the newest of the orders evicted from a full log was issued, on clock
+	evicted time.Duration // when the newest of the orders evicted from a full log was issued, by most of clock
 	learned uint64        // the number of orders learned so far
 	issued  uint64        // the number of orders issued so far
 	// complete is, by process, the number up to which this node has all orders that the process issued; read is the
@@ -98,7 +101,7 @@ func (l *orderLog) issue(o closeOrder) closeOrder {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.issued++
-	o.Origin, o.Number, o.issued = l.process, l.issued, l.clock.now()
+	o.Origin, o.Number, o.issued = l.process, l.issued, l.clock.read()
 	l.addLocked(o)
 	return o
 }
@@ -106,13 +109,13 @@ func (l *orderLog) issue(o closeOrder) closeOrder {
 // addLocked adds an order. A full log evicts the orders that were issued first.
 func (l *orderLog) addLocked(o closeOrder) {
 	l.expireLocked()
-	l.newest.Store(max(l.newest.Load(), int64(o.issued)))
+	l.newest.Store(max(l.newest.Load(), int64(o.issued.most)))
 	o.size = o.encodedSize()
 	for len(l.orders) >= maxOrders || l.size+o.size > maxOrderBytes {
-		first := slices.MinFunc(l.orders, func(a, b closeOrder) int { return cmp.Compare(a.issued, b.issued) })
+		first := slices.MinFunc(l.orders, compareIssued)
 		l.dropped.Add(1)
-		l.evicted = max(l.evicted, min(o.issued, first.issued))
-		if o.issued < first.issued {
+		l.evicted = max(l.evicted, min(o.issued.most, first.issued.most))
+		if o.issued.most < first.issued.most {
 			return
 		}
 		l.removeLocked(func(o *closeOrder) bool { return o.id() == first.id() })
@@ -124,10 +127,10 @@ func (l *orderLog) addLocked(o closeOrder) {
 	l.known[o.id()] = struct{}{}
 }
 
-// expireLocked drops the orders that are too old.
+// expireLocked drops the orders that are certainly too old.
 func (l *orderLog) expireLocked() {
-	oldest := l.clock.now() - maxOrderAge
-	l.removeLocked(func(o *closeOrder) bool { return o.issued <= oldest })
+	oldest := l.clock.read().least - maxOrderAge
+	l.removeLocked(func(o *closeOrder) bool { return o.issued.least <= oldest })
 }
 
 // removeLocked removes orders.
@@ -151,7 +154,7 @@ func (l *orderLog) since(moment time.Duration) (orders []closeOrder, complete bo
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, o := range l.orders {
-		if o.issued >= moment {
+		if o.issued.most >= moment {
 			orders = append(orders, o)
 		}
 	}
@@ -194,7 +197,7 @@ func (m *Manager) carryOutLate(orders []closeOrder) (closed int) {
 	check := func(userID string, conn Conn, orders []closeOrder) {
 		since := connTime(conn)
 		for _, o := range orders {
-			if since <= o.issued && o.concerns(userID, conn, &m.guard) {
+			if since <= o.issued.most && o.concerns(userID, conn, &m.guard) {
 				closed += m.disconnectAndClose(userID, conn, o.Reason)
 				return
 			}
@@ -212,7 +215,7 @@ func (m *Manager) carryOutLate(orders []closeOrder) (closed int) {
 }
 
 // Moment is a moment of a process, for ConnectSince and CloseIfRevoked. The zero value stands for the present.
-type Moment struct{ at time.Duration } // on Manager.ages
+type Moment struct{ at time.Duration } // by most of Manager.ages
 
 // Moment returns the present. It does not block.
 func (m *Manager) Moment() Moment {
@@ -238,7 +241,7 @@ func (m *Manager) CloseIfRevoked(userID string, c Conn, since Moment) (closed bo
 	orders = slices.DeleteFunc(orders, func(o closeOrder) bool { return !o.concerns(userID, c, &m.guard) })
 	switch {
 	case len(orders) > 0:
-		first := slices.MinFunc(orders, func(a, b closeOrder) int { return cmp.Compare(a.issued, b.issued) })
+		first := slices.MinFunc(orders, compareIssued)
 		m.disconnectAndClose(userID, c, first.Reason)
 	case !complete:
 		m.disconnectAndClose(userID, c, TryAgainLater)

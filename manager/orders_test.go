@@ -144,7 +144,7 @@ func TestOrderLog_HandsOverEachOrderOnce(t *testing.T) {
 			}
 		}
 		<-time.After(time.Hour)
-		if got := transfer(t, b, c); len(got) != 5 || got[0].issued > -time.Hour+time.Second {
+		if got := transfer(t, b, c); len(got) != 5 || got[0].issued.most > -time.Hour+time.Second {
 			t.Errorf("the third log got %+v, want 5 orders of an hour ago", got)
 		}
 		if got := len(transfer(t, a, c)); got != 0 {
@@ -240,17 +240,19 @@ func TestOrderLog_FitsInAnAnswer(t *testing.T) {
 	}
 }
 
-// TestAgeClock_CountsTheTimeOfASuspendedMachine: ages grow with the clock that advances more, and by something with each
-// reading, so that no two moments are equal.
-func TestAgeClock_CountsTheTimeOfASuspendedMachine(t *testing.T) {
-	for _, test := range []struct{ monotonic, wall, want time.Duration }{
-		{time.Second, time.Second, time.Second},
-		{time.Second, time.Hour, time.Hour},    // suspended, or the wall clock was set forward
-		{time.Second, -time.Hour, time.Second}, // the wall clock was set back
-		{0, 0, 1},
+// TestAgeClock_BoundsWhatTwoClocksTell: the upper bound grows with the clock that advances more, and by something with each
+// reading, so that no two moments are equal; the lower bound with the one that advances less. Neither goes back.
+func TestAgeClock_BoundsWhatTwoClocksTell(t *testing.T) {
+	for _, test := range []struct{ monotonic, wall, most, least time.Duration }{
+		{time.Second, time.Second, time.Second, time.Second},
+		{time.Second, time.Hour, time.Hour, time.Second}, // suspended, or the wall clock was set forward
+		{time.Second, -time.Hour, time.Second, 0},        // the wall clock was set back
+		{0, 0, 1, 0},
 	} {
-		if got := advance(test.monotonic, test.wall); got != test.want {
-			t.Errorf("after %v and %v by the wall clock %v have passed, want %v", test.monotonic, test.wall, got, test.want)
+		var got instant
+		got.advance(test.monotonic, test.wall)
+		if want := (instant{test.most, test.least}); got != want {
+			t.Errorf("after %v and %v by the wall clock %+v have passed, want %+v", test.monotonic, test.wall, got, want)
 		}
 	}
 	var c ageClock
@@ -258,4 +260,29 @@ func TestAgeClock_CountsTheTimeOfASuspendedMachine(t *testing.T) {
 	if first <= 0 || second <= first {
 		t.Errorf("the clock shows %d and then %d", first, second)
 	}
+}
+
+// stepWallClock makes a clock behave as if the wall clock had been set forward.
+func (c *ageClock) stepWallClock(by time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.at.advance(0, by)
+}
+
+// TestOrderLog_SurvivesAStepOfTheWallClock: orders are not dropped because the wall clock is set forward by a day, and
+// their age is not the time that it has skipped, also on a node that hands them on.
+func TestOrderLog_SurvivesAStepOfTheWallClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := testLog("a"), testLog("b")
+		a.issue(userOrder("ann"))
+		for name, l := range map[string]*orderLog{"issuer": a, "node that hands it on": b} {
+			transfer(t, a, b)
+			<-time.After(time.Minute)
+			l.clock.stepWallClock(maxOrderAge)
+			r := l.reply(orderRequest{})
+			if len(r.Orders) != 1 || r.Orders[0].Age > 3*time.Minute {
+				t.Errorf("%s: the answer is %+v, want the order with an age of some minutes", name, r)
+			}
+		}
+	})
 }
