@@ -40,16 +40,17 @@ func (w *worker) add(key string, due time.Time, first bool) {
 }
 
 func (w *worker) addLocked(key string, s state) {
-	before, ok := w.due[key]
-	if ok {
-		if !s.due.Before(before.due) && (before.first || !s.first) {
-			return
-		}
-		s.first = s.first || before.first
-		s.failed = before.failed
+	if before, ok := w.due[key]; ok {
+		s.failed = s.failed || before.failed
 		if before.since.Before(s.since) {
 			s.since = before.since
 		}
+		if !s.due.Before(before.due) && (before.first || !s.first) {
+			before.since, before.failed = s.since, s.failed
+			w.due[key] = before
+			return
+		}
+		s.first = s.first || before.first
 	}
 	w.due[key] = s
 	if s.first {
@@ -106,9 +107,15 @@ func (w *worker) takeLocked(
 func (w *worker) backlog(before time.Time) (untried, failing int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, s := range w.due {
+	for _, s := range w.working {
+		if !s.since.After(before) {
+			failing++
+		}
+	}
+	for key, s := range w.due {
+		_, counted := w.working[key] // since earlier
 		switch {
-		case s.since.After(before):
+		case counted || s.since.After(before):
 		case s.failed:
 			failing++
 		default:
@@ -116,6 +123,19 @@ func (w *worker) backlog(before time.Time) (untried, failing int) {
 		}
 	}
 	return untried, failing
+}
+
+// len returns the number of keys.
+func (w *worker) len() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := len(w.due)
+	for key := range w.working {
+		if _, again := w.due[key]; !again {
+			n++
+		}
+	}
+	return n
 }
 
 // queue is a heap of keys, ordered by due time.

@@ -66,7 +66,7 @@ func (l *Queue) worker(key string) *worker {
 }
 
 // Backlog returns the number of keys that have been due for longer than a time: untried ones that Do has not been
-// called with, and failing ones that it returned each time.
+// called with, and failing ones that it returned each time or has not finished. A call that hangs is no progress.
 func (l *Queue) Backlog(age time.Duration) (untried, failing int) {
 	before := time.Now().Add(-age)
 	for _, w := range l.workers {
@@ -76,12 +76,10 @@ func (l *Queue) Backlog(age time.Duration) (untried, failing int) {
 	return untried, failing
 }
 
-// Len returns the number of keys in the queue, due or not. Keys that Do is processing do not count.
+// Len returns the number of keys in the queue, due or not, and of those that Do is processing.
 func (l *Queue) Len() (n int) {
 	for _, w := range l.workers {
-		w.mu.Lock()
-		n += len(w.due)
-		w.mu.Unlock()
+		n += w.len()
 	}
 	return n
 }

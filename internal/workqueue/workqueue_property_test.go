@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -131,7 +132,7 @@ func TestQueue_FirstKeysPrecedeOthers(t *testing.T) {
 }
 
 // TestQueue_BacklogCountsKeysByAge: untried keys are those that no worker had time for, failing ones those that Do
-// returns; a success ends both.
+// returns or has not finished; a success ends both.
 func TestQueue_BacklogCountsKeysByAge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		goOn, fails := make(chan struct{}), true
@@ -162,11 +163,52 @@ func TestQueue_BacklogCountsKeysByAge(t *testing.T) {
 		synctest.Wait()
 		l.Add("waiting")
 		<-time.After(10 * time.Second)
-		want(5*time.Second, 1, 1)
+		want(5*time.Second, 1, 2)
 		want(15*time.Second, 0, 1)
+		if n := l.Len(); n != 4 {
+			t.Errorf("the queue has %d keys, want 4", n)
+		}
 		fails = false
 		close(goOn)
 		<-time.After(10 * time.Second)
 		want(0, 0, 0)
 	})
+}
+
+// TestQueue_RepeatedAddsKeepTheAge: a key that is added while Do processes it, and that Do returns each time, is failing
+// since its first attempt; after a success only the adding since then counts.
+func TestQueue_RepeatedAddsKeepTheAge(t *testing.T) {
+	for name, add := range map[string]func(l *Queue, key string){"others": (*Queue).Add, "first": (*Queue).AddFirst} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var succeeds atomic.Bool
+				l, _ := open(t, Config{Workers: 1, Batch: 1}, func(_ context.Context, keys []string) []string {
+					<-time.After(3 * time.Second)
+					if succeeds.Load() {
+						return nil
+					}
+					return keys
+				})
+				for range 10 {
+					add(l, "cat")
+					add(l, "cat")
+					if n := l.Len(); n != 1 {
+						t.Errorf("the queue has %d keys, want 1", n)
+					}
+					<-time.After(2 * time.Second)
+					synctest.Wait()
+				}
+				if u, f := l.Backlog(19 * time.Second); u != 0 || f != 1 {
+					t.Errorf("%d untried and %d failing keys after 20 s, want 1 failing", u, f)
+				}
+				succeeds.Store(true)
+				<-time.After(4 * time.Second) // an attempt that had begun has succeeded
+				add(l, "cat")
+				synctest.Wait()
+				if u, f := l.Backlog(4 * time.Second); u+f != 0 {
+					t.Errorf("%d untried and %d failing keys after a success", u, f)
+				}
+			})
+		})
+	}
 }
