@@ -13,9 +13,6 @@ import (
 // maxAttempts is the number of reads of the broker's history that may leave a gap before the gap is final.
 const maxAttempts = 3
 
-// positionBatch is the number of uploads whose positions are asked for at once.
-const positionBatch = 1024
-
 // catchUp brings uploads up to date with the broker's history.
 func (c *cluster) catchUp(ctx context.Context, _ int, ids []string) (again []string) {
 	for _, id := range ids {
@@ -24,58 +21,6 @@ func (c *cluster) catchUp(ctx context.Context, _ int, ids []string) (again []str
 		}
 	}
 	return again
-}
-
-// compareAll finds all uploads that are behind.
-func (c *cluster) compareAll(ctx context.Context, _ int, keys []string) (again []string) {
-	if !c.findBehind(ctx) {
-		return keys
-	}
-	return nil
-}
-
-// findBehind compares the position of every followed upload with the broker's and schedules a catch-up for uploads that
-// differ. The cost of an interruption thus depends on the number of changed uploads; live messages of all others are
-// delivered immediately. It returns false if the broker did not answer.
-func (c *cluster) findBehind(ctx context.Context) (done bool) {
-	if c.keeper == nil {
-		c.manager.registry.EachUpload(c.fallBehind)
-		return true
-	}
-	var ids []string
-	c.manager.registry.EachUpload(func(u *upload) {
-		switch f := u.State.follow; {
-		case f == nil:
-		case f.behind: // a reading that has begun may have come too early
-			c.fallBehind(u)
-		default:
-			ids = append(ids, f.id)
-		}
-	})
-	for batch := range slices.Chunk(ids, positionBatch) {
-		outages := c.outages.Load()
-		asking, cancel := bounded(ctx)
-		positions, err := c.keeper.Positions(asking, channelsOf(batch)...)
-		cancel()
-		if err != nil || len(positions) != len(batch) {
-			c.readFailed(err)
-			return false
-		}
-		for i, id := range batch {
-			c.manager.registry.WithKnown(id, func(u *upload) {
-				log := u.State.log
-				f := u.State.follow
-				switch {
-				case f == nil || !f.live || f.behind || log == nil:
-				case positions[i].Epoch != log.Epoch() || positions[i].Offset > log.Offset():
-					c.fallBehind(u)
-				default:
-					f.confirmed = max(f.confirmed, outages)
-				}
-			})
-		}
-	}
-	return true
 }
 
 // catchUpOne brings one upload up to date and reports whether it is finished.

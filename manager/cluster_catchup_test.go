@@ -129,37 +129,6 @@ func TestCatchUp_SubscribersPrecedeTheBacklog(t *testing.T) {
 	})
 }
 
-// TestReady_SingleUploadThatCannotBeReadFailsAlone: it does not make the node unready, most uploads do.
-func TestReady_SingleUploadThatCannotBeReadFailsAlone(t *testing.T) {
-	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
-		n := nodes[0]
-		for i := range 10 {
-			must(t, n.SubscribeUpload(t.Context(), "ann", fmt.Sprint("upload-", i)))
-		}
-		n.link.meddle(only("Kept", broker.ErrUnavailable), nil)
-		n.link.handler.Interrupted("upload:upload-1")
-		<-time.After(2 * maxBehind)
-		must(t, n.Ready())
-		for i := range 10 {
-			n.link.handler.Interrupted(fmt.Sprint("upload:upload-", i))
-		}
-		<-time.After(2 * maxBehind)
-		if err := n.Ready(); err == nil || !strings.Contains(err.Error(), "could not be read") {
-			t.Errorf("ready is %v", err)
-		}
-		n.link.meddle(only("Positions", broker.ErrUnavailable), nil)
-		<-time.After(2 * maxPause) // the uploads catch up
-		n.link.handler.Interrupted()
-		<-time.After(2 * maxBehind)
-		if err := n.Ready(); err == nil || !strings.Contains(err.Error(), "compared") {
-			t.Errorf("ready is %v", err)
-		}
-		n.link.meddle(nil, nil)
-		<-time.After(2 * maxPause)
-		must(t, n.Ready())
-	})
-}
-
 // TestCatchUp_ComparingAllUploadsDelaysNone: a pass over all uploads that the broker answers slowly does not hold up the
 // uploads that share its worker.
 func TestCatchUp_ComparingAllUploadsDelaysNone(t *testing.T) {

@@ -2,6 +2,7 @@ package manager
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -22,8 +23,10 @@ type faulty struct {
 	bare    bool                      // messages do not name their epoch
 	lose    func(broker.Message) bool // which messages are lost on their way here
 	refused string                    // a channel that nobody may subscribe to
-	calls   map[string]int            // how often each call was made
-	newests int                       // how many of the reads were of the newest message alone
+	// unreadable is a channel whose stored messages cannot be read.
+	unreadable string
+	calls      map[string]int // how often each call was made
+	newests    int            // how many of the reads were of the newest message alone
 
 	// before is called before each call, after behind each call that the hub executed; the call fails with the error
 	// that they return. They may block.
@@ -147,6 +150,9 @@ func (f *faulty) barrier(name string) (hook func(context.Context, string) error,
 // stopped returns how many calls wait.
 func (f *faulty) stopped() int { return int(f.waiting.Load()) }
 
+// errWrongType is the refusal to read an unreadable channel.
+var errWrongType = errors.New("WRONGTYPE operation against a key holding the wrong kind of value")
+
 // call makes a call of the hub.
 func (f *faulty) call(ctx context.Context, name string, carryOut func() error) error {
 	f.mu.Lock()
@@ -173,6 +179,23 @@ func (f *faulty) refuse(channel string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.refused = channel
+}
+
+// damage makes the stored messages of a channel unreadable; "": of none.
+func (f *faulty) damage(channel string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.unreadable = channel
+}
+
+// checkReadable returns the refusal of the broker if one of the channels is unreadable.
+func (f *faulty) checkReadable(channels ...string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.unreadable != "" && slices.Contains(channels, f.unreadable) {
+		return errWrongType
+	}
+	return nil
 }
 
 func (f *faulty) Subscribe(ctx context.Context, channels ...string) error {
@@ -203,6 +226,9 @@ func (f *faulty) Store(ctx context.Context, channel string, payload []byte) (pos
 
 func (f *faulty) History(ctx context.Context, channel string, since broker.Position) (kept broker.Snapshot, err error) {
 	err = f.call(ctx, "Kept", func() (err error) {
+		if err := f.checkReadable(channel); err != nil {
+			return err
+		}
 		kept, err = f.HistoryBroker.History(ctx, channel, since)
 		return err
 	})
@@ -225,6 +251,9 @@ func (f *faulty) Newest(ctx context.Context, channel string) (broker.Snapshot, e
 
 func (f *faulty) Positions(ctx context.Context, channels ...string) (positions []broker.Position, err error) {
 	err = f.call(ctx, "Positions", func() (err error) {
+		if err := f.checkReadable(channels...); err != nil {
+			return err
+		}
 		positions, err = f.HistoryBroker.Positions(ctx, channels...)
 		return err
 	})

@@ -64,7 +64,7 @@ func (c *cluster) current() error {
 	switch {
 	case untried > 0:
 		return fmt.Errorf("manager: %d uploads have waited for more than %v to catch up", untried, maxBehind)
-	case failing > 0 && 2*failing > c.manager.registry.Counts().Uploads:
+	case failing > 1 && 2*failing > c.manager.registry.Counts().Uploads:
 		return fmt.Errorf("manager: %d uploads could not be read from the broker for more than %v", failing, maxBehind)
 	}
 	return nil

@@ -108,7 +108,7 @@ type BrokerStats struct {
 	DelayedStateFailures uint64 `json:"delayed_state_failures"`
 
 	// Now: whether messages come through, the number of known nodes, this one among them, the received messages that
-	// have not been delivered, and the uploads whose catch-up or subscription has not begun.
+	// have not been delivered, and the uploads whose catch-up or subscription is not finished.
 	Healthy     bool `json:"healthy"`
 	Nodes       int  `json:"nodes"`
 	Waiting     int  `json:"waiting"`

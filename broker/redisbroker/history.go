@@ -32,7 +32,8 @@ func (b *Broker) Positions(ctx context.Context, channels ...string) ([]broker.Po
 	return positions(ctx, channels, b.Newest)
 }
 
-// positions reads the positions of channels, several at a time.
+// positions reads the positions of channels, several at a time. A server that is out of reach precedes a refusal, which
+// the caller would ask about channel by channel.
 func positions(
 	ctx context.Context, channels []string, newest func(context.Context, string) (broker.Snapshot, error),
 ) ([]broker.Position, error) {
@@ -52,8 +53,14 @@ func positions(
 		})
 	}
 	reading.Wait()
-	if i := slices.IndexFunc(errs, func(err error) bool { return err != nil }); i >= 0 {
-		return nil, errs[i]
+	var failed error
+	for _, err := range errs {
+		if err != nil && (failed == nil || errors.Is(err, broker.ErrUnavailable)) {
+			failed = err
+		}
+	}
+	if failed != nil {
+		return nil, failed
 	}
 	return all, nil
 }

@@ -1,10 +1,12 @@
 package redisbroker_test
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"time"
 
+	"github.com/shoal-go/shoal/broker"
 	"github.com/shoal-go/shoal/broker/redisbroker/internal/redistest"
 )
 
@@ -61,5 +63,20 @@ func TestBroker_AgesAreOfTheServersClock(t *testing.T) {
 				t.Errorf("the message is %v old, want %v", got, want)
 			}
 		})
+	}
+}
+
+// TestPositions_UnreadableKeyIsARefusal: a key of another program is a refusal, which names no outage; one channel that
+// cannot be read does not affect the answer for others.
+func TestPositions_UnreadableKeyIsARefusal(t *testing.T) {
+	server := redistest.Start(t)
+	n := join(t, options(server))
+	want := store(t, n, "upload:good", "one")
+	server.Do("SET", "shoal.kept:upload:bad", "of another program")
+	if _, err := n.Positions(t.Context(), "upload:good", "upload:bad"); err == nil || errors.Is(err, broker.ErrUnavailable) {
+		t.Errorf("positions that cannot all be read: %v, want a refusal", err)
+	}
+	if got, err := n.Positions(t.Context(), "upload:good"); err != nil || got[0] != want {
+		t.Errorf("the position is %v, %v; want %v", got, err, want)
 	}
 }

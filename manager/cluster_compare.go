@@ -1,0 +1,103 @@
+package manager
+
+import (
+	"context"
+	"slices"
+)
+
+const (
+	// positionBatch is the number of uploads whose positions are asked for at once.
+	positionBatch = 1024
+	// maxRefused is the number of uploads that the broker may refuse before it has answered for any other one. Beyond it
+	// the refusal does not concern single uploads, and asking for each of them would be in vain.
+	maxRefused = 8
+)
+
+// compareAll finds all uploads that are behind.
+func (c *cluster) compareAll(ctx context.Context, _ int, keys []string) (again []string) {
+	if !c.findBehind(ctx) {
+		return keys
+	}
+	return nil
+}
+
+// findBehind compares the position of every followed upload with the broker's and schedules a catch-up for uploads that
+// differ. The cost of an interruption thus depends on the number of changed uploads; live messages of all others are
+// delivered immediately. It returns false if the broker did not answer.
+func (c *cluster) findBehind(ctx context.Context) (done bool) {
+	if c.keeper == nil {
+		c.manager.registry.EachUpload(c.fallBehind)
+		return true
+	}
+	var ids []string
+	c.manager.registry.EachUpload(func(u *upload) {
+		switch f := u.State.follow; {
+		case f == nil:
+		case f.behind: // a reading that has begun may have come too early
+			c.fallBehind(u)
+		default:
+			ids = append(ids, f.id)
+		}
+	})
+	pass := comparison{cluster: c}
+	for batch := range slices.Chunk(ids, positionBatch) {
+		if !pass.compare(ctx, batch) {
+			return false
+		}
+	}
+	// Each of them catches up or fails alone.
+	for _, id := range pass.refused {
+		c.manager.registry.WithKnown(id, c.fallBehind)
+	}
+	return true
+}
+
+// comparison is a pass over all followed uploads.
+type comparison struct {
+	cluster *cluster
+	// answered: the broker has told positions. refused are the uploads whose positions it refuses to tell.
+	answered bool
+	refused  []string
+}
+
+// compare compares the positions of some uploads. Where the broker refuses to tell them, it halves the uploads until it
+// has found the ones that the refusal concerns. It returns false if the broker does not answer, or refuses everything.
+func (p *comparison) compare(ctx context.Context, ids []string) (ok bool) {
+	c := p.cluster
+	outages := c.outages.Load()
+	asking, cancel := bounded(ctx)
+	positions, err := c.keeper.Positions(asking, channelsOf(ids)...)
+	cancel()
+	switch {
+	case err == nil && len(positions) == len(ids):
+		p.answered = true
+		for i, id := range ids {
+			c.compareOne(id, positions[i], outages)
+		}
+		return true
+	case err == nil || isPassing(err):
+		c.readFailed(err)
+		return false
+	case len(ids) == 1:
+		c.readFailed(err)
+		p.refused = append(p.refused, ids[0])
+		return p.answered || len(p.refused) < maxRefused
+	}
+	half := len(ids) / 2
+	return p.compare(ctx, ids[:half]) && p.compare(ctx, ids[half:])
+}
+
+// compareOne compares an upload with the broker's position, which was asked for when outages was the number of outages.
+func (c *cluster) compareOne(id string, pos Position, outages uint64) {
+	c.manager.registry.WithKnown(id, func(u *upload) {
+		log := u.State.log
+		f := u.State.follow
+		switch {
+		case f == nil || !f.live || f.behind || log == nil:
+		case pos.Epoch != log.Epoch() || pos.Offset > log.Offset():
+			c.fallBehind(u)
+		default:
+			f.confirmed = max(f.confirmed, outages)
+		}
+	})
+}

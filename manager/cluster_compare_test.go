@@ -1,0 +1,78 @@
+package manager
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/shoal-go/shoal/broker"
+)
+
+// TestCompare_UnreadableUploadDelaysNoOther: after an interruption all uploads catch up except the one whose position the
+// broker refuses to tell, and the node stays ready. That one catches up as soon as it can be read.
+func TestCompare_UnreadableUploadDelaysNoOther(t *testing.T) {
+	inCluster(t, 2, Options{MaxSubscriptionsPerUser: -1}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		const uploads = positionBatch + 200
+		n := nodes[0]
+		conns := make([]*fakeConn, uploads)
+		for i := range uploads {
+			conns[i] = n.follower(t, fmt.Sprint("user-", i), fmt.Sprint("upload-", i))
+		}
+		n.link.losing(func(m broker.Message) bool { return m.Offset > 0 })
+		for i := range uploads {
+			publish(t, nodes[1].Manager, fmt.Sprint("upload-", i), 1)
+		}
+		n.link.losing(nil)
+		n.link.damage("upload:upload-7")
+		n.link.handler.Interrupted()
+		<-time.After(2 * maxBehind)
+		must(t, n.Ready())
+		for i, c := range conns {
+			if got := c.offsets(); i != 7 && !slices.Equal(got, []uint64{1}) {
+				t.Fatalf("of upload %d came %v, want the message that was missed", i, got)
+			}
+		}
+		if calls := n.link.made("Positions"); calls > 2+2*11 {
+			t.Errorf("%d questions about positions, want two for each halving of a batch", calls)
+		}
+		n.link.damage("")
+		<-time.After(2 * maxPause)
+		wantConsecutive(t, conns[7].offsets(), 1, 1)
+	})
+}
+
+// TestCompare_FailureOfTheBrokerCostsFewQuestions: a broker that does not answer, or that refuses everything, is not asked
+// for each upload, and the node is not ready.
+func TestCompare_FailureOfTheBrokerCostsFewQuestions(t *testing.T) {
+	for name, test := range map[string]struct {
+		err  error
+		most int // questions per pass
+	}{"out of reach": {broker.ErrUnavailable, 1}, "refused": {errNoPermission, 32}} {
+		t.Run(name, func(t *testing.T) {
+			inCluster(t, 2, Options{MaxSubscriptionsPerUser: -1}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+				n := nodes[0]
+				for i := range positionBatch {
+					must(t, n.SubscribeUpload(t.Context(), "ann", fmt.Sprint("upload-", i)))
+				}
+				reads := n.link.made("Kept")
+				n.link.meddle(only("Positions", test.err), nil)
+				n.link.handler.Interrupted()
+				<-time.After(minPause / 2)
+				if calls := n.link.made("Positions"); calls > test.most {
+					t.Errorf("%d questions about positions, want at most %d", calls, test.most)
+				}
+				<-time.After(2 * maxBehind)
+				if n.Ready() == nil {
+					t.Error("the node is ready")
+				}
+				if more := n.link.made("Kept") - reads; more != 0 {
+					t.Errorf("%d uploads were read", more)
+				}
+				n.link.meddle(nil, nil)
+				<-time.After(2 * maxPause)
+				must(t, n.Ready())
+			})
+		})
+	}
+}
