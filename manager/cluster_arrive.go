@@ -44,6 +44,8 @@ func (c *cluster) arrived(b queued) {
 		case !isKnown(u, a, inOrder):
 			// After the engine has lost its data it may be another message with a number that was used before, so the
 			// epoch is read again.
+			held, same := storedLike(u, a)
+			f.reused = f.reused || held && !same
 			f.hold(a)
 			c.fallBehind(u)
 		case !c.deliver(u, a):

@@ -48,7 +48,7 @@ func (c *cluster) catchUpOne(ctx context.Context, id string) (done bool) {
 				f.epochReceipt = c.receipts.Load()
 			}
 			f.confirmed = outages
-			lost = c.merge(u, kept, messages)
+			lost = c.merge(u, kept, messages, since)
 			f.partial = f.partial || first && kept.Floor > 0
 			var gap []Conn
 			done, gap = c.applyHeld(u, f)
@@ -68,7 +68,7 @@ func (c *cluster) toCatchUp(id string) (f *follow, since Position, first bool) {
 		if is := u.State.follow; is != nil && is.joined && is.behind {
 			is.again = false
 			f = is
-			if first = u.State.log == nil; !first {
+			if first = u.State.log == nil; !first && !is.reused {
 				since = position(u.State.log)
 			}
 		}
@@ -80,9 +80,12 @@ func (c *cluster) toCatchUp(id string) (f *follow, since Position, first bool) {
 // continued. Then it sends the new position to shoal.v1 clients and every stored message that they have not received to
 // base connections. It returns the base connections that missed messages which are no longer stored: the caller must
 // close them. The upload's lock is held.
-func (c *cluster) merge(u *upload, kept broker.Snapshot, messages []Encoded) (lost []Conn) {
-	log, now := u.State.log, time.Now()
-	if log != nil && log.Epoch() == kept.Epoch && kept.Floor <= log.Offset() {
+func (c *cluster) merge(u *upload, kept broker.Snapshot, messages []Encoded, since Position) (lost []Conn) {
+	f, log, now := u.State.follow, u.State.log, time.Now()
+	renumbered := log == nil || log.Epoch() != kept.Epoch || lostTail(kept, since) ||
+		f.reused && differ(u, kept, messages)
+	f.reused = false
+	if !renumbered && kept.Floor <= log.Offset() {
 		for i, s := range kept.Messages {
 			if s.Offset > log.Offset() {
 				c.appendStored(u, messages[i], s.Offset, storedAt(s, now), "")
@@ -93,20 +96,37 @@ func (c *cluster) merge(u *upload, kept broker.Snapshot, messages []Encoded) (lo
 	}
 	before := logSizeOf(u)
 	u.State.log = c.begin(u.ID(), kept, messages, now)
-	partial := u.State.follow.partial
-	u.State.follow.partial = false
-	if log == nil || log.Epoch() != kept.Epoch {
-		u.State.follow.arrived = 0
+	f.partial = false
+	if renumbered {
+		f.arrived = 0
 	}
 	c.manager.account(u, before)
 	if log == nil {
 		return nil
 	}
 	c.counters.resets.Add(1)
-	if complete := c.announceReset(u, log, partial); !complete || c.keeper == nil { // without a history a gap is unknown
+	if complete := c.announceReset(u, log, renumbered); !complete || c.keeper == nil { // no history shows a gap
 		lost = c.baseConns(u)
 	}
 	return lost
+}
+
+// lostTail reports whether the broker has lost its newest messages without a new epoch: it was asked after this node
+// had reached a position, and is not there. Its next messages will have offsets that were used before.
+func lostTail(kept broker.Snapshot, since Position) bool {
+	return kept.Epoch == since.Epoch && kept.Offset < since.Offset
+}
+
+// differ reports whether the broker has stored another message at an offset that the log holds. The upload's lock is
+// held.
+func differ(u *upload, kept broker.Snapshot, messages []Encoded) bool {
+	for i, s := range kept.Messages {
+		stored := arrival{Message: broker.Message{Position: Position{Offset: s.Offset}}, encoded: messages[i]}
+		if held, same := storedLike(u, stored); held && !same {
+			return true
+		}
+	}
+	return false
 }
 
 // baseConns returns the connections of an upload whose clients cannot recover, since they have no positions. The
@@ -123,15 +143,16 @@ func (c *cluster) baseConns(u *upload) (conns []Conn) {
 // announceReset notifies shoal.v1 clients that the upload's messages do not continue the ones that they have received,
 // and sends them the newest message as a new start. Base connections, which have no positions, receive every message of
 // the new log that the previous one does not show as delivered; complete reports that no message between the two is
-// missing from the new log. A previous log that was partial may not show where a new one with older messages continues
-// it: then base connections receive nothing, and it is not complete. The upload's lock is held.
-func (c *cluster) announceReset(u *upload, before *history.Log[*frame.Frame], partial bool) (complete bool) {
+// missing from the new log. renumbered tells that offsets of the two logs cannot be compared. A previous log that does
+// not hold everything that was delivered may not show where a new one with older messages continues it: then base
+// connections receive nothing, and it is not complete. The upload's lock is held.
+func (c *cluster) announceReset(u *upload, before *history.Log[*frame.Frame], renumbered bool) (complete bool) {
 	log := u.State.log
 	newest, after := c.manager.newest(u)
 	c.manager.bursts.send(u, subscribedFrame(u.ID(), position(log), false, after, newest == nil), nil)
 	entries := log.All()
-	first, found := firstNew(before, log.Epoch(), entries)
-	lost := partial && !found && before.Epoch() != log.Epoch() && len(entries) > 0 &&
+	first, found := firstNew(before, renumbered, entries)
+	lost := before.Floor() > 0 && !found && renumbered && len(entries) > 0 &&
 		!entries[0].At().After(before.Touched().Add(clockTolerance))
 	if lost {
 		first = len(entries)
@@ -147,7 +168,7 @@ func (c *cluster) announceReset(u *upload, before *history.Log[*frame.Frame], pa
 			c.manager.bursts.send(u, e.Message.BaseOnly(), nil)
 		}
 	}
-	if before.Epoch() == log.Epoch() {
+	if !renumbered {
 		return log.Floor() <= before.Offset()
 	}
 	return found || log.Floor() == 0 && !lost
@@ -159,13 +180,13 @@ const clockTolerance = 500 * time.Millisecond
 // firstNew returns the index of the first of the entries that the log before them does not show as delivered. found
 // reports that they continue a message of that log.
 //
-// Within an epoch the offset tells. A broker that returned with its data under a new epoch may have numbered the
-// messages anew, and may have lost the last of them. Then the newest message that is in both decides: all before it
-// were delivered too. A message with the same text that was stored later than the other one arrived is not the same.
+// Usually the offset tells. A broker that returned with its data, mostly under a new epoch, may have renumbered the
+// messages, and may have lost the last of them. Then the newest message that is in both decides: all before it were
+// delivered too. A message with the same text that was stored later than the other one arrived is not the same.
 func firstNew(
-	before *history.Log[*frame.Frame], epoch string, entries []history.Entry[*frame.Frame],
+	before *history.Log[*frame.Frame], renumbered bool, entries []history.Entry[*frame.Frame],
 ) (first int, found bool) {
-	if before.Epoch() == epoch {
+	if !renumbered {
 		for first < len(entries) && entries[first].Offset <= before.Offset() {
 			first++
 		}
@@ -223,7 +244,7 @@ func (c *cluster) skipGap(u *upload, f *follow, a arrival) (lost []Conn) {
 	u.State.log = history.Begin[*frame.Frame](epoch, a.Prev, time.Now())
 	c.manager.account(u, size)
 	c.counters.resets.Add(1)
-	if complete := c.announceReset(u, before, f.partial); !complete {
+	if complete := c.announceReset(u, before, false); !complete {
 		lost = c.baseConns(u)
 	}
 	c.deliver(u, a)

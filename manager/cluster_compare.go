@@ -29,18 +29,18 @@ func (c *cluster) findBehind(ctx context.Context) (done bool) {
 		c.manager.registry.EachUpload(c.fallBehind)
 		return true
 	}
-	var ids []string
+	var followed []comparand
 	c.manager.registry.EachUpload(func(u *upload) {
 		switch f := u.State.follow; {
 		case f == nil:
 		case f.behind: // a reading that has begun may have come too early
 			c.fallBehind(u)
-		default:
-			ids = append(ids, f.id)
+		case u.State.log != nil:
+			followed = append(followed, comparand{f.id, u.State.log.Offset()})
 		}
 	})
 	pass := comparison{cluster: c}
-	for batch := range slices.Chunk(ids, positionBatch) {
+	for batch := range slices.Chunk(followed, positionBatch) {
 		if !pass.compare(ctx, batch) {
 			return false
 		}
@@ -50,6 +50,12 @@ func (c *cluster) findBehind(ctx context.Context) (done bool) {
 		c.manager.registry.WithKnown(id, c.fallBehind)
 	}
 	return true
+}
+
+// comparand is an upload with the offset that this node had reached before it asked for the broker's.
+type comparand struct {
+	id     string
+	offset uint64
 }
 
 // comparison is a pass over all followed uploads.
@@ -62,8 +68,12 @@ type comparison struct {
 
 // compare compares the positions of some uploads. Where the broker refuses to tell them, it halves the uploads until it
 // has found the ones that the refusal concerns. It returns false if the broker does not answer, or refuses everything.
-func (p *comparison) compare(ctx context.Context, ids []string) (ok bool) {
+func (p *comparison) compare(ctx context.Context, uploads []comparand) (ok bool) {
 	c := p.cluster
+	ids := make([]string, len(uploads))
+	for i, one := range uploads {
+		ids[i] = one.id
+	}
 	outages := c.outages.Load()
 	asking, cancel := bounded(ctx)
 	positions, err := c.keeper.Positions(asking, channelsOf(ids)...)
@@ -71,8 +81,8 @@ func (p *comparison) compare(ctx context.Context, ids []string) (ok bool) {
 	switch {
 	case err == nil && len(positions) == len(ids):
 		p.answered = true
-		for i, id := range ids {
-			c.compareOne(id, positions[i], outages)
+		for i, one := range uploads {
+			c.compareOne(one, positions[i], outages)
 		}
 		return true
 	case err == nil || isPassing(err):
@@ -83,18 +93,18 @@ func (p *comparison) compare(ctx context.Context, ids []string) (ok bool) {
 		p.refused = append(p.refused, ids[0])
 		return p.answered || len(p.refused) < maxRefused
 	}
-	half := len(ids) / 2
-	return p.compare(ctx, ids[:half]) && p.compare(ctx, ids[half:])
+	half := len(uploads) / 2
+	return p.compare(ctx, uploads[:half]) && p.compare(ctx, uploads[half:])
 }
 
 // compareOne compares an upload with the broker's position, which was asked for when outages was the number of outages.
-func (c *cluster) compareOne(id string, pos Position, outages uint64) {
-	c.manager.registry.WithKnown(id, func(u *upload) {
+func (c *cluster) compareOne(one comparand, pos Position, outages uint64) {
+	c.manager.registry.WithKnown(one.id, func(u *upload) {
 		log := u.State.log
 		f := u.State.follow
 		switch {
 		case f == nil || !f.live || f.behind || log == nil:
-		case pos.Epoch != log.Epoch() || pos.Offset > log.Offset():
+		case pos.Epoch != log.Epoch(), pos.Offset > log.Offset(), pos.Offset < one.offset: // see lostTail
 			c.fallBehind(u)
 		default:
 			f.confirmed = max(f.confirmed, outages)

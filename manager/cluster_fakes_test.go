@@ -235,7 +235,7 @@ func (f *faulty) History(ctx context.Context, channel string, since broker.Posit
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err == nil && f.keeps != nil {
-		kept = f.keeps(kept)
+		kept = f.keeps(kept).Since(since)
 	}
 	return kept, err
 }
@@ -257,6 +257,13 @@ func (f *faulty) Positions(ctx context.Context, channels ...string) (positions [
 		positions, err = f.HistoryBroker.Positions(ctx, channels...)
 		return err
 	})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range positions {
+		if f.keeps != nil {
+			positions[i] = f.keeps(broker.Snapshot{Position: positions[i]}).Position
+		}
+	}
 	return positions, err
 }
 

@@ -236,10 +236,13 @@ func TestCatchUp_FinalGapIsAnnounced(t *testing.T) {
 	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		n := nodes[0]
 		c := n.follower(t, "ann", "cat")
-		n.link.keeping(func(k broker.Snapshot) broker.Snapshot {
-			k.Offset, k.Floor, k.Messages = 0, 0, nil
-			return k
-		})
+		stopAt := func(offset uint64) { // the answers are as old as that
+			n.link.keeping(func(k broker.Snapshot) broker.Snapshot {
+				k.Offset, k.Floor, k.Messages = min(k.Offset, offset), 0, nil
+				return k
+			})
+		}
+		stopAt(1)
 		n.link.losing(func(m broker.Message) bool { return m.Offset == 2 })
 		before := n.link.made("Kept")
 		publish(t, nodes[1].Manager, "cat", 4)
@@ -252,6 +255,7 @@ func TestCatchUp_FinalGapIsAnnounced(t *testing.T) {
 			t.Errorf("asked %d times, want %d", asked, maxAttempts+1)
 		}
 		// The next gap gets as many attempts, and may be filled.
+		stopAt(4)
 		n.link.losing(func(m broker.Message) bool { return m.Offset == 5 })
 		publish(t, nodes[1].Manager, "cat", 2)
 		time.AfterFunc(100*time.Millisecond, func() { n.link.keeping(nil) })

@@ -36,6 +36,9 @@ type follow struct {
 	// them that is in progress.
 	partial bool
 	older   *olderRead
+	// reused is set when a message has arrived with the offset of another one that the log holds: the broker may have
+	// lost its newest messages and numbered new ones alike.
+	reused bool
 	// arrived is the offset of the last message with one that has arrived, in the log's epoch.
 	arrived uint64
 	// epochReceipt is the number of the last message that was received before the log's epoch was known. A message up

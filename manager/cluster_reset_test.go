@@ -227,3 +227,183 @@ func TestCatchUp_ForgottenMessagesWithoutEpochAreNotDelivered(t *testing.T) {
 		}
 	})
 }
+
+// tailLoss is a cluster of which one node has a client of shoal.v1 and a base connection that have received ten messages
+// of an upload, when the broker loses the last three without beginning a new epoch.
+type tailLoss struct {
+	node   member
+	v1     *fakeConn
+	base   *baseConn
+	stored broker.Snapshot
+}
+
+func loseTail(t *testing.T, nodes []member) *tailLoss {
+	t.Helper()
+	l := &tailLoss{node: nodes[0], base: &baseConn{}}
+	must(t, l.node.Connect("ann", l.base))
+	must(t, l.node.SubscribeUpload(t.Context(), "ann", "cat"))
+	l.v1 = l.node.follower(t, "bob", "cat")
+	publish(t, nodes[1].Manager, "cat", 10)
+	<-time.After(time.Minute)
+	stored, err := l.node.link.HistoryBroker.History(t.Context(), "upload:cat", broker.Position{})
+	must(t, err)
+	stored.Messages = stored.Messages[:7]
+	stored.Offset = 7
+	l.stored = stored
+	l.node.link.keeping(func(broker.Snapshot) broker.Snapshot { return l.stored })
+	return l
+}
+
+// store stores a message at the broker and returns it.
+func (l *tailLoss) store(t *testing.T, n int) broker.Message {
+	t.Helper()
+	s := broker.Stored{Offset: l.stored.Offset + 1, Payload: note(t, n).Payload(), At: time.Now()}
+	m := broker.Message{Channel: "upload:cat", Payload: slices.Clone(s.Payload), Prev: l.stored.Offset}
+	l.stored.Messages = append(slices.Clone(l.stored.Messages), s)
+	l.stored.Offset = s.Offset
+	m.Position = l.stored.Position
+	return m
+}
+
+// want fails unless the base connection received the ten messages and then some more, and the client of shoal.v1 was
+// notified of a reset and then received these messages.
+func (l *tailLoss) want(t *testing.T, base int, v1 ...uint64) {
+	t.Helper()
+	<-time.After(10 * time.Second)
+	if got := l.base.count(); got != 10+base || len(l.base.closed()) > 0 {
+		t.Errorf("the base connection received %d more messages, closed %v; want %d", got-10, l.base.closed(), base)
+	}
+	all := l.v1.received(t)
+	reset := slices.IndexFunc(all[1:], func(r received) bool { return r.Action == "subscribed" && !r.Recovered }) + 1
+	if reset == 0 {
+		t.Fatalf("the client received %+v, want a reset", all)
+	}
+	var got []uint64
+	for _, r := range all[reset+1:] {
+		got = append(got, r.Offset)
+	}
+	if !slices.Equal(got, v1) {
+		t.Errorf("after the reset came %v, want %v", got, v1)
+	}
+}
+
+// TestReset_LostTailIsNoticedAfterAnInterruption: a broker that returns without its newest messages in the same epoch will
+// use their offsets again. The messages with these offsets are delivered, whether they were stored before the node asked
+// or arrive later.
+func TestReset_LostTailIsNoticedAfterAnInterruption(t *testing.T) {
+	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		l := loseTail(t, nodes)
+		l.node.link.handler.Interrupted()
+		l.want(t, 0, 7)
+		for n := range 5 {
+			l.node.link.handler.Receive(l.store(t, 100+n))
+		}
+		l.want(t, 5, 7, 8, 9, 10, 11, 12)
+	})
+	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		l := loseTail(t, nodes)
+		l.store(t, 100)
+		l.store(t, 101)
+		l.node.link.handler.Interrupted()
+		l.want(t, 2, 9)
+	})
+}
+
+// TestReset_LostTailIsNoticedByAReusedOffset: a message with the offset of another one that was delivered shows that the
+// broker has lost messages, also if it has passed the node's offset when the node asks.
+func TestReset_LostTailIsNoticedByAReusedOffset(t *testing.T) {
+	for _, more := range []int{0, 5} {
+		inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+			l := loseTail(t, nodes)
+			first := l.store(t, 100)
+			var rest []broker.Message
+			for n := range more {
+				rest = append(rest, l.store(t, 101+n))
+			}
+			l.node.link.handler.Receive(first)
+			<-time.After(time.Second)
+			for _, m := range rest {
+				l.node.link.handler.Receive(m)
+			}
+			l.want(t, 1+more, uint64(8+more))
+		})
+	}
+}
+
+// TestReset_OlderReadIsNoLoss: the answer to a read may be older than messages that arrived since it began.
+func TestReset_OlderReadIsNoLoss(t *testing.T) {
+	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		n := nodes[0]
+		c := n.follower(t, "ann", "cat")
+		publish(t, nodes[1].Manager, "cat", 3)
+		synctest.Wait()
+		for call, interrupt := range map[string]func(){
+			"Kept":      func() { n.link.handler.Interrupted("upload:cat") },
+			"Positions": func() { n.link.handler.Interrupted() },
+		} {
+			reads := n.link.made("Kept")
+			release := n.link.delay(call)
+			interrupt()
+			synctest.Wait()
+			publish(t, nodes[1].Manager, "cat", 3)
+			synctest.Wait()
+			release()
+			<-time.After(time.Second)
+			if more := n.link.made("Kept") - reads; call == "Positions" && more != 0 {
+				t.Errorf("%d reads after an older answer", more)
+			}
+		}
+		wantConsecutive(t, c.offsets(), 1, 9)
+		if s := n.Stats().Broker; s.Resets != 0 {
+			t.Errorf("%d resets", s.Resets)
+		}
+	})
+}
+
+// TestReset_DroppedMessagesAreNotRepeated: a broker that returns with its data under a new epoch makes no base connection
+// receive messages again of which the node has no copy any more: it is closed instead. Before that, a client of shoal.v1
+// that returns receives the dropped messages, which the node reads from the broker.
+func TestReset_DroppedMessagesAreNotRepeated(t *testing.T) {
+	const published = 20
+	for name, test := range map[string]struct {
+		opt   Options
+		lost  int // messages that the broker has lost
+		evict bool
+	}{
+		"evicted":         {Options{}, 0, true},
+		"only the newest": {Options{HistoryMessages: 1}, 1, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inCluster(t, 2, test.opt, func(t *testing.T, _ *broker.Memory, nodes []member) {
+				n, c := nodes[0], &baseConn{}
+				must(t, n.Connect("ann", c))
+				must(t, n.SubscribeUpload(t.Context(), "ann", "cat"))
+				pos := publish(t, nodes[1].Manager, "cat", published)
+				<-time.After(2 * time.Second)
+				if test.evict {
+					n.registry.WithKnown("cat", func(u *upload) { n.evictUpload(u, true) })
+					since := n.connectSince(t, "carl", "cat", Position{Epoch: pos.Epoch, Offset: 15})
+					if got := since.received(t); len(got) != 1+5 || !got[0].Recovered {
+						t.Errorf("a client that returns received %+v, want the five messages that it missed", got)
+					}
+					n.registry.WithKnown("cat", func(u *upload) { n.evictUpload(u, true) })
+				}
+				stored, err := n.link.HistoryBroker.History(t.Context(), "upload:cat", broker.Position{})
+				must(t, err)
+				stored.Epoch, stored.Floor = "another", 0
+				stored.Messages = stored.Messages[:published-test.lost]
+				stored.Offset = uint64(len(stored.Messages))
+				n.link.keeping(func(broker.Snapshot) broker.Snapshot { return stored })
+				n.link.handler.Receive(broker.Message{Channel: "upload:cat", Position: stored.Position})
+				<-time.After(time.Second)
+				closed := c.closed()
+				if got := c.count() - len(closed); got != published {
+					t.Errorf("the base connection received %d messages, %d were published", got, published)
+				}
+				if len(closed) != 1 || closed[0] != TryAgainLater {
+					t.Errorf("the base connection was closed with %v, want 1013", closed)
+				}
+			})
+		})
+	}
+}

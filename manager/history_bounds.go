@@ -164,6 +164,9 @@ func (m *Manager) evictUpload(u *upload, followed bool) {
 	defer m.account(u, logSizeOf(u))
 	if followed {
 		u.State.log.Drop()
+		if f := u.State.follow; f != nil { // the broker has them
+			f.partial = true
+		}
 	} else {
 		u.State.log = nil
 	}
