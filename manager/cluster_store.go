@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"time"
@@ -34,6 +35,7 @@ func (c *cluster) throttle(rate float64) {
 	c.outgoing = coalesce.New(coalesce.Config[outgoing, Position]{
 		Interval: time.Duration(float64(time.Second) / rate),
 		Send:     c.store,
+		Resend:   c.storeAgain,
 		Failed: func(uploadID string, err error) {
 			c.manager.opt.Logger.Warn("publishing a delayed state failed, retrying", "upload", uploadID, "error", err)
 		},
@@ -85,6 +87,24 @@ func (c *cluster) store(ctx context.Context, uploadID string, out outgoing) (pos
 		return Position{}, c.broker.Publish(ctx, channel, out.payload)
 	}
 	return c.keeper.Store(ctx, channel, out.payload)
+}
+
+// storeAgain is store for a delayed state of which an earlier attempt failed. If it is the newest stored message, that
+// attempt has stored it and only its confirmation was lost, or an equal state precedes it, which it does not change. A
+// key for each delayed state would show more, but the broker would have to hold all keys for as long as messages.
+func (c *cluster) storeAgain(ctx context.Context, uploadID string, out outgoing) (Position, error) {
+	if c.keeper == nil {
+		return c.store(ctx, uploadID, out)
+	}
+	s, err := c.keeper.Newest(ctx, uploadChannel+uploadID)
+	switch n := len(s.Messages); {
+	case err != nil && isPassing(err):
+		c.readFailed(err)
+		return Position{}, err
+	case err == nil && n > 0 && bytes.Equal(s.Messages[n-1].Payload, out.payload):
+		return s.Position, nil
+	}
+	return c.store(ctx, uploadID, out)
 }
 
 // idempotent returns the broker, if it can recognise repetitions.

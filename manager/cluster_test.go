@@ -477,3 +477,38 @@ func TestClose_SendsDelayedStates(t *testing.T) {
 		}
 	})
 }
+
+// TestStateRate_LostConfirmationRepeatsNothing: a delayed state that was stored, although its confirmation was lost, is not
+// stored again; one that was not stored is, also if its text is that of an earlier message.
+func TestStateRate_LostConfirmationRepeatsNothing(t *testing.T) {
+	for name, stored := range map[string]bool{"stored": true, "not stored": false} {
+		t.Run(name, func(t *testing.T) {
+			inCluster(t, 2, Options{StateRate: 1}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+				c := nodes[1].follower(t, "ann", "cat")
+				failed := false
+				fail := func(_ context.Context, call string) error {
+					if call != "Store" || failed {
+						return nil
+					}
+					failed = true
+					return broker.ErrUnavailable
+				}
+				state := UploadProgress{Status: StatusPending, Stage: StageQueued}
+				for _, e := range []Message{state, note(t, 1), state} { // the last one is delayed
+					_, err := nodes[0].Publish(t.Context(), "cat", e)
+					must(t, err)
+				}
+				if stored {
+					nodes[0].link.meddle(nil, fail)
+				} else {
+					nodes[0].link.meddle(fail, nil)
+				}
+				<-time.After(10 * time.Second)
+				wantConsecutive(t, c.offsets(), 1, 3)
+				if s := nodes[0].Stats().Broker; s.DelayedStateFailures != 1 {
+					t.Errorf("%d attempts failed, want 1", s.DelayedStateFailures)
+				}
+			})
+		})
+	}
+}

@@ -18,6 +18,9 @@ type Config[M, P any] struct {
 	// Send sends a message of a key and returns its position. It is called concurrently for different keys, but
 	// sequentially for one key; it must return soon after ctx has ended, and must not call the coalescer.
 	Send func(ctx context.Context, key string, m M) (P, error)
+	// Resend is called instead of Send for a waiting state of which an earlier attempt failed, perhaps after it had
+	// taken effect. nil: Send.
+	Resend func(ctx context.Context, key string, m M) (P, error)
 	// Parallel is how many states are sent in the background at a time. 0: 8.
 	Parallel int
 	// Patience is the timeout of one background attempt. 0: 5 seconds.
@@ -74,6 +77,9 @@ func New[M, P any](cfg Config[M, P]) *Coalescer[M, P] {
 	positive(&cfg.Retry, 250*time.Millisecond)
 	positive(&cfg.RetryMost, 8*time.Second)
 	positive(&cfg.Keys, 100_000)
+	if cfg.Resend == nil {
+		cfg.Resend = cfg.Send
+	}
 	if cfg.Failed == nil {
 		cfg.Failed = func(string, error) {}
 	}

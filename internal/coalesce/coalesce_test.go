@@ -165,6 +165,36 @@ func TestBackground_RetriesWithBackoff(t *testing.T) {
 	})
 }
 
+// TestState_ResendsFailed: a waiting state whose attempt failed is sent with Resend from then on, also before an event; a
+// newer one that replaces it is sent with Send.
+func TestState_ResendsFailed(t *testing.T) {
+	var resent []int
+	cfg := Config[int, int]{Retry: time.Second, RetryMost: time.Second}
+	cfg.Resend = func(_ context.Context, _ string, n int) (int, error) {
+		resent = append(resent, n)
+		return n, errAway
+	}
+	inBubble(t, cfg, func(t *testing.T, th *Coalescer[int, int], e *engine) {
+		must(t, th, "a", 1, true, 1)
+		e.away()
+		must(t, th, "a", 2, true, 1)
+		pass(interval) // the first attempt fails
+		e.back()
+		pass(2 * time.Second)
+		if _, err := th.Send(t.Context(), "a", 3, false); !errors.Is(err, errAway) {
+			t.Errorf("an event before which a state fails: %v", err)
+		}
+		must(t, th, "a", 4, true, 1)
+		pass(2 * time.Second)
+		if want := []int{2, 2, 2}; !slices.Equal(resent, want) {
+			t.Errorf("sent again were %v, want %v", resent, want)
+		}
+		if got := e.log(); len(got) != 2 || !strings.HasPrefix(got[1], "a4@") {
+			t.Errorf("sent were %v, want 1 and 4", got)
+		}
+	})
+}
+
 func TestState_FailedYieldsToNewer(t *testing.T) {
 	inBubble(t, Config[int, int]{Retry: interval}, func(t *testing.T, th *Coalescer[int, int], e *engine) {
 		e.becomes(func(_ string, n int) (time.Duration, error) {

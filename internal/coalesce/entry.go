@@ -11,9 +11,10 @@ type entry[M, P any] struct {
 	key string
 	// last is the position of the last message that was sent.
 	last P
-	// slot is the state that waits, if full.
-	slot M
-	full bool
+	// slot is the state that waits, if full; again means that an attempt to send it has failed.
+	slot  M
+	full  bool
+	again bool
 	// trying: a state that has waited is being sent.
 	trying bool
 	// leaving is how many states are being sent, or have lined up for it.

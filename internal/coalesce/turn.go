@@ -23,7 +23,7 @@ func (t *Coalescer[M, P]) holdLocked(e *entry[M, P], m M) {
 	} else if !e.trying {
 		t.counts.Waiting++
 	}
-	e.slot, e.full = m, true
+	e.slot, e.full, e.again = m, true, false
 }
 
 // await blocks until it is the message's turn. After an error, which is ctx's error, the message has no turn.
@@ -94,11 +94,11 @@ func (t *Coalescer[M, P]) standLocked(e *entry[M, P], failures int) {
 // flush sends the waiting state, if there is one. The caller has the turn. On failure the state keeps waiting, unless a
 // newer one has replaced it.
 func (t *Coalescer[M, P]) flush(ctx context.Context, e *entry[M, P]) error {
-	m, ok := t.take(e)
-	if !ok {
+	m, send := t.take(e)
+	if send == nil {
 		return nil
 	}
-	pos, err := t.cfg.Send(ctx, e.key, m)
+	pos, err := send(ctx, e.key, m)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e.trying = false
@@ -112,23 +112,27 @@ func (t *Coalescer[M, P]) flush(ctx context.Context, e *entry[M, P]) error {
 	case e.full:
 		t.counts.Replaced++
 	default:
-		e.slot, e.full = m, true
+		e.slot, e.full, e.again = m, true, true
 	}
 	e.failures++
 	t.standLocked(e, e.failures)
 	return err
 }
 
-// take removes the waiting state in order to send it now.
-func (t *Coalescer[M, P]) take(e *entry[M, P]) (m M, ok bool) {
+// take removes the waiting state in order to send it now, with the function that it returns: nil if there is none.
+func (t *Coalescer[M, P]) take(e *entry[M, P]) (m M, send func(context.Context, string, M) (P, error)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !e.full {
-		return m, false
+		return m, nil
+	}
+	send = t.cfg.Send
+	if e.again {
+		send = t.cfg.Resend
 	}
 	var none M
 	m, e.slot = e.slot, none
-	e.full, e.trying = false, true
+	e.full, e.again, e.trying = false, false, true
 	t.standLocked(e, 0)
-	return m, true
+	return m, send
 }
