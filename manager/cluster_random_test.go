@@ -20,6 +20,9 @@ func TestInvariant2AcrossNodes(t *testing.T) {
 				for i := range 6 {
 					w.clients = append(w.clients, &wanderer{user: fmt.Sprint("user-", i)})
 				}
+				for i, n := range nodes {
+					n.follower(t, fmt.Sprint("other-", i), "owl")
+				}
 				for range 150 {
 					w.step()
 				}
@@ -92,6 +95,8 @@ func (w *wanderers) step() {
 	case p < 93:
 		rare, own := w.random.IntN(20), rand.New(rand.NewPCG(w.random.Uint64(), 2)) // the link's goroutines'
 		node.link.losing(func(broker.Message) bool { return rare > 0 && own.IntN(rare+1) == 0 })
+	case p < 94:
+		node.link.damage([]string{"upload:owl", ""}[w.random.IntN(2)])
 	case p < 97:
 		<-time.After(time.Duration(w.random.IntN(6000)) * time.Millisecond)
 	default:
@@ -237,13 +242,24 @@ func (c *wanderer) begin(upload string, pos Position) {
 	c.at[upload] = Position{Epoch: pos.Epoch, Offset: max(pos.Offset, 1) - 1}
 }
 
-// finish repairs all links and verifies that every client has received everything.
+// finish repairs all links and verifies that every client has received everything: at first after an interruption alone,
+// although the broker refuses to read another upload, then with one more message.
 func (w *wanderers) finish() {
 	for _, n := range w.nodes {
 		n.link.losing(nil)
+		n.link.damage("upload:owl")
 	}
 	if w.cut {
 		w.breakDown()
+	}
+	for _, n := range w.nodes {
+		n.link.handler.Interrupted()
+	}
+	<-time.After(time.Minute)
+	w.look()
+	w.checkPositions()
+	for _, n := range w.nodes {
+		must(w.t, n.Ready())
 	}
 	for _, upload := range wanderedUploads {
 		w.publish(&w.nodes[0], upload, 1)
@@ -257,8 +273,18 @@ func (w *wanderers) finish() {
 			synctest.Wait()
 			c.look(w.t)
 		}
+		if c.node == nil {
+			w.t.Errorf("%s is not connected", c.user)
+		}
+	}
+	w.checkPositions()
+}
+
+// checkPositions verifies that every connected client knows the newest message of each upload.
+func (w *wanderers) checkPositions() {
+	for _, c := range w.clients {
 		for upload, newest := range w.newest {
-			if c.at[upload] != newest {
+			if c.node != nil && c.at[upload] != newest {
 				w.t.Errorf("%s knows of %s up to %+v, want %+v", c.user, upload, c.at[upload], newest)
 			}
 		}

@@ -60,7 +60,10 @@ type link struct {
 	loses int
 	late  time.Duration
 	mute  bool
-	dice  *rand.Rand
+	// refuses are the reasons for which the hub refuses to read a channel, by channel; refused: it has refused a read.
+	refuses map[string]int
+	refused bool
+	dice    *rand.Rand
 	// disturbed: a fault may have cost messages or answers.
 	disturbed bool
 }
@@ -69,7 +72,7 @@ var _ broker.HistoryBroker = (*link)(nil)
 
 func (h *hub) link(seed uint64) *link {
 	return &link{
-		hub: h, channels: map[string]bool{}, epochs: map[string]string{},
+		hub: h, channels: map[string]bool{}, epochs: map[string]string{}, refuses: map[string]int{},
 		dice: rand.New(rand.NewPCG(seed, 5)),
 	}
 }
@@ -212,32 +215,6 @@ func (l *link) Store(ctx context.Context, name string, payload []byte) (pos brok
 		h.send(broker.Message{Channel: name, Payload: payload, Position: pos, Prev: previous})
 	})
 	return pos, err
-}
-
-// History returns the stored messages after a position.
-func (l *link) History(ctx context.Context, name string, since broker.Position) (s broker.Snapshot, err error) {
-	err = l.call(ctx, func(*hub) {
-		s = l.hub.byNodes(l.read(name).kept.Since(since))
-	})
-	return s, err
-}
-
-// Newest returns the newest stored message.
-func (l *link) Newest(ctx context.Context, name string) (s broker.Snapshot, err error) {
-	err = l.call(ctx, func(*hub) {
-		s = l.hub.byNodes(l.read(name).kept.Newest())
-	})
-	return s, err
-}
-
-// Positions returns the positions of channels.
-func (l *link) Positions(ctx context.Context, names ...string) (all []broker.Position, err error) {
-	err = l.call(ctx, func(*hub) {
-		for _, name := range names {
-			all = append(all, l.read(name).kept.Position)
-		}
-	})
-	return all, err
 }
 
 // Forget drops the stored messages of a channel.

@@ -286,6 +286,8 @@ func (w *World) lookAtEnd(c *client) {
 		explained = w.kicked[c.user] || s.excused
 	case 1001, 1008:
 		explained = code == 1001 && s.slow
+	case 1011:
+		explained = n.link != nil && w.readRefused(n)
 	case 1012:
 		explained = n.leaving.Load()
 	case 1013:

@@ -58,6 +58,7 @@ const (
 	lose        Kind = "lose messages"
 	late        Kind = "late answers"
 	mute        Kind = "lost answers"
+	refuse      Kind = "refuse reads"
 	restart     Kind = "restart broker"
 	step        Kind = "step the broker's clock"
 	crash       Kind = "crash"
@@ -94,6 +95,8 @@ func (o Op) String() string {
 		text += fmt.Sprintf(" upload %d at node %d", o.Upload, o.Node)
 	case wait:
 		text += fmt.Sprintf(" %v", o.For)
+	case refuse:
+		text += fmt.Sprintf(" of upload %d at node %d for %v", o.Upload, o.Node, o.For)
 	case restart:
 		text += fmt.Sprintf(" for %v, losing %d messages, renumber %v", o.For, o.dropped(), o.renumbered())
 	case step:
@@ -207,7 +210,7 @@ func weights(c Config) (kinds []Kind) {
 	}
 	if c.Stored {
 		add(2, lose)
-		add(1, step)
+		add(1, step, refuse)
 	}
 	return kinds
 }

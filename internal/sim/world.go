@@ -103,6 +103,12 @@ func (w *World) disturbed(n *node) (yes bool) {
 	return yes
 }
 
+// readRefused reports whether the broker has refused to read an upload for a node.
+func (w *World) readRefused(n *node) (yes bool) {
+	n.link.change(func() { yes = n.link.refused })
+	return yes
+}
+
 // delayed reports whether a node's publications may wait for the broker.
 func (w *World) delayed(n *node) (yes bool) {
 	if n.link == nil {
@@ -376,6 +382,10 @@ func (w *World) faultOfBroker(n *node, op Op) {
 	case mute:
 		l.change(func() { l.mute = true })
 		repair(func() { l.mute = false })
+	case refuse:
+		channel := "upload:" + uploadID(op.Upload)
+		l.change(func() { l.refuses[channel]++ })
+		repair(func() { l.refuses[channel]-- })
 	case restart:
 		w.hub.restart(op.dropped(), op.renumbered(), op.For)
 	case step:
