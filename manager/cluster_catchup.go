@@ -2,6 +2,7 @@ package manager
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -32,7 +33,7 @@ func (c *cluster) catchUpOne(ctx context.Context, id string) (done bool) {
 	outages := c.outages.Load()
 	kept, messages, err := c.readStored(ctx, id, since, first)
 	if err != nil {
-		c.readFailed(err)
+		c.readFailed(fmt.Errorf("upload %q: %w", id, err))
 		c.refuse(id, err)
 		return false
 	}

@@ -2,6 +2,7 @@ package manager
 
 import (
 	"context"
+	"fmt"
 	"slices"
 )
 
@@ -89,7 +90,7 @@ func (p *comparison) compare(ctx context.Context, uploads []comparand) (ok bool)
 		c.readFailed(err)
 		return false
 	case len(ids) == 1:
-		c.readFailed(err)
+		c.readFailed(fmt.Errorf("upload %q: %w", ids[0], err))
 		p.refused = append(p.refused, ids[0])
 		return p.answered || len(p.refused) < maxRefused
 	}

@@ -2,7 +2,9 @@ package manager
 
 import (
 	"fmt"
+	"log/slog"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -40,6 +42,21 @@ func TestCompare_UnreadableUploadDelaysNoOther(t *testing.T) {
 		<-time.After(2 * maxPause)
 		wantConsecutive(t, conns[7].offsets(), 1, 1)
 	})
+}
+
+// TestCompare_UnreadableUploadIsNamed: the log tells which upload cannot be read.
+func TestCompare_UnreadableUploadIsNamed(t *testing.T) {
+	var log strings.Builder
+	inCluster(t, 1, Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		n := nodes[0]
+		n.follower(t, "ann", "bad")
+		n.link.damage("upload:bad")
+		n.link.handler.Interrupted()
+		<-time.After(time.Minute)
+	})
+	if got := strings.Count(log.String(), `error="upload \"bad\": WRONGTYPE`); got < 2 {
+		t.Errorf("the upload is named %d times in the log:\n%s", got, log.String())
+	}
 }
 
 // TestCompare_FailureOfTheBrokerCostsFewQuestions: a broker that does not answer, or that refuses everything, is not asked
