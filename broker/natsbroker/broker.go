@@ -224,8 +224,12 @@ func (b *Broker) Positions(ctx context.Context, channels ...string) (positions [
 func (b *Broker) Forget(ctx context.Context, channel string) error {
 	return b.call(ctx, "forget", []string{channel}, func(ctx context.Context, s *session) error {
 		base := baseSubject(channel)
+		stream, err := s.loadEpoch(ctx)
+		if err != nil {
+			return err
+		}
 		marker := &nats.Msg{Subject: base, Header: nats.Header{
-			epochHeader:  {newEpoch()},
+			epochHeader:  {stream.fork(newEpoch())},
 			rollupHeader: {rollupSubject},
 		}}
 		if _, err := s.publish(ctx, marker); err != nil {
@@ -244,11 +248,14 @@ func (b *Broker) Forget(ctx context.Context, channel string) error {
 
 // publish publishes a message to the stream and returns its sequence.
 func (s *session) publish(ctx context.Context, m *nats.Msg) (uint64, error) {
+	now := s.epochs.era.Load()
 	response, err := s.calls.request(ctx, m)
 	if err != nil {
 		return 0, err
 	}
-	return parseAck(response.Data)
+	sequence, err := parseAck(response.Data)
+	now.raise(sequence)
+	return sequence, err
 }
 
 // store stores a message and returns its position.
@@ -260,12 +267,12 @@ func (s *session) store(ctx context.Context, base string, payload []byte) (broke
 // storeMessage stores a message of a channel and returns its position. If it has the id of an earlier one, replayed is
 // set and the position is the earlier one's, without its epoch.
 //
-// A sequence that does not exceed one acknowledged before belongs to a stream that was created again, whose epoch has
-// to be read.
+// A sequence that does not exceed one that this node had seen belongs to a stream that was created again, whose epoch
+// has to be read, or to one that has lost messages and needs another epoch.
 func (s *session) storeMessage(
 	ctx context.Context, base string, m *nats.Msg,
 ) (at broker.Position, replayed bool, err error) {
-	before, refusals := s.highest.Load(), s.refusals.total()
+	before, refusals := s.epochs.sighting(), s.refusals.total()
 	response, err := s.calls.request(ctx, m)
 	if err == nil {
 		at.Offset, err = parseAck(response.Data)
@@ -278,16 +285,16 @@ func (s *session) storeMessage(
 	if m.Header != nil && isDuplicate(response.Data) {
 		return at, true, nil
 	}
-	if at.Offset <= before {
-		if _, err := s.loadEpoch(ctx); err != nil {
+	if at.Offset <= before.highest {
+		_, err := s.loadEpoch(ctx)
+		if err == nil {
+			err = s.verify(ctx, before, at.Offset-1)
+		}
+		if err != nil {
 			return broker.Position{}, false, err
 		}
 	}
-	for highest := s.highest.Load(); at.Offset > highest; highest = s.highest.Load() {
-		if s.highest.CompareAndSwap(highest, at.Offset) {
-			break
-		}
-	}
+	before.raise(at.Offset)
 	at.Epoch, err = s.channelEpoch(ctx, base)
 	return at, false, err
 }

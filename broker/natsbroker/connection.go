@@ -29,11 +29,14 @@ func (d dialer) Dial(network, address string) (net.Conn, error) {
 }
 
 // dial makes one attempt to connect. The error is a permanentError if further attempts would fail alike.
-func dial(ctx context.Context, opt Options, h broker.Handler, subs *subscriptions) (*session, error) {
+func dial(
+	ctx context.Context, opt Options, h broker.Handler, subs *subscriptions, known *epochs,
+) (*session, error) {
 	s := &session{
 		opt:            opt,
 		handler:        h,
 		subscriptions:  subs,
+		epochs:         known,
 		arrivals:       make(chan *nats.Msg, opt.PendingMessages),
 		woken:          make(chan struct{}, 1),
 		disconnected:   make(chan struct{}, 1),
@@ -99,7 +102,7 @@ func (s *session) callbacks(ctx context.Context) []nats.Option {
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			s.disconnects.Add(1)
 			s.noteError(err)
-			s.epochs.invalidate()
+			s.epochs.disconnected()
 			s.subscriptions.resetEpochs("")
 			select {
 			case s.disconnected <- struct{}{}:

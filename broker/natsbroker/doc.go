@@ -13,8 +13,10 @@
 // # Positions
 //
 // An offset is a sequence of the stream. The epoch is the stream's, on epoch.stream, or the one of the marker with
-// which Forget replaced the channel's messages. A stream that is created again gets another epoch, which nodes
-// learn from the first message whose sequence does not increase: before it is delivered, and before Store returns.
+// which Forget replaced the channel's messages, whose name begins with the stream's. A stream that is created again
+// gets another epoch, which nodes learn from the first message whose sequence does not increase: before it is
+// delivered, and before Store returns. So does a stream that returns without its newest messages, from the first node
+// that has seen more of it; see era.
 //
 // While a node is subscribed, a record on epoch.upload.X keeps the channel's position after its messages have expired.
 // Reading a channel writes nothing. As the server drops the oldest messages of the stream first, everything stored

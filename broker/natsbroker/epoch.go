@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -37,18 +38,26 @@ func (e streamEpoch) start() uint64 {
 	return e.sequence
 }
 
-// epochs caches the epochs of the stream and of channels, so that Store need not read them. The methods are safe for
-// concurrent use. The cache is discarded when the connection is lost and when the stream has another epoch; a
-// channel leaves it when it is forgotten.
+// epochs caches the epochs of the stream and of channels, so that Store need not read them, for one session after the
+// other. The methods are safe for concurrent use. The cache is discarded when the connection is lost and when the
+// stream has another epoch; a channel leaves it when it is forgotten.
 type epochs struct {
 	mu sync.Mutex
-	// stream is the stream's epoch, "" while it has to be read; known is the last one that was read.
-	stream, known string
+	// stream is the stream's epoch, "" while it has to be read.
+	stream string
 	// generation changes whenever something is discarded, so that a read that began before is not cached.
 	generation uint64
 	channels   map[string]channelEpoch
 	// refreshed is when this node last saw to the stream's epoch.
 	refreshed time.Time
+	// era is the one of the last epoch that was read. It is replaced under mu.
+	era atomic.Pointer[era]
+}
+
+func newEpochs() *epochs {
+	e := new(epochs)
+	e.era.Store(new(era))
+	return e
 }
 
 // channelEpoch is the cached epoch of a channel.
@@ -59,6 +68,12 @@ type channelEpoch struct {
 
 // maxCachedEpochs bounds the cache; when it is full, all of it is discarded.
 const maxCachedEpochs = 1 << 16
+
+// disconnected discards the cache, since the stream may be another one when the node is connected again.
+func (e *epochs) disconnected() {
+	e.era.Load().disconnected()
+	e.invalidate()
+}
 
 func (e *epochs) invalidate() {
 	e.mu.Lock()
@@ -84,12 +99,14 @@ func (e *epochs) forget(base string) {
 func (e *epochs) setStream(name string) (changed bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	changed = e.known != "" && e.known != name
-	if changed {
-		e.discardLocked()
+	e.stream = name
+	known := e.era.Load().epoch
+	if known == name {
+		return false
 	}
-	e.stream, e.known = name, name
-	return changed
+	e.discardLocked()
+	e.era.Store(&era{epoch: name})
+	return known != ""
 }
 
 // current returns the generation.
@@ -137,6 +154,15 @@ func (e *epochs) due(interval time.Duration) bool {
 	return true
 }
 
+// fork returns a name for the epoch of a channel that differs from the stream's.
+func (e streamEpoch) fork(suffix string) string { return e.name + "-" + suffix }
+
+// owns reports whether an epoch is the stream's or a fork of it. Any other one ended when the stream lost messages.
+func (e streamEpoch) owns(epoch string) bool {
+	rest, ok := strings.CutPrefix(epoch, e.name)
+	return ok && (rest == "" || rest[0] == '-')
+}
+
 // channelEpoch returns the epoch of a channel. It reads the channel's record only if that is not cached.
 func (s *session) channelEpoch(ctx context.Context, base string) (string, error) {
 	name, generation, ok := s.epochs.get(base)
@@ -152,7 +178,7 @@ func (s *session) channelEpoch(ctx context.Context, base string) (string, error)
 		return "", err
 	}
 	r := readRecord(m)
-	if r == nil || r.epoch == stream.name {
+	if r == nil || r.epoch == stream.name || !stream.owns(r.epoch) {
 		s.epochs.set(base, channelEpoch{}, generation)
 		return stream.name, nil
 	}
@@ -160,7 +186,7 @@ func (s *session) channelEpoch(ctx context.Context, base string) (string, error)
 	return r.epoch, nil
 }
 
-// loadEpoch reads the stream's epoch, and begins one if it is missing.
+// loadEpoch reads the stream's epoch, and stores one if it is missing.
 func (s *session) loadEpoch(ctx context.Context) (streamEpoch, error) {
 	for {
 		e, err := s.readEpoch(ctx)
@@ -170,11 +196,14 @@ func (s *session) loadEpoch(ctx context.Context) (streamEpoch, error) {
 			}
 			return *e, err
 		}
+		name, err := s.missingEpoch(ctx)
+		if err != nil {
+			return streamEpoch{}, err
+		}
 		_, err = s.publish(ctx, &nats.Msg{
-			Subject: streamEpochSubject, Data: []byte(newEpoch()), Header: nats.Header{expectedHeader: {"0"}},
+			Subject: streamEpochSubject, Data: []byte(name), Header: nats.Header{expectedHeader: {"0"}},
 		})
-		if refused := new(storeError); err != nil && (!errors.As(err, &refused) || refused.code != wrongSequence &&
-			refused.code != wrongSequenceUnknown) {
+		if err != nil && !isConflict(err) {
 			return streamEpoch{}, fmt.Errorf("begin an epoch of the stream: %w", err)
 		}
 		if err := pause(ctx); err != nil { // another node was first, or the responding server lags behind
@@ -199,9 +228,8 @@ func (s *session) parseEpoch(m *nats.Msg) *streamEpoch {
 		return nil
 	}
 	if s.epochs.setStream(e.name) {
-		s.highest.Store(0)
 		s.subscriptions.resetEpochs(e.name)
-		s.opt.Logger.Warn("stream created again", "stream", s.opt.Stream)
+		s.opt.Logger.Warn("stream has another epoch", "stream", s.opt.Stream)
 		s.recreated.Store(true)
 		s.wake()
 	}

@@ -83,12 +83,15 @@ type history struct {
 func newHistory(messages []message, r *record, stream streamEpoch, limit int) history {
 	h := history{}
 	h.Epoch, h.Offset, h.Floor = stream.name, stream.start(), stream.start()
+	if r != nil && !stream.owns(r.epoch) {
+		r = nil
+	}
 	if r != nil {
 		h.Epoch, h.begin = r.epoch, r.begin
 		h.Offset, h.Floor = r.offset(), r.offset()
 	}
 	for _, m := range messages {
-		if m.epoch != "" && (r == nil || m.sequence > r.begin) {
+		if m.epoch != "" && stream.owns(m.epoch) && (r == nil || m.sequence > r.begin) {
 			h.Epoch, h.begin, h.unrecorded = m.epoch, m.sequence, true
 			h.Offset, h.Floor = 0, 0
 		}
@@ -158,7 +161,7 @@ func continuation(messages []message, r *record, stream streamEpoch, since broke
 	}
 	h := history{}
 	h.Epoch = stream.name
-	if r != nil {
+	if r != nil && stream.owns(r.epoch) {
 		h.Epoch, h.begin = r.epoch, r.begin
 	}
 	for _, m := range messages {

@@ -56,7 +56,7 @@ func (s *stream) age(below uint64) {
 func (s *stream) forget(fails bool) {
 	s.markers++
 	s.forgotten = s.next()
-	s.messages = []message{{sequence: s.forgotten, epoch: "forgotten-" + strconv.Itoa(s.markers)}}
+	s.messages = []message{{sequence: s.forgotten, epoch: "stream-" + strconv.Itoa(s.markers)}}
 	if !fails {
 		s.write(s.read())
 	}
@@ -173,11 +173,11 @@ func TestHistory_FloorIsLowestCertain(t *testing.T) {
 		{"all since the record", at(7, 9), &record{epoch: "e", sequence: 5, last: 3}, 8, 3},
 		{"older than the record", at(3, 9), &record{epoch: "e", sequence: 5, last: 3}, 8, 2},
 		{"more than the limit", at(3, 4, 5, 6), &record{epoch: "e", sequence: 2}, 1, 3},
-		{"after a marker", append([]message{{sequence: 4, epoch: "f"}}, at(5)...), &record{epoch: "e", sequence: 2}, 1, 0},
+		{"after a marker", append([]message{{sequence: 4, epoch: "e-f"}}, at(5)...), &record{epoch: "e", sequence: 2}, 1, 0},
 		{"rolled up by others", []message{{sequence: 7, rolledUp: true}}, &record{epoch: "e", sequence: 5}, 1, 6},
 		{"no message", nil, nil, 4, 4},
 	} {
-		if h := newHistory(c.messages, c.record, streamEpoch{"s", c.stream}, 3); h.Floor != c.want {
+		if h := newHistory(c.messages, c.record, streamEpoch{"e", c.stream}, 3); h.Floor != c.want {
 			t.Errorf("%s: the floor is %d, want %d", c.name, h.Floor, c.want)
 		}
 	}

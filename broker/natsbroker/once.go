@@ -87,7 +87,9 @@ func (s *session) storeOnce(
 			Subject: base, Data: payload, Header: nats.Header{idHeader: {id}},
 		}))
 		if replayed {
-			at.Epoch = c.epoch
+			if at.Epoch = c.epoch; !(streamEpoch{name: s.epochs.era.Load().epoch}).owns(c.epoch) {
+				at.Epoch = epoch
+			}
 		}
 		var refused *storeError
 		if !errors.As(err, &refused) || refused.code != duplicateInFlight {

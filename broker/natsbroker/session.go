@@ -21,7 +21,7 @@ type session struct {
 	conn          *nats.Conn
 	calls         *calls
 	subscriptions *subscriptions
-	epochs        epochs
+	epochs        *epochs
 	// arrivals receives the messages of all subscriptions. It is bounded.
 	arrivals chan *nats.Msg
 	// ahead is how far the clock of the server is ahead of this machine's, in nanoseconds.
@@ -53,8 +53,6 @@ type session struct {
 	full atomic.Pointer[error]
 	// suspected is when suspectStream last logged, in nanoseconds since 1970.
 	suspected atomic.Int64
-	// highest is the highest sequence that the stream has acknowledged to this node.
-	highest atomic.Uint64
 	// received is the sequence of the newest republished message. It belongs to receive.
 	received uint64
 	// probe is the subject of the loopback probe, lastProbe the number of the newest that came back.
@@ -185,7 +183,7 @@ func (s *session) deliver(ctx context.Context, m *nats.Msg) {
 		return
 	}
 	stored := m.Header != nil && header(m, streamHeader) == s.opt.Stream
-	if stored && !s.follows(ctx, number(m, sequenceHeader)) {
+	if stored && !s.follows(ctx, m) {
 		return
 	}
 	if m.Subject == livePrefix+streamEpochSubject {
@@ -218,23 +216,40 @@ func (s *session) deliver(ctx context.Context, m *nats.Msg) {
 	s.handler.Receive(out)
 }
 
-// follows reports whether a sequence may be delivered. The stream republishes in the order of its sequences: one that
-// does not increase comes from a new stream, or from a new leader. So the epoch is read before the message is
-// delivered; if that fails, the message is dropped, and the supervisor reports an interruption later.
-func (s *session) follows(ctx context.Context, sequence uint64) bool {
-	last := s.received
+// follows reports whether a republished message may be delivered. The stream republishes in the order of its sequences:
+// one that does not increase comes from a new stream, from one that has lost messages, or from a new leader. So the
+// epoch is read before the message is delivered; if that fails, the message is dropped, and the supervisor reports
+// an interruption later.
+func (s *session) follows(ctx context.Context, m *nats.Msg) bool {
+	last, sequence := s.received, number(m, sequenceHeader)
 	s.received = sequence
-	if sequence > last {
-		return true
+	if sequence <= last {
+		if err := s.reexamine(ctx); err != nil {
+			s.recreated.Store(true)
+			s.wake()
+			return false
+		}
 	}
+	now := s.epochs.era.Load()
+	now.raise(sequence)
+	now.newest.Store(m)
+	return true
+}
+
+// reexamine reads the stream's epoch and compares its messages with what this node has seen.
+func (s *session) reexamine(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.opt.CallTimeout)
 	defer cancel()
+	seen := s.epochs.sighting()
+	seen.disconnected()
 	if _, err := s.loadEpoch(ctx); err != nil {
-		s.recreated.Store(true)
-		s.wake()
-		return false
+		return err
 	}
-	return true
+	info, err := s.streamInfo(ctx)
+	if err != nil {
+		return err
+	}
+	return s.verify(ctx, seen, info.State.LastSeq)
 }
 
 // refresh rewrites records before they expire, until stop is closed.

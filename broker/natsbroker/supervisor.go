@@ -18,22 +18,20 @@ import (
 // for good is replaced by a new one. The error names wrong credentials, missing permissions (see Permissions), a
 // server that is too old or has no JetStream, or the unsuitable settings of an existing stream.
 func (b *Broker) Run(ctx context.Context, h broker.Handler) error {
-	v := &supervisor{opt: b.opt, handler: h, subscriptions: newSubscriptions()}
+	v := &supervisor{opt: b.opt, handler: h, subscriptions: newSubscriptions(), epochs: newEpochs()}
 	for {
 		s, err := v.connect(ctx)
 		if err != nil || s == nil {
 			return err
 		}
 		b.session.Store(s)
-		first := v.created.IsZero()
-		if v.created = s.created; first {
-			v.check(ctx, s)
-		} else {
-			h.Interrupted()
-		}
+		v.interrupted = !v.created.IsZero() // on another connection before
+		v.created = s.created
+		v.check(ctx, s)
 		again := v.watch(ctx, s)
 		b.session.Store(nil)
 		s.close()
+		v.epochs.disconnected()
 		if !again {
 			return nil
 		}
@@ -47,6 +45,7 @@ type supervisor struct {
 	opt           Options
 	handler       broker.Handler
 	subscriptions *subscriptions
+	epochs        *epochs
 	// reported is whether the handler was notified of any health, lastHealth the newest one.
 	reported   bool
 	lastHealth error
@@ -110,7 +109,7 @@ func (v *supervisor) connect(ctx context.Context) (*session, error) {
 }
 
 func (v *supervisor) attempt(ctx context.Context) (*session, error) {
-	s, err := dial(ctx, v.opt, v.handler, v.subscriptions)
+	s, err := dial(ctx, v.opt, v.handler, v.subscriptions, v.epochs)
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +122,9 @@ func (v *supervisor) attempt(ctx context.Context) (*session, error) {
 		s.compareClocks(info.TimeStamp)
 		s.created, s.replicated = info.Created, info.Config.Replicas > 1
 		s.duplicates = info.Config.Duplicates
-		err = s.open(ctx)
+		if err = s.open(ctx); err == nil {
+			s.epochs.era.Load().created.CompareAndSwap(0, s.created.UnixNano())
+		}
 	} else if refused := permissionError(s.refusals.since(0)); refused != nil {
 		err = refused
 	}
@@ -207,8 +208,9 @@ func (v *supervisor) suspects(s *session) bool {
 }
 
 // checkStream creates the stream again if it is gone, and tries whether it stores messages. If it was created again,
-// by this node or another one, messages were lost.
+// by this node or another one, or has returned without its newest messages, messages were lost.
 func (v *supervisor) checkStream(ctx context.Context, s *session) error {
+	seen := s.epochs.sighting()
 	info, err := v.opt.ensureStream(ctx, s.conn)
 	if err != nil {
 		v.interrupted = true
@@ -221,7 +223,12 @@ func (v *supervisor) checkStream(ctx context.Context, s *session) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, v.opt.CallTimeout)
 	defer cancel()
-	if _, err := s.loadEpoch(ctx); err != nil {
+	_, err = s.loadEpoch(ctx)
+	if err == nil {
+		s.epochs.era.Load().created.Store(info.Created.UnixNano())
+		err = s.verify(ctx, seen, info.State.LastSeq)
+	}
+	if err != nil {
 		v.interrupted = true
 		return fmt.Errorf("natsbroker: read the stream: %w", err)
 	}

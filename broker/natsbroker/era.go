@@ -1,0 +1,165 @@
+package natsbroker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// era is what this node has seen of the stream since that has its epoch. It outlives connections, so that a stream that
+// returns without its newest messages, such as an older copy of a store, is recognised: it uses their sequences again,
+// and so needs another epoch. A node that starts has seen nothing.
+type era struct {
+	epoch string
+	// created is when the stream was created, in nanoseconds since 1970, 0 while unknown.
+	created atomic.Int64
+	// highest is the highest sequence that the stream has acknowledged or sent to this node.
+	highest atomic.Uint64
+	// newest is the newest republished message, witness the one when the connection was lost, until it is compared.
+	newest, witness atomic.Pointer[nats.Msg]
+}
+
+// raise records that the stream has reached a sequence.
+func (e *era) raise(sequence uint64) {
+	for highest := e.highest.Load(); sequence > highest; highest = e.highest.Load() {
+		if e.highest.CompareAndSwap(highest, sequence) {
+			return
+		}
+	}
+}
+
+// disconnected keeps the newest message as a witness of what the stream held: messages that arrive afterwards may
+// belong to a stream that has lost it.
+func (e *era) disconnected() { e.witness.CompareAndSwap(nil, e.newest.Load()) }
+
+// sighting is what a node had seen at some moment.
+type sighting struct {
+	*era
+	highest uint64
+}
+
+// sighting returns what this node has seen by now. The stream must be asked afterwards.
+func (e *epochs) sighting() sighting {
+	now := e.era.Load()
+	return sighting{now, now.highest.Load()}
+}
+
+// verify begins another epoch of the stream if it has lost messages that this node had seen, although it still names
+// the same epoch. last is the stream's last sequence.
+func (s *session) verify(ctx context.Context, seen sighting, last uint64) error {
+	if s.epochs.era.Load() != seen.era {
+		return nil
+	}
+	lost := last < seen.highest
+	if witness := seen.witness.Load(); witness != nil && !lost {
+		var err error
+		if lost, err = s.replaced(ctx, witness); err != nil {
+			return err
+		}
+		seen.witness.CompareAndSwap(witness, nil)
+	}
+	if lost {
+		return s.renewEpoch(ctx, seen.era)
+	}
+	seen.raise(last)
+	return nil
+}
+
+// replaced reports whether the stream has another message with the sequence of one that was received.
+func (s *session) replaced(ctx context.Context, received *nats.Msg) (bool, error) {
+	m, err := s.calls.request(ctx, &nats.Msg{
+		Subject: s.directGet(), Data: fmt.Appendf(nil, `{"seq":%d}`, number(received, sequenceHeader)),
+	})
+	if err != nil || header(m, statusHeader) != "" { // dropped by now
+		return false, err
+	}
+	was, err := time.Parse(time.RFC3339Nano, header(received, timeHeader))
+	if err != nil {
+		return false, nil //nolint:nilerr // a forged message tells nothing
+	}
+	is, err := time.Parse(time.RFC3339Nano, header(m, timeHeader))
+	return err == nil && !is.Equal(was), err
+}
+
+// renewEpoch begins another epoch in place of the one of an era, in which the stream has lost messages. Of several
+// nodes that do so at once, one succeeds, and the others find its epoch.
+func (s *session) renewEpoch(ctx context.Context, lost *era) error {
+	for {
+		m, err := s.calls.request(ctx, &nats.Msg{Subject: s.lastOf(streamEpochSubject)})
+		if err != nil {
+			return err
+		}
+		expected := uint64(0)
+		if header(m, statusHeader) == "" {
+			if string(m.Data) != lost.epoch {
+				_, err := s.loadEpoch(ctx)
+				return err
+			}
+			expected = number(m, sequenceHeader)
+		}
+		_, err = s.publish(ctx, &nats.Msg{
+			Subject: streamEpochSubject, Data: []byte(newEpoch()), Header: nats.Header{
+				rollupHeader: {rollupSubject}, expectedHeader: {strconv.FormatUint(expected, 10)},
+			},
+		})
+		if err != nil && !isConflict(err) {
+			return fmt.Errorf("begin another epoch of the stream: %w", err)
+		}
+		if err == nil {
+			s.opt.Logger.Warn("stream lost messages, its uploads begin a new epoch", "stream", s.opt.Stream)
+		}
+		if err := pause(ctx); err != nil { // the responding server may lag behind
+			return err
+		}
+	}
+}
+
+// isConflict reports whether a message was refused because another one was first.
+func isConflict(err error) bool {
+	var refused *storeError
+	return errors.As(err, &refused) && (refused.code == wrongSequence || refused.code == wrongSequenceUnknown)
+}
+
+// missingEpoch returns the epoch to store in a stream that holds none: the one before if a full stream has dropped it,
+// else a new one.
+func (s *session) missingEpoch(ctx context.Context) (string, error) {
+	seen := s.epochs.sighting()
+	created := seen.created.Load()
+	if created == 0 || seen.epoch == "" {
+		return newEpoch(), nil
+	}
+	info, err := s.streamInfo(ctx)
+	if err != nil {
+		return "", err
+	}
+	if info.Created.UnixNano() != created || info.State.LastSeq < seen.highest {
+		return newEpoch(), nil
+	}
+	return seen.epoch, nil
+}
+
+// streamInfo returns the state of the stream by its leader.
+func (s *session) streamInfo(ctx context.Context) (*jetstream.StreamInfo, error) {
+	m, err := s.calls.request(ctx, &nats.Msg{Subject: "$JS.API.STREAM.INFO." + s.opt.Stream})
+	if err != nil {
+		return nil, err
+	}
+	var response struct {
+		jetstream.StreamInfo
+		Error *jetstream.APIError `json:"error"`
+	}
+	if err := json.Unmarshal(m.Data, &response); err != nil {
+		return nil, fmt.Errorf("the state of the stream is malformed: %w", err)
+	}
+	if response.Error != nil {
+		return nil, response.Error
+	}
+	return &response.StreamInfo, nil
+}
