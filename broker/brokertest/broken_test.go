@@ -409,6 +409,17 @@ func historyBreakages() []breakage {
 				*k = all
 			})(b)
 		}},
+		{"a channel without messages moves", positionStays, "want it to stay", func(b *broken) {
+			reads := 0
+			changingHistory(func(k *broker.Snapshot) {
+				if reads++; len(k.Messages) == 0 {
+					k.Epoch += fmt.Sprint(reads)
+				}
+			})(b)
+		}},
+		{"a channel without messages has an offset", positionStays, "want offset 0", changingHistory(func(k *broker.Snapshot) {
+			k.Offset++
+		})},
 		{"the floor stays when messages expire", messagesExpire, "has expired", changingHistory(func(k *broker.Snapshot) {
 			k.Floor = 0
 		})},

@@ -124,8 +124,9 @@ func (s *suite) checkFault(writing, reading broker.HistoryBroker, m injectedFaul
 	writer, reader := NewFollower(writing), NewFollower(reading)
 	s.follow(writer)
 	s.follow(reader)
-	t := s.newTraffic(writing, 12)
-	for _, channel := range t.channels {
+	t, silent := s.newTraffic(writing, 12), s.newTraffic(writing, 1)
+	silent.channels = s.channels("silent", 1) // until the fault has ended
+	for _, channel := range append(silent.channels, t.channels...) {
 		s.call("Subscribe", func(ctx context.Context) error { return reader.Follow(ctx, channel) })
 	}
 	t.send(t.burst, nil)
@@ -146,6 +147,8 @@ func (s *suite) checkFault(writing, reading broker.HistoryBroker, m injectedFaul
 	t.send(t.burst, nil)
 	t.awaitDelivery(reader)
 	t.checkDelivery(reader, m.fault)
+	silent.awaitDelivery(reader)
+	silent.checkDelivery(reader, m.fault)
 	for i, epoch := range t.epochs() {
 		if (m.losesHistory || m.renewsEpoch) && epoch == epochs[i] {
 			s.Errorf("the epoch is still %q, want a new one", epoch)

@@ -83,7 +83,7 @@ func (s *flakyBroker) History(ctx context.Context, channel string, since broker.
 		k.Epoch = "the same"
 	}
 	k.Epoch = s.epoch(k.Epoch)
-	if s.losesOldest && s.isBack() {
+	if s.losesOldest && s.isBack() && len(k.Messages) > 0 {
 		k.Floor, k.Messages = k.Messages[0].Offset, k.Messages[1:]
 	}
 	if s.reportsLoss {

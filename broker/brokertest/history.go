@@ -2,6 +2,7 @@ package brokertest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -206,6 +207,50 @@ func (s *suite) awaitExpiry(n *node, channel string) broker.Snapshot {
 			s.Fatalf("%d messages are still stored %v after they should have expired", len(k.Messages), s.Patience)
 		}
 	}
+}
+
+// positionStays: while a node is subscribed, a channel that nobody has published to stays at offset 0 of its epoch for
+// longer than messages are stored, whatever happens on other channels and whichever node asks. Its first message
+// continues it.
+func positionStays(s *suite) {
+	a := s.connect(s.Expiring(s.TB), NewRecorder())
+	b := s.connect(s.Expiring(s.TB), NewRecorder())
+	silent, other := s.channel("silent"), s.channel("other")
+	expire := func() {
+		s.store(b, other, "other")
+		s.awaitExpiry(b, other)
+	}
+	expire()
+	s.subscribe(a, silent)
+	first := s.history(a, silent).Position
+	if first.Epoch == "" || first.Offset != 0 {
+		s.Fatalf("a channel that nobody has published to is at %+v, want offset 0 of an epoch", first)
+	}
+	const rounds = 3
+	for range rounds {
+		expire()
+		late := s.connect(s.Expiring(s.TB), NewRecorder())
+		for _, n := range []*node{a, b, late} {
+			s.call("Newest and Positions", func(ctx context.Context) error {
+				newest, err := n.Newest(ctx, silent)
+				positions, failed := n.Positions(ctx, silent)
+				if err = errors.Join(err, failed); err != nil {
+					return err
+				}
+				for _, is := range append(positions, newest.Position, s.history(n, silent).Position) {
+					if is != first {
+						s.Errorf("a channel that nobody has published to is at %+v, want it to stay at %+v", is, first)
+					}
+				}
+				return nil
+			})
+		}
+		late.stop()
+	}
+	pos := s.store(b, silent, "first")
+	s.awaitLast(a, silent, "first")
+	s.checkChain(a, silent, first.Epoch)
+	s.checkHistory(s.history(a, silent), first.Epoch, []storedMessage{{pos, "first"}})
 }
 
 // readOnly: a channel that has neither messages nor subscribers can be read, is empty, and works afterwards like any

@@ -69,6 +69,7 @@ func clauses() []clause {
 		{"messages say when they were stored", storedTimes},
 		{"forget begins a new epoch", forgetBegins},
 		{"messages expire", messagesExpire},
+		{"a channel without messages stays where it is", positionStays},
 		{"a message with a key is stored once", storedOnce},
 		{"a key stands for one content", keyReused},
 		{"of concurrent calls with a key one stores", concurrentOnce},

@@ -196,7 +196,7 @@ func (b *Broker) read(
 ) (snapshot broker.Snapshot, err error) {
 	err = b.call(ctx, operation, []string{channel}, func(ctx context.Context, s *session) error {
 		base, before := baseSubject(channel), s.epochs.current()
-		h, err := fn(ctx, s, base)
+		h, err := s.keepPosition(ctx, base, func() (history, error) { return fn(ctx, s, base) })
 		if err != nil {
 			return err
 		}
@@ -238,15 +238,17 @@ func (b *Broker) Forget(ctx context.Context, channel string) error {
 		if _, err := s.history(ctx, base, broker.Position{}); err != nil { // writes the record
 			return err
 		}
-		s.epochs.forget(base)
-		if err := s.conn.Publish(forgottenSubject, []byte(base)); err != nil {
+		if err := s.announceEpoch(base); err != nil {
 			return err
 		}
 		return s.calls.echo(ctx)
 	})
 }
 
-// publish publishes a message to the stream and returns its sequence.
+// errDuplicate means that the stream has stored a message with the same id before.
+var errDuplicate = errors.New("a message with this id was stored before")
+
+// publish publishes a message to the stream and returns its sequence. If it has an id, the error may be errDuplicate.
 func (s *session) publish(ctx context.Context, m *nats.Msg) (uint64, error) {
 	now := s.epochs.era.Load()
 	response, err := s.calls.request(ctx, m)
@@ -255,6 +257,9 @@ func (s *session) publish(ctx context.Context, m *nats.Msg) (uint64, error) {
 	}
 	sequence, err := parseAck(response.Data)
 	now.raise(sequence)
+	if err == nil && header(m, idHeader) != "" && isDuplicate(response.Data) {
+		err = errDuplicate
+	}
 	return sequence, err
 }
 

@@ -18,10 +18,10 @@
 // delivered, and before Store returns. So does a stream that returns without its newest messages, from the first node
 // that has seen more of it; see era.
 //
-// While a node is subscribed, a record on epoch.upload.X keeps the channel's position after its messages have expired.
-// Reading a channel writes nothing. As the server drops the oldest messages of the stream first, everything stored
-// after a record, or after the oldest message on epoch.stream, is still there if that message is, save for the
-// limit per channel; see newHistory.
+// While a node is subscribed, a record on epoch.upload.X keeps the channel's position before its first message and
+// after its messages have expired. Reading another channel writes nothing. As the server drops the oldest messages of
+// the stream first, everything stored after a record, or after the oldest message on epoch.stream, is still there if
+// that message is, save for the limit per channel; see newHistory.
 //
 // # Guarantees
 //

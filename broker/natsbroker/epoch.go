@@ -45,9 +45,10 @@ type epochs struct {
 	mu sync.Mutex
 	// stream is the stream's epoch, "" while it has to be read.
 	stream string
-	// generation changes whenever something is discarded, so that a read that began before is not cached.
-	generation uint64
-	channels   map[string]channelEpoch
+	// generation changes whenever something is discarded, so that a read that began before is not cached; discards
+	// whenever that is everything.
+	generation, discards uint64
+	channels             map[string]channelEpoch
 	// refreshed is when this node last saw to the stream's epoch.
 	refreshed time.Time
 	// era is the one of the last epoch that was read. It is replaced under mu.
@@ -85,6 +86,7 @@ func (e *epochs) invalidate() {
 func (e *epochs) discardLocked() {
 	e.channels = nil
 	e.generation++
+	e.discards++
 }
 
 // forget discards the epoch of a channel, given by its base subject.
@@ -109,11 +111,11 @@ func (e *epochs) setStream(name string) (changed bool) {
 	return known != ""
 }
 
-// current returns the generation.
+// current returns a number that changes whenever the whole cache is discarded.
 func (e *epochs) current() uint64 {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.generation
+	return e.discards
 }
 
 // get returns the epoch of a channel, if it is cached, and the generation.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -124,7 +125,8 @@ func (s *session) renewEpoch(ctx context.Context, lost *era) error {
 // isConflict reports whether a message was refused because another one was first.
 func isConflict(err error) bool {
 	var refused *storeError
-	return errors.As(err, &refused) && (refused.code == wrongSequence || refused.code == wrongSequenceUnknown)
+	return errors.As(err, &refused) &&
+		slices.Contains([]int{wrongSequence, wrongSequenceUnknown, duplicateInFlight}, refused.code)
 }
 
 // missingEpoch returns the epoch to store in a stream that holds none: the one before if a full stream has dropped it,

@@ -94,8 +94,8 @@ func TestBroker_StreamWithoutItsNewestMessagesBeginsEpoch(t *testing.T) {
 		t.Fatalf("the history is %+v, want one message of an epoch other than %q", after, before.Epoch)
 	}
 	for channel, was := range map[string]string{"upload:forgotten": forgotten.Epoch, "upload:silent": silent.Epoch} {
-		if is := storing.history(t, channel); is.Epoch == was {
-			t.Errorf("%s is at %+v, want an epoch other than %q", channel, is.Position, was)
+		if is := storing.history(t, channel); is.Epoch == was || is.Offset != 0 {
+			t.Errorf("%s is at %+v, want offset 0 of an epoch other than %q", channel, is.Position, was)
 		}
 	}
 	for i := range 5 {

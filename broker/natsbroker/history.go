@@ -24,14 +24,14 @@ type message struct {
 	rolledUp bool
 }
 
-// record is a message on a channel's epoch subject. It keeps the position of a channel whose messages have expired,
-// and the epoch of one that was forgotten. It is written on the condition that last is the channel's newest
-// message, so that nothing of the channel lies between last and the record, and as long as the record is there
-// everything stored after it is there too, save for the limit per subject.
+// record is a message on a channel's epoch subject. It keeps the position of a channel whose messages have expired, or
+// that has had none yet, and the epoch of one that was forgotten. It is written on the condition that last is the
+// channel's newest message, so that nothing of the channel lies between last and the record, and as long as the record
+// is there everything stored after it is there too, save for the limit per subject.
 type record struct {
 	epoch string
-	// last is the offset of the newest message when the record was written, begin the sequence of the marker that
-	// began the epoch. Both are 0 if there was none.
+	// last is the offset of the newest message when the record was written, begin the sequence of the message that
+	// began the epoch: the channel's marker, or the stream's epoch. Both are 0 if there was none.
 	last, begin uint64
 
 	sequence uint64
@@ -69,12 +69,14 @@ func parseRecord(text string) *record {
 // history is a channel's history as far as the stream's messages, the channel's record and the stream's epoch tell.
 type history struct {
 	broker.Snapshot
-	// begin is the sequence of the marker that began the epoch, 0 if the stream did.
+	// begin is the sequence of the message that began the epoch, 0 if all of the stream belongs to it.
 	begin uint64
 	// last is the sequence of the channel's newest message or marker that is still there, else 0.
 	last uint64
 	// unrecorded means that the epoch began with a marker that no record names yet.
 	unrecorded bool
+	// unknown means that the stream holds neither a message nor a marker nor a record of the channel.
+	unknown bool
 }
 
 // newHistory derives the history from all messages that the stream holds of a channel, its record if there is one,
@@ -101,6 +103,9 @@ func newHistory(messages []message, r *record, stream streamEpoch, limit int) hi
 	}
 	messages = after(messages, h.begin)
 	if len(messages) == 0 {
+		if r == nil && !h.unrecorded {
+			h.beginUnknown(stream)
+		}
 		return h
 	}
 	h.Floor = floor(messages[0], h, r, stream)
@@ -110,6 +115,15 @@ func newHistory(messages []message, r *record, stream streamEpoch, limit int) hi
 	}
 	h.appendMessages(messages)
 	return h
+}
+
+// beginUnknown makes the history that of a channel of which nothing is stored. It is empty, and unless nothing was ever
+// dropped, its epoch is one that nobody has had: messages of the stream's epoch may be missing.
+func (h *history) beginUnknown(stream streamEpoch) {
+	h.unknown, h.Offset, h.Floor, h.begin = true, 0, 0, stream.start()
+	if h.begin > 0 {
+		h.Epoch = stream.fork(strconv.FormatUint(h.begin, 36))
+	}
 }
 
 func (h *history) appendMessages(messages []message) {

@@ -56,7 +56,7 @@ func (s *stream) age(below uint64) {
 func (s *stream) forget(fails bool) {
 	s.markers++
 	s.forgotten = s.next()
-	s.messages = []message{{sequence: s.forgotten, epoch: "stream-" + strconv.Itoa(s.markers)}}
+	s.messages = []message{{sequence: s.forgotten, epoch: "stream-marker-" + strconv.Itoa(s.markers)}}
 	if !fails {
 		s.write(s.read())
 	}
@@ -175,7 +175,7 @@ func TestHistory_FloorIsLowestCertain(t *testing.T) {
 		{"more than the limit", at(3, 4, 5, 6), &record{epoch: "e", sequence: 2}, 1, 3},
 		{"after a marker", append([]message{{sequence: 4, epoch: "e-f"}}, at(5)...), &record{epoch: "e", sequence: 2}, 1, 0},
 		{"rolled up by others", []message{{sequence: 7, rolledUp: true}}, &record{epoch: "e", sequence: 5}, 1, 6},
-		{"no message", nil, nil, 4, 4},
+		{"no message", nil, nil, 4, 0},
 	} {
 		if h := newHistory(c.messages, c.record, streamEpoch{"e", c.stream}, 3); h.Floor != c.want {
 			t.Errorf("%s: the floor is %d, want %d", c.name, h.Floor, c.want)

@@ -107,12 +107,11 @@ func (s *session) claim(ctx context.Context, subject string, c claim) (*claim, e
 		sequence, err := s.publish(ctx, &nats.Msg{
 			Subject: subject, Data: []byte(c.String()), Header: nats.Header{expectedHeader: {"0"}},
 		})
-		var refused *storeError
 		switch {
 		case err == nil:
 			c.sequence = sequence
 			return &c, nil
-		case !errors.As(err, &refused) || refused.code != wrongSequence && refused.code != wrongSequenceUnknown:
+		case !isConflict(err):
 			return nil, err
 		}
 		if found, err := s.readClaim(ctx, subject); found != nil || err != nil {

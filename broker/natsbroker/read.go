@@ -76,7 +76,7 @@ func (s *session) history(ctx context.Context, base string, since broker.Positio
 	}
 	h := newHistory(rd.messages, rd.record, *rd.stream, s.opt.Messages)
 	if h.unrecorded { // the node that forgot the channel failed before it wrote the record
-		_, _ = s.writeRecord(ctx, base, h) // the marker names the epoch too, so an error loses nothing yet
+		_, _ = s.writeRecord(ctx, base, h, "") // the marker names the epoch too, so an error loses nothing yet
 	}
 	return h, nil
 }
@@ -273,11 +273,11 @@ func (s *session) refreshRecord(ctx context.Context, base string, known uint64) 
 		s.subscriptions.setRecord(base, r.sequence)
 		return nil
 	}
-	h, err := s.newest(ctx, base)
-	if err != nil {
+	h, err := s.keepPosition(ctx, base, func() (history, error) { return s.newest(ctx, base) })
+	if err != nil || h.unknown {
 		return err
 	}
-	sequence, err := s.writeRecord(ctx, base, h)
+	sequence, err := s.writeRecord(ctx, base, h, "")
 	if err == nil {
 		s.subscriptions.setRecord(base, sequence)
 	}
@@ -287,15 +287,54 @@ func (s *session) refreshRecord(ctx context.Context, base string, known uint64) 
 	return err
 }
 
-// writeRecord writes a channel's record, on the condition that no message was stored since the history was read.
-func (s *session) writeRecord(ctx context.Context, base string, h history) (uint64, error) {
-	return s.publish(ctx, &nats.Msg{
+// keepPosition returns what read reads of a channel. If nothing of the channel is stored although this node is
+// subscribed to it, it writes the first record, without which the position would move with the oldest message of
+// the stream. Nodes that do so at once agree, as the record has an id: one writes it, and the others read again.
+func (s *session) keepPosition(ctx context.Context, base string, read func() (history, error)) (history, error) {
+	for id := "shoal-record-" + base; ; {
+		h, err := read()
+		if err != nil || !h.unknown || !s.subscriptions.includes(base) {
+			return h, err
+		}
+		sequence, err := s.writeRecord(ctx, base, h, id)
+		switch {
+		case errors.Is(err, errDuplicate):
+			id = "" // if there still is no record, it has been dropped
+		case isConflict(err): // a message was stored in between
+		case isFull(err):
+			return h, nil
+		case err != nil:
+			return h, err
+		default:
+			s.subscriptions.setRecord(base, sequence)
+			return h, s.announceEpoch(base) // to other nodes the channel may have had the stream's epoch
+		}
+		if err := pause(ctx); err != nil {
+			return h, err
+		}
+	}
+}
+
+// writeRecord writes a channel's record, on the condition that no message was stored since the history was read. With
+// an id the error is errDuplicate if a record was written with the same one.
+func (s *session) writeRecord(ctx context.Context, base string, h history, id string) (uint64, error) {
+	m := &nats.Msg{
 		Subject: epochPrefix + base, Data: []byte(h.record().String()), Header: nats.Header{
 			rollupHeader:          {rollupSubject},
 			expectedHeader:        {strconv.FormatUint(h.last, 10)},
 			expectedSubjectHeader: {base},
 		},
-	})
+	}
+	if id != "" {
+		m.Header[idHeader] = []string{id}
+	}
+	return s.publish(ctx, m)
+}
+
+// announceEpoch makes all nodes read the epoch of a channel again.
+func (s *session) announceEpoch(base string) error {
+	s.epochs.forget(base)
+	return s.conn.Publish(forgottenSubject, []byte(base))
 }
 
 // pause waits for retryPause.

@@ -26,7 +26,7 @@ type subscription struct {
 	sub           *nats.Subscription
 	// confirmed means that a Subscribe call for the channel has returned nil.
 	confirmed bool
-	// epoch is the channel's epoch, "" while unknown; begin is the sequence of the Forget marker it began with.
+	// epoch is the channel's epoch, "" while unknown; begin is the sequence of the message that it began with.
 	epoch string
 	begin uint64
 	// reported is the number of dropped messages that the handler was notified of.
@@ -133,7 +133,7 @@ func (s *subscriptions) removeLocked(channels []string) {
 	}
 }
 
-// setEpoch records a channel's epoch, which began at the marker with the sequence begin (0: with the stream).
+// setEpoch records a channel's epoch, which began at the sequence begin (0: with the stream).
 func (s *subscriptions) setEpoch(base, epoch string, begin uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -167,6 +167,14 @@ func (s *subscriptions) confirmed(subject string) bool {
 	defer s.mu.RUnlock()
 	one, ok := s.bySubject[subject]
 	return ok && one.confirmed
+}
+
+// includes reports whether a channel, given by its base subject, is subscribed to.
+func (s *subscriptions) includes(base string) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	_, ok := s.bySubject[livePrefix+base]
+	return ok
 }
 
 // markDropped records that nats.go dropped a message of a subscription.
