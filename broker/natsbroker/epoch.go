@@ -184,7 +184,7 @@ func (s *session) channelEpoch(ctx context.Context, base string) (string, error)
 		s.epochs.set(base, channelEpoch{}, generation)
 		return stream.name, nil
 	}
-	s.epochs.set(base, channelEpoch{name: r.epoch, expires: r.at.Add(s.opt.TTL)}, generation)
+	s.epochs.set(base, channelEpoch{name: r.epoch, expires: s.localTime(r.at).Add(s.opt.TTL)}, generation)
 	return r.epoch, nil
 }
 
@@ -254,7 +254,7 @@ func (s *session) refreshStreamEpoch(ctx context.Context) error {
 		return err
 	}
 	at, err := time.Parse(time.RFC3339Nano, header(m, timeHeader))
-	if err == nil && time.Since(at).Abs() < s.refreshAfter()/2 {
+	if err == nil && time.Since(s.localTime(at)) < s.refreshAfter()/2 {
 		return nil // another node was first
 	}
 	_, err = s.publish(ctx, &nats.Msg{

@@ -269,7 +269,7 @@ func (s *session) refreshRecord(ctx context.Context, base string, known uint64) 
 		return err
 	}
 	r := readRecord(m)
-	if r != nil && r.sequence != known && time.Since(r.at).Abs() < s.refreshAfter() {
+	if r != nil && r.sequence != known && time.Since(s.localTime(r.at)) < s.refreshAfter() {
 		s.subscriptions.setRecord(base, r.sequence)
 		return nil
 	}

@@ -24,8 +24,8 @@ type session struct {
 	epochs        *epochs
 	// arrivals receives the messages of all subscriptions. It is bounded.
 	arrivals chan *nats.Msg
-	// ahead is how far the clock of the server is ahead of this machine's, in nanoseconds.
-	ahead atomic.Int64
+	// clocks is the newest comparison with the server's clock, nil without any.
+	clocks atomic.Pointer[clockReading]
 	// created is when the stream was created that the session found at its start.
 	created time.Time
 	// duplicates is the stream's duplicate window.
@@ -283,25 +283,5 @@ func (s *session) refreshDue(ctx context.Context) {
 			s.opt.Logger.Warn("refreshing the record of a channel failed", "error", err)
 			return
 		}
-	}
-}
-
-// compareClocks notes the time that the server has stated in a response that has just arrived. Without a statement the
-// clocks count as equal.
-func (s *session) compareClocks(server time.Time) {
-	if !server.IsZero() {
-		s.ahead.Store(int64(time.Until(server)))
-	}
-}
-
-// setLocalTimes converts the times of messages from the server's clock to this machine's. No message is of the future.
-func (s *session) setLocalTimes(messages []broker.Stored) {
-	ahead, now := time.Duration(s.ahead.Load()), time.Now()
-	for i := range messages {
-		at := messages[i].At.Add(-ahead)
-		if at.After(now) {
-			at = now
-		}
-		messages[i].At = at
 	}
 }
