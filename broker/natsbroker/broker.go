@@ -91,7 +91,7 @@ func unavailable(err error) error {
 func (b *Broker) Subscribe(ctx context.Context, channels ...string) error {
 	return b.call(ctx, "subscribe", channels, func(ctx context.Context, s *session) error {
 		mark := s.markRefusals()
-		added, err := s.subscriptions.add(s.conn, s.arrivals, channels, s.nextRefresh())
+		added, err := s.subscriptions.add(s.conn, s.arrivals, channels)
 		if err != nil {
 			return err
 		}

@@ -39,6 +39,7 @@
 //   - Reading a whole history costs the server a scan from the channel's oldest message to its newest: 2 ms if 32,000
 //     messages of others lie between. History scans from the given position, Newest and Positions not at all.
 //   - A stream that is full drops its oldest messages if it has a bound (Options.MaxBytes); without one, the server's
-//     limit makes it refuse new messages.
+//     limit makes it refuse new messages. Records are refreshed in time, save that a stream which keeps messages for
+//     less than a thirtieth of the TTL may drop that of a silent channel: an interruption begins a new epoch there.
 //   - Purging single subjects of the stream by hand makes histories claim more than is true.
 package natsbroker

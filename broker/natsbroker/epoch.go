@@ -3,7 +3,6 @@ package natsbroker
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -236,32 +235,4 @@ func (s *session) parseEpoch(m *nats.Msg) *streamEpoch {
 		s.wake()
 	}
 	return e
-}
-
-// refreshStreamEpoch stores the stream's epoch again once per refresh interval, so that the oldest message on its
-// subject is always nearly as old as messages get. Of several nodes that do so at once, one succeeds.
-func (s *session) refreshStreamEpoch(ctx context.Context) error {
-	if !s.conn.IsConnected() || !s.epochs.due(s.refreshAfter()) {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, s.opt.CallTimeout)
-	defer cancel()
-	if _, err := s.loadEpoch(ctx); err != nil {
-		return err
-	}
-	m, err := s.calls.request(ctx, &nats.Msg{Subject: s.lastOf(streamEpochSubject)})
-	if err != nil || header(m, statusHeader) != "" {
-		return err
-	}
-	at, err := time.Parse(time.RFC3339Nano, header(m, timeHeader))
-	if err == nil && time.Since(s.localTime(at)) < s.refreshAfter()/2 {
-		return nil // another node was first
-	}
-	_, err = s.publish(ctx, &nats.Msg{
-		Subject: streamEpochSubject, Data: m.Data, Header: nats.Header{expectedHeader: {header(m, sequenceHeader)}},
-	})
-	if errors.As(err, new(*storeError)) {
-		return nil
-	}
-	return err
 }

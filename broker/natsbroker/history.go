@@ -75,6 +75,8 @@ type history struct {
 	last uint64
 	// unrecorded means that the epoch began with a marker that no record names yet.
 	unrecorded bool
+	// keptAt is when the message or record was stored that keeps the position.
+	keptAt time.Time
 	// unknown means that the stream holds neither a message nor a marker nor a record of the channel.
 	unknown bool
 }
@@ -90,7 +92,7 @@ func newHistory(messages []message, r *record, stream streamEpoch, limit int) hi
 	}
 	if r != nil {
 		h.Epoch, h.begin = r.epoch, r.begin
-		h.Offset, h.Floor = r.offset(), r.offset()
+		h.Offset, h.Floor, h.keptAt = r.offset(), r.offset(), r.at
 	}
 	for _, m := range messages {
 		if m.epoch != "" && stream.owns(m.epoch) && (r == nil || m.sequence > r.begin) {
@@ -99,7 +101,11 @@ func newHistory(messages []message, r *record, stream streamEpoch, limit int) hi
 		}
 	}
 	if len(messages) > 0 {
-		h.last = messages[len(messages)-1].sequence
+		newest := messages[len(messages)-1]
+		h.last = newest.sequence
+		if newest.at.After(h.keptAt) {
+			h.keptAt = newest.at
+		}
 	}
 	messages = after(messages, h.begin)
 	if len(messages) == 0 {
@@ -186,7 +192,8 @@ func continuation(messages []message, r *record, stream streamEpoch, since broke
 	if h.Epoch != since.Epoch || since.Offset <= h.begin {
 		return history{}, false
 	}
-	h.Offset, h.Floor, h.last = since.Offset, since.Offset, messages[len(messages)-1].sequence
+	newest := messages[len(messages)-1]
+	h.Offset, h.Floor, h.last, h.keptAt = since.Offset, since.Offset, newest.sequence, newest.at
 	h.appendMessages(messages[1:])
 	return h, true
 }

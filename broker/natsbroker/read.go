@@ -260,41 +260,17 @@ func readRecord(m *nats.Msg) *record {
 	return r
 }
 
-// refreshRecord writes the record of a channel unless another node has written it since it was known.
-func (s *session) refreshRecord(ctx context.Context, base string, known uint64) error {
-	ctx, cancel := context.WithTimeout(ctx, s.opt.CallTimeout)
-	defer cancel()
-	m, err := s.calls.request(ctx, &nats.Msg{Subject: s.lastOf(epochPrefix + base)})
-	if err != nil {
-		return err
-	}
-	r := readRecord(m)
-	if r != nil && r.sequence != known && time.Since(s.localTime(r.at)) < s.refreshAfter() {
-		s.subscriptions.setRecord(base, r.sequence)
-		return nil
-	}
-	h, err := s.keepPosition(ctx, base, func() (history, error) { return s.newest(ctx, base) })
-	if err != nil || h.unknown {
-		return err
-	}
-	sequence, err := s.writeRecord(ctx, base, h, "")
-	if err == nil {
-		s.subscriptions.setRecord(base, sequence)
-	}
-	if errors.As(err, new(*storeError)) {
-		return nil // a message was stored in between: the next refresh is soon enough
-	}
-	return err
-}
-
 // keepPosition returns what read reads of a channel. If nothing of the channel is stored although this node is
 // subscribed to it, it writes the first record, without which the position would move with the oldest message of
 // the stream. Nodes that do so at once agree, as the record has an id: one writes it, and the others read again.
 func (s *session) keepPosition(ctx context.Context, base string, read func() (history, error)) (history, error) {
 	for id := "shoal-record-" + base; ; {
 		h, err := read()
-		if err != nil || !h.unknown || !s.subscriptions.includes(base) {
+		if err != nil || !s.subscriptions.includes(base) {
 			return h, err
+		}
+		if !h.unknown {
+			return h, s.prolong(ctx, base, h)
 		}
 		sequence, err := s.writeRecord(ctx, base, h, id)
 		switch {
@@ -313,6 +289,21 @@ func (s *session) keepPosition(ctx context.Context, base string, read func() (hi
 			return h, err
 		}
 	}
+}
+
+// prolong writes the record of a channel if what keeps its position may not last until the first refresh.
+func (s *session) prolong(ctx context.Context, base string, h history) error {
+	if time.Since(s.localTime(h.keptAt)) < s.opt.TTL/2 {
+		return nil
+	}
+	sequence, err := s.writeRecord(ctx, base, h, "")
+	switch {
+	case isConflict(err), isFull(err): // there is a newer message, or no room for a record
+		return nil
+	case err == nil:
+		s.subscriptions.setRecord(base, sequence)
+	}
+	return err
 }
 
 // writeRecord writes a channel's record, on the condition that no message was stored since the history was read. With

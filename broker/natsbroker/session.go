@@ -2,7 +2,6 @@ package natsbroker
 
 import (
 	"context"
-	"errors"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -30,6 +29,8 @@ type session struct {
 	created time.Time
 	// duplicates is the stream's duplicate window.
 	duplicates time.Duration
+	// bounded means that the stream drops its oldest messages when it is full.
+	bounded atomic.Bool
 	// replicated means that servers other than the stream's leader may respond to reads.
 	replicated bool
 
@@ -63,13 +64,6 @@ type session struct {
 	stop    chan struct{}
 	closed  chan struct{}
 }
-
-// refreshes is how many times within the TTL a record is rewritten while a node is subscribed.
-const refreshes = 4
-
-func (s *session) refreshAfter() time.Duration { return s.opt.TTL / refreshes }
-
-func (s *session) nextRefresh() time.Time { return time.Now().Add(s.refreshAfter()) }
 
 // open starts the goroutines of a session and restores the subscriptions of the one before.
 func (s *session) open(ctx context.Context) (err error) {
@@ -250,38 +244,4 @@ func (s *session) reexamine(ctx context.Context) error {
 		return err
 	}
 	return s.verify(ctx, seen, info.State.LastSeq)
-}
-
-// refresh rewrites records before they expire, until stop is closed.
-func (s *session) refresh() {
-	ctx, cancel := s.untilStop()
-	defer cancel()
-	tick := time.NewTicker(min(s.refreshAfter()/refreshes, time.Second))
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			s.refreshDue(ctx)
-		case <-s.stop:
-			return
-		}
-	}
-}
-
-// refreshDue rewrites the records that are due, one at a time, so that it never delays other requests.
-func (s *session) refreshDue(ctx context.Context) {
-	if err := s.refreshStreamEpoch(ctx); err != nil && !errors.Is(err, context.Canceled) {
-		s.opt.Logger.Warn("refreshing the stream's epoch failed", "error", err)
-		return
-	}
-	for s.conn.IsConnected() {
-		base, record, ok := s.subscriptions.nextDue(time.Now(), s.nextRefresh())
-		if !ok {
-			return
-		}
-		if err := s.refreshRecord(ctx, base, record); err != nil && !errors.Is(err, context.Canceled) {
-			s.opt.Logger.Warn("refreshing the record of a channel failed", "error", err)
-			return
-		}
-	}
 }

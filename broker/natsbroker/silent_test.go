@@ -2,6 +2,7 @@ package natsbroker_test
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -80,5 +81,26 @@ func TestBroker_FollowersOfSilentChannelAgree(t *testing.T) {
 		if is := n.Messages("upload:x")[0]; is.Epoch != positions[0].Epoch && is.Epoch != "" || is.Prev != 0 {
 			t.Errorf("the first message is %+v, want epoch %q and none before it", is, positions[0].Epoch)
 		}
+	}
+}
+
+// TestBroker_PositionOutlastsOldMessage: a node that subscribes shortly before a channel's last message expires keeps
+// its position.
+func TestBroker_PositionOutlastsOldMessage(t *testing.T) {
+	opt := quick(serve(t))
+	opt.TTL = 2 * time.Second
+	n := join(t, opt)
+	var channel string
+	var before broker.Snapshot
+	for i := 0; len(before.Messages) == 0; i++ { // again if this test is delayed until the message has expired
+		channel = fmt.Sprint("upload:", i)
+		n.store(t, channel, "1")
+		<-time.After(opt.TTL * 7 / 8) // the first refresh is later than the end of the TTL
+		n.subscribe(t, channel)
+		before = n.history(t, channel)
+	}
+	awaitAged(t, n)
+	if after := n.history(t, channel); after.Position != before.Position || len(after.Messages) > 0 {
+		t.Errorf("the history is %+v, want nothing at %+v", after, before.Position)
 	}
 }

@@ -14,7 +14,7 @@ import (
 type subscriptions struct {
 	mu        sync.RWMutex // guards the fields below, and the order of commands to the connection
 	bySubject map[string]*subscription
-	// byRefresh holds all subscriptions in the order in which their records are due to be written again.
+	// byRefresh holds all subscriptions, the one first whose record is due first to be written again.
 	byRefresh *list.List
 	// overflowed are the subscriptions that lost messages because arrivals was full.
 	overflowed map[*subscription]struct{}
@@ -32,7 +32,8 @@ type subscription struct {
 	// reported is the number of dropped messages that the handler was notified of.
 	reported int
 	element  *list.Element
-	refresh  time.Time
+	// refreshed is when this node last saw to the channel's record, or subscribed.
+	refreshed time.Time
 	// record is the sequence of the channel's record when it was last read.
 	record uint64
 }
@@ -46,9 +47,7 @@ func newSubscriptions() *subscriptions {
 }
 
 // add subscribes to the channels that are not subscribed to yet and returns them. After an error none is added.
-func (s *subscriptions) add(
-	conn *nats.Conn, arrivals chan *nats.Msg, channels []string, refresh time.Time,
-) ([]string, error) {
+func (s *subscriptions) add(conn *nats.Conn, arrivals chan *nats.Msg, channels []string) ([]string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var added []string
@@ -62,7 +61,7 @@ func (s *subscriptions) add(
 			s.removeLocked(added)
 			return nil, err
 		}
-		one := &subscription{channel: channel, base: base, sub: sub, refresh: refresh}
+		one := &subscription{channel: channel, base: base, sub: sub, refreshed: time.Now()}
 		one.element = s.byRefresh.PushBack(one)
 		s.bySubject[livePrefix+base] = one
 		added = append(added, channel)
@@ -201,9 +200,9 @@ func (s *subscriptions) dropped() []string {
 	return channels
 }
 
-// nextDue returns the base subject of a channel whose record is due and the record's last known sequence, and
-// schedules its next refresh.
-func (s *subscriptions) nextDue(now, again time.Time) (base string, record uint64, ok bool) {
+// nextDue returns the base subject of a channel whose record this node has not seen to since a moment, and the record's
+// last known sequence. It counts as having seen to it.
+func (s *subscriptions) nextDue(since time.Time) (base string, record uint64, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	front := s.byRefresh.Front()
@@ -211,10 +210,10 @@ func (s *subscriptions) nextDue(now, again time.Time) (base string, record uint6
 		return "", 0, false
 	}
 	one, isSubscription := front.Value.(*subscription)
-	if !isSubscription || one.refresh.After(now) {
+	if !isSubscription || one.refreshed.After(since) {
 		return "", 0, false
 	}
-	one.refresh = again
+	one.refreshed = time.Now()
 	s.byRefresh.MoveToBack(front)
 	return one.base, one.record, true
 }

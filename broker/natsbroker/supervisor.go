@@ -122,6 +122,7 @@ func (v *supervisor) attempt(ctx context.Context) (*session, error) {
 		s.compareClocks(info.TimeStamp)
 		s.created, s.replicated = info.Created, info.Config.Replicas > 1
 		s.duplicates = info.Config.Duplicates
+		s.bounded.Store(isBounded(info.Config))
 		if err = s.open(ctx); err == nil {
 			s.epochs.era.Load().created.CompareAndSwap(0, s.created.UnixNano())
 		}
@@ -217,6 +218,7 @@ func (v *supervisor) checkStream(ctx context.Context, s *session) error {
 		return err
 	}
 	s.compareClocks(info.TimeStamp)
+	s.bounded.Store(isBounded(info.Config))
 	if !info.Created.Equal(v.created) {
 		v.created, v.interrupted = info.Created, true
 		s.epochs.invalidate()

@@ -1,0 +1,84 @@
+package natsbroker_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/shoal-go/shoal/broker"
+	"github.com/shoal-go/shoal/broker/brokertest"
+)
+
+// TestBroker_FullStreamKeepsEpoch: a stream that is full drops the message with its own epoch too. It is stored again,
+// so a node that follows a channel gets each of its messages once and is told of no loss, while the others' messages
+// turn the stream over many times.
+func TestBroker_FullStreamKeepsEpoch(t *testing.T) {
+	const turns, large = 10, 8 << 10
+	opt := quick(serve(t))
+	opt.MaxBytes = 1 << 20
+	writer, f := join(t, opt), brokertest.NewFollower(newBroker(t, opt))
+	follow(t, f, "upload:x")
+	before := writer.history(t, "upload:x")
+	payload, others := strings.Repeat("x", large), int(opt.MaxBytes)/large/4
+	var want []string
+	for i := range 4 * turns {
+		want = append(want, fmt.Sprint(i))
+		pos, err := writer.Store(t.Context(), "upload:x", []byte(want[i]))
+		if err != nil || pos.Epoch != before.Epoch {
+			t.Fatalf("Store returned %+v, %v, want epoch %q", pos, err, before.Epoch)
+		}
+		if i%turns == 0 {
+			f.Interrupted()
+		}
+		brokertest.Eventually(t, "the message", func() error {
+			if !slices.Contains(observed(f, "upload:x"), want[i]) {
+				return errNotYet
+			}
+			return nil
+		})
+		for j := range others {
+			writer.store(t, fmt.Sprint("upload:other-", j), payload)
+		}
+	}
+	if got := observed(f, "upload:x"); !slices.Equal(got, want) {
+		t.Errorf("the follower has seen %q, want %q", got, want)
+	}
+	if n := len(writer.Interruptions()); n > 0 {
+		t.Errorf("%d interruptions were reported, want none", n)
+	}
+}
+
+// observed returns the payloads that a follower has seen, and what it says of losses.
+func observed(f *brokertest.Follower, channel string) (all []string) {
+	for _, one := range f.Seen(channel) {
+		all = append(all, one.Lost+string(one.Payload))
+	}
+	return all
+}
+
+// follow runs a follower until the test ends, and returns when it follows a channel.
+func follow(t *testing.T, f *brokertest.Follower, channel string) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := f.Run(ctx); err != nil {
+			t.Errorf("Run returned %v, want nil", err)
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		running.Wait()
+	})
+	brokertest.Eventually(t, "the subscription", func() error {
+		err := f.Follow(t.Context(), channel)
+		if err != nil && !errors.Is(err, broker.ErrUnavailable) {
+			t.Fatal(err)
+		}
+		return err
+	})
+}
