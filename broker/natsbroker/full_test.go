@@ -52,6 +52,30 @@ func TestBroker_FullStreamKeepsEpoch(t *testing.T) {
 	}
 }
 
+// TestStoreOnce_FullStreamKeepsKeys: a message is stored once although a full stream has dropped all that it stored of
+// the key.
+func TestStoreOnce_FullStreamKeepsKeys(t *testing.T) {
+	opt := quick(serve(t))
+	opt.MaxBytes = 1 << 20
+	n := join(t, opt)
+	n.subscribe(t, "upload:x")
+	once := broker.Once{Key: "key", Digest: "one"}
+	first, replayed, err := n.StoreOnce(t.Context(), "upload:x", []byte("1"), once)
+	if err != nil || replayed {
+		t.Fatalf("StoreOnce returned %v, replayed %v", err, replayed)
+	}
+	payload := strings.Repeat("x", 8<<10)
+	for i := range 200 {
+		n.store(t, fmt.Sprint("upload:other-", i), payload)
+	}
+	again, replayed, err := n.StoreOnce(t.Context(), "upload:x", []byte("1"), once)
+	if err != nil || !replayed || again.Offset != first.Offset {
+		t.Errorf("again StoreOnce returned %+v, replayed %v, %v, want %+v", again, replayed, err, first)
+	}
+	n.store(t, "upload:x", "2")
+	n.awaitPayloads(t, "upload:x", "1", "2")
+}
+
 // observed returns the payloads that a follower has seen, and what it says of losses.
 func observed(f *brokertest.Follower, channel string) (all []string) {
 	for _, one := range f.Seen(channel) {

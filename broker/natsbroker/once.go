@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 
 	"github.com/nats-io/nats.go"
@@ -18,11 +17,10 @@ import (
 const oncePrefix = epochPrefix + "once."
 
 // claim is the first message on a key's subject: it binds the key to a digest. Only then is the channel's message
-// stored, with an id made of the claim's sequence, so that the server itself recognises every repetition, concurrent
-// ones too. The claim is older than the message, so it expires before the server forgets the id.
+// stored, with an id made of key and digest, so that the server itself recognises every repetition, concurrent ones
+// too, even when a full stream has dropped the claim. The claim is older than the message, so it expires first.
 type claim struct {
-	sequence uint64
-	digest   string
+	digest string
 	// epoch is the channel's epoch when the key was claimed.
 	epoch string
 }
@@ -30,9 +28,12 @@ type claim struct {
 func (c claim) String() string { return c.digest + " " + c.epoch }
 
 // claimSubject returns the subject of a key, whose length does not depend on the channel.
-func claimSubject(base, key string) string {
-	digest := sha256.Sum256([]byte(base + " " + key)) // a subject has no space
-	return oncePrefix + base64.RawURLEncoding.EncodeToString(digest[:])
+func claimSubject(base, key string) string { return oncePrefix + hashed(base, key) }
+
+// hashed returns a hash of words without spaces.
+func hashed(words ...string) string {
+	digest := sha256.Sum256([]byte(strings.Join(words, " ")))
+	return base64.RawURLEncoding.EncodeToString(digest[:])
 }
 
 // StoreOnce is Store, unless a message with the key was stored on the channel within Options.TTL. The error wraps
@@ -81,7 +82,7 @@ func (s *session) storeOnce(
 	if c.digest != once.Digest {
 		return at, false, broker.ErrKeyReused
 	}
-	id := "shoal-" + strconv.FormatUint(c.sequence, 10)
+	id := "shoal-" + hashed(base, once.Key, once.Digest)
 	for {
 		at, replayed, err = s.storeMessage(ctx, base, withTrace(ctx, &nats.Msg{
 			Subject: base, Data: payload, Header: nats.Header{idHeader: {id}},
@@ -104,12 +105,11 @@ func (s *session) storeOnce(
 // claim stores a claim unless the subject has one, and returns the one that it has then.
 func (s *session) claim(ctx context.Context, subject string, c claim) (*claim, error) {
 	for {
-		sequence, err := s.publish(ctx, &nats.Msg{
+		_, err := s.publish(ctx, &nats.Msg{
 			Subject: subject, Data: []byte(c.String()), Header: nats.Header{expectedHeader: {"0"}},
 		})
 		switch {
 		case err == nil:
-			c.sequence = sequence
 			return &c, nil
 		case !isConflict(err):
 			return nil, err
@@ -153,9 +153,8 @@ func (s *session) readClaim(ctx context.Context, subject string) (*claim, error)
 		return nil, err
 	}
 	digest, epoch, _ := strings.Cut(string(m.Data), " ")
-	c := &claim{sequence: number(m, sequenceHeader), digest: digest, epoch: epoch}
-	if c.sequence == 0 || !validEpoch(epoch) {
+	if !validEpoch(epoch) {
 		return nil, errors.New("the claim of a key is malformed")
 	}
-	return c, nil
+	return &claim{digest: digest, epoch: epoch}, nil
 }
