@@ -47,6 +47,9 @@ type replicas struct {
 	t     *testing.T
 	opt   Options
 	asked atomic.Int64
+	// checked counts the requests for the stream's state, cluster names its leader.
+	checked atomic.Int64
+	cluster atomic.Pointer[jetstream.ClusterInfo]
 }
 
 const leaderSequence = "7"
@@ -65,7 +68,11 @@ func (l *replicas) answer(conn *nats.Conn, subject string, with func(m *nats.Msg
 }
 
 func (l *replicas) info(*nats.Msg) []*nats.Msg {
-	data, err := json.Marshal(jetstream.StreamInfo{Config: l.opt.wanted(), Created: time.Unix(1, 0)})
+	l.checked.Add(1)
+	data, err := json.Marshal(jetstream.StreamInfo{
+		Config: l.opt.wanted(), Created: time.Unix(1, 0), Cluster: l.cluster.Load(),
+		State: jetstream.StreamState{LastSeq: 9},
+	})
 	if err != nil {
 		l.t.Error(err)
 	}
@@ -93,8 +100,10 @@ func (l *replicas) record(*nats.Msg) []*nats.Msg {
 	return []*nats.Msg{{Header: nats.Header{sequenceHeader: {"3"}, timeHeader: {now}}, Data: []byte("e 0 0")}}
 }
 
-// TestBroker_HistoryIncludesLeadersMessages: a replica that lags behind the leader is asked again.
-func TestBroker_HistoryIncludesLeadersMessages(t *testing.T) {
+// run runs a node with the stream until the test ends.
+func (l *replicas) run(interval time.Duration) (*Broker, *brokertest.Recorder) {
+	t := l.t
+	t.Helper()
 	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true})
 	if err != nil {
 		t.Fatal(err)
@@ -104,13 +113,12 @@ func TestBroker_HistoryIncludesLeadersMessages(t *testing.T) {
 		s.Shutdown()
 		s.WaitForShutdown()
 	})
-	opt := Options{URL: s.ClientURL(), Replicas: 3}.withDefaults()
-	conn, err := nats.Connect(opt.URL)
+	l.opt = Options{URL: s.ClientURL(), Replicas: 3, ProbeInterval: interval}.withDefaults()
+	conn, err := nats.Connect(l.opt.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(conn.Close)
-	l := &replicas{t: t, opt: opt}
 	l.answer(conn, "$JS.API.STREAM.INFO.SHOAL", l.info)
 	l.answer(conn, "upload.x", l.refuse)
 	l.answer(conn, storeProbeSubject, func(*nats.Msg) []*nats.Msg {
@@ -121,7 +129,7 @@ func TestBroker_HistoryIncludesLeadersMessages(t *testing.T) {
 	if err := conn.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	b, err := New(opt)
+	b, err := New(l.opt)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,9 +141,38 @@ func TestBroker_HistoryIncludesLeadersMessages(t *testing.T) {
 		}
 	})
 	r.Await(t, "the connection", r.Healthy)
+	return b, r
+}
+
+// TestBroker_HistoryIncludesLeadersMessages: a replica that lags behind the leader is asked again.
+func TestBroker_HistoryIncludesLeadersMessages(t *testing.T) {
+	b, _ := (&replicas{t: t}).run(time.Second)
 	k, err := b.History(t.Context(), "upload:x", broker.Position{})
 	if err != nil || len(k.Messages) != 1 {
 		t.Errorf("the history is %+v, error %v, want the message that the leader has", k, err)
+	}
+}
+
+// TestSupervisor_ChangeOfLeaderIsInterruption: a leader that fails may not have sent what the stream stores by then,
+// also if the same server leads again.
+func TestSupervisor_ChangeOfLeaderIsInterruption(t *testing.T) {
+	l := &replicas{t: t}
+	_, r := l.run(20 * time.Millisecond)
+	before := l.checked.Load()
+	brokertest.Eventually(t, "two checks", func() error {
+		if n := l.checked.Load() - before; n < 2 {
+			return fmt.Errorf("%d checks so far", n)
+		}
+		return nil
+	})
+	if n := len(r.Interruptions()); n > 0 {
+		t.Errorf("%d interruptions were reported with one leader, want none", n)
+	}
+	for i, next := range []jetstream.ClusterInfo{
+		{Leader: "b", LeaderSince: new(time.Unix(7, 0))}, {Leader: "b", LeaderSince: new(time.Unix(8, 0))},
+	} {
+		l.cluster.Store(&next)
+		r.Await(t, "an interruption", func() bool { return len(r.Interruptions()) == i+1 })
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/shoal-go/shoal/broker"
 	"github.com/shoal-go/shoal/broker/internal/health"
@@ -55,6 +56,7 @@ type supervisor struct {
 	streamFault error  // result of the last check of the stream
 	storage     health.Storage
 	created     time.Time // when the stream was created
+	leader      leadership
 	checks      uint64
 	nextSuspect time.Time // the earliest moment at which a suspicion leads to a check between two intervals
 	sent        uint64    // the number of the newest loopback probe
@@ -120,6 +122,7 @@ func (v *supervisor) attempt(ctx context.Context) (*session, error) {
 	info, err := v.opt.ensureStream(ctx, s.conn)
 	if err == nil {
 		s.compareClocks(info.TimeStamp)
+		v.leader = leadershipOf(info)
 		s.created, s.replicated = info.Created, info.Config.Replicas > 1
 		s.duplicates = info.Config.Duplicates
 		s.bounded.Store(isBounded(info.Config))
@@ -208,8 +211,27 @@ func (v *supervisor) suspects(s *session) bool {
 	return true
 }
 
-// checkStream creates the stream again if it is gone, and tries whether it stores messages. If it was created again,
-// by this node or another one, or has returned without its newest messages, messages were lost.
+// leadership identifies a term of office of the stream's leader. The leader alone republishes: if it fails, messages
+// that it has not republished yet are stored all the same.
+type leadership struct {
+	server string
+	since  int64 // in nanoseconds since 1970, by the server's clock, 0 while unknown
+}
+
+// leadershipOf returns the leadership in the state of a stream. Without a cluster it is always the same.
+func leadershipOf(info *jetstream.StreamInfo) (l leadership) {
+	if info.Cluster != nil {
+		l.server = info.Cluster.Leader
+		if info.Cluster.LeaderSince != nil {
+			l.since = info.Cluster.LeaderSince.UnixNano()
+		}
+	}
+	return l
+}
+
+// checkStream creates the stream again if it is gone, and tries whether it stores messages. Messages may have been lost
+// if it was created again, by this node or another one, if it has returned without its newest messages, or if it has
+// another leader.
 func (v *supervisor) checkStream(ctx context.Context, s *session) error {
 	seen := s.epochs.sighting()
 	info, err := v.opt.ensureStream(ctx, s.conn)
@@ -219,6 +241,9 @@ func (v *supervisor) checkStream(ctx context.Context, s *session) error {
 	}
 	s.compareClocks(info.TimeStamp)
 	s.bounded.Store(isBounded(info.Config))
+	if now := leadershipOf(info); now != v.leader {
+		v.leader, v.interrupted = now, true
+	}
 	if !info.Created.Equal(v.created) {
 		v.created, v.interrupted = info.Created, true
 		s.epochs.invalidate()
