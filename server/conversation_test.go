@@ -93,14 +93,19 @@ func play(t *testing.T, script string, subprotocols ...string) {
 // startTLS runs a node behind TLS, with the certificate that net/http/httptest has for tests.
 func startTLS(t *testing.T, change ...func(*manager.Options, *server.Options)) *node {
 	t.Helper()
-	web := httptest.NewTLSServer(nil)
-	config := web.TLS.Clone()
-	web.Close()
-	config.NextProtos = []string{"http/1.1"}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	return startTLSOn(t, ln, change...)
+}
+
+func startTLSOn(t *testing.T, ln net.Listener, change ...func(*manager.Options, *server.Options)) *node {
+	t.Helper()
+	web := httptest.NewTLSServer(nil)
+	config := web.TLS.Clone()
+	web.Close()
+	config.NextProtos = []string{"http/1.1"}
 	n := startOn(t, server.TLSListener(ln, config), change...)
 	trusting := &tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}}
 	n.dial, n.patience = trusting.DialContext, patience

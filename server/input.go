@@ -3,6 +3,7 @@ package server
 import (
 	"crypto/tls"
 	"net"
+	"slices"
 	"sync/atomic"
 	"syscall"
 )
@@ -89,25 +90,37 @@ type clientConn struct {
 // NetConn returns the connection that was accepted.
 func (s *clientConn) NetConn() net.Conn { return s.Conn }
 
+// Write writes to the connection. It blocks until the socket has taken all bytes.
+func (s *socket) Write(p []byte) (written int, err error) {
+	if s.client.input.below == nil {
+		return s.Conn.Write(p)
+	}
+	const piece = 16 << 10 // a record of TLS, so that the encrypted form of a large message is never held
+	for part := range slices.Chunk(p, piece) {
+		pending, err := s.TryWrite(part)
+		if err == nil && pending {
+			err = s.WritePending()
+		}
+		if err != nil {
+			return written, err
+		}
+		written += len(part)
+	}
+	return written, nil
+}
+
 // TryWrite implements [outbox.TryWriter] for a connection over TLS.
 func (s *socket) TryWrite(p []byte) (pending bool, err error) {
 	below := s.client.input.below
-	below.trying.Store(true)
-	_, err = s.Conn.Write(p)
-	return below.tried(), err
+	if len(p) > 0 {
+		below.expect(len(p))
+		_, err = s.Conn.Write(p)
+	}
+	return below.holds(), err
 }
 
 // WritePending implements [outbox.TryWriter] for a connection over TLS.
 func (s *socket) WritePending() error { return s.client.input.below.writePending() }
-
-// CloseWrite closes this side of the connection. It does not wait: the outbox has written all messages.
-func (s *socket) CloseWrite() error {
-	if below := s.client.input.below; below != nil {
-		below.trying.Store(true)
-		defer below.tried()
-	}
-	return s.clientConn.CloseWrite()
-}
 
 // closeSocket closes a connection. tls.Conn.Close may block while it sends an alert, so the socket under it is closed
 // instead.

@@ -31,23 +31,34 @@ func (l pollableListener) Accept() (net.Conn, error) {
 }
 
 // pollableConn is a connection below a tls.Conn whose Read can return errNoInput instead of waiting, so that reading
-// from the tls.Conn does not wait either. The state of the tls.Conn survives that error, which is a temporary one. Its
-// Write can keep the bytes that the socket does not take at once.
+// from the tls.Conn does not wait either. The state of the tls.Conn survives that error, which is a temporary one.
+//
+// Once the client has it, Write never waits, whoever calls it: a tls.Conn writes with a lock held that its other
+// writers and the answers of its Read acquire, such as the answer to a KeyUpdate, and those run on goroutines that
+// serve many clients. It keeps the bytes that the socket does not take, for writePending. The tls.Conn orders the calls
+// of Write, and pending the bytes, so its records reach the socket in their order.
 type pollableConn struct {
 	net.Conn
 	// raw gives access to the file descriptor once reading and writing without waiting is possible.
 	raw syscall.RawConn
 	// waits: Read waits for input. It belongs to the goroutine that reads.
 	waits bool
-	// trying: Write does not wait. The owner of the client's outbox sets it.
-	trying atomic.Bool
+	// waiting: there are pending bytes.
+	waiting atomic.Bool
+	// room is the number of bytes that may be pending. The owner of the client's outbox sets it.
+	room atomic.Int64
 
-	// writing protects pending, and keeps an answer of crypto/tls out of a write. It is held during I/O; but the owner of
-	// the outbox only such answers acquire it.
+	// writing protects pending. It is held during system calls, but never while waiting for the socket.
 	writing sync.Mutex
 	// pending are bytes that wait for the socket.
 	pending []byte
 }
+
+// maxHeldAnswers bounds the answers of crypto/tls, of some 30 bytes each, that wait for a client that does not read.
+const maxHeldAnswers = 4 << 10
+
+// errTooManyAnswers is the error of a client that causes answers and does not read them.
+var errTooManyAnswers = errors.New("server: the client does not read the answers of TLS")
 
 // errNoInput is a temporary net.Error, like the error of an elapsed deadline.
 var errNoInput error = &net.OpError{Op: "read", Net: "tcp", Err: os.ErrDeadlineExceeded}
@@ -73,6 +84,7 @@ func pollable(c *Client, conn net.Conn) *pollableConn {
 		return nil
 	}
 	p.Conn, p.raw, p.waits = below, raw, true
+	p.room.Store(maxHeldAnswers)
 	return p
 }
 
@@ -96,16 +108,13 @@ func (p *pollableConn) Read(buf []byte) (int, error) {
 	return r.n, r.err
 }
 
-// Write writes to the connection, behind the pending bytes.
+// Write writes to the connection, behind the pending bytes. It closes a connection that holds too many of them.
 func (p *pollableConn) Write(buf []byte) (int, error) {
-	p.writing.Lock()
-	defer p.writing.Unlock()
-	if !p.trying.Load() {
-		if err := p.writePendingLocked(); err != nil {
-			return 0, err
-		}
+	if p.raw == nil {
 		return p.Conn.Write(buf)
 	}
+	p.writing.Lock()
+	defer p.writing.Unlock()
 	n := 0
 	if len(p.pending) == 0 {
 		w := rawWrites.Get().(*rawWrite) // the pool holds nothing else
@@ -114,36 +123,55 @@ func (p *pollableConn) Write(buf []byte) (int, error) {
 		if err := p.raw.Control(w.attemptFunc); err != nil {
 			return 0, err
 		}
-		if n = w.n; w.err != nil {
+		if n = w.n; w.err != nil || n == len(buf) {
 			return n, w.err
 		}
 	}
+	if int64(len(p.pending)+len(buf)-n) > p.room.Load() {
+		_ = p.Conn.Close()
+		return n, errTooManyAnswers
+	}
 	p.pending = append(p.pending, buf[n:]...)
+	p.waiting.Store(true)
 	return len(buf), nil
 }
 
-// tried has Write wait again and reports whether bytes are left for writePending.
-func (p *pollableConn) tried() (pending bool) {
-	p.trying.Store(false)
-	p.writing.Lock()
-	defer p.writing.Unlock()
-	return len(p.pending) > 0
+// expect makes room for the records of n bytes, which take less than twice as many.
+func (p *pollableConn) expect(n int) { p.room.Store(2*int64(n) + maxHeldAnswers) }
+
+// holds reports whether there are bytes for writePending. Without any, the room is only for answers again.
+func (p *pollableConn) holds() bool {
+	if p.waiting.Load() {
+		return true
+	}
+	p.room.Store(maxHeldAnswers)
+	return false
 }
 
 // writePending writes the pending bytes. It blocks until the socket has taken them.
 func (p *pollableConn) writePending() error {
-	p.writing.Lock()
-	defer p.writing.Unlock()
-	return p.writePendingLocked()
-}
-
-func (p *pollableConn) writePendingLocked() error {
-	rest := p.pending
-	p.pending = nil
-	if len(rest) == 0 {
+	if !p.holds() {
 		return nil
 	}
-	_, err := p.Conn.Write(rest)
+	var err error
+	closed := p.raw.Write(func(fd uintptr) bool {
+		p.writing.Lock()
+		defer p.writing.Unlock()
+		var n int
+		if n, err = tryWrite(fd, p.pending); err != nil {
+			return true
+		}
+		if p.pending = p.pending[n:]; len(p.pending) > 0 {
+			return false
+		}
+		p.pending = nil
+		p.waiting.Store(false)
+		return true
+	})
+	if closed != nil {
+		return closed
+	}
+	p.holds()
 	return err
 }
 
@@ -196,8 +224,12 @@ func (w *rawWrite) release() {
 
 // readTLS reads from a TLS connection of TLSListener, and returns 0 bytes if there is no input and wait is false.
 func (c *Client) readTLS(buf []byte, wait bool) (int, error) {
-	c.input.below.waits = wait
+	below := c.input.below
+	below.waits = wait
 	n, err := c.socket.Read(buf)
+	if below.waiting.Load() {
+		c.out.WritePending() // crypto/tls may have answered
+	}
 	if errors.Is(err, errNoInput) {
 		return n, nil
 	}

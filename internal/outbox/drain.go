@@ -123,12 +123,7 @@ func (o *Outbox) startDrain(b *batch) {
 func (o *Outbox) drain(b *batch) {
 	defer o.recoverPanic()
 	p := o.pool
-	if w := o.tryWriter(); w != nil && w.WritePending() != nil {
-		o.Abort()
-	}
-	if len(b.buf) > 0 {
-		o.write(b)
-	}
+	o.write(b)
 	for o.next(b, drainBatch) {
 		b.encode(o)
 		oldest := o.oldest // only the owner changes it
@@ -138,9 +133,16 @@ func (o *Outbox) drain(b *batch) {
 	p.batches.Put(b)
 }
 
-// write writes the batch, its recovery in portions: each portion that the connection accepts is progress, which
-// Options.MaxAge demands.
+// write writes the pending bytes and the batch, its recovery in portions: each portion that the connection accepts is
+// progress, which Options.MaxAge demands.
 func (o *Outbox) write(b *batch) {
+	if w := o.tryWriter(); w != nil && w.WritePending() != nil {
+		o.Abort()
+		return
+	}
+	if len(b.buf) == 0 {
+		return
+	}
 	live := len(b.buf)
 	if len(b.backlogs) > 0 {
 		live = 0

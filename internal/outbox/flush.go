@@ -71,11 +71,23 @@ func (p *Pool) mayFlush() bool {
 
 // TryWriter is implemented by a connection that has no file descriptor to write to, but can write without waiting.
 type TryWriter interface {
-	// TryWrite takes all of p, unless the connection has failed. If pending is true, a part of it waits for the socket,
-	// and WritePending must be called next.
+	// TryWrite takes all of p, which may be empty, unless the connection has failed. If pending is true, bytes wait for
+	// the socket, and WritePending must be called next.
 	TryWrite(p []byte) (pending bool, err error)
-	// WritePending writes the pending bytes, and blocks until the socket has taken them.
+	// WritePending writes the pending bytes, if there are any, and blocks until the socket has taken them.
 	WritePending() error
+}
+
+// WritePending has the owner of the outbox call WritePending of the connection, a TryWriter that holds bytes of its
+// own, such as an answer of a protocol below. It does not block. A connection that is closing may keep such bytes.
+func (o *Outbox) WritePending() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closing || o.dead {
+		return
+	}
+	o.pending = true
+	o.scheduleLocked()
 }
 
 // tryWriter returns the connection if it is a TryWriter and has no file descriptor, else nil.

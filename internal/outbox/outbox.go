@@ -35,6 +35,8 @@ type Outbox struct {
 	// owned: a goroutine owns the outbox. draining: the owner is a drain goroutine. stalled: it drains because the
 	// socket returned EAGAIN. By mu.
 	owned, draining, stalled bool
+	// pending: the owner has to write bytes that the TryWriter holds (see WritePending). By mu.
+	pending bool
 	// closing: no frame is accepted any more and the final frames are queued. overflowed: closing because the client
 	// is too slow. peerGone: the connection's reader has ended. By mu.
 	closing, overflowed, peerGone bool
@@ -175,8 +177,9 @@ func (o *Outbox) scheduleLocked() {
 	}
 }
 
-// next is called by the owner: it credits b, whose frames have been written, and fills b with queued frames. It
-// returns false if the queues are empty; the caller is then no longer the owner.
+// next is called by the owner: it credits b, whose frames have been written, and fills b with queued frames, or leaves
+// it empty because only pending bytes are to be written. It returns false if there is nothing to write; the caller is
+// then no longer the owner.
 func (o *Outbox) next(b *batch, limit int) bool {
 	o.mu.Lock()
 	o.creditWritten(b)
@@ -186,7 +189,7 @@ func (o *Outbox) next(b *batch, limit int) bool {
 			o.detach(false)
 			return false
 		}
-		if o.dead || o.control.empty() && o.data.empty() && !o.recovery.writable() {
+		if o.dead || o.control.empty() && o.data.empty() && !o.recovery.writable() && !o.pending {
 			break
 		}
 		if ready || !o.draining && o.slow == 0 {
@@ -227,6 +230,7 @@ func (o *Outbox) creditWritten(b *batch) {
 
 // fillBatch moves queued frames into the empty batch: control frames, data, then a portion of the recovery.
 func (o *Outbox) fillBatch(b *batch, limit int) {
+	o.pending = false // they are ahead of the batch
 	if o.draining {
 		o.oldest = o.oldestQueued()
 	}

@@ -368,6 +368,7 @@ func TestOutbox_StateIsReplacedUntilSocketIsWritable(t *testing.T) {
 type tryingConn struct {
 	net.Conn
 	raw     syscall.RawConn
+	mu      sync.Mutex // protects pending
 	pending []byte
 }
 
@@ -381,30 +382,96 @@ func newTryingConn(t testing.TB, conn net.Conn) *tryingConn {
 }
 
 func (c *tryingConn) Write(p []byte) (int, error) {
-	if len(c.pending) > 0 {
-		return 0, errors.New("bytes are pending")
+	if _, err := c.TryWrite(p); err != nil {
+		return 0, err
 	}
-	return c.Conn.Write(p)
+	return len(p), c.WritePending()
 }
 
 func (c *tryingConn) CloseWrite() error { return c.Conn.(*net.UnixConn).CloseWrite() }
 
 func (c *tryingConn) TryWrite(p []byte) (bool, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	var (
 		n   int
 		err error
 	)
-	if failed := c.raw.Control(func(fd uintptr) { n, err = tryWrite(fd, p) }); failed != nil || err != nil {
-		return false, errors.Join(failed, err)
+	if len(c.pending) == 0 {
+		if failed := c.raw.Control(func(fd uintptr) { n, err = tryWrite(fd, p) }); failed != nil || err != nil {
+			return false, errors.Join(failed, err)
+		}
 	}
 	c.pending = append(c.pending, p[n:]...)
 	return len(c.pending) > 0, nil
 }
 
 func (c *tryingConn) WritePending() error {
-	_, err := c.Conn.Write(c.pending)
-	c.pending = nil
-	return err
+	for {
+		c.mu.Lock()
+		rest := c.pending
+		c.pending = nil
+		c.mu.Unlock()
+		if len(rest) == 0 {
+			return nil
+		}
+		if _, err := c.Conn.Write(rest); err != nil {
+			return err
+		}
+	}
+}
+
+// hold keeps a frame of the connection's own.
+func (c *tryingConn) hold(f *frame.Frame) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pending = f.Append(c.pending, frame.V1, 0)
+}
+
+// TestOutbox_WritePending: the bytes that a connection holds are written soon, whoever owns the outbox or nobody, and do
+// not break the frames.
+func TestOutbox_WritePending(t *testing.T) {
+	server, client := socketPair(t)
+	conn := newTryingConn(t, server)
+	p := NewPool(Options{})
+	defer p.Close()
+	o := p.Open(conn, Config{Variant: frame.V1})
+	const answers = 1000
+	messages := 0
+	for i := range answers {
+		conn.hold(control(frame.Ping, fmt.Sprint(i)))
+		o.WritePending()
+		if i%3 == 0 {
+			send(t, o, Queued, data("a", frame.Event, messages, 0))
+			messages++
+		}
+	}
+	answer, message := 0, 0
+	for _, got := range mustRead(t, client, answers+messages) {
+		if got.opcode == frame.Ping {
+			if string(got.body) != fmt.Sprint(answer) {
+				t.Fatalf("got %s, want %d", got.body, answer)
+			}
+			answer++
+			continue
+		}
+		if n := got.message(t).Number; n != message {
+			t.Fatalf("got message %d, want %d", n, message)
+		}
+		message++
+	}
+	eventually(t, "the outbox is idle", func() bool {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		return !o.owned
+	})
+	conn.hold(control(frame.Ping, "last"))
+	o.WritePending()
+	if got := bodies(mustRead(t, client, 1)); got != "last\n" {
+		t.Errorf("got %q", got)
+	}
+	o.Abort()
+	o.WritePending() // has no effect
 }
 
 func TestOutbox_AnySequenceOverSocket(t *testing.T) {
