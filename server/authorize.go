@@ -54,13 +54,15 @@ const (
 	answerTTL = 5 * time.Second
 	// maxAnswers bounds the cached answers. Beyond it the oldest is dropped.
 	maxAnswers = 10_000
+	// maxQuestions bounds the pending decisions. Beyond it further ones are refused for the moment.
+	maxQuestions = 10_000
 	// maxAnswerBytes is how much of a response body is read, so that its connection can be used again.
 	maxAnswerBytes = 4 << 10
 )
 
 // AuthorizeURL authorizes by an HTTP service. Authorize may be called from any number of goroutines and blocks until
-// the service has answered, or its context
-// ends; a request fails after 3 seconds. At most 64 requests run at a time.
+// the service has answered, or its context ends; a request fails after 3 seconds. At most 64 requests run at a time, of
+// 10,000 that are pending; one that nobody waits for any more is not sent.
 //
 // The service gets a POST with {"user_id":"…","upload_id":"…"} and answers 200 to allow and 403 to forbid. Both answers
 // are cached for 5 seconds, and concurrent requests for the same user and upload are merged. Any other answer, a
@@ -82,12 +84,22 @@ type AuthorizeURL struct {
 	requests  sync.WaitGroup
 }
 
-// decision is the answer for one user and upload. err is set before done is closed.
+// decision is the answer for one user and upload. err is set before done is closed. The other fields are protected by
+// AuthorizeURL.mu.
 type decision struct {
 	done    chan struct{}
 	err     error
 	expires time.Time
+	// waiting is the number of calls that wait for a pending decision. It is abandoned, and done closed, when the last of
+	// them leaves before it is asked: before its request is sent.
+	waiting int
+	asked   bool
 }
+
+var (
+	errAuthorizerClosed = errors.New("server: the authorizer is closed")
+	errAuthorizerBusy   = errors.New("server: too many requests wait for the authorizer")
+)
 
 // NewAuthorizeURL returns an AuthorizeURL for the service at an absolute http or https URL, to be closed with Close.
 // client sends the requests, except that redirects are not followed; nil: a client of its own.
@@ -107,7 +119,9 @@ func NewAuthorizeURL(address string, client *http.Client) (*AuthorizeURL, error)
 // Authorize is an [Authorize]. It returns ErrForbidden if the service forbids, and any other error if it has not
 // answered.
 func (a *AuthorizeURL) Authorize(ctx context.Context, id Identity, uploadID string) error {
-	d, err := a.decide(id.UserID, uploadID)
+	// The length makes the key unambiguous for all ids.
+	key := strconv.Itoa(len(id.UserID)) + ":" + id.UserID + uploadID
+	d, err := a.decide(key, id.UserID, uploadID)
 	if err != nil {
 		return err
 	}
@@ -115,32 +129,68 @@ func (a *AuthorizeURL) Authorize(ctx context.Context, id Identity, uploadID stri
 	case <-d.done:
 		return d.err
 	case <-ctx.Done():
+		a.leave(key, d)
 		return fmt.Errorf("server: asking the authorizer: %w", context.Cause(ctx))
 	}
 }
 
 // decide returns the pending or cached decision for a user and an upload, or requests one. The request runs in a
 // goroutine of its own, so that a client that leaves does not cancel it for the others that wait for it.
-func (a *AuthorizeURL) decide(userID, uploadID string) (*decision, error) {
-	// The length makes the key unambiguous for all ids.
-	key := strconv.Itoa(len(userID)) + ":" + userID + uploadID
+func (a *AuthorizeURL) decide(key, userID, uploadID string) (*decision, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.closed {
-		return nil, errors.New("server: the authorizer is closed")
+		return nil, errAuthorizerClosed
 	}
 	a.evictLocked(time.Now(), maxAnswers)
 	if d, known := a.decisions[key]; known {
+		d.waiting++
 		return d, nil
 	}
-	d := &decision{done: make(chan struct{})}
+	if len(a.decisions)-len(a.cached) >= maxQuestions {
+		return nil, errAuthorizerBusy
+	}
+	d := &decision{done: make(chan struct{}), waiting: 1}
 	a.decisions[key] = d
-	a.requests.Go(func() {
-		d.err = a.requestInTurn(userID, uploadID)
-		a.cache(key, d)
-		close(d.done)
-	})
+	a.requests.Go(func() { a.ask(key, d, userID, uploadID) })
 	return d, nil
+}
+
+// leave ends the wait of one call, and drops a decision that nobody waits for and that is not asked yet.
+func (a *AuthorizeURL) leave(key string, d *decision) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if d.waiting--; d.waiting == 0 && !d.asked {
+		delete(a.decisions, key)
+		close(d.done)
+	}
+}
+
+// ask waits for a slot and requests the decision, unless it is abandoned first.
+func (a *AuthorizeURL) ask(key string, d *decision, userID, uploadID string) {
+	select {
+	case a.slots <- struct{}{}:
+		defer func() { <-a.slots }()
+	case <-a.ctx.Done():
+	case <-d.done:
+		return
+	}
+	if !a.begin(d) {
+		return
+	}
+	if d.err = errAuthorizerClosed; a.ctx.Err() == nil {
+		d.err = a.request(userID, uploadID)
+	}
+	a.cache(key, d)
+	close(d.done)
+}
+
+// begin reports whether a decision is still to be asked. It is not abandoned from then on.
+func (a *AuthorizeURL) begin(d *decision) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	d.asked = d.waiting > 0
+	return d.asked
 }
 
 // cache keeps a decision until it expires. A failure is not cached.
@@ -167,17 +217,6 @@ func (a *AuthorizeURL) evictLocked(now time.Time, limit int) {
 		delete(a.decisions, oldest)
 		a.cached = a.cached[1:]
 	}
-}
-
-// requestInTurn waits for a slot and sends one request.
-func (a *AuthorizeURL) requestInTurn(userID, uploadID string) error {
-	select {
-	case a.slots <- struct{}{}:
-	case <-a.ctx.Done():
-		return errors.New("server: the authorizer is closed")
-	}
-	defer func() { <-a.slots }()
-	return a.request(userID, uploadID)
 }
 
 // request sends one request to the service.

@@ -305,3 +305,86 @@ func TestAuthorizeURL_RequestsWaitForTheirTurn(t *testing.T) {
 		}
 	})
 }
+
+// TestAuthorizeURL_AbandonedQuestionsAreNotAsked: the service is not asked for callers that have left before their turn,
+// and nothing of them is left; one that waits beside others that leave is answered.
+func TestAuthorizeURL_AbandonedQuestionsAreNotAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int64
+		answer := make(chan struct{})
+		a := newAuthorizer(t, "https://service.example", func(*http.Request) (*http.Response, error) {
+			asked.Add(1)
+			<-answer
+			return respond(200)
+		})
+		var staying, leaving sync.WaitGroup
+		stay := func(id string) {
+			staying.Go(func() {
+				if err := a.Authorize(t.Context(), alice, id); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		for i := range service.MaxConnections {
+			stay(fmt.Sprint("first", i))
+		}
+		synctest.Wait()
+		ctx, leave := context.WithCancel(t.Context())
+		for i := range 1000 {
+			leaving.Go(func() {
+				if err := a.Authorize(ctx, alice, fmt.Sprint("u", i)); !errors.Is(err, context.Canceled) {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait()
+		stay("u0")
+		synctest.Wait()
+		leave()
+		leaving.Wait()
+		synctest.Wait()
+		if len(a.decisions) != service.MaxConnections+1 {
+			t.Errorf("%d decisions are left", len(a.decisions))
+		}
+		stay("u1") // again
+		synctest.Wait()
+		close(answer)
+		staying.Wait()
+		if want := int64(service.MaxConnections + 2); asked.Load() != want {
+			t.Errorf("the service was asked %d times, want %d", asked.Load(), want)
+		}
+	})
+}
+
+// TestAuthorizeURL_QuestionsAreBounded: beyond the bound an upload is refused for the moment, unless its answer is
+// pending already.
+func TestAuthorizeURL_QuestionsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		answer := make(chan struct{})
+		a := newAuthorizer(t, "https://service.example", func(*http.Request) (*http.Response, error) {
+			<-answer
+			return respond(200)
+		})
+		var all sync.WaitGroup
+		allow := func(id string) {
+			all.Go(func() {
+				if err := a.Authorize(t.Context(), alice, id); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		for i := range maxQuestions {
+			allow(fmt.Sprint("u", i))
+		}
+		synctest.Wait()
+		allow("u0")
+		if err := a.Authorize(t.Context(), alice, "one more"); err == nil || errors.Is(err, ErrForbidden) {
+			t.Errorf("one more: err = %v, want an error for the moment", err)
+		}
+		close(answer)
+		all.Wait()
+		if err := a.Authorize(t.Context(), alice, "one more"); err != nil {
+			t.Error(err)
+		}
+	})
+}
