@@ -97,12 +97,14 @@ func (a *api) parse(uploadID string, data []byte, now time.Time) (bodyMessage, e
 // maxReservedBytes bounds the memory that a request body gets before it has come.
 const maxReservedBytes = 64 << 10
 
-// body reads the body of a request, which must not be blank, without a byte order mark.
+// body reads the body of a request, which must not be blank, without a byte order mark. The time for the answer begins
+// with its end.
 func (a *api) body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	var buffer bytes.Buffer
 	// The announced length may be a lie.
 	buffer.Grow(int(min(max(r.ContentLength, 0), maxReservedBytes)) + bytes.MinRead)
 	_, err := buffer.ReadFrom(http.MaxBytesReader(w, r.Body, int64(a.maxBodyBytes)))
+	restartAnswer(w, r)
 	body := reload.TrimBOM(buffer.Bytes())
 	var tooLarge *http.MaxBytesError
 	switch {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/shoal-go/shoal/manager"
@@ -139,8 +141,9 @@ func (a *api) sendToUser(w http.ResponseWriter, r *http.Request, _ url.Values) e
 		Conflated int `json:"conflated"`
 		Dropped   int `json:"dropped"`
 	}
+	came := time.Now()
 	for i, m := range messages {
-		if err := r.Context().Err(); err != nil {
+		if err := cmp.Or(r.Context().Err(), checkTime(came)); err != nil {
 			return m.refused(err, &published{Accepted: i})
 		}
 		d, err := a.manager.SendToUser(r.Context(), id, m.Encoded)

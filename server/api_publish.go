@@ -20,9 +20,17 @@ const (
 	// busy machine a batch does not fill the queue of a client that reads.
 	batchYield = 64
 	// publishTimeout is the time after which the rest of a batch is not published, so that there is time to answer
-	// within writeTimeout.
+	// within writeTimeout. Both begin when the body has come.
 	publishTimeout = 20 * time.Second
 )
+
+// checkTime returns an error if a batch that came at a time is to be published no further.
+func checkTime(came time.Time) error {
+	if time.Since(came) >= publishTimeout {
+		return unavailable(fmt.Sprintf("publishing took longer than %v", publishTimeout))
+	}
+	return nil
+}
 
 // publish publishes the messages of the body in order to one upload, and none of them unless all are valid.
 func (a *api) publish(w http.ResponseWriter, r *http.Request, _ url.Values) error {
@@ -34,7 +42,7 @@ func (a *api) publish(w http.ResponseWriter, r *http.Request, _ url.Values) erro
 	if err != nil {
 		return err
 	}
-	positions, err := a.publishAll(w, r, messages, once)
+	positions, err := a.publishAll(w, r, messages, once, time.Now())
 	if err != nil {
 		n := len(positions)
 		return messages[n].refused(err, &published{Accepted: n})
@@ -46,12 +54,13 @@ func (a *api) publish(w http.ResponseWriter, r *http.Request, _ url.Values) erro
 	return nil
 }
 
-// publishAll publishes messages to their uploads, one after the other, until there is an error. It returns the
-// positions of the published ones. If the request has a key, messages that were published with it before are skipped.
+// publishAll publishes messages that came at a time to their uploads, one after the other, until there is an error. It
+// returns the positions of the published ones. If the request has a key, messages that were published with it before
+// are skipped.
 func (a *api) publishAll(
-	w http.ResponseWriter, r *http.Request, messages []bodyMessage, once manager.Once,
+	w http.ResponseWriter, r *http.Request, messages []bodyMessage, once manager.Once, came time.Time,
 ) (positions []manager.Position, err error) {
-	begin, repeated := time.Now(), 0
+	repeated := 0
 	var parts map[string]int // messages of each upload so far
 	if once.Key != "" {
 		parts = make(map[string]int)
@@ -59,8 +68,8 @@ func (a *api) publishAll(
 	positions = make([]manager.Position, 0, len(messages))
 	for i := range messages {
 		m := &messages[i] // as a pointer, its conversion to manager.Message does not allocate
-		if time.Since(begin) >= publishTimeout {
-			return positions, unavailable(fmt.Sprintf("publishing took longer than %v", publishTimeout))
+		if err := checkTime(came); err != nil {
+			return positions, err
 		}
 		var at manager.Position
 		if once.Key == "" {
@@ -114,6 +123,7 @@ func (a *api) publishMany(w http.ResponseWriter, r *http.Request, _ url.Values) 
 	if err != nil {
 		return err
 	}
+	came := time.Now()
 	once, err := onceOf(r, body)
 	if err != nil {
 		return err
@@ -123,11 +133,11 @@ func (a *api) publishMany(w http.ResponseWriter, r *http.Request, _ url.Values) 
 		return err
 	}
 	if once.Key != "" {
-		if err := a.checkOnce(r, messages, once); err != nil {
+		if err := a.checkOnce(r, messages, once, came); err != nil {
 			return err
 		}
 	}
-	positions, err := a.publishAll(w, r, messages, once)
+	positions, err := a.publishAll(w, r, messages, once, came)
 	done := published{Positions: make([]uploadPosition, len(positions))}
 	for i, at := range positions {
 		id := messages[i].uploadID
@@ -286,11 +296,14 @@ func onceOf(r *http.Request, body []byte) (manager.Once, error) {
 
 // checkOnce returns an error if the key was used for something else on one of several uploads, so that nothing is
 // published to the others.
-func (a *api) checkOnce(r *http.Request, messages []bodyMessage, once manager.Once) error {
+func (a *api) checkOnce(r *http.Request, messages []bodyMessage, once manager.Once, came time.Time) error {
 	checked := map[string]struct{}{}
 	for _, m := range messages {
 		if _, done := checked[m.uploadID]; done {
 			continue
+		}
+		if err := checkTime(came); err != nil {
+			return err
 		}
 		if err := a.manager.CheckOnce(r.Context(), m.uploadID, once); err != nil {
 			return m.refused(err, nil)

@@ -1,6 +1,8 @@
 package server
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -9,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/shoal-go/shoal/broker"
 	"github.com/shoal-go/shoal/manager"
 )
 
@@ -166,3 +169,25 @@ type tokenConn struct {
 }
 
 func (c *tokenConn) TokenID() string { return c.id }
+
+// slowPublisher is a broker that takes its time to publish a message for a user.
+type slowPublisher struct{ *broker.MemoryNode }
+
+func (s slowPublisher) Publish(ctx context.Context, channel string, payload []byte) error {
+	if bytes.Contains(payload, []byte("note")) {
+		<-time.After(1500 * time.Millisecond)
+	}
+	return s.MemoryNode.Publish(ctx, channel, payload)
+}
+
+// A batch for a user ends in time for its answer, which tells how much of it is sent.
+func TestAPI_SlowBatchToUserTellsHowFarItCame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newBrokerAPI(t, slowPublisher{broker.NewMemory(broker.MemoryOptions{}).Node()})
+		w := a.call("POST", "/v1/users/ann/messages", ndjson, strings.Repeat(note+"\n", 20))
+		a.wantProblem(w, 503, "", 15, "publishing took longer than 20s")
+		if !strings.Contains(w.Body.String(), `"accepted":14`) {
+			t.Errorf("answered %s", w.Body)
+		}
+	})
+}

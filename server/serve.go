@@ -63,6 +63,14 @@ func (s *Server) serve(ln net.Listener, h http.Handler, watch func(net.Conn, htt
 	return srv.Serve(watchedListener{ln, s})
 }
 
+// restartAnswer has writeTimeout begin now: net/http counts it from the end of the request's header, and a slow body
+// would take the time of the answer. It has no effect on a server of the embedder's, which has times of its own.
+func restartAnswer(w http.ResponseWriter, r *http.Request) {
+	if r.Context().Value(connKey{}) != nil {
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout)) // a middleware may hide it
+	}
+}
+
 // httpErrors receives the lines that net/http logs. Any client can cause most of them, so they are logged at debug
 // level. The panic of a handler is an error.
 type httpErrors struct{ server *Server }
