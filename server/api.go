@@ -37,6 +37,7 @@ type api struct {
 	manager      *manager.Manager
 	opt          apiOptions
 	maxBodyBytes int
+	bodies       bodyBudget
 	keys         apiKeys
 	routes       []apiRoute
 }
@@ -45,6 +46,8 @@ func newAPI(m *manager.Manager, opt apiOptions) *api {
 	a := &api{
 		manager: m, opt: opt, maxBodyBytes: max(minBodyBytes, opt.MaxMessageBytes),
 	}
+	const atLeast = 4 // of the largest bodies, with their messages
+	a.bodies.limit = int64(max(maxBodiesBytes, 2*atLeast*a.maxBodyBytes))
 	a.keys.set(opt.Keys)
 	endpoint := func(handle apiHandler, query ...string) apiEndpoint { return apiEndpoint{handle, query} }
 	a.routes = []apiRoute{

@@ -38,13 +38,13 @@ const jsonSpace = " \t\r\n"
 // messages reads and validates the whole body of a request: one message, or one per line. Without an error there is at
 // least one. uploadID is the upload of the messages, or "". once is the key of the request, if it has one.
 func (a *api) messages(
-	w http.ResponseWriter, r *http.Request, uploadID string,
+	w http.ResponseWriter, r *http.Request, uploadID string, share *bodyShare,
 ) (all []bodyMessage, once manager.Once, err error) {
 	kind, err := contentType(r, jsonType, ndjsonType)
 	if err != nil {
 		return nil, once, err
 	}
-	body, err := a.body(w, r)
+	body, err := a.body(w, r, share)
 	if err != nil {
 		return nil, once, err
 	}
@@ -59,8 +59,15 @@ func (a *api) messages(
 	const most = 1024 // lines may be blank, and millions of them must not reserve memory
 	all = make([]bodyMessage, 0, min(bytes.Count(body, []byte("\n"))+1, most))
 	for line, data := range nonBlankLines(body) {
+		if len(all) == maxManyMessages {
+			return nil, once, bodyMessage{line: line}.refused(newProblem(http.StatusBadRequest, fmt.Sprintf(
+				"the body has more than %d messages; send several requests", maxManyMessages)), nil)
+		}
 		m, err := a.parse(uploadID, data, now)
 		m.line = line
+		if err == nil {
+			err = share.takeMessage(m)
+		}
 		if err != nil {
 			return nil, once, m.refused(err, nil)
 		}
@@ -84,14 +91,25 @@ func nonBlankLines(body []byte) iter.Seq2[int, []byte] {
 
 // parse validates a message for an upload, or for a user if uploadID is "".
 func (a *api) parse(uploadID string, data []byte, now time.Time) (bodyMessage, error) {
+	// The members of an object take many times its bytes.
+	if err := a.checkSize(bytes.Trim(data, jsonSpace)); err != nil {
+		return bodyMessage{}, err
+	}
 	e, err := a.manager.Parse(uploadID, data, now)
 	// The limit applies to the payload that is sent: the manager must not refuse a message after earlier messages of
 	// the same body have been published.
-	if n, most := len(e.Payload()), a.opt.MaxMessageBytes; err == nil && n > most {
-		err = newProblem(http.StatusBadRequest,
-			fmt.Sprintf("the message has %d bytes, at most %d are allowed", n, most))
+	if err == nil {
+		err = a.checkSize(e.Payload())
 	}
 	return bodyMessage{Encoded: e, uploadID: uploadID}, err
+}
+
+func (a *api) checkSize(message []byte) error {
+	if n, most := len(message), a.opt.MaxMessageBytes; n > most {
+		return newProblem(http.StatusBadRequest,
+			fmt.Sprintf("the message has %d bytes, at most %d are allowed", n, most))
+	}
+	return nil
 }
 
 // maxReservedBytes bounds the memory that a request body gets before it has come.
@@ -99,15 +117,20 @@ const maxReservedBytes = 64 << 10
 
 // body reads the body of a request, which must not be blank, without a byte order mark. The time for the answer begins
 // with its end.
-func (a *api) body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+func (a *api) body(w http.ResponseWriter, r *http.Request, share *bodyShare) ([]byte, error) {
 	var buffer bytes.Buffer
 	// The announced length may be a lie.
 	buffer.Grow(int(min(max(r.ContentLength, 0), maxReservedBytes)) + bytes.MinRead)
-	_, err := buffer.ReadFrom(http.MaxBytesReader(w, r.Body, int64(a.maxBodyBytes)))
+	_, err := buffer.ReadFrom(http.MaxBytesReader(w, sharedBody{r.Body, share}, int64(a.maxBodyBytes)))
 	restartAnswer(w, r)
 	body := reload.TrimBOM(buffer.Bytes())
-	var tooLarge *http.MaxBytesError
+	var (
+		tooLarge *http.MaxBytesError
+		own      *apiProblem
+	)
 	switch {
+	case errors.As(err, &own):
+		return nil, own
 	case errors.As(err, &tooLarge):
 		return nil, newProblem(http.StatusBadRequest,
 			fmt.Sprintf("the body is too large, at most %d bytes are allowed", tooLarge.Limit))

@@ -132,7 +132,9 @@ func (a *api) sendToUser(w http.ResponseWriter, r *http.Request, _ url.Values) e
 	if r.Header.Values(keyHeader) != nil {
 		return invalidField(keyHeader, "is not supported for messages to users, which are not stored")
 	}
-	messages, _, err := a.messages(w, r, "")
+	share := a.bodies.share()
+	defer share.release()
+	messages, _, err := a.messages(w, r, "", share)
 	if err != nil {
 		return err
 	}

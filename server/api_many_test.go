@@ -111,6 +111,7 @@ func TestAPI_RefusesManyWithOneBadLine(t *testing.T) {
 		"duplicate in it":     {manyLine("a", `{"action":"note","action":"note"}`), "message.action", ""},
 		"server's field":      {manyLine("a", `{"action":"note","offset":7}`), "message.offset", ""},
 		"too many ids":        {`{"upload_ids":` + idList(maxManyMessages+1) + `,"message":` + note + `}`, "upload_ids", "at most 10000"},
+		"many members":        {strings.TrimSuffix(manyLine("a", note), "}") + strings.Repeat(`,"":1`, 1e5) + "}", "", "known are upload_id, upload_ids, message"},
 		"too many altogether": {`{"upload_ids":` + idList(maxManyMessages) + `,"message":` + note + `}`, "", "more than 10000 uploads"},
 	} {
 		t.Run(name, func(t *testing.T) {

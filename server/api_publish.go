@@ -38,7 +38,9 @@ func (a *api) publish(w http.ResponseWriter, r *http.Request, _ url.Values) erro
 	if err != nil {
 		return err
 	}
-	messages, once, err := a.messages(w, r, id)
+	share := a.bodies.share()
+	defer share.release()
+	messages, once, err := a.messages(w, r, id, share)
 	if err != nil {
 		return err
 	}
@@ -106,8 +108,8 @@ func (a *api) withEpoch(ctx context.Context, uploadID string, at manager.Positio
 	return at
 }
 
-// Bounds of POST /v1/messages beside that of the body. A line may name many uploads, and each gets its own copy of the
-// message.
+// Bounds of a body of several messages beside that of its bytes. A message of a few bytes takes many times as much
+// memory; and a line of POST /v1/messages may name many uploads, each of which gets its own copy of the message.
 const (
 	maxManyMessages = 10_000
 	maxManyBytes    = 4 * minBodyBytes
@@ -119,7 +121,9 @@ func (a *api) publishMany(w http.ResponseWriter, r *http.Request, _ url.Values) 
 	if _, err := contentType(r, ndjsonType); err != nil {
 		return err
 	}
-	body, err := a.body(w, r)
+	share := a.bodies.share()
+	defer share.release()
+	body, err := a.body(w, r, share)
 	if err != nil {
 		return err
 	}
@@ -128,7 +132,7 @@ func (a *api) publishMany(w http.ResponseWriter, r *http.Request, _ url.Values) 
 	if err != nil {
 		return err
 	}
-	messages, err := a.manyMessages(body)
+	messages, err := a.manyMessages(body, share)
 	if err != nil {
 		return err
 	}
@@ -154,7 +158,7 @@ func (a *api) publishMany(w http.ResponseWriter, r *http.Request, _ url.Values) 
 }
 
 // manyMessages validates all lines of a body and returns a message for each upload of each line.
-func (a *api) manyMessages(body []byte) (all []bodyMessage, err error) {
+func (a *api) manyMessages(body []byte, share *bodyShare) (all []bodyMessage, err error) {
 	now, bytes := time.Now(), 0
 	for line, data := range nonBlankLines(body) {
 		at := bodyMessage{line: line}
@@ -178,6 +182,9 @@ func (a *api) manyMessages(body []byte) (all []bodyMessage, err error) {
 					"the messages for all uploads together have more than %d bytes; send several requests",
 					maxManyBytes)), nil)
 			}
+			if err := share.takeMessage(m); err != nil {
+				return nil, m.refused(err, nil)
+			}
 			all = append(all, m)
 		}
 	}
@@ -199,6 +206,11 @@ func inMessage(err error) error {
 // decodeManyLine decodes a line of POST /v1/messages: its valid and different upload ids, at least one, and the
 // message, which is not validated.
 func decodeManyLine(data []byte) (ids []string, message []byte, err error) {
+	const usual, members = 64 << 10, 3
+	if len(data) > usual && strictjson.Len(data) > members { // they would take many times the bytes of the line
+		return nil, nil, newProblem(http.StatusBadRequest,
+			"the line has a member that is unknown or given twice; known are upload_id, upload_ids, message")
+	}
 	o, err := strictjson.Decode(data)
 	if err != nil {
 		return nil, nil, invalidLine(err)
@@ -236,14 +248,15 @@ func decodeID(field string, value []byte) ([]string, error) {
 
 // decodeIDs decodes an array of different ids, at least one.
 func decodeIDs(field string, value []byte) ([]string, error) {
+	if n := strictjson.Len(value); n > maxManyMessages {
+		return nil, invalidField(field, fmt.Sprintf("has %d ids, at most %d are allowed", n, maxManyMessages))
+	}
 	ids, err := strictjson.Strings(value)
 	switch {
 	case err != nil:
 		return nil, invalidField(field, err.Error())
 	case len(ids) == 0:
 		return nil, invalidField(field, "must not be empty")
-	case len(ids) > maxManyMessages:
-		return nil, invalidField(field, fmt.Sprintf("has %d ids, at most %d are allowed", len(ids), maxManyMessages))
 	}
 	seen := make(map[string]struct{}, len(ids))
 	for _, id := range ids {

@@ -52,6 +52,7 @@ func TestAPI_RefusesBodies(t *testing.T) {
 		{"other upload", "", `{"action":"upload_failed","error_message":"","upload_id":"up-2"}`, 400, "upload_id", 0,
 			"must be the id of the upload"},
 		{"large message", "", large, 400, "", 0, "the message has 1027 bytes, at most 1000 are allowed"},
+		{"large before it is decoded", "", "{" + strings.Repeat(" ", 999) + "x", 400, "", 0, "the message has 1001 bytes"},
 		{"large body", "", large + strings.Repeat(" ", 4000), 400, "", 0, "the body is too large, at most 4096 bytes"},
 		{"bad line", ndjson, note + "\n\n" + percent + "\n", 400, "payload.progress_percent", 3,
 			"line 3: payload.progress_percent must be a number from 0 to 100"},
@@ -103,6 +104,52 @@ func TestAPI_TakesMessagesUpToItsBounds(t *testing.T) {
 	lines := strings.Repeat(message+"\n", 100)
 	if w := a.call("POST", "/v1/uploads/up-1/messages", ndjson, lines); w.Code != 202 {
 		t.Errorf("%d bytes: %d %s", len(lines), w.Code, w.Body)
+	}
+}
+
+// A line of a few bytes takes many times as much memory, so the lines are bounded beside the bytes.
+func TestAPI_BoundsLines(t *testing.T) {
+	a := newAPITest(t, apiOptions{})
+	lines := strings.Repeat(note+"\n\n", maxManyMessages)
+	for _, path := range []string{"/v1/uploads/up-1/messages", "/v1/users/ann/messages"} {
+		w := a.call("POST", path, ndjson, lines+note)
+		a.wantProblem(w, 400, "", 2*maxManyMessages+1, "more than 10000 messages; send several requests")
+	}
+	a.wantNothingPublished()
+	a.want(a.call("POST", "/v1/uploads/up-1/messages", ndjson, lines), 202,
+		`{"accepted":10000,"epoch":"EPOCH","offset":10000}`)
+	a.want(a.call("POST", "/v1/users/ann/messages", ndjson, lines), 202, `{"queued":0,"conflated":0,"dropped":0}`)
+}
+
+// The bodies of all requests are bounded together, with their messages, and none of a request is left in the account.
+func TestAPI_BoundsBodiesTogether(t *testing.T) {
+	for _, path := range []string{"/v1/uploads/up-1/messages", "/v1/users/ann/messages", "/v1/messages"} {
+		body := strings.Repeat(note+"\n", 10)
+		if path == "/v1/messages" {
+			body = strings.Repeat(manyLine("up-1", note)+"\n", 10)
+		}
+		a := newAPITest(t, apiOptions{})
+		others := a.api.bodies.share()
+		for _, test := range []struct {
+			left, line int
+		}{{0, 0}, {len(body) - 1, 0}, {len(body), 1}, {len(body) + 9*messageOverhead, 9}} {
+			if err := others.take(int(a.api.bodies.limit-a.api.bodies.used.Load()) - test.left); err != nil {
+				t.Fatal(err)
+			}
+			w := a.call("POST", path, ndjson, body)
+			a.wantProblem(w, 503, "", test.line, "take too much memory")
+			if w.Header().Get("Retry-After") == "" {
+				t.Error("there is no Retry-After")
+			}
+			a.wantNothingPublished()
+		}
+		others.release()
+		if w := a.call("POST", path, ndjson, body); w.Code != 202 {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
+		if used := a.api.bodies.used.Load(); used != 0 {
+			t.Errorf("%s: %d bytes are left in the account", path, used)
+		}
 	}
 }
 

@@ -56,6 +56,9 @@ func FuzzDecode(f *testing.F) {
 		if wantErr != nil || want == nil {
 			t.Fatalf("%q: decoded, but for encoding/json it is wrong: %v", text, wantErr)
 		}
+		if n := Len([]byte(text)); n != len(o) {
+			t.Fatalf("%q: Len is %d, want %d", text, n, len(o))
+		}
 		got := map[string]json.RawMessage{}
 		for _, m := range o {
 			got[m.Name] = m.Value

@@ -146,3 +146,14 @@ func BenchmarkWalk(b *testing.B) {
 		}
 	})
 }
+
+func TestLen(t *testing.T) {
+	for text, want := range map[string]int{
+		``: 0, `1`: 0, `"a,b"`: 0, `null`: 0, `{}`: 0, `[]`: 0, ` [ ] `: 0, `[1]`: 1, `["]",[1,2],{"a":[3,4]}]`: 3,
+		` { "a" : 1 , "a" : {"b":2,"c":3} , "}" : [] } `: 3, `[1,2`: 2, `[1,,2]`: 1, `{"a":1,"b"`: 1, `{"a"`: 0, `[`: 0, `{`: 0,
+	} {
+		if got := Len([]byte(text)); got != want {
+			t.Errorf("%s: got %d, want %d", text, got, want)
+		}
+	}
+}
