@@ -54,26 +54,29 @@ func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.counters.eventStreams.Add(1)
-	opened := false
-	defer func() { // also after a panic of a hook, which net/http recovers
-		if !opened {
+	var conn eventsConn
+	listed := false
+	defer func() { // also after a panic of a hook or a middleware, which net/http recovers
+		if !listed {
 			s.counters.eventStreams.Add(-1)
-			s.release(request.peer)
+			s.abandon(conn, request.peer)
 		}
 	}()
 	if problem := s.decideEvents(r, request); problem != nil {
 		s.refuseEvents(w, r, &s.counters.refusedIdentity, problem)
 		return
 	}
-	conn, err := s.eventsConn(w, r)
-	if err != nil {
+	var err error
+	if conn, err = s.eventsConn(w, r); err != nil {
 		s.hijackFailed(w, err)
 		writeProblem(w, r, s.opt.Logger, newProblem(http.StatusInternalServerError,
 			"this connection cannot carry a stream: a middleware hides http.Hijacker and http.Flusher"))
 		return
 	}
-	opened = true
-	s.openEvents(conn, request)
+	c := newEventsClient(s, conn, request)
+	s.keepalive.add(c)
+	listed = true
+	s.openEvents(conn, c, request)
 }
 
 // refuseEvents answers a request for a stream that is not granted, and counts it under its cause.

@@ -21,11 +21,17 @@ import (
 	"github.com/shoal-go/shoal/manager"
 )
 
-// openEvents opens the stream of an admitted request. With HTTP/1.1 it takes over the connection, otherwise it blocks
-// until the stream has ended.
-func (s *Server) openEvents(conn eventsConn, request *eventsRequest) {
-	c := newEventsClient(s, conn, request)
-	s.keepalive.add(c)
+// openEvents opens the stream of a request. Where the connection is that of a response it blocks until the stream has
+// ended.
+func (s *Server) openEvents(conn eventsConn, c *Client, request *eventsRequest) {
+	defer conn.wait(c)
+	answered := false
+	defer func() {
+		if !answered { // a hook has ended the goroutine, or the response writer of a middleware has panicked
+			c.Abort()
+			c.out.Reject(rawFrame(nil))
+		}
+	}()
 	if s.draining.Load() { // Drain sets the flag before it lists the connections, so one of the two closes c
 		c.Close(manager.ServerReloading)
 	}
@@ -40,7 +46,7 @@ func (s *Server) openEvents(conn eventsConn, request *eventsRequest) {
 		body := encodeJSON(problem)
 		c.out.Reject(rawFrame(append(conn.head(problem.Status, problem.headerOf(body)), body...)))
 	}
-	conn.wait(c)
+	answered = true
 }
 
 // eventsHeader are the header fields of a stream. They keep proxies from buffering, storing and compressing it.
@@ -146,7 +152,7 @@ func (s *Server) eventsConn(w http.ResponseWriter, r *http.Request) (eventsConn,
 	if r.ProtoMajor != 1 {
 		return newResponseConn(w, r, control), nil
 	}
-	conn, _, err := control.Hijack()
+	conn, _, err := hijack(w)
 	if err == nil {
 		return &hijackedConn{conn, w.Header()}, nil
 	}
@@ -298,12 +304,14 @@ func (c *Client) watch() {
 		return
 	}
 	c.server.readers.running.Go(func() {
+		defer c.end() // also after a panic of the connection
 		if !registered {
-			if _, err := io.CopyN(io.Discard, c.conn(), maxEventsInput); err == nil {
-				c.Close(manager.TooManyMessages)
-			}
+			c.guard(func() {
+				if _, err := io.CopyN(io.Discard, c.conn(), maxEventsInput); err == nil {
+					c.Close(manager.TooManyMessages)
+				}
+			})
 		}
-		c.end()
 	})
 }
 

@@ -1,8 +1,10 @@
 package server
 
 import (
+	"bufio"
 	"crypto/sha1" //nolint:gosec // RFC 6455 wants it
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -74,20 +76,17 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, refused.count, refused.status, refused.problem)
 		return
 	}
-	c, early, err := s.accept(w, r)
+	c, early, err := s.accept(w, r, peer)
 	if err != nil {
 		s.opt.Logger.Debug("upgrade failed", "remote", peer, "error", err)
-		s.release(peer)
 		return
 	}
-	c.peer = peer
-	s.keepalive.add(c)
+	defer c.start(early)   // also after a hook has ended the goroutine
 	if s.draining.Load() { // Drain sets the flag before it lists the connections, so one of the two closes c
 		c.Close(manager.ServerReloading)
 	}
 	token := bearer(r)
 	c.guard(func() { c.begin(id, since, token) })
-	c.start(early)
 }
 
 // refuse answers a request for a WebSocket that is not granted, and counts it under its cause.
@@ -104,11 +103,19 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, count *atomic.Ui
 // retryAfter is the Retry-After header of a 503, in seconds.
 const retryAfter = "5"
 
-// accept hijacks the connection of a request and answers the handshake. early holds bytes that the HTTP server has
+// accept hijacks the connection of an admitted request, answers the handshake and lists the client. Otherwise, also
+// after a panic of a middleware, it closes the connection and releases it. early holds bytes that the HTTP server has
 // read ahead.
-func (s *Server) accept(w http.ResponseWriter, r *http.Request) (c *Client, early []byte, err error) {
-	conn, rw, err := http.NewResponseController(w).Hijack()
-	if err != nil {
+func (s *Server) accept(w http.ResponseWriter, r *http.Request, peer netip.Addr) (c *Client, early []byte, err error) {
+	var conn net.Conn
+	var buffer *bufio.ReadWriter
+	listed := false
+	defer func() {
+		if !listed {
+			s.abandon(conn, peer)
+		}
+	}()
+	if conn, buffer, err = hijack(w); err != nil {
 		s.hijackFailed(w, err)
 		http.Error(w, "this connection cannot become a WebSocket: a middleware hides http.Hijacker",
 			http.StatusInternalServerError)
@@ -116,14 +123,40 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) (c *Client, earl
 	}
 	v1 := offersV1(r.Header)
 	if err := s.switchProtocols(conn, r, v1); err != nil {
-		_ = conn.Close()
 		return nil, nil, err
 	}
-	if n := rw.Reader.Buffered(); n > 0 {
-		early = make([]byte, n)
-		_, _ = rw.Reader.Read(early) // buffered, so it cannot fail
+	if buffer != nil && buffer.Reader != nil { // a middleware may return none
+		early = make([]byte, buffer.Reader.Buffered())
+		_, _ = buffer.Reader.Read(early) // buffered, so it cannot fail
 	}
-	return newClient(s, conn, v1), early, nil
+	c = newClient(s, conn, v1)
+	c.peer = peer
+	s.keepalive.add(c)
+	listed = true
+	return c, early, nil
+}
+
+// errNoConnection is the error of a hijacker that returns nothing.
+var errNoConnection = errors.New("server: the hijacker has returned no connection")
+
+// hijack takes over the connection of a request.
+func hijack(w http.ResponseWriter) (net.Conn, *bufio.ReadWriter, error) {
+	conn, buffer, err := http.NewResponseController(w).Hijack()
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case conn == nil:
+		return nil, nil, errNoConnection
+	}
+	return conn, buffer, nil
+}
+
+// abandon releases an admitted connection that has no client, and closes it if it was taken over.
+func (s *Server) abandon(conn net.Conn, peer netip.Addr) {
+	s.release(peer)
+	if conn != nil {
+		_ = conn.Close()
+	}
 }
 
 // hijackFailed counts and logs a connection that cannot be taken over.
