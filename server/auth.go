@@ -14,7 +14,7 @@ import (
 
 // identify calls Options.Identify for an upgrade. A status other than 0 refuses it, with the problem as the answer.
 func (s *Server) identify(r *http.Request) (id Identity, status int, problem string) {
-	ctx, cancel := context.WithTimeout(r.Context(), s.opt.HookTimeout)
+	ctx, cancel := s.hookContext(r)
 	defer cancel()
 	defer s.requestHooks.run("Identify")()
 	id, err := s.opt.Identify(r.WithContext(ctx))
@@ -25,7 +25,9 @@ func (s *Server) identify(r *http.Request) (id Identity, status int, problem str
 	case errors.Is(err, ErrForbidden):
 		return id, http.StatusForbidden, "not allowed"
 	case err != nil:
-		s.logs.identify.Log(s.opt.Logger, slog.LevelWarn, "Identify failed", "remote", s.peer(r), "error", err)
+		if s.awaits(r) {
+			s.logs.identify.Log(s.opt.Logger, slog.LevelWarn, "Identify failed", "remote", s.peer(r), "error", err)
+		}
 		return id, http.StatusServiceUnavailable, "identification is not possible now, try again later"
 	}
 	if err := manager.CheckID("user_id", id.UserID); err != nil {

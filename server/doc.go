@@ -21,9 +21,10 @@
 // Hooks of different connections run concurrently. A panic is logged and counted, and closes its connection with 1011.
 //
 // No lock is held during a hook: it may call any method of the client, the server and the manager. Each has a context
-// that ends with the connection (Client.Context for hooks without one), with the server and, where a client waits for
-// the answer, after Options.HookTimeout. Server.Close waits for running hooks until its own context ends, then names
-// them in its error; called from a hook it therefore lasts until its context ends.
+// that ends with the connection or, for Identify and AuthorizeAPI, with the request (Client.Context for hooks without
+// one), with the server and, where a client waits for the answer, after Options.HookTimeout. Ready has none.
+// Server.Close waits for running hooks until its own context ends, then names them in its error; called from a hook it
+// therefore lasts until its context ends. What a request's hook allows after the end of the server is refused with 503.
 //
 // # Map
 //

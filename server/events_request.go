@@ -111,9 +111,8 @@ func isPreflight(r *http.Request) bool {
 // decideEvents sets the identity of a request and the uploads that it may follow, or returns the problem. Uploads that
 // the user may not follow are left out if there are others.
 func (s *Server) decideEvents(r *http.Request, request *eventsRequest) *apiProblem {
-	ctx, cancel := context.WithTimeout(r.Context(), s.opt.HookTimeout)
+	ctx, cancel := s.hookContext(r)
 	defer cancel()
-	defer context.AfterFunc(s.ctx, cancel)()
 	var problem *apiProblem
 	request.identified = s.manager.Moment()
 	if request.identity, problem = s.identifyEvents(ctx, r, request.token); problem != nil {
@@ -137,15 +136,18 @@ func (s *Server) decideEvents(r *http.Request, request *eventsRequest) *apiProbl
 			s.forbidden(request.identity.UserID, uploadID, transportEvents)
 			request.forbidden = append(request.forbidden, uploadID)
 		default:
-			if r.Context().Err() == nil { // the client has not left
+			if s.awaits(r) {
 				s.authorizeFailed(request.identity.UserID, err)
 			}
 			return unavailable("authorization is not possible now, try again later")
 		}
 	}
 	request.uploads = allowed
-	if len(allowed) == 0 {
+	switch {
+	case len(allowed) == 0:
 		return newProblem(http.StatusForbidden, "you may not follow any upload of this stream")
+	case s.ctx.Err() != nil:
+		return shuttingDown()
 	}
 	return nil
 }
@@ -177,7 +179,7 @@ func (s *Server) identifyEvents(ctx context.Context, r *http.Request, token stri
 		problem := unauthorized(bearerChallenge+`, error="invalid_token"`, refused.Message)
 		problem.Code = refused.code()
 		return id, problem
-	case r.Context().Err() == nil:
+	case s.awaits(r):
 		s.authenticateFailed(err)
 	}
 	return id, unavailable("authentication is not possible now, try again later")

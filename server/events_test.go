@@ -477,32 +477,6 @@ func TestEvents_SlowConsumer(t *testing.T) {
 	})
 }
 
-// Close names a hook that runs for a request.
-func TestEvents_CloseNamesHook(t *testing.T) {
-	entered, block := make(chan struct{}), make(chan struct{})
-	n := start(t, func(_ *manager.Options, o *server.Options) {
-		o.Authenticate = func(context.Context, string) (server.Identity, error) {
-			close(entered)
-			<-block
-			return server.Identity{}, server.ErrForbidden
-		}
-	})
-	go func() {
-		transport := &http.Transport{DialContext: n.dial, DisableKeepAlives: true}
-		req, _ := http.NewRequest(http.MethodGet, "http://"+n.host+"/events/uploads/a?access_token=x", nil)
-		if resp, err := transport.RoundTrip(req); err == nil {
-			_ = resp.Body.Close()
-		}
-	}()
-	<-entered
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-	defer cancel()
-	if err := n.server.Close(ctx); err == nil || !strings.Contains(err.Error(), "the hook Authenticate has not returned") {
-		t.Errorf("Close: %v, want the name of the hook", err)
-	}
-	close(block)
-}
-
 // No token is logged, at any level.
 func TestEvents_TokensAreNotLogged(t *testing.T) {
 	var log lockedBuffer

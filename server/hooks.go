@@ -151,10 +151,24 @@ func (c *Client) runHook(name string, cancel context.CancelFunc, hook func()) {
 	hook()
 }
 
-// requestHooks counts the running hooks of requests that have no connection yet. The zero value is ready for use.
+// hookContext returns a context for the hooks of a request that have no connection yet: it ends with the request, with
+// the server and after Options.HookTimeout.
+func (s *Server) hookContext(r *http.Request) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(r.Context(), s.opt.HookTimeout)
+	stop := context.AfterFunc(s.ctx, cancel)
+	return ctx, func() { stop(); cancel() }
+}
+
+// awaits reports whether the answer to a request is awaited: the client has not left, and the server is not closed.
+// Otherwise these have ended the hook, whose error is none of the operator's concern.
+func (s *Server) awaits(r *http.Request) bool { return r.Context().Err() == nil && s.ctx.Err() == nil }
+
+// requestHooks counts the running hooks that belong to no connection. The zero value is ready for use.
 type requestHooks struct {
-	mu      sync.Mutex // protects running
+	mu      sync.Mutex // protects the fields below
 	running map[string]int
+	// idle is closed when no hook runs; nil: nobody waits for that.
+	idle chan struct{}
 }
 
 // run notes that a hook runs until done is called.
@@ -172,6 +186,25 @@ func (h *requestHooks) add(name string, n int) {
 	if h.running[name] += n; h.running[name] == 0 {
 		delete(h.running, name)
 	}
+	if len(h.running) == 0 && h.idle != nil {
+		close(h.idle)
+		h.idle = nil
+	}
+}
+
+// ended returns a channel that is closed as soon as no hook runs.
+func (h *requestHooks) ended() <-chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.idle == nil {
+		h.idle = make(chan struct{})
+	}
+	idle := h.idle
+	if len(h.running) == 0 {
+		close(h.idle)
+		h.idle = nil
+	}
+	return idle
 }
 
 // counts returns the number of running hooks by name.

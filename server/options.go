@@ -35,7 +35,7 @@ type Options struct {
 	// Identify replaces the authentication of the protocol: it returns the owner of a connection by the request of the
 	// upgrade or of the event stream, for example by a cookie. A *TokenError or http.ErrNoCookie refuses it with 401,
 	// ErrForbidden with 403; any other error means that it cannot be decided now: it is logged and answered with 503. The
-	// request's context ends with the request and after HookTimeout.
+	// request's context ends with the request, with the server and after HookTimeout.
 	Identify func(*http.Request) (Identity, error)
 
 	// Ready is a further condition of /readyz, for example Verifier.Ready of jwtauth: an error makes it answer 503 with
@@ -67,7 +67,7 @@ type Options struct {
 	APIKeys []string
 	// AuthorizeAPI, in place of APIKeys, decides whether a request may use the HTTP API: nil if so, ErrForbidden for 403,
 	// a *TokenError for 401. Any other error means that it cannot be decided now: it is logged and answered with 503. The
-	// request's context ends with the request and after HookTimeout; its body must not be read.
+	// request's context ends with the request, with the server and after HookTimeout; its body must not be read.
 	AuthorizeAPI func(*http.Request) error
 
 	// PathPrefix stands in front of every public path, for a reverse proxy that passes paths on unchanged: with "/shoal"
@@ -113,8 +113,9 @@ type Options struct {
 
 	// AuthTimeout is how long a client may take for its first message. 0: 5 s.
 	AuthTimeout time.Duration
-	// HookTimeout bounds the context of each call of Authenticate and Identify, and of all calls of Authorize on behalf
-	// of one message. 0: 10 s; negative: no bound, they end with the connection.
+	// HookTimeout bounds the context of each call of Authenticate, Identify and AuthorizeAPI, and of all calls of
+	// Authorize on behalf of one message. 0: 10 s; negative: no bound, they end with the connection or the request, and
+	// with the server.
 	HookTimeout time.Duration
 	// TokenExpiry decides whether a connection ends with its token. Zero: ExpiryEnforced.
 	TokenExpiry TokenExpiry

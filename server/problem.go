@@ -94,7 +94,7 @@ func problemOf(err error) *apiProblem {
 		p.Field = keyHeader
 		return p
 	case errors.Is(err, manager.ErrClosed):
-		return unavailable("the server is shutting down")
+		return shuttingDown()
 	case errors.Is(err, manager.ErrUnknownUpload):
 		return newProblem(http.StatusNotFound, "unknown upload")
 	case errors.As(err, &missing):
@@ -116,6 +116,9 @@ func unavailable(detail string) *apiProblem {
 	p.header.Set("Retry-After", "1")
 	return p
 }
+
+// shuttingDown is the problem of a request that comes too late for this server.
+func shuttingDown() *apiProblem { return unavailable("the server is shutting down") }
 
 // writeProblem answers a request with an error, and logs an error whose cause the caller does not get.
 func writeProblem(w http.ResponseWriter, r *http.Request, log *slog.Logger, err error) {

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -160,11 +159,14 @@ func (s *Server) newAPI() *api {
 
 // authorizeAPI calls Options.AuthorizeAPI. Its error is a problem that the caller may see.
 func (s *Server) authorizeAPI(r *http.Request) error {
-	ctx, cancel := context.WithTimeout(r.Context(), s.opt.HookTimeout)
+	ctx, cancel := s.hookContext(r)
 	defer cancel()
+	defer s.requestHooks.run("AuthorizeAPI")()
 	err := s.opt.AuthorizeAPI(r.WithContext(ctx))
 	var refused *TokenError
 	switch {
+	case s.ctx.Err() != nil:
+		return shuttingDown()
 	case err == nil:
 		return nil
 	case errors.As(err, &refused):
@@ -172,6 +174,8 @@ func (s *Server) authorizeAPI(r *http.Request) error {
 	case errors.Is(err, ErrForbidden):
 		return newProblem(http.StatusForbidden, "this caller may not use the API")
 	}
-	s.logs.authorizeAPI.Log(s.opt.Logger, slog.LevelWarn, "AuthorizeAPI failed", "remote", s.peer(r), "error", err)
+	if s.awaits(r) {
+		s.logs.authorizeAPI.Log(s.opt.Logger, slog.LevelWarn, "AuthorizeAPI failed", "remote", s.peer(r), "error", err)
+	}
 	return unavailable("authorization is not possible now; try again")
 }

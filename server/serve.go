@@ -144,6 +144,7 @@ func (s *Server) Ready() error {
 	if err := s.manager.Ready(); err != nil || s.opt.Ready == nil {
 		return err
 	}
+	defer s.requestHooks.run("Ready")()
 	return s.opt.Ready()
 }
 

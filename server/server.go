@@ -29,7 +29,7 @@ type Server struct {
 	poller    poller
 	api       *api
 	counters  counters
-	// requestHooks are the hooks that run for requests.
+	// requestHooks are the running hooks that belong to no connection.
 	requestHooks requestHooks
 	closings     closings
 	logs         sampledLogs
@@ -184,20 +184,27 @@ func (s *Server) Close(ctx context.Context) error {
 		s.readers.close()
 		s.poller.close()
 	}()
-	select {
-	case <-ended:
-	case <-ctx.Done():
-		select {
-		case <-ended:
-		default:
-			err = errors.Join(err, s.running(ctx.Err()))
-		}
-	}
+	left := s.await(ctx, ended)
 	s.listeners.close(ctx)
-	if len(s.requestHooks.counts()) > 0 && err == nil {
-		err = s.running(ctx.Err())
+	if left == nil {
+		left = s.await(ctx, s.requestHooks.ended())
 	}
-	return err
+	return errors.Join(err, left)
+}
+
+// await blocks until done is closed, at most until ctx ends. The error then names the hooks that are running.
+func (s *Server) await(ctx context.Context, done <-chan struct{}) error {
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+	}
+	select {
+	case <-done:
+		return nil
+	default:
+		return s.running(ctx.Err())
+	}
 }
 
 // running returns an error that names the hooks that are running.

@@ -18,93 +18,78 @@ import (
 	"github.com/shoal-go/shoal/server"
 )
 
-// Close returns with its context when a hook blocks, and names the hook.
-func TestServer_CloseNamesHookThatBlocks(t *testing.T) {
-	for name, set := range map[string]func(*server.Options, func()){
-		"OnConnect": func(o *server.Options, hook func()) { o.OnConnect = func(*server.Client) { hook() } },
-		"OnDisconnect": func(o *server.Options, hook func()) {
-			o.OnDisconnect = func(*server.Client, manager.CloseReason) { hook() }
-		},
-		"OnMessage": func(o *server.Options, hook func()) {
-			o.OnMessage = func(*server.Client, server.Incoming) bool { hook(); return true }
-		},
-		"OnSubscribe": func(o *server.Options, hook func()) {
-			o.OnSubscribe = func(*server.Client, server.Subscription) { hook() }
-		},
-		"OnUnsubscribe": func(o *server.Options, hook func()) {
-			o.OnUnsubscribe = func(*server.Client, server.Subscription) { hook() }
-		},
-		"Authenticate": func(o *server.Options, hook func()) {
-			var calls atomic.Int32
-			o.Authenticate = func(context.Context, string) (server.Identity, error) {
-				if calls.Add(1) == 2 {
-					hook()
-				}
-				return server.Identity{UserID: "ann"}, nil
-			}
-		},
-		"Authorize": func(o *server.Options, hook func()) {
-			o.Authorize = func(context.Context, server.Identity, string) error { hook(); return nil }
-		},
+// A request whose AuthorizeAPI outlasts the server publishes nothing, and a stream whose Authorize does is refused. The
+// handler belongs to a server of the embedder's, which goes on.
+func TestServer_RequestsThatOutlastClose(t *testing.T) {
+	for request, set := range map[*http.Request]func(*server.Options, func(context.Context) error){
+		httptest.NewRequest(http.MethodPost, "/v1/uploads/a/messages", strings.NewReader(note)): setAuthorizeAPI,
+		httptest.NewRequest(http.MethodGet, "/events/uploads/a?access_token=ann", http.NoBody):  setAuthorize,
 	} {
-		t.Run(name, func(t *testing.T) {
-			entered, block := make(chan struct{}), make(chan struct{})
-			n := start(t, func(_ *manager.Options, o *server.Options) {
-				set(o, func() { close(entered); <-block })
-				o.CloseTimeout = 50 * time.Millisecond
-			})
-			c := n.login("ann")
-			switch name {
-			case "Authenticate":
-				c.send(`{"type":"auth","token":"ann"}`)
-			case "Authorize", "OnSubscribe", "OnUnsubscribe":
-				c.send(`{"action":"subscribe_upload","upload_id":"a"}`)
-			default:
-				c.send(`{"action":"mine"}`)
-			}
-			if name == "OnUnsubscribe" {
-				waitFor(t, func() bool { return len(n.manager.UploadSubscriberIDs("a")) == 1 })
-			}
-			if name == "OnDisconnect" || name == "OnUnsubscribe" {
-				_ = c.conn.CloseNow()
-			}
-			<-entered
-			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-			defer cancel()
-			err := n.server.Close(ctx)
-			if err == nil || !strings.Contains(err.Error(), "the hook "+name+" has not returned") ||
-				!errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("Close: %v, want the name of the hook", err)
-			}
-			close(block)
+		entered, release := make(chan struct{}), make(chan struct{})
+		n := start(t, func(_ *manager.Options, o *server.Options) {
+			set(o, func(context.Context) error { close(entered); <-release; return nil })
 		})
+		w := httptest.NewRecorder()
+		served := make(chan struct{})
+		go func() {
+			defer close(served)
+			n.server.Handler().ServeHTTP(w, request)
+		}()
+		<-entered
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := n.server.Close(ctx); err == nil {
+			t.Errorf("%s: Close returned no error while the hook was running", request.URL)
+		}
+		close(release)
+		<-served
+		if w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), "shutting down") {
+			t.Errorf("%s is answered with %d: %s", request.URL, w.Code, w.Body)
+		}
+		if _, at, err := n.manager.Newest(t.Context(), "a"); !errors.Is(err, manager.ErrUnknownUpload) {
+			t.Errorf("%s: published up to %d, %v; want nothing", request.URL, at.Offset, err)
+		}
 	}
 }
 
-// Close returns with its context while Identify blocks, which has no connection yet, and names it.
-func TestServer_CloseNamesIdentify(t *testing.T) {
-	entered, block := make(chan struct{}), make(chan struct{})
-	n := start(t, func(_ *manager.Options, o *server.Options) {
-		o.Identify = func(*http.Request) (server.Identity, error) {
-			close(entered)
-			<-block
-			return server.Identity{}, server.ErrForbidden
+// A hook that its client has ended by leaving, or the server by its end, is no failure to be logged.
+func TestHooks_EndedIsNotFailed(t *testing.T) {
+	for name, set := range map[string]func(*server.Options, func(context.Context) error){
+		"Identify": setIdentify, "AuthorizeAPI": setAuthorizeAPI, "Authenticate": setAuthenticate, "Authorize": setAuthorize,
+	} {
+		for _, how := range []string{"leave", "close"} {
+			t.Run(name+" "+how, func(t *testing.T) {
+				var log lockedBuffer
+				entered := make(chan struct{})
+				n := start(t, func(_ *manager.Options, o *server.Options) {
+					o.Logger = slog.New(slog.NewTextHandler(&log, nil))
+					set(o, func(ctx context.Context) error { close(entered); <-ctx.Done(); return ctx.Err() })
+				})
+				ctx, leave := context.WithCancel(t.Context())
+				target := "/events/uploads/a?access_token=blocked"
+				if name == "AuthorizeAPI" {
+					target = "/v1/stats"
+				}
+				served := make(chan struct{})
+				go func() {
+					defer close(served)
+					r := httptest.NewRequest(http.MethodGet, target, http.NoBody)
+					n.server.Handler().ServeHTTP(httptest.NewRecorder(), r.WithContext(ctx))
+				}()
+				<-entered
+				if how == "leave" {
+					leave()
+				} else if err := n.server.Close(n.patienceContext()); err != nil {
+					t.Error(err)
+				}
+				<-served
+				leave()
+				if text := log.String(); text != "" {
+					t.Errorf("logged %s", text)
+				}
+			})
 		}
-	})
-	dialed := make(chan struct{})
-	go func() {
-		defer close(dialed)
-		_, _, _ = n.tryOpen(nil)
-	}()
-	<-entered
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	if err := n.server.Close(ctx); err == nil || !strings.Contains(err.Error(), "the hook Identify") {
-		t.Errorf("Close: %v, want the name of the hook", err)
 	}
-	close(block)
-	<-dialed
-	waitFor(t, func() bool { return n.server.Close(context.Background()) == nil })
 }
 
 // Close may be called from a hook: it returns with its context.
