@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -148,12 +150,21 @@ func TestEvents_HiddenHijacker(t *testing.T) {
 	s.leave()
 	waitFor(t, func() bool { return m.server.Stats().Open == 0 })
 
-	m = mount(t, func(h http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(hiding{w}, r) })
-	}, plain)
-	p := m.events("ann", "/events/uploads/a").problem(http.StatusInternalServerError)
-	if got := m.server.Stats(); !strings.Contains(p.Detail, "middleware") || got.HijackFailed != 1 || got.Open != 0 {
-		t.Errorf("got %+v, %d failures and %d open connections", p, got.HijackFailed, got.Open)
+	for name, configure := range map[string]func(*httptest.Server){
+		"HTTP/1.1": plain, "HTTP/2": func(srv *httptest.Server) { srv.EnableHTTP2 = true; srv.StartTLS() },
+	} {
+		var log lockedBuffer
+		m = mount(t, func(h http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(hiding{w}, r) })
+		}, configure, func(_ *manager.Options, o *server.Options) { o.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+		p := m.events("ann", "/events/uploads/a").problem(http.StatusInternalServerError)
+		waitFor(t, func() bool { return m.server.Stats().Open == 0 })
+		if got := m.server.Stats(); !strings.Contains(p.Detail, "middleware") || got.HijackFailed != 1 {
+			t.Errorf("%s: got %+v and %d failures", name, p, got.HijackFailed)
+		}
+		if text := log.String(); !strings.Contains(text, "hiding") || !strings.Contains(text, "Unwrap") {
+			t.Errorf("%s: logged %s", name, text)
+		}
 	}
 }
 
@@ -169,6 +180,41 @@ func TestEvents_KeepsHeaderOfMiddleware(t *testing.T) {
 	h := m.events("ann", "/events/uploads/a").resp.Header
 	if h.Get("X-Request-Id") != "7" || h.Get("Cache-Control") != "no-store, no-transform" || h.Get("Date") == "" {
 		t.Errorf("the header is %v", h)
+	}
+}
+
+// Fields that describe a body of the middleware's, which a stream on its own connection bypasses, are not part of the
+// answer, whether it is a stream or a problem.
+func TestEvents_DropsHeaderOfBypassedBody(t *testing.T) {
+	m := mount(t, func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			for name, value := range map[string]string{
+				"Content-Encoding": "gzip", "Content-Length": "5", "Content-Range": "bytes 0-4/5", "Content-MD5": "AA==",
+				"Content-Digest": "sha-256=:AA==:", "Repr-Digest": "sha-256=:AA==:", "Digest": "sha-256=AA==",
+				"Transfer-Encoding": "gzip", "Trailer": "X-Sum", "ETag": `"5"`, "Accept-Ranges": "bytes",
+				"Last-Modified": "Tue, 15 Nov 1994 12:45:26 GMT", "Keep-Alive": "timeout=5", "Upgrade": "h2c",
+				"Vary": "Accept-Encoding",
+			} {
+				w.Header().Set(name, value)
+			}
+			h.ServeHTTP(w, r)
+		})
+	}, func(srv *httptest.Server) { srv.Start() }, func(o *manager.Options, _ *server.Options) { o.MaxConnectionsPerUser = 1 })
+	m.host = m.http.Listener.Addr().String()
+	for _, want := range [][]string{ // the user's second stream is one too many
+		{"HTTP/1.1 200 OK", "Cache-Control", "Connection", "Content-Type", "Date", "Vary", "X-Accel-Buffering"},
+		{"HTTP/1.1 429 Too Many Requests", "Cache-Control", "Connection", "Content-Length", "Content-Type", "Date", "Vary"},
+	} {
+		head := readUntil(t, m.dialEvents("ann", "1.1"), "\r\n\r\n")
+		var got []string
+		for line := range strings.SplitSeq(strings.TrimSpace(head), "\r\n") {
+			name, _, _ := strings.Cut(line, ": ")
+			got = append(got, name)
+		}
+		slices.Sort(got[1:])
+		if got = slices.Compact(got); !slices.Equal(got, want) || strings.Contains(head, "Content-Length: 5\r\n") {
+			t.Errorf("answered with\n%s\nwant %v", head, want)
+		}
 	}
 }
 

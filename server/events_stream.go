@@ -146,18 +146,18 @@ type eventsConn interface {
 }
 
 // eventsConn returns the connection of a request: the connection itself where it can be taken over, and else the stream
-// of its response, as with HTTP/2. It returns the error of the hijacker.
+// of its response, as with HTTP/2. It returns the error of the hijacker, or http.ErrNotSupported where the response
+// cannot be sent piece by piece.
 func (s *Server) eventsConn(w http.ResponseWriter, r *http.Request) (eventsConn, error) {
-	control := http.NewResponseController(w)
-	if r.ProtoMajor != 1 {
-		return newResponseConn(w, r, control), nil
-	}
-	conn, _, err := hijack(w)
-	if err == nil {
-		return &hijackedConn{conn, w.Header()}, nil
+	err := fmt.Errorf("the response writer cannot flush: %w", http.ErrNotSupported)
+	if r.ProtoMajor == 1 {
+		var conn net.Conn
+		if conn, _, err = hijack(w); err == nil {
+			return &hijackedConn{conn, w.Header()}, nil
+		}
 	}
 	if canFlush(w) {
-		return newResponseConn(w, r, control), nil
+		return newResponseConn(w, r), nil
 	}
 	return nil, err
 }
@@ -183,17 +183,25 @@ type hijackedConn struct {
 	header http.Header
 }
 
+// bypassedHeader are the fields of middleware that are not part of the response: they describe a body or a connection
+// that it does not use.
+var bypassedHeader = []string{
+	"Connection", "Date", "Keep-Alive", "Trailer", "Transfer-Encoding", "Upgrade",
+	"Accept-Ranges", "Content-Digest", "Content-Encoding", "Content-Length", "Content-Md5", "Content-Range", "Digest",
+	"Etag", "Last-Modified", "Repr-Digest",
+}
+
 func (h *hijackedConn) head(status int, header http.Header) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "HTTP/1.1 %d %s\r\nDate: %s\r\nConnection: close\r\n", status, http.StatusText(status),
 		time.Now().UTC().Format(http.TimeFormat))
 	all := h.header.Clone()
 	h.header = nil // for the garbage collector
+	for _, name := range bypassedHeader {
+		delete(all, name)
+	}
 	for name, values := range header {
 		all[name] = values
-	}
-	for _, name := range []string{"Connection", "Date", "Transfer-Encoding"} {
-		all.Del(name)
 	}
 	_ = all.Write(&b) // to memory
 	b.WriteString("\r\n")
@@ -214,14 +222,15 @@ type responseConn struct {
 	finish func()
 }
 
-func newResponseConn(w http.ResponseWriter, r *http.Request, control *http.ResponseController) *responseConn {
+func newResponseConn(w http.ResponseWriter, r *http.Request) *responseConn {
 	done := make(chan struct{})
 	return &responseConn{
-		w: w, request: r, control: control, done: done, finish: sync.OnceFunc(func() { close(done) }),
+		w: w, request: r, control: http.NewResponseController(w), done: done, finish: sync.OnceFunc(func() { close(done) }),
 	}
 }
 
 func (c *responseConn) head(status int, header http.Header) []byte {
+	c.w.Header().Del("Content-Length") // of a middleware, which does not know the body
 	for name, values := range header {
 		c.w.Header()[name] = values
 	}
