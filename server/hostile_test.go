@@ -128,7 +128,8 @@ func TestServer_CountsFragmentsAgainstRate(t *testing.T) {
 
 // The limit of a first message ends with it: a longer message may follow in the same segment as its last bytes.
 func TestServer_LimitOfFirstMessageEndsWithIt(t *testing.T) {
-	n := start(t, func(_ *manager.Options, o *server.Options) {
+	n := start(t, neverIdle, func(_ *manager.Options, o *server.Options) {
+		o.PingInterval = 24 * time.Hour // a ping must not come between
 		o.OnMessage = func(c *server.Client, m server.Incoming) bool {
 			c.SendText(fmt.Appendf(nil, "%d bytes", len(m.Data)))
 			return true
