@@ -292,7 +292,7 @@ type Observer struct {
 // Decision is the outcome of a hook that decides about a client.
 type Decision string
 
-// The decisions. Unavailable: the hook could not decide.
+// The decisions. Unavailable: the hook could not decide, or has panicked.
 const (
 	Allowed     Decision = "allowed"
 	Denied      Decision = "denied"
@@ -311,27 +311,31 @@ func decided(err error) Decision {
 	return Unavailable
 }
 
+// observe calls a hook and tells its decision and duration. A hook that does not return could not decide.
+func observe(to func(Decision, time.Duration), hook func() (Identity, error)) (id Identity, err error) {
+	begin, decision := time.Now(), Unavailable
+	defer func() { to(decision, time.Since(begin)) }()
+	id, err = hook()
+	decision = decided(err)
+	return id, err
+}
+
 // observeHooks has the Observer get the durations of the hooks.
 func (o *Options) observeHooks() {
 	if to, hook := o.Observer.Authenticated, o.Authenticate; to != nil && hook != nil {
-		o.Authenticate = func(ctx context.Context, token string) (id Identity, err error) {
-			begin := time.Now()
-			defer func() { to(decided(err), time.Since(begin)) }()
-			return hook(ctx, token)
+		o.Authenticate = func(ctx context.Context, token string) (Identity, error) {
+			return observe(to, func() (Identity, error) { return hook(ctx, token) })
 		}
 	}
 	if to, hook := o.Observer.Authenticated, o.Identify; to != nil && hook != nil {
-		o.Identify = func(r *http.Request) (id Identity, err error) {
-			begin := time.Now()
-			defer func() { to(decided(err), time.Since(begin)) }()
-			return hook(r)
+		o.Identify = func(r *http.Request) (Identity, error) {
+			return observe(to, func() (Identity, error) { return hook(r) })
 		}
 	}
 	if to, hook := o.Observer.Authorized, o.Authorize; to != nil && hook != nil {
-		o.Authorize = func(ctx context.Context, id Identity, uploadID string) (err error) {
-			begin := time.Now()
-			defer func() { to(decided(err), time.Since(begin)) }()
-			return hook(ctx, id, uploadID)
+		o.Authorize = func(ctx context.Context, id Identity, uploadID string) error {
+			_, err := observe(to, func() (Identity, error) { return id, hook(ctx, id, uploadID) })
+			return err
 		}
 	}
 }

@@ -1,8 +1,10 @@
 package server_test
 
 import (
+	"context"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/shoal-go/shoal/manager"
@@ -66,6 +68,48 @@ func TestObserver_GetsDecisionsAndWrites(t *testing.T) {
 	for name := range o.count {
 		if len(name) > 30 {
 			t.Error(name)
+		}
+	}
+}
+
+// A hook that panics has allowed nothing.
+func TestObserver_HookThatDoesNotReturnIsUnavailable(t *testing.T) {
+	for _, fail := range []func(){func() { panic("a hook with a bug") }} {
+		for name, c := range map[string]struct {
+			set  func(*server.Options, func(context.Context) error)
+			want string
+		}{
+			"Authenticate": {setAuthenticate, "authenticated unavailable"},
+			"Identify":     {setIdentify, "authenticated unavailable"},
+			"Authorize":    {setAuthorize, "authorized unavailable"},
+		} {
+			for how, test := range hookTests[name] {
+				t.Run(name+" "+how, func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						var o observations
+						n := startPiped(t, func(_ *manager.Options, so *server.Options) {
+							c.set(so, func(context.Context) error { fail(); return nil })
+							so.Observer, so.CloseTimeout = o.observer(), time.Second
+						})
+						test.call(n)
+						synctest.Wait()
+						allowed := 0
+						if how == "renewal" || name == "Authorize" {
+							allowed = 1 // the user was authenticated before
+						}
+						if o.get(c.want) == 0 || o.get("authorized allowed") != 0 || o.get("authenticated allowed") != allowed {
+							t.Errorf("observed %v, want %s", o.count, c.want)
+						}
+						if name == "Authorize" && len(n.manager.UploadSubscriberIDs("a")) != 0 {
+							t.Error("the user follows the upload")
+						}
+						<-time.After(time.Minute)
+						if open := n.server.Stats().Open; open != 0 {
+							t.Errorf("%d connections are open", open)
+						}
+					})
+				})
+			}
 		}
 	}
 }
