@@ -314,9 +314,7 @@ func (c *Client) reauthorize(id Identity) {
 		switch {
 		case errors.Is(err, ErrForbidden):
 			c.countForbidden(uploadID)
-			done := c.claims.because(ReasonForbidden, uploadID)
-			c.server.manager.UnsubscribeConn(id.UserID, c, uploadID)
-			done()
+			c.unsubscribeForbidden(id.UserID, uploadID)
 			if c.v1 {
 				c.out.Send(unsubscribedFrame(uploadID)) // Send drops messages of an upload that is not allowed
 			}
@@ -324,6 +322,12 @@ func (c *Client) reauthorize(id Identity) {
 			c.logAuthorizeError(err)
 		}
 	}
+}
+
+// unsubscribeForbidden ends a claim of the connection that its identity does not allow.
+func (c *Client) unsubscribeForbidden(userID, uploadID string) {
+	defer c.claims.because(ReasonForbidden, uploadID)()
+	c.server.manager.UnsubscribeConn(userID, c, uploadID)
 }
 
 // watchExpiryLocked sets the timer for the end of the token; c.mu is held.

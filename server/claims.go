@@ -131,9 +131,8 @@ func (q *claimQueue) next() (change claimChange, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if len(q.changes) == 0 {
-		q.hook, q.changes = "", nil
-		close(q.running)
-		q.running = nil
+		q.changes = nil
+		q.stopLocked()
 		return claimChange{}, false
 	}
 	change, q.changes = q.changes[0], q.changes[1:]
@@ -142,6 +141,19 @@ func (q *claimQueue) next() (change claimChange, ok bool) {
 		q.hook = "OnSubscribe"
 	}
 	return change, true
+}
+
+// stop ends the calling of the hooks. Changes that are left are for the next goroutine.
+func (q *claimQueue) stop() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.stopLocked()
+}
+
+func (q *claimQueue) stopLocked() {
+	q.hook = ""
+	close(q.running)
+	q.running = nil
 }
 
 // begin makes the caller the goroutine that calls the hooks, unless there is one or nothing to do.
@@ -178,6 +190,12 @@ func (c *Client) FlushClaims() {
 	if c.claims == nil || !c.claims.begin() {
 		return
 	}
+	done := false
+	defer func() {
+		if !done { // a hook has ended the goroutine
+			c.claims.stop()
+		}
+	}()
 	for change, ok := c.claims.next(); ok; change, ok = c.claims.next() {
 		hook := c.server.opt.OnUnsubscribe
 		if change.claimed {
@@ -188,6 +206,7 @@ func (c *Client) FlushClaims() {
 			c.heard.Store(int64(c.server.clock())) // see SilentFor
 		}
 	}
+	done = true
 }
 
 // drainClaims calls the hooks for the last changes, and blocks until a goroutine of the application that calls hooks
@@ -197,14 +216,21 @@ func (c *Client) drainClaims() {
 		return
 	}
 	c.claims.start()
-	for {
+	done := false
+	defer func() {
+		if !done { // a hook has ended the goroutine, and others may be due
+			c.drainClaims()
+		}
+	}()
+	for !done {
 		c.FlushClaims()
 		c.claims.mu.Lock()
 		running := c.claims.running
 		c.claims.mu.Unlock()
-		if running == nil {
-			return
+		if running != nil {
+			<-running
+			continue
 		}
-		<-running
+		done = true
 	}
 }

@@ -260,11 +260,16 @@ func (c *Client) at(s stage) bool {
 
 // end ends a connection whose input has ended. It blocks until the socket is closed.
 func (c *Client) end() {
+	defer c.remove() // also after a hook has ended the goroutine
 	c.endContexts()
 	c.leave()
+}
+
+// remove gives back all that the connection has, when its socket is closed.
+func (c *Client) remove() {
 	// Closing a socket with unread input resets it, and the reset could overtake the close frame, so the rest is
 	// discarded.
-	_, _ = io.Copy(io.Discard, c.conn())
+	c.guard(func() { _, _ = io.Copy(io.Discard, c.conn()) })
 	c.out.PeerGone()
 	<-c.out.Done()
 	c.server.poller.remove(c)
@@ -309,10 +314,12 @@ func (c *Client) leave() {
 		return
 	}
 	c.server.manager.Disconnect(user, c)
+	defer func() { // also after a hook has ended the goroutine
+		c.server.opt.Logger.LogAttrs(c.server.ctx, slog.LevelDebug, "disconnected",
+			slog.String("user", user), slog.Int("code", int(reason.Code)), slog.String("reason", reason.Text))
+		if entered && c.server.opt.OnDisconnect != nil {
+			c.guard(func() { c.runHook("OnDisconnect", nil, func() { c.server.opt.OnDisconnect(c, reason) }) })
+		}
+	}()
 	c.drainClaims()
-	c.server.opt.Logger.LogAttrs(c.server.ctx, slog.LevelDebug, "disconnected",
-		slog.String("user", user), slog.Int("code", int(reason.Code)), slog.String("reason", reason.Text))
-	if entered && c.server.opt.OnDisconnect != nil {
-		c.guard(func() { c.runHook("OnDisconnect", nil, func() { c.server.opt.OnDisconnect(c, reason) }) })
-	}
 }

@@ -19,6 +19,7 @@
 // each claim that is left, and OnDisconnect. Exceptions: a resume authorizes several uploads at a time, and
 // OnSubscribe and OnUnsubscribe for claims that the application changes are called by the goroutine that changes them.
 // Hooks of different connections run concurrently. A panic is logged and counted, and closes its connection with 1011.
+// So is a hook that ends its goroutine (runtime.Goexit), as a failing test does.
 //
 // No lock is held during a hook: it may call any method of the client, the server and the manager. Each has a context
 // that ends with the connection or, for Identify and AuthorizeAPI, with the request (Client.Context for hooks without

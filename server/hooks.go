@@ -248,14 +248,17 @@ func (c *Client) gone() bool {
 	return l.ended
 }
 
-// guard runs a handler of the client. A panic closes only this connection.
+// guard runs a handler of the client. A panic closes only this connection. So does a hook that ends the goroutine, but
+// the caller ends too.
 func (c *Client) guard(handle func()) {
+	returned := false
 	defer func() {
-		if problem := recover(); problem != nil {
-			c.panicked(problem)
+		if !returned {
+			c.panicked(recover())
 		}
 	}()
 	handle()
+	returned = true
 }
 
 // panicked closes a connection whose handling panicked.
@@ -264,11 +267,15 @@ func (c *Client) panicked(problem any) {
 	c.Close(manager.InternalError)
 }
 
-// panicked counts and logs a panic while a client was handled. Its value could hold bytes of the client, so it is
-// logged only if it is the runtime's.
+// panicked counts and logs a panic while a client was handled; its value is nil if a hook has ended its goroutine. It
+// could hold bytes of the client, so it is logged only if it is the runtime's.
 func (s *Server) panicked(problem any, userID string) {
 	s.counters.panics.Add(1)
-	attrs := []any{"user", userID, "type", fmt.Sprintf("%T", problem), "stack", string(debug.Stack())}
+	kind := "runtime.Goexit"
+	if problem != nil {
+		kind = fmt.Sprintf("%T", problem)
+	}
+	attrs := []any{"user", userID, "type", kind, "stack", string(debug.Stack())}
 	if err, ok := problem.(runtime.Error); ok {
 		attrs = append(attrs, "error", err.Error())
 	}

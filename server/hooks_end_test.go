@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"reflect"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -47,11 +49,11 @@ var hookTests = map[string]map[string]hookTest{
 	},
 	"AuthorizeAPI": {
 		"request":   {setAuthorizeAPI, func(n *node) { n.ask("GET /v1/stats HTTP/1.1\r\nHost: x\r\n") }},
-		"MayUseAPI": {setAuthorizeAPI, func(n *node) { go func() { _ = n.server.MayUseAPI(apiRequest()) }() }},
+		"MayUseAPI": {setAuthorizeAPI, func(n *node) { go func() { defer recovered(); _ = n.server.MayUseAPI(apiRequest()) }() }},
 	},
 	"Ready": {"": {func(o *server.Options, block func(context.Context) error) {
 		o.Ready = func() error { return block(nil) } //nolint:staticcheck // it has no context
-	}, func(n *node) { go func() { _ = n.server.Ready() }() }}},
+	}, func(n *node) { go func() { defer recovered(); _ = n.server.Ready() }() }}},
 	"OnConnect": {
 		"WebSocket": {setOnConnect, func(n *node) { n.login("ann").discard() }},
 		"stream":    {setOnConnect, func(n *node) { n.askStream("ann") }},
@@ -105,6 +107,9 @@ func setOnSubscribe(o *server.Options, block func(context.Context) error) {
 
 func apiRequest() *http.Request { return httptest.NewRequest(http.MethodGet, "/v1/stats", http.NoBody) }
 
+// recovered ends a panic of a hook that the test has called.
+func recovered() { _ = recover() }
+
 // ask sends a request and discards all that comes.
 func (n *node) ask(request string) {
 	n.t.Helper()
@@ -143,6 +148,7 @@ func (n *node) follow(uploadID string) {
 	synctest.Wait()
 	c := n.manager.UserConnections("ann")[0]
 	go func() {
+		defer recovered()
 		_ = n.manager.SubscribeConn(context.Background(), "ann", c, uploadID, manager.SubscribeOptions{})
 	}()
 }
@@ -222,4 +228,52 @@ func (h hookTest) start(t *testing.T, block func(context.Context) error) *node {
 	h.call(n)
 	<-entered
 	return n
+}
+
+// A hook that does not return, because it panics or ends its goroutine, ends its connection and nothing else: the
+// connection and the hook count no longer, and the server can be closed.
+func TestHooks_ThatDoNotReturnLeaveNothingBehind(t *testing.T) {
+	for fault, fail := range map[string]func(){"panic": func() { panic("a hook with a bug") }, "Goexit": runtime.Goexit} {
+		for name, calls := range hookTests {
+			for how, test := range calls {
+				t.Run(fault+" "+name+" "+how, func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						n := test.start(t, func(context.Context) error { fail(); return nil })
+						<-time.After(time.Minute)
+						if s := n.server.Stats(); s.OpenByTransport != (server.OpenByTransport{}) || s.Users != 0 {
+							t.Errorf("open are %+v of %d users", s.OpenByTransport, s.Users)
+						}
+						ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+						defer cancel()
+						if err := n.server.Close(ctx); err != nil {
+							t.Error(err)
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+// A hook that ends its goroutine, as t.FailNow does, keeps no other hook from being called.
+func TestHooks_GoexitKeepsTheirOrder(t *testing.T) {
+	var log hookLog
+	n := start(t, log.observe, func(_ *manager.Options, o *server.Options) {
+		subscribed, unsubscribed := o.OnSubscribe, o.OnUnsubscribe
+		o.OnSubscribe = func(c *server.Client, s server.Subscription) { subscribed(c, s); runtime.Goexit() }
+		o.OnUnsubscribe = func(c *server.Client, s server.Subscription) { unsubscribed(c, s); runtime.Goexit() }
+	})
+	c := n.login("ann", "shoal.v1")
+	c.send(`{"action":"resume","uploads":{"a":{"epoch":"e","offset":1},"b":{"epoch":"e","offset":1}}}`)
+	c.wantClose(manager.InternalError)
+	waitFor(t, func() bool { return n.server.Stats().Open == 0 })
+	calls := log.all()
+	if len(calls) == 6 {
+		slices.Sort(calls[3:5]) // the claims of a connection end in any order
+	}
+	if want := []string{"connect ann", "subscribe ann a client false", "subscribe ann b client false",
+		"unsubscribe ann a connection ended false", "unsubscribe ann b connection ended false", "disconnect ann 1011",
+	}; !slices.Equal(calls, want) {
+		t.Errorf("the hooks were called as %q, want %q", calls, want)
+	}
 }

@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -72,9 +73,9 @@ func TestObserver_GetsDecisionsAndWrites(t *testing.T) {
 	}
 }
 
-// A hook that panics has allowed nothing.
+// A hook that does not return, because it panics or ends its goroutine, has allowed nothing.
 func TestObserver_HookThatDoesNotReturnIsUnavailable(t *testing.T) {
-	for _, fail := range []func(){func() { panic("a hook with a bug") }} {
+	for _, fail := range []func(){func() { panic("a hook with a bug") }, runtime.Goexit} {
 		for name, c := range map[string]struct {
 			set  func(*server.Options, func(context.Context) error)
 			want string

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/shoal-go/shoal/internal/strictjson"
 	"github.com/shoal-go/shoal/manager"
@@ -33,9 +34,8 @@ func (c *Client) onSubscribe(message strictjson.Object) {
 		return
 	}
 	if err == nil {
-		done := c.claims.because(ReasonClient, uploadID)
+		defer c.claims.because(ReasonClient, uploadID)()
 		err = c.server.manager.SubscribeConn(c.server.ctx, c.identity.UserID, c, uploadID, opt)
-		done()
 	}
 	c.subscribeFailed(err, uploadID)
 }
@@ -45,9 +45,8 @@ func (c *Client) onUnsubscribe(message strictjson.Object) {
 	if !ok {
 		return
 	}
-	done := c.claims.because(ReasonClient, uploadID)
+	defer c.claims.because(ReasonClient, uploadID)()
 	c.server.manager.UnsubscribeConn(c.identity.UserID, c, uploadID)
-	done()
 	c.Send(unsubscribedFrame(uploadID))
 }
 
@@ -86,9 +85,8 @@ func (c *Client) onResume(message strictjson.Object) {
 	if len(beyond) > 0 {
 		c.subscribeFailed(manager.ErrTooManySubscriptions, beyond...)
 	}
-	done := c.claims.because(ReasonClient, allowed...)
+	defer c.claims.because(ReasonClient, allowed...)()
 	refused, err := c.server.manager.Resume(c.server.ctx, c.identity.UserID, c, positions)
-	done()
 	c.subscribeFailed(err)
 	for uploadID, err := range refused {
 		c.subscribeFailed(err, uploadID)
@@ -119,25 +117,21 @@ func (c *Client) authorize(id Identity, uploadIDs []string) map[string]error {
 // authorizeAll calls Authorize for uploads, some of them at a time, and returns the answers in their order. It calls
 // panicked with the value of a panic of the hook.
 func (s *Server) authorizeAll(ctx context.Context, id Identity, uploadIDs []string, panicked func(any)) []error {
-	answers := make([]error, len(uploadIDs))
+	answers := slices.Repeat([]error{errPanicked}, len(uploadIDs)) // a hook may end its worker
 	var workers sync.WaitGroup
-	next := make(chan int)
+	var next atomic.Int64
 	for range min(maxParallelAuthorize, len(uploadIDs)) {
 		workers.Go(func() {
-			for i := range next {
+			for i := next.Add(1) - 1; i < int64(len(uploadIDs)); i = next.Add(1) - 1 {
 				answers[i] = s.authorizeOne(ctx, id, uploadIDs[i], panicked)
 			}
 		})
 	}
-	for i := range uploadIDs {
-		next <- i
-	}
-	close(next)
 	workers.Wait()
 	return answers
 }
 
-// errPanicked is the answer of an Authorize that has panicked on a goroutine of its own.
+// errPanicked is the answer of an Authorize that has not returned on a goroutine of its own.
 var errPanicked = errors.New("server: Authorize panicked")
 
 // authorizeOne calls Authorize unless ctx has ended.
@@ -147,13 +141,16 @@ func (s *Server) authorizeOne(
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	returned := false
 	defer func() {
-		if problem := recover(); problem != nil {
-			panicked(problem)
+		if !returned {
+			panicked(recover())
 			err = errPanicked
 		}
 	}()
-	return s.opt.Authorize(ctx, id, uploadID)
+	err = s.opt.Authorize(ctx, id, uploadID)
+	returned = true
+	return err
 }
 
 // authorized returns the uploads that the client may follow, and answers the others.
