@@ -129,12 +129,15 @@ func (c *Client) TokenID() string {
 }
 
 // RemoteAddr returns the client's address: that of the other end of the connection, or with port 0 the one that a proxy
-// of Options.TrustedProxies names.
+// of Options.TrustedProxies names. It is a zero *net.TCPAddr where the connection has none.
 func (c *Client) RemoteAddr() net.Addr {
 	if c.server == nil { // a zero Client
 		return &net.TCPAddr{}
 	}
 	direct := c.conn().RemoteAddr()
+	if direct == nil { // the listener is the embedder's
+		direct = &net.TCPAddr{}
+	}
 	if c.peer.IsValid() && addrOf(direct.String()) != c.peer {
 		return net.TCPAddrFromAddrPort(netip.AddrPortFrom(c.peer, 0))
 	}

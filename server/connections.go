@@ -38,13 +38,16 @@ func (s *Server) UserConnections(userID string, limit int) (conns []ConnectionIn
 	if s.manager == nil {
 		return nil, 0
 	}
-	all := s.manager.UserConnections(userID)
-	for _, conn := range all {
-		if c, ok := conn.(*Client); ok && len(conns) < limit {
+	for _, conn := range s.manager.UserConnections(userID) {
+		c, ok := conn.(*Client)
+		if !ok || c.server != s { // of the embedder's, or of another server of the manager
+			continue
+		}
+		if total++; len(conns) < limit {
 			conns = append(conns, c.info())
 		}
 	}
-	return conns, len(all)
+	return conns, total
 }
 
 // SlowWalk finds the connections whose clients read slowest. It visits a bounded number of connections at a time, so

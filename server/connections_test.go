@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -86,6 +87,62 @@ func TestServer_UserConnections(t *testing.T) {
 	}
 	_ = second.conn.CloseNow()
 	waitFor(t, func() bool { _, total := n.server.UserConnections("ann", 1); return total == 1 })
+}
+
+// Connections of the embedder's own and of other servers of the manager are not those of a server.
+func TestServer_UserConnectionsAreItsOwn(t *testing.T) {
+	n := start(t)
+	other, err := server.New(server.Options{Manager: n.manager, Authenticate: tokens, Authorize: server.AuthorizeOpen})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = other.Close(n.patienceContext()) }()
+	if err := n.manager.Connect("ann", &recorder{}); err != nil {
+		t.Fatal(err)
+	}
+	n.login("ann")
+	if conns, total := n.server.UserConnections("ann", 5); len(conns) != 1 || total != 1 {
+		t.Errorf("%d of %d connections, want its own", len(conns), total)
+	}
+	if conns, total := other.UserConnections("ann", 5); len(conns) != 0 || total != 0 {
+		t.Errorf("the other server has %d of %d connections, want none", len(conns), total)
+	}
+}
+
+// nameless is a connection without an address.
+type nameless struct{ net.Conn }
+
+func (nameless) RemoteAddr() net.Addr { return nil }
+
+type namelessListener struct{ *pipeListener }
+
+func (l namelessListener) Accept() (net.Conn, error) {
+	conn, err := l.pipeListener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return nameless{conn}, nil
+}
+
+// A listener's connections need no address.
+func TestServer_ConnectionWithoutAddress(t *testing.T) {
+	ln := namelessListener{newPipeListener()}
+	addrs := make(chan string, 1)
+	n := startOn(t, ln, func(_ *manager.Options, o *server.Options) {
+		o.MaxConnectionsPerIP = 1
+		o.OnConnect = func(c *server.Client) { addrs <- c.RemoteAddr().String() }
+	})
+	n.dial, n.patience = ln.dial, patience
+	refused := n.open()
+	refused.send(`{"type":"auth","token":"bad"}`)
+	refused.wantClose(manager.InvalidToken)
+	n.login("ann")
+	if got := <-addrs; got != ":0" {
+		t.Errorf("the hook gets the address %q", got)
+	}
+	if conns, total := n.server.UserConnections("ann", 1); total != 1 || conns[0].Remote != ":0" {
+		t.Errorf("%d connections, %+v", total, conns)
+	}
 }
 
 func TestServer_MayUseAPI(t *testing.T) {
