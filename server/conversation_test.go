@@ -91,7 +91,7 @@ func play(t *testing.T, script string, subprotocols ...string) {
 }
 
 // startTLS runs a node behind TLS, with the certificate that net/http/httptest has for tests.
-func startTLS(t *testing.T, change ...func(*manager.Options, *server.Options)) *node {
+func startTLS(t testing.TB, change ...func(*manager.Options, *server.Options)) *node {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -241,14 +241,20 @@ func TestEvents_TLS(t *testing.T) {
 // dialEvents sends the request for a stream on a connection of its own.
 func (n *node) dialEvents(user, version string) net.Conn {
 	n.t.Helper()
+	return n.dialRequest(fmt.Sprintf("GET /events/uploads/a HTTP/%s\r\nHost: %s\r\nAuthorization: Bearer %s\r\n\r\n",
+		version, n.host, user))
+}
+
+// dialRequest sends a request on a connection of its own.
+func (n *node) dialRequest(request string) net.Conn {
+	n.t.Helper()
 	conn, err := n.dial(n.patienceContext(), "tcp", n.host)
 	if err != nil {
 		n.t.Fatal(err)
 	}
 	n.t.Cleanup(func() { _ = conn.Close() })
 	_ = conn.SetDeadline(time.Now().Add(patience))
-	if _, err := fmt.Fprintf(conn, "GET /events/uploads/a HTTP/%s\r\nHost: %s\r\nAuthorization: Bearer %s\r\n\r\n",
-		version, n.host, user); err != nil {
+	if _, err := io.WriteString(conn, request); err != nil {
 		n.t.Fatal(err)
 	}
 	return conn

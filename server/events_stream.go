@@ -24,6 +24,7 @@ import (
 // openEvents opens the stream of a request. Where the connection is that of a response it blocks until the stream has
 // ended.
 func (s *Server) openEvents(conn eventsConn, c *Client, request *eventsRequest) {
+	conn.watch(c)
 	defer conn.wait(c)
 	answered := false
 	defer func() {
@@ -141,7 +142,9 @@ type eventsConn interface {
 	net.Conn
 	// head sends the status and the header of the response, or returns the bytes that do so.
 	head(status int, header http.Header) []byte
-	// wait has the client end with its connection. It may block until then.
+	// watch has the contexts of the client's hooks end with the connection.
+	watch(c *Client)
+	// wait has the client end with its connection, after watch. It may block until then.
 	wait(c *Client)
 }
 
@@ -208,7 +211,9 @@ func (h *hijackedConn) head(status int, header http.Header) []byte {
 	return b.Bytes()
 }
 
-func (h *hijackedConn) wait(c *Client) { c.watch() }
+func (h *hijackedConn) watch(c *Client) { c.watchEnd() }
+
+func (h *hijackedConn) wait(c *Client) { c.endWithInput() }
 
 // responseConn writes to the response of a request whose connection cannot be taken over. Its methods may be called
 // from any number of goroutines until the handler of the request returns.
@@ -239,6 +244,10 @@ func (c *responseConn) head(status int, header http.Header) []byte {
 	_ = c.control.SetReadDeadline(time.Time{})
 	c.w.WriteHeader(status)
 	return nil
+}
+
+func (c *responseConn) watch(client *Client) {
+	context.AfterFunc(c.request.Context(), client.endContexts)
 }
 
 // wait blocks until the client has left or the outbox has written everything.
@@ -304,17 +313,22 @@ func newEventsClient(s *Server, conn eventsConn, request *eventsRequest) *Client
 // maxEventsInput is how much a client may send after its request, where that must be read to notice its end.
 const maxEventsInput = 64 << 10
 
-// watch has the client end when its connection does. It does not block. Nothing is read from the client: its bytes fill
-// the receive buffer of the kernel, and its end is reported all the same.
-func (c *Client) watch() {
-	raw := c.descriptorAccess()
-	registered := raw != nil && c.server.poller.watchHangUp(c, raw)
-	if registered && c.input.park() {
+// watchEnd has the poller report the end of the client's input. Nothing is read from the client: its bytes fill the
+// receive buffer of the kernel, and its end is reported all the same.
+func (c *Client) watchEnd() {
+	if raw := c.descriptorAccess(); raw != nil {
+		c.input.watched = c.server.poller.watchHangUp(c, raw)
+	}
+}
+
+// endWithInput has the client end when its input does, after watchEnd. It does not block.
+func (c *Client) endWithInput() {
+	if c.input.watched && c.input.park() {
 		return
 	}
 	c.server.readers.running.Go(func() {
 		defer c.end() // also after a panic of the connection
-		if !registered {
+		if !c.input.watched {
 			c.guard(func() {
 				if _, err := io.CopyN(io.Discard, c.conn(), maxEventsInput); err == nil {
 					c.Close(manager.TooManyMessages)

@@ -223,26 +223,29 @@ func syscallConn(conn net.Conn) syscall.Conn {
 	return nil
 }
 
-// start begins to read from the client. early holds bytes that the HTTP server has read ahead.
-func (c *Client) start(early []byte) {
+// watchInput has the poller report the client's input and its end. It precedes all hooks of the client: their contexts
+// end with the connection, and the writers can wait for its socket.
+func (c *Client) watchInput() {
 	switch {
 	case c.input.raw != nil:
 		c.input.watched = c.server.poller.add(c, c.input.raw)
 	case c.input.below != nil:
 		c.input.watched = c.server.poller.add(c, c.input.below.raw)
-		if c.input.watched && len(early) == 0 {
-			c.server.readers.enqueue(c) // the TLS connection may hold input that it has read ahead
-			return
-		}
 	default:
 		if raw := c.descriptorAccess(); raw != nil { // below TLS: only the end of the stream can be seen without reading
 			c.server.poller.watchHangUp(c, raw)
 		}
 	}
-	if c.input.watched && len(early) == 0 && c.input.park() {
-		return
+}
+
+// start begins to read from the client, after watchInput. early holds bytes that the HTTP server has read ahead.
+func (c *Client) start(early []byte) {
+	switch {
+	case !c.input.watched || len(early) > 0:
+		c.server.readers.startDedicated(c, early)
+	case c.input.below != nil || !c.input.park(): // a TLS connection may hold input that it has read ahead
+		c.server.readers.enqueue(c)
 	}
-	c.server.readers.startDedicated(c, early)
 }
 
 // readable queues the client for a reader, unless a reader has it.

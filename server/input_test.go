@@ -1,13 +1,9 @@
 package server_test
 
 import (
-	"context"
 	"net"
 	"sync/atomic"
 	"testing"
-
-	"github.com/shoal-go/shoal/manager"
-	"github.com/shoal-go/shoal/server"
 )
 
 // countingListener accepts connections that count their bytes. Their type embeds *net.TCPConn, so it also has a file
@@ -58,42 +54,4 @@ func TestServer_UsesMethodsOfWrappedConnections(t *testing.T) {
 	n.publish("a", 1)
 	c.want(`{"action":"note","n":1}`)
 	waitFor(t, func() bool { return ln.read.Load() > read && ln.written.Load() > written })
-}
-
-// The context of a client ends when the client leaves, also while a hook of it is running.
-func TestClient_ContextEndsWithConnection(t *testing.T) {
-	t.Run("TCP", func(t *testing.T) { contextEnds(t, start) })
-	t.Run("TLS", func(t *testing.T) {
-		contextEnds(t, func(_ testing.TB, change ...func(*manager.Options, *server.Options)) *node {
-			return startTLS(t, change...)
-		})
-	})
-}
-
-func contextEnds(
-	t *testing.T, start func(testing.TB, ...func(*manager.Options, *server.Options)) *node,
-) {
-	running, ended := make(chan struct{}), make(chan struct{})
-	n := start(t, func(_ *manager.Options, o *server.Options) {
-		o.OnMessage = func(c *server.Client, _ server.Incoming) bool {
-			close(running)
-			<-c.Context().Done()
-			close(ended)
-			return true
-		}
-	})
-	c := n.raw(t, "")
-	c.enter("ann")
-	c.write(0x81, `{"action":"mine"}`)
-	<-running
-	if err := c.conn.Close(); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	select {
-	case <-ended:
-	case <-ctx.Done():
-		t.Error("the context outlives its connection")
-	}
 }
