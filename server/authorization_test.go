@@ -271,13 +271,18 @@ func TestAuthorize_LimitsComeFirst(t *testing.T) {
 		o.Authorize = func(context.Context, server.Identity, string) error { calls.Add(1); return nil }
 	})
 	c := n.login("ann", "shoal.v1")
-	c.send(resumeOf(4, "u"))
-	c.wantError("limit_exceeded", "as many uploads as are allowed")
-	if calls.Load() != 0 {
-		t.Errorf("Authorize was called %d times for a resume beyond the limit", calls.Load())
+	c.send(resumeOf(5, "u"))
+	for _, beyond := range []string{"u3", "u4"} {
+		if e := c.wantError("limit_exceeded", "as many uploads as are allowed"); e["upload_id"] != beyond {
+			t.Errorf("refused %v, want %s", e["upload_id"], beyond)
+		}
 	}
-	c.send(resumeOf(3, "u"))
-	c.object()
+	if resumed, _ := c.object()["uploads"].(map[string]any); len(resumed) != 3 || resumed["u0"] == nil || resumed["u2"] == nil {
+		t.Errorf("resumed %v, want as many uploads as are allowed", resumed)
+	}
+	if calls.Load() != 3 {
+		t.Errorf("Authorize was called %d times for a resume beyond the limit, want 3", calls.Load())
+	}
 	for _, send := range []string{`{"action":"subscribe_upload","upload_id":"more"}`, resumeOf(1, "more")} {
 		c.send(send)
 		c.wantError("limit_exceeded", "as many uploads as are allowed")

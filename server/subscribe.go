@@ -62,10 +62,6 @@ func (c *Client) onResume(message strictjson.Object) {
 	}
 	slices.Sort(ids)
 	// The limit comes first: a client must not be able to cause more calls of Authorize than it may follow uploads.
-	if limit := c.server.manager.Limits().MaxSubscriptionsPerUser; limit > 0 && len(ids) > limit {
-		c.subscribeFailed(manager.ErrTooManySubscriptions)
-		return
-	}
 	admitted, err := c.server.manager.Admissible(c.identity.UserID, c, ids...)
 	if err != nil {
 		c.subscribeFailed(err)
