@@ -74,7 +74,7 @@ func (c *Client) onAuth(text bool, data []byte) {
 	}
 	message, err := strictjson.Decode(data)
 	if err == nil {
-		err = message.Duplicate("type", "token")
+		err = message.Duplicate()
 	}
 	if !text || err != nil {
 		c.Close(manager.InvalidFormat)
@@ -190,10 +190,11 @@ func (c *Client) register(id Identity, since manager.Moment, greet bool) error {
 	c.successDue.Store(greet)
 	c.mu.Unlock()
 	err := c.server.manager.ConnectSince(id.UserID, c, since)
-	c.sendSuccess()
 	if err != nil {
+		c.successDue.Store(false) // the reason of the close frame is the answer
 		return err
 	}
+	c.sendSuccess()
 	c.server.opt.Logger.LogAttrs(c.server.ctx, slog.LevelDebug, "connected",
 		slog.String("user", id.UserID), slog.Any("remote", c.RemoteAddr()))
 	c.mu.Lock()

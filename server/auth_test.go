@@ -213,3 +213,25 @@ func TestAuth_SuccessFollowsTheRegistration(t *testing.T) {
 		}
 	})
 }
+
+// The first auth message and later ones are decoded by the same rules.
+func TestAuth_SameRulesForEveryMessage(t *testing.T) {
+	n := start(t)
+	for _, message := range []string{
+		`{"type":"auth","token":"ann","action":"auth"}`, `{"type":"auth","token":"ann","action":null}`,
+		`{"type":"auth","token":"ann","extra":[1]}`,
+	} {
+		c := n.open("shoal.v1")
+		for range 2 {
+			c.send(message)
+			c.want(`{"action":"auth_success","user_id":"ann"}`)
+		}
+	}
+	const twice = `{"type":"auth","token":"ann","extra":1,"extra":2}`
+	first := n.open("shoal.v1")
+	first.send(twice)
+	first.wantClose(manager.InvalidFormat)
+	later := n.login("ann", "shoal.v1")
+	later.send(twice)
+	later.wantError("bad_request", "extra")
+}

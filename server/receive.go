@@ -143,10 +143,7 @@ func (c *Client) onRequest(m Incoming) bool {
 
 // handler returns the handler of a message on this connection, or nil for a message that is not the protocol's.
 func (c *Client) handler(message strictjson.Object) func(*Client, strictjson.Object) {
-	action, err := message.Text("action")
-	if err != nil {
-		return nil
-	}
+	action, _ := message.Text("action") // one that is no string is not the protocol's
 	switch action {
 	case "subscribe_upload":
 		return (*Client).onSubscribe
@@ -158,10 +155,10 @@ func (c *Client) handler(message strictjson.Object) func(*Client, strictjson.Obj
 		}
 	case "ping", "pong":
 		return func(*Client, strictjson.Object) {} // any frame counts as a sign of life
-	case "":
-		if kind, err := message.Text("type"); err == nil && kind == "auth" && c.server.opt.Authenticate != nil {
-			return (*Client).onToken
-		}
+	}
+	// As in the first message, the action does not matter.
+	if kind, err := message.Text("type"); err == nil && kind == "auth" && c.server.opt.Authenticate != nil {
+		return (*Client).onToken
 	}
 	return nil
 }
