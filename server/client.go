@@ -271,7 +271,10 @@ func (c *Client) end() {
 // remove gives back all that the connection has, when its socket is closed.
 func (c *Client) remove() {
 	// Closing a socket with unread input resets it, and the reset could overtake the close frame, so the rest is
-	// discarded.
+	// discarded. This goroutine is the reader.
+	if c.input.below != nil {
+		c.input.below.waits = true
+	}
 	c.guard(func() { _, _ = io.Copy(io.Discard, c.conn()) })
 	c.out.PeerGone()
 	<-c.out.Done()

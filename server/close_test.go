@@ -392,16 +392,25 @@ func TestClient_CloseFrameArrivesDespiteUnreadInput(t *testing.T) {
 		"message not understood": {16_000, "\x0f\xa4Invalid message format"},
 		"message too large":      {60_000, "\x03\xf1Message too big"},
 	} {
-		t.Run(name, func(t *testing.T) {
-			n := start(t)
-			conn := n.raw(t, "")
-			for range 6_000_000 / test.size {
-				conn.write(0x81, strings.Repeat("x", test.size)) // no auth message
-			}
-			if op, payload := conn.read(); op != 0x88 || !strings.HasPrefix(payload, test.want) {
-				t.Errorf("got %#x %q, want the close frame %q", op, payload, test.want)
-			}
-		})
+		for transport, start := range map[string]func(testing.TB, ...func(*manager.Options, *server.Options)) *node{
+			"TCP": start, "TLS": startTLS,
+		} {
+			t.Run(name+" "+transport, func(t *testing.T) {
+				n := start(t)
+				conn := n.raw(t, "")
+				for range 6_000_000 / test.size {
+					conn.write(0x81, strings.Repeat("x", test.size)) // no auth message
+				}
+				if op, payload := conn.read(); op != 0x88 || !strings.HasPrefix(payload, test.want) {
+					t.Errorf("got %#x %q, want the close frame %q", op, payload, test.want)
+				}
+				for range 1000 { // a client that has not read it yet, and is reset if the socket is closed
+					if _, err := conn.conn.Write([]byte("\x81\x84\x00\x00\x00\x00more")); err != nil {
+						t.Fatalf("sending: %v", err)
+					}
+				}
+			})
+		}
 	}
 }
 
