@@ -300,10 +300,10 @@ func (o Options) validateSizes() (all []error) {
 		all = append(all, fmt.Errorf("server: Options.MaxMessageBytes is %d, want at most the manager's limit, which is %d",
 			o.MaxMessageBytes, most))
 	}
-	if o.QueueBytes > 0 && o.QueueBytes < most+FrameOverhead {
-		all = append(all, fmt.Errorf("server: Options.QueueBytes is %d, want at least %d: the manager's "+
-			"MaxMessageBytes of %d and FrameOverhead, or the largest message could never be sent",
-			o.QueueBytes, most+FrameOverhead, most))
+	if o.QueueBytes > 0 && o.QueueBytes-FrameOverhead < most { // the sum could overflow
+		all = append(all, fmt.Errorf("server: Options.QueueBytes is %d, want at least the manager's MaxMessageBytes "+
+			"of %d and FrameOverhead of %d, or the largest message could never be sent",
+			o.QueueBytes, most, FrameOverhead))
 	}
 	return all
 }
