@@ -3,6 +3,7 @@ package server_test
 import (
 	"context"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -208,5 +209,22 @@ func TestServe_AfterCloseIsRefused(t *testing.T) {
 	}
 	if err := n.server.Serve(ln); err != http.ErrServerClosed { //nolint:errorlint // documented to be this value
 		t.Errorf("Serve returned %v, want ErrServerClosed", err)
+	}
+}
+
+// The queue must hold the largest message, also where that is near the largest integer.
+func TestOptions_QueueHoldsTheLargestMessage(t *testing.T) {
+	for _, most := range []int{2000, math.MaxInt} {
+		m, err := manager.New(manager.Options{MaxMessageBytes: most})
+		if err != nil {
+			t.Fatal(err)
+		}
+		opt := server.Options{Manager: m, Authenticate: tokens, Authorize: server.AuthorizeOpen, QueueBytes: 3000}
+		if _, err := server.New(opt); err == nil || !strings.Contains(err.Error(), "Options.QueueBytes is 3000") {
+			t.Errorf("messages of %d bytes: %v, want that the queue is too short", most, err)
+		}
+		if err := m.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
 	}
 }
