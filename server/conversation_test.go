@@ -100,7 +100,7 @@ func startTLS(t testing.TB, change ...func(*manager.Options, *server.Options)) *
 	return startTLSOn(t, ln, change...)
 }
 
-func startTLSOn(t *testing.T, ln net.Listener, change ...func(*manager.Options, *server.Options)) *node {
+func startTLSOn(t testing.TB, ln net.Listener, change ...func(*manager.Options, *server.Options)) *node {
 	t.Helper()
 	web := httptest.NewTLSServer(nil)
 	config := web.TLS.Clone()
