@@ -21,6 +21,8 @@ type commandConn struct {
 	client rueidis.Client
 	term   string // the server's replication id
 	sha    [scriptCount]string
+	// evicts is the policy by which the server removes keys when its memory is full, or "".
+	evicts string
 }
 
 // oldest is the first version of Redis with sharded pub/sub, and with stream ids that are given in part.
@@ -98,14 +100,14 @@ func (b *Broker) attach(ctx context.Context, addr string, client rueidis.Client)
 	if err := checkVersion(addr, infoField(server, "redis_version")); err != nil {
 		return nil, err
 	}
-	info, err := conn.Do(ctx, conn.B().Info().Section("replication", "cluster").Build()).ToString()
+	info, err := conn.Do(ctx, conn.B().Info().Section("replication", "cluster", "memory").Build()).ToString()
 	if err != nil {
 		return nil, err
 	}
 	if err := b.checkKind(addr, info); err != nil {
 		return nil, err
 	}
-	l := &commandConn{client: client, term: infoField(info, "master_replid")}
+	l := &commandConn{client: client, term: infoField(info, "master_replid"), evicts: evictionPolicy(info)}
 	if len(l.term) < tokenLength {
 		return nil, fatalf("redisbroker: %s does not tell its master_replid by INFO: it is needed", addr)
 	}
@@ -143,6 +145,19 @@ func (b *Broker) checkKind(addr, info string) error {
 		return fmt.Errorf("%s is a replica, which takes no messages", addr)
 	}
 	return nil
+}
+
+// keepsAll is the policy of a server that refuses to store what it has no memory for.
+const keepsAll = "noeviction"
+
+// evictionPolicy returns the policy by which a server removes stored messages when its memory is full, by the answer of
+// INFO, or "".
+func evictionPolicy(info string) string {
+	limit, policy := infoField(info, "maxmemory"), infoField(info, "maxmemory_policy")
+	if limit == "" || limit == "0" || policy == keepsAll {
+		return ""
+	}
+	return policy
 }
 
 // infoField returns a field of the answer of INFO.

@@ -1,9 +1,11 @@
 package redisbroker_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"slices"
@@ -249,5 +251,30 @@ func TestPermissions_OfAPrefix(t *testing.T) {
 	store(t, n, "staging.upload:x", "one")
 	if err := n.Publish(t.Context(), "staging.shoal:all", nil); err != nil {
 		t.Error(err)
+	}
+}
+
+// A server that evicts keys under a memory limit loses accepted messages without an error: only the log can say so.
+func TestBroker_WarnsOfServersThatEvict(t *testing.T) {
+	for name, c := range map[string]struct {
+		policy, limit string
+		want          int
+	}{
+		"evicts":   {"volatile-lru", "1gb", 1},
+		"refuses":  {"noeviction", "1gb", 0},
+		"no limit": {"allkeys-lru", "0", 0},
+	} {
+		server := redistest.Start(t, "--maxmemory", c.limit, "--maxmemory-policy", c.policy)
+		var log bytes.Buffer
+		opt := options(server)
+		opt.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		join(t, opt).stop()
+		text := log.String()
+		if got := strings.Count(text, "level=WARN"); got != c.want {
+			t.Errorf("%s: %d warnings, want %d:\n%s", name, got, c.want, text)
+		}
+		if c.want > 0 && !strings.Contains(text, "maxmemory_policy="+c.policy) {
+			t.Errorf("%s: the warning does not name the policy:\n%s", name, text)
+		}
 	}
 }

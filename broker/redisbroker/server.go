@@ -98,6 +98,7 @@ func (s *server) session(ctx context.Context, again bool) (worked bool, err erro
 	if err := s.selfTest(ctx, l, p); err != nil {
 		return false, err
 	}
+	s.warnOfEviction(l)
 	s.markOpen(p, again)
 	touching, stop := context.WithCancel(ctx)
 	var touchers sync.WaitGroup
@@ -235,6 +236,17 @@ func (s *server) markOpen(p *pubsub, again bool) {
 	s.changed()
 }
 
+// warnOfEviction logs that the server drops stored messages when its memory is full, which no call reports.
+func (s *server) warnOfEviction(l *commandConn) {
+	if l.evicts == "" {
+		return
+	}
+	s.broker.opt.Logger.Warn("redisbroker: the server may evict stored messages", "address", s.addr,
+		"maxmemory_policy", l.evicts,
+		"consequence", "accepted messages disappear, and one with an Idempotency-Key may be published twice",
+		"remedy", "CONFIG SET maxmemory-policy "+keepsAll)
+}
+
 // refuseStore records that the server has refused to store a message for want of memory.
 func (s *server) refuseStore(err error) {
 	s.mu.Lock()
@@ -257,7 +269,7 @@ func hasRoom(info string) bool {
 	const percent = 95
 	used, _ := strconv.ParseUint(infoField(info, "used_memory"), 10, 64)
 	limit, _ := strconv.ParseUint(infoField(info, "maxmemory"), 10, 64)
-	return limit == 0 || infoField(info, "maxmemory_policy") != "noeviction" || used < limit/100*percent
+	return limit == 0 || infoField(info, "maxmemory_policy") != keepsAll || used < limit/100*percent
 }
 
 // setStoreFault records why messages cannot be stored, nil if they can. Only an attempt to store one shows that.

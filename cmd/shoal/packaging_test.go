@@ -206,6 +206,7 @@ func TestDeploy_ComposeIsConsistent(t *testing.T) {
 			Image    string
 			Networks []string
 			Secrets  []string
+			Command  []string
 		}
 		Secrets  map[string]any
 		Networks map[string]any
@@ -215,6 +216,11 @@ func TestDeploy_ComposeIsConsistent(t *testing.T) {
 	}
 	if len(file.Services) != 5 {
 		t.Errorf("there are %d services", len(file.Services))
+	}
+	redis, runbook := file.Services["redis"].Command, read(t, "docs/runbook.md")
+	if i := slices.Index(redis, "--maxmemory-policy"); i < 0 || redis[i+1] != "noeviction" ||
+		!strings.Contains(runbook, "maxmemory-policy "+redis[i+1]) {
+		t.Errorf("Redis is started by %v, which evicts accepted messages; see docs/runbook.md", redis)
 	}
 	nginx := read(t, "deploy/compose-nginx.conf")
 	for name, service := range file.Services {
