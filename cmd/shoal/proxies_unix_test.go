@@ -240,11 +240,16 @@ func TestDeploy_Proxies(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := serveDev(t)
 			p := startProxy(t, kind, s.url)
-			token := shoal(t, nil, "", "token", "alice", "--dev")
-			token.wantDone(t)
-			jwt := strings.TrimSpace(token.out)
+			// Two users: a connection gets the messages of all uploads that its user follows, so the WebSocket could get the
+			// first one twice.
+			token := func(user string) string {
+				printed := shoal(t, nil, "", "token", user, "--dev")
+				printed.wantDone(t)
+				return strings.TrimSpace(printed.out)
+			}
+			jwt := token("bob")
 			ws := dial(t, p.url, &websocket.DialOptions{HTTPHeader: http.Header{"Origin": {p.url}}})
-			ws.authenticate(jwt)
+			ws.authenticate(token("alice"))
 			ws.send(`{"action":"subscribe_upload","upload_id":"film"}`)
 			events := streamEvents(t, p.url+"/events/uploads/film", jwt, "")
 			events.receive("subscribed")
