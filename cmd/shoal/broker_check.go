@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"slices"
 	"strconv"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/shoal-go/shoal/broker"
 	"github.com/shoal-go/shoal/broker/natsbroker"
+	"github.com/shoal-go/shoal/broker/natsbroker/embedded"
 	"github.com/shoal-go/shoal/broker/redisbroker"
 	"github.com/shoal-go/shoal/manager"
 )
@@ -86,8 +88,8 @@ type companion struct {
 // checkCompanions complains of settings that would have no effect.
 func (f *serveFlags) checkCompanions(s *settings) {
 	engine, broker := f.engine(), s.key("broker")
-	embedded, files := engine == embeddedEngine, f.BrokerStorage == fileStorage
-	inNATS, clustered := embedded || engine == natsEngine, embedded && f.ClusterAddr != ""
+	inside, files := engine == embeddedEngine, f.BrokerStorage == fileStorage
+	inNATS, clustered := inside || engine == natsEngine, inside && f.ClusterAddr != ""
 	const anyNATS, ownNATS = " nats://… or nats-embedded", " nats-embedded"
 	for _, c := range []companion{
 		{"channel-prefix", f.ChannelPrefix, engine != noEngine, broker},
@@ -99,10 +101,10 @@ func (f *serveFlags) checkCompanions(s *settings) {
 		{"broker-state-rate", unlessZero(f.BrokerStateRate), engine != noEngine, broker},
 		{"broker-replicas", unlessZero(float64(f.BrokerReplicas)), inNATS, broker + anyNATS},
 		{"broker-storage", onlyIf(files, f.BrokerStorage), inNATS, broker + anyNATS},
-		{"broker-storage", onlyIf(files && embedded, f.BrokerStorage), f.BrokerDir != "", s.key("broker-dir")},
-		{"broker-dir", f.BrokerDir, embedded, broker + ownNATS},
-		{"broker-dir", onlyIf(embedded, f.BrokerDir), files, s.key("broker-storage") + " file"},
-		{"cluster-addr", f.ClusterAddr, embedded, broker + ownNATS},
+		{"broker-storage", onlyIf(files && inside, f.BrokerStorage), f.BrokerDir != "", s.key("broker-dir")},
+		{"broker-dir", f.BrokerDir, inside, broker + ownNATS},
+		{"broker-dir", onlyIf(inside, f.BrokerDir), files, s.key("broker-storage") + " file"},
+		{"cluster-addr", f.ClusterAddr, inside, broker + ownNATS},
 		{"cluster-route", strings.Join(f.ClusterRoute, ","), clustered, s.key("cluster-addr")},
 	} {
 		if c.value != "" && !c.has {
@@ -166,14 +168,35 @@ func (f *serveFlags) checkCluster(s *settings) {
 	if len(f.ClusterRoute) == 0 {
 		s.refuse("cluster-route", "is missing, want the "+s.key("cluster-addr")+" of every node of the cluster")
 	}
+	valid := len(f.ClusterRoute) > 0
 	for _, route := range f.ClusterRoute {
 		if host, port, err := net.SplitHostPort(route); err != nil || host == "" || !isPort(port) || port == "0" {
 			s.complain("cluster-route", route, "host:port of a node, with a port from 1 to 65535")
+			valid = false
 		}
+	}
+	if valid {
+		f.checkClusterSize(s)
 	}
 	if f.NodeName == "" {
 		s.refuse("node-name", "is missing, want a name that is this node's own and the same after a restart: "+
 			"the cluster counts its nodes by their names")
+	}
+}
+
+// minClusterSize is the number of servers below which NATS never elects a leader.
+const minClusterSize = 2
+
+// checkClusterSize complains of a cluster with too few nodes to become ready.
+func (f *serveFlags) checkClusterSize(s *settings) {
+	size := embedded.Options{ClusterAddr: f.ClusterAddr, ClusterRoutes: f.ClusterRoute}.ClusterSize()
+	switch {
+	case size < minClusterSize:
+		s.refuse("cluster-route", "names no other node, want the "+s.key("cluster-addr")+
+			" of every node of the cluster, or no "+s.key("cluster-addr")+" for one node alone")
+	case size < f.replicas():
+		s.refuse("cluster-route", fmt.Sprintf("names %d nodes, want %d at least, as many as keep each message, or %s %d",
+			size, f.replicas(), s.key("broker-replicas"), size))
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 func inCluster(more ...string) []string {
 	return append([]string{
 		"--broker=nats-embedded", "--cluster-addr=127.0.0.1:7001",
-		"--cluster-route=127.0.0.1:7001", "--cluster-route=127.0.0.1:7002", "--node-name=a",
+		"--cluster-route=127.0.0.1:7001", "--cluster-route=127.0.0.1:7002", "--cluster-route=127.0.0.1:7003", "--node-name=a",
 	}, more...)
 }
 
@@ -26,8 +26,10 @@ func TestCheckConfigAcceptsBrokers(t *testing.T) {
 		{"--broker=nats-embedded", "--broker-storage=file", "--broker-dir=/var/lib/shoal", "--broker-replicas=1"},
 		inCluster(),
 		inCluster("--dev", "--broker-replicas=2", "--cluster-secret=0123456789abcdef"),
-		{"--broker=nats-embedded", "--cluster-addr=:7001", "--cluster-route=a:7001", "--cluster-route=b:7001",
-			"--cluster-secret=0123456789abcdef", "--node-name=a"},
+		{"--broker=nats-embedded", "--cluster-addr=:7001", "--cluster-route=198.51.100.1:7001", "--cluster-route=198.51.100.2:7001",
+			"--cluster-secret=0123456789abcdef", "--node-name=a"}, // this node is none of the routes
+		{"--broker=nats-embedded", "--cluster-addr=127.0.0.1:7001", "--cluster-route=127.0.0.1:7001",
+			"--cluster-route=127.0.0.1:7002", "--broker-replicas=2", "--node-name=a"},
 	} {
 		r := shoal(t, nil, "", good(args...)...)
 		r.wantDone(t)
@@ -92,6 +94,17 @@ func TestServeAndCheckConfigRefuseBrokers(t *testing.T) {
 		"dot in name": {inCluster("--node-name=a.b"), []string{`--node-name is "a.b", want one without a dot`}},
 		"cluster of nothing": {[]string{"--broker=nats-embedded", "--cluster-addr=127.0.0.1:7001"},
 			[]string{`--cluster-route is missing, want the --cluster-addr of every node`, `--node-name is missing`}},
+		"cluster of one": {[]string{"--broker=nats-embedded", "--cluster-addr=127.0.0.1:7001", "--node-name=a",
+			"--cluster-route=127.0.0.1:7001", "--cluster-route=127.0.0.1:7001", "--broker-replicas=1"},
+			[]string{`--cluster-route names no other node, want the --cluster-addr of every node of the cluster, or no --cluster-addr`}},
+		"cluster of two": {[]string{"--broker=nats-embedded", "--cluster-addr=127.0.0.1:7001", "--node-name=a",
+			"--cluster-route=127.0.0.1:7001", "--cluster-route=127.0.0.1:7002"},
+			[]string{`--cluster-route names 2 nodes, want 3 at least, as many as keep each message, or --broker-replicas 2`}},
+		"cluster of two, at any address": {[]string{"--broker=nats-embedded", "--cluster-addr=:7001", "--node-name=a",
+			"--cluster-route=127.0.0.1:7001", "--cluster-route=198.51.100.1:7001", "--cluster-secret=hidden0123456789"},
+			[]string{`--cluster-route names 2 nodes`}},
+		"replicas beyond the cluster": {inCluster("--broker-replicas=5"),
+			[]string{`--cluster-route names 3 nodes, want 5 at least`}},
 		"cluster address":      {inCluster("--cluster-addr=7001"), []string{`--cluster-addr is "7001", want host:port`}},
 		"cluster address free": {inCluster("--cluster-addr=127.0.0.1:0"), []string{`want a port from 1 to 65535`}},
 		"cluster address taken": {inCluster("--addr=127.0.0.1:7001"),

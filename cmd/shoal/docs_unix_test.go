@@ -243,7 +243,7 @@ func runs(_ *testing.T, sh *docsShell, f fence) { sh.run(f) }
 func isValidServe(_ *testing.T, sh *docsShell, f fence) {
 	f.text = regexp.MustCompile(`(?m) +# .*$`).ReplaceAllString(f.text, "")
 	f.text = strings.NewReplacer("shoal serve", "shoal check-config",
-		"--cluster-route …", "--cluster-route 10.0.0.1:6222", " …", "").Replace(f.text)
+		"--cluster-route …", "--cluster-route 10.0.0.1:6222 --cluster-route 10.0.0.2:6222 --cluster-route 10.0.0.3:6222", " …", "").Replace(f.text)
 	for command := range strings.SplitSeq(strings.ReplaceAll(f.text, "\\\n", ""), "\n") {
 		f.text = command
 		env := []string{"SHOAL_JWT_SECRET=" + goodSecret, "SHOAL_AUTHORIZE=claims"}

@@ -116,14 +116,30 @@ func loopback(host string) bool {
 // clusterUser is the user name that servers present with the secret.
 const clusterUser = "shoal"
 
-// members returns the addresses of all members that the options name, this one among them.
+// members returns the addresses of all members that the options name, this one among them if ClusterAddr or a route
+// identifies it.
 func (o Options) members() []string {
-	members := slices.Clone(o.ClusterRoutes)
+	var members []string
+	for _, route := range o.ClusterRoutes {
+		if !slices.Contains(members, route) {
+			members = append(members, route)
+		}
+	}
 	own := o.memberName()
 	if own != "" && !slices.ContainsFunc(members, func(route string) bool { return routeName(route) == own }) {
 		members = append(members, o.ClusterAddr)
 	}
 	return members
+}
+
+// ClusterSize returns how many servers the options name, this one among them. It may resolve the names in ClusterRoutes
+// to recognize this server there. A server that it does not recognize counts in addition to the routes.
+func (o Options) ClusterSize() int {
+	size := len(o.members())
+	if o.memberName() == "" {
+		size++
+	}
+	return size
 }
 
 // routes returns ClusterRoutes as URLs.

@@ -325,3 +325,23 @@ func TestServer_FullMemoryDropsOldest(t *testing.T) {
 		t.Errorf("Subscribe: %v", err)
 	}
 }
+
+func TestOptions_ClusterSizeCountsEachServerOnce(t *testing.T) {
+	for _, c := range []struct {
+		addr   string
+		routes []string
+		want   int
+	}{
+		{"127.0.0.1:7001", nil, 1},
+		{"127.0.0.1:7001", []string{"127.0.0.1:7001", "127.0.0.1:7001"}, 1},
+		{"127.0.0.1:7001", []string{"127.0.0.1:7001", "127.0.0.1:7002"}, 2},
+		{"127.0.0.1:7001", []string{"127.0.0.1:7002", "127.0.0.1:7003"}, 3},
+		{":7001", []string{"127.0.0.1:7001", "198.51.100.2:7001"}, 2},
+		{":7001", []string{"198.51.100.1:7001", "198.51.100.2:7001"}, 3},
+	} {
+		opt := embedded.Options{ClusterAddr: c.addr, ClusterRoutes: c.routes}
+		if got := opt.ClusterSize(); got != c.want {
+			t.Errorf("%s with the routes %q: %d servers, want %d", c.addr, c.routes, got, c.want)
+		}
+	}
+}
