@@ -106,6 +106,11 @@ func TestHelm_RendersEachForm(t *testing.T) {
 	}{
 		"embedded NATS": {nil, "ConfigMap NetworkPolicy PodDisruptionBudget Service Service Service StatefulSet"},
 		"with files":    {map[string]any{"storage": "1Gi"}, "ConfigMap NetworkPolicy PodDisruptionBudget Service Service Service StatefulSet"},
+		"one node":      {map[string]any{"replicas": 1}, "ConfigMap NetworkPolicy PodDisruptionBudget Service Service Service StatefulSet"},
+		"one node with files": {map[string]any{"replicas": 1, "storage": "1Gi"},
+			"ConfigMap NetworkPolicy PodDisruptionBudget Service Service Service StatefulSet"},
+		"memory": {map[string]any{"replicas": 1, "broker": "memory"},
+			"ConfigMap Deployment NetworkPolicy PodDisruptionBudget Service Service"},
 		"Redis, everything": {map[string]any{
 			"broker":         "redis://redis:6379",
 			"autoscaling":    map[string]any{"enabled": true, "minReplicas": 2, "maxReplicas": 9, "connections": 20000},
@@ -122,11 +127,16 @@ func TestHelm_RendersEachForm(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		var kinds []string
+		var kinds, env []string
 		for _, d := range documents {
 			kinds = append(kinds, fmt.Sprint(d["kind"]))
+			if text, _ := yaml.Marshal(d); strings.Contains(string(text), "SHOAL_NODE_NAME") {
+				env = []string{"SHOAL_NODE_NAME=r-shoal-0"}
+			}
+		}
+		for _, d := range documents {
 			if d["kind"] == "ConfigMap" {
-				checkConfigMap(t, name, d)
+				checkConfigMap(t, name, d, env)
 			}
 		}
 		slices.Sort(kinds)
@@ -134,13 +144,20 @@ func TestHelm_RendersEachForm(t *testing.T) {
 			t.Errorf("%s: %s, want %s", name, got, c.want)
 		}
 	}
-	if _, err := chart(t, map[string]any{"autoscaling": map[string]any{"enabled": true}}); err == nil {
-		t.Error("a cluster of nats-embedded is scaled")
+	for want, values := range map[string]map[string]any{
+		"autoscaling needs a broker": {"autoscaling": map[string]any{"enabled": true}},
+		"replicas is 2":              {"replicas": 2},
+		"broker is memory":           {"broker": "memory"},
+	} {
+		if _, err := chart(t, values); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v, want an error with %q", values, err, want)
+		}
 	}
 }
 
-// checkConfigMap has shoal check the settings of the chart, with secrets in files of the test's own.
-func checkConfigMap(t *testing.T, name string, document map[string]any) {
+// checkConfigMap has shoal check the settings of the chart, with secrets in files of the test's own and the variables of
+// the pod.
+func checkConfigMap(t *testing.T, name string, document map[string]any, env []string) {
 	t.Helper()
 	data, _ := document["data"].(map[string]any)
 	text, _ := data["shoal.yaml"].(string)
@@ -156,7 +173,7 @@ func checkConfigMap(t *testing.T, name string, document map[string]any) {
 		t.Errorf("%s: the routes do not name every node:\n%s", name, text)
 	}
 	text = strings.ReplaceAll(text, "/etc/shoal-secret", folder)
-	r := shoal(t, []string{"SHOAL_NODE_NAME=r-shoal-0"}, "", "check-config", "--config="+writeFile(t, "shoal.yaml", text))
+	r := shoal(t, env, "", "check-config", "--config="+writeFile(t, "shoal.yaml", text))
 	if r.status != statusDone {
 		t.Errorf("%s: %s\n%s", name, r.err, text)
 	}
@@ -179,6 +196,7 @@ func knownVariables(t *testing.T) map[string]bool {
 // Every variable and flag in the files of deploy exists.
 func TestDeploy_SettingsExist(t *testing.T) {
 	known := knownVariables(t)
+	known[variable("config")] = true
 	for _, path := range []string{"deploy/Dockerfile", "deploy/compose.yml", "deploy/helm/shoal/templates/_helpers.tpl", "deploy/shoal.service"} {
 		text := read(t, path)
 		names := regexp.MustCompile(`\bSHOAL_[A-Z_]+`).FindAllString(text, -1)
@@ -245,7 +263,7 @@ func TestDeploy_ImageIsMinimal(t *testing.T) {
 	text := read(t, "deploy/Dockerfile")
 	_, final, _ := strings.Cut(text, "\nFROM scratch\n")
 	for _, want := range []string{
-		"\nUSER 65532:65532\n", `CMD ["/shoal", "health"]`, `ENTRYPOINT ["/shoal"]`, "/etc/ssl/certs/ca-certificates.crt",
+		"\nUSER 65532:65532\n", "COPY deploy/image.yaml /etc/shoal/shoal.yaml", "ENV SHOAL_CONFIG=/etc/shoal/shoal.yaml\n", `CMD ["/shoal", "health"]`, `ENTRYPOINT ["/shoal"]`, "/etc/ssl/certs/ca-certificates.crt",
 	} {
 		if !strings.Contains(final, want) {
 			t.Errorf("the last stage lacks %q", want)
@@ -254,6 +272,12 @@ func TestDeploy_ImageIsMinimal(t *testing.T) {
 	if !strings.Contains(text, "CGO_ENABLED=0") {
 		t.Error("the binary is not static")
 	}
+	// A variable of the image would win over each file that is mounted.
+	if n := strings.Count(final, "SHOAL_"); n != 1 {
+		t.Errorf("the image sets %d variables of shoal, want SHOAL_CONFIG alone", n)
+	}
+	env := []string{"SHOAL_JWT_SECRET=" + goodSecret, "SHOAL_AUTHORIZE=claims"}
+	shoal(t, env, "", "check-config", "--config="+repository+"deploy/image.yaml").wantDone(t)
 }
 
 // systemd checks the unit where it is installed.

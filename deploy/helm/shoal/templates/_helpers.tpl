@@ -7,6 +7,23 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if and (eq .Values.broker "nats-embedded") (not .Values.brokerInSecret) }}true{{ end }}
 {{- end }}
 
+{{- define "shoal.clustered" -}}
+{{- if and (include "shoal.embedded" .) (gt (int .Values.replicas) 1) }}true{{ end }}
+{{- end }}
+
+{{- define "shoal.alone" -}}
+{{- if and (eq .Values.broker "memory") (not .Values.brokerInSecret) }}true{{ end }}
+{{- end }}
+
+{{- define "shoal.check" -}}
+{{- if and (include "shoal.embedded" .) (eq (int .Values.replicas) 2) }}
+{{- fail "replicas is 2, want 1, 3 or 5: a cluster of two nodes with nats-embedded stops when one of them does" }}
+{{- end }}
+{{- if and (include "shoal.alone" .) (or (gt (int .Values.replicas) 1) .Values.autoscaling.enabled) }}
+{{- fail "broker is memory, want replicas of 1 without autoscaling, or a broker that joins the nodes" }}
+{{- end }}
+{{- end }}
+
 {{- define "shoal.pod" -}}
 metadata:
   labels:
@@ -34,15 +51,17 @@ spec:
       image: "{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}"
       imagePullPolicy: {{ .Values.image.pullPolicy }}
       args: [serve, --config=/etc/shoal/shoal.yaml]
+      {{- if not (include "shoal.alone" .) }}
       env:
         - name: POD_NAME
           valueFrom: {fieldRef: {fieldPath: metadata.name}}
         - name: SHOAL_NODE_NAME
           value: $(POD_NAME)
+      {{- end }}
       ports:
         - {name: http, containerPort: 8080}
         - {name: admin, containerPort: 9090}
-        {{- if include "shoal.embedded" . }}
+        {{- if include "shoal.clustered" . }}
         - {name: cluster, containerPort: 6222}
         {{- end }}
       startupProbe:
@@ -113,17 +132,17 @@ broker-file: /etc/shoal-secret/broker
 {{- else }}
 broker: {{ .Values.broker }}
 {{- end }}
-{{- if include "shoal.embedded" . }}
+{{- if include "shoal.clustered" . }}
 cluster-secret-file: /etc/shoal-secret/cluster-secret
 cluster-addr: 0.0.0.0:6222
 cluster-route:
 {{- range $i := until (int .Values.replicas) }}
   - {{ $.Release.Name }}-shoal-{{ $i }}.{{ $.Release.Name }}-shoal-cluster:6222
 {{- end }}
-{{- if .Values.storage }}
+{{- end }}
+{{- if and (include "shoal.embedded" .) .Values.storage }}
 broker-storage: file
 broker-dir: /var/lib/shoal
-{{- end }}
 {{- end }}
 {{- with .Values.config }}
 {{ toYaml . }}
