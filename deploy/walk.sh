@@ -101,7 +101,8 @@ openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=localhost -addext s
 	-keyout "$here/tls.key" -out "$here/tls.crt" 2>/dev/null
 sed -e 's/node\([123]\):8080/127.0.0.1:1808\1/' -e "s#/run/secrets/tls-crt#$here/tls.crt#; s#/run/secrets/tls-key#$here/tls.key#" \
 	-e 's/listen 8443 ssl/listen 127.0.0.1:18443 ssl/' -e 's/worker_connections 65536/worker_connections 4096/' \
-	-e "s#^http {#pid $here/nginx.pid; error_log $here/nginx.error; http { access_log off; client_body_temp_path $here/body; \
+	-e "s#/var/log/nginx#$here#" \
+	-e "s#^http {#pid $here/nginx.pid; error_log $here/nginx.error; http { client_body_temp_path $here/body; \
 proxy_temp_path $here/proxy; fastcgi_temp_path $here/f; uwsgi_temp_path $here/u; scgi_temp_path $here/s;#" \
 	deploy/compose-nginx.conf >"$here/nginx.conf"
 nginx -t -q -p "$here" -c "$here/nginx.conf" 2>/dev/null || nginx -t -p "$here" -c "$here/nginx.conf"

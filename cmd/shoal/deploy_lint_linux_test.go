@@ -98,9 +98,9 @@ func TestDeploy_ComposeNginxPassesNginx(t *testing.T) {
 	overwrite(t, filepath.Join(folder, "tls-crt"), cert)
 	overwrite(t, filepath.Join(folder, "tls-key"), key)
 	text := strings.NewReplacer(
-		"node1:", "127.0.0.1:", "node2:", "127.0.0.2:", "node3:", "127.0.0.3:", "/run/secrets/", folder+"/",
+		"node1:", "127.0.0.1:", "node2:", "127.0.0.2:", "node3:", "127.0.0.3:", "/run/secrets/", folder+"/", "/var/log/nginx", folder,
 		"worker_connections 65536", "worker_connections 512",
-		"http {\n", "pid "+folder+"/pid;\nhttp {\naccess_log off;\nclient_body_temp_path "+folder+"/body;\nproxy_temp_path "+
+		"http {\n", "pid "+folder+"/pid;\nhttp {\nclient_body_temp_path "+folder+"/body;\nproxy_temp_path "+
 			folder+"/proxy;\nfastcgi_temp_path "+folder+"/f;\nuwsgi_temp_path "+folder+"/u;\nscgi_temp_path "+folder+"/s;\n",
 	).Replace(read(t, "deploy/compose-nginx.conf"))
 	config := writeFile(t, "nginx.conf", text)

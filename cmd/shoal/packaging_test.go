@@ -258,6 +258,30 @@ func TestDeploy_ComposeIsConsistent(t *testing.T) {
 	}
 }
 
+// Proxies that no test can run keep to the rules of those that one does: no query in a log, no Forwarded of a client.
+func TestDeploy_ProxyFilesKeepTheRules(t *testing.T) {
+	const noQuery = `log_format no_query '$remote_addr [$time_local] "$request_method $uri $server_protocol" $status $body_bytes_sent';` +
+		"\n    access_log /var/log/nginx/access.log no_query;\n"
+	for path, rules := range map[string][]string{
+		"deploy/nginx.conf":             {noQuery, `proxy_set_header Forwarded "";`},
+		"deploy/compose-nginx.conf":     {noQuery, `proxy_set_header Forwarded "";`},
+		"deploy/haproxy.cfg":            {"http-request del-header Forwarded", "hard-stop-after 1h"},
+		"deploy/Caddyfile":              {"header_up -Forwarded"},
+		"deploy/envoy.yaml":             {"request_headers_to_remove: [forwarded]"},
+		"deploy/helm/shoal/values.yaml": {`nginx.ingress.kubernetes.io/enable-access-log: "false"`},
+	} {
+		text := read(t, path)
+		for _, rule := range rules {
+			if !strings.Contains(text, rule) {
+				t.Errorf("%s lacks %s", path, rule)
+			}
+		}
+		if strings.Count(text, "access_log ") != strings.Count(text, "no_query;") {
+			t.Errorf("%s has an access log with queries", path)
+		}
+	}
+}
+
 // The image has the binary alone, runs without rights, and checks its health with it.
 func TestDeploy_ImageIsMinimal(t *testing.T) {
 	text := read(t, "deploy/Dockerfile")

@@ -342,30 +342,3 @@ func awaitStreams(t *testing.T, url string, want int) {
 		}
 	}
 }
-
-// The access log of nginx has no tokens.
-func TestDeploy_NginxLogsNoTokens(t *testing.T) {
-	s := serveDev(t)
-	p := startProxy(t, proxyKinds["nginx"], s.url)
-	token := shoal(t, nil, "", "token", "alice", "--dev")
-	token.wantDone(t)
-	events := streamEvents(t, p.url+"/events/uploads/film?access_token="+strings.TrimSpace(token.out), "", "")
-	events.receive("subscribed")
-	_ = events.response.Body.Close()
-	var log string
-	for deadline := time.After(patience); !strings.Contains(log, "/events/uploads/film"); {
-		text, err := os.ReadFile(filepath.Join(p.folder, "access.log"))
-		if err != nil && !os.IsNotExist(err) {
-			t.Fatal(err)
-		}
-		log = string(text)
-		select {
-		case <-deadline:
-			t.Fatalf("the request is not logged: %s", log)
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
-	if strings.Contains(log, "access_token") || strings.Contains(log, strings.TrimSpace(token.out)) {
-		t.Errorf("the token is logged: %s", log)
-	}
-}
