@@ -43,12 +43,10 @@ func (l *listener) url() string {
 	return "http://" + l.Addr().String()
 }
 
-// layered returns the listener with the PROXY protocol for the peers that are trusted, and with TLS.
+// layered returns the listener with the PROXY protocol for the peers that are trusted, which a reload may change, and
+// with TLS.
 func (l *listener) layered(trusted func(net.Addr) bool) net.Listener {
-	layered := l.Listener
-	if trusted != nil {
-		layered = proxyListener{layered, trusted}
-	}
+	layered := net.Listener(proxyListener{l.Listener, trusted})
 	if l.tls != nil {
 		layered = server.TLSListener(layered, l.tls)
 	}

@@ -25,6 +25,22 @@ func overUnix(t *testing.T, path string) *http.Client {
 	return &http.Client{Transport: transport}
 }
 
+// A proxy that a reload adds may send the PROXY protocol, although none was trusted at the start.
+func TestReload_TrustsThePROXYProtocolOfNewProxies(t *testing.T) {
+	settings := "authorize: open\nmax-connections-per-ip: 1\n"
+	config := writeFile(t, "shoal.yaml", settings)
+	s := serve(t, 1, "--jwt-secret="+goodSecret, "--config="+config)
+	if err := os.WriteFile(config, []byte(settings+"trusted-proxy: [127.0.0.0/8]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.hangUp(t, "msg=reloaded")
+	for i, want := range []int{101, 429} {
+		if got := proxied(t, s.url, proxyHeader(t, 1, "198.51.100.1:4711")); got != want {
+			t.Errorf("connection %d gets %d, want %d", i+1, got, want)
+		}
+	}
+}
+
 // Every --addr is served, Unix sockets among them, which are replaced when a process has left them behind.
 func TestServe_ListensOnUnixSocketsAndSeveralAddresses(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")

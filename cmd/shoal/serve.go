@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -243,13 +242,9 @@ func (n *node) handler() http.Handler {
 func (n *node) run(ctx context.Context, stop func(), out io.Writer) error {
 	n.warnOfOpenFiles()
 	failed := make(chan error, len(n.public)+1)
-	var trusted func(net.Addr) bool
-	if len(n.flags.TrustedProxy) > 0 {
-		trusted = n.server.TrustsProxy
-	}
 	handler := n.handler()
 	for _, l := range n.public {
-		go func() { failed <- n.server.ServeHandler(l.layered(trusted), handler) }()
+		go func() { failed <- n.server.ServeHandler(l.layered(n.server.TrustsProxy), handler) }()
 	}
 	go func() { failed <- n.server.ServeAdmin(n.admin, n.adminHandler()) }()
 	connections, _ := n.connectionLimits()
