@@ -166,9 +166,19 @@ func TestDocs_MetricsAreThoseOfTheServer(t *testing.T) {
 	wantGenerated(t, "docs/metrics.md", table)
 }
 
-// configurationTable lists the flags of a command as kong knows them.
+// configurationTable lists the flags of a command as kong knows them, those of serve with the ones that a reload applies.
 func configurationTable(command *kong.Node) string {
 	table := "| flag and key | variable | default | meaning |\n| --- | --- | --- | --- |\n"
+	reload := func(string) string { return "" }
+	if command.Name == "serve" {
+		table = "| flag and key | variable | default | reload | meaning |\n| --- | --- | --- | --- | --- |\n"
+		reload = func(flag string) string {
+			if reloadable[flag] {
+				return "yes | "
+			}
+			return "– | "
+		}
+	}
 	for _, flag := range command.Flags {
 		if flag.Name == "help" {
 			continue
@@ -178,7 +188,7 @@ func configurationTable(command *kong.Node) string {
 			value = "`" + flag.Default + "`"
 		}
 		help := strings.NewReplacer("|", `\|`, "<", "&lt;").Replace(flag.Help)
-		table += fmt.Sprintf("| `--%s` | `%s` | %s | %s |\n", flag.Name, variable(flag.Name), value, help)
+		table += fmt.Sprintf("| `--%s` | `%s` | %s | %s%s |\n", flag.Name, variable(flag.Name), value, reload(flag.Name), help)
 	}
 	return table
 }

@@ -307,10 +307,19 @@ func TestDeploy_ImageIsMinimal(t *testing.T) {
 // systemd checks the unit where it is installed.
 func TestDeploy_UnitPassesSystemd(t *testing.T) {
 	unit := read(t, "deploy/shoal.service")
-	for _, want := range []string{"ExecReload=", "LimitNOFILE=", "DynamicUser=yes", "ProtectSystem=strict", "NoNewPrivileges=yes"} {
+	for _, want := range []string{"ExecReload=", "LimitNOFILE=", "User=shoal\n", "ProtectSystem=strict", "NoNewPrivileges=yes"} {
 		if !strings.Contains(unit, want) {
 			t.Errorf("the unit lacks %s", want)
 		}
+	}
+	// Credentials are copied at the start, so that a reload would read the old secrets.
+	for _, flag := range []string{"--config", "--jwt-secret-file", "--api-key-file"} {
+		if !strings.Contains(unit, flag+"=/etc/shoal/") {
+			t.Errorf("%s names no file that a reload reads", flag)
+		}
+	}
+	if strings.Contains(unit, "\nLoadCredential") {
+		t.Error("the unit has credentials, which a reload cannot change")
 	}
 	analyze, err := exec.LookPath("systemd-analyze")
 	if err != nil {
