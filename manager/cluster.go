@@ -45,9 +45,10 @@ type cluster struct {
 	ordersMissed chan struct{}
 	outgoing     *coalesce.Coalescer[outgoing, Position] // nil unless states are conflated between nodes
 
-	health   atomic.Pointer[string] // nil: messages come through; else why not
-	failed   chan error
-	counters clusterCounters
+	health     atomic.Pointer[string] // nil: messages come through; else why not
+	wasHealthy atomic.Bool            // whether they ever came through
+	failed     chan error
+	counters   clusterCounters
 
 	stopPeers, hurryPeers, stopBroker context.CancelFunc
 	peering, running                  sync.WaitGroup

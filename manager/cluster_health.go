@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/bits"
 	"time"
 )
@@ -79,15 +80,21 @@ func (m *Manager) BrokerFailed() <-chan error {
 	return m.cluster.failed
 }
 
-// Health records whether the broker is healthy.
+// Health records whether the broker is healthy. Until it was healthy for the first time there is no outage to warn of:
+// the nodes of a new cluster wait for each other, and membership warns of a start that lasts too long.
 func (c *cluster) Health(err error) {
 	if err != nil {
 		c.outages.Add(1)
 		c.unhealthy(err.Error())
-		c.manager.opt.Logger.Warn("broker unhealthy", "error", err)
+		level := slog.LevelInfo
+		if c.wasHealthy.Load() {
+			level = slog.LevelWarn
+		}
+		c.manager.opt.Logger.Log(context.Background(), level, "broker unhealthy", "error", err)
 		return
 	}
 	c.health.Store(nil)
+	c.wasHealthy.Store(true)
 	c.peers.Connected()
 	c.missedOrders()
 	c.manager.opt.Logger.Info("broker healthy")

@@ -2,7 +2,9 @@ package main
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"os"
 	"strings"
@@ -197,6 +199,9 @@ func (n *node) openEmbedded() error {
 		StoreDir:      f.BrokerDir,
 		Logger:        n.log,
 	})
+	if f.BrokerDir != "" && errors.As(err, new(*fs.PathError)) {
+		return fmt.Errorf("cannot store messages in %s: %w; choose another folder with --broker-dir", f.BrokerDir, err)
+	}
 	if err != nil {
 		return fmt.Errorf("cannot start the NATS server of --broker nats-embedded: %w", err)
 	}

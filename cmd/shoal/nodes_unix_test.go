@@ -54,6 +54,9 @@ func TestNodesInRedis(t *testing.T) {
 
 func TestNodesOfNATS(t *testing.T) {
 	nodes := startNodesOfNATS(t)
+	for _, n := range nodes {
+		n.wantNoWarning()
+	}
 	t.Run("see each other", func(t *testing.T) { seeEachOther(t, nodes) })
 	t.Run("lose nothing", func(t *testing.T) { loseNothing(t, nodes) })
 }
@@ -244,6 +247,16 @@ func TestServeOnABusyClusterPort(t *testing.T) {
 	r := shoal(t, nil, "", append([]string{"serve"}, args...)...)
 	r.wantErrors(t, statusFailed,
 		"cannot listen on "+busy.address+": the address is in use; choose another address with --cluster-addr")
+}
+
+func TestServe_NamesABrokerDirThatCannotBeUsed(t *testing.T) {
+	file := writeFile(t, "file", "")
+	r := shoal(t, nil, "", "serve", "--dev", "--addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0", "--broker=nats-embedded",
+		"--broker-storage=file", "--broker-dir="+file)
+	r.wantErrors(t, statusFailed, "choose another folder with --broker-dir")
+	if !strings.Contains(r.err, "cannot store messages in "+file) {
+		t.Errorf("it ends with %s", r.err)
+	}
 }
 
 // TestServe_EndsWithHungRedis: a Redis that accepts connections and does not answer delays no stage of the shutdown

@@ -38,8 +38,8 @@ func (p *Membership) setRunning(running bool) {
 }
 
 // failuresToWarn is how many attempts to join may fail before that is logged: the first come before the broker has
-// connected.
-const failuresToWarn = 5
+// connected, or before the servers of a cluster have found each other.
+const failuresToWarn = 30
 
 // join subscribes to the channels and reports whether that succeeded before ctx ended. It tries again each interval,
 // and as soon as Connected is called.

@@ -31,8 +31,10 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/jwt/v2"
@@ -47,6 +49,8 @@ type Server struct {
 	memory int64
 	// members are the addresses of all members that are known from the options.
 	members []string
+	started time.Time
+	ready   atomic.Bool // whether Ready has returned nil
 	close   func() error
 }
 
@@ -67,21 +71,37 @@ func Start(opt Options) (*Server, error) {
 			return nil, fmt.Errorf("embedded: create the temporary directory: %w", err)
 		}
 		dir, opt.StoreDir = made, made
+	} else if err := tryDir(opt.StoreDir); err != nil {
+		return nil, fmt.Errorf("embedded: Options.StoreDir must be a directory that this process may write to: %w", err)
 	}
 	inner, err := server.NewServer(opt.server())
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("embedded: start the server: %w", err), removeAll(dir))
 	}
+	s := &Server{server: inner, dir: dir, memory: opt.MaxMemory, members: opt.members(), started: time.Now()}
 	if opt.Logger != nil {
-		inner.SetLoggerV2(logger{opt.Logger, &rate.Sometimes{First: 3, Interval: 10 * time.Second}}, false, false, false)
+		routes := &rate.Sometimes{First: 3, Interval: 10 * time.Second}
+		inner.SetLoggerV2(logger{opt.Logger, routes, s.settled}, false, false, false)
 	}
-	s := &Server{server: inner, dir: dir, memory: opt.MaxMemory, members: opt.members()}
 	s.close = sync.OnceValue(s.shutdown)
 	inner.Start()
 	if !inner.ReadyForConnections(opt.StartTimeout) {
 		return nil, errors.Join(fmt.Errorf("%w: is an address taken?", ErrNotReady), s.Close())
 	}
 	return s, nil
+}
+
+// tryDir makes a directory, unless it exists, and writes a file there. The server itself would only not become ready.
+func tryDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return err
+	}
+	probe, err := os.CreateTemp(dir, ".probe-")
+	if err != nil {
+		return err
+	}
+	_, err = probe.Write([]byte{0})
+	return errors.Join(err, probe.Close(), os.Remove(probe.Name()))
 }
 
 // server returns the options of the NATS server.
@@ -177,6 +197,7 @@ func (s *Server) Ready() error {
 	v := healthResponse{header: make(http.Header)}
 	s.server.HandleHealthz(&v, &http.Request{Method: http.MethodGet, URL: new(url.URL)})
 	if v.status == http.StatusOK {
+		s.ready.Store(true)
 		return nil
 	}
 	if reason := v.reason(); strings.Contains(reason, "write error") {
@@ -189,6 +210,13 @@ func (s *Server) Ready() error {
 	return fmt.Errorf("%w: %d of %d members are connected, %d are needed, missing: %s", ErrBehind,
 		len(s.members)-len(missing), len(s.members), len(s.members)/2+1, strings.Join(missing, ", "))
 }
+
+// settling is how long after its start a server may lack routes or a leader without a warning: the servers of a cluster
+// wait for each other.
+const settling = 30 * time.Second
+
+// settled reports whether a missing route or leader is a fault, and not a part of the start.
+func (s *Server) settled() bool { return s.ready.Load() || time.Since(s.started) > settling }
 
 // missing returns the addresses of the members in the options that are not connected.
 func (s *Server) missing() []string {
@@ -249,21 +277,42 @@ func removeAll(dir string) error {
 
 // logger forwards the log of the NATS server to an slog.Logger. Its methods are safe for concurrent use.
 type logger struct {
-	out    *slog.Logger
-	routes *rate.Sometimes
+	out     *slog.Logger
+	routes  *rate.Sometimes
+	settled func() bool
+}
+
+// Parts of warnings of the NATS server that need no attention.
+var (
+	// routine are health checks, which calls of Server.Ready cause and whose result it returns; the secret of the
+	// cluster, which is a password; and snapshots, which each shutdown takes.
+	routine = []string{
+		"Healthcheck failed", "Falling behind in health check", "Health check OK", "Plaintext passwords detected",
+		"Metalayer blocking snapshot",
+	}
+	// starting are expected until the servers of a cluster have found each other.
+	starting = []string{
+		"Waiting for routing to be established", "JetStream has not established contact with a meta leader",
+		"Detected another leader with higher term",
+	}
+)
+
+// noRoute begins the error of each attempt to reach another server.
+const noRoute = "Error trying to connect to route"
+
+// expected reports whether a line needs no attention now.
+func (l logger) expected(text string) bool {
+	has := func(part string) bool { return strings.Contains(text, part) }
+	return slices.ContainsFunc(routine, has) || slices.ContainsFunc(starting, has) && !l.settled()
 }
 
 // Noticef logs routine events.
 func (l logger) Noticef(format string, v ...any) { l.out.Debug(line(format, v)) }
 
-// healthcheck begins the line that each failed call of Server.Ready causes. Ready returns the reason, and a stream that
-// is just being created is one.
-const healthcheck = "Healthcheck failed"
-
 // Warnf logs events that may need attention.
 func (l logger) Warnf(format string, v ...any) {
 	level := slog.LevelWarn
-	if strings.HasPrefix(format, healthcheck) {
+	if l.expected(fmt.Sprintf(format, v...)) {
 		level = slog.LevelDebug
 	}
 	l.out.Log(context.Background(), level, line(format, v))
@@ -272,11 +321,14 @@ func (l logger) Warnf(format string, v ...any) {
 // Errorf logs errors. A route to an unreachable node is tried, and reported, several times a second; only a sample
 // of these errors is logged.
 func (l logger) Errorf(format string, v ...any) {
-	if strings.HasPrefix(format, "Error trying to connect to route") {
+	switch {
+	case !strings.HasPrefix(format, noRoute):
+		l.out.Error(line(format, v))
+	case l.settled():
 		l.routes.Do(func() { l.out.Warn(line(format, v)) })
-		return
+	default:
+		l.out.Debug(line(format, v))
 	}
-	l.out.Error(line(format, v))
 }
 
 // Fatalf logs errors that stop the server. It does not end the process: Start returns an error.

@@ -272,6 +272,22 @@ func TestStart_NamesAllInvalidOptions(t *testing.T) {
 	}
 }
 
+func TestStart_NamesADirectoryThatCannotBeUsed(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := embedded.Start(embedded.Options{StoreDir: filepath.Join(file, "store")})
+	if err == nil || !strings.Contains(err.Error(), "Options.StoreDir") || !strings.Contains(err.Error(), file) {
+		t.Errorf("Start returned %v, want an error with the option and the path", err)
+	}
+	folder := filepath.Join(t.TempDir(), "made", "on demand")
+	start(t, embedded.Options{StoreDir: folder})
+	if left, err := filepath.Glob(filepath.Join(folder, ".probe-*")); err != nil || len(left) > 0 {
+		t.Errorf("Start left %q, %v", left, err)
+	}
+}
+
 // TestServer_RenamedMemberIsTheSameMember: a server that returns under another name, with nothing on disk, does not
 // make the cluster larger: one of three may still fail afterwards.
 func TestServer_RenamedMemberIsTheSameMember(t *testing.T) {
