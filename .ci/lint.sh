@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 version=v2.15.0
-folder=${XDG_CACHE_HOME:-$HOME/.cache}/shoal/golangci-lint-$version
+folder=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/shoal/golangci-lint-$version
 
 if [ "${1:-}" = --if-built ]; then
 	shift

@@ -16,7 +16,7 @@ import (
 type benchCommand struct {
 	URL       string   `name:"url" default:"http://127.0.0.1:8080" help:"Address of the server."`
 	APIKey    []string `name:"api-key" secret:"" sep:"none" placeholder:"KEY" help:"Key of the HTTP API. Of several, the first is used."`
-	JWTSecret string   `name:"jwt-secret" secret:"" placeholder:"SECRET" help:"Secret to sign the clients' tokens with: the server's."`
+	JWTSecret []string `name:"jwt-secret" secret:"" sep:"none" placeholder:"SECRET" help:"Secret to sign the clients' tokens with: the server's. Of several, the first is used."`
 	Dev       bool     `help:"Use the key and the secret of a development server."`
 
 	Connections int     `default:"100" min:"1" max:"1000000" help:"Clients, each a user of its own."`

@@ -67,7 +67,7 @@ func (b *bench) dialect(path string) load.Dialect {
 // refused by the server.
 func (b *bench) hello(i int) [][]byte {
 	upload := b.uploadID(i % b.flags.Uploads)
-	token, _ := jwtauth.SignHS256([]byte(b.flags.JWTSecret), server.Identity{
+	token, _ := jwtauth.SignHS256([]byte(b.flags.JWTSecret[0]), server.Identity{
 		UserID:  fmt.Sprintf("bench-%s-%d", b.id, i),
 		Expires: time.Now().Add(b.flags.Duration + benchTokenSpare),
 		Uploads: []string{upload},

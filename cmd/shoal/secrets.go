@@ -16,17 +16,19 @@ type tokenCommand struct {
 	UserID string `arg:"" name:"user-id" help:"User whom the token is for."`
 
 	TTL       time.Duration `default:"1h" min:"1s" max:"8760h" help:"Time that the token is valid."`
-	JWTSecret string        `placeholder:"SECRET" help:"Secret to sign it with: the server's."`
+	JWTSecret []string      `sep:"none" secret:"" placeholder:"SECRET" help:"Secret to sign it with: the server's; of several, the first."`
 	Uploads   []string      `sep:"none" placeholder:"ID|PREFIX*" help:"Upload that the user may follow; may be repeated."`
 	Dev       bool          `help:"Sign with the secret of a development server."`
 }
 
 func (c *tokenCommand) check(s *settings) {
 	s.checkID("user-id", c.UserID)
-	c.JWTSecret = firstSecret(c.JWTSecret)
-	switch secret := len(c.JWTSecret); {
-	case c.Dev && secret == 0:
-		c.JWTSecret = devSecret
+	secret := firstSecret(c.JWTSecret)
+	if c.Dev && secret == "" {
+		secret = devSecret
+	}
+	c.JWTSecret = []string{secret}
+	switch secret := len(secret); {
 	case secret == 0:
 		s.refuse("jwt-secret", "is missing, want the server's secret, or --dev for that of a development server")
 	case !c.Dev && secret < minSecretBytes:
@@ -35,7 +37,7 @@ func (c *tokenCommand) check(s *settings) {
 }
 
 func (c *tokenCommand) Run(std streams) error {
-	token, err := jwtauth.SignHS256([]byte(c.JWTSecret), server.Identity{
+	token, err := jwtauth.SignHS256([]byte(c.JWTSecret[0]), server.Identity{
 		UserID: c.UserID, Expires: time.Now().Add(c.TTL), Uploads: c.Uploads,
 	})
 	if err != nil {
@@ -115,8 +117,12 @@ func readSecretLines(path string) (lines []string, err error) {
 	return lines, nil
 }
 
-// firstSecret returns the secret to sign with of a setting that may list several for a rotation.
-func firstSecret(setting string) string {
-	first, _, _ := strings.Cut(setting, ",")
+// firstSecret returns the secret to sign with of a setting that may list several for a rotation: one by one, or with
+// commas as in the variable. It is "" if there is none.
+func firstSecret(setting []string) string {
+	if len(setting) == 0 {
+		return ""
+	}
+	first, _, _ := strings.Cut(setting[0], ",")
 	return strings.TrimSpace(first)
 }

@@ -163,6 +163,22 @@ func TestFileServesEveryCommand(t *testing.T) {
 	shoal(t, nil, "", "token", "alice", "--config", file).wantDone(t)
 }
 
+// While secrets are rotated, the file lists several: serve accepts all of them, and the other commands use the first.
+func TestFile_ListsOfSecretsServeEveryCommand(t *testing.T) {
+	other := strings.Repeat("o", minSecretBytes)
+	file := writeFile(t, "shoal.yaml", "jwt-secret: ["+goodSecret+", "+other+"]\napi-key: [a, b]\nauthorize: open\n")
+	s := serve(t, 1, "--config="+file)
+	token := shoal(t, nil, "", "token", "alice", "--config", file)
+	token.wantDone(t)
+	if got := connect(t, s.url).authenticate(token.out); got != "alice" {
+		t.Errorf("authenticated as %v", got)
+	}
+	r := shoal(t, nil, "", "bench", "--config", file, "--url="+s.url, "--connections=1", "--messages=1", "--duration=1s")
+	if r.status != statusDone {
+		t.Errorf("bench ends with %d: %s", r.status, r.err)
+	}
+}
+
 func FuzzFile(f *testing.F) {
 	for _, text := range []string{
 		"dev: true", "a: &x [1]\nb: *x", "? [a]\n: b", "<<: *x", "- a", "\x00", "a: !!binary x",
