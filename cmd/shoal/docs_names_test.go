@@ -1,0 +1,131 @@
+package main
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// foreignFlags are the flags of other programs in the documentation.
+var foreignFlags = map[string]string{
+	"access": "npm", "no-git-tag-version": "npm", "prefix": "npm",
+	"cap-drop": "podman", "read-only": "podman", "security-opt": "podman", "format": "buildah", "rm": "docker", "network": "docker",
+	"data-binary": "curl", "fail-with-body": "curl",
+	"measure": "benchmarks/compare", "rates": "benchmarks/compare", "repeat": "benchmarks/compare",
+	"scenario": "benchmarks/compare", "system": "benchmarks/compare",
+}
+
+// documentation returns the README and the pages of docs, by their path.
+func documentation(t *testing.T) map[string]string {
+	t.Helper()
+	paths, err := filepath.Glob(repository + "docs/*.md")
+	if err != nil || len(paths) < 20 {
+		t.Fatalf("%d pages: %v", len(paths), err)
+	}
+	all := map[string]string{"README.md": read(t, "README.md")}
+	for _, path := range paths {
+		path = strings.TrimPrefix(path, repository)
+		all[path] = read(t, path)
+	}
+	return all
+}
+
+// Every flag in the documentation is one of a command, or of another program that is named here.
+func TestDocs_FlagsExist(t *testing.T) {
+	parser, err := newParser(newSettings(nil), streams{}, func(int) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := flagNames(parser.Model.Node)
+	known["config"], known["help"], known["version"] = true, true, true
+	unused := map[string]bool{}
+	for flag := range foreignFlags {
+		unused[flag] = true
+	}
+	for path, text := range documentation(t) {
+		for _, match := range regexp.MustCompile("(?m)(?:^|[ `(\\[|\"])--([a-z][a-z0-9-]*)").FindAllStringSubmatch(text, -1) {
+			delete(unused, match[1])
+			if !known[match[1]] && foreignFlags[match[1]] == "" {
+				t.Errorf("%s names --%s, which no command has", path, match[1])
+			}
+		}
+	}
+	for flag := range unused {
+		t.Errorf("no page names --%s of %s", flag, foreignFlags[flag])
+	}
+}
+
+// foreignTexts are texts in the pages for operators that are not of this repository's sources, and why they are there.
+var foreignTexts = map[string]string{
+	"certificate loaded":      "internal/reload logs the name that cmd/shoal gives it",
+	"insufficient resources":  "NATS",
+	"no space left on device": "the system",
+	"proxy_buffering on":      "nginx",
+	"recovered: false":        "a field of a message",
+	"systemctl reload shoal":  "a command",
+	"too many open files":     "the system",
+}
+
+// sources returns the text of all Go files but the tests.
+func sources(t *testing.T) string {
+	t.Helper()
+	var all strings.Builder
+	err := filepath.WalkDir(repository, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() && slices.Contains([]string{"node_modules", ".git", "testdata"}, entry.Name()) {
+			return filepath.SkipDir
+		}
+		if strings.HasSuffix(path, ".go") && !strings.HasSuffix(path, "_test.go") {
+			text, err := os.ReadFile(path)
+			all.Write(text)
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all.String()
+}
+
+// linesOf returns the messages of log lines and errors in a source, each on a line of its own.
+func linesOf(source string) string {
+	var all strings.Builder
+	call := regexp.MustCompile(`\b(?:Debug|Info|Warn|Error|Log|logFailure|New|Errorf)\([^"]{0,200}"([^"]*)"`)
+	for _, match := range call.FindAllStringSubmatch(source, -1) {
+		all.WriteString(match[1] + "\n")
+	}
+	return all.String()
+}
+
+// Every log line that a page for operators quotes is one that the sources write. Lines are quoted as code, in several words
+// that begin in lower case; … stands for any text.
+func TestDocs_LogLinesExist(t *testing.T) {
+	all := linesOf(sources(t))
+	quoted := regexp.MustCompile("`([a-z][^`=/]* [^`=/]*)`")
+	command := regexp.MustCompile("^(shoal|podman) ")
+	for _, path := range []string{"docs/runbook.md", "docs/operating.md", "docs/configuration.md"} {
+		found := 0
+		for _, match := range quoted.FindAllStringSubmatch(read(t, path), -1) {
+			if command.MatchString(match[1]) {
+				continue
+			}
+			found++
+			for part := range strings.SplitSeq(match[1], "…") {
+				part = strings.TrimSpace(part)
+				if foreignTexts[part] == "" && !strings.Contains(all, part) {
+					t.Errorf("%s quotes %q, which no log line has", path, match[1])
+				}
+			}
+		}
+		if found == 0 {
+			t.Errorf("%s quotes no log line", path)
+		}
+	}
+}
