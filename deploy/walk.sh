@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A walk as an operator, see docs/operating.md: three nodes behind nginx with TLS, joined by Redis, as in compose.yml but as
-# processes; load, then one fault after the other, and for each the metrics, the log lines and the alerts that tell it.
+# processes; load, then one fault after the other, and for each the metrics, the log lines and the alerts that reveal it.
 #
 #	deploy/walk.sh bin/shoal                  # all of it: some four minutes
 #	deploy/walk.sh bin/shoal slow broker      # some of it: load slow broker log disk descriptors

@@ -9,8 +9,8 @@
 //     in publish order, once (a state message possibly as the newer one that replaced it), or that
 //     connection is closed with a code that says why.
 //  2. A subscriber gets the snapshot, then all that follows: no gap, no duplicate, however the two race.
-//  3. When a user's last connection is gone, so are the user's subscriptions; nothing is left in any map, on
-//     any interleaving of connect, subscribe, send, disconnect and drain. Counts equal contents.
+//  3. When a user's last connection ends, the user's subscriptions end with it, and nothing of them remains in
+//     memory, on any interleaving of connect, subscribe, send, disconnect and drain. Counts equal contents.
 //  4. No lock is held during I/O, a broker call or a callback, but those methods of a [Conn] that say so and only
 //     queue. Lock order: user → upload → outbox; never back.
 //  5. Publishing never waits for a client, and a stalled client changes nobody else's latency.

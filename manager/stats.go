@@ -76,8 +76,8 @@ func (c *classCounters) counts() ClassCounts {
 
 // BrokerStats are the counts of a node's communication with other nodes, since the start.
 type BrokerStats struct {
-	// Received are the messages of uploads that the broker brought, Refused those of them and of the other
-	// nodes' orders that made no sense.
+	// Received are the messages of uploads received from the broker, Refused the invalid ones among them and among
+	// the orders of other nodes.
 	Received uint64 `json:"received"`
 	Refused  uint64 `json:"refused"`
 	// Recoveries counts the catch-ups of uploads with the broker's stored messages, on the first local follower or
@@ -94,8 +94,7 @@ type BrokerStats struct {
 	// orders that it no longer remembers for other nodes, because there were too many.
 	LateOrders    uint64 `json:"late_orders"`
 	DroppedOrders uint64 `json:"dropped_orders"`
-	// Overflowed are uploads whose received messages were too many at a time, so that they were read once more from the
-	// broker.
+	// Overflowed are uploads that were read from the broker once more because too many messages arrived at once.
 	Overflowed uint64 `json:"overflowed"`
 	// NodesLost are nodes that fell silent without leaving, NodeMessagesDropped the messages between nodes that were
 	// malformed, late or too many.

@@ -121,15 +121,15 @@ func (c *Client) Identity() Identity {
 	return c.identity
 }
 
-// TokenID returns the id of the token that showed last who the user is, or "".
+// TokenID returns the id of the token that most recently authenticated the user, or "".
 func (c *Client) TokenID() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.identity.TokenID
 }
 
-// RemoteAddr returns the client's address: that of the other end of the connection, or with port 0 the one that a proxy
-// of Options.TrustedProxies names. It is a zero *net.TCPAddr where the connection has none.
+// RemoteAddr returns the address of the peer, or with port 0 the client's address that a proxy of
+// Options.TrustedProxies names. It is a zero *net.TCPAddr where the connection has none.
 func (c *Client) RemoteAddr() net.Addr {
 	if c.server == nil { // a zero Client
 		return &net.TCPAddr{}

@@ -152,7 +152,8 @@ type Options struct {
 }
 
 // FrameOverhead is an upper bound of the bytes that a message needs in a queue beyond its payload: the header of its
-// frame, and the offset and the upload that shoal.v1 adds. QueueBytes must exceed the largest message by so much.
+// frame, and the offset and the upload that shoal.v1 adds. QueueBytes must exceed the largest message
+// by at least this many bytes.
 const FrameOverhead = 1 << 10
 
 // CheckPath returns an error unless path is one or more segments, each a slash and letters, digits, "-", "_", "~" or

@@ -82,7 +82,7 @@ func (m *metrics) countWebhook(counts func() webhook.Counts) {
 	const events, help = "shoal_webhook_events_total", "Events for the webhook, by outcome."
 	counter(events, help, prometheus.Labels{"outcome": "sent"}, func(c webhook.Counts) uint64 { return c.Sent })
 	counter(events, help, prometheus.Labels{"outcome": "dropped"}, func(c webhook.Counts) uint64 { return c.Dropped })
-	counter("shoal_webhook_failed_attempts_total", "Requests that the webhook's service has not taken.", nil,
+	counter("shoal_webhook_failed_attempts_total", "Failed webhook requests.", nil,
 		func(c webhook.Counts) uint64 { return c.FailedAttempts })
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "shoal_webhook_queue_events", Help: "Events that wait for the webhook's service.",

@@ -74,7 +74,7 @@ var (
 	brokerCatchingUp  = gauge("broker_catching_up_uploads", "Uploads whose catch-up with stored messages is due.")
 	brokerSubscribing = gauge("broker_subscribing_uploads", "Uploads whose subscription at the broker is to be checked.")
 	brokerReceived    = counter("broker_received", "Messages of uploads that the broker brought.")
-	brokerRefused     = counter("broker_refused", "Messages from the broker that made no sense.")
+	brokerRefused     = counter("broker_refused", "Invalid messages received from the broker.")
 	brokerCatchUps    = counter("broker_catch_ups", "Completed catch-ups of uploads with stored messages.")
 	brokerResets      = counter("broker_resets", "Catch-ups that began a new epoch: clients were told of a gap.")
 	brokerFailures    = counter("broker_failures", "Failed operations at the broker, by kind.", "operation")
@@ -82,7 +82,7 @@ var (
 	brokerNodesLost   = counter("broker_nodes_lost",
 		"Nodes that fell silent without leaving.")
 	brokerOverflowed = counter("broker_overflowed",
-		"Uploads that were read again because received messages were too many at a time.")
+		"Uploads that were read again because too many messages arrived at once.")
 	brokerLateOrders = counter("broker_late_orders",
 		"Orders to close connections that this node had missed and carried out late.")
 	brokerDroppedOrders = counter("broker_dropped_orders",

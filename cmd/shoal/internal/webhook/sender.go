@@ -128,7 +128,7 @@ func (s *Sender) Send(e Event) {
 type Counts struct {
 	// Sent counts the events that the service has accepted, Dropped the events that it will not get.
 	Sent, Dropped uint64
-	// FailedAttempts are requests that the service has not taken.
+	// FailedAttempts are requests that failed.
 	FailedAttempts uint64
 	// Queued wait now.
 	Queued int
