@@ -173,8 +173,11 @@ func (l *listeners) endKeepAlive() {
 	}
 }
 
-// close ends all servers: gracefully while ctx lasts, then at once.
-func (l *listeners) close(ctx context.Context) {
+// close ends all servers: gracefully while ctx lasts, then at once. The end of a TLS connection waits for a write that
+// blocks, so the sockets are closed first.
+func (l *listeners) close(ctx context.Context, all *sockets) {
+	stop := context.AfterFunc(ctx, all.closeAll)
+	defer stop()
 	l.mu.Lock()
 	servers := l.servers
 	l.servers, l.closed = nil, true

@@ -185,7 +185,7 @@ func (s *Server) Close(ctx context.Context) error {
 		s.poller.close()
 	}()
 	left := s.await(ctx, ended)
-	s.listeners.close(ctx)
+	s.listeners.close(ctx, &s.sockets)
 	if left == nil {
 		left = s.await(ctx, s.requestHooks.ended())
 	}

@@ -89,6 +89,15 @@ func (s *sockets) removeLocked(conn net.Conn) {
 	delete(s.conns, conn)
 }
 
+// closeAll closes all connections.
+func (s *sockets) closeAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for conn := range s.conns {
+		_ = closeSocket(conn)
+	}
+}
+
 // len returns the number of connections.
 func (s *sockets) len() int {
 	s.mu.Lock()

@@ -8,11 +8,14 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // TLSListener returns a listener whose connections are those of ln, with TLS. It is tls.NewListener, but on Linux a
 // connection of Serve that is silent needs no goroutine and no buffers of its own, like one without TLS. ln must be a
 // listener of TCP or Unix sockets, or return [Transparent] connections around such ones, for that.
+//
+// A connection that is not the server's yet, and has no deadline for writing, is closed when a write takes 30 seconds.
 //
 // A configuration with DynamicRecordSizingDisabled writes many messages to one client in few records.
 func TLSListener(ln net.Listener, config *tls.Config) net.Listener {
@@ -48,10 +51,12 @@ type pollableConn struct {
 	// room is the number of bytes that may be pending. The owner of the client's outbox sets it.
 	room atomic.Int64
 
-	// writing protects pending. It is held during system calls, but never while waiting for the socket.
+	// writing protects the fields below. It is held during system calls, but never while waiting for the socket.
 	writing sync.Mutex
 	// pending are bytes that wait for the socket.
 	pending []byte
+	// deadline is that of writing, or zero. It has no effect once the client has the connection.
+	deadline time.Time
 }
 
 // maxHeldAnswers bounds the answers of crypto/tls, of some 30 bytes each, that wait for a client that does not read.
@@ -111,7 +116,7 @@ func (p *pollableConn) Read(buf []byte) (int, error) {
 // Write writes to the connection, behind the pending bytes. It closes a connection that holds too many of them.
 func (p *pollableConn) Write(buf []byte) (int, error) {
 	if p.raw == nil {
-		return p.Conn.Write(buf)
+		return p.writeInTime(buf)
 	}
 	p.writing.Lock()
 	defer p.writing.Unlock()
@@ -134,6 +139,47 @@ func (p *pollableConn) Write(buf []byte) (int, error) {
 	p.pending = append(p.pending, buf[n:]...)
 	p.waiting.Store(true)
 	return len(buf), nil
+}
+
+// writeInTime writes to the connection within its deadline, or else within writeTimeout: while net/http reads a
+// request, only its reading has a deadline, and an answer of crypto/tls would wait for a client that does not read,
+// however long. It closes a connection that is too slow: crypto/tls would go on to the next answer.
+func (p *pollableConn) writeInTime(buf []byte) (n int, err error) {
+	if !p.bound() {
+		return p.Conn.Write(buf)
+	}
+	defer p.unbound()
+	if n, err = p.Conn.Write(buf); err != nil {
+		_ = p.Conn.Close()
+	}
+	return n, err
+}
+
+// bound sets a deadline if there is none, and reports whether it has.
+func (p *pollableConn) bound() bool {
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	return p.deadline.IsZero() && p.Conn.SetWriteDeadline(time.Now().Add(writeTimeout)) == nil
+}
+
+// unbound ends the deadline of bound.
+func (p *pollableConn) unbound() {
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	_ = p.Conn.SetWriteDeadline(p.deadline)
+}
+
+// SetDeadline sets the deadlines of reading and writing.
+func (p *pollableConn) SetDeadline(t time.Time) error {
+	return errors.Join(p.SetReadDeadline(t), p.SetWriteDeadline(t))
+}
+
+// SetWriteDeadline sets the deadline of writing.
+func (p *pollableConn) SetWriteDeadline(t time.Time) error {
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	p.deadline = t
+	return p.Conn.SetWriteDeadline(t)
 }
 
 // expect makes room for the records of n bytes, which take less than twice as many.

@@ -15,6 +15,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/shoal-go/shoal/manager"
@@ -41,6 +42,10 @@ func dialUpdating(ctx context.Context, network, address string) (net.Conn, error
 	if err != nil {
 		return nil, err
 	}
+	return newUpdatingConn(ctx, conn)
+}
+
+func newUpdatingConn(ctx context.Context, conn net.Conn) (*updatingConn, error) {
 	var secrets bytes.Buffer
 	// Without a session cache, the server sends nothing between its handshake and its data.
 	c := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13, KeyLogWriter: &secrets})
@@ -289,4 +294,48 @@ func TestTLSListener_AnswersWhileDraining(t *testing.T) {
 	c.write(0x81, `{"action":"subscribe_upload","upload_id":"b"}`)
 	waitFor(t, func() bool { return len(n.manager.UploadSubscriberIDs("b")) == 1 })
 	c.wantNotes(0, published)
+}
+
+// TestTLSListener_UnreadAnswersToARequest: a client that has not completed its request, and does not read the answers to
+// its KeyUpdates, has its connection for a bounded time, and does not delay the end of the server.
+func TestTLSListener_UnreadAnswersToARequest(t *testing.T) {
+	for _, closing := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			ln := newPipeListener()
+			n := startTLSOn(t, ln)
+			below, err := ln.dial(t.Context(), "", "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer below.Close()
+			conn, err := newUpdatingConn(t.Context(), below)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sent := make(chan error, 1)
+			go func() {
+				_, err := conn.Write([]byte("GET / HTTP/1.1\r\n"))
+				for err == nil {
+					err = conn.update() // the first answer is not read
+				}
+				sent <- err
+			}()
+			synctest.Wait()
+			begin := time.Now()
+			if closing {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				if err := n.server.Close(ctx); err != nil {
+					t.Error(err)
+				}
+				if took := time.Since(begin); took > time.Second {
+					t.Errorf("the server closed after %v", took)
+				}
+			}
+			<-sent
+			if took := time.Since(begin); took > 40*time.Second {
+				t.Errorf("the connection was closed after %v", took)
+			}
+		})
+	}
 }
