@@ -109,7 +109,7 @@ func (a *api) withEpoch(ctx context.Context, uploadID string, at manager.Positio
 }
 
 // Bounds of a body of several messages beside that of its bytes. A message of a few bytes takes many times as much
-// memory; and a line of POST /v1/messages may name many uploads, each of which gets its own copy of the message.
+// memory; and a line of POST /v1/messages may name many uploads, and each gets its own copy of the message.
 const (
 	maxManyMessages = 10_000
 	maxManyBytes    = 4 * minBodyBytes

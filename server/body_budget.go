@@ -8,7 +8,7 @@ import (
 // maxBodiesBytes bounds the request bodies that are handled at a time, all together.
 const maxBodiesBytes = 256 << 20
 
-// messageOverhead is about what a message of a body takes beside its bytes.
+// messageOverhead is about the memory that a message of a body takes beside its bytes.
 const messageOverhead = 256
 
 // bodyBudget bounds the bytes of all request bodies that are being handled, and of the messages that are made of them.

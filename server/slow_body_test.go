@@ -28,8 +28,8 @@ func (b slowBroker) Store(ctx context.Context, channel string, payload []byte) (
 	return b.MemoryNode.Store(ctx, channel, payload)
 }
 
-// TestAPI_AnswersAfterSlowBody: the time that a body takes is not taken from the answer, so that a publisher learns what
-// is published.
+// TestAPI_AnswersAfterSlowBody: the time that a body takes is not taken from the answer, so that a publisher learns how
+// much is published.
 func TestAPI_AnswersAfterSlowBody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		node := broker.NewMemory(broker.MemoryOptions{}).Node()

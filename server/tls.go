@@ -55,7 +55,7 @@ type pollableConn struct {
 	writing sync.Mutex
 	// pending are bytes that wait for the socket.
 	pending []byte
-	// deadline is that of writing, or zero. It has no effect once the client has the connection.
+	// deadline is the one for writing, or zero. It has no effect once the client has the connection.
 	deadline time.Time
 }
 

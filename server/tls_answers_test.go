@@ -207,7 +207,7 @@ func (l narrowListener) Accept() (net.Conn, error) {
 	return conn, err
 }
 
-// startNarrow runs a node over TLS with small send buffers, which closes no client for what it sends or does not read.
+// startNarrow runs a node over TLS with small send buffers, which closes no client for being slow or fast.
 func startNarrow(t *testing.T) *node {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -332,7 +332,9 @@ func TestTLSListener_UnreadAnswersToARequest(t *testing.T) {
 					t.Errorf("the server closed after %v", took)
 				}
 			}
-			<-sent
+			if err := <-sent; err == nil {
+				t.Error("the connection is open")
+			}
 			if took := time.Since(begin); took > 40*time.Second {
 				t.Errorf("the connection was closed after %v", took)
 			}
