@@ -168,7 +168,21 @@ func Draw(seed uint64) History {
 		h.Ops = append(h.Ops, drawOp(random, h.Config, kinds))
 		h.kept = append(h.kept, i)
 	}
+	h.drawRefusals()
 	return h
+}
+
+// drawRefusals replaces operations of every fourth history whose broker stores messages by refusals to read an upload,
+// with numbers of their own: the other histories stay as they were before there were refusals.
+func (h *History) drawRefusals() {
+	if !h.Config.Stored || h.Seed%4 != 1 {
+		return
+	}
+	random := rand.New(rand.NewPCG(h.Seed, 2)) // reproducible on purpose
+	for range 3 {
+		op := drawOp(random, h.Config, []Kind{refuse})
+		h.Ops[random.IntN(len(h.Ops))] = op
+	}
 }
 
 func drawConfig(random *rand.Rand) Config {
@@ -210,7 +224,7 @@ func weights(c Config) (kinds []Kind) {
 	}
 	if c.Stored {
 		add(2, lose)
-		add(1, step, refuse)
+		add(1, step)
 	}
 	return kinds
 }
