@@ -174,26 +174,24 @@ func (c *cluster) storedLog(ctx context.Context, uploadID string) (log *history.
 	return c.begin(uploadID, kept, messages, time.Now()), nil
 }
 
-// newest returns an upload's newest message and position, as the broker has stored them.
+// newest returns an upload's newest valid message and its position, as the broker has stored them.
 func (c *cluster) newest(ctx context.Context, uploadID string) (newest Stored, pos Position, err error) {
 	if err := CheckID("upload_id", uploadID); err != nil {
 		return Stored{}, Position{}, err
 	}
-	ctx, cancel := bounded(ctx)
-	defer cancel()
-	s, err := c.keeper.Newest(ctx, uploadChannel+uploadID)
+	kept, messages, err := c.readStored(ctx, uploadID, Position{}, true)
 	switch {
 	case err != nil:
 		return Stored{}, Position{}, unavailable(err)
-	case s.Offset == 0:
+	case kept.Offset == 0:
 		return Stored{}, Position{}, ErrUnknownUpload
 	}
-	if n := len(s.Messages); n > 0 {
-		if e, err := c.parseRemote(uploadID, s.Messages[n-1].Payload); err == nil {
-			newest = Stored{Offset: s.Messages[n-1].Offset, Payload: e.payload}
+	for i, m := range messages {
+		if m.payload != nil {
+			newest = Stored{Offset: kept.Messages[i].Offset, Payload: m.payload}
 		}
 	}
-	return newest, s.Position, nil
+	return newest, kept.Position, nil
 }
 
 // readStored reads the stored messages of an upload from the broker: the ones after a position, or at first the newest

@@ -117,7 +117,8 @@ func TestFollow_LateReadIsNotForTheNextFollower(t *testing.T) {
 	})
 }
 
-// TestCatchUp_InvalidStoredMessageCounts: the position that a follower receives includes invalid messages.
+// TestCatchUp_InvalidStoredMessageCounts: the position that a follower or reader receives includes invalid messages, and
+// the newest message is a valid one.
 func TestCatchUp_InvalidStoredMessageCounts(t *testing.T) {
 	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		publish(t, nodes[1].Manager, "cat", 1)
@@ -126,6 +127,9 @@ func TestCatchUp_InvalidStoredMessageCounts(t *testing.T) {
 		c := nodes[0].follower(t, "ann", "cat")
 		if got := c.received(t); len(got) != 2 || got[0].Offset != 2 || got[1].Offset != 1 {
 			t.Errorf("received %+v, want to be told offset 2, and the newest that will do", got)
+		}
+		if s, pos, _ := newest(nodes[0].Manager, "cat"); s.Offset != 1 || len(s.Payload) == 0 || pos.Offset != 2 {
+			t.Errorf("the newest message is %+v at %v, want the valid one, and offset 2", s, pos)
 		}
 	})
 }
