@@ -203,7 +203,7 @@ func TestFlusher_IsFlushedByThePublisherWithoutLocks(t *testing.T) {
 	_, _, err := m.PublishOnce(t.Context(), "cat", note(t, 2), Once{Key: "key"})
 	must(t, err)
 	for i, c := range conns {
-		if got := len(c.received(t)); got != 2 || c.flushes != 2 {
+		if got := len(c.offsets()); got != 2 || c.flushes != 2 {
 			t.Errorf("connection %d got %d messages and was flushed %d times, want 2 and 2", i, got, c.flushes)
 		}
 	}
