@@ -52,7 +52,7 @@ var hookTests = map[string]map[string]hookTest{
 		"MayUseAPI": {setAuthorizeAPI, func(n *node) { go func() { defer recovered(); _ = n.server.MayUseAPI(apiRequest()) }() }},
 	},
 	"Ready": {"": {func(o *server.Options, block func(context.Context) error) {
-		o.Ready = func() error { return block(nil) } //nolint:staticcheck // it has no context
+		o.Ready = func() error { return block(nil) }
 	}, func(n *node) { go func() { defer recovered(); _ = n.server.Ready() }() }}},
 	"OnConnect": {
 		"WebSocket": {setOnConnect, func(n *node) { n.login("ann").discard() }},

@@ -1,6 +1,7 @@
 package outqueue
 
 import (
+	"slices"
 	"time"
 
 	"github.com/shoal-go/shoal/manager"
@@ -102,7 +103,7 @@ func (q *Queue) ReleaseReplays(answer *manager.Frame) {
 
 // keep removes the messages of a replay that fail a test, and what is unread.
 func (q *Queue) keep(p *replay, test func(*manager.Frame) bool) {
-	all := append(p.frames, p.late...)
+	all := slices.Concat(p.frames, p.late)
 	q.ready -= len(p.frames)
 	p.frames, p.late, p.unread = nil, nil, false
 	for _, f := range all {
