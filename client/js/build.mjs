@@ -13,10 +13,13 @@ const [file] = process.argv.slice(2)
 // bundle returns the name and the code of each module.
 async function bundle(options) {
   const { outputFiles } = await build({
-    bundle: true, format: 'esm', target: 'es2022', logLevel: 'warning', write: false, outdir: here('dist'), ...options,
+    bundle: true, minify: true, format: 'esm', target: 'es2022', logLevel: 'warning', write: false, outdir: here('dist'),
+    ...options,
   })
   return Promise.all(outputFiles.map(async ({ path, text }) => {
-    const { code } = await minify(text, { module: true, ecma: 2022, compress: { passes: 3 } })
+    // Functions stay where they are written: inside others they would grow when an application minifies its bundle.
+    const compress = { passes: 3, hoist_funs: true, reduce_funcs: false }
+    const { code } = await minify(text, { module: true, ecma: 2022, compress })
     return [basename(path), code]
   }))
 }

@@ -1,8 +1,7 @@
-import type { Incoming } from './channel.js'
 import { ShoalError } from './errors.js'
-import { answered } from './position.js'
-import { Queue } from './queue.js'
-import { type Answer, type Link, Session, type Sink } from './session.js'
+import { answered, known } from './position.js'
+import { newQueue } from './queue.js'
+import { type Sink, openSession } from './session.js'
 import type {
   ConnectionStatus, Follow, FollowOptions, Gap, Message, Options, OwnMessage, Position, UploadStatus,
 } from './types.js'
@@ -37,21 +36,19 @@ export interface Shoal<Own extends OwnMessage = never> {
  * option.
  */
 export function connect<Own extends OwnMessage = never>(url: string | URL, options: Options<Own>): Shoal<Own> {
-  if (typeof options?.token !== 'function') {
-    throw badOption('token', typeof options?.token, 'a function that returns a token')
-  }
+  const kind = typeof options?.token
+  checkOption('token', kind === 'function', kind, 'a function')
   for (const name of ['buffer', 'maxDelay', 'connectTimeout', 'silence'] as const) {
     const value = options[name]
-    if (value !== undefined && !(value > 0)) throw badOption(name, value, 'a number above 0')
+    checkOption(name, value === undefined || value > 0, value, 'a number above 0')
   }
-  if (!options.WebSocket && !globalThis.WebSocket && options.sse === false) {
-    throw badOption('WebSocket', 'missing', 'one, since this environment has none')
-  }
-  return new Client<Own>(endpoint(url), options)
+  const can = options.WebSocket || globalThis.WebSocket || options.sse !== false
+  checkOption('WebSocket', can, 'missing', 'one, since this environment has none')
+  return newClient<Own>(endpoint(url), options)
 }
 
-function badOption(name: string, value: unknown, want: string): ShoalError {
-  return new ShoalError('bad_option', `the option ${name} is ${value}, want ${want}`)
+function checkOption(name: string, good: unknown, value: unknown, want: string): void {
+  if (!good) throw new ShoalError('bad_option', `the option ${name} is ${value}, want ${want}`)
 }
 
 interface Follower {
@@ -71,94 +68,35 @@ interface Upload {
   dropping?: ReturnType<typeof setTimeout>
 }
 
-class Client<Own extends OwnMessage> implements Shoal<Own>, Sink {
-  #uploads = new Map<string, Upload>()
-  #listeners = new Set<{ id: string | undefined; listener: () => void }>()
-  #connection: ConnectionStatus = { state: 'connecting' }
-  #link: Link
-  #options: Options<Own>
-
-  constructor(url: URL, options: Options<Own>) {
-    this.#options = options
-    const open = (sink: Sink) => new Session(url, options, sink)
-    this.#link = options.share?.(url.href, open, this) ?? open(this)
-  }
-
-  follow(id: string, options?: FollowOptions): Follow<Message<Own>>
-  follow(id: string, callback: (message: Message<Own>) => void, options?: FollowOptions): () => void
-  follow(id: string, a?: FollowOptions | ((message: Message<Own>) => void), b?: FollowOptions): any {
-    checkId(id)
-    const options = (typeof a === 'function' ? b : a) ?? {}
-    if (typeof a === 'function') {
-      return this.#add(id, options, {
-        push: (message) => guarded(() => a(message)),
-        fail: (error) => guarded(() => options.onError?.(error)),
-        end() {},
-      })
-    }
-    const fail = (error: ShoalError) => {
-      queue.end(error)
-      follower.stop!()
-    }
-    const follower: Follower = { push: (m) => queue.push(m), fail, stopped: fail, end: () => queue.end() }
-    const queue = new Queue(id, options.buffer ?? this.#options.buffer ?? BUFFER, () => follower.stop?.())
-    this.#add(id, options, follower)
-    return queue
-  }
-
-  status(): ConnectionStatus
-  status(id: string): UploadStatus<Own>
-  status(id?: string): any {
-    return id === undefined ? this.#connection : this.#uploads.get(id)?.status ?? IDLE
-  }
-
-  subscribe(listener: () => void, id?: string): () => void {
-    const entry = { id, listener } // the same listener may be given twice
-    this.#listeners.add(entry)
-    return () => void this.#listeners.delete(entry)
-  }
-
-  reconnect(): void {
-    this.#link.reconnect()
-  }
-
-  close(): void {
-    if (this.#connection.state === 'closed') return
-    for (const [id, upload] of this.#uploads) {
-      for (const follower of upload.followers) follower.stop!()
-      clearTimeout(upload.dropping)
-      this.#drop(id)
-    }
-    this.#link.close()
-    this.#listeners.clear()
-  }
-
-  // Following
+// newClient returns the client that connect() has checked the options of.
+function newClient<Own extends OwnMessage>(url: URL, options: Options<Own>): Shoal<Own> {
+  const uploads = new Map<string, Upload>()
+  const listeners = new Set<(changed: string | undefined) => void>()
+  let connection: ConnectionStatus = { state: 'connecting' }
 
   // add adds a follower and returns the function that removes it.
-  #add(id: string, { signal, since }: FollowOptions, follower: Follower): () => void {
-    if (this.#connection.state === 'closed' || signal?.aborted) {
+  const add = (id: string, { signal, since }: FollowOptions, follower: Follower): () => void => {
+    if (connection.state === 'closed' || signal?.aborted) {
       follower.end()
       return () => {}
     }
-    let upload = this.#uploads.get(id)
-    if (!upload) this.#uploads.set(id, upload = { followers: new Set(), status: IDLE })
+    const upload: Upload = uploads.get(id) ?? { followers: new Set(), status: IDLE }
+    uploads.set(id, upload)
     const { followers, status } = upload
     clearTimeout(upload.dropping)
     followers.add(follower)
     if (status === IDLE || status.state === 'ended') {
-      upload.status = IDLE
-      this.#set(id, upload, { state: 'pending', ...(since && { position: since }) })
-      this.#link.follow(id)
+      upload.status = { state: 'pending', ...(since && { position: since }) }
+      notify(id)
+      link.follow(id)
     } else {
       const { position, message } = status
       if (since && (!position || since.epoch === position.epoch)) {
         follower.at = since
-        if (!(since.offset >= position?.offset!)) this.#link.follow(id)
+        if (!(since.offset >= position?.offset!)) link.follow(id)
       } else { // the newest message, as the server would send it
         queueMicrotask(() => {
-          if (since && followers.has(follower)) follower.push(gap(id))
-          if (message && followers.has(follower)) follower.push(message)
+          for (const m of [since && gap(id), message]) if (m && followers.has(follower)) follower.push(m)
         })
       }
     }
@@ -167,96 +105,138 @@ class Client<Own extends OwnMessage> implements Shoal<Own>, Sink {
       follower.end()
       // An upload without followers is let go a moment later: a component that is mounted twice, or one that takes the
       // place of another, keeps it.
-      if (followers.delete(follower) && followers.size === 0) upload.dropping = setTimeout(() => this.#drop(id), 0)
+      if (followers.delete(follower) && followers.size === 0) upload.dropping = setTimeout(() => drop(id), 0)
     }
     signal?.addEventListener('abort', follower.stop)
-    if (this.#connection.state === 'stopped') follower.stopped?.(this.#connection.error!)
+    if (connection.state === 'stopped') follower.stopped?.(connection.error!)
     return follower.stop
   }
 
-  #drop(id: string): void {
-    this.#uploads.delete(id)
-    this.#link.unfollow(id)
-    this.#notify(id)
+  const drop = (id: string) => {
+    uploads.delete(id)
+    link.unfollow(id)
+    notify(id)
   }
 
-  #set(id: string, upload: Upload, change: Partial<UploadStatus<Own>>): void {
+  const set = (id: string, upload: Upload, change: Partial<UploadStatus<Own>>) => {
     upload.status = { ...upload.status, ...change }
-    this.#notify(id)
+    notify(id)
   }
 
-  #notify(id?: string): void {
-    for (const entry of [...this.#listeners]) if (entry.id === id) guarded(entry.listener)
+  const notify = (changed?: string) => {
+    for (const listener of [...listeners]) listener(changed)
   }
 
-  // What the link tells
-
-  connection(status: ConnectionStatus): void {
-    this.#connection = status
-    if (status.state !== 'live') {
-      for (const [id, upload] of this.#uploads) {
-        if (upload.status.state === 'live') this.#set(id, upload, { state: 'pending' })
+  const sink: Sink = {
+    connection(status) {
+      connection = status
+      for (const [id, upload] of uploads) {
+        if (status.state !== 'live' && upload.status.state === 'live') set(id, upload, { state: 'pending' })
         if (status.state === 'stopped') for (const follower of [...upload.followers]) follower.stopped?.(status.error!)
       }
-    }
-    this.#notify()
+      notify()
+    },
+
+    // The first position of those of the followers.
+    position(id) {
+      const upload = uploads.get(id)
+      let first = upload?.status.position
+      for (const { at } of upload?.followers ?? []) if (at && !(at.offset >= first?.offset!)) first = at
+      return first
+    },
+
+    answer(id, answer) {
+      const upload = uploads.get(id)
+      if (!upload) return
+      const { epoch, offset, recovered, expired } = answer
+      const { position } = upload.status
+      // Without recovery the newest message follows: it is new, unless it was seen in this epoch.
+      upload.seen = recovered || expired ? undefined : known(position, answer)
+      set(id, upload, {
+        state: 'live', recovered, newest: offset, position: answered(position, answer),
+        ...(position?.epoch !== epoch && { message: undefined as any }), // nobody gets the messages of a former epoch
+      })
+      for (const follower of [...upload.followers]) {
+        const at = follower.at ?? position
+        if (!at || (at.epoch === epoch && (recovered || at.offset === offset))) continue
+        if (follower.at) follower.at = recovered || expired ? undefined : { epoch, offset: 0 }
+        follower.push(gap(id))
+      }
+    },
+
+    message(id, message) {
+      const upload = uploads.get(id)
+      if (upload?.status.state !== 'live') return
+      const { epoch, offset } = upload.status.position!
+      const received = message.offset ?? 0 // one without an offset is always new
+      const seen = upload.seen ?? offset
+      const position = { epoch, offset: Math.max(received, offset) }
+      if (!received || received > seen) {
+        if (received) upload.seen = undefined
+        set(id, upload, { message: message as any, position })
+      }
+      for (const follower of [...upload.followers]) {
+        if (received && received <= (follower.at?.offset ?? seen)) continue
+        if (follower.at && received) follower.at = received < offset ? { epoch, offset: received } : undefined
+        follower.push(message)
+      }
+    },
+
+    ended(id, error) {
+      const upload = uploads.get(id)
+      if (!upload) return
+      set(id, upload, { state: 'ended', error })
+      for (const follower of [...upload.followers]) follower.fail(error)
+    },
+
+    other: (message) => guarded(() => options.onMessage?.(message as any)),
   }
 
-  // position returns the first position of those of the followers.
-  position(id: string): Position | undefined {
-    const upload = this.#uploads.get(id)
-    let first = upload?.status.position
-    for (const { at } of upload?.followers ?? []) if (at && !(at.offset >= first?.offset!)) first = at
-    return first
-  }
+  const open = (to: Sink) => openSession(url, options, to)
+  const link = options.share?.(url.href, open, sink) ?? open(sink)
 
-  answer(id: string, answer: Answer): void {
-    const upload = this.#uploads.get(id)
-    if (!upload) return
-    const { epoch, offset, recovered, expired } = answer
-    const { position } = upload.status
-    const same = position?.epoch === epoch
-    // Without recovery the newest message follows: it is new, unless it was seen in this epoch.
-    upload.seen = recovered || expired ? undefined : same && position.offset <= offset ? position.offset : 0
-    this.#set(id, upload, {
-      state: 'live', recovered, newest: offset, position: answered(position, answer),
-      ...(position && !same && { message: undefined as any }), // nobody gets the messages of a former epoch
-    })
-    for (const follower of [...upload.followers]) {
-      const at = follower.at ?? position
-      if (!at || (at.epoch === epoch && (recovered || at.offset === offset))) continue
-      if (follower.at) follower.at = recovered || expired ? undefined : { epoch, offset: 0 }
-      follower.push(gap(id))
-    }
-  }
+  return {
+    follow(id: string, a?: FollowOptions | ((message: Message<Own>) => void), b?: FollowOptions): any {
+      checkId(id)
+      const own = (typeof a === 'function' ? b : a) ?? {}
+      if (typeof a === 'function') {
+        return add(id, own, {
+          push: (message) => guarded(() => a(message)),
+          fail: (error) => guarded(() => own.onError?.(error)),
+          end() {},
+        })
+      }
+      const queue = newQueue(id, own.buffer ?? options.buffer ?? BUFFER, () => follower.stop?.())
+      const fail = (error: ShoalError) => {
+        queue.end(error)
+        follower.stop!()
+      }
+      const follower: Follower = { push: queue.push, fail, stopped: fail, end: queue.end }
+      add(id, own, follower)
+      return queue
+    },
 
-  message(id: string, message: Incoming): void {
-    const upload = this.#uploads.get(id)
-    if (!upload || upload.status.state !== 'live') return
-    const { epoch, offset } = upload.status.position!
-    const received = message.offset ?? 0 // one without an offset is always new
-    const seen = upload.seen ?? offset
-    const position = { epoch, offset: Math.max(received, offset) }
-    if (!received || received > seen) {
-      if (received) upload.seen = undefined
-      this.#set(id, upload, { message: message as any, position })
-    }
-    for (const follower of [...upload.followers]) {
-      if (received && received <= (follower.at?.offset ?? seen)) continue
-      if (follower.at && received) follower.at = received < position.offset ? { epoch, offset: received } : undefined
-      follower.push(message)
-    }
-  }
+    status: (id?: string): any => id === undefined ? connection : uploads.get(id)?.status ?? IDLE,
 
-  ended(id: string, error: ShoalError): void {
-    const upload = this.#uploads.get(id)
-    if (!upload) return
-    this.#set(id, upload, { state: 'ended', error })
-    for (const follower of [...upload.followers]) follower.fail(error)
-  }
+    subscribe(listener, id) {
+      // The same listener may be given twice.
+      const entry = (changed: string | undefined) => changed === id && guarded(listener)
+      listeners.add(entry)
+      return () => listeners.delete(entry)
+    },
 
-  other(message: Incoming): void {
-    guarded(() => this.#options.onMessage?.(message as any))
+    reconnect: () => link.reconnect(),
+
+    close() {
+      if (connection.state === 'closed') return
+      for (const [id, upload] of uploads) {
+        for (const follower of upload.followers) follower.stop!()
+        clearTimeout(upload.dropping)
+        drop(id)
+      }
+      link.close()
+      listeners.clear()
+    },
   }
 }
 
@@ -278,10 +258,10 @@ function guarded(call: () => void): void {
 
 // checkId refuses ids that the server would refuse, which would fail all other uploads of the same message.
 function checkId(id: unknown): void {
-  const good = typeof id === 'string' && id && new TextEncoder().encode(id).length <= 255 &&
-    !/[\p{Cc}\p{Cs}\ufffd]/u.test(id)
+  const good = typeof id === 'string' && /^[^\p{Cc}\p{Cs}\ufffd]+$/u.test(id) &&
+    new TextEncoder().encode(id).length <= 255
   if (!good) {
-    const want = 'want 1 to 255 bytes of Unicode without control characters'
-    throw new ShoalError('bad_id', `the upload id is ${JSON.stringify(id)?.slice(0, 80)}, ${want}`)
+    throw new ShoalError('bad_id', `the upload id is ${JSON.stringify(id)?.slice(0, 80)}, ` +
+      'want 1 to 255 bytes of Unicode without control characters')
   }
 }

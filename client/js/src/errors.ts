@@ -16,26 +16,28 @@ export class ShoalError extends Error {
   }
 }
 
-const NAMES: Record<number, string> = {
+// FINAL names the close codes after which the same would happen again. 4003 is not one: the next token may be good.
+export const FINAL: Record<number, string> = {
   1000: 'closed',
-  1001: 'idle',
   1008: 'limit_exceeded',
   1009: 'limit_exceeded',
+  4002: 'required',
+  4004: 'bad_request',
+}
+
+const PASSING: Record<number, string> = {
+  1001: 'idle',
   1011: 'internal',
   1012: 'restart',
   1013: 'unavailable',
   4001: 'timeout',
-  4002: 'required',
   4003: 'invalid',
-  4004: 'bad_request',
 }
 
-// FINAL lists the close codes after which the same would happen again. 4003 is not one: the next token may be good.
-export const FINAL = [1000, 1008, 1009, 4002, 4004]
 export const TOKEN_REFUSED = 4003
 
 // closeError returns the error for the end of a connection. A code without a name is a broken network.
 export function closeError(closeCode: number, reason: string, refusal?: Record<string, any>): ShoalError {
-  const code = refusal?.code ?? NAMES[closeCode] ?? 'unreachable'
+  const code = refusal?.code ?? FINAL[closeCode] ?? PASSING[closeCode] ?? 'unreachable'
   return new ShoalError(code, `connection closed: ${refusal?.message || reason || code} (${closeCode})`, closeCode)
 }

@@ -1,7 +1,7 @@
 import type { Channel, Claim, Incoming, Problem } from './channel.js'
 import { FINAL, ShoalError, TOKEN_REFUSED, closeError } from './errors.js'
 import { openSocket } from './socket.js'
-import { Tokens } from './token.js'
+import { tokensFrom } from './token.js'
 import type { ConnectionStatus, Options, Position } from './types.js'
 import { watchPage } from './wake.js'
 
@@ -45,329 +45,315 @@ export interface Link {
   close(): void
 }
 
-// Session keeps one connection to the server and through reconnects the uploads that are followed on it.
-export class Session implements Link {
+// Session is a link that keeps one connection to the server and through reconnects the uploads that are followed on it.
+export interface Session extends Link {
+  /** Reports whether the server has answered for an upload; undefined: it is not followed. */
+  isLive(id: string): boolean | undefined
+}
+
+// openSession begins to connect.
+export function openSession(url: URL, options: Options<any>, sink: Sink): Session {
   // Whether the server has answered: messages before that belong to another connection's claim.
-  #uploads = new Map<string, boolean>()
-  #claimed = new Map<string, boolean>() // on the current channel; true: has to be claimed again
-  #releasing = new Map<string, number>() // unsubscribes without an answer
-  #changed = new Set<string>() // uploads whose claim does not fit yet
-  #channel: Channel | undefined
-  #authenticated = false
-  #status: ConnectionStatus = { state: 'connecting' }
-  #attempts = 0
-  #failedSockets = 0
-  #liveSince = 0
-  #lastMessage = 0
-  #notBefore = 0 // by the monotonic clock, as all times below but that of the status
-  #refusedOnce = false
-  #refusal: Incoming | undefined
-  #tokens: Tokens
-  #abort = new AbortController() // of the current attempt or connection
-  #timers = new Map<unknown, ReturnType<typeof setTimeout>>()
-  #unwatch: () => void
+  const uploads = new Map<string, boolean>()
+  const claimed = new Set<string>() // on the current channel
+  let releasing: string[] = [] // unsubscribes without an answer
+  const changed = new Set<string>() // uploads that have to be claimed, claimed again, or released
+  let channel: Channel | undefined
+  let authenticated = false
+  let status: ConnectionStatus = { state: 'connecting' }
+  let attempts = 0
+  let failedSockets = 0
+  let liveSince = 0
+  let lastMessage = 0
+  let notBefore = 0 // by the monotonic clock, as all times below but that of the status
+  let refusedOnce = false
+  let refusal: Incoming | undefined
+  const tokens = tokensFrom(options.token)
+  let abort = new AbortController() // of the current attempt or connection
+  const timers = new Map<unknown, ReturnType<typeof setTimeout>>()
 
-  constructor(private readonly url: URL, private readonly options: Options<any>, private readonly sink: Sink) {
-    this.#tokens = new Tokens(options.token)
-    this.#unwatch = watchPage(() => this.#wake(), () => this.#leave())
-    void this.#connect()
+  const follow = (id: string) => {
+    uploads.set(id, false)
+    change([id])
   }
 
-  follow(id: string): void {
-    this.#uploads.set(id, false)
-    if (this.#claimed.has(id)) this.#claimed.set(id, true)
-    this.#change(id)
+  const unfollow = (id: string) => {
+    if (uploads.delete(id)) change([id])
   }
 
-  unfollow(id: string): void {
-    if (this.#uploads.delete(id)) this.#change(id)
+  const reconnect = () => {
+    if (status.state !== 'waiting' && status.state !== 'stopped') return
+    tokens.refuse() // the user may be another one
+    refusedOnce = false
+    attempts = 0
+    void connect()
   }
 
-  // isLive reports whether the server has answered for an upload; undefined: it is not followed.
-  isLive(id: string): boolean | undefined {
-    return this.#uploads.get(id)
-  }
-
-  reconnect(): void {
-    if (this.#status.state !== 'waiting' && this.#status.state !== 'stopped') return
-    this.#tokens.refuse() // the user may be another one
-    this.#refusedOnce = false
-    this.#attempts = 0
-    void this.#connect()
-  }
-
-  close(): void {
-    this.#unwatch()
-    this.#uploads.clear()
-    this.#end({ state: 'closed' })
+  const close = () => {
+    unwatch()
+    uploads.clear()
+    end({ state: 'closed' })
   }
 
   // wake tries at once where the session waits, though not before the time that the server asked for, and tests a
   // connection that may have died unnoticed.
-  #wake(): void {
-    if (this.#authenticated) return this.#probe()
-    if (this.#status.state !== 'waiting') return
-    this.#attempts = 0
-    this.#retry(this.#status.error, 0)
+  const wake = () => {
+    if (authenticated) return probe()
+    if (status.state !== 'waiting') return
+    attempts = 0
+    retry(status.error, 0)
   }
 
   // leave lets go of the connection when the page goes away; `pageshow` brings it back.
-  #leave(): void {
-    if (this.#status.state !== 'stopped') this.#end({ state: 'waiting' })
+  const leave = () => {
+    if (status.state !== 'stopped') end({ state: 'waiting' })
   }
 
   // Connecting
 
-  async #connect(): Promise<void> {
-    this.#drop()
-    this.#after('connect', this.options.connectTimeout ?? CONNECT_TIMEOUT, () => this.#lost())
-    const { signal } = this.#abort
-    this.#report({ state: 'connecting' })
+  const connect = async () => {
+    drop()
+    after('connect', options.connectTimeout ?? CONNECT_TIMEOUT, lost)
+    const { signal } = abort
+    report({ state: 'connecting' })
     if (signal.aborted) return // by the application, in its listener
-    const Socket = this.options.WebSocket ?? globalThis.WebSocket
-    const stream = this.options.sse !== false && (!Socket || this.#failedSockets >= SOCKET_FAILURES)
+    const Socket = options.WebSocket ?? globalThis.WebSocket
+    const stream = options.sse !== false && (!Socket || failedSockets >= SOCKET_FAILURES)
     try {
-      const token = await this.#tokens.get(signal)
+      const token = await tokens.get(signal)
       if (signal.aborted) return
       // Before the import: where a deploy has removed that file, sockets are tried again.
-      this.#failedSockets = stream ? 0 : this.#failedSockets + 1
+      failedSockets = stream ? 0 : failedSockets + 1
       // Most pages never need the code for streams.
       const open = stream ? (await import('./sse.js')).openStream : openSocket
       if (signal.aborted) return
-      this.#channel = open(this.url, Socket, {
-        open: () => this.#channel!.auth(token),
-        room: () => this.#update(),
-        position: (id) => this.sink.position(id),
-        message: (message) => this.#receive(message),
-        closed: (...why) => this.#closed(...why),
-      }, this.options.sse)
-      if (stream) this.#changeAll() // which is accepted together with its uploads
+      channel = open(url, Socket, {
+        open: () => channel!.auth(token),
+        room: update,
+        position: sink.position,
+        message: receive,
+        closed,
+      }, options.sse)
+      if (stream) change(uploads.keys()) // which is accepted together with its uploads
     } catch (cause) {
       if (signal.aborted) return
       const error = cause instanceof ShoalError ? cause : new ShoalError('unreachable', `${cause}`, undefined, cause)
-      if (error.code === 'logged_out') this.#end({ state: 'stopped', error })
-      else this.#retry(error)
+      fail(error, error.code === 'logged_out')
     }
   }
 
-  #receive(message: Incoming): void {
-    this.#lastMessage = performance.now()
-    this.#clear('probe')
+  const receive = (message: Incoming) => {
+    lastMessage = performance.now()
+    clear('probe')
     switch (message.action) {
-      case 'auth_success': return this.#accepted(message.user_id)
+      case 'auth_success': return accepted(message.user_id)
       case 'auth_error': // the close that follows decides; an open connection stays
-        this.#refusal = message
-        return this.#renewLater()
-      case 'ping': return this.#channel!.pong()
-      case 'reconnect': return this.#setNotBefore(message.retry_after_ms)
-      case 'subscribed': return this.#answered(message.upload_id, message as unknown as Answer)
+        refusal = message
+        return renewLater()
+      case 'ping': return channel!.pong()
+      case 'reconnect': return setNotBefore(message.retry_after_ms)
+      case 'subscribed': return answered(message.upload_id, message as unknown as Answer)
       case 'resumed':
-        for (const id in message.uploads) this.#answered(id, message.uploads[id])
+        for (const id in message.uploads) answered(id, message.uploads[id])
         return
-      case 'unsubscribed': return this.#unsubscribed(message.upload_id)
-      case 'error': return this.#failed(message)
+      case 'unsubscribed': return unsubscribed(message.upload_id)
+      case 'error': return failed(message)
     }
-    if (this.#authenticated) this.#deliver(message)
+    if (authenticated) deliver(message)
   }
 
-  #accepted(user: string): void {
-    this.#refusal = undefined
-    this.#refusedOnce = false
-    const { transport } = this.#channel!
-    const renewed = this.#authenticated
-    this.#authenticated = true
-    this.#renewLater()
+  const accepted = (user: string) => {
+    refusal = undefined
+    refusedOnce = false
+    const { transport } = channel!
+    const renewed = authenticated
+    authenticated = true
+    renewLater()
     if (renewed) return
-    // A stream that works may be all that works: the next time one socket is tried before it.
-    this.#failedSockets = transport === 'sse' ? 1 : 0
-    this.#liveSince = performance.now()
-    this.#clear('connect')
-    this.#watchSilence()
-    this.#changeAll()
-    this.#report({ state: 'live', transport, user })
+    if (transport === 'sse') failedSockets = 1 // it may be all that works: the next time one socket is tried before it
+    else {
+      failedSockets = 0
+      change(uploads.keys())
+    }
+    liveSince = performance.now()
+    clear('connect')
+    watchSilence()
+    report({ state: 'live', transport, user })
   }
 
-  #renewLater(): void {
-    const delay = this.#tokens.renewIn()
-    if (!this.#authenticated || !delay) return
-    this.#after('renew', Math.min(delay, LONGEST_TIMER), async () => {
-      const { signal } = this.#abort
+  const renewLater = () => {
+    if (!authenticated) return
+    after('renew', Math.min(tokens.renewIn(), LONGEST_TIMER), async () => {
+      const { signal } = abort
       try {
-        const token = await this.#tokens.get(signal, true)
-        if (!signal.aborted) this.#channel!.auth(token)
+        const token = await tokens.get(signal, true)
+        if (!signal.aborted) channel!.auth(token)
       } catch {
         // Without a fresh token the server ends the connection, and then the next attempt says why there is none.
       }
-      if (!signal.aborted) this.#renewLater()
+      if (!signal.aborted) renewLater()
     })
   }
 
   // Uploads
 
-  // change schedules an update of the claims for the end of the current task, so that an upload that is unfollowed and
-  // followed again in one task costs nothing. While the channel has no room, uploads wait here, not in a queue of
+  // change schedules an update of the claims for the end of the current task, so that an upload that is followed and
+  // unfollowed in one task costs nothing. While the channel has no room, uploads wait here, not in a queue of
   // messages: one that is followed and unfollowed before it is its turn costs nothing either.
-  #change(id: string): void {
-    this.#changed.add(id)
-    if (this.#changed.size === 1) queueMicrotask(() => this.#update())
+  const change = (ids: Iterable<string>) => {
+    if (changed.size === 0) queueMicrotask(update)
+    for (const id of ids) changed.add(id)
   }
 
-  #changeAll(): void {
-    for (const id of this.#uploads.keys()) this.#change(id)
-  }
-
-  #update(): void {
+  const update = () => {
     const claim: Claim[] = []
     const release: string[] = []
-    const channel = this.#channel
-    if (!this.#authenticated && channel?.transport !== 'sse') return this.#changed.clear()
-    for (const id of this.#changed) {
+    if (!authenticated && channel?.transport !== 'sse') return changed.clear()
+    for (const id of changed) {
       if (!channel!.hasRoom(claim.length, release.length)) break
-      this.#changed.delete(id)
-      const wanted = this.#uploads.has(id)
-      const stale = this.#claimed.get(id)
+      changed.delete(id)
       // Before it is claimed again, a claim is ended: the answer to that tells its messages from those of the next one.
-      if (wanted ? stale : stale !== undefined) {
-        this.#claimed.delete(id)
-        this.#releasing.set(id, (this.#releasing.get(id) ?? 0) + 1)
+      if (claimed.delete(id)) {
         release.push(id)
+        releasing.push(id)
       }
-      if (wanted && stale !== false) {
-        this.#claimed.set(id, false)
-        claim.push([id, this.sink.position(id)])
+      if (uploads.has(id)) {
+        claimed.add(id)
+        claim.push([id, sink.position(id)])
       }
     }
     channel!.claim(claim, release)
   }
 
   // answered handles the answer to a claim. While the end of a former claim is not acknowledged, it is that one's.
-  #answered(id: string, answer: Answer): void {
-    if (!this.#uploads.has(id) || this.#releasing.has(id) || !(answer?.offset >= 0)) return
-    this.#uploads.set(id, true)
-    this.sink.answer(id, answer)
+  const answered = (id: string, answer: Answer) => {
+    if (!uploads.has(id) || releasing.includes(id) || !(answer?.offset >= 0)) return
+    uploads.set(id, true)
+    sink.answer(id, answer)
   }
 
-  #deliver(message: Incoming): void {
+  const deliver = (message: Incoming) => {
     const id = message.upload_id ?? message.payload?.upload_id
-    const live = this.#uploads.get(id)
-    if (live) this.sink.message(id, message)
-    else if (live === undefined) this.sink.other(message)
+    const live = uploads.get(id)
+    if (live) sink.message(id, message)
+    else if (live === undefined) sink.other(message)
   }
 
   // unsubscribed tells the answer to an unsubscribe from the end of a subscription that a new token does not allow.
-  #unsubscribed(id: string): void {
-    const asked = this.#releasing.get(id)
-    if (!asked) this.#refuse(id, 'forbidden', 'not allowed any more')
-    else if (asked > 1) this.#releasing.set(id, asked - 1)
-    else this.#releasing.delete(id)
+  const unsubscribed = (id: string) => {
+    const asked = releasing.indexOf(id)
+    if (asked < 0) refuse(id, 'forbidden', 'not allowed any more')
+    else releasing.splice(asked, 1)
   }
 
-  #refuse(id: string, code: string, text: string): void {
-    this.#claimed.delete(id)
-    if (this.#uploads.delete(id)) this.sink.ended(id, new ShoalError(code, `upload "${id}": ${text}`))
+  const refuse = (id: string, code: string, text: string) => {
+    claimed.delete(id)
+    if (uploads.delete(id)) sink.ended(id, new ShoalError(code, `upload "${id}": ${text}`))
   }
 
   // failed handles a refusal. One that names no upload concerns all that wait for an answer. Where the server says
   // when to come again, or failed itself, the subscription is repeated; else it is final.
-  #failed({ code, message, upload_id: one, upload_ids: many, retry_after_ms: after }: Incoming): void {
+  const failed = ({ code, message, upload_id: one, upload_ids: many, retry_after_ms: wait }: Incoming) => {
     const named: string[] | undefined = many ?? (one && [one])
-    const ids = [...this.#claimed.keys()].filter((id) =>
-      !this.#releasing.has(id) && (named ? named.includes(id) : !this.#uploads.get(id)))
-    if (after === undefined && code !== 'internal') return ids.forEach((id) => this.#refuse(id, code, message))
-    for (const id of ids) this.#claimed.delete(id)
-    this.#after(ids, bounded(after ?? this.#delay(3)), () => ids.forEach((id) => this.#change(id)))
+    const ids = [...claimed].filter((id) =>
+      !releasing.includes(id) && (named ? named.includes(id) : !uploads.get(id)))
+    if (wait === undefined && code !== 'internal') return ids.forEach((id) => refuse(id, code, message))
+    for (const id of ids) claimed.delete(id)
+    after(ids, bounded(wait ?? delay(3)), () => change(ids.filter((id) => !claimed.has(id))))
   }
 
   // The end of a connection
 
-  #closed(closeCode: number, reason: string, own?: Problem, retryAfter?: number): void {
-    const error = own ? new ShoalError(...own) : closeError(closeCode, reason, this.#refusal)
-    this.#setNotBefore(retryAfter)
-    let final = FINAL.includes(closeCode)
+  const closed = (closeCode: number, reason: string, own?: Problem, retryAfter?: number) => {
+    const error = own ? new ShoalError(...own) : closeError(closeCode, reason, refusal)
+    setNotBefore(retryAfter)
+    let final = closeCode in FINAL
     if (closeCode === TOKEN_REFUSED && error.code !== 'unavailable') {
-      final = this.#refusedOnce
-      this.#refusedOnce = true
-      this.#tokens.refuse()
+      final = refusedOnce
+      refusedOnce = true
+      tokens.refuse()
     }
-    if (final) this.#end({ state: 'stopped', error })
-    else this.#retry(error)
+    fail(error, final)
   }
 
-  #lost(): void {
-    this.#retry(new ShoalError('unreachable', `no answer from ${this.url.host}`))
-  }
+  const fail = (error: ShoalError, final: boolean) => final ? end({ state: 'stopped', error }) : retry(error)
 
-  #retry(error: ShoalError | undefined, delay?: number): void {
-    if (this.#authenticated && performance.now() - this.#liveSince >= STEADY) this.#attempts = 0
-    const wait = Math.max(delay ?? this.#delay(this.#attempts++), this.#notBefore - performance.now())
-    this.#drop()
-    this.#after('retry', bounded(wait), () => void this.#connect())
-    this.#report({ state: 'waiting', retryAt: Date.now() + wait, error })
+  const lost = () => retry(new ShoalError('unreachable', `no answer from ${url.host}`))
+
+  const retry = (error: ShoalError | undefined, pause?: number) => {
+    if (authenticated && performance.now() - liveSince >= STEADY) attempts = 0
+    const wait = Math.max(pause ?? delay(attempts++), notBefore - performance.now())
+    drop()
+    after('retry', bounded(wait), connect)
+    report({ state: 'waiting', retryAt: Date.now() + wait, error })
   }
 
   // delay draws from a range that doubles with each attempt: clients that were cut off together do not come back
   // together.
-  #delay(attempts: number): number {
-    return Math.random() * Math.min(this.options.maxDelay ?? LONGEST_DELAY, FIRST_DELAY * 2 ** attempts)
+  const delay = (failures: number) =>
+    Math.random() * Math.min(options.maxDelay ?? LONGEST_DELAY, FIRST_DELAY * 2 ** failures)
+
+  const setNotBefore = (retryAfter: unknown) => {
+    notBefore = Math.max(notBefore, performance.now() + bounded(retryAfter))
   }
 
-  #setNotBefore(retryAfter: unknown): void {
-    this.#notBefore = Math.max(this.#notBefore, performance.now() + bounded(retryAfter))
-  }
-
-  #end(status: ConnectionStatus): void {
-    this.#drop()
-    this.#report(status)
+  const end = (last: ConnectionStatus) => {
+    drop()
+    report(last)
   }
 
   // drop lets go of the channel, of calls of token() and of timers.
-  #drop(): void {
-    this.#abort.abort()
-    this.#abort = new AbortController()
-    this.#channel?.close()
-    this.#channel = this.#refusal = undefined
-    for (const name of [...this.#timers.keys()]) this.#clear(name)
-    this.#changed.clear()
-    this.#claimed.clear()
-    this.#releasing.clear()
-    for (const id of this.#uploads.keys()) this.#uploads.set(id, false)
-    this.#authenticated = false
+  const drop = () => {
+    abort.abort()
+    abort = new AbortController()
+    channel?.close()
+    channel = refusal = undefined
+    releasing = []
+    for (const name of timers.keys()) clear(name)
+    changed.clear()
+    claimed.clear()
+    for (const id of uploads.keys()) uploads.set(id, false)
+    authenticated = false
   }
 
   // watchSilence tests a connection on which nothing came for a while: it may have died unnoticed, or the server may
   // ping less often.
-  #watchSilence(): void {
-    const limit = this.options.silence ?? SILENCE
-    const left = this.#lastMessage + limit - performance.now()
-    if (left <= 0) this.#probe()
-    this.#after('silence', left > 0 ? Math.min(left, limit) : limit, () => this.#watchSilence())
+  const watchSilence = () => {
+    const limit = options.silence ?? SILENCE
+    const left = lastMessage + limit - performance.now()
+    if (left <= 0) probe()
+    after('silence', left > 0 ? left : limit, watchSilence)
   }
 
-  #probe(): void {
-    if (this.#timers.has('probe')) return
-    this.#channel!.probe()
-    this.#after('probe', PROBE, () => this.#lost())
+  const probe = () => {
+    if (timers.has('probe')) return
+    channel!.probe()
+    after('probe', PROBE, lost)
   }
 
   // report comes last where it is called: a listener may call close() or reconnect().
-  #report(status: ConnectionStatus): void {
-    this.#status = status
-    this.sink.connection(status)
+  const report = (now: ConnectionStatus) => {
+    status = now
+    sink.connection(now)
   }
 
   // after calls action later, unless the connection has ended before or a timer of the same name was set.
-  #after(name: unknown, delay: number, action: () => void): void {
-    this.#clear(name)
-    this.#timers.set(name, setTimeout(() => {
-      this.#timers.delete(name)
+  const after = (name: unknown, wait: number, action: () => void) => {
+    clear(name)
+    timers.set(name, setTimeout(() => {
+      timers.delete(name)
       action()
-    }, delay))
+    }, wait))
   }
 
-  #clear(name: unknown): void {
-    clearTimeout(this.#timers.get(name))
-    this.#timers.delete(name)
+  const clear = (name: unknown) => {
+    clearTimeout(timers.get(name))
+    timers.delete(name)
   }
+
+  const unwatch = watchPage(wake, leave)
+  void connect()
+  return { follow, unfollow, isLive: (id) => uploads.get(id), reconnect, close }
 }
 
 // bounded returns a time in ms that a server has asked for.

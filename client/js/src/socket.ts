@@ -1,4 +1,4 @@
-import type { Channel, Claim, Events, Incoming } from './channel.js'
+import type { Channel, Events, Incoming } from './channel.js'
 import type { Position } from './types.js'
 
 const PROTOCOL = 'shoal.v1'
@@ -21,14 +21,12 @@ export function openSocket(url: URL, Socket: typeof WebSocket, events: Events): 
     refill()
   }
   const refill = () => {
-    if (budget < BURST) {
-      timer ??= setTimeout(() => {
-        timer = undefined
-        budget = Math.min(budget + RATE, BURST)
-        refill()
-        events.room()
-      }, 1000)
-    }
+    timer ??= setTimeout(() => {
+      timer = undefined
+      budget = Math.min(budget + RATE, BURST)
+      if (budget < BURST) refill()
+      events.room()
+    }, 1000)
   }
   const close = () => {
     clearTimeout(timer)
@@ -43,8 +41,11 @@ export function openSocket(url: URL, Socket: typeof WebSocket, events: Events): 
 
   socket.onopen = () => socket.protocol === PROTOCOL ? events.open() : fail()
   socket.onmessage = ({ data }) => {
-    const message = parse(data)
-    if (message) events.message(message)
+    let message: Incoming | undefined
+    try {
+      message = JSON.parse(data)
+    } catch {}
+    if (typeof message?.action === 'string') events.message(message)
     else fail()
   }
   socket.onclose = ({ code, reason }) => events.closed(code, reason)
@@ -56,32 +57,18 @@ export function openSocket(url: URL, Socket: typeof WebSocket, events: Events): 
     // At most SINGLE uploads are claimed one by one, more of them in batches.
     hasRoom: (uploads, release) => release + Math.min(uploads, SINGLE + uploads / BATCH) < budget,
     claim(uploads, release) {
-      const batched = ([, since]: Claim) => since || uploads.length > SINGLE
-      const resumed = uploads.filter(batched)
+      const batch: [string, Position][] = []
       for (const id of release) spend({ action: 'unsubscribe_upload', upload_id: id })
-      for (const upload of uploads) {
-        if (!batched(upload)) spend({ action: 'subscribe_upload', upload_id: upload[0] })
+      for (const [id, since] of uploads) {
+        // No epoch is empty: an upload that has no position is answered with recovered: false and its newest message, as
+        // a subscription would be.
+        if (since || uploads.length > SINGLE) batch.push([id, since ?? { epoch: '', offset: 0 }])
+        else spend({ action: 'subscribe_upload', upload_id: id })
       }
-      while (resumed.length > 0) spend({ action: 'resume', uploads: positions(resumed.splice(0, BATCH)) })
+      while (batch[0]) spend({ action: 'resume', uploads: Object.fromEntries(batch.splice(0, BATCH)) })
     },
     pong: () => send({ action: 'pong' }),
     probe: () => send({ action: 'resume', uploads: {} }),
     close,
-  }
-}
-
-// positions returns the member of a resume. No epoch is empty: an upload that has no position is answered with
-// recovered: false and its newest message, as a subscription would be.
-function positions(uploads: Claim[]): Record<string, Position> {
-  return Object.fromEntries(uploads.map(([id, since]) => [id, since ?? { epoch: '', offset: 0 }]))
-}
-
-// parse returns the message, or undefined for text that is none.
-function parse(text: unknown): Incoming | undefined {
-  try {
-    const message = JSON.parse(text as string)
-    return typeof message?.action === 'string' ? message : undefined
-  } catch {
-    return undefined
   }
 }

@@ -30,7 +30,7 @@ type Letter = { from: string; to?: string } & (News | Wish)
  * Locks, each tab has a connection of its own.
  */
 export function tabs(name: string): Share {
-  if (typeof name !== 'string' || name === '') {
+  if (typeof name !== 'string' || !name) {
     throw new ShoalError('bad_option', 'tabs() needs a name that differs from user to user, such as the id of the user')
   }
   return (url, open, sink) => {
@@ -80,7 +80,7 @@ class Tab implements Link {
 
   close(): void {
     this.#unwatch()
-    for (const id of [...this.#wants]) this.unfollow(id)
+    for (const id of this.#wants) this.unfollow(id)
     this.#leave()
     this.sink.connection({ state: 'closed' })
   }
@@ -92,7 +92,7 @@ class Tab implements Link {
       this.#channel.onmessage = ({ data }) => this.#read(data)
       this.#abort = new AbortController()
       // Others know by this lock that the tab lives. The promise stays open until the tab leaves.
-      this.#hold(`${this.name} ${this.#me}`)
+      this.#hold(`${this.name} ${this.#me}`, until)
       this.#compete()
       this.#repeat()
     }
@@ -105,16 +105,16 @@ class Tab implements Link {
     this.#abort.abort()
     this.#channel?.close()
     this.#channel = undefined
-    for (const timer of this.#timers.values()) clearTimeout(timer)
-    this.#timers.clear()
+    for (const name of this.#timers.keys()) this.#clear(name)
     this.#tell({ kind: 'status', status: { state: 'waiting' } })
   }
 
   // Leading
 
-  #hold(name: string): void {
+  // hold calls action with a lock, which is held until the promise of that has been resolved.
+  #hold(name: string, action: (signal: AbortSignal) => unknown): void {
     const { signal } = this.#abort
-    navigator.locks.request(name, { signal }, () => until(signal)).catch(() => {}) // the tab has left
+    navigator.locks.request(name, { signal }, () => action(signal)).catch(() => {}) // this tab has left
   }
 
   #compete(steal = false): void {
@@ -207,12 +207,11 @@ class Tab implements Link {
     if (known) return known
     const ids = new Set<string>()
     this.#others.set(tab, ids)
-    const { signal } = this.#abort
-    navigator.locks.request(`${this.name} ${tab}`, { signal }, () => {
+    this.#hold(`${this.name} ${tab}`, () => {
       if (this.#others.get(tab) !== ids) return
       this.#others.delete(tab)
       ids.forEach((id) => this.#release(id))
-    }).catch(() => {}) // this tab has left
+    })
     return ids
   }
 
@@ -237,10 +236,11 @@ class Tab implements Link {
   }
 
   #post(letter: News | Wish, to?: string): void {
-    const plain = { ...letter } as any // an Error of a class of its own does not survive the channel
+    const plain = { ...letter, from: this.#me, ...(to && { to }) } as any
+    // An Error of a class of its own does not survive the channel.
     if (plain.error) plain.error = flat(plain.error)
     if (plain.status?.error) plain.status = { ...plain.status, error: flat(plain.status.error) }
-    this.#channel?.postMessage({ ...plain, from: this.#me, ...(to && { to }) })
+    this.#channel?.postMessage(plain)
   }
 
   #read(letter: Letter): void {
@@ -301,11 +301,8 @@ class Tab implements Link {
   }
 }
 
-function until(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve()
-    signal.addEventListener('abort', () => resolve())
-  })
+function until(signal: AbortSignal): Promise<unknown> {
+  return new Promise((resolve) => signal.aborted ? resolve(undefined) : signal.addEventListener('abort', resolve))
 }
 
 function isWish(letter: Letter): letter is { from: string } & Wish {

@@ -4,20 +4,18 @@ import { ShoalError } from './errors.js'
 // standard one.
 export function endpoint(given: string | URL): URL {
   const page = globalThis.location
-  let url: URL | undefined
+  let url!: URL // undefined where the address cannot be parsed
   try {
     url = new URL(given, page?.href)
     url.protocol = url.protocol.replace('http', 'ws')
   } catch {}
-  if (!url || !/^wss?:/.test(url.protocol)) {
+  if (!/^wss?:/.test(url?.protocol)) {
     throw new ShoalError('bad_url', `the URL is "${given}", want for example "wss://example.com/ws/uploads"`)
   }
-  if (url.protocol === 'ws:' && page?.protocol === 'https:' && !LOCAL.test(url.hostname)) {
+  // Browsers regard local hosts as secure without TLS.
+  if (url.protocol === 'ws:' && page?.protocol === 'https:' && !/localhost$|^127\.|^\[::1/.test(url.hostname)) {
     throw new ShoalError('insecure', `a page served over https cannot connect to "${given}", want "wss:"`)
   }
   if (url.pathname === '/') url.pathname = '/ws/uploads'
   return url
 }
-
-// LOCAL matches hosts that browsers regard as secure without TLS.
-const LOCAL = /localhost$|^127\.|^\[::1/

@@ -6,8 +6,9 @@ export function watchPage(back: () => void, away: () => void): () => void {
     if (type === 'pagehide') away()
     else if (type !== 'visibilitychange' || document.visibilityState === 'visible') back()
   }
-  for (const type of types) globalThis.addEventListener?.(type, listener)
-  return () => {
-    for (const type of types) globalThis.removeEventListener?.(type, listener)
+  const each = (action: 'addEventListener' | 'removeEventListener') => {
+    for (const type of types) globalThis[action]?.(type, listener)
   }
+  each('addEventListener')
+  return () => each('removeEventListener')
 }
