@@ -158,6 +158,7 @@ func TestBroker_HistoryIncludesLeadersMessages(t *testing.T) {
 func TestSupervisor_ChangeOfLeaderIsInterruption(t *testing.T) {
 	l := &replicas{t: t}
 	_, r := l.run(20 * time.Millisecond)
+	l.cluster.Store(&jetstream.ClusterInfo{Leader: "a"}) // the answer to the creation of a stream names no leader
 	before := l.checked.Load()
 	brokertest.Eventually(t, "two checks", func() error {
 		if n := l.checked.Load() - before; n < 2 {

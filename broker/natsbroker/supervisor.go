@@ -26,6 +26,7 @@ func (b *Broker) Run(ctx context.Context, h broker.Handler) error {
 			return err
 		}
 		b.session.Store(s)
+		v.disconnects, v.unanswered, v.streamFault = 0, 0, nil
 		v.interrupted = !v.created.IsZero() // on another connection before
 		v.created = s.created
 		v.check(ctx, s)
@@ -143,7 +144,6 @@ func (v *supervisor) attempt(ctx context.Context) (*session, error) {
 func (v *supervisor) watch(ctx context.Context, s *session) (again bool) {
 	tick := time.NewTicker(v.opt.ProbeInterval)
 	defer tick.Stop()
-	v.disconnects, v.unanswered, v.streamFault = 0, 0, nil
 	for {
 		select {
 		case <-s.closed:
@@ -218,6 +218,12 @@ type leadership struct {
 	since  int64 // in nanoseconds since 1970, by the server's clock, 0 while unknown
 }
 
+// follows reports whether there was another term of office before. The answer to the creation of a stream names no
+// leader yet.
+func (l leadership) follows(before leadership) bool {
+	return before.server != "" && (l.server != before.server || before.since != 0 && l.since != before.since)
+}
+
 // leadershipOf returns the leadership in the state of a stream. Without a cluster it is always the same.
 func leadershipOf(info *jetstream.StreamInfo) (l leadership) {
 	if info.Cluster != nil {
@@ -241,8 +247,9 @@ func (v *supervisor) checkStream(ctx context.Context, s *session) error {
 	}
 	s.compareClocks(info.TimeStamp)
 	s.bounded.Store(isBounded(info.Config))
-	if now := leadershipOf(info); now != v.leader {
-		v.leader, v.interrupted = now, true
+	if now := leadershipOf(info); now.server != "" {
+		v.interrupted = v.interrupted || now.follows(v.leader)
+		v.leader = now
 	}
 	if !info.Created.Equal(v.created) {
 		v.created, v.interrupted = info.Created, true
