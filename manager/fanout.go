@@ -171,14 +171,14 @@ func (f *fanOut) sendPart(receivers []receiver, frames []*Frame) (d Delivery) {
 // sendUntilPanic sends frames to receivers up to one whose connection panics, and returns how many it has served, that
 // one among them. That connection gets no more of the frames: it is closed.
 func (f *fanOut) sendUntilPanic(receivers []receiver, frames []*Frame, d *Delivery) (served int) {
-	sent := 0 // frames to the connection that is being served
+	before := d.sum()
 	defer func() {
 		if problem := recover(); problem != nil {
 			c := receivers[served].Conn
 			f.guard.report("Send", c, problem)
 			f.guard.fail(c)
-			d.Dropped += len(frames) - sent
 			served++
+			d.Dropped += len(frames)*connected(receivers[:served]) - (d.sum() - before) // the frames that were not counted
 		}
 	}()
 	for ; served < len(receivers); served++ {
@@ -186,9 +186,19 @@ func (f *fanOut) sendUntilPanic(receivers []receiver, frames []*Frame, d *Delive
 		if c == nil {
 			continue
 		}
-		for sent = 0; sent < len(frames); sent++ {
-			d.count(c.Send(frames[sent]))
+		for _, f := range frames {
+			d.count(c.Send(f))
 		}
 	}
 	return served
+}
+
+// connected returns the number of receivers that have a connection.
+func connected(receivers []receiver) (n int) {
+	for _, r := range receivers {
+		if r.Conn != nil {
+			n++
+		}
+	}
+	return n
 }

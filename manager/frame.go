@@ -91,6 +91,9 @@ func (d *Delivery) count(o Outcome) {
 	}
 }
 
+// sum returns the number of messages.
+func (d *Delivery) sum() int { return d.Queued + d.Conflated + d.Dropped }
+
 // add adds another delivery's counts.
 func (d *Delivery) add(o Delivery) {
 	d.Queued += o.Queued
