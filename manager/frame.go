@@ -128,7 +128,7 @@ func resumedFrame(answer []resumedUpload) *Frame {
 }
 
 // appendState appends the fields that say where an upload stands. A client that has not recovered waits for the newest
-// message, unless it is told that there is none any more.
+// message, unless the acknowledgement says that it has expired.
 func appendState(b []byte, pos Position, recovered, expired bool) []byte {
 	b = appendString(append(b, `"epoch":`...), pos.Epoch)
 	b = strconv.AppendUint(append(b, `,"offset":`...), pos.Offset, 10)

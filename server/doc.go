@@ -25,7 +25,7 @@
 // that ends with the connection or, for Identify and AuthorizeAPI, with the request (Client.Context for hooks without
 // one), with the server and, where a client waits for the answer, after Options.HookTimeout. Ready has none.
 // Server.Close waits for running hooks until its own context ends, then names them in its error; called from a hook it
-// therefore lasts until its context ends. What a request's hook allows after the end of the server is refused with 503.
+// therefore lasts until its context ends. A request that a hook allows after the end of the server is refused with 503.
 //
 // # Map
 //

@@ -14,7 +14,7 @@ import (
 	"github.com/shoal-go/shoal/server"
 )
 
-// hijacking is a response writer of a middleware that has a say in what the connection is.
+// hijacking is a response writer of a middleware that decides about the connection.
 type hijacking struct {
 	http.ResponseWriter
 	hijack func(net.Conn, *bufio.ReadWriter) (net.Conn, *bufio.ReadWriter)

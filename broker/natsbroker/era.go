@@ -14,7 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// era is what this node has seen of the stream since that has its epoch. It outlives connections, so that a stream that
+// era is this node's view of the stream since the stream has its epoch. It outlives connections, so that a stream that
 // returns without its newest messages, such as an older copy of a store, is recognised: it uses their sequences again,
 // and so needs another epoch. A node that starts has seen nothing.
 type era struct {
@@ -40,13 +40,13 @@ func (e *era) raise(sequence uint64) {
 // belong to a stream that has lost it.
 func (e *era) disconnected() { e.witness.CompareAndSwap(nil, e.newest.Load()) }
 
-// sighting is what a node had seen at some moment.
+// sighting is the view of a node at some moment.
 type sighting struct {
 	*era
 	highest uint64
 }
 
-// sighting returns what this node has seen by now. The stream must be asked afterwards.
+// sighting returns this node's view at present. The stream must be asked afterwards.
 func (e *epochs) sighting() sighting {
 	now := e.era.Load()
 	return sighting{now, now.highest.Load()}

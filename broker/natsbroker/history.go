@@ -123,7 +123,7 @@ func newHistory(messages []message, r *record, stream streamEpoch, limit int) hi
 	return h
 }
 
-// beginUnknown makes the history that of a channel of which nothing is stored. It is empty, and unless nothing was ever
+// beginUnknown makes it the history of a channel without stored messages. It is empty, and unless nothing was ever
 // dropped, its epoch is one that nobody has had: messages of the stream's epoch may be missing.
 func (h *history) beginUnknown(stream streamEpoch) {
 	h.unknown, h.Offset, h.Floor, h.begin = true, 0, 0, stream.start()

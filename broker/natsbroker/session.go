@@ -230,7 +230,7 @@ func (s *session) follows(ctx context.Context, m *nats.Msg) bool {
 	return true
 }
 
-// reexamine reads the stream's epoch and compares its messages with what this node has seen.
+// reexamine reads the stream's epoch and compares its messages with those that this node has seen.
 func (s *session) reexamine(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.opt.CallTimeout)
 	defer cancel()

@@ -147,7 +147,7 @@ func (b *Broker) checkKind(addr, info string) error {
 	return nil
 }
 
-// keepsAll is the policy of a server that refuses to store what it has no memory for.
+// keepsAll is the policy of a server that refuses to store more when its memory is full.
 const keepsAll = "noeviction"
 
 // evictionPolicy returns the policy by which a server removes stored messages when its memory is full, by the answer of

@@ -76,7 +76,7 @@ func (c slowToClose) Close() error {
 	return c.Conn.Close()
 }
 
-// The largest limits are as good as none.
+// The largest limits have the effect of none.
 func TestOptions_LargestLimits(t *testing.T) {
 	most := Options{
 		MaxBytes: math.MaxInt, MaxMessages: math.MaxInt, MaxRecoveryBytes: math.MaxInt,

@@ -17,6 +17,6 @@
 // It follows the rules of the server's WebSockets. A client that keeps up gets every message. Under pressure a newer
 // state takes the place of a queued state of the same upload, and counts it as skipped. Events and terminal messages
 // are never dropped or overtaken: a queue that cannot hold one, or whose oldest message is too old, drops its messages
-// and ends with [manager.SlowConsumer]; the client then reconnects and recovers from its last position. What it has
-// missed is read from the history at its own pace, whatever the limits of the queue are.
+// and ends with [manager.SlowConsumer]; the client then reconnects and recovers from its last position. Missed
+// messages are read from the history at the client's pace, with any limits of the queue.
 package outqueue

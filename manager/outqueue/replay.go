@@ -15,8 +15,8 @@ const (
 	extraWithoutOffset = 1 << 20
 )
 
-// replay is what one upload's client has missed and Next has not returned, followed by the live messages that came
-// after it.
+// replay holds the messages of one upload that the client has missed and Next has not returned, followed by the live
+// messages that came after them.
 type replay struct {
 	uploadID string
 	frames   []*manager.Frame
@@ -34,7 +34,7 @@ type replay struct {
 	listed bool
 }
 
-// size is what a message of a replay counts.
+// size is the amount by which a message of a replay counts against the limit.
 func size(f *manager.Frame) int { return f.Size() + replayOverhead }
 
 // Replay queues stored messages of an upload, which Next returns in turn with the live messages of other uploads. They
@@ -101,7 +101,7 @@ func (q *Queue) ReleaseReplays(answer *manager.Frame) {
 
 // The functions below are called with mu held.
 
-// keep removes the messages of a replay that fail a test, and what is unread.
+// keep removes the messages of a replay that fail a test, and forgets the unread ones.
 func (q *Queue) keep(p *replay, test func(*manager.Frame) bool) {
 	all := slices.Concat(p.frames, p.late)
 	q.ready -= len(p.frames)
@@ -282,8 +282,8 @@ func (q *Queue) queueAcknowledgements(p *replay) {
 	}
 }
 
-// closeReplays keeps of the replays what is queued: the client continues from there when it returns. Replays that wait
-// for an answer get none.
+// closeReplays keeps the queued messages of the replays: the client continues from there when it returns. It drops
+// replays that wait for an answer.
 func (q *Queue) closeReplays() {
 	for id, p := range q.replays {
 		if p.held {

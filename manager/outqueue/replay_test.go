@@ -19,7 +19,7 @@ import (
 	"github.com/shoal-go/shoal/manager/outqueue"
 )
 
-// fataler is what the helpers need of a test.
+// fataler is the part of a test that the helpers use.
 type fataler interface {
 	Helper()
 	Fatalf(format string, args ...any)
@@ -242,7 +242,7 @@ func anySequence(t *rapid.T) {
 			}
 		},
 		"resume": func(t *rapid.T) {
-			// The client returns with what it has, and asks for some uploads that it does not know too.
+			// The client returns with its positions, and asks for some uploads that it does not know too.
 			m.Disconnect("ann", q)
 			q.Abort()
 			connect()
