@@ -334,3 +334,25 @@ func TestReplay_ConcurrentPublications(t *testing.T) {
 type errorer struct{ *testing.T }
 
 func (e errorer) Fatalf(format string, args ...any) { e.Errorf(format, args...) }
+
+// Replays, and live messages of their uploads, wait for the answer that precedes them.
+func TestReplay_WaitsForItsAnswer(t *testing.T) {
+	q := outqueue.New(outqueue.Options{Variant: manager.VariantV1})
+	q.HoldReplays()
+	q.Replay(manager.Replay{UploadID: "a", Frames: []*manager.Frame{message("a", manager.ClassEvent, 1)}})
+	q.Replay(manager.Replay{UploadID: "b"})
+	for i, id := range []string{"a", "b"} {
+		q.Send(message(id, manager.ClassEvent, 2+i))
+	}
+	if m, ok := q.TryNext(); ok {
+		t.Errorf("%s came before the answer", m.AppendJSON(nil))
+	}
+	q.ReleaseReplays(message("", manager.ClassEvent, 9))
+	var all []uint64
+	for m, ok := q.TryNext(); ok; m, ok = q.TryNext() {
+		all = append(all, m.Offset())
+	}
+	if len(all) != 4 || all[0] != 9 {
+		t.Errorf("messages %v came, want the answer 9 and then 1, 2 and 3", all)
+	}
+}
