@@ -53,7 +53,7 @@ func (c *Client) Close() error {
 	c.mu.Unlock()
 	c.stop()
 	c.routines.Wait()
-	c.opt.HTTPClient.CloseIdleConnections()
+	c.opt.closeIdle()
 	return nil
 }
 

@@ -2,7 +2,6 @@ package client_test
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
@@ -262,71 +261,6 @@ func TestConnection_TokenFunctionFails(t *testing.T) {
 			t.Fatal(err)
 		}
 		_ = l.wantEnd(loggedOut)
-	})
-}
-
-// jwt is a token with an expiry, which the server of these tests takes for the user ann.
-func jwt(number int, expires time.Time) string {
-	claims := base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, `{"exp":%d}`, expires.Unix()))
-	return fmt.Sprintf("ann/%d.%s.x", number, claims)
-}
-
-// A token is renewed before it expires, on the same connection.
-func TestConnection_RenewsToken(t *testing.T) {
-	for _, life := range []time.Duration{10 * time.Second, 5 * time.Minute, 3 * time.Hour} {
-		synctest.Test(t, func(t *testing.T) {
-			issued := 0
-			p := newPlace(t, func(_ *manager.Options, o *server.Options) {
-				o.Authenticate = func(_ context.Context, token string) (server.Identity, error) {
-					claims, _ := base64.RawURLEncoding.DecodeString(strings.Split(token, ".")[1])
-					var seconds int64
-					_, err := fmt.Sscanf(string(claims), `{"exp":%d}`, &seconds)
-					return server.Identity{UserID: "ann", Expires: time.Unix(seconds, 0)}, err
-				}
-			})
-			l := follow(t, p.client(func(o *client.Options) {
-				o.Token = func(context.Context) (string, error) {
-					issued++
-					return jwt(issued, time.Now().Add(life)), nil
-				}
-			}), "u")
-			<-time.After(10 * life)
-			p.node.publish(t, "u", 1)
-			l.want(1)
-			if n := p.attempts(); n != 1 || issued < 10 || issued > 16 {
-				t.Errorf("%d connections and %d tokens within ten lives of %v", n, issued, life)
-			}
-		})
-	}
-}
-
-// A token that cannot be renewed ends the connection, and a fresh one continues it later.
-func TestConnection_ExpiresAndReturns(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := newPlace(t, func(_ *manager.Options, o *server.Options) {
-			o.Authenticate = func(_ context.Context, token string) (server.Identity, error) {
-				return server.Identity{UserID: "ann", Expires: time.Now().Add(time.Minute)}, nil
-			}
-		})
-		issued := 0
-		var away atomic.Bool
-		l := follow(t, p.client(func(o *client.Options) {
-			o.Token = func(context.Context) (string, error) {
-				if away.Load() {
-					return "", errors.New("the network is away")
-				}
-				issued++
-				return jwt(issued, time.Now().Add(time.Minute)), nil
-			}
-		}), "u")
-		synctest.Wait()
-		p.node.publish(t, "u", 1)
-		l.want(1)
-		away.Store(true)
-		<-time.After(5 * time.Minute)
-		p.node.publish(t, "u", 2)
-		away.Store(false)
-		l.want(2)
 	})
 }
 

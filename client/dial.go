@@ -29,6 +29,9 @@ func (c *Client) dial(ctx context.Context) (*link, ending) {
 		OnPongReceived: func(context.Context, []byte) { l.hear() },
 	})
 	switch {
+	case err != nil && response != nil && response.StatusCode == http.StatusSwitchingProtocols:
+		why := printable("the answer to the upgrade cannot be used: " + cause(err).Error())
+		return nil, c.notShoal(response.StatusCode, why)
 	case err != nil && response != nil:
 		return nil, c.refused(response)
 	case err != nil:
@@ -75,8 +78,6 @@ func (c *Client) refused(response *http.Response) ending {
 	case status >= http.StatusInternalServerError:
 		e.kind = ErrUnreachable
 		return ending{err: e, retryAfter: retryAfter(response)}
-	case status == http.StatusSwitchingProtocols:
-		return c.notShoal(status, "the answer to the upgrade is not that of a WebSocket server")
 	}
 	return c.notShoal(response.StatusCode, message)
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -359,4 +361,51 @@ func TestNew_RefusesBadOptions(t *testing.T) {
 	if strings.Contains(err.Error(), "hidden") {
 		t.Errorf("the key is in the error %v", err)
 	}
+}
+
+// wrappedTransport is one that a program has put around another, as those do which trace requests.
+type wrappedTransport struct {
+	http.RoundTripper
+	closedIdle *int
+}
+
+func (w wrappedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	response, err := w.RoundTripper.RoundTrip(r)
+	if response != nil {
+		response.Body = struct{ io.ReadCloser }{response.Body} // which hides that it can be written to
+	}
+	return response, err
+}
+
+func (w wrappedTransport) CloseIdleConnections() { *w.closedIdle++ }
+
+// Close leaves the connections of a transport alone that belongs to the program.
+func TestClose_SparesTransportsOfOthers(t *testing.T) {
+	closed, standard := 0, http.DefaultTransport
+	http.DefaultTransport = wrappedTransport{standard, &closed}
+	defer func() { http.DefaultTransport = standard }()
+	for _, own := range []*http.Client{nil, http.DefaultClient} {
+		c, err := client.New("http://127.0.0.1:1", client.Options{APIKey: "k", HTTPClient: own})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = c.Close()
+	}
+	if closed != 0 {
+		t.Errorf("the idle connections of http.DefaultTransport were closed %d times", closed)
+	}
+}
+
+// A transport that takes the connection away is named, not the server.
+func TestFollow_TransportWithoutUpgrades(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, closed := newPlace(t), 0
+		c := p.client(func(o *client.Options) {
+			o.HTTPClient.Transport = wrappedTransport{o.HTTPClient.Transport, &closed}
+		})
+		err := follow(t, c, "u").wantEnd(client.ErrNotShoal)
+		if !strings.Contains(err.Error(), "response body is not a io.ReadWriteCloser") {
+			t.Errorf("ended with %v, which does not tell why", err)
+		}
+	})
 }

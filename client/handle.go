@@ -90,9 +90,15 @@ func unsubscribeMessage(uploadID string) []byte {
 // handle handles a message of the server. An error ends the connection.
 func (l *link) handle(ctx context.Context, in incoming) error {
 	switch in.action {
-	case "ping", "auth_success":
+	case "ping":
+	case "auth_success":
+		l.tokenAnswered(true)
 	case "auth_error":
-		l.authError = in.authError()
+		if refusal := in.authError(); refusal.Code == codeUnavailable {
+			l.tokenAnswered(false) // the connection goes on with its current token
+		} else {
+			l.authError = refusal
+		}
 	case "reconnect":
 		l.retryAfter = in.retryAfter()
 	case "subscribed":

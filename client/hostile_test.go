@@ -197,7 +197,7 @@ func TestHostile_Upgrade(t *testing.T) {
 		"draining":     {503, "3", "later", client.ErrUnreachable, "later"},
 		"too many":     {429, "99999999999999", "slow", client.ErrUnreachable, "slow"},
 		"endless":      {500, "", strings.Repeat("x", 1<<20), client.ErrUnreachable, "xxx"},
-		"no accept":    {101, "", "", client.ErrNotShoal, "not that of a WebSocket server"},
+		"no accept":    {101, "", "", client.ErrNotShoal, "cannot be used: failed to WebSocket dial: WebSocket protocol violation: invalid Sec-WebSocket-Accept"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

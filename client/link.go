@@ -14,6 +14,8 @@ import (
 )
 
 const (
+	// codeUnavailable is the code of an answer to a token that the server cannot check now.
+	codeUnavailable = "unavailable"
 	// farewell is the longest time for the exchange of close frames.
 	farewell = time.Second
 	// answerTimeout is the longest time until the server answers a subscription.
@@ -29,6 +31,7 @@ type link struct {
 	begun  time.Time
 	heard  atomic.Int64  // the time after begun at which something came from the server
 	wake   chan struct{} // has a token if uploads have changed
+	tokens chan bool     // has an answer to the last renewal: whether the server accepted the token
 	limits *rate.Limiter
 	end    context.CancelCauseFunc
 	others sync.WaitGroup // the goroutines beside the reading one
@@ -53,8 +56,9 @@ type link struct {
 
 func newLink(c *Client) *link {
 	return &link{
-		client: c, begun: time.Now(), wake: make(chan struct{}, 1), limits: rate.NewLimiter(writeRate, writeBurst),
-		dirty: map[string]struct{}{}, claimed: map[string]struct{}{}, asked: map[string]Position{},
+		client: c, begun: time.Now(), wake: make(chan struct{}, 1), tokens: make(chan bool, 1),
+		limits: rate.NewLimiter(writeRate, writeBurst),
+		dirty:  map[string]struct{}{}, claimed: map[string]struct{}{}, asked: map[string]Position{},
 		ended: map[string]int{}, retrying: map[string]context.CancelFunc{},
 	}
 }
@@ -251,7 +255,7 @@ func (l *link) endingOf(ctx context.Context, err error, live time.Time) ending {
 			l.client.opt.MaxMessageBytes)
 		return e
 	case errors.As(err, &closed):
-	case l.authError != nil && l.authError.Code != "unavailable" && l.authError.Code != "timeout":
+	case l.authError != nil && l.authError.Code != codeUnavailable && l.authError.Code != "timeout":
 		e.err, e.token = l.authError, true
 		return e
 	case ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded):

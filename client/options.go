@@ -19,7 +19,8 @@ type Options struct {
 	// APIKey is the key of the HTTP API. Publish requires it.
 	APIKey string
 	// HTTPClient performs the upgrade and the requests of the HTTP API. Redirects are not followed, so that a token or key
-	// reaches no other server. nil: one of its own.
+	// reaches no other server, and Close leaves its idle connections to its owner. nil: one of the client's own, or
+	// http.DefaultTransport where a program has replaced it by another type.
 	HTTPClient *http.Client
 	// ConnectTimeout is the longest time for connecting and authenticating, and for one request to the HTTP API. 0: 10 s.
 	ConnectTimeout time.Duration
@@ -50,6 +51,8 @@ type Options struct {
 	// OnState gets each change of the connection, from a goroutine of the client: in order, one call at a time. It must
 	// not block or call Close.
 	OnState func(s State)
+
+	closeIdle func() // closes the idle connections of the client's own transport
 }
 
 // State is a state of the connection.
@@ -113,9 +116,14 @@ func (o Options) withDefaults() Options {
 	if o.OnState == nil {
 		o.OnState = func(State) {}
 	}
+	o.closeIdle = func() {}
 	if o.HTTPClient == nil {
-		transport := http.DefaultTransport.(*http.Transport).Clone() // of package http
-		o.HTTPClient = &http.Client{Transport: transport}
+		o.HTTPClient = &http.Client{}
+		// A program may have put another type there, for example to trace its requests: that is used, and shared.
+		if standard, ok := http.DefaultTransport.(*http.Transport); ok {
+			transport := standard.Clone()
+			o.HTTPClient.Transport, o.closeIdle = transport, transport.CloseIdleConnections
+		}
 	}
 	own := *o.HTTPClient
 	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }

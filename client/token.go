@@ -75,25 +75,58 @@ func untilRenewal(left time.Duration) time.Duration {
 	return max(minRenewal, left-before-rand.N(max(before/2, 1)))
 }
 
-// renew sends a fresh token before the current one expires, until ctx ends. The server then extends the connection. An
-// error is tried again: in the end the server closes the connection, which needs a fresh token too.
-func (l *link) renew(ctx context.Context, token string) {
+// renew sends a fresh token before the accepted one expires, until ctx ends. The server then extends the connection.
+// An error is tried again, sooner each time, and so is a token that the server cannot check now: in the end the server
+// closes the connection, which needs a fresh token too.
+func (l *link) renew(ctx context.Context, accepted string) {
 	for {
-		at, ok := expiry(token)
+		at, ok := expiry(accepted)
 		if !ok || !sleep(ctx, untilRenewal(time.Until(at))) {
 			return
 		}
 		next, err := l.client.fetchToken(ctx)
-		if err != nil || next == token {
+		var permanent permanentError
+		switch {
+		case errors.As(err, &permanent):
+			l.end(err)
+			return
+		case err != nil || next == accepted:
 			continue
 		}
-		token = next
 		l.client.mu.Lock()
-		l.client.token = token
+		l.client.token = next
 		l.client.mu.Unlock()
-		if l.write(ctx, authMessage(token)) != nil {
+		select {
+		case <-l.tokens: // the answer to an earlier token, which came late
+		default:
+		}
+		if l.write(ctx, authMessage(next)) != nil {
 			return
 		}
+		if l.waitAccepted(ctx) {
+			accepted = next
+		}
+	}
+}
+
+// waitAccepted reports whether the server accepts the token that was sent last. It returns false without an answer.
+func (l *link) waitAccepted(ctx context.Context) bool {
+	timer := time.NewTimer(answerTimeout)
+	defer timer.Stop()
+	select {
+	case ok := <-l.tokens:
+		return ok
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// tokenAnswered tells renew of the server's answer to a token.
+func (l *link) tokenAnswered(accepted bool) {
+	select {
+	case l.tokens <- accepted:
+	default:
 	}
 }
 

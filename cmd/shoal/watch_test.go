@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 	"unicode"
@@ -227,6 +229,15 @@ func TestWatch_GivesUp(t *testing.T) {
 				t.Errorf("printed %q, errors:\n%s", r.out, r.err)
 			}
 		})
+	}
+}
+
+// A proxy that is away is named, and not the server behind it. Package net/http reads the variables that name it only once.
+func TestWatch_ExplainsProxies(t *testing.T) {
+	away := &net.OpError{Op: "proxyconnect", Net: "tcp", Err: syscall.ECONNREFUSED}
+	text := (&watchCommand{}).explain(fmt.Errorf("failed: %w", away))
+	if !strings.Contains(text, "HTTPS_PROXY") || strings.Contains(text, "nothing answers") {
+		t.Errorf("explained as %q", text)
 	}
 }
 

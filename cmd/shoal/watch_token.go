@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -112,9 +113,12 @@ func (c *watchCommand) explain(err error) string {
 	if errors.As(err, &refused) {
 		text = refused.Message
 	}
+	var dial *net.OpError
 	switch {
 	case errors.Is(err, errNotDev):
 		return "the server at " + address + " is not a development server; give a token with --token"
+	case errors.As(err, &dial) && dial.Op == "proxyconnect":
+		text = "the proxy that HTTP_PROXY or HTTPS_PROXY names cannot be reached: " + text + "; NO_PROXY exempts servers"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		text = "nothing answers at " + address + "; start the server with shoal serve, or name its address with --url"
 	case errors.Is(err, client.ErrUnauthorized):
