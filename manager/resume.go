@@ -123,7 +123,7 @@ func (r *resumption) replay(replayer Replayer, uploadIDs []string) {
 		r.subscribe(uploadID, func(u *upload, _ bool) {
 			a := r.read(u)
 			// Even an upload without missed messages is replayed: its live messages must not precede the answer.
-			r.manager.replay(u, replayer, a.after, a.frames)
+			r.manager.replay(u, replayer, Replay{Position: a.after, Frames: a.frames})
 			answer = append(answer, a)
 		})
 	}
@@ -146,7 +146,7 @@ func (r *resumption) send(uploadIDs []string) {
 				broken = true
 				return
 			}
-			r.manager.replay(u, r.conn, a.after, messages(a.frames, added))
+			r.manager.replay(u, r.conn, Replay{Position: a.after, Frames: messages(a.frames, added)})
 		})
 	}
 	// An upload cannot be continued from the answer if since then it was forgotten, or had more messages than its history
@@ -192,6 +192,9 @@ type Replay struct {
 	Frames []*Frame
 	// Position is the position before the first of the messages.
 	Position Position
+	// Snapshot reports that the client has not told that position: all messages of the upload that were queued before,
+	// or that are still to be read from the source, precede the frames. Otherwise Frames replace them.
+	Snapshot bool
 	// Source reads the messages again. A Replayer may keep a position instead of all frames and read the rest later.
 	Source ReplaySource
 }
@@ -230,16 +233,14 @@ func (s replaySource) Read(uploadID, epoch string, after uint64, deliver func([]
 	})
 }
 
-// replay sends stored messages of an upload to a connection. after is the position before the first of them. The
-// upload's lock is held.
-func (m *Manager) replay(u *upload, c Conn, after Position, frames []*Frame) {
+// replay sends stored messages of an upload to a connection. The upload's lock is held.
+func (m *Manager) replay(u *upload, c Conn, replay Replay) {
 	if r, ok := c.(Replayer); ok {
-		m.guard.replay("Replay", r, func() {
-			r.Replay(Replay{UploadID: u.ID(), Frames: frames, Position: after, Source: replaySource{m}})
-		})
+		replay.UploadID, replay.Source = u.ID(), replaySource{m}
+		m.guard.replay("Replay", r, func() { r.Replay(replay) })
 		return
 	}
-	for _, f := range frames {
+	for _, f := range replay.Frames {
 		m.guard.send(c, f)
 	}
 }

@@ -146,7 +146,7 @@ func (m *Manager) catchUpConn(u *upload, c Conn, fresh bool, opt SubscribeOption
 		frames = append(frames, newest)
 	}
 	if frames = messages(frames, missed); len(frames) > 0 {
-		m.replay(u, c, after, frames)
+		m.replay(u, c, Replay{Position: after, Frames: frames, Snapshot: opt.Since == nil})
 	}
 }
 

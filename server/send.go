@@ -73,7 +73,8 @@ func (c *Client) Replay(r manager.Replay) manager.Outcome {
 	}
 	c.sendSuccess()
 	return c.out.Recover(outbox.Replay{
-		UploadID: r.UploadID, Frames: r.Frames, Epoch: r.Position.Epoch, After: r.Position.Offset, Source: r.Source,
+		UploadID: r.UploadID, Frames: r.Frames, Epoch: r.Position.Epoch, After: r.Position.Offset, Snapshot: r.Snapshot,
+		Source: r.Source,
 	})
 }
 

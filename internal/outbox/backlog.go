@@ -15,8 +15,8 @@ const recoveryOverhead = 32
 const backlogTurn = 16 << 10
 
 // recovery holds the stored messages that a client has requested and that have not been written. They are written
-// behind the queued live frames, a portion per batch, so the client's reading speed paces them and they do not count
-// against the limits of live frames. Outbox.mu protects it.
+// behind the live frames that were queued before, a portion per batch, so the client's reading speed paces them and they
+// do not count against the limits of live frames. Outbox.mu protects it.
 type recovery struct {
 	// backlogs are the uploads with unwritten or unread messages. A live frame of one of them is queued in its backlog.
 	backlogs map[string]*backlog
@@ -32,6 +32,9 @@ type recovery struct {
 	// among the next exemptWithin frames of the data queue.
 	exempt       amount
 	exemptWithin int
+	// behind is the number of frames of the data queue that precede the recovery: its answer, and live frames of its
+	// uploads.
+	behind int
 	// final are the final frames of Close, which follow the recovery.
 	final []*frame.Frame
 }
@@ -87,6 +90,27 @@ func (r *recovery) push(bl *backlog, chunks *sync.Pool, e queuedFrame) *queuedFr
 	return place
 }
 
+// releaseLate queues the late acknowledgements of positions before an offset, and the late frames before them. A client
+// that is told a position must have got, or get before, all messages up to there.
+func (r *recovery) releaseLate(bl *backlog, chunks *sync.Pool, offset uint64) {
+	due := 0
+	for i, f := range bl.late {
+		if at, acknowledges := f.Start(); acknowledges && at.Offset < offset {
+			due = i + 1
+		}
+	}
+	r.pushLate(bl, chunks, due)
+}
+
+// pushLate queues a number of late frames.
+func (r *recovery) pushLate(bl *backlog, chunks *sync.Pool, n int) {
+	for _, f := range bl.late[:n] {
+		r.bytes -= cost(f) // push adds it again
+		r.push(bl, chunks, queuedFrame{frame: f})
+	}
+	bl.late = slices.Delete(bl.late, 0, n)
+}
+
 // beforeNewPosition moves acknowledgements that came while messages were unread before the frames of a new position:
 // they announce older positions.
 func (r *recovery) beforeNewPosition(bl *backlog, frames []*frame.Frame) []*frame.Frame {
@@ -103,8 +127,9 @@ func (r *recovery) beforeNewPosition(bl *backlog, frames []*frame.Frame) []*fram
 }
 
 // dropStored drops the queued messages with an offset, which the replay that comes next contains where the client needs
-// them: behind a new acknowledgement, their offsets would go back.
+// them: behind a new acknowledgement, their offsets would go back. The late ones precede that replay.
 func (r *recovery) dropStored(bl *backlog, chunks *sync.Pool) {
+	r.pushLate(bl, chunks, len(bl.late))
 	if bl.frames.empty() {
 		return
 	}
@@ -233,6 +258,17 @@ func (r *recovery) removeDone() {
 	for uploadID, bl := range r.backlogs {
 		if bl.done() {
 			delete(r.backlogs, uploadID)
+		}
+	}
+}
+
+// creditLive counts frames of the data queue as written. It ends the exemption of answers once the last answer is among
+// them.
+func (r *recovery) creditLive(frames int) {
+	r.behind = max(0, r.behind-frames)
+	if r.exemptWithin > 0 {
+		if r.exemptWithin -= frames; r.exemptWithin <= 0 {
+			r.exempt, r.exemptWithin = amount{}, 0
 		}
 	}
 }

@@ -17,7 +17,9 @@ func (o *Outbox) stall(b *batch, n int) {
 	defer o.mu.Unlock()
 	o.control.unwritten.subtract(b.control)
 	o.data.unwritten.subtract(b.data)
-	o.creditExempt(max(0, min(whole, b.live)-b.controls))
+	if o.recovery != nil {
+		o.recovery.creditLive(max(0, min(whole, b.live)-b.controls))
+	}
 	recovering := b.recovery != nil && b.recovery == o.recovery
 	if recovering {
 		for i, bl := range b.backlogs {

@@ -39,6 +39,7 @@ type message struct {
 	Number  int    `json:"n"`
 	Skipped int    `json:"skipped"`
 	Pad     string `json:"pad"`
+	At      int    `json:"at"` // the position that an acknowledgement announces
 }
 
 func (r received) message(t testing.TB) message {

@@ -246,7 +246,7 @@ func (o *Outbox) fillBatch(b *batch, limit int) {
 	if o.data.empty() {
 		o.dropIndex()
 	}
-	if o.recovery.writable() {
+	if o.recovery.writable() && (o.data.empty() || o.recovery.behind <= b.data.frames) {
 		portion := writerPortion
 		if o.draining {
 			portion = drainPortion

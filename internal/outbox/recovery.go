@@ -33,13 +33,17 @@ type Replay struct {
 	// Epoch and After are the position before the first of the messages.
 	Epoch string
 	After uint64
+	// Snapshot: the client has not told that position, so all messages of the upload that are queued or unread precede
+	// the frames. Otherwise the frames replace them.
+	Snapshot bool
 	// Source reads the messages that do not fit in Options.MaxRecoveryBytes when there is room. If it is nil, they close
 	// the connection like an overflow.
 	Source Source
 }
 
-// Recover queues stored messages of an upload. They replace the queued messages of an earlier replay of the upload,
-// whose offsets they continue from the client's new position. They are written at the client's pace:
+// Recover queues stored messages of an upload. Unless they are a snapshot, they replace the queued messages of an
+// earlier replay of the upload, whose offsets they continue from the client's new position. They are written behind the
+// live frames that are queued now, among which may be earlier ones of the upload, and at the client's pace:
 // Options.MaxRecoveryBytes limits them instead of MaxMessages and MaxBytes, and messages beyond that are read from the
 // source later. Live frames of the upload that are sent afterwards follow them.
 //
@@ -63,6 +67,10 @@ func (o *Outbox) Recover(replay Replay) Outcome {
 		return Queued
 	}
 	bl := r.backlog(replay.UploadID)
+	r.behind = o.data.unwritten.frames
+	if replay.Snapshot && (bl.unread || !bl.frames.empty()) {
+		return o.queueSnapshot(bl, replay.Frames)
+	}
 	r.dropStored(bl, &o.pool.chunks)
 	bl.epoch, bl.cursor, bl.source, bl.conflatable = replay.Epoch, replay.After, replay.Source, nil
 	limit := o.pool.maxRecovery
@@ -73,6 +81,27 @@ func (o *Outbox) Recover(replay Replay) Outcome {
 		r.remove(bl)
 		o.finishRecovery()
 		return Queued
+	}
+	o.scheduleRecovery()
+	return Queued
+}
+
+// queueSnapshot queues an acknowledgement and the newest message, if any, behind the messages of a backlog. While
+// messages are unread, the source has the newest one: the acknowledgement then comes before it.
+func (o *Outbox) queueSnapshot(bl *backlog, frames []*frame.Frame) Outcome {
+	r := o.recovery
+	for _, f := range frames {
+		switch {
+		case !f.For(o.variant), bl.unread && f.Offset() > 0:
+		case bl.unread:
+			r.bytes += cost(f)
+			bl.late = append(bl.late, f)
+		default:
+			r.push(bl, &o.pool.chunks, queuedFrame{frame: f})
+		}
+	}
+	if r.bytes > o.pool.maxRecovery+extraWithoutOffset {
+		return o.rejectOverLimit()
 	}
 	o.scheduleRecovery()
 	return Queued
@@ -148,6 +177,7 @@ func (o *Outbox) Release(answer *frame.Frame) {
 		}
 		o.data.push(&o.pool.chunks, queuedFrame{frame: answer, enqueued: o.enqueueTime()})
 		r.exemptWithin = o.data.unwritten.frames
+		r.behind = r.exemptWithin
 	}
 	if r.holds == 0 {
 		r.removeDone()
@@ -183,6 +213,9 @@ func (o *Outbox) queueReplay(bl *backlog, frames []*frame.Frame, limit int) bool
 			r.addUnread(bl)
 			return true
 		}
+		if f.Offset() > 0 {
+			r.releaseLate(bl, &o.pool.chunks, f.Offset())
+		}
 		r.push(bl, &o.pool.chunks, queuedFrame{frame: f})
 		empty = empty && f.Offset() == 0
 	}
@@ -190,12 +223,7 @@ func (o *Outbox) queueReplay(bl *backlog, frames []*frame.Frame, limit int) bool
 		bl.unread = false
 		r.unlistUnread(bl)
 	}
-	late := bl.late
-	bl.late = nil
-	for _, f := range late {
-		r.bytes -= cost(f) // push adds it again
-		r.push(bl, &o.pool.chunks, queuedFrame{frame: f})
-	}
+	r.pushLate(bl, &o.pool.chunks, len(bl.late))
 	return true
 }
 
@@ -316,7 +344,7 @@ func (o *Outbox) creditRecovery(b *batch) {
 	if r == nil {
 		return
 	}
-	o.creditExempt(b.data.frames)
+	r.creditLive(b.data.frames)
 	if b.recovery == r {
 		for i, bl := range b.backlogs {
 			r.credit(bl, b.entries[b.live+i].frame)
@@ -330,15 +358,6 @@ func (o *Outbox) creditRecovery(b *batch) {
 		}
 	}
 	o.finishRecovery()
-}
-
-// creditExempt ends the exemption of answers once the frames up to the last answer have been written.
-func (o *Outbox) creditExempt(frames int) {
-	if r := o.recovery; r != nil && r.exemptWithin > 0 {
-		if r.exemptWithin -= frames; r.exemptWithin <= 0 {
-			r.exempt, r.exemptWithin = amount{}, 0
-		}
-	}
 }
 
 // finishRecovery ends the recovery if nothing of it is left. The final frames of Close then follow.

@@ -64,6 +64,20 @@ func (s *store) recover(o *Outbox, upload string, after uint64) (Outcome, uint64
 	return o.Recover(Replay{UploadID: upload, Frames: frames, Epoch: "e", After: after, Source: s}), newest
 }
 
+// subscribeAgain acknowledges the subscription of an upload that an outbox follows.
+func (s *store) subscribeAgain(o *Outbox, upload string) Outcome {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := frame.Start{Epoch: "e"}
+	if log := s.logs[upload]; len(log) > 0 {
+		at.Offset = log[len(log)-1].Offset()
+	}
+	again := frame.NewAcknowledgement(upload, at, fmt.Appendf(nil, `{"u":%q,"n":-3,"at":%d}`, upload, at.Offset))
+	return o.Recover(Replay{
+		UploadID: upload, Frames: []*frame.Frame{again}, Epoch: at.Epoch, After: at.Offset, Snapshot: true, Source: s,
+	})
+}
+
 // Read implements Source.
 func (s *store) Read(upload, _ string, after uint64, deliver func([]*frame.Frame)) {
 	s.mu.Lock()
@@ -161,7 +175,8 @@ func (s *recoverySession) settle(t testing.TB) {
 }
 
 // finish closes the connection and checks that its client received all messages after the requested positions, each
-// once and in order, up to the newest. It returns the received messages.
+// once and in order, up to the newest, and before a position that an acknowledgement announces all up to there, unless a
+// new position follows. It returns the received messages.
 func (s *recoverySession) finish(t testing.TB) []message {
 	t.Helper()
 	s.settle(t)
@@ -180,20 +195,31 @@ func (s *recoverySession) finish(t testing.TB) []message {
 		t.Fatalf("the stream of %d frames ends with %v and without a close frame", len(frames), err)
 	}
 	var all []message
-	next := map[string]int{}
+	next, ahead := map[string]int{}, map[string]int{}
 	for _, r := range frames[:len(frames)-1] {
 		m := r.message(t)
 		all = append(all, m)
+		if at := ahead[m.Upload]; at > 0 && m.Number > -2 {
+			t.Fatalf("%s: position %d was told before message %d", m.Upload, at, m.Number)
+		}
 		switch {
+		case m.Number == -3:
+			if n := next[m.Upload]; n >= 0 && m.At != n-1 {
+				ahead[m.Upload] = m.At
+			}
 		case m.Number == -1:
 			next[m.Upload] = int(s.since[m.Upload]) + 1
 		case m.Number == -2:
 			next[m.Upload] = -1 // the next message, wherever it is
+			delete(ahead, m.Upload)
 		case next[m.Upload] < 0 || next[m.Upload]+m.Skipped == m.Number:
 			next[m.Upload] = m.Number + 1
 		default:
 			t.Fatalf("message %d of %s with %d skipped came, message %d is the next", m.Number, m.Upload, m.Skipped, next[m.Upload])
 		}
+	}
+	if len(ahead) > 0 {
+		t.Fatalf("positions were told ahead of messages: %v", ahead)
 	}
 	for upload := range s.since {
 		log := s.store.logs[upload]
@@ -328,7 +354,11 @@ func recoverySequence(t *testing.T, rt *rapid.T) {
 					box = nil
 				}
 				s.store.publish(box, step.upload, classes[step.kind], step.size)
-			case !recovering:
+			case recovering:
+				if outcome := s.store.subscribeAgain(s.box, step.upload); outcome != Queued {
+					t.Fatalf("Recover of %s returned %d", step.upload, outcome)
+				}
+			default:
 				after := uint64(0)
 				if log := s.store.logs[step.upload]; len(log) > 0 {
 					after = log[0].Offset() - 1 + uint64(step.size%len(log))
@@ -570,6 +600,76 @@ func TestRecovery_IsReplacedByTheNext(t *testing.T) {
 				}
 				if next != 104 || acks != 2 || without != 1 {
 					t.Errorf("the client got messages up to %d, %d acknowledgements, %d without an offset", next-1, acks, without)
+				}
+			})
+		})
+	}
+}
+
+// A recovery follows the live messages that were queued before, among which may be those of its upload: also if they
+// are more than one batch, and the socket refuses bytes.
+func TestRecovery_FollowsQueuedLiveMessages(t *testing.T) {
+	for _, speed := range []int{slowLine, 1 << 20} {
+		onLink(t, Options{}, 1000, speed, func(t *testing.T, s *recoverySession) {
+			s.sendLive(t, "a")
+			<-time.After(time.Second)
+			if outcome := s.store.subscribeAgain(s.box, "a"); outcome != Queued {
+				t.Fatalf("Recover returned %d", outcome)
+			}
+			s.finish(t)
+		})
+	}
+}
+
+// The answer of Release precedes the recoveries, however many live messages are queued before it.
+func TestRecovery_FollowsItsAnswer(t *testing.T) {
+	onLink(t, Options{}, 1000, slowLine, func(t *testing.T, s *recoverySession) {
+		for range 10 {
+			s.store.publish(nil, "missed", frame.Event, 400)
+		}
+		s.box.Hold()
+		s.recover(t, "missed", 0)
+		s.sendLive(t, "a")
+		s.box.Release(ack("answer"))
+		answered := false
+		for _, m := range s.finish(t) {
+			answered = answered || m.Upload == "answer"
+			if m.Upload == "missed" && !answered {
+				t.Fatalf("%+v came before the answer", m)
+			}
+		}
+	})
+}
+
+// sendLive queues many messages of an upload.
+func (s *recoverySession) sendLive(t testing.TB, upload string) {
+	s.since[upload] = 0
+	send(t, s.box, Queued, ack(upload))
+	for range 200 {
+		s.store.publish(s.box, upload, frame.Event, 400)
+	}
+}
+
+// A further subscription without a position repeats nothing and drops nothing, in memory or still to be read: its
+// acknowledgement has its place among the messages.
+func TestRecovery_SubscribingAgainLosesNothing(t *testing.T) {
+	for name, limit := range map[string]int{"in memory": 0, "partly unread": 10_000} {
+		t.Run(name, func(t *testing.T) {
+			onLink(t, Options{MaxRecoveryBytes: limit}, 1000, slowLine, func(t *testing.T, s *recoverySession) {
+				for range 100 {
+					s.store.publish(nil, "a", frame.Event, 400)
+				}
+				s.recover(t, "a", 0)
+				for range 3 {
+					if outcome := s.store.subscribeAgain(s.box, "a"); outcome != Queued {
+						t.Fatalf("Recover returned %d", outcome)
+					}
+					for range 10 {
+						s.store.publish(s.box, "a", frame.Event, 400)
+					}
+				}
+				if got := len(s.finish(t)); got != 1+100+3+30 {
+					t.Errorf("%d messages came, want 134", got)
 				}
 			})
 		})

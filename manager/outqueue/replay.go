@@ -50,6 +50,9 @@ func (q *Queue) Replay(r manager.Replay) manager.Outcome {
 		p = &replay{uploadID: r.UploadID}
 		q.replays[r.UploadID] = p
 	}
+	if r.Snapshot && (len(p.frames) > 0 || p.unread) {
+		return q.finish(p, q.queueSnapshot(p, r.Frames))
+	}
 	// Messages of an earlier replay are in the new one as far as the client needs them.
 	q.keep(p, func(f *manager.Frame) bool { return f.Offset() == 0 })
 	p.at, p.source, p.begun, p.held = r.Position, r.Source, time.Now(), q.holds > 0
@@ -134,6 +137,9 @@ func (q *Queue) queueReplay(p *replay, frames []*manager.Frame, all bool) bool {
 		switch {
 		case !f.For(q.opt.Variant):
 		case all || q.hasRoom(size(f), f.Offset() == 0):
+			if f.Offset() > 0 {
+				q.releaseLate(p, f.Offset())
+			}
 			q.append(p, f)
 		case f.Offset() > 0 && p.source != nil:
 			p.unread = true
@@ -142,12 +148,48 @@ func (q *Queue) queueReplay(p *replay, frames []*manager.Frame, all bool) bool {
 			return false
 		}
 	}
-	for _, f := range p.late {
+	q.appendLate(p, len(p.late))
+	return true
+}
+
+// queueSnapshot queues an acknowledgement and the newest message, if any, behind the messages of a replay. While
+// messages are unread, the source has the newest one: the acknowledgement then comes before it. It returns false if a
+// frame does not fit.
+func (q *Queue) queueSnapshot(p *replay, frames []*manager.Frame) bool {
+	for _, f := range frames {
+		switch {
+		case !f.For(q.opt.Variant), p.unread && f.Offset() > 0:
+		case !q.hasRoom(size(f), true):
+			return false
+		case p.unread:
+			p.late = append(p.late, f)
+			q.replayed += size(f)
+		default:
+			q.append(p, f)
+		}
+	}
+	return true
+}
+
+// releaseLate queues the late acknowledgements of positions before an offset, and the late messages before them. A
+// client that is told a position must have got, or get before, all messages up to there.
+func (q *Queue) releaseLate(p *replay, offset uint64) {
+	due := 0
+	for i, f := range p.late {
+		if at, acknowledges := f.Start(); acknowledges && at.Offset < offset {
+			due = i + 1
+		}
+	}
+	q.appendLate(p, due)
+}
+
+// appendLate queues a number of late messages.
+func (q *Queue) appendLate(p *replay, n int) {
+	for _, f := range p.late[:n] {
 		q.replayed -= size(f)
 		q.append(p, f)
 	}
-	p.late = nil
-	return true
+	p.late = slices.Delete(p.late, 0, n)
 }
 
 // hasRoom reports whether a message fits into the limit of replays. If none is ready one does in any case, so that

@@ -29,6 +29,8 @@ type fataler interface {
 type client struct {
 	uploads map[string]*progress
 	got     int
+	// complete: no history is lost, so that an answer that is not recovered skips nothing of a followed upload.
+	complete bool
 }
 
 // progress is a client's place in an upload.
@@ -99,6 +101,10 @@ func (c *client) answered(t fataler, id string, a answer) {
 	t.Helper()
 	p := c.uploads[id]
 	switch {
+	case p != nil && !a.Recovered && c.complete:
+		if a.Position != p.Position || p.newest {
+			t.Fatalf("upload %s: the client is told %v and is at %v", id, a.Position, *p)
+		}
 	case p == nil || !a.Recovered:
 		c.uploads[id] = &progress{Position: a.Position, newest: a.Offset > 0 && !a.Expired && !a.Recovered}
 	case a.Epoch != p.Epoch || a.Offset < p.Offset:
@@ -179,13 +185,13 @@ func recoverAll(t *testing.T, opt outqueue.Options, pad int) {
 // For any sequence of publications, subscriptions, resumes and reads, with any limits: the messages of each upload follow
 // the position that the client was told, and in the end it has all of them, or the queue was closed.
 func TestReplay_OrderOfAnySequence(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		synctest.Test(t, func(*testing.T) { anySequence(rt) })
-	})
+	rapid.Check(t, func(t *rapid.T) { rapid.SyncTest(t, anySequence) })
 }
 
 func anySequence(t *rapid.T) {
-	history := rapid.SampledFrom([]int{3, 64}).Draw(t, "history")
+	const enough = 10_000
+	history := rapid.SampledFrom([]int{3, enough}).Draw(t, "history")
+	forgets := rapid.Bool().Draw(t, "forgets")
 	m := create(t, manager.Options{HistoryMessages: history})
 	ctx := context.Background()
 	var q *outqueue.Queue
@@ -201,6 +207,7 @@ func anySequence(t *rapid.T) {
 	ids := []string{"a", "b", "c"}
 	upload := rapid.SampledFrom(ids)
 	c := newClient()
+	c.complete = history == enough && !forgets
 	connect := func() {
 		q = outqueue.New(opt)
 		if err := m.Connect("ann", q); err != nil {
@@ -261,6 +268,9 @@ func anySequence(t *rapid.T) {
 				t.Fatalf("%v", err)
 			}
 		},
+	}
+	if !forgets {
+		delete(actions, "forget")
 	}
 	t.Repeat(actions)
 	for read() {
@@ -355,4 +365,65 @@ func TestReplay_WaitsForItsAnswer(t *testing.T) {
 	if len(all) != 4 || all[0] != 9 {
 		t.Errorf("messages %v came, want the answer 9 and then 1, 2 and 3", all)
 	}
+}
+
+// A further subscription without a position repeats nothing, and its answer follows all that the client is owed: the
+// missed messages, in memory or still to be read, and the live ones behind them.
+func TestReplay_SubscribingAgainLosesNothing(t *testing.T) {
+	for _, maxBytes := range []int{0, 300} {
+		for _, recovers := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%d bytes, recovers: %v", maxBytes, recovers), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) { subscribeAgain(t, maxBytes, recovers) })
+			})
+		}
+	}
+}
+
+func subscribeAgain(t *testing.T, maxBytes int, recovers bool) {
+	m := create(t, manager.Options{})
+	q := outqueue.New(outqueue.Options{Variant: manager.VariantV1, MaxBytes: maxBytes})
+	defer func() {
+		q.Abort()
+		_ = m.Close(t.Context())
+	}()
+	if err := m.Connect("ann", q); err != nil {
+		t.Fatal(err)
+	}
+	first := publishTo(t, m, "cat", 10)
+	c := newClient()
+	c.complete = true
+	opt := manager.SubscribeOptions{Acknowledge: true}
+	if recovers {
+		opt.Since = &manager.Position{Epoch: first.Epoch, Offset: 1}
+		c.uploads["cat"] = &progress{Position: *opt.Since}
+	}
+	for range 3 {
+		if err := m.SubscribeConn(t.Context(), "ann", q, "cat", opt); err != nil {
+			t.Fatal(err)
+		}
+		opt.Since = nil
+		publishTo(t, m, "cat", 5)
+	}
+	answers := 0
+	for message, ok := q.TryNext(); ok; message, ok = q.TryNext() {
+		c.receive(t, message)
+		if message.Offset() == 0 {
+			answers++
+		}
+	}
+	if at := c.uploads["cat"]; at == nil || at.Offset != 25 || at.newest || answers != 3 {
+		t.Errorf("the client is at %+v after %d answers, want 25 and 3", at, answers)
+	}
+}
+
+// publishTo publishes events and returns the position of the last.
+func publishTo(t fataler, m *manager.Manager, uploadID string, count int) (p manager.Position) {
+	t.Helper()
+	for n := range count {
+		var err error
+		if p, err = m.Publish(context.Background(), uploadID, event(t, n, 1)); err != nil {
+			t.Fatalf("%v", err)
+		}
+	}
+	return p
 }

@@ -1,0 +1,42 @@
+package server_test
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+
+	"github.com/shoal-go/shoal/manager"
+)
+
+// completed is the terminal message of the upload cat.
+const completed = `{"action":"upload_completed","upload_id":"cat","description":"d","audit_score":1}`
+
+// A client that subscribes once more while it is still owed messages gets them, the terminal one among them, and then
+// the answer.
+func TestRecovery_SubscribingAgainDropsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := startPiped(t)
+		var since manager.Position
+		for i := range 4 { // keeps the client busy
+			if pos := n.publishJSON("busy", event(i, 5000)); i == 0 {
+				since = pos
+			}
+		}
+		n.publishJSON("cat", completed)
+		c := n.login("ann", "shoal.v1")
+		c.send(fmt.Sprintf(`{"action":"subscribe_upload","upload_id":"busy","since":{"epoch":%q,"offset":1}}`, since.Epoch))
+		synctest.Wait()
+		c.send(`{"action":"subscribe_upload","upload_id":"cat"}`)
+		c.send(`{"action":"subscribe_upload","upload_id":"cat"}`)
+		synctest.Wait()
+		var got []string
+		for len(got) < 3 {
+			if m := c.nextV1(); m.UploadID == "cat" {
+				got = append(got, fmt.Sprint(m.Action, m.Offset))
+			}
+		}
+		if got, want := fmt.Sprint(got), "[subscribed1 upload_completed1 subscribed1]"; got != want {
+			t.Errorf("the client got %s, want %s", got, want)
+		}
+	})
+}
