@@ -8,13 +8,17 @@
 //
 // # Checks
 //
-// Clients record every frame. When the bubble is idle, the recorded frames are compared with the account:
+// Clients record every frame. When the bubble is idle, the recorded frames are compared with the account. The server
+// handles the messages of a connection one after the other, so that it is known for each request which token decides on
+// it, and which of the answers, if they come late, belongs to which request.
 //
 //   - on shoal.v1 each message has the body that was accepted at its epoch and offset, offsets increase, and each
 //     missing one is a state that a newer message counts in skipped;
 //   - on the base protocol messages arrive in the order of acceptance, each once, and only states may be missing;
 //   - an event or a terminal message is never missing: a gap is preceded by a new position, or the connection was
 //     closed with a code;
+//   - every request is answered, once, and the newest message follows an answer that does not recover the client;
+//   - the hooks for claims are called in their order;
 //   - no code but those of the protocol is sent, and none that the faults of the history do not explain;
 //   - a connection ends with its token and receives no upload that its renewed token does not allow;
 //   - publishing takes no simulated time while clients stall, and closing at most its deadline;

@@ -2,7 +2,6 @@ package sim
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -44,8 +43,10 @@ const (
 	arrive      Kind = "connect"
 	leave       Kind = "leave"
 	subscribe   Kind = "subscribe"
+	since       Kind = "subscribe since"
 	unsubscribe Kind = "unsubscribe"
 	resume      Kind = "resume"
+	again       Kind = "resume in place"
 	renew       Kind = "renew"
 	kick        Kind = "kick"
 	forget      Kind = "forget"
@@ -85,9 +86,9 @@ func (o Op) String() string {
 		text += fmt.Sprintf(" %d × %s to upload %d at node %d", o.N, o.Class, o.Upload, o.Node)
 	case arrive, renew:
 		text += fmt.Sprintf(" client %d to node %d (token: rights %03b, %v)", o.Client, o.Node, o.rights(), o.lifetime())
-	case subscribe, unsubscribe:
+	case subscribe, since, unsubscribe:
 		text += fmt.Sprintf(" client %d upload %d", o.Client, o.Upload)
-	case leave, resume, kick, reset:
+	case leave, resume, again, kick, reset:
 		text += fmt.Sprintf(" client %d", o.Client)
 	case stall, dawdle:
 		text += fmt.Sprintf(" client %d for %v", o.Client, o.For)
@@ -156,93 +157,6 @@ func (h History) String() string {
 		fmt.Fprintf(&b, "%4d  %s\n", h.kept[i], op)
 	}
 	return b.String()
-}
-
-// Draw returns the history of a seed.
-func Draw(seed uint64) History {
-	random := rand.New(rand.NewPCG(seed, 1)) // reproducible on purpose
-	h := History{Seed: seed, Config: drawConfig(random)}
-	h.Config.Skewed = seed%3 == 0
-	kinds := weights(h.Config)
-	for i := range 30 + random.IntN(50) {
-		h.Ops = append(h.Ops, drawOp(random, h.Config, kinds))
-		h.kept = append(h.kept, i)
-	}
-	h.drawRefusals()
-	return h
-}
-
-// drawRefusals replaces operations of every fourth history whose broker stores messages by refusals to read an upload,
-// with numbers of their own: the other histories stay as they were before there were refusals.
-func (h *History) drawRefusals() {
-	if !h.Config.Stored || h.Seed%4 != 1 {
-		return
-	}
-	random := rand.New(rand.NewPCG(h.Seed, 2)) // reproducible on purpose
-	for range 3 {
-		op := drawOp(random, h.Config, []Kind{refuse})
-		h.Ops[random.IntN(len(h.Ops))] = op
-	}
-}
-
-func drawConfig(random *rand.Rand) Config {
-	c := Config{Nodes: 1 + random.IntN(3), History: 64, TLS: random.IntN(10) == 0, Claims: random.IntN(3) == 0}
-	c.Broker = c.Nodes > 1 || random.IntN(2) == 0
-	c.Stored = c.Broker && random.IntN(5) > 0
-	c.Bare = c.Stored && random.IntN(3) == 0
-	if random.IntN(4) == 0 {
-		c.History = 8
-	}
-	if random.IntN(3) == 0 {
-		c.Queue = 16
-	}
-	if random.IntN(3) == 0 {
-		c.Recovery = 500
-	}
-	return c
-}
-
-// weights are how often each kind is drawn.
-func weights(c Config) (kinds []Kind) {
-	add := func(n int, all ...Kind) {
-		for range n {
-			kinds = append(kinds, all...)
-		}
-	}
-	add(30, publish)
-	add(12, arrive)
-	add(8, subscribe)
-	add(3, resume, unsubscribe, wait)
-	add(2, leave, reset, stall, dawdle, settle)
-	add(1, forget, kick, crash, drain)
-	if c.Claims {
-		add(5, renew)
-	}
-	if c.Broker {
-		add(2, partition, late, mute)
-		add(1, restart)
-	}
-	if c.Stored {
-		add(2, lose)
-		add(1, step)
-	}
-	return kinds
-}
-
-func drawOp(random *rand.Rand, c Config, kinds []Kind) Op {
-	op := Op{
-		Kind: kinds[random.IntN(len(kinds))], Node: random.IntN(c.Nodes), Client: random.IntN(clients),
-		Upload: random.IntN(Uploads), Class: class(random.IntN(3)), N: 1 + random.IntN(4), //nolint:gosec // small
-		For:    time.Duration(random.IntN(4000)) * time.Millisecond,
-		AtOnce: random.IntN(4) == 0, seed: random.Uint64(),
-	}
-	switch {
-	case op.Kind == publish && random.IntN(6) == 0:
-		op.N = 100 // more than any history holds
-	case random.IntN(10) == 0:
-		op.For *= 10
-	}
-	return op
 }
 
 // attempts is how often a history is executed before it counts as one that keeps all promises: the interleaving of

@@ -45,21 +45,26 @@ func note(upload int, text string) manager.Message {
 
 // received is a text message as a client reads it.
 type received struct {
-	Action   string  `json:"action"`
-	UploadID string  `json:"upload_id"`
-	Epoch    string  `json:"epoch"`
-	Offset   uint64  `json:"offset"`
-	Skipped  int     `json:"skipped"`
-	Code     string  `json:"code"`
-	Recovery bool    `json:"recovered"`
-	Text     string  `json:"n"`
-	Describe string  `json:"description"`
-	Payload  payload `json:"payload"`
-	Uploads  map[string]struct {
-		Epoch     string `json:"epoch"`
-		Offset    uint64 `json:"offset"`
-		Recovered bool   `json:"recovered"`
-	} `json:"uploads"`
+	Action   string              `json:"action"`
+	UploadID string              `json:"upload_id"`
+	Epoch    string              `json:"epoch"`
+	Offset   uint64              `json:"offset"`
+	Skipped  int                 `json:"skipped"`
+	Code     string              `json:"code"`
+	Recovery bool                `json:"recovered"`
+	Expired  bool                `json:"expired"`
+	Text     string              `json:"n"`
+	Describe string              `json:"description"`
+	Payload  payload             `json:"payload"`
+	Uploads  map[string]standing `json:"uploads"`
+}
+
+// standing is where an upload stands, in the answer to a resume.
+type standing struct {
+	Epoch     string `json:"epoch"`
+	Offset    uint64 `json:"offset"`
+	Recovered bool   `json:"recovered"`
+	Expired   bool   `json:"expired"`
 }
 
 type payload struct {

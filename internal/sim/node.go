@@ -43,6 +43,9 @@ type node struct {
 	crashed atomic.Bool
 	// publishing counts the publications that have not returned.
 	publishing atomic.Int64
+	// connections counts the connections, observed holds what the hooks have reported about each.
+	connections atomic.Int64
+	observed    sync.Map
 	// closing waits for the goroutine that closes the node; problem is the violation that it has found.
 	closing sync.WaitGroup
 	problem atomic.Pointer[string]
@@ -75,6 +78,7 @@ func startNode(cfg Config, h *hub, cert *tls.Certificate, seed uint64) (*node, e
 	if cfg.Claims {
 		so.Authorize = server.AuthorizeClaims
 	}
+	hooks(&so)
 	if n.server, err = server.New(so); err != nil {
 		return nil, errors.Join(err, n.manager.Close(context.Background()))
 	}
@@ -89,21 +93,21 @@ func startNode(cfg Config, h *hub, cert *tls.Certificate, seed uint64) (*node, e
 }
 
 // granted returns the content of a token as the node takes it, by its clock.
-func (n *node) granted(expires time.Time, rights uint) grant {
-	if !expires.IsZero() {
-		expires = expires.Add(-n.ahead)
+func (n *node) granted(g grant) grant {
+	if !g.expires.IsZero() {
+		g.expires = g.expires.Add(-n.ahead)
 	}
-	return grant{expires, rights}
+	return g
 }
 
 // authenticate accepts the tokens that token makes.
 func (n *node) authenticate(_ context.Context, text string) (server.Identity, error) {
-	parts := strings.SplitN(text, "/", 3)
+	parts := strings.SplitN(text, "/", 4)
 	ends, err := strconv.ParseInt(parts[1], 10, 64)
-	if err != nil || len(parts) != 3 {
+	if err != nil || len(parts) != 4 {
 		return server.Identity{}, &server.TokenError{Message: "not a token of the simulation"}
 	}
-	id := server.Identity{UserID: parts[0], Uploads: strings.Split(parts[2], "+")}
+	id := server.Identity{UserID: parts[0], Uploads: strings.Split(parts[2], "+"), Data: n.observedBy(text)}
 	if ends > 0 {
 		id.Expires = time.Unix(0, ends).Add(-n.ahead)
 		if !time.Now().Before(id.Expires) {
@@ -113,19 +117,19 @@ func (n *node) authenticate(_ context.Context, text string) (server.Identity, er
 	return id, nil
 }
 
-// token returns a token of a user; the zero time never comes, and rights is a bit for each upload.
-func token(user string, expires time.Time, rights uint) string {
+// token returns a token of a user for one connection; the zero time never comes.
+func token(user, connection string, g grant) string {
 	ends := int64(0)
-	if !expires.IsZero() {
-		ends = expires.UnixNano()
+	if !g.expires.IsZero() {
+		ends = g.expires.UnixNano()
 	}
 	var uploads []string
 	for u := range Uploads {
-		if rights&(1<<u) != 0 {
+		if g.allows(u) {
 			uploads = append(uploads, uploadID(u))
 		}
 	}
-	return fmt.Sprintf("%s/%d/%s", user, ends, strings.Join(uploads, "+"))
+	return fmt.Sprintf("%s/%d/%s/%s", user, ends, strings.Join(uploads, "+"), connection)
 }
 
 // end closes the node on a goroutine of its own. A crash resets its connections and its link first.

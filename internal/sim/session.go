@@ -22,6 +22,9 @@ type session struct {
 	conn net.Conn
 	v1   bool
 	out  chan []byte
+	// observed is the connection as its node sees it; id is its name in tokens.
+	observed *observed
+	id       string
 	// pace is the pause after each read message.
 	pace time.Duration
 
@@ -47,32 +50,40 @@ type session struct {
 	expires time.Time
 	// renewals are the rights of the tokens that were sent and not confirmed, oldest first.
 	renewals []grant
-	rights   uint
-	views    map[int]*view
+	// shown is the newest token that was sent.
+	shown grant
+	views map[int]*view
+	// claims counts the subscriptions to each upload.
+	claims map[int]int
+	asked  ledger
+	// unsure holds the uploads of which it is not known which of several requests was refused.
+	unsure map[int]bool
 	// narrowed holds the number of an upload's messages from which on this connection must not get any.
 	narrowed map[int]int
 	handled  bool // the end was checked
 }
 
-// grant is the content of a token.
+// grant is the content of a token. rights has a bit for each upload that it allows.
 type grant struct {
 	expires time.Time
 	rights  uint
 }
 
-// dial connects to a node and starts to authenticate.
-func dial(n *node, seed uint64, overTLS, v1 bool, auth string) *session {
+func (g grant) allows(upload int) bool { return g.rights&(1<<upload) != 0 }
+
+// dial connects to a node, for a connection that o observes.
+func dial(n *node, seed uint64, overTLS, v1 bool, o *observed) *session {
 	near, far := connect(seed)
 	s := &session{
 		node: n, raw: near, conn: near, v1: v1, out: make(chan []byte, 256),
-		views: map[int]*view{}, narrowed: map[int]int{},
+		observed: o, id: n.register(o), views: map[int]*view{}, narrowed: map[int]int{}, claims: map[int]int{},
+		asked: ledger{uploads: map[int][]*request{}}, unsure: map[int]bool{},
 	}
 	if overTLS {
 		s.conn = tls.Client(near, &tls.Config{
 			InsecureSkipVerify: true, CurvePreferences: cheapestCurve, //nolint:gosec // of this process
 		})
 	}
-	s.send(map[string]any{"type": "auth", "token": auth})
 	go func() {
 		if !n.listener.offer(far) {
 			near.resetAll()

@@ -26,6 +26,8 @@ type World struct {
 	dials   uint64
 	// kicked are the users that the application has disconnected: late answers delay it.
 	kicked map[string]bool
+	// forgotten are the uploads that were forgotten, or lost with the memory of a node.
+	forgotten map[int]bool
 	// repaired is when the last fault ends.
 	repaired time.Time
 	// violation is the first broken promise, or "".
@@ -57,7 +59,7 @@ func (c *client) wanted() []int { return slices.Sorted(maps.Keys(c.wants)) }
 // Run executes a history and returns the broken promise and the index of the operation after which it showed, or "". It
 // must be called within a bubble of testing/synctest. cert is for histories with TLS.
 func Run(h History, cert *tls.Certificate) (violation string, after int) {
-	w := &World{cfg: h.Config, cert: cert, account: newAccount(), kicked: map[string]bool{}}
+	w := &World{cfg: h.Config, cert: cert, account: newAccount(), kicked: map[string]bool{}, forgotten: map[int]bool{}}
 	if h.Config.Broker {
 		w.hub = newHub(w.account, h.Config.Stored, h.Config.Bare, h.Config.History)
 	}
@@ -131,8 +133,14 @@ func (w *World) do(op Op) {
 		w.connect(c, n, op)
 	case leave, reset:
 		w.disconnect(c, op)
+	case again:
+		if c.session != nil && c.session.open() {
+			w.follow(c)
+		}
 	case subscribe:
 		w.subscribe(c, op.Upload)
+	case since:
+		w.subscribeSince(c, op.Upload)
 	case unsubscribe:
 		w.unsubscribe(c, op.Upload)
 	case renew:
@@ -193,6 +201,7 @@ func (w *World) publish(n *node, op Op) {
 }
 
 func (w *World) forget(n *node, upload int) {
+	w.forgotten[upload] = true
 	drop := func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
@@ -204,89 +213,6 @@ func (w *World) forget(n *node, upload int) {
 	}
 	w.account.lose(upload, nil)
 	drop() // in the order of the account
-}
-
-// connect opens a connection of a client, in the place of one that it has.
-func (w *World) connect(c *client, n *node, op Op) {
-	if op.Kind == resume && c.session != nil {
-		n = c.session.node
-	}
-	if c.session != nil {
-		w.disconnect(c, op)
-		w.idle()
-	}
-	rights, expires := w.grant(op)
-	w.dials += 2
-	s := dial(n, op.seed+w.dials, w.cfg.TLS, c.v1, token(c.user, expires, rights))
-	w.narrow(s, n.granted(expires, rights))
-	c.session = s
-	w.follow(c)
-}
-
-// grant returns the rights and the end of an operation's token.
-func (w *World) grant(op Op) (rights uint, expires time.Time) {
-	if !w.cfg.Claims {
-		return 1<<Uploads - 1, time.Time{}
-	}
-	if life := op.lifetime(); life > 0 {
-		expires = time.Now().Add(life)
-	}
-	return op.rights(), expires
-}
-
-// follow subscribes a new connection to everything that its client wants.
-func (w *World) follow(c *client) {
-	if !c.v1 {
-		for _, u := range c.wanted() {
-			w.subscribe(c, u)
-		}
-		return
-	}
-	uploads := map[string]map[string]any{}
-	for _, u := range c.wanted() {
-		if _, narrowed := c.session.narrowed[u]; narrowed {
-			continue
-		}
-		at := c.at[u]
-		uploads[uploadID(u)] = map[string]any{"epoch": at.Epoch, "offset": at.Offset}
-		c.session.views[u] = &view{claimed: true, since: at}
-	}
-	if len(uploads) > 0 {
-		c.session.send(map[string]any{"action": "resume", "uploads": uploads})
-	}
-}
-
-func (w *World) subscribe(c *client, upload int) {
-	c.wants[upload] = true
-	s := c.session
-	if s == nil || !s.open() {
-		return
-	}
-	if _, narrowed := s.narrowed[upload]; narrowed {
-		s.send(map[string]any{"action": "subscribe_upload", "upload_id": uploadID(upload)}) // is refused
-		return
-	}
-	if s.views[upload] == nil {
-		s.views[upload] = &view{claimed: true, repeat: true}
-	}
-	s.send(map[string]any{"action": "subscribe_upload", "upload_id": uploadID(upload)})
-}
-
-func (w *World) unsubscribe(c *client, upload int) {
-	delete(c.wants, upload)
-	delete(c.at, upload)
-	if s := c.session; s != nil && s.open() {
-		delete(s.views, upload)
-		s.send(map[string]any{"action": "unsubscribe_upload", "upload_id": uploadID(upload)})
-	}
-}
-
-func (w *World) renew(c *client, op Op) {
-	if s := c.session; s != nil && s.open() {
-		rights, expires := w.grant(op)
-		s.renewals = append(s.renewals, s.node.granted(expires, rights))
-		s.send(map[string]any{"type": "auth", "token": token(c.user, expires, rights)})
-	}
 }
 
 func (w *World) kick(n *node, c *client) {

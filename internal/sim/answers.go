@@ -1,0 +1,212 @@
+package sim
+
+import (
+	"slices"
+
+	"github.com/shoal-go/shoal/broker"
+)
+
+// receive checks one message of a client.
+func (w *World) receive(c *client, r received) {
+	s := c.session
+	switch r.Action {
+	case "auth_success":
+		w.succeeded(s)
+	case "subscribed":
+		if u, ok := r.upload(); ok {
+			w.subscribed(c, u, answer{broker.Position{Epoch: r.Epoch, Offset: r.Offset}, r.Recovery, r.Expired})
+		}
+	case "resumed":
+		w.resumed(c, r)
+	case "unsubscribed":
+		if u, ok := r.upload(); ok {
+			w.unsubscribed(c, u)
+		}
+	case "error":
+		w.refused(c, r)
+	case "auth_error", "reconnect":
+	case "note", "upload_progress", "upload_completed":
+		w.deliver(c, r)
+	default:
+		w.fail("%s: unknown action %q", c, r.Action)
+	}
+}
+
+// succeeded handles auth_success: the answer to the first token, then to each renewal.
+func (w *World) succeeded(s *session) {
+	if !s.entered {
+		s.entered = true
+		return
+	}
+	if len(s.renewals) > 0 {
+		w.narrow(s, s.renewals[0])
+		s.renewals = s.renewals[1:]
+	}
+}
+
+// narrow applies the rights of a token that the server has confirmed.
+func (w *World) narrow(s *session, g grant) {
+	s.expires = g.expires
+	for u := range Uploads {
+		switch _, narrowed := s.narrowed[u]; {
+		case g.allows(u):
+			delete(s.narrowed, u)
+		case !narrowed:
+			s.narrowed[u] = w.account.last(u)
+		}
+	}
+}
+
+// answer is where an upload stands, as the server announces it.
+type answer struct {
+	at                 broker.Position
+	recovered, expired bool
+}
+
+// subscribed handles the answer to a subscription, or a new start that nobody has asked for.
+func (w *World) subscribed(c *client, upload int, a answer) {
+	s := c.session
+	r := s.asked.subscription(upload, a.at, a.recovered)
+	v := s.views[upload]
+	switch {
+	case r != nil:
+		s.asked.remove(r)
+		w.position(c, r, a)
+	case a.recovered:
+		w.fail("%s: recovered upload %d up to %v, which it has not asked for", c, upload, a.at)
+	case v != nil && v.confirmed:
+		if !w.mayBeginAgain(s, upload) {
+			w.fail("%s: upload %d begins again at %v after %v, though nothing was lost", c, upload, a.at, v.at)
+		}
+		w.begin(c, v, a, true)
+	}
+}
+
+// mayBeginAgain reports whether messages can be missing, so that the client gets a new position unasked: after a fault
+// of the broker, after the upload was forgotten, or because the history is shorter than what the client has not read.
+func (w *World) mayBeginAgain(s *session, upload int) bool {
+	return s.slow || w.cfg.Recovery > 0 || w.forgotten[upload] || s.node.link != nil && w.disturbed(s.node)
+}
+
+// resumed handles the answer to the oldest resume. It names all uploads that are not answered with errors.
+func (w *World) resumed(c *client, r received) {
+	s := c.session
+	if len(s.asked.resumes) == 0 {
+		w.fail("%s: resumed, but the client has not asked for it", c)
+		return
+	}
+	asked := s.asked.resumes[0]
+	s.asked.resumes = s.asked.resumes[1:]
+	for id, at := range r.Uploads {
+		u, _ := uploadNumber(id)
+		a := answer{broker.Position{Epoch: at.Epoch, Offset: at.Offset}, at.Recovered, at.Expired}
+		switch q := asked.requests[u]; {
+		case q == nil || !q.allowed || !s.asked.remove(q):
+			w.fail("%s: resumed %q, which the client has not asked for or must not follow", c, id)
+		case a.recovered && !q.continues(a.at):
+			w.fail("%s: recovered up to %v, but the client has asked for %v", c, a.at, *q.since)
+		default:
+			w.position(c, q, a)
+		}
+	}
+}
+
+// position handles the answer to a request. The messages follow the answer to the newest request for the upload. None
+// need follow if the client has unsubscribed since then.
+func (w *World) position(c *client, r *request, a answer) {
+	v := c.session.views[r.upload]
+	if v == nil || r.view != v {
+		return
+	}
+	newest := v.request == r
+	if newest {
+		v.request = nil
+	}
+	if !newest && v.request == nil {
+		return // its answer was overtaken by the one to a later request
+	}
+	if a.recovered {
+		v.at, v.repeat, v.confirmed = *r.since, false, true
+		c.at[v.upload] = v.at
+		return
+	}
+	w.begin(c, v, a, r.fresh || r.since != nil)
+}
+
+// begin handles a position that does not continue what the client has received. If the newest message follows, the
+// position is the one before it: the message must come. It does not follow where the connection has been subscribed
+// already and has asked for no position.
+func (w *World) begin(c *client, v *view, a answer, follows bool) {
+	v.at, v.repeat, v.confirmed = a.at, true, true
+	if !a.expired && a.at.Offset > 0 && follows && !c.session.unsure[v.upload] {
+		v.at.Offset--
+	}
+	c.at[v.upload] = v.at
+}
+
+// unsubscribed handles the answer to an unsubscribe, or the end of a subscription that a new token does not allow.
+func (w *World) unsubscribed(c *client, upload int) {
+	s := c.session
+	r, before := s.asked.end(upload)
+	if r == nil {
+		w.fail("%s: unsubscribed from upload %d, which the client has not asked for", c, upload)
+		return
+	}
+	if before > 0 {
+		w.fail("%s: unsubscribed from upload %d, but %d earlier requests are not answered", c, upload, before)
+	}
+	s.asked.remove(r)
+}
+
+// refused handles the error that answers one subscription, or a whole resume.
+func (w *World) refused(c *client, r received) {
+	s := c.session
+	if r.Code != "forbidden" && (r.Code != "internal" || !w.mayRefuse(s.node)) {
+		w.fail("%s: error %q, which nothing explains", c, r.Code)
+		return
+	}
+	upload, one := r.upload()
+	if one {
+		q := s.asked.refused(upload, r.Code == "forbidden")
+		if q == nil {
+			w.fail("%s: error %q for upload %d, which the client has not asked for", c, r.Code, upload)
+			return
+		}
+		w.refuse(s, q)
+		return
+	}
+	if len(s.asked.resumes) == 0 {
+		w.fail("%s: error %q without an upload, but the client has not resumed", c, r.Code)
+		return
+	}
+	for _, q := range s.asked.resumes[0].requests {
+		w.refuse(s, q)
+	}
+	s.asked.resumes = s.asked.resumes[1:]
+}
+
+// mayRefuse reports whether a node may be unable to subscribe to an upload.
+func (w *World) mayRefuse(n *node) bool { return n.leaving.Load() || n.link != nil && w.disturbed(n) }
+
+// refuse handles the refusal of a request. Subscriptions that exist already remain.
+func (w *World) refuse(s *session, q *request) {
+	v := s.views[q.upload]
+	if !s.asked.remove(q) || !q.allowed {
+		return
+	}
+	if slices.ContainsFunc(s.asked.uploads[q.upload], func(r *request) bool { return r.view == q.view }) {
+		// Answers to several requests may overtake each other, so that another one may have been refused.
+		s.unsure[q.upload] = true
+	}
+	if v == nil || q.view != v {
+		s.asked.withdraw(q.upload)
+		return
+	}
+	if v.request == q {
+		v.request = nil
+	}
+	if !v.confirmed {
+		delete(s.views, q.upload)
+		s.asked.withdraw(q.upload)
+	}
+}
