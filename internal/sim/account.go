@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/shoal-go/shoal/broker"
 )
@@ -29,7 +30,12 @@ type entry struct {
 	at []broker.Position
 	// lost: the broker has lost the message, or was asked to forget it, so that it need not be delivered.
 	lost bool
+	// expires is when it is no longer held; zero: never.
+	expires time.Time
 }
+
+// gone reports whether the message is lost or no longer held.
+func (e *entry) gone() bool { return e.lost || passed(e.expires) }
 
 // offset returns the offset that the message had in an epoch, 0 if it had none.
 func (e *entry) offset(epoch string) uint64 {
@@ -43,6 +49,9 @@ func (e *entry) offset(epoch string) uint64 {
 
 // account knows every message that was accepted. All methods may be called from any number of goroutines.
 type account struct {
+	// ttl is how long messages are held; 0: always.
+	ttl time.Duration
+
 	mu      sync.Mutex // protects the fields below
 	classes map[int]class
 	bodies  map[int]*entry
@@ -50,6 +59,8 @@ type account struct {
 	logs map[int][]*entry
 	// spots find an entry by its position.
 	spots map[spot]*entry
+	// twice is a body that was accepted twice.
+	twice int
 }
 
 // spot is a position of an upload.
@@ -58,9 +69,9 @@ type spot struct {
 	broker.Position
 }
 
-func newAccount() *account {
+func newAccount(ttl time.Duration) *account {
 	return &account{
-		classes: map[int]class{}, bodies: map[int]*entry{}, logs: map[int][]*entry{}, spots: map[spot]*entry{},
+		ttl: ttl, classes: map[int]class{}, bodies: map[int]*entry{}, logs: map[int][]*entry{}, spots: map[spot]*entry{},
 	}
 }
 
@@ -75,7 +86,13 @@ func (a *account) announce(body int, c class) {
 func (a *account) accept(upload, body int, pos broker.Position) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.bodies[body] != nil {
+		a.twice = body
+	}
 	e := &entry{body: body, upload: upload, class: a.classes[body], seq: len(a.logs[upload]) + 1}
+	if a.ttl > 0 {
+		e.expires = time.Now().Add(a.ttl)
+	}
 	a.bodies[body] = e
 	a.logs[upload] = append(a.logs[upload], e)
 	if pos.Offset > 0 {
@@ -102,6 +119,36 @@ func (a *account) lose(upload int, keep map[int]bool) {
 	}
 }
 
+// unspot notes that the offsets of an epoch above one will be used again.
+func (a *account) unspot(upload int, above broker.Position) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for at := range a.spots {
+		if at.upload == upload && at.Epoch == above.Epoch && at.Offset > above.Offset {
+			delete(a.spots, at)
+		}
+	}
+}
+
+// held reports whether all messages between two positions of an upload are held.
+func (a *account) held(upload int, after, end broker.Position) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for offset := after.Offset + 1; offset <= end.Offset; offset++ {
+		if e := a.spots[spot{upload, broker.Position{Epoch: end.Epoch, Offset: offset}}]; e != nil && e.gone() {
+			return false
+		}
+	}
+	return true
+}
+
+// repeated returns a body that was accepted twice, or 0.
+func (a *account) repeated() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.twice
+}
+
 // find returns the entry of a body, or nil.
 func (a *account) find(body int) *entry {
 	a.mu.Lock()
@@ -114,7 +161,7 @@ func (a *account) newest(upload int) *entry {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for i := len(a.logs[upload]) - 1; i >= 0; i-- {
-		if e := a.logs[upload][i]; !e.lost {
+		if e := a.logs[upload][i]; !e.gone() {
 			return e
 		}
 	}
@@ -128,7 +175,7 @@ func (a *account) between(upload, seq, end int) (states int, problem string) {
 	defer a.mu.Unlock()
 	for _, e := range a.logs[upload][seq:max(seq, end-1)] {
 		switch {
-		case e.lost:
+		case e.gone():
 		case e.class == state:
 			states++
 		default:

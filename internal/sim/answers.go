@@ -2,6 +2,7 @@ package sim
 
 import (
 	"slices"
+	"time"
 
 	"github.com/shoal-go/shoal/broker"
 )
@@ -24,7 +25,9 @@ func (w *World) receive(c *client, r received) {
 		}
 	case "error":
 		w.refused(c, r)
-	case "auth_error", "reconnect":
+	case "reconnect":
+		s.toldToReconnect = true
+	case "auth_error":
 	case "note", "upload_progress", "upload_completed":
 		w.deliver(c, r)
 	default:
@@ -35,7 +38,7 @@ func (w *World) receive(c *client, r received) {
 // succeeded handles auth_success: the answer to the first token, then to each renewal.
 func (w *World) succeeded(s *session) {
 	if !s.entered {
-		s.entered = true
+		s.entered, s.admitted = true, time.Now()
 		return
 	}
 	if len(s.renewals) > 0 {
@@ -126,19 +129,38 @@ func (w *World) position(c *client, r *request, a answer) {
 		return // its answer was overtaken by the one to a later request
 	}
 	if a.recovered {
-		v.at, v.repeat, v.confirmed = *r.since, false, true
+		if a.expired {
+			w.fail("%s: upload %d is recovered, but its newest message has expired", c, r.upload)
+		}
+		v.at, v.due, v.repeat, v.confirmed = *r.since, 0, false, true
 		c.at[v.upload] = v.at
 		return
 	}
+	if r.continues(a.at) && w.holds(c.session.node, r, a.at) {
+		w.fail("%s: upload %d does not continue %v, but is at %v, though all messages in between are held", c, r.upload,
+			*r.since, a.at)
+	}
 	w.begin(c, v, a, r.fresh || r.since != nil)
+}
+
+// holds reports whether a node certainly holds all messages between a request's position and another one.
+func (w *World) holds(n *node, r *request, at broker.Position) bool {
+	return w.cfg.positions() && !w.stepped() && !(n.link != nil && w.disturbed(n)) &&
+		at.Offset-r.since.Offset <= uint64(w.cfg.History) && w.account.held(r.upload, *r.since, at) //nolint:gosec // small
 }
 
 // begin handles a position that does not continue what the client has received. If the newest message follows, the
 // position is the one before it: the message must come. It does not follow where the connection has been subscribed
 // already and has asked for no position.
 func (w *World) begin(c *client, v *view, a answer, follows bool) {
-	v.at, v.repeat, v.confirmed = a.at, true, true
+	v.at, v.due, v.repeat, v.confirmed = a.at, 0, true, true
+	if e := w.account.spot(v.upload, a.at.Epoch, a.at.Offset); a.expired && e != nil && !e.gone() && !w.stepped() &&
+		!(c.session.node.link != nil && w.disturbed(c.session.node)) {
+		w.fail("%s: message %d, the newest of upload %d, is held, but the answer says that it has expired", c, e.body,
+			v.upload)
+	}
 	if !a.expired && a.at.Offset > 0 && follows && !c.session.unsure[v.upload] {
+		v.due = v.at.Offset
 		v.at.Offset--
 	}
 	c.at[v.upload] = v.at
@@ -186,7 +208,9 @@ func (w *World) refused(c *client, r received) {
 }
 
 // mayRefuse reports whether a node may be unable to subscribe to an upload.
-func (w *World) mayRefuse(n *node) bool { return n.leaving.Load() || n.link != nil && w.disturbed(n) }
+func (w *World) mayRefuse(n *node) bool {
+	return n.leaving.Load() || n.doubted.Load() || n.link != nil && w.disturbed(n)
+}
 
 // refuse handles the refusal of a request. Subscriptions that exist already remain.
 func (w *World) refuse(s *session, q *request) {

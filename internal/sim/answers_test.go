@@ -64,14 +64,15 @@ type conversation struct {
 
 // converse begins a conversation about an upload that has had five events.
 func converse(v1 bool) conversation {
-	w := &World{cfg: Config{History: 64}, account: newAccount(), forgotten: map[int]bool{}}
+	w := &World{cfg: Config{History: 64}, account: newAccount(0), forgotten: map[int]bool{}}
 	for body := 1; body <= 5; body++ {
 		w.account.accept(0, body, broker.Position{Epoch: "e", Offset: uint64(body)}) //nolint:gosec // small
 	}
 	s := &session{
 		node: &node{}, v1: v1, observed: newObserved(w.account), views: map[int]*view{}, narrowed: map[int]int{},
 		claims: map[int]int{}, asked: ledger{uploads: map[int][]*request{}}, unsure: map[int]bool{}, entered: true,
-		shown: grant{rights: 1<<Uploads - 1},
+		reached: map[int]int{},
+		shown:   grant{rights: 1<<Uploads - 1},
 	}
 	s.observed.connect()
 	c := &client{v1: v1, session: s, at: map[int]broker.Position{}, wants: map[int]bool{}}

@@ -133,3 +133,11 @@ func (w *World) renew(c *client, op Op) {
 		}
 	}
 }
+
+// panicHook sends a message for which the application panics.
+func (w *World) panicHook(c *client) {
+	if s := c.session; s != nil && s.open() {
+		s.panics = true
+		s.send(map[string]any{"action": "panic"})
+	}
+}

@@ -2,7 +2,6 @@ package sim
 
 import (
 	"context"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -24,6 +23,7 @@ type hub struct {
 
 	mu       sync.Mutex // protects the fields below and those of the links; handlers are called under it
 	channels map[string]*channel
+	keys     map[string]kept // by channel and key
 	epochs   int
 	offsets  uint64
 	// ahead is the time by which the clock of the engine is ahead of the nodes' clock.
@@ -43,6 +43,7 @@ type channel struct {
 func newHub(a *account, stored, bare bool, limit int) *hub {
 	return &hub{
 		account: a, stored: stored, bare: bare, limit: limit, channels: map[string]*channel{}, links: map[*link]bool{},
+		keys: map[string]kept{},
 	}
 }
 
@@ -195,26 +196,30 @@ func (l *link) Publish(ctx context.Context, name string, payload []byte) error {
 
 // Store sends a message and stores it.
 func (l *link) Store(ctx context.Context, name string, payload []byte) (pos broker.Position, err error) {
-	err = l.call(ctx, func(h *hub) {
-		c := h.channel(name)
-		previous := max(c.kept.Offset, c.marker)
-		h.offsets++
-		if c.kept.Offset++; h.bare {
-			c.kept.Offset = h.offsets
-		}
-		pos = c.kept.Position
-		payload = slices.Clone(payload)
-		c.kept.Messages = append(c.kept.Messages, broker.Stored{Offset: pos.Offset, Payload: payload, At: h.now()})
-		if drop := len(c.kept.Messages) - h.limit; drop > 0 {
-			c.kept.Floor = c.kept.Messages[drop-1].Offset
-			c.kept.Messages = slices.Delete(c.kept.Messages, 0, drop)
-		}
-		if upload, ok := uploadOf(name); ok {
-			h.account.accept(upload, bodyOf(payload), pos)
-		}
-		h.send(broker.Message{Channel: name, Payload: payload, Position: pos, Prev: previous})
-	})
+	err = l.call(ctx, func(h *hub) { pos = h.store(name, payload) })
 	return pos, err
+}
+
+// store is Store with the lock held.
+func (h *hub) store(name string, payload []byte) broker.Position {
+	c := h.channel(name)
+	previous := max(c.kept.Offset, c.marker)
+	h.offsets++
+	if c.kept.Offset++; h.bare {
+		c.kept.Offset = h.offsets
+	}
+	pos := c.kept.Position
+	payload = slices.Clone(payload)
+	c.kept.Messages = append(c.kept.Messages, broker.Stored{Offset: pos.Offset, Payload: payload, At: h.now()})
+	if drop := len(c.kept.Messages) - h.limit; drop > 0 {
+		c.kept.Floor = c.kept.Messages[drop-1].Offset
+		c.kept.Messages = slices.Delete(c.kept.Messages, 0, drop)
+	}
+	if upload, ok := uploadOf(name); ok {
+		h.account.accept(upload, bodyOf(payload), pos)
+	}
+	h.send(broker.Message{Channel: name, Payload: payload, Position: pos, Prev: previous})
+	return pos
 }
 
 // Forget drops the stored messages of a channel.
@@ -298,59 +303,6 @@ func (h *hub) send(m broker.Message) {
 		}
 		l.handler.Receive(to)
 	}
-}
-
-// restart ends all connections of the hub and brings them back after a time. Each channel loses its newest drop
-// messages, all of them if drop is negative, and gets a new epoch, in which the rest may be numbered from 1.
-func (h *hub) restart(drop int, renumber bool, outage time.Duration) {
-	h.mu.Lock()
-	links := slices.Collect(maps.Keys(h.links))
-	h.mu.Unlock()
-	for _, l := range links {
-		l.cut()
-	}
-	h.mu.Lock()
-	for name, c := range h.channels {
-		h.reload(name, c, drop, renumber)
-	}
-	h.mu.Unlock()
-	time.AfterFunc(outage, func() {
-		for _, l := range links {
-			l.mend()
-		}
-	})
-}
-
-// reload gives a channel the data that it has after a restart; the hub's lock is held.
-func (h *hub) reload(name string, c *channel, drop int, renumber bool) {
-	kept := c.kept.Messages
-	if drop < 0 {
-		kept = nil
-	} else {
-		kept = kept[:max(0, len(kept)-drop)]
-	}
-	next := broker.Snapshot{Position: broker.Position{Epoch: h.epoch()}, Floor: c.kept.Floor}
-	renumber = renumber && !h.bare
-	if renumber || len(kept) == 0 {
-		next.Floor = 0
-	}
-	next.Offset = next.Floor
-	upload, aboutUpload := uploadOf(name)
-	rest := map[int]bool{}
-	for _, m := range kept {
-		if next.Offset++; !renumber {
-			next.Offset = m.Offset
-		}
-		next.Messages = append(next.Messages, broker.Stored{Offset: next.Offset, Payload: m.Payload, At: m.At})
-		if aboutUpload {
-			rest[bodyOf(m.Payload)] = true
-			h.account.renumber(upload, bodyOf(m.Payload), next.Position)
-		}
-	}
-	if aboutUpload {
-		h.account.lose(upload, rest)
-	}
-	c.kept, c.marker = next, 0
 }
 
 // liveBroker hides the methods of a link that store messages.

@@ -1,6 +1,9 @@
 package sim
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // look compares everything that the clients have received with the account. The bubble is idle.
 func (w *World) look() {
@@ -15,15 +18,17 @@ func (w *World) look() {
 		w.lookAtEnd(c)
 		w.lookAtToken(c)
 		w.endRepeats(s)
-		if _, problem := s.observed.status(); problem != "" {
-			w.fail("%s: %s", c, problem)
-		}
+		w.lookAtHooks(c)
 		if s.gap != "" && s.open() && !s.slow { // a close frame comes with the messages behind a gap, if it comes
 			w.fail("%s: %s, and the connection stays open", c, s.gap)
 		}
 	}
 	for _, n := range w.nodes {
 		w.lookAtNode(n)
+	}
+	w.lookAtFragile()
+	if body := w.account.repeated(); body > 0 {
+		w.fail("message %d was published twice", body)
 	}
 }
 
@@ -45,8 +50,8 @@ func (w *World) lookAtNode(n *node) {
 	if n.publishing.Load() > 0 && !n.leaving.Load() && !w.delayed(n) {
 		w.fail("publishing waits for a client")
 	}
-	if panics := n.server.Stats().Panics; panics > 0 {
-		w.fail("%d panics in a server", panics)
+	if got, want := n.server.Stats().Panics, n.panics.Load(); got != want {
+		w.fail("a server reports %d panics, want %d", got, want)
 	}
 }
 
@@ -59,52 +64,18 @@ func (w *World) lookAtToken(c *client) {
 	}
 }
 
-// lookAtEnd checks how a connection has ended.
-func (w *World) lookAtEnd(c *client) {
-	s := c.session
-	ended, code, refused, text, malformed := s.status()
-	if malformed != "" {
-		w.fail("%s: the server sent malformed bytes: %s", c, malformed)
-	}
-	if s.handled || !ended && code == 0 {
-		return
-	}
-	s.handled = true
-	n := s.node
-	explained := false
-	switch code {
-	case 0:
-		explained = s.excused || s.slow || n.crashed.Load() || refused == 503 && n.leaving.Load() ||
-			n.leaving.Load() && !s.entered
-	case 1000:
-		explained = w.kicked[c.user] || s.excused
-	case 1001, 1008:
-		explained = code == 1001 && s.slow
-	case 1011:
-		explained = n.link != nil && w.readRefused(n)
-	case 1012:
-		explained = n.leaving.Load()
-	case 1013:
-		explained = s.slow || w.cfg.Queue > 0 || n.leaving.Load() || n.link != nil && w.disturbed(n)
-	case 4003:
-		for _, g := range append(s.renewals, grant{expires: s.expires}) {
-			explained = explained || !g.expires.IsZero() && !time.Now().Before(g.expires)
-		}
-	case 4001:
-		explained = s.slow
-	}
-	if !explained {
-		w.fail("%s: ended with code %d %q (refused: %d), which nothing explains", c, code, text, refused)
-	}
-}
-
 // caughtUp checks that every connection has the newest message of each upload that it follows. It holds some time after
-// all faults were repaired. Connections that exempt names are left out.
-func (w *World) caughtUp(exempt func(*session) bool) {
+// all faults were repaired, for all uploads but those that cannot be read. Connections that exempt names are left out.
+func (w *World) caughtUp(exempt func(*session) bool, unread ...int) {
+	w.lookAtOrders()
 	for _, c := range w.clients {
 		s := c.session
 		if s == nil || !s.open() || !s.entered || exempt(s) {
 			continue
+		}
+		if len(s.asked.uploads)+len(s.asked.resumes) > 0 {
+			w.fail("%s: requests for %d uploads and %d resumes were never answered", c, len(s.asked.uploads),
+				len(s.asked.resumes))
 		}
 		if s.gap != "" {
 			w.fail("%s: %s, and the connection stays open", c, s.gap)
@@ -112,6 +83,9 @@ func (w *World) caughtUp(exempt func(*session) bool) {
 		for upload, v := range s.views {
 			newest := w.account.newest(upload)
 			switch {
+			case slices.Contains(unread, upload):
+			case v.due > 0:
+				w.fail("%s: offset %d of upload %d, the newest at the time of the answer, has not come", c, v.due, upload)
 			case newest == nil:
 			case s.v1 && w.cfg.positions():
 				if !v.confirmed {

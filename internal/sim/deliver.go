@@ -18,6 +18,8 @@ type view struct {
 	request   *request
 	at        broker.Position // shoal.v1: the newest message that came, or the announced position
 	seq       int             // base: the number of the newest message that came, 0: none yet
+	// due (shoal.v1) is the offset of the newest message if it has to follow the last answer, 0 if it has come.
+	due uint64
 	// repeat: the newest message may come although the connection has had it.
 	repeat bool
 }
@@ -36,6 +38,7 @@ func (w *World) deliver(c *client, r received) {
 	if from, ok := s.narrowed[e.upload]; ok && e.seq > from && !s.mayAllow(e.upload) {
 		w.fail("%s: message %d of upload %d, which its token does not allow", c, e.body, e.upload)
 	}
+	s.reached[e.upload] = max(s.reached[e.upload], e.seq)
 	v := s.views[e.upload]
 	switch {
 	case v == nil:
@@ -73,7 +76,7 @@ func (w *World) deliverAt(c *client, v *view, e *entry, r received) {
 			w.fail("%s: offset %d of upload %d came after %d with skipped %d, but %d states are missing", c, r.Offset,
 				e.upload, v.at.Offset, r.Skipped, states)
 		}
-		v.at.Offset, v.repeat = r.Offset, false
+		v.at.Offset, v.due, v.repeat = r.Offset, 0, false
 		c.at[e.upload] = v.at
 	}
 }
@@ -140,6 +143,16 @@ func (w *World) setBack() bool {
 	w.hub.mu.Lock()
 	defer w.hub.mu.Unlock()
 	return w.hub.setBack
+}
+
+// stepped reports whether the broker's clock was set, so that messages may look older than they are.
+func (w *World) stepped() bool {
+	if w.hub == nil {
+		return false
+	}
+	w.hub.mu.Lock()
+	defer w.hub.mu.Unlock()
+	return w.hub.setBack || w.hub.ahead > 0
 }
 
 // unstored reports whether messages could be lost before they reached a node, since the broker stores none.

@@ -19,7 +19,15 @@
 //     closed with a code;
 //   - every request is answered, once, and the newest message follows an answer that does not recover the client;
 //   - the hooks for claims are called in their order;
+//   - a client that continues a position recovers, if the messages after it are held, and an answer says that the
+//     newest message has expired only if it has;
+//   - no new position is announced if nothing was lost;
 //   - no code but those of the protocol is sent, and none that the faults of the history do not explain;
+//   - the connections of a disconnected user end, and newer ones stay;
+//   - a connection whose hook or Send has panicked ends, and no other one;
+//   - exactly the connections of users that follow an upload get its messages;
+//   - a message that is published with a key is accepted once, on any nodes;
+//   - uploads whose messages can be read catch up while another one cannot be read, and nodes become ready;
 //   - a connection ends with its token and receives no upload that its renewed token does not allow;
 //   - publishing takes no simulated time while clients stall, and closing at most its deadline;
 //   - after all faults are repaired every client has the newest message of each upload that it follows;

@@ -71,6 +71,10 @@ func drawConfig(random *rand.Rand) Config {
 	if random.IntN(3) == 0 {
 		c.Recovery = 500
 	}
+	c.Refuses = c.Stored && random.IntN(4) == 0
+	if !c.Broker && random.IntN(3) == 0 {
+		c.TTL = 10 * time.Second
+	}
 	return c
 }
 
@@ -86,9 +90,14 @@ func weights(c Config) (kinds []Kind) {
 	add(8, subscribe)
 	add(3, resume, since, unsubscribe, wait)
 	add(2, leave, reset, stall, dawdle, settle)
-	add(1, again, forget, kick, crash, drain)
+	add(1, again, embed, forget, kick, panics, crash, drain)
 	if c.Claims {
 		add(5, renew)
+	} else {
+		add(1, renew, doubt)
+	}
+	if c.positions() {
+		add(2, once)
 	}
 	if c.Broker {
 		add(2, partition, late, mute)

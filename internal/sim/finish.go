@@ -15,6 +15,7 @@ func (w *World) settle() {
 		}
 	}
 	w.caughtUp(func(s *session) bool { return s.slow || s.node.leaving.Load() })
+	w.probe()
 }
 
 const (
@@ -33,6 +34,7 @@ func (w *World) finish() {
 	}
 	<-time.After(max(0, time.Until(w.repaired)) + repairTime)
 	w.idle()
+	w.refuseOne()
 	for u := range Uploads { // a node finds out by the next message that it has lost the previous one
 		w.publish(w.nodes[0], Op{Kind: publish, Upload: u, Class: event, N: 1})
 	}
@@ -50,9 +52,15 @@ func (w *World) finish() {
 	<-time.After(5 * time.Second)
 	w.idle()
 	w.caughtUp(func(*session) bool { return false })
+	for i, n := range w.nodes {
+		if err := n.manager.Ready(); err != nil {
+			w.fail("node %d is not ready after all faults were repaired: %v", i, err)
+		}
+	}
 	for _, c := range w.clients {
 		w.disconnect(c, Op{Kind: reset})
 	}
+	w.endFragile()
 	<-time.After(absence)
 	synctest.Wait()
 	for i, n := range w.nodes {
@@ -63,6 +71,34 @@ func (w *World) finish() {
 	}
 }
 
+// refuseOne interrupts all nodes while the broker refuses to read one upload, and checks that the others catch up.
+func (w *World) refuseOne() {
+	if !w.cfg.Refuses || w.violation != "" {
+		return
+	}
+	const unread = 0
+	for _, n := range w.nodes {
+		n.link.refuse(unread, 1)
+		n.link.cut()
+	}
+	<-time.After(time.Second)
+	for _, n := range w.nodes {
+		n.link.mend()
+	}
+	<-time.After(10 * time.Second)
+	for u := unread + 1; u < Uploads; u++ {
+		w.publish(w.nodes[0], Op{Kind: publish, Upload: u, Class: event, N: 1})
+	}
+	<-time.After(time.Second)
+	w.idle()
+	w.caughtUp(func(*session) bool { return false }, unread)
+	for _, n := range w.nodes {
+		n.link.refuse(unread, -1)
+	}
+	<-time.After(repairTime)
+	w.idle()
+}
+
 // end closes everything.
 func (w *World) end() {
 	for _, c := range w.clients {
@@ -71,6 +107,7 @@ func (w *World) end() {
 			c.session.raw.resetAll()
 		}
 	}
+	w.endFragile()
 	for _, n := range w.nodes {
 		n.end(false, 0)
 	}

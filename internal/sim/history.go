@@ -27,6 +27,10 @@ type Config struct {
 	Queue, Recovery int
 	// History is the number of messages that are stored.
 	History int
+	// TTL is how long messages are held; 0: longer than any history takes.
+	TTL time.Duration
+	// Refuses: while all nodes catch up at the end, the broker refuses to read one upload.
+	Refuses bool
 	// Skewed: the clocks of nodes are up to 30 s apart.
 	Skewed bool
 }
@@ -40,6 +44,8 @@ type Kind string
 // The operations of a history.
 const (
 	publish     Kind = "publish"
+	once        Kind = "publish once"
+	embed       Kind = "embed"
 	arrive      Kind = "connect"
 	leave       Kind = "leave"
 	subscribe   Kind = "subscribe"
@@ -49,6 +55,8 @@ const (
 	again       Kind = "resume in place"
 	renew       Kind = "renew"
 	kick        Kind = "kick"
+	panics      Kind = "panic"
+	doubt       Kind = "doubt"
 	forget      Kind = "forget"
 	wait        Kind = "wait"
 	settle      Kind = "settle"
@@ -84,11 +92,15 @@ func (o Op) String() string {
 	switch o.Kind {
 	case publish:
 		text += fmt.Sprintf(" %d × %s to upload %d at node %d", o.N, o.Class, o.Upload, o.Node)
+	case once:
+		text += fmt.Sprintf(" a %s to upload %d at node %d and the next", o.Class, o.Upload, o.Node)
+	case embed:
+		text += fmt.Sprintf(" a connection at node %d that panics after %d messages of upload %d", o.Node, o.N, o.Upload)
 	case arrive, renew:
 		text += fmt.Sprintf(" client %d to node %d (token: rights %03b, %v)", o.Client, o.Node, o.rights(), o.lifetime())
 	case subscribe, since, unsubscribe:
 		text += fmt.Sprintf(" client %d upload %d", o.Client, o.Upload)
-	case leave, resume, again, kick, reset:
+	case leave, resume, again, kick, panics, reset:
 		text += fmt.Sprintf(" client %d", o.Client)
 	case stall, dawdle:
 		text += fmt.Sprintf(" client %d for %v", o.Client, o.For)
@@ -99,10 +111,11 @@ func (o Op) String() string {
 	case refuse:
 		text += fmt.Sprintf(" of upload %d at node %d for %v", o.Upload, o.Node, o.For)
 	case restart:
-		text += fmt.Sprintf(" for %v, losing %d messages, renumber %v", o.For, o.dropped(), o.renumbered())
+		text += fmt.Sprintf(" for %v, losing %d messages, renumber %v, keep epochs %v", o.For, o.dropped(), o.renumbered(),
+			o.keepsEpoch())
 	case step:
 		text += fmt.Sprintf(" by %v", o.stepped())
-	case partition, lose, late, mute:
+	case partition, lose, late, mute, doubt:
 		text += fmt.Sprintf(" node %d for %v", o.Node, o.For)
 	case crash, drain:
 		text += fmt.Sprintf(" node %d", o.Node)
@@ -131,6 +144,7 @@ func (o Op) lifetime() time.Duration {
 // dropped and renumbered are the fate of the broker's data in a restart.
 func (o Op) dropped() int     { return int(o.seed%5) - 1 }
 func (o Op) renumbered() bool { return o.seed>>8%2 == 0 }
+func (o Op) keepsEpoch() bool { return o.seed>>16%3 == 0 && o.dropped() > 0 }
 
 // stepped is the time by which the broker's clock is set.
 func (o Op) stepped() time.Duration {

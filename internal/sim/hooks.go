@@ -16,6 +16,7 @@ type observed struct {
 
 	mu                      sync.Mutex // protects the fields below
 	connected, disconnected bool
+	panicked                bool
 	claims                  map[int]bool
 	// begun holds, for each claim on an upload, the number of messages that the upload had had when OnSubscribe was
 	// called.
@@ -28,13 +29,18 @@ func newObserved(a *account) *observed {
 	return &observed{account: a, claims: map[int]bool{}, begun: map[int][]int{}}
 }
 
-// hooks sets the hooks of a server's options.
-func hooks(opt *server.Options) {
+// hooks sets the hooks of a node's server.
+func hooks(n *node, opt *server.Options) {
 	of := func(c *server.Client) *observed {
 		return c.Identity().Data.(*observed) // authenticate sets no other
 	}
 	opt.OnConnect = func(c *server.Client) { of(c).connect() }
 	opt.OnDisconnect = func(c *server.Client, _ manager.CloseReason) { of(c).disconnect() }
+	opt.OnMessage = func(c *server.Client, _ server.Incoming) bool {
+		n.panics.Add(1)
+		of(c).panic()
+		panic("sim: a hook that panics")
+	}
 	opt.OnSubscribe = func(c *server.Client, s server.Subscription) { of(c).claim(s.UploadID, true) }
 	opt.OnUnsubscribe = func(c *server.Client, s server.Subscription) { of(c).claim(s.UploadID, false) }
 }
@@ -99,11 +105,25 @@ func (o *observed) floor(upload, claim int) (seq int, ok bool) {
 	return o.begun[upload][claim-1], true
 }
 
-// ended reports whether everything that has begun has ended, and describes the first call that was out of order.
-func (o *observed) status() (ended bool, problem string) {
+// status reports whether a hook has panicked, and describes the first call that was out of order.
+func (o *observed) status() (panicked bool, problem string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.connected == o.disconnected && len(o.claims) == 0, o.problem
+	return o.panicked, o.problem
+}
+
+// claimed reports whether the connection has a claim on an upload.
+func (o *observed) claimed(upload int) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.claims[upload]
+}
+
+// panic notes that a hook is about to panic.
+func (o *observed) panic() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.panicked = true
 }
 
 // register makes the hooks of the node report about a connection, and returns the last part of its tokens.

@@ -43,6 +43,11 @@ type node struct {
 	crashed atomic.Bool
 	// publishing counts the publications that have not returned.
 	publishing atomic.Int64
+	// doubts are the reasons for which nothing can be authenticated or authorized now; doubted: there was one. panics
+	// counts the hooks that have panicked.
+	doubts  atomic.Int64
+	doubted atomic.Bool
+	panics  atomic.Uint64
 	// connections counts the connections, observed holds what the hooks have reported about each.
 	connections atomic.Int64
 	observed    sync.Map
@@ -58,10 +63,10 @@ func startNode(cfg Config, h *hub, cert *tls.Certificate, seed uint64) (*node, e
 		const most = 30
 		n.ahead = time.Duration(int(seed%(2*most+1))-most) * time.Second
 	}
-	opt := manager.Options{Shards: 2, HistoryMessages: cfg.History}
+	opt := manager.Options{Shards: 2, HistoryMessages: cfg.History, HistoryTTL: cfg.TTL}
 	if h != nil {
 		n.link = h.link(seed)
-		opt.Broker = n.link
+		opt.Broker = idempotentBroker{n.link}
 		if !cfg.Stored {
 			opt.Broker = liveBroker{n.link}
 		}
@@ -71,14 +76,14 @@ func startNode(cfg Config, h *hub, cert *tls.Certificate, seed uint64) (*node, e
 		return nil, err
 	}
 	so := server.Options{
-		Manager: n.manager, Authenticate: n.authenticate, Authorize: server.AuthorizeOpen,
+		Manager: n.manager, Authenticate: n.authenticate, Authorize: n.authorize,
 		PingInterval: pingInterval, IdleTimeout: idleTimeout, CloseTimeout: closeTimeout,
 		QueueMessages: cfg.Queue, RecoveryBytes: cfg.Recovery,
 	}
 	if cfg.Claims {
 		so.Authorize = server.AuthorizeClaims
 	}
-	hooks(&so)
+	hooks(n, &so)
 	if n.server, err = server.New(so); err != nil {
 		return nil, errors.Join(err, n.manager.Close(context.Background()))
 	}
@@ -107,6 +112,9 @@ func (n *node) authenticate(_ context.Context, text string) (server.Identity, er
 	if err != nil || len(parts) != 4 {
 		return server.Identity{}, &server.TokenError{Message: "not a token of the simulation"}
 	}
+	if n.doubts.Load() > 0 {
+		return server.Identity{}, errDoubt
+	}
 	id := server.Identity{UserID: parts[0], Uploads: strings.Split(parts[2], "+"), Data: n.observedBy(text)}
 	if ends > 0 {
 		id.Expires = time.Unix(0, ends).Add(-n.ahead)
@@ -116,6 +124,24 @@ func (n *node) authenticate(_ context.Context, text string) (server.Identity, er
 	}
 	return id, nil
 }
+
+// errDoubt is the error of hooks that cannot decide now.
+var errDoubt = errors.New("sim: not decidable now")
+
+func (n *node) authorize(context.Context, server.Identity, string) error {
+	if n.doubts.Load() > 0 {
+		return errDoubt
+	}
+	return nil
+}
+
+// doubt begins a time in which hooks cannot decide, trust ends it.
+func (n *node) doubt() {
+	n.doubted.Store(true)
+	n.doubts.Add(1)
+}
+
+func (n *node) trust() { n.doubts.Add(-1) }
 
 // token returns a token of a user for one connection; the zero time never comes.
 func token(user, connection string, g grant) string {

@@ -26,6 +26,11 @@ func (l *link) reads(ctx context.Context, execute func(), names ...string) error
 	return err
 }
 
+// refuse adds to the reasons for which the hub refuses to read an upload.
+func (l *link) refuse(upload, reasons int) {
+	l.change(func() { l.refuses["upload:"+uploadID(upload)] += reasons })
+}
+
 // History returns the stored messages after a position.
 func (l *link) History(ctx context.Context, name string, since broker.Position) (s broker.Snapshot, err error) {
 	err = l.reads(ctx, func() {

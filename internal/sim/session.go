@@ -45,8 +45,15 @@ type session struct {
 	// slow: the client has not read all the time.
 	slow bool
 	// gap describes messages that are missing on the base protocol: the connection has to end.
-	gap     string
-	entered bool
+	gap string
+	// begun is when the client began to connect, admitted when the world saw that its token was accepted.
+	begun, admitted time.Time
+	entered         bool
+	toldToReconnect bool
+	// panics: the client has sent a message for which the application panics.
+	panics bool
+	// reached holds the number of the newest message of each upload that came, whoever has subscribed.
+	reached map[int]int
 	expires time.Time
 	// renewals are the rights of the tokens that were sent and not confirmed, oldest first.
 	renewals []grant
@@ -76,8 +83,10 @@ func dial(n *node, seed uint64, overTLS, v1 bool, o *observed) *session {
 	near, far := connect(seed)
 	s := &session{
 		node: n, raw: near, conn: near, v1: v1, out: make(chan []byte, 256),
-		observed: o, id: n.register(o), views: map[int]*view{}, narrowed: map[int]int{}, claims: map[int]int{},
+		observed: o, id: n.register(o), begun: time.Now(),
+		views: map[int]*view{}, narrowed: map[int]int{}, claims: map[int]int{},
 		asked: ledger{uploads: map[int][]*request{}}, unsure: map[int]bool{},
+		reached: map[int]int{},
 	}
 	if overTLS {
 		s.conn = tls.Client(near, &tls.Config{

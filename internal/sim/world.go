@@ -24,12 +24,17 @@ type World struct {
 	clients []*client
 	bodies  int
 	dials   uint64
-	// kicked are the users that the application has disconnected: late answers delay it.
-	kicked map[string]bool
+	// orders are the commands to close the connections of a user; late answers delay them. replaced is when a node has
+	// ended last.
+	orders   []order
+	replaced time.Time
 	// forgotten are the uploads that were forgotten, or lost with the memory of a node.
 	forgotten map[int]bool
 	// repaired is when the last fault ends.
 	repaired time.Time
+	fragile  []*fragile
+	// left are the places where a connection of a user has ended.
+	left map[place]bool
 	// violation is the first broken promise, or "".
 	violation string
 }
@@ -59,7 +64,9 @@ func (c *client) wanted() []int { return slices.Sorted(maps.Keys(c.wants)) }
 // Run executes a history and returns the broken promise and the index of the operation after which it showed, or "". It
 // must be called within a bubble of testing/synctest. cert is for histories with TLS.
 func Run(h History, cert *tls.Certificate) (violation string, after int) {
-	w := &World{cfg: h.Config, cert: cert, account: newAccount(), kicked: map[string]bool{}, forgotten: map[int]bool{}}
+	w := &World{
+		cfg: h.Config, cert: cert, account: newAccount(h.Config.TTL), forgotten: map[int]bool{}, left: map[place]bool{},
+	}
 	if h.Config.Broker {
 		w.hub = newHub(w.account, h.Config.Stored, h.Config.Bare, h.Config.History)
 	}
@@ -129,6 +136,10 @@ func (w *World) do(op Op) {
 	switch op.Kind {
 	case publish:
 		w.publish(n, op)
+	case once:
+		w.publishOnce(op)
+	case embed:
+		w.embed(n, op)
 	case arrive, resume:
 		w.connect(c, n, op)
 	case leave, reset:
@@ -149,6 +160,11 @@ func (w *World) do(op Op) {
 		w.kick(n, c)
 	case forget:
 		w.forget(n, op.Upload)
+	case panics:
+		w.panicHook(c)
+	case doubt:
+		n.doubt()
+		time.AfterFunc(op.For, n.trust)
 	case stall, dawdle:
 		w.slow(c, op)
 	case wait:
@@ -216,7 +232,7 @@ func (w *World) forget(n *node, upload int) {
 }
 
 func (w *World) kick(n *node, c *client) {
-	w.kicked[c.user] = true
+	w.orders = append(w.orders, order{c.user, time.Now(), n})
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
@@ -231,6 +247,7 @@ func (w *World) disconnect(c *client, op Op) {
 		return
 	}
 	w.idle() // checks the messages that have come
+	w.left[place{c.user, s.node}] = true
 	s.excused = true
 	switch {
 	case op.Kind == reset || op.seed%3 == 0:
@@ -270,6 +287,7 @@ func (s *session) setPace(d time.Duration) {
 // replace ends a node, and starts a new one in its place at once.
 func (w *World) replace(op Op) {
 	n := w.nodes[op.Node]
+	w.replaced = time.Now()
 	var spread time.Duration
 	if op.Kind == drain {
 		spread = min(op.For, closeWithin/2)
@@ -309,12 +327,30 @@ func (w *World) faultOfBroker(n *node, op Op) {
 		l.change(func() { l.mute = true })
 		repair(func() { l.mute = false })
 	case refuse:
-		channel := "upload:" + uploadID(op.Upload)
-		l.change(func() { l.refuses[channel]++ })
-		repair(func() { l.refuses[channel]-- })
+		l.refuse(op.Upload, 1)
+		time.AfterFunc(op.For, func() { l.refuse(op.Upload, -1) })
 	case restart:
-		w.hub.restart(op.dropped(), op.renumbered(), op.For)
+		w.restart(op)
 	case step:
 		w.hub.step(op.stepped())
+	}
+}
+
+// restart restarts the broker. If no other fault is in the way, its channels may lose their newest messages and keep
+// their epochs, so that offsets are used again. Nodes notice that by comparing positions, before new messages come.
+func (w *World) restart(op Op) {
+	keeps := op.keepsEpoch() && w.hub.healthy()
+	w.hub.restart(op.dropped(), op.renumbered() && !keeps, keeps, op.For)
+	if !keeps {
+		return
+	}
+	<-time.After(op.For + 2*time.Second)
+	w.idle()
+	for _, c := range w.clients { // nobody can tell a client's position that is used again from one that is not
+		for u, at := range c.at {
+			if w.hub.reuses(u, at) {
+				delete(c.at, u)
+			}
+		}
 	}
 }
