@@ -66,7 +66,8 @@ type answer struct {
 	recovered, expired bool
 }
 
-// subscribed handles the answer to a subscription, or a new start that nobody has asked for.
+// subscribed handles the answer to a subscription, or a new start that nobody has asked for. Where both are possible,
+// the first to come counts as the answer, and the other one has to have its consequences.
 func (w *World) subscribed(c *client, upload int, a answer) {
 	s := c.session
 	r := s.asked.subscription(upload, a.at, a.recovered)
@@ -75,6 +76,13 @@ func (w *World) subscribed(c *client, upload int, a answer) {
 	case r != nil:
 		s.asked.remove(r)
 		w.position(c, r, a)
+		if !a.recovered && r.view == v && v != nil && w.mayBeginAgain(s, upload) {
+			v.unclear = append(v.unclear, r)
+		}
+	case v != nil && len(v.unclear) > 0 && (!a.recovered || v.unclear[0].continues(a.at)):
+		r = v.unclear[0]
+		v.unclear = v.unclear[1:]
+		w.apply(c, v, r, a)
 	case a.recovered:
 		w.fail("%s: recovered upload %d up to %v, which it has not asked for", c, upload, a.at)
 	case v != nil && v.confirmed:
@@ -128,11 +136,16 @@ func (w *World) position(c *client, r *request, a answer) {
 	if !newest && v.request == nil {
 		return // its answer was overtaken by the one to a later request
 	}
+	w.apply(c, v, r, a)
+}
+
+// apply takes over the position of an answer.
+func (w *World) apply(c *client, v *view, r *request, a answer) {
 	if a.recovered {
 		if a.expired {
 			w.fail("%s: upload %d is recovered, but its newest message has expired", c, r.upload)
 		}
-		v.at, v.due, v.repeat, v.confirmed = *r.since, 0, false, true
+		v.at, v.due, v.repeats, v.confirmed = *r.since, 0, 0, true
 		c.at[v.upload] = v.at
 		return
 	}
@@ -149,17 +162,21 @@ func (w *World) holds(n *node, r *request, at broker.Position) bool {
 		at.Offset-r.since.Offset <= uint64(w.cfg.History) && w.account.held(r.upload, *r.since, at) //nolint:gosec // small
 }
 
-// begin handles a position that does not continue what the client has received. If the newest message follows, the
-// position is the one before it: the message must come. It does not follow where the connection has been subscribed
-// already and has asked for no position.
+// begin handles a position that does not continue what the client has received. If the newest message follows, and the
+// client has not had it, the position is the one before it: the message must come. It does not follow where the
+// connection has been subscribed already and has asked for no position.
 func (w *World) begin(c *client, v *view, a answer, follows bool) {
-	v.at, v.due, v.repeat, v.confirmed = a.at, 0, true, true
+	had := v.confirmed && v.at.Epoch == a.at.Epoch && v.at.Offset >= a.at.Offset && v.due == 0
+	v.at, v.due, v.confirmed = a.at, 0, true
+	if v.repeats++; w.cfg.positions() {
+		v.repeats = 1
+	}
 	if e := w.account.spot(v.upload, a.at.Epoch, a.at.Offset); a.expired && e != nil && !e.gone() && !w.stepped() &&
 		!(c.session.node.link != nil && w.disturbed(c.session.node)) {
 		w.fail("%s: message %d, the newest of upload %d, is held, but the answer says that it has expired", c, e.body,
 			v.upload)
 	}
-	if !a.expired && a.at.Offset > 0 && follows && !c.session.unsure[v.upload] {
+	if !a.expired && a.at.Offset > 0 && follows && !had && !c.session.unsure[v.upload] {
 		v.due = v.at.Offset
 		v.at.Offset--
 	}

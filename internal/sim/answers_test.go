@@ -66,7 +66,7 @@ type conversation struct {
 func converse(v1 bool) conversation {
 	w := &World{cfg: Config{History: 64}, account: newAccount(0), forgotten: map[int]bool{}}
 	for body := 1; body <= 5; body++ {
-		w.account.accept(0, body, broker.Position{Epoch: "e", Offset: uint64(body)}) //nolint:gosec // small
+		w.account.accept(0, body, broker.Position{Epoch: "e", Offset: uint64(body)})
 	}
 	s := &session{
 		node: &node{}, v1: v1, observed: newObserved(w.account), views: map[int]*view{}, narrowed: map[int]int{},
@@ -88,7 +88,7 @@ func (c conversation) receive(messages ...any) {
 		case int:
 			r := received{Action: "upload_completed", UploadID: uploadID(0), Describe: string(rune('0' + m))}
 			if c.c.v1 {
-				r.Offset = uint64(m) //nolint:gosec // small
+				r.Offset = uint64(m)
 			}
 			c.w.receive(c.c, r)
 		}

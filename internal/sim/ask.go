@@ -91,7 +91,7 @@ func (s *session) ask(r *request) *request {
 		v := s.views[r.upload]
 		if r.fresh = v == nil; r.fresh {
 			s.claims[r.upload]++
-			v = &view{upload: r.upload, claim: s.claims[r.upload], repeat: true}
+			v = &view{upload: r.upload, claim: s.claims[r.upload], repeats: 1}
 			s.views[r.upload] = v
 		}
 		r.view, v.request = v, r

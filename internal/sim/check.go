@@ -39,7 +39,9 @@ func (w *World) endRepeats(s *session) {
 		return
 	}
 	for _, v := range s.views {
-		v.repeat = v.repeat && s.v1
+		if !s.v1 {
+			v.repeats = 0
+		}
 	}
 }
 

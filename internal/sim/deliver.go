@@ -20,8 +20,11 @@ type view struct {
 	seq       int             // base: the number of the newest message that came, 0: none yet
 	// due (shoal.v1) is the offset of the newest message if it has to follow the last answer, 0 if it has come.
 	due uint64
-	// repeat: the newest message may come although the connection has had it.
-	repeat bool
+	// repeats is how often the newest message may come although the connection has had it: once after each answer.
+	repeats int
+	// unclear (shoal.v1) are the requests of which it is not known whether the server has answered them, or announced a
+	// new start, which looks alike.
+	unclear []*request
 }
 
 // deliver checks a message of an upload.
@@ -63,10 +66,10 @@ func (w *World) deliverAt(c *client, v *view, e *entry, r received) {
 		w.fail("%s: offset %d of epoch %s came with message %d, whose positions are %v", c, r.Offset, v.at.Epoch, e.body,
 			e.at)
 	case r.Offset <= v.at.Offset:
-		if !v.repeat || w.newerThan(e, v.at) {
+		if v.repeats == 0 || w.newerThan(e, v.at) {
 			w.fail("%s: offset %d of upload %d came after %d", c, r.Offset, e.upload, v.at.Offset)
 		}
-		v.repeat = false
+		v.repeats = 0
 	default:
 		states, problem := w.missing(e.upload, v.at, r.Offset)
 		if problem != "" {
@@ -76,7 +79,7 @@ func (w *World) deliverAt(c *client, v *view, e *entry, r received) {
 			w.fail("%s: offset %d of upload %d came after %d with skipped %d, but %d states are missing", c, r.Offset,
 				e.upload, v.at.Offset, r.Skipped, states)
 		}
-		v.at.Offset, v.due, v.repeat = r.Offset, 0, false
+		v.at.Offset, v.due, v.repeats = r.Offset, 0, 0
 		c.at[e.upload] = v.at
 	}
 }
@@ -113,10 +116,10 @@ func (w *World) deliverInOrder(c *client, v *view, e *entry) {
 	case v.seq == 0:
 	case e.seq <= v.seq:
 		states, problem := w.account.between(e.upload, e.seq, v.seq+1)
-		if (!v.repeat || e.seq < v.seq && (states > 0 || problem != "")) && !w.setBack() {
+		if (v.repeats == 0 || e.seq < v.seq && (states > 0 || problem != "")) && !w.setBack() {
 			w.fail("%s: message %d of upload %d came after message %d", c, e.seq, e.upload, v.seq)
 		}
-		v.repeat = false
+		v.repeats = max(0, v.repeats-1)
 		return
 	default:
 		floor, claimed := s.observed.floor(e.upload, v.claim)
