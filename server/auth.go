@@ -316,9 +316,7 @@ func (c *Client) reauthorize(id Identity) {
 		case errors.Is(err, ErrForbidden):
 			c.countForbidden(uploadID)
 			c.unsubscribeForbidden(id.UserID, uploadID)
-			if c.v1 {
-				c.out.Send(unsubscribedFrame(uploadID)) // Send drops messages of an upload that is not allowed
-			}
+			c.sendUnsubscribed(uploadID)
 		case err != nil:
 			c.logAuthorizeError(err)
 		}

@@ -381,6 +381,8 @@ func TestRenew_NarrowerRights(t *testing.T) {
 	}
 	c.send(`{"action":"subscribe_upload","upload_id":"b"}`)
 	c.wantError("forbidden", "may not follow")
+	c.send(`{"action":"unsubscribe_upload","upload_id":"b"}`)
+	c.want(`{"action":"unsubscribed","upload_id":"b"}`)
 	if closed, err := n.manager.DisconnectToken(t.Context(), "a+b", manager.NormalClosure); closed != 1 || err != nil {
 		t.Errorf("%d connections of the first token were closed, %v, want 1", closed, err)
 	}

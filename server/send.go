@@ -176,6 +176,14 @@ func authErrorFrame(message, code string) *frame.Frame {
 	}{"auth_error", message, code})
 }
 
+// sendUnsubscribed tells a client that a subscription has ended, also of an upload that its token does not allow, whose
+// messages Send drops.
+func (c *Client) sendUnsubscribed(uploadID string) {
+	if c.v1 {
+		c.out.Send(unsubscribedFrame(uploadID))
+	}
+}
+
 // unsubscribedFrame acknowledges an unsubscribe, behind the queued messages of the upload.
 func unsubscribedFrame(uploadID string) *frame.Frame {
 	return frame.NewV1ForUpload(uploadID, frame.Event, encode(struct {

@@ -47,7 +47,7 @@ func (c *Client) onUnsubscribe(message strictjson.Object) {
 	}
 	defer c.claims.because(ReasonClient, uploadID)()
 	c.server.manager.UnsubscribeConn(c.identity.UserID, c, uploadID)
-	c.Send(unsubscribedFrame(uploadID))
+	c.sendUnsubscribed(uploadID)
 }
 
 func (c *Client) onResume(message strictjson.Object) {

@@ -114,7 +114,7 @@ func (w *World) unsubscribe(c *client, upload int) {
 // allow is not answered, as there is none.
 func (s *session) leave(r *request) {
 	delete(s.views, r.upload)
-	if s.v1 && (r.allowed || r.revokes) {
+	if s.v1 {
 		s.asked.add(r)
 	}
 }
