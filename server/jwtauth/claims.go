@@ -26,16 +26,9 @@ const soon = time.Minute
 
 // identity returns the identity that the claims of a verified token describe.
 func (j *Verifier) identity(claims strictjson.Object, now time.Time) (server.Identity, error) {
-	value, given := claims.Get("exp")
-	if !given || string(value) == "null" {
-		return server.Identity{}, &server.TokenError{Message: "Token has no expiry"}
-	}
-	expires, ok := numericDate(value)
-	if !ok {
-		return server.Identity{}, errMalformed
-	}
-	if !now.Before(expires) {
-		return server.Identity{}, errExpired
+	expires, err := expiry(claims, now)
+	if err != nil {
+		return server.Identity{}, err
 	}
 	if err := j.checkValidYet(claims, now); err != nil {
 		return server.Identity{}, err
@@ -58,6 +51,22 @@ func (j *Verifier) identity(claims strictjson.Object, now time.Time) (server.Ide
 		id.Uploads, _ = strictjson.Strings(uploads) // one that is not a list of strings allows nothing
 	}
 	return id, nil
+}
+
+// expiry returns when a token expires, or a *server.TokenError if it has.
+func expiry(claims strictjson.Object, now time.Time) (time.Time, error) {
+	value, given := claims.Get("exp")
+	if !given || string(value) == "null" {
+		return time.Time{}, &server.TokenError{Message: "Token has no expiry"}
+	}
+	expires, ok := numericDate(value)
+	if !ok {
+		return time.Time{}, errMalformed
+	}
+	if !now.Before(expires) {
+		return time.Time{}, errExpired
+	}
+	return expires, nil
 }
 
 // checkValidYet checks nbf and iat with the leeway. A token that is early by less than a minute is not known to be

@@ -276,6 +276,54 @@ func TestVerifier_ClientsOfARotationShareOneFetch(t *testing.T) {
 	})
 }
 
+// A token that names no key may be of one that is not fetched yet, as long as the keys cannot be fetched: because their
+// server is away, or because they were fetched for a stranger's token just now. One that has expired is refused all the
+// same, and so is one that names a key which has not signed it.
+func TestVerifier_UnnamedKeyIsUnknownUntilFetched(t *testing.T) {
+	old, fresh, third, stranger := newEdKey(t, "old"), newEdKey(t, ""), newEdKey(t, ""), newEdKey(t, "stranger")
+	synctest.Test(t, func(t *testing.T) {
+		a := &answers{}
+		a.set(200, string(jwksOf(t, old)), 0)
+		j := newAnswersJWT(t, a)
+		wantRefusal(t, authenticate(t, j, stranger.token(t)), "Unknown signing key")
+		a.set(200, string(setOf(jwk(t, old, nil), jwk(t, fresh, nil))), 0)
+		wantUnavailable(t, authenticate(t, j, fresh.unnamed(t, claimsWith(nil))))
+		expired := fresh.unnamed(t, claimsWith(jwt.MapClaims{"exp": time.Now().Add(-time.Second).Unix()}))
+		wantRefusal(t, authenticate(t, j, expired), "Token has expired")
+		wantRefusal(t, authenticate(t, j, testKey{"old", stranger.method, stranger.signer}.token(t)), "Invalid signature")
+		<-time.After(unknownKeyInterval)
+		if err := authenticate(t, j, fresh.unnamed(t, claimsWith(nil))); err != nil {
+			t.Errorf("after the interval: %v", err)
+		}
+		a.set(503, "", 0)
+		<-time.After(unknownKeyInterval)
+		wantUnavailable(t, authenticate(t, j, third.unnamed(t, claimsWith(nil))))
+		a.set(200, string(setOf(jwk(t, old, nil), jwk(t, fresh, nil))), 0)
+		<-time.After(unknownKeyInterval)
+		wantRefusal(t, authenticate(t, j, third.unnamed(t, claimsWith(nil))), "Invalid signature")
+	})
+}
+
+// A key that replaces another one under the same name is fetched when a token needs it.
+func TestVerifier_KeyReplacedUnderItsName(t *testing.T) {
+	old, fresh := newEdKey(t, "key"), newEdKey(t, "key")
+	synctest.Test(t, func(t *testing.T) {
+		a := &answers{}
+		a.set(200, string(jwksOf(t, old)), 0)
+		j := newAnswersJWT(t, a)
+		a.set(200, string(jwksOf(t, fresh)), 0)
+		if err := authenticate(t, j, fresh.token(t)); err != nil {
+			t.Error(err)
+		}
+		for range 20 {
+			wantRefusal(t, authenticate(t, j, old.token(t)), "Invalid signature")
+		}
+		if n := a.served.Load(); n != 2 {
+			t.Errorf("%d fetches, want 2", n)
+		}
+	})
+}
+
 // An empty, broken or missing answer never replaces good keys, and a key that it may hide is not refused.
 func TestVerifier_BadAnswerKeepsTheKeys(t *testing.T) {
 	good, hidden := newEdKey(t, "good"), newEdKey(t, "hidden")
