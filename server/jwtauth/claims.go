@@ -47,10 +47,21 @@ func (j *Verifier) identity(claims strictjson.Object, now time.Time) (server.Ide
 	}
 	id := server.Identity{UserID: subject, Expires: expires}
 	id.TokenID, _ = claims.Text("jti") // one that is not a string names nothing
+	if err := checkTokenID(id.TokenID); err != nil {
+		return server.Identity{}, &server.TokenError{Message: "Token has an invalid jti"}
+	}
 	if uploads, given := claims.Get("uploads"); given {
 		id.Uploads, _ = strictjson.Strings(uploads) // one that is not a list of strings allows nothing
 	}
 	return id, nil
+}
+
+// checkTokenID returns an error for a jti by which the HTTP API could not close connections.
+func checkTokenID(id string) error {
+	if id == "" {
+		return nil
+	}
+	return manager.CheckID("jti", id)
 }
 
 // expiry returns when a token expires, or a *server.TokenError if it has.
@@ -152,6 +163,9 @@ func SignHS256(secret []byte, id server.Identity, further ...map[string]any) (st
 		return "", errors.New("jwtauth: signing a token needs a secret")
 	}
 	if err := manager.CheckID("user_id", id.UserID); err != nil {
+		return "", err
+	}
+	if err := checkTokenID(id.TokenID); err != nil {
 		return "", err
 	}
 	if id.Expires.IsZero() {

@@ -81,8 +81,9 @@ type Options struct {
 // Verifier authenticates connections by JSON Web Tokens. Its methods may be called from any number of goroutines;
 // Authenticate blocks only while a key is fetched or CheckVersion runs.
 //
-// A token needs sub, an id of the protocol, and exp. Its type, if it has one, must be "access". Its uploads claim, a
-// list of ids or prefixes that end in "*", is used by [server.AuthorizeClaims].
+// A token needs sub, an id of the protocol, and exp. Its jti, if it has one, must be an id too, so that its connections
+// can be closed by it. Its type, if it has one, must be "access". Its uploads claim, a list of ids or prefixes that end
+// in "*", is used by [server.AuthorizeClaims].
 type Verifier struct {
 	opt  Options
 	keys keySource // nil without a JWKS

@@ -118,6 +118,8 @@ func TestVerifier_RefusesClaims(t *testing.T) {
 		"issued in the future": {jwt.MapClaims{"iat": now.Add(time.Hour).Unix()}, "Token is not valid yet"},
 		"exp is null":          {jwt.MapClaims{"exp": (*string)(nil)}, "Token has no expiry"},
 		"exp is negative":      {jwt.MapClaims{"exp": -1e300}, "Token has expired"},
+		"jti with control":     {jwt.MapClaims{"jti": "a\x00b"}, "Token has an invalid jti"},
+		"jti too long":         {jwt.MapClaims{"jti": strings.Repeat("a", 256)}, "Token has an invalid jti"},
 		"nbf is text":          {jwt.MapClaims{"nbf": "now"}, "Invalid token"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -233,6 +235,7 @@ func TestSignHS256_RefusesBadInput(t *testing.T) {
 		"no secret": {"", server.Identity{UserID: "alice", Expires: later}, "secret"},
 		"no user":   {"s", server.Identity{Expires: later}, "user_id"},
 		"bad user":  {"s", server.Identity{UserID: "a\x00", Expires: later}, "user_id"},
+		"bad token": {"s", server.Identity{UserID: "alice", TokenID: "a\x00", Expires: later}, "jti"},
 		"no expiry": {"s", server.Identity{UserID: "alice"}, "expiry"},
 	} {
 		if _, err := SignHS256([]byte(c.secret), c.id); err == nil || !strings.Contains(err.Error(), c.want) {
