@@ -80,9 +80,10 @@ type Options struct {
 	// bound.
 	MaxConnections int
 	// MaxSockets bounds the connections that Serve and ServeHandler have accepted, WebSockets and event streams among
-	// them. At the bound a new connection replaces the one without an API key that has waited longest for a request; if
-	// all others are WebSockets or event streams, handle a request or have shown an API key, it is closed at once. It
-	// should leave room below the limit of open files. 0 or negative: no bound.
+	// them. At the bound a new connection replaces the one without an API key that has waited longest for a request, or
+	// else the one with a key, if that has waited for 10 s; if all others are WebSockets or event streams, handle a
+	// request or have just shown an API key, it is closed at once. It should leave room below the limit of open files.
+	// 0 or negative: no bound.
 	MaxSockets int
 	// TrustedProxies are the addresses and ranges (CIDR) of proxies whose X-Forwarded-For or Forwarded header is believed;
 	// "unix" stands for peers on Unix sockets. Each must append its peer's address to one of the headers and should remove

@@ -23,8 +23,11 @@ const (
 	// drainBodyTimeout is the rest of a body's time when the server begins to drain.
 	drainBodyTimeout = 2 * time.Second
 	writeTimeout     = 30 * time.Second
-	httpIdle         = 10 * time.Second
-	maxHeaderBytes   = 32 << 10
+	// httpIdle is the time between two requests of a connection; the first one has headerTimeout. It is longer than those
+	// of the usual proxies and clients (nginx and AWS 60 s, Go 90 s, Caddy 2 minutes): one that sends a request while the
+	// server closes the connection cannot repeat it safely, and its publisher would get 502.
+	httpIdle       = 150 * time.Second
+	maxHeaderBytes = 32 << 10
 )
 
 // Serve serves Handler on a listener until the server is closed, and then returns http.ErrServerClosed. It
@@ -138,8 +141,8 @@ func (s *Server) Ready() error {
 		return fmt.Errorf("cannot accept connections: %w", problem.err)
 	case limits.MaxConnections > 0 && open >= int64(limits.MaxConnections):
 		return fmt.Errorf("full: %d connections are open, as many as are allowed", open)
-	case limits.MaxSockets > 0 && open+int64(s.sockets.len()) >= int64(limits.MaxSockets):
-		return fmt.Errorf("full: %d sockets are open, as many as are allowed", limits.MaxSockets)
+	case limits.MaxSockets > 0 && open+int64(s.sockets.inUse(s.clock())) >= int64(limits.MaxSockets):
+		return fmt.Errorf("full: %d sockets are in use, as many as are allowed", limits.MaxSockets)
 	}
 	if err := s.manager.Ready(); err != nil || s.opt.Ready == nil {
 		return err

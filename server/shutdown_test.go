@@ -152,7 +152,6 @@ func TestServer_EndsSlowRequests(t *testing.T) {
 		"GET /ws/uploads HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n" + goodHandshake + "\r\n",
 		"POST /v1/uploads/u/messages HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n",
 		"GET / HTTP/1.1\r\nHost: x\r\n",
-		"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
 		"",
 	} {
 		synctest.Test(t, func(t *testing.T) {

@@ -15,23 +15,36 @@ import (
 //
 // Connections that wait for a request can be opened without any credentials, so at the bound the one that has waited
 // longest is closed in favour of a new one: a crowd of silent connections does not lock out publishers, whose
-// connections are never chosen once they have shown an API key.
+// connections, once they have shown an API key, are chosen only when all others are in use, and not within
+// trustedIdle after a request.
 type sockets struct {
 	mu    sync.Mutex // protects the fields below; closing a connection under it does not block
 	conns map[net.Conn]*socketState
-	// waiting holds the connections without an API key that wait for a request, longest first.
-	waiting list.List
+	// waiting holds the connections without an API key that wait for a request, longest first; trusted those with one.
+	waiting, trusted list.List
 }
 
 // socketState is the state of an HTTP connection.
 type socketState struct {
-	element *list.Element // in sockets.waiting, nil while a request is handled
+	element *list.Element // in one of the lists, nil while a request is handled
 	trusted bool
+	since   time.Duration // when it began to wait
+}
+
+// trustedIdle is how long a connection that has shown an API key is kept for its next request at MaxSockets.
+const trustedIdle = 10 * time.Second
+
+// list returns the list for a connection that waits.
+func (s *sockets) list(state *socketState) *list.List {
+	if state.trusted {
+		return &s.trusted
+	}
+	return &s.waiting
 }
 
 // add adds a new connection. It reports false if the connection must be closed, because there are limit others,
-// counting open WebSockets, and none of them waits for a request.
-func (s *sockets) add(conn net.Conn, open int64, limit int) bool {
+// counting open WebSockets, and none of them may be closed in its place.
+func (s *sockets) add(conn net.Conn, now time.Duration, open int64, limit int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.conns == nil {
@@ -39,29 +52,48 @@ func (s *sockets) add(conn net.Conn, open int64, limit int) bool {
 	}
 	allowed := true
 	if limit > 0 && int64(len(s.conns))+open >= int64(limit) {
-		if oldest := s.waiting.Front(); oldest != nil {
-			victim := oldest.Value.(net.Conn) // wait adds no others
+		oldest := s.waiting.Front()
+		if oldest == nil {
+			oldest = s.trusted.Front()
+		}
+		if allowed = oldest != nil && s.replaceableLocked(oldest, now); allowed {
+			victim := oldest.Value.(net.Conn) // waitLocked adds no others
 			s.removeLocked(victim)
 			_ = closeSocket(victim)
-		} else {
-			allowed = false
 		}
 	}
 	s.conns[conn] = &socketState{}
-	s.waitLocked(conn)
+	s.waitLocked(conn, now)
 	return allowed
 }
 
-// wait notes that a connection waits for its next request.
-func (s *sockets) wait(conn net.Conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.waitLocked(conn)
+// replaceableLocked reports whether a connection in one of the lists may be closed in favour of a new one.
+func (s *sockets) replaceableLocked(element *list.Element, now time.Duration) bool {
+	state := s.conns[element.Value.(net.Conn)] // waitLocked adds no others
+	return !state.trusted || now-state.since >= trustedIdle
 }
 
-func (s *sockets) waitLocked(conn net.Conn) {
-	if state := s.conns[conn]; state != nil && !state.trusted && state.element == nil {
-		state.element = s.waiting.PushBack(conn)
+// inUse returns the number of connections that are not closed in favour of a new one.
+func (s *sockets) inUse(now time.Duration) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := len(s.conns) - s.waiting.Len()
+	for e := s.trusted.Front(); e != nil && s.replaceableLocked(e, now); e = e.Next() {
+		n--
+	}
+	return n
+}
+
+// wait notes that a connection waits for its next request.
+func (s *sockets) wait(conn net.Conn, now time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waitLocked(conn, now)
+}
+
+func (s *sockets) waitLocked(conn net.Conn, now time.Duration) {
+	if state := s.conns[conn]; state != nil && state.element == nil {
+		state.element, state.since = s.list(state).PushBack(conn), now
 	}
 }
 
@@ -70,7 +102,7 @@ func (s *sockets) busy(conn net.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if state := s.conns[conn]; state != nil && state.element != nil {
-		s.waiting.Remove(state.element)
+		s.list(state).Remove(state.element)
 		state.element = nil
 	}
 }
@@ -84,7 +116,7 @@ func (s *sockets) remove(conn net.Conn) {
 
 func (s *sockets) removeLocked(conn net.Conn) {
 	if state := s.conns[conn]; state != nil && state.element != nil {
-		s.waiting.Remove(state.element)
+		s.list(state).Remove(state.element)
 	}
 	delete(s.conns, conn)
 }
@@ -120,7 +152,7 @@ func (s *sockets) trust(r *http.Request) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if state := s.conns[conn]; state != nil {
+	if state := s.conns[conn]; state != nil && state.element == nil { // a list must keep its connections
 		state.trusted = true
 	}
 }
@@ -129,14 +161,14 @@ func (s *sockets) trust(r *http.Request) {
 func (s *Server) countSocket(conn net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:
-		if !s.sockets.add(conn, s.counters.open.Load(), s.settings.Load().MaxSockets) {
+		if !s.sockets.add(conn, s.clock(), s.counters.open.Load(), s.settings.Load().MaxSockets) {
 			s.counters.refusedSockets.Add(1)
 			_ = closeSocket(conn) // StateClosed follows
 		}
 	case http.StateActive:
 		s.sockets.busy(conn)
 	case http.StateIdle:
-		s.sockets.wait(conn)
+		s.sockets.wait(conn, s.clock())
 	case http.StateClosed, http.StateHijacked:
 		s.sockets.remove(conn)
 	}

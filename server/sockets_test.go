@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/shoal-go/shoal/manager"
@@ -24,7 +25,6 @@ func (n *node) idleSocket(header string) net.Conn {
 		n.t.Fatal(err)
 	}
 	n.t.Cleanup(func() { _ = conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(patience))
 	n.httpGet(conn, header)
 	return conn
 }
@@ -32,6 +32,7 @@ func (n *node) idleSocket(header string) net.Conn {
 // httpGet sends a request on a connection and reads the answer.
 func (n *node) httpGet(conn net.Conn, header string) {
 	n.t.Helper()
+	_ = conn.SetDeadline(time.Now().Add(n.patience))
 	const request = "POST /v1/none HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n"
 	if _, err := io.WriteString(conn, request+header+"\r\n."); err != nil {
 		n.t.Fatal(err)
@@ -46,14 +47,14 @@ func (n *node) httpGet(conn net.Conn, header string) {
 // ended reads the end of a connection.
 func (n *node) ended(conn net.Conn) {
 	n.t.Helper()
-	_ = conn.SetDeadline(time.Now().Add(patience))
+	_ = conn.SetDeadline(time.Now().Add(n.patience))
 	if got, err := io.ReadAll(conn); len(got) != 0 || err != nil && !strings.Contains(err.Error(), "reset") {
 		n.t.Errorf("got %q, %v; want the end of the connection", got, err)
 	}
 }
 
 // At MaxSockets a new connection replaces the one that has waited longest for a request, but no WebSocket and no
-// publisher's connection. If there are only those, the new one is closed, and the server is not ready.
+// connection of a publisher that has just sent one. If there are only those, the new one is closed, and the server is not ready.
 func TestServer_BoundsSockets(t *testing.T) {
 	n := start(t, func(_ *manager.Options, o *server.Options) { o.MaxSockets = 3 })
 	publisher := n.idleSocket("Authorization: Bearer key\r\n")
@@ -80,7 +81,7 @@ func TestServer_BoundsSockets(t *testing.T) {
 	n.ended(over)
 	ready := httptest.NewRecorder()
 	n.server.AdminHandler().ServeHTTP(ready, httptest.NewRequest(http.MethodGet, "/readyz", nil))
-	if ready.Code != http.StatusServiceUnavailable || !strings.Contains(ready.Body.String(), "3 sockets are open") {
+	if ready.Code != http.StatusServiceUnavailable || !strings.Contains(ready.Body.String(), "3 sockets are in use") {
 		t.Errorf("/readyz answers %d %q, want 503", ready.Code, ready.Body)
 	}
 	if refused := n.server.Stats().Refused.Sockets; refused != 1 {
@@ -91,6 +92,76 @@ func TestServer_BoundsSockets(t *testing.T) {
 		c.send(`{"action":"subscribe_upload","upload_id":"a"}`)
 	}
 	waitFor(t, func() bool { return len(n.manager.UploadSubscriberIDs("a")) == 2 })
+}
+
+// pipe opens a connection of a bubble of synthetic time, and waits until the server has it.
+func (n *node) pipe() net.Conn {
+	n.t.Helper()
+	conn, err := n.dial(n.t.Context(), "", "")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.t.Cleanup(func() { _ = conn.Close() })
+	synctest.Wait()
+	return conn
+}
+
+// A connection is kept between two requests for longer than proxies and publishers keep theirs, so that none sends a
+// request while the server closes it. One that has not sent a request is closed early.
+func TestServer_KeepsIdleConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := startPiped(t)
+		for _, header := range []string{"Authorization: Bearer key\r\n", ""} {
+			conn := n.pipe()
+			for range 3 {
+				n.httpGet(conn, header)
+				<-time.After(2 * time.Minute)
+			}
+			n.httpGet(conn, header)
+			n.ended(conn)
+		}
+		silent := n.pipe()
+		began := time.Now()
+		n.ended(silent)
+		if waited := time.Since(began); waited > 10*time.Second {
+			t.Errorf("a connection without a request was kept for %v", waited)
+		}
+	})
+}
+
+// At MaxSockets idle connections give way, so the server is ready with them: those without an API key at once and first,
+// a publisher's only when it has sent nothing for a while.
+func TestServer_ReplacesIdleConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := startPiped(t, neverIdle, func(_ *manager.Options, o *server.Options) { o.MaxSockets = 3 })
+		ready := func(want bool) {
+			t.Helper()
+			synctest.Wait()
+			if err := n.server.Ready(); (err == nil) != want {
+				t.Errorf("Ready() = %v, want ready %v", err, want)
+			}
+		}
+		publisher, idle := n.pipe(), n.pipe()
+		n.httpGet(publisher, "Authorization: Bearer key\r\n")
+		n.httpGet(idle, "")
+		ann := n.login("ann")
+		ready(true)
+		n.login("bob") // replaces idle
+		n.ended(idle)
+		ready(false)
+		n.ended(n.pipe()) // the publisher has just sent a request
+		n.httpGet(publisher, "Authorization: Bearer key\r\n")
+		<-time.After(15 * time.Second)
+		ready(true)
+		silent := n.pipe() // replaces the publisher
+		n.ended(publisher)
+		ready(true)
+		n.login("eve") // replaces silent
+		n.ended(silent)
+		ready(false)
+		_ = ann.conn.CloseNow()
+		ready(true)
+	})
 }
 
 // The admin listener answers while the public one is full.
