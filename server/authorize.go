@@ -66,7 +66,8 @@ const (
 //
 // The service gets a POST with {"user_id":"…","upload_id":"…"} and answers 200 to allow and 403 to forbid. Both answers
 // are cached for 5 seconds, and concurrent requests for the same user and upload are merged. Any other answer, a
-// redirect included, is an error and refuses for the moment.
+// redirect included, is an error and refuses for the moment. A question that meets the end of an idle connection is sent
+// again.
 type AuthorizeURL struct {
 	url       string
 	client    *http.Client
@@ -235,6 +236,7 @@ func (a *AuthorizeURL) request(userID, uploadID string) error {
 		return fmt.Errorf("server: asking the authorizer: %w", err)
 	}
 	request.Header.Set("Content-Type", "application/json")
+	service.Repeatable(request) // the service only answers
 	response, err := a.client.Do(request)
 	if err != nil {
 		return fmt.Errorf("server: asking the authorizer: %w", service.WithoutURL(err))

@@ -1,11 +1,13 @@
 package server
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -387,4 +389,42 @@ func TestAuthorizeURL_QuestionsAreBounded(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// A question that meets the end of an idle connection, which the service closes on its own account, is asked again.
+func TestAuthorizeURL_AsksAgainAfterTheEndOfAnIdleConnection(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var connections sync.WaitGroup
+	defer connections.Wait()
+	defer ln.Close()
+	answerOnce := func(conn net.Conn) {
+		defer conn.Close()
+		r := bufio.NewReader(conn)
+		request, err := http.ReadRequest(r)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_, _ = io.Copy(io.Discard, request.Body)
+		if _, sent := request.Header["X-Idempotency-Key"]; sent {
+			t.Error("the service gets a header that is for net/http")
+		}
+		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+		_, _ = r.Peek(1) // the next question, or the end of the test
+	}
+	connections.Go(func() {
+		for conn, err := ln.Accept(); err == nil; conn, err = ln.Accept() {
+			connections.Go(func() { answerOnce(conn) })
+		}
+	})
+	a := newAuthorizer(t, "http://"+ln.Addr().String(), nil)
+	defer a.Close()
+	for _, id := range []string{"u1", "u2", "u3"} {
+		if err := a.Authorize(t.Context(), alice, id); err != nil {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
 }

@@ -46,6 +46,10 @@ func Client(given *http.Client) (client *http.Client, closeIdle func()) {
 	return client, closeIdle
 }
 
+// Repeatable has the client send a request once more if the service closes an idle connection just when the request is
+// sent on it. By itself net/http does this only where the method has no effects. The service sees no difference.
+func Repeatable(request *http.Request) { request.Header["X-Idempotency-Key"] = nil } // without a value it is not sent
+
 // WithoutURL removes the URL from an error of a client: it may contain a password or a key.
 func WithoutURL(err error) error {
 	var failed *url.Error
