@@ -263,12 +263,20 @@ func unauthorized(challenge, detail string) *apiProblem {
 // bearer returns the token of a request's Authorization header, or "" unless there is exactly one.
 func bearer(r *http.Request) string {
 	values := r.Header.Values("Authorization")
-	if len(values) != 1 {
+	if len(values) != 1 || !isBearer(values[0]) {
 		return ""
 	}
-	scheme, token, _ := strings.Cut(values[0], " ")
-	if !strings.EqualFold(scheme, "Bearer") {
-		return ""
-	}
+	_, token, _ := strings.Cut(values[0], " ")
 	return token
+}
+
+// hasBearer reports whether an Authorization header of a request is for a token, not for a proxy in front, for example.
+func hasBearer(r *http.Request) bool {
+	return slices.ContainsFunc(r.Header.Values("Authorization"), isBearer)
+}
+
+// isBearer reports whether the scheme of an Authorization header is Bearer.
+func isBearer(value string) bool {
+	scheme, _, _ := strings.Cut(value, " ")
+	return strings.EqualFold(scheme, "Bearer")
 }

@@ -226,8 +226,8 @@ func parseEventsRequest(r *http.Request) (*eventsRequest, *apiProblem) {
 		return nil, problem
 	}
 	if token := query.Get(paramToken); token != "" {
-		if len(r.Header.Values("Authorization")) > 0 {
-			return nil, invalidField(paramToken, "must not be given beside the header Authorization")
+		if hasBearer(r) {
+			return nil, invalidField(paramToken, "must not be given beside the header Authorization: Bearer")
 		}
 		request.token = token
 	}

@@ -212,6 +212,12 @@ func TestEvents_Authentication(t *testing.T) {
 			t.Errorf("%s: the header is %v", name, h)
 		}
 	}
+	// A header for a proxy in front is no second token.
+	const withToken = "/events/uploads/a?access_token=ann"
+	basic := n.events("", withToken, "Authorization", "Basic YW5uOmE=")
+	basic.subscribed("a", false)
+	basic.leave()
+	n.events("", withToken, "Authorization", "bEARER ann").problem(http.StatusBadRequest)
 	waitFor(t, func() bool { return n.server.Stats().Open == 0 })
 }
 
