@@ -4,6 +4,7 @@ package examples
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -46,6 +47,33 @@ func TestDocs_ShowPartsOfTheExamples(t *testing.T) {
 	}
 	if blocks == 0 {
 		t.Error("the page has no block of Go")
+	}
+}
+
+// An example with an HTTP server of its own ends in the documented order: event streams over HTTP/2 would hold up
+// http.Server.Shutdown until its deadline, and requests that are left publish.
+func TestExamples_EndInTheDocumentedOrder(t *testing.T) {
+	sources, err := filepath.Glob("*/main.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	checked := 0
+	for _, name := range append(sources, "../docs/embedding.md") {
+		source, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(source)) {
+			if strings.Contains(line, ".Shutdown(") {
+				checked++
+				if !strings.Contains(line, "s.Close(closing), web.Shutdown(closing), m.Close(closing)") {
+					t.Errorf("%s: %s has another order", name, strings.TrimSpace(line))
+				}
+			}
+		}
+	}
+	if checked < 2 {
+		t.Errorf("%d lines call Shutdown, want those of the examples and of the page", checked)
 	}
 }
 

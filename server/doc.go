@@ -9,8 +9,9 @@
 // are opened, send messages of the application, follow uploads, and end. Server.Handler is mounted in a mux, or
 // Server.Serve serves a listener with limits for a public network.
 //
-// End a process in this order: http.Server.Shutdown of an own HTTP server, Server.Close, manager.Manager.Close.
-// Shutdown alone does not close WebSockets.
+// End a process in this order: Server.Close, http.Server.Shutdown of an own HTTP server, manager.Manager.Close.
+// Shutdown alone does not close WebSockets, and waits for event streams over HTTP/2. New connections that come between
+// Close and Shutdown are refused with 503.
 //
 // # Hooks
 //

@@ -69,10 +69,10 @@ func run(ctx context.Context, ln net.Listener) error {
 	case <-ctx.Done():
 	}
 
-	// In this order: Shutdown ends the requests, but not the WebSockets. Close asks their clients to reconnect.
+	// In this order: Close asks the clients to reconnect, Shutdown waits for the requests that are left.
 	closing, cancel := context.WithTimeout(context.Background(), 8*time.Second)
 	defer cancel()
-	return errors.Join(err, web.Shutdown(closing), s.Close(closing), m.Close(closing))
+	return errors.Join(err, s.Close(closing), web.Shutdown(closing), m.Close(closing))
 }
 
 // identify returns the user of a session. The upgrade is refused with 401 without a valid cookie; an error of a

@@ -70,7 +70,7 @@ func run(ctx context.Context, ln net.Listener, router string) error {
 	}
 	closing, cancel := context.WithTimeout(context.Background(), 8*time.Second)
 	defer cancel()
-	return errors.Join(err, web.Shutdown(closing), s.Close(closing), m.Close(closing))
+	return errors.Join(err, s.Close(closing), web.Shutdown(closing), m.Close(closing))
 }
 
 // routers are the functions that mount the WebSocket at /rt/live and the API below /rt/v1.

@@ -49,6 +49,8 @@ type job struct {
 type pool struct {
 	manager *manager.Manager
 	jobs    chan job
+	mu      sync.Mutex // protects ended, and jobs from being closed while a job is queued
+	ended   bool
 }
 
 const (
@@ -86,10 +88,9 @@ func run(ctx context.Context, ln net.Listener) error {
 	// No more jobs, then the end of the jobs, whose progress clients still see, then the connections.
 	closing, cancel := context.WithTimeout(context.Background(), 8*time.Second)
 	defer cancel()
-	err = errors.Join(err, web.Shutdown(closing))
-	close(p.jobs)
+	p.end()
 	working.Wait()
-	return errors.Join(err, s.Close(closing), m.Close(closing))
+	return errors.Join(err, s.Close(closing), web.Shutdown(closing), m.Close(closing))
 }
 
 // identify trusts a header, which a proxy that authenticates users has to set.
@@ -101,20 +102,42 @@ func identify(r *http.Request) (server.Identity, error) {
 	return server.Identity{UserID: user}, nil
 }
 
-// accept queues a job, or refuses it when the queue is full.
+// accept queues the job of a request, or refuses it.
 func (p *pool) accept(w http.ResponseWriter, r *http.Request) {
 	file, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxFile))
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusRequestEntityTooLarge)
 		return
 	}
-	select {
-	case p.jobs <- job{r.PathValue("id"), file}:
-		w.WriteHeader(http.StatusAccepted)
-	default:
+	if !p.queue(job{r.PathValue("id"), file}) {
 		w.Header().Set("Retry-After", "1")
 		http.Error(w, "busy", http.StatusServiceUnavailable)
+		return
 	}
+	w.WriteHeader(http.StatusAccepted)
+}
+
+// queue queues a job, and reports false if the queue is full or has ended.
+func (p *pool) queue(j job) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended {
+		return false
+	}
+	select {
+	case p.jobs <- j:
+		return true
+	default:
+		return false
+	}
+}
+
+// end refuses further jobs, and ends the workers when they have processed those in the queue.
+func (p *pool) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ended = true
+	close(p.jobs)
 }
 
 // work processes jobs until there are no more.
