@@ -126,7 +126,9 @@ func (m *Manager) forgetHere(uploadID string) {
 // log returns the upload's log and creates it if necessary. The upload's lock is held.
 func (m *Manager) log(u *upload, now time.Time) *history.Log[*frame.Frame] {
 	if u.State.log == nil {
+		before := logSizeOf(u)
 		u.State.log = history.New[*frame.Frame](m.newEpoch(), now)
+		m.account(u, before)
 	}
 	return u.State.log
 }

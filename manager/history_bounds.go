@@ -14,10 +14,14 @@ const (
 	UploadOverhead  = 768
 )
 
-// historyUse counts the stored messages of all uploads, and enforces Options.HistoryTotalBytes and Options.MaxUploads.
+// historyUse counts the stored messages and the positions of all uploads, and enforces Options.HistoryTotalBytes and
+// Options.MaxUploads.
 type historyUse struct {
 	uploads, messages, bytes atomic.Int64
 	evicted                  atomic.Uint64
+	// positions are the logs without messages. The bounds apply to those of uploads without followers, which any client
+	// can leave behind: all but those that had followers when they were last counted.
+	positions, followed positionUse
 	// wake starts the goroutine that evicts before publishers have to.
 	wake chan struct{}
 	// evicting is held while uploads are evicted. Upload locks are acquired under it, so it must not be acquired with
@@ -27,17 +31,39 @@ type historyUse struct {
 	logged int64
 }
 
-// logSize is the part of historyUse that one upload accounts for.
-type logSize struct{ messages, bytes int }
+// positionUse counts logs without messages and the memory that they need.
+type positionUse struct{ count, bytes atomic.Int64 }
+
+// add adds logs that need a number of bytes together.
+func (p *positionUse) add(logs, bytes int) {
+	p.count.Add(int64(logs))
+	p.bytes.Add(int64(bytes))
+}
+
+// lower reduces the counts to those of a use that includes this one.
+func (p *positionUse) lower(all *positionUse) {
+	if count := all.count.Load(); count < p.count.Load() {
+		p.count.Store(count)
+	}
+	if bytes := all.bytes.Load(); bytes < p.bytes.Load() {
+		p.bytes.Store(bytes)
+	}
+}
+
+// logSize is the part of historyUse that one upload accounts for. position are the bytes of a log without messages.
+type logSize struct{ messages, bytes, position int }
 
 // logSizeOf returns the part of historyUse that an upload accounts for. The upload's lock is held.
 func logSizeOf(u *upload) (size logSize) {
-	if log := u.State.log; log != nil {
-		size.messages, size.bytes = log.Size()
+	log := u.State.log
+	if log == nil {
+		return logSize{}
 	}
-	if size.messages > 0 {
-		size.bytes += size.messages*MessageOverhead + UploadOverhead + len(u.ID())
+	overhead := UploadOverhead + len(u.ID())
+	if size.messages, size.bytes = log.Size(); size.messages == 0 {
+		return logSize{position: overhead}
 	}
+	size.bytes += size.messages*MessageOverhead + overhead
 	return size
 }
 
@@ -52,6 +78,10 @@ func (m *Manager) account(u *upload, before logSize) {
 	if now.messages != before.messages {
 		m.held.messages.Add(int64(now.messages - before.messages))
 		m.held.uploads.Add(min(int64(now.messages), 1) - min(int64(before.messages), 1))
+	}
+	if now.position != before.position {
+		m.held.positions.add(min(now.position, 1)-min(before.position, 1), now.position-before.position)
+		m.held.followed.lower(&m.held.positions)
 	}
 	if m.nearBound(evictFrom) {
 		select {
@@ -72,13 +102,21 @@ const (
 // nearBound reports whether less than a part of a bound is free.
 func (m *Manager) nearBound(part int) bool {
 	over := func(used int64, bound int) bool { return bound > 0 && used > int64(bound-bound/part) }
-	return over(m.held.bytes.Load(), m.opt.HistoryTotalBytes) || over(m.held.uploads.Load(), m.opt.MaxUploads)
+	uploads, bytes := m.held.bounded()
+	return over(bytes, m.opt.HistoryTotalBytes) || over(uploads, m.opt.MaxUploads)
 }
 
 // exceedsBound reports whether a bound is exceeded.
 func (m *Manager) exceedsBound() bool {
-	return m.opt.HistoryTotalBytes > 0 && m.held.bytes.Load() > int64(m.opt.HistoryTotalBytes) ||
-		m.opt.MaxUploads > 0 && m.held.uploads.Load() > int64(m.opt.MaxUploads)
+	uploads, bytes := m.held.bounded()
+	return m.opt.HistoryTotalBytes > 0 && bytes > int64(m.opt.HistoryTotalBytes) ||
+		m.opt.MaxUploads > 0 && uploads > int64(m.opt.MaxUploads)
+}
+
+// bounded returns the uploads and the bytes to which the bounds apply.
+func (h *historyUse) bounded() (uploads, bytes int64) {
+	return h.uploads.Load() + max(h.positions.count.Load()-h.followed.count.Load(), 0),
+		h.bytes.Load() + max(h.positions.bytes.Load()-h.followed.bytes.Load(), 0)
 }
 
 // enforceBounds evicts if a bound is exceeded. No upload's lock is held.
@@ -88,13 +126,22 @@ func (m *Manager) enforceBounds() {
 	}
 }
 
+// evictInBackground evicts until the manager is closed. Followers that have left since they were counted are noticed at
+// the interval of sweeps.
 func (m *Manager) evictInBackground() {
+	tick := time.NewTicker(m.sweepInterval())
+	defer tick.Stop()
 	for {
 		select {
 		case <-m.stop:
 			return
 		case <-m.held.wake:
 			m.evict()
+		case <-tick.C:
+			if m.held.followed.count.Load() > 0 {
+				m.countFollowed()
+				m.evict()
+			}
 		}
 	}
 }
@@ -111,47 +158,69 @@ func ageStep(age time.Duration) int {
 	return exponent*ageSteps + int(n>>(exponent-3)&(ageSteps-1)) // less than ageSteps
 }
 
-// evict drops histories until evictTo is reached: first those of uploads without followers, then the messages of
-// others, those that were published to longest ago first. It visits the uploads twice instead of sorting a list of
-// them, because the list would need memory when there is least of it.
+// evict drops histories until evictTo is reached: first the positions without messages of uploads without followers,
+// then the histories of these, then the messages of others; in each group those that were published to longest ago
+// first. It visits the uploads twice instead of sorting a list of them, because the list would need memory when there
+// is least of it.
 func (m *Manager) evict() {
 	m.held.evicting.Lock()
 	defer m.held.evicting.Unlock()
 	if !m.nearBound(evictFrom) { // another caller has evicted
 		return
 	}
+	m.countFollowed()
 	before := m.held.evicted.Load()
-	for _, followed := range []bool{false, true} {
+	for _, g := range []evictionGroup{{}, {messages: true}, {messages: true, followed: true}} {
 		if m.nearBound(evictTo) {
-			m.evictOldest(followed)
+			m.evictOldest(g)
 		}
 	}
 	m.logEvicted(m.held.evicted.Load() - before)
 }
 
-// evictOldest evicts uploads with or without followers.
-func (m *Manager) evictOldest(followed bool) {
+// countFollowed counts the positions of uploads with followers.
+func (m *Manager) countFollowed() {
+	logs, bytes := 0, 0
+	group := evictionGroup{followed: true}
+	m.registry.EachUpload(func(u *upload) {
+		if group.contains(u) {
+			logs++
+			bytes += logSizeOf(u).position
+		}
+	})
+	m.held.followed.count.Store(int64(logs))
+	m.held.followed.bytes.Store(int64(bytes))
+}
+
+// evictionGroup are the uploads with a log that have stored messages, or none, and followers, or none.
+type evictionGroup struct{ messages, followed bool }
+
+// contains reports whether an upload, whose lock is held, is one of the group.
+func (g evictionGroup) contains(u *upload) bool {
+	return u.State.log != nil && (logSizeOf(u).messages > 0) == g.messages &&
+		(u.Subscribers() > 0 || u.State.follow != nil) == g.followed
+}
+
+// evictOldest evicts uploads of a group.
+func (m *Manager) evictOldest(g evictionGroup) {
 	now := time.Now()
 	var count ages
-	matches := func(u *upload) bool {
-		return logSizeOf(u).messages > 0 && (u.Subscribers() > 0 || u.State.follow != nil) == followed
-	}
 	m.registry.EachUpload(func(u *upload) {
-		if matches(u) {
+		if g.contains(u) {
 			count[ageStep(now.Sub(u.State.log.Touched()))]++
 		}
 	})
 	for step := len(count) - 1; step >= 0 && m.nearBound(evictTo); {
 		// Steps with few uploads are evicted together, so that the number of passes stays small.
 		first, some := step, count[step]
-		for first > 0 && some < m.held.uploads.Load()/32 {
+		for first > 0 && some < (m.held.uploads.Load()+m.held.positions.count.Load())/32 {
 			first--
 			some += count[first]
 		}
 		if some > 0 {
 			m.registry.EachUpload(func(u *upload) {
-				if matches(u) && ageStep(now.Sub(u.State.log.Touched())) >= first && m.nearBound(evictTo) {
-					m.evictUpload(u, followed)
+				if g.contains(u) && ageStep(now.Sub(u.State.log.Touched())) >= first && m.nearBound(evictTo) {
+					m.evictUpload(u, g.followed)
 				}
 			})
 		}
@@ -159,9 +228,10 @@ func (m *Manager) evictOldest(followed bool) {
 	}
 }
 
-// evictUpload drops the stored messages of an upload, whose lock is held.
+// evictUpload drops the stored messages of an upload, whose lock is held, and its position too if it has no followers.
 func (m *Manager) evictUpload(u *upload, followed bool) {
-	defer m.account(u, logSizeOf(u))
+	before := logSizeOf(u)
+	defer m.account(u, before)
 	if followed {
 		u.State.log.Drop()
 		if f := u.State.follow; f != nil { // the broker has them
@@ -170,7 +240,9 @@ func (m *Manager) evictUpload(u *upload, followed bool) {
 	} else {
 		u.State.log = nil
 	}
-	m.held.evicted.Add(1)
+	if before.messages > 0 {
+		m.held.evicted.Add(1)
+	}
 }
 
 // logEvicted logs evictions, at most once a minute. The caller holds evicting.

@@ -80,12 +80,13 @@ func TestHistory_CountsEqualContents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const most = 100_000
 		m := open(t, Options{HistoryTotalBytes: most, MaxUploads: 30, HistoryTTL: time.Minute})
-		var all sync.WaitGroup
+		var working sync.WaitGroup
 		for worker := range 4 {
-			all.Go(func() {
+			working.Go(func() {
 				user := fmt.Sprint("u", worker)
 				c := connect(t, m, user)
 				for i := range 400 {
+					visit(t, m, "visitor of "+user, fmt.Sprint("never published to ", worker, " ", i))
 					id := fmt.Sprint((i*7 + worker*13) % 60)
 					switch i % 5 {
 					case 0:
@@ -107,7 +108,7 @@ func TestHistory_CountsEqualContents(t *testing.T) {
 				m.Disconnect(user, c)
 			})
 		}
-		all.Wait()
+		working.Wait()
 		synctest.Wait()
 		messages := 0
 		for i := range 60 {
@@ -116,10 +117,122 @@ func TestHistory_CountsEqualContents(t *testing.T) {
 		if s := m.Stats(); s.HistoryMessages != int64(messages) || s.HistoryUploads > 30 || s.HistoryUploads < 1 {
 			t.Errorf("%d messages are held, stats are %+v", messages, s)
 		}
+		all, unfollowed, bytes := positionsOf(m)
+		if all != m.held.positions.count.Load() || bytes != m.held.positions.bytes.Load() {
+			t.Errorf("%d positions with %d bytes are held, counted are %d with %d",
+				all, bytes, m.held.positions.count.Load(), m.held.positions.bytes.Load())
+		}
+		if uploads := m.Stats().HistoryUploads; unfollowed+uploads > 30 {
+			t.Errorf("%d uploads with messages and %d positions without followers are held", uploads, unfollowed)
+		}
 		<-time.After(2 * time.Minute)
 		synctest.Wait()
-		if s := m.Stats(); s.HistoryMessages != 0 || s.HistoryUploads != 0 || s.HistoryBytes != 0 {
+		if s := m.Stats(); s.HistoryMessages != 0 || s.HistoryUploads != 0 || s.HistoryBytes != 0 || s.Uploads != 0 {
 			t.Errorf("left over: %+v", s)
+		}
+		if count, bytes := m.held.positions.count.Load(), m.held.positions.bytes.Load(); count != 0 || bytes != 0 {
+			t.Errorf("left over are %d positions with %d bytes", count, bytes)
+		}
+	})
+}
+
+// visit follows uploads on a connection that ends at once.
+func visit(t *testing.T, m *Manager, user string, uploadIDs ...string) {
+	t.Helper()
+	c := connect(t, m, user)
+	since := make(map[string]Position, len(uploadIDs))
+	for _, id := range uploadIDs {
+		since[id] = Position{}
+	}
+	if _, err := m.Resume(context.Background(), user, c, since); err != nil {
+		t.Error(err)
+	}
+	m.Disconnect(user, c)
+}
+
+// positionsOf counts the logs without messages, those of them whose uploads have no followers, and their memory.
+func positionsOf(m *Manager) (all, unfollowed, bytes int64) {
+	m.registry.EachUpload(func(u *upload) {
+		if log := u.State.log; log == nil || log.Len() > 0 {
+			return
+		}
+		all++
+		bytes += int64(UploadOverhead + len(u.ID()))
+		if u.Subscribers() == 0 {
+			unfollowed++
+		}
+	})
+	return all, unfollowed, bytes
+}
+
+// ids returns a number of ids of uploads with a prefix.
+func ids(prefix string, n int) []string {
+	all := make([]string, n)
+	for i := range all {
+		all[i] = fmt.Sprint(prefix, i)
+	}
+	return all
+}
+
+// Clients that follow uploads and leave, time after time, cannot make a node hold more positions than histories.
+func TestHistory_PositionsOfFormerFollowersAreBounded(t *testing.T) {
+	for name, opt := range map[string]Options{
+		"by number": {MaxUploads: 50}, "by memory": {HistoryTotalBytes: 50 * (UploadOverhead + len("visit-00-00"))},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := open(t, opt)
+				for i := range 20 {
+					visit(t, m, "ann", ids(fmt.Sprintf("visit-%02d-", i), 40)...)
+					synctest.Wait()
+				}
+				<-time.After(m.sweepInterval())
+				synctest.Wait()
+				if all, _, _ := positionsOf(m); all > 50 || m.Stats().Uploads != int(all) {
+					t.Errorf("%d positions are held, stats are %+v", all, m.Stats())
+				}
+				if s := m.Stats(); s.HistoryEvicted != 0 {
+					t.Errorf("%d uploads are said to have lost messages", s.HistoryEvicted)
+				}
+			})
+		})
+	}
+}
+
+// Positions of uploads with followers are kept, however many there are, and cost others neither histories nor positions.
+func TestHistory_FollowedPositionsAreKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := open(t, Options{MaxUploads: 50})
+		c := connect(t, m, "ann")
+		followed := ids("followed-", 200)
+		at := make(map[string]Position)
+		for _, id := range followed {
+			must(t, m.SubscribeConn(t.Context(), "ann", c, id, SubscribeOptions{Acknowledge: true}))
+			at[id] = held(m, id, Position{}).Position
+		}
+		published := ids("published-", 20)
+		for _, id := range published {
+			publishBytes(t, m, id, 10)
+		}
+		for i := range 20 {
+			visit(t, m, "bob", ids(fmt.Sprintf("visit-%02d-", i), 40)...)
+			synctest.Wait()
+		}
+		for _, id := range followed {
+			if now := held(m, id, Position{}).Position; now != at[id] {
+				t.Errorf("%s has moved from %+v to %+v", id, at[id], now)
+			}
+		}
+		for _, id := range published {
+			if heldOf(m, id) != 1 {
+				t.Errorf("%s has lost its message", id)
+			}
+		}
+		m.Disconnect("ann", c)
+		<-time.After(m.sweepInterval())
+		synctest.Wait()
+		if _, unfollowed, _ := positionsOf(m); unfollowed > 50 {
+			t.Errorf("%d positions without followers are held", unfollowed)
 		}
 	})
 }
