@@ -67,7 +67,7 @@ func (n *node) closeWebhook(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, webhookFlush)
 	defer cancel()
 	if n.webhook != nil {
-		n.hooks.Close(ctx)
+		n.hooks.Close()
 		n.webhook.Close(ctx)
 	}
 }

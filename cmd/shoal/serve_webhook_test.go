@@ -67,8 +67,15 @@ func TestServe_TellsTheWebhook(t *testing.T) {
 	wait("disconnected alice ", 1)
 	_ = second.conn.CloseNow() // the last connection of the user: its claim passes to nobody
 	wait("upload_unfollowed  a", 1)
+	last := login(t, s.url)
+	last.send(`{"action":"subscribe_upload","upload_id":"b"}`)
+	wait("upload_followed  b", 1)
+	go last.closed()
 	if status := s.end(); status != statusDone {
 		t.Errorf("status %d", status)
+	}
+	if n := count("upload_unfollowed  b"); n != 1 {
+		t.Errorf("the upload that was followed until the end was reported as no longer followed %d times: %q", n, events)
 	}
 	if n := count("upload_followed  a"); n != 1 {
 		t.Errorf("the first follower came %d times: %q", n, events)

@@ -1,7 +1,6 @@
 package webhook
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"strconv"
@@ -85,10 +84,11 @@ type Hooks struct {
 	stop      chan struct{}
 	running   sync.WaitGroup
 
-	mu sync.Mutex // protects the fields below; nothing blocks under it
+	mu sync.Mutex // protects the fields below; nothing blocks under it, and only the sender is locked
 	// connections are the names of the open connections, followed the uploads that were reported as followed.
 	connections map[*server.Client]string
 	followed    map[string]struct{}
+	closed      bool
 }
 
 // NewHooks returns hooks that send to a Sender, to be closed with Close before it.
@@ -107,16 +107,23 @@ func (h *Hooks) Set(o *server.Options) {
 	o.OnSubscribe, o.OnUnsubscribe = h.subscribed, h.unsubscribed
 }
 
-// Close ends the goroutine. Further calls have no effect.
-func (h *Hooks) Close(context.Context) {
+// Close ends the goroutine, and reports the uploads that were followed until then as no longer followed: the node ends,
+// and with it its connections. Further calls have no effect.
+func (h *Hooks) Close() {
 	h.mu.Lock()
-	select {
-	case <-h.stop:
-	default:
-		close(h.stop)
+	if h.closed {
+		h.mu.Unlock()
+		return
 	}
+	h.closed = true
+	close(h.stop)
 	h.mu.Unlock()
 	h.running.Wait()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for uploadID := range h.followed {
+		h.unfollowLocked(uploadID)
+	}
 }
 
 func (h *Hooks) connected(c *server.Client) {
@@ -153,15 +160,20 @@ func (h *Hooks) subscribed(c *server.Client, s server.Subscription) {
 	h.follow(s.UploadID)
 }
 
-// follow reports an upload as followed, unless it is.
+// follow reports an upload as followed, unless it is. After Close it has no effect: nothing would report the end.
 func (h *Hooks) follow(uploadID string) {
 	h.mu.Lock()
-	_, known := h.followed[uploadID]
-	h.followed[uploadID] = struct{}{}
-	h.mu.Unlock()
-	if !known {
-		h.sender.Send(Event{Kind: Followed, UploadID: uploadID})
+	defer h.mu.Unlock()
+	if _, known := h.followed[uploadID]; !known && !h.closed {
+		h.followed[uploadID] = struct{}{}
+		h.sender.Send(Event{Kind: Followed, UploadID: uploadID}) // under the lock, so that the events are in order
 	}
+}
+
+// unfollowLocked reports an upload as no longer followed; h.mu is held.
+func (h *Hooks) unfollowLocked(uploadID string) {
+	delete(h.followed, uploadID)
+	h.sender.Send(Event{Kind: Unfollowed, UploadID: uploadID})
 }
 
 func (h *Hooks) unsubscribed(c *server.Client, s server.Subscription) {
@@ -196,9 +208,8 @@ func (h *Hooks) check() {
 			continue
 		}
 		h.mu.Lock()
-		delete(h.followed, uploadID)
+		h.unfollowLocked(uploadID)
 		h.mu.Unlock()
-		h.sender.Send(Event{Kind: Unfollowed, UploadID: uploadID})
 		if h.followers(uploadID) > 0 { // one came between the two, and found the upload reported as followed
 			h.follow(uploadID)
 		}
