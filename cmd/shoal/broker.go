@@ -192,7 +192,7 @@ func (n *node) openEmbedded() error {
 		_ = probe.Close() // it was open, which is all there was to know
 	}
 	server, err := embedded.Start(embedded.Options{
-		Name:          f.NodeName,
+		Name:          n.name,
 		ClusterAddr:   f.ClusterAddr,
 		ClusterRoutes: f.ClusterRoute,
 		ClusterSecret: f.ClusterSecret,

@@ -113,7 +113,7 @@ func (n *node) openDashboard() (err error) {
 	}
 	n.dashboard, err = dashboard.New(dashboard.Options{
 		Manager: n.manager, Server: n.server, API: n.unprefixedAPI(), Residence: &n.residence, Ready: n.ready,
-		Trusted: n.readsFreely, Node: n.flags.NodeName, Version: buildVersion(), Logger: n.log,
+		Trusted: n.readsFreely, Node: n.name, Version: buildVersion(), Logger: n.log,
 	})
 	return err
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -61,7 +62,9 @@ func (c *serveCommand) Run(ctx context.Context, std streams, again reparse) erro
 // node is a running server with all its parts. close closes the opened parts, in the
 // order that an orderly end needs.
 type node struct {
-	flags    *serveFlags
+	flags *serveFlags
+	// name is --node-name, or a random name, by which other nodes, the webhook and traces know the node.
+	name     string
 	log      *slog.Logger
 	public   []*listener
 	admin    *listener
@@ -88,7 +91,10 @@ type node struct {
 
 // open builds a node from the bottom up. After an error nothing is left open.
 func (c *serveCommand) open(log *slog.Logger) (*node, error) {
-	n := &node{flags: &c.serveFlags, log: log, metrics: newMetrics()}
+	n := &node{flags: &c.serveFlags, log: log, metrics: newMetrics(), name: c.NodeName}
+	if n.name == "" {
+		n.name = rand.Text()
+	}
 	for _, step := range []func() error{
 		n.listen, n.openAuthentication, n.openTracing, n.openBroker, n.openManager, n.openServer, n.openDashboard,
 		n.openDemo,
@@ -138,7 +144,7 @@ func (n *node) openManager() (err error) {
 		EvictSilentAfter:        f.PingInterval,
 		MaxSubscriptionsPerUser: noneIsNegative(f.MaxSubscriptionsPerUser),
 		Broker:                  n.countedBroker(),
-		NodeName:                f.NodeName,
+		NodeName:                n.name,
 		StateRate:               f.BrokerStateRate,
 		Tracer:                  n.tracer(),
 		Logger:                  n.log,
@@ -199,7 +205,9 @@ func (n *node) openServer() error {
 		Observer:           n.observer(),
 		Logger:             n.log,
 	}
-	n.openWebhook(&options)
+	if err := n.openWebhook(&options); err != nil {
+		return err
+	}
 	if n.server, err = server.New(options); err == nil {
 		n.metrics.Attach(n.server)
 	}
@@ -248,8 +256,8 @@ func (n *node) run(ctx context.Context, stop func(), out io.Writer) error {
 	}
 	go func() { failed <- n.server.ServeAdmin(n.admin, n.adminHandler()) }()
 	connections, _ := n.connectionLimits()
-	n.log.Info("serving", "addr", strings.Join(n.urls(), ", "), "admin", n.admin.url(), "version", buildVersion(),
-		"max_connections", connections)
+	n.log.Info("serving", "addr", strings.Join(n.urls(), ", "), "admin", n.admin.url(), "node", n.name,
+		"version", buildVersion(), "max_connections", connections)
 	if n.flags.LogFormat == "text" {
 		n.printWelcome(out)
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -100,19 +99,15 @@ func (n *node) openTracing() error {
 	exporter := &traceExporter{SpanExporter: otlp, ctx: ctx, cancel: cancel, log: n.log}
 	exporter.failures.Interval = 10 * time.Second
 	provider := sdktrace.NewTracerProvider(
-		sdktrace.WithBatcher(exporter, sdktrace.WithExportTimeout(traceRetry)), sdktrace.WithResource(f.traceResource()),
+		sdktrace.WithBatcher(exporter, sdktrace.WithExportTimeout(traceRetry)), sdktrace.WithResource(traceResource(n.name)),
 		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(f.TraceSample))),
 	)
 	n.tracing = &tracing{shoaltrace.New(provider), provider, exporter}
 	return nil
 }
 
-// traceResource returns the attributes of this node. The SDK would add the command line, which may hold secrets.
-func (f *serveFlags) traceResource() *resource.Resource {
-	name := f.NodeName
-	if name == "" {
-		name = rand.Text()
-	}
+// traceResource returns the attributes of a node. The SDK would add the command line, which may hold secrets.
+func traceResource(name string) *resource.Resource {
 	return resource.NewSchemaless(
 		attribute.String("service.name", "shoal"), attribute.String("service.version", buildVersion()),
 		attribute.String("service.instance.id", name),

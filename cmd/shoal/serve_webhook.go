@@ -39,16 +39,23 @@ func (f *serveFlags) checkWebhook(s *settings) {
 }
 
 // openWebhook sets the hooks of the server's options, if there is a webhook.
-func (n *node) openWebhook(options *server.Options) {
+func (n *node) openWebhook(options *server.Options) error {
 	if n.flags.Webhook != "" {
-		kinds, _ := webhook.ParseKinds(n.flags.WebhookEvents) // check has refused any error
-		n.webhook = webhook.New(webhook.Options{
-			URL: n.flags.Webhook, Secret: []byte(n.flags.WebhookSecret), Node: n.flags.NodeName, Kinds: kinds, Logger: n.log,
+		kinds, err := webhook.ParseKinds(n.flags.WebhookEvents)
+		if err != nil {
+			return err
+		}
+		n.webhook, err = webhook.New(webhook.Options{
+			URL: n.flags.Webhook, Secret: []byte(n.flags.WebhookSecret), Node: n.name, Kinds: kinds, Logger: n.log,
 		})
+		if err != nil {
+			return err
+		}
 		n.hooks = webhook.NewHooks(n.webhook, n.manager.Followers)
 		n.hooks.Set(options)
 	}
 	n.metrics.countWebhook(n.webhookCounts)
+	return nil
 }
 
 // webhookCounts returns the counts of the webhook, zeros without one.

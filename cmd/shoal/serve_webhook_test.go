@@ -16,10 +16,14 @@ func TestServe_TellsTheWebhook(t *testing.T) {
 	const secret = "0123456789abcdef"
 	var mu sync.Mutex
 	var events []string
+	var node string
 	arrived := make(chan struct{}, 1) // events came since the last look
 	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
-		var b struct{ Events []webhook.Event }
+		var b struct {
+			Node   string
+			Events []webhook.Event
+		}
 		if err != nil || json.Unmarshal(body, &b) != nil ||
 			r.Header.Get(webhook.SignatureHeader) != webhook.Sign([]byte(secret), r.Header.Get(webhook.TimestampHeader), body) {
 			w.WriteHeader(http.StatusBadRequest)
@@ -27,6 +31,7 @@ func TestServe_TellsTheWebhook(t *testing.T) {
 		}
 		mu.Lock()
 		defer mu.Unlock()
+		node = b.Node
 		for _, e := range b.Events {
 			events = append(events, strings.Join([]string{string(e.Kind), e.UserID, e.UploadID}, " "))
 		}
@@ -77,6 +82,10 @@ func TestServe_TellsTheWebhook(t *testing.T) {
 	if n := count("upload_unfollowed  b"); n != 1 {
 		t.Errorf("the upload that was followed until the end was reported as no longer followed %d times: %q", n, events)
 	}
+	if mu.Lock(); node == "" || !strings.Contains(s.log.String(), "node="+node+" ") {
+		t.Errorf("the node calls itself %q, and logged\n%s", node, s.log)
+	}
+	mu.Unlock()
 	if n := count("upload_followed  a"); n != 1 {
 		t.Errorf("the first follower came %d times: %q", n, events)
 	}

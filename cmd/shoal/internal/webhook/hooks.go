@@ -3,7 +3,6 @@ package webhook
 import (
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -55,7 +54,7 @@ type Event struct {
 
 	UserID   string `json:"user_id,omitempty"`
 	UploadID string `json:"upload_id,omitempty"`
-	// Connection names a connection of this node.
+	// Connection names a connection, which no other one has, also after a restart.
 	Connection string `json:"connection,omitempty"`
 	// Transport is websocket or sse, Subprotocol is shoal.v1 or empty, and Remote the client's address; of Connected.
 	Transport   string `json:"transport,omitempty"`
@@ -127,7 +126,7 @@ func (h *Hooks) Close() {
 }
 
 func (h *Hooks) connected(c *server.Client) {
-	name := strconv.FormatUint(h.last.Add(1), 10)
+	name := h.sender.id(h.last.Add(1))
 	h.mu.Lock()
 	h.connections[c] = name
 	h.mu.Unlock()

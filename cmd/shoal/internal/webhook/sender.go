@@ -64,7 +64,7 @@ type Options struct {
 type Sender struct {
 	opt    Options
 	client *http.Client
-	run    string // part of the ids
+	run    string // part of the ids of events and connections
 	count  atomic.Uint64
 	queue  chan Event
 	ctx    context.Context // ends the requests; cancelled by Close
@@ -79,8 +79,11 @@ type Sender struct {
 	sent, dropped, failed atomic.Uint64
 }
 
-// New returns a running Sender, to be closed with Close.
-func New(opt Options) *Sender {
+// New returns a running Sender, to be closed with Close, or an error if the node has no name.
+func New(opt Options) (*Sender, error) {
+	if opt.Node == "" {
+		return nil, errors.New("webhook: Options.Node is missing: a service could not tell the nodes apart")
+	}
 	if opt.Logger == nil {
 		opt.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -99,7 +102,7 @@ func New(opt Options) *Sender {
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	go s.work()
-	return s
+	return s, nil
 }
 
 // Wants reports whether events of a kind are sent.
@@ -110,7 +113,7 @@ func (s *Sender) Send(e Event) {
 	if !s.Wants(e.Kind) {
 		return
 	}
-	e.ID = s.run + "-" + strconv.FormatUint(s.count.Add(1), 10)
+	e.ID = s.id(s.count.Add(1))
 	e.At = time.Now().UTC()
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -123,6 +126,9 @@ func (s *Sender) Send(e Event) {
 	}
 	s.drop(1, errors.New("the queue is full"))
 }
+
+// id returns an id that contains a number and that no other process has.
+func (s *Sender) id(number uint64) string { return s.run + "-" + strconv.FormatUint(number, 10) }
 
 // Counts are events since New.
 type Counts struct {

@@ -69,7 +69,29 @@ func (s *service) sender(kinds ...Kind) *Sender {
 	if len(kinds) == 0 {
 		kinds = Kinds()
 	}
-	return New(Options{URL: "http://user:pass@s/hook", Secret: []byte("secret"), Node: "n1", Kinds: kinds, Transport: s})
+	sender, err := New(Options{
+		URL: "http://user:pass@s/hook", Secret: []byte("secret"), Node: "n1", Kinds: kinds, Transport: s,
+	})
+	if err != nil {
+		panic(err)
+	}
+	return sender
+}
+
+func TestNew_RefusesNodesWithoutName(t *testing.T) {
+	if _, err := New(Options{URL: "http://s/hook", Kinds: Kinds()}); err == nil || !strings.Contains(err.Error(), "Node") {
+		t.Errorf("the error is %v", err)
+	}
+}
+
+// Two processes of one node use no id twice.
+func TestSender_IDsOfProcessesDiffer(t *testing.T) {
+	first, second := (&service{}).sender(), (&service{}).sender()
+	if first.id(1) == second.id(1) || first.id(1) == first.id(2) {
+		t.Errorf("the ids are %s, %s and %s", first.id(1), first.id(2), second.id(1))
+	}
+	closeWithin(first, time.Minute)
+	closeWithin(second, time.Minute)
 }
 
 func closeWithin(s *Sender, d time.Duration) {
