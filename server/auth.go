@@ -199,7 +199,11 @@ func (c *Client) register(id Identity, since manager.Moment, greet bool) error {
 		slog.String("user", id.UserID), slog.Any("remote", c.RemoteAddr()))
 	c.mu.Lock()
 	c.entered = true
+	closed := c.stage == closing
 	c.mu.Unlock()
+	if closed { // setClosing may have come before ConnectSince
+		c.server.manager.Disconnect(id.UserID, c)
+	}
 	if c.server.opt.OnConnect != nil {
 		c.runHook("OnConnect", nil, func() { c.server.opt.OnConnect(c) })
 	}

@@ -221,12 +221,17 @@ func (c *Client) Abort() {
 	}
 }
 
-// setClosing stores the reason for closing, and reports whether this is the first one.
+// setClosing stores the reason for closing, and reports whether this is the first one. It unregisters the connection,
+// because a client that does not answer is gone only after Options.CloseTimeout; leave calls the hooks as ever. A
+// goroutine of its own does so, because the caller may have locks of the manager.
 func (c *Client) setClosing(reason manager.CloseReason) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.stage == closing {
 		return false
+	}
+	if user := c.identity.UserID; user != "" {
+		c.server.clients.Go(func() { c.server.manager.Disconnect(user, c) }) // c itself has not been released
 	}
 	c.stage, c.reason = closing, &reason
 	return true
