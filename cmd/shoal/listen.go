@@ -140,11 +140,37 @@ func listenUnix(path string, mode os.FileMode) (net.Listener, error) {
 		}
 		return nil, err
 	}
-	if err := os.Chmod(path, mode); err != nil {
-		_ = opened.Close()
+	opened.(*net.UnixListener).SetUnlinkOnClose(false) // listening on "unix"; unixListener removes it
+	created, err := os.Lstat(path)
+	if err == nil {
+		err = os.Chmod(path, mode)
+	}
+	l := &unixListener{Listener: opened, path: path, created: created}
+	if err != nil {
+		_ = l.Close()
 		return nil, err
 	}
-	return opened, nil
+	return l, nil
+}
+
+// unixListener is a listener on a socket in the file system. Close removes the socket, unless another one has taken its
+// place, as that of a successor has after somebody has moved or removed this one.
+type unixListener struct {
+	net.Listener
+	path    string
+	created os.FileInfo // nil if the socket has vanished at once
+	once    sync.Once
+}
+
+// Close removes the socket and closes the listener. Further calls only return an error. A successor replaces no socket
+// that is listened on, so the socket is removed before, and only once: another file may get its number afterwards.
+func (l *unixListener) Close() error {
+	l.once.Do(func() {
+		if present, err := os.Lstat(l.path); err == nil && l.created != nil && os.SameFile(present, l.created) {
+			_ = os.Remove(l.path) // a socket that is left behind is replaced
+		}
+	})
+	return l.Listener.Close()
 }
 
 const (

@@ -81,6 +81,33 @@ func TestServe_ListensOnUnixSocketsAndSeveralAddresses(t *testing.T) {
 	}
 }
 
+// A node that ends leaves the sockets of its successor alone, the public and the admin one.
+func TestServe_LeavesSocketsOfOthersAlone(t *testing.T) {
+	folder := t.TempDir()
+	path, admin := filepath.Join(folder, "s"), filepath.Join(folder, "admin")
+	s := serve(t, 1, "--jwt-secret="+goodSecret, "--authorize=open", "--addr=unix:"+path, "--admin-addr=unix:"+admin)
+	for _, name := range []string{path, admin} {
+		if err := os.Rename(name, name+".old"); err != nil {
+			t.Fatal(err)
+		}
+		successor, err := net.Listen("unix", name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer successor.Close()
+	}
+	if status := s.end(); status != statusDone {
+		t.Errorf("status %d", status)
+	}
+	for _, name := range []string{path, admin} {
+		if conn, err := net.Dial("unix", name); err != nil {
+			t.Errorf("the successor's socket is gone: %v", err)
+		} else {
+			_ = conn.Close()
+		}
+	}
+}
+
 func TestServe_RefusesPathsThatAreNoSockets(t *testing.T) {
 	file := writeFile(t, "f", "precious")
 	r := shoal(t, nil, "", "serve", "--dev", "--addr=unix:"+file, "--admin-addr=127.0.0.1:0")
