@@ -9,6 +9,9 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/shoal-go/shoal/broker"
 	"github.com/shoal-go/shoal/broker/brokertest"
 )
@@ -102,4 +105,44 @@ func follow(t *testing.T, f *brokertest.Follower, channel string) {
 		}
 		return err
 	})
+}
+
+// TestBroker_BoundBeyondServerIsExplained: a new stream that the server has no room for is an error that names the option.
+func TestBroker_BoundBeyondServerIsExplained(t *testing.T) {
+	opt := quick(serve(t, func(o *server.Options) { o.JetStreamMaxMemory = 4 << 20 }))
+	opt.MaxBytes = 5 << 20
+	opt.OptionName = func(option string) string { return "--the-" + option }
+	n := start(t, opt, brokertest.NewRecorder())
+	n.Await(t, "bad health that names the option", func() bool {
+		fault := n.Fault()
+		return fault != nil && strings.Contains(fault.Error(), "lower --the-MaxBytes, which is 5242880")
+	})
+}
+
+// TestBroker_EnlargesStreamAsFarAsThereIsRoom: a node that wants a larger stream than the server has room for works with
+// that of the others, and has its other limits raised.
+func TestBroker_EnlargesStreamAsFarAsThereIsRoom(t *testing.T) {
+	s := serve(t, func(o *server.Options) { o.JetStreamMaxMemory = 4 << 20 })
+	opt := quick(s)
+	opt.MaxBytes, opt.Messages = 1<<20, 1
+	join(t, opt)
+	config := func() jetstream.StreamConfig {
+		js, err := jetstream.New(client(t, s))
+		if err != nil {
+			t.Fatal(err)
+		}
+		stream, err := js.Stream(t.Context(), "SHOAL")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return stream.CachedInfo().Config
+	}
+	for _, c := range []struct{ wanted, got int64 }{{2 << 20, 2 << 20}, {8 << 20, 2 << 20}} {
+		opt.MaxBytes, opt.Messages = c.wanted, opt.Messages+1
+		join(t, opt)
+		if got := config(); got.MaxBytes != c.got || got.MaxMsgsPerSubject != int64(opt.Messages)+1 {
+			t.Errorf("the stream has %d bytes and %d messages, want %d and %d", got.MaxBytes, got.MaxMsgsPerSubject,
+				c.got, opt.Messages+1)
+		}
+	}
 }

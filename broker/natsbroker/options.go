@@ -68,7 +68,7 @@ type Options struct {
 	Logger *slog.Logger
 
 	// OptionName returns how the operator sets an option, such as --broker-tls-ca for TLS.RootCAs, for errors that
-	// name a remedy. The options are URL, Token, CredentialsFile, NKeyFile, TLS.RootCAs and TLS.Certificates.
+	// name a remedy. The options are URL, Token, CredentialsFile, NKeyFile, TLS.RootCAs, TLS.Certificates and MaxBytes.
 	// nil, or a result of "": errors name the option itself.
 	OptionName func(option string) string
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/shoal-go/shoal/broker/internal/health"
 )
 
 // minVersion is the first version of the NATS server that can read several messages of a subject at once and store a
@@ -86,15 +88,15 @@ func (o Options) ensureStream(ctx context.Context, conn *nats.Conn) (*jetstream.
 		}
 	}
 	if err != nil {
-		return nil, streamError(o.Stream, err)
+		return nil, o.streamError(err)
 	}
 	info := stream.CachedInfo()
 	if err := o.compare(info.Config); err != nil {
 		return nil, err
 	}
 	if larger := o.enlarged(info.Config); larger != nil {
-		if stream, err = js.UpdateStream(ctx, *larger); err != nil {
-			return nil, streamError(o.Stream, err)
+		if stream, err = o.enlarge(ctx, js, info.Config, *larger); err != nil {
+			return nil, o.streamError(err)
 		}
 		info = stream.CachedInfo()
 	}
@@ -137,9 +139,40 @@ func (o Options) widen(
 	return stream.CachedInfo()
 }
 
+// enlarge raises the limits of an existing stream. If there is no room for a larger MaxBytes, the stream keeps the one
+// that it has: everything works with it, and in a rolling update the new nodes may ask for more than the old ones have.
+func (o Options) enlarge(
+	ctx context.Context, js jetstream.JetStream, found, larger jetstream.StreamConfig,
+) (jetstream.Stream, error) {
+	stream, err := js.UpdateStream(ctx, larger)
+	if !lacksRoom(err) || larger.MaxBytes == found.MaxBytes {
+		return stream, err
+	}
+	o.Logger.Warn("NATS server has no room for a larger stream", "stream", o.Stream, "max_bytes", found.MaxBytes,
+		"want", larger.MaxBytes, "error", err)
+	larger.MaxBytes = found.MaxBytes
+	return js.UpdateStream(ctx, larger)
+}
+
+// lacksRoom reports whether a server refuses a stream because its limits, or the account's, leave no room for MaxBytes.
+func lacksRoom(err error) bool {
+	const (
+		account = 10002
+		server  = 10023
+		memory  = 10028
+		disk    = 10047
+	)
+	var api *jetstream.APIError
+	return errors.As(err, &api) && slices.Contains([]jetstream.ErrorCode{account, server, memory, disk}, api.ErrorCode)
+}
+
 // streamError describes an error of the stream, as a permanentError if retrying does not help.
-func streamError(name string, err error) error {
-	wrapped := fmt.Errorf("natsbroker: stream %s: %w", name, err)
+func (o Options) streamError(err error) error {
+	wrapped := fmt.Errorf("natsbroker: stream %s: %w", o.Stream, err)
+	if o.MaxBytes > 0 && lacksRoom(err) {
+		return fmt.Errorf("%w; lower %s, which is %d, or raise the limits of the server", wrapped,
+			health.Names(o.OptionName).Of("MaxBytes"), o.MaxBytes)
+	}
 	const (
 		overlap         = 10065
 		invalid         = 10052
