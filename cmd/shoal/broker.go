@@ -134,6 +134,7 @@ func brokerOptionName(option string) string {
 		"TLS.Certificates": "--broker-tls-cert and --broker-tls-key",
 		"CredentialsFile":  "--nats-credentials",
 		"NKeyFile":         "--nats-nkey",
+		"MaxBytes":         "--history-total-bytes",
 	}[option]
 }
 
@@ -159,13 +160,22 @@ func (n *node) natsOptions() natsbroker.Options {
 	return natsbroker.Options{
 		Messages: n.flags.HistoryMessages,
 		TTL:      n.flags.HistoryTTL,
-		MaxBytes: int64(n.flags.HistoryTotalBytes),
+		MaxBytes: n.flags.streamBytes(),
 		Replicas: n.flags.replicas(),
 		File:     n.flags.BrokerStorage == fileStorage,
 		Logger:   n.log,
 
 		OptionName: brokerOptionName,
 	}
+}
+
+// streamBytes returns the bound of the stream in NATS, 0 for that of the server. A stream in the memory of this process
+// counts against its memory limit; one in files or elsewhere does not.
+func (f *serveFlags) streamBytes() int64 {
+	if f.engine() == embeddedEngine && f.BrokerStorage != fileStorage {
+		return int64(f.historyTotalBytes())
+	}
+	return int64(f.HistoryTotalBytes)
 }
 
 // replicas returns on how many servers of NATS each message is kept.
@@ -179,6 +189,10 @@ func (f *serveFlags) replicas() int {
 	}
 	return 1
 }
+
+// embeddedMemory is the limit of the server's memory, twice the largest --history-total-bytes. The bound of the stream
+// limits what is used: it is the largest that a node of the cluster asks for, and every server needs room for it.
+const embeddedMemory = 2 << 40
 
 // openEmbedded starts the server of NATS within this process.
 func (n *node) openEmbedded() error {
@@ -197,12 +211,16 @@ func (n *node) openEmbedded() error {
 		ClusterRoutes: f.ClusterRoute,
 		ClusterSecret: f.ClusterSecret,
 		StoreDir:      f.BrokerDir,
+		MaxMemory:     embeddedMemory,
 		Logger:        n.log,
 	})
-	if f.BrokerDir != "" && errors.As(err, new(*fs.PathError)) {
+	switch noFolder := errors.As(err, new(*fs.PathError)); {
+	case noFolder && f.BrokerDir != "":
 		return fmt.Errorf("cannot store messages in %s: %w; choose another folder with --broker-dir", f.BrokerDir, err)
-	}
-	if err != nil {
+	case noFolder:
+		return fmt.Errorf("cannot start the NATS server of --broker nats-embedded: %w; "+
+			"set TMPDIR to a folder that can be written to, or give --broker-storage file and --broker-dir", err)
+	case err != nil:
 		return fmt.Errorf("cannot start the NATS server of --broker nats-embedded: %w", err)
 	}
 	n.embedded = server
