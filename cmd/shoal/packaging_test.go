@@ -296,6 +296,10 @@ func TestDeploy_ImageIsMinimal(t *testing.T) {
 	if !strings.Contains(text, "CGO_ENABLED=0") {
 		t.Error("the binary is not static")
 	}
+	// Copied as a part of its parent, the folder keeps its mode.
+	if !strings.Contains(text, "RUN mkdir -m 1777 /out/tmp\n") || !strings.Contains(final, "COPY --from=build /out/ /\n") {
+		t.Error("the image has no folder for temporary files, which nats-embedded needs")
+	}
 	// A variable of the image would win over each file that is mounted.
 	if n := strings.Count(final, "SHOAL_"); n != 1 {
 		t.Errorf("the image sets %d variables of shoal, want SHOAL_CONFIG alone", n)
