@@ -19,7 +19,7 @@ const (
 )
 
 // readFile reads the file of settings that key has named, whose own keys are among names. It also
-// returns its errors.
+// returns its errors. The settings are nil if the file as a whole cannot be used.
 func readFile(key, path string, names map[string]bool) (map[string]given, []string) {
 	root, err := parseFile(path)
 	if err != nil {
@@ -91,10 +91,7 @@ func (f *fileReader) complain(text string) { f.complaints = append(f.complaints,
 // valuesOf returns the values of a node as text; the flag parses them.
 func valuesOf(node *yaml.Node) ([]string, string) {
 	const want = "want a value, or a list of values"
-	if node.Kind == yaml.AliasNode {
-		node = node.Alias
-	}
-	switch node.Kind {
+	switch node = resolved(node); node.Kind {
 	case yaml.ScalarNode:
 		if node.Tag == "!!null" {
 			return nil, "has no value; give it one, or leave the key out"
@@ -103,7 +100,7 @@ func valuesOf(node *yaml.Node) ([]string, string) {
 	case yaml.SequenceNode:
 		values := make([]string, 0, len(node.Content))
 		for _, item := range node.Content {
-			if item.Kind != yaml.ScalarNode || item.Tag == "!!null" {
+			if item = resolved(item); item.Kind != yaml.ScalarNode || item.Tag == "!!null" {
 				return nil, "is a list of something else, " + want
 			}
 			values = append(values, item.Value)
@@ -111,6 +108,14 @@ func valuesOf(node *yaml.Node) ([]string, string) {
 		return values, ""
 	}
 	return nil, "has keys below it, " + want
+}
+
+// resolved returns the node that an alias stands for, or the node itself.
+func resolved(node *yaml.Node) *yaml.Node {
+	if node.Kind == yaml.AliasNode {
+		return node.Alias
+	}
+	return node
 }
 
 // suggestion names the key that was probably meant, if one is near.

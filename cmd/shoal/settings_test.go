@@ -79,6 +79,7 @@ queue-age: 11s
 queue-bytes: 11MiB
 client-message-rate: 11/s,12
 api-key: [file1, "file2"]
+jwt-issuer: [*origin, other]
 history-messages: 13
 broker: memory
 `)
@@ -97,6 +98,7 @@ broker: memory
 		"queue-bytes, file":                {f.QueueBytes, size(11 << 20)},
 		"client-message-rate, file":        {f.ClientMessageRate, rate{11, 12}},
 		"api-key, all three":               {strings.Join(f.APIKey, "|"), "flag1|flag2"},
+		"jwt-issuer, file":                 {strings.Join(f.JWTIssuer, "|"), "https://file.example|other"},
 		"allowed-origin, file":             {strings.Join(f.AllowedOrigin, "|"), "https://file.example"},
 		"history-messages, empty variable": {f.HistoryMessages, 13},
 	}
@@ -127,6 +129,7 @@ func TestFileRefused(t *testing.T) {
 		"twice":           {"dev: true\ndev: true\n", ":2: dev is there a second time, want it once"},
 		"no value":        {"dev: true\naddr:\n", ":2: addr has no value"},
 		"nested":          {"dev: true\nlog-level:\n  is: debug\n", ":2: log-level has keys below it"},
+		"alias of a list": {"dev: true\njwt-issuer: &a [x]\napi-key: [*a]\n", ":3: api-key is a list of something else"},
 		"nested list":     {"dev: true\napi-key:\n- [a]\n", ":2: api-key is a list of something else"},
 		"list with a gap": {"dev: true\napi-key:\n-\n", ":2: api-key is a list of something else"},
 		"empty list":      {"dev: true\nlog-level: []\n", ":2: log-level is a list, want one value"},
