@@ -38,12 +38,12 @@ func limitConnections(wanted, files int) (connections, sockets int) {
 	return possible, possible + min(reservedSockets, files/4)
 }
 
-// warnOfOpenFiles logs that --max-connections cannot be met.
-func (n *node) warnOfOpenFiles() {
+// warnOfOpenFiles logs that --max-connections, with the value wanted, cannot be met.
+func (n *node) warnOfOpenFiles(wanted int) {
 	files := maxOpenFiles()
-	if possible, _ := limitConnections(n.flags.MaxConnections, files); n.flags.MaxConnections > possible {
+	if possible, _ := limitConnections(wanted, files); wanted > possible {
 		n.log.Warn("limit of open files is too low for --max-connections", "open_files", files,
-			"max_connections", possible, "wanted", n.flags.MaxConnections, "remedy", "raise it, for example with ulimit -n")
+			"max_connections", possible, "wanted", wanted, "remedy", "raise it, for example with ulimit -n")
 	}
 }
 

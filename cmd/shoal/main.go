@@ -107,14 +107,16 @@ func execute(ctx context.Context, args, env []string, std streams) error {
 	if err != nil {
 		return usageError{err.Error() + "; see " + helpCommand(err)}
 	}
-	if c, ok := parsed.Selected().Target.Addr().Interface().(checker); ok {
-		c.check(s)
+	command := parsed.Selected().Target.Addr().Interface()
+	if c, ok := command.(*serveCommand); ok {
+		started := c.serveFlags // before they are checked
+		parsed.Bind(reparse(func() (*reading, error) { return parseAgain(args, env, started) }))
 	}
-	if err := s.err(); err != nil {
+	if err := s.check(command); err != nil {
 		return err
 	}
 	parsed.BindTo(ctx, (*context.Context)(nil))
-	parsed.Bind(reparse(func() (*serveFlags, error) { return parseAgain(args, env) }))
+	parsed.Bind(s)
 	return parsed.Run(std)
 }
 
@@ -127,8 +129,9 @@ func helpCommand(err error) string {
 	return "shoal --help"
 }
 
-// parseAgain parses the command line of serve once more, with the files as they are now.
-func parseAgain(args, env []string) (*serveFlags, error) {
+// parseAgain parses the command line of serve once more, with the files as they are now. started are the settings of
+// the start.
+func parseAgain(args, env []string, started serveFlags) (*reading, error) {
 	s := newSettings(env)
 	parser, err := newParser(s, streams{out: io.Discard, err: io.Discard}, func(int) {})
 	if err != nil {
@@ -142,8 +145,7 @@ func parseAgain(args, env []string) (*serveFlags, error) {
 	if !ok {
 		return nil, errors.New("the command is not serve")
 	}
-	command.check(s)
-	return &command.serveFlags, s.err()
+	return reread(s, started, command.serveFlags)
 }
 
 func newParser(s *settings, std streams, exit func(int)) (*kong.Kong, error) {

@@ -248,7 +248,7 @@ func (n *node) handler() http.Handler {
 // run serves until ctx ends or a listener fails, and drains then. Once it drains, it has called stop: a
 // further signal is not for us. It returns nil after an orderly end.
 func (n *node) run(ctx context.Context, stop func(), out io.Writer) error {
-	n.warnOfOpenFiles()
+	n.warnOfOpenFiles(n.flags.MaxConnections)
 	failed := make(chan error, len(n.public)+1)
 	handler := n.handler()
 	for _, l := range n.public {

@@ -1,6 +1,9 @@
 package main
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // serveFlags are the settings of the server.
 type serveFlags struct {
@@ -124,4 +127,11 @@ type checkConfigCommand struct {
 	serveFlags
 }
 
-func (*checkConfigCommand) Run(std streams) error { return printLine(std.out, "configuration ok") }
+// Run says that the configuration is valid, and which keys of the file have no effect on a server.
+func (*checkConfigCommand) Run(std streams, s *settings) error {
+	text := "configuration ok"
+	if len(s.others) > 0 {
+		text += "\nkeys of other commands, which serve does not use: " + strings.Join(s.others, ", ")
+	}
+	return printLine(std.out, text)
+}

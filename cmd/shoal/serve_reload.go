@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -13,7 +14,40 @@ import (
 )
 
 // reparse reads the settings again: from the same command line and environment, and from the files as they are now.
-type reparse func() (*serveFlags, error)
+type reparse func() (*reading, error)
+
+// reading is the result of reading the settings again. Both of its parts are valid.
+type reading struct {
+	asked *serveFlags // with which a restart would run
+	// effective are those of the start, but for the ones that take effect without a restart.
+	effective *serveFlags
+}
+
+// reread checks settings that were parsed again. started are the settings of the start before they were checked: a
+// check fills in defaults that follow from other settings and the contents of files.
+func reread(s *settings, started, parsed serveFlags) (*reading, error) {
+	r := &reading{asked: &parsed, effective: new(serveFlags)}
+	*r.effective = parsed
+	var kept []string // that were changed, and need a restart
+	from, to := reflect.ValueOf(&started).Elem(), reflect.ValueOf(r.effective).Elem()
+	for i := range to.NumField() {
+		name := flagName(to.Type().Field(i))
+		if reloadable[name] {
+			continue
+		}
+		if name != "" && !reflect.DeepEqual(from.Field(i).Interface(), to.Field(i).Interface()) {
+			kept = append(kept, "--"+name)
+		}
+		to.Field(i).Set(from.Field(i))
+	}
+	if err := s.check(r.asked); err != nil {
+		return nil, err
+	}
+	if err := s.check(r.effective); err != nil {
+		return nil, fmt.Errorf("without a restart, which %s needs: %w", strings.Join(kept, ", "), err)
+	}
+	return r, nil
+}
 
 // reloadable are the flags that take effect without a restart.
 var reloadable = map[string]bool{
@@ -49,32 +83,46 @@ func (n *node) reload() {
 	}
 	fresh, err := n.reparse()
 	if err == nil {
-		err = n.server.Reload(n.settings(fresh))
-	}
-	if err == nil {
-		err = n.jwt.SetSecrets(fresh.secrets()...)
+		err = n.apply(fresh.effective)
 	}
 	if err != nil {
 		n.log.Error("reload failed, nothing has changed", "error", err)
 		return
 	}
-	n.level.Set(logLevel(fresh.LogLevel))
 	changed := n.logChanges(fresh)
-	n.log.Info("reloaded", "changed", changed)
+	n.warnOfOpenFiles(fresh.effective.MaxConnections)
+	connections, _ := limitConnections(fresh.effective.MaxConnections, maxOpenFiles())
+	n.log.Info("reloaded", "changed", changed, "max_connections", connections)
+}
+
+// apply has all settings take effect that need no restart, or none of them.
+func (n *node) apply(fresh *serveFlags) error {
+	if err := n.jwt.SetSecrets(fresh.secrets()...); err != nil {
+		return err
+	}
+	if err := n.server.Reload(n.settings(fresh)); err != nil {
+		return errors.Join(err, n.jwt.SetSecrets(n.last.secrets()...))
+	}
+	n.level.Set(logLevel(fresh.LogLevel))
+	return nil
 }
 
 // logChanges logs the settings that have changed since the last reading, and returns how many of them have taken
-// effect.
-func (n *node) logChanges(fresh *serveFlags) (changed int) {
-	before, now := reflect.ValueOf(&n.last).Elem(), reflect.ValueOf(fresh).Elem()
+// effect. A setting that needs a restart is compared with that of the start.
+func (n *node) logChanges(fresh *reading) (changed int) {
+	before, now := reflect.ValueOf(&n.last).Elem(), reflect.ValueOf(fresh.effective).Elem()
+	started, asked := reflect.ValueOf(n.flags).Elem(), reflect.ValueOf(fresh.asked).Elem()
 	for i := range now.NumField() {
-		field, from, to := now.Type().Field(i), before.Field(i), now.Field(i)
+		field := now.Type().Field(i)
 		name := flagName(field)
-		if name == "" || reflect.DeepEqual(from.Interface(), to.Interface()) {
+		if !reloadable[name] {
+			if name != "" && !reflect.DeepEqual(started.Field(i).Interface(), asked.Field(i).Interface()) {
+				n.log.Warn("setting has changed and needs a restart", "setting", name)
+			}
 			continue
 		}
-		if !reloadable[name] {
-			n.log.Warn("setting has changed and needs a restart", "setting", name)
+		from, to := before.Field(i), now.Field(i)
+		if reflect.DeepEqual(from.Interface(), to.Interface()) {
 			continue
 		}
 		attrs := []any{"setting", name}
@@ -82,9 +130,9 @@ func (n *node) logChanges(fresh *serveFlags) (changed int) {
 			attrs = append(attrs, "from", fmt.Sprint(from.Interface()), "to", fmt.Sprint(to.Interface()))
 		}
 		n.log.Info("setting changed", attrs...)
-		from.Set(to)
 		changed++
 	}
+	n.last = *fresh.effective
 	return changed
 }
 

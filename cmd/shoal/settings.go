@@ -25,6 +25,8 @@ type settings struct {
 	env        map[string]string
 	file       map[string]given
 	loaded     bool
+	unreadable bool              // there is a file, but none of its settings are known
+	others     []string          // keys of the file that are for other commands
 	keys       map[string]string // by flag: how the user has called it, where that is not --flag
 	complaints usageError
 }
@@ -64,6 +66,15 @@ func (s *settings) refuse(flag, problem string) {
 
 // note adds complaints that are not about a flag.
 func (s *settings) note(complaints ...string) { s.complaints = append(s.complaints, complaints...) }
+
+// check has a command check its settings, and returns all complaints, or nil. If the file cannot be read, there are no
+// further ones: a setting that is missing may be in it.
+func (s *settings) check(command any) error {
+	if c, ok := command.(checker); ok && !s.unreadable {
+		c.check(s)
+	}
+	return s.err()
+}
 
 // err returns all complaints, or nil.
 func (s *settings) err() error {
@@ -121,6 +132,16 @@ func (s *settings) load(ctx *kong.Context) {
 	}
 	var complaints []string
 	s.file, complaints = readFile(key, path, flagNames(ctx.Model.Node))
+	s.unreadable = s.file == nil
+	own := make(map[string]bool)
+	for _, flag := range ctx.Flags() {
+		own[flag.Name] = true
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.file)) {
+		if !own[name] {
+			s.others = append(s.others, name)
+		}
+	}
 	s.note(complaints...)
 }
 

@@ -149,6 +149,10 @@ func TestFileRefused(t *testing.T) {
 
 func TestFileThatIsMissing(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "missing.yaml")
+	for _, command := range []string{"check-config", "serve", "token alice"} { // none misses the settings in it
+		shoal(t, nil, "", append(strings.Fields(command), "--config="+missing)...).wantErrors(t, statusUsage,
+			"--config is \""+missing+"\", which cannot be read: no such file")
+	}
 	shoal(t, nil, "", "check-config", "--dev", "--config="+missing).wantErrors(t, statusUsage,
 		"--config is \""+missing+"\", which cannot be read: no such file")
 	shoal(t, []string{"SHOAL_CONFIG=" + missing}, "", "check-config", "--dev").wantErrors(t, statusUsage,
@@ -164,6 +168,16 @@ func TestFileThatIsEmpty(t *testing.T) {
 func TestFileServesEveryCommand(t *testing.T) {
 	file := writeFile(t, "shoal.yaml", "jwt-secret: "+goodSecret+"\naddr: 127.0.0.1:1\nurl: http://127.0.0.1:1\n")
 	shoal(t, nil, "", "token", "alice", "--config", file).wantDone(t)
+}
+
+// One file may hold the settings of all commands; check-config names those that are not the server's.
+func TestCheckConfig_NamesKeysOfOtherCommands(t *testing.T) {
+	file := writeFile(t, "shoal.yaml", "jwt-secret: "+goodSecret+"\nauthorize: open\nrate: 5\nconnections: 7\ndev: false\n")
+	r := shoal(t, nil, "", "check-config", "--config="+file)
+	r.wantDone(t)
+	if want := "configuration ok\nkeys of other commands, which serve does not use: connections, rate\n"; r.out != want {
+		t.Errorf("printed %q, want %q", r.out, want)
+	}
 }
 
 // While secrets are rotated, the file lists several: serve accepts all of them, and the other commands use the first.
