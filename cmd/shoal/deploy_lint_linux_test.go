@@ -23,6 +23,7 @@ func linter(t *testing.T) string {
 // chartValues are the forms of the Helm chart that are linted, by the name of the file.
 var chartValues = map[string]string{
 	"embedded.yaml": "",
+	"memory.yaml":   "broker: memory\nreplicas: 1\n",
 	"files.yaml":    "storage: 1Gi\nstorageClass: fast\n",
 	"redis.yaml": "broker: redis://redis:6379\n" +
 		"autoscaling: {enabled: true, minReplicas: 2, maxReplicas: 9, connections: 20000}\n" +

@@ -127,9 +127,12 @@ func TestDeploy_AlertsPassPromtool(t *testing.T) {
 	if err != nil {
 		t.Fatalf("promtool cannot be found: %v", err)
 	}
-	check := exec.Command(strings.TrimSpace(string(tool)), "check", "rules", repository+"deploy/alerts.yml")
-	if out, err := check.CombinedOutput(); err != nil {
-		t.Errorf("%v:\n%s", err, out)
+	for _, args := range [][]string{
+		{"check", "rules", repository + "deploy/alerts.yml"}, {"test", "rules", "testdata/alerts.yml"},
+	} {
+		if out, err := exec.Command(strings.TrimSpace(string(tool)), args...).CombinedOutput(); err != nil {
+			t.Errorf("%v:\n%s", err, out)
+		}
 	}
 }
 

@@ -155,6 +155,49 @@ func TestHelm_RendersEachForm(t *testing.T) {
 	}
 }
 
+// The alerts go by the job shoal, which the ServiceMonitor takes from the admin service.
+func TestHelm_MonitorHasTheJobOfTheAlerts(t *testing.T) {
+	documents, err := chart(t, map[string]any{"serviceMonitor": map[string]any{"enabled": true, "interval": "15s"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	field := func(document map[string]any, path ...string) any {
+		var value any = document
+		for _, name := range path {
+			fields, _ := value.(map[string]any)
+			value = fields[name]
+		}
+		return value
+	}
+	var label, job string
+	for _, d := range documents {
+		switch {
+		case d["kind"] == "ServiceMonitor":
+			label = fmt.Sprint(field(d, "spec", "jobLabel"))
+		case field(d, "metadata", "name") == "r-shoal-admin":
+			job = fmt.Sprint(field(d, "metadata", "labels", "app.kubernetes.io/name"))
+		}
+	}
+	if label != "app.kubernetes.io/name" || job != "shoal" {
+		t.Errorf("the job is the label %s, and the name of the service is %s", label, job)
+	}
+}
+
+// A node without a broker is replaced, so that there are never two; others are updated without an interruption.
+func TestHelm_NeverRunsTwoUnconnectedNodes(t *testing.T) {
+	for broker, want := range map[string]string{"memory": "Recreate", "redis://redis:6379": "maxSurge"} {
+		documents, err := chart(t, map[string]any{"replicas": 1, "broker": broker})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range documents {
+			if text, _ := yaml.Marshal(d); d["kind"] == "Deployment" && !strings.Contains(string(text), want) {
+				t.Errorf("%s: want %s in\n%s", broker, want, text)
+			}
+		}
+	}
+}
+
 // checkConfigMap has shoal check the settings of the chart, with secrets in files of the test's own and the variables of
 // the pod.
 func checkConfigMap(t *testing.T, name string, document map[string]any, env []string) {
