@@ -17,7 +17,11 @@ type benchCommand struct {
 	URL       string   `name:"url" default:"http://127.0.0.1:8080" help:"Address of the server."`
 	APIKey    []string `name:"api-key" secret:"" sep:"none" placeholder:"KEY" help:"Key of the HTTP API. Of several, the first is used."`
 	JWTSecret []string `name:"jwt-secret" secret:"" sep:"none" placeholder:"SECRET" help:"Secret to sign the clients' tokens with: the server's. Of several, the first is used."`
-	Dev       bool     `help:"Use the key and the secret of a development server."`
+
+	APIKeyFile    string `name:"api-key-file" placeholder:"FILE" help:"File with the key of the HTTP API instead; of several, one a line, the first is used."`
+	JWTSecretFile string `name:"jwt-secret-file" placeholder:"FILE" help:"File with the secret of tokens instead; of several, one a line, the first is used."`
+
+	Dev bool `help:"Use the key and the secret of a development server."`
 
 	Connections int     `default:"100" min:"1" max:"1000000" help:"Clients, each a user of its own."`
 	Uploads     int     `default:"1" min:"1" max:"1000000" help:"Uploads that the clients are spread over: 1 is a fan-out, as many as connections is unicast."`
@@ -38,10 +42,10 @@ type benchCommand struct {
 
 func (c *benchCommand) check(s *settings) {
 	// It publishes and signs tokens as the commands of these names do.
-	publish := publishCommand{UploadID: "bench", URL: c.URL, APIKey: c.APIKey, Dev: c.Dev}
+	publish := publishCommand{UploadID: "bench", URL: c.URL, APIKey: c.APIKey, APIKeyFile: c.APIKeyFile, Dev: c.Dev}
 	publish.check(s)
 	c.APIKey = publish.APIKey
-	token := tokenCommand{UserID: "bench", JWTSecret: c.JWTSecret, Dev: c.Dev}
+	token := tokenCommand{UserID: "bench", JWTSecret: c.JWTSecret, JWTSecretFile: c.JWTSecretFile, Dev: c.Dev}
 	token.check(s)
 	c.JWTSecret = token.JWTSecret
 	if c.Uploads > c.Connections {

@@ -27,9 +27,10 @@ type publishCommand struct {
 	UploadID string `arg:"" name:"upload-id" help:"Upload to publish to."`
 	File     string `arg:"" optional:"" help:"File with a JSON message on each line; - or nothing is standard input."`
 
-	URL    string   `default:"http://127.0.0.1:8080" help:"Address of the server."`
-	APIKey []string `sep:"none" placeholder:"KEY" help:"Key of the HTTP API; of several, the first."`
-	Dev    bool     `help:"Use the key of a development server."`
+	URL        string   `default:"http://127.0.0.1:8080" help:"Address of the server."`
+	APIKey     []string `sep:"none" placeholder:"KEY" help:"Key of the HTTP API; of several, the first."`
+	APIKeyFile string   `name:"api-key-file" placeholder:"FILE" help:"File with the key instead; of several, one a line, the first."`
+	Dev        bool     `help:"Use the key of a development server."`
 
 	Stage   string   `placeholder:"STAGE" help:"Publish one upload_progress with this stage, instead of a file."`
 	Status  string   `placeholder:"STATUS" help:"Its status."`
@@ -45,7 +46,10 @@ func (c *publishCommand) check(s *settings) {
 		s.note("upload-id " + c.UploadID + " cannot stand in a URL's path, want another id")
 	}
 	checkURL(s, "url", c.URL, "the server's address, such as http://127.0.0.1:8080")
+	complaints := len(s.complaints)
+	c.APIKey = s.credentialsOf("api-key", c.APIKey, c.APIKeyFile)
 	switch {
+	case len(s.complaints) > complaints:
 	case len(c.APIKey) > 0 && !isVisibleASCII(c.APIKey[0]):
 		s.refuse("api-key", "cannot be held by an HTTP header, want visible ASCII characters without spaces")
 	case len(c.APIKey) > 0:

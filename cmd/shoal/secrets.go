@@ -17,12 +17,20 @@ type tokenCommand struct {
 
 	TTL       time.Duration `default:"1h" min:"1s" max:"8760h" help:"Time that the token is valid."`
 	JWTSecret []string      `sep:"none" secret:"" placeholder:"SECRET" help:"Secret to sign it with: the server's; of several, the first."`
-	Uploads   []string      `sep:"none" placeholder:"ID|PREFIX*" help:"Upload that the user may follow; may be repeated."`
-	Dev       bool          `help:"Sign with the secret of a development server."`
+
+	JWTSecretFile string `name:"jwt-secret-file" placeholder:"FILE" help:"File with the secret instead; of several, one a line, the first."`
+
+	Uploads []string `sep:"none" placeholder:"ID|PREFIX*" help:"Upload that the user may follow; may be repeated."`
+	Dev     bool     `help:"Sign with the secret of a development server."`
 }
 
 func (c *tokenCommand) check(s *settings) {
 	s.checkID("user-id", c.UserID)
+	complaints := len(s.complaints)
+	c.JWTSecret = s.credentialsOf("jwt-secret", c.JWTSecret, c.JWTSecretFile)
+	if len(s.complaints) > complaints {
+		return
+	}
 	secret := firstSecret(c.JWTSecret)
 	if c.Dev && secret == "" {
 		secret = devSecret
@@ -74,6 +82,18 @@ func (s *settings) secretsOf(flag string, given []string, path string) []string 
 		return nil
 	}
 	return lines
+}
+
+// credentialsOf is secretsOf for a command that may share the file of settings with a server: of a value and the name of a
+// file, one on the command line wins over one in the environment, and that over one in the file of settings.
+func (s *settings) credentialsOf(flag string, given []string, path string) []string {
+	switch value, file := s.precedence(flag), s.precedence(flag+"-file"); {
+	case len(given) > 0 && value > file:
+		path = ""
+	case path != "" && file > value:
+		given = nil
+	}
+	return s.secretsOf(flag, given, path)
 }
 
 // secretOf is secretsOf for a flag with one value, which has a default.

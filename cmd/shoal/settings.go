@@ -54,6 +54,19 @@ func (s *settings) key(flag string) string {
 	return "--" + flag
 }
 
+// precedence returns a larger number for a flag on the command line than for a setting in the environment, and for that
+// a larger one than for a setting in the file.
+func (s *settings) precedence(flag string) int {
+	key, elsewhere := s.keys[flag]
+	switch {
+	case !elsewhere:
+		return 2
+	case key == variable(flag):
+		return 1
+	}
+	return 0
+}
+
 // complain records that a flag's value is wrong, with the expected form.
 func (s *settings) complain(flag, value, want string) {
 	s.note(fmt.Sprintf("%s is %q, want %s", s.key(flag), value, want))

@@ -196,6 +196,50 @@ func TestFile_ListsOfSecretsServeEveryCommand(t *testing.T) {
 	}
 }
 
+// The file of a server names the files of its secrets, and the other commands read them, unless they are given others.
+func TestFile_FilesOfSecretsServeEveryCommand(t *testing.T) {
+	other := strings.Repeat("o", minSecretBytes)
+	secrets, keys := writeFile(t, "secrets", goodSecret+"\n"+other+"\n"), writeFile(t, "keys", "key-1\nkey-2\n")
+	file := writeFile(t, "shoal.yaml", "jwt-secret-file: "+secrets+"\napi-key-file: "+keys+"\nauthorize: open\n")
+	s := serve(t, 1, "--config="+file)
+	for name, c := range map[string]struct{ env, args []string }{
+		"file":        {nil, nil},
+		"flag":        {nil, []string{"--jwt-secret=" + other}},
+		"environment": {[]string{"SHOAL_JWT_SECRET=" + other}, nil},
+		"other file":  {nil, []string{"--jwt-secret-file=" + writeFile(t, "other", other)}},
+		"both":        {[]string{"SHOAL_JWT_SECRET=unused"}, []string{"--jwt-secret-file=" + secrets}},
+	} {
+		token := shoal(t, c.env, "", append([]string{"token", "alice", "--config=" + file}, c.args...)...)
+		token.wantDone(t)
+		if got := connect(t, s.url).authenticate(token.out); got != "alice" {
+			t.Errorf("%s: authenticated as %v", name, got)
+		}
+	}
+	message := []string{"--stage=indexing", "--status=embedding"}
+	for _, args := range [][]string{{}, {"--api-key=key-2"}, {"--api-key-file=" + keys}} {
+		args = append(append([]string{"publish", "u", "--config=" + file, "--url=" + s.url}, message...), args...)
+		shoal(t, nil, "", args...).wantDone(t)
+	}
+	r := shoal(t, nil, "", "bench", "--config="+file, "--url="+s.url, "--connections=1", "--messages=1", "--duration=1s")
+	if r.status != statusDone {
+		t.Errorf("bench ends with %d: %s", r.status, r.err)
+	}
+	missing := filepath.Join(t.TempDir(), "missing")
+	for _, command := range []string{"token u", "publish u", "bench"} {
+		flag := "jwt-secret"
+		if command == "publish u" {
+			flag = "api-key"
+		}
+		args := append(strings.Fields(command), "--"+flag+"-file="+missing, "--config="+file, "--url="+s.url)
+		if command == "token u" {
+			args = args[:len(args)-1]
+		}
+		shoal(t, nil, "", args...).wantErrors(t, statusUsage, "--"+flag+"-file is \""+missing+"\", want a readable file of secrets")
+		args = append(args, "--"+flag+"="+goodSecret)
+		shoal(t, nil, "", args...).wantErrors(t, statusUsage, "--"+flag+" is given beside --"+flag+"-file")
+	}
+}
+
 func FuzzFile(f *testing.F) {
 	for _, text := range []string{
 		"dev: true", "a: &x [1]\nb: *x", "? [a]\n: b", "<<: *x", "- a", "\x00", "a: !!binary x",
