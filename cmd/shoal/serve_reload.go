@@ -9,7 +9,9 @@ import (
 	"reflect"
 	"strings"
 	"syscall"
+	"time"
 
+	"github.com/shoal-go/shoal/internal/reload"
 	"github.com/shoal-go/shoal/server"
 )
 
@@ -56,7 +58,9 @@ var reloadable = map[string]bool{
 	"client-message-rate": true, "log-level": true,
 }
 
-// reloadOnSignal reloads on each SIGHUP until stop is called, which waits for a reload that is under way.
+// reloadOnSignal reloads on each SIGHUP, and reads changed certificates, until stop is called, which waits for a reload
+// that is under way. Certificates are read without a client too, so that a renewal that failed is known before they
+// expire.
 func (n *node) reloadOnSignal() (stop func()) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGHUP)
@@ -64,8 +68,21 @@ func (n *node) reloadOnSignal() (stop func()) {
 	n.last = *n.flags
 	go func() {
 		defer close(ended)
-		for range signals {
-			n.reload()
+		changes := time.NewTicker(reload.Interval)
+		defer changes.Stop()
+		if len(n.refresh) == 0 {
+			changes.Stop()
+		}
+		for {
+			select {
+			case _, ok := <-signals:
+				if !ok {
+					return
+				}
+				n.reload()
+			case <-changes.C:
+				n.refreshFiles()
+			}
 		}
 	}()
 	return func() {
@@ -78,9 +95,7 @@ func (n *node) reloadOnSignal() (stop func()) {
 // reload applies the settings that have changed since they were read last. Either all of them are valid, or nothing
 // changes.
 func (n *node) reload() {
-	for _, refresh := range n.refresh {
-		refresh()
-	}
+	n.refreshFiles()
 	fresh, err := n.reparse()
 	if err == nil {
 		err = n.apply(fresh.effective)
@@ -93,6 +108,13 @@ func (n *node) reload() {
 	n.warnOfOpenFiles(fresh.effective.MaxConnections)
 	connections, _ := limitConnections(fresh.effective.MaxConnections, maxOpenFiles())
 	n.log.Info("reloaded", "changed", changed, "max_connections", connections)
+}
+
+// refreshFiles reads certificates again.
+func (n *node) refreshFiles() {
+	for _, refresh := range n.refresh {
+		refresh()
+	}
 }
 
 // apply has all settings take effect that need no restart, or none of them.

@@ -8,9 +8,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 func TestServeEndsOnSIGTERM(t *testing.T) {
@@ -192,6 +194,37 @@ func TestSecrets_FilesAreReadOnce(t *testing.T) {
 			t.Errorf("%s: status %d, %s", name, r.status, r.err)
 		}
 	}
+}
+
+// A renewed certificate is read, and a broken one is logged, while no client connects.
+func TestServe_ReadsCertificatesWithoutClients(t *testing.T) {
+	ca := newAuthority(t)
+	until := time.Now().Add(time.Hour).Truncate(time.Second)
+	certFile, keyFile := ca.issue(t, until)
+	s := serve(t, 1, "--jwt-secret="+goodSecret, "--authorize=open", "--tls-cert="+certFile, "--tls-key="+keyFile)
+	expires := func(at time.Time) bool {
+		_, text := call(t, "GET", s.admin+"/metrics", "", "")
+		for line := range strings.Lines(text) {
+			if value, ok := strings.CutPrefix(line, "shoal_certificate_expiry_timestamp_seconds "); ok {
+				seconds, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+				return err == nil && int64(seconds) == at.Unix()
+			}
+		}
+		return false
+	}
+	if !expires(until) {
+		t.Error("the metric is not that of the certificate")
+	}
+	renewed := until.Add(time.Hour)
+	newCert, newKey := ca.issue(t, renewed)
+	for from, to := range map[string]string{newCert: certFile, newKey: keyFile} {
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the renewed certificate is read", func() bool { return expires(renewed) })
+	overwrite(t, certFile, []byte("broken"))
+	s.waitForLog(t, "certificate reload failed, keeping the current one")
 }
 
 // A field of the flags is called as kong calls its flag.
