@@ -192,7 +192,7 @@ func (b *Broker) do(
 		switch err := result.Error(); {
 		case err == nil:
 			return result, nil
-		case errorCode(err) == "NOSCRIPT":
+		case errorCode(err) == noScript:
 			if err := s.renew(ctx, l); err != nil {
 				return result, callError(ctx, s.addr, b.connectError(s.addr, err))
 			}

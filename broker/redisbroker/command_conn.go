@@ -19,7 +19,7 @@ import (
 // number of goroutines.
 type commandConn struct {
 	client rueidis.Client
-	term   string // the server's replication id
+	term   string // the token of the term
 	sha    [scriptCount]string
 	// evicts is the policy by which the server removes keys when its memory is full, or "".
 	evicts string
@@ -107,9 +107,16 @@ func (b *Broker) attach(ctx context.Context, addr string, client rueidis.Client)
 	if err := b.checkKind(addr, info); err != nil {
 		return nil, err
 	}
-	l := &commandConn{client: client, term: infoField(info, "master_replid"), evicts: evictionPolicy(info)}
+	l := &commandConn{client: client, evicts: evictionPolicy(info)}
+	sha, err := conn.Do(ctx, conn.B().ScriptLoad().Script(termOnly).Build()).ToString()
+	if err != nil {
+		return nil, err
+	}
+	if l.term, err = conn.Do(ctx, conn.B().Evalsha().Sha1(sha).Numkeys(0).Build()).ToString(); err != nil {
+		return nil, err
+	}
 	if len(l.term) < tokenLength {
-		return nil, fatalf("redisbroker: %s does not tell its master_replid by INFO: it is needed", addr)
+		return nil, fatalf("redisbroker: %s does not tell its run_id and master_replid by INFO: they are needed", addr)
 	}
 	for i, text := range b.scripts(l.term) {
 		if l.sha[i], err = conn.Do(ctx, conn.B().ScriptLoad().Script(text).Build()).ToString(); err != nil {
@@ -121,7 +128,7 @@ func (b *Broker) attach(ctx context.Context, addr string, client rueidis.Client)
 
 // scripts returns the scripts for a server's term.
 func (b *Broker) scripts(term string) [scriptCount]string {
-	return scriptTexts(b.target.mode, term[:tokenLength], b.opt.Messages, b.opt.TTL)
+	return scriptTexts(b.target.mode, term, b.opt.Messages, b.opt.TTL)
 }
 
 // checkVersion returns an error unless the server is new enough.
@@ -168,6 +175,11 @@ func infoField(info, name string) string {
 		}
 	}
 	return ""
+}
+
+// currentTerm returns the command that returns the token of the server's present term.
+func (l *commandConn) currentTerm() rueidis.Completed {
+	return l.client.B().Evalsha().Sha1(l.sha[termScript]).Numkeys(0).Build()
 }
 
 // command returns the command that runs a script with a key.

@@ -73,6 +73,9 @@ const outOfMemory = "OOM"
 
 const noMemory = " has no memory left to store messages: raise its maxmemory, or store fewer messages"
 
+// noScript is the code of Redis for a script that it does not know, and of our scripts if their term has ended.
+const noScript = "NOSCRIPT"
+
 // callError turns the result of a command into the caller's error.
 func callError(ctx context.Context, addr string, err error) error {
 	switch word := errorCode(err); {
@@ -104,7 +107,7 @@ func contextError(ctx context.Context, what string) error {
 func isTemporary(word string) bool {
 	return slices.Contains([]string{
 		"READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "TRYAGAIN", "BUSY", "MISCONF",
-		"NOSCRIPT", "MOVED", "ASK", "UNBLOCKED",
+		noScript, "MOVED", "ASK", "UNBLOCKED",
 	}, word)
 }
 

@@ -24,6 +24,7 @@ type pubsub struct {
 	echo         chan struct{} // holds a token once a probe was received
 	lost         <-chan error  // receives the reason when the connection ends, then is closed
 	sent         int64         // number of sent probes; only serve uses it
+	term         string        // the term for which an interruption was reported; only serve uses it
 	unresponsive bool          // whether the last probe over the command connection failed; only server.run uses it
 
 	// Only the connection's goroutine uses the fields below.
@@ -40,7 +41,9 @@ type position struct {
 // openPubSub opens a pub/sub connection. An error of connecting shows at its first use.
 func (s *server) openPubSub(l *commandConn) *pubsub {
 	conn, _ := l.client.Dedicate()
-	p := &pubsub{server: s, conn: conn, probe: probePrefix + s.broker.id + ":" + s.addr, echo: make(chan struct{}, 1)}
+	p := &pubsub{
+		server: s, conn: conn, probe: probePrefix + s.broker.id + ":" + s.addr, term: l.term, echo: make(chan struct{}, 1),
+	}
 	p.lost = conn.SetPubSubHooks(rueidis.PubSubHooks{OnMessage: p.receive, OnSubscription: p.subscriptionChanged})
 	return p
 }

@@ -18,6 +18,7 @@ const (
 	onceScript
 	knownScript
 	permissionScript
+	termScript
 	scriptCount
 )
 
@@ -32,7 +33,8 @@ const (
 // into a new epoch.
 //
 // The token is a part of the scripts' text, and thereby of their names: a restarted server does not
-// know them, and says so before anything is done.
+// know them, and says so before anything is done. A server that was promoted still knows those of its earlier term,
+// and a node sends them until it notices: they replace no epoch, but make the node renew them.
 
 const scriptHead = `
 local token, publish, messages, ttl, window = '%[1]s', '%[2]s', %[3]d, %[4]d, %[5]d
@@ -52,7 +54,7 @@ local function text(number) return string.format('%%.0f', number) end
 `
 
 // scriptFunctions are functions that most calls of Store do not need, and so do not define.
-const scriptFunctions = `
+const scriptFunctions = termFunction + `
 local function extend() return redis.call('PEXPIRE', key, ttl + window) end
 
 local function add(stamp, payload)
@@ -68,6 +70,7 @@ local function beginEpoch()
 end
 
 local function carryOver()
+	if token ~= term() then error({err = '` + noScript + ` the server has begun another term'}) end
 	local entries = redis.call('XRANGE', key, '-', '+')
 	redis.call('DEL', key)
 	beginEpoch()
@@ -179,10 +182,26 @@ return extend()
 // no memory, so a full server runs it.
 const publishOnly = "#!lua flags=allow-oom\nreturn redis.call('%s', KEYS[1], ARGV[1])"
 
+// termFunction returns the token of the server's present term. A process that never was a replica has had all its data
+// since it started, which is one term: its run_id. Its master_replid changes too when its first replica attaches, and
+// repl-backlog-ttl after the last one left, but is needed for a process that got the data of another server, even if it
+// has forgotten its promotion.
+const termFunction = `
+local function term()
+	local info = redis.call('INFO', 'server', 'replication', 'stats')
+	local function field(name) return info:match('\n' .. name .. ':(%w+)') or '' end
+	local promoted = field('master_replid2'):match('[^0]') or field('total_net_repl_input_bytes') ~= '0'
+	return field(promoted and 'master_replid' or 'run_id'):sub(1, 16)
+end
+`
+
+// termOnly returns the token of the server's present term.
+const termOnly = termFunction + "return term()"
+
 // knownOnly reads a key, from a master only, as publishOnly does.
 const knownOnly = "#!lua flags=allow-oom\nreturn redis.call('GET', KEYS[1]) or ''"
 
-// tokenLength is how much of a server's replication id, which is new with each term, makes a token.
+// tokenLength is how much of a server's run id or replication id makes a token.
 const tokenLength = 16
 
 // windowPart is which part of the time that messages are kept a window is long.
@@ -202,5 +221,6 @@ func scriptTexts(m mode, token string, messages int, ttl time.Duration) (texts [
 	}
 	texts[publishScript], texts[knownScript] = fmt.Sprintf(publishOnly, publish), knownOnly
 	texts[permissionScript] = permissionScriptText(publish)
+	texts[termScript] = termOnly
 	return texts
 }

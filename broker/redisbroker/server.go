@@ -228,12 +228,19 @@ func (s *server) markOpen(p *pubsub, again bool) {
 		s.logged = ""
 		s.broker.opt.Logger.Info("redisbroker: connected again", "address", s.addr)
 	}
-	if channels := s.channels(); again && s.broker.target.mode != cluster {
-		s.handler.Interrupted()
-	} else if again && len(channels) > 0 {
-		s.handler.Interrupted(channels...)
+	if again {
+		s.interrupt()
 	}
 	s.changed()
+}
+
+// interrupt reports that messages of the server's channels may have been lost.
+func (s *server) interrupt() {
+	if channels := s.channels(); s.broker.target.mode != cluster {
+		s.handler.Interrupted()
+	} else if len(channels) > 0 {
+		s.handler.Interrupted(channels...)
+	}
 }
 
 // warnOfEviction logs that the server drops stored messages when its memory is full, which no call reports.

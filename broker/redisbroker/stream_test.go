@@ -3,7 +3,6 @@ package redisbroker_test
 import (
 	"fmt"
 	"strconv"
-	"strings"
 	"testing"
 
 	"github.com/shoal-go/shoal/broker/redisbroker/internal/redistest"
@@ -11,8 +10,7 @@ import (
 
 // token returns the token of the server's present term.
 func token(server *redistest.Server) string {
-	_, term, _ := strings.Cut(server.Do("INFO", "replication"), "master_replid:")
-	return term[:16]
+	return infoField(server.Do("INFO", "server"), "run_id")[:16]
 }
 
 // A stream lives as long as the newest message in it is to be kept, regardless of its writer and of how long ago it was

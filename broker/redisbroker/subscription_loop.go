@@ -292,6 +292,7 @@ func (s *server) probe(ctx context.Context, p *pubsub) error {
 	results := l.client.DoMulti(limited,
 		l.client.B().Publish().Channel(p.probe).Message("").Build(),
 		l.client.B().Info().Section("replication", "memory").Build(),
+		l.currentTerm(),
 		l.send(storeScript, s.storeProbe(p), nil))
 	info, err := results[1].ToString()
 	if p.unresponsive = err != nil; p.unresponsive {
@@ -300,12 +301,19 @@ func (s *server) probe(ctx context.Context, p *pubsub) error {
 	if infoField(info, "role") != "master" {
 		return errors.New("the server is a replica now, which takes no messages")
 	}
-	stored := results[2].Error()
-	if infoField(info, "master_replid") != l.term || errorCode(stored) == "NOSCRIPT" {
-		return s.renew(ctx, l)
+	term, err := results[2].ToString()
+	stored := results[3].Error()
+	if err == nil && term != l.term || errorCode(stored) == noScript {
+		err = s.renew(ctx, l)
+	} else {
+		err = nil
+		s.checkStored(ctx, l, stored, info)
 	}
-	s.checkStored(ctx, l, stored, info)
-	return nil
+	if now := s.conn.Load(); err == nil && now != nil && now.term != p.term {
+		p.term = now.term
+		s.interrupt() // another server may have been the master in between
+	}
+	return err
 }
 
 // checkStored records whether the server stores messages, by the error of a probe that stores one and the answer of
