@@ -159,7 +159,10 @@ func scriptError(err error, text string) error {
 	if number < 1 || number > len(lines) {
 		return err
 	}
-	_, call, _ := strings.Cut(lines[number-1], "redis.call(")
+	_, call, named := strings.Cut(lines[number-1], "redis.call(")
+	if !named {
+		return err // need names the command
+	}
 	command, _, _ := strings.Cut(call, ",")
 	return fatalf("redisbroker: not all is allowed that is needed: %s (it is about %s): allow that by ACL SETUSER",
 		errorText(err), strings.ToLower(strings.Trim(command, "'")))

@@ -51,6 +51,12 @@ if newest then
 end
 
 local function text(number) return string.format('%%.0f', number) end
+
+local function need(command, name, ...)
+	if not redis.acl_check_cmd(command, name, ...) then
+		error({err = 'NOPERM ' .. command:lower() .. ' to ' .. name:match('^[^:]*:?') .. '* is not allowed'})
+	end
+end
 `
 
 // scriptFunctions are functions that most calls of Store do not need, and so do not define.
@@ -59,6 +65,10 @@ local function extend() return redis.call('PEXPIRE', key, ttl + window) end
 
 local function add(stamp, payload)
 	redis.call('XADD', key, epoch .. '-' .. offset, token .. stamp, payload)
+end
+
+local function replaceAll(stamp, payload)
+	redis.call('XADD', key, 'MAXLEN', 1, epoch .. '-' .. offset, token .. stamp, payload)
 end
 
 local function publishEpoch()
@@ -71,21 +81,24 @@ end
 
 local function carryOver()
 	if token ~= term() then error({err = '` + noScript + ` the server has begun another term'}) end
+	need(publish, mark, '')
+	extend()
 	local entries = redis.call('XRANGE', key, '-', '+')
-	redis.call('DEL', key)
 	beginEpoch()
 	for _, entry in ipairs(entries) do
 		local stamp = entry[2][1]:sub(#token + 1)
 		if stamp ~= '' then
+			local put = offset == '0' and replaceAll or add
 			offset = text(offset + 1)
-			add(stamp, entry[2][2])
+			put(stamp, entry[2][2])
 		end
 	end
-	if offset == '0' then add('', '') end
+	if offset == '0' then replaceAll('', '') end
 	publishEpoch()
 end
 
 local function ensureEpoch()
+	need('PEXPIRE', key, 1)
 	if not epoch then
 		beginEpoch()
 		add('', '')
@@ -98,14 +111,15 @@ end
 // storing stores a message, ARGV[1], and publishes it; then id is its position. ARGV[2] is empty, missing, or a space
 // and a trace context, which follows the position.
 const storing = `
+need(publish, mark, '')
+need(publish, channel, '')
+local first = writer ~= token or stamp == '' or math.floor(stamp / window) ~= math.floor(now / window)
+if first then need('PEXPIRE', key, 1) end
 if writer ~= token then` + scriptFunctions + `
 	ensureEpoch()
-	stamp = ''
 end
 local id = redis.call('XADD', key, 'MAXLEN', '~', messages, epoch .. '-*', token .. text(now), ARGV[1])
-if stamp == '' or math.floor(stamp / window) ~= math.floor(now / window) then
-	redis.call('PEXPIRE', key, ttl + window)
-end
+if first then redis.call('PEXPIRE', key, ttl + window) end
 redis.call(publish, mark, id .. (ARGV[2] or ''))
 redis.call(publish, channel, ARGV[1])
 `
@@ -115,8 +129,12 @@ redis.call(publish, channel, ARGV[1])
 //
 // A stream that is stored into lives for a window longer than its messages, so that it is enough to say so with the
 // first message of each window of the clock. It is trimmed by whole nodes, which costs half as much as by single
-// entries; readers limit the number of entries. A server without memory refuses only the first write of a script, so
-// that has to be the one that takes memory.
+// entries; readers limit the number of entries.
+//
+// Nothing that a script has done is undone when it fails. A server refuses only its first write for want of memory,
+// replicas or the like, so a message is stored first, and what has to work without memory begins with PEXPIRE. need
+// checks beforehand whether the user may do all that follows. A stream that has entries is never deleted to write it
+// again, which a cluster refuses in between while it moves the slot.
 func scriptBodies() [scriptCount]string {
 	return [scriptCount]string{
 		storeScript: storing + `
@@ -127,6 +145,7 @@ return id
 		onceScript: `
 local known = redis.call('GET', KEYS[2])
 if known then return {known, 1} end
+need('SET', KEYS[2], '')
 ` + storing + `
 known = ARGV[3] .. ' ' .. id
 redis.call('SET', KEYS[2], known, 'PX', ttl)
@@ -146,7 +165,6 @@ if ARGV[4] == '1' or not epoch then
 	extend()
 elseif writer ~= token then
 	carryOver()
-	extend()
 end
 local from = '-'
 if ARGV[1] == tostring(epoch) and tonumber(ARGV[2]) <= tonumber(offset) then
@@ -156,9 +174,10 @@ local count = math.min(tonumber(ARGV[3]), messages)
 return {epoch .. '-' .. offset, text(now), redis.call('XREVRANGE', key, '+', from, 'COUNT', count)}
 `,
 		forgetScript: scriptFunctions + `
-redis.call('DEL', key)
+need(publish, mark, '')
+extend()
 beginEpoch()
-add('', '')
+replaceAll('', '')
 extend()
 publishEpoch()
 return epoch
@@ -168,6 +187,8 @@ return epoch
 		touchScript: scriptFunctions + `
 if not epoch then return 0 end
 if stamp ~= '' and tonumber(stamp) + ttl <= now then
+	need('XADD', key, '1-1', '', '')
+	need('PEXPIRE', key, 1)
 	redis.call('DEL', key)
 	token = writer
 	add('', '')
