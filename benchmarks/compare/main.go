@@ -48,11 +48,11 @@ type commands struct {
 	Systems  systemsCommand  `cmd:"" help:"List the systems that are compared."`
 
 	// The processes of a measurement, which are called over standard input.
-	Serve      serveCommand `cmd:"" hidden:"" help:"Run one system."`
-	Load       loadCommand  `cmd:"" hidden:"" help:"Run the clients."`
-	Sinks      sinksCommand `cmd:"" hidden:"" help:"Run a manager without sockets."`
-	Node       nodeCommand  `cmd:"" hidden:"" help:"Run a node."`
-	NATSServer natsCommand  `cmd:"" name:"nats-server" hidden:"" help:"Run a server of NATS."`
+	Serve  serveCommand  `cmd:"" hidden:"" help:"Run one system."`
+	Load   loadCommand   `cmd:"" hidden:"" help:"Run the clients."`
+	Sinks  sinksCommand  `cmd:"" hidden:"" help:"Run a manager without sockets."`
+	Node   nodeCommand   `cmd:"" hidden:"" help:"Run a node."`
+	Broker brokerCommand `cmd:"" hidden:"" help:"Run the server of a broker."`
 }
 
 // exit is panicked with where kong wants to end the process, so that execute can return instead.
@@ -103,7 +103,10 @@ type (
 	nodeCommand  struct{ nodes.Options }
 	loadCommand  struct{}
 	sinksCommand struct{}
-	natsCommand  struct{}
+
+	brokerCommand struct {
+		Name string `arg:""`
+	}
 )
 
 // Run runs the process until its input ends, as all of these do.
@@ -122,8 +125,8 @@ func (c *loadCommand) Run(ctx context.Context, std streams) error {
 // Run runs a manager with connections that only count.
 func (c *sinksCommand) Run(std streams) error { return sinks.Run(std.in, std.out) }
 
-// Run runs a server of NATS.
-func (c *natsCommand) Run(std streams) error { return nodes.RunServer(std.in, std.out) }
+// Run runs the server of a broker.
+func (c *brokerCommand) Run(std streams) error { return nodes.RunServer(c.Name, std.in, std.out) }
 
 type systemsCommand struct{}
 

@@ -6,13 +6,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/nodes"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/recovery"
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/runner"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
 )
 
 type recoveryCommand struct {
@@ -55,12 +56,14 @@ func (c *recoveryCommand) trial(ctx context.Context, program, name string, table
 	if o.Broker = name; name == recovery.Simulated {
 		o.Uploads, o.Stored = c.SimulatedUploads, 1
 	} else {
-		url, end, err := runner.StartServer(ctx, program, name)
+		server, err := worker.Start(name, exec.Command(program, "broker", name)) // this program
 		if err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, end()) }()
-		o.URL = url
+		defer func() { err = errors.Join(err, server.Close()) }()
+		if o.URL, err = worker.Call[string](ctx, server, "URL", worker.None{}); err != nil {
+			return err
+		}
 	}
 	r, err := recovery.Run(ctx, o)
 	if err != nil {

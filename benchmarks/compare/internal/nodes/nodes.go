@@ -77,7 +77,7 @@ type node struct {
 	worker.Process
 	ctx      context.Context  // the life of the process
 	from, to *manager.Manager // that publish and receive; one and the same but for Memory
-	closers  []func() error
+	closers  worker.Closers
 	sinks    []*sink
 	times    *worker.Times
 	counts   map[int][]uint64 // messages of each publisher, by upload
@@ -89,7 +89,7 @@ func Run(ctx context.Context, o Options, in io.Reader, out io.Writer) error {
 	if err == nil {
 		err = worker.Serve(in, out, n)
 	}
-	return errors.Join(err, n.Stop(), n.close())
+	return errors.Join(err, n.Stop(), n.closers.Close())
 }
 
 // open returns a node. It is to be closed even if there is an error.
@@ -141,32 +141,4 @@ func (n *node) manage(b broker.Broker) (*manager.Manager, error) {
 		n.closers = append(n.closers, func() error { return m.Close(context.Background()) })
 	}
 	return m, err
-}
-
-func (n *node) close() (err error) {
-	for i := range n.closers {
-		err = errors.Join(err, n.closers[len(n.closers)-1-i]())
-	}
-	return err
-}
-
-// natsServer is the service of a NATS server's process.
-type natsServer struct {
-	worker.Process
-	server *embedded.Server
-}
-
-// RunServer runs a server of NATS on a free port of the loopback interface until in ends.
-func RunServer(in io.Reader, out io.Writer) error {
-	server, err := embedded.Start(embedded.Options{Addr: "127.0.0.1:0"})
-	if err != nil {
-		return err
-	}
-	return errors.Join(worker.Serve(in, out, &natsServer{server: server}), server.Close())
-}
-
-// Addr returns the address of the server.
-func (s *natsServer) Addr(_ worker.None, addr *string) error {
-	*addr = s.server.Addr().String()
-	return nil
 }

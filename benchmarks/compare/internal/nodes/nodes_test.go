@@ -21,7 +21,7 @@ func start(t *testing.T, o Options) *node {
 	t.Helper()
 	n, err := open(t.Context(), o)
 	t.Cleanup(func() {
-		if err := n.close(); err != nil {
+		if err := n.closers.Close(); err != nil {
 			t.Error(err)
 		}
 	})

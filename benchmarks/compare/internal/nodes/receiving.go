@@ -33,32 +33,22 @@ func (n *node) Follow(uploads int, _ *worker.None) error {
 }
 
 // retryUnavailable tries again while the broker is out of reach.
-func retryUnavailable(ctx context.Context, try func() error) error {
-	const often = 10 * time.Millisecond
-	again := time.NewTicker(often)
-	defer again.Stop()
-	for {
-		err := try()
-		if !errors.Is(err, manager.ErrUnavailable) {
-			return err
-		}
-		select {
-		case <-again.C:
-		case <-ctx.Done():
-			return errors.Join(ctx.Err(), err)
-		}
-	}
+func retryUnavailable(ctx context.Context, try func() error) (err error) {
+	ended := worker.Poll(ctx, func() bool {
+		err = try()
+		return !errors.Is(err, manager.ErrUnavailable)
+	})
+	return errors.Join(ended, err)
 }
 
 // Wait blocks until messages have been received, at most for a time, and returns the state.
 func (n *node) Wait(q Wait, state *State) error {
-	const often = time.Millisecond
-	again := time.NewTicker(often)
-	defer again.Stop()
-	end := time.Now().Add(q.For)
-	for *state = n.state(); state.Received < q.Total && time.Now().Before(end); *state = n.state() {
-		<-again.C
-	}
+	ctx, cancel := context.WithTimeout(n.ctx, q.For)
+	defer cancel()
+	_ = worker.Poll(ctx, func() bool { // the state tells
+		*state = n.state()
+		return state.Received >= q.Total
+	})
 	state.Latency = n.times.Percentiles()
 	return nil
 }

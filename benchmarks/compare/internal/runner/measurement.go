@@ -2,10 +2,8 @@ package runner
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,9 +13,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/yardsticks"
 )
 
 // measurement is one measurement under way, with processes of its own. After the first failure, which it keeps, its methods
@@ -29,25 +25,15 @@ type measurement struct {
 	// figures are the results.
 	figures map[results.Metric]float64
 	err     error
-	// closers end the processes, the latest first. If the measurement has failed, killers end them before.
-	closers []func() error
-	killers []func()
+	// closers end the processes.
+	closers worker.Closers
 }
 
 // measure makes one measurement.
 func measure(ctx context.Context, c Config, t trial) (map[results.Metric]float64, error) {
 	m := &measurement{Config: c, ctx: ctx, trial: t, figures: map[results.Metric]float64{}}
 	t.measure(m)
-	if m.err != nil {
-		for _, kill := range slices.Backward(m.killers) {
-			kill() // after a failure no process can be relied on to end by itself
-		}
-	}
-	var ended error
-	for _, end := range slices.Backward(m.closers) {
-		ended = errors.Join(ended, end())
-	}
-	if m.err == nil && ended != nil {
+	if ended := m.closers.Close(); m.err == nil && ended != nil {
 		m.err = fmt.Errorf("runner: it was measured, but did not end well: %w", ended)
 	}
 	if m.err != nil && m.figures[results.Delivered] == 0 {
@@ -81,8 +67,12 @@ func (m *measurement) start(name string, prefix []string, arguments ...string) *
 	}
 	child, err := worker.Start(name, command)
 	if m.check(err) {
-		m.closers = append(m.closers, child.Close)
-		m.killers = append(m.killers, child.Kill)
+		m.closers = append(m.closers, func() error {
+			if m.err != nil {
+				child.Kill() // after a failure no process can be relied on to end by itself
+			}
+			return child.Close()
+		})
 	}
 	return child
 }
@@ -149,74 +139,8 @@ func (m *measurement) latencies(p worker.Percentiles, metrics ...results.Metric)
 
 func milliseconds(nanoseconds int64) float64 { return float64(nanoseconds) / 1e6 }
 
-// brokerServer is a server of NATS or Redis in a process of its own. cpu returns its processor time in nanoseconds.
-type brokerServer struct {
-	url string
-	cpu func() int64
-}
-
-// brokerServer starts the server of a broker.
-func (m *measurement) brokerServer(broker string) (s brokerServer) {
-	if m.err != nil {
-		return s
-	}
-	ctx, cancel := context.WithTimeout(m.ctx, m.Patience)
-	defer cancel()
-	s, end, err := startServer(ctx, m.Program, broker)
-	if m.check(err) {
-		m.closers = append(m.closers, end)
-	}
-	return s
-}
-
-// StartServer starts a server of NATS or Redis in a process of its own, and returns its URL and a function that ends it.
-// program is this program.
-func StartServer(ctx context.Context, program, broker string) (url string, end func() error, err error) {
-	s, end, err := startServer(ctx, program, broker)
-	return s.url, end, err
-}
-
-func startServer(ctx context.Context, program, broker string) (s brokerServer, end func() error, err error) {
-	if broker == "redis" {
-		return startRedis(ctx)
-	}
-	command := exec.Command(program, "nats-server") // it is this program
-	child, err := worker.Start("NATS", command)
-	if err != nil {
-		return s, nil, err
-	}
-	addr, err := worker.Call[string](ctx, child, "Addr", worker.None{})
-	if err != nil {
-		child.Kill()
-		return s, nil, err
-	}
-	return brokerServer{"nats://" + addr, func() int64 {
-		u, _ := worker.Call[worker.Usage](context.WithoutCancel(ctx), child, "Usage", false) // 0 of a server that has ended
-		return u.CPU
-	}}, child.Close, nil
-}
-
-// startRedis starts redis-server, without persistence.
-func startRedis(ctx context.Context) (s brokerServer, end func() error, err error) {
-	addr, err := systems.FreeAddress("127.0.0.1")
-	if err != nil {
-		return s, nil, err
-	}
-	host, port, _ := net.SplitHostPort(addr)
-	// The server of the yardsticks, which lives longer than ctx.
-	command := exec.Command("redis-server", "--bind", host, "--port", port, "--save", "", "--appendonly", "no", "--daemonize", "no")
-	if err := command.Start(); err != nil {
-		return s, nil, fmt.Errorf("runner: Redis does not start, is it installed? %w", err)
-	}
-	end = func() error { // at once: it has nothing to keep
-		_ = command.Process.Kill()
-		_ = command.Wait()
-		return nil
-	}
-	for server := (yardsticks.Redis{Host: host, Port: port}); !server.Answers(ctx); time.Sleep(5 * time.Millisecond) {
-		if ctx.Err() != nil {
-			return s, nil, errors.Join(fmt.Errorf("runner: Redis does not answer: %w", ctx.Err()), end())
-		}
-	}
-	return brokerServer{"redis://" + addr, func() int64 { return worker.UsageOf(command.Process.Pid).CPU }}, end, nil
+// broker starts the server of a broker, NATS or Redis, and returns its process and its URL.
+func (m *measurement) broker(name string) (server *worker.Child, url string) {
+	server = m.start("broker", nil, name)
+	return server, call[string](m, server, 0, "URL", worker.None{})
 }

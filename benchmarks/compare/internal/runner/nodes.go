@@ -8,7 +8,6 @@ import (
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/nodes"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/yardsticks"
 )
@@ -16,7 +15,8 @@ import (
 // nodePair are two nodes, which are one process where their broker is memory, and the server between them.
 type nodePair struct {
 	*measurement
-	server   brokerServer
+	server   *worker.Child // nil where the broker has none of its own
+	url      string        // of the server
 	from, to *worker.Child
 	// published is how many messages must have been received so far.
 	published uint64
@@ -29,13 +29,13 @@ func (m *measurement) pair() *nodePair {
 	var flags [2][]string
 	switch broker {
 	case nodes.NATS, nodes.Redis:
-		n.server = m.brokerServer(broker)
-		flags = [2][]string{{"--url", n.server.url}, {"--url", n.server.url}}
+		n.server, n.url = m.broker(broker)
+		flags = [2][]string{{"--url", n.url}, {"--url", n.url}}
 	case nodes.Embedded:
 		var addresses [2]string
 		for i := range addresses {
 			var err error
-			addresses[i], err = systems.FreeAddress("127.0.0.1")
+			addresses[i], err = worker.FreeAddress("127.0.0.1")
 			m.check(err)
 		}
 		for i, own := range addresses {
@@ -84,7 +84,7 @@ func (m *measurement) nodes() {
 	} else {
 		receiver = 0
 	}
-	if n.server.cpu != nil {
+	if n.server != nil {
 		m.figures[results.BrokerCPU] = float64(server) / count
 	}
 	m.figures[results.CoresUsed] = float64(publisher+receiver+server) / float64(took)
@@ -113,8 +113,8 @@ type nodeState struct {
 func (n *nodePair) state() (s nodeState) {
 	s.State = call[nodes.State](n.measurement, n.to, 0, "Wait", nodes.Wait{})
 	s.from, s.to = n.usage(n.from).CPU, n.usage(n.to).CPU
-	if n.server.cpu != nil {
-		s.server = n.server.cpu()
+	if n.server != nil {
+		s.server = n.usage(n.server).CPU
 	}
 	return s
 }
@@ -133,7 +133,7 @@ func (m *measurement) yardstick() {
 	load := yardsticks.Load{
 		Messages: max(int(guess(name)*m.Measure.Seconds()), p.Publishers), Bytes: p.Bytes, Channels: p.Channels, InFlight: p.Publishers,
 	}
-	before := n.server.cpu()
+	before := m.usage(n.server).CPU
 	ctx, cancel := context.WithTimeout(m.ctx, m.Patience)
 	defer cancel()
 	outcome, err := run(ctx, name, load)
@@ -142,7 +142,7 @@ func (m *measurement) yardstick() {
 	m.figures[results.Throughput] = outcome.PerSecond
 	m.figures[results.Delivered], m.figures[results.Expected] = count, count
 	m.figures[results.PublisherCPU] = float64(outcome.CPU) / count
-	m.figures[results.BrokerCPU] = float64(n.server.cpu()-before) / count
+	m.figures[results.BrokerCPU] = float64(m.usage(n.server).CPU-before) / count
 	if outcome.SubscriberCPU > 0 {
 		m.figures[results.ReceiverCPU] = float64(outcome.SubscriberCPU) / count
 	}
@@ -156,9 +156,9 @@ func (n *nodePair) client() func(context.Context, string, yardsticks.Load) (yard
 	if n.trial.params.Work == nodes.NATS {
 		program, err := yardsticks.NATSProgram(n.ctx, n.Progress)
 		n.check(err)
-		return yardsticks.NATS{Program: program, URL: n.server.url, Stream: "SHOAL", Subject: "upload", Live: "live.upload.>"}.Run
+		return yardsticks.NATS{Program: program, URL: n.url, Stream: "SHOAL", Subject: "upload", Live: "live.upload.>"}.Run
 	}
-	redis, err := yardsticks.RedisAt(n.server.url)
+	redis, err := yardsticks.RedisAt(n.url)
 	n.check(err)
 	script, key, err := redis.FindScript(n.ctx, func() error {
 		n.do(n.from, "Probe", worker.None{})

@@ -9,6 +9,7 @@ import (
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/link"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/loadgen"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/nodes"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/serverproc"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/sinks"
@@ -104,18 +105,18 @@ func (m *measurement) direct() {
 // intake measures S12: it publishes for a while to warm up, and then measures.
 func (m *measurement) intake() {
 	p := m.trial.params
-	var server brokerServer
 	var flags []string
+	url := ""
 	if foreign(p) {
-		server = m.brokerServer(map[string]string{results.RedisPublish: "redis", results.NATSPublish: "nats"}[p.Work])
-		flags = []string{"--broker", server.url}
+		_, url = m.broker(map[string]string{results.RedisPublish: nodes.Redis, results.NATSPublish: nodes.NATS}[p.Work])
+		flags = []string{"--broker", url}
 	}
 	s := m.serve(nil, 1, flags...)
 	if p.Connections > 0 {
 		s.connect()
 	}
 	q := loadgen.Intake{
-		System: m.trial.entry.Name, Addr: cmp.Or(server.url, s.addr), Publishers: p.Publishers, Channels: p.Channels,
+		System: m.trial.entry.Name, Addr: cmp.Or(url, s.addr), Publishers: p.Publishers, Channels: p.Channels,
 		Messages: p.Messages, Bytes: p.Bytes, Spread: p.Work == results.ManyPost, For: m.Measure / 4,
 	}
 	warm := call[loadgen.TakenIn](m, s.clients, q.For, "Intake", q)

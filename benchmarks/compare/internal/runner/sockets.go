@@ -66,15 +66,18 @@ func (s *session) connect() loadgen.Opened {
 		Storm: s.trial.scenario == Storm, Latency: s.trial.scenario == Latency || s.trial.scenario == results.Fresh,
 		TLS: s.trial.params.TLS,
 	})
-	// Not every protocol acknowledges a subscription.
-	for end := time.Now().Add(s.Patience); s.err == nil && s.trial.entry.Part != systems.StormOnly; s.pause(10 * time.Millisecond) {
-		n := call[int](s.measurement, s.server, 0, "Subscriptions", worker.None{})
-		if n == s.connections {
-			break
-		}
-		if time.Now().After(end) {
-			s.check(fmt.Errorf("runner: %d of %d clients are subscribed", n, s.connections))
-		}
+	if s.trial.entry.Part == systems.StormOnly {
+		return opened
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, s.Patience)
+	defer cancel()
+	n := 0
+	err := worker.Poll(ctx, func() bool { // not every protocol acknowledges a subscription
+		n = call[int](s.measurement, s.server, 0, "Subscriptions", worker.None{})
+		return s.err != nil || n == s.connections
+	})
+	if err != nil {
+		s.check(fmt.Errorf("runner: %d of %d clients are subscribed: %w", n, s.connections, err))
 	}
 	return opened
 }

@@ -1,6 +1,7 @@
 package serverproc
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -45,14 +46,18 @@ func (s *server) Direct(q Load, a *DirectTimes) (err error) {
 			return fmt.Errorf("serverproc: client %d: %w", i, err)
 		}
 	}
-	if err := eventually(func() bool { return s.system.Subscriptions() == q.Clients }); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), directPatience)
+	defer cancel()
+	if err := worker.Poll(ctx, func() bool { return s.system.Subscriptions() == q.Clients }); err != nil {
 		return fmt.Errorf("%d of %d clients subscribed: %w", s.system.Subscriptions(), q.Clients, err)
 	}
 	if a.Late, err = s.publishDirect(q, r); err != nil {
 		return err
 	}
 	a.Received = uint64(len(r.calls) * q.Clients) //nolint:gosec // not negative
-	if err := eventually(func() bool { return r.received.Load() == a.Received }); err != nil {
+	ctx, cancel = context.WithTimeout(context.Background(), directPatience)
+	defer cancel()
+	if err := worker.Poll(ctx, func() bool { return r.received.Load() == a.Received }); err != nil {
 		return fmt.Errorf("%d of %d messages received: %w", r.received.Load(), a.Received, err)
 	}
 	a.Planned, a.Called = r.planned.Percentiles(), r.called.Percentiles()
@@ -168,15 +173,4 @@ func (r *receivers) close() {
 		_ = conn.Close()
 	}
 	r.reading.Wait()
-}
-
-// eventually polls a condition.
-func eventually(condition func() bool) error {
-	const often = time.Millisecond
-	for end := time.Now().Add(directPatience); !condition(); time.Sleep(often) {
-		if time.Now().After(end) {
-			return errors.New("serverproc: not in time")
-		}
-	}
-	return nil
 }

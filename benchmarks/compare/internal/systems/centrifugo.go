@@ -2,21 +2,18 @@ package systems
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
-	"strings"
-	"time"
 
 	"github.com/shoal-go/shoal/internal/load"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
 )
 
 // centrifugoSystem is a whole Centrifugo: the program in a process of its own, with its memory engine, published to
@@ -29,7 +26,7 @@ import (
 // The variant centrifugo-history keeps 64 messages of each channel for ten minutes, as this project does by default.
 type centrifugoSystem struct {
 	history bool
-	command *exec.Cmd
+	end     func() error // nil before Start
 	url     string
 	client  http.Client
 }
@@ -75,7 +72,7 @@ func centrifugoPublishing(messages []message.Message) (path string, body []byte)
 
 // Start implements Program.
 func (s *centrifugoSystem) Start(path, host, certificate, key string) (addr string, pid int, err error) {
-	if addr, err = FreeAddress(host); err != nil {
+	if addr, err = worker.FreeAddress(host); err != nil {
 		return "", 0, err
 	}
 	_, port, _ := net.SplitHostPort(addr)
@@ -93,35 +90,17 @@ func (s *centrifugoSystem) Start(path, host, certificate, key string) (addr stri
 		environment["CHANNEL_WITHOUT_NAMESPACE_HISTORY_SIZE"] = "64"
 		environment["CHANNEL_WITHOUT_NAMESPACE_HISTORY_TTL"] = "10m"
 	}
-	s.command = exec.Command(path) // the program that the user has named or that was installed
-	s.command.Env = os.Environ()
+	command := exec.Command(path) // the program that the user has named or that was installed
+	command.Env = os.Environ()
 	for name, value := range environment {
-		s.command.Env = append(s.command.Env, "CENTRIFUGO_"+name+"="+value)
+		command.Env = append(command.Env, "CENTRIFUGO_"+name+"="+value)
 	}
-	s.command.Stderr = os.Stderr
 	s.url = scheme + addr
 	s.client.Transport = &http.Transport{TLSClientConfig: ClientTLS()}
-	if err := s.command.Start(); err != nil {
-		return "", 0, fmt.Errorf("systems: centrifugo does not start: %w", err)
+	if s.end, err = worker.StartProgram(command, addr); err != nil {
+		return "", 0, fmt.Errorf("systems: centrifugo: %w", err)
 	}
-	const often = 20 * time.Millisecond
-	for end := time.Now().Add(closeTime); ; time.Sleep(often) {
-		if _, err = s.call("/api/info", []byte("{}")); err == nil {
-			return addr, s.command.Process.Pid, nil
-		}
-		if time.Now().After(end) {
-			return "", 0, errors.Join(fmt.Errorf("systems: centrifugo does not answer: %w", err), s.Close())
-		}
-	}
-}
-
-// FreeAddress returns an address of the host at which nothing listens.
-func FreeAddress(host string) (string, error) {
-	ln, err := new(net.ListenConfig).Listen(context.Background(), "tcp", net.JoinHostPort(host, "0"))
-	if err != nil {
-		return "", fmt.Errorf("systems: %w", err)
-	}
-	return ln.Addr().String(), ln.Close()
+	return addr, command.Process.Pid, nil
 }
 
 // call posts to the API and returns the answer.
@@ -165,15 +144,11 @@ func (s *centrifugoSystem) Subscriptions() int {
 	return n
 }
 
-// Close ends the program at once: it has nothing to keep.
+// Close ends the program.
 func (s *centrifugoSystem) Close() error {
 	s.client.CloseIdleConnections()
-	if s.command == nil || s.command.Process == nil {
+	if s.end == nil {
 		return nil
 	}
-	_ = s.command.Process.Kill()
-	if err := s.command.Wait(); err != nil && !strings.Contains(err.Error(), "killed") {
-		return fmt.Errorf("systems: centrifugo: %w", err)
-	}
-	return nil
+	return s.end()
 }

@@ -108,18 +108,6 @@ func (r Redis) ask(ctx context.Context, line string) (net.Conn, error) {
 	return conn, nil
 }
 
-// Answers reports whether the server is there.
-func (r Redis) Answers(ctx context.Context) bool {
-	conn, err := r.ask(ctx, "PING")
-	if err != nil {
-		return false
-	}
-	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(time.Second))
-	answer, err := bufio.NewReader(conn).ReadString('\n')
-	return err == nil && strings.HasPrefix(answer, "+PONG")
-}
-
 var evalsha = regexp.MustCompile(`(?i)"evalsha" "([0-9a-f]{40})" "1" "([^"]*)" "`)
 
 // FindScript returns the name of the script that somebody who stores is seen to call, and the key.

@@ -110,12 +110,3 @@ func TestScriptIsOverheard(t *testing.T) {
 		t.Error("a script was overheard of which nobody spoke")
 	}
 }
-
-func TestWhetherRedisAnswers(t *testing.T) {
-	if r := told(t, "+PONG"); !r.Answers(t.Context()) {
-		t.Error("it does not")
-	}
-	if r := told(t, "-LOADING"); r.Answers(t.Context()) {
-		t.Error("it does, but loads")
-	}
-}
