@@ -25,16 +25,17 @@ func (n *node) Probe(worker.None, *worker.None) error {
 
 // Publish makes an event and publishes it as an application's JSON.
 func Publish(ctx context.Context, m *manager.Manager, one message.Message) error {
-	return PublishJSON(ctx, m, one.Channel, one.AppendEvent(make([]byte, 0, one.Size)))
+	_, err := PublishJSON(ctx, m, one.Channel, one.AppendEvent(make([]byte, 0, one.Size)))
+	return err
 }
 
 // PublishJSON does all that an application's message takes, from its JSON on.
-func PublishJSON(ctx context.Context, m *manager.Manager, channel string, body []byte) error {
+func PublishJSON(ctx context.Context, m *manager.Manager, channel string, body []byte) (manager.Position, error) {
 	e, err := manager.Parse(channel, body, time.Now())
-	if err == nil {
-		_, err = m.Publish(ctx, channel, e)
+	if err != nil {
+		return manager.Position{}, err
 	}
-	return err
+	return m.Publish(ctx, channel, e)
 }
 
 // publisher is one that publishes. It waits for each message before it publishes the next, so that the order of its

@@ -2,7 +2,6 @@ package recovery
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -16,8 +15,8 @@ type link struct {
 	running  sync.WaitGroup
 
 	mu    sync.Mutex // protects the fields below
-	cut   bool
-	conns map[net.Conn]struct{}
+	whole context.Context
+	end   context.CancelFunc // of whole, and with it of every connection
 }
 
 func newLink(ctx context.Context, upstream string) (*link, error) {
@@ -25,30 +24,41 @@ func newLink(ctx context.Context, upstream string) (*link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("recovery: %w", err)
 	}
-	l := &link{upstream: upstream, listener: listener, conns: make(map[net.Conn]struct{})}
+	l := &link{upstream: upstream, listener: listener, end: func() {}}
+	l.set(false)
 	l.running.Go(func() {
 		for {
 			down, err := listener.Accept()
 			if err != nil {
 				return
 			}
-			l.running.Go(func() { l.forward(ctx, down) })
+			l.running.Go(func() { l.forward(down) })
 		}
 	})
 	return l, nil
 }
 
-// forward copies both directions until one of them ends.
-func (l *link) forward(ctx context.Context, down net.Conn) {
-	up, err := new(net.Dialer).DialContext(ctx, "tcp", l.upstream)
-	if err != nil || !l.add(down, up) {
-		_ = down.Close()
-		if err == nil {
-			_ = up.Close()
-		}
-		return
+// set cuts the link, which ends every connection and refuses new ones, or mends it.
+func (l *link) set(cut bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.end(); !cut {
+		l.whole, l.end = context.WithCancel(context.Background())
 	}
-	end := func() { l.remove(down, up) }
+}
+
+// forward copies both directions until one of them ends.
+func (l *link) forward(down net.Conn) {
+	defer down.Close()
+	l.mu.Lock()
+	ctx := l.whole
+	l.mu.Unlock()
+	up, err := new(net.Dialer).DialContext(ctx, "tcp", l.upstream)
+	if err != nil {
+		return // the link is cut, or the server is gone
+	}
+	end := func() { _, _ = down.Close(), up.Close() }
+	defer context.AfterFunc(ctx, end)()
 	l.running.Go(func() {
 		defer end()
 		_, _ = io.Copy(up, down)
@@ -57,45 +67,9 @@ func (l *link) forward(ctx context.Context, down net.Conn) {
 	_, _ = io.Copy(down, up)
 }
 
-// add reports false if the link is cut.
-func (l *link) add(conns ...net.Conn) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, c := range conns {
-		if !l.cut {
-			l.conns[c] = struct{}{}
-		}
-	}
-	return !l.cut
-}
-
-func (l *link) remove(conns ...net.Conn) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, c := range conns {
-		_ = c.Close()
-		delete(l.conns, c)
-	}
-}
-
-// set cuts the link, which ends every connection and refuses new ones, or mends it.
-func (l *link) set(cut bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.cut = cut
-	if cut {
-		for c := range l.conns {
-			_ = c.Close()
-		}
-	}
-}
-
 func (l *link) close() error {
 	err := l.listener.Close()
 	l.set(true)
 	l.running.Wait()
-	if errors.Is(err, net.ErrClosed) {
-		return nil
-	}
 	return err
 }

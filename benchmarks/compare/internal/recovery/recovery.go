@@ -62,7 +62,7 @@ const (
 // Run makes one trial.
 func Run(ctx context.Context, o Options) (r Result, err error) {
 	t, err := open(ctx, o)
-	defer func() { err = errors.Join(err, t.close()) }()
+	defer func() { err = errors.Join(err, t.closers.Close()) }()
 	if err != nil {
 		return r, err
 	}
@@ -80,24 +80,23 @@ type trial struct {
 	publisher *publisher
 	followers *followers
 	following *manager.Manager
-	observed  *observed
+	watched   *watched
 	cut       func(ctx context.Context, cut bool) error
-	closers   []func() error
+	closers   worker.Closers
 }
 
 // open starts the nodes. The trial is to be closed even if there is an error.
 func open(ctx context.Context, o Options) (t *trial, err error) {
 	t = &trial{Options: o}
-	from, to, err := t.brokers(ctx)
+	from, err := t.brokers(ctx)
 	if err != nil {
 		return t, err
 	}
-	t.observed = &observed{HistoryBroker: to}
 	publishing, err := t.manager(from)
 	if err != nil {
 		return t, err
 	}
-	if t.following, err = t.manager(t.observed); err != nil {
+	if t.following, err = t.manager(t.watched); err != nil {
 		return t, err
 	}
 	t.publisher = &publisher{publishing, o.Bytes, make([]atomic.Uint64, o.Uploads)}
@@ -107,21 +106,21 @@ func open(ctx context.Context, o Options) (t *trial, err error) {
 	return t, errors.Join(publishing.WaitReady(ctx), t.following.WaitReady(ctx))
 }
 
-// brokers returns the brokers of both nodes and sets cut.
-func (t *trial) brokers(ctx context.Context) (from, to broker.HistoryBroker, err error) {
+// brokers returns the broker of the publishing node, and sets that of the other one and cut.
+func (t *trial) brokers(ctx context.Context) (from broker.HistoryBroker, err error) {
 	if t.Broker == Simulated {
 		hub := broker.NewMemory(broker.MemoryOptions{})
-		m := &modelled{HistoryBroker: hub.Node(), model: t.Model}
-		t.cut = m.set
-		return hub.Node(), m, nil
+		t.watched = &watched{HistoryBroker: hub.Node(), model: &t.Model}
+		t.cut = t.watched.set
+		return hub.Node(), nil
 	}
 	at, err := url.Parse(t.URL)
 	if err != nil {
-		return nil, nil, fmt.Errorf("recovery: %w", err)
+		return nil, fmt.Errorf("recovery: %w", err)
 	}
 	l, err := newLink(ctx, at.Host)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	t.closers = append(t.closers, l.close)
 	t.cut = func(_ context.Context, cut bool) error {
@@ -130,10 +129,11 @@ func (t *trial) brokers(ctx context.Context) (from, to broker.HistoryBroker, err
 	}
 	at.Host = l.listener.Addr().String()
 	if from, err = nodes.Connect(t.Broker, t.URL); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	to, err = nodes.Connect(t.Broker, at.String())
-	return from, to, err
+	to, err := nodes.Connect(t.Broker, at.String())
+	t.watched = &watched{HistoryBroker: to}
+	return from, err
 }
 
 func (t *trial) manager(b broker.Broker) (*manager.Manager, error) {
@@ -146,13 +146,6 @@ func (t *trial) manager(b broker.Broker) (*manager.Manager, error) {
 		})
 	}
 	return m, err
-}
-
-func (t *trial) close() (err error) {
-	for _, end := range slices.Backward(t.closers) {
-		err = errors.Join(err, end())
-	}
-	return err
 }
 
 // fill publishes the stored messages and follows all uploads.
@@ -223,14 +216,14 @@ func (t *trial) interrupt(ctx context.Context, traffic *live, r *Result) error {
 			r.Changed++
 		}
 	}
-	before := t.observed.calls()
-	t.observed.healthy.Store(0)
+	before := t.watched.calls()
+	t.watched.healthy.Store(0)
 	mended := time.Now()
 	mending := make(chan error, 1)
 	go func() { mending <- t.cut(ctx, false) }()
 	err := t.awaitReturn(ctx, mended, wanted, r)
 	if err == nil {
-		r.Calls = t.observed.calls().since(before)
+		r.Calls = t.watched.calls().since(before)
 		pause(ctx, settle-time.Since(mended))
 		r.Live, r.Behind = t.followers.live.Percentiles(), t.followers.behind.Percentiles()
 		r.Disorder = t.followers.disorder.Load()
@@ -256,7 +249,7 @@ func (t *trial) awaitReturn(ctx context.Context, mended time.Time, wanted []uint
 		if !pause(ctx, time.Millisecond) {
 			return fmt.Errorf("recovery: not current after %v: %w", t.Patience, t.following.Ready())
 		}
-		if at := t.observed.healthy.Load(); r.Healthy == 0 && at != 0 {
+		if at := t.watched.healthy.Load(); r.Healthy == 0 && at != 0 {
 			r.Healthy = time.Unix(0, at).Sub(mended)
 			t.followers.measureFrom(time.Unix(0, at))
 		}

@@ -17,13 +17,13 @@ import (
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
 )
 
-// shoalSystem is this repository's server and manager, with the options' defaults: the behaviour without
+// Shoal is this repository's server and manager, with the options' defaults: the behaviour without
 // tuning anything. Messages are published in the process, as an application that embeds it does, as values
 // that the manager validates and encodes each time. Its clients speak the base protocol, so that they receive
 // the same bytes as everyone else's; in S6 they speak shoal.v1, whose resume is acknowledged.
-type shoalSystem struct {
-	manager *manager.Manager
-	server  *server.Server
+type Shoal struct {
+	Manager *manager.Manager
+	Server  *server.Server
 }
 
 // shoalPublishing publishes to one upload by its own path, and to several by /v1/messages.
@@ -43,7 +43,7 @@ func shoalPublishing(messages []message.Message) (path string, body []byte) {
 }
 
 // NewShoal returns the system on top of a broker. nil: the node is alone.
-func NewShoal(b broker.Broker) (System, error) {
+func NewShoal(b broker.Broker) (*Shoal, error) {
 	m, err := manager.New(manager.Options{Broker: b})
 	if err != nil {
 		return nil, err
@@ -57,7 +57,7 @@ func NewShoal(b broker.Broker) (System, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &shoalSystem{m, s}, nil
+	return &Shoal{m, s}, nil
 }
 
 // APIKey is the key of the HTTP API.
@@ -98,16 +98,18 @@ func pongShoal(payload []byte) []byte {
 	return nil
 }
 
-func (s *shoalSystem) Handler() http.Handler { return s.server.Handler() }
+// Handler is the server's.
+func (s *Shoal) Handler() http.Handler { return s.Server.Handler() }
 
 // TLSListener implements Secured with the listener that "shoal serve" uses.
-func (s *shoalSystem) TLSListener(ln net.Listener, config *tls.Config) net.Listener {
+func (s *Shoal) TLSListener(ln net.Listener, config *tls.Config) net.Listener {
 	return server.TLSListener(ln, config)
 }
 
-func (s *shoalSystem) Publish(messages []message.Message) error {
+// Publish publishes values.
+func (s *Shoal) Publish(messages []message.Message) error {
 	return Each(messages, func(m message.Message) error {
-		_, err := s.manager.Publish(context.Background(), m.Channel, Progress(m))
+		_, err := s.Manager.Publish(context.Background(), m.Channel, Progress(m))
 		return err
 	})
 }
@@ -123,15 +125,17 @@ func Progress(m message.Message) manager.UploadProgress {
 	}
 }
 
-func (s *shoalSystem) Subscriptions() int { return s.manager.Stats().Subscriptions }
+// Subscriptions counts those of all connections.
+func (s *Shoal) Subscriptions() int { return s.Manager.Stats().Subscriptions }
 
-func (s *shoalSystem) Close() error {
+// Close ends the server before its manager.
+func (s *Shoal) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
 	defer cancel()
-	if err := s.server.Close(ctx); err != nil {
+	if err := s.Server.Close(ctx); err != nil {
 		return err
 	}
-	return s.manager.Close(ctx)
+	return s.Manager.Close(ctx)
 }
 
 // closeTime bounds the end of a system whose clients are gone.
