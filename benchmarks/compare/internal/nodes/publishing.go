@@ -2,13 +2,11 @@ package nodes
 
 import (
 	"context"
-	"math"
-	"runtime"
+	"errors"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"github.com/shoal-go/shoal/manager"
 
@@ -94,11 +92,20 @@ func (n *node) Publish(q Load, a *Published) (err error) {
 // schedule publishes at a fixed rate. The publishers receive planned times in turn, so that one that takes long does not
 // delay the next.
 func (n *node) schedule(q Load, a *Published) (err error) {
-	const lead = 10 * time.Millisecond // so that the first is on time
-	start := time.Now().Add(lead)
 	plan := make(chan time.Time, max(int(q.Rate*q.For.Seconds()), 1))
-	late := make(chan time.Duration, 1)
-	go func() { late <- tick(plan, start, q.Rate) }()
+	var start time.Time
+	var late time.Duration // valid once paced is done
+	paced := make(chan error, 1)
+	go func() {
+		defer close(plan)
+		var err error
+		start, err = worker.Pace(q.Rate, cap(plan), func(_ int, planned time.Time) error {
+			late = max(late, time.Since(planned))
+			plan <- planned
+			return nil
+		})
+		paced <- err
+	}()
 	a.Messages, err = each(n.publishers(q), func(one *publisher) (count uint64, err error) {
 		for planned := range plan {
 			if err == nil {
@@ -108,26 +115,9 @@ func (n *node) schedule(q Load, a *Published) (err error) {
 		}
 		return count, err
 	})
-	a.Began, a.Late = start.UnixNano(), int64(<-late)
+	err = errors.Join(err, <-paced)
+	a.Began, a.Late = start.UnixNano(), int64(late)
 	return err
-}
-
-// tick fills a plan with times, each when it has come, and closes it. It returns by how much it was late at most. It
-// sleeps by itself: the runtime's timers are too coarse for less than a millisecond.
-func tick(plan chan<- time.Time, start time.Time, rate float64) (late time.Duration) {
-	defer close(plan)
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	for i := range cap(plan) {
-		planned := start.Add(time.Duration(math.Round(float64(i) / rate * float64(time.Second))))
-		for left := time.Until(planned); left > 0; left = time.Until(planned) {
-			pause := unix.NsecToTimespec(int64(left))
-			_ = unix.Nanosleep(&pause, nil) // a signal ends it early
-		}
-		late = max(late, time.Since(planned))
-		plan <- planned
-	}
-	return late
 }
 
 // each runs something for all publishers at once, and returns the sum.

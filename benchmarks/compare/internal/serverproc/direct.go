@@ -2,16 +2,12 @@ package serverproc
 
 import (
 	"context"
-	"encoding/binary"
-	"errors"
 	"fmt"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/websocket"
-	"golang.org/x/sys/unix"
 
 	"github.com/shoal-go/shoal/internal/load"
 
@@ -66,49 +62,16 @@ func (s *server) Direct(q Load, a *DirectTimes) (err error) {
 
 // publishDirect publishes each message at its planned time and returns the largest delay of a call.
 func (s *server) publishDirect(q Load, r *receivers) (late int64, err error) {
-	period := time.Duration(float64(time.Second) / q.Rate)
-	ticks, start, err := newTicker(period)
-	if err != nil {
-		return 0, err
-	}
-	defer ticks.Close()
-	var expired [8]byte // how often the timer has expired since it was read
-	for i := 0; i < len(r.calls); {
-		if _, err := ticks.Read(expired[:]); err != nil {
-			return 0, fmt.Errorf("serverproc: the timer: %w", err)
+	_, err = worker.Pace(q.Rate, len(r.calls), func(i int, planned time.Time) error {
+		m := message.Message{Channel: message.Channel(0), Sent: planned.UnixNano(), Number: uint64(i), Size: q.Bytes}
+		now := time.Now()
+		r.calls[i].Store(now.UnixNano())
+		if i >= directWarm {
+			late = max(late, int64(now.Sub(planned)))
 		}
-		for n := binary.NativeEndian.Uint64(expired[:]); n > 0 && i < len(r.calls); n-- {
-			planned := start.Add(time.Duration(i) * period)
-			m := message.Message{Channel: message.Channel(0), Sent: planned.UnixNano(), Number: uint64(i), Size: q.Bytes}
-			now := time.Now()
-			r.calls[i].Store(now.UnixNano())
-			if err := s.system.Publish([]message.Message{m}); err != nil {
-				return 0, err
-			}
-			if i >= directWarm {
-				late = max(late, int64(now.Sub(planned)))
-			}
-			i++
-		}
-	}
-	return late, nil
-}
-
-// newTicker returns a timer that expires at exact times, and the time of its first expiry. It wakes its goroutine through
-// the runtime's poller, as a request does that makes a server publish: the runtime's timers are a millisecond coarse, and a
-// thread that sleeps by itself hands its processor back late.
-func newTicker(period time.Duration) (*os.File, time.Time, error) {
-	const lead = 10 * time.Millisecond
-	fd, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC)
-	if err != nil {
-		return nil, time.Time{}, fmt.Errorf("serverproc: no timer: %w", err)
-	}
-	file, start := os.NewFile(uintptr(fd), "timer"), time.Now().Add(lead)
-	spec := &unix.ItimerSpec{Interval: unix.NsecToTimespec(int64(period)), Value: unix.NsecToTimespec(int64(lead))}
-	if err := unix.TimerfdSettime(fd, 0, spec, nil); err != nil {
-		return nil, time.Time{}, errors.Join(fmt.Errorf("serverproc: no timer: %w", err), file.Close())
-	}
-	return file, start, nil
+		return s.system.Publish([]message.Message{m})
+	})
+	return late, err
 }
 
 // receivers are WebSocket clients in this process, each with a goroutine.

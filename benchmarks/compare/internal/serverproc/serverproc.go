@@ -170,7 +170,12 @@ func (s *server) Subscriptions(_ worker.None, n *int) error {
 func (s *server) Publish(q Load, a *Published) error {
 	_ = s.Usage(false, &a.Before)
 	if q.Rate > 0 {
-		return s.schedule(q, a)
+		start, err := worker.Pace(q.Rate, q.Messages, func(i int, planned time.Time) error {
+			a.Late = max(a.Late, int64(time.Since(planned)))
+			return s.system.Publish([]message.Message{s.next(q, i, planned)})
+		})
+		a.Began = start.UnixNano()
+		return err
 	}
 	messages := make([]message.Message, q.Messages)
 	began := time.Now()
@@ -179,21 +184,6 @@ func (s *server) Publish(q Load, a *Published) error {
 		messages[i] = s.next(q, i, began)
 	}
 	return s.system.Publish(messages)
-}
-
-func (s *server) schedule(q Load, a *Published) error {
-	const lead = 10 * time.Millisecond // so that the first is on time
-	start := time.Now().Add(lead)
-	a.Began = start.UnixNano()
-	for i := range q.Messages {
-		planned := start.Add(time.Duration(float64(i) / q.Rate * float64(time.Second)))
-		time.Sleep(time.Until(planned))
-		a.Late = max(a.Late, int64(time.Since(planned)))
-		if err := s.system.Publish([]message.Message{s.next(q, i, planned)}); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // next makes message i of a load.
