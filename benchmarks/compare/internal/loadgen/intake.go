@@ -16,6 +16,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
 )
@@ -23,13 +24,12 @@ import (
 // publish sends messages and blocks until they have been accepted. It is called from one goroutine.
 type publish func(ctx context.Context, messages []message.Message) error
 
-// Intake describes publishers: each sends one request of Messages after the other while For lasts, over all Channels if
-// Spread is set, otherwise to one of its own.
+// Intake describes publishers: each sends one request of Messages after the other while For lasts, to a channel of its own or,
+// where that is the work, over all.
 type Intake struct {
-	System, Addr                          string // the address may be the URL of a broker
-	Publishers, Channels, Messages, Bytes int
-	Spread                                bool
-	For                                   time.Duration
+	results.Params
+	System, Addr string // the address may be the URL of a broker
+	For          time.Duration
 }
 
 // TakenIn tells how many messages were published in which time, the times of the requests, and how many messages the
@@ -108,7 +108,7 @@ func (p *publisher) run(ctx context.Context, end time.Time) error {
 				Channel: message.Channel(next % p.q.Channels), Sent: now.UnixNano(), Size: p.q.Bytes,
 				Number: p.published + uint64(i), // not negative
 			}
-			if p.q.Spread {
+			if p.q.Work == results.ManyPost {
 				next += p.q.Publishers
 			}
 		}

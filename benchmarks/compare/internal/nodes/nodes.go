@@ -15,6 +15,7 @@ import (
 	"github.com/shoal-go/shoal/broker/redisbroker"
 	"github.com/shoal-go/shoal/manager"
 
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
 )
 
@@ -45,9 +46,8 @@ type Options struct {
 
 // Load describes messages: Publishers publish while For lasts, each one after the other, or Rate a second in turn.
 type Load struct {
-	Uploads, Bytes, Publishers int
-	For                        time.Duration
-	Rate                       float64
+	results.Params
+	For time.Duration
 }
 
 // Published tells when publishing began, in nanoseconds of Unix time, how many messages were published, and by how much the

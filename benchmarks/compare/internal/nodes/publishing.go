@@ -51,10 +51,10 @@ type publisher struct {
 func (n *node) publishers(q Load) []*publisher {
 	all := make([]*publisher, q.Publishers)
 	for i := range all {
-		if len(n.counts[i]) < q.Uploads {
-			n.counts[i] = append(n.counts[i], make([]uint64, q.Uploads-len(n.counts[i]))...)
+		if len(n.counts[i]) < q.Channels {
+			n.counts[i] = append(n.counts[i], make([]uint64, q.Channels-len(n.counts[i]))...)
 		}
-		all[i] = &publisher{n.from, i, i * q.Uploads / q.Publishers, n.counts[i][:q.Uploads], q.Bytes}
+		all[i] = &publisher{n.from, i, i * q.Channels / q.Publishers, n.counts[i][:q.Channels], q.Bytes}
 	}
 	return all
 }

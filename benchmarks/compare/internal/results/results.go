@@ -21,6 +21,9 @@ const Schema = 1
 // Metric names a figure. Its unit is the end of its name.
 type Metric string
 
+// Figures are the results of a measurement.
+type Figures map[Metric]float64
+
 // The figures.
 const (
 	Throughput    Metric = "messages_per_second"       // delivered, over all receivers
@@ -149,16 +152,16 @@ func (p Params) Compare(q Params) int {
 type Record struct {
 	Schema int `json:"schema"`
 	// Run is the same for all that was measured in one go, interleaved.
-	Run        string             `json:"run"`
-	Time       time.Time          `json:"time"`
-	Scenario   string             `json:"scenario"`
-	System     string             `json:"system"`
-	Kind       string             `json:"kind"`
-	Repeat     int                `json:"repeat"` // from 1
-	Params     Params             `json:"params"`
-	Metrics    map[Metric]float64 `json:"metrics,omitempty"`
-	Error      string             `json:"error,omitempty"`
-	Provenance Provenance         `json:"provenance"`
+	Run        string     `json:"run"`
+	Time       time.Time  `json:"time"`
+	Scenario   string     `json:"scenario"`
+	System     string     `json:"system"`
+	Kind       string     `json:"kind"`
+	Repeat     int        `json:"repeat"` // from 1
+	Params     Params     `json:"params"`
+	Metrics    Figures    `json:"metrics,omitempty"`
+	Error      string     `json:"error,omitempty"`
+	Provenance Provenance `json:"provenance"`
 }
 
 // File writes records. It is used from one goroutine.

@@ -23,15 +23,15 @@ type measurement struct {
 	ctx   context.Context // the life of the measurement
 	trial trial
 	// figures are the results.
-	figures map[results.Metric]float64
+	figures results.Figures
 	err     error
 	// closers end the processes.
 	closers worker.Closers
 }
 
 // measure makes one measurement.
-func measure(ctx context.Context, c Config, t trial) (map[results.Metric]float64, error) {
-	m := &measurement{Config: c, ctx: ctx, trial: t, figures: map[results.Metric]float64{}}
+func measure(ctx context.Context, c Config, t trial) (results.Figures, error) {
+	m := &measurement{Config: c, ctx: ctx, trial: t, figures: results.Figures{}}
 	t.measure(m)
 	if ended := m.closers.Close(); m.err == nil && ended != nil {
 		m.err = fmt.Errorf("runner: it was measured, but did not end well: %w", ended)

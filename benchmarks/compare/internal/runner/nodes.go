@@ -56,7 +56,8 @@ func (m *measurement) pair() *nodePair {
 func (m *measurement) nodes() {
 	n := m.pair()
 	p := m.trial.params
-	q := nodes.Load{Uploads: p.Channels, Bytes: p.Bytes, Publishers: p.Publishers, For: max(m.Measure/4, time.Millisecond)}
+	q := nodes.Load{Params: p, For: max(m.Measure/4, time.Millisecond)}
+	q.Rate = 0
 	n.publish(q) // warms up
 	m.do(n.to, "Reset", worker.None{})
 	m.profile(n.from, "-publisher")
@@ -130,15 +131,13 @@ func (m *measurement) yardstick() {
 		m.check(node.Close())
 	}
 	p, name := m.trial.params, m.trial.entry.Name
-	load := yardsticks.Load{
-		Messages: max(int(guess(name)*m.Measure.Seconds()), p.Publishers), Bytes: p.Bytes, Channels: p.Channels, InFlight: p.Publishers,
-	}
+	p.Messages = max(int(guess(name)*m.Measure.Seconds()), p.Publishers)
 	before := m.usage(n.server).CPU
 	ctx, cancel := context.WithTimeout(m.ctx, m.Patience)
 	defer cancel()
-	outcome, err := run(ctx, name, load)
+	outcome, err := run(ctx, name, p)
 	m.check(err)
-	count := float64(load.Messages)
+	count := float64(p.Messages)
 	m.figures[results.Throughput] = outcome.PerSecond
 	m.figures[results.Delivered], m.figures[results.Expected] = count, count
 	m.figures[results.PublisherCPU] = float64(outcome.CPU) / count
@@ -149,7 +148,7 @@ func (m *measurement) yardstick() {
 }
 
 // client returns a function that runs the clients of the trial's broker.
-func (n *nodePair) client() func(context.Context, string, yardsticks.Load) (yardsticks.Result, error) {
+func (n *nodePair) client() func(context.Context, string, results.Params) (yardsticks.Result, error) {
 	if n.err != nil {
 		return nil
 	}

@@ -84,7 +84,7 @@ func variant(p results.Params) string {
 }
 
 // figures writes the figures that matter at once.
-func figures(m map[results.Metric]float64) string {
+func figures(m results.Figures) string {
 	var parts []string
 	for _, f := range []struct {
 		metric results.Metric

@@ -199,7 +199,7 @@ func TestConfig_IsValidated(t *testing.T) {
 }
 
 func TestThroughput_AddsUpRounds(t *testing.T) {
-	m := &measurement{trial: trial{scenario: Single, params: results.Params{Connections: 10, Channels: 1}}, figures: map[results.Metric]float64{}}
+	m := &measurement{trial: trial{scenario: Single, params: results.Params{Connections: 10, Channels: 1}}, figures: results.Figures{}}
 	var rounds []round
 	for i, took := range []time.Duration{1, 2, 9} { // milliseconds
 		began := int64(i) * int64(time.Second)
@@ -242,7 +242,7 @@ func TestRound_OfSeveralServers(t *testing.T) {
 
 // Each message is for the clients of its channel that read.
 func TestSession_Expects(t *testing.T) {
-	for q, want := range map[serverproc.Load]uint64{
+	for q, want := range map[results.Params]uint64{
 		{Channels: 1, Messages: 3}: 3 * 95, {Channels: 95, Messages: 950}: 950, {Channels: 5, Messages: 40}: 40 * 19,
 	} {
 		if got := (&session{connections: 100, stalled: 5}).expects(q); got != want {

@@ -3,6 +3,7 @@ package runner
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"strings"
 	"time"
@@ -93,9 +94,7 @@ func closeCode(explanation string) float64 {
 func (m *measurement) direct() {
 	s := m.serve(nil, 1)
 	m.profile(s.server, "")
-	q := m.atRate(m.Measure)
-	q.Clients = s.connections
-	a := call[serverproc.DirectTimes](m, s.server, m.Measure, "Direct", q)
+	a := call[serverproc.DirectTimes](m, s.server, m.Measure, "Direct", m.atRate(m.Measure))
 	m.latencies(a.Planned, results.P50, results.P99, results.P999)
 	m.latencies(a.Called, results.CallP50, results.CallP99, results.CallP999)
 	m.figures[results.Late] = milliseconds(a.Late)
@@ -115,10 +114,7 @@ func (m *measurement) intake() {
 	if p.Connections > 0 {
 		s.connect()
 	}
-	q := loadgen.Intake{
-		System: m.trial.entry.Name, Addr: cmp.Or(url, s.addr), Publishers: p.Publishers, Channels: p.Channels,
-		Messages: p.Messages, Bytes: p.Bytes, Spread: p.Work == results.ManyPost, For: m.Measure / 4,
-	}
+	q := loadgen.Intake{Params: p, System: m.trial.entry.Name, Addr: cmp.Or(url, s.addr), For: m.Measure / 4}
 	warm := call[loadgen.TakenIn](m, s.clients, q.For, "Intake", q)
 	m.profile(s.server, "")
 	before := m.usage(s.server)
@@ -137,40 +133,6 @@ func (m *measurement) intake() {
 
 // withoutSockets measures work of a manager with connections that only count.
 func (m *measurement) withoutSockets() {
-	p := m.trial.params
 	s := m.start("sinks", nil)
-	cost := func(method string, arguments any) sinks.Cost {
-		return call[sinks.Cost](m, s, m.Measure, method, arguments)
-	}
-	connected := cost("Connect", sinks.Population{
-		Connections: p.Connections, Uploads: p.Channels, Bytes: p.Bytes, Shuffled: p.Work == results.Shuffled,
-	})
-	subscribed := cost("Subscribe", worker.None{})
-	work := sinks.Work{For: m.Measure}
-	perSecond := func(c sinks.Cost) float64 { return float64(c.Operations) / c.Took.Seconds() }
-	each := func(c sinks.Cost) float64 { return float64(c.Took) / float64(c.Operations) }
-	switch p.Work {
-	case results.Publish, results.Churn:
-		method := map[string]string{results.Publish: "Publish", results.Churn: "Churn"}[p.Work]
-		m.figures[results.Operations] = perSecond(cost(method, work))
-	case results.Broadcast, results.Shuffled:
-		broadcast := cost("Broadcast", work)
-		m.figures[results.Operations], m.figures[results.PerReceiver] = perSecond(broadcast), each(broadcast)
-	default:
-		n := float64(p.Connections)
-		m.figures[results.ConnectTime], m.figures[results.SubscribeTime] = each(connected), each(subscribed)
-		m.figures[results.RegistryConnection] = float64(connected.Grown) / n
-		m.figures[results.RegistrySubscription] = float64(subscribed.Grown) / n
-		filled := cost("Fill", worker.None{})
-		m.figures[results.HeldMessage] = float64(filled.Grown) / float64(p.Channels)
-		m.figures[results.Heap] = float64(filled.Heap)
-		m.figures[results.ResidentTotal] = float64(m.usage(s).Resident)
-		if p.Work == results.OneUpload {
-			return // one publish takes as long as the upload has receivers, which another sweep measures
-		}
-		m.figures[results.Operations] = perSecond(cost("Publish", work))
-		work.Collect = true
-		collected := cost("Publish", work)
-		m.figures[results.Collected], m.figures[results.Pause] = milliseconds(int64(collected.Collected)), milliseconds(int64(collected.Pause))
-	}
+	maps.Copy(m.figures, call[results.Figures](m, s, 3*m.Measure, "Measure", sinks.Work{Params: m.trial.params, For: m.Measure}))
 }

@@ -107,7 +107,7 @@ func (r round) missing() error {
 
 // publish has messages published, and the clients wait from before the first one on, so that the time of the last one is
 // exact.
-func (s *session) publish(q serverproc.Load, wait loadgen.Wait) (r round, err error) {
+func (s *session) publish(q results.Params, wait loadgen.Wait) (r round, err error) {
 	ctx, cancel := context.WithTimeout(s.ctx, wait.WarmUp+wait.Timeout+s.Patience)
 	defer cancel()
 	waited := make(chan error, 1)
@@ -126,13 +126,13 @@ func (s *session) publish(q serverproc.Load, wait loadgen.Wait) (r round, err er
 }
 
 // expects is how many messages all clients that read receive of a load.
-func (s *session) expects(q serverproc.Load) uint64 {
+func (s *session) expects(q results.Params) uint64 {
 	return uint64(q.Messages * (s.connections - s.stalled) / q.Channels) //nolint:gosec // not negative
 }
 
 // round publishes and waits until all clients that read have received the messages: as long as the patience lasts after
 // they have been published.
-func (s *session) round(q serverproc.Load) (r round, err error) {
+func (s *session) round(q results.Params) (r round, err error) {
 	before, expected := s.awaited, s.expects(q)
 	s.awaited += expected
 	timeout := s.Patience
@@ -144,18 +144,12 @@ func (s *session) round(q serverproc.Load) (r round, err error) {
 	return r, err
 }
 
-// load is the load of the trial.
-func (m *measurement) load() serverproc.Load {
-	p := m.trial.params
-	return serverproc.Load{Channels: p.Channels, Messages: p.Messages, Bytes: p.Bytes, Rate: p.Rate}
-}
-
 // leastMessages is how many messages a run at a fixed rate has at least.
 const leastMessages = 20
 
 // atRate is the load of the trial for a time.
-func (m *measurement) atRate(d time.Duration) serverproc.Load {
-	q := m.load()
+func (m *measurement) atRate(d time.Duration) results.Params {
+	q := m.trial.params
 	q.Messages = max(int(q.Rate*d.Seconds()), leastMessages)
 	return q
 }
@@ -164,7 +158,7 @@ func (m *measurement) atRate(d time.Duration) serverproc.Load {
 type group []*session
 
 // round has every server publish to its clients at once. It lasts from the first begin to the last end.
-func (g group) round(q serverproc.Load) round {
+func (g group) round(q results.Params) round {
 	rounds, failures := make([]round, len(g)), make([]error, len(g))
 	if g[0].err == nil {
 		var publishing sync.WaitGroup
@@ -209,7 +203,7 @@ func (m *measurement) throughput() {
 	for _, s := range g {
 		s.connect()
 	}
-	q := m.load()
+	q := m.trial.params
 	m.check(g.round(q).missing())
 	m.profile(g[0].server, "")
 	var clients int64
@@ -277,7 +271,7 @@ func (m *measurement) latency() {
 	s.connect()
 	g := group{s}
 	for range fillMessages { // each when the clients that read have received the one before
-		m.check(g.round(serverproc.Load{Channels: 1, Messages: 1, Bytes: fillBytes}).missing())
+		m.check(g.round(results.Params{Channels: 1, Messages: 1, Bytes: fillBytes}).missing())
 	}
 	m.do(s.clients, "Reset", worker.None{})
 	m.profile(s.server, "")

@@ -12,6 +12,7 @@ import (
 	"github.com/shoal-go/shoal/internal/load"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
 )
@@ -32,25 +33,25 @@ type DirectTimes struct {
 }
 
 // Direct measures the shortest way: clients of this process, each with a goroutine that reads, and one goroutine that
-// publishes at a fixed rate.
-func (s *server) Direct(q Load, a *DirectTimes) (err error) {
+// publishes at a fixed rate to the only channel.
+func (s *server) Direct(q results.Params, a *DirectTimes) (err error) {
 	r := &receivers{calls: make([]atomic.Int64, directWarm+q.Messages), planned: worker.NewTimes(), called: worker.NewTimes()}
 	defer r.close()
 	dialect := s.entry.Dialect(systems.Audience{Channels: 1})
-	for i := range q.Clients {
+	for i := range q.Connections {
 		if err := r.connect(s.addr, dialect, i); err != nil {
 			return fmt.Errorf("serverproc: client %d: %w", i, err)
 		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), directPatience)
 	defer cancel()
-	if err := worker.Poll(ctx, func() bool { return s.system.Subscriptions() == q.Clients }); err != nil {
-		return fmt.Errorf("%d of %d clients subscribed: %w", s.system.Subscriptions(), q.Clients, err)
+	if err := worker.Poll(ctx, func() bool { return s.system.Subscriptions() == q.Connections }); err != nil {
+		return fmt.Errorf("%d of %d clients subscribed: %w", s.system.Subscriptions(), q.Connections, err)
 	}
 	if a.Late, err = s.publishDirect(q, r); err != nil {
 		return err
 	}
-	a.Received = uint64(len(r.calls) * q.Clients) //nolint:gosec // not negative
+	a.Received = uint64(len(r.calls) * q.Connections) //nolint:gosec // not negative
 	ctx, cancel = context.WithTimeout(context.Background(), directPatience)
 	defer cancel()
 	if err := worker.Poll(ctx, func() bool { return r.received.Load() == a.Received }); err != nil {
@@ -61,7 +62,7 @@ func (s *server) Direct(q Load, a *DirectTimes) (err error) {
 }
 
 // publishDirect publishes each message at its planned time and returns the largest delay of a call.
-func (s *server) publishDirect(q Load, r *receivers) (late int64, err error) {
+func (s *server) publishDirect(q results.Params, r *receivers) (late int64, err error) {
 	_, err = worker.Pace(q.Rate, len(r.calls), func(i int, planned time.Time) error {
 		m := message.Message{Channel: message.Channel(0), Sent: planned.UnixNano(), Number: uint64(i), Size: q.Bytes}
 		now := time.Now()

@@ -16,16 +16,10 @@ import (
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/nodes"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
 )
-
-// Load describes messages to be published, round-robin over Channels: all at once, or Rate a second, each at its planned
-// time, however late the ones before are. For Direct, Clients of this process follow the only channel.
-type Load struct {
-	Channels, Messages, Bytes, Clients int
-	Rate                               float64
-}
 
 // Published tells when publishing began, in nanoseconds of Unix time, by how much the latest message was late, and the
 // usage of the machine before.
@@ -166,8 +160,9 @@ func (s *server) Subscriptions(_ worker.None, n *int) error {
 	return nil
 }
 
-// Publish publishes messages.
-func (s *server) Publish(q Load, a *Published) error {
+// Publish publishes messages round-robin over Channels: all at once, or Rate a second, each at its planned time, however late
+// the ones before are.
+func (s *server) Publish(q results.Params, a *Published) error {
 	_ = s.Usage(false, &a.Before)
 	if q.Rate > 0 {
 		start, err := worker.Pace(q.Rate, q.Messages, func(i int, planned time.Time) error {
@@ -187,7 +182,7 @@ func (s *server) Publish(q Load, a *Published) error {
 }
 
 // next makes message i of a load.
-func (s *server) next(q Load, i int, sent time.Time) message.Message {
+func (s *server) next(q results.Params, i int, sent time.Time) message.Message {
 	s.number++
 	return message.Message{Channel: message.Channel(i % q.Channels), Sent: sent.UnixNano(), Number: s.number, Size: q.Bytes}
 }

@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
 )
 
@@ -31,9 +32,9 @@ func TestServer_Publishes(t *testing.T) {
 	var published, scheduled Published
 	var direct DirectTimes
 	for i, err := range []error{
-		s.Publish(Load{Channels: 1, Messages: 3, Bytes: 256}, &published),
-		s.Publish(Load{Channels: 1, Messages: 3, Bytes: 256, Rate: 1000}, &scheduled),
-		s.Direct(Load{Channels: 1, Messages: 5, Bytes: 256, Clients: 2, Rate: 10_000}, &direct),
+		s.Publish(results.Params{Channels: 1, Messages: 3, Bytes: 256}, &published),
+		s.Publish(results.Params{Channels: 1, Messages: 3, Bytes: 256, Rate: 1000}, &scheduled),
+		s.Direct(results.Params{Channels: 1, Messages: 5, Bytes: 256, Connections: 2, Rate: 10_000}, &direct),
 		end(), system.Close(),
 	} {
 		if err != nil {

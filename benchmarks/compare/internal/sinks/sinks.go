@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
 	"runtime"
 	"strconv"
 	"sync"
@@ -19,6 +20,7 @@ import (
 	"github.com/shoal-go/shoal/shard"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
 )
@@ -26,33 +28,31 @@ import (
 // MaxUploads is how many there can be: their names have to be short.
 const MaxUploads = 1_000_000
 
-// Population describes the connections: each follows the upload of its own number modulo Uploads, subscribed in no order if
-// Shuffled. Bytes is the size of a message.
-type Population struct {
-	Connections, Uploads, Bytes int
-	Shuffled                    bool
-}
-
-// Cost is the number of operations, their time, and by how many bytes the heap has grown, to Heap.
-type Cost struct {
-	Operations  uint64
-	Took        time.Duration
-	Grown, Heap int64
-	// Collected is the time of a garbage collection during the work, and Pause the longest time for which all goroutines
-	// were stopped.
-	Collected, Pause time.Duration
-}
-
-// Work is repeated while For lasts, with one garbage collection during it if Collect is set.
+// Work is a measurement: Connections, each of which follows the upload of its own number modulo Channels, and operations that
+// are repeated while For lasts.
 type Work struct {
-	For     time.Duration
-	Collect bool
+	results.Params
+	For time.Duration
 }
+
+// cost is the number of operations, their time, and by how many bytes the heap has grown, to heap.
+type cost struct {
+	operations  uint64
+	took        time.Duration
+	grown, heap int64
+	// collected is the time of a garbage collection during the work, and pause the longest time for which all goroutines
+	// were stopped.
+	collected, pause time.Duration
+}
+
+func (c cost) perSecond() float64 { return float64(c.operations) / c.took.Seconds() }
+
+func (c cost) each() float64 { return float64(c.took) / float64(c.operations) }
 
 // service is the service of the process.
 type service struct {
 	worker.Process
-	Population
+	Work
 	manager *manager.Manager
 	conns   []*sink
 }
@@ -84,29 +84,64 @@ func (s *sink) Close(manager.CloseReason) {}
 
 func userID(i int) string { return "user-" + strconv.Itoa(i) }
 
-// Connect connects the users, with a connection each.
-func (s *service) Connect(p Population, c *Cost) error {
-	s.Population, s.conns = p, make([]*sink, p.Connections)
+// Measure connects the users, subscribes them and measures the work.
+func (s *service) Measure(w Work, a *results.Figures) (failed error) {
+	run := func(c cost, err error) cost {
+		failed = errors.Join(failed, err)
+		return c
+	}
+	s.Work = w
+	connected, subscribed := run(s.connect()), run(s.subscribe())
+	switch s.Params.Work {
+	case results.Publish:
+		*a = results.Figures{results.Operations: run(s.publishing(false)).perSecond()}
+	case results.Churn:
+		*a = results.Figures{results.Operations: run(s.churning()).perSecond()}
+	case results.Broadcast, results.Shuffled:
+		c := run(s.broadcasting())
+		*a = results.Figures{results.Operations: c.perSecond(), results.PerReceiver: c.each()}
+	default:
+		filled := run(costOf(s.Channels, s.publish)) // the first message of each upload
+		n := float64(s.Connections)
+		*a = results.Figures{
+			results.ConnectTime: connected.each(), results.SubscribeTime: subscribed.each(),
+			results.RegistryConnection: float64(connected.grown) / n, results.RegistrySubscription: float64(subscribed.grown) / n,
+			results.HeldMessage: float64(filled.grown) / float64(s.Channels), results.Heap: float64(filled.heap),
+			results.ResidentTotal: float64(worker.UsageOf(os.Getpid()).Resident),
+		}
+		if s.Params.Work == results.OneUpload {
+			break // one publish takes as long as the upload has receivers, which another sweep measures
+		}
+		(*a)[results.Operations] = run(s.publishing(false)).perSecond()
+		c := run(s.publishing(true))
+		(*a)[results.Collected], (*a)[results.Pause] = c.collected.Seconds()*1e3, c.pause.Seconds()*1e3
+	}
+	return failed
+}
+
+// connect connects the users, with a connection each.
+func (s *service) connect() (cost, error) {
+	s.conns = make([]*sink, s.Connections)
 	for i := range s.conns {
 		s.conns[i] = new(sink) // not a part of the measurement
 	}
-	return c.of(len(s.conns), func(i int) error { return s.manager.Connect(userID(i), s.conns[i]) })
+	return costOf(len(s.conns), func(i int) error { return s.manager.Connect(userID(i), s.conns[i]) })
 }
 
-// Subscribe subscribes all connections.
-func (s *service) Subscribe(_ worker.None, c *Cost) error {
+// subscribe subscribes all connections.
+func (s *service) subscribe() (cost, error) {
 	order := s.order()
-	err := c.of(len(order), func(i int) error { return s.follow(order[i], order[i]%s.Uploads) })
+	c, err := costOf(len(order), func(i int) error { return s.follow(order[i], order[i]%s.Channels) })
 	if n := s.manager.Stats().Subscriptions; err == nil && n != s.Connections {
 		err = fmt.Errorf("sinks: %d of %d connections are subscribed", n, s.Connections)
 	}
-	return err
+	return c, err
 }
 
 // order is the order in which the connections subscribe, and so lie in their upload. In a server that has run for a while
 // it has nothing to do with their addresses in memory.
 func (s *service) order() []int {
-	if s.Shuffled {
+	if s.Params.Work == results.Shuffled {
 		return rand.New(rand.NewPCG(1, 2)).Perm(len(s.conns)) // the same each time
 	}
 	order := make([]int, len(s.conns))
@@ -120,9 +155,6 @@ func (s *service) follow(i, upload int) error {
 	return s.manager.SubscribeConn(context.Background(), userID(i), s.conns[i], message.Channel(upload), manager.SubscribeOptions{})
 }
 
-// Fill publishes the first message of each upload.
-func (s *service) Fill(_ worker.None, c *Cost) error { return c.of(s.Uploads, s.publish) }
-
 // publish does all that a message takes, from the application's value on: validation, encoding, history, delivery.
 func (s *service) publish(upload int) error {
 	m := message.Message{Channel: message.Channel(upload), Size: s.Bytes}
@@ -130,16 +162,16 @@ func (s *service) publish(upload int) error {
 	return err
 }
 
-// Broadcast sends an encoded message to the first upload repeatedly. The operations are its receivers. The clock is read
+// broadcasting sends an encoded message to the first upload repeatedly. The operations are its receivers. The clock is read
 // once in a few thousand receivers, so that it does not count.
-func (s *service) Broadcast(w Work, c *Cost) error {
+func (s *service) broadcasting() (c cost, err error) {
 	const often = 8192
 	upload := message.Channel(0)
 	encoded, err := manager.Parse(upload, message.Message{Channel: upload, Size: s.Bytes}.JSON(), time.Now())
 	if err != nil {
-		return err
+		return c, err
 	}
-	receivers := (len(s.conns) + s.Uploads - 1) / s.Uploads
+	receivers := (len(s.conns) + s.Channels - 1) / s.Channels
 	send := func() error {
 		d, err := s.manager.SendToUploadSubscribers(upload, encoded)
 		if err == nil && d.Queued != receivers {
@@ -148,31 +180,31 @@ func (s *service) Broadcast(w Work, c *Cost) error {
 		return err
 	}
 	if err := send(); err != nil { // the caches warm up
-		return err
+		return c, err
 	}
 	began := time.Now()
-	for c.Operations == 0 || time.Since(began) < w.For {
+	for c.operations == 0 || time.Since(began) < s.For {
 		for range 1 + often/receivers {
 			if err := send(); err != nil {
-				return err
+				return c, err
 			}
-			c.Operations += uint64(receivers) //nolint:gosec // not negative
+			c.operations += uint64(receivers) //nolint:gosec // not negative
 		}
 	}
-	c.Took = time.Since(began)
-	return nil
+	c.took = time.Since(began)
+	return c, nil
 }
 
-// Publish publishes to random uploads, from GOMAXPROCS goroutines.
-func (s *service) Publish(w Work, c *Cost) error {
-	return c.repeat(w, func(random *rand.Rand) error { return s.publish(random.IntN(s.Uploads)) })
+// publishing publishes to random uploads, from GOMAXPROCS goroutines, with one garbage collection if collect is set.
+func (s *service) publishing(collect bool) (cost, error) {
+	return repeat(s.For, collect, func(random *rand.Rand) error { return s.publish(random.IntN(s.Channels)) })
 }
 
-// Churn has random users follow another upload and leave it again, from GOMAXPROCS goroutines.
-func (s *service) Churn(w Work, c *Cost) error {
-	return c.repeat(w, func(random *rand.Rand) error {
-		i, upload := random.IntN(len(s.conns)), random.IntN(s.Uploads)
-		if i%s.Uploads == upload { // it stays with its own
+// churning has random users follow another upload and leave it again, from GOMAXPROCS goroutines.
+func (s *service) churning() (cost, error) {
+	return repeat(s.For, false, func(random *rand.Rand) error {
+		i, upload := random.IntN(len(s.conns)), random.IntN(s.Channels)
+		if i%s.Channels == upload { // it stays with its own
 			return nil
 		}
 		if err := s.follow(i, upload); err != nil {
@@ -183,23 +215,23 @@ func (s *service) Churn(w Work, c *Cost) error {
 	})
 }
 
-// of does something for every number below n, once.
-func (c *Cost) of(n int, do func(i int) error) error {
+// costOf returns the cost of doing something for every number below n, once.
+func costOf(n int, do func(i int) error) (c cost, err error) {
 	before := worker.Heap()
 	began := time.Now()
 	for i := range n {
 		if err := do(i); err != nil {
-			return err
+			return c, err
 		}
 	}
-	c.Operations, c.Took = uint64(n), time.Since(began) //nolint:gosec // not negative
-	c.Heap = worker.Heap()
-	c.Grown = c.Heap - before
-	return nil
+	c.operations, c.took = uint64(n), time.Since(began) //nolint:gosec // not negative
+	c.heap = worker.Heap()
+	c.grown = c.heap - before
+	return c, nil
 }
 
-// repeat does something as often as possible, at least once, from as many goroutines as there are processors.
-func (c *Cost) repeat(w Work, do func(*rand.Rand) error) error {
+// repeat does something as often as possible for a time, at least once, from as many goroutines as there are processors.
+func repeat(d time.Duration, collect bool, do func(*rand.Rand) error) (c cost, err error) {
 	const often = 64 // operations between two readings of the clock
 	var done atomic.Uint64
 	failures := make([]error, runtime.GOMAXPROCS(0))
@@ -208,7 +240,7 @@ func (c *Cost) repeat(w Work, do func(*rand.Rand) error) error {
 	for i := range failures {
 		working.Go(func() {
 			random := rand.New(rand.NewPCG(uint64(i), 1)) //nolint:gosec // the same each time; i is not negative
-			for first := true; failures[i] == nil && (first || time.Since(began) < w.For); first = false {
+			for first := true; failures[i] == nil && (first || time.Since(began) < d); first = false {
 				for n := 0; n < often && failures[i] == nil; n++ {
 					failures[i] = do(random)
 				}
@@ -216,24 +248,24 @@ func (c *Cost) repeat(w Work, do func(*rand.Rand) error) error {
 			}
 		})
 	}
-	if w.Collect {
+	if collect {
 		c.collect()
 	}
 	working.Wait()
-	c.Operations, c.Took = done.Load(), time.Since(began)
-	return errors.Join(failures...)
+	c.operations, c.took = done.Load(), time.Since(began)
+	return c, errors.Join(failures...)
 }
 
 // collect collects the garbage.
-func (c *Cost) collect() {
+func (c *cost) collect() {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	before := m.NumGC
 	began := time.Now()
 	runtime.GC()
-	c.Collected = time.Since(began)
+	c.collected = time.Since(began)
 	runtime.ReadMemStats(&m)
 	for n := before + 1; n <= m.NumGC; n++ {
-		c.Pause = max(c.Pause, time.Duration(m.PauseNs[(n+255)%256])) //nolint:gosec // not negative
+		c.pause = max(c.pause, time.Duration(m.PauseNs[(n+255)%256])) //nolint:gosec // not negative
 	}
 }

@@ -11,7 +11,7 @@ import (
 
 	"github.com/shoal-go/shoal/manager"
 
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -23,32 +23,33 @@ func TestService(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = m.Close(t.Context()) }()
-	s := &service{manager: m}
-	work := Work{For: 5 * time.Millisecond, Collect: true}
-	var connected, subscribed, filled, broadcast, published, churned Cost
-	for i, err := range []error{
-		s.Connect(Population{Connections: 3000, Uploads: 3, Bytes: 256, Shuffled: true}, &connected),
-		s.Subscribe(worker.None{}, &subscribed), s.Fill(worker.None{}, &filled),
-		s.Broadcast(work, &broadcast), s.Publish(work, &published), s.Churn(work, &churned),
+	s := &service{manager: m, Work: Work{results.Params{Connections: 3000, Channels: 3, Bytes: 256, Work: results.Shuffled}, 5 * time.Millisecond}}
+	var all []cost
+	for i, operation := range []func() (cost, error){
+		s.connect, s.subscribe, func() (cost, error) { return costOf(3, s.publish) }, s.broadcasting,
+		func() (cost, error) { return s.publishing(true) }, s.churning,
 	} {
+		c, err := operation()
 		if err != nil {
 			t.Errorf("operation %d: %v", i, err)
 		}
+		all = append(all, c)
 	}
-	if connected.Operations != 3000 || subscribed.Operations != 3000 || filled.Operations != 3 || broadcast.Operations%1000 != 0 {
+	connected, subscribed, filled, broadcast, published, churned := all[0], all[1], all[2], all[3], all[4], all[5]
+	if connected.operations != 3000 || subscribed.operations != 3000 || filled.operations != 3 || broadcast.operations%1000 != 0 {
 		t.Errorf("counted are %+v, %+v, %+v, %+v", connected, subscribed, filled, broadcast)
 	}
-	if connected.Grown < 3000*50 || subscribed.Grown < 3000*50 || subscribed.Heap <= connected.Heap {
-		t.Errorf("the heap grew by %d and %d to %d", connected.Grown, subscribed.Grown, subscribed.Heap)
+	if connected.grown < 3000*50 || subscribed.grown < 3000*50 || subscribed.heap <= connected.heap {
+		t.Errorf("the heap grew by %d and %d to %d", connected.grown, subscribed.grown, subscribed.heap)
 	}
-	if published.Operations == 0 || published.Pause <= 0 || published.Pause > published.Collected || churned.Operations == 0 {
+	if published.operations == 0 || published.pause <= 0 || published.pause > published.collected || churned.operations == 0 {
 		t.Errorf("publishing took %+v, churning %+v", published, churned)
 	}
 	if n := m.Stats().Subscriptions; n != 3000 {
 		t.Errorf("in the end there are %d subscriptions", n)
 	}
 	sorted := slices.Sorted(slices.Values(s.order()))
-	s.Shuffled = false
+	s.Params.Work = results.Broadcast
 	if !slices.Equal(sorted, s.order()) {
 		t.Error("the shuffled order lacks connections")
 	}
@@ -56,8 +57,8 @@ func TestService(t *testing.T) {
 
 func TestCost_StopsAtFailures(t *testing.T) {
 	broken := errors.New("broken")
-	c := &Cost{}
-	if c.repeat(Work{For: time.Hour}, func(*rand.Rand) error { return broken }) == nil || c.of(3, func(int) error { return broken }) == nil {
+	_, repeated := repeat(time.Hour, false, func(*rand.Rand) error { return broken })
+	if _, once := costOf(3, func(int) error { return broken }); repeated == nil || once == nil {
 		t.Error("a failure is not reported")
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 )
 
 // Redis says where the server is.
@@ -45,8 +47,8 @@ const connections = 64
 // drawn is the text that redis-benchmark replaces by a number of 12 digits.
 const drawn = "__rand_int__"
 
-// Run runs one of the clients of Redis.
-func (r Redis) Run(ctx context.Context, name string, l Load) (came Result, err error) {
+// Run runs one of the clients of Redis, with a message in flight for each publisher.
+func (r Redis) Run(ctx context.Context, name string, l results.Params) (came Result, err error) {
 	payload := strings.Repeat("x", l.Bytes)
 	command := []string{"PUBLISH", r.Channels[0] + drawn, payload}
 	switch name {
@@ -63,7 +65,7 @@ func (r Redis) Run(ctx context.Context, name string, l Load) (came Result, err e
 	defer drain()
 	arguments := append([]string{
 		"-h", r.Host, "-p", r.Port, "--csv", "-n", strconv.Itoa(l.Messages), "-r", strconv.Itoa(l.Channels),
-		"-c", strconv.Itoa(min(l.InFlight, connections)), "-P", strconv.Itoa(max(l.InFlight/connections, 1)),
+		"-c", strconv.Itoa(min(l.Publishers, connections)), "-P", strconv.Itoa(max(l.Publishers/connections, 1)),
 	}, command...)
 	c, err := start(ctx, "redis-benchmark", arguments...)
 	if err != nil {

@@ -12,14 +12,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
-)
 
-// Load describes the work of a client.
-type Load struct {
-	// Messages is how many are sent, Bytes how long each is, Channels how many they go to, and InFlight how many
-	// may wait for their answer.
-	Messages, Bytes, Channels, InFlight int
-}
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
+)
 
 // Result is the result.
 type Result struct {
@@ -106,12 +101,12 @@ func ModuleOf(broker string) string {
 // settling is how long a subscriber is given before messages come: it does not say when it has subscribed.
 const settling = 300 * time.Millisecond
 
-// Run runs one of the clients of NATS.
-func (n NATS) Run(ctx context.Context, name string, l Load) (came Result, err error) {
+// Run runs one of the clients of NATS, with a message in flight for each publisher.
+func (n NATS) Run(ctx context.Context, name string, l results.Params) (came Result, err error) {
 	common := []string{"--server", n.URL, "--no-progress", "--msgs", strconv.Itoa(l.Messages), "--size", fmt.Sprintf("%dB", l.Bytes)}
 	many := []string{"--multisubject", "--multisubjectmax", strconv.Itoa(l.Channels)}
 	own := []string{"--create", "--storage", "memory"}
-	inFlight := strconv.Itoa(l.InFlight)
+	inFlight := strconv.Itoa(l.Publishers)
 	var publish []string
 	live := ""
 	switch name {

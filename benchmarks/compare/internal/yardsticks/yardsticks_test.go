@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -56,7 +58,7 @@ func TestClientsOfNATS(t *testing.T) {
 		{SameStream, 2000, "bench js pub async upload --batch 64 --stream SHOAL --multisubject --multisubjectmax 100"},
 		{Core, 2000, "bench pub core --multisubject --multisubjectmax 100"},
 	} {
-		came, err := n.Run(t.Context(), c.client, Load{Messages: 1000, Bytes: 256, Channels: 100, InFlight: 64})
+		came, err := n.Run(t.Context(), c.client, results.Params{Messages: 1000, Bytes: 256, Channels: 100, Publishers: 64})
 		if err != nil || came.PerSecond != c.perSecond || came.CPU < 0 {
 			t.Errorf("%s: %+v, %v", c.client, came, err)
 		}
@@ -66,10 +68,10 @@ func TestClientsOfNATS(t *testing.T) {
 		}
 	}
 	n.URL = "broken"
-	if _, err := n.Run(t.Context(), Sync, Load{}); err == nil || !strings.Contains(err.Error(), "out of sorts") {
+	if _, err := n.Run(t.Context(), Sync, results.Params{}); err == nil || !strings.Contains(err.Error(), "out of sorts") {
 		t.Errorf("the error is %v", err)
 	}
-	if _, err := n.Run(t.Context(), "nobody", Load{}); err == nil {
+	if _, err := n.Run(t.Context(), "nobody", results.Params{}); err == nil {
 		t.Error("nobody has run")
 	}
 }
