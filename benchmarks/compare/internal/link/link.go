@@ -47,18 +47,13 @@ type Link struct {
 
 // Check returns an error that says what is missing to make links.
 func Check() error {
-	_, ip := exec.LookPath("ip")
+	_, err := exec.LookPath("ip")
 	_, tun := os.Stat(tunDevice)
-	if os.Geteuid() != 0 || ip != nil || tun != nil {
-		return fmt.Errorf("link: S10 needs Linux, root, the command ip of iproute2 and %s: %w", tunDevice,
-			errors.Join(ip, tun, rootError()))
+	if err = errors.Join(err, tun); os.Geteuid() != 0 {
+		err = errors.Join(err, errors.New("this user is not root"))
 	}
-	return nil
-}
-
-func rootError() error {
-	if os.Geteuid() != 0 {
-		return errors.New("this user is not root")
+	if err != nil {
+		return fmt.Errorf("link: S10 needs Linux, root, the command ip of iproute2 and %s: %w", tunDevice, err)
 	}
 	return nil
 }

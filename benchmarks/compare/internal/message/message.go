@@ -57,39 +57,30 @@ func CheckSize(size int) error {
 }
 
 // AppendJSON appends the message's JSON to dst and returns the extended slice.
-func (m Message) AppendJSON(dst []byte) []byte {
-	dst = append(append(append(dst, head...), m.Channel...), neck...)
-	dst = m.appendText(dst)
-	return append(dst, tail...)
-}
+func (m Message) AppendJSON(dst []byte) []byte { return m.append(dst, head, neck, tail) }
 
 // JSON returns the message's JSON in a slice of its own.
 func (m Message) JSON() []byte { return m.AppendJSON(make([]byte, 0, m.Size)) }
 
-// Text returns the message's text: send time, number, and padding up to the size.
-func (m Message) Text() string { return string(m.appendText(make([]byte, 0, m.Size))) }
-
-// The parts around the channel and the text of an event.
-const (
-	eventHead = `{"action":"upload_noted","upload_id":"`
-	eventNeck = `","message":"`
-	eventTail = `"}`
-)
-
 // AppendEvent appends a message of the same size and text that is an event, which must not be left out.
 func (m Message) AppendEvent(dst []byte) []byte {
-	dst = append(append(append(dst, eventHead...), m.Channel...), eventNeck...)
-	dst = m.appendTextWithin(dst, len(eventHead)+len(eventNeck)+len(eventTail))
-	return append(dst, eventTail...)
+	return m.append(dst, `{"action":"upload_noted","upload_id":"`, `",`+textMark, `"}`)
 }
 
-func (m Message) appendText(dst []byte) []byte {
-	return m.appendTextWithin(dst, len(head)+len(neck)+len(tail))
+// Text returns the message's text: send time, number, and padding up to the size.
+func (m Message) Text() string {
+	return string(m.appendText(make([]byte, 0, m.Size), m.Size-len(head)-len(m.Channel)-len(neck)-len(tail)))
 }
 
-// appendTextWithin leaves room for the parts around channel and text.
-func (m Message) appendTextWithin(dst []byte, around int) []byte {
-	end := len(dst) + m.Size - around - len(m.Channel)
+// append appends a message with these parts around its channel and its text.
+func (m Message) append(dst []byte, head, neck, tail string) []byte {
+	begin := len(dst)
+	dst = append(append(append(dst, head...), m.Channel...), neck...)
+	return append(m.appendText(dst, m.Size-(len(dst)-begin)-len(tail)), tail...)
+}
+
+func (m Message) appendText(dst []byte, size int) []byte {
+	end := len(dst) + size
 	dst = append(strconv.AppendInt(dst, m.Sent, base), ' ')
 	dst = append(strconv.AppendUint(dst, m.Number, base), ' ')
 	for len(dst) < end {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strconv"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -133,8 +132,7 @@ func (p *publisher) each(ctx context.Context, uploads []int) error {
 type live struct {
 	pausing atomic.Bool // uploads that do not change are left out
 	cancel  context.CancelFunc
-	running sync.WaitGroup
-	failure atomic.Pointer[error]
+	running errgroup.Group
 }
 
 // goLive starts to publish rate messages per second.
@@ -145,16 +143,16 @@ func goLive(ctx context.Context, p *publisher, uploads []int, rate float64, chan
 	start := time.Now()
 	for i, upload := range uploads {
 		planned := start.Add(interval * time.Duration(i) / time.Duration(len(uploads)))
-		l.running.Go(func() {
+		l.running.Go(func() error {
 			for ; pause(ctx, time.Until(planned)); planned = planned.Add(interval) {
 				if l.pausing.Load() && !changes(upload) {
 					continue
 				}
 				if err := p.publish(context.WithoutCancel(ctx), upload, planned); err != nil {
-					l.failure.Store(&err)
-					return
+					return err
 				}
 			}
+			return nil
 		})
 	}
 	return l
@@ -163,11 +161,7 @@ func goLive(ctx context.Context, p *publisher, uploads []int, rate float64, chan
 // stop ends it and returns its first error.
 func (l *live) stop() error {
 	l.cancel()
-	l.running.Wait()
-	if err := l.failure.Load(); err != nil {
-		return *err
-	}
-	return nil
+	return l.running.Wait()
 }
 
 // pause waits, and reports whether ctx has not ended.

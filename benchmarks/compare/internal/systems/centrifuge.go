@@ -39,19 +39,19 @@ type centrifugeSystem struct {
 // centrifugeDelay is how long centrifuge-batched collects messages.
 const centrifugeDelay = 100 * time.Millisecond
 
-func unbatched() centrifuge.ConnectReply { return centrifuge.ConnectReply{ReplyWithoutQueue: true} }
-
-func batched() centrifuge.ConnectReply {
-	return centrifuge.ConnectReply{
+// The settings of a connection.
+var (
+	unbatched = centrifuge.ConnectReply{ReplyWithoutQueue: true}
+	batched   = centrifuge.ConnectReply{
 		ReplyWithoutQueue: true, WriteDelay: centrifugeDelay, MaxMessagesInFrame: -1, WriteWithTimer: true,
 	}
-}
+)
 
-func newCentrifuge(settings func() centrifuge.ConnectReply) func() (System, error) {
+func newCentrifuge(settings centrifuge.ConnectReply) func() (System, error) {
 	return func() (System, error) { return openCentrifuge(settings) }
 }
 
-func openCentrifuge(settings func() centrifuge.ConnectReply) (System, error) {
+func openCentrifuge(reply centrifuge.ConnectReply) (System, error) {
 	node, err := centrifuge.New(centrifuge.Config{
 		LogLevel: centrifuge.LogLevelNone,
 		Metrics:  centrifuge.MetricsConfig{RegistererGatherer: prometheus.NewRegistry()},
@@ -64,7 +64,7 @@ func openCentrifuge(settings func() centrifuge.ConnectReply) (System, error) {
 		if err != nil {
 			return centrifuge.ConnectReply{}, centrifuge.DisconnectInvalidToken
 		}
-		reply := settings()
+		reply := reply
 		reply.Credentials = &centrifuge.Credentials{UserID: user}
 		return reply, nil
 	})
@@ -77,9 +77,7 @@ func openCentrifuge(settings func() centrifuge.ConnectReply) (System, error) {
 		return nil, err
 	}
 	handler := centrifuge.NewWebsocketHandler(node, centrifuge.WebsocketConfig{
-		ReadBufferSize:             smallReads,
-		UseWriteBufferPool:         true,
-		ProcessCommandsOffReadLoop: true,
+		ReadBufferSize: smallReads, UseWriteBufferPool: true, ProcessCommandsOffReadLoop: true,
 	})
 	return &centrifugeSystem{node, handler}, nil
 }

@@ -2,6 +2,7 @@ package systems
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,28 +10,34 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/shoal-go/shoal/internal/load"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
 )
 
 // hub is the part of a system that its library leaves to the application: which connections follow which channel, the
 // conversation with a client, and the end of all goroutines. Its methods may be called from any goroutine.
 type hub[C comparable] struct {
 	goroutines
+	followers[C]
 	// serve upgrades a connection.
 	serve http.HandlerFunc
 	// deliver passes a message on to the followers of its channel, which it must not change or keep.
 	deliver func(followers []C, payload []byte) error
+}
 
+// followers are the connections that follow channels, one each. Its methods may be called from any goroutine.
+type followers[C comparable] struct {
 	mu       sync.RWMutex // protects the fields below; held for reading while a message is passed on
 	of       map[string][]C
 	channels map[C]string // that the connections follow
 }
 
 // join makes a connection follow a channel.
-func (h *hub[C]) join(channel string, c C) {
+func (h *followers[C]) join(channel string, c C) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.of == nil {
@@ -41,7 +48,7 @@ func (h *hub[C]) join(channel string, c C) {
 }
 
 // leave removes a connection from the channel that it follows, if it follows one.
-func (h *hub[C]) leave(c C) {
+func (h *followers[C]) leave(c C) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	channel, ok := h.channels[c]
@@ -58,11 +65,7 @@ func (h *hub[C]) leave(c C) {
 
 // Handler upgrades connections.
 func (h *hub[C]) Handler() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h.add(1)
-		defer h.add(-1)
-		h.serve(w, r)
-	})
+	return h.counted(h.serve)
 }
 
 // Publish passes messages on.
@@ -76,7 +79,7 @@ func (h *hub[C]) Publish(messages []message.Message) error {
 }
 
 // Subscriptions returns the number of connections that follow a channel.
-func (h *hub[C]) Subscriptions() int {
+func (h *followers[C]) Subscriptions() int {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	return len(h.channels)
@@ -104,43 +107,29 @@ func Each(messages []message.Message, publish func(message.Message) error) error
 
 // goroutines counts the goroutines of a system. Unlike a sync.WaitGroup it may grow from 0 while Close waits, since
 // connections come at any time.
-type goroutines struct {
-	counting sync.Mutex // protects the fields below
-	running  int
-	idle     chan struct{} // closed when running falls to 0; nil unless Close waits
-}
+type goroutines struct{ running atomic.Int64 }
 
 // start starts a goroutine.
 func (g *goroutines) start(f func()) {
-	g.add(1)
+	g.running.Add(1)
 	go func() {
-		defer g.add(-1)
+		defer g.running.Add(-1)
 		f()
 	}()
 }
 
-func (g *goroutines) add(n int) {
-	g.counting.Lock()
-	defer g.counting.Unlock()
-	g.running += n
-	if g.running == 0 && g.idle != nil {
-		close(g.idle)
-		g.idle = nil
-	}
+// counted returns a handler whose goroutines count while they serve.
+func (g *goroutines) counted(serve http.HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		g.running.Add(1)
+		defer g.running.Add(-1)
+		serve(w, r)
+	})
 }
 
 // Close blocks until all have ended.
 func (g *goroutines) Close() error {
-	g.counting.Lock()
-	if g.running == 0 {
-		g.counting.Unlock()
-		return nil
-	}
-	idle := make(chan struct{})
-	g.idle = idle
-	g.counting.Unlock()
-	<-idle
-	return nil
+	return worker.Poll(context.Background(), func() bool { return g.running.Load() == 0 })
 }
 
 // path is where the adapters upgrade.

@@ -11,8 +11,8 @@ import (
 
 // socket is a connection that is written to by number. One goroutine at a time may use it.
 type socket struct {
-	fd      int
-	channel string
+	fd   int
+	part *part // that writes to it
 	// secured is the connection where it is one over TLS: it is written to with blocking writes.
 	secured *tls.Conn
 	// rest are the bytes that the kernel has not accepted yet. As long as there are any, nothing else may be written.

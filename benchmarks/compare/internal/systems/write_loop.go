@@ -4,8 +4,8 @@ import (
 	"net"
 	"net/http"
 	"runtime"
-	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/lxzan/gws"
@@ -27,21 +27,16 @@ type writeLoop struct {
 	upgrader *gws.Upgrader
 	joined   bool
 	goroutines
-
-	mu    sync.RWMutex // protects the fields below; held for reading while writing, so that no socket closes during a write
 	parts []part
-	n     int
+	next  atomic.Uint64 // the part of the next connection
 }
 
-// part are the sockets of each channel that one goroutine writes to.
-type part map[string][]*socket
+// part are the sockets that one goroutine writes to. The lock is held while writing, so that no socket closes during a write.
+type part struct{ followers[*socket] }
 
 func newWriteLoop(joined bool) func() (System, error) {
 	return func() (System, error) {
 		s := &writeLoop{joined: joined, parts: make([]part, runtime.GOMAXPROCS(0))}
-		for i := range s.parts {
-			s.parts[i] = part{}
-		}
 		s.upgrader = gws.NewUpgrader(s, gwsOption())
 		return s, nil
 	}
@@ -55,9 +50,7 @@ func (noCloseConn) Close() error { return nil }
 
 // Handler upgrades.
 func (s *writeLoop) Handler() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.add(1)
-		defer s.add(-1)
+	return s.counted(func(w http.ResponseWriter, r *http.Request) {
 		conn, buffered, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
@@ -97,38 +90,26 @@ func (s *writeLoop) join(channel string, reader *gws.Conn) {
 	if err != nil {
 		return
 	}
-	out.channel = channel
+	out.part = &s.parts[s.next.Add(1)%uint64(len(s.parts))]
 	reader.Session().Store("socket", out)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p := s.parts[s.n%len(s.parts)]
-	p[channel] = append(p[channel], out)
-	s.n++
+	out.part.join(channel, out)
 }
 
 func (s *writeLoop) leave(reader *gws.Conn) {
-	stored, ok := reader.Session().Load("socket")
-	if !ok {
-		return
-	}
-	out := stored.(*socket) // stored above
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, p := range s.parts {
-		if at := slices.Index(p[out.channel], out); at >= 0 {
-			p[out.channel] = slices.Delete(p[out.channel], at, at+1)
-			s.n--
-		}
+	if stored, ok := reader.Session().Load("socket"); ok {
+		out := stored.(*socket) // stored above
+		out.part.leave(out)
 	}
 }
 
 // Publish writes, and returns when all has been written.
 func (s *writeLoop) Publish(messages []message.Message) error {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
 	var writers sync.WaitGroup
-	for _, p := range s.parts {
+	for i := range s.parts {
 		writers.Go(func() {
+			p := &s.parts[i]
+			p.mu.RLock()
+			defer p.mu.RUnlock()
 			if s.joined {
 				p.writeJoined(messages)
 			} else {
@@ -141,11 +122,11 @@ func (s *writeLoop) Publish(messages []message.Message) error {
 }
 
 // writeEach writes message by message.
-func (p part) writeEach(messages []message.Message) {
+func (p *part) writeEach(messages []message.Message) {
 	var late []*socket
 	var wire []byte
 	for _, m := range messages {
-		sockets := p[m.Channel]
+		sockets := p.of[m.Channel]
 		if len(sockets) == 0 {
 			continue
 		}
@@ -156,11 +137,11 @@ func (p part) writeEach(messages []message.Message) {
 }
 
 // writeJoined writes channel by channel.
-func (p part) writeJoined(messages []message.Message) {
+func (p *part) writeJoined(messages []message.Message) {
 	var channels []string // in their order
 	joined := map[string][]byte{}
 	for _, m := range messages {
-		if len(p[m.Channel]) == 0 {
+		if len(p.of[m.Channel]) == 0 {
 			continue
 		}
 		wire, known := joined[m.Channel]
@@ -171,7 +152,7 @@ func (p part) writeJoined(messages []message.Message) {
 	}
 	var late []*socket
 	for _, channel := range channels {
-		late = writeAll(p[channel], joined[channel], late)
+		late = writeAll(p.of[channel], joined[channel], late)
 	}
 	finish(late)
 }
@@ -191,8 +172,9 @@ func writeAll(sockets []*socket, wire []byte, late []*socket) []*socket {
 }
 
 // Subscriptions counts.
-func (s *writeLoop) Subscriptions() int {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.n
+func (s *writeLoop) Subscriptions() (n int) {
+	for i := range s.parts {
+		n += s.parts[i].Subscriptions()
+	}
+	return n
 }
