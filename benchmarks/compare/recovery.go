@@ -9,7 +9,8 @@ import (
 	"os/exec"
 	"strings"
 	"text/tabwriter"
-	"time"
+
+	"github.com/shoal-go/shoal/internal/plot"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/nodes"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/recovery"
@@ -70,7 +71,7 @@ func (c *recoveryCommand) trial(ctx context.Context, program, name string, table
 		return err
 	}
 	fmt.Fprintf(table, "%s\t%d\t%d\t%v\t%v\t%v\t%v\t%v\t%v\t%v\t%d\t%d\t%d\t%d\n", name, o.Uploads, r.Changed,
-		ms(r.Followed), ms(r.Healthy), ms(r.Current), ms(r.Ready), times(r.Before.P50, r.Before.P99),
+		times(r.Followed), times(r.Healthy), times(r.Current), times(r.Ready), times(r.Before.P50, r.Before.P99),
 		times(r.Live.P50, r.Live.P99, r.Live.Max), times(r.Behind.P50, r.Behind.P99, r.Behind.Max),
 		r.Calls.Histories, r.Calls.Compared, r.Calls.Comparisons, r.Disorder)
 	if name == recovery.Simulated || c.Posts == 0 {
@@ -85,13 +86,11 @@ func (c *recoveryCommand) trial(ctx context.Context, program, name string, table
 	return err
 }
 
-func ms(d time.Duration) string { return times(int64(d)) }
-
-// times writes nanoseconds as milliseconds.
-func times(nanoseconds ...int64) string {
+// times writes nanoseconds.
+func times[N ~int64](nanoseconds ...N) string {
 	var all []string
 	for _, n := range nanoseconds {
-		all = append(all, fmt.Sprintf("%.1f ms", float64(n)/1e6))
+		all = append(all, plot.Duration(int64(n)))
 	}
 	return strings.Join(all, " ")
 }

@@ -3,12 +3,11 @@
 package results
 
 import (
-	"bufio"
 	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -164,52 +163,35 @@ type Record struct {
 	Provenance Provenance `json:"provenance"`
 }
 
-// File writes records. It is used from one goroutine.
-type File struct {
-	name string
-	file *os.File
-}
-
 // Create begins a new file of results in a folder, which is made where it is missing.
-func Create(folder, run string) (*File, error) {
+func Create(folder, run string) (*os.File, error) {
 	if err := os.MkdirAll(folder, 0o755); err != nil { //nolint:gosec // results are for everyone
 		return nil, fmt.Errorf("results: %w", err)
 	}
-	name := filepath.Join(folder, run+".jsonl")
-	file, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644) //nolint:gosec // likewise
+	file, err := os.OpenFile(filepath.Join(folder, run+".jsonl"), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644) //nolint:gosec // likewise
 	if err != nil {
 		return nil, fmt.Errorf("results: %w", err)
 	}
-	return &File{name, file}, nil
+	return file, nil
 }
 
-// Name is where the file lies.
-func (f *File) Name() string { return f.name }
-
-// Add writes one record.
-func (f *File) Add(r Record) error {
-	line, err := json.Marshal(r)
-	if err != nil {
-		return fmt.Errorf("results: %w", err)
-	}
-	if _, err := f.file.Write(append(line, '\n')); err != nil {
+// Add writes one record to a file.
+func Add(file *os.File, r Record) error {
+	if err := json.NewEncoder(file).Encode(r); err != nil {
 		return fmt.Errorf("results: %w", err)
 	}
 	return nil
 }
 
-// Close ends the file.
-func (f *File) Close() error { return f.file.Close() }
-
 // Load reads all files of results in a folder, the oldest record first.
 func Load(folder string) ([]Record, error) {
-	names, err := fs.Glob(os.DirFS(folder), "*.jsonl")
+	names, err := filepath.Glob(filepath.Join(folder, "*.jsonl"))
 	if err != nil {
 		return nil, fmt.Errorf("results: %w", err)
 	}
 	var all []Record
 	for _, name := range names {
-		records, err := read(filepath.Join(folder, name))
+		records, err := read(name)
 		if err != nil {
 			return nil, err
 		}
@@ -228,20 +210,18 @@ func read(name string) (records []Record, err error) {
 		return nil, fmt.Errorf("results: %w", err)
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	lines := bufio.NewScanner(file)
-	lines.Buffer(nil, 1<<20)
-	for n := 1; lines.Scan(); n++ {
+	lines := json.NewDecoder(file)
+	for n := 1; ; n++ {
 		var r Record
-		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
+		err := lines.Decode(&r)
+		switch {
+		case errors.Is(err, io.EOF):
+			return records, nil
+		case err != nil:
 			return nil, fmt.Errorf("results: %s, line %d: %w", name, n, err)
-		}
-		if r.Schema != Schema {
+		case r.Schema != Schema:
 			return nil, fmt.Errorf("results: %s, line %d: the schema is %d, want %d", name, n, r.Schema, Schema)
 		}
 		records = append(records, r)
 	}
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("results: %s: %w", name, err)
-	}
-	return records, nil
 }

@@ -26,7 +26,7 @@ func TestRecordsComeBack(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := file.Add(r); err != nil {
+		if err := Add(file, r); err != nil {
 			t.Fatal(err)
 		}
 		if err := file.Close(); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -88,7 +89,7 @@ type run struct {
 	Config
 	id       string
 	here     results.Provenance
-	file     *results.File
+	file     *os.File
 	progress *progress
 	// failures counts by scenario or sweep, work, and system.
 	failures map[string]int
@@ -151,7 +152,7 @@ func (r *run) try(ctx context.Context, t trial) (failed string, err error) {
 		return "", fmt.Errorf("runner: interrupted, the measurements so far are in %s: %w", r.file.Name(), ctx.Err())
 	}
 	r.note(record)
-	return record.Error, r.file.Add(record)
+	return record.Error, results.Add(r.file, record)
 }
 
 // note keeps the results that later trials depend on.

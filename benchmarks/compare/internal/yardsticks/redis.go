@@ -67,11 +67,7 @@ func (r Redis) Run(ctx context.Context, name string, l results.Params) (came Res
 		"-h", r.Host, "-p", r.Port, "--csv", "-n", strconv.Itoa(l.Messages), "-r", strconv.Itoa(l.Channels),
 		"-c", strconv.Itoa(min(l.Publishers, connections)), "-P", strconv.Itoa(max(l.Publishers/connections, 1)),
 	}, command...)
-	c, err := start(ctx, "redis-benchmark", arguments...)
-	if err != nil {
-		return came, err
-	}
-	came.PerSecond, came.CPU, err = c.end(redisRate)
+	came.PerSecond, came.CPU, err = run(ctx, redisRate, "redis-benchmark", arguments...)
 	return came, err
 }
 

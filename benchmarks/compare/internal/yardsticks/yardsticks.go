@@ -2,16 +2,18 @@
 package yardsticks
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os/exec"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 )
@@ -39,28 +41,15 @@ func rate(said []byte, form *regexp.Regexp) (float64, error) {
 	return perSecond, nil
 }
 
-// client is one that runs.
-type client struct {
-	command *exec.Cmd
-	said    bytes.Buffer
-}
-
-func start(ctx context.Context, program string, arguments ...string) (*client, error) {
-	c := &client{command: exec.CommandContext(ctx, program, arguments...)} // one of the yardsticks
-	c.command.Stdout, c.command.Stderr = &c.said, &c.said
-	if err := c.command.Start(); err != nil {
-		return nil, fmt.Errorf("yardsticks: the client does not start: %w", err)
+// run runs a client, and returns the rate that it reports in this form and its processor time.
+func run(ctx context.Context, form *regexp.Regexp, program string, arguments ...string) (float64, time.Duration, error) {
+	command := exec.CommandContext(ctx, program, arguments...) // one of the yardsticks
+	said, err := command.CombinedOutput()
+	if err != nil {
+		return 0, 0, fmt.Errorf("yardsticks: %s: %w, it said: %.500q", command, err, said)
 	}
-	return c, nil
-}
-
-// end waits for the client to end, and returns its rate and its processor time.
-func (c *client) end(form *regexp.Regexp) (float64, time.Duration, error) {
-	if err := c.command.Wait(); err != nil {
-		return 0, 0, fmt.Errorf("yardsticks: %s: %w, it said: %.500q", c.command, err, c.said.Bytes())
-	}
-	perSecond, err := rate(c.said.Bytes(), form)
-	return perSecond, c.command.ProcessState.UserTime() + c.command.ProcessState.SystemTime(), err
+	perSecond, err := rate(said, form)
+	return perSecond, command.ProcessState.UserTime() + command.ProcessState.SystemTime(), err
 }
 
 // NATS says where the server is and how its client is called.
@@ -98,8 +87,12 @@ func ModuleOf(broker string) string {
 	return NATSModule
 }
 
-// settling is how long a subscriber is given before messages come: it does not say when it has subscribed.
-const settling = 300 * time.Millisecond
+const (
+	// settling is how long a subscriber is given before messages come: it does not say when it has subscribed.
+	settling = 300 * time.Millisecond
+	// lastMessages is how long a subscriber is given to get the last messages.
+	lastMessages = 5 * time.Second
+)
 
 // Run runs one of the clients of NATS, with a message in flight for each publisher.
 func (n NATS) Run(ctx context.Context, name string, l results.Params) (came Result, err error) {
@@ -108,7 +101,7 @@ func (n NATS) Run(ctx context.Context, name string, l results.Params) (came Resu
 	own := []string{"--create", "--storage", "memory"}
 	inFlight := strconv.Itoa(l.Publishers)
 	var publish []string
-	live := ""
+	live, received := "", math.Inf(1) // messages per second, of a subscriber
 	switch name {
 	case Core:
 		live, publish = "core.>", slices.Concat([]string{"bench", "pub", "core"}, many)
@@ -125,28 +118,17 @@ func (n NATS) Run(ctx context.Context, name string, l results.Params) (came Resu
 	// A message lost on the way to a subscriber would be awaited without end.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var subscriber *client
+	var subscribing errgroup.Group
 	if live != "" {
-		if subscriber, err = start(ctx, n.Program, slices.Concat([]string{"bench", "sub", live}, common)...); err != nil {
-			return came, err
-		}
-		defer func() { err = errors.Join(err, subscriber.await(cancel, &came)) }()
+		subscribing.Go(func() (err error) {
+			received, came.SubscriberCPU, err = run(ctx, natsRate, n.Program, slices.Concat([]string{"bench", "sub", live}, common)...)
+			return err
+		})
 		time.Sleep(settling)
 	}
-	publisher, err := start(ctx, n.Program, slices.Concat(publish, common)...)
-	if err != nil {
-		return came, err
-	}
-	came.PerSecond, came.CPU, err = publisher.end(natsRate)
+	sent, cpu, err := run(ctx, natsRate, n.Program, slices.Concat(publish, common)...)
+	defer time.AfterFunc(lastMessages, cancel).Stop()
+	err = errors.Join(err, subscribing.Wait())
+	came.PerSecond, came.CPU = min(sent, received), cpu
 	return came, err
-}
-
-// await waits for a subscriber to get the last messages, and corrects the result by its report.
-func (c *client) await(cancel func(), came *Result) error {
-	const patience = 5 * time.Second
-	late := time.AfterFunc(patience, cancel)
-	defer late.Stop()
-	perSecond, cpu, err := c.end(natsRate)
-	came.PerSecond, came.SubscriberCPU = min(came.PerSecond, perSecond), cpu
-	return err
 }
