@@ -48,11 +48,11 @@ type commands struct {
 	Systems  systemsCommand  `cmd:"" help:"List the systems that are compared."`
 
 	// The processes of a measurement, which are called over standard input.
-	Serve  serveCommand  `cmd:"" hidden:"" help:"Run one system."`
-	Load   loadCommand   `cmd:"" hidden:"" help:"Run the clients."`
-	Sinks  sinksCommand  `cmd:"" hidden:"" help:"Run a manager without sockets."`
-	Node   nodeCommand   `cmd:"" hidden:"" help:"Run a node."`
-	Broker brokerCommand `cmd:"" hidden:"" help:"Run the server of a broker."`
+	Serve  serverproc.Options `cmd:"" hidden:"" help:"Run one system."`
+	Load   loadgen.Command    `cmd:"" hidden:"" help:"Run the clients."`
+	Sinks  sinks.Command      `cmd:"" hidden:"" help:"Run a manager without sockets."`
+	Node   nodes.Options      `cmd:"" hidden:"" help:"Run a node."`
+	Broker nodes.Server       `cmd:"" hidden:"" help:"Run the server of a broker."`
 }
 
 // exit is panicked with where kong wants to end the process, so that execute can return instead.
@@ -77,6 +77,8 @@ func execute(ctx context.Context, arguments []string, std streams) (code int) {
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(std),
+		kong.BindTo(std.in, (*io.Reader)(nil)),
+		kong.BindTo(std.out, (*io.Writer)(nil)),
 		kong.Vars{
 			"brokers": "Brokers to measure: " + strings.Join(nodes.Brokers(), ", "),
 			"sweeps":  "Parameters to sweep: " + strings.Join(runner.AllSweeps(), ", "),
@@ -97,36 +99,6 @@ func execute(ctx context.Context, arguments []string, std streams) (code int) {
 	}
 	return 0
 }
-
-type (
-	serveCommand struct{ serverproc.Options }
-	nodeCommand  struct{ nodes.Options }
-	loadCommand  struct{}
-	sinksCommand struct{}
-
-	brokerCommand struct {
-		Name string `arg:""`
-	}
-)
-
-// Run runs the process until its input ends, as all of these do.
-func (c *serveCommand) Run(std streams) error { return serverproc.Run(c.Options, std.in, std.out) }
-
-// Run runs a node.
-func (c *nodeCommand) Run(ctx context.Context, std streams) error {
-	return nodes.Run(ctx, c.Options, std.in, std.out)
-}
-
-// Run runs the clients.
-func (c *loadCommand) Run(ctx context.Context, std streams) error {
-	return loadgen.Run(ctx, std.in, std.out)
-}
-
-// Run runs a manager with connections that only count.
-func (c *sinksCommand) Run(std streams) error { return sinks.Run(std.in, std.out) }
-
-// Run runs the server of a broker.
-func (c *brokerCommand) Run(std streams) error { return nodes.RunServer(c.Name, std.in, std.out) }
 
 type systemsCommand struct{}
 

@@ -2,18 +2,17 @@ package loadgen
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/redis/rueidis"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
@@ -48,7 +47,6 @@ func (c *clients) Intake(q Intake, a *TakenIn) error {
 	}
 	defer end()
 	all := make([]*publisher, q.Publishers)
-	failures := make([]error, q.Publishers)
 	times := worker.NewTimes()
 	for i := range all {
 		send, end, err := open()
@@ -59,18 +57,18 @@ func (c *clients) Intake(q Intake, a *TakenIn) error {
 		all[i] = &publisher{q: q, number: i, send: send, times: times}
 	}
 	began := time.Now()
-	var publishing sync.WaitGroup
-	for i, one := range all {
-		publishing.Go(func() { failures[i] = one.run(c.ctx, began.Add(q.For)) })
+	var publishing errgroup.Group
+	for _, one := range all {
+		publishing.Go(func() error { return one.run(c.ctx, began.Add(q.For)) })
 	}
-	publishing.Wait()
+	err = publishing.Wait() // the first failure: they are usually alike
 	a.Took = int64(time.Since(began))
 	for _, one := range all {
 		a.Published += one.published
 	}
 	a.Latency = times.Percentiles()
 	a.Received, a.CPU = c.quiet(a.Published), worker.CPU()
-	return cmp.Or(failures...) // they are usually alike
+	return err
 }
 
 // quiet waits until the clients have received as many messages as were published, or none for a while: states that are out
@@ -123,9 +121,16 @@ func (p *publisher) run(ctx context.Context, end time.Time) error {
 	return nil
 }
 
-// target returns a function that opens the connection of one publisher.
+// target returns a function that opens the connection of one publisher. To a broker all have one in common.
 func (q Intake) target(ctx context.Context) (open func() (publish, func(), error), end func(), err error) {
 	nothing := func() {}
+	common := func(one func(ctx context.Context, m message.Message) error) func() (publish, func(), error) {
+		return func() (publish, func(), error) {
+			return func(ctx context.Context, messages []message.Message) error {
+				return systems.Each(messages, func(m message.Message) error { return one(ctx, m) })
+			}, nothing, nil
+		}
+	}
 	switch {
 	case strings.HasPrefix(q.Addr, "redis:"):
 		options, err := rueidis.ParseURL(q.Addr)
@@ -136,25 +141,18 @@ func (q Intake) target(ctx context.Context) (open func() (publish, func(), error
 		if err != nil {
 			return nil, nil, err
 		}
-		send := func(ctx context.Context, messages []message.Message) error {
-			return systems.Each(messages, func(m message.Message) error {
-				command := client.B().Publish().Channel("upload:" + m.Channel).Message(rueidis.BinaryString(m.JSON())).Build()
-				return client.Do(ctx, command).Error()
-			})
-		}
-		return func() (publish, func(), error) { return send, nothing, nil }, client.Close, nil
+		return common(func(ctx context.Context, m message.Message) error {
+			return client.Do(ctx, client.B().Publish().Channel("upload:"+m.Channel).Message(rueidis.BinaryString(m.JSON())).Build()).Error()
+		}), client.Close, nil
 	case strings.HasPrefix(q.Addr, "nats:"):
 		conn, err := nats.Connect(q.Addr)
 		if err != nil {
 			return nil, nil, err
 		}
-		send := func(ctx context.Context, messages []message.Message) error {
-			return systems.Each(messages, func(m message.Message) error {
-				_, err := conn.RequestWithContext(ctx, "upload."+m.Channel, m.JSON()) // acknowledged by JetStream
-				return err
-			})
-		}
-		return func() (publish, func(), error) { return send, nothing, nil }, conn.Close, nil
+		return common(func(ctx context.Context, m message.Message) error {
+			_, err := conn.RequestWithContext(ctx, "upload."+m.Channel, m.JSON()) // acknowledged by JetStream
+			return err
+		}), conn.Close, nil
 	}
 	entry, err := systems.Find(q.System)
 	if err != nil {

@@ -54,8 +54,11 @@ type clients struct {
 	fleet *load.Fleet     // nil before Open
 }
 
+// Command is the command of the process.
+type Command struct{}
+
 // Run answers calls until in ends. Then it ends all connections.
-func Run(ctx context.Context, in io.Reader, out io.Writer) error {
+func (Command) Run(ctx context.Context, in io.Reader, out io.Writer) error {
 	c := &clients{ctx: ctx}
 	err := worker.Serve(in, out, c)
 	if c.fleet != nil {

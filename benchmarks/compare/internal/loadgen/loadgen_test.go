@@ -26,7 +26,7 @@ func TestClients_RefuseInvalidCalls(t *testing.T) {
 			t.Errorf("%+v: the error is %v, want one with %q", q, err, want)
 		}
 	}
-	if err := Run(context.Background(), strings.NewReader(""), io.Discard); err != nil {
+	if err := (Command{}).Run(context.Background(), strings.NewReader(""), io.Discard); err != nil {
 		t.Errorf("a process without calls ends with %v", err)
 	}
 }

@@ -36,7 +36,7 @@ const (
 	MaxPublishers = 4096
 )
 
-// Options describe a node.
+// Options are the command of a node.
 type Options struct {
 	Broker string   `required:"" help:"Name of the broker."`
 	URL    string   `help:"Where the server of NATS or Redis is."`
@@ -84,7 +84,7 @@ type node struct {
 }
 
 // Run runs a node and answers calls until in ends. Then it ends the node.
-func Run(ctx context.Context, o Options, in io.Reader, out io.Writer) error {
+func (o Options) Run(ctx context.Context, in io.Reader, out io.Writer) error {
 	n, err := open(ctx, o)
 	if err == nil {
 		err = worker.Serve(in, out, n)

@@ -77,7 +77,7 @@ func TestDisorderIsCounted(t *testing.T) {
 }
 
 func TestRun_UnknownBroker(t *testing.T) {
-	if err := Run(t.Context(), Options{Broker: "pigeons"}, nil, nil); err == nil || !strings.Contains(err.Error(), "pigeons") {
+	if err := (Options{Broker: "pigeons"}).Run(t.Context(), nil, nil); err == nil || !strings.Contains(err.Error(), "pigeons") {
 		t.Errorf("the error is %v", err)
 	}
 }

@@ -12,16 +12,21 @@ import (
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
 )
 
+// Server is the command of a broker's server.
+type Server struct {
+	Broker string `arg:"" help:"Name of the broker."`
+}
+
 // server is the service of the process of a broker's server.
 type server struct {
 	worker.Process
 	url string
 }
 
-// RunServer runs a server of NATS or Redis on a free port of the loopback interface until in ends.
-func RunServer(broker string, in io.Reader, out io.Writer) (err error) {
+// Run runs a server of NATS or Redis on a free port of the loopback interface until in ends.
+func (o Server) Run(in io.Reader, out io.Writer) (err error) {
 	s := &server{}
-	end, err := s.start(broker)
+	end, err := s.start(o.Broker)
 	if err != nil {
 		return err
 	}

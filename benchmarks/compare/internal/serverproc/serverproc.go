@@ -28,7 +28,7 @@ type Published struct {
 	Before      worker.Usage
 }
 
-// Options configure Run.
+// Options are the command of the process.
 type Options struct {
 	System string `required:"" help:"Name of the system."`
 	// SendBuffer is the size in bytes of the kernel's send buffer of each connection. 0: the kernel decides.
@@ -50,7 +50,7 @@ type server struct {
 
 // Run serves the system on a free port and answers calls until in ends. Then it ends the system, whose clients must have
 // gone.
-func Run(o Options, in io.Reader, out io.Writer) (err error) {
+func (o Options) Run(in io.Reader, out io.Writer) (err error) {
 	s := &server{}
 	if s.entry, err = systems.Find(o.System); err != nil {
 		return err

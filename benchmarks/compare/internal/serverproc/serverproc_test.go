@@ -55,7 +55,7 @@ func TestRun_RefusesInvalidOptions(t *testing.T) {
 		"centrifugo": {System: "centrifugo", Program: filepath.Join(t.TempDir(), "nothing")},
 		"listen tcp": {System: "gws", Host: "256.0.0.1"},
 	} {
-		if err := Run(o, strings.NewReader(""), io.Discard); err == nil || !strings.Contains(err.Error(), want) {
+		if err := o.Run(strings.NewReader(""), io.Discard); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: the error is %v, want one with %q", o, err, want)
 		}
 	}

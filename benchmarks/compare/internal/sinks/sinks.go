@@ -57,8 +57,11 @@ type service struct {
 	conns   []*sink
 }
 
+// Command is the command of the process.
+type Command struct{}
+
 // Run answers calls until in ends. Then it ends the manager.
-func Run(in io.Reader, out io.Writer) error {
+func (Command) Run(in io.Reader, out io.Writer) error {
 	m, err := manager.New(manager.Options{})
 	if err != nil {
 		return err
