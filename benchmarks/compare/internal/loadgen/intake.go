@@ -142,7 +142,8 @@ func (q Intake) target(ctx context.Context) (open func() (publish, func(), error
 			return nil, nil, err
 		}
 		return common(func(ctx context.Context, m message.Message) error {
-			return client.Do(ctx, client.B().Publish().Channel("upload:"+m.Channel).Message(rueidis.BinaryString(m.JSON())).Build()).Error()
+			command := client.B().Publish().Channel("upload:" + m.Channel).Message(rueidis.BinaryString(m.JSON())).Build()
+			return client.Do(ctx, command).Error()
 		}), client.Close, nil
 	case strings.HasPrefix(q.Addr, "nats:"):
 		conn, err := nats.Connect(q.Addr)

@@ -58,7 +58,7 @@ func Post(ctx context.Context, o Options, rounds, n int) (p Posts, err error) {
 	client := &http.Client{Transport: &http.Transport{}}
 	defer client.CloseIdleConnections()
 	api := "http://" + listener.Addr().String()
-	ways := []func(channel string, body []byte) error{
+	ways := []way{
 		func(channel string, body []byte) error {
 			_, err := nodes.PublishJSON(ctx, node.Manager, channel, body)
 			return err
@@ -71,9 +71,9 @@ func Post(ctx context.Context, o Options, rounds, n int) (p Posts, err error) {
 	var handled, posted, beside []float64
 	for round := range rounds + 1 {
 		medians := make([]float64, len(ways))
-		for i, way := range ways {
+		for i, call := range ways {
 			before := seen.calls()
-			times, err := timeEach(n, o, way)
+			times, err := timeEach(n, o, call)
 			if err != nil {
 				return p, err
 			}
@@ -98,7 +98,7 @@ func Post(ctx context.Context, o Options, rounds, n int) (p Posts, err error) {
 }
 
 // timeEach returns the times of n calls, each to the next upload.
-func timeEach(n int, o Options, call func(channel string, body []byte) error) (nanoseconds []float64, err error) {
+func timeEach(n int, o Options, call way) (nanoseconds []float64, err error) {
 	const uploads = 100
 	for i := range n {
 		channel := message.Channel(i % uploads)
@@ -142,8 +142,11 @@ func withoutConnection(h http.Handler) func(*http.Request) (*http.Response, erro
 	}
 }
 
-// post returns a function that publishes one message by a request.
-func post(ctx context.Context, do func(*http.Request) (*http.Response, error), at string) func(channel string, body []byte) error {
+// way is a way of publishing one message.
+type way func(channel string, body []byte) error
+
+// post returns a way by a request to an address.
+func post(ctx context.Context, do func(*http.Request) (*http.Response, error), at string) way {
 	return func(channel string, body []byte) error {
 		request, err := http.NewRequestWithContext(ctx, http.MethodPost, at+"/v1/uploads/"+channel+"/messages", bytes.NewReader(body))
 		if err != nil {

@@ -168,7 +168,8 @@ func Create(folder, run string) (*os.File, error) {
 	if err := os.MkdirAll(folder, 0o755); err != nil { //nolint:gosec // results are for everyone
 		return nil, fmt.Errorf("results: %w", err)
 	}
-	file, err := os.OpenFile(filepath.Join(folder, run+".jsonl"), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644) //nolint:gosec // likewise
+	name := filepath.Join(folder, run+".jsonl")
+	file, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644) //nolint:gosec // likewise
 	if err != nil {
 		return nil, fmt.Errorf("results: %w", err)
 	}

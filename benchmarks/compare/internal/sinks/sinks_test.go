@@ -23,7 +23,8 @@ func TestService(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = m.Close(t.Context()) }()
-	s := &service{manager: m, Work: Work{results.Params{Connections: 3000, Channels: 3, Bytes: 256, Work: results.Shuffled}, 5 * time.Millisecond}}
+	p := results.Params{Connections: 3000, Channels: 3, Bytes: 256, Work: results.Shuffled}
+	s := &service{manager: m, Work: Work{p, 5 * time.Millisecond}}
 	var all []cost
 	for i, operation := range []func() (cost, error){
 		s.connect, s.subscribe, func() (cost, error) { return costOf(3, s.publish) }, s.broadcasting,

@@ -25,7 +25,8 @@ func TestStartProgram_EndsProgram(t *testing.T) {
 	if err := end(); err != nil || command.ProcessState == nil {
 		t.Errorf("it ended with %v, %v", command.ProcessState, err)
 	}
-	if _, err := StartProgram(exec.Command("/nonexistent/program"), ""); err == nil || !strings.Contains(err.Error(), "/nonexistent/program") {
+	const missing = "/nonexistent/program"
+	if _, err := StartProgram(exec.Command(missing), ""); err == nil || !strings.Contains(err.Error(), missing) {
 		t.Errorf("the error is %v", err)
 	}
 }
