@@ -63,7 +63,7 @@ func Post(ctx context.Context, o Options, rounds, n int) (p Posts, err error) {
 			_, err := nodes.PublishJSON(ctx, node.Manager, channel, body)
 			return err
 		},
-		post(ctx, withoutConnection(node.Handler()), api),
+		post(ctx, withoutConnection(node.Handler()), api), //nolint:bodyclose // post closes it
 		post(ctx, client.Do, api),
 		post(ctx, client.Do, minimal.URL),
 	}

@@ -64,7 +64,8 @@ func (s *server) Direct(q results.Params, a *DirectTimes) (err error) {
 // publishDirect publishes each message at its planned time and returns the largest delay of a call.
 func (s *server) publishDirect(q results.Params, r *receivers) (late int64, err error) {
 	_, err = worker.Pace(q.Rate, len(r.calls), func(i int, planned time.Time) error {
-		m := message.Message{Channel: message.Channel(0), Sent: planned.UnixNano(), Number: uint64(i), Size: q.Bytes}
+		number := uint64(i) //nolint:gosec // not negative
+		m := message.Message{Channel: message.Channel(0), Sent: planned.UnixNano(), Number: number, Size: q.Bytes}
 		now := time.Now()
 		r.calls[i].Store(now.UnixNano())
 		if i >= directWarm {
