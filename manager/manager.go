@@ -105,6 +105,7 @@ func New(opt Options) (*Manager, error) {
 		Idle:   (*uploadState).idle,
 		Flush:  m.bursts.flush,
 		Claim:  m.claimChanged,
+		Left:   m.cancelReplay,
 	})
 	m.bursts.withUpload = m.registry.WithKnown
 	m.orders = newOrderLog(m.run, &m.ages)

@@ -104,13 +104,17 @@ func (m *Manager) subscribeConn(
 // UnsubscribeConn ends the claim of one connection. Claims of the user's other connections are kept.
 func (m *Manager) UnsubscribeConn(userID string, c Conn, uploadID string) {
 	if m.checkCreated() == nil && isComparable(c) {
-		claimed := m.registry.UnsubscribeConn(userID, c, uploadID)
-		if r, ok := c.(Replayer); ok {
-			m.guard.call("CancelReplay", c, func() { r.CancelReplay(uploadID) })
-		}
-		if claimed {
+		if m.registry.UnsubscribeConn(userID, c, uploadID) {
 			m.flushClaims(c)
 		}
+	}
+}
+
+// cancelReplay ends the replays of a connection that no longer receives an upload. The locks of the user and the upload
+// are held.
+func (m *Manager) cancelReplay(c Conn, u *upload) {
+	if r, ok := c.(Replayer); ok {
+		m.guard.call("CancelReplay", c, func() { r.CancelReplay(u.ID()) })
 	}
 }
 

@@ -304,6 +304,7 @@ func (c *Client) renew(id Identity, since manager.Moment) {
 	if c.server.manager.CloseIfRevoked(id.UserID, c, since) {
 		return
 	}
+	c.out.CancelRecoveries(func(uploadID string) bool { return !c.AllowsUpload(uploadID) })
 	c.out.Send(authSuccessFrame(id.UserID))
 	c.reauthorize(id)
 }

@@ -14,6 +14,9 @@ type ledger struct {
 	claims map[int]map[string]bool
 	// follows is the last reported state of the user's other claims.
 	follows bool
+	// receives are the deliveries at the last call of wantLeft, left those reported as ended since.
+	receives map[delivery]bool
+	left     []delivery
 }
 
 func (l *ledger) change(c int, up *tUpload, change Change, follows bool) {
@@ -47,7 +50,7 @@ func (l *ledger) want(r *registry, user string, c int) {
 func TestRegistry_ReportsEachChangeOfAClaimOnce(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		l := &ledger{t: t, claims: map[int]map[string]bool{}}
-		r := New(Config[int, int]{Shards: 1, Claim: l.change})
+		r := New(Config[int, int]{Shards: 1, Claim: l.change, Left: l.leave})
 		pick := func(n int) int { return rapid.IntRange(0, n-1).Draw(t, "number") }
 		const users, conns = 2, 3
 		user := func(c int) string { return "user " + strconv.Itoa(c%users) }
@@ -59,6 +62,7 @@ func TestRegistry_ReportsEachChangeOfAClaimOnce(t *testing.T) {
 				for c := 1; c <= users*conns; c++ {
 					l.want(r, user(c), c)
 				}
+				l.wantLeft(r)
 				check(t, r)
 			},
 			"Connect": on(func(c int) {
@@ -76,4 +80,35 @@ func TestRegistry_ReportsEachChangeOfAClaimOnce(t *testing.T) {
 			"Drop": on(func(c int) { r.UnsubscribeUser(user(c), upload()) }),
 		})
 	})
+}
+
+// delivery is an upload whose messages a connection receives.
+type delivery struct {
+	conn   int
+	upload string
+}
+
+func (l *ledger) leave(c int, up *tUpload) { l.left = append(l.left, delivery{c, up.ID()}) }
+
+// wantLeft checks that the connections which ceased to receive an upload since the last call, and are still registered,
+// were reported once each.
+func (l *ledger) wantLeft(r *Registry[int, int]) {
+	receives, registered := map[delivery]bool{}, map[int]bool{}
+	r.EachUpload(func(up *tUpload) {
+		for _, slot := range up.Receivers() {
+			receives[delivery{slot.Conn, up.ID()}] = slot.Conn != 0
+		}
+	})
+	r.EachConnection(func(_ string, c int) { registered[c] = true })
+	for d, received := range l.receives {
+		if received && !receives[d] && registered[d.conn] != slices.Contains(l.left, d) {
+			l.t.Fatalf("%+v has ended, reported were %+v", d, l.left)
+		}
+	}
+	for i, d := range l.left {
+		if !l.receives[d] || receives[d] || slices.Contains(l.left[:i], d) {
+			l.t.Fatalf("%+v was reported in vain", d)
+		}
+	}
+	l.receives, l.left = receives, nil
 }

@@ -25,6 +25,9 @@ type Config[C comparable, S any] struct {
 	// locks of the user and the upload held. follows reports whether the user follows the upload apart from that claim.
 	// nil: no call.
 	Claim func(c C, up *Upload[C, S], change Change, follows bool)
+	// Left is called for each registered connection that receives no further message of an upload because its user has
+	// ceased to follow it, with the locks of the user and the upload held. nil: no call.
+	Left func(c C, up *Upload[C, S])
 }
 
 // Change is a change of a connection's claim.
@@ -53,6 +56,7 @@ type Registry[C comparable, S any] struct {
 	idle  func(*S) bool
 	flush func(*Upload[C, S])
 	claim func(C, *Upload[C, S], Change, bool)
+	left  func(C, *Upload[C, S])
 	// pending maps users without a connection to the time of their last subscription, on the caller's clock.
 	pending *xsync.MapOf[*user[C, S], int64]
 	// waiting counts pending, including those about to be added, so that a bound on it is never exceeded.
@@ -97,6 +101,7 @@ func New[C comparable, S any](cfg Config[C, S]) *Registry[C, S] {
 		idle:    cfg.Idle,
 		flush:   cfg.Flush,
 		claim:   cfg.Claim,
+		left:    cfg.Left,
 		pending: xsync.NewMapOf[*user[C, S], int64](),
 
 		collidingUsers:   newCollisions[*user[C, S]](),
@@ -110,6 +115,9 @@ func New[C comparable, S any](cfg Config[C, S]) *Registry[C, S] {
 	}
 	if r.claim == nil {
 		r.claim = func(C, *Upload[C, S], Change, bool) {}
+	}
+	if r.left == nil {
+		r.left = func(C, *Upload[C, S]) {}
 	}
 	for i := range r.shards {
 		r.shards[i].users = newTable(r.collidingUsers)

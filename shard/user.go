@@ -127,13 +127,16 @@ func (r *Registry[C, S]) detach(u *user[C, S], c C) {
 		if m.claimed {
 			r.claim(c, s.upload, Ended, !last)
 		}
-		if !last {
+		up := s.upload
+		if last {
+			r.end(s)
+		} else {
 			if m.claimed && s.held == notHeld {
 				s.held = inherited
 			}
 			s.leave(m)
 		}
-		r.release(s, last)
+		r.unlockUpload(up)
 	})
 }
 
@@ -141,13 +144,24 @@ func (r *Registry[C, S]) detach(u *user[C, S], c C) {
 func (r *Registry[C, S]) release(s *member[C, S], end bool) {
 	up := s.upload
 	if end || !s.wanted() {
-		u := s.user
-		u.subs.remove(s)
-		r.shard(u.key.hash).subscriptions.Add(-1)
-		s.dissolve()
-		r.ended.Put(s)
+		var nobody C
+		for m := s; m != nil; m = m.next {
+			if c := m.conn(); c != nobody {
+				r.left(c, up)
+			}
+		}
+		r.end(s)
 	}
 	r.unlockUpload(up)
+}
+
+// end removes a subscription. Both locks are held.
+func (r *Registry[C, S]) end(s *member[C, S]) {
+	u := s.user
+	u.subs.remove(s)
+	r.shard(u.key.hash).subscriptions.Add(-1)
+	s.dissolve()
+	r.ended.Put(s)
 }
 
 // WithConnections calls fn with the user's connections, oldest first, if the user exists.

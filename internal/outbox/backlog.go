@@ -15,8 +15,8 @@ const recoveryOverhead = 32
 const backlogTurn = 16 << 10
 
 // recovery holds the stored messages that a client has requested and that have not been written. They are written
-// behind the live frames that were queued before, a portion per batch, so the client's reading speed paces them and they
-// do not count against the limits of live frames. Outbox.mu protects it.
+// behind the live frames that were queued before, a portion per batch, so the client's reading speed paces them and
+// they do not count against the limits of live frames. Outbox.mu protects it.
 type recovery struct {
 	// backlogs are the uploads with unwritten or unread messages. A live frame of one of them is queued in its backlog.
 	backlogs map[string]*backlog

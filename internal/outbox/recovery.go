@@ -110,19 +110,28 @@ func (o *Outbox) queueSnapshot(bl *backlog, frames []*frame.Frame) Outcome {
 // CancelRecovery drops the stored and live messages that are queued or unread for an upload in recovery.
 // Acknowledgements remain queued.
 func (o *Outbox) CancelRecovery(uploadID string) {
+	o.CancelRecoveries(func(id string) bool { return id == uploadID })
+}
+
+// CancelRecoveries is CancelRecovery for all uploads that a function names. It must not block.
+func (o *Outbox) CancelRecoveries(named func(uploadID string) bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	r := o.recovery
-	if r == nil || r.backlogs[uploadID] == nil || r.backlogs[uploadID] == orderOnly {
+	if r == nil {
 		return
 	}
-	bl := r.backlogs[uploadID]
-	r.unlistUnread(bl)
-	r.keepAcknowledgements(bl, &o.pool.chunks)
-	if bl.done() && r.holds == 0 {
-		r.remove(bl)
-		o.finishRecovery()
+	for uploadID, bl := range r.backlogs {
+		if bl == orderOnly || !named(uploadID) {
+			continue
+		}
+		r.unlistUnread(bl)
+		r.keepAcknowledgements(bl, &o.pool.chunks)
+		if bl.done() && r.holds == 0 {
+			r.remove(bl)
+		}
 	}
+	o.finishRecovery()
 }
 
 // replayDirectly queues a short replay, such as a snapshot, as live frames. It returns false if the live queue would

@@ -84,12 +84,15 @@ func (q *Queue) ReleaseReplays(answer *manager.Frame) {
 	if q.closed != nil {
 		return
 	}
-	if q.answers++; q.answers > maxControl {
+	if q.answers == maxControl {
 		q.overflow()
 		return
 	}
 	now := time.Now()
-	q.push(entry{frame: answer, queued: now, answer: true})
+	if answer.For(q.opt.Variant) {
+		q.answers++
+		q.push(entry{frame: answer, queued: now, answer: true})
+	}
 	for _, p := range q.replays {
 		if p.held {
 			p.begun = now

@@ -427,3 +427,95 @@ func publishTo(t fataler, m *manager.Manager, uploadID string, count int) (p man
 	}
 	return p
 }
+
+// recovering returns a manager, and a queue that has missed messages of the upload cat and is recovering them.
+func recovering(t *testing.T, opt outqueue.Options) (*manager.Manager, *outqueue.Queue) {
+	t.Helper()
+	m := create(t, manager.Options{})
+	q := outqueue.New(opt)
+	t.Cleanup(func() {
+		q.Abort()
+		_ = m.Close(context.Background())
+	})
+	if err := m.Connect("ann", q); err != nil {
+		t.Fatal(err)
+	}
+	since := manager.Position{Epoch: publishTo(t, m, "cat", 20).Epoch}
+	err := m.SubscribeConn(t.Context(), "ann", q, "cat", manager.SubscribeOptions{Acknowledge: true, Since: &since})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m, q
+}
+
+// offsets returns the offsets of the messages that Next returns now.
+func offsets(q *outqueue.Queue) (all []uint64) {
+	for m, ok := q.TryNext(); ok; m, ok = q.TryNext() {
+		if m.Offset() > 0 {
+			all = append(all, m.Offset())
+		}
+	}
+	return all
+}
+
+// A replay ends with the subscription, whoever ends it: messages that are published later do not come.
+func TestReplay_EndsWithItsSubscription(t *testing.T) {
+	for name, end := range map[string]func(*manager.Manager, *outqueue.Queue){
+		"UnsubscribeUpload": func(m *manager.Manager, _ *outqueue.Queue) { m.UnsubscribeUpload("ann", "cat") },
+		"UnsubscribeConn":   func(m *manager.Manager, q *outqueue.Queue) { m.UnsubscribeConn("ann", q, "cat") },
+	} {
+		for _, maxBytes := range []int{0, 300} {
+			t.Run(fmt.Sprintf("%s, %d bytes", name, maxBytes), func(t *testing.T) {
+				m, q := recovering(t, outqueue.Options{Variant: manager.VariantV1, MaxBytes: maxBytes})
+				end(m, q)
+				publishTo(t, m, "cat", 5)
+				if got := offsets(q); len(got) != 0 {
+					t.Errorf("messages %v came", got)
+				}
+			})
+		}
+	}
+}
+
+// A connection that gives up its claim while its user follows the upload with another one loses no message.
+func TestReplay_GoesOnWhileTheUserFollows(t *testing.T) {
+	for _, maxBytes := range []int{0, 300} {
+		t.Run(fmt.Sprint(maxBytes), func(t *testing.T) {
+			m, q := recovering(t, outqueue.Options{Variant: manager.VariantV1, MaxBytes: maxBytes})
+			if err := m.SubscribeUpload(t.Context(), "ann", "cat"); err != nil {
+				t.Fatal(err)
+			}
+			publishTo(t, m, "cat", 5)
+			m.UnsubscribeConn("ann", q, "cat")
+			publishTo(t, m, "cat", 5)
+			// The claim is new, so its answer has the newest message once more; nothing that is owed is lost by it.
+			err := m.SubscribeConn(t.Context(), "ann", q, "cat", manager.SubscribeOptions{Acknowledge: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := slices.Compact(offsets(q))
+			for i, offset := range got {
+				if offset != uint64(i+1) {
+					t.Fatalf("messages %v came", got)
+				}
+			}
+			if len(got) != 30 {
+				t.Errorf("messages %v came, want all up to 30", got)
+			}
+		})
+	}
+}
+
+// A base connection gets the missed messages of a resume without the answer, which it would not understand.
+func TestReplay_BaseGetsNoAnswer(t *testing.T) {
+	m, q := recovering(t, outqueue.Options{})
+	pos := publishTo(t, m, "dog", 3)
+	if _, err := m.Resume(t.Context(), "ann", q, map[string]manager.Position{"dog": {Epoch: pos.Epoch}}); err != nil {
+		t.Fatal(err)
+	}
+	for message, ok := q.TryNext(); ok; message, ok = q.TryNext() {
+		if message.Offset() == 0 {
+			t.Errorf("%s came", message.Body())
+		}
+	}
+}
