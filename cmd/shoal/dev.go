@@ -92,18 +92,25 @@ func (n *node) printWelcome(out io.Writer) {
 	if n.flags.APIKey[0] == devSecret {
 		key = devSecret
 	}
-	url := n.public[0].url()
-	fmt.Fprintf(out, "demo page: %s/\n", url)
-	fmt.Fprintf(out, "follow the upload \"demo\" there, and try:\n%s\n", curlLine(url, key))
+	for _, l := range n.public {
+		if url := l.url(); !strings.HasPrefix(url, unixScheme) {
+			fmt.Fprintf(out, "demo page: %s/\n", url)
+			fmt.Fprintf(out, "follow the upload \"demo\" there, and try:\n%s\n", curlLine(url, key))
+			return
+		}
+	}
+	// No browser reaches a Unix socket.
+	path := strings.TrimPrefix(n.public[0].url(), unixScheme)
+	fmt.Fprintf(out, "try:\n%s\n", curlLine("--unix-socket "+path+" http://localhost", key))
 }
 
-// curlLine is a command that publishes a message.
-func curlLine(url, key string) string {
+// curlLine is a command that publishes a message. The address may begin with options of curl.
+func curlLine(address, key string) string {
 	const message = `{"action":"upload_progress","payload":{"upload_id":"demo","status":"working",` +
 		`"stage":"looking","progress_percent":42,"message":"Hello from curl",` +
 		`"error_message":null,"description_audit_score":null}}`
 	return fmt.Sprintf(`curl -H "Authorization: Bearer %s" -H "Content-Type: application/json" `+
-		`-d '%s' %s/v1/uploads/demo/messages`, key, message, url)
+		`-d '%s' %s/v1/uploads/demo/messages`, key, message, address)
 }
 
 // openDashboard opens the dashboard of the admin listener, unless --dashboard is off.

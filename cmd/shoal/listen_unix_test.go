@@ -3,10 +3,13 @@
 package main
 
 import (
+	"bufio"
 	"context"
+	"io"
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -145,5 +148,34 @@ func TestConnectionsAreNotKeptAliveByTCP(t *testing.T) {
 		on, err = syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_KEEPALIVE)
 	}); controlErr != nil || err != nil || on != 0 {
 		t.Errorf("SO_KEEPALIVE is %d, errors %v and %v", on, controlErr, err)
+	}
+}
+
+// On a Unix socket alone, the welcome of a development server has a command that works, and no page for a browser.
+func TestDevWelcome_WorksOnUnixSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	reader, writer := io.Pipe()
+	ended := make(chan int)
+	go func() {
+		args := []string{"serve", "--dev", "--addr=unix:" + path, "--admin-addr=127.0.0.1:0"}
+		ended <- run(ctx, args, nil, strings.NewReader(""), writer, io.Discard)
+	}()
+	var welcome []string
+	for lines := bufio.NewScanner(reader); len(welcome) < 3 && lines.Scan(); {
+		welcome = append(welcome, lines.Text())
+	}
+	command := welcome[len(welcome)-1]
+	if text := strings.Join(welcome, "\n"); strings.Contains(text, "demo page") || !strings.HasPrefix(command, "curl ") {
+		t.Errorf("the welcome is %s", text)
+	}
+	out, err := exec.CommandContext(t.Context(), "sh", "-c", command+" --silent --write-out ' %{http_code}'").CombinedOutput()
+	if err != nil || !strings.HasSuffix(string(out), " 202") {
+		t.Errorf("%s: %v, %s", command, err, out)
+	}
+	cancel()
+	if status := <-ended; status != statusDone {
+		t.Errorf("status = %d", status)
 	}
 }
