@@ -7,7 +7,10 @@ cd "$(dirname "$0")/.."
 
 # The preprocessor finds stdlib.h only where the C library's headers are installed too.
 has_compiler() { echo '#include <stdlib.h>' | "$(go env CC)" -E - >/dev/null 2>&1; }
-has_node() { node -e 'process.exit(parseInt(process.versions.node) >= 20 ? 0 : 1)' >/dev/null 2>&1; }
+has_node() {
+	node -e 'const [a, b] = process.versions.node.split(".").map(Number)
+		process.exit(a > 20 || a === 20 && b >= 19 ? 0 : 1)' >/dev/null 2>&1
+}
 has_npm() { npm --version >/dev/null 2>&1; }
 has_python() { python3 --version >/dev/null 2>&1; }
 # Debian has programs of the system in folders that are not on every user's PATH.

@@ -351,6 +351,20 @@ func TestDeploy_ImageIsMinimal(t *testing.T) {
 	shoal(t, env, "", "check-config", "--config="+repository+"deploy/image.yaml").wantDone(t)
 }
 
+// The page for contributors names each tool that the tests need.
+func TestContributing_NamesEachTool(t *testing.T) {
+	page := strings.ToLower(read(t, "CONTRIBUTING.md"))
+	tools := regexp.MustCompile(`has_(?:program )?(\w+) \|\|`).FindAllStringSubmatch(read(t, ".ci/tools.sh"), -1)
+	if len(tools) == 0 {
+		t.Fatal(".ci/tools.sh looks for no tool")
+	}
+	for _, tool := range tools {
+		if !strings.Contains(page, tool[1]) {
+			t.Errorf("CONTRIBUTING.md does not name %s", tool[1])
+		}
+	}
+}
+
 // systemd checks the unit where it is installed.
 func TestDeploy_UnitPassesSystemd(t *testing.T) {
 	unit := read(t, "deploy/shoal.service")
