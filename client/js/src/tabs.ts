@@ -18,11 +18,15 @@ type News =
   | { kind: 'ended'; id: string; error: ShoalError }
   | { kind: 'other'; message: Incoming }
 type Wish =
-  | { kind: 'hello' }
-  | { kind: 'follow'; id: string; since: Position | undefined }
+  | { kind: 'hello'; wants: Want[]; reconnect: boolean }
+  | { kind: 'follow'; want: Want }
   | { kind: 'unfollow'; id: string }
-  | { kind: 'reconnect' }
 type Letter = { from: string; to?: string } & (News | Wish)
+
+const WAITING: News = { kind: 'status', status: { state: 'waiting' } }
+
+// Want is an upload that a tab follows, and how far the tab has received it.
+type Want = [id: string, since: Position | undefined]
 
 /**
  * tabs has the tabs of this origin that use the same name and server share one connection: `connect(url, { share:
@@ -40,15 +44,18 @@ export function tabs(name: string): Share {
 }
 
 class Tab implements Link {
-  #me = crypto.randomUUID()
+  #me = '' // another one each time that the tab takes part
   #wants = new Set<string>() // of this tab
   #channel: BroadcastChannel | undefined
   #abort = new AbortController()
+  #ready = false // the tab holds its own lock, by which the leader knows that it lives
+  #reconnect = false // was called before that
   #session: Session | undefined // of the leader
   #others = new Map<string, Set<string>>() // the leader's: the uploads that each other tab follows
   #positions = new Map<string, Position>() // the leader's: how far all tabs have received
   #newest = new Map<string, Incoming>() // the leader's: for tabs that come later
   #status: ConnectionStatus = { state: 'connecting' }
+  #told = '' // the status that this tab's client was given last
   #timers = new Map<string, ReturnType<typeof setTimeout>>()
   #unwatch: () => void
 
@@ -61,42 +68,48 @@ class Tab implements Link {
 
   follow(id: string): void {
     this.#wants.add(id)
-    this.#wish(this.#follow(id))
-  }
-
-  #follow(id: string): Wish {
-    return { kind: 'follow', id, since: this.sink.position(id) }
+    const want = this.#want(id)
+    if (this.#session) this.#grant(want, this.#me)
+    else this.#wish({ kind: 'follow', want })
   }
 
   unfollow(id: string): void {
     this.#wants.delete(id)
-    this.#wish({ kind: 'unfollow', id })
+    if (this.#session) this.#release(id)
+    else this.#wish({ kind: 'unfollow', id })
   }
 
   reconnect(): void {
+    if (this.#session) return this.#session.reconnect()
+    this.#reconnect = true
     this.#join()
-    this.#wish({ kind: 'reconnect' })
   }
 
   close(): void {
     this.#unwatch()
-    for (const id of this.#wants) this.unfollow(id)
     this.#leave()
     this.sink.connection({ state: 'closed' })
   }
 
+  #want(id: string): Want {
+    return [id, this.sink.position(id)]
+  }
+
   // join takes part, or asks whether there is a leader where this tab already does.
   #join(): void {
-    if (!this.#channel) {
-      this.#channel = new BroadcastChannel(this.name)
-      this.#channel.onmessage = ({ data }) => this.#read(data)
-      this.#abort = new AbortController()
-      // Others know by this lock that the tab lives. The promise stays open until the tab leaves.
-      this.#hold(`${this.name} ${this.#me}`, until)
-      this.#compete()
-      this.#repeat()
-    }
-    this.#ask()
+    if (this.#channel) return this.#ask()
+    this.#me = crypto.randomUUID()
+    this.#channel = new BroadcastChannel(this.name)
+    this.#channel.onmessage = ({ data }) => this.#read(data)
+    this.#abort = new AbortController()
+    // A leader that read a letter of this tab before the tab holds its lock would get the lock and take it for gone.
+    this.#hold(this.#lock(this.#me), () => {
+      this.#ready = true
+      this.#ask()
+      return this.#left()
+    }).catch(() => {}) // this tab has left
+    this.#compete()
+    this.#repeat()
   }
 
   // leave lets the other tabs go on without this one.
@@ -105,30 +118,41 @@ class Tab implements Link {
     this.#abort.abort()
     this.#channel?.close()
     this.#channel = undefined
+    this.#ready = false
     for (const name of this.#timers.keys()) this.#clear(name)
-    this.#tell({ kind: 'status', status: { state: 'waiting' } })
+    this.#tell(WAITING)
   }
 
   // Leading
 
   // hold calls action with a lock, which is held until the promise of that has been resolved.
-  #hold(name: string, action: (signal: AbortSignal) => unknown): void {
+  #hold(name: string, action: () => unknown, steal = false): Promise<unknown> {
     const { signal } = this.#abort
-    navigator.locks.request(name, { signal }, () => action(signal)).catch(() => {}) // this tab has left
+    // A lock that is stolen is given at once and cannot be given up by a signal.
+    return navigator.locks.request(name, steal ? { steal } : { signal }, () => signal.aborted || action())
+  }
+
+  // lock returns the name of the lock by which others know that a tab lives.
+  #lock(tab: string): string {
+    return `${this.name} ${tab}`
+  }
+
+  // left resolves when this tab leaves.
+  #left(): Promise<unknown> {
+    return new Promise((resolve) => this.#abort.signal.addEventListener('abort', resolve))
   }
 
   #compete(steal = false): void {
     const { signal } = this.#abort
-    // A lock that is stolen is given at once and cannot be given up by a signal.
-    const how = steal ? { steal } : { signal }
-    navigator.locks.request(this.name, how, () => {
-      if (signal.aborted) return
+    this.#hold(this.name, () => {
       this.#lead()
-      return until(signal)
-    }).catch(() => {
+      return this.#left()
+    }, steal).catch(() => {
       if (signal.aborted || !this.#session) return
       this.#resign() // another tab took this one for dead
       this.#compete()
+      this.#ask()
+      this.#tell(WAITING)
     })
   }
 
@@ -162,7 +186,7 @@ class Tab implements Link {
       },
       other: (message) => tell({ kind: 'other', message }),
     })
-    for (const id of this.#wants) this.#grant(this.#follow(id), this.#me)
+    for (const id of this.#wants) this.#grant(this.#want(id), this.#me)
     this.#post({ kind: 'lead' })
   }
 
@@ -175,30 +199,36 @@ class Tab implements Link {
     this.#positions.clear()
   }
 
-  // grant handles the request of a tab, which may be this one.
-  #grant(wish: Wish, tab: string): void {
-    const session = this.#session!
+  // serve handles the wish of another tab.
+  #serve(wish: Wish, tab: string): void {
+    const known = this.#remember(tab)
     switch (wish.kind) {
-      case 'hello': return this.#reply(tab, { kind: 'status', status: this.#status })
-      case 'reconnect': return session.reconnect()
+      case 'hello': // which repeats what was asked for, for a leader that does not know it
+        this.#post({ kind: 'status', status: this.#status }, tab)
+        for (const want of wish.wants) if (!known.has(want[0])) this.#grant(want, tab)
+        if (wish.reconnect) this.#session!.reconnect()
+        return
+      case 'follow': return this.#grant(wish.want, tab)
       case 'unfollow':
-        this.#others.get(tab)?.delete(wish.id)
-        return this.#release(wish.id)
-      case 'follow': {
-        if (tab !== this.#me) this.#remember(tab).add(wish.id)
-        const { id, since } = wish
-        const at = this.#positions.get(id)
-        const behind = since && (!at || (since.epoch === at.epoch && since.offset < at.offset))
-        if (behind) this.#positions.set(id, since)
-        const live = session.isLive(id)
-        if (behind || live === undefined) return session.follow(id)
-        if (!live) return // the answer is for all
-        const recovered = since?.epoch === at!.epoch
-        const message = this.#newest.get(id)
-        this.#reply(tab, { kind: 'answer', id, answer: { ...at!, recovered, expired: !message } })
-        if (message && !recovered) this.#reply(tab, { kind: 'message', id, message })
-      }
+        known.delete(wish.id)
+        this.#release(wish.id)
     }
+  }
+
+  // grant follows an upload for a tab, which may be this one.
+  #grant([id, since]: Want, tab: string): void {
+    if (tab !== this.#me) this.#remember(tab).add(id)
+    const session = this.#session!
+    const at = this.#positions.get(id)
+    const behind = since && (!at || (since.epoch === at.epoch && since.offset < at.offset))
+    if (behind) this.#positions.set(id, since)
+    const live = session.isLive(id)
+    if (behind || live === undefined) return session.follow(id)
+    if (!live) return // the answer is for all
+    const recovered = since?.epoch === at!.epoch
+    const message = this.#newest.get(id)
+    this.#reply(tab, { kind: 'answer', id, answer: { ...at!, recovered, expired: !message } })
+    if (message && !recovered) this.#reply(tab, { kind: 'message', id, message })
   }
 
   // remember returns the uploads that another tab follows. When the tab's own lock is free, the tab is gone.
@@ -207,11 +237,11 @@ class Tab implements Link {
     if (known) return known
     const ids = new Set<string>()
     this.#others.set(tab, ids)
-    this.#hold(`${this.name} ${tab}`, () => {
+    this.#hold(this.#lock(tab), () => {
       if (this.#others.get(tab) !== ids) return
       this.#others.delete(tab)
       ids.forEach((id) => this.#release(id))
-    })
+    }).catch(() => {}) // this tab has left
     return ids
   }
 
@@ -225,9 +255,9 @@ class Tab implements Link {
 
   // Talking
 
+  // wish tells the leader what has changed. Before the tab is ready it need not: hello will say all.
   #wish(wish: Wish): void {
-    if (this.#session) this.#grant(wish, this.#me)
-    else this.#post(wish)
+    if (this.#ready) this.#post(wish)
   }
 
   #reply(tab: string, news: News): void {
@@ -246,12 +276,12 @@ class Tab implements Link {
   #read(letter: Letter): void {
     if (letter.to !== undefined && letter.to !== this.#me) return
     if (this.#session) {
-      if (isWish(letter)) this.#grant(letter, letter.from)
+      if (isWish(letter)) this.#serve(letter, letter.from)
       return
     }
     if (isWish(letter)) return
     this.#clear('silent')
-    if (letter.kind === 'lead') this.#wants.forEach((id) => this.#post(this.#follow(id)))
+    if (letter.kind === 'lead') this.#ask()
     this.#tell(letter)
   }
 
@@ -259,6 +289,9 @@ class Tab implements Link {
   #tell(news: News): void {
     switch (news.kind) {
       case 'status': {
+        const told = JSON.stringify(news.status)
+        if (told === this.#told) return
+        this.#told = told
         const { error } = news.status
         return this.sink.connection({ ...news.status, error: error && full(error) })
       }
@@ -273,9 +306,11 @@ class Tab implements Link {
 
   // ask has the leader answer, and takes its place if it does not.
   #ask(): void {
-    if (this.#session || this.#timers.has('silent')) return
-    this.#post({ kind: 'hello' })
-    this.#after('silent', SILENT, () => {
+    if (this.#session || !this.#ready) return
+    const wants = [...this.#wants].map((id) => this.#want(id))
+    this.#post({ kind: 'hello', wants, reconnect: this.#reconnect })
+    this.#reconnect = false
+    if (!this.#timers.has('silent')) this.#after('silent', SILENT, () => {
       if (!this.#session) this.#compete(true)
     })
   }
@@ -301,12 +336,8 @@ class Tab implements Link {
   }
 }
 
-function until(signal: AbortSignal): Promise<unknown> {
-  return new Promise((resolve) => signal.aborted ? resolve(undefined) : signal.addEventListener('abort', resolve))
-}
-
 function isWish(letter: Letter): letter is { from: string } & Wish {
-  return ['hello', 'follow', 'unfollow', 'reconnect'].includes(letter.kind)
+  return ['hello', 'follow', 'unfollow'].includes(letter.kind)
 }
 
 function flat({ code, message, closeCode }: ShoalError): object {

@@ -188,8 +188,38 @@ test('tabs share a connection, through the end of the one that has it', async ()
   await count(0)
 })
 
+test('tabs that share a connection each follow uploads of their own', async () => {
+  await following('own-0', { share: 'ann' })
+  for (let n = 1; n <= 10; n++) {
+    const page = await following(`own-${n}`, { share: 'ann' })
+    await server.publish(`own-${n}`, line(n))
+    await sees(page, [n])
+    if (n % 2) await page.close()
+  }
+  await count(1)
+})
+
+test.each(['leads', 'follows'])('a tab that %s goes into the back/forward cache, and goes on where it was', async (role) => {
+  const id = `cached-${role}`
+  const other = role === 'follows' && await following('other', { share: 'ann' })
+  const page = await following(id, { share: 'ann' })
+  if (!other) await following('other', { share: 'ann' })
+  await server.publish(id, line(1))
+  await sees(page, [1])
+  await page.evaluate(() => addEventListener('pageshow', (event) => { document.title = `persisted ${event.persisted}` }))
+  await page.goto(`${address}/other`)
+  await expect.poll(async () => (await server.api(`/v1/uploads/${id}/subscribers`)).count).toBe(0)
+  await server.publish(id, line(2))
+  await page.evaluate(() => void setTimeout(() => history.back()))
+  await page.waitForFunction(() => document.title === 'persisted true')
+  await sees(page, [1, 2])
+  await count(1)
+})
+
 test('a tab that no longer answers loses the connection to another one, and gives way when it goes on', async () => {
-  const first = await following('stolen', { share: 'ann' })
+  const first = await open()
+  await first.evaluate((url) => follow(url, ['stolen', 'alone'], { share: 'ann' }), server.url)
+  await live(first, 'alone')
   const second = await following('stolen', { share: 'ann' })
   const session = await context.newCDPSession(first)
   await session.send('Debugger.enable')
@@ -209,6 +239,8 @@ test('a tab that no longer answers loses the connection to another one, and give
   await server.publish('stolen', line(2))
   for (const page of [first, second, third]) await page.waitForFunction(() => seen.at(-1) === 2)
   expect(await second.evaluate(() => seen)).toEqual([0, 1, 2])
+  await server.publish('alone', line(3)) // which the tab that has lost its place follows alone
+  await first.waitForFunction(() => seen.at(-1) === 3)
 })
 
 test('another name is another connection', async () => {

@@ -1,0 +1,217 @@
+import { describe, expect, test, vi } from 'vitest'
+import { FakeChannel, type FakeTab, installBrowser, locks, newTab, rest } from './browser.js'
+import { FakeSocket, hear, installFakes, live, pass, progress, subscribed } from './fakes.js'
+
+installFakes()
+installBrowser()
+
+// asked returns what a socket was asked for since the last call.
+function asked(socket: FakeSocket): string[] {
+  return socket.sent.splice(0).flatMap(({ action, upload_id, uploads }) => {
+    if (action === 'resume') return Object.entries<any>(uploads).map(([id, at]) => `${id} since ${at.offset}`)
+    return upload_id ? [action === 'subscribe_upload' ? upload_id : `not ${upload_id}`] : []
+  })
+}
+
+// leading returns a tab that has the connection and follows an upload, with its socket.
+async function leading(id = 'lead'): Promise<{ tab: FakeTab; seen: unknown[]; socket: FakeSocket }> {
+  const tab = newTab()
+  await rest()
+  const { seen } = hear(tab.client, id)
+  const socket = await live()
+  await rest()
+  socket.says(subscribed(0, false, 'e', id))
+  await rest()
+  asked(socket)
+  return { tab, seen, socket }
+}
+
+// following returns a tab that follows an upload which the tab that leads does not.
+async function following(socket: FakeSocket, id = 'u') {
+  const tab = newTab()
+  const { seen } = hear(tab.client, id)
+  await rest()
+  expect(asked(socket)).toEqual([id])
+  socket.says(subscribed(0, false, 'e', id), progress(1, id))
+  await rest()
+  expect([tab.client.status(id).state, seen]).toEqual(['live', [1]])
+  return { tab, seen }
+}
+
+// alive lets time pass on a connection on which the server says something.
+async function alive(socket: FakeSocket, seconds: number): Promise<void> {
+  for (let s = 0; s < seconds; s += 10) {
+    await pass(10_000)
+    socket.says({ action: 'ping' })
+    await rest()
+  }
+}
+
+describe('a tab that comes later', () => {
+  test('follows what it wants when it can be known to live, however late that is', async () => {
+    const { socket } = await leading()
+    let tab!: FakeTab
+    const go = locks.delaying(() => { tab = newTab() })
+    const { seen } = hear(tab.client, 'u')
+    const dropped = hear(tab.client, 'dropped')
+    await rest()
+    dropped.stop()
+    await pass(1)
+    go()
+    await rest()
+    expect(asked(socket)).toEqual(['u'])
+    socket.says(subscribed(0, false, 'e', 'u'), progress(1, 'u'))
+    await alive(socket, 60)
+    expect(asked(socket)).toEqual([])
+    socket.says(progress(2, 'u'))
+    await rest()
+    expect([tab.client.status('u').state, seen]).toEqual(['live', [1, 2]])
+    expect(FakeSocket.all.length).toBe(1)
+  })
+
+  test('gets the newest message once, whether it has an offset or not', async () => {
+    const { socket } = await leading()
+    socket.says(progress(undefined, 'lead'))
+    await rest()
+    const late = newTab()
+    const { seen } = hear(late.client, 'lead')
+    await rest()
+    await alive(socket, 60)
+    expect(seen).toEqual(['upload_progress'])
+    expect(asked(socket)).toEqual([])
+  })
+
+  test('has the same status until it changes', async () => {
+    const { tab, socket } = await leading()
+    const { client } = newTab()
+    await rest()
+    const status = client.status()
+    expect(status).toEqual(tab.client.status())
+    await alive(socket, 60)
+    expect(client.status()).toBe(status)
+    socket.ends(1012)
+    await rest()
+    expect(client.status()).toMatchObject({ state: 'waiting', error: { code: 'restart', closeCode: 1012 } })
+    expect(client.status()).toEqual(tab.client.status())
+  })
+
+  test('lets its uploads go when it ends, and no others', async () => {
+    const { socket } = await leading()
+    const { tab } = await following(socket)
+    hear(tab.client, 'lead')
+    await rest()
+    tab.client.close()
+    await rest()
+    expect(asked(socket)).toEqual(['not u'])
+  })
+
+  test('follows an upload that was refused when it asks again', async () => {
+    const { socket } = await leading()
+    const { tab } = await following(socket)
+    socket.says({ action: 'error', code: 'forbidden', message: 'no', upload_id: 'u' })
+    await rest()
+    expect(tab.client.status('u')).toMatchObject({ state: 'ended', error: { code: 'forbidden' } })
+    hear(tab.client, 'u')
+    await rest()
+    expect(asked(socket)).toEqual(['u'])
+  })
+})
+
+describe('the back/forward cache', () => {
+  test('lets go of what a tab follows, which goes on where it was when it comes back', async () => {
+    const { socket } = await leading()
+    const { tab, seen } = await following(socket)
+    tab.away()
+    await rest()
+    expect(asked(socket)).toEqual(['not u'])
+    expect([tab.client.status().state, tab.client.status('u').state]).toEqual(['waiting', 'pending'])
+    socket.says({ action: 'unsubscribed', upload_id: 'u' })
+    tab.back()
+    await rest()
+    expect(asked(socket)).toEqual(['u since 1'])
+    socket.says(subscribed(2, true, 'e', 'u'), progress(2, 'u'))
+    await rest()
+    expect([tab.client.status().state, tab.client.status('u').state, seen]).toEqual(['live', 'live', [1, 2]])
+  })
+
+  test('takes the place of the tab that leads, which then follows as the others do', async () => {
+    const { tab, seen, socket } = await leading()
+    await following(socket)
+    socket.says(progress(1, 'lead'))
+    await rest()
+    tab.away()
+    await rest()
+    expect(socket.closedWith).toBe(1000)
+    const next = await live()
+    await rest()
+    expect(asked(next)).toEqual(['u since 1'])
+    tab.back()
+    await rest()
+    expect(asked(next)).toEqual(['lead since 1'])
+    next.says(subscribed(2, true, 'e', 'lead'), progress(2, 'lead'))
+    await rest()
+    expect([tab.client.status().state, tab.client.status('lead').state, seen]).toEqual(['live', 'live', [1, 2]])
+    expect(FakeSocket.all.length).toBe(2)
+  })
+
+  test('does not keep a tab from taking the place of a leader that is frozen', async () => {
+    const { socket } = await leading()
+    const request = locks.request.bind(locks)
+    // The leader is given the lock of the tab that has left, and does not say so.
+    vi.spyOn(locks, 'request').mockImplementation((name, how, action) => {
+      return request(name, how, how.signal && locks.held.has(name) ? () => new Promise(() => {}) : action)
+    })
+    const { tab, seen } = await following(socket)
+    freeze()
+    tab.away()
+    await rest()
+    tab.back()
+    await pass(5000)
+    await rest()
+    const next = await live()
+    await rest()
+    expect(asked(next)).toEqual(['u since 1'])
+    next.says(subscribed(2, true, 'e', 'u'), progress(2, 'u'))
+    expect(seen).toEqual([1, 2])
+  })
+})
+
+// freeze has the tab that leads hear nothing. It returns functions that let it hear of its robbed lock and of messages.
+function freeze(): { robbed(): void; thaw(): void } {
+  const [channel] = FakeChannel.all
+  const [, held] = [...locks.held].find(([name]) => name.endsWith(' ann'))!
+  const { reject } = held
+  let error!: Error
+  channel!.frozen = []
+  held.reject = (given) => { error = given }
+  return { robbed: () => reject(error), thaw: () => channel!.thaw() }
+}
+
+test.each([
+  ['before it hears of the new one', true], ['after it has heard of the new one', false],
+])('a leader that was frozen loses its place, %s, and follows as the others do', async (_, first) => {
+  const { tab, seen, socket } = await leading()
+  await following(socket)
+  const { robbed, thaw } = freeze()
+  await pass(35_000)
+  await rest()
+  const next = await live()
+  await rest()
+  expect(asked(next)).toEqual(['u since 1'])
+  if (first) {
+    robbed()
+    await rest()
+    thaw()
+  } else {
+    thaw()
+    await rest()
+    robbed()
+  }
+  await rest()
+  expect(socket.closedWith).toBe(1000)
+  expect(asked(next)).toEqual(['lead since 0'])
+  next.says(subscribed(1, true, 'e', 'lead'), progress(1, 'lead'))
+  await alive(next, 60)
+  expect([tab.client.status().state, tab.client.status('lead').state, seen]).toEqual(['live', 'live', [1]])
+  expect([FakeSocket.all.length, asked(next)]).toEqual([2, []])
+})
