@@ -173,18 +173,38 @@ type guard struct {
 
 	mu   sync.Mutex // protects the fields below; nothing else is called under it
 	last time.Time
-	// failed are the connections that are being closed because of a panic.
+	// failed are the connections that are being closed because of a panic. They get no further message: their clients
+	// would take it for the next one.
 	failed map[Conn]struct{}
+	// failing is the number of them, for callers without mu.
+	failing atomic.Int32
+}
+
+// refuses reports whether a connection is being closed because of a panic.
+func (g *guard) refuses(c Conn) bool {
+	if g.failing.Load() == 0 {
+		return false
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	_, found := g.failed[c]
+	return found
 }
 
 // send calls Conn.Send. A panic counts as Dropped.
 func (g *guard) send(c Conn, f *Frame) (o Outcome) {
+	if g.refuses(c) {
+		return Dropped
+	}
 	defer g.lost("Send", c)
 	return c.Send(f)
 }
 
 // sendDeferred calls Flusher.SendDeferred. A panic counts as Dropped.
 func (g *guard) sendDeferred(c Flusher, f *Frame) (o Outcome, flush bool) {
+	if g.refuses(c) {
+		return Dropped, false
+	}
 	defer g.lost("SendDeferred", c)
 	return c.SendDeferred(f)
 }
@@ -290,11 +310,13 @@ func (g *guard) fail(c Conn) {
 		g.failed = make(map[Conn]struct{})
 	}
 	g.failed[c] = struct{}{}
+	g.failing.Add(1)
 	go func() {
 		g.close(c, InternalError)
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		delete(g.failed, c)
+		g.failing.Add(-1)
 	}()
 }
 

@@ -181,9 +181,14 @@ func (f *fanOut) sendUntilPanic(receivers []receiver, frames []*Frame, d *Delive
 			d.Dropped += len(frames)*connected(receivers[:served]) - (d.sum() - before) // the frames that were not counted
 		}
 	}()
+	failing := f.guard.failing.Load() != 0 // read once: under the upload's lock a connection fails by panicking here
 	for ; served < len(receivers); served++ {
 		c := receivers[served].Conn
 		if c == nil {
+			continue
+		}
+		if failing && f.guard.refuses(c) {
+			d.Dropped += len(frames)
 			continue
 		}
 		for _, f := range frames {

@@ -174,6 +174,52 @@ func lostMessageCloses(t *testing.T, audience int) {
 	}
 }
 
+// A connection whose Send has panicked gets no further message before it is closed: its client would take that for the
+// next one and never recover the lost one.
+func TestGuard_NothingFollowsLostMessage(t *testing.T) {
+	for _, audience := range []int{1, maxDeferred + 2, 2 * fanOutAlone} {
+		t.Run(fmt.Sprint(audience), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { nothingFollowsLostMessage(t, audience) })
+		})
+	}
+}
+
+func nothingFollowsLostMessage(t *testing.T, audience int) {
+	m := open(t, Options{})
+	sends, closing := 0, make(chan struct{})
+	faulty := &fakeConn{
+		onSend: func(*Frame) Outcome {
+			if sends++; sends == 2 {
+				panic("once")
+			}
+			return Queued
+		},
+		onClose: func(CloseReason) { <-closing },
+	}
+	must(t, m.Connect("ann", faulty))
+	must(t, m.SubscribeUpload(t.Context(), "ann", "cat"))
+	for i := 1; i < audience; i++ {
+		user := fmt.Sprint("user ", i)
+		connect(t, m, user)
+		must(t, m.SubscribeUpload(t.Context(), user, "cat"))
+	}
+	for range 3 {
+		publish(t, m, "cat", 1)
+		flushAll(m)
+	}
+	_, err := m.SendToUser(t.Context(), "ann", note(t, 1))
+	must(t, err)
+	must(t, m.SubscribeConn(t.Context(), "ann", faulty, "cat", SubscribeOptions{Since: &Position{}}))
+	synctest.Wait()
+	close(closing)
+	if sends != 2 {
+		t.Errorf("%d messages came, want none after the second, which was lost", sends)
+	}
+	if s := m.Stats(); s.Queued+s.Dropped != uint64(3*audience+1) {
+		t.Errorf("%d delivered and %d dropped, want %d in all", s.Queued, s.Dropped, 3*audience+1)
+	}
+}
+
 // tokenAsker is a connection that looks at the orders of its node when it is asked for its token.
 type tokenAsker struct {
 	fakeConn

@@ -238,7 +238,9 @@ func (s replaySource) Read(uploadID, epoch string, after uint64, deliver func([]
 func (m *Manager) replay(u *upload, c Conn, replay Replay) {
 	if r, ok := c.(Replayer); ok {
 		replay.UploadID, replay.Source = u.ID(), replaySource{m}
-		m.guard.replay("Replay", r, func() { r.Replay(replay) })
+		if !m.guard.refuses(c) {
+			m.guard.replay("Replay", r, func() { r.Replay(replay) })
+		}
 		return
 	}
 	for _, f := range replay.Frames {

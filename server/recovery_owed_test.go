@@ -2,10 +2,12 @@ package server_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 
 	"github.com/shoal-go/shoal/manager"
+	"github.com/shoal-go/shoal/server"
 )
 
 // completed is the terminal message of the upload cat.
@@ -37,6 +39,32 @@ func TestRecovery_SubscribingAgainDropsNothing(t *testing.T) {
 		}
 		if got, want := fmt.Sprint(got), "[subscribed1 upload_completed1 subscribed1]"; got != want {
 			t.Errorf("the client got %s, want %s", got, want)
+		}
+	})
+}
+
+// A base client whose live messages are read from the history later is closed if that no longer holds them: it could
+// not notice that some are missing.
+func TestRecovery_BaseIsClosedWhereMessagesAreLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := startPiped(t, func(mo *manager.Options, _ *server.Options) { mo.HistoryMessages = 4 })
+		for i := range 3 {
+			n.publishJSON(fmt.Sprint("busy", i), event(i, 50_000))
+		}
+		n.publishJSON("cat", event(0, 50_000))
+		c := n.login("ann")
+		for _, upload := range []string{"busy0", "busy1", "busy2", "cat"} {
+			c.send(fmt.Sprintf(`{"action":"subscribe_upload","upload_id":%q}`, upload))
+		}
+		synctest.Wait()
+		n.publishJSON("cat", completed)
+		for i := 1; i <= 300; i++ {
+			n.publishJSON("cat", event(i, 50_000))
+		}
+		for _, text := range c.wantClose(manager.SlowConsumer) {
+			if strings.Contains(text, `"n":300`) {
+				t.Error("the newest message came after a gap")
+			}
 		}
 	})
 }

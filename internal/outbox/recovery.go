@@ -324,7 +324,12 @@ func (o *Outbox) readUnread() {
 			if current() {
 				r.unlistUnread(bl)
 				limit := o.pool.maxRecovery
-				if len(frames) > 0 && !frames[0].For(frame.Base) {
+				restart := len(frames) > 0 && !frames[0].For(frame.Base)
+				switch {
+				case restart && o.variant == frame.Base: // which cannot be told that messages are lost
+					o.rejectOverLimit()
+					return
+				case restart:
 					limit = math.MaxInt // a new position and the newest message, which belong together
 					frames = r.beforeNewPosition(bl, frames)
 				}

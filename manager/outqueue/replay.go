@@ -297,9 +297,14 @@ func (q *Queue) read(p *replay) {
 		if delivered = true; !unchanged() {
 			return
 		}
-		// A new position and the newest message belong together. Acknowledgements that came before announce older ones.
+		// A new position and the newest message belong together. Acknowledgements that came before announce older ones. A
+		// client without positions cannot be told that messages are lost.
 		restart := len(frames) > 0 && !frames[0].For(manager.VariantBase)
-		if restart {
+		switch {
+		case restart && q.opt.Variant == manager.VariantBase:
+			q.overflow()
+			return
+		case restart:
 			q.queueAcknowledgements(p)
 		}
 		q.finish(p, q.queueReplay(p, frames, restart))

@@ -519,3 +519,27 @@ func TestReplay_BaseGetsNoAnswer(t *testing.T) {
 		}
 	}
 }
+
+// A base connection cannot be told that live messages behind a replay are no longer held: it is closed.
+func TestReplay_BaseIsClosedWhereMessagesAreLost(t *testing.T) {
+	m := create(t, manager.Options{HistoryMessages: 4})
+	q := outqueue.New(outqueue.Options{MaxBytes: 1000})
+	defer func() {
+		q.Abort()
+		_ = m.Close(t.Context())
+	}()
+	publishTo(t, m, "cat", 1)
+	if err := m.Connect("ann", q); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.SubscribeConn(t.Context(), "ann", q, "cat", manager.SubscribeOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	publishTo(t, m, "cat", 30)
+	for i, offset := range offsets(q) {
+		if offset != uint64(i+1) {
+			t.Fatalf("message %d came as number %d", offset, i+1)
+		}
+	}
+	wantClosed(t, q, manager.SlowConsumer)
+}
