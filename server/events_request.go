@@ -94,6 +94,7 @@ func allowPage(w http.ResponseWriter, r *http.Request) {
 	if page := r.Header.Get("Origin"); page != "" {
 		w.Header().Set("Access-Control-Allow-Origin", page)
 		w.Header().Set("Access-Control-Allow-Credentials", "true")
+		w.Header().Set("Access-Control-Expose-Headers", "Retry-After")
 	}
 	if isPreflight(r) {
 		w.Header().Set("Access-Control-Allow-Methods", http.MethodGet)

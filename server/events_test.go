@@ -358,6 +358,10 @@ func TestEvents_Origin(t *testing.T) {
 	if s.problem(http.StatusUnauthorized); s.resp.Header.Get("Access-Control-Allow-Origin") != page {
 		t.Error("the page cannot read the problem")
 	}
+	s = n.events("broken", "/events/uploads/a", "Origin", page)
+	if s.problem(http.StatusServiceUnavailable); s.resp.Header.Get("Access-Control-Expose-Headers") != "Retry-After" {
+		t.Error("the page cannot read when to come back")
+	}
 	s = n.events("ann", "/events/uploads/a", "Origin", "https://evil.example.com")
 	if s.problem(http.StatusForbidden); s.resp.Header.Get("Access-Control-Allow-Origin") != "" {
 		t.Error("a foreign page can read the answer")
