@@ -56,6 +56,9 @@ func parseFile(path string) (*yaml.Node, error) {
 		return nil, fmt.Errorf("is not usable YAML: %w", err)
 	}
 	root := document.Content[0]
+	if root.Kind == yaml.ScalarNode && root.Tag == "!!null" { // such as --- and a comment
+		return nil, nil
+	}
 	if root.Kind != yaml.MappingNode {
 		return nil, errors.New("must hold keys and values such as addr: 127.0.0.1:8080")
 	}

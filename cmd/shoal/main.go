@@ -109,8 +109,8 @@ func execute(ctx context.Context, args, env []string, std streams) error {
 	}
 	command := parsed.Selected().Target.Addr().Interface()
 	if c, ok := command.(*serveCommand); ok {
-		started := c.serveFlags // before they are checked
-		parsed.Bind(reparse(func() (*reading, error) { return parseAgain(args, env, started) }))
+		started, hadSettings := c.serveFlags, len(s.file) > 0 // before they are checked
+		parsed.Bind(reparse(func() (*reading, error) { return parseAgain(args, env, started, hadSettings) }))
 	}
 	if err := s.check(command); err != nil {
 		return err
@@ -130,8 +130,8 @@ func helpCommand(err error) string {
 }
 
 // parseAgain parses the command line of serve once more, with the files as they are now. started are the settings of
-// the start.
-func parseAgain(args, env []string, started serveFlags) (*reading, error) {
+// the start. A file of --config that had settings then must have some: an editor may have emptied it for a moment.
+func parseAgain(args, env []string, started serveFlags, hadSettings bool) (*reading, error) {
 	s := newSettings(env)
 	parser, err := newParser(s, streams{out: io.Discard, err: io.Discard}, func(int) {})
 	if err != nil {
@@ -140,6 +140,9 @@ func parseAgain(args, env []string, started serveFlags) (*reading, error) {
 	parsed, err := parser.Parse(args)
 	if err != nil {
 		return nil, err
+	}
+	if hadSettings && len(s.file) == 0 && s.err() == nil {
+		return nil, errors.New("the file of --config is empty; to go back to the defaults, restart without it")
 	}
 	command, ok := parsed.Selected().Target.Addr().Interface().(*serveCommand)
 	if !ok {

@@ -51,7 +51,7 @@ func startReloading(t *testing.T, settings map[string]string) *reloading {
 	t.Cleanup(func() { n.close(time.Second) })
 	n.level, n.last = level, *n.flags
 	started := flags // none of its settings is one that a check changes
-	n.reparse = func() (*reading, error) { return parseAgain(args, nil, started) }
+	n.reparse = func() (*reading, error) { return parseAgain(args, nil, started, true) }
 	r.node = n
 	return r
 }

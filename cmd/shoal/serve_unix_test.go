@@ -165,6 +165,16 @@ func TestReload_AppliesChangesAndLogsThem(t *testing.T) {
 	if status, _ := call(t, "GET", s.url+"/v1/stats", "new-key", ""); status != 200 {
 		t.Errorf("after a failed reload a key gets %d", status)
 	}
+	for i, empty := range []string{"", "---\n", "{}\n"} {
+		write("shoal.yaml", empty)
+		s.hangUp(t, "reload failed, nothing has changed")
+		eventually(t, "the empty file is refused", func() bool {
+			return strings.Count(s.log.String(), "the file of --config is empty") == i+1
+		})
+	}
+	if status, _ := call(t, "GET", s.url+"/v1/stats", "new-key", ""); status != 200 {
+		t.Errorf("after a reload of an empty file a key gets %d", status)
+	}
 	for _, secret := range []string{goodSecret, next, "old-key", "new-key", "third-key"} {
 		if strings.Contains(s.log.String(), secret) {
 			t.Errorf("the log holds %q", secret)

@@ -160,7 +160,7 @@ func TestFileThatIsMissing(t *testing.T) {
 }
 
 func TestFileThatIsEmpty(t *testing.T) {
-	for _, text := range []string{"", "# nothing\n"} {
+	for _, text := range []string{"", "# nothing\n", "---\n# nothing\n", "null\n", "{}\n"} {
 		shoal(t, nil, "", "check-config", "--dev", "--config="+writeFile(t, "shoal.yaml", text)).wantDone(t)
 	}
 }
