@@ -245,21 +245,20 @@ func (n *node) adminHandler() http.Handler {
 	if n.flags.PProf {
 		handleProfiles(mux)
 	}
-	if n.dashboard != nil {
-		mux.Handle(dashboard.Path, n.dashboard)
-		mux.Handle(dashboard.Path+"/", n.dashboard)
+	if n.embedded != nil {
+		mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+			if err := n.embedded.Ready(); err != nil {
+				http.Error(w, err.Error(), http.StatusServiceUnavailable)
+				return
+			}
+			admin.ServeHTTP(w, r)
+		})
 	}
-	if n.embedded == nil {
+	if n.dashboard == nil {
 		return mux
 	}
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		if err := n.embedded.Ready(); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		admin.ServeHTTP(w, r)
-	})
-	return mux
+	mux.Handle(dashboard.Path, n.dashboard)
+	return aheadOf(mux, dashboard.Path+"/", n.dashboard)
 }
 
 // ready returns why /readyz answers 503, or nil. The reason of the node's own NATS server precedes: a full disk, for

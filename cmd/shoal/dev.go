@@ -25,12 +25,23 @@ func newDevHandler(secret []byte, api, page http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/ws/uploads", api)
 	mux.Handle("/events/", api)
-	mux.Handle("/v1/", api)
 	tokens := http.NewServeMux() // of its own, or another method would be the page's affair
 	tokens.Handle("GET /dev/token", devTokens(secret))
 	mux.Handle("/dev/token", tokens)
 	mux.Handle("/", page)
-	return localOnly(mux)
+	return localOnly(aheadOf(mux, "/v1/", api))
+}
+
+// aheadOf returns a handler of requests for a mux, but for those below a path: the mux would redirect a path with an
+// empty id to the path of another upload.
+func aheadOf(mux *http.ServeMux, path string, below http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, path) {
+			below.ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
 }
 
 // localOnly refuses requests that name another host than this machine. A web page anywhere could have its own

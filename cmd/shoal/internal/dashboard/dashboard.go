@@ -98,9 +98,15 @@ func (d *Dashboard) routes(assets map[string]asset) http.Handler {
 	live := http.StripPrefix(Path, d.live)
 	mux.Handle(Path+"/ws/uploads", live)
 	mux.Handle(Path+"/events/", live)
-	mux.Handle(Path+"/v1/", http.StripPrefix(Path, d.opt.API))
+	api := http.StripPrefix(Path, d.opt.API)
 	// A page of another site must not act here. It has no key, and its requests do not even reach the check.
-	return http.NewCrossOriginProtection().Handler(mux)
+	return http.NewCrossOriginProtection().Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, Path+"/v1/") { // the mux would redirect an empty id to another upload
+			api.ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	}))
 }
 
 // ServeHTTP serves the page, its data and the observed server's API.
