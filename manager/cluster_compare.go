@@ -3,6 +3,7 @@ package manager
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 )
 
@@ -40,6 +41,8 @@ func (c *cluster) findBehind(ctx context.Context) (done bool) {
 			followed = append(followed, comparand{f.id, u.State.log.Offset()})
 		}
 	})
+	// The order varies: if the first ones are refused before any answer, the next pass begins with others.
+	rand.Shuffle(len(followed), func(i, j int) { followed[i], followed[j] = followed[j], followed[i] })
 	pass := comparison{cluster: c}
 	for batch := range slices.Chunk(followed, positionBatch) {
 		if !pass.compare(ctx, batch) {

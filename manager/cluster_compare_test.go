@@ -44,6 +44,25 @@ func TestCompare_UnreadableUploadDelaysNoOther(t *testing.T) {
 	})
 }
 
+// TestCompare_ManyUnreadableUploadsDelayNoOther: a pass that finds unreadable uploads only, because they come first,
+// gives up, and a later one reaches the readable upload.
+func TestCompare_ManyUnreadableUploadsDelayNoOther(t *testing.T) {
+	inCluster(t, 2, Options{MaxSubscriptionsPerUser: -1}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		n := nodes[0]
+		for i := range 20 {
+			must(t, n.SubscribeUpload(t.Context(), "ann", fmt.Sprint("bad-", i)))
+		}
+		c := n.follower(t, "bob", "good")
+		n.link.losing(func(m broker.Message) bool { return m.Offset > 0 })
+		publish(t, nodes[1].Manager, "good", 1)
+		n.link.losing(nil)
+		n.link.damage("upload:bad*")
+		n.link.handler.Interrupted()
+		<-time.After(time.Minute) // some thirty passes
+		wantConsecutive(t, c.offsets(), 1, 1)
+	})
+}
+
 // TestCompare_UnreadableUploadIsNamed: the log tells which upload cannot be read.
 func TestCompare_UnreadableUploadIsNamed(t *testing.T) {
 	var log strings.Builder

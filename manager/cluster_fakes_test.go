@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -181,7 +182,7 @@ func (f *faulty) refuse(channel string) {
 	f.refused = channel
 }
 
-// damage makes the stored messages of a channel unreadable; "": of none.
+// damage makes the stored messages of a channel unreadable, or of all that a prefix followed by "*" matches; "": of none.
 func (f *faulty) damage(channel string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -192,8 +193,11 @@ func (f *faulty) damage(channel string) {
 func (f *faulty) checkReadable(channels ...string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.unreadable != "" && slices.Contains(channels, f.unreadable) {
-		return errWrongType
+	prefix, isPrefix := strings.CutSuffix(f.unreadable, "*")
+	for _, channel := range channels {
+		if channel == f.unreadable || isPrefix && strings.HasPrefix(channel, prefix) {
+			return errWrongType
+		}
 	}
 	return nil
 }

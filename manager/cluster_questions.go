@@ -155,8 +155,8 @@ func (m *Manager) NodeStats(ctx context.Context) (stats map[string]Stats, missin
 	return stats, missing, nil
 }
 
-// askAll gives a command to all nodes as a question, so that each confirms it, and returns their answers. The error is
-// ctx's, wraps ErrUnavailable, or is a *MissingNodesError.
+// askAll gives a command to all nodes as a question, so that each confirms it, and returns their answers. The error
+// wraps ErrUnavailable or ErrRefused, or is a *MissingNodesError.
 func (c *cluster) askAll(
 	ctx context.Context, kind string, body []byte,
 ) (answers map[string]membership.Answer, err error) {
@@ -165,7 +165,7 @@ func (c *cluster) askAll(
 	answers, missing, err := c.peers.Ask(ctx, kind, body)
 	switch {
 	case err != nil:
-		return answers, unavailable(err)
+		return answers, uncertain(err)
 	case len(missing) > 0:
 		return answers, &MissingNodesError{missing}
 	}

@@ -59,7 +59,7 @@ func (c *cluster) publish(ctx context.Context, uploadID string, out outgoing) (p
 		return Position{}, ErrKeyReused
 	case err != nil:
 		c.publishFailed(err)
-		return Position{}, unavailable(err)
+		return Position{}, uncertain(err)
 	}
 	if out.keyed == nil || !out.replayed {
 		c.manager.counters.published.Add(1)
@@ -153,7 +153,7 @@ func (c *cluster) forget(ctx context.Context, uploadID string) error {
 	}
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	return unavailable(c.keeper.Forget(ctx, uploadChannel+uploadID))
+	return uncertain(c.keeper.Forget(ctx, uploadChannel+uploadID))
 }
 
 // storedLog returns the broker's stored messages of an upload as a log, nil if it stores none. If the broker stores no

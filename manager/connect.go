@@ -79,7 +79,8 @@ func (m *Manager) Disconnect(userID string, c Conn) {
 // DisconnectUser closes all connections of a user, on every node, and returns how many were closed. With a broker it
 // blocks until every node has confirmed, at most until ctx ends or for some seconds.
 //
-// The error is then ctx's error, wraps ErrUnavailable, or is a *MissingNodesError with the nodes that did not confirm.
+// The error then wraps ErrUnavailable, and ctx's error if that has ended, or ErrRefused, or is a *MissingNodesError
+// with the nodes that did not confirm.
 // A node that was cut off, whether it is named or not, closes the connections that are older than the call when it is
 // back: the nodes that are left remember the order for 24 hours, each the newest 4096 orders, or 16 MiB of them. An
 // invalid id or reason is an *InvalidError, and then nothing is closed.

@@ -29,9 +29,9 @@ var (
 	// ErrKeysUnsupported means that PublishOnce cannot work with this broker as it is configured. Nothing was
 	// published.
 	ErrKeysUnsupported = errors.New("manager: the broker does not support PublishOnce")
-	// ErrRefused means that the broker refuses to let this node follow an upload, for example for want of a permission,
-	// and will refuse again until an operator changes that. The text gives the reason.
-	ErrRefused = errors.New("manager: the broker refused to deliver the upload")
+	// ErrRefused means that the broker refuses to let this node follow an upload, or refuses a message or an order, for
+	// example for want of a permission, and will refuse again until an operator changes that. The text gives the reason.
+	ErrRefused = errors.New("manager: the broker refused the operation")
 	// ErrUnknownUpload: nothing is known of the upload's messages.
 	ErrUnknownUpload = errors.New("manager: unknown upload")
 	// ErrNotConnected: the connection is not registered for the user.
@@ -53,6 +53,21 @@ func unavailable(err error) error {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return err
+}
+
+// uncertain wraps the error of a call of the broker that has an effect: in ErrUnavailable if it is unknown whether the
+// call took effect, as after a cancellation, and else in ErrKeysUnsupported or ErrRefused.
+func uncertain(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, broker.ErrKeysUnsupported):
+		return unavailable(err)
+	case isPassing(err):
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	default:
+		return fmt.Errorf("%w: %w", ErrRefused, err)
+	}
 }
 
 // isPassing reports whether a call of the broker that failed may succeed later.

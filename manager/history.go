@@ -92,8 +92,8 @@ func (m *Manager) copyLog(ctx context.Context, uploadID string) (log *history.Lo
 
 // Forget drops an upload's history and begins a new epoch, for a retry of the upload. Subscriptions are kept; shoal.v1
 // subscribers receive the new position. With a broker it blocks on that; if the broker stores no histories, until every
-// node has confirmed. The error is an *InvalidError or ErrClosed, or with a broker ctx's error, one that wraps
-// ErrUnavailable, or a *MissingNodesError.
+// node has confirmed. The error is an *InvalidError or ErrClosed, or with a broker one that wraps ErrUnavailable, and
+// ctx's error if that has ended, or ErrRefused, or a *MissingNodesError.
 func (m *Manager) Forget(ctx context.Context, uploadID string) error {
 	if err := m.check(); err != nil {
 		return err

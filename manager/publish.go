@@ -16,7 +16,9 @@ import (
 // With many subscribers, a message sent to one of them concurrently for another upload, or by SendToUser, may overtake
 // this one.
 //
-// If the error is an *InvalidError, ErrClosed or ctx's error, nothing was published; otherwise it wraps ErrUnavailable.
+// If the error is an *InvalidError, ErrClosed, wraps ErrRefused, or is ctx's error without ErrUnavailable, nothing was
+// published. Otherwise it wraps ErrUnavailable, and ctx's error if ctx ended after the broker was called: whether the
+// message was published is then unknown.
 func (m *Manager) Publish(ctx context.Context, uploadID string, msg Message) (Position, error) {
 	if err := ctx.Err(); err != nil {
 		return Position{}, err
@@ -78,9 +80,9 @@ func (m *Manager) SendToUploadSubscribers(uploadID string, msg Message) (Deliver
 // receive it. SendToUser does not wait for any client. With a broker it blocks until every node has confirmed, at most
 // until ctx ends or for some seconds.
 //
-// The error is an *InvalidError, ErrClosed or ctx's error; with a broker it may wrap ErrUnavailable, or be a
-// *MissingNodesError with the nodes that did not confirm. The outcomes are valid even then: this node's connections
-// have the message, and sending it again may deliver it twice.
+// The error is an *InvalidError, ErrClosed or ctx's error; with a broker it may wrap ErrUnavailable, and ctx's error
+// too, or ErrRefused, or be a *MissingNodesError with the nodes that did not confirm. The outcomes are valid even then:
+// this node's connections have the message, and sending it again may deliver it twice.
 func (m *Manager) SendToUser(ctx context.Context, userID string, msg Message) (Delivery, error) {
 	if err := ctx.Err(); err != nil {
 		return Delivery{}, err

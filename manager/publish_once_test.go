@@ -211,3 +211,50 @@ func TestPublishOnce_WithoutSupportOfTheBroker(t *testing.T) {
 		}
 	})
 }
+
+// cancelledBroker stores each message, and its caller no longer waits for the confirmation.
+type cancelledBroker struct {
+	*broker.MemoryNode
+	cancel context.CancelFunc
+}
+
+func (b *cancelledBroker) Store(ctx context.Context, channel string, payload []byte) (broker.Position, error) {
+	if _, err := b.MemoryNode.Store(context.WithoutCancel(ctx), channel, payload); err != nil {
+		return broker.Position{}, err
+	}
+	b.cancel()
+	return broker.Position{}, ctx.Err()
+}
+
+func (b *cancelledBroker) Forget(ctx context.Context, channel string) error {
+	if err := b.MemoryNode.Forget(context.WithoutCancel(ctx), channel); err != nil {
+		return err
+	}
+	b.cancel()
+	return ctx.Err()
+}
+
+// A publication that is cancelled after the broker was called may have taken effect, and its error says so.
+func TestPublish_CancelledAfterTheCallIsUncertain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &cancelledBroker{MemoryNode: broker.NewMemory(broker.MemoryOptions{}).Node()}
+		m := open(t, Options{Broker: b, NodeName: "n"})
+		<-time.After(time.Minute)
+		for name, call := range map[string]func(context.Context) error{
+			"Publish": func(ctx context.Context) error {
+				_, err := m.Publish(ctx, "cat", note(t, 1))
+				return err
+			},
+			"Forget": func(ctx context.Context) error { return m.Forget(ctx, "cat") },
+		} {
+			ctx, cancel := context.WithCancel(t.Context())
+			b.cancel = cancel
+			if err := call(ctx); !errors.Is(err, ErrUnavailable) || !errors.Is(err, context.Canceled) {
+				t.Errorf("%s: %v, want one that wraps ErrUnavailable and context.Canceled", name, err)
+			}
+			if err := call(ctx); name == "Publish" && (errors.Is(err, ErrUnavailable) || !errors.Is(err, context.Canceled)) {
+				t.Errorf("%s with a context that has ended: %v, want context.Canceled alone", name, err)
+			}
+		}
+	})
+}
