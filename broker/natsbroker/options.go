@@ -43,8 +43,9 @@ type Options struct {
 	// them. 0 or negative: no bound.
 	HistoryBytes int
 	// MaxBytes bounds the stream. When it is full, the oldest messages are dropped; without a bound the server
-	// refuses new messages when its own or the account's limit is reached. 0: see Server, else no bound; negative: no
-	// bound.
+	// refuses new messages when its own or the account's limit is reached. A stream that exists with a lower bound gets
+	// this one. 0: see Server, else an existing stream keeps its bound, and a new one has none; negative: no bound, also
+	// for an existing stream.
 	MaxBytes int64
 	// Replicas is the number of servers of a cluster that store each message. 0: 1.
 	Replicas int

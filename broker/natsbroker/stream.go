@@ -65,42 +65,65 @@ func (o Options) wanted() jetstream.StreamConfig {
 	if o.File {
 		c.Storage = jetstream.FileStorage
 	}
-	if c.MaxBytes == 0 {
+	if c.MaxBytes <= 0 {
 		c.MaxBytes = -1
 	}
 	return c
 }
 
+// keeper finds, creates and enlarges the stream. It belongs to the supervisor.
+type keeper struct {
+	Options
+	// obstacles holds why a limit cannot be raised, by the limit's name, so that later checks do not log it again.
+	obstacles map[string]string
+}
+
+// hindered records why a limit cannot be raised, nil if it can, and the limit's values. It reports whether that is new.
+func (k *keeper) hindered(limit string, reason error, values ...any) bool {
+	text := ""
+	if reason != nil {
+		text = fmt.Sprint(append(values, reason)...)
+	}
+	if k.obstacles[limit] == text {
+		return false
+	}
+	if k.obstacles == nil {
+		k.obstacles = make(map[string]string)
+	}
+	k.obstacles[limit] = text
+	return true
+}
+
 // ensureStream finds or creates the stream, enlarges it if needed, and returns its state. Several nodes may do so at
 // once. The error is a permanentError if the settings of an existing stream are unsuitable.
-func (o Options) ensureStream(ctx context.Context, conn *nats.Conn) (*jetstream.StreamInfo, error) {
-	ctx, cancel := context.WithTimeout(ctx, o.CallTimeout)
+func (k *keeper) ensureStream(ctx context.Context, conn *nats.Conn) (*jetstream.StreamInfo, error) {
+	ctx, cancel := context.WithTimeout(ctx, k.CallTimeout)
 	defer cancel()
 	js, err := jetstream.New(conn)
 	if err != nil {
 		return nil, err
 	}
-	stream, err := js.Stream(ctx, o.Stream)
+	stream, err := js.Stream(ctx, k.Stream)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		stream, err = o.createStream(ctx, js)
+		stream, err = k.createStream(ctx, js)
 		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another node was first
-			stream, err = js.Stream(ctx, o.Stream)
+			stream, err = js.Stream(ctx, k.Stream)
 		}
 	}
 	if err != nil {
-		return nil, o.streamError(err)
+		return nil, k.streamError(err)
 	}
 	info := stream.CachedInfo()
-	if err := o.compare(info.Config); err != nil {
+	if err := k.compare(info.Config); err != nil {
 		return nil, err
 	}
-	if larger := o.enlarged(info.Config); larger != nil {
-		if stream, err = o.enlarge(ctx, js, info.Config, *larger); err != nil {
-			return nil, o.streamError(err)
+	if larger := k.enlarged(info.Config); larger != nil {
+		if stream, err = k.enlarge(ctx, js, info.Config, *larger); err != nil {
+			return nil, k.streamError(err)
 		}
 		info = stream.CachedInfo()
 	}
-	return o.widen(ctx, js, info), nil
+	return k.widen(ctx, js, info), nil
 }
 
 // createStream creates the stream. If the server refuses the duplicate window, the window is as short as possible:
@@ -120,38 +143,69 @@ func (o Options) createStream(ctx context.Context, js jetstream.JetStream) (jets
 
 // widen makes the duplicate window of an existing stream as long as the TTL, if that is possible and permitted; nothing
 // but StoreOnce needs it. It returns the stream's state.
-func (o Options) widen(
+func (k *keeper) widen(
 	ctx context.Context, js jetstream.JetStream, info *jetstream.StreamInfo,
 ) *jetstream.StreamInfo {
+	const limit = "duplicate_window"
 	config := info.Config
-	if config.Duplicates >= o.TTL {
+	if config.Duplicates >= k.TTL {
+		k.hindered(limit, nil)
 		return info
 	}
-	ctx, cancel := context.WithTimeout(ctx, min(o.CallTimeout, time.Second)) // a missing permission gets no response
+	ctx, cancel := context.WithTimeout(ctx, min(k.CallTimeout, time.Second)) // a missing permission gets no response
 	defer cancel()
-	config.Duplicates = o.TTL
+	config.Duplicates = k.TTL
 	stream, err := js.UpdateStream(ctx, config)
 	if err != nil {
-		o.Logger.Warn("NATS stream has a short duplicate window", "stream", o.Stream,
-			"window", info.Config.Duplicates, "want", o.TTL, "error", err)
+		if k.hindered(limit, err, info.Config.Duplicates) {
+			k.Logger.Warn("NATS stream has a short duplicate window", "stream", k.Stream,
+				"window", info.Config.Duplicates, "want", k.TTL, "error", err)
+		}
 		return info
 	}
+	k.logRaised(info.Config, stream.CachedInfo().Config)
 	return stream.CachedInfo()
 }
 
 // enlarge raises the limits of an existing stream. If there is no room for a larger MaxBytes, the stream keeps the one
 // that it has: everything works with it, and in a rolling update the new nodes may ask for more than the old ones have.
-func (o Options) enlarge(
+func (k *keeper) enlarge(
 	ctx context.Context, js jetstream.JetStream, found, larger jetstream.StreamConfig,
-) (jetstream.Stream, error) {
-	stream, err := js.UpdateStream(ctx, larger)
-	if !lacksRoom(err) || larger.MaxBytes == found.MaxBytes {
-		return stream, err
+) (stream jetstream.Stream, err error) {
+	const limit = "max_bytes"
+	stream, err = js.UpdateStream(ctx, larger)
+	if lacksRoom(err) && larger.MaxBytes != found.MaxBytes {
+		if k.hindered(limit, err, found.MaxBytes, larger.MaxBytes) {
+			k.Logger.Warn("NATS server has no room for a larger stream", "stream", k.Stream, "max_bytes", found.MaxBytes,
+				"want", larger.MaxBytes, "error", err)
+		}
+		larger.MaxBytes = found.MaxBytes
+		stream, err = js.UpdateStream(ctx, larger)
+	} else {
+		k.hindered(limit, nil)
 	}
-	o.Logger.Warn("NATS server has no room for a larger stream", "stream", o.Stream, "max_bytes", found.MaxBytes,
-		"want", larger.MaxBytes, "error", err)
-	larger.MaxBytes = found.MaxBytes
-	return js.UpdateStream(ctx, larger)
+	if err == nil {
+		k.logRaised(found, stream.CachedInfo().Config)
+	}
+	return stream, err
+}
+
+// logRaised logs the limits of the stream that were raised: an operator may have chosen the values before.
+func (k *keeper) logRaised(before, now jetstream.StreamConfig) {
+	for _, l := range []struct {
+		name        string
+		before, now any
+	}{
+		{"max_bytes", before.MaxBytes, now.MaxBytes},
+		{"max_msgs_per_subject", before.MaxMsgsPerSubject, now.MaxMsgsPerSubject},
+		{"max_age", before.MaxAge, now.MaxAge},
+		{"duplicate_window", before.Duplicates, now.Duplicates},
+	} {
+		if l.now != l.before {
+			k.Logger.Info("raised a limit of the NATS stream", "stream", k.Stream, "limit", l.name,
+				"before", l.before, "now", l.now)
+		}
+	}
 }
 
 // lacksRoom reports whether a server refuses a stream because its limits, or the account's, leave no room for MaxBytes.
@@ -221,7 +275,8 @@ func (o Options) compare(found jetstream.StreamConfig) error {
 }
 
 // enlarged returns the configuration of an existing stream with its limits raised to the wanted ones, or nil if they
-// suffice. Limits are never lowered: another node may rely on them.
+// suffice. Limits are never lowered: another node may rely on them. Without Options.MaxBytes the stream keeps its own
+// bound, which is that of an operator or of another node.
 func (o Options) enlarged(found jetstream.StreamConfig) *jetstream.StreamConfig {
 	want, changed := o.wanted(), false
 	grow := func(found *int64, want int64) {
@@ -231,7 +286,9 @@ func (o Options) enlarged(found jetstream.StreamConfig) *jetstream.StreamConfig 
 	}
 	age := int64(found.MaxAge)
 	grow(&found.MaxMsgsPerSubject, want.MaxMsgsPerSubject)
-	grow(&found.MaxBytes, want.MaxBytes)
+	if o.MaxBytes != 0 {
+		grow(&found.MaxBytes, want.MaxBytes)
+	}
 	grow(&age, int64(want.MaxAge))
 	found.MaxAge = time.Duration(age)
 	if !changed {

@@ -19,7 +19,9 @@ import (
 // for good is replaced by a new one. The error names wrong credentials, missing permissions (see Permissions), a
 // server that is too old or has no JetStream, or the unsuitable settings of an existing stream.
 func (b *Broker) Run(ctx context.Context, h broker.Handler) error {
-	v := &supervisor{opt: b.opt, handler: h, subscriptions: newSubscriptions(), epochs: newEpochs()}
+	v := &supervisor{
+		opt: b.opt, keeper: keeper{Options: b.opt}, handler: h, subscriptions: newSubscriptions(), epochs: newEpochs(),
+	}
 	for {
 		s, err := v.connect(ctx)
 		if err != nil || s == nil {
@@ -45,6 +47,7 @@ func (b *Broker) Run(ctx context.Context, h broker.Handler) error {
 // supervisor keeps a session going and reports its health. It belongs to Run's goroutine.
 type supervisor struct {
 	opt           Options
+	keeper        keeper
 	handler       broker.Handler
 	subscriptions *subscriptions
 	epochs        *epochs
@@ -120,7 +123,7 @@ func (v *supervisor) attempt(ctx context.Context) (*session, error) {
 		s.close()
 		return nil, err
 	}
-	info, err := v.opt.ensureStream(ctx, s.conn)
+	info, err := v.keeper.ensureStream(ctx, s.conn)
 	if err == nil {
 		s.compareClocks(info.TimeStamp)
 		v.leader = leadershipOf(info)
@@ -240,7 +243,7 @@ func leadershipOf(info *jetstream.StreamInfo) (l leadership) {
 // another leader.
 func (v *supervisor) checkStream(ctx context.Context, s *session) error {
 	seen := s.epochs.sighting()
-	info, err := v.opt.ensureStream(ctx, s.conn)
+	info, err := v.keeper.ensureStream(ctx, s.conn)
 	if err != nil {
 		v.interrupted = true
 		return err

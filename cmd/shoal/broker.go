@@ -169,7 +169,7 @@ func (n *node) natsOptions() natsbroker.Options {
 	}
 }
 
-// streamBytes returns the bound of the stream in NATS, 0 for that of the server. A stream in the memory of this process
+// streamBytes returns the bound of the stream in NATS, 0 for its present one. A stream in the memory of this process
 // counts against its memory limit; one in files or elsewhere does not.
 func (f *serveFlags) streamBytes() int64 {
 	if f.engine() == embeddedEngine && f.BrokerStorage != fileStorage {

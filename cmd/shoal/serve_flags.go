@@ -79,7 +79,7 @@ type serveFlags struct {
 	HistoryBytes    size          `default:"1MiB" min:"1KiB" max:"1GiB" help:"Bytes kept of one upload's messages; the newest is kept in any case."`
 	HistoryTTL      time.Duration `default:"10m" min:"1s" max:"168h" help:"Time that an upload's messages are kept."`
 
-	HistoryTotalBytes size `default:"0" min:"0" max:"1TiB" help:"Memory of all histories together, and of the stream of NATS; 0 is a quarter of the memory limit, but no bound for a stream in files or at nats://…. Beyond it, the histories of uploads without followers are evicted, least recently published first, and a stream drops its oldest messages."`
+	HistoryTotalBytes size `default:"0" min:"0" max:"1TiB" help:"Memory of all histories together, and of the stream of NATS; 0 is a quarter of the memory limit, but for a stream in files or at nats://… the bound that it has, none for a new one. Beyond it, the histories of uploads without followers are evicted, least recently published first, and a stream drops its oldest messages."`
 	MaxUploads        int  `default:"1000000" min:"1" max:"100000000" help:"Maximum number of uploads with a history; beyond it, histories are evicted as for --history-total-bytes."`
 
 	TLSCert string `placeholder:"FILE" help:"Certificate chain in PEM; reloaded when it changes."`
