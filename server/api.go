@@ -26,6 +26,8 @@ type apiOptions struct {
 	Keys []string
 	// MaxMessageBytes bounds one message; it must not exceed the manager's limit.
 	MaxMessageBytes int
+	// MaxBodiesBytes bounds all bodies together.
+	MaxBodiesBytes int
 	// Logger gets failures whose cause the caller must not see.
 	Logger *slog.Logger
 	// Stats returns the answer of GET /v1/stats.
@@ -46,8 +48,7 @@ func newAPI(m *manager.Manager, opt apiOptions) *api {
 	a := &api{
 		manager: m, opt: opt, maxBodyBytes: max(minBodyBytes, opt.MaxMessageBytes),
 	}
-	const atLeast = 4 // of the largest bodies, with their messages
-	a.bodies.limit = int64(max(maxBodiesBytes, 2*atLeast*a.maxBodyBytes))
+	a.bodies.limit = int64(max(opt.MaxBodiesBytes, leastBudget(a.maxBodyBytes)))
 	a.keys.set(opt.Keys)
 	endpoint := func(handle apiHandler, query ...string) apiEndpoint { return apiEndpoint{handle, query} }
 	a.routes = []apiRoute{

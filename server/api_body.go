@@ -54,6 +54,9 @@ func (a *api) messages(
 	now := time.Now()
 	if kind == jsonType {
 		m, err := a.parse(uploadID, body, now)
+		if err == nil {
+			err = share.takeMessage(m)
+		}
 		return []bodyMessage{m}, once, err
 	}
 	const most = 1024 // lines may be blank, and millions of them must not reserve memory
@@ -118,12 +121,9 @@ const maxReservedBytes = 64 << 10
 // body reads the body of a request, which must not be blank, without a byte order mark. The time for the answer begins
 // with its end.
 func (a *api) body(w http.ResponseWriter, r *http.Request, share *bodyShare) ([]byte, error) {
-	var buffer bytes.Buffer
-	// The announced length may be a lie.
-	buffer.Grow(int(min(max(r.ContentLength, 0), maxReservedBytes)) + bytes.MinRead)
-	_, err := buffer.ReadFrom(http.MaxBytesReader(w, sharedBody{r.Body, share}, int64(a.maxBodyBytes)))
+	body, err := share.read(http.MaxBytesReader(w, r.Body, int64(a.maxBodyBytes)), r.ContentLength, a.maxBodyBytes)
 	restartAnswer(w, r)
-	body := reload.TrimBOM(buffer.Bytes())
+	body = reload.TrimBOM(body)
 	var (
 		tooLarge *http.MaxBytesError
 		own      *apiProblem

@@ -132,7 +132,7 @@ func TestAPI_BoundsBodiesTogether(t *testing.T) {
 		others := a.api.bodies.share()
 		for _, test := range []struct {
 			left, line int
-		}{{0, 0}, {len(body) - 1, 0}, {len(body), 1}, {len(body) + 9*messageOverhead, 9}} {
+		}{{0, 0}, {len(body), 0}, {len(body) + 1, 1}, {len(body) + 1 + 9*messageOverhead, 9}} {
 			if err := others.take(int(a.api.bodies.limit-a.api.bodies.used.Load()) - test.left); err != nil {
 				t.Fatal(err)
 			}
@@ -150,6 +150,46 @@ func TestAPI_BoundsBodiesTogether(t *testing.T) {
 		if used := a.api.bodies.used.Load(); used != 0 {
 			t.Errorf("%s: %d bytes are left in the account", path, used)
 		}
+	}
+}
+
+// budgetReader is a body that compares the room of each read with the budget.
+type budgetReader struct {
+	*strings.Reader
+	t      *testing.T
+	budget *bodyBudget
+	last   int64 // used at the last read
+}
+
+func (r *budgetReader) Read(p []byte) (int, error) {
+	r.last = r.budget.used.Load()
+	if read := r.Size() - int64(r.Len()); r.last < read+int64(len(p)) {
+		r.t.Errorf("%d bytes are counted of a buffer with room for %d", r.last, read+int64(len(p)))
+	}
+	return r.Reader.Read(p)
+}
+
+// A body counts with its whole buffer. The buffer for a body of known length is no larger than the body.
+func TestAPI_CountsBuffersOfBodies(t *testing.T) {
+	a := newAPITest(t, apiOptions{})
+	body := strings.Repeat(note+"\n", 9000)
+	for _, known := range []bool{true, false} {
+		reader := &budgetReader{strings.NewReader(body), t, &a.api.bodies, 0}
+		r := httptest.NewRequest("POST", "/v1/uploads/up-1/messages", reader)
+		r.Header.Set("Authorization", "Bearer first-key")
+		r.Header.Set("Content-Type", ndjson)
+		if known {
+			r.ContentLength = int64(len(body))
+		}
+		if w := a.do(r); w.Code != 202 {
+			t.Errorf("answered %d %s", w.Code, w.Body)
+		}
+		if known && reader.last != int64(len(body))+1 {
+			t.Errorf("%d bytes are counted of a body of %d", reader.last, len(body))
+		}
+	}
+	if used := a.api.bodies.used.Load(); used != 0 {
+		t.Errorf("%d bytes are left in the account", used)
 	}
 }
 

@@ -1,17 +1,25 @@
 package server
 
 import (
+	"bytes"
+	"errors"
 	"io"
 	"sync/atomic"
 )
 
-// maxBodiesBytes bounds the request bodies that are handled at a time, all together.
+// maxBodiesBytes is the default of Options.MaxBodiesBytes.
 const maxBodiesBytes = 256 << 20
+
+// leastBudget returns the budget that the largest request needs: for its body, and for its messages or the growth of
+// its buffer, or for one message to each of many uploads.
+func leastBudget(maxBodyBytes int) int {
+	return maxBodyBytes + max(2*maxBodyBytes, maxManyBytes) + maxManyMessages*messageOverhead
+}
 
 // messageOverhead is about the memory that a message of a body takes beside its bytes.
 const messageOverhead = 256
 
-// bodyBudget bounds the bytes of all request bodies that are being handled, and of the messages that are made of them.
+// bodyBudget bounds the buffers of all request bodies that are being handled, and the messages that are made of them.
 // Its methods may be called from any number of goroutines.
 type bodyBudget struct {
 	limit int64
@@ -27,10 +35,10 @@ type bodyShare struct {
 	bytes  int64
 }
 
-// take adds bytes to the share, and returns an error if the budget is exceeded.
-func (s *bodyShare) take(bytes int) error {
-	s.bytes += int64(bytes)
-	if s.budget.used.Add(int64(bytes)) > s.budget.limit {
+// take adds n bytes to the share, and returns an error if the budget is exceeded.
+func (s *bodyShare) take(n int) error {
+	s.bytes += int64(n)
+	if s.budget.used.Add(int64(n)) > s.budget.limit {
 		return unavailable("the bodies of all requests together take too much memory; try again, with smaller bodies or " +
 			"fewer requests at a time")
 	}
@@ -42,20 +50,52 @@ func (s *bodyShare) takeMessage(m bodyMessage) error {
 	return s.take(len(m.Payload()) + messageOverhead)
 }
 
+// give returns n bytes of an unused buffer to the budget.
+func (s *bodyShare) give(n int) {
+	s.bytes -= int64(n)
+	s.budget.used.Add(-int64(n))
+}
+
 // release ends the request.
 func (s *bodyShare) release() { s.budget.used.Add(-s.bytes) }
 
-// sharedBody is a request body whose bytes are taken from the budget as they come.
-type sharedBody struct {
-	io.ReadCloser
-	share *bodyShare
+// read reads a body of at most most bytes. The announced length is -1 if it is unknown. The buffer is taken from
+// the budget before it is allocated. The buffer grows as bytes come, because the announced length may be a lie, and to
+// no more than that length.
+func (s *bodyShare) read(body io.Reader, announced int64, most int) ([]byte, error) {
+	length := int(min(announced, int64(most)))
+	var buffer []byte
+	for size := firstBuffer(length); ; size = nextBuffer(size, length, most) {
+		if err := s.take(size); err != nil {
+			return nil, err
+		}
+		grown := make([]byte, len(buffer), size)
+		copy(grown, buffer)
+		s.give(cap(buffer))
+		for buffer = grown; len(buffer) < size; {
+			n, err := body.Read(buffer[len(buffer):size])
+			buffer = buffer[:len(buffer)+n]
+			if errors.Is(err, io.EOF) {
+				return buffer, nil
+			}
+			if err != nil {
+				return nil, err
+			}
+		}
+	}
 }
 
-// Read reads from the body.
-func (b sharedBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if exceeded := b.share.take(n); exceeded != nil {
-		return 0, exceeded
+// firstBuffer and nextBuffer return the sizes of the buffers for a body. The last byte is for noticing its end.
+func firstBuffer(length int) int {
+	if length < 0 {
+		return bytes.MinRead
 	}
-	return n, err
+	return min(length, maxReservedBytes) + 1
+}
+
+func nextBuffer(size, length, most int) int {
+	if size <= length {
+		return min(2*size, length+1)
+	}
+	return min(2*size, most+1)
 }

@@ -103,6 +103,10 @@ type Options struct {
 	// MaxMessageBytes bounds a message that is published through the HTTP API. It must not exceed the manager's limit.
 	// 0: the manager's limit.
 	MaxMessageBytes int
+	// MaxBodiesBytes bounds the request bodies that the HTTP API handles at a time, all together with their messages:
+	// further requests are answered with 503. The garbage collector may need as much again. The largest request always
+	// fits, which takes 43 MiB, or more if MaxMessageBytes exceeds 8 MiB. 0: 256 MiB.
+	MaxBodiesBytes int
 	// MaxClientMessageBytes bounds a message of a client; before it has authenticated the bound is at most 16 KiB.
 	// 0: 64 KiB.
 	MaxClientMessageBytes int
@@ -199,6 +203,7 @@ func (o Options) withDefaults() Options {
 	}
 	set(&o.WebSocketPath, defaultWebSocketPath)
 	set(&o.MaxMessageBytes, 64<<10)
+	set(&o.MaxBodiesBytes, maxBodiesBytes)
 	set(&o.MaxClientMessageBytes, 64<<10)
 	set(&o.ClientMessageRate, 50)
 	set(&o.ClientMessageBurst, 200)
@@ -246,8 +251,9 @@ func (o Options) validate() error {
 	all = append(all, o.validatePaths()...)
 	all = append(all, o.validateSizes()...)
 	for name, n := range map[string]int{
-		"MaxMessageBytes": o.MaxMessageBytes, "MaxClientMessageBytes": o.MaxClientMessageBytes,
-		"QueueBytes": o.QueueBytes, "QueueMessages": o.QueueMessages, "RecoveryBytes": o.RecoveryBytes,
+		"MaxMessageBytes": o.MaxMessageBytes, "MaxBodiesBytes": o.MaxBodiesBytes,
+		"MaxClientMessageBytes": o.MaxClientMessageBytes,
+		"QueueBytes":            o.QueueBytes, "QueueMessages": o.QueueMessages, "RecoveryBytes": o.RecoveryBytes,
 	} {
 		if n < 1 {
 			refuse(name, n, "at least 1")

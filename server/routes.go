@@ -148,6 +148,7 @@ func (s *Server) newAPI() *api {
 		PathPrefix:      s.opt.PathPrefix,
 		Keys:            s.opt.APIKeys,
 		MaxMessageBytes: s.opt.MaxMessageBytes,
+		MaxBodiesBytes:  s.opt.MaxBodiesBytes,
 		Logger:          s.opt.Logger,
 		Stats:           func() any { return s.Stats() },
 	}

@@ -51,6 +51,10 @@ const (
 	// historyShare is the part of the memory limit that histories may take by default: the garbage collector needs as much
 	// again, and connections the rest.
 	historyShare = 4
+	// bodiesShare is the part that the bodies of requests may take, up to mostBodies: the garbage collector needs as much
+	// again.
+	bodiesShare = 8
+	mostBodies  = 256 << 20
 	// unknownMemory is assumed where the memory limit cannot be found out.
 	unknownMemory = 4 << 30
 )
@@ -62,6 +66,9 @@ func (f *serveFlags) historyTotalBytes() int {
 	}
 	return max(int(min(memoryLimit(os.ReadFile)/historyShare, math.MaxInt)), int(f.HistoryBytes))
 }
+
+// maxBodiesBytes returns the bound of all request bodies for a memory limit.
+func maxBodiesBytes(memory int64) int { return int(max(min(memory/bodiesShare, mostBodies), 1)) }
 
 // memoryLimit returns how many bytes of memory the process may use: the smallest of GOMEMLIMIT, the limits of its
 // control groups and the memory of the machine.

@@ -36,3 +36,12 @@ func TestMemoryLimit_IsTheLowestOfAll(t *testing.T) {
 		}
 	}
 }
+
+// Bodies take an eighth of a small memory limit.
+func TestMaxBodiesBytes_IsAShareOfTheMemory(t *testing.T) {
+	for memory, want := range map[int64]int{0: 1, 200 << 20: 25 << 20, 2 << 30: 256 << 20, 1 << 62: 256 << 20} {
+		if got := maxBodiesBytes(memory); got != want {
+			t.Errorf("%d of %d bytes, want %d", got, memory, want)
+		}
+	}
+}

@@ -183,6 +183,7 @@ func (n *node) openServer() error {
 		MaxConnections:  connections,
 		MaxSockets:      sockets,
 		MaxMessageBytes: int(f.MaxMessageBytes),
+		MaxBodiesBytes:  maxBodiesBytes(memoryLimit(os.ReadFile)),
 
 		TrustedProxies:      f.TrustedProxy,
 		MaxConnectionsPerIP: f.MaxConnectionsPerIP,
