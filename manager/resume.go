@@ -140,9 +140,9 @@ func (r *resumption) send(uploadIDs []string) {
 	broken := false
 	for i := range answer {
 		a := &answer[i]
-		r.subscribe(a.uploadID, func(u *upload, fresh bool) {
+		r.subscribe(a.uploadID, func(u *upload, received bool) {
 			added, ok := r.manager.log(u, time.Now()).Since(a.now.Epoch, a.now.Offset)
-			if !ok || !fresh && len(added) > 0 {
+			if !ok || received && len(added) > 0 {
 				broken = true
 				return
 			}
@@ -157,11 +157,13 @@ func (r *resumption) send(uploadIDs []string) {
 	}
 }
 
-// subscribe subscribes the connection to one upload and calls subscribed with the upload locked. fresh is false if the
-// connection has been following it.
-func (r *resumption) subscribe(uploadID string, subscribed func(u *upload, fresh bool)) {
+// subscribe subscribes the connection to one upload and calls subscribed with the upload locked. received is true if the
+// connection has been receiving its messages, by whichever claim of the user.
+func (r *resumption) subscribe(uploadID string, subscribed func(u *upload, received bool)) {
 	limit := r.manager.opt.MaxSubscriptionsPerUser
-	err := r.manager.registry.SubscribeConn(r.userID, r.conn, uploadID, limit, subscribed)
+	err := r.manager.registry.ResumeConn(r.userID, r.conn, uploadID, limit, func(u *upload, _, received bool) {
+		subscribed(u, received)
+	})
 	if err != nil {
 		r.refused[uploadID] = refusal(err)
 	}

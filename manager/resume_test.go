@@ -133,6 +133,23 @@ func TestResume_OfFollowedUploadClosesRatherThanReorder(t *testing.T) {
 	}
 }
 
+// So is one that gets them by the claim of another connection of its user.
+func TestResume_OfUploadThatAnotherConnFollowsCloses(t *testing.T) {
+	m := open(t, Options{})
+	seen := publish(t, m, "cat", 1)
+	publish(t, m, "cat", 2)
+	other := connect(t, m, "ann")
+	must(t, m.SubscribeConn(t.Context(), "ann", other, "cat", SubscribeOptions{}))
+	c := meanwhile(t, m, func() { publish(t, m, "cat", 1) })
+	resume(t, m, c, map[string]Position{"cat": seen})
+	if got := c.closed(); len(got) != 1 || got[0] != SlowConsumer {
+		t.Errorf("the connection is closed with %v", got)
+	}
+	if got := c.offsets(); !slices.Equal(got, []uint64{4}) {
+		t.Errorf("the connection received %v, want the live message once", got)
+	}
+}
+
 // A client is told when no newest message follows its answer, since that is no longer held: it continues from there.
 func TestAcknowledgements_TellThatTheNewestHasExpired(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -23,6 +23,14 @@ var (
 func (r *Registry[C, S]) SubscribeConn(
 	userID string, c C, uploadID string, limit int, entered func(up *Upload[C, S], fresh bool),
 ) error {
+	return r.ResumeConn(userID, c, uploadID, limit, func(up *Upload[C, S], fresh, _ bool) { entered(up, fresh) })
+}
+
+// ResumeConn is SubscribeConn for a caller that must know whether the connection has been receiving the upload's
+// messages, because its user follows the upload already.
+func (r *Registry[C, S]) ResumeConn(
+	userID string, c C, uploadID string, limit int, entered func(up *Upload[C, S], fresh, received bool),
+) error {
 	u := r.lockUser(userID, false)
 	if u == nil {
 		return ErrUnknown
@@ -36,13 +44,12 @@ func (r *Registry[C, S]) SubscribeConn(
 		return err
 	}
 	defer r.unlockUpload(s.upload)
-	m := s.member(c)
+	m, received := s.member(c), s.wanted()
 	if !m.claimed {
-		follows := s.wanted()
 		m.claimed = true
-		r.claim(c, s.upload, Claimed, follows)
+		r.claim(c, s.upload, Claimed, received)
 	}
-	entered(s.upload, m.show())
+	entered(s.upload, m.show(), received)
 	return nil
 }
 
