@@ -238,7 +238,7 @@ func (b *Broker) Forget(ctx context.Context, channel string) error {
 		if _, err := s.history(ctx, base, broker.Position{}); err != nil { // writes the record
 			return err
 		}
-		if err := s.announceEpoch(base); err != nil {
+		if err := s.announceEpoch(base, nil); err != nil {
 			return err
 		}
 		return s.calls.echo(ctx)

@@ -40,6 +40,8 @@
 //     messages of others lie between. History scans from the given position, Newest and Positions not at all.
 //   - A stream that is full drops its oldest messages if it has a bound (Options.MaxBytes); without one, the server's
 //     limit makes it refuse new messages. Records are refreshed in time, save that a stream which keeps messages for
-//     less than a thirtieth of the TTL may drop that of a silent channel: an interruption begins a new epoch there.
+//     less than a thirtieth of the TTL may drop that of a silent channel. An operator who purges the stream drops all
+//     records. The next refresh, at most a quarter of the TTL later, then begins a new epoch of a silent channel, and
+//     Handler.Interrupted names it on the nodes that are subscribed.
 //   - Purging single subjects of the stream by hand makes histories claim more than is true.
 package natsbroker

@@ -213,9 +213,9 @@ func (h *history) bound(bytes int) {
 	}
 }
 
-// record returns the record to write of a history.
-func (h *history) record() *record {
-	return &record{epoch: h.Epoch, last: max(h.Offset, h.begin), begin: h.begin}
+// record returns the record of a history. sequence is the record's own, 0 before it is written.
+func (h *history) record(sequence uint64) *record {
+	return &record{epoch: h.Epoch, last: max(h.Offset, h.begin), begin: h.begin, sequence: sequence}
 }
 
 // positionsPerRead is how many channels one read of positions covers: two responses each.

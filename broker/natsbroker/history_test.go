@@ -69,7 +69,7 @@ func (s *stream) read() history {
 }
 
 func (s *stream) write(h history) {
-	r := parseRecord(h.record().String())
+	r := parseRecord(h.record(0).String())
 	r.sequence = s.next()
 	s.record = r
 }

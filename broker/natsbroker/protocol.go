@@ -31,8 +31,8 @@ const (
 	storeProbeSubject = epochPrefix + "probe"
 	// fenceSubject belongs to the stream, but nothing is ever stored there.
 	fenceSubject = epochPrefix + "fence"
-	// forgottenSubject announces Forget to nodes that are not subscribed to the channel. No live subject of a
-	// channel has as few tokens.
+	// forgottenSubject announces Forget to nodes that are not subscribed to the channel, and the first record of a
+	// channel to all nodes. No live subject of a channel has as few tokens.
 	forgottenSubject = livePrefix + "forgotten"
 )
 
@@ -102,8 +102,8 @@ func appendToken(b *strings.Builder, id string) {
 	}
 }
 
-// Headers of JetStream, the header that distinguishes a Forget marker from a message, and the header of a trace
-// context.
+// Headers of JetStream, the header that distinguishes a Forget marker from a message, the header with the record of an
+// announcement, and the header of a trace context.
 const (
 	streamHeader          = "Nats-Stream"
 	subjectHeader         = "Nats-Subject"
@@ -118,6 +118,7 @@ const (
 	idHeader              = "Nats-Msg-Id"
 	statusHeader          = "Status"
 	epochHeader           = "Shoal-Epoch"
+	recordHeader          = "Shoal-Record"
 	traceHeader           = "traceparent"
 )
 

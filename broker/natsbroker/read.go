@@ -283,7 +283,7 @@ func (s *session) keepPosition(ctx context.Context, base string, read func() (hi
 			return h, err
 		default:
 			s.subscriptions.setRecord(base, sequence)
-			return h, s.announceEpoch(base) // to other nodes the channel may have had the stream's epoch
+			return h, s.announceEpoch(base, h.record(sequence)) // the channel may have had another epoch
 		}
 		if err := pause(ctx); err != nil {
 			return h, err
@@ -310,7 +310,7 @@ func (s *session) prolong(ctx context.Context, base string, h history) error {
 // an id the error is errDuplicate if a record was written with the same one.
 func (s *session) writeRecord(ctx context.Context, base string, h history, id string) (uint64, error) {
 	m := &nats.Msg{
-		Subject: epochPrefix + base, Data: []byte(h.record().String()), Header: nats.Header{
+		Subject: epochPrefix + base, Data: []byte(h.record(0).String()), Header: nats.Header{
 			rollupHeader:          {rollupSubject},
 			expectedHeader:        {strconv.FormatUint(h.last, 10)},
 			expectedSubjectHeader: {base},
@@ -322,10 +322,40 @@ func (s *session) writeRecord(ctx context.Context, base string, h history, id st
 	return s.publish(ctx, m)
 }
 
-// announceEpoch makes all nodes read the epoch of a channel again.
-func (s *session) announceEpoch(base string) error {
+// announceEpoch makes all nodes read the epoch of a channel again. If the record is not nil, nodes that are subscribed
+// compare their epoch with it.
+func (s *session) announceEpoch(base string, r *record) error {
 	s.epochs.forget(base)
-	return s.conn.Publish(forgottenSubject, []byte(base))
+	m := &nats.Msg{Subject: forgottenSubject, Data: []byte(base)}
+	if r != nil {
+		m.Header = nats.Header{recordHeader: {r.String()}, sequenceHeader: {strconv.FormatUint(r.sequence, 10)}}
+	}
+	return s.conn.PublishMsg(m)
+}
+
+// announced handles a message of announceEpoch.
+func (s *session) announced(m *nats.Msg) {
+	base := string(m.Data)
+	s.epochs.forget(base)
+	if r := parseRecord(header(m, recordHeader)); r != nil {
+		r.sequence = number(m, sequenceHeader)
+		s.adopt(base, r)
+	}
+}
+
+// adopt gives the channel of a subscription the epoch of its record, and reports whether it had another one. A channel
+// without messages has another one after its record was dropped: by a full stream, or by an operator who has purged it.
+// Nothing was stored in between, so that no message tells the followers: they have to compare their positions.
+func (s *session) adopt(base string, r *record) bool {
+	stream := streamEpoch{name: s.epochs.era.Load().epoch}
+	if !stream.owns(r.epoch) {
+		return false
+	}
+	channel, changed := s.subscriptions.replaceEpoch(base, r)
+	if changed {
+		s.handler.Interrupted(channel)
+	}
+	return changed
 }
 
 // pause waits for retryPause.

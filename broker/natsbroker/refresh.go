@@ -135,6 +135,7 @@ func (s *session) refreshRecord(
 	r := readRecord(m)
 	if r != nil && r.sequence != known && time.Since(s.localTime(r.at)) < after {
 		s.subscriptions.setRecord(base, r.sequence)
+		s.adopt(base, r)
 		return nil
 	}
 	h, err := s.keepPosition(ctx, base, func() (history, error) { return s.newest(ctx, base) })
@@ -142,11 +143,15 @@ func (s *session) refreshRecord(
 		return err
 	}
 	sequence, err := s.writeRecord(ctx, base, h, "")
-	if err == nil {
-		s.subscriptions.setRecord(base, sequence)
-	}
 	if errors.As(err, new(*storeError)) {
 		return nil // a message was stored in between: the next refresh is soon enough
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	s.subscriptions.setRecord(base, sequence)
+	if written := h.record(sequence); s.adopt(base, written) {
+		return s.announceEpoch(base, written)
+	}
+	return nil
 }

@@ -173,7 +173,7 @@ func (s *session) deliver(ctx context.Context, m *nats.Msg) {
 		return
 	}
 	if m.Subject == forgottenSubject {
-		s.epochs.forget(string(m.Data))
+		s.announced(m)
 		return
 	}
 	stored := m.Header != nil && header(m, streamHeader) == s.opt.Stream

@@ -141,6 +141,19 @@ func (s *subscriptions) setEpoch(base, epoch string, begin uint64) {
 	}
 }
 
+// replaceEpoch gives a channel the epoch of its record if it has another one that began before the record, and reports
+// whether it had.
+func (s *subscriptions) replaceEpoch(base string, r *record) (channel string, replaced bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	one, ok := s.bySubject[livePrefix+base]
+	if !ok || one.epoch == "" || one.epoch == r.epoch || r.sequence <= one.begin {
+		return "", false
+	}
+	one.epoch, one.begin = r.epoch, r.begin
+	return one.channel, true
+}
+
 // resetEpochs sets the epoch of all channels: "" to read it again, or the epoch of a new stream.
 func (s *subscriptions) resetEpochs(epoch string) {
 	s.mu.Lock()
