@@ -89,7 +89,7 @@ func (w *World) subscribed(c *client, upload int, a answer) {
 		if !w.mayBeginAgain(s, upload) {
 			w.fail("%s: upload %d begins again at %v after %v, though nothing was lost", c, upload, a.at, v.at)
 		}
-		w.begin(c, v, a, true)
+		w.begin(c, v, a)
 	}
 }
 
@@ -153,7 +153,7 @@ func (w *World) apply(c *client, v *view, r *request, a answer) {
 		w.fail("%s: upload %d does not continue %v, but is at %v, though all messages in between are held", c, r.upload,
 			*r.since, a.at)
 	}
-	w.begin(c, v, a, r.fresh || r.since != nil)
+	w.begin(c, v, a)
 }
 
 // holds reports whether a node certainly holds all messages between a request's position and another one.
@@ -162,10 +162,9 @@ func (w *World) holds(n *node, r *request, at broker.Position) bool {
 		at.Offset-r.since.Offset <= uint64(w.cfg.History) && w.account.held(r.upload, *r.since, at) //nolint:gosec // small
 }
 
-// begin handles a position that does not continue what the client has received. If the newest message follows, and the
-// client has not had it, the position is the one before it: the message must come. It does not follow where the
-// connection has been subscribed already and has asked for no position.
-func (w *World) begin(c *client, v *view, a answer, follows bool) {
+// begin handles a position that does not continue what the client has received. Unless the client has had the newest
+// message, or that has expired, the position is the one before it: the message must come.
+func (w *World) begin(c *client, v *view, a answer) {
 	had := v.confirmed && v.at.Epoch == a.at.Epoch && v.at.Offset >= a.at.Offset && v.due == 0
 	v.at, v.due, v.confirmed = a.at, 0, true
 	if v.repeats++; w.cfg.positions() {
@@ -176,7 +175,7 @@ func (w *World) begin(c *client, v *view, a answer, follows bool) {
 		w.fail("%s: message %d, the newest of upload %d, is held, but the answer says that it has expired", c, e.body,
 			v.upload)
 	}
-	if !a.expired && a.at.Offset > 0 && follows && !had && !c.session.unsure[v.upload] {
+	if !a.expired && a.at.Offset > 0 && !had && !c.session.unsure[v.upload] {
 		v.due = v.at.Offset
 		v.at.Offset--
 	}

@@ -89,7 +89,7 @@ func (w *World) subscribeSince(c *client, upload int) {
 func (s *session) ask(r *request) *request {
 	if r.allowed = s.shown.allows(r.upload); r.allowed {
 		v := s.views[r.upload]
-		if r.fresh = v == nil; r.fresh {
+		if v == nil {
 			s.claims[r.upload]++
 			v = &view{upload: r.upload, claim: s.claims[r.upload], repeats: 1}
 			s.views[r.upload] = v

@@ -24,8 +24,6 @@ type request struct {
 	allowed bool
 	// view is the subscription that the client makes or continues with it; nil if it ends one or is not allowed.
 	view *view
-	// fresh: the connection has no subscription before, so that the newest message is due.
-	fresh bool
 }
 
 // resumption is a resume message.
