@@ -157,8 +157,8 @@ func (r *resumption) send(uploadIDs []string) {
 	}
 }
 
-// subscribe subscribes the connection to one upload and calls subscribed with the upload locked. received is true if the
-// connection has been receiving its messages, by whichever claim of the user.
+// subscribe subscribes the connection to one upload and calls subscribed with the upload locked. received is true if
+// the connection has been receiving its messages, by whichever claim of the user.
 func (r *resumption) subscribe(uploadID string, subscribed func(u *upload, received bool)) {
 	limit := r.manager.opt.MaxSubscriptionsPerUser
 	err := r.manager.registry.ResumeConn(r.userID, r.conn, uploadID, limit, func(u *upload, _, received bool) {
