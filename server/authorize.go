@@ -66,8 +66,8 @@ const (
 //
 // The service gets a POST with {"user_id":"…","upload_id":"…"} and answers 200 to allow and 403 to forbid. Both answers
 // are cached for 5 seconds, and concurrent requests for the same user and upload are merged. Any other answer, a
-// redirect included, is an error and refuses for the moment. A question that meets the end of an idle connection is sent
-// again.
+// redirect included, is an error and refuses for the moment. A question that meets the end of an idle connection is
+// sent again.
 type AuthorizeURL struct {
 	url       string
 	client    *http.Client

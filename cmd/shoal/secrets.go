@@ -84,8 +84,8 @@ func (s *settings) secretsOf(flag string, given []string, path string) []string 
 	return lines
 }
 
-// credentialsOf is secretsOf for a command that may share the file of settings with a server: of a value and the name of a
-// file, one on the command line wins over one in the environment, and that over one in the file of settings.
+// credentialsOf is secretsOf for a command that may share the file of settings with a server: of a value and the name
+// of a file, one on the command line wins over one in the environment, and that over one in the file of settings.
 func (s *settings) credentialsOf(flag string, given []string, path string) []string {
 	switch value, file := s.precedence(flag), s.precedence(flag+"-file"); {
 	case len(given) > 0 && value > file:
