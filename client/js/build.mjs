@@ -10,17 +10,25 @@ import { minify } from 'terser'
 const here = (path) => fileURLToPath(new URL(path, import.meta.url))
 const [file] = process.argv.slice(2)
 
+// INTERNAL are properties that get shorter names: those of objects which neither applications nor other entries see.
+const INTERNAL = /^(followers|dropping|stopped|seen|hasRoom|claim|probe|pong|room|renewIn|refuse|fail|isLive|connection|ended|other|unfollow|closed|answer|wake)$/
+// SHARED are those which another entry sees, with their names there.
+const SHARED = { isLive: 'l', connection: 'c', ended: 'e', other: 'o', unfollow: 'u', answer: 'a', wake: 'w' }
+
 // bundle returns the name and the code of each module.
 async function bundle(options) {
   const { outputFiles } = await build({
     bundle: true, minify: true, format: 'esm', target: 'es2022', logLevel: 'warning', write: false, outdir: here('dist'),
+    mangleProps: INTERNAL, mangleCache: SHARED,
     ...options,
   })
   return Promise.all(outputFiles.map(async ({ path, text }) => {
     // Functions stay where they are written: inside others they would grow when an application minifies its bundle.
     const compress = { passes: 3, hoist_funs: true, reduce_funcs: false }
     const { code } = await minify(text, { module: true, ecma: 2022, compress })
-    return [basename(path), code]
+    const name = basename(path)
+    // Where React renders on a server, this module is a boundary: what it exports runs in the browser.
+    return [name, name === 'react.js' ? `"use client";${code}` : code]
   }))
 }
 

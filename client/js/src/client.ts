@@ -38,13 +38,17 @@ export interface Shoal<Own extends OwnMessage = never> {
 export function connect<Own extends OwnMessage = never>(url: string | URL, options: Options<Own>): Shoal<Own> {
   const kind = typeof options?.token
   checkOption('token', kind === 'function', kind, 'a function')
-  for (const name of ['buffer', 'maxDelay', 'connectTimeout', 'silence'] as const) {
+  checkNumbers(options)
+  const can = options.WebSocket || globalThis.WebSocket || options.sse !== false
+  checkOption('WebSocket', can, 'missing', 'one')
+  return newClient<Own>(endpoint(url), options)
+}
+
+function checkNumbers(options: Record<string, any>): void {
+  for (const name of ['buffer', 'maxDelay', 'connectTimeout', 'silence']) {
     const value = options[name]
     checkOption(name, value === undefined || value > 0, value, 'a number above 0')
   }
-  const can = options.WebSocket || globalThis.WebSocket || options.sse !== false
-  checkOption('WebSocket', can, 'missing', 'one, since this environment has none')
-  return newClient<Own>(endpoint(url), options)
 }
 
 function checkOption(name: string, good: unknown, value: unknown, want: string): void {
@@ -124,7 +128,7 @@ function newClient<Own extends OwnMessage>(url: URL, options: Options<Own>): Sho
   }
 
   const notify = (changed?: string) => {
-    for (const listener of [...listeners]) listener(changed)
+    each(listeners, (listener) => listener(changed))
   }
 
   const sink: Sink = {
@@ -132,7 +136,7 @@ function newClient<Own extends OwnMessage>(url: URL, options: Options<Own>): Sho
       connection = status
       for (const [id, upload] of uploads) {
         if (status.state !== 'live' && upload.status.state === 'live') set(id, upload, { state: 'pending' })
-        if (status.state === 'stopped') for (const follower of [...upload.followers]) follower.stopped?.(status.error!)
+        if (status.state === 'stopped') each(upload.followers, (follower) => follower.stopped?.(status.error!))
       }
       notify()
     },
@@ -156,12 +160,12 @@ function newClient<Own extends OwnMessage>(url: URL, options: Options<Own>): Sho
         state: 'live', recovered, newest: offset, position: answered(position, answer),
         ...(position?.epoch !== epoch && { message: undefined as any }), // nobody gets the messages of a former epoch
       })
-      for (const follower of [...upload.followers]) {
+      each(upload.followers, (follower) => {
         const at = follower.at ?? position
-        if (!at || (at.epoch === epoch && (recovered || at.offset === offset))) continue
+        if (!at || (at.epoch === epoch && (recovered || at.offset === offset))) return
         if (follower.at) follower.at = recovered || expired ? undefined : { epoch, offset: 0 }
         follower.push(gap(id))
-      }
+      })
     },
 
     message(id, message) {
@@ -175,18 +179,18 @@ function newClient<Own extends OwnMessage>(url: URL, options: Options<Own>): Sho
         if (received) upload.seen = undefined
         set(id, upload, { message: message as any, position })
       }
-      for (const follower of [...upload.followers]) {
-        if (received && received <= (follower.at?.offset ?? seen)) continue
+      each(upload.followers, (follower) => {
+        if (received && received <= (follower.at?.offset ?? seen)) return
         if (follower.at && received) follower.at = received < offset ? { epoch, offset: received } : undefined
         follower.push(message)
-      }
+      })
     },
 
     ended(id, error) {
       const upload = uploads.get(id)
       if (!upload) return
       set(id, upload, { state: 'ended', error })
-      for (const follower of [...upload.followers]) follower.fail(error)
+      each(upload.followers, (follower) => follower.fail(error))
     },
 
     other: (message) => guarded(() => options.onMessage?.(message as any)),
@@ -198,10 +202,13 @@ function newClient<Own extends OwnMessage>(url: URL, options: Options<Own>): Sho
   return {
     follow(id: string, a?: FollowOptions | ((message: Message<Own>) => void), b?: FollowOptions): any {
       checkId(id)
-      const own = (typeof a === 'function' ? b : a) ?? {}
-      if (typeof a === 'function') {
+      const callback = typeof a === 'function' && a
+      const own: any = { ...(callback ? b : a) }
+      checkNumbers(own)
+      own.since &&= checkedPosition(own.since)
+      if (callback) {
         return add(id, own, {
-          push: (message) => guarded(() => a(message)),
+          push: (message) => guarded(() => callback(message)),
           fail: (error) => guarded(() => own.onError?.(error)),
           end() {},
         })
@@ -240,6 +247,11 @@ function newClient<Own extends OwnMessage>(url: URL, options: Options<Own>): Sho
   }
 }
 
+// each calls action with those that are in a set now, unless an earlier call has removed them.
+function each<T>(set: Set<T>, action: (entry: T) => void): void {
+  for (const entry of [...set]) if (set.has(entry)) action(entry)
+}
+
 function gap(id: string): Gap {
   return { action: 'shoal.gap', upload_id: id, reason: 'history' }
 }
@@ -258,10 +270,19 @@ function guarded(call: () => void): void {
 
 // checkId refuses ids that the server would refuse, which would fail all other uploads of the same message.
 function checkId(id: unknown): void {
-  const good = typeof id === 'string' && /^[^\p{Cc}\p{Cs}\ufffd]+$/u.test(id) &&
-    new TextEncoder().encode(id).length <= 255
-  if (!good) {
+  if (!isText(id)) {
     throw new ShoalError('bad_id', `the upload id is ${JSON.stringify(id)?.slice(0, 80)}, ` +
-      'want 1 to 255 bytes of Unicode without control characters')
+      'want 1 to 255 bytes without control characters')
   }
+}
+
+// checkedPosition returns a position with the members that the server takes. It refuses one that the server would refuse.
+function checkedPosition({ epoch, offset }: Position): Position {
+  const good = isText(epoch) && Number.isSafeInteger(offset) && offset >= 0
+  checkOption('since', good, `${epoch}:${offset}`, 'a position')
+  return { epoch, offset }
+}
+
+function isText(value: unknown): boolean {
+  return typeof value === 'string' && /^[^\p{Cc}\p{Cs}\ufffd]+$/u.test(value) && new TextEncoder().encode(value).length <= 255
 }

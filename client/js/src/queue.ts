@@ -5,7 +5,7 @@ const STATE = 'upload_progress'
 // Queue is a follow's iterator.
 export interface Queue extends Follow<any> {
   push(message: any): void
-  /** Lets the consumer have the waiting messages, and then the error or the end. */
+  /** Ends the loop: with an error after the waiting messages, without one at once. */
   end(error?: unknown): void
 }
 
@@ -13,7 +13,7 @@ export interface Queue extends Follow<any> {
 // older states give way to newer ones, and if that is not enough, all give way to a gap.
 export function newQueue(id: string, limit: number, onStop: () => void): Queue {
   let waiting: any[] = []
-  const readers: { resolve: (result: IteratorResult<any>) => void; reject: (error: unknown) => void }[] = []
+  const readers: [resolve: (result: IteratorResult<any>) => void, reject: (error: unknown) => void][] = []
   let failure: unknown
   let ended = false
 
@@ -44,12 +44,13 @@ export function newQueue(id: string, limit: number, onStop: () => void): Queue {
     if (ended) return
     ended = true
     failure = error
+    if (!error) waiting = []
     serve()
   }
 
   const serve = () => {
     while (readers[0] && (waiting[0] || ended)) {
-      const { resolve, reject } = readers.shift()!
+      const [resolve, reject] = readers.shift()!
       const done = !waiting[0]
       if (done && failure) {
         reject(failure)
@@ -59,14 +60,13 @@ export function newQueue(id: string, limit: number, onStop: () => void): Queue {
   }
 
   const next = () => new Promise<IteratorResult<any>>((resolve, reject) => {
-    readers.push({ resolve, reject })
+    readers.push([resolve, reject])
     serve()
   })
 
-  // stop ends the follow; waiting messages are dropped.
+  // stop ends the follow, which ends the queue.
   const stop = () => {
     waiting = []
-    end()
     onStop()
   }
 

@@ -49,6 +49,8 @@ export interface Link {
 export interface Session extends Link {
   /** Reports whether the server has answered for an upload; undefined: it is not followed. */
   isLive(id: string): boolean | undefined
+  /** Tries at once where the session waits, and tests its connection otherwise. */
+  wake(): void
 }
 
 // openSession begins to connect.
@@ -113,14 +115,15 @@ export function openSession(url: URL, options: Options<any>, sink: Sink): Sessio
 
   const connect = async () => {
     drop()
-    after('connect', options.connectTimeout ?? CONNECT_TIMEOUT, lost)
+    let token: string | undefined
+    after('silence', options.connectTimeout ?? CONNECT_TIMEOUT, () => token ? lost() : lost('token', 'token()'))
     const { signal } = abort
     report({ state: 'connecting' })
     if (signal.aborted) return // by the application, in its listener
     const Socket = options.WebSocket ?? globalThis.WebSocket
     const stream = options.sse !== false && (!Socket || failedSockets >= SOCKET_FAILURES)
     try {
-      const token = await tokens.get(signal)
+      token = await tokens.get(signal)
       if (signal.aborted) return
       // Before the import: where a deploy has removed that file, sockets are tried again.
       failedSockets = stream ? 0 : failedSockets + 1
@@ -128,7 +131,10 @@ export function openSession(url: URL, options: Options<any>, sink: Sink): Sessio
       const open = stream ? (await import('./sse.js')).openStream : openSocket
       if (signal.aborted) return
       channel = open(url, Socket, {
-        open: () => channel!.auth(token),
+        open() {
+          failedSockets = 0
+          channel!.auth(token!)
+        },
         room: update,
         position: sink.position,
         message: receive,
@@ -147,9 +153,11 @@ export function openSession(url: URL, options: Options<any>, sink: Sink): Sessio
     clear('probe')
     switch (message.action) {
       case 'auth_success': return accepted(message.user_id)
-      case 'auth_error': // the close that follows decides; an open connection stays
-        refusal = message
-        return renewLater()
+      case 'auth_error':
+        // The close that follows decides. None does where a later token cannot be checked now: the former one holds.
+        if (authenticated && message.code === 'unavailable') after('renew', delay(attempts++), renew)
+        else refusal = message
+        return
       case 'ping': return channel!.pong()
       case 'reconnect': return setNotBefore(message.retry_after_ms)
       case 'subscribed': return answered(message.upload_id, message as unknown as Answer)
@@ -171,28 +179,23 @@ export function openSession(url: URL, options: Options<any>, sink: Sink): Sessio
     renewLater()
     if (renewed) return
     if (transport === 'sse') failedSockets = 1 // it may be all that works: the next time one socket is tried before it
-    else {
-      failedSockets = 0
-      change(uploads.keys())
-    }
+    else change(uploads.keys())
     liveSince = performance.now()
-    clear('connect')
-    watchSilence()
+    watchSilence() // in the place of the bound for connecting
     report({ state: 'live', transport, user })
   }
 
-  const renewLater = () => {
-    if (!authenticated) return
-    after('renew', Math.min(tokens.renewIn(), LONGEST_TIMER), async () => {
-      const { signal } = abort
-      try {
-        const token = await tokens.get(signal, true)
-        if (!signal.aborted) channel!.auth(token)
-      } catch {
-        // Without a fresh token the server ends the connection, and then the next attempt says why there is none.
-      }
-      if (!signal.aborted) renewLater()
-    })
+  const renewLater = () => after('renew', tokens.renewIn(), () => renew(true))
+
+  const renew = async (fresh?: boolean) => {
+    const { signal } = abort
+    try {
+      const token = await tokens.get(signal, fresh)
+      if (!signal.aborted) channel!.auth(token)
+    } catch {
+      // Without a fresh token the server ends the connection, and then the next attempt says why there is none.
+    }
+    if (!signal.aborted) renewLater()
   }
 
   // Uploads
@@ -278,13 +281,13 @@ export function openSession(url: URL, options: Options<any>, sink: Sink): Sessio
 
   const fail = (error: ShoalError, final: boolean) => final ? end({ state: 'stopped', error }) : retry(error)
 
-  const lost = () => retry(new ShoalError('unreachable', `no answer from ${url.host}`))
+  const lost = (code = 'unreachable', from = url.host) => retry(new ShoalError(code, `no answer from ${from}`))
 
   const retry = (error: ShoalError | undefined, pause?: number) => {
     if (authenticated && performance.now() - liveSince >= STEADY) attempts = 0
     const wait = Math.max(pause ?? delay(attempts++), notBefore - performance.now())
     drop()
-    after('retry', bounded(wait), connect)
+    after('retry', wait, connect)
     report({ state: 'waiting', retryAt: Date.now() + wait, error })
   }
 
@@ -343,7 +346,7 @@ export function openSession(url: URL, options: Options<any>, sink: Sink): Sessio
     timers.set(name, setTimeout(() => {
       timers.delete(name)
       action()
-    }, wait))
+    }, Math.min(wait, LONGEST_TIMER)))
   }
 
   const clear = (name: unknown) => {
@@ -353,7 +356,7 @@ export function openSession(url: URL, options: Options<any>, sink: Sink): Sessio
 
   const unwatch = watchPage(wake, leave)
   void connect()
-  return { follow, unfollow, isLive: (id) => uploads.get(id), reconnect, close }
+  return { follow, unfollow, isLive: (id) => uploads.get(id), reconnect, wake, close }
 }
 
 // bounded returns a time in ms that a server has asked for.

@@ -1,5 +1,5 @@
 import type { Channel, Events, Incoming } from './channel.js'
-import type { Position } from './types.js'
+import type { Position, SocketClass } from './types.js'
 
 const PROTOCOL = 'shoal.v1'
 const BATCH = 100 // uploads in one message, which stays below the server's 64 KiB with the longest ids
@@ -8,7 +8,7 @@ const BURST = 150 // messages at once, and RATE a second after them: less than t
 const RATE = 40
 
 // openSocket connects by WebSocket. The token is not sent to a server that has not chosen shoal.v1.
-export function openSocket(url: URL, Socket: typeof WebSocket, events: Events): Channel {
+export function openSocket(url: URL, Socket: SocketClass, events: Events): Channel {
   const socket = new Socket(url, PROTOCOL)
   let budget = BURST
   let timer: ReturnType<typeof setTimeout> | undefined
@@ -30,13 +30,13 @@ export function openSocket(url: URL, Socket: typeof WebSocket, events: Events): 
   }
   const close = () => {
     clearTimeout(timer)
-    socket.onopen = socket.onmessage = socket.onclose = null
-    socket.onerror = () => {} // one that is closed before it has opened reports an error, which is none
+    // One that is closed before it has opened reports an error, which is none.
+    socket.onopen = socket.onmessage = socket.onclose = socket.onerror = () => {}
     socket.close(1000)
   }
   const fail = () => {
     close()
-    events.closed(0, '', ['not_shoal', `${url} does not speak ${PROTOCOL}: is it a Shoal server?`])
+    events.closed(0, '', ['not_shoal', `${url} does not speak ${PROTOCOL}`])
   }
 
   socket.onopen = () => socket.protocol === PROTOCOL ? events.open() : fail()

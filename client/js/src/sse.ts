@@ -1,4 +1,5 @@
 import type { Channel, Claim, Events, Incoming } from './channel.js'
+import type { SocketClass } from './types.js'
 
 const MAX_UPLOADS = 64 // of one stream
 const MAX_STREAMS = 4 // a browser allows six connections to a server of HTTP/1.1, and the page needs some
@@ -9,7 +10,7 @@ const NEXT_TRIAL = 300_000
 // openStream connects by Server-Sent Events: fetch rather than EventSource, which can neither send the token in a
 // header nor tell why the server has refused it.
 export function openStream(
-  url: URL, Socket: typeof WebSocket | undefined, events: Events, address: string | boolean | undefined,
+  url: URL, Socket: SocketClass | undefined, events: Events, address: string | boolean | undefined,
 ): Channel {
   const path = typeof address === 'string' ? address : url.pathname.replace(/ws(\/[^/]*)$/, 'events$1')
   const endpoint = new URL(path, url)
@@ -21,7 +22,7 @@ export function openStream(
   let accepted = false // by the server, the token that was shown last
   let timer: ReturnType<typeof setTimeout> | undefined
   let trialTimer: ReturnType<typeof setTimeout> | undefined
-  let trial: WebSocket | undefined
+  let trial: InstanceType<SocketClass> | undefined
 
   const close = () => {
     abort.abort()
@@ -64,7 +65,9 @@ export function openStream(
   const read = async (ids: string[], signal: AbortSignal) => {
     try {
       const last = await lastEventId(ids, events.position)
-      const response = await fetch(`${endpoint}?${new URLSearchParams(ids.map((id) => ['id', id]))}`, {
+      const stream = new URL(endpoint) // which may have a query of its own
+      for (const id of ids) stream.searchParams.append('id', id)
+      const response = await fetch(stream, {
         signal, cache: 'no-store',
         headers: { ...(known && { Authorization: `Bearer ${token}` }), ...(last && { 'Last-Event-ID': last }) },
       })

@@ -107,6 +107,18 @@ export type Token = string | { token: string; expiresAt?: number | Date }
 /** Share decides who keeps the connection: the client itself with open(), or another tab. */
 export type Share = (url: string, open: (sink: Sink) => Session, sink: Sink) => Link
 
+/** SocketClass is what the client needs of a WebSocket: those of browsers, Node.js and the module `ws` have it. */
+export type SocketClass = new (url: URL, protocol: string) => {
+  readonly readyState: number
+  readonly protocol: string
+  onopen: ((event: any) => void) | null
+  onmessage: ((event: any) => void) | null
+  onclose: ((event: any) => void) | null
+  onerror: ((event: any) => void) | null
+  send(text: string): void
+  close(code?: number): void
+}
+
 /** Options configure connect(). */
 export interface Options<Own extends OwnMessage = never> {
   /**
@@ -132,7 +144,7 @@ export interface Options<Own extends OwnMessage = never> {
   /** Gets messages that belong to no upload followed here, such as those sent to the user. */
   onMessage?: (message: Exclude<Message<Own>, Gap>) => void
   /** The WebSocket to use where the environment has none. */
-  WebSocket?: typeof WebSocket
+  WebSocket?: SocketClass
 }
 
 /** FollowOptions configure one follow. */

@@ -10,11 +10,11 @@ export function endpoint(given: string | URL): URL {
     url.protocol = url.protocol.replace('http', 'ws')
   } catch {}
   if (!/^wss?:/.test(url?.protocol)) {
-    throw new ShoalError('bad_url', `the URL is "${given}", want for example "wss://example.com/ws/uploads"`)
+    throw new ShoalError('bad_url', `the URL is "${given}", want one like "wss://host"`)
   }
   // Browsers regard local hosts as secure without TLS.
   if (url.protocol === 'ws:' && page?.protocol === 'https:' && !/localhost$|^127\.|^\[::1/.test(url.hostname)) {
-    throw new ShoalError('insecure', `a page served over https cannot connect to "${given}", want "wss:"`)
+    throw new ShoalError('insecure', `a page over https needs "wss:", not "${given}"`)
   }
   if (url.pathname === '/') url.pathname = '/ws/uploads'
   return url

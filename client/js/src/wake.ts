@@ -6,9 +6,7 @@ export function watchPage(back: () => void, away: () => void): () => void {
     if (type === 'pagehide') away()
     else if (type !== 'visibilitychange' || document.visibilityState === 'visible') back()
   }
-  const each = (action: 'addEventListener' | 'removeEventListener') => {
-    for (const type of types) globalThis[action]?.(type, listener)
-  }
-  each('addEventListener')
-  return () => each('removeEventListener')
+  const abort = new AbortController()
+  for (const type of types) globalThis.addEventListener?.(type, listener, abort)
+  return () => abort.abort()
 }

@@ -57,6 +57,10 @@ test('the demo page has the client that is built from these sources', () => {
   expect(readFileSync(`${root}../../${page}`, 'utf8') === built, `run: node client/js/build.mjs ${page}`).toBe(true)
 })
 
+test('React on a server takes the hooks for code of the browser', () => {
+  expect(readFileSync(`${root}dist/react.js`, 'utf8')).toMatch(/^"use client";/)
+})
+
 test('nothing is needed at run time', () => {
   const manifest = JSON.parse(readFileSync(`${root}package.json`, 'utf8'))
   expect(manifest.dependencies).toBeUndefined()

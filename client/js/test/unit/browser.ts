@@ -111,8 +111,10 @@ export let locks: FakeLocks
 export function installBrowser(): void {
   beforeEach(() => {
     listeners.clear()
-    vi.stubGlobal('addEventListener', (_: string, listener: any) => listeners.add(listener))
-    vi.stubGlobal('removeEventListener', (_: string, listener: any) => listeners.delete(listener))
+    vi.stubGlobal('addEventListener', (_: string, listener: any, { signal }: { signal: AbortSignal }) => {
+      listeners.add(listener)
+      signal.addEventListener('abort', () => listeners.delete(listener))
+    })
     FakeChannel.all.clear()
     FakeChannel.refused = false
     locks = new FakeLocks()

@@ -126,7 +126,6 @@ describe('the page', () => {
   const target = new EventTarget()
   const page = (visible = 'visible') => {
     vi.stubGlobal('addEventListener', target.addEventListener.bind(target))
-    vi.stubGlobal('removeEventListener', target.removeEventListener.bind(target))
     vi.stubGlobal('document', { visibilityState: visible })
   }
   const happens = (type: string) => target.dispatchEvent(new Event(type))
@@ -204,13 +203,12 @@ describe('the page', () => {
   test('is left without listeners', async () => {
     page()
     const added = vi.spyOn(target, 'addEventListener')
-    const removed = vi.spyOn(target, 'removeEventListener')
     page()
     const client = open()
     await live()
     client.close()
     expect(added.mock.calls.length).toBeGreaterThan(0)
-    expect(removed.mock.calls).toEqual(added.mock.calls)
+    for (const [, , options] of added.mock.calls) expect((options as AbortController).signal.aborted).toBe(true)
   })
 })
 
@@ -286,6 +284,19 @@ test.each([
   expect(() => connect('wss://host', options as any)).toThrow(text)
 })
 
+test('a time without end is none', async () => {
+  const timers = vi.spyOn(globalThis, 'setTimeout')
+  const client = open({ connectTimeout: Infinity, silence: Infinity, maxDelay: Infinity })
+  await pass(100)
+  expect(FakeSocket.all.length).toBe(1)
+  const socket = await live()
+  const { length } = timers.mock.calls
+  await pass(3_600_000)
+  expect(timers.mock.calls.length).toBe(length)
+  expect([client.status().state, socket.sent.length]).toEqual(['live', 1])
+  expect(Math.max(...timers.mock.calls.map(([, delay]) => delay!))).toBeLessThan(2 ** 31)
+})
+
 test('needs a WebSocket or streams', () => {
   vi.stubGlobal('WebSocket', undefined)
   expect(() => connect('wss://host', { token: () => 't', sse: false })).toThrow(/WebSocket is missing/)
@@ -309,7 +320,12 @@ describe('close', () => {
     client.close()
     client.reconnect()
     expect(socket.closedWith).toBe(1000)
-    expect([socket.onopen, socket.onmessage, socket.onclose]).toEqual([null, null, null])
+    const { length } = socket.sent
+    socket.opens()
+    socket.says({ action: 'ping' })
+    socket.fails()
+    socket.ends()
+    expect(socket.sent.length).toBe(length)
     await pass(3_600_000)
     expect(FakeSocket.all.length).toBe(3)
     expect(client.status()).toEqual({ state: 'closed' })

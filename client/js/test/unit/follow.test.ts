@@ -77,6 +77,30 @@ describe('a gap', () => {
   })
 })
 
+test.each([
+  { epoch: 'e', offset: '3' }, { epoch: 'e' }, { epoch: 'e', offset: NaN }, { epoch: 'e', offset: 1.5 }, { epoch: 'e', offset: -1 },
+  { epoch: 'e', offset: 2 ** 53 }, { epoch: 'e', offset: 3n }, {}, 'x', { offset: 1 }, { epoch: '', offset: 1 },
+  { epoch: '\ud800', offset: 1 }, { epoch: 'é'.repeat(128), offset: 1 },
+] as any[])('the position %o, which the server would refuse, is refused and harms no other follow', async (since) => {
+  const client = open()
+  hear(client)
+  expect(() => hear(client, 'v', since)).toThrow(expect.objectContaining({ code: 'bad_option', message: expect.stringMatching(/since/) }))
+  expect((await live()).sent.slice(1)).toEqual([{ action: 'subscribe_upload', upload_id: 'u' }])
+  expect(client.status('v').state).toBe('idle')
+})
+
+test('of a position nothing is sent that the server does not know', async () => {
+  const client = open()
+  hear(client, 'u', { epoch: 'x'.repeat(255), offset: 0, more: 1 } as any)
+  expect((await live()).sent[1]).toEqual({ action: 'resume', uploads: { u: { epoch: 'x'.repeat(255), offset: 0 } } })
+})
+
+test.each([NaN, 0, -1])('a buffer of %d is refused', (buffer) => {
+  const client = open()
+  expect(() => client.follow('u', { buffer })).toThrow(expect.objectContaining({ code: 'bad_option', message: expect.stringMatching(/buffer/) }))
+  expect(client.status('u').state).toBe('idle')
+})
+
 test('two follows of an upload share a claim, and the second gets the newest message at once', async () => {
   const { client, socket, seen, stop } = await following()
   socket.says(subscribed(1), progress(1))

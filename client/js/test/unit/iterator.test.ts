@@ -41,6 +41,17 @@ test('break lets the upload go', async () => {
   expect(await loop.next()).toEqual({ done: true, value: undefined })
 })
 
+test.each(['stop', 'signal', 'close'])('%s drops what waits', async (end) => {
+  const { client, socket } = await following()
+  const abort = new AbortController()
+  const loop = client.follow('u', { signal: abort.signal })
+  socket.says(event(1), event(2))
+  if (end === 'stop') loop.stop()
+  else if (end === 'signal') abort.abort()
+  else client.close()
+  expect(await loop.next()).toEqual({ done: true, value: undefined })
+})
+
 test('an error is thrown once, behind the messages before it', async () => {
   const { loop, socket } = await following()
   socket.says(event(1), { action: 'error', code: 'forbidden', message: 'no', upload_id: 'u' })

@@ -58,3 +58,25 @@ test('close and stop within a callback end at once', async () => {
   socket.says(progress(3))
   expect(other.seen).toEqual([1, 2])
 })
+
+test.each(['stop', 'close'])('%s within a callback of another follow is final', async (end) => {
+  const client = open()
+  const seen: string[] = []
+  client.follow('u', () => {
+    seen.push('first')
+    if (end === 'stop') stop()
+    else client.close()
+  })
+  const stop = client.follow('u', () => seen.push('second'))
+  ;(await live()).says(subscribed(1), progress(1))
+  expect(seen).toEqual(['first'])
+})
+
+test('a listener that another one has ended is not called', async () => {
+  const client = open()
+  let calls = 0
+  client.subscribe(() => end())
+  const end = client.subscribe(() => calls++)
+  await live()
+  expect(calls).toBe(0)
+})

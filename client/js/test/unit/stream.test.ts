@@ -29,7 +29,7 @@ class Stream {
       try { this.#body?.error(new Error('aborted')) } catch {}
     })
     if (init.signal.aborted) this.#fail(new Error('aborted'))
-    else if (url.endsWith('?') && Stream.shoal) {
+    else if (!/[?&]id=/.test(url) && Stream.shoal) {
       Stream.questions.push(this)
       void this.refuses(400, { field: 'id', detail: 'is missing' })
     } else Stream.all.push(this)
@@ -77,7 +77,7 @@ async function blocked(ids = ['u'], options: object = {}, shoal = true, url?: st
   Stream.all = []
   Stream.questions = []
   Stream.shoal = shoal
-  vi.stubGlobal('fetch', (url: string, init: any) => new Stream(url, init).response)
+  vi.stubGlobal('fetch', (url: URL, init: any) => new Stream(String(url), init).response)
   const client = open({ sse: true, ...options }, url)
   const follows = ids.map((id) => hear(client, id))
   for (let i = 0; i < 2; i++) {
@@ -107,9 +107,23 @@ test.each([
   ['wss://host/api/ws/uploads?x=1', undefined, 'https://host/api/events/uploads'],
   ['wss://host/ws/uploads', '/other', 'https://host/other'],
   ['wss://host/live', 'https://else/stream', 'https://else/stream'],
+  ['wss://host/live', '/stream?room=1', 'https://host/stream?room=1'],
 ])('belongs to the socket %s with the option %s', async (url, sse, want) => {
   await blocked(['u'], { ...(sse && { sse }) }, true, url)
-  expect(Stream.last.url).toBe(`${want}?id=u`)
+  expect(Stream.last.url).toBe(`${want}${want.includes('?') ? '&' : '?'}id=u`)
+})
+
+test('is not used where sockets open, whatever ends them', async () => {
+  const fetched = vi.fn(() => new Promise(() => {}))
+  vi.stubGlobal('fetch', fetched)
+  const client = open({ sse: true })
+  for (let i = 0; i < 5; i++) {
+    await pass(Math.max((client.status().retryAt ?? 0) - Date.now(), 0))
+    FakeSocket.last.opens()
+    FakeSocket.last.says({ action: 'auth_error', code: 'unavailable', message: 'later' })
+    FakeSocket.last.ends(1013)
+  }
+  expect([FakeSocket.all.length, fetched.mock.calls.length]).toEqual([5, 0])
 })
 
 test('is never used where it is not wanted', async () => {
@@ -170,7 +184,7 @@ test('follows several uploads, each from its position', async () => {
 
 test('is asked without uploads only whether it is there', async () => {
   await expect(blocked([])).rejects.toThrow() // no stream
-  expect(Stream.questions[0]!.url).toBe('https://host/events/uploads?')
+  expect(Stream.questions[0]!.url).toBe('https://host/events/uploads')
 })
 
 test('is not opened, and no token sent, before the server has shown to be Shoal', async () => {

@@ -87,10 +87,39 @@ test('whose renewal fails is asked for again, and the connection stays', async (
   expect(calls).toBe(2)
   await pass(7_500)
   expect(auths(socket)).toEqual(['t1', 't3'])
-  socket.says({ action: 'auth_error', code: 'unavailable', message: 'later' })
   expect(client.status().state).toBe('live')
-  await pass(30_000)
-  expect(auths(socket).length).toBe(3)
+})
+
+describe('that cannot be checked at its renewal', () => {
+  const unavailable = { action: 'auth_error', code: 'unavailable', message: 'later' }
+  const renewing = async () => {
+    let calls = 0
+    const client = open({ token: () => ({ token: `t${++calls}`, expiresAt: Date.now() + 600_000 }) })
+    const socket = await live()
+    await keepAlive(socket, 540_000)
+    expect(auths(socket)).toEqual(['t1', 't2'])
+    socket.says(unavailable)
+    return { client, socket }
+  }
+
+  test('is shown again until it is accepted, before the former one ends', async () => {
+    vi.spyOn(Math, 'random').mockReturnValue(0.5)
+    const { client, socket } = await renewing()
+    await pass(250)
+    socket.says(unavailable)
+    await pass(500)
+    expect(auths(socket)).toEqual(['t1', 't2', 't2', 't2'])
+    socket.says({ action: 'auth_success', user_id: 'ann' })
+    await keepAlive(socket, 500_000)
+    expect([auths(socket).length, client.status().state]).toEqual([4, 'live'])
+  })
+
+  test.each([[1006, 'waiting', 'unreachable'], [1008, 'stopped', 'limit_exceeded'], [4003, 'waiting', 'invalid']])(
+    'is not the reason of a later close with %i', async (closeCode, state, code) => {
+      const { client, socket } = await renewing()
+      socket.ends(closeCode)
+      expect(client.status()).toMatchObject({ state, error: { code } })
+    })
 })
 
 describe('refused', () => {
@@ -155,7 +184,8 @@ describe('a token function', () => {
     let given!: AbortSignal
     const client = open({ token: ({ signal }) => new Promise(() => { given = signal }) })
     await pass(20_000)
-    expect(client.status()).toMatchObject({ state: 'waiting', error: { code: 'unreachable' } })
+    expect(client.status()).toMatchObject({ state: 'waiting', error: { code: 'token' } })
+    expect(client.status().error!.message).toMatch(/no answer from token\(\)/)
     expect(given.aborted).toBe(true)
   })
 
