@@ -5,6 +5,7 @@ import type { Answer, Link, Session, Sink } from './session.js'
 import type { ConnectionStatus, Position, Share } from './types.js'
 import { watchPage } from './wake.js'
 
+const PROTOCOL = 1 // of the letters: tabs with different releases of this module must not read those of each other
 const CHECK = 30_000 // ms between two questions to the leader
 const SILENT = 5000 // a leader that has not answered in this time is replaced
 
@@ -18,12 +19,15 @@ type News =
   | { kind: 'ended'; id: string; error: ShoalError }
   | { kind: 'other'; message: Incoming }
 type Wish =
-  | { kind: 'hello'; wants: Want[]; reconnect: boolean }
+  | { kind: 'hello'; wants: Want[]; errand: Errand }
   | { kind: 'follow'; want: Want }
   | { kind: 'unfollow'; id: string }
 type Letter = { from: string; to?: string } & (News | Wish)
 
 const WAITING: News = { kind: 'status', status: { state: 'waiting' } }
+
+// Errand is what the leader's session is to do at once. A tab may be woken up while that of the leader sleeps.
+type Errand = 'wake' | 'reconnect' | undefined
 
 // Want is an upload that a tab follows, and how far the tab has received it.
 type Want = [id: string, since: Position | undefined]
@@ -39,7 +43,7 @@ export function tabs(name: string): Share {
   }
   return (url, open, sink) => {
     const able = globalThis.navigator?.locks && globalThis.BroadcastChannel
-    return able ? new Tab(`shoal ${url} ${name}`, open, sink) : open(sink)
+    return able ? new Tab(`shoal ${PROTOCOL} ${url} ${name}`, open, sink) : open(sink)
   }
 }
 
@@ -48,8 +52,10 @@ class Tab implements Link {
   #wants = new Set<string>() // of this tab
   #channel: BroadcastChannel | undefined
   #abort = new AbortController()
+  #joined = false
   #ready = false // the tab holds its own lock, by which the leader knows that it lives
-  #reconnect = false // was called before that
+  #errand: Errand // of the next hello
+  #closed = false
   #session: Session | undefined // of the leader
   #others = new Map<string, Set<string>>() // the leader's: the uploads that each other tab follows
   #positions = new Map<string, Position>() // the leader's: how far all tabs have received
@@ -62,8 +68,8 @@ class Tab implements Link {
   constructor(
     private readonly name: string, private readonly open: (sink: Sink) => Session, private readonly sink: Sink,
   ) {
-    this.#unwatch = watchPage(() => this.#join(), () => this.#leave())
-    this.#join()
+    this.#unwatch = watchPage(() => this.#join('wake'), () => this.#leave())
+    this.#join('wake')
   }
 
   follow(id: string): void {
@@ -80,12 +86,12 @@ class Tab implements Link {
   }
 
   reconnect(): void {
-    if (this.#session) return this.#session.reconnect()
-    this.#reconnect = true
-    this.#join()
+    if (this.#session) this.#session.reconnect()
+    else if (!this.#closed) this.#join('reconnect')
   }
 
   close(): void {
+    this.#closed = true
     this.#unwatch()
     this.#leave()
     this.sink.connection({ state: 'closed' })
@@ -96,12 +102,18 @@ class Tab implements Link {
   }
 
   // join takes part, or asks whether there is a leader where this tab already does.
-  #join(): void {
-    if (this.#channel) return this.#ask()
+  #join(errand: Errand): void {
+    this.#errand = errand
+    if (this.#joined) return this.#ask()
+    this.#joined = true
     this.#me = crypto.randomUUID()
-    this.#channel = new BroadcastChannel(this.name)
-    this.#channel.onmessage = ({ data }) => this.#read(data)
     this.#abort = new AbortController()
+    try {
+      this.#channel = new BroadcastChannel(this.name)
+    } catch {
+      return this.#lead() // the page has no storage, nor an origin
+    }
+    this.#channel.onmessage = ({ data }) => this.#read(data)
     // A leader that read a letter of this tab before the tab holds its lock would get the lock and take it for gone.
     this.#hold(this.#lock(this.#me), () => {
       this.#ready = true
@@ -116,11 +128,15 @@ class Tab implements Link {
   #leave(): void {
     this.#resign()
     this.#abort.abort()
-    this.#channel?.close()
-    this.#channel = undefined
-    this.#ready = false
+    this.#hush()
+    this.#joined = this.#ready = false
     for (const name of this.#timers.keys()) this.#clear(name)
     this.#tell(WAITING)
+  }
+
+  #hush(): void {
+    this.#channel?.close()
+    this.#channel = undefined
   }
 
   // Leading
@@ -147,8 +163,13 @@ class Tab implements Link {
     this.#hold(this.name, () => {
       this.#lead()
       return this.#left()
-    }, steal).catch(() => {
-      if (signal.aborted || !this.#session) return
+    }, steal).catch(({ name }) => {
+      if (signal.aborted) return
+      if (!this.#session) {
+        if (name === 'AbortError') return
+        this.#hush() // without locks nothing can be shared: the page has no storage, nor an origin
+        return this.#lead()
+      }
       this.#resign() // another tab took this one for dead
       this.#compete()
       this.#ask()
@@ -206,7 +227,8 @@ class Tab implements Link {
       case 'hello': // which repeats what was asked for, for a leader that does not know it
         this.#post({ kind: 'status', status: this.#status }, tab)
         for (const want of wish.wants) if (!known.has(want[0])) this.#grant(want, tab)
-        if (wish.reconnect) this.#session!.reconnect()
+        if (wish.errand === 'wake') this.#session!.wake()
+        if (wish.errand === 'reconnect') this.#session!.reconnect()
         return
       case 'follow': return this.#grant(wish.want, tab)
       case 'unfollow':
@@ -308,8 +330,8 @@ class Tab implements Link {
   #ask(): void {
     if (this.#session || !this.#ready) return
     const wants = [...this.#wants].map((id) => this.#want(id))
-    this.#post({ kind: 'hello', wants, reconnect: this.#reconnect })
-    this.#reconnect = false
+    this.#post({ kind: 'hello', wants, errand: this.#errand })
+    this.#errand = undefined
     if (!this.#timers.has('silent')) this.#after('silent', SILENT, () => {
       if (!this.#session) this.#compete(true)
     })

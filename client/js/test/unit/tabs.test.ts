@@ -41,8 +41,8 @@ async function following(socket: FakeSocket, id = 'u') {
 // alive lets time pass on a connection on which the server says something.
 async function alive(socket: FakeSocket, seconds: number): Promise<void> {
   for (let s = 0; s < seconds; s += 10) {
-    await pass(10_000)
     socket.says({ action: 'ping' })
+    await pass(10_000)
     await rest()
   }
 }
@@ -186,6 +186,83 @@ function freeze(): { robbed(): void; thaw(): void } {
   held.reject = (given) => { error = given }
   return { robbed: () => reject(error), thaw: () => channel!.thaw() }
 }
+
+test.each(['follows', 'leads'])('reconnect after close of a tab that %s does nothing', async (role) => {
+  const { tab, socket } = await leading()
+  const { client } = role === 'leads' ? tab : newTab()
+  await rest()
+  client.close()
+  await rest()
+  const channels = FakeChannel.all.size
+  client.reconnect()
+  await rest()
+  expect([FakeChannel.all.size, client.status()]).toEqual([channels, { state: 'closed' }])
+  expect([FakeSocket.all.length, socket.closedWith]).toEqual([1, role === 'leads' ? 1000 : undefined])
+})
+
+test('a tab that comes back ends the wait of the one that leads', async () => {
+  vi.spyOn(Math, 'random').mockReturnValue(1)
+  const { tab, socket } = await leading()
+  const follower = newTab()
+  await rest()
+  socket.says({ action: 'reconnect', retry_after_ms: 0 })
+  socket.ends()
+  for (let i = 0; i < 5; i++) {
+    await pass(tab.client.status().retryAt! - Date.now())
+    FakeSocket.last.fails()
+    await rest()
+  }
+  const sockets = FakeSocket.all.length
+  follower.back()
+  await rest()
+  expect(FakeSocket.all.length).toBe(sockets + 1)
+  await live()
+  await rest()
+  expect(follower.client.status().state).toBe('live')
+})
+
+test('reconnect in any tab has the one that leads try again where it has stopped', async () => {
+  const { socket } = await leading()
+  const { client } = newTab()
+  await rest()
+  socket.ends(1008)
+  await rest()
+  expect(client.status().state).toBe('stopped')
+  client.reconnect()
+  await rest()
+  await live()
+  await rest()
+  expect([client.status().state, FakeSocket.all.length]).toEqual(['live', 2])
+})
+
+test.each(['locks', 'channels'])('a page without %s has a connection of its own, also after it was away', async (missing) => {
+  if (missing === 'locks') locks.refused = 'SecurityError'
+  else FakeChannel.refused = true
+  const tab = newTab()
+  const { seen } = hear(tab.client, 'u')
+  await rest()
+  const socket = await live()
+  socket.says(subscribed(0, false, 'e', 'u'), progress(1, 'u'))
+  await rest()
+  expect([seen, FakeChannel.all.size]).toEqual([[1], 0])
+  tab.away()
+  await rest()
+  expect(socket.closedWith).toBe(1000)
+  tab.back()
+  await rest()
+  const next = await live()
+  expect(asked(next)).toEqual(['u since 1'])
+  tab.client.close()
+  await rest()
+  expect([next.closedWith, FakeSocket.all.length, FakeChannel.all.size]).toEqual([1000, 2, 0])
+})
+
+test('tabs with another release of the letters are not heard', async () => {
+  await leading()
+  const [channel] = FakeChannel.all
+  expect(channel!.name).toBe('shoal 1 wss://host/ws/uploads ann')
+  expect([...locks.held.keys()].every((name) => name.startsWith(channel!.name))).toBe(true)
+})
 
 test.each([
   ['before it hears of the new one', true], ['after it has heard of the new one', false],
