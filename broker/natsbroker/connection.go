@@ -40,6 +40,7 @@ func dial(
 		arrivals:       make(chan *nats.Msg, opt.PendingMessages),
 		woken:          make(chan struct{}, 1),
 		disconnected:   make(chan struct{}, 1),
+		leaderless:     make(chan struct{}, 1),
 		probe:          probePrefix + rand.Text(),
 		permissionName: rand.Text(),
 		stop:           make(chan struct{}),

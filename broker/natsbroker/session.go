@@ -2,6 +2,7 @@ package natsbroker
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -43,6 +44,8 @@ type session struct {
 	// suspect means that a call found the stream missing or was refused by it; recreated, that the stream's epoch
 	// changed; so the supervisor checks at once.
 	suspect, recreated atomic.Bool
+	// leaderless holds a token when a call found nobody that stores messages in the stream.
+	leaderless chan struct{}
 	// forbidden means that the server refused a publication since the supervisor last tried the permissions.
 	forbidden atomic.Bool
 	// lastErr is the connection's latest error, refused the refusal of a subscription that had been confirmed.
@@ -117,6 +120,12 @@ func (s *session) wake() {
 func (s *session) suspectStream(operation string, err error) {
 	const interval = 10 * time.Second
 	s.suspect.Store(true)
+	if errors.Is(err, errNoAnswer) {
+		select {
+		case s.leaderless <- struct{}{}:
+		default:
+		}
+	}
 	s.wake()
 	last, now := s.suspected.Load(), time.Now().UnixNano()
 	if now-last > int64(interval) && s.suspected.CompareAndSwap(last, now) {

@@ -238,12 +238,36 @@ func leadershipOf(info *jetstream.StreamInfo) (l leadership) {
 	return l
 }
 
+// awaitStream calls ensureStream. While the stream has no leader, the server does not respond, and publications fail.
+// Once one has failed, it waits for no longer than a ProbeInterval, so that the node is soon unhealthy.
+func (v *supervisor) awaitStream(ctx context.Context, s *session) (*jetstream.StreamInfo, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case <-s.leaderless:
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case <-time.After(v.opt.ProbeInterval):
+			cancel(errNoAnswer)
+		case <-ctx.Done():
+		}
+	}()
+	info, err := v.keeper.ensureStream(ctx, s.conn)
+	if err != nil && errors.Is(context.Cause(ctx), errNoAnswer) {
+		err = fmt.Errorf("natsbroker: stream %s: %w", v.opt.Stream, errNoAnswer)
+	}
+	return info, err
+}
+
 // checkStream creates the stream again if it is gone, and tries whether it stores messages. Messages may have been lost
 // if it was created again, by this node or another one, if it has returned without its newest messages, or if it has
 // another leader.
 func (v *supervisor) checkStream(ctx context.Context, s *session) error {
 	seen := s.epochs.sighting()
-	info, err := v.keeper.ensureStream(ctx, s.conn)
+	info, err := v.awaitStream(ctx, s)
 	if err != nil {
 		v.interrupted = true
 		return err

@@ -1,0 +1,54 @@
+package natsbroker
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+
+	"github.com/shoal-go/shoal/broker/brokertest"
+)
+
+// TestSupervisor_IsUnhealthyWithoutLeader: while a stream has no leader, the server does not respond to the request for
+// its state. A publication that fails for that reason, before the check or in the middle of it, ends the wait long before
+// the timeout of a call.
+func TestSupervisor_IsUnhealthyWithoutLeader(t *testing.T) {
+	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	t.Cleanup(func() {
+		s.Shutdown()
+		s.WaitForShutdown()
+	})
+	for _, before := range []bool{true, false} {
+		opt := Options{URL: s.ClientURL(), ProbeInterval: 10 * time.Millisecond, CallTimeout: time.Hour}.withDefaults()
+		r := brokertest.NewRecorder()
+		v := &supervisor{opt: opt, keeper: keeper{Options: opt}, handler: r, epochs: newEpochs()}
+		session, err := dial(t.Context(), opt, r, newSubscriptions(), v.epochs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if before {
+			session.suspectStream("store", errNoAnswer)
+		}
+		if _, err = session.conn.Subscribe("$JS.API.STREAM.INFO.SHOAL", func(*nats.Msg) {
+			session.suspectStream("store", errNoAnswer)
+		}); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		checked := make(chan struct{})
+		go func() {
+			defer close(checked)
+			v.check(ctx, session)
+		}()
+		r.Await(t, "bad health", func() bool { return r.Fault() != nil })
+		cancel()
+		<-checked
+		session.close()
+	}
+}
