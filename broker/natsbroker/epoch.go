@@ -96,8 +96,8 @@ func (e *epochs) forget(base string) {
 	e.generation++
 }
 
-// setStream records the stream's epoch. It returns true if the stream had another one before.
-func (e *epochs) setStream(name string) (changed bool) {
+// setStream records the stream's epoch and when it was stored. It returns true if the stream had another one before.
+func (e *epochs) setStream(name string, at time.Time) (changed bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.stream = name
@@ -106,7 +106,7 @@ func (e *epochs) setStream(name string) (changed bool) {
 		return false
 	}
 	e.discardLocked()
-	e.era.Store(&era{epoch: name})
+	e.era.Store(&era{epoch: name, since: at})
 	return known != ""
 }
 
@@ -228,7 +228,8 @@ func (s *session) parseEpoch(m *nats.Msg) *streamEpoch {
 	if header(m, statusHeader) != "" || !validEpoch(e.name) {
 		return nil
 	}
-	if s.epochs.setStream(e.name) {
+	at, _ := time.Parse(time.RFC3339Nano, header(m, timeHeader)) // zero in a forged message
+	if s.epochs.setStream(e.name, at) {
 		s.subscriptions.resetEpochs(e.name)
 		s.opt.Logger.Warn("stream has another epoch", "stream", s.opt.Stream)
 		s.recreated.Store(true)

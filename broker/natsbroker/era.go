@@ -19,6 +19,9 @@ import (
 // and so needs another epoch. A node that starts has seen nothing.
 type era struct {
 	epoch string
+	// since is when the epoch was stored, by the server's clock. settled means that the stream's messages arrive.
+	since   time.Time
+	settled atomic.Bool
 	// created is when the stream was created, in nanoseconds since 1970, 0 while unknown.
 	created atomic.Int64
 	// highest is the highest sequence that the stream has acknowledged or sent to this node.
@@ -34,6 +37,21 @@ func (e *era) raise(sequence uint64) {
 			return
 		}
 	}
+}
+
+// precedes reports whether a message was stored before the epoch. It was queued in this node when the stream
+// was lost, and its sequence says nothing of the present one. The stream's messages arrive behind all of these: the
+// first has a lower sequence, or is not older than the epoch.
+func (e *era) precedes(m *nats.Msg) bool {
+	if e.settled.Load() {
+		return false
+	}
+	at, err := time.Parse(time.RFC3339Nano, header(m, timeHeader))
+	if err == nil && at.Before(e.since) {
+		return true
+	}
+	e.settled.Store(true)
+	return false
 }
 
 // disconnected keeps the newest message as a witness of what the stream held: messages that arrive afterwards may

@@ -186,11 +186,17 @@ func (s *session) deliver(ctx context.Context, m *nats.Msg) {
 		return
 	}
 	stored := m.Header != nil && header(m, streamHeader) == s.opt.Stream
-	if stored && !s.follows(ctx, m) {
-		return
+	present := true
+	if stored {
+		var follows bool
+		if follows, present = s.follows(ctx, m); !follows {
+			return
+		}
 	}
 	if m.Subject == livePrefix+streamEpochSubject {
-		s.parseEpoch(m)
+		if present {
+			s.parseEpoch(m)
+		}
 		return
 	}
 	channel, epoch, begin, ok := s.subscriptions.find(m.Subject)
@@ -206,10 +212,16 @@ func (s *session) deliver(ctx context.Context, m *nats.Msg) {
 	}
 	if stored {
 		out.Position = broker.Position{Epoch: epoch, Offset: number(m, sequenceHeader)}
+		if !present {
+			out.Epoch = ""
+		}
 		if previous := number(m, previousHeader); previous > begin {
 			out.Prev = previous
 		}
 		if epoch := header(m, epochHeader); validEpoch(epoch) {
+			if !present {
+				return
+			}
 			base := m.Subject[len(livePrefix):]
 			s.subscriptions.setEpoch(base, epoch, out.Offset)
 			s.epochs.forget(base)
@@ -222,21 +234,25 @@ func (s *session) deliver(ctx context.Context, m *nats.Msg) {
 // follows reports whether a republished message may be delivered. The stream republishes in the order of its sequences:
 // one that does not increase comes from a new stream, from one that has lost messages, or from a new leader. So the
 // epoch is read before the message is delivered; if that fails, the message is dropped, and the supervisor reports
-// an interruption later.
-func (s *session) follows(ctx context.Context, m *nats.Msg) bool {
+// an interruption later. present is whether it may be of that epoch.
+func (s *session) follows(ctx context.Context, m *nats.Msg) (ok, present bool) {
 	last, sequence := s.received, number(m, sequenceHeader)
 	s.received = sequence
 	if sequence <= last {
 		if err := s.reexamine(ctx); err != nil {
 			s.recreated.Store(true)
 			s.wake()
-			return false
+			return false, false
 		}
+		s.epochs.era.Load().settled.Store(true)
 	}
 	now := s.epochs.era.Load()
+	if now.precedes(m) {
+		return true, false
+	}
 	now.raise(sequence)
 	now.newest.Store(m)
-	return true
+	return true, true
 }
 
 // reexamine reads the stream's epoch and compares its messages with those that this node has seen.
