@@ -128,7 +128,7 @@ func TestConnection_PermanentErrorAtRenewalIsFinal(t *testing.T) {
 				return jwt(calls, time.Now().Add(10*time.Minute)), nil
 			}
 		})
-		follow(t, c, "u").wantEnd(loggedOut)
+		_ = follow(t, c, "u").wantEnd(loggedOut)
 		if calls != 2 || p.attempts() != 1 {
 			t.Errorf("%d calls of Token and %d connections, want 2 and 1", calls, p.attempts())
 		}
