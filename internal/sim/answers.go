@@ -206,6 +206,9 @@ func (w *World) refused(c *client, r received) {
 	upload, one := r.upload()
 	if one {
 		q := s.asked.refused(upload, r.Code == "forbidden")
+		if q == nil && w.mayBeginAgain(s, upload) {
+			return // a new position, which came unasked, was taken for the answer
+		}
 		if q == nil {
 			w.fail("%s: error %q for upload %d, which the client has not asked for", c, r.Code, upload)
 			return

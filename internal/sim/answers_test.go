@@ -70,7 +70,7 @@ func converse(v1 bool) conversation {
 	}
 	s := &session{
 		node: &node{}, v1: v1, observed: newObserved(w.account), views: map[int]*view{}, narrowed: map[int]int{},
-		claims: map[int]int{}, asked: ledger{uploads: map[int][]*request{}}, unsure: map[int]bool{}, entered: true,
+		claims: map[int]int{}, repeats: map[int]int{}, asked: ledger{uploads: map[int][]*request{}}, unsure: map[int]bool{}, entered: true,
 		reached: map[int]int{},
 		shown:   grant{rights: 1<<Uploads - 1},
 	}

@@ -91,7 +91,7 @@ func (s *session) ask(r *request) *request {
 		v := s.views[r.upload]
 		if v == nil {
 			s.claims[r.upload]++
-			v = &view{upload: r.upload, claim: s.claims[r.upload], repeats: 1}
+			v = &view{upload: r.upload, claim: s.claims[r.upload], repeats: 1 + s.repeats[r.upload]}
 			s.views[r.upload] = v
 		}
 		r.view, v.request = v, r
@@ -110,12 +110,16 @@ func (w *World) unsubscribe(c *client, upload int) {
 	}
 }
 
-// leave notes that the connection's subscription to an upload ends. The end of a subscription that the token does not
-// allow is not answered, as there is none.
+// leave notes that the connection's subscription to an upload ends. On base, where nothing tells that, the newest
+// message may still come as the answer to it: the user may follow the upload on another connection.
 func (s *session) leave(r *request) {
+	v := s.views[r.upload]
 	delete(s.views, r.upload)
-	if s.v1 {
+	switch {
+	case s.v1:
 		s.asked.add(r)
+	case v != nil:
+		s.repeats[r.upload] = v.repeats
 	}
 }
 

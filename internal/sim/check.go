@@ -43,6 +43,7 @@ func (w *World) endRepeats(s *session) {
 			v.repeats = 0
 		}
 	}
+	clear(s.repeats)
 }
 
 func (w *World) lookAtNode(n *node) {

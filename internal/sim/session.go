@@ -62,7 +62,9 @@ type session struct {
 	views map[int]*view
 	// claims counts the subscriptions to each upload.
 	claims map[int]int
-	asked  ledger
+	// repeats are the repeats that ended subscriptions of a base connection have left.
+	repeats map[int]int
+	asked   ledger
 	// unsure holds the uploads of which it is not known which of several requests was refused.
 	unsure map[int]bool
 	// narrowed holds the number of an upload's messages from which on this connection must not get any.
@@ -84,7 +86,7 @@ func dial(n *node, seed uint64, overTLS, v1 bool, o *observed) *session {
 	s := &session{
 		node: n, raw: near, conn: near, v1: v1, out: make(chan []byte, 256),
 		observed: o, id: n.register(o), begun: time.Now(),
-		views: map[int]*view{}, narrowed: map[int]int{}, claims: map[int]int{},
+		views: map[int]*view{}, narrowed: map[int]int{}, claims: map[int]int{}, repeats: map[int]int{},
 		asked: ledger{uploads: map[int][]*request{}}, unsure: map[int]bool{},
 		reached: map[int]int{},
 	}
