@@ -162,10 +162,26 @@ func (j *fanJob) work() {
 
 // sendPart sends frames to some of the receivers.
 func (f *fanOut) sendPart(receivers []receiver, frames []*Frame) (d Delivery) {
+	if f.guard.failing.Load() != 0 { // under the upload's lock a connection fails by panicking below
+		receivers = f.withoutFailed(receivers, len(frames), &d)
+	}
 	for i := 0; i < len(receivers); {
 		i += f.sendUntilPanic(receivers[i:], frames, &d)
 	}
 	return d
+}
+
+// withoutFailed returns the receivers that get frames although connections are being closed because of a panic. The
+// frames of the others count as dropped.
+func (f *fanOut) withoutFailed(receivers []receiver, frames int, d *Delivery) (kept []receiver) {
+	for _, r := range receivers {
+		if r.Conn != nil && f.guard.refuses(r.Conn) {
+			d.Dropped += frames
+		} else {
+			kept = append(kept, r)
+		}
+	}
+	return kept
 }
 
 // sendUntilPanic sends frames to receivers up to one whose connection panics, and returns how many it has served, that
@@ -181,14 +197,9 @@ func (f *fanOut) sendUntilPanic(receivers []receiver, frames []*Frame, d *Delive
 			d.Dropped += len(frames)*connected(receivers[:served]) - (d.sum() - before) // the frames that were not counted
 		}
 	}()
-	failing := f.guard.failing.Load() != 0 // read once: under the upload's lock a connection fails by panicking here
 	for ; served < len(receivers); served++ {
 		c := receivers[served].Conn
 		if c == nil {
-			continue
-		}
-		if failing && f.guard.refuses(c) {
-			d.Dropped += len(frames)
 			continue
 		}
 		for _, f := range frames {
