@@ -101,8 +101,18 @@ const (
 
 // nearBound reports whether less than a part of a bound is free.
 func (m *Manager) nearBound(part int) bool {
-	over := func(used int64, bound int) bool { return bound > 0 && used > int64(bound-bound/part) }
 	uploads, bytes := m.held.bounded()
+	return m.near(uploads, bytes, part)
+}
+
+// historiesNearBound reports whether stored messages alone leave less than a part of a bound free. They are evicted for
+// their own sake only: the count of positions without followers is too large while followers come.
+func (m *Manager) historiesNearBound(part int) bool {
+	return m.near(m.held.uploads.Load(), m.held.bytes.Load(), part)
+}
+
+func (m *Manager) near(uploads, bytes int64, part int) bool {
+	over := func(used int64, bound int) bool { return bound > 0 && used > int64(bound-bound/part) }
 	return over(bytes, m.opt.HistoryTotalBytes) || over(uploads, m.opt.MaxUploads)
 }
 
@@ -170,10 +180,10 @@ func (m *Manager) evict() {
 	}
 	m.countFollowed()
 	before := m.held.evicted.Load()
-	for _, g := range []evictionGroup{{}, {messages: true}, {messages: true, followed: true}} {
-		if m.nearBound(evictTo) {
-			m.evictOldest(g)
-		}
+	m.evictOldest(evictionGroup{}, m.nearBound)
+	if m.historiesNearBound(evictFrom) {
+		m.evictOldest(evictionGroup{messages: true}, m.historiesNearBound)
+		m.evictOldest(evictionGroup{messages: true, followed: true}, m.historiesNearBound)
 	}
 	m.logEvicted(m.held.evicted.Load() - before)
 }
@@ -201,8 +211,11 @@ func (g evictionGroup) contains(u *upload) bool {
 		(u.Subscribers() > 0 || u.State.follow != nil) == g.followed
 }
 
-// evictOldest evicts uploads of a group.
-func (m *Manager) evictOldest(g evictionGroup) {
+// evictOldest evicts uploads of a group as long as near(evictTo) reports that a bound is near.
+func (m *Manager) evictOldest(g evictionGroup, near func(part int) bool) {
+	if !near(evictTo) {
+		return
+	}
 	now := time.Now()
 	var count ages
 	m.registry.EachUpload(func(u *upload) {
@@ -210,7 +223,7 @@ func (m *Manager) evictOldest(g evictionGroup) {
 			count[ageStep(now.Sub(u.State.log.Touched()))]++
 		}
 	})
-	for step := len(count) - 1; step >= 0 && m.nearBound(evictTo); {
+	for step := len(count) - 1; step >= 0 && near(evictTo); {
 		// Steps with few uploads are evicted together, so that the number of passes stays small.
 		first, some := step, count[step]
 		for first > 0 && some < (m.held.uploads.Load()+m.held.positions.count.Load())/32 {
@@ -219,7 +232,7 @@ func (m *Manager) evictOldest(g evictionGroup) {
 		}
 		if some > 0 {
 			m.registry.EachUpload(func(u *upload) {
-				if g.contains(u) && ageStep(now.Sub(u.State.log.Touched())) >= first && m.nearBound(evictTo) {
+				if g.contains(u) && ageStep(now.Sub(u.State.log.Touched())) >= first && near(evictTo) {
 					m.evictUpload(u, g.followed)
 				}
 			})
