@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -107,15 +108,20 @@ func TestServer_AloneListensNowhere(t *testing.T) {
 func freeAddrs(t *testing.T, count int) []string {
 	t.Helper()
 	var addrs []string
-	for range count {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	for range 100 * count {
+		// Systems give ports from 32768 on to outgoing connections and to listeners on port 0: one of those may be taken by
+		// the time that the server listens on it.
+		l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", 20_000+rand.N(12_000)))
 		if err != nil {
-			t.Fatal(err)
+			continue
 		}
 		defer l.Close()
-		addrs = append(addrs, l.Addr().String())
+		if addrs = append(addrs, l.Addr().String()); len(addrs) == count {
+			return addrs
+		}
 	}
-	return addrs
+	t.Fatal("no ports are free")
+	return nil
 }
 
 func cluster(addrs []string, i int, secret string) embedded.Options {
