@@ -169,7 +169,7 @@ func ageStep(age time.Duration) int {
 }
 
 // evict drops histories until evictTo is reached: first the positions without messages of uploads without followers,
-// then the histories of these, then the messages of others; in each group those that were published to longest ago
+// then the histories of these, then the messages of others; in each group the ones that were published to longest ago
 // first. It visits the uploads twice instead of sorting a list of them, because the list would need memory when there
 // is least of it.
 func (m *Manager) evict() {

@@ -8,7 +8,7 @@ import (
 	"github.com/shoal-go/shoal/server"
 )
 
-// A connection that the server closes is no subscriber and occupies no place of its user, although its client does not
+// A connection that the server closes is no longer listed and takes no place of its user, though its client does not
 // answer. The hooks are called once, when it is gone.
 func TestClient_ClosingConnectionIsUnregistered(t *testing.T) {
 	for name, end := range map[string]func(n *node, c *client){

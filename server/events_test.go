@@ -212,7 +212,7 @@ func TestEvents_Authentication(t *testing.T) {
 			t.Errorf("%s: the header is %v", name, h)
 		}
 	}
-	// A header for a proxy in front is no second token.
+	// A header for a proxy in front does not count as a second token.
 	const withToken = "/events/uploads/a?access_token=ann"
 	basic := n.events("", withToken, "Authorization", "Basic YW5uOmE=")
 	basic.subscribed("a", false)

@@ -120,7 +120,7 @@ func TestBroker_BoundBeyondServerIsExplained(t *testing.T) {
 }
 
 // TestBroker_EnlargesStreamAsFarAsThereIsRoom: a node that wants a larger stream than the server has room for works with
-// that of the others, and has its other limits raised.
+// the others', and has its other limits raised.
 func TestBroker_EnlargesStreamAsFarAsThereIsRoom(t *testing.T) {
 	s := serve(t, func(o *server.Options) { o.JetStreamMaxMemory = 4 << 20 })
 	opt := quick(s)

@@ -276,7 +276,7 @@ func (o Options) compare(found jetstream.StreamConfig) error {
 
 // enlarged returns the configuration of an existing stream with its limits raised to the wanted ones, or nil if they
 // suffice. Limits are never lowered: another node may rely on them. Without Options.MaxBytes the stream keeps its own
-// bound, which is that of an operator or of another node.
+// bound, which an operator or another node has set.
 func (o Options) enlarged(found jetstream.StreamConfig) *jetstream.StreamConfig {
 	want, changed := o.wanted(), false
 	grow := func(found *int64, want int64) {

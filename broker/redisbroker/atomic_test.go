@@ -11,7 +11,7 @@ import (
 )
 
 // TestPermissions_MissingOneHasNoEffect: a call that a permission is missing for does nothing at all, whichever it is,
-// so that a repetition with the same key publishes once; it keeps what is stored, also of an earlier term.
+// so that a repetition with the same key publishes once; it keeps stored messages, also of an earlier term.
 func TestPermissions_MissingOneHasNoEffect(t *testing.T) {
 	server := redistest.Start(t)
 	server.Do("ACL", "SETUSER", "node", "on", ">secret", "~*", "&*", "+@all")

@@ -191,7 +191,7 @@ func (f *serveFlags) replicas() int {
 }
 
 // embeddedMemory is the limit of the server's memory, twice the largest --history-total-bytes. The bound of the stream
-// limits what is used: it is the largest that a node of the cluster asks for, and every server needs room for it.
+// limits the use: it is the largest that a node of the cluster asks for, and every server needs room for it.
 const embeddedMemory = 2 << 40
 
 // openEmbedded starts the server of NATS within this process.

@@ -154,7 +154,7 @@ func listenUnix(path string, mode os.FileMode) (net.Listener, error) {
 }
 
 // unixListener is a listener on a socket in the file system. Close removes the socket, unless another one has taken its
-// place, as that of a successor has after somebody has moved or removed this one.
+// place, as a successor's has after somebody has moved or removed this one.
 type unixListener struct {
 	net.Listener
 	path    string

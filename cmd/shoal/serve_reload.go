@@ -130,7 +130,7 @@ func (n *node) apply(fresh *serveFlags) error {
 }
 
 // logChanges logs the settings that have changed since the last reading, and returns how many of them have taken
-// effect. A setting that needs a restart is compared with that of the start.
+// effect. A setting that needs a restart is compared with its value at the start.
 func (n *node) logChanges(fresh *reading) (changed int) {
 	before, now := reflect.ValueOf(&n.last).Elem(), reflect.ValueOf(fresh.effective).Elem()
 	started, asked := reflect.ValueOf(n.flags).Elem(), reflect.ValueOf(fresh.asked).Elem()

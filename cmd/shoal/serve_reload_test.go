@@ -27,7 +27,7 @@ type reloading struct {
 	log  *lockedBuffer
 }
 
-// Settings of a node under test, and those that a reload changes in addition.
+// Settings of a node under test, and the ones that a reload changes in addition.
 var (
 	reloadBefore = map[string]string{
 		"addr": "127.0.0.1:0", "admin-addr": "127.0.0.1:0", "jwt-secret": goodSecret, "api-key": "before", "authorize": "open",
@@ -56,7 +56,7 @@ func startReloading(t *testing.T, settings map[string]string) *reloading {
 	return r
 }
 
-// write replaces the file by one with settings, of which later ones win. The value "" removes one.
+// write replaces the file by one with settings. Later ones win. The value "" removes one.
 func (r *reloading) write(all ...map[string]string) {
 	r.t.Helper()
 	merged := map[string]string{}
@@ -72,7 +72,7 @@ func (r *reloading) write(all ...map[string]string) {
 	overwrite(r.t, r.file, []byte(text.String()))
 }
 
-// reloadWith reloads a file and returns what was logged.
+// reloadWith reloads a file and returns the new part of the log.
 func (r *reloading) reloadWith(all ...map[string]string) string {
 	r.t.Helper()
 	r.write(all...)
@@ -207,7 +207,7 @@ func restartOnly(f *serveFlags) map[string]any {
 	return settings
 }
 
-// A reload applies a setting of which the documentation says so, and no other: another one is logged, or the reload is
+// A reload applies the settings that the documentation marks, and no other: another one is logged, or the reload is
 // refused because the settings do not fit together without it.
 func TestReload_AppliesReloadableSettingsAlone(t *testing.T) {
 	given := changedValues(t)

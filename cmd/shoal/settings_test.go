@@ -170,7 +170,7 @@ func TestFileServesEveryCommand(t *testing.T) {
 	shoal(t, nil, "", "token", "alice", "--config", file).wantDone(t)
 }
 
-// One file may hold the settings of all commands; check-config names those that are not the server's.
+// One file may hold the settings of all commands; check-config names the ones that are not the server's.
 func TestCheckConfig_NamesKeysOfOtherCommands(t *testing.T) {
 	file := writeFile(t, "shoal.yaml", "jwt-secret: "+goodSecret+"\nauthorize: open\nrate: 5\nconnections: 7\ndev: false\n")
 	r := shoal(t, nil, "", "check-config", "--config="+file)

@@ -91,7 +91,7 @@ func (r *recovery) push(bl *backlog, chunks *sync.Pool, e queuedFrame) *queuedFr
 }
 
 // releaseLate queues the late acknowledgements of positions before an offset, and the late frames before them. A client
-// that is told a position must have got, or get before, all messages up to there.
+// that gets a position must have got, or get before, all messages up to there.
 func (r *recovery) releaseLate(bl *backlog, chunks *sync.Pool, offset uint64) {
 	due := 0
 	for i, f := range bl.late {

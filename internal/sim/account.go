@@ -30,7 +30,7 @@ type entry struct {
 	at []broker.Position
 	// lost: the broker has lost the message, or was asked to forget it, so that it need not be delivered.
 	lost bool
-	// expires is when it is no longer held; zero: never.
+	// expires is the time from which it is not held; zero: never.
 	expires time.Time
 }
 

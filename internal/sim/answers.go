@@ -94,7 +94,7 @@ func (w *World) subscribed(c *client, upload int, a answer) {
 }
 
 // mayBeginAgain reports whether messages can be missing, so that the client gets a new position unasked: after a fault
-// of the broker, after the upload was forgotten, or because the history is shorter than what the client has not read.
+// of the broker, after the upload was forgotten, or because the history is shorter than the client's backlog.
 func (w *World) mayBeginAgain(s *session, upload int) bool {
 	return s.slow || w.cfg.Recovery > 0 || w.forgotten[upload] || s.node.link != nil && w.disturbed(s.node)
 }

@@ -14,7 +14,7 @@ const (
 	allButUpload0 = 1<<16 | 6<<8
 )
 
-// execute executes operations, of which none waits for the answers to the ones before, and returns the violation.
+// execute executes operations without waiting for the answers in between, and returns the violation.
 func execute(t *testing.T, cfg Config, ops ...Op) (violation string) {
 	t.Helper()
 	cfg.Nodes, cfg.History = 1, 64
@@ -105,7 +105,7 @@ func resumedAt(offset uint64, recovered bool) received {
 	return r
 }
 
-// Losses are noticed whatever answers are late.
+// Losses are noticed with any answer that is late.
 func TestReceive_NoticesLosses(t *testing.T) {
 	unsubscribed := received{Action: "unsubscribed", UploadID: uploadID(0)}
 	for name, test := range map[string]struct {

@@ -34,7 +34,7 @@ func (o Op) asks() bool {
 	return slices.Contains([]Kind{arrive, resume, again, subscribe, since, unsubscribe, renew}, o.Kind)
 }
 
-// drawFollowUp draws what the client of an operation does next, mostly before the answer comes: it often concerns the
+// drawFollowUp draws the client's next operation, mostly before the answer comes: it often concerns the
 // same upload.
 func drawFollowUp(random *rand.Rand, c Config, kinds []Kind, previous Op) Op {
 	op := drawOp(random, c, kinds)

@@ -9,7 +9,7 @@ import (
 	"github.com/shoal-go/shoal/server"
 )
 
-// observed is what the hooks of a server have reported about one connection. All methods may be called from any number
+// observed holds the reports of a server's hooks about one connection. All methods may be called from any number
 // of goroutines.
 type observed struct {
 	account *account
@@ -133,7 +133,7 @@ func (n *node) register(o *observed) string {
 	return id
 }
 
-// observedBy returns what register was given for a token.
+// observedBy returns the argument of register for a token.
 func (n *node) observedBy(text string) *observed {
 	o, _ := n.observed.Load(text[strings.LastIndexByte(text, '/')+1:])
 	return o.(*observed) // tokens are made with the result of register

@@ -48,7 +48,7 @@ type node struct {
 	doubts  atomic.Int64
 	doubted atomic.Bool
 	panics  atomic.Uint64
-	// connections counts the connections, observed holds what the hooks have reported about each.
+	// connections counts the connections, observed holds the reports of the hooks about each.
 	connections atomic.Int64
 	observed    sync.Map
 	// closing waits for the goroutine that closes the node; problem is the violation that it has found.

@@ -11,7 +11,7 @@ import (
 	"github.com/shoal-go/shoal/manager"
 )
 
-// kept is what the hub remembers about a key.
+// kept is the hub's record of a key.
 type kept struct {
 	digest string
 	at     broker.Position
@@ -55,7 +55,7 @@ func (b idempotentBroker) CheckOnce(ctx context.Context, name string, once broke
 	return err
 }
 
-// publishOnce publishes a message with a key on two nodes at the same time, each of which repeats it until it succeeds.
+// publishOnce publishes a message with a key on two nodes at the same time, and each node repeats it until it succeeds.
 // The account notices a message that is accepted twice.
 func (w *World) publishOnce(op Op) {
 	w.bodies++

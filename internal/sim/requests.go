@@ -6,7 +6,7 @@ import (
 	"github.com/shoal-go/shoal/broker"
 )
 
-// request is what a message of a shoal.v1 client asks for one upload. The server handles the messages of a connection
+// request is the part of a shoal.v1 client's message about one upload. The server handles the messages of a connection
 // one after the other, and answers each request: a subscription with `subscribed` or `resumed`, or with an error, and
 // the end of one with `unsubscribed`.
 type request struct {

@@ -52,7 +52,7 @@ type session struct {
 	toldToReconnect bool
 	// panics: the client has sent a message for which the application panics.
 	panics bool
-	// reached holds the number of the newest message of each upload that came, whoever has subscribed.
+	// reached holds the number of the newest message of each upload that came, by any subscription of the user.
 	reached map[int]int
 	expires time.Time
 	// renewals are the rights of the tokens that were sent and not confirmed, oldest first.

@@ -175,7 +175,7 @@ func (q *Queue) queueSnapshot(p *replay, frames []*manager.Frame) bool {
 }
 
 // releaseLate queues the late acknowledgements of positions before an offset, and the late messages before them. A
-// client that is told a position must have got, or get before, all messages up to there.
+// client that gets a position must have got, or get before, all messages up to there.
 func (q *Queue) releaseLate(p *replay, offset uint64) {
 	due := 0
 	for i, f := range p.late {

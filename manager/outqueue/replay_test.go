@@ -458,7 +458,7 @@ func offsets(q *outqueue.Queue) (all []uint64) {
 	return all
 }
 
-// A replay ends with the subscription, whoever ends it: messages that are published later do not come.
+// A replay ends with the subscription, by either way of ending it: messages published later do not come.
 func TestReplay_EndsWithItsSubscription(t *testing.T) {
 	for name, end := range map[string]func(*manager.Manager, *outqueue.Queue){
 		"UnsubscribeUpload": func(m *manager.Manager, _ *outqueue.Queue) { m.UnsubscribeUpload("ann", "cat") },

@@ -106,7 +106,7 @@ func open(ctx context.Context, o Options) (t *trial, err error) {
 	return t, errors.Join(publishing.WaitReady(ctx), t.following.WaitReady(ctx))
 }
 
-// brokers returns the broker of the publishing node, and sets that of the other one and cut.
+// brokers returns the broker of the publishing node, and sets the other node's and cut.
 func (t *trial) brokers(ctx context.Context) (from broker.HistoryBroker, err error) {
 	if t.Broker == Simulated {
 		hub := broker.NewMemory(broker.MemoryOptions{})

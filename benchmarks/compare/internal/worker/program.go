@@ -52,7 +52,7 @@ func StartProgram(command *exec.Cmd, addr string) (end func() error, err error) 
 	return end, nil
 }
 
-// Poll calls a function every few milliseconds until it returns true. The error is that of ctx.
+// Poll calls a function every few milliseconds until it returns true. The error is the context's.
 func Poll(ctx context.Context, done func() bool) error {
 	const often = 2 * time.Millisecond
 	again := time.NewTicker(often)
@@ -67,7 +67,7 @@ func Poll(ctx context.Context, done func() bool) error {
 	return nil
 }
 
-// Closers end what a measurement has started.
+// Closers end the processes and connections of a measurement.
 type Closers []func() error
 
 // Close calls them, the latest first.
