@@ -199,6 +199,22 @@ func TestHistory_PositionsOfFormerFollowersAreBounded(t *testing.T) {
 	}
 }
 
+// Followers that come while positions are counted cost no histories, although their positions seem to be too many.
+func TestHistory_NewFollowersCostNoHistories(t *testing.T) {
+	m := open(t, Options{MaxUploads: 50})
+	published := ids("published-", 20)
+	for _, id := range published {
+		publishBytes(t, m, id, 10)
+	}
+	m.held.positions.add(60, 60*UploadOverhead) // not among the uploads that evict visits
+	m.evict()
+	for _, id := range published {
+		if heldOf(m, id) != 1 {
+			t.Errorf("%s has lost its message", id)
+		}
+	}
+}
+
 // Positions of uploads with followers are kept, however many there are, and cost others neither histories nor positions.
 func TestHistory_FollowedPositionsAreKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -68,3 +68,33 @@ func TestRecovery_BaseIsClosedWhereMessagesAreLost(t *testing.T) {
 		}
 	})
 }
+
+// A renewal ends the recovery of an upload that the new token does not allow, also while another connection of the user
+// follows it.
+func TestRecovery_EndsWithNarrowerToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := startPiped(t, neverIdle, func(mo *manager.Options, so *server.Options) {
+			mo.HistoryMessages = 1000
+			so.Authenticate, so.Authorize = claimTokens, server.AuthorizeClaims
+		})
+		other := n.open("shoal.v1")
+		other.send(`{"type":"auth","token":"u0"}`)
+		other.next()
+		other.send(`{"action":"subscribe_upload","upload_id":"u0"}`)
+		other.next()
+		since := missed{1, 500, 1000}.store(n) // 25 s
+		n.slow(slowLine)
+		c := n.open("shoal.v1")
+		c.send(`{"type":"auth","token":"u0+u1"}`)
+		c.next()
+		c.send(resumeMessage(t, since))
+		c.next()
+		c.send(`{"type":"auth","token":"u1"}`)
+		for c.nextV1().Action != "auth_success" { // some messages were on their way
+		}
+		c.send(`{"action":"subscribe_upload","upload_id":"u1"}`)
+		if ended, ack := c.nextV1(), c.nextV1(); ended.Action != "unsubscribed" || ack.Action != "subscribed" {
+			t.Errorf("after the renewal came %+v and %+v", ended, ack)
+		}
+	})
+}
