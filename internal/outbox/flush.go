@@ -10,10 +10,11 @@ import (
 const (
 	// flushBatches is the number of batches that Flush writes before the writer takes over.
 	flushBatches = 2
-	// flushInterval is the mean time between two flushes, flushAhead how far a few flushes in a row may run ahead of it.
-	// Beyond that frames are left to the writers: a publisher in a burst goes on, and many frames share a write.
-	flushInterval = 25 * time.Microsecond
-	flushAhead    = 500 * time.Microsecond
+	// flushInterval is the mean time between two frames that are flushed, flushAhead how far a few frames in a row may
+	// run ahead of it. Beyond that frames are left to the writers: a publisher in a burst goes on, and many frames share
+	// a write.
+	flushInterval = 50 * time.Microsecond
+	flushAhead    = time.Millisecond
 )
 
 // SendDeferred is Send for a caller that may write the frame itself: if flush is true, the outbox was idle, the caller
@@ -25,7 +26,7 @@ func (o *Outbox) SendDeferred(f *frame.Frame) (outcome Outcome, flush bool) {
 
 // claim makes the caller the owner of an idle outbox, unless its frame should be left to the writers.
 func (o *Outbox) claim() bool {
-	if !o.pool.mayFlush() || o.raw == nil && o.tryWriter() == nil {
+	if o.raw == nil && o.tryWriter() == nil || !o.pool.mayFlush() {
 		return false
 	}
 	o.mu.Lock()
@@ -56,17 +57,16 @@ func (o *Outbox) Flush() {
 		o.writer.enqueue(o)
 	}
 	p.flushers.Put(s)
-	p.noteFlush()
 }
 
-// noteFlush counts a flush for mayFlush. A count lost to another goroutine does not matter.
-func (p *Pool) noteFlush() {
-	p.flushed.Store(max(p.flushed.Load(), int64(time.Since(p.start))) + int64(flushInterval))
-}
-
-// mayFlush reports whether there have not been too many flushes of late.
+// mayFlush counts a frame and reports whether it may be flushed: whether few frames have come of late. Frames that are
+// left to the writers count too, or a publisher without pauses would flush as many as the interval allows, and wait for
+// each write. A count lost to another goroutine does not matter.
 func (p *Pool) mayFlush() bool {
-	return p.flushed.Load()-int64(time.Since(p.start)) <= int64(flushAhead)
+	now := int64(time.Since(p.start))
+	ahead := max(p.deferred.Load()-now, 0)
+	p.deferred.Store(now + min(ahead+int64(flushInterval), 2*int64(flushAhead)))
+	return ahead <= int64(flushAhead)
 }
 
 // TryWriter is implemented by a connection that has no file descriptor to write to, but can write without waiting.

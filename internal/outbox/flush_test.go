@@ -120,25 +120,30 @@ func TestFlush_BesidePoolClose(t *testing.T) {
 	<-o.Done()
 }
 
-// TestFlush_LeavesBurstsToTheWriters: a few flushes may follow each other at once, many may not.
+// TestFlush_LeavesBurstsToTheWriters: a few frames may be flushed at once, many may not, and none while they keep coming.
 func TestFlush_LeavesBurstsToTheWriters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := NewPool(Options{})
 		defer p.Close()
 		flushes := 0
-		for ; p.mayFlush() && flushes < 1000; flushes++ {
-			p.noteFlush()
+		for flushes < 1000 && p.mayFlush() {
+			flushes++
 		}
 		if want := int(flushAhead/flushInterval) + 1; flushes != want {
 			t.Errorf("%d flushes at once are allowed, want %d", flushes, want)
 		}
-		<-time.After(flushInterval)
-		if !p.mayFlush() {
-			t.Error("no flush is allowed after a pause")
+		for range 1000 {
+			<-time.After(flushInterval / 2)
+			if p.mayFlush() {
+				t.Fatal("a frame of a long burst may be flushed")
+			}
 		}
-		p.noteFlush()
-		if p.mayFlush() {
-			t.Error("after one pause two flushes are allowed")
+		<-time.After(2 * flushAhead)
+		for range 1000 {
+			<-time.After(flushInterval)
+			if !p.mayFlush() {
+				t.Fatal("a frame may not be flushed although few come")
+			}
 		}
 	})
 }

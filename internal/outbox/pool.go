@@ -118,10 +118,10 @@ type Pool struct {
 	// processor writes to.
 	_    [cacheLine]byte
 	turn atomic.Uint32
-	// flushers holds the socketWriters of Flush. flushed is the time, since start, until which the flushes so far would
-	// have lasted at one each flushInterval.
+	// flushers holds the socketWriters of Flush. deferred is the time, since start, until which the frames of
+	// SendDeferred would have lasted at one each flushInterval.
 	flushers sync.Pool
-	flushed  atomic.Int64
+	deferred atomic.Int64
 	// flushing is read-locked by each Flush, which never waits for a client, and protects closed: no Flush begins to
 	// write any more.
 	flushing sync.RWMutex
