@@ -59,7 +59,7 @@ func bound[T cmp.Ordered](field *T, standard, none T) {
 	}
 }
 
-// Node returns a new node's way to the others.
+// Node returns the broker of a new node.
 func (b *Memory) Node() *MemoryNode { return &MemoryNode{hub: b} }
 
 // MemoryNode is one node's part of a Memory, and an IdempotentBroker. All methods may be called from any number of

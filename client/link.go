@@ -16,8 +16,8 @@ import (
 const (
 	// codeUnavailable is the code of an answer to a token that the server cannot check now.
 	codeUnavailable = "unavailable"
-	// farewell is the longest time for the exchange of close frames.
-	farewell = time.Second
+	// closeTimeout bounds the exchange of close frames.
+	closeTimeout = time.Second
 	// answerTimeout is the longest time until the server answers a subscription.
 	answerTimeout = 30 * time.Second
 	// writeRate and writeBurst keep the client's messages per second below the limits of a server.
@@ -144,7 +144,7 @@ func (l *link) closeWithClient(ctx context.Context) {
 		return
 	case <-l.client.ctx.Done():
 	}
-	timer := time.AfterFunc(farewell, func() { l.end(ErrClosed) })
+	timer := time.AfterFunc(closeTimeout, func() { l.end(ErrClosed) })
 	defer timer.Stop()
 	_ = l.conn.Close(websocket.StatusNormalClosure, "") // the reading goroutine gets the error
 }

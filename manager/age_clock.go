@@ -42,7 +42,7 @@ func (c *ageClock) read() instant {
 	return c.at
 }
 
-// advance adds the time that has passed by the two clocks: something in any case to most.
+// advance adds the time that has passed on the two clocks. It always increases most.
 func (i *instant) advance(monotonic, wall time.Duration) {
 	i.most += max(monotonic, wall, 1)
 	i.least += max(min(monotonic, wall), 0)

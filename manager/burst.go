@@ -56,8 +56,8 @@ func (b *bursts) begin() bool {
 	return !b.ending
 }
 
-// send sends a frame to all receivers of an upload, with a short delay for large audiences. The upload's lock is held;
-// the caller has to flush d after unlocking it. nil: it will not.
+// send sends a frame to all receivers of an upload, with a short delay for large audiences. The upload's lock is held.
+// The caller must flush d after unlocking it; with a nil d nothing is deferred.
 func (b *bursts) send(u *upload, f *Frame, d *deferred) {
 	if len(u.Receivers()) >= fanOutAlone && b.add(u, f) {
 		return

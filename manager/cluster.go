@@ -30,8 +30,8 @@ type cluster struct {
 	intake *dispatch.Queue[queued]
 	// receipts counts the messages that were added to intake.
 	receipts atomic.Uint64
-	// outages counts the moments from which on the broker may name other epochs: it was unhealthy, or messages of any
-	// channel may have been lost.
+	// outages counts the events after which the epochs of channels may have changed at the broker: it was unhealthy, or
+	// reported lost messages on all channels.
 	outages atomic.Uint64
 	// interest queues the uploads whose subscription at the broker must be checked, catching the uploads that must
 	// catch up with the broker's history. comparing holds the comparison of all uploads with the broker's positions,
@@ -72,7 +72,7 @@ const (
 	minPause, maxPause             = 50 * time.Millisecond, 2 * time.Second
 )
 
-// newCluster returns the part of m that is about other nodes, at work. The error is about m's options.
+// newCluster returns the running cluster of m. The error concerns m's options.
 func newCluster(m *Manager) (_ *cluster, err error) {
 	c := &cluster{
 		manager: m, broker: m.opt.Broker, failed: make(chan error, 1), ordersMissed: make(chan struct{}, 1),
@@ -184,9 +184,9 @@ const allUploads = ""
 // endGrace is how long close waits for goroutines at least, even if closing the connections took all the time.
 const endGrace = 20 * time.Millisecond
 
-// close takes leave of the other nodes and ends all goroutines. It blocks until then, at most until ctx ends; calls of
-// the broker end shortly before. The error names the parts that have not ended, because the broker ignores its context:
-// they end when it does.
+// close announces the departure to the other nodes and ends all goroutines. It blocks until then, at most until ctx
+// ends; calls of the broker end shortly before. The error names the parts that have not ended because the broker
+// ignores its context: they end when the broker returns.
 func (c *cluster) close(ctx context.Context) error {
 	if ctx.Err() != nil {
 		var cancel context.CancelFunc

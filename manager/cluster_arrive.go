@@ -67,8 +67,9 @@ func (c *cluster) parseRemote(id string, payload []byte) (Encoded, error) {
 	return e, err
 }
 
-// isKnown reports whether a message whose offset this node has passed is the one that a catch-up has brought with that
-// offset, before it arrived. It is true for any other message.
+// isKnown reports whether a message at an offset that the log has passed is the one that a catch-up has delivered
+// already: it arrives in order, and the log holds the same message at its offset, or none. It is true for all messages
+// beyond the log.
 func isKnown(u *upload, a arrival, inOrder bool) bool {
 	log := u.State.log
 	if log == nil || a.Offset == 0 || a.Payload == nil || a.Offset > log.Offset() ||

@@ -10,8 +10,8 @@ import (
 const (
 	// positionBatch is the number of uploads whose positions are asked for at once.
 	positionBatch = 1024
-	// maxRefused is the number of uploads that the broker may refuse before it has answered for any other one. Beyond it
-	// the refusal does not concern single uploads, and asking for each of them would be in vain.
+	// maxRefused is the number of uploads that the broker may refuse before it has answered for any other one. Beyond
+	// it the refusal does not concern single uploads, and asking for each of them would be in vain.
 	maxRefused = 8
 )
 
@@ -65,13 +65,13 @@ type comparand struct {
 // comparison is a pass over all followed uploads.
 type comparison struct {
 	cluster *cluster
-	// answered: the broker has told positions. refused are the uploads whose positions it refuses to tell.
+	// answered is set once the broker has returned positions. refused are the uploads that it refuses to read.
 	answered bool
 	refused  []string
 }
 
-// compare compares the positions of some uploads. Where the broker refuses to tell them, it halves the uploads until it
-// has found the ones that the refusal concerns. It returns false if the broker does not answer, or refuses everything.
+// compare compares the positions of some uploads. If the broker refuses the read, it bisects the uploads to find the
+// ones that the refusal concerns. It returns false if the broker does not answer, or refuses everything.
 func (p *comparison) compare(ctx context.Context, uploads []comparand) (ok bool) {
 	c := p.cluster
 	ids := make([]string, len(uploads))

@@ -67,7 +67,7 @@ func (c *cluster) publish(ctx context.Context, uploadID string, out outgoing) (p
 	return pos, nil
 }
 
-// store sends a message of an upload to all nodes, and has it kept if the broker can.
+// store sends a message of an upload to all nodes, and stores it if the broker has a history.
 func (c *cluster) store(ctx context.Context, uploadID string, out outgoing) (pos Position, err error) {
 	ctx, span := c.manager.tracing.broker(ctx, out.trace, uploadID)
 	if span != nil {
@@ -239,7 +239,7 @@ func (c *cluster) begin(
 	return log
 }
 
-// storedAt is when a message was stored, by a clock that may go ahead of ours.
+// storedAt returns when a message was stored, at the latest now: the clock of the broker may be ahead.
 func storedAt(s broker.Stored, now time.Time) time.Time {
 	if s.At.IsZero() || s.At.After(now) {
 		return now

@@ -81,8 +81,8 @@ type ConnTime struct{ at atomic.Int64 }
 
 func (t *ConnTime) connTime() *atomic.Int64 { return &t.at }
 
-// stampConn notes in a connection when it began, the present where that is not given, unless it has been registered
-// before. It returns the later of the two: a connection that is registered again begins again.
+// stampConn stores when a connection began in its ConnTime: at the given moment, or now for the zero Moment. It never
+// moves that time back, and returns it: a connection that is registered again begins again.
 func (m *Manager) stampConn(c Conn, began Moment) Moment {
 	if began.at == 0 {
 		began = m.Moment()

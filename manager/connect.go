@@ -67,8 +67,8 @@ func (m *Manager) mostSilent(conns []Conn) int {
 // isComparable reports whether a connection can be a key of the registry.
 func isComparable(c Conn) bool { return c != nil && reflect.ValueOf(c).Comparable() }
 
-// Disconnect takes a connection out, with all its claims. The user's subscriptions end with the last
-// connection. It does not close the connection. Disconnecting one that is not registered has no effect.
+// Disconnect unregisters a connection. Its claims pass to the user while another connection is left; the user's
+// subscriptions end with the last one. It does not close the connection. It has no effect on an unregistered one.
 func (m *Manager) Disconnect(userID string, c Conn) {
 	if m.checkCreated() != nil || !isComparable(c) {
 		return

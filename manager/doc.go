@@ -7,13 +7,13 @@
 //
 //  1. A message published to an upload after SubscribeUpload returned reaches every connection of that user,
 //     in publish order, once (a state message possibly as the newer one that replaced it), or that
-//     connection is closed with a code that says why.
-//  2. A subscriber gets the snapshot, then all that follows: no gap, no duplicate, however the two race.
+//     connection is closed with a code that gives the reason.
+//  2. A subscriber receives the snapshot, then all later messages: no gap, no duplicate, however the two race.
 //  3. When a user's last connection ends, the user's subscriptions end with it, and nothing of them remains in
 //     memory, on any interleaving of connect, subscribe, send, disconnect and drain. Counts equal contents.
-//  4. No lock is held during I/O, a broker call or a callback, but those methods of a [Conn] that say so and only
-//     queue. Lock order: user → upload → outbox; never back.
-//  5. Publishing never waits for a client, and a stalled client changes nobody else's latency.
+//  4. No lock is held during I/O, a broker call or a callback, except the methods of a [Conn] that are documented to be
+//     called with a lock held and only queue. Lock order: user → upload → outbox, never the reverse.
+//  5. Publishing never waits for a client, and a stalled client does not change the latency of any other client.
 //  6. Terminal messages are never conflated, dropped or overtaken.
 //  7. DisconnectAll and Close return within their context's deadline even if every socket is stuck, after
 //     which no goroutine of ours is left.
@@ -21,6 +21,36 @@
 //     options.
 //  9. A client that reads recovers everything that the history holds in one attempt, with any limits of its
 //     queue. A recovery does not delay messages of other uploads.
+//  10. The cost of a reconnection, of a client to a node or of a node to its broker, depends on the changes, not on the
+//     number of followed uploads.
+//
+// # Map
+//
+//	manager                 this package
+//	├─ shard                the registry: users, connections, uploads, subscribers
+//	├─ internal/frame       encoded messages, shared by all receivers
+//	├─ internal/history     the newest messages of an upload, and its position
+//	├─ internal/strictjson  one walk over a message: valid, and where its members are
+//	└─ broker               messages between nodes, and with it
+//	   ├─ internal/membership  the nodes, and questions to them
+//	   ├─ internal/dispatch    queues between the broker's callback and the fan-out
+//	   ├─ internal/workqueue   subscriptions and catch-ups, with retries
+//	   └─ internal/coalesce    Options.StateRate
+//
+// The path of a published message:
+//
+//	Publish             publish.go: id, JSON, size, class; encoded once
+//	  │  with a broker  cluster_store.go: Broker.Store; then on each node that follows the upload
+//	  │                 cluster.go: Receive → dispatch queue; cluster_arrive.go: epoch, order, gaps
+//	  ▼
+//	record, keep        history: offset and newest message     ┐
+//	bursts.send         burst.go: large audiences, in batches  │ with the upload's lock held
+//	fanOut.send         fanout.go: parts of the receiver list  ┘
+//	  ▼
+//	Conn.Send           server.Client → internal/outbox, or package outqueue
+//
+// Users and uploads are hashed to shards, each with two concurrent maps. A fan-out runs in parallel over parts of an
+// upload's receiver list and not over shards: the list is dense, so that a broadcast reads it once and in order.
 //
 // # Claims
 //

@@ -100,8 +100,8 @@ type deferred struct {
 	n     int
 }
 
-// sendDeferred sends a frame to all receivers of an upload, which is locked. The caller has to flush d after
-// unlocking; nil: it will not.
+// sendDeferred sends a frame to all receivers of an upload, which is locked. The caller must flush d after unlocking;
+// with a nil d nothing is deferred.
 func (f *fanOut) sendDeferred(receivers []receiver, frame *Frame, d *deferred) (total Delivery) {
 	if d == nil || len(receivers) > maxDeferred {
 		return f.send(receivers, frame)

@@ -9,8 +9,8 @@ import (
 	"github.com/shoal-go/shoal/internal/strictjson"
 )
 
-// object is a JSON object in data, of which each member is found once and read by name. Names are matched exactly,
-// which encoding/json does not do for the fields of a struct. It keeps the first problem.
+// object reads the members of the JSON object in data by name. Names are matched exactly, which encoding/json does not
+// do for the fields of a struct. object keeps the first problem.
 type object struct {
 	strictjson.Members
 	// path is the prefix of a member's name in an error: "" or "payload.".

@@ -186,7 +186,7 @@ func (m *Manager) sweep() {
 	}
 }
 
-// made returns an error for a Manager that New has not returned.
+// checkCreated returns an error for a Manager that New has not returned.
 func (m *Manager) checkCreated() error {
 	if m == nil || m.registry == nil {
 		return errNotMade

@@ -15,9 +15,9 @@ import (
 // Parse validates a JSON message. uploadID is the upload that it is sent to, or "" if it is
 // sent to a user; now is the timestamp of a message that has none. data is copied. Parse does not block.
 //
-// upload_progress, upload_completed and upload_failed must match the protocol's schema, of which missing optional
-// members are added; a timestamp is written in UTC. All other members, and every message with an application's own
-// action, are kept byte for byte, except for white space around the message.
+// upload_progress, upload_completed and upload_failed must match the protocol's schema. Missing optional members are
+// added, and the timestamp is written in UTC. All other members, and every message with an application's own action,
+// are kept byte for byte, except for white space around the message.
 //
 // Every error is an *InvalidError that names the field. The caller must bound the size of data.
 //
@@ -119,9 +119,9 @@ func notJSON(data []byte) error {
 	return &InvalidError{"", problem}
 }
 
-// readIDs reads the upload ids of a message that is sent to uploadID, or to a user. All that are given must be equal;
-// the one in the payload of an application's own message is its own affair. If required, a message of the protocol's
-// own actions must have an upload.
+// readIDs reads the upload ids of a message that is sent to uploadID, or to a user. All that are given must be equal,
+// except the one in the payload of an application's own message, which is not checked. If required is set, a message
+// with an action of the protocol must have an upload.
 func (e *Encoded) readIDs(uploadID string, top, payload *object, required bool) error {
 	e.uploadID = uploadID
 	name, of := "upload_id", top

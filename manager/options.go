@@ -52,9 +52,9 @@ type Options struct {
 	// characters a-z 0-9 _ - .
 	Statuses, Stages []string
 
-	// MaxConnectionsPerUser bounds the connections of a user on this node. Beyond it the connection that has been
-	// silent for longest gives way, if that is longer than EvictSilentAfter (0: 30 s; negative: none gives way), which
-	// should be a ping interval; otherwise the new one is refused. 0: 32; negative: no bound.
+	// MaxConnectionsPerUser bounds the connections of a user on this node. 0: 32; negative: no bound. At the bound a
+	// new connection replaces the one that has been silent for longest, if that is longer than EvictSilentAfter, which
+	// should be a ping interval (0: 30 s; negative: none is replaced); otherwise the new connection is refused.
 	MaxConnectionsPerUser int
 	EvictSilentAfter      time.Duration
 
@@ -72,8 +72,8 @@ type Options struct {
 	// not be shared. If it is a broker.HistoryBroker, it stores the histories, so that they outlive a node; otherwise
 	// only an upload's newest message is stored.
 	Broker broker.Broker
-	// NodeName is how other nodes call this one, and different from all others': 1 to 128 letters, digits
-	// or characters of "-_.:". "": a random one, or "local" for a node that is alone.
+	// NodeName identifies this node; it must be unique in the cluster. It has 1 to 128 letters, digits or characters of
+	// "-_.:". "": a random name, or "local" for a node without a Broker.
 	NodeName string
 	// StateRate is the maximum number of upload_progress messages of one upload that this node publishes per second; of
 	// excess ones the newest is sent at the end of the interval. It is from MinStateRate to 1000; 0 or negative: no

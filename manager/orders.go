@@ -72,7 +72,7 @@ type orderLog struct {
 	// process identifies this process in the orders that it issues.
 	process string
 	clock   *ageClock
-	// newest is when the newest order of the log was issued, by most of clock. It spares connections a look at the log.
+	// newest is when the newest order was issued, by most of clock: younger connections need no search of the log.
 	newest atomic.Int64
 	// late counts the orders that this node received by synchronization, dropped the orders evicted from a full log.
 	late, dropped atomic.Uint64
@@ -174,7 +174,7 @@ func (m *Manager) closeEverywhere(ctx context.Context, o closeOrder) (closed int
 	return closed, err
 }
 
-// carryOut closes the connections that an order of this moment concerns, and returns their number.
+// carryOut carries out an order that has just been issued, and returns the number of closed connections.
 func (m *Manager) carryOut(o closeOrder) int {
 	if o.Kind == closeUser {
 		return m.closeUserHere(o.UserID, o.Reason)

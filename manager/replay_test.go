@@ -209,7 +209,7 @@ func (c *replayClient) wantUpToDate(t tester, m *Manager) {
 	}
 }
 
-// upload returns a message that names its upload.
+// uploadNote returns a message that names its upload.
 func uploadNote(t tester, upload string, class string, size int) Encoded {
 	t.Helper()
 	e, err := Parse("", fmt.Appendf(nil, `{"action":"note","u":%q,"pad":"%*d"}`, upload, size, 0), time.Time{})

@@ -105,7 +105,7 @@ func (o Options) checkVocabulary() (all []error) {
 	return all
 }
 
-// CheckWord returns an error that says what a status or stage must consist of, unless word does.
+// CheckWord returns an error that describes the valid form unless word is valid as a status or a stage.
 func CheckWord(word string) error {
 	if isSlug([]byte(word)) {
 		return nil

@@ -145,7 +145,7 @@ func (s *Server) authenticateFailed(err error) {
 }
 
 // authUnavailable handles a token that cannot be checked now. An open connection stays open until its current token
-// expires; any other is closed for the client to come back.
+// expires; any other is closed with TryAgainLater.
 func (c *Client) authUnavailable(err error) {
 	if !c.gone() {
 		c.server.authenticateFailed(err)
@@ -159,7 +159,7 @@ func (c *Client) authUnavailable(err error) {
 	}
 	if c.setClosing(manager.TryAgainLater) {
 		ahead := c.reconnectNotice(manager.TryAgainLater)
-		if c.v1 { // a page on the base protocol takes any auth_error for final
+		if c.v1 { // a base client stops on any auth_error
 			ahead = append([]*manager.Frame{authErrorFrame(message, codeUnavailable)}, ahead...)
 		}
 		c.out.Close(c.closeFrame(manager.TryAgainLater), ahead...)

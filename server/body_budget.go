@@ -59,9 +59,9 @@ func (s *bodyShare) give(n int) {
 // release ends the request.
 func (s *bodyShare) release() { s.budget.used.Add(-s.bytes) }
 
-// read reads a body of at most most bytes. The announced length is -1 if it is unknown. The buffer is taken from
-// the budget before it is allocated. The buffer grows as bytes come, because the announced length may be a lie, and to
-// no more than that length.
+// read reads a body of at most most bytes. The announced length is -1 if it is unknown. The buffer is taken from the
+// budget before it is allocated. It grows as bytes arrive, up to the announced length: a client may announce more than
+// it sends.
 func (s *bodyShare) read(body io.Reader, announced int64, most int) ([]byte, error) {
 	length := int(min(announced, int64(most)))
 	var buffer []byte

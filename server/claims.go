@@ -66,7 +66,7 @@ type claimQueue struct {
 	uploadIDs []string
 }
 
-// newClaimQueue returns the queue of a connection, nil if no hook wants to know.
+// newClaimQueue returns the queue of a connection, nil if neither OnSubscribe nor OnUnsubscribe is set.
 func (s *Server) newClaimQueue() *claimQueue {
 	if s.opt.OnSubscribe == nil && s.opt.OnUnsubscribe == nil {
 		return nil

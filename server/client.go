@@ -32,7 +32,7 @@ type Client struct {
 	// heard is when the last frame came from the client, on Server.clock.
 	heard    atomic.Int64
 	lifetime lifetime
-	claims   *claimQueue // nil: no hook wants to know
+	claims   *claimQueue // nil without hooks for claims
 	// allowed is the identity whose claims restrict the uploads of the connection; nil: no restriction.
 	allowed atomic.Pointer[Identity]
 	// peer is the client's address, the zero value if it is not known. age closes the connection after

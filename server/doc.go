@@ -33,8 +33,10 @@
 //	server                 this package: HTTP, authentication, the protocol's messages
 //	├─ manager             subscriptions, publishing, history, other nodes
 //	├─ internal/outbox     queue of each connection, writers, conflation, recovery
-//	├─ internal/frame      encoded messages, shared by all receivers
-//	└─ internal/reload     files that are read again when they change
+//	├─ internal/frame      encoded messages, shared by all receivers; the encoder of event streams
+//	├─ internal/strictjson decoder of client messages: exact names, no duplicates, valid Unicode
+//	├─ internal/service    HTTP client of the authorizer
+//	└─ internal/logs       rate-limited log lines
 //
 // The path of a client's message:
 //
@@ -54,7 +56,7 @@
 //	  │ OnMessage
 //	  ▼
 //	Client.receive    receive.go: rate limit
-//	  ├─ onAuth       auth.go: first message, Authenticate, manager.Connect
+//	  ├─ onAuth       auth.go: first message, Authenticate, manager.ConnectSince
 //	  ├─ onRequest    receive.go, subscribe.go: Authorize, manager.SubscribeConn
 //	  └─ OnMessage    messages of the application
 //

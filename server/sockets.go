@@ -14,9 +14,8 @@ import (
 // value is ready for use.
 //
 // Connections that wait for a request can be opened without any credentials, so at the bound the one that has waited
-// longest is closed in favour of a new one: a crowd of silent connections does not lock out publishers, whose
-// connections, once they have shown an API key, are chosen only when all others are in use, and not within
-// trustedIdle after a request.
+// longest is closed in favour of a new one. Connections that have shown an API key are closed only when all others are
+// in use, and not within trustedIdle after a request, so that silent connections do not lock out publishers.
 type sockets struct {
 	mu    sync.Mutex // protects the fields below; closing a connection under it does not block
 	conns map[net.Conn]*socketState

@@ -19,10 +19,10 @@
 //
 // # Lock order
 //
-//	user.mu ──▶ Upload.mu ──▶ whatever the caller's callback locks
+//	user.mu ──▶ Upload.mu ──▶ locks of the caller's callback
 //
-// Never back, and never two of a kind at once. Subscriptions and their members change with both locks held,
-// so either one suffices to read them; a member's slot belongs to Upload.mu alone.
+// Never the reverse, and never two locks of a kind at once. Subscriptions and their members change with both locks
+// held, so either one suffices to read them; a member's slot is protected by Upload.mu alone.
 //
 // # Deferred messages
 //

@@ -31,7 +31,7 @@ func (h *hasher) sum(id string) uint64 {
 	subtle.XORBytes(room[:n], room[:n], h.pad[:n])
 	hash := xxhash.Sum64(room[:n])
 	if n < len(id) {
-		hash ^= h.sum(id[n:]) // no id of the protocol comes here
+		hash ^= h.sum(id[n:]) // longer than any id of the protocol
 	}
 	return hash
 }

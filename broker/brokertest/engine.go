@@ -186,7 +186,7 @@ func (l *Link) Mend() {
 	}
 }
 
-// ail lets something be wrong with both directions.
+// addToxic adds a fault to both directions.
 func (l *Link) addToxic(kind, attributes string) {
 	l.t.Helper()
 	for _, stream := range []string{"upstream", "downstream"} {

@@ -92,7 +92,7 @@ func (s *flakyBroker) History(ctx context.Context, channel string, since broker.
 	return k, err
 }
 
-// go down lets nothing through any more.
+// goDown fails every call from now on.
 func (s *flakyBroker) goDown() {
 	s.mu.Lock()
 	s.down = true

@@ -32,7 +32,7 @@ func emptyChannel(s *suite) {
 	}
 }
 
-// said is a message that has been stored.
+// storedMessage is a message that has been stored.
 type storedMessage struct {
 	broker.Position
 	payload string

@@ -1,5 +1,5 @@
-// Package natsbroker connects nodes through NATS. It implements broker.HistoryBroker with core subjects for live
-// messages and a JetStream stream for stored ones. Package embedded runs a NATS server inside the process.
+// Package natsbroker connects nodes through NATS. Its [Broker] is a broker.IdempotentBroker, with core subjects for
+// live messages and a JetStream stream for stored ones. Package embedded runs a NATS server inside the process.
 //
 // # Subjects
 //

@@ -48,7 +48,7 @@ type epochs struct {
 	// whenever that is everything.
 	generation, discards uint64
 	channels             map[string]channelEpoch
-	// refreshed is when this node last saw to the stream's epoch.
+	// refreshed is when this node last refreshed the stream's epoch, or found it fresh.
 	refreshed time.Time
 	// era is the one of the last epoch that was read. It is replaced under mu.
 	era atomic.Pointer[era]

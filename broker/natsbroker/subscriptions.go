@@ -32,7 +32,7 @@ type subscription struct {
 	// reported is the number of dropped messages that the handler was notified of.
 	reported int
 	element  *list.Element
-	// refreshed is when this node last saw to the channel's record, or subscribed.
+	// refreshed is when this node last refreshed the channel's record, found it fresh, or subscribed.
 	refreshed time.Time
 	// record is the sequence of the channel's record when it was last read.
 	record uint64
@@ -213,8 +213,8 @@ func (s *subscriptions) dropped() []string {
 	return channels
 }
 
-// nextDue returns the base subject of a channel whose record this node has not seen to since a moment, and the record's
-// last known sequence. It counts as having seen to it.
+// nextDue returns the base subject of a channel whose record was not refreshed since a moment, and the record's last
+// known sequence. It marks the record as refreshed.
 func (s *subscriptions) nextDue(since time.Time) (base string, record uint64, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

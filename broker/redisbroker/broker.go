@@ -28,7 +28,7 @@ import (
 	"github.com/shoal-go/shoal/broker"
 )
 
-// Broker is a node's way to Redis, and a broker.IdempotentBroker. All methods may be called from any number of
+// Broker is a broker.IdempotentBroker over Redis or Valkey. All methods may be called from any number of
 // goroutines. Calls whose context has no deadline end after Options.Timeout.
 type Broker struct {
 	opt    Options

@@ -15,8 +15,7 @@ import (
 )
 
 const (
-	// barInterval is how often bars are drawn anew, lineInterval how often a line is printed where there is
-	// no terminal.
+	// barInterval is the time between two updates of the bars, lineInterval between two lines without a terminal.
 	barInterval  = 100 * time.Millisecond
 	lineInterval = 2 * time.Second
 )
@@ -68,7 +67,7 @@ func (l *live) show(all ...quantity) (done func()) {
 	}
 }
 
-// print prints a line. That it cannot be printed harms nobody.
+// print prints a line, and ignores errors: the result is printed at the end.
 func (l *live) print(all []quantity) {
 	for i, q := range all {
 		if i > 0 {

@@ -48,8 +48,8 @@ func (f *serveFlags) engine() engine {
 	return ""
 }
 
-// openBroker makes the way to the other nodes. It does not wait for an engine that is elsewhere; one within
-// this process runs afterwards.
+// openBroker creates the broker. It does not wait for an external engine; an embedded NATS server is running
+// afterwards.
 func (n *node) openBroker() error {
 	switch n.flags.engine() {
 	case redisEngine:

@@ -60,7 +60,7 @@ func isLetterOrDigit(r rune) bool {
 	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
 }
 
-// checkBrokerURL has those look at the URL who will use it. Their complaints hold no password.
+// checkBrokerURL validates the URL with the package that will use it. The errors contain no password.
 func (f *serveFlags) checkBrokerURL(s *settings) {
 	var err error
 	switch f.engine() {

@@ -25,7 +25,7 @@ func newDevHandler(secret []byte, api, page http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/ws/uploads", api)
 	mux.Handle("/events/", api)
-	tokens := http.NewServeMux() // of its own, or another method would be the page's affair
+	tokens := http.NewServeMux() // a separate one, so that other methods get 405 instead of the page
 	tokens.Handle("GET /dev/token", devTokens(secret))
 	mux.Handle("/dev/token", tokens)
 	mux.Handle("/", page)
@@ -90,7 +90,7 @@ func devTokens(secret []byte) http.HandlerFunc {
 func writeJSON(w http.ResponseWriter, status int, contentType string, body any) {
 	w.Header().Set("Content-Type", contentType)
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(body) // who has left does not miss it
+	_ = json.NewEncoder(w).Encode(body) // fails only if the client is gone
 }
 
 // printWelcome prints the server's addresses, and in development a command to try.

@@ -14,7 +14,7 @@ import (
 	"github.com/pires/go-proxyproto"
 )
 
-// header returns a PROXY header of a version.
+// proxyHeader returns a PROXY header of a version.
 func proxyHeader(t *testing.T, version byte, source string) []byte {
 	t.Helper()
 	from, err := net.ResolveTCPAddr("tcp", source)

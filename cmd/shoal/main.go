@@ -47,7 +47,7 @@ type commands struct {
 	Version     versionCommand     `cmd:"" help:"Print the version."`
 }
 
-// streams are a command's way to the outside.
+// streams are the standard streams of a command.
 type streams struct {
 	in       io.Reader
 	out, err io.Writer
@@ -201,7 +201,7 @@ func buildVersion() string {
 	return "(devel)"
 }
 
-// printLine prints a command's result. That it cannot be printed is a failure: who asked has nothing then.
+// printLine prints a command's result. A write error is the command's error.
 func printLine(w io.Writer, line string) error {
 	if _, err := fmt.Fprintln(w, line); err != nil {
 		return fmt.Errorf("cannot print the result: %w", err)

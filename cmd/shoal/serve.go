@@ -246,8 +246,8 @@ func (n *node) handler() http.Handler {
 	return newDevHandler([]byte(n.flags.JWTSecret[0]), handler, n.demo)
 }
 
-// run serves until ctx ends or a listener fails, and drains then. Once it drains, it has called stop: a
-// further signal is not for us. It returns nil after an orderly end.
+// run serves until ctx ends or a listener fails, and then drains. Before draining it calls stop, so that a second
+// signal ends the process. It returns nil after an orderly shutdown.
 func (n *node) run(ctx context.Context, stop func(), out io.Writer) error {
 	n.warnOfOpenFiles(n.flags.MaxConnections)
 	failed := make(chan error, len(n.public)+1)

@@ -19,8 +19,8 @@ type given struct {
 	values []string
 }
 
-// settings finds the values of flags that are not on the command line, and collects the errors of any
-// value, so that all of it can be told at once. It belongs to one run, and one goroutine.
+// settings finds the values of flags that are not on the command line, and collects the errors of all values, so that
+// they are reported together. It belongs to one run, and one goroutine.
 type settings struct {
 	env        map[string]string
 	file       map[string]given

@@ -104,7 +104,7 @@ func (e *entry[M, P]) leave() {
 	e.in, e.prev, e.next = nil, nil, nil
 }
 
-// line is a list in which every entry stays equally long, so that it is in the order in which they are due.
+// line is a list whose entries all wait for the same time, so that they are in the order of their due times.
 type line[M, P any] struct {
 	*list[M, P]
 	pause time.Duration

@@ -127,8 +127,8 @@ func (d *Demo) Close() {
 	d.working.Wait()
 }
 
-// admit makes the upload one of those under way, or says why not. interrupt makes it stop waiting for its
-// client; it must not block. After a nil the caller must call release.
+// admit adds the upload to the active ones, or returns why it is refused. interrupt ends the upload's wait for its
+// client; it must not block. After nil the caller must call release.
 func (d *Demo) admit(uploadID string, interrupt func()) *failure {
 	d.mu.Lock()
 	defer d.mu.Unlock()

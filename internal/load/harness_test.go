@@ -33,7 +33,7 @@ type peer struct {
 	from  []string // the addresses that they have connected from
 }
 
-// kinds are the ways in which a fleet's clients are carried: over TLS each has a goroutine.
+// eachKind runs a test over plain TCP and over TLS, where each client has a goroutine.
 func eachKind(t *testing.T, test func(t *testing.T, p *peer)) {
 	t.Run("plain", func(t *testing.T) { test(t, newPeer(t, false)) })
 	t.Run("TLS", func(t *testing.T) { test(t, newPeer(t, true)) })

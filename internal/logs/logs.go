@@ -1,4 +1,4 @@
-// Package logs bounds the log lines that outsiders can cause.
+// Package logs limits the rate of log lines that clients and services can cause.
 package logs
 
 import (

@@ -1,5 +1,5 @@
-// Package membership discovers the nodes of a cluster, broadcasts commands to them and collects their answers to
-// questions.
+// Package membership discovers the nodes of a cluster, asks them questions and collects their answers. A command is a
+// question too, so that each node confirms it.
 //
 // All nodes subscribe to one channel, and each to its own inbox:
 //

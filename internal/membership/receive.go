@@ -163,7 +163,7 @@ func (p *Membership) mayWarn(what string) bool {
 	return true
 }
 
-// job is a command or a question of another node, and when it arrived.
+// job is a question of another node, and when it arrived.
 type job struct {
 	header
 	body []byte

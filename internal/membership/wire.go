@@ -23,8 +23,8 @@ const (
 	maxNameBytes = 128
 	// partBytes is the size of the largest part of an answer; with its header it stays below 256 KiB.
 	partBytes = 255 << 10
-	// MaxBodyBytes is the size of the largest body of a command or a question. With its header it stays below
-	// 1 MiB, which engines carry.
+	// MaxBodyBytes is the size of the largest body of a question. With its header it stays below 1 MiB, which engines
+	// accept.
 	MaxBodyBytes = 960 << 10
 )
 
@@ -44,7 +44,7 @@ type header struct {
 	// From is the name of the sending node, Run identifies its process.
 	From string `json:"from"`
 	Run  string `json:"run"`
-	// Kind is the kind of a command or a question.
+	// Kind is the kind of a question.
 	Kind string `json:"kind,omitempty"`
 	// N is the number of a hello, or of a question and its answers, among those of a run.
 	N uint64 `json:"n,omitempty"`

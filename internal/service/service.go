@@ -1,4 +1,4 @@
-// Package service has the HTTP client for services that the operator has configured: an authorizer, a key set.
+// Package service provides the HTTP client for services that the operator configures: an authorizer, a key set.
 package service
 
 import (

@@ -1,5 +1,5 @@
-// Package strictjson decodes JSON objects of outsiders: names are compared exactly, duplicates are found, and text that
-// is not valid Unicode is refused.
+// Package strictjson decodes JSON objects from untrusted sources: names are compared exactly, duplicates are found, and
+// text that is not valid Unicode is refused.
 package strictjson
 
 import (

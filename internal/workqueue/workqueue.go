@@ -12,10 +12,9 @@ import (
 
 // Config configures a Queue.
 type Config struct {
-	// Workers is how many goroutines work, and so how many calls of Do there are at a time. A key always
-	// comes to the same one.
+	// Workers is the number of goroutines, and so of concurrent calls of Do.
 	Workers int
-	// Batch is how many keys one call of Do gets at most.
+	// Batch is the maximum number of keys in one call of Do.
 	Batch int
 	// Do processes due keys. A key always goes to the same worker, so Do may keep state per worker without a lock. It
 	// returns the keys to retry, after a pause that doubles from MinPause to MaxPause while retries continue.
@@ -97,7 +96,7 @@ func (l *Queue) work(ctx context.Context, index int, w *worker) {
 	for ctx.Err() == nil {
 		keys, wait := w.take(time.Now(), l.cfg.Batch)
 		if len(keys) > 0 {
-			l.look(ctx, index, w, keys)
+			l.process(ctx, index, w, keys)
 			continue
 		}
 		timer.Reset(wait)
@@ -110,8 +109,8 @@ func (l *Queue) work(ctx context.Context, index int, w *worker) {
 	}
 }
 
-// look calls Do and requeues the keys that it returns.
-func (l *Queue) look(ctx context.Context, index int, w *worker, keys []string) {
+// process calls Do and requeues the keys that it returns.
+func (l *Queue) process(ctx context.Context, index int, w *worker, keys []string) {
 	again := l.cfg.Do(ctx, index, keys)
 	w.requeue(again, time.Now().Add(w.pause))
 	if len(again) == 0 {

@@ -60,9 +60,9 @@ type Latency struct {
 	Median, P99, Max time.Duration
 }
 
-// Run lets an attack loose on a server, and blocks until it is over: until every attacker was stopped, or Target.Watch
-// has passed, or ctx has ended. The error is about the target: an invalid field, or a server that does not answer a
-// well-behaved client before the attack.
+// Run attacks a server, and blocks until every attacker was stopped, Target.Watch has passed, or ctx has ended. The
+// error concerns the target: an invalid field, or a server that does not answer a well-behaved client before the
+// attack.
 func Run(ctx context.Context, target Target, attack Attack) (Report, error) {
 	target, err := target.withDefaults()
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// open starts a node until the test is over.
+// start starts a node, and closes it when the test ends.
 func start(t *testing.T, o Options) *node {
 	t.Helper()
 	n, err := open(t.Context(), o)

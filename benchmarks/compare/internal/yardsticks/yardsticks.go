@@ -25,7 +25,7 @@ type Result struct {
 	CPU, SubscriberCPU time.Duration
 }
 
-// rates are numbers of messages per second, as the clients report them. The last one is the total.
+// natsRate and redisRate match the messages per second in the clients' output. The last match is the total.
 var natsRate, redisRate = regexp.MustCompile(`stats: ([0-9,]+) msgs/sec`), regexp.MustCompile(`(?m)^"[^"]*","([0-9.]+)"`)
 
 // rate reads a rate from a client's output.
