@@ -176,7 +176,7 @@ func TestMembership_TwoNodesOfOneName(t *testing.T) {
 		a.leave()
 		b.leave()
 		for _, n := range []*member{a, b} {
-			if logs := n.logs.String(); strings.Count(logs, "level=ERROR") != 1 || !strings.Contains(logs, "has the name of this one") {
+			if logs := n.logs.String(); strings.Count(logs, "level=ERROR") != 1 || !strings.Contains(logs, "node name used twice") {
 				t.Errorf("the log is\n%s", logs)
 			}
 		}

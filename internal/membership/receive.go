@@ -61,7 +61,7 @@ func (p *Membership) handleHello(channel string, h header) {
 	p.mu.Unlock()
 	if differs {
 		p.task(func(context.Context) {
-			p.log.Error("membership: node has other message classes", slog.String("name", h.From))
+			p.log.Error("membership: node has other message classes", slog.String("node", h.From))
 		})
 	}
 	switch {
@@ -70,11 +70,11 @@ func (p *Membership) handleHello(channel string, h header) {
 		return
 	case clash:
 		p.task(func(context.Context) {
-			p.log.Error("membership: node name used twice", slog.String("name", h.From))
+			p.log.Error("membership: node name used twice", slog.String("node", h.From))
 		})
 	case joined:
 		p.task(func(ctx context.Context) {
-			p.log.Info("membership: node joined", slog.String("name", h.From))
+			p.log.Info("membership: node joined", slog.String("node", h.From))
 			if h.Type == typeHello {
 				w := p.header(typeWelcome)
 				w.Announced = p.cfg.Announce()
@@ -94,7 +94,7 @@ func (p *Membership) handleClash() {
 	p.mu.Unlock()
 	if first {
 		p.task(func(ctx context.Context) {
-			p.log.Error("membership: another node has the name of this one", slog.String("name", p.cfg.Name))
+			p.log.Error("membership: node name used twice", slog.String("node", p.cfg.Name))
 			p.hello(ctx)
 		})
 	}
@@ -111,7 +111,7 @@ func (p *Membership) handleEcho(n uint64) {
 	p.mu.Unlock()
 	for _, name := range lost {
 		p.task(func(context.Context) {
-			p.log.Warn("membership: node lost, no hello received in time", slog.String("name", name))
+			p.log.Warn("membership: node lost, no hello received in time", slog.String("node", name))
 		})
 	}
 }
@@ -127,7 +127,7 @@ func (p *Membership) handleBye(h header) {
 	}
 	p.mu.Unlock()
 	if news {
-		p.task(func(context.Context) { p.log.Info("membership: node left", slog.String("name", h.From)) })
+		p.task(func(context.Context) { p.log.Info("membership: node left", slog.String("node", h.From)) })
 	}
 }
 
