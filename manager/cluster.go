@@ -25,10 +25,10 @@ import (
 type cluster struct {
 	manager *Manager
 	broker  broker.Broker
-	keeper  broker.HistoryBroker // nil if the broker stores no messages
-	// intake holds the dispatch queues between the broker's callback and the fan-out.
-	intake *dispatch.Queue[queued]
-	// receipts counts the messages that were added to intake.
+	history broker.HistoryBroker // nil if the broker stores no messages
+	// dispatch holds the dispatch queues between the broker's callback and the fan-out.
+	dispatch *dispatch.Queue[queued]
+	// receipts counts the messages that were added to dispatch.
 	receipts atomic.Uint64
 	// outages counts the events after which the epochs of channels may have changed at the broker: it was unhealthy, or
 	// reported lost messages on all channels.
@@ -64,8 +64,8 @@ const (
 	// that reloading a page causes no broker calls.
 	leaveDelay = time.Second
 	// Bounds of the dispatch queues, per core.
-	intakeMessages = 16 << 10
-	intakeBytes    = 32 << 20
+	dispatchMessages = 16 << 10
+	dispatchBytes    = 32 << 20
 	// How many goroutines call the broker at a time, and for how many uploads at once.
 	interestWorkers, interestBatch = 4, 256
 	catchingWorkers                = 32
@@ -77,7 +77,7 @@ func newCluster(m *Manager) (_ *cluster, err error) {
 	c := &cluster{
 		manager: m, broker: m.opt.Broker, failed: make(chan error, 1), ordersMissed: make(chan struct{}, 1),
 	}
-	c.keeper, _ = c.broker.(broker.HistoryBroker)
+	c.history, _ = c.broker.(broker.HistoryBroker)
 	c.unhealthy("not connected yet")
 	c.peers, err = membership.New(membership.Config{
 		Broker: c.broker, Name: m.opt.NodeName, Answer: c.answer, Logger: m.opt.Logger,
@@ -89,10 +89,10 @@ func newCluster(m *Manager) (_ *cluster, err error) {
 		return nil, fmt.Errorf("manager: Options.NodeName: %w", err)
 	}
 	m.orders = newOrderLog(c.peers.Process(), &m.ages)
-	c.intake = dispatch.New(dispatch.Config[queued]{
+	c.dispatch = dispatch.New(dispatch.Config[queued]{
 		Lanes:    runtime.GOMAXPROCS(0),
-		Messages: intakeMessages,
-		Bytes:    intakeBytes,
+		Messages: dispatchMessages,
+		Bytes:    dispatchBytes,
 		Channel:  func(q queued) string { return q.Channel },
 		Size:     func(q queued) int { return len(q.Payload) },
 		Handle:   c.arrived,
@@ -144,7 +144,7 @@ type queued struct {
 // Receive enqueues a message from the broker.
 func (c *cluster) Receive(b broker.Message) {
 	if !c.peers.Receive(b) {
-		c.intake.Put(queued{b, c.receipts.Add(1)})
+		c.dispatch.Put(queued{b, c.receipts.Add(1)})
 	}
 }
 
@@ -209,7 +209,7 @@ func (c *cluster) close(ctx context.Context) error {
 		ending("Options.Broker: Subscribe or Unsubscribe has not returned", c.interest.Close),
 		ending("Options.Broker: History or Newest has not returned", c.catching.Close),
 		ending("Options.Broker: Positions has not returned", c.comparing.Close),
-		ending("the received messages have not been delivered", c.intake.Close))
+		ending("the received messages have not been delivered", c.dispatch.Close))
 	return errors.Join(unsent, left, stopped)
 }
 

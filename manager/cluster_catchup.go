@@ -106,7 +106,7 @@ func (c *cluster) merge(u *upload, kept broker.Snapshot, messages []Encoded, sin
 		return nil
 	}
 	c.counters.resets.Add(1)
-	if complete := c.announceReset(u, log, renumbered); !complete || c.keeper == nil { // no history shows a gap
+	if complete := c.announceReset(u, log, renumbered); !complete || c.history == nil { // no history shows a gap
 		lost = c.baseConns(u)
 	}
 	return lost

@@ -201,7 +201,7 @@ func TestDispatch_OverflowIsCaughtUp(t *testing.T) {
 		must(t, n.Connect("carl", base))
 		must(t, n.SubscribeUpload(t.Context(), "carl", "cat"))
 		must(t, n.SubscribeUpload(t.Context(), "bob", "cat"))
-		publish(t, nodes[1].Manager, "cat", 2*intakeMessages+100)
+		publish(t, nodes[1].Manager, "cat", 2*dispatchMessages+100)
 		synctest.Wait()
 		close(goOn) // the first delivery had held up all others
 		<-time.After(time.Second)
@@ -209,10 +209,10 @@ func TestDispatch_OverflowIsCaughtUp(t *testing.T) {
 		<-time.After(time.Second)
 		wantAnnouncedGaps(t, c)
 		offsets := c.offsets()
-		if got := offsets[len(offsets)-1]; got != 2*intakeMessages+101 {
-			t.Errorf("the last message is %d, want %d", got, 2*intakeMessages+101)
+		if got := offsets[len(offsets)-1]; got != 2*dispatchMessages+101 {
+			t.Errorf("the last message is %d, want %d", got, 2*dispatchMessages+101)
 		}
-		if closed := base.closed(); len(base.frames) < 2*intakeMessages+101 && len(closed) != 1 {
+		if closed := base.closed(); len(base.frames) < 2*dispatchMessages+101 && len(closed) != 1 {
 			t.Errorf("the base connection received %d messages and was closed with %v", len(base.frames), closed)
 		}
 		if s := n.Stats().Broker; s.Overflowed == 0 {

@@ -27,7 +27,7 @@ func (c *cluster) compareAll(ctx context.Context, _ int, keys []string) (again [
 // differ. The cost of an interruption thus depends on the number of changed uploads; live messages of all others are
 // delivered immediately. It returns false if the broker did not answer.
 func (c *cluster) findBehind(ctx context.Context) (done bool) {
-	if c.keeper == nil {
+	if c.history == nil {
 		c.manager.registry.EachUpload(c.fallBehind)
 		return true
 	}
@@ -80,7 +80,7 @@ func (p *comparison) compare(ctx context.Context, uploads []comparand) (ok bool)
 	}
 	outages := c.outages.Load()
 	asking, cancel := bounded(ctx)
-	positions, err := c.keeper.Positions(asking, channelsOf(ids)...)
+	positions, err := c.history.Positions(asking, channelsOf(ids)...)
 	cancel()
 	switch {
 	case err == nil && len(positions) == len(ids):

@@ -380,7 +380,7 @@ func TestFollow_CancelledSubscribersLeaveNothing(t *testing.T) {
 }
 
 // After an interruption only uploads that have changed are read, and live messages of the others are delivered at once.
-func TestCluster_InterruptionReadsWhatHasChanged(t *testing.T) {
+func TestInvariant10_InterruptionReadsChangedUploadsOnly(t *testing.T) {
 	inCluster(t, 2, Options{MaxSubscriptionsPerUser: -1}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		const uploads = 3000
 		n := nodes[0]

@@ -28,7 +28,7 @@ type olderRead struct {
 // uploads must be followed. refused has the uploads whose messages the broker refuses, with errors that wrap
 // ErrRefused; the error is ErrClosed, ctx's error, or wraps ErrUnavailable.
 func (m *Manager) readOlder(ctx context.Context, since map[string]Position) (refused map[string]error, err error) {
-	if m.cluster == nil || m.cluster.keeper == nil {
+	if m.cluster == nil || m.cluster.history == nil {
 		return nil, nil
 	}
 	var ids []string
@@ -123,7 +123,7 @@ func (c *cluster) shareRead(id string, pos Position) (read *olderRead, own bool)
 
 // fetchOlder reads the stored messages after a position and puts the older ones in front of the log.
 func (c *cluster) fetchOlder(ctx context.Context, id string, read *olderRead) {
-	kept, err := c.keeper.History(ctx, uploadChannel+id, read.since)
+	kept, err := c.history.History(ctx, uploadChannel+id, read.since)
 	var messages []Encoded
 	if err == nil {
 		messages = c.parseStored(id, kept)

@@ -83,20 +83,20 @@ func (c *cluster) store(ctx context.Context, uploadID string, out outgoing) (pos
 		out.replayed = replayed
 		return at, err
 	}
-	if c.keeper == nil {
+	if c.history == nil {
 		return Position{}, c.broker.Publish(ctx, channel, out.payload)
 	}
-	return c.keeper.Store(ctx, channel, out.payload)
+	return c.history.Store(ctx, channel, out.payload)
 }
 
 // storeAgain is store for a delayed state of which an earlier attempt failed. If it is the newest stored message, that
 // attempt has stored it and only its confirmation was lost, or an equal state precedes it, which it does not change. A
 // key for each delayed state would show more, but the broker would have to hold all keys for as long as messages.
 func (c *cluster) storeAgain(ctx context.Context, uploadID string, out outgoing) (Position, error) {
-	if c.keeper == nil {
+	if c.history == nil {
 		return c.store(ctx, uploadID, out)
 	}
-	s, err := c.keeper.Newest(ctx, uploadChannel+uploadID)
+	s, err := c.history.Newest(ctx, uploadChannel+uploadID)
 	switch n := len(s.Messages); {
 	case err != nil && isPassing(err):
 		c.readFailed(err)
@@ -147,19 +147,19 @@ func (c *cluster) deliverHere(uploadID string, e Encoded) (d Delivery) {
 // forget deletes the stored messages of an upload at the broker, which notifies all nodes. If the broker stores none,
 // each node forgets the newest message that it has itself.
 func (c *cluster) forget(ctx context.Context, uploadID string) error {
-	if c.keeper == nil {
+	if c.history == nil {
 		_, err := c.askAll(ctx, forgetUpload, []byte(uploadID))
 		return err
 	}
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	return uncertain(c.keeper.Forget(ctx, uploadChannel+uploadID))
+	return uncertain(c.history.Forget(ctx, uploadChannel+uploadID))
 }
 
 // storedLog returns the broker's stored messages of an upload as a log, nil if it stores none. If the broker stores no
 // histories, the log is this node's.
 func (c *cluster) storedLog(ctx context.Context, uploadID string) (log *history.Log[*frame.Frame], err error) {
-	if c.keeper == nil {
+	if c.history == nil {
 		c.manager.registry.WithKnown(uploadID, func(u *upload) {
 			if u.State.log != nil {
 				log = u.State.log.Clone()
@@ -200,18 +200,18 @@ func (c *cluster) newest(ctx context.Context, uploadID string) (newest Stored, p
 func (c *cluster) readStored(
 	ctx context.Context, id string, since Position, first bool,
 ) (kept broker.Snapshot, messages []Encoded, err error) {
-	if c.keeper == nil {
+	if c.history == nil {
 		return broker.Snapshot{Position: Position{Epoch: c.manager.newEpoch()}}, nil, nil
 	}
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	if first {
-		kept, err = c.keeper.Newest(ctx, uploadChannel+id)
+		kept, err = c.history.Newest(ctx, uploadChannel+id)
 		if messages = c.parseStored(id, kept); err != nil || len(messages) == 0 || messages[0].payload != nil {
 			return kept, messages, err
 		} // else the newest valid message is an earlier one
 	}
-	kept, err = c.keeper.History(ctx, uploadChannel+id, since)
+	kept, err = c.history.History(ctx, uploadChannel+id, since)
 	return kept, c.parseStored(id, kept), err
 }
 

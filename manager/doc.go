@@ -41,7 +41,7 @@
 //
 //	Publish             publish.go: id, JSON, size, class; encoded once
 //	  │  with a broker  cluster_store.go: Broker.Store; then on each node that follows the upload
-//	  │                 cluster.go: Receive → dispatch queue; cluster_arrive.go: epoch, order, gaps
+//	  │                 cluster.go: Receive → dispatch queue; cluster_receive.go: epoch, order, gaps
 //	  ▼
 //	record, keep        history: offset and newest message     ┐
 //	bursts.send         burst.go: large audiences, in batches  │ with the upload's lock held
@@ -68,7 +68,7 @@
 // With a [broker.Broker] a message is sent to the broker only (cluster_store.go). Every node, including the publishing
 // one, delivers it when it arrives from the broker, so that all nodes agree on the order. The broker's callback never
 // blocks: it adds messages to the dispatch queues, whose goroutines validate them (message_parse.go) and deliver them
-// if no earlier message is missing (cluster_arrive.go).
+// if no earlier message is missing (cluster_receive.go).
 //
 // A node is subscribed to the uploads that have followers here, and for a second after the last follower left
 // (cluster_follow.go, cluster_subscribe.go). A subscriber waits until the broker has confirmed the subscription and the

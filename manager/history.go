@@ -35,7 +35,7 @@ type History struct {
 // a broker it blocks on that. The error is ErrUnknownUpload, or with a broker ctx's error or one that wraps
 // ErrUnavailable.
 func (m *Manager) Newest(ctx context.Context, uploadID string) (newest Stored, pos Position, err error) {
-	if m.checkCreated() == nil && m.cluster != nil && m.cluster.keeper != nil {
+	if m.checkCreated() == nil && m.cluster != nil && m.cluster.history != nil {
 		return m.cluster.newest(ctx, uploadID)
 	}
 	log, err := m.copyLog(ctx, uploadID)

@@ -144,7 +144,7 @@ func (c *cluster) stats() *BrokerStats {
 		NodeMessagesDropped: peers.Malformed + peers.Stray + peers.Overflow,
 		Healthy:             c.health.Load() == nil,
 		Nodes:               len(c.peers.Members()),
-		Waiting:             c.intake.Len(),
+		Waiting:             c.dispatch.Len(),
 		CatchingUp:          c.catching.Len(),
 		Subscribing:         c.interest.Len(),
 	}
