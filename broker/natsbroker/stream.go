@@ -71,59 +71,59 @@ func (o Options) wanted() jetstream.StreamConfig {
 	return c
 }
 
-// keeper finds, creates and enlarges the stream. It belongs to the supervisor.
-type keeper struct {
+// streamManager finds, creates and enlarges the stream. It belongs to the supervisor.
+type streamManager struct {
 	Options
 	// obstacles holds why a limit cannot be raised, by the limit's name, so that later checks do not log it again.
 	obstacles map[string]string
 }
 
 // hindered records why a limit cannot be raised, nil if it can, and the limit's values. It reports whether that is new.
-func (k *keeper) hindered(limit string, reason error, values ...any) bool {
+func (m *streamManager) hindered(limit string, reason error, values ...any) bool {
 	text := ""
 	if reason != nil {
 		text = fmt.Sprint(append(values, reason)...)
 	}
-	if k.obstacles[limit] == text {
+	if m.obstacles[limit] == text {
 		return false
 	}
-	if k.obstacles == nil {
-		k.obstacles = make(map[string]string)
+	if m.obstacles == nil {
+		m.obstacles = make(map[string]string)
 	}
-	k.obstacles[limit] = text
+	m.obstacles[limit] = text
 	return true
 }
 
 // ensureStream finds or creates the stream, enlarges it if needed, and returns its state. Several nodes may do so at
 // once. The error is a permanentError if the settings of an existing stream are unsuitable.
-func (k *keeper) ensureStream(ctx context.Context, conn *nats.Conn) (*jetstream.StreamInfo, error) {
-	ctx, cancel := context.WithTimeout(ctx, k.CallTimeout)
+func (m *streamManager) ensureStream(ctx context.Context, conn *nats.Conn) (*jetstream.StreamInfo, error) {
+	ctx, cancel := context.WithTimeout(ctx, m.CallTimeout)
 	defer cancel()
 	js, err := jetstream.New(conn)
 	if err != nil {
 		return nil, err
 	}
-	stream, err := js.Stream(ctx, k.Stream)
+	stream, err := js.Stream(ctx, m.Stream)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		stream, err = k.createStream(ctx, js)
+		stream, err = m.createStream(ctx, js)
 		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another node was first
-			stream, err = js.Stream(ctx, k.Stream)
+			stream, err = js.Stream(ctx, m.Stream)
 		}
 	}
 	if err != nil {
-		return nil, k.streamError(err)
+		return nil, m.streamError(err)
 	}
 	info := stream.CachedInfo()
-	if err := k.compare(info.Config); err != nil {
+	if err := m.compare(info.Config); err != nil {
 		return nil, err
 	}
-	if larger := k.enlarged(info.Config); larger != nil {
-		if stream, err = k.enlarge(ctx, js, info.Config, *larger); err != nil {
-			return nil, k.streamError(err)
+	if larger := m.enlarged(info.Config); larger != nil {
+		if stream, err = m.enlarge(ctx, js, info.Config, *larger); err != nil {
+			return nil, m.streamError(err)
 		}
 		info = stream.CachedInfo()
 	}
-	return k.widen(ctx, js, info), nil
+	return m.widen(ctx, js, info), nil
 }
 
 // createStream creates the stream. If the server refuses the duplicate window, the window is as short as possible:
@@ -143,55 +143,55 @@ func (o Options) createStream(ctx context.Context, js jetstream.JetStream) (jets
 
 // widen makes the duplicate window of an existing stream as long as the TTL, if that is possible and permitted; nothing
 // but StoreOnce needs it. It returns the stream's state.
-func (k *keeper) widen(
+func (m *streamManager) widen(
 	ctx context.Context, js jetstream.JetStream, info *jetstream.StreamInfo,
 ) *jetstream.StreamInfo {
 	const limit = "duplicate_window"
 	config := info.Config
-	if config.Duplicates >= k.TTL {
-		k.hindered(limit, nil)
+	if config.Duplicates >= m.TTL {
+		m.hindered(limit, nil)
 		return info
 	}
-	ctx, cancel := context.WithTimeout(ctx, min(k.CallTimeout, time.Second)) // a missing permission gets no response
+	ctx, cancel := context.WithTimeout(ctx, min(m.CallTimeout, time.Second)) // a missing permission gets no response
 	defer cancel()
-	config.Duplicates = k.TTL
+	config.Duplicates = m.TTL
 	stream, err := js.UpdateStream(ctx, config)
 	if err != nil {
-		if k.hindered(limit, err, info.Config.Duplicates) {
-			k.Logger.Warn("NATS stream has a short duplicate window", "stream", k.Stream,
-				"window", info.Config.Duplicates, "want", k.TTL, "error", err)
+		if m.hindered(limit, err, info.Config.Duplicates) {
+			m.Logger.Warn("NATS stream has a short duplicate window", "stream", m.Stream,
+				"window", info.Config.Duplicates, "want", m.TTL, "error", err)
 		}
 		return info
 	}
-	k.logRaised(info.Config, stream.CachedInfo().Config)
+	m.logRaised(info.Config, stream.CachedInfo().Config)
 	return stream.CachedInfo()
 }
 
 // enlarge raises the limits of an existing stream. If there is no room for a larger MaxBytes, the stream keeps the one
 // that it has: everything works with it, and in a rolling update the new nodes may ask for more than the old ones have.
-func (k *keeper) enlarge(
+func (m *streamManager) enlarge(
 	ctx context.Context, js jetstream.JetStream, found, larger jetstream.StreamConfig,
 ) (stream jetstream.Stream, err error) {
 	const limit = "max_bytes"
 	stream, err = js.UpdateStream(ctx, larger)
 	if lacksRoom(err) && larger.MaxBytes != found.MaxBytes {
-		if k.hindered(limit, err, found.MaxBytes, larger.MaxBytes) {
-			k.Logger.Warn("NATS server has no room for a larger stream", "stream", k.Stream, "max_bytes", found.MaxBytes,
+		if m.hindered(limit, err, found.MaxBytes, larger.MaxBytes) {
+			m.Logger.Warn("NATS server has no room for a larger stream", "stream", m.Stream, "max_bytes", found.MaxBytes,
 				"want", larger.MaxBytes, "error", err)
 		}
 		larger.MaxBytes = found.MaxBytes
 		stream, err = js.UpdateStream(ctx, larger)
 	} else {
-		k.hindered(limit, nil)
+		m.hindered(limit, nil)
 	}
 	if err == nil {
-		k.logRaised(found, stream.CachedInfo().Config)
+		m.logRaised(found, stream.CachedInfo().Config)
 	}
 	return stream, err
 }
 
 // logRaised logs the limits of the stream that were raised: an operator may have chosen the values before.
-func (k *keeper) logRaised(before, now jetstream.StreamConfig) {
+func (m *streamManager) logRaised(before, now jetstream.StreamConfig) {
 	for _, l := range []struct {
 		name        string
 		before, now any
@@ -202,7 +202,7 @@ func (k *keeper) logRaised(before, now jetstream.StreamConfig) {
 		{"duplicate_window", before.Duplicates, now.Duplicates},
 	} {
 		if l.now != l.before {
-			k.Logger.Info("raised a limit of the NATS stream", "stream", k.Stream, "limit", l.name,
+			m.Logger.Info("raised a limit of the NATS stream", "stream", m.Stream, "limit", l.name,
 				"before", l.before, "now", l.now)
 		}
 	}

@@ -20,7 +20,8 @@ import (
 // server that is too old or has no JetStream, or the unsuitable settings of an existing stream.
 func (b *Broker) Run(ctx context.Context, h broker.Handler) error {
 	v := &supervisor{
-		opt: b.opt, keeper: keeper{Options: b.opt}, handler: h, subscriptions: newSubscriptions(), epochs: newEpochs(),
+		opt: b.opt, streamManager: streamManager{Options: b.opt}, handler: h,
+		subscriptions: newSubscriptions(), epochs: newEpochs(),
 	}
 	for {
 		s, err := v.connect(ctx)
@@ -47,7 +48,7 @@ func (b *Broker) Run(ctx context.Context, h broker.Handler) error {
 // supervisor keeps a session going and reports its health. It belongs to Run's goroutine.
 type supervisor struct {
 	opt           Options
-	keeper        keeper
+	streamManager streamManager
 	handler       broker.Handler
 	subscriptions *subscriptions
 	epochs        *epochs
@@ -123,7 +124,7 @@ func (v *supervisor) attempt(ctx context.Context) (*session, error) {
 		s.close()
 		return nil, err
 	}
-	info, err := v.keeper.ensureStream(ctx, s.conn)
+	info, err := v.streamManager.ensureStream(ctx, s.conn)
 	if err == nil {
 		s.compareClocks(info.TimeStamp)
 		v.leader = leadershipOf(info)
@@ -255,7 +256,7 @@ func (v *supervisor) awaitStream(ctx context.Context, s *session) (*jetstream.St
 		case <-ctx.Done():
 		}
 	}()
-	info, err := v.keeper.ensureStream(ctx, s.conn)
+	info, err := v.streamManager.ensureStream(ctx, s.conn)
 	if err != nil && errors.Is(context.Cause(ctx), errNoAnswer) {
 		err = fmt.Errorf("natsbroker: stream %s: %w", v.opt.Stream, errNoAnswer)
 	}

@@ -27,7 +27,7 @@ func TestSupervisor_IsUnhealthyWithoutLeader(t *testing.T) {
 	for _, before := range []bool{true, false} {
 		opt := Options{URL: s.ClientURL(), ProbeInterval: 10 * time.Millisecond, CallTimeout: time.Hour}.withDefaults()
 		r := brokertest.NewRecorder()
-		v := &supervisor{opt: opt, keeper: keeper{Options: opt}, handler: r, epochs: newEpochs()}
+		v := &supervisor{opt: opt, streamManager: streamManager{Options: opt}, handler: r, epochs: newEpochs()}
 		session, err := dial(t.Context(), opt, r, newSubscriptions(), v.epochs)
 		if err != nil {
 			t.Fatal(err)
