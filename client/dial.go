@@ -23,10 +23,10 @@ func (c *Client) dial(ctx context.Context) (*link, ending) {
 		HTTPClient:   c.opt.HTTPClient,
 		Subprotocols: []string{subprotocol},
 		OnPingReceived: func(context.Context, []byte) bool {
-			l.hear()
+			l.noteRead()
 			return true
 		},
-		OnPongReceived: func(context.Context, []byte) { l.hear() },
+		OnPongReceived: func(context.Context, []byte) { l.noteRead() },
 	})
 	switch {
 	case err != nil && response != nil && response.StatusCode == http.StatusSwitchingProtocols:

@@ -26,15 +26,15 @@ const (
 
 // link is one connection. Its goroutines end before serve returns.
 type link struct {
-	client *Client
-	conn   *websocket.Conn
-	begun  time.Time
-	heard  atomic.Int64  // the time after begun at which something came from the server
-	wake   chan struct{} // has a token if uploads have changed
-	tokens chan bool     // has an answer to the last renewal: whether the server accepted the token
-	limits *rate.Limiter
-	end    context.CancelCauseFunc
-	others sync.WaitGroup // the goroutines beside the reading one
+	client   *Client
+	conn     *websocket.Conn
+	begun    time.Time
+	lastRead atomic.Int64  // the time after begun of the last bytes from the server
+	wake     chan struct{} // has a token if uploads have changed
+	tokens   chan bool     // has an answer to the last renewal: whether the server accepted the token
+	limits   *rate.Limiter
+	end      context.CancelCauseFunc
+	others   sync.WaitGroup // the goroutines beside the reading one
 
 	// Only the reading goroutine uses these.
 	authError  *RefusedError
@@ -63,7 +63,7 @@ func newLink(c *Client) *link {
 	}
 }
 
-func (l *link) hear() { l.heard.Store(int64(time.Since(l.begun))) }
+func (l *link) noteRead() { l.lastRead.Store(int64(time.Since(l.begun))) }
 
 // serve authenticates within the time of connecting, and handles messages until the connection ends.
 func (l *link) serve(connecting context.Context, token string) ending {
@@ -173,7 +173,7 @@ type listener struct {
 
 func (r listener) Read(p []byte) (int, error) {
 	n, err := r.Reader.Read(p)
-	r.link.hear()
+	r.link.noteRead()
 	return n, err
 }
 
@@ -228,7 +228,7 @@ func (l *link) keepAlive(ctx context.Context) {
 }
 
 func (l *link) silence() time.Duration {
-	return time.Since(l.begun) - time.Duration(l.heard.Load())
+	return time.Since(l.begun) - time.Duration(l.lastRead.Load())
 }
 
 // overdue reports whether a subscription has been unanswered for too long.

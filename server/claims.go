@@ -203,7 +203,7 @@ func (c *Client) FlushClaims() {
 		}
 		if hook != nil {
 			c.guard(func() { hook(c, change.Subscription) })
-			c.heard.Store(int64(c.server.clock())) // see SilentFor
+			c.lastRead.Store(int64(c.server.clock())) // see SilentFor
 		}
 	}
 	done = true

@@ -29,8 +29,8 @@ type Client struct {
 	rate   messageRate
 	// events are the uploads of an event stream; nil: the connection is a WebSocket.
 	events *eventUploads
-	// heard is when the last frame came from the client, on Server.clock.
-	heard    atomic.Int64
+	// lastRead is when the last frame came from the client, on Server.clock.
+	lastRead atomic.Int64
 	lifetime lifetime
 	claims   *claimQueue // nil without hooks for claims
 	// allowed is the identity whose claims restrict the uploads of the connection; nil: no restriction.
@@ -88,7 +88,7 @@ func newClient(s *Server, conn net.Conn, v1 bool) *Client {
 	c.spare = s.spareSubscribes()
 	now := s.clock()
 	c.rate = newMessageRate(s.settings.Load(), now)
-	c.heard.Store(int64(now))
+	c.lastRead.Store(int64(now))
 	c.claims = s.newClaimQueue()
 	cfg := outbox.Config{Variant: frame.Base, Raw: c.input.raw, Overflow: s.overflowBase}
 	if v1 {

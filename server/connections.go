@@ -159,7 +159,7 @@ func (s *Server) Inspect() Inspection {
 		return Inspection{}
 	}
 	in := Inspection{
-		Closings: s.Closings(), Sockets: s.sockets.len(),
+		Closings: s.Closings(), Sockets: s.httpConns.len(),
 		ConnectionLimit: s.ConnectionLimit(), HistoryLimit: max(s.manager.Limits().HistoryTotalBytes, 0),
 	}
 	s.keepalive.each(func(c *Client) {

@@ -143,7 +143,7 @@ func (c *Client) runHook(name string, cancel context.CancelFunc, hook func()) {
 		cancel()
 	}
 	defer func() {
-		c.heard.Store(int64(c.server.clock())) // see SilentFor
+		c.lastRead.Store(int64(c.server.clock())) // see SilentFor
 		l.mu.Lock()
 		l.hook = nil
 		l.mu.Unlock()

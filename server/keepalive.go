@@ -152,7 +152,7 @@ func (c *Client) SilentFor() time.Duration {
 	if c.events != nil {
 		return c.sinceAcknowledged()
 	}
-	return now - time.Duration(max(c.heard.Load(), k.resumed.Load()))
+	return now - time.Duration(max(c.lastRead.Load(), k.resumed.Load()))
 }
 
 // closeIfSilent closes a connection from which nothing has come for IdleTimeout. Most clients are heard of between two

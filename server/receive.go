@@ -66,7 +66,7 @@ func (c *Client) onPing(m Incoming) {
 // connection is closing or the client exceeds its rate.
 func (c *Client) accept(m Incoming) bool {
 	now := c.server.clock()
-	c.heard.Store(int64(now))
+	c.lastRead.Store(int64(now))
 	if c.at(closing) {
 		return false
 	}

@@ -115,7 +115,7 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 	refused := s.api.authorize(r)
 	if refused == nil {
 		timeout = bodyTimeout
-		s.sockets.trust(r)
+		s.httpConns.trust(r)
 	}
 	r, done := s.boundBody(w, r, timeout)
 	defer done()

@@ -36,7 +36,7 @@ func (s *Server) Serve(ln net.Listener) error { return s.ServeHandler(ln, s.Hand
 
 // ServeHandler is Serve with a handler of the caller's own, in which Handler may be mounted.
 func (s *Server) ServeHandler(ln net.Listener, h http.Handler) error {
-	return s.serve(ln, h, s.countSocket)
+	return s.serve(ln, h, s.countHTTPConn)
 }
 
 // ServeAdmin is ServeHandler for a listener of the operator, usually with AdminHandler: its connections do not count
@@ -141,7 +141,7 @@ func (s *Server) Ready() error {
 		return fmt.Errorf("cannot accept connections: %w", problem.err)
 	case limits.MaxConnections > 0 && open >= int64(limits.MaxConnections):
 		return fmt.Errorf("full: %d connections are open, as many as are allowed", open)
-	case limits.MaxSockets > 0 && open+int64(s.sockets.inUse(s.clock())) >= int64(limits.MaxSockets):
+	case limits.MaxSockets > 0 && open+int64(s.httpConns.inUse(s.clock())) >= int64(limits.MaxSockets):
 		return fmt.Errorf("full: %d sockets are in use, as many as are allowed", limits.MaxSockets)
 	}
 	if err := s.manager.Ready(); err != nil || s.opt.Ready == nil {
@@ -178,7 +178,7 @@ func (l *listeners) endKeepAlive() {
 
 // close ends all servers: gracefully while ctx lasts, then at once. The end of a TLS connection waits for a write that
 // blocks, so the sockets are closed first.
-func (l *listeners) close(ctx context.Context, all *sockets) {
+func (l *listeners) close(ctx context.Context, all *httpConns) {
 	stop := context.AfterFunc(ctx, all.closeAll)
 	defer stop()
 	l.mu.Lock()

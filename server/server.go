@@ -39,7 +39,7 @@ type Server struct {
 	// claimsOnly: connections get only the uploads that their own claims allow.
 	claimsOnly bool
 	listeners  listeners
-	sockets    sockets
+	httpConns  httpConns
 	bodies     bodies
 	// acceptProblem is the last error of Accept, nil if there was none.
 	acceptProblem atomic.Pointer[acceptProblem]
@@ -185,7 +185,7 @@ func (s *Server) Close(ctx context.Context) error {
 		s.poller.close()
 	}()
 	left := s.await(ctx, ended)
-	s.listeners.close(ctx, &s.sockets)
+	s.listeners.close(ctx, &s.httpConns)
 	if left == nil {
 		left = s.await(ctx, s.requestHooks.ended())
 	}

@@ -10,21 +10,21 @@ import (
 	"time"
 )
 
-// sockets holds the HTTP connections of Serve and ServeHandler, and bounds them together with the WebSockets. The zero
-// value is ready for use.
+// httpConns holds the HTTP connections of Serve and ServeHandler, and bounds them together with the WebSockets. The
+// zero value is ready for use.
 //
 // Connections that wait for a request can be opened without any credentials, so at the bound the one that has waited
 // longest is closed in favour of a new one. Connections that have shown an API key are closed only when all others are
 // in use, and not within trustedIdle after a request, so that silent connections do not lock out publishers.
-type sockets struct {
+type httpConns struct {
 	mu    sync.Mutex // protects the fields below; closing a connection under it does not block
-	conns map[net.Conn]*socketState
+	conns map[net.Conn]*httpConnState
 	// waiting holds the connections without an API key that wait for a request, longest first; trusted those with one.
 	waiting, trusted list.List
 }
 
-// socketState is the state of an HTTP connection.
-type socketState struct {
+// httpConnState is the state of an HTTP connection.
+type httpConnState struct {
 	element *list.Element // in one of the lists, nil while a request is handled
 	trusted bool
 	since   time.Duration // when it began to wait
@@ -34,106 +34,106 @@ type socketState struct {
 const trustedIdle = 10 * time.Second
 
 // list returns the list for a connection that waits.
-func (s *sockets) list(state *socketState) *list.List {
+func (h *httpConns) list(state *httpConnState) *list.List {
 	if state.trusted {
-		return &s.trusted
+		return &h.trusted
 	}
-	return &s.waiting
+	return &h.waiting
 }
 
 // add adds a new connection. It reports false if the connection must be closed, because there are limit others,
 // counting open WebSockets, and none of them may be closed in its place.
-func (s *sockets) add(conn net.Conn, now time.Duration, open int64, limit int) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.conns == nil {
-		s.conns = make(map[net.Conn]*socketState)
+func (h *httpConns) add(conn net.Conn, now time.Duration, open int64, limit int) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.conns == nil {
+		h.conns = make(map[net.Conn]*httpConnState)
 	}
 	allowed := true
-	if limit > 0 && int64(len(s.conns))+open >= int64(limit) {
-		oldest := s.waiting.Front()
+	if limit > 0 && int64(len(h.conns))+open >= int64(limit) {
+		oldest := h.waiting.Front()
 		if oldest == nil {
-			oldest = s.trusted.Front()
+			oldest = h.trusted.Front()
 		}
-		if allowed = oldest != nil && s.replaceableLocked(oldest, now); allowed {
+		if allowed = oldest != nil && h.replaceableLocked(oldest, now); allowed {
 			victim := oldest.Value.(net.Conn) // waitLocked adds no others
-			s.removeLocked(victim)
+			h.removeLocked(victim)
 			_ = closeSocket(victim)
 		}
 	}
-	s.conns[conn] = &socketState{}
-	s.waitLocked(conn, now)
+	h.conns[conn] = &httpConnState{}
+	h.waitLocked(conn, now)
 	return allowed
 }
 
 // replaceableLocked reports whether a connection in one of the lists may be closed in favour of a new one.
-func (s *sockets) replaceableLocked(element *list.Element, now time.Duration) bool {
-	state := s.conns[element.Value.(net.Conn)] // waitLocked adds no others
+func (h *httpConns) replaceableLocked(element *list.Element, now time.Duration) bool {
+	state := h.conns[element.Value.(net.Conn)] // waitLocked adds no others
 	return !state.trusted || now-state.since >= trustedIdle
 }
 
 // inUse returns the number of connections that are not closed in favour of a new one.
-func (s *sockets) inUse(now time.Duration) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n := len(s.conns) - s.waiting.Len()
-	for e := s.trusted.Front(); e != nil && s.replaceableLocked(e, now); e = e.Next() {
+func (h *httpConns) inUse(now time.Duration) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := len(h.conns) - h.waiting.Len()
+	for e := h.trusted.Front(); e != nil && h.replaceableLocked(e, now); e = e.Next() {
 		n--
 	}
 	return n
 }
 
 // wait notes that a connection waits for its next request.
-func (s *sockets) wait(conn net.Conn, now time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.waitLocked(conn, now)
+func (h *httpConns) wait(conn net.Conn, now time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.waitLocked(conn, now)
 }
 
-func (s *sockets) waitLocked(conn net.Conn, now time.Duration) {
-	if state := s.conns[conn]; state != nil && state.element == nil {
-		state.element, state.since = s.list(state).PushBack(conn), now
+func (h *httpConns) waitLocked(conn net.Conn, now time.Duration) {
+	if state := h.conns[conn]; state != nil && state.element == nil {
+		state.element, state.since = h.list(state).PushBack(conn), now
 	}
 }
 
 // busy notes that a connection has sent a request.
-func (s *sockets) busy(conn net.Conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if state := s.conns[conn]; state != nil && state.element != nil {
-		s.list(state).Remove(state.element)
+func (h *httpConns) busy(conn net.Conn) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if state := h.conns[conn]; state != nil && state.element != nil {
+		h.list(state).Remove(state.element)
 		state.element = nil
 	}
 }
 
 // remove removes a connection that has ended or become a WebSocket.
-func (s *sockets) remove(conn net.Conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.removeLocked(conn)
+func (h *httpConns) remove(conn net.Conn) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.removeLocked(conn)
 }
 
-func (s *sockets) removeLocked(conn net.Conn) {
-	if state := s.conns[conn]; state != nil && state.element != nil {
-		s.list(state).Remove(state.element)
+func (h *httpConns) removeLocked(conn net.Conn) {
+	if state := h.conns[conn]; state != nil && state.element != nil {
+		h.list(state).Remove(state.element)
 	}
-	delete(s.conns, conn)
+	delete(h.conns, conn)
 }
 
 // closeAll closes all connections.
-func (s *sockets) closeAll() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for conn := range s.conns {
+func (h *httpConns) closeAll() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for conn := range h.conns {
 		_ = closeSocket(conn)
 	}
 }
 
 // len returns the number of connections.
-func (s *sockets) len() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.conns)
+func (h *httpConns) len() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.conns)
 }
 
 // connKey is the key of the net.Conn in the context of a request of Serve or ServeHandler.
@@ -144,32 +144,32 @@ func withConn(ctx context.Context, conn net.Conn) context.Context {
 }
 
 // trust notes that the connection of a request has shown an API key.
-func (s *sockets) trust(r *http.Request) {
+func (h *httpConns) trust(r *http.Request) {
 	conn, ok := r.Context().Value(connKey{}).(net.Conn)
 	if !ok {
 		return // a server of the embedder's
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if state := s.conns[conn]; state != nil && state.element == nil { // a list must keep its connections
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if state := h.conns[conn]; state != nil && state.element == nil { // a list must keep its connections
 		state.trusted = true
 	}
 }
 
-// countSocket follows the state of a connection of Serve, and closes new ones beyond Options.MaxSockets.
-func (s *Server) countSocket(conn net.Conn, state http.ConnState) {
+// countHTTPConn follows the state of a connection of Serve, and closes new ones beyond Options.MaxSockets.
+func (s *Server) countHTTPConn(conn net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:
-		if !s.sockets.add(conn, s.clock(), s.counters.open.Load(), s.settings.Load().MaxSockets) {
+		if !s.httpConns.add(conn, s.clock(), s.counters.open.Load(), s.settings.Load().MaxSockets) {
 			s.counters.refusedSockets.Add(1)
 			_ = closeSocket(conn) // StateClosed follows
 		}
 	case http.StateActive:
-		s.sockets.busy(conn)
+		s.httpConns.busy(conn)
 	case http.StateIdle:
-		s.sockets.wait(conn, s.clock())
+		s.httpConns.wait(conn, s.clock())
 	case http.StateClosed, http.StateHijacked:
-		s.sockets.remove(conn)
+		s.httpConns.remove(conn)
 	}
 }
 
