@@ -23,15 +23,15 @@ const (
 	// maxPicturePixels and maxPictureBytes bound the decoder's work: a small file can claim to be a huge picture.
 	maxPicturePixels = 50_000_000
 	maxPictureBytes  = 256 << 20
-	// lookPatience is how long one picture may be decoded. A hostile one can ask for hours.
-	lookPatience = 20 * time.Second
+	// decodeTimeout is how long one picture may be decoded. A hostile one can ask for hours.
+	decodeTimeout = 20 * time.Second
 )
 
-var errPatience = errors.New("demo: the picture takes too long to decode")
+var errDecodeTimeout = errors.New("demo: the picture takes too long to decode")
 
-// look determines the type of a file and, of a picture, its dimensions, and makes a thumbnail. A picture that cannot
+// inspect determines the type of a file and, of a picture, its dimensions, and makes a thumbnail. A picture that cannot
 // be decoded is described as far as possible.
-func (d *Demo) look(file *tempFile, rep *manager.Reporter, res *result) *failure {
+func (d *Demo) inspect(file *tempFile, rep *manager.Reporter, res *result) *failure {
 	_ = rep.Stage(statusWorking, stageInspecting, 80, "Finding out what it is")
 	head := make([]byte, 512) // the bytes that DetectContentType reads
 	n, err := file.ReadAt(head, 0)
@@ -44,9 +44,9 @@ func (d *Demo) look(file *tempFile, rep *manager.Reporter, res *result) *failure
 		return nil
 	}
 
-	d.decoding <- struct{}{} // others hold it for lookPatience at most
+	d.decoding <- struct{}{} // others hold it for decodeTimeout at most
 	defer func() { <-d.decoding }()
-	source := &pictureSource{demo: d, file: file, until: time.Now().Add(lookPatience)}
+	source := &pictureSource{demo: d, file: file, until: time.Now().Add(decodeTimeout)}
 	config, err := safely(codec.config, source)
 	if err != nil {
 		res.Remark = "the picture cannot be read"
@@ -70,7 +70,7 @@ func (d *Demo) preview(codec codec, source *pictureSource, rep *manager.Reporter
 	}
 	if err != nil {
 		res.Remark = "the picture is damaged"
-		if errors.Is(err, errPatience) {
+		if errors.Is(err, errDecodeTimeout) {
 			res.Remark = "it takes too long to decode"
 		}
 		return nil
@@ -129,7 +129,7 @@ type pictureSource struct {
 
 func (s *pictureSource) Read(p []byte) (int, error) {
 	if s.demo.closed.Load() || time.Now().After(s.until) {
-		return 0, errPatience
+		return 0, errDecodeTimeout
 	}
 	n, err := s.file.ReadAt(p, s.offset)
 	s.offset += int64(n)

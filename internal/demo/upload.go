@@ -73,7 +73,7 @@ func (d *Demo) work(
 		return nil, failed
 	}
 	res := &result{UploadID: uploadID, Name: name, Size: whole.size, SHA256: fmt.Sprintf("%x", whole.sha256)}
-	if failed := d.look(file, rep, res); failed != nil {
+	if failed := d.inspect(file, rep, res); failed != nil {
 		return nil, failed
 	}
 	_ = rep.Stage(statusWorking, stageVerifying, 100,

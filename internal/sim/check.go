@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// look compares everything that the clients have received with the account. The bubble is idle.
-func (w *World) look() {
+// check compares everything that the clients have received with the account. The bubble is idle.
+func (w *World) check() {
 	for _, c := range w.clients {
 		s := c.session
 		if s == nil || w.violation != "" {
@@ -15,18 +15,18 @@ func (w *World) look() {
 		for _, r := range s.take() {
 			w.receive(c, r)
 		}
-		w.lookAtEnd(c)
-		w.lookAtToken(c)
+		w.checkEnd(c)
+		w.checkToken(c)
 		w.endRepeats(s)
-		w.lookAtHooks(c)
+		w.checkHooks(c)
 		if s.gap != "" && s.open() && !s.slow { // a close frame comes with the messages behind a gap, if it comes
 			w.fail("%s: %s, and the connection stays open", c, s.gap)
 		}
 	}
 	for _, n := range w.nodes {
-		w.lookAtNode(n)
+		w.checkNode(n)
 	}
-	w.lookAtFragile()
+	w.checkFragile()
 	if body := w.account.repeated(); body > 0 {
 		w.fail("message %d was published twice", body)
 	}
@@ -46,7 +46,7 @@ func (w *World) endRepeats(s *session) {
 	clear(s.repeats)
 }
 
-func (w *World) lookAtNode(n *node) {
+func (w *World) checkNode(n *node) {
 	if problem := n.problem.Load(); problem != nil {
 		w.fail("%s", *problem)
 	}
@@ -58,8 +58,8 @@ func (w *World) lookAtNode(n *node) {
 	}
 }
 
-// lookAtToken checks that a connection ends with its token.
-func (w *World) lookAtToken(c *client) {
+// checkToken checks that a connection ends with its token.
+func (w *World) checkToken(c *client) {
 	s := c.session
 	const tolerance = closeTimeout + 2*time.Second
 	if s.entered && s.open() && !s.slow && !s.expires.IsZero() && time.Since(s.expires) > tolerance {
@@ -70,7 +70,7 @@ func (w *World) lookAtToken(c *client) {
 // caughtUp checks that every connection has the newest message of each upload that it follows. It holds some time after
 // all faults were repaired, for all uploads but those that cannot be read. Connections that exempt names are left out.
 func (w *World) caughtUp(exempt func(*session) bool, unread ...int) {
-	w.lookAtOrders()
+	w.checkOrders()
 	for _, c := range w.clients {
 		s := c.session
 		if s == nil || !s.open() || !s.entered || exempt(s) {

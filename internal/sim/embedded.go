@@ -59,8 +59,8 @@ func (w *World) embed(n *node, op Op) {
 	}()
 }
 
-// lookAtFragile checks that the connections that have panicked are closed.
-func (w *World) lookAtFragile() {
+// checkFragile checks that the connections that have panicked are closed.
+func (w *World) checkFragile() {
 	for _, f := range w.fragile {
 		f.mu.Lock()
 		if f.panicked && !f.ended {

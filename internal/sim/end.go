@@ -2,8 +2,8 @@ package sim
 
 import "time"
 
-// lookAtEnd checks how a connection has ended.
-func (w *World) lookAtEnd(c *client) {
+// checkEnd checks how a connection has ended.
+func (w *World) checkEnd(c *client) {
 	s := c.session
 	ended, code, refused, text, malformed := s.status()
 	if malformed != "" {
@@ -69,9 +69,9 @@ func (w *World) mayBeKicked(c *client) bool {
 	return false
 }
 
-// lookAtOrders checks that the connections that are older than an order have ended. It holds some time after all faults
+// checkOrders checks that the connections that are older than an order have ended. It holds some time after all faults
 // were repaired, unless a node has ended since the order, which may have been the only one that knew it.
-func (w *World) lookAtOrders() {
+func (w *World) checkOrders() {
 	for _, o := range w.orders {
 		if o.at.Before(w.replaced) || !time.Now().After(o.at.Add(time.Second)) {
 			continue
@@ -84,8 +84,8 @@ func (w *World) lookAtOrders() {
 	}
 }
 
-// lookAtHooks checks the calls of hooks for a connection, and that one whose hook has panicked is closed.
-func (w *World) lookAtHooks(c *client) {
+// checkHooks checks the calls of hooks for a connection, and that one whose hook has panicked is closed.
+func (w *World) checkHooks(c *client) {
 	s := c.session
 	panicked, problem := s.observed.status()
 	if problem != "" {

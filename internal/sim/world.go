@@ -184,7 +184,7 @@ func (w *World) do(op Op) {
 // idle waits until nothing moves without the passing of time, and checks.
 func (w *World) idle() {
 	synctest.Wait()
-	w.look()
+	w.check()
 }
 
 func (w *World) publish(n *node, op Op) {
