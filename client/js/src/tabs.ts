@@ -5,32 +5,33 @@ import type { Answer, Link, Session, Sink } from './session.js'
 import type { ConnectionStatus, Position, Share } from './types.js'
 import { watchPage } from './wake.js'
 
-const PROTOCOL = 1 // of the letters: tabs with different releases of this module must not read those of each other
+const PROTOCOL = 1 // of the messages: tabs with different releases of this module must not read each other's
 const CHECK = 30_000 // ms between two questions to the leader
 const SILENT = 5000 // a leader that has not answered in this time is replaced
 
-// News goes from the leader to the tabs, Wish from a tab to the leader. Any tab may become the leader: the one that
-// holds the lock. It keeps the connection for all of them.
-type News =
+const PROTOCOL = 1 // of the messages: tabs must not read those of a tab with another release of this module
+// one that holds the lock. It keeps the connection for all of them.
+type LeaderMessage =
   | { kind: 'lead' }
   | { kind: 'status'; status: ConnectionStatus }
   | { kind: 'answer'; id: string; answer: Answer }
   | { kind: 'message'; id: string; message: Incoming }
   | { kind: 'ended'; id: string; error: ShoalError }
   | { kind: 'other'; message: Incoming }
-type Wish =
-  | { kind: 'hello'; wants: Want[]; errand: Errand }
-  | { kind: 'follow'; want: Want }
+type TabMessage =
+  | { kind: 'hello'; requests: FollowRequest[]; action: PendingAction }
+  | { kind: 'follow'; request: FollowRequest }
   | { kind: 'unfollow'; id: string }
-type Letter = { from: string; to?: string } & (News | Wish)
+type Envelope = { from: string; to?: string } & (LeaderMessage | TabMessage)
 
-const WAITING: News = { kind: 'status', status: { state: 'waiting' } }
+const WAITING: LeaderMessage = { kind: 'status', status: { state: 'waiting' } }
 
-// Errand is what the leader's session is to do at once. A tab may be woken up while that of the leader sleeps.
-type Errand = 'wake' | 'reconnect' | undefined
+// PendingAction is an action that the leader's session must do at once. A tab may be woken up while that of the leader
+// sleeps.
+type PendingAction = 'wake' | 'reconnect' | undefined
 
-// Want is an upload that a tab follows, and how far the tab has received it.
-type Want = [id: string, since: Position | undefined]
+// FollowRequest is an upload that a tab follows, with the position up to which the tab has received it.
+type FollowRequest = [id: string, since: Position | undefined]
 
 /**
  * tabs has the tabs of this origin that use the same name and server share one connection: `connect(url, { share:
@@ -48,20 +49,20 @@ export function tabs(name: string): Share {
 }
 
 class Tab implements Link {
-  #me = '' // another one each time that the tab takes part
-  #wants = new Set<string>() // of this tab
+  #self = '' // the tab's id, a new one each time that the tab joins
+  #followed = new Set<string>() // the uploads that this tab follows
   #channel: BroadcastChannel | undefined
   #abort = new AbortController()
   #joined = false
   #ready = false // the tab holds its own lock, by which the leader knows that it lives
-  #errand: Errand // of the next hello
+  #pending: PendingAction // of the next hello
   #closed = false
   #session: Session | undefined // of the leader
   #others = new Map<string, Set<string>>() // the leader's: the uploads that each other tab follows
   #positions = new Map<string, Position>() // the leader's: how far all tabs have received
   #newest = new Map<string, Incoming>() // the leader's: for tabs that come later
   #status: ConnectionStatus = { state: 'connecting' }
-  #told = '' // the status that this tab's client was given last
+  #announced = '' // the last status that this tab's client has received, as JSON
   #timers = new Map<string, ReturnType<typeof setTimeout>>()
   #unwatch: () => void
 
@@ -73,16 +74,16 @@ class Tab implements Link {
   }
 
   follow(id: string): void {
-    this.#wants.add(id)
-    const want = this.#want(id)
-    if (this.#session) this.#grant(want, this.#me)
-    else this.#wish({ kind: 'follow', want })
+    this.#followed.add(id)
+    const request = this.#followRequest(id)
+    if (this.#session) this.#followFor(request, this.#self)
+    else this.#request({ kind: 'follow', request })
   }
 
   unfollow(id: string): void {
-    this.#wants.delete(id)
+    this.#followed.delete(id)
     if (this.#session) this.#release(id)
-    else this.#wish({ kind: 'unfollow', id })
+    else this.#request({ kind: 'unfollow', id })
   }
 
   reconnect(): void {
@@ -97,16 +98,16 @@ class Tab implements Link {
     this.sink.connection({ state: 'closed' })
   }
 
-  #want(id: string): Want {
+  #followRequest(id: string): FollowRequest {
     return [id, this.sink.position(id)]
   }
 
   // join takes part, or asks whether there is a leader where this tab already does.
-  #join(errand: Errand): void {
-    this.#errand = errand
+  #join(action: PendingAction): void {
+    this.#pending = action
     if (this.#joined) return this.#ask()
     this.#joined = true
-    this.#me = crypto.randomUUID()
+    this.#self = crypto.randomUUID()
     this.#abort = new AbortController()
     try {
       this.#channel = new BroadcastChannel(this.name)
@@ -114,8 +115,8 @@ class Tab implements Link {
       return this.#lead() // the page has no storage, nor an origin
     }
     this.#channel.onmessage = ({ data }) => this.#read(data)
-    // A leader that read a letter of this tab before the tab holds its lock would get the lock and take it for gone.
-    this.#hold(this.#lock(this.#me), () => {
+    // A leader that read a message of this tab before the tab holds its lock would get the lock and take it for gone.
+    this.#hold(this.#lock(this.#self), () => {
       this.#ready = true
       this.#ask()
       return this.#left()
@@ -124,17 +125,17 @@ class Tab implements Link {
     this.#repeat()
   }
 
-  // leave lets the other tabs go on without this one.
+  // leave removes this tab from the group; the other tabs continue.
   #leave(): void {
     this.#resign()
     this.#abort.abort()
-    this.#hush()
+    this.#closeChannel()
     this.#joined = this.#ready = false
     for (const name of this.#timers.keys()) this.#clear(name)
-    this.#tell(WAITING)
+    this.#deliver(WAITING)
   }
 
-  #hush(): void {
+  #closeChannel(): void {
     this.#channel?.close()
     this.#channel = undefined
   }
@@ -167,47 +168,47 @@ class Tab implements Link {
       if (signal.aborted) return
       if (!this.#session) {
         if (name === 'AbortError') return
-        this.#hush() // without locks nothing can be shared: the page has no storage, nor an origin
+        this.#closeChannel() // without locks nothing can be shared: the page has no storage, nor an origin
         return this.#lead()
       }
       this.#resign() // another tab took this one for dead
       this.#compete()
       this.#ask()
-      this.#tell(WAITING)
+      this.#deliver(WAITING)
     })
   }
 
   #lead(): void {
     this.#clear('silent')
     let session: Session | undefined
-    const tell = (news: News) => {
+    const send = (message: LeaderMessage) => {
       if (session && session !== this.#session) return // resigned
-      this.#tell(news)
-      this.#post(news)
+      this.#deliver(message)
+      this.#post(message)
     }
     session = this.#session = this.open({
-      connection: (status) => tell({ kind: 'status', status: this.#status = status }),
+      connection: (status) => send({ kind: 'status', status: this.#status = status }),
       position: (id) => this.#positions.get(id),
       answer: (id, answer) => {
         const at = this.#positions.get(id)
         if (at?.epoch !== answer.epoch) this.#newest.delete(id)
         this.#positions.set(id, answered(at, answer))
-        tell({ kind: 'answer', id, answer })
+        send({ kind: 'answer', id, answer })
       },
       message: (id, message) => {
         this.#newest.set(id, message)
         const at = this.#positions.get(id)!
         if (message.offset > at.offset) this.#positions.set(id, { epoch: at.epoch, offset: message.offset })
-        tell({ kind: 'message', id, message })
+        send({ kind: 'message', id, message })
       },
       ended: (id, error) => {
         this.#positions.delete(id)
         this.#newest.delete(id)
-        tell({ kind: 'ended', id, error })
+        send({ kind: 'ended', id, error })
       },
-      other: (message) => tell({ kind: 'other', message }),
+      other: (message) => send({ kind: 'other', message }),
     })
-    for (const id of this.#wants) this.#grant(this.#want(id), this.#me)
+    for (const id of this.#followed) this.#followFor(this.#followRequest(id), this.#self)
     this.#post({ kind: 'lead' })
   }
 
@@ -220,26 +221,26 @@ class Tab implements Link {
     this.#positions.clear()
   }
 
-  // serve handles the wish of another tab.
-  #serve(wish: Wish, tab: string): void {
+  // serve handles a message of another tab.
+  #serve(message: TabMessage, tab: string): void {
     const known = this.#remember(tab)
-    switch (wish.kind) {
+    switch (message.kind) {
       case 'hello': // which repeats what was asked for, for a leader that does not know it
         this.#post({ kind: 'status', status: this.#status }, tab)
-        for (const want of wish.wants) if (!known.has(want[0])) this.#grant(want, tab)
-        if (wish.errand === 'wake') this.#session!.wake()
-        if (wish.errand === 'reconnect') this.#session!.reconnect()
+        for (const request of message.requests) if (!known.has(request[0])) this.#followFor(request, tab)
+        if (message.action === 'wake') this.#session!.wake()
+        if (message.action === 'reconnect') this.#session!.reconnect()
         return
-      case 'follow': return this.#grant(wish.want, tab)
+      case 'follow': return this.#followFor(message.request, tab)
       case 'unfollow':
-        known.delete(wish.id)
-        this.#release(wish.id)
+        known.delete(message.id)
+        this.#release(message.id)
     }
   }
 
-  // grant follows an upload for a tab, which may be this one.
-  #grant([id, since]: Want, tab: string): void {
-    if (tab !== this.#me) this.#remember(tab).add(id)
+  // followFor follows an upload for a tab, which may be this one.
+  #followFor([id, since]: FollowRequest, tab: string): void {
+    if (tab !== this.#self) this.#remember(tab).add(id)
     const session = this.#session!
     const at = this.#positions.get(id)
     const behind = since && (!at || (since.epoch === at.epoch && since.offset < at.offset))
@@ -268,70 +269,70 @@ class Tab implements Link {
   }
 
   #release(id: string): void {
-    if (this.#wants.has(id)) return
+    if (this.#followed.has(id)) return
     for (const ids of this.#others.values()) if (ids.has(id)) return
     this.#session?.unfollow(id)
     this.#newest.delete(id)
     this.#positions.delete(id)
   }
 
-  // Talking
+  // Messages between tabs
 
-  // wish tells the leader what has changed. Before the tab is ready it need not: hello will say all.
-  #wish(wish: Wish): void {
-    if (this.#ready) this.#post(wish)
+  // request sends a change to the leader. Before the tab is ready that is not needed: hello contains all requests.
+  #request(message: TabMessage): void {
+    if (this.#ready) this.#post(message)
   }
 
-  #reply(tab: string, news: News): void {
-    if (tab === this.#me) this.#tell(news)
-    else this.#post(news, tab)
+  #reply(tab: string, message: LeaderMessage): void {
+    if (tab === this.#self) this.#deliver(message)
+    else this.#post(message, tab)
   }
 
-  #post(letter: News | Wish, to?: string): void {
-    const plain = { ...letter, from: this.#me, ...(to && { to }) } as any
+  #post(message: LeaderMessage | TabMessage, to?: string): void {
+    const plain = { ...message, from: this.#self, ...(to && { to }) } as any
     // An Error of a class of its own does not survive the channel.
     if (plain.error) plain.error = flat(plain.error)
     if (plain.status?.error) plain.status = { ...plain.status, error: flat(plain.status.error) }
     this.#channel?.postMessage(plain)
   }
 
-  #read(letter: Letter): void {
-    if (letter.to !== undefined && letter.to !== this.#me) return
+  #read(message: Envelope): void {
+    if (message.to !== undefined && message.to !== this.#self) return
     if (this.#session) {
-      if (isWish(letter)) this.#serve(letter, letter.from)
+      if (isTabMessage(message)) this.#serve(message, message.from)
       return
     }
-    if (isWish(letter)) return
+    if (isTabMessage(message)) return
     this.#clear('silent')
-    if (letter.kind === 'lead') this.#ask()
-    this.#tell(letter)
+    if (message.kind === 'lead') this.#ask()
+    this.#deliver(message)
   }
 
-  // tell hands news to this tab's client.
-  #tell(news: News): void {
-    switch (news.kind) {
+  // deliver passes a message to this tab's client.
+  #deliver(message: LeaderMessage): void {
+    switch (message.kind) {
       case 'status': {
-        const told = JSON.stringify(news.status)
-        if (told === this.#told) return
-        this.#told = told
-        const { error } = news.status
-        return this.sink.connection({ ...news.status, error: error && full(error) })
+        const status = JSON.stringify(message.status)
+        if (status === this.#announced) return
+        this.#announced = status
+        const { error } = message.status
+        return this.sink.connection({ ...message.status, error: error && full(error) })
       }
-      case 'answer': return this.sink.answer(news.id, news.answer)
-      case 'message': return this.sink.message(news.id, news.message)
+      case 'answer': return this.sink.answer(message.id, message.answer)
+      case 'message': return this.sink.message(message.id, message.message)
       case 'ended':
-        this.#wants.delete(news.id)
-        return this.sink.ended(news.id, full(news.error))
-      case 'other': return this.sink.other(news.message)
+        this.#followed.delete(message.id)
+        return this.sink.ended(message.id, full(message.error))
+      case 'other': return this.sink.other(message.message)
     }
   }
 
-  // ask has the leader answer, and takes its place if it does not.
+  // ask requests an answer of the leader, and replaces a leader that does not answer.
   #ask(): void {
     if (this.#session || !this.#ready) return
-    const wants = [...this.#wants].map((id) => this.#want(id))
-    this.#post({ kind: 'hello', wants, errand: this.#errand })
-    this.#errand = undefined
+    const requests = [...this.#followed].map((id) => this.#followRequest(id))
+    this.#post({ kind: 'hello', requests, action: this.#pending })
+    this.#pending = undefined
     if (!this.#timers.has('silent')) this.#after('silent', SILENT, () => {
       if (!this.#session) this.#compete(true)
     })
@@ -358,8 +359,8 @@ class Tab implements Link {
   }
 }
 
-function isWish(letter: Letter): letter is { from: string } & Wish {
-  return ['hello', 'follow', 'unfollow'].includes(letter.kind)
+function isTabMessage(message: Envelope): message is { from: string } & TabMessage {
+  return ['hello', 'follow', 'unfollow'].includes(message.kind)
 }
 
 function flat({ code, message, closeCode }: ShoalError): object {
