@@ -150,7 +150,7 @@ var (
 	SlowConsumer    = CloseReason{1013, "Slow consumer"}
 	TryAgainLater   = CloseReason{1013, "Try again later"}
 
-	// Reconnect, with growing pauses.
+	// InternalError: reconnect, with growing pauses.
 	InternalError = CloseReason{1011, "Internal error"}
 
 	// Stop, or get a new token.

@@ -247,7 +247,7 @@ func contextOf(t *testing.T, d time.Duration) (context.Context, context.CancelFu
 	return context.WithTimeout(context.Background(), d)
 }
 
-// A comparable type may hold a value that is not: only the value decides.
+// wrapper is a comparable type that may hold a value that is not: only the value decides.
 type wrapper struct{ inner any }
 
 func (wrapper) Send(*Frame) Outcome { return Queued }
@@ -318,7 +318,6 @@ func TestManager_DisconnectTokenFindsEachTokenOfAConnection(t *testing.T) {
 	}
 }
 
-// Claims are the uploads that the connection itself follows, and Admissible respects the limit of the user.
 // claimObserver counts the calls of FlushClaims.
 type claimObserver struct {
 	fakeConn
@@ -344,6 +343,7 @@ func TestSubscribeConn_FlushesChangedClaimsOnly(t *testing.T) {
 	}
 }
 
+// Claims are the uploads that the connection itself follows, and Admissible respects the limit of the user.
 func TestManager_ClaimsAndAdmissible(t *testing.T) {
 	m := newManager(t, Options{MaxSubscriptionsPerUser: 3})
 	one, other := &fakeConn{}, &fakeConn{}

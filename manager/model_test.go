@@ -46,7 +46,7 @@ const (
 var (
 	modelUsers   = []string{"ann", "bob"}
 	modelUploads = []string{"cat.mp4", "dog.mp4", "eel.mp4"}
-	// A user has one connection more than the limit allows, and a connection may come back.
+	// modelConns are the connections of a user: one more than the limit allows. A connection may come back.
 	modelConns = []string{"/1", "/2", "/3"}
 )
 

@@ -294,7 +294,8 @@ func (c *Client) remove() {
 	c.server.release(c.peer)
 }
 
-// Limits of a message before the client has authenticated: a token fits, and an announced length costs little memory.
+// maxFirstMessage bounds a message before the client has authenticated: a token fits, and an announced length costs
+// little memory.
 const maxFirstMessage = 16 << 10
 
 // maxMessage returns how many bytes a message of the client may have.

@@ -9,7 +9,7 @@ import (
 
 // The permissions that a user of this package needs. All of them are tried when a connection begins, and Permissions
 // returns them as a rule; a command that is used anywhere belongs here.
-//
+
 // scriptCommands are run by the scripts, on the keys of a channel of each kind: KEYS[1] is its stream, KEYS[2] the key
 // of a message that is stored once.
 var scriptCommands = []string{

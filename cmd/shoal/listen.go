@@ -176,8 +176,8 @@ func (l *unixListener) Close() error {
 const (
 	// proxyHeaderTimeout bounds the wait for a PROXY header.
 	proxyHeaderTimeout = 10 * time.Second
-	// Sizes of PROXY headers. No HTTP request and no TLS handshake is as short as the shortest, so as many bytes can be
-	// read of any connection.
+	// minProxyHeader, maxProxyV1 and maxProxyV2 are the sizes of PROXY headers. No HTTP request and no TLS handshake
+	// is as short as the shortest, so as many bytes can be read of any connection.
 	minProxyHeader, maxProxyV1, maxProxyV2 = 15, 107, 2048
 )
 

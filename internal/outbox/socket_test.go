@@ -505,7 +505,7 @@ func anySequenceOverSocket(t *testing.T, wrap func(net.Conn) net.Conn) {
 	})
 }
 
-// TestRecovery_AnySequence over a socket, which refuses bytes in the middle of frames: concurrent publishers, and a
+// TestRecovery_OverSocket is TestRecovery_AnySequence over a socket, which refuses bytes in the middle of frames: concurrent publishers, and a
 // client that reads at full speed or in small pieces.
 func TestRecovery_OverSocket(t *testing.T) {
 	for _, piece := range []int{100, 1 << 20} {

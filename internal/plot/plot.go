@@ -55,7 +55,7 @@ const (
 	sideMargin = 14
 )
 
-// The colours, for a light and a dark background.
+// style has the colours, for a light and a dark background.
 const style = `<style>
 svg { background: #fff } text { fill: #212529; font: 11px 'Liberation Sans', Arial, Helvetica, sans-serif }
 text.title { font-size: 17px; font-weight: 700 } text.faint { fill: #6c757d } text.name { font-weight: 700 }

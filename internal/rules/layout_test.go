@@ -79,7 +79,7 @@ func (f file) tagLines() map[int]bool {
 	lines := map[int]bool{}
 	ast.Inspect(f.syntax, func(node ast.Node) bool {
 		if field, ok := node.(*ast.Field); ok && field.Tag != nil {
-			lines[1+strings.Count(f.source[:field.Tag.Pos()-f.syntax.FileStart], "\n")] = true
+			lines[f.line(field.Tag.Pos())] = true
 		}
 		return true
 	})
@@ -130,6 +130,11 @@ type file struct {
 func (f file) dir() string     { return path.Dir(f.path) }
 func (f file) isTest() bool    { return strings.HasSuffix(f.path, "_test.go") }
 func (f file) generated() bool { return ast.IsGenerated(f.syntax) }
+
+// line returns the number of the line of a position.
+func (f file) line(pos token.Pos) int {
+	return 1 + strings.Count(f.source[:pos-f.syntax.FileStart], "\n")
+}
 
 // load reads a repository. It ignores the folders that the go command ignores, and the output of package managers and
 // builds. Nested modules are included.

@@ -29,7 +29,7 @@ const (
 	maxKeys = 256
 	// maxSkippedLines bounds the log lines about the unusable keys of one set.
 	maxSkippedLines = 20
-	// The accepted sizes of RSA keys. RFC 7518 requires 2048 bits.
+	// minRSABits and maxRSABits bound the accepted RSA keys. RFC 7518 requires 2048 bits.
 	minRSABits, maxRSABits = 2048, 8192
 )
 

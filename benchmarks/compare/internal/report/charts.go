@@ -80,7 +80,7 @@ func (d Data) suffix(v variant) string {
 	return text
 }
 
-// Colours of the kinds of systems.
+// kinds are the colours of the kinds of systems.
 var kinds = map[systems.Kind]plot.Colour{
 	systems.Own:       {Name: "this project", Colour: "#0b7285"},
 	systems.Peer:      {Name: "peer", Colour: "#e89b4c"},

@@ -64,7 +64,7 @@ const (
 	BrokerCPU    Metric = "broker_cpu_ns_per_message"
 	Recovered    Metric = "recoveries" // how often an upload was read again from the broker's history
 
-	// Without sockets.
+	// PerReceiver and the metrics below are measured without sockets.
 	PerReceiver Metric = "ns_per_receiver" // by the clock
 	// Operations are receivers of broadcasts, published messages, or subscriptions that came and went.
 	Operations           Metric = "operations_per_second"

@@ -36,7 +36,7 @@ type fixture struct {
 	public    string                 // of the observed server
 }
 
-// The secrets of the fixture: the API key, and the tokens of clients, which are their ids.
+// apiKey is the API key of the fixture. The tokens of clients are their ids.
 const apiKey = "key-of-the-api"
 
 func start(t *testing.T, trusted bool) *fixture {
