@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -96,14 +97,14 @@ func (s Status) String() string {
 }
 
 func (o Options) withDefaults() Options {
-	orDefault(&o.ConnectTimeout, 10*time.Second)
-	orDefault(&o.IdleTimeout, 75*time.Second)
-	orDefault(&o.MinBackoff, 500*time.Millisecond)
-	orDefault(&o.MaxBackoff, max(15*time.Second, o.MinBackoff))
-	orDefault(&o.PublishTimeout, 30*time.Second)
-	orDefault(&o.QueueMessages, 256)
-	orDefault(&o.QueueBytes, 16<<20)
-	orDefault(&o.MaxMessageBytes, 4<<20)
+	o.ConnectTimeout = cmp.Or(o.ConnectTimeout, 10*time.Second)
+	o.IdleTimeout = cmp.Or(o.IdleTimeout, 75*time.Second)
+	o.MinBackoff = cmp.Or(o.MinBackoff, 500*time.Millisecond)
+	o.MaxBackoff = cmp.Or(o.MaxBackoff, max(15*time.Second, o.MinBackoff))
+	o.PublishTimeout = cmp.Or(o.PublishTimeout, 30*time.Second)
+	o.QueueMessages = cmp.Or(o.QueueMessages, 256)
+	o.QueueBytes = cmp.Or(o.QueueBytes, 16<<20)
+	o.MaxMessageBytes = cmp.Or(o.MaxMessageBytes, 4<<20)
 	if o.StateKey == nil {
 		o.StateKey = func(m Message) (string, bool) { return "", m.Action == ActionProgress }
 	}
@@ -129,13 +130,6 @@ func (o Options) withDefaults() Options {
 	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	o.HTTPClient = &own
 	return o
-}
-
-func orDefault[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }
 
 // validate returns all errors of options with defaults.

@@ -88,35 +88,26 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
-	set(&o.HistoryMessages, 64)
-	set(&o.HistoryBytes, 1<<20)
-	set(&o.HistoryTTL, 10*time.Minute)
-	set(&o.HistoryTotalBytes, 1<<30)
-	set(&o.MaxUploads, 1_000_000)
-	set(&o.MaxKeys, 100_000)
-	set(&o.MaxMessageBytes, 64<<10)
-	set(&o.MaxConnectionsPerUser, 32)
-	set(&o.EvictSilentAfter, 30*time.Second)
-	set(&o.MaxSubscriptionsPerUser, 1024)
-	set(&o.PendingTTL, time.Minute)
-	set(&o.MaxPending, 100_000)
+	o.HistoryMessages = cmp.Or(o.HistoryMessages, 64)
+	o.HistoryBytes = cmp.Or(o.HistoryBytes, 1<<20)
+	o.HistoryTTL = cmp.Or(o.HistoryTTL, 10*time.Minute)
+	o.HistoryTotalBytes = cmp.Or(o.HistoryTotalBytes, 1<<30)
+	o.MaxUploads = cmp.Or(o.MaxUploads, 1_000_000)
+	o.MaxKeys = cmp.Or(o.MaxKeys, 100_000)
+	o.MaxMessageBytes = cmp.Or(o.MaxMessageBytes, 64<<10)
+	o.MaxConnectionsPerUser = cmp.Or(o.MaxConnectionsPerUser, 32)
+	o.EvictSilentAfter = cmp.Or(o.EvictSilentAfter, 30*time.Second)
+	o.MaxSubscriptionsPerUser = cmp.Or(o.MaxSubscriptionsPerUser, 1024)
+	o.PendingTTL = cmp.Or(o.PendingTTL, time.Minute)
+	o.MaxPending = cmp.Or(o.MaxPending, 100_000)
 	unlimited(&o.HistoryBytes, math.MaxInt)
 	unlimited(&o.EvictSilentAfter, math.MaxInt64)
 	unlimited(&o.StateRate, 0)
 	if o.NodeName == "" && o.Broker == nil {
 		o.NodeName = "local"
 	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
+	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	return o
-}
-
-func set[T comparable](field *T, standard T) {
-	var zero T
-	if *field == zero {
-		*field = standard
-	}
 }
 
 // unlimited replaces a negative limit by the value that limits nothing.

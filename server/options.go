@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -199,38 +200,29 @@ func CheckAPIKey(key string) error {
 
 func (o Options) withDefaults() Options {
 	if o.Manager != nil {
-		set(&o.MaxMessageBytes, o.Manager.Limits().MaxMessageBytes)
+		o.MaxMessageBytes = cmp.Or(o.MaxMessageBytes, o.Manager.Limits().MaxMessageBytes)
 	}
-	set(&o.WebSocketPath, defaultWebSocketPath)
-	set(&o.MaxMessageBytes, 64<<10)
-	set(&o.MaxBodiesBytes, maxBodiesBytes)
-	set(&o.MaxClientMessageBytes, 64<<10)
-	set(&o.ClientMessageRate, 50)
-	set(&o.ClientMessageBurst, 200)
-	set(&o.AuthTimeout, 5*time.Second)
-	set(&o.HookTimeout, 10*time.Second)
-	set(&o.PingInterval, 30*time.Second)
-	set(&o.IdleTimeout, 90*time.Second)
-	set(&o.CloseTimeout, 5*time.Second)
-	set(&o.QueueBytes, 1<<20)
-	set(&o.QueueMessages, 1024)
-	set(&o.RecoveryBytes, 8<<20)
+	o.WebSocketPath = cmp.Or(o.WebSocketPath, defaultWebSocketPath)
+	o.MaxMessageBytes = cmp.Or(o.MaxMessageBytes, 64<<10)
+	o.MaxBodiesBytes = cmp.Or(o.MaxBodiesBytes, maxBodiesBytes)
+	o.MaxClientMessageBytes = cmp.Or(o.MaxClientMessageBytes, 64<<10)
+	o.ClientMessageRate = cmp.Or(o.ClientMessageRate, 50)
+	o.ClientMessageBurst = cmp.Or(o.ClientMessageBurst, 200)
+	o.AuthTimeout = cmp.Or(o.AuthTimeout, 5*time.Second)
+	o.HookTimeout = cmp.Or(o.HookTimeout, 10*time.Second)
+	o.PingInterval = cmp.Or(o.PingInterval, 30*time.Second)
+	o.IdleTimeout = cmp.Or(o.IdleTimeout, 90*time.Second)
+	o.CloseTimeout = cmp.Or(o.CloseTimeout, 5*time.Second)
+	o.QueueBytes = cmp.Or(o.QueueBytes, 1<<20)
+	o.QueueMessages = cmp.Or(o.QueueMessages, 1024)
+	o.RecoveryBytes = cmp.Or(o.RecoveryBytes, 8<<20)
 	unlimitedRate(&o.ClientMessageRate)
 	if o.HookTimeout < 0 {
 		o.HookTimeout = math.MaxInt64
 	}
-	set(&o.QueueAge, 10*time.Second)
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
+	o.QueueAge = cmp.Or(o.QueueAge, 10*time.Second)
+	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	return o
-}
-
-func set[T comparable](field *T, standard T) {
-	var zero T
-	if *field == zero {
-		*field = standard
-	}
 }
 
 func (o Options) validate() error {

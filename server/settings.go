@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -62,8 +63,8 @@ func (s *Server) Reload(to Settings) error {
 }
 
 func (o Settings) withDefaults() Settings {
-	set(&o.ClientMessageRate, 50)
-	set(&o.ClientMessageBurst, 200)
+	o.ClientMessageRate = cmp.Or(o.ClientMessageRate, 50)
+	o.ClientMessageBurst = cmp.Or(o.ClientMessageBurst, 200)
 	unlimitedRate(&o.ClientMessageRate)
 	return o
 }

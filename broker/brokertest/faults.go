@@ -1,6 +1,7 @@
 package brokertest
 
 import (
+	"cmp"
 	"context"
 	"testing"
 	"time"
@@ -29,9 +30,7 @@ type FaultConfig struct {
 // notified of a loss where there could be one. It takes real time.
 func Faults(t *testing.T, c FaultConfig) {
 	t.Helper()
-	if c.Patience == 0 {
-		c.Patience = 30 * time.Second
-	}
+	c.Patience = cmp.Or(c.Patience, 30*time.Second)
 	for _, f := range faults() {
 		if f.durable && !c.Durable {
 			continue

@@ -6,6 +6,7 @@
 package brokertest
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -89,9 +90,7 @@ type suite struct {
 }
 
 func newSuite(t testing.TB, c Config) *suite {
-	if c.Patience == 0 {
-		c.Patience = 20 * time.Second
-	}
+	c.Patience = cmp.Or(c.Patience, 20*time.Second)
 	return &suite{TB: t, Config: c, prefix: rand.Text()[:8]}
 }
 

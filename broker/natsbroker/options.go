@@ -1,6 +1,7 @@
 package natsbroker
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -75,30 +76,21 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
-	set(&o.Name, "shoal")
-	set(&o.Stream, "SHOAL")
-	set(&o.Messages, 64)
-	set(&o.TTL, 10*time.Minute)
-	set(&o.Replicas, 1)
-	set(&o.ConnectTimeout, 2*time.Second)
-	set(&o.CallTimeout, 5*time.Second)
-	set(&o.ProbeInterval, time.Second)
-	set(&o.InFlight, 4096)
-	set(&o.PendingMessages, 16384)
+	o.Name = cmp.Or(o.Name, "shoal")
+	o.Stream = cmp.Or(o.Stream, "SHOAL")
+	o.Messages = cmp.Or(o.Messages, 64)
+	o.TTL = cmp.Or(o.TTL, 10*time.Minute)
+	o.Replicas = cmp.Or(o.Replicas, 1)
+	o.ConnectTimeout = cmp.Or(o.ConnectTimeout, 2*time.Second)
+	o.CallTimeout = cmp.Or(o.CallTimeout, 5*time.Second)
+	o.ProbeInterval = cmp.Or(o.ProbeInterval, time.Second)
+	o.InFlight = cmp.Or(o.InFlight, 4096)
+	o.PendingMessages = cmp.Or(o.PendingMessages, 16384)
 	if limited, ok := o.Server.(interface{ MemoryLimit() int64 }); ok && !o.File && o.MaxBytes == 0 {
 		o.MaxBytes = limited.MemoryLimit() / 4 * 3
 	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
+	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	return o
-}
-
-func set[T comparable](field *T, standard T) {
-	var zero T
-	if *field == zero {
-		*field = standard
-	}
 }
 
 // Bounds of options. The server refuses a shorter TTL and more replicas.

@@ -1,6 +1,7 @@
 package redisbroker
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -63,24 +64,12 @@ const (
 
 // withDefaults returns the options with the defaults filled in.
 func (o Options) withDefaults() Options {
-	if o.Messages == 0 {
-		o.Messages = 64
-	}
-	if o.TTL == 0 {
-		o.TTL = 10 * time.Minute
-	}
-	if o.ProbeInterval == 0 {
-		o.ProbeInterval = time.Second
-	}
-	if o.Timeout == 0 {
-		o.Timeout = 5 * time.Second
-	}
-	if o.MaxPayload == 0 {
-		o.MaxPayload = 1 << 20
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
+	o.Messages = cmp.Or(o.Messages, 64)
+	o.TTL = cmp.Or(o.TTL, 10*time.Minute)
+	o.ProbeInterval = cmp.Or(o.ProbeInterval, time.Second)
+	o.Timeout = cmp.Or(o.Timeout, 5*time.Second)
+	o.MaxPayload = cmp.Or(o.MaxPayload, 1<<20)
+	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	return o
 }
 

@@ -1,6 +1,7 @@
 package coalesce
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -71,12 +72,12 @@ type Counts struct {
 
 // New returns a running coalescer, which must be closed.
 func New[M, P any](cfg Config[M, P]) *Coalescer[M, P] {
-	positive(&cfg.Interval, 100*time.Millisecond)
-	positive(&cfg.Parallel, 8)
-	positive(&cfg.Patience, 5*time.Second)
-	positive(&cfg.Retry, 250*time.Millisecond)
-	positive(&cfg.RetryMost, 8*time.Second)
-	positive(&cfg.Keys, 100_000)
+	cfg.Interval = cmp.Or(cfg.Interval, 100*time.Millisecond)
+	cfg.Parallel = cmp.Or(cfg.Parallel, 8)
+	cfg.Patience = cmp.Or(cfg.Patience, 5*time.Second)
+	cfg.Retry = cmp.Or(cfg.Retry, 250*time.Millisecond)
+	cfg.RetryMost = cmp.Or(cfg.RetryMost, 8*time.Second)
+	cfg.Keys = cmp.Or(cfg.Keys, 100_000)
 	if cfg.Resend == nil {
 		cfg.Resend = cfg.Send
 	}
@@ -90,12 +91,6 @@ func New[M, P any](cfg Config[M, P]) *Coalescer[M, P] {
 	t.ctx, t.cancel = context.WithCancel(context.Background()) //nolint:gosec // Close calls it
 	go t.run()                                                 // Close waits for it
 	return t
-}
-
-func positive[T int | time.Duration](field *T, standard T) {
-	if *field <= 0 {
-		*field = standard
-	}
 }
 
 // Send sends a message of a key. If a state of the key was sent within the interval, or is being sent, a new state

@@ -5,6 +5,7 @@
 package demo
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -75,20 +76,14 @@ func New(o Options) (*Demo, error) {
 	if o.MaxBytes < 0 {
 		return nil, fmt.Errorf("demo: Options.MaxBytes is %d, want 0 or more", o.MaxBytes)
 	}
-	if o.MaxBytes == 0 {
-		o.MaxBytes = standardMaxBytes
-	}
-	if o.Dir == "" {
-		o.Dir = os.TempDir()
-	}
+	o.MaxBytes = cmp.Or(o.MaxBytes, standardMaxBytes)
+	o.Dir = cmp.Or(o.Dir, os.TempDir())
 	if info, err := os.Stat(o.Dir); err != nil {
 		return nil, fmt.Errorf("demo: directory for temporary files: %w", err)
 	} else if !info.IsDir() {
 		return nil, fmt.Errorf("demo: Options.Dir is %q, want a directory", o.Dir)
 	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
+	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	d := &Demo{
 		manager: o.Manager, log: o.Logger, maxBytes: o.MaxBytes, dir: o.Dir,
 		decoding: make(chan struct{}, 1), active: map[string]func(){},

@@ -1,6 +1,7 @@
 package load
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -86,12 +87,8 @@ func (o Options) withDefaults() Options {
 	if o.Dialect.Path == "" {
 		o.Dialect.Path = "/"
 	}
-	if o.Pollers == 0 {
-		o.Pollers = 1
-	}
-	if o.DialParallel == 0 {
-		o.DialParallel = defaultDialParallel
-	}
+	o.Pollers = cmp.Or(o.Pollers, 1)
+	o.DialParallel = cmp.Or(o.DialParallel, defaultDialParallel)
 	return o
 }
 

@@ -1,6 +1,7 @@
 package membership
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -102,15 +103,9 @@ const (
 
 // New returns a node that is not yet running. The error names the invalid part of the configuration.
 func New(cfg Config) (*Membership, error) {
-	if cfg.Name == "" {
-		cfg.Name = rand.Text()
-	}
-	if cfg.Interval == 0 {
-		cfg.Interval = time.Second
-	}
-	if cfg.Patience == 0 {
-		cfg.Patience = 2 * time.Second
-	}
+	cfg.Name = cmp.Or(cfg.Name, rand.Text())
+	cfg.Interval = cmp.Or(cfg.Interval, time.Second)
+	cfg.Patience = cmp.Or(cfg.Patience, 2*time.Second)
 	if cfg.Answer == nil {
 		cfg.Answer = func(string, []byte) ([]byte, error) { return nil, errors.ErrUnsupported }
 	}
@@ -120,9 +115,7 @@ func New(cfg Config) (*Membership, error) {
 	if cfg.OnHello == nil {
 		cfg.OnHello = func(Hello) {}
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}

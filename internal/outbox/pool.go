@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"cmp"
 	"math"
 	"net"
 	"runtime"
@@ -63,9 +64,7 @@ func (o Options) withDefaults() Options {
 		o.MaxBytes = 1 << 20
 	}
 	o.MaxBytes, o.MaxMessages = min(o.MaxBytes, maxLimit), min(o.MaxMessages, maxLimit)
-	if o.UnsentBytes == 0 {
-		o.UnsentBytes = 16 << 10
-	}
+	o.UnsentBytes = cmp.Or(o.UnsentBytes, 16<<10)
 	if o.MaxMessages <= 0 {
 		o.MaxMessages = 1024
 	}

@@ -4,6 +4,7 @@ package reload
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -58,12 +59,8 @@ type Files[T any] struct {
 
 // New reads the files and returns their Files, or an error if they cannot be read or parsed.
 func New[T any](opt Options[T]) (*Files[T], error) {
-	if opt.MaxBytes == 0 {
-		opt.MaxBytes = defaultMaxBytes
-	}
-	if opt.Logger == nil {
-		opt.Logger = slog.New(slog.DiscardHandler)
-	}
+	opt.MaxBytes = cmp.Or(opt.MaxBytes, defaultMaxBytes)
+	opt.Logger = cmp.Or(opt.Logger, slog.New(slog.DiscardHandler))
 	f := &Files[T]{opt: opt}
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -1,6 +1,7 @@
 package outqueue
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -129,15 +130,9 @@ var (
 
 // New returns an empty queue. One that is closed, or no longer referred to, holds no resources.
 func New(opt Options) *Queue {
-	if opt.MaxBytes == 0 {
-		opt.MaxBytes = 1 << 20
-	}
-	if opt.MaxMessages == 0 {
-		opt.MaxMessages = 1024
-	}
-	if opt.MaxAge == 0 {
-		opt.MaxAge = 10 * time.Second
-	}
+	opt.MaxBytes = cmp.Or(opt.MaxBytes, 1<<20)
+	opt.MaxMessages = cmp.Or(opt.MaxMessages, 1024)
+	opt.MaxAge = cmp.Or(opt.MaxAge, 10*time.Second)
 	const most = math.MaxInt / 128 // multiples of the limits must not overflow
 	opt.MaxBytes, opt.MaxMessages = min(opt.MaxBytes, most), min(opt.MaxMessages, most)
 	return &Queue{

@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,15 +48,9 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
-	if o.ClusterName == "" {
-		o.ClusterName = "shoal"
-	}
-	if o.MaxMemory == 0 {
-		o.MaxMemory = 1 << 30
-	}
-	if o.StartTimeout == 0 {
-		o.StartTimeout = 10 * time.Second
-	}
+	o.ClusterName = cmp.Or(o.ClusterName, "shoal")
+	o.MaxMemory = cmp.Or(o.MaxMemory, 1<<30)
+	o.StartTimeout = cmp.Or(o.StartTimeout, 10*time.Second)
 	return o
 }
 
