@@ -258,7 +258,7 @@ func (n *node) adminHandler() http.Handler {
 		return mux
 	}
 	mux.Handle(dashboard.Path, n.dashboard)
-	return aheadOf(mux, dashboard.Path+"/", n.dashboard)
+	return dashboard.AheadOf(mux, dashboard.Path+"/", n.dashboard)
 }
 
 // ready returns why /readyz answers 503, or nil. The reason of the node's own NATS server precedes: a full disk, for

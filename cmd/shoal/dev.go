@@ -29,19 +29,7 @@ func newDevHandler(secret []byte, api, page http.Handler) http.Handler {
 	tokens.Handle("GET /dev/token", devTokens(secret))
 	mux.Handle("/dev/token", tokens)
 	mux.Handle("/", page)
-	return localOnly(aheadOf(mux, "/v1/", api))
-}
-
-// aheadOf returns a handler of requests for a mux, but for those below a path: the mux would redirect a path with an
-// empty id to the path of another upload.
-func aheadOf(mux *http.ServeMux, path string, below http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(r.URL.Path, path) {
-			below.ServeHTTP(w, r)
-			return
-		}
-		mux.ServeHTTP(w, r)
-	})
+	return localOnly(dashboard.AheadOf(mux, "/v1/", api))
 }
 
 // localOnly refuses requests that name another host than this machine. A web page anywhere could have its own

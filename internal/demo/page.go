@@ -27,10 +27,14 @@ var pageHeaders = map[string]string{
 // contentTypes are given rather than looked up: the system's table may call a script plain text, and then no
 // browser runs it.
 var contentTypes = map[string]string{
-	".css": "text/css; charset=utf-8",
-	".js":  "text/javascript; charset=utf-8",
-	".svg": "image/svg+xml",
+	".html": "text/html; charset=utf-8",
+	".css":  "text/css; charset=utf-8",
+	".js":   "text/javascript; charset=utf-8",
+	".svg":  "image/svg+xml",
 }
+
+// ContentType returns the content type of a file of a page by its name.
+func ContentType(name string) string { return contentTypes[path.Ext(name)] }
 
 func renderIndex(maxBytes int64) ([]byte, error) {
 	page, err := template.ParseFS(files, "page/index.html")
@@ -45,8 +49,8 @@ func renderIndex(maxBytes int64) ([]byte, error) {
 }
 
 func servePage(w http.ResponseWriter, index []byte) {
-	setPageHeaders(w)
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	SetPageHeaders(w)
+	w.Header().Set("Content-Type", ContentType("index.html"))
 	_, _ = w.Write(index) // fails only if the client is gone
 }
 
@@ -66,12 +70,13 @@ func serveAsset(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	setPageHeaders(w)
-	w.Header().Set("Content-Type", contentTypes[path.Ext(name)])
+	SetPageHeaders(w)
+	w.Header().Set("Content-Type", ContentType(name))
 	_, _ = w.Write(body) //nolint:gosec // an embedded file; it fails only if the client is gone
 }
 
-func setPageHeaders(w http.ResponseWriter) {
+// SetPageHeaders sets the headers of a page and of its files, which let it load only resources of this server.
+func SetPageHeaders(w http.ResponseWriter) {
 	for name, value := range pageHeaders {
 		w.Header().Set(name, value)
 	}

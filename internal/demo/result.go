@@ -96,7 +96,7 @@ func (d *Demo) thumbnail(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
-	setPageHeaders(w)
+	SetPageHeaders(w)
 	w.Header().Set("Content-Type", res.thumbnailType)
 	_, _ = w.Write(res.thumbnail) // fails only if the client is gone
 }

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
-	"path"
 	"strings"
 
 	"github.com/shoal-go/shoal/internal/demo"
@@ -100,13 +99,19 @@ func (d *Dashboard) routes(assets map[string]asset) http.Handler {
 	mux.Handle(Path+"/events/", live)
 	api := http.StripPrefix(Path, d.opt.API)
 	// A page of another site must not act here. It has no key, and its requests do not even reach the check.
-	return http.NewCrossOriginProtection().Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(r.URL.Path, Path+"/v1/") { // the mux would redirect an empty id to another upload
-			api.ServeHTTP(w, r)
+	return http.NewCrossOriginProtection().Handler(AheadOf(mux, Path+"/v1/", api))
+}
+
+// AheadOf returns a handler of requests for a mux, but for those below a path: the mux would redirect a path with an
+// empty id to the path of another upload.
+func AheadOf(mux *http.ServeMux, path string, below http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, path) {
+			below.ServeHTTP(w, r)
 			return
 		}
 		mux.ServeHTTP(w, r)
-	}))
+	})
 }
 
 // ServeHTTP serves the page, its data and the observed server's API.
@@ -117,28 +122,6 @@ func (d *Dashboard) Close(ctx context.Context) error { return d.live.close(ctx) 
 
 //go:embed page
 var files embed.FS
-
-// pageHeaders let the page load only resources of this server.
-var pageHeaders = map[string]string{
-	"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; " +
-		"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; " +
-		"require-trusted-types-for 'script'",
-	"Cross-Origin-Opener-Policy":   "same-origin",
-	"Cross-Origin-Resource-Policy": "same-origin",
-	"Referrer-Policy":              "no-referrer",
-	"X-Content-Type-Options":       "nosniff",
-	// The files have no version in their names: a newer binary must not meet an older page.
-	"Cache-Control": "no-cache",
-}
-
-// contentTypes are given rather than looked up: the system's table may call a script plain text, and then no
-// browser runs it.
-var contentTypes = map[string]string{
-	".html": "text/html; charset=utf-8",
-	".css":  "text/css; charset=utf-8",
-	".js":   "text/javascript; charset=utf-8",
-	".svg":  "image/svg+xml",
-}
 
 // asset is a file of the page.
 type asset struct {
@@ -159,19 +142,19 @@ func loadAssets() (map[string]asset, error) {
 			return err
 		}
 		body, err := fs.ReadFile(pages, name)
-		assets[name] = asset{contentTypes[path.Ext(name)], body}
+		assets[name] = asset{demo.ContentType(name), body}
 		return err
 	})
 	for _, name := range []string{"shoal.js", "icon.svg"} {
-		assets["assets/"+name] = asset{contentTypes[path.Ext(name)], demo.Asset(name)}
+		assets["assets/"+name] = asset{demo.ContentType(name), demo.Asset(name)}
 	}
 	return assets, err
 }
 
 func (a asset) serve(w http.ResponseWriter) {
-	for name, value := range pageHeaders {
-		w.Header().Set(name, value)
-	}
+	const policy = "Content-Security-Policy"
+	demo.SetPageHeaders(w)
+	w.Header().Set(policy, w.Header().Get(policy)+"; require-trusted-types-for 'script'")
 	w.Header().Set("Content-Type", a.contentType)
 	_, _ = w.Write(a.body) // fails only if the client is gone
 }
