@@ -43,24 +43,12 @@ func (m *Manager) readOlder(ctx context.Context, since map[string]Position) (ref
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	next := make(chan string)
-	var mu sync.Mutex // protects refused and err
+	var failures readFailures
 	var running sync.WaitGroup
 	for range min(olderReaders, len(ids)) {
 		running.Go(func() {
 			for id := range next {
-				failed := m.cluster.readOlder(ctx, id, since[id])
-				mu.Lock()
-				switch {
-				case failed == nil:
-				case isPassing(failed) || errors.Is(failed, ErrClosed):
-					err = unavailable(failed)
-				default:
-					if refused == nil {
-						refused = make(map[string]error)
-					}
-					refused[id] = fmt.Errorf("%w: %w", ErrRefused, failed)
-				}
-				mu.Unlock()
+				failures.add(id, m.cluster.readOlder(ctx, id, since[id]))
 			}
 		})
 	}
@@ -69,7 +57,30 @@ func (m *Manager) readOlder(ctx context.Context, since map[string]Position) (ref
 	}
 	close(next)
 	running.Wait()
-	return refused, err
+	return failures.refused, failures.err
+}
+
+// readFailures are the failures of readOlder. The zero value is ready for use, by any number of goroutines.
+type readFailures struct {
+	mu      sync.Mutex // protects the fields below
+	refused map[string]error
+	err     error
+}
+
+// add adds the result of the read for an upload.
+func (f *readFailures) add(id string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case err == nil:
+	case isPassing(err) || errors.Is(err, ErrClosed):
+		f.err = unavailable(err)
+	default:
+		if f.refused == nil {
+			f.refused = make(map[string]error)
+		}
+		f.refused[id] = fmt.Errorf("%w: %w", ErrRefused, err)
+	}
 }
 
 // lacks reports whether the broker may store messages after a position that this node does not hold.

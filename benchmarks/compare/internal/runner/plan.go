@@ -45,13 +45,19 @@ func (c Config) plan() []trial {
 				!slices.ContainsFunc(variants, func(p results.Params) bool { return s.takes(e, p) })
 		})
 		for repeat := 1; repeat <= c.Repeat; repeat++ {
-			for i := range entries {
-				entry := entries[(i+repeat-1)%len(entries)]
-				for _, p := range variants {
-					if p.TLS = c.Scenarios.TLS; s.takes(entry, p) {
-						trials = append(trials, trial{s.name, "", s.measure, entry, repeat, p})
-					}
-				}
+			trials = append(trials, c.repetition(s, entries, variants, repeat)...)
+		}
+	}
+	return trials
+}
+
+// repetition returns the trials of one repetition of a scenario.
+func (c Config) repetition(s scenario, entries []systems.Entry, variants []results.Params, repeat int) (trials []trial) {
+	for i := range entries {
+		entry := entries[(i+repeat-1)%len(entries)]
+		for _, p := range variants {
+			if p.TLS = c.Scenarios.TLS; s.takes(entry, p) {
+				trials = append(trials, trial{s.name, "", s.measure, entry, repeat, p})
 			}
 		}
 	}
@@ -70,6 +76,15 @@ func (c Config) params() results.Params {
 	return p
 }
 
+// yardstickTrials returns the trials of S9 of the yardsticks of a broker.
+func yardstickTrials(broker string, repeat int, p results.Params) (trials []trial) {
+	for _, name := range yardsticks.Of(broker) {
+		entry := systems.Entry{Name: name, Kind: systems.Yardstick, Module: yardsticks.ModuleOf(broker)}
+		trials = append(trials, trial{results.Nodes, "", (*measurement).yardstick, entry, repeat, p})
+	}
+	return trials
+}
+
 // latencyPublishers is how many publish in turn at a fixed rate, so that one that waits delays no other.
 const latencyPublishers = 256
 
@@ -85,11 +100,8 @@ func (c Config) nodePlan() (trials []trial) {
 			for _, publishers := range c.Nodes.Publishers {
 				p := results.Params{Work: broker, Channels: c.Nodes.Uploads, Bytes: c.Bytes, Publishers: publishers}
 				trials = append(trials, trial{results.Nodes, "", (*measurement).nodes, own, repeat, p})
-				for _, name := range yardsticks.Of(broker) {
-					entry := systems.Entry{Name: name, Kind: systems.Yardstick, Module: yardsticks.ModuleOf(broker)}
-					if c.Nodes.Yardsticks {
-						trials = append(trials, trial{results.Nodes, "", (*measurement).yardstick, entry, repeat, p})
-					}
+				if c.Nodes.Yardsticks {
+					trials = append(trials, yardstickTrials(broker, repeat, p)...)
 				}
 			}
 		}
