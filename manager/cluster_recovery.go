@@ -40,6 +40,13 @@ func (m *Manager) readOlder(ctx context.Context, since map[string]Position) (ref
 	if len(ids) == 0 {
 		return nil, nil
 	}
+	return m.readAllOlder(ctx, ids, since)
+}
+
+// readAllOlder is readOlder for uploads whose older messages are missing.
+func (m *Manager) readAllOlder(
+	ctx context.Context, ids []string, since map[string]Position,
+) (refused map[string]error, err error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	next := make(chan string)

@@ -24,7 +24,8 @@ import (
 func (m *Manager) Resume(
 	ctx context.Context, userID string, c Conn, since map[string]Position,
 ) (refused map[string]error, err error) {
-	if err := m.checkSubscription(ctx, userID, slices.Collect(maps.Keys(since))...); err != nil {
+	ids := slices.Sorted(maps.Keys(since))
+	if err := m.checkSubscription(ctx, userID, ids...); err != nil {
 		return nil, err
 	}
 	if !isComparable(c) {
@@ -35,7 +36,6 @@ func (m *Manager) Resume(
 		return nil, ErrTooManySubscriptions
 	}
 	// The limit is checked before anything is created for an upload: a refused resume must cost nothing.
-	ids := slices.Sorted(maps.Keys(since))
 	admitted, connected := m.registry.Admissible(userID, c, ids, limit)
 	if !connected {
 		return nil, ErrNotConnected

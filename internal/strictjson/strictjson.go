@@ -71,13 +71,21 @@ func (o Object) Get(name string) (value []byte, given bool) {
 
 // Duplicate returns an error if two members have the same name, which must be one of names if any are given.
 func (o Object) Duplicate(names ...string) error {
-	seen := make(map[string]struct{}, len(o))
+	var seen map[string]struct{} // nil for the few members of most objects, which are compared with each other
+	if len(o) > usualMembers {
+		seen = make(map[string]struct{}, len(o))
+	}
 	for i := range o {
 		name := o[i].Name
-		if _, twice := seen[name]; twice && (len(names) == 0 || slices.Contains(names, name)) {
+		_, twice := seen[name]
+		if seen != nil {
+			seen[name] = struct{}{}
+		} else {
+			_, twice = o[:i].Get(name)
+		}
+		if twice && (len(names) == 0 || slices.Contains(names, name)) {
 			return &MemberError{name, "must not be given twice"}
 		}
-		seen[name] = struct{}{}
 	}
 	return nil
 }
