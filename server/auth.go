@@ -39,10 +39,10 @@ func (s *Server) identify(r *http.Request) (id Identity, status int, problem str
 
 // begin starts a connection: with the identity of its request, which was asked for since a moment, with the token of
 // its request, or by waiting for the first message.
-func (c *Client) begin(id Identity, since manager.Moment, token string) {
+func (c *Client) begin(id *Identity, since manager.Moment, token string) {
 	switch {
-	case c.server.opt.Identify != nil:
-		c.enter(id, since, false)
+	case id != nil:
+		c.enter(*id, since, false)
 	case token != "":
 		c.authenticate(token)
 	default:
@@ -196,7 +196,7 @@ func (c *Client) register(id Identity, since manager.Moment, greet bool) error {
 	}
 	c.sendSuccess()
 	c.server.opt.Logger.LogAttrs(c.server.ctx, slog.LevelDebug, "connected",
-		slog.String("user", id.UserID), slog.Any("remote", c.RemoteAddr()))
+		slog.String("user", id.UserID), slog.Any("remote", loggedAddr{c}))
 	c.mu.Lock()
 	c.entered = true
 	closed := c.stage == closing
@@ -205,7 +205,7 @@ func (c *Client) register(id Identity, since manager.Moment, greet bool) error {
 		c.server.manager.Disconnect(id.UserID, c)
 	}
 	if c.server.opt.OnConnect != nil {
-		c.runHook("OnConnect", nil, func() { c.server.opt.OnConnect(c) })
+		c.runHook("OnConnect", func() { c.server.opt.OnConnect(c) })
 	}
 	c.claims.start()
 	c.FlushClaims()
@@ -216,6 +216,12 @@ func (c *Client) register(id Identity, since manager.Moment, greet bool) error {
 	}
 	return nil
 }
+
+// loggedAddr is the address of a client in a log line, found only if the line is written.
+type loggedAddr struct{ *Client }
+
+// LogValue implements [slog.LogValuer].
+func (a loggedAddr) LogValue() slog.Value { return slog.AnyValue(a.RemoteAddr()) }
 
 // sendSuccess queues auth_success if it is due. The first message that is sent to a registered connection calls it too,
 // because auth_success precedes all others.

@@ -330,7 +330,7 @@ func (c *Client) leave() {
 		c.server.opt.Logger.LogAttrs(c.server.ctx, slog.LevelDebug, "disconnected",
 			slog.String("user", user), slog.Int("code", int(reason.Code)), slog.String("reason", reason.Text))
 		if entered && c.server.opt.OnDisconnect != nil {
-			c.guard(func() { c.runHook("OnDisconnect", nil, func() { c.server.opt.OnDisconnect(c, reason) }) })
+			c.guard(func() { c.runHook("OnDisconnect", func() { c.server.opt.OnDisconnect(c, reason) }) })
 		}
 	}()
 	c.drainClaims()

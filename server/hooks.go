@@ -85,8 +85,8 @@ type lifetime struct {
 	mu    sync.Mutex // protects all fields; nothing is called under it
 	// context is the result of Client.Context, nil before the first call.
 	context *connContext
-	// hook is the one that is running, nil while none is.
-	hook *runningHook
+	// hook is the call of a hook that is running, nil while none is.
+	hook *hookCall
 }
 
 // connContext is the context of a connection.
@@ -95,11 +95,46 @@ type connContext struct {
 	cancel context.CancelFunc
 }
 
-// runningHook is a call of a hook. cancel ends its context; nil: it has none of its own.
-type runningHook struct {
-	name   string
-	cancel context.CancelFunc
+// hookCall is a call of a hook, and its context. Most hooks do not look at the context, so its timer and its entry in
+// the server's context are made on demand.
+type hookCall struct {
+	name     string
+	parent   context.Context // the server's
+	deadline time.Time
+	mu       sync.Mutex      // protects the fields below
+	made     context.Context // nil before it is asked for
+	cancel   context.CancelFunc
+	ended    bool
 }
+
+// context returns the context that the methods of the call pass on to, and makes it before the first use.
+func (h *hookCall) context() context.Context {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.made == nil {
+		h.made, h.cancel = context.WithDeadline(h.parent, h.deadline)
+		if h.ended {
+			h.cancel()
+		}
+	}
+	return h.made
+}
+
+// end ends the context.
+func (h *hookCall) end() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.ended = true
+	if h.cancel != nil {
+		h.cancel()
+	}
+}
+
+// Deadline implements [context.Context], as do the methods that follow.
+func (h *hookCall) Deadline() (time.Time, bool) { return h.deadline, true }
+func (h *hookCall) Done() <-chan struct{}       { return h.context().Done() }
+func (h *hookCall) Err() error                  { return h.context().Err() }
+func (h *hookCall) Value(key any) any           { return h.context().Value(key) }
 
 // Context returns a context that ends when the connection does: as soon as the client has closed its side or the
 // server has closed the socket, also while a hook is running. On systems other than Linux, and where the listener's
@@ -126,21 +161,23 @@ func (c *Client) Context() context.Context {
 // call runs a hook with a context that ends with the connection, with the server and after a timeout. The calls of one
 // connection come one after the other.
 func (c *Client) call(name string, timeout time.Duration, hook func(context.Context)) {
-	ctx, cancel := context.WithTimeout(c.server.ctx, timeout)
-	defer cancel()
-	c.runHook(name, cancel, func() { hook(ctx) })
+	h := &hookCall{name: name, parent: c.server.ctx, deadline: time.Now().Add(timeout)}
+	defer h.end()
+	c.run(h, func() { hook(h) })
 }
 
-// runHook notes the name of a hook while it runs, for the error of Server.Close, and cancel for the end of the
-// connection.
-func (c *Client) runHook(name string, cancel context.CancelFunc, hook func()) {
+// runHook runs a hook that has no context.
+func (c *Client) runHook(name string, hook func()) { c.run(&hookCall{name: name}, hook) }
+
+// run notes a call of a hook while it runs, for the error of Server.Close and for the end of the connection.
+func (c *Client) run(h *hookCall, hook func()) {
 	l := &c.lifetime
 	l.mu.Lock()
-	l.hook = &runningHook{name, cancel}
+	l.hook = h
 	ended := l.ended
 	l.mu.Unlock()
-	if ended && cancel != nil {
-		cancel()
+	if ended {
+		h.end()
 	}
 	defer func() {
 		c.lastRead.Store(int64(c.server.clock())) // see SilentFor
@@ -235,8 +272,8 @@ func (c *Client) endContexts() {
 	if made != nil {
 		made.cancel()
 	}
-	if hook != nil && hook.cancel != nil {
-		hook.cancel()
+	if hook != nil {
+		hook.end()
 	}
 }
 

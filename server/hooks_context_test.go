@@ -2,12 +2,14 @@ package server_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/shoal-go/shoal/manager"
@@ -153,4 +155,36 @@ func TestClient_WritesWhileOnConnectRuns(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A context that a hook looks at late is what it would be by then: past its deadline, or over with the hook.
+func TestClient_ContextIsRightWhenUsedLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var kept context.Context
+		late := make(chan error, 1)
+		n := startPiped(t, func(_ *manager.Options, o *server.Options) {
+			o.HookTimeout = time.Second
+			authenticate := o.Authenticate
+			o.Authenticate = func(ctx context.Context, token string) (server.Identity, error) {
+				kept = ctx
+				return authenticate(ctx, token)
+			}
+			o.Authorize = func(ctx context.Context, _ server.Identity, _ string) error {
+				deadline, _ := ctx.Deadline()
+				<-time.After(time.Until(deadline))
+				late <- ctx.Err()
+				return nil
+			}
+		})
+		c := n.login("ann")
+		derived, cancel := context.WithCancel(kept)
+		defer cancel()
+		if kept.Err() != context.Canceled || derived.Err() != context.Canceled {
+			t.Errorf("after its hook the context's error is %v, that of a derived one %v", kept.Err(), derived.Err())
+		}
+		c.send(`{"action":"subscribe_upload","upload_id":"a"}`)
+		if err := <-late; !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("after its deadline the context's error is %v", err)
+		}
+	})
 }

@@ -96,7 +96,7 @@ func (c *Client) receive(m Incoming) {
 // onOwnMessage calls Options.OnMessage, and reports whether the application handles the message.
 func (c *Client) onOwnMessage(m Incoming) (known bool) {
 	if c.server.opt.OnMessage != nil {
-		c.runHook("OnMessage", nil, func() { known = c.server.opt.OnMessage(c, m) })
+		c.runHook("OnMessage", func() { known = c.server.opt.OnMessage(c, m) })
 	}
 	return known
 }
@@ -196,36 +196,40 @@ func decodePositions(message strictjson.Object) (map[string]manager.Position, er
 		if err := manager.CheckID("upload_id", entry.Name); err != nil {
 			return nil, err
 		}
-		if positions[entry.Name], err = decodePosition("uploads."+entry.Name, entry.Value); err != nil {
-			return nil, err
+		position, wrong := decodePosition(entry.Value)
+		if wrong != nil {
+			wrong.Name = "uploads." + entry.Name + wrong.Name
+			return nil, wrong
 		}
+		positions[entry.Name] = position
 	}
 	return positions, nil
 }
 
-// decodePosition decodes a position, which must have both of its members and no other.
-func decodePosition(name string, value []byte) (at manager.Position, err error) {
+// decodePosition decodes a position, which must have both of its members and no other. The name in the error is to
+// follow that of the position.
+func decodePosition(value []byte) (at manager.Position, wrong *strictjson.MemberError) {
 	if kind := strictjson.Kind(value); kind != "object" {
-		return at, &strictjson.MemberError{Name: name, Problem: "has the wrong type: " + kind}
+		return at, &strictjson.MemberError{Problem: "has the wrong type: " + kind}
 	}
 	o, err := strictjson.Decode(value)
 	if err != nil {
-		return at, &strictjson.MemberError{Name: name, Problem: err.Error()}
+		return at, &strictjson.MemberError{Problem: err.Error()}
 	}
 	if err := o.Duplicate(); err != nil {
-		return at, &strictjson.MemberError{Name: name, Problem: "has a member twice"}
+		return at, &strictjson.MemberError{Problem: "has a member twice"}
 	}
 	epoch, hasEpoch := o.Get("epoch")
 	offset, hasOffset := o.Get("offset")
 	if !hasEpoch || !hasOffset || len(o) != 2 {
-		return at, &strictjson.MemberError{Name: name, Problem: `must have the members "epoch" and "offset" and no other`}
+		return at, &strictjson.MemberError{Problem: `must have the members "epoch" and "offset" and no other`}
 	}
 	if at.Epoch, err = strictjson.String(epoch); err != nil {
-		return at, &strictjson.MemberError{Name: name + ".epoch", Problem: err.Error()}
+		return at, &strictjson.MemberError{Name: ".epoch", Problem: err.Error()}
 	}
 	if at.Offset, err = strconv.ParseUint(string(offset), 10, 64); err != nil {
 		return at, &strictjson.MemberError{
-			Name: name + ".offset", Problem: "must be a whole number from 0 to 18446744073709551615",
+			Name: ".offset", Problem: "must be a whole number from 0 to 18446744073709551615",
 		}
 	}
 	return at, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -19,9 +20,10 @@ func (c *Client) onSubscribe(message strictjson.Object) {
 	}
 	opt := manager.SubscribeOptions{Acknowledge: c.v1}
 	if since, given := message.Get("since"); c.v1 && given && strictjson.Kind(since) != "null" {
-		position, err := decodePosition("since", since)
-		if err != nil {
-			c.badRequest(err)
+		position, wrong := decodePosition(since)
+		if wrong != nil {
+			wrong.Name = "since" + wrong.Name
+			c.badRequest(wrong)
 			return
 		}
 		opt.Since = &position
@@ -68,10 +70,10 @@ func (c *Client) onResume(message strictjson.Object) {
 		return
 	}
 	allowed := c.authorized(admitted)
-	positions := make(map[string]manager.Position, len(allowed))
-	for _, uploadID := range allowed {
-		positions[uploadID] = since[uploadID]
-	}
+	maps.DeleteFunc(since, func(uploadID string, _ manager.Position) bool {
+		_, found := slices.BinarySearch(allowed, uploadID)
+		return !found
+	})
 	var beyond []string
 	for _, uploadID := range ids {
 		if _, found := slices.BinarySearch(admitted, uploadID); !found {
@@ -82,7 +84,7 @@ func (c *Client) onResume(message strictjson.Object) {
 		c.subscribeFailed(manager.ErrTooManySubscriptions, beyond...)
 	}
 	defer c.claims.because(ReasonClient, allowed...)()
-	refused, err := c.server.manager.Resume(c.server.ctx, c.identity.UserID, c, positions)
+	refused, err := c.server.manager.Resume(c.server.ctx, c.identity.UserID, c, since)
 	c.subscribeFailed(err)
 	for uploadID, err := range refused {
 		c.subscribeFailed(err, uploadID)

@@ -40,40 +40,12 @@ func newUpgrader(opt Options) *gws.Upgrader {
 	})
 }
 
-// upgrade answers GET /ws/uploads.
+// upgrade answers GET /ws/uploads. Its frame stays small, and with it the stack of the goroutine: what happens before
+// the connection is accepted has a frame of its own.
 func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
-	if !s.originAllowed(r) {
-		s.refuse(w, r, &s.counters.refusedOrigin, http.StatusForbidden, "origin not allowed")
-		return
-	}
-	if status, problem := checkHandshake(r); problem != "" {
-		if status == http.StatusUpgradeRequired {
-			w.Header().Set(headerVersion, "13")
-			if r.ProtoMajor == 1 { // HTTP/2 forbids these headers (RFC 9113, 8.2.2)
-				w.Header().Set("Connection", "Upgrade")
-				w.Header().Set("Upgrade", "websocket")
-			}
-		}
-		s.refuse(w, r, &s.counters.refusedHandshake, status, problem)
-		return
-	}
-	var id Identity
-	since := s.manager.Moment()
-	if s.opt.Identify != nil {
-		var status int
-		var problem string
-		if id, status, problem = s.identify(r); status != 0 {
-			if status == http.StatusServiceUnavailable {
-				w.Header().Set("Retry-After", retryAfter)
-			}
-			s.refuse(w, r, &s.counters.refusedIdentity, status, problem)
-			return
-		}
-	}
 	peer := s.peer(r)
-	if refused := s.admit(peer); refused != nil {
-		refused.setHeader(w.Header())
-		s.refuse(w, r, refused.count, refused.status, refused.problem)
+	id, since, granted := s.grant(w, r, peer)
+	if !granted {
 		return
 	}
 	c, early, err := s.accept(w, r, peer)
@@ -88,6 +60,46 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 	}
 	token := bearer(r)
 	c.guard(func() { c.begin(id, since, token) })
+}
+
+// grant decides whether a request gets a WebSocket, and refuses it otherwise. A granted one has been admitted; id is
+// the identity that Options.Identify has found since a moment, nil without that hook.
+func (s *Server) grant(
+	w http.ResponseWriter, r *http.Request, peer netip.Addr,
+) (id *Identity, since manager.Moment, granted bool) {
+	if !s.originAllowed(r) {
+		s.refuse(w, r, &s.counters.refusedOrigin, http.StatusForbidden, "origin not allowed")
+		return nil, since, false
+	}
+	if status, problem := checkHandshake(r); problem != "" {
+		if status == http.StatusUpgradeRequired {
+			w.Header().Set(headerVersion, "13")
+			if r.ProtoMajor == 1 { // HTTP/2 forbids these headers (RFC 9113, 8.2.2)
+				w.Header().Set("Connection", "Upgrade")
+				w.Header().Set("Upgrade", "websocket")
+			}
+		}
+		s.refuse(w, r, &s.counters.refusedHandshake, status, problem)
+		return nil, since, false
+	}
+	since = s.manager.Moment()
+	if s.opt.Identify != nil {
+		identity, status, problem := s.identify(r)
+		if status != 0 {
+			if status == http.StatusServiceUnavailable {
+				w.Header().Set("Retry-After", retryAfter)
+			}
+			s.refuse(w, r, &s.counters.refusedIdentity, status, problem)
+			return nil, since, false
+		}
+		id = &identity
+	}
+	if refused := s.admit(peer); refused != nil {
+		refused.setHeader(w.Header())
+		s.refuse(w, r, refused.count, refused.status, refused.problem)
+		return nil, since, false
+	}
+	return id, since, true
 }
 
 // refuse answers a request for a WebSocket that is not granted, and counts it under its cause.
