@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 )
@@ -30,6 +31,7 @@ func FuzzAPI(f *testing.F) {
 		{"DELETE", "/v1/users/ann/connections?code=1012&reason=x", "", "", ""},
 		{"DELETE", "/v1/tokens/t/connections?code=1", "", "", ""},
 		{"GET", "/v1/stats", "", "", ""}, {"GET", "/v1/nodes", "", "", ""}, {"PUT", "/v1/", "", "", ""},
+		{"GET", "/v1/..", "", "", ""}, {"GET", "/v1/uploads/../../ws/uploads", "", "", ""},
 	} {
 		f.Add(seed[0], seed[1], seed[2], seed[3], seed[4])
 	}
@@ -41,11 +43,9 @@ func FuzzAPI(f *testing.F) {
 				return nil
 			}
 			// The request line is parsed as a server would, without the checks of a client.
-			url, err := request.URL.Parse(path)
-			if err != nil {
+			if request.URL, err = url.ParseRequestURI(path); err != nil {
 				return nil
 			}
-			request.URL = url
 			request.Header.Set("Authorization", "Bearer "+apiKey)
 			request.Header.Set("Content-Type", contentType)
 			if key != "" {
