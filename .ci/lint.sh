@@ -19,6 +19,16 @@ fi
 	GOBIN=$folder GOFLAGS='' GOWORK=off go install "github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$version"
 }
 
+# Results are found again by the paths of files and of what they import. From a path that all clones share, one clone finds
+# those of another. A run beside another one has its own path.
+tree=$folder/tree
+exec 9>"$folder/lock"
+if command -v flock >/dev/null && flock --nonblock 9; then
+	ln -sfn "$PWD" "$tree"
+	cd "$tree"
+fi
+export GOFLAGS="${GOFLAGS:-} -trimpath"
+
 # One run for all modules of the workspace loads what they share once.
 mapfile -t folders < <(go work edit -json | sed -n 's/.*"DiskPath": "\(.*\)".*/\1/p')
 "$folder/golangci-lint" run --timeout 30m "$@" "${folders[@]/%//...}"
