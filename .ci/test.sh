@@ -11,6 +11,9 @@ export SHOAL_STRESS=${SHOAL_STRESS:-5s}
 # binaries are built in a minute instead of two.
 export GOFLAGS="${GOFLAGS:-} -trimpath"
 
+# Where checks note what they have found correct before.
+export known=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/shoal/known
+
 # Tests write their temporary files below a folder that must be empty afterwards.
 scratch=$(mktemp -d)
 export scratch TMPDIR=$scratch/tmp
@@ -59,16 +62,43 @@ formatting() {
 }
 
 modules() {
-	go mod verify
+	verified_modules
 	.ci/modules.sh
 }
 
+# verified_modules reads every module of the cache again if a file or folder there has changed since they were last verified.
+verified_modules() {
+	local folder verified
+	folder=$(go env GOMODCACHE)
+	verified=$known/modules-$(cat go.sum */go.sum */*/go.sum go.work.sum | sha256sum | cut -c1-64)
+	[ ! -e "$verified" ] || [ -n "$(find "$folder" -cnewer "$verified" -not -path "$folder/cache/lock" -print -quit)" ] || return 0
+	touch "$scratch/verified"
+	go mod verify
+	mkdir -p "$known"
+	mv "$scratch/verified" "$verified"
+}
+
 # types checks the packages and tests of other systems, but not the comparison, which is for Linux. The workflows of GitHub
-# build, vet and test on those systems.
+# build, vet and test on those systems. The same files, read by the same toolchain, have the same types in another clone.
 types() {
-	local all
+	local all files
+	files=$(types_depend_on)
+	[ ! -e "$known/types-$files" ] || return 0
 	mapfile -t all < <(go list work | grep -v /benchmarks/compare)
 	go run ./internal/typecheck -os darwin,windows "${all[@]}"
+	[ "$files" = "$(types_depend_on)" ] || return 0 # edited while they were read
+	mkdir -p "$known"
+	touch "$known/types-$files"
+}
+
+# types_depend_on prints a hash of all files but those that no Go package reads.
+types_depend_on() {
+	{
+		go version
+		go env GOFLAGS GOEXPERIMENT
+		find . \( -name .git -o -path ./bin -o -path ./client/js -o -name go.work.sum \) -prune -o -type f -print0 |
+			sort -z | xargs -0 sha256sum
+	} | sha256sum | cut -c1-64
 }
 
 static_checks() {
