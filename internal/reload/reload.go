@@ -19,6 +19,8 @@ import (
 const (
 	// Interval is the minimum time between two reads of the same files.
 	Interval = time.Second
+	// patience bounds the wait for a read. A read of a network file system whose server is away does not end.
+	patience = time.Second
 	// warnInterval is the minimum time between two log lines about the same files.
 	warnInterval = time.Minute
 	// defaultMaxBytes is the default of Options.MaxBytes.
@@ -43,28 +45,36 @@ type Options[T any] struct {
 	Logger *slog.Logger
 }
 
-// Files holds the value of one or more files. Current and Refresh may be called from any number of goroutines.
-// Current reads the files at most once per second, so Files needs no goroutine and no
-// Close.
+// Files holds the value of one or more files. Current and Refresh may be called from any number of goroutines. Current
+// reads the files at most once per second, so Files needs no Close. A read has a goroutine of its own: while it hangs,
+// callers get the current value, and no other read begins.
 type Files[T any] struct {
 	opt Options[T]
 
-	// mu protects the fields below. The files are read with it held, so concurrent callers wait for one read.
+	// mu protects the fields below. It is not held while files are read.
 	mu       sync.Mutex
 	value    T
 	identity [sha256.Size]byte // of the contents that value was parsed from
-	readAt   time.Time
+	readAt   time.Time         // when the last read that has ended began
 	warnedAt time.Time
+	reading  *reading // nil: no read is under way
 }
+
+// reading is a read that is under way.
+type reading struct {
+	began time.Time
+	ended chan struct{}
+}
+
+// errSlow is the error of a read that has not ended within patience.
+var errSlow = fmt.Errorf("reading takes more than %v", patience)
 
 // New reads the files and returns their Files, or an error if they cannot be read or parsed.
 func New[T any](opt Options[T]) (*Files[T], error) {
 	opt.MaxBytes = cmp.Or(opt.MaxBytes, defaultMaxBytes)
 	opt.Logger = cmp.Or(opt.Logger, slog.New(slog.DiscardHandler))
-	f := &Files[T]{opt: opt}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if err := f.readLocked(); err != nil {
+	f := &Files[T]{opt: opt, readAt: time.Now()}
+	if err := f.read(); err != nil {
 		return nil, err
 	}
 	return f, nil
@@ -73,27 +83,68 @@ func New[T any](opt Options[T]) (*Files[T], error) {
 // Current returns the value of the files: the newest one that could be read and parsed.
 func (f *Files[T]) Current() T { return f.Refresh(Interval) }
 
-// Refresh is like Current for a caller that needs the files as they were at most maxAge ago.
+// Refresh is like Current for a caller that needs the files as they were at most maxAge ago. It waits for a read only
+// until the read has taken a second.
 func (f *Files[T]) Refresh(maxAge time.Duration) T {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	now := time.Now()
-	if now.Sub(f.readAt) < maxAge {
-		return f.value
-	}
-	err := f.readLocked()
-	if err != nil && (f.warnedAt.IsZero() || now.Sub(f.warnedAt) >= warnInterval) {
-		f.warnedAt = now
-		f.opt.Logger.Warn(f.opt.Name+" reload failed, keeping the current one", "error", err)
+	since := time.Now().Add(-maxAge)
+	for own := false; !own && !f.readAt.After(since); {
+		if own = f.reading == nil; own {
+			f.beginLocked()
+		}
+		if !f.awaitLocked(f.reading) {
+			f.warnLocked(errSlow)
+			break
+		}
 	}
 	return f.value
 }
 
-// readLocked reads the files and parses them if their contents differ from those of the current value. Files are
-// compared by content because modification time and size can be equal for different contents. The identity is
-// stored after parsing has succeeded, so that a failure is retried.
-func (f *Files[T]) readLocked() error {
-	f.readAt = time.Now()
+// beginLocked begins a read.
+func (f *Files[T]) beginLocked() {
+	r := &reading{began: time.Now(), ended: make(chan struct{})}
+	f.reading = r
+	go func() {
+		defer close(r.ended)
+		err := f.read()
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.reading, f.readAt = nil, r.began
+		if err != nil {
+			f.warnLocked(err)
+		}
+	}()
+}
+
+// awaitLocked waits for the end of a read, and reports false if that takes longer than patience since its beginning. It
+// releases mu while it waits.
+func (f *Files[T]) awaitLocked(r *reading) bool {
+	f.mu.Unlock()
+	defer f.mu.Lock()
+	left := time.NewTimer(patience - time.Since(r.began))
+	defer left.Stop()
+	select {
+	case <-r.ended:
+		return true
+	case <-left.C:
+		return false
+	}
+}
+
+// warnLocked logs that the files could not be read.
+func (f *Files[T]) warnLocked(err error) {
+	now := time.Now()
+	if f.warnedAt.IsZero() || now.Sub(f.warnedAt) >= warnInterval {
+		f.warnedAt = now
+		f.opt.Logger.Warn(f.opt.Name+" reload failed, keeping the current one", "files", f.opt.Paths, "error", err)
+	}
+}
+
+// read reads the files and parses them if their contents differ from those of the current value. Files are compared by
+// content because modification time and size can be equal for different contents. The identity is stored after parsing
+// has succeeded, so that a failure is retried. Only one goroutine at a time may call it.
+func (f *Files[T]) read() error {
 	contents := make([][]byte, len(f.opt.Paths))
 	identity := sha256.New()
 	for i, path := range f.opt.Paths {
@@ -106,21 +157,28 @@ func (f *Files[T]) readLocked() error {
 		contents[i] = TrimBOM(text)
 	}
 	current := [sha256.Size]byte(identity.Sum(nil))
-	if current == f.identity {
-		f.warnedAt = time.Time{}
+	if current == f.identity { // only the goroutine that reads changes it
+		f.store(f.value, current)
 		return nil
 	}
 	value, err := f.opt.Parse(contents)
 	if err != nil {
 		return err
 	}
-	f.value, f.identity, f.warnedAt = value, current, time.Time{}
 	attrs := []slog.Attr{slog.Any("files", f.opt.Paths)}
 	if f.opt.Attrs != nil {
 		attrs = append(attrs, f.opt.Attrs(value)...)
 	}
 	f.opt.Logger.LogAttrs(context.Background(), slog.LevelInfo, f.opt.Name+" loaded", attrs...)
+	f.store(value, current)
 	return nil
+}
+
+// store stores the result of a read that has succeeded.
+func (f *Files[T]) store(value T, identity [sha256.Size]byte) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.value, f.identity, f.warnedAt = value, identity, time.Time{}
 }
 
 func readFile(path string, maxBytes int64) ([]byte, error) {
