@@ -46,6 +46,18 @@ func shoal(t *testing.T, env []string, stdin string, args ...string) result {
 	return result{status, out.String(), errs.String()}
 }
 
+// withoutLog returns the result of a server without the lines of its log, which are in JSON.
+func (r result) withoutLog() result {
+	var errs strings.Builder
+	for line := range strings.Lines(r.err) {
+		if !strings.HasPrefix(line, "{") {
+			errs.WriteString(line)
+		}
+	}
+	r.err = errs.String()
+	return r
+}
+
 // wantDone checks that a command has succeeded without an error message.
 func (r result) wantDone(t *testing.T) {
 	t.Helper()

@@ -235,7 +235,10 @@ func TestServeEndsWithWrongCredentials(t *testing.T) {
 	redis := reserveRedis(t, "--requirepass", "right").start()
 	r := shoal(t, nil, "", "serve", "--dev", "--addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0", "--log-level=error",
 		"--log-format=json", "--broker=redis://:hidden@"+redis.address)
-	r.wantErrors(t, statusFailed, "the broker cannot be used: redisbroker: "+redis.address+" refuses the user or the password")
+	if !strings.Contains(r.err, `"msg":"serving failed","error":"the broker cannot be used: `) {
+		t.Errorf("the log does not name the cause:\n%s", r.err)
+	}
+	r.withoutLog().wantErrors(t, statusFailed, "the broker cannot be used: redisbroker: "+redis.address+" refuses the user or the password")
 	if strings.Contains(r.err, "hidden") {
 		t.Errorf("the password is printed:\n%s", r.err)
 	}

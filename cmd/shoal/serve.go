@@ -44,6 +44,9 @@ type serveCommand struct {
 func (c *serveCommand) Run(ctx context.Context, std streams, again reparse) error {
 	// A reader of the log or of the output that has gone must not end the process.
 	signal.Ignore(syscall.SIGPIPE)
+	hangUps := make(chan os.Signal, 1) // one that comes during the start must not end the process, either
+	signal.Notify(hangUps, syscall.SIGHUP)
+	defer signal.Stop(hangUps)
 	level := newLevel(c.LogLevel)
 	log, writer := newLog(std.err, level, c.LogFormat)
 	defer writer.close()
@@ -55,7 +58,7 @@ func (c *serveCommand) Run(ctx context.Context, std streams, again reparse) erro
 	n.metrics.countDroppedLines(writer)
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	defer n.reloadOnSignal()()
+	n.reloads = n.reloadOn(hangUps)
 	return n.run(ctx, stop, std.out)
 }
 
@@ -86,6 +89,7 @@ type node struct {
 	refresh []func()
 	level   *slog.LevelVar
 	reparse reparse
+	reloads *reloads
 	last    serveFlags // the settings that were read last; of the goroutine that reloads
 }
 
@@ -246,8 +250,9 @@ func (n *node) handler() http.Handler {
 	return newDevHandler([]byte(n.flags.JWTSecret[0]), handler, n.demo)
 }
 
-// run serves until ctx ends or a listener fails, and then drains. Before draining it calls stop, so that a second
-// signal ends the process. It returns nil after an orderly shutdown.
+// run serves until ctx ends, a listener fails or the broker cannot be used, and then drains. Before draining it calls
+// stop, so that a second signal, or the first one after a failure, ends the process. It returns nil after an orderly
+// shutdown.
 func (n *node) run(ctx context.Context, stop func(), out io.Writer) error {
 	n.warnOfOpenFiles(n.flags.MaxConnections)
 	failed := make(chan error, len(n.public)+1)
@@ -266,12 +271,17 @@ func (n *node) run(ctx context.Context, stop func(), out io.Writer) error {
 	var err error
 	select {
 	case <-ctx.Done():
-		stop()
-		running, err = n.delayShutdown(failed, running)
 	case err = <-failed:
 		running--
 	case broken := <-n.manager.BrokerFailed():
 		err = fmt.Errorf("the broker cannot be used: %w; see --broker", broken)
+	}
+	stop()
+	if err == nil {
+		running, err = n.delayShutdown(failed, running)
+	}
+	if err != nil {
+		n.log.Error("serving failed", "error", err)
 	}
 	n.log.Info("draining", "within", n.flags.Drain)
 	n.close(n.flags.Drain)
@@ -313,6 +323,10 @@ func (n *node) close(within time.Duration) {
 	}
 	whole, cancel := until(1)
 	defer cancel()
+	if n.reloads != nil {
+		n.reloads.stop()
+		defer func() { n.warn("reload", n.reloads.wait(whole)) }()
+	}
 	if n.server != nil {
 		var spread time.Duration
 		if n.broker != nil {

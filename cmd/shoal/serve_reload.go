@@ -1,14 +1,13 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
 	"reflect"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/shoal-go/shoal/internal/reload"
@@ -58,16 +57,34 @@ var reloadable = map[string]bool{
 	"client-message-rate": true, "log-level": true,
 }
 
-// reloadOnSignal reloads on each SIGHUP, and reads changed certificates, until stop is called, which waits for a reload
-// that is under way. Certificates are read without a client too, so that a renewal that failed is known before they
-// expire.
-func (n *node) reloadOnSignal() (stop func()) {
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGHUP)
-	ended := make(chan struct{})
+// reloads is the goroutine that reloads.
+type reloads struct {
+	stop  context.CancelFunc
+	ended chan struct{}
+}
+
+// wait waits for a reload that is under way, until ctx ends: reading a file may never end.
+func (r *reloads) wait(ctx context.Context) error {
+	select {
+	case <-r.ended:
+	case <-ctx.Done():
+		select {
+		case <-r.ended: // both were the case
+		default:
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// reloadOn reloads on each SIGHUP, and reads changed certificates, until it is stopped. Certificates are read without a
+// client too, so that a renewal that failed is known before they expire.
+func (n *node) reloadOn(hangUps <-chan os.Signal) *reloads {
+	ctx, stop := context.WithCancel(context.Background())
+	r := &reloads{stop: stop, ended: make(chan struct{})}
 	n.last = *n.flags
 	go func() {
-		defer close(ended)
+		defer close(r.ended)
 		changes := time.NewTicker(reload.Interval)
 		defer changes.Stop()
 		if len(n.refresh) == 0 {
@@ -75,28 +92,30 @@ func (n *node) reloadOnSignal() (stop func()) {
 		}
 		for {
 			select {
-			case _, ok := <-signals:
-				if !ok {
-					return
-				}
+			case <-ctx.Done():
+				return
+			case <-hangUps:
 				n.reload()
 			case <-changes.C:
 				n.refreshFiles()
 			}
 		}
 	}()
-	return func() {
-		signal.Stop(signals)
-		close(signals)
-		<-ended
-	}
+	return r
 }
+
+// slowReload is the time after which a reload that still reads its files is logged.
+const slowReload = 5 * time.Second
 
 // reload applies the settings that have changed since they were read last. Either all of them are valid, or nothing
 // changes.
 func (n *node) reload() {
 	n.refreshFiles()
+	slow := time.AfterFunc(slowReload, func() {
+		n.log.Warn("reload waits for files to be read", "since", slowReload)
+	})
 	fresh, err := n.reparse()
+	slow.Stop()
 	if err == nil {
 		err = n.apply(fresh.effective)
 	}

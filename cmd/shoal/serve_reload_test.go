@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -11,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -269,5 +272,40 @@ func TestReload_WarnsOfTheLimitOfOpenFiles(t *testing.T) {
 	}
 	if want := fmt.Sprintf("msg=reloaded changed=1 max_connections=%d\n", possible); !strings.Contains(log, want) {
 		t.Errorf("the log lacks %s:\n%s", want, log)
+	}
+}
+
+// A reload that waits for a file is logged before it ends.
+func TestReload_LogsThatItWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log lockedBuffer
+		read := make(chan error)
+		n := &node{log: slog.New(slog.NewTextHandler(&log, nil)), reparse: func() (*reading, error) { return nil, <-read }}
+		go n.reload()
+		<-time.After(2 * slowReload)
+		if want := `level=WARN msg="reload waits for files to be read"`; strings.Count(log.String(), want) != 1 {
+			t.Errorf("the log has\n%s\nwant %s", log.String(), want)
+		}
+		read <- errors.New("cannot be read")
+		synctest.Wait()
+		if !strings.Contains(log.String(), "reload failed, nothing has changed") {
+			t.Errorf("the log has\n%s", log.String())
+		}
+	})
+}
+
+// A node that fails logs the cause before it drains, and gives the signals back to the system: a drain may take minutes.
+func TestServe_FailureIsLoggedAndLeavesSignals(t *testing.T) {
+	r := startReloading(t, reloadBefore)
+	_ = r.public[0].Close()
+	var before string
+	err := r.run(t.Context(), func() { before = r.log.String() }, io.Discard)
+	log := r.log.String()
+	cause, drain := strings.Index(log, `level=ERROR msg="serving failed" error=`), strings.Index(log, "msg=draining")
+	if err == nil || cause < 0 || drain < cause {
+		t.Errorf("err = %v, want the cause in the log before the drain:\n%s", err, log)
+	}
+	if before == "" || strings.Contains(before, "msg=draining") {
+		t.Errorf("signals were given back after\n%s", before)
 	}
 }
