@@ -90,9 +90,9 @@ func newClient(s *Server, conn net.Conn, v1 bool) *Client {
 	c.rate = newMessageRate(s.settings.Load(), now)
 	c.lastRead.Store(int64(now))
 	c.claims = s.newClaimQueue()
-	cfg := outbox.Config{Variant: frame.Base, Raw: c.input.raw, Overflow: s.overflowBase}
+	cfg := outbox.Config{Variant: frame.Base, Raw: c.input.raw, Overflow: c.onOverflow}
 	if v1 {
-		cfg.Variant, cfg.Overflow = frame.V1, s.overflowV1[rand.IntN(len(s.overflowV1))]
+		cfg.Variant = frame.V1
 	}
 	c.out = s.writers.Open(c.conn(), cfg)
 	c.limitAge()
@@ -314,7 +314,7 @@ func (c *Client) leave() {
 	if c.deadline != nil {
 		c.deadline.Stop()
 	}
-	if c.out.Reason() != nil { // Close was not called
+	if c.out.Overflowed() { // which may have come between setClosing and the close frame
 		slow := manager.SlowConsumer
 		c.reason = &slow
 	}

@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -20,12 +21,18 @@ func TestClient_ClosingConnectionIsUnregistered(t *testing.T) {
 				c.Close(manager.NormalClosure)
 			}
 		},
+		"slow consumer": func(n *node, _ *client) {
+			message := `{"action":"note","text":"` + strings.Repeat("x", 60_000) + `"}`
+			for n.server.Stats().SlowConsumers == 0 { // the kernel takes some megabytes first
+				n.publishJSON("a", message)
+			}
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var left, unsubscribed atomic.Int64
 			n := start(t, func(m *manager.Options, o *server.Options) {
 				m.MaxConnectionsPerUser, m.EvictSilentAfter = 1, -1
-				o.CloseTimeout = 2 * patience
+				o.CloseTimeout, o.QueueMessages = 2*patience, 16
 				o.OnDisconnect = func(*server.Client, manager.CloseReason) { left.Add(1) }
 				o.OnUnsubscribe = func(*server.Client, server.Subscription) { unsubscribed.Add(1) }
 			})

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -302,7 +301,7 @@ func newEventsClient(s *Server, conn eventsConn, request *eventsRequest) *Client
 		c.attach(conn)
 	}
 	c.out = s.writers.Open(c.conn(), outbox.Config{
-		Variant: frame.V1, Raw: c.input.raw, Overflow: s.overflowEvents[rand.IntN(len(s.overflowEvents))],
+		Variant: frame.V1, Raw: c.input.raw, Overflow: c.onOverflow,
 		Events: frame.NewEvents(request.uploads, request.since), Corked: true,
 	})
 	c.claims = s.newClaimQueue()

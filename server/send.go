@@ -114,6 +114,20 @@ func overflowFrames() (base []*frame.Frame, v1, events [overflowVariants][]*fram
 	return []*frame.Frame{end}, v1, events
 }
 
+// onOverflow unregisters a connection whose client is too slow, as Close does, and returns its last frames. The outbox
+// calls it with locks held, of which setClosing needs some.
+func (c *Client) onOverflow() []*frame.Frame {
+	s := c.server
+	s.clients.Go(func() { c.setClosing(manager.SlowConsumer) }) // c itself has not been released
+	switch {
+	case c.events != nil:
+		return s.overflowEvents[rand.IntN(len(s.overflowEvents))]
+	case c.v1:
+		return s.overflowV1[rand.IntN(len(s.overflowV1))]
+	}
+	return s.overflowBase
+}
+
 // closeFrame returns the frame that tells the client why the connection ends.
 func (c *Client) closeFrame(reason manager.CloseReason) *frame.Frame {
 	if c.events != nil {

@@ -40,7 +40,7 @@ func TestOutbox_OverflowLeavesNothingPending(t *testing.T) {
 				break
 			}
 		}
-		if p := b.box.Pending(); b.box.Reason() == nil || p.Frames > 3 || p.Bytes > 200 {
+		if p := b.box.Pending(); !b.box.Overflowed() || p.Frames > 3 || p.Bytes > 200 {
 			t.Errorf("%+v are pending after the overflow", p)
 		}
 	})

@@ -60,7 +60,7 @@ func (o *Outbox) overflowLocked() {
 	o.writer.count.overflowed.Add(1)
 	o.overflowed = true
 	o.dropQueues()
-	o.beginClose(o.overflow...)
+	o.beginClose(o.overflow()...)
 }
 
 func (o *Outbox) beginClose(final ...*frame.Frame) {
@@ -174,14 +174,11 @@ func (o *Outbox) Done() <-chan struct{} {
 	return o.done
 }
 
-// Reason returns the close frame with which the outbox closed itself because its client was too slow, or nil.
-func (o *Outbox) Reason() *frame.Frame {
+// Overflowed reports whether the outbox closed itself because its client was too slow.
+func (o *Outbox) Overflowed() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if !o.overflowed {
-		return nil
-	}
-	return o.overflow[len(o.overflow)-1]
+	return o.overflowed
 }
 
 // setTimer starts the timer, replacing a running one. The outbox must not be dead. A set timer counts in

@@ -62,7 +62,7 @@ type Outbox struct {
 	timer *time.Timer
 	// done is created by the first call of Done. By mu.
 	done     chan struct{}
-	overflow []*frame.Frame
+	overflow func() []*frame.Frame
 	// events encodes the frames of an event stream; nil: the connection is a WebSocket. It belongs to the owner.
 	events *frame.Events
 	// prevOpen and nextOpen link the writer's open outboxes. By the writer's mutex.

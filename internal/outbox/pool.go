@@ -104,7 +104,7 @@ type Pool struct {
 	maxAge       time.Duration
 	closeTimeout time.Duration
 	// overflow is the default of Config.Overflow.
-	overflow []*frame.Frame
+	overflow func() []*frame.Frame
 	start    time.Time
 
 	onPanic         func(stack []byte)
@@ -130,6 +130,9 @@ type Pool struct {
 	running sync.WaitGroup
 }
 
+// slowConsumer are the frames of the default of Config.Overflow.
+var slowConsumer = []*frame.Frame{frame.NewClose(1013, "Slow consumer")}
+
 // NewPool returns a pool with running writers. The caller must call Close.
 func NewPool(opt Options) *Pool {
 	opt = opt.withDefaults()
@@ -144,7 +147,7 @@ func NewPool(opt Options) *Pool {
 		unsentBytes:  opt.UnsentBytes,
 		maxAge:       opt.MaxAge,
 		closeTimeout: opt.CloseTimeout,
-		overflow:     []*frame.Frame{frame.NewClose(1013, "Slow consumer")},
+		overflow:     func() []*frame.Frame { return slowConsumer },
 		start:        time.Now(),
 		flushers:     sync.Pool{New: func() any { return newSocketWriter(drainBatch) }},
 	}
@@ -170,10 +173,11 @@ type Config struct {
 	// descriptors of *net.TCPConn and *net.UnixConn only, because the Write method of any other type may do more than
 	// write. nil: such a connection is written to with its Write method.
 	Raw syscall.RawConn
-	// Overflow are the frames that the outbox sends when it closes itself because the client is too slow; the last one
-	// must be a close frame. They may be shared between connections. Empty: a close frame with 1013
-	// "Slow consumer".
-	Overflow []*frame.Frame
+	// Overflow is called once, when the outbox closes itself because the client is too slow, and returns the frames that
+	// it sends then; the last one must be a close frame. They may be shared between connections. It is called with the
+	// outbox and locks of the sender locked, so it must neither block nor use them. nil: a close frame with 1013 "Slow
+	// consumer".
+	Overflow func() []*frame.Frame
 	// Events encodes the frames as Server-Sent Events. It belongs to the outbox from now on. nil: as WebSocket frames.
 	Events *frame.Events
 	// Corked: nothing is written before Uncork or Reject, one of which must be called.
@@ -201,7 +205,7 @@ func (p *Pool) Open(conn net.Conn, cfg Config) *Outbox {
 	if tcp := tcpConn(conn); tcp != nil {
 		p.LimitUnsent(tcp)
 	}
-	if len(o.overflow) == 0 {
+	if o.overflow == nil {
 		o.overflow = p.overflow
 	}
 	if !o.writer.link(o) {

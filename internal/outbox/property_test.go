@@ -173,7 +173,7 @@ func (r *run) finish(t testing.TB, p *Pool) error {
 	go func() { readUntilGone(r.box, r.box.conn) }()
 	stream := <-r.stream
 	<-r.box.Done()
-	overflowed := r.box.Reason() != nil
+	overflowed := r.box.Overflowed()
 	if overflowed != (r.counts[Dropped] > 0) {
 		return fmt.Errorf("overflowed: %v, but %d were dropped", overflowed, r.counts[Dropped])
 	}

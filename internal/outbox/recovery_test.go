@@ -180,7 +180,7 @@ func (s *recoverySession) settle(t testing.TB) {
 func (s *recoverySession) finish(t testing.TB) []message {
 	t.Helper()
 	s.settle(t)
-	if s.box.Reason() != nil {
+	if s.box.Overflowed() {
 		t.Fatal("the client was closed as too slow although it reads")
 	}
 	s.box.mu.Lock()
@@ -469,12 +469,12 @@ func TestRecovery_StuckClientIsClosed(t *testing.T) {
 			}
 			<-time.After(2 * time.Second)
 		}
-		if b.box.Reason() != nil {
+		if b.box.Overflowed() {
 			t.Fatal("a client that reads was closed")
 		}
 		<-time.After(1010 * time.Millisecond)
 		synctest.Wait()
-		if b.box.Reason() == nil || b.box.recovery != nil {
+		if !b.box.Overflowed() || b.box.recovery != nil {
 			t.Error("a client that does not read is still open")
 		}
 		b.wantDoneAfter(t, 990*time.Millisecond)
@@ -548,7 +548,7 @@ func TestOutbox_BurstDoesNotDisconnectReadingClient(t *testing.T) {
 			for range 1025 {
 				b.box.Send(data("a", frame.Event, 1, 1000))
 			}
-			if b.box.Reason() == nil {
+			if !b.box.Overflowed() {
 				t.Error("a client that does not read is still open")
 			}
 		})
