@@ -21,6 +21,9 @@ type benchCommand struct {
 	APIKeyFile    string `name:"api-key-file" placeholder:"FILE" help:"File with the key of the HTTP API instead; of several, one a line, the first is used."`
 	JWTSecretFile string `name:"jwt-secret-file" placeholder:"FILE" help:"File with the secret of tokens instead; of several, one a line, the first is used."`
 
+	JWTAudience []string `name:"jwt-audience" sep:"none" placeholder:"NAME" help:"The aud claim of tokens: the server's; of several, the first; any is none."`
+	JWTIssuer   []string `name:"jwt-issuer" sep:"none" placeholder:"NAME" help:"The iss claim of tokens: the server's; of several, the first."`
+
 	Dev bool `help:"Use the key and the secret of a development server."`
 
 	Connections int     `default:"100" min:"1" max:"1000000" help:"Clients, each a user of its own."`

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -22,7 +23,7 @@ const benchTokenSpare = 24 * time.Hour
 func (b *bench) fleetOptions(onReady func()) (load.Options, error) {
 	u, err := url.Parse(b.flags.URL)
 	if err != nil {
-		return load.Options{}, fmt.Errorf("--url cannot be parsed: %w", err)
+		return load.Options{}, errors.New("--url cannot be parsed") // the error would repeat a password in it
 	}
 	o := load.Options{
 		Connections: b.flags.Connections,
@@ -71,7 +72,7 @@ func (b *bench) hello(i int) [][]byte {
 		UserID:  fmt.Sprintf("bench-%s-%d", b.id, i),
 		Expires: time.Now().Add(b.flags.Duration + benchTokenSpare),
 		Uploads: []string{upload},
-	})
+	}, partyClaims(b.flags.JWTAudience, b.flags.JWTIssuer))
 	return [][]byte{
 		fmt.Appendf(nil, `{"type":"auth","token":"%s"}`, token),
 		fmt.Appendf(nil, `{"action":"subscribe_upload","upload_id":"%s"}`, upload),
@@ -86,14 +87,16 @@ func hasAction(payload []byte, action string) bool {
 	return ok && len(rest) > len(action) && string(rest[:len(action)]) == action && rest[len(action)] == '"'
 }
 
+// remedies are the flags to check, by the server's reason for refusing a token.
+var remedies = map[string]string{
+	"Invalid signature":             "--jwt-secret",
+	"Token is for another audience": "--jwt-audience",
+	"Token is of another issuer":    "--jwt-issuer",
+}
+
 // refusedBy returns the server's reason for refusing a client.
 func refusedBy(payload []byte) string {
-	hint := ""
-	switch {
-	case hasAction(payload, "auth_error"):
-		hint = "; check --jwt-secret"
-	case hasAction(payload, "error"):
-	default:
+	if !hasAction(payload, "auth_error") && !hasAction(payload, "error") {
 		return ""
 	}
 	var refusal struct {
@@ -102,5 +105,8 @@ func refusedBy(payload []byte) string {
 	if json.Unmarshal(payload, &refusal) != nil || refusal.Message == "" {
 		refusal.Message = "no reason given"
 	}
-	return refusal.Message + hint
+	if flag := remedies[refusal.Message]; flag != "" {
+		return refusal.Message + "; check " + flag
+	}
+	return refusal.Message
 }

@@ -19,14 +19,17 @@ import (
 // devTokenTTL is how long a token of development lasts: long enough for a day's work on a page.
 const devTokenTTL = 12 * time.Hour
 
+// signer returns a token for an identity.
+type signer func(server.Identity) (string, error)
+
 // newDevHandler returns the handler of a development server: the server's own paths, tokens for everybody, and
 // the demo page.
-func newDevHandler(secret []byte, api, page http.Handler) http.Handler {
+func newDevHandler(sign signer, api, page http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/ws/uploads", api)
 	mux.Handle("/events/", api)
 	tokens := http.NewServeMux() // a separate one, so that other methods get 405 instead of the page
-	tokens.Handle("GET /dev/token", devTokens(secret))
+	tokens.Handle("GET /dev/token", devTokens(sign))
 	mux.Handle("/dev/token", tokens)
 	mux.Handle("/", page)
 	return localOnly(dashboard.AheadOf(mux, "/v1/", api))
@@ -53,8 +56,13 @@ func isLocalHost(host string) bool {
 	return isLoopback(strings.ToLower(strings.Trim(host, "[]")))
 }
 
+// signToken signs a token that the server accepts: with the newest secret.
+func (n *node) signToken(id server.Identity) (string, error) {
+	return jwtauth.SignHS256([]byte(*n.secret.Load()), id, partyClaims(n.flags.JWTAudience, n.flags.JWTIssuer))
+}
+
 // devTokens answers GET /dev/token?user=U with a token for that user.
-func devTokens(secret []byte) http.HandlerFunc {
+func devTokens(sign signer) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		user := r.URL.Query().Get("user")
 		w.Header().Set("Cache-Control", "no-store")
@@ -66,7 +74,7 @@ func devTokens(secret []byte) http.HandlerFunc {
 			return
 		}
 		expires := time.Now().Add(devTokenTTL).Truncate(time.Second)
-		token, err := jwtauth.SignHS256(secret, server.Identity{UserID: user, Expires: expires})
+		token, err := sign(server.Identity{UserID: user, Expires: expires})
 		if err != nil {
 			w.WriteHeader(http.StatusInternalServerError)
 			return

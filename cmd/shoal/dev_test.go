@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -54,6 +55,34 @@ func TestDevTokenIsAccepted(t *testing.T) {
 	}
 }
 
+// A reload that changes the secret changes that of the tokens, too.
+func TestDevToken_IsAcceptedAfterAReload(t *testing.T) {
+	settings := maps.Clone(reloadBefore)
+	settings["dev"], settings["jwt-audience"], settings["jwt-issuer"] = "true", "[shoal, other]", "me"
+	r := startReloading(t, settings)
+	handler := r.handler()
+	wantAccepted := func(when string) {
+		t.Helper()
+		request := httptest.NewRequest(http.MethodGet, "http://localhost/dev/token?user=bob", http.NoBody)
+		answer := httptest.NewRecorder()
+		handler.ServeHTTP(answer, request)
+		var body struct{ Token string }
+		if err := json.Unmarshal(answer.Body.Bytes(), &body); err != nil {
+			t.Fatal(err)
+		}
+		if id, err := r.jwt.Authenticate(t.Context(), body.Token); err != nil || id.UserID != "bob" {
+			t.Errorf("%s: identity = %+v, err = %v", when, id, err)
+		}
+	}
+	wantAccepted("at the start")
+	if log := r.reloadWith(settings, reloadAfter); !strings.Contains(log, "msg=reloaded") {
+		t.Fatal(log)
+	}
+	wantAccepted("after a reload")
+	r.reloadWith(settings, map[string]string{"max-connections": "many"})
+	wantAccepted("after a reload that failed")
+}
+
 func TestDevTokenRefuses(t *testing.T) {
 	s := serveDev(t)
 	for _, query := range []string{"", "?user=", "?user=a%00b", "?user=" + strings.Repeat("a", 256), "?user=%ff"} {
@@ -96,7 +125,7 @@ func TestDevKeepsExplicitKeysToItself(t *testing.T) {
 // A foreign page whose host name resolves to this machine must not reach the endpoints of development.
 func TestDevAnswersToLocalNamesOnly(t *testing.T) {
 	served := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
-	h := newDevHandler([]byte("dev"), served, served)
+	h := newDevHandler(nil, served, served)
 	for host, status := range map[string]int{
 		"127.0.0.1:8080": 418, "localhost": 418, "LOCALHOST:1": 418, "[::1]:8080": 418, "[::1]": 418, "127.9.9.9": 418,
 		"rebound.example.com:8080": 403, "10.0.0.1": 403, "localhost.example.com": 403, "": 403,

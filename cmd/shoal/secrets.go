@@ -20,6 +20,9 @@ type tokenCommand struct {
 
 	JWTSecretFile string `name:"jwt-secret-file" placeholder:"FILE" help:"File with the secret instead; of several, one a line, the first."`
 
+	JWTAudience []string `name:"jwt-audience" sep:"none" placeholder:"NAME" help:"Its aud claim: the server's; of several, the first; any is none."`
+	JWTIssuer   []string `name:"jwt-issuer" sep:"none" placeholder:"NAME" help:"Its iss claim: the server's; of several, the first."`
+
 	Uploads []string `sep:"none" placeholder:"ID|PREFIX*" help:"Upload that the user may follow; may be repeated."`
 	Dev     bool     `help:"Sign with the secret of a development server."`
 }
@@ -47,11 +50,27 @@ func (c *tokenCommand) check(s *settings) {
 func (c *tokenCommand) Run(std streams) error {
 	token, err := jwtauth.SignHS256([]byte(c.JWTSecret[0]), server.Identity{
 		UserID: c.UserID, Expires: time.Now().Add(c.TTL), Uploads: c.Uploads,
-	})
+	}, partyClaims(c.JWTAudience, c.JWTIssuer))
 	if err != nil {
 		return err
 	}
 	return printLine(std.out, token)
+}
+
+// anyAudience is the value of --jwt-audience that accepts all tokens.
+const anyAudience = "any"
+
+// partyClaims returns the claims aud and iss of a token for a server with these values of --jwt-audience and
+// --jwt-issuer.
+func partyClaims(audience, issuer []string) map[string]any {
+	claims := make(map[string]any)
+	if len(audience) > 0 && audience[0] != anyAudience {
+		claims["aud"] = audience[0]
+	}
+	if len(issuer) > 0 {
+		claims["iss"] = issuer[0]
+	}
+	return claims
 }
 
 // maxSecretFile bounds a file of secrets.

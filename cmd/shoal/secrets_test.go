@@ -51,6 +51,32 @@ func TestToken(t *testing.T) {
 	}
 }
 
+// Tokens of the commands are for the audience and of the issuer that the server accepts, by the same file of settings.
+func TestToken_IsForTheServersAudience(t *testing.T) {
+	file := writeFile(t, "shoal.yaml", "jwt-audience: [shoal, other]\njwt-issuer: me\n")
+	s := serveDev(t, "--config="+file)
+	token := shoal(t, nil, "", "token", "alice", "--dev", "--config="+file)
+	token.wantDone(t)
+	if got := connect(t, s.url).authenticate(token.out); got != "alice" {
+		t.Errorf("authenticated as %v", got)
+	}
+	bench := []string{"bench", "--dev", "--url=" + s.url, "--connections=1", "--messages=1"}
+	if r := shoal(t, nil, "", append(bench, "--config="+file)...); r.status != statusDone {
+		t.Errorf("bench ended with status %d: %s", r.status, r.err)
+	}
+	for want, flags := range map[string][]string{
+		"Token is for another audience; check --jwt-audience": {"--jwt-issuer=me"},
+		"Token is of another issuer; check --jwt-issuer":      {"--jwt-audience=shoal"},
+	} {
+		if r := shoal(t, nil, "", append(bench, flags...)...); r.status != statusFailed || !strings.Contains(r.err, want) {
+			t.Errorf("status %d, want %q in %s", r.status, want, r.err)
+		}
+	}
+	if claims := partyClaims([]string{"any"}, nil); len(claims) > 0 {
+		t.Errorf("the claims for any audience are %v", claims)
+	}
+}
+
 func TestTokenRefuses(t *testing.T) {
 	for name, c := range map[string]struct {
 		args []string

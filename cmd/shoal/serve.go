@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -78,9 +79,11 @@ type node struct {
 	manager  *manager.Manager
 	server   *server.Server
 	demo     *demo.Demo // nil unless --dev
-	metrics  *metrics
-	webhook  *webhook.Sender // nil unless --webhook is set
-	hooks    *webhook.Hooks
+	// secret signs the tokens of /dev/token. A reload may change it.
+	secret  atomic.Pointer[string]
+	metrics *metrics
+	webhook *webhook.Sender // nil unless --webhook is set
+	hooks   *webhook.Hooks
 	// dashboard is nil if it is off. residence is its part of the server's observer.
 	dashboard *dashboard.Dashboard
 	residence dashboard.Residence
@@ -236,6 +239,7 @@ func (n *node) authorize() (server.Authorize, error) {
 
 func (n *node) openDemo() (err error) {
 	if n.flags.Dev {
+		n.secret.Store(&n.flags.JWTSecret[0])
 		n.demo, err = demo.New(demo.Options{Manager: n.manager, Logger: n.log})
 	}
 	return err
@@ -247,7 +251,7 @@ func (n *node) handler() http.Handler {
 	if n.demo == nil {
 		return handler
 	}
-	return newDevHandler([]byte(n.flags.JWTSecret[0]), handler, n.demo)
+	return newDevHandler(n.signToken, handler, n.demo)
 }
 
 // run serves until ctx ends, a listener fails or the broker cannot be used, and then drains. Before draining it calls

@@ -144,6 +144,9 @@ func (n *node) apply(fresh *serveFlags) error {
 	if err := n.server.Reload(n.settings(fresh)); err != nil {
 		return errors.Join(err, n.jwt.SetSecrets(n.last.secrets()...))
 	}
+	if fresh.Dev {
+		n.secret.Store(&fresh.JWTSecret[0])
+	}
 	n.level.Set(logLevel(fresh.LogLevel))
 	return nil
 }
