@@ -49,6 +49,10 @@ func (f *serveFlags) checkUnknownBroker(s *settings) {
 	const want = "memory, nats://host:port, redis://host:port, redis+sentinel://host:port/master, " +
 		"redis+cluster://host:port or nats-embedded"
 	word, _, _ := strings.Cut(f.Broker, "://")
+	if f.BrokerFile != "" { // whose text may be a password
+		s.refuse("broker-file", "names no broker that is known, want "+want)
+		return
+	}
 	if strings.ContainsFunc(word, func(r rune) bool { return r != '-' && r != '+' && !isLetterOrDigit(r) }) {
 		s.refuse("broker", "is none that is known, want "+want)
 		return

@@ -54,6 +54,8 @@ func TestServeAndCheckConfigRefuse(t *testing.T) {
 			[]string{`--addr is "192.0.2.1:80", want a loopback address`,
 				`--admin-addr is "example.com:80", want a loopback`}},
 		"short secret": {[]string{"--jwt-secret=hunter2"}, []string{"--jwt-secret has 7 bytes, want at least 32"}},
+		"broker of a file": {[]string{"--broker-file=" + writeFile(t, "broker", "hunter2")},
+			[]string{"--broker-file names no broker that is known, want memory, nats://host:port"}},
 		"jwks missing": {[]string{"--jwks=missing.json"},
 			[]string{`--jwks is "missing.json", want the path of a JSON Web Key Set, but`}},
 		"jwks empty":            {[]string{"--jwks=" + noKeys}, []string{"it has no keys"}},
@@ -106,7 +108,7 @@ func TestServeAndCheckConfigRefuse(t *testing.T) {
 			[]string{`--log-level is "loud", want one of debug, info, warn, error`}},
 		"format":        {[]string{"--log-format=xml"}, []string{`--log-format is "xml", want one of text, json`}},
 		"unknown flag":  {[]string{"--adr=:80"}, []string{`unknown flag --adr, did you mean "--addr"`}},
-		"argument":      {[]string{"now"}, []string{"unexpected argument now"}},
+		"argument":      {[]string{"now"}, []string{"unexpected argument beside --jwt-secret; a value with spaces must be quoted"}},
 		"value missing": {[]string{"--addr"}, []string{"--addr: a value is missing"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -52,6 +53,8 @@ func parseFile(path string) (*yaml.Node, error) {
 	switch {
 	case limited.N == 0:
 		return nil, fmt.Errorf("is larger than %d bytes", maxFileBytes)
+	case err != nil && strings.Contains(err.Error(), "unknown anchor"): // it would repeat the value, which may be a secret
+		return nil, errors.New("names an anchor that is not there; a value that begins with * must be quoted")
 	case err != nil:
 		return nil, fmt.Errorf("is not usable YAML: %w", err)
 	}

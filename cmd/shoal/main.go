@@ -105,7 +105,7 @@ func execute(ctx context.Context, args, env []string, std streams) error {
 		return nil
 	}
 	if err != nil {
-		return usageError{err.Error() + "; see " + helpCommand(err)}
+		return usageError{mistake(err) + "; see " + helpCommand(err)}
 	}
 	command := parsed.Selected().Target.Addr().Interface()
 	if c, ok := command.(*serveCommand); ok {
@@ -118,6 +118,27 @@ func execute(ctx context.Context, args, env []string, std streams) error {
 	parsed.BindTo(ctx, (*context.Context)(nil))
 	parsed.Bind(s)
 	return parsed.Run(std)
+}
+
+// mistake describes an error of the command line. An unexpected argument beside a secret may be its second word.
+func mistake(err error) string {
+	text := err.Error()
+	var parsing *kong.ParseError
+	if !strings.HasPrefix(text, "unexpected argument ") || !errors.As(err, &parsing) {
+		return text
+	}
+	for _, element := range parsing.Context.Path {
+		if element.Flag != nil && isSecret(parsing.Context.Model.Node, element.Flag.Name) {
+			return "unexpected argument beside --" + element.Flag.Name + "; a value with spaces must be quoted"
+		}
+	}
+	return text
+}
+
+// isSecret reports whether the flag of a name is a secret of any command.
+func isSecret(node *kong.Node, name string) bool {
+	return slices.ContainsFunc(node.Flags, func(f *kong.Flag) bool { return f.Name == name && f.Tag.Has("secret") }) ||
+		slices.ContainsFunc(node.Children, func(child *kong.Node) bool { return isSecret(child, name) })
 }
 
 // helpCommand returns the command line that explains a mistake: the help of the command, if one was recognized.
@@ -139,7 +160,7 @@ func parseAgain(args, env []string, started serveFlags, hadSettings bool) (*read
 	}
 	parsed, err := parser.Parse(args)
 	if err != nil {
-		return nil, err
+		return nil, errors.New(mistake(err))
 	}
 	if hadSettings && len(s.file) == 0 && s.err() == nil {
 		return nil, errors.New("the file of --config is empty; to go back to the defaults, restart without it")

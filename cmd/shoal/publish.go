@@ -58,6 +58,9 @@ func (c *publishCommand) check(s *settings) {
 	default:
 		s.refuse("api-key", "is missing, want one of the server's, or --dev for that of a development server")
 	}
+	if c.File != "" && !c.buildsMessageHere(s) {
+		c.Stage, c.Status, c.Percent, c.Message = "", "", nil, "" // a file on the command line wins
+	}
 	if !c.buildsMessage() {
 		return
 	}
@@ -75,6 +78,18 @@ func (c *publishCommand) check(s *settings) {
 // buildsMessage reports whether the message is made of flags.
 func (c *publishCommand) buildsMessage() bool {
 	return c.Stage != "" || c.Status != "" || c.Percent != nil || c.Message != ""
+}
+
+// buildsMessageHere reports whether a part of the message is on the command line.
+func (c *publishCommand) buildsMessageHere(s *settings) bool {
+	for flag, given := range map[string]bool{
+		"stage": c.Stage != "", "status": c.Status != "", "percent": c.Percent != nil, "message": c.Message != "",
+	} {
+		if given && s.precedence(flag) == onCommandLine {
+			return true
+		}
+	}
+	return false
 }
 
 // Run publishes the messages, in order. Lines that arrive during a request are sent together with the next one.

@@ -31,6 +31,19 @@ func TestPublishFromStandardInputAndFile(t *testing.T) {
 	}
 }
 
+// A file on the command line wins over a message in the environment.
+func TestPublish_FileWinsOverEnvironment(t *testing.T) {
+	s := serveDev(t)
+	env := []string{"SHOAL_STAGE=indexing", "SHOAL_STATUS=done", "SHOAL_PERCENT=50", "SHOAL_MESSAGE=hello"}
+	r := shoal(t, env, note+"\n"+note+"\n", "publish", "u", "-", "--dev", "--url="+s.url)
+	r.wantDone(t)
+	if !strings.HasPrefix(r.out, "accepted 2, epoch ") {
+		t.Errorf("printed %q", r.out)
+	}
+	shoal(t, env, "", "publish", "u", "-", "--dev", "--url="+s.url, "--status=late").wantErrors(t, statusUsage,
+		`the file "-" and a message made of flags are both given`)
+}
+
 func TestPublishInBatches(t *testing.T) {
 	s := serveDev(t)
 	input := strings.Repeat(note+"\n", maxBatchLines+1)

@@ -261,6 +261,15 @@ func TestReload_ChangesNothingIfItFails(t *testing.T) {
 	}
 }
 
+// A reload of a file that cannot be used repeats no value of it.
+func TestReload_LogsNoSecret(t *testing.T) {
+	r := startReloading(t, reloadBefore)
+	log := r.reloadWith(reloadBefore, map[string]string{"api-key": "*hunter2"})
+	if !strings.Contains(log, "a value that begins with * must be quoted") || strings.Contains(log, "hunter2") {
+		t.Errorf("the log has\n%s", log)
+	}
+}
+
 // A bound that the limit of open files does not allow is logged as at the start.
 func TestReload_WarnsOfTheLimitOfOpenFiles(t *testing.T) {
 	const wanted = 10_000_000

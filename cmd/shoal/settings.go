@@ -54,13 +54,16 @@ func (s *settings) key(flag string) string {
 	return "--" + flag
 }
 
+// onCommandLine is the precedence of a flag on the command line.
+const onCommandLine = 2
+
 // precedence returns a larger number for a flag on the command line than for a setting in the environment, and for that
 // a larger one than for a setting in the file.
 func (s *settings) precedence(flag string) int {
 	key, elsewhere := s.keys[flag]
 	switch {
 	case !elsewhere:
-		return 2
+		return onCommandLine
 	case key == variable(flag):
 		return 1
 	}

@@ -134,14 +134,16 @@ func TestFileRefused(t *testing.T) {
 		"list with a gap": {"dev: true\napi-key:\n-\n", ":2: api-key is a list of something else"},
 		"empty list":      {"dev: true\nlog-level: []\n", ":2: log-level is a list, want one value"},
 		"yes":             {"dev: true\nlog-level: yes\n", `:2: log-level is "yes"`},
-		"merge key":       {"dev: true\n<<: {addr: x}\n", `:2: unknown key "<<"`},
+		"alias of nothing": {"dev: true\napi-key: *hunter2\n",
+			"which names an anchor that is not there; a value that begins with * must be quoted"},
+		"merge key": {"dev: true\n<<: {addr: x}\n", `:2: unknown key "<<"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			file := writeFile(t, "shoal.yaml", c.text)
 			r := shoal(t, []string{"SHOAL_DEV=1"}, "", "check-config", "--config", file)
 			r.wantErrors(t, statusUsage, c.want)
-			if !strings.Contains(r.err, file) {
-				t.Errorf("the file is not named:\n%s", r.err)
+			if !strings.Contains(r.err, file) || strings.Contains(r.err, "hunter2") {
+				t.Errorf("the file is not named, or a secret is printed:\n%s", r.err)
 			}
 		})
 	}
@@ -407,12 +409,15 @@ func FuzzEnvironment(f *testing.F) {
 // begins with a dash.
 func TestRun_ExplainsMistakesOnTheCommandLine(t *testing.T) {
 	for line, want := range map[string]string{
-		"frob":                       "unexpected argument frob; see shoal --help",
-		"token":                      `expected "<user-id>"; see shoal token --help`,
-		"bench --frob":               "unknown flag --frob; see shoal bench --help",
-		"bench --dev --rate -1":      "--rate: a value is missing, want --rate=VALUE if the value begins with a dash; see shoal bench --help",
-		"serve --dev --api-key":      "--api-key: a value is missing, want --api-key=VALUE",
-		"serve --jwt-secret -abcdef": "--jwt-secret: a value is missing, want --jwt-secret=VALUE",
+		"frob":                           "unexpected argument frob; see shoal --help",
+		"token":                          `expected "<user-id>"; see shoal token --help`,
+		"bench --frob":                   "unknown flag --frob; see shoal bench --help",
+		"bench --dev --rate -1":          "--rate: a value is missing, want --rate=VALUE if the value begins with a dash; see shoal bench --help",
+		"serve --dev --api-key":          "--api-key: a value is missing, want --api-key=VALUE",
+		"serve --api-key a abcdef":       "unexpected argument beside --api-key; a value with spaces must be quoted; see shoal serve --help",
+		"publish u f --api-key a abcdef": "unexpected argument beside --api-key; a value with spaces must be quoted",
+		"serve --log-level a b":          "unexpected argument b; see shoal serve --help",
+		"serve --jwt-secret -abcdef":     "--jwt-secret: a value is missing, want --jwt-secret=VALUE",
 	} {
 		r := shoal(t, nil, "", strings.Fields(line)...)
 		r.wantErrors(t, statusUsage, want)

@@ -22,7 +22,7 @@ type watchCommand struct {
 	UploadIDs []string `arg:"" name:"upload-id" help:"Upload to follow; several may be given."`
 
 	URL       string `default:"http://127.0.0.1:8080" help:"Address of the server."`
-	Token     string `placeholder:"JWT" help:"JSON Web Token of a user who may follow the uploads."`
+	Token     string `secret:"" placeholder:"JWT" help:"JSON Web Token of a user who may follow the uploads."`
 	TokenFile string `placeholder:"FILE" help:"File with the token, read again whenever a fresh one is needed."`
 	Dev       bool   `help:"Get a token from a development server."`
 	JSON      bool   `name:"json" help:"Print each message as one line of JSON."`
@@ -43,22 +43,47 @@ func (c *watchCommand) check(s *settings) {
 		s.note(fmt.Sprintf("%d uploads are given, want at most %d", len(ids), maxWatched))
 	}
 	checkURL(s, "url", c.URL, "the server's address, such as http://127.0.0.1:8080")
-	sources := 0
-	for _, given := range []bool{c.Token != "", c.TokenFile != "", c.Dev} {
-		if given {
-			sources++
-		}
-	}
-	switch {
-	case sources == 0:
-		s.refuse("token", "is missing, want a token such as one of shoal token, or --dev for a development server")
-	case sources > 1:
-		s.note("more than one of --token, --token-file and --dev is given, want one")
-	}
+	c.checkSources(s)
 	if c.TokenFile != "" {
 		if _, err := readToken(c.TokenFile); err != nil {
 			s.refuse("token-file", err.Error())
 		}
+	}
+}
+
+// checkSources keeps one source of the token: one on the command line wins over one in the environment, and that over
+// one in the file of settings.
+func (c *watchCommand) checkSources(s *settings) {
+	sources := []struct {
+		flag  string
+		given bool
+		drop  func()
+	}{
+		{"token", c.Token != "", func() { c.Token = "" }},
+		{"token-file", c.TokenFile != "", func() { c.TokenFile = "" }},
+		{"dev", c.Dev, func() { c.Dev = false }},
+	}
+	highest := 0
+	for _, source := range sources {
+		if source.given {
+			highest = max(highest, s.precedence(source.flag))
+		}
+	}
+	var kept []string
+	for _, source := range sources {
+		switch {
+		case !source.given:
+		case s.precedence(source.flag) < highest:
+			source.drop()
+		default:
+			kept = append(kept, s.key(source.flag))
+		}
+	}
+	switch {
+	case len(kept) == 0:
+		s.refuse("token", "is missing, want a token such as one of shoal token, or --dev for a development server")
+	case len(kept) > 1:
+		s.note(strings.Join(kept, " and ") + " are given, want one of them")
 	}
 }
 

@@ -187,7 +187,7 @@ func TestWatch_RefusesUsage(t *testing.T) {
 		"bad upload": {[]string{"a\nb", "--dev"}, []string{"upload-id must not contain control characters"}},
 		"too many":   {append(many, "--dev"), []string{"1001 uploads are given, want at most 1000"}},
 		"no token":   {[]string{"u"}, []string{"--token is missing, want a token such as one of shoal token, or --dev"}},
-		"two tokens": {[]string{"u", "--dev", "--token=x"}, []string{"more than one of --token, --token-file and --dev"}},
+		"two tokens": {[]string{"u", "--dev", "--token=x"}, []string{"--token and --dev are given, want one of them"}},
 		"no file":    {[]string{"u", "--token-file=/nonexistent"}, []string{"--token-file cannot be read: open /nonexistent"}},
 		"empty file": {[]string{"u", "--token-file=" + writeFile(t, "token", "\n")}, []string{"--token-file holds no token"}},
 		"bad URL":    {[]string{"u", "--dev", "--url=localhost:1"}, []string{`--url is "localhost:1", want the server's address`}},
@@ -196,6 +196,51 @@ func TestWatch_RefusesUsage(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			shoal(t, nil, "", append([]string{"watch"}, c.args...)...).wantErrors(t, statusUsage, c.want...)
+		})
+	}
+}
+
+// A source of the token on the command line wins over one in the environment, and that over one in the file.
+func TestWatch_HighestSourceOfTheTokenWins(t *testing.T) {
+	dev, file := writeFile(t, "shoal.yaml", "dev: true\n"), writeFile(t, "token", "of-a-file")
+	both := writeFile(t, "both.yaml", "dev: true\ntoken: t\n")
+	for name, c := range map[string]struct {
+		env, args []string
+		want      string // the source, or the complaint
+	}{
+		"flag, environment":      {[]string{"SHOAL_TOKEN=x"}, []string{"--dev"}, "dev"},
+		"flag, file":             {nil, []string{"--token=x", "--config=" + dev}, "token"},
+		"environment, file":      {[]string{"SHOAL_TOKEN_FILE=" + file}, []string{"--config=" + dev}, "token-file"},
+		"all three":              {[]string{"SHOAL_TOKEN=x"}, []string{"--token-file=" + file, "--config=" + dev}, "token-file"},
+		"file":                   {nil, []string{"--config=" + dev}, "dev"},
+		"two in the environment": {[]string{"SHOAL_TOKEN=x", "SHOAL_DEV=1"}, nil, "SHOAL_TOKEN and SHOAL_DEV are given, want one of them"},
+		"two in the file":        {nil, []string{"--config=" + both}, both + ":2: token and " + both + ":1: dev are given, want one of them"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSettings(c.env)
+			parser, err := newParser(s, streams{}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			parsed, err := parser.Parse(append([]string{"watch", "u"}, c.args...))
+			if err != nil {
+				t.Fatal(err)
+			}
+			command := parsed.Selected().Target.Addr().Interface().(*watchCommand)
+			err = s.check(command)
+			var got []string
+			if err != nil {
+				got = append(got, err.Error())
+			} else {
+				for source, used := range map[string]bool{"token": command.Token != "", "token-file": command.TokenFile != "", "dev": command.Dev} {
+					if used {
+						got = append(got, source)
+					}
+				}
+			}
+			if len(got) != 1 || got[0] != c.want {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
 		})
 	}
 }
