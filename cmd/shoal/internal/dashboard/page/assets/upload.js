@@ -71,12 +71,13 @@ export class Upload {
       ...(missing > 0 ? [`${plural(missing, 'node')} did not answer`] : []),
     ].join(' · '))
     this.#followers.show(found.followers.map((user) => link('user', user)), found.count)
-    this.#showHistory(found.messages)
+    this.#showHistory(found)
   }
 
-  #showHistory(messages) {
+  // showHistory renders the list again only if it has changed. The same offsets of another epoch are other messages.
+  #showHistory({ epoch, messages }) {
     this.#empty.hidden = messages.length > 0
-    const shown = messages.map((m) => m.offset).join()
+    const shown = [epoch, ...messages.map((m) => m.offset)].join()
     if (shown === this.#shown) return
     this.#shown = shown
     this.#history.replaceChildren(...messages.map((m) => h('li', {},
@@ -88,8 +89,9 @@ export class Upload {
     event.preventDefault()
     const id = encodeURIComponent(this.#id)
     try {
-      const parsed = JSON.parse(this.#message.value)
-      await this.#access.request('POST', `v1/uploads/${id}/messages`, JSON.stringify(parsed))
+      const message = this.#message.value
+      JSON.parse(message) // checked here, and sent as it is: numbers may be larger than JavaScript's
+      await this.#access.request('POST', `v1/uploads/${id}/messages`, message)
       this.#tell('Published.', 'good')
       await this.#poll.now()
     } catch (error) {
