@@ -1,7 +1,6 @@
 import { ShoalError } from './errors.js'
-import { answered, known } from './position.js'
 import { newQueue } from './queue.js'
-import { type Sink, openSession } from './session.js'
+import { type Sharing, type Sink, openSession } from './session.js'
 import type {
   ConnectionStatus, Follow, FollowOptions, Gap, Message, Options, OwnMessage, Position, UploadStatus,
 } from './types.js'
@@ -89,31 +88,34 @@ function newClient<Own extends OwnMessage>(url: URL, options: Options<Own>): Sho
     const { followers, status } = upload
     clearTimeout(upload.dropping)
     followers.add(follower)
-    if (status === IDLE || status.state === 'ended') {
-      upload.status = { state: 'pending', ...(since && { position: since }) }
-      notify(id)
-      link.follow(id)
-    } else {
-      const { position, message } = status
-      if (since && (!position || since.epoch === position.epoch)) {
-        follower.at = since
-        if (!(since.offset >= position?.offset!)) link.follow(id)
-      } else { // the newest message, as the server would send it
-        queueMicrotask(() => {
-          for (const m of [since && gap(id), message]) if (m && followers.has(follower)) follower.push(m)
-        })
-      }
-    }
-    follower.stop = () => {
-      signal?.removeEventListener('abort', follower.stop!)
+    // All that follows may call the application, which may end the follow.
+    const stop = follower.stop = () => {
+      signal?.removeEventListener('abort', stop)
       follower.end()
       // An upload without followers is let go a moment later: a component that is mounted twice, or one that takes the
       // place of another, keeps it.
-      if (followers.delete(follower) && followers.size === 0) upload.dropping = setTimeout(() => drop(id), 0)
+      if (followers.delete(follower) && !followers.size) upload.dropping = setTimeout(() => drop(id), 0)
     }
-    signal?.addEventListener('abort', follower.stop)
+    signal?.addEventListener('abort', stop)
+    if (status === IDLE || status.state === 'ended') {
+      upload.status = { state: 'pending', ...(since && { position: since }) }
+      link.follow(id)
+      notify(id)
+    } else {
+      const { position, message } = status
+      if (!message) since ??= before(position)
+      if (since && (!position || since.epoch === position.epoch)) {
+        follower.at = since
+        if (!(since.offset >= position?.offset!)) link.follow(id)
+      } else { // the newest message, as the server would send it, unless a newer one has come before
+        queueMicrotask(() => {
+          const newest = upload.status.message === message && message
+          for (const m of [since && gap(id), newest]) if (m && followers.has(follower)) follower.push(m)
+        })
+      }
+    }
     if (connection.state === 'stopped') follower.stopped?.(connection.error!)
-    return follower.stop
+    return stop
   }
 
   const drop = (id: string) => {
@@ -146,18 +148,21 @@ function newClient<Own extends OwnMessage>(url: URL, options: Options<Own>): Sho
       const upload = uploads.get(id)
       let first = upload?.status.position
       for (const { at } of upload?.followers ?? []) if (at && !(at.offset >= first?.offset!)) first = at
-      return first
+      return upload?.status.position ? first : before(first) // another follower begins
     },
 
-    answer(id, answer) {
+    answer(id, { epoch, offset, recovered, expired }) {
       const upload = uploads.get(id)
       if (!upload) return
-      const { epoch, offset, recovered, expired } = answer
       const { position } = upload.status
-      // Without recovery the newest message follows: it is new, unless it was seen in this epoch.
-      upload.seen = recovered || expired ? undefined : known(position, answer)
+      // The answer's epoch was seen up to here before.
+      const seen = position?.epoch === epoch && position.offset <= offset ? position.offset : 0
+      // Without recovery the newest message follows, unless it is no longer held: it is new, unless it was seen.
+      upload.seen = recovered || expired ? undefined : seen
       set(id, upload, {
-        state: 'live', recovered, newest: offset, position: answered(position, answer),
+        state: 'live', recovered, newest: offset,
+        // Where the newest message follows, the position is before it.
+        position: { epoch, offset: recovered && position ? seen : expired ? offset : Math.max(offset - 1, seen) },
         ...(position?.epoch !== epoch && { message: undefined as any }), // nobody gets the messages of a former epoch
       })
       each(upload.followers, (follower) => {
@@ -197,7 +202,7 @@ function newClient<Own extends OwnMessage>(url: URL, options: Options<Own>): Sho
   }
 
   const open = (to: Sink) => openSession(url, options, to)
-  const link = options.share?.(url.href, open, sink) ?? open(sink)
+  const link = (options.share as Sharing | undefined)?.(url.href, open, sink) ?? open(sink)
 
   return {
     follow(id: string, a?: FollowOptions | ((message: Message<Own>) => void), b?: FollowOptions): any {
@@ -252,6 +257,11 @@ function each<T>(set: Set<T>, action: (entry: T) => void): void {
   for (const entry of [...set]) if (set.has(entry)) action(entry)
 }
 
+// before returns a position from which the newest message comes again, if there is one.
+function before(at: Position | undefined): Position | undefined {
+  return at?.offset ? { ...at, offset: at.offset - 1 } : at
+}
+
 function gap(id: string): Gap {
   return { action: 'shoal.gap', upload_id: id, reason: 'history' }
 }
@@ -272,7 +282,7 @@ function guarded(call: () => void): void {
 function checkId(id: unknown): void {
   if (!isText(id)) {
     throw new ShoalError('bad_id', `the upload id is ${JSON.stringify(id)?.slice(0, 80)}, ` +
-      'want 1 to 255 bytes without control characters')
+      'want 1 to 255 bytes, no control characters')
   }
 }
 

@@ -77,7 +77,7 @@ export function newQueue(id: string, limit: number, onStop: () => void): Queue {
     stop,
     async return() {
       stop()
-      return { done: true, value: undefined }
+      return { done: true } as IteratorReturnResult<undefined>
     },
     [Symbol.asyncIterator]() {
       return this

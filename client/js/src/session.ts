@@ -53,6 +53,10 @@ export interface Session extends Link {
   wake(): void
 }
 
+// Sharing is the function behind a Share. It decides who keeps the connection: the client itself with open(), or another
+// tab. Its parts have other names in the published modules, so that only functions of this package can be one.
+export type Sharing = (url: string, open: (sink: Sink) => Session, sink: Sink) => Link
+
 // openSession begins to connect.
 export function openSession(url: URL, options: Options<any>, sink: Sink): Session {
   // Whether the server has answered: messages before that belong to another connection's claim.
@@ -97,13 +101,12 @@ export function openSession(url: URL, options: Options<any>, sink: Sink): Sessio
     end({ state: 'closed' })
   }
 
-  // wake tries at once where the session waits, though not before the time that the server asked for, and tests a
-  // connection that may have died unnoticed.
+  // wake tries at once where the session waits, though not before the time that the server asked for. A connection may
+  // have died unnoticed, and one that is being opened may have begun on another network: they are tested.
   const wake = () => {
-    if (authenticated) return probe()
-    if (status.state !== 'waiting') return
     attempts = 0
-    retry(status.error, 0)
+    if (status.state === 'waiting') retry(status.error, 0)
+    else if (channel) probe()
   }
 
   // leave lets go of the connection when the page goes away; `pageshow` brings it back.
@@ -204,7 +207,7 @@ export function openSession(url: URL, options: Options<any>, sink: Sink): Sessio
   // unfollowed in one task costs nothing. While the channel has no room, uploads wait here, not in a queue of
   // messages: one that is followed and unfollowed before it is its turn costs nothing either.
   const change = (ids: Iterable<string>) => {
-    if (changed.size === 0) queueMicrotask(update)
+    if (!changed.size) queueMicrotask(update)
     for (const id of ids) changed.add(id)
   }
 
@@ -245,7 +248,7 @@ export function openSession(url: URL, options: Options<any>, sink: Sink): Sessio
   // unsubscribed tells the answer to an unsubscribe from the end of a subscription that a new token does not allow.
   const unsubscribed = (id: string) => {
     const asked = releasing.indexOf(id)
-    if (asked < 0) refuse(id, 'forbidden', 'not allowed any more')
+    if (asked < 0) refuse(id, 'forbidden', 'no longer allowed')
     else releasing.splice(asked, 1)
   }
 
@@ -328,6 +331,7 @@ export function openSession(url: URL, options: Options<any>, sink: Sink): Sessio
     after('silence', left > 0 ? left : limit, watchSilence)
   }
 
+  // probe gives the connection up unless the server says something soon.
   const probe = () => {
     if (timers.has('probe')) return
     channel!.probe()

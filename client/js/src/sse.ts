@@ -169,6 +169,7 @@ async function readLines(
         const text = data.join('\n')
         data = []
         receive(text)
+        await null // as between two messages of a WebSocket: work that the first one has left comes before the next one
         if (signal.aborted) return retry
       }
     }

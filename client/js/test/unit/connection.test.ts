@@ -146,6 +146,23 @@ describe('the page', () => {
     expect(client.status().retryAt! - Date.now()).toBe(500)
   })
 
+  test('comes back while an attempt hangs, which is then given up soon', async () => {
+    page()
+    vi.spyOn(Math, 'random').mockReturnValue(1)
+    const client = open()
+    await pass(1000)
+    happens('online')
+    await pass(1000)
+    happens('online')
+    await pass(4000)
+    expect([client.status().state, FakeSocket.all.length]).toEqual(['waiting', 1])
+    await pass(500)
+    happens('online')
+    await live()
+    await pass(5000)
+    expect([client.status().state, FakeSocket.all.length]).toEqual(['live', 2])
+  })
+
   test('does not come before the time that the server asked for', async () => {
     page()
     const client = open()

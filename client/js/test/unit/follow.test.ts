@@ -300,3 +300,17 @@ test('a signal ends a follow', async () => {
   expect(await client.follow('u', { signal: abort.signal }).next()).toEqual({ done: true, value: undefined })
   expect(seen).toEqual([])
 })
+
+test('a follow without since gets the newest message where the first one has continued without any', async () => {
+  const client = open()
+  const first = hear(client, 'u', { epoch: 'e', offset: 3 })
+  const socket = await live()
+  socket.says(resumed(3))
+  const second = hear(client)
+  await settle()
+  expect(socket.sent.slice(-2)).toEqual([
+    { action: 'unsubscribe_upload', upload_id: 'u' }, { action: 'resume', uploads: { u: { epoch: 'e', offset: 2 } } },
+  ])
+  socket.says({ action: 'unsubscribed', upload_id: 'u' }, resumed(3), progress(3), progress(4))
+  expect([first.seen, second.seen]).toEqual([[4], [3, 4]])
+})

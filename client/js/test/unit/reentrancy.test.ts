@@ -80,3 +80,31 @@ test('a listener that another one has ended is not called', async () => {
   await live()
   expect(calls).toBe(0)
 })
+
+test.each(['close', 'abort'])('%s in the moment in which a follow begins is final', async (end) => {
+  const client = open()
+  const abort = new AbortController()
+  client.subscribe(() => {
+    if (client.status('u').state !== 'pending') return
+    if (end === 'close') client.close()
+    else abort.abort()
+  }, 'u')
+  const seen: unknown[] = []
+  client.follow('u', (m) => seen.push(m), { signal: abort.signal })
+  if (end === 'abort') (await live()).says(subscribed(1), progress(1))
+  await pass(1)
+  expect([client.status('u'), seen]).toEqual([{ state: 'idle' }, []])
+  expect(client.status().state).toBe(end === 'close' ? 'closed' : 'live')
+})
+
+test('a follow that begins before a message is delivered gets nothing out of order', async () => {
+  const client = open()
+  hear(client)
+  const socket = await live()
+  socket.says(subscribed(1), progress(1))
+  const late = hear(client)
+  socket.says(progress(2)) // before the microtask that delivers the newest message
+  await settle()
+  socket.says(progress(3))
+  expect(late.seen).toEqual([2, 3])
+})

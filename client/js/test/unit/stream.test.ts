@@ -280,3 +280,14 @@ test('is left at once by close', async () => {
   client.close()
   expect(Stream.last.signal.aborted).toBe(true)
 })
+
+test('brings messages of one chunk in order to a follow that begins with the first of them', async () => {
+  const { client } = await blocked()
+  const late: unknown[] = []
+  const stop = client.follow('u', () => {
+    stop()
+    client.follow('u', (m: any) => late.push(m.offset))
+  })
+  await Stream.last.opens(subscribed(1), progress(1), progress(2), progress(3))
+  expect(late).toEqual([1, 2, 3])
+})
