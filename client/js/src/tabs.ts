@@ -1,37 +1,19 @@
-import type { Incoming } from './channel.js'
 import { ShoalError } from './index.js'
-import { answered } from './position.js'
-import type { Answer, Link, Session, Sink } from './session.js'
-import type { ConnectionStatus, Position, Share } from './types.js'
+import { type Claim, Leader, type LeaderMessage, type PendingAction, type TabMessage } from './leader.js'
+import type { Link, Session, Sharing, Sink } from './session.js'
+import type { ConnectionStatus, Share } from './types.js'
 import { watchPage } from './wake.js'
 
 const PROTOCOL = 1 // of the messages: tabs with different releases of this module must not read each other's
 const CHECK = 30_000 // ms between two questions to the leader
 const SILENT = 5000 // a leader that has not answered in this time is replaced
 
-const PROTOCOL = 1 // of the messages: tabs must not read those of a tab with another release of this module
-// one that holds the lock. It keeps the connection for all of them.
-type LeaderMessage =
-  | { kind: 'lead' }
-  | { kind: 'status'; status: ConnectionStatus }
-  | { kind: 'answer'; id: string; answer: Answer }
-  | { kind: 'message'; id: string; message: Incoming }
-  | { kind: 'ended'; id: string; error: ShoalError }
-  | { kind: 'other'; message: Incoming }
-type TabMessage =
-  | { kind: 'hello'; requests: FollowRequest[]; action: PendingAction }
-  | { kind: 'follow'; request: FollowRequest }
-  | { kind: 'unfollow'; id: string }
-type Envelope = { from: string; to?: string } & (LeaderMessage | TabMessage)
+// Any tab may become the leader: the one that holds the lock. It keeps the connection for all of them. The messages of a
+// leader carry its term, which is higher than the terms of all former leaders: messages of a leader that has lost its lock
+// and has not noticed it are ignored.
+type Envelope = { from: string; to?: string } & ((LeaderMessage & { term: number }) | (TabMessage & { term?: undefined }))
 
 const WAITING: LeaderMessage = { kind: 'status', status: { state: 'waiting' } }
-
-// PendingAction is an action that the leader's session must do at once. A tab may be woken up while that of the leader
-// sleeps.
-type PendingAction = 'wake' | 'reconnect' | undefined
-
-// FollowRequest is an upload that a tab follows, with the position up to which the tab has received it.
-type FollowRequest = [id: string, since: Position | undefined]
 
 /**
  * tabs has the tabs of this origin that use the same name and server share one connection: `connect(url, { share:
@@ -42,27 +24,28 @@ export function tabs(name: string): Share {
   if (typeof name !== 'string' || !name) {
     throw new ShoalError('bad_option', 'tabs() needs a name that differs from user to user, such as the id of the user')
   }
-  return (url, open, sink) => {
+  const share: Sharing = (url, open, sink) => {
     const able = globalThis.navigator?.locks && globalThis.BroadcastChannel
     return able ? new Tab(`shoal ${PROTOCOL} ${url} ${name}`, open, sink) : open(sink)
   }
+  return share as unknown as Share
 }
 
 class Tab implements Link {
   #self = '' // the tab's id, a new one each time that the tab joins
-  #followed = new Set<string>() // the uploads that this tab follows
+  // The uploads that this tab follows. Messages are for it once its newest claim has been answered.
+  #followed = new Map<string, { number: number; answered: boolean }>()
+  #claims = 0 // numbers them
   #channel: BroadcastChannel | undefined
   #abort = new AbortController()
   #joined = false
   #ready = false // the tab holds its own lock, by which the leader knows that it lives
   #pending: PendingAction // of the next hello
   #closed = false
-  #session: Session | undefined // of the leader
-  #others = new Map<string, Set<string>>() // the leader's: the uploads that each other tab follows
-  #positions = new Map<string, Position>() // the leader's: how far all tabs have received
-  #newest = new Map<string, Incoming>() // the leader's: for tabs that come later
-  #status: ConnectionStatus = { state: 'connecting' }
-  #announced = '' // the last status that this tab's client has received, as JSON
+  #term = 0 // of the newest leader
+  #leader: Leader | undefined // where this tab leads
+  #announced = '' // the status that this tab's client was given last
+  #stopped: ConnectionStatus | undefined // the same, if it is stopped: only reconnect() ends that
   #timers = new Map<string, ReturnType<typeof setTimeout>>()
   #unwatch: () => void
 
@@ -74,20 +57,18 @@ class Tab implements Link {
   }
 
   follow(id: string): void {
-    this.#followed.add(id)
-    const request = this.#followRequest(id)
-    if (this.#session) this.#followFor(request, this.#self)
-    else this.#request({ kind: 'follow', request })
+    this.#claim(id)
+    this.#request({ kind: 'follow', claims: [[id, this.#claims, this.sink.position(id)]] })
   }
 
   unfollow(id: string): void {
     this.#followed.delete(id)
-    if (this.#session) this.#release(id)
-    else this.#request({ kind: 'unfollow', id })
+    this.#request({ kind: 'unfollow', id })
   }
 
   reconnect(): void {
-    if (this.#session) this.#session.reconnect()
+    this.#stopped = undefined
+    if (this.#leader) this.#leader.reconnect()
     else if (!this.#closed) this.#join('reconnect')
   }
 
@@ -96,10 +77,6 @@ class Tab implements Link {
     this.#unwatch()
     this.#leave()
     this.sink.connection({ state: 'closed' })
-  }
-
-  #followRequest(id: string): FollowRequest {
-    return [id, this.sink.position(id)]
   }
 
   // join takes part, or asks whether there is a leader where this tab already does.
@@ -125,19 +102,24 @@ class Tab implements Link {
     this.#repeat()
   }
 
-  // leave removes this tab from the group; the other tabs continue.
+  // leave lets the other tabs go on without this one.
   #leave(): void {
     this.#resign()
     this.#abort.abort()
-    this.#closeChannel()
+    this.#hush()
     this.#joined = this.#ready = false
     for (const name of this.#timers.keys()) this.#clear(name)
-    this.#deliver(WAITING)
+    this.#wait()
   }
 
-  #closeChannel(): void {
+  #hush(): void {
     this.#channel?.close()
     this.#channel = undefined
+  }
+
+  // wait announces that there is no leader now.
+  #wait(): void {
+    if (!this.#stopped && !this.#closed) this.#deliver(WAITING)
   }
 
   // Leading
@@ -156,7 +138,8 @@ class Tab implements Link {
 
   // left resolves when this tab leaves.
   #left(): Promise<unknown> {
-    return new Promise((resolve) => this.#abort.signal.addEventListener('abort', resolve))
+    const { signal } = this.#abort
+    return new Promise<unknown>((resolve) => signal.aborted ? resolve(0) : signal.addEventListener('abort', resolve))
   }
 
   #compete(steal = false): void {
@@ -166,130 +149,77 @@ class Tab implements Link {
       return this.#left()
     }, steal).catch(({ name }) => {
       if (signal.aborted) return
-      if (!this.#session) {
+      if (!this.#leader) {
         if (name === 'AbortError') return
-        this.#closeChannel() // without locks nothing can be shared: the page has no storage, nor an origin
+        this.#hush() // without locks nothing can be shared: the page has no storage, nor an origin
         return this.#lead()
       }
       this.#resign() // another tab took this one for dead
       this.#compete()
       this.#ask()
-      this.#deliver(WAITING)
+      this.#wait()
     })
   }
 
   #lead(): void {
     this.#clear('silent')
-    let session: Session | undefined
-    const send = (message: LeaderMessage) => {
-      if (session && session !== this.#session) return // resigned
-      this.#deliver(message)
-      this.#post(message)
+    const self = this.#self
+    // The messages for this tab itself are delivered one by one and never within a call of the application, as those for
+    // the others are.
+    const own: LeaderMessage[] = []
+    const next = () => {
+      if (leader !== this.#leader) return // resigned
+      this.#deliver(own[0]!)
+      own.shift()
+      if (own[0]) queueMicrotask(next)
     }
-    session = this.#session = this.open({
-      connection: (status) => send({ kind: 'status', status: this.#status = status }),
-      position: (id) => this.#positions.get(id),
-      answer: (id, answer) => {
-        const at = this.#positions.get(id)
-        if (at?.epoch !== answer.epoch) this.#newest.delete(id)
-        this.#positions.set(id, answered(at, answer))
-        send({ kind: 'answer', id, answer })
-      },
-      message: (id, message) => {
-        this.#newest.set(id, message)
-        const at = this.#positions.get(id)!
-        if (message.offset > at.offset) this.#positions.set(id, { epoch: at.epoch, offset: message.offset })
-        send({ kind: 'message', id, message })
-      },
-      ended: (id, error) => {
-        this.#positions.delete(id)
-        this.#newest.delete(id)
-        send({ kind: 'ended', id, error })
-      },
-      other: (message) => send({ kind: 'other', message }),
+    const send = (message: LeaderMessage, to?: string) => {
+      if (leader !== this.#leader) return
+      if (to !== self) this.#post(message, to)
+      if ((to ?? self) === self && own.push(message) === 1) queueMicrotask(next)
+    }
+    const leader = this.#leader = new Leader(this.open, send, (tab, gone) => {
+      // The lock of another tab is free when that tab is gone.
+      if (tab !== self) this.#hold(this.#lock(tab), gone).catch(() => {}) // this tab has left
     })
-    for (const id of this.#followed) this.#followFor(this.#followRequest(id), this.#self)
-    this.#post({ kind: 'lead' })
+    this.#term = Math.max(this.#term + 1, Date.now()) // no tab may know of a later one, nor this tab of the last one
+    this.#renew()
+    leader.start(this.#stopped)
+    leader.read({ kind: 'follow', claims: this.#unanswered() }, self)
   }
 
   #resign(): void {
-    const session = this.#session
-    this.#session = undefined
-    session?.close()
-    this.#others.clear()
-    this.#newest.clear()
-    this.#positions.clear()
+    const leader = this.#leader
+    this.#leader = undefined
+    leader?.close()
+    this.#renew()
   }
 
-  // serve handles a message of another tab.
-  #serve(message: TabMessage, tab: string): void {
-    const known = this.#remember(tab)
-    switch (message.kind) {
-      case 'hello': // which repeats what was asked for, for a leader that does not know it
-        this.#post({ kind: 'status', status: this.#status }, tab)
-        for (const request of message.requests) if (!known.has(request[0])) this.#followFor(request, tab)
-        if (message.action === 'wake') this.#session!.wake()
-        if (message.action === 'reconnect') this.#session!.reconnect()
-        return
-      case 'follow': return this.#followFor(message.request, tab)
-      case 'unfollow':
-        known.delete(message.id)
-        this.#release(message.id)
-    }
+  // Talking
+
+  // claim begins a follow, again where there is one: messages that are under way are not for it.
+  #claim(id: string): void {
+    this.#followed.set(id, { number: ++this.#claims, answered: false })
   }
 
-  // followFor follows an upload for a tab, which may be this one.
-  #followFor([id, since]: FollowRequest, tab: string): void {
-    if (tab !== this.#self) this.#remember(tab).add(id)
-    const session = this.#session!
-    const at = this.#positions.get(id)
-    const behind = since && (!at || (since.epoch === at.epoch && since.offset < at.offset))
-    if (behind) this.#positions.set(id, since)
-    const live = session.isLive(id)
-    if (behind || live === undefined) return session.follow(id)
-    if (!live) return // the answer is for all
-    const recovered = since?.epoch === at!.epoch
-    const message = this.#newest.get(id)
-    this.#reply(tab, { kind: 'answer', id, answer: { ...at!, recovered, expired: !message } })
-    if (message && !recovered) this.#reply(tab, { kind: 'message', id, message })
+  // renew replaces the claims that a former leader has answered.
+  #renew(): void {
+    for (const [id, { answered }] of this.#followed) if (answered) this.#claim(id)
   }
 
-  // remember returns the uploads that another tab follows. When the tab's own lock is free, the tab is gone.
-  #remember(tab: string): Set<string> {
-    const known = this.#others.get(tab)
-    if (known) return known
-    const ids = new Set<string>()
-    this.#others.set(tab, ids)
-    this.#hold(this.#lock(tab), () => {
-      if (this.#others.get(tab) !== ids) return
-      this.#others.delete(tab)
-      ids.forEach((id) => this.#release(id))
-    }).catch(() => {}) // this tab has left
-    return ids
+  // unanswered returns the claims that wait for an answer.
+  #unanswered(): Claim[] {
+    return [...this.#followed].flatMap(([id, { number, answered }]) => answered ? [] : [[id, number, this.sink.position(id)]])
   }
 
-  #release(id: string): void {
-    if (this.#followed.has(id)) return
-    for (const ids of this.#others.values()) if (ids.has(id)) return
-    this.#session?.unfollow(id)
-    this.#newest.delete(id)
-    this.#positions.delete(id)
-  }
-
-  // Messages between tabs
-
-  // request sends a change to the leader. Before the tab is ready that is not needed: hello contains all requests.
+  // request tells the leader what has changed. Before the tab is ready it need not: hello will say all.
   #request(message: TabMessage): void {
-    if (this.#ready) this.#post(message)
-  }
-
-  #reply(tab: string, message: LeaderMessage): void {
-    if (tab === this.#self) this.#deliver(message)
-    else this.#post(message, tab)
+    if (this.#leader) this.#leader.read(message, this.#self)
+    else if (this.#ready) this.#post(message)
   }
 
   #post(message: LeaderMessage | TabMessage, to?: string): void {
-    const plain = { ...message, from: this.#self, ...(to && { to }) } as any
+    const plain = { ...message, from: this.#self, ...(to && { to }), ...(this.#leader && { term: this.#term }) } as any
     // An Error of a class of its own does not survive the channel.
     if (plain.error) plain.error = flat(plain.error)
     if (plain.status?.error) plain.status = { ...plain.status, error: flat(plain.status.error) }
@@ -298,43 +228,48 @@ class Tab implements Link {
 
   #read(message: Envelope): void {
     if (message.to !== undefined && message.to !== this.#self) return
-    if (this.#session) {
-      if (isTabMessage(message)) this.#serve(message, message.from)
-      return
-    }
-    if (isTabMessage(message)) return
+    if (message.term === undefined) return this.#leader?.read(message, message.from)
+    if (this.#leader || message.term < this.#term) return
     this.#clear('silent')
-    if (message.kind === 'lead') this.#ask()
+    if (message.term > this.#term) {
+      this.#term = message.term
+      this.#renew()
+      this.#ask()
+    }
     this.#deliver(message)
   }
 
-  // deliver passes a message to this tab's client.
+  // deliver hands a message of the leader to this tab's client.
   #deliver(message: LeaderMessage): void {
-    switch (message.kind) {
-      case 'status': {
-        const status = JSON.stringify(message.status)
-        if (status === this.#announced) return
-        this.#announced = status
-        const { error } = message.status
-        return this.sink.connection({ ...message.status, error: error && full(error) })
-      }
-      case 'answer': return this.sink.answer(message.id, message.answer)
-      case 'message': return this.sink.message(message.id, message.message)
-      case 'ended':
-        this.#followed.delete(message.id)
-        return this.sink.ended(message.id, full(message.error))
-      case 'other': return this.sink.other(message.message)
+    if (message.kind === 'status') {
+      const { status } = message
+      const announced = JSON.stringify(status)
+      if (announced === this.#announced) return
+      this.#announced = announced
+      this.#stopped = status.state === 'stopped' ? status : undefined
+      return this.sink.connection({ ...status, error: status.error && full(status.error) })
     }
+    if (message.kind === 'other') return this.sink.other(message.message)
+    const { id } = message
+    const follow = this.#followed.get(id)
+    if (!follow) return
+    if (message.kind === 'message') return follow.answered ? this.sink.message(id, message.message) : undefined
+    if (message.number !== follow.number) return
+    if (message.kind === 'answer') {
+      follow.answered = true
+      return this.sink.answer(id, message.answer)
+    }
+    this.#followed.delete(id)
+    this.sink.ended(id, full(message.error))
   }
 
-  // ask requests an answer of the leader, and replaces a leader that does not answer.
+  // ask has the leader answer, and takes its place if it does not.
   #ask(): void {
-    if (this.#session || !this.#ready) return
-    const requests = [...this.#followed].map((id) => this.#followRequest(id))
-    this.#post({ kind: 'hello', requests, action: this.#pending })
+    if (this.#leader || !this.#ready) return
+    this.#post({ kind: 'hello', claims: this.#unanswered(), action: this.#pending })
     this.#pending = undefined
     if (!this.#timers.has('silent')) this.#after('silent', SILENT, () => {
-      if (!this.#session) this.#compete(true)
+      if (!this.#leader) this.#compete(true)
     })
   }
 
@@ -357,10 +292,6 @@ class Tab implements Link {
     clearTimeout(this.#timers.get(name))
     this.#timers.delete(name)
   }
-}
-
-function isTabMessage(message: Envelope): message is { from: string } & TabMessage {
-  return ['hello', 'follow', 'unfollow'].includes(message.kind)
 }
 
 function flat({ code, message, closeCode }: ShoalError): object {

@@ -1,5 +1,4 @@
 import type { ShoalError } from './errors.js'
-import type { Link, Session, Sink } from './session.js'
 
 /** Position is how far an upload's messages have been received. */
 export interface Position {
@@ -101,11 +100,18 @@ export interface UploadStatus<Own extends OwnMessage = never> {
   readonly error?: ShoalError
 }
 
-/** Token is a JWT, or one with the time of its end where the client cannot read it from the token itself. */
+/**
+ * Token is a JWT, or one with the time of its end where the client cannot read it from the token itself: a Date, or ms
+ * since 1970. The claim `exp` is in seconds: give `exp * 1000`.
+ */
 export type Token = string | { token: string; expiresAt?: number | Date }
 
-/** Share decides who keeps the connection: the client itself with open(), or another tab. */
-export type Share = (url: string, open: (sink: Sink) => Session, sink: Sink) => Link
+declare const share: unique symbol
+
+/** Share decides who keeps the connection: tabs() of `@shoal/client/tabs` returns one. */
+export interface Share {
+  readonly [share]: true
+}
 
 /** SocketClass is what the client needs of a WebSocket: those of browsers, Node.js and the module `ws` have it. */
 export type SocketClass = new (url: URL, protocol: string) => {

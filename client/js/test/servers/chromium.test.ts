@@ -243,6 +243,42 @@ test('a tab that no longer answers loses the connection to another one, and give
   await first.waitForFunction(() => seen.at(-1) === 3)
 })
 
+test('a tab that goes on after it has lost the connection and its place disturbs no other one', async () => {
+  const open = async () => {
+    const page = await following('disturbed', { share: 'ann' }, proxy.url)
+    await page.evaluate(() => void shoal.follow('wake', () => {}))
+    await live(page, 'wake')
+    return page
+  }
+  const first = await open()
+  const second = await open()
+  const third = await open()
+  await server.publish('disturbed', line(1))
+  for (const page of [first, second, third]) await sees(page, [1])
+  const session = await context.newCDPSession(first)
+  await session.send('Debugger.enable')
+  const paused = new Promise((resolve) => session.once('Debugger.paused', resolve))
+  await session.send('Debugger.pause')
+  await server.publish('wake', line(0))
+  await paused
+  const lives = (page: Page, n: number) => page.waitForFunction((want) => states.filter((s) => s === 'live').length >= want, n)
+  await second.evaluate(() => dispatchEvent(new Event('online'))) // which asks for an answer
+  await lives(second, 2)
+  await lives(third, 2)
+  proxy.cut() // both connections
+  await state(third, 'waiting')
+  proxy.mend()
+  await lives(third, 3)
+  await session.send('Debugger.resume')
+  await session.send('Debugger.disable')
+  await lives(first, 2)
+  for (const page of [first, second, third]) await live(page, 'disturbed')
+  await server.publish('disturbed', line(2))
+  for (const page of [first, second, third]) await sees(page, [1, 2])
+  const late = await following('disturbed', { share: 'ann' }, proxy.url)
+  await sees(late, [2])
+})
+
 test('another name is another connection', async () => {
   await following('apart', { share: 'ann' })
   await following('apart', { share: 'bob' })

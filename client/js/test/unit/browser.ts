@@ -1,9 +1,9 @@
 // Several tabs of one origin in one process: their locks, their channel, and the events of their pages.
 
-import { beforeEach, vi } from 'vitest'
+import { beforeEach, expect, vi } from 'vitest'
 import { tabs } from '../../src/tabs.js'
 import type { Options, Shoal } from '../../src/index.js'
-import { open, settle } from './fakes.js'
+import { type FakeSocket, hear, live, open, pass, progress, settle, subscribed } from './fakes.js'
 
 type Request = { name: string; action: () => unknown; resolve: (value: unknown) => void; reject: (error: Error) => void }
 
@@ -63,6 +63,7 @@ export class FakeChannel {
   static all = new Set<FakeChannel>()
   static refused = false
   onmessage: ((event: { data: any }) => void) | null = null
+  term = 0 // of the last message that its tab sent as the leader
   // While it is set, messages wait here.
   frozen: { data: any }[] | undefined
 
@@ -71,7 +72,8 @@ export class FakeChannel {
     FakeChannel.all.add(this)
   }
 
-  postMessage(data: unknown): void {
+  postMessage(data: any): void {
+    if (data.term) this.term = data.term
     for (const other of FakeChannel.all) {
       if (other !== this && other.name === this.name) queueMicrotask(() => other.#receive({ data: structuredClone(data) }))
     }
@@ -84,13 +86,32 @@ export class FakeChannel {
   }
 
   thaw(): void {
-    const events = this.frozen!
+    const events = this.frozen ?? []
     this.frozen = undefined
     events.forEach((event) => this.#receive(event))
   }
 
   close(): void {
     FakeChannel.all.delete(this)
+  }
+}
+
+// freeze has the tab that leads hear nothing. It returns functions that let it hear of its robbed lock and of messages.
+export function freeze(): { robbed(): void; thaw(): void } {
+  const channels = [...FakeChannel.all].filter(({ term }) => term > 0).sort((a, b) => b.term - a.term)
+  const held = [...locks.held].find(([name]) => name.endsWith(' ann'))?.[1]
+  if (!channels[0] || !held || channels[0].frozen) return { robbed() {}, thaw() {} }
+  const [channel] = channels
+  const { reject } = held
+  let error: Error | undefined
+  channel.frozen = []
+  held.reject = (given) => { error = given }
+  return {
+    robbed() {
+      held.reject = reject
+      if (error) reject(error)
+    },
+    thaw: () => channel.thaw(),
   }
 }
 
@@ -133,4 +154,46 @@ export function newTab(options: Partial<Options<any>> = {}): FakeTab {
 // rest lets locks, messages and promises go on; no time passes.
 export async function rest(): Promise<void> {
   for (let i = 0; i < 20; i++) await settle()
+}
+
+// asked returns what a socket was asked for since the last call.
+export function asked(socket: FakeSocket): string[] {
+  return socket.sent.splice(0).flatMap(({ action, upload_id, uploads }) => {
+    if (action === 'resume') return Object.entries<any>(uploads).map(([id, at]) => `${id} since ${at.offset}`)
+    return upload_id ? [action === 'subscribe_upload' ? upload_id : `not ${upload_id}`] : []
+  })
+}
+
+// leading returns a tab that has the connection and follows an upload, with its socket.
+export async function leading(id = 'lead'): Promise<{ tab: FakeTab; seen: unknown[]; socket: FakeSocket }> {
+  const tab = newTab()
+  await rest()
+  const { seen } = hear(tab.client, id)
+  const socket = await live()
+  await rest()
+  socket.says(subscribed(0, false, 'e', id))
+  await rest()
+  asked(socket)
+  return { tab, seen, socket }
+}
+
+// following returns a tab that follows an upload which the tab that leads does not.
+export async function following(socket: FakeSocket, id = 'u') {
+  const tab = newTab()
+  const { seen } = hear(tab.client, id)
+  await rest()
+  expect(asked(socket)).toEqual([id])
+  socket.says(subscribed(0, false, 'e', id), progress(1, id))
+  await rest()
+  expect([tab.client.status(id).state, seen]).toEqual(['live', [1]])
+  return { tab, seen }
+}
+
+// alive lets time pass on a connection on which the server says something.
+export async function alive(socket: FakeSocket, seconds: number): Promise<void> {
+  for (let s = 0; s < seconds; s += 10) {
+    socket.says({ action: 'ping' })
+    await pass(10_000)
+    await rest()
+  }
 }

@@ -1,51 +1,9 @@
 import { describe, expect, test, vi } from 'vitest'
-import { FakeChannel, type FakeTab, installBrowser, locks, newTab, rest } from './browser.js'
+import { FakeChannel, type FakeTab, alive, asked, following, freeze, installBrowser, leading, locks, newTab, rest } from './browser.js'
 import { FakeSocket, hear, installFakes, live, pass, progress, subscribed } from './fakes.js'
 
 installFakes()
 installBrowser()
-
-// asked returns what a socket was asked for since the last call.
-function asked(socket: FakeSocket): string[] {
-  return socket.sent.splice(0).flatMap(({ action, upload_id, uploads }) => {
-    if (action === 'resume') return Object.entries<any>(uploads).map(([id, at]) => `${id} since ${at.offset}`)
-    return upload_id ? [action === 'subscribe_upload' ? upload_id : `not ${upload_id}`] : []
-  })
-}
-
-// leading returns a tab that has the connection and follows an upload, with its socket.
-async function leading(id = 'lead'): Promise<{ tab: FakeTab; seen: unknown[]; socket: FakeSocket }> {
-  const tab = newTab()
-  await rest()
-  const { seen } = hear(tab.client, id)
-  const socket = await live()
-  await rest()
-  socket.says(subscribed(0, false, 'e', id))
-  await rest()
-  asked(socket)
-  return { tab, seen, socket }
-}
-
-// following returns a tab that follows an upload which the tab that leads does not.
-async function following(socket: FakeSocket, id = 'u') {
-  const tab = newTab()
-  const { seen } = hear(tab.client, id)
-  await rest()
-  expect(asked(socket)).toEqual([id])
-  socket.says(subscribed(0, false, 'e', id), progress(1, id))
-  await rest()
-  expect([tab.client.status(id).state, seen]).toEqual(['live', [1]])
-  return { tab, seen }
-}
-
-// alive lets time pass on a connection on which the server says something.
-async function alive(socket: FakeSocket, seconds: number): Promise<void> {
-  for (let s = 0; s < seconds; s += 10) {
-    socket.says({ action: 'ping' })
-    await pass(10_000)
-    await rest()
-  }
-}
 
 describe('a tab that comes later', () => {
   test('follows what it wants when it can be known to live, however late that is', async () => {
@@ -172,20 +130,10 @@ describe('the back/forward cache', () => {
     await rest()
     expect(asked(next)).toEqual(['u since 1'])
     next.says(subscribed(2, true, 'e', 'u'), progress(2, 'u'))
+    await rest()
     expect(seen).toEqual([1, 2])
   })
 })
-
-// freeze has the tab that leads hear nothing. It returns functions that let it hear of its robbed lock and of messages.
-function freeze(): { robbed(): void; thaw(): void } {
-  const [channel] = FakeChannel.all
-  const [, held] = [...locks.held].find(([name]) => name.endsWith(' ann'))!
-  const { reject } = held
-  let error!: Error
-  channel!.frozen = []
-  held.reject = (given) => { error = given }
-  return { robbed: () => reject(error), thaw: () => channel!.thaw() }
-}
 
 test.each(['follows', 'leads'])('reconnect after close of a tab that %s does nothing', async (role) => {
   const { tab, socket } = await leading()
@@ -207,6 +155,7 @@ test('a tab that comes back ends the wait of the one that leads', async () => {
   await rest()
   socket.says({ action: 'reconnect', retry_after_ms: 0 })
   socket.ends()
+  await rest()
   for (let i = 0; i < 5; i++) {
     await pass(tab.client.status().retryAt! - Date.now())
     FakeSocket.last.fails()
