@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -66,7 +67,7 @@ func (b *Broker) CheckOnce(ctx context.Context, channel string, once broker.Once
 func (s *session) storeOnce(
 	ctx context.Context, base string, payload []byte, once broker.Once,
 ) (at broker.Position, replayed bool, err error) {
-	if window := s.duplicates; window < s.opt.TTL {
+	if window := time.Duration(s.duplicates.Load()); window < s.opt.TTL {
 		return at, false, fmt.Errorf("%w: the duplicate window of stream %s is %v, want at least the TTL of %v; raise "+
 			"the limit of the NATS server or let an operator update the stream", broker.ErrKeysUnsupported,
 			s.opt.Stream, window, s.opt.TTL)
@@ -127,7 +128,7 @@ func (s *session) claim(ctx context.Context, subject string, c claim) (*claim, e
 func (s *session) findClaim(ctx context.Context, subject string) (*claim, error) {
 	for {
 		c, err := s.readClaim(ctx, subject)
-		if c != nil || err != nil || !s.replicated {
+		if c != nil || err != nil || !s.replicated.Load() {
 			return c, err
 		}
 		m, err := s.calls.request(ctx, refusedPublish(subject))

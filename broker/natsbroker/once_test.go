@@ -2,6 +2,7 @@ package natsbroker_test
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/shoal-go/shoal/broker"
+	"github.com/shoal-go/shoal/broker/brokertest"
 	"github.com/shoal-go/shoal/broker/natsbroker"
 )
 
@@ -30,6 +32,15 @@ func TestStoreOnce_SaysThatTheWindowIsTooShort(t *testing.T) {
 	limited := serve(t, func(o *server.Options) { o.JetStreamLimits.Duplicates = time.Second })
 	wantOnce(t, join(t, quick(limited)), broker.ErrKeysUnsupported)
 
+	as := serveLimited(t)
+	shorten(t, as("operator").URL)
+	wantOnce(t, join(t, as("limited")), broker.ErrKeysUnsupported)
+}
+
+// serveLimited starts a server with a stream, which the user operator may update and the user limited may not. It
+// returns the options of a node by its user.
+func serveLimited(t *testing.T) (as func(user string) natsbroker.Options) {
+	t.Helper()
 	s := serve(t, func(o *server.Options) {
 		o.Users = []*server.User{
 			{Username: "operator", Password: "operator"},
@@ -38,14 +49,36 @@ func TestStoreOnce_SaysThatTheWindowIsTooShort(t *testing.T) {
 			}},
 		}
 	})
-	as := func(user string) natsbroker.Options {
+	as = func(user string) natsbroker.Options {
 		opt := quick(s)
 		opt.URL = strings.Replace(s.ClientURL(), "nats://", "nats://"+user+":"+user+"@", 1)
 		return opt
 	}
 	join(t, as("operator")).stop()
-	shorten(t, as("operator").URL)
-	wantOnce(t, join(t, as("limited")), broker.ErrKeysUnsupported)
+	return as
+}
+
+// TestStoreOnce_FollowsTheWindow: an operator may change the window while a node runs that may not.
+func TestStoreOnce_FollowsTheWindow(t *testing.T) {
+	as := serveLimited(t)
+	n := join(t, as("limited"))
+	keys := 0
+	awaitOnce := func(want error) {
+		t.Helper()
+		brokertest.Eventually(t, fmt.Sprintf("StoreOnce with the error %v", want), func() error {
+			keys++
+			once := broker.Once{Key: fmt.Sprint(keys), Digest: "one"}
+			if _, _, err := n.StoreOnce(t.Context(), "upload:x", []byte("1"), once); !errors.Is(err, want) {
+				return errNotYet
+			}
+			return nil
+		})
+	}
+	awaitOnce(nil)
+	js := shorten(t, as("operator").URL)
+	awaitOnce(broker.ErrKeysUnsupported)
+	change(t, js, func(c *jetstream.StreamConfig) { c.Duplicates = c.MaxAge })
+	awaitOnce(nil)
 }
 
 // shorten makes the stream's duplicate window short.

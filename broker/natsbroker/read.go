@@ -168,7 +168,7 @@ func (s *session) untilComplete(ctx context.Context, read func() (reading, error
 // read runs fn, and asks the leader for the channel's last sequence at the same time if another server may respond.
 func (s *session) read(ctx context.Context, base string, fn func(*reading) error) (rd reading, err error) {
 	var leader *call
-	if s.replicated {
+	if s.replicated.Load() {
 		if leader, err = s.calls.start(refusedPublish(base), false); err != nil {
 			return rd, err
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/shoal-go/shoal/broker"
 )
@@ -28,12 +29,12 @@ type session struct {
 	clocks atomic.Pointer[clockReading]
 	// created is when the stream was created that the session found at its start.
 	created time.Time
-	// duplicates is the stream's duplicate window.
-	duplicates time.Duration
+	// duplicates is the stream's duplicate window, in nanoseconds.
+	duplicates atomic.Int64
 	// bounded means that the stream drops its oldest messages when it is full.
 	bounded atomic.Bool
 	// replicated means that servers other than the stream's leader may respond to reads.
-	replicated bool
+	replicated atomic.Bool
 
 	// woken holds a token when the supervisor should check the session at once.
 	woken chan struct{}
@@ -92,6 +93,15 @@ func (s *session) open(ctx context.Context) (err error) {
 	s.running.Go(s.receive)
 	s.running.Go(s.refresh)
 	return nil
+}
+
+// noteSettings records what calls have to know of the stream. Others may change its settings at any time.
+func (s *session) noteSettings(info *jetstream.StreamInfo) {
+	s.bounded.Store(isBounded(info.Config))
+	s.duplicates.Store(int64(info.Config.Duplicates))
+	// A stream in a cluster may get more replicas, which respond to reads before the next check of the stream.
+	clustered := info.Cluster != nil && info.Cluster.Name != ""
+	s.replicated.Store(clustered || info.Config.Replicas > 1)
 }
 
 // ownSubjects returns the subjects that every session is subscribed to.

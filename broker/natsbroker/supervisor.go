@@ -128,9 +128,8 @@ func (v *supervisor) attempt(ctx context.Context) (*session, error) {
 	if err == nil {
 		s.compareClocks(info.TimeStamp)
 		v.leader = leadershipOf(info)
-		s.created, s.replicated = info.Created, info.Config.Replicas > 1
-		s.duplicates = info.Config.Duplicates
-		s.bounded.Store(isBounded(info.Config))
+		s.created = info.Created
+		s.noteSettings(info)
 		if err = s.open(ctx); err == nil {
 			s.epochs.era.Load().created.CompareAndSwap(0, s.created.UnixNano())
 		}
@@ -274,7 +273,7 @@ func (v *supervisor) checkStream(ctx context.Context, s *session) error {
 		return err
 	}
 	s.compareClocks(info.TimeStamp)
-	s.bounded.Store(isBounded(info.Config))
+	s.noteSettings(info)
 	if now := leadershipOf(info); now.server != "" {
 		v.interrupted = v.interrupted || now.follows(v.leader)
 		v.leader = now

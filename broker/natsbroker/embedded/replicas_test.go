@@ -1,0 +1,96 @@
+package embedded_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/shoal-go/shoal/broker"
+	"github.com/shoal-go/shoal/broker/brokertest"
+	"github.com/shoal-go/shoal/broker/natsbroker"
+	"github.com/shoal-go/shoal/broker/natsbroker/embedded"
+)
+
+// streamOf returns the client of a server's stream.
+func streamOf(t *testing.T, s *embedded.Server) (jetstream.JetStream, jetstream.Stream) {
+	t.Helper()
+	conn, err := nats.Connect("", nats.InProcessServer(s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	js, err := jetstream.New(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := js.Stream(t.Context(), "SHOAL")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return js, stream
+}
+
+// awaitReplicas returns when the stream has two current followers.
+func awaitReplicas(t *testing.T, stream jetstream.Stream) {
+	t.Helper()
+	brokertest.Eventually(t, "two current followers", func() error {
+		info, err := stream.Info(t.Context())
+		if err == nil && (info.Cluster == nil || len(info.Cluster.Replicas) < 2 ||
+			slices.ContainsFunc(info.Cluster.Replicas, func(p *jetstream.PeerInfo) bool { return !p.Current })) {
+			err = errors.New("not yet so")
+		}
+		return err
+	})
+}
+
+// TestServer_MoreReplicasWhileRunning: an operator may give the stream more replicas while nodes run that have asked for
+// one. Histories have what was stored just before, whichever server responds.
+func TestServer_MoreReplicasWhileRunning(t *testing.T) {
+	const size, rounds = 3, 50
+	addrs := freeAddrs(t, size)
+	var servers []*embedded.Server
+	var nodes []*node
+	for i := range size {
+		servers = append(servers, start(t, cluster(addrs, i, "secret")))
+		nodes = append(nodes, join(t, natsbroker.Options{Server: servers[i], Replicas: 1}))
+	}
+	for _, n := range nodes {
+		n.awaitHealthy(t)
+	}
+	js, stream := streamOf(t, servers[0])
+	config := stream.CachedInfo().Config
+	config.Replicas = size
+	if _, err := js.UpdateStream(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+	awaitReplicas(t, stream)
+	ctx, cancel := context.WithCancel(t.Context())
+	var busy sync.WaitGroup
+	for _, n := range nodes { // so that the followers lag behind
+		for range 5 {
+			busy.Go(func() {
+				for ctx.Err() == nil {
+					_, _ = n.Store(ctx, "upload:busy", make([]byte, 4<<10))
+				}
+			})
+		}
+	}
+	defer busy.Wait()
+	defer cancel()
+	for k := range rounds {
+		channel := fmt.Sprint("upload:", k)
+		pos := store(t, nodes[k%size], channel, "1")
+		for i, n := range nodes {
+			h, err := n.History(t.Context(), channel, broker.Position{})
+			if err != nil || h.Offset != pos.Offset {
+				t.Fatalf("node %d: the history is at %+v, error %v, want %+v", i, h.Position, err, pos)
+			}
+		}
+	}
+}
