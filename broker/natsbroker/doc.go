@@ -16,7 +16,7 @@
 // which Forget replaced the channel's messages, whose name begins with the stream's. A stream that is created again
 // gets another epoch, which nodes learn from the first message whose sequence does not increase: before it is
 // delivered, and before Store returns. So does a stream that returns without its newest messages, from the first node
-// that has seen more of it; see era.
+// that has seen more of it; see era. And so does a stream whose limit per subject has changed; see newStreamEpoch.
 //
 // While a node is subscribed, a record on epoch.upload.X keeps the channel's position before its first message and
 // after its messages have expired. Reading another channel writes nothing. As the server drops the oldest messages of

@@ -4,12 +4,14 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // newEpoch returns a name that no epoch has had.
@@ -27,6 +29,25 @@ func validEpoch(name string) bool {
 type streamEpoch struct {
 	name     string
 	sequence uint64
+}
+
+// newStreamEpoch returns a name that no epoch of the stream has had. It ends with the stream's limit per subject, or 0
+// without one: messages that were dropped because of a limit do not show under a higher one, which needs another epoch.
+func newStreamEpoch(info *jetstream.StreamInfo) string {
+	return newEpoch() + limitMark + strconv.FormatInt(max(info.Config.MaxMsgsPerSubject, 0), 10)
+}
+
+// limitMark precedes the limit in the name of an epoch of the stream.
+const limitMark = "_"
+
+// suits reports whether the epoch began with the limit that the stream has. unknown is the result for an epoch whose
+// name tells no limit, as those of version 0.1.0.
+func (e streamEpoch) suits(info *jetstream.StreamInfo, unknown bool) bool {
+	_, limit, told := strings.Cut(e.name, limitMark)
+	if !told {
+		return unknown
+	}
+	return limit == strconv.FormatInt(max(info.Config.MaxMsgsPerSubject, 0), 10)
 }
 
 // start returns an offset after which nothing was dropped. 1 is the first sequence of a stream.

@@ -85,7 +85,7 @@ func (s *session) verify(ctx context.Context, seen sighting, last uint64) error 
 		seen.witness.CompareAndSwap(witness, nil)
 	}
 	if lost {
-		return s.renewEpoch(ctx, seen.era)
+		return s.renewEpoch(ctx, seen.epoch, "stream lost messages, its uploads begin a new epoch")
 	}
 	seen.raise(last)
 	return nil
@@ -107,9 +107,31 @@ func (s *session) replaced(ctx context.Context, received *nats.Msg) (bool, error
 	return err == nil && !is.Equal(was), err
 }
 
-// renewEpoch begins another epoch in place of the one of an era, in which the stream has lost messages. Of several
-// nodes that do so at once, one succeeds, and the others find its epoch.
-func (s *session) renewEpoch(ctx context.Context, lost *era) error {
+// matchLimit begins another epoch of the stream if the present one began with another limit per subject. A node that
+// raises the limit calls it before with unknown false, so that the epoch tells the limit: if that node fails then, the
+// next one notices.
+func (s *session) matchLimit(ctx context.Context, unknown bool) error {
+	ctx, cancel := context.WithTimeout(ctx, s.opt.CallTimeout)
+	defer cancel()
+	for {
+		e, err := s.loadEpoch(ctx)
+		if err != nil {
+			return err
+		}
+		info, err := s.streamInfo(ctx) // after the epoch, so that a limit which was changed before it is noticed
+		if err != nil || e.suits(info, unknown) {
+			return err
+		}
+		const reason = "stream holds another number of messages, its uploads begin a new epoch"
+		if err := s.renewEpoch(ctx, e.name, reason); err != nil {
+			return err
+		}
+	}
+}
+
+// renewEpoch begins another epoch of the stream in place of one, for a reason that is logged. Of several nodes that do
+// so at once, one succeeds, and the others find its epoch.
+func (s *session) renewEpoch(ctx context.Context, ended, reason string) error {
 	for {
 		m, err := s.calls.request(ctx, &nats.Msg{Subject: s.lastOf(streamEpochSubject)})
 		if err != nil {
@@ -117,14 +139,18 @@ func (s *session) renewEpoch(ctx context.Context, lost *era) error {
 		}
 		expected := uint64(0)
 		if header(m, statusHeader) == "" {
-			if string(m.Data) != lost.epoch {
+			if string(m.Data) != ended {
 				_, err := s.loadEpoch(ctx)
 				return err
 			}
 			expected = number(m, sequenceHeader)
 		}
+		info, err := s.streamInfo(ctx)
+		if err != nil {
+			return err
+		}
 		_, err = s.publish(ctx, &nats.Msg{
-			Subject: streamEpochSubject, Data: []byte(newEpoch()), Header: nats.Header{
+			Subject: streamEpochSubject, Data: []byte(newStreamEpoch(info)), Header: nats.Header{
 				rollupHeader: {rollupSubject}, expectedHeader: {strconv.FormatUint(expected, 10)},
 			},
 		})
@@ -132,7 +158,7 @@ func (s *session) renewEpoch(ctx context.Context, lost *era) error {
 			return fmt.Errorf("begin another epoch of the stream: %w", err)
 		}
 		if err == nil {
-			s.opt.Logger.Warn("stream lost messages, its uploads begin a new epoch", "stream", s.opt.Stream)
+			s.opt.Logger.Warn(reason, "stream", s.opt.Stream)
 		}
 		if err := pause(ctx); err != nil { // the responding server may lag behind
 			return err
@@ -151,16 +177,13 @@ func isConflict(err error) bool {
 // else a new one.
 func (s *session) missingEpoch(ctx context.Context) (string, error) {
 	seen := s.epochs.sighting()
-	created := seen.created.Load()
-	if created == 0 || seen.epoch == "" {
-		return newEpoch(), nil
-	}
 	info, err := s.streamInfo(ctx)
 	if err != nil {
 		return "", err
 	}
-	if info.Created.UnixNano() != created || info.State.LastSeq < seen.highest {
-		return newEpoch(), nil
+	created := seen.created.Load()
+	if created == 0 || seen.epoch == "" || info.Created.UnixNano() != created || info.State.LastSeq < seen.highest {
+		return newStreamEpoch(info), nil
 	}
 	return seen.epoch, nil
 }

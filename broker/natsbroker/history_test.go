@@ -24,6 +24,7 @@ type stream struct {
 	seen      []history
 	forgotten uint64 // the sequence of the newest marker
 	markers   int
+	raises    int // how many times the limit was raised
 }
 
 func (s *stream) next() uint64 {
@@ -56,13 +57,22 @@ func (s *stream) age(below uint64) {
 func (s *stream) forget(fails bool) {
 	s.markers++
 	s.forgotten = s.next()
-	s.messages = []message{{sequence: s.forgotten, epoch: "stream-marker-" + strconv.Itoa(s.markers)}}
+	s.messages = []message{{sequence: s.forgotten, epoch: s.streamEpoch().fork("marker" + strconv.Itoa(s.markers))}}
 	if !fails {
 		s.write(s.read())
 	}
 }
 
-func (s *stream) streamEpoch() streamEpoch { return streamEpoch{name: "stream", sequence: s.epochs[0]} }
+// raise raises the limit, which begins another epoch.
+func (s *stream) raise() {
+	s.raises++
+	s.limit++
+	s.epochs = []uint64{s.next()}
+}
+
+func (s *stream) streamEpoch() streamEpoch {
+	return streamEpoch{name: "stream_" + strconv.Itoa(s.raises), sequence: s.epochs[0]}
+}
 
 func (s *stream) read() history {
 	return newHistory(slices.Clone(s.messages), s.record, s.streamEpoch(), s.limit)
@@ -142,6 +152,7 @@ func TestHistory_ClaimsAreTrue(t *testing.T) {
 		s.epochs = []uint64{s.next()}
 		t.Repeat(map[string]func(*rapid.T){
 			"store":   func(*rapid.T) { s.store() },
+			"raise":   func(*rapid.T) { s.raise() },
 			"another": func(*rapid.T) { s.next() },
 			"epoch":   func(*rapid.T) { s.epochs = append(s.epochs, s.next()) },
 			"read":    s.check,

@@ -39,7 +39,12 @@ func (e *events) logger() *slog.Logger { return slog.New(slog.NewTextHandler(e, 
 // jetStream returns a client of a server's streams.
 func jetStream(t *testing.T, s *server.Server) jetstream.JetStream {
 	t.Helper()
-	js, err := jetstream.New(client(t, s))
+	return jetStreamAt(t, s.ClientURL())
+}
+
+func jetStreamAt(t *testing.T, url string) jetstream.JetStream {
+	t.Helper()
+	js, err := jetstream.New(connect(t, url))
 	if err != nil {
 		t.Fatal(err)
 	}

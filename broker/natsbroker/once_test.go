@@ -84,10 +84,7 @@ func TestStoreOnce_FollowsTheWindow(t *testing.T) {
 // shorten makes the stream's duplicate window short.
 func shorten(t *testing.T, url string) jetstream.JetStream {
 	t.Helper()
-	js, err := jetstream.New(connect(t, url))
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := jetStreamAt(t, url)
 	stream, err := js.Stream(t.Context(), "SHOAL")
 	if err != nil {
 		t.Fatal(err)

@@ -95,7 +95,7 @@ func (s *session) open(ctx context.Context) (err error) {
 	return nil
 }
 
-// noteSettings records what calls have to know of the stream. Others may change its settings at any time.
+// noteSettings records the settings of the stream that calls depend on. Operators and other nodes may change them.
 func (s *session) noteSettings(info *jetstream.StreamInfo) {
 	s.bounded.Store(isBounded(info.Config))
 	s.duplicates.Store(int64(info.Config.Duplicates))

@@ -94,9 +94,9 @@ func (m *streamManager) hindered(limit string, reason error, values ...any) bool
 	return true
 }
 
-// ensureStream finds or creates the stream, enlarges it if needed, and returns its state. Several nodes may do so at
-// once. The error is a permanentError if the settings of an existing stream are unsuitable.
-func (m *streamManager) ensureStream(ctx context.Context, conn *nats.Conn) (*jetstream.StreamInfo, error) {
+// findStream finds or creates the stream, and returns its state. Several nodes may do so at once. The error is a
+// permanentError if the settings of an existing stream are unsuitable.
+func (m *streamManager) findStream(ctx context.Context, conn *nats.Conn) (*jetstream.StreamInfo, error) {
 	ctx, cancel := context.WithTimeout(ctx, m.CallTimeout)
 	defer cancel()
 	js, err := jetstream.New(conn)
@@ -114,11 +114,28 @@ func (m *streamManager) ensureStream(ctx context.Context, conn *nats.Conn) (*jet
 		return nil, m.streamError(err)
 	}
 	info := stream.CachedInfo()
-	if err := m.compare(info.Config); err != nil {
+	return info, m.compare(info.Config)
+}
+
+// enlargeStream raises the limits of the stream to the wanted ones, and returns its state. Before the limit per subject
+// is raised, it calls prepare.
+func (m *streamManager) enlargeStream(
+	ctx context.Context, conn *nats.Conn, info *jetstream.StreamInfo, prepare func() error,
+) (*jetstream.StreamInfo, error) {
+	ctx, cancel := context.WithTimeout(ctx, m.CallTimeout)
+	defer cancel()
+	js, err := jetstream.New(conn)
+	if err != nil {
 		return nil, err
 	}
 	if larger := m.enlarged(info.Config); larger != nil {
-		if stream, err = m.enlarge(ctx, js, info.Config, *larger); err != nil {
+		if larger.MaxMsgsPerSubject != info.Config.MaxMsgsPerSubject {
+			if err := prepare(); err != nil {
+				return nil, err
+			}
+		}
+		stream, err := m.enlarge(ctx, js, info.Config, *larger)
+		if err != nil {
 			return nil, m.streamError(err)
 		}
 		info = stream.CachedInfo()

@@ -124,23 +124,35 @@ func (v *supervisor) attempt(ctx context.Context) (*session, error) {
 		s.close()
 		return nil, err
 	}
-	info, err := v.streamManager.ensureStream(ctx, s.conn)
+	info, err := v.streamManager.findStream(ctx, s.conn)
 	if err == nil {
 		s.compareClocks(info.TimeStamp)
 		v.leader = leadershipOf(info)
 		s.created = info.Created
-		s.noteSettings(info)
 		if err = s.open(ctx); err == nil {
 			s.epochs.era.Load().created.CompareAndSwap(0, s.created.UnixNano())
+			info, err = v.enlargeStream(ctx, s, info)
 		}
-	} else if refused := permissionError(s.refusals.since(0)); refused != nil {
+		if err == nil {
+			s.noteSettings(info)
+			err = s.matchLimit(ctx, true)
+		}
+	}
+	if err == nil {
+		return s, nil
+	}
+	if refused := permissionError(s.refusals.since(0)); refused != nil && !errors.As(err, new(permanentError)) {
 		err = refused
 	}
-	if err != nil {
-		s.close()
-		return nil, err
-	}
-	return s, nil
+	s.close()
+	return nil, err
+}
+
+// enlargeStream raises the limits of the stream, and returns its state.
+func (v *supervisor) enlargeStream(
+	ctx context.Context, s *session, info *jetstream.StreamInfo,
+) (*jetstream.StreamInfo, error) {
+	return v.streamManager.enlargeStream(ctx, s.conn, info, func() error { return s.matchLimit(ctx, false) })
 }
 
 // watch checks a session until ctx ends, or until the connection is closed for good, when it returns true.
@@ -238,8 +250,9 @@ func leadershipOf(info *jetstream.StreamInfo) (l leadership) {
 	return l
 }
 
-// awaitStream calls ensureStream. While the stream has no leader, the server does not respond, and publications fail.
-// Once one has failed, it waits for no longer than a ProbeInterval, so that the node is soon unhealthy.
+// awaitStream finds the stream and raises its limits. While the stream has no leader, the server does not respond, and
+// publications fail. Once one has failed, it waits for no longer than a ProbeInterval, so that the node is soon
+// unhealthy.
 func (v *supervisor) awaitStream(ctx context.Context, s *session) (*jetstream.StreamInfo, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -255,7 +268,10 @@ func (v *supervisor) awaitStream(ctx context.Context, s *session) (*jetstream.St
 		case <-ctx.Done():
 		}
 	}()
-	info, err := v.streamManager.ensureStream(ctx, s.conn)
+	info, err := v.streamManager.findStream(ctx, s.conn)
+	if err == nil {
+		info, err = v.enlargeStream(ctx, s, info)
+	}
 	if err != nil && errors.Is(context.Cause(ctx), errNoAnswer) {
 		err = fmt.Errorf("natsbroker: stream %s: %w", v.opt.Stream, errNoAnswer)
 	}
@@ -284,7 +300,10 @@ func (v *supervisor) checkStream(ctx context.Context, s *session) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, v.opt.CallTimeout)
 	defer cancel()
-	_, err = s.loadEpoch(ctx)
+	e, err := s.loadEpoch(ctx)
+	if err == nil && !e.suits(info, true) {
+		err = s.matchLimit(ctx, true)
+	}
 	if err == nil {
 		s.epochs.era.Load().created.Store(info.Created.UnixNano())
 		err = s.verify(ctx, seen, info.State.LastSeq)

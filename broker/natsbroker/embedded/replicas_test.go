@@ -50,7 +50,7 @@ func awaitReplicas(t *testing.T, stream jetstream.Stream) {
 }
 
 // TestServer_MoreReplicasWhileRunning: an operator may give the stream more replicas while nodes run that have asked for
-// one. Histories have what was stored just before, whichever server responds.
+// one. Histories include all messages that were stored before, from any server that responds.
 func TestServer_MoreReplicasWhileRunning(t *testing.T) {
 	const size, rounds = 3, 50
 	addrs := freeAddrs(t, size)
