@@ -201,7 +201,7 @@ func (b *Broker) read(
 			return err
 		}
 		if s.epochs.current() == before { // else the history may be of a stream that was created again
-			s.subscriptions.setEpoch(base, h.Epoch, h.begin)
+			s.subscriptions.setEpoch(base, h.Epoch, h.begin, max(h.begin, h.recorded))
 		}
 		snapshot = h.Snapshot
 		s.setLocalTimes(snapshot.Messages)

@@ -118,16 +118,16 @@ func (e *epochs) forget(base string) {
 }
 
 // setStream records the stream's epoch and when it was stored. It returns true if the stream had another one before.
-func (e *epochs) setStream(name string, at time.Time) (changed bool) {
+func (e *epochs) setStream(found *streamEpoch, at time.Time) (changed bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.stream = name
+	e.stream = found.name
 	known := e.era.Load().epoch
-	if known == name {
+	if known == found.name {
 		return false
 	}
 	e.discardLocked()
-	e.era.Store(&era{epoch: name, since: at})
+	e.era.Store(&era{epoch: found.name, since: at, begin: found.sequence})
 	return known != ""
 }
 
@@ -250,7 +250,7 @@ func (s *session) parseEpoch(m *nats.Msg) *streamEpoch {
 		return nil
 	}
 	at, _ := time.Parse(time.RFC3339Nano, header(m, timeHeader)) // zero in a forged message
-	if s.epochs.setStream(e.name, at) {
+	if s.epochs.setStream(e, at) {
 		s.subscriptions.resetEpochs(e.name)
 		s.opt.Logger.Warn("stream has another epoch", "stream", s.opt.Stream)
 		s.recreated.Store(true)

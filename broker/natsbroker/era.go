@@ -19,8 +19,10 @@ import (
 // and so needs another epoch. A node that starts has seen nothing.
 type era struct {
 	epoch string
-	// since is when the epoch was stored, by the server's clock. settled means that the stream's messages arrive.
+	// since is when the epoch was stored, by the server's clock, and begin its sequence. settled means that the stream's
+	// messages arrive.
 	since   time.Time
+	begin   uint64
 	settled atomic.Bool
 	// created is when the stream was created, in nanoseconds since 1970, 0 while unknown.
 	created atomic.Int64

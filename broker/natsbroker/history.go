@@ -77,6 +77,9 @@ type history struct {
 	unrecorded bool
 	// keptAt is when the message or record was stored that keeps the position.
 	keptAt time.Time
+	// recorded is the sequence of the record that was written because the channel was unknown, else 0: everything of the
+	// channel that was stored before is gone.
+	recorded uint64
 	// unknown means that the stream holds neither a message nor a marker nor a record of the channel.
 	unknown bool
 }

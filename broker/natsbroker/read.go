@@ -283,6 +283,7 @@ func (s *session) keepPosition(ctx context.Context, base string, read func() (hi
 			return h, err
 		default:
 			s.subscriptions.setRecord(base, sequence)
+			h.recorded = sequence
 			return h, s.announceEpoch(base, h.record(sequence)) // the channel may have had another epoch
 		}
 		if err := pause(ctx); err != nil {

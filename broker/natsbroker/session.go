@@ -209,36 +209,49 @@ func (s *session) deliver(ctx context.Context, m *nats.Msg) {
 		}
 		return
 	}
-	channel, epoch, begin, ok := s.subscriptions.find(m.Subject)
+	known, ok := s.subscriptions.find(m.Subject)
 	if !ok {
 		return
 	}
-	out := broker.Message{Channel: channel, Payload: m.Data}
+	out := broker.Message{Channel: known.channel, Payload: m.Data}
 	if out.Payload == nil {
 		out.Payload = []byte{}
 	}
 	if m.Header != nil {
 		out.Trace = broker.BoundTrace(header(m, traceHeader))
 	}
-	if stored {
-		out.Position = broker.Position{Epoch: epoch, Offset: number(m, sequenceHeader)}
-		if !present {
-			out.Epoch = ""
-		}
-		if previous := number(m, previousHeader); previous > begin {
-			out.Prev = previous
-		}
-		if epoch := header(m, epochHeader); validEpoch(epoch) {
-			if !present {
-				return
-			}
-			base := m.Subject[len(livePrefix):]
-			s.subscriptions.setEpoch(base, epoch, out.Offset)
-			s.epochs.forget(base)
-			out = broker.Message{Channel: channel, Position: broker.Position{Epoch: epoch}}
-		}
+	if stored && !s.locate(m, present, known, &out) {
+		return
 	}
 	s.handler.Receive(out)
+}
+
+// locate sets the position of a stored message. It reports false for one that is not to be delivered: it was stored
+// before the epoch of its channel began, and was in this node's queue when a read has found that epoch.
+func (s *session) locate(m *nats.Msg, present bool, known subscription, out *broker.Message) bool {
+	sequence, previous := number(m, sequenceHeader), number(m, previousHeader)
+	epoch := header(m, epochHeader)
+	begins := validEpoch(epoch)
+	switch {
+	case !present && begins, present && sequence < known.from:
+		return false
+	case !present && sequence > s.epochs.era.Load().begin:
+		return true // the stream does not hold it any more, so that its sequence may be another message's
+	case begins:
+		base := m.Subject[len(livePrefix):]
+		s.subscriptions.setEpoch(base, epoch, sequence, sequence)
+		s.epochs.forget(base)
+		*out = broker.Message{Channel: known.channel, Position: broker.Position{Epoch: epoch}}
+		return true
+	}
+	out.Offset = sequence
+	if present {
+		out.Epoch = known.epoch
+	}
+	if previous > known.begin {
+		out.Prev = previous
+	}
+	return true
 }
 
 // follows reports whether a republished message may be delivered. The stream republishes in the order of its sequences:

@@ -29,6 +29,8 @@ type subscription struct {
 	// epoch is the channel's epoch, "" while unknown; begin is the sequence of the message that it began with.
 	epoch string
 	begin uint64
+	// from is the sequence below which messages are of an epoch before, or were dropped before the epoch began.
+	from uint64
 	// reported is the number of dropped messages that the handler was notified of.
 	reported int
 	element  *list.Element
@@ -79,7 +81,8 @@ func (s *subscriptions) move(conn *nats.Conn, arrivals chan *nats.Msg) error {
 		if err != nil {
 			return err
 		}
-		one.sub, one.reported, one.epoch, one.begin = sub, 0, "", 0
+		one.sub, one.reported = sub, 0
+		one.epoch, one.begin, one.from = "", 0, 0
 	}
 	return nil
 }
@@ -132,12 +135,13 @@ func (s *subscriptions) removeLocked(channels []string) {
 	}
 }
 
-// setEpoch records a channel's epoch, which began at the sequence begin (0: with the stream).
-func (s *subscriptions) setEpoch(base, epoch string, begin uint64) {
+// setEpoch records a channel's epoch, which began at the sequence begin (0: with the stream). All messages of the channel
+// below from are older.
+func (s *subscriptions) setEpoch(base, epoch string, begin, from uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if one, ok := s.bySubject[livePrefix+base]; ok && begin >= one.begin {
-		one.epoch, one.begin = epoch, begin
+		one.epoch, one.begin, one.from = epoch, begin, max(one.from, from)
 	}
 }
 
@@ -150,7 +154,8 @@ func (s *subscriptions) replaceEpoch(base string, r *record) (channel string, re
 	if !ok || one.epoch == "" || one.epoch == r.epoch || r.sequence <= one.begin {
 		return "", false
 	}
-	one.epoch, one.begin = r.epoch, r.begin
+	// It held nothing but what the record tells when that was written: the handler, which is told, reads it.
+	one.epoch, one.begin, one.from = r.epoch, r.begin, max(one.from, r.sequence)
 	return one.channel, true
 }
 
@@ -159,18 +164,19 @@ func (s *subscriptions) resetEpochs(epoch string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, one := range s.bySubject {
-		one.epoch, one.begin = epoch, 0
+		one.epoch, one.begin, one.from = epoch, 0, 0
 	}
 }
 
-// find returns the channel of a live subject, its epoch if that is known, and the sequence it began with.
-func (s *subscriptions) find(subject string) (channel, epoch string, begin uint64, ok bool) {
+// find returns the present values of the subscription to a live subject.
+func (s *subscriptions) find(subject string) (known subscription, ok bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if one, ok := s.bySubject[subject]; ok {
-		return one.channel, one.epoch, one.begin, true
+	one, ok := s.bySubject[subject]
+	if ok {
+		known = *one
 	}
-	return "", "", 0, false
+	return known, ok
 }
 
 // confirmed reports whether a subject is subscribed to and a Subscribe call has said so.
