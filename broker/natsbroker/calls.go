@@ -59,19 +59,30 @@ func newCalls(conn *nats.Conn, inFlight int, timeout time.Duration) (*calls, err
 		reads:     make(chan struct{}, maxReads),
 		waiting:   make(map[uint64]*call),
 	}
-	_, err := conn.ChanSubscribe(c.prefix+"*", c.responses)
-	return c, err
+	for _, subject := range []string{forgottenSubject, livePrefix + streamEpochSubject, c.prefix + "*"} {
+		if _, err := conn.ChanSubscribe(subject, c.responses); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
 }
 
-// run delivers responses until stop is closed. A disconnect fails all requests in flight.
-func (c *calls) run(disconnected, stop <-chan struct{}) {
+// run delivers responses, and calls outdate with announcements of epochs, until stop is closed. They share one queue, so
+// that a response is handled after the announcements that the server had sent before. A disconnect fails all requests in
+// flight.
+func (c *calls) run(outdate func(*nats.Msg), disconnected, stop <-chan struct{}) {
 	const checks = 10 // per timeout
 	tick := time.NewTicker(max(c.timeout/checks, 1))
 	defer tick.Stop()
 	for {
 		select {
 		case m := <-c.responses:
-			c.respond(m)
+			switch m.Subject {
+			case forgottenSubject, livePrefix + streamEpochSubject:
+				outdate(m)
+			default:
+				c.respond(m)
+			}
 		case now := <-tick.C:
 			c.expire(now)
 		case <-disconnected:

@@ -117,6 +117,15 @@ func (e *epochs) forget(base string) {
 	e.generation++
 }
 
+// outdate discards what an announcement contradicts. It precedes the deliveries in the queue of the node, which may be long.
+func (e *epochs) outdate(m *nats.Msg) {
+	if m.Subject == forgottenSubject {
+		e.forget(string(m.Data))
+	} else if e.era.Load().epoch != string(m.Data) {
+		e.invalidate()
+	}
+}
+
 // setStream records the stream's epoch and when it was stored. It returns true if the stream had another one before.
 func (e *epochs) setStream(found *streamEpoch, at time.Time) (changed bool) {
 	e.mu.Lock()

@@ -86,6 +86,32 @@ func TestBroker_QueuedBeforePurgeIsNotOfTheNewEpoch(t *testing.T) {
 	n.awaitPayloads(t, "upload:x", "first", "new")
 }
 
+// TestStore_ReturnsTheEpochAfterItHasBegun: once Forget has returned, or another node has begun an epoch of the stream,
+// Store on a node whose queue is long returns the new epoch.
+func TestStore_ReturnsTheEpochAfterItHasBegun(t *testing.T) {
+	s := serve(t)
+	opt := quick(s)
+	opt.Messages = 4
+	n, release := startHeld(t, opt)
+	other := join(t, opt)
+	n.subscribe(t, "upload:busy")
+	n.store(t, "upload:x", "0")
+	other.store(t, "upload:busy", "first")
+	want := func() {
+		t.Helper()
+		at, err := n.Store(t.Context(), "upload:x", []byte("1"))
+		if is := other.history(t, "upload:x").Epoch; err != nil || at.Epoch != is {
+			t.Errorf("Store returned %+v, %v, want epoch %q", at, err, is)
+		}
+	}
+	other.forget(t, "upload:x")
+	want()
+	opt.Messages = 64
+	other = join(t, opt)
+	want()
+	release()
+}
+
 // held is a broker whose messages of uploads wait at a gate, which is open while it holds a token.
 type held struct {
 	*natsbroker.Broker

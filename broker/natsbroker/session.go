@@ -80,7 +80,7 @@ func (s *session) open(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	s.running.Go(func() { s.calls.run(s.disconnected, s.stop) })
+	s.running.Go(func() { s.calls.run(s.epochs.outdate, s.disconnected, s.stop) })
 	if err := s.checkPermissions(ctx, mark); err != nil {
 		return err
 	}
