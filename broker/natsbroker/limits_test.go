@@ -6,10 +6,12 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/shoal-go/shoal/broker/brokertest"
@@ -119,11 +121,28 @@ func TestBroker_LogsAnObstacleOnce(t *testing.T) {
 	opt.MaxBytes, opt.TTL = 2<<20, time.Minute
 	join(t, opt).stop()
 	var log events
-	opt.MaxBytes, opt.TTL, opt.Logger = 8<<20, time.Hour, log.logger()
+	opt.MaxBytes, opt.TTL, opt.Replicas, opt.Logger = 8<<20, time.Hour, 3, log.logger()
+	var updates atomic.Int64
+	conn := client(t, s)
+	_, err := conn.Subscribe("$JS.API.STREAM.UPDATE.SHOAL", func(*nats.Msg) { updates.Add(1) })
+	if err == nil {
+		err = conn.Flush()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	join(t, opt)
 	awaitChecks(t, jetStream(t, s))
+	if err := conn.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	const attempts = 4 // of the age, and of each limit that the server refuses
+	if tried := updates.Load(); tried > attempts {
+		t.Errorf("the node has tried %d updates of the stream, want at most %d", tried, attempts)
+	}
 	for _, line := range []string{
 		"short duplicate window", "no room for a larger stream", "limit=max_age before=1m0s now=1h0m0s",
+		"too few replicas",
 	} {
 		if found := log.count(line); found != 1 {
 			t.Errorf("%q was logged %d times, want once", line, found)

@@ -74,25 +74,18 @@ func (o Options) wanted() jetstream.StreamConfig {
 // streamManager finds, creates and enlarges the stream. It belongs to the supervisor.
 type streamManager struct {
 	Options
-	// obstacles holds why a limit cannot be raised, by the limit's name, so that later checks do not log it again.
-	obstacles map[string]string
+	// obstacles holds why limits cannot be raised, by the limit's name.
+	obstacles map[string]obstacle
 }
 
-// hindered records why a limit cannot be raised, nil if it can, and the limit's values. It reports whether that is new.
-func (m *streamManager) hindered(limit string, reason error, values ...any) bool {
-	text := ""
-	if reason != nil {
-		text = fmt.Sprint(append(values, reason)...)
-	}
-	if m.obstacles[limit] == text {
-		return false
-	}
-	if m.obstacles == nil {
-		m.obstacles = make(map[string]string)
-	}
-	m.obstacles[limit] = text
-	return true
+// obstacle is a refusal to raise a limit. It is logged once, and the same is not tried again until next.
+type obstacle struct {
+	change, reason string
+	next           time.Time
 }
+
+// retryObstacle is the time between two attempts to raise a limit that the server has refused to raise.
+const retryObstacle = time.Minute
 
 // findStream finds or creates the stream, and returns its state. Several nodes may do so at once. The error is a
 // permanentError if the settings of an existing stream are unsuitable.
@@ -134,13 +127,17 @@ func (m *streamManager) enlargeStream(
 				return nil, err
 			}
 		}
-		stream, err := m.enlarge(ctx, js, info.Config, *larger)
+		stream, err := js.UpdateStream(ctx, *larger)
 		if err != nil {
 			return nil, m.streamError(err)
 		}
+		m.logRaised(info.Config, stream.CachedInfo().Config)
 		info = stream.CachedInfo()
 	}
-	return m.widen(ctx, js, info), nil
+	for _, limit := range m.optionals(info.Config) {
+		info = m.raise(ctx, js, info, limit)
+	}
+	return info, nil
 }
 
 // createStream creates the stream. If the server refuses the duplicate window, the window is as short as possible:
@@ -158,53 +155,66 @@ func (o Options) createStream(ctx context.Context, js jetstream.JetStream) (jets
 	return stream, err
 }
 
-// widen makes the duplicate window of an existing stream as long as the TTL, if that is possible and permitted; nothing
-// but StoreOnce needs it. It returns the stream's state.
-func (m *streamManager) widen(
-	ctx context.Context, js jetstream.JetStream, info *jetstream.StreamInfo,
+// optional is a limit of an existing stream which is raised if that is possible and permitted: all but StoreOnce works
+// with a lower one, and in a rolling update new nodes may ask for more than the servers have.
+type optional struct {
+	name        string
+	found, want any
+	raised      bool // whether found suffices
+	refusal     string
+	raise       func(*jetstream.StreamConfig)
+}
+
+// optionals returns the optional limits of a stream.
+func (o Options) optionals(c jetstream.StreamConfig) []optional {
+	bytes, want := c.MaxBytes, o.wanted().MaxBytes
+	return []optional{
+		{
+			"max_bytes", bytes, want, o.MaxBytes == 0 || bytes <= 0 || want > 0 && bytes >= want,
+			"NATS server has no room for a larger stream", func(c *jetstream.StreamConfig) { c.MaxBytes = want },
+		},
+		{
+			"duplicate_window", c.Duplicates, o.TTL, c.Duplicates >= o.TTL,
+			"NATS stream has a short duplicate window", func(c *jetstream.StreamConfig) { c.Duplicates = o.TTL },
+		},
+		{
+			"replicas", c.Replicas, o.Replicas, c.Replicas >= o.Replicas,
+			"NATS stream has too few replicas", func(c *jetstream.StreamConfig) { c.Replicas = o.Replicas },
+		},
+	}
+}
+
+// raise raises an optional limit, and returns the stream's state.
+func (m *streamManager) raise(
+	ctx context.Context, js jetstream.JetStream, info *jetstream.StreamInfo, l optional,
 ) *jetstream.StreamInfo {
-	const limit = "duplicate_window"
-	config := info.Config
-	if config.Duplicates >= m.TTL {
-		m.hindered(limit, nil)
+	if l.raised {
+		delete(m.obstacles, l.name)
+		return info
+	}
+	before, change := m.obstacles[l.name], fmt.Sprint(l.found, l.want)
+	if before.change == change && time.Now().Before(before.next) {
 		return info
 	}
 	ctx, cancel := context.WithTimeout(ctx, min(m.CallTimeout, time.Second)) // a missing permission gets no response
 	defer cancel()
-	config.Duplicates = m.TTL
+	config := info.Config
+	l.raise(&config)
 	stream, err := js.UpdateStream(ctx, config)
-	if err != nil {
-		if m.hindered(limit, err, info.Config.Duplicates) {
-			m.Logger.Warn("NATS stream has a short duplicate window", "stream", m.Stream,
-				"window", info.Config.Duplicates, "want", m.TTL, "error", err)
-		}
-		return info
-	}
-	m.logRaised(info.Config, stream.CachedInfo().Config)
-	return stream.CachedInfo()
-}
-
-// enlarge raises the limits of an existing stream. If there is no room for a larger MaxBytes, the stream keeps the one
-// that it has: everything works with it, and in a rolling update the new nodes may ask for more than the old ones have.
-func (m *streamManager) enlarge(
-	ctx context.Context, js jetstream.JetStream, found, larger jetstream.StreamConfig,
-) (stream jetstream.Stream, err error) {
-	const limit = "max_bytes"
-	stream, err = js.UpdateStream(ctx, larger)
-	if lacksRoom(err) && larger.MaxBytes != found.MaxBytes {
-		if m.hindered(limit, err, found.MaxBytes, larger.MaxBytes) {
-			m.Logger.Warn("NATS server has no room for a larger stream", "stream", m.Stream, "max_bytes", found.MaxBytes,
-				"want", larger.MaxBytes, "error", err)
-		}
-		larger.MaxBytes = found.MaxBytes
-		stream, err = js.UpdateStream(ctx, larger)
-	} else {
-		m.hindered(limit, nil)
-	}
 	if err == nil {
-		m.logRaised(found, stream.CachedInfo().Config)
+		delete(m.obstacles, l.name)
+		m.logRaised(info.Config, stream.CachedInfo().Config)
+		return stream.CachedInfo()
 	}
-	return stream, err
+	now := obstacle{change, err.Error(), time.Now().Add(retryObstacle)}
+	if before.change != change || before.reason != now.reason {
+		m.Logger.Warn(l.refusal, "stream", m.Stream, "limit", l.name, "now", l.found, "want", l.want, "error", err)
+	}
+	if m.obstacles == nil {
+		m.obstacles = make(map[string]obstacle)
+	}
+	m.obstacles[l.name] = now
+	return info
 }
 
 // logRaised logs the limits of the stream that were raised: an operator may have chosen the values before.
@@ -217,6 +227,7 @@ func (m *streamManager) logRaised(before, now jetstream.StreamConfig) {
 		{"max_msgs_per_subject", before.MaxMsgsPerSubject, now.MaxMsgsPerSubject},
 		{"max_age", before.MaxAge, now.MaxAge},
 		{"duplicate_window", before.Duplicates, now.Duplicates},
+		{"replicas", before.Replicas, now.Replicas},
 	} {
 		if l.now != l.before {
 			m.Logger.Info("raised a limit of the NATS stream", "stream", m.Stream, "limit", l.name,
@@ -291,9 +302,9 @@ func (o Options) compare(found jetstream.StreamConfig) error {
 	return permanentError{errors.Join(all...)}
 }
 
-// enlarged returns the configuration of an existing stream with its limits raised to the wanted ones, or nil if they
-// suffice. Limits are never lowered: another node may rely on them. Without Options.MaxBytes the stream keeps its own
-// bound, which an operator or another node has set.
+// enlarged returns the configuration of an existing stream with the limits of messages raised to the wanted ones, or nil
+// if they suffice. Limits are never lowered, nor are optionals: another node may rely on them. Without Options.MaxBytes
+// the stream keeps its own bound, which an operator or another node has set.
 func (o Options) enlarged(found jetstream.StreamConfig) *jetstream.StreamConfig {
 	want, changed := o.wanted(), false
 	grow := func(found *int64, want int64) {
@@ -303,9 +314,6 @@ func (o Options) enlarged(found jetstream.StreamConfig) *jetstream.StreamConfig 
 	}
 	age := int64(found.MaxAge)
 	grow(&found.MaxMsgsPerSubject, want.MaxMsgsPerSubject)
-	if o.MaxBytes != 0 {
-		grow(&found.MaxBytes, want.MaxBytes)
-	}
 	grow(&age, int64(want.MaxAge))
 	found.MaxAge = time.Duration(age)
 	if !changed {

@@ -17,8 +17,8 @@ import (
 	"github.com/shoal-go/shoal/broker/natsbroker/embedded"
 )
 
-// streamOf returns the client of a server's stream.
-func streamOf(t *testing.T, s *embedded.Server) (jetstream.JetStream, jetstream.Stream) {
+// streamOf returns a server's stream.
+func streamOf(t *testing.T, s *embedded.Server) jetstream.Stream {
 	t.Helper()
 	conn, err := nats.Connect("", nats.InProcessServer(s))
 	if err != nil {
@@ -33,7 +33,7 @@ func streamOf(t *testing.T, s *embedded.Server) (jetstream.JetStream, jetstream.
 	if err != nil {
 		t.Fatal(err)
 	}
-	return js, stream
+	return stream
 }
 
 // awaitReplicas returns when the stream has two current followers.
@@ -49,8 +49,7 @@ func awaitReplicas(t *testing.T, stream jetstream.Stream) {
 	})
 }
 
-// TestServer_MoreReplicasWhileRunning: an operator may give the stream more replicas while nodes run that have asked for
-// one. Histories include all messages that were stored before, from any server that responds.
+// TestServer_MoreReplicasWhileRunning: a node that wants more replicas adds them while nodes run that have asked for one. Histories include all messages that were stored before, from any server that responds.
 func TestServer_MoreReplicasWhileRunning(t *testing.T) {
 	const size, rounds = 3, 50
 	addrs := freeAddrs(t, size)
@@ -63,12 +62,8 @@ func TestServer_MoreReplicasWhileRunning(t *testing.T) {
 	for _, n := range nodes {
 		n.awaitHealthy(t)
 	}
-	js, stream := streamOf(t, servers[0])
-	config := stream.CachedInfo().Config
-	config.Replicas = size
-	if _, err := js.UpdateStream(t.Context(), config); err != nil {
-		t.Fatal(err)
-	}
+	join(t, natsbroker.Options{Server: servers[0], Replicas: size}).awaitHealthy(t)
+	stream := streamOf(t, servers[0])
 	awaitReplicas(t, stream)
 	ctx, cancel := context.WithCancel(t.Context())
 	var busy sync.WaitGroup
