@@ -95,6 +95,17 @@ func (o Options) connection() []nats.Option {
 	return options
 }
 
+// hasOtherKey reports whether NKeyFile holds another key than the one of a connection, which shows its public part for
+// good.
+func (o Options) hasOtherKey(conn *nats.Conn) bool {
+	if o.NKeyFile == "" {
+		return false
+	}
+	var present nats.Options
+	option, err := nats.NkeyOptionFromSeed(o.NKeyFile)
+	return err == nil && option(&present) == nil && present.Nkey != conn.Opts.Nkey
+}
+
 // callbacks returns the callbacks of the connection. None of them blocks.
 func (s *session) callbacks(ctx context.Context) []nats.Option {
 	return []nats.Option{
@@ -113,12 +124,14 @@ func (s *session) callbacks(ctx context.Context) []nats.Option {
 		}),
 		nats.ReconnectHandler(func(*nats.Conn) { s.wake() }),
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { s.noteError(err) }),
-		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
+		nats.ErrorHandler(func(conn *nats.Conn, sub *nats.Subscription, err error) {
 			switch {
 			case errors.Is(err, nats.ErrSlowConsumer) && sub != nil:
 				s.subscriptions.markDropped(sub)
 				s.overflows.Add(1)
 				return
+			case isAuthError(err) && s.opt.hasOtherKey(conn):
+				conn.Close() // Run makes another connection, with the new key
 			case isRefusal(err):
 				s.refusals.add(err)
 				if isRefusedPublication(err) {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
 
 	"github.com/shoal-go/shoal/broker"
 	"github.com/shoal-go/shoal/broker/brokertest"
@@ -66,10 +67,10 @@ type limitedServer struct {
 	process *os.Process
 }
 
-func startLimited(t *testing.T) *limitedServer {
+func startLimited(t *testing.T, user string) *limitedServer {
 	t.Helper()
 	s := &limitedServer{t: t, addr: brokertest.FreeAddr(t), config: filepath.Join(t.TempDir(), "nats.conf")}
-	s.write("unused")
+	s.write(user)
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), serverConfig+"="+s.config)
 	if err := cmd.Start(); err != nil {
@@ -83,14 +84,20 @@ func startLimited(t *testing.T) *limitedServer {
 	return s
 }
 
-func (s *limitedServer) write(denied string) {
+func (s *limitedServer) write(user string) {
 	s.t.Helper()
-	text := fmt.Sprintf(`
-listen: %q
-jetstream { store_dir: %q }
-authorization { users: [{ user: limited, password: limited, permissions: { publish: { deny: %q } } }] }
-`, s.addr, filepath.Dir(s.config), denied)
+	text := fmt.Sprintf("listen: %q\njetstream { store_dir: %q }\nauthorization { users: [{ %s }] }\n",
+		s.addr, filepath.Dir(s.config), user)
 	if err := os.WriteFile(s.config, []byte(text), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// accept has the server accept another user.
+func (s *limitedServer) accept(user string) {
+	s.t.Helper()
+	s.write(user)
+	if err := s.process.Signal(syscall.SIGHUP); err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -98,10 +105,12 @@ authorization { users: [{ user: limited, password: limited, permissions: { publi
 // deny has the server take away the permission to publish to a subject, and give back the one that it took before.
 func (s *limitedServer) deny(subject string) {
 	s.t.Helper()
-	s.write(subject)
-	if err := s.process.Signal(syscall.SIGHUP); err != nil {
-		s.t.Fatal(err)
-	}
+	s.accept(limited(subject))
+}
+
+// limited is the user who may not publish to a subject.
+func limited(denied string) string {
+	return fmt.Sprintf("user: limited, password: limited, permissions: { publish: { deny: %q } }", denied)
 }
 
 // TestBroker_PermissionTakenAway: a connected node whose user may no longer publish to some subjects is unhealthy, for a
@@ -115,7 +124,7 @@ func TestBroker_PermissionTakenAway(t *testing.T) {
 		"live.>": func(ctx context.Context, n *node) error { return n.Publish(ctx, "upload:x", []byte("1")) },
 	} {
 		t.Run(denied, func(t *testing.T) {
-			s := startLimited(t)
+			s := startLimited(t, limited("unused"))
 			n := join(t, natsbroker.Options{
 				URL: "nats://limited:limited@" + s.addr, ProbeInterval: 200 * time.Millisecond, File: true,
 			})
@@ -154,7 +163,7 @@ func TestBroker_PermissionTakenAway(t *testing.T) {
 
 // TestBroker_RefusedUploadFailsAlone: a node that may not publish to one upload stays healthy and serves the others.
 func TestBroker_RefusedUploadFailsAlone(t *testing.T) {
-	s := startLimited(t)
+	s := startLimited(t, limited("unused"))
 	n := join(t, natsbroker.Options{
 		URL: "nats://limited:limited@" + s.addr, ProbeInterval: 50 * time.Millisecond, File: true,
 	})
@@ -176,4 +185,35 @@ func TestBroker_RefusedUploadFailsAlone(t *testing.T) {
 	if reports := n.HealthReports()[before:]; len(reports) > 0 {
 		t.Errorf("its health was %v", reports)
 	}
+}
+
+// TestBroker_ReplacedKeyIsUsed: a connected node whose nkey is replaced, in its file first and at the server later,
+// connects again without a restart.
+func TestBroker_ReplacedKeyIsUsed(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "seed")
+	issue := func() (user string) {
+		key, public := create(t, nkeys.CreateUser)
+		seed, err := key.Seed()
+		if err == nil {
+			err = os.WriteFile(file, seed, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return "nkey: " + public
+	}
+	s := startLimited(t, issue())
+	n := join(t, natsbroker.Options{
+		URL: "nats://" + s.addr, NKeyFile: file, File: true, ProbeInterval: 200 * time.Millisecond,
+	})
+	renewed := issue()
+	_, other := create(t, nkeys.CreateUser)
+	s.accept("nkey: " + other)
+	n.Await(t, "bad health by a connection with the new key", func() bool {
+		fault := n.Fault()
+		return fault != nil && strings.Contains(fault.Error(), "natsbroker: connect: nats: Auth")
+	})
+	s.accept(renewed)
+	n.awaitHealth(t, true)
+	n.store(t, "upload:x", "1")
 }

@@ -16,7 +16,7 @@ import (
 )
 
 // Run connects and delivers to h until ctx ends; see broker.Broker. A connection that the client library has closed
-// for good is replaced by a new one. The error names wrong credentials, missing permissions (see Permissions), a
+// for good is replaced by a new one. The error of a node that never was connected names wrong credentials, missing permissions (see Permissions), a
 // server that is too old or has no JetStream, or the unsuitable settings of an existing stream.
 func (b *Broker) Run(ctx context.Context, h broker.Handler) error {
 	v := &supervisor{
@@ -93,7 +93,8 @@ func backoff(attempt int) time.Duration {
 	return delay/2 + rand.N(delay/2)
 }
 
-// connect tries until it succeeds or the error is permanent. It returns nil if ctx ends.
+// connect tries until it succeeds, or the error of a node that never was connected is permanent: a server may get new
+// credentials later than its nodes. It returns nil if ctx ends.
 func (v *supervisor) connect(ctx context.Context) (*session, error) {
 	for attempt := 0; ; attempt++ {
 		s, err := v.attempt(ctx)
@@ -103,7 +104,7 @@ func (v *supervisor) connect(ctx context.Context) (*session, error) {
 		if ctx.Err() != nil {
 			return nil, nil
 		}
-		if errors.As(err, new(permanentError)) {
+		if errors.As(err, new(permanentError)) && v.created.IsZero() {
 			return nil, err
 		}
 		v.health(fmt.Errorf("%w: %w", broker.ErrUnavailable, err))
