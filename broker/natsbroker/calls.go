@@ -67,9 +67,9 @@ func newCalls(conn *nats.Conn, inFlight int, timeout time.Duration) (*calls, err
 	return c, nil
 }
 
-// run delivers responses, and calls outdate with announcements of epochs, until stop is closed. They share one queue, so
-// that a response is handled after the announcements that the server had sent before. A disconnect fails all requests in
-// flight.
+// run delivers responses, and calls outdate with announcements of epochs, until stop is closed. They share one queue,
+// so that a response is handled after the announcements that the server had sent before. A disconnect fails all
+// requests in flight.
 func (c *calls) run(outdate func(*nats.Msg), disconnected, stop <-chan struct{}) {
 	const checks = 10 // per timeout
 	tick := time.NewTicker(max(c.timeout/checks, 1))

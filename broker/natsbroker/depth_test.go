@@ -42,9 +42,9 @@ func wantLoss(t *testing.T, n *node, channel string, early broker.Position) {
 	}
 }
 
-// TestBroker_RaisedNumberOfMessagesBeginsEpoch: a stream that held fewer messages of a channel has dropped some, which does
-// not show once it holds more. All nodes agree on a new epoch then, whether a node or an operator has raised the number,
-// and nodes that want as many or fewer leave it.
+// TestBroker_RaisedNumberOfMessagesBeginsEpoch: a stream that held fewer messages of a channel has dropped some, which
+// does not show once it holds more. All nodes agree on a new epoch then, whether a node or an operator has raised the
+// number, and nodes that want as many or fewer leave it.
 func TestBroker_RaisedNumberOfMessagesBeginsEpoch(t *testing.T) {
 	for name, raise := range map[string]func(*testing.T, jetstream.JetStream){
 		"by the node": func(*testing.T, jetstream.JetStream) {},

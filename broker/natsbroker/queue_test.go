@@ -35,8 +35,8 @@ func startHeld(t *testing.T, opt natsbroker.Options) (n *node, release func()) {
 	return n, release
 }
 
-// TestBroker_QueuedBeforeForgetIsNotOfTheNewEpoch: messages that Forget has dropped, and that are queued in a node when it
-// reads the new epoch, do not belong to it.
+// TestBroker_QueuedBeforeForgetIsNotOfTheNewEpoch: messages that Forget has dropped, and that are queued in a node when
+// it reads the new epoch, do not belong to it.
 func TestBroker_QueuedBeforeForgetIsNotOfTheNewEpoch(t *testing.T) {
 	s := serve(t)
 	n, release := startHeld(t, quick(s))
@@ -164,9 +164,9 @@ func numbered(t *testing.T, action string, n int) manager.Message {
 	return m
 }
 
-// TestManager_BacklogOfLostStreamDoesNotMovePositions: messages of a stream that was deleted are queued in a node when it
-// learns the epoch of the next stream. Their offsets are not the next stream's: its messages, whose offsets are lower,
-// are delivered where they were published.
+// TestManager_BacklogOfLostStreamDoesNotMovePositions: messages of a stream that was deleted are queued in a node when
+// it learns the epoch of the next stream. Their offsets are not the next stream's: its messages, whose offsets are
+// lower, are delivered where they were published.
 func TestManager_BacklogOfLostStreamDoesNotMovePositions(t *testing.T) {
 	s := serve(t)
 	gate := make(chan struct{}, 1)

@@ -302,9 +302,9 @@ func (o Options) compare(found jetstream.StreamConfig) error {
 	return permanentError{errors.Join(all...)}
 }
 
-// enlarged returns the configuration of an existing stream with the limits of messages raised to the wanted ones, or nil
-// if they suffice. Limits are never lowered, nor are optionals: another node may rely on them. Without Options.MaxBytes
-// the stream keeps its own bound, which an operator or another node has set.
+// enlarged returns the configuration of an existing stream with the limits of messages raised to the wanted ones, or
+// nil if they suffice. Limits are never lowered, nor are optionals: another node may rely on them. Without
+// Options.MaxBytes the stream keeps its own bound, which an operator or another node has set.
 func (o Options) enlarged(found jetstream.StreamConfig) *jetstream.StreamConfig {
 	want, changed := o.wanted(), false
 	grow := func(found *int64, want int64) {

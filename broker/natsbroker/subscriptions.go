@@ -135,8 +135,8 @@ func (s *subscriptions) removeLocked(channels []string) {
 	}
 }
 
-// setEpoch records a channel's epoch, which began at the sequence begin (0: with the stream). All messages of the channel
-// below from are older.
+// setEpoch records a channel's epoch, which began at the sequence begin (0: with the stream). All messages of the
+// channel below from are older.
 func (s *subscriptions) setEpoch(base, epoch string, begin, from uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

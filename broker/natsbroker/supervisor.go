@@ -15,9 +15,10 @@ import (
 	"github.com/shoal-go/shoal/broker/internal/health"
 )
 
-// Run connects and delivers to h until ctx ends; see broker.Broker. A connection that the client library has closed
-// for good is replaced by a new one. The error of a node that never was connected names wrong credentials, missing permissions (see Permissions), a
-// server that is too old or has no JetStream, or the unsuitable settings of an existing stream.
+// Run connects and delivers to h until ctx ends; see broker.Broker. A connection that the client library has closed for
+// good is replaced by a new one. The error of a node that never was connected names wrong credentials, missing
+// permissions (see Permissions), a server that is too old or has no JetStream, or the unsuitable settings of an
+// existing stream.
 func (b *Broker) Run(ctx context.Context, h broker.Handler) error {
 	v := &supervisor{
 		opt: b.opt, streamManager: streamManager{Options: b.opt}, handler: h,

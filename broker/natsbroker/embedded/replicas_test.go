@@ -49,7 +49,8 @@ func awaitReplicas(t *testing.T, stream jetstream.Stream) {
 	})
 }
 
-// TestServer_MoreReplicasWhileRunning: a node that wants more replicas adds them while nodes run that have asked for one. Histories include all messages that were stored before, from any server that responds.
+// TestServer_MoreReplicasWhileRunning: a node that wants more replicas adds them while nodes run that have asked for
+// one. Histories include all messages that were stored before, from any server that responds.
 func TestServer_MoreReplicasWhileRunning(t *testing.T) {
 	const size, rounds = 3, 50
 	addrs := freeAddrs(t, size)
