@@ -189,6 +189,11 @@ func (c *Client) register(id Identity, since manager.Moment, greet bool) error {
 	c.setIdentityLocked(id)
 	c.successDue.Store(greet)
 	c.mu.Unlock()
+	return c.connect(id, since)
+}
+
+// connect registers a connection that has its identity with the manager. It may have been closed since it has.
+func (c *Client) connect(id Identity, since manager.Moment) error {
 	err := c.server.manager.ConnectSince(id.UserID, c, since)
 	if err != nil {
 		c.successDue.Store(false) // the reason of the close frame is the answer
@@ -355,17 +360,14 @@ func (c *Client) watchExpiryLocked() {
 // onDeadline is called when the first message is overdue or the token may have expired. The timer follows the monotonic
 // clock and the token the wall clock, so the timer is set again if it was early.
 func (c *Client) onDeadline() {
+	c.refuseIf(func() bool { return c.stage == authenticating && c.deadline != nil }, // not since stopAuthTimeout
+		"Authentication timeout", codeTimeout, manager.AuthTimeout)
+	c.expired()
 	c.mu.Lock()
-	stage := c.stage
-	if stage == open && c.expiryLocked() && time.Now().Before(c.identity.Expires) {
+	defer c.mu.Unlock()
+	if c.stage == open && c.expiryLocked() {
 		c.watchExpiryLocked()
 	}
-	c.mu.Unlock()
-	if stage == authenticating {
-		c.refuse("Authentication timeout", codeTimeout, manager.AuthTimeout)
-		return
-	}
-	c.expired()
 }
 
 // expiryLocked reports whether the connection ends with its token; c.mu is held.
@@ -375,17 +377,22 @@ func (c *Client) expiryLocked() bool {
 
 // expired closes an open connection whose token has expired.
 func (c *Client) expired() {
-	c.mu.Lock()
-	over := c.stage == open && c.expiryLocked() && !time.Now().Before(c.identity.Expires)
-	c.mu.Unlock()
-	if over {
-		c.refuse("Token has expired", TokenExpired, manager.InvalidToken)
-	}
+	c.refuseIf(func() bool { return c.stage == open && c.expiryLocked() && !time.Now().Before(c.identity.Expires) },
+		"Token has expired", TokenExpired, manager.InvalidToken)
 }
 
 // refuse sends the client the problem of its authentication and closes the connection.
 func (c *Client) refuse(message, code string, reason manager.CloseReason) {
-	if !c.setClosing(reason) {
+	c.refuseIf(func() bool { return true }, message, code, reason)
+}
+
+// refuseIf is refuse on a condition, which is called with c.mu held: a token that has been renewed, or a first message
+// that has come, after the decision would be too late.
+func (c *Client) refuseIf(condition func() bool, message, code string, reason manager.CloseReason) {
+	c.mu.Lock()
+	refused := condition() && c.setClosingLocked(reason)
+	c.mu.Unlock()
+	if !refused {
 		return
 	}
 	if !c.v1 {

@@ -227,6 +227,11 @@ func (c *Client) Abort() {
 func (c *Client) setClosing(reason manager.CloseReason) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.setClosingLocked(reason)
+}
+
+// setClosingLocked is setClosing for a caller that holds c.mu.
+func (c *Client) setClosingLocked(reason manager.CloseReason) bool {
 	if c.stage == closing {
 		return false
 	}

@@ -41,6 +41,39 @@ func TestClient_ExpiryTimerIsSetAgainWhenItIsEarly(t *testing.T) {
 	})
 }
 
+// A first message that has come in time is not refused by a timer that fires at the same moment.
+func TestClient_FirstMessageBeatsTheAuthTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := keepaliveClient(t)
+		c.begin(Identity{}, manager.Moment{}, "")
+		if !c.stopAuthTimeout() {
+			t.Fatal("the time is up at the beginning")
+		}
+		c.onDeadline() // which has begun before it was stopped
+		if !c.at(authenticating) {
+			t.Errorf("the connection is closed with %+v", c.CloseReason())
+		}
+	})
+}
+
+// A connection that is closed after it has its identity and before the manager has it is not left with the manager.
+func TestClient_ClosedBeforeItIsRegistered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		id := Identity{UserID: "ann"}
+		c := openClient(t, id)
+		if !c.setClosing(manager.NormalClosure) {
+			t.Fatal("it was closing before")
+		}
+		synctest.Wait() // the manager has been told, and did not have it
+		if err := c.connect(id, c.server.manager.Moment()); err != nil {
+			t.Fatal(err)
+		}
+		if got := c.server.manager.UserConnections("ann"); len(got) != 0 {
+			t.Errorf("the manager has %d connections of the user", len(got))
+		}
+	})
+}
+
 // A connection remembers the ids of its tokens, within a bound.
 func TestClient_TokenIDsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
