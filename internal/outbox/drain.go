@@ -42,6 +42,9 @@ func (o *Outbox) stall(b *batch, n int) {
 	if o.overflowed == b.final && !o.dead { // otherwise an overflow or Abort dropped the queues during the write
 		o.requeue(b, requeueFrom)
 	}
+	if recovering {
+		b.recovery.removeWritten(b)
+	}
 	o.noteStall()
 	o.startDrain(rest)
 }

@@ -280,17 +280,20 @@ func (o *Outbox) sendInOrder(f *frame.Frame) (outcome Outcome, handled bool) {
 	return Queued, true
 }
 
-// continueRecovery is called by the owner with mu held. It reads unread messages, and returns false if only a drain
-// goroutine can do that.
+// continueRecovery is called by the owner with mu held and nothing dequeued. It reads unread messages, and returns
+// false if only a drain goroutine can do that.
 func (o *Outbox) continueRecovery() bool {
-	if o.dead {
-		return true
-	}
-	if r := o.recovery; len(r.unread) > 0 && r.holds == 0 && !o.closing {
-		if !o.draining {
-			return false
+	switch r := o.recovery; {
+	case o.dead:
+	case o.closing && r.head == nil: // all is written: whatever else it holds must not delay the final frames
+		o.endRecovery()
+	case len(r.unread) == 0 || r.holds > 0 || o.closing:
+	case !o.draining:
+		return false
+	default:
+		if o.readUnread(); o.recovery != nil {
+			o.finishRecovery()
 		}
-		o.readUnread()
 	}
 	return true
 }
@@ -363,13 +366,7 @@ func (o *Outbox) creditRecovery(b *batch) {
 		for i, bl := range b.backlogs {
 			r.credit(bl, b.entries[b.live+i].frame)
 		}
-		if r.holds == 0 {
-			for _, bl := range b.backlogs {
-				if bl.done() {
-					r.remove(bl)
-				}
-			}
-		}
+		r.removeWritten(b)
 	}
 	o.finishRecovery()
 }

@@ -254,6 +254,18 @@ func (r *recovery) remove(bl *backlog) {
 	}
 }
 
+// removeWritten removes the backlogs of a batch of which nothing is left, unless the recovery is held.
+func (r *recovery) removeWritten(b *batch) {
+	if r.holds > 0 {
+		return
+	}
+	for _, bl := range b.backlogs {
+		if bl.done() {
+			r.remove(bl)
+		}
+	}
+}
+
 func (r *recovery) removeDone() {
 	for uploadID, bl := range r.backlogs {
 		if bl.done() {

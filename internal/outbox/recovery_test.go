@@ -134,6 +134,9 @@ type recoverySession struct {
 	since  map[string]uint64
 	// cancelled are the uploads whose recovery was cancelled.
 	cancelled map[string]bool
+	// owned: the test is the owner of the outbox and plays the writer. taken: it has dequeued batch.
+	owned, taken bool
+	batch        batch
 }
 
 // onLink runs a test with an outbox whose client reads a number of bytes per second.
@@ -159,9 +162,50 @@ func (s *recoverySession) recover(t testing.TB, upload string, after uint64) {
 	}
 }
 
+// own makes the test the owner of an idle outbox, so that the pool's writer leaves it alone.
+func (s *recoverySession) own() {
+	s.box.mu.Lock()
+	defer s.box.mu.Unlock()
+	if !s.box.owned {
+		s.box.owned, s.owned = true, true
+	}
+}
+
+// take dequeues the queued frames, as a writer does.
+func (s *recoverySession) take() {
+	if !s.owned || s.taken {
+		return
+	}
+	if s.batch.reset(); !s.box.next(&s.batch, writerBatch) {
+		s.owned = false
+		return
+	}
+	s.batch.encode(s.box)
+	s.taken = true
+}
+
+// stall writes a part of the dequeued frames and leaves the rest to a drain goroutine. The size selects the part, which
+// often ends between two frames.
+func (s *recoverySession) stall(t testing.TB, size int) {
+	t.Helper()
+	if s.take(); !s.taken {
+		return
+	}
+	n := 0
+	if i := size % (len(s.batch.ends) + 1); i > 0 {
+		n = s.batch.ends[i-1] - size%2
+	}
+	if _, err := s.box.conn.Write(s.batch.buf[:n]); err != nil {
+		t.Fatal(err)
+	}
+	s.box.stall(&s.batch, n)
+	s.owned, s.taken = false, false
+}
+
 // settle waits until everything has been written.
 func (s *recoverySession) settle(t testing.TB) {
 	t.Helper()
+	s.stall(t, 0)
 	for range 1 << 20 {
 		s.box.mu.Lock()
 		idle := !s.box.owned
@@ -184,10 +228,11 @@ func (s *recoverySession) finish(t testing.TB) []message {
 		t.Fatal("the client was closed as too slow although it reads")
 	}
 	s.box.mu.Lock()
-	if s.box.recovery != nil || s.box.data.unwritten != (amount{}) {
-		t.Fatalf("an idle outbox holds a recovery %+v, data %+v", s.box.recovery, s.box.data)
-	}
+	r, unwritten := s.box.recovery, s.box.data.unwritten
 	s.box.mu.Unlock()
+	if r != nil || unwritten != (amount{}) {
+		t.Fatalf("an idle outbox holds a recovery %+v, data %+v", r, unwritten)
+	}
 	s.box.Close(frame.NewClose(1000, ""))
 	go readUntilGone(s.box, s.box.conn)
 	frames, err := readFrames(bytes.NewReader(<-s.stream))
@@ -331,11 +376,13 @@ func recoverySequence(t *testing.T, rt *rapid.T) {
 	keep := rapid.SampledFrom([]int{3, 20, 1000}).Draw(rt, "keep")
 	steps := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) op {
 		return op{
-			kind:   rapid.SampledFrom([]string{"state", "state", "event", "terminal", "recover", "recover", "wait", "cancel"}).Draw(t, "kind"),
+			kind: rapid.SampledFrom([]string{
+				"state", "state", "event", "terminal", "recover", "recover", "wait", "cancel", "own", "own", "take", "stall", "stall",
+			}).Draw(t, "kind"),
 			upload: rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "upload"),
 			size:   rapid.IntRange(0, 3000).Draw(t, "size"),
 		}
-	}), 1, 120).Draw(rt, "steps")
+	}), 20, 120).Draw(rt, "steps")
 	speed := rapid.SampledFrom([]int{slowLine, 1 << 20}).Draw(rt, "speed")
 	onLink(t, opt, keep, speed, func(t *testing.T, s *recoverySession) {
 		classes := map[string]frame.Class{"state": frame.State, "event": frame.Event, "terminal": frame.Terminal}
@@ -343,6 +390,12 @@ func recoverySequence(t *testing.T, rt *rapid.T) {
 			switch _, recovering := s.since[step.upload]; {
 			case step.kind == "wait":
 				<-time.After(time.Duration(step.size) * time.Millisecond)
+			case step.kind == "own":
+				s.own()
+			case step.kind == "take":
+				s.take()
+			case step.kind == "stall":
+				s.stall(t, step.size)
 			case step.kind == "cancel" && recovering:
 				s.box.CancelRecovery(step.upload)
 				s.cancelled[step.upload] = true
@@ -366,7 +419,7 @@ func recoverySequence(t *testing.T, rt *rapid.T) {
 				s.recover(t, step.upload, after)
 			}
 			// The live queue is not the subject: its client must not be to blame for it.
-			if s.liveQueued(t) {
+			if s.liveQueued(t) && !s.owned {
 				s.settle(t)
 			}
 		}
@@ -374,12 +427,19 @@ func recoverySequence(t *testing.T, rt *rapid.T) {
 	})
 }
 
-// liveQueued reports whether live frames are queued, and checks the size of the recovery.
+// liveQueued reports whether live frames are queued, and checks the recovery.
 func (s *recoverySession) liveQueued(t testing.TB) bool {
 	s.box.mu.Lock()
 	defer s.box.mu.Unlock()
-	if r := s.box.recovery; r != nil && r.bytes < 0 {
-		t.Fatalf("the recovery counts %d bytes", r.bytes)
+	if r := s.box.recovery; r != nil {
+		if r.bytes < 0 {
+			t.Fatalf("the recovery counts %d bytes", r.bytes)
+		}
+		for uploadID, bl := range r.backlogs {
+			if bl.done() && r.holds == 0 {
+				t.Fatalf("the recovery of %s is done and has not ended", uploadID)
+			}
+		}
 	}
 	return !s.box.data.empty()
 }
@@ -403,6 +463,22 @@ func TestRecovery_EvictedMessagesAreAnnounced(t *testing.T) {
 		}
 		if resets == 0 {
 			t.Error("no reset came")
+		}
+	})
+}
+
+// A recovery whose upload is forgotten before all of it was read ends there.
+func TestRecovery_EndsWithItsUpload(t *testing.T) {
+	onLink(t, Options{MaxRecoveryBytes: 1000}, 50, slowLine, func(t *testing.T, s *recoverySession) {
+		for range 50 {
+			s.store.publish(nil, "a", frame.Event, 400)
+		}
+		s.recover(t, "a", 0)
+		s.store.mu.Lock()
+		delete(s.store.logs, "a")
+		s.store.mu.Unlock()
+		if got := len(s.finish(t)); got < 2 {
+			t.Errorf("%d messages came, want those that were queued", got)
 		}
 	})
 }

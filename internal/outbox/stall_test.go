@@ -5,6 +5,7 @@ import (
 	"io"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/shoal-go/shoal/internal/frame"
 )
@@ -129,6 +130,60 @@ func TestOutbox_RefusedFinalFrameIsRequeued(t *testing.T) {
 		s.take(t)
 		if got := mustRead(t, s.refuse(0), 1); got[0].closeCode() != 1013 {
 			t.Errorf("the client got:\n%s", bodies(got))
+		}
+	})
+}
+
+// A recovery ends when its last frame is written, also if the socket refuses the frames of another upload or takes all
+// bytes late: Close does not wait for anything then.
+func TestRecovery_EndsAfterStall(t *testing.T) {
+	size := 0
+	for n := 0; n <= size; n++ {
+		onPipe(t, Options{MaxMessages: 16, CloseTimeout: 10 * time.Second}, func(t *testing.T, b bench) {
+			s := newStore(100)
+			for range 2 {
+				s.publish(nil, "a", frame.Event, 0)
+				s.publish(nil, "b", frame.Event, 0)
+			}
+			play := b.takeOver()
+			s.recover(b.box, "a", 0)
+			s.recover(b.box, "b", 0)
+			play.take(t)
+			size = len(play.batch.buf)
+			client := play.refuse(n)
+			if got, want := numbers(t, mustRead(t, client, 6)), "a-1 a1 a2 b-1 b1 b2"; got != want {
+				t.Errorf("after %d bytes the client got %s, want %s", n, got, want)
+			}
+			synctest.Wait()
+			if b.box.recovery != nil {
+				t.Errorf("after %d bytes an idle outbox has a recovery of %d uploads", n, len(b.box.recovery.backlogs))
+			}
+			start := time.Now()
+			b.box.Close(frame.NewClose(1012, "Server reloading"))
+			go readUntilGone(b.box, b.box.conn)
+			f, err := readFrame(client)
+			if waited := time.Since(start); f.closeCode() != 1012 || waited > 0 {
+				t.Errorf("after %d bytes the client got %v, %v after %v, want 1012 at once", n, f.closeCode(), err, waited)
+			}
+		})
+	}
+}
+
+// The final frames follow the last queued frame of a recovery even if that has left something behind.
+func TestRecovery_NeverWithholdsFinalFrames(t *testing.T) {
+	onPipe(t, Options{}, func(t *testing.T, b bench) {
+		b.takeOver()
+		s := newStore(1)
+		s.publish(nil, "a", frame.Event, 2*drainPortion)
+		s.recover(b.box, "a", 0)
+		b.box.recovery.backlogs["b"] = &backlog{frames: queue{unwritten: amount{1, 1}}}
+		start := time.Now()
+		b.box.Close(frame.NewClose(1012, "Server reloading"))
+		b.box.writer.enqueue(b.box)
+		go readUntilGone(b.box, b.box.conn)
+		got := mustRead(t, b.client, 3)
+		if waited := time.Since(start); got[2].closeCode() != 1012 || waited > 0 {
+			t.Errorf("the client got %v after %v, want 1012 at once", got[2].closeCode(), waited)
 		}
 	})
 }
