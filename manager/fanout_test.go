@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"runtime"
@@ -8,6 +9,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // counter is a connection that counts its frames and always returns the same outcome.
@@ -221,5 +223,35 @@ func TestFlusher_OfLargeAudienceIsLeftAlone(t *testing.T) {
 		if got := len(c.received(t)); got != 1 || c.flushes != 0 {
 			t.Errorf("connection %d got %d messages and was flushed %d times, want 1 and 0", i, got, c.flushes)
 		}
+	}
+}
+
+// TestFlusher_IsFlushedBeforeAnEviction: until then nobody else writes to the connection, and an eviction takes long.
+func TestFlusher_IsFlushedBeforeAnEviction(t *testing.T) {
+	for name, send := range map[string]func(m *Manager) error{
+		"Publish": func(m *Manager) error {
+			_, err := m.Publish(context.Background(), "cat", UploadFailed{})
+			return err
+		},
+		"PublishOnce": func(m *Manager) error {
+			_, _, err := m.PublishOnce(context.Background(), "cat", UploadFailed{}, Once{Key: "key"})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := open(t, Options{MaxUploads: 1})
+			publish(t, m, "dog", 1)
+			flushed, published := make(chan struct{}), make(chan error)
+			followFlushing(t, m, 1)[0].onFlush = func() { close(flushed) }
+			m.held.evicting.Lock() // an eviction is under way
+			go func() { published <- send(m) }()
+			select {
+			case <-flushed:
+			case <-time.After(10 * time.Second):
+				t.Error("the connection waits for the eviction")
+			}
+			m.held.evicting.Unlock()
+			must(t, <-published)
+		})
 	}
 }

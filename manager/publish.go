@@ -38,19 +38,23 @@ func (m *Manager) Publish(ctx context.Context, uploadID string, msg Message) (Po
 		return pos, err
 	}
 	m.counters.byPublish.add(e.class)
-	var (
-		pos Position
-		own deferred
-	)
+	pos := m.publishHere(uploadID, e, trace)
+	m.enforceBounds()
+	m.tracing.end(span, pos, nil)
+	return pos, nil
+}
+
+// publishHere publishes a message on a node that is alone. Until the deferred connections are flushed nobody else writes
+// to them, so nothing that takes long may come before that.
+func (m *Manager) publishHere(uploadID string, e Encoded, trace string) (pos Position) {
+	var own deferred
 	defer m.fans.flush(&own)
 	m.registry.With(uploadID, func(u *upload) {
 		f := m.record(u, e, trace)
 		pos = position(u.State.log)
 		m.bursts.send(u, f, &own)
 	})
-	m.enforceBounds()
-	m.tracing.end(span, pos, nil)
-	return pos, nil
+	return pos
 }
 
 // SendToUploadSubscribers is like Publish but for this node's subscribers only. It returns the outcomes of the message

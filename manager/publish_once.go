@@ -55,6 +55,7 @@ func (m *Manager) PublishOnce(
 		pos, err = m.cluster.publish(ctx, uploadID, outgoing{e, key, m.tracing.context(span)})
 	} else {
 		pos, err = m.publishOnceHere(uploadID, e, key, m.tracing.context(span))
+		m.enforceBounds()
 	}
 	m.tracing.end(span, pos, err)
 	if err == nil && !key.replayed {
@@ -83,7 +84,7 @@ func (m *Manager) CheckOnce(ctx context.Context, uploadID string, once Once) err
 	return keyError(err)
 }
 
-// publishOnceHere publishes a message with a key on a node that is alone.
+// publishOnceHere is publishHere for a message with a key.
 func (m *Manager) publishOnceHere(uploadID string, e Encoded, key *keyed, trace string) (pos Position, err error) {
 	var own deferred
 	defer m.fans.flush(&own)
@@ -97,7 +98,6 @@ func (m *Manager) publishOnceHere(uploadID string, e Encoded, key *keyed, trace 
 		m.keys.Add(uploadID, key.Once, pos)
 		m.bursts.send(u, f, &own)
 	})
-	m.enforceBounds()
 	return pos, err
 }
 
