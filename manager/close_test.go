@@ -3,7 +3,10 @@ package manager
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // interposed is a context that calls a function when its error is asked for: after a method has found its manager open,
@@ -50,4 +53,39 @@ func wantEmpty(t *testing.T, m *Manager) {
 		t.Errorf("%d users with %d connections and %d subscriptions, %d of them pending, are left",
 			s.Users, s.Connections, s.Subscriptions, s.Pending)
 	}
+}
+
+// TestClose_EndsEviction: an eviction that is under way visits no further uploads.
+func TestClose_EndsEviction(t *testing.T) {
+	m := open(t, Options{})
+	for i := range 100 {
+		publish(t, m, fmt.Sprint(i), 1)
+	}
+	calls := 0
+	m.evictOldest(evictionGroup{messages: true}, func(int) bool {
+		if calls++; calls == 5 {
+			must(t, m.Close(context.Background()))
+		}
+		return true
+	})
+	if evicted := m.held.evicted.Load(); evicted == 0 || evicted > 5 {
+		t.Errorf("%d uploads were evicted, want only those before Close", evicted)
+	}
+}
+
+// TestClose_ReturnsDuringEviction: Close waits for an eviction only until its context ends.
+func TestClose_ReturnsDuringEviction(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, err := New(Options{})
+		must(t, err)
+		over := make(chan struct{})
+		m.sweeping.Go(func() { <-over }) // stands for a long eviction
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := m.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Close: %v, want that the time is over", err)
+		}
+		close(over)
+		m.sweeping.Wait()
+	})
 }

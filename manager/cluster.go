@@ -184,15 +184,20 @@ const allUploads = ""
 // endGrace is how long close waits for goroutines at least, even if closing the connections took all the time.
 const endGrace = 20 * time.Millisecond
 
+// withGrace returns ctx, or a context that ends after endGrace if ctx has ended.
+func withGrace(ctx context.Context) (context.Context, context.CancelFunc) {
+	if ctx.Err() != nil {
+		return context.WithTimeout(context.WithoutCancel(ctx), endGrace)
+	}
+	return ctx, func() {}
+}
+
 // close announces the departure to the other nodes and ends all goroutines. It blocks until then, at most until ctx
 // ends; calls of the broker end shortly before. The error names the parts that have not ended because the broker
 // ignores its context: they end when the broker returns.
 func (c *cluster) close(ctx context.Context) error {
-	if ctx.Err() != nil {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), endGrace)
-		defer cancel()
-	}
+	ctx, stop := withGrace(ctx)
+	defer stop()
 	patience, cancel := withMargin(ctx)
 	defer cancel()
 	var unsent error

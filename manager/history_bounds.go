@@ -192,7 +192,7 @@ func (m *Manager) evict() {
 func (m *Manager) countFollowed() {
 	logs, bytes := 0, 0
 	group := evictionGroup{followed: true}
-	m.registry.EachUpload(func(u *upload) {
+	m.eachUpload(func(u *upload) {
 		if group.contains(u) {
 			logs++
 			bytes += logSizeOf(u).position
@@ -218,7 +218,7 @@ func (m *Manager) evictOldest(g evictionGroup, near func(part int) bool) {
 	}
 	now := time.Now()
 	var count ages
-	m.registry.EachUpload(func(u *upload) {
+	m.eachUpload(func(u *upload) {
 		if g.contains(u) {
 			count[ageStep(now.Sub(u.State.log.Touched()))]++
 		}
@@ -231,7 +231,7 @@ func (m *Manager) evictOldest(g evictionGroup, near func(part int) bool) {
 			some += count[first]
 		}
 		if some > 0 {
-			m.registry.EachUpload(func(u *upload) {
+			m.eachUpload(func(u *upload) {
 				if g.contains(u) && ageStep(now.Sub(u.State.log.Touched())) >= first && near(evictTo) {
 					m.evictUpload(u, g.followed)
 				}

@@ -125,8 +125,8 @@ func New(opt Options) (*Manager, error) {
 
 // Close closes every connection as DisconnectAll does, refuses new connections and all further messages, ends the
 // subscriptions of users without a connection, announces its departure to the other nodes, and stops the manager's
-// goroutines. It blocks until then, at most until ctx ends; the error is DisconnectAll's, or names the unsent messages
-// and the calls of Options.Broker that have not returned: they and their goroutines end late. It may be called
+// goroutines. It blocks until then, at most until ctx ends; the error is DisconnectAll's, or names the unsent messages,
+// the calls of Options.Broker that have not returned, and an eviction that goes on: they and their goroutines end late. It may be called
 // repeatedly and concurrently: a further call waits for the first, at most until its own ctx ends.
 func (m *Manager) Close(ctx context.Context) error {
 	if err := m.checkCreated(); err != nil {
@@ -154,11 +154,38 @@ func (m *Manager) Close(ctx context.Context) error {
 	if m.cluster != nil {
 		err = errors.Join(err, m.cluster.close(ctx))
 	}
-	m.sweeping.Wait()
+	err = errors.Join(err, m.awaitSweeps(ctx))
 	m.bursts.close()
 	m.fans.close()
 	m.tracing.close()
 	return err
+}
+
+// awaitSweeps waits for the goroutines that drop expired and evicted data, at most until ctx ends.
+func (m *Manager) awaitSweeps(ctx context.Context) error {
+	ctx, cancel := withGrace(ctx)
+	defer cancel()
+	return awaitEnds(ctx, ending("expired and evicted messages have not been dropped", m.sweeping.Wait))
+}
+
+// eachUpload calls fn for every upload, with the upload locked, until the manager is closed.
+func (m *Manager) eachUpload(fn func(*upload)) {
+	stopped := func() bool {
+		select {
+		case <-m.stop:
+			return true
+		default:
+			return false
+		}
+	}
+	if stopped() {
+		return
+	}
+	m.registry.EachUpload(func(u *upload) {
+		if !stopped() {
+			fn(u)
+		}
+	})
 }
 
 // clock returns the time since the manager was made, in nanoseconds. It is monotonic.
@@ -180,7 +207,7 @@ func (m *Manager) sweep() {
 			return
 		case now := <-tick.C:
 			m.registry.ExpirePending(m.clock() - int64(m.opt.PendingTTL))
-			m.registry.EachUpload(func(u *upload) { m.expire(u, now) })
+			m.eachUpload(func(u *upload) { m.expire(u, now) })
 			m.keys.Expire()
 		}
 	}
