@@ -255,7 +255,7 @@ func (o *Outbox) sendInOrder(f *frame.Frame) (outcome Outcome, handled bool) {
 		r.bytes += f.Size() - older.frame.Size()
 		bl.frames.replace(older, f)
 		older.skipped++
-		bl.cursor = max(bl.cursor, f.Offset())
+		bl.advance(f)
 		return Conflated, true
 	}
 	switch over := r.bytes + cost(f) - o.pool.maxRecovery; {

@@ -84,10 +84,23 @@ func (r *recovery) backlog(uploadID string) *backlog {
 func (r *recovery) push(bl *backlog, chunks *sync.Pool, e queuedFrame) *queuedFrame {
 	place := bl.frames.push(chunks, e)
 	r.bytes += cost(e.frame)
-	bl.cursor = max(bl.cursor, e.frame.Offset())
+	bl.advance(e.frame)
 	bl.conflatable = nil
 	r.list(bl)
 	return place
+}
+
+// advance moves the backlog's position behind a frame. In a new epoch, which an acknowledgement announces, offsets begin
+// anew.
+func (bl *backlog) advance(f *frame.Frame) {
+	offset := f.Offset()
+	if at, acknowledges := f.Start(); acknowledges {
+		offset = at.Offset
+	}
+	if epoch := f.Epoch(); epoch != "" && epoch != bl.epoch {
+		bl.epoch, bl.cursor = epoch, offset
+	}
+	bl.cursor = max(bl.cursor, offset)
 }
 
 // releaseLate queues the late acknowledgements of positions before an offset, and the late frames before them. A client
@@ -155,13 +168,14 @@ func (r *recovery) keepAcknowledgements(bl *backlog, chunks *sync.Pool) {
 		}
 	}
 	bl.late = nil
+	epoch, cursor := bl.epoch, bl.cursor // the dropped messages are not to be read again
 	for _, e := range queued {
 		r.credit(bl, e.frame)
 		if !e.frame.For(frame.Base) {
 			r.push(bl, chunks, e)
 		}
 	}
-	bl.conflatable = nil
+	bl.epoch, bl.cursor, bl.conflatable = epoch, cursor, nil
 }
 
 // unlist removes a backlog from the round-robin list.

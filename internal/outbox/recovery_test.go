@@ -23,9 +23,25 @@ type store struct {
 	keep  int
 	logs  map[string][]*frame.Frame
 	reads int
+	// epochs counts how often the history of each upload was forgotten.
+	epochs map[string]int
 }
 
-func newStore(keep int) *store { return &store{keep: keep, logs: map[string][]*frame.Frame{}} }
+func newStore(keep int) *store {
+	return &store{keep: keep, logs: map[string][]*frame.Frame{}, epochs: map[string]int{}}
+}
+
+// epoch returns the name of an upload's epoch. The lock is held.
+func (s *store) epoch(upload string) string { return fmt.Sprint("e", s.epochs[upload]) }
+
+// forget begins a new epoch of an upload and announces it to an outbox.
+func (s *store) forget(o *Outbox, upload string) Outcome {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.logs, upload)
+	s.epochs[upload]++
+	return o.Send(reset(upload, frame.Start{Epoch: s.epoch(upload)}))
+}
 
 // publish appends a message to the history of an upload and sends it to an outbox, which may be nil.
 func (s *store) publish(o *Outbox, upload string, class frame.Class, pad int) (Outcome, uint64) {
@@ -37,7 +53,9 @@ func (s *store) publish(o *Outbox, upload string, class frame.Class, pad int) (O
 		offset = log[len(log)-1].Offset() + 1
 	}
 	body := fmt.Appendf(nil, `{"u":%q,"n":%d,"pad":%q}`, upload, offset, strings.Repeat("x", pad))
-	f := frame.ForUpload(frame.Message{UploadID: upload, Class: class, Offset: offset, Body: body, NamesUpload: true})
+	f := frame.ForUpload(frame.Message{
+		UploadID: upload, Class: class, Epoch: s.epoch(upload), Offset: offset, Body: body, NamesUpload: true,
+	})
 	log = append(log, f)
 	s.logs[upload] = log[max(0, len(log)-s.keep):]
 	if o == nil {
@@ -61,14 +79,14 @@ func (s *store) recover(o *Outbox, upload string, after uint64) (Outcome, uint64
 	if len(log) > 0 {
 		newest = log[len(log)-1].Offset()
 	}
-	return o.Recover(Replay{UploadID: upload, Frames: frames, Epoch: "e", After: after, Source: s}), newest
+	return o.Recover(Replay{UploadID: upload, Frames: frames, Epoch: s.epoch(upload), After: after, Source: s}), newest
 }
 
 // subscribeAgain acknowledges the subscription of an upload that an outbox follows.
 func (s *store) subscribeAgain(o *Outbox, upload string) Outcome {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	at := frame.Start{Epoch: "e"}
+	at := frame.Start{Epoch: s.epoch(upload)}
 	if log := s.logs[upload]; len(log) > 0 {
 		at.Offset = log[len(log)-1].Offset()
 	}
@@ -79,13 +97,17 @@ func (s *store) subscribeAgain(o *Outbox, upload string) Outcome {
 }
 
 // Read implements Source.
-func (s *store) Read(upload, _ string, after uint64, deliver func([]*frame.Frame)) {
+func (s *store) Read(upload, epoch string, after uint64, deliver func([]*frame.Frame)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.reads++
 	log := s.logs[upload]
-	if len(log) > 0 && log[0].Offset() > after+1 {
-		deliver([]*frame.Frame{reset(upload), log[len(log)-1]})
+	if epoch != s.epoch(upload) || len(log) > 0 && log[0].Offset() > after+1 {
+		at := frame.Start{Epoch: s.epoch(upload)}
+		if len(log) > 0 {
+			at.Offset = log[len(log)-1].Offset() - 1
+		}
+		deliver(append([]*frame.Frame{reset(upload, at)}, log[max(0, len(log)-1):]...))
 		return
 	}
 	var frames []*frame.Frame
@@ -102,8 +124,8 @@ func ack(upload string) *frame.Frame {
 	return frame.NewV1(frame.Event, fmt.Appendf(nil, `{"u":%q,"n":-1}`, upload))
 }
 
-func reset(upload string) *frame.Frame {
-	return frame.NewV1ForUpload(upload, frame.Event, fmt.Appendf(nil, `{"u":%q,"n":-2}`, upload))
+func reset(upload string, at frame.Start) *frame.Frame {
+	return frame.NewAcknowledgement(upload, at, fmt.Appendf(nil, `{"u":%q,"n":-2,"at":%d}`, upload, at.Offset))
 }
 
 // link reads from a connection at a number of bytes per second, as a client behind a slow line does.
@@ -255,6 +277,9 @@ func (s *recoverySession) finish(t testing.TB) []message {
 		case m.Number == -1:
 			next[m.Upload] = int(s.since[m.Upload]) + 1
 		case m.Number == -2:
+			next[m.Upload] = m.At + 1
+			delete(ahead, m.Upload)
+		case m.Number == -4:
 			next[m.Upload] = -1 // the next message, wherever it is
 			delete(ahead, m.Upload)
 		case next[m.Upload] < 0 || next[m.Upload]+m.Skipped == m.Number:
@@ -377,7 +402,7 @@ func recoverySequence(t *testing.T, rt *rapid.T) {
 	steps := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) op {
 		return op{
 			kind: rapid.SampledFrom([]string{
-				"state", "state", "event", "terminal", "recover", "recover", "wait", "cancel", "own", "own", "take", "stall", "stall",
+				"state", "state", "event", "terminal", "recover", "recover", "wait", "cancel", "own", "own", "take", "stall", "stall", "forget",
 			}).Draw(t, "kind"),
 			upload: rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "upload"),
 			size:   rapid.IntRange(0, 3000).Draw(t, "size"),
@@ -390,6 +415,9 @@ func recoverySequence(t *testing.T, rt *rapid.T) {
 			switch _, recovering := s.since[step.upload]; {
 			case step.kind == "wait":
 				<-time.After(time.Duration(step.size) * time.Millisecond)
+			case step.kind == "forget" && recovering:
+				s.store.forget(s.box, step.upload)
+			case step.kind == "forget":
 			case step.kind == "own":
 				s.own()
 			case step.kind == "take":
@@ -399,7 +427,7 @@ func recoverySequence(t *testing.T, rt *rapid.T) {
 			case step.kind == "cancel" && recovering:
 				s.box.CancelRecovery(step.upload)
 				s.cancelled[step.upload] = true
-				send(t, s.box, Queued, reset(step.upload))
+				send(t, s.box, Queued, frame.NewV1ForUpload(step.upload, frame.Event, fmt.Appendf(nil, `{"u":%q,"n":-4}`, step.upload)))
 			case step.kind == "cancel":
 			case step.kind != "recover":
 				box := s.box
@@ -463,6 +491,26 @@ func TestRecovery_EvictedMessagesAreAnnounced(t *testing.T) {
 		}
 		if resets == 0 {
 			t.Error("no reset came")
+		}
+	})
+}
+
+// In a new epoch a recovery reads on from the position that was queued last, so that it skips no message.
+func TestRecovery_ContinuesInNewEpoch(t *testing.T) {
+	onLink(t, Options{MaxRecoveryBytes: 20_000}, 1000, slowLine, func(t *testing.T, s *recoverySession) {
+		for range 40 {
+			s.store.publish(nil, "a", frame.Event, 300)
+		}
+		s.recover(t, "a", 0)
+		if outcome := s.store.forget(s.box, "a"); outcome != Queued {
+			t.Fatalf("the new epoch was not queued: %v", outcome)
+		}
+		for range 60 {
+			s.store.publish(s.box, "a", frame.Event, 500)
+		}
+		got := s.finish(t)
+		if s.store.reads == 0 || len(got) != 1+40+1+60 {
+			t.Errorf("%d messages came and %d reads were made, want 102 with a read", len(got), s.store.reads)
 		}
 	})
 }
@@ -645,7 +693,7 @@ func TestRecovery_IsReplacedByTheNext(t *testing.T) {
 				send(t, s.box, Queued, data("a", frame.Event, 0, 1)) // without an offset: it is kept
 				const after = 7
 				s.box.Hold() // as for a resume, whose answer precedes the replays
-				replay := Replay{UploadID: "a", Frames: s.store.logs["a"][after:], Epoch: "e", After: after, Source: s.store}
+				replay := Replay{UploadID: "a", Frames: s.store.logs["a"][after:], Epoch: "e0", After: after, Source: s.store}
 				if outcome := s.box.Recover(replay); outcome != Queued {
 					t.Fatalf("the second recovery was not queued: %v", outcome)
 				}

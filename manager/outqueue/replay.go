@@ -109,7 +109,7 @@ func (q *Queue) ReleaseReplays(answer *manager.Frame) {
 
 // keep removes the messages of a replay that fail a test, and forgets the unread ones.
 func (q *Queue) keep(p *replay, test func(*manager.Frame) bool) {
-	all := slices.Concat(p.frames, p.late)
+	all, at := slices.Concat(p.frames, p.late), p.at
 	q.ready -= len(p.frames)
 	p.frames, p.late, p.unread = nil, nil, false
 	for _, f := range all {
@@ -118,15 +118,20 @@ func (q *Queue) keep(p *replay, test func(*manager.Frame) bool) {
 			q.append(p, f)
 		}
 	}
+	p.at = at // removed messages are not to be read again
 }
 
 func (q *Queue) append(p *replay, f *manager.Frame) {
 	p.frames = append(p.frames, f)
 	q.ready++
 	q.replayed += size(f)
-	if f.Offset() > 0 {
+	at, acknowledges := f.Start()
+	switch epoch := f.Epoch(); {
+	case acknowledges && at.Epoch != p.at.Epoch: // a new one, whose offsets begin anew
+		p.at = manager.Position(at)
+	case f.Offset() > 0:
 		p.at.Offset = f.Offset()
-		if epoch := f.Epoch(); epoch != "" {
+		if epoch != "" {
 			p.at.Epoch = epoch
 		}
 	}

@@ -182,6 +182,44 @@ func recoverAll(t *testing.T, opt outqueue.Options, pad int) {
 	q.Abort()
 }
 
+// In a new epoch a replay reads on from the position that was queued last, so that it skips no message.
+func TestReplay_ContinuesInNewEpoch(t *testing.T) {
+	m := create(t, manager.Options{HistoryMessages: 1000})
+	defer func() { _ = m.Close(context.Background()) }()
+	c, q := newClient(), outqueue.New(outqueue.Options{Variant: manager.VariantV1, MaxBytes: 20_000})
+	publish := func(pad int) manager.Position {
+		p, err := m.Publish(t.Context(), "a", event(t, 1, pad))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	c.uploads["a"] = &progress{Position: publish(10)}
+	for range 40 {
+		publish(300)
+	}
+	if err := m.Connect("ann", q); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Resume(t.Context(), "ann", q, c.positions()); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Forget(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	for range 60 {
+		publish(5000) // the first exceeds the bound
+	}
+	for message, ok := q.TryNext(); ok; message, ok = q.TryNext() {
+		c.receive(t, message)
+	}
+	if c.got != 100 {
+		t.Errorf("%d messages came, want 100", c.got)
+	}
+	m.Disconnect("ann", q)
+	q.Abort()
+}
+
 // For any sequence of publications, subscriptions, resumes and reads, with any limits: the messages of each upload follow
 // the position that the client was told, and in the end it has all of them, or the queue was closed.
 func TestReplay_OrderOfAnySequence(t *testing.T) {
