@@ -40,6 +40,7 @@ func (m *Manager) ConnectSince(userID string, c Conn, since Moment) error {
 	case err != nil:
 		return ErrTooManyConnections
 	case evicted:
+		m.guard.forget(old)
 		m.guard.close(old, IdleTimeout)
 	}
 	// Close sets closed before it looks for connections: either it finds this one, or this finds closed set.
@@ -74,6 +75,7 @@ func (m *Manager) Disconnect(userID string, c Conn) {
 		return
 	}
 	m.registry.Disconnect(userID, c)
+	m.guard.forget(c)
 }
 
 // DisconnectUser closes all connections of a user, on every node, and returns how many were closed. With a broker it

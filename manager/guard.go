@@ -19,8 +19,8 @@ type guard struct {
 
 	mu   sync.Mutex // protects the fields below; nothing else is called under it
 	last time.Time
-	// failed are the connections that are being closed because of a panic. They get no further message: their clients
-	// would take it for the next one.
+	// failed are the connections that are being closed because of a panic, or whose Close has panicked too and that are
+	// still registered. They get no further message: their clients would take it for the next one.
 	failed map[Conn]struct{}
 	// failing is the number of them, for callers without mu.
 	failing atomic.Int32
@@ -61,10 +61,11 @@ func (g *guard) flush(c Flusher) {
 	c.Flush()
 }
 
-// close calls Conn.Close.
-func (g *guard) close(c Conn, reason CloseReason) {
+// close calls Conn.Close, and reports whether it returned without a panic.
+func (g *guard) close(c Conn, reason CloseReason) (closed bool) {
 	defer g.recovered("Close", c)
 	c.Close(reason)
+	return true
 }
 
 // claimChanged calls ClaimObserver.ClaimChanged.
@@ -158,12 +159,23 @@ func (g *guard) fail(c Conn) {
 	g.failed[c] = struct{}{}
 	g.failing.Add(1)
 	go func() {
-		g.close(c, InternalError)
-		g.mu.Lock()
-		defer g.mu.Unlock()
+		if g.close(c, InternalError) {
+			g.forget(c)
+		}
+	}()
+}
+
+// forget ends the refusals of a connection that is closed or no longer registered.
+func (g *guard) forget(c Conn) {
+	if g.failing.Load() == 0 {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if _, found := g.failed[c]; found {
 		delete(g.failed, c)
 		g.failing.Add(-1)
-	}()
+	}
 }
 
 // report counts and logs a panic. It is called while the goroutine panics, so that the stack is the connection's.

@@ -220,6 +220,37 @@ func nothingFollowsLostMessage(t *testing.T, audience int) {
 	}
 }
 
+// A connection whose Close panics too gets nothing further until it is unregistered.
+func TestGuard_NothingFollowsFailedClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := open(t, Options{})
+		sends := 0
+		faulty := &fakeConn{
+			onSend: func(*Frame) Outcome {
+				if sends++; sends == 1 {
+					panic("once")
+				}
+				return Queued
+			},
+			onClose: func(CloseReason) { panic("again") },
+		}
+		must(t, m.Connect("ann", faulty))
+		must(t, m.SubscribeUpload(t.Context(), "ann", "cat"))
+		for range 3 {
+			publish(t, m, "cat", 1)
+			synctest.Wait()
+		}
+		if sends != 1 {
+			t.Errorf("%d messages came, want none after the first, which was lost", sends)
+		}
+		m.Disconnect("ann", faulty)
+		if n := m.guard.failing.Load(); n != 0 || len(m.guard.failed) != 0 {
+			t.Errorf("%d connections are refused, want none", n)
+		}
+		faulty.onClose = nil
+	})
+}
+
 // tokenAsker is a connection that looks at the orders of its node when it is asked for its token.
 type tokenAsker struct {
 	fakeConn
