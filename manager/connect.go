@@ -69,7 +69,8 @@ func (m *Manager) mostSilent(conns []Conn) int {
 func isComparable(c Conn) bool { return c != nil && reflect.ValueOf(c).Comparable() }
 
 // Disconnect unregisters a connection. Its claims pass to the user while another connection is left; the user's
-// subscriptions end with the last one. It does not close the connection. It has no effect on an unregistered one.
+// subscriptions end with the last one. It does not close the connection, but cancels the replays of a Replayer that is not
+// closing. It has no effect on an unregistered one.
 func (m *Manager) Disconnect(userID string, c Conn) {
 	if m.checkCreated() != nil || !isComparable(c) {
 		return
@@ -140,9 +141,13 @@ func (m *Manager) connections(userID string) (conns []Conn) {
 	return conns
 }
 
-// disconnectAndClose unregisters a connection and then closes it. It returns 1, for the callers' sums.
+// disconnectAndClose unregisters a connection and then closes it: it gets the messages of bursts first, and what it is
+// owed of replays. It returns 1, for the callers' sums.
 func (m *Manager) disconnectAndClose(userID string, c Conn, reason CloseReason) int {
-	m.registry.Disconnect(userID, c)
+	if isComparable(c) {
+		m.registry.DisconnectClosing(userID, c)
+		m.guard.forget(c)
+	}
 	m.guard.close(c, reason)
 	return 1
 }

@@ -68,8 +68,7 @@ func (m *Manager) closeSpread(ctx, spreading context.Context, all []UserConn, sp
 		}
 		due := start.Add(time.Duration(float64(spread) * float64(i) / float64(len(all))))
 		awaitTurn(spreading, m.guard.done(x.Conn), time.Until(due))
-		m.Disconnect(x.UserID, x.Conn)
-		m.guard.close(x.Conn, ServerReloading)
+		m.disconnectAndClose(x.UserID, x.Conn, ServerReloading)
 	}
 	return len(all)
 }

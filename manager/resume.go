@@ -179,8 +179,8 @@ type Replayer interface {
 	// the manager.
 	Replay(r Replay) Outcome
 	// CancelReplay drops the messages of an upload's replays that have not been written, because the user of the
-	// connection no longer follows the upload. The locks of the user and the upload are held: it must not block or call
-	// the manager.
+	// connection no longer follows the upload, or the connection is no longer registered. After Close it must have no
+	// effect. The locks of the user and the upload are held: it must not block or call the manager.
 	CancelReplay(uploadID string)
 	// HoldReplays delays replays until ReleaseReplays queues the answer that precedes them. In between the messages of
 	// replayed uploads, stored and live, must not be written. Calls are paired, also on a closed connection.

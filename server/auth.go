@@ -162,7 +162,7 @@ func (c *Client) authUnavailable(err error) {
 		if c.v1 { // a base client stops on any auth_error
 			ahead = append([]*manager.Frame{authErrorFrame(message, codeUnavailable)}, ahead...)
 		}
-		c.out.Close(c.closeFrame(manager.TryAgainLater), ahead...)
+		c.closeOut(manager.TryAgainLater, ahead...)
 	}
 }
 
@@ -398,5 +398,5 @@ func (c *Client) refuseIf(condition func() bool, message, code string, reason ma
 	if !c.v1 {
 		code = ""
 	}
-	c.out.Close(c.closeFrame(reason), authErrorFrame(message, code))
+	c.closeOut(reason, authErrorFrame(message, code))
 }

@@ -200,7 +200,7 @@ func (c *Client) Close(reason manager.CloseReason) {
 		reason = manager.InternalError
 	}
 	if c.setClosing(reason) {
-		c.out.Close(c.closeFrame(reason), c.reconnectNotice(reason)...)
+		c.closeOut(reason, c.reconnectNotice(reason)...)
 	}
 }
 
@@ -221,9 +221,8 @@ func (c *Client) Abort() {
 	}
 }
 
-// setClosing stores the reason for closing, and reports whether this is the first one. It unregisters the connection,
-// because a client that does not answer is gone only after Options.CloseTimeout; leave calls the hooks as ever. A
-// goroutine of its own does so, because the caller may have locks of the manager.
+// setClosing stores the reason for closing, and reports whether this is the first one. If so, the outbox must
+// be closed and unregister called next.
 func (c *Client) setClosing(reason manager.CloseReason) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -235,11 +234,23 @@ func (c *Client) setClosingLocked(reason manager.CloseReason) bool {
 	if c.stage == closing {
 		return false
 	}
-	if user := c.identity.UserID; user != "" {
-		c.server.clients.Go(func() { c.server.manager.Disconnect(user, c) }) // c itself has not been released
-	}
 	c.stage, c.reason = closing, &reason
 	return true
+}
+
+// closeOut closes the outbox of a client after setClosing.
+func (c *Client) closeOut(reason manager.CloseReason, before ...*manager.Frame) {
+	c.out.Close(c.closeFrame(reason), before...)
+	c.unregister()
+}
+
+// unregister unregisters a client whose outbox is closing: earlier, that would cancel its recoveries. A client that does
+// not answer is gone only after Options.CloseTimeout; leave calls the hooks as ever. A goroutine of its own unregisters
+// it, because the caller may have locks of the manager.
+func (c *Client) unregister() {
+	if user := c.UserID(); user != "" {
+		c.server.clients.Go(func() { c.server.manager.Disconnect(user, c) }) // c itself has not been released
+	}
 }
 
 // reconnectNotice returns the frames that precede a close frame: on shoal.v1, when to come back after 1012 and 1013.

@@ -209,7 +209,9 @@ func (w *gwsConn) Write(p []byte) (int, error) {
 		}
 		if text, ours := protocolErrors[number]; ours {
 			payload = append(payload[:code], text...)
-			w.client.setClosing(manager.CloseReason{Code: number, Text: text})
+			if w.client.setClosing(manager.CloseReason{Code: number, Text: text}) {
+				defer w.client.unregister()
+			}
 		}
 		w.client.out.Close(frame.New(frame.Close, frame.Control, payload))
 	}

@@ -118,7 +118,11 @@ func overflowFrames() (base []*frame.Frame, v1, events [overflowVariants][]*fram
 // calls it with locks held, of which setClosing needs some.
 func (c *Client) onOverflow() []*frame.Frame {
 	s := c.server
-	s.clients.Go(func() { c.setClosing(manager.SlowConsumer) }) // c itself has not been released
+	s.clients.Go(func() { // c itself has not been released
+		if c.setClosing(manager.SlowConsumer) {
+			c.unregister()
+		}
+	})
 	switch {
 	case c.events != nil:
 		return s.overflowEvents[rand.IntN(len(s.overflowEvents))]

@@ -25,8 +25,8 @@ type Config[C comparable, S any] struct {
 	// locks of the user and the upload held. follows reports whether the user follows the upload apart from that claim.
 	// nil: no call.
 	Claim func(c C, up *Upload[C, S], change Change, follows bool)
-	// Left is called for each registered connection that receives no further message of an upload because its user has
-	// ceased to follow it, with the locks of the user and the upload held. nil: no call.
+	// Left is called for each connection that receives no further message of an upload, because its user has ceased to
+	// follow it or because it was removed itself, with the locks of the user and the upload held. nil: no call.
 	Left func(c C, up *Upload[C, S])
 }
 

@@ -94,14 +94,21 @@ func (r *Registry[C, S]) Connect(
 		r.unlockUpload(s.upload)
 	})
 	if evicted {
-		r.detach(u, old)
+		r.detach(u, old, true)
 	}
 	return old, evicted, nil
 }
 
 // Disconnect removes a connection and reports whether it was registered. Its claims pass to the user if the user has
 // another connection; the user's subscriptions end with the last one.
-func (r *Registry[C, S]) Disconnect(userID string, c C) bool {
+func (r *Registry[C, S]) Disconnect(userID string, c C) bool { return r.disconnect(userID, c, true) }
+
+// DisconnectClosing is Disconnect for a connection that its caller closes next: it does not call Left.
+func (r *Registry[C, S]) DisconnectClosing(userID string, c C) bool {
+	return r.disconnect(userID, c, false)
+}
+
+func (r *Registry[C, S]) disconnect(userID string, c C, left bool) bool {
 	u := r.lockUser(userID, false)
 	if u == nil {
 		return false
@@ -110,13 +117,13 @@ func (r *Registry[C, S]) Disconnect(userID string, c C) bool {
 	if !slices.Contains(u.conns, c) {
 		return false
 	}
-	r.detach(u, c)
+	r.detach(u, c, left)
 	return true
 }
 
 // detach removes a registered connection from its locked user. The page that subscribed may have navigated to a page
 // that only watches, so the connection's claims pass to the user.
-func (r *Registry[C, S]) detach(u *user[C, S], c C) {
+func (r *Registry[C, S]) detach(u *user[C, S], c C, left bool) {
 	i := slices.Index(u.conns, c)
 	u.conns = slices.Delete(u.conns, i, i+1)
 	r.shard(u.key.hash).connections.Add(-1)
@@ -128,6 +135,9 @@ func (r *Registry[C, S]) detach(u *user[C, S], c C) {
 			r.claim(c, s.upload, Ended, !last)
 		}
 		up := s.upload
+		if left {
+			r.left(c, up)
+		}
 		if last {
 			r.end(s)
 		} else {

@@ -108,9 +108,16 @@ func (o *Outbox) queueSnapshot(bl *backlog, frames []*frame.Frame) Outcome {
 }
 
 // CancelRecovery drops the stored and live messages that are queued or unread for an upload in recovery.
-// Acknowledgements remain queued.
+// Acknowledgements remain queued, and after Close all that is still to be written.
 func (o *Outbox) CancelRecovery(uploadID string) {
-	o.CancelRecoveries(func(id string) bool { return id == uploadID })
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if r := o.recovery; r != nil && !o.closing {
+		if bl := r.backlogs[uploadID]; bl != nil {
+			r.cancel(bl, &o.pool.chunks)
+		}
+		o.finishRecovery()
+	}
 }
 
 // CancelRecoveries is CancelRecovery for all uploads that a function names. It must not block.
@@ -118,17 +125,12 @@ func (o *Outbox) CancelRecoveries(named func(uploadID string) bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	r := o.recovery
-	if r == nil {
+	if r == nil || o.closing {
 		return
 	}
 	for uploadID, bl := range r.backlogs {
-		if bl == orderOnly || !named(uploadID) {
-			continue
-		}
-		r.unlistUnread(bl)
-		r.keepAcknowledgements(bl, &o.pool.chunks)
-		if bl.done() && r.holds == 0 {
-			r.remove(bl)
+		if named(uploadID) {
+			r.cancel(bl, &o.pool.chunks)
 		}
 	}
 	o.finishRecovery()

@@ -155,6 +155,18 @@ func (r *recovery) dropStored(bl *backlog, chunks *sync.Pool) {
 	}
 }
 
+// cancel drops the messages of a backlog.
+func (r *recovery) cancel(bl *backlog, chunks *sync.Pool) {
+	if bl == orderOnly {
+		return
+	}
+	r.unlistUnread(bl)
+	r.keepAcknowledgements(bl, chunks)
+	if bl.done() && r.holds == 0 {
+		r.remove(bl)
+	}
+}
+
 // keepAcknowledgements drops all messages of a backlog that the owner has not dequeued.
 func (r *recovery) keepAcknowledgements(bl *backlog, chunks *sync.Pool) {
 	r.unlist(bl)

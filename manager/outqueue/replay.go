@@ -59,11 +59,12 @@ func (q *Queue) Replay(r manager.Replay) manager.Outcome {
 	return q.finish(p, q.queueReplay(p, r.Frames, false))
 }
 
-// CancelReplay drops the messages of an upload that is being replayed, but not acknowledgements.
+// CancelReplay drops the messages of an upload that is being replayed, but not acknowledgements. It has no
+// effect after Close.
 func (q *Queue) CancelReplay(uploadID string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if p := q.replays[uploadID]; p != nil {
+	if p := q.replays[uploadID]; p != nil && q.closed == nil {
 		q.keep(p, func(f *manager.Frame) bool { return !f.For(manager.VariantBase) })
 		q.finish(p, true)
 	}

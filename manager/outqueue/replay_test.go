@@ -182,6 +182,65 @@ func recoverAll(t *testing.T, opt outqueue.Options, pad int) {
 	q.Abort()
 }
 
+// A connection that is unregistered gets nothing more of its replays, messages that are published later least of all; one
+// that the manager closes gets what is queued.
+func TestReplay_EndsWithItsConnection(t *testing.T) {
+	for name, test := range map[string]struct {
+		end  func(ctx context.Context, m *manager.Manager, q *outqueue.Queue) error
+		rest bool
+	}{
+		"Disconnect": {func(_ context.Context, m *manager.Manager, q *outqueue.Queue) error {
+			m.Disconnect("ann", q)
+			return nil
+		}, false},
+		"DisconnectUser": {func(ctx context.Context, m *manager.Manager, _ *outqueue.Queue) error {
+			_, err := m.DisconnectUser(ctx, "ann", manager.CloseReason{})
+			return err
+		}, true},
+		"Drain": {func(ctx context.Context, m *manager.Manager, q *outqueue.Queue) error {
+			ctx, cancel := context.WithCancel(ctx)
+			cancel() // the connection ends when its client has read the rest
+			return m.DrainConns(ctx, 0, []manager.UserConn{{UserID: "ann", Conn: q}})
+		}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := create(t, manager.Options{})
+			defer func() { _ = m.Close(context.Background()) }()
+			c, q := newClient(), outqueue.New(outqueue.Options{Variant: manager.VariantV1, MaxBytes: 3000})
+			publish := func() manager.Position {
+				p, err := m.Publish(t.Context(), "a", event(t, 1, 1000))
+				if err != nil {
+					t.Fatal(err)
+				}
+				return p
+			}
+			c.uploads["a"] = &progress{Position: publish()}
+			for range 20 {
+				publish()
+			}
+			if err := m.Connect("ann", q); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := m.Resume(t.Context(), "ann", q, c.positions()); err != nil {
+				t.Fatal(err)
+			}
+			if err := test.end(t.Context(), m, q); err != nil && !errors.Is(err, context.Canceled) {
+				t.Fatal(err)
+			}
+			for range 3 {
+				publish()
+			}
+			for message, ok := q.TryNext(); ok; message, ok = q.TryNext() {
+				c.receive(t, message)
+			}
+			if (c.got > 0) != test.rest || c.got >= 20 {
+				t.Errorf("%d messages came", c.got)
+			}
+			q.Abort()
+		})
+	}
+}
+
 // In a new epoch a replay reads on from the position that was queued last, so that it skips no message.
 func TestReplay_ContinuesInNewEpoch(t *testing.T) {
 	m := create(t, manager.Options{HistoryMessages: 1000})
