@@ -538,3 +538,39 @@ func TestCluster_ReadyMeansJoined(t *testing.T) {
 		}
 	})
 }
+
+// refusingNode is a broker that refuses to publish to other nodes, as for want of a permission.
+type refusingNode struct{ *broker.MemoryNode }
+
+func (refusingNode) Publish(context.Context, string, []byte) error { return errNoPermission }
+
+// TestCluster_RefusedQuestionIsErrRefused: what the broker refuses is not out of reach, also where nodes are asked.
+func TestCluster_RefusedQuestionIsErrRefused(t *testing.T) {
+	m := open(t, Options{Broker: refusingNode{broker.NewMemory(broker.MemoryOptions{}).Node()}})
+	for name, ask := range map[string]func(ctx context.Context) error{
+		"SendToUser": func(ctx context.Context) error {
+			_, err := m.SendToUser(ctx, "ann", note(t, 1))
+			return err
+		},
+		"DisconnectUser": func(ctx context.Context) error {
+			_, err := m.DisconnectUser(ctx, "ann", CloseReason{})
+			return err
+		},
+		"DisconnectToken": func(ctx context.Context) error {
+			_, err := m.DisconnectToken(ctx, "token", CloseReason{})
+			return err
+		},
+		"Subscribers": func(ctx context.Context) error {
+			_, err := m.Subscribers(ctx, "cat")
+			return err
+		},
+		"NodeStats": func(ctx context.Context) error {
+			_, _, err := m.NodeStats(ctx)
+			return err
+		},
+	} {
+		if err := ask(t.Context()); !errors.Is(err, ErrRefused) || errors.Is(err, ErrUnavailable) || !errors.Is(err, errNoPermission) {
+			t.Errorf("%s: %v, want ErrRefused", name, err)
+		}
+	}
+}

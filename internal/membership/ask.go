@@ -64,7 +64,8 @@ func (a *ask) close(name string) {
 // The answers are keyed by node name; they must not be changed. missing lists, sorted, the known nodes that did not
 // answer or that returned an error; a node that leaves during the call is not listed. A name that several processes use
 // is listed even if one of them answered. A node that has just started knows the others after one round trip. The error
-// wraps broker.ErrUnavailable if the question could not be sent; answers then contains this node's own answer.
+// wraps broker.ErrUnavailable if the question could not be sent, or is a refusal of the broker; answers then contains
+// this node's own answer.
 func (p *Membership) Ask(
 	ctx context.Context, kind string, body []byte,
 ) (answers map[string]Answer, missing []string, err error) {
@@ -81,7 +82,7 @@ func (p *Membership) Ask(
 		defer func() { <-p.asking }()
 		err = p.send(ctx, kind, n, body)
 	case <-ctx.Done():
-		err = unavailable("ask "+kind, ctx.Err())
+		err = failed("ask "+kind, ctx.Err())
 	}
 	if err == nil {
 		select {
@@ -119,13 +120,13 @@ func (p *Membership) begin() (*ask, uint64) {
 }
 
 // send publishes a question with a number, which checkOutgoing has accepted, for all other nodes. It blocks on the
-// engine, at most until ctx ends, and returns when the engine has accepted the question. On failure the error wraps
-// broker.ErrUnavailable.
+// engine, at most until ctx ends, and returns when the engine has accepted the question. The error is that of
+// Ask.
 func (p *Membership) send(ctx context.Context, kind string, n uint64, body []byte) error {
 	h := p.header(typeAsk)
 	h.Kind, h.N = kind, n
 	if err := p.cfg.Broker.Publish(ctx, AllChannel, encode(h, body)); err != nil {
-		return unavailable("ask "+kind, err)
+		return failed("ask "+kind, err)
 	}
 	return nil
 }

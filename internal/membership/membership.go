@@ -194,9 +194,11 @@ func (p *Membership) header(typ string) header {
 	return header{Type: typ, From: p.cfg.Name, Run: p.run, Settings: p.cfg.Settings}
 }
 
-// unavailable wraps an error of the broker, which need not wrap broker.ErrUnavailable itself, so that it does.
-func unavailable(doing string, err error) error {
-	if errors.Is(err, broker.ErrUnavailable) {
+// failed returns the error of a call of the broker. It wraps broker.ErrUnavailable where a context has ended; another
+// error that does not wrap it is a refusal.
+func failed(doing string, err error) error {
+	ended := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+	if !ended || errors.Is(err, broker.ErrUnavailable) {
 		return fmt.Errorf("membership: %s: %w", doing, err)
 	}
 	return fmt.Errorf("membership: %s: %w: %w", doing, broker.ErrUnavailable, err)
