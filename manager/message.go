@@ -107,6 +107,8 @@ type Encoded struct {
 	stateKey string
 	// general: the message has been parsed without the vocabulary of a manager.
 	general bool
+	// stamp is the index in payload of the timestamp that Parse has inserted, 0 if the message had one.
+	stamp uint32
 }
 
 // Payload returns the JSON. The caller must not change it.

@@ -22,9 +22,20 @@ func (e Encoded) encode(v *vocabulary, uploadID string, now time.Time) (Encoded,
 		return Encoded{}, err
 	}
 	if e.general && v.restricts(e.action) {
-		return v.parse(uploadID, e.payload, &now)
+		again, err := v.parse(uploadID, e.payload, &now)
+		again.stamp = e.stamp // Parse has completed the payload already
+		return again, err
 	}
 	return e, nil
+}
+
+// content returns the JSON without the timestamp that Parse has inserted.
+func (e Encoded) content() string {
+	if e.stamp == 0 {
+		return string(e.payload)
+	}
+	before, after := e.payload[:e.stamp], e.payload[e.stamp+1:]
+	return string(before) + string(after[bytes.IndexByte(after, '"'):])
 }
 
 func (p UploadProgress) encode(v *vocabulary, uploadID string, now time.Time) (Encoded, error) {

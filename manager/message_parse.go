@@ -89,12 +89,12 @@ func (v *vocabulary) readBody(e *Encoded, top, payload *object, published *time.
 	case e.action == actionProgress:
 		e.class = ClassState
 		if published != nil {
-			e.payload, err = v.completeProgress(e.uploadID, top, payload, *published)
+			e.payload, e.stamp, err = v.completeProgress(e.uploadID, top, payload, *published)
 		}
 	default:
 		e.class = ClassTerminal
 		if published != nil {
-			e.payload, err = completeTerminal(e.action, e.uploadID, top, *published)
+			e.payload, e.stamp, err = completeTerminal(e.action, e.uploadID, top, *published)
 		}
 	}
 	switch {
@@ -150,12 +150,14 @@ func (e *Encoded) readIDs(uploadID string, top, payload *object, required bool) 
 }
 
 // completeProgress checks an upload_progress and returns a copy that has all members of the schema.
-func (v *vocabulary) completeProgress(uploadID string, top, payload *object, now time.Time) ([]byte, error) {
+func (v *vocabulary) completeProgress(
+	uploadID string, top, payload *object, now time.Time,
+) (data []byte, stamp uint32, err error) {
 	if nested := top.need("payload"); len(nested) > 0 && nested[0] != '{' {
 		top.refuse("payload", "must be an object")
 	}
 	if top.err != nil {
-		return nil, top.err
+		return nil, 0, top.err
 	}
 	if status := payload.text("status"); payload.err == nil {
 		payload.keep(v.statuses.check("payload.status", status))
@@ -181,7 +183,9 @@ func (v *vocabulary) completeProgress(uploadID string, top, payload *object, now
 }
 
 // completeTerminal checks an upload_completed or upload_failed and returns a copy that has all members of the schema.
-func completeTerminal(action, uploadID string, top *object, now time.Time) ([]byte, error) {
+func completeTerminal(
+	action, uploadID string, top *object, now time.Time,
+) (data []byte, stamp uint32, err error) {
 	if action == actionCompleted {
 		top.text("description")
 		top.percent("audit_score")
@@ -206,29 +210,32 @@ type edit struct {
 	from, to int
 	// before, id as a JSON string unless it is empty, and after are the new bytes.
 	before, id, after string
+	// inserted is the length of the text at the end of before that stands for a missing timestamp.
+	inserted int
 }
 
 func (c *completion) insert(at int, before, id, after string) {
-	c.edits[c.n] = edit{at, at, before, id, after}
+	c.edits[c.n] = edit{at, at, before, id, after, 0}
 	c.n++
 }
 
-// complete returns a copy of the object with the collected members, and with its timestamp in UTC.
-func (c *completion) complete(o *object, now time.Time) ([]byte, error) {
+// complete returns a copy of the object with the collected members, and with its timestamp in UTC. stamp is the index of
+// the timestamp if the object had none, else 0.
+func (c *completion) complete(o *object, now time.Time) (data []byte, stamp uint32, err error) {
 	end := len(o.data) - 1
-	stamp := edit{from: end, to: end}
+	time := edit{from: end, to: end}
 	if text := o.timestamp(now); text != "" {
-		stamp.before = text
+		time.before = text
 		if m := o.Find("timestamp"); m != nil {
-			stamp.from, stamp.to = m.From, m.To
+			time.from, time.to = m.From, m.To
 		} else {
-			stamp.before = `,"timestamp":` + text
+			time.before, time.inserted = `,"timestamp":`+text, len(text)
 		}
 	}
 	if o.err != nil {
-		return nil, o.err
+		return nil, 0, o.err
 	}
-	c.edits[c.n] = stamp
+	c.edits[c.n] = time
 	c.n++
 	edits := c.edits[:c.n]
 	slices.SortStableFunc(edits, func(a, b edit) int { return a.from - b.from })
@@ -239,10 +246,13 @@ func (c *completion) complete(o *object, now time.Time) ([]byte, error) {
 	b, from := make([]byte, 0, size), 0
 	for _, e := range edits {
 		b = append(append(b, o.data[from:e.from]...), e.before...)
+		if e.inserted > 0 {
+			stamp = uint32(len(b) - e.inserted) //nolint:gosec // a message is shorter
+		}
 		if e.id != "" {
 			b = appendString(b, e.id)
 		}
 		b, from = append(b, e.after...), e.to
 	}
-	return append(b, o.data[from:]...), nil
+	return append(b, o.data[from:]...), stamp, nil
 }

@@ -20,7 +20,7 @@ type Once struct {
 	// Part distinguishes the messages of one publication that consists of several to the same upload.
 	Part int
 	// Content identifies the content, for example the digest of a request that has all parts. "": the message's JSON,
-	// in which a missing timestamp does not count.
+	// in which a missing timestamp does not count, nor one that Parse has inserted.
 	Content string
 }
 
@@ -112,7 +112,7 @@ func keyError(err error) error {
 // contentOf returns a message's JSON with the same timestamp at any time, if it has none of its own.
 func (m *Manager) contentOf(uploadID string, msg Message) (string, error) {
 	e, err := msg.encode(&m.vocabulary, uploadID, time.Unix(0, 0))
-	return string(e.payload), err
+	return e.content(), err
 }
 
 // maxKeyBytes is the length of the longest key.

@@ -258,3 +258,41 @@ func TestPublish_CancelledAfterTheCallIsUncertain(t *testing.T) {
 		}
 	})
 }
+
+// TestPublishOnce_ParsedMessageMayBeRepeated: the timestamp that Parse inserts is no part of the content, wherever the
+// message stands; its own is.
+func TestPublishOnce_ParsedMessageMayBeRepeated(t *testing.T) {
+	completed := func(stamp string) string {
+		return `{"action":"upload_completed",` + stamp + `"description":"d","audit_score":1}`
+	}
+	for name, test := range map[string]struct {
+		opt           Options
+		first, second string
+		reused        bool
+	}{
+		"none":       {Options{}, completed(""), completed(""), false},
+		"own":        {Options{}, completed(`"timestamp":"2026-01-31T12:00:00Z",`), completed(`"timestamp":"2026-01-31T12:00:01Z",`), true},
+		"other text": {Options{}, completed(""), strings.Replace(completed(""), `"d"`, `"e"`, 1), true},
+		"restricted": {
+			Options{Statuses: []string{"pending"}},
+			`{"action":"upload_progress","payload":{"status":"pending","stage":"s","progress_percent":1,"message":""}}`,
+			`{"action":"upload_progress","payload":{"status":"pending","stage":"s","progress_percent":1,"message":""}}`, false,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := open(t, test.opt)
+			once := func(body string, now time.Time) (bool, error) {
+				e, err := Parse("cat", []byte(body), now)
+				must(t, err)
+				_, replayed, err := m.PublishOnce(t.Context(), "cat", e, Once{Key: "key"})
+				return replayed, err
+			}
+			_, err := once(test.first, noon)
+			must(t, err)
+			replayed, err := once(test.second, noon.Add(time.Second))
+			if replayed == test.reused || errors.Is(err, ErrKeyReused) != test.reused {
+				t.Errorf("repeated: %v, %v", replayed, err)
+			}
+		})
+	}
+}
