@@ -59,8 +59,9 @@ func (o *Outbox) Recover(replay Replay) Outcome {
 		return Queued
 	}
 	r := o.startRecovery()
-	if len(replay.Frames) == 0 {
-		if r.holds > 0 && r.backlogs[replay.UploadID] == nil {
+	earlier := r.backlogs[replay.UploadID]
+	if len(replay.Frames) == 0 && (earlier == nil || earlier == orderOnly || replay.Snapshot) {
+		if r.holds > 0 && earlier == nil {
 			r.backlogs[replay.UploadID] = orderOnly
 		}
 		o.finishRecovery()

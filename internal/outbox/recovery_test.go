@@ -495,6 +495,35 @@ func TestRecovery_EvictedMessagesAreAnnounced(t *testing.T) {
 	})
 }
 
+// A recovery without messages, of a client that has all of them, replaces an earlier one as well.
+func TestRecovery_WithoutMessagesReplacesTheEarlier(t *testing.T) {
+	for name, limit := range map[string]int{"in memory": 0, "partly unread": 10_000} {
+		t.Run(name, func(t *testing.T) {
+			onLink(t, Options{MaxRecoveryBytes: limit}, 1000, slowLine, func(t *testing.T, s *recoverySession) {
+				for range 100 {
+					s.store.publish(nil, "a", frame.Event, 400)
+				}
+				s.recover(t, "a", 0)
+				<-time.After(500 * time.Millisecond)
+				s.box.Hold()
+				s.box.Recover(Replay{UploadID: "a", Epoch: "e0", After: 100, Source: s.store})
+				s.box.Release(ack("answer"))
+				s.store.publish(s.box, "a", frame.Event, 400)
+				s.settle(t)
+				s.box.Close(frame.NewClose(1000, ""))
+				go readUntilGone(s.box, s.box.conn)
+				frames, err := readFrames(bytes.NewReader(<-s.stream))
+				if err != nil || len(frames) < 3 {
+					t.Fatalf("%d frames came, %v", len(frames), err)
+				}
+				if got := numbers(t, frames[len(frames)-3:len(frames)-1]); got != "answer-1 a101" {
+					t.Errorf("the last messages are %s, want the answer and a101", got)
+				}
+			})
+		})
+	}
+}
+
 // In a new epoch a recovery reads on from the position that was queued last, so that it skips no message.
 func TestRecovery_ContinuesInNewEpoch(t *testing.T) {
 	onLink(t, Options{MaxRecoveryBytes: 20_000}, 1000, slowLine, func(t *testing.T, s *recoverySession) {
