@@ -69,8 +69,8 @@ func (m *Manager) mostSilent(conns []Conn) int {
 func isComparable(c Conn) bool { return c != nil && reflect.ValueOf(c).Comparable() }
 
 // Disconnect unregisters a connection. Its claims pass to the user while another connection is left; the user's
-// subscriptions end with the last one. It does not close the connection, but cancels the replays of a Replayer that is not
-// closing. It has no effect on an unregistered one.
+// subscriptions end with the last one. It does not close the connection, but cancels the replays of a Replayer that is
+// not closing. It has no effect on an unregistered one.
 func (m *Manager) Disconnect(userID string, c Conn) {
 	if m.checkCreated() != nil || !isComparable(c) {
 		return

@@ -126,8 +126,9 @@ func New(opt Options) (*Manager, error) {
 // Close closes every connection as DisconnectAll does, refuses new connections and all further messages, ends the
 // subscriptions of users without a connection, announces its departure to the other nodes, and stops the manager's
 // goroutines. It blocks until then, at most until ctx ends; the error is DisconnectAll's, or names the unsent messages,
-// the calls of Options.Broker that have not returned, and an eviction that goes on: they and their goroutines end late. It may be called
-// repeatedly and concurrently: a further call waits for the first, at most until its own ctx ends.
+// the calls of Options.Broker that have not returned, and an eviction that has not ended: they and their goroutines end
+// later. It may be called repeatedly and concurrently: a further call waits for the first, at most until its own ctx
+// ends.
 func (m *Manager) Close(ctx context.Context) error {
 	if err := m.checkCreated(); err != nil {
 		return err

@@ -219,8 +219,8 @@ func (c *completion) insert(at int, before, id, after string) {
 	c.n++
 }
 
-// complete returns a copy of the object with the collected members, and with its timestamp in UTC. stamp is the index of
-// the timestamp if the object had none, else 0.
+// complete returns a copy of the object with the collected members, and with its timestamp in UTC. stamp is the index
+// of the timestamp if the object had none, else 0.
 func (c *completion) complete(o *object, now time.Time) (data []byte, stamp uint32, err error) {
 	end := len(o.data) - 1
 	time := edit{from: end, to: end}

@@ -44,8 +44,8 @@ func (m *Manager) Publish(ctx context.Context, uploadID string, msg Message) (Po
 	return pos, nil
 }
 
-// publishHere publishes a message on a node that is alone. Until the deferred connections are flushed nobody else writes
-// to them, so nothing that takes long may come before that.
+// publishHere publishes a message on a node without a broker. Until the deferred connections are flushed no other
+// goroutine writes to them, so nothing that takes long may come before that.
 func (m *Manager) publishHere(uploadID string, e Encoded, trace string) (pos Position) {
 	var own deferred
 	defer m.fans.flush(&own)

@@ -222,12 +222,6 @@ func (c *Client) connect(id Identity, since manager.Moment) error {
 	return nil
 }
 
-// loggedAddr is the address of a client in a log line, found only if the line is written.
-type loggedAddr struct{ *Client }
-
-// LogValue implements [slog.LogValuer].
-func (a loggedAddr) LogValue() slog.Value { return slog.AnyValue(a.RemoteAddr()) }
-
 // sendSuccess queues auth_success if it is due. The first message that is sent to a registered connection calls it too,
 // because auth_success precedes all others.
 func (c *Client) sendSuccess() {

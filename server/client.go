@@ -144,6 +144,12 @@ func (c *Client) RemoteAddr() net.Addr {
 	return direct
 }
 
+// loggedAddr is the address of a client in a log line, found only if the line is written.
+type loggedAddr struct{ *Client }
+
+// LogValue implements [slog.LogValuer].
+func (a loggedAddr) LogValue() slog.Value { return slog.AnyValue(a.RemoteAddr()) }
+
 // The values of Client.Transport.
 const (
 	transportWebSocket = "websocket"
@@ -244,9 +250,9 @@ func (c *Client) closeOut(reason manager.CloseReason, before ...*manager.Frame) 
 	c.unregister()
 }
 
-// unregister unregisters a client whose outbox is closing: earlier, that would cancel its recoveries. A client that does
-// not answer is gone only after Options.CloseTimeout; leave calls the hooks as ever. A goroutine of its own unregisters
-// it, because the caller may have locks of the manager.
+// unregister unregisters a client whose outbox is closing: earlier, that would cancel its recoveries. A client that
+// does not answer is gone only after Options.CloseTimeout; leave still calls the hooks. A separate goroutine
+// unregisters it, because the caller may hold locks of the manager.
 func (c *Client) unregister() {
 	if user := c.UserID(); user != "" {
 		c.server.clients.Go(func() { c.server.manager.Disconnect(user, c) }) // c itself has not been released

@@ -45,7 +45,7 @@ func TestClient_ExpiryTimerIsSetAgainWhenItIsEarly(t *testing.T) {
 func TestClient_FirstMessageBeatsTheAuthTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := keepaliveClient(t)
-		c.begin(Identity{}, manager.Moment{}, "")
+		c.begin(nil, manager.Moment{}, "")
 		if !c.stopAuthTimeout() {
 			t.Fatal("the time is up at the beginning")
 		}

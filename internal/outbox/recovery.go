@@ -90,8 +90,8 @@ func (r *recovery) push(bl *backlog, chunks *sync.Pool, e queuedFrame) *queuedFr
 	return place
 }
 
-// advance moves the backlog's position behind a frame. In a new epoch, which an acknowledgement announces, offsets begin
-// anew.
+// advance moves the backlog's position behind a frame. Offsets start over in a new epoch, which an acknowledgement
+// announces.
 func (bl *backlog) advance(f *frame.Frame) {
 	offset := f.Offset()
 	if at, acknowledges := f.Start(); acknowledges {
