@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"math"
 	"math/bits"
 	"sync"
 	"sync/atomic"
@@ -22,6 +23,9 @@ type historyUse struct {
 	// positions are the logs without messages. The bounds apply to those of uploads without followers, which any client
 	// can leave behind: all but those that had followers when they were last counted.
 	positions, followed positionUse
+	// pause is the use by positions up to which the next eviction in the background waits, after one that has not freed
+	// enough: positions of uploads with followers come and go, and each would have all uploads visited.
+	pause positionUse
 	// wake starts the goroutine that evicts before publishers have to.
 	wake chan struct{}
 	// evicting is held while uploads are evicted. Upload locks are acquired under it, so it must not be acquired with
@@ -83,7 +87,7 @@ func (m *Manager) account(u *upload, before logSize) {
 		m.held.positions.add(min(now.position, 1)-min(before.position, 1), now.position-before.position)
 		m.held.followed.lower(&m.held.positions)
 	}
-	if m.nearBound(evictFrom) {
+	if m.evictionDue() {
 		select {
 		case m.held.wake <- struct{}{}:
 		default:
@@ -98,6 +102,32 @@ const (
 	evictFrom = 64
 	evictTo   = 16
 )
+
+// evictionDue reports whether the goroutine that evicts has to begin.
+func (m *Manager) evictionDue() bool {
+	if !m.nearBound(evictFrom) {
+		return false
+	}
+	p, pause := &m.held.positions, &m.held.pause
+	return m.historiesNearBound(evictFrom) || p.count.Load() > pause.count.Load() || p.bytes.Load() > pause.bytes.Load()
+}
+
+// pauseEviction lets positions take a further evictFrom-th part of the bounds if an eviction has not freed enough.
+func (m *Manager) pauseEviction() {
+	var count, bytes int64
+	if m.nearBound(evictTo) {
+		after := func(used int64, bound int) int64 {
+			if bound <= 0 {
+				return math.MaxInt64
+			}
+			return used + int64(bound/evictFrom)
+		}
+		count = after(m.held.positions.count.Load(), m.opt.MaxUploads)
+		bytes = after(m.held.positions.bytes.Load(), m.opt.HistoryTotalBytes)
+	}
+	m.held.pause.count.Store(count)
+	m.held.pause.bytes.Store(bytes)
+}
 
 // nearBound reports whether less than a part of a bound is free.
 func (m *Manager) nearBound(part int) bool {
@@ -185,6 +215,7 @@ func (m *Manager) evict() {
 		m.evictOldest(evictionGroup{messages: true}, m.historiesNearBound)
 		m.evictOldest(evictionGroup{messages: true, followed: true}, m.historiesNearBound)
 	}
+	m.pauseEviction()
 	m.logEvicted(m.held.evicted.Load() - before)
 }
 

@@ -252,3 +252,27 @@ func TestHistory_FollowedPositionsAreKept(t *testing.T) {
 		}
 	})
 }
+
+// A newly followed upload without messages makes no eviction due where the last one could not free more, until there are
+// as many as would reach the bound.
+func TestHistory_FollowedPositionsSeldomMakeEvictionDue(t *testing.T) {
+	const most = 640
+	m := open(t, Options{MaxUploads: most, HistoryTotalBytes: -1})
+	for i := range most - most/evictFrom {
+		publish(t, m, fmt.Sprint("full ", i), 1)
+	}
+	c := connect(t, m, "ann")
+	follow := func(i int) {
+		must(t, m.SubscribeConn(t.Context(), "ann", c, fmt.Sprint("empty ", i), SubscribeOptions{Acknowledge: true}))
+	}
+	follow(0)
+	m.evict() // if the goroutine has not done so yet
+	for i := 1; i <= most/evictFrom; i++ {
+		if follow(i); m.evictionDue() {
+			t.Fatalf("an eviction is due after %d further positions", i)
+		}
+	}
+	if got := m.held.evicted.Load(); got != 0 {
+		t.Errorf("%d histories were evicted, want none", got)
+	}
+}
