@@ -82,10 +82,10 @@ func TestMoving_BothServicesRun(t *testing.T) {
 
 	// Step 2 and 3: the application's tokens, the page's messages, the publisher's bytes.
 	page := connect(t, s.url)
-	if user := page.authenticate(python(t, "token", goodSecret, "ann", "1")); user != "ann" {
+	if user := page.authenticate(python(t, "token", goodSecret, "ann", "3")); user != "ann" {
 		t.Fatalf("the token belongs to %v", user)
 	}
-	expiry := time.Now().Add(time.Second)
+	expiry := time.Now().Add(3 * time.Second)
 	page.send(`{"action":"subscribe_upload","upload_id":"cat"}`)
 	eventually(t, "the page follows the upload", func() bool {
 		_, body := call(t, http.MethodGet, s.url+"/v1/uploads/cat/subscribers", key, "")
