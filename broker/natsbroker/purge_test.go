@@ -1,6 +1,7 @@
 package natsbroker_test
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -48,15 +49,22 @@ func awaitInterruption(t *testing.T, n *node, channel string) {
 // epoch, other than the one before.
 func wantAgreement(t *testing.T, writer *node, nodes []*node, channel, before string) {
 	t.Helper()
-	stored, err := writer.Store(t.Context(), channel, []byte("after"))
-	if err != nil || stored.Epoch == before {
-		t.Fatalf("Store returned %+v, %v, want an epoch other than %q", stored, err, before)
-	}
+	var stored broker.Position
+	var payload string
+	attempts := 0
+	brokertest.Eventually(t, "the writer knows the new epoch", func() (err error) {
+		attempts++
+		payload = fmt.Sprint("after, ", attempts)
+		if stored, err = writer.Store(t.Context(), channel, []byte(payload)); err == nil && stored.Epoch == before {
+			err = errNotYet
+		}
+		return err
+	})
 	for _, n := range nodes {
 		var got broker.Message
 		n.Await(t, "the message", func() bool {
 			all := n.Messages(channel)
-			i := slices.IndexFunc(all, func(m broker.Message) bool { return string(m.Payload) == "after" })
+			i := slices.IndexFunc(all, func(m broker.Message) bool { return string(m.Payload) == payload })
 			if i >= 0 {
 				got = all[i]
 			}
