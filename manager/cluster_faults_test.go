@@ -544,7 +544,7 @@ type refusingNode struct{ *broker.MemoryNode }
 
 func (refusingNode) Publish(context.Context, string, []byte) error { return errNoPermission }
 
-// TestCluster_RefusedQuestionIsErrRefused: what the broker refuses is not out of reach, also where nodes are asked.
+// TestCluster_RefusedQuestionIsErrRefused: a refusal of the broker is not ErrUnavailable, also for questions to nodes.
 func TestCluster_RefusedQuestionIsErrRefused(t *testing.T) {
 	m := open(t, Options{Broker: refusingNode{broker.NewMemory(broker.MemoryOptions{}).Node()}})
 	for name, ask := range map[string]func(ctx context.Context) error{

@@ -131,7 +131,7 @@ func (e Encoded) frame(uploadID string, at Position) *Frame {
 //
 // The error is that of json.Marshal, or an *InvalidError: for an action of the protocol, for members named action,
 // offset or skipped, and for text that is not UTF-8. With a Broker each node, also the one that
-// publishes, classifies what the broker delivers by Options.Classes instead.
+// publishes, classifies messages from the broker by Options.Classes instead.
 func NewEvent(action string, v any) (Encoded, error) { return newOwn(action, ClassEvent, "", v) }
 
 // NewState is like NewEvent for ClassState. key has at most 255 bytes: a newer state replaces a queued one of the

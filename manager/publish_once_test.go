@@ -259,7 +259,7 @@ func TestPublish_CancelledAfterTheCallIsUncertain(t *testing.T) {
 	})
 }
 
-// TestPublishOnce_ParsedMessageMayBeRepeated: the timestamp that Parse inserts is no part of the content, wherever the
+// TestPublishOnce_ParsedMessageMayBeRepeated: the timestamp that Parse inserts is not part of the content, wherever the
 // message stands; its own is.
 func TestPublishOnce_ParsedMessageMayBeRepeated(t *testing.T) {
 	completed := func(stamp string) string {

@@ -157,7 +157,7 @@ func TestClient_WritesWhileOnConnectRuns(t *testing.T) {
 	}
 }
 
-// A context that a hook looks at late is what it would be by then: past its deadline, or over with the hook.
+// A context that a hook first uses late has the state of that time: past its deadline, or ended with the hook.
 func TestClient_ContextIsRightWhenUsedLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var kept context.Context

@@ -117,8 +117,8 @@ func (e *epochs) forget(base string) {
 	e.generation++
 }
 
-// outdate discards what an announcement contradicts. It precedes the deliveries in the queue of the node, which may be
-// long.
+// outdate discards the epochs that an announcement contradicts. It precedes the deliveries in the queue of the node,
+// which may be long.
 func (e *epochs) outdate(m *nats.Msg) {
 	if m.Subject == forgottenSubject {
 		e.forget(string(m.Data))

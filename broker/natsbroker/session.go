@@ -294,7 +294,7 @@ func (s *session) reexamine(ctx context.Context) error {
 	return s.verify(ctx, seen, info.State.LastSeq)
 }
 
-// clockReading is what the server's clock and this machine's showed at one moment. local has a monotonic reading, so
+// clockReading is the time of the server's clock and of this machine's at one moment. local has a monotonic reading, so
 // that steps of this machine's clock do not count.
 type clockReading struct{ server, local time.Time }
 

@@ -154,7 +154,7 @@ func (s *subscriptions) replaceEpoch(base string, r *record) (channel string, re
 	if !ok || one.epoch == "" || one.epoch == r.epoch || r.sequence <= one.begin {
 		return "", false
 	}
-	// It held nothing but what the record tells when that was written: the handler, which is told, reads it.
+	// It held no more than the record when that was written: the handler, which is informed, reads it.
 	one.epoch, one.begin, one.from = r.epoch, r.begin, max(one.from, r.sequence)
 	return one.channel, true
 }

@@ -55,7 +55,7 @@ func TestDevTokenIsAccepted(t *testing.T) {
 	}
 }
 
-// A reload that changes the secret changes that of the tokens, too.
+// A reload that changes the secret also changes the one that signs tokens.
 func TestDevToken_IsAcceptedAfterAReload(t *testing.T) {
 	settings := maps.Clone(reloadBefore)
 	settings["dev"], settings["jwt-audience"], settings["jwt-issuer"] = "true", "[shoal, other]", "me"

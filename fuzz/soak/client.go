@@ -206,7 +206,7 @@ func take(m message, at map[string]*place) error {
 	return nil
 }
 
-// slowLink is a connection with a small bandwidth towards the client. What the client has not read yet waits in the
+// slowLink is a connection with a small bandwidth towards the client. Bytes that the client has not read wait in the
 // socket buffers, and then at the server.
 type slowLink struct {
 	net.Conn

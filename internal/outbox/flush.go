@@ -59,7 +59,7 @@ func (o *Outbox) Flush() {
 	p.flushers.Put(s)
 }
 
-// mayFlush counts a frame and reports whether it may be flushed: whether few frames have come of late. Frames that are
+// mayFlush counts a frame and reports whether it may be flushed: whether few frames have come recently. Frames that are
 // left to the writers count too, or a publisher without pauses would flush as many as the interval allows, and wait for
 // each write. A count lost to another goroutine does not matter.
 func (p *Pool) mayFlush() bool {

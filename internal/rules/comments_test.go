@@ -8,7 +8,7 @@ import (
 	"unicode"
 )
 
-// misnamedComments reports comments of declarations whose first word is no declared name, so that no comment stays with
+// misnamedComments reports comments of declarations whose first word is not a declared name, so that no comment stays with
 // another declaration than its own after a name was changed or code was moved. A comment in a group that heads several
 // lines is exempt. The comment of a test states a property: it may begin with any word but the name of another test.
 func misnamedComments(t tree) []string {

@@ -128,7 +128,7 @@ func (q *Queue) append(p *replay, f *manager.Frame) {
 	q.replayed += size(f)
 	at, acknowledges := f.Start()
 	switch epoch := f.Epoch(); {
-	case acknowledges && at.Epoch != p.at.Epoch: // a new one, whose offsets begin anew
+	case acknowledges && at.Epoch != p.at.Epoch: // a new one, whose offsets start over
 		p.at = manager.Position(at)
 	case f.Offset() > 0:
 		p.at.Offset = f.Offset()

@@ -183,7 +183,7 @@ func recoverAll(t *testing.T, opt outqueue.Options, pad int) {
 }
 
 // A connection that is unregistered gets nothing more of its replays, messages that are published later least of all; one
-// that the manager closes gets what is queued.
+// that the manager closes gets the queued messages.
 func TestReplay_EndsWithItsConnection(t *testing.T) {
 	for name, test := range map[string]struct {
 		end  func(ctx context.Context, m *manager.Manager, q *outqueue.Queue) error
