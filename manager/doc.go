@@ -47,7 +47,8 @@
 //	bursts.send         burst.go: large audiences, in batches  │ with the upload's lock held
 //	fanOut.send         fanout.go: parts of the receiver list  ┘
 //	  ▼
-//	Conn.Send           server.Client → internal/outbox, or package outqueue
+//	Conn.Send           server.Client → internal/outbox, or package outqueue; both keep the messages that a client
+//	                    has missed with internal/replay
 //
 // Users and uploads are hashed to shards, each with two concurrent maps. A fan-out runs in parallel over parts of an
 // upload's receiver list and not over shards: the list is dense, so that a broadcast reads it once and in order.

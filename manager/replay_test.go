@@ -30,7 +30,7 @@ func (c *outboxConn) Close(r CloseReason) { c.box.Close(frame.NewClose(r.Code, r
 
 func (c *outboxConn) Replay(r Replay) Outcome {
 	return Queued + Outcome(c.box.Recover(outbox.Replay{
-		UploadID: r.UploadID, Frames: r.Frames, Epoch: r.Position.Epoch, After: r.Position.Offset, Source: r.Source,
+		UploadID: r.UploadID, Frames: r.Frames, Source: r.Source,
 	}))
 }
 

@@ -32,7 +32,8 @@
 //
 //	server                 this package: HTTP, authentication, the protocol's messages
 //	├─ manager             subscriptions, publishing, history, other nodes
-//	├─ internal/outbox     queue of each connection, writers, conflation, recovery
+//	├─ internal/outbox     queue of each connection, writers, conflation
+//	│  └─ internal/replay  recovery: the missed messages of each connection
 //	├─ internal/frame      encoded messages, shared by all receivers; the encoder of event streams
 //	├─ internal/strictjson decoder of client messages: exact names, no duplicates, valid Unicode
 //	├─ internal/service    HTTP client of the authorizer

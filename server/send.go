@@ -73,8 +73,7 @@ func (c *Client) Replay(r manager.Replay) manager.Outcome {
 	}
 	c.sendSuccess()
 	return c.out.Recover(outbox.Replay{
-		UploadID: r.UploadID, Frames: r.Frames, Epoch: r.Position.Epoch, After: r.Position.Offset, Snapshot: r.Snapshot,
-		Source: r.Source,
+		UploadID: r.UploadID, Frames: r.Frames, Snapshot: r.Snapshot, Source: r.Source,
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"github.com/shoal-go/shoal/internal/frame"
+	"github.com/shoal-go/shoal/internal/replay"
 )
 
 // writerBatch and drainBatch are the sizes of a batch in bytes, unless a single frame is larger. A writer's batch is
@@ -22,7 +23,7 @@ type batch struct {
 	controls, live int
 	// recovery is nil if the batch has no frames of a recovery. backlogs are the sources of those frames.
 	recovery *recovery
-	backlogs []*backlog
+	backlogs []*replay.Backlog
 	// ends are the offsets in buf at which the encoded entries end.
 	ends []int
 	buf  []byte

@@ -38,12 +38,12 @@ func (o *Outbox) recoverBeforeClose() bool {
 	switch r := o.recovery; {
 	case r == nil:
 		return false
-	case r.holds > 0:
+	case r.Held():
 		o.recovery = nil
 		return false
 	default:
-		r.dropUnread()
-		return len(r.backlogs) > 0
+		r.DropUnread()
+		return !r.Empty()
 	}
 }
 

@@ -17,11 +17,11 @@
 //
 // # Recovery
 //
-// Stored messages that a client has requested (its recovery) are queued in one backlog per upload, see
-// [Outbox.Recover]. They do not count against the limits of live frames, and each batch takes at most a portion of
+// Stored messages that a client has requested (its recovery) are queued with package replay in one backlog per upload,
+// see [Outbox.Recover]. They do not count against the limits of live frames, and each batch takes at most a portion of
 // them behind the queued live frames: a recovery of any length proceeds at the client's pace and delays live frames
 // of other uploads by at most one portion. Live frames of an upload in recovery join its backlog, so that its order
-// is kept. A backlog holds as many frames as fit in Options.MaxRecoveryBytes per connection; a drain goroutine reads
+// is kept. The backlogs hold as many frames as fit in Options.MaxRecoveryBytes per connection; a drain goroutine reads
 // the others from the history later.
 //
 // # Ownership

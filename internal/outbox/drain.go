@@ -21,16 +21,13 @@ func (o *Outbox) stall(b *batch, n int) {
 	if o.recovery != nil {
 		o.recovery.creditLive(max(0, min(whole, b.live)-b.controls))
 	}
-	recovering := b.recovery != nil && b.recovery == o.recovery
-	if recovering {
-		for i, bl := range b.backlogs {
-			b.recovery.credit(bl, b.entries[b.live+i].frame)
-		}
+	if b.recovery != nil && b.recovery == o.recovery {
+		b.recovery.credit(b, whole)
 	}
 	requeueFrom := whole
 	if len(partial) > 0 {
 		rest.buf = append(rest.buf, partial...)
-		o.addPartial(rest, b, whole, recovering)
+		o.addPartial(rest, b, whole)
 		requeueFrom++
 	}
 	if o.events != nil { // the positions of the requeued entries are still to come
@@ -42,15 +39,12 @@ func (o *Outbox) stall(b *batch, n int) {
 	if o.overflowed == b.final && !o.dead { // otherwise an overflow or Abort dropped the queues during the write
 		o.requeue(b, requeueFrom)
 	}
-	if recovering {
-		b.recovery.removeWritten(b)
-	}
 	o.noteStall()
 	o.startDrain(rest)
 }
 
 // addPartial counts entry i of b, which is partly written, in the batch of the drain goroutine.
-func (o *Outbox) addPartial(rest, b *batch, i int, recovering bool) {
+func (o *Outbox) addPartial(rest, b *batch, i int) {
 	e := b.entries[i]
 	rest.entries = append(rest.entries, e)
 	switch {
@@ -62,11 +56,8 @@ func (o *Outbox) addPartial(rest, b *batch, i int, recovering bool) {
 		o.data.unwritten.add(e.frame)
 		rest.data.add(e.frame)
 		rest.live = 1
-	case recovering:
-		bl := b.backlogs[i-b.live]
-		bl.frames.unwritten.add(e.frame)
-		o.recovery.bytes += cost(e.frame)
-		rest.recovery, rest.backlogs = o.recovery, append(rest.backlogs, bl)
+	default:
+		rest.recovery, rest.backlogs = b.recovery, append(rest.backlogs, b.backlogs[i-b.live])
 	}
 }
 
@@ -74,7 +65,7 @@ func (o *Outbox) addPartial(rest, b *batch, i int, recovering bool) {
 func (o *Outbox) requeue(b *batch, from int) {
 	chunks := &o.pool.chunks
 	if b.recovery != nil && b.recovery == o.recovery {
-		o.recovery.requeue(b, max(from, b.live), chunks)
+		o.recovery.requeue(b, from)
 	}
 	if from >= b.live {
 		return

@@ -251,7 +251,7 @@ func (o *Outbox) fillBatch(b *batch, limit int) {
 		if o.draining {
 			portion = drainPortion
 		}
-		o.recovery.moveTo(b, portion, chunks)
+		o.recovery.moveTo(b, portion)
 	}
 }
 

@@ -79,7 +79,7 @@ func (s *store) recover(o *Outbox, upload string, after uint64) (Outcome, uint64
 	if len(log) > 0 {
 		newest = log[len(log)-1].Offset()
 	}
-	return o.Recover(Replay{UploadID: upload, Frames: frames, Epoch: s.epoch(upload), After: after, Source: s}), newest
+	return o.Recover(Replay{UploadID: upload, Frames: frames, Source: s}), newest
 }
 
 // subscribeAgain acknowledges the subscription of an upload that an outbox follows.
@@ -91,9 +91,7 @@ func (s *store) subscribeAgain(o *Outbox, upload string) Outcome {
 		at.Offset = log[len(log)-1].Offset()
 	}
 	again := frame.NewAcknowledgement(upload, at, fmt.Appendf(nil, `{"u":%q,"n":-3,"at":%d}`, upload, at.Offset))
-	return o.Recover(Replay{
-		UploadID: upload, Frames: []*frame.Frame{again}, Epoch: at.Epoch, After: at.Offset, Snapshot: true, Source: s,
-	})
+	return o.Recover(Replay{UploadID: upload, Frames: []*frame.Frame{again}, Snapshot: true, Source: s})
 }
 
 // Read implements Source.
@@ -460,13 +458,8 @@ func (s *recoverySession) liveQueued(t testing.TB) bool {
 	s.box.mu.Lock()
 	defer s.box.mu.Unlock()
 	if r := s.box.recovery; r != nil {
-		if r.bytes < 0 {
-			t.Fatalf("the recovery counts %d bytes", r.bytes)
-		}
-		for uploadID, bl := range r.backlogs {
-			if bl.done() && r.holds == 0 {
-				t.Fatalf("the recovery of %s is done and has not ended", uploadID)
-			}
+		if r.Bytes() < 0 {
+			t.Fatalf("the recovery counts %d bytes", r.Bytes())
 		}
 	}
 	return !s.box.data.empty()
@@ -506,7 +499,7 @@ func TestRecovery_WithoutMessagesReplacesTheEarlier(t *testing.T) {
 				s.recover(t, "a", 0)
 				<-time.After(500 * time.Millisecond)
 				s.box.Hold()
-				s.box.Recover(Replay{UploadID: "a", Epoch: "e0", After: 100, Source: s.store})
+				s.box.Recover(Replay{UploadID: "a", Source: s.store})
 				s.box.Release(ack("answer"))
 				s.store.publish(s.box, "a", frame.Event, 400)
 				s.settle(t)
@@ -572,8 +565,8 @@ func TestRecovery_IsBounded(t *testing.T) {
 			s.store.publish(s.box, "a", frame.Event, 400)
 			<-time.After(time.Millisecond)
 			s.box.mu.Lock()
-			if s.box.recovery.bytes > limit {
-				t.Errorf("%d bytes are queued", s.box.recovery.bytes)
+			if got := s.box.recovery.Bytes(); got > limit {
+				t.Errorf("%d bytes are queued", got)
 			}
 			s.box.mu.Unlock()
 		}
@@ -722,7 +715,7 @@ func TestRecovery_IsReplacedByTheNext(t *testing.T) {
 				send(t, s.box, Queued, data("a", frame.Event, 0, 1)) // without an offset: it is kept
 				const after = 7
 				s.box.Hold() // as for a resume, whose answer precedes the replays
-				replay := Replay{UploadID: "a", Frames: s.store.logs["a"][after:], Epoch: "e0", After: after, Source: s.store}
+				replay := Replay{UploadID: "a", Frames: s.store.logs["a"][after:], Source: s.store}
 				if outcome := s.box.Recover(replay); outcome != Queued {
 					t.Fatalf("the second recovery was not queued: %v", outcome)
 				}

@@ -76,7 +76,7 @@ func (o *Outbox) Pending() Pending {
 		Bytes:  o.data.unwritten.bytes + o.control.unwritten.bytes,
 	}
 	if o.recovery != nil {
-		p.RecoveryBytes = o.recovery.bytes
+		p.RecoveryBytes = o.recovery.Bytes()
 	}
 	if o.draining && (p.Frames > 0 || p.RecoveryBytes > 0) {
 		p.Waiting = time.Duration(o.pool.clock()-o.oldest) * time.Millisecond

@@ -136,6 +136,7 @@ func TestRules_ForbiddenImports(t *testing.T) {
 		{"cmd/shoal/internal/dashboard", "./internal/demo", ""},
 		{"cmd/shoal/internal/dashboard", "./internal/plot", forbidden},
 		{"internal/outbox", "./internal/frame", ""},
+		{"internal/replay", "./internal/outbox", forbidden},
 		{"internal/history", "./internal/frame", forbidden},
 		{"internal/logs", ".", forbidden},
 	} {

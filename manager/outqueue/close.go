@@ -53,7 +53,7 @@ func (q *Queue) overflow() manager.Outcome {
 func (q *Queue) drop() {
 	q.control, q.data, q.head, q.removed, q.uploads = nil, nil, 0, 0, nil
 	q.queued = q.sending
-	q.replays, q.turns, q.replayed, q.ready, q.answers = nil, nil, 0, 0, 0
+	q.replays, q.answers = nil, 0
 	q.stopTimer()
 }
 

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/shoal-go/shoal/internal/replay"
 	"github.com/shoal-go/shoal/manager"
 )
 
@@ -77,17 +78,15 @@ type Queue struct {
 	uploads map[string]*upload
 	// queued is the amount of data that is queued or being sent, sending the part that Next has returned last.
 	queued, sending amount
-	// replays are the uploads with stored messages that Next has yet to return, turns those whose messages Next may
-	// return, in this order. replayed are the bytes of their messages in memory, ready the number of those messages
-	// without the late ones.
-	replays         map[string]*replay
-	turns           []*replay
-	replayed, ready int
+	// replays are the stored messages that Next has yet to return, behind the data before the number `behind`: answers,
+	// and earlier messages of the same uploads. nil: none.
+	replays *replay.Queue
+	behind  int
 	// replayNext: it is the turn of a replay, and not of data.
 	replayNext bool
-	// holds counts the calls of HoldReplays without ReleaseReplays, and answers the answers in data.
-	holds, answers int
-	// progress is when Next was last called, or the first replay listed, if there are replays.
+	// answers is the number of answers in data.
+	answers int
+	// progress is when Next was last called, or the replays began to wait for it, if there are replays.
 	progress time.Time
 	// sendingSince is when the message that is being sent was queued; zero while none is.
 	sendingSince time.Time
@@ -135,10 +134,7 @@ func New(opt Options) *Queue {
 	opt.MaxAge = cmp.Or(opt.MaxAge, 10*time.Second)
 	const most = math.MaxInt / 128 // multiples of the limits must not overflow
 	opt.MaxBytes, opt.MaxMessages = min(opt.MaxBytes, most), min(opt.MaxMessages, most)
-	return &Queue{
-		opt: opt, wake: make(chan struct{}, 1), done: make(chan struct{}),
-		uploads: map[string]*upload{}, replays: map[string]*replay{},
-	}
+	return &Queue{opt: opt, wake: make(chan struct{}, 1), done: make(chan struct{}), uploads: map[string]*upload{}}
 }
 
 // Send queues a message, behind the stored ones of its upload that Next has yet to return.
@@ -152,17 +148,21 @@ func (q *Queue) Send(f *manager.Frame) manager.Outcome {
 		return manager.Dropped
 	}
 	now := time.Now()
-	live := amount{1, f.Size()}
-	switch p := q.replays[f.UploadID()]; {
-	case f.Class() == manager.ClassControl:
+	if f.Class() == manager.ClassControl {
 		if len(q.control) == maxControl {
 			return q.overflow()
 		}
 		q.control = append(q.control, entry{frame: f, queued: now})
 		q.notify()
 		return manager.Queued
-	case p != nil:
-		return q.sendBehind(p, f)
+	}
+	if !q.replays.Empty() {
+		if outcome, handled := q.sendBehind(f, now); handled {
+			return outcome
+		}
+	}
+	live := amount{1, f.Size()}
+	switch {
 	case q.conflate(f, now):
 		return manager.Conflated
 	case !q.queued.fits(q.opt.MaxMessages, q.opt.MaxBytes, live) && !q.tolerates(live, now):
@@ -287,7 +287,7 @@ func (q *Queue) age(now time.Time) time.Duration {
 	if q.head < len(q.data) && q.data[q.head].queued.Before(oldest) {
 		oldest = q.data[q.head].queued
 	}
-	if len(q.turns) > 0 && q.progress.Before(oldest) {
+	if q.replays.Pending() && q.progress.Before(oldest) {
 		oldest = q.progress
 	}
 	return now.Sub(oldest)
@@ -295,7 +295,7 @@ func (q *Queue) age(now time.Time) time.Duration {
 
 // idle reports whether there is nothing to return or being sent.
 func (q *Queue) idle() bool {
-	return q.head == len(q.data) && q.sendingSince.IsZero() && len(q.turns) == 0
+	return q.head == len(q.data) && q.sendingSince.IsZero() && !q.replays.Pending()
 }
 
 // Next returns the oldest message, and waits for one if there is none. The call means that the messages before have
@@ -327,32 +327,24 @@ func (q *Queue) next() (m Message, ok bool, err error) {
 	q.queued.messages -= q.sending.messages
 	q.queued.bytes -= q.sending.bytes
 	q.sending, q.sendingSince = amount{}, time.Time{}
-	for {
-		var p *replay
-		if len(q.turns) > 0 {
-			q.progress = time.Now()
-			p = q.nextReplay()
-		}
-		switch {
-		case len(q.control) > 0:
-			e := q.control[0]
-			q.control = q.control[1:]
-			return q.message(e), true, nil
-		case q.head < len(q.data) && (p == nil || !q.replayNext):
-			q.replayNext = true
-			return q.message(q.pop()), true, nil
-		case p != nil && len(p.frames) == 0:
-			q.read(p)
-		case p != nil:
-			q.replayNext = false
-			return q.message(q.popReplay(p, q.progress)), true, nil
-		case q.closed != nil:
-			q.end()
-			return Message{}, false, &ClosedError{*q.closed}
-		default:
-			q.stopTimer()
-			return Message{}, false, nil
-		}
+	replayDue := q.nextReplay()
+	switch {
+	case len(q.control) > 0:
+		e := q.control[0]
+		q.control = q.control[1:]
+		return q.message(e), true, nil
+	case q.head < len(q.data) && !(replayDue && q.replayNext):
+		q.replayNext = true
+		return q.message(q.pop()), true, nil
+	case replayDue:
+		q.replayNext = false
+		return q.message(q.popReplay(q.progress)), true, nil
+	case q.closed != nil:
+		q.end()
+		return Message{}, false, &ClosedError{*q.closed}
+	default:
+		q.stopTimer()
+		return Message{}, false, nil
 	}
 }
 
