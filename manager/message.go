@@ -105,8 +105,8 @@ type Encoded struct {
 	names string
 	// stateKey distinguishes the states of one upload.
 	stateKey string
-	// general: the message has been parsed without the vocabulary of a manager.
-	general bool
+	// general: the message has been parsed without the vocabulary of a manager. own: its maker has chosen the class.
+	general, own bool
 	// stamp is the index in payload of the timestamp that Parse has inserted, 0 if the message had one.
 	stamp uint32
 }
@@ -130,8 +130,8 @@ func (e Encoded) frame(uploadID string, at Position) *Frame {
 // must become an object, or null; its members stand beside "action". The value is marshalled once and not parsed again.
 //
 // The error is that of json.Marshal, or an *InvalidError: for an action of the protocol, for members named action,
-// offset or skipped, and for text that is not UTF-8. With a Broker each node, also the one that
-// publishes, classifies messages from the broker by Options.Classes instead.
+// offset or skipped, and for text that is not UTF-8. With a Broker each node, also the one that publishes, classifies
+// messages by Options.Classes instead, and a message without the key that they require is refused when it is sent.
 func NewEvent(action string, v any) (Encoded, error) { return newOwn(action, ClassEvent, "", v) }
 
 // NewState is like NewEvent for ClassState. key has at most 255 bytes: a newer state replaces a queued one of the
@@ -170,7 +170,7 @@ func newOwn(action string, class Class, key string, v any) (Encoded, error) {
 			top.refuse(name, "is a field of the protocol; the value must not have it")
 		}
 	}
-	e := Encoded{class: class, action: action}
+	e := Encoded{class: class, action: action, own: true}
 	if class == ClassState {
 		e.stateKey = stateKey(action, []byte(key))
 	}

@@ -21,7 +21,7 @@ func (e Encoded) encode(v *vocabulary, uploadID string, now time.Time) (Encoded,
 	if err != nil {
 		return Encoded{}, err
 	}
-	if e.general && v.restricts(e.action) {
+	if (e.general || e.own && v.shared) && v.restricts(e.action) {
 		again, err := v.parse(uploadID, e.payload, &now)
 		again.stamp = e.stamp // Parse has completed the payload already
 		return again, err

@@ -86,6 +86,8 @@ func (c ActionClass) check(action string) error {
 type vocabulary struct {
 	classes          map[string]ActionClass
 	statuses, stages words
+	// shared: other nodes classify the messages too, by their payloads.
+	shared bool
 }
 
 // checkVocabulary returns the problems of the configured words and classes.
@@ -127,7 +129,7 @@ func newVocabulary(o Options) vocabulary {
 		}
 		return set
 	}
-	return vocabulary{maps.Clone(o.Classes), list(o.Statuses), list(o.Stages)}
+	return vocabulary{maps.Clone(o.Classes), list(o.Statuses), list(o.Stages), o.Broker != nil}
 }
 
 // check returns an error for a word that is not allowed as the value of a field.

@@ -227,3 +227,35 @@ func TestVocabulary_FramesCarryTheStateKey(t *testing.T) {
 		}
 	})
 }
+
+// Other nodes know a message by its payload alone, so with a broker a message of NewEvent must fit its configured class:
+// none would deliver it otherwise.
+func TestNewOwn_FitsTheClassesOfOtherNodes(t *testing.T) {
+	inCluster(t, 1, Options{Classes: builds.Classes}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		n := nodes[0]
+		c := n.follower(t, "ann", "cat")
+		lacking, err := NewEvent("build_progress", nil)
+		must(t, err)
+		for name, err := range map[string]error{
+			"Publish":                 second(n.Publish(t.Context(), "cat", lacking)),
+			"PublishOnce":             third(n.PublishOnce(t.Context(), "cat", lacking, Once{Key: "key"})),
+			"SendToUser":              second(n.SendToUser(t.Context(), "ann", lacking)),
+			"SendToUploadSubscribers": second(n.SendToUploadSubscribers("cat", lacking)),
+		} {
+			var invalid *InvalidError
+			if !errors.As(err, &invalid) || invalid.Field != "build_id" {
+				t.Errorf("%s: %v, want that the key is missing", name, err)
+			}
+		}
+		complete, err := NewEvent("build_progress", map[string]string{"build_id": "b1"})
+		must(t, err)
+		must(t, second(n.Publish(t.Context(), "cat", complete)))
+		synctest.Wait()
+		if s := n.Stats(); s.Broker.Refused != 0 || s.Messages.Publish.State != 1 {
+			t.Errorf("%d messages are refused, published are %+v", s.Broker.Refused, s.Messages.Publish)
+		}
+		if f := c.frames[len(c.frames)-1]; f.Class() != ClassState {
+			t.Errorf("the message is of class %d, want a state", f.Class())
+		}
+	})
+}
