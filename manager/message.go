@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"time"
+	"unicode/utf8"
 
 	"github.com/shoal-go/shoal/internal/frame"
 	"github.com/shoal-go/shoal/internal/strictjson"
@@ -145,6 +146,8 @@ func newOwn(action string, class Class, key string, v any) (Encoded, error) {
 	switch {
 	case action == "":
 		return Encoded{}, &InvalidError{"action", "must not be empty"}
+	case !utf8.ValidString(action):
+		return Encoded{}, &InvalidError{"action", "must be valid UTF-8"}
 	case known(action) || reserved(action):
 		return Encoded{}, &InvalidError{"action", fmt.Sprintf("is %q, which the protocol defines", action)}
 	case len(key) > maxKey:

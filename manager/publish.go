@@ -109,8 +109,8 @@ func (m *Manager) SendToUser(ctx context.Context, userID string, msg Message) (D
 }
 
 // stateOfUser begins the state keys of messages to users: they replace each other in a queue, but no state that was
-// published to the upload.
-const stateOfUser = "user\x00"
+// published to the upload, whose key begins with an action or is empty.
+const stateOfUser = keySeparator
 
 // sendHere sends a message to the connections of a user that this node has.
 func (m *Manager) sendHere(userID string, e Encoded) (d Delivery) {

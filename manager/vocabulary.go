@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // ActionClass is the class of an application's own action.
@@ -47,9 +49,13 @@ func ParseActionClass(text string) (action string, c ActionClass, err error) {
 
 // String returns the text form without the action, such as state:build_id.
 func (c ActionClass) String() string {
-	name := [...]string{
+	names := [...]string{
 		ClassEvent: "event", ClassState: "state", ClassTerminal: "terminal", ClassControl: "control",
-	}[c.Class]
+	}
+	name := "class " + strconv.Itoa(int(c.Class))
+	if int(c.Class) < len(names) {
+		name = names[c.Class]
+	}
 	if c.KeyField != "" {
 		name += ":" + c.KeyField
 	}
@@ -75,6 +81,8 @@ func (c ActionClass) check(action string) error {
 		return errors.New("has a key, but an event has none: use state or terminal, or leave out the field")
 	case len(c.KeyField) > maxKey:
 		return fmt.Errorf("has a field of %d bytes, at most %d are allowed", len(c.KeyField), maxKey)
+	case !utf8.ValidString(action) || !utf8.ValidString(c.KeyField):
+		return errors.New("has an action or a field that is not valid UTF-8, as every name in a message is")
 	case c.KeyField == "action" || c.KeyField == "payload" || c.KeyField == "offset" || c.KeyField == "skipped":
 		return fmt.Errorf("has the field %q, which cannot hold a key", c.KeyField)
 	}
@@ -210,5 +218,8 @@ func (v *vocabulary) classify(action string, top, payload *object) (Class, strin
 	return c.Class, stateKey(action, key), nil
 }
 
+// keySeparator ends the action in a state key. An action is valid UTF-8, so it does not contain this byte.
+const keySeparator = "\xff"
+
 // stateKey distinguishes the states of an upload by action and key. upload_progress has the empty one.
-func stateKey(action string, key []byte) string { return action + "\x00" + string(key) }
+func stateKey(action string, key []byte) string { return action + keySeparator + string(key) }

@@ -32,11 +32,11 @@ func TestVocabulary_ClassifiesAlikeThroughEveryDoor(t *testing.T) {
 		class Class
 		key   string
 	}{
-		{`{"action":"build_progress","build_id":"b1"}`, ClassState, "build_progress\x00b1"},
-		{`{"action":"build_progress","payload":{"build_id":"b\u0031"}}`, ClassState, "build_progress\x00b1"},
-		{`{"action":"build_progress","build_id":17,"payload":{"build_id":"b1"}}`, ClassState, "build_progress\x0017"},
-		{`{"action":"build_note"}`, ClassState, "build_note\x00"},
-		{`{"action":"build_done","payload":{"build_id":-1}}`, ClassTerminal, "build_done\x00-1"},
+		{`{"action":"build_progress","build_id":"b1"}`, ClassState, "build_progress\xffb1"},
+		{`{"action":"build_progress","payload":{"build_id":"b\u0031"}}`, ClassState, "build_progress\xffb1"},
+		{`{"action":"build_progress","build_id":17,"payload":{"build_id":"b1"}}`, ClassState, "build_progress\xff17"},
+		{`{"action":"build_note"}`, ClassState, "build_note\xff"},
+		{`{"action":"build_done","payload":{"build_id":-1}}`, ClassTerminal, "build_done\xff-1"},
 		{`{"action":"build_log","build_id":"b1"}`, ClassEvent, ""},
 		{`{"action":"upload_progress","payload":{"upload_id":"cat","status":"running","stage":"link","progress_percent":1,"message":""}}`, ClassState, ""},
 		{`{"action":"upload_failed","error_message":"e","build_id":"b1"}`, ClassTerminal, ""},
@@ -132,15 +132,25 @@ func TestParseActionClass(t *testing.T) {
 	}
 }
 
+// A class that New would refuse has a text form too, for an error or a log.
+func TestActionClass_StringOfUnknownClass(t *testing.T) {
+	if got := (ActionClass{9, "id"}).String(); got != "class 9:id" {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestOptions_RefuseVocabulary(t *testing.T) {
 	_, err := New(Options{
-		Classes:  map[string]ActionClass{"ping": {}, "": {}, "x": {Class: 9}, "y": {ClassEvent, "id"}, "upload_failed": {Class: ClassEvent}},
+		Classes: map[string]ActionClass{
+			"ping": {}, "": {}, "x": {Class: 9}, "y": {ClassEvent, "id"}, "upload_failed": {Class: ClassEvent}, "\xff": {},
+			"z": {ClassState, "\xff"},
+		},
 		Statuses: []string{"Running"}, Stages: []string{strings.Repeat("s", 65)},
 	})
 	if err == nil {
 		t.Fatal("accepted")
 	}
-	for _, want := range []string{`"ping"`, `""`, `"x"`, `"y"`, `"upload_failed"`, `Options.Statuses has "Running"`, `Options.Stages has "sss`} {
+	for _, want := range []string{`"ping"`, `""`, `"x"`, `"y"`, `"z"`, `"\xff"`, `"upload_failed"`, `Options.Statuses has "Running"`, `Options.Stages has "sss`} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%v\ndoes not name %s", err, want)
 		}
@@ -160,7 +170,7 @@ func TestNewOwn_BuildsMessages(t *testing.T) {
 		{func() (Encoded, error) { return NewEvent("build_log", log{"a\"b"}) }, `{"action":"build_log","line":"a\"b"}`, ClassEvent, ""},
 		{func() (Encoded, error) { return NewEvent("x", nil) }, `{"action":"x"}`, ClassEvent, ""},
 		{func() (Encoded, error) { return NewEvent("x\"", struct{}{}) }, `{"action":"x\""}`, ClassEvent, ""},
-		{func() (Encoded, error) { return NewState("p", "7", map[string]any{"n": 1}) }, `{"action":"p","n":1}`, ClassState, "p\x007"},
+		{func() (Encoded, error) { return NewState("p", "7", map[string]any{"n": 1}) }, `{"action":"p","n":1}`, ClassState, "p\xff7"},
 		{func() (Encoded, error) { return NewTerminal("d", json.RawMessage(`{"upload_id":"cat"}`)) }, `{"action":"d","upload_id":"cat"}`, ClassTerminal, ""},
 	} {
 		made, err := test.make()
@@ -184,7 +194,7 @@ func TestNewOwn_Refuses(t *testing.T) {
 			t.Errorf("%s: %s, %v", name, e.Payload(), err)
 		}
 	}
-	for _, action := range []string{"", "ping", "upload_progress", "error"} {
+	for _, action := range []string{"", "ping", "upload_progress", "error", "\xff", "a\xc3"} {
 		if _, err := NewEvent(action, nil); err == nil {
 			t.Errorf("the action %q is accepted", action)
 		}
@@ -221,7 +231,7 @@ func TestVocabulary_FramesCarryTheStateKey(t *testing.T) {
 		synctest.Wait()
 		for _, c := range []*fakeConn{near, far} {
 			f := c.frames[len(c.frames)-1]
-			if f.Class() != ClassState || f.StateKey() != "build_progress\x00b1" {
+			if f.Class() != ClassState || f.StateKey() != "build_progress\xffb1" {
 				t.Errorf("class %d, key %q", f.Class(), f.StateKey())
 			}
 		}
@@ -258,4 +268,28 @@ func TestNewOwn_FitsTheClassesOfOtherNodes(t *testing.T) {
 			t.Errorf("the message is of class %d, want a state", f.Class())
 		}
 	})
+}
+
+// States with different actions or keys do not replace each other, and those to users none of the upload.
+func TestVocabulary_StateKeysDiffer(t *testing.T) {
+	m := open(t, Options{})
+	c := connect(t, m, "ann")
+	must(t, m.SubscribeUpload(t.Context(), "ann", "cat"))
+	messages := []Message{UploadProgress{UploadID: "cat", Status: StatusPending, Stage: StageQueued}}
+	for _, state := range [][2]string{{"user", ""}, {"user", "x"}, {"a\x00b", "c"}, {"a", "b\x00c"}, {"x", ""}, {"x", "\xff"}} {
+		e, err := NewState(state[0], state[1], nil)
+		must(t, err)
+		messages = append(messages, e)
+	}
+	for _, message := range messages {
+		must(t, second(m.Publish(t.Context(), "cat", message)))
+		must(t, second(m.SendToUser(t.Context(), "ann", message)))
+	}
+	seen := make(map[string]int)
+	for i, f := range c.frames {
+		if before, found := seen[f.StateKey()]; found {
+			t.Errorf("messages %d and %d have the state key %q", before, i, f.StateKey())
+		}
+		seen[f.StateKey()] = i
+	}
 }
