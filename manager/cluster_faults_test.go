@@ -574,3 +574,28 @@ func TestCluster_RefusedQuestionIsErrRefused(t *testing.T) {
 		}
 	}
 }
+
+// refusingKeys is a broker that refuses to look for keys.
+type refusingKeys struct{ *broker.MemoryNode }
+
+func (refusingKeys) CheckOnce(context.Context, string, broker.Once) error { return errNoPermission }
+
+// TestCluster_RefusedReadIsErrRefused: the same for the reads of an upload.
+func TestCluster_RefusedReadIsErrRefused(t *testing.T) {
+	wantRefused := func(t *testing.T, name string, err, cause error) {
+		t.Helper()
+		if !errors.Is(err, ErrRefused) || errors.Is(err, ErrUnavailable) || !errors.Is(err, cause) {
+			t.Errorf("%s: %v, want ErrRefused", name, err)
+		}
+	}
+	inCluster(t, 1, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		nodes[0].link.damage("upload:cat")
+		wantRefused(t, "Newest", third(nodes[0].Newest(t.Context(), "cat")), errWrongType)
+		wantRefused(t, "History", second(nodes[0].History(t.Context(), "cat", Position{})), errWrongType)
+	})
+	synctest.Test(t, func(t *testing.T) {
+		m := open(t, Options{Broker: refusingKeys{broker.NewMemory(broker.MemoryOptions{}).Node()}})
+		synctest.Wait()
+		wantRefused(t, "CheckOnce", m.CheckOnce(t.Context(), "cat", Once{Key: "key"}), errNoPermission)
+	})
+}

@@ -123,7 +123,7 @@ func (m *Manager) await(ctx context.Context, done <-chan struct{}) error {
 	case <-m.stop:
 		return ErrClosed
 	case <-ctx.Done():
-		return unavailable(ctx.Err())
+		return failure(ctx.Err())
 	}
 }
 

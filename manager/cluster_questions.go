@@ -112,7 +112,7 @@ func (m *Manager) Subscribers(ctx context.Context, uploadID string) (Subscribers
 	var s Subscribers
 	answers, missing, err := m.cluster.peers.Ask(ctx, askSubscribers, []byte(uploadID))
 	if err != nil {
-		return s, notAsked(err)
+		return s, failure(err)
 	}
 	s.Missing = missing
 	for node, answer := range answers {
@@ -140,7 +140,7 @@ func (m *Manager) NodeStats(ctx context.Context) (stats map[string]Stats, missin
 	}
 	answers, missing, err := m.cluster.peers.Ask(ctx, askStats, nil)
 	if err != nil {
-		return nil, nil, notAsked(err)
+		return nil, nil, failure(err)
 	}
 	stats = make(map[string]Stats, len(answers))
 	for node, answer := range answers {
@@ -153,14 +153,6 @@ func (m *Manager) NodeStats(ctx context.Context) (stats map[string]Stats, missin
 	}
 	slices.Sort(missing)
 	return stats, missing, nil
-}
-
-// notAsked returns the manager's error for a question that has no effect and could not be asked.
-func notAsked(err error) error {
-	if isPassing(err) {
-		return unavailable(err)
-	}
-	return uncertain(err)
 }
 
 // askAll gives a command to all nodes as a question, so that each confirms it, and returns their answers. The error

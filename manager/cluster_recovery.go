@@ -3,7 +3,6 @@ package manager
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -81,12 +80,12 @@ func (f *readFailures) add(id string, err error) {
 	switch {
 	case err == nil:
 	case isPassing(err) || errors.Is(err, ErrClosed):
-		f.err = unavailable(err)
+		f.err = failure(err)
 	default:
 		if f.refused == nil {
 			f.refused = make(map[string]error)
 		}
-		f.refused[id] = fmt.Errorf("%w: %w", ErrRefused, err)
+		f.refused[id] = failure(err)
 	}
 }
 

@@ -129,7 +129,7 @@ func (c *cluster) checkOnce(ctx context.Context, uploadID string, once broker.On
 	case err != nil:
 		c.readFailed(err)
 	}
-	return unavailable(err)
+	return failure(err)
 }
 
 // deliverHere delivers a message to this node's subscribers only.
@@ -169,7 +169,7 @@ func (c *cluster) storedLog(ctx context.Context, uploadID string) (log *history.
 	}
 	kept, messages, err := c.readStored(ctx, uploadID, Position{}, false)
 	if err != nil || kept.Offset == 0 {
-		return nil, unavailable(err)
+		return nil, failure(err)
 	}
 	return c.begin(uploadID, kept, messages, time.Now()), nil
 }
@@ -182,7 +182,7 @@ func (c *cluster) newest(ctx context.Context, uploadID string) (newest Stored, p
 	kept, messages, err := c.readStored(ctx, uploadID, Position{}, true)
 	switch {
 	case err != nil:
-		return Stored{}, Position{}, unavailable(err)
+		return Stored{}, Position{}, failure(err)
 	case kept.Offset == 0:
 		return Stored{}, Position{}, ErrUnknownUpload
 	}

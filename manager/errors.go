@@ -29,8 +29,9 @@ var (
 	// ErrKeysUnsupported means that PublishOnce cannot work with this broker as it is configured. Nothing was
 	// published.
 	ErrKeysUnsupported = errors.New("manager: the broker does not support PublishOnce")
-	// ErrRefused means that the broker refuses to let this node follow an upload, or refuses a message or an order, for
-	// example for want of a permission, and will refuse again until an operator changes that. The text gives the reason.
+	// ErrRefused means that the broker refuses to let this node follow or read an upload, or refuses a message or an
+	// order, for example for want of a permission, and will refuse again until an operator changes that. The text gives
+	// the reason.
 	ErrRefused = errors.New("manager: the broker refused the operation")
 	// ErrUnknownUpload: nothing is known of the upload's messages.
 	ErrUnknownUpload = errors.New("manager: unknown upload")
@@ -44,30 +45,27 @@ var (
 	errReporterNotMade = errors.New("manager: Reporter was not created with Manager.Progress")
 )
 
-// unavailable wraps an error of the broker in ErrUnavailable or ErrKeysUnsupported, on which callers can branch.
-func unavailable(err error) error {
-	if errors.Is(err, broker.ErrKeysUnsupported) {
-		return fmt.Errorf("%w: %w", ErrKeysUnsupported, err)
-	}
-	if isPassing(err) && !errors.Is(err, context.Canceled) {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	return err
-}
-
-// uncertain wraps the error of a call of the broker that has an effect: in ErrUnavailable if it is unknown whether the
-// call took effect, as after a cancellation, and else in ErrKeysUnsupported or ErrRefused.
-func uncertain(err error) error {
+// failure wraps the error of a call of the broker that has no effect, such as a read, in an error on which callers can
+// branch: ErrUnavailable, ErrKeysUnsupported or ErrRefused. After a cancellation it is ctx's.
+func failure(err error) error {
 	switch {
-	case err == nil:
-		return nil
+	case err == nil, errors.Is(err, ErrClosed), errors.Is(err, context.Canceled):
+		return err
 	case errors.Is(err, broker.ErrKeysUnsupported):
-		return unavailable(err)
+		return fmt.Errorf("%w: %w", ErrKeysUnsupported, err)
 	case isPassing(err):
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	default:
 		return fmt.Errorf("%w: %w", ErrRefused, err)
 	}
+}
+
+// uncertain is failure for a call that has an effect: after a cancellation it is unknown whether the call took effect.
+func uncertain(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return failure(err)
 }
 
 // isPassing reports whether a call of the broker that failed may succeed later.
