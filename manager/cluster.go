@@ -72,7 +72,7 @@ const (
 	minPause, maxPause             = 50 * time.Millisecond, 2 * time.Second
 )
 
-// newCluster returns the running cluster of m. The error concerns m's options.
+// newCluster returns the cluster of m, which run starts. The error concerns m's options.
 func newCluster(m *Manager) (_ *cluster, err error) {
 	c := &cluster{
 		manager: m, broker: m.opt.Broker, failed: make(chan error, 1), ordersMissed: make(chan struct{}, 1),
@@ -115,7 +115,6 @@ func newCluster(m *Manager) (_ *cluster, err error) {
 		Workers: 1, Batch: 1, Do: c.compareAll, MinPause: minPause, MaxPause: maxPause,
 	})
 	c.throttle(m.opt.StateRate)
-	c.run()
 	return c, nil
 }
 

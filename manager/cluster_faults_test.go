@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/shoal-go/shoal/broker"
 	"github.com/shoal-go/shoal/internal/frame"
+	"github.com/shoal-go/shoal/internal/membership"
 )
 
 // inPlainCluster is inCluster with brokers that keep nothing.
@@ -598,4 +600,45 @@ func TestCluster_RefusedReadIsErrRefused(t *testing.T) {
 		synctest.Wait()
 		wantRefused(t, "CheckOnce", m.CheckOnce(t.Context(), "cat", Once{Key: "key"}), errNoPermission)
 	})
+}
+
+// eager is a broker of which another node asks for counts as soon as this node runs.
+type eager struct {
+	*broker.MemoryNode
+	answered chan struct{}
+	once     sync.Once
+}
+
+func (b *eager) Run(ctx context.Context, h broker.Handler) error {
+	ask := []byte(`{"v":1,"t":"ask","from":"other","run":"other","kind":"` + askStats + `","n":1}` + "\n")
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	asking.Go(func() {
+		for ctx.Err() == nil {
+			select {
+			case <-b.answered:
+				return
+			default: // before the node has joined, it ignores questions
+				h.Receive(broker.Message{Channel: membership.AllChannel, Payload: ask})
+				runtime.Gosched()
+			}
+		}
+	})
+	return b.MemoryNode.Run(ctx, h)
+}
+
+func (b *eager) Publish(ctx context.Context, channel string, payload []byte) error {
+	if strings.HasSuffix(channel, "-other") {
+		b.once.Do(func() { close(b.answered) })
+	}
+	return b.MemoryNode.Publish(ctx, channel, payload)
+}
+
+// TestNew_AnswersQuestionsDuringTheStart: a question that comes before New has returned is no data race.
+func TestNew_AnswersQuestionsDuringTheStart(t *testing.T) {
+	for range 10 {
+		b := &eager{MemoryNode: broker.NewMemory(broker.MemoryOptions{}).Node(), answered: make(chan struct{})}
+		open(t, Options{Broker: b})
+		<-b.answered
+	}
 }

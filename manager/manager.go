@@ -117,6 +117,7 @@ func New(opt Options) (*Manager, error) {
 			m.tracing.close()
 			return nil, err
 		}
+		m.cluster.run() // from here on other nodes ask for the counts of m.cluster
 	}
 	m.sweeping.Go(m.sweep)
 	m.sweeping.Go(m.evictInBackground)
