@@ -308,7 +308,7 @@ func (s *tokenSet) HasToken(id string) bool { return slices.Contains(s.tokens, i
 
 // DisconnectToken finds a connection by each of the tokens that it has shown.
 func TestManager_DisconnectTokenFindsEachTokenOfAConnection(t *testing.T) {
-	m := newManager(t, Options{})
+	m := open(t, Options{})
 	for _, token := range []string{"first", "second"} {
 		c := &tokenSet{tokens: []string{"first", "second"}}
 		must(t, m.Connect("ann", c))
@@ -329,7 +329,7 @@ func (c *claimObserver) FlushClaims()           { c.flushed++ }
 
 // FlushClaims follows changes of claims alone, and is not called for a connection that is not registered.
 func TestSubscribeConn_FlushesChangedClaimsOnly(t *testing.T) {
-	m, c := newManager(t, Options{}), &claimObserver{}
+	m, c := open(t, Options{}), &claimObserver{}
 	if err := m.SubscribeConn(t.Context(), "ann", c, "cat", SubscribeOptions{}); !errors.Is(err, ErrNotConnected) {
 		t.Errorf("%v, want ErrNotConnected", err)
 	}
@@ -345,7 +345,7 @@ func TestSubscribeConn_FlushesChangedClaimsOnly(t *testing.T) {
 
 // Claims are the uploads that the connection itself follows, and Admissible respects the limit of the user.
 func TestManager_ClaimsAndAdmissible(t *testing.T) {
-	m := newManager(t, Options{MaxSubscriptionsPerUser: 3})
+	m := open(t, Options{MaxSubscriptionsPerUser: 3})
 	one, other := &fakeConn{}, &fakeConn{}
 	must(t, m.Connect("ann", one))
 	must(t, m.Connect("ann", other))

@@ -232,13 +232,3 @@ func wantConsecutive(t tester, offsets []uint64, first, last uint64) {
 		t.Fatalf("received the offsets up to %d, want up to %d", want-1, last)
 	}
 }
-
-func newManager(t *testing.T, opt Options) *Manager {
-	t.Helper()
-	m, err := New(opt)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { must(t, m.Close(t.Context())) })
-	return m
-}

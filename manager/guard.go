@@ -24,6 +24,10 @@ type guard struct {
 	failed map[Conn]struct{}
 	// failing is the number of them, for callers without mu.
 	failing atomic.Int32
+	// closing waits for the goroutines that close them, whose number is closers, until ending is set.
+	closing sync.WaitGroup
+	closers int
+	ending  bool
 }
 
 // refuses reports whether a connection is being closed because of a panic.
@@ -158,11 +162,29 @@ func (g *guard) fail(c Conn) {
 	}
 	g.failed[c] = struct{}{}
 	g.failing.Add(1)
-	go func() {
+	closes := func() {
 		if g.close(c, InternalError) {
 			g.forget(c)
 		}
-	}()
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.closers--
+	}
+	g.closers++
+	if g.ending { // the manager is closed
+		go closes()
+		return
+	}
+	g.closing.Go(closes)
+}
+
+// end reports whether connections are being closed because of a panic, so that closing is to be waited for. Those that
+// panic later are not waited for.
+func (g *guard) end() (closing bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.ending = true
+	return g.closers > 0
 }
 
 // forget ends the refusals of a connection that is closed or no longer registered.

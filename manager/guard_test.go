@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -131,6 +132,58 @@ func TestGuard_TracerDelivered(t *testing.T) {
 		synctest.Wait()
 		wantPanics(t, m, 1)
 	})
+}
+
+// hangingTracer is a Tracer whose Delivered hangs.
+type hangingTracer struct {
+	fakeTracer
+	release chan struct{}
+}
+
+func (h *hangingTracer) Delivered(TracedDelivery) { <-h.release }
+
+// Invariant 7: Close returns when its context ends although a hook hangs, and names it: the Tracer, or the Close of a
+// connection that has panicked.
+func TestInvariant7_CloseNamesTheHookThatHangs(t *testing.T) {
+	release := make(chan struct{})
+	closes := 0
+	for want, prepare := range map[string]func(m *Manager){
+		"Tracer": func(m *Manager) {
+			writer(t, m, "ann", 0)
+			publish(t, m, "cat", 1)
+		},
+		"Conn.Close": func(m *Manager) {
+			must(t, m.Connect("ann", &fakeConn{
+				onSend: func(*Frame) Outcome { panic("Send") },
+				onClose: func(CloseReason) {
+					if closes++; closes == 1 {
+						<-release
+					}
+				},
+			}))
+			must(t, second(m.SendToUser(t.Context(), "ann", note(t, 1))))
+		},
+	} {
+		t.Run(want, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				release = make(chan struct{})
+				m, err := New(Options{Tracer: &hangingTracer{release: release}})
+				must(t, err)
+				prepare(m)
+				synctest.Wait()
+				time.AfterFunc(time.Minute, func() { close(release) })
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				begin := time.Now()
+				err = m.Close(ctx)
+				if took := time.Since(begin); took != time.Second || !errors.Is(err, context.DeadlineExceeded) ||
+					!strings.Contains(err.Error(), want) {
+					t.Errorf("Close returned %v after %v, want the name of %s after a second", err, took, want)
+				}
+				<-release
+			})
+		})
+	}
 }
 
 // A connection that may have lost a message by a panic is closed, so that its client recovers: alone or among many

@@ -127,9 +127,9 @@ func New(opt Options) (*Manager, error) {
 // Close closes every connection as DisconnectAll does, refuses new connections and all further messages, ends the
 // subscriptions of users without a connection, announces its departure to the other nodes, and stops the manager's
 // goroutines. It blocks until then, at most until ctx ends; the error is DisconnectAll's, or names the unsent messages,
-// the calls of Options.Broker that have not returned, and an eviction that has not ended: they and their goroutines end
-// later. It may be called repeatedly and concurrently: a further call waits for the first, at most until its own ctx
-// ends.
+// the calls of Options.Broker, Options.Tracer and connections that have not returned, and an eviction that has not
+// ended: they and their goroutines end later. It may be called repeatedly and concurrently: a further call waits for
+// the first, at most until its own ctx ends.
 func (m *Manager) Close(ctx context.Context) error {
 	if err := m.checkCreated(); err != nil {
 		return err
@@ -156,18 +156,24 @@ func (m *Manager) Close(ctx context.Context) error {
 	if m.cluster != nil {
 		err = errors.Join(err, m.cluster.close(ctx))
 	}
-	err = errors.Join(err, m.awaitSweeps(ctx))
 	m.bursts.close()
 	m.fans.close()
-	m.tracing.close()
-	return err
+	return errors.Join(err, m.awaitGoroutines(ctx))
 }
 
-// awaitSweeps waits for the goroutines that drop expired and evicted data, at most until ctx ends.
-func (m *Manager) awaitSweeps(ctx context.Context) error {
+// awaitGoroutines waits for the goroutines that may take long, at most until ctx ends: those that drop expired and
+// evicted data, and those that call a connection or the tracer without a lock.
+func (m *Manager) awaitGoroutines(ctx context.Context) error {
 	ctx, cancel := withGrace(ctx)
 	defer cancel()
-	return awaitEnds(ctx, ending("expired and evicted messages have not been dropped", m.sweeping.Wait))
+	parts := []part{ending("expired and evicted messages have not been dropped", m.sweeping.Wait)}
+	if m.guard.end() {
+		parts = append(parts, ending("Conn.Close, called after a panic, has not returned", m.guard.closing.Wait))
+	}
+	if m.tracing != nil {
+		parts = append(parts, ending("Options.Tracer: Delivered has not returned", m.tracing.close))
+	}
+	return awaitEnds(ctx, parts...)
 }
 
 // eachUpload calls fn for every upload, with the upload locked, until the manager is closed.
