@@ -12,11 +12,11 @@ import (
 // readyInterval is the interval at which WaitReady checks.
 const readyInterval = 10 * time.Millisecond
 
-// WaitReady blocks until Ready returns nil, for the start of a node with a broker. The error is ctx's, with the reason
-// of Ready.
+// WaitReady blocks until Ready returns nil, for the start of a node with a broker. The error is ErrClosed, or ctx's with
+// the reason of Ready.
 func (m *Manager) WaitReady(ctx context.Context) error {
 	err := m.Ready()
-	if err == nil || m.checkCreated() != nil {
+	if err == nil || m.check() != nil {
 		return err
 	}
 	tick := time.NewTicker(readyInterval)
@@ -27,16 +27,16 @@ func (m *Manager) WaitReady(ctx context.Context) error {
 		case <-ctx.Done():
 			return fmt.Errorf("%w: %w", err, ctx.Err())
 		}
-		if err = m.Ready(); err == nil {
-			return nil
+		if err = m.Ready(); err == nil || errors.Is(err, ErrClosed) {
+			return err
 		}
 	}
 }
 
 // Ready returns nil if messages of other nodes come through and no upload has been behind for long, else why not. A
-// node that is alone is ready.
+// node that is alone is ready until it is closed.
 func (m *Manager) Ready() error {
-	if err := m.checkCreated(); err != nil {
+	if err := m.check(); err != nil {
 		return err
 	}
 	if m.cluster == nil {

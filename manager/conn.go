@@ -92,7 +92,7 @@ func (m *Manager) stampConn(c Conn, began Moment) Moment {
 
 // ConnAge returns how long ago a connection began, as ConnectSince defines it; 0 if it has not been or has no ConnTime.
 func (m *Manager) ConnAge(c Conn) time.Duration {
-	if at := connTime(c); at > 0 {
+	if at := connTime(c); at > 0 && m.checkCreated() == nil {
 		return m.ages.now() - at
 	}
 	return 0

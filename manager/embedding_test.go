@@ -95,9 +95,20 @@ func TestManager_ChecksIDsEverywhere(t *testing.T) {
 	}
 }
 
-// The zero value of a Manager answers with an error that says how to make one.
+// The zero value of a Manager, and a nil one, answer with an error that says how to make one.
 func TestManager_ZeroValueReturnsErrors(t *testing.T) {
-	var m Manager
+	for _, m := range []*Manager{nil, {}} {
+		wantNotMade(t, m)
+	}
+	if err := new(Reporter).Stage(StatusPending, StageQueued, 1, ""); err == nil || !strings.Contains(err.Error(), "Progress") {
+		t.Errorf("Reporter: %v, want a hint at Progress", err)
+	}
+}
+
+func wantNotMade(t *testing.T, m *Manager) {
+	t.Helper()
+	registered := &fakeConn{}
+	must(t, open(t, Options{}).Connect("ann", registered))
 	c, ctx := &fakeConn{}, t.Context()
 	for name, err := range map[string]error{
 		"Connect":         m.Connect("ann", c),
@@ -115,6 +126,14 @@ func TestManager_ZeroValueReturnsErrors(t *testing.T) {
 		"NodeStats":       third(m.NodeStats(ctx)),
 		"Admissible":      second(m.Admissible("ann", c, "cat")),
 		"Parse":           second(m.Parse("cat", []byte(`{"action":"note"}`), time.Time{})),
+		"PublishOnce":     third(m.PublishOnce(ctx, "cat", note(t, 1), Once{Key: "key"})),
+		"CheckOnce":       m.CheckOnce(ctx, "cat", Once{Key: "key"}),
+		"Resume":          second(m.Resume(ctx, "ann", c, nil)),
+		"Newest":          third(m.Newest(ctx, "cat")),
+		"Subscribers":     second(m.Subscribers(ctx, "cat")),
+		"DisconnectToken": second(m.DisconnectToken(ctx, "token", NormalClosure)),
+		"Drain":           m.Drain(ctx, time.Second),
+		"Progress":        m.Progress("cat").Fail("no"),
 	} {
 		if err == nil || !strings.Contains(err.Error(), "New") {
 			t.Errorf("%s: %v, want a hint at New", name, err)
@@ -126,8 +145,8 @@ func TestManager_ZeroValueReturnsErrors(t *testing.T) {
 	if claims, failed := m.Claims("ann", c), m.BrokerFailed(); claims != nil || failed != nil {
 		t.Errorf("Claims: %v, BrokerFailed: %v", claims, failed)
 	}
-	if err := new(Reporter).Stage(StatusPending, StageQueued, 1, ""); err == nil || !strings.Contains(err.Error(), "Progress") {
-		t.Errorf("Reporter: %v, want a hint at Progress", err)
+	if m.Limits() != (Limits{}) || m.Written() != nil || m.ConnAge(registered) != 0 || m.Moment() != (Moment{}) {
+		t.Error("it has limits, a tracer or a clock")
 	}
 	if s := m.Stats(); s != (Stats{}) {
 		t.Errorf("Stats: %+v", s)
@@ -151,6 +170,30 @@ func TestManager_WaitReady(t *testing.T) {
 		link.mend()
 		if err := m.WaitReady(t.Context()); err != nil || m.Ready() != nil {
 			t.Errorf("WaitReady: %v, Ready: %v", err, m.Ready())
+		}
+	})
+}
+
+// WaitReady returns when the manager is closed, which is never ready again.
+func TestManager_WaitReadyEndsWithClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		alone, err := New(Options{})
+		must(t, err)
+		must(t, alone.Close(t.Context()))
+		if err := alone.Ready(); !errors.Is(err, ErrClosed) {
+			t.Errorf("Ready: %v, want ErrClosed", err)
+		}
+		link := newLink(broker.NewMemory(broker.MemoryOptions{}))
+		m, err := New(Options{Broker: link})
+		must(t, err)
+		synctest.Wait()
+		link.cut()
+		waited := make(chan error, 1)
+		go func() { waited <- m.WaitReady(context.Background()) }()
+		synctest.Wait()
+		_ = m.Close(context.Background())
+		if err := <-waited; !errors.Is(err, ErrClosed) {
+			t.Errorf("WaitReady: %v, want ErrClosed", err)
 		}
 	})
 }

@@ -176,5 +176,8 @@ type Limits struct {
 
 // Limits returns the limits that the manager was made with.
 func (m *Manager) Limits() Limits {
+	if m.checkCreated() != nil {
+		return Limits{}
+	}
 	return Limits{m.opt.MaxMessageBytes, m.opt.MaxSubscriptionsPerUser, m.opt.HistoryTotalBytes}
 }

@@ -278,7 +278,7 @@ func (m *tracedMessage) delivery() TracedDelivery {
 // Frame.Traced reports true. It may be called from any number of goroutines and does not block. It is nil without
 // Options.Tracer.
 func (m *Manager) Written() func(*Frame) {
-	if m.tracing == nil {
+	if m.checkCreated() != nil || m.tracing == nil {
 		return nil
 	}
 	return m.tracing.wrote
