@@ -158,7 +158,8 @@ func TestCluster_OptionsAreChecked(t *testing.T) {
 		{Options{StateRate: math.NaN(), Broker: hub.Node()}, "Options.StateRate is NaN"},
 		{Options{StateRate: math.Inf(1), Broker: hub.Node()}, "Options.StateRate is +Inf"},
 		{Options{StateRate: 10}, "without a Broker"},
-		{Options{NodeName: "a b", Broker: hub.Node()}, "Options.NodeName"},
+		{Options{NodeName: "a b", Broker: hub.Node()}, "Options.NodeName is \"a b\""},
+		{Options{NodeName: "a b"}, "Options.NodeName is \"a b\""},
 		{Options{NodeName: strings.Repeat("a", 129), Broker: hub.Node()}, "Options.NodeName"},
 	} {
 		m, err := New(test.opt)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/shoal/broker"
+	"github.com/shoal-go/shoal/internal/membership"
 )
 
 // Options configure a Manager. In every field 0 is the documented default. A negative value switches a limit off where
@@ -151,6 +152,11 @@ func (o Options) validate() error {
 	}
 	if o.PendingTTL < time.Millisecond {
 		refuse("PendingTTL", o.PendingTTL, "at least 1ms: users who do not come back would be kept without end")
+	}
+	if o.NodeName != "" { // else membership chooses one
+		if err := membership.CheckName(o.NodeName); err != nil {
+			all = append(all, fmt.Errorf("manager: Options.NodeName %w", err))
+		}
 	}
 	if !(o.StateRate <= 1000) || o.StateRate > 0 && o.StateRate < MinStateRate { // the negation refuses NaN too
 		refuse("StateRate", o.StateRate, fmt.Sprintf("0, or from %v to 1000", MinStateRate))

@@ -31,7 +31,7 @@ func TestOptions_HaveTheDocumentedDefaults(t *testing.T) {
 func TestNew_NamesEveryInvalidOption(t *testing.T) {
 	m, err := New(Options{
 		Shards: -1, HistoryMessages: -1, HistoryTTL: time.Microsecond, MaxMessageBytes: 1023, PendingTTL: -time.Second,
-		Broker: broker.NewMemory(broker.MemoryOptions{}).Node(),
+		NodeName: "a b", Broker: broker.NewMemory(broker.MemoryOptions{}).Node(),
 	})
 	if m != nil || err == nil {
 		t.Fatal("such options are accepted")
@@ -39,6 +39,7 @@ func TestNew_NamesEveryInvalidOption(t *testing.T) {
 	for _, complaint := range []string{
 		"Options.Shards is -1, want 0 to 65536", "Options.HistoryMessages is -1",
 		"Options.HistoryTTL is 1µs", "Options.MaxMessageBytes is 1023, want at least 1024", "Options.PendingTTL is -1s",
+		`Options.NodeName is "a b", want 1 to 128 letters`,
 	} {
 		if !strings.Contains(err.Error(), complaint) {
 			t.Errorf("missing is %q in\n%v", complaint, err)

@@ -133,9 +133,8 @@ func (p *Membership) send(ctx context.Context, kind string, n uint64, body []byt
 
 // checkOutgoing returns an error for a kind or a body that no message can have.
 func checkOutgoing(kind string, body []byte) error {
-	if !validName(kind) {
-		return fmt.Errorf("membership: kind is %.200q, want 1 to %d letters, digits, or characters of \"-_.:\"",
-			kind, maxNameBytes)
+	if err := CheckName(kind); err != nil {
+		return fmt.Errorf("membership: kind %w", err)
 	}
 	if len(body) > MaxBodyBytes {
 		return fmt.Errorf("membership: body of %s has %d bytes, at most %d are allowed", kind, len(body), MaxBodyBytes)

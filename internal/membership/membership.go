@@ -137,9 +137,8 @@ func (c Config) validate() error {
 	if c.Broker == nil {
 		all = append(all, errors.New("membership: Config.Broker is nil, want a broker"))
 	}
-	if !validName(c.Name) {
-		all = append(all, fmt.Errorf("membership: Config.Name is %.200q, "+
-			"want 1 to %d letters, digits, or characters of \"-_.:\"", c.Name, maxNameBytes))
+	if err := CheckName(c.Name); err != nil {
+		all = append(all, fmt.Errorf("membership: Config.Name %w", err))
 	}
 	if c.Interval < 0 {
 		all = append(all, fmt.Errorf("membership: Config.Interval is %v, want more than 0", c.Interval))

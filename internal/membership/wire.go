@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 )
 
@@ -123,6 +124,14 @@ func (h header) check(inbox bool, size int) error {
 		return errChannel
 	}
 	return nil
+}
+
+// CheckName returns an error that describes the valid form unless a node can have the name.
+func CheckName(name string) error {
+	if validName(name) {
+		return nil
+	}
+	return fmt.Errorf("is %.200q, want 1 to %d letters, digits, or characters of \"-_.:\"", name, maxNameBytes)
 }
 
 // validName reports whether a name can stand in a channel of any engine, and in a log as it is.
