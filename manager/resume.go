@@ -2,6 +2,7 @@ package manager
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -46,18 +47,14 @@ func (m *Manager) Resume(
 		return nil, err
 	}
 	defer release()
-	unread, err := m.readOlder(ctx, since)
+	followed := without(admitted, refusedByBroker)
+	read := sinceFor(since, followed)
+	unread, err := m.readOlder(ctx, read)
 	if err != nil {
 		return nil, err
 	}
-	if len(unread) > 0 {
-		if refusedByBroker == nil {
-			refusedByBroker = make(map[string]error)
-		}
-		maps.Copy(refusedByBroker, unread)
-	}
-	followed := slices.DeleteFunc(slices.Clone(admitted), func(id string) bool { return refusedByBroker[id] != nil })
-	m.waitForPosition(ctx, since)
+	followed = without(followed, unread)
+	m.waitForPosition(ctx, read)
 	r := &resumption{manager: m, userID: userID, conn: c, since: since, refused: map[string]error{}}
 	if replayer, ok := c.(Replayer); ok {
 		r.replay(replayer, followed)
@@ -65,6 +62,7 @@ func (m *Manager) Resume(
 		r.send(followed)
 	}
 	maps.Copy(r.refused, refusedByBroker)
+	maps.Copy(r.refused, unread)
 	for _, uploadID := range ids {
 		if _, ok := slices.BinarySearch(admitted, uploadID); !ok {
 			r.refused[uploadID] = ErrTooManySubscriptions
@@ -74,6 +72,26 @@ func (m *Manager) Resume(
 		return nil, nil
 	}
 	return r.refused, nil
+}
+
+// without returns the ids that are not refused.
+func without(ids []string, refused map[string]error) []string {
+	if len(refused) == 0 {
+		return ids
+	}
+	return slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return refused[id] != nil })
+}
+
+// sinceFor returns the positions of some uploads: nothing is read for the others.
+func sinceFor(since map[string]Position, uploadIDs []string) map[string]Position {
+	if len(uploadIDs) == len(since) {
+		return since
+	}
+	some := make(map[string]Position, len(uploadIDs))
+	for _, id := range uploadIDs {
+		some[id] = since[id]
+	}
+	return some
 }
 
 // resumption is a Resume in progress.
@@ -148,10 +166,12 @@ func (r *resumption) send(uploadIDs []string) {
 			}
 			r.manager.replay(u, r.conn, Replay{Position: a.after, Frames: messages(a.frames, added)})
 		})
+		broken = broken || errors.Is(r.refused[a.uploadID], ErrTooManySubscriptions)
 	}
 	// An upload cannot be continued from the answer if since then it was forgotten, or had more messages than its history
-	// holds, or if the connection has been following it and so has got the new messages before the missed ones. The
-	// client must resume once more. The connection is closed without locks.
+	// holds, or if the connection has been following it and so has got the new messages before the missed ones, or if the
+	// user has reached its limit of subscriptions. The client must resume once more. The connection is closed without
+	// locks.
 	if broken {
 		r.manager.guard.close(r.conn, SlowConsumer)
 	}

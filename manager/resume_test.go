@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/shoal-go/shoal/broker"
 )
 
 // meanwhile connects a connection that calls happen right after it was sent `resumed`: between the answer and the
@@ -271,5 +273,39 @@ func TestResume_IsBounded(t *testing.T) {
 	}
 	if n := m.Stats().Uploads; n != 0 {
 		t.Errorf("%d uploads are known, want none", n)
+	}
+}
+
+// Nothing is read from the broker, or waited for, for an upload that the limit refuses.
+func TestResume_RefusedUploadsAreNotRead(t *testing.T) {
+	inCluster(t, 1, Options{MaxSubscriptionsPerUser: 1}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		n := nodes[0]
+		at := publish(t, n.Manager, "dog", 5)
+		n.follower(t, "bob", "dog")
+		c := n.follower(t, "ann", "cat")
+		before, begin := n.link.made("Kept"), time.Now()
+		for _, offset := range []uint64{1, at.Offset + 100} {
+			refused, err := n.Resume(t.Context(), "ann", c, map[string]Position{"dog": {Epoch: at.Epoch, Offset: offset}})
+			if err != nil || !errors.Is(refused["dog"], ErrTooManySubscriptions) {
+				t.Fatalf("refused are %v, %v", refused, err)
+			}
+		}
+		if reads, took := n.link.made("Kept")-before, time.Since(begin); reads != 0 || took != 0 {
+			t.Errorf("%d reads, and it took %v", reads, took)
+		}
+	})
+}
+
+// An upload that the user can no longer follow when its position has been sent was part of the answer, so the
+// connection is closed: its client would take it for followed.
+func TestResume_LimitReachedAfterTheAnswerCloses(t *testing.T) {
+	m := open(t, Options{MaxSubscriptionsPerUser: 1})
+	c := meanwhile(t, m, func() { must(t, m.SubscribeUpload(t.Context(), "ann", "dog")) })
+	refused, err := m.Resume(t.Context(), "ann", c, map[string]Position{"cat": {}})
+	if err != nil || !errors.Is(refused["cat"], ErrTooManySubscriptions) {
+		t.Fatalf("refused are %v, %v", refused, err)
+	}
+	if got := c.closed(); len(got) != 1 || got[0] != SlowConsumer {
+		t.Errorf("the connection was closed with %v, want %v", got, SlowConsumer)
 	}
 }
