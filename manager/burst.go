@@ -113,7 +113,7 @@ func (b *bursts) flush(u *upload) {
 	}
 	if len(p.frames) > 0 {
 		b.counters.sent(b.fans.send(u.Receivers(), p.frames...))
-		b.tracing.sentAll(p.frames, len(u.Receivers()))
+		b.tracing.sentAll(p.frames, u.Receivers())
 		clear(p.frames)
 		p.frames, p.bytes = p.frames[:0], 0
 	}

@@ -171,14 +171,14 @@ func (t *tracing) sent(f *Frame, connections int) {
 	}
 }
 
-// sentAll is sent for frames that were sent together, whose outcomes are not known apart.
-func (t *tracing) sentAll(frames []*Frame, connections int) {
+// sentAll is sent for frames that were sent together to an upload's receivers, whose outcomes are not known apart.
+func (t *tracing) sentAll(frames []*Frame, receivers []receiver) {
 	if t == nil {
 		return
 	}
 	for _, f := range frames {
 		if f.Traced() {
-			t.sent(f, connections)
+			t.sent(f, connected(receivers))
 		}
 	}
 }

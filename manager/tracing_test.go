@@ -280,3 +280,21 @@ func TestTracing_ReportsErrors(t *testing.T) {
 		}
 	}
 }
+
+// A burst to many connections is reported as soon as they have written it, although a subscriber has no connection.
+func TestTracing_BurstCountsConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tracer := &fakeTracer{}
+		m := open(t, Options{Tracer: tracer})
+		for i := range fanOutAlone {
+			writer(t, m, fmt.Sprint("user ", i), 0)
+		}
+		must(t, m.SubscribeUpload(t.Context(), "pending", "cat"))
+		publish(t, m, "cat", 1)
+		<-time.After(time.Millisecond)
+		synctest.Wait()
+		if _, deliveries := tracer.all("publish"); len(deliveries) != 1 || deliveries[0].Connections != fanOutAlone {
+			t.Errorf("reported are %+v", deliveries)
+		}
+	})
+}
