@@ -123,7 +123,8 @@ func (m *Manager) awaitAll(ctx, patience context.Context, all []UserConn) error 
 			break
 		}
 	}
-	return fmt.Errorf("manager: %d connections were cut off: %w", len(cutOff), cause)
+	return fmt.Errorf("manager: %d connections had not ended and were cut off, though their clients may have the close "+
+		"code: %w", len(cutOff), cause)
 }
 
 // ended waits until done is closed, at most until ctx ends, and reports whether it is.
