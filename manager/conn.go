@@ -45,7 +45,8 @@ type Terminator interface {
 }
 
 // PositionTracker is implemented by a Conn whose client may or may not know positions, as on shoal.v1, and thus notices
-// when messages are missing. Connections that do not are closed where messages of another node are lost for good.
+// when messages are missing. Where messages of another node are lost for good, a connection whose client does not know
+// positions is closed. A Conn without this method counts as one that passes positions and acknowledgements on.
 type PositionTracker interface {
 	TracksPositions() bool
 }

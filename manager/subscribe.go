@@ -269,8 +269,8 @@ func (m *Manager) Claims(userID string, c Conn) (uploadIDs []string) {
 }
 
 // Admissible returns the uploads that a connection could subscribe to, one after the other, within
-// Options.MaxSubscriptionsPerUser. It is cheap, and meant to be called before an expensive authorization. It returns
-// ErrNotConnected if the connection is not registered for the user.
+// Options.MaxSubscriptionsPerUser; an id that is given twice counts twice. It is cheap, and meant to be called before
+// an expensive authorization. It returns ErrNotConnected if the connection is not registered for the user.
 func (m *Manager) Admissible(userID string, c Conn, uploadIDs ...string) (admitted []string, err error) {
 	if err := m.checkCreated(); err != nil {
 		return nil, err
