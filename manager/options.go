@@ -10,6 +10,7 @@ import (
 
 	"github.com/shoal-go/shoal/broker"
 	"github.com/shoal-go/shoal/internal/membership"
+	"github.com/shoal-go/shoal/shard"
 )
 
 // Options configure a Manager. In every field 0 is the documented default. A negative value switches a limit off where
@@ -123,16 +124,13 @@ func unlimited[T cmp.Ordered](field *T, none T) {
 // lifetime.
 const MinStateRate = 0.001
 
-// maxShards keeps the registry's fixed cost within reason: each shard is a few cache lines and two maps.
-const maxShards = 1 << 16
-
 func (o Options) validate() error {
 	var all []error
 	refuse := func(field string, value any, want string) {
 		all = append(all, fmt.Errorf("manager: Options.%s is %v, want %s", field, value, want))
 	}
-	if o.Shards < 0 || o.Shards > maxShards {
-		refuse("Shards", o.Shards, fmt.Sprintf("0 to %d", maxShards))
+	if o.Shards < 0 || o.Shards > shard.MaxShards {
+		refuse("Shards", o.Shards, fmt.Sprintf("0 to %d", shard.MaxShards))
 	}
 	if o.HistoryMessages < 0 && o.Broker != nil {
 		refuse("HistoryMessages", o.HistoryMessages, "at least 1 with a Broker: nodes catch up with stored messages")

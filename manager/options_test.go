@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/shoal/broker"
+	"github.com/shoal-go/shoal/shard"
 )
 
 func TestOptions_HaveTheDocumentedDefaults(t *testing.T) {
@@ -45,7 +46,7 @@ func TestNew_NamesEveryInvalidOption(t *testing.T) {
 			t.Errorf("missing is %q in\n%v", complaint, err)
 		}
 	}
-	if _, err := New(Options{Shards: maxShards + 1}); err == nil {
+	if _, err := New(Options{Shards: shard.MaxShards + 1}); err == nil {
 		t.Error("too many shards are accepted")
 	}
 }

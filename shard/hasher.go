@@ -31,7 +31,9 @@ func (h *hasher) sum(id string) uint64 {
 	subtle.XORBytes(room[:n], room[:n], h.pad[:n])
 	hash := xxhash.Sum64(room[:n])
 	if n < len(id) {
-		hash ^= h.sum(id[n:]) // longer than any id of the protocol
+		// The id is longer than any of the protocol. The factor keeps two equal parts from cancelling each other.
+		const factor = 0x9E3779B185EBCA87
+		hash = hash*factor + h.sum(id[n:])
 	}
 	return hash
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/bits"
+	"strings"
 	"testing"
 
 	"github.com/cespare/xxhash/v2"
@@ -84,5 +85,17 @@ func TestHasher_SumAllocatesNothing(t *testing.T) {
 	h, id := newHasher(seed(42)), "upload-0123456789-0123456789-0123456789"
 	if n := testing.AllocsPerRun(100, func() { h.sum(id) }); n != 0 {
 		t.Errorf("a hash takes %v allocations", n)
+	}
+}
+
+// TestHasher_PartsDoNotCancel: ids of two equal parts, each as long as the pad, have different hashes.
+func TestHasher_PartsDoNotCancel(t *testing.T) {
+	h, seen := newHasher(seed(1)), make(map[uint64]bool)
+	for i := range 100 {
+		part := strings.Repeat(string(rune('0'+i)), padBytes)[:padBytes]
+		seen[h.sum(part+part)] = true
+	}
+	if len(seen) != 100 {
+		t.Errorf("100 ids have %d hashes", len(seen))
 	}
 }

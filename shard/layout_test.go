@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"math"
 	"runtime"
 	"testing"
 	"unsafe"
@@ -53,6 +54,9 @@ func TestNew_NumberOfShards(t *testing.T) {
 		if got := len(newRegistry(want).shards); got != expected {
 			t.Errorf("asked for %d shards there are %d, want %d", want, got, expected)
 		}
+	}
+	if n, bits := numberOfShards(math.MaxInt); n != MaxShards || 1<<bits != n {
+		t.Errorf("at most there are %d shards, 2^%d, want %d", n, bits, MaxShards)
 	}
 	if got, cores := len(newRegistry(0).shards), runtime.GOMAXPROCS(0); got < 4*cores || got >= 8*cores || got&(got-1) != 0 {
 		t.Errorf("by default there are %d shards for %d cores", got, cores)

@@ -11,8 +11,8 @@ import (
 
 // Config configures a Registry.
 type Config[C comparable, S any] struct {
-	// Shards is the number of shards, rounded up to a power of two. 0: four per GOMAXPROCS, so that two cores seldom
-	// contend for the same shard.
+	// Shards is the number of shards, rounded up to a power of two, at most MaxShards. 0: four per GOMAXPROCS, so that
+	// two cores seldom contend for the same shard.
 	Shards int
 	// Idle reports whether an upload's state can be discarded. An upload without subscribers is removed as soon as its
 	// state is idle. Idle is called with the upload's lock held. nil: every state is idle.
@@ -44,8 +44,12 @@ const (
 	Ended
 )
 
+// MaxShards keeps the registry's fixed cost within reason: each shard is a few cache lines and two maps.
+const MaxShards = 1 << 16
+
 // Registry stores users with connections of type C, and uploads with a state of type S that belongs to the caller. It
-// is safe for concurrent use; a call blocks only on other calls that concern the same user or upload.
+// is safe for concurrent use; a call blocks only on other calls that concern the same user or upload. The zero value of
+// C stands for no connection and must not be registered.
 //
 // Callbacks run with the lock of a user or an upload held: they must not block and must not call the registry.
 type Registry[C comparable, S any] struct {
@@ -84,14 +88,7 @@ type Shard[C comparable, S any] struct {
 
 // New returns an empty registry.
 func New[C comparable, S any](cfg Config[C, S]) *Registry[C, S] {
-	want := cfg.Shards
-	if want <= 0 {
-		want = 4 * runtime.GOMAXPROCS(0)
-	}
-	n, bits := 1, uint(0)
-	for n < want {
-		n, bits = n*2, bits+1
-	}
+	n, bits := numberOfShards(cfg.Shards)
 	var seed [32]byte
 	_, _ = rand.Read(seed[:]) // never fails
 	r := &Registry[C, S]{
@@ -124,6 +121,17 @@ func New[C comparable, S any](cfg Config[C, S]) *Registry[C, S] {
 		r.shards[i].uploads = newTable(r.collidingUploads)
 	}
 	return r
+}
+
+// numberOfShards returns the number of shards for Config.Shards, and its logarithm.
+func numberOfShards(want int) (n int, bits uint) {
+	if want <= 0 {
+		want = 4 * runtime.GOMAXPROCS(0)
+	}
+	for n = 1; n < min(want, MaxShards); n *= 2 {
+		bits++
+	}
+	return n, bits
 }
 
 func (r *Registry[C, S]) key(id string) key { return key{r.hasher.sum(id), id} }
