@@ -21,7 +21,7 @@ import (
 //	StateKey() string  what distinguishes the states of an upload, apart from which a newer one replaces an older one
 //	UploadID() string  the upload that the message belongs to, "" if none
 //	Offset() uint64    the message's offset in its upload, 0 if it has none
-//	Epoch() string     the run of offsets that the offset belongs to, "" without an offset
+//	Epoch() string     the run of offsets that the offset belongs to, or that an acknowledgement announces, else ""
 //	Traced() bool      whether the connection calls the function of Manager.Written once it has written the message
 //	Opcode() Opcode    OpcodeText, or OpcodeBinary for Client.SendBinary
 type Frame = frame.Frame

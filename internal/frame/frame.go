@@ -193,7 +193,7 @@ func (f *Frame) Offset() uint64 {
 	return f.offset
 }
 
-// Epoch returns the run of offsets that Offset belongs to, or "" if the frame has no position.
+// Epoch returns the run of offsets that Offset belongs to, or that an acknowledgement announces, else "".
 func (f *Frame) Epoch() string { return f.epoch }
 
 // start is the zero of clock. It is monotonic: steps of the wall clock do not change an age.

@@ -158,7 +158,9 @@ func (c *Conn) record(f *manager.Frame) manager.Outcome {
 	}
 	m := Message{
 		JSON: string(f.AppendPayload(nil, c.variant, 0)), UploadID: f.UploadID(), Class: f.Class(),
-		Position: manager.Position{Epoch: f.Epoch(), Offset: f.Offset()},
+	}
+	if offset := f.Offset(); offset > 0 { // an acknowledgement has an epoch alone
+		m.Position = manager.Position{Epoch: f.Epoch(), Offset: offset}
 	}
 	outcome := manager.Queued
 	if c.answer != nil {

@@ -56,7 +56,7 @@ func TestConn_RecordsInEachForm(t *testing.T) {
 	}
 	go publish(t, m, 1)
 	got := ann.Wait(t, 2)
-	if got[0].Action() != "subscribed" || got[1].JSON != `{"action":"note","n":1,"offset":1,"upload_id":"cat"}` ||
+	if got[0].Action() != "subscribed" || got[0].Position != (manager.Position{}) || got[1].JSON != `{"action":"note","n":1,"offset":1,"upload_id":"cat"}` ||
 		got[1].UploadID != "cat" || got[1].Position.Offset != 1 || got[1].Position.Epoch == "" || got[1].Class != manager.ClassEvent {
 		t.Errorf("recorded %+v", got)
 	}
