@@ -89,7 +89,10 @@ func (p *comparison) compare(ctx context.Context, uploads []comparand) (ok bool)
 			c.compareOne(one, positions[i], outages)
 		}
 		return true
-	case err == nil || isPassing(err):
+	case err == nil:
+		c.readFailed(fmt.Errorf("manager: Options.Broker: Positions returned %d positions of %d", len(positions), len(ids)))
+		return false
+	case isPassing(err):
 		c.readFailed(err)
 		return false
 	case len(ids) == 1:

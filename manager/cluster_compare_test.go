@@ -1,11 +1,13 @@
 package manager
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/shoal-go/shoal/broker"
@@ -111,4 +113,25 @@ func TestCompare_FailureOfTheBrokerCostsFewQuestions(t *testing.T) {
 			})
 		})
 	}
+}
+
+// forgetful is a broker that returns no positions.
+type forgetful struct{ *faulty }
+
+func (f forgetful) Positions(context.Context, ...string) ([]broker.Position, error) { return nil, nil }
+
+// TestCompare_MissingPositionsAreNamed: the log names the fault of a broker that returns too few positions.
+func TestCompare_MissingPositionsAreNamed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log lockedBuffer
+		link := newLink(broker.NewMemory(broker.MemoryOptions{}))
+		m := open(t, Options{Broker: forgetful{link}, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		synctest.Wait()
+		member{m, link}.follower(t, "ann", "cat")
+		link.Interrupted()
+		synctest.Wait()
+		if text := log.String(); !strings.Contains(text, "Positions returned 0 positions of 1") {
+			t.Errorf("logged: %.300s", text)
+		}
+	})
 }
