@@ -90,3 +90,48 @@ func TestServer_MoreReplicasWhileRunning(t *testing.T) {
 		}
 	}
 }
+
+// TestServer_ReadyWithAllThatWasStored: a server that restarts with nothing is ready once it has every message that was
+// stored before, although others are stored all the time.
+func TestServer_ReadyWithAllThatWasStored(t *testing.T) {
+	const size, before = 3, 3000
+	addrs := freeAddrs(t, size)
+	var servers []*embedded.Server
+	for i := range size {
+		servers = append(servers, start(t, cluster(addrs, i, "secret")))
+	}
+	for _, s := range servers {
+		brokertest.Eventually(t, "Ready", s.Ready)
+	}
+	writer := join(t, natsbroker.Options{Server: servers[0], Replicas: size})
+	writer.awaitHealthy(t)
+	var busy sync.WaitGroup
+	for i := range 10 {
+		busy.Go(func() {
+			for range before / 10 {
+				_, _ = writer.Store(t.Context(), fmt.Sprint("upload:", i), make([]byte, 1<<10))
+			}
+		})
+	}
+	busy.Wait()
+	ctx, cancel := context.WithCancel(t.Context())
+	busy.Go(func() {
+		for ctx.Err() == nil {
+			_, _ = writer.Store(ctx, "upload:busy", make([]byte, 1<<10))
+		}
+	})
+	defer busy.Wait()
+	defer cancel()
+	for i := 1; i < size; i++ {
+		if err := servers[i].Close(); err != nil {
+			t.Fatal(err)
+		}
+		pos := store(t, writer, "upload:x", fmt.Sprint(i))
+		servers[i] = start(t, cluster(addrs, i, "secret"))
+		brokertest.Eventually(t, "Ready after the restart", servers[i].Ready)
+		have, err := embedded.LastSequences(servers[i])
+		if err != nil || have["SHOAL"] < pos.Offset {
+			t.Errorf("server %d is ready with the messages up to %d, %v, want %d at least", i, have["SHOAL"], err, pos.Offset)
+		}
+	}
+}

@@ -13,7 +13,8 @@
 //   - With natsbroker.Options.Replicas of 3, one of three or two of five servers may fail without loss.
 //   - Two servers are worse than one: both are needed for a majority. If one fails, the other can neither store nor
 //     read, and Health says so until it is back. Run one or three.
-//   - A server that restarts has lost its messages in memory and copies them from the others.
+//   - A server that restarts has lost its messages in memory and copies them from the others. Ready says when it has
+//     them: before, no other server should be stopped.
 //   - A member is its address in ClusterRoutes. A server that starts there again, under another Name and with an
 //     empty directory, is the same member. Ready names the members that are missing.
 //
@@ -51,6 +52,7 @@ type Server struct {
 	members []string
 	started time.Time
 	ready   atomic.Bool // whether Ready has returned nil
+	own     replicas
 	close   func() error
 }
 
@@ -191,15 +193,20 @@ var ErrCannotStore = errors.New("embedded: the NATS server cannot store messages
 
 // Ready returns nil if the server has everything that it should store. Else the error wraps ErrCannotStore and names
 // the file, or it wraps ErrBehind and names the configured members that this server is not connected to. Do not stop
-// another server on purpose before: the majority that then remains may lack the state. It does not block on other
-// servers.
+// another server on purpose before: the majority that then remains may lack the state. After the start, or
+// after the server lacked something, it asks the leaders of the cluster what it should have, and waits for the answers
+// for at most a second.
 func (s *Server) Ready() error {
 	v := healthResponse{header: make(http.Header)}
 	s.server.HandleHealthz(&v, &http.Request{Method: http.MethodGet, URL: new(url.URL)})
 	if v.status == http.StatusOK {
+		if err := s.checkReplicas(); err != nil {
+			return fmt.Errorf("%w: %w", ErrBehind, err)
+		}
 		s.ready.Store(true)
 		return nil
 	}
+	s.own.outdate()
 	if reason := v.reason(); strings.Contains(reason, "write error") {
 		return fmt.Errorf("%w: %s", ErrCannotStore, reason)
 	}
