@@ -175,28 +175,31 @@ func (b *Broker) Store(ctx context.Context, channel string, payload []byte) (pos
 // call. If since continues the channel's epoch and its message is still stored, only newer messages are read;
 // otherwise all of them are.
 func (b *Broker) History(ctx context.Context, channel string, since broker.Position) (broker.Snapshot, error) {
-	return b.read(ctx, "read history", channel, func(ctx context.Context, s *session, base string) (history, error) {
-		h, err := s.history(ctx, base, since)
-		h.bound(b.opt.HistoryBytes)
-		h.Snapshot = h.Since(since)
-		return h, err
-	})
+	return b.read(ctx, "read history", channel, since,
+		func(ctx context.Context, s *session, base string) (history, error) {
+			h, err := s.history(ctx, base, since)
+			h.bound(b.opt.HistoryBytes)
+			h.Snapshot = h.Since(since)
+			return h, err
+		})
 }
 
 // Newest returns a channel's position and its newest message, if one is stored, at a cost that does not depend on how
 // many there are.
 func (b *Broker) Newest(ctx context.Context, channel string) (broker.Snapshot, error) {
-	return b.read(ctx, "read the newest message", channel,
+	return b.read(ctx, "read the newest message", channel, broker.Position{},
 		func(ctx context.Context, s *session, base string) (history, error) { return s.newest(ctx, base) })
 }
 
 func (b *Broker) read(
-	ctx context.Context, operation, channel string,
+	ctx context.Context, operation, channel string, since broker.Position,
 	fn func(context.Context, *session, string) (history, error),
 ) (snapshot broker.Snapshot, err error) {
 	err = b.call(ctx, operation, []string{channel}, func(ctx context.Context, s *session) error {
 		base, before := baseSubject(channel), s.epochs.current()
-		h, err := s.keepPosition(ctx, base, func() (history, error) { return fn(ctx, s, base) })
+		h, err := s.keepPosition(ctx, base, func() (history, error) {
+			return s.readPresent(ctx, base, since, func() (history, error) { return fn(ctx, s, base) })
+		})
 		if err != nil {
 			return err
 		}
@@ -293,7 +296,7 @@ func (s *session) storeMessage(
 	if at.Offset <= before.highest {
 		_, err := s.loadEpoch(ctx)
 		if err == nil {
-			err = s.verify(ctx, before, at.Offset-1)
+			err = s.verifyStored(ctx, before, at.Offset-1)
 		}
 		if err != nil {
 			return broker.Position{}, false, err

@@ -115,7 +115,7 @@ func (s *session) callbacks(ctx context.Context) []nats.Option {
 			s.disconnects.Add(1)
 			s.noteError(err)
 			s.epochs.disconnected()
-			s.subscriptions.resetEpochs("")
+			s.subscriptions.forgetEpochs()
 			select {
 			case s.disconnected <- struct{}{}:
 			default:

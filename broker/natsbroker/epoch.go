@@ -205,7 +205,7 @@ func (s *session) channelEpoch(ctx context.Context, base string) (string, error)
 	if err != nil {
 		return "", err
 	}
-	m, err := s.calls.request(ctx, &nats.Msg{Subject: s.lastOf(epochPrefix + base)})
+	m, err := s.readLast(ctx, epochPrefix+base)
 	if err != nil {
 		return "", err
 	}
@@ -221,22 +221,21 @@ func (s *session) channelEpoch(ctx context.Context, base string) (string, error)
 // loadEpoch reads the stream's epoch, and stores one if it is missing.
 func (s *session) loadEpoch(ctx context.Context) (streamEpoch, error) {
 	for {
-		e, err := s.readEpoch(ctx)
-		if err != nil || e != nil {
-			if e == nil {
-				e = new(streamEpoch)
-			}
-			return *e, err
-		}
-		name, err := s.missingEpoch(ctx)
+		m, err := s.calls.request(ctx, &nats.Msg{Subject: s.directGet(), Data: firstRequest(streamEpochSubject)})
 		if err != nil {
 			return streamEpoch{}, err
 		}
-		_, err = s.publish(ctx, &nats.Msg{
-			Subject: streamEpochSubject, Data: []byte(name), Header: nats.Header{expectedHeader: {"0"}},
-		})
-		if err != nil && !isConflict(err) {
-			return streamEpoch{}, fmt.Errorf("begin an epoch of the stream: %w", err)
+		if e := parseEpoch(m); e != nil {
+			present, err := s.confirmEpoch(ctx, e)
+			if present {
+				s.noteEpoch(m, e)
+				return *e, nil
+			}
+			if err != nil {
+				return streamEpoch{}, err
+			}
+		} else if err := s.storeMissingEpoch(ctx); err != nil {
+			return streamEpoch{}, err
 		}
 		if err := pause(ctx); err != nil { // another node was first, or the responding server lags behind
 			return streamEpoch{}, err
@@ -244,21 +243,50 @@ func (s *session) loadEpoch(ctx context.Context) (streamEpoch, error) {
 	}
 }
 
-// readEpoch reads the stream's epoch. It returns nil if it is missing.
-func (s *session) readEpoch(ctx context.Context) (*streamEpoch, error) {
-	m, err := s.calls.request(ctx, &nats.Msg{Subject: s.directGet(), Data: firstRequest(streamEpochSubject)})
-	if err != nil {
-		return nil, err
+// confirmEpoch reports whether an epoch that was read is the stream's. The server that responds may lag behind, with an
+// epoch that has ended, so another one than that of the last read has to be that of the leader and a majority.
+func (s *session) confirmEpoch(ctx context.Context, e *streamEpoch) (bool, error) {
+	if s.isPresent(e) {
+		return true, nil
 	}
-	return s.parseEpoch(m), nil
+	m, err := s.calls.request(ctx, &nats.Msg{Subject: s.lastOf(streamEpochSubject)})
+	if err != nil || string(m.Data) != e.name {
+		return false, err
+	}
+	return s.confirm(ctx, streamEpochSubject, number(m, sequenceHeader))
 }
 
-// parseEpoch parses the response to a read of the stream's epoch and records it. It returns nil if it is missing.
-func (s *session) parseEpoch(m *nats.Msg) *streamEpoch {
+// isPresent reports whether an epoch needs no confirmation.
+func (s *session) isPresent(e *streamEpoch) bool {
+	return !s.replicated.Load() || s.epochs.era.Load().epoch == e.name
+}
+
+// storeMissingEpoch stores an epoch of the stream unless it has one.
+func (s *session) storeMissingEpoch(ctx context.Context) error {
+	name, err := s.missingEpoch(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = s.publish(ctx, &nats.Msg{
+		Subject: streamEpochSubject, Data: []byte(name), Header: nats.Header{expectedHeader: {"0"}},
+	})
+	if err != nil && !isConflict(err) {
+		return fmt.Errorf("begin an epoch of the stream: %w", err)
+	}
+	return nil
+}
+
+// parseEpoch returns the stream's epoch in a message, or nil.
+func parseEpoch(m *nats.Msg) *streamEpoch {
 	e := &streamEpoch{name: string(m.Data), sequence: number(m, sequenceHeader)}
 	if header(m, statusHeader) != "" || !validEpoch(e.name) {
 		return nil
 	}
+	return e
+}
+
+// noteEpoch records the stream's epoch, with the message that holds it.
+func (s *session) noteEpoch(m *nats.Msg, e *streamEpoch) {
 	at, _ := time.Parse(time.RFC3339Nano, header(m, timeHeader)) // zero in a forged message
 	if s.epochs.setStream(e, at) {
 		s.subscriptions.resetEpochs(e.name)
@@ -266,5 +294,4 @@ func (s *session) parseEpoch(m *nats.Msg) *streamEpoch {
 		s.recreated.Store(true)
 		s.wake()
 	}
-	return e
 }

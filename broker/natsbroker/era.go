@@ -73,11 +73,38 @@ func (e *epochs) sighting() sighting {
 }
 
 // verify begins another epoch of the stream if it has lost messages that this node had seen, although it still names
-// the same epoch. last is the stream's last sequence.
+// the same epoch. last is the stream's last sequence, by any of its servers.
 func (s *session) verify(ctx context.Context, seen sighting, last uint64) error {
 	if s.epochs.era.Load() != seen.era {
 		return nil
 	}
+	last, err := s.confirmLast(ctx, seen, last)
+	if err != nil {
+		return err
+	}
+	return s.verifyStored(ctx, seen, last)
+}
+
+// confirmLast returns the stream's last sequence if it is not lower than what this node has seen; else the one before a
+// message that the stream stores now, which takes a majority of its replicas. A lower sequence alone proves no loss: in
+// the absence of a leader any replica responds, and one that was stopped or cut off goes on as the leader until it
+// learns of the next one.
+func (s *session) confirmLast(ctx context.Context, seen sighting, last uint64) (uint64, error) {
+	if last >= seen.highest || !s.replicated.Load() {
+		return last, nil
+	}
+	seen.disconnected() // others may have stored as many messages as were lost
+	stored, err := s.publish(ctx, &nats.Msg{
+		Subject: storeProbeSubject, Header: nats.Header{rollupHeader: {rollupSubject}},
+	})
+	if err != nil {
+		return 0, err
+	}
+	return stored - 1, nil
+}
+
+// verifyStored is verify with a last sequence that a majority of the stream's replicas has confirmed.
+func (s *session) verifyStored(ctx context.Context, seen sighting, last uint64) error {
 	lost := last < seen.highest
 	if witness := seen.witness.Load(); witness != nil && !lost {
 		var err error
@@ -183,8 +210,12 @@ func (s *session) missingEpoch(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	last, err := s.confirmLast(ctx, seen, info.State.LastSeq)
+	if err != nil {
+		return "", err
+	}
 	created := seen.created.Load()
-	if created == 0 || seen.epoch == "" || info.Created.UnixNano() != created || info.State.LastSeq < seen.highest {
+	if created == 0 || seen.epoch == "" || info.Created.UnixNano() != created || last < seen.highest {
 		return newStreamEpoch(info), nil
 	}
 	return seen.epoch, nil

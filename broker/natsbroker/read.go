@@ -39,12 +39,13 @@ func batchRequest(base string, from uint64, limit int) []byte {
 type reading struct {
 	messages []message
 	record   *record
-	stream   *streamEpoch
+	// stream is nil if the stream has no epoch, or one that has to be confirmed.
+	stream *streamEpoch
 	// leader is the last sequence on the channel's subject by the stream's leader, 0 where it alone responds anyway.
 	leader uint64
 }
 
-// complete reports whether the responding server had all that the leader had, and the stream has an epoch.
+// complete reports whether the responding server had all that the leader had, and the stream's epoch is known.
 func (r *reading) complete() bool {
 	last := uint64(0)
 	if len(r.messages) > 0 {
@@ -209,7 +210,11 @@ func (s *session) readPage(ctx context.Context, base string, rd *reading, messag
 	if err := errors.Join(err, failed, alsoFailed); err != nil {
 		return err
 	}
-	rd.record, rd.stream = readRecord(recorded), s.parseEpoch(stream)
+	if e := parseEpoch(stream); e != nil && s.isPresent(e) {
+		s.noteEpoch(stream, e)
+		rd.stream = e
+	}
+	rd.record = readRecord(recorded)
 	return collect(responses)
 }
 

@@ -84,7 +84,7 @@ func (s *session) open(ctx context.Context) (err error) {
 	if err := s.checkPermissions(ctx, mark); err != nil {
 		return err
 	}
-	if _, err := s.loadEpoch(ctx); err != nil {
+	if err := s.loadFirstEpoch(ctx); err != nil {
 		return err
 	}
 	if err := s.subscriptions.move(s.conn, s.arrivals); err != nil {
@@ -93,6 +93,14 @@ func (s *session) open(ctx context.Context) (err error) {
 	s.running.Go(s.receive)
 	s.running.Go(s.refresh)
 	return nil
+}
+
+// loadFirstEpoch is loadEpoch within the time for a call.
+func (s *session) loadFirstEpoch(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.opt.CallTimeout)
+	defer cancel()
+	_, err := s.loadEpoch(ctx)
+	return err
 }
 
 // noteSettings records the settings of the stream that calls depend on. Operators and other nodes may change them.
@@ -204,8 +212,8 @@ func (s *session) deliver(ctx context.Context, m *nats.Msg) {
 		}
 	}
 	if m.Subject == livePrefix+streamEpochSubject {
-		if present {
-			s.parseEpoch(m)
+		if e := parseEpoch(m); e != nil && present {
+			s.noteEpoch(m, e)
 		}
 		return
 	}
@@ -247,6 +255,7 @@ func (s *session) locate(m *nats.Msg, present bool, known subscription, out *bro
 	out.Offset = sequence
 	if present {
 		out.Epoch = known.epoch
+		known.newest.Store(sequence)
 	}
 	if previous > known.begin {
 		out.Prev = previous

@@ -50,12 +50,19 @@ type replicas struct {
 	// checked counts the requests for the stream's state, cluster names its leader.
 	checked atomic.Int64
 	cluster atomic.Pointer[jetstream.ClusterInfo]
+	// instead replaces answers by subject; nil answers nothing.
+	instead map[string]func(*nats.Msg) []*nats.Msg
+	// conn is the connection that answers.
+	conn *nats.Conn
 }
 
 const leaderSequence = "7"
 
-func (l *replicas) answer(conn *nats.Conn, subject string, with func(m *nats.Msg) []*nats.Msg) {
-	_, err := conn.Subscribe(subject, func(m *nats.Msg) {
+func (l *replicas) answer(subject string, with func(m *nats.Msg) []*nats.Msg) {
+	if other, ok := l.instead[subject]; ok {
+		with = other
+	}
+	_, err := l.conn.Subscribe(subject, func(m *nats.Msg) {
 		for _, answer := range with(m) {
 			if err := m.RespondMsg(answer); err != nil {
 				l.t.Errorf("answering %s: %v", subject, err)
@@ -79,14 +86,26 @@ func (l *replicas) info(*nats.Msg) []*nats.Msg {
 	return []*nats.Msg{{Data: data}}
 }
 
-func (l *replicas) refuse(*nats.Msg) []*nats.Msg {
-	const refusal = `{"error":{"err_code":10071,"description":"wrong last sequence: ` + leaderSequence + `"}}`
-	return []*nats.Msg{{Data: []byte(refusal)}}
+func (l *replicas) refuse(*nats.Msg) []*nats.Msg { return refusal(leaderSequence) }
+
+// refusal is the answer of a leader whose last sequence on a subject is another one.
+func refusal(last string) []*nats.Msg {
+	return []*nats.Msg{{Data: []byte(`{"error":{"err_code":10071,"description":"wrong last sequence: ` + last + `"}}`)}}
+}
+
+// acknowledgement is the answer of a leader that has stored a message.
+func acknowledgement(sequence int64) []*nats.Msg {
+	return []*nats.Msg{{Data: fmt.Appendf(nil, `{"stream":"SHOAL","seq":%d}`, sequence)}}
+}
+
+// epochMessage is the answer to a read of the stream's epoch.
+func epochMessage(name, sequence string) []*nats.Msg {
+	return []*nats.Msg{{Header: nats.Header{sequenceHeader: {sequence}}, Data: []byte(name)}}
 }
 
 func (l *replicas) batch(m *nats.Msg) []*nats.Msg {
 	if strings.Contains(string(m.Data), streamEpochSubject) {
-		return []*nats.Msg{{Header: nats.Header{sequenceHeader: {"1"}}, Data: []byte("e")}}
+		return epochMessage("e", "1")
 	}
 	if l.asked.Add(1) == 1 {
 		return []*nats.Msg{{Header: nats.Header{statusHeader: {statusNotFound}}}}
@@ -119,13 +138,16 @@ func (l *replicas) run(interval time.Duration) (*Broker, *brokertest.Recorder) {
 		t.Fatal(err)
 	}
 	t.Cleanup(conn.Close)
-	l.answer(conn, "$JS.API.STREAM.INFO.SHOAL", l.info)
-	l.answer(conn, "upload.x", l.refuse)
-	l.answer(conn, storeProbeSubject, func(*nats.Msg) []*nats.Msg {
-		return []*nats.Msg{{Data: []byte(`{"stream":"SHOAL","seq":9}`)}}
-	})
-	l.answer(conn, "$JS.API.DIRECT.GET.SHOAL", l.batch)
-	l.answer(conn, "$JS.API.DIRECT.GET.SHOAL.epoch.upload.x", l.record)
+	l.conn = conn
+	l.answer("$JS.API.STREAM.INFO.SHOAL", l.info)
+	l.answer("upload.x", l.refuse)
+	l.answer(storeProbeSubject, func(*nats.Msg) []*nats.Msg { return acknowledgement(9) })
+	l.answer("$JS.API.DIRECT.GET.SHOAL", l.batch)
+	l.answer("$JS.API.DIRECT.GET.SHOAL.epoch.upload.x", l.record)
+	l.answer("$JS.API.DIRECT.GET.SHOAL.epoch.stream", func(*nats.Msg) []*nats.Msg { return epochMessage("e", "1") })
+	for _, subject := range []string{"epoch.upload.x", "epoch.stream"} {
+		l.answer(subject, func(m *nats.Msg) []*nats.Msg { return refusal("3") })
+	}
 	if err := conn.Flush(); err != nil {
 		t.Fatal(err)
 	}

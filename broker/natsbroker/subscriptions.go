@@ -3,6 +3,7 @@ package natsbroker
 import (
 	"container/list"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -38,6 +39,8 @@ type subscription struct {
 	refreshed time.Time
 	// record is the sequence of the channel's record when it was last read.
 	record uint64
+	// newest is the sequence of the newest stored message that has arrived since the stream has its epoch.
+	newest *atomic.Uint64
 }
 
 func newSubscriptions() *subscriptions {
@@ -63,7 +66,7 @@ func (s *subscriptions) add(conn *nats.Conn, arrivals chan *nats.Msg, channels [
 			s.removeLocked(added)
 			return nil, err
 		}
-		one := &subscription{channel: channel, base: base, sub: sub, refreshed: time.Now()}
+		one := &subscription{channel: channel, base: base, sub: sub, refreshed: time.Now(), newest: new(atomic.Uint64)}
 		one.element = s.byRefresh.PushBack(one)
 		s.bySubject[livePrefix+base] = one
 		added = append(added, channel)
@@ -159,12 +162,40 @@ func (s *subscriptions) replaceEpoch(base string, r *record) (channel string, re
 	return one.channel, true
 }
 
-// resetEpochs sets the epoch of all channels: "" to read it again, or the epoch of a new stream.
-func (s *subscriptions) resetEpochs(epoch string) {
+// forgetEpochs has the epochs of all channels read again.
+func (s *subscriptions) forgetEpochs() { s.setEpochs("", false) }
+
+// resetEpochs sets the epoch of all channels to that of a new stream.
+func (s *subscriptions) resetEpochs(epoch string) { s.setEpochs(epoch, true) }
+
+func (s *subscriptions) setEpochs(epoch string, fresh bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, one := range s.bySubject {
 		one.epoch, one.begin, one.from = epoch, 0, 0
+		if fresh {
+			one.newest.Store(0)
+		}
+	}
+}
+
+// newest returns the sequence of the newest message of a channel that has arrived since the stream has its epoch, 0
+// without one.
+func (s *subscriptions) newest(base string) uint64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if one, ok := s.bySubject[livePrefix+base]; ok {
+		return one.newest.Load()
+	}
+	return 0
+}
+
+// lowerNewest replaces what newest has returned: the stream does not hold that message any more.
+func (s *subscriptions) lowerNewest(base string, from, to uint64) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if one, ok := s.bySubject[livePrefix+base]; ok {
+		one.newest.CompareAndSwap(from, min(from, to))
 	}
 }
 

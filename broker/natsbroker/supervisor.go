@@ -131,6 +131,7 @@ func (v *supervisor) attempt(ctx context.Context) (*session, error) {
 		s.compareClocks(info.TimeStamp)
 		v.leader = leadershipOf(info)
 		s.created = info.Created
+		s.noteSettings(info)
 		if err = s.open(ctx); err == nil {
 			s.epochs.era.Load().created.CompareAndSwap(0, s.created.UnixNano())
 			info, err = v.enlargeStream(ctx, s, info)

@@ -1,0 +1,194 @@
+package natsbroker
+
+import (
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/shoal-go/shoal/broker"
+	"github.com/shoal-go/shoal/broker/brokertest"
+)
+
+// republish sends a stored message of a subject to the nodes that are subscribed, as the stream's leader does.
+func (l *replicas) republish(subject, payload string, sequence int64) {
+	l.t.Helper()
+	m := &nats.Msg{Subject: livePrefix + subject, Data: []byte(payload), Header: nats.Header{
+		streamHeader: {"SHOAL"}, sequenceHeader: {fmt.Sprint(sequence)}, timeHeader: {time.Now().Format(time.RFC3339Nano)},
+	}}
+	if err := l.conn.PublishMsg(m); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// follow subscribes to a channel and returns when a message at a sequence has arrived.
+func (l *replicas) follow(b *Broker, r *brokertest.Recorder, channel string, sequence int64) {
+	l.t.Helper()
+	if err := b.Subscribe(l.t.Context(), channel); err != nil {
+		l.t.Fatal(err)
+	}
+	l.republish(baseSubject(channel), "newer", sequence)
+	r.Await(l.t, "the message", func() bool { return len(r.Payloads(channel)) > 0 })
+}
+
+// TestSupervisor_StateOfThePastIsNoLoss: a server whose last sequence is lower than one that has arrived may lag behind,
+// or lead no more. The stream has lost messages only if those that it stores now are not newer.
+func TestSupervisor_StateOfThePastIsNoLoss(t *testing.T) {
+	for _, lost := range []bool{false, true} {
+		t.Run(fmt.Sprint("lost=", lost), func(t *testing.T) {
+			const arrived = 50 // the state of the stream says 9
+			var stored, renewed, probes atomic.Int64
+			stored.Store(9)
+			l := &replicas{t: t}
+			l.instead = map[string]func(*nats.Msg) []*nats.Msg{
+				"$JS.API.DIRECT.GET.SHOAL": func(m *nats.Msg) []*nats.Msg {
+					if string(m.Data) == fmt.Sprintf(`{"seq":%d}`, arrived) {
+						return []*nats.Msg{{Header: nats.Header{statusHeader: {statusNotFound}}}}
+					}
+					return l.batch(m)
+				},
+				storeProbeSubject: func(*nats.Msg) []*nats.Msg {
+					probes.Add(1)
+					return acknowledgement(stored.Add(1))
+				},
+				streamEpochSubject: func(*nats.Msg) []*nats.Msg {
+					renewed.Add(1)
+					return refusal("3")
+				},
+			}
+			b, r := l.run(20 * time.Millisecond)
+			if !lost {
+				stored.Store(arrived)
+			}
+			l.follow(b, r, "upload:x", arrived)
+			before := probes.Load()
+			brokertest.Eventually(t, "several checks", func() error {
+				if n := probes.Load() - before; n < 6 && renewed.Load() == 0 {
+					return fmt.Errorf("%d probes so far", n)
+				}
+				return nil
+			})
+			if is := renewed.Load() > 0; is != lost {
+				t.Errorf("another epoch was begun: %v, want %v", is, lost)
+			}
+		})
+	}
+}
+
+// TestHistory_IncludesWhatHasArrived: a leader that was cut off responds with an older state until it learns of the next
+// one. A history that lacks a message which has arrived, or the one at the given position, is read again, unless the
+// stream stores a message on the condition that the history is true.
+func TestHistory_IncludesWhatHasArrived(t *testing.T) {
+	for name, c := range map[string]struct {
+		confirmed bool
+		follow    bool
+		since     broker.Position
+		want      uint64
+	}{
+		"message has arrived":   {follow: true, want: 12},
+		"position is known":     {since: broker.Position{Epoch: "e", Offset: 12}, want: 12},
+		"messages were dropped": {follow: true, confirmed: true, want: 7},
+		"position of the past":  {since: broker.Position{Epoch: "d", Offset: 12}, want: 7},
+	} {
+		t.Run(name, func(t *testing.T) {
+			const staleReads = 3
+			var reads atomic.Int64
+			last := func() string {
+				if reads.Load() < staleReads {
+					return leaderSequence
+				}
+				return "12"
+			}
+			l := &replicas{t: t}
+			l.instead = map[string]func(*nats.Msg) []*nats.Msg{
+				storeProbeSubject: func(m *nats.Msg) []*nats.Msg {
+					if header(m, expectedSubjectHeader) != "upload.x" || c.confirmed {
+						return acknowledgement(20)
+					}
+					reads.Add(1)
+					return refusal("12")
+				},
+				"upload.x": func(*nats.Msg) []*nats.Msg { return refusal(last()) },
+				"$JS.API.DIRECT.GET.SHOAL": func(m *nats.Msg) []*nats.Msg {
+					if strings.Contains(string(m.Data), streamEpochSubject) {
+						return epochMessage("e", "1")
+					}
+					stored := nats.Header{sequenceHeader: {last()}, timeHeader: {time.Now().Format(time.RFC3339Nano)}}
+					return []*nats.Msg{{Header: stored, Data: []byte("{}")}, {Header: nats.Header{statusHeader: {statusEnd}}}}
+				},
+			}
+			b, r := l.run(time.Second)
+			if c.follow {
+				l.follow(b, r, "upload:x", 12)
+			}
+			h, err := b.History(t.Context(), "upload:x", c.since)
+			if err != nil || h.Offset != c.want {
+				t.Errorf("the history is at %+v, %v, want offset %d", h.Position, err, c.want)
+			}
+		})
+	}
+}
+
+// TestHistory_EpochOfThePastIsNotAdopted: a replica that lags behind responds with an epoch of the stream that has ended.
+func TestHistory_EpochOfThePastIsNotAdopted(t *testing.T) {
+	const refusals = 3 // after which the replica has caught up
+	var renewed atomic.Bool
+	var refused atomic.Int64
+	epoch := func() []*nats.Msg {
+		if renewed.Load() && refused.Load() >= refusals {
+			return epochMessage("f", "20")
+		}
+		return epochMessage("e", "1")
+	}
+	l := &replicas{t: t}
+	l.instead = map[string]func(*nats.Msg) []*nats.Msg{
+		storeProbeSubject: func(m *nats.Msg) []*nats.Msg {
+			if renewed.Load() && header(m, expectedSubjectHeader) == streamEpochSubject && header(m, expectedHeader) != "20" {
+				refused.Add(1)
+				return refusal("20")
+			}
+			return acknowledgement(30)
+		},
+		"$JS.API.DIRECT.GET.SHOAL.epoch.stream": func(*nats.Msg) []*nats.Msg { return epoch() },
+		"$JS.API.DIRECT.GET.SHOAL": func(m *nats.Msg) []*nats.Msg {
+			if strings.Contains(string(m.Data), streamEpochSubject) {
+				return epoch()
+			}
+			return l.batch(m)
+		},
+	}
+	b, r := l.run(time.Second)
+	if h, err := b.History(t.Context(), "upload:x", broker.Position{}); err != nil || h.Epoch != "e" {
+		t.Fatalf("the history is at %+v, %v", h.Position, err)
+	}
+	renewed.Store(true)
+	l.republish(streamEpochSubject, "f", 20)
+	r.Await(t, "the new epoch", func() bool { return b.session.Load().epochs.era.Load().epoch == "f" })
+	for range 10 {
+		if h, err := b.History(t.Context(), "upload:x", broker.Position{}); err != nil || h.Epoch != "f" {
+			t.Fatalf("the history is at %+v, %v, want epoch f", h.Position, err)
+		}
+	}
+}
+
+// TestStore_EpochIsTheLeaders: a replica that lags behind responds with the record of an epoch that Forget has ended.
+func TestStore_EpochIsTheLeaders(t *testing.T) {
+	var reads atomic.Int64
+	now := time.Now().Format(time.RFC3339Nano)
+	b, _ := (&replicas{t: t, instead: map[string]func(*nats.Msg) []*nats.Msg{
+		"upload.x":       func(*nats.Msg) []*nats.Msg { return acknowledgement(40) },
+		"epoch.upload.x": func(*nats.Msg) []*nats.Msg { return refusal("31") },
+		"$JS.API.DIRECT.GET.SHOAL.epoch.upload.x": func(*nats.Msg) []*nats.Msg {
+			if reads.Add(1) < 3 {
+				return []*nats.Msg{{Header: nats.Header{sequenceHeader: {"3"}, timeHeader: {now}}, Data: []byte("e-1 2 2")}}
+			}
+			return []*nats.Msg{{Header: nats.Header{sequenceHeader: {"31"}, timeHeader: {now}}, Data: []byte("e-2 30 30")}}
+		},
+	}}).run(time.Second)
+	if at, err := b.Store(t.Context(), "upload:x", []byte("1")); err != nil || at.Epoch != "e-2" {
+		t.Errorf("Store returned %+v, %v, want epoch e-2", at, err)
+	}
+}
