@@ -275,6 +275,12 @@ func (v *supervisor) awaitStream(ctx context.Context, s *session) (*jetstream.St
 	if err == nil {
 		info, err = v.enlargeStream(ctx, s, info)
 	}
+	if err == nil {
+		select {
+		case <-s.leaderless: // failed before the stream responded, which is no sign for the next check
+		default:
+		}
+	}
 	if err != nil && errors.Is(context.Cause(ctx), errNoAnswer) {
 		err = fmt.Errorf("natsbroker: stream %s: %w", v.opt.Stream, errNoAnswer)
 	}
