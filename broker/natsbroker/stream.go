@@ -239,21 +239,35 @@ func (m *streamManager) logRaised(before, now jetstream.StreamConfig) {
 // lacksRoom reports whether a server refuses a stream because its limits, or the account's, leave no room for MaxBytes.
 func lacksRoom(err error) bool {
 	const (
-		account = 10002
-		server  = 10023
-		memory  = 10028
-		disk    = 10047
+		account   = 10002
+		server    = 10023
+		memory    = 10028
+		disk      = 10047
+		perStream = 10122
+		noPeers   = 10005 // in a cluster, for one of several reasons
 	)
 	var api *jetstream.APIError
-	return errors.As(err, &api) && slices.Contains([]jetstream.ErrorCode{account, server, memory, disk}, api.ErrorCode)
+	return errors.As(err, &api) &&
+		(slices.Contains([]jetstream.ErrorCode{account, server, memory, disk, perStream}, api.ErrorCode) ||
+			api.ErrorCode == noPeers && strings.Contains(api.Description, "insufficient storage"))
+}
+
+// needsBound reports whether the account refuses streams without a bound.
+func needsBound(err error) bool {
+	const required = 10113
+	var api *jetstream.APIError
+	return errors.As(err, &api) && api.ErrorCode == required
 }
 
 // streamError describes an error of the stream, as a permanentError if retrying does not help.
 func (o Options) streamError(err error) error {
 	wrapped := fmt.Errorf("natsbroker: stream %s: %w", o.Stream, err)
-	if o.MaxBytes > 0 && lacksRoom(err) {
-		return fmt.Errorf("%w; lower %s, which is %d, or raise the limits of the server", wrapped,
-			health.Names(o.OptionName).Of("MaxBytes"), o.MaxBytes)
+	bound := health.Names(o.OptionName).Of("MaxBytes")
+	switch {
+	case o.MaxBytes > 0 && lacksRoom(err):
+		return fmt.Errorf("%w; lower %s, which is %d, or raise the limits of the server", wrapped, bound, o.MaxBytes)
+	case needsBound(err):
+		return fmt.Errorf("%w; set %s", wrapped, bound)
 	}
 	const (
 		overlap         = 10065

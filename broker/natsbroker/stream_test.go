@@ -1,9 +1,38 @@
 package natsbroker
 
 import (
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 )
+
+// TestOptions_StreamErrorNamesBound: a bound that is beyond what a server, an account or a cluster has room for, or that an
+// account requires, is named by its option.
+func TestOptions_StreamErrorNamesBound(t *testing.T) {
+	const none = "no suitable peers for placement"
+	for _, c := range []struct {
+		bytes  int64
+		refuse jetstream.APIError
+		want   string
+	}{
+		{5, jetstream.APIError{ErrorCode: 10002}, "lower --the-MaxBytes, which is 5"},
+		{5, jetstream.APIError{ErrorCode: 10023}, "lower --the-MaxBytes, which is 5"},
+		{5, jetstream.APIError{ErrorCode: 10028}, "lower --the-MaxBytes, which is 5"},
+		{5, jetstream.APIError{ErrorCode: 10047}, "lower --the-MaxBytes, which is 5"},
+		{5, jetstream.APIError{ErrorCode: 10122}, "lower --the-MaxBytes, which is 5"},
+		{5, jetstream.APIError{ErrorCode: 10005, Description: none + ", insufficient storage"}, "lower --the-MaxBytes, which is 5"},
+		{5, jetstream.APIError{ErrorCode: 10005, Description: none + ", peer offline"}, ""},
+		{0, jetstream.APIError{ErrorCode: 10113}, "set --the-MaxBytes"},
+	} {
+		opt := Options{MaxBytes: c.bytes, OptionName: func(option string) string { return "--the-" + option }}
+		text := opt.streamError(&c.refuse).Error()
+		if c.want == "" && strings.Contains(text, "--the") || !strings.Contains(text, c.want) {
+			t.Errorf("the error of %+v is %q, want %q in it", c.refuse, text, c.want)
+		}
+	}
+}
 
 // TestSupervisor_AnsweringStreamEndsTheHurry: a call that failed before the stream has responded does not shorten the wait
 // of a later check.
