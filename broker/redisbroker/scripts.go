@@ -185,8 +185,13 @@ return epoch
 		// Keeps the epoch of a channel that is followed alive, but not messages that are too old. The entry that
 		// takes their place is of the term that wrote them.
 		touchScript: scriptFunctions + `
+-- A server that is giving the slot away refuses keys that it does not hold: what is deleted cannot be written again.
+local function moving()
+	local result = redis.pcall('GET', key .. '?')
+	return type(result) == 'table' and result.err ~= nil
+end
 if not epoch then return 0 end
-if stamp ~= '' and tonumber(stamp) + ttl <= now then
+if stamp ~= '' and tonumber(stamp) + ttl <= now and not moving() then
 	need('XADD', key, '1-1', '', '')
 	need('PEXPIRE', key, 1)
 	redis.call('DEL', key)
