@@ -92,6 +92,12 @@ func (o Options) connection() []nats.Option {
 	if o.TLS != nil {
 		options = append(options, nats.Secure(o.TLS))
 	}
+	if o.RootCAs != nil {
+		options = append(options, func(own *nats.Options) error {
+			own.Secure, own.RootCAsCB = true, func() (*x509.CertPool, error) { return o.RootCAs(), nil }
+			return nil
+		})
+	}
 	return options
 }
 

@@ -3,6 +3,7 @@ package natsbroker
 import (
 	"cmp"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -31,6 +32,9 @@ type Options struct {
 	NKeyFile        string
 	// TLS configures connections that need more than a tls:// URL, for example a private certificate authority.
 	TLS *tls.Config
+	// RootCAs returns the authorities of the servers' certificates for a new connection, in place of those of TLS.
+	// nil: those of TLS.
+	RootCAs func() *x509.CertPool
 	// Name is the connection's name in the server's monitoring. "": shoal.
 	Name string
 

@@ -53,6 +53,10 @@ func (b *Broker) dial(ctx context.Context, addr string, as login, db int) (rueid
 			var conn net.Conn
 			var err error
 			if config != nil {
+				if b.opt.RootCAs != nil {
+					config = config.Clone()
+					config.RootCAs = b.opt.RootCAs()
+				}
 				conn, err = (&tls.Dialer{NetDialer: dialer, Config: config}).DialContext(dialing, "tcp", addr)
 			} else {
 				conn, err = dialer.DialContext(dialing, "tcp", addr)

@@ -3,6 +3,7 @@ package redisbroker
 import (
 	"cmp"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -29,6 +30,9 @@ type Options struct {
 	// TLS replaces the configuration of TLS connections, for a private certificate authority or a client certificate.
 	// It requires a URL that begins with rediss. nil: the authorities of the system.
 	TLS *tls.Config
+	// RootCAs returns the authorities of the servers' certificates for a new connection, in place of those of TLS. It
+	// requires a URL that begins with rediss. nil: those of TLS.
+	RootCAs func() *x509.CertPool
 	// ChannelPrefix is the prefix that broker.WithPrefix adds to the channels, if it does: the permissions for channels
 	// with it are tried. It changes no name.
 	ChannelPrefix string
@@ -91,6 +95,7 @@ func (o Options) validate() (target, error) {
 		to.tls = o.TLS.Clone()
 		to.tls.InsecureSkipVerify = to.tls.InsecureSkipVerify || skip
 	}
+	complain(o.RootCAs == nil || to.tls != nil || err != nil, "RootCAs is set, but the URL does not begin with rediss")
 	complain(o.Messages >= 1 && o.Messages <= maxMessages,
 		"Messages is %d, must be from 1 to %d", o.Messages, maxMessages)
 	complain(o.TTL >= minTTL, "TTL is %v, must be at least %v", o.TTL, minTTL)

@@ -1,12 +1,10 @@
 package main
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/http"
-	"os"
 	"strings"
 
 	"github.com/shoal-go/shoal/broker"
@@ -58,10 +56,11 @@ func (n *node) openBroker() error {
 		options := n.natsOptions()
 		options.URL = n.flags.Broker
 		options.CredentialsFile, options.NKeyFile = n.flags.NATSCredentials, n.flags.NATSNKey
-		var err error
-		if options.TLS, err = n.flags.brokerTLS(); err != nil {
+		secure, err := n.openBrokerTLS()
+		if err != nil {
 			return err
 		}
+		options.TLS, options.RootCAs = secure.config, secure.authorities
 		return n.openNATS(options)
 	case embeddedEngine:
 		if err := n.openEmbedded(); err != nil {
@@ -75,13 +74,14 @@ func (n *node) openBroker() error {
 }
 
 func (n *node) openRedis() error {
-	config, err := n.flags.brokerTLS()
+	secure, err := n.openBrokerTLS()
 	if err != nil {
 		return err
 	}
 	b, err := redisbroker.New(redisbroker.Options{
 		URL:      n.flags.Broker,
-		TLS:      config,
+		TLS:      secure.config,
+		RootCAs:  secure.authorities,
 		Messages: n.flags.HistoryMessages,
 		TTL:      n.flags.HistoryTTL,
 		Logger:   n.log,
@@ -94,36 +94,6 @@ func (n *node) openRedis() error {
 	}
 	n.setBroker(b)
 	return nil
-}
-
-// overTLS reports whether the broker's URL asks for TLS.
-func (f *serveFlags) overTLS() bool {
-	return strings.HasPrefix(f.Broker, "rediss") || strings.HasPrefix(f.Broker, "tls://")
-}
-
-// brokerTLS returns the configuration of TLS to the broker, nil if the default does.
-func (f *serveFlags) brokerTLS() (*tls.Config, error) {
-	if f.BrokerTLSCA == "" && f.BrokerTLSCert == "" && (f.BrokerTLSMin != "1.3" || !f.overTLS()) {
-		return nil, nil
-	}
-	config := &tls.Config{MinVersion: tlsVersion(f.BrokerTLSMin)}
-	if f.BrokerTLSCA != "" {
-		text, err := os.ReadFile(f.BrokerTLSCA)
-		if err == nil {
-			config.RootCAs, err = parseAuthorities(text)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("cannot read --broker-tls-ca: %w", err)
-		}
-	}
-	if f.BrokerTLSCert != "" {
-		pair, err := tls.LoadX509KeyPair(f.BrokerTLSCert, f.BrokerTLSKey)
-		if err != nil {
-			return nil, fmt.Errorf("cannot read --broker-tls-cert and --broker-tls-key: %w", err)
-		}
-		config.Certificates = []tls.Certificate{pair}
-	}
-	return config, nil
 }
 
 // brokerOptionName returns the flag that sets an option of a broker, for the errors of brokers.

@@ -234,7 +234,7 @@ func (f *serveFlags) checkBrokerAccess(s *settings) {
 		s.refuse("broker-tls-cert", "and "+s.key("broker-tls-key")+" belong together, want both or none")
 		return
 	}
-	if _, err := f.brokerTLS(); err != nil {
+	if _, err := f.brokerTLS(nil); err != nil {
 		s.note(err.Error())
 	}
 	if f.engine() != natsEngine || f.NATSCredentials == "" && f.NATSNKey == "" {

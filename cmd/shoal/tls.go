@@ -23,10 +23,7 @@ func (n *node) newTLSConfig() (*tls.Config, error) {
 	if f.TLSClientCA == "" {
 		return config, nil
 	}
-	authorities, err := reload.New(reload.Options[*x509.CertPool]{
-		Name: "client certificate authorities", Paths: []string{f.TLSClientCA}, Logger: n.log,
-		Parse: func(contents [][]byte) (*x509.CertPool, error) { return parseAuthorities(contents[0]) },
-	})
+	authorities, err := newAuthorities("client certificate authorities", f.TLSClientCA, n.log)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read --tls-client-ca: %w", err)
 	}
@@ -39,6 +36,14 @@ func (n *node) newTLSConfig() (*tls.Config, error) {
 		return current, nil
 	}
 	return config, nil
+}
+
+// newAuthorities returns the certificates in PEM of a file, which are reloaded when it changes.
+func newAuthorities(name, file string, logger *slog.Logger) (*reload.Files[*x509.CertPool], error) {
+	return reload.New(reload.Options[*x509.CertPool]{
+		Name: name, Paths: []string{file}, Logger: logger,
+		Parse: func(contents [][]byte) (*x509.CertPool, error) { return parseAuthorities(contents[0]) },
+	})
 }
 
 // parseAuthorities parses certificates in PEM.
@@ -58,14 +63,14 @@ func tlsVersion(name string) uint16 {
 	return tls.VersionTLS12
 }
 
-// newTLSConfig returns the configuration of a listener with the certificate in two files, which is reloaded when they
-// change. A pair that does not fit, as while only one of the files has been replaced, leaves the current one in use.
-// refresh reads them at once. expires is called with the end of the validity of each certificate that is read.
-func newTLSConfig(certFile, keyFile string, expires func(time.Time), logger *slog.Logger) (
-	config *tls.Config, refresh func(), err error,
+// newCertificate returns the certificate in two files, which is reloaded when they change. A pair that does not fit, as
+// while only one of the files has been replaced, leaves the current one in use. expires is called with the end of the
+// validity of each certificate that is read.
+func newCertificate(name, certFile, keyFile string, expires func(time.Time), logger *slog.Logger) (
+	*reload.Files[*tls.Certificate], error,
 ) {
-	files, err := reload.New(reload.Options[*tls.Certificate]{
-		Name:  "certificate",
+	return reload.New(reload.Options[*tls.Certificate]{
+		Name:  name,
 		Paths: []string{certFile, keyFile},
 		Parse: func(contents [][]byte) (*tls.Certificate, error) {
 			pair, err := tls.X509KeyPair(contents[0], contents[1])
@@ -81,6 +86,14 @@ func newTLSConfig(certFile, keyFile string, expires func(time.Time), logger *slo
 		},
 		Logger: logger,
 	})
+}
+
+// newTLSConfig returns the configuration of a listener with the certificate in two files; see newCertificate. refresh
+// reads them at once.
+func newTLSConfig(certFile, keyFile string, expires func(time.Time), logger *slog.Logger) (
+	config *tls.Config, refresh func(), err error,
+) {
+	files, err := newCertificate("certificate", certFile, keyFile, expires, logger)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/hex"
 	"io"
 	"net/http"
@@ -66,7 +67,8 @@ func newCollector(t *testing.T) *collector {
 // startNATS runs a NATS server with a stream store in this process, and returns it when it accepts connections.
 func startNATS(t *testing.T, opt *server.Options) *server.Server {
 	t.Helper()
-	opt.Host, opt.Port, opt.JetStream, opt.StoreDir, opt.NoSigs, opt.NoLog = "127.0.0.1", -1, true, t.TempDir(), true, true
+	opt.Host, opt.JetStream, opt.StoreDir, opt.NoSigs, opt.NoLog = "127.0.0.1", true, t.TempDir(), true, true
+	opt.Port = cmp.Or(opt.Port, server.RANDOM_PORT)
 	s, err := server.NewServer(opt)
 	if err != nil {
 		t.Fatal(err)

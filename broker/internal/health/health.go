@@ -90,7 +90,7 @@ func tlsRemedy(err error, names Names, config *tls.Config) string {
 			names.Of(CertificateOption)
 	case config == nil || !isClosed(err):
 		return ""
-	case len(config.Certificates) > 0:
+	case len(config.Certificates) > 0 || config.GetClientCertificate != nil:
 		return "if this persists, the server may not accept the client certificate of " + names.Of(CertificateOption)
 	}
 	return "if this persists, the server may require a client certificate: set it by " + names.Of(CertificateOption)
