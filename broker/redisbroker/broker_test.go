@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -185,29 +186,34 @@ func TestBroker_OversizedForeignMessagesAreDropped(t *testing.T) {
 	}
 }
 
-// A followed channel keeps its epoch and its offset while nothing happens, though all messages are long gone.
+// A followed channel keeps its epoch and its offset while nothing happens: its stream is made to live on again and again.
+// TestTouch_KeepsThePositionOfOldMessages has the rest.
 func TestBroker_SubscribedChannelKeepsEpoch(t *testing.T) {
 	server := redistest.Start(t)
 	opt := options(server)
-	opt.TTL = 300 * time.Millisecond
+	opt.TTL = 6 * time.Second // a machine may stop for as long
 	n := join(t, opt)
 	x := "upload:x"
 	subscribe(t, n, x)
 	at := store(t, n, x, "one")
-	redistest.Eventually(t, "the message has made room for its position", func() bool {
-		return strings.Contains(server.Do("XLEN", "shoal.kept:"+x), "1") &&
-			!strings.Contains(server.Do("XRANGE", "shoal.kept:"+x, "-", "+"), "one")
+	lifetime := func() int {
+		left, err := strconv.Atoi(server.Do("PTTL", "shoal.kept:"+x))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return left
+	}
+	least := lifetime()
+	redistest.Eventually(t, "the lifetime of the stream is extended", func() bool {
+		now := lifetime()
+		least = min(least, now)
+		return now > least
 	})
-	over := time.NewTimer(3 * opt.TTL)
-	<-over.C
-	if k := history(t, n, x); k.Position != at || k.Floor != 1 || len(k.Messages) != 0 {
-		t.Errorf("the history is %+v, want nothing at %v", k, at)
+	if k := history(t, n, x); k.Position != at {
+		t.Errorf("the history is at %v, want %v", k.Position, at)
 	}
 	if next := store(t, n, x, "two"); next.Epoch != at.Epoch || next.Offset != 2 {
 		t.Errorf("the next message is at %v, want it right after %v", next, at)
-	}
-	if got := describe(history(t, n, x)); got != "2 above 1: 2=two" {
-		t.Errorf("the history is %s", got)
 	}
 }
 
