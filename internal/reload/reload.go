@@ -55,7 +55,9 @@ type Files[T any] struct {
 	mu       sync.Mutex
 	value    T
 	identity [sha256.Size]byte // of the contents that value was parsed from
+	asOf     time.Time         // when the last read that has succeeded began
 	readAt   time.Time         // when the last read that has ended began
+	readErr  error             // of the last read that has ended
 	warnedAt time.Time
 	reading  *reading // nil: no read is under way
 }
@@ -73,7 +75,8 @@ var errSlow = fmt.Errorf("reading takes more than %v", patience)
 func New[T any](opt Options[T]) (*Files[T], error) {
 	opt.MaxBytes = cmp.Or(opt.MaxBytes, defaultMaxBytes)
 	opt.Logger = cmp.Or(opt.Logger, slog.New(slog.DiscardHandler))
-	f := &Files[T]{opt: opt, readAt: time.Now()}
+	now := time.Now()
+	f := &Files[T]{opt: opt, asOf: now, readAt: now}
 	if err := f.read(); err != nil {
 		return nil, err
 	}
@@ -81,11 +84,15 @@ func New[T any](opt Options[T]) (*Files[T], error) {
 }
 
 // Current returns the value of the files: the newest one that could be read and parsed.
-func (f *Files[T]) Current() T { return f.Refresh(Interval) }
+func (f *Files[T]) Current() T {
+	value, _, _ := f.Refresh(Interval)
+	return value
+}
 
 // Refresh is like Current for a caller that needs the files as they were at most maxAge ago. It waits for a read only
-// until the read has taken a second.
-func (f *Files[T]) Refresh(maxAge time.Duration) T {
+// until the read has taken a second. The value is that of the files at the time asOf or later; with an error, that is
+// longer ago than maxAge, because the files cannot be read now.
+func (f *Files[T]) Refresh(maxAge time.Duration) (value T, asOf time.Time, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	since := time.Now().Add(-maxAge)
@@ -95,10 +102,10 @@ func (f *Files[T]) Refresh(maxAge time.Duration) T {
 		}
 		if !f.awaitLocked(f.reading) {
 			f.warnLocked(errSlow)
-			break
+			return f.value, f.asOf, errSlow
 		}
 	}
-	return f.value
+	return f.value, f.asOf, f.readErr
 }
 
 // beginLocked begins a read.
@@ -110,10 +117,12 @@ func (f *Files[T]) beginLocked() {
 		err := f.read()
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		f.reading, f.readAt = nil, r.began
+		f.reading, f.readAt, f.readErr = nil, r.began, err
 		if err != nil {
 			f.warnLocked(err)
+			return
 		}
+		f.asOf = r.began
 	}()
 }
 

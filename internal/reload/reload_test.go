@@ -85,10 +85,14 @@ func TestFiles_FailureIsRetried(t *testing.T) {
 		if err := os.Rename(path, hidden); err != nil {
 			t.Fatal(err)
 		}
+		begin := time.Now()
 		for range 90 {
 			<-time.After(reload.Interval)
 			if got := f.Current(); got != "first" {
 				t.Fatalf("got %q while the file is away", got)
+			}
+			if _, asOf, err := f.Refresh(reload.Interval); err == nil || !asOf.Equal(begin) {
+				t.Fatalf("the value is as of %v, %v; want %v and an error", asOf, err, begin)
 			}
 		}
 		if n := strings.Count(log.String(), "pair reload failed"); n != 2 {
@@ -100,6 +104,9 @@ func TestFiles_FailureIsRetried(t *testing.T) {
 		<-time.After(reload.Interval)
 		if got := f.Current(); got != "second" {
 			t.Errorf("got %q, want the contents that could not be read before", got)
+		}
+		if _, asOf, err := f.Refresh(reload.Interval); err != nil || !asOf.Equal(time.Now()) {
+			t.Errorf("the value is as of %v, %v; want now", asOf, err)
 		}
 		write(t, path, "bad")
 		<-time.After(reload.Interval)

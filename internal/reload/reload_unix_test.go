@@ -31,7 +31,10 @@ func TestFiles_ReadThatHangsLeavesTheCurrentValue(t *testing.T) {
 	}
 	values := make(chan string, 3)
 	for range cap(values) {
-		go func() { values <- f.Refresh(0) }()
+		go func() {
+			value, _, _ := f.Refresh(0)
+			values <- value
+		}()
 	}
 	for range cap(values) {
 		select {
@@ -43,7 +46,7 @@ func TestFiles_ReadThatHangsLeavesTheCurrentValue(t *testing.T) {
 			t.Fatal("a caller waits for the read")
 		}
 	}
-	if got := f.Refresh(0); got != "first" || strings.Count(log.String(), "pair reload failed") != 1 {
+	if got, _, err := f.Refresh(0); got != "first" || err == nil || strings.Count(log.String(), "pair reload failed") != 1 {
 		t.Errorf("got %q, want the current value and one warning:\n%s", got, &log)
 	}
 	fifo, err := os.OpenFile(path, os.O_WRONLY, 0)
@@ -60,7 +63,7 @@ func TestFiles_ReadThatHangsLeavesTheCurrentValue(t *testing.T) {
 	if err := fifo.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for f.Refresh(0) != "next" { // the read that hangs is not waited for
+	for got := ""; got != "next"; got, _, _ = f.Refresh(0) { // the read that hangs is not waited for
 		runtime.Gosched()
 	}
 	if !strings.Contains(log.String(), "bytes=6") {

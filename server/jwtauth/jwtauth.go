@@ -306,17 +306,16 @@ func (j *Verifier) verify(ctx context.Context, t signedToken) error {
 
 // verifyWithKeys checks a token's signature with the current keys, and with newer ones if the current ones fail.
 //
-// A token is known to be bad if the key that it names is held and has not signed it, if no key of a set that was
-// fetched for it has, or if it has expired by its own claims. While the keys cannot be fetched, or were fetched for
-// another token just now, a token that names an unknown key or none may be of a new key: it cannot be checked. A key
-// that replaces another one under the same name is fetched like a new one, but tokens of it are refused until then.
+// A token is known to be bad if no key has signed it of a set that was read for it, or after it was issued, or if it
+// has expired by its own claims. While the keys cannot be read, or were read for another token just now, any other
+// token may be of a new key, also of one that replaces another one under the same name: it cannot be checked.
 func (j *Verifier) verifyWithKeys(ctx context.Context, t signedToken) error {
 	set := j.keys.current()
 	result := set.verify(t)
 	if result == nil {
 		return nil
 	}
-	newer, err := j.keys.refresh(ctx)
+	newer, asOf, err := j.keys.refresh(ctx)
 	switch {
 	case newer != nil && newer != set:
 		if result = newer.verify(t); result == nil {
@@ -325,7 +324,7 @@ func (j *Verifier) verifyWithKeys(ctx context.Context, t signedToken) error {
 	case ctx.Err() != nil:
 		return fmt.Errorf("jwtauth: verifying a token: %w", context.Cause(ctx))
 	}
-	if err != nil && (t.keyID == "" || errors.Is(result, errUnknownKey)) {
+	if err != nil && !t.issuedBefore(asOf.Add(-j.opt.Leeway)) {
 		if _, refused := expiry(t.claims, time.Now()); refused != nil {
 			return refused
 		}

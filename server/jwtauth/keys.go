@@ -37,9 +37,9 @@ const (
 type keySource interface {
 	// current returns the newest set that could be read; nil before the first.
 	current() *keySet
-	// refresh reads the keys again and returns the current set. An error means that a key that is not in this set may
-	// exist all the same.
-	refresh(ctx context.Context) (*keySet, error)
+	// refresh reads the keys again and returns the current set, which is that of the time asOf or later. An error means
+	// that a key that is not in this set may exist all the same.
+	refresh(ctx context.Context) (set *keySet, asOf time.Time, err error)
 	ready() error
 	close()
 }
@@ -284,8 +284,8 @@ func newFileKeys(path string, logger *slog.Logger) (fileKeys, error) {
 
 func (f fileKeys) current() *keySet { return f.files.Current() }
 
-func (f fileKeys) refresh(context.Context) (*keySet, error) {
-	return f.files.Refresh(50 * time.Millisecond), nil
+func (f fileKeys) refresh(context.Context) (*keySet, time.Time, error) {
+	return f.files.Refresh(50 * time.Millisecond)
 }
 
 func (f fileKeys) ready() error { return nil }

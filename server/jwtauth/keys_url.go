@@ -42,6 +42,7 @@ type urlKeys struct {
 	// mu protects the fields below. Nothing blocks with it held.
 	mu       sync.Mutex
 	set      *keySet
+	asOf     time.Time // when the last fetch that has succeeded began
 	err      error     // of the last fetch
 	fetching *keyFetch // nil: none
 	asked    time.Time // start of the last fetch on behalf of a token
@@ -50,8 +51,9 @@ type urlKeys struct {
 
 // keyFetch is one fetch. err is set before done is closed.
 type keyFetch struct {
-	done chan struct{}
-	err  error
+	began time.Time
+	done  chan struct{}
+	err   error
 }
 
 // notKeySetError is an answer that is complete but not a usable key set.
@@ -104,13 +106,14 @@ func (u *urlKeys) start(scheduled bool) (f *keyFetch, joined bool) {
 	if u.fetching != nil {
 		return u.fetching, true
 	}
+	now := time.Now()
 	if !scheduled {
-		if !u.asked.IsZero() && time.Since(u.asked) < unknownKeyInterval || u.ctx.Err() != nil {
+		if !u.asked.IsZero() && now.Sub(u.asked) < unknownKeyInterval || u.ctx.Err() != nil {
 			return nil, false
 		}
-		u.asked = time.Now()
+		u.asked = now
 	}
-	f = &keyFetch{done: make(chan struct{})}
+	f = &keyFetch{began: now, done: make(chan struct{})}
 	u.fetching = f
 	u.running.Go(func() {
 		set, err := u.fetch()
@@ -125,6 +128,9 @@ func (u *urlKeys) finish(f *keyFetch, set *keySet, err error) {
 	changed := err == nil && !set.equal(u.set)
 	if changed {
 		u.set = set
+	}
+	if err == nil {
+		u.asOf = f.began
 	}
 	u.err, u.fetching, f.err = err, nil, err
 	u.mu.Unlock()
@@ -178,24 +184,27 @@ func (u *urlKeys) current() *keySet {
 
 // refresh waits for the fetch in progress, or for a new one if the limit permits. An error means that a key that is
 // not in the returned set may exist all the same: nothing was fetched, or the fetch had begun before.
-func (u *urlKeys) refresh(ctx context.Context) (*keySet, error) {
+func (u *urlKeys) refresh(ctx context.Context) (set *keySet, asOf time.Time, err error) {
 	f, joined := u.start(false)
-	if f == nil {
-		return u.current(), errKeysUnavailable
+	if f == nil || !f.await(ctx) || f.err != nil || joined {
+		err = errKeysUnavailable
 	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.set, u.asOf, err
+}
+
+// await reports whether the fetch has ended within the time of a token and before ctx.
+func (f *keyFetch) await(ctx context.Context) bool {
 	timeout := time.NewTimer(unknownKeyTimeout)
 	defer timeout.Stop()
 	select {
 	case <-f.done:
+		return true
 	case <-timeout.C:
-		return u.current(), errKeysUnavailable
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
 	}
-	if f.err != nil || joined {
-		return u.current(), errKeysUnavailable
-	}
-	return u.current(), nil
+	return false
 }
 
 func (u *urlKeys) ready() error {

@@ -278,7 +278,7 @@ func TestVerifier_ClientsOfARotationShareOneFetch(t *testing.T) {
 
 // A token that names no key may be of one that is not fetched yet, as long as the keys cannot be fetched: because their
 // server is away, or because they were fetched for a stranger's token just now. One that has expired is refused all the
-// same, and so is one that names a key which has not signed it.
+// same, and so is one that was issued before the last fetch.
 func TestVerifier_UnnamedKeyIsUnknownUntilFetched(t *testing.T) {
 	old, fresh, third, stranger := newEdKey(t, "old"), newEdKey(t, ""), newEdKey(t, ""), newEdKey(t, "stranger")
 	synctest.Test(t, func(t *testing.T) {
@@ -290,7 +290,8 @@ func TestVerifier_UnnamedKeyIsUnknownUntilFetched(t *testing.T) {
 		wantUnavailable(t, authenticate(t, j, fresh.unnamed(t, claimsWith(nil))))
 		expired := fresh.unnamed(t, claimsWith(jwt.MapClaims{"exp": time.Now().Add(-time.Second).Unix()}))
 		wantRefusal(t, authenticate(t, j, expired), "Token has expired")
-		wantRefusal(t, authenticate(t, j, testKey{"old", stranger.method, stranger.signer}.token(t)), "Invalid signature")
+		issued := claimsWith(jwt.MapClaims{"iat": time.Now().Add(-time.Minute).Unix()})
+		wantRefusal(t, authenticate(t, j, fresh.unnamed(t, issued)), "Invalid signature")
 		<-time.After(unknownKeyInterval)
 		if err := authenticate(t, j, fresh.unnamed(t, claimsWith(nil))); err != nil {
 			t.Errorf("after the interval: %v", err)
@@ -304,9 +305,10 @@ func TestVerifier_UnnamedKeyIsUnknownUntilFetched(t *testing.T) {
 	})
 }
 
-// A key that replaces another one under the same name is fetched when a token needs it.
+// A key that replaces another one under the same name is fetched when a token needs it. Until then, tokens of it are not
+// refused for good; those of the old key are refused from then on.
 func TestVerifier_KeyReplacedUnderItsName(t *testing.T) {
-	old, fresh := newEdKey(t, "key"), newEdKey(t, "key")
+	old, fresh, third := newEdKey(t, "key"), newEdKey(t, "key"), newEdKey(t, "key")
 	synctest.Test(t, func(t *testing.T) {
 		a := &answers{}
 		a.set(200, string(jwksOf(t, old)), 0)
@@ -315,12 +317,54 @@ func TestVerifier_KeyReplacedUnderItsName(t *testing.T) {
 		if err := authenticate(t, j, fresh.token(t)); err != nil {
 			t.Error(err)
 		}
+		issued := claimsWith(jwt.MapClaims{"iat": time.Now().Add(-defaultLeeway - time.Second).Unix()})
 		for range 20 {
-			wantRefusal(t, authenticate(t, j, old.token(t)), "Invalid signature")
+			wantRefusal(t, authenticate(t, j, sign(t, old.method, old.signer, issued, map[string]any{"kid": old.id})), "Invalid signature")
 		}
+		a.set(200, string(jwksOf(t, third)), 0)
+		late := claimsWith(jwt.MapClaims{"iat": time.Now().Unix()})
+		token := sign(t, third.method, third.signer, late, map[string]any{"kid": third.id})
+		wantUnavailable(t, authenticate(t, j, token))
+		wantUnavailable(t, authenticate(t, j, old.token(t))) // it does not say when it was issued
 		if n := a.served.Load(); n != 2 {
 			t.Errorf("%d fetches, want 2", n)
 		}
+		<-time.After(unknownKeyInterval)
+		if err := authenticate(t, j, token); err != nil {
+			t.Errorf("after the interval: %v", err)
+		}
+		wantRefusal(t, authenticate(t, j, sign(t, old.method, old.signer, late, map[string]any{"kid": old.id})), "Invalid signature")
+	})
+}
+
+// While the file of keys cannot be read, a token of a key that it may hold by now is not refused for good.
+func TestVerifier_UnreadableFileRefusesNoNewKey(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "jwks.json")
+	old, fresh := newEdKey(t, "old"), newEdKey(t, "fresh")
+	writeFile(t, path, jwksOf(t, old))
+	synctest.Test(t, func(t *testing.T) {
+		j := newJWKSJWT(t, Options{JWKS: path})
+		for _, text := range []string{"", "{}"} {
+			<-time.After(time.Second)
+			if text == "" {
+				if err := os.Remove(path); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				writeFile(t, path, []byte(text))
+			}
+			wantUnavailable(t, authenticate(t, j, fresh.token(t)))
+			wantUnavailable(t, authenticate(t, j, testKey{old.id, fresh.method, fresh.signer}.token(t)))
+			if err := authenticate(t, j, old.token(t)); err != nil {
+				t.Error(err)
+			}
+		}
+		writeFile(t, path, jwksOf(t, old, fresh))
+		<-time.After(time.Second)
+		if err := authenticate(t, j, fresh.token(t)); err != nil {
+			t.Error(err)
+		}
+		wantRefusal(t, authenticate(t, j, newEdKey(t, "nobody").token(t)), "Unknown signing key")
 	})
 }
 
