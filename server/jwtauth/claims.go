@@ -196,5 +196,10 @@ func SignHS256(secret []byte, id server.Identity, further ...map[string]any) (st
 	if id.Uploads != nil {
 		claims["uploads"] = id.Uploads
 	}
-	return jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString(secret)
+	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString(secret)
+	if err == nil && len(token) > maxTokenBytes {
+		return "", fmt.Errorf("jwtauth: the token has %d bytes, at most %d are accepted; name fewer uploads, or prefixes",
+			len(token), maxTokenBytes)
+	}
+	return token, err
 }

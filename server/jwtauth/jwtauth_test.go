@@ -69,6 +69,14 @@ func wantRefusal(t *testing.T, err error, message string) {
 	}
 }
 
+// A token that a Verifier would refuse for its length is not signed.
+func TestSignHS256_RefusesTooManyUploads(t *testing.T) {
+	id := server.Identity{UserID: "a", Expires: time.Now().Add(time.Hour), Uploads: make([]string, 3000)}
+	if token, err := SignHS256([]byte(testSecret), id); err == nil || !strings.Contains(err.Error(), "at most 8192") {
+		t.Errorf("a token of %d bytes, %v", len(token), err)
+	}
+}
+
 func TestVerifier_AcceptsTokensOfSignHS256(t *testing.T) {
 	j := newSecretJWT(t, Options{})
 	expires := time.Now().Add(time.Hour).Truncate(time.Second)
