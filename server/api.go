@@ -99,12 +99,6 @@ func (a *api) call(w http.ResponseWriter, r *http.Request) error {
 	return endpoint.handle(w, r, query)
 }
 
-// pathID returns the id in the path of a request.
-func pathID(r *http.Request, name string) (string, error) {
-	id := r.PathValue(name)
-	return id, manager.CheckID(name, id)
-}
-
 // parseQuery returns the query of a request. Unlike URL.Query it refuses a malformed query, and parameters that are
 // unknown or given twice: a misspelt one would otherwise be ignored.
 func parseQuery(r *http.Request, known []string) (url.Values, error) {
@@ -146,15 +140,28 @@ type apiRoute struct {
 	// pattern is the path, in which a segment in braces is an id of that name.
 	pattern  string
 	segments []string
+	ids      []string // their names
 	methods  apiMethods
 }
 
 func newRoute(pattern string, methods apiMethods) apiRoute {
-	return apiRoute{pattern, strings.Split(pattern, "/"), methods}
+	a := apiRoute{pattern: pattern, segments: strings.Split(pattern, "/"), methods: methods}
+	for _, segment := range a.segments {
+		if name, isID := idName(segment); isID {
+			a.ids = append(a.ids, name)
+		}
+	}
+	return a
 }
 
-// findEndpoint returns the endpoint of a request and sets the ids of its path. The endpoint is empty if the request has
-// been answered.
+// idName returns the name of the id that a segment of a pattern stands for, if it stands for one.
+func idName(segment string) (name string, isID bool) {
+	name, isID = strings.CutPrefix(segment, "{")
+	return strings.TrimSuffix(name, "}"), isID
+}
+
+// findEndpoint returns the endpoint of a request and sets the ids of its path, which it has checked. The endpoint is
+// empty if the request has been answered.
 func findEndpoint(routes []apiRoute, w http.ResponseWriter, r *http.Request) (apiEndpoint, error) {
 	path := strings.Split(r.URL.EscapedPath(), "/")
 	for _, route := range routes {
@@ -167,7 +174,7 @@ func findEndpoint(routes []apiRoute, w http.ResponseWriter, r *http.Request) (ap
 			method = http.MethodGet // net/http drops the body
 		}
 		if endpoint, found := route.methods[method]; found {
-			return endpoint, nil
+			return endpoint, route.checkIDs(r)
 		}
 		return apiEndpoint{}, route.otherMethod(w, r)
 	}
@@ -181,15 +188,25 @@ func (a apiRoute) match(r *http.Request, path []string) bool {
 	}
 	for i, want := range a.segments {
 		segment, err := url.PathUnescape(path[i])
-		name, isID := strings.CutPrefix(want, "{")
+		name, isID := idName(want)
 		switch {
 		case err != nil || !isID && segment != want:
 			return false
 		case isID:
-			r.SetPathValue(strings.TrimSuffix(name, "}"), segment)
+			r.SetPathValue(name, segment)
 		}
 	}
 	return true
+}
+
+// checkIDs returns an error for an invalid id in the path of a request that matches.
+func (a apiRoute) checkIDs(r *http.Request) error {
+	for _, name := range a.ids {
+		if err := manager.CheckID(name, r.PathValue(name)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // otherMethod answers OPTIONS, and refuses every other method that the route does not have.
@@ -268,7 +285,7 @@ func bearer(r *http.Request) string {
 		return ""
 	}
 	_, token, _ := strings.Cut(values[0], " ")
-	return token
+	return strings.TrimLeft(token, " ") // any number of spaces may separate them (RFC 9110, 11.4)
 }
 
 // hasBearer reports whether an Authorization header of a request is for a token, not for a proxy in front, for example.

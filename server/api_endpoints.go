@@ -23,7 +23,7 @@ type uploadPosition struct {
 
 // newest answers with the newest message of an upload, null if the history no longer has it.
 func (a *api) newest(w http.ResponseWriter, r *http.Request, _ url.Values) error {
-	id := r.PathValue("upload_id") // the manager validates it
+	id := r.PathValue("upload_id")
 	message, position, err := a.manager.Newest(r.Context(), id)
 	if err != nil {
 		return err
@@ -37,7 +37,7 @@ func (a *api) newest(w http.ResponseWriter, r *http.Request, _ url.Values) error
 
 // history answers with the stored messages after a position.
 func (a *api) history(w http.ResponseWriter, r *http.Request, query url.Values) error {
-	id := r.PathValue("upload_id") // the manager validates it
+	id := r.PathValue("upload_id")
 	since, err := sincePosition(query)
 	if err != nil {
 		return err
@@ -95,7 +95,7 @@ func appendMessage(b []byte, m manager.Stored) []byte {
 
 // subscribers answers with the users that follow an upload on the nodes that have answered in time.
 func (a *api) subscribers(w http.ResponseWriter, r *http.Request, _ url.Values) error {
-	id := r.PathValue("upload_id") // the manager validates it
+	id := r.PathValue("upload_id")
 	s, err := a.manager.Subscribers(r.Context(), id)
 	if err != nil {
 		return err
@@ -114,7 +114,7 @@ func (a *api) subscribers(w http.ResponseWriter, r *http.Request, _ url.Values) 
 
 // forget drops the history of an upload.
 func (a *api) forget(w http.ResponseWriter, r *http.Request, _ url.Values) error {
-	id := r.PathValue("upload_id") // the manager validates it
+	id := r.PathValue("upload_id")
 	if err := a.manager.Forget(r.Context(), id); err != nil {
 		return err
 	}
@@ -125,10 +125,6 @@ func (a *api) forget(w http.ResponseWriter, r *http.Request, _ url.Values) error
 // sendToUser sends the messages of the body in order to all connections of a user, and none of them unless all are
 // valid. It answers with the outcomes, and stops if the caller leaves.
 func (a *api) sendToUser(w http.ResponseWriter, r *http.Request, _ url.Values) error {
-	id, err := pathID(r, "user_id")
-	if err != nil {
-		return err
-	}
 	if r.Header.Values(keyHeader) != nil {
 		return invalidField(keyHeader, "is not supported for messages to users, which are not stored")
 	}
@@ -148,7 +144,7 @@ func (a *api) sendToUser(w http.ResponseWriter, r *http.Request, _ url.Values) e
 		if err := cmp.Or(r.Context().Err(), checkTime(came)); err != nil {
 			return m.refused(err, &published{Accepted: i})
 		}
-		d, err := a.manager.SendToUser(r.Context(), id, m.Encoded)
+		d, err := a.manager.SendToUser(r.Context(), r.PathValue("user_id"), m.Encoded)
 		if err != nil {
 			return m.refused(err, &published{Accepted: i})
 		}
@@ -174,15 +170,11 @@ func (a *api) disconnectToken(w http.ResponseWriter, r *http.Request, query url.
 func disconnect(w http.ResponseWriter, r *http.Request, query url.Values, name string,
 	closeAll func(ctx context.Context, id string, reason manager.CloseReason) (int, error),
 ) error {
-	id, err := pathID(r, name)
-	if err != nil {
-		return err
-	}
 	reason, err := closeReason(query)
 	if err != nil {
 		return err
 	}
-	closed, err := closeAll(r.Context(), id, reason)
+	closed, err := closeAll(r.Context(), r.PathValue(name), reason)
 	if err != nil {
 		return err
 	}

@@ -34,10 +34,7 @@ func checkTime(came time.Time) error {
 
 // publish publishes the messages of the body in order to one upload, and none of them unless all are valid.
 func (a *api) publish(w http.ResponseWriter, r *http.Request, _ url.Values) error {
-	id, err := pathID(r, "upload_id")
-	if err != nil {
-		return err
-	}
+	id := r.PathValue("upload_id")
 	share := a.bodies.share()
 	defer share.release()
 	messages, once, err := a.messages(w, r, id, share)

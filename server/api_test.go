@@ -135,6 +135,7 @@ func TestAPI_Keys(t *testing.T) {
 	}{
 		{"first", []string{"first-key", "second-key"}, "Bearer first-key", 200, "", ""},
 		{"second", []string{"first-key", "second-key"}, "bearer second-key", 200, "", ""},
+		{"more spaces", []string{"first-key"}, "Bearer   first-key", 200, "", ""},
 		{"none configured", []string{}, "Bearer first-key", 403, "", "no API key is configured"},
 		{"empty one configured", []string{""}, "Bearer ", 403, "", "no API key is configured"},
 		{"missing", []string{"first-key"}, "", 401, `Bearer realm="shoal"`, "API key is missing"},
@@ -229,6 +230,16 @@ func TestAPI_RefusesBadIDs(t *testing.T) {
 		{"GET", "/v1/uploads/", "/subscribers", "upload_id"},
 		{"POST", "/v1/users/", "/messages", "user_id"},
 		{"DELETE", "/v1/users/", "/connections", "user_id"},
+		{"DELETE", "/v1/tokens/", "/connections", "token_id"},
+		// An id is refused before anything else of the request.
+		{"GET", "/v1/uploads/", "?unknown=1", "upload_id"},
+		{"DELETE", "/v1/uploads/", "?unknown=1", "upload_id"},
+		{"GET", "/v1/uploads/", "/messages?since=x", "upload_id"},
+		{"POST", "/v1/uploads/", "/messages?unknown=1", "upload_id"},
+		{"GET", "/v1/uploads/", "/subscribers?unknown=1", "upload_id"},
+		{"POST", "/v1/users/", "/messages?unknown=1", "user_id"},
+		{"DELETE", "/v1/users/", "/connections?code=x", "user_id"},
+		{"DELETE", "/v1/tokens/", "/connections?code=x", "token_id"},
 	} {
 		for id, detail := range map[string]string{
 			"a%0Ab": "control characters", "%ff": "valid UTF-8", "%ED%A0%80": "valid UTF-8", "%EF%BF%BD": "U+FFFD", long: "has 256 bytes, at most 255",
