@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,25 +20,43 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// start returns a target with short times.
-func start(t *testing.T) chaostest.Target {
+// bounds are the bounds that stop some attacks, small enough for a test. Those of the others are so large that nothing is
+// decided by how fast the machine is.
+var bounds = map[string]func(*server.Options){
+	"never-authenticates": func(o *server.Options) { o.AuthTimeout = 2 * time.Second },
+	"half-open":           shortIdle,
+	"unfinished-message":  shortIdle,
+	"never-reads": func(o *server.Options) {
+		o.QueueBytes, o.QueueMessages, o.QueueAge, o.CloseTimeout = 0, 0, time.Second, time.Second
+	},
+}
+
+func shortIdle(o *server.Options) { o.PingInterval, o.IdleTimeout = time.Second, 5*time.Second }
+
+// start returns a target with the bounds of an attack. Each of its clients has a user of its own, so that the uploads of
+// one are not those of another.
+func start(t *testing.T, attack string) chaostest.Target {
 	t.Helper()
 	m, err := manager.New(manager.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := server.New(server.Options{
+	var users atomic.Int64
+	o := server.Options{
 		Manager: m,
 		Authenticate: func(_ context.Context, token string) (server.Identity, error) {
 			if token != "good" {
 				return server.Identity{}, &server.TokenError{Message: "Invalid token"}
 			}
-			return server.Identity{UserID: "u"}, nil
+			return server.Identity{UserID: fmt.Sprint("u", users.Add(1))}, nil
 		},
 		Authorize:   server.AuthorizeOpen,
-		AuthTimeout: 500 * time.Millisecond, PingInterval: 500 * time.Millisecond, IdleTimeout: 1500 * time.Millisecond,
-		CloseTimeout: 500 * time.Millisecond, QueueAge: time.Second,
-	})
+		AuthTimeout: 30 * time.Second, QueueBytes: 1 << 30, QueueMessages: 1 << 20, QueueAge: time.Minute,
+	}
+	if change := bounds[attack]; change != nil {
+		change(&o)
+	}
+	s, err := server.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +92,7 @@ func TestRun_ShoalStopsEveryAttack(t *testing.T) {
 		t.Run(attack.Name, func(t *testing.T) {
 			t.Parallel()
 			if !attack.Stops || want[attack.Name] == "" {
-				target := start(t)
+				target := start(t, attack.Name)
 				target.Watch = time.Second
 				r, err := chaostest.Run(t.Context(), target, attack)
 				if err != nil || r.Lost > 0 || r.Delivered != r.Published {
@@ -81,8 +100,8 @@ func TestRun_ShoalStopsEveryAttack(t *testing.T) {
 				}
 				return
 			}
-			target := start(t)
-			target.Watch = 30 * time.Second
+			target := start(t, attack.Name)
+			target.Watch = time.Minute
 			r, err := chaostest.Run(t.Context(), target, attack)
 			if err != nil {
 				t.Fatal(err)
@@ -102,7 +121,7 @@ func TestRun_ShoalStopsEveryAttack(t *testing.T) {
 // A message that a well-behaved follower does not get is not counted as delivered, and one that is sent twice counts
 // once.
 func TestRun_CountsWhatAFollowerReceives(t *testing.T) {
-	target := start(t)
+	target := start(t, "")
 	target.Watch = time.Second
 	publish, published := target.Publish, 0
 	target.Publish = func(n int) error {
