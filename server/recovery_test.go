@@ -322,49 +322,44 @@ func TestRecovery_ContinuesOnTheNextConnection(t *testing.T) {
 
 // A batch published at once does not disconnect clients that read, nor does a publisher that is always ahead of them.
 func TestServer_BatchDoesNotDisconnectReadingClient(t *testing.T) {
-	n := start(t)
-	c := n.login("ann", "shoal.v1")
-	c.send(`{"action":"subscribe_upload","upload_id":"a"}`)
-	c.next()
-	const messages = 5000
-	var lines strings.Builder
-	for i := range messages {
-		lines.WriteString(event(i+1, 100) + "\n")
-	}
-	req, err := http.NewRequest(http.MethodPost, "http://"+n.host+"/v1/uploads/a/messages", strings.NewReader(lines.String()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Authorization", "Bearer key")
-	req.Header.Set("Content-Type", "application/x-ndjson")
-	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = resp.Body.Close()
-	if resp.StatusCode != http.StatusAccepted {
-		t.Fatalf("the batch was answered with %s", resp.Status)
-	}
-	for i := range messages {
-		if got := c.nextV1(); got.Number != i+1 {
-			t.Fatalf("message %d came, want %d", got.Number, i+1)
+	synctest.Test(t, func(t *testing.T) { // whose time does not pass while a slow machine is at work
+		n := startPiped(t)
+		c := n.login("ann", "shoal.v1")
+		c.send(`{"action":"subscribe_upload","upload_id":"a"}`)
+		c.next()
+		const messages = 5000
+		var lines strings.Builder
+		for i := range messages {
+			lines.WriteString(event(i+1, 100) + "\n")
 		}
-	}
-	unread := make(chan struct{}, 1000) // the publisher's lead fits the queue, however slow the machine is
-	go func() {
-		for i := range 4 * messages {
-			select {
-			case unread <- struct{}{}:
-			case <-c.ctx.Done():
-				return
+		req, err := http.NewRequest(http.MethodPost, "http://"+n.host+"/v1/uploads/a/messages", strings.NewReader(lines.String()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer key")
+		req.Header.Set("Content-Type", "application/x-ndjson")
+		resp, err := (&http.Client{Transport: &http.Transport{DialContext: n.dial, DisableKeepAlives: true}}).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusAccepted {
+			t.Fatalf("the batch was answered with %s", resp.Status)
+		}
+		for i := range messages {
+			if got := c.nextV1(); got.Number != i+1 {
+				t.Fatalf("message %d came, want %d", got.Number, i+1)
 			}
-			n.publishJSON("a", event(i+1, 100))
 		}
-	}()
-	for i := range 4 * messages {
-		if got := c.nextV1(); got.Number != i+1 {
-			t.Fatalf("%+v came, want message %d", got, i+1)
+		go func() {
+			for i := range 4 * messages {
+				n.publishJSON("a", event(i+1, 100))
+			}
+		}()
+		for i := range 4 * messages {
+			if got := c.nextV1(); got.Number != i+1 {
+				t.Fatalf("%+v came, want message %d", got, i+1)
+			}
 		}
-		<-unread
-	}
+	})
 }

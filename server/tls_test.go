@@ -73,7 +73,7 @@ func TestTLSListener_ReadsRecordsThatArriveTogether(t *testing.T) {
 // delay nobody; a server that closes does not wait for a client that reads nothing at all.
 func TestTLSListener_ClientsThatStopReading(t *testing.T) {
 	n := startTLS(t, withoutPings, func(m *manager.Options, o *server.Options) {
-		o.QueueMessages, o.QueueBytes = 1<<20, 1<<30
+		o.QueueMessages, o.QueueBytes, o.QueueAge = 1<<20, 1<<30, time.Hour
 	})
 	slow, stuck, reader := n.raw(t, v1Header()), n.raw(t, v1Header()), n.raw(t, v1Header())
 	for name, c := range map[string]*raw{"slow": slow, "stuck": stuck, "reader": reader} {
@@ -98,14 +98,16 @@ func TestTLSListener_ClientsThatStopReading(t *testing.T) {
 	waitFor(t, func() bool { return n.server.Stats().Stalled == 1 })
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if err := n.server.Close(ctx); err != nil {
-		t.Error(err)
-	}
+	closed := make(chan error, 1)
+	go func() { closed <- n.server.Close(ctx) }()
 	if first, payload := slow.read(); first != 0x81 || !strings.Contains(payload, "reconnect") {
 		t.Errorf("got %#x %q, want reconnect", first, payload)
 	}
 	if first, payload := slow.read(); first != 0x88 || payload != "\x03\xf4Server reloading" {
 		t.Errorf("got %#x %q, want a close frame", first, payload)
+	}
+	if err := <-closed; err != nil {
+		t.Error(err)
 	}
 }
 
