@@ -160,7 +160,8 @@ func (c *healthCommand) Run(ctx context.Context, std streams) error {
 	}
 	response, err := (&http.Client{Transport: transport}).Do(request)
 	if err != nil {
-		return fmt.Errorf("no answer from %s: %w; is --admin-addr that of the server?", c.AdminAddr, errors.Unwrap(err))
+		reason, _ := networkReason(errors.Unwrap(err)) // without the URL, which is made up
+		return fmt.Errorf("no answer from %s: %s; is --admin-addr that of the server?", c.AdminAddr, reason)
 	}
 	defer response.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(response.Body, maxAnswerBytes))

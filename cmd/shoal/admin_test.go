@@ -21,7 +21,7 @@ func TestHealth_IsTheExitStatus(t *testing.T) {
 	shoal(t, nil, "", "health", "--admin-addr="+admin).wantDone(t)
 	shoal(t, []string{"SHOAL_ADMIN_ADDR=" + socket}, "", "health", "--ready").wantDone(t)
 	shoal(t, nil, "", "health", "--ready", "--admin-addr="+admin).wantErrors(t, statusFailed, "/readyz answers 503: ")
-	shoal(t, nil, "", "health", "--admin-addr="+gone.Addr().String()).wantErrors(t, statusFailed, "connection refused")
+	shoal(t, nil, "", "health", "--admin-addr="+gone.Addr().String()).wantErrors(t, statusFailed, "nothing listens there")
 	shoal(t, nil, "", "health", "--admin-addr=nonsense").wantErrors(t, statusUsage, "host:port")
 }
 

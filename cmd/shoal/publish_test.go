@@ -151,7 +151,8 @@ func TestPublishToAStranger(t *testing.T) {
 			w.WriteHeader(400)
 			fmt.Fprint(w, `{"detail":"a\n\u001b[31mb"}`)
 		}, "the server refused: a  [31mb"},
-		"endless": {endless, "the server answered 500 Internal Server Error; check"},
+		"hangs up": {hangUp, "cannot reach the server at http://127.0.0.1:"},
+		"endless":  {endless, "the server answered 500 Internal Server Error; check"},
 		"broken off": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "9")
 			w.WriteHeader(202)

@@ -126,7 +126,8 @@ func (p *publisher) problem(err error) string {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "nothing answers at " + address + "; start the server with shoal serve, or name its address with --url"
 	case !errors.As(err, &refused) && late != nil && !strings.HasPrefix(err.Error(), "client: "):
-		return fmt.Sprintf("cannot reach the server at %s: %v", address, err)
+		reason, _ := networkReason(err)
+		return fmt.Sprintf("cannot reach the server at %s: %s", address, reason)
 	case refused == nil:
 		return strings.TrimPrefix(err.Error(), "client: ")
 	case errors.Is(err, client.ErrUnauthorized):

@@ -15,8 +15,12 @@ import (
 	"github.com/shoal-go/shoal/client"
 )
 
-// maxWatched is the most uploads that one command follows.
-const maxWatched = 1000
+const (
+	// maxWatched is the most uploads that one command follows.
+	maxWatched = 1000
+	// watchConnect bounds one attempt to connect.
+	watchConnect = 10 * time.Second
+)
 
 type watchCommand struct {
 	UploadIDs []string `arg:"" name:"upload-id" help:"Upload to follow; several may be given."`
@@ -101,6 +105,7 @@ func (c *watchCommand) Run(ctx context.Context, std streams) error {
 	}
 	followed, err := client.New(c.URL, client.Options{
 		Token: c.token, GiveUpAfter: c.GiveUpAfter, OnState: w.connection,
+		ConnectTimeout: min(watchConnect, c.GiveUpAfter),
 	})
 	if err != nil {
 		return usageError{strings.TrimPrefix(err.Error(), "client: ")}

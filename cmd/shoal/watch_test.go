@@ -252,10 +252,19 @@ func TestWatch_GivesUp(t *testing.T) {
 	token := shoal(t, nil, "", "token", "ann", "--jwt-secret="+goodSecret, "--uploads=mine")
 	token.wantDone(t)
 	strange := foreign(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") })
+	rude := foreign(t, hangUp)
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
 	for name, c := range map[string]struct {
 		args []string
 		want string
 	}{
+		"hangs up":   {[]string{"--token=hidden", "--url=" + rude, "--give-up-after=1s"}, "given up after 1s: cannot reach the server at " + rude + ": the connection broke off"},
+		"silent":     {[]string{"--token=hidden", "--url=http://" + silent.Addr().String(), "--give-up-after=1s"}, "given up after 1s: cannot reach the server at http://" + silent.Addr().String() + ": it does not answer in time"},
+		"no TLS":     {[]string{"--token=hidden", "--url=" + strings.Replace(rude, "http:", "https:", 1), "--give-up-after=1s"}, "cannot reach the server at https://"},
 		"bad token":  {[]string{"--token=hidden", "--url=" + dev.url}, "the server refuses the token: "},
 		"no dev":     {[]string{"--dev", "--url=" + claims.url}, "is not a development server; give a token with --token"},
 		"forbidden":  {[]string{"--token=" + strings.TrimSpace(token.out), "--url=" + claims.url}, "the token's user may not follow the upload u"},
@@ -274,6 +283,30 @@ func TestWatch_GivesUp(t *testing.T) {
 				t.Errorf("printed %q, errors:\n%s", r.out, r.err)
 			}
 		})
+	}
+}
+
+// hangUp ends the connection of a request without an answer.
+func hangUp(w http.ResponseWriter, _ *http.Request) {
+	if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
+		_ = conn.Close()
+	}
+}
+
+// Errors of a connection are told in words that name no step of a library, and an own text is kept.
+func TestNetworkReason_NamesNoLibrary(t *testing.T) {
+	for want, err := range map[string]error{
+		"the connection broke off":   fmt.Errorf("failed to get reader: failed to read frame header: %w", io.EOF),
+		"nothing listens there":      &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED},
+		"no host has the name a.b":   &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "a.b", IsNotFound: true}},
+		"it does not speak TLS":      http.ErrSchemeMismatch,
+		"it does not speak HTTP":     errors.New(`net/http: HTTP/1.x transport connection broken: malformed HTTP response "x"`),
+		"it does not answer in time": fmt.Errorf("waiting: %w", context.DeadlineExceeded),
+		"an own text":                errors.New("an own text"),
+	} {
+		if got, _ := networkReason(err); got != want {
+			t.Errorf("%v: %q, want %q", err, got, want)
+		}
 	}
 }
 

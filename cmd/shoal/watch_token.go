@@ -114,6 +114,7 @@ func (c *watchCommand) explain(err error) string {
 		text = refused.Message
 	}
 	var dial *net.OpError
+	reason, known := networkReason(last)
 	switch {
 	case errors.Is(err, errNotDev):
 		return "the server at " + address + " is not a development server; give a token with --token"
@@ -131,6 +132,8 @@ func (c *watchCommand) explain(err error) string {
 		return fmt.Sprintf("the server at %s is not a shoal server; check --url (it answered: %s)", address, err)
 	case errors.Is(err, client.ErrLimit):
 		return fmt.Sprintf("a limit of the server was exceeded: %s", text)
+	case known:
+		text = "cannot reach the server at " + address + ": " + reason
 	}
 	if errors.Is(err, client.ErrUnreachable) && c.GiveUpAfter > 0 {
 		return fmt.Sprintf("given up after %v: %s", c.GiveUpAfter, text)
