@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/shoal-go/shoal/internal/reload"
 	"github.com/shoal-go/shoal/server"
 	"github.com/shoal-go/shoal/server/jwtauth"
 )
@@ -131,7 +132,8 @@ func (s *settings) secretOf(flag, given, standard, path string) string {
 	return standard
 }
 
-// readSecretLines returns the lines of a file that are not empty, without the white space around them.
+// readSecretLines returns the lines of a file that are not empty, without the white space around them and a byte order
+// mark.
 func readSecretLines(path string) (lines []string, err error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -145,7 +147,7 @@ func readSecretLines(path string) (lines []string, err error) {
 	case len(text) > maxSecretFile:
 		return nil, fmt.Errorf("it is larger than %d bytes", maxSecretFile)
 	}
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(string(reload.TrimBOM(text))) {
 		if line = strings.TrimSpace(line); line != "" {
 			lines = append(lines, line)
 		}

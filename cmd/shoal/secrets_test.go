@@ -24,6 +24,7 @@ func TestToken(t *testing.T) {
 	}{
 		"flag":        {nil, []string{"--jwt-secret=" + goodSecret}, goodSecret, time.Hour, nil},
 		"environment": {[]string{"SHOAL_JWT_SECRET=" + goodSecret}, nil, goodSecret, time.Hour, nil},
+		"file":        {nil, []string{"--jwt-secret-file=" + writeFile(t, "secret", "\ufeff"+goodSecret+"\r\n")}, goodSecret, time.Hour, nil},
 		"dev":         {nil, []string{"--dev"}, "dev", time.Hour, nil},
 		"dev, own":    {nil, []string{"--dev", "--jwt-secret=own"}, "own", time.Hour, nil},
 		"ttl, uploads": {nil, []string{"--dev", "--ttl=90s", "--uploads=a", "--uploads=b*"},

@@ -325,7 +325,7 @@ func TestWatch_ReadsTokenFileAgain(t *testing.T) {
 	token := shoal(t, nil, "", "token", "ann", "--jwt-secret="+goodSecret)
 	token.wantDone(t)
 	s.send(t, "u", completedMessage)
-	r := shoal(t, nil, "", "watch", "u", "--token-file="+writeFile(t, "token", token.out), "--url="+s.url)
+	r := shoal(t, nil, "", "watch", "u", "--token-file="+writeFile(t, "token", "\ufeff"+token.out), "--url="+s.url)
 	r.wantDone(t)
 }
 

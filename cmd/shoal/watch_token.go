@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	"github.com/shoal-go/shoal/client"
+	"github.com/shoal-go/shoal/internal/reload"
 )
 
 const (
@@ -55,7 +56,7 @@ func readToken(path string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("cannot be read: %w", err)
 	}
-	token := string(bytes.TrimSpace(data))
+	token := string(bytes.TrimSpace(reload.TrimBOM(data)))
 	if token == "" {
 		return "", errors.New("holds no token, want a file with a JSON Web Token")
 	}
