@@ -27,13 +27,18 @@ type logWriter struct {
 	// mu protects closed against Write; nothing blocks under it.
 	mu     sync.RWMutex
 	closed bool
-	// report logs the number of lines that were dropped since the last call.
+	// report logs the number of lines that were dropped since the last call; nil: they are not reported.
 	report func(lines uint64)
+}
+
+// newLineWriter returns a writer, which must be closed.
+func newLineWriter(to io.Writer) *logWriter {
+	return &logWriter{to: to, lines: make(chan []byte, logLines), ended: make(chan struct{})}
 }
 
 // newLog returns a logger with a format, whose level may change, and its writer, which must be closed.
 func newLog(to io.Writer, level *slog.LevelVar, format string) (*slog.Logger, *logWriter) {
-	w := &logWriter{to: to, lines: make(chan []byte, logLines), ended: make(chan struct{})}
+	w := newLineWriter(to)
 	options := &slog.HandlerOptions{Level: level}
 	var handler slog.Handler = slog.NewTextHandler(w, options)
 	if format == "json" {
@@ -74,7 +79,7 @@ func (w *logWriter) run() {
 			continue
 		}
 		// The line of report goes through the queue, which has room if it is empty.
-		if n := w.dropped.Load(); n > reported && len(w.lines) == 0 {
+		if n := w.dropped.Load(); n > reported && len(w.lines) == 0 && w.report != nil {
 			w.report(n - reported)
 			reported = n
 		}

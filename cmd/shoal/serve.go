@@ -60,7 +60,10 @@ func (c *serveCommand) Run(ctx context.Context, std streams, again reparse) erro
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	n.reloads = n.reloadOn(hangUps)
-	return n.run(ctx, stop, std.out)
+	out := newLineWriter(std.out) // a terminal that stands still must not delay the end
+	go out.run()
+	defer out.close()
+	return n.run(ctx, stop, out)
 }
 
 // node is a running server with all its parts. close closes the opened parts, in the

@@ -66,6 +66,30 @@ func TestServeDrains(t *testing.T) {
 	}
 }
 
+// A terminal that takes no more output, for example after Ctrl-S, does not keep the server from ending in order.
+func TestServe_EndsWhileItsOutputStandsStill(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	reader, writer := io.Pipe()
+	defer reader.Close()
+	var log lockedBuffer
+	status := make(chan int, 1)
+	go func() {
+		args := []string{"serve", "--dev", "--addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0"}
+		status <- run(ctx, args, nil, nil, writer, &log)
+	}()
+	eventually(t, "it serves", func() bool { return strings.Contains(log.String(), "msg=serving") })
+	cancel()
+	select {
+	case got := <-status:
+		if got != statusDone {
+			t.Errorf("status = %d, log:\n%s", got, log.String())
+		}
+	case <-time.After(patience):
+		t.Error("it does not end")
+	}
+}
+
 func TestServeIsNotReadyWhileItDrains(t *testing.T) {
 	s := serveDev(t, "--drain=1m")
 	c := login(t, s.url)
