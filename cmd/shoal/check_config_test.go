@@ -36,6 +36,7 @@ func TestCheckConfigAccepts(t *testing.T) {
 }
 
 func TestServeAndCheckConfigRefuse(t *testing.T) {
+	authority, _ := newPair(t, "authority")
 	noKeys := writeFile(t, "jwks.json", `{"keys":[]}`)
 	for name, c := range map[string]struct {
 		args []string // after good()
@@ -84,6 +85,8 @@ func TestServeAndCheckConfigRefuse(t *testing.T) {
 		"cert alone": {[]string{"--tls-cert=c.pem"},
 			[]string{`--tls-cert is "c.pem", want a --tls-key with it`}},
 		"key alone": {[]string{"--tls-key=k.pem"}, []string{`--tls-key is "k.pem", want a --tls-cert with it`}},
+		"large authorities": {[]string{"--tls-client-ca=" + writeFile(t, "ca.pem", string(authority)+strings.Repeat("\n", 1<<20))},
+			[]string{"is larger than 1048576 bytes", "want a --tls-cert with it"}},
 		"no certificate": {[]string{"--tls-cert=c.pem", "--tls-key=k.pem"},
 			[]string{`--tls-cert is "c.pem", want a certificate that fits --tls-key "k.pem", but open c.pem`}},
 		"idle and ping": {[]string{"--idle-timeout=30s"},
@@ -103,6 +106,12 @@ func TestServeAndCheckConfigRefuse(t *testing.T) {
 			[]string{`--queue-bytes is "1MB", want a number of bytes such as 65536, 64KiB or 1MiB,`}},
 		"rate": {[]string{"--client-message-rate=50"},
 			[]string{`--client-message-rate is "50", want a rate such as 50/s`}},
+		"any audience": {[]string{"--jwt-audience=any", "--jwt-audience=shoal"},
+			[]string{"--jwt-audience has any beside other entries, want one or the other"}},
+		"host":        {[]string{"--addr=a b:80"}, []string{`--addr is "a b:80", want host:port`}},
+		"small burst": {[]string{"--client-message-rate=50/s,3"}, []string{`want a rate such as 50/s, or 50/s,200 with a burst of 4 or more`}},
+		"small rate": {[]string{"--client-message-rate=0.06/s"},
+			[]string{`--client-message-rate is "0.06/s", want at least 0.067/s, because clients send 2 messages in each --ping-interval`}},
 		"bool": {[]string{"--dev=perhaps"}, []string{`--dev is "perhaps", want true or false`}},
 		"level": {[]string{"--log-level=loud"},
 			[]string{`--log-level is "loud", want one of debug, info, warn, error`}},

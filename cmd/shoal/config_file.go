@@ -104,6 +104,9 @@ func valuesOf(node *yaml.Node) ([]string, string) {
 		}
 		return []string{node.Value}, ""
 	case yaml.SequenceNode:
+		if len(node.Content) == 0 { // which would take the place of the default
+			return nil, "is an empty list; give it a value, or leave the key out"
+		}
 		values := make([]string, 0, len(node.Content))
 		for _, item := range node.Content {
 			if item = resolved(item); item.Kind != yaml.ScalarNode || item.Tag == "!!null" {

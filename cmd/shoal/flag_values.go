@@ -90,22 +90,27 @@ func parseSize(text string) (size, error) {
 // standardBurst is the burst of a rate that names none, in seconds of that rate.
 const standardBurst = 4
 
-// maxRate bounds rates and bursts: beyond it there might as well be none.
-const maxRate = 1_000_000
+const (
+	// minBurst is a burst that every client needs: its first message, a subscription, and the two answers to a ping.
+	minBurst = 4
+	// maxRate bounds rates and bursts: beyond it there might as well be none.
+	maxRate = 1_000_000
+)
 
 // parseRate takes "50/s", or "50/s,200" with a burst.
 func parseRate(text string, _ *kong.Tag) (rate, error) {
-	wrong := fmt.Errorf("a rate such as 50/s, or 50/s,200 with a burst, above 0 and up to %d", maxRate)
+	wrong := fmt.Errorf("a rate such as 50/s, or 50/s,200 with a burst of %d or more, above 0 and up to %d",
+		minBurst, maxRate)
 	head, tail, hasBurst := strings.Cut(text, ",")
 	number, ok := strings.CutSuffix(strings.TrimSpace(head), "/s")
 	perSecond, err := parseFloat(number)
 	if !ok || err != nil || perSecond <= 0 || perSecond > maxRate {
 		return rate{}, wrong
 	}
-	burst := int(math.Ceil(perSecond * standardBurst))
+	burst := max(int(math.Ceil(perSecond*standardBurst)), minBurst)
 	if hasBurst {
 		burst, err = strconv.Atoi(strings.TrimSpace(tail))
-		if err != nil || burst < 1 || burst > maxRate {
+		if err != nil || burst < minBurst || burst > maxRate {
 			return rate{}, wrong
 		}
 	}

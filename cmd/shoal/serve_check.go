@@ -1,14 +1,13 @@
 package main
 
 import (
-	"crypto/tls"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -80,7 +79,7 @@ func (f *serveFlags) checkListener(s *settings, flag, address string) bool {
 // checkAddress reports whether an address can be listened on, and complains if not.
 func (f *serveFlags) checkAddress(s *settings, flag, address string) bool {
 	host, port, err := net.SplitHostPort(address)
-	if err != nil || !isPort(port) {
+	if err != nil || !isPort(port) || !isVisibleASCII(host) {
 		s.complain(flag, address, "host:port, with a port from 0 to 65535")
 		return false
 	}
@@ -116,6 +115,9 @@ func (f *serveFlags) checkAuthentication(s *settings) {
 		if err := jwtauth.CheckSecret([]byte(secret)); err != nil {
 			s.refuse("jwt-secret", err.Error())
 		}
+	}
+	if len(f.JWTAudience) > 1 && slices.Contains(f.JWTAudience, anyAudience) {
+		s.refuse("jwt-audience", "has any beside other entries, want one or the other")
 	}
 	if f.JWKS == "" {
 		return
@@ -202,10 +204,8 @@ func isVisibleASCII(text string) bool {
 
 func (f *serveFlags) checkTLS(s *settings) {
 	if f.TLSClientCA != "" {
-		if text, err := os.ReadFile(f.TLSClientCA); err != nil {
-			s.complain("tls-client-ca", f.TLSClientCA, fmt.Sprintf("a file, but it cannot be read: %v", errors.Unwrap(err)))
-		} else if _, err := parseAuthorities(text); err != nil {
-			s.complain("tls-client-ca", f.TLSClientCA, "certificates in PEM, but "+err.Error())
+		if _, err := newAuthorities("client certificate authorities", f.TLSClientCA, nil); err != nil {
+			s.complain("tls-client-ca", f.TLSClientCA, "a file of certificates in PEM, but "+err.Error())
 		}
 		if f.TLSCert == "" {
 			s.complain("tls-client-ca", f.TLSClientCA, "a "+s.key("tls-cert")+" with it")
@@ -218,7 +218,7 @@ func (f *serveFlags) checkTLS(s *settings) {
 	case f.TLSCert == "":
 		s.complain("tls-key", f.TLSKey, "a "+s.key("tls-cert")+" with it")
 	default:
-		if _, err := tls.LoadX509KeyPair(f.TLSCert, f.TLSKey); err != nil {
+		if _, _, err := newTLSConfig(f.TLSCert, f.TLSKey, func(time.Time) {}, nil); err != nil {
 			s.complain("tls-cert", f.TLSCert,
 				fmt.Sprintf("a certificate that fits %s %q, but %v", s.key("tls-key"), f.TLSKey, err))
 		}
@@ -229,6 +229,12 @@ func (f *serveFlags) checkLimits(s *settings) {
 	if f.IdleTimeout <= f.PingInterval {
 		s.complain("idle-timeout", f.IdleTimeout.String(),
 			fmt.Sprintf("more than %s, which is %v", s.key("ping-interval"), f.PingInterval))
+	}
+	const answers = 2 // a pong and the page's own message
+	if least := answers / f.PingInterval.Seconds(); f.ClientMessageRate.perSecond < least {
+		s.complain("client-message-rate", fmt.Sprintf("%g/s", f.ClientMessageRate.perSecond), fmt.Sprintf(
+			"at least %.2g/s, because clients send %d messages in each %s, which is %v",
+			least, answers, s.key("ping-interval"), f.PingInterval))
 	}
 	if f.MaxAge > 0 && f.MaxAge < time.Second {
 		s.complain("max-age", f.MaxAge.String(), "0 or at least 1s")
