@@ -53,7 +53,7 @@ func (c *tokenCommand) Run(std streams) error {
 		UserID: c.UserID, Expires: time.Now().Add(c.TTL), Uploads: c.Uploads,
 	}, partyClaims(c.JWTAudience, c.JWTIssuer))
 	if err != nil {
-		return err
+		return errors.New(strings.TrimPrefix(err.Error(), "jwtauth: "))
 	}
 	return printLine(std.out, token)
 }

@@ -52,6 +52,15 @@ func TestToken(t *testing.T) {
 	}
 }
 
+// A token that a server would refuse for its length is not printed.
+func TestToken_RefusesTooManyUploads(t *testing.T) {
+	args := []string{"token", "alice", "--dev"}
+	for i := range 1000 {
+		args = append(args, fmt.Sprintf("--uploads=upload-%d", i))
+	}
+	shoal(t, nil, "", args...).wantErrors(t, statusFailed, "shoal: the token has ")
+}
+
 // Tokens of the commands are for the audience and of the issuer that the server accepts, by the same file of settings.
 func TestToken_IsForTheServersAudience(t *testing.T) {
 	file := writeFile(t, "shoal.yaml", "jwt-audience: [shoal, other]\njwt-issuer: me\n")
