@@ -106,15 +106,15 @@ func (j *Verifier) checkValidYet(claims strictjson.Object, now time.Time) error 
 	return nil
 }
 
-// issuedBefore reports whether a token that is not verified says that it was issued before a time. One that lies about
-// it only gets another refusal.
-func (t *signedToken) issuedBefore(at time.Time) bool {
+// issuedAfter reports whether a token that is not verified says that it was issued after a time. One that lies about it
+// only gets another refusal.
+func (t *signedToken) issuedAfter(at time.Time) bool {
 	value, given := t.claims.Get("iat")
 	if !given {
 		return false
 	}
 	issued, ok := numericDate(value)
-	return ok && issued.Before(at)
+	return ok && issued.After(at)
 }
 
 // checkParties checks the issuer and the audience.

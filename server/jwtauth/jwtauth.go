@@ -306,9 +306,10 @@ func (j *Verifier) verify(ctx context.Context, t signedToken) error {
 
 // verifyWithKeys checks a token's signature with the current keys, and with newer ones if the current ones fail.
 //
-// A token is known to be bad if no key has signed it of a set that was read for it, or after it was issued, or if it
-// has expired by its own claims. While the keys cannot be read, or were read for another token just now, any other
-// token may be of a new key, also of one that replaces another one under the same name: it cannot be checked.
+// A token is known to be bad if no key has signed it of a set that was read for it, or if it has expired by its own
+// claims. While the keys cannot be read, or were read for another token just now, a token that names an unknown key or
+// none may be of a new key: it cannot be checked. Nor can one that names a known key and says that it was issued after
+// the set was read, because a new key may have replaced that one under the same name.
 func (j *Verifier) verifyWithKeys(ctx context.Context, t signedToken) error {
 	set := j.keys.current()
 	result := set.verify(t)
@@ -324,7 +325,7 @@ func (j *Verifier) verifyWithKeys(ctx context.Context, t signedToken) error {
 	case ctx.Err() != nil:
 		return fmt.Errorf("jwtauth: verifying a token: %w", context.Cause(ctx))
 	}
-	if err != nil && !t.issuedBefore(asOf.Add(-j.opt.Leeway)) {
+	if err != nil && (t.keyID == "" || errors.Is(result, errUnknownKey) || t.issuedAfter(asOf)) {
 		if _, refused := expiry(t.claims, time.Now()); refused != nil {
 			return refused
 		}
