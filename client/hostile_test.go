@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/shoal/client"
+	"github.com/shoal-go/shoal/internal/wsframe"
 )
 
 // script is a server's side of one connection after the upgrade.
@@ -36,43 +37,14 @@ func upgrade(w http.ResponseWriter, r *http.Request, s script) {
 }
 
 // frame returns a server's frame.
-func frame(first byte, payload string) []byte {
-	b := []byte{first}
-	switch n := len(payload); {
-	case n < 126:
-		b = append(b, byte(n))
-	case n < 1<<16:
-		b = binary.BigEndian.AppendUint16(append(b, 126), uint16(n))
-	default:
-		b = binary.BigEndian.AppendUint64(append(b, 127), uint64(n))
-	}
-	return append(b, payload...)
-}
+func frame(first byte, payload string) []byte { return wsframe.Append(nil, first, []byte(payload)) }
 
 func text(payload string) []byte { return frame(0x81, payload) }
 
 // readFrame reads a client's frame of up to 64 KiB.
 func readFrame(r *bufio.Reader) (string, error) {
-	var head [2]byte
-	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return "", err
-	}
-	size := int(head[1] & 0x7f)
-	if size == 126 {
-		var long [2]byte
-		if _, err := io.ReadFull(r, long[:]); err != nil {
-			return "", err
-		}
-		size = int(binary.BigEndian.Uint16(long[:]))
-	}
-	payload := make([]byte, 4+size)
-	if _, err := io.ReadFull(r, payload); err != nil {
-		return "", err
-	}
-	for i := range payload[4:] {
-		payload[4+i] ^= payload[i&3]
-	}
-	return string(payload[4:]), nil
+	f, err := wsframe.Read(r, 1<<16)
+	return string(f.Payload), err
 }
 
 // login answers the token and reads the subscription, if there is one.

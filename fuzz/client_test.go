@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha1" // required by RFC 6455
 	"encoding/base64"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +18,7 @@ import (
 	"unicode"
 
 	"github.com/shoal-go/shoal/client"
+	"github.com/shoal-go/shoal/internal/wsframe"
 )
 
 // FuzzServerMessage sends a Go client arbitrary text messages, one for each line, between a valid login and the end of
@@ -110,7 +110,7 @@ func serveLines(conn net.Conn, lines []string) {
 	asked := make(chan struct{}, 2)
 	reading.Go(func() {
 		for range 2 { // the token and the subscription
-			if skipFrame(frames) != nil {
+			if _, err := wsframe.Read(frames, 1<<16); err != nil {
 				break
 			}
 			asked <- struct{}{}
@@ -129,34 +129,7 @@ func serveLines(conn net.Conn, lines []string) {
 	_, _ = conn.Write(serverFrame(0x88, "\x03\xe8")) // 1000, after which a client stops
 }
 
-// skipFrame reads a client's frame, which has at most 64 KiB.
-func skipFrame(r *bufio.Reader) error {
-	var head [2]byte
-	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return err
-	}
-	size := int(head[1] & 0x7f)
-	if size == 126 {
-		var long [2]byte
-		if _, err := io.ReadFull(r, long[:]); err != nil {
-			return err
-		}
-		size = int(binary.BigEndian.Uint16(long[:]))
-	}
-	_, err := r.Discard(4 + size)
-	return err
-}
-
 // serverFrame returns a frame of a server, which is not masked.
 func serverFrame(first byte, payload string) []byte {
-	frame := []byte{first}
-	switch n := len(payload); {
-	case n < 126:
-		frame = append(frame, byte(n))
-	case n < 1<<16:
-		frame = binary.BigEndian.AppendUint16(append(frame, 126), uint16(n))
-	default:
-		frame = binary.BigEndian.AppendUint64(append(frame, 127), uint64(n))
-	}
-	return append(frame, payload...)
+	return wsframe.Append(nil, first, []byte(payload))
 }

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -21,6 +20,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/shoal-go/shoal/internal/wsframe"
 	"github.com/shoal-go/shoal/manager"
 	"github.com/shoal-go/shoal/server"
 )
@@ -195,43 +195,16 @@ type clientConn interface {
 
 // text returns the frame of a client's text message, masked with zeros.
 func text(payload string) []byte {
-	frame := []byte{0x81}
-	switch n := len(payload); {
-	case n < 126:
-		frame = append(frame, 0x80|byte(n))
-	case n < 1<<16:
-		frame = binary.BigEndian.AppendUint16(append(frame, 0x80|126), uint16(n))
-	default:
-		frame = binary.BigEndian.AppendUint64(append(frame, 0x80|127), uint64(n))
-	}
-	return append(append(frame, 0, 0, 0, 0), payload...)
+	return wsframe.AppendMasked(nil, wsframe.Text, [4]byte{}, []byte(payload))
 }
 
 // next reads a frame of the server's and returns its opcode and payload.
 func (s *socket) next() (opcode byte, payload []byte, err error) {
-	var header [2]byte
-	if _, err := io.ReadFull(s.reader, header[:]); err != nil {
-		return 0, nil, err
+	f, err := wsframe.Read(s.reader, 1<<20)
+	if err == nil && (f.First&0xf0 != 0x80 || f.Masked) {
+		err = errors.New("the server sent an invalid frame header")
 	}
-	size := uint64(header[1] & 0x7f)
-	var extended [8]byte
-	switch size {
-	case 126:
-		_, err = io.ReadFull(s.reader, extended[6:])
-		size = binary.BigEndian.Uint64(extended[:])
-	case 127:
-		_, err = io.ReadFull(s.reader, extended[:])
-		size = binary.BigEndian.Uint64(extended[:])
-	}
-	if err != nil {
-		return 0, nil, err
-	}
-	if header[0]&0xf0 != 0x80 || header[1]&0x80 != 0 || size > 1<<20 {
-		return 0, nil, errors.New("the server sent an invalid frame header")
-	}
-	payload = make([]byte, size)
-	_, err = io.ReadFull(s.reader, payload)
-	return header[0] & 0x0f, payload, err
+	return f.Opcode(), f.Payload, err
 }
 
 // nothingLeft fails the test unless every connection ends and leaves nothing in the registry.

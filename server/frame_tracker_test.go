@@ -8,6 +8,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/shoal-go/shoal/internal/wsframe"
 	"github.com/shoal-go/shoal/manager"
 )
 
@@ -64,15 +65,7 @@ func payloadLength(random *rand.Rand) int {
 }
 
 func appendMasked(dst []byte, first byte, n int) []byte {
-	switch {
-	case n < 126:
-		dst = append(dst, first, 0x80|byte(n))
-	case n < 1<<16:
-		dst = binary.BigEndian.AppendUint16(append(dst, first, 0x80|126), uint16(n))
-	default:
-		dst = binary.BigEndian.AppendUint64(append(dst, first, 0x80|127), uint64(n))
-	}
-	return append(dst, make([]byte, 4+n)...)
+	return wsframe.AppendMasked(dst, first, [4]byte{}, make([]byte, n))
 }
 
 // trackAll tracks message after message, as reader.Read does.

@@ -2,12 +2,13 @@ package server_test
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"net"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/shoal-go/shoal/internal/wsframe"
 )
 
 // raw is a connection on which the test writes frames itself.
@@ -45,26 +46,17 @@ func (n *node) raw(t *testing.T, extra string) *raw {
 
 // write sends a masked frame with the first byte as given.
 func (r *raw) write(first byte, payload string) {
-	frame := []byte{first}
-	switch n := len(payload); {
-	case n < 126:
-		frame = append(frame, 0x80|byte(n))
-	case n < 1<<16:
-		frame = append(frame, 0x80|126, byte(n>>8), byte(n))
-	}
-	frame = append(append(frame, 0, 0, 0, 0), payload...)
-	_, _ = r.conn.Write(frame) // where it fails, so will reading
+	_, _ = r.conn.Write(wsframe.AppendMasked(nil, first, [4]byte{}, []byte(payload))) // where it fails, so will reading
 }
 
-// read returns the next frame, which must be short.
+// read returns the next frame.
 func (r *raw) read() (first byte, payload string) {
 	r.t.Helper()
-	head := r.bytes(2)
-	size := int(head[1])
-	if size == 126 {
-		size = int(binary.BigEndian.Uint16([]byte(r.bytes(2))))
+	f, err := wsframe.Read(r.conn, 1<<16)
+	if err != nil || f.Masked {
+		r.t.Fatalf("reading a frame: %v, masked: %v", err, f.Masked)
 	}
-	return head[0], r.bytes(size)
+	return f.First, string(f.Payload)
 }
 
 func (r *raw) bytes(n int) string {

@@ -1,7 +1,6 @@
 package server_test
 
 import (
-	"encoding/binary"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -9,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shoal-go/shoal/internal/wsframe"
 	"github.com/shoal-go/shoal/manager"
 	"github.com/shoal-go/shoal/server"
 )
@@ -187,18 +187,5 @@ func appendNonsense(stream []byte, random *rand.Rand) []byte {
 
 // appendFrame appends a masked frame.
 func appendFrame(dst []byte, first byte, payload string) []byte {
-	switch n := len(payload); {
-	case n < 126:
-		dst = append(dst, first, 0x80|byte(n))
-	case n < 1<<16:
-		dst = binary.BigEndian.AppendUint16(append(dst, first, 0x80|126), uint16(n))
-	default:
-		dst = binary.BigEndian.AppendUint64(append(dst, first, 0x80|127), uint64(n))
-	}
-	mask := [4]byte{1, 2, 3, 4}
-	dst = append(dst, mask[:]...)
-	for i := range len(payload) {
-		dst = append(dst, payload[i]^mask[i%4])
-	}
-	return dst
+	return wsframe.AppendMasked(dst, first, [4]byte{1, 2, 3, 4}, []byte(payload))
 }

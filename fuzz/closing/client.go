@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"os"
 	"sync"
+
+	"github.com/shoal-go/shoal/internal/wsframe"
 )
 
 // client is one connection of the clients' side.
@@ -98,8 +100,9 @@ func (c *client) greet(user, upload string) error {
 	if response.StatusCode != http.StatusSwitchingProtocols {
 		return errors.New(response.Status)
 	}
-	frames := clientFrame(0x81, fmt.Appendf(nil, `{"type":"auth","token":%q}`, user))
-	frames = append(frames, clientFrame(0x81, fmt.Appendf(nil, `{"action":"subscribe_upload","upload_id":%q}`, upload))...)
+	frames := clientFrame(wsframe.Text, fmt.Appendf(nil, `{"type":"auth","token":%q}`, user))
+	subscription := fmt.Appendf(nil, `{"action":"subscribe_upload","upload_id":%q}`, upload)
+	frames = append(frames, clientFrame(wsframe.Text, subscription)...)
 	_, err = c.conn.Write(frames)
 	return err
 }
@@ -109,15 +112,15 @@ func (c *client) greet(user, upload string) error {
 func (c *client) readToEnd() error {
 	code := 0
 	for {
-		opcode, payload, err := c.frame()
+		f, err := wsframe.Read(c.reader, 1<<16)
 		switch {
 		case err != nil && code == 1012 && !errors.Is(err, os.ErrDeadlineExceeded):
 			return nil
 		case err != nil:
 			return fmt.Errorf("ended with code %d: %w", code, err)
-		case opcode == 0x8 && len(payload) >= 2:
-			code = int(binary.BigEndian.Uint16(payload))
-			if _, err := c.conn.Write(clientFrame(0x88, payload[:2])); err != nil {
+		case f.First == wsframe.Close && len(f.Payload) >= 2:
+			code = int(binary.BigEndian.Uint16(f.Payload))
+			if _, err := c.conn.Write(clientFrame(wsframe.Close, f.Payload[:2])); err != nil {
 				return fmt.Errorf("answering the close frame: %w", err)
 			}
 		}
@@ -133,30 +136,7 @@ func (c *client) drain() error {
 	return nil
 }
 
-// frame reads one frame of the server.
-func (c *client) frame() (opcode byte, payload []byte, err error) {
-	var header [2]byte
-	if _, err := io.ReadFull(c.reader, header[:]); err != nil {
-		return 0, nil, err
-	}
-	size := int(header[1] & 0x7f)
-	if size == 126 {
-		var extended [2]byte
-		if _, err := io.ReadFull(c.reader, extended[:]); err != nil {
-			return 0, nil, err
-		}
-		size = int(binary.BigEndian.Uint16(extended[:]))
-	}
-	if size == 127 || header[1]&0x80 != 0 {
-		return 0, nil, fmt.Errorf("unexpected frame header %x", header)
-	}
-	payload = make([]byte, size)
-	_, err = io.ReadFull(c.reader, payload)
-	return header[0] & 0x0f, payload, err
-}
-
-// clientFrame returns a short frame of a client, masked with zeros.
+// clientFrame returns a frame of a client, masked with zeros.
 func clientFrame(first byte, payload []byte) []byte {
-	frame := []byte{first, 0x80 | byte(len(payload)), 0, 0, 0, 0} //nolint:gosec // less than 126 bytes
-	return append(frame, payload...)
+	return wsframe.AppendMasked(nil, first, [4]byte{}, payload)
 }

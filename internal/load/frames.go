@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+
+	"github.com/shoal-go/shoal/internal/wsframe"
 )
 
 // The opcodes of RFC 6455.
@@ -246,18 +248,5 @@ func join(held *[]byte, last []byte) []byte {
 
 // appendFrame appends a client's frame, which must be masked (RFC 6455, 5.3).
 func appendFrame(dst []byte, opcode byte, mask [4]byte, payload []byte) []byte {
-	dst = append(dst, finBit|opcode)
-	switch n := len(payload); {
-	case n <= maxControlBytes:
-		dst = append(dst, maskBit|byte(n))
-	case n <= 0xFFFF:
-		dst = binary.BigEndian.AppendUint16(append(dst, maskBit|126), uint16(n))
-	default:
-		dst = binary.BigEndian.AppendUint64(append(dst, maskBit|127), uint64(n))
-	}
-	dst = append(dst, mask[:]...)
-	for i, b := range payload {
-		dst = append(dst, b^mask[i&3])
-	}
-	return dst
+	return wsframe.AppendMasked(dst, finBit|opcode, mask, payload)
 }

@@ -2,13 +2,14 @@ package load
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/shoal-go/shoal/internal/wsframe"
 )
 
 // serverFrame is a frame as a server writes it.
@@ -16,16 +17,7 @@ func serverFrame(final bool, opcode byte, payload []byte) []byte {
 	if final {
 		opcode |= finBit
 	}
-	b := []byte{opcode}
-	switch n := len(payload); {
-	case n <= 125:
-		b = append(b, byte(n))
-	case n <= 0xFFFF:
-		b = binary.BigEndian.AppendUint16(append(b, 126), uint16(n))
-	default:
-		b = binary.BigEndian.AppendUint64(append(b, 127), uint64(n))
-	}
-	return append(b, payload...)
+	return wsframe.Append(nil, opcode, payload)
 }
 
 // conversation is a server's bytes, and the messages that they are.

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/shoal-go/shoal/internal/frame"
+	"github.com/shoal-go/shoal/internal/wsframe"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -66,30 +67,11 @@ var errNotAFrame = errors.New("not a frame as a server sends it")
 
 // readFrame reads one whole frame and rejects invalid ones.
 func readFrame(r io.Reader) (received, error) {
-	var head [2]byte
-	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return received{}, err
+	f, err := wsframe.Read(r, 1<<24)
+	if err == nil && (f.First&0xF0 != 0x80 || f.Masked) {
+		err = errNotAFrame
 	}
-	if head[0]&0xF0 != 0x80 || head[1]&0x80 != 0 {
-		return received{}, errNotAFrame
-	}
-	length := uint64(head[1])
-	if length > 125 {
-		wide := make([]byte, 2+6*(length-126))
-		if _, err := io.ReadFull(r, wide); err != nil {
-			return received{}, err
-		}
-		length = 0
-		for _, b := range wide {
-			length = length<<8 | uint64(b)
-		}
-	}
-	if length > 1<<24 {
-		return received{}, errNotAFrame
-	}
-	body := make([]byte, length)
-	_, err := io.ReadFull(r, body)
-	return received{frame.Opcode(head[0] & 0xF), body}, err
+	return received{frame.Opcode(f.Opcode()), f.Payload}, err
 }
 
 // readFrames reads frames up to the end of the stream, which must not be inside of one.

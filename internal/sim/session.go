@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/shoal-go/shoal/internal/wsframe"
 )
 
 // session is one connection of a client. Its goroutines read and write; the world checks their records while
@@ -230,41 +232,17 @@ func (s *session) read(reader *bufio.Reader) error {
 }
 
 // serverFrame reads one unfragmented frame of a server.
-func serverFrame(r *bufio.Reader) (opcode byte, payload []byte, err error) {
-	var header [2]byte
-	if _, err := io.ReadFull(r, header[:]); err != nil {
-		return 0, nil, err
+func serverFrame(r io.Reader) (opcode byte, payload []byte, err error) {
+	f, err := wsframe.Read(r, 1<<20)
+	if errors.Is(err, wsframe.ErrTooLong) || err == nil && (f.First&0xf0 != 0x80 || f.Masked) {
+		return 0, nil, fmt.Errorf("%w: a frame that begins with %x, masked: %v", errMalformed, f.First, f.Masked)
 	}
-	size := uint64(header[1] & 0x7f)
-	var extended [8]byte
-	switch size {
-	case 126:
-		_, err = io.ReadFull(r, extended[6:])
-		size = binary.BigEndian.Uint64(extended[:])
-	case 127:
-		_, err = io.ReadFull(r, extended[:])
-		size = binary.BigEndian.Uint64(extended[:])
-	}
-	if err != nil {
-		return 0, nil, err
-	}
-	if header[0]&0xf0 != 0x80 || header[1]&0x80 != 0 || size > 1<<20 {
-		return 0, nil, fmt.Errorf("%w: frame header %x", errMalformed, header)
-	}
-	payload = make([]byte, size)
-	_, err = io.ReadFull(r, payload)
-	return header[0] & 0x0f, payload, err
+	return f.Opcode(), f.Payload, err
 }
 
-// clientFrame returns a short frame of a client, masked with zeros.
+// clientFrame returns a frame of a client, masked with zeros.
 func clientFrame(first byte, payload []byte) []byte {
-	frame := []byte{first}
-	if n := len(payload); n < 126 {
-		frame = append(frame, 0x80|byte(n))
-	} else {
-		frame = binary.BigEndian.AppendUint16(append(frame, 0x80|126), uint16(n)) //nolint:gosec // a resume at most
-	}
-	return append(append(frame, 0, 0, 0, 0), payload...)
+	return wsframe.AppendMasked(nil, first, [4]byte{}, payload)
 }
 
 // take removes the messages that have come since the last call.

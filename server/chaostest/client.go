@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/shoal-go/shoal/internal/wsframe"
 )
 
 // client is one attacker. It belongs to one goroutine, but for the counts.
@@ -89,30 +91,12 @@ func (c *client) drain() error {
 
 // next reads a frame.
 func (c *client) next() (opcode byte, payload []byte, err error) {
-	var header [2]byte
-	if _, err := io.ReadFull(c.reader, header[:]); err != nil {
-		return 0, nil, err
-	}
-	size := uint64(header[1] & 0x7f)
-	var extended [8]byte
-	switch size {
-	case 126:
-		_, err = io.ReadFull(c.reader, extended[6:])
-		size = binary.BigEndian.Uint64(extended[:])
-	case 127:
-		_, err = io.ReadFull(c.reader, extended[:])
-		size = binary.BigEndian.Uint64(extended[:])
-	}
-	if err != nil {
-		return 0, nil, err
-	}
 	const longest = 64 << 20
-	if size > longest {
-		return 0, nil, &refusal{fmt.Sprintf("a frame of %d bytes", size)}
+	f, err := wsframe.Read(c.reader, longest)
+	if errors.Is(err, wsframe.ErrTooLong) {
+		err = &refusal{fmt.Sprintf("a frame of more than %d bytes", longest)}
 	}
-	payload = make([]byte, size)
-	_, err = io.ReadFull(c.reader, payload)
-	return header[0] & 0x0f, payload, err
+	return f.Opcode(), f.Payload, err
 }
 
 // closed returns the reason of a close frame.
@@ -180,14 +164,5 @@ const (
 
 // frame returns a masked frame.
 func frame(first byte, payload []byte) []byte {
-	f := []byte{first}
-	switch n := len(payload); {
-	case n < 126:
-		f = append(f, 0x80|byte(n))
-	case n < 1<<16:
-		f = binary.BigEndian.AppendUint16(append(f, 0x80|126), uint16(n))
-	default:
-		f = binary.BigEndian.AppendUint64(append(f, 0x80|127), uint64(n))
-	}
-	return append(append(f, 0, 0, 0, 0), payload...)
+	return wsframe.AppendMasked(nil, first, [4]byte{}, payload)
 }
