@@ -1,19 +1,18 @@
 package manager
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/shoal-go/shoal/broker"
+	"github.com/shoal-go/shoal/internal/testlog"
 )
 
 // uncomparable is a connection that cannot be a key of the registry.
@@ -203,7 +202,7 @@ func TestManager_WaitReadyEndsWithClose(t *testing.T) {
 func TestSend_PanicEndsNoOtherDelivery(t *testing.T) {
 	for _, receivers := range []int{3, 3 * fanOutAlone} {
 		t.Run(fmt.Sprint(receivers), func(t *testing.T) {
-			var log lockedBuffer
+			var log testlog.Buffer
 			m := open(t, Options{Logger: slog.New(slog.NewTextHandler(&log, nil)), MaxConnectionsPerUser: -1})
 			var conns []*fakeConn
 			for i := range receivers {
@@ -238,24 +237,6 @@ func TestSend_PanicEndsNoOtherDelivery(t *testing.T) {
 			}
 		})
 	}
-}
-
-// lockedBuffer is a buffer that a logger writes to while a test reads it.
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }
 
 // A further call of Close waits for the first.

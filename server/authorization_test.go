@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/shoal-go/shoal/internal/testlog"
 	"github.com/shoal-go/shoal/manager"
 	"github.com/shoal-go/shoal/server"
 )
@@ -28,13 +29,13 @@ func (c *client) wantError(code, text string) map[string]any {
 	return o
 }
 
-func logTo(log *lockedBuffer) func(*manager.Options, *server.Options) {
+func logTo(log *testlog.Buffer) func(*manager.Options, *server.Options) {
 	return func(_ *manager.Options, o *server.Options) { o.Logger = slog.New(slog.NewTextHandler(log, nil)) }
 }
 
 // A token that cannot be checked now is not reported as bad: the client should reconnect.
 func TestAuthenticate_UnavailableIsNotInvalid(t *testing.T) {
-	var log lockedBuffer
+	var log testlog.Buffer
 	n := start(t, logTo(&log))
 	base := n.open()
 	base.send(`{"type":"auth","token":"broken"}`)
@@ -146,7 +147,7 @@ func TestOptions_ExpiryOnConnect(t *testing.T) {
 
 // Each error of Identify has its status, an invalid id is refused at the upgrade, and failures are logged.
 func TestIdentify_Errors(t *testing.T) {
-	var log lockedBuffer
+	var log testlog.Buffer
 	n := start(t, logTo(&log), func(_ *manager.Options, o *server.Options) {
 		o.Authenticate = nil
 		o.Identify = func(r *http.Request) (server.Identity, error) {
@@ -184,7 +185,7 @@ func TestIdentify_Errors(t *testing.T) {
 // A subscription that cannot be decided now is answered on shoal.v1 and ends a connection on the base protocol; one
 // that is forbidden is counted and logged.
 func TestAuthorize_NothingIsLostInSilence(t *testing.T) {
-	var log lockedBuffer
+	var log testlog.Buffer
 	n := start(t, logTo(&log))
 	base, v1 := n.login("ann"), n.login("bob", "shoal.v1")
 	v1.send(`{"action":"subscribe_upload","upload_id":"broken"}`)

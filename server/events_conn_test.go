@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shoal-go/shoal/internal/testlog"
 	"github.com/shoal-go/shoal/manager"
 	"github.com/shoal-go/shoal/server"
 )
@@ -153,7 +154,7 @@ func TestEvents_HiddenHijacker(t *testing.T) {
 	for name, configure := range map[string]func(*httptest.Server){
 		"HTTP/1.1": plain, "HTTP/2": func(srv *httptest.Server) { srv.EnableHTTP2 = true; srv.StartTLS() },
 	} {
-		var log lockedBuffer
+		var log testlog.Buffer
 		m = mount(t, func(h http.Handler) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(hiding{w}, r) })
 		}, configure, func(_ *manager.Options, o *server.Options) { o.Logger = slog.New(slog.NewTextHandler(&log, nil)) })

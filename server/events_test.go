@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/shoal-go/shoal/internal/testlog"
 	"github.com/shoal-go/shoal/manager"
 	"github.com/shoal-go/shoal/server"
 )
@@ -489,7 +490,7 @@ func TestEvents_SlowConsumer(t *testing.T) {
 
 // No token is logged, at any level.
 func TestEvents_TokensAreNotLogged(t *testing.T) {
-	var log lockedBuffer
+	var log testlog.Buffer
 	n := start(t, func(_ *manager.Options, o *server.Options) {
 		o.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 		o.Authenticate = func(_ context.Context, token string) (server.Identity, error) {

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shoal-go/shoal/internal/testlog"
 	"github.com/shoal-go/shoal/manager"
 	"github.com/shoal-go/shoal/server"
 )
@@ -104,7 +105,7 @@ func TestUpgrade_AnswersHTTP2WithoutUpgradeHeader(t *testing.T) {
 
 // A response writer that hides the connection is the embedder's mistake: an error names its type, and it is counted.
 func TestUpgrade_ReportsHiddenHijacker(t *testing.T) {
-	var log lockedBuffer
+	var log testlog.Buffer
 	n := start(t, func(_ *manager.Options, o *server.Options) { o.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
 	type hiding struct{ http.ResponseWriter }
 	outer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/shoal-go/shoal/internal/testlog"
 	"github.com/shoal-go/shoal/manager"
 	"github.com/shoal-go/shoal/server"
 )
@@ -76,7 +77,7 @@ func TestHooks_PanicRecordHasNoPayload(t *testing.T) {
 	for message, want := range map[string]string{
 		`{"action":"payload"}`: "panic while handling a client", `{"action":"runtime"}`: "index out of range",
 	} {
-		var log lockedBuffer
+		var log testlog.Buffer
 		n := start(t, func(_ *manager.Options, o *server.Options) {
 			o.Logger = slog.New(slog.NewTextHandler(&log, nil))
 			o.OnMessage = func(_ *server.Client, m server.Incoming) bool {

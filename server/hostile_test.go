@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shoal-go/shoal/internal/testlog"
 	"github.com/shoal-go/shoal/manager"
 	"github.com/shoal-go/shoal/server"
 )
@@ -66,7 +67,7 @@ var closeFrames = map[string]string{
 // A violation of the protocol is answered with its close code and a text of this server's, and never logged as an
 // error: anybody can cause it.
 func TestServer_NamesProtocolViolations(t *testing.T) {
-	var log lockedBuffer
+	var log testlog.Buffer
 	n := start(t, func(_ *manager.Options, o *server.Options) {
 		o.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	})
@@ -209,7 +210,7 @@ func isTimeout(err error) bool {
 }
 
 func TestServer_LogsNoSecrets(t *testing.T) {
-	var log lockedBuffer
+	var log testlog.Buffer
 	n := start(t, func(_ *manager.Options, o *server.Options) {
 		o.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	})
@@ -225,24 +226,6 @@ func TestServer_LogsNoSecrets(t *testing.T) {
 			t.Errorf("logged: %s", line)
 		}
 	}
-}
-
-// lockedBuffer is a buffer that a logger writes to while a test reads it.
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }
 
 // The client need not wait for the answer to its upgrade before it authenticates.

@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/shoal-go/shoal/internal/testlog"
 	"github.com/shoal-go/shoal/manager"
 	"github.com/shoal-go/shoal/server"
 )
@@ -59,7 +60,7 @@ func TestHooks_EndedIsNotFailed(t *testing.T) {
 	} {
 		for _, how := range []string{"leave", "close"} {
 			t.Run(name+" "+how, func(t *testing.T) {
-				var log lockedBuffer
+				var log testlog.Buffer
 				entered := make(chan struct{})
 				n := start(t, func(_ *manager.Options, o *server.Options) {
 					o.Logger = slog.New(slog.NewTextHandler(&log, nil))
@@ -222,7 +223,7 @@ func TestServer_DrainEndsSlowBodies(t *testing.T) {
 
 // A panic of a handler is logged as an error with its stack and without its value, which may hold bytes of a request.
 func TestServer_LogsPanicsOfHandlersWithoutTheirValue(t *testing.T) {
-	var log lockedBuffer
+	var log testlog.Buffer
 	n := start(t, func(_ *manager.Options, o *server.Options) {
 		o.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	})

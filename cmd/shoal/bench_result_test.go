@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"github.com/shoal-go/shoal/internal/testlog"
 )
 
 func TestBenchTable(t *testing.T) {
@@ -90,7 +92,7 @@ func TestLatencyPlot(t *testing.T) {
 }
 
 func TestBarsOnATerminal(t *testing.T) {
-	out := &lockedBuffer{}
+	out := &testlog.Buffer{}
 	l := &live{out, true}
 	full := l.show(quantity{"growing", 1000, func() int64 { return 1000 }}, quantity{"nothing", 0, func() int64 { return 0 }})
 	full()

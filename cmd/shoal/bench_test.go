@@ -15,6 +15,8 @@ import (
 	"testing"
 
 	"github.com/coder/websocket"
+
+	"github.com/shoal-go/shoal/internal/testlog"
 )
 
 // wantFigures reads the result that a benchmark has printed.
@@ -233,7 +235,7 @@ func TestBenchInterruptedWhilePublishing(t *testing.T) {
 
 // ender ends a run as soon as it shows that all are connected.
 type ender struct {
-	lockedBuffer
+	testlog.Buffer
 	end func()
 }
 
@@ -241,7 +243,7 @@ func (e *ender) Write(p []byte) (int, error) {
 	if bytes.Contains(p, []byte("connected")) {
 		e.end()
 	}
-	return e.lockedBuffer.Write(p)
+	return e.Buffer.Write(p)
 }
 
 func TestBenchInterruptedInOrder(t *testing.T) {

@@ -17,6 +17,8 @@ import (
 
 	"github.com/coder/websocket"
 	"go.uber.org/goleak"
+
+	"github.com/shoal-go/shoal/internal/testlog"
 )
 
 // asCommand makes the test binary be the command itself, for tests that need a process of its own.
@@ -100,27 +102,9 @@ const patience = 2 * time.Minute
 type served struct {
 	url, admin string
 	out        []string // the lines of its welcome
-	log        *lockedBuffer
+	log        *testlog.Buffer
 	wait       func() int // returns its status when it has ended
 	end        func() int // ends it in an orderly way and waits
-}
-
-// lockedBuffer is a log that is written to and read at the same time.
-type lockedBuffer struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
 }
 
 // serve starts a server on free ports and reads its welcome, which has the given number of lines.
@@ -128,7 +112,7 @@ func serve(t *testing.T, lines int, args ...string) *served {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	reader, writer := io.Pipe()
-	s := &served{log: &lockedBuffer{}}
+	s := &served{log: &testlog.Buffer{}}
 	status := make(chan int, 1)
 	args = append([]string{"serve", "--addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0"}, args...)
 	go func() {

@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/shoal-go/shoal/internal/testlog"
 )
 
 // eventually returns when a condition holds, and ends the test if that takes too long.
@@ -55,7 +57,7 @@ type process struct {
 	args []string
 	// temp is its temporary folder: a node that is killed leaves the folder of its NATS server behind.
 	temp    string
-	log     *lockedBuffer
+	log     *testlog.Buffer
 	command *exec.Cmd
 	logged  sync.WaitGroup
 
@@ -66,7 +68,7 @@ type process struct {
 // startNode starts a node, which serves when this returns, but may not be ready.
 func startNode(t *testing.T, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, temp: t.TempDir(), log: &lockedBuffer{}, args: append([]string{
+	p := &process{t: t, temp: t.TempDir(), log: &testlog.Buffer{}, args: append([]string{
 		"serve", "--dev", "--addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0", "--drain=1s", "--history-messages=10000",
 	}, args...)}
 	p.restart()

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"github.com/shoal-go/shoal/internal/testlog"
 )
 
 // proxy is a reverse proxy that runs with a configuration of deploy/ in front of a server of the test.
@@ -114,7 +116,7 @@ func startProxy(t *testing.T, kind proxyKind, target string) *proxy {
 	if err := os.WriteFile(p.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	log := &lockedBuffer{}
+	log := &testlog.Buffer{}
 	p.process = exec.Command(kind.program, kind.args(p)...)
 	p.process.Stdout, p.process.Stderr, p.process.Env = log, log, os.Environ()
 	if kind.env != nil {
@@ -142,7 +144,7 @@ func startProxy(t *testing.T, kind proxyKind, target string) *proxy {
 }
 
 // await waits until the proxy reaches the server.
-func (p *proxy) await(log *lockedBuffer, ended chan struct{}) {
+func (p *proxy) await(log *testlog.Buffer, ended chan struct{}) {
 	p.t.Helper()
 	for deadline := time.After(patience); ; {
 		response, err := http.Get(p.url + "/v1/stats")

@@ -18,6 +18,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/shoal-go/shoal/internal/testlog"
 	"github.com/shoal-go/shoal/server"
 	"github.com/shoal-go/shoal/server/jwtauth"
 )
@@ -27,7 +28,7 @@ type reloading struct {
 	*node
 	t    *testing.T
 	file string
-	log  *lockedBuffer
+	log  *testlog.Buffer
 }
 
 // Settings of a node under test, and the ones that a reload changes in addition.
@@ -41,7 +42,7 @@ var (
 // startReloading opens a node that reads a file of settings, as serve does.
 func startReloading(t *testing.T, settings map[string]string) *reloading {
 	t.Helper()
-	r := &reloading{t: t, file: writeFile(t, "shoal.yaml", ""), log: &lockedBuffer{}}
+	r := &reloading{t: t, file: writeFile(t, "shoal.yaml", ""), log: &testlog.Buffer{}}
 	r.write(settings)
 	args := []string{"serve", "--config=" + r.file}
 	flags := parseServe(t, nil, args[1:]...)
@@ -287,7 +288,7 @@ func TestReload_WarnsOfTheLimitOfOpenFiles(t *testing.T) {
 // A reload that waits for a file is logged before it ends.
 func TestReload_LogsThatItWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log lockedBuffer
+		var log testlog.Buffer
 		read := make(chan error)
 		n := &node{log: slog.New(slog.NewTextHandler(&log, nil)), reparse: func() (*reading, error) { return nil, <-read }}
 		go n.reload()

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/shoal/internal/reload"
+	"github.com/shoal-go/shoal/internal/testlog"
 )
 
 // newPair returns a certificate for 127.0.0.1 and its key, in PEM.
@@ -89,7 +90,7 @@ func TestCertificateIsReadAgain(t *testing.T) {
 	overwrite(t, certFile, cert)
 	overwrite(t, keyFile, key)
 	synctest.Test(t, func(t *testing.T) {
-		var log lockedBuffer
+		var log testlog.Buffer
 		config, _, err := newTLSConfig(certFile, keyFile, func(time.Time) {}, slog.New(slog.NewTextHandler(&log, nil)))
 		if err != nil {
 			t.Fatal(err)

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shoal-go/shoal/internal/testlog"
 )
 
 // openTerminal returns both ends of a terminal with that many columns and rows.
@@ -88,10 +90,10 @@ func TestWatch_SecondInterruptEndsIt(t *testing.T) {
 func TestWatch_DrawsBarsOnTerminal(t *testing.T) {
 	s := serveDev(t)
 	screen, terminal := openTerminal(t, 80, 20)
-	var drawn lockedBuffer
+	var drawn testlog.Buffer
 	var reading sync.WaitGroup
 	reading.Go(func() { _, _ = io.Copy(&drawn, screen) })
-	var errs lockedBuffer
+	var errs testlog.Buffer
 	ended := make(chan int, 1)
 	go func() {
 		ended <- run(t.Context(), []string{"watch", "one", "a-second-upload-with-a-very-long-name", "--dev", "--url=" + s.url},

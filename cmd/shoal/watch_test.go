@@ -17,6 +17,7 @@ import (
 	"unicode"
 
 	"github.com/shoal-go/shoal/client"
+	"github.com/shoal-go/shoal/internal/testlog"
 )
 
 // running is a command that runs beside the test.
@@ -24,7 +25,7 @@ type running struct {
 	t     *testing.T
 	lines *bufio.Scanner
 	in    *io.PipeWriter
-	errs  *lockedBuffer
+	errs  *testlog.Buffer
 	stop  context.CancelFunc
 	ended chan int
 }
@@ -35,7 +36,7 @@ func begin(t *testing.T, args ...string) *running {
 	ctx, cancel := context.WithCancel(context.Background())
 	input, in := io.Pipe()
 	out, output := io.Pipe()
-	r := &running{t, bufio.NewScanner(out), in, &lockedBuffer{}, cancel, make(chan int, 1)}
+	r := &running{t, bufio.NewScanner(out), in, &testlog.Buffer{}, cancel, make(chan int, 1)}
 	go func() {
 		status := run(ctx, args, nil, input, output, r.errs)
 		_ = output.Close()
@@ -374,7 +375,7 @@ func TestWatch_EndsWithItsOutput(t *testing.T) {
 		"good": "shoal: cannot print the messages: gone\n",
 		"bad":  "shoal: bad failed: no space\nshoal: cannot print the messages: gone\n",
 	} {
-		var errs lockedBuffer
+		var errs testlog.Buffer
 		status := run(t.Context(), []string{"watch", id, "--dev", "--url=" + s.url}, nil, nil, brokenWriter{}, &errs)
 		if status != statusFailed || errs.String() != want {
 			t.Errorf("%s: status %d, errors:\n%s", id, status, &errs)
