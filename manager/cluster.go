@@ -12,6 +12,7 @@ import (
 
 	"github.com/shoal-go/shoal/broker"
 	"github.com/shoal-go/shoal/internal/coalesce"
+	"github.com/shoal-go/shoal/internal/deadline"
 	"github.com/shoal-go/shoal/internal/dispatch"
 	"github.com/shoal-go/shoal/internal/membership"
 	"github.com/shoal-go/shoal/internal/workqueue"
@@ -197,7 +198,7 @@ func withGrace(ctx context.Context) (context.Context, context.CancelFunc) {
 func (c *cluster) close(ctx context.Context) error {
 	ctx, stop := withGrace(ctx)
 	defer stop()
-	patience, cancel := withMargin(ctx)
+	patience, cancel := deadline.WithMargin(ctx)
 	defer cancel()
 	var unsent error
 	if c.outgoing != nil {

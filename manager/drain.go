@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/shoal-go/shoal/internal/deadline"
 )
 
 // DisconnectAll unregisters every connection and closes it with ServerReloading. It blocks until all of them have
@@ -42,13 +44,13 @@ func (m *Manager) DrainConns(ctx context.Context, spread time.Duration, all []Us
 	}
 	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 
-	patience, cancel := withMargin(ctx)
+	patience, cancel := deadline.WithMargin(ctx)
 	defer cancel()
-	spreading, stop := withMargin(patience) // leaves the last ones time to read their close frames
+	spreading, stop := deadline.WithMargin(patience) // leaves the last ones time to read their close frames
 	defer stop()
 	closed := m.closeSpread(ctx, spreading, all, spread)
 	const each = 60 * time.Microsecond // takes the end of a connection with TLS, on two busy processors
-	untilCutOff, hurry := earlier(patience, time.Duration(m.open(all))*each)
+	untilCutOff, hurry := deadline.Before(patience, time.Duration(m.open(all))*each)
 	defer hurry()
 	err := m.awaitAll(ctx, untilCutOff, all)
 	if left := len(all) - closed; left > 0 {
@@ -155,22 +157,4 @@ func (m *Manager) open(all []UserConn) (n int) {
 		}
 	}
 	return n
-}
-
-// withMargin returns a context that ends before ctx by a tenth of the remaining time, at most half a second: the time
-// that connections need to end after they were cut off.
-func withMargin(ctx context.Context) (context.Context, context.CancelFunc) {
-	const most = 500 * time.Millisecond
-	deadline, _ := ctx.Deadline() // without one, earlier ignores the time
-	return earlier(ctx, min(time.Until(deadline)/10, most))
-}
-
-// earlier returns a context that ends before the deadline of ctx, if it has one, by a time, at most by half of the
-// remaining one.
-func earlier(ctx context.Context, by time.Duration) (context.Context, context.CancelFunc) {
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		return context.WithCancel(ctx)
-	}
-	return context.WithDeadline(ctx, deadline.Add(-min(by, time.Until(deadline)/2)))
 }

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/shoal-go/shoal/internal/deadline"
 	"github.com/shoal-go/shoal/internal/frame"
 	"github.com/shoal-go/shoal/internal/outbox"
 	"github.com/shoal-go/shoal/manager"
@@ -171,7 +172,7 @@ func (s *Server) Close(ctx context.Context) error {
 	if s.manager == nil {
 		return errNotMade
 	}
-	draining, cancel := withMargin(ctx)
+	draining, cancel := deadline.WithMargin(ctx)
 	defer cancel()
 	err := s.Drain(draining, 0)
 	s.cancel()
@@ -227,15 +228,4 @@ func (s *Server) running(cause error) error {
 			fmt.Errorf("server: the hook %s has not returned for %d connections: %w", name, count[name], cause))
 	}
 	return errors.Join(errs...)
-}
-
-// withMargin returns a context that ends a tenth, at most half a second, before ctx does, which leaves time for the
-// end of connections that are cut off.
-func withMargin(ctx context.Context) (context.Context, context.CancelFunc) {
-	const most = 500 * time.Millisecond
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		return context.WithCancel(ctx)
-	}
-	return context.WithDeadline(ctx, deadline.Add(-min(time.Until(deadline)/10, most)))
 }
