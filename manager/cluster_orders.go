@@ -7,6 +7,8 @@ import (
 	"math"
 	"time"
 	"unicode/utf8"
+
+	"github.com/shoal-go/shoal/internal/frame"
 )
 
 // wireOrder is the JSON form of a closeOrder. JSON text cannot hold a token id that is not valid UTF-8, such as a
@@ -57,9 +59,9 @@ func (o *closeOrder) check() error {
 			return err
 		}
 	}
-	if len(o.Reason.Text) > maxReasonBytes {
+	if len(o.Reason.Text) > frame.MaxReasonBytes {
 		return &InvalidError{"reason",
-			fmt.Sprintf("has %d bytes, at most %d are allowed", len(o.Reason.Text), maxReasonBytes)}
+			fmt.Sprintf("has %d bytes, at most %d are allowed", len(o.Reason.Text), frame.MaxReasonBytes)}
 	}
 	return o.Reason.Check()
 }

@@ -2,9 +2,10 @@ package manager
 
 import (
 	"fmt"
-	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/shoal-go/shoal/internal/frame"
 )
 
 // Conn is one client's connection. Its methods are called from any number of goroutines. They must return
@@ -124,15 +125,12 @@ func (r CloseReason) Check() error {
 	return &InvalidError{"code", fmt.Sprintf("must be 1000 to 1003, 1007 to 1014 or 3000 to 4999, not %d", r.Code)}
 }
 
-// maxReasonBytes is the room for a text in a close frame.
-const maxReasonBytes = 123
-
 // orNormal returns the reason with a text that a close frame can hold, and NormalClosure for the zero value.
 func (r CloseReason) orNormal() CloseReason {
 	if r.Code == 0 {
 		r.Code = NormalClosure.Code
 	}
-	r.Text = strings.ToValidUTF8(r.Text[:min(len(r.Text), maxReasonBytes)], "")
+	r.Text = frame.CutReason(r.Text)
 	return r
 }
 

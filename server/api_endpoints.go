@@ -12,6 +12,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/shoal-go/shoal/internal/frame"
 	"github.com/shoal-go/shoal/manager"
 )
 
@@ -184,9 +185,6 @@ func disconnect(w http.ResponseWriter, r *http.Request, query url.Values, name s
 	return nil
 }
 
-// maxReasonBytes is the room in a close frame beside the code.
-const maxReasonBytes = 123
-
 // closeReason returns the close code and the reason in a query.
 func closeReason(q url.Values) (manager.CloseReason, error) {
 	reason := manager.CloseReason{Code: manager.NormalClosure.Code, Text: q.Get("reason")}
@@ -197,9 +195,9 @@ func closeReason(q url.Values) (manager.CloseReason, error) {
 		}
 		reason.Code = uint16(code)
 	}
-	if len(reason.Text) > maxReasonBytes || !utf8.ValidString(reason.Text) {
+	if len(reason.Text) > frame.MaxReasonBytes || !utf8.ValidString(reason.Text) {
 		return manager.CloseReason{}, invalidField("reason",
-			fmt.Sprintf("must be valid UTF-8 of at most %d bytes", maxReasonBytes))
+			fmt.Sprintf("must be valid UTF-8 of at most %d bytes", frame.MaxReasonBytes))
 	}
 	return reason, nil
 }

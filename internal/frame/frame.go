@@ -164,11 +164,18 @@ func ForUpload(m Message) *Frame {
 	return f
 }
 
-// NewClose returns a close frame. A reason beyond the 123 bytes that a control frame can hold is cut.
+// MaxReasonBytes is the longest reason of a close frame: a control frame holds 125 bytes, two of them are the code.
+const MaxReasonBytes = 123
+
+// CutReason returns the part of a reason that a close frame can hold. It must be valid UTF-8: the rest of a rune that
+// was cut is removed too.
+func CutReason(reason string) string {
+	return strings.ToValidUTF8(reason[:min(len(reason), MaxReasonBytes)], "")
+}
+
+// NewClose returns a close frame with the reason that CutReason returns.
 func NewClose(code uint16, reason string) *Frame {
-	const room = 125 - 2
-	// A close reason must be valid UTF-8: the rest of a rune that was cut is removed too.
-	reason = strings.ToValidUTF8(reason[:min(len(reason), room)], "")
+	reason = CutReason(reason)
 	body := binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(reason)), code)
 	return New(Close, Control, append(body, reason...))
 }
