@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/shoal-go/shoal/internal/outbox"
 )
 
 // httpConns holds the HTTP connections of Serve and ServeHandler, and bounds them together with the WebSockets. The
@@ -58,7 +60,7 @@ func (h *httpConns) add(conn net.Conn, now time.Duration, open int64, limit int)
 		if allowed = oldest != nil && h.replaceableLocked(oldest, now); allowed {
 			victim := oldest.Value.(net.Conn) // waitLocked adds no others
 			h.removeLocked(victim)
-			_ = closeSocket(victim)
+			_ = outbox.CloseSocket(victim)
 		}
 	}
 	h.conns[conn] = &httpConnState{}
@@ -125,7 +127,7 @@ func (h *httpConns) closeAll() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for conn := range h.conns {
-		_ = closeSocket(conn)
+		_ = outbox.CloseSocket(conn)
 	}
 }
 
@@ -162,7 +164,7 @@ func (s *Server) countHTTPConn(conn net.Conn, state http.ConnState) {
 	case http.StateNew:
 		if !s.httpConns.add(conn, s.clock(), s.counters.open.Load(), s.settings.Load().MaxSockets) {
 			s.counters.refusedSockets.Add(1)
-			_ = closeSocket(conn) // StateClosed follows
+			_ = outbox.CloseSocket(conn) // StateClosed follows
 		}
 	case http.StateActive:
 		s.httpConns.busy(conn)

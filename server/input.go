@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync/atomic"
 	"syscall"
+
+	"github.com/shoal-go/shoal/internal/outbox"
 )
 
 // input is the read side of a connection. markReadable may be called from any goroutine; all else belongs to the
@@ -122,18 +124,9 @@ func (s *socket) TryWrite(p []byte) (pending bool, err error) {
 // WritePending implements [outbox.TryWriter] for a connection over TLS.
 func (s *socket) WritePending() error { return s.client.input.below.writePending() }
 
-// closeSocket closes a connection. tls.Conn.Close may block while it sends an alert, so the socket under it is closed
-// instead.
-func closeSocket(conn net.Conn) error {
-	if t, ok := conn.(*tls.Conn); ok {
-		conn = t.NetConn()
-	}
-	return conn.Close()
-}
-
 // Close closes the connection.
 func (s *clientConn) Close() error {
-	err := closeSocket(s.Conn)
+	err := outbox.CloseSocket(s.Conn)
 	s.client.endContexts()
 	if s.client.events != nil { // nothing reads from it and would notice
 		s.client.readable()

@@ -145,7 +145,7 @@ func (o *Outbox) Abort() {
 		o.shut = true
 		o.finishLocked()
 	}()
-	closeSocket(o.conn)
+	_ = CloseSocket(o.conn) // the reader gets the error too; halfClose has sent the alert of TLS
 }
 
 // finishLocked ends the outbox if its socket is closed and it has no owner.
@@ -239,13 +239,13 @@ func halfClose(conn net.Conn) {
 	}
 }
 
-// closeSocket closes the connection. tls.Conn.Close may block while it sends an alert, so the socket under a TLS
-// connection is closed instead; halfClose has already sent the alert.
-func closeSocket(conn net.Conn) {
+// CloseSocket closes a connection. tls.Conn.Close may block while it sends an alert, so the socket under a TLS
+// connection is closed instead.
+func CloseSocket(conn net.Conn) error {
 	if c, ok := conn.(*tls.Conn); ok {
 		conn = c.NetConn()
 	}
-	_ = conn.Close()
+	return conn.Close()
 }
 
 // tcpConn returns the TCP connection below conn, or nil. Wrappers such as *tls.Conn lead to it by NetConn.
