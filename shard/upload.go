@@ -1,13 +1,10 @@
 package shard
 
-import "sync"
-
 // Upload is the registry's record of one upload. Callbacks receive it with its lock held; State and the results of its
 // methods must not be used after they return.
 type Upload[C comparable, S any] struct {
-	// mu protects the fields below. No blocking call is allowed under it, and no user may be locked.
-	mu   sync.Mutex
-	dead bool
+	// The lock protects the fields below. No blocking call is allowed under it, and no user may be locked.
+	lifetime
 	// users counts the subscriptions.
 	users int32
 	id    string
@@ -100,16 +97,6 @@ func (r *Registry[C, S]) lockKnown(k key) *Upload[C, S] {
 			return u
 		}
 	}
-}
-
-// lockAlive locks the upload unless it is dead, and reports whether it holds the lock.
-func (u *Upload[C, S]) lockAlive() bool {
-	u.mu.Lock()
-	if u.dead {
-		u.mu.Unlock()
-		return false
-	}
-	return true
 }
 
 // unlockUpload releases the lock and removes the upload if it is empty.

@@ -1,16 +1,12 @@
 package shard
 
-import (
-	"slices"
-	"sync"
-)
+import "slices"
 
 // user is one user with its connections, oldest first, and its subscriptions.
 type user[C comparable, S any] struct {
-	// mu protects the fields below, and the subscriptions together with their upload's lock. No blocking call is
+	// The lock protects the fields below, and the subscriptions together with their upload's lock. No blocking call is
 	// allowed under it; uploads are locked under it, one at a time.
-	mu    sync.Mutex
-	dead  bool
+	lifetime
 	conns []C
 	// one is inline storage for the first connection.
 	one  [1]C
@@ -38,16 +34,6 @@ func (r *Registry[C, S]) lockUser(id string, create bool) *user[C, S] {
 			return u
 		}
 	}
-}
-
-// lockAlive locks the user unless it is dead, and reports whether it holds the lock.
-func (u *user[C, S]) lockAlive() bool {
-	u.mu.Lock()
-	if u.dead {
-		u.mu.Unlock()
-		return false
-	}
-	return true
 }
 
 // unlockUser releases the lock and removes the user if it is empty.
