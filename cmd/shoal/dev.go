@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/shoal/cmd/shoal/internal/dashboard"
+	"github.com/shoal-go/shoal/internal/demo"
 	"github.com/shoal-go/shoal/manager"
 	"github.com/shoal-go/shoal/server"
 	"github.com/shoal-go/shoal/server/jwtauth"
@@ -67,7 +67,7 @@ func devTokens(sign signer) http.HandlerFunc {
 		user := r.URL.Query().Get("user")
 		w.Header().Set("Cache-Control", "no-store")
 		if manager.CheckID("user", user) != nil {
-			writeJSON(w, http.StatusBadRequest, "application/problem+json", map[string]any{
+			demo.WriteJSON(w, http.StatusBadRequest, "application/problem+json", map[string]any{
 				"type": "about:blank", "title": "Bad Request", "status": http.StatusBadRequest,
 				"detail": "the parameter user must be the id of a user: 1 to 255 bytes without control characters",
 			})
@@ -79,14 +79,8 @@ func devTokens(sign signer) http.HandlerFunc {
 			w.WriteHeader(http.StatusInternalServerError)
 			return
 		}
-		writeJSON(w, http.StatusOK, "application/json", map[string]any{"token": token, "expires_at": expires.UTC()})
+		demo.WriteJSON(w, http.StatusOK, "application/json", map[string]any{"token": token, "expires_at": expires.UTC()})
 	}
-}
-
-func writeJSON(w http.ResponseWriter, status int, contentType string, body any) {
-	w.Header().Set("Content-Type", contentType)
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(body) // fails only if the client is gone
 }
 
 // printWelcome prints the server's addresses, and in development a command to try.

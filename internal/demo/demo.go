@@ -166,15 +166,15 @@ func (f *failure) writeProblem(w http.ResponseWriter) {
 	if f.status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "1")
 	}
-	writeJSON(w, f.status, "application/problem+json", struct {
+	WriteJSON(w, f.status, "application/problem+json", struct {
 		Title  string `json:"title"`
 		Status int    `json:"status"`
 		Detail string `json:"detail"`
 	}{http.StatusText(f.status), f.status, f.text})
 }
 
-// writeJSON answers with a value that can be encoded. It fails only if the client is gone.
-func writeJSON(w http.ResponseWriter, status int, contentType string, v any) {
+// WriteJSON answers with a value that can be encoded. It fails only if the client is gone.
+func WriteJSON(w http.ResponseWriter, status int, contentType string, v any) {
 	h := w.Header()
 	h.Set("Content-Type", contentType)
 	h.Set("X-Content-Type-Options", "nosniff")

@@ -83,7 +83,7 @@ func (d *Demo) result(w http.ResponseWriter, r *http.Request) {
 	if res == nil {
 		return
 	}
-	writeJSON(w, http.StatusOK, "application/json", res)
+	WriteJSON(w, http.StatusOK, "application/json", res)
 }
 
 // thumbnail answers with the picture's thumbnail.

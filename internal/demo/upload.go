@@ -43,7 +43,7 @@ func (d *Demo) upload(w http.ResponseWriter, r *http.Request) {
 	}
 	d.results.put(res)
 	d.end(uploadID, rep.Complete(res.describe(), 100), nil)
-	writeJSON(w, http.StatusOK, "application/json", res)
+	WriteJSON(w, http.StatusOK, "application/json", res)
 }
 
 // end logs the end of an upload for the operator: failed publications, and errors of the

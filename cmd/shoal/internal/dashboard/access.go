@@ -3,11 +3,11 @@ package dashboard
 import (
 	"crypto/rand"
 	"encoding/hex"
-	"encoding/json"
 	"net/http"
 	"strings"
 	"time"
 
+	"github.com/shoal-go/shoal/internal/demo"
 	"github.com/shoal-go/shoal/server"
 	"github.com/shoal-go/shoal/server/jwtauth"
 )
@@ -82,21 +82,16 @@ func problem(w http.ResponseWriter, status int, detail string) {
 	for _, name := range []string{"server: ", "manager: ", "dashboard: "} {
 		detail = strings.TrimPrefix(detail, name)
 	}
-	w.Header().Set("Content-Type", "application/problem+json")
-	writeBody(w, status, map[string]any{
+	writeBody(w, status, "application/problem+json", map[string]any{
 		"type": "about:blank", "title": http.StatusText(status), "status": status, "detail": detail,
 	})
 }
 
 func writeJSON(w http.ResponseWriter, status int, body any) {
-	w.Header().Set("Content-Type", "application/json")
-	writeBody(w, status, body)
+	writeBody(w, status, "application/json", body)
 }
 
-func writeBody(w http.ResponseWriter, status int, body any) {
-	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
+func writeBody(w http.ResponseWriter, status int, contentType string, body any) {
 	w.Header().Set("Cross-Origin-Resource-Policy", "same-origin")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(body) // fails only if the client is gone
+	demo.WriteJSON(w, status, contentType, body)
 }
