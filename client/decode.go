@@ -51,7 +51,7 @@ func (f fields) text(name string) string {
 	if json.Unmarshal(f[name], &text) != nil {
 		return ""
 	}
-	return printable(text)
+	return quoted(text)
 }
 
 // uploadID returns the upload that a message names at its top, or in its payload, or "".

@@ -6,11 +6,12 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"net/url"
 	"strconv"
 	"time"
 
 	"github.com/coder/websocket"
+
+	"github.com/shoal-go/shoal/internal/service"
 )
 
 // subprotocol is the protocol with positions and acknowledgements.
@@ -30,7 +31,7 @@ func (c *Client) dial(ctx context.Context) (*link, ending) {
 	})
 	switch {
 	case err != nil && response != nil && response.StatusCode == http.StatusSwitchingProtocols:
-		why := printable("the answer to the upgrade cannot be used: " + cause(err).Error())
+		why := quoted("the answer to the upgrade cannot be used: " + service.WithoutURL(err).Error())
 		return nil, c.notShoal(response.StatusCode, why)
 	case err != nil && response != nil:
 		return nil, c.refused(response)
@@ -63,7 +64,7 @@ func (c *Client) wasAttached() bool {
 // refused is the ending for an upgrade that was not accepted.
 func (c *Client) refused(response *http.Response) ending {
 	body, _ := io.ReadAll(io.LimitReader(response.Body, maxQuoted)) // a part explains as well as all of it
-	message := printable(string(body))
+	message := quoted(string(body))
 	e := &RefusedError{Status: response.StatusCode, Message: message}
 	switch status := response.StatusCode; {
 	case status == http.StatusUnauthorized:
@@ -96,14 +97,5 @@ func (c *Client) unreached(err error) ending {
 	var certificate *tls.CertificateVerificationError
 	var record tls.RecordHeaderError
 	wrong := errors.As(err, &certificate) || errors.As(err, &record) || errors.Is(err, http.ErrSchemeMismatch)
-	return ending{err: cause(err), final: wrong && !c.wasAttached()}
-}
-
-// cause returns an error of an HTTP request without its URL, which may hold a password.
-func cause(err error) error {
-	var failed *url.Error
-	if errors.As(err, &failed) {
-		err = failed.Err
-	}
-	return err
+	return ending{err: service.WithoutURL(err), final: wrong && !c.wasAttached()}
 }

@@ -5,7 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
-	"unicode"
+
+	"github.com/shoal-go/shoal/internal/printable"
 )
 
 // The reasons for which a loop over an upload ends, beside the end of its context.
@@ -124,13 +125,5 @@ func Permanent(err error) error {
 // maxQuoted is the length in bytes of the part of a server's text that an error quotes.
 const maxQuoted = 300
 
-// printable shortens a server's text and replaces unprintable characters, so that a terminal or log can show it.
-func printable(text string) string {
-	text = text[:min(len(text), maxQuoted)]
-	return strings.TrimSpace(strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) && r != unicode.ReplacementChar {
-			return r
-		}
-		return ' '
-	}, text))
-}
+// quoted returns the beginning of a server's text for an error.
+func quoted(text string) string { return strings.TrimSpace(printable.Beginning(text, maxQuoted)) }

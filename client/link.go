@@ -264,7 +264,7 @@ func (l *link) endingOf(ctx context.Context, err error, live time.Time) ending {
 	default:
 		return e
 	}
-	refusal := &RefusedError{CloseCode: int(closed.Code), Message: printable(closed.Reason)}
+	refusal := &RefusedError{CloseCode: int(closed.Code), Message: quoted(closed.Reason)}
 	if l.authError != nil {
 		refusal.Code, refusal.Message = l.authError.Code, l.authError.Message
 	}

@@ -12,6 +12,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/shoal-go/shoal/internal/service"
 )
 
 const (
@@ -188,7 +190,7 @@ func (p *publication) attempt(ctx context.Context, key string) (at Position, e e
 	body := append(bytes.Join(lines, []byte("\n")), '\n')
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url, bytes.NewReader(body))
 	if err != nil {
-		return at, ending{err: fmt.Errorf("client: %w", cause(err)), final: true}
+		return at, ending{err: fmt.Errorf("client: %w", service.WithoutURL(err)), final: true}
 	}
 	request.Header.Set("Authorization", "Bearer "+p.client.opt.APIKey)
 	request.Header.Set("Content-Type", "application/x-ndjson")
@@ -197,7 +199,7 @@ func (p *publication) attempt(ctx context.Context, key string) (at Position, e e
 	}
 	response, err := p.client.opt.HTTPClient.Do(request)
 	if err != nil {
-		return at, ending{err: cause(err)}
+		return at, ending{err: service.WithoutURL(err)}
 	}
 	defer response.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswerBytes))
@@ -227,10 +229,10 @@ func (p *publication) refused(response *http.Response, body []byte) ending {
 	}
 	e := &APIError{Status: response.StatusCode}
 	if json.Unmarshal(body, &problem) != nil || problem.Detail == "" {
-		e.Detail = "the server answered " + printable(response.Status)
+		e.Detail = "the server answered " + quoted(response.Status)
 		e.kind = ErrNotShoal
 	} else {
-		e.Detail, e.Field = printable(problem.Detail), printable(problem.Field)
+		e.Detail, e.Field = quoted(problem.Detail), quoted(problem.Field)
 		if problem.Line > 0 && problem.Line <= len(p.lines)-p.skipped() {
 			e.Line = p.skipped() + problem.Line
 			e.Detail = strings.TrimPrefix(e.Detail, fmt.Sprintf("line %d: ", problem.Line))

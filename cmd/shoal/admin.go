@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/shoal-go/shoal/internal/printable"
 	"github.com/shoal-go/shoal/server/shoalprom"
 )
 
@@ -168,7 +169,7 @@ func (c *healthCommand) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return fmt.Errorf("the answer of %s broke off: %w", c.AdminAddr, err)
 	}
-	answer := printable(strings.TrimSpace(string(text)))
+	answer := printable.Text(strings.TrimSpace(string(text)))
 	if response.StatusCode != http.StatusOK {
 		return fmt.Errorf("%s answers %d: %s", path, response.StatusCode, answer)
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/shoal-go/shoal/client"
+	"github.com/shoal-go/shoal/internal/printable"
 )
 
 // maxAnswerBytes bounds the part of an answer that is read.
@@ -74,13 +75,14 @@ func refusal(response *http.Response, body []byte) error {
 		Detail string `json:"detail"`
 	}
 	if json.Unmarshal(body, &problem) != nil || problem.Detail == "" {
-		return fmt.Errorf("the server answered %s; check that --url is that of a shoal server", printable(response.Status))
+		return fmt.Errorf("the server answered %s; check that --url is that of a shoal server",
+			printable.Text(response.Status))
 	}
 	hint := ""
 	if response.StatusCode == http.StatusUnauthorized {
 		hint = "; check --api-key"
 	}
-	return errors.New("the server refused: " + printable(problem.Detail) + hint)
+	return errors.New("the server refused: " + printable.Text(problem.Detail) + hint)
 }
 
 // newPublisher returns a publisher with a connection of its own. Its requests are made once: a repetition would not be

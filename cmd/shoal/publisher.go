@@ -10,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-	"unicode"
 
 	"github.com/shoal-go/shoal/client"
 )
@@ -148,14 +147,4 @@ func (b *batch) split() (messages []any, numbers []int) {
 		number++
 	}
 	return messages, numbers
-}
-
-// printable keeps a server's text from breaking a line or steering a terminal.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return ' '
-	}, text)
 }

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/shoal-go/shoal/client"
+	"github.com/shoal-go/shoal/internal/printable"
 )
 
 // watchView shows uploads. Its methods may be called from any goroutine. An error means that the output is gone.
@@ -80,7 +81,7 @@ func (v *lineView) changed(u *watched) error {
 	return v.print(v.out, line)
 }
 
-func (v *lineView) note(text string) error { return v.print(v.notes, "shoal: "+printable(text)) }
+func (v *lineView) note(text string) error { return v.print(v.notes, "shoal: "+printable.Text(text)) }
 
 func (v *lineView) print(w io.Writer, line string) error {
 	v.mu.Lock()
@@ -204,7 +205,7 @@ func (v *barView) changed(u *watched) error {
 }
 
 func (v *barView) note(text string) error {
-	_, err := io.WriteString(v.progress, strings.TrimRight(printable(text), " ")+"\n")
+	_, err := io.WriteString(v.progress, strings.TrimRight(printable.Text(text), " ")+"\n")
 	return err
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/shoal/client"
+	"github.com/shoal-go/shoal/internal/printable"
 )
 
 const (
@@ -46,7 +47,7 @@ func newWatched(id string) *watched { return &watched{id: id, name: shown(id)} }
 
 // shown makes a text of a server printable and bounds its length.
 func shown(text string) string {
-	text = strings.Join(strings.Fields(printable(text)), " ")
+	text = strings.Join(strings.Fields(printable.Text(text)), " ")
 	if runes := []rune(text); len(runes) > maxShown {
 		return string(runes[:maxShown-1]) + "…"
 	}

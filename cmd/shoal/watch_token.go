@@ -15,7 +15,9 @@ import (
 	"syscall"
 
 	"github.com/shoal-go/shoal/client"
+	"github.com/shoal-go/shoal/internal/printable"
 	"github.com/shoal-go/shoal/internal/reload"
+	"github.com/shoal-go/shoal/internal/service"
 )
 
 const (
@@ -74,11 +76,7 @@ func (c *watchCommand) devToken(ctx context.Context) (string, error) {
 	transport.DisableKeepAlives = true
 	response, err := (&http.Client{Transport: transport}).Do(request)
 	if err != nil {
-		var failed *url.Error
-		if errors.As(err, &failed) {
-			err = failed.Err // without the URL, which may hold a password
-		}
-		return "", err
+		return "", service.WithoutURL(err)
 	}
 	defer response.Body.Close()
 	var answer struct {
@@ -89,7 +87,7 @@ func (c *watchCommand) devToken(ctx context.Context) (string, error) {
 	case err != nil:
 		return "", err
 	case response.StatusCode >= http.StatusInternalServerError:
-		return "", fmt.Errorf("the server answered %s", printable(response.Status))
+		return "", fmt.Errorf("the server answered %s", printable.Text(response.Status))
 	case response.StatusCode != http.StatusOK || json.Unmarshal(body, &answer) != nil || answer.Token == "":
 		return "", client.Permanent(errNotDev)
 	}
@@ -126,7 +124,7 @@ func (c *watchCommand) explain(err error) string {
 	case errors.Is(err, client.ErrUnauthorized):
 		return fmt.Sprintf("the server refuses the token: %s; give a valid one with --token", text)
 	case errors.Is(err, client.ErrForbidden) && refused != nil && refused.UploadID != "":
-		return fmt.Sprintf("the token's user may not follow the upload %s: %s", printable(refused.UploadID), text)
+		return fmt.Sprintf("the token's user may not follow the upload %s: %s", printable.Text(refused.UploadID), text)
 	case errors.Is(err, client.ErrForbidden):
 		return fmt.Sprintf("the server at %s refuses the connection: %s", address, text)
 	case errors.Is(err, client.ErrNotShoal):

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"github.com/shoal-go/shoal/internal/printable"
 )
 
 // phase is the state of a client.
@@ -141,7 +143,7 @@ func (c *client) handleGreeting(payload []byte, now time.Time) error {
 	d := &c.fleet.opt.Dialect
 	if d.Refused != nil {
 		if why := d.Refused(payload); why != "" {
-			return fmt.Errorf("the server refused: %s", printable(why))
+			return fmt.Errorf("the server refused: %s", printable.Beginning(why, maxQuotedBytes))
 		}
 	}
 	if d.Ready(payload) {
@@ -231,7 +233,7 @@ func closeError(payload []byte) error {
 	if len(payload) < codeBytes {
 		return errors.New("the server closed the connection without a code")
 	}
-	code, reason := binary.BigEndian.Uint16(payload), printable(string(payload[codeBytes:]))
+	code, reason := binary.BigEndian.Uint16(payload), printable.Beginning(string(payload[codeBytes:]), maxQuotedBytes)
 	if reason == "" {
 		return fmt.Errorf("the server closed the connection with %d", code)
 	}

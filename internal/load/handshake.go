@@ -8,14 +8,15 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"unicode"
+
+	"github.com/shoal-go/shoal/internal/printable"
 )
 
 const (
 	// maxAnswerBytes limits the response to an upgrade.
 	maxAnswerBytes = 16 << 10
-	// maxReasonBytes limits the part of a server's text that an error quotes.
-	maxReasonBytes = 200
+	// maxQuotedBytes limits the part of a server's text that an error quotes.
+	maxQuotedBytes = 200
 	// keyBytes is the size of a Sec-WebSocket-Key.
 	keyBytes = 16
 	// acceptGUID is appended to the key to compute Sec-WebSocket-Accept (RFC 6455, 4.2.2).
@@ -76,29 +77,16 @@ func (h *handshake) check(answer []byte) (int, error) {
 		return 0, errors.New("the server uses an extension that was not asked for")
 	case fields["sec-websocket-protocol"] != h.subprotocol:
 		return 0, fmt.Errorf("the server speaks the subprotocol %q, want %q",
-			printable(fields["sec-websocket-protocol"]), h.subprotocol)
+			printable.Beginning(fields["sec-websocket-protocol"], maxQuotedBytes), h.subprotocol)
 	}
 	return n, nil
 }
 
 // refusedUpgrade returns the error for a response other than 101, with the part of the body that has arrived.
 func refusedUpgrade(statusLine string, body []byte) error {
-	text := "the server answered the upgrade with " + printable(statusLine)
-	if reason := strings.TrimSpace(printable(string(body))); reason != "" {
+	text := "the server answered the upgrade with " + printable.Beginning(statusLine, maxQuotedBytes)
+	if reason := strings.TrimSpace(printable.Beginning(string(body), maxQuotedBytes)); reason != "" {
 		text += ": " + reason
 	}
 	return errors.New(text)
-}
-
-// printable shortens a server's text and replaces unprintable characters, so that it can be written to a terminal.
-func printable(text string) string {
-	if len(text) > maxReasonBytes {
-		text = text[:maxReasonBytes]
-	}
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) && r != unicode.ReplacementChar {
-			return r
-		}
-		return ' '
-	}, text)
 }

@@ -51,11 +51,15 @@ func importRules() []importRule {
 		{"internal/outbox", []string{"."}, []string{"./internal/outbox", "./internal/replay", "./internal/frame"},
 			"a queue of frames knows nothing of this module but internal/frame and internal/replay"},
 		{"internal/coalesce", []string{"."}, nil, below},
+		{"internal/deadline", []string{"."}, nil, below},
 		{"internal/dispatch", []string{"."}, nil, below},
 		{"internal/workqueue", []string{"."}, nil, below},
 		{"internal/strictjson", []string{"."}, []string{"./internal/strictjson", "./internal/logs"}, below},
 		{"internal/reload", []string{"."}, nil, below},
 		{"internal/logs", []string{"."}, nil, below},
+		{"internal/printable", []string{"."}, nil, below},
+		{"internal/testlog", []string{"."}, nil, below},
+		{"internal/wsframe", []string{"."}, nil, below},
 		{"internal/typecheck", []string{"."}, nil, below},
 	}
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // follows returns the events about uploads that a service has got, in order.
-func (s *service) follows() (all []string) {
+func (s *recipient) follows() (all []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, e := range s.events {
@@ -22,7 +22,7 @@ func (s *service) follows() (all []string) {
 // has not been seen to leave.
 func TestHooks_CloseReportsUnfollowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		to := &service{}
+		to := &recipient{}
 		s := to.sender(Followed, Unfollowed)
 		var followers atomic.Int64
 		followers.Store(1)

@@ -14,7 +14,6 @@ import (
 	"log/slog"
 	mathrand "math/rand/v2"
 	"net/http"
-	"net/url"
 	"slices"
 	"strconv"
 	"sync"
@@ -22,6 +21,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/shoal/internal/logs"
+	"github.com/shoal-go/shoal/internal/service"
 )
 
 const (
@@ -260,11 +260,7 @@ func (s *Sender) attempt(body []byte) error {
 	request.Header.Set(SignatureHeader, Sign(s.opt.Secret, timestamp, body))
 	response, err := s.client.Do(request)
 	if err != nil {
-		var failed *url.Error
-		if errors.As(err, &failed) { // its text repeats the address, which may hold a password
-			err = failed.Err
-		}
-		return err
+		return service.WithoutURL(err)
 	}
 	defer response.Body.Close()
 	_, _ = io.CopyN(io.Discard, response.Body, maxAnswer)

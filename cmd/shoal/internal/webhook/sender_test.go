@@ -18,8 +18,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// service is a service of the operator, as a transport.
-type service struct {
+// recipient is a service of the operator, as a transport.
+type recipient struct {
 	mu     sync.Mutex
 	answer func(request int) (status int, err error) // nil: 200
 	hang   bool
@@ -30,7 +30,7 @@ type service struct {
 	bad    []string
 }
 
-func (s *service) RoundTrip(r *http.Request) (*http.Response, error) {
+func (s *recipient) RoundTrip(r *http.Request) (*http.Response, error) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		return nil, err
@@ -65,7 +65,7 @@ func (s *service) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: status, Body: io.NopCloser(strings.NewReader("ok")), Request: r}, nil
 }
 
-func (s *service) sender(kinds ...Kind) *Sender {
+func (s *recipient) sender(kinds ...Kind) *Sender {
 	if len(kinds) == 0 {
 		kinds = Kinds()
 	}
@@ -86,7 +86,7 @@ func TestNew_RefusesNodesWithoutName(t *testing.T) {
 
 // Two processes of one node use no id twice.
 func TestSender_IDsOfProcessesDiffer(t *testing.T) {
-	first, second := (&service{}).sender(), (&service{}).sender()
+	first, second := (&recipient{}).sender(), (&recipient{}).sender()
 	if first.id(1) == second.id(1) || first.id(1) == first.id(2) {
 		t.Errorf("the ids are %s, %s and %s", first.id(1), first.id(2), second.id(1))
 	}
@@ -103,7 +103,7 @@ func closeWithin(s *Sender, d time.Duration) {
 // Events come once, in order, in batches, signed.
 func TestSender_BatchesInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		to := &service{}
+		to := &recipient{}
 		s := to.sender(Subscribed)
 		for i := range 250 {
 			s.Send(Event{Kind: Subscribed, UploadID: fmt.Sprint(i)})
@@ -129,7 +129,7 @@ func TestSender_BatchesInOrder(t *testing.T) {
 // A failure is repeated with growing pauses, and order is kept.
 func TestSender_RepeatsUntilTaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		to := &service{answer: func(n int) (int, error) {
+		to := &recipient{answer: func(n int) (int, error) {
 			switch {
 			case n == 1:
 				return 0, errors.New("connection refused")
@@ -158,7 +158,7 @@ func TestSender_RepeatsUntilTaken(t *testing.T) {
 // An answer that a repetition does not change costs its batch only; a service that stays away costs it after a while.
 func TestSender_DropsWhatIsNeverTaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		to := &service{answer: func(n int) (int, error) {
+		to := &recipient{answer: func(n int) (int, error) {
 			if n == 1 {
 				return 401, nil
 			}
@@ -174,7 +174,7 @@ func TestSender_DropsWhatIsNeverTaken(t *testing.T) {
 			t.Errorf("events are %+v, counts %+v", to.events, s.Counts())
 		}
 
-		away := &service{answer: func(int) (int, error) { return 0, errors.New("away") }}
+		away := &recipient{answer: func(int) (int, error) { return 0, errors.New("away") }}
 		s = away.sender()
 		s.Send(Event{Kind: Connected})
 		<-time.After(giveUp + 2*maxPause)
@@ -189,7 +189,7 @@ func TestSender_DropsWhatIsNeverTaken(t *testing.T) {
 // The queue is bounded, Send never waits, and the end does not either.
 func TestSender_IsInNobodysWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		to := &service{hang: true}
+		to := &recipient{hang: true}
 		s := to.sender()
 		begin := time.Now()
 		const more = 500
