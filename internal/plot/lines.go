@@ -126,7 +126,7 @@ func (c *canvas) names(in box, y Axis, curves []Curve) {
 		if i > 0 {
 			all[i].height = max(n.height, all[i-1].height+nameHeight)
 		}
-		c.bar(n.colour, 1, box{in.right + 8, all[i].height - 4, in.right + 16, all[i].height + 4})
+		c.bar(n.colour, box{in.right + 8, all[i].height - 4, in.right + 16, all[i].height + 4})
 		c.text("name", "start", in.right+20, all[i].height+4, n.text)
 	}
 }

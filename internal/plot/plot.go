@@ -107,9 +107,9 @@ func (c *canvas) line(class string, x1, y1, x2, y2 float64) {
 	fmt.Fprintf(&c.b, `<line class="%s" x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f"/>`+"\n", class, x1, y1, x2, y2)
 }
 
-func (c *canvas) bar(colour string, opacity float64, b box) {
-	fmt.Fprintf(&c.b, `<rect fill="%s" fill-opacity="%.2f" x="%.1f" y="%.1f" width="%.1f" height="%.1f"/>`+"\n",
-		colour, opacity, b.left, b.top, max(b.right-b.left, 0), b.bottom-b.top)
+func (c *canvas) bar(colour string, b box) {
+	fmt.Fprintf(&c.b, `<rect fill="%s" x="%.1f" y="%.1f" width="%.1f" height="%.1f"/>`+"\n",
+		colour, b.left, b.top, max(b.right-b.left, 0), b.bottom-b.top)
 }
 
 // below writes an axis with its grid at the lower edge of a box.

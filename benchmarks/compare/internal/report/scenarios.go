@@ -17,8 +17,8 @@ type view struct {
 	columns []column
 	// limit describes how the machine, or the link, limits all systems of a variant: by a yardstick that does only the
 	// unavoidable part of the work. "": unknown.
-	limit  func(Data, variant) string
-	charts []design
+	limit func(Data, variant) string
+	chart bars // without a file: none
 }
 
 // column is one of a table.
@@ -57,10 +57,6 @@ var nodeColumns = []column{
 	{"receiving", results.ReceiverCPU, grouped}, cores, {"recoveries", results.Recovered, grouped},
 }
 
-const costUnit = "server CPU, ns per delivered message"
-
-func one(m results.Metric, scale float64) []shown { return []shown{{m, "", scale}} }
-
 // views are the scenarios by name.
 var views = map[string]view{
 	"S1": {
@@ -68,36 +64,25 @@ var views = map[string]view{
 			return fmt.Sprintf("S1 burst: %s follow one upload, %d messages back to back", clients(p), p.Messages)
 		},
 		columns: burstColumns, limit: yardstick("joined-write", results.Throughput, grouped, "delivered messages/s"),
-		charts: []design{
-			{"s1-throughput", "Bursts to all", "delivered messages per second", false, one(results.Throughput, 1), 0},
-			{"s1-cpu", "Bursts to all: the cost of a message", costUnit, true, one(results.ServerCPU, 1), 0},
-		},
+		chart: bars{"s1-throughput", "Bursts to all", "delivered messages per second", results.Throughput},
 	},
 	"S2": {
 		title: func(p results.Params) string {
 			return "S2 single: " + clients(p) + " follow one upload, one message at a time"
 		},
 		columns: singleColumns, limit: yardstick("write-loop", results.Throughput, grouped, "delivered messages/s"),
-		charts: []design{
-			{"s2-last", "One message to all", "milliseconds to the last receiver", true, one(results.ToLast, 1), 0},
-			{"s2-cpu", "One message to all: its cost", costUnit, true, one(results.ServerCPU, 1), 0},
-		},
 	},
 	"S3": {
 		title: func(p results.Params) string {
 			return fmt.Sprintf("S3 unicast: %s, each with an upload of its own, %s messages round-robin", clients(p), plot.Grouped(p.Messages))
 		},
 		columns: burstColumns, limit: yardstick("write-loop", results.Throughput, grouped, "delivered messages/s"),
-		charts: []design{{"s3-throughput", "To each one its own", "delivered messages per second", false, one(results.Throughput, 1), 0}},
 	},
 	"S4": {
 		title: func(p results.Params) string {
 			return fmt.Sprintf("S4 latency: %s, %g of the write loop's capacity, %g %% stalled", clients(p), p.Load, p.Stalled*100)
 		},
 		columns: latencyColumns, limit: yardstick("write-loop", results.P99, plot.Short, "ms at the 99th percentile"),
-		charts: []design{{"s4-latency", "Latency at a fixed rate", "milliseconds from the planned send time", true, []shown{
-			{results.P50, "p50", 1}, {results.P99, "p99", 1}, {results.P999, "p99.9", 1},
-		}, 1}},
 	},
 	"S5": {
 		title: func(p results.Params) string { return "S5 memory: " + clients(p) + ", idle" },
@@ -105,8 +90,7 @@ var views = map[string]view{
 			{"bytes per connection", results.PerConnection, grouped}, {"all memory / connections", results.Resident, grouped},
 			{"in the kernel, bytes per connection", results.Kernel, grouped},
 		},
-		limit:  kernelMemory,
-		charts: []design{{"s5-memory", "Idle connections", "KB of memory per connection", true, one(results.PerConnection, 1e-3), 0}},
+		limit: kernelMemory,
 	},
 	"S6": {
 		title: func(p results.Params) string {
@@ -117,12 +101,6 @@ var views = map[string]view{
 			{"p99 ms until subscribed", results.ReadyP99, plot.Short}, {"server CPU µs/connection", results.ConnectCPU, grouped}, share, cores,
 		},
 		limit: yardstick("gws-upgrade", results.ConnectRate, grouped, "connections/s"),
-		charts: []design{
-			{"s6-connect", "Everyone connects at once", "connections per second", false, one(results.ConnectRate, 1), 0},
-			{"s6-ready", "Everyone connects at once: how long it takes", "milliseconds until subscribed", true, []shown{
-				{results.ReadyP50, "p50", 1}, {results.ReadyP99, "p99", 1},
-			}, 1},
-		},
 	},
 	results.Nodes: {
 		title: func(p results.Params) string {
