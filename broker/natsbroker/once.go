@@ -14,22 +14,22 @@ import (
 	"github.com/shoal-go/shoal/broker"
 )
 
-// oncePrefix precedes the subjects of claims.
+// oncePrefix precedes the subjects of bindings.
 const oncePrefix = epochPrefix + "once."
 
-// claim is the first message on a key's subject: it binds the key to a digest. Only then is the channel's message
+// keyBinding is the first message on a key's subject: it binds the key to a digest. Only then is the channel's message
 // stored, with an id made of key and digest, so that the server itself recognises every repetition, concurrent ones
-// too, even when a full stream has dropped the claim. The claim is older than the message, so it expires first.
-type claim struct {
+// too, even when a full stream has dropped the binding. The binding is older than the message, so it expires first.
+type keyBinding struct {
 	digest string
-	// epoch is the channel's epoch when the key was claimed.
+	// epoch is the channel's epoch when the key was bound.
 	epoch string
 }
 
-func (c claim) String() string { return c.digest + " " + c.epoch }
+func (b keyBinding) String() string { return b.digest + " " + b.epoch }
 
-// claimSubject returns the subject of a key, whose length does not depend on the channel.
-func claimSubject(base, key string) string { return oncePrefix + hashed(base, key) }
+// bindingSubject returns the subject of a key, whose length does not depend on the channel.
+func bindingSubject(base, key string) string { return oncePrefix + hashed(base, key) }
 
 // hashed returns a hash of words without spaces.
 func hashed(words ...string) string {
@@ -55,8 +55,8 @@ func (b *Broker) StoreOnce(
 // CheckOnce returns broker.ErrKeyReused if the key was used with another digest.
 func (b *Broker) CheckOnce(ctx context.Context, channel string, once broker.Once) error {
 	return b.call(ctx, "check a key", []string{channel}, func(ctx context.Context, s *session) error {
-		subject := claimSubject(baseSubject(channel), once.Key)
-		c, err := s.findClaim(ctx, subject)
+		subject := bindingSubject(baseSubject(channel), once.Key)
+		c, err := s.findBinding(ctx, subject)
 		if err == nil && c != nil && c.digest != once.Digest {
 			err = broker.ErrKeyReused
 		}
@@ -76,7 +76,7 @@ func (s *session) storeOnce(
 	if err != nil {
 		return at, false, err
 	}
-	c, err := s.claim(ctx, claimSubject(base, once.Key), claim{digest: once.Digest, epoch: epoch})
+	c, err := s.bindKey(ctx, bindingSubject(base, once.Key), keyBinding{digest: once.Digest, epoch: epoch})
 	if err != nil {
 		return at, false, err
 	}
@@ -103,31 +103,31 @@ func (s *session) storeOnce(
 	}
 }
 
-// claim stores a claim unless the subject has one, and returns the one that it has then.
-func (s *session) claim(ctx context.Context, subject string, c claim) (*claim, error) {
+// bindKey stores a binding unless the subject has one, and returns the one that it has then.
+func (s *session) bindKey(ctx context.Context, subject string, b keyBinding) (*keyBinding, error) {
 	for {
 		_, err := s.publish(ctx, &nats.Msg{
-			Subject: subject, Data: []byte(c.String()), Header: nats.Header{expectedHeader: {"0"}},
+			Subject: subject, Data: []byte(b.String()), Header: nats.Header{expectedHeader: {"0"}},
 		})
 		switch {
 		case err == nil:
-			return &c, nil
+			return &b, nil
 		case !isConflict(err):
 			return nil, err
 		}
-		if found, err := s.readClaim(ctx, subject); found != nil || err != nil {
+		if found, err := s.readBinding(ctx, subject); found != nil || err != nil {
 			return found, err
 		}
-		if err := pause(ctx); err != nil { // another call is claiming it, or the responding server lags behind
+		if err := pause(ctx); err != nil { // another call is binding it, or the responding server lags behind
 			return nil, err
 		}
 	}
 }
 
-// findClaim returns the claim of a subject, or nil, including one that was stored before the call.
-func (s *session) findClaim(ctx context.Context, subject string) (*claim, error) {
+// findBinding returns the binding of a subject, or nil, including one that was stored before the call.
+func (s *session) findBinding(ctx context.Context, subject string) (*keyBinding, error) {
 	for {
-		c, err := s.readClaim(ctx, subject)
+		c, err := s.readBinding(ctx, subject)
 		if c != nil || err != nil || !s.replicated.Load() {
 			return c, err
 		}
@@ -147,15 +147,15 @@ func (s *session) findClaim(ctx context.Context, subject string) (*claim, error)
 	}
 }
 
-// readClaim returns the claim of a subject as far as the responding server knows, else nil.
-func (s *session) readClaim(ctx context.Context, subject string) (*claim, error) {
+// readBinding returns the binding of a subject as far as the responding server knows, else nil.
+func (s *session) readBinding(ctx context.Context, subject string) (*keyBinding, error) {
 	m, err := s.calls.request(ctx, &nats.Msg{Subject: s.lastOf(subject)})
 	if err != nil || header(m, statusHeader) != "" {
 		return nil, err
 	}
 	digest, epoch, _ := strings.Cut(string(m.Data), " ")
 	if !validEpoch(epoch) {
-		return nil, errors.New("the claim of a key is malformed")
+		return nil, errors.New("the binding of a key is malformed")
 	}
-	return &claim{digest: digest, epoch: epoch}, nil
+	return &keyBinding{digest: digest, epoch: epoch}, nil
 }
