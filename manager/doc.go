@@ -80,7 +80,7 @@
 // shoal.v1 subscribers receive a new position and base connections are closed with TryAgainLater, and likewise after an
 // interruption of a broker that stores no messages.
 //
-// Orders to close connections are in orders.go, commands and questions between nodes in cluster_questions.go. No lock
-// is held during a call of the broker; the locks of the work queues and the dispatch queues are taken last, after an
-// upload's.
+// Orders to close connections are in close_orders.go, commands and questions between nodes in cluster_questions.go. No
+// lock is held during a call of the broker; the locks of the work queues and the dispatch queues are taken last, after
+// an upload's.
 package manager
