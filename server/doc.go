@@ -61,11 +61,11 @@
 //	  ├─ onRequest    receive.go, subscribe.go: Authorize, manager.SubscribeConn
 //	  └─ OnMessage    messages of the application
 //
-// An event stream (Server-Sent Events, events_stream.go) is a Client too: the same outbox writes it, with frame.Events
-// in place of WebSocket framing. All that can refuse it happens while its outbox is corked, so that the answer is a
-// status; nothing is read from it afterwards, and the poller reports its end. With HTTP/1.1 its connection is hijacked.
-// With HTTP/2, or where middleware hides the hijacker, responseConn writes to the response, which takes the goroutine
-// of the handler, and one of the outbox while messages are queued.
+// An event stream (Server-Sent Events, events_stream.go) is a Client too: the same outbox writes it, with
+// frame.EventEncoder in place of WebSocket framing. All that can refuse it happens while its outbox is corked, so that
+// the answer is a status; nothing is read from it afterwards, and the poller reports its end. With HTTP/1.1 its
+// connection is hijacked. With HTTP/2, or where middleware hides the hijacker, responseConn writes to the response,
+// which takes the goroutine of the handler, and one of the outbox while messages are queued.
 //
 // A message to a client goes from manager to Client.Send to its outbox, and a writer of internal/outbox writes it to
 // the socket; for a small audience the publisher itself does, with Client.SendDeferred and Client.Flush. It never

@@ -302,7 +302,7 @@ func newEventsClient(s *Server, conn eventsConn, request *eventsRequest) *Client
 	}
 	c.out = s.writers.Open(c.conn(), outbox.Config{
 		Variant: frame.V1, Raw: c.input.raw, Overflow: c.onOverflow,
-		Events: frame.NewEvents(request.uploads, request.since), Corked: true,
+		Events: frame.NewEventEncoder(request.uploads, request.since), Corked: true,
 	})
 	c.claims = s.newClaimQueue()
 	c.limitAge()

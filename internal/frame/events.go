@@ -23,13 +23,13 @@ const (
 	MaxEventID = MaxEventUploads * (tagLen + len("=") + maxEpoch + len(":") + maxDigits + len(","))
 )
 
-// Events encodes the frames of one connection as Server-Sent Events: the payloads as on shoal.v1, each with an id from
-// which the connection can be continued. It keeps the positions of the stream's uploads, so frames must be encoded in
-// the order in which they are written. It belongs to the goroutine that writes to the connection.
+// EventEncoder encodes the frames of one connection as Server-Sent Events: the payloads as on shoal.v1, each with an id
+// from which the connection can be continued. It keeps the positions of the stream's uploads, so frames must be encoded
+// in the order in which they are written. It belongs to the goroutine that writes to the connection.
 //
 // The id of a stream with one upload is `epoch:offset`, with several it is `tag=epoch:offset,tag=epoch:offset…`, where
 // a tag is derived from the upload's id. In an epoch all bytes but A-Z a-z 0-9 - . _ ~ are percent-encoded.
-type Events struct {
+type EventEncoder struct {
 	// uploads are sorted by id.
 	uploads []eventUpload
 	// saved are the positions at the last call of Begin.
@@ -50,10 +50,10 @@ type eventPosition struct {
 	offset uint64
 }
 
-// NewEvents returns the encoder of a stream with the uploads, which must be different. since are the positions from
-// which the client continues.
-func NewEvents(uploadIDs []string, since map[string]Start) *Events {
-	e := &Events{saved: make([]eventPosition, len(uploadIDs))}
+// NewEventEncoder returns the encoder of a stream with the uploads, which must be different. since are the positions
+// from which the client continues.
+func NewEventEncoder(uploadIDs []string, since map[string]Start) *EventEncoder {
+	e := &EventEncoder{saved: make([]eventPosition, len(uploadIDs))}
 	for _, id := range slices.Sorted(slices.Values(uploadIDs)) {
 		u := eventUpload{id: id}
 		if len(uploadIDs) > 1 {
@@ -86,7 +86,7 @@ func tag(uploadID string) string {
 
 // Overhead returns an upper bound of the bytes of an event beyond Frame.Size, except those for line breaks in the
 // payload.
-func (e *Events) Overhead() int {
+func (e *EventEncoder) Overhead() int {
 	n := len("id: \ndata: \n\n")
 	for i := range e.uploads {
 		u := &e.uploads[i]
@@ -99,21 +99,21 @@ func (e *Events) Overhead() int {
 const usualEpoch = 24
 
 // Begin saves the positions before a batch of frames is encoded.
-func (e *Events) Begin() {
+func (e *EventEncoder) Begin() {
 	for i := range e.uploads {
 		e.saved[i] = e.uploads[i].at
 	}
 }
 
 // Rewind restores the positions that Begin saved.
-func (e *Events) Rewind() {
+func (e *EventEncoder) Rewind() {
 	for i := range e.uploads {
 		e.uploads[i].at = e.saved[i]
 	}
 }
 
 // Append appends the event of a frame to dst and returns the extended slice. Binary messages and pongs have no event.
-func (e *Events) Append(dst []byte, f *Frame, skipped uint32) []byte {
+func (e *EventEncoder) Append(dst []byte, f *Frame, skipped uint32) []byte {
 	switch f.opcode {
 	case Raw:
 		return append(dst, f.body...)
@@ -150,7 +150,7 @@ func appendLines(dst, payload []byte) []byte {
 }
 
 // Advance takes the position of a frame into account, and reports whether the frame has one.
-func (e *Events) Advance(f *Frame) bool {
+func (e *EventEncoder) Advance(f *Frame) bool {
 	if f.offset == 0 && !f.acknowledges {
 		return false
 	}
@@ -170,7 +170,7 @@ func (e *Events) Advance(f *Frame) bool {
 }
 
 // appendID appends the id of the current positions.
-func (e *Events) appendID(dst []byte) []byte {
+func (e *EventEncoder) appendID(dst []byte) []byte {
 	dst = append(dst, "id: "...)
 	separate := false
 	for i := range e.uploads {

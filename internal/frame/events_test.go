@@ -46,7 +46,7 @@ func TestEvents_Append(t *testing.T) {
 		"binary": {New(Binary, Event, []byte("x\n")), 0, ""},
 		"raw":    {New(Raw, Control, []byte("retry: 5\n")), 0, "retry: 5\n"},
 	} {
-		e := NewEvents([]string{"a"}, map[string]Start{"a": {"e", 1}})
+		e := NewEventEncoder([]string{"a"}, map[string]Start{"a": {"e", 1}})
 		if got := string(e.Append(nil, c.frame, c.skipped)); got != c.want {
 			t.Errorf("%s: got %q, want %q", name, got, c.want)
 		}
@@ -61,7 +61,7 @@ func TestEvents_Append(t *testing.T) {
 func TestEvents_IDsContinueTheStream(t *testing.T) {
 	uploads := []string{"b", "a", "c"}
 	since := map[string]Start{"c": {"old: ,=%", 5}}
-	e := NewEvents(uploads, since)
+	e := NewEventEncoder(uploads, since)
 	want := maps.Clone(since)
 	for _, f := range []*Frame{
 		acknowledge("a", "e1", 3), note("a", 4), acknowledge("b", "e2", 0), note("a", 5), note("b", 2),
@@ -85,7 +85,7 @@ func TestEvents_IDsContinueTheStream(t *testing.T) {
 
 // TestEvents_Rewind: after Rewind, positions are as Begin found them.
 func TestEvents_Rewind(t *testing.T) {
-	e := NewEvents([]string{"a", "b"}, map[string]Start{"a": {"e", 1}, "b": {"f", 1}})
+	e := NewEventEncoder([]string{"a", "b"}, map[string]Start{"a": {"e", 1}, "b": {"f", 1}})
 	before := string(e.appendID(nil))
 	e.Begin()
 	e.Append(nil, note("a", 2), 0)
@@ -105,7 +105,7 @@ func TestEvents_IDIsBounded(t *testing.T) {
 	for i := range uploads {
 		uploads[i] = fmt.Sprint(i, strings.Repeat("x", 250))
 	}
-	e := NewEvents(uploads, nil)
+	e := NewEventEncoder(uploads, nil)
 	for _, id := range uploads {
 		e.Append(nil, acknowledge(id, strings.Repeat("e", maxEpoch), 1<<64-1), 0)
 	}
@@ -161,7 +161,7 @@ func TestParseEventID_IgnoresPositionsOfOthers(t *testing.T) {
 }
 
 func TestEvents_AppendDoesNotAllocate(t *testing.T) {
-	e := NewEvents([]string{"a", "b"}, map[string]Start{"a": {"e", 1}, "b": {"f", 1}})
+	e := NewEventEncoder([]string{"a", "b"}, map[string]Start{"a": {"e", 1}, "b": {"f", 1}})
 	f, room := note("a", 1<<60), make([]byte, 0, 1024)
 	if n := testing.AllocsPerRun(100, func() { e.Begin(); e.Append(room, f, 3) }); n != 0 {
 		t.Errorf("%v allocations per event, want none", n)

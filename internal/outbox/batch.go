@@ -82,7 +82,7 @@ func (b *batch) encode(o *Outbox) {
 	}
 }
 
-func (b *batch) encodeEvents(events *frame.Events) {
+func (b *batch) encodeEvents(events *frame.EventEncoder) {
 	events.Begin()
 	for _, e := range b.entries {
 		b.buf = events.Append(b.buf, e.frame, e.skipped)

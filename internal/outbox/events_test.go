@@ -22,7 +22,7 @@ func onEvents(t *testing.T, opt Options, corked bool, test func(t *testing.T, b 
 		p := NewPool(opt.withoutBurst())
 		defer p.Close()
 		defer client.Close()
-		events := frame.NewEvents([]string{"a", "b"}, map[string]frame.Start{"a": {Epoch: "e"}, "b": {Epoch: "f"}})
+		events := frame.NewEventEncoder([]string{"a", "b"}, map[string]frame.Start{"a": {Epoch: "e"}, "b": {Epoch: "f"}})
 		test(t, bench{p, p.Open(server, Config{Variant: frame.V1, Events: events, Corked: corked}), client})
 	})
 }

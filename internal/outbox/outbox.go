@@ -64,7 +64,7 @@ type Outbox struct {
 	done     chan struct{}
 	overflow func() []*frame.Frame
 	// events encodes the frames of an event stream; nil: the connection is a WebSocket. It belongs to the owner.
-	events *frame.Events
+	events *frame.EventEncoder
 	// prevOpen and nextOpen link the writer's open outboxes. By the writer's mutex.
 	prevOpen, nextOpen *Outbox
 }

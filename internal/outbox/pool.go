@@ -179,7 +179,7 @@ type Config struct {
 	// consumer".
 	Overflow func() []*frame.Frame
 	// Events encodes the frames as Server-Sent Events. It belongs to the outbox from now on. nil: as WebSocket frames.
-	Events *frame.Events
+	Events *frame.EventEncoder
 	// Corked: nothing is written before Uncork or Reject, one of which must be called.
 	Corked bool
 }
