@@ -73,14 +73,8 @@ func TestBroker_ForgetBeginsEpochOnAllNodes(t *testing.T) {
 // recreate deletes a node's stream and creates it again as another node would, without an epoch.
 func recreate(t *testing.T, conn *nats.Conn) {
 	t.Helper()
-	js, err := jetstream.New(conn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	stream, err := js.Stream(t.Context(), "SHOAL")
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := jetStreamOn(t, conn)
+	stream := streamOf(t, js)
 	if err := js.DeleteStream(t.Context(), "SHOAL"); err != nil {
 		t.Fatal(err)
 	}
@@ -265,15 +259,7 @@ func TestBroker_FullServerIsUnhealthy(t *testing.T) {
 // streamState returns how many messages the stream stores.
 func streamState(t *testing.T, conn *nats.Conn) jetstream.StreamState {
 	t.Helper()
-	js, err := jetstream.New(conn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	stream, err := js.Stream(t.Context(), "SHOAL")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return stream.CachedInfo().State
+	return streamInfo(t, jetStreamOn(t, conn)).State
 }
 
 // TestBroker_ReadingWritesNothing: reading unknown channels leaves the stream as it is, and they are at offset 0.

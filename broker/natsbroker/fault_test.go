@@ -103,11 +103,7 @@ func TestBroker_CreatesDeletedStreamAgain(t *testing.T) {
 	n.subscribe(t, "upload:x")
 	n.store(t, "upload:x", "1")
 	before := n.history(t, "upload:x")
-	js, err := jetstream.New(client(t, s))
-	if err == nil {
-		err = js.DeleteStream(t.Context(), "SHOAL")
-	}
-	if err != nil {
+	if err := jetStream(t, s).DeleteStream(t.Context(), "SHOAL"); err != nil {
 		t.Fatal(err)
 	}
 	brokertest.Eventually(t, "History", func() error {
@@ -163,12 +159,9 @@ func TestBroker_MissingJetStreamEndsRun(t *testing.T) {
 
 func TestBroker_UnsuitableStreamEndsRun(t *testing.T) {
 	s := serve(t)
-	js, err := jetstream.New(client(t, s))
-	if err == nil {
-		_, err = js.CreateStream(t.Context(), jetstream.StreamConfig{
-			Name: "SHOAL", Subjects: []string{"upload.>"}, Storage: jetstream.FileStorage,
-		})
-	}
+	_, err := jetStream(t, s).CreateStream(t.Context(), jetstream.StreamConfig{
+		Name: "SHOAL", Subjects: []string{"upload.>"}, Storage: jetstream.FileStorage,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,15 +175,7 @@ func TestBroker_EnlargesStreamAndNeverShrinksIt(t *testing.T) {
 		opt.Messages = messages
 		join(t, opt).stop()
 	}
-	js, err := jetstream.New(client(t, s))
-	if err != nil {
-		t.Fatal(err)
-	}
-	stream, err := js.Stream(t.Context(), "SHOAL")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if most := stream.CachedInfo().Config.MaxMsgsPerSubject; most != 8+1 {
+	if most := streamInfo(t, jetStream(t, s)).Config.MaxMsgsPerSubject; most != 8+1 {
 		t.Errorf("the stream keeps %d messages of a subject, want one more than 8", most)
 	}
 }
@@ -329,10 +314,7 @@ func TestBroker_MissingPermissionsEndRun(t *testing.T) {
 func TestBroker_SealedStreamIsUnhealthy(t *testing.T) {
 	s := serve(t)
 	n := join(t, quick(s))
-	js, err := jetstream.New(client(t, s))
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := jetStream(t, s)
 	change(t, js, func(c *jetstream.StreamConfig) { c.Sealed = true })
 	n.Await(t, "bad health that names the seal", func() bool {
 		return n.Fault() != nil && strings.Contains(n.Fault().Error(), "sealed true, want false")
@@ -362,12 +344,8 @@ func change(t *testing.T, js jetstream.JetStream, fn func(*jetstream.StreamConfi
 func TestBroker_MessagesLargerThanTheStreamAccepts(t *testing.T) {
 	s := serve(t)
 	n := join(t, quick(s))
-	js, err := jetstream.New(client(t, s))
-	if err != nil {
-		t.Fatal(err)
-	}
-	change(t, js, func(c *jetstream.StreamConfig) { c.MaxMsgSize = 1000 })
-	_, err = n.Store(t.Context(), "upload:x", make([]byte, 2000))
+	change(t, jetStream(t, s), func(c *jetstream.StreamConfig) { c.MaxMsgSize = 1000 })
+	_, err := n.Store(t.Context(), "upload:x", make([]byte, 2000))
 	if !errors.Is(err, nats.ErrMaxPayload) || errors.Is(err, broker.ErrUnavailable) {
 		t.Errorf("Store returned %v, want an error that no retry fixes", err)
 	}

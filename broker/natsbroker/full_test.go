@@ -126,17 +126,7 @@ func TestBroker_EnlargesStreamAsFarAsThereIsRoom(t *testing.T) {
 	opt := quick(s)
 	opt.MaxBytes, opt.Messages = 1<<20, 1
 	join(t, opt)
-	config := func() jetstream.StreamConfig {
-		js, err := jetstream.New(client(t, s))
-		if err != nil {
-			t.Fatal(err)
-		}
-		stream, err := js.Stream(t.Context(), "SHOAL")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return stream.CachedInfo().Config
-	}
+	config := func() jetstream.StreamConfig { return streamInfo(t, jetStream(t, s)).Config }
 	for _, c := range []struct{ wanted, got int64 }{{2 << 20, 2 << 20}, {8 << 20, 2 << 20}} {
 		opt.MaxBytes, opt.Messages = c.wanted, opt.Messages+1
 		join(t, opt)

@@ -24,14 +24,7 @@ func TestBroker_FullStorageIsHealthyOnlyWithRoom(t *testing.T) {
 	}
 	n.awaitHealth(t, false)
 	conn := client(t, s)
-	js, err := jetstream.New(conn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	stream, err := js.Stream(t.Context(), "SHOAL")
-	if err != nil {
-		t.Fatal(err)
-	}
+	stream := streamOf(t, jetStreamOn(t, conn))
 	full := streamState(t, conn).LastSeq // only a message that the server accepts has a sequence
 	if err := stream.Purge(t.Context(), jetstream.WithPurgeSubject("upload.>")); err != nil {
 		t.Fatal(err)

@@ -46,20 +46,31 @@ func jetStream(t *testing.T, s *server.Server) jetstream.JetStream {
 
 func jetStreamAt(t *testing.T, url string) jetstream.JetStream {
 	t.Helper()
-	js, err := jetstream.New(connect(t, url))
+	return jetStreamOn(t, connect(t, url))
+}
+
+func jetStreamOn(t *testing.T, conn *nats.Conn) jetstream.JetStream {
+	t.Helper()
+	js, err := jetstream.New(conn)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return js
 }
 
-func streamInfo(t *testing.T, js jetstream.JetStream) *jetstream.StreamInfo {
+// streamOf returns the stream of the nodes.
+func streamOf(t *testing.T, js jetstream.JetStream) jetstream.Stream {
 	t.Helper()
 	stream, err := js.Stream(t.Context(), "SHOAL")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return stream.CachedInfo()
+	return stream
+}
+
+func streamInfo(t *testing.T, js jetstream.JetStream) *jetstream.StreamInfo {
+	t.Helper()
+	return streamOf(t, js).CachedInfo()
 }
 
 // awaitChecks returns when a node has checked the stream several times: each check stores a message.

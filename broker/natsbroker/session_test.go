@@ -119,9 +119,8 @@ func (l *replicas) record(*nats.Msg) []*nats.Msg {
 	return []*nats.Msg{{Header: nats.Header{sequenceHeader: {"3"}, timeHeader: {now}}, Data: []byte("e 0 0")}}
 }
 
-// run runs a node with the stream until the test ends.
-func (l *replicas) run(interval time.Duration) (*Broker, *brokertest.Recorder) {
-	t := l.t
+// serveWithoutJetStream runs a server, for which the test itself answers requests, until the test ends.
+func serveWithoutJetStream(t *testing.T) *server.Server {
 	t.Helper()
 	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true})
 	if err != nil {
@@ -132,6 +131,14 @@ func (l *replicas) run(interval time.Duration) (*Broker, *brokertest.Recorder) {
 		s.Shutdown()
 		s.WaitForShutdown()
 	})
+	return s
+}
+
+// run runs a node with the stream until the test ends.
+func (l *replicas) run(interval time.Duration) (*Broker, *brokertest.Recorder) {
+	t := l.t
+	t.Helper()
+	s := serveWithoutJetStream(t)
 	l.opt = Options{URL: s.ClientURL(), Replicas: 3, ProbeInterval: interval}.withDefaults()
 	conn, err := nats.Connect(l.opt.URL)
 	if err != nil {

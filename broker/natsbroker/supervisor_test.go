@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
 	"github.com/shoal-go/shoal/broker/brokertest"
@@ -15,15 +14,7 @@ import (
 // its state. A publication that fails for that reason, before the check or in the middle of it, ends the wait long before
 // the timeout of a call.
 func TestSupervisor_IsUnhealthyWithoutLeader(t *testing.T) {
-	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Start()
-	t.Cleanup(func() {
-		s.Shutdown()
-		s.WaitForShutdown()
-	})
+	s := serveWithoutJetStream(t)
 	for _, before := range []bool{true, false} {
 		opt := Options{URL: s.ClientURL(), ProbeInterval: 10 * time.Millisecond, CallTimeout: time.Hour}.withDefaults()
 		r := brokertest.NewRecorder()
