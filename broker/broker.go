@@ -51,7 +51,7 @@ type HistoryBroker interface {
 	// round. It returns the message's position; the epoch is empty where the engine does not know it without a read.
 	Store(ctx context.Context, channel string, payload []byte) (Position, error)
 	// History returns the stored messages of a channel after a position, if the epoch is unchanged and all of them are
-	// stored; otherwise every stored message. The zero Position requests every message. A channel that nobody has
+	// stored; otherwise every stored message. The zero Position requests every message. A channel that no node has
 	// published to is at offset 0. While a node is subscribed to it, that is of an epoch that stays and that its first
 	// message continues. Without subscribers the epoch may be empty or change: a read leaves nothing at the engine.
 	History(ctx context.Context, channel string, since Position) (Snapshot, error)

@@ -13,7 +13,7 @@ import (
 
 // FuzzClientMessage sends an arbitrary text message after authentication, followed by a subscription. The answers are
 // JSON objects with an action, the message subscribes the client to nothing that it may not follow, and
-// the connection either ends or goes on to answer the subscription.
+// the connection either ends or continues and answers the subscription.
 func FuzzClientMessage(f *testing.F) {
 	for _, seed := range []string{
 		`{"action":"subscribe_upload","upload_id":"secret"}`,

@@ -88,7 +88,7 @@ func TestRegistry_ClaimsOfEndedConnectionsPassToTheUser(t *testing.T) {
 	}
 }
 
-// Subscriptions that a user has only from connections that have ended give way at the user's limit.
+// Subscriptions that a user has only from connections that have ended are removed first at the user's limit.
 func TestRegistry_InheritedClaimsGiveWayAtTheLimit(t *testing.T) {
 	r, shown := newRegistry(1), shows{}
 	r.Connect("ann", 1, 0, nil, shown.connected)
@@ -195,7 +195,7 @@ func TestRegistry_Refusals(t *testing.T) {
 	check(t, r)
 }
 
-// At the limit the caller chooses the connection that gives way, or none.
+// At the limit the caller chooses the connection to close, or none.
 func TestRegistry_ConnectAtTheLimit(t *testing.T) {
 	r, shown := newRegistry(1), shows{}
 	refuse := func([]int) int { return -1 }

@@ -11,7 +11,7 @@ var (
 	ErrUnknown = errors.New("shard: connection is not registered")
 	// ErrLimit: the user follows as many uploads as the caller allows.
 	ErrLimit = errors.New("shard: too many subscriptions of one user")
-	// ErrFull: the user has as many connections as the caller allows, and none gives way.
+	// ErrFull: the user has as many connections as the caller allows, and none may be closed for it.
 	ErrFull = errors.New("shard: too many connections of one user")
 	// ErrPending: as many users subscribed without a connection as the caller allows.
 	ErrPending = errors.New("shard: too many users wait for a connection")

@@ -25,7 +25,7 @@ type Engine interface {
 	Restart(keep bool)
 	// Pause stops it where it is, while its connections stay.
 	Pause()
-	// Resume lets it go on.
+	// Resume ends Pause.
 	Resume()
 }
 

@@ -17,7 +17,7 @@ func (p *Process) Pause() {
 	}
 }
 
-// Resume lets it go on.
+// Resume ends Pause.
 func (p *Process) Resume() { p.signal(syscall.SIGCONT) }
 
 func (p *Process) signal(s syscall.Signal) {

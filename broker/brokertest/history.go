@@ -179,7 +179,7 @@ func messagesExpire(s *suite) {
 	}
 	again := s.history(a, x)
 	if len(again.Messages) > 0 || again.Position != gone.Position {
-		s.Errorf("one node is told %+v, another %+v", gone, again)
+		s.Errorf("one node reports %+v, another %+v", gone, again)
 	}
 	next := s.store(a, x, "next")
 	if gone.Epoch == epoch && next.Offset <= last.Offset || next.Offset <= max(gone.Offset, gone.Floor) {
@@ -209,7 +209,7 @@ func (s *suite) awaitExpiry(n *node, channel string) broker.Snapshot {
 	}
 }
 
-// positionStays: while a node is subscribed, a channel that nobody has published to stays at offset 0 of its epoch for
+// positionStays: while a node is subscribed, a channel without messages stays at offset 0 of its epoch for
 // longer than messages are stored, whatever happens on other channels and whichever node asks. Its first message
 // continues it.
 func positionStays(s *suite) {
@@ -224,7 +224,7 @@ func positionStays(s *suite) {
 	s.subscribe(a, silent)
 	first := s.history(a, silent).Position
 	if first.Epoch == "" || first.Offset != 0 {
-		s.Fatalf("a channel that nobody has published to is at %+v, want offset 0 of an epoch", first)
+		s.Fatalf("a channel without messages is at %+v, want offset 0 of an epoch", first)
 	}
 	const rounds = 3
 	for range rounds {
@@ -239,7 +239,7 @@ func positionStays(s *suite) {
 				}
 				for _, is := range append(positions, newest.Position, s.history(n, silent).Position) {
 					if is != first {
-						s.Errorf("a channel that nobody has published to is at %+v, want it to stay at %+v", is, first)
+						s.Errorf("a channel without messages is at %+v, want it to stay at %+v", is, first)
 					}
 				}
 				return nil

@@ -107,7 +107,7 @@ func publisherOrder(s *suite) {
 	}
 }
 
-// storedOrder: stored messages come to all nodes in the order of their offsets, each naming the one before.
+// storedOrder: stored messages reach all nodes in the order of their offsets, each naming the one before.
 func storedOrder(s *suite) {
 	nodes := []*node{s.join(), s.join(), s.join()}
 	t := workload{channels: s.channels("c", 4), publishers: 4, messages: 50}

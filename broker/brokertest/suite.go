@@ -66,7 +66,7 @@ func clauses() []clause {
 		{"an empty channel has an epoch", emptyChannel},
 		{"what is stored is what was stored", historyAgrees},
 		{"subscribe and then stored make one history", mergeLosesNothing},
-		{"reading a channel that nobody uses changes nothing", readOnly},
+		{"reading an unused channel changes nothing", readOnly},
 		{"messages say when they were stored", storedTimes},
 		{"forget begins a new epoch", forgetBegins},
 		{"messages expire", messagesExpire},

@@ -26,7 +26,7 @@ func newPublishing(b *bench, p *plan) *publishing {
 }
 
 // run publishes until the plan is done, ctx ends, a request fails, or it is too late. A request that is under
-// way is not broken off, as nobody could say whether its messages are out.
+// way is not cancelled: it would be unknown whether its messages are published.
 func (p *publishing) run(ctx context.Context) error {
 	ctx, cancel := context.WithDeadline(ctx, p.plan.end().Add(benchOvertime))
 	defer cancel()

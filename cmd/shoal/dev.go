@@ -128,7 +128,7 @@ func (n *node) openDashboard() (err error) {
 
 // readsFreely reports whether a request may read users, addresses and messages on the dashboard without an API key.
 //
-// With "auto" it must come to a loopback address and name this machine as its host: a web page anywhere could have its
+// With "auto" it must reach a loopback address and name this machine as its host: a web page anywhere could have its
 // own name resolve to a loopback address, and would then read in the operator's browser. Proxies usually say that they
 // forward a request, and whom they forward it for is not known here.
 func (n *node) readsFreely(r *http.Request) bool {

@@ -35,7 +35,7 @@ func (g *gate) String() string {
 	return g.text.String()
 }
 
-// A stalled reader delays nobody. Dropped lines are counted, and a line in the log says how many.
+// A stalled reader delays no request. Dropped lines are counted, and a line in the log says how many.
 func TestLog_ReaderThatStandsStill(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := &gate{open: make(chan struct{})}

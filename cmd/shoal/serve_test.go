@@ -95,7 +95,7 @@ func TestServeIsNotReadyWhileItDrains(t *testing.T) {
 	c := login(t, s.url)
 	ended := make(chan int)
 	go func() { ended <- s.end() }()
-	// The client does not answer the close, so the draining goes on until it leaves.
+	// The client does not answer the close, so the draining continues until it leaves.
 	for status := 0; status != 503; {
 		status, _ = call(t, "GET", s.admin+"/readyz", "", "")
 	}

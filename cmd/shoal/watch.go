@@ -92,7 +92,7 @@ func (c *watchCommand) checkSources(s *settings) {
 }
 
 // Run follows the uploads until each has an outcome or is given up, or an interrupt. A second interrupt ends the
-// process, which the first one cannot do while the output is a pipe that nobody reads.
+// process, which the first one cannot do while the output is a pipe without a reader.
 func (c *watchCommand) Run(ctx context.Context, std streams) error {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()

@@ -42,7 +42,7 @@ func openTerminal(t *testing.T, columns, rows uint16) (screen, terminal *os.File
 	return screen, terminal
 }
 
-// A second interrupt ends the command also where its output is a pipe that nobody reads.
+// A second interrupt ends the command also where its output is a pipe without a reader.
 func TestWatch_SecondInterruptEndsIt(t *testing.T) {
 	s := serveDev(t)
 	const pipeBytes = 4096

@@ -32,7 +32,7 @@ type watched struct {
 	outcome  *client.Outcome
 	err      error // the reason for giving up
 	told     time.Duration
-	hasTold  bool // the application itself has told the time left
+	hasTold  bool // the application itself has sent the time left
 	points   []point
 	line     string // the last line that progressed
 }

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// The command goes on through a server that is killed and started again, and tells so.
+// The command continues when a server is killed and started again, and reports it.
 func TestWatch_SurvivesRestart(t *testing.T) {
 	address := freeAddress(t)
 	p := startNode(t, "--addr="+address)

@@ -35,7 +35,7 @@ func newHub(kind string) (*hub, error) {
 	default:
 		return nil, fmt.Errorf("-broker is %q, want redis or nats-embedded", kind)
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0") // a port that nobody else uses
+	ln, err := net.Listen("tcp", "127.0.0.1:0") // a free port
 	if err != nil {
 		return nil, err
 	}

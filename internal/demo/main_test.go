@@ -102,7 +102,7 @@ func (f *fixture) until(action string) []message {
 	}
 }
 
-// silent fails if anything was published that nobody has asked for yet.
+// silent fails if anything was published that the test has not read yet.
 func (f *fixture) silent() {
 	f.Helper()
 	select {

@@ -118,7 +118,7 @@ func newTempFile(dir string) (*tempFile, error) {
 	return &tempFile{f, os.Remove(f.Name()) == nil}, nil
 }
 
-// discard closes the file and removes it. There is nobody left to whom an error would matter.
+// discard closes the file and removes it. An error would not matter to any caller.
 func (f *tempFile) discard() {
 	_ = f.Close()
 	if !f.unlinked {

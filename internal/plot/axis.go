@@ -29,7 +29,7 @@ func (a Axis) at(v float64) float64 {
 
 const (
 	// wide is the ratio of the largest to the smallest value from which an axis is logarithmic: on a linear one the small
-	// values could no longer be told apart.
+	// values could no longer be distinguished.
 	wide = 12
 	// labelRoom is the share of a value axis that is left free beyond the largest value.
 	labelRoom = 0.16

@@ -148,7 +148,7 @@ func TestWorker_KeyStaysWithWorker(t *testing.T) {
 			busy[one.worker] = true
 			for _, key := range one.keys {
 				if before, ok := of[key]; ok && before != one.worker {
-					t.Fatalf("%q came to the workers %d and %d", key, before, one.worker)
+					t.Fatalf("%q reached the workers %d and %d", key, before, one.worker)
 				}
 				of[key] = one.worker
 			}

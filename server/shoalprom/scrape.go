@@ -76,7 +76,7 @@ var (
 	brokerReceived    = counter("broker_received", "Messages of uploads that the broker brought.")
 	brokerRefused     = counter("broker_refused", "Invalid messages received from the broker.")
 	brokerCatchUps    = counter("broker_catch_ups", "Completed catch-ups of uploads with stored messages.")
-	brokerResets      = counter("broker_resets", "Catch-ups that began a new epoch: clients were told of a gap.")
+	brokerResets      = counter("broker_resets", "Catch-ups that began a new epoch: clients learned of a gap.")
 	brokerFailures    = counter("broker_failures", "Failed operations at the broker, by kind.", "operation")
 	brokerConflated   = counter("broker_conflated", "State messages replaced by newer ones before they left this node.")
 	brokerNodesLost   = counter("broker_nodes_lost",

@@ -171,7 +171,7 @@ const (
 // Residence collects the durations from publishing a message until it was handed to the kernel, while somebody looks.
 // The zero value is ready for use.
 type Residence struct {
-	window atomic.Pointer[residenceWindow] // nil while nobody looks
+	window atomic.Pointer[residenceWindow] // nil while no page is open
 }
 
 type residenceWindow struct {
