@@ -64,6 +64,13 @@ func (s *store) publish(o *Outbox, upload string, class frame.Class, pad int) (O
 	return o.Send(f), offset
 }
 
+// fill publishes a number of events before anything is subscribed.
+func (s *store) fill(n int, upload string, pad int) {
+	for range n {
+		s.publish(nil, upload, frame.Event, pad)
+	}
+}
+
 // recover subscribes an outbox to an upload from an offset on and returns the upload's newest offset.
 func (s *store) recover(o *Outbox, upload string, after uint64) (Outcome, uint64) {
 	s.mu.Lock()
@@ -171,6 +178,20 @@ func onLink(t *testing.T, opt Options, keep, bytesPerSecond int, test func(t *te
 		s.stream = link(client, bytesPerSecond)
 		test(t, s)
 	})
+}
+
+// duringRecovery runs a test twice during the recovery of 100 messages of upload a: with all of them in memory, and with
+// a part of them still unread.
+func duringRecovery(t *testing.T, test func(t *testing.T, s *recoverySession)) {
+	for name, limit := range map[string]int{"in memory": 0, "partly unread": 10_000} {
+		t.Run(name, func(t *testing.T) {
+			onLink(t, Options{MaxRecoveryBytes: limit}, 1000, slowLine, func(t *testing.T, s *recoverySession) {
+				s.store.fill(100, "a", 400)
+				s.recover(t, "a", 0)
+				test(t, s)
+			})
+		})
+	}
 }
 
 // recover subscribes to an upload from an offset on.
@@ -346,9 +367,7 @@ func TestRecovery_SnapshotsDoNotCountAgainstLimits(t *testing.T) {
 // Live messages of an upload follow its recovery; those of other uploads do not wait for it.
 func TestRecovery_DelaysOnlyItsOwnUpload(t *testing.T) {
 	onLink(t, Options{}, 1000, slowLine, func(t *testing.T, s *recoverySession) {
-		for range 500 {
-			s.store.publish(nil, "old", frame.Event, 1000) // 25 s
-		}
+		s.store.fill(500, "old", 1000)
 		s.recover(t, "old", 0)
 		for i := range 20 {
 			<-time.After(500 * time.Millisecond)
@@ -469,9 +488,7 @@ func (s *recoverySession) liveQueued(t testing.TB) bool {
 // then, the client is informed and gets the newest.
 func TestRecovery_EvictedMessagesAreAnnounced(t *testing.T) {
 	onLink(t, Options{MaxRecoveryBytes: 1000}, 50, slowLine, func(t *testing.T, s *recoverySession) {
-		for range 50 {
-			s.store.publish(nil, "a", frame.Event, 400)
-		}
+		s.store.fill(50, "a", 400)
 		s.recover(t, "a", 0)
 		for range 100 {
 			s.store.publish(s.box, "a", frame.Event, 400)
@@ -490,39 +507,29 @@ func TestRecovery_EvictedMessagesAreAnnounced(t *testing.T) {
 
 // A recovery without messages, of a client that has all of them, replaces an earlier one as well.
 func TestRecovery_WithoutMessagesReplacesTheEarlier(t *testing.T) {
-	for name, limit := range map[string]int{"in memory": 0, "partly unread": 10_000} {
-		t.Run(name, func(t *testing.T) {
-			onLink(t, Options{MaxRecoveryBytes: limit}, 1000, slowLine, func(t *testing.T, s *recoverySession) {
-				for range 100 {
-					s.store.publish(nil, "a", frame.Event, 400)
-				}
-				s.recover(t, "a", 0)
-				<-time.After(500 * time.Millisecond)
-				s.box.Hold()
-				s.box.Recover(Replay{UploadID: "a", Source: s.store})
-				s.box.Release(ack("answer"))
-				s.store.publish(s.box, "a", frame.Event, 400)
-				s.settle(t)
-				s.box.Close(frame.NewClose(1000, ""))
-				go readUntilGone(s.box, s.box.conn)
-				frames, err := readFrames(bytes.NewReader(<-s.stream))
-				if err != nil || len(frames) < 3 {
-					t.Fatalf("%d frames came, %v", len(frames), err)
-				}
-				if got := numbers(t, frames[len(frames)-3:len(frames)-1]); got != "answer-1 a101" {
-					t.Errorf("the last messages are %s, want the answer and a101", got)
-				}
-			})
-		})
-	}
+	duringRecovery(t, func(t *testing.T, s *recoverySession) {
+		<-time.After(500 * time.Millisecond)
+		s.box.Hold()
+		s.box.Recover(Replay{UploadID: "a", Source: s.store})
+		s.box.Release(ack("answer"))
+		s.store.publish(s.box, "a", frame.Event, 400)
+		s.settle(t)
+		s.box.Close(frame.NewClose(1000, ""))
+		go readUntilGone(s.box, s.box.conn)
+		frames, err := readFrames(bytes.NewReader(<-s.stream))
+		if err != nil || len(frames) < 3 {
+			t.Fatalf("%d frames came, %v", len(frames), err)
+		}
+		if got := numbers(t, frames[len(frames)-3:len(frames)-1]); got != "answer-1 a101" {
+			t.Errorf("the last messages are %s, want the answer and a101", got)
+		}
+	})
 }
 
 // In a new epoch a recovery reads on from the position that was queued last, so that it skips no message.
 func TestRecovery_ContinuesInNewEpoch(t *testing.T) {
 	onLink(t, Options{MaxRecoveryBytes: 20_000}, 1000, slowLine, func(t *testing.T, s *recoverySession) {
-		for range 40 {
-			s.store.publish(nil, "a", frame.Event, 300)
-		}
+		s.store.fill(40, "a", 300)
 		s.recover(t, "a", 0)
 		if outcome := s.store.forget(s.box, "a"); outcome != Queued {
 			t.Fatalf("the new epoch was not queued: %v", outcome)
@@ -540,9 +547,7 @@ func TestRecovery_ContinuesInNewEpoch(t *testing.T) {
 // A recovery whose upload is forgotten before all of it was read ends there.
 func TestRecovery_EndsWithItsUpload(t *testing.T) {
 	onLink(t, Options{MaxRecoveryBytes: 1000}, 50, slowLine, func(t *testing.T, s *recoverySession) {
-		for range 50 {
-			s.store.publish(nil, "a", frame.Event, 400)
-		}
+		s.store.fill(50, "a", 400)
 		s.recover(t, "a", 0)
 		s.store.mu.Lock()
 		delete(s.store.logs, "a")
@@ -557,9 +562,7 @@ func TestRecovery_EndsWithItsUpload(t *testing.T) {
 func TestRecovery_IsBounded(t *testing.T) {
 	const limit = 10_000
 	onLink(t, Options{MaxRecoveryBytes: limit}, 1000, slowLine, func(t *testing.T, s *recoverySession) {
-		for range 500 {
-			s.store.publish(nil, "a", frame.Event, 400)
-		}
+		s.store.fill(500, "a", 400)
 		s.recover(t, "a", 0)
 		for range 300 {
 			s.store.publish(s.box, "a", frame.Event, 400)
@@ -631,9 +634,7 @@ func TestRecovery_StuckClientIsClosed(t *testing.T) {
 func TestRecovery_CloseIsBounded(t *testing.T) {
 	for _, speed := range []int{slowLine, 1 << 20} {
 		onLink(t, Options{}, 1000, speed, func(t *testing.T, s *recoverySession) {
-			for range 500 {
-				s.store.publish(nil, "a", frame.Event, 1000)
-			}
+			s.store.fill(500, "a", 1000)
 			s.recover(t, "a", 0)
 			<-time.After(10 * time.Millisecond)
 			s.box.Close(frame.NewClose(1012, "Server reloading"))
@@ -704,52 +705,44 @@ func TestOutbox_BurstDoesNotDisconnectReadingClient(t *testing.T) {
 // A second recovery of an upload replaces the unwritten rest of the first: behind its acknowledgement the client gets
 // every message after its new position, once and in order, and live messages after them.
 func TestRecovery_IsReplacedByTheNext(t *testing.T) {
-	for name, limit := range map[string]int{"in memory": 0, "partly unread": 10_000} {
-		t.Run(name, func(t *testing.T) {
-			onLink(t, Options{MaxRecoveryBytes: limit}, 1000, slowLine, func(t *testing.T, s *recoverySession) {
-				for range 100 {
-					s.store.publish(nil, "a", frame.Event, 400)
+	duringRecovery(t, func(t *testing.T, s *recoverySession) {
+		<-time.After(time.Second)
+		send(t, s.box, Queued, data("a", frame.Event, 0, 1)) // without an offset: it is kept
+		const after = 7
+		s.box.Hold() // as for a resume, whose answer precedes the replays
+		replay := Replay{UploadID: "a", Frames: s.store.logs["a"][after:], Source: s.store}
+		if outcome := s.box.Recover(replay); outcome != Queued {
+			t.Fatalf("the second recovery was not queued: %v", outcome)
+		}
+		s.box.Release(ack("a"))
+		for range 3 {
+			s.store.publish(s.box, "a", frame.Event, 10)
+		}
+		s.settle(t)
+		s.box.Close(frame.NewClose(1000, ""))
+		frames, err := readFrames(bytes.NewReader(<-s.stream))
+		if err != nil {
+			t.Fatal(err)
+		}
+		next, acks, without := 1, 0, 0
+		for _, f := range frames[:len(frames)-1] {
+			switch m := f.message(t); {
+			case m.Number == -1:
+				if acks++; acks == 2 {
+					next = after + 1
 				}
-				s.recover(t, "a", 0)
-				<-time.After(time.Second)
-				send(t, s.box, Queued, data("a", frame.Event, 0, 1)) // without an offset: it is kept
-				const after = 7
-				s.box.Hold() // as for a resume, whose answer precedes the replays
-				replay := Replay{UploadID: "a", Frames: s.store.logs["a"][after:], Source: s.store}
-				if outcome := s.box.Recover(replay); outcome != Queued {
-					t.Fatalf("the second recovery was not queued: %v", outcome)
-				}
-				s.box.Release(ack("a"))
-				for range 3 {
-					s.store.publish(s.box, "a", frame.Event, 10)
-				}
-				s.settle(t)
-				s.box.Close(frame.NewClose(1000, ""))
-				frames, err := readFrames(bytes.NewReader(<-s.stream))
-				if err != nil {
-					t.Fatal(err)
-				}
-				next, acks, without := 1, 0, 0
-				for _, f := range frames[:len(frames)-1] {
-					switch m := f.message(t); {
-					case m.Number == -1:
-						if acks++; acks == 2 {
-							next = after + 1
-						}
-					case m.Number == 0:
-						without++
-					case m.Number != next:
-						t.Fatalf("message %d came after acknowledgement %d, want %d", m.Number, acks, next)
-					default:
-						next++
-					}
-				}
-				if next != 104 || acks != 2 || without != 1 {
-					t.Errorf("the client got messages up to %d, %d acknowledgements, %d without an offset", next-1, acks, without)
-				}
-			})
-		})
-	}
+			case m.Number == 0:
+				without++
+			case m.Number != next:
+				t.Fatalf("message %d came after acknowledgement %d, want %d", m.Number, acks, next)
+			default:
+				next++
+			}
+		}
+		if next != 104 || acks != 2 || without != 1 {
+			t.Errorf("the client got messages up to %d, %d acknowledgements, %d without an offset", next-1, acks, without)
+		}
+	})
 }
 
 // A recovery follows the live messages that were queued before, among which may be those of its upload: also if they
@@ -770,9 +763,7 @@ func TestRecovery_FollowsQueuedLiveMessages(t *testing.T) {
 // The answer of Release precedes the recoveries, however many live messages are queued before it.
 func TestRecovery_FollowsItsAnswer(t *testing.T) {
 	onLink(t, Options{}, 1000, slowLine, func(t *testing.T, s *recoverySession) {
-		for range 10 {
-			s.store.publish(nil, "missed", frame.Event, 400)
-		}
+		s.store.fill(10, "missed", 400)
 		s.box.Hold()
 		s.recover(t, "missed", 0)
 		s.sendLive(t, "a")
@@ -799,25 +790,17 @@ func (s *recoverySession) sendLive(t testing.TB, upload string) {
 // A further subscription without a position repeats nothing and drops nothing, in memory or still to be read: its
 // acknowledgement has its place among the messages.
 func TestRecovery_SubscribingAgainLosesNothing(t *testing.T) {
-	for name, limit := range map[string]int{"in memory": 0, "partly unread": 10_000} {
-		t.Run(name, func(t *testing.T) {
-			onLink(t, Options{MaxRecoveryBytes: limit}, 1000, slowLine, func(t *testing.T, s *recoverySession) {
-				for range 100 {
-					s.store.publish(nil, "a", frame.Event, 400)
-				}
-				s.recover(t, "a", 0)
-				for range 3 {
-					if outcome := s.store.subscribeAgain(s.box, "a"); outcome != Queued {
-						t.Fatalf("Recover returned %d", outcome)
-					}
-					for range 10 {
-						s.store.publish(s.box, "a", frame.Event, 400)
-					}
-				}
-				if got := len(s.finish(t)); got != 1+100+3+30 {
-					t.Errorf("%d messages came, want 134", got)
-				}
-			})
-		})
-	}
+	duringRecovery(t, func(t *testing.T, s *recoverySession) {
+		for range 3 {
+			if outcome := s.store.subscribeAgain(s.box, "a"); outcome != Queued {
+				t.Fatalf("Recover returned %d", outcome)
+			}
+			for range 10 {
+				s.store.publish(s.box, "a", frame.Event, 400)
+			}
+		}
+		if got := len(s.finish(t)); got != 1+100+3+30 {
+			t.Errorf("%d messages came, want 134", got)
+		}
+	})
 }
