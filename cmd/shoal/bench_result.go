@@ -52,8 +52,8 @@ type benchLoad struct {
 type connectionResult struct {
 	Ready int `json:"ready"`
 	// Ended are connections that read and have ended before the run did.
-	Ended   int         `json:"ended"`
-	Connect percentiles `json:"connect_ns"`
+	Ended   int              `json:"ended"`
+	Connect load.Percentiles `json:"connect_ns"`
 }
 
 type messageResult struct {
@@ -62,10 +62,10 @@ type messageResult struct {
 	Expected  int64 `json:"expected"`
 	Delivered int64 `json:"delivered"`
 	// Lost is the number of missing messages; below zero, more arrived than were published.
-	Lost      int64       `json:"lost"`
-	Seconds   float64     `json:"seconds"`
-	PerSecond float64     `json:"delivered_per_second"`
-	Latency   percentiles `json:"latency_ns"`
+	Lost      int64            `json:"lost"`
+	Seconds   float64          `json:"seconds"`
+	PerSecond float64          `json:"delivered_per_second"`
+	Latency   load.Percentiles `json:"latency_ns"`
 
 	times *hdrhistogram.Histogram // nil if nothing has been measured
 }
@@ -77,21 +77,6 @@ type generatorResult struct {
 	Cores float64 `json:"cores"`
 	// Bound says that it was so busy that it may have measured itself.
 	Bound bool `json:"bound"`
-}
-
-// percentiles of times, in nanoseconds.
-type percentiles struct {
-	P50  int64 `json:"p50"`
-	P90  int64 `json:"p90"`
-	P99  int64 `json:"p99"`
-	P999 int64 `json:"p99.9"`
-	Max  int64 `json:"max"`
-}
-
-func percentilesOf(h *hdrhistogram.Histogram) percentiles {
-	return percentiles{
-		h.ValueAtQuantile(50), h.ValueAtQuantile(90), h.ValueAtQuantile(99), h.ValueAtQuantile(99.9), h.Max(),
-	}
 }
 
 func newBenchResult(c *benchCommand) *benchResult {
@@ -108,7 +93,7 @@ func newBenchResult(c *benchCommand) *benchResult {
 
 func newConnectionResult(c *benchCommand, f *load.Fleet) connectionResult {
 	return connectionResult{
-		Ready: c.Connections, Ended: f.Counts().Closed, Connect: percentilesOf(f.ReadyTimes()),
+		Ready: c.Connections, Ended: f.Counts().Closed, Connect: load.PercentilesOf(f.ReadyTimes()),
 	}
 }
 
@@ -118,7 +103,7 @@ func newMessageResult(p *plan, published, expected int64, f *load.Fleet, last ti
 		Planned: p.messages, Published: published, Expected: expected, Delivered: delivered, Lost: expected - delivered,
 		times: f.Latency(),
 	}
-	m.Latency = percentilesOf(m.times)
+	m.Latency = load.PercentilesOf(m.times)
 	if took := last.Sub(p.start); delivered > 0 && took > 0 {
 		m.Seconds = took.Seconds()
 		m.PerSecond = float64(delivered) / m.Seconds

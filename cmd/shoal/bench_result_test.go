@@ -8,6 +8,7 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
+	"github.com/shoal-go/shoal/internal/load"
 	"github.com/shoal-go/shoal/internal/testlog"
 )
 
@@ -16,10 +17,12 @@ func TestBenchTable(t *testing.T) {
 		URL: "http://me:hidden@host", Connections: 5000, Uploads: 1, Stalled: 0.05, Rate: 0.5, Burst: 40, Payload: 256,
 		Publishers: 4, Pollers: 2, Duration: 200 * time.Second,
 	})
-	r.Connections = connectionResult{Ready: 5000, Ended: 1, Connect: percentiles{P50: 999, P99: 1500}}
+	r.Connections = connectionResult{Ready: 5000, Ended: 1, Connect: load.Percentiles{P50: 999, P99: 1500}}
 	r.Messages.Published, r.Messages.Expected, r.Messages.Delivered, r.Messages.Lost = 99, 470_250, 470_247, 3
 	r.Messages.PerSecond, r.Messages.Seconds = 1_234_567.8, 1.234
-	r.Messages.Latency = percentiles{1_000_000, 12_345_678, 123_456_789, 1_234_567_890, 61_000_000_000}
+	r.Messages.Latency = load.Percentiles{
+		P50: 1_000_000, P90: 12_345_678, P99: 123_456_789, P999: 1_234_567_890, Max: 61_000_000_000,
+	}
 	r.Messages.times = hdrhistogram.New(1, 1000, 3)
 	r.Generator = generatorResult{Cores: 1.61, Bound: true}
 	r.Server.Before, r.Server.After = serverCounts{"sent": 10}, serverCounts{"sent": 1010, "slow_consumers": 7, "users": 3}

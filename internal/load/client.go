@@ -37,7 +37,7 @@ type client struct {
 	fleet     *Fleet
 	index     int
 	transport transport
-	latency   *recorder
+	latency   *Times
 	phase     phase
 	began     time.Time
 	response  []byte // the received part of the response to the upgrade
@@ -192,7 +192,7 @@ func (c *client) handleMessage(payload []byte, now time.Time) error {
 	c.messages += uint64(n) //nolint:gosec // a number is not negative
 	if o.Sent != nil {
 		if sent, ok := o.Sent(payload); ok {
-			c.latency.record(now.UnixNano() - sent)
+			c.latency.Add(now.UnixNano() - sent)
 		}
 	}
 	return nil

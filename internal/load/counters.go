@@ -6,8 +6,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
 // Counts are the totals of a fleet's clients, each since it became ready. Stalled clients receive nothing.
@@ -111,35 +109,3 @@ const (
 	// significantDigits is the number of significant decimal digits of recorded times.
 	significantDigits = 3
 )
-
-// recorder is a histogram of times in nanoseconds. Its methods may be called from any number of goroutines.
-type recorder struct {
-	mu    sync.Mutex // protects times; nothing is called while it is held
-	times *hdrhistogram.Histogram
-}
-
-func newHistogram() *hdrhistogram.Histogram {
-	return hdrhistogram.New(1, int64(maxLatency), significantDigits)
-}
-
-func newRecorder() *recorder { return &recorder{times: newHistogram()} }
-
-// record adds a time. Negative times, from clocks that differ, are recorded as 0.
-func (r *recorder) record(nanoseconds int64) {
-	nanoseconds = min(max(nanoseconds, 0), int64(maxLatency))
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	_ = r.times.RecordValue(nanoseconds) // within the range of the histogram
-}
-
-func (r *recorder) addTo(sum *hdrhistogram.Histogram) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	sum.Merge(r.times)
-}
-
-func (r *recorder) reset() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.times.Reset()
-}

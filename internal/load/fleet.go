@@ -18,8 +18,8 @@ type Fleet struct {
 	mask       [4]byte
 	clients    []client
 	counts     *counters
-	latencies  []*recorder
-	readyTimes *recorder
+	latencies  []*Times
+	readyTimes *Times
 	closing    sync.Once
 
 	mu sync.Mutex // protects the fields below; nothing is called while it is held
@@ -52,14 +52,14 @@ func newFleet(o Options) *Fleet {
 		handshake:  newHandshake(o.Addr, o.Dialect),
 		clients:    make([]client, o.Connections),
 		counts:     newCounts(time.Now()),
-		latencies:  make([]*recorder, o.Pollers),
-		readyTimes: newRecorder(),
+		latencies:  make([]*Times, o.Pollers),
+		readyTimes: NewTimes(),
 		changed:    make(chan struct{}, 1),
 		gone:       make(chan struct{}),
 	}
 	_, _ = rand.Read(f.mask[:]) // never fails
 	for i := range f.latencies {
-		f.latencies[i] = newRecorder()
+		f.latencies[i] = NewTimes()
 	}
 	for i := range f.clients {
 		f.clients[i] = client{fleet: f, index: i, latency: f.latencies[i%o.Pollers]}
@@ -125,7 +125,7 @@ func (f *Fleet) Latency() *hdrhistogram.Histogram {
 // ResetLatency clears the histogram of Latency.
 func (f *Fleet) ResetLatency() {
 	for _, r := range f.latencies {
-		r.reset()
+		r.Reset()
 	}
 }
 
@@ -142,7 +142,7 @@ func (f *Fleet) Close() { f.closing.Do(f.engine.close) }
 
 // clientReady counts another ready client.
 func (f *Fleet) clientReady(took time.Duration) {
-	f.readyTimes.record(int64(took))
+	f.readyTimes.Add(int64(took))
 	if f.opt.OnReady != nil { // OnReady must have returned before Open does
 		f.opt.OnReady()
 	}

@@ -14,6 +14,8 @@ import (
 	"github.com/redis/rueidis"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/shoal-go/shoal/internal/load"
+
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
@@ -36,7 +38,7 @@ type Intake struct {
 type TakenIn struct {
 	Published, Received uint64
 	Took, CPU           int64
-	Latency             worker.Percentiles
+	Latency             load.Percentiles
 }
 
 // Intake publishes, and returns when the clients, if there are any, have not received anything for a while.
@@ -47,7 +49,7 @@ func (c *clients) Intake(q Intake, a *TakenIn) error {
 	}
 	defer end()
 	all := make([]*publisher, q.Publishers)
-	times := worker.NewTimes()
+	times := load.NewTimes()
 	for i := range all {
 		send, end, err := open()
 		if err != nil {
@@ -94,7 +96,7 @@ type publisher struct {
 	number    int
 	send      publish
 	published uint64
-	times     *worker.Times
+	times     *load.Times
 }
 
 func (p *publisher) run(ctx context.Context, end time.Time) error {

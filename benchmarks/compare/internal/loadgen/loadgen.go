@@ -27,7 +27,7 @@ type Audience struct {
 // from dialling until subscribed. CPU is the processor time that the process has used until then.
 type Opened struct {
 	Began, Ended, CPU int64
-	Ready             worker.Percentiles
+	Ready             load.Percentiles
 }
 
 // Wait waits for a total of messages since the clients connected. Messages received in the WarmUp before it do not count,
@@ -44,7 +44,7 @@ type Received struct {
 	Closed          int // connections
 	CPU, Ended      int64
 	Missing         string
-	Latency         worker.Percentiles // from the planned time
+	Latency         load.Percentiles // from the planned time
 }
 
 // clients is the service of the process.
@@ -99,7 +99,7 @@ func (c *clients) Open(q Audience, a *Opened) error {
 	if c.fleet, err = load.Open(c.ctx, o); err != nil {
 		return err
 	}
-	a.Ended, a.CPU, a.Ready = time.Now().UnixNano(), worker.CPU(), worker.PercentilesOf(c.fleet.ReadyTimes())
+	a.Ended, a.CPU, a.Ready = time.Now().UnixNano(), worker.CPU(), load.PercentilesOf(c.fleet.ReadyTimes())
 	return nil
 }
 
@@ -133,7 +133,7 @@ func (c *clients) Wait(q Wait, r *Received) error {
 	counts := c.fleet.Counts()
 	r.Messages, r.Bytes = counts.Messages-before.Messages, counts.Bytes-before.Bytes
 	r.Closed, r.CPU = counts.Closed, worker.CPU()
-	r.Latency = worker.PercentilesOf(c.fleet.Latency())
+	r.Latency = load.PercentilesOf(c.fleet.Latency())
 	return nil
 }
 

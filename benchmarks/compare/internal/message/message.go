@@ -89,29 +89,22 @@ func (m Message) appendText(dst []byte, size int) []byte {
 	return dst
 }
 
-// SentAt reads from a payload, in any envelope, when its first message was meant to be sent, in
-// nanoseconds of Unix time. It is false for a payload without a message.
-func SentAt(payload []byte) (int64, bool) {
-	sent, _, ok := numbers(payload)
-	return sent, ok
-}
-
-// NumberOf reads out of a payload the number of its first message.
-func NumberOf(payload []byte) (uint64, bool) {
-	_, rest, ok := numbers(payload)
-	if !ok {
-		return 0, false
-	}
-	n, _, ok := number(rest)
-	return uint64(n), ok //nolint:gosec // as it was written
-}
-
-func numbers(payload []byte) (sent int64, rest []byte, ok bool) {
+// Read reads from a payload, in any envelope, when its first message was meant to be sent, in nanoseconds of Unix time,
+// and its number. It is false for a payload without a message.
+func Read(payload []byte) (sent int64, n uint64, ok bool) {
 	at := bytes.Index(payload, []byte(textMark))
 	if at < 0 {
-		return 0, nil, false
+		return 0, 0, false
 	}
-	return number(payload[at+len(textMark):])
+	sent, rest, _ := number(payload[at+len(textMark):])
+	value, _, ok := number(rest)
+	return sent, uint64(value), ok //nolint:gosec // as it was written
+}
+
+// SentAt is Read without the number.
+func SentAt(payload []byte) (int64, bool) {
+	sent, _, ok := Read(payload)
+	return sent, ok
 }
 
 // number reads a number that ends in a space. It is called for every message that is received, and makes no

@@ -31,8 +31,8 @@ func TestSendTimeAndNumberComeBack(t *testing.T) {
 		if sent, ok := SentAt(payload); !ok || sent != m.Sent {
 			t.Errorf("SentAt of %s = %d, %v", payload, sent, ok)
 		}
-		if n, ok := NumberOf(payload); !ok || n != m.Number {
-			t.Errorf("NumberOf of %s = %d, %v", payload, n, ok)
+		if sent, n, ok := Read(payload); !ok || sent != m.Sent || n != m.Number {
+			t.Errorf("Read of %s = %d, %d, %v", payload, sent, n, ok)
 		}
 	}
 }

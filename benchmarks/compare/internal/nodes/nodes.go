@@ -13,6 +13,7 @@ import (
 	"github.com/shoal-go/shoal/broker/natsbroker"
 	"github.com/shoal-go/shoal/broker/natsbroker/embedded"
 	"github.com/shoal-go/shoal/broker/redisbroker"
+	"github.com/shoal-go/shoal/internal/load"
 	"github.com/shoal-go/shoal/manager"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
@@ -69,7 +70,7 @@ type Wait struct {
 type State struct {
 	Received, Disorder, Recovered uint64
 	Last                          int64
-	Latency                       worker.Percentiles
+	Latency                       load.Percentiles
 }
 
 // node is the service of the process: one node, or where the broker is memory, two.
@@ -79,7 +80,7 @@ type node struct {
 	from, to *manager.Manager // that publish and receive; one and the same but for Memory
 	closers  worker.Closers
 	sinks    []*sink
-	times    *worker.Times
+	times    *load.Times
 	counts   map[int][]uint64 // messages of each publisher, by upload
 }
 
@@ -94,7 +95,7 @@ func (o Options) Run(ctx context.Context, in io.Reader, out io.Writer) error {
 
 // open returns a node. It is to be closed even if there is an error.
 func open(ctx context.Context, o Options) (n *node, err error) {
-	n = &node{ctx: ctx, times: worker.NewTimes(), counts: map[int][]uint64{}}
+	n = &node{ctx: ctx, times: load.NewTimes(), counts: map[int][]uint64{}}
 	var b, second broker.Broker
 	switch o.Broker {
 	case Memory:

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/shoal-go/shoal/internal/frame"
+	"github.com/shoal-go/shoal/internal/load"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
@@ -58,7 +59,7 @@ func TestNode_ReceivesAll(t *testing.T) {
 
 // Lost, repeated and overtaking messages are noticed, by publisher.
 func TestDisorderIsCounted(t *testing.T) {
-	s := &sink{times: worker.NewTimes(), newest: make([]uint64, MaxPublishers)}
+	s := &sink{times: load.NewTimes(), newest: make([]uint64, MaxPublishers)}
 	send := func(who, n uint64) {
 		m := message.Message{Channel: "u0", Sent: 1, Number: n*MaxPublishers + who, Size: message.MinSize}
 		s.Send(frame.ForUpload(frame.Message{UploadID: "u0", Body: m.AppendEvent(nil)}))

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/shoal-go/shoal/internal/load"
 	"github.com/shoal-go/shoal/manager"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
@@ -72,7 +73,7 @@ func (n *node) state() State {
 // sink is a connection that counts and times its messages. Send is called with its upload's lock held, so by one
 // goroutine at a time.
 type sink struct {
-	times         *worker.Times
+	times         *load.Times
 	newest        []uint64 // by publisher
 	got, disorder atomic.Uint64
 	last          atomic.Int64
@@ -80,9 +81,8 @@ type sink struct {
 
 func (s *sink) Send(f *manager.Frame) manager.Outcome {
 	now := time.Now().UnixNano()
-	sent, isMessage := message.SentAt(f.Body())
-	number, isNumber := message.NumberOf(f.Body())
-	if !isMessage || !isNumber || number < MaxPublishers {
+	sent, number, ok := message.Read(f.Body())
+	if !ok || number < MaxPublishers {
 		return manager.Queued // a greeting, which does not count
 	}
 	who, n := number%MaxPublishers, number/MaxPublishers

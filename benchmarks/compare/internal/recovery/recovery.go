@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/shoal/broker"
+	"github.com/shoal-go/shoal/internal/load"
 	"github.com/shoal-go/shoal/manager"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/nodes"
@@ -46,7 +47,7 @@ type Result struct {
 	Changed                 int
 	// Before are live messages while nothing is wrong; Live those to uploads that had not changed, and Behind those to
 	// uploads that had, published after the node was healthy.
-	Before, Live, Behind worker.Percentiles
+	Before, Live, Behind load.Percentiles
 	// Calls were made by the node from the mending until all was current.
 	Calls    Calls
 	Disorder int64

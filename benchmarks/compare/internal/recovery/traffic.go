@@ -9,11 +9,11 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/shoal-go/shoal/internal/load"
 	"github.com/shoal-go/shoal/manager"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/nodes"
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
 )
 
 // several calls do with the numbers below n, some at a time, and returns the first error.
@@ -36,11 +36,11 @@ type followers struct {
 	disorder     atomic.Int64
 	changes      func(upload int) bool // whether an upload changes during the cut
 	from         atomic.Int64          // messages that were sent earlier do not count, in nanoseconds of Unix time
-	live, behind *worker.Times
+	live, behind *load.Times
 }
 
 func newFollowers(uploads int, changes func(int) bool) *followers {
-	f := &followers{newest: make([]atomic.Uint64, uploads), changes: changes, live: worker.NewTimes(), behind: worker.NewTimes()}
+	f := &followers{newest: make([]atomic.Uint64, uploads), changes: changes, live: load.NewTimes(), behind: load.NewTimes()}
 	f.measureFrom(time.Now())
 	return f
 }
@@ -78,9 +78,8 @@ type connection struct{ *followers }
 func (c *connection) Send(m *manager.Frame) manager.Outcome {
 	now := time.Now().UnixNano()
 	upload, err := strconv.Atoi(m.UploadID()[1:])
-	sent, isMessage := message.SentAt(m.Body())
-	number, isNumber := message.NumberOf(m.Body())
-	if err != nil || !isMessage || !isNumber {
+	sent, number, ok := message.Read(m.Body())
+	if err != nil || !ok {
 		return manager.Queued
 	}
 	// A snapshot may repeat the newest message; the lock of the upload is held, so only this goroutine stores.

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/shoal-go/shoal/internal/load"
+
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
 )
@@ -129,7 +131,7 @@ func (m *measurement) share(server, clients int64, took time.Duration) {
 }
 
 // latencies adds percentiles in milliseconds.
-func (m *measurement) latencies(p worker.Percentiles, metrics ...results.Metric) {
+func (m *measurement) latencies(p load.Percentiles, metrics ...results.Metric) {
 	for i, at := range []int64{p.P50, p.P99, p.P999} {
 		if i < len(metrics) {
 			m.figures[metrics[i]] = milliseconds(at)

@@ -3,8 +3,12 @@ package runner
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/shoal-go/shoal/internal/plot"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 )
@@ -83,27 +87,11 @@ func variant(p results.Params) string {
 	return text
 }
 
-// figures writes the figures that matter at once.
+// figures writes all figures with their names.
 func figures(m results.Figures) string {
 	var parts []string
-	for _, f := range []struct {
-		metric results.Metric
-		format string
-		scale  float64
-	}{
-		{results.Throughput, "%.0f msg/s", 1}, {results.P50, "p50 %.2f ms", 1}, {results.P99, "p99 %.2f ms", 1},
-		{results.P999, "p99.9 %.2f ms", 1}, {results.ServerCPU, "%.0f ns/msg", 1}, {results.PublisherCPU, "%.1f µs at the publisher", 1e-3},
-		{results.BrokerCPU, "%.1f µs at the broker", 1e-3}, {results.ReceiverCPU, "%.1f µs at the receiver", 1e-3},
-		{results.ToLast, "%.1f ms to the last", 1}, {results.PerConnection, "%.1f KB/connection", 1e-3},
-		{results.Kernel, "%.1f KB in the kernel", 1e-3}, {results.PerReceiver, "%.1f ns/receiver", 1},
-		{results.Operations, "%.0f operations/s", 1}, {results.RegistryConnection, "%.0f B/connection", 1},
-		{results.RegistrySubscription, "%.0f B/subscription", 1}, {results.Heap, "%.1f MB of heap", 1e-6}, {results.Pause, "pause %.2f ms", 1},
-		{results.ConnectRate, "%.0f connections/s", 1}, {results.ReadyP99, "p99 %.0f ms until subscribed", 1},
-		{results.GeneratorShare, "generator %.0f%%", 100},
-	} {
-		if v, ok := m[f.metric]; ok {
-			parts = append(parts, fmt.Sprintf(f.format, v*f.scale))
-		}
+	for _, metric := range slices.Sorted(maps.Keys(m)) {
+		parts = append(parts, fmt.Sprintf("%s %s", metric, plot.Short(m[metric])))
 	}
 	return strings.Join(parts, ", ")
 }

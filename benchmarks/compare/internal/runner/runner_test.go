@@ -284,8 +284,8 @@ func TestProgressTellsWhatIsLeft(t *testing.T) {
 	p.ends(results.Record{Error: "it broke"})
 	p.skipped(tr)
 	for _, want := range []string{
-		"12 measurements", "[ 1/12] S1 shoal", "1234 msg/s, generator 30%", "left)", "[ 2/12]", "FAILED: it broke", "[ 3/12] S1 shoal",
-		"left out",
+		"12 measurements", "[ 1/12] S1 shoal", "generator_cpu_share 0.30, messages_per_second 1,234", "left)", "[ 2/12]",
+		"FAILED: it broke", "[ 3/12] S1 shoal", "left out",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is missing in\n%s", want, &out)

@@ -27,7 +27,7 @@ const (
 // DirectTimes are the times until messages were received, from the planned time and from the call that published, the
 // number received, and the largest delay of a call in nanoseconds.
 type DirectTimes struct {
-	Planned, Called worker.Percentiles
+	Planned, Called load.Percentiles
 	Received        uint64
 	Late            int64
 }
@@ -35,7 +35,7 @@ type DirectTimes struct {
 // Direct measures the shortest way: clients of this process, each with a goroutine that reads, and one goroutine that
 // publishes at a fixed rate to the only channel.
 func (s *server) Direct(q results.Params, a *DirectTimes) (err error) {
-	r := &receivers{calls: make([]atomic.Int64, directWarm+q.Messages), planned: worker.NewTimes(), called: worker.NewTimes()}
+	r := &receivers{calls: make([]atomic.Int64, directWarm+q.Messages), planned: load.NewTimes(), called: load.NewTimes()}
 	defer r.close()
 	dialect := s.entry.Dialect(systems.Audience{Channels: 1})
 	for i := range q.Connections {
@@ -80,7 +80,7 @@ func (s *server) publishDirect(q results.Params, r *receivers) (late int64, err 
 type receivers struct {
 	// calls are the times at which the messages were published, by their numbers.
 	calls           []atomic.Int64
-	planned, called *worker.Times
+	planned, called *load.Times
 	conns           []*websocket.Conn
 	reading         sync.WaitGroup
 	received        atomic.Uint64
@@ -119,8 +119,7 @@ func (r *receivers) read(conn *websocket.Conn, d load.Dialect) {
 		if err != nil {
 			return
 		}
-		sent, ok := message.SentAt(payload)
-		number, _ := message.NumberOf(payload)
+		sent, number, ok := message.Read(payload)
 		if !ok || d.Data(payload) != 1 || number >= uint64(len(r.calls)) {
 			continue
 		}
