@@ -11,7 +11,7 @@ import (
 	"github.com/shoal-go/shoal/manager/outqueue"
 )
 
-// classedMessage is a published message: its class, and the key of which only the newest state matters.
+// classedMessage is a published message: its class, and the key; only the newest state of a key matters.
 type classedMessage struct {
 	class manager.Class
 	key   string
@@ -60,7 +60,7 @@ var actionClasses = map[string]manager.ActionClass{
 	"task_done":     {Class: manager.ClassTerminal, KeyField: "task"},
 }
 
-// publishClassed publishes a message of an own action and returns what its class and key must be.
+// publishClassed publishes a message of an own action and returns its expected class and key.
 func publishClassed(
 	t *testing.T, m *manager.Manager, upload, action string, task, number int, inPayload bool,
 ) classedMessage {
@@ -88,9 +88,9 @@ func publishClassed(
 }
 
 // FuzzClasses publishes arbitrary sequences of messages of configured actions to a client that reads at arbitrary times
-// from a short queue. What it reads obeys the rules of the classes: an event or terminal is delivered, or the queue
-// overflows and is closed with 1013; a state may only be replaced by a newer one of its action, upload and key, and not
-// across an event or terminal.
+// from a short queue. The messages that it reads obey the rules of the classes: an event or terminal is delivered, or
+// the queue overflows and is closed with 1013; a state may only be replaced by a newer one of its action, upload and
+// key, and not across an event or terminal.
 func FuzzClasses(f *testing.F) {
 	// A byte is a message, action + 5 × (task + 2 × (upload + 2 × payload)), or from 200 on the reading of one.
 	f.Add([]byte{0, 0, 0, 0, 0, 5, 0, 200, 200, 200}, uint8(8))

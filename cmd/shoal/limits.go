@@ -113,7 +113,7 @@ func controlGroups(read func(string) ([]byte, error)) []string {
 
 func parseBytes(text []byte) (int64, bool) {
 	n, err := strconv.ParseInt(string(bytes.TrimSpace(text)), 10, 64)
-	return n, err == nil // it is "max" where there is no limit
+	return n, err == nil // "max" without a limit
 }
 
 // parseMemTotal reads the line "MemTotal:  16384 kB".

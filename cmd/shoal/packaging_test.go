@@ -301,7 +301,7 @@ func TestDeploy_ComposeIsConsistent(t *testing.T) {
 	}
 }
 
-// Proxies that no test can run keep to the rules of those that one does: no query in a log, no Forwarded of a client.
+// Proxies that no test can run follow the same rules as the tested ones: no query in a log, no Forwarded of a client.
 func TestDeploy_ProxyFilesKeepTheRules(t *testing.T) {
 	const noQuery = `log_format no_query '$remote_addr [$time_local] "$request_method $uri $server_protocol" $status $body_bytes_sent';` +
 		"\n    access_log /var/log/nginx/access.log no_query;\n"

@@ -1,4 +1,4 @@
-// Command closing opens many connections, some of which are stuck, and checks that Manager.DisconnectAll and
+// Command closing opens many connections, some of them stuck, and checks that Manager.DisconnectAll and
 // Server.Close end all of them within their deadline: every client that reads gets its close code, and no goroutine,
 // descriptor or registration is left. The server runs in a process of its own, so that each process holds one end of
 // each connection.

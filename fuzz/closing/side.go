@@ -32,7 +32,7 @@ const closeTimeout = 2 * time.Second
 // request is a call of the server's side.
 type request struct {
 	Call string
-	// Secure (start): serve TLS. Clients (fill): wait for so many connections. Within: the deadline of the call.
+	// Secure (start): serve TLS. Clients (fill): wait for this number of connections. Within: the deadline of the call.
 	Secure  bool
 	Clients int
 	Within  time.Duration
@@ -85,7 +85,7 @@ func (s *side) do(q request) (a answer, err error) {
 	if problem != nil {
 		a.Problem = problem.Error()
 	}
-	if q.Call == callClose { // what is left must end, also after the deadline
+	if q.Call == callClose { // the rest must end, also after the deadline
 		err = errors.Join(err, s.end())
 	}
 	a.Usage = s.usage()

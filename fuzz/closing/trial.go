@@ -30,7 +30,7 @@ type result struct {
 	before, after usage
 }
 
-// run opens the connections, lets the server's side end them and measures what is left.
+// run opens the connections, lets the server's side end them and measures the resources that remain.
 func (t trial) run(ctx context.Context, do func(request) (answer, error)) (r result, err error) {
 	first, err := do(request{Call: callUsage})
 	if err != nil {

@@ -18,7 +18,7 @@ type position struct {
 	Offset uint64 `json:"offset"`
 }
 
-// place is what a client knows of an upload that it follows.
+// place is a client's position in an upload that it follows.
 type place struct {
 	position
 	// begun: the server has answered the request for the upload on this connection. Before, messages may come because a
@@ -54,7 +54,7 @@ const (
 	hasSlowLink
 	behaves   // and further ones
 	kinds     = 8
-	linkSpeed = 8 << 10 // bytes a second, less than what some clients are sent
+	linkSpeed = 8 << 10 // bytes a second, fewer than some clients are sent
 )
 
 // live is the life of one client: it comes back until its time is over.
@@ -130,7 +130,8 @@ func (w *world) read(ctx context.Context, conn *websocket.Conn, number int, at m
 		}
 		var m message
 		if err := json.Unmarshal(data, &m); err != nil {
-			// The library returns what it has of a message if the connection ends before the rest, and the error next.
+			// The library returns the received part of a message if the connection ends before the rest, and the error
+			// next.
 			if _, _, ended := conn.Read(ctx); ended == nil {
 				w.fail(fmt.Errorf("client %d: %w", number, err))
 			}

@@ -69,7 +69,7 @@ func (n *node) restart(h *hub) error {
 	return errors.Join(n.end(), n.run(h))
 }
 
-// reload changes the settings to those that refuse all further connections, or back to the defaults.
+// reload changes the settings so that all further connections are refused, or back to the defaults.
 func (n *node) reload(refuse bool) error {
 	n.mu.RLock()
 	defer n.mu.RUnlock()

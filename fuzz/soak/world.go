@@ -33,9 +33,9 @@ type world struct {
 	failure error
 }
 
-// topic is what the publisher of an upload knows of it.
+// topic is the publisher's state of an upload.
 type topic struct {
-	// tried is the number of the newest message, and stored that of the newest one that the broker certainly has.
+	// tried is the number of the newest message, and stored the number of the newest one that the broker certainly has.
 	tried, stored int
 }
 
@@ -89,7 +89,8 @@ func (w *world) cycle(ctx context.Context, number int, c config) (during []sampl
 	return during
 }
 
-// disturb applies one fault after the other in a cycle that takes the time d. What they do depends on its number.
+// disturb applies one fault after the other in a cycle that takes the time d. Their effect depends on the number of the
+// cycle.
 func (w *world) disturb(ctx context.Context, number int, d time.Duration) {
 	reload := func(refuse bool) func() error {
 		return func() error { return errors.Join(w.nodes[0].reload(refuse), w.nodes[1].reload(refuse)) }

@@ -240,7 +240,8 @@ func (t *Coalescer[M, P]) flush(ctx context.Context, e *entry[M, P]) error {
 	return err
 }
 
-// take removes the waiting state in order to send it now, with the function that it returns: nil if there is none.
+// take removes the waiting state in order to send it now, with the function that it returns, which is nil without a
+// state.
 func (t *Coalescer[M, P]) take(e *entry[M, P]) (m M, send func(context.Context, string, M) (P, error)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -89,7 +89,7 @@ func decodable(width, height int, size int64) bool {
 	return width > 0 && height > 0 && int64(width)*int64(height) <= maxPicturePixels && size <= maxPictureBytes
 }
 
-// audit reads the stored copy back and compares its hash with that of the received bytes.
+// audit reads the stored copy back and compares its hash with the hash of the received bytes.
 func (d *Demo) audit(file *tempFile, rep *manager.Reporter, want received) *failure {
 	hash := sha256.New()
 	stored := &storedReader{demo: d, section: io.NewSectionReader(file, 0, want.size)}

@@ -22,7 +22,7 @@ const (
 	wakeMark = -1
 )
 
-// poller does the I/O of clients on one goroutine, that of run. Other goroutines may call dial and stop.
+// poller does the I/O of clients on the goroutine of run. Other goroutines may call dial and stop.
 type poller struct {
 	target *target
 	// sockets has an element for each client of the fleet. A poller uses those of its own clients.

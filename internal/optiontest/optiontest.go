@@ -17,7 +17,7 @@ var defaultStated = regexp.MustCompile(`\b0( or negative)?: |\(0: `)
 
 // Check tries 0 and -1 in every numeric field of an options struct, whose declaration is in the Go file source. base
 // are valid options; create returns the error of the function that takes them, and releases its result. A field
-// that accepts -1 must say in its comment what negative values mean, and an error must name the field.
+// that accepts -1 must explain negative values in its comment, and an error must name the field.
 func Check[T any](t *testing.T, source string, base func() T, create func(T) error) {
 	t.Helper()
 	comments := fieldComments(t, source, reflect.TypeFor[T]().Name())

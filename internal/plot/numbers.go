@@ -62,7 +62,7 @@ func Round(nanoseconds int64) string {
 	return strconv.FormatFloat(value, 'f', 0, 64) + " " + unit
 }
 
-// inUnit converts nanoseconds to the largest unit of which they are at least one.
+// inUnit converts nanoseconds to the largest unit in which they are at least 1.
 func inUnit(nanoseconds int64) (value float64, unit string) {
 	value, unit = float64(nanoseconds), "ns"
 	for _, larger := range []struct {

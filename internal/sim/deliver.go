@@ -22,7 +22,7 @@ type view struct {
 	due uint64
 	// repeats is how often the newest message may come although the connection has had it: once after each answer.
 	repeats int
-	// unclear (shoal.v1) are the requests of which it is not known whether the server has answered them, or announced a
+	// unclear (shoal.v1) are the requests that the server may or may not have answered, or announced a
 	// new start, which looks alike.
 	unclear []*request
 }

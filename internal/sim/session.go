@@ -67,7 +67,7 @@ type session struct {
 	// repeats are the repeats that ended subscriptions of a base connection have left.
 	repeats map[int]int
 	asked   ledger
-	// unsure holds the uploads of which it is not known which of several requests was refused.
+	// unsure holds the uploads for which one of several requests was refused: it is unknown which one.
 	unsure map[int]bool
 	// narrowed holds the number of an upload's messages from which on this connection must not get any.
 	narrowed map[int]int

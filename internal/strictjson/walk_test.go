@@ -79,7 +79,7 @@ func compare(t *testing.T, text []byte) {
 	}
 }
 
-// FuzzWalk: Walk agrees with encoding/json and unicode/utf8 about what is valid, and about members.
+// FuzzWalk: Walk agrees with encoding/json and unicode/utf8 about validity and members.
 func FuzzWalk(f *testing.F) {
 	for _, text := range []string{
 		"", " ", "{}", "[]", "null", "true", "false", "nul", "truee", "\ufeff{}", "\v{}", "{}\x00", " \t\r\n{ } \n",

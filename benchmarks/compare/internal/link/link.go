@@ -45,7 +45,7 @@ type Link struct {
 	running        sync.WaitGroup
 }
 
-// Check returns an error that says what is missing to make links.
+// Check returns an error that names the missing requirements of links.
 func Check() error {
 	_, err := exec.LookPath("ip")
 	_, tun := os.Stat(tunDevice)
@@ -160,10 +160,10 @@ func (l *Link) pass(o Options, from, to *os.File) {
 	})
 }
 
-// Server and Client return the beginnings of commands that run at an end of the link.
+// Server returns the beginning of commands that run at the server's end of the link.
 func (l *Link) Server() []string { return []string{"ip", "netns", "exec", l.server} }
 
-// Client returns that of the client's end.
+// Client returns the beginning for the client's end.
 func (l *Link) Client() []string { return []string{"ip", "netns", "exec", l.client} }
 
 // Close removes the devices and the namespaces. The processes in them should have ended.

@@ -36,7 +36,7 @@ func PublishJSON(ctx context.Context, m *manager.Manager, channel string, body [
 	return m.Publish(ctx, channel, e)
 }
 
-// publisher is one that publishes. It waits for each message before it publishes the next, so that the order of its
+// publisher publishes on a node. It waits for each message before it publishes the next, so that the order of its
 // messages to an upload is certain. It is used from one goroutine.
 type publisher struct {
 	manager *manager.Manager

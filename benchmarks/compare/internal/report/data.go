@@ -96,7 +96,7 @@ func (d Data) swept(s sweep) []results.Record {
 	return slices.DeleteFunc(slices.Clone(d.records), func(r results.Record) bool { return r.Scenario != s.name })
 }
 
-// systemsOf lists who was measured in a variant, in order.
+// systemsOf lists the systems that were measured in a variant, in order.
 func (d Data) systemsOf(v variant) []string {
 	var names []string
 	for _, r := range d.records {

@@ -11,7 +11,7 @@ import (
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/yardsticks"
 )
 
-// target is one thing that this project has to reach.
+// target is a goal of this project.
 type target struct {
 	scenario string
 	claim    string

@@ -1,5 +1,4 @@
-// Package results is how measurements are kept: one JSON object a line, each with all that is needed to know
-// where it comes from.
+// Package results stores measurements: one JSON object a line, each with its complete provenance.
 package results
 
 import (
@@ -150,7 +149,7 @@ func (p Params) Compare(q Params) int {
 // Record is one measurement of one system.
 type Record struct {
 	Schema int `json:"schema"`
-	// Run is the same for all that was measured in one go, interleaved.
+	// Run identifies the records that were measured together, interleaved.
 	Run        string     `json:"run"`
 	Time       time.Time  `json:"time"`
 	Scenario   string     `json:"scenario"`

@@ -17,9 +17,9 @@ import (
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/yardsticks"
 )
 
-// Run measures everything, and returns the name of the file with the results. A failure of one system is recorded like a
-// result, and the rest goes on; one that has failed twice in a scenario is left out of the rest of it. The error is that of
-// ctx, or says that the configuration is invalid, or that results cannot be written.
+// Run makes all measurements, and returns the name of the file with the results. A failure of one system is recorded
+// like a result, and the rest continues; one that has failed twice in a scenario is left out of the rest of it. The
+// error is that of ctx, or says that the configuration is invalid, or that results cannot be written.
 func Run(ctx context.Context, c Config) (name string, err error) {
 	if err := c.validate(); err != nil {
 		return "", err

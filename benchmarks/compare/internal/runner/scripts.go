@@ -86,7 +86,7 @@ func (m *measurement) fresh() {
 func closeCode(explanation string) float64 {
 	_, code, _ := strings.Cut(explanation, "closed the connection with ")
 	n := 0
-	_, _ = fmt.Sscanf(code, "%d", &n) // 0 where there is no number
+	_, _ = fmt.Sscanf(code, "%d", &n) // stays 0 without a number
 	return float64(n)
 }
 

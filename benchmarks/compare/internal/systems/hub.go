@@ -85,8 +85,7 @@ func (h *followers[C]) Subscriptions() int {
 	return len(h.channels)
 }
 
-// answer has the conversation with a client: it returns the answer to a message, and reports whether the client has
-// subscribed with it.
+// answer returns the answer to a client's message, and reports whether the client has subscribed with it.
 func (h *hub[C]) answer(c C, data []byte) (reply []byte, subscribed bool, err error) {
 	reply, channel, err := answer(data)
 	if channel != "" {

@@ -20,8 +20,8 @@ import (
 type System interface {
 	// Handler upgrades at the path of the system's dialect.
 	Handler() http.Handler
-	// Publish brings messages to the subscribers of their channels, in this order. It returns when the system
-	// has taken them over, which for most is before they are written.
+	// Publish sends messages to the subscribers of their channels, in this order. It returns when the system
+	// has queued them; most systems write them later.
 	Publish(messages []message.Message) error
 	// Subscriptions is how many clients are subscribed.
 	Subscriptions() int
@@ -49,7 +49,7 @@ type Kind string
 const (
 	Own       Kind = "own"       // this project
 	Peer      Kind = "peer"      // a library or server that others use
-	Yardstick Kind = "yardstick" // the limit of what is possible
+	Yardstick Kind = "yardstick" // the limit of the machine
 )
 
 // OwnName is this project's system.
@@ -67,7 +67,7 @@ type Entry struct {
 	Part Part
 	// New starts the system.
 	New func() (System, error)
-	// Dialect is how its clients introduce themselves.
+	// Dialect is the protocol of its clients.
 	Dialect func(Audience) load.Dialect
 	// Publishing returns the path and the body of a request that publishes messages through the HTTP API. nil: the system
 	// has none.

@@ -108,7 +108,7 @@ func (r Redis) ask(ctx context.Context, line string) (net.Conn, error) {
 
 var evalsha = regexp.MustCompile(`(?i)"evalsha" "([0-9a-f]{40})" "1" "([^"]*)" "`)
 
-// FindScript returns the name of the script that somebody who stores is seen to call, and the key.
+// FindScript returns the name of the script that a call of store makes the node use, and the key.
 func (r Redis) FindScript(ctx context.Context, store func() error) (script, key string, err error) {
 	conn, err := r.ask(ctx, "MONITOR")
 	if err != nil {
@@ -119,7 +119,7 @@ func (r Redis) FindScript(ctx context.Context, store func() error) (script, key 
 	_ = conn.SetDeadline(time.Now().Add(patience))
 	lines := bufio.NewReader(conn)
 	if _, err := lines.ReadString('\n'); err != nil {
-		return "", "", fmt.Errorf("yardsticks: Redis cannot be overheard: %w", err)
+		return "", "", fmt.Errorf("yardsticks: MONITOR of Redis failed: %w", err)
 	}
 	if err := store(); err != nil {
 		return "", "", err

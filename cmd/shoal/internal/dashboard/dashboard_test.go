@@ -200,7 +200,7 @@ func TestNumbers_AreBounded(t *testing.T) {
 	}
 }
 
-// The page shows the reason that the process has, such as a full disk, rather than what follows from it in the server.
+// The page shows the reason that the process has, such as a full disk, rather than its consequence in the server.
 func TestNumbers_ShowTheReasonOfTheProcess(t *testing.T) {
 	f := start(t, true)
 	v := f.view()

@@ -31,7 +31,7 @@ func Kinds() []Kind {
 	return []Kind{Connected, Disconnected, Subscribed, Unsubscribed, Followed, Unfollowed}
 }
 
-// ParseKinds returns the kinds that names list, all of them if there are none. The error names the first unknown one.
+// ParseKinds returns the kinds that names list, all of them for an empty list. The error names the first unknown one.
 func ParseKinds(names []string) (kinds []Kind, err error) {
 	for _, name := range names {
 		if !slices.Contains(Kinds(), Kind(name)) {

@@ -39,7 +39,7 @@ const (
 )
 
 // Headers of a request. The signature is "v1=" and the hexadecimal HMAC-SHA256, with the secret, of the timestamp, a
-// dot and the body. The timestamp is that of the attempt, in Unix seconds.
+// dot and the body. The timestamp is the time of the attempt, in Unix seconds.
 const (
 	TimestampHeader = "Shoal-Timestamp"
 	SignatureHeader = "Shoal-Signature"
