@@ -19,7 +19,7 @@ const (
 	closeFrameTimeout = time.Second
 )
 
-// goroutineEngine uses a goroutine per client: on systems other than Linux, and for TLS.
+// goroutineEngine uses a goroutine per client: on systems other than Linux, for TLS, and where the options ask for it.
 type goroutineEngine struct {
 	fleet   *Fleet
 	ctx     context.Context // the engine's own lifetime

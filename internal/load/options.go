@@ -61,6 +61,8 @@ type Options struct {
 	Addr string
 	// TLS is the configuration of connections over TLS, which use a goroutine per client. nil: no TLS.
 	TLS *tls.Config
+	// Goroutines gives each client a goroutine, as on systems other than Linux, instead of sharing Pollers.
+	Goroutines bool
 	// Connections is the number of clients.
 	Connections int
 	// Dialect is the application protocol of the server.
