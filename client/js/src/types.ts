@@ -104,7 +104,7 @@ export interface UploadStatus<Own extends OwnMessage = never> {
  * Token is a JWT, or one with the time of its end where the client cannot read it from the token itself: a Date, or ms
  * since 1970. The claim `exp` is in seconds: give `exp * 1000`.
  */
-export type Token = string | { token: string; expiresAt?: number | Date }
+export type Token = string | { token: string; expiresAt?: number | Date | undefined }
 
 declare const share: unique symbol
 
@@ -133,36 +133,36 @@ export interface Options<Own extends OwnMessage = never> {
    */
   token: (call: { signal: AbortSignal }) => Token | null | Promise<Token | null>
   /** tabs(name) of `@shoal/client/tabs`: one connection for all tabs of the user. */
-  share?: Share
+  share?: Share | undefined
   /**
    * Server-Sent Events where WebSockets are blocked: their address, or false for never. Default: the address of the
    * WebSocket with `events` in the place of `ws`.
    */
-  sse?: boolean | string
+  sse?: boolean | string | undefined
   /** Messages that wait for a slow `for await` loop. Default: 256. */
-  buffer?: number
+  buffer?: number | undefined
   /** The longest pause between two attempts in ms. Default: 15,000. */
-  maxDelay?: number
+  maxDelay?: number | undefined
   /** Time for one attempt to connect in ms, token() included. Default: 20,000. */
-  connectTimeout?: number
+  connectTimeout?: number | undefined
   /** Time without a message after which the connection is tested in ms. Default: 75,000. */
-  silence?: number
+  silence?: number | undefined
   /** Gets messages that belong to no upload followed here, such as those sent to the user. */
-  onMessage?: (message: Exclude<Message<Own>, Gap>) => void
+  onMessage?: ((message: Exclude<Message<Own>, Gap>) => void) | undefined
   /** The WebSocket to use where the environment has none. */
-  WebSocket?: SocketClass
+  WebSocket?: SocketClass | undefined
 }
 
 /** FollowOptions configure one follow. */
 export interface FollowOptions {
   /** Ends the follow. */
-  signal?: AbortSignal
+  signal?: AbortSignal | undefined
   /** Continue from a position of before. */
-  since?: Position
+  since?: Position | undefined
   /** Messages that wait for a slow `for await` loop. */
-  buffer?: number
+  buffer?: number | undefined
   /** Callback form only: the server refused the upload, and nothing more comes. */
-  onError?: (error: ShoalError) => void
+  onError?: ((error: ShoalError) => void) | undefined
 }
 
 /** Follow is the iterator of one followed upload. It ends with break, stop(), its signal, or the client's close(). */
