@@ -4,7 +4,7 @@ import type { Link, Session, Sharing, Sink } from './session.js'
 import type { ConnectionStatus, Share } from './types.js'
 import { watchPage } from './wake.js'
 
-const PROTOCOL = 1 // of the messages: tabs with different releases of this module must not read each other's
+const PROTOCOL = 2 // of the messages: tabs with different releases of this module must not read each other's
 const CHECK = 30_000 // ms between two questions to the leader
 const SILENT = 5000 // a leader that has not answered in this time is replaced
 
@@ -124,8 +124,9 @@ class Tab implements Link {
 
   // Leading
 
-  // hold calls action with a lock, which is held until the promise of that has been resolved.
-  #hold(name: string, action: () => unknown, steal = false): Promise<unknown> {
+  // hold calls action with a lock, which is held until the promise of that has been resolved. It rejects where the browser
+  // throws, as one without working locks does.
+  async #hold(name: string, action: () => unknown, steal = false): Promise<unknown> {
     const { signal } = this.#abort
     // A lock that is stolen is given at once and cannot be given up by a signal.
     return navigator.locks.request(name, steal ? { steal } : { signal }, () => signal.aborted || action())
