@@ -11,7 +11,7 @@ const here = (path) => fileURLToPath(new URL(path, import.meta.url))
 const [file] = process.argv.slice(2)
 
 // INTERNAL are properties that get shorter names: those of objects which neither applications nor other entries see.
-const INTERNAL = /^(followers|dropping|stopped|seen|hasRoom|claim|probe|pong|room|renewIn|refuse|fail|isLive|connection|ended|other|unfollow|closed|answer|wake|end)$/
+const INTERNAL = /^(followers|dropping|stopped|seen|hasRoom|claim|probe|pong|room|renewIn|refuse|fail|isLive|connection|ended|other|unfollow|closed|answer|wake|end|auth)$/
 // SHARED are those which another entry sees, with their names there.
 const SHARED = { isLive: 'l', connection: 'c', ended: 'e', other: 'o', unfollow: 'u', answer: 'a', wake: 'w' }
 

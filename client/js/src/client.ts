@@ -145,10 +145,10 @@ function newClient<Own extends OwnMessage>(url: URL, options: Options<Own>): Sho
 
     // The first position of those of the followers.
     position(id) {
-      const upload = uploads.get(id)
-      let first = upload?.status.position
-      for (const { at } of upload?.followers ?? []) if (at && !(at.offset >= first?.offset!)) first = at
-      return upload?.status.position ? first : before(first) // another follower begins
+      const upload = uploads.get(id)!
+      let first = upload.status.position
+      for (const { at } of upload.followers) if (at && !(at.offset >= first?.offset!)) first = at
+      return upload.status.position ? first : before(first) // another follower begins
     },
 
     answer(id, { epoch, offset, recovered, expired }) {
@@ -195,7 +195,10 @@ function newClient<Own extends OwnMessage>(url: URL, options: Options<Own>): Sho
       const upload = uploads.get(id)
       if (!upload) return
       set(id, upload, { state: 'ended', error })
-      each(upload.followers, (follower) => follower.fail(error))
+      each(upload.followers, (follower) => {
+        follower.push = follower.end // nothing more comes, also if another follow of the client is allowed later
+        follower.fail(error)
+      })
     },
 
     other: (message) => guarded(() => options.onMessage?.(message as any)),
@@ -241,12 +244,12 @@ function newClient<Own extends OwnMessage>(url: URL, options: Options<Own>): Sho
 
     close() {
       if (connection.state === 'closed') return
+      link.close() // first: nothing that a listener begins now may stay
       for (const [id, upload] of uploads) {
         for (const follower of upload.followers) follower.stop!()
         clearTimeout(upload.dropping)
         drop(id)
       }
-      link.close()
       listeners.clear()
     },
   }

@@ -177,10 +177,9 @@ export function openSession(url: URL, options: Options<any>, sink: Sink): Sessio
     refusal = undefined
     refusedOnce = false
     const { transport } = channel!
-    const renewed = authenticated
-    authenticated = true
     renewLater()
-    if (renewed) return
+    if (authenticated) return
+    authenticated = true
     if (transport === 'sse') failedSockets = 1 // it may be all that works: the next time one socket is tried before it
     else change(uploads.keys())
     liveSince = performance.now()
@@ -263,9 +262,9 @@ export function openSession(url: URL, options: Options<any>, sink: Sink): Sessio
     const named: string[] | undefined = many ?? (one && [one])
     const ids = [...claimed].filter((id) =>
       !releasing.includes(id) && (named ? named.includes(id) : !uploads.get(id)))
-    if (wait === undefined && code !== 'internal') return ids.forEach((id) => refuse(id, code, message))
-    for (const id of ids) claimed.delete(id)
-    after(ids, bounded(wait ?? delay(3)), () => change(ids.filter((id) => !claimed.has(id))))
+    const final = wait === undefined && code !== 'internal'
+    for (const id of ids) final ? refuse(id, code, message) : claimed.delete(id)
+    if (!final) after(ids, bounded(wait ?? delay(3)), () => change(ids.filter((id) => !claimed.has(id))))
   }
 
   // The end of a connection
@@ -364,6 +363,6 @@ export function openSession(url: URL, options: Options<any>, sink: Sink): Sessio
 }
 
 // bounded returns a time in ms that a server has asked for.
-function bounded(after: unknown): number {
-  return Math.min(Number(after) || 0, LONGEST_RETRY_AFTER)
+function bounded(after: any): number {
+  return Math.min(+after || 0, LONGEST_RETRY_AFTER)
 }

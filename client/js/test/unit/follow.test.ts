@@ -165,7 +165,7 @@ describe('refusals', () => {
     const retried = hear(client) // asks again
     await settle()
     FakeSocket.last.says(subscribed(1), progress(1))
-    expect([seen, retried.seen]).toEqual([[1], [1]])
+    expect([seen, retried.seen]).toEqual([[], [1]])
   })
 
   test('may name many uploads', async () => {
@@ -313,4 +313,24 @@ test('a follow without since gets the newest message where the first one has con
   ])
   socket.says({ action: 'unsubscribed', upload_id: 'u' }, resumed(3), progress(3), progress(4))
   expect([first.seen, second.seen]).toEqual([[4], [3, 4]])
+})
+
+test('nothing comes after onError, also if the client follows the upload again and is then allowed', async () => {
+  const client = open()
+  const seen: unknown[] = []
+  const errors: string[] = []
+  const stop = client.follow('u', (m) => seen.push(m), {
+    since: { epoch: 'e', offset: 1 }, onError: ({ code }) => errors.push(code),
+  })
+  const socket = await live()
+  const refusal = { action: 'error', code: 'forbidden', message: 'no', upload_id: 'u' }
+  socket.says(refusal)
+  const again = hear(client)
+  await settle()
+  socket.says(subscribed(3), progress(3), progress(4))
+  expect([seen, errors, again.seen]).toEqual([[], ['forbidden'], [3, 4]])
+  stop()
+  socket.says(progress(5))
+  await pass(1)
+  expect([client.status('u').state, again.seen]).toEqual(['live', [3, 4, 5]])
 })

@@ -108,3 +108,19 @@ test('a follow that begins before a message is delivered gets nothing out of ord
   socket.says(progress(3))
   expect(late.seen).toEqual([2, 3])
 })
+
+test('a follow that begins in a listener of the end of the former one does not keep close from ending', async () => {
+  const client = open()
+  let begun = 0
+  const begin = () => {
+    if (client.status('u').state !== 'idle' || begun === 10) return
+    begun++
+    client.follow('u', () => {})
+  }
+  client.subscribe(begin, 'u')
+  begin()
+  await live()
+  client.close()
+  expect(begun).toBeLessThan(10)
+  expect([client.status(), client.status('u')]).toEqual([{ state: 'closed' }, { state: 'idle' }])
+})

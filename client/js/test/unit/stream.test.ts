@@ -2,6 +2,7 @@
 
 import { createHash } from 'node:crypto'
 import { describe, expect, test, vi } from 'vitest'
+import '../../src/sse.js' // here, so that no test waits until it has been read
 import { FakeSocket, again, hear, installFakes, open, pass, progress, settle, subscribed } from './fakes.js'
 
 installFakes()
