@@ -40,8 +40,9 @@ function sha256(file) {
   return createHash('sha256').update(file.buffer).digest('hex')
 }
 
-// A page that loses its server cannot keep the browser from noting it.
-const NETWORK_FAILURE = /^Failed to load resource: net::ERR_|^WebSocket connection to '[^']*' failed|^WebSocket is closed before/
+// A page that loses its server cannot keep the browser from noting it. After two sockets that did not open, the client asks
+// for an event stream, first without an upload: the 400 tells it that the server is there.
+const NETWORK_FAILURE = /^Failed to load resource: (net::ERR_|.*status of 400 )|^WebSocket connection to '[^']*' failed|^WebSocket is closed before/
 
 test('two tabs follow an upload, through the death of the server', async () => {
   const file = randomFile('film.mp4', 16 << 20)
@@ -145,6 +146,18 @@ test('a link to an upload opens it in another browser', async () => {
   await server.publish('shared', progress('shared', 70, 'Nearly there'))
   const tab = await Tab.open(context, `${server.url}/#follow=shared`)
   await tab.beyond('shared', 69)
+})
+
+test('a link that names no upload changes nothing', async () => {
+  const tab = await Tab.open(context, `${server.url}/#follow=%ff&follow=%00&follow=`)
+  await tab.connection('live')
+  await tab.page.getByText('Nothing here yet').waitFor()
+  assert.match(await tab.page.locator('#curl').textContent(), /^curl /, 'the page works')
+  await tab.page.getByRole('textbox').fill('\ufffd')
+  await tab.page.keyboard.press('Enter')
+  await tab.page.getByText('An id has no control or replacement characters.').waitFor()
+  assert.equal(await tab.page.locator('.card').count(), 0)
+  assert.deepEqual(tab.complaints, [])
 })
 
 test('the page fits a phone and keeps still where that is wished', async () => {

@@ -48,7 +48,8 @@ export function linkTo(id) {
 export function idProblem(id) {
   if (id === '') return 'Type an id.'
   if (new TextEncoder().encode(id).length > LONGEST_ID) return `An id has at most ${LONGEST_ID} bytes.`
-  return /\p{Cc}/u.test(id) || !id.isWellFormed() ? 'An id has no control characters.' : ''
+  // The replacement character stands for text that could not be decoded; the server refuses it.
+  return /\p{Cc}|\ufffd/u.test(id) || !id.isWellFormed() ? 'An id has no control or replacement characters.' : ''
 }
 
 function linked() {

@@ -1,10 +1,11 @@
 // The lines to try in a terminal: ready to be pasted, whatever the id.
 
 export function curlLine(id) {
-  const message = `{"action":"upload_progress","payload":{
-    "upload_id":${JSON.stringify(id)},"status":"working","stage":"looking",
-    "progress_percent":40,"message":"Looking closely",
-    "error_message":null,"description_audit_score":null}}`
+  // Without indentation: a narrow page would break its lines there.
+  const message = [
+    '{"action":"upload_progress","payload":{', `"upload_id":${JSON.stringify(id)},"status":"working","stage":"looking",`,
+    '"progress_percent":40,"message":"Looking closely",', '"error_message":null,"description_audit_score":null}}',
+  ].join('\n')
   return [
     `curl ${quote(`${location.origin}/v1/uploads/${encodeURIComponent(id)}/messages`)}`,
     `-H 'Authorization: Bearer dev' -H 'Content-Type: application/json'`,
