@@ -5,7 +5,8 @@ import { mkdtemp, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, afterEach, before, beforeEach, test } from 'node:test'
-import { Server, Tab, launchBrowser } from './harness.mjs'
+import { address, enterKey, note, openDashboard, openStream } from './dashboard.mjs'
+import { Server, launchBrowser } from './harness.mjs'
 
 let browser
 let server
@@ -33,51 +34,15 @@ afterEach(async () => {
   await context.close()
 })
 
-const note = (text) => ({ action: 'note', text })
-
 // open opens a page of the dashboard, and notes requests to other servers.
-async function open(hash = '', { on = server, within = context } = {}) {
-  const tab = new Tab()
-  tab.page = await within.newPage()
-  tab.page.on('pageerror', (error) => tab.complaints.push(String(error)))
-  tab.page.on('console', (line) => {
-    if (['error', 'warning'].includes(line.type())) tab.complaints.push(line.text())
-  })
-  tab.page.on('request', (request) => {
-    if (new URL(request.url()).host !== new URL(on.admin).host) tab.complaints.push(`a request to ${request.url()}`)
-  })
-  await tab.page.goto(`${on.admin}/dashboard/${hash}`)
-  await tab.connection('live')
-  return tab
-}
+const open = (hash = '', { on = server, within = context } = {}) => openDashboard(within, on, hash)
 
 // follow opens an event stream of a user, and returns its texts and its end.
 async function follow(user, id, on = server) {
-  const { token } = await (await fetch(`${on.url}/dev/token?user=${encodeURIComponent(user)}`)).json()
-  const stop = new AbortController()
-  streams.push(stop)
-  const answer = await fetch(`${on.url}/events/uploads/${encodeURIComponent(id)}`, {
-    headers: { Authorization: `Bearer ${token}` }, signal: stop.signal,
-  })
-  assert.equal(answer.status, 200)
-  const stream = { text: '' }
-  stream.ended = (async () => {
-    try {
-      for await (const piece of answer.body) stream.text += Buffer.from(piece)
-    } catch {
-      // aborted by the test
-    }
-  })()
+  const stream = await openStream(on, user, id)
+  streams.push(stream)
   return stream
 }
-
-async function enterKey({ page }, key = 'dev') {
-  await page.getByRole('button', { name: 'Read-only: enter key' }).click()
-  await page.getByLabel('Key', { exact: true }).fill(key)
-  await page.getByRole('button', { name: 'Use key' }).click()
-}
-
-const address = (kind, id) => `#/${kind}/${encodeURIComponent(id)}`
 
 test('the numbers are live, and the page needs no other server', async () => {
   const tab = await open()

@@ -1,4 +1,5 @@
 import { h, text } from './dom.js'
+import { exact } from './format.js'
 
 const PAUSE = 2000 // ms between two looks
 
@@ -61,7 +62,7 @@ export class List {
   // show shows links, of which there may be more than are given.
   show(links, total) {
     const beyond = total - links.length
-    text(this.#more, total === 0 ? this.empty : beyond > 0 ? `and ${beyond} more` : '')
+    text(this.#more, total === 0 ? this.empty : beyond > 0 ? `and ${exact(beyond)} more` : '')
     const shown = links.map((a) => a.textContent).join('\n')
     if (shown === this.#shown) return
     this.#shown = shown

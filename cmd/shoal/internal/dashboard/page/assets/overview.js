@@ -52,7 +52,7 @@ export class Overview {
   #slowest = new Table('Slowest connections',
     ['User', '#Waiting', '#Messages', '#Bytes', '#Age', 'Transport', 'Address'], 'No connection is waiting.')
   #closings = new Table('Closings', ['Code', 'Reason', '#Since start', '#Since opened'], 'No connection has ended yet.')
-  #nodes = new Table('Nodes', ['Node', '#Connections', '#Users', '#Uploads', '#Published', 'State'],
+  #nodes = new Table('Nodes', ['Node', 'State', '#Connections', '#Users', '#Uploads', '#Published'],
     'No node has answered yet.')
   #health = new Facts()
   #broker = new Facts()
@@ -148,9 +148,9 @@ export class Overview {
 
   #showBroker({ stats: { broker }, nodes, more_nodes: more, missing_nodes: missing }) {
     this.#nodes.show((nodes ?? []).map((node) => [
-      node.name || 'this node', exact(node.connections), exact(node.users), exact(node.uploads), count(node.published),
-      node.healthy ? 'healthy' : 'broker unhealthy',
-    ]).concat((missing ?? []).map((name) => [name, '–', '–', '–', '–', 'does not answer']))
+      node.name || 'this node', node.healthy ? 'healthy' : 'broker unhealthy',
+      exact(node.connections), exact(node.users), exact(node.uploads), count(node.published),
+    ]).concat((missing ?? []).map((name) => [name, 'does not answer', '–', '–', '–', '–']))
       .concat(more > 0 ? [[`and ${exact(more)} more`, '', '', '', '', '']] : []))
     if (!broker) {
       this.#broker.show([['State', 'this node is alone: no broker']])
@@ -195,7 +195,6 @@ export class Overview {
 
 // REASONS are the reasons of closings that are no texts of the protocol.
 const REASONS = { client: 'left by itself', normal: 'Normal closure', other: 'of the application' }
-
 
 export function transport(c) {
   return c.subprotocol || c.transport

@@ -1,0 +1,160 @@
+// The pages of the dashboard with what is hard to show: other epochs, large numbers, many nodes and uploads, odd ids.
+
+import assert from 'node:assert/strict'
+import { after, afterEach, before, beforeEach, test } from 'node:test'
+import { address, enterKey, note, openDashboard } from './dashboard.mjs'
+import { Server, launchBrowser } from './harness.mjs'
+
+let browser
+let server
+let context
+
+before(async () => {
+  server = await Server.start()
+  browser = await launchBrowser()
+})
+
+after(async () => {
+  await browser?.close()
+  await server?.kill()
+})
+
+beforeEach(async () => {
+  context = await browser.newContext({ viewport: { width: 1200, height: 1000 } })
+  context.setDefaultTimeout(30_000)
+})
+
+afterEach(() => context.close())
+
+const open = (hash, prepare) => openDashboard(context, server, hash, prepare)
+
+// api calls the HTTP API and returns the text of the answer.
+async function api(method, path, body, type = 'application/json') {
+  const answer = await fetch(`${server.url}/v1/${path}`, {
+    method, body, headers: { Authorization: 'Bearer dev', ...(body && { 'Content-Type': type }) },
+  })
+  const text = await answer.text()
+  assert.ok(answer.ok, text)
+  return text
+}
+
+test('the history of a new epoch takes the place of the former one, with the same offsets', async () => {
+  let go = () => {}
+  let gate = Promise.resolve()
+  await server.publish('again', note('of the first epoch'))
+  const { page, complaints } = await open(address('upload', 'again'), (page) => page.route('**/data/upload*', async (route) => {
+    await gate
+    await route.continue()
+  }))
+  await page.locator('.history').getByText('of the first epoch').waitFor()
+  gate = new Promise((resolve) => { go = resolve }) // the page must not look in between
+  await api('DELETE', 'uploads/again')
+  await server.publish('again', note('of the second epoch'))
+  go()
+  await page.locator('.history').getByText('of the second epoch').waitFor()
+  assert.equal(await page.locator('.history li').count(), 1)
+  assert.deepEqual(complaints, [])
+})
+
+test('a message by hand is sent as it was typed', async () => {
+  const tab = await open(address('upload', 'by hand'))
+  const { page } = tab
+  await enterKey(tab)
+  await page.getByRole('button', { name: 'API key in use' }).waitFor()
+  const message = String.raw`{"action":"own", "n":12345678901234567890,"f":1.0,"e":1E+400,"t":"\u00e9é <b>\u202e","offsets":[9007199254740993]}`
+  await page.getByLabel('Message (JSON)').fill(message)
+  await page.getByRole('button', { name: 'Publish' }).click()
+  await page.getByText('Published.', { exact: true }).waitFor()
+  const stored = await api('GET', 'uploads/by%20hand')
+  for (const part of ['12345678901234567890', '1.0', '1E+400', String.raw`\u00e9é`, '9007199254740993']) {
+    assert.ok(stored.includes(part), `${part} is not in ${stored}`)
+    await page.locator('.history').getByText(part).waitFor()
+  }
+  await page.getByLabel('Begin with').selectOption('failed')
+  assert.equal(JSON.parse(await page.getByLabel('Message (JSON)').inputValue()).upload_id, 'by hand')
+  assert.deepEqual(tab.complaints, [])
+})
+
+test('ids that are odd are shown as they are, or refused with a reason', async () => {
+  const id = '\u202etxt.exe\u2066 <i>&amp;</i> \u2028%'
+  await server.publish(id, note('odd'))
+  const { page, complaints } = await open(address('upload', id))
+  await page.locator('.history').getByText('odd').waitFor()
+  assert.equal(await page.locator('h1 .id').textContent(), id)
+  assert.equal(await page.locator('h1 .id').evaluate((e) => getComputedStyle(e).unicodeBidi), 'isolate')
+  assert.equal(await page.locator('main i').count(), 0)
+  complaints.length = 0
+  const go = (hash) => page.evaluate((to) => { location.hash = to }, hash)
+  await go('#/upload/%00')
+  await page.getByText('Id must not contain control characters.').waitFor()
+  await go('#/user/%EF%BF%BD')
+  await page.getByText(/^Id must not contain U\+FFFD/).waitFor()
+  for (const hash of ['#/upload/%ff', '#/user/', '#/nothing/x', '#/upload/%']) {
+    await go(hash)
+    await page.getByRole('region', { name: 'Messages in' }).waitFor()
+  }
+  assert.deepEqual(complaints.filter((line) => !/422/.test(line)), []) // the browser notes refusals
+})
+
+// numbered passes the messages of the stream on, with other numbers.
+const numbered = (change) => (page) => page.routeWebSocket('**/ws/uploads', (socket) => {
+  socket.connectToServer().onMessage((text) => {
+    const message = JSON.parse(text)
+    if (message.action === 'dashboard.numbers') change(message)
+    socket.send(JSON.stringify(message))
+  })
+})
+
+test('nodes are listed with those that do not answer, and their names are text', async () => {
+  const node = (name, healthy = true) => ({ name, connections: 1234, users: 7, uploads: 3, published: 2_500_000, healthy })
+  let nodes = [node('a<b>b</b>'), node('b', false), node('c')]
+  const { page, complaints } = await open('', numbered((n) => {
+    n.nodes = nodes
+    n.missing_nodes = ['gone <img src=x>']
+    n.more_nodes = 1000
+  }))
+  const rows = page.getByRole('region', { name: 'Nodes' }).locator('tbody tr')
+  const cells = (n) => rows.nth(n).locator('td').allTextContents()
+  await page.getByText('gone <img src=x>').waitFor()
+  assert.deepEqual(await cells(0), ['a<b>b</b>', 'healthy', '1,234', '7', '3', '2.5M'])
+  assert.equal((await cells(1))[1], 'broker unhealthy')
+  assert.deepEqual(await cells(3), ['gone <img src=x>', 'does not answer', '–', '–', '–', '–'])
+  assert.equal((await cells(4))[0], 'and 1,000 more')
+  nodes = [node('c')]
+  await page.waitForFunction(() => document.querySelectorAll('[aria-label=Nodes] tbody tr').length === 3)
+  assert.equal((await cells(0))[0], 'c')
+  assert.equal(await page.locator('main img, main td b').count(), 0)
+  assert.deepEqual(complaints, [])
+})
+
+test('ten thousand uploads do not slow the pages down', async () => {
+  const lines = Array.from({ length: 10_000 }, (_, i) => JSON.stringify({ upload_id: `many-${i}`, message: note('x') }))
+  await api('POST', 'messages', lines.join('\n'), 'application/x-ndjson')
+  const tab = await open(address('user', 'follower'), (page) => page.route('**/data/user*', (route) => route.fulfill({ json: {
+    id: 'follower', connections: [], connection_count: 0, upload_count: 10_000,
+    uploads: Array.from({ length: 200 }, (_, i) => `many-${i}`),
+  } })))
+  const { page } = tab
+  await page.getByText('0 connections to this node · 10,000 followed uploads').waitFor()
+  await page.getByText('and 9,800 more').waitFor()
+  assert.equal(await page.locator('.ids li').count(), 200)
+  await page.getByRole('link', { name: '← Overview' }).click()
+  await page.getByRole('region', { name: 'Memory and histories' }).getByText(/ of 10,0\d\d uploads$/).waitFor()
+  assert.deepEqual(tab.complaints, [])
+})
+
+test('a page of an upload goes on after the server was started again, at once by hand', async () => {
+  await server.publish('restarted', note('before'))
+  const { page } = await open(address('upload', 'restarted'))
+  await page.locator('.history').getByText('before').waitFor()
+  await server.kill()
+  await page.getByText('The server cannot be reached. Trying again.').waitFor()
+  await page.locator('#connection[data-state=waiting]').waitFor()
+  await server.begin()
+  await server.publish('restarted', note('after'))
+  await page.evaluate(() => { document.getElementById('reconnect').click() })
+  await page.locator('#connection[data-state=live]').waitFor()
+  await page.locator('.history').getByText('after').waitFor()
+  assert.equal(await page.locator('.history li').count(), 1)
+  await page.getByText('The server cannot be reached. Trying again.').waitFor({ state: 'detached' })
+})
