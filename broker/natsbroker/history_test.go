@@ -151,8 +151,13 @@ func TestHistory_ClaimsAreTrue(t *testing.T) {
 		s := &stream{limit: rapid.IntRange(1, 4).Draw(t, "limit"), last: rapid.Uint64Range(0, 1).Draw(t, "foreign")}
 		s.epochs = []uint64{s.next()}
 		t.Repeat(map[string]func(*rapid.T){
-			"store":   func(*rapid.T) { s.store() },
-			"raise":   func(*rapid.T) { s.raise() },
+			"store": func(*rapid.T) { s.store() },
+			"overflow": func(*rapid.T) { // more messages than the stream holds
+				for range s.limit + 2 {
+					s.store()
+				}
+			},
+			"raise":   func(t *rapid.T) { s.raise(); s.check(t) },
 			"another": func(*rapid.T) { s.next() },
 			"epoch":   func(*rapid.T) { s.epochs = append(s.epochs, s.next()) },
 			"read":    s.check,

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -50,7 +51,8 @@ func awaitReplicas(t *testing.T, stream jetstream.Stream) {
 }
 
 // TestServer_MoreReplicasWhileRunning: a node that wants more replicas adds them while nodes run that have asked for
-// one. Histories include all messages that were stored before, from any server that responds.
+// one, and have not checked the stream since. Histories include all messages that were stored before, from any server
+// that responds.
 func TestServer_MoreReplicasWhileRunning(t *testing.T) {
 	const size, rounds = 3, 50
 	addrs := freeAddrs(t, size)
@@ -58,10 +60,12 @@ func TestServer_MoreReplicasWhileRunning(t *testing.T) {
 	var nodes []*node
 	for i := range size {
 		servers = append(servers, start(t, cluster(addrs, i, "secret")))
-		nodes = append(nodes, join(t, natsbroker.Options{Server: servers[i], Replicas: 1}))
 	}
-	for _, n := range nodes {
-		n.awaitHealthy(t)
+	join(t, natsbroker.Options{Server: servers[0], Replicas: 1}).awaitHealthy(t)
+	for i := range size {
+		n := join(t, natsbroker.Options{Server: servers[i], Replicas: 1, ProbeInterval: time.Hour})
+		store(t, n, "upload:first", "1")
+		nodes = append(nodes, n)
 	}
 	join(t, natsbroker.Options{Server: servers[0], Replicas: size}).awaitHealthy(t)
 	stream := streamOf(t, servers[0])

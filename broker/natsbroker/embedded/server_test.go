@@ -1,6 +1,7 @@
 package embedded_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,7 +48,7 @@ type node struct {
 // join runs a broker until the test ends. It does not wait for it to connect.
 func join(t *testing.T, opt natsbroker.Options) *node {
 	t.Helper()
-	opt.ProbeInterval = 300 * time.Millisecond
+	opt.ProbeInterval = cmp.Or(opt.ProbeInterval, 300*time.Millisecond)
 	b, err := natsbroker.New(opt)
 	if err != nil {
 		t.Fatal(err)
