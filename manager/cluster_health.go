@@ -12,8 +12,8 @@ import (
 // readyInterval is the interval at which WaitReady checks.
 const readyInterval = 10 * time.Millisecond
 
-// WaitReady blocks until Ready returns nil, for the start of a node with a broker. The error is ErrClosed, or ctx's with
-// the reason of Ready.
+// WaitReady blocks until Ready returns nil, for the start of a node with a broker. The error is ErrClosed, or ctx's
+// with the reason of Ready.
 func (m *Manager) WaitReady(ctx context.Context) error {
 	err := m.Ready()
 	if err == nil || m.check() != nil {

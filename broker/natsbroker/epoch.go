@@ -244,7 +244,7 @@ func (s *session) loadEpoch(ctx context.Context) (streamEpoch, error) {
 }
 
 // confirmEpoch reports whether an epoch that was read is the stream's. The server that responds may lag behind, with an
-// epoch that has ended, so another one than that of the last read has to be that of the leader and a majority.
+// epoch that has ended, so the leader and a majority have to confirm each epoch that differs from the one before.
 func (s *session) confirmEpoch(ctx context.Context, e *streamEpoch) (bool, error) {
 	if s.isPresent(e) {
 		return true, nil

@@ -85,10 +85,10 @@ func (s *session) verify(ctx context.Context, seen sighting, last uint64) error 
 	return s.verifyStored(ctx, seen, last)
 }
 
-// confirmLast returns the stream's last sequence if it is not lower than what this node has seen; else the one before a
-// message that the stream stores now, which takes a majority of its replicas. A lower sequence alone proves no loss: in
-// the absence of a leader any replica responds, and one that was stopped or cut off goes on as the leader until it
-// learns of the next one.
+// confirmLast returns the stream's last sequence if this node has seen no higher one; else the sequence before a
+// message that the stream stores now, which takes a majority of its replicas. A lower sequence alone proves no loss:
+// without a leader any replica responds, and a leader that was stopped or cut off responds until it learns of the next
+// one.
 func (s *session) confirmLast(ctx context.Context, seen sighting, last uint64) (uint64, error) {
 	if last >= seen.highest || !s.replicated.Load() {
 		return last, nil

@@ -11,9 +11,9 @@ import (
 )
 
 // Some servers of a cluster respond with a state of the past: a replica that lags behind; any replica in the absence of
-// a leader; and a leader that was stopped or cut off, until it learns of the next one. Such a response is believed where
-// it goes on from what this node has seen. Where it goes back, a message is stored on the condition that it is true: that
-// takes a majority of the replicas, which only the present leader has.
+// a leader; and a leader that was stopped or cut off, until it learns of the next one. Such a response is believed
+// where it goes on from the state that this node has seen. Where it goes back, a message is stored on the condition
+// that it is true: that takes a majority of the replicas, which only the present leader has.
 
 // confirm reports whether a sequence is the last one on a subject of the stream, 0 for none. A stream that has no room
 // for the message that shows it counts as truthful.
@@ -63,8 +63,8 @@ func (s *session) readPresent(
 	}
 }
 
-// readLast returns the last message on a subject, or a response with a status if there is none. It is not older than
-// the leader's at the time of the call.
+// readLast returns the last message on a subject, or a response with a status if there is none. The message is at least
+// as new as the leader's at the time of the call.
 func (s *session) readLast(ctx context.Context, subject string) (*nats.Msg, error) {
 	for {
 		last, err := s.lastSequence(ctx, subject)

@@ -23,8 +23,8 @@ func (f *serveFlags) overTLS() bool {
 	return strings.HasPrefix(f.Broker, "rediss") || strings.HasPrefix(f.Broker, "tls://")
 }
 
-// brokerTLS reads the files of the TLS connection to the broker. They are reloaded when they change: the next connection
-// uses them.
+// brokerTLS reads the files of the TLS connection to the broker. They are reloaded when they change, and used by the
+// next connection.
 func (f *serveFlags) brokerTLS(logger *slog.Logger) (t brokerTLS, err error) {
 	if f.BrokerTLSCA == "" && f.BrokerTLSCert == "" && (f.BrokerTLSMin != "1.3" || !f.overTLS()) {
 		return t, nil

@@ -81,8 +81,8 @@ func (s *Server) lastSequences() (map[string]uint64, error) {
 	return have, nil
 }
 
-// askLeaders asks the leader of the cluster for the streams, and their leaders for the last sequences. It returns those
-// of the streams of which this server should have a replica.
+// askLeaders asks the leader of the cluster for the streams, and the leaders of these for the last sequences. It
+// returns them by the names of the streams that this server should replicate.
 func (s *Server) askLeaders() (map[string]uint64, error) {
 	conn, err := nats.Connect("", nats.InProcessServer(s), nats.NoReconnect())
 	if err != nil {
