@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/shoal/broker"
+	"github.com/shoal-go/shoal/internal/testlog"
 )
 
 // TestCompare_UnreadableUploadDelaysNoOther: after an interruption all uploads catch up except the one whose position the
@@ -123,7 +124,7 @@ func (f forgetful) Positions(context.Context, ...string) ([]broker.Position, err
 // TestCompare_MissingPositionsAreNamed: the log names the fault of a broker that returns too few positions.
 func TestCompare_MissingPositionsAreNamed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log lockedBuffer
+		var log testlog.Buffer
 		link := newLink(broker.NewMemory(broker.MemoryOptions{}))
 		m := open(t, Options{Broker: forgetful{link}, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 		synctest.Wait()

@@ -1,9 +1,12 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net/http/httptest"
 	"slices"
 	"strings"
@@ -210,6 +213,40 @@ func TestAPI_ManyTellsHowFarItCame(t *testing.T) {
 			}
 		})
 	}
+}
+
+// denied is a broker that permits neither to store nor to read.
+type denied struct{ *broker.MemoryNode }
+
+var errDenied = errors.New("no permission: the secret reason")
+
+func (denied) Store(context.Context, string, []byte) (broker.Position, error) {
+	return broker.Position{}, errDenied
+}
+
+func (denied) History(context.Context, string, broker.Position) (broker.Snapshot, error) {
+	return broker.Snapshot{}, errDenied
+}
+
+// A refusal of the broker is named as such; its reason is in the log alone.
+func TestAPI_RefusalOfTheBrokerIsNamed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newBrokerAPI(t, denied{broker.NewMemory(broker.MemoryOptions{}).Node()})
+		var log bytes.Buffer
+		a.api.opt.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		for _, w := range []*httptest.ResponseRecorder{
+			a.call("POST", "/v1/uploads/up-1/messages", "application/json", note),
+			a.call("GET", "/v1/uploads/up-1/messages", "", ""),
+		} {
+			a.wantProblem(w, 500, "", 0, "the broker refuses this to the server")
+			if text := w.Body.String(); strings.Contains(text, errDenied.Error()) {
+				t.Errorf("the answer has the reason: %s", text)
+			}
+		}
+		if n := strings.Count(log.String(), errDenied.Error()); n != 2 {
+			t.Errorf("%d reasons in the log, want 2:\n%s", n, log.String())
+		}
+	})
 }
 
 // FuzzManyLine: a line never panics, and an accepted one has no member but those of the protocol, each once.

@@ -104,6 +104,9 @@ func problemOf(err error) *apiProblem {
 	case errors.Is(err, manager.ErrUnavailable):
 		return unavailable("the broker is out of reach or refuses to store messages, so the request may not have " +
 			"taken effect; try again. /readyz and the log have the reason")
+	case errors.Is(err, manager.ErrRefused):
+		return newProblem(http.StatusInternalServerError, "the broker refuses this to the server, and nothing was "+
+			"changed; an operator finds the reason in the log and in /readyz")
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return unavailable("the request ended before the message was published")
 	}
@@ -123,8 +126,10 @@ func shuttingDown() *apiProblem { return unavailable("the server is shutting dow
 // writeProblem answers a request with an error, and logs an error whose cause the caller does not get.
 func writeProblem(w http.ResponseWriter, r *http.Request, log *slog.Logger, err error) {
 	p := problemOf(err)
-	if p == nil {
+	if p == nil || errors.Is(err, manager.ErrRefused) {
 		log.ErrorContext(r.Context(), "API request failed", "method", r.Method, "route", r.Pattern, "error", err)
+	}
+	if p == nil {
 		p = newProblem(http.StatusInternalServerError, "internal error; see the log of the server")
 	}
 	if at := new(lineError); errors.As(err, &at) {

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"strings"
 	"syscall"
+
+	"github.com/shoal-go/shoal/internal/printable"
 )
 
 // networkReason returns why a server did not answer, in an operator's words where those of Go name a step of a library.
@@ -23,7 +25,7 @@ func networkReason(err error) (reason string, known bool) {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "nothing listens there", true
 	case errors.As(err, &name) && name.IsNotFound:
-		return "no host has the name " + printable(name.Name), true
+		return "no host has the name " + printable.Text(name.Name), true
 	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
 		return "it does not speak TLS", true
 	case errors.As(err, &late) && late.Timeout():

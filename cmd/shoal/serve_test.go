@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"github.com/shoal-go/shoal/internal/testlog"
 )
 
 func TestServeFromTokenToMessage(t *testing.T) {
@@ -72,7 +74,7 @@ func TestServe_EndsWhileItsOutputStandsStill(t *testing.T) {
 	defer cancel()
 	reader, writer := io.Pipe()
 	defer reader.Close()
-	var log lockedBuffer
+	var log testlog.Buffer
 	status := make(chan int, 1)
 	go func() {
 		args := []string{"serve", "--dev", "--addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0"}
