@@ -307,7 +307,7 @@ func TestParseSize(t *testing.T) {
 
 func TestParseRate(t *testing.T) {
 	for text, want := range map[string]rate{
-		"50/s": {50, 200}, "50/s,10": {50, 10}, "0.1/s": {0.1, 1}, "2.5/s, 7": {2.5, 7}, " 1/s ": {1, 4},
+		"50/s": {50, 200}, "50/s,10": {50, 10}, "0.1/s": {0.1, 4}, "2.5/s, 7": {2.5, 7}, " 1/s ": {1, 4},
 	} {
 		if got, err := parseRate(text, nil); err != nil || got != want {
 			t.Errorf("%q: %v, %v, want %v", text, got, err, want)
