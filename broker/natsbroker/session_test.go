@@ -2,6 +2,7 @@ package natsbroker
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -64,7 +65,8 @@ func (l *replicas) answer(subject string, with func(m *nats.Msg) []*nats.Msg) {
 	}
 	_, err := l.conn.Subscribe(subject, func(m *nats.Msg) {
 		for _, answer := range with(m) {
-			if err := m.RespondMsg(answer); err != nil {
+			// A request may come while the test closes the connections.
+			if err := m.RespondMsg(answer); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
 				l.t.Errorf("answering %s: %v", subject, err)
 			}
 		}
