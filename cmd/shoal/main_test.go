@@ -244,3 +244,19 @@ func (s *socket) closed() websocket.StatusCode {
 		}
 	}
 }
+
+// eventually returns when a condition holds, and ends the test if that takes too long.
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	for !condition() {
+		select {
+		case <-again.C:
+		case <-late.C:
+			t.Fatalf("still waiting until %s", what)
+		}
+	}
+}

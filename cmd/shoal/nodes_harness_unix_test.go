@@ -20,22 +20,6 @@ import (
 	"github.com/shoal-go/shoal/internal/testlog"
 )
 
-// eventually returns when a condition holds, and ends the test if that takes too long.
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	again := time.NewTicker(10 * time.Millisecond)
-	defer again.Stop()
-	late := time.NewTimer(patience)
-	defer late.Stop()
-	for !condition() {
-		select {
-		case <-again.C:
-		case <-late.C:
-			t.Fatalf("still waiting until %s", what)
-		}
-	}
-}
-
 // freeAddress returns an address of the loopback interface on which nothing listens yet.
 func freeAddress(t *testing.T) string {
 	t.Helper()
