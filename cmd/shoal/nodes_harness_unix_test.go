@@ -166,6 +166,8 @@ type redisServer struct {
 	address string
 	args    []string
 	command *exec.Cmd
+	log     testlog.Buffer
+	ended   chan struct{} // closed when command has ended
 }
 
 // reserveRedis returns a Redis that is not started yet. args are settings as on its command line.
@@ -174,7 +176,12 @@ func reserveRedis(t *testing.T, args ...string) *redisServer {
 	r := &redisServer{t: t, address: freeAddress(t)}
 	_, port, _ := net.SplitHostPort(r.address)
 	r.args = append([]string{"--bind", "127.0.0.1", "--port", port, "--dir", t.TempDir(), "--save", "", "--appendonly", "no"}, args...)
-	t.Cleanup(r.kill)
+	t.Cleanup(func() {
+		r.kill()
+		if t.Failed() {
+			t.Logf("Redis at %s logged:\n%s", r.address, tail(r.log.String()))
+		}
+	})
 	return r
 }
 
@@ -185,19 +192,37 @@ func (r *redisServer) start() *redisServer {
 	if name == "" {
 		name = "redis-server"
 	}
-	r.command = exec.Command(name, r.args...)
-	if err := r.command.Start(); err != nil {
+	command, ended := exec.Command(name, r.args...), make(chan struct{})
+	command.Stdout, command.Stderr = &r.log, &r.log
+	if err := command.Start(); err != nil {
 		r.t.Fatalf("these tests need Redis 7.0 or newer: install redis-server, or set SHOAL_REDIS_SERVER to its path: %v", err)
 	}
-	eventually(r.t, "Redis answers", func() bool { return r.do("PING") != "" })
+	r.command, r.ended = command, ended
+	go func() {
+		defer close(ended)
+		_ = command.Wait()
+	}()
+	eventually(r.t, "Redis answers", func() bool { return r.do("PING") != "" || r.hasEnded() })
+	if r.hasEnded() {
+		r.t.Fatalf("Redis ended with %v", command.ProcessState)
+	}
 	return r
+}
+
+func (r *redisServer) hasEnded() bool {
+	select {
+	case <-r.ended:
+		return true
+	default:
+		return false
+	}
 }
 
 // kill ends the server, with all that it held.
 func (r *redisServer) kill() {
 	if r.command != nil {
 		_ = r.command.Process.Kill()
-		_ = r.command.Wait()
+		<-r.ended
 		r.command = nil
 	}
 }
