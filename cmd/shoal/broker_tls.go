@@ -36,7 +36,7 @@ func (f *serveFlags) brokerTLS(logger *slog.Logger) (t brokerTLS, err error) {
 			return t, fmt.Errorf("cannot read --broker-tls-ca: %w", err)
 		}
 		t.authorities = files.Current
-		t.refresh = append(t.refresh, func() { files.Refresh(0) })
+		t.refresh = append(t.refresh, files.Reload)
 	}
 	if f.BrokerTLSCert != "" {
 		files, err := newCertificate("broker client certificate", f.BrokerTLSCert, f.BrokerTLSKey, func(time.Time) {}, logger)
@@ -46,7 +46,7 @@ func (f *serveFlags) brokerTLS(logger *slog.Logger) (t brokerTLS, err error) {
 		t.config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			return files.Current(), nil
 		}
-		t.refresh = append(t.refresh, func() { files.Refresh(0) })
+		t.refresh = append(t.refresh, files.Reload)
 	}
 	return t, nil
 }

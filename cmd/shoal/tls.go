@@ -27,7 +27,7 @@ func (n *node) newTLSConfig() (*tls.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot read --tls-client-ca: %w", err)
 	}
-	n.refresh = append(n.refresh, func() { authorities.Refresh(0) })
+	n.refresh = append(n.refresh, authorities.Reload)
 	config.ClientAuth = tls.RequireAndVerifyClientCert
 	config.ClientCAs = authorities.Current()
 	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
@@ -103,5 +103,5 @@ func newTLSConfig(certFile, keyFile string, expires func(time.Time), logger *slo
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return files.Current(), nil },
 		// A batch of messages goes into as few records as it fits.
 		DynamicRecordSizingDisabled: true,
-	}, func() { files.Refresh(0) }, nil
+	}, files.Reload, nil
 }

@@ -89,6 +89,9 @@ func (f *Files[T]) Current() T {
 	return value
 }
 
+// Reload reads the files again. If they cannot be read, the log says so, and the value stays.
+func (f *Files[T]) Reload() { _, _, _ = f.Refresh(0) }
+
 // Refresh is like Current for a caller that needs the files as they were at most maxAge ago. It waits for a read only
 // until the read has taken a second. The value is that of the files at the time asOf or later; with an error, that is
 // longer ago than maxAge, because the files cannot be read now.

@@ -40,7 +40,7 @@ func AppendMasked(dst []byte, first byte, mask [4]byte, payload []byte) []byte {
 func appendLength(dst []byte, bit byte, n int) []byte {
 	switch {
 	case n < 126:
-		return append(dst, bit|byte(n))
+		return append(dst, bit|byte(n)) //nolint:gosec // n is below 126
 	case n < 1<<16:
 		return binary.BigEndian.AppendUint16(append(dst, bit|126), uint16(n))
 	}
