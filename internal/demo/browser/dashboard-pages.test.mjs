@@ -1,30 +1,11 @@
 // The pages of the dashboard with what is hard to show: other epochs, large numbers, many nodes and uploads, odd ids.
 
 import assert from 'node:assert/strict'
-import { after, afterEach, before, beforeEach, test } from 'node:test'
+import { test } from 'node:test'
 import { address, enterKey, note, openDashboard } from './dashboard.mjs'
-import { Server, launchBrowser } from './harness.mjs'
+import { context, server, useBrowser } from './harness.mjs'
 
-let browser
-let server
-let context
-
-before(async () => {
-  server = await Server.start()
-  browser = await launchBrowser()
-})
-
-after(async () => {
-  await browser?.close()
-  await server?.kill()
-})
-
-beforeEach(async () => {
-  context = await browser.newContext({ viewport: { width: 1200, height: 1000 } })
-  context.setDefaultTimeout(30_000)
-})
-
-afterEach(() => context.close())
+useBrowser({ viewport: { width: 1200, height: 1000 } }, 30_000)
 
 const open = (hash, prepare) => openDashboard(context, server, hash, prepare)
 

@@ -4,34 +4,17 @@ import assert from 'node:assert/strict'
 import { mkdtemp, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { after, afterEach, before, beforeEach, test } from 'node:test'
+import { afterEach, test } from 'node:test'
 import { address, enterKey, note, openDashboard, openStream } from './dashboard.mjs'
-import { Server, launchBrowser } from './harness.mjs'
+import { browser, context, server, Server, useBrowser } from './harness.mjs'
 
-let browser
-let server
-let context
+useBrowser({ viewport: { width: 1200, height: 1000 } })
+
 let streams = []
 
-before(async () => {
-  server = await Server.start()
-  browser = await launchBrowser()
-})
-
-after(async () => {
-  await browser?.close()
-  await server?.kill()
-})
-
-beforeEach(async () => {
-  context = await browser.newContext({ viewport: { width: 1200, height: 1000 } })
-  context.setDefaultTimeout(60_000)
-})
-
-afterEach(async () => {
+afterEach(() => {
   for (const stream of streams) stream.abort()
   streams = []
-  await context.close()
 })
 
 // open opens a page of the dashboard, and notes requests to other servers.

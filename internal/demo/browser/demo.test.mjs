@@ -2,29 +2,10 @@
 
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
-import { after, afterEach, before, beforeEach, test } from 'node:test'
-import { Server, Tab, launchBrowser, randomFile, randomPicture } from './harness.mjs'
+import { test } from 'node:test'
+import { browser, context, server, Tab, randomFile, randomPicture, useBrowser } from './harness.mjs'
 
-let browser
-let server
-let context
-
-before(async () => {
-  server = await Server.start()
-  browser = await launchBrowser()
-})
-
-after(async () => {
-  await browser?.close()
-  await server?.kill()
-})
-
-beforeEach(async () => {
-  context = await browser.newContext({ viewport: { width: 900, height: 900 } })
-  context.setDefaultTimeout(60_000)
-})
-
-afterEach(() => context.close())
+useBrowser({ viewport: { width: 900, height: 900 } })
 
 function progress(id, percent, message) {
   return {

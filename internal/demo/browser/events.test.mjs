@@ -1,31 +1,16 @@
 // Server-Sent Events in a real browser: its own EventSource, against the real server.
 
 import assert from 'node:assert/strict'
-import { after, afterEach, before, beforeEach, test } from 'node:test'
-import { Server, launchBrowser } from './harness.mjs'
+import { beforeEach, test } from 'node:test'
+import { context, server, useBrowser } from './harness.mjs'
 
-let browser
-let server
-let context
+useBrowser()
+
 let page
 
-before(async () => {
-  server = await Server.start()
-  browser = await launchBrowser()
-})
-
-after(async () => {
-  await browser?.close()
-  await server?.kill()
-})
-
 beforeEach(async () => {
-  context = await browser.newContext()
-  context.setDefaultTimeout(60_000)
   page = await context.newPage()
 })
-
-afterEach(() => context.close())
 
 async function tokenOf(user) {
   return (await (await fetch(`${server.url}/dev/token?user=${user}`)).json()).token

@@ -6,6 +6,7 @@ import { randomBytes } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { createServer } from 'node:net'
+import { after, afterEach, before, beforeEach } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { deflateSync } from 'node:zlib'
 
@@ -19,9 +20,28 @@ const FLAGS = [
   '--disable-component-update', '--disable-sync',
 ]
 
-export function launchBrowser() {
-  assert.ok(existsSync(BROWSER), `no browser at ${BROWSER}: install Chromium, or set CHROMIUM to where it is`)
-  return chromium.launch({ executablePath: BROWSER, args: FLAGS })
+// The server and the browser of a file's tests, and the profile of the browser that each test has for itself.
+export let server
+export let browser
+export let context
+
+// useBrowser has the tests of a file run with a server, a browser and a profile. options are those of the profile, timeout is
+// the time for each step of a page in milliseconds.
+export function useBrowser(options = {}, timeout = 60_000) {
+  before(async () => {
+    assert.ok(existsSync(BROWSER), `no browser at ${BROWSER}: install Chromium, or set CHROMIUM to where it is`)
+    server = await Server.start()
+    browser = await chromium.launch({ executablePath: BROWSER, args: FLAGS })
+  })
+  after(async () => {
+    await browser?.close()
+    await server?.kill()
+  })
+  beforeEach(async () => {
+    context = await browser.newContext(options)
+    context.setDefaultTimeout(timeout)
+  })
+  afterEach(() => context.close())
 }
 
 // Server is a development server that can be killed and started again on the same port.
