@@ -81,6 +81,7 @@ type orderLog struct {
 	orders  []closeOrder // in the order in which they were learned
 	known   map[orderID]struct{}
 	size    int           // the sum of the sizes of orders
+	oldest  time.Duration // no order of the log was issued before, by least of clock
 	evicted time.Duration // when the newest of the orders evicted from a full log was issued, by most of clock
 	learned uint64        // the number of orders learned so far
 	issued  uint64        // the number of orders issued so far
@@ -112,14 +113,20 @@ func (l *orderLog) addLocked(o closeOrder) {
 	l.newest.Store(max(l.newest.Load(), int64(o.issued.most)))
 	o.size = o.encodedSize()
 	for len(l.orders) >= maxOrders || l.size+o.size > maxOrderBytes {
-		first := slices.MinFunc(l.orders, compareIssued)
+		i := l.firstLocked()
+		first := l.orders[i].issued.most
 		l.dropped.Add(1)
-		l.evicted = max(l.evicted, min(o.issued.most, first.issued.most))
-		if o.issued.most < first.issued.most {
+		l.evicted = max(l.evicted, min(o.issued.most, first))
+		if o.issued.most < first {
 			return
 		}
-		l.removeLocked(func(o *closeOrder) bool { return o.id() == first.id() })
+		l.forgetLocked(&l.orders[i])
+		l.orders = slices.Delete(l.orders, i, i+1)
 	}
+	if len(l.orders) == 0 {
+		l.oldest = o.issued.least
+	}
+	l.oldest = min(l.oldest, o.issued.least)
 	l.learned++
 	o.learned, o.Age = l.learned, 0
 	l.orders = append(l.orders, o)
@@ -127,22 +134,37 @@ func (l *orderLog) addLocked(o closeOrder) {
 	l.known[o.id()] = struct{}{}
 }
 
-// expireLocked drops the orders that are certainly too old.
-func (l *orderLog) expireLocked() {
-	oldest := l.clock.read().least - maxOrderAge
-	l.removeLocked(func(o *closeOrder) bool { return o.issued.least <= oldest })
+// firstLocked returns the index of the order that was issued first. The log is not empty.
+func (l *orderLog) firstLocked() (first int) {
+	for i := range l.orders {
+		if l.orders[i].issued.most < l.orders[first].issued.most {
+			first = i
+		}
+	}
+	return first
 }
 
-// removeLocked removes orders.
-func (l *orderLog) removeLocked(which func(*closeOrder) bool) {
+// expireLocked drops the orders that are certainly too old. It searches for them only if there can be one.
+func (l *orderLog) expireLocked() {
+	now := l.clock.read().least
+	if len(l.orders) == 0 || l.oldest > now-maxOrderAge {
+		return
+	}
+	l.oldest = now
 	l.orders = slices.DeleteFunc(l.orders, func(o closeOrder) bool {
-		if !which(&o) {
-			return false
+		if o.issued.least <= now-maxOrderAge {
+			l.forgetLocked(&o)
+			return true
 		}
-		delete(l.known, o.id())
-		l.size -= o.size
-		return true
+		l.oldest = min(l.oldest, o.issued.least)
+		return false
 	})
+}
+
+// forgetLocked prepares the removal of an order from orders.
+func (l *orderLog) forgetLocked(o *closeOrder) {
+	delete(l.known, o.id())
+	l.size -= o.size
 }
 
 // since returns the orders that were issued at a moment or after it. complete is false if the log has evicted one of

@@ -212,11 +212,13 @@ func TestOrderLog_IsBounded(t *testing.T) {
 // TestOrderLog_FitsInAnAnswer: a log of the longest token ids, which JSON makes six times as long, can be read by another
 // node in one answer, and then holds the newest orders. One that JSON cannot represent is no exception.
 func TestOrderLog_FitsInAnAnswer(t *testing.T) {
-	for name, token := range map[string]string{"escaped": "\x01", "not UTF-8": "\xff"} {
+	for name, test := range map[string]struct {
+		token  string
+		issued uint64 // more than fit
+	}{"escaped": {"\x01", 60}, "not UTF-8": {"\xff", 220}} {
 		t.Run(name, func(t *testing.T) {
 			a, b := testLog("a"), testLog("b")
-			token := strings.Repeat(token, maxTokenIDBytes)
-			const issued = 250
+			token, issued := strings.Repeat(test.token, maxTokenIDBytes), test.issued
 			for range issued {
 				a.issue(closeOrder{Kind: closeToken, TokenID: token})
 			}
@@ -229,7 +231,7 @@ func TestOrderLog_FitsInAnAnswer(t *testing.T) {
 			if n := len(got); n < 10 || got[n-1].Number != issued || got[n-1].TokenID != token {
 				t.Fatalf("%d orders came, want the newest ones", n)
 			}
-			if dropped := a.dropped.Load(); dropped != uint64(issued-len(got)) {
+			if dropped := a.dropped.Load(); dropped != issued-uint64(len(got)) {
 				t.Errorf("%d orders were dropped, and %d of %d are held", dropped, len(got), issued)
 			}
 			old := closeOrder{Kind: closeToken, TokenID: token, Origin: "c", Number: 1, Age: time.Hour}
