@@ -3,6 +3,7 @@ package manager
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -205,6 +206,29 @@ func TestOrderLog_IsBounded(t *testing.T) {
 		}
 		if len(b.complete) > maxOrderOrigins || len(b.read) > maxOrderOrigins {
 			t.Errorf("%d and %d processes are remembered", len(b.complete), len(b.read))
+		}
+	})
+}
+
+// TestOrderLog_ExpiresEachOrder: each order is held for a day, in whatever order the log learned of them.
+func TestOrderLog_ExpiresEachOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := testLog("a")
+		l.issue(userOrder("second"))
+		first := userOrder("first")
+		first.Origin, first.Number, first.Age = "c", 1, maxOrderAge/2
+		l.learn(first)
+		<-time.After(maxOrderAge / 3)
+		l.issue(userOrder("third"))
+		for _, want := range [][]string{{"second", "third"}, {"third"}, nil} {
+			<-time.After(maxOrderAge / 3)
+			var held []string
+			for _, o := range l.reply(orderRequest{}).Orders {
+				held = append(held, o.UserID)
+			}
+			if !slices.Equal(held, want) {
+				t.Errorf("%v are held, want %v", held, want)
+			}
 		}
 	})
 }
