@@ -127,8 +127,8 @@ func (e *epochs) outdate(m *nats.Msg) {
 	}
 }
 
-// setStream records the stream's epoch and when it was stored. It returns true if the stream had another one before.
-func (e *epochs) setStream(found *streamEpoch, at time.Time) (changed bool) {
+// setStream records the stream's epoch. It returns true if the stream had another one before.
+func (e *epochs) setStream(found *streamEpoch) (changed bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.stream = found.name
@@ -137,7 +137,9 @@ func (e *epochs) setStream(found *streamEpoch, at time.Time) (changed bool) {
 		return false
 	}
 	e.discardLocked()
-	e.era.Store(&era{epoch: found.name, since: at, begin: found.sequence})
+	next := &era{epoch: found.name, begin: found.sequence}
+	next.settled.Store(known == "") // a node that starts has nothing queued
+	e.era.Store(next)
 	return known != ""
 }
 
@@ -228,7 +230,7 @@ func (s *session) loadEpoch(ctx context.Context) (streamEpoch, error) {
 		if e := parseEpoch(m); e != nil {
 			present, err := s.confirmEpoch(ctx, e)
 			if present {
-				s.noteEpoch(m, e)
+				s.noteEpoch(e)
 				return *e, nil
 			}
 			if err != nil {
@@ -285,10 +287,9 @@ func parseEpoch(m *nats.Msg) *streamEpoch {
 	return e
 }
 
-// noteEpoch records the stream's epoch, with the message that holds it.
-func (s *session) noteEpoch(m *nats.Msg, e *streamEpoch) {
-	at, _ := time.Parse(time.RFC3339Nano, header(m, timeHeader)) // zero in a forged message
-	if s.epochs.setStream(e, at) {
+// noteEpoch records the stream's epoch.
+func (s *session) noteEpoch(e *streamEpoch) {
+	if s.epochs.setStream(e) {
 		s.subscriptions.resetEpochs(e.name)
 		s.opt.Logger.Warn("stream has another epoch", "stream", s.opt.Stream)
 		s.recreated.Store(true)

@@ -19,9 +19,7 @@ import (
 // and so needs another epoch. A node that starts has seen nothing.
 type era struct {
 	epoch string
-	// since is when the epoch was stored, by the server's clock, and begin its sequence. settled means that the stream's
-	// messages arrive.
-	since   time.Time
+	// begin is the sequence of the epoch. settled means that no message arrives any more that was stored before it.
 	begin   uint64
 	settled atomic.Bool
 	// created is when the stream was created, in nanoseconds since 1970, 0 while unknown.
@@ -39,21 +37,6 @@ func (e *era) raise(sequence uint64) {
 			return
 		}
 	}
-}
-
-// precedes reports whether a message was stored before the epoch. It was queued in this node when the stream
-// was lost, and its sequence says nothing of the present one. The stream's messages arrive behind all of these: the
-// first has a lower sequence, or is not older than the epoch.
-func (e *era) precedes(m *nats.Msg) bool {
-	if e.settled.Load() {
-		return false
-	}
-	at, err := time.Parse(time.RFC3339Nano, header(m, timeHeader))
-	if err == nil && at.Before(e.since) {
-		return true
-	}
-	e.settled.Store(true)
-	return false
 }
 
 // disconnected keeps the newest message as a witness of what the stream held: messages that arrive afterwards may
@@ -128,12 +111,47 @@ func (s *session) replaced(ctx context.Context, received *nats.Msg) (bool, error
 	if err != nil || header(m, statusHeader) != "" { // dropped by now
 		return false, err
 	}
-	was, err := time.Parse(time.RFC3339Nano, header(received, timeHeader))
+	same, told := sameTime(m, received)
+	return told && !same, nil
+}
+
+// sameTime reports whether two messages were stored at the same time. told is false if one of them tells none, like a
+// forged message. The times identify messages; their order tells nothing, as servers with different clocks set them.
+func sameTime(a, b *nats.Msg) (same, told bool) {
+	one, err := time.Parse(time.RFC3339Nano, header(a, timeHeader))
 	if err != nil {
-		return false, nil //nolint:nilerr // a forged message tells nothing
+		return false, false
 	}
-	is, err := time.Parse(time.RFC3339Nano, header(m, timeHeader))
-	return err == nil && !is.Equal(was), err
+	other, err := time.Parse(time.RFC3339Nano, header(b, timeHeader))
+	return err == nil && one.Equal(other), err == nil
+}
+
+// holds reports whether the stream holds a message that has arrived. One that was queued in this node when the stream
+// was lost is not there, or another one has its sequence. Neither has one that was dropped by now.
+func (s *session) holds(ctx context.Context, received *nats.Msg) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.opt.CallTimeout)
+	defer cancel()
+	base, sequence := received.Subject[len(livePrefix):], number(received, sequenceHeader)
+	for {
+		m, err := s.calls.request(ctx, &nats.Msg{Subject: s.directGet(), Data: nextRequest(base, sequence)})
+		if err != nil {
+			return false, err
+		}
+		if header(m, statusHeader) == "" {
+			same, _ := sameTime(m, received)
+			return same && number(m, sequenceHeader) == sequence, nil
+		}
+		last, err := s.lastSequence(ctx, base)
+		switch {
+		case err == nil && last < sequence:
+			return false, nil
+		case err != nil && !errors.Is(err, errBusy):
+			return false, err
+		}
+		if err := pause(ctx); err != nil { // the server that responded lags behind the leader
+			return false, err
+		}
+	}
 }
 
 // matchLimit begins another epoch of the stream if the present one began with another limit per subject. A node that

@@ -16,8 +16,14 @@ import (
 // republish sends a stored message of a subject to the nodes that are subscribed, as the stream's leader does.
 func (l *replicas) republish(subject, payload string, sequence int64) {
 	l.t.Helper()
+	l.republishAt(time.Now(), subject, payload, sequence)
+}
+
+// republishAt is republish for a message that was stored at some time.
+func (l *replicas) republishAt(at time.Time, subject, payload string, sequence int64) {
+	l.t.Helper()
 	m := &nats.Msg{Subject: livePrefix + subject, Data: []byte(payload), Header: nats.Header{
-		streamHeader: {"SHOAL"}, sequenceHeader: {fmt.Sprint(sequence)}, timeHeader: {time.Now().Format(time.RFC3339Nano)},
+		streamHeader: {"SHOAL"}, sequenceHeader: {fmt.Sprint(sequence)}, timeHeader: {at.Format(time.RFC3339Nano)},
 	}}
 	if err := l.conn.PublishMsg(m); err != nil {
 		l.t.Fatal(err)
@@ -190,5 +196,48 @@ func TestStore_EpochIsTheLeaders(t *testing.T) {
 	}}).run(time.Second)
 	if at, err := b.Store(t.Context(), "upload:x", []byte("1")); err != nil || at.Epoch != "e-2" {
 		t.Errorf("Store returned %+v, %v, want epoch e-2", at, err)
+	}
+}
+
+// TestSession_ClocksDoNotOrderMessages: after the stream was lost, the stream's present messages are told from those that
+// a node has queued, although the servers that stored them had clocks that differ by an hour.
+func TestSession_ClocksDoNotOrderMessages(t *testing.T) {
+	var epoch, last atomic.Pointer[string]
+	epoch.Store(new("e"))
+	last.Store(new("12"))
+	now := time.Now()
+	stored := func(sequence string, at time.Time, payload string) []*nats.Msg {
+		header := nats.Header{sequenceHeader: {sequence}, timeHeader: {at.Format(time.RFC3339Nano)}}
+		return []*nats.Msg{{Header: header, Data: []byte(payload)}}
+	}
+	l := &replicas{t: t, instead: map[string]func(*nats.Msg) []*nats.Msg{
+		storeProbeSubject: func(*nats.Msg) []*nats.Msg { return acknowledgement(100) },
+		"upload.x":        func(*nats.Msg) []*nats.Msg { return refusal(*last.Load()) },
+		"$JS.API.DIRECT.GET.SHOAL.epoch.stream": func(*nats.Msg) []*nats.Msg {
+			return stored("20", now, *epoch.Load())
+		},
+		"$JS.API.DIRECT.GET.SHOAL": func(m *nats.Msg) []*nats.Msg {
+			switch string(m.Data) {
+			case string(firstRequest(streamEpochSubject)):
+				return stored("20", now, *epoch.Load())
+			case string(nextRequest("upload.x", 41)):
+				return stored("41", now.Add(-time.Hour), "present")
+			}
+			return []*nats.Msg{{Header: nats.Header{statusHeader: {statusNotFound}}}}
+		},
+	}}
+	b, r := l.run(time.Second)
+	l.follow(b, r, "upload:x", 12)
+	epoch.Store(new("f"))
+	l.republishAt(now, streamEpochSubject, "f", 20)
+	l.republishAt(now.Add(time.Hour), "upload.x", "queued", 30)
+	r.Await(t, "the queued message", func() bool { return len(r.Payloads("upload:x")) == 2 })
+	last.Store(new("41"))
+	l.republishAt(now.Add(-time.Hour), "upload.x", "present", 41)
+	r.Await(t, "the present message", func() bool { return len(r.Payloads("upload:x")) == 3 })
+	for i, want := range []broker.Position{{}, {Epoch: "f", Offset: 41}} {
+		if m := r.Messages("upload:x")[1+i]; m.Position != want {
+			t.Errorf("the %s message is at %+v, want %+v", m.Payload, m.Position, want)
+		}
 	}
 }

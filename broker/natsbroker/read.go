@@ -25,8 +25,11 @@ func (s *session) lastOf(subject string) string { return s.directGet() + "." + s
 var escapeJSON = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
 
 // firstRequest requests the oldest message on a subject.
-func firstRequest(subject string) []byte {
-	return fmt.Appendf(nil, `{"seq":1,"next_by_subj":"%s"}`, escapeJSON.Replace(subject))
+func firstRequest(subject string) []byte { return nextRequest(subject, 1) }
+
+// nextRequest requests the first message on a subject from a sequence on.
+func nextRequest(subject string, from uint64) []byte {
+	return fmt.Appendf(nil, `{"seq":%d,"next_by_subj":"%s"}`, from, escapeJSON.Replace(subject))
 }
 
 // batchRequest requests messages on a subject from a sequence on.
@@ -211,7 +214,7 @@ func (s *session) readPage(ctx context.Context, base string, rd *reading, messag
 		return err
 	}
 	if e := parseEpoch(stream); e != nil && s.isPresent(e) {
-		s.noteEpoch(stream, e)
+		s.noteEpoch(e)
 		rd.stream = e
 	}
 	rd.record = readRecord(recorded)

@@ -213,7 +213,7 @@ func (s *session) deliver(ctx context.Context, m *nats.Msg) {
 	}
 	if m.Subject == livePrefix+streamEpochSubject {
 		if e := parseEpoch(m); e != nil && present {
-			s.noteEpoch(m, e)
+			s.noteEpoch(e)
 		}
 		return
 	}
@@ -272,19 +272,31 @@ func (s *session) follows(ctx context.Context, m *nats.Msg) (ok, present bool) {
 	s.received = sequence
 	if sequence <= last {
 		if err := s.reexamine(ctx); err != nil {
-			s.recreated.Store(true)
-			s.wake()
-			return false, false
+			return s.suspectLoss()
 		}
 		s.epochs.era.Load().settled.Store(true)
 	}
 	now := s.epochs.era.Load()
-	if now.precedes(m) {
-		return true, false
+	if !now.settled.Load() {
+		held, err := s.holds(ctx, m)
+		if err != nil {
+			return s.suspectLoss()
+		}
+		if !held {
+			return true, false
+		}
+		now.settled.Store(true)
 	}
 	now.raise(sequence)
 	now.newest.Store(m)
 	return true, true
+}
+
+// suspectLoss makes the supervisor report an interruption, for a message that follows cannot identify.
+func (s *session) suspectLoss() (ok, present bool) {
+	s.recreated.Store(true)
+	s.wake()
+	return false, false
 }
 
 // reexamine reads the stream's epoch and compares its messages with those that this node has seen.
