@@ -47,6 +47,7 @@ const (
 	maxReads         = 128
 	responsesPerRead = 256
 	batchSize        = 200
+	batchBytes       = 4 << 20
 )
 
 func newCalls(conn *nats.Conn, inFlight int, timeout time.Duration) (*calls, error) {

@@ -201,14 +201,15 @@ func continuation(messages []message, r *record, stream streamEpoch, since broke
 	return h, true
 }
 
-// bound drops the oldest messages beyond a number of bytes, but never the newest one. 0 means no bound.
+// bound drops the oldest messages beyond a number of bytes, and those without a payload (see dropPayloads), but never the
+// newest one. 0 means no bound.
 func (h *history) bound(bytes int) {
 	if bytes <= 0 {
 		return
 	}
 	for i := len(h.Messages) - 1; i >= 0; i-- {
 		bytes -= len(h.Messages[i].Payload)
-		if bytes < 0 && i < len(h.Messages)-1 {
+		if (bytes < 0 || h.Messages[i].Payload == nil) && i < len(h.Messages)-1 {
 			h.Floor = h.Messages[i].Offset
 			h.Messages = h.Messages[i+1:]
 			return

@@ -239,3 +239,26 @@ func FuzzAck(f *testing.F) {
 		}
 	})
 }
+
+// TestReading_HoldsNoMoreThanHistoryReturns: a read of many pages drops the payloads that its result will not have.
+func TestReading_HoldsNoMoreThanHistoryReturns(t *testing.T) {
+	var messages []message
+	for page := range 5 {
+		for range 3 {
+			messages = append(messages, message{sequence: uint64(len(messages) + 1), payload: make([]byte, 10)})
+		}
+		dropPayloads(messages, 25)
+		for i, m := range messages {
+			if held := m.payload != nil; held != (i >= len(messages)-2) {
+				t.Errorf("page %d: the payload of message %d of %d is held: %v", page, i, len(messages), held)
+			}
+		}
+	}
+	messages = append(messages, message{sequence: 100, payload: make([]byte, 30)})
+	dropPayloads(messages, 25)
+	h := history{}
+	h.appendMessages(messages)
+	if h.bound(25); len(h.Messages) != 1 || h.Messages[0].Offset != 100 || h.Floor != 15 {
+		t.Errorf("the history is %+v, want the newest message above 15", h.Snapshot)
+	}
+}

@@ -66,9 +66,9 @@ type Options struct {
 	ProbeInterval time.Duration
 	// InFlight bounds the requests in flight; further ones wait. 0: 4096.
 	InFlight int
-	// PendingMessages bounds the queue between the connection and the handler. Further messages are dropped, and
-	// Handler.Interrupted is called. 0: 16384.
-	PendingMessages int
+	// PendingMessages and PendingBytes bound the queue between the connection and the handler. Further messages are
+	// dropped, and Handler.Interrupted is called. 0: 16384 and 64 MiB.
+	PendingMessages, PendingBytes int
 
 	// Logger receives events for the operator, never a secret or a payload. nil: nothing is logged.
 	Logger *slog.Logger
@@ -90,6 +90,7 @@ func (o Options) withDefaults() Options {
 	o.ProbeInterval = cmp.Or(o.ProbeInterval, time.Second)
 	o.InFlight = cmp.Or(o.InFlight, 4096)
 	o.PendingMessages = cmp.Or(o.PendingMessages, 16384)
+	o.PendingBytes = cmp.Or(o.PendingBytes, 64<<20)
 	if limited, ok := o.Server.(interface{ MemoryLimit() int64 }); ok && !o.File && o.MaxBytes == 0 {
 		o.MaxBytes = limited.MemoryLimit() / 4 * 3
 	}
@@ -103,6 +104,7 @@ const (
 	minTTL      = 100 * time.Millisecond
 	maxReplicas = 5
 	maxWaiting  = 1 << 20
+	maxPending  = 1 << 30 // bytes
 )
 
 // validate returns all errors at once. None holds a secret.
@@ -155,6 +157,7 @@ func (o Options) validate() error {
 	}
 	between("InFlight", o.InFlight, 1, maxWaiting)
 	between("PendingMessages", o.PendingMessages, 1, maxWaiting)
+	between("PendingBytes", o.PendingBytes, 1, maxPending)
 	return errors.Join(all...)
 }
 

@@ -29,13 +29,14 @@ func TestNew_NamesAllInvalidOptions(t *testing.T) {
 		URL:             "nats://shoal:hush@ok:4222,http://shoal:hush@host,nats://shoal:hush@,nats://shoal:hush@bad host",
 		CredentialsFile: "/nowhere/at/all", Stream: "a b", Messages: -1, TTL: time.Nanosecond,
 		Replicas: 9, ConnectTimeout: -1, CallTimeout: -1, ProbeInterval: -1, InFlight: -1, PendingMessages: -1,
+		PendingBytes: -1,
 	})
 	if err == nil {
 		t.Fatal("New returned nil, want an error")
 	}
 	for _, field := range []string{
 		"CredentialsFile", "Stream", "Messages", "TTL", "Replicas", "ConnectTimeout",
-		"CallTimeout", "ProbeInterval", "InFlight", "PendingMessages",
+		"CallTimeout", "ProbeInterval", "InFlight", "PendingMessages", "PendingBytes",
 	} {
 		if !strings.Contains(err.Error(), "Options."+field+" is") {
 			t.Errorf("the error does not name %s: %v", field, err)

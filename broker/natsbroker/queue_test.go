@@ -86,6 +86,87 @@ func TestBroker_QueuedBeforePurgeIsNotOfTheNewEpoch(t *testing.T) {
 	n.awaitPayloads(t, "upload:x", "first", "new")
 }
 
+// TestBroker_QueueIsBoundedInBytes: other programs may publish messages as large as the server accepts. A node holds no
+// more of them than PendingBytes while its handler is busy, and reports the others as lost. A message that alone exceeds
+// the bound is delivered.
+func TestBroker_QueueIsBoundedInBytes(t *testing.T) {
+	s := serve(t)
+	const size, fitting = 16 << 10, 4
+	opt := quick(s)
+	opt.PendingBytes = fitting * size
+	n, release := startHeld(t, opt)
+	n.subscribe(t, "upload:x", "upload:large")
+	conn := client(t, s)
+	publish := func(payloads ...string) {
+		t.Helper()
+		for _, payload := range payloads {
+			subject := "upload.large"
+			if payload == "first" {
+				subject = "upload.x"
+			}
+			if err := conn.Publish(subject, []byte(payload)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := conn.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	huge, large := strings.Repeat("h", 2*opt.PendingBytes), strings.Repeat("l", size)
+	publish(huge)
+	n.awaitPayloads(t, "upload:large", huge)
+	publish("first")
+	publish(slices.Repeat([]string{large}, 5*fitting)...)
+	brokertest.Eventually(t, "dropped messages", func() error {
+		if n.Overflows() < 4*fitting {
+			return errNotYet
+		}
+		return nil
+	})
+	release()
+	n.Await(t, "an interruption of the channel", func() bool {
+		return slices.ContainsFunc(n.Interruptions(), func(channels []string) bool {
+			return slices.Equal(channels, []string{"upload:large"})
+		})
+	})
+	got := 0
+	for _, payload := range n.Payloads("upload:large") {
+		if payload == large {
+			got++
+		}
+	}
+	if got == 0 || got > fitting {
+		t.Errorf("%d messages of %d bytes were queued, want at most %d bytes", got, size, opt.PendingBytes)
+	}
+}
+
+// TestHistory_OfLargeMessagesIsBounded: messages of other programs that exceed HistoryBytes together are read in parts,
+// and the newest ones that fit are returned.
+func TestHistory_OfLargeMessagesIsBounded(t *testing.T) {
+	const size, stored, fitting = 512 << 10, 30, 2
+	s := serve(t)
+	opt := quick(s)
+	opt.HistoryBytes = fitting*size + 1
+	n := join(t, opt)
+	var offsets []uint64
+	for i := range stored {
+		payload := strings.Repeat(fmt.Sprint(i%10), size)
+		offsets = append(offsets, n.store(t, "upload:x", payload))
+	}
+	for _, since := range []broker.Position{{}, {Epoch: n.history(t, "upload:x").Epoch, Offset: offsets[3]}} {
+		h, err := n.History(t.Context(), "upload:x", since)
+		if err != nil || len(h.Messages) != fitting || h.Floor != offsets[stored-fitting-1] || h.Offset != offsets[stored-1] {
+			t.Fatalf("History since %d returned %d messages above %d at %d, %v; want %d above %d at %d", since.Offset,
+				len(h.Messages), h.Floor, h.Offset, err, fitting, offsets[stored-fitting-1], offsets[stored-1])
+		}
+		for i, m := range h.Messages {
+			if want := fmt.Sprint((stored - fitting + i) % 10); len(m.Payload) != size || string(m.Payload[:1]) != want {
+				t.Errorf("message %d has %d bytes, the first %q, want %d of %q", i, len(m.Payload), m.Payload[:1], size, want)
+			}
+		}
+	}
+}
+
 // TestStore_ReturnsTheEpochAfterItHasBegun: once Forget has returned, or another node has begun an epoch of the stream,
 // Store on a node whose queue is long returns the new epoch.
 func TestStore_ReturnsTheEpochAfterItHasBegun(t *testing.T) {

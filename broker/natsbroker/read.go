@@ -34,8 +34,8 @@ func nextRequest(subject string, from uint64) []byte {
 
 // batchRequest requests messages on a subject from a sequence on.
 func batchRequest(base string, from uint64, limit int) []byte {
-	return fmt.Appendf(nil, `{"seq":%d,"next_by_subj":"%s","batch":%d}`,
-		from, escapeJSON.Replace(base), min(limit, batchSize))
+	return fmt.Appendf(nil, `{"seq":%d,"next_by_subj":"%s","batch":%d,"max_bytes":%d}`,
+		from, escapeJSON.Replace(base), min(limit, batchSize), batchBytes)
 }
 
 // reading is the response to one read of a channel.
@@ -133,6 +133,7 @@ func (s *session) readAll(ctx context.Context, base string, from uint64) (readin
 				batch, err := s.calls.start(request, true)
 				err = s.readPage(ctx, base, rd, batch, err, func(responses []*nats.Msg) (err error) {
 					more, err = rd.collect(responses)
+					dropPayloads(rd.messages, s.opt.HistoryBytes)
 					return err
 				})
 				if err != nil {
@@ -241,12 +242,31 @@ func (r *reading) collect(responses []*nats.Msg) (more bool, err error) {
 	}
 }
 
+// dropPayloads sets the payloads of the oldest messages beyond a number of bytes to nil, but never the newest one's, so
+// that a read holds no more of a channel than History returns. 0 means no bound.
+func dropPayloads(messages []message, bytes int) {
+	if bytes <= 0 {
+		return
+	}
+	for i := len(messages) - 1; i >= 0; i-- {
+		if bytes -= len(messages[i].payload); bytes < 0 && i < len(messages)-1 {
+			for older := range i + 1 {
+				messages[older].payload = nil
+			}
+			return
+		}
+	}
+}
+
 func parseMessage(m *nats.Msg) (message, error) {
 	at, err := time.Parse(time.RFC3339Nano, header(m, timeHeader))
 	if err != nil {
 		return message{}, fmt.Errorf("the time of a stored message is malformed: %w", err)
 	}
 	one := message{sequence: number(m, sequenceHeader), at: at, payload: m.Data, rolledUp: header(m, rollupHeader) != ""}
+	if one.payload == nil {
+		one.payload = []byte{}
+	}
 	if epoch := header(m, epochHeader); validEpoch(epoch) {
 		one.epoch = epoch
 	}

@@ -23,8 +23,9 @@ type session struct {
 	calls         *calls
 	subscriptions *subscriptions
 	epochs        *epochs
-	// arrivals receives the messages of all subscriptions. It is bounded.
+	// arrivals receives the messages of all subscriptions, queue holds them until receive delivers them.
 	arrivals chan *nats.Msg
+	queue    *queue
 	// clocks is the newest comparison with the server's clock, nil without any.
 	clocks atomic.Pointer[clockReading]
 	// created is when the stream was created that the session found at its start.
@@ -40,7 +41,7 @@ type session struct {
 	woken chan struct{}
 	// disconnected holds a token when the connection was lost, and with it the responses in flight.
 	disconnected chan struct{}
-	// disconnects counts losses of the connection, overflows messages that arrivals could not hold.
+	// disconnects counts losses of the connection, overflows messages that were dropped for want of room.
 	disconnects, overflows atomic.Uint64
 	// suspect means that a call found the stream missing or was refused by it; recreated, that the stream's epoch
 	// changed; so the supervisor checks at once.
@@ -90,6 +91,7 @@ func (s *session) open(ctx context.Context) (err error) {
 	if err := s.subscriptions.move(s.conn, s.arrivals); err != nil {
 		return err
 	}
+	s.running.Go(s.enqueue)
 	s.running.Go(s.receive)
 	s.running.Go(s.refresh)
 	return nil
@@ -160,9 +162,10 @@ func (s *session) receive() {
 	var reported uint64
 	for {
 		select {
-		case m := <-s.arrivals:
+		case m := <-s.queue.messages:
+			s.queue.taken(m)
 			s.deliver(ctx, m)
-			if overflows := s.overflows.Load(); overflows != reported && len(s.arrivals) == 0 {
+			if overflows := s.overflows.Load(); overflows != reported && len(s.queue.messages) == 0 {
 				reported = overflows
 				s.reportDropped()
 			}
@@ -186,7 +189,8 @@ func (s *session) untilStop() (context.Context, context.CancelFunc) {
 
 func (s *session) reportDropped() {
 	if channels := s.subscriptions.dropped(); len(channels) > 0 {
-		s.opt.Logger.Warn("messages dropped", "channels", len(channels), "pending_messages", s.opt.PendingMessages)
+		s.opt.Logger.Warn("messages dropped", "channels", len(channels), "pending_messages", s.opt.PendingMessages,
+			"pending_bytes", s.opt.PendingBytes)
 		s.handler.Interrupted(channels...)
 	}
 }
@@ -266,7 +270,8 @@ func (s *session) locate(m *nats.Msg, present bool, known subscription, out *bro
 // follows reports whether a republished message may be delivered. The stream republishes in the order of its sequences:
 // one that does not increase comes from a new stream, from one that has lost messages, or from a new leader. So the
 // epoch is read before the message is delivered; if that fails, the message is dropped, and the supervisor reports
-// an interruption later. present is whether it may be of that epoch.
+// an interruption later. present is whether it is of that epoch: messages that were queued in this node when the stream
+// was lost are not, and precede those of the present stream.
 func (s *session) follows(ctx context.Context, m *nats.Msg) (ok, present bool) {
 	last, sequence := s.received, number(m, sequenceHeader)
 	s.received = sequence

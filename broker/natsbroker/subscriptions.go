@@ -17,7 +17,7 @@ type subscriptions struct {
 	bySubject map[string]*subscription
 	// byRefresh holds all subscriptions, the one first whose record is due first to be written again.
 	byRefresh *list.List
-	// overflowed are the subscriptions that lost messages because arrivals was full.
+	// overflowed are the subscriptions that lost messages for want of room.
 	overflowed map[*subscription]struct{}
 }
 
@@ -32,9 +32,10 @@ type subscription struct {
 	begin uint64
 	// from is the sequence below which messages are of an epoch before, or were dropped before the epoch began.
 	from uint64
-	// reported is the number of dropped messages that the handler was notified of.
-	reported int
-	element  *list.Element
+	// dropped is the number of messages that did not fit into the queue, beside those that nats.go has dropped, and
+	// reported the number of all that the handler was notified of.
+	dropped, reported int
+	element           *list.Element
 	// refreshed is when this node last refreshed the channel's record, found it fresh, or subscribed.
 	refreshed time.Time
 	// record is the sequence of the channel's record when it was last read.
@@ -84,7 +85,7 @@ func (s *subscriptions) move(conn *nats.Conn, arrivals chan *nats.Msg) error {
 		if err != nil {
 			return err
 		}
-		one.sub, one.reported = sub, 0
+		one.sub, one.dropped, one.reported = sub, 0, 0
 		one.epoch, one.begin, one.from = "", 0, 0
 	}
 	return nil
@@ -235,6 +236,16 @@ func (s *subscriptions) markDropped(sub *nats.Subscription) {
 	}
 }
 
+// addDropped records that a message on a subject did not fit into the queue.
+func (s *subscriptions) addDropped(subject string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if one, ok := s.bySubject[subject]; ok {
+		one.dropped++
+		s.overflowed[one] = struct{}{}
+	}
+}
+
 // dropped returns the channels that lost further messages since the last call. They stay under observation,
 // since nats.go reports only the first of consecutive drops.
 func (s *subscriptions) dropped() []string {
@@ -242,8 +253,8 @@ func (s *subscriptions) dropped() []string {
 	defer s.mu.Unlock()
 	var channels []string
 	for one := range s.overflowed {
-		if dropped, err := one.sub.Dropped(); err == nil && dropped != one.reported {
-			one.reported = dropped
+		if dropped, err := one.sub.Dropped(); err == nil && dropped+one.dropped != one.reported {
+			one.reported = dropped + one.dropped
 			channels = append(channels, one.channel)
 		}
 	}
