@@ -31,6 +31,7 @@ type calls struct {
 type call struct {
 	id       uint64
 	several  bool      // a batch: responses end with a status
+	all      bool      // several servers may respond: responses are collected until end
 	deadline time.Time // zero if the context has one
 	messages []*nats.Msg
 	err      error
@@ -146,6 +147,21 @@ func (c *calls) start(m *nats.Msg, several bool) (*call, error) {
 	return own, nil
 }
 
+// startAll is start for a request to which several servers may respond. The caller must collect the call.
+func (c *calls) startAll(m *nats.Msg) (*call, error) {
+	own := &call{all: true}
+	if err := c.send(m, own); err != nil {
+		return nil, err
+	}
+	return own, nil
+}
+
+// collect ends a call of startAll and returns the responses so far.
+func (c *calls) collect(own *call) ([]*nats.Msg, error) {
+	c.end(own)
+	return own.messages, own.err
+}
+
 func (c *calls) send(m *nats.Msg, own *call) error {
 	own.done = make(chan struct{}, 1)
 	c.begin(own)
@@ -211,7 +227,7 @@ func (c *calls) respond(m *nats.Msg) {
 	} else {
 		own.messages = append(own.messages, m)
 	}
-	if !own.several || status != "" {
+	if !own.all && (!own.several || status != "") {
 		delete(c.waiting, id)
 		own.done <- struct{}{}
 	}

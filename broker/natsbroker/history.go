@@ -228,9 +228,13 @@ const positionsPerRead = responsesPerRead/2 - 2
 // positions returns the positions of channels, in their order, without reading a message.
 func (s *session) positions(ctx context.Context, channels []string) ([]broker.Position, error) {
 	all := make([]broker.Position, 0, len(channels))
+	probe, err := s.storePresent(ctx)
+	if err != nil {
+		return nil, err
+	}
 	for len(channels) > 0 {
 		count := fitting(channels, s.conn.MaxPayload())
-		some, err := s.somePositions(ctx, channels[:count])
+		some, err := s.somePositions(ctx, channels[:count], probe)
 		if err != nil {
 			return nil, err
 		}
@@ -253,7 +257,7 @@ func fitting(channels []string, maxPayload int64) int {
 	return min(len(channels), positionsPerRead)
 }
 
-func (s *session) somePositions(ctx context.Context, channels []string) ([]broker.Position, error) {
+func (s *session) somePositions(ctx context.Context, channels []string, probe uint64) ([]broker.Position, error) {
 	release, err := s.acquireRead(ctx)
 	if err != nil {
 		return nil, err
@@ -263,7 +267,7 @@ func (s *session) somePositions(ctx context.Context, channels []string) ([]broke
 	for i, channel := range channels {
 		bases[i] = baseSubject(channel)
 	}
-	sequences, err := s.lastSequences(ctx, bases)
+	sequences, err := s.lastSequences(ctx, bases, probe)
 	if err != nil {
 		return nil, err
 	}
@@ -284,40 +288,6 @@ func (s *session) somePositions(ctx context.Context, channels []string) ([]broke
 		positions[i] = newHistory(messages, records[base], stream, 1).Position
 	}
 	return positions, nil
-}
-
-// lastSequences asks the leader for the last sequences on subjects, all at once.
-func (s *session) lastSequences(ctx context.Context, bases []string) ([]uint64, error) {
-	sequences := make([]uint64, len(bases))
-	for {
-		started := make([]*call, len(bases))
-		var failed error
-		for i := range bases {
-			if sequences[i] == 0 && failed == nil {
-				started[i], failed = s.calls.start(refusedPublish(bases[i]), false)
-			}
-		}
-		busy := false
-		for i, c := range started {
-			if c == nil {
-				continue
-			}
-			m, err := s.calls.awaitOne(ctx, c)
-			if err == nil {
-				sequences[i], err = refusedSequence(m)
-			}
-			if errors.Is(err, errBusy) {
-				busy, err = true, nil
-			}
-			failed = errors.Join(failed, err)
-		}
-		if failed != nil || !busy {
-			return sequences, failed
-		}
-		if err := pause(ctx); err != nil {
-			return nil, err
-		}
-	}
 }
 
 // readRecords reads the records of channels, by base subject, in one request.

@@ -87,9 +87,93 @@ func (s *session) lastSequence(ctx context.Context, subject string) (uint64, err
 	if !s.replicated.Load() {
 		return 0, nil
 	}
+	return s.leaderSequence(ctx, subject)
+}
+
+// leaderSequence returns the last sequence on a subject by the leader.
+func (s *session) leaderSequence(ctx context.Context, subject string) (uint64, error) {
 	m, err := s.calls.request(ctx, refusedPublish(subject))
 	if err != nil {
 		return 0, err
 	}
 	return refusedSequence(m)
+}
+
+// storePresent stores a message, which takes a majority of the replicas, and returns its sequence, for awaitPresent. It
+// returns 0 if no other server than the leader responds, or if the stream has no room for the message.
+func (s *session) storePresent(ctx context.Context) (uint64, error) {
+	if !s.replicated.Load() {
+		return 0, nil
+	}
+	sequence, err := s.publish(ctx, &nats.Msg{
+		Subject: storeProbeSubject, Header: nats.Header{rollupHeader: {rollupSubject}},
+	})
+	if isFull(err) {
+		return 0, nil
+	}
+	return sequence, err
+}
+
+// awaitPresent returns when the stream's leader has responded to all that was sent before. A leader of the past, which
+// may respond first, does not have the message that storePresent has stored at the sequence.
+func (s *session) awaitPresent(ctx context.Context, probe uint64) error {
+	for {
+		last, err := s.leaderSequence(ctx, storeProbeSubject)
+		if err == nil && last >= probe || err != nil && !errors.Is(err, errBusy) {
+			return err
+		}
+		if err := pause(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// lastSequences asks the leader for the last sequences on subjects, all at once. probe is the result of storePresent.
+func (s *session) lastSequences(ctx context.Context, bases []string, probe uint64) ([]uint64, error) {
+	sequences := make([]uint64, len(bases))
+	for {
+		started := make([]*call, len(bases))
+		var failed error
+		for i := range bases {
+			if sequences[i] == 0 && failed == nil {
+				started[i], failed = s.calls.startAll(refusedPublish(bases[i]))
+			}
+		}
+		if failed == nil {
+			failed = s.awaitPresent(ctx, probe)
+		}
+		busy := false
+		for i, c := range started {
+			if c == nil {
+				continue
+			}
+			last, err := highestRefused(s.calls.collect(c))
+			if errors.Is(err, errBusy) {
+				busy, err = true, nil
+			}
+			sequences[i], failed = last, errors.Join(failed, err)
+		}
+		if failed != nil || !busy {
+			return sequences, failed
+		}
+		if err := pause(ctx); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// highestRefused returns the highest of the last sequences in the responses to a refusedPublish: a leader of the past
+// knows a lower one. The error is errBusy if a leader cannot name it, or if none has responded.
+func highestRefused(responses []*nats.Msg, err error) (highest uint64, _ error) {
+	if err == nil && len(responses) == 0 {
+		err = errBusy
+	}
+	for _, m := range responses {
+		last, failed := refusedSequence(m)
+		highest, err = max(highest, last), errors.Join(err, failed)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return highest, nil
 }

@@ -241,3 +241,43 @@ func TestSession_ClocksDoNotOrderMessages(t *testing.T) {
 		}
 	}
 }
+
+// TestPositions_AreThePresentLeaders: a leader that was cut off responds first, with a position of the past, until it
+// learns of the next one. It lacks the message that the stream has stored before the question.
+func TestPositions_AreThePresentLeaders(t *testing.T) {
+	const stored, stale = "100", 3 // responses of the past
+	var asked atomic.Pointer[nats.Msg]
+	var fences atomic.Int64
+	l := &replicas{t: t}
+	l.instead = map[string]func(*nats.Msg) []*nats.Msg{
+		"upload.x": func(m *nats.Msg) []*nats.Msg {
+			asked.Store(m)
+			return refusal("12")
+		},
+		storeProbeSubject: func(m *nats.Msg) []*nats.Msg {
+			if header(m, expectedHeader) != header(refusedPublish(""), expectedHeader) {
+				return acknowledgement(100)
+			}
+			if fences.Add(1) <= stale {
+				return refusal("50")
+			}
+			if question := asked.Swap(nil); question != nil { // answered before, by the present leader
+				if err := question.RespondMsg(refusal("15")[0]); err != nil {
+					t.Error(err)
+				}
+			}
+			return refusal(stored)
+		},
+		"$JS.API.DIRECT.GET.SHOAL": func(m *nats.Msg) []*nats.Msg {
+			if string(m.Data) == string(firstRequest(streamEpochSubject)) {
+				return epochMessage("e", "1")
+			}
+			return []*nats.Msg{{Header: nats.Header{statusHeader: {statusNotFound}}}}
+		},
+	}
+	b, _ := l.run(time.Second)
+	positions, err := b.Positions(t.Context(), "upload:x")
+	if want := (broker.Position{Epoch: "e", Offset: 15}); err != nil || len(positions) != 1 || positions[0] != want {
+		t.Errorf("the positions are %+v, %v, want %+v", positions, err, want)
+	}
+}
