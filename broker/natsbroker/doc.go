@@ -36,8 +36,10 @@
 //   - Subscribe returns when the server has accepted the subscriptions and, in a cluster, the stream's leader knows
 //     them: messages stored afterwards arrive. Messages that are only published on another server arrive as
 //     soon as that server has been notified. A subscription that the server refuses fails the call.
-//   - Messages are lost on the way to a node when the connection breaks, or when the node does not keep up:
-//     Handler.Interrupted reports both. A missing stored message also shows in the next one's Prev.
+//   - Messages are lost on the way to a node when the connection breaks, when the node does not keep up, or when the
+//     stream gets another leader: Handler.Interrupted reports that. A missing stored message also shows in the next one's
+//     Prev. So it does if a connection between two servers of the cluster breaks, which the node does not notice unless
+//     its server is in its process (Options.Server).
 //   - Health is nil only while the stream can be read and stores messages: every fifth probe stores one.
 //   - Reading a whole history costs the server a scan from the channel's oldest message to its newest: 2 ms if 32,000
 //     messages of others lie between. History scans from the given position, Newest and Positions not at all.

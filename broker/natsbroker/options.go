@@ -24,7 +24,8 @@ type Options struct {
 	// them is reached; a cluster behind one address prevents that by no_advertise.
 	URL string
 	// Server, instead of URL, is a NATS server in this process, which is connected to without a socket. If it has a
-	// method MemoryLimit() int64, three quarters of that are the default of MaxBytes.
+	// method MemoryLimit() int64, three quarters of that are the default of MaxBytes. If it has a method Routes() []uint64
+	// that returns the ids of its connections to other servers, the end of one of them is an interruption.
 	Server nats.InProcessConnProvider
 	// Token, CredentialsFile (a .creds file) and NKeyFile (the seed of an nkey) are other ways to authenticate.
 	Token           string

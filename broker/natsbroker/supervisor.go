@@ -63,6 +63,7 @@ type supervisor struct {
 	storage     health.Storage
 	created     time.Time // when the stream was created
 	leader      leadership
+	routes      []uint64 // see watchRoutes
 	checks      uint64
 	nextSuspect time.Time // the earliest moment at which a suspicion leads to a check between two intervals
 	sent        uint64    // the number of the newest loopback probe
@@ -118,6 +119,7 @@ func (v *supervisor) connect(ctx context.Context) (*session, error) {
 }
 
 func (v *supervisor) attempt(ctx context.Context) (*session, error) {
+	v.watchRoutes()
 	s, err := dial(ctx, v.opt, v.handler, v.subscriptions, v.epochs)
 	if err != nil {
 		return nil, err
@@ -171,6 +173,7 @@ func (v *supervisor) watch(ctx context.Context, s *session) (again bool) {
 		case <-tick.C:
 			v.checks++
 			v.probe(s)
+			v.interrupted = v.watchRoutes() || v.interrupted
 			v.check(ctx, s)
 		case <-ctx.Done():
 			return false

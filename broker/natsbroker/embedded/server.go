@@ -162,6 +162,20 @@ func (s *Server) MemoryLimit() int64 { return s.memory }
 // InProcessConn connects to the server without a socket, as natsbroker.Options.Server requires.
 func (s *Server) InProcessConn() (net.Conn, error) { return s.server.InProcessConn() }
 
+// Routes returns the ids of the connections to the other servers of the cluster, from which natsbroker learns that
+// messages may have been lost between two servers.
+func (s *Server) Routes() []uint64 {
+	all, err := s.server.Routez(new(server.RoutezOptions))
+	if err != nil {
+		return nil
+	}
+	var ids []uint64
+	for _, r := range all.Routes {
+		ids = append(ids, r.Rid)
+	}
+	return ids
+}
+
 // Addr returns the address of the client listener, or nil. In a cluster there always is one; without
 // Options.Addr it is on loopback and rejects every client.
 func (s *Server) Addr() net.Addr { return s.server.Addr() }
