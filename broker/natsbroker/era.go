@@ -26,7 +26,8 @@ type era struct {
 	created atomic.Int64
 	// highest is the highest sequence that the stream has acknowledged or sent to this node.
 	highest atomic.Uint64
-	// newest is the newest republished message, witness the one when the connection was lost, until it is compared.
+	// newest is the newest republished message, witness the one when the connection was lost or the stream got another
+	// leader, until it is compared.
 	newest, witness atomic.Pointer[nats.Msg]
 }
 
@@ -39,8 +40,8 @@ func (e *era) raise(sequence uint64) {
 	}
 }
 
-// disconnected keeps the newest message as a witness of what the stream held: messages that arrive afterwards may
-// belong to a stream that has lost it.
+// disconnected keeps the newest message as a witness of what the stream held: messages that arrive afterwards, on another
+// connection or from another leader, may belong to a stream that has lost it.
 func (e *era) disconnected() { e.witness.CompareAndSwap(nil, e.newest.Load()) }
 
 // sighting is the view of a node at some moment.

@@ -1,6 +1,7 @@
 package natsbroker
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/shoal-go/shoal/broker"
 	"github.com/shoal-go/shoal/broker/brokertest"
@@ -279,5 +281,58 @@ func TestPositions_AreThePresentLeaders(t *testing.T) {
 	positions, err := b.Positions(t.Context(), "upload:x")
 	if want := (broker.Position{Epoch: "e", Offset: 15}); err != nil || len(positions) != 1 || positions[0] != want {
 		t.Errorf("the positions are %+v, %v, want %+v", positions, err, want)
+	}
+}
+
+// TestSupervisor_NextLeaderHasTheMessages: a next leader that lacks a message which has arrived, and has stored others
+// since, begins another epoch. Nothing else shows that: its sequences are higher than those before.
+func TestSupervisor_NextLeaderHasTheMessages(t *testing.T) {
+	for _, replaced := range []bool{false, true} {
+		t.Run(fmt.Sprint("replaced=", replaced), func(t *testing.T) {
+			var renewed, compared, stored atomic.Int64
+			stored.Store(20)
+			var newest atomic.Pointer[nats.Msg]
+			l := &replicas{t: t}
+			l.instead = map[string]func(*nats.Msg) []*nats.Msg{
+				"$JS.API.STREAM.INFO.SHOAL": func(*nats.Msg) []*nats.Msg { return l.infoAt(uint64(stored.Load())) },
+				storeProbeSubject:           func(*nats.Msg) []*nats.Msg { return acknowledgement(stored.Add(1)) },
+				"$JS.API.DIRECT.GET.SHOAL": func(m *nats.Msg) []*nats.Msg {
+					if string(m.Data) != `{"seq":12}` {
+						return l.batch(m)
+					}
+					compared.Add(1)
+					at := header(newest.Load(), timeHeader)
+					if replaced {
+						at = time.Unix(1, 0).Format(time.RFC3339Nano)
+					}
+					return []*nats.Msg{{Header: nats.Header{sequenceHeader: {"12"}, timeHeader: {at}}}}
+				},
+				streamEpochSubject: func(*nats.Msg) []*nats.Msg {
+					renewed.Add(1)
+					return refusal("3")
+				},
+			}
+			b, r := l.run(20 * time.Millisecond)
+			l.cluster.Store(&jetstream.ClusterInfo{Leader: "a"})
+			l.follow(b, r, "upload:x", 12)
+			newest.Store(b.session.Load().epochs.era.Load().newest.Load())
+			before := l.checked.Load()
+			brokertest.Eventually(t, "a check", func() error {
+				if l.checked.Load()-before < 2 {
+					return errors.New("no check so far")
+				}
+				return nil
+			})
+			l.cluster.Store(&jetstream.ClusterInfo{Leader: "b"})
+			brokertest.Eventually(t, "a comparison", func() error {
+				if compared.Load() == 0 || replaced && renewed.Load() == 0 {
+					return fmt.Errorf("compared %d times", compared.Load())
+				}
+				return nil
+			})
+			if n := renewed.Load(); !replaced && n > 0 {
+				t.Errorf("another epoch was begun %d times, want none", n)
+			}
+		})
 	}
 }

@@ -76,11 +76,14 @@ func (l *replicas) answer(subject string, with func(m *nats.Msg) []*nats.Msg) {
 	}
 }
 
-func (l *replicas) info(*nats.Msg) []*nats.Msg {
+func (l *replicas) info(*nats.Msg) []*nats.Msg { return l.infoAt(9) }
+
+// infoAt is the state of the stream with a last sequence.
+func (l *replicas) infoAt(last uint64) []*nats.Msg {
 	l.checked.Add(1)
 	data, err := json.Marshal(jetstream.StreamInfo{
 		Config: l.opt.wanted(), Created: time.Unix(1, 0), Cluster: l.cluster.Load(),
-		State: jetstream.StreamState{LastSeq: 9},
+		State: jetstream.StreamState{LastSeq: last},
 	})
 	if err != nil {
 		l.t.Error(err)

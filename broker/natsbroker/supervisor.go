@@ -303,7 +303,10 @@ func (v *supervisor) checkStream(ctx context.Context, s *session) error {
 	s.compareClocks(info.TimeStamp)
 	s.noteSettings(info)
 	if now := leadershipOf(info); now.server != "" {
-		v.interrupted = v.interrupted || now.follows(v.leader)
+		if now.follows(v.leader) {
+			v.interrupted = true
+			seen.disconnected() // a leader that lacked messages may have stored others in their place
+		}
 		v.leader = now
 	}
 	if !info.Created.Equal(v.created) {
