@@ -211,13 +211,16 @@ const publishOnly = "#!lua flags=allow-oom\nreturn redis.call('%s', KEYS[1], ARG
 // termFunction returns the token of the server's present term. A process that never was a replica has had all its data
 // since it started, which is one term: its run_id. Its master_replid changes too when its first replica attaches, and
 // repl-backlog-ttl after the last one left, but is needed for a process that got the data of another server, even if it
-// has forgotten its promotion.
+// has forgotten its promotion. CONFIG RESETSTAT hides that it ever was a replica, but not how many keys it has loaded
+// last: when it started, or from the other server.
 const termFunction = `
 local function term()
-	local info = redis.call('INFO', 'server', 'replication', 'stats')
+	local info = redis.call('INFO', 'server', 'replication', 'stats', 'persistence')
 	local function field(name) return info:match('\n' .. name .. ':(%w+)') or '' end
 	local promoted = field('master_replid2'):match('[^0]') or field('total_net_repl_input_bytes') ~= '0'
-	return field(promoted and 'master_replid' or 'run_id'):sub(1, 16)
+	local id = field(promoted and 'master_replid' or 'run_id'):sub(1, 16)
+	if promoted or id == '' then return id end
+	return redis.sha1hex(id .. field('rdb_last_load_keys_loaded')):sub(1, 16)
 end
 `
 

@@ -10,7 +10,9 @@ import (
 
 // token returns the token of the server's present term.
 func token(server *redistest.Server) string {
-	return infoField(server.Do("INFO", "server"), "run_id")[:16]
+	process := infoField(server.Do("INFO", "server"), "run_id")[:16]
+	loaded := infoField(server.Do("INFO", "persistence"), "rdb_last_load_keys_loaded")
+	return server.Do("EVAL", "return redis.sha1hex(ARGV[1]):sub(1, 16)", "0", process+loaded)
 }
 
 // A stream lives as long as the newest message in it is to be kept, regardless of its writer and of how long ago it was

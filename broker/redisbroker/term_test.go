@@ -108,6 +108,16 @@ func TestTerm_OldNodesAndNewOnesAgree(t *testing.T) {
 // TestTerm_LostMessagesBeginAnEpoch: a server whose data were replaced by older ones uses no position again, although
 // its process is the same and does not show any more that it was a replica.
 func TestTerm_LostMessagesBeginAnEpoch(t *testing.T) {
+	for name, hide := range map[string]func(*redistest.Server){
+		"forgotten":        func(*redistest.Server) {},
+		"statistics reset": func(s *redistest.Server) { s.Do("CONFIG", "RESETSTAT") },
+	} {
+		t.Run(name, func(t *testing.T) { testLostMessages(t, hide) })
+	}
+}
+
+func testLostMessages(t *testing.T, hide func(*redistest.Server)) {
+	t.Helper()
 	server, replica := redistest.Start(t), redistest.Start(t)
 	opt := options(server)
 	n := join(t, opt)
@@ -121,6 +131,7 @@ func TestTerm_LostMessagesBeginAnEpoch(t *testing.T) {
 	redistest.Eventually(t, "the server forgets its promotion", func() bool {
 		return strings.Trim(infoField(server.Do("INFO", "replication"), "master_replid2"), "0") == ""
 	})
+	hide(server)
 	n.Await(t, "an interruption", func() bool {
 		return n.Healthy() && len(n.Interruptions()) > interruptions
 	})
