@@ -39,6 +39,7 @@ type server struct {
 
 	wake    chan struct{}  // holds a token when requests are waiting
 	logged  string         // the last logged state; only run uses it
+	evicts  string         // the last logged policy of eviction; only run uses it
 	storage health.Storage // only run uses it
 }
 
@@ -98,7 +99,7 @@ func (s *server) session(ctx context.Context, again bool) (worked bool, err erro
 	if err := s.selfTest(ctx, l, p); err != nil {
 		return false, err
 	}
-	s.warnOfEviction(l)
+	s.warnOfEviction(l.evicts)
 	s.markOpen(p, again)
 	touching, stop := context.WithCancel(ctx)
 	var touchers sync.WaitGroup
@@ -243,13 +244,15 @@ func (s *server) interrupt() {
 	}
 }
 
-// warnOfEviction logs that the server drops stored messages when its memory is full, which no call reports.
-func (s *server) warnOfEviction(l *commandConn) {
-	if l.evicts == "" {
+// warnOfEviction logs that the server drops stored messages when its memory is full, which no call reports. policy is the
+// result of evictionPolicy, which an operator may change while the node is connected.
+func (s *server) warnOfEviction(policy string) {
+	was := s.evicts
+	if s.evicts = policy; policy == "" || policy == was {
 		return
 	}
 	s.broker.opt.Logger.Warn("redisbroker: the server may evict stored messages", "address", s.addr,
-		"maxmemory_policy", l.evicts,
+		"maxmemory_policy", policy,
 		"consequence", "accepted messages disappear, and one with an Idempotency-Key may be published twice",
 		"remedy", "CONFIG SET maxmemory-policy "+keepsAll)
 }

@@ -301,6 +301,7 @@ func (s *server) probe(ctx context.Context, p *pubsub) error {
 	if infoField(info, "role") != "master" {
 		return errors.New("the server is a replica now, which takes no messages")
 	}
+	s.warnOfEviction(evictionPolicy(info))
 	term, err := results[2].ToString()
 	stored := results[3].Error()
 	if err == nil && term != l.term || errorCode(stored) == noScript {
