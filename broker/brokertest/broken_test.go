@@ -23,6 +23,7 @@ type broken struct {
 	publish   func(k broker.HistoryBroker, ctx context.Context, channel string, payload []byte) error
 	store     func(k broker.HistoryBroker, ctx context.Context, channel string, payload []byte) (broker.Position, error)
 	history   func(k broker.HistoryBroker, ctx context.Context, channel string) (broker.Snapshot, error)
+	positions func(found []broker.Position) []broker.Position
 	forget    func(k broker.HistoryBroker, ctx context.Context, channel string) error
 	storeOnce func(k broker.IdempotentBroker, channel string, payload []byte, once broker.Once) (broker.Position, bool, error)
 }
@@ -81,7 +82,15 @@ func (b broken) History(ctx context.Context, channel string, since broker.Positi
 	if b.history != nil {
 		return b.history(b.HistoryBroker, ctx, channel)
 	}
-	return b.HistoryBroker.History(ctx, channel, broker.Position{})
+	return b.HistoryBroker.History(ctx, channel, since)
+}
+
+func (b broken) Positions(ctx context.Context, channels ...string) ([]broker.Position, error) {
+	found, err := b.HistoryBroker.Positions(ctx, channels...)
+	if b.positions != nil {
+		found = b.positions(found)
+	}
+	return found, err
 }
 
 func (b broken) Forget(ctx context.Context, channel string) error {
@@ -361,6 +370,16 @@ func historyBreakages() []breakage {
 			slices.Reverse(k.Messages)
 		})},
 		{"the offset lags", historyAgrees, "History is at", changingHistory(func(k *broker.Snapshot) { k.Offset -= min(1, k.Offset) })},
+		{"the position is ignored", historySince, "the history since", changingHistory(func(*broker.Snapshot) {})},
+		{"positions are in another order", positionsInOrder, "as History says", func(b *broken) {
+			b.positions = func(found []broker.Position) []broker.Position {
+				slices.Reverse(found)
+				return found
+			}
+		}},
+		{"repeated channels are left out", positionsInOrder, "positions of", func(b *broken) {
+			b.positions = func(found []broker.Position) []broker.Position { return found[:min(len(found), 20)] }
+		}},
 		{"a subscriber's channel has no epoch", readOnly, "has no epoch", changingHistory(func(k *broker.Snapshot) {
 			if k.Offset == 0 {
 				k.Epoch = ""

@@ -66,6 +66,8 @@ func clauses() []clause {
 		{"an empty channel has an epoch", emptyChannel},
 		{"what is stored is what was stored", historyAgrees},
 		{"subscribe and then stored make one history", mergeLosesNothing},
+		{"history goes on after a position", historySince},
+		{"positions come in the order of the channels", positionsInOrder},
 		{"reading an unused channel changes nothing", readOnly},
 		{"messages say when they were stored", storedTimes},
 		{"forget begins a new epoch", forgetBegins},
