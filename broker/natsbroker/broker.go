@@ -260,6 +260,9 @@ func (s *session) publish(ctx context.Context, m *nats.Msg) (uint64, error) {
 	}
 	sequence, err := parseAck(response.Data)
 	now.raise(sequence)
+	if m.Subject == storeProbeSubject {
+		raise(&now.probed, sequence)
+	}
 	if err == nil && header(m, idHeader) != "" && isDuplicate(response.Data) {
 		err = errDuplicate
 	}

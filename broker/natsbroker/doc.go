@@ -32,7 +32,8 @@
 //     responds: the response is compared with the leader's last sequence. A leader that was stopped or cut off responds
 //     until it learns of the next one, for some seconds at most: a history that lacks a message which this node has
 //     received, or the one at the given position, is read again unless a majority of the replicas confirms it, and so
-//     are another epoch of the stream and a lower last sequence. Positions always are the present leader's.
+//     are another epoch of the stream and a lower last sequence. Every read waits for a leader that has the message with
+//     which this node has checked the stream last, as it does before Handler.Interrupted reports a change of the leader.
 //   - Subscribe returns when the server has accepted the subscriptions and, in a cluster, the stream's leader knows
 //     them: messages stored afterwards arrive. Messages that are only published on another server arrive as
 //     soon as that server has been notified. A subscription that the server refuses fails the call.

@@ -26,15 +26,20 @@ type era struct {
 	created atomic.Int64
 	// highest is the highest sequence that the stream has acknowledged or sent to this node.
 	highest atomic.Uint64
+	// probed is the highest sequence at which this node has stored a message on storeProbeSubject; see awaitPresent.
+	probed atomic.Uint64
 	// newest is the newest republished message, witness the one when the connection was lost or the stream got another
 	// leader, until it is compared.
 	newest, witness atomic.Pointer[nats.Msg]
 }
 
 // raise records that the stream has reached a sequence.
-func (e *era) raise(sequence uint64) {
-	for highest := e.highest.Load(); sequence > highest; highest = e.highest.Load() {
-		if e.highest.CompareAndSwap(highest, sequence) {
+func (e *era) raise(sequence uint64) { raise(&e.highest, sequence) }
+
+// raise sets a number unless it is higher.
+func raise(number *atomic.Uint64, to uint64) {
+	for is := number.Load(); to > is; is = number.Load() {
+		if number.CompareAndSwap(is, to) {
 			return
 		}
 	}

@@ -217,6 +217,22 @@ func (h *history) bound(bytes int) {
 	}
 }
 
+// dropPayloads sets the payloads of the oldest messages beyond a number of bytes to nil, but never the newest one's, so
+// that a read holds no more of a channel than History returns. 0 means no bound.
+func dropPayloads(messages []message, bytes int) {
+	if bytes <= 0 {
+		return
+	}
+	for i := len(messages) - 1; i >= 0; i-- {
+		if bytes -= len(messages[i].payload); bytes < 0 && i < len(messages)-1 {
+			for older := range i + 1 {
+				messages[older].payload = nil
+			}
+			return
+		}
+	}
+}
+
 // record returns the record of a history. sequence is the record's own, 0 before it is written.
 func (h *history) record(sequence uint64) *record {
 	return &record{epoch: h.Epoch, last: max(h.Offset, h.begin), begin: h.begin, sequence: sequence}
@@ -228,13 +244,9 @@ const positionsPerRead = responsesPerRead/2 - 2
 // positions returns the positions of channels, in their order, without reading a message.
 func (s *session) positions(ctx context.Context, channels []string) ([]broker.Position, error) {
 	all := make([]broker.Position, 0, len(channels))
-	probe, err := s.storePresent(ctx)
-	if err != nil {
-		return nil, err
-	}
 	for len(channels) > 0 {
 		count := fitting(channels, s.conn.MaxPayload())
-		some, err := s.somePositions(ctx, channels[:count], probe)
+		some, err := s.somePositions(ctx, channels[:count])
 		if err != nil {
 			return nil, err
 		}
@@ -257,7 +269,7 @@ func fitting(channels []string, maxPayload int64) int {
 	return min(len(channels), positionsPerRead)
 }
 
-func (s *session) somePositions(ctx context.Context, channels []string, probe uint64) ([]broker.Position, error) {
+func (s *session) somePositions(ctx context.Context, channels []string) ([]broker.Position, error) {
 	release, err := s.acquireRead(ctx)
 	if err != nil {
 		return nil, err
@@ -267,7 +279,7 @@ func (s *session) somePositions(ctx context.Context, channels []string, probe ui
 	for i, channel := range channels {
 		bases[i] = baseSubject(channel)
 	}
-	sequences, err := s.lastSequences(ctx, bases, probe)
+	sequences, err := s.lastSequences(ctx, bases)
 	if err != nil {
 		return nil, err
 	}

@@ -99,27 +99,46 @@ func (s *session) leaderSequence(ctx context.Context, subject string) (uint64, e
 	return refusedSequence(m)
 }
 
-// storePresent stores a message, which takes a majority of the replicas, and returns its sequence, for awaitPresent. It
-// returns 0 if no other server than the leader responds, or if the stream has no room for the message.
-func (s *session) storePresent(ctx context.Context) (uint64, error) {
-	if !s.replicated.Load() {
-		return 0, nil
-	}
-	sequence, err := s.publish(ctx, &nats.Msg{
-		Subject: storeProbeSubject, Header: nats.Header{rollupHeader: {rollupSubject}},
-	})
-	if isFull(err) {
-		return 0, nil
-	}
-	return sequence, err
+// presentQuestion asks the leader for the last sequence on storeProbeSubject. As each check of the stream stores a message
+// there, which takes a majority, a leader of the past knows a lower one; it responds first if it is nearer than the
+// present leader.
+type presentQuestion struct {
+	*call
+	// probed is the sequence of the newest message that this node has stored there.
+	probed uint64
 }
 
-// awaitPresent returns when the stream's leader has responded to all that was sent before. A leader of the past, which
-// may respond first, does not have the message that storePresent has stored at the sequence.
-func (s *session) awaitPresent(ctx context.Context, probe uint64) error {
+func (s *session) askPresent() (q presentQuestion, err error) {
+	q.probed = s.epochs.era.Load().probed.Load()
+	q.call, err = s.calls.start(refusedPublish(storeProbeSubject), false)
+	return q, err
+}
+
+// awaitPresent returns nil if a leader has responded that is not of the past, and so has responded to all requests before
+// the question. Otherwise the error is errBusy. A read that follows an interruption thus is not of the past.
+func (s *session) awaitPresent(ctx context.Context, q presentQuestion) error {
+	m, err := s.calls.awaitOne(ctx, q.call)
+	if err != nil {
+		return err
+	}
+	last, err := refusedSequence(m)
+	if err == nil && last < q.probed {
+		err = errBusy
+	}
+	return err
+}
+
+// untilPresent repeats the question until awaitPresent returns nil.
+func (s *session) untilPresent(ctx context.Context) error {
 	for {
-		last, err := s.leaderSequence(ctx, storeProbeSubject)
-		if err == nil && last >= probe || err != nil && !errors.Is(err, errBusy) {
+		q, err := s.askPresent()
+		if err == nil {
+			err = s.awaitPresent(ctx, q)
+		}
+		if !errors.Is(err, errBusy) {
+			return err
+		}
+		if _, err := s.loadEpoch(ctx); err != nil { // a stream that was created again has lower sequences
 			return err
 		}
 		if err := pause(ctx); err != nil {
@@ -128,8 +147,8 @@ func (s *session) awaitPresent(ctx context.Context, probe uint64) error {
 	}
 }
 
-// lastSequences asks the leader for the last sequences on subjects, all at once. probe is the result of storePresent.
-func (s *session) lastSequences(ctx context.Context, bases []string, probe uint64) ([]uint64, error) {
+// lastSequences asks the leader for the last sequences on subjects, all at once.
+func (s *session) lastSequences(ctx context.Context, bases []string) ([]uint64, error) {
 	sequences := make([]uint64, len(bases))
 	for {
 		started := make([]*call, len(bases))
@@ -140,7 +159,7 @@ func (s *session) lastSequences(ctx context.Context, bases []string, probe uint6
 			}
 		}
 		if failed == nil {
-			failed = s.awaitPresent(ctx, probe)
+			failed = s.untilPresent(ctx)
 		}
 		busy := false
 		for i, c := range started {

@@ -1,6 +1,7 @@
 package natsbroker
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -244,43 +245,81 @@ func TestSession_ClocksDoNotOrderMessages(t *testing.T) {
 	}
 }
 
-// TestPositions_AreThePresentLeaders: a leader that was cut off responds first, with a position of the past, until it
-// learns of the next one. It lacks the message that the stream has stored before the question.
-func TestPositions_AreThePresentLeaders(t *testing.T) {
-	const stored, stale = "100", 3 // responses of the past
-	var asked atomic.Pointer[nats.Msg]
-	var fences atomic.Int64
-	l := &replicas{t: t}
-	l.instead = map[string]func(*nats.Msg) []*nats.Msg{
-		"upload.x": func(m *nats.Msg) []*nats.Msg {
-			asked.Store(m)
-			return refusal("12")
+// TestBroker_ReadsFromThePresentLeader: a leader that was cut off responds first, with a state of the past, until it learns
+// of the next one. It lacks the newest message that the node has stored to check the stream.
+func TestBroker_ReadsFromThePresentLeader(t *testing.T) {
+	const checked, stale = 100, 3 // responses of the past
+	for name, read := range map[string]func(context.Context, *Broker) (broker.Position, error){
+		"Positions": func(ctx context.Context, b *Broker) (broker.Position, error) {
+			positions, err := b.Positions(ctx, "upload:x")
+			return append(positions, broker.Position{})[0], err
 		},
-		storeProbeSubject: func(m *nats.Msg) []*nats.Msg {
-			if header(m, expectedHeader) != header(refusedPublish(""), expectedHeader) {
-				return acknowledgement(100)
-			}
-			if fences.Add(1) <= stale {
-				return refusal("50")
-			}
-			if question := asked.Swap(nil); question != nil { // answered before, by the present leader
-				if err := question.RespondMsg(refusal("15")[0]); err != nil {
-					t.Error(err)
+		"History": func(ctx context.Context, b *Broker) (broker.Position, error) {
+			h, err := b.History(ctx, "upload:x", broker.Position{Epoch: "e", Offset: 12})
+			return h.Position, err
+		},
+		"Newest": func(ctx context.Context, b *Broker) (broker.Position, error) {
+			h, err := b.Newest(ctx, "upload:x")
+			return h.Position, err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var asked atomic.Pointer[nats.Msg]
+			var questions atomic.Int64
+			last := func() string {
+				if questions.Load() <= stale {
+					return "12"
 				}
+				return "15"
 			}
-			return refusal(stored)
-		},
-		"$JS.API.DIRECT.GET.SHOAL": func(m *nats.Msg) []*nats.Msg {
-			if string(m.Data) == string(firstRequest(streamEpochSubject)) {
-				return epochMessage("e", "1")
+			stored := func() *nats.Msg {
+				now := time.Now().Format(time.RFC3339Nano)
+				return &nats.Msg{Header: nats.Header{sequenceHeader: {last()}, timeHeader: {now}}, Data: []byte("{}")}
 			}
-			return []*nats.Msg{{Header: nats.Header{statusHeader: {statusNotFound}}}}
-		},
-	}
-	b, _ := l.run(time.Second)
-	positions, err := b.Positions(t.Context(), "upload:x")
-	if want := (broker.Position{Epoch: "e", Offset: 15}); err != nil || len(positions) != 1 || positions[0] != want {
-		t.Errorf("the positions are %+v, %v, want %+v", positions, err, want)
+			l := &replicas{t: t, past: true}
+			l.instead = map[string]func(*nats.Msg) []*nats.Msg{
+				"upload.x": func(m *nats.Msg) []*nats.Msg {
+					asked.Store(m)
+					return refusal("12")
+				},
+				storeProbeSubject: func(m *nats.Msg) []*nats.Msg {
+					if !isQuestion(m) {
+						return acknowledgement(checked)
+					}
+					if questions.Add(1) <= stale {
+						return refusal("50")
+					}
+					if question := asked.Swap(nil); question != nil { // the present leader responds to both
+						if err := question.RespondMsg(refusal("15")[0]); err != nil {
+							t.Error(err)
+						}
+					}
+					return refusal(fmt.Sprint(checked))
+				},
+				"$JS.API.DIRECT.GET.SHOAL.upload.x": func(*nats.Msg) []*nats.Msg { return []*nats.Msg{stored()} },
+				"$JS.API.DIRECT.GET.SHOAL": func(m *nats.Msg) []*nats.Msg {
+					end := &nats.Msg{Header: nats.Header{statusHeader: {statusEnd}}}
+					switch {
+					case string(m.Data) == string(firstRequest(streamEpochSubject)):
+						return epochMessage("e", "1")
+					case strings.Contains(string(m.Data), "multi_last"):
+						return []*nats.Msg{end}
+					}
+					messages := []*nats.Msg{stored(), end}
+					if !strings.Contains(string(m.Data), `"seq":1,`) && last() != "12" { // from the given position on
+						before := stored()
+						before.Header[sequenceHeader] = []string{"12"}
+						messages = append([]*nats.Msg{before}, messages...)
+					}
+					return messages
+				},
+			}
+			b, _ := l.run(time.Second)
+			at, err := read(t.Context(), b)
+			if want := (broker.Position{Epoch: "e", Offset: 15}); err != nil || at != want {
+				t.Errorf("the position is %+v, %v, want %+v", at, err, want)
+			}
+		})
 	}
 }
 

@@ -158,7 +158,7 @@ func (s *session) untilComplete(ctx context.Context, read func() (reading, error
 		if err == nil && rd.complete() {
 			return rd, nil
 		}
-		if err == nil && rd.stream == nil {
+		if rd.stream == nil {
 			if _, err := s.loadEpoch(ctx); err != nil {
 				return rd, err
 			}
@@ -170,20 +170,26 @@ func (s *session) untilComplete(ctx context.Context, read func() (reading, error
 	}
 }
 
-// read runs fn, and asks the leader for the channel's last sequence at the same time if another server may respond.
+// read runs fn, and asks the leader for the channel's last sequence at the same time if another server may respond. The
+// error is errBusy if the response may not be the present leader's.
 func (s *session) read(ctx context.Context, base string, fn func(*reading) error) (rd reading, err error) {
-	var leader *call
-	if s.replicated.Load() {
-		if leader, err = s.calls.start(refusedPublish(base), false); err != nil {
-			return rd, err
+	if !s.replicated.Load() {
+		return rd, fn(&rd)
+	}
+	leader, err := s.calls.startAll(refusedPublish(base))
+	if err != nil {
+		return rd, err
+	}
+	question, err := s.askPresent()
+	if err == nil {
+		err = fn(&rd)
+		if failed := s.awaitPresent(ctx, question); err == nil {
+			err = failed
 		}
 	}
-	err = fn(&rd)
-	if leader != nil {
-		m, failed := s.calls.awaitOne(ctx, leader)
-		if err = errors.Join(err, failed); err == nil {
-			rd.leader, err = refusedSequence(m)
-		}
+	last, failed := highestRefused(s.calls.collect(leader))
+	if err == nil {
+		rd.leader, err = last, failed
 	}
 	return rd, err
 }
@@ -239,22 +245,6 @@ func (r *reading) collect(responses []*nats.Msg) (more bool, err error) {
 		return false, nil
 	default:
 		return false, errors.New("reading the stream failed with status " + status)
-	}
-}
-
-// dropPayloads sets the payloads of the oldest messages beyond a number of bytes to nil, but never the newest one's, so
-// that a read holds no more of a channel than History returns. 0 means no bound.
-func dropPayloads(messages []message, bytes int) {
-	if bytes <= 0 {
-		return
-	}
-	for i := len(messages) - 1; i >= 0; i-- {
-		if bytes -= len(messages[i].payload); bytes < 0 && i < len(messages)-1 {
-			for older := range i + 1 {
-				messages[older].payload = nil
-			}
-			return
-		}
 	}
 }
 

@@ -51,8 +51,10 @@ type replicas struct {
 	// checked counts the requests for the stream's state, cluster names its leader.
 	checked atomic.Int64
 	cluster atomic.Pointer[jetstream.ClusterInfo]
-	// instead replaces answers by subject; nil answers nothing.
+	// instead replaces answers by subject; nil answers nothing. A question for the newest message on storeProbeSubject is
+	// answered by the present leader, unless past is set.
 	instead map[string]func(*nats.Msg) []*nats.Msg
+	past    bool
 	// conn is the connection that answers.
 	conn *nats.Conn
 }
@@ -62,6 +64,15 @@ const leaderSequence = "7"
 func (l *replicas) answer(subject string, with func(m *nats.Msg) []*nats.Msg) {
 	if other, ok := l.instead[subject]; ok {
 		with = other
+	}
+	if subject == storeProbeSubject && !l.past {
+		stored := with
+		with = func(m *nats.Msg) []*nats.Msg {
+			if isQuestion(m) {
+				return refusal("1000")
+			}
+			return stored(m)
+		}
 	}
 	_, err := l.conn.Subscribe(subject, func(m *nats.Msg) {
 		for _, answer := range with(m) {
@@ -96,6 +107,11 @@ func (l *replicas) refuse(*nats.Msg) []*nats.Msg { return refusal(leaderSequence
 // refusal is the answer of a leader whose last sequence on a subject is another one.
 func refusal(last string) []*nats.Msg {
 	return []*nats.Msg{{Data: []byte(`{"error":{"err_code":10071,"description":"wrong last sequence: ` + last + `"}}`)}}
+}
+
+// isQuestion reports whether a message is one of refusedPublish.
+func isQuestion(m *nats.Msg) bool {
+	return header(m, expectedHeader) == header(refusedPublish(""), expectedHeader)
 }
 
 // acknowledgement is the answer of a leader that has stored a message.
@@ -156,6 +172,7 @@ func (l *replicas) run(interval time.Duration) (*Broker, *brokertest.Recorder) {
 	l.answer(storeProbeSubject, func(*nats.Msg) []*nats.Msg { return acknowledgement(9) })
 	l.answer("$JS.API.DIRECT.GET.SHOAL", l.batch)
 	l.answer("$JS.API.DIRECT.GET.SHOAL.epoch.upload.x", l.record)
+	l.answer("$JS.API.DIRECT.GET.SHOAL.upload.x", func(*nats.Msg) []*nats.Msg { return nil })
 	l.answer("$JS.API.DIRECT.GET.SHOAL.epoch.stream", func(*nats.Msg) []*nats.Msg { return epochMessage("e", "1") })
 	for _, subject := range []string{"epoch.upload.x", "epoch.stream"} {
 		l.answer(subject, func(m *nats.Msg) []*nats.Msg { return refusal("3") })
