@@ -66,8 +66,8 @@ func (s *suite) checkSince(name string, k broker.Snapshot, newest broker.Positio
 	}
 }
 
-// positionsInOrder: Positions returns what History says of each channel, in the order of the arguments, also of channels
-// that are named twice, forgotten or unused, and of none.
+// positionsInOrder: Positions returns what History says of each channel, in the order of the arguments, also of
+// channels that are named twice, forgotten or unused, and of none.
 func positionsInOrder(s *suite) {
 	a, b := s.join(), s.join()
 	channels := s.channels("c", 20)

@@ -45,8 +45,8 @@ func raise(number *atomic.Uint64, to uint64) {
 	}
 }
 
-// disconnected keeps the newest message as a witness of what the stream held: messages that arrive afterwards, on another
-// connection or from another leader, may belong to a stream that has lost it.
+// disconnected keeps the newest message as a witness of what the stream held: messages that arrive afterwards, on
+// another connection or from another leader, may belong to a stream that has lost it.
 func (e *era) disconnected() { e.witness.CompareAndSwap(nil, e.newest.Load()) }
 
 // sighting is the view of a node at some moment.

@@ -201,8 +201,8 @@ func continuation(messages []message, r *record, stream streamEpoch, since broke
 	return h, true
 }
 
-// bound drops the oldest messages beyond a number of bytes, and those without a payload (see dropPayloads), but never the
-// newest one. 0 means no bound.
+// bound drops the oldest messages beyond a number of bytes, and those without a payload (see dropPayloads), but never
+// the newest one. 0 means no bound.
 func (h *history) bound(bytes int) {
 	if bytes <= 0 {
 		return

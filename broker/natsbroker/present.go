@@ -99,9 +99,9 @@ func (s *session) leaderSequence(ctx context.Context, subject string) (uint64, e
 	return refusedSequence(m)
 }
 
-// presentQuestion asks the leader for the last sequence on storeProbeSubject. As each check of the stream stores a message
-// there, which takes a majority, a leader of the past knows a lower one; it responds first if it is nearer than the
-// present leader.
+// presentQuestion asks the leader for the last sequence on storeProbeSubject. As each check of the stream stores a
+// message there, which takes a majority, a leader of the past knows a lower one; it responds first if it is nearer
+// than the present leader.
 type presentQuestion struct {
 	*call
 	// probed is the sequence of the newest message that this node has stored there.
@@ -114,8 +114,8 @@ func (s *session) askPresent() (q presentQuestion, err error) {
 	return q, err
 }
 
-// awaitPresent returns nil if a leader has responded that is not of the past, and so has responded to all requests before
-// the question. Otherwise the error is errBusy. A read that follows an interruption thus is not of the past.
+// awaitPresent returns nil if a leader has responded that is not of the past, and so has responded to all requests
+// before the question. Otherwise the error is errBusy. A read that follows an interruption thus is not of the past.
 func (s *session) awaitPresent(ctx context.Context, q presentQuestion) error {
 	m, err := s.calls.awaitOne(ctx, q.call)
 	if err != nil {

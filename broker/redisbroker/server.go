@@ -244,8 +244,8 @@ func (s *server) interrupt() {
 	}
 }
 
-// warnOfEviction logs that the server drops stored messages when its memory is full, which no call reports. policy is the
-// result of evictionPolicy, which an operator may change while the node is connected.
+// warnOfEviction logs that the server drops stored messages when its memory is full, which no call reports. policy is
+// the result of evictionPolicy, which an operator may change while the node is connected.
 func (s *server) warnOfEviction(policy string) {
 	was := s.evicts
 	if s.evicts = policy; policy == "" || policy == was {
