@@ -91,34 +91,53 @@ func run(ctx context.Context, args, env []string, in io.Reader, out, errs io.Wri
 }
 
 func execute(ctx context.Context, args, env []string, std streams) error {
+	caught := catchSignals(ctx, args)
+	defer caught.stop()
+	var parsed *kong.Context
+	err := waitFor(caught.ctx, func() (err error) { // files of settings may hang
+		parsed, err = prepare(args, env, std)
+		return err
+	})
+	switch {
+	case caught.ctx.Err() != nil && errors.Is(err, caught.ctx.Err()): // nothing is open yet
+		return nil
+	case err != nil || parsed == nil:
+		return err
+	}
+	parsed.BindTo(ctx, (*context.Context)(nil))
+	parsed.Bind(caught)
+	return parsed.Run(std)
+}
+
+// prepare returns the command, ready to run, nil if it has printed the help instead.
+func prepare(args, env []string, std streams) (*kong.Context, error) {
 	s := newSettings(env)
 	helped := false
 	parser, err := newParser(s, std, func(int) { helped = true })
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if slices.Equal(args, []string{"--version"}) {
 		args = []string{"version"}
 	}
 	parsed, err := parser.Parse(args)
 	if helped {
-		return nil
+		return nil, nil
 	}
 	if err != nil {
-		return usageError{mistake(err) + "; see " + helpCommand(err)}
+		return nil, usageError{mistake(err) + "; see " + helpCommand(err)}
 	}
-	command := parsed.Selected().Target.Addr().Interface()
+	command := selected(parsed)
 	if c, ok := command.(*serveCommand); ok {
 		started, hadSettings := c.serveFlags, len(s.file) > 0 // before they are checked
 		parsed.Bind(reparse(func() (*reading, error) { return parseAgain(args, env, started, hadSettings) }))
 	}
-	if err := s.check(command); err != nil {
-		return err
-	}
-	parsed.BindTo(ctx, (*context.Context)(nil))
 	parsed.Bind(s)
-	return parsed.Run(std)
+	return parsed, s.check(command)
 }
+
+// selected returns the command that a command line names.
+func selected(parsed *kong.Context) any { return parsed.Selected().Target.Addr().Interface() }
 
 // mistake describes an error of the command line. An unexpected argument beside a secret may be its second word.
 func mistake(err error) string {
@@ -165,7 +184,7 @@ func parseAgain(args, env []string, started serveFlags, hadSettings bool) (*read
 	if hadSettings && len(s.file) == 0 && s.err() == nil {
 		return nil, errors.New("the file of --config is empty; to go back to the defaults, restart without it")
 	}
-	command, ok := parsed.Selected().Target.Addr().Interface().(*serveCommand)
+	command, ok := selected(parsed).(*serveCommand)
 	if !ok {
 		return nil, errors.New("the command is not serve")
 	}

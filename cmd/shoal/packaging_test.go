@@ -368,7 +368,7 @@ func TestContributing_NamesEachTool(t *testing.T) {
 // systemd checks the unit where it is installed.
 func TestDeploy_UnitPassesSystemd(t *testing.T) {
 	unit := read(t, "deploy/shoal.service")
-	for _, want := range []string{"ExecReload=", "LimitNOFILE=", "User=shoal\n", "ProtectSystem=strict", "NoNewPrivileges=yes"} {
+	for _, want := range []string{"ExecStart=/usr/bin/nohup ", "ExecReload=", "LimitNOFILE=", "User=shoal\n", "ProtectSystem=strict", "NoNewPrivileges=yes"} {
 		if !strings.Contains(unit, want) {
 			t.Errorf("the unit lacks %s", want)
 		}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -33,37 +32,29 @@ const (
 	managerShare = 0.9  // leaving the other nodes and the broker
 )
 
-// openFailed bounds closing a node that could not be opened.
-const openFailed = 5 * time.Second
-
 type serveCommand struct {
 	serveFlags
 }
 
-// Run serves until ctx ends or the process gets SIGINT or SIGTERM, then drains. A second signal, like one
-// before it serves, is left to the system and ends the process at once: a shell shows status 130 or 143.
-func (c *serveCommand) Run(ctx context.Context, std streams, again reparse) error {
+// Run serves until ctx ends or the process gets SIGINT or SIGTERM, then drains; during the start it only closes what is
+// open. A second signal is left to the system and ends the process at once: a shell shows status 130 or 143.
+func (c *serveCommand) Run(std streams, again reparse, caught *signals) error {
 	// A reader of the log or of the output that has gone must not end the process.
 	signal.Ignore(syscall.SIGPIPE)
-	hangUps := make(chan os.Signal, 1) // one that comes during the start must not end the process, either
-	signal.Notify(hangUps, syscall.SIGHUP)
-	defer signal.Stop(hangUps)
 	level := newLevel(c.LogLevel)
 	log, writer := newLog(std.err, level, c.LogFormat)
 	defer writer.close()
-	n, err := c.open(log)
-	if err != nil {
+	n, err := c.start(caught.ctx, log)
+	if n == nil {
 		return err
 	}
 	n.level, n.reparse = level, again
 	n.metrics.countDroppedLines(writer)
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	n.reloads = n.reloadOn(hangUps)
+	n.reloads = n.reloadOn(caught.hangUps)
 	out := newLineWriter(std.out) // a terminal that stands still must not delay the end
 	go out.run()
 	defer out.close()
-	return n.run(ctx, stop, out)
+	return n.run(caught.ctx, caught.release, out)
 }
 
 // node is a running server with all its parts. close closes the opened parts, in the
@@ -97,24 +88,6 @@ type node struct {
 	reparse reparse
 	reloads *reloads
 	last    serveFlags // the settings that were read last; of the goroutine that reloads
-}
-
-// open builds a node from the bottom up. After an error nothing is left open.
-func (c *serveCommand) open(log *slog.Logger) (*node, error) {
-	n := &node{flags: &c.serveFlags, log: log, metrics: newMetrics(), name: c.NodeName}
-	if n.name == "" {
-		n.name = rand.Text()
-	}
-	for _, step := range []func() error{
-		n.listen, n.openAuthentication, n.openTracing, n.openBroker, n.openManager, n.openServer, n.openDashboard,
-		n.openDemo,
-	} {
-		if err := step(); err != nil {
-			n.close(openFailed)
-			return nil, err
-		}
-	}
-	return n, nil
 }
 
 func (n *node) openAuthentication() (err error) {

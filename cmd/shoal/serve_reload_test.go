@@ -48,7 +48,7 @@ func startReloading(t *testing.T, settings map[string]string) *reloading {
 	flags := parseServe(t, nil, args[1:]...)
 	level := newLevel(flags.LogLevel)
 	log := slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: level}))
-	n, err := (&serveCommand{flags}).open(log)
+	n, err := (&serveCommand{flags}).open(t.Context(), log)
 	if err != nil {
 		t.Fatal(err)
 	}
