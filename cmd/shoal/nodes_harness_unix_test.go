@@ -20,19 +20,71 @@ import (
 	"github.com/shoal-go/shoal/internal/testlog"
 )
 
-// freeAddress returns an address of the loopback interface on which nothing listens yet.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	for range 100 {
-		// Systems give ports from 32768 on to outgoing connections, which may take one before the node listens on it.
-		listener, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", 20_000+rand.N(12_000)))
+// ports gives free ports of the loopback interface, each one once: a test may reserve several before a server listens on
+// the first of them. It may be used from any goroutine.
+type ports struct {
+	lowest, count int
+	offset        int // of the first port that is tried
+
+	mu    sync.Mutex
+	tried int
+}
+
+// testPorts are below the ports that systems give to outgoing connections, one of which may take a port before the node
+// listens on it. Processes of tests that run at the same time begin at different ones.
+var testPorts = ports{lowest: 20_000, count: 12_000, offset: rand.N(12_000)}
+
+// take returns an address on which nothing listens yet, or "" if all ports have been tried.
+func (p *ports) take() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.tried < p.count {
+		port := p.lowest + (p.offset+p.tried)%p.count
+		p.tried++
+		listener, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port))
 		if err == nil {
 			defer listener.Close()
 			return listener.Addr().String()
 		}
 	}
-	t.Fatal("no port is free")
 	return ""
+}
+
+// freeAddress returns an address of the loopback interface on which nothing listens yet, and never the same one twice.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	address := testPorts.take()
+	if address == "" {
+		t.Fatal("no port is free")
+	}
+	return address
+}
+
+// The ports that several goroutines take at the same time are all different.
+func TestPorts_GivesEachOnce(t *testing.T) {
+	const count, takers = 200, 4
+	p := ports{lowest: 20_000, count: count, offset: count / 2}
+	given := make(chan string, count)
+	var taking sync.WaitGroup
+	for range takers {
+		taking.Go(func() {
+			for address := p.take(); address != ""; address = p.take() {
+				given <- address
+			}
+		})
+	}
+	taking.Wait()
+	close(given)
+	seen := make(map[string]bool)
+	for address := range given {
+		if seen[address] {
+			t.Errorf("%s is given twice", address)
+		}
+		seen[address] = true
+	}
+	if len(seen) < 2 {
+		t.Errorf("%d ports of %d are given", len(seen), count)
+	}
 }
 
 // process is a node in a process of its own. Its methods are for the test's goroutine, but for address.
