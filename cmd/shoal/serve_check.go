@@ -151,8 +151,10 @@ func checkURL(s *settings, flag, address, want string) {
 	switch {
 	case err != nil:
 		s.refuse(flag, "cannot be parsed, want "+want)
-	case u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
+	case u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https":
 		s.complain(flag, u.Redacted(), want)
+	case u.Port() != "" && !isPort(u.Port()) || u.Port() == "0":
+		s.complain(flag, u.Redacted(), "a port from 1 to 65535 in it")
 	}
 }
 

@@ -36,11 +36,17 @@ const (
 
 // checkTracing reports settings of tracing that cannot work.
 func (f *serveFlags) checkTracing(s *settings) {
+	seen := make(map[string]bool)
 	for _, line := range f.TraceHeader {
 		name, value, ok := splitHeader(line)
 		if !ok || !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(value) {
 			s.refuse("trace-header", `has an entry that is no header, want such as "Authorization: Bearer …"`)
+			continue
 		}
+		if name = http.CanonicalHeaderKey(name); seen[name] { // the last one would take the place of the others
+			s.refuse("trace-header", "has a header a second time, want each once")
+		}
+		seen[name] = true
 	}
 	if f.TraceEndpoint == "" {
 		if len(f.TraceHeader) > 0 {

@@ -186,9 +186,10 @@ func (o *Options) validate() error {
 	return errors.Join(all...)
 }
 
-// isURL reports whether a JWKS is a URL rather than a path.
+// isURL reports whether a JWKS is a URL rather than a path. Schemes are in any case.
 func isURL(jwks string) bool {
-	return strings.HasPrefix(jwks, "http://") || strings.HasPrefix(jwks, "https://")
+	scheme, _, found := strings.Cut(jwks, "://")
+	return found && (strings.EqualFold(scheme, "http") || strings.EqualFold(scheme, "https"))
 }
 
 // Ready returns nil if tokens can be verified, or the reason why not: the JWKS URL has not been fetched yet.

@@ -290,6 +290,16 @@ func TestJWKSURL_WithoutAHost(t *testing.T) {
 	}
 }
 
+// The scheme of a URL is in any case.
+func TestJWKSURL_InCapitals(t *testing.T) {
+	key := newEdKey(t, "ed")
+	_, url := newKeysServer(t, jwksOf(t, key))
+	j := newJWKSJWT(t, Options{JWKS: "HTTP" + strings.TrimPrefix(url, "http"), Audience: []string{"any"}})
+	if _, err := j.Authenticate(t.Context(), key.token(t)); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestVerifier_CloseTwice(t *testing.T) {
 	_, url := newKeysServer(t, jwksOf(t, newEdKey(t, "ed")))
 	j := newJWKSJWT(t, Options{JWKS: url, Audience: []string{"any"}})
