@@ -97,7 +97,13 @@ func (f *fileReader) complain(text string) { f.complaints = append(f.complaints,
 // valuesOf returns the values of a node as text; the flag parses them.
 func valuesOf(node *yaml.Node) ([]string, string) {
 	const want = "want a value, or a list of values"
-	switch node = resolved(node); node.Kind {
+	node = resolved(node)
+	for _, n := range append([]*yaml.Node{node}, node.Content...) {
+		if tag := foreignTag(resolved(n)); tag != "" {
+			return nil, fmt.Sprintf("has the tag %q, which is not supported, %s without it", tag, want)
+		}
+	}
+	switch node.Kind {
 	case yaml.ScalarNode:
 		if node.Tag == "!!null" {
 			return nil, "has no value; give it one, or leave the key out"
@@ -117,6 +123,15 @@ func valuesOf(node *yaml.Node) ([]string, string) {
 		return values, ""
 	}
 	return nil, "has keys below it, " + want
+}
+
+// foreignTag returns the tag of a node by which its value is made from the text, such as !vault or !!binary, or "".
+func foreignTag(node *yaml.Node) string {
+	plain := []string{"!", "!!str", "!!int", "!!float", "!!bool", "!!null", "!!timestamp", "!!seq", "!!map"}
+	if tag := node.ShortTag(); node.Style&yaml.TaggedStyle != 0 && !slices.Contains(plain, tag) {
+		return tag
+	}
+	return ""
 }
 
 // resolved returns the node that an alias stands for, or the node itself.

@@ -137,7 +137,9 @@ func TestFileRefused(t *testing.T) {
 		"yes":             {"dev: true\nlog-level: yes\n", `:2: log-level is "yes"`},
 		"alias of nothing": {"dev: true\napi-key: *hunter2\n",
 			"which names an anchor that is not there; a value that begins with * must be quoted"},
-		"merge key": {"dev: true\n<<: {addr: x}\n", `:2: unknown key "<<"`},
+		"tag":         {"dev: true\napi-key: !vault hunter2\n", `:2: api-key has the tag "!vault", which is not supported`},
+		"tag in list": {"dev: true\napi-key:\n- a\n- !!binary aHVudGVyMg==\n", `:2: api-key has the tag "!!binary", which`},
+		"merge key":   {"dev: true\n<<: {addr: x}\n", `:2: unknown key "<<"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			file := writeFile(t, "shoal.yaml", c.text)
