@@ -12,6 +12,9 @@ import (
 	"time"
 )
 
+// minRamp is the smallest --ramp but 0, a client in a quarter of an hour.
+const minRamp = 0.001
+
 // benchCommand measures a running server.
 type benchCommand struct {
 	URL       string   `name:"url" default:"http://127.0.0.1:8080" help:"Address of the server."`
@@ -51,6 +54,9 @@ func (c *benchCommand) check(s *settings) {
 	token := tokenCommand{UserID: "bench", JWTSecret: c.JWTSecret, JWTSecretFile: c.JWTSecretFile, Dev: c.Dev}
 	token.check(s)
 	c.JWTSecret = token.JWTSecret
+	if c.Ramp > 0 && c.Ramp < minRamp {
+		s.complain("ramp", fmt.Sprint(c.Ramp), fmt.Sprintf("0 or at least %v", minRamp))
+	}
 	if c.Uploads > c.Connections {
 		s.complain("uploads", fmt.Sprint(c.Uploads), fmt.Sprintf("at most --connections, which is %d", c.Connections))
 	}

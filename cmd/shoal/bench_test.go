@@ -119,6 +119,7 @@ func TestBenchRefusesUsage(t *testing.T) {
 		"uploads": {[]string{"--dev", "--connections=2", "--uploads=3"},
 			[]string{`--uploads is "3", want at most --connections, which is 2`}},
 		"rate":     {[]string{"--dev", "--rate=0"}, []string{`--rate is "0", want a number from 0.01 to 1000000`}},
+		"ramp":     {[]string{"--dev", "--ramp=0.0001"}, []string{`--ramp is "0.0001", want 0 or at least 0.001`}},
 		"payload":  {[]string{"--dev", "--payload=1"}, []string{`--payload is "1", want a number of bytes`}},
 		"stalled":  {[]string{"--dev", "--stalled=0.999"}, []string{`--stalled is "0.999", want less`}},
 		"duration": {[]string{"--dev", "--duration=10"}, []string{`--duration is "10", want a duration`}},

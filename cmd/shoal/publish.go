@@ -13,6 +13,8 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/shoal-go/shoal/internal/reload"
 )
 
 const (
@@ -241,8 +243,12 @@ func readLines(ctx context.Context, input io.Reader) <-chan line {
 		defer close(lines)
 		scanner := bufio.NewScanner(input)
 		scanner.Buffer(nil, maxLineBytes)
-		for scanner.Scan() {
-			if !put(line{text: bytes.Clone(scanner.Bytes())}) {
+		for first := true; scanner.Scan(); first = false {
+			text := scanner.Bytes()
+			if first {
+				text = reload.TrimBOM(text)
+			}
+			if !put(line{text: bytes.Clone(text)}) {
 				return
 			}
 		}

@@ -21,6 +21,7 @@ func TestPublishFromStandardInputAndFile(t *testing.T) {
 		{"publish", "a/b ü"},
 		{"publish", "a/b ü", "-"},
 		{"publish", "a/b ü", writeFile(t, "m.ndjson", note+"\n\n"+note)},
+		{"publish", "a/b ü", writeFile(t, "bom.ndjson", "\ufeff\n"+note+"\n"+note)},
 	} {
 		r := shoal(t, nil, note+"\n"+note+"\n", append(args, flags...)...)
 		r.wantDone(t)
