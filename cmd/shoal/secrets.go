@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -30,6 +31,11 @@ type tokenCommand struct {
 
 func (c *tokenCommand) check(s *settings) {
 	s.checkID("user-id", c.UserID)
+	for _, entry := range c.Uploads {
+		if prefix := strings.TrimSuffix(entry, "*"); prefix != "" { // * alone stands for all uploads
+			s.checkID(s.key("uploads"), prefix)
+		}
+	}
 	complaints := len(s.complaints)
 	c.JWTSecret = s.credentialsOf("jwt-secret", c.JWTSecret, c.JWTSecretFile)
 	if len(s.complaints) > complaints {
@@ -146,6 +152,8 @@ func readSecretLines(path string) (lines []string, err error) {
 		return nil, fmt.Errorf("it cannot be read: %w", err)
 	case len(text) > maxSecretFile:
 		return nil, fmt.Errorf("it is larger than %d bytes", maxSecretFile)
+	case isUTF16(text):
+		return nil, errUTF16
 	}
 	for line := range strings.Lines(string(reload.TrimBOM(text))) {
 		if line = strings.TrimSpace(line); line != "" {
@@ -156,6 +164,14 @@ func readSecretLines(path string) (lines []string, err error) {
 		return nil, errors.New("it is empty")
 	}
 	return lines, nil
+}
+
+// errUTF16 is the error of a file that PowerShell may have written: its text would be taken for other characters.
+var errUTF16 = errors.New("it is in UTF-16, want UTF-8")
+
+// isUTF16 reports whether a text begins with a byte order mark of UTF-16.
+func isUTF16(text []byte) bool {
+	return bytes.HasPrefix(text, []byte("\xff\xfe")) || bytes.HasPrefix(text, []byte("\xfe\xff"))
 }
 
 // firstSecret returns the secret to sign with of a setting that may list several for a rotation: one by one, or with

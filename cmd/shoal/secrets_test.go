@@ -98,6 +98,9 @@ func TestTokenRefuses(t *testing.T) {
 		"no secret":  {[]string{"alice"}, []string{"--jwt-secret is missing, want the server's secret, or --dev"}},
 		"short secret": {[]string{"alice", "--jwt-secret=hidden"},
 			[]string{"--jwt-secret has 6 bytes, want at least 32"}},
+		"uploads": {
+			[]string{"alice", "--dev", "--uploads=a\x01*", "--uploads=\xff", "--uploads=*", "--uploads=" + strings.Repeat("u", 256)},
+			[]string{"--uploads must not contain control characters", "--uploads must be valid UTF-8", "--uploads has 256 bytes"}},
 		"ttl": {[]string{"alice", "--dev", "--ttl=0"}, []string{`--ttl is "0", want a duration`}},
 		"all at once": {[]string{"", "--ttl=x"},
 			[]string{`--ttl is "x"`, "user-id must not be empty", "--jwt-secret is missing"}},

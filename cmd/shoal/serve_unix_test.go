@@ -192,8 +192,10 @@ func TestSecrets_FilesAreReadOnce(t *testing.T) {
 		args []string
 		want string
 	}{
-		"both":    {[]string{"--jwt-secret=" + goodSecret, "--jwt-secret-file=" + secret}, "want one of them"},
-		"empty":   {[]string{"--jwt-secret-file=" + empty}, "it is empty"},
+		"both":  {[]string{"--jwt-secret=" + goodSecret, "--jwt-secret-file=" + secret}, "want one of them"},
+		"empty": {[]string{"--jwt-secret-file=" + empty}, "it is empty"},
+		"UTF-16": {[]string{"--jwt-secret-file=" + writeFile(t, "utf16", "\xff\xfe"+strings.Join(strings.Split(goodSecret, ""), "\x00")+"\x00")},
+			"it is in UTF-16, want UTF-8"},
 		"missing": {[]string{"--jwt-secret-file=" + secret, "--api-key-file=/nowhere"}, "it cannot be read"},
 		"two":     {[]string{"--jwt-secret-file=" + secret, "--broker-file=" + two}, "a file with one line, but it has 2"},
 		"comma":   {[]string{"--jwt-secret=" + goodSecret + "," + goodSecret}, "has an entry with a comma"},

@@ -32,6 +32,8 @@ type watchCommand struct {
 	JSON      bool   `name:"json" help:"Print each message as one line of JSON."`
 
 	GiveUpAfter time.Duration `default:"2m" min:"1s" max:"8760h" help:"Time without a connection after which to give up."`
+
+	checked string // the token that check has read: a pipe cannot be read twice
 }
 
 func (c *watchCommand) check(s *settings) {
@@ -49,9 +51,11 @@ func (c *watchCommand) check(s *settings) {
 	checkURL(s, "url", c.URL, "the server's address, such as http://127.0.0.1:8080")
 	c.checkSources(s)
 	if c.TokenFile != "" {
-		if _, err := readToken(c.TokenFile); err != nil {
+		token, err := readToken(c.TokenFile)
+		if err != nil {
 			s.refuse("token-file", err.Error())
 		}
+		c.checked = token
 	}
 }
 

@@ -191,9 +191,11 @@ func TestWatch_RefusesUsage(t *testing.T) {
 		"two tokens": {[]string{"u", "--dev", "--token=x"}, []string{"--token and --dev are given, want one of them"}},
 		"no file":    {[]string{"u", "--token-file=/nonexistent"}, []string{"--token-file cannot be read: open /nonexistent"}},
 		"empty file": {[]string{"u", "--token-file=" + writeFile(t, "token", "\n")}, []string{"--token-file holds no token"}},
-		"bad URL":    {[]string{"u", "--dev", "--url=localhost:1"}, []string{`--url is "localhost:1", want the server's address`}},
-		"URL query":  {[]string{"u", "--dev", "--url=http://a/?b"}, []string{"without a query"}},
-		"no time":    {[]string{"u", "--dev", "--give-up-after=0s"}, []string{`--give-up-after is "0s", want a duration`}},
+		"UTF-16": {[]string{"u", "--token-file=" + writeFile(t, "utf16", "\xff\xfex\x00")},
+			[]string{"--token-file cannot be read: it is in UTF-16, want UTF-8"}},
+		"bad URL":   {[]string{"u", "--dev", "--url=localhost:1"}, []string{`--url is "localhost:1", want the server's address`}},
+		"URL query": {[]string{"u", "--dev", "--url=http://a/?b"}, []string{"without a query"}},
+		"no time":   {[]string{"u", "--dev", "--give-up-after=0s"}, []string{`--give-up-after is "0s", want a duration`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			shoal(t, nil, "", append([]string{"watch"}, c.args...)...).wantErrors(t, statusUsage, c.want...)

@@ -38,9 +38,13 @@ func (c *watchCommand) token(ctx context.Context) (string, error) {
 	return c.Token, nil
 }
 
-// fileToken reads the token from its file, which another program may be replacing: an error is tried again, within
-// --give-up-after.
+// fileToken returns the token that check has read, and afterwards reads the file again. Another program may be
+// replacing it: an error is tried again, within --give-up-after.
 func (c *watchCommand) fileToken() (string, error) {
+	if token := c.checked; token != "" {
+		c.checked = ""
+		return token, nil
+	}
 	token, err := readToken(c.TokenFile)
 	if err != nil {
 		return "", fmt.Errorf("--token-file %w", err)
@@ -55,6 +59,9 @@ func readToken(path string) (string, error) {
 	}
 	defer file.Close()
 	data, err := io.ReadAll(io.LimitReader(file, maxTokenBytes))
+	if err == nil && isUTF16(data) {
+		err = errUTF16
+	}
 	if err != nil {
 		return "", fmt.Errorf("cannot be read: %w", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"syscall"
 	"testing"
 )
@@ -33,6 +34,27 @@ func TestWatch_SurvivesRestart(t *testing.T) {
 	if status := <-w.ended; status != statusDone {
 		t.Errorf("status %d, errors:\n%s", status, w.errs)
 	}
+}
+
+// A token may come through a pipe, such as that of a shell's <(shoal token …).
+func TestWatch_ReadsTokenFromPipe(t *testing.T) {
+	s := serve(t, 1, "--jwt-secret="+goodSecret, "--authorize=open", "--api-key="+devSecret)
+	token := shoal(t, nil, "", "token", "ann", "--jwt-secret="+goodSecret)
+	token.wantDone(t)
+	s.send(t, "u", completedMessage)
+	pipe := filepath.Join(t.TempDir(), "token")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		if err := os.WriteFile(pipe, []byte(token.out), 0o600); err != nil {
+			t.Error(err)
+		}
+		// Another read gets nothing, and does not hang.
+		_ = os.Remove(pipe)
+		_ = os.WriteFile(pipe, nil, 0o600)
+	}()
+	shoal(t, nil, "", "watch", "u", "--token-file="+pipe, "--url="+s.url).wantDone(t)
 }
 
 // An interrupt ends the command at once, with a status of its own and one line.
