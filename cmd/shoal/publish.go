@@ -96,7 +96,8 @@ func (c *publishCommand) buildsMessageHere(s *settings) bool {
 
 // Run publishes the messages, in order. Lines that arrive during a request are sent together with the next one.
 //
-// An interrupt ends the reading: the messages that have been read are still published. A second one ends the process.
+// An interrupt ends the reading: the messages that have been read are still published, if the server answers soon. A
+// second one ends the process.
 func (c *publishCommand) Run(ctx context.Context, std streams) error {
 	input, err := c.open(std.in)
 	if err != nil {
@@ -162,10 +163,15 @@ func publishLines(ctx context.Context, p *publisher, input io.Reader) error {
 	reading, cancel := context.WithCancel(ctx)
 	defer cancel()
 	lines := readLines(reading, input)
+	sending, release := outlive(ctx, interruptGrace)
+	defer release()
 	b := &batch{first: 1}
 	send := func() error {
-		err := p.send(context.WithoutCancel(ctx), b)
+		err := p.send(sending, b)
 		b = &batch{first: b.next()}
+		if err != nil && sending.Err() != nil {
+			return errors.New("interrupted before the server has answered")
+		}
 		return err
 	}
 	for {
@@ -175,7 +181,7 @@ func publishLines(ctx context.Context, p *publisher, input io.Reader) error {
 		}
 		switch {
 		case !ok:
-			return errors.Join(send(), endedEarly(ctx))
+			return cmp.Or(send(), endedEarly(ctx))
 		case errors.Is(l.err, bufio.ErrTooLong):
 			tooLong := fmt.Errorf("line %d has more than %d bytes; give one message on each line", b.next(), maxLineBytes)
 			return cmp.Or(send(), tooLong)
@@ -188,6 +194,20 @@ func publishLines(ctx context.Context, p *publisher, input io.Reader) error {
 			}
 		}
 		b.add(l.text)
+	}
+}
+
+// interruptGrace is the time for publishing the lines that have been read before an interrupt: a server that is out of
+// reach must not keep the command for --retry-for.
+const interruptGrace = 2 * time.Second
+
+// outlive returns a context that ends some time after ctx, or with release.
+func outlive(ctx context.Context, grace time.Duration) (longer context.Context, release func()) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })
+	return longer, func() {
+		stop()
+		cancel()
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -10,6 +11,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/shoal-go/shoal/internal/testlog"
 )
 
 const note = `{"action":"note","text":"hello"}`
@@ -227,5 +231,27 @@ func TestPublish_TakesAnyAction(t *testing.T) {
 	shoal(t, nil, message, "publish", "u", "--dev", "--url="+s.url).wantDone(t)
 	if _, text := call(t, "GET", s.url+"/v1/uploads/u", devSecret, ""); !strings.Contains(text, message) {
 		t.Errorf("the newest message is %s", text)
+	}
+}
+
+// An interrupt ends the command also while the server is out of reach.
+func TestPublish_EndsOnInterruptWithoutAServer(t *testing.T) {
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	var errs testlog.Buffer
+	ended := make(chan int, 1)
+	go func() {
+		args := []string{"publish", "u", "--dev", "--url=http://127.0.0.1:1", "--retry-for=8760h"}
+		ended <- run(ctx, args, nil, strings.NewReader(note), io.Discard, &errs)
+	}()
+	eventually(t, "it tries again", func() bool { return strings.Contains(errs.String(), "trying again") })
+	interrupt()
+	select {
+	case status := <-ended:
+		if want := "shoal: interrupted before the server has answered\n"; status != statusFailed || !strings.HasSuffix(errs.String(), want) {
+			t.Errorf("status %d, errors:\n%s", status, &errs)
+		}
+	case <-time.After(patience):
+		t.Fatal("it does not end")
 	}
 }
