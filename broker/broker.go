@@ -22,7 +22,8 @@ import (
 var ErrUnavailable = errors.New("broker: out of reach")
 
 // Broker carries messages between nodes. Its methods may be called from any number of goroutines, also before
-// Run and while the engine is out of reach; they block on the engine, at most until ctx ends.
+// Run and while the engine is out of reach; they block on the engine, at most until ctx ends. Their errors are ctx's,
+// wrap ErrUnavailable, or are refusals, as ErrUnavailable describes.
 type Broker interface {
 	// Run connects and delivers messages of the subscribed channels to h until ctx ends; then it returns nil, with no
 	// goroutine left. It is called once. It retries an unreachable engine indefinitely, with increasing pauses, and
@@ -41,7 +42,7 @@ type Broker interface {
 }
 
 // HistoryBroker is a Broker whose engine stores the newest messages of a channel, for nodes that subscribe later. Its
-// options set how many it stores, and for how long.
+// options set how many it stores, and for how long. Its methods block and fail as those of a Broker do.
 //
 // The cost of a read depends on its result only: History on the messages after the position, Newest on one message,
 // Positions on the number of channels, regardless of how much else is stored.
@@ -82,7 +83,7 @@ type Once struct {
 }
 
 // IdempotentBroker is a HistoryBroker that stores a message once, however often and on however many nodes it is
-// published.
+// published. Its methods block and fail as those of a Broker do.
 type IdempotentBroker interface {
 	HistoryBroker
 	// StoreOnce is like Store, unless a message with the key was stored on the channel within the time for which

@@ -63,7 +63,7 @@ func bound[T cmp.Ordered](field *T, standard, none T) {
 func (b *Memory) Node() *MemoryNode { return &MemoryNode{hub: b} }
 
 // MemoryNode is one node's part of a Memory, and an IdempotentBroker. All methods may be called from any number of
-// goroutines.
+// goroutines. Only Run blocks, until its context ends.
 type MemoryNode struct {
 	hub *Memory
 	// handler is nil unless Run is running; it is the hub's lock that protects it.
@@ -128,7 +128,8 @@ func (n *MemoryNode) Store(ctx context.Context, channel string, payload []byte) 
 	return pos, err
 }
 
-// StoreOnce is Store, unless a message with the key was stored within MemoryOptions.TTL.
+// StoreOnce is Store, unless a message with the key was stored within MemoryOptions.TTL. The errors are those of
+// Subscribe, and ErrKeyReused.
 func (n *MemoryNode) StoreOnce(
 	ctx context.Context, channel string, payload []byte, once Once,
 ) (at Position, replayed bool, err error) {
@@ -143,7 +144,7 @@ func (n *MemoryNode) StoreOnce(
 	return at, replayed, cmp.Or(err, reused)
 }
 
-// CheckOnce returns ErrKeyReused if the key was used with another digest.
+// CheckOnce returns ErrKeyReused if the key was used with another digest. The other errors are those of Subscribe.
 func (n *MemoryNode) CheckOnce(ctx context.Context, channel string, once Once) error {
 	var reused error
 	err := n.do(ctx, func(b *Memory) { _, _, reused = b.keys.Find(channel, once) })

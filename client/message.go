@@ -33,7 +33,7 @@ const (
 	ActionFailed    = "upload_failed"
 )
 
-// Decode decodes the JSON object into v, as json.Unmarshal does.
+// Decode decodes the JSON object into v, as json.Unmarshal does. The error wraps that of json.Unmarshal.
 func (m Message) Decode(v any) error {
 	if err := json.Unmarshal(m.Data, v); err != nil {
 		return fmt.Errorf("client: message %q: %w", m.Action, err)

@@ -101,7 +101,8 @@ type Subscribers struct {
 }
 
 // Subscribers queries all nodes for the users that follow an upload. It blocks until they have answered, at most for
-// some seconds. The error is ctx's error, or wraps ErrUnavailable or ErrRefused if no node could be queried.
+// some seconds. The error is an *InvalidError or ctx's error, or wraps ErrUnavailable or ErrRefused if no node could be
+// queried.
 func (m *Manager) Subscribers(ctx context.Context, uploadID string) (Subscribers, error) {
 	if err := errors.Join(m.checkCreated(), CheckID("upload_id", uploadID)); err != nil {
 		return Subscribers{}, err

@@ -49,6 +49,8 @@ type Terminator interface {
 // when messages are missing. Where messages of another node are lost for good, a connection whose client does not know
 // positions is closed. A Conn without this method counts as one that passes positions and acknowledgements on.
 type PositionTracker interface {
+	// TracksPositions reports whether the client knows positions. It is called with the lock of an upload held: it must
+	// not block or call the manager.
 	TracksPositions() bool
 }
 

@@ -7,7 +7,8 @@ import (
 	"reflect"
 )
 
-// Connect is ConnectSince for a connection whose user has just been identified.
+// Connect is ConnectSince for a connection whose user has just been identified: it begins now. The error is an
+// *InvalidError, ErrTooManyConnections or ErrClosed.
 func (m *Manager) Connect(userID string, c Conn) error { return m.ConnectSince(userID, c, Moment{}) }
 
 // ConnectSince registers a connection of a user, which from then on receives every message to the user and to every

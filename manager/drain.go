@@ -21,7 +21,8 @@ func (m *Manager) DisconnectAll(ctx context.Context) error {
 
 // Drain is DisconnectAll with the closing spread evenly over a time, in random order, so that the clients do not
 // all return in the same instant. If ctx ends before that, the remaining ones are closed at once: at a deadline early
-// enough to receive their close frames, and if ctx is cancelled without waiting for their end.
+// enough to receive their close frames, and if ctx is cancelled without waiting for their end. The error is that of
+// DisconnectAll.
 func (m *Manager) Drain(ctx context.Context, spread time.Duration) error {
 	if err := m.checkCreated(); err != nil {
 		return err
@@ -37,7 +38,8 @@ type UserConn struct {
 	Conn   Conn
 }
 
-// DrainConns is Drain for some connections, which need not be registered. It reorders the slice.
+// DrainConns is Drain for some connections, which need not be registered. It reorders the slice, and blocks and fails
+// as Drain does.
 func (m *Manager) DrainConns(ctx context.Context, spread time.Duration, all []UserConn) error {
 	if err := m.checkCreated(); err != nil {
 		return err

@@ -135,11 +135,11 @@ func (e Encoded) frame(uploadID string, at Position) *Frame {
 // messages by Options.Classes instead, and a message without the key that they require is refused when it is sent.
 func NewEvent(action string, v any) (Encoded, error) { return newOwn(action, ClassEvent, "", v) }
 
-// NewState is like NewEvent for ClassState. key has at most 255 bytes: a newer state replaces a queued one of the
-// same action, upload and key.
+// NewState is like NewEvent for ClassState, and fails as it does. key has at most 255 bytes: a newer state replaces a
+// queued one of the same action, upload and key.
 func NewState(action, key string, v any) (Encoded, error) { return newOwn(action, ClassState, key, v) }
 
-// NewTerminal is like NewEvent for ClassTerminal.
+// NewTerminal is like NewEvent for ClassTerminal, and fails as it does.
 func NewTerminal(action string, v any) (Encoded, error) { return newOwn(action, ClassTerminal, "", v) }
 
 func newOwn(action string, class Class, key string, v any) (Encoded, error) {

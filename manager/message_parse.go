@@ -29,7 +29,8 @@ func Parse(uploadID string, data []byte, now time.Time) (Encoded, error) {
 	return e, err
 }
 
-// Parse is like the function Parse for messages that this manager will send: it also applies its vocabulary.
+// Parse is like the function Parse for messages that this manager will send: it also applies its vocabulary. It does
+// not block, and every error is an *InvalidError.
 func (m *Manager) Parse(uploadID string, data []byte, now time.Time) (Encoded, error) {
 	if err := m.checkCreated(); err != nil {
 		return Encoded{}, err

@@ -30,7 +30,7 @@ type Once struct {
 //
 // With a broker that is a broker.IdempotentBroker this holds on all nodes; with another one the error wraps
 // ErrKeysUnsupported. A state message is not delayed by Options.StateRate. After an error that wraps ErrUnavailable the
-// call may be repeated without publishing twice. The other errors are those of Publish.
+// call may be repeated without publishing twice. It blocks as Publish does, and the other errors are those of Publish.
 func (m *Manager) PublishOnce(
 	ctx context.Context, uploadID string, msg Message, once Once,
 ) (pos Position, replayed bool, err error) {
@@ -65,7 +65,7 @@ func (m *Manager) PublishOnce(
 }
 
 // CheckOnce returns ErrKeyReused if PublishOnce would, for a publication with its Content given, and publishes nothing.
-// The other errors are those of PublishOnce.
+// With a broker it blocks on that. The other errors are those of PublishOnce.
 func (m *Manager) CheckOnce(ctx context.Context, uploadID string, once Once) error {
 	if err := m.check(); err != nil {
 		return err

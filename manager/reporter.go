@@ -98,7 +98,8 @@ func (r *Reporter) Stage(status Status, stage Stage, upTo float64, message strin
 }
 
 // Bytes reports that done of the stage's total bytes are processed, and publishes the progress if it is due. A decrease
-// is ignored; with a total of 0 or less, meaning unknown, the percentage does not change.
+// is ignored; with a total of 0 or less, meaning unknown, the percentage does not change. Before the first stage it
+// publishes StatusPending and StageQueued, which Options.Statuses and Stages may refuse.
 func (r *Reporter) Bytes(done, total int64) error {
 	if r.ended || total <= 0 {
 		return nil

@@ -250,7 +250,8 @@ func (m *Manager) Followers(uploadID string) (users int) {
 	return users
 }
 
-// UploadSubscriberIDs returns the ids of the users that follow an upload, sorted.
+// UploadSubscriberIDs returns the ids of the users that follow an upload on this node, sorted. Subscribers queries all
+// nodes.
 func (m *Manager) UploadSubscriberIDs(uploadID string) []string {
 	if m.checkCreated() != nil {
 		return nil

@@ -10,8 +10,9 @@ import (
 	"github.com/shoal-go/shoal/shard"
 )
 
-// SubscribeUpload subscribes a user to an upload: all connections of the user, present and future, get its newest
-// message, if it has one, and then the live messages. A user without a connection is accepted for Options.PendingTTL.
+// SubscribeUpload subscribes a user to an upload: all connections of the user to this node, present and future, get its
+// newest message, if it has one, and then the live messages. A user without a connection is accepted for
+// Options.PendingTTL. The connections of the user to other nodes are not concerned: each node subscribes its own.
 // After SubscribeUpload has returned nil, every message published on any node is delivered. With a broker it blocks
 // until the broker has confirmed the subscription.
 //
@@ -36,7 +37,8 @@ func (m *Manager) SubscribeUpload(ctx context.Context, userID, uploadID string) 
 	return err
 }
 
-// UnsubscribeUpload ends a user's subscription to an upload, including the claims of connections.
+// UnsubscribeUpload ends a user's subscription to an upload on this node, including the claims of connections. It has
+// no effect without one.
 func (m *Manager) UnsubscribeUpload(userID, uploadID string) {
 	if m.checkCreated() == nil && m.registry.UnsubscribeUser(userID, uploadID) {
 		m.flushUserClaims(userID)

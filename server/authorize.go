@@ -17,13 +17,14 @@ import (
 	"github.com/shoal-go/shoal/internal/service"
 )
 
-// AuthorizeOpen is an [Authorize] that lets every user follow every upload.
+// AuthorizeOpen is an [Authorize] that lets every user follow every upload: it returns nil at once.
 func AuthorizeOpen(context.Context, Identity, string) error { return nil }
 
 // AuthorizeClaims is an [Authorize] that lets a connection follow the uploads in Identity.Uploads: an entry is an id,
 // or a prefix followed by "*"; "*" alone is every upload. With it, each connection gets the messages of these
 // uploads only, although subscriptions belong to the user: other connections of the user do not widen a narrow
-// token.
+// token. That holds if Options.Authorize is AuthorizeClaims itself, not for a function that calls it. It returns nil or
+// ErrForbidden at once.
 func AuthorizeClaims(_ context.Context, id Identity, uploadID string) error {
 	if id.allows(uploadID) {
 		return nil
@@ -103,7 +104,8 @@ var (
 )
 
 // NewAuthorizeURL returns an AuthorizeURL for the service at an absolute http or https URL, to be closed with Close.
-// client sends the requests, except that redirects are not followed; nil: a client of its own.
+// client sends the requests, except that redirects are not followed; nil: a client of its own. The error is that of an
+// address of another form; the service is not asked.
 func NewAuthorizeURL(address string, client *http.Client) (*AuthorizeURL, error) {
 	if err := service.CheckURL(address); err != nil {
 		return nil, fmt.Errorf("server: authorizer: %w", err)
@@ -117,8 +119,8 @@ func NewAuthorizeURL(address string, client *http.Client) (*AuthorizeURL, error)
 	return a, nil
 }
 
-// Authorize is an [Authorize]. It returns ErrForbidden if the service forbids, and any other error if it has not
-// answered.
+// Authorize is an [Authorize]. It blocks until the service has answered, at most until ctx ends. It returns
+// ErrForbidden if the service forbids, and any other error if it has not answered.
 func (a *AuthorizeURL) Authorize(ctx context.Context, id Identity, uploadID string) error {
 	// The length makes the key unambiguous for all ids.
 	key := strconv.Itoa(len(id.UserID)) + ":" + id.UserID + uploadID

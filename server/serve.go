@@ -30,17 +30,20 @@ const (
 	maxHeaderBytes = 32 << 10
 )
 
-// Serve serves Handler on a listener until the server is closed, and then returns http.ErrServerClosed. It
-// takes over the listener. Any number of listeners may be served.
+// Serve serves Handler on a listener until the server is closed, and then returns http.ErrServerClosed. Any other error
+// is a permanent one of the listener. Serve takes over the listener, and closes it before it returns. Any number of
+// listeners may be served.
 func (s *Server) Serve(ln net.Listener) error { return s.ServeHandler(ln, s.Handler()) }
 
-// ServeHandler is Serve with a handler of the caller's own, in which Handler may be mounted.
+// ServeHandler is Serve with a handler of the caller's own, in which Handler may be mounted. It blocks and fails as
+// Serve does.
 func (s *Server) ServeHandler(ln net.Listener, h http.Handler) error {
 	return s.serve(ln, h, s.countHTTPConn)
 }
 
 // ServeAdmin is ServeHandler for a listener of the operator, usually with AdminHandler: its connections do not count
-// against Options.MaxSockets, so that the health endpoints answer while the public listener is full.
+// against Options.MaxSockets, so that the health endpoints answer while the public listener is full. It blocks and
+// fails as Serve does.
 func (s *Server) ServeAdmin(ln net.Listener, h http.Handler) error { return s.serve(ln, h, nil) }
 
 // serve serves a listener; watch, if not nil, follows the states of its connections.

@@ -19,7 +19,7 @@ var (
 
 // SubscribeConn subscribes a user to an upload on behalf of one of its connections. It calls entered with the upload's
 // lock held, at the moment from which the connection receives the upload's messages; fresh reports that the connection
-// has not received the upload's state yet. A limit below 1 means no limit.
+// has not received the upload's state yet. A limit below 1 means no limit. The error is ErrUnknown or ErrLimit.
 func (r *Registry[C, S]) SubscribeConn(
 	userID string, c C, uploadID string, limit int, entered func(up *Upload[C, S], fresh bool),
 ) error {
@@ -27,7 +27,7 @@ func (r *Registry[C, S]) SubscribeConn(
 }
 
 // ResumeConn is SubscribeConn for a caller that must know whether the connection has been receiving the upload's
-// messages, because its user follows the upload already.
+// messages, because its user follows the upload already. It fails as SubscribeConn does.
 func (r *Registry[C, S]) ResumeConn(
 	userID string, c C, uploadID string, limit int, entered func(up *Upload[C, S], fresh, received bool),
 ) error {
@@ -113,7 +113,8 @@ func (r *Registry[C, S]) UnsubscribeConn(userID string, c C, uploadID string) (c
 // for every connection that has not received the upload's state yet.
 //
 // The subscription of a user without a connection is pending; its age, which ExpirePending compares, counts from now of
-// the last accepted call. At most maxPending users may be pending. Limits below 1 mean no limit.
+// the last accepted call. At most maxPending users may be pending. Limits below 1 mean no limit. The error is
+// ErrPending or ErrLimit.
 func (r *Registry[C, S]) SubscribeUser(
 	userID, uploadID string, limit, maxPending int, now int64, show func(*Upload[C, S], C),
 ) error {

@@ -12,8 +12,9 @@ import (
 	"github.com/shoal-go/shoal/broker"
 )
 
-// Broker is a broker.IdempotentBroker over a NATS server. Its methods are safe for concurrent use. Their errors are
-// those of the context or wrap broker.ErrUnavailable, except where a retry would fail alike: an invalid channel, a
+// Broker is a broker.IdempotentBroker over a NATS server. Its methods are safe for concurrent use. They block until the
+// server has responded, at most until their context ends, or without a deadline for Options.CallTimeout. Their errors
+// are those of the context or wrap broker.ErrUnavailable, except where a retry would fail alike: an invalid channel, a
 // message larger than the server accepts (nats.ErrMaxPayload) and a missing permission (nats.ErrPermissionViolation).
 type Broker struct {
 	opt Options

@@ -29,7 +29,8 @@ import (
 )
 
 // Broker is a broker.IdempotentBroker over Redis or Valkey. All methods may be called from any number of
-// goroutines. Calls whose context has no deadline end after Options.Timeout.
+// goroutines. They block until the server has responded, at most until their context ends, or without a deadline for
+// Options.Timeout.
 type Broker struct {
 	opt    Options
 	target target

@@ -168,7 +168,8 @@ func intClaim(claims strictjson.Object, name string) (int64, error) {
 
 // SignHS256 returns a token that a Verifier with the same secret authenticates as id: the counterpart of
 // [Verifier.Authenticate], for development, tests and tools. id needs a UserID and Expires. Further claims, for example
-// aud and iss, are added to those of id and must have a JSON form.
+// aud and iss, are added to those of id and must have a JSON form. The error says which of these is missing or invalid,
+// or that the token is longer than a Verifier accepts.
 func SignHS256(secret []byte, id server.Identity, further ...map[string]any) (string, error) {
 	if len(secret) == 0 {
 		return "", errors.New("jwtauth: signing a token needs a secret")

@@ -67,8 +67,8 @@ type Options struct {
 	Leeway time.Duration
 
 	// CheckVersion is called for tokens that have a token_version claim, to refuse revoked ones. A *server.TokenError
-	// refuses the token and gives the client the reason; any other error means that it cannot be checked now.
-	// nil: none is refused.
+	// refuses the token and gives the client the reason; any other error means that it cannot be checked now. It may
+	// block, until ctx ends, which is that of Authenticate. nil: none is refused.
 	CheckVersion func(ctx context.Context, userID string, version int64) error
 
 	// Client fetches a JWKS URL. nil: a client of its own.

@@ -1,9 +1,9 @@
 // Package shoalprom exports the metrics of a server, its manager and their broker to Prometheus.
 //
 //	metrics := shoalprom.New()
-//	manager, err := manager.New(manager.Options{Broker: metrics.Broker(b)})
-//	server, err := server.New(server.Options{Manager: manager, Observer: metrics.Observer(), …})
-//	metrics.Attach(server)
+//	m, err := manager.New(manager.Options{Broker: metrics.Broker(b)})
+//	s, err := server.New(server.Options{Manager: m, Observer: metrics.Observer(), …})
+//	metrics.Attach(s)
 //	prometheus.MustRegister(metrics)
 //
 // Counters and gauges are read when Prometheus scrapes, so they cost nothing in between. Durations are native

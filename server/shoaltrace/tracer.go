@@ -2,9 +2,9 @@
 // clients.
 //
 //	tracer := shoaltrace.New(provider)
-//	manager, err := manager.New(manager.Options{Tracer: tracer, …})
-//	server, err := server.New(server.Options{Manager: manager, …})
-//	handler := tracer.Handler(server.Handler())
+//	m, err := manager.New(manager.Options{Tracer: tracer, …})
+//	s, err := server.New(server.Options{Manager: m, …})
+//	handler := tracer.Handler(s.Handler())
 //
 // The provider's sampler decides which publications are traced. A traced publication has these spans:
 //

@@ -159,7 +159,7 @@ func listenAt(address string) (string, int) {
 // MemoryLimit returns Options.MaxMemory, from which natsbroker derives the bound of its stream.
 func (s *Server) MemoryLimit() int64 { return s.memory }
 
-// InProcessConn connects to the server without a socket, as natsbroker.Options.Server requires.
+// InProcessConn connects to the server without a socket, as natsbroker.Options.Server requires. It fails after Close.
 func (s *Server) InProcessConn() (net.Conn, error) { return s.server.InProcessConn() }
 
 // Routes returns the ids of the connections to the other servers of the cluster, from which natsbroker learns that
