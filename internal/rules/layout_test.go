@@ -113,10 +113,13 @@ func undocumentedPackages(t tree) []string {
 	return violations
 }
 
-// tree is a parsed repository: the names at its top level and all Go files. It is immutable once loaded.
+// tree is a parsed repository: the names at its top level, all Go files and all pages in Markdown. It is immutable once
+// loaded.
 type tree struct {
+	root  fs.FS
 	top   []string
 	files []file
+	pages []page
 }
 
 // file is one Go file, parsed.
@@ -139,7 +142,7 @@ func (f file) line(pos token.Pos) int {
 // load reads a repository. It ignores the folders that the go command ignores, and the output of package managers and
 // builds. Nested modules are included.
 func load(root fs.FS) (tree, error) {
-	var t tree
+	t := tree{root: root}
 	err := fs.WalkDir(root, ".", func(name string, entry fs.DirEntry, err error) error {
 		if err != nil || name == "." {
 			return err
@@ -152,6 +155,11 @@ func load(root fs.FS) (tree, error) {
 		}
 		if path.Dir(name) == "." {
 			t.top = append(t.top, name)
+		}
+		if !entry.IsDir() && path.Ext(name) == ".md" {
+			text, err := fs.ReadFile(root, name)
+			t.pages = append(t.pages, page{path: name, text: string(text)})
+			return err
 		}
 		if entry.IsDir() || path.Ext(name) != ".go" {
 			return nil

@@ -34,6 +34,11 @@ func TestRules_HoldForThisRepository(t *testing.T) {
 		"skipping tests":    skippingTests,
 		"leak detection":    testsWithoutLeakCheck,
 		"names in comments": misnamedComments,
+		"results":           undocumentedResults,
+		"links of pages":    brokenLinks,
+		"paths in pages":    missingPaths,
+		"tests in pages":    missingTests,
+		"list of pages":     unlistedPages,
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, violation := range rule(loaded) {
@@ -193,6 +198,72 @@ func TestRules_MisnamedComments(t *testing.T) {
 		{"a/a_test.go", "package p\n// A program.\nfunc Example() {}", ""},
 		{"a/a_test.go", "package p\n// TestB_Finds fails.\nfunc TestA_Finds() {}", "the comment of TestA_Finds"},
 	})
+}
+
+func TestRules_UndocumentedResults(t *testing.T) {
+	imports := "package p\nimport \"context\"\n"
+	method := "type T struct{}\n// %sfunc (T) M(ctx context.Context) error { return nil }"
+	try(t, undocumentedResults, []example{
+		{"shard/a.go", imports + "// F fails.\nfunc F() error { return nil }", ""},
+		{"shard/a.go", imports + "// F returns.\nfunc F() error { return nil }", "the comment of F does not say about its error"},
+		{"shard/a.go", imports + "func F() error { return nil }", "the comment of F"},
+		{"shard/a.go", imports + "// F blocks.\nfunc F(ctx context.Context) {}", ""},
+		{"shard/a.go", imports + "// F returns.\nfunc F(ctx context.Context) {}", "the comment of F does not say whether it blocks"},
+		{"shard/a.go", imports + "// f returns.\nfunc f() error { return nil }", ""},
+		{"internal/a/a.go", imports + "// F returns.\nfunc F() error { return nil }", ""},
+		{"shard/a_test.go", imports + "// F returns.\nfunc F() error { return nil }", ""},
+		{"shard/a.go", imports + "// T is. Its methods block, and their errors are ctx's.\n" + fmt.Sprintf(method, "M is.\n"), ""},
+		{"shard/a.go", imports + "// T is.\n" + fmt.Sprintf(method, "M blocks.\n"), "the comment of M does not say about its error"},
+		{"shard/a.go", imports + "// T is.\n" + fmt.Sprintf(method, "M implements [I].\n"), ""},
+		{"shard/a.go", imports + "type T[C, S any] struct{}\n// M is.\nfunc (*T[C, S]) M() error { return nil }", "the comment of M"},
+		{"shard/a.go", imports + "type t struct{}\n// M is.\nfunc (t) M() error { return nil }", ""},
+		{"shard/a.go", imports + "// T is.\ntype T interface {\n// M is.\nM() error\n}", "the comment of M"},
+		{"shard/a.go", imports + "// T is.\ntype T func() error", "the comment of T"},
+		{"shard/a.go", imports + "type T struct{}\nfunc (T) Unwrap() error { return nil }", ""},
+	})
+}
+
+func TestRules_Pages(t *testing.T) {
+	const heading = "# A `Heading`, here\n```\n# no heading, [no link](gone.md)\n```\n"
+	files := map[string]string{
+		"go.mod":       "",
+		"a/a_test.go":  "package a\nfunc TestA_Begins(t *testing.T) {}\nfunc TestA_BeginsAgain(t *testing.T) {}",
+		"b/b_test.go":  "package b\nfunc TestB(t *testing.T) {}",
+		"docs/page.md": heading,
+	}
+	for _, c := range []struct {
+		rule       func(tree) []string
+		text, want string
+	}{
+		{brokenLinks, "[x](page.md) [x](../a/) [x](https://a.b/c.md#d) [x](page.md#a-heading-here)", ""},
+		{brokenLinks, "[x](gone.md)", "docs/README.md: links to gone.md"},
+		{brokenLinks, "![x](images/gone.svg)", "links to images/gone.svg"},
+		{brokenLinks, "[x](page.md#no-heading-no-linkgonemd)", "no such heading"},
+		{brokenLinks, "## Here\n[x](#here)", ""},
+		{brokenLinks, "## Here\n[x](#there)", "no such heading"},
+		{missingPaths, "`a/a_test.go` `go test ./b` `other/gone` `1/a` a/gone `page.md`", ""},
+		{missingPaths, "`a/gone.go`", "names a/gone.go"},
+		{missingPaths, "`run ./a/gone -x`", "names a/gone"},
+		{missingPaths, "```sh\nrun a/gone\n```", "names a/gone"},
+		{missingTests, "`a`: `TestA_Begins`, `…BeginsAgain`, `TestA_…`, `TestA_Beg…`; `b`: `TestB`", ""},
+		{missingTests, "`TestA_Begins`, `TestB`, `Testing`", ""},
+		{missingTests, "`TestA_Beg`", "names the test TestA_Beg, which the repository"},
+		{missingTests, "`TestC_…`", "names the test TestC_"},
+		{missingTests, "`b`: `TestA_Begins`", "names the test TestA_Begins, which b"},
+		{missingTests, "| `b`: x | `TestA_Begins` |", ""},
+		{missingTests, "`TestB`, `…BeginsAgain`", "…BeginsAgain of TestB"},
+		{unlistedPages, "[x](page.md)", ""},
+		{unlistedPages, "page.md", "docs/page.md: docs/README.md does not link to it"},
+	} {
+		files["docs/README.md"] = c.text
+		violations := c.rule(plant(t, files))
+		switch {
+		case c.want == "" && len(violations) > 0:
+			t.Errorf("%s\nis valid, but got %q", c.text, violations)
+		case c.want != "" && (len(violations) != 1 || !strings.Contains(violations[0], c.want)):
+			t.Errorf("%s\nneeds one violation with %q, but got %q", c.text, c.want, violations)
+		}
+	}
 }
 
 func TestRules_SleepingTests(t *testing.T) {
