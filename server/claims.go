@@ -28,7 +28,8 @@ const (
 	// ReasonForbidden means that Authorize refused the upload for a further token of the connection.
 	ReasonForbidden
 	// ReasonConnectionEnded means that the connection has ended. The claim passes to the user while the user has another
-	// connection; UserFollows is then true.
+	// connection; UserFollows is then true. A claim of the user itself ends with the last connection, without a call of
+	// OnUnsubscribe: ask manager.UserUploads in OnDisconnect.
 	ReasonConnectionEnded
 )
 

@@ -9,10 +9,13 @@ import (
 	"errors"
 	"flag"
 	"log"
+	"math"
 	"net"
 	"net/http"
 	"os"
 	"os/signal"
+	"slices"
+	"sync"
 	"syscall"
 	"time"
 	"unicode/utf8"
@@ -53,8 +56,12 @@ type presence struct {
 	User string `json:"user"`
 }
 
-// chat publishes the messages of clients.
-type chat struct{ manager *manager.Manager }
+// chat publishes the messages of clients, and who is in a room.
+type chat struct {
+	manager *manager.Manager
+	mu      sync.Mutex          // protects rooms
+	rooms   map[string][]string // that a user has joined and not left
+}
 
 // run serves until ctx ends.
 func run(ctx context.Context, ln net.Listener) error {
@@ -62,7 +69,7 @@ func run(ctx context.Context, ln net.Listener) error {
 	if err != nil {
 		return err
 	}
-	c := &chat{m}
+	c := &chat{manager: m, rooms: map[string][]string{}}
 	s, err := server.New(server.Options{
 		Manager:   m,
 		Identify:  identify,
@@ -70,14 +77,13 @@ func run(ctx context.Context, ln net.Listener) error {
 		OnMessage: c.onMessage,
 		OnSubscribe: func(client *server.Client, room server.Subscription) {
 			if !room.UserFollows {
-				c.publish(client.Context(), room.UploadID, "joined", presence{client.UserID()})
+				c.join(client.UserID(), room.UploadID)
 			}
 		},
-		OnUnsubscribe: func(client *server.Client, room server.Subscription) {
-			if !room.UserFollows { // the connection may have ended, and its context with it
-				c.publish(context.Background(), room.UploadID, "left", presence{client.UserID()})
-			}
-		},
+		// The claim of a connection that ends passes to the user while another connection is left. Then it belongs to no
+		// connection, and ends without OnUnsubscribe, so OnDisconnect looks too.
+		OnUnsubscribe: func(client *server.Client, _ server.Subscription) { c.leave(client.UserID()) },
+		OnDisconnect:  func(client *server.Client, _ manager.CloseReason) { c.leave(client.UserID()) },
 	})
 	if err != nil {
 		return errors.Join(err, m.Close(context.Background()))
@@ -117,6 +123,33 @@ func (c *chat) onMessage(client *server.Client, incoming server.Incoming) bool {
 	}
 	c.publish(client.Context(), message.Room, "said", said{client.UserID(), message.Text})
 	return true
+}
+
+// join tells a room of a user who is new there.
+func (c *chat) join(user, room string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !slices.Contains(c.rooms[user], room) {
+		c.rooms[user] = append(c.rooms[user], room)
+		c.publish(context.Background(), room, "joined", presence{user})
+	}
+}
+
+// leave tells the rooms that a user no longer follows.
+func (c *chat) leave(user string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	followed, _ := c.manager.UserUploads(user, math.MaxInt)
+	c.rooms[user] = slices.DeleteFunc(c.rooms[user], func(room string) bool {
+		left := !slices.Contains(followed, room)
+		if left {
+			c.publish(context.Background(), room, "left", presence{user})
+		}
+		return left
+	})
+	if len(c.rooms[user]) == 0 {
+		delete(c.rooms, user)
+	}
 }
 
 // publish sends a message of the application to all clients that follow a room.
