@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -194,6 +195,21 @@ func TestConnection_AuthenticationIsBounded(t *testing.T) {
 		c := p.client(func(o *client.Options) { o.GiveUpAfter = time.Minute; o.ConnectTimeout = 2 * time.Second })
 		if err := follow(t, c, "u").wantEnd(client.ErrUnreachable); !strings.Contains(err.Error(), "did not answer within 2s") {
 			t.Errorf("ended with %v", err)
+		}
+	})
+}
+
+// A server that identifies its clients by the request knows no auth message: the loop ends at once and says so.
+func TestConnection_ServerWithoutTokens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlace(t, func(_ *manager.Options, o *server.Options) {
+			o.Authenticate = nil
+			o.Identify = func(*http.Request) (server.Identity, error) { return server.Identity{UserID: "ann"}, nil }
+		})
+		l := follow(t, p.client(), "u")
+		err := l.wantEnd(client.ErrNotShoal)
+		if text := err.Error(); !strings.Contains(text, "takes no token") || p.attempts() != 1 {
+			t.Errorf("the error is %q, after %d attempts", text, p.attempts())
 		}
 	})
 }

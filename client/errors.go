@@ -21,7 +21,7 @@ var (
 	ErrLimit = errors.New("client: a limit of the server was exceeded")
 	// ErrStopped means that the server closed the connection for good.
 	ErrStopped = errors.New("client: stopped by the server")
-	// ErrNotShoal means that the server does not speak the protocol shoal.v1 at this address.
+	// ErrNotShoal means that the server does not speak the protocol shoal.v1 at this address, or takes no token there.
 	ErrNotShoal = errors.New("client: not a shoal server")
 	// ErrUnreachable means that the server could not be reached for long enough; see UnreachableError.
 	ErrUnreachable = errors.New("client: server out of reach")

@@ -94,7 +94,8 @@ func (l *link) serve(connecting context.Context, token string) ending {
 	}
 }
 
-// authenticate sends the token and waits for the answer.
+// authenticate sends the token and waits for the answer. A server that identifies its clients by the request
+// (server.Options.Identify) knows no such message.
 func (l *link) authenticate(ctx context.Context, token string) error {
 	if err := l.write(ctx, authMessage(token)); err != nil {
 		return err
@@ -109,6 +110,8 @@ func (l *link) authenticate(ctx context.Context, token string) error {
 			return nil
 		case "auth_error":
 			l.authError = in.authError()
+		case "error":
+			return &RefusedError{Code: in.text("code"), Message: "the server takes no token", kind: ErrNotShoal}
 		case "reconnect":
 			l.retryAfter = in.retryAfter()
 		}

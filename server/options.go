@@ -36,7 +36,8 @@ type Options struct {
 	// Identify replaces the authentication of the protocol: it returns the owner of a connection by the request of the
 	// upgrade or of the event stream, for example by a cookie. A *TokenError or http.ErrNoCookie refuses it with 401,
 	// ErrForbidden with 403; any other error means that it cannot be decided now: it is logged and answered with 503. The
-	// request's context ends with the request, with the server and after HookTimeout.
+	// request's context ends with the request, with the server and after HookTimeout. The client gets no auth_success; an
+	// auth message is still handled if Authenticate is given, and else one of the application.
 	Identify func(*http.Request) (Identity, error)
 
 	// Ready is a further condition of /readyz, for example Verifier.Ready of jwtauth: an error makes it answer 503 with
