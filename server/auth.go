@@ -31,7 +31,7 @@ func (s *Server) identify(r *http.Request) (id Identity, status int, problem str
 		return id, http.StatusServiceUnavailable, "identification is not possible now, try again later"
 	}
 	if err := manager.CheckID("user_id", id.UserID); err != nil {
-		s.logs.identify.Log(s.opt.Logger, slog.LevelError, "Identify returned an invalid user id", "error", err)
+		s.logs.invalidUser.Log(s.opt.Logger, slog.LevelError, "Identify returned an invalid user id", "error", err)
 		return id, http.StatusInternalServerError, "internal error"
 	}
 	return id, 0, ""
@@ -126,7 +126,7 @@ func (s *Server) checkToken(ctx context.Context, token string) (Identity, error)
 		return id, err
 	}
 	if err := manager.CheckID("user_id", id.UserID); err != nil {
-		s.logs.authenticate.Log(s.opt.Logger, slog.LevelError, "Authenticate returned an invalid user id", "error", err)
+		s.logs.invalidUser.Log(s.opt.Logger, slog.LevelError, "Authenticate returned an invalid user id", "error", err)
 		return id, &TokenError{Message: "Authentication failed"}
 	}
 	return id, nil
@@ -245,7 +245,7 @@ func (c *Client) connectFailed(err error) {
 	case errors.Is(err, manager.ErrTooManyConnections):
 		c.Close(manager.TooManyConnections)
 	default:
-		c.server.logs.authenticate.Log(c.server.opt.Logger, slog.LevelError, "connection not accepted", "error", err)
+		c.server.logs.connect.Log(c.server.opt.Logger, slog.LevelError, "connection not accepted", "error", err)
 		c.Close(manager.InternalError)
 	}
 }

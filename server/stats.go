@@ -128,6 +128,7 @@ func (s *Server) Stats() Stats {
 type sampledLogs struct {
 	origin, identify, authenticate, refusedToken, authorize, forbidden logs.Sampled
 	hijack, panics, accept, closeCode, proxies, authorizeAPI           logs.Sampled
+	invalidUser, connect                                               logs.Sampled
 }
 
 // Closing is the number of connections that ended for one reason since the start.
