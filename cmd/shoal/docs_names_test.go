@@ -15,20 +15,39 @@ var foreignFlags = map[string]string{
 	"access": "npm", "no-git-tag-version": "npm", "prefix": "npm",
 	"cap-drop": "podman", "read-only": "podman", "security-opt": "podman", "format": "buildah", "rm": "docker", "network": "docker",
 	"data-binary": "curl", "fail-with-body": "curl",
-	"measure": "benchmarks/compare", "rates": "benchmarks/compare", "repeat": "benchmarks/compare",
-	"scenario": "benchmarks/compare", "system": "benchmarks/compare",
+	"centrifugo": compare, "measure": compare, "profiles": compare, "rates": compare, "readme": compare, "repeat": compare,
+	"scenario": compare, "system": compare, "tls": compare, "warm-up": compare,
 }
 
-// documentation returns the README and the pages of docs, by their path.
+// compare is a program of this repository, whose flags are fields of structs.
+const compare = "benchmarks/compare"
+
+// pages returns the Markdown files of the repository, without those of tests.
+func pages(t *testing.T) (all []string) {
+	t.Helper()
+	err := filepath.WalkDir(repository, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() && slices.Contains([]string{"node_modules", ".git", "dist", "bin", "testdata"}, entry.Name()) {
+			return filepath.SkipDir
+		}
+		if strings.HasSuffix(path, ".md") {
+			all = append(all, filepath.ToSlash(strings.TrimPrefix(path, filepath.FromSlash(repository))))
+		}
+		return nil
+	})
+	if err != nil || len(all) < 30 {
+		t.Fatalf("%d pages: %v", len(all), err)
+	}
+	return all
+}
+
+// documentation returns all pages, by their path.
 func documentation(t *testing.T) map[string]string {
 	t.Helper()
-	paths, err := filepath.Glob(repository + "docs/*.md")
-	if err != nil || len(paths) < 20 {
-		t.Fatalf("%d pages: %v", len(paths), err)
-	}
-	all := map[string]string{"README.md": read(t, "README.md")}
-	for _, path := range paths {
-		path = strings.TrimPrefix(path, repository)
+	all := map[string]string{}
+	for _, path := range pages(t) {
 		all[path] = read(t, path)
 	}
 	return all
@@ -57,6 +76,44 @@ func TestDocs_FlagsExist(t *testing.T) {
 	for flag := range unused {
 		t.Errorf("no page names --%s of %s", flag, foreignFlags[flag])
 	}
+	fields := map[string]bool{} // in lower case
+	for _, match := range regexp.MustCompile("(?m)^\t([A-Z]\\w*) +\\S.*`").FindAllStringSubmatch(sources(t, compare), -1) {
+		fields[strings.ToLower(match[1])] = true
+	}
+	for flag, program := range foreignFlags {
+		if program == compare && !fields[strings.ReplaceAll(flag, "-", "")] {
+			t.Errorf("%s has no flag --%s", compare, flag)
+		}
+	}
+}
+
+// foreignVariables are environment variables of tests and scripts.
+var foreignVariables = []string{"SHOAL_SEEDS", "SHOAL_STRESS", "SHOAL_UPDATE_DOCS"}
+
+// Every environment variable and every metric that a page names exists.
+func TestDocs_VariablesAndMetricsExist(t *testing.T) {
+	parser, err := newParser(newSettings(nil), streams{}, func(int) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]bool{"SHOAL_CONFIG": true}
+	for flag := range flagNames(parser.Model.Node) {
+		known["SHOAL_"+strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))] = true
+	}
+	metrics := exported(t, serveDev(t))
+	suffix := regexp.MustCompile("_(bucket|count|sum)$")
+	for path, text := range documentation(t) {
+		for _, name := range regexp.MustCompile(`\bSHOAL_[A-Z0-9_]+`).FindAllString(text, -1) {
+			if !known[name] && !slices.Contains(foreignVariables, name) {
+				t.Errorf("%s names the variable %s, which does not exist", path, name)
+			}
+		}
+		for _, name := range regexp.MustCompile(`\bshoal_[a-z0-9_]+`).FindAllString(text, -1) {
+			if metrics[name] == "" && metrics[suffix.ReplaceAllString(name, "")] == "" {
+				t.Errorf("%s names the metric %s, which is not exported", path, name)
+			}
+		}
+	}
 }
 
 // foreignTexts are texts in the pages for operators that are not of this repository's sources, and why they are there.
@@ -70,11 +127,11 @@ var foreignTexts = map[string]string{
 	"too many open files":     "the system",
 }
 
-// sources returns the text of all Go files but the tests.
-func sources(t *testing.T) string {
+// sources returns the text of all Go files of a folder but the tests.
+func sources(t *testing.T, folder string) string {
 	t.Helper()
 	var all strings.Builder
-	err := filepath.WalkDir(repository, func(path string, entry fs.DirEntry, err error) error {
+	err := filepath.WalkDir(repository+folder, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -107,7 +164,7 @@ func linesOf(source string) string {
 // Every log line that a page for operators quotes is one that the sources write. Lines are quoted as code, in several words
 // that begin in lower case; … stands for any text.
 func TestDocs_LogLinesExist(t *testing.T) {
-	all := linesOf(sources(t))
+	all := linesOf(sources(t, ""))
 	quoted := regexp.MustCompile("`([a-z][^`=/]* [^`=/]*)`")
 	command := regexp.MustCompile("^(shoal|podman) ")
 	for _, path := range []string{"docs/runbook.md", "docs/operating.md", "docs/configuration.md"} {

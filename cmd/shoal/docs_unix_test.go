@@ -8,7 +8,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -78,7 +77,10 @@ type fence struct {
 	line                 int
 }
 
-var fences = regexp.MustCompile("(?ms)^```(\\w+)\n(.*?)^```$")
+var fences = regexp.MustCompile("(?ms)^```(\\w*)\n(.*?)^```$")
+
+// shellCommand matches a command in a block without a language.
+var shellCommand = regexp.MustCompile(`(?m)^(\w+=\S+ )*(bin/shoal|curl|export|go|make|npm|shoal) `)
 
 // readFences returns the blocks of a page, whose path starts at the root of the repository.
 func readFences(t *testing.T, page string) (all []fence) {
@@ -95,7 +97,7 @@ func readFences(t *testing.T, page string) (all []fence) {
 
 // isProgram reports whether a block is one that a reader would execute.
 func (f fence) isProgram() bool {
-	return slices.Contains([]string{"sh", "bash", "go", "js", "ts", "tsx", "python", "yaml"}, f.language)
+	return f.language == "" && shellCommand.MatchString(f.text) || slices.Contains([]string{"sh", "bash", "go", "js", "ts", "tsx", "python", "yaml"}, f.language)
 }
 
 // pageTests are the tests that execute every block of a language in a page.
@@ -135,6 +137,10 @@ var treatments = []treatment{
 	{page: "docs/sse.md", start: "const source", do: isJavaScript},
 	{page: "docs/releasing.md", start: "", do: namesExist, reason: "publishes a release"},
 	{page: "docs/operating.md", start: "", do: namesExist, reason: "takes minutes and root"},
+	{page: "docs/moving-from-python.md", start: "shoal serve", do: isValidServe},
+	{page: "docs/tracing.md", start: "shoal serve", do: isValidServe},
+	{page: "docs/http-api.md", start: "export", reason: "server/api_docs_test.go sets these variables"},
+	{page: "benchmarks/compare/README.md", start: "go run . run", reason: "takes hours"},
 	{page: "fuzz/README.md", start: "go test ./fuzz", do: namesExist, reason: "takes hours"},
 	{page: "docs/reliability.md", start: "go run ./fuzz/chaos", do: namesExist, reason: "takes a quarter of an hour"},
 	{page: "client/js/README.md", start: "shoal serve --dev", do: parses},
@@ -185,27 +191,6 @@ func TestDocs_EachBlockIsExecuted(t *testing.T) {
 	}
 }
 
-// pages returns the Markdown files of the repository.
-func pages(t *testing.T) (all []string) {
-	t.Helper()
-	err := filepath.WalkDir(repository, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if entry.IsDir() && slices.Contains([]string{"node_modules", ".git", "dist", "bin"}, entry.Name()) {
-			return filepath.SkipDir
-		}
-		if strings.HasSuffix(path, ".md") {
-			all = append(all, strings.TrimPrefix(path, repository))
-		}
-		return nil
-	})
-	if err != nil || len(all) < 20 {
-		t.Fatalf("%d pages: %v", len(all), err)
-	}
-	return all
-}
-
 // docsShell runs commands of the documentation, with this program as shoal and a development server.
 type docsShell struct {
 	t    *testing.T
@@ -243,7 +228,8 @@ func runs(_ *testing.T, sh *docsShell, f fence) { sh.run(f) }
 func isValidServe(_ *testing.T, sh *docsShell, f fence) {
 	f.text = regexp.MustCompile(`(?m) +# .*$`).ReplaceAllString(f.text, "")
 	f.text = strings.NewReplacer("shoal serve", "shoal check-config",
-		"--cluster-route …", "--cluster-route 10.0.0.1:6222 --cluster-route 10.0.0.2:6222 --cluster-route 10.0.0.3:6222", " …", "").Replace(f.text)
+		"--cluster-route …", "--cluster-route 10.0.0.1:6222 --cluster-route 10.0.0.2:6222 --cluster-route 10.0.0.3:6222",
+		"--jwt-secret …", "--jwt-secret "+goodSecret, "--api-key …", "--api-key key", " …", "").Replace(f.text)
 	for command := range strings.SplitSeq(strings.ReplaceAll(f.text, "\\\n", ""), "\n") {
 		f.text = command
 		env := []string{"SHOAL_JWT_SECRET=" + goodSecret, "SHOAL_AUTHORIZE=claims"}
