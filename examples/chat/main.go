@@ -1,6 +1,7 @@
 // Command chat is a chat: rooms are uploads, and all messages are the application's own.
 //
 //	go run ./examples/chat -addr 127.0.0.1:8080
+//	curl -N -H "X-User: ann" http://127.0.0.1:8080/events/uploads/kitchen
 package main
 
 import (
@@ -31,6 +32,7 @@ func main() {
 	defer stop()
 	ln, err := net.Listen("tcp", *addr)
 	if err == nil {
+		log.Printf("chat: http://%s", ln.Addr())
 		err = run(ctx, ln)
 	}
 	if err != nil {

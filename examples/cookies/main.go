@@ -2,6 +2,8 @@
 // upload, and logging out closes the connections of the session.
 //
 //	go run ./examples/cookies -addr 127.0.0.1:8080
+//	curl -c jar -d user=ann http://127.0.0.1:8080/login
+//	curl -b jar -X POST http://127.0.0.1:8080/uploads/1
 package main
 
 import (
@@ -30,6 +32,7 @@ func main() {
 	defer stop()
 	ln, err := net.Listen("tcp", *addr)
 	if err == nil {
+		log.Printf("cookies: http://%s", ln.Addr())
 		err = run(ctx, ln)
 	}
 	if err != nil {

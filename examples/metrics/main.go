@@ -1,6 +1,7 @@
 // Command metrics serves the counts of a server: as JSON at /debug/vars, and for Prometheus at /metrics.
 //
 //	go run ./examples/metrics -addr 127.0.0.1:8080 -admin 127.0.0.1:9090
+//	curl http://127.0.0.1:9090/metrics http://127.0.0.1:9090/debug/vars
 package main
 
 import (
@@ -36,6 +37,7 @@ func main() {
 	}
 	private, err := net.Listen("tcp", *admin)
 	if err == nil {
+		log.Printf("metrics: http://%s, counts on http://%s", public.Addr(), private.Addr())
 		err = run(ctx, public, private)
 	}
 	if err != nil {

@@ -2,6 +2,9 @@
 // process of its own, with Options.ClusterRoutes of the embedded server or the URL of a NATS or Redis server.
 //
 //	go run ./examples/nodes -addr 127.0.0.1:8080 -second 127.0.0.1:8081
+//	curl -N -H "X-User: ann" http://127.0.0.1:8081/events/uploads/1
+//	curl -H "Authorization: Bearer key" -H "Content-Type: application/json" -d '{"action":"note"}' \
+//	    http://127.0.0.1:8080/v1/uploads/1/messages
 package main
 
 import (
@@ -34,6 +37,7 @@ func main() {
 		if err != nil {
 			log.Fatal("nodes: ", err)
 		}
+		log.Printf("nodes: http://%s", ln.Addr())
 		listeners = append(listeners, ln)
 	}
 	if err := run(ctx, listeners); err != nil {

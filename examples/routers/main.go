@@ -1,6 +1,8 @@
 // Command routers mounts Shoal in gin, chi and echo, each behind its usual middlewares.
 //
 //	go run ./examples/routers -addr 127.0.0.1:8080 -router gin
+//	curl -H "Authorization: Bearer key" -H "Content-Type: application/json" -d '{"action":"note"}' \
+//	    http://127.0.0.1:8080/rt/v1/uploads/1/messages
 package main
 
 import (
@@ -34,6 +36,7 @@ func main() {
 	defer stop()
 	ln, err := net.Listen("tcp", *addr)
 	if err == nil {
+		log.Printf("routers: http://%s", ln.Addr())
 		err = run(ctx, ln, *router)
 	}
 	if err != nil {

@@ -32,6 +32,7 @@ func main() {
 	defer stop()
 	ln, err := net.Listen("tcp", *addr)
 	if err == nil {
+		log.Printf("workers: http://%s", ln.Addr())
 		err = run(ctx, ln)
 	}
 	if err != nil {
