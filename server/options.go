@@ -46,7 +46,8 @@ type Options struct {
 
 	// OnConnect is called when a connection has been authenticated and receives messages from now on, OnDisconnect when
 	// such a connection is gone. Both are called once; OnDisconnect only if OnConnect was called, also if that panicked.
-	// reason is why the server closed the connection; it is zero if the client left by itself.
+	// reason is why the server closed the connection; it is zero if the client left by itself. Client.Context has ended
+	// then, as it has when OnUnsubscribe is called for the claims that are left: calls with a context need another one.
 	OnConnect    func(*Client)
 	OnDisconnect func(c *Client, reason manager.CloseReason)
 	// OnSubscribe is called when a connection begins to follow an upload with a claim of its own, OnUnsubscribe when that

@@ -147,7 +147,8 @@ func (o *Options) secrets() (all [][]byte) {
 }
 
 // SetSecrets replaces Options.Secret and OtherSecrets, for a rotation without a restart. Open connections stay open
-// until their tokens expire. After an error, because a secret is empty or fails CheckSecret, nothing has changed.
+// until their tokens expire. After an error, because there is no key left or a secret is empty or fails CheckSecret,
+// nothing has changed.
 func (j *Verifier) SetSecrets(secrets ...[]byte) error {
 	all := make([][]byte, len(secrets))
 	for i, secret := range secrets {
