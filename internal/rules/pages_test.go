@@ -160,6 +160,27 @@ func either(folder string) string {
 	return folder
 }
 
+// unlistedFolders reports folders of internal that the code layout of README.md does not name.
+func unlistedFolders(t tree) []string {
+	var violations []string
+	for _, readme := range t.pages {
+		if readme.path != "README.md" {
+			continue
+		}
+		for _, f := range t.files {
+			parts := strings.Split(f.path, "/")
+			if len(parts) < 3 || parts[0] != "internal" {
+				continue
+			}
+			violation := fmt.Sprintf("README.md: does not name internal/%s in its code layout", parts[1])
+			if !strings.Contains(readme.text, "`internal/"+parts[1]+"`") && !slices.Contains(violations, violation) {
+				violations = append(violations, violation)
+			}
+		}
+	}
+	return violations
+}
+
 // unlistedPages reports pages of docs that its table of contents, docs/README.md, does not link to.
 func unlistedPages(t tree) []string {
 	var violations []string

@@ -39,6 +39,7 @@ func TestRules_HoldForThisRepository(t *testing.T) {
 		"paths in pages":    missingPaths,
 		"tests in pages":    missingTests,
 		"list of pages":     unlistedPages,
+		"list of folders":   unlistedFolders,
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, violation := range rule(loaded) {
@@ -226,10 +227,14 @@ func TestRules_UndocumentedResults(t *testing.T) {
 func TestRules_Pages(t *testing.T) {
 	const heading = "# A `Heading`, here\n```\n# no heading, [no link](gone.md)\n```\n"
 	files := map[string]string{
-		"go.mod":       "",
-		"a/a_test.go":  "package a\nfunc TestA_Begins(t *testing.T) {}\nfunc TestA_BeginsAgain(t *testing.T) {}",
-		"b/b_test.go":  "package b\nfunc TestB(t *testing.T) {}",
-		"docs/page.md": heading,
+		"go.mod":                "",
+		"a/a_test.go":           "package a\nfunc TestA_Begins(t *testing.T) {}\nfunc TestA_BeginsAgain(t *testing.T) {}",
+		"b/b_test.go":           "package b\nfunc TestB(t *testing.T) {}",
+		"docs/page.md":          heading,
+		"README.md":             "`internal/load`",
+		"internal/load/load.go": "package load",
+		"internal/plot/plot.go": "package plot",
+		"internal/plot/axis.go": "package plot",
 	}
 	for _, c := range []struct {
 		rule       func(tree) []string
@@ -254,6 +259,7 @@ func TestRules_Pages(t *testing.T) {
 		{missingTests, "`TestB`, `…BeginsAgain`", "…BeginsAgain of TestB"},
 		{unlistedPages, "[x](page.md)", ""},
 		{unlistedPages, "page.md", "docs/page.md: docs/README.md does not link to it"},
+		{unlistedFolders, "", "README.md: does not name internal/plot"},
 	} {
 		files["docs/README.md"] = c.text
 		violations := c.rule(plant(t, files))
