@@ -133,10 +133,11 @@ type sampledLogs struct {
 
 // Closing is the number of connections that ended for one reason since the start.
 type Closing struct {
-	// Code is the close code, 0 for connections that their clients ended.
+	// Code is the close code, 0 for connections that their clients ended; for reasons of the application 1000, 3000 or
+	// 4000, which stand for the codes from there on.
 	Code uint16
-	// Reason is a close reason of this module, "client" for connections that their clients ended, or "other" for a
-	// reason of the application.
+	// Reason is a close reason of this module, "normal", "protocol error" or "invalid payload" for the codes 1000, 1002
+	// and 1007, "client" for connections that their clients ended, or "other" for a reason of the application.
 	Reason string
 	Count  uint64
 }

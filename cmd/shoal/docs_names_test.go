@@ -116,6 +116,26 @@ func TestDocs_VariablesAndMetricsExist(t *testing.T) {
 	}
 }
 
+// The values of the labels limit and reason are flags, close reasons of the protocol, or explained.
+func TestDocs_LabelsAreExplained(t *testing.T) {
+	parser, err := newParser(newSettings(nil), streams{}, func(int) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	flags := flagNames(parser.Model.Node)
+	explained := read(t, "docs/metrics.md") + read(t, "docs/protocol.md")
+	_, text := call(t, "GET", serveDev(t).admin+"/metrics", "", "")
+	values := regexp.MustCompile(`(?m)^shoal_.*\b(?:limit|reason)="([^"]+)"`).FindAllStringSubmatch(text, -1)
+	if len(values) < 20 {
+		t.Fatalf("%d values", len(values))
+	}
+	for _, match := range values {
+		if value := match[1]; !flags[strings.ReplaceAll(value, "_", "-")] && !strings.Contains(explained, "`"+value+"`") {
+			t.Errorf("docs/metrics.md does not explain %q", value)
+		}
+	}
+}
+
 // foreignTexts are texts in the pages for operators that are not of this repository's sources, and why they are there.
 var foreignTexts = map[string]string{
 	"certificate loaded":      "internal/reload logs the name that cmd/shoal gives it",
