@@ -7,14 +7,14 @@ const STILL_GOOD = 10_000
 
 // tokensFrom gets tokens from the application and remembers the newest with the time of its end by the local clock.
 export function tokensFrom(source: Options['token']) {
-  let newest = ''
-  let expires = 0
+  let newest: string
+  let expires = 0 // also of one that was refused
 
   // get returns a token: the newest one unless it was refused or is about to expire, or a fresh one in any case. It
   // rejects with a ShoalError, whatever the application's function does. A token that comes after the signal is not
   // remembered: it may be older than the newest one, and another user's.
   const get = async (signal: AbortSignal, fresh?: boolean): Promise<string> => {
-    if (!fresh && newest && expires - Date.now() > STILL_GOOD) return newest
+    if (!fresh && expires - Date.now() > STILL_GOOD) return newest
     let got: unknown
     try {
       got = await source({ signal })
@@ -33,9 +33,9 @@ export function tokensFrom(source: Options['token']) {
     return token
   }
 
-  // refuse forgets the newest token.
+  // refuse has the newest token not be used again.
   const refuse = () => {
-    newest = ''
+    expires = 0
   }
 
   // renewIn returns the time in ms until the token that the server has accepted should be renewed.

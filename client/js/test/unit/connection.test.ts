@@ -126,9 +126,10 @@ describe('the page', () => {
   const target = new EventTarget()
   const page = (visible = 'visible') => {
     vi.stubGlobal('addEventListener', target.addEventListener.bind(target))
-    vi.stubGlobal('document', { visibilityState: visible })
+    vi.stubGlobal('document', { hidden: visible !== 'visible' })
   }
-  const happens = (type: string) => target.dispatchEvent(new Event(type))
+  const happens = (type: string, persisted = true) =>
+    target.dispatchEvent(Object.assign(new Event(type), /^page/.test(type) && { persisted }))
 
   test.each(['online', 'pageshow', 'visibilitychange'])('ends a wait at %s and begins with short delays again', async (type) => {
     page()
@@ -161,6 +162,24 @@ describe('the page', () => {
     await live()
     await pass(5000)
     expect([client.status().state, FakeSocket.all.length]).toEqual(['live', 2])
+  })
+
+  test('has not come back when it has just been loaded', async () => {
+    page()
+    vi.spyOn(Math, 'random').mockReturnValue(1)
+    const client = open()
+    await settle()
+    happens('pageshow', false)
+    await pass(19_999) // an attempt that is tested would be given up after 5 s
+    expect(client.status().state).toBe('connecting')
+    await pass(1)
+    const { retryAt } = client.status()
+    happens('pageshow', false)
+    expect(client.status()).toMatchObject({ state: 'waiting', retryAt })
+    await pass(500)
+    await live()
+    happens('pageshow', false)
+    expect(FakeSocket.last.sent.length).toBe(1)
   })
 
   test('does not come before the time that the server asked for', async () => {
