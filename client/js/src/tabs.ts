@@ -4,14 +4,16 @@ import type { Link, Session, Sharing, Sink } from './session.js'
 import type { ConnectionStatus, Share } from './types.js'
 import { watchPage } from './wake.js'
 
-const PROTOCOL = 2 // of the messages: tabs with different releases of this module must not read each other's
+const PROTOCOL = 3 // of the messages: tabs with different releases of this module must not read each other's
 const CHECK = 30_000 // ms between two questions to the leader
 const SILENT = 5000 // a leader that has not answered in this time is replaced
 
 // Any tab may become the leader: the one that holds the lock. It keeps the connection for all of them. The messages of a
 // leader carry its term, which is higher than the terms of all former leaders: messages of a leader that has lost its lock
-// and has not noticed it are ignored.
-type Envelope = { from: string; to?: string } & ((LeaderMessage & { term: number }) | (TabMessage & { term?: undefined }))
+// and has not noticed it are ignored. Those of the other tabs carry the highest term that they know: a leader with a lower
+// one has lost its lock, or began after the clock was set back, and competes again.
+type Envelope = { from: string; to?: string }
+  & ((LeaderMessage & { term: number; known?: undefined }) | (TabMessage & { term?: undefined; known: number }))
 
 const WAITING: LeaderMessage = { kind: 'status', status: { state: 'waiting' } }
 
@@ -22,7 +24,7 @@ const WAITING: LeaderMessage = { kind: 'status', status: { state: 'waiting' } }
  */
 export function tabs(name: string): Share {
   if (typeof name !== 'string' || !name) {
-    throw new ShoalError('bad_option', 'tabs() needs a name that differs from user to user, such as the id of the user')
+    throw new ShoalError('bad_option', 'tabs() needs a name of the user, such as the id')
   }
   const share: Sharing = (url, open, sink) => {
     const able = globalThis.navigator?.locks && globalThis.BroadcastChannel
@@ -80,7 +82,7 @@ class Tab implements Link {
   }
 
   // join takes part, or asks whether there is a leader where this tab already does.
-  #join(action: PendingAction): void {
+  #join(action?: PendingAction): void {
     this.#pending = action
     if (this.#joined) return this.#ask()
     this.#joined = true
@@ -220,7 +222,7 @@ class Tab implements Link {
   }
 
   #post(message: LeaderMessage | TabMessage, to?: string): void {
-    const plain = { ...message, from: this.#self, ...(to && { to }), ...(this.#leader && { term: this.#term }) } as any
+    const plain = { ...message, from: this.#self, ...(to && { to }), [this.#leader ? 'term' : 'known']: this.#term } as any
     // An Error of a class of its own does not survive the channel.
     if (plain.error) plain.error = flat(plain.error)
     if (plain.status?.error) plain.status = { ...plain.status, error: flat(plain.status.error) }
@@ -228,12 +230,20 @@ class Tab implements Link {
   }
 
   #read(message: Envelope): void {
-    if (message.to !== undefined && message.to !== this.#self) return
-    if (message.term === undefined) return this.#leader?.read(message, message.from)
-    if (this.#leader || message.term < this.#term) return
+    const { to, from, term, known } = message
+    if ((to ?? this.#self) !== this.#self) return
+    if (this.#leader) {
+      if (term !== undefined) return
+      if (known <= this.#term) return this.#leader.read(message, from)
+      this.#term = known
+      this.#leave()
+      return this.#join()
+    }
+    if (term === undefined) return
+    if (term < this.#term) return this.#ask()
     this.#clear('silent')
-    if (message.term > this.#term) {
-      this.#term = message.term
+    if (term > this.#term) {
+      this.#term = term
       this.#renew()
       this.#ask()
     }

@@ -151,6 +151,11 @@ class World {
       }
       case 17: await pass(1 + this.draw(300))
         break
+      case 18: if (this.draw(4) === 0) {
+        this.log.push('clock')
+        vi.setSystemTime(Date.now() + (this.draw(3) - 1) * 3_600_000)
+      }
+        break
       default: // the sockets go on, by some steps or until nothing waits
         for (let n = this.draw(2) ? this.draw(4) : 1000; n > 0 && server.open().some((socket) => server.turn(socket)); n--) {
           if (this.draw(2)) await rest()

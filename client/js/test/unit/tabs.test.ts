@@ -222,12 +222,12 @@ test('tabs with another form of the messages are not heard', async () => {
   await rest()
   for (const [message] of post.mock.calls) forms.add(Object.keys(message).sort().join(' ').replace('kind', message.kind))
   expect([...forms].sort()).toEqual([
-    'action claims from hello', 'answer from id answer number term to', 'claims from follow',
-    'error from id ended number term to', 'from id unfollow', 'from id message message term',
+    'action claims from hello known', 'answer from id answer number term to', 'claims from follow known',
+    'error from id ended number term to', 'from id unfollow known', 'from id message message term',
     'from other message term', 'from status status term', 'from status status term to',
   ].sort())
   const [channel] = FakeChannel.all
-  expect(channel!.name).toBe('shoal 2 wss://host/ws/uploads ann')
+  expect(channel!.name).toBe('shoal 3 wss://host/ws/uploads ann')
   expect([...locks.held.keys()].every((name) => name.startsWith(channel!.name))).toBe(true)
 })
 
@@ -258,4 +258,29 @@ test.each([
   await alive(next, 60)
   expect([tab.client.status().state, tab.client.status('lead').state, seen]).toEqual(['live', 'live', [1]])
   expect([FakeSocket.all.length, asked(next)]).toEqual([2, []])
+})
+
+// A tab that has never heard of the former leader cannot know its term, which came from a clock that was set back since.
+test('a leader that begins after the clock was set back is followed at once', async () => {
+  const { socket } = await leading()
+  const { tab, seen } = await following(socket)
+  vi.setSystemTime(Date.now() - 3_600_000)
+  const { robbed, thaw } = freeze()
+  const fresh = newTab()
+  const late = hear(fresh.client, 'v')
+  await rest()
+  await pass(5000)
+  await rest()
+  await live()
+  await rest()
+  const next = FakeSocket.last
+  expect(asked(next).sort()).toEqual(['u since 1', 'v'])
+  next.says(subscribed(2, true, 'e', 'u'), progress(2, 'u'), subscribed(0, false, 'e', 'v'), progress(1, 'v'))
+  await rest()
+  expect([tab.client.status().state, seen, late.seen]).toEqual(['live', [1, 2], [1]])
+  robbed()
+  thaw()
+  await rest()
+  expect(asked(next)).toEqual(['lead since 0'])
+  expect(FakeSocket.all.filter(({ readyState }) => readyState !== 3)).toEqual([next])
 })
