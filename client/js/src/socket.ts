@@ -1,4 +1,4 @@
-import type { Channel, Events, Incoming } from './channel.js'
+import type { Channel, Events } from './channel.js'
 import type { Position, SocketClass } from './types.js'
 
 const PROTOCOL = 'shoal.v1'
@@ -41,12 +41,12 @@ export function openSocket(url: URL, Socket: SocketClass, events: Events): Chann
 
   socket.onopen = () => socket.protocol === PROTOCOL ? events.open() : fail()
   socket.onmessage = ({ data }) => {
-    let message: Incoming | undefined
+    // An error that is thrown here would end a process of Node.js.
     try {
-      message = JSON.parse(data)
+      const message = JSON.parse(data)
+      if (typeof message.action === 'string') return events.message(message)
     } catch {}
-    if (typeof message?.action === 'string') events.message(message)
-    else fail()
+    fail()
   }
   socket.onclose = ({ code, reason }) => events.closed(code, reason)
   // Node.js 20 reports no end of a socket that never opened.

@@ -3,6 +3,8 @@ import type { SocketClass } from './types.js'
 
 const MAX_UPLOADS = 64 // of one stream
 const MAX_STREAMS = 4 // a browser allows six connections to a server of HTTP/1.1, and the page needs some
+const MAX_QUERY = 6000 // of the ids of one stream: proxies take addresses of 8 KiB
+const MAX_EVENT = 4 << 20 // characters, as the client in Go takes bytes
 const GATHER = 20 // ms in which changes become one request
 const FIRST_TRIAL = 10_000
 const NEXT_TRIAL = 300_000
@@ -31,9 +33,14 @@ export function openStream(
     if (trial) trial.onopen = trial.onclose = null
     trial?.close()
   }
-  const fail = (code: string, text: string, retryAfter?: number, closeCode = 0) => {
+  const fail = (code: string, text: string, retryAfter?: number) => {
     close()
-    events.closed(closeCode, '', closeCode ? undefined : [code, `${endpoint.host}: ${text}`], retryAfter)
+    events.closed(0, '', [code, `${endpoint.host}: ${text}`], retryAfter)
+  }
+  // end is the end of a stream by the server, as that of a WebSocket.
+  const end = (closeCode: number, reason: string) => {
+    close()
+    events.closed(closeCode, reason)
   }
   const accept = () => {
     const action = accepted ? 'ping' : 'auth_success' // a ping is a sign of life
@@ -47,13 +54,11 @@ export function openStream(
     timer ??= setTimeout(() => {
       timer = undefined
       abort = new AbortController()
-      const all = known ? [...claimed] : []
-      for (let i = 0; i < MAX_STREAMS && (i === 0 || all.length > i * MAX_UPLOADS); i++) {
-        void read(all.slice(i * MAX_UPLOADS, (i + 1) * MAX_UPLOADS), abort.signal)
-      }
-      const beyond = all.slice(MAX_STREAMS * MAX_UPLOADS)
+      const groups = groupsOf(known ? claimed : [])
+      for (const ids of groups.slice(0, MAX_STREAMS)) void read(ids, abort.signal)
+      const beyond = groups.slice(MAX_STREAMS).flat()
       const most = MAX_STREAMS * MAX_UPLOADS
-      if (beyond.length > 0) refuse(beyond, 'limit_exceeded', `at most ${most} uploads without WebSockets`)
+      if (beyond[0]) refuse(beyond, 'limit_exceeded', `at most ${most} uploads (fewer of long ids) without WebSockets`)
     }, wait)
   }
   const refuse = (ids: string[], code: string, message: string) => {
@@ -71,14 +76,18 @@ export function openStream(
         signal, cache: 'no-store',
         headers: { ...(known && { Authorization: `Bearer ${token}` }), ...(last && { 'Last-Event-ID': last }) },
       })
-      if (!response.headers.get('Content-Type')?.startsWith('text/event-stream')) {
-        const problem = await response.json().catch(() => ({}))
-        if (!signal.aborted) refused(response, problem, ids)
+      const type = response.headers.get('Content-Type') ?? ''
+      if (!type.startsWith('text/event-stream')) {
+        // Another body may have no end. That of a problem may be anything, null too.
+        const problem = /json/.test(type) && await response.json().catch(() => {})
+        if (!signal.aborted) refused(response, problem || {}, ids)
         return
       }
       accept()
       const retry = await readLines(response.body!, signal, (data) => signal.aborted || receive(data))
-      if (!signal.aborted) ended(retry)
+      if (signal.aborted) return
+      if (retry === undefined) fail('not_shoal', 'an event is too long')
+      else fail('unreachable', 'the stream ended', retry)
     } catch (error) {
       if (!signal.aborted) fail('unreachable', `${(error as Error).message}`)
     }
@@ -93,7 +102,7 @@ export function openStream(
       else reopen(0)
     } else if (status === 401) {
       events.message({ action: 'auth_error', code, message: detail })
-      fail('', '', undefined, 4003)
+      end(4003, '')
     } else if (status === 403 && detail) {
       accept()
       refuse(ids, 'forbidden', detail)
@@ -104,22 +113,28 @@ export function openStream(
     }
   }
 
-  let expired = false
   const receive = (data: string) => {
-    const message: Incoming = data ? JSON.parse(data) : { action: 'ping' } // a comment keeps the stream alive
-    if (message.action === 'auth_error') expired = true
-    events.message(message)
+    let message: Incoming | undefined
+    try {
+      message = data ? JSON.parse(data) : { action: 'ping' } // a comment keeps the stream alive
+    } catch {}
+    if (typeof message?.action === 'string') events.message(message)
+    else if (message && message.code > 0) end(message.code, message.reason) // the last event
+    else fail('not_shoal', 'an event has no action')
   }
-  const ended = (retry: number) => fail('unreachable', 'the stream ended', retry, expired ? 4003 : 0)
 
   const tryLater = (delay: number) => {
     if (!Socket) return
     trialTimer = setTimeout(() => {
       // WebSockets may only have failed while the server restarted.
-      trial = new Socket(url, 'shoal.v1')
-      trial.onopen = () => fail('restart', 'WebSockets work again', 0)
-      trial.onerror = () => {}
-      trial.onclose = () => tryLater(NEXT_TRIAL)
+      try {
+        trial = new Socket(url, 'shoal.v1')
+        trial.onopen = () => trial!.protocol ? fail('restart', 'WebSockets work again', 0) : trial!.close()
+        trial.onerror = () => {}
+        trial.onclose = () => tryLater(NEXT_TRIAL)
+      } catch { // the policy of the page, for example
+        tryLater(NEXT_TRIAL)
+      }
     }, delay * (0.5 + Math.random()))
   }
   tryLater(FIRST_TRIAL)
@@ -147,14 +162,31 @@ export function openStream(
   }
 }
 
-// readLines hands on the data of each event, and '' for a comment. It returns the retry time that the server has set.
+// groupsOf divides uploads among streams. There is one at least.
+function groupsOf(uploads: Iterable<string>): string[][] {
+  const groups: string[][] = [[]]
+  let size = 0
+  for (const id of uploads) {
+    const more = encodeURIComponent(id).length + 4
+    size += more
+    if (size > MAX_QUERY || groups.at(-1)!.length === MAX_UPLOADS) {
+      groups.push([])
+      size = more
+    }
+    groups.at(-1)!.push(id)
+  }
+  return groups
+}
+
+// readLines hands on the data of each event, and '' for a comment. It returns the retry time that the server has set, or
+// undefined where an event was too long.
 async function readLines(
   body: ReadableStream<Uint8Array>, signal: AbortSignal, receive: (data: string) => unknown,
-): Promise<number> {
+): Promise<number | undefined> {
   const reader = body.getReader()
   const decoder = new TextDecoder()
   let rest = ''
-  let data: string[] = []
+  let data = ''
   let retry = 0
   for (;;) {
     const { done, value } = await reader.read()
@@ -162,17 +194,18 @@ async function readLines(
     const lines = (rest + decoder.decode(value, { stream: true })).split('\n')
     rest = lines.pop()!
     for (const line of lines) {
-      if (line.startsWith('data:')) data.push(line.slice(5).trimStart())
+      if (line.startsWith('data:')) data += (data && '\n') + line.slice(5).trimStart()
       else if (line.startsWith('retry:')) retry = Number(line.slice(6))
       else if (line.startsWith(':')) receive('')
-      else if (line === '' && data.length > 0) {
-        const text = data.join('\n')
-        data = []
+      else if (line === '' && data) {
+        const text = data
+        data = ''
         receive(text)
         await null // as between two messages of a WebSocket: work that the first one has left comes before the next one
         if (signal.aborted) return retry
       }
     }
+    if (rest.length + data.length > MAX_EVENT) return undefined
   }
 }
 

@@ -76,3 +76,16 @@ test('tokens are refused, renewed and expire all the same', async () => {
   await server.publish('stream-expired', line(1))
   expect(numbers(await take(loop, 1))).toEqual([1])
 })
+
+test('a user who is disconnected stays so, as with a WebSocket', async () => {
+  const others: unknown[] = []
+  const client = open(proxy.url, { token: () => token('eve'), onMessage: (message) => others.push(message) })
+  client.follow('of-eve', () => {})
+  await until(client, 'live', 'of-eve')
+  await fetch(`http://127.0.0.1:${server.port}/v1/users/eve/connections`, {
+    method: 'DELETE', headers: { Authorization: 'Bearer key' },
+  })
+  await until(client, 'stopped')
+  expect(client.status().error).toMatchObject({ code: 'closed', closeCode: 1000 })
+  expect(others).toEqual([])
+})

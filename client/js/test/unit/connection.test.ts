@@ -279,6 +279,19 @@ describe('a server that is not Shoal', () => {
     expect(client.status()).toMatchObject({ state: 'waiting', error: { code: 'not_shoal' } })
   })
 
+  // An error in the handler of a socket would end a process of Node.js.
+  test.each([
+    { action: 'error', code: 'forbidden', upload_ids: 7 }, { action: 'error', code: {}, upload_ids: [null], message: { toString: 7 } },
+    { action: 'error', upload_id: 'u', message: { toString: 7 } },
+  ])('may send %o, which does not throw', async (message) => {
+    const client = open()
+    hear(client)
+    const socket = await live()
+    expect(() => socket.says(message)).not.toThrow()
+    expect(['live', 'waiting']).toContain(client.status().state)
+    await again(client)
+  })
+
   test('may send anything in the messages of the protocol', async () => {
     const client = open()
     const { seen } = hear(client)

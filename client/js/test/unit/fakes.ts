@@ -16,7 +16,12 @@ export class FakeSocket {
   closedWith: number | undefined
 
   constructor(readonly url: string | URL, readonly asked: string) {
-    FakeSocket.all.push(this)
+    FakeSocket.added(this)
+  }
+
+  // added is called by the constructor: a test may have it throw.
+  static added(socket: FakeSocket): void {
+    FakeSocket.all.push(socket)
   }
 
   static get last(): FakeSocket {

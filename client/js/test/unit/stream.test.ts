@@ -40,10 +40,15 @@ class Stream {
     return Stream.all.at(-1)!
   }
 
-  async opens(...messages: object[]): Promise<void> {
+  // answers begins an answer whose body has no end yet.
+  async answers(how: ResponseInit): Promise<void> {
     const body = new ReadableStream<Uint8Array>({ start: (controller) => { this.#body = controller } })
-    this.#answer(new Response(body, { headers: { 'Content-Type': 'text/event-stream' } }))
+    this.#answer(new Response(body, how))
     await settle()
+  }
+
+  async opens(...messages: object[]): Promise<void> {
+    await this.answers({ headers: { 'Content-Type': 'text/event-stream' } })
     await this.says(...messages)
   }
 
@@ -54,6 +59,11 @@ class Stream {
   async sends(text: string | Uint8Array): Promise<void> {
     this.#body.enqueue(typeof text === 'string' ? new TextEncoder().encode(text) : text)
     await settle()
+  }
+
+  // closes sends the last event of a stream.
+  async closes(code: number, reason: string): Promise<void> {
+    await this.sends(`event: close\ndata: ${JSON.stringify({ code, reason })}\n\n`)
   }
 
   async ends(): Promise<void> {
@@ -199,6 +209,35 @@ test('follows up to 256 uploads in streams of 64', async () => {
   expect(Stream.all.map(({ url }) => url.split('&').length)).toEqual([64, 64, 64, 64])
 })
 
+test('does not ask for more in one address than proxies take', async () => {
+  const ids = Array.from({ length: 60 }, (_, i) => `${i}-`.padEnd(120, 'ü')) // 720 bytes each in an address
+  const { client } = await blocked(ids).catch(() => ({ client: undefined }))
+  expect(client).toBeUndefined() // four streams, not one
+  expect(Stream.all.map(({ url }) => new URL(url).searchParams.getAll('id').length)).toEqual([8, 8, 8, 8])
+  for (const { url } of Stream.all) expect(url.length).toBeLessThan(7000)
+})
+
+test.each([
+  ['a line', (text: string) => text], ['the lines of an event', (text: string) => `data: ${text}\n`],
+])('does not keep %s without an end', async (_, piece) => {
+  const { client } = await blocked()
+  await Stream.last.opens(subscribed(0))
+  for (let i = 0; i < 4; i++) await Stream.last.sends(piece('x'.repeat((1 << 20) - 10)))
+  expect(client.status().state).toBe('live')
+  await Stream.last.sends(piece('x'.repeat(100)))
+  expect(client.status()).toMatchObject({ state: 'waiting', error: { code: 'not_shoal', message: expect.stringContaining('too long') } })
+  expect(Stream.last.signal.aborted).toBe(true)
+})
+
+test.each(['{', 'null', '7', '[]', '{"action":7}'])('is not Shoal with an event of %s', async (data) => {
+  const other = vi.fn()
+  const { client } = await blocked(['u'], { onMessage: other })
+  await Stream.last.opens(subscribed(0))
+  await Stream.last.sends(`data: ${data}\n\n`)
+  expect(client.status()).toMatchObject({ state: 'waiting', error: { code: 'not_shoal' } })
+  expect(other).not.toHaveBeenCalled()
+})
+
 test('reads events in pieces, with comments and several lines', async () => {
   const { seen } = await blocked()
   await Stream.last.opens(subscribed(0))
@@ -238,6 +277,21 @@ describe('refusals', () => {
     expect(client.status().error).toMatchObject({ code: 'not_shoal', message: expect.stringMatching(/host.*\/events\/uploads/) })
   })
 
+  test.each([
+    ['null', 'application/problem+json'], ['"no"', 'application/json'], ['[', 'application/json'],
+  ])('with a problem that is %s are named', async (text, type) => {
+    const { client } = await blocked()
+    await Stream.last.refuses(500, text, { 'Content-Type': type })
+    expect(client.status().error).toMatchObject({ code: 'not_shoal', message: expect.stringContaining('500') })
+  })
+
+  test('with a body that has no end are not read', async () => {
+    const { client } = await blocked()
+    await Stream.last.answers({ status: 200, headers: { 'Content-Type': 'video/mp4' } })
+    expect(client.status()).toMatchObject({ state: 'waiting', error: { code: 'not_shoal' } })
+    expect(Stream.last.signal.aborted).toBe(true)
+  })
+
   test('by the network are named', async () => {
     const { client } = await blocked()
     await Stream.last.breaks()
@@ -249,8 +303,23 @@ test('ends with its token, and a new one is shown', async () => {
   const { client } = await blocked()
   await Stream.last.opens(subscribed(0))
   await Stream.last.says({ action: 'auth_error', code: 'expired', message: 'Token has expired' })
-  await Stream.last.ends()
+  await Stream.last.closes(4003, 'Invalid token')
   expect(client.status()).toMatchObject({ state: 'waiting', error: { code: 'expired' } })
+})
+
+// The server says in the last event of a stream why it ends: as the close code of a WebSocket.
+test.each([
+  [1000, 'Normal closure', 'stopped', 'closed'], [1008, 'Too many requests', 'stopped', 'limit_exceeded'],
+  [1012, 'Server reloading', 'waiting', 'restart'], [1013, 'Slow consumer', 'waiting', 'unavailable'],
+])('ends with the code %i as a WebSocket would', async (closeCode, reason, state, code) => {
+  const other = vi.fn()
+  const { client } = await blocked(['u'], { onMessage: other })
+  await Stream.last.opens(subscribed(0))
+  await Stream.last.sends('retry: 4321\ndata: {"action":"reconnect","retry_after_ms":4321}\n\n')
+  await Stream.last.closes(closeCode, reason)
+  expect(client.status()).toMatchObject({ state, error: { code, closeCode, message: expect.stringContaining(reason) } })
+  if (state === 'waiting') expect(client.status().retryAt).toBe(Date.now() + 4321)
+  expect(other).not.toHaveBeenCalled()
 })
 
 test('shows a renewed token with a new request', async () => {
@@ -273,6 +342,25 @@ test('gives way to a socket that opens', async () => {
   expect(client.status()).toMatchObject({ state: 'live', transport: 'websocket' })
   expect(socket.sent.at(-1)).toEqual({ action: 'resume', uploads: { u: { epoch: 'e', offset: 1 } } })
   expect(seen).toEqual([1])
+})
+
+test('goes on where a socket is tried that the environment refuses, or that is not of Shoal', async () => {
+  vi.spyOn(Math, 'random').mockReturnValue(0.5)
+  const { client, seen } = await blocked(['u'], { silence: Infinity })
+  await Stream.last.opens(subscribed(1), progress(1))
+  const asked: string[] = []
+  // What a policy of the page does. A timer that throws would end a process of Node.js.
+  const refusing = vi.spyOn(FakeSocket, 'added').mockImplementation(() => {
+    asked.push('refused')
+    throw new Error('SecurityError')
+  })
+  await pass(10_000)
+  refusing.mockRestore()
+  await pass(300_000)
+  FakeSocket.last.opens('')
+  FakeSocket.last.ends()
+  await Stream.last.says(progress(2))
+  expect([asked, FakeSocket.all.length, client.status().state, seen]).toEqual([['refused'], 3, 'live', [1, 2]])
 })
 
 test('is left at once by close', async () => {
