@@ -1,8 +1,10 @@
 // The pages of the dashboard with what is hard to show: other epochs, large numbers, many nodes and uploads, odd ids.
 
 import assert from 'node:assert/strict'
+import { createServer, request } from 'node:http'
+import { connect } from 'node:net'
 import { test } from 'node:test'
-import { address, enterKey, note, openDashboard } from './dashboard.mjs'
+import { address, enterKey, note, openDashboard, openStream } from './dashboard.mjs'
 import { context, server, useBrowser } from './harness.mjs'
 
 useBrowser({ viewport: { width: 1200, height: 1000 } }, 30_000)
@@ -75,6 +77,98 @@ test('ids that are odd are shown as they are, or refused with a reason', async (
     await page.getByRole('region', { name: 'Messages in' }).waitFor()
   }
   assert.deepEqual(complaints.filter((line) => !/422/.test(line)), []) // the browser notes refusals
+})
+
+// A browser resolves these in an address, however they are written.
+test('an upload and a user whose id is a dot, or two, are published to and disconnected', async () => {
+  const tab = await open()
+  const { page } = tab
+  await enterKey(tab)
+  await page.getByRole('button', { name: 'API key in use' }).waitFor()
+  for (const id of ['.', '..']) {
+    const stream = await openStream(server, id, 'followed by dots')
+    await page.evaluate((to) => { location.hash = to }, address('upload', id))
+    await page.getByLabel('Message (JSON)').fill(JSON.stringify(note(`to ${id}`)))
+    await page.getByRole('button', { name: 'Publish' }).click()
+    await page.locator('.history').getByText(`to ${id}"`).waitFor()
+    await page.evaluate((to) => { location.hash = to }, address('user', id))
+    await page.getByText('1 connection to this node').waitFor()
+    await page.getByRole('button', { name: 'Disconnect' }).click()
+    await page.getByRole('button', { name: 'Close all connections' }).click()
+    await page.getByText('Closed 1 connection on this node.').waitFor()
+    await stream.ended
+  }
+  assert.deepEqual(tab.complaints, [])
+})
+
+test('a message is published once, however often the button is pressed, and a failure is final', async () => {
+  let go = () => {}
+  let answer = new Promise((resolve) => { go = resolve })
+  let sent = 0
+  const tab = await open(address('upload', 'slow'), (page) => page.route('**/data/upload*', async (route) => {
+    if (route.request().method() !== 'POST') return route.continue()
+    sent++
+    return (await answer) ? route.continue() : route.abort()
+  }))
+  const { page } = tab
+  await enterKey(tab)
+  await page.getByRole('button', { name: 'API key in use' }).waitFor()
+  const button = page.getByRole('button', { name: 'Publish' })
+  await button.click()
+  await button.click()
+  await page.getByText('Publishing…').waitFor()
+  go(true)
+  await page.getByText('Published.', { exact: true }).waitFor()
+  assert.equal(sent, 1)
+  answer = Promise.resolve(false)
+  await button.click()
+  await page.getByText('The server cannot be reached.', { exact: true }).waitFor()
+  assert.equal(sent, 2)
+})
+
+// loginProxy passes requests with the cookie login=ok on to a server, and answers others with a login page.
+async function loginProxy(target) {
+  const { hostname, port } = new URL(target)
+  const proxy = createServer((from, to) => {
+    if (!from.headers.cookie?.includes('login=ok')) {
+      to.writeHead(200, { 'Content-Type': 'text/html' }).end('<h1>Log in</h1>')
+      return
+    }
+    const passed = request({ hostname, port, path: from.url, method: from.method, headers: from.headers }, (answer) => {
+      to.writeHead(answer.statusCode, answer.headers)
+      answer.pipe(to)
+    })
+    from.pipe(passed)
+  })
+  proxy.on('upgrade', (from, socket) => {
+    const passed = connect(port, hostname, () => {
+      const lines = from.rawHeaders.map((text, i) => `${text}${i % 2 ? '\r\n' : ': '}`)
+      passed.write(`GET ${from.url} HTTP/1.1\r\n${lines.join('')}\r\n`)
+      passed.pipe(socket).pipe(passed)
+    })
+    for (const end of [socket, passed]) end.on('error', () => { socket.destroy(); passed.destroy() })
+  })
+  await new Promise((resolve) => proxy.listen(0, '127.0.0.1', resolve))
+  return { admin: `http://127.0.0.1:${proxy.address().port}`, close: () => { proxy.close(); proxy.closeAllConnections() } }
+}
+
+test('a proxy that wants a login lets the page through with it, and is noticed when the login has ended', async () => {
+  const proxy = await loginProxy(server.admin)
+  try {
+    await context.addCookies([{ name: 'login', value: 'ok', url: proxy.admin }])
+    const tab = await openDashboard(context, proxy, address('upload', 'behind'))
+    const { page } = tab
+    await enterKey(tab)
+    await page.getByRole('button', { name: 'API key in use' }).waitFor()
+    await page.getByText(/^0 followers/).waitFor()
+    await context.clearCookies()
+    await page.getByRole('button', { name: 'Publish' }).click()
+    await page.locator('.outcome').getByText(/^The answer is not from Shoal; a proxy may want a login/).waitFor()
+    await page.locator('.detail > .problem').getByText(/^The answer is not from Shoal/).waitFor()
+    await assert.rejects(api('GET', 'uploads/behind'), /not found|404/i)
+  } finally {
+    proxy.close()
+  }
 })
 
 // numbered passes the messages of the stream on, with other numbers.

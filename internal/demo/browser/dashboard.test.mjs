@@ -56,7 +56,7 @@ test('an upload shows its follower and history, and takes a message published by
 
   const publish = page.getByRole('button', { name: 'Publish' })
   assert.ok(await publish.isDisabled(), 'the page is read-only')
-  const status = await page.evaluate(async () => (await fetch('v1/uploads/x/messages', {
+  const status = await page.evaluate(async () => (await fetch('data/upload?id=x', {
     method: 'POST', body: '{"action":"note"}', headers: { 'Content-Type': 'application/json' },
   })).status)
   assert.equal(status, 401)

@@ -102,7 +102,7 @@ func TestActions_NeedTheKey(t *testing.T) {
 	client.until(action("subscribed"))
 	const message = `{"action":"note","by":"hand"}`
 	publish := func(headers ...string) int {
-		response, _ := f.call(http.MethodPost, Path+"/v1/uploads/a/messages", message, headers...)
+		response, _ := f.call(http.MethodPost, Path+"/data/upload?id=a", message, headers...)
 		return response.StatusCode
 	}
 	json := []string{"Content-Type", "application/json"}
@@ -122,12 +122,39 @@ func TestActions_NeedTheKey(t *testing.T) {
 		t.Errorf("publishing with the key is answered with %d", status)
 	}
 	client.until(action("note"))
-	if response, _ := f.call(http.MethodDelete, Path+"/v1/users/ann/connections", ""); response.StatusCode != http.StatusUnauthorized {
+	if response, _ := f.call(http.MethodDelete, Path+"/data/user?id=ann", ""); response.StatusCode != http.StatusUnauthorized {
 		t.Errorf("disconnecting without a key is answered with %d", response.StatusCode)
 	}
-	response, body := f.call(http.MethodDelete, Path+"/v1/users/ann/connections", "", withKey...)
+	response, body := f.call(http.MethodDelete, Path+"/data/user?id=ann", "", withKey...)
 	if response.StatusCode != http.StatusAccepted || !strings.Contains(body, `"closed":1`) {
 		t.Errorf("disconnecting is answered with %d %s", response.StatusCode, body)
+	}
+}
+
+// Ids that a browser would resolve in a path, or that look like parts of an address, reach the endpoint as they are.
+func TestActions_TakeAnyID(t *testing.T) {
+	f := start(t, true)
+	for _, id := range []string{".", "..", "%2e", "/", "a/../b", "?", "#", "a&id=b", "ü", " "} {
+		client := f.dial(f.public+"/ws/uploads", id)
+		client.follow(id)
+		client.until(action("subscribed"))
+		query := "?id=" + url.QueryEscape(id)
+		response, body := f.call(http.MethodPost, Path+"/data/upload"+query, `{"action":"note"}`,
+			append(withKey, "Content-Type", "application/json")...)
+		if response.StatusCode != http.StatusAccepted {
+			t.Fatalf("publishing to %q is answered with %d %s", id, response.StatusCode, body)
+		}
+		client.until(action("note"))
+		response, body = f.call(http.MethodDelete, Path+"/data/user"+query, "", withKey...)
+		if response.StatusCode != http.StatusAccepted || !strings.Contains(body, `"closed":1`) {
+			t.Errorf("disconnecting %q is answered with %d %s", id, response.StatusCode, body)
+		}
+	}
+	for _, query := range []string{"", "?id=", "?id=%00", "?id=" + strings.Repeat("x", 256)} {
+		response, _ := f.call(http.MethodDelete, Path+"/data/user"+query, "", withKey...)
+		if response.StatusCode != http.StatusUnprocessableEntity && response.StatusCode != http.StatusBadRequest {
+			t.Errorf("%q is answered with %d", query, response.StatusCode)
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/shoal-go/shoal/internal/demo"
@@ -94,12 +95,24 @@ func (d *Dashboard) routes(assets map[string]asset) http.Handler {
 	mux.HandleFunc("GET "+Path+"/token", d.token)
 	mux.Handle("GET "+Path+"/data/upload", d.details(d.upload))
 	mux.Handle("GET "+Path+"/data/user", d.details(d.user))
+	mux.Handle("POST "+Path+"/data/upload", d.action("/v1/uploads/", "/messages"))
+	mux.Handle("DELETE "+Path+"/data/user", d.action("/v1/users/", "/connections"))
 	live := http.StripPrefix(Path, d.live)
 	mux.Handle(Path+"/ws/uploads", live)
 	mux.Handle(Path+"/events/", live)
-	api := http.StripPrefix(Path, d.opt.API)
 	// A page of another site must not act here. It has no key, and its requests do not even reach the check.
-	return http.NewCrossOriginProtection().Handler(AheadOf(mux, Path+"/v1/", api))
+	return http.NewCrossOriginProtection().Handler(mux)
+}
+
+// action returns the handler of an action of the page: the endpoint of the API whose path has the id between before
+// and after. The page gives the id in the query, because a browser resolves "." and ".." in a path in any encoding.
+func (d *Dashboard) action(before, after string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id := r.URL.Query().Get("id")
+		endpoint := r.WithContext(r.Context()) // a copy
+		endpoint.URL = &url.URL{Path: before + id + after, RawPath: before + url.PathEscape(id) + after}
+		d.opt.API.ServeHTTP(w, endpoint)
+	})
 }
 
 // AheadOf returns a handler of requests for a mux, but for those below a path: the mux would redirect a path with an

@@ -78,17 +78,19 @@ export class Access {
   // request returns the answer to a request to an address beside the page, or throws Refused.
   async request(method, address, body, key = this.#key) {
     const response = await fetch(address, {
-      method, cache: 'no-store', credentials: 'omit', signal: AbortSignal.timeout(10_000),
+      method, cache: 'no-store', signal: AbortSignal.timeout(10_000),
       headers: {
         ...(key && { Authorization: `Bearer ${key}` }),
         ...(body !== undefined && { 'Content-Type': 'application/json' }),
       },
       body,
     })
-    const answer = await response.json().catch(() => ({}))
+    const answer = await response.json().catch(() => null)
     if (!response.ok) {
-      throw new Refused(response.status, answer.detail ?? `the server answers with status ${response.status}`)
+      throw new Refused(response.status, answer?.detail || `the server answers with status ${response.status}`)
     }
+    // All answers are objects. Another one is the login page of a proxy, for example.
+    if (!answer) throw new Refused(response.status, 'the answer is not from Shoal; a proxy may want a login: reload the page')
     return answer
   }
 }

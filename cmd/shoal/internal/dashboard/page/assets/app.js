@@ -15,7 +15,8 @@ let view // what main shows
 let shoal // the stream
 let stopConnections // ends the follow of the slowest connections
 let lastNumbers // the last state
-let lastAt = 0 // when it came
+let lastAt // when it came
+let lastTick // the same by the monotonic clock
 
 // Stream
 
@@ -43,7 +44,8 @@ function followConnections() {
 
 function showNumbers(numbers) {
   lastNumbers = numbers
-  lastAt = Date.now()
+  lastAt = new Date()
+  lastTick = performance.now()
   overview.numbers(numbers)
   text(element('node'), numbers.node)
   text(element('foot'), `Shoal ${numbers.version}`)
@@ -64,7 +66,7 @@ function showConnection(status) {
 // tick shows texts that depend on the time.
 function tick() {
   const status = shoal.status()
-  const old = lastAt > 0 && Date.now() - lastAt > STALE
+  const old = performance.now() - lastTick > STALE
   text(element('connection-text'), connectionText(status))
   document.body.classList.toggle('stale', old || status.state !== 'live')
   const why = bannerText(status, old)
@@ -82,7 +84,7 @@ function connectionText(status) {
 }
 
 function bannerText(status, old) {
-  const since = lastAt > 0 ? ` The numbers are of ${new Date(lastAt).toLocaleTimeString()}.` : ''
+  const since = lastAt ? ` The numbers are of ${lastAt.toLocaleTimeString()}.` : ''
   if (status.state === 'waiting' || status.state === 'stopped') {
     return `No connection to the server${status.error ? `: ${status.error.message}` : ''}.${since}`
   }

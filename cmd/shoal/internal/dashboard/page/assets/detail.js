@@ -23,7 +23,7 @@ export class Poll {
       if (!document.hidden) await this.look()
       text(this.#problem, '')
     } catch (error) {
-      text(this.#problem, this.#closed ? '' : explain(error))
+      text(this.#problem, this.#closed ? '' : `${explain(error)}${error.status ? '' : ' Trying again.'}`)
     }
     if (!this.#closed && mine === this.turn) this.#timer = setTimeout(() => this.now(), PAUSE)
   }
@@ -36,7 +36,7 @@ export class Poll {
 
 // explain returns a sentence for an error of a request.
 export function explain(error) {
-  if (error.status === undefined) return 'The server cannot be reached. Trying again.'
+  if (error.status === undefined) return 'The server cannot be reached.'
   const detail = error.message
   return `${detail[0].toUpperCase()}${detail.slice(1)}${/[.!?]$/.test(detail) ? '' : '.'}`
 }

@@ -23,6 +23,7 @@ export class Upload {
   #history = h('ol', { class: 'history' })
   #empty = h('p', { class: 'empty', hidden: true }, 'No message is stored.')
   #shown = ''
+  #sending = false
   #kind = h('select', { id: 'publish-kind' }, Object.keys(templates).map((name) => h('option', { value: name }, name)))
   #message = h('textarea', { id: 'publish-message', rows: 11, spellcheck: 'false', autocapitalize: 'off' })
   #publish = h('button', { type: 'submit' }, 'Publish')
@@ -87,16 +88,19 @@ export class Upload {
 
   async #send(event) {
     event.preventDefault()
-    const id = encodeURIComponent(this.#id)
+    if (this.#sending) return // a second click must not publish twice
+    this.#sending = true
+    this.#tell('Publishing…', 'good')
     try {
       const message = this.#message.value
       JSON.parse(message) // checked here, and sent as it is: numbers may be larger than JavaScript's
-      await this.#access.request('POST', `v1/uploads/${id}/messages`, message)
+      await this.#access.request('POST', `data/upload?id=${encodeURIComponent(this.#id)}`, message)
       this.#tell('Published.', 'good')
-      await this.#poll.now()
+      this.#poll.now()
     } catch (error) {
       this.#tell(error instanceof SyntaxError ? `Not JSON: ${error.message}` : explain(error), 'bad')
     }
+    this.#sending = false
   }
 
   #tell(outcome, kind) {

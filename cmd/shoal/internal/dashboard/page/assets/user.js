@@ -69,7 +69,7 @@ export class User {
 
   async #close() {
     try {
-      const { closed } = await this.#access.request('DELETE', `v1/users/${encodeURIComponent(this.#id)}/connections`)
+      const { closed } = await this.#access.request('DELETE', `data/user?id=${encodeURIComponent(this.#id)}`)
       this.#tell(`Closed ${plural(closed, 'connection')} on this node.`, 'good')
     } catch (error) {
       this.#tell(explain(error), 'bad')
