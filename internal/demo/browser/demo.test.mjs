@@ -1,6 +1,7 @@
 // The demo page in a real browser, against the real server.
 
 import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { test } from 'node:test'
 import { browser, context, server, Tab, randomFile, randomPicture, useBrowser } from './harness.mjs'
@@ -121,6 +122,57 @@ test('an upload whose id is typed in is followed', async () => {
   await tab.page.getByRole('button', { name: 'Follow', exact: true }).click()
   assert.equal(await tab.page.locator('.card').count(), 1, 'an empty id is not followed')
   assert.deepEqual(tab.complaints, [])
+})
+
+// A browser and curl resolve these in an address, however they are written.
+test('an upload whose id is a dot, or two, is followed and published to', async () => {
+  const tab = await Tab.open(context, server.url)
+  await tab.connection('live')
+  for (const id of ['.', '..']) {
+    await tab.page.getByRole('textbox').fill(id)
+    await tab.page.keyboard.press('Enter')
+    await tab.cardState(id, 'waiting')
+    execFileSync('sh', ['-c', await tab.page.locator('#curl').textContent()], { stdio: 'ignore' })
+    await tab.beyond(id, 39)
+    const done = JSON.stringify({
+      upload_id: id, message: { action: 'upload_completed', upload_id: id, description: 'Done', audit_score: 1 },
+    })
+    const answer = await fetch(`${server.url}/v1/messages`, {
+      method: 'POST', body: done, headers: { Authorization: 'Bearer dev', 'Content-Type': 'application/x-ndjson' },
+    })
+    assert.equal(answer.status, 202, await answer.text())
+    await tab.cardState(id, 'completed')
+  }
+  assert.deepEqual(tab.complaints, [])
+})
+
+test('more files than the page can show are named and not sent', async () => {
+  const tab = await Tab.open(context, server.url)
+  await tab.connection('live')
+  await tab.page.getByLabel('Choose files').setInputFiles(Array.from({ length: 205 }, (_, i) => randomFile(`${i}.bin`, 1)))
+  await tab.page.getByText('5 files were not taken. This page shows at most 200 uploads: remove some first.').waitFor()
+  assert.equal(await tab.page.locator('.card').count(), 200)
+  await tab.page.getByRole('textbox').fill('one more')
+  await tab.page.keyboard.press('Enter')
+  await tab.page.getByText(/^This page shows at most 200 uploads/).waitFor()
+  await tab.page.getByRole('button', { name: 'Remove 0.bin from this page' }).click()
+  await tab.page.getByRole('button', { name: 'Follow', exact: true }).click()
+  await tab.cardState('one more', 'waiting')
+  assert.deepEqual(tab.complaints, [])
+})
+
+test('a file that is dropped beside the field does not take the place of the page', async () => {
+  const { page } = await Tab.open(context, server.url)
+  const prevented = await page.evaluate(() => ['h1', '#upload-id', '#file'].map((selector) => {
+    const dataTransfer = new DataTransfer()
+    dataTransfer.items.add(new File(['x'], 'x.txt'))
+    return ['dragover', 'drop'].map((type) => {
+      const event = new DragEvent(type, { dataTransfer, bubbles: true, cancelable: true })
+      document.querySelector(selector).dispatchEvent(event)
+      return event.defaultPrevented
+    })
+  }))
+  assert.deepEqual(prevented, [[true, true], [true, true], [false, false]])
 })
 
 test('a link to an upload opens it in another browser', async () => {

@@ -6,6 +6,8 @@ import { Uploader } from './uploader.js'
 
 const element = (id) => document.getElementById(id)
 const maxBytes = Number(document.body.dataset.maxBytes)
+const MAX_CARDS = 200
+const FULL = `This page shows at most ${MAX_CARDS} uploads: remove some first.`
 const cards = new Map()
 const files = new Map() // what this tab can send again, by upload id
 const unfollow = new Map() // what ends the follow of an upload, by its id
@@ -34,10 +36,11 @@ async function fetchToken() {
 
 // Uploads
 
-// show puts an upload on the page, at the top, and follows it.
+// show puts an upload on the page, at the top, and follows it. It reports whether the page has room for it.
 function show(upload) {
   const { id } = upload
-  if (cards.has(id)) return
+  if (cards.has(id)) return true
+  if (cards.size >= MAX_CARDS) return false
   const card = new Card(upload, {
     onRetry: () => retry(id),
     onLink: () => copy(linkTo(id), `Copied the link to ${card.name}.`),
@@ -49,6 +52,7 @@ function show(upload) {
   element('uploads').prepend(card.element)
   element('empty').hidden = true
   follow(id)
+  return true
 }
 
 function follow(id) {
@@ -84,17 +88,24 @@ function remove(id) {
 
 function send(chosen) {
   const tooLarge = []
+  let beyond = 0
   for (const file of chosen) {
     if (file.size > maxBytes) {
       tooLarge.push(file.name)
       continue
     }
     const upload = { id: crypto.randomUUID(), name: file.name || 'file', mine: true }
-    show(upload)
+    if (!show(upload)) {
+      beyond++
+      continue
+    }
     memory.add(upload)
     begin(upload.id, file)
   }
-  element('file-problem').textContent = tooLarge.length > 0 ? `Too large: ${tooLarge.join(', ')}.` : ''
+  element('file-problem').textContent = [
+    tooLarge.length > 0 && `Too large: ${tooLarge.slice(0, 20).join(', ')}${tooLarge.length > 20 ? ', …' : ''}.`,
+    beyond > 0 && `${beyond === 1 ? 'One file was' : `${beyond} files were`} not taken. ${FULL}`,
+  ].filter(Boolean).join(' ')
 }
 
 function begin(id, file) {
@@ -140,6 +151,7 @@ function showMessage(id, message) {
 
 // showResult asks the development server what it found; of an upload that was only published to, it knows nothing.
 async function showResult(id, card) {
+  if (/^\.\.?$/.test(id)) return // a browser asks for another address; this page gives no file such an id
   const address = `/demo/uploads/${encodeURIComponent(id)}`
   try {
     const answer = await fetch(address)
@@ -212,12 +224,19 @@ for (const [name, over] of [['dragenter', true], ['dragover', true], ['dragleave
   element('drop').addEventListener(name, () => element('drop').classList.toggle('over', over))
 }
 
+// A file that is dropped beside the field would take the place of the page.
+for (const name of ['dragover', 'drop']) {
+  addEventListener(name, (event) => {
+    if (event.dataTransfer?.types.includes('Files') && event.target !== element('file')) event.preventDefault()
+  })
+}
+
 element('follow').addEventListener('submit', (event) => {
   event.preventDefault()
   const id = element('upload-id').value
-  element('follow-problem').textContent = idProblem(id)
-  if (idProblem(id)) return
-  show({ id, name: id })
+  const problem = idProblem(id) || (show({ id, name: id }) ? '' : FULL)
+  element('follow-problem').textContent = problem
+  if (problem) return
   memory.add({ id, name: id, mine: cards.get(id).mine })
   cards.get(id).element.scrollIntoView({ block: 'nearest' })
 })

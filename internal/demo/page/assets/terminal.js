@@ -6,8 +6,10 @@ export function curlLine(id) {
     '{"action":"upload_progress","payload":{', `"upload_id":${JSON.stringify(id)},"status":"working","stage":"looking",`,
     '"progress_percent":40,"message":"Looking closely",', '"error_message":null,"description_audit_score":null}}',
   ].join('\n')
+  // curl would leave out a segment that is "." or "..", as browsers do.
+  const asIs = /^\.\.?$/.test(id) ? '--path-as-is ' : ''
   return [
-    `curl ${quote(`${location.origin}/v1/uploads/${encodeURIComponent(id)}/messages`)}`,
+    `curl ${asIs}${quote(`${location.origin}/v1/uploads/${encodeURIComponent(id)}/messages`)}`,
     `-H 'Authorization: Bearer dev' -H 'Content-Type: application/json'`,
     `-d ${quote(message)}`,
   ].join(' \\\n  ')
