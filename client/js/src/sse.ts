@@ -100,10 +100,10 @@ export function openStream(
       known = true
       if (claimed.size === 0) accept()
       else reopen(0)
-    } else if (status === 401) {
+    } else if (known && status === 401) { // without a token others may answer so
       events.message({ action: 'auth_error', code, message: detail })
       end(4003, '')
-    } else if (status === 403 && detail) {
+    } else if (known && status === 403 && detail) {
       accept()
       refuse(ids, 'forbidden', detail)
     } else if (status === 429 || status === 503) fail('unavailable', detail ?? status, after)

@@ -270,6 +270,24 @@ describe('refusals', () => {
     expect(client.status()).toMatchObject({ state: 'waiting', error: { code: 'unavailable' }, retryAt: Date.now() + 5000 })
   })
 
+  // A gateway in front of the server, for example. No token was shown yet, so none was refused.
+  test.each([401, 403])('with %i of the question whether the server is Shoal are not from Shoal', async (status) => {
+    const { client } = await blocked(['u'], {}, false)
+    for (let round = 1; round <= 3; round++) {
+      await Stream.last.refuses(status, { detail: 'Forbidden' })
+      expect(client.status()).toMatchObject({ state: 'waiting', error: { code: 'not_shoal' } })
+      for (let i = 0; i < 2; i++) {
+        await pass(client.status().retryAt! - Date.now())
+        FakeSocket.last.ends()
+      }
+      await pass(client.status().retryAt! - Date.now())
+      await vi.waitFor(async () => {
+        await pass(20)
+        expect(Stream.all.length).toBe(round + 1)
+      })
+    }
+  })
+
   test.each([[404, 'not found', 'text/plain'], [200, '<html>', 'text/html']])('with %i are not from Shoal', async (status, text, type) => {
     const { client } = await blocked(['u'], {}, false)
     expect(Stream.last.headers).toEqual({})
