@@ -146,6 +146,26 @@ test('an upload whose id is a dot, or two, is followed and published to', async 
   assert.deepEqual(tab.complaints, [])
 })
 
+test('a message of an application shows no percent, and begins nothing that has ended', async () => {
+  const tab = await Tab.open(context, `${server.url}/#follow=own`)
+  await tab.connection('live')
+  const card = tab.card('own')
+  const shown = () => card.evaluate((element) => [element.dataset.state, element.querySelector('.percent').textContent])
+  await server.publish('own', { action: 'build_log', message: 'compiled' })
+  await card.getByText('compiled').waitFor()
+  assert.deepEqual(await shown(), ['working', ''])
+  assert.equal(await card.getByRole('progressbar').getAttribute('aria-valuetext'), 'build_log')
+  await server.publish('own', { action: 'upload_completed', upload_id: 'own', description: 'Done', audit_score: 1 })
+  await tab.cardState('own', 'completed')
+  await server.publish('own', { action: 'build_log', message: 'tidied up' })
+  await card.getByText('tidied up').waitFor()
+  assert.deepEqual(await shown(), ['completed', '100 %'])
+  await card.getByText('1 of 100').waitFor()
+  await server.publish('own', progress('own', 0, 'Once more'))
+  await card.getByText('Once more').waitFor()
+  assert.deepEqual(await shown(), ['working', '0 %'])
+})
+
 test('more files than the page can show are named and not sent', async () => {
   const tab = await Tab.open(context, server.url)
   await tab.connection('live')

@@ -8,7 +8,7 @@ function titleOf(stage) {
 
 export class Card {
   #parts = {}
-  #percent = 0
+  #percent // undefined: none was reported
   #headline = ''
 
   // onRetry, onLink and onRemove are called when the person asks for it; announce(text) speaks to those who
@@ -45,7 +45,7 @@ export class Card {
 
   // waiting: nothing is known yet, or no longer.
   waiting(message) {
-    this.#percent = 0
+    this.#percent = undefined
     this.#become('waiting', 'Waiting', message)
   }
 
@@ -89,9 +89,10 @@ export class Card {
     this.#parts.kind.hidden = true
   }
 
-  // other shows a message whose action is not one of the protocol's.
+  // other shows a message whose action is not one of the protocol's. It begins nothing that has ended.
   other(message) {
-    this.#become('working', message.action, typeof message.message === 'string' ? message.message : '')
+    const state = this.state === 'completed' || this.state === 'failed' ? this.state : 'working'
+    this.#become(state, message.action, typeof message.message === 'string' ? message.message : '')
   }
 
   offerRetry(label) {
@@ -114,16 +115,18 @@ export class Card {
 
   #become(state, headline, message) {
     const { percent, bar, fill, stage, message: text } = this.#parts
+    const changed = state !== this.state
     this.element.dataset.state = state
-    const whole = Math.floor(this.#percent)
+    const known = this.#percent !== undefined
+    const whole = Math.floor(this.#percent ?? 0)
     stage.textContent = headline
     text.textContent = message
-    percent.textContent = state === 'working' || whole > 0 ? `${whole} %` : ''
-    fill.style.transform = `translateX(${this.#percent - 100}%)`
+    percent.textContent = known ? `${whole} %` : ''
+    fill.style.transform = `translateX(${(this.#percent ?? 0) - 100}%)`
     bar.setAttribute('aria-valuenow', whole)
-    bar.setAttribute('aria-valuetext', `${whole} percent, ${headline}`)
-    if (state !== 'working') this.facts([])
-    this.offerRetry('')
+    bar.setAttribute('aria-valuetext', known ? `${whole} percent, ${headline}` : headline)
+    if (changed) this.offerRetry('')
+    if (changed && state !== 'working') this.facts([])
     // A change of stage is worth a word, a percent is not.
     if (state !== 'waiting' && this.#headline !== headline) this.announce(`${this.name}: ${headline}. ${message}`)
     this.#headline = headline
