@@ -5,7 +5,7 @@ import { createServer, request } from 'node:http'
 import { connect } from 'node:net'
 import { test } from 'node:test'
 import { address, enterKey, note, openDashboard, openStream } from './dashboard.mjs'
-import { context, server, useBrowser } from './harness.mjs'
+import { browser, context, server, useBrowser } from './harness.mjs'
 
 useBrowser({ viewport: { width: 1200, height: 1000 } }, 30_000)
 
@@ -126,11 +126,16 @@ test('a message is published once, however often the button is pressed, and a fa
   assert.equal(sent, 2)
 })
 
-// loginProxy passes requests with the cookie login=ok on to a server, and answers others with a login page.
-async function loginProxy(target) {
+// loginProxy passes requests with the cookie login=ok, or with a login of the scheme Basic, on to a server. It answers
+// others with a login page, or asks for such a login.
+async function loginProxy(target, basic = false) {
   const { hostname, port } = new URL(target)
   const proxy = createServer((from, to) => {
-    if (!from.headers.cookie?.includes('login=ok')) {
+    if (basic && !from.headers.authorization) {
+      to.writeHead(401, { 'WWW-Authenticate': 'Basic realm="proxy"' }).end()
+      return
+    }
+    if (!basic && !from.headers.cookie?.includes('login=ok')) {
       to.writeHead(200, { 'Content-Type': 'text/html' }).end('<h1>Log in</h1>')
       return
     }
@@ -167,6 +172,20 @@ test('a proxy that wants a login lets the page through with it, and is noticed w
     await page.locator('.detail > .problem').getByText(/^The answer is not from Shoal/).waitFor()
     await assert.rejects(api('GET', 'uploads/behind'), /not found|404/i)
   } finally {
+    proxy.close()
+  }
+})
+
+test('a proxy that wants a login of the scheme Basic, and passes it on, lets the page through', async () => {
+  const proxy = await loginProxy(server.admin, true)
+  const user = await browser.newContext({ httpCredentials: { username: 'ann', password: 'secret' } })
+  user.setDefaultTimeout(30_000)
+  try {
+    const { page } = await openDashboard(user, proxy, address('upload', 'behind'))
+    await page.getByText(/^0 followers/).waitFor()
+    assert.equal(await page.locator('.detail > .problem').textContent(), '')
+  } finally {
+    await user.close()
     proxy.close()
   }
 })

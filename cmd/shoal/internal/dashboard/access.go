@@ -21,10 +21,11 @@ type access struct {
 	reads, acts bool
 }
 
-// access returns the access of a request. An API key that is not accepted is an error.
+// access returns the access of a request. An API key that is not accepted is an error. An Authorization header of
+// another scheme is for a proxy in front.
 func (d *Dashboard) access(r *http.Request) (access, error) {
 	trusted := d.opt.Trusted(r)
-	if r.Header.Get("Authorization") == "" {
+	if scheme, _, _ := strings.Cut(r.Header.Get("Authorization"), " "); !strings.EqualFold(scheme, "Bearer") {
 		return access{reads: trusted}, nil
 	}
 	if err := d.opt.Server.MayUseAPI(r); err != nil {

@@ -15,6 +15,7 @@ const hostile = `<img src=x onerror="alert(1)">`
 // Details need access, and are JSON that no browser takes for markup.
 func TestDetails_NeedAccess(t *testing.T) {
 	wrong := []string{"Authorization", "Bearer wrong"}
+	login := []string{"Authorization", "Basic YW5uOnNlY3JldA=="} // for a proxy, which passes it on
 	for _, c := range []struct {
 		trusted bool
 		headers []string
@@ -22,6 +23,7 @@ func TestDetails_NeedAccess(t *testing.T) {
 	}{
 		{false, nil, http.StatusForbidden}, {true, nil, http.StatusOK}, {false, withKey, http.StatusOK},
 		{false, wrong, http.StatusUnauthorized}, {true, wrong, http.StatusUnauthorized},
+		{false, login, http.StatusForbidden}, {true, login, http.StatusOK},
 	} {
 		f := start(t, c.trusted)
 		client := f.dial(f.public+"/ws/uploads", "ann")
