@@ -144,7 +144,12 @@ function contrasts() {
   for (const element of document.querySelectorAll('body *')) {
     const own = [...element.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.textContent.trim())
     if (!own || !element.checkVisibility()) continue
-    const [a, b] = [light(getComputedStyle(element).color), light(ground(element))]
+    let seen = 1 // how much of the color is left
+    for (let e = element; e; e = e.parentElement) {
+      seen *= getComputedStyle(e).opacity * (/opacity\(([\d.]+)\)/.exec(getComputedStyle(e).filter)?.[1] ?? 1)
+    }
+    const [color, below] = [parse(getComputedStyle(element).color), parse(ground(element))]
+    const [a, b] = [light(`${color.map((c, i) => c * seen + below[i] * (1 - seen))}`), light(`${below}`)]
     const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)
     if (contrast < 4.5) poor.push(`${element.tagName}.${element.className} ${element.textContent}: ${contrast.toFixed(1)}`)
   }
@@ -228,6 +233,8 @@ test('a dashboard that needs the key for reading says so, and a lost server is n
     await closed.kill()
     await page.getByText(/^No connection to the server.*The numbers are of/).waitFor()
     assert.ok(await page.locator('body').evaluate((body) => body.classList.contains('stale')))
+    await page.locator('.overview').evaluate((overview) => Promise.all(overview.getAnimations().map((a) => a.finished)))
+    assert.deepEqual(await page.evaluate(contrasts), [], 'old numbers can be read')
     await closed.begin()
     await tab.connection('live')
     await page.waitForFunction(() => document.getElementById('banner').hidden)
