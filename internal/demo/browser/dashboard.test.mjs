@@ -215,6 +215,30 @@ test('the dashboard can be used by keyboard', async () => {
   assert.deepEqual(complaints, [])
 })
 
+test('closings of a server that was started again are all newer than the page', async () => {
+  const again = await Server.start()
+  const leave = async () => {
+    const stream = await openStream(again, 'lea', 'left')
+    stream.abort()
+    await stream.ended
+  }
+  try {
+    await leave()
+    const { page } = await open('', { on: again })
+    const cells = page.getByRole('region', { name: 'Closings' }).locator('tbody td')
+    await cells.getByText('left by itself').waitFor()
+    assert.deepEqual(await cells.allTextContents(), ['–', 'left by itself', '1', ''])
+    await again.kill()
+    await again.begin()
+    await page.getByText('No connection has ended yet.').waitFor()
+    await leave()
+    await cells.getByText('+1').waitFor()
+    assert.deepEqual(await cells.allTextContents(), ['–', 'left by itself', '1', '+1'])
+  } finally {
+    await again.kill()
+  }
+})
+
 test('a dashboard that needs the key for reading says so, and a lost server is noticed', async () => {
   const closed = await Server.start('--dashboard', 'key')
   try {

@@ -138,7 +138,10 @@ export class Overview {
   }
 
   #showClosings(closings) {
-    this.#first ??= new Map(closings.map((c) => [`${c.code} ${c.reason}`, c.count]))
+    const now = new Map(closings.map((c) => [`${c.code} ${c.reason}`, c.count]))
+    this.#first ??= now
+    // Lower counts are those of a server that was started again: all of them are newer than the page.
+    if ([...this.#first].some(([key, n]) => (now.get(key) ?? 0) < n)) this.#first = new Map()
     const rows = [...closings].sort((a, b) => b.count - a.count)
     this.#closings.show(rows.map((c) => {
       const seen = c.count - (this.#first.get(`${c.code} ${c.reason}`) ?? 0)
