@@ -3,7 +3,7 @@ import type { SocketClass } from './types.js'
 
 const MAX_UPLOADS = 64 // of one stream
 const MAX_STREAMS = 4 // a browser allows six connections to a server of HTTP/1.1, and the page needs some
-const MAX_QUERY = 6000 // of the ids of one stream: proxies take addresses of 8 KiB
+const MAX_QUERY = 6400 // of the ids of one stream: proxies take addresses of 8 KiB
 const MAX_EVENT = 4 << 20 // characters, as the client in Go takes bytes
 const GATHER = 20 // ms in which changes become one request
 const FIRST_TRIAL = 10_000
@@ -30,17 +30,17 @@ export function openStream(
     abort.abort()
     clearTimeout(timer)
     clearTimeout(trialTimer)
-    if (trial) trial.onopen = trial.onclose = null
-    trial?.close()
+    if (trial) {
+      trial.onopen = trial.onclose = null
+      trial.close()
+    }
+  }
+  const end: Events['closed'] = (...why) => {
+    close()
+    events.closed(...why)
   }
   const fail = (code: string, text: string, retryAfter?: number) => {
-    close()
-    events.closed(0, '', [code, `${endpoint.host}: ${text}`], retryAfter)
-  }
-  // end is the end of a stream by the server, as that of a WebSocket.
-  const end = (closeCode: number, reason: string) => {
-    close()
-    events.closed(closeCode, reason)
+    end(0, '', [code, `${endpoint.host}: ${text}`], retryAfter)
   }
   const accept = () => {
     const action = accepted ? 'ping' : 'auth_success' // a ping is a sign of life
@@ -55,10 +55,9 @@ export function openStream(
       timer = undefined
       abort = new AbortController()
       const groups = groupsOf(known ? claimed : [])
-      for (const ids of groups.slice(0, MAX_STREAMS)) void read(ids, abort.signal)
+      groups.slice(0, MAX_STREAMS).forEach((ids, i) => read(ids, abort.signal, i))
       const beyond = groups.slice(MAX_STREAMS).flat()
-      const most = MAX_STREAMS * MAX_UPLOADS
-      if (beyond[0]) refuse(beyond, 'limit_exceeded', `at most ${most} uploads (fewer of long ids) without WebSockets`)
+      if (beyond[0]) refuse(beyond, 'limit_exceeded', 'too many without WebSockets')
     }, wait)
   }
   const refuse = (ids: string[], code: string, message: string) => {
@@ -67,7 +66,7 @@ export function openStream(
   }
 
   // read reads one stream to its end. Without uploads it only finds out whether the server is there and Shoal.
-  const read = async (ids: string[], signal: AbortSignal) => {
+  const read = async (ids: string[], signal: AbortSignal, i: number) => {
     try {
       const last = await lastEventId(ids, events.position)
       const stream = new URL(endpoint) // which may have a query of its own
@@ -80,16 +79,15 @@ export function openStream(
       if (!type.startsWith('text/event-stream')) {
         // Another body may have no end. That of a problem may be anything, null too.
         const problem = /json/.test(type) && await response.json().catch(() => {})
-        if (!signal.aborted) refused(response, problem || {}, ids)
-        return
+        return signal.aborted || refused(response, problem || {}, ids)
       }
       accept()
-      const retry = await readLines(response.body!, signal, (data) => signal.aborted || receive(data))
+      const retry = await readLines(response.body!, signal, (data) => signal.aborted || receive(data, i ? ids : undefined))
       if (signal.aborted) return
       if (retry === undefined) fail('not_shoal', 'an event is too long')
-      else fail('unreachable', 'the stream ended', retry)
+      else fail('unreachable', 'stream ended', retry)
     } catch (error) {
-      if (!signal.aborted) fail('unreachable', `${(error as Error).message}`)
+      if (!signal.aborted) fail('unreachable', (error as Error).message)
     }
   }
 
@@ -107,19 +105,20 @@ export function openStream(
       accept()
       refuse(ids, 'forbidden', detail)
     } else if (status === 429 || status === 503) fail('unavailable', detail ?? status, after)
-    else {
-      const text = detail ?? 'and no event stream'
-      fail('not_shoal', `${endpoint.pathname} answers ${status} ${text}: is it a Shoal server?`)
-    }
+    else fail('not_shoal', `${endpoint.pathname} answers ${status} ${detail ?? 'without events'}`)
   }
 
-  const receive = (data: string) => {
+  // receive handles an event. Messages to the user come on each stream and are wanted once: of all streams but the first
+  // only events that concern their uploads, or the next attempt.
+  const receive = (data: string, only?: string[]) => {
     let message: Incoming | undefined
     try {
       message = data ? JSON.parse(data) : { action: 'ping' } // a comment keeps the stream alive
     } catch {}
-    if (typeof message?.action === 'string') events.message(message)
-    else if (message && message.code > 0) end(message.code, message.reason) // the last event
+    if (typeof message?.action === 'string') {
+      const { upload_id: id = message.payload?.upload_id } = message
+      if (!only || message.upload_ids || message.retry_after_ms || only.includes(id)) events.message(message)
+    } else if (message && message.code > 0) end(message.code, message.reason) // the last event
     else fail('not_shoal', 'an event has no action')
   }
 
@@ -162,14 +161,14 @@ export function openStream(
   }
 }
 
-// groupsOf divides uploads among streams. There is one at least.
+// groupsOf divides uploads among streams. There is one at least. A short id counts as if MAX_UPLOADS of it filled a query.
 function groupsOf(uploads: Iterable<string>): string[][] {
   const groups: string[][] = [[]]
   let size = 0
   for (const id of uploads) {
-    const more = encodeURIComponent(id).length + 4
+    const more = Math.max(encodeURIComponent(id).length + 4, MAX_QUERY / MAX_UPLOADS)
     size += more
-    if (size > MAX_QUERY || groups.at(-1)!.length === MAX_UPLOADS) {
+    if (size > MAX_QUERY) {
       groups.push([])
       size = more
     }

@@ -209,11 +209,24 @@ test('follows up to 256 uploads in streams of 64', async () => {
   expect(Stream.all.map(({ url }) => url.split('&').length)).toEqual([64, 64, 64, 64])
 })
 
+// The server sends messages to a user on each connection of the user, and each stream is one.
+test('brings a message to the user once, however many streams there are', async () => {
+  const other = vi.fn()
+  const ids = Array.from({ length: 130 }, (_, i) => `u${i}`)
+  const { client } = await blocked(ids, { onMessage: other }).catch(() => ({ client: undefined }))
+  expect(client).toBeUndefined() // three streams, not one
+  for (const [i, stream] of Stream.all.entries()) {
+    const id = `u${64 * i}`
+    await stream.opens(subscribed(1, false, 'e', id), progress(1, id), { action: 'to_user' }, { action: 'to_user', upload_id: 'none' })
+  }
+  expect(other.mock.calls.map(([{ action, upload_id: id }]) => [action, id])).toEqual([['to_user', undefined], ['to_user', 'none']])
+})
+
 test('does not ask for more in one address than proxies take', async () => {
   const ids = Array.from({ length: 60 }, (_, i) => `${i}-`.padEnd(120, 'ü')) // 720 bytes each in an address
   const { client } = await blocked(ids).catch(() => ({ client: undefined }))
   expect(client).toBeUndefined() // four streams, not one
-  expect(Stream.all.map(({ url }) => new URL(url).searchParams.getAll('id').length)).toEqual([8, 8, 8, 8])
+  expect(Stream.all.map(({ url }) => new URL(url).searchParams.getAll('id').length)).toEqual([8, 9, 9, 9])
   for (const { url } of Stream.all) expect(url.length).toBeLessThan(7000)
 })
 
