@@ -74,9 +74,9 @@ type Backlog struct {
 	// turn is the number of bytes written since the backlog became the first in turns.
 	turn           int
 	listed, unread bool
-	// replaced: the messages that are being written are no longer wanted; answered: an answer that their acknowledgements
-	// precede is queued.
-	replaced, answered bool
+	// replaced: the stored messages that are being written are no longer wanted; canceled: nor are the other messages;
+	// answered: an answer that their acknowledgements precede is queued.
+	replaced, canceled, answered bool
 }
 
 // entry is a queued frame.
@@ -111,14 +111,17 @@ func (q *Queue) Recover(r Replay) bool {
 	b.source = r.Source
 	if !r.Snapshot {
 		// Messages of an earlier replay are in the new one as far as the client needs them: behind a new position, their
-		// offsets would go back. The frames without an offset precede that position.
+		// offsets would go back. The frames without an offset precede that position, but for one that the replay has too.
 		q.keep(b, func(f *frame.Frame) bool {
-			if f.Offset() == 0 && q.holds > 0 {
+			if f.Offset() > 0 || slices.Contains(r.Frames, f) {
+				return false
+			}
+			if q.holds > 0 {
 				q.ahead = append(q.ahead, f)
 			}
-			return f.Offset() == 0 && q.holds == 0
+			return q.holds == 0
 		})
-		b.answered = b.replaced && q.holds > 0
+		b.answered = b.replaced && (b.answered || q.holds > 0)
 	}
 	b.entries = slices.Grow(b.entries, len(r.Frames))
 	for _, f := range r.Frames {
@@ -209,6 +212,7 @@ func (q *Queue) queue(b *Backlog, f *frame.Frame, limit int) {
 func (q *Queue) Cancel(uploadID string) {
 	if b := q.backlogs[uploadID]; b != nil {
 		q.keep(b, func(f *frame.Frame) bool { return f.Offset() == 0 && !f.For(frame.Base) })
+		b.canceled = b.replaced
 		q.end(b)
 	}
 }

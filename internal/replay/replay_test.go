@@ -2,6 +2,7 @@ package replay
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -378,5 +379,94 @@ func anySequence(t *rapid.T) {
 		if h := s.history(id); c.ahead || c.awaits > 0 || c.Start != (frame.Start{Epoch: h.epoch, Offset: h.newest()}) {
 			t.Fatalf("%s: the client is at %+v, the newest message at %d of %s", id, c, h.newest(), h.epoch)
 		}
+	}
+}
+
+// A replay that brings a message which has no offset, and is queued, late or being written already, brings it once.
+func TestQueue_NewestWithoutOffsetComesOnce(t *testing.T) {
+	source := (*session)(nil) // is not read
+	newest := frame.ForUpload(frame.Message{UploadID: "cat", Body: []byte(`{"action":"note"}`)})
+	for name, between := range map[string]func(q *Queue){
+		"queued": func(q *Queue) { q.Recover(Replay{UploadID: "cat", Frames: []*frame.Frame{newest}, Source: source}) },
+		"being written": func(q *Queue) {
+			f, skipped, b := q.Pop()
+			q.Hold()
+			q.Recover(Replay{UploadID: "cat", Frames: []*frame.Frame{newest}, Source: source})
+			q.Requeue(b, f, skipped)
+			if ahead := q.Release(); len(ahead) != 0 {
+				t.Errorf("%d frames precede the answer", len(ahead))
+			}
+		},
+		"pipelined": func(q *Queue) {
+			q.Hold()
+			q.Recover(Replay{UploadID: "cat", Frames: []*frame.Frame{newest}, Source: source})
+			if ahead := q.Release(); len(ahead) != 0 {
+				t.Errorf("%d frames precede the answer", len(ahead))
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var q Queue
+			q.Init(frame.V1, NoLimit)
+			q.Recover(Replay{UploadID: "cat", Frames: []*frame.Frame{newest}, Source: source})
+			between(&q)
+			n := 0
+			for ; q.Writable(); n++ {
+				f, _, b := q.Pop()
+				q.Written(b, f)
+			}
+			if n != 1 || !q.Empty() || q.Bytes() != 0 {
+				t.Errorf("the message came %d times, and %d bytes are left", n, q.Bytes())
+			}
+		})
+	}
+}
+
+// A batch that comes back after its upload was cancelled or its replay replaced leaves out the frames that are not wanted
+// any more, also if another replay has come since.
+func TestQueue_BatchComesBackWithoutUnwantedFrames(t *testing.T) {
+	answer := func(text string) *frame.Frame {
+		return frame.NewAcknowledgement("cat", frame.Start{Epoch: "e", Offset: 1}, []byte(text))
+	}
+	stored := frame.ForUpload(frame.Message{UploadID: "cat", Epoch: "e", Offset: 2, Body: []byte(`{"n":2}`)})
+	other := frame.ForUpload(frame.Message{UploadID: "cat", Body: []byte(`{"n":0}`)})
+	for name, test := range map[string]struct {
+		between func(q *Queue)
+		want    string
+	}{
+		"nothing":  {func(*Queue) {}, `a1 {"n":2} {"n":0} `},
+		"cancel":   {func(q *Queue) { q.Cancel("cat") }, "a1 "},
+		"replace":  {func(q *Queue) { q.Recover(Replay{UploadID: "cat", Frames: []*frame.Frame{answer("a2")}}) }, `a1 {"n":0} a2 `},
+		"answered": {func(q *Queue) { q.Hold(); q.Recover(Replay{UploadID: "cat"}); q.Release() }, `{"n":0} `},
+		"answered, then replaced": {func(q *Queue) {
+			q.Hold()
+			q.Recover(Replay{UploadID: "cat"})
+			q.Release()
+			q.Recover(Replay{UploadID: "cat", Frames: []*frame.Frame{answer("a2")}})
+		}, `{"n":0} a2 `},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var q Queue
+			q.Init(frame.V1, NoLimit)
+			q.Recover(Replay{UploadID: "cat", Frames: []*frame.Frame{answer("a1"), stored, other}})
+			var batch []written
+			for q.Writable() {
+				f, skipped, b := q.Pop()
+				batch = append(batch, written{f, skipped, b})
+			}
+			test.between(&q)
+			for _, w := range slices.Backward(batch) {
+				q.Requeue(w.b, w.f, w.skipped)
+			}
+			got := ""
+			for q.Writable() {
+				f, _, b := q.Pop()
+				q.Written(b, f)
+				got += string(f.Body()) + " "
+			}
+			if got != test.want || !q.Empty() || q.Bytes() != 0 {
+				t.Errorf("written were %s and %d bytes are left, want %s", got, q.Bytes(), test.want)
+			}
+		})
 	}
 }

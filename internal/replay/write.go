@@ -43,7 +43,7 @@ func (q *Queue) Written(b *Backlog, f *frame.Frame) {
 // Requeue puts a frame from Pop back in its place. Of several, the last one must be put back first. It drops a frame
 // that Recover or Cancel would have dropped.
 func (q *Queue) Requeue(b *Backlog, f *frame.Frame, skipped uint32) {
-	if _, acknowledges := f.Start(); b.replaced && (f.Offset() > 0 || acknowledges && b.answered) {
+	if b.replaced && b.dropsReplaced(f) {
 		q.Written(b, f)
 		return
 	}
@@ -59,10 +59,18 @@ func (q *Queue) Requeue(b *Backlog, f *frame.Frame, skipped uint32) {
 	q.settle(b)
 }
 
+// dropsReplaced reports whether a frame that was being written when its replay was replaced or cancelled is dropped:
+// its successor brings it again, an answer behind it has been queued, or the upload is no longer followed.
+func (b *Backlog) dropsReplaced(f *frame.Frame) bool {
+	_, acknowledges := f.Start()
+	return f.Offset() > 0 || acknowledges && b.answered || b.canceled && f.For(frame.Base) ||
+		slices.ContainsFunc(b.entries[b.first:], func(e entry) bool { return e.frame == f })
+}
+
 // settle counts a frame as no longer being written.
 func (q *Queue) settle(b *Backlog) {
 	if b.writing--; b.writing == 0 {
-		b.replaced, b.answered = false, false
+		b.replaced, b.canceled, b.answered = false, false, false
 	}
 	q.end(b)
 }

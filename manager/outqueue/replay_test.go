@@ -15,6 +15,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/shoal-go/shoal/broker"
 	"github.com/shoal-go/shoal/manager"
 	"github.com/shoal-go/shoal/manager/outqueue"
 )
@@ -639,4 +640,49 @@ func TestReplay_BaseIsClosedWhereMessagesAreLost(t *testing.T) {
 		}
 	}
 	wantClosed(t, q, manager.SlowConsumer)
+}
+
+// Where the broker stores no messages, the newest one has no offset by which a client could tell that it comes again: two
+// resumes, one right after the other, bring it once.
+func TestReplay_PipelinedResumesBringTheNewestOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := broker.NewMemory(broker.MemoryOptions{})
+		m := create(t, manager.Options{Broker: struct{ broker.Broker }{hub.Node()}})
+		<-time.After(2 * time.Second) // it has joined
+		q := outqueue.New(outqueue.Options{Variant: manager.VariantV1})
+		defer func() {
+			q.Abort()
+			_ = m.Close(context.Background())
+		}()
+		if err := m.Connect("ann", q); err != nil {
+			t.Fatal(err)
+		}
+		other := outqueue.New(outqueue.Options{})
+		if err := m.Connect("bob", other); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.SubscribeConn(t.Context(), "bob", other, "cat", manager.SubscribeOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		publishTo(t, m, "cat", 3)
+		synctest.Wait()
+		for range 2 {
+			_, err := m.Resume(t.Context(), "ann", q, map[string]manager.Position{"cat": {Epoch: "gone", Offset: 1}})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		var got []string
+		for message, ok := q.TryNext(); ok; message, ok = q.TryNext() {
+			if message.UploadID() == "" {
+				got = append(got, "answer")
+			} else {
+				got = append(got, "newest")
+			}
+		}
+		if !slices.Equal(got, []string{"answer", "answer", "newest"}) {
+			t.Errorf("got %v", got)
+		}
+		other.Abort()
+	})
 }
