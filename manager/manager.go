@@ -35,6 +35,8 @@ type Manager struct {
 	// started is the zero of clock.
 	started time.Time
 	guard   guard
+	// resuming orders concurrent calls of Resume for one connection.
+	resuming connLocks
 	// tracing is nil without Options.Tracer.
 	tracing *tracing
 	held    historyUse

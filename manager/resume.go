@@ -56,11 +56,7 @@ func (m *Manager) Resume(
 	followed = without(followed, unread)
 	m.waitForPosition(ctx, read)
 	r := &resumption{manager: m, userID: userID, conn: c, since: since, refused: map[string]error{}}
-	if replayer, ok := c.(Replayer); ok {
-		r.replay(replayer, followed)
-	} else {
-		r.send(followed)
-	}
+	r.answer(followed)
 	maps.Copy(r.refused, refusedByBroker)
 	maps.Copy(r.refused, unread)
 	for _, uploadID := range ids {
@@ -101,6 +97,21 @@ type resumption struct {
 	conn    Conn
 	since   map[string]Position
 	refused map[string]error
+}
+
+// answer subscribes the uploads and sends the answer and their messages.
+func (r *resumption) answer(uploadIDs []string) {
+	release := r.manager.resuming.acquire(r.conn)
+	broken := false
+	if replayer, ok := r.conn.(Replayer); ok {
+		r.replay(replayer, uploadIDs)
+	} else {
+		broken = r.send(uploadIDs)
+	}
+	release()
+	if broken {
+		r.manager.guard.close(r.conn, SlowConsumer)
+	}
 }
 
 // resumedUpload is one upload in the answer to a resume.
@@ -148,14 +159,16 @@ func (r *resumption) replay(replayer Replayer, uploadIDs []string) {
 }
 
 // send does the same with a connection that is not a Replayer. The positions are read before any upload is subscribed:
-// otherwise its live messages could precede the answer.
-func (r *resumption) send(uploadIDs []string) {
+// otherwise its live messages could precede the answer. An upload cannot be continued from the answer if since then it
+// was forgotten, or had more messages than its history holds, or if the connection has been following it and so has got
+// the new messages before the missed ones, or if the user has reached its limit of subscriptions. Then send returns
+// true: the client must resume once more.
+func (r *resumption) send(uploadIDs []string) (broken bool) {
 	answer := make([]resumedUpload, 0, len(uploadIDs))
 	for _, uploadID := range uploadIDs {
 		r.manager.registry.With(uploadID, func(u *upload) { answer = append(answer, r.read(u)) })
 	}
 	r.manager.guard.send(r.conn, resumedFrame(answer))
-	broken := false
 	for i := range answer {
 		a := &answer[i]
 		r.subscribe(a.uploadID, func(u *upload, received bool) {
@@ -168,13 +181,7 @@ func (r *resumption) send(uploadIDs []string) {
 		})
 		broken = broken || errors.Is(r.refused[a.uploadID], ErrTooManySubscriptions)
 	}
-	// An upload cannot be continued from the answer if since then it was forgotten, or had more messages than its history
-	// holds, or if the connection has been following it and so has got the new messages before the missed ones, or if the
-	// user has reached its limit of subscriptions. The client must resume once more. The connection is closed without
-	// locks.
-	if broken {
-		r.manager.guard.close(r.conn, SlowConsumer)
-	}
+	return broken
 }
 
 // subscribe subscribes the connection to one upload and calls subscribed with the upload locked. received is true if

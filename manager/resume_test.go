@@ -3,8 +3,10 @@ package manager
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -307,5 +309,67 @@ func TestResume_LimitReachedAfterTheAnswerCloses(t *testing.T) {
 	}
 	if got := c.closed(); len(got) != 1 || got[0] != SlowConsumer {
 		t.Errorf("the connection was closed with %v, want %v", got, SlowConsumer)
+	}
+}
+
+// turnsConn is a Replayer that gives way to other goroutines in the middle of a resume.
+type turnsConn struct{ fakeConn }
+
+func (c *turnsConn) Replay(Replay) Outcome { return Queued }
+func (c *turnsConn) CancelReplay(string)   {}
+func (c *turnsConn) HoldReplays()          { runtime.Gosched() }
+
+func (c *turnsConn) ReleaseReplays(answer *Frame) {
+	for range 5 {
+		runtime.Gosched()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.frames = append(c.frames, answer)
+}
+
+// Of concurrent resumes of one connection none answers with a position before the one of an earlier answer.
+func TestResume_ConcurrentAnswersAreInOrder(t *testing.T) {
+	for name, c := range map[string]interface {
+		Conn
+		received(t tester) []received
+	}{"Replayer": &turnsConn{}, "other": &fakeConn{onSend: func(*Frame) Outcome { runtime.Gosched(); return Queued }}} {
+		t.Run(name, func(t *testing.T) {
+			m := open(t, Options{})
+			since := map[string]Position{"cat": publish(t, m, "cat", 1)}
+			must(t, m.Connect("ann", c))
+			var resuming sync.WaitGroup
+			for range 4 {
+				resuming.Go(func() {
+					for range 300 {
+						if _, err := m.Publish(t.Context(), "cat", note(t, 1)); err != nil {
+							t.Error(err)
+						}
+						if _, err := m.Resume(t.Context(), "ann", c, since); err != nil {
+							t.Error(err)
+						}
+					}
+				})
+			}
+			resuming.Wait()
+			at, answers := uint64(0), 0
+			for _, r := range c.received(t) {
+				if r.Action != "resumed" {
+					continue
+				}
+				answers++
+				if offset := r.Uploads["cat"].Offset; offset < at {
+					t.Fatalf("the answer with offset %d follows the one with %d", offset, at)
+				} else {
+					at = offset
+				}
+			}
+			if answers != 4*300 {
+				t.Errorf("%d answers came", answers)
+			}
+			if n := len(m.resuming.held); n != 0 {
+				t.Errorf("%d locks are left", n)
+			}
+		})
 	}
 }
