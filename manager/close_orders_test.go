@@ -312,3 +312,45 @@ func TestOrderLog_SurvivesAStepOfTheWallClock(t *testing.T) {
 		}
 	})
 }
+
+// TestConnectSince_RegisteredAgain: a connection that is registered again begins again: its age counts from there, and
+// an order of the time before spares it. Connecting one that is registered changes nothing.
+func TestConnectSince_RegisteredAgain(t *testing.T) {
+	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		issuer, here := nodes[0], nodes[1]
+		here.link.cut()
+		<-time.After(10 * time.Second)
+		back, stays := &fakeConn{}, &fakeConn{}
+		must(t, here.Connect("ann", back))
+		must(t, here.Connect("ann", stays))
+		here.Disconnect("ann", back)
+		<-time.After(time.Minute)
+		_, err := issuer.DisconnectUser(t.Context(), "ann", NormalClosure)
+		must(t, err)
+		<-time.After(time.Minute)
+		must(t, here.Connect("ann", back))
+		must(t, here.Connect("ann", stays))
+		<-time.After(time.Second)
+		if again, first := here.ConnAge(back).Round(time.Second), here.ConnAge(stays).Round(time.Second); again != time.Second ||
+			first != 2*time.Minute+time.Second {
+			t.Errorf("the connections are %v and %v old", again, first)
+		}
+		here.link.mend()
+		<-time.After(5 * time.Second)
+		wantClosed(t, "the connection that was registered again", back, CloseReason{})
+		wantClosed(t, "the connection that has stayed", stays, NormalClosure)
+	})
+}
+
+// TestConnectSince_RegisteredAgainWithAnEarlierCheck: its token was checked before an order, so the order closes it,
+// although it has been registered since the check for a while.
+func TestConnectSince_RegisteredAgainWithAnEarlierCheck(t *testing.T) {
+	m, c := open(t, Options{}), &fakeConn{}
+	since := m.Moment()
+	_, err := m.DisconnectUser(t.Context(), "ann", NormalClosure)
+	must(t, err)
+	must(t, m.Connect("ann", c))
+	m.Disconnect("ann", c)
+	must(t, m.ConnectSince("ann", c, since))
+	wantClosed(t, "the connection", c, NormalClosure)
+}

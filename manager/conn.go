@@ -2,6 +2,7 @@ package manager
 
 import (
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -82,16 +83,24 @@ type ConnTime struct{ at atomic.Int64 }
 
 func (t *ConnTime) connTime() *atomic.Int64 { return &t.at }
 
-// stampConn stores when a connection began in its ConnTime: at the given moment, or now for the zero Moment. It never
-// moves that time back, and returns it: a connection that is registered again begins again.
-func (m *Manager) stampConn(c Conn, began Moment) Moment {
+// stampConn stores when a connection began in its ConnTime, before it is registered: at the given moment, or now for
+// the zero Moment. It returns the later of the two. The time of a connection that is registered does not change, and
+// one that is registered again begins again.
+func (m *Manager) stampConn(userID string, c Conn, began Moment) Moment {
 	if began.at == 0 {
 		began = m.Moment()
 	}
-	if t, ok := c.(interface{ connTime() *atomic.Int64 }); ok {
-		t.connTime().CompareAndSwap(0, int64(began.at))
+	t, ok := c.(interface{ connTime() *atomic.Int64 })
+	if ok && !t.connTime().CompareAndSwap(0, int64(began.at)) && !m.isRegistered(userID, c) {
+		t.connTime().Store(int64(began.at))
 	}
 	return Moment{max(began.at, connTime(c))}
+}
+
+// isRegistered reports whether a connection is registered for a user.
+func (m *Manager) isRegistered(userID string, c Conn) (registered bool) {
+	m.registry.WithConnections(userID, func(conns []Conn) { registered = slices.Contains(conns, c) })
+	return registered
 }
 
 // ConnAge returns how long ago a connection began, as ConnectSince defines it; 0 if it has not been or has no ConnTime.

@@ -33,7 +33,7 @@ func (m *Manager) ConnectSince(userID string, c Conn, since Moment) error {
 	if !isComparable(c) {
 		return &InvalidError{"connection", fmt.Sprintf("must be comparable and not nil, such as a pointer, but is %T", c)}
 	}
-	since = m.stampConn(c, since)
+	since = m.stampConn(userID, c, since)
 	old, evicted, err := m.registry.Connect(userID, c, m.opt.MaxConnectionsPerUser, m.mostSilent, func(u *upload) {
 		m.sendNewest(u, c)
 	})
