@@ -59,6 +59,7 @@ func (c *cluster) catchUpOne(ctx context.Context, id string) (done bool) {
 	for _, conn := range lost {
 		c.manager.guard.close(conn, TryAgainLater)
 	}
+	c.manager.enforceBounds()
 	return done
 }
 

@@ -20,6 +20,8 @@ const (
 type historyUse struct {
 	uploads, messages, bytes atomic.Int64
 	evicted                  atomic.Uint64
+	// arriving are the bytes of the messages that are being published: at most what they add to bytes.
+	arriving atomic.Int64
 	// positions are the logs without messages. The bounds apply to those of uploads without followers, which any client
 	// can leave behind: all but those that had followers when they were last counted.
 	positions, followed positionUse
@@ -159,6 +161,33 @@ func (h *historyUse) bounded() (uploads, bytes int64) {
 		h.bytes.Load() + max(h.positions.bytes.Load()-h.followed.bytes.Load(), 0)
 }
 
+// withRoom calls store, which adds a message to an upload, with the upload locked, when all messages that are being
+// published fit in Options.HistoryTotalBytes. If they do not, publishers evict first and store one at a time, so that
+// the bound is exceeded by one message at most, however many publishers there are. No lock is held.
+func (m *Manager) withRoom(uploadID string, e Encoded, store func(u *upload)) {
+	if m.opt.HistoryTotalBytes <= 0 {
+		m.registry.With(uploadID, store)
+		return
+	}
+	const fields = 64 // at most what shoal.v1 adds to a message, but for the id
+	most := int64(len(e.payload) + fields + 3*len(uploadID) + MessageOverhead + UploadOverhead)
+	arriving := m.held.arriving.Add(most) // before bytes is read: a message between the two counts twice
+	defer m.held.arriving.Add(-most)
+	if _, bytes := m.held.bounded(); arriving+bytes <= int64(m.opt.HistoryTotalBytes) {
+		m.registry.With(uploadID, store)
+		return
+	}
+	m.storeAtBound(uploadID, store)
+}
+
+// storeAtBound evicts and then stores a message, while no other goroutine does so.
+func (m *Manager) storeAtBound(uploadID string, store func(u *upload)) {
+	m.held.evicting.Lock()
+	defer m.held.evicting.Unlock()
+	m.evictLocked()
+	m.registry.With(uploadID, store)
+}
+
 // enforceBounds evicts if a bound is exceeded. No upload's lock is held.
 func (m *Manager) enforceBounds() {
 	if m.exceedsBound() {
@@ -205,6 +234,11 @@ func ageStep(age time.Duration) int {
 func (m *Manager) evict() {
 	m.held.evicting.Lock()
 	defer m.held.evicting.Unlock()
+	m.evictLocked()
+}
+
+// evictLocked is evict for a caller that holds evicting.
+func (m *Manager) evictLocked() {
 	if !m.nearBound(evictFrom) { // another caller has evicted
 		return
 	}

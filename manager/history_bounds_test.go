@@ -3,8 +3,11 @@ package manager
 import (
 	"context"
 	"fmt"
+	"math"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -274,5 +277,74 @@ func TestHistory_FollowedPositionsSeldomMakeEvictionDue(t *testing.T) {
 	}
 	if got := m.held.evicted.Load(); got != 0 {
 		t.Errorf("%d histories were evicted, want none", got)
+	}
+}
+
+// However many publishers there are, and however they publish, the bound is exceeded by one message at most.
+func TestHistory_BoundHoldsForAnyNumberOfPublishers(t *testing.T) {
+	const publishers, size, most = 64, 32 << 10, 10 * 32 << 10
+	text := fmt.Appendf(nil, `{"action":"note","text":%q}`, strings.Repeat("x", size))
+	var keys atomic.Int64
+	for name, send := range map[string]func(m *Manager, uploadID string, e Encoded) error{
+		"Publish": func(m *Manager, uploadID string, e Encoded) error {
+			_, err := m.Publish(context.Background(), uploadID, e)
+			return err
+		},
+		"PublishOnce": func(m *Manager, uploadID string, e Encoded) error {
+			_, _, err := m.PublishOnce(context.Background(), uploadID, e, Once{Key: fmt.Sprint(keys.Add(1))})
+			return err
+		},
+		"SendToUploadSubscribers": func(m *Manager, uploadID string, e Encoded) error {
+			_, err := m.SendToUploadSubscribers(uploadID, e)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := open(t, Options{HistoryTotalBytes: most})
+			e, err := Parse("", text, time.Time{})
+			must(t, err)
+			var highest atomic.Int64
+			slow := &fakeConn{onSend: func(*Frame) Outcome { // while other publishers go on
+				for range 100 {
+					runtime.Gosched()
+				}
+				highest.Store(max(highest.Load(), m.Stats().HistoryBytes))
+				return Queued
+			}}
+			must(t, m.Connect("ann", slow))
+			var publishing sync.WaitGroup
+			for i := range publishers {
+				must(t, m.SubscribeUpload(t.Context(), "ann", fmt.Sprint(i)))
+				publishing.Go(func() {
+					for range 20 {
+						if err := send(m, fmt.Sprint(i), e); err != nil {
+							t.Error(err)
+						}
+					}
+				})
+			}
+			publishing.Wait()
+			if got := highest.Load(); got > most+size+2*MessageOverhead+2*UploadOverhead {
+				t.Errorf("up to %d bytes were held, the bound is %d", got, most)
+			}
+			if got := m.held.arriving.Load(); got != 0 {
+				t.Errorf("%d bytes count as arriving", got)
+			}
+		})
+	}
+}
+
+// Clients that follow uploads and leave evict the positions that exceed a bound themselves: no other goroutine has to
+// keep up with them.
+func TestHistory_SubscribersEvictPositions(t *testing.T) {
+	const most, each = 50, 10
+	m := open(t, Options{MaxUploads: most})
+	for i := range 100 {
+		m.held.pause.count.Store(math.MaxInt64) // nothing is evicted in the background
+		m.held.pause.bytes.Store(math.MaxInt64)
+		visit(t, m, "ann", ids(fmt.Sprintf("visit-%03d-", i), each)...)
+		if all, _, _ := positionsOf(m); all > most+each {
+			t.Fatalf("%d positions are held", all)
+		}
 	}
 }

@@ -36,7 +36,8 @@ type Options struct {
 	// number of uploads with stored messages (0: 1,000,000). Beyond a bound the uploads without followers that were
 	// published to longest ago lose their histories: their next message begins a new epoch. If that is not enough,
 	// uploads with followers lose their messages, but keep their positions. Either way a resuming client learns
-	// that it missed messages. Negative: no bound.
+	// that it missed messages. Publishers evict before they store, so HistoryTotalBytes is exceeded by one message at
+	// most; with a Broker by the messages and histories that are arriving from it. Negative: no bound.
 	HistoryTotalBytes int
 	MaxUploads        int
 

@@ -49,7 +49,7 @@ func (m *Manager) Publish(ctx context.Context, uploadID string, msg Message) (Po
 func (m *Manager) publishHere(uploadID string, e Encoded, trace string) (pos Position) {
 	var own deferred
 	defer m.fans.flush(&own)
-	m.registry.With(uploadID, func(u *upload) {
+	m.withRoom(uploadID, e, func(u *upload) {
 		f := m.record(u, e, trace)
 		pos = position(u.State.log)
 		m.bursts.send(u, f, &own)
@@ -70,7 +70,7 @@ func (m *Manager) SendToUploadSubscribers(uploadID string, msg Message) (Deliver
 		return m.cluster.deliverHere(uploadID, e), nil
 	}
 	var d Delivery
-	m.registry.With(uploadID, func(u *upload) {
+	m.withRoom(uploadID, e, func(u *upload) {
 		m.bursts.flush(u)
 		d = m.fans.send(u.Receivers(), m.record(u, e, ""))
 	})

@@ -88,7 +88,7 @@ func (m *Manager) CheckOnce(ctx context.Context, uploadID string, once Once) err
 func (m *Manager) publishOnceHere(uploadID string, e Encoded, key *keyed, trace string) (pos Position, err error) {
 	var own deferred
 	defer m.fans.flush(&own)
-	m.registry.With(uploadID, func(u *upload) { // with its lock held, from Find to Add
+	m.withRoom(uploadID, e, func(u *upload) { // with its lock held, from Find to Add
 		if pos, key.replayed, err = m.keys.Find(uploadID, key.Once); key.replayed || err != nil {
 			err = keyError(err)
 			return

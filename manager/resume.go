@@ -57,6 +57,7 @@ func (m *Manager) Resume(
 	m.waitForPosition(ctx, read)
 	r := &resumption{manager: m, userID: userID, conn: c, since: since, refused: map[string]error{}}
 	r.answer(followed)
+	m.enforceBounds()
 	maps.Copy(r.refused, refusedByBroker)
 	maps.Copy(r.refused, unread)
 	for _, uploadID := range ids {

@@ -26,6 +26,7 @@ func (m *Manager) SubscribeUpload(ctx context.Context, userID, uploadID string) 
 	if err != nil {
 		return err
 	}
+	defer m.enforceBounds()
 	defer release()
 	err = refusal(m.registry.SubscribeUser(userID, uploadID, m.opt.MaxSubscriptionsPerUser, m.opt.MaxPending,
 		m.clock(), m.sendNewest))
@@ -100,6 +101,7 @@ func (m *Manager) subscribeConn(
 	err = m.registry.SubscribeConn(userID, c, uploadID, m.opt.MaxSubscriptionsPerUser, func(u *upload, fresh bool) {
 		m.catchUpConn(u, c, fresh, opt)
 	})
+	m.enforceBounds()
 	return refusal(err)
 }
 
