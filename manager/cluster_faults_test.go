@@ -643,3 +643,24 @@ func TestNew_AnswersQuestionsDuringTheStart(t *testing.T) {
 		<-b.answered
 	}
 }
+
+// A message that is older than HistoryTTL is not the newest any more, also right before it is dropped.
+func TestNewest_WithoutHistoryExpires(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hub := broker.NewMemory(broker.MemoryOptions{})
+		n := member{open(t, Options{Broker: struct{ broker.Broker }{hub.Node()}, HistoryTTL: 8 * time.Second}), nil}
+		<-time.After(2500 * time.Millisecond) // between two sweeps
+		n.follower(t, "ann", "cat")
+		publish(t, n.Manager, "cat", 1)
+		synctest.Wait()
+		for _, step := range []struct {
+			wait   time.Duration
+			stored bool
+		}{{7900 * time.Millisecond, true}, {200 * time.Millisecond, false}} {
+			<-time.After(step.wait)
+			if s, _, err := n.Newest(t.Context(), "cat"); err != nil || (s.Payload != nil) != step.stored {
+				t.Errorf("%v later the newest is %q, %v", step.wait, s.Payload, err)
+			}
+		}
+	})
+}

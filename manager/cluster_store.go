@@ -161,6 +161,7 @@ func (c *cluster) forget(ctx context.Context, uploadID string) error {
 func (c *cluster) storedLog(ctx context.Context, uploadID string) (log *history.Log[*frame.Frame], err error) {
 	if c.history == nil {
 		c.manager.registry.WithKnown(uploadID, func(u *upload) {
+			c.manager.expire(u, time.Now())
 			if u.State.log != nil {
 				log = u.State.log.Clone()
 			}
