@@ -104,6 +104,11 @@ func (c *Conn) Replay(r manager.Replay) manager.Outcome {
 	defer c.mu.Unlock()
 	if c.holds > 0 {
 		c.replayed[r.UploadID] = struct{}{}
+		if !r.Snapshot { // the frames replace the messages
+			c.held = slices.DeleteFunc(c.held, func(f *manager.Frame) bool {
+				return f.UploadID() == r.UploadID && (f.Offset() > 0 || slices.Contains(r.Frames, f))
+			})
+		}
 		c.held = append(c.held, r.Frames...)
 		return manager.Queued
 	}

@@ -3,6 +3,7 @@ package managertest_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -10,6 +11,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/shoal-go/shoal/internal/frame"
 	"github.com/shoal-go/shoal/manager"
 	"github.com/shoal-go/shoal/manager/managertest"
 )
@@ -162,4 +164,25 @@ func TestConn_WaitFailsTheTest(t *testing.T) {
 		}
 		managertest.NewConn().WaitClosed(&f)
 	})
+}
+
+// During a resume a replay from a position replaces the messages of an earlier one of its upload.
+func TestConn_ReplayReplacesTheOneBefore(t *testing.T) {
+	stored := func(uploadID string, offset uint64) *manager.Frame {
+		return frame.ForUpload(frame.Message{UploadID: uploadID, Offset: offset, Body: []byte(`{"action":"note"}`)})
+	}
+	c := managertest.NewConn()
+	c.HoldReplays()
+	c.Replay(manager.Replay{UploadID: "cat", Frames: []*manager.Frame{stored("cat", 1), stored("cat", 2)}})
+	c.Replay(manager.Replay{UploadID: "dog", Frames: []*manager.Frame{stored("dog", 7)}})
+	c.Replay(manager.Replay{UploadID: "cat", Frames: []*manager.Frame{stored("cat", 2)}})
+	c.Send(stored("cat", 3))
+	c.ReleaseReplays(frame.NewV1(frame.Event, []byte(`{"action":"resumed"}`)))
+	var got []uint64
+	for _, m := range c.Messages() {
+		got = append(got, m.Position.Offset)
+	}
+	if want := []uint64{0, 7, 2, 3}; !slices.Equal(got, want) {
+		t.Errorf("offsets %v came, want %v", got, want)
+	}
 }
