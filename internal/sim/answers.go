@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -108,7 +109,8 @@ func (w *World) resumed(c *client, r received) {
 	}
 	asked := s.asked.resumes[0]
 	s.asked.resumes = s.asked.resumes[1:]
-	for id, at := range r.Uploads {
+	for _, id := range slices.Sorted(maps.Keys(r.Uploads)) {
+		at := r.Uploads[id]
 		u, _ := uploadNumber(id)
 		a := answer{broker.Position{Epoch: at.Epoch, Offset: at.Offset}, at.Recovered, at.Expired}
 		switch q := asked.requests[u]; {

@@ -27,11 +27,13 @@ type hub struct {
 	keys     map[string]kept // by channel and key
 	epochs   int
 	offsets  uint64
+	started  int           // the number of links made so far
+	calls    time.Duration // the number of late calls so far, in nanoseconds
 	// ahead is the time by which the clock of the engine is ahead of the nodes' clock.
 	ahead time.Duration
 	// setBack: the clock was set back at least once, so that messages may look newer than they are.
 	setBack bool
-	links   map[*link]bool
+	links   []*link // in the order in which their nodes came, as the seed has it
 }
 
 // channel is one channel of the engine. marker is the offset of the message that began its epoch, if the hub is bare
@@ -43,14 +45,15 @@ type channel struct {
 
 func newHub(a *account, stored, bare bool, limit int) *hub {
 	return &hub{
-		account: a, stored: stored, bare: bare, limit: limit, channels: map[string]*channel{}, links: map[*link]bool{},
+		account: a, stored: stored, bare: bare, limit: limit, channels: map[string]*channel{},
 		keys: map[string]kept{},
 	}
 }
 
 // link is one node's connection to the hub, with its faults. It is a broker.HistoryBroker.
 type link struct {
-	hub *hub
+	hub    *hub
+	number int // of the nodes that were started
 	// The fields below belong to the hub's lock.
 	handler  broker.Handler
 	channels map[string]bool
@@ -73,10 +76,19 @@ type link struct {
 var _ broker.HistoryBroker = (*link)(nil)
 
 func (h *hub) link(seed uint64) *link {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.started++
 	return &link{
-		hub: h, channels: map[string]bool{}, epochs: map[string]string{}, refuses: map[string]int{},
+		hub: h, number: h.started, channels: map[string]bool{}, epochs: map[string]string{}, refuses: map[string]int{},
 		dice: rand.New(rand.NewPCG(seed, 5)),
 	}
+}
+
+// insert adds a link; the hub's lock is held.
+func (h *hub) insert(l *link) {
+	h.links = append(h.links, l)
+	slices.SortStableFunc(h.links, func(a, b *link) int { return a.number - b.number })
 }
 
 // change changes the link with the hub's lock held.
@@ -110,7 +122,8 @@ func (l *link) mend() {
 // Run delivers messages to h until ctx ends.
 func (l *link) Run(ctx context.Context, h broker.Handler) error {
 	l.change(func() {
-		l.handler, l.hub.links[l] = h, true
+		l.handler = h
+		l.hub.insert(l)
 		if l.down == 0 {
 			h.Health(nil)
 		}
@@ -118,7 +131,7 @@ func (l *link) Run(ctx context.Context, h broker.Handler) error {
 	<-ctx.Done()
 	l.change(func() {
 		l.handler = nil
-		delete(l.hub.links, l)
+		l.hub.links = slices.DeleteFunc(l.hub.links, func(other *link) bool { return other == l })
 	})
 	return nil
 }
@@ -130,10 +143,15 @@ func (l *link) call(ctx context.Context, execute func(h *hub)) error {
 	}
 	var before, after time.Duration
 	l.change(func() {
-		if l.late > 0 && l.dice.IntN(2) == 0 {
-			before = l.late
+		if l.late == 0 {
+			return
+		}
+		// No two calls end at the same instant: their order would be the scheduler's.
+		l.hub.calls++
+		if late := l.late + l.hub.calls; l.dice.IntN(2) == 0 {
+			before = late
 		} else {
-			after = l.late
+			after = late
 		}
 	})
 	if err := pause(ctx, before); err != nil {
@@ -285,7 +303,7 @@ func (h *hub) epoch() string {
 // send delivers a message to the subscribed nodes that it reaches; the hub's lock is held.
 func (h *hub) send(m broker.Message) {
 	payload := m.Payload
-	for l := range h.links {
+	for _, l := range h.links {
 		_, aboutUpload := uploadOf(m.Channel)
 		lost := aboutUpload && h.stored && l.loses > 0 && l.dice.IntN(l.loses) == 0
 		if l.down > 0 || lost || !l.channels[m.Channel] {

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"maps"
 	"slices"
 	"time"
 )
@@ -13,6 +14,9 @@ func (w *World) check() {
 			continue
 		}
 		for _, r := range s.take() {
+			if w.observe != nil {
+				w.observe(w, c, r)
+			}
 			w.receive(c, r)
 		}
 		w.checkEnd(c)
@@ -83,7 +87,8 @@ func (w *World) caughtUp(exempt func(*session) bool, unread ...int) {
 		if s.gap != "" {
 			w.fail("%s: %s, and the connection stays open", c, s.gap)
 		}
-		for upload, v := range s.views {
+		for _, upload := range slices.Sorted(maps.Keys(s.views)) {
+			v := s.views[upload]
 			newest := w.account.newest(upload)
 			switch {
 			case slices.Contains(unread, upload):
@@ -107,9 +112,7 @@ func (w *World) caughtUp(exempt func(*session) bool, unread ...int) {
 // those of a user with a claim on the same node, whichever of the user's connections has made it. The bubble is idle,
 // and no fault is in the way.
 func (w *World) probe() {
-	for u := range Uploads {
-		w.publish(w.nodes[0], Op{Kind: publish, Upload: u, Class: event, N: 1})
-	}
+	w.publishToEach(0)
 	w.idle()
 	for _, c := range w.clients {
 		s := c.session

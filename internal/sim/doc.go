@@ -37,8 +37,10 @@
 //
 // The seed decides the configuration, the operations, their parameters, the sizes of reads and the loss of messages,
 // and time is simulated. In every third history the clocks of nodes differ. The interleaving of goroutines that run at
-// the same simulated instant is the scheduler's, as are the random values that the product draws itself (epochs,
-// pauses, slots of pings). Most operations wait until the bubble is idle, so that few goroutines compete; operations
-// that are marked "at once" do not, in order to race. A failing history is therefore replayed several times by
-// [Shrink], which keeps a removal only if the violation occurs again.
+// the same simulated instant is the scheduler's, as are the order of timers that end at the same instant, the choice
+// between ready cases of a select, and the random values that the product draws itself (epochs, pauses, slots of pings,
+// the order of a drain). Most operations wait until the bubble is idle, so that few goroutines compete, and late
+// answers of the broker end at different instants; operations that are marked "at once" do not wait, in order to race.
+// Without these, and without slow clients and outages, a history is executed in the same way each time. A failing
+// history is replayed several times by [Shrink], which keeps a removal only if the violation occurs again.
 package sim

@@ -35,9 +35,7 @@ func (w *World) finish() {
 	<-time.After(max(0, time.Until(w.repaired)) + repairTime)
 	w.idle()
 	w.refuseOne()
-	for u := range Uploads { // a node finds out by the next message that it has lost the previous one
-		w.publish(w.nodes[0], Op{Kind: publish, Upload: u, Class: event, N: 1})
-	}
+	w.publishToEach(0) // a node finds out by the next message that it has lost the previous one
 	<-time.After(5 * time.Second)
 	w.idle()
 	for i, c := range w.clients {
@@ -48,6 +46,7 @@ func (w *World) finish() {
 		for _, u := range c.wanted() {
 			w.subscribe(c, u) // again, if it was refused while the broker was out of reach
 		}
+		synctest.Wait()
 	}
 	<-time.After(5 * time.Second)
 	w.idle()
@@ -86,9 +85,7 @@ func (w *World) refuseOne() {
 		n.link.mend()
 	}
 	<-time.After(10 * time.Second)
-	for u := unread + 1; u < Uploads; u++ {
-		w.publish(w.nodes[0], Op{Kind: publish, Upload: u, Class: event, N: 1})
-	}
+	w.publishToEach(unread + 1)
 	<-time.After(time.Second)
 	w.idle()
 	w.caughtUp(func(*session) bool { return false }, unread)
@@ -109,7 +106,7 @@ func (w *World) end() {
 	}
 	w.endFragile()
 	for _, n := range w.nodes {
-		n.end(false, 0)
+		n.end(0)
 	}
 	for _, n := range append(w.ended, w.nodes...) {
 		n.closing.Wait()

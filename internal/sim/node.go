@@ -158,15 +158,18 @@ func token(user, connection string, g grant) string {
 	return fmt.Sprintf("%s/%d/%s/%s", user, ends, strings.Join(uploads, "+"), connection)
 }
 
-// end closes the node on a goroutine of its own. A crash resets its connections and its link first.
-func (n *node) end(crash bool, spread time.Duration) {
+// crash cuts the node's link. The caller resets its connections and ends it.
+func (n *node) crash() {
 	n.leaving.Store(true)
-	if crash {
-		n.crashed.Store(true)
-		if n.link != nil {
-			n.link.cut()
-		}
+	n.crashed.Store(true)
+	if n.link != nil {
+		n.link.cut()
 	}
+}
+
+// end closes the node on a goroutine of its own.
+func (n *node) end(spread time.Duration) {
+	n.leaving.Store(true)
 	n.closing.Go(func() {
 		start := time.Now()
 		ctx, cancel := context.WithTimeout(context.Background(), closeWithin)

@@ -13,14 +13,14 @@ import (
 // keeps its epoch.
 func (h *hub) restart(drop int, renumber, keep bool, outage time.Duration) {
 	h.mu.Lock()
-	links := slices.Collect(maps.Keys(h.links))
+	links := slices.Clone(h.links)
 	h.mu.Unlock()
 	for _, l := range links {
 		l.cut()
 	}
 	h.mu.Lock()
-	for name, c := range h.channels {
-		h.reload(name, c, drop, renumber, keep)
+	for _, name := range slices.Sorted(maps.Keys(h.channels)) { // the epochs are numbered
+		h.reload(name, h.channels[name], drop, renumber, keep)
 	}
 	h.mu.Unlock()
 	time.AfterFunc(outage, func() {
@@ -72,7 +72,7 @@ func (h *hub) reload(name string, c *channel, drop int, renumber, keep bool) {
 func (h *hub) healthy() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for l := range h.links {
+	for _, l := range h.links {
 		if l.down > 0 || l.loses > 0 || l.late > 0 || l.mute {
 			return false
 		}

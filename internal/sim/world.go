@@ -37,6 +37,8 @@ type World struct {
 	left map[place]bool
 	// violation is the first broken promise, or "".
 	violation string
+	// observe is called with each message of a client, in the order of the checks; nil: no call.
+	observe func(w *World, c *client, r received)
 }
 
 // client is a user agent, which keeps its positions from one connection to the next.
@@ -63,9 +65,13 @@ func (c *client) wanted() []int { return slices.Sorted(maps.Keys(c.wants)) }
 
 // Run executes a history and returns the broken promise and the index of the operation after which it showed, or "". It
 // must be called within a bubble of testing/synctest. cert is for histories with TLS.
-func Run(h History, cert *tls.Certificate) (violation string, after int) {
+func Run(h History, cert *tls.Certificate) (violation string, after int) { return run(h, cert, nil) }
+
+// run is Run with an observer of all messages.
+func run(h History, cert *tls.Certificate, observe func(*World, *client, received)) (violation string, after int) {
 	w := &World{
 		cfg: h.Config, cert: cert, account: newAccount(h.Config.TTL), forgotten: map[int]bool{}, left: map[place]bool{},
+		observe: observe,
 	}
 	if h.Config.Broker {
 		w.hub = newHub(w.account, h.Config.Stored, h.Config.Bare, h.Config.History)
@@ -216,6 +222,15 @@ func (w *World) publish(n *node, op Op) {
 	}
 }
 
+// publishToEach publishes a message to each upload from a first one on, one after the other: their order is not left to
+// the scheduler.
+func (w *World) publishToEach(first int) {
+	for u := first; u < Uploads; u++ {
+		w.publish(w.nodes[0], Op{Kind: publish, Upload: u, Class: event, N: 1})
+		synctest.Wait()
+	}
+}
+
 func (w *World) forget(n *node, upload int) {
 	w.forgotten[upload] = true
 	drop := func() {
@@ -292,14 +307,15 @@ func (w *World) replace(op Op) {
 	if op.Kind == drain {
 		spread = min(op.For, closeWithin/2)
 	}
-	n.end(op.Kind == crash, spread)
 	if op.Kind == crash {
+		n.crash()
 		for _, c := range w.clients {
 			if c.session != nil && c.session.node == n {
-				c.session.raw.resetAll()
+				c.session.raw.resetAll() // before the node says goodbye
 			}
 		}
 	}
+	n.end(spread)
 	if n.link == nil {
 		for u := range Uploads {
 			w.account.lose(u, nil) // with the memory of the node
