@@ -25,8 +25,9 @@ type naive struct {
 // naiveEntry is an unwritten frame.
 type naiveEntry struct {
 	frame *frame.Frame
-	// live: it was sent live, and has not been put back since.
-	live bool
+	// live: it was sent live, and has not been put back since. skipped is the number of states that it has replaced.
+	live    bool
+	skipped uint32
 	// popped: it is being written. replaced and answered: a replay has replaced it since, whose answer follows.
 	popped, replaced, answered bool
 }
@@ -77,14 +78,20 @@ func (n *naive) cancel(id string) {
 	}
 }
 
-// lose removes the stored messages of an upload that are still to be read: those of an epoch after an offset, and all
-// that have come behind them.
+// lose removes the stored messages of an upload that are still to be read: the newest one of an epoch that follows an
+// offset, and all that have come behind it.
 func (n *naive) lose(id, epoch string, after uint64) {
-	lost := false
-	n.remove(id, func(f *frame.Frame) bool {
-		lost = lost || f.Offset() > after && f.Epoch() == epoch
-		return lost && f.Offset() > 0
-	})
+	lost := map[*frame.Frame]bool{}
+	for _, e := range n.lists[id] {
+		f := e.frame
+		if f.Offset() == after+1 && f.Epoch() == epoch {
+			clear(lost)
+			lost[f] = true
+		} else if len(lost) > 0 {
+			lost[f] = f.Offset() > 0
+		}
+	}
+	n.remove(id, func(f *frame.Frame) bool { return lost[f] })
 }
 
 // find returns the entry of a frame that may be written next. Stored frames keep their order. One without an offset may
@@ -114,8 +121,10 @@ type pair struct {
 	number    int
 	writing   []pairWritten
 	reading   func()
-	over      bool // the queue has failed, or is closed
+	over      bool // the queue has failed
 	closed    bool
+	// untold: messages were lost, and the client has no positions by which it could be told.
+	untold bool
 }
 
 type pairWritten struct {
@@ -167,21 +176,22 @@ func (p *pair) send(t *rapid.T, f *frame.Frame, slow bool) {
 	if p.over || p.closed {
 		return
 	}
-	id := f.UploadID()
+	id, before := f.UploadID(), p.queue.Bytes()
 	due := len(p.naive.lists[id]) > 0 || p.naive.held[id]
 	if b := p.queue.backlogs[id]; b != nil && b.unread && f.For(p.variant) {
 		// A new position, or a message that does not continue the history to be read, begins another one.
 		if _, acknowledges := f.Start(); acknowledges || f.Offset() > 0 && (f.Epoch() != b.epoch || f.Offset() <= b.after) {
 			p.naive.lose(id, b.epoch, b.after)
+			p.untold = p.variant == frame.Base
 		}
 	}
 	outcome, handled := p.queue.Send(f, slow)
 	switch {
 	case handled != due && !(handled && p.naive.holds > 0): // a finished backlog stays during a hold
 		t.Fatalf("%s: handled is %v, by the reference %v", id, handled, due)
-	case !handled, !f.For(p.variant) && !p.queue.Failed():
-	case outcome == frame.Dropped:
+	case outcome == frame.Dropped, p.untold:
 		p.fails(t, cost(f))
+	case !handled, !f.For(p.variant):
 	case outcome == frame.Conflated:
 		list := p.naive.lists[id]
 		last := list[len(list)-1]
@@ -189,7 +199,11 @@ func (p *pair) send(t *rapid.T, f *frame.Frame, slow bool) {
 			last.frame.StateKey() != f.StateKey() {
 			t.Fatalf("%s: message %d has replaced %d", id, f.Offset(), last.frame.Offset())
 		}
+		if now := p.queue.Bytes(); now > before && now > p.queue.limit {
+			t.Fatalf("%s: message %d has replaced a smaller one, and there are %d bytes now", id, f.Offset(), now)
+		}
 		last.frame = f
+		last.skipped++
 	default:
 		p.naive.add(f, true)
 	}
@@ -199,8 +213,8 @@ func (p *pair) send(t *rapid.T, f *frame.Frame, slow bool) {
 // client without positions cannot be told of.
 func (p *pair) fails(t *rapid.T, more int) {
 	beyond := p.queue.Bytes()+more > p.queue.limit+extraWithoutOffset
-	if p.over = true; !beyond && p.variant != frame.Base {
-		t.Fatalf("the queue has failed with %d bytes", p.queue.Bytes())
+	if p.over = true; p.queue.Failed() != (beyond || p.untold) && !(beyond && !p.queue.Failed()) {
+		t.Fatalf("failed is %v with %d bytes, messages lost: %v", p.queue.Failed(), p.queue.Bytes(), p.untold)
 	}
 }
 
@@ -248,7 +262,12 @@ func (p *pair) pop(t *rapid.T, n int) {
 	for ; n > 0 && !p.over && p.queue.Writable(); n-- {
 		f, skipped, b := p.queue.Pop()
 		e, problem := p.naive.find(f)
-		if e == nil {
+		if p.naive.holds > 0 {
+			problem = "does not wait for the answer"
+		} else if e != nil && skipped != e.skipped {
+			problem = fmt.Sprintf("has replaced %d states, but tells %d", e.skipped, skipped)
+		}
+		if problem != "" {
 			t.Fatalf("%s: message %d of %s, class %d, %s", f.UploadID(), f.Offset(), f.Epoch(), f.Class(), problem)
 		}
 		e.popped, e.live = true, false
@@ -301,7 +320,7 @@ func (p *pair) read(t *rapid.T, during func()) {
 	p.mu.Lock()
 	if p.reading = during; len(p.writing) == 0 && !p.over && p.queue.Unread() {
 		p.queue.Read(&p.mu)
-		if p.queue.Failed() {
+		if p.queue.Failed() || p.untold {
 			p.fails(t, 0)
 		}
 	}
@@ -319,7 +338,8 @@ func (p *pair) Read(id, epoch string, after uint64, deliver func([]*frame.Frame)
 	n := max(0, len(h.frames)-1)
 	lost := append([]*frame.Frame{p.acknowledgement(id, h.floor+uint64(n))}, h.frames[n:]...)
 	b := p.queue.backlogs[id]
-	if b != nil && b.unread && b.epoch == epoch && b.after == after && p.variant == frame.V1 {
+	if b != nil && b.unread && b.epoch == epoch && b.after == after {
+		p.untold = p.variant == frame.Base
 		p.naive.lose(id, epoch, after)
 		for _, f := range lost {
 			p.naive.add(f, false)
@@ -369,12 +389,16 @@ func (p *pair) actions(t *rapid.T) map[string]func(*rapid.T) {
 		}
 	}
 	begin := func(t *rapid.T) func() {
-		id, announced := upload.Draw(t, "upload"), rapid.Bool().Draw(t, "announced")
+		id, announced, same := upload.Draw(t, "upload"), rapid.Bool().Draw(t, "announced"), few.Draw(t, "same") == 0
 		return func() {
 			p.number++
-			p.histories[id] = &history{epoch: fmt.Sprint("e", p.number)}
-			if delete(newest, id); announced {
-				p.send(t, p.acknowledgement(id, 0), false)
+			begun := &history{epoch: fmt.Sprint("e", p.number)}
+			if h := p.history(id); same && p.variant == frame.V1 { // the epoch goes back
+				begun = &history{epoch: h.epoch, floor: h.newest() / 2}
+			}
+			p.histories[id] = begun
+			if delete(newest, id); announced || same && p.variant == frame.V1 {
+				p.send(t, p.acknowledgement(id, begun.floor), false)
 			}
 		}
 	}
@@ -499,7 +523,7 @@ func (p *pair) settle(t *rapid.T) {
 	for range enough {
 		p.write(enough)
 		p.read(t, func() {})
-		if p.pop(t, 3); len(p.writing) == 0 {
+		if p.pop(t, 3); len(p.writing) == 0 && (p.over || !p.queue.Unread()) {
 			break
 		}
 	}

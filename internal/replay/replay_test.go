@@ -470,3 +470,180 @@ func TestQueue_BatchComesBackWithoutUnwantedFrames(t *testing.T) {
 		})
 	}
 }
+
+// A frame without an offset that fits nowhere fails the queue: it could not be read later.
+func TestQueue_FailsWhereAFrameFitsNowhere(t *testing.T) {
+	var q Queue
+	q.Init(frame.V1, 1000)
+	large := func(offset uint64) *frame.Frame {
+		return frame.ForUpload(frame.Message{
+			UploadID: "cat", Epoch: "e", Offset: offset, Body: fmt.Appendf(nil, `{"pad":%q}`, strings.Repeat("x", 400_000)),
+		})
+	}
+	q.Recover(Replay{UploadID: "cat", Frames: []*frame.Frame{large(1)}, Source: (*session)(nil)})
+	if _, handled := q.Send(large(2), false); !handled || q.Failed() || q.Bytes() > 401_000 {
+		t.Errorf("a stored message is not left to the history: failed %v, %d bytes", q.Failed(), q.Bytes())
+	}
+	q.Send(large(0), false)
+	if outcome, _ := q.Send(large(0), false); outcome != frame.Dropped || !q.Failed() || q.Unread() {
+		t.Errorf("the outcome is %v, failed %v", outcome, q.Failed())
+	}
+}
+
+// reader is a Source that calls functions.
+type reader func(after uint64, deliver func([]*frame.Frame))
+
+func (r reader) Read(_, _ string, after uint64, deliver func([]*frame.Frame)) { r(after, deliver) }
+
+// Messages that were read before the upload was cancelled and recovered from elsewhere are not queued.
+func TestQueue_ReadIsOutdated(t *testing.T) {
+	stored := func(id string, offset uint64) *frame.Frame {
+		return frame.ForUpload(frame.Message{UploadID: id, Epoch: "e", Offset: offset, Body: []byte(`{"n":1}`)})
+	}
+	var mu sync.Mutex
+	var q Queue
+	q.Init(frame.V1, 1)
+	q.Recover(Replay{UploadID: "dog", Frames: []*frame.Frame{stored("dog", 1)}}) // has the first turn
+	var during func()
+	source := reader(func(_ uint64, deliver func([]*frame.Frame)) {
+		if happens := during; happens != nil {
+			during = nil
+			happens()
+		}
+		deliver([]*frame.Frame{stored("cat", 2), stored("cat", 3)})
+	})
+	recoverFrom := func(offset uint64) {
+		q.Recover(Replay{UploadID: "cat", Frames: []*frame.Frame{stored("cat", offset)}, Source: source})
+	}
+	recoverFrom(2)
+	f, _, b := q.Pop()
+	q.Written(b, f)
+	during = func() {
+		mu.Lock()
+		defer mu.Unlock()
+		q.Recover(Replay{UploadID: "dog", Frames: []*frame.Frame{stored("dog", 1)}})
+		recoverFrom(8)
+	}
+	mu.Lock()
+	progress := q.Read(&mu)
+	mu.Unlock()
+	if at := q.backlogs["cat"]; !progress || at == nil || !at.unread || at.after != 7 || len(at.entries) != 0 {
+		t.Errorf("progress %v, the upload is at %+v", progress, at)
+	}
+}
+
+// The frames of a batch are put back after an earlier batch was replaced while it was written.
+func TestQueue_ReplacedEndsWithItsBatch(t *testing.T) {
+	stored := func(offset uint64) *frame.Frame {
+		return frame.ForUpload(frame.Message{UploadID: "cat", Epoch: "e", Offset: offset, Body: []byte(`{"n":1}`)})
+	}
+	var q Queue
+	q.Init(frame.V1, NoLimit)
+	q.Recover(Replay{UploadID: "cat", Frames: []*frame.Frame{stored(1)}})
+	f, _, b := q.Pop()
+	q.Recover(Replay{UploadID: "cat", Frames: []*frame.Frame{stored(1), stored(2)}})
+	q.Written(b, f)
+	f, _, b = q.Pop()
+	if q.Requeue(b, f, 0); q.First() != f {
+		t.Error("the frame is lost")
+	}
+}
+
+// A live message that does not follow the messages to be read ends the connection of a client without positions, and on
+// shoal.v1 the reading, behind its acknowledgement.
+func TestQueue_LiveMessageThatDoesNotFollow(t *testing.T) {
+	message := func(epoch string, offset uint64) *frame.Frame {
+		return frame.ForUpload(frame.Message{UploadID: "cat", Epoch: epoch, Offset: offset, Body: []byte(`{"n":1}`)})
+	}
+	for name, test := range map[string]struct {
+		variant frame.Variant
+		live    *frame.Frame
+		fails   bool
+	}{
+		"follows":            {frame.Base, message("e", 9), false},
+		"goes back":          {frame.Base, message("e", 5), true},
+		"of another epoch":   {frame.Base, message("f", 9), true},
+		"shoal.v1 goes back": {frame.V1, message("e", 5), false},
+		"no offset":          {frame.Base, message("", 0), false},
+		"for shoal.v1":       {frame.Base, frame.NewAcknowledgement("cat", frame.Start{Epoch: "f"}, []byte(`{}`)), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var q Queue
+			q.Init(test.variant, 1)
+			q.Recover(Replay{
+				UploadID: "cat", Frames: []*frame.Frame{message("e", 5), message("e", 6), message("e", 7)}, Source: (*session)(nil),
+			})
+			outcome, handled := q.Send(test.live, false)
+			if !handled || q.Failed() != test.fails || (outcome == frame.Dropped) != test.fails {
+				t.Errorf("handled %v, the outcome is %v, failed %v", handled, outcome, q.Failed())
+			}
+		})
+	}
+}
+
+// A state that is larger than the one that it would replace does not exceed the limit, and one that is put back still
+// counts the states that it has replaced.
+func TestQueue_ReplacesWithinTheLimit(t *testing.T) {
+	state := func(offset uint64, size int) *frame.Frame {
+		return frame.ForUpload(frame.Message{
+			UploadID: "cat", Class: frame.State, Epoch: "e", Offset: offset, Body: fmt.Appendf(nil, `{"pad":%q}`, strings.Repeat("x", size)),
+		})
+	}
+	var q Queue
+	q.Init(frame.V1, 500)
+	q.Recover(Replay{UploadID: "cat", Frames: []*frame.Frame{state(1, 100)}, Source: (*session)(nil)})
+	for i, want := range []frame.Outcome{frame.Queued, frame.Conflated, frame.Queued} {
+		if outcome, _ := q.Send(state(uint64(i+2), 1+100*i*i*i), true); outcome != want || q.Bytes() > 500 {
+			t.Errorf("state %d: %v, %d bytes", i, outcome, q.Bytes())
+		}
+	}
+	var skips []uint32
+	for range 2 {
+		f, skipped, b := q.Pop()
+		q.Requeue(b, f, skipped)
+		f, skipped, b = q.Pop()
+		q.Written(b, f)
+		skips = append(skips, skipped)
+	}
+	if want := []uint32{0, 1}; !slices.Equal(skips, want) {
+		t.Errorf("skipped are %v, want %v", skips, want)
+	}
+}
+
+// An upload whose messages cannot be read any more, since it is unknown or the connection closes, leaves nothing behind.
+func TestQueue_UnreadMessagesEnd(t *testing.T) {
+	message := func(offset uint64) *frame.Frame {
+		return frame.ForUpload(frame.Message{UploadID: "cat", Epoch: "e", Offset: offset, Body: []byte(`{"n":1}`)})
+	}
+	var mu sync.Mutex
+	for name, test := range map[string]struct {
+		end  func(q *Queue)
+		left int // the frame without an offset still comes, unless the connection closes
+	}{
+		"unknown": {func(q *Queue) {
+			mu.Lock()
+			defer mu.Unlock()
+			q.Read(&mu)
+		}, 1},
+		"closing": {(*Queue).DropUnread, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var q Queue
+			q.Init(frame.V1, 1)
+			unknown := reader(func(uint64, func([]*frame.Frame)) {})
+			q.Recover(Replay{UploadID: "cat", Frames: []*frame.Frame{message(1), message(2)}, Source: unknown})
+			q.Send(message(0), false)
+			f, _, b := q.Pop()
+			q.Written(b, f)
+			test.end(&q)
+			n := 0
+			for ; q.Writable(); n++ {
+				f, _, b := q.Pop()
+				q.Written(b, f)
+			}
+			if n != test.left || !q.Empty() || q.Bytes() != 0 || q.Unread() {
+				t.Errorf("%d frames came, empty %v, %d bytes", n, q.Empty(), q.Bytes())
+			}
+		})
+	}
+}
