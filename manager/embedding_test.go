@@ -232,6 +232,7 @@ func TestSend_PanicEndsNoOtherDelivery(t *testing.T) {
 			if m.Stats().Panics == 0 {
 				t.Error("no panic is counted")
 			}
+			m.guard.running.Wait()
 			if text := log.String(); !strings.Contains(text, "panic in a connection") || strings.Contains(text, "4711") {
 				t.Errorf("logged: %.300s", text)
 			}

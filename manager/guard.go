@@ -24,9 +24,9 @@ type guard struct {
 	failed map[Conn]struct{}
 	// failing is the number of them, for callers without mu.
 	failing atomic.Int32
-	// closing waits for the goroutines that close them, whose number is closers, until ending is set.
-	closing sync.WaitGroup
-	closers int
+	// running waits for the goroutines that close them and log panics, whose number is workers, until ending is set.
+	running sync.WaitGroup
+	workers int
 	ending  bool
 }
 
@@ -162,29 +162,36 @@ func (g *guard) fail(c Conn) {
 	}
 	g.failed[c] = struct{}{}
 	g.failing.Add(1)
-	closes := func() {
+	g.workLocked(func() {
 		if g.close(c, InternalError) {
 			g.forget(c)
 		}
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		g.closers--
-	}
-	g.closers++
-	if g.ending { // the manager is closed
-		go closes()
-		return
-	}
-	g.closing.Go(closes)
+	})
 }
 
-// end reports whether connections are being closed because of a panic, so that closing is to be waited for. Those that
-// panic later are not waited for.
-func (g *guard) end() (closing bool) {
+// workLocked calls a function on a goroutine of its own. The caller holds mu.
+func (g *guard) workLocked(fn func()) {
+	work := func() {
+		fn()
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.workers--
+	}
+	g.workers++
+	if g.ending { // the manager is closed
+		go work()
+		return
+	}
+	g.running.Go(work)
+}
+
+// end reports whether running is to be waited for: connections are being closed because of a panic, or one is being
+// logged. Those that panic later are not waited for.
+func (g *guard) end() (running bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.ending = true
-	return g.closers > 0
+	return g.workers > 0
 }
 
 // forget ends the refusals of a connection that is closed or no longer registered.
@@ -200,17 +207,19 @@ func (g *guard) forget(c Conn) {
 	}
 }
 
-// report counts and logs a panic. It is called while the goroutine panics, so that the stack is the connection's.
+// report counts and logs a panic. It is called while the goroutine panics, so that the stack is the connection's. The
+// caller may hold locks, under which nothing may be written and a handler of the log could not call the manager, so
+// another goroutine logs.
 func (g *guard) report(method string, of, problem any) {
 	g.panics.Add(1)
 	g.mu.Lock()
-	logged := time.Since(g.last) >= time.Second
-	if logged {
-		g.last = time.Now()
+	defer g.mu.Unlock()
+	if time.Since(g.last) < time.Second {
+		return
 	}
-	g.mu.Unlock()
-	if logged {
-		g.logger.Error("panic in a connection", "method", method, "connection", fmt.Sprintf("%T", of),
-			"type", fmt.Sprintf("%T", problem), "stack", string(debug.Stack()))
-	}
+	g.last = time.Now()
+	connection, kind, stack := fmt.Sprintf("%T", of), fmt.Sprintf("%T", problem), string(debug.Stack())
+	g.workLocked(func() {
+		g.logger.Error("panic in a connection", "method", method, "connection", connection, "type", kind, "stack", stack)
+	})
 }

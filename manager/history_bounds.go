@@ -33,8 +33,8 @@ type historyUse struct {
 	// evicting is held while uploads are evicted. Upload locks are acquired under it, so it must not be acquired with
 	// one held.
 	evicting sync.Mutex
-	// logged is when an eviction was last logged, on Manager.clock. By evicting.
-	logged int64
+	// logged is when an eviction was last logged, on Manager.clock.
+	logged atomic.Int64
 }
 
 // positionUse counts logs without messages and the memory that they need.
@@ -182,9 +182,11 @@ func (m *Manager) withRoom(uploadID string, e Encoded, store func(u *upload)) {
 
 // storeAtBound evicts and then stores a message, while no other goroutine does so.
 func (m *Manager) storeAtBound(uploadID string, store func(u *upload)) {
+	var evicted uint64
+	defer func() { m.logEvicted(evicted) }() // without the lock: a handler of the log may publish
 	m.held.evicting.Lock()
 	defer m.held.evicting.Unlock()
-	m.evictLocked()
+	evicted = m.evictLocked()
 	m.registry.With(uploadID, store)
 }
 
@@ -233,14 +235,15 @@ func ageStep(age time.Duration) int {
 // is least of it.
 func (m *Manager) evict() {
 	m.held.evicting.Lock()
-	defer m.held.evicting.Unlock()
-	m.evictLocked()
+	evicted := m.evictLocked()
+	m.held.evicting.Unlock()
+	m.logEvicted(evicted)
 }
 
-// evictLocked is evict for a caller that holds evicting.
-func (m *Manager) evictLocked() {
+// evictLocked is evict for a caller that holds evicting. It returns how many uploads have lost messages, for the log.
+func (m *Manager) evictLocked() (evicted uint64) {
 	if !m.nearBound(evictFrom) { // another caller has evicted
-		return
+		return 0
 	}
 	m.countFollowed()
 	before := m.held.evicted.Load()
@@ -250,7 +253,7 @@ func (m *Manager) evictLocked() {
 		m.evictOldest(evictionGroup{messages: true, followed: true}, m.historiesNearBound)
 	}
 	m.pauseEviction()
-	m.logEvicted(m.held.evicted.Load() - before)
+	return m.held.evicted.Load() - before
 }
 
 // countFollowed counts the positions of uploads with followers.
@@ -323,13 +326,12 @@ func (m *Manager) evictUpload(u *upload, followed bool) {
 	}
 }
 
-// logEvicted logs evictions, at most once a minute. The caller holds evicting.
+// logEvicted logs evictions, at most once a minute. No lock is held.
 func (m *Manager) logEvicted(uploads uint64) {
-	now := m.clock()
-	if uploads == 0 || m.held.logged != 0 && now-m.held.logged < int64(time.Minute) {
+	now, last := m.clock(), m.held.logged.Load()
+	if uploads == 0 || last != 0 && now-last < int64(time.Minute) || !m.held.logged.CompareAndSwap(last, now) {
 		return
 	}
-	m.held.logged = now
 	m.opt.Logger.Warn("histories evicted", "uploads", uploads, "evicted_total", m.held.evicted.Load(),
 		"history_bytes", m.held.bytes.Load(), "history_uploads", m.held.uploads.Load(),
 		"remedy", "raise HistoryTotalBytes and MaxUploads, or lower HistoryTTL, HistoryMessages and HistoryBytes")

@@ -2,6 +2,9 @@ package manager
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"log/slog"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -156,4 +159,56 @@ func TestInvariant5PublishingWaitsForNoClient(t *testing.T) {
 			t.Error("the drain did not wait for the connection that did not end")
 		}
 	})
+}
+
+// publishingHandler is a log whose handler publishes each record to an upload.
+type publishingHandler struct {
+	slog.Handler
+	publish func(message string)
+}
+
+func (h publishingHandler) Enabled(context.Context, slog.Level) bool { return true }
+
+func (h publishingHandler) Handle(_ context.Context, r slog.Record) error {
+	h.publish(r.Message)
+	return nil
+}
+
+// Invariant 4: no lock is held while something is logged, so the handler of the log may publish to the upload of a
+// connection that panics, and at the bound of the histories.
+func TestInvariant4_LogMayPublish(t *testing.T) {
+	for _, want := range []string{"panic in a connection", "histories evicted"} {
+		t.Run(want, func(t *testing.T) {
+			var m *Manager
+			logged := make(chan string, 1)
+			m = open(t, Options{HistoryTotalBytes: 20_000, Logger: slog.New(publishingHandler{publish: func(message string) {
+				for i := range 40 { // more than an eviction makes room for
+					_, err := m.Publish(context.Background(), fmt.Sprint("eel ", i), note(t, 1))
+					if err == nil {
+						_, err = m.Publish(context.Background(), "cat", note(t, 1))
+					}
+					if err != nil && !errors.Is(err, ErrClosed) {
+						t.Error(err)
+					}
+				}
+				select {
+				case logged <- message:
+				default:
+				}
+			}})})
+			if want == "panic in a connection" {
+				must(t, m.Connect("ann", &fakeConn{onSend: func(*Frame) Outcome { panic("a fault of the connection") }}))
+				must(t, m.SubscribeUpload(t.Context(), "ann", "cat"))
+			}
+			inTime("publishing", func() {
+				for i := range 100 {
+					publish(t, m, fmt.Sprint("dog ", i), 1)
+					publish(t, m, "cat", 1)
+				}
+				if got := <-logged; want == "histories evicted" && got != want {
+					t.Errorf("logged was %q", got)
+				}
+			})
+		})
+	}
 }

@@ -170,7 +170,8 @@ func (m *Manager) awaitGoroutines(ctx context.Context) error {
 	defer cancel()
 	parts := []part{ending("expired and evicted messages have not been dropped", m.sweeping.Wait)}
 	if m.guard.end() {
-		parts = append(parts, ending("Conn.Close, called after a panic, has not returned", m.guard.closing.Wait))
+		const what = "Conn.Close or Options.Logger, called after a panic, has not returned"
+		parts = append(parts, ending(what, m.guard.running.Wait))
 	}
 	if m.tracing != nil {
 		parts = append(parts, ending("Options.Tracer: Delivered has not returned", m.tracing.close))
