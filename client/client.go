@@ -27,6 +27,7 @@ type Client struct {
 	budget   budget
 	token    string // the newest token, or "" after it was refused
 	attached bool   // a connection to this server has been live before
+	accepted bool   // the server has accepted a message
 }
 
 // New returns a client of the server at a URL such as https://shoal.example.com, whose path is a prefix of the server's

@@ -3,10 +3,14 @@ package client
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/coder/websocket"
@@ -92,10 +96,46 @@ func retryAfter(response *http.Response) time.Duration {
 	return time.Duration(seconds) * time.Second // of 32 bits
 }
 
-// unreached is the ending for a server without an answer. A certificate or scheme that is wrong does not become right.
+// unreached is the ending for a server without an answer. An address, scheme or certificate that is wrong does not
+// become right, unless it was right before: the error is final and names the remedy.
 func (c *Client) unreached(err error) ending {
-	var certificate *tls.CertificateVerificationError
-	var record tls.RecordHeaderError
-	wrong := errors.As(err, &certificate) || errors.As(err, &record) || errors.Is(err, http.ErrSchemeMismatch)
-	return ending{err: service.WithoutURL(err), final: wrong && !c.wasAttached()}
+	err = service.WithoutURL(err)
+	remedy := remedyOf(err)
+	if remedy == "" {
+		return ending{err: err}
+	}
+	return ending{err: fmt.Errorf("client: %w; %s", err, remedy), final: !c.wasReached()}
+}
+
+// wasReached reports whether the server has done at this address what it was asked for.
+func (c *Client) wasReached() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.attached || c.accepted
+}
+
+// remedyOf returns what a user can do about an error that another attempt meets again, or "" for any other error.
+func remedyOf(err error) string {
+	var (
+		invalid x509.CertificateInvalidError
+		alert   *net.OpError // crypto/tls exports no type for it
+	)
+	switch {
+	case errors.As(err, new(x509.UnknownAuthorityError)):
+		return "trust the authority of the server's certificate, on this machine or in Options.HTTPClient"
+	case errors.As(err, new(x509.HostnameError)):
+		return "use a host of the server's certificate in the URL"
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return "renew the server's certificate, or correct the clock"
+	case errors.As(err, new(*tls.CertificateVerificationError)):
+		return "replace the server's certificate"
+	case errors.As(err, new(tls.RecordHeaderError)), errors.Is(err, http.ErrSchemeMismatch):
+		return "the server does not use TLS on this port: use http:// in the URL, or another port"
+	case strings.Contains(err.Error(), "malformed HTTP "): // net/http has no type for it
+		return "the server does not speak HTTP on this port: use https:// in the URL, or another port"
+	case errors.As(err, &alert) && alert.Op == "remote error" && !strings.Contains(err.Error(), "internal error"):
+		return "the server refuses the TLS connection: it may need a client certificate or another version of TLS " +
+			"in Options.HTTPClient, or another host in the URL"
+	}
+	return ""
 }

@@ -53,7 +53,8 @@ func (e *APIError) Unwrap() error { return e.kind }
 // Publish blocks until the server has accepted the messages. While the server is out of reach or unavailable it tries
 // again, for up to Options.PublishTimeout and with the same Idempotency-Key, so that each message is published once. A
 // server whose broker does not support such keys may publish twice if an answer is lost. The error is an *APIError for
-// a refusal, an *UnreachableError if the time is over, or the error of ctx.
+// a refusal, an *UnreachableError if the time is over, the error of ctx, or at once that of a connection that another
+// attempt cannot open either: the URL has the wrong scheme or host, or the server's certificate is not valid.
 func (c *Client) Publish(ctx context.Context, uploadID string, messages ...any) (Position, error) {
 	if err := c.mayPublish(uploadID); err != nil {
 		return Position{}, err
@@ -199,7 +200,7 @@ func (p *publication) attempt(ctx context.Context, key string) (at Position, e e
 	}
 	response, err := p.client.opt.HTTPClient.Do(request)
 	if err != nil {
-		return at, ending{err: service.WithoutURL(err)}
+		return at, p.client.unreached(err)
 	}
 	defer response.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswerBytes))
@@ -217,7 +218,21 @@ func (p *publication) attempt(ctx context.Context, key string) (at Position, e e
 		e := &APIError{Status: response.StatusCode, Detail: "the answer is not that of a shoal server", kind: ErrNotShoal}
 		return at, ending{err: e, final: true}
 	}
+	p.client.mu.Lock()
+	defer p.client.mu.Unlock()
+	p.client.accepted = true
 	return accepted.Position, ending{}
+}
+
+// explained returns the text of an answer that is not a problem, to be appended to the status, or "" if it is no short
+// line.
+func explained(body []byte) string {
+	const most = 100
+	text := quoted(string(body))
+	if text == "" || len(text) > most || text[0] == '<' || text[0] == '{' {
+		return ""
+	}
+	return ": " + text
 }
 
 // refused returns the ending for an answer that is not 202.
@@ -229,7 +244,7 @@ func (p *publication) refused(response *http.Response, body []byte) ending {
 	}
 	e := &APIError{Status: response.StatusCode}
 	if json.Unmarshal(body, &problem) != nil || problem.Detail == "" {
-		e.Detail = "the server answered " + quoted(response.Status)
+		e.Detail = "the server answered " + quoted(response.Status) + explained(body)
 		e.kind = ErrNotShoal
 	} else {
 		e.Detail, e.Field = quoted(problem.Detail), quoted(problem.Field)
