@@ -41,8 +41,8 @@ func (m *Manager) ConnectSince(userID string, c Conn, since Moment) error {
 	case err != nil:
 		return ErrTooManyConnections
 	case evicted:
-		m.guard.forget(old)
 		m.guard.close(old, IdleTimeout)
+		m.guard.forget(old)
 	}
 	// Close sets closed before it looks for connections: either it finds this one, or this finds closed set.
 	if m.closed.Load() {
@@ -76,8 +76,9 @@ func (m *Manager) Disconnect(userID string, c Conn) {
 	if m.checkCreated() != nil || !isComparable(c) {
 		return
 	}
-	m.registry.Disconnect(userID, c)
-	m.guard.forget(c)
+	if m.registry.Disconnect(userID, c) { // a call for another user must not let messages follow one that was lost
+		m.guard.forget(c)
+	}
 }
 
 // DisconnectUser closes all connections of a user, on every node, and returns how many were closed. With a broker it
@@ -145,10 +146,10 @@ func (m *Manager) connections(userID string) (conns []Conn) {
 // disconnectAndClose unregisters a connection and then closes it: it gets the messages of bursts first, and what it is
 // owed of replays. It returns 1, for the callers' sums.
 func (m *Manager) disconnectAndClose(userID string, c Conn, reason CloseReason) int {
-	if isComparable(c) {
-		m.registry.DisconnectClosing(userID, c)
+	unregistered := isComparable(c) && m.registry.DisconnectClosing(userID, c)
+	m.guard.close(c, reason)
+	if unregistered {
 		m.guard.forget(c)
 	}
-	m.guard.close(c, reason)
 	return 1
 }

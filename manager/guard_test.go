@@ -292,6 +292,7 @@ func TestGuard_NothingFollowsFailedClose(t *testing.T) {
 		for range 3 {
 			publish(t, m, "cat", 1)
 			synctest.Wait()
+			m.Disconnect("bob", faulty) // which it does not belong to
 		}
 		if sends != 1 {
 			t.Errorf("%d messages came, want none after the first, which was lost", sends)
