@@ -150,20 +150,29 @@ func (c *Client) authUnavailable(err error) {
 	if !c.gone() {
 		c.server.authenticateFailed(err)
 	}
-	const message = "Authentication is not possible now, try again later"
-	if c.authenticated() {
-		if c.v1 {
-			c.out.Send(authErrorFrame(message, codeUnavailable))
-		}
-		return
+	c.mu.Lock()
+	renews := c.stage == open
+	c.unchecked = renews
+	c.mu.Unlock()
+	if !renews {
+		c.closeUnavailable(func() bool { return true })
+	} else if c.v1 {
+		c.out.Send(authUnavailableFrame())
 	}
-	if c.setClosing(manager.TryAgainLater) {
-		ahead := c.reconnectNotice(manager.TryAgainLater)
-		if c.v1 { // a base client stops on any auth_error
-			ahead = append([]*manager.Frame{authErrorFrame(message, codeUnavailable)}, ahead...)
-		}
-		c.closeOut(manager.TryAgainLater, ahead...)
+}
+
+// closeUnavailable closes the connection with TryAgainLater, on a condition as refuseIf, because its client's token
+// cannot be checked.
+func (c *Client) closeUnavailable(condition func() bool) (closed bool) {
+	if !c.setClosingIf(condition, manager.TryAgainLater) {
+		return false
 	}
+	ahead := c.reconnectNotice(manager.TryAgainLater)
+	if c.v1 { // a base client stops on any auth_error
+		ahead = append([]*manager.Frame{authUnavailableFrame()}, ahead...)
+	}
+	c.closeOut(manager.TryAgainLater, ahead...)
+	return true
 }
 
 // enter opens the connection for its user, or closes it. The user was being identified since a moment.
@@ -289,92 +298,6 @@ func (c *Client) AllowsUpload(uploadID string) bool {
 	return id == nil || id.allows(uploadID)
 }
 
-// renew gives an open connection the identity of a fresh token of the same user, and ends the subscriptions that it
-// does not allow. The token was being checked since a moment.
-func (c *Client) renew(id Identity, since manager.Moment) {
-	c.mu.Lock()
-	if c.stage != open {
-		c.mu.Unlock()
-		return
-	}
-	same := id.UserID == c.identity.UserID
-	if same {
-		c.setIdentityLocked(id)
-	}
-	c.mu.Unlock()
-	if !same {
-		c.refuse("Token belongs to another user", TokenInvalid, manager.InvalidToken)
-		return
-	}
-	if c.server.manager.CloseIfRevoked(id.UserID, c, since) {
-		return
-	}
-	c.out.CancelRecoveries(func(uploadID string) bool { return !c.AllowsUpload(uploadID) })
-	c.out.Send(authSuccessFrame(id.UserID))
-	c.reauthorize(id)
-}
-
-// reauthorize ends the connection's own subscriptions that its identity does not allow. One that cannot be decided now
-// stays: it was allowed before.
-func (c *Client) reauthorize(id Identity) {
-	claims := c.server.manager.Claims(id.UserID, c)
-	if len(claims) == 0 {
-		return
-	}
-	for uploadID, err := range c.authorize(id, claims) {
-		switch {
-		case errors.Is(err, ErrForbidden):
-			c.countForbidden(uploadID)
-			c.unsubscribeForbidden(id.UserID, uploadID)
-			c.sendUnsubscribed(uploadID)
-		case err != nil:
-			c.logAuthorizeError(err)
-		}
-	}
-}
-
-// unsubscribeForbidden ends a claim of the connection that its identity does not allow.
-func (c *Client) unsubscribeForbidden(userID, uploadID string) {
-	defer c.claims.because(ReasonForbidden, uploadID)()
-	c.server.manager.UnsubscribeConn(userID, c, uploadID)
-}
-
-// watchExpiryLocked sets the timer for the end of the token; c.mu is held.
-func (c *Client) watchExpiryLocked() {
-	if c.deadline != nil {
-		c.deadline.Stop()
-		c.deadline = nil
-	}
-	if c.expiryLocked() {
-		// A token whose end has come a moment ago, by a step of the clock, must not set the timer again and again.
-		c.deadline = time.AfterFunc(max(time.Until(c.identity.Expires), time.Millisecond), c.onDeadline)
-	}
-}
-
-// onDeadline is called when the first message is overdue or the token may have expired. The timer follows the monotonic
-// clock and the token the wall clock, so the timer is set again if it was early.
-func (c *Client) onDeadline() {
-	c.refuseIf(func() bool { return c.stage == authenticating && c.deadline != nil }, // not since stopAuthTimeout
-		"Authentication timeout", codeTimeout, manager.AuthTimeout)
-	c.expired()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.stage == open && c.expiryLocked() {
-		c.watchExpiryLocked()
-	}
-}
-
-// expiryLocked reports whether the connection ends with its token; c.mu is held.
-func (c *Client) expiryLocked() bool {
-	return !c.identity.Expires.IsZero() && c.server.opt.TokenExpiry == ExpiryEnforced
-}
-
-// expired closes an open connection whose token has expired.
-func (c *Client) expired() {
-	c.refuseIf(func() bool { return c.stage == open && c.expiryLocked() && !time.Now().Before(c.identity.Expires) },
-		"Token has expired", TokenExpired, manager.InvalidToken)
-}
-
 // refuse sends the client the problem of its authentication and closes the connection.
 func (c *Client) refuse(message, code string, reason manager.CloseReason) {
 	c.refuseIf(func() bool { return true }, message, code, reason)
@@ -383,10 +306,7 @@ func (c *Client) refuse(message, code string, reason manager.CloseReason) {
 // refuseIf is refuse on a condition, which is called with c.mu held: a token that has been renewed, or a first message
 // that has come, after the decision would be too late.
 func (c *Client) refuseIf(condition func() bool, message, code string, reason manager.CloseReason) {
-	c.mu.Lock()
-	refused := condition() && c.setClosingLocked(reason)
-	c.mu.Unlock()
-	if !refused {
+	if !c.setClosingIf(condition, reason) {
 		return
 	}
 	if !c.v1 {

@@ -64,28 +64,6 @@ func TestAuthenticate_UnavailableIsNotInvalid(t *testing.T) {
 	}
 }
 
-// A renewal that cannot be checked now leaves the connection open until its current token expires.
-func TestAuthenticate_UnavailableRenewalKeepsTheConnection(t *testing.T) {
-	for _, subprotocols := range [][]string{nil, {"shoal.v1"}} {
-		synctest.Test(t, func(t *testing.T) {
-			n := startPiped(t, neverIdle)
-			begin := time.Now()
-			c := n.login("ann/1m", subprotocols...)
-			c.send(`{"type":"auth","token":"broken"}`)
-			expired := `{"action":"auth_error","message":"Token has expired"}`
-			if subprotocols != nil {
-				c.want(`{"action":"auth_error","message":"Authentication is not possible now, try again later","code":"unavailable"}`)
-				expired = `{"action":"auth_error","message":"Token has expired","code":"expired"}`
-			}
-			c.want(expired)
-			c.wantClose(manager.InvalidToken)
-			if lasted := time.Since(begin); lasted != time.Minute {
-				t.Errorf("lasted %v, want 1m", lasted)
-			}
-		})
-	}
-}
-
 // On shoal.v1 auth_error has a code.
 func TestAuthenticate_ErrorCodes(t *testing.T) {
 	n := start(t, func(_ *manager.Options, o *server.Options) { o.AuthTimeout = 200 * time.Millisecond })

@@ -51,10 +51,12 @@ type Client struct {
 
 	// entered is true once the connection is registered, and OnConnect called if there is one. It and all fields below
 	// are protected by mu; only the outbox is locked under it.
-	entered  bool
-	stage    stage
-	mu       sync.Mutex
-	identity Identity
+	entered bool
+	stage   stage
+	// unchecked: the hook could not check the newest token of an open connection.
+	unchecked bool
+	mu        sync.Mutex
+	identity  Identity
 	// tokens are the ids of the tokens that the connection has shown.
 	tokens []string
 	// deadline fires when the client has not authenticated in time, and later when its token expires.
@@ -230,9 +232,14 @@ func (c *Client) Abort() {
 // setClosing stores the reason for closing, and reports whether this is the first one. If so, the outbox must
 // be closed and unregister called next.
 func (c *Client) setClosing(reason manager.CloseReason) bool {
+	return c.setClosingIf(func() bool { return true }, reason)
+}
+
+// setClosingIf is setClosing on a condition, which is called with c.mu held.
+func (c *Client) setClosingIf(condition func() bool, reason manager.CloseReason) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.setClosingLocked(reason)
+	return condition() && c.setClosingLocked(reason)
 }
 
 // setClosingLocked is setClosing for a caller that holds c.mu.

@@ -39,8 +39,8 @@ const (
 )
 
 // TokenError means that a token is known to be bad; the connection is closed with 4003. Every other error of
-// Authenticate means that the token cannot be checked now; the connection is closed with 1013, and one that is
-// already open stays open until its current token expires.
+// Authenticate means that the token cannot be checked now; the connection is closed with 1013, one that is already open
+// not before its current token expires.
 type TokenError struct {
 	// Message is sent to the client. It names the problem and must not contain a secret.
 	Message string

@@ -28,6 +28,9 @@ type input struct {
 	// hungUp is true once epoll has reported the end of the stream. It is edge-triggered and does not report that again,
 	// so the socket is then read until EOF.
 	hungUp atomic.Bool
+	// handling is true while messages of the client may have come that are not read: while its handshake or a message is
+	// being handled. The goroutine that handles them sets it.
+	handling atomic.Bool
 }
 
 // The states of a watched input. No reader has a parked client until markReadable; readingAgain means that the poller
@@ -233,6 +236,7 @@ func (c *Client) watchInput() {
 
 // start begins to read from the client, after watchInput. early holds bytes that the HTTP server has read ahead.
 func (c *Client) start(early []byte) {
+	c.input.handling.Store(false)
 	switch {
 	case !c.input.watched || len(early) > 0:
 		c.server.readers.startDedicated(c, early)

@@ -85,6 +85,8 @@ func (c *Client) receive(m Incoming) {
 		return
 	}
 	c.server.counters.received.Add(1)
+	c.input.handling.Store(true)
+	defer c.input.handling.Store(false)
 	if c.at(authenticating) {
 		c.onAuth(m.Text, m.Data)
 		return

@@ -193,6 +193,11 @@ func authErrorFrame(message, code string) *frame.Frame {
 	}{"auth_error", message, code})
 }
 
+// authUnavailableFrame returns the auth_error for a token that cannot be checked now, which is for shoal.v1 only.
+func authUnavailableFrame() *frame.Frame {
+	return authErrorFrame("Authentication is not possible now, try again later", codeUnavailable)
+}
+
 // sendUnsubscribed tells a client that a subscription has ended, also of an upload that its token does not allow, whose
 // messages Send drops.
 func (c *Client) sendUnsubscribed(uploadID string) {

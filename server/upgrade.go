@@ -53,6 +53,7 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 		s.opt.Logger.Debug("upgrade failed", "remote", peer, "error", err)
 		return
 	}
+	c.input.handling.Store(true)
 	c.watchInput()
 	defer c.start(early)   // also after a hook has ended the goroutine
 	if s.draining.Load() { // Drain sets the flag before it lists the connections, so one of the two closes c

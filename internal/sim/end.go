@@ -18,7 +18,10 @@ func (w *World) checkEnd(c *client) {
 	if (code == 1012 || code == 1013) && s.v1 && !s.toldToReconnect {
 		w.fail("%s: ended with code %d, but was not told when to come back", c, code)
 	}
-	explained := false
+	explained, expired := false, false
+	for _, g := range append(s.renewals, grant{expires: s.expires}) {
+		expired = expired || !g.expires.IsZero() && !time.Now().Before(g.expires)
+	}
 	switch code {
 	case 0:
 		explained = s.excused || s.slow || n.crashed.Load() || refused == 503 && n.leaving.Load() ||
@@ -31,13 +34,11 @@ func (w *World) checkEnd(c *client) {
 		explained = s.panics || n.link != nil && w.readRefused(n)
 	case 1012:
 		explained = n.leaving.Load()
-	case 1013:
-		explained = s.slow || n.leaving.Load() || n.doubted.Load() || n.link != nil && (w.disturbed(n) ||
+	case 1013: // a token that expires while a message is handled ends the connection so
+		explained = expired || s.slow || n.leaving.Load() || n.doubted.Load() || n.link != nil && (w.disturbed(n) ||
 			!s.v1 && len(w.forgotten) > 0) // a node may take what follows for the rest of what it has not read
 	case 4003:
-		for _, g := range append(s.renewals, grant{expires: s.expires}) {
-			explained = explained || !g.expires.IsZero() && !time.Now().Before(g.expires)
-		}
+		explained = expired
 	case 4001:
 		explained = s.slow
 	}
