@@ -25,8 +25,8 @@ type Options struct {
 	// the history off: late subscribers get no message until the next one is published, and nothing is recovered. It is
 	// refused with a Broker, since nodes catch up with stored messages.
 	HistoryMessages int
-	// HistoryBytes bounds their bytes. The newest message is held until it is too old, however large it is. 0: 1 MiB;
-	// negative: no bound.
+	// HistoryBytes bounds their bytes. The newest message is held until it is too old, however large it is. It must not
+	// exceed HistoryTotalBytes. 0: 1 MiB, or HistoryTotalBytes if that is less; negative: no bound.
 	HistoryBytes int
 	// HistoryTTL is the largest age of a message in a history. 0: 10 minutes.
 	HistoryTTL time.Duration
@@ -92,9 +92,13 @@ type Options struct {
 
 func (o Options) withDefaults() Options {
 	o.HistoryMessages = cmp.Or(o.HistoryMessages, 64)
-	o.HistoryBytes = cmp.Or(o.HistoryBytes, 1<<20)
 	o.HistoryTTL = cmp.Or(o.HistoryTTL, 10*time.Minute)
 	o.HistoryTotalBytes = cmp.Or(o.HistoryTotalBytes, 1<<30)
+	if o.HistoryBytes == 0 {
+		if o.HistoryBytes = 1 << 20; o.HistoryTotalBytes > 0 {
+			o.HistoryBytes = min(o.HistoryBytes, o.HistoryTotalBytes)
+		}
+	}
 	o.MaxUploads = cmp.Or(o.MaxUploads, 1_000_000)
 	o.MaxKeys = cmp.Or(o.MaxKeys, 100_000)
 	o.MaxMessageBytes = cmp.Or(o.MaxMessageBytes, 64<<10)
@@ -138,6 +142,9 @@ func (o Options) validate() error {
 	}
 	if o.HistoryTTL < time.Millisecond {
 		refuse("HistoryTTL", o.HistoryTTL, "at least 1ms: positions would be kept without end")
+	}
+	if total := o.HistoryTotalBytes; total > 0 && total < o.HistoryBytes && o.HistoryBytes != math.MaxInt {
+		refuse("HistoryTotalBytes", total, fmt.Sprintf("at least HistoryBytes, which is %d", o.HistoryBytes))
 	}
 	if o.MaxKeys < 1 {
 		refuse("MaxKeys", o.MaxKeys, "at least 1")

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"reflect"
 	"strings"
 	"testing"
@@ -33,6 +34,7 @@ func TestNew_NamesEveryInvalidOption(t *testing.T) {
 	m, err := New(Options{
 		Shards: -1, HistoryMessages: -1, HistoryTTL: time.Microsecond, MaxMessageBytes: 1023, PendingTTL: -time.Second,
 		NodeName: "a b", Broker: broker.NewMemory(broker.MemoryOptions{}).Node(),
+		HistoryBytes: 5000, HistoryTotalBytes: 4999,
 	})
 	if m != nil || err == nil {
 		t.Fatal("such options are accepted")
@@ -40,7 +42,7 @@ func TestNew_NamesEveryInvalidOption(t *testing.T) {
 	for _, complaint := range []string{
 		"Options.Shards is -1, want 0 to 65536", "Options.HistoryMessages is -1",
 		"Options.HistoryTTL is 1µs", "Options.MaxMessageBytes is 1023, want at least 1024", "Options.PendingTTL is -1s",
-		`Options.NodeName is "a b", want 1 to 128 letters`,
+		`Options.NodeName is "a b", want 1 to 128 letters`, "Options.HistoryTotalBytes is 4999, want at least HistoryBytes",
 	} {
 		if !strings.Contains(err.Error(), complaint) {
 			t.Errorf("missing is %q in\n%v", complaint, err)
@@ -48,6 +50,18 @@ func TestNew_NamesEveryInvalidOption(t *testing.T) {
 	}
 	if _, err := New(Options{Shards: shard.MaxShards + 1}); err == nil {
 		t.Error("too many shards are accepted")
+	}
+}
+
+// The history of one upload may take all the memory of histories, and by default takes no more.
+func TestOptions_HistoryBytesFitHistoryTotalBytes(t *testing.T) {
+	for _, o := range []struct{ bytes, total, want int }{
+		{0, 5000, 5000}, {5000, 5000, 5000}, {-1, 5000, math.MaxInt}, {0, -1, 1 << 20}, {2 << 30, -1, 2 << 30}, {0, 2 << 20, 1 << 20},
+	} {
+		m := open(t, Options{HistoryBytes: o.bytes, HistoryTotalBytes: o.total})
+		if got := m.opt.HistoryBytes; got != o.want {
+			t.Errorf("HistoryBytes %d of %d: %d bytes, want %d", o.bytes, o.total, got, o.want)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -128,6 +129,13 @@ func TestReload_ReplacesSettings(t *testing.T) {
 		ClientMessageBurst: -1, AllowedOrigins: []string{"*"}, APIKeys: []string{""}, TrustedProxies: []string{"x"},
 	}); err == nil {
 		t.Error("invalid settings were accepted")
+	}
+	for field, settings := range map[string]server.Settings{
+		"ClientMessageBurst": {ClientMessageBurst: 3}, "ClientMessageRate": {ClientMessageRate: 0.06},
+	} {
+		if err := n.server.Reload(settings); err == nil || !strings.Contains(err.Error(), "Options."+field+" ") {
+			t.Errorf("%+v: %v, want that %s is refused", settings, err, field)
+		}
 	}
 	n.refused(t, http.StatusServiceUnavailable, nil)
 	must := func(err error) {

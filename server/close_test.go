@@ -145,11 +145,12 @@ func TestServer_CloseFlushesUnauthenticatedConnections(t *testing.T) {
 
 func TestClient_MessageLimits(t *testing.T) {
 	n := start(t, func(_ *manager.Options, o *server.Options) {
-		o.MaxClientMessageBytes = 1000
+		o.MaxClientMessageBytes = 1024
+		o.PingInterval, o.IdleTimeout = 24*time.Hour, 48*time.Hour
 		o.ClientMessageRate, o.ClientMessageBurst = 0.001, 5
 	})
 	large := n.login("ann")
-	large.send(strings.Repeat("x", 1001))
+	large.send(strings.Repeat("x", 1025))
 	if _, _, err := large.conn.Read(large.ctx); websocket.CloseStatus(err) != websocket.StatusMessageTooBig {
 		t.Errorf("a message too big ended with %v, want 1009", err)
 	}

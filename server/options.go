@@ -110,13 +110,14 @@ type Options struct {
 	// further requests are answered with 503. The garbage collector may need as much again. The largest request always
 	// fits, which takes 43 MiB, or more if MaxMessageBytes exceeds 8 MiB. 0: 256 MiB.
 	MaxBodiesBytes int
-	// MaxClientMessageBytes bounds a message of a client; before it has authenticated the bound is at most 16 KiB.
-	// 0: 64 KiB.
+	// MaxClientMessageBytes bounds a message of a client, at least 1 KiB; before it has authenticated the bound is at most
+	// 16 KiB. 0: 64 KiB.
 	MaxClientMessageBytes int
 	// ClientMessageRate is the number of messages per second that a client may send after a burst of ClientMessageBurst. A
-	// connection may also once send as many subscribe messages as a user may follow uploads. 0: 50; negative: no limit.
+	// connection may also once send as many subscribe messages as a user may follow uploads. It must allow the two
+	// messages with which a page answers a ping. 0: 50; negative: no limit.
 	ClientMessageRate float64
-	// ClientMessageBurst is the number of messages that a client may send at once. 0: 200.
+	// ClientMessageBurst is the number of messages that a client may send at once, at least 4. 0: 200.
 	ClientMessageBurst int
 
 	// AuthTimeout is how long a client may take for its first message. 0: 5 s.
@@ -158,6 +159,9 @@ type Options struct {
 	// Logger gets the events for an operator, never a token, key or payload. nil: nothing is logged.
 	Logger *slog.Logger
 }
+
+// minClientMessage leaves room for a token, and for a subscription with a long id.
+const minClientMessage = 1 << 10
 
 // FrameOverhead is an upper bound of the bytes that a message needs in a queue beyond its payload: the header of its
 // frame, and the offset and the upload that shoal.v1 adds. QueueBytes must exceed the largest message
@@ -241,17 +245,19 @@ func (o Options) validate() error {
 	if o.Authorize == nil {
 		refuse("Authorize", nil, "a function, AuthorizeOpen to allow everything")
 	}
-	all = append(all, o.settings().validate())
+	all = append(all, o.settings().validate(o.PingInterval))
 	all = append(all, o.validatePaths()...)
 	all = append(all, o.validateSizes()...)
 	for name, n := range map[string]int{
 		"MaxMessageBytes": o.MaxMessageBytes, "MaxBodiesBytes": o.MaxBodiesBytes,
-		"MaxClientMessageBytes": o.MaxClientMessageBytes,
-		"QueueBytes":            o.QueueBytes, "QueueMessages": o.QueueMessages, "RecoveryBytes": o.RecoveryBytes,
+		"QueueBytes": o.QueueBytes, "QueueMessages": o.QueueMessages, "RecoveryBytes": o.RecoveryBytes,
 	} {
 		if n < 1 {
 			refuse(name, n, "at least 1")
 		}
+	}
+	if o.MaxClientMessageBytes < minClientMessage {
+		refuse("MaxClientMessageBytes", o.MaxClientMessageBytes, fmt.Sprintf("at least %d", minClientMessage))
 	}
 	for name, d := range map[string]time.Duration{
 		"AuthTimeout": o.AuthTimeout, "HookTimeout": o.HookTimeout, "PingInterval": o.PingInterval,

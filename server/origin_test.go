@@ -47,7 +47,7 @@ func TestOrigin_Comparison(t *testing.T) {
 		if c.allowed != "" {
 			s.opt.AllowedOrigins = []string{c.allowed}
 		}
-		if err := s.opt.settings().validate(); err != nil {
+		if err := s.opt.settings().validate(s.opt.PingInterval); err != nil {
 			t.Errorf("%s: %v", c.allowed, err)
 		}
 		s.settings.Store(s.opt.settings().prepared())

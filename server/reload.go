@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"time"
 
 	"golang.org/x/time/rate"
 )
@@ -50,7 +51,7 @@ func (s *Server) Reload(to Settings) error {
 		return errNotMade
 	}
 	to = to.withDefaults()
-	if err := to.validate(); err != nil {
+	if err := to.validate(s.opt.PingInterval); err != nil {
 		return err
 	}
 	now := to.prepared()
@@ -91,7 +92,8 @@ func (o Settings) prepared() *settings {
 	return s
 }
 
-func (o Settings) validate() error {
+// validate checks settings with defaults, for clients that are pinged at an interval.
+func (o Settings) validate(pings time.Duration) error {
 	var all []error
 	refuse := func(field string, value any, want string) {
 		all = append(all, fmt.Errorf("server: Options.%s is %v, want %s", field, value, want))
@@ -117,14 +119,26 @@ func (o Settings) validate() error {
 	if !(o.ConnectRate <= maxConnectRate) { // the negation refuses NaN too
 		refuse("ConnectRate", o.ConnectRate, fmt.Sprintf("0 (no bound) to %d", int(maxConnectRate)))
 	}
-	if !(o.ClientMessageRate > 0) { // NaN
-		refuse("ClientMessageRate", o.ClientMessageRate, "a number")
+	least := 0.0
+	if pings > 0 { // else the interval is refused
+		least = pingAnswers / pings.Seconds()
 	}
-	if o.ClientMessageBurst < 1 {
-		refuse("ClientMessageBurst", o.ClientMessageBurst, "at least 1")
+	if !(o.ClientMessageRate >= least) { // NaN
+		refuse("ClientMessageRate", o.ClientMessageRate, fmt.Sprintf(
+			"at least %.2g, because clients send %d messages in each PingInterval, which is %v", least, pingAnswers, pings))
+	}
+	if o.ClientMessageBurst < minMessageBurst {
+		refuse("ClientMessageBurst", o.ClientMessageBurst, fmt.Sprintf("at least %d", minMessageBurst))
 	}
 	return errors.Join(all...)
 }
+
+const (
+	// pingAnswers is the number of messages with which a client answers a ping: a pong and the page's own message.
+	pingAnswers = 2
+	// minMessageBurst is a burst that every client needs: its first message, a subscription and the answers to a ping.
+	minMessageBurst = 2 + pingAnswers
+)
 
 // maxConnectRate bounds ConnectRate: beyond it there might as well be none.
 const maxConnectRate = 1e6
