@@ -187,5 +187,8 @@ func unsupported(field string, accepted []string) *apiProblem {
 		", in UTF-8 and without a content encoding")
 	p.Field = field
 	p.header.Set("Accept-Post", strings.Join(accepted, ", "))
+	if field == "Content-Encoding" {
+		p.header.Set("Accept-Encoding", "identity") // RFC 9110, 12.5.3
+	}
 	return p
 }

@@ -87,7 +87,11 @@ func TestAPI_RefusesBodiesThatItCannotRead(t *testing.T) {
 	r := httptest.NewRequest("POST", "/v1/uploads/up-1/messages", strings.NewReader(note))
 	r.Header.Set("Authorization", "Bearer first-key")
 	r.Header.Set("Content-Encoding", "gzip")
-	a.wantProblem(a.do(r), 415, "Content-Encoding", 0, "without a content encoding")
+	w := a.do(r)
+	a.wantProblem(w, 415, "Content-Encoding", 0, "without a content encoding")
+	if accept := w.Header().Get("Accept-Encoding"); accept != "identity" {
+		t.Errorf("Accept-Encoding %q", accept)
+	}
 
 	r = httptest.NewRequest("POST", "/v1/uploads/up-1/messages", iotest.TimeoutReader(iotest.OneByteReader(strings.NewReader(note))))
 	r.Header.Set("Authorization", "Bearer first-key")

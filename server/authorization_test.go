@@ -151,6 +151,13 @@ func TestIdentify_Errors(t *testing.T) {
 		if err == nil || resp.StatusCode != status || (status == 503) != (resp.Header.Get("Retry-After") != "") {
 			t.Errorf("%s: %v, want status %d", kind, err, status)
 		}
+		events := n.events("", "/events/uploads/a", "X-Kind", kind)
+		events.problem(status)
+		for _, resp := range []*http.Response{resp, events.resp} {
+			if challenge := resp.Header.Get("WWW-Authenticate"); (status == 401) != (challenge == `Bearer realm="shoal"`) {
+				t.Errorf("%s: the challenge of %s is %q", kind, resp.Status, challenge)
+			}
+		}
 	}
 	if text := log.String(); !strings.Contains(text, "connection refused") || !strings.Contains(text, "invalid user id") {
 		t.Errorf("the failures are not logged:\n%s", text)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -17,6 +18,9 @@ import (
 
 // eventsPath is the path of a stream of several uploads; a further segment is the id of a single one.
 const eventsPath = "/events/uploads"
+
+// eventsMethods are the methods of a stream.
+const eventsMethods = "GET, HEAD, OPTIONS"
 
 // isEvents reports whether a request is for an event stream.
 func isEvents(r *http.Request) bool {
@@ -37,7 +41,8 @@ func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	allowPage(w, r)
-	if r.Method == http.MethodOptions && isPreflight(r) {
+	if r.Method == http.MethodOptions {
+		w.Header().Set("Allow", eventsMethods)
 		writeNoContent(w)
 		return
 	}
@@ -64,6 +69,11 @@ func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request) {
 	}()
 	if problem := s.decideEvents(r, request); problem != nil {
 		s.refuseEvents(w, r, &s.counters.refusedIdentity, problem)
+		return
+	}
+	if r.Method == http.MethodHead { // the header of the stream, without the stream (RFC 9110, 9.3.2)
+		maps.Copy(w.Header(), eventsHeader)
+		w.WriteHeader(http.StatusOK)
 		return
 	}
 	var err error
@@ -160,6 +170,8 @@ func (s *Server) identifyEvents(ctx context.Context, r *http.Request, token stri
 		switch status {
 		case 0:
 			return id, nil
+		case http.StatusUnauthorized:
+			return id, unauthorized(bearerChallenge, text)
 		case http.StatusServiceUnavailable:
 			return id, unavailable(text)
 		}
@@ -211,9 +223,9 @@ const (
 // parseEventsRequest decodes a request for a stream. The problem repeats neither a token nor an id.
 func parseEventsRequest(r *http.Request) (*eventsRequest, *apiProblem) {
 	switch {
-	case r.Method != http.MethodGet:
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		problem := newProblem(http.StatusMethodNotAllowed, "an event stream is opened with GET")
-		problem.header.Set("Allow", http.MethodGet)
+		problem.header.Set("Allow", eventsMethods)
 		return nil, problem
 	case hasBody(r):
 		return nil, newProblem(http.StatusBadRequest, "a request for an event stream has no body")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -325,21 +326,44 @@ func TestEvents_RefusesBadRequests(t *testing.T) {
 	}
 }
 
-// Methods other than GET are refused.
+// HEAD is answered with the header of GET and OPTIONS with the methods; others are refused.
 func TestEvents_Methods(t *testing.T) {
 	n := start(t)
 	transport := &http.Transport{DialContext: n.dial, DisableKeepAlives: true}
-	for _, method := range []string{"POST", "PUT", "DELETE", "PATCH", "OPTIONS"} {
-		s := request(t, n.patienceContext(), transport, "http://"+n.host, method, "/events/uploads/a",
-			http.Header{"Authorization": {"Bearer ann"}})
-		if s.problem(http.StatusMethodNotAllowed); s.resp.Header.Get("Allow") != "GET" {
+	ask := func(method, user, path string) *stream {
+		return request(t, n.patienceContext(), transport, "http://"+n.host, method, path,
+			http.Header{"Authorization": {"Bearer " + user}})
+	}
+	const methods = "GET, HEAD, OPTIONS"
+	for _, method := range []string{"POST", "PUT", "DELETE", "PATCH", "get"} {
+		s := ask(method, "ann", "/events/uploads/a")
+		if s.problem(http.StatusMethodNotAllowed); s.resp.Header.Get("Allow") != methods {
 			t.Errorf("%s: Allow is %q", method, s.resp.Header.Get("Allow"))
 		}
 	}
-	s := request(t, n.patienceContext(), transport, "http://"+n.host, "HEAD", "/events/uploads/a", http.Header{})
-	if s.resp.StatusCode != http.StatusMethodNotAllowed {
-		t.Errorf("HEAD was answered with %s", s.resp.Status)
+	if s := ask("OPTIONS", "ann", "/events/uploads/a"); s.resp.StatusCode != http.StatusNoContent ||
+		s.resp.Header.Get("Allow") != methods {
+		t.Errorf("OPTIONS was answered with %s, %v", s.resp.Status, s.resp.Header)
 	}
+	for user, path := range map[string]string{
+		"ann": "/events/uploads/a", "bad": "/events/uploads/a", "broken": "/events/uploads/a", "bob": "/events/uploads/secret",
+		"cid": "/events/uploads?id=", "dan": several("a", "b"),
+	} {
+		head, get := ask("HEAD", user, path), ask("GET", user, path)
+		if head.resp.StatusCode != get.resp.StatusCode {
+			t.Errorf("%s %s: HEAD was answered with %s, GET with %s", user, path, head.resp.Status, get.resp.Status)
+		}
+		for _, name := range []string{"Content-Type", "Cache-Control", "X-Accel-Buffering", "WWW-Authenticate", "Retry-After"} {
+			if head, get := head.resp.Header.Get(name), get.resp.Header.Get(name); head != get {
+				t.Errorf("%s %s: %s is %q with HEAD and %q with GET", user, path, name, head, get)
+			}
+		}
+		if body, err := io.ReadAll(head.resp.Body); err != nil || len(body) > 0 {
+			t.Errorf("%s %s: HEAD was answered with %q, %v", user, path, body, err)
+		}
+		_ = get.resp.Body.Close()
+	}
+	waitFor(t, func() bool { s := n.server.Stats(); return s.Open == 0 && s.OpenByTransport.SSE == 0 && s.Users == 0 })
 	if s := n.events("ann", "/events/uploads/a/b"); s.resp.StatusCode != http.StatusNotFound {
 		t.Errorf("a longer path was answered with %s", s.resp.Status)
 	}

@@ -95,7 +95,7 @@ func TestServer_AnswersUnusualRequests(t *testing.T) {
 		"subprotocol with value": {"GET /ws/uploads HTTP/1.1", goodHandshake + "Sec-WebSocket-Protocol: shoal.v1;x, shoal.v2\r\n", "", 101, "Upgrade"},
 		"two tokens":             {"GET /ws/uploads HTTP/1.1", goodHandshake + "Authorization: Bearer ann\r\nAuthorization: Bearer bob\r\n", "", 400, "Authorization"},
 		"header beyond bounds":   {"GET /ws/uploads HTTP/1.1", goodHandshake + "Sec-WebSocket-Protocol: " + strings.Repeat(many, 4) + "\r\n", "", 431, ""},
-		"stream by HEAD":         {"HEAD /events/uploads/u?access_token=ann HTTP/1.1", "", "", 405, "Allow: GET"},
+		"stream by HEAD":         {"HEAD /events/uploads/u?access_token=ann HTTP/1.1", "", "", 200, "text/event-stream"},
 		"stream, token twice":    {"GET /events/uploads/u?access_token=ann&access_token=ann HTTP/1.1", "", "", 400, "access_token"},
 		"stream, two headers":    {"GET /events/uploads/u HTTP/1.1", "Authorization: Bearer ann\r\nAuthorization: Bearer ann\r\n", "", 401, "token"},
 		"stream, id with NUL":    {"GET /events/uploads/u%00 HTTP/1.1", "Authorization: Bearer ann\r\n", "", 400, "upload_id"},

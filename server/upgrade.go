@@ -87,7 +87,10 @@ func (s *Server) grant(
 	if s.opt.Identify != nil {
 		identity, status, problem := s.identify(r)
 		if status != 0 {
-			if status == http.StatusServiceUnavailable {
+			switch status {
+			case http.StatusUnauthorized: // RFC 9110, 15.5.2
+				w.Header().Set("WWW-Authenticate", bearerChallenge)
+			case http.StatusServiceUnavailable:
 				w.Header().Set("Retry-After", retryAfter)
 			}
 			s.refuse(w, r, &s.counters.refusedIdentity, status, problem)
