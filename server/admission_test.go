@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -66,6 +67,47 @@ func TestClient_RemoteAddrIsTheClients(t *testing.T) {
 	c.send(`{"type":"auth","token":"ann"}`)
 	if got := <-addr; got != "198.51.100.7:0" {
 		t.Errorf("the client's address is %s", got)
+	}
+}
+
+// The limits bound the calls of Identify, and one that refuses or panics leaves no connection behind.
+func TestIdentify_LimitsComeFirst(t *testing.T) {
+	var calls atomic.Int64
+	n := start(t, settled(func(so *server.Options) {
+		so.MaxConnectionsPerIP = 1
+		so.Identify = func(r *http.Request) (server.Identity, error) {
+			calls.Add(1)
+			switch user := r.Header.Get("User"); user {
+			case "panic":
+				panic("a hook with a bug")
+			case "unknown":
+				return server.Identity{}, http.ErrNoCookie
+			default:
+				return server.Identity{UserID: user}, nil
+			}
+		}
+	}))
+	for _, user := range []string{"unknown", "panic", "unknown"} {
+		if _, _, err := n.tryOpen(http.Header{"User": {user}}); err == nil {
+			t.Errorf("%s got a connection", user)
+		}
+		waitFor(t, func() bool { return n.server.Stats().Open == 0 })
+	}
+	c, _, err := n.tryOpen(http.Header{"User": {"ann"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := calls.Load()
+	n.refused(t, http.StatusTooManyRequests, http.Header{"User": {"ann"}})
+	drained := make(chan error, 1)
+	go func() { drained <- n.server.Drain(t.Context(), 0) }()
+	c.wantClose(manager.ServerReloading)
+	if err := <-drained; err != nil {
+		t.Error(err)
+	}
+	n.refused(t, http.StatusServiceUnavailable, http.Header{"User": {"ann"}})
+	if more := calls.Load() - before; more != 0 {
+		t.Errorf("Identify was called %d times for connections beyond the limit", more)
 	}
 }
 

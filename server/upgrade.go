@@ -83,27 +83,32 @@ func (s *Server) grant(
 		s.refuse(w, r, &s.counters.refusedHandshake, status, problem)
 		return nil, since, false
 	}
-	since = s.manager.Moment()
-	if s.opt.Identify != nil {
-		identity, status, problem := s.identify(r)
-		if status != 0 {
-			switch status {
-			case http.StatusUnauthorized: // RFC 9110, 15.5.2
-				w.Header().Set("WWW-Authenticate", bearerChallenge)
-			case http.StatusServiceUnavailable:
-				w.Header().Set("Retry-After", retryAfter)
-			}
-			s.refuse(w, r, &s.counters.refusedIdentity, status, problem)
-			return nil, since, false
-		}
-		id = &identity
-	}
+	// The limits come first: they bound the calls of Identify too.
 	if refused := s.admit(peer); refused != nil {
 		refused.setHeader(w.Header())
 		s.refuse(w, r, refused.count, refused.status, refused.problem)
 		return nil, since, false
 	}
-	return id, since, true
+	since = s.manager.Moment()
+	if s.opt.Identify == nil {
+		return nil, since, true
+	}
+	defer func() { // also after a panic of the hook, which net/http recovers
+		if !granted {
+			s.release(peer)
+		}
+	}()
+	identity, status, problem := s.identify(r)
+	switch status {
+	case 0:
+		return &identity, since, true
+	case http.StatusUnauthorized: // RFC 9110, 15.5.2
+		w.Header().Set("WWW-Authenticate", bearerChallenge)
+	case http.StatusServiceUnavailable:
+		w.Header().Set("Retry-After", retryAfter)
+	}
+	s.refuse(w, r, &s.counters.refusedIdentity, status, problem)
+	return nil, since, false
 }
 
 // refuse answers a request for a WebSocket that is not granted, and counts it under its cause.
