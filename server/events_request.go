@@ -22,10 +22,22 @@ const eventsPath = "/events/uploads"
 // eventsMethods are the methods of a stream.
 const eventsMethods = "GET, HEAD, OPTIONS"
 
+// The routes of a stream of several uploads and of a single one.
+var (
+	eventsRoute      = newRoute(eventsPath, nil)
+	eventsOfOneRoute = newRoute(eventsPath+"/{upload_id}", nil)
+)
+
 // isEvents reports whether a request is for an event stream.
 func isEvents(r *http.Request) bool {
-	rest, found := strings.CutPrefix(r.URL.EscapedPath(), eventsPath)
-	return found && (rest == "" || rest[0] == '/' && !strings.Contains(rest[1:], "/"))
+	_, ofOne := eventsUpload(r)
+	return ofOne || eventsRoute.match(r, strings.Split(r.URL.EscapedPath(), "/"))
+}
+
+// eventsUpload returns the upload in the path of a request, if there is one.
+func eventsUpload(r *http.Request) (uploadID string, ofOne bool) {
+	ofOne = eventsOfOneRoute.match(r, strings.Split(r.URL.EscapedPath(), "/"))
+	return r.PathValue("upload_id"), ofOne
 }
 
 // serveEvents answers a request for an event stream.
@@ -264,7 +276,7 @@ func parseEventsRequest(r *http.Request) (*eventsRequest, *apiProblem) {
 // eventsQuery returns the parameters of a request. Like the API it refuses parameters that are unknown.
 func eventsQuery(r *http.Request) (url.Values, *apiProblem) {
 	known := []string{paramToken, paramLastID}
-	if r.URL.EscapedPath() == eventsPath {
+	if _, ofOne := eventsUpload(r); !ofOne {
 		known = append(known, paramUpload)
 	}
 	query, err := url.ParseQuery(r.URL.RawQuery)
@@ -285,11 +297,7 @@ func eventsQuery(r *http.Request) (url.Values, *apiProblem) {
 // eventsUploads returns the uploads of a request.
 func eventsUploads(r *http.Request, query url.Values) ([]string, *apiProblem) {
 	ids, name := query[paramUpload], paramUpload
-	if segment, found := strings.CutPrefix(r.URL.EscapedPath(), eventsPath+"/"); found {
-		id, err := url.PathUnescape(segment)
-		if err != nil {
-			return nil, invalidField("upload_id", "is malformed; special characters in it must be percent-encoded")
-		}
+	if id, ofOne := eventsUpload(r); ofOne {
 		ids, name = []string{id}, "upload_id"
 	}
 	switch n := len(ids); {

@@ -96,6 +96,13 @@ func TestServer_AnswersUnusualRequests(t *testing.T) {
 		"two tokens":             {"GET /ws/uploads HTTP/1.1", goodHandshake + "Authorization: Bearer ann\r\nAuthorization: Bearer bob\r\n", "", 400, "Authorization"},
 		"header beyond bounds":   {"GET /ws/uploads HTTP/1.1", goodHandshake + "Sec-WebSocket-Protocol: " + strings.Repeat(many, 4) + "\r\n", "", 431, ""},
 		"stream by HEAD":         {"HEAD /events/uploads/u?access_token=ann HTTP/1.1", "", "", 200, "text/event-stream"},
+		"stream, escaped letters": {
+			"HEAD /%65vents/%75ploads/u HTTP/1.1", "Authorization: Bearer ann\r\n", "", 200, "text/event-stream",
+		},
+		"streams, escaped letters": {
+			"HEAD /events/upload%73?id=u HTTP/1.1", "Authorization: Bearer ann\r\n", "", 200, "text/event-stream",
+		},
+		"stream, escaped slash":  {"HEAD /events%2Fuploads/u HTTP/1.1", "Authorization: Bearer ann\r\n", "", 404, ""},
 		"stream, token twice":    {"GET /events/uploads/u?access_token=ann&access_token=ann HTTP/1.1", "", "", 400, "access_token"},
 		"stream, two headers":    {"GET /events/uploads/u HTTP/1.1", "Authorization: Bearer ann\r\nAuthorization: Bearer ann\r\n", "", 401, "token"},
 		"stream, id with NUL":    {"GET /events/uploads/u%00 HTTP/1.1", "Authorization: Bearer ann\r\n", "", 400, "upload_id"},
