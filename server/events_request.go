@@ -70,13 +70,14 @@ func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request) {
 		s.refuseEvents(w, r, refused.count, problem)
 		return
 	}
+	s.httpConns.share(r, 1)
 	s.counters.eventStreams.Add(1)
 	var conn eventsConn
 	listed := false
 	defer func() { // also after a panic of a hook or a middleware, which net/http recovers
 		if !listed {
 			s.counters.eventStreams.Add(-1)
-			s.abandon(conn, request.peer)
+			s.abandon(r, conn, request.peer)
 		}
 	}()
 	if problem := s.decideEvents(r, request); problem != nil {

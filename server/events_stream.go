@@ -256,6 +256,7 @@ func (c *responseConn) wait(client *Client) {
 	case <-c.done:
 	}
 	client.end()
+	client.server.httpConns.share(c.request, -1)
 }
 
 func (c *responseConn) Write(p []byte) (int, error) {

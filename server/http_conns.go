@@ -23,6 +23,8 @@ type httpConns struct {
 	conns map[net.Conn]*httpConnState
 	// waiting holds the connections without an API key that wait for a request, longest first; trusted those with one.
 	waiting, trusted list.List
+	// shared is the sum of the connections' admitted.
+	shared int
 }
 
 // httpConnState is the state of an HTTP connection.
@@ -30,6 +32,9 @@ type httpConnState struct {
 	element *list.Element // in one of the lists, nil while a request is handled
 	trusted bool
 	since   time.Duration // when it began to wait
+	// admitted is the number of WebSockets and event streams that the server counts as open and that use this socket:
+	// one that is being decided about, or the streams of a connection of HTTP/2.
+	admitted int
 }
 
 // trustedIdle is how long a connection that has shown an API key is kept for its next request at MaxSockets.
@@ -52,7 +57,7 @@ func (h *httpConns) add(conn net.Conn, now time.Duration, open int64, limit int)
 		h.conns = make(map[net.Conn]*httpConnState)
 	}
 	allowed := true
-	if limit > 0 && int64(len(h.conns))+open >= int64(limit) {
+	if limit > 0 && int64(len(h.conns)-h.shared)+open >= int64(limit) {
 		oldest := h.waiting.Front()
 		if oldest == nil {
 			oldest = h.trusted.Front()
@@ -74,11 +79,12 @@ func (h *httpConns) replaceableLocked(element *list.Element, now time.Duration) 
 	return !state.trusted || now-state.since >= trustedIdle
 }
 
-// inUse returns the number of connections that are not closed in favour of a new one.
+// inUse returns the number of connections that are not closed in favour of a new one, without those that carry an open
+// WebSocket or event stream.
 func (h *httpConns) inUse(now time.Duration) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	n := len(h.conns) - h.waiting.Len()
+	n := len(h.conns) - h.shared - h.waiting.Len()
 	for e := h.trusted.Front(); e != nil && h.replaceableLocked(e, now); e = e.Next() {
 		n--
 	}
@@ -116,9 +122,14 @@ func (h *httpConns) remove(conn net.Conn) {
 }
 
 func (h *httpConns) removeLocked(conn net.Conn) {
-	if state := h.conns[conn]; state != nil && state.element != nil {
+	state := h.conns[conn]
+	if state == nil {
+		return
+	}
+	if state.element != nil {
 		h.list(state).Remove(state.element)
 	}
+	h.shared -= state.admitted
 	delete(h.conns, conn)
 }
 
@@ -155,6 +166,21 @@ func (h *httpConns) trust(r *http.Request) {
 	defer h.mu.Unlock()
 	if state := h.conns[conn]; state != nil && state.element == nil { // a list must keep its connections
 		state.trusted = true
+	}
+}
+
+// share notes that n more open WebSockets or event streams use the socket of a request, which then counts once. It has
+// no effect on a socket that has been taken over.
+func (h *httpConns) share(r *http.Request, n int) {
+	conn, ok := r.Context().Value(connKey{}).(net.Conn)
+	if !ok {
+		return // a server of the embedder's
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if state := h.conns[conn]; state != nil {
+		state.admitted += n
+		h.shared += n
 	}
 }
 

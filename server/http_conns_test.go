@@ -94,6 +94,101 @@ func TestServer_BoundsSockets(t *testing.T) {
 	waitFor(t, func() bool { return len(n.manager.UploadSubscriberIDs("a")) == 2 })
 }
 
+// A socket whose request for a WebSocket or an event stream is being decided counts once at MaxSockets, and a refused
+// one too.
+func TestServer_CountsSocketsOnce(t *testing.T) {
+	asked, release := make(chan struct{}), make(chan error)
+	n := start(t, func(_ *manager.Options, o *server.Options) {
+		o.MaxSockets = 3
+		o.Identify = func(r *http.Request) (server.Identity, error) {
+			select {
+			case asked <- struct{}{}:
+				return server.Identity{UserID: "ann"}, <-release
+			case <-r.Context().Done():
+				return server.Identity{}, r.Context().Err()
+			}
+		}
+	})
+	for _, refused := range []error{http.ErrNoCookie, nil} {
+		var conns []net.Conn
+		for _, request := range []string{
+			"GET /ws/uploads HTTP/1.1\r\n" + goodHandshake, "HEAD /events/uploads/a HTTP/1.1\r\n", "GET /events/uploads/a HTTP/1.1\r\n",
+		} {
+			e := n.exchange(t)
+			e.send(request + "Host: x\r\n\r\n")
+			select {
+			case <-asked:
+			case <-time.After(patience):
+				t.Fatal("a connection below the limit is not served")
+			}
+			conns = append(conns, e.conn)
+			if err := n.server.Ready(); (err != nil) != (len(conns) == 3) {
+				t.Errorf("with %d sockets: %v", len(conns), err)
+			}
+		}
+		over := n.exchange(t)
+		n.ended(over.conn)
+		for range conns {
+			release <- refused
+		}
+		for _, conn := range conns {
+			if response, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil ||
+				refused != nil && response.StatusCode != http.StatusUnauthorized {
+				t.Errorf("answered with %+v, %v", response, err)
+			}
+			_ = conn.Close()
+		}
+		waitFor(t, func() bool { in := n.server.Inspect(); return in.Sockets == 0 && n.server.Stats().Open == 0 })
+		if err := n.server.Ready(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// A stream on a connection that is not taken over counts once, and its connection as another one afterwards.
+func TestServer_CountsSocketsOfResponsesOnce(t *testing.T) {
+	n := start(t, func(_ *manager.Options, o *server.Options) { o.MaxSockets = 2 })
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() {
+		served <- n.server.ServeHandler(ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			n.server.Handler().ServeHTTP(flushing{hiding{w}}, r)
+		}))
+	}()
+	n.host = ln.Addr().String()
+	const acknowledged = "\"recovered\":false}\n\n\r\n"
+	first := n.dialEvents("ann", "1.1")
+	readUntil(t, first, acknowledged)
+	if err := n.server.Ready(); err != nil {
+		t.Error(err)
+	}
+	second := n.dialEvents("bob", "1.1")
+	readUntil(t, second, acknowledged)
+	if err := n.server.Ready(); err == nil {
+		t.Error("ready although all sockets are in use")
+	}
+	if _, err := n.manager.DisconnectUser(t.Context(), "ann", manager.NormalClosure); err != nil {
+		t.Fatal(err)
+	}
+	readUntil(t, first, "\r\n0\r\n\r\n")
+	waitFor(t, func() bool { return n.server.Ready() == nil })
+	third, err := net.Dial("tcp", n.host) // replaces the first, which waits for a request
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer third.Close()
+	n.ended(first)
+	if err := n.server.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		t.Errorf("Serve returned %v, want ErrServerClosed", err)
+	}
+}
+
 // pipe opens a connection of a bubble of synthetic time, and waits until the server has it.
 func (n *node) pipe() net.Conn {
 	n.t.Helper()

@@ -89,13 +89,14 @@ func (s *Server) grant(
 		s.refuse(w, r, refused.count, refused.status, refused.problem)
 		return nil, since, false
 	}
+	s.httpConns.share(r, 1)
 	since = s.manager.Moment()
 	if s.opt.Identify == nil {
 		return nil, since, true
 	}
 	defer func() { // also after a panic of the hook, which net/http recovers
 		if !granted {
-			s.release(peer)
+			s.abandon(r, nil, peer)
 		}
 	}()
 	identity, status, problem := s.identify(r)
@@ -134,7 +135,7 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request, peer netip.Addr)
 	listed := false
 	defer func() {
 		if !listed {
-			s.abandon(conn, peer)
+			s.abandon(r, conn, peer)
 		}
 	}()
 	if conn, buffer, err = hijack(w); err != nil {
@@ -173,8 +174,9 @@ func hijack(w http.ResponseWriter) (net.Conn, *bufio.ReadWriter, error) {
 	return conn, buffer, nil
 }
 
-// abandon releases an admitted connection that has no client, and closes it if it was taken over.
-func (s *Server) abandon(conn net.Conn, peer netip.Addr) {
+// abandon releases the admitted connection of a request that has no client, and closes it if it was taken over.
+func (s *Server) abandon(r *http.Request, conn net.Conn, peer netip.Addr) {
+	s.httpConns.share(r, -1)
 	s.release(peer)
 	if conn != nil {
 		_ = conn.Close()
