@@ -1,10 +1,12 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -169,3 +171,59 @@ func TestAPI_IdempotencyKeyWithoutSupportOfTheBroker(t *testing.T) {
 
 // plain is a broker that does not know keys.
 type plain struct{ broker.HistoryBroker }
+
+// epochless is a broker that returns no epoch with the position of a message that it has already, as NATS does.
+type epochless struct {
+	*broker.MemoryNode
+	asked *atomic.Int64
+	away  *atomic.Bool
+}
+
+func (b epochless) StoreOnce(
+	ctx context.Context, channel string, payload []byte, once broker.Once,
+) (at broker.Position, replayed bool, err error) {
+	at, replayed, err = b.MemoryNode.StoreOnce(ctx, channel, payload, once)
+	if replayed {
+		at.Epoch = ""
+	}
+	return at, replayed, err
+}
+
+func (b epochless) Newest(ctx context.Context, channel string) (broker.Snapshot, error) {
+	b.asked.Add(1)
+	if b.away.Load() {
+		return broker.Snapshot{}, broker.ErrUnavailable
+	}
+	return b.MemoryNode.Newest(ctx, channel)
+}
+
+// The answer to a repeated batch takes one question for each upload, and one in all while the broker is out of reach.
+func TestAPI_ManyReplayedAsksForEpochsOnce(t *testing.T) {
+	var asked atomic.Int64
+	var away atomic.Bool
+	m, err := manager.New(manager.Options{Broker: epochless{broker.NewMemory(broker.MemoryOptions{}).Node(), &asked, &away}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close(context.Background())
+	if err := m.WaitReady(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	a := &apiTest{t, m, newTestAPI(m, apiOptions{Keys: []string{"second-key"}})}
+	var body strings.Builder
+	for i := range 300 {
+		fmt.Fprintln(&body, manyLine(fmt.Sprint("up-", i%3), note))
+	}
+	first := a.callOnce("/v1/messages", ndjson, body.String(), "key")
+	if asked.Load() != 0 {
+		t.Errorf("%d questions for positions that have an epoch", asked.Load())
+	}
+	again := a.callOnce("/v1/messages", ndjson, body.String(), "key")
+	if first.Code != 202 || again.Body.String() != first.Body.String() || asked.Load() != 3 {
+		t.Errorf("%d questions, answered with %d %.300s\nwant 3 and %d %.300s", asked.Load(), again.Code, again.Body, first.Code, first.Body)
+	}
+	away.Store(true)
+	if w := a.callOnce("/v1/messages", ndjson, body.String(), "key"); w.Code != 202 || asked.Load() != 4 {
+		t.Errorf("%d questions while the broker is away, answered with %d, want one more and 202", asked.Load()-3, w.Code)
+	}
+}

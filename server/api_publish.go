@@ -46,10 +46,12 @@ func (a *api) publish(w http.ResponseWriter, r *http.Request, _ url.Values) erro
 		n := len(positions)
 		return messages[n].refused(err, &published{Accepted: n})
 	}
+	last := len(positions) - 1
+	a.addEpochs(r.Context(), messages[last:], positions[last:])
 	writeJSON(w, http.StatusAccepted, struct {
 		Accepted int `json:"accepted"`
 		manager.Position
-	}{len(messages), a.withEpoch(r.Context(), id, positions[len(positions)-1])})
+	}{len(messages), positions[last]})
 	return nil
 }
 
@@ -95,14 +97,26 @@ func (a *api) publishAll(
 	return positions, nil
 }
 
-// withEpoch returns the position of a published message with its epoch, which some brokers do not return.
-func (a *api) withEpoch(ctx context.Context, uploadID string, at manager.Position) manager.Position {
-	if at.Epoch == "" {
-		if _, newest, err := a.manager.Newest(ctx, uploadID); err == nil {
-			at.Epoch = newest.Epoch
+// addEpochs adds the epochs of published messages, which some brokers do not return, to their positions. It asks once
+// for each upload, and no more once the broker is out of reach: the answer must not wait for that again and again.
+func (a *api) addEpochs(ctx context.Context, messages []bodyMessage, positions []manager.Position) {
+	known := map[string]string{}
+	for i := range positions {
+		if positions[i].Epoch != "" {
+			continue
 		}
+		id := messages[i].uploadID
+		epoch, asked := known[id]
+		if !asked {
+			_, newest, err := a.manager.Newest(ctx, id)
+			if errors.Is(err, manager.ErrUnavailable) {
+				return
+			}
+			epoch = newest.Epoch
+			known[id] = epoch
+		}
+		positions[i].Epoch = epoch
 	}
-	return at
 }
 
 // Bounds of a body of several messages beside that of its bytes. A message of a few bytes takes many times as much
@@ -139,10 +153,10 @@ func (a *api) publishMany(w http.ResponseWriter, r *http.Request, _ url.Values) 
 		}
 	}
 	positions, err := a.publishAll(w, r, messages, once, came)
+	a.addEpochs(r.Context(), messages, positions)
 	done := published{Positions: make([]uploadPosition, len(positions))}
 	for i, at := range positions {
-		id := messages[i].uploadID
-		done.Positions[i] = uploadPosition{id, a.withEpoch(r.Context(), id, at)}
+		done.Positions[i] = uploadPosition{messages[i].uploadID, at}
 		if i+1 == len(messages) || messages[i+1].line != messages[i].line {
 			done.Accepted++
 		}
