@@ -80,7 +80,7 @@ func (c *Client) refused(response *http.Response) ending {
 	case status == http.StatusTooManyRequests:
 		e.kind = ErrLimit
 		return ending{err: e, retryAfter: retryAfter(response)}
-	case status >= http.StatusInternalServerError:
+	case status >= http.StatusInternalServerError, status == http.StatusRequestTimeout, status == http.StatusTooEarly:
 		e.kind = ErrUnreachable
 		return ending{err: e, retryAfter: retryAfter(response)}
 	}

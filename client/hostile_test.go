@@ -168,6 +168,8 @@ func TestHostile_Upgrade(t *testing.T) {
 		"forbidden":    {403, "", "\x1b[31mno\n", client.ErrForbidden, "[31mno (HTTP status 403)"},
 		"draining":     {503, "3", "later", client.ErrUnreachable, "later"},
 		"too many":     {429, "99999999999999", "slow", client.ErrUnreachable, "slow"},
+		"slow proxy":   {408, "", "late", client.ErrUnreachable, "late"},
+		"too early":    {425, "", "early", client.ErrUnreachable, "early"},
 		"endless":      {500, "", strings.Repeat("x", 1<<20), client.ErrUnreachable, "xxx"},
 		"no accept":    {101, "", "", client.ErrNotShoal, "cannot be used: failed to WebSocket dial: WebSocket protocol violation: invalid Sec-WebSocket-Accept"},
 	} {

@@ -258,7 +258,8 @@ func (p *publication) refused(response *http.Response, body []byte) ending {
 		e.kind = ErrUnauthorized
 	case http.StatusForbidden:
 		e.kind = ErrForbidden
-	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests, http.StatusBadGateway,
+		http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		e.kind = nil
 		return ending{err: e, retryAfter: retryAfter(response)}
 	}

@@ -173,6 +173,26 @@ func testRepetitions(t *testing.T, keyless bool, want string) {
 	})
 }
 
+// A proxy in front may answer for a while, with a status that asks for a repetition.
+func TestPublish_RepeatsTemporaryStatuses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &place{t: t}
+		answers := []int{408, 425, 429, 502, 503, 504}
+		p.serve(func(w http.ResponseWriter, _ *http.Request) {
+			if len(answers) == 0 {
+				w.WriteHeader(202)
+				fmt.Fprint(w, `{"accepted":1,"epoch":"e","offset":9}`)
+				return
+			}
+			http.Error(w, "later", answers[0])
+			answers = answers[1:]
+		})
+		if at, err := p.client().Publish(t.Context(), "u", 1); err != nil || at.Offset != 9 {
+			t.Errorf("published at %+v, %v, with %v left", at, err, answers)
+		}
+	})
+}
+
 // Answers that are not those of a Shoal server are errors with a bounded text.
 func TestPublish_StrangeAnswers(t *testing.T) {
 	for name, c := range map[string]struct {
