@@ -44,7 +44,8 @@ func wrongServer(t *testing.T, change func(*httptest.Server), withTLS bool) (*ur
 	return u, trusting
 }
 
-// says is a listener whose connections are greeted with a text, by a server of another protocol.
+// says is a listener of a server of another protocol, which answers whatever comes first with a text. A text that comes
+// before the request ends the connection for another reason.
 type says struct {
 	net.Listener
 	text string
@@ -56,6 +57,7 @@ func (l says) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
+		_, _ = conn.Read(make([]byte, 1))
 		_, _ = io.WriteString(conn, l.text)
 		_ = conn.(*net.TCPConn).CloseWrite()
 		_, _ = io.Copy(io.Discard, conn)
@@ -63,7 +65,7 @@ func (l says) Accept() (net.Conn, error) {
 	}
 }
 
-func greetsWith(text string) func(*httptest.Server) {
+func answersWith(text string) func(*httptest.Server) {
 	return func(s *httptest.Server) { s.Listener = says{s.Listener, text} }
 }
 
@@ -78,10 +80,10 @@ func TestUnreached_WrongAddressIsFinal(t *testing.T) {
 	}{
 		"https for http": {nil, false, func(u *url.URL, _ *tls.Config) { u.Scheme = "https" }, "use http:// in the URL"},
 		"http for https": {nil, true, func(u *url.URL, _ *tls.Config) { u.Scheme = "http" }, "HTTP request to an HTTPS server"},
-		"alert for http": {greetsWith("\x15\x03\x01\x00\x02\x02\x28"), false, nil, "use https:// in the URL, or another port"},
-		"ssh for http":   {greetsWith("SSH-2.0-OpenSSH\r\n"), false, nil, "does not speak HTTP on this port"},
+		"alert for http": {answersWith("\x15\x03\x01\x00\x02\x02\x28"), false, nil, "use https:// in the URL, or another port"},
+		"ssh for http":   {answersWith("SSH-2.0-OpenSSH\r\n"), false, nil, "does not speak HTTP on this port"},
 		"ssh for https": {
-			greetsWith("SSH-2.0-OpenSSH\r\n"), false, func(u *url.URL, _ *tls.Config) { u.Scheme = "https" },
+			answersWith("SSH-2.0-OpenSSH\r\n"), false, func(u *url.URL, _ *tls.Config) { u.Scheme = "https" },
 			"does not use TLS on this port",
 		},
 		"unknown authority": {nil, true, func(_ *url.URL, c *tls.Config) { c.RootCAs = x509.NewCertPool() }, "trust the authority"},
