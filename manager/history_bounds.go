@@ -20,7 +20,8 @@ const (
 type historyUse struct {
 	uploads, messages, bytes atomic.Int64
 	evicted                  atomic.Uint64
-	// arriving are the bytes of the messages that are being published: at most what they add to bytes.
+	// arriving are the bytes of the messages for which there is room and that are being stored: at most what they add to
+	// bytes.
 	arriving atomic.Int64
 	// positions are the logs without messages. The bounds apply to those of uploads without followers, which any client
 	// can leave behind: all but those that had followers when they were last counted.
@@ -140,7 +141,7 @@ func (m *Manager) nearBound(part int) bool {
 // historiesNearBound reports whether stored messages alone leave less than a part of a bound free. They are evicted for
 // their own sake only: the count of positions without followers is too large while followers come.
 func (m *Manager) historiesNearBound(part int) bool {
-	return m.near(m.held.uploads.Load(), m.held.bytes.Load(), part)
+	return m.near(m.held.uploads.Load(), m.held.arriving.Load()+m.held.bytes.Load(), part)
 }
 
 func (m *Manager) near(uploads, bytes int64, part int) bool {
@@ -155,15 +156,18 @@ func (m *Manager) exceedsBound() bool {
 		m.opt.MaxUploads > 0 && uploads > int64(m.opt.MaxUploads)
 }
 
-// bounded returns the uploads and the bytes to which the bounds apply.
+// bounded returns the uploads and the bytes to which the bounds apply. A message that is stored in the meantime counts
+// twice rather than not at all: arriving is read first.
 func (h *historyUse) bounded() (uploads, bytes int64) {
+	arriving := h.arriving.Load()
 	return h.uploads.Load() + max(h.positions.count.Load()-h.followed.count.Load(), 0),
-		h.bytes.Load() + max(h.positions.bytes.Load()-h.followed.bytes.Load(), 0)
+		arriving + h.bytes.Load() + max(h.positions.bytes.Load()-h.followed.bytes.Load(), 0)
 }
 
-// withRoom calls store, which adds a message to an upload, with the upload locked, when all messages that are being
-// published fit in Options.HistoryTotalBytes. If they do not, publishers evict first and store one at a time, so that
-// the bound is exceeded by one message at most, however many publishers there are. No lock is held.
+// withRoom calls store, which adds a message to an upload, with the upload locked, when it fits in
+// Options.HistoryTotalBytes with all messages that are being stored. If it does not, publishers evict first and store
+// one at a time, so that the bound is exceeded by one message at most, however many publishers there are. No lock is
+// held.
 func (m *Manager) withRoom(uploadID string, e Encoded, store func(u *upload)) {
 	if m.opt.HistoryTotalBytes <= 0 {
 		m.registry.With(uploadID, store)
@@ -171,21 +175,24 @@ func (m *Manager) withRoom(uploadID string, e Encoded, store func(u *upload)) {
 	}
 	const fields = 64 // at most what shoal.v1 adds to a message, but for the id
 	most := int64(len(e.payload) + fields + 3*len(uploadID) + MessageOverhead + UploadOverhead)
-	arriving := m.held.arriving.Add(most) // before bytes is read: a message between the two counts twice
-	defer m.held.arriving.Add(-most)
-	if _, bytes := m.held.bounded(); arriving+bytes <= int64(m.opt.HistoryTotalBytes) {
-		m.registry.With(uploadID, store)
+	m.held.arriving.Add(most)
+	if _, bytes := m.held.bounded(); bytes > int64(m.opt.HistoryTotalBytes) {
+		m.held.arriving.Add(-most) // it waits for its turn
+		m.storeAtBound(uploadID, most, store)
 		return
 	}
-	m.storeAtBound(uploadID, store)
+	defer m.held.arriving.Add(-most)
+	m.registry.With(uploadID, store)
 }
 
-// storeAtBound evicts and then stores a message, while no other goroutine does so.
-func (m *Manager) storeAtBound(uploadID string, store func(u *upload)) {
+// storeAtBound evicts and then stores a message that adds at most a number of bytes, while no other goroutine does so.
+func (m *Manager) storeAtBound(uploadID string, most int64, store func(u *upload)) {
 	var evicted uint64
 	defer func() { m.logEvicted(evicted) }() // without the lock: a handler of the log may publish
 	m.held.evicting.Lock()
 	defer m.held.evicting.Unlock()
+	m.held.arriving.Add(most)
+	defer m.held.arriving.Add(-most)
 	evicted = m.evictLocked()
 	m.registry.With(uploadID, store)
 }

@@ -334,6 +334,51 @@ func TestHistory_BoundHoldsForAnyNumberOfPublishers(t *testing.T) {
 	}
 }
 
+// A message that has found room, and whose upload is locked, keeps its room from those that come next.
+func TestHistory_RoomIsReserved(t *testing.T) {
+	const size, most = 32 << 10, 10 * 32 << 10
+	m := open(t, Options{HistoryTotalBytes: most})
+	e, err := Parse("", fmt.Appendf(nil, `{"action":"note","text":%q}`, strings.Repeat("x", size)), time.Time{})
+	must(t, err)
+	var highest atomic.Int64
+	must(t, m.Connect("ann", &fakeConn{onSend: func(*Frame) Outcome {
+		highest.Store(max(highest.Load(), m.Stats().HistoryBytes))
+		return Queued
+	}}))
+	must(t, m.SubscribeUpload(t.Context(), "ann", "late"))
+	publish := func(uploadID string) {
+		_, err := m.Publish(t.Context(), uploadID, e)
+		must(t, err)
+	}
+	for i := range 8 {
+		publish(fmt.Sprint(i))
+	}
+	var publishing sync.WaitGroup
+	m.registry.With("late", func(*upload) {
+		publishing.Go(func() { publish("late") })
+		for m.held.arriving.Load() == 0 {
+			runtime.Gosched()
+		}
+		var done atomic.Bool
+		publishing.Go(func() {
+			publish("next")
+			publish("last")
+			done.Store(true)
+		})
+		for busy := 0; !done.Load() && busy < 10_000; busy++ { // else an eviction waits for the locked upload
+			if m.held.evicting.TryLock() {
+				m.held.evicting.Unlock()
+				busy = 0
+			}
+			runtime.Gosched()
+		}
+	})
+	publishing.Wait()
+	if got := highest.Load(); got == 0 || got > most {
+		t.Errorf("up to %d bytes were held, the bound is %d", got, most)
+	}
+}
+
 // Clients that follow uploads and leave evict the positions that exceed a bound themselves: no other goroutine has to
 // keep up with them.
 func TestHistory_SubscribersEvictPositions(t *testing.T) {
