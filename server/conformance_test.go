@@ -163,10 +163,13 @@ func TestRFC6455_CloseCodes(t *testing.T) {
 	const failed = "\x03\xeaProtocol error"
 	n := startEcho(t)
 	answers := map[string]string{"": "", "\x03": failed, "\x03\xe9bye": "\x03\xe9", "\x0f\xa1bye": "\x0f\xa1"}
+	for _, text := range []string{"\x03\xe8\xff", "\x03\xf6\xff", "\x0f\xa1\xff"} {
+		answers[text] = "\x03\xefText is not valid UTF-8"
+	}
 	for _, code := range []uint16{0, 999, 1004, 1005, 1006, 1016, 1100, 2000, 2999, 5000, 65535} {
 		answers[string(binary.BigEndian.AppendUint16(nil, code))] = failed
 	}
-	for _, code := range []uint16{1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 3000, 3999, 4000, 4999} {
+	for _, code := range []uint16{1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999} {
 		sent := string(binary.BigEndian.AppendUint16(nil, code))
 		answers[sent] = sent
 	}

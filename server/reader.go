@@ -192,42 +192,38 @@ type gwsConn struct {
 	// ended is true when the reader has returned an error to gws, which answers it with 1000: a code that tells clients
 	// to stop.
 	ended bool
-	// answering is true while a close frame of the client is to be answered.
-	answering bool
+	// closing is true once gws has written its close frame, and code the frame's, 0 if it has none.
+	closing bool
+	code    uint16
 }
 
-// Write queues a close frame. gws answers every close frame of a client that has a code below 1016 with 1000; answer
-// queues the client's own code instead.
+// Write notes the close frame of gws, which onClose queues: only there gws tells what the client has sent.
 func (w *gwsConn) Write(p []byte) (int, error) {
-	const header, code = 2, 2
+	const header = 2
 	if w.upgraded && !w.ended && w.client != nil && len(p) >= header && frame.Opcode(p[0]&0x0F) == frame.Close {
-		payload := append([]byte(nil), p[header:]...)
-		number := closeCode(payload)
-		if number == manager.NormalClosure.Code {
-			w.answering = true
-			return len(p), nil
-		}
-		if text, ours := protocolErrors[number]; ours {
-			payload = append(payload[:code], text...)
-			if w.client.setClosing(manager.CloseReason{Code: number, Text: text}) {
-				defer w.client.unregister()
-			}
-		}
-		w.client.out.Close(frame.New(frame.Close, frame.Control, payload))
+		w.closing, w.code = true, closeCode(p[header:])
 	}
 	return len(p), nil
 }
 
-// answer answers the client's close frame with its code (RFC 6455, 5.5.1). gws calls OnClose right after Write, and
-// only there tells the code.
-func (w *gwsConn) answer(err error) {
-	received := new(gws.CloseError)
-	if !w.answering || !errors.As(err, &received) {
+// onClose queues the close frame of a connection that gws has ended: the answer to the client's close frame, which has
+// its code (RFC 6455, 5.5.1), or the error of its bytes. gws answers most codes with 1000, and 1014, which was
+// registered after it, with an error.
+func (w *gwsConn) onClose(err error) {
+	if !w.closing {
 		return
 	}
-	w.answering = false
-	payload := binary.BigEndian.AppendUint16(nil, received.Code)
-	w.client.out.Close(frame.New(frame.Close, frame.Control, payload))
+	received := new(gws.CloseError)
+	isAnswer := errors.As(err, &received) && w.code != invalidPayload.Code
+	switch {
+	case isAnswer && received.Code == 0 && w.code == 0:
+		w.client.out.Close(frame.New(frame.Close, frame.Control, nil))
+	case isAnswer && received.Code != 0 && (manager.CloseReason{Code: received.Code}).Check() == nil:
+		payload := binary.BigEndian.AppendUint16(nil, received.Code)
+		w.client.out.Close(frame.New(frame.Close, frame.Control, payload))
+	default:
+		w.client.Close(manager.CloseReason{Code: w.code, Text: protocolErrors[w.code]})
+	}
 }
 
 // protocolErrors are the texts for the close codes with which gws ends a connection because of its bytes.

@@ -33,9 +33,8 @@ func clientOf(socket *gws.Conn) *Client {
 
 func (gwsHandler) OnOpen(*gws.Conn) {}
 
-// OnClose answers the client's close frame, if that is the reason.
 func (gwsHandler) OnClose(socket *gws.Conn, err error) {
-	socket.NetConn().(*gwsConn).answer(err) // reader.run passes no other type
+	socket.NetConn().(*gwsConn).onClose(err) // reader.run passes no other type
 }
 
 func (gwsHandler) OnPong(socket *gws.Conn, _ []byte) { handle(socket, (*Client).onPong, Incoming{}) }
