@@ -63,8 +63,8 @@ func (a *api) messages(
 	all = make([]bodyMessage, 0, min(bytes.Count(body, []byte("\n"))+1, most))
 	for line, data := range nonBlankLines(body) {
 		if len(all) == maxManyMessages {
-			return nil, once, bodyMessage{line: line}.refused(newProblem(http.StatusBadRequest, fmt.Sprintf(
-				"the body has more than %d messages; send several requests", maxManyMessages)), nil)
+			return nil, once, bodyMessage{line: line}.refused(tooLarge(
+				"the body has more than %d messages; send several requests", maxManyMessages), nil)
 		}
 		m, err := a.parse(uploadID, data, now)
 		m.line = line
@@ -109,10 +109,14 @@ func (a *api) parse(uploadID string, data []byte, now time.Time) (bodyMessage, e
 
 func (a *api) checkSize(message []byte) error {
 	if n, most := len(message), a.opt.MaxMessageBytes; n > most {
-		return newProblem(http.StatusBadRequest,
-			fmt.Sprintf("the message has %d bytes, at most %d are allowed", n, most))
+		return tooLarge("the message has %d bytes, at most %d are allowed", n, most)
 	}
 	return nil
+}
+
+// tooLarge is the problem of a body that exceeds a limit.
+func tooLarge(format string, args ...any) *apiProblem {
+	return newProblem(http.StatusRequestEntityTooLarge, fmt.Sprintf(format, args...))
 }
 
 // maxReservedBytes bounds the memory that a request body gets before it has come.
@@ -121,25 +125,32 @@ const maxReservedBytes = 64 << 10
 // body reads the body of a request, which must not be blank, without a byte order mark. The time for the answer begins
 // with its end.
 func (a *api) body(w http.ResponseWriter, r *http.Request, share *bodyShare) ([]byte, error) {
+	// A client that does not wait for 100 Continue is sending, and may get a reset in place of an early answer.
+	if r.Header.Get("Expect") != "" && r.ContentLength > int64(a.maxBodyBytes) {
+		return nil, a.bodyTooLarge()
+	}
 	body, err := share.read(http.MaxBytesReader(w, r.Body, int64(a.maxBodyBytes)), r.ContentLength, a.maxBodyBytes)
 	restartAnswer(w, r)
 	body = reload.TrimBOM(body)
 	var (
-		tooLarge *http.MaxBytesError
+		exceeded *http.MaxBytesError
 		own      *apiProblem
 	)
 	switch {
 	case errors.As(err, &own):
 		return nil, own
-	case errors.As(err, &tooLarge):
-		return nil, newProblem(http.StatusBadRequest,
-			fmt.Sprintf("the body is too large, at most %d bytes are allowed", tooLarge.Limit))
+	case errors.As(err, &exceeded):
+		return nil, a.bodyTooLarge()
 	case err != nil:
 		return nil, newProblem(http.StatusBadRequest, "the body ended before it was complete")
 	case len(bytes.Trim(body, jsonSpace)) == 0:
 		return nil, newProblem(http.StatusBadRequest, "the body is empty, it must hold a message")
 	}
 	return body, nil
+}
+
+func (a *api) bodyTooLarge() *apiProblem {
+	return tooLarge("the body is too large, at most %d bytes are allowed", a.maxBodyBytes)
 }
 
 // The content types of request bodies.

@@ -120,7 +120,11 @@ func TestAPI_RefusesManyWithOneBadLine(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			a := newAPITest(t, apiOptions{MaxMessageBytes: 1000})
 			w := a.call("POST", "/v1/messages", ndjson, manyLine("up-1", note)+"\n\n"+test.line+"\n"+manyLine("up-1", note))
-			a.wantProblem(w, 400, test.field, 3, test.detail)
+			status := 400
+			if name == "large message" || name == "too many altogether" {
+				status = 413
+			}
+			a.wantProblem(w, status, test.field, 3, test.detail)
 			a.wantNothingPublished()
 			if strings.Contains(w.Body.String(), "xxx") || strings.Contains(w.Body.String(), "accepted") || !utf8.Valid(w.Body.Bytes()) {
 				t.Errorf("answered %s", w.Body)
@@ -143,7 +147,7 @@ func TestAPI_BoundsManyInTotal(t *testing.T) {
 	a := newAPITest(t, apiOptions{})
 	large := `{"action":"note","text":"` + strings.Repeat("x", 60<<10) + `"}`
 	w := a.call("POST", "/v1/messages", ndjson, `{"upload_ids":`+idList(600)+`,"message":`+large+`}`)
-	a.wantProblem(w, 400, "", 1, "more than 33554432 bytes; send several requests")
+	a.wantProblem(w, 413, "", 1, "more than 33554432 bytes; send several requests")
 	a.wantNothingPublished()
 	if w, answer := a.many(`{"upload_ids":` + idList(maxManyMessages) + `,"message":` + note + `}`); w.Code != 202 ||
 		answer.Accepted != 1 || len(answer.Positions) != maxManyMessages {

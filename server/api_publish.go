@@ -178,9 +178,9 @@ func (a *api) manyMessages(body []byte, share *bodyShare) (all []bodyMessage, er
 			return nil, at.refused(err, nil)
 		}
 		if len(all)+len(ids) > maxManyMessages {
-			return nil, at.refused(newProblem(http.StatusBadRequest, fmt.Sprintf(
+			return nil, at.refused(tooLarge(
 				"the body names more than %d uploads, counting those of every line; send several requests",
-				maxManyMessages)), nil)
+				maxManyMessages), nil)
 		}
 		for _, id := range ids {
 			m, err := a.parse(id, message, now)
@@ -189,9 +189,9 @@ func (a *api) manyMessages(body []byte, share *bodyShare) (all []bodyMessage, er
 				return nil, m.refused(inMessage(err), nil)
 			}
 			if bytes += len(m.Payload()); bytes > maxManyBytes {
-				return nil, m.refused(newProblem(http.StatusBadRequest, fmt.Sprintf(
+				return nil, m.refused(tooLarge(
 					"the messages for all uploads together have more than %d bytes; send several requests",
-					maxManyBytes)), nil)
+					maxManyBytes), nil)
 			}
 			if err := share.takeMessage(m); err != nil {
 				return nil, m.refused(err, nil)

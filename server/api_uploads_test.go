@@ -51,17 +51,17 @@ func TestAPI_RefusesBodies(t *testing.T) {
 			`payload.stage is "Queued", must be 1 to 64 characters of a-z 0-9 _ - .`},
 		{"other upload", "", `{"action":"upload_failed","error_message":"","upload_id":"up-2"}`, 400, "upload_id", 0,
 			"must be the id of the upload"},
-		{"large message", "", large, 400, "", 0, "the message has 1027 bytes, at most 1000 are allowed"},
-		{"large before it is decoded", "", "{" + strings.Repeat(" ", 999) + "x", 400, "", 0, "the message has 1001 bytes"},
-		{"large body", "", large + strings.Repeat(" ", 4000), 400, "", 0, "the body is too large, at most 4096 bytes"},
+		{"large message", "", large, 413, "", 0, "the message has 1027 bytes, at most 1000 are allowed"},
+		{"large before it is decoded", "", "{" + strings.Repeat(" ", 999) + "x", 413, "", 0, "the message has 1001 bytes"},
+		{"large body", "", large + strings.Repeat(" ", 4000), 413, "", 0, "the body is too large, at most 4096 bytes"},
 		{"bad line", ndjson, note + "\n\n" + percent + "\n", 400, "payload.progress_percent", 3,
 			"line 3: payload.progress_percent must be a number from 0 to 100"},
 		{"line of invalid JSON", ndjson, note + "\n{", 400, "", 2, "line 2: the message is not valid JSON"},
 		{"line of another space", ndjson, note + "\n\u00a0\n", 400, "", 2, "line 2: the message is not valid JSON"},
 		{"message over two lines", ndjson, "{\n}", 400, "", 1, "line 1: the message is not valid JSON"},
-		{"large line", ndjson, note + "\n" + large, 400, "", 2, "line 2: the message has 1027 bytes"},
+		{"large line", ndjson, note + "\n" + large, 413, "", 2, "line 2: the message has 1027 bytes"},
 		{"large once it is complete", ndjson, note + "\n" + `{"action":"upload_failed","error_message":"` +
-			strings.Repeat("x", 940) + `"}`, 400, "", 2, "line 2: the message has 10"},
+			strings.Repeat("x", 940) + `"}`, 413, "", 2, "line 2: the message has 10"},
 		{"form", "application/x-www-form-urlencoded", note, 415, "Content-Type", 0, "application/x-ndjson"},
 		{"text", "text/plain", note, 415, "Content-Type", 0, "application/json"},
 		{"malformed type", "application/json; charset", note, 415, "Content-Type", 0, "Content-Type"},
@@ -96,6 +96,12 @@ func TestAPI_RefusesBodiesThatItCannotRead(t *testing.T) {
 	r = httptest.NewRequest("POST", "/v1/uploads/up-1/messages", iotest.TimeoutReader(iotest.OneByteReader(strings.NewReader(note))))
 	r.Header.Set("Authorization", "Bearer first-key")
 	a.wantProblem(a.do(r), 400, "", 0, "ended before it was complete")
+
+	a.api.maxBodyBytes = len(note) - 1
+	r = httptest.NewRequest("POST", "/v1/uploads/up-1/messages", strings.NewReader(note))
+	r.ContentLength = -1 // chunked
+	r.Header.Set("Authorization", "Bearer first-key")
+	a.wantProblem(a.do(r), 413, "", 0, "the body is too large, at most 16 bytes are allowed")
 	a.wantNothingPublished()
 }
 
@@ -117,7 +123,7 @@ func TestAPI_BoundsLines(t *testing.T) {
 	lines := strings.Repeat(note+"\n\n", maxManyMessages)
 	for _, path := range []string{"/v1/uploads/up-1/messages", "/v1/users/ann/messages"} {
 		w := a.call("POST", path, ndjson, lines+note)
-		a.wantProblem(w, 400, "", 2*maxManyMessages+1, "more than 10000 messages; send several requests")
+		a.wantProblem(w, 413, "", 2*maxManyMessages+1, "more than 10000 messages; send several requests")
 	}
 	a.wantNothingPublished()
 	a.want(a.call("POST", "/v1/uploads/up-1/messages", ndjson, lines), 202,

@@ -226,6 +226,10 @@ func (s *suite) variants(url string) {
 		again("publish", ndjsonType, note+"\n"+message, 400, false)
 		again("publishMany", ndjsonType, `{"upload_id":"a","message":`+message+`}`, 400, false)
 	}
+	large := strings.Replace(note, "{", `{"x":"`+strings.Repeat("x", 64<<10)+`",`, 1)
+	again("publish", jsonType, large, 413, true)
+	again("publishMany", ndjsonType, `{"upload_id":"a","message":`+large+`}`, 413, true)
+	again("sendToUser", ndjsonType, note+"\n"+large, 413, true)
 	for _, operation := range []string{"publish", "publishMany", "sendToUser"} {
 		again(operation, "text/plain", note, 415, false)
 	}
