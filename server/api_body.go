@@ -7,6 +7,7 @@ import (
 	"iter"
 	"mime"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -141,6 +142,8 @@ func (a *api) body(w http.ResponseWriter, r *http.Request, share *bodyShare) ([]
 		return nil, own
 	case errors.As(err, &exceeded):
 		return nil, a.bodyTooLarge()
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, newProblem(http.StatusRequestTimeout, "the body did not arrive in time; send the request again")
 	case err != nil:
 		return nil, newProblem(http.StatusBadRequest, "the body ended before it was complete")
 	case len(bytes.Trim(body, jsonSpace)) == 0:

@@ -208,7 +208,11 @@ func TestServer_DrainEndsSlowBodies(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		go func() { _, _ = io.Copy(io.Discard, conn) }()
+		answer := make(chan string, 1)
+		go func() {
+			text, _ := io.ReadAll(conn)
+			answer <- string(text)
+		}()
 		begin := time.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
@@ -217,6 +221,9 @@ func TestServer_DrainEndsSlowBodies(t *testing.T) {
 		}
 		if lasted := time.Since(begin); lasted > 5*time.Second {
 			t.Errorf("Close lasted %v", lasted)
+		}
+		if text := <-answer; !strings.Contains(text, "408 Request Timeout") || !strings.Contains(text, "Connection: close") {
+			t.Errorf("answered %s", text) // with 400 a publisher would give up
 		}
 	})
 }
