@@ -84,7 +84,8 @@ func defaultPort(scheme string) string {
 }
 
 // originAllowed reports whether the page that makes the request may connect. A request without an Origin comes from
-// a client that is not a browser, so no page can abuse a user's cookies or network through it. A refusal is logged.
+// a client that is not a browser, so no page can abuse a user's cookies or network through it, or isEmbedded refuses
+// it. A refusal is logged.
 func (s *Server) originAllowed(r *http.Request) bool {
 	values := r.Header.Values("Origin")
 	if len(values) == 0 {
@@ -135,6 +136,9 @@ func CheckTrustedProxy(s string) error {
 	return err
 }
 
+// mappedBits is the length of the prefix of IPv6 addresses that are IPv4 addresses (::ffff:0:0/96).
+const mappedBits = 96
+
 // parseProxy returns a range of addresses, the zero value for "unix".
 func parseProxy(s string) (netip.Prefix, error) {
 	if s == unixPeers {
@@ -146,6 +150,8 @@ func parseProxy(s string) (netip.Prefix, error) {
 	}
 	prefix, err := netip.ParsePrefix(s)
 	switch {
+	case err == nil && prefix.Addr().Is4In6() && prefix.Bits() >= mappedBits:
+		return parseProxy(netip.PrefixFrom(prefix.Addr().Unmap(), prefix.Bits()-mappedBits).String())
 	case err != nil:
 		return netip.Prefix{}, errors.New(`want an address such as 10.0.0.1, a range such as 10.0.0.0/8, or "unix"`)
 	case prefix.Masked() != prefix:
@@ -215,9 +221,9 @@ func (s *Server) peer(r *http.Request) netip.Addr {
 	case len(standard) == 0:
 		return trusted.client(direct, splitList(lists))
 	case len(lists) == 0:
-		return trusted.client(direct, forwardedFor(splitList(standard)))
+		return trusted.client(direct, forwardedFor(standard))
 	}
-	a, b := trusted.client(direct, splitList(lists)), trusted.client(direct, forwardedFor(splitList(standard)))
+	a, b := trusted.client(direct, splitList(lists)), trusted.client(direct, forwardedFor(standard))
 	if a == b {
 		return a
 	}
@@ -260,18 +266,49 @@ func splitList(lines []string) []string {
 	return all[max(0, len(all)-maxHops):]
 }
 
-// forwardedFor returns the for parameters of the elements of a Forwarded header; "" for an element without.
-func forwardedFor(elements []string) []string {
-	hops := make([]string, len(elements))
-	for i, element := range elements {
-		for pair := range strings.SplitSeq(element, ";") {
-			name, value, _ := strings.Cut(strings.TrimSpace(pair), "=")
-			if strings.EqualFold(name, "for") {
-				hops[i] = strings.Trim(value, `"`)
-			}
+// forwardedFor returns the for parameters of the last elements of a Forwarded header.
+func forwardedFor(lines []string) []string {
+	var hops []string
+	for _, line := range lines {
+		for _, element := range splitQuoted(line, ',') {
+			hops = append(hops, forOf(element))
 		}
 	}
-	return hops
+	return hops[max(0, len(hops)-maxHops):]
+}
+
+// forOf returns the for parameter of an element of a Forwarded header, "" unless there is exactly one.
+func forOf(element string) (hop string) {
+	given := 0
+	for _, pair := range splitQuoted(element, ';') {
+		if name, value, _ := strings.Cut(strings.TrimSpace(pair), "="); strings.EqualFold(name, "for") {
+			hop = strings.Trim(value, `"`)
+			given++
+		}
+	}
+	if given > 1 {
+		return ""
+	}
+	return hop
+}
+
+// splitQuoted splits text at the separators that are not within quotes: a proxy may quote a Host, which the client has
+// chosen. It begins at the end, which the nearest proxy has written: a quote that the client has left open comes last.
+// Only the last maxHops parts are split off.
+func splitQuoted(text string, separator byte) (parts []string) {
+	quoted, end := false, len(text)
+	for i := len(text) - 1; i >= 0 && len(parts) < maxHops; i-- {
+		switch before := text[:i]; {
+		case text[i] == '"' && (i-len(strings.TrimRight(before, `\`)))%2 == 0: // no backslash escapes it
+			quoted = !quoted
+		case text[i] == separator && !quoted:
+			parts = append(parts, text[i+1:end])
+			end = i
+		}
+	}
+	parts = append(parts, text[:end])
+	slices.Reverse(parts)
+	return parts
 }
 
 // parseHop parses an address with or without a port, an IPv6 address perhaps in brackets.

@@ -120,12 +120,18 @@ func TestPeer_IsTheLastUntrustedHop(t *testing.T) {
 		"IPv6":                        {proxy, "2001:db8::7", "", "2001:db8::7"},
 		"IPv6 with a port":            {proxy, "[2001:db8::7]:443", "", "2001:db8::7"},
 		"mapped":                      {proxy, "::ffff:198.51.100.7", "", "198.51.100.7"},
+		"range of mapped proxies":     {"203.0.113.9:1", "198.51.100.7", "", "198.51.100.7"},
 		"mapped proxy":                {"[::ffff:10.0.0.1]:1", "198.51.100.7", "", "198.51.100.7"},
 		"Forwarded":                   {proxy, "", `for=198.51.100.7;proto=https;by=10.0.0.1`, "198.51.100.7"},
 		"Forwarded IPv6":              {proxy, "", `proto=https; For="[2001:db8::7]:4711"`, "2001:db8::7"},
 		"Forwarded list":              {proxy, "", `for=1.1.1.1, for=198.51.100.7, for=10.2.2.2`, "198.51.100.7"},
 		"Forwarded unknown":           {proxy, "", `for=1.1.1.1, for=unknown`, "10.0.0.1"},
 		"Forwarded obfuscated":        {proxy, "", `for=_hidden`, "10.0.0.1"},
+		"Forwarded, comma in quotes":  {proxy, "", `for=198.51.100.7;host="a,for=9.9.9.9"`, "198.51.100.7"},
+		"Forwarded, semicolon there":  {proxy, "", `for=198.51.100.7;host="a;for=9.9.9.9"`, "198.51.100.7"},
+		"Forwarded, escaped quote":    {proxy, "", `for=198.51.100.7;host="\\\",for=9.9.9.9"`, "198.51.100.7"},
+		"Forwarded, open quote":       {proxy, "", `for="1.1.1.1, for=198.51.100.7`, "198.51.100.7"},
+		"Forwarded, two for":          {proxy, "", `for=198.51.100.7;for=9.9.9.9`, "10.0.0.1"},
 		"both agree":                  {proxy, "198.51.100.7", "for=198.51.100.7", "198.51.100.7"},
 		"both disagree":               {proxy, "198.51.100.7", "for=1.1.1.1", "10.0.0.1"},
 		"single trusted IPv6":         {"[2001:db8::1]:9", "198.51.100.7", "", "198.51.100.7"},
@@ -133,7 +139,7 @@ func TestPeer_IsTheLastUntrustedHop(t *testing.T) {
 		"Unix socket":                 {"@", "198.51.100.7", "", "198.51.100.7"},
 		"Unix socket without headers": {"", "", "", "invalid IP"},
 	} {
-		s := &Server{opt: Options{TrustedProxies: []string{"10.0.0.0/8", "2001:db8::1", "unix"}}.withDefaults()}
+		s := &Server{opt: Options{TrustedProxies: []string{"10.0.0.0/8", "2001:db8::1", "unix", "::ffff:203.0.113.0/120"}}.withDefaults()}
 		s.settings.Store(s.opt.settings().prepared())
 		r := httptest.NewRequest("GET", "/ws/uploads", nil)
 		r.RemoteAddr = c.remote
@@ -162,7 +168,7 @@ func TestPeer_UnixSocketsAreTrustedOnlyIfNamed(t *testing.T) {
 
 func TestCheckTrustedProxy_NamesTheRemedy(t *testing.T) {
 	for entry, good := range map[string]bool{
-		"10.0.0.0/8": true, "192.0.2.1": true, "2001:db8::/32": true, "::1": true, "unix": true,
+		"::ffff:10.0.0.0/104": true, "::ffff:10.0.0.1/104": false, "::ffff:10.0.0.0/129": false, "10.0.0.0/8": true, "192.0.2.1": true, "2001:db8::/32": true, "::1": true, "unix": true,
 		"10.0.0.1/8": false, "10.0.0.0/33": false, "": false, "proxy.example": false, "fe80::1%eth0": false, "*": false,
 	} {
 		if err := CheckTrustedProxy(entry); (err == nil) != good {
