@@ -106,7 +106,7 @@ static_checks() {
 	step "words" .ci/words.sh
 	step "modules" modules
 	step "go vet" go vet work
-	step "tests of type checks" go test -vet=off ./internal/typecheck
+	step "tests without the race detector" go test -vet=off ./internal/typecheck ./server/openapitest
 	step "types elsewhere" types
 	step "linters" .ci/lint.sh --if-built
 }
@@ -172,11 +172,11 @@ crashed_in_detector() {
 }
 
 # The command's tests run clusters of whole servers, whose elections need processor time: they run by themselves. The
-# type checker starts no goroutines of its own: it is tested by the static checks, without compiling its imports for the
-# race detector.
+# type checker and the description of the API are tested by the static checks, without compiling their imports for the
+# race detector, which takes minutes.
 tests() {
 	local all
-	mapfile -t all < <(go list work | grep -v -e /cmd/shoal -e /benchmarks/compare -e /internal/typecheck)
+	mapfile -t all < <(go list work | grep -v -e /cmd/shoal -e /benchmarks/compare -e /internal/typecheck -e /server/openapitest)
 	raced "${all[@]}"
 	raced ./cmd/shoal/...
 }
