@@ -48,7 +48,7 @@ func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request) {
 	r, done := s.boundBody(w, r, refusedBodyTimeout)
 	defer done()
 	w.Header().Add("Vary", "Origin")
-	if !s.originAllowed(r) {
+	if isEmbedded(r) || !s.originAllowed(r) {
 		s.refuseEvents(w, r, &s.counters.refusedOrigin, newProblem(http.StatusForbidden, "origin not allowed"))
 		return
 	}
@@ -70,6 +70,11 @@ func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request) {
 		s.refuseEvents(w, r, refused.count, problem)
 		return
 	}
+	s.serveAdmitted(w, r, request)
+}
+
+// serveAdmitted answers an admitted request for a stream, and releases it unless it becomes a stream.
+func (s *Server) serveAdmitted(w http.ResponseWriter, r *http.Request, request *eventsRequest) {
 	s.httpConns.share(r, 1)
 	s.counters.eventStreams.Add(1)
 	var conn eventsConn
@@ -110,6 +115,13 @@ func (s *Server) refuseEvents(w http.ResponseWriter, r *http.Request, count *ato
 		w.Header().Set("Connection", "close")
 	}
 	writeProblem(w, r, s.opt.Logger, problem)
+}
+
+// isEmbedded reports whether a page of another site has the browser request the stream without being able to read it,
+// as an image does: unlike EventSource and fetch this has no Origin, but the user's cookies.
+func isEmbedded(r *http.Request) bool {
+	site := r.Header.Get("Sec-Fetch-Site")
+	return r.Header.Get("Origin") == "" && (site == "cross-site" || site == "same-site")
 }
 
 // allowPage lets the page of an allowed origin read the answer (CORS).

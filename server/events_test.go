@@ -391,6 +391,14 @@ func TestEvents_Origin(t *testing.T) {
 	if s.problem(http.StatusForbidden); s.resp.Header.Get("Access-Control-Allow-Origin") != "" {
 		t.Error("a foreign page can read the answer")
 	}
+	for site, status := range map[string]int{
+		"cross-site": http.StatusForbidden, "same-site": http.StatusForbidden, "same-origin": http.StatusOK, "none": http.StatusOK,
+	} { // such as an image, which has the user's cookies and no Origin
+		if s := n.events("ann", "/events/uploads/a", "Sec-Fetch-Site", site); s.resp.StatusCode != status {
+			t.Errorf("without an Origin, %s: answered with %s", site, s.resp.Status)
+		}
+	}
+	n.events("ann", "/events/uploads/a", "Origin", page, "Sec-Fetch-Site", "cross-site").subscribed("a", false)
 	transport := &http.Transport{DialContext: n.dial, DisableKeepAlives: true}
 	preflight := http.Header{"Origin": {page}, "Access-Control-Request-Method": {"GET"}}
 	s = request(t, n.patienceContext(), transport, "http://"+n.host, "OPTIONS", "/events/uploads/a", preflight)
