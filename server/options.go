@@ -288,9 +288,12 @@ func (o Options) validatePaths() (all []error) {
 	}
 	if err := CheckPath(o.WebSocketPath); err != nil {
 		all = append(all, fmt.Errorf("server: Options.WebSocketPath is %q, it %w", o.WebSocketPath, err))
-	} else if first, _, _ := strings.Cut(o.WebSocketPath[1:], "/"); first == "v1" {
-		all = append(all, fmt.Errorf("server: Options.WebSocketPath is %q, it must not be under /v1, which is the API's",
-			o.WebSocketPath))
+	}
+	for _, taken := range []struct{ path, owner string }{{"/v1", "the API's"}, {eventsPath, "that of event streams"}} {
+		if strings.HasPrefix(o.WebSocketPath+"/", taken.path+"/") {
+			all = append(all, fmt.Errorf("server: Options.WebSocketPath is %q, it must not be under %s, which is %s",
+				o.WebSocketPath, taken.path, taken.owner))
+		}
 	}
 	if o.AuthorizeAPI != nil && len(o.APIKeys) > 0 {
 		all = append(all, errors.New("server: Options.AuthorizeAPI and Options.APIKeys exclude each other, give one"))

@@ -134,8 +134,11 @@ func TestServer_RefusesBadPaths(t *testing.T) {
 			t.Errorf("%q: %v", path, err)
 		}
 	}
-	for _, path := range []string{"/v1", "/v1/ws"} {
-		if _, err := server.New(server.Options{WebSocketPath: path}); err == nil || !strings.Contains(err.Error(), "is the API's") {
+	for path, taken := range map[string]bool{
+		"/v1": true, "/v1/ws": true, "/events/uploads": true, "/events/uploads/ws": true, "/events": false, "/v11": false,
+	} {
+		_, err := server.New(server.Options{WebSocketPath: path})
+		if strings.Contains(err.Error(), "WebSocketPath") != taken { // other options are missing
 			t.Errorf("%q: %v", path, err)
 		}
 	}
