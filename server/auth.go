@@ -12,8 +12,8 @@ import (
 	"github.com/shoal-go/shoal/manager"
 )
 
-// identify calls Options.Identify for an upgrade. A status other than 0 refuses it, with the problem as the answer.
-func (s *Server) identify(r *http.Request) (id Identity, status int, problem string) {
+// identify calls Options.Identify, for a WebSocket or an event stream. It returns the identity or the problem.
+func (s *Server) identify(r *http.Request) (Identity, *apiProblem) {
 	ctx, cancel := s.hookContext(r)
 	defer cancel()
 	defer s.requestHooks.run("Identify")()
@@ -21,20 +21,20 @@ func (s *Server) identify(r *http.Request) (id Identity, status int, problem str
 	var refused *TokenError
 	switch {
 	case errors.As(err, &refused), errors.Is(err, http.ErrNoCookie):
-		return id, http.StatusUnauthorized, "not identified"
+		return id, unauthorized(bearerChallenge, "not identified")
 	case errors.Is(err, ErrForbidden):
-		return id, http.StatusForbidden, "not allowed"
+		return id, newProblem(http.StatusForbidden, "not allowed")
 	case err != nil:
 		if s.awaits(r) {
 			s.logs.identify.Log(s.opt.Logger, slog.LevelWarn, "Identify failed", "remote", s.peer(r), "error", err)
 		}
-		return id, http.StatusServiceUnavailable, "identification is not possible now, try again later"
+		return id, unavailable("identification is not possible now, try again later")
 	}
 	if err := manager.CheckID("user_id", id.UserID); err != nil {
 		s.logs.invalidUser.Log(s.opt.Logger, slog.LevelError, "Identify returned an invalid user id", "error", err)
-		return id, http.StatusInternalServerError, "internal error"
+		return id, newProblem(http.StatusInternalServerError, "internal error")
 	}
-	return id, 0, ""
+	return id, nil
 }
 
 // begin starts a connection: with the identity of its request, which was asked for since a moment, with the token of

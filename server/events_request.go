@@ -65,9 +65,7 @@ func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request) {
 	}
 	request.peer = s.peer(r)
 	if refused := s.admit(request.peer); refused != nil {
-		problem := newProblem(refused.status, refused.problem)
-		refused.setHeader(problem.header)
-		s.refuseEvents(w, r, refused.count, problem)
+		s.refuseEvents(w, r, refused.count, refused.problem)
 		return
 	}
 	s.serveAdmitted(w, r, request)
@@ -109,11 +107,7 @@ func (s *Server) serveAdmitted(w http.ResponseWriter, r *http.Request, request *
 
 // refuseEvents answers a request for a stream that is not granted, and counts it under its cause.
 func (s *Server) refuseEvents(w http.ResponseWriter, r *http.Request, count *atomic.Uint64, problem *apiProblem) {
-	count.Add(1)
-	s.opt.Logger.Debug("event stream refused", "remote", s.peer(r), "status", problem.Status, "reason", problem.Detail)
-	if r.ProtoMajor == 1 && hasBody(r) { // which is not read, so the connection cannot be used again
-		w.Header().Set("Connection", "close")
-	}
+	s.refused(w, r, "event stream refused", count, problem)
 	writeProblem(w, r, s.opt.Logger, problem)
 }
 
@@ -191,16 +185,7 @@ func (s *Server) decideEvents(r *http.Request, request *eventsRequest) *apiProbl
 // identifyEvents returns the owner of a request: by Options.Identify, or by its token.
 func (s *Server) identifyEvents(ctx context.Context, r *http.Request, token string) (Identity, *apiProblem) {
 	if s.opt.Identify != nil {
-		id, status, text := s.identify(r)
-		switch status {
-		case 0:
-			return id, nil
-		case http.StatusUnauthorized:
-			return id, unauthorized(bearerChallenge, text)
-		case http.StatusServiceUnavailable:
-			return id, unavailable(text)
-		}
-		return id, newProblem(status, text)
+		return s.identify(r)
 	}
 	if token == "" {
 		return Identity{}, unauthorized(bearerChallenge,

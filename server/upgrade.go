@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -69,24 +70,16 @@ func (s *Server) grant(
 	w http.ResponseWriter, r *http.Request, peer netip.Addr,
 ) (id *Identity, since manager.Moment, granted bool) {
 	if !s.originAllowed(r) {
-		s.refuse(w, r, &s.counters.refusedOrigin, http.StatusForbidden, "origin not allowed")
+		s.refuse(w, r, &s.counters.refusedOrigin, newProblem(http.StatusForbidden, "origin not allowed"))
 		return nil, since, false
 	}
-	if status, problem := checkHandshake(r); problem != "" {
-		if status == http.StatusUpgradeRequired {
-			w.Header().Set(headerVersion, "13")
-			if r.ProtoMajor == 1 { // HTTP/2 forbids these headers (RFC 9113, 8.2.2)
-				w.Header().Set("Connection", "Upgrade")
-				w.Header().Set("Upgrade", "websocket")
-			}
-		}
-		s.refuse(w, r, &s.counters.refusedHandshake, status, problem)
+	if problem := checkHandshake(r); problem != nil {
+		s.refuse(w, r, &s.counters.refusedHandshake, problem)
 		return nil, since, false
 	}
 	// The limits come first: they bound the calls of Identify too.
 	if refused := s.admit(peer); refused != nil {
-		refused.setHeader(w.Header())
-		s.refuse(w, r, refused.count, refused.status, refused.problem)
+		s.refuse(w, r, refused.count, refused.problem)
 		return nil, since, false
 	}
 	s.httpConns.share(r, 1)
@@ -99,32 +92,32 @@ func (s *Server) grant(
 			s.abandon(r, nil, peer)
 		}
 	}()
-	identity, status, problem := s.identify(r)
-	switch status {
-	case 0:
-		return &identity, since, true
-	case http.StatusUnauthorized: // RFC 9110, 15.5.2
-		w.Header().Set("WWW-Authenticate", bearerChallenge)
-	case http.StatusServiceUnavailable:
-		w.Header().Set("Retry-After", retryAfter)
+	identity, problem := s.identify(r)
+	if problem != nil {
+		s.refuse(w, r, &s.counters.refusedIdentity, problem)
+		return nil, since, false
 	}
-	s.refuse(w, r, &s.counters.refusedIdentity, status, problem)
-	return nil, since, false
+	return &identity, since, true
 }
 
 // refuse answers a request for a WebSocket that is not granted, and counts it under its cause.
-func (s *Server) refuse(w http.ResponseWriter, r *http.Request, count *atomic.Uint64, status int, problem string) {
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, count *atomic.Uint64, problem *apiProblem) {
+	maps.Copy(w.Header(), problem.header)
+	s.refused(w, r, "upgrade refused", count, problem)
+	http.Error(w, problem.Detail, problem.Status)
+}
+
+// refused counts and logs a request for a WebSocket or an event stream that is not granted, ahead of its answer.
+func (s *Server) refused(
+	w http.ResponseWriter, r *http.Request, event string, count *atomic.Uint64, problem *apiProblem,
+) {
 	count.Add(1)
-	s.opt.Logger.Debug("upgrade refused", "remote", s.peer(r), "status", status, "reason", problem)
+	s.opt.Logger.Debug(event, "remote", s.peer(r), "status", problem.Status, "reason", problem.Detail)
 	// A body that follows is not read, so the connection cannot be used again.
 	if r.ProtoMajor == 1 && hasBody(r) {
 		w.Header().Set("Connection", "close")
 	}
-	http.Error(w, problem, status)
 }
-
-// retryAfter is the Retry-After header of a 503, in seconds.
-const retryAfter = "5"
 
 // accept hijacks the connection of an admitted request, answers the handshake and lists the client. Otherwise, also
 // after a panic of a middleware, it closes the connection and releases it. early holds bytes that the HTTP server has
@@ -212,34 +205,46 @@ func (s *Server) switchProtocols(conn net.Conn, r *http.Request, v1 bool) error 
 	return conn.SetDeadline(time.Time{})
 }
 
-// checkHandshake returns the status and the reason to refuse a WebSocket handshake with (RFC 6455, 4.2.1), or "". A
-// handshake has no body: its bytes would be read as frames, which a proxy in front did not see.
-func checkHandshake(r *http.Request) (status int, problem string) {
+// checkHandshake returns the problem of a WebSocket handshake (RFC 6455, 4.2.1), or nil. A handshake has no body: its
+// bytes would be read as frames, which a proxy in front did not see.
+func checkHandshake(r *http.Request) *apiProblem {
 	switch {
 	case r.ProtoMajor != 1:
-		return http.StatusUpgradeRequired, "a WebSocket is opened with HTTP/1.1, not " + r.Proto
+		return upgradeRequired(r, "a WebSocket is opened with HTTP/1.1, not "+r.Proto)
 	case r.ProtoMinor == 0:
-		return http.StatusBadRequest, "a WebSocket is opened with HTTP/1.1, not HTTP/1.0"
+		return newProblem(http.StatusBadRequest, "a WebSocket is opened with HTTP/1.1, not HTTP/1.0")
 	case !listed(r.Header, "Upgrade", ignoreCase("websocket")):
-		return http.StatusUpgradeRequired, "this is a WebSocket endpoint: the header Upgrade must be websocket"
+		return upgradeRequired(r, "this is a WebSocket endpoint: the header Upgrade must be websocket")
 	case !listed(r.Header, "Connection", ignoreCase("upgrade")):
-		return http.StatusUpgradeRequired, "this is a WebSocket endpoint: the header Connection must contain Upgrade"
+		return upgradeRequired(r, "this is a WebSocket endpoint: the header Connection must contain Upgrade")
 	case len(r.Header[headerVersion]) > 1:
-		return http.StatusBadRequest, "the header Sec-WebSocket-Version occurs more than once"
+		return newProblem(http.StatusBadRequest, "the header Sec-WebSocket-Version occurs more than once")
 	case r.Header.Get(headerVersion) != "13":
-		return http.StatusUpgradeRequired, "the header Sec-WebSocket-Version must be 13"
+		return upgradeRequired(r, "the header Sec-WebSocket-Version must be 13")
 	case len(r.Header[headerKey]) == 0:
-		return http.StatusBadRequest, "the header Sec-WebSocket-Key is missing"
+		return newProblem(http.StatusBadRequest, "the header Sec-WebSocket-Key is missing")
 	case len(r.Header[headerKey]) > 1:
-		return http.StatusBadRequest, "the header Sec-WebSocket-Key occurs more than once"
+		return newProblem(http.StatusBadRequest, "the header Sec-WebSocket-Key occurs more than once")
 	case !goodKey(r.Header.Get(headerKey)):
-		return http.StatusBadRequest, "the header Sec-WebSocket-Key must be 16 bytes in base64"
+		return newProblem(http.StatusBadRequest, "the header Sec-WebSocket-Key must be 16 bytes in base64")
 	case len(r.Header["Authorization"]) > 1:
-		return http.StatusBadRequest, "the header Authorization occurs more than once"
+		return newProblem(http.StatusBadRequest, "the header Authorization occurs more than once")
 	case hasBody(r):
-		return http.StatusBadRequest, "a WebSocket handshake has no body: leave out Content-Length and Transfer-Encoding"
+		return newProblem(http.StatusBadRequest,
+			"a WebSocket handshake has no body: leave out Content-Length and Transfer-Encoding")
 	}
-	return 0, ""
+	return nil
+}
+
+// upgradeRequired is the problem of a request that does not ask for a WebSocket of version 13.
+func upgradeRequired(r *http.Request, detail string) *apiProblem {
+	p := newProblem(http.StatusUpgradeRequired, detail)
+	p.header.Set(headerVersion, "13")
+	if r.ProtoMajor == 1 { // HTTP/2 forbids these headers (RFC 9113, 8.2.2)
+		p.header.Set("Connection", "Upgrade")
+		p.header.Set("Upgrade", "websocket")
+	}
+	return p
 }
 
 // hasBody reports whether a request announces a body, as far as net/http tells.
@@ -279,17 +284,7 @@ func ignoreCase(want string) func(string) bool {
 // refusal is why a new connection is refused.
 type refusal struct {
 	count   *atomic.Uint64
-	status  int
-	problem string
-	// retry: the client may come back after a while.
-	retry bool
-}
-
-// setHeader sets the headers of the answer to a refused request.
-func (r *refusal) setHeader(h http.Header) {
-	if r.retry {
-		h.Set("Retry-After", retryAfter)
-	}
+	problem *apiProblem
 }
 
 // admit counts a new connection of a peer, or returns why it is refused: the server is draining or full, the peer has
@@ -297,8 +292,13 @@ func (r *refusal) setHeader(h http.Header) {
 func (s *Server) admit(peer netip.Addr) *refusal {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	later := func(count *atomic.Uint64, status int, detail string) *refusal {
+		problem := newProblem(status, detail)
+		problem.header.Set("Retry-After", "5")
+		return &refusal{count, problem}
+	}
 	busy := func(count *atomic.Uint64) *refusal {
-		return &refusal{count, http.StatusServiceUnavailable, "no new connections now, try again later", true}
+		return later(count, http.StatusServiceUnavailable, "no new connections now, try again later")
 	}
 	key, limits := bucket(peer), s.settings.Load()
 	switch {
@@ -307,8 +307,7 @@ func (s *Server) admit(peer netip.Addr) *refusal {
 	case limits.MaxConnections > 0 && s.counters.open.Load() >= int64(limits.MaxConnections):
 		return busy(&s.counters.refusedFull)
 	case limits.MaxConnectionsPerIP > 0 && key.IsValid() && s.perPeer[key] >= limits.MaxConnectionsPerIP:
-		return &refusal{&s.counters.refusedPerIP, http.StatusTooManyRequests,
-			"too many connections from this address", true}
+		return later(&s.counters.refusedPerIP, http.StatusTooManyRequests, "too many connections from this address")
 	case limits.connectRate != nil && !limits.connectRate.Allow():
 		return busy(&s.counters.refusedRate)
 	}
