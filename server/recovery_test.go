@@ -123,6 +123,9 @@ func (c *client) wantRecovery(m missed) {
 // missedMost are more messages than a queue with the default limits holds.
 var missedMost = []missed{{20, 64, 100}, {1, 2000, 100}, {1024, 2, 50}, {3, 60, 8000}, {40, 64, 1000}}
 
+// missedMore are more messages than a queue with the limits of the smallest queues of the tests holds.
+var missedMore = []missed{{20, 8, 100}, {1, 200, 100}, {128, 2, 50}, {3, 10, 8000}, {10, 16, 1000}}
+
 // A client that reads at full speed recovers everything on its first connection.
 func TestRecovery_CompletesOverLoopback(t *testing.T) {
 	for _, m := range missedMost {
@@ -141,7 +144,11 @@ func TestRecovery_CompletesOverLoopback(t *testing.T) {
 // So does one behind a line of 160 kbit/s, for any valid combination of the limits of queues and histories.
 func TestRecovery_CompletesOverSlowLineForAnyLimits(t *testing.T) {
 	for _, limits := range []struct{ messages, bytes int }{{0, 0}, {1, 0}, {16, 0}, {0, 4096}, {1, 4096}} {
-		for _, m := range missedMost {
+		all := missedMore
+		if limits.messages == 0 && limits.bytes == 0 {
+			all = missedMost
+		}
+		for _, m := range all {
 			t.Run(fmt.Sprintf("%+v/%+v", limits, m), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					n := startPiped(t, neverIdle, func(mo *manager.Options, so *server.Options) {

@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -39,10 +40,13 @@ func (k testKey) token(t *testing.T) string {
 	return sign(t, k.method, k.signer, claimsWith(nil), map[string]any{"kid": k.id})
 }
 
-// newTestKeys returns one key of each family.
+// rsaKeyOfTests is generated once, since that takes longer than all else in these tests.
+var rsaKeyOfTests = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })
+
+// newTestKeys returns one key of each family. That of RSA is always the same.
 func newTestKeys(t *testing.T) []testKey {
 	t.Helper()
-	r, err := rsa.GenerateKey(rand.Reader, 2048)
+	r, err := rsaKeyOfTests()
 	if err != nil {
 		t.Fatal(err)
 	}

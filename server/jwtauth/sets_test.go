@@ -160,7 +160,7 @@ func TestKeySet_OddEntriesAreSkipped(t *testing.T) {
 
 // Several keys under one kid are all tried.
 func TestKeySet_SeveralKeysUnderOneID(t *testing.T) {
-	first, second := newTestKeys(t)[0], newTestKeys(t)[0]
+	first, second := newTestKeys(t)[1], newTestKeys(t)[1]
 	ed := newEdKey(t, first.id)
 	set := append([]byte("\xef\xbb\xbf"), setOf(jwk(t, first, nil), jwk(t, second, nil), jwk(t, ed, nil))...)
 	bothSources(t, set, func(t *testing.T, j *Verifier) {
