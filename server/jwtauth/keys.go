@@ -142,6 +142,19 @@ func parseKeySet(text []byte) (*keySet, error) {
 	return nil, errors.New("it has no keys")
 }
 
+// keyType is a kind of keys. names are those of its only algorithm: as tokens have it, then others (RFC 9864).
+type keyType struct {
+	names []string
+	parse func(strictjson.Object) (crypto.PublicKey, error)
+}
+
+// keyTypes are the accepted kinds by their kty.
+var keyTypes = map[string]keyType{
+	"RSA": {[]string{"RS256"}, rsaKey},
+	"EC":  {[]string{"ES256"}, ecKey},
+	"OKP": {[]string{"EdDSA", "Ed25519"}, edKey},
+}
+
 // parseKey decodes one entry of a set. With an error the key has its id, if that could be decoded.
 func parseKey(entry []byte) (publicKey, error) {
 	o, err := strictjson.Decode(entry)
@@ -156,41 +169,40 @@ func parseKey(entry []byte) (publicKey, error) {
 		return publicKey{}, err
 	}
 	k := publicKey{id: id}
+	kty, err := o.Text("kty")
+	if err != nil {
+		return k, err
+	}
+	kind, known := keyTypes[kty]
+	if !known {
+		return k, errors.New("kty is not RSA, EC or OKP")
+	}
+	k.algorithm = kind.names[0]
+	if err := checkPurpose(o, kind); err != nil {
+		return k, err
+	}
+	k.key, err = kind.parse(o)
+	return k, err
+}
+
+// checkPurpose returns an error for a key that is not for verifying tokens with the algorithm of its kind.
+func checkPurpose(o strictjson.Object, kind keyType) error {
 	if use, given := o.Get("use"); given && string(use) != `"sig"` {
-		return k, errors.New(`use is not "sig"`)
+		return errors.New(`use is not "sig"`)
 	}
 	if value, given := o.Get("key_ops"); given {
 		operations, err := strictjson.Strings(value)
 		if err != nil || !slices.Contains(operations, "verify") {
-			return k, errors.New(`key_ops does not contain "verify"`)
+			return errors.New(`key_ops does not contain "verify"`)
 		}
 	}
-	kind, err := o.Text("kty")
-	if err != nil {
-		return k, err
+	if value, given := o.Get("alg"); given {
+		algorithm, err := strictjson.String(value)
+		if err != nil || !slices.Contains(kind.names, algorithm) {
+			return errors.New("alg is not " + kind.names[0])
+		}
 	}
-	switch kind {
-	case "RSA":
-		k.algorithm = "RS256"
-		k.key, err = rsaKey(o)
-	case "EC":
-		k.algorithm = "ES256"
-		k.key, err = ecKey(o)
-	case "OKP":
-		k.algorithm = "EdDSA"
-		k.key, err = edKey(o)
-	default:
-		return k, errors.New("kty is not RSA, EC or OKP")
-	}
-	if err != nil {
-		return k, err
-	}
-	algorithm, err := o.Text("alg")
-	same := algorithm == k.algorithm || kind == "OKP" && algorithm == "Ed25519" // RFC 9864
-	if _, given := o.Get("alg"); given && (err != nil || !same) {
-		return k, errors.New("alg is not " + k.algorithm)
-	}
-	return k, nil
+	return nil
 }
 
 // keyBytes returns a member that is base64url.
