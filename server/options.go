@@ -70,7 +70,8 @@ type Options struct {
 	APIKeys []string
 	// AuthorizeAPI, in place of APIKeys, decides whether a request may use the HTTP API: nil if so, ErrForbidden for 403,
 	// a *TokenError for 401. Any other error means that it cannot be decided now: it is logged and answered with 503. The
-	// request's context ends with the request, with the server and after HookTimeout; its body must not be read.
+	// request's context ends with the request, with the server and after HookTimeout; its body must not be read. Where
+	// cookies decide, other sites could forge requests: http.CrossOriginProtection in front refuses these.
 	AuthorizeAPI func(*http.Request) error
 
 	// PathPrefix stands in front of every public path, for a reverse proxy that passes paths on unchanged: with "/shoal"
