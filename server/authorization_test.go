@@ -542,8 +542,9 @@ func TestOptions_ThatCannotWorkAreRefused(t *testing.T) {
 		"APIKeys[0] has":  func(o *server.Options) { o.APIKeys = []string{"secret key"} },
 		"TokenExpiry":     func(o *server.Options) { o.TokenExpiry = 7 },
 		"HookTimeout":     func(o *server.Options) { o.HookTimeout = 1 },
-		"ClientMessageBurst is 3, want at least 4":          func(o *server.Options) { o.ClientMessageBurst = 3 },
-		"MaxClientMessageBytes is 1023, want at least 1024": func(o *server.Options) { o.MaxClientMessageBytes = 1023 },
+		"ClientMessageBurst is 3, want at least 4":               func(o *server.Options) { o.ClientMessageBurst = 3 },
+		"MaxClientMessageBytes is 1023, want 1024 to 1073741824": func(o *server.Options) { o.MaxClientMessageBytes = 1023 },
+		"MaxClientMessageBytes is 1073741825, want 1024 to":      func(o *server.Options) { o.MaxClientMessageBytes = 1<<30 + 1 },
 		"ClientMessageRate is 0.06, want at least 0.067, because clients send 2 messages in each PingInterval, which is 30s": func(
 			o *server.Options,
 		) {

@@ -111,8 +111,8 @@ type Options struct {
 	// further requests are answered with 503. The garbage collector may need as much again. The largest request always
 	// fits, which takes 43 MiB, or more if MaxMessageBytes exceeds 8 MiB. 0: 256 MiB.
 	MaxBodiesBytes int
-	// MaxClientMessageBytes bounds a message of a client, at least 1 KiB; before it has authenticated the bound is at most
-	// 16 KiB. 0: 64 KiB.
+	// MaxClientMessageBytes bounds a message of a client, 1 KiB to 1 GiB; before it has authenticated the bound is at most
+	// 16 KiB. A client that announces a message gets memory for it before it has sent it. 0: 64 KiB.
 	MaxClientMessageBytes int
 	// ClientMessageRate is the number of messages per second that a client may send after a burst of ClientMessageBurst. A
 	// connection may also once send as many subscribe messages as a user may follow uploads. It must allow the two
@@ -161,8 +161,9 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// minClientMessage leaves room for a token, and for a subscription with a long id.
-const minClientMessage = 1 << 10
+// minClientMessage leaves room for a token, and for a subscription with a long id. maxClientMessage is what a program
+// may have memory for: the length that a client announces is reserved.
+const minClientMessage, maxClientMessage = 1 << 10, 1 << 30
 
 // FrameOverhead is an upper bound of the bytes that a message needs in a queue beyond its payload: the header of its
 // frame, and the offset and the upload that shoal.v1 adds. QueueBytes must exceed the largest message
@@ -257,8 +258,8 @@ func (o Options) validate() error {
 			refuse(name, n, "at least 1")
 		}
 	}
-	if o.MaxClientMessageBytes < minClientMessage {
-		refuse("MaxClientMessageBytes", o.MaxClientMessageBytes, fmt.Sprintf("at least %d", minClientMessage))
+	if n := o.MaxClientMessageBytes; n < minClientMessage || n > maxClientMessage {
+		refuse("MaxClientMessageBytes", n, fmt.Sprintf("%d to %d", minClientMessage, maxClientMessage))
 	}
 	for name, d := range map[string]time.Duration{
 		"AuthTimeout": o.AuthTimeout, "HookTimeout": o.HookTimeout, "PingInterval": o.PingInterval,
