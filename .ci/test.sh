@@ -138,12 +138,14 @@ join() {
 	cat "$1"
 }
 
-# raced tests packages with the race detector. Vetting is left to "go vet", which has more checks.
+# raced tests packages with the race detector. Vetting is left to "go vet", which has more checks. The detector does not
+# wait a second at the end of each package for races of the goroutines that are left: goleak finds these goroutines.
 #
 # The race detector of Go 1.26 may crash where tests use synctest (https://go.dev/issue/78156): it prints a line of its
 # own or gets a segmentation fault in its C++ code, and no test fails. The package is then tested once more. Every other
 # failure counts.
 raced() {
+	local -x GORACE=atexit_sleep_ms=0
 	local output=$scratch/tests broken
 	if go test -race -vet=off -shuffle=on "$@" 2>&1 | tee "$output"; then
 		return
