@@ -1,7 +1,9 @@
 package server_test
 
 import (
+	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -204,5 +206,26 @@ func TestReload_ReplacesSettings(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 	if first.send(`{"action":"ping"}`); n.server.Stats().Open != 2 {
 		t.Error("a reload ended a connection")
+	}
+}
+
+// Concurrent calls of Reload replace all settings one after the other: those of two calls are never mixed.
+func TestReload_ConcurrentCallsAreNotMixed(t *testing.T) {
+	n := start(t)
+	for range 2000 {
+		var calls sync.WaitGroup
+		for i, key := range []string{"key-0", "key-1"} {
+			calls.Go(func() {
+				if err := n.server.Reload(server.Settings{APIKeys: []string{key}, MaxConnections: 1 + i}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		calls.Wait()
+		r := httptest.NewRequest(http.MethodGet, "/v1/stats", nil)
+		r.Header.Set("Authorization", fmt.Sprint("Bearer key-", n.server.ConnectionLimit()-1))
+		if err := n.server.MayUseAPI(r); err != nil {
+			t.Fatalf("the limit is of one call, the keys are of the other: %v", err)
+		}
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync/atomic"
 
 	"github.com/shoal-go/shoal/manager"
 )
@@ -22,8 +21,8 @@ type apiOptions struct {
 	PathPrefix string
 	// Authorize decides in place of the keys who may use the API, if it is not nil.
 	Authorize func(*http.Request) error
-	// Keys are the API keys, each of which gives full access. Without one, every request is refused.
-	Keys []string
+	// Keys returns the API keys of now, each of which gives full access. Without one, every request is refused.
+	Keys func() apiKeys
 	// MaxMessageBytes bounds one message; it must not exceed the manager's limit.
 	MaxMessageBytes int
 	// MaxBodiesBytes bounds all bodies together.
@@ -40,7 +39,6 @@ type api struct {
 	opt          apiOptions
 	maxBodyBytes int
 	bodies       bodyBudget
-	keys         apiKeys
 	routes       []apiRoute
 }
 
@@ -49,7 +47,6 @@ func newAPI(m *manager.Manager, opt apiOptions) *api {
 		manager: m, opt: opt, maxBodyBytes: max(minBodyBytes, opt.MaxMessageBytes),
 	}
 	a.bodies.limit = int64(max(opt.MaxBodiesBytes, leastBudget(a.maxBodyBytes)))
-	a.keys.set(opt.Keys)
 	endpoint := func(handle apiHandler, query ...string) apiEndpoint { return apiEndpoint{handle, query} }
 	a.routes = []apiRoute{
 		newRoute("/v1/uploads/{upload_id}", apiMethods{"GET": endpoint(a.newest), "DELETE": endpoint(a.forget)}),
@@ -73,7 +70,7 @@ func (a *api) authorize(r *http.Request) error {
 	if a.opt.Authorize != nil {
 		return a.opt.Authorize(r)
 	}
-	return a.keys.check(r)
+	return a.opt.Keys().check(r)
 }
 
 // answer answers a request, which authorize has refused if refused is not nil.
@@ -228,24 +225,21 @@ func (a apiRoute) otherMethod(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// apiKeys are the digests of the API keys, which may be replaced at any time.
-type apiKeys struct {
-	digests atomic.Pointer[[][sha256.Size]byte]
-}
+// apiKeys are the digests of API keys.
+type apiKeys [][sha256.Size]byte
 
-func (k *apiKeys) set(keys []string) {
-	var all [][sha256.Size]byte
+func newAPIKeys(keys []string) (all apiKeys) {
 	for _, key := range keys {
 		if key != "" { // or a request without a key would have one
 			all = append(all, sha256.Sum256([]byte(key)))
 		}
 	}
-	k.digests.Store(&all)
+	return all
 }
 
 // check returns nil if a request has one of the keys, or else an *apiProblem.
-func (k *apiKeys) check(r *http.Request) error {
-	if len(*k.digests.Load()) == 0 {
+func (k apiKeys) check(r *http.Request) error {
+	if len(k) == 0 {
 		return newProblem(http.StatusForbidden, "the API is closed, because no API key is configured")
 	}
 	key := bearer(r)
@@ -260,10 +254,10 @@ func (k *apiKeys) check(r *http.Request) error {
 
 // contain compares the key with every configured one, by digest, so that the time it takes does not depend on how much
 // of a key was right.
-func (k *apiKeys) contain(key string) bool {
+func (k apiKeys) contain(key string) bool {
 	digest := sha256.Sum256([]byte(key))
 	found := 0
-	for _, known := range *k.digests.Load() {
+	for _, known := range k {
 		found |= subtle.ConstantTimeCompare(digest[:], known[:])
 	}
 	return found == 1

@@ -209,7 +209,7 @@ func TestAPI_ManyReplayedAsksForEpochsOnce(t *testing.T) {
 	if err := m.WaitReady(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	a := &apiTest{t, m, newTestAPI(m, apiOptions{Keys: []string{"second-key"}})}
+	a := &apiTest{t, m, newTestAPI(m, apiOptions{Keys: keysOf("second-key")})}
 	var body strings.Builder
 	for i := range 300 {
 		fmt.Fprintln(&body, manyLine(fmt.Sprint("up-", i%3), note))

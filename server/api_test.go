@@ -40,10 +40,12 @@ func newAPITest(t *testing.T, opt apiOptions) *apiTest {
 		}
 	})
 	if opt.Keys == nil {
-		opt.Keys = []string{"first-key", "second-key"}
+		opt.Keys = keysOf("first-key", "second-key")
 	}
 	return &apiTest{t, m, newTestAPI(m, opt)}
 }
+
+func keysOf(keys ...string) func() apiKeys { return func() apiKeys { return newAPIKeys(keys) } }
 
 // newTestAPI returns an API with defaults for the options that are not set.
 func newTestAPI(m *manager.Manager, opt apiOptions) *api {
@@ -144,7 +146,7 @@ func TestAPI_Keys(t *testing.T) {
 		{"wrong", []string{"first-key"}, "Bearer first-ke", 401, `Bearer realm="shoal", error="invalid_token"`, "not one of those"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			a := newAPITest(t, apiOptions{Keys: test.keys})
+			a := newAPITest(t, apiOptions{Keys: keysOf(test.keys...)})
 			r := httptest.NewRequest("GET", "/v1/stats", nil)
 			if test.given != "" {
 				r.Header.Set("Authorization", test.given)
@@ -308,7 +310,7 @@ func newBrokerAPI(t *testing.T, b broker.Broker) *apiTest {
 		}
 	})
 	synctest.Wait()
-	return &apiTest{t, m, newTestAPI(m, apiOptions{Keys: []string{"second-key"}})}
+	return &apiTest{t, m, newTestAPI(m, apiOptions{Keys: keysOf("second-key")})}
 }
 
 func TestAPI_TellsTheEpochOfWhatItHasPublished(t *testing.T) {

@@ -73,7 +73,7 @@ func queryOf(parameters []map[string]any) []string {
 // The description needs no key, and names the path of the API.
 func TestOpenAPI_IsPublicAndKnowsItsPath(t *testing.T) {
 	for prefix, want := range map[string]string{"": "/", "/shoal": "/shoal"} {
-		a := newAPITest(t, apiOptions{PathPrefix: prefix, Keys: []string{}})
+		a := newAPITest(t, apiOptions{PathPrefix: prefix, Keys: keysOf()})
 		if servers := a.described().Servers; len(servers) != 1 || servers[0].URL != want {
 			t.Errorf("servers are %v, want %s", servers, want)
 		}

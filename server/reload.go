@@ -29,6 +29,7 @@ type Settings struct {
 // settings are Settings in the form in which they are used. They are immutable, but for the state of connectRate.
 type settings struct {
 	Settings
+	keys        apiKeys
 	origins     []origin
 	proxies     proxies
 	connectRate *rate.Limiter // nil: no bound
@@ -59,7 +60,6 @@ func (s *Server) Reload(to Settings) error {
 		now.connectRate = before.connectRate
 	}
 	s.settings.Store(now)
-	s.api.keys.set(to.APIKeys)
 	return nil
 }
 
@@ -81,7 +81,7 @@ func unlimitedRate(perSecond *float64) {
 func (o Settings) prepared() *settings {
 	o.AllowedOrigins, o.APIKeys = slices.Clone(o.AllowedOrigins), slices.Clone(o.APIKeys)
 	o.TrustedProxies = slices.Clone(o.TrustedProxies)
-	s := &settings{Settings: o, proxies: newProxies(o.TrustedProxies)}
+	s := &settings{Settings: o, keys: newAPIKeys(o.APIKeys), proxies: newProxies(o.TrustedProxies)}
 	for _, allowed := range o.AllowedOrigins {
 		parsed, _ := parseOrigin(allowed) // validate has refused any error
 		s.origins = append(s.origins, parsed)

@@ -146,7 +146,7 @@ func (s *Server) boundBody(
 func (s *Server) newAPI() *api {
 	opt := apiOptions{
 		PathPrefix:      s.opt.PathPrefix,
-		Keys:            s.opt.APIKeys,
+		Keys:            func() apiKeys { return s.settings.Load().keys },
 		MaxMessageBytes: s.opt.MaxMessageBytes,
 		MaxBodiesBytes:  s.opt.MaxBodiesBytes,
 		Logger:          s.opt.Logger,
