@@ -64,10 +64,12 @@ func (o *Outbox) addPartial(rest, b *batch, i int) {
 // requeue puts the entries of the batch from the given index on back at the front of their queues.
 func (o *Outbox) requeue(b *batch, from int) {
 	chunks := &o.pool.chunks
+	var ahead []queuedFrame
 	if b.recovery != nil && b.recovery == o.recovery {
-		o.recovery.requeue(b, from)
+		ahead = o.recovery.requeue(b, from)
 	}
-	if from >= b.live {
+	from = min(from, b.live)
+	if from == b.live && len(ahead) == 0 {
 		return
 	}
 	o.dropIndex() // it does not contain the requeued frames
@@ -75,7 +77,7 @@ func (o *Outbox) requeue(b *batch, from int) {
 		return o.replaceableControl(e.frame) != nil // made redundant by a frame queued during the write
 	})
 	o.control.pushFront(chunks, controls)
-	o.data.pushFront(chunks, b.entries[max(from, b.controls):b.live])
+	o.data.pushFront(chunks, slices.Concat(b.entries[max(from, b.controls):b.live], ahead))
 }
 
 // detach makes a drain goroutine the owner. stalled: the socket refuses bytes.

@@ -92,7 +92,8 @@ func TestRecovery_LiveMessagesOfHeldUploadsAreRead(t *testing.T) {
 	})
 }
 
-// Frames of a recovery that a socket refuses, and that a resume has replaced, do not follow the answer of the resume.
+// Frames of a recovery that a socket refuses, and that a resume has replaced, do not follow the answer of the resume; an
+// acknowledgement among them precedes it.
 func TestRecovery_RefusedFramesDoNotFollowALaterAnswer(t *testing.T) {
 	size := 0
 	for n := 0; n <= size; n++ {
@@ -102,17 +103,24 @@ func TestRecovery_RefusedFramesDoNotFollowALaterAnswer(t *testing.T) {
 				s.publish(nil, "a", frame.Event, 0)
 			}
 			play := b.takeOver()
-			b.box.Recover(Replay{UploadID: "a", Frames: s.logs["a"], Source: s})
+			send(t, b.box, Queued, data("b", frame.Event, 1, 0))
+			first := append([]*frame.Frame{reset("a", frame.Start{Epoch: s.epoch("a")})}, s.logs["a"]...)
+			b.box.Recover(Replay{UploadID: "a", Frames: first, Source: s})
 			play.take(t)
 			size = len(play.batch.buf)
 			b.box.Hold()
 			b.box.Recover(Replay{UploadID: "a", Frames: s.logs["a"][3:], Source: s})
+			send(t, b.box, Queued, data("b", frame.Event, 2, 2*writerBatch))
 			b.box.Release(control(frame.Text, `{"u":"answer"}`))
 			client := play.refuse(n)
+			if got := numbers(t, mustRead(t, client, 2)); got != "b1 a-2" {
+				t.Errorf("after %d bytes %s came first", n, got)
+			}
 			answered, next := false, 1
 			for next <= 6 || !answered {
 				m := mustRead(t, client, 1)[0].message(t)
 				switch {
+				case m.Upload == "b" && m.Number == 2 && !answered:
 				case m.Upload == "answer":
 					answered, next = true, 4
 				case m.Number != next:

@@ -1,6 +1,8 @@
 package outbox
 
 import (
+	"slices"
+
 	"github.com/shoal-go/shoal/internal/frame"
 	"github.com/shoal-go/shoal/internal/replay"
 )
@@ -279,11 +281,17 @@ func (r *recovery) credit(b *batch, end int) {
 	}
 }
 
-// requeue puts the recovery's entries of a batch from the given index on back.
-func (r *recovery) requeue(b *batch, from int) {
+// requeue puts the recovery's entries of a batch from the given index on back. It returns the entries that precede an
+// answer in the data queue, and so the others there.
+func (r *recovery) requeue(b *batch, from int) (ahead []queuedFrame) {
 	for i := len(b.entries) - 1; i >= max(from, b.live); i-- {
-		r.Requeue(b.backlogs[i-b.live], b.entries[i].frame, b.entries[i].skipped)
+		e := b.entries[i]
+		if r.Requeue(b.backlogs[i-b.live], e.frame, e.skipped) {
+			ahead = slices.Insert(ahead, 0, e)
+		}
 	}
+	r.behind += len(ahead)
+	return ahead
 }
 
 // writable reports whether a batch can take frames of the recovery.

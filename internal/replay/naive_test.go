@@ -58,9 +58,8 @@ func (n *naive) recover(r Replay, variant frame.Variant) {
 			n.ahead = append(n.ahead, n.remove(r.UploadID, func(*frame.Frame) bool { return true })...)
 		}
 		for _, e := range n.lists[r.UploadID] {
-			_, acknowledges := e.frame.Start()
 			e.replaced = e.replaced || e.frame.Offset() > 0 || slices.Contains(r.Frames, e.frame)
-			e.answered = e.answered || acknowledges && n.holds > 0
+			e.answered = e.answered || n.holds > 0
 		}
 	}
 	for _, f := range r.Frames {
@@ -125,6 +124,8 @@ type pair struct {
 	closed    bool
 	// untold: messages were lost, and the client has no positions by which it could be told.
 	untold bool
+	// problem describes a frame that came back to the wrong place.
+	problem string
 }
 
 type pairWritten struct {
@@ -285,7 +286,9 @@ func (p *pair) write(n int) {
 	}
 	for i := len(p.writing) - 1; i >= n && !p.over; i-- {
 		w := p.writing[i]
-		p.queue.Requeue(w.b, w.f, w.skipped)
+		if ahead := p.queue.Requeue(w.b, w.f, w.skipped); ahead != (w.e.answered && !w.e.replaced) {
+			p.problem = fmt.Sprintf("%s: %s precedes the answer: %v", w.f.UploadID(), w.f.Body(), ahead)
+		}
 		if w.e.popped = false; w.e.replaced || w.e.answered {
 			forget(w.e)
 		}
@@ -489,6 +492,9 @@ func (p *pair) close() {
 func (p *pair) check(t *rapid.T) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.problem != "" {
+		t.Fatal(p.problem)
+	}
 	if p.over {
 		return
 	}

@@ -75,7 +75,7 @@ type Backlog struct {
 	turn           int
 	listed, unread bool
 	// replaced: the stored messages that are being written are no longer wanted; canceled: nor are the other messages;
-	// answered: an answer that their acknowledgements precede is queued.
+	// answered: an answer is queued, or will be, that the frames without an offset precede.
 	replaced, canceled, answered bool
 }
 

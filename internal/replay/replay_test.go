@@ -423,7 +423,7 @@ func TestQueue_NewestWithoutOffsetComesOnce(t *testing.T) {
 }
 
 // A batch that comes back after its upload was cancelled or its replay replaced leaves out the frames that are not wanted
-// any more, also if another replay has come since.
+// any more, and those that precede an answer which was queued in the meantime, also if another replay has come since.
 func TestQueue_BatchComesBackWithoutUnwantedFrames(t *testing.T) {
 	answer := func(text string) *frame.Frame {
 		return frame.NewAcknowledgement("cat", frame.Start{Epoch: "e", Offset: 1}, []byte(text))
@@ -434,16 +434,22 @@ func TestQueue_BatchComesBackWithoutUnwantedFrames(t *testing.T) {
 		between func(q *Queue)
 		want    string
 	}{
-		"nothing":  {func(*Queue) {}, `a1 {"n":2} {"n":0} `},
-		"cancel":   {func(q *Queue) { q.Cancel("cat") }, "a1 "},
-		"replace":  {func(q *Queue) { q.Recover(Replay{UploadID: "cat", Frames: []*frame.Frame{answer("a2")}}) }, `a1 {"n":0} a2 `},
-		"answered": {func(q *Queue) { q.Hold(); q.Recover(Replay{UploadID: "cat"}); q.Release() }, `{"n":0} `},
+		"nothing":  {func(*Queue) {}, `| a1 {"n":2} {"n":0} `},
+		"cancel":   {func(q *Queue) { q.Cancel("cat") }, "| a1 "},
+		"replace":  {func(q *Queue) { q.Recover(Replay{UploadID: "cat", Frames: []*frame.Frame{answer("a2")}}) }, `| a1 {"n":0} a2 `},
+		"answered": {func(q *Queue) { q.Hold(); q.Recover(Replay{UploadID: "cat"}); q.Release() }, `a1 {"n":0} | `},
+		"answered and cancelled": {func(q *Queue) {
+			q.Hold()
+			q.Recover(Replay{UploadID: "cat"})
+			q.Release()
+			q.Cancel("cat")
+		}, `a1 | `},
 		"answered, then replaced": {func(q *Queue) {
 			q.Hold()
 			q.Recover(Replay{UploadID: "cat"})
 			q.Release()
 			q.Recover(Replay{UploadID: "cat", Frames: []*frame.Frame{answer("a2")}})
-		}, `{"n":0} a2 `},
+		}, `a1 {"n":0} | a2 `},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var q Queue
@@ -455,10 +461,12 @@ func TestQueue_BatchComesBackWithoutUnwantedFrames(t *testing.T) {
 				batch = append(batch, written{f, skipped, b})
 			}
 			test.between(&q)
+			got := "| "
 			for _, w := range slices.Backward(batch) {
-				q.Requeue(w.b, w.f, w.skipped)
+				if q.Requeue(w.b, w.f, w.skipped) { // precedes an answer
+					got = string(w.f.Body()) + " " + got
+				}
 			}
-			got := ""
 			for q.Writable() {
 				f, _, b := q.Pop()
 				q.Written(b, f)

@@ -41,11 +41,12 @@ func (q *Queue) Written(b *Backlog, f *frame.Frame) {
 }
 
 // Requeue puts a frame from Pop back in its place. Of several, the last one must be put back first. It drops a frame
-// that Recover or Cancel would have dropped.
-func (q *Queue) Requeue(b *Backlog, f *frame.Frame, skipped uint32) {
-	if b.replaced && b.dropsReplaced(f) {
+// that Recover or Cancel would have dropped. If ahead is true the frame has left the queue: it precedes an answer that
+// has been queued since, and so the owner has to write it first.
+func (q *Queue) Requeue(b *Backlog, f *frame.Frame, skipped uint32) (ahead bool) {
+	if dropped := b.replaced && b.dropsReplaced(f); dropped || b.answered {
 		q.Written(b, f)
-		return
+		return !dropped
 	}
 	if b.first == 0 {
 		b.entries, b.first = slices.Insert(b.entries, 0, entry{}), 1
@@ -57,13 +58,13 @@ func (q *Queue) Requeue(b *Backlog, f *frame.Frame, skipped uint32) {
 		q.turns = slices.Insert(q.turns, 0, b)
 	}
 	q.settle(b)
+	return false
 }
 
 // dropsReplaced reports whether a frame that was being written when its replay was replaced or cancelled is dropped:
-// its successor brings it again, an answer behind it has been queued, or the upload is no longer followed.
+// its successor brings it again, or the upload is no longer followed.
 func (b *Backlog) dropsReplaced(f *frame.Frame) bool {
-	_, acknowledges := f.Start()
-	return f.Offset() > 0 || acknowledges && b.answered || b.canceled && f.For(frame.Base) ||
+	return f.Offset() > 0 || b.canceled && f.For(frame.Base) ||
 		slices.ContainsFunc(b.entries[b.first:], func(e entry) bool { return e.frame == f })
 }
 
