@@ -303,8 +303,8 @@ func (h *hub) epoch() string {
 // send delivers a message to the subscribed nodes that it reaches; the hub's lock is held.
 func (h *hub) send(m broker.Message) {
 	payload := m.Payload
+	_, aboutUpload := uploadOf(m.Channel)
 	for _, l := range h.links {
-		_, aboutUpload := uploadOf(m.Channel)
 		lost := aboutUpload && h.stored && l.loses > 0 && l.dice.IntN(l.loses) == 0
 		if l.down > 0 || lost || !l.channels[m.Channel] {
 			continue

@@ -119,7 +119,7 @@ func drawOp(random *rand.Rand, c Config, kinds []Kind) Op {
 	}
 	switch {
 	case op.Kind == publish && random.IntN(6) == 0:
-		op.N = 100 // more than any history holds
+		op.N = max(c.History, c.Queue) + 8 // more than the history and a small queue hold
 	case random.IntN(10) == 0:
 		op.For *= 10
 	}

@@ -19,10 +19,10 @@ func (w *World) settle() {
 }
 
 const (
-	// repairTime is longer than every timeout and every pause before a retry, after the last fault has ended.
-	repairTime = 45 * time.Second
-	// absence is longer than the subscriptions of absent users are kept.
-	absence = 70 * time.Second
+	// repairTime is longer than every timeout of a call and every pause before a retry, after the last fault has ended.
+	repairTime = 25 * time.Second
+	// absence is longer than it takes a node to notice that everybody has gone.
+	absence = 10 * time.Second
 )
 
 // finish waits for the end of all faults, checks that every client gets everything then, and that nothing is left when

@@ -110,6 +110,9 @@ func uploadNumber(id string) (upload int, ok bool) {
 // whose syntax the clients check.
 func bodyOf(data []byte) int {
 	for field := range bytes.SplitSeq(data, []byte{'"'}) {
+		if len(field) == 0 || field[0] < '0' || field[0] > '9' {
+			continue // without the cost of an error
+		}
 		if n, err := strconv.Atoi(string(field)); err == nil {
 			return n
 		}
