@@ -99,8 +99,32 @@ func TestManager_ZeroValueReturnsErrors(t *testing.T) {
 	for _, m := range []*Manager{nil, {}} {
 		wantNotMade(t, m)
 	}
-	if err := new(Reporter).Stage(StatusPending, StageQueued, 1, ""); err == nil || !strings.Contains(err.Error(), "Progress") {
-		t.Errorf("Reporter: %v, want a hint at Progress", err)
+	for _, r := range []*Reporter{nil, {}} {
+		_, _ = r.Writer(10).Write([]byte("0123456789"))
+		for name, err := range map[string]error{
+			"Stage": r.Stage(StatusPending, StageQueued, 1, ""), "Bytes": r.Bytes(1, 2), "Complete": r.Complete("", 1), "Fail": r.Fail(""),
+		} {
+			if !errors.Is(err, errReporterNotMade) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+}
+
+// A message that is no message is refused, whatever kind of nil it is.
+func TestPublish_NilIsRefused(t *testing.T) {
+	m := open(t, Options{})
+	for _, msg := range []Message{nil, (*UploadProgress)(nil), (*UploadCompleted)(nil), (*UploadFailed)(nil), (*Encoded)(nil)} {
+		var invalid *InvalidError
+		if _, err := m.Publish(t.Context(), "cat", msg); !errors.As(err, &invalid) {
+			t.Errorf("Publish of a %T: %v", msg, err)
+		}
+		if _, err := m.SendToUser(t.Context(), "ann", msg); !errors.As(err, &invalid) {
+			t.Errorf("SendToUser of a %T: %v", msg, err)
+		}
+	}
+	if _, err := m.Publish(t.Context(), "cat", &UploadFailed{ErrorMessage: "no"}); err != nil {
+		t.Errorf("Publish of a pointer: %v", err)
 	}
 }
 

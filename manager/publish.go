@@ -2,6 +2,7 @@ package manager
 
 import (
 	"context"
+	"reflect"
 	"time"
 )
 
@@ -155,7 +156,7 @@ func (m *Manager) keep(u *upload, e Encoded, offset uint64, at time.Time, trace 
 }
 
 func (m *Manager) encode(uploadID string, msg Message) (Encoded, error) {
-	if msg == nil {
+	if v := reflect.ValueOf(msg); !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil() {
 		return Encoded{}, &InvalidError{"", "must not be nil"}
 	}
 	e, err := msg.encode(&m.vocabulary, uploadID, time.Now())

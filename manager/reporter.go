@@ -84,8 +84,8 @@ func newReporter(
 // percentage of the whole task, from 0 to 100, at the end of this stage; message is a text for people that applies
 // until the next stage.
 func (r *Reporter) Stage(status Status, stage Stage, upTo float64, message string) error {
-	if r.ended {
-		return nil
+	if err := r.check(); err != nil || r.ended {
+		return err
 	}
 	if r.staged {
 		r.percent = r.end
@@ -101,8 +101,8 @@ func (r *Reporter) Stage(status Status, stage Stage, upTo float64, message strin
 // is ignored; with a total of 0 or less, meaning unknown, the percentage does not change. Before the first stage it
 // publishes StatusPending and StageQueued, which Options.Statuses and Stages may refuse.
 func (r *Reporter) Bytes(done, total int64) error {
-	if r.ended || total <= 0 {
-		return nil
+	if err := r.check(); err != nil || r.ended || total <= 0 {
+		return err
 	}
 	share := within100(100*float64(done)/float64(total)) / 100
 	percent := r.start + share*(r.end-r.start)
@@ -132,17 +132,25 @@ func (r *Reporter) Reader(source io.Reader, total int64) io.Reader {
 // If the end could not be published, the call may be retried, with Complete or Fail; once it is published, both have no
 // effect and return nil.
 func (r *Reporter) Complete(description string, auditScore float64) error {
-	return r.finish(UploadCompleted{UploadID: r.uploadID, Description: description, AuditScore: auditScore})
+	return r.finish(UploadCompleted{Description: description, AuditScore: auditScore})
 }
 
 // Fail publishes the failure of the task, with an error message for people. Otherwise it behaves like Complete.
 func (r *Reporter) Fail(message string) error {
-	return r.finish(UploadFailed{UploadID: r.uploadID, ErrorMessage: message})
+	return r.finish(UploadFailed{ErrorMessage: message})
+}
+
+// check returns an error for a Reporter that ProgressContext has not returned.
+func (r *Reporter) check() error {
+	if r == nil || r.publish == nil {
+		return errReporterNotMade
+	}
+	return nil
 }
 
 func (r *Reporter) finish(end Message) error {
-	if r.ended {
-		return nil
+	if err := r.check(); err != nil || r.ended {
+		return err
 	}
 	err := r.send(end)
 	r.ended = err == nil
@@ -151,9 +159,7 @@ func (r *Reporter) finish(end Message) error {
 
 func (r *Reporter) progress() error {
 	r.published, r.at = r.percent, time.Now()
-	err := r.send(UploadProgress{
-		UploadID: r.uploadID, Status: r.status, Stage: r.stage, Percent: r.percent, Message: r.message,
-	})
+	err := r.send(UploadProgress{Status: r.status, Stage: r.stage, Percent: r.percent, Message: r.message})
 	if r.err == nil {
 		r.err = err
 	}
@@ -161,9 +167,6 @@ func (r *Reporter) progress() error {
 }
 
 func (r *Reporter) send(msg Message) error {
-	if r.publish == nil {
-		return errReporterNotMade
-	}
 	ctx, cancel := context.WithTimeout(r.ctx, progressPatience)
 	defer cancel()
 	_, err := r.publish(ctx, r.uploadID, msg)

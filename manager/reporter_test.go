@@ -117,7 +117,7 @@ func TestReporter_StagesFillTheBar(t *testing.T) {
 		wantPercents(t, p, 0, 40, 80, 85, 90, 90, 100)
 
 		last := p.messages[len(p.messages)-1].(UploadProgress)
-		if last.Status != StatusEmbedding || last.Stage != StageIndexing || last.Message != "Indexing" || last.UploadID != "u" {
+		if last.Status != StatusEmbedding || last.Stage != StageIndexing || last.Message != "Indexing" {
 			t.Errorf("published %+v, want what the last stage said", last)
 		}
 	})
@@ -127,7 +127,7 @@ func TestReporter_WithoutAStageIsQueued(t *testing.T) {
 	p := &published{}
 	r := newReporter(t.Context(), p.publish, "u")
 	r.Bytes(1, 4)
-	want := UploadProgress{UploadID: "u", Status: StatusPending, Stage: StageQueued, Percent: 25}
+	want := UploadProgress{Status: StatusPending, Stage: StageQueued, Percent: 25}
 	if len(p.messages) != 1 || p.messages[0] != Message(want) {
 		t.Errorf("published %+v, want %+v", p.messages, want)
 	}
@@ -206,7 +206,7 @@ func TestReporter_EndCanBeRetried(t *testing.T) {
 	if err := r.Fail("No score"); err != nil {
 		t.Fatal(err)
 	}
-	if want := (UploadFailed{UploadID: "u", ErrorMessage: "No score"}); len(p.messages) != 1 || p.messages[0] != Message(want) {
+	if want := (UploadFailed{ErrorMessage: "No score"}); len(p.messages) != 1 || p.messages[0] != Message(want) {
 		t.Errorf("published %+v, want %+v", p.messages, want)
 	}
 }
