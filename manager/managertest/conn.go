@@ -33,12 +33,13 @@ func (m Message) Action() string {
 	return fields.Action
 }
 
-// Conn is a [manager.Conn] that records messages. Its methods may be called from any number of goroutines.
+// Conn is a [manager.Conn] that records messages. Its methods may be called from any number of goroutines. The zero
+// value is a connection of the base protocol.
 type Conn struct {
 	variant manager.Variant
 
 	mu sync.Mutex // protects the fields below; nothing blocks under it but the manager's own callers
-	// changed is closed, and replaced, when the fields below change.
+	// changed is closed when the fields below change; nil unless somebody waits for that.
 	changed  chan struct{}
 	messages []Message
 	reasons  []manager.CloseReason
@@ -47,8 +48,9 @@ type Conn struct {
 	// blocked is not nil while Send blocks, and closed to release it.
 	blocked chan struct{}
 	stuck   bool
-	done    chan struct{}
-	aborted bool
+	// done is made by the first call of Done.
+	done           chan struct{}
+	ended, aborted bool
 	// holds counts the calls of HoldReplays without ReleaseReplays. held are the messages that wait for the answer, those
 	// of the uploads in replayed.
 	holds    int
@@ -65,16 +67,10 @@ var (
 )
 
 // NewConn returns a connection that gets messages as a client of shoal.v1 does.
-func NewConn() *Conn {
-	return &Conn{variant: manager.VariantV1, changed: make(chan struct{}), done: make(chan struct{})}
-}
+func NewConn() *Conn { return &Conn{variant: manager.VariantV1} }
 
 // NewBaseConn returns a connection that gets messages as a client of the base protocol does.
-func NewBaseConn() *Conn {
-	c := NewConn()
-	c.variant = manager.VariantBase
-	return c
-}
+func NewBaseConn() *Conn { return &Conn{variant: manager.VariantBase} }
 
 // Send records a message and returns the outcome that Answer has set. After Close it returns manager.Dropped and
 // records nothing.
@@ -199,7 +195,17 @@ func (c *Conn) Abort() {
 }
 
 // Done returns a channel that is closed when the connection has ended.
-func (c *Conn) Done() <-chan struct{} { return c.done }
+func (c *Conn) Done() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.done == nil {
+		c.done = make(chan struct{})
+		if c.ended {
+			close(c.done)
+		}
+	}
+	return c.done
+}
 
 // TracksPositions reports whether the connection is of shoal.v1.
 func (c *Conn) TracksPositions() bool { return c.variant == manager.VariantV1 }
@@ -259,17 +265,18 @@ func (c *Conn) Aborted() bool {
 
 // change wakes WaitFor; c.mu is held.
 func (c *Conn) change() {
-	close(c.changed)
-	c.changed = make(chan struct{})
+	if c.changed != nil {
+		close(c.changed)
+		c.changed = nil
+	}
 }
 
-// end closes done; c.mu is held.
+// end ends the connection; c.mu is held.
 func (c *Conn) end() {
-	select {
-	case <-c.done:
-	default:
+	if !c.ended && c.done != nil {
 		close(c.done)
 	}
+	c.ended = true
 }
 
 // patience is how long the helpers wait for a condition before they fail the test.
@@ -283,6 +290,9 @@ func (c *Conn) WaitFor(t TB, name string, condition func(*Conn) bool) {
 	defer timeout.Stop()
 	for {
 		c.mu.Lock()
+		if c.changed == nil {
+			c.changed = make(chan struct{})
+		}
 		changed := c.changed
 		c.mu.Unlock()
 		if condition(c) {

@@ -50,6 +50,23 @@ func publish(t *testing.T, m *manager.Manager, n int) {
 	}
 }
 
+// The zero value is a connection of the base protocol.
+func TestConn_ZeroValueIsReady(t *testing.T) {
+	ann := new(managertest.Conn)
+	m := start(t, ann)
+	go publish(t, m, 1)
+	if got := ann.Wait(t, 1); got[0].Position != (manager.Position{Epoch: got[0].Position.Epoch, Offset: 1}) ||
+		strings.Contains(got[0].JSON, "offset") {
+		t.Errorf("received %+v", got)
+	}
+	before := ann.Done()
+	m.Disconnect("ann", ann)
+	ann.Close(manager.NormalClosure)
+	ann.Abort()
+	<-before
+	<-ann.Done()
+}
+
 func TestConn_RecordsInEachForm(t *testing.T) {
 	ann, base := managertest.NewConn(), managertest.NewBaseConn()
 	m := start(t, ann)

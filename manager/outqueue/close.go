@@ -9,7 +9,7 @@ import (
 // Close refuses further messages. Next returns the queued messages, then a *ClosedError with the reason. Further
 // calls have no effect.
 func (q *Queue) Close(reason manager.CloseReason) {
-	q.mu.Lock()
+	q.lock()
 	defer q.mu.Unlock()
 	if q.closed == nil {
 		if reason.Code == 0 {
@@ -23,7 +23,7 @@ func (q *Queue) Close(reason manager.CloseReason) {
 
 // Abort drops the queued messages and ends the connection: Next returns a *ClosedError.
 func (q *Queue) Abort() {
-	q.mu.Lock()
+	q.lock()
 	defer q.mu.Unlock()
 	if q.closed == nil {
 		q.closed = &manager.CloseReason{Code: manager.NormalClosure.Code}
@@ -34,10 +34,18 @@ func (q *Queue) Abort() {
 }
 
 // Done returns a channel that is closed when Next has returned a *ClosedError, or Abort was called.
-func (q *Queue) Done() <-chan struct{} { return q.done }
+func (q *Queue) Done() <-chan struct{} {
+	q.lock()
+	defer q.mu.Unlock()
+	return q.done
+}
 
 // TracksPositions reports whether the client knows the positions of its uploads.
-func (q *Queue) TracksPositions() bool { return q.opt.Variant == manager.VariantV1 }
+func (q *Queue) TracksPositions() bool {
+	q.lock()
+	defer q.mu.Unlock()
+	return q.opt.Variant == manager.VariantV1
+}
 
 // The functions below are called with mu held.
 
@@ -88,7 +96,7 @@ func (q *Queue) stopTimer() {
 
 // checkAge is called by the timer, without mu.
 func (q *Queue) checkAge() {
-	q.mu.Lock()
+	q.lock()
 	defer q.mu.Unlock()
 	if q.timer == nil { // stopped too late
 		return

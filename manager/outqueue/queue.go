@@ -58,7 +58,7 @@ func (m Message) AppendJSON(dst []byte) []byte { return m.AppendPayload(dst, m.v
 
 // Queue is a bounded, conflating queue and a [manager.Conn]. Send, Close and Abort may be called from any number of
 // goroutines and never block; Next and TryNext are for one goroutine at a time, and not for the functions that the
-// manager calls with a lock held.
+// manager calls with a lock held. The zero value is an empty queue with the default options.
 type Queue struct {
 	opt Options
 	// wake holds a value when Next should look again. done is closed when nothing of the connection is left.
@@ -129,21 +129,35 @@ var (
 
 // New returns an empty queue. One that is closed, or no longer referred to, holds no resources.
 func New(opt Options) *Queue {
+	q := new(Queue)
+	q.init(opt)
+	return q
+}
+
+func (q *Queue) init(opt Options) {
 	opt.MaxBytes = cmp.Or(opt.MaxBytes, 1<<20)
 	opt.MaxMessages = cmp.Or(opt.MaxMessages, 1024)
 	opt.MaxAge = cmp.Or(opt.MaxAge, 10*time.Second)
 	const most = math.MaxInt / 128 // multiples of the limits must not overflow
 	opt.MaxBytes, opt.MaxMessages = min(opt.MaxBytes, most), min(opt.MaxMessages, most)
-	return &Queue{opt: opt, wake: make(chan struct{}, 1), done: make(chan struct{}), uploads: map[string]*upload{}}
+	q.opt, q.wake, q.done, q.uploads = opt, make(chan struct{}, 1), make(chan struct{}), map[string]*upload{}
+}
+
+// lock locks mu, and makes the zero value a queue with the default options.
+func (q *Queue) lock() {
+	q.mu.Lock()
+	if q.done == nil {
+		q.init(Options{})
+	}
 }
 
 // Send queues a message, behind the stored ones of its upload that Next has yet to return.
 func (q *Queue) Send(f *manager.Frame) manager.Outcome {
+	q.lock()
+	defer q.mu.Unlock()
 	if !f.For(q.opt.Variant) {
 		return manager.Queued // the client misses nothing
 	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
 	if q.closed != nil {
 		return manager.Dropped
 	}
@@ -322,7 +336,7 @@ func (q *Queue) TryNext() (Message, bool) {
 }
 
 func (q *Queue) next() (m Message, ok bool, err error) {
-	q.mu.Lock()
+	q.lock()
 	defer q.mu.Unlock()
 	q.queued.messages -= q.sending.messages
 	q.queued.bytes -= q.sending.bytes

@@ -44,6 +44,32 @@ func wantClosed(t *testing.T, q *outqueue.Queue, reason manager.CloseReason) {
 	}
 }
 
+// The zero value is a queue with the default options, whichever method comes first.
+func TestQueue_ZeroValueIsReady(t *testing.T) {
+	for name, first := range map[string]func(*outqueue.Queue){
+		"Send":  func(q *outqueue.Queue) { q.Send(message("a", manager.ClassState, 1)) },
+		"Done":  func(q *outqueue.Queue) { q.Done() },
+		"Next":  func(q *outqueue.Queue) { q.TryNext() },
+		"Hold":  func(q *outqueue.Queue) { q.HoldReplays(); q.ReleaseReplays(nil) },
+		"Close": func(q *outqueue.Queue) { q.Close(manager.CloseReason{}) },
+		"Abort": func(q *outqueue.Queue) { q.Abort() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			q := new(outqueue.Queue)
+			first(q)
+			if outcome := q.Send(message("a", manager.ClassState, 2)); outcome == manager.Queued {
+				if m, err := q.Next(t.Context()); err != nil || m.Offset() == 0 {
+					t.Errorf("Next: %v", err)
+				}
+				for _, more := q.TryNext(); more; _, more = q.TryNext() {
+				}
+			}
+			q.Close(manager.CloseReason{})
+			wantClosed(t, q, manager.NormalClosure)
+		})
+	}
+}
+
 // For any sequence of sends and reads: messages of an upload come in their order, only states are replaced, by
 // newer ones of the same upload with no other message between, and each one is accounted for.
 func TestQueue_AnySequence(t *testing.T) {

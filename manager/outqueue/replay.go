@@ -10,7 +10,7 @@ import (
 // Replay queues stored messages of an upload, which Next returns in turn with the live messages of other uploads. They
 // do not count against MaxMessages. Up to MaxBytes of them are queued; the others are read when Next needs them.
 func (q *Queue) Replay(r manager.Replay) manager.Outcome {
-	q.mu.Lock()
+	q.lock()
 	defer q.mu.Unlock()
 	if q.closed != nil {
 		return manager.Dropped
@@ -33,7 +33,7 @@ func (q *Queue) Replay(r manager.Replay) manager.Outcome {
 // CancelReplay drops the messages of an upload that is being replayed, but not acknowledgements. It has no
 // effect after Close.
 func (q *Queue) CancelReplay(uploadID string) {
-	q.mu.Lock()
+	q.lock()
 	defer q.mu.Unlock()
 	if q.closed == nil && q.replays != nil {
 		q.replays.Cancel(uploadID)
@@ -42,7 +42,7 @@ func (q *Queue) CancelReplay(uploadID string) {
 
 // HoldReplays delays replays until ReleaseReplays.
 func (q *Queue) HoldReplays() {
-	q.mu.Lock()
+	q.lock()
 	defer q.mu.Unlock()
 	if q.closed == nil {
 		q.startReplays().Hold()
@@ -51,7 +51,7 @@ func (q *Queue) HoldReplays() {
 
 // ReleaseReplays queues the answer, of any size, ahead of the replays that have waited for it. nil: no answer.
 func (q *Queue) ReleaseReplays(answer *manager.Frame) {
-	q.mu.Lock()
+	q.lock()
 	defer q.mu.Unlock()
 	if q.closed != nil || q.replays == nil {
 		return
