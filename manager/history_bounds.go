@@ -156,6 +156,12 @@ func (m *Manager) exceedsBound() bool {
 		m.opt.MaxUploads > 0 && uploads > int64(m.opt.MaxUploads)
 }
 
+// exceedsBytes reports whether Options.HistoryTotalBytes, which is a bound, is exceeded.
+func (m *Manager) exceedsBytes() bool {
+	_, bytes := m.held.bounded()
+	return bytes > int64(m.opt.HistoryTotalBytes)
+}
+
 // bounded returns the uploads and the bytes to which the bounds apply. A message that is stored in the meantime counts
 // twice rather than not at all: arriving is read first.
 func (h *historyUse) bounded() (uploads, bytes int64) {
@@ -165,9 +171,9 @@ func (h *historyUse) bounded() (uploads, bytes int64) {
 }
 
 // withRoom calls store, which adds a message to an upload, with the upload locked, when it fits in
-// Options.HistoryTotalBytes with all messages that are being stored. If it does not, publishers evict first and store
-// one at a time, so that the bound is exceeded by one message at most, however many publishers there are. No lock is
-// held.
+// Options.HistoryTotalBytes with all messages that are being stored. If it does not, publishers evict first, and store
+// one at a time as long as that is not enough, so that the bound is exceeded by one message at most, however many
+// publishers there are. No lock is held.
 func (m *Manager) withRoom(uploadID string, e Encoded, store func(u *upload)) {
 	if m.opt.HistoryTotalBytes <= 0 {
 		m.registry.With(uploadID, store)
@@ -176,7 +182,7 @@ func (m *Manager) withRoom(uploadID string, e Encoded, store func(u *upload)) {
 	const fields = 64 // at most what shoal.v1 adds to a message, but for the id
 	most := int64(len(e.payload) + fields + 3*len(uploadID) + MessageOverhead + UploadOverhead)
 	m.held.arriving.Add(most)
-	if _, bytes := m.held.bounded(); bytes > int64(m.opt.HistoryTotalBytes) {
+	if m.exceedsBytes() {
 		m.held.arriving.Add(-most) // it waits for its turn
 		m.storeAtBound(uploadID, most, store)
 		return
@@ -185,15 +191,19 @@ func (m *Manager) withRoom(uploadID string, e Encoded, store func(u *upload)) {
 	m.registry.With(uploadID, store)
 }
 
-// storeAtBound evicts and then stores a message that adds at most a number of bytes, while no other goroutine does so.
+// storeAtBound evicts and then stores a message that adds at most a number of bytes. While it does not fit, no other
+// goroutine stores one at the bound.
 func (m *Manager) storeAtBound(uploadID string, most int64, store func(u *upload)) {
 	var evicted uint64
 	defer func() { m.logEvicted(evicted) }() // without the lock: a handler of the log may publish
 	m.held.evicting.Lock()
-	defer m.held.evicting.Unlock()
 	m.held.arriving.Add(most)
 	defer m.held.arriving.Add(-most)
-	evicted = m.evictLocked()
+	if evicted = m.evictLocked(); m.exceedsBytes() {
+		defer m.held.evicting.Unlock()
+	} else {
+		m.held.evicting.Unlock() // nobody waits for the fan-out
+	}
 	m.registry.With(uploadID, store)
 }
 

@@ -334,6 +334,23 @@ func TestHistory_BoundHoldsForAnyNumberOfPublishers(t *testing.T) {
 	}
 }
 
+// A publisher that has made room at the bound delivers its message without keeping others from doing the same.
+func TestHistory_FanOutAtTheBoundDelaysNoPublisher(t *testing.T) {
+	m := open(t, Options{HistoryTotalBytes: 100_000})
+	begun, goOn := make(chan struct{}), make(chan struct{})
+	var publishing sync.WaitGroup
+	publishing.Go(func() {
+		m.storeAtBound("cat", 1000, func(*upload) {
+			close(begun)
+			<-goOn
+		})
+	})
+	<-begun
+	inTime("storing another message", func() { m.storeAtBound("dog", 1000, func(*upload) {}) })
+	close(goOn)
+	publishing.Wait()
+}
+
 // A message that has found room, and whose upload is locked, keeps its room from those that come next.
 func TestHistory_RoomIsReserved(t *testing.T) {
 	const size, most = 32 << 10, 10 * 32 << 10

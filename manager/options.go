@@ -37,7 +37,8 @@ type Options struct {
 	// published to longest ago lose their histories: their next message begins a new epoch. If that is not enough,
 	// uploads with followers lose their messages, but keep their positions. Either way a resuming client learns
 	// that it missed messages. Publishers evict before they store, so HistoryTotalBytes is exceeded by one message at
-	// most; with a Broker by the messages and histories that are arriving from it. Negative: no bound.
+	// most; with a Broker by the messages and histories that are arriving from it. They evict after they store where
+	// MaxUploads is exceeded: by one upload for each call that has not returned. Negative: no bound.
 	HistoryTotalBytes int
 	MaxUploads        int
 
