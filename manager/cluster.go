@@ -38,6 +38,8 @@ type cluster struct {
 	// catch up with the broker's history. comparing holds the comparison of all uploads with the broker's positions,
 	// which takes long and must not delay any of them.
 	interest, catching, comparing *workqueue.Queue
+	// readers holds a token for each read of older messages that may begin.
+	readers chan struct{}
 	// subscribed are the broker subscriptions, one map for each of interest's goroutines. The value is false after a
 	// failed Unsubscribe, when the state of the subscription is unknown.
 	subscribed []map[string]bool
@@ -115,6 +117,10 @@ func newCluster(m *Manager) (_ *cluster, err error) {
 	c.comparing = workqueue.New(workqueue.Config{
 		Workers: 1, Batch: 1, Do: c.compareAll, MinPause: minPause, MaxPause: maxPause,
 	})
+	c.readers = make(chan struct{}, allOlderReaders)
+	for range allOlderReaders {
+		c.readers <- struct{}{}
+	}
 	c.throttle(m.opt.StateRate)
 	return c, nil
 }

@@ -11,8 +11,11 @@ import (
 	"github.com/shoal-go/shoal/internal/history"
 )
 
-// olderReaders is the number of uploads of one resume whose older messages are read at a time.
-const olderReaders = 32
+// The number of uploads whose older messages are read at a time: of one resume, and of all of them together.
+const (
+	olderReaders    = 32
+	allOlderReaders = 256
+)
 
 // olderRead is a read of stored messages before the ones that this node holds. Clients that return at the same time
 // share it.
@@ -48,20 +51,21 @@ func (m *Manager) readAllOlder(
 ) (refused map[string]error, err error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	next := make(chan string)
 	var failures readFailures
 	var running sync.WaitGroup
-	for range min(olderReaders, len(ids)) {
+	own := make(chan struct{}, olderReaders)
+	for _, id := range ids {
+		own <- struct{}{}
+		if err := m.await(ctx, m.cluster.readers); err != nil {
+			failures.add(id, err)
+			break
+		}
 		running.Go(func() {
-			for id := range next {
-				failures.add(id, m.cluster.readOlder(ctx, id, since[id]))
-			}
+			failures.add(id, m.cluster.readOlder(ctx, id, since[id]))
+			m.cluster.readers <- struct{}{}
+			<-own
 		})
 	}
-	for _, id := range ids {
-		next <- id
-	}
-	close(next)
 	running.Wait()
 	return failures.refused, failures.err
 }

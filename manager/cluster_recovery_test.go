@@ -62,6 +62,42 @@ func TestReadOlder_NewClientsNeedTheNewestOnly(t *testing.T) {
 	})
 }
 
+// TestReadOlder_ReadsAreBounded: however many clients return at the same time, few reads of older messages are made at
+// once.
+func TestReadOlder_ReadsAreBounded(t *testing.T) {
+	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		const users, each = 20, 40
+		n := nodes[0]
+		reader := connect(t, n.Manager, "reader")
+		since := make([]map[string]Position, users)
+		for user := range users {
+			since[user] = make(map[string]Position)
+			for i := range each {
+				id := fmt.Sprint(user, "-", i)
+				since[user][id] = Position{Epoch: publish(t, nodes[1].Manager, id, 5).Epoch, Offset: 1}
+				must(t, n.SubscribeConn(t.Context(), "reader", reader, id, SubscribeOptions{}))
+			}
+		}
+		release := n.link.stop("Kept")
+		var returning sync.WaitGroup
+		for user := range users {
+			name := fmt.Sprint("user-", user)
+			c := connect(t, n.Manager, name)
+			returning.Go(func() {
+				if refused, err := n.Resume(t.Context(), name, c, since[user]); err != nil || len(refused) > 0 {
+					t.Errorf("Resume: %v, %v", refused, err)
+				}
+			})
+		}
+		synctest.Wait()
+		if got := n.link.stopped(); got != allOlderReaders {
+			t.Errorf("%d reads are made at once, want %d", got, allOlderReaders)
+		}
+		release()
+		returning.Wait()
+	})
+}
+
 // TestReadOlder_FailureIsNoGap: a client is not told that it missed messages because they could not be read now.
 func TestReadOlder_FailureIsNoGap(t *testing.T) {
 	inCluster(t, 2, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
