@@ -1,6 +1,8 @@
 package manager
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -125,10 +127,33 @@ type orderRequest struct {
 type orderReply struct {
 	// Process is the answering one, Learned the place of the last of the orders in its log, and Issued the number of
 	// the newest order that it has issued itself.
-	Process string       `json:"process"`
-	Learned uint64       `json:"learned"`
-	Issued  uint64       `json:"issued"`
-	Orders  []closeOrder `json:"orders,omitempty"`
+	Process string    `json:"process"`
+	Learned uint64    `json:"learned"`
+	Issued  uint64    `json:"issued"`
+	Orders  orderList `json:"orders,omitempty"`
+}
+
+// orderList is a list of orders in JSON. One with more orders than a log holds is refused while it is decoded, because
+// an order may take far more memory than its text.
+type orderList []closeOrder
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (l *orderList) UnmarshalJSON(data []byte) error {
+	d := json.NewDecoder(bytes.NewReader(data))
+	if begin, err := d.Token(); err != nil || begin != json.Delim('[') {
+		return cmp.Or(err, errors.New("orders are no list"))
+	}
+	for d.More() {
+		if len(*l) == maxOrders {
+			return fmt.Errorf("more than %d orders", maxOrders)
+		}
+		var o closeOrder
+		if err := d.Decode(&o); err != nil {
+			return err
+		}
+		*l = append(*l, o)
+	}
+	return nil
 }
 
 // request returns the question for the other nodes.
@@ -159,12 +184,12 @@ func (l *orderLog) reply(q orderRequest) orderReply {
 }
 
 // apply adds the orders of a reply that was received some time ago: the question waits for the slowest node. It returns
-// the orders that this node did not have, and the errors of invalid orders.
+// the orders that this node did not have, and the error of the first invalid one.
 func (l *orderLog) apply(r orderReply, ago time.Duration) (fresh []closeOrder, err error) {
 	for _, o := range r.Orders {
 		o.Age = min(o.Age, math.MaxInt64-ago) + ago
 		if problem := o.check(); problem != nil {
-			err = errors.Join(err, problem)
+			err = cmp.Or(err, problem)
 			continue
 		}
 		if o, isNew := l.learn(o); isNew {

@@ -189,6 +189,23 @@ func TestOrders_InvalidOnesAreRefused(t *testing.T) {
 	})
 }
 
+// TestOrders_InvalidReplyIsBounded: the error of a reply does not grow with its invalid orders, and no more orders are
+// decoded than a log holds.
+func TestOrders_InvalidReplyIsBounded(t *testing.T) {
+	list := func(n int) string { return `{"process":"p","orders":[` + strings.Repeat(`{},`, n-1) + `{}]}` }
+	var r orderReply
+	must(t, json.Unmarshal([]byte(list(maxOrders)), &r))
+	log := newOrderLog("this", &ageClock{})
+	if fresh, err := log.apply(r, 0); len(fresh) > 0 || err == nil || len(err.Error()) > 200 {
+		t.Errorf("%d orders were learned, the error is %.300v", len(fresh), err)
+	}
+	for _, text := range []string{list(maxOrders + 1), `{"orders":{}}`, `{"orders":7}`, `{"orders":[7]}`} {
+		if err := json.Unmarshal([]byte(text), new(orderReply)); err == nil {
+			t.Errorf("%.40s was decoded", text)
+		}
+	}
+}
+
 // TestCluster_NodesOfOneNameAreNotReady: the error names the nodes and the remedy.
 func TestCluster_NodesOfOneNameAreNotReady(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
