@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/shoal-go/shoal/broker"
 )
 
 // interposed is a context that calls a function when its error is asked for: after a method has found its manager open,
@@ -30,6 +32,24 @@ func TestClose_RacingSubscribeUpload(t *testing.T) {
 		t.Errorf("SubscribeUpload: %v, want ErrClosed", err)
 	}
 	wantEmpty(t, m)
+}
+
+// TestClose_EndsReads: a closed node says so instead of calling its broker out of reach.
+func TestClose_EndsReads(t *testing.T) {
+	inCluster(t, 1, Options{}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		m, ctx := nodes[0].Manager, t.Context()
+		must(t, m.Close(ctx))
+		for name, err := range map[string]error{
+			"Newest":      third(m.Newest(ctx, "cat")),
+			"History":     second(m.History(ctx, "cat", Position{})),
+			"Subscribers": second(m.Subscribers(ctx, "cat")),
+			"NodeStats":   third(m.NodeStats(ctx)),
+		} {
+			if !errors.Is(err, ErrClosed) {
+				t.Errorf("%s: %v, want ErrClosed", name, err)
+			}
+		}
+	})
 }
 
 // TestClose_EndsPendingSubscriptions: users who wait for a connection do not outlive the manager.

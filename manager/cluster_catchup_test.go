@@ -3,6 +3,7 @@ package manager
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -225,6 +226,22 @@ func TestDispatch_OverflowIsCaughtUp(t *testing.T) {
 type counting struct{ *faulty }
 
 func (counting) Oversized() uint64 { return 7 }
+
+// TestCatchUp_EvictsWhatExceedsABound: a catch-up does not leave that to a goroutine that may be slower than the broker.
+func TestCatchUp_EvictsWhatExceedsABound(t *testing.T) {
+	inCluster(t, 1, Options{MaxUploads: 50}, func(t *testing.T, _ *broker.Memory, nodes []member) {
+		n := nodes[0]
+		for i := range 100 {
+			n.held.pause.count.Store(math.MaxInt64) // nothing is evicted in the background
+			n.held.pause.bytes.Store(math.MaxInt64)
+			n.cluster.pin(fmt.Sprint("cat ", i))
+			synctest.Wait()
+		}
+		if all := n.held.positions.count.Load(); all != 100 || n.exceedsBound() {
+			t.Errorf("%d positions are held, the bound is exceeded: %v", all, n.exceedsBound())
+		}
+	})
+}
 
 // TestStats_ShowWhatWasDropped: the counters of the parts between nodes are in the manager's counts.
 func TestStats_ShowWhatWasDropped(t *testing.T) {

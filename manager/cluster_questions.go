@@ -101,8 +101,8 @@ type Subscribers struct {
 }
 
 // Subscribers queries all nodes for the users that follow an upload. It blocks until they have answered, at most for
-// some seconds. The error is an *InvalidError or ctx's error, or wraps ErrUnavailable or ErrRefused if no node could be
-// queried.
+// some seconds. The error is an *InvalidError, ErrClosed or ctx's error, or wraps ErrUnavailable or ErrRefused if no
+// node could be queried.
 func (m *Manager) Subscribers(ctx context.Context, uploadID string) (Subscribers, error) {
 	if err := errors.Join(m.checkCreated(), CheckID("upload_id", uploadID)); err != nil {
 		return Subscribers{}, err
@@ -113,7 +113,7 @@ func (m *Manager) Subscribers(ctx context.Context, uploadID string) (Subscribers
 	var s Subscribers
 	answers, missing, err := m.cluster.peers.Ask(ctx, askSubscribers, []byte(uploadID))
 	if err != nil {
-		return s, failure(err)
+		return s, m.cluster.readFailure(err)
 	}
 	s.Missing = missing
 	for node, answer := range answers {
@@ -141,7 +141,7 @@ func (m *Manager) NodeStats(ctx context.Context) (stats map[string]Stats, missin
 	}
 	answers, missing, err := m.cluster.peers.Ask(ctx, askStats, nil)
 	if err != nil {
-		return nil, nil, failure(err)
+		return nil, nil, m.cluster.readFailure(err)
 	}
 	stats = make(map[string]Stats, len(answers))
 	for node, answer := range answers {

@@ -129,7 +129,7 @@ func (c *cluster) checkOnce(ctx context.Context, uploadID string, once broker.On
 	case err != nil:
 		c.readFailed(err)
 	}
-	return failure(err)
+	return c.readFailure(err)
 }
 
 // deliverHere delivers a message to this node's subscribers only.
@@ -170,7 +170,7 @@ func (c *cluster) storedLog(ctx context.Context, uploadID string) (log *history.
 	}
 	kept, messages, err := c.readStored(ctx, uploadID, Position{}, false)
 	if err != nil || kept.Offset == 0 {
-		return nil, failure(err)
+		return nil, c.readFailure(err)
 	}
 	return c.begin(uploadID, kept, messages, time.Now()), nil
 }
@@ -183,7 +183,7 @@ func (c *cluster) newest(ctx context.Context, uploadID string) (newest Stored, p
 	kept, messages, err := c.readStored(ctx, uploadID, Position{}, true)
 	switch {
 	case err != nil:
-		return Stored{}, Position{}, failure(err)
+		return Stored{}, Position{}, c.readFailure(err)
 	case kept.Offset == 0:
 		return Stored{}, Position{}, ErrUnknownUpload
 	}
@@ -193,6 +193,15 @@ func (c *cluster) newest(ctx context.Context, uploadID string) (newest Stored, p
 		}
 	}
 	return newest, kept.Position, nil
+}
+
+// readFailure is failure for a call that only reads: ErrClosed once the manager is closed, because the broker ends
+// with it.
+func (c *cluster) readFailure(err error) error {
+	if err != nil && c.manager.closed.Load() {
+		return ErrClosed
+	}
+	return failure(err)
 }
 
 // readStored reads the stored messages of an upload from the broker: the ones after a position, or at first the newest

@@ -33,7 +33,7 @@ type History struct {
 
 // Newest returns an upload's newest message, the zero value if none is stored any more, and the upload's position. With
 // a broker it blocks on that, at most until ctx ends. The error is an *InvalidError or ErrUnknownUpload, or with a
-// broker ctx's error or one that wraps ErrUnavailable or ErrRefused.
+// broker ErrClosed, ctx's error or one that wraps ErrUnavailable or ErrRefused.
 func (m *Manager) Newest(ctx context.Context, uploadID string) (newest Stored, pos Position, err error) {
 	if m.checkCreated() == nil && m.cluster != nil && m.cluster.history != nil {
 		return m.cluster.newest(ctx, uploadID)

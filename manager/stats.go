@@ -76,8 +76,8 @@ func (c *classCounters) counts() ClassCounts {
 
 // BrokerStats are the counts of a node's communication with other nodes, since the start.
 type BrokerStats struct {
-	// Received are the messages of uploads received from the broker, Refused the invalid ones among them and among
-	// the orders of other nodes.
+	// Received are the messages of uploads received from the broker. Refused are the invalid ones among them, among the
+	// stored ones at each read, and among the orders of other nodes.
 	Received uint64 `json:"received"`
 	Refused  uint64 `json:"refused"`
 	// Recoveries counts the catch-ups of uploads with the broker's stored messages, on the first local follower or
