@@ -111,7 +111,7 @@ func TestManager_ZeroValueReturnsErrors(t *testing.T) {
 	}
 }
 
-// A message that is no message is refused, whatever kind of nil it is.
+// Nil is refused as a message, whatever its type.
 func TestPublish_NilIsRefused(t *testing.T) {
 	m := open(t, Options{})
 	for _, msg := range []Message{nil, (*UploadProgress)(nil), (*UploadCompleted)(nil), (*UploadFailed)(nil), (*Encoded)(nil)} {
