@@ -255,7 +255,7 @@ func (m *Manager) Moment() Moment {
 // A connection is also closed, with TryAgainLater, if so many orders were issued since that this node no longer
 // remembers all of them.
 func (m *Manager) CloseIfRevoked(userID string, c Conn, since Moment) (closed bool) {
-	if m.checkCreated() != nil || !isComparable(c) || since.at == 0 {
+	if m.checkCreated() != nil || !isUsable(c) || since.at == 0 {
 		return false
 	}
 	// The connection is asked for its tokens without the lock of the orders.

@@ -30,7 +30,7 @@ func (m *Manager) ConnectSince(userID string, c Conn, since Moment) error {
 	if err := CheckID("user_id", userID); err != nil {
 		return err
 	}
-	if !isComparable(c) {
+	if !isUsable(c) {
 		return &InvalidError{"connection", fmt.Sprintf("must be comparable and not nil, such as a pointer, but is %T", c)}
 	}
 	since = m.stampConn(userID, c, since)
@@ -66,14 +66,20 @@ func (m *Manager) mostSilent(conns []Conn) int {
 	return found
 }
 
-// isComparable reports whether a connection can be a key of the registry.
-func isComparable(c Conn) bool { return c != nil && reflect.ValueOf(c).Comparable() }
+// isUsable reports whether a connection can be a key of the registry, and is not nil.
+func isUsable(c Conn) bool { return !isNil(c) && reflect.ValueOf(c).Comparable() }
+
+// isNil reports whether a value is nil or a nil pointer.
+func isNil(v any) bool {
+	r := reflect.ValueOf(v)
+	return !r.IsValid() || r.Kind() == reflect.Pointer && r.IsNil()
+}
 
 // Disconnect unregisters a connection. Its claims pass to the user while another connection is left; the user's
 // subscriptions end with the last one. It does not close the connection, but cancels the replays of a Replayer that is
 // not closing. It has no effect on an unregistered one.
 func (m *Manager) Disconnect(userID string, c Conn) {
-	if m.checkCreated() != nil || !isComparable(c) {
+	if m.checkCreated() != nil || !isUsable(c) {
 		return
 	}
 	if m.registry.Disconnect(userID, c) { // a call for another user must not let messages follow one that was lost
@@ -146,7 +152,7 @@ func (m *Manager) connections(userID string) (conns []Conn) {
 // disconnectAndClose unregisters a connection and then closes it: it gets the messages of bursts first, and what it is
 // owed of replays. It returns 1, for the callers' sums.
 func (m *Manager) disconnectAndClose(userID string, c Conn, reason CloseReason) int {
-	unregistered := isComparable(c) && m.registry.DisconnectClosing(userID, c)
+	unregistered := isUsable(c) && m.registry.DisconnectClosing(userID, c)
 	m.guard.close(c, reason)
 	if unregistered {
 		m.guard.forget(c)

@@ -22,10 +22,11 @@ func (uncomparable) Send(*Frame) Outcome { return Queued }
 
 func (uncomparable) Close(CloseReason) {}
 
-// Connections that cannot be told apart are refused where they are registered, rather than with a panic later.
+// Connections that cannot be told apart, or are nil, are refused where they are registered, rather than with a panic
+// later.
 func TestConnect_RefusesUncomparableConnections(t *testing.T) {
 	m := open(t, Options{})
-	for _, c := range []Conn{uncomparable{}, nil} {
+	for _, c := range []Conn{uncomparable{}, nil, (*fakeConn)(nil)} {
 		var invalid *InvalidError
 		if err := m.Connect("ann", c); !errors.As(err, &invalid) || invalid.Field != "connection" {
 			t.Errorf("%T: %v, want an *InvalidError", c, err)

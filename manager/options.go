@@ -153,6 +153,11 @@ func (o Options) validate() error {
 	if o.MaxMessageBytes < minMessageBytes {
 		refuse("MaxMessageBytes", o.MaxMessageBytes, fmt.Sprintf("at least %d", minMessageBytes))
 	}
+	for field, value := range map[string]any{"Broker": o.Broker, "Tracer": o.Tracer} {
+		if value != nil && isNil(value) {
+			refuse(field, fmt.Sprintf("a nil %T", value), "a usable one, or nil without a type")
+		}
+	}
 	all = append(all, o.checkVocabulary()...)
 	if o.EvictSilentAfter < time.Millisecond {
 		refuse("EvictSilentAfter", o.EvictSilentAfter, "at least 1ms")

@@ -51,6 +51,12 @@ func TestNew_NamesEveryInvalidOption(t *testing.T) {
 	if _, err := New(Options{Shards: shard.MaxShards + 1}); err == nil {
 		t.Error("too many shards are accepted")
 	}
+	_, err = New(Options{Broker: (*broker.MemoryNode)(nil), Tracer: (*fakeTracer)(nil)})
+	for _, complaint := range []string{"Options.Broker is a nil *broker.MemoryNode", "Options.Tracer is a nil *manager.fakeTracer"} {
+		if err == nil || !strings.Contains(err.Error(), complaint) {
+			t.Errorf("missing is %q in\n%v", complaint, err)
+		}
+	}
 }
 
 // The history of one upload may take all the memory of histories, and by default takes no more.

@@ -2,7 +2,6 @@ package manager
 
 import (
 	"context"
-	"reflect"
 	"time"
 )
 
@@ -156,7 +155,7 @@ func (m *Manager) keep(u *upload, e Encoded, offset uint64, at time.Time, trace 
 }
 
 func (m *Manager) encode(uploadID string, msg Message) (Encoded, error) {
-	if v := reflect.ValueOf(msg); !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil() {
+	if isNil(msg) {
 		return Encoded{}, &InvalidError{"", "must not be nil"}
 	}
 	e, err := msg.encode(&m.vocabulary, uploadID, time.Now())

@@ -29,7 +29,7 @@ func (m *Manager) Resume(
 	if err := m.checkSubscription(ctx, userID, ids...); err != nil {
 		return nil, err
 	}
-	if !isComparable(c) {
+	if !isUsable(c) {
 		return nil, ErrNotConnected
 	}
 	limit := m.opt.MaxSubscriptionsPerUser

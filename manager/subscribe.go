@@ -68,7 +68,7 @@ func (m *Manager) SubscribeConn(
 	if err := m.checkSubscription(ctx, userID, uploadID); err != nil {
 		return err
 	}
-	if !isComparable(c) {
+	if !isUsable(c) {
 		return ErrNotConnected
 	}
 	if err := m.subscribeConn(ctx, userID, c, uploadID, opt); err != nil {
@@ -107,7 +107,7 @@ func (m *Manager) subscribeConn(
 
 // UnsubscribeConn ends the claim of one connection. Claims of the user's other connections are kept.
 func (m *Manager) UnsubscribeConn(userID string, c Conn, uploadID string) {
-	if m.checkCreated() == nil && isComparable(c) {
+	if m.checkCreated() == nil && isUsable(c) {
 		if m.registry.UnsubscribeConn(userID, c, uploadID) {
 			m.flushClaims(c)
 		}
@@ -266,7 +266,7 @@ func (m *Manager) flushUserClaims(userID string) {
 // Claims returns the uploads that a registered connection itself has subscribed to: by SubscribeConn or Resume, and
 // not by another connection of its user. Their order is not defined.
 func (m *Manager) Claims(userID string, c Conn) (uploadIDs []string) {
-	if m.checkCreated() != nil || !isComparable(c) {
+	if m.checkCreated() != nil || !isUsable(c) {
 		return nil
 	}
 	return m.registry.Claims(userID, c)
@@ -279,7 +279,7 @@ func (m *Manager) Admissible(userID string, c Conn, uploadIDs ...string) (admitt
 	if err := m.checkCreated(); err != nil {
 		return nil, err
 	}
-	if !isComparable(c) {
+	if !isUsable(c) {
 		return nil, ErrNotConnected
 	}
 	admitted, registered := m.registry.Admissible(userID, c, uploadIDs, m.opt.MaxSubscriptionsPerUser)

@@ -10,7 +10,8 @@ import (
 )
 
 // Tracer follows a sample of the publications through the nodes. Its methods are called from many goroutines, without
-// any lock, and must return at once. Package server/shoaltrace implements it with OpenTelemetry.
+// any lock, and must return at once. They must not publish: a later message of the upload may have to wait for them.
+// Package server/shoaltrace implements it with OpenTelemetry.
 type Tracer interface {
 	// Publish begins the span of a publication to an upload. ctx is Manager.Publish's. nil: the publication is
 	// not sampled, and costs nothing from here on.
