@@ -15,8 +15,9 @@ import (
 // connection whose Send panics is closed with InternalError, as its client misses a message.
 //
 // A Conn is a key in the registry, so it must be comparable; usually it is a pointer to a struct that is not empty.
-// Connect refuses any other. Package outqueue has a bounded queue for a Conn of one's own, package managertest a Conn
-// for tests.
+// Connect refuses any other. It is registered with one Manager and for one user at a time: its replays and its ConnTime
+// are not kept apart for several. Package outqueue has a bounded queue for a Conn of one's own, package managertest a
+// Conn for tests.
 type Conn interface {
 	// Send queues a message.
 	Send(f *Frame) Outcome
@@ -100,6 +101,12 @@ func (m *Manager) stampConn(userID string, c Conn, began Moment) Moment {
 // isRegistered reports whether a connection is registered for a user.
 func (m *Manager) isRegistered(userID string, c Conn) (registered bool) {
 	m.registry.WithConnections(userID, func(conns []Conn) { registered = slices.Contains(conns, c) })
+	return registered
+}
+
+// isRegisteredForAny reports whether a connection is registered for any user. It visits all connections.
+func (m *Manager) isRegisteredForAny(c Conn) (registered bool) {
+	m.registry.EachConnection(func(_ string, other Conn) { registered = registered || other == c })
 	return registered
 }
 

@@ -15,7 +15,9 @@ import (
 // InternalError, so that its client recovers.
 type guard struct {
 	logger *slog.Logger
-	panics atomic.Uint64
+	// registered reports whether a connection is registered for any user. No lock may be held.
+	registered func(Conn) bool
+	panics     atomic.Uint64
 
 	mu   sync.Mutex // protects the fields below; nothing else is called under it
 	last time.Time
@@ -163,7 +165,7 @@ func (g *guard) fail(c Conn) {
 	g.failed[c] = struct{}{}
 	g.failing.Add(1)
 	g.workLocked(func() {
-		if g.close(c, InternalError) {
+		if g.close(c, InternalError) || !g.registered(c) { // else it is forgotten when it is unregistered
 			g.forget(c)
 		}
 	})

@@ -305,6 +305,36 @@ func TestGuard_NothingFollowsFailedClose(t *testing.T) {
 	})
 }
 
+// lateFlusher is a connection that has been unregistered when its Flush panics.
+type lateFlusher struct {
+	fakeConn
+	manager *Manager
+}
+
+func (c *lateFlusher) SendDeferred(f *Frame) (Outcome, bool) { return c.Send(f), true }
+
+func (c *lateFlusher) Flush() {
+	c.manager.Disconnect("ann", c)
+	panic("after its end")
+}
+
+// A connection that is unregistered before it panics, and whose Close panics too, is forgotten: while one is refused,
+// each delivery to others looks for it.
+func TestGuard_ForgetsUnregisteredConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := open(t, Options{})
+		c := &lateFlusher{manager: m}
+		c.onClose = func(CloseReason) { panic("again") }
+		must(t, m.Connect("ann", c))
+		must(t, m.SubscribeUpload(t.Context(), "ann", "cat"))
+		publish(t, m, "cat", 1)
+		synctest.Wait()
+		if n := m.guard.failing.Load(); n != 0 || m.Stats().Panics != 2 {
+			t.Errorf("%d connections are refused after %d panics, want none after 2", n, m.Stats().Panics)
+		}
+	})
+}
+
 // tokenAsker is a connection that looks at the orders of its node when it is asked for its token.
 type tokenAsker struct {
 	fakeConn

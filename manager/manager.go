@@ -99,6 +99,7 @@ func New(opt Options) (*Manager, error) {
 		guard:   guard{logger: opt.Logger},
 	}
 	m.held.wake = make(chan struct{}, 1)
+	m.guard.registered = m.isRegisteredForAny
 	m.fans = newFanOut(&m.guard)
 	m.tracing = newTracing(opt.Tracer, &m.guard)
 	m.bursts.fans, m.bursts.counters, m.bursts.tracing = m.fans, &m.counters, m.tracing
