@@ -132,14 +132,22 @@ func (c *cluster) run() {
 	peersCtx, c.stopPeers = context.WithCancel(context.Background())
 	leavingCtx, c.hurryPeers = context.WithCancel(context.Background())
 	c.running.Go(func() {
-		if err := c.broker.Run(brokerCtx, c); err != nil {
-			c.unhealthy(err.Error())
-			c.failed <- err
+		err := c.broker.Run(brokerCtx, c)
+		if brokerCtx.Err() != nil {
+			return // the manager is being closed, whatever the error is
 		}
+		if err == nil {
+			err = errBrokerEnded
+		}
+		c.unhealthy(err.Error())
+		c.failed <- err
 	})
 	c.peering.Go(func() { c.peers.Run(peersCtx, leavingCtx) })
 	c.peering.Go(func() { c.syncOrders(peersCtx) })
 }
+
+// errBrokerEnded is the failure of a broker that has ended by itself without an error.
+var errBrokerEnded = errors.New("manager: Options.Broker: Run has returned although the node is not closed")
 
 // queued is a message in the dispatch queues, with its number among the received ones.
 type queued struct {

@@ -72,7 +72,8 @@ func (c *cluster) current() error {
 }
 
 // BrokerFailed returns a channel that receives the permanent error that ended the broker, such as wrong credentials.
-// The node is cut off from the others from then on. Without such an error the channel receives nothing.
+// The node is cut off from the others from then on. Without such an error the channel receives nothing, also after
+// Close.
 func (m *Manager) BrokerFailed() <-chan error {
 	if m.checkCreated() != nil || m.cluster == nil {
 		return nil

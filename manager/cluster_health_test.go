@@ -2,9 +2,11 @@ package manager
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/shoal-go/shoal/broker"
@@ -39,6 +41,49 @@ func TestReady_SingleUploadThatCannotBeReadFailsAlone(t *testing.T) {
 		<-time.After(2 * maxPause)
 		must(t, n.Ready())
 	})
+}
+
+// endingBroker is a broker whose Run ends by itself, or with an error when it is told to.
+type endingBroker struct {
+	broker.Broker
+	run func(ctx context.Context) error
+}
+
+func (b endingBroker) Run(ctx context.Context, h broker.Handler) error {
+	h.Health(nil)
+	return b.run(ctx)
+}
+
+// TestBrokerFailed_TellsEachEndButThatOfClose: a broker that ends by itself cuts the node off, with an error or without;
+// one that returns the error of its context has not failed.
+func TestBrokerFailed_TellsEachEndButThatOfClose(t *testing.T) {
+	denied := errors.New("access denied")
+	for want, run := range map[error]func(context.Context) error{
+		errBrokerEnded: func(context.Context) error { return nil },
+		denied:         func(context.Context) error { return denied },
+		nil:            func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
+	} {
+		t.Run(fmt.Sprint(want), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := open(t, Options{Broker: endingBroker{broker.NewMemory(broker.MemoryOptions{}).Node(), run}})
+				synctest.Wait()
+				if err := m.Ready(); want != nil && !strings.Contains(fmt.Sprint(err), want.Error()) {
+					t.Errorf("Ready: %v, want %v", err, want)
+				}
+				must(t, m.Close(context.Background()))
+				select {
+				case err := <-m.BrokerFailed():
+					if !errors.Is(err, want) {
+						t.Errorf("BrokerFailed: %v, want %v", err, want)
+					}
+				default:
+					if want != nil {
+						t.Errorf("BrokerFailed: nothing, want %v", want)
+					}
+				}
+			})
+		})
+	}
 }
 
 // TestReady_OnlyUploadThatCannotBeReadFailsAlone: also if the node follows no other.
