@@ -35,8 +35,6 @@ type batch struct {
 	final bool
 }
 
-func newBatch() *batch { return &batch{buf: make([]byte, 0, drainBatch)} }
-
 func (b *batch) reset() {
 	clear(b.entries) // releases the frames to the garbage collector
 	buf := b.buf[:0]

@@ -206,7 +206,7 @@ func (p *Pool) batch() *batch {
 	if b, ok := p.batches.Get().(*batch); ok {
 		return b
 	}
-	return newBatch()
+	return new(batch)
 }
 
 const (

@@ -112,8 +112,8 @@ type socketWriter struct {
 	sample uint
 }
 
-func newSocketWriter(batchBytes int) *socketWriter {
-	s := &socketWriter{batch: batch{buf: make([]byte, 0, batchBytes)}}
+func newSocketWriter() *socketWriter {
+	s := new(socketWriter)
 	s.try = s.attempt
 	return s
 }

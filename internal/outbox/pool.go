@@ -149,7 +149,7 @@ func NewPool(opt Options) *Pool {
 		closeTimeout: opt.CloseTimeout,
 		overflow:     func() []*frame.Frame { return slowConsumer },
 		start:        time.Now(),
-		flushers:     sync.Pool{New: func() any { return newSocketWriter(drainBatch) }},
+		flushers:     sync.Pool{New: func() any { return newSocketWriter() }},
 	}
 	for range opt.Writers {
 		p.writers = append(p.writers, newWriter())

@@ -41,7 +41,7 @@ type writer struct {
 }
 
 func newWriter() *writer {
-	w := &writer{socket: newSocketWriter(writerBatch)}
+	w := &writer{socket: newSocketWriter()}
 	w.socket.count = &w.count
 	w.wake = sync.NewCond(&w.mu)
 	return w
