@@ -20,9 +20,9 @@ func (w *World) settle() {
 
 const (
 	// repairTime is longer than every timeout of a call and every pause before a retry, after the last fault has ended.
-	repairTime = 25 * time.Second
+	repairTime = 16 * time.Second
 	// absence is longer than it takes a node to notice that everybody has gone.
-	absence = 10 * time.Second
+	absence = 5 * time.Second
 )
 
 // finish waits for the end of all faults, checks that every client gets everything then, and that nothing is left when

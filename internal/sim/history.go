@@ -154,6 +154,16 @@ func (o Op) stepped() time.Duration {
 	return 100 * o.For
 }
 
+// lasts returns how long the fault of an operation lasts, 0 for one that is no fault.
+func (o Op) lasts() time.Duration {
+	switch o.Kind {
+	case stall, dawdle, doubt, partition, lose, late, mute, refuse, restart, drain:
+		return o.For
+	default:
+		return 0
+	}
+}
+
 // History is a configuration and operations.
 type History struct {
 	Seed   uint64

@@ -186,6 +186,9 @@ func (n *node) end(spread time.Duration) {
 		case n.server.Stats().Open != 0:
 			n.fail(fmt.Sprintf("%d connections are open after Close", n.server.Stats().Open))
 		}
+		if got, want := n.server.Stats().Panics, n.panics.Load(); got != want {
+			n.fail(fmt.Sprintf("a server reports %d panics, want %d", got, want))
+		}
 		if err := <-n.served; !errors.Is(err, http.ErrServerClosed) {
 			n.fail(fmt.Sprintf("Serve returned %v", err))
 		}

@@ -135,7 +135,7 @@ func (w *World) delayed(n *node) (yes bool) {
 
 // do executes one operation.
 func (w *World) do(op Op) {
-	if ends := time.Now().Add(op.For); ends.After(w.repaired) {
+	if ends := time.Now().Add(op.lasts()); ends.After(w.repaired) {
 		w.repaired = ends
 	}
 	n, c := w.nodes[op.Node], w.clients[op.Client]
@@ -202,10 +202,10 @@ func (w *World) publish(n *node, op Op) {
 	last := w.bodies
 	send := func() {
 		defer n.publishing.Add(-1)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Duration(op.N)*10*time.Second)
+		defer cancel()
 		for body := first; body <= last; body++ {
-			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 			pos, err := n.manager.Publish(ctx, uploadID(op.Upload), message(op.Upload, body, op.Class))
-			cancel()
 			if err != nil {
 				return // the broker is out of reach, or the node has ended
 			}
