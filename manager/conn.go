@@ -104,12 +104,6 @@ func (m *Manager) isRegistered(userID string, c Conn) (registered bool) {
 	return registered
 }
 
-// isRegisteredForAny reports whether a connection is registered for any user. It visits all connections.
-func (m *Manager) isRegisteredForAny(c Conn) (registered bool) {
-	m.registry.EachConnection(func(_ string, other Conn) { registered = registered || other == c })
-	return registered
-}
-
 // ConnAge returns how long ago a connection began, as ConnectSince defines it; 0 if it has not been or has no ConnTime.
 func (m *Manager) ConnAge(c Conn) time.Duration {
 	if at := connTime(c); at > 0 && m.checkCreated() == nil {

@@ -3,6 +3,7 @@ package manager
 import (
 	"fmt"
 	"log/slog"
+	"maps"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -15,9 +16,7 @@ import (
 // InternalError, so that its client recovers.
 type guard struct {
 	logger *slog.Logger
-	// registered reports whether a connection is registered for any user. No lock may be held.
-	registered func(Conn) bool
-	panics     atomic.Uint64
+	panics atomic.Uint64
 
 	mu   sync.Mutex // protects the fields below; nothing else is called under it
 	last time.Time
@@ -165,7 +164,7 @@ func (g *guard) fail(c Conn) {
 	g.failed[c] = struct{}{}
 	g.failing.Add(1)
 	g.workLocked(func() {
-		if g.close(c, InternalError) || !g.registered(c) { // else it is forgotten when it is unregistered
+		if g.close(c, InternalError) {
 			g.forget(c)
 		}
 	})
@@ -206,6 +205,21 @@ func (g *guard) forget(c Conn) {
 	if _, found := g.failed[c]; found {
 		delete(g.failed, c)
 		g.failing.Add(-1)
+	}
+}
+
+// forgetUnregistered forgets the connections that each does not call its argument with: those that panicked after they
+// were unregistered, and whose Close has panicked too. No lock is held.
+func (g *guard) forgetUnregistered(each func(func(userID string, c Conn))) {
+	if g.failing.Load() == 0 {
+		return
+	}
+	g.mu.Lock()
+	left := maps.Clone(g.failed)
+	g.mu.Unlock()
+	each(func(_ string, c Conn) { delete(left, c) })
+	for c := range left {
+		g.forget(c)
 	}
 }
 

@@ -327,11 +327,17 @@ func TestGuard_ForgetsUnregisteredConnections(t *testing.T) {
 		c.onClose = func(CloseReason) { panic("again") }
 		must(t, m.Connect("ann", c))
 		must(t, m.SubscribeUpload(t.Context(), "ann", "cat"))
+		registered := &fakeConn{onSend: func(*Frame) Outcome { panic("once") }, onClose: c.onClose}
+		must(t, m.Connect("bob", registered))
 		publish(t, m, "cat", 1)
+		_, err := m.SendToUser(t.Context(), "bob", note(t, 1))
+		must(t, err)
+		<-time.After(m.sweepInterval())
 		synctest.Wait()
-		if n := m.guard.failing.Load(); n != 0 || m.Stats().Panics != 2 {
-			t.Errorf("%d connections are refused after %d panics, want none after 2", n, m.Stats().Panics)
+		if m.guard.refuses(c) || !m.guard.refuses(registered) || m.Stats().Panics != 4 {
+			t.Errorf("refused: %v, a registered one: %v, after %d panics", m.guard.refuses(c), m.guard.refuses(registered), m.Stats().Panics)
 		}
+		registered.onClose = nil
 	})
 }
 

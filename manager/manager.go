@@ -99,7 +99,6 @@ func New(opt Options) (*Manager, error) {
 		guard:   guard{logger: opt.Logger},
 	}
 	m.held.wake = make(chan struct{}, 1)
-	m.guard.registered = m.isRegisteredForAny
 	m.fans = newFanOut(&m.guard)
 	m.tracing = newTracing(opt.Tracer, &m.guard)
 	m.bursts.fans, m.bursts.counters, m.bursts.tracing = m.fans, &m.counters, m.tracing
@@ -221,6 +220,7 @@ func (m *Manager) sweep() {
 			m.registry.ExpirePending(m.clock() - int64(m.opt.PendingTTL))
 			m.eachUpload(func(u *upload) { m.expire(u, now) })
 			m.keys.Expire()
+			m.guard.forgetUnregistered(m.registry.EachConnection)
 		}
 	}
 }
