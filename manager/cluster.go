@@ -134,7 +134,7 @@ func (c *cluster) run() {
 	c.running.Go(func() {
 		err := c.broker.Run(brokerCtx, c)
 		if brokerCtx.Err() != nil {
-			return // the manager is being closed, whatever the error is
+			return // Close has ended it
 		}
 		if err == nil {
 			err = errBrokerEnded

@@ -43,7 +43,7 @@ func TestReady_SingleUploadThatCannotBeReadFailsAlone(t *testing.T) {
 	})
 }
 
-// endingBroker is a broker whose Run ends by itself, or with an error when it is told to.
+// endingBroker is a broker with a Run of the test.
 type endingBroker struct {
 	broker.Broker
 	run func(ctx context.Context) error

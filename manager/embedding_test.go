@@ -112,7 +112,7 @@ func TestManager_ZeroValueReturnsErrors(t *testing.T) {
 	}
 }
 
-// Nil is refused as a message, whatever its type.
+// Nil messages of all types are refused.
 func TestPublish_NilIsRefused(t *testing.T) {
 	m := open(t, Options{})
 	for _, msg := range []Message{nil, (*UploadProgress)(nil), (*UploadCompleted)(nil), (*UploadFailed)(nil), (*Encoded)(nil)} {

@@ -208,8 +208,8 @@ func (g *guard) forget(c Conn) {
 	}
 }
 
-// forgetUnregistered forgets the connections that each does not call its argument with: those that panicked after they
-// were unregistered, and whose Close has panicked too. No lock is held.
+// forgetUnregistered forgets the connections that each, which visits the registered ones, does not find: they panicked
+// after they were unregistered, and their Close has panicked too. No lock is held.
 func (g *guard) forgetUnregistered(each func(func(userID string, c Conn))) {
 	if g.failing.Load() == 0 {
 		return

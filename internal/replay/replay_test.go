@@ -422,8 +422,8 @@ func TestQueue_NewestWithoutOffsetComesOnce(t *testing.T) {
 	}
 }
 
-// A batch that comes back after its upload was cancelled or its replay replaced leaves out the frames that are not wanted
-// any more, and those that precede an answer of the meantime, also if another replay has come since.
+// A batch that comes back after its upload was cancelled or its replay replaced lacks the frames that are not wanted any
+// more, and those that precede an answer of the meantime. Another replay after that does not change it.
 func TestQueue_BatchComesBackWithoutUnwantedFrames(t *testing.T) {
 	answer := func(text string) *frame.Frame {
 		return frame.NewAcknowledgement("cat", frame.Start{Epoch: "e", Offset: 1}, []byte(text))

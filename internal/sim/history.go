@@ -154,7 +154,7 @@ func (o Op) stepped() time.Duration {
 	return 100 * o.For
 }
 
-// lasts returns how long the fault of an operation lasts, 0 for one that is no fault.
+// lasts returns the duration of a fault, and 0 for other operations.
 func (o Op) lasts() time.Duration {
 	switch o.Kind {
 	case stall, dawdle, doubt, partition, lose, late, mute, refuse, restart, drain:
