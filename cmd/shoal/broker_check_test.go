@@ -46,7 +46,7 @@ func TestServeAndCheckConfigRefuseBrokers(t *testing.T) {
 			[]string{`--broker is "natsembedded", want memory, nats://`}},
 		"unknown scheme":      {[]string{"--broker=amqp://u:hidden@h"}, []string{`--broker is "amqp", want memory`}},
 		"no scheme":           {[]string{"--broker=u:hidden@h"}, []string{`--broker is none that is known, want memory`}},
-		"empty":               {[]string{"--broker="}, []string{`--broker is "", want memory`}},
+		"empty":               {[]string{"--broker="}, []string{`--broker is "", want a value`}},
 		"NATS without host":   {[]string{"--broker=nats://u:hidden@"}, []string{`--broker will not do: URL is bad at server 1`}},
 		"NATS's port":         {[]string{"--broker=nats://u:hidden@h:99999999"}, []string{`(port out of range), want nats://`}},
 		"Redis's port":        {[]string{"--broker=redis://u:hidden@h:99999999"}, []string{`--broker will not do: the URL has a port`}},

@@ -52,13 +52,17 @@ func parseFloat(text string) (float64, error) {
 	return value, err
 }
 
-// parseText keeps to the values of the flag's tag oneof, where it has one.
+// parseText keeps to the values of the flag's tag oneof, where it has one. An empty text, such as that of
+// --tls-cert=$CERT without the variable, would count as no flag at all: it is refused unless the flag has the tag
+// blank.
 func parseText(text string, tag *kong.Tag) (string, error) {
-	if !tag.Has("oneof") {
-		return text, nil
-	}
-	if allowed := strings.Fields(tag.Get("oneof")); !slices.Contains(allowed, text) {
+	allowed := strings.Fields(tag.Get("oneof"))
+	required := tag.Arg && !tag.Optional // the command checks it
+	switch {
+	case len(allowed) > 0 && !slices.Contains(allowed, text):
 		return "", fmt.Errorf("one of %s", strings.Join(allowed, ", "))
+	case text == "" && !required && !tag.Has("blank"):
+		return "", errors.New("a value; leave it out for the default")
 	}
 	return text, nil
 }

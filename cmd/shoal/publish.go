@@ -37,7 +37,7 @@ type publishCommand struct {
 	Stage   string   `placeholder:"STAGE" help:"Publish one upload_progress with this stage, instead of a file."`
 	Status  string   `placeholder:"STATUS" help:"Its status."`
 	Percent *float64 `min:"0" max:"100" placeholder:"PERCENT" help:"Its progress in percent. Default: 0."`
-	Message string   `placeholder:"TEXT" help:"Its message."`
+	Message string   `blank:"" placeholder:"TEXT" help:"Its message."`
 
 	RetryFor time.Duration `default:"30s" min:"0s" max:"8760h" help:"Time to try again while the server is out of reach."`
 }

@@ -25,15 +25,15 @@ type tokenCommand struct {
 	JWTAudience []string `name:"jwt-audience" sep:"none" placeholder:"NAME" help:"Its aud claim: the server's; of several, the first; any is none."`
 	JWTIssuer   []string `name:"jwt-issuer" sep:"none" placeholder:"NAME" help:"Its iss claim: the server's; of several, the first."`
 
-	Uploads []string `sep:"none" placeholder:"ID|PREFIX*" help:"Upload that the user may follow; may be repeated."`
-	Dev     bool     `help:"Sign with the secret of a development server."`
+	Upload []string `sep:"none" placeholder:"ID|PREFIX*" help:"Upload that the user may follow; may be repeated."`
+	Dev    bool     `help:"Sign with the secret of a development server."`
 }
 
 func (c *tokenCommand) check(s *settings) {
 	s.checkID("user-id", c.UserID)
-	for _, entry := range c.Uploads {
+	for _, entry := range c.Upload {
 		if prefix := strings.TrimSuffix(entry, "*"); prefix != "" { // * alone stands for all uploads
-			s.checkID(s.key("uploads"), prefix)
+			s.checkID(s.key("upload"), prefix)
 		}
 	}
 	complaints := len(s.complaints)
@@ -56,7 +56,7 @@ func (c *tokenCommand) check(s *settings) {
 
 func (c *tokenCommand) Run(std streams) error {
 	token, err := jwtauth.SignHS256([]byte(c.JWTSecret[0]), server.Identity{
-		UserID: c.UserID, Expires: time.Now().Add(c.TTL), Uploads: c.Uploads,
+		UserID: c.UserID, Expires: time.Now().Add(c.TTL), Uploads: c.Upload,
 	}, partyClaims(c.JWTAudience, c.JWTIssuer))
 	if err != nil {
 		return errors.New(strings.TrimPrefix(err.Error(), "jwtauth: "))

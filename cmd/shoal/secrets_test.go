@@ -27,7 +27,7 @@ func TestToken(t *testing.T) {
 		"file":        {nil, []string{"--jwt-secret-file=" + writeFile(t, "secret", "\ufeff"+goodSecret+"\r\n")}, goodSecret, time.Hour, nil},
 		"dev":         {nil, []string{"--dev"}, "dev", time.Hour, nil},
 		"dev, own":    {nil, []string{"--dev", "--jwt-secret=own"}, "own", time.Hour, nil},
-		"ttl, uploads": {nil, []string{"--dev", "--ttl=90s", "--uploads=a", "--uploads=b*"},
+		"ttl, uploads": {nil, []string{"--dev", "--ttl=90s", "--upload=a", "--upload=b*"},
 			"dev", 90 * time.Second, []string{"a", "b*"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -56,7 +56,7 @@ func TestToken(t *testing.T) {
 func TestToken_RefusesTooManyUploads(t *testing.T) {
 	args := []string{"token", "alice", "--dev"}
 	for i := range 1000 {
-		args = append(args, fmt.Sprintf("--uploads=upload-%d", i))
+		args = append(args, fmt.Sprintf("--upload=upload-%d", i))
 	}
 	shoal(t, nil, "", args...).wantErrors(t, statusFailed, "shoal: the token has ")
 }
@@ -99,8 +99,8 @@ func TestTokenRefuses(t *testing.T) {
 		"short secret": {[]string{"alice", "--jwt-secret=hidden"},
 			[]string{"--jwt-secret has 6 bytes, want at least 32"}},
 		"uploads": {
-			[]string{"alice", "--dev", "--uploads=a\x01*", "--uploads=\xff", "--uploads=*", "--uploads=" + strings.Repeat("u", 256)},
-			[]string{"--uploads must not contain control characters", "--uploads must be valid UTF-8", "--uploads has 256 bytes"}},
+			[]string{"alice", "--dev", "--upload=a\x01*", "--upload=\xff", "--upload=*", "--upload=" + strings.Repeat("u", 256)},
+			[]string{"--upload must not contain control characters", "--upload must be valid UTF-8", "--upload has 256 bytes"}},
 		"ttl": {[]string{"alice", "--dev", "--ttl=0"}, []string{`--ttl is "0", want a duration`}},
 		"all at once": {[]string{"", "--ttl=x"},
 			[]string{`--ttl is "x"`, "user-id must not be empty", "--jwt-secret is missing"}},
@@ -154,7 +154,7 @@ func TestServe_WritesNoSecretOrPayload(t *testing.T) {
 	secretFile := writeFile(t, "secret", c.secret)
 	s := serve(t, 1, "--jwt-secret="+c.secret, "--authorize=claims", "--api-key="+c.key, "--log-level=debug", "--pprof")
 	sign := func(user string) string {
-		r := shoal(t, []string{"SHOAL_JWT_SECRET=" + c.secret}, "", "token", user, "--uploads=*")
+		r := shoal(t, []string{"SHOAL_JWT_SECRET=" + c.secret}, "", "token", user, "--upload=*")
 		r.wantDone(t)
 		return strings.TrimSpace(r.out)
 	}

@@ -20,7 +20,7 @@ import (
 func TestServeFromTokenToMessage(t *testing.T) {
 	s := serve(t, 1, "--jwt-secret="+goodSecret, "--authorize=claims", "--api-key=first", "--api-key=the-key")
 
-	token := shoal(t, []string{"SHOAL_JWT_SECRET=" + goodSecret}, "", "token", "alice", "--uploads=mine-*")
+	token := shoal(t, []string{"SHOAL_JWT_SECRET=" + goodSecret}, "", "token", "alice", "--upload=mine-*")
 	token.wantDone(t)
 	c := connect(t, s.url)
 	if got := c.authenticate(token.out); got != "alice" {

@@ -205,7 +205,10 @@ func newMapper[T any](s *settings, parse func(text string, tag *kong.Tag) (T, er
 		}
 		text := textsOf(token)[0]
 		value, err := parse(text, ctx.Value.Tag)
-		if err != nil {
+		switch {
+		case err != nil && ctx.Value.Flag == nil:
+			return fmt.Errorf("it is %q, want %w", text, err)
+		case err != nil:
 			s.complain(ctx.Value.Name, text, err.Error())
 			value, _ = parse(ctx.Value.Default, ctx.Value.Tag)
 		}

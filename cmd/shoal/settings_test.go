@@ -5,6 +5,7 @@ import (
 	"io"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -336,25 +337,27 @@ func TestEditDistance(t *testing.T) {
 	}
 }
 
-// settingsOf returns the flags of a command whose values are not names of files, which would be read.
-func settingsOf(tb testing.TB, command string) (flags []*kong.Flag) {
+// flagsOf returns the flags of a command.
+func flagsOf(tb testing.TB, command string) (flags []*kong.Flag) {
 	tb.Helper()
 	parser, err := newParser(newSettings(nil), streams{out: io.Discard, err: io.Discard}, func(int) {})
 	if err != nil {
 		tb.Fatal(err)
 	}
 	for _, child := range parser.Model.Children {
-		if child.Name != command {
-			continue
-		}
-		for _, flag := range child.Flags {
-			named := strings.Contains(flag.PlaceHolder, "FILE") || flag.PlaceHolder == "DIR" || flag.Name == "help"
-			if !named {
-				flags = append(flags, flag)
-			}
+		if child.Name == command {
+			flags = append(flags, child.Flags...)
 		}
 	}
-	return flags
+	return slices.DeleteFunc(flags, func(f *kong.Flag) bool { return f.Name == "help" })
+}
+
+// settingsOf returns the flags of a command whose values are not names of files, which would be read.
+func settingsOf(tb testing.TB, command string) []*kong.Flag {
+	tb.Helper()
+	return slices.DeleteFunc(flagsOf(tb, command), func(f *kong.Flag) bool {
+		return strings.Contains(f.PlaceHolder, "FILE") || f.PlaceHolder == "DIR"
+	})
 }
 
 // FuzzEnvironment gives one setting an arbitrary value in the environment. The configuration is accepted, or refused with
@@ -406,6 +409,44 @@ func FuzzEnvironment(f *testing.F) {
 			t.Errorf("%s=%q gives status %d, the flag %d:\n%s%s", variable(flag.Name), value, status, same, text, other)
 		}
 	})
+}
+
+// An empty value, such as that of --tls-cert=$CERT without the variable, is refused: it would count as no flag at all.
+func TestSettings_RefuseEmptyValues(t *testing.T) {
+	for _, command := range []string{"check-config", "token", "publish", "watch", "bench", "health"} {
+		arguments := map[string][]string{"token": {"ann"}, "publish": {"u"}, "watch": {"u"}}[command]
+		for _, flag := range flagsOf(t, command) {
+			if flag.Tag.Has("blank") {
+				continue
+			}
+			r := shoal(t, nil, "", append([]string{command, "--" + flag.Name + "="}, arguments...)...)
+			if r.status != statusUsage || !strings.Contains(r.err, "--"+flag.Name+" ") {
+				t.Errorf("%s --%s= ends with %d: %s", command, flag.Name, r.status, r.err)
+			}
+			file := writeFile(t, "shoal.yaml", flag.Name+`: ""`)
+			r = shoal(t, nil, "", append([]string{command, "--config=" + file}, arguments...)...)
+			if r.status != statusUsage || !strings.Contains(r.err, file+":1: "+flag.Name+" ") {
+				t.Errorf("%s with an empty %s in the file ends with %d: %s", command, flag.Name, r.status, r.err)
+			}
+		}
+	}
+	shoal(t, nil, "", "check-config", "--dev", "--config=").wantErrors(t, statusUsage, `--config is "", want a value`)
+	shoal(t, nil, "", "publish", "u", "", "--dev").wantErrors(t, statusUsage, `it is "", want a value`)
+	shoal(t, []string{"SHOAL_TLS_CERT="}, "", "check-config", "--dev").wantDone(t) // as if it were not set
+}
+
+// One file serves all commands, so a key means the same to each of them.
+func TestSettings_KeysHaveOneKindOfValue(t *testing.T) {
+	kinds := map[string]string{}
+	for _, command := range []string{"serve", "token", "publish", "watch", "bench", "health"} {
+		for _, flag := range flagsOf(t, command) {
+			kind := flag.Target.Type().String()
+			if other := kinds[flag.Name]; other != "" && other != kind {
+				t.Errorf("%s is %s for %s and %s for another command", flag.Name, kind, command, other)
+			}
+			kinds[flag.Name] = kind
+		}
+	}
 }
 
 // A mistake on the command line names the remedy and the command whose help explains it, and never repeats a secret that

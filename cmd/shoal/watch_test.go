@@ -252,7 +252,7 @@ func TestWatch_HighestSourceOfTheTokenWins(t *testing.T) {
 func TestWatch_GivesUp(t *testing.T) {
 	dev := serveDev(t)
 	claims := serve(t, 1, "--jwt-secret="+goodSecret, "--authorize=claims")
-	token := shoal(t, nil, "", "token", "ann", "--jwt-secret="+goodSecret, "--uploads=mine")
+	token := shoal(t, nil, "", "token", "ann", "--jwt-secret="+goodSecret, "--upload=mine")
 	token.wantDone(t)
 	strange := foreign(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") })
 	rude := foreign(t, hangUp)
