@@ -1,32 +1,50 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"html/template"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 )
 
 // benchReport is the file that the percentiles are drawn into, or nothing if none was asked for.
-type benchReport struct{ file *os.File }
+type benchReport struct {
+	file *os.File
+	// created: there was no such file before, and nothing is written to it yet.
+	created bool
+}
 
 // openReport opens the file before the run, which would be for nothing if it could not be written.
 func openReport(path string) (*benchReport, error) {
 	if path == "" {
 		return &benchReport{}, nil
 	}
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o644) //nolint:gosec // it is named by the user, and no secret
+	open := func(flag int) (*os.File, error) {
+		return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|flag, 0o644) //nolint:gosec // it is named by the user, and no secret
+	}
+	file, err := open(os.O_EXCL)
+	created := err == nil
+	if errors.Is(err, fs.ErrExist) {
+		file, err = open(0)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot write the report: %w; choose another file with --report", err)
 	}
-	return &benchReport{file}, nil
+	return &benchReport{file, created}, nil
 }
 
+// close closes the file, and removes one that a failed run would leave empty.
 func (b *benchReport) close() {
-	if b.file != nil {
-		_ = b.file.Close() // write has reported the error
+	if b.file == nil {
+		return
+	}
+	_ = b.file.Close() // write has reported the error
+	if b.created {
+		_ = os.Remove(b.file.Name())
 	}
 }
 
@@ -45,6 +63,7 @@ func (b *benchReport) write(r *benchResult) error {
 			return fmt.Errorf("cannot make the report: %w", err)
 		}
 	}
+	b.created = false
 	err := b.file.Truncate(0)
 	if err == nil {
 		_, err = io.WriteString(b.file, text.String())

@@ -160,6 +160,22 @@ func TestBenchFails(t *testing.T) {
 	}
 }
 
+// A run that fails leaves a report as it was, and no empty file where there was none.
+func TestBench_FailedRunLeavesTheReportAlone(t *testing.T) {
+	folder := t.TempDir()
+	older := filepath.Join(folder, "older.svg")
+	if err := os.WriteFile(older, []byte("older"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{older, filepath.Join(folder, "new.svg")} {
+		shoal(t, nil, "", "bench", "--dev", "--url=http://127.0.0.1:1", "--report="+path).wantErrors(t, statusFailed, "nothing answers")
+	}
+	files, err := os.ReadDir(folder)
+	if text, _ := os.ReadFile(older); err != nil || len(files) != 1 || string(text) != "older" {
+		t.Errorf("%v, %v, with %q", files, err, text)
+	}
+}
+
 // pretended is a server that accepts clients and messages. Once a message is published it calls then, and the
 // client is gone. accepted is its answer.
 func pretended(t *testing.T, status int, answer string, then func()) string {
