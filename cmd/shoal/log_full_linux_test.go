@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 )
@@ -15,9 +14,7 @@ func TestServe_LogOnFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer full.Close()
-	command := exec.CommandContext(t.Context(), os.Args[0],
-		"serve", "--dev", "--addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0", "--log-level=debug")
-	command.Env = append(os.Environ(), asCommand+"=1")
+	command := asProcess(t, "serve", "--dev", "--addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0", "--log-level=debug")
 	command.Stderr = full
 	out, err := command.StdoutPipe()
 	if err != nil {

@@ -98,6 +98,23 @@ func writeFile(t *testing.T, name, text string) string {
 // leader need 4 to 9 seconds for each attempt at an election, and more than one attempt on a busy machine.
 const patience = 2 * time.Minute
 
+// soon bounds the time in which a command ends, or refuses its settings. No test waits for it to pass.
+const soon = 30 * time.Second
+
+// ends returns the status of a command that is about to end. It may be called from any goroutine.
+func ends(t *testing.T, status <-chan int) int {
+	t.Helper()
+	late := time.NewTimer(soon)
+	defer late.Stop()
+	select {
+	case got := <-status:
+		return got
+	case <-late.C:
+		t.Errorf("the command has not ended within %v", soon)
+		return -1
+	}
+}
+
 // served is a server that runs in this process.
 type served struct {
 	url, admin string
@@ -119,7 +136,7 @@ func serve(t *testing.T, lines int, args ...string) *served {
 		status <- run(ctx, args, nil, strings.NewReader(""), writer, s.log)
 		_ = writer.Close()
 	}()
-	s.wait = sync.OnceValue(func() int { return <-status })
+	s.wait = sync.OnceValue(func() int { return ends(t, status) })
 	s.end = func() int {
 		cancel()
 		return s.wait()

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/shoal-go/shoal/internal/testlog"
 )
@@ -246,12 +245,8 @@ func TestPublish_EndsOnInterruptWithoutAServer(t *testing.T) {
 	}()
 	eventually(t, "it tries again", func() bool { return strings.Contains(errs.String(), "trying again") })
 	interrupt()
-	select {
-	case status := <-ended:
-		if want := "shoal: interrupted before the server has answered\n"; status != statusFailed || !strings.HasSuffix(errs.String(), want) {
-			t.Errorf("status %d, errors:\n%s", status, &errs)
-		}
-	case <-time.After(patience):
-		t.Fatal("it does not end")
+	const want = "shoal: interrupted before the server has answered\n"
+	if status := ends(t, ended); status != statusFailed || !strings.HasSuffix(errs.String(), want) {
+		t.Errorf("status %d, errors:\n%s", status, &errs)
 	}
 }

@@ -5,8 +5,6 @@ package main
 import (
 	"bufio"
 	"fmt"
-	"os"
-	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -39,7 +37,7 @@ func TestPublish_WaitsForServer(t *testing.T) {
 	eventually(t, "the lines are published", func() bool { return strings.Contains(position(), `"n":9`) })
 	_ = r.in.Close()
 	r.want("accepted 9, epoch ")
-	if status := <-r.ended; status != statusDone || strings.Count(r.errs.String(), "\n") != 1 {
+	if status := ends(t, r.ended); status != statusDone || strings.Count(r.errs.String(), "\n") != 1 {
 		t.Errorf("status %d, errors:\n%s", status, r.errs)
 	}
 	text, last := position(), 0
@@ -55,8 +53,7 @@ func TestPublish_WaitsForServer(t *testing.T) {
 // An interrupt publishes the lines that have been read, and ends the command.
 func TestPublish_EndsOnInterrupt(t *testing.T) {
 	s := serveDev(t)
-	command := exec.Command(os.Args[0], "publish", "u", "--dev", "--url="+s.url)
-	command.Env = append(os.Environ(), asCommand+"=1")
+	command := asProcess(t, "publish", "u", "--dev", "--url="+s.url)
 	errs, err := command.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

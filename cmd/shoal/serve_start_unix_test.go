@@ -3,6 +3,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -70,19 +72,13 @@ func TestServe_SurvivesSIGHUPWhileItReadsSettings(t *testing.T) {
 
 // SIGTERM ends a server in order that hangs while it reads its settings.
 func TestServe_EndsWhileItReadsSettings(t *testing.T) {
-	config := filepath.Join(t.TempDir(), "shoal.yaml")
-	if err := syscall.Mkfifo(config, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	config := writeFile(t, "shoal.yaml", "")
+	reached := hangReads(t, config)
 	command := asProcess(t, "serve", "--config="+config)
 	if err := command.Start(); err != nil {
 		t.Fatal(err)
 	}
-	fifo, err := os.OpenFile(config, os.O_WRONLY, 0) // returns when the server has opened the file
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer fifo.Close()
+	reached()
 	if err := command.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -91,11 +87,19 @@ func TestServe_EndsWhileItReadsSettings(t *testing.T) {
 	}
 }
 
-// asProcess returns the command in a process of its own.
+// asProcess returns the command in a process of its own. One that has not ended soon is killed, and fails the test.
 func asProcess(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
-	command := exec.Command(os.Args[0], args...)
+	ctx, cancel := context.WithTimeout(context.Background(), soon)
+	t.Cleanup(cancel)
+	command := exec.CommandContext(ctx, os.Args[0], args...)
 	command.Env = append(os.Environ(), asCommand+"=1")
+	command.Cancel = func() error {
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			t.Errorf("shoal %s has not ended within %v", args[0], soon)
+		}
+		return command.Process.Kill()
+	}
 	return command
 }
 

@@ -82,13 +82,8 @@ func TestServe_EndsWhileItsOutputStandsStill(t *testing.T) {
 	}()
 	eventually(t, "it serves", func() bool { return strings.Contains(log.String(), "msg=serving") })
 	cancel()
-	select {
-	case got := <-status:
-		if got != statusDone {
-			t.Errorf("status = %d, log:\n%s", got, log.String())
-		}
-	case <-time.After(patience):
-		t.Error("it does not end")
+	if got := ends(t, status); got != statusDone {
+		t.Errorf("status = %d, log:\n%s", got, log.String())
 	}
 }
 

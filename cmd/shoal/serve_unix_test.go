@@ -52,8 +52,7 @@ func TestServeEndsAtOnceOnASecondSignal(t *testing.T) {
 func startProcess(t *testing.T, flags ...string) (command *exec.Cmd, address string, out, log io.ReadCloser) {
 	t.Helper()
 	arguments := append([]string{"serve", "--dev", "--addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0"}, flags...)
-	command = exec.CommandContext(t.Context(), os.Args[0], arguments...)
-	command.Env = append(os.Environ(), asCommand+"=1")
+	command = asProcess(t, arguments...)
 	out, err := command.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"regexp"
 	"strings"
 	"sync"
@@ -55,8 +54,7 @@ func TestWatch_SecondInterruptEndsIt(t *testing.T) {
 	if _, err := unix.FcntlInt(write.Fd(), unix.F_SETPIPE_SZ, pipeBytes); err != nil {
 		t.Fatal(err)
 	}
-	command := exec.Command(os.Args[0], "watch", "u", "--json", "--dev", "--url="+s.url)
-	command.Env = append(os.Environ(), asCommand+"=1")
+	command := asProcess(t, "watch", "u", "--json", "--dev", "--url="+s.url)
 	command.Stdout = write
 	if err := command.Start(); err != nil {
 		t.Fatal(err)
@@ -105,7 +103,7 @@ func TestWatch_DrawsBarsOnTerminal(t *testing.T) {
 	eventually(t, "the screen shows it", func() bool { return strings.Contains(drawn.String(), "one: note: by [2J the way") })
 	s.send(t, "one", completedMessage)
 	s.send(t, "a-second-upload-with-a-very-long-name", failedMessage)
-	if status := <-ended; status != statusFailed || !strings.HasSuffix(errs.String(), "-long-name failed: no space\n") {
+	if status := ends(t, ended); status != statusFailed || !strings.HasSuffix(errs.String(), "-long-name failed: no space\n") {
 		t.Errorf("status %d, errors:\n%s", status, &errs)
 	}
 	_ = terminal.Close()

@@ -5,7 +5,6 @@ package main
 import (
 	"bytes"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -31,7 +30,7 @@ func TestWatch_SurvivesRestart(t *testing.T) {
 	for w.lines.Scan() {
 		t.Errorf("printed %q too", w.lines.Text())
 	}
-	if status := <-w.ended; status != statusDone {
+	if status := ends(t, w.ended); status != statusDone {
 		t.Errorf("status %d, errors:\n%s", status, w.errs)
 	}
 }
@@ -61,8 +60,7 @@ func TestWatch_ReadsTokenFromPipe(t *testing.T) {
 func TestWatch_EndsOnInterrupt(t *testing.T) {
 	s := serveDev(t)
 	s.send(t, "u", progressMessage(10, "before"))
-	command := exec.Command(os.Args[0], "watch", "u", "--dev", "--url="+s.url)
-	command.Env = append(os.Environ(), asCommand+"=1")
+	command := asProcess(t, "watch", "u", "--dev", "--url="+s.url)
 	var errs bytes.Buffer
 	command.Stderr = &errs
 	out, err := command.StdoutPipe()
