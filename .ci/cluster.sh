@@ -34,7 +34,7 @@ done
 # Returns when a node answers that it is ready, or ends all if that takes too long.
 await() {
 	local deadline=$((SECONDS + 60))
-	until curl -fs "http://127.0.0.1:909$1/readyz" >/dev/null; do
+	until curl --noproxy '*' -fs "http://127.0.0.1:909$1/readyz" >/dev/null; do
 		kill -0 "${pids[$1 - 1]}" 2>/dev/null || give_up "$1" "has ended"
 		[ $SECONDS -lt $deadline ] || give_up "$1" "is not ready after a minute"
 		sleep 0.2
