@@ -11,6 +11,10 @@ export SHOAL_STRESS=${SHOAL_STRESS:-5s}
 # binaries are built in a minute instead of two.
 export GOFLAGS="${GOFLAGS:-} -trimpath"
 
+# The servers of tests are on this machine, which a proxy of the environment does not reach.
+export no_proxy=127.0.0.1,localhost${no_proxy:+,$no_proxy}
+export NO_PROXY=$no_proxy
+
 # Where checks note what they have found correct before.
 export known=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/shoal/known
 
@@ -104,6 +108,7 @@ types_depend_on() {
 static_checks() {
 	step "formatting" formatting
 	step "words" .ci/words.sh
+	step "commits of pages" .ci/commits.sh
 	step "modules" modules
 	step "go vet" go vet work
 	step "tests without the race detector" go test -vet=off ./internal/typecheck ./server/openapitest

@@ -16,7 +16,7 @@ var foreignFlags = map[string]string{
 	"cap-drop": "podman", "read-only": "podman", "security-opt": "podman", "format": "buildah", "rm": "docker", "network": "docker",
 	"data-binary": "curl", "fail-with-body": "curl",
 	"centrifugo": compare, "measure": compare, "profiles": compare, "rates": compare, "readme": compare, "repeat": compare,
-	"scenario": compare, "system": compare, "tls": compare, "warm-up": compare,
+	"scenario": compare, "share": compare, "system": compare, "tls": compare, "warm-up": compare,
 }
 
 // compare is a program of this repository, whose flags are fields of structs.
