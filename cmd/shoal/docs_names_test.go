@@ -138,13 +138,15 @@ func TestDocs_LabelsAreExplained(t *testing.T) {
 
 // foreignTexts are texts in the pages for operators that are not of this repository's sources, and why they are there.
 var foreignTexts = map[string]string{
-	"certificate loaded":      "internal/reload logs the name that cmd/shoal gives it",
-	"insufficient resources":  "NATS",
-	"no space left on device": "the system",
-	"proxy_buffering on":      "nginx",
-	"recovered: false":        "a field of a message",
-	"systemctl reload shoal":  "a command",
-	"too many open files":     "the system",
+	"certificate loaded":           "internal/reload logs the name that cmd/shoal gives it",
+	"certificate is not valid now": "the same",
+	"insufficient resources":       "NATS",
+	"malformed GOMEMLIMIT":         "the runtime of Go",
+	"no space left on device":      "the system",
+	"proxy_buffering on":           "nginx",
+	"recovered: false":             "a field of a message",
+	"systemctl reload shoal":       "a command",
+	"too many open files":          "the system",
 }
 
 // sources returns the text of all Go files of a folder but the tests.

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"fmt"
 	"math"
 	"os"
 	"path"
@@ -13,11 +14,22 @@ import (
 
 // The descriptors of a process that WebSockets must leave free.
 const (
+	// minFiles are needed by listeners, the broker, files and the runtime of a node that serves anybody.
+	minFiles = 32
 	// reservedFiles are for the admin listener, the broker, keys, certificates and the runtime.
 	reservedFiles = 64
 	// reservedSockets are for publishers and handshakes on the public listener.
 	reservedSockets = 64
 )
+
+// checkOpenFiles returns an error if a limit of open files, 0 being no limit, is too low to serve.
+func checkOpenFiles(files int) error {
+	if files > 0 && files < minFiles {
+		return fmt.Errorf("the limit of open files is %d, want at least %d; raise it, for example with ulimit -n 1024",
+			files, minFiles)
+	}
+	return nil
+}
 
 // connectionLimits returns how many WebSockets and how many sockets of the listeners the server may have: as many as
 // --max-connections says, but no more than the limit of open files allows. 0: no bound, where the system has none.

@@ -243,7 +243,10 @@ func (n *node) run(ctx context.Context, stop func(), out io.Writer) error {
 	go func() { failed <- n.server.ServeAdmin(n.admin, n.adminHandler()) }()
 	connections, _ := n.connectionLimits()
 	n.log.Info("serving", "addr", strings.Join(n.urls(), ", "), "admin", n.admin.url(), "node", n.name,
-		"version", buildVersion(), "max_connections", connections)
+		"broker", n.flags.engine(), "version", buildVersion(), "max_connections", connections)
+	if len(n.flags.APIKey) == 0 {
+		n.log.Info("HTTP API closed", "remedy", "set --api-key or --api-key-file")
+	}
 	if n.flags.LogFormat == "text" {
 		n.printWelcome(out)
 	}

@@ -90,6 +90,9 @@ func (c *serveCommand) start(ctx context.Context, log *slog.Logger) (*node, erro
 
 // open builds a node from the bottom up. After an error nothing is left open, nor if ctx has ended, when it is nil.
 func (c *serveCommand) open(ctx context.Context, log *slog.Logger) (*node, error) {
+	if err := checkOpenFiles(maxOpenFiles()); err != nil {
+		return nil, err
+	}
 	n := &node{flags: &c.serveFlags, log: log, metrics: newMetrics(), name: c.NodeName}
 	if n.name == "" {
 		n.name = rand.Text()

@@ -96,7 +96,7 @@ func asProcess(t *testing.T, args ...string) *exec.Cmd {
 	command.Env = append(os.Environ(), asCommand+"=1")
 	command.Cancel = func() error {
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			t.Errorf("shoal %s has not ended within %v", args[0], soon)
+			t.Errorf("shoal %q has not ended within %v", args, soon)
 		}
 		return command.Process.Kill()
 	}

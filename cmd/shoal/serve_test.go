@@ -68,6 +68,21 @@ func TestServeDrains(t *testing.T) {
 	}
 }
 
+// The log says what an empty or missing setting has switched off: nodes that are alone, and an API that refuses everybody.
+func TestServe_LogsWhatIsSwitchedOff(t *testing.T) {
+	for _, s := range []*served{
+		serve(t, 1, "--jwt-secret="+goodSecret, "--authorize=open"),
+		serve(t, 1, "--jwt-secret="+goodSecret, "--authorize=open", "--api-key=key"),
+	} {
+		status, _ := call(t, "GET", s.url+"/v1/stats", "key", "")
+		s.end()
+		log := s.log.String()
+		if closed := strings.Contains(log, `msg="HTTP API closed"`); closed != (status == 403) || !strings.Contains(log, "broker=memory") {
+			t.Errorf("the API answers %d, the log is\n%s", status, log)
+		}
+	}
+}
+
 // A terminal that takes no more output, for example after Ctrl-S, does not keep the server from ending in order.
 func TestServe_EndsWhileItsOutputStandsStill(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())

@@ -94,6 +94,18 @@ func TestServe_OutlivesTheReaderOfItsLog(t *testing.T) {
 	}
 }
 
+// A limit of open files that lets in nobody is refused at the start, and not only when the first client comes.
+func TestServe_RefusesATinyLimitOfOpenFiles(t *testing.T) {
+	command := asProcess(t)
+	command.Path = "/bin/sh"
+	command.Args = []string{"sh", "-c", `ulimit -n 12; exec "$0" serve --dev --addr=127.0.0.1:0 --admin-addr=127.0.0.1:0`, os.Args[0]}
+	out, _ := command.CombinedOutput()
+	const want = "shoal: the limit of open files is 12, want at least 32; raise it, for example with ulimit -n 1024\n"
+	if command.ProcessState.ExitCode() != statusFailed || string(out) != want {
+		t.Errorf("it ended with %v:\n%s", command.ProcessState, out)
+	}
+}
+
 // hangUp sends this process SIGHUP and waits for a text in the server's log.
 func (s *served) hangUp(t *testing.T, text string) {
 	t.Helper()

@@ -82,7 +82,13 @@ func newCertificate(name, certFile, keyFile string, expires func(time.Time), log
 				return nil
 			}
 			expires(leaf.NotAfter)
-			return []slog.Attr{slog.String("valid_until", leaf.NotAfter.UTC().Format(time.RFC3339))}
+			from, until := leaf.NotBefore.UTC().Format(time.RFC3339), leaf.NotAfter.UTC().Format(time.RFC3339)
+			if now := time.Now(); logger != nil && (now.Before(leaf.NotBefore) || now.After(leaf.NotAfter)) {
+				// It is used all the same: a proxy in front may not check it, and the clock may be wrong.
+				logger.Warn(name+" is not valid now", "valid_from", from, "valid_until", until,
+					"remedy", "renew it, or correct the clock")
+			}
+			return []slog.Attr{slog.String("valid_until", until)}
 		},
 		Logger: logger,
 	})

@@ -53,6 +53,21 @@ func overwrite(t *testing.T, path string, text []byte) {
 	}
 }
 
+// A certificate that no client accepts is used, because a proxy may not check it, and the log says so.
+func TestNewCertificate_WarnsOfOneThatIsNotValid(t *testing.T) {
+	ca := newAuthority(t)
+	for until, want := range map[time.Time]bool{time.Now().Add(-time.Minute): true, time.Now().Add(time.Hour): false} {
+		cert, key := ca.issue(t, until)
+		var log testlog.Buffer
+		if _, err := newCertificate("certificate", cert, key, func(time.Time) {}, slog.New(slog.NewTextHandler(&log, nil))); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(log.String(), `level=WARN msg="certificate is not valid now"`); got != want {
+			t.Errorf("valid until %v, log:\n%s", until, &log)
+		}
+	}
+}
+
 func TestServeTLS(t *testing.T) {
 	cert, key := newPair(t, "shoal")
 	certFile, keyFile := writeFile(t, "cert.pem", string(cert)), writeFile(t, "key.pem", string(key))
