@@ -5,10 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 	"time"
 )
 
@@ -84,9 +81,8 @@ func (c *benchCommand) messages() int {
 // Run measures and prints the result. An interrupt ends the measurement early, in order; a second one is
 // the system's again.
 func (c *benchCommand) Run(ctx context.Context, io streams) error {
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	ctx, stop := interruptible(ctx)
 	defer stop()
-	defer context.AfterFunc(ctx, stop)()
 	report, err := openReport(c.Report)
 	if err != nil {
 		return err

@@ -10,8 +10,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/shoal-go/shoal/internal/reload"
@@ -104,9 +102,8 @@ func (c *publishCommand) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	defer input.Close()
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	ctx, stop := interruptible(ctx)
 	defer stop()
-	defer context.AfterFunc(ctx, stop)()
 	p, err := newPublisher(publisherOptions{
 		server: c.URL, key: c.APIKey[0], uploadID: c.UploadID, retryFor: c.RetryFor, notes: std.err,
 	})

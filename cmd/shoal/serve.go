@@ -230,9 +230,8 @@ func (n *node) handler() http.Handler {
 	return newDevHandler(n.signToken, handler, n.demo)
 }
 
-// run serves until ctx ends, a listener fails or the broker cannot be used, and then drains. Before draining it calls
-// stop, so that a second signal, or the first one after a failure, ends the process. It returns nil after an orderly
-// shutdown.
+// run serves until ctx ends, a listener fails or the broker cannot be used, and then drains. After a failure it calls
+// stop, so that the first signal ends the process. It returns nil after an orderly shutdown.
 func (n *node) run(ctx context.Context, stop func(), out io.Writer) error {
 	n.warnOfOpenFiles(n.flags.MaxConnections)
 	failed := make(chan error, len(n.public)+1)
@@ -259,8 +258,9 @@ func (n *node) run(ctx context.Context, stop func(), out io.Writer) error {
 	case broken := <-n.manager.BrokerFailed():
 		err = fmt.Errorf("the broker cannot be used: %w; see --broker", broken)
 	}
-	stop()
-	if err == nil {
+	if err != nil {
+		stop()
+	} else {
 		running, err = n.delayShutdown(failed, running)
 	}
 	if err != nil {

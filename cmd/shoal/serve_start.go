@@ -13,7 +13,7 @@ import (
 
 // signals are those that a server catches.
 type signals struct {
-	// ctx ends with the first SIGINT or SIGTERM, or with release. A second one is left to the system.
+	// ctx is interruptible, and ends with release.
 	ctx     context.Context
 	release context.CancelFunc
 	hangUps chan os.Signal // receives SIGHUP
@@ -25,10 +25,29 @@ func catchSignals(ctx context.Context, args []string) *signals {
 	s := &signals{ctx: ctx, release: func() {}, hangUps: make(chan os.Signal, 1)}
 	if isServe(args) {
 		signal.Notify(s.hangUps, syscall.SIGHUP)
-		s.ctx, s.release = signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
-		context.AfterFunc(s.ctx, s.release)
+		s.ctx, s.release = interruptible(ctx)
 	}
 	return s
+}
+
+// sameSignal is the time within which a second signal counts for the first one: timeout(1), for example, sends one to
+// the process and one to its group, which the process belongs to.
+const sameSignal = 200 * time.Millisecond
+
+// interruptible returns a context that ends with the first SIGINT or SIGTERM. A second one, unless it comes at once, is
+// left to the system, and ends the process. So are all with stop.
+func interruptible(ctx context.Context) (interrupted context.Context, stop context.CancelFunc) {
+	interrupted, stop = signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	return interrupted, releaseLater(interrupted, stop)
+}
+
+// releaseLater calls a function a moment after ctx has ended. The function that it returns does so at once.
+func releaseLater(ctx context.Context, release context.CancelFunc) (now context.CancelFunc) {
+	undo := context.AfterFunc(ctx, func() { time.AfterFunc(sameSignal, release) })
+	return func() {
+		undo()
+		release()
+	}
 }
 
 // isServe reports whether the first argument that is neither a flag nor the value of --config is serve.

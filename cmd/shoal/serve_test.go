@@ -9,7 +9,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coder/websocket"
@@ -287,4 +289,26 @@ func TestPublish_SendsLinesAsTheyCome(t *testing.T) {
 	if status := <-done; status != statusDone {
 		t.Errorf("status = %d: %s", status, errs.String())
 	}
+}
+
+// A signal that is sent twice at once counts once: timeout(1) signals a process and its group.
+func TestReleaseLater_LeavesAMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var released atomic.Bool
+		ctx, signalled := context.WithCancel(t.Context())
+		now := releaseLater(ctx, func() { released.Store(true) })
+		signalled()
+		<-time.After(sameSignal - 1)
+		if synctest.Wait(); released.Load() {
+			t.Error("a second signal ends the process at once")
+		}
+		<-time.After(1)
+		if synctest.Wait(); !released.Load() {
+			t.Error("a later signal does not end the process")
+		}
+		released.Store(false)
+		if now(); !released.Load() {
+			t.Error("it is not released at once")
+		}
+	})
 }

@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/signal"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/shoal-go/shoal/client"
@@ -98,9 +95,8 @@ func (c *watchCommand) checkSources(s *settings) {
 // Run follows the uploads until each has an outcome or is given up, or an interrupt. A second interrupt ends the
 // process, which the first one cannot do while the output is a pipe without a reader.
 func (c *watchCommand) Run(ctx context.Context, std streams) error {
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	ctx, stop := interruptible(ctx)
 	defer stop()
-	defer context.AfterFunc(ctx, stop)()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	w := &watching{flags: c, cancel: cancel, view: newWatchView(std, c.JSON)}
