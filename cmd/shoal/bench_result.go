@@ -67,7 +67,8 @@ type messageResult struct {
 	PerSecond float64          `json:"delivered_per_second"`
 	Latency   load.Percentiles `json:"latency_ns"`
 
-	times *hdrhistogram.Histogram // nil if nothing has been measured
+	times   *hdrhistogram.Histogram // nil if nothing has been measured
+	refused bool                    // a message, which has ended the run
 }
 
 type generatorResult struct {

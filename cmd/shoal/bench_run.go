@@ -84,6 +84,7 @@ func (b *bench) measure(ctx context.Context, fleet *load.Fleet, r *benchResult) 
 	done()
 	user, system := load.ProcessCPU()
 	r.Messages = newMessageResult(p, published.total.Load(), expected, fleet, last)
+	r.Messages.refused = err != nil
 	r.Connections = newConnectionResult(b.flags, fleet)
 	r.Generator = newGeneratorResult(b.flags, user+system-userBefore-systemBefore, time.Since(p.start))
 	return err

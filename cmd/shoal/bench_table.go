@@ -59,7 +59,7 @@ func (r *benchResult) notes() []string {
 		notes = append(notes, fmt.Sprintf("the generator used more than %.0f %% of a core for each poller: the numbers "+
 			"may be its own limit and not the server's; give it more --pollers, or another machine", 100*busyShare))
 	}
-	if r.Messages.Published < int64(r.Messages.Planned) && !r.Interrupted {
+	if m := &r.Messages; m.Published < int64(m.Planned) && !r.Interrupted && !m.refused {
 		notes = append(notes, "not all that was planned could be published in time: the rate is more than the server takes "+
 			"from these publishers")
 	}

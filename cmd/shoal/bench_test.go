@@ -224,7 +224,7 @@ func TestBenchReportsRefusedMessages(t *testing.T) {
 	url := pretended(t, http.StatusBadRequest, `{"detail":"the message is dull"}`, func() {})
 	r := shoal(t, nil, "", "bench", "--dev", "--url="+url, "--connections=1", "--messages=1")
 	if r.status != statusFailed || !strings.Contains(r.err, "shoal: the server refused: the message is dull\n") ||
-		!strings.Contains(r.out, "published    0 of 1\n") {
+		!strings.Contains(r.out, "published    0 of 1\n") || strings.Contains(r.out, "the rate is more") {
 		t.Errorf("status %d, printed:\n%s%s", r.status, r.out, r.err)
 	}
 }
