@@ -134,9 +134,17 @@ func (s *settings) Resolve(ctx *kong.Context, _ *kong.Path, flag *kong.Flag) (an
 // Validate implements kong.Resolver. Errors are collected in complaints instead.
 func (s *settings) Validate(*kong.Application) error { return nil }
 
-// load reads the file that --config or its variable names, if any.
+// load reads the file that --config or its variable names, if any. A command without settings needs none. A check of a
+// server's health takes no offence at settings of others: an edited file that the server has refused, or does not know
+// yet, must not have the server restarted.
 func (s *settings) load(ctx *kong.Context) {
-	s.checkVariables(flagNames(ctx.Model.Node))
+	if command := ctx.Selected(); command == nil || len(command.Flags) == 0 {
+		return
+	}
+	_, isHealth := selected(ctx).(*healthCommand)
+	if !isHealth {
+		s.checkVariables(flagNames(ctx.Model.Node))
+	}
 	key, path := variable("config"), s.env[variable("config")]
 	for _, element := range ctx.Path {
 		if element.Flag != nil && element.Flag.Name == "config" {
@@ -158,7 +166,9 @@ func (s *settings) load(ctx *kong.Context) {
 			s.others = append(s.others, name)
 		}
 	}
-	s.note(complaints...)
+	if !isHealth || s.unreadable {
+		s.note(complaints...)
+	}
 }
 
 // checkVariables complains of environment variables that are probably meant as settings. Others that begin with SHOAL_

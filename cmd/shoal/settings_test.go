@@ -435,6 +435,18 @@ func TestSettings_RefuseEmptyValues(t *testing.T) {
 	shoal(t, []string{"SHOAL_TLS_CERT="}, "", "check-config", "--dev").wantDone(t) // as if it were not set
 }
 
+// The version can be printed, and a server's health checked, whatever is wrong with settings that are for others.
+func TestSettings_MistakesOfOthersFailNoHealthCheck(t *testing.T) {
+	s := serveDev(t)
+	env := []string{"SHOAL_QUEUE_BYTE=1", "SHOAL_QUEUE_BYTES=none"}
+	address := strings.TrimPrefix(s.admin, "http://")
+	file := writeFile(t, "shoal.yaml", "admin-addr: "+address+"\nfavourite: blue\nqueue-age:\ndrain: many\n")
+	shoal(t, env, "", "health", "--config="+file).wantDone(t)
+	shoal(t, env, "", "version", "--config="+filepath.Join(t.TempDir(), "missing")).wantDone(t)
+	file = writeFile(t, "shoal.yaml", "admin-addr: [")
+	shoal(t, env, "", "health", "--config="+file).wantErrors(t, statusUsage, "which is not usable YAML")
+}
+
 // One file serves all commands, so a key means the same to each of them.
 func TestSettings_KeysHaveOneKindOfValue(t *testing.T) {
 	kinds := map[string]string{}
