@@ -62,6 +62,7 @@ func TestServeAndCheckConfigRefuse(t *testing.T) {
 		"jwks empty":            {[]string{"--jwks=" + noKeys}, []string{"it has no keys"}},
 		"jwks without audience": {[]string{"--jwks=https://keys.example/jwks"}, []string{`--jwt-audience is missing`}},
 		"jwt-secret of a file":  {[]string{"--jwt-secret=" + goodSecret + "\n"}, []string{`--jwt-secret begins or ends with white space`}},
+		"secret of a file":      {[]string{"--cluster-secret=0123456789abcdef\n"}, []string{`--cluster-secret begins or ends with white space`}},
 		"jwks by ftp": {[]string{"--jwks=ftp://u:hidden@h/k", "--jwt-audience=any"},
 			[]string{`--jwks is "ftp://u:xxxxx@h/k", want the path of a file, or a URL`}},
 		"authorize": {[]string{"--authorize=maybe"},

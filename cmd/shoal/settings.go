@@ -120,10 +120,6 @@ func (s *settings) Resolve(ctx *kong.Context, _ *kong.Path, flag *kong.Flag) (an
 		return nil, nil
 	}
 	s.keys[flag.Name] = found.key
-	if !flag.IsSlice() && len(found.values) == 1 && found.values[0] != strings.TrimSpace(found.values[0]) {
-		s.refuse(flag.Name, "begins or ends with white space, such as the end of a line; want the value alone")
-		return nil, nil
-	}
 	if len(found.values) != 1 && !flag.IsSlice() {
 		s.refuse(flag.Name, "is a list, want one value")
 		return nil, nil
@@ -215,11 +211,17 @@ func newMapper[T any](s *settings, parse func(text string, tag *kong.Tag) (T, er
 		}
 		text := textsOf(token)[0]
 		value, err := parse(text, ctx.Value.Tag)
+		isFlag := ctx.Value.Flag != nil
+		spaced := isFlag && text != strings.TrimSpace(text) && !ctx.Value.Tag.Has("blank")
 		switch {
-		case err != nil && ctx.Value.Flag == nil:
+		case err != nil && !isFlag:
 			return fmt.Errorf("it is %q, want %w", text, err)
+		case spaced:
+			s.refuse(ctx.Value.Name, "begins or ends with white space, such as the end of a line; want the value alone")
 		case err != nil:
 			s.complain(ctx.Value.Name, text, err.Error())
+		}
+		if spaced || err != nil {
 			value, _ = parse(ctx.Value.Default, ctx.Value.Tag)
 		}
 		target.Set(reflect.ValueOf(value).Convert(target.Type()))
