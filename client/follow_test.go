@@ -29,6 +29,29 @@ func TestFollow_NewestThenAllInOrder(t *testing.T) {
 	})
 }
 
+// The subscriptions of a client that returns fit the smallest limit of messages that shoal serve accepts, whatever
+// characters the ids have.
+func TestFollow_ResumesWithinTheLimitOfMessages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		limited := func(_ *manager.Options, o *server.Options) { o.MaxClientMessageBytes = 32 << 10 }
+		p := newPlace(t, limited)
+		c := p.client()
+		var loops []*loop
+		for i := range 40 {
+			loops = append(loops, follow(t, c, fmt.Sprintf("%s%05d", strings.Repeat("<", 250), i)))
+		}
+		synctest.Wait()
+		p.drain()
+		n := p.start(limited)
+		synctest.Wait()
+		for i, l := range loops {
+			n.publish(t, fmt.Sprintf("%s%05d", strings.Repeat("<", 250), i), 1)
+			_ = l.wantGap()
+			l.want(1)
+		}
+	})
+}
+
 // A later loop over the same upload begins with the newest message too, and needs no connection of its own.
 func TestFollow_LaterLoopBeginsWithNewest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

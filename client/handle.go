@@ -55,7 +55,7 @@ func (l *link) nextRequest() []byte {
 	if len(batch.Uploads) == 0 {
 		return nil
 	}
-	return batch.encode()
+	return encode(batch)
 }
 
 // ask records a subscription. The client's lock is held.
@@ -81,10 +81,7 @@ func (l *link) unsubscribe(uploadID string, u *upload) []byte {
 }
 
 func unsubscribeMessage(uploadID string) []byte {
-	data, _ := json.Marshal(map[string]string{ // strings always encode
-		"action": "unsubscribe_upload", "upload_id": uploadID,
-	})
-	return data
+	return encode(map[string]string{"action": "unsubscribe_upload", "upload_id": uploadID})
 }
 
 // handle handles a message of the server. An error ends the connection.

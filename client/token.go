@@ -1,7 +1,6 @@
 package client
 
 import (
-	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -132,14 +131,10 @@ func (l *link) tokenAnswered(accepted bool) {
 
 // authMessage is the first message of a connection, and one that extends it.
 func authMessage(token string) []byte {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	_ = e.Encode(struct { // strings always encode
+	return encode(struct {
 		Type  string `json:"type"`
 		Token string `json:"token"`
 	}{"auth", token})
-	return b.Bytes()
 }
 
 // sleep waits and returns false if ctx ends first.

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"encoding/json"
 	"slices"
 )
@@ -174,10 +175,13 @@ type resume struct {
 // if the connection has subscribed before.
 const noEpoch = "none"
 
-func (r resume) encode() []byte {
-	data, err := json.Marshal(r)
-	if err != nil {
+// encode returns a message without escapes for HTML, which take six bytes instead of one against the server's limit.
+func encode(message any) []byte {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(message); err != nil {
 		panic("client: " + err.Error()) // strings and numbers always encode
 	}
-	return data
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }
