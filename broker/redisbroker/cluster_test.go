@@ -1,9 +1,11 @@
 package redisbroker_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -246,5 +248,46 @@ func TestSentinel_Failover(t *testing.T) {
 	}
 	if len(a.Interruptions()) == 0 {
 		t.Errorf("nobody said that messages may be lost")
+	}
+}
+
+// TestPermissions_OfEachServerOfACluster: each server of a cluster has users of its own. With the rule on all of them
+// everything works; where a part is missing on one, the start fails with an error that names both.
+func TestPermissions_OfEachServerOfACluster(t *testing.T) {
+	const ofClusters = "+ssubscribe +sunsubscribe +spublish +cluster|slots"
+	page, err := os.ReadFile("../../docs/scaling.md")
+	if err != nil || !strings.Contains(string(page), "`"+ofClusters+"`") {
+		t.Errorf("docs/scaling.md does not contain %s, %v", ofClusters, err)
+	}
+	servers := redistest.Cluster(t, 3, 0)
+	all := strings.Fields(redisbroker.Permissions("") + " " + ofClusters)
+	with := func(missing string, on int) redisbroker.Options {
+		for i, server := range servers {
+			server.Do(append([]string{"ACL", "SETUSER", "node", "reset", "on", ">secret"}, slices.DeleteFunc(slices.Clone(all),
+				func(part string) bool { return i == on && part == missing })...)...)
+		}
+		opt := clusterOptions(servers)
+		opt.URL = strings.Replace(opt.URL, "//", "//node:secret@", 1)
+		return opt
+	}
+	a, b := join(t, with("", 0)), join(t, with("", 0))
+	channels := channelsOf(6)
+	subscribe(t, a, channels...)
+	exchange(t, a, b, channels, "permitted")
+	if err := errors.Join(b.Forget(t.Context(), channels[0]), a.Unsubscribe(t.Context(), channels...)); err != nil {
+		t.Errorf("with all permissions: %v", err)
+	}
+	a.stop()
+	b.stop()
+	for _, part := range []string{
+		"&shoal:*", "~shoal:*", "&upload:*", "~shoal.once:*", "+xadd", "+ssubscribe", "+sunsubscribe", "+spublish", "+subscribe",
+	} {
+		for on, server := range servers {
+			err := runError(t, with(part, on))
+			if errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), server.Addr) ||
+				!strings.Contains(err.Error(), strings.Trim(part, "+~&*")) || !strings.Contains(err.Error(), ofClusters) {
+				t.Errorf("without %s on %s Run returned %v", part, server.Addr, err)
+			}
+		}
 	}
 }

@@ -43,9 +43,15 @@ func channelKinds(prefix string) []channelKind {
 	return []channelKind{{prefix + "upload:", true}, {prefix + "shoal:", false}}
 }
 
+// clusterCommands are run by the connections to a cluster, in addition.
+var clusterCommands = []string{"ssubscribe", "sunsubscribe", "spublish", "cluster|slots"}
+
 // Permissions returns the rule, as for ACL SETUSER, that a user needs for nodes that share uploads through a single
 // server: without one of its parts Run fails and names it. prefix is Options.ChannelPrefix.
-func Permissions(prefix string) string {
+func Permissions(prefix string) string { return permissions(prefix, single) }
+
+// permissions returns the rule for servers of a mode. Each node of a cluster has users of its own.
+func permissions(prefix string, m mode) string {
 	rule := []string{"~" + streamPrefix + "*", "~" + oncePrefix + "*"}
 	for _, kind := range channelKinds(prefix) {
 		if !kind.stored {
@@ -61,6 +67,11 @@ func Permissions(prefix string) string {
 	}
 	for _, call := range scriptCommands {
 		rule = append(rule, "+"+commandOf(call))
+	}
+	if m == cluster {
+		for _, command := range clusterCommands {
+			rule = append(rule, "+"+command)
+		}
 	}
 	return strings.Join(rule, " ")
 }
@@ -98,49 +109,60 @@ return failed`, strings.ToLower(publish), positionPrefix)
 // tryPermissions tries everything that this node will do with channels of each kind. The error names the missing
 // permission.
 func (s *server) tryPermissions(ctx context.Context, l *commandConn, p *pubsub) error {
-	naming := s.broker.naming
 	for _, kind := range channelKinds(s.broker.opt.ChannelPrefix) {
-		channel := kind.prefix + "probe." + s.broker.id
-		if err := p.subscribe(ctx, []string{channel}); err != nil {
-			return s.missingPermission(err, "subscribe to "+kind.prefix+"*, "+positionPrefix+"*")
-		}
-		if err := p.unsubscribe(ctx, []string{channel}); err != nil {
-			return s.missingPermission(err, "unsubscribe from "+kind.prefix+"*")
-		}
-		if !kind.stored {
-			if err := l.client.Do(ctx, l.send(publishScript, channel, nil)).Error(); err != nil {
-				return s.missingPermission(scriptError(err, s.broker.scripts(l.term)[publishScript]),
-					"publish to "+kind.prefix+"*, which are keys and channels of a script")
-			}
-			continue
-		}
-		command := l.client.B().Evalsha().Sha1(l.sha[permissionScript]).Numkeys(2).
-			Key(naming.key(channel), naming.once(channel, "probe")).
-			Arg(naming.positionChannel(channel)).Build()
-		failed, err := l.client.Do(ctx, command).AsStrSlice()
-		if err != nil {
-			return s.missingPermission(err, "run a script on keys "+streamPrefix+"*, "+oncePrefix+"*")
-		}
-		for pair := range slices.Chunk(failed, 2) { // a command and its error
-			if text := pair[len(pair)-1]; isDenied(text) {
-				return fatalf("redisbroker: %s lacks a permission for nodes: %s (%s): allow it by ACL SETUSER; all that is needed "+
-					"is: %s", s.addr, strings.ToLower(pair[0]), text, Permissions(s.broker.opt.ChannelPrefix))
-			}
+		if err := s.tryKind(ctx, l, p, kind); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
+// tryKind is tryPermissions for a kind of channel.
+func (s *server) tryKind(ctx context.Context, l *commandConn, p *pubsub, kind channelKind) error {
+	channel := s.probeName(kind.prefix, "probe."+s.broker.id)
+	if err := p.subscribe(ctx, []string{channel}); err != nil {
+		return s.missingPermission(err, "subscribe to "+kind.prefix+"*, "+positionPrefix+"*")
+	}
+	if err := p.unsubscribe(ctx, []string{channel}); err != nil {
+		return s.missingPermission(err, "unsubscribe from "+kind.prefix+"*")
+	}
+	if !kind.stored {
+		if err := l.client.Do(ctx, l.send(publishScript, channel, nil)).Error(); err != nil {
+			return s.missingPermission(scriptError(err, s.broker.scripts(l.term)[publishScript]),
+				"publish to "+kind.prefix+"*, which are keys and channels of a script")
+		}
+		return nil
+	}
+	naming := s.broker.naming
+	command := l.client.B().Evalsha().Sha1(l.sha[permissionScript]).Numkeys(2).
+		Key(naming.key(channel), naming.once(channel, "probe")).
+		Arg(naming.positionChannel(channel)).Build()
+	failed, err := l.client.Do(ctx, command).AsStrSlice()
+	if err != nil {
+		return s.missingPermission(err, "run a script on keys "+streamPrefix+"*, "+oncePrefix+"*")
+	}
+	for pair := range slices.Chunk(failed, 2) { // a command and its error
+		if text := pair[len(pair)-1]; isDenied(text) {
+			return fatalf("redisbroker: %s lacks a permission for nodes: %s (%s): allow it by ACL SETUSER; all that is needed "+
+				"is: %s", s.addr, strings.ToLower(pair[0]), text, s.broker.permissions())
+		}
+	}
+	return nil
+}
+
+// permissions returns the rule that a user of the broker's servers needs.
+func (b *Broker) permissions() string { return permissions(b.opt.ChannelPrefix, b.target.mode) }
+
 // missingPermission adds the tried operation to an error of a trial that means a missing permission.
 func (s *server) missingPermission(err error, tried string) error {
 	if hasMoved(errorCode(err)) {
-		return nil // the channel belongs to another server of the cluster, which is tried by itself
+		return nil // the slot has moved to another server of the cluster, which is tried by itself
 	}
 	if isFatal(err) || !isPermissionError(err) {
 		return err
 	}
-	return fatalf("redisbroker: a permission for nodes is missing, to %s: %s: allow it by ACL SETUSER; "+
-		"all that is needed is: %s", tried, errorText(err), Permissions(s.broker.opt.ChannelPrefix))
+	return fatalf("redisbroker: %s lacks a permission for nodes, to %s: %s: allow it by ACL SETUSER; all that is needed "+
+		"is: %s", s.addr, tried, errorText(err), s.broker.permissions())
 }
 
 // isDenied reports whether the text of an error within a script says that a permission is missing.

@@ -209,14 +209,18 @@ func (s *server) setSlot(p serverSlots) {
 	}
 }
 
-// storeProbe returns the key under which the server tries to store a message. In a cluster it belongs to a slot of this
-// server, because another one may have memory left while this one is full.
-func (s *server) storeProbe(p *pubsub) string {
-	channel := p.probe
+// probeName returns a name that begins with prefix. In a cluster it belongs to a slot of this server: each server has
+// memory and users of its own.
+func (s *server) probeName(prefix, rest string) string {
 	if tags := s.broker.naming.tags; tags != nil {
-		channel = probePrefix + tags[s.slot.Load()] + strings.TrimPrefix(channel, probePrefix)
+		prefix += tags[s.slot.Load()]
 	}
-	return s.broker.naming.key(channel + ":kept")
+	return prefix + rest
+}
+
+// storeProbe returns the key under which the server tries to store a message.
+func (s *server) storeProbe(p *pubsub) string {
+	return s.broker.naming.key(s.probeName(probePrefix, strings.TrimPrefix(p.probe, probePrefix)+":kept"))
 }
 
 // markOpen makes the server accept requests.
