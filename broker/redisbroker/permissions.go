@@ -142,7 +142,11 @@ func (s *server) tryKind(ctx context.Context, l *commandConn, p *pubsub, kind ch
 		return s.missingPermission(err, "run a script on keys "+streamPrefix+"*, "+oncePrefix+"*")
 	}
 	for pair := range slices.Chunk(failed, 2) { // a command and its error
-		if text := pair[len(pair)-1]; isDenied(text) {
+		switch text := pair[len(pair)-1]; {
+		case strings.Contains(text, "called from script"): // of an unknown command
+			return fatalf("redisbroker: %s does not know the command %s (%s): do not rename or disable it", s.addr,
+				strings.ToLower(pair[0]), text)
+		case isDenied(text):
 			return fatalf("redisbroker: %s lacks a permission for nodes: %s (%s): allow it by ACL SETUSER; all that is needed "+
 				"is: %s", s.addr, strings.ToLower(pair[0]), text, s.broker.permissions())
 		}

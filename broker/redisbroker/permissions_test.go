@@ -50,6 +50,17 @@ func TestPermissions_AreEnoughAndEachIsNeeded(t *testing.T) {
 	}
 }
 
+// TestPermissions_RenamedCommandEndsRun: a server without a command that only some scripts need, because it was renamed or
+// disabled, ends the start with an error that names it.
+func TestPermissions_RenamedCommandEndsRun(t *testing.T) {
+	for _, command := range []string{"XRANGE", "DEL", "GET", "SET"} {
+		server := redistest.Start(t, "--rename-command", command, "")
+		if err := runError(t, options(server)); !strings.Contains(err.Error(), "the command "+strings.ToLower(command)) {
+			t.Errorf("without %s Run returned %v", command, err)
+		}
+	}
+}
+
 // TestPermissions_AreDocumented: the page for operators has the rule.
 func TestPermissions_AreDocumented(t *testing.T) {
 	page, err := os.ReadFile("../../docs/scaling.md")
