@@ -199,6 +199,9 @@ func (b *Broker) do(
 			}
 		case hasMoved(errorCode(err)):
 			t.rediscover()
+		case isForeign(err):
+			return result, fmt.Errorf("%w: delete the keys %s and %s, which another program has written",
+				callError(ctx, s.addr, err), b.naming.key(channel), b.naming.once(channel, "*"))
 		default:
 			err := callError(ctx, s.addr, err)
 			if errorCode(result.Error()) == outOfMemory {

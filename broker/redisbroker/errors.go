@@ -115,6 +115,13 @@ func isTemporary(word string) bool {
 // The command has not been carried out.
 func hasMoved(word string) bool { return word == "MOVED" || word == "ASK" || word == "TRYAGAIN" }
 
+// isForeign reports whether a command failed because a key has another type, or is a stream whose last id is beyond those
+// of nodes. Only other programs write such keys.
+func isForeign(err error) bool {
+	code := errorCode(err)
+	return code == "WRONGTYPE" || code != "" && strings.Contains(err.Error(), "stream")
+}
+
 // connectError turns an error of connecting to a server into a fatal one if a retry does not fix it.
 func (b *Broker) connectError(addr string, err error) error {
 	word := errorCode(err)

@@ -25,7 +25,7 @@ const (
 // The history of a channel is a stream. Its entries' ids are epoch-offset: the epoch is when it began, in
 // microseconds, and the offset counts from 1. An entry has one field; its name is the token of the server's term
 // that wrote it, and after that when, in milliseconds; its value is the payload. An entry without a time is no
-// message: it only holds a position, of a stream that is empty but has to have one.
+// message: it only holds a position, of a stream that is empty but has to have one, or another program has added it.
 //
 // A token stands for a server's term as master: from its start or promotion to its end. A server that restarts with
 // old data, or was promoted before it had the newest messages, would use offsets again that
@@ -47,7 +47,7 @@ local epoch, offset, writer, stamp
 local newest = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
 if newest then
 	epoch, offset = newest[1]:match('(%%d+)-(%%d+)')
-	writer, stamp = newest[2][1]:sub(1, #token), newest[2][1]:sub(#token + 1)
+	writer, stamp = newest[2][1]:sub(1, #token), newest[2][1]:match('^%%d+$', #token + 1) or ''
 end
 
 local function text(number) return string.format('%%.0f', number) end
@@ -86,8 +86,8 @@ local function carryOver()
 	local entries = redis.call('XRANGE', key, '-', '+')
 	beginEpoch()
 	for _, entry in ipairs(entries) do
-		local stamp = entry[2][1]:sub(#token + 1)
-		if stamp ~= '' then
+		local stamp = entry[2][1]:match('^%d+$', #token + 1)
+		if stamp then
 			local put = offset == '0' and replaceAll or add
 			offset = text(offset + 1)
 			put(stamp, entry[2][2])

@@ -3,6 +3,7 @@ package redisbroker_test
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/shoal-go/shoal/broker/redisbroker/internal/redistest"
@@ -69,6 +70,33 @@ func TestStream_NameThatBeginsWithBraces(t *testing.T) {
 		redistest.Eventually(t, "the message to "+x+" has come", func() bool { return len(n.Messages(x)) == 1 })
 		if got := n.Messages(x)[0]; got.Position != at {
 			t.Errorf("the message to %s came at %v, want %v", x, got.Position, at)
+		}
+	}
+}
+
+// TestStream_EntriesOfOthersBlockNothing: entries that another program adds to the stream of a followed channel are no
+// messages, and no call fails because of them. Where the stream takes no further entry, the error names the remedy.
+func TestStream_EntriesOfOthersBlockNothing(t *testing.T) {
+	server := redistest.Start(t)
+	n := join(t, options(server))
+	for i, field := range []string{
+		"a", "a-field-that-is-longer-than-a-token", "0123456789abcdef", "0123456789abcdef1e999",
+	} {
+		channel := fmt.Sprint("upload:", i)
+		key := "shoal.kept:" + channel
+		subscribe(t, n, channel)
+		store(t, n, channel, "one")
+		server.Do("XADD", key, "*", field, "garbage", "other", "garbage")
+		if k := history(t, n, channel); describe(k) != "1 above 0: 1=one" {
+			t.Errorf("%s: the history is %s, want one message", field, describe(k))
+		}
+		if at := store(t, n, channel, "two"); at.Offset != 2 {
+			t.Errorf("%s: the next message is at %v, want offset 2", field, at)
+		}
+		server.Do("DEL", key)
+		server.Do("XADD", key, "18446744073709551615-18446744073709551615", field, "garbage")
+		if _, err := n.Store(t.Context(), channel, nil); err == nil || !strings.Contains(err.Error(), "delete the keys "+key) {
+			t.Errorf("%s: Store returned %v, want an error with the remedy", field, err)
 		}
 	}
 }
