@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"bytes"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -13,9 +14,8 @@ import (
 func TestLogger_MapsLevelsAndSamplesRouteErrors(t *testing.T) {
 	var b bytes.Buffer
 	settled := false
-	l := logger{
-		slog.New(slog.NewTextHandler(&b, nil)), &rate.Sometimes{First: 3, Interval: time.Hour}, func() bool { return settled },
-	}
+	sample := func() *rate.Sometimes { return &rate.Sometimes{First: 3, Interval: time.Hour} }
+	l := logger{slog.New(slog.NewTextHandler(&b, nil)), sample(), sample(), func() bool { return settled }}
 	lone := func() {
 		l.Warnf("%s", "Waiting for routing to be established...")
 		for range 50 {
@@ -37,11 +37,14 @@ func TestLogger_MapsLevelsAndSamplesRouteErrors(t *testing.T) {
 	}
 	settled = true
 	lone()
+	for i := range 50 {
+		l.Errorf(fmt.Sprintf("127.0.0.1:50530 - rid:%d - %%s", i), "authentication error")
+	}
 	got := b.String()
 	for text, want := range map[string]int{
 		"listening": 0, "payload": 0, "Healthcheck": 0, "Plaintext": 0, "Metalayer": 0, "RAFT": 0,
 		`level=WARN msg="NATS server: slow disk"`: 1, `level=ERROR msg="NATS server: no space"`: 1,
-		"connect to route": 3, "Waiting for routing": 1,
+		"connect to route": 3, "authentication error": 3, "Waiting for routing": 1,
 	} {
 		if n := strings.Count(got, text); n != want {
 			t.Errorf("%q is logged %d times, want %d:\n%s", text, n, want, got)

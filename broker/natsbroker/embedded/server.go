@@ -82,8 +82,8 @@ func Start(opt Options) (*Server, error) {
 	}
 	s := &Server{server: inner, dir: dir, memory: opt.MaxMemory, members: opt.members(), started: time.Now()}
 	if opt.Logger != nil {
-		routes := &rate.Sometimes{First: 3, Interval: 10 * time.Second}
-		inner.SetLoggerV2(logger{opt.Logger, routes, s.settled}, false, false, false)
+		sample := func() *rate.Sometimes { return &rate.Sometimes{First: 3, Interval: 10 * time.Second} }
+		inner.SetLoggerV2(logger{opt.Logger, sample(), sample(), s.settled}, false, false, false)
 	}
 	s.close = sync.OnceValue(s.shutdown)
 	inner.Start()
@@ -226,6 +226,10 @@ func (s *Server) Ready() error {
 	}
 	missing := s.missing()
 	if len(missing) == 0 {
+		if former := s.formerMembers(); former > 0 {
+			return fmt.Errorf("%w: its folder has %d members that are not among the routes: start the servers at the addresses "+
+				"that they had before, or all of them with empty folders", ErrBehind, former)
+		}
 		return ErrBehind
 	}
 	return fmt.Errorf("%w: %d of %d members are connected, %d are needed, missing: %s", ErrBehind,
@@ -254,6 +258,25 @@ func (s *Server) missing() []string {
 		}
 	}
 	return missing
+}
+
+// formerMembers returns how many members of the cluster, by this server's own state, are not among those of the options.
+// They count for a majority.
+func (s *Server) formerMembers() (count int) {
+	info, err := s.server.Jsz(nil)
+	if err != nil || info.Meta == nil {
+		return 0
+	}
+	names := []string{s.server.Name()}
+	for _, address := range s.members {
+		names = append(names, routeName(address))
+	}
+	for _, peer := range info.Meta.Replicas {
+		if !slices.Contains(names, peer.Name) {
+			count++
+		}
+	}
+	return count
 }
 
 // healthResponse records the server's health. It is not safe for concurrent use.
@@ -298,9 +321,10 @@ func removeAll(dir string) error {
 
 // logger forwards the log of the NATS server to an slog.Logger. Its methods are safe for concurrent use.
 type logger struct {
-	out     *slog.Logger
-	routes  *rate.Sometimes
-	settled func() bool
+	out *slog.Logger
+	// routes and refused sample the errors of noRoute and onRoute.
+	routes, refused *rate.Sometimes
+	settled         func() bool
 }
 
 // Parts of warnings of the NATS server that need no attention.
@@ -318,8 +342,13 @@ var (
 	}
 )
 
-// noRoute begins the error of each attempt to reach another server.
-const noRoute = "Error trying to connect to route"
+const (
+	// noRoute begins the error of each attempt to reach another server.
+	noRoute = "Error trying to connect to route"
+	// onRoute is in the errors of a connection to another server, such as one with a wrong secret, and of whoever connects
+	// to the port of the cluster.
+	onRoute = " - rid:"
+)
 
 // expected reports whether a line needs no attention now.
 func (l logger) expected(text string) bool {
@@ -339,10 +368,12 @@ func (l logger) Warnf(format string, v ...any) {
 	l.out.Log(context.Background(), level, line(format, v))
 }
 
-// Errorf logs errors. A route to an unreachable node is tried, and reported, several times a second; only a sample
-// of these errors is logged.
+// Errorf logs errors. A route to a node that is unreachable or refuses it is tried, and reported, several times a second;
+// only a sample of these errors is logged.
 func (l logger) Errorf(format string, v ...any) {
 	switch {
+	case strings.Contains(format, onRoute):
+		l.refused.Do(func() { l.out.Error(line(format, v)) })
 	case !strings.HasPrefix(format, noRoute):
 		l.out.Error(line(format, v))
 	case l.settled():
