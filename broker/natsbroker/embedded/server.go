@@ -22,6 +22,7 @@
 package embedded
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -50,6 +51,7 @@ type Server struct {
 	memory int64
 	// members are the addresses of all members that are known from the options.
 	members []string
+	log     *slog.Logger
 	started time.Time
 	ready   atomic.Bool // whether Ready has returned nil
 	own     replicas
@@ -81,6 +83,7 @@ func Start(opt Options) (*Server, error) {
 		return nil, errors.Join(fmt.Errorf("embedded: start the server: %w", err), removeAll(dir))
 	}
 	s := &Server{server: inner, dir: dir, memory: opt.MaxMemory, members: opt.members(), started: time.Now()}
+	s.log = cmp.Or(opt.Logger, slog.New(slog.DiscardHandler))
 	if opt.Logger != nil {
 		sample := func() *rate.Sometimes { return &rate.Sometimes{First: 3, Interval: 10 * time.Second} }
 		inner.SetLoggerV2(logger{opt.Logger, sample(), sample(), s.settled}, false, false, false)
@@ -217,7 +220,9 @@ func (s *Server) Ready() error {
 		if err := s.checkReplicas(); err != nil {
 			return fmt.Errorf("%w: %w", ErrBehind, err)
 		}
-		s.ready.Store(true)
+		if !s.ready.Swap(true) {
+			s.warnOfFormerMembers()
+		}
 		return nil
 	}
 	s.own.outdate()
@@ -233,7 +238,7 @@ func (s *Server) Ready() error {
 		return ErrBehind
 	}
 	return fmt.Errorf("%w: %d of %d members are connected, %d are needed, missing: %s", ErrBehind,
-		len(s.members)-len(missing), len(s.members), len(s.members)/2+1, strings.Join(missing, ", "))
+		len(s.members)-len(missing), len(s.members), s.quorum(), strings.Join(missing, ", "))
 }
 
 // settling is how long after its start a server may lack routes or a leader without a warning: the servers of a cluster
@@ -242,42 +247,6 @@ const settling = 30 * time.Second
 
 // settled reports whether a missing route or leader is a fault, and not a part of the start.
 func (s *Server) settled() bool { return s.ready.Load() || time.Since(s.started) > settling }
-
-// missing returns the addresses of the members in the options that are not connected.
-func (s *Server) missing() []string {
-	connected := map[string]bool{s.server.Name(): true}
-	if routes, err := s.server.Routez(new(server.RoutezOptions)); err == nil {
-		for _, r := range routes.Routes {
-			connected[r.RemoteName] = true
-		}
-	}
-	var missing []string
-	for _, address := range s.members {
-		if !connected[routeName(address)] {
-			missing = append(missing, address)
-		}
-	}
-	return missing
-}
-
-// formerMembers returns how many members of the cluster, by this server's own state, are not among those of the options.
-// They count for a majority.
-func (s *Server) formerMembers() (count int) {
-	info, err := s.server.Jsz(nil)
-	if err != nil || info.Meta == nil {
-		return 0
-	}
-	names := []string{s.server.Name()}
-	for _, address := range s.members {
-		names = append(names, routeName(address))
-	}
-	for _, peer := range info.Meta.Replicas {
-		if !slices.Contains(names, peer.Name) {
-			count++
-		}
-	}
-	return count
-}
 
 // healthResponse records the server's health. It is not safe for concurrent use.
 type healthResponse struct {
@@ -368,8 +337,8 @@ func (l logger) Warnf(format string, v ...any) {
 	l.out.Log(context.Background(), level, line(format, v))
 }
 
-// Errorf logs errors. A route to a node that is unreachable or refuses it is tried, and reported, several times a second;
-// only a sample of these errors is logged.
+// Errorf logs errors. A route to a node that is unreachable or refuses it is tried, and reported, several times a
+// second; only a sample of these errors is logged.
 func (l logger) Errorf(format string, v ...any) {
 	switch {
 	case strings.Contains(format, onRoute):
