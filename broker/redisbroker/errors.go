@@ -115,8 +115,8 @@ func isTemporary(word string) bool {
 // The command has not been carried out.
 func hasMoved(word string) bool { return word == "MOVED" || word == "ASK" || word == "TRYAGAIN" }
 
-// isForeign reports whether a command failed because a key has another type, or is a stream whose last id is beyond those
-// of nodes. Only other programs write such keys.
+// isForeign reports whether a command failed because a key has another type, or is a stream whose last id is beyond
+// those of nodes. Only other programs write such keys.
 func isForeign(err error) bool {
 	code := errorCode(err)
 	return code == "WRONGTYPE" || code != "" && strings.Contains(err.Error(), "stream")

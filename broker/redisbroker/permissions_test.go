@@ -50,8 +50,8 @@ func TestPermissions_AreEnoughAndEachIsNeeded(t *testing.T) {
 	}
 }
 
-// TestPermissions_RenamedCommandEndsRun: a server without a command that only some scripts need, because it was renamed or
-// disabled, ends the start with an error that names it.
+// TestPermissions_RenamedCommandEndsRun: a server without a command that only some scripts need, because it was renamed
+// or disabled, ends the start with an error that names it.
 func TestPermissions_RenamedCommandEndsRun(t *testing.T) {
 	for _, command := range []string{"XRANGE", "DEL", "GET", "SET"} {
 		server := redistest.Start(t, "--rename-command", command, "")

@@ -314,8 +314,8 @@ var (
 const (
 	// noRoute begins the error of each attempt to reach another server.
 	noRoute = "Error trying to connect to route"
-	// onRoute is in the errors of a connection to another server, such as one with a wrong secret, and of whoever connects
-	// to the port of the cluster.
+	// onRoute is in the errors of a connection to another server, such as one with a wrong secret, and of strangers that
+	// connect to the port of the cluster.
 	onRoute = " - rid:"
 )
 
