@@ -236,7 +236,7 @@ func (s *session) loadEpoch(ctx context.Context) (streamEpoch, error) {
 			if err != nil {
 				return streamEpoch{}, err
 			}
-		} else if err := s.storeMissingEpoch(ctx); err != nil {
+		} else if err := s.storeMissingEpoch(ctx, m); err != nil {
 			return streamEpoch{}, err
 		}
 		if err := pause(ctx); err != nil { // another node was first, or the responding server lags behind
@@ -252,8 +252,13 @@ func (s *session) confirmEpoch(ctx context.Context, e *streamEpoch) (bool, error
 		return true, nil
 	}
 	m, err := s.calls.request(ctx, &nats.Msg{Subject: s.lastOf(streamEpochSubject)})
-	if err != nil || string(m.Data) != e.name {
+	switch {
+	case err != nil:
 		return false, err
+	case header(m, statusHeader) == "" && parseEpoch(m) == nil:
+		return false, s.replaceForeignEpochs(ctx)
+	case string(m.Data) != e.name:
+		return false, nil
 	}
 	return s.confirm(ctx, streamEpochSubject, number(m, sequenceHeader))
 }
@@ -263,8 +268,12 @@ func (s *session) isPresent(e *streamEpoch) bool {
 	return !s.replicated.Load() || s.epochs.era.Load().epoch == e.name
 }
 
-// storeMissingEpoch stores an epoch of the stream unless it has one.
-func (s *session) storeMissingEpoch(ctx context.Context) error {
+// storeMissingEpoch stores an epoch of the stream unless it has one. found is the response to a read of the oldest: there
+// is none, or it is a message of another program.
+func (s *session) storeMissingEpoch(ctx context.Context, found *nats.Msg) error {
+	if header(found, statusHeader) == "" {
+		return s.replaceForeignEpochs(ctx)
+	}
 	name, err := s.missingEpoch(ctx)
 	if err != nil {
 		return err
@@ -275,6 +284,35 @@ func (s *session) storeMissingEpoch(ctx context.Context) error {
 	if err != nil && !isConflict(err) {
 		return fmt.Errorf("begin an epoch of the stream: %w", err)
 	}
+	return nil
+}
+
+// replaceForeignEpochs stores the newest epoch of the stream, or else a missing one, in place of all messages on its
+// subject, the oldest or the newest of which another program has stored.
+func (s *session) replaceForeignEpochs(ctx context.Context) error {
+	m, err := s.calls.request(ctx, &nats.Msg{Subject: s.lastOf(streamEpochSubject)})
+	if err != nil || header(m, statusHeader) != "" {
+		return err
+	}
+	name := string(m.Data)
+	if parseEpoch(m) == nil {
+		if name, err = s.missingEpoch(ctx); err != nil {
+			return err
+		}
+	}
+	_, err = s.publish(ctx, &nats.Msg{
+		Subject: streamEpochSubject, Data: []byte(name), Header: nats.Header{
+			rollupHeader: {rollupSubject}, expectedHeader: {header(m, sequenceHeader)},
+		},
+	})
+	switch {
+	case isConflict(err): // another node was first
+		return nil
+	case err != nil:
+		return fmt.Errorf("replace a foreign message on %s: %w", streamEpochSubject, err)
+	}
+	s.opt.Logger.Warn("NATS stream had a message of another program on the subject of its epoch",
+		"stream", s.opt.Stream, "subject", streamEpochSubject)
 	return nil
 }
 

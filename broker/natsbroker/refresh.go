@@ -109,6 +109,9 @@ func (s *session) refreshStreamEpoch(ctx context.Context, after time.Duration) e
 	if err != nil || header(m, statusHeader) != "" {
 		return err
 	}
+	if parseEpoch(m) == nil {
+		return s.replaceForeignEpochs(ctx)
+	}
 	at, err := time.Parse(time.RFC3339Nano, header(m, timeHeader))
 	if err == nil && time.Since(s.localTime(at)) < after/2 {
 		return nil // another node was first
