@@ -92,6 +92,7 @@ func awaitChecks(t *testing.T, js jetstream.JetStream) {
 func TestBroker_KeepsBoundOfTheStream(t *testing.T) {
 	s := serve(t)
 	opt := quick(s)
+	opt.ProbeInterval = 40 * time.Millisecond
 	n := join(t, opt)
 	js := jetStream(t, s)
 	const bound = 50 << 20

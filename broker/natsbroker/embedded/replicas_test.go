@@ -98,7 +98,7 @@ func TestServer_MoreReplicasWhileRunning(t *testing.T) {
 // TestServer_ReadyWithAllThatWasStored: a server that restarts with nothing is ready once it has every message that was
 // stored before, although others are stored all the time.
 func TestServer_ReadyWithAllThatWasStored(t *testing.T) {
-	const size, before = 3, 3000
+	const size, before = 3, 1000
 	addrs := freeAddrs(t, size)
 	var servers []*embedded.Server
 	for i := range size {
@@ -120,8 +120,11 @@ func TestServer_ReadyWithAllThatWasStored(t *testing.T) {
 	busy.Wait()
 	ctx, cancel := context.WithCancel(t.Context())
 	busy.Go(func() {
+		pace := time.NewTicker(2 * time.Millisecond)
+		defer pace.Stop()
 		for ctx.Err() == nil {
 			_, _ = writer.Store(ctx, "upload:busy", make([]byte, 1<<10))
+			<-pace.C
 		}
 	})
 	defer busy.Wait()
