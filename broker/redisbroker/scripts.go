@@ -47,7 +47,7 @@ local epoch, offset, writer, stamp
 local newest = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
 if newest then
 	epoch, offset = newest[1]:match('(%%d+)-(%%d+)')
-	writer, stamp = newest[2][1]:sub(1, #token), newest[2][1]:match('^%%d+$', #token + 1) or ''
+	writer, stamp = newest[2][1]:sub(1, #token), newest[2][1]:sub(#token + 1)
 end
 
 local function text(number) return string.format('%%.0f', number) end
