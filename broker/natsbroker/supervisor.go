@@ -73,7 +73,7 @@ type supervisor struct {
 
 // health notifies the handler of a change.
 func (v *supervisor) health(err error) {
-	if v.reported && (err == nil) == (v.lastHealth == nil) && (err == nil || err.Error() == v.lastHealth.Error()) {
+	if v.reported && health.Reason(err) == health.Reason(v.lastHealth) {
 		return
 	}
 	v.reported, v.lastHealth = true, err

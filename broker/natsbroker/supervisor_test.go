@@ -2,6 +2,7 @@ package natsbroker
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -41,5 +42,20 @@ func TestSupervisor_IsUnhealthyWithoutLeader(t *testing.T) {
 		cancel()
 		<-checked
 		session.close()
+	}
+}
+
+// TestSupervisor_ReportsAReasonOnce: attempts to connect fail with errors that name different local ports.
+func TestSupervisor_ReportsAReasonOnce(t *testing.T) {
+	r := brokertest.NewRecorder()
+	v := &supervisor{handler: r}
+	for _, err := range []error{
+		errors.New("read tcp 127.0.0.1:58402->127.0.0.1:4222: EOF"), errors.New("read tcp 127.0.0.1:58416->127.0.0.1:4222: EOF"),
+		errors.New("i/o timeout"), nil, nil,
+	} {
+		v.health(err)
+	}
+	if n := len(r.HealthReports()); n != 3 {
+		t.Errorf("%d reports, want 3: %v", n, r.HealthReports())
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"github.com/shoal-go/shoal/broker"
+	"github.com/shoal-go/shoal/broker/internal/health"
 )
 
 // commandConn sends commands to one server during one of its terms as master. It is immutable and may be used by any
@@ -70,6 +71,10 @@ func (b *Broker) dial(ctx context.Context, addr string, as login, db int) (rueid
 	client, err := rueidis.NewClient(option)
 	if err != nil && client != nil {
 		client.Close()
+	}
+	if err != nil && b.target.tls == nil && health.IsClosed(err) {
+		err = fmt.Errorf("%w: if this persists, the server may require TLS: begin %s with rediss", err,
+			b.optionNames().Of(health.URLOption))
 	}
 	return client, err
 }

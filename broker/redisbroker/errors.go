@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
 
 	"github.com/redis/rueidis"
 
@@ -40,19 +39,6 @@ func errorCode(err error) string {
 	}
 	word, _, _ := strings.Cut(answer.Error(), " ")
 	return word
-}
-
-// reason returns the text of an error without numbers, such as the ports of connections, or "".
-func reason(err error) string {
-	if err == nil {
-		return ""
-	}
-	return strings.Map(func(r rune) rune {
-		if unicode.IsDigit(r) {
-			return -1
-		}
-		return r
-	}, err.Error())
 }
 
 // errorText returns the text of an error that Redis answered with. It is cut where Redis repeats a command's

@@ -306,7 +306,7 @@ func (s *server) setFault(err error) {
 	s.mu.Lock()
 	s.fault = err
 	s.mu.Unlock()
-	if text := err.Error(); text != s.logged {
+	if text := health.Reason(err); text != s.logged {
 		s.logged = text
 		s.broker.opt.Logger.Warn("redisbroker: not connected", "error", err)
 	}

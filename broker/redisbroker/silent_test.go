@@ -3,11 +3,14 @@ package redisbroker_test
 import (
 	"bytes"
 	"io"
+	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 
+	"github.com/shoal-go/shoal/broker/redisbroker"
 	"github.com/shoal-go/shoal/broker/redisbroker/internal/redistest"
 )
 
@@ -99,4 +102,41 @@ func TestBroker_SilentSubscriptionIsUnhealthy(t *testing.T) {
 	store(t, n, "upload:x", "one")
 	redistest.Eventually(t, "the subscription is restored", func() bool { return n.last("upload:x") == "one" })
 	n.stop()
+}
+
+// TestBroker_ServerThatWantsTLSIsExplained: a server that closes connections without TLS is a fault with the remedy. It
+// is logged once although the ports of the connections differ.
+func TestBroker_ServerThatWantsTLSIsExplained(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var attempts atomic.Int64
+	var accepting sync.WaitGroup
+	accepting.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Read(make([]byte, 1)) // the rest is unread, so that the close is a reset
+			_ = conn.Close()
+			attempts.Add(1)
+		}
+	})
+	defer accepting.Wait()
+	defer listener.Close()
+	var log lines
+	n := start(t, redisbroker.Options{
+		URL: "redis://" + listener.Addr().String(), Logger: slog.New(slog.NewTextHandler(&log, nil)),
+	})
+	redistest.Eventually(t, "several attempts", func() bool { return attempts.Load() > 5 })
+	if err := n.Fault(); err == nil || !strings.Contains(err.Error(), "begin Options.URL with rediss") {
+		t.Errorf("the fault is %v, want it to name the remedy", err)
+	}
+	n.stop()
+	const most = 3 // a closed connection shows as its end, its reset or a broken pipe
+	if count := log.count("not connected"); count > most {
+		t.Errorf("the fault was logged %d times in %d attempts, want once", count, attempts.Load())
+	}
 }

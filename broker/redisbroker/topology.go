@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/shoal-go/shoal/broker"
+	"github.com/shoal-go/shoal/broker/internal/health"
 )
 
 // topology discovers the Redis servers, keeps a server connected for each, routes channels to them and reports their
@@ -267,7 +268,7 @@ func (t *topology) reportHealth() error {
 	}
 	t.wasHealthy = t.wasHealthy || err == nil
 	starting := !t.reported && errors.Is(err, errConnecting) // not a fault
-	if same := t.reported && reason(err) == reason(t.health); !same && !starting {
+	if same := t.reported && health.Reason(err) == health.Reason(t.health); !same && !starting {
 		t.handler.Health(err)
 		t.reported = true
 	}

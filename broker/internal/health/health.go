@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"syscall"
+	"unicode"
 )
 
 // Storage decides whether an engine's storage counts as full. Near its limit an engine refuses one message and accepts
@@ -38,6 +40,20 @@ func (s *Storage) Probe(refusal error, roomy bool) error {
 
 // Full reports whether the storage counts as full.
 func (s *Storage) Full() bool { return s.refusal != nil }
+
+// Reason returns the text of an error without numbers, such as the ports of connections, or "". Equal reasons are
+// reported and logged once.
+func Reason(err error) string {
+	if err == nil {
+		return ""
+	}
+	return strings.Map(func(r rune) rune {
+		if unicode.IsDigit(r) {
+			return -1
+		}
+		return r
+	}, err.Error())
+}
 
 // Names returns how the operator sets an option of a broker, such as --broker-tls-ca for AuthorityOption. A nil Names
 // returns the name of the option itself.
@@ -88,7 +104,7 @@ func tlsRemedy(err error, names Names, config *tls.Config) string {
 	case errors.As(err, &refused) && refused.Op == "remote error":
 		return "the server refused the connection: set a valid client certificate of its authority by " +
 			names.Of(CertificateOption)
-	case config == nil || !isClosed(err):
+	case config == nil || !IsClosed(err):
 		return ""
 	case len(config.Certificates) > 0 || config.GetClientCertificate != nil:
 		return "if this persists, the server may not accept the client certificate of " + names.Of(CertificateOption)
@@ -96,8 +112,8 @@ func tlsRemedy(err error, names Names, config *tls.Config) string {
 	return "if this persists, the server may require a client certificate: set it by " + names.Of(CertificateOption)
 }
 
-// isClosed reports whether the server closed the connection. With TLS 1.3 that may overtake the alert with the reason.
-func isClosed(err error) bool {
+// IsClosed reports whether the server closed the connection. With TLS 1.3 that may overtake the alert with the reason.
+func IsClosed(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) ||
 		errors.Is(err, syscall.EPIPE)
 }
