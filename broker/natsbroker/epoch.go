@@ -268,8 +268,8 @@ func (s *session) isPresent(e *streamEpoch) bool {
 	return !s.replicated.Load() || s.epochs.era.Load().epoch == e.name
 }
 
-// storeMissingEpoch stores an epoch of the stream unless it has one. found is the response to a read of the oldest: there
-// is none, or it is a message of another program.
+// storeMissingEpoch stores an epoch of the stream unless it has one. found is the response to a read of the oldest: a
+// status, or a message of another program.
 func (s *session) storeMissingEpoch(ctx context.Context, found *nats.Msg) error {
 	if header(found, statusHeader) == "" {
 		return s.replaceForeignEpochs(ctx)
@@ -288,7 +288,7 @@ func (s *session) storeMissingEpoch(ctx context.Context, found *nats.Msg) error 
 }
 
 // replaceForeignEpochs stores the newest epoch of the stream, or else a missing one, in place of all messages on its
-// subject, the oldest or the newest of which another program has stored.
+// subject, after another program has stored one there.
 func (s *session) replaceForeignEpochs(ctx context.Context) error {
 	m, err := s.calls.request(ctx, &nats.Msg{Subject: s.lastOf(streamEpochSubject)})
 	if err != nil || header(m, statusHeader) != "" {
