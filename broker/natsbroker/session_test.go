@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -55,8 +56,10 @@ type replicas struct {
 	// answered by the present leader, unless past is set.
 	instead map[string]func(*nats.Msg) []*nats.Msg
 	past    bool
-	// conn is the connection that answers.
-	conn *nats.Conn
+	// conn is the connection that answers, and answers how, by subject.
+	conn     *nats.Conn
+	requests chan *nats.Msg
+	answers  map[string]func(*nats.Msg) []*nats.Msg
 }
 
 const leaderSequence = "7"
@@ -74,16 +77,26 @@ func (l *replicas) answer(subject string, with func(m *nats.Msg) []*nats.Msg) {
 			return stored(m)
 		}
 	}
-	_, err := l.conn.Subscribe(subject, func(m *nats.Msg) {
-		for _, answer := range with(m) {
-			// A request may come while the test closes the connections.
-			if err := m.RespondMsg(answer); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
-				l.t.Errorf("answering %s: %v", subject, err)
-			}
-		}
-	})
-	if err != nil {
+	l.answers[subject] = with
+	if _, err := l.conn.ChanSubscribe(subject, l.requests); err != nil {
 		l.t.Fatal(err)
+	}
+}
+
+// answerAll answers requests in the order of their arrival, as a server does, until the test ends.
+func (l *replicas) answerAll() {
+	for {
+		select {
+		case m := <-l.requests:
+			for _, answer := range l.answers[m.Subject](m) {
+				// A request may come while the test closes the connections.
+				if err := m.RespondMsg(answer); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
+					l.t.Errorf("answering %s: %v", m.Subject, err)
+				}
+			}
+		case <-l.t.Context().Done():
+			return
+		}
 	}
 }
 
@@ -166,7 +179,7 @@ func (l *replicas) run(interval time.Duration) (*Broker, *brokertest.Recorder) {
 		t.Fatal(err)
 	}
 	t.Cleanup(conn.Close)
-	l.conn = conn
+	l.conn, l.requests, l.answers = conn, make(chan *nats.Msg, 1024), make(map[string]func(*nats.Msg) []*nats.Msg)
 	l.answer("$JS.API.STREAM.INFO.SHOAL", l.info)
 	l.answer("upload.x", l.refuse)
 	l.answer(storeProbeSubject, func(*nats.Msg) []*nats.Msg { return acknowledgement(9) })
@@ -177,6 +190,9 @@ func (l *replicas) run(interval time.Duration) (*Broker, *brokertest.Recorder) {
 	for _, subject := range []string{"epoch.upload.x", "epoch.stream"} {
 		l.answer(subject, func(m *nats.Msg) []*nats.Msg { return refusal("3") })
 	}
+	var answering sync.WaitGroup
+	answering.Go(l.answerAll)
+	t.Cleanup(answering.Wait)
 	if err := conn.Flush(); err != nil {
 		t.Fatal(err)
 	}
