@@ -1,4 +1,5 @@
 import { ShoalError } from './errors.js'
+import { isPosition, isText } from './position.js'
 import { newQueue } from './queue.js'
 import { type Sharing, type Sink, openSession } from './session.js'
 import type {
@@ -46,7 +47,7 @@ export function connect<Own extends OwnMessage = never>(url: string | URL, optio
 function checkNumbers(options: Record<string, any>): void {
   for (const name of ['buffer', 'maxDelay', 'connectTimeout', 'silence']) {
     const value = options[name]
-    checkOption(name, value === undefined || value > 0, value, 'a number above 0')
+    checkOption(name, value === undefined || (typeof value === 'number' && value > 0), value, 'a number above 0')
   }
 }
 
@@ -74,7 +75,7 @@ interface Upload {
 // newClient returns the client that connect() has checked the options of.
 function newClient<Own extends OwnMessage>(url: URL, options: Options<Own>): Shoal<Own> {
   const uploads = new Map<string, Upload>()
-  const listeners = new Set<(changed: string | undefined) => void>()
+  const listeners = new Map<string | undefined, Set<() => void>>() // by upload; undefined: the connection
   let connection: ConnectionStatus = { state: 'connecting' }
 
   // add adds a follower and returns the function that removes it.
@@ -84,11 +85,7 @@ function newClient<Own extends OwnMessage>(url: URL, options: Options<Own>): Sho
       return () => {}
     }
     const upload: Upload = uploads.get(id) ?? { followers: new Set(), status: IDLE }
-    uploads.set(id, upload)
     const { followers, status } = upload
-    clearTimeout(upload.dropping)
-    followers.add(follower)
-    // All that follows may call the application, which may end the follow.
     const stop = follower.stop = () => {
       signal?.removeEventListener('abort', stop)
       follower.end()
@@ -97,6 +94,10 @@ function newClient<Own extends OwnMessage>(url: URL, options: Options<Own>): Sho
       if (followers.delete(follower) && !followers.size) upload.dropping = setTimeout(() => drop(id), 0)
     }
     signal?.addEventListener('abort', stop)
+    uploads.set(id, upload)
+    clearTimeout(upload.dropping)
+    followers.add(follower)
+    // All that follows may call the application, which may end the follow.
     if (status === IDLE || status.state === 'ended') {
       upload.status = { state: 'pending', ...(since && { position: since }) }
       link.follow(id)
@@ -129,8 +130,8 @@ function newClient<Own extends OwnMessage>(url: URL, options: Options<Own>): Sho
     notify(id)
   }
 
-  const notify = (changed?: string) => {
-    each(listeners, (listener) => listener(changed))
+  const notify = (id?: string) => {
+    each(listeners.get(id), guarded)
   }
 
   const sink: Sink = {
@@ -234,10 +235,13 @@ function newClient<Own extends OwnMessage>(url: URL, options: Options<Own>): Sho
     status: (id?: string): any => id === undefined ? connection : uploads.get(id)?.status ?? IDLE,
 
     subscribe(listener, id) {
-      // The same listener may be given twice.
-      const entry = (changed: string | undefined) => changed === id && guarded(listener)
-      listeners.add(entry)
-      return () => listeners.delete(entry)
+      const entries = listeners.get(id) ?? new Set()
+      listeners.set(id, entries)
+      const entry = () => listener() // the same listener may be given twice
+      entries.add(entry)
+      return () => {
+        if (entries.delete(entry) && !entries.size) listeners.delete(id)
+      }
     },
 
     reconnect: () => link.reconnect(),
@@ -256,8 +260,8 @@ function newClient<Own extends OwnMessage>(url: URL, options: Options<Own>): Sho
 }
 
 // each calls action with those that are in a set now, unless an earlier call has removed them.
-function each<T>(set: Set<T>, action: (entry: T) => void): void {
-  for (const entry of [...set]) if (set.has(entry)) action(entry)
+function each<T>(set: Set<T> | undefined, action: (entry: T) => void): void {
+  for (const entry of [...set ?? []]) if (set!.has(entry)) action(entry)
 }
 
 // before returns a position from which the newest message comes again, if there is one.
@@ -290,12 +294,8 @@ function checkId(id: unknown): void {
 }
 
 // checkedPosition returns a position with the members that the server takes. It refuses one that the server would refuse.
-function checkedPosition({ epoch, offset }: Position): Position {
-  const good = isText(epoch) && Number.isSafeInteger(offset) && offset >= 0
-  checkOption('since', good, `${epoch}:${offset}`, 'a position')
+function checkedPosition(since: Position): Position {
+  const { epoch, offset } = since
+  checkOption('since', isPosition(since), `${epoch}:${offset}`, 'a position')
   return { epoch, offset }
-}
-
-function isText(value: unknown): boolean {
-  return typeof value === 'string' && /^[^\p{Cc}\p{Cs}\ufffd]+$/u.test(value) && new TextEncoder().encode(value).length <= 255
 }

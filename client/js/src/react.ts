@@ -74,7 +74,9 @@ export function useConnection(): ConnectionStatus & { reconnect: () => void } {
 }
 
 /**
- * useUpload follows an upload while the component is mounted, and renders on each change. An id of null follows nothing. onMessage gets each message and each gap; the status has the newest message only.
+ * useUpload follows an upload while the component is mounted, and renders on each change. An id of null follows nothing;
+ * one that is not valid goes to the nearest error boundary. onMessage gets each message and each gap; the status has the
+ * newest message only.
  */
 export function useUpload<Own extends OwnMessage = never>(
   id: string | null | undefined, onMessage?: (message: Message<Own>) => void,
@@ -86,8 +88,8 @@ export function useUpload<Own extends OwnMessage = never>(
   })
   const subscribe = useCallback((listener: () => void) => {
     if (!shoal || id == null) return () => {}
+    const stop = shoal.follow(id, (message) => callback.current?.(message)) // first: it may throw
     const end = shoal.subscribe(listener, id)
-    const stop = shoal.follow(id, (message) => callback.current?.(message))
     return () => {
       stop()
       end()

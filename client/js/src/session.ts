@@ -1,5 +1,6 @@
 import type { Channel, Claim, Incoming, Problem } from './channel.js'
 import { FINAL, ShoalError, TOKEN_REFUSED, closeError } from './errors.js'
+import { isOffset, isPosition } from './position.js'
 import { openSocket } from './socket.js'
 import { tokensFrom } from './token.js'
 import type { ConnectionStatus, Options, Position } from './types.js'
@@ -9,6 +10,8 @@ const FIRST_DELAY = 500 // ms; doubled with each attempt that fails
 const LONGEST_DELAY = 15_000
 const CONNECT_TIMEOUT = 20_000 // from the call of token() to auth_success
 const SILENCE = 75_000 // the server pings each 30 s, if not set otherwise
+const TICK = 10_000 // the longest time between two looks at a live connection
+const SLEPT = 60_000 // a timer that is late by more shows a sleep: browsers run those of hidden pages once a minute
 const STEADY = 5000 // a connection that lived this long ends a series of failures
 const LONGEST_RETRY_AFTER = 600_000 // the longest time that a server may ask for
 const LONGEST_TIMER = 2e9 // setTimeout takes no longer ones
@@ -159,7 +162,7 @@ export function openSession(url: URL, options: Options<any>, sink: Sink): Sessio
       case 'auth_error':
         // The close that follows decides. None does where a later token cannot be checked now: the former one holds.
         if (authenticated && message.code === 'unavailable') after('renew', delay(attempts++), renew)
-        else refusal = message
+        else refusal = { ...message, message: `${message.message ?? ''}` } // throws here for what is no text
         return
       case 'ping': return channel!.pong()
       case 'reconnect': return setNotBefore(message.retry_after_ms)
@@ -232,12 +235,13 @@ export function openSession(url: URL, options: Options<any>, sink: Sink): Sessio
 
   // answered handles the answer to a claim. While the end of a former claim is not acknowledged, it is that one's.
   const answered = (id: string, answer: Answer) => {
-    if (!uploads.has(id) || releasing.includes(id) || !(answer?.offset >= 0)) return
+    if (!uploads.has(id) || releasing.includes(id) || !isPosition(answer)) return
     uploads.set(id, true)
     sink.answer(id, answer)
   }
 
   const deliver = (message: Incoming) => {
+    if (!isOffset(message.offset)) delete message.offset // a position with it would be refused
     const id = message.upload_id ?? message.payload?.upload_id
     const live = uploads.get(id)
     if (live) sink.message(id, message)
@@ -256,12 +260,13 @@ export function openSession(url: URL, options: Options<any>, sink: Sink): Sessio
     if (uploads.delete(id)) sink.ended(id, new ShoalError(code, `upload "${id}": ${text}`))
   }
 
-  // failed handles a refusal. One that names no upload concerns all that wait for an answer. Where the server says
-  // when to come again, or failed itself, the subscription is repeated; else it is final.
+  // failed handles a refusal. One that names no upload concerns all that wait for an answer: before authentication, the
+  // token. Where the server says when to come again, or failed itself, the subscription is repeated; else it is final.
   const failed = ({ code, message, upload_id: one, upload_ids: many, retry_after_ms: wait }: Incoming) => {
+    if (!authenticated && !many) return fail(new ShoalError('not_shoal', `${url.host} takes no token: ${message}`), true)
     const named: string[] | undefined = many ?? (one && [one])
-    const ids = [...claimed].filter((id) =>
-      !releasing.includes(id) && (named ? named.includes(id) : !uploads.get(id)))
+    const ids = [...named ?? claimed].filter((id) =>
+      claimed.has(id) && !releasing.includes(id) && (named || !uploads.get(id)))
     const final = wait === undefined && code !== 'internal'
     for (const id of ids) final ? refuse(id, code, message) : claimed.delete(id)
     if (!final) after(ids, bounded(wait ?? delay(3)), () => change(ids.filter((id) => !claimed.has(id))))
@@ -322,12 +327,13 @@ export function openSession(url: URL, options: Options<any>, sink: Sink): Sessio
   }
 
   // watchSilence tests a connection on which nothing came for a while: it may have died unnoticed, or the server may
-  // ping less often.
-  const watchSilence = () => {
-    const limit = options.silence ?? SILENCE
-    const left = lastMessage + limit - performance.now()
-    if (left <= 0) probe()
-    after('silence', left > 0 ? left : limit, watchSilence)
+  // ping less often. It also tests one after a sleep of the computer, which shows in a timer that fires late by the clock.
+  const watchSilence = (due = Infinity) => {
+    const left = lastMessage + (options.silence ?? SILENCE) - performance.now()
+    if (left <= 0 || Date.now() > due + SLEPT) probe()
+    const wait = left > 0 ? Math.min(left, TICK) : TICK
+    const next = Date.now() + wait
+    after('silence', wait, () => watchSilence(next))
   }
 
   // probe gives the connection up unless the server says something soon.
