@@ -5,6 +5,7 @@ const MAX_UPLOADS = 64 // of one stream
 const MAX_STREAMS = 4 // a browser allows six connections to a server of HTTP/1.1, and the page needs some
 const MAX_QUERY = 6400 // of the ids of one stream: proxies take addresses of 8 KiB
 const MAX_EVENT = 4 << 20 // characters, as the client in Go takes bytes
+const MAX_PROBLEM = 1 << 16 // characters of the body of a refusal
 const GATHER = 20 // ms in which changes become one request
 const FIRST_TRIAL = 10_000
 const NEXT_TRIAL = 300_000
@@ -76,13 +77,14 @@ export function openStream(
         headers: { ...(known && { Authorization: `Bearer ${token}` }), ...(last && { 'Last-Event-ID': last }) },
       })
       const type = response.headers.get('Content-Type') ?? ''
+      const pieces = piecesOf(response.body!)
       if (!type.startsWith('text/event-stream')) {
         // Another body may have no end. That of a problem may be anything, null too.
-        const problem = /json/.test(type) && await response.json().catch(() => {})
-        return signal.aborted || refused(response, problem || {}, ids)
+        let text = ''
+        if (/json/.test(type)) for await (const piece of pieces) if ((text += piece).length > MAX_PROBLEM) break
+        return signal.aborted || refused(response, parse(text) || {}, ids)
       }
-      accept()
-      const retry = await readLines(response.body!, signal, (data) => signal.aborted || receive(data, i ? ids : undefined))
+      const retry = await readEvents(pieces, signal, accept, (data) => receive(data, i ? ids : undefined))
       if (signal.aborted) return
       if (retry === undefined) fail('not_shoal', 'an event is too long')
       else fail('unreachable', 'stream ended', retry)
@@ -109,16 +111,13 @@ export function openStream(
   }
 
   // receive handles an event. Messages to the user come on each stream and are wanted once: of all streams but the first
-  // only events that concern their uploads, or the next attempt.
+  // only events that concern their uploads, or the stream itself.
   const receive = (data: string, only?: string[]) => {
-    let message: Incoming | undefined
-    try {
-      message = data ? JSON.parse(data) : { action: 'ping' } // a comment keeps the stream alive
-    } catch {}
+    const message: Incoming | undefined = parse(data)
     if (typeof message?.action === 'string') {
-      const { upload_id: id = message.payload?.upload_id } = message
-      if (!only || message.upload_ids || message.retry_after_ms || only.includes(id)) events.message(message)
-    } else if (message && message.code > 0) end(message.code, message.reason) // the last event
+      const { action, upload_id: id = message.payload?.upload_id } = message
+      if (!only || /^(auth_error|error|reconnect)$/.test(action) || only.includes(id)) events.message(message)
+    } else if (message && message.code > 0) end(message.code, `${message.reason}`) // the last event
     else fail('not_shoal', 'an event has no action')
   }
 
@@ -177,25 +176,34 @@ function groupsOf(uploads: Iterable<string>): string[][] {
   return groups
 }
 
-// readLines hands on the data of each event, and '' for a comment. It returns the retry time that the server has set, or
-// undefined where an event was too long.
-async function readLines(
-  body: ReadableStream<Uint8Array>, signal: AbortSignal, receive: (data: string) => unknown,
-): Promise<number | undefined> {
+// piecesOf returns the text of a body as it comes.
+async function* piecesOf(body: ReadableStream<Uint8Array>): AsyncGenerator<string> {
   const reader = body.getReader()
   const decoder = new TextDecoder()
+  for (;;) {
+    const { done, value } = await reader.read()
+    if (done) return
+    yield decoder.decode(value, { stream: true })
+  }
+}
+
+// readEvents hands on the data of each event, and calls alive whenever something comes, such as a comment. A proxy may
+// answer long before the server does. It returns the retry time that the server has set, or undefined where an event was
+// too long.
+async function readEvents(
+  pieces: AsyncIterable<string>, signal: AbortSignal, alive: () => void, receive: (data: string) => void,
+): Promise<number | undefined> {
   let rest = ''
   let data = ''
   let retry = 0
-  for (;;) {
-    const { done, value } = await reader.read()
-    if (done || signal.aborted) return retry
-    const lines = (rest + decoder.decode(value, { stream: true })).split('\n')
+  for await (const piece of pieces) {
+    if (signal.aborted) break
+    alive()
+    const lines = (rest + piece).split(/\r?\n/)
     rest = lines.pop()!
     for (const line of lines) {
       if (line.startsWith('data:')) data += (data && '\n') + line.slice(5).trimStart()
       else if (line.startsWith('retry:')) retry = Number(line.slice(6))
-      else if (line.startsWith(':')) receive('')
       else if (line === '' && data) {
         const text = data
         data = ''
@@ -205,6 +213,15 @@ async function readLines(
       }
     }
     if (rest.length + data.length > MAX_EVENT) return undefined
+  }
+  return retry
+}
+
+function parse(text: string): any {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
   }
 }
 

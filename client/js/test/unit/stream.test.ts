@@ -2,6 +2,7 @@
 
 import { createHash } from 'node:crypto'
 import { describe, expect, test, vi } from 'vitest'
+import type { Shoal } from '../../src/index.js'
 import '../../src/sse.js' // here, so that no test waits until it has been read
 import { FakeSocket, again, hear, installFakes, open, pass, progress, settle, subscribed } from './fakes.js'
 
@@ -83,6 +84,8 @@ class Stream {
   }
 }
 
+let made: Shoal<any> // the newest client of blocked
+
 // blocked is a client whose sockets never open, with its first stream asked for.
 async function blocked(ids = ['u'], options: object = {}, shoal = true, url?: string) {
   Stream.all = []
@@ -90,6 +93,7 @@ async function blocked(ids = ['u'], options: object = {}, shoal = true, url?: st
   Stream.shoal = shoal
   vi.stubGlobal('fetch', (url: URL, init: any) => new Stream(String(url), init).response)
   const client = open({ sse: true, ...options }, url)
+  made = client
   const follows = ids.map((id) => hear(client, id))
   for (let i = 0; i < 2; i++) {
     await settle()
@@ -222,6 +226,28 @@ test('brings a message to the user once, however many streams there are', async 
   expect(other.mock.calls.map(([{ action, upload_id: id }]) => [action, id])).toEqual([['to_user', undefined], ['to_user', 'none']])
 })
 
+// Each stream ends with its token, and the close that follows says only that it is invalid.
+test.each([0, 2])('says why the token is refused in stream %i of several', async (i) => {
+  const ids = Array.from({ length: 130 }, (_, i) => `u${i}`)
+  await blocked(ids).catch(() => {}) // three streams, not one
+  await Stream.all[0]!.opens(subscribed(1, false, 'e', 'u0'))
+  await Stream.all[2]!.opens(subscribed(1, false, 'e', 'u128'))
+  expect(made.status().state).toBe('live')
+  await Stream.all[i]!.says({ action: 'auth_error', code: 'revoked', message: 'Token has been revoked' })
+  await Stream.all[i]!.closes(4003, 'Invalid token')
+  expect(made.status()).toMatchObject({ state: 'waiting', error: { code: 'revoked', closeCode: 4003 } })
+})
+
+// A proxy that keeps back what comes answers in the place of the server.
+test('is given up where only its header comes', async () => {
+  const { client } = await blocked()
+  await Stream.last.answers({ headers: { 'Content-Type': 'text/event-stream' } })
+  expect(client.status().state).toBe('connecting')
+  await pass(20_000)
+  expect(client.status()).toMatchObject({ state: 'waiting', error: { code: 'unreachable', message: 'no answer from host' } })
+  expect(Stream.last.signal.aborted).toBe(true)
+})
+
 test('does not ask for more in one address than proxies take', async () => {
   const ids = Array.from({ length: 60 }, (_, i) => `${i}-`.padEnd(120, 'ü')) // 720 bytes each in an address
   const { client } = await blocked(ids).catch(() => ({ client: undefined }))
@@ -251,10 +277,11 @@ test.each(['{', 'null', '7', '[]', '{"action":7}'])('is not Shoal with an event 
   expect(other).not.toHaveBeenCalled()
 })
 
-test('reads events in pieces, with comments and several lines', async () => {
+test.each(['\n', '\r\n'])('reads events in pieces, with comments and several lines that end with %j', async (end) => {
   const { seen } = await blocked()
   await Stream.last.opens(subscribed(0))
-  const bytes = new TextEncoder().encode(`: hello\n\ndata: {"action":"ü",\ndata: "upload_id":"u"}\n\n:\n\n`)
+  const text = `: hello\n\ndata: {"action":"ü",\ndata: "upload_id":"u"}\n\n:\n\n`
+  const bytes = new TextEncoder().encode(text.replaceAll('\n', end))
   for (const byte of bytes) await Stream.last.sends(Uint8Array.of(byte))
   expect(seen).toEqual(['ü'])
 })
@@ -314,6 +341,15 @@ describe('refusals', () => {
     const { client } = await blocked()
     await Stream.last.refuses(500, text, { 'Content-Type': type })
     expect(client.status().error).toMatchObject({ code: 'not_shoal', message: expect.stringContaining('500') })
+  })
+
+  test('with a problem that has no end are read up to a bound', async () => {
+    const { client } = await blocked()
+    await Stream.last.answers({ status: 500, headers: { 'Content-Type': 'application/problem+json' } })
+    await Stream.last.sends('{"detail":"')
+    for (let i = 0; i < 5 && !Stream.last.signal.aborted; i++) await Stream.last.sends('x'.repeat(1 << 14))
+    expect(client.status()).toMatchObject({ state: 'waiting', error: { code: 'not_shoal', message: expect.stringContaining('500') } })
+    expect(Stream.last.signal.aborted).toBe(true)
   })
 
   test('with a body that has no end are not read', async () => {
