@@ -145,6 +145,11 @@ func writeProblem(w http.ResponseWriter, r *http.Request, log *slog.Logger, err 
 			}
 		}
 	}
+	p.ServeHTTP(w, r)
+}
+
+// ServeHTTP answers a request with the problem. It blocks while the client takes no bytes.
+func (p *apiProblem) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	body := encodeJSON(p)
 	for name, values := range p.headerOf(body) {
 		w.Header()[name] = values

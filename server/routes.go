@@ -123,7 +123,8 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 }
 
 // MayUseAPI returns nil if a request may use the HTTP API, by its API key or Options.AuthorizeAPI, else an error that
-// the caller may see. It is for handlers beside the API that show as much.
+// the caller may see and that is an [http.Handler]: it answers the request as the API does, with 401, 403 or 503.
+// MayUseAPI is for handlers beside the API that show as much.
 func (s *Server) MayUseAPI(r *http.Request) error {
 	if s.api == nil {
 		return errNotMade

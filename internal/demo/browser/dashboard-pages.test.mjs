@@ -190,6 +190,21 @@ test('a proxy that wants a login of the scheme Basic, and passes it on, lets the
   }
 })
 
+// A server that was started again without keys, or a proxy, answers so. Its reason may be anything.
+test('a key that is forbidden is forgotten, and the numbers go on', async () => {
+  const tab = await open('', async (page) => {
+    await page.addInitScript(() => sessionStorage.setItem('shoal-key', 'former'))
+    await page.route('**/dashboard/token*', (route) => (route.request().headers().authorization
+      ? route.fulfill({ status: 403, contentType: 'application/problem+json', body: '{"detail":[]}' }) : route.continue()))
+  })
+  const { page } = tab
+  await page.getByText(/published here/).waitFor()
+  assert.equal(await page.evaluate(() => sessionStorage.length), 0)
+  await enterKey(tab)
+  await page.getByText('The server answers with status 403.').waitFor()
+  assert.deepEqual(tab.complaints.filter((line) => !/403/.test(line)), []) // the browser notes refusals
+})
+
 // numbered passes the messages of the stream on, with other numbers.
 const numbered = (change) => (page) => page.routeWebSocket('**/ws/uploads', (socket) => {
   socket.connectToServer().onMessage((text) => {

@@ -3,6 +3,7 @@ package dashboard
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"net/http"
 	"strings"
 	"time"
@@ -38,7 +39,7 @@ func (d *Dashboard) access(r *http.Request) (access, error) {
 func (d *Dashboard) token(w http.ResponseWriter, r *http.Request) {
 	granted, err := d.access(r)
 	if err != nil {
-		problem(w, http.StatusUnauthorized, err.Error())
+		refuse(w, r, err)
 		return
 	}
 	id := server.Identity{
@@ -76,6 +77,19 @@ func viewerID(r *http.Request, granted access) string {
 		return "reader-" + hex.EncodeToString(id)
 	}
 	return "viewer-" + hex.EncodeToString(id)
+}
+
+// refuse answers a request that the observed server does not accept with its key, as the API of that server does: with
+// 403 or 503 where the key may be right, so that the page keeps it.
+func refuse(w http.ResponseWriter, r *http.Request, err error) {
+	var answer http.Handler
+	if !errors.As(err, &answer) {
+		problem(w, http.StatusInternalServerError, err.Error())
+		return
+	}
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Cross-Origin-Resource-Policy", "same-origin")
+	answer.ServeHTTP(w, r)
 }
 
 // problem answers with an error, as the HTTP API does. The package that an error names at its beginning is left out.

@@ -2,11 +2,14 @@ package dashboard
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
 	"testing"
+
+	"github.com/shoal-go/shoal/server"
 )
 
 // hostile is an id that would be dangerous as markup.
@@ -44,6 +47,42 @@ func TestDetails_NeedAccess(t *testing.T) {
 				t.Errorf("the header is %v", response.Header)
 			}
 		}
+	}
+}
+
+// A key that the API does not accept is refused as the API refuses it: a page keeps its key unless it is wrong.
+func TestAccess_RefusesAsTheAPI(t *testing.T) {
+	hook := func(err error) server.Options {
+		return server.Options{AuthorizeAPI: func(*http.Request) error { return err }}
+	}
+	for _, c := range []struct {
+		name    string
+		options server.Options
+		status  int
+		header  string
+		value   string
+	}{
+		{"a wrong key", server.Options{APIKeys: []string{"another"}}, 401, "WWW-Authenticate", `Bearer realm="shoal", error="invalid_token"`},
+		{"no keys", server.Options{}, 403, "WWW-Authenticate", ""},
+		{"a refused token", hook(&server.TokenError{Message: "no such key"}), 401, "WWW-Authenticate", `Bearer realm="shoal", error="invalid_token"`},
+		{"a forbidden caller", hook(server.ErrForbidden), 403, "WWW-Authenticate", ""},
+		{"a hook that fails", hook(errors.New("the database is away")), 503, "Retry-After", "1"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := startWith(t, true, c.options)
+			for _, path := range []string{"/token", "/data/upload?id=a", "/data/user?id=a"} {
+				response, body := f.call(http.MethodGet, Path+path, "", withKey...)
+				h := response.Header
+				if response.StatusCode != c.status || h.Get(c.header) != c.value {
+					t.Errorf("%s is answered with %d, %s %q; want %d, %q", path, response.StatusCode, c.header, h.Get(c.header), c.status, c.value)
+				}
+				if h.Get("Content-Type") != "application/problem+json" || h.Get("X-Content-Type-Options") != "nosniff" ||
+					h.Get("Cross-Origin-Resource-Policy") != "same-origin" || h.Get("Cache-Control") != "no-store" ||
+					strings.Contains(body, "database") || strings.Contains(body, "server: ") {
+					t.Errorf("%s is answered with %v %s", path, h, body)
+				}
+			}
+		})
 	}
 }
 

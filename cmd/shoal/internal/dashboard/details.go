@@ -70,7 +70,7 @@ func (d *Dashboard) details(read func(ctx context.Context, id string) (any, erro
 		granted, err := d.access(r)
 		switch {
 		case err != nil:
-			problem(w, http.StatusUnauthorized, err.Error())
+			refuse(w, r, err)
 			return
 		case !granted.reads:
 			problem(w, http.StatusForbidden, "users, addresses and messages need an API key here")

@@ -41,18 +41,22 @@ const apiKey = "key-of-the-api"
 
 func start(t *testing.T, trusted bool) *fixture {
 	t.Helper()
+	return startWith(t, trusted, server.Options{APIKeys: []string{apiKey}})
+}
+
+// startWith starts a fixture whose server has the options as they are and those that it needs.
+func startWith(t *testing.T, trusted bool, opt server.Options) *fixture {
+	t.Helper()
 	f := &fixture{T: t}
 	var err error
 	if f.manager, err = manager.New(manager.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	f.server, err = server.New(server.Options{
-		Manager: f.manager, APIKeys: []string{apiKey}, Authorize: server.AuthorizeOpen,
-		Authenticate: func(_ context.Context, token string) (server.Identity, error) {
-			return server.Identity{UserID: token}, nil
-		},
-	})
-	if err != nil {
+	opt.Manager, opt.Authorize = f.manager, server.AuthorizeOpen
+	opt.Authenticate = func(_ context.Context, token string) (server.Identity, error) {
+		return server.Identity{UserID: token}, nil
+	}
+	if f.server, err = server.New(opt); err != nil {
 		t.Fatal(err)
 	}
 	f.dashboard, err = New(Options{

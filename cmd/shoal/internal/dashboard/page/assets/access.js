@@ -53,7 +53,7 @@ export class Access {
     try {
       return await this.#grant(this.#key)
     } catch (error) {
-      if (error.status !== 401 || !this.#key) throw error
+      if (![401, 403].includes(error.status) || !this.#key) throw error
       const granted = await this.#grant('')
       this.#store()
       return granted
@@ -87,7 +87,8 @@ export class Access {
     })
     const answer = await response.json().catch(() => null)
     if (!response.ok) {
-      throw new Refused(response.status, answer?.detail || `the server answers with status ${response.status}`)
+      const { detail } = answer ?? {}
+      throw new Refused(response.status, typeof detail === 'string' && detail || `the server answers with status ${response.status}`)
     }
     // All answers are objects. Another one is the login page of a proxy, for example.
     if (!answer) throw new Refused(response.status, 'the answer is not from Shoal; a proxy may want a login: reload the page')
