@@ -1,7 +1,7 @@
 // What is published: its size, its files, and that they work without the sources. `npm run build` has to come first.
 
 import { execFileSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { gzipSync } from 'node:zlib'
@@ -46,6 +46,24 @@ test('each entry loads in Node.js, and needs React only where it is used', () =>
     console.log([connect, ShoalProvider, useUpload, useConnection, useShoal].every((f) => typeof f === 'function'))`
   expect(run('node', '--input-type=module', '-e', script)).toBe('true\ntrue\n')
   expect(readFileSync(`${root}dist/index.js`, 'utf8')).not.toMatch(/["']react["']/)
+})
+
+// An older setting of TypeScript, which reads no "exports", is still the standard one for CommonJS.
+test('a program in CommonJS requires it, and has its types', () => {
+  const folder = mkdtempSync(`${tmpdir()}/shoal-commonjs-`)
+  mkdirSync(`${folder}/node_modules/@shoal`, { recursive: true })
+  symlinkSync(root, `${folder}/node_modules/@shoal/client`)
+  writeFileSync(`${folder}/program.ts`, `
+    import { ShoalError, connect } from '@shoal/client'
+    try { connect('', { token: () => 't' }) } catch (error) { console.log(error instanceof ShoalError && error.code) }`)
+  try {
+    const compile = () => run('node', 'node_modules/typescript/bin/tsc', '--module', 'commonjs', '--moduleResolution', 'node10',
+      '--strict', '--target', 'es2022', '--lib', 'es2022,dom', '--skipLibCheck', '--preserveSymlinks', `${folder}/program.ts`)
+    expect(compile).not.toThrow()
+    expect(run('node', `${folder}/program.js`)).toBe('bad_url\n')
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
 })
 
 test('the demo page has the client that is built from these sources', () => {
