@@ -166,6 +166,16 @@ test('a message of an application shows no percent, and begins nothing that has 
   assert.deepEqual(await shown(), ['working', '0 %'])
 })
 
+test('a long message of an application leaves room for the other uploads', async () => {
+  const tab = await Tab.open(context, `${server.url}/#follow=long`)
+  await server.publish('long', { action: '\u202e'.padEnd(2000, 'a'), message: 'm'.repeat(20_000) })
+  const card = tab.card('long')
+  await card.getByText('mmm').waitFor()
+  const { height } = await card.boundingBox()
+  assert.ok(height < 400, `the card is ${height} pixels high`)
+  assert.equal(await card.locator('.stage').evaluate((stage) => getComputedStyle(stage).unicodeBidi), 'isolate')
+})
+
 test('more files than the page can show are named and not sent', async () => {
   const tab = await Tab.open(context, server.url)
   await tab.connection('live')
@@ -215,13 +225,13 @@ test('a link that names no upload changes nothing', async () => {
 
 test('the page fits a phone and keeps still where that is wished', async () => {
   const name = `a-name-that-is-much-too-long-for-a-phone-${'x'.repeat(60)}.png`
-  for (const colorScheme of ['light', 'dark']) {
-    const phone = await browser.newContext({ viewport: { width: 360, height: 740 }, colorScheme, reducedMotion: 'reduce' })
+  for (const [colorScheme, width] of [['light', 360], ['dark', 320]]) {
+    const phone = await browser.newContext({ viewport: { width, height: 740 }, colorScheme, reducedMotion: 'reduce' })
     const tab = await Tab.open(phone, server.url)
     await tab.page.getByLabel('Choose files').setInputFiles(randomPicture(name, 64, 64))
     await tab.cardState(name, 'completed')
     await tab.page.locator('.hash').waitFor()
-    assert.equal(await tab.page.evaluate(() => document.documentElement.scrollWidth), 360, 'nothing reaches beyond the screen')
+    assert.equal(await tab.page.evaluate(() => document.documentElement.scrollWidth), width, 'nothing reaches beyond the screen')
     assert.equal(await tab.page.locator('.fill').evaluate((fill) => getComputedStyle(fill).transitionDuration), '0s')
     await phone.close()
   }
