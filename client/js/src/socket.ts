@@ -36,7 +36,7 @@ export function openSocket(url: URL, Socket: SocketClass, events: Events): Chann
   }
   const fail = () => {
     close()
-    events.closed(0, '', ['not_shoal', `${url} does not speak ${PROTOCOL}`])
+    events.closed(0, '', ['not_shoal', `${url.host}${url.pathname} does not speak ${PROTOCOL}`])
   }
 
   socket.onopen = () => socket.protocol === PROTOCOL ? events.open() : fail()

@@ -14,7 +14,7 @@ export function endpoint(given: string | URL): URL {
   }
   // Browsers regard local hosts as secure without TLS.
   if (url.protocol === 'ws:' && page?.protocol === 'https:' && !/localhost$|^127\.|^\[::1/.test(url.hostname)) {
-    throw new ShoalError('insecure', `a page over https needs "wss:", not "${given}"`)
+    throw new ShoalError('insecure', `a page over https needs "wss:" for ${url.host}`)
   }
   if (url.pathname === '/') url.pathname = '/ws/uploads'
   return url

@@ -305,13 +305,13 @@ describe('a computer that has slept', () => {
 })
 
 describe('a server that is not Shoal', () => {
-  test('gets no token and is named', async () => {
-    const client = open()
+  test('gets no token and is named, without the secrets of its address', async () => {
+    const client = open({}, 'wss://ann:password@host/ws/uploads?key=secret')
     await settle()
     FakeSocket.last.opens('')
     expect(FakeSocket.last.sent).toEqual([])
     expect(client.status()).toMatchObject({ state: 'waiting', error: { code: 'not_shoal' } })
-    expect(client.status().error!.message).toMatch(/host\/ws\/uploads.*shoal\.v1/)
+    expect(client.status().error!.message).toBe('host/ws/uploads does not speak shoal.v1')
   })
 
   test.each(['hello', '[]', 'null', '{"type":"auth"}', '7'])('is named when it says %s', async (text) => {
@@ -362,7 +362,8 @@ test('takes http URLs and adds the path', async () => {
 
 test('refuses ws: in a page served over https', () => {
   vi.stubGlobal('location', { protocol: 'https:', href: 'https://page.example/' })
-  expect(() => connect('ws://page.example/ws/uploads', { token: () => 't' })).toThrow(expect.objectContaining({ code: 'insecure' }))
+  expect(() => connect('ws://page.example/ws/uploads?key=secret', { token: () => 't' })).toThrow(
+    expect.objectContaining({ code: 'insecure', message: 'a page over https needs "wss:" for page.example' }))
   connect('ws://localhost:8080', { token: () => 't' }).close()
   connect('/ws/uploads', { token: () => 't' }).close()
 })
