@@ -254,6 +254,7 @@ function newClient<Own extends OwnMessage>(url: URL, options: Options<Own>): Sho
         clearTimeout(upload.dropping)
         drop(id)
       }
+      for (const entries of listeners.values()) entries.clear()
       listeners.clear()
     },
   }

@@ -81,6 +81,15 @@ test('a listener that another one has ended is not called', async () => {
   expect(calls).toBe(0)
 })
 
+test('close in a listener calls the others once more, and then no longer', async () => {
+  const client = open()
+  const seen: string[] = []
+  client.subscribe(() => client.close())
+  client.subscribe(() => seen.push(client.status().state))
+  await live()
+  expect(seen).toEqual(['closed'])
+})
+
 test.each(['close', 'abort'])('%s in the moment in which a follow begins is final', async (end) => {
   const client = open()
   const abort = new AbortController()
