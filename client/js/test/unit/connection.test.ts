@@ -263,47 +263,6 @@ test('a silent connection is tested and given up', async () => {
   expect(client.status().state).toBe('waiting')
 })
 
-// Timers stand still while a computer sleeps; its clock does not.
-describe('a computer that has slept', () => {
-  const sleep = (ms: number) => vi.setSystemTime(Date.now() + ms)
-
-  test('has its connection tested soon, and gives it up without an answer', async () => {
-    const client = open()
-    const socket = await live()
-    sleep(3_600_000)
-    await pass(10_000)
-    expect(socket.sent.at(-1)).toEqual({ action: 'resume', uploads: {} })
-    await pass(5000)
-    expect(client.status()).toMatchObject({ state: 'waiting', error: { code: 'unreachable' } })
-  })
-
-  test('keeps a connection whose server answers', async () => {
-    const client = open()
-    const socket = await live()
-    for (let i = 1; i <= 3; i++) {
-      sleep(3_600_000)
-      await pass(10_000)
-      expect(socket.sent.length).toBe(1 + i)
-      socket.says({ action: 'resumed', uploads: {} })
-    }
-    await pass(20_000)
-    expect([client.status().state, socket.sent.length]).toEqual(['live', 4])
-  })
-
-  test.each([
-    ['a hidden page, whose timers run once a minute', 50_000], ['a clock that is set back', -3_600_000],
-  ])('is not taken for %s', async (_, ms) => {
-    const client = open()
-    const socket = await live()
-    for (let i = 0; i < 6; i++) {
-      sleep(ms)
-      await pass(10_000)
-      socket.says({ action: 'ping' })
-    }
-    expect([client.status().state, socket.sent.filter(({ action }) => action === 'resume')]).toEqual(['live', []])
-  })
-})
-
 describe('a server that is not Shoal', () => {
   test('gets no token and is named, without the secrets of its address', async () => {
     const client = open({}, 'wss://ann:password@host/ws/uploads?key=secret')
