@@ -30,28 +30,28 @@ type (
 
 // Run measures scenarios, and reports.
 func (c *runCommand) Run(ctx context.Context, std streams) error {
-	return measure(ctx, std, runner.Config{Common: c.Common, Scenarios: &c.Scenarios})
+	return measure(ctx, std, c.Common, &c.Scenarios)
 }
 
 // Run measures sweeps, and reports.
 func (c *sweepCommand) Run(ctx context.Context, std streams) error {
-	return measure(ctx, std, runner.Config{Common: c.Common, Sweeps: &c.Sweeps})
+	return measure(ctx, std, c.Common, &c.Sweeps)
 }
 
 // Run measures S9, and reports.
 func (c *nodesCommand) Run(ctx context.Context, std streams) error {
-	return measure(ctx, std, runner.Config{Common: c.Common, Nodes: &c.Nodes})
+	return measure(ctx, std, c.Common, &c.Nodes)
 }
 
-// measure executes a configuration, writes the results into a folder and reports them.
-func measure(ctx context.Context, std streams, c runner.Config) (err error) {
+// measure measures what flags describe, writes the results into a folder and reports them.
+func measure(ctx context.Context, std streams, common runner.Common, flags runner.Flags) (err error) {
+	c := runner.Config{Common: common, Flags: flags, Progress: std.err}
 	if c.Program, err = os.Executable(); err != nil {
 		return fmt.Errorf("compare: the path of this program is unknown: %w", err)
 	}
 	if c.Folder, err = resultsFolder(ctx, c.Out); err != nil {
 		return err
 	}
-	c.Progress = std.err
 	name, err := runner.Run(ctx, c)
 	if err != nil {
 		return err

@@ -1,19 +1,24 @@
 // Command compare measures this project beside its peers and the limits of the machine: see compare --help, and
 // README.md for the scenarios.
 //
-// It starts itself as the server under test (compare serve) and as the clients (compare load), so that both have processes
-// of their own, and calls them over their standard input and output.
+// It starts itself as the server under test and as its clients (compare process), so that both have processes of their own, and
+// calls them over their standard input and output.
 package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/signal"
+	"reflect"
+	"strconv"
 	"strings"
 	"syscall"
 	"text/tabwriter"
+	"time"
 
 	"github.com/alecthomas/kong"
 
@@ -23,6 +28,7 @@ import (
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/serverproc"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/sinks"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
 )
 
 func main() {
@@ -47,12 +53,7 @@ type commands struct {
 	Report   reportCommand   `cmd:"" help:"Print tables of the results, and draw charts."`
 	Systems  systemsCommand  `cmd:"" help:"List the systems that are compared."`
 
-	// The processes of a measurement, which are called over standard input.
-	Serve  serverproc.Options `cmd:"" hidden:"" help:"Run one system."`
-	Load   loadgen.Command    `cmd:"" hidden:"" help:"Run the clients."`
-	Sinks  sinks.Command      `cmd:"" hidden:"" help:"Run a manager without sockets."`
-	Node   nodes.Options      `cmd:"" hidden:"" help:"Run a node."`
-	Broker nodes.Server       `cmd:"" hidden:"" help:"Run the server of a broker."`
+	Process processCommand `cmd:"" hidden:"" help:"Run a part of a measurement, which is called over standard input."`
 }
 
 // exit is panicked with where kong wants to end the process, so that execute can return instead.
@@ -77,11 +78,9 @@ func execute(ctx context.Context, arguments []string, std streams) (code int) {
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(std),
-		kong.BindTo(std.in, (*io.Reader)(nil)),
-		kong.BindTo(std.out, (*io.Writer)(nil)),
 		kong.Vars{
-			"brokers": "Brokers to measure: " + strings.Join(nodes.Brokers(), ", "),
-			"sweeps":  "Parameters to sweep: " + strings.Join(runner.AllSweeps(), ", "),
+			"brokers": strings.Join(nodes.Brokers(), ", "), "sweeps": strings.Join(runner.AllSweeps(), ", "),
+			"scenarios": strings.Join(runner.Names(), ", "), "systems": strings.Join(systems.Names(), ", "),
 		},
 	)
 	if err != nil {
@@ -89,6 +88,9 @@ func execute(ctx context.Context, arguments []string, std streams) (code int) {
 		return 2
 	}
 	parsed, err := parser.Parse(arguments)
+	if err == nil {
+		err = checkBounds(parsed.Flags())
+	}
 	if err != nil {
 		fmt.Fprintf(std.err, "compare: %v; see compare --help\n", err)
 		return 2
@@ -98,6 +100,49 @@ func execute(ctx context.Context, arguments []string, std streams) (code int) {
 		return 1
 	}
 	return 0
+}
+
+// checkBounds refuses values of flags outside of the bounds that their tag says, all at once.
+func checkBounds(flags []*kong.Flag) error {
+	var all []error
+	for _, flag := range flags {
+		least, most, bounded := strings.Cut(flag.Tag.Get("within"), " to ")
+		values := flag.Target
+		if !bounded {
+			continue
+		}
+		if values.Kind() != reflect.Slice {
+			values = reflect.Append(reflect.MakeSlice(reflect.SliceOf(values.Type()), 0, 1), values)
+		}
+		for _, v := range values.Seq2() {
+			if n := number(fmt.Sprint(v)); !(n >= number(least) && n <= number(most)) {
+				all = append(all, fmt.Errorf("--%s is %v, want %s to %s", flag.Name, v, least, most))
+			}
+		}
+	}
+	return errors.Join(all...)
+}
+
+// number reads a number or a duration, and returns NaN for anything else.
+func number(text string) float64 {
+	if d, err := time.ParseDuration(text); err == nil {
+		return float64(d)
+	}
+	n, err := strconv.ParseFloat(text, 64)
+	if err != nil {
+		return math.NaN()
+	}
+	return n
+}
+
+// processCommand is a process of a measurement. It has all parts, and plays the one that is called.
+type processCommand struct {
+	About []string `arg:"" optional:"" help:"What the process is, for lists of processes."`
+}
+
+// Run answers calls until standard input ends.
+func (processCommand) Run(std streams) error {
+	return worker.Serve(std.in, std.out, &serverproc.Server{}, &loadgen.Clients{}, &sinks.Sinks{}, &nodes.Node{}, &nodes.Broker{})
 }
 
 type systemsCommand struct{}

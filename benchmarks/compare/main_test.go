@@ -23,7 +23,7 @@ const (
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
-		if broken := os.Getenv(breaks); broken != "" && slices.Contains(os.Args, "serve") && slices.Contains(os.Args, broken) {
+		if broken := os.Getenv(breaks); broken != "" && slices.Contains(os.Args, "server") && slices.Contains(os.Args, broken) {
 			_, _ = os.Stderr.WriteString("broken on purpose\n")
 			os.Exit(3)
 		}
@@ -246,16 +246,19 @@ func TestCommandLine(t *testing.T) {
 		{0, "Scenarios to measure", []string{"run", "--help"}},
 		{0, "receivers, memory, cores", []string{"sweep", "--help"}},
 		{1, "--centrifugo", []string{"--scenario", "S1", "--centrifugo", "/nowhere", "--out", "."}},
-		{1, "--repeat is 0", []string{"--scenario", "S1", "--repeat", "0", "--out", "."}},
-		{1, `sweep is "flight"`, []string{"sweep", "flight", "--out", "."}},
-		{1, `broker is "pigeons"`, []string{"nodes", "pigeons", "--out", "."}},
-		{1, "--publishers is 0", []string{"nodes", "--publishers", "0", "--out", "."}},
-		{1, "--rates is 0", []string{"nodes", "--rates", "0", "--out", "."}},
-		{1, `"pigeons"`, []string{"node", "--broker", "pigeons"}},
+		{2, "--repeat is 0, want 1 to 1000000", []string{"--scenario", "S1", "--repeat", "0", "--out", "."}},
+		{2, `but got "flight"`, []string{"sweep", "flight", "--out", "."}},
+		{2, `but got "pigeons"`, []string{"nodes", "pigeons", "--out", "."}},
+		{2, "--publishers is 0", []string{"nodes", "--publishers", "64,0", "--out", "."}},
+		{2, "--rates is NaN", []string{"nodes", "--rates", "NaN", "--out", "."}},
+		{2, "--connections is 900000000", []string{"--connections", "900000000", "--out", "."}},
+		{2, "--stalled is 1,", []string{"--stalled", "0,1", "--out", "."}},
+		{2, "--patience is 0s, want 1ms to 24h", []string{"--patience", "0s", "--out", "."}},
+		{2, "--bytes is 10", []string{"recovery", "--bytes", "10"}},
 		{2, "unexpected argument", []string{"fly"}},
-		{1, `--scenario is "S9"`, []string{"run", "--scenario", "S9", "--out", "."}},
+		{2, `but got "S9"`, []string{"run", "--scenario", "S9", "--out", "."}},
+		{2, `but got "nobody"`, []string{"run", "--system", "nobody", "--out", "."}},
 		{1, "there are none", []string{"report", "--out", "nowhere"}},
-		{1, `"nobody" is unknown`, []string{"serve", "--system", "nobody"}},
 	} {
 		code, out, complaint := run(t, c.arguments...)
 		if code != c.code || !strings.Contains(out+complaint, c.want) {

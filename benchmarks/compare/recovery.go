@@ -18,11 +18,11 @@ import (
 )
 
 type recoveryCommand struct {
-	Brokers []string `arg:"" optional:"" name:"broker" help:"nats, redis, simulated (all)."`
+	Brokers []string `arg:"" optional:"" name:"broker" enum:"nats,redis,simulated" help:"${enum} (all)."`
 	recovery.Options
-	SimulatedUploads int `default:"250000" help:"Uploads with the simulated broker."`
-	Repeat           int `default:"1" help:"How often to measure everything."`
-	Posts            int `default:"500" help:"Messages of a round that compares HTTP with Manager.Publish (0: it is not compared)."`
+	SimulatedUploads int `default:"250000" within:"1 to 1000000" help:"Uploads with the simulated broker."`
+	Repeat           int `default:"1" within:"1 to 1000" help:"How often to measure everything."`
+	Posts            int `default:"500" within:"0 to 1000000" help:"Messages of a round that compares HTTP with Manager.Publish (0: it is not compared)."`
 }
 
 // postRounds is the number of rounds that compare HTTP with Manager.Publish.
@@ -57,14 +57,16 @@ func (c *recoveryCommand) trial(ctx context.Context, program, name string, table
 	if o.Broker = name; name == recovery.Simulated {
 		o.Uploads, o.Stored = c.SimulatedUploads, 1
 	} else {
-		server, err := worker.Start(name, exec.Command(program, "broker", name)) // this program
+		server, err := worker.Start(name, exec.Command(program, "process", "broker", name)) // this program
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, server.Close()) }()
-		if o.URL, err = worker.Call[string](ctx, server, "URL", worker.None{}); err != nil {
+		started, err := worker.Call[worker.Started](ctx, server, "Broker.Start", name)
+		if err != nil {
 			return err
 		}
+		o.URL = started.Addr
 	}
 	r, err := recovery.Run(ctx, o)
 	if err != nil {

@@ -3,10 +3,12 @@ package loadgen
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,7 +25,7 @@ import (
 )
 
 // publish sends messages and blocks until they have been accepted. It is called from one goroutine.
-type publish func(ctx context.Context, messages []message.Message) error
+type publish func(messages []message.Message) error
 
 // Intake describes publishers: each sends one request of Messages after the other while For lasts, to a channel of its own or,
 // where that is the work, over all.
@@ -42,31 +44,26 @@ type TakenIn struct {
 }
 
 // Intake publishes, and returns when the clients, if there are any, have not received anything for a while.
-func (c *clients) Intake(q Intake, a *TakenIn) error {
-	open, end, err := q.target(c.ctx)
+func (c *Clients) Intake(q Intake, a *TakenIn) (err error) {
+	all, closers, err := q.open()
+	defer func() { err = errors.Join(err, closers.Close()) }()
 	if err != nil {
 		return err
 	}
-	defer end()
-	all := make([]*publisher, q.Publishers)
 	times := load.NewTimes()
-	for i := range all {
-		send, end, err := open()
-		if err != nil {
-			return err
-		}
-		defer end()
-		all[i] = &publisher{q: q, number: i, send: send, times: times}
-	}
+	counts := make([]uint64, len(all))
 	began := time.Now()
 	var publishing errgroup.Group
-	for _, one := range all {
-		publishing.Go(func() error { return one.run(c.ctx, began.Add(q.For)) })
+	for i, send := range all {
+		publishing.Go(func() (err error) {
+			counts[i], err = q.publish(i, send, began.Add(q.For), times)
+			return err
+		})
 	}
 	err = publishing.Wait() // the first failure: they are usually alike
 	a.Took = int64(time.Since(began))
-	for _, one := range all {
-		a.Published += one.published
+	for _, n := range counts {
+		a.Published += n
 	}
 	a.Latency = times.Percentiles()
 	a.Received, a.CPU = c.quiet(a.Published), worker.CPU()
@@ -75,7 +72,7 @@ func (c *clients) Intake(q Intake, a *TakenIn) error {
 
 // quiet waits until the clients have received as many messages as were published, or none for a while: states that are out
 // of date are not received.
-func (c *clients) quiet(published uint64) (received uint64) {
+func (c *Clients) quiet(published uint64) (received uint64) {
 	const often, long = 10 * time.Millisecond, 300 * time.Millisecond
 	if c.fleet == nil {
 		return 0
@@ -90,95 +87,83 @@ func (c *clients) quiet(published uint64) (received uint64) {
 	return received
 }
 
-// publisher is a goroutine that publishes.
-type publisher struct {
-	q         Intake
-	number    int
-	send      publish
-	published uint64
-	times     *load.Times
-}
-
-func (p *publisher) run(ctx context.Context, end time.Time) error {
-	messages := make([]message.Message, p.q.Messages)
-	next := p.number                                              // upload; the publishers begin with different ones
-	for now := time.Now(); p.published == 0 || now.Before(end); { // at least once, on a machine that is busy
+// publish publishes by one publisher until some time, and returns the number of messages.
+func (q Intake) publish(number int, send publish, end time.Time, times *load.Times) (published uint64, err error) {
+	messages := make([]message.Message, q.Messages)
+	next := number                                              // upload; the publishers begin with different ones
+	for now := time.Now(); published == 0 || now.Before(end); { // at least once, on a machine that is busy
 		for i := range messages {
 			messages[i] = message.Message{
-				Channel: message.Channel(next % p.q.Channels), Sent: now.UnixNano(), Size: p.q.Bytes,
-				Number: p.published + uint64(i), // not negative
+				Channel: message.Channel(next % q.Channels), Sent: now.UnixNano(), Size: q.Bytes,
+				Number: published + uint64(i), // not negative
 			}
-			if p.q.Work == results.ManyPost {
-				next += p.q.Publishers
+			if q.Work == results.ManyPost {
+				next += q.Publishers
 			}
 		}
-		if err := p.send(ctx, messages); err != nil {
-			return err
+		if err := send(messages); err != nil {
+			return published, err
 		}
-		p.published += uint64(len(messages))
+		published += uint64(len(messages))
 		then := time.Now()
-		p.times.Add(int64(then.Sub(now)))
+		times.Add(int64(then.Sub(now)))
 		now = then
 	}
-	return nil
+	return published, nil
 }
 
-// target returns a function that opens the connection of one publisher. To a broker all have one in common.
-func (q Intake) target(ctx context.Context) (open func() (publish, func(), error), end func(), err error) {
-	nothing := func() {}
-	common := func(one func(ctx context.Context, m message.Message) error) func() (publish, func(), error) {
-		return func() (publish, func(), error) {
-			return func(ctx context.Context, messages []message.Message) error {
-				return systems.Each(messages, func(m message.Message) error { return one(ctx, m) })
-			}, nothing, nil
-		}
+// open connects the publishers, to a broker by a connection that they have in common. The closers are valid even if there is an
+// error.
+func (q Intake) open() (all []publish, closers worker.Closers, err error) {
+	ctx := context.Background()
+	common := func(one func(message.Message) error) []publish {
+		return slices.Repeat([]publish{func(messages []message.Message) error { return systems.Each(messages, one) }}, q.Publishers)
 	}
 	switch {
 	case strings.HasPrefix(q.Addr, "redis:"):
-		options, err := rueidis.ParseURL(q.Addr)
+		client, err := rueidis.NewClient(rueidis.MustParseURL(q.Addr)) // of this program's server
 		if err != nil {
 			return nil, nil, err
 		}
-		client, err := rueidis.NewClient(options)
-		if err != nil {
-			return nil, nil, err
-		}
-		return common(func(ctx context.Context, m message.Message) error {
+		return common(func(m message.Message) error {
 			command := client.B().Publish().Channel("upload:" + m.Channel).Message(rueidis.BinaryString(m.JSON())).Build()
 			return client.Do(ctx, command).Error()
-		}), client.Close, nil
+		}), worker.Closers{func() error { client.Close(); return nil }}, nil
 	case strings.HasPrefix(q.Addr, "nats:"):
 		conn, err := nats.Connect(q.Addr)
 		if err != nil {
 			return nil, nil, err
 		}
-		return common(func(ctx context.Context, m message.Message) error {
+		return common(func(m message.Message) error {
 			_, err := conn.RequestWithContext(ctx, "upload."+m.Channel, m.JSON()) // acknowledged by JetStream
 			return err
-		}), conn.Close, nil
+		}), worker.Closers{func() error { conn.Close(); return nil }}, nil
 	}
 	entry, err := systems.Find(q.System)
 	if err != nil {
 		return nil, nil, err
 	}
-	return func() (publish, func(), error) { return openHTTP(ctx, q.Addr, entry) }, nothing, nil
+	for range q.Publishers {
+		conn, err := net.Dial("tcp", q.Addr)
+		if err != nil {
+			return nil, closers, err
+		}
+		all, closers = append(all, publishHTTP(conn, entry)), append(closers, conn.Close)
+	}
+	return all, closers, nil
 }
 
-// openHTTP connects to an HTTP API. The client is as little as possible, since it runs on the server's cores.
-func openHTTP(ctx context.Context, addr string, e systems.Entry) (publish, func(), error) {
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
-	if err != nil {
-		return nil, nil, err
-	}
+// publishHTTP publishes through an HTTP API. The client is as little as possible, since it runs on the server's cores.
+func publishHTTP(conn net.Conn, e systems.Entry) publish {
 	contentType := "application/x-ndjson"
 	if e.Command != "" {
 		contentType = "application/json"
 	}
-	answers := bufio.NewReader(conn)
+	host, answers := conn.RemoteAddr().String(), bufio.NewReader(conn)
 	var request []byte
-	send := func(_ context.Context, messages []message.Message) error {
+	return func(messages []message.Message) error {
 		path, body := e.Publishing(messages)
-		request = fmt.Appendf(request[:0], "POST %s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\n", path, addr, systems.APIKey)
+		request = fmt.Appendf(request[:0], "POST %s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\n", path, host, systems.APIKey)
 		request = fmt.Appendf(request, "Content-Type: %s\r\nContent-Length: %d\r\n\r\n", contentType, len(body))
 		if _, err := conn.Write(append(request, body...)); err != nil {
 			return err
@@ -194,5 +179,4 @@ func openHTTP(ctx context.Context, addr string, e systems.Entry) (publish, func(
 		}
 		return err
 	}
-	return send, func() { _ = conn.Close() }, nil
 }

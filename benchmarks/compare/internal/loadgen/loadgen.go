@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"runtime"
 	"time"
 
@@ -47,24 +46,17 @@ type Received struct {
 	Latency         load.Percentiles // from the planned time
 }
 
-// clients is the service of the process.
-type clients struct {
-	worker.Process
-	ctx   context.Context // the life of the process
-	fleet *load.Fleet     // nil before Open
+// Clients is the service of a process with clients.
+type Clients struct {
+	fleet *load.Fleet // nil before Open
 }
 
-// Command is the command of the process.
-type Command struct{}
-
-// Run answers calls until in ends. Then it ends all connections.
-func (Command) Run(ctx context.Context, in io.Reader, out io.Writer) error {
-	c := &clients{ctx: ctx}
-	err := worker.Serve(in, out, c)
+// Close ends all connections.
+func (c *Clients) Close() error {
 	if c.fleet != nil {
 		c.fleet.Close()
 	}
-	return errors.Join(err, c.Stop())
+	return nil
 }
 
 // stormParallel is how many clients of a storm are under way at a time: as many as a listener's queue holds with room to
@@ -72,7 +64,7 @@ func (Command) Run(ctx context.Context, in io.Reader, out io.Writer) error {
 const stormParallel = 1024
 
 // Open connects the clients and blocks until all are ready.
-func (c *clients) Open(q Audience, a *Opened) error {
+func (c *Clients) Open(q Audience, a *Opened) error {
 	entry, err := systems.Find(q.System)
 	if err != nil {
 		return err
@@ -96,7 +88,7 @@ func (c *clients) Open(q Audience, a *Opened) error {
 		}
 	}
 	a.Began = time.Now().UnixNano()
-	if c.fleet, err = load.Open(c.ctx, o); err != nil {
+	if c.fleet, err = load.Open(context.Background(), o); err != nil {
 		return err
 	}
 	a.Ended, a.CPU, a.Ready = time.Now().UnixNano(), worker.CPU(), load.PercentilesOf(c.fleet.ReadyTimes())
@@ -104,9 +96,9 @@ func (c *clients) Open(q Audience, a *Opened) error {
 }
 
 // getTicket connects one client and disconnects it again, so that all others resume its session.
-func (c *clients) getTicket(o load.Options) error {
+func (c *Clients) getTicket(o load.Options) error {
 	o.Connections, o.Stalled = 1, 0
-	first, err := load.Open(c.ctx, o)
+	first, err := load.Open(context.Background(), o)
 	if err == nil {
 		first.Close()
 	}
@@ -114,7 +106,7 @@ func (c *clients) getTicket(o load.Options) error {
 }
 
 // Wait blocks until messages have arrived, at most for a time, and returns the state of the clients.
-func (c *clients) Wait(q Wait, r *Received) error {
+func (c *Clients) Wait(q Wait, r *Received) error {
 	if c.fleet == nil {
 		return errors.New("loadgen: no clients are open")
 	}
@@ -138,14 +130,14 @@ func (c *clients) Wait(q Wait, r *Received) error {
 }
 
 // wait blocks until total messages have arrived, at most for a time.
-func (c *clients) wait(total uint64, timeout time.Duration) (last time.Time, err error) {
-	ctx, cancel := context.WithTimeoutCause(c.ctx, timeout, fmt.Errorf("waited for %v", timeout))
+func (c *Clients) wait(total uint64, timeout time.Duration) (last time.Time, err error) {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), timeout, fmt.Errorf("waited for %v", timeout))
 	defer cancel()
 	return c.fleet.WaitMessages(ctx, total)
 }
 
 // Reset removes the measured times of messages.
-func (c *clients) Reset(worker.None, *worker.None) error {
+func (c *Clients) Reset(worker.None, *worker.None) error {
 	c.fleet.ResetLatency()
 	return nil
 }

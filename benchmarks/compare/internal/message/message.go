@@ -4,7 +4,6 @@ package message
 
 import (
 	"bytes"
-	"fmt"
 	"strconv"
 	"time"
 )
@@ -46,15 +45,6 @@ type Message struct {
 
 // Channel returns the name of channel i.
 func Channel(i int) string { return "u" + strconv.Itoa(i) }
-
-// CheckSize refuses a size without room for a message's contents.
-func CheckSize(size int) error {
-	const most = 32 << 10 // the smallest of the systems' limits
-	if size < MinSize || size > most {
-		return fmt.Errorf("message: a size of %d bytes is not possible, want %d to %d", size, MinSize, most)
-	}
-	return nil
-}
 
 // AppendJSON appends the message's JSON to dst and returns the extended slice.
 func (m Message) AppendJSON(dst []byte) []byte { return m.append(dst, head, neck, tail) }

@@ -47,11 +47,3 @@ func TestOtherPayloadsHaveNoTime(t *testing.T) {
 		}
 	}
 }
-
-func TestImpossibleSizesAreRefused(t *testing.T) {
-	for size, fine := range map[int]bool{0: false, MinSize - 1: false, MinSize: true, 32 << 10: true, 1 << 20: false} {
-		if err := CheckSize(size); (err == nil) != fine {
-			t.Errorf("CheckSize(%d) = %v", size, err)
-		}
-	}
-}

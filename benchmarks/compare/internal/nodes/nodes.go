@@ -4,9 +4,8 @@ package nodes
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
+	"strings"
 	"time"
 
 	"github.com/shoal-go/shoal/broker"
@@ -31,18 +30,14 @@ const (
 // Brokers lists them.
 func Brokers() []string { return []string{Memory, NATS, Embedded, Redis} }
 
-// Bounds of loads.
-const (
-	MaxUploads    = 100_000
-	MaxPublishers = 4096
-)
+// MaxPublishers is how many there are at most on a node.
+const MaxPublishers = 4096
 
-// Options are the command of a node.
+// Options describe a node: the broker, where its server is, and of an embedded one where it and the others of its cluster listen
+// for each other.
 type Options struct {
-	Broker string   `required:"" help:"Name of the broker."`
-	URL    string   `help:"Where the server of NATS or Redis is."`
-	Addr   string   `help:"Where an embedded server listens for the others of its cluster."`
-	Routes []string `name:"route" help:"Where the servers of the cluster listen."`
+	Broker, URL, Addr string
+	Routes            []string
 }
 
 // Load describes messages: Publishers publish while For lasts, each one after the other, or Rate a second in turn.
@@ -73,10 +68,8 @@ type State struct {
 	Latency                       load.Percentiles
 }
 
-// node is the service of the process: one node, or where the broker is memory, two.
-type node struct {
-	worker.Process
-	ctx      context.Context  // the life of the process
+// Node is the service of a process with one node, or where the broker is memory, with two. Start is called first.
+type Node struct {
 	from, to *manager.Manager // that publish and receive; one and the same but for Memory
 	closers  worker.Closers
 	sinks    []*sink
@@ -84,18 +77,12 @@ type node struct {
 	counts   map[int][]uint64 // messages of each publisher, by upload
 }
 
-// Run runs a node and answers calls until in ends. Then it ends the node.
-func (o Options) Run(ctx context.Context, in io.Reader, out io.Writer) error {
-	n, err := open(ctx, o)
-	if err == nil {
-		err = worker.Serve(in, out, n)
-	}
-	return errors.Join(err, n.Stop(), n.closers.Close())
-}
+// Close ends the node.
+func (n *Node) Close() error { return n.closers.Close() }
 
-// open returns a node. It is to be closed even if there is an error.
-func open(ctx context.Context, o Options) (n *node, err error) {
-	n = &node{ctx: ctx, times: load.NewTimes(), counts: map[int][]uint64{}}
+// Start starts the node.
+func (n *Node) Start(o Options, _ *worker.None) (err error) {
+	n.times, n.counts = load.NewTimes(), map[int][]uint64{}
 	var b, second broker.Broker
 	switch o.Broker {
 	case Memory:
@@ -104,39 +91,39 @@ func open(ctx context.Context, o Options) (n *node, err error) {
 	case Embedded:
 		server, err := embedded.Start(embedded.Options{ClusterAddr: o.Addr, ClusterRoutes: o.Routes})
 		if err != nil {
-			return n, err
+			return err
 		}
 		n.closers = append(n.closers, server.Close)
 		b, err = natsbroker.New(natsbroker.Options{Server: server})
 		if err != nil {
-			return n, err
+			return err
 		}
 	default:
-		if b, err = Connect(o.Broker, o.URL); err != nil {
-			return n, err
+		if b, err = Connect(o.URL); err != nil {
+			return err
 		}
 	}
 	if n.from, err = n.manage(b); err != nil || second == nil {
 		n.to = n.from
-		return n, err
+		return err
 	}
 	n.to, err = n.manage(second)
-	return n, err
+	return err
 }
 
 // Connect returns a broker of NATS or Redis, whose server has the URL.
-func Connect(name, url string) (broker.HistoryBroker, error) {
-	switch name {
-	case NATS:
+func Connect(url string) (broker.HistoryBroker, error) {
+	switch scheme, _, _ := strings.Cut(url, ":"); scheme {
+	case "nats":
 		return natsbroker.New(natsbroker.Options{URL: url})
-	case Redis:
+	case "redis":
 		return redisbroker.New(redisbroker.Options{URL: url})
 	}
-	return nil, fmt.Errorf("nodes: the broker is %q, want one of %v", name, Brokers())
+	return nil, fmt.Errorf("nodes: there is no broker at %q, want nats:// or redis://", url)
 }
 
 // manage returns a manager on top of a broker, which is closed before everything that was opened earlier.
-func (n *node) manage(b broker.Broker) (*manager.Manager, error) {
+func (n *Node) manage(b broker.Broker) (*manager.Manager, error) {
 	m, err := manager.New(manager.Options{Broker: b})
 	if err == nil {
 		n.closers = append(n.closers, func() error { return m.Close(context.Background()) })

@@ -19,11 +19,12 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // start starts a node, and closes it when the test ends.
-func start(t *testing.T, o Options) *node {
+func start(t *testing.T, o Options) *Node {
 	t.Helper()
-	n, err := open(t.Context(), o)
+	n := &Node{}
+	err := n.Start(o, &worker.None{})
 	t.Cleanup(func() {
-		if err := n.closers.Close(); err != nil {
+		if err := n.Close(); err != nil {
 			t.Error(err)
 		}
 	})
@@ -77,8 +78,11 @@ func TestDisorderIsCounted(t *testing.T) {
 	}
 }
 
-func TestRun_UnknownBroker(t *testing.T) {
-	if err := (Options{Broker: "pigeons"}).Run(t.Context(), nil, nil); err == nil || !strings.Contains(err.Error(), "pigeons") {
+func TestStart_UnknownBroker(t *testing.T) {
+	if err := (&Node{}).Start(Options{Broker: "pigeons", URL: "carrier://pigeons"}, nil); err == nil || !strings.Contains(err.Error(), "pigeons") {
+		t.Errorf("the error is %v", err)
+	}
+	if err := (&Broker{}).Start("pigeons", nil); err == nil || !strings.Contains(err.Error(), "pigeons") {
 		t.Errorf("the error is %v", err)
 	}
 }

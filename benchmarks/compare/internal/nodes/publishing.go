@@ -15,9 +15,9 @@ import (
 )
 
 // Probe publishes a message that is not counted as soon as that is possible.
-func (n *node) Probe(worker.None, *worker.None) error {
-	return retryUnavailable(n.ctx, func() error {
-		return Publish(n.ctx, n.from, message.Message{Channel: message.Channel(0), Size: message.MinSize})
+func (n *Node) Probe(worker.None, *worker.None) error {
+	return retryUnavailable(context.Background(), func() error {
+		return Publish(context.Background(), n.from, message.Message{Channel: message.Channel(0), Size: message.MinSize})
 	})
 }
 
@@ -48,7 +48,7 @@ type publisher struct {
 
 // publishers returns the publishers of a load, who keep their numbers from one load to the next. Each begins with another
 // upload.
-func (n *node) publishers(q Load) []*publisher {
+func (n *Node) publishers(q Load) []*publisher {
 	all := make([]*publisher, q.Publishers)
 	for i := range all {
 		if len(n.counts[i]) < q.Channels {
@@ -71,7 +71,7 @@ func (p *publisher) one(ctx context.Context, planned time.Time) error {
 }
 
 // Publish publishes messages.
-func (n *node) Publish(q Load, a *Published) (err error) {
+func (n *Node) Publish(q Load, a *Published) (err error) {
 	began := time.Now()
 	a.Began = began.UnixNano()
 	if q.Rate > 0 {
@@ -79,7 +79,7 @@ func (n *node) Publish(q Load, a *Published) (err error) {
 	}
 	a.Messages, err = each(n.publishers(q), func(one *publisher) (count uint64, err error) {
 		for now := began; now.Sub(began) < q.For; now = time.Now() {
-			if err := one.one(n.ctx, now); err != nil {
+			if err := one.one(context.Background(), now); err != nil {
 				return count, err
 			}
 			count++
@@ -91,7 +91,7 @@ func (n *node) Publish(q Load, a *Published) (err error) {
 
 // schedule publishes at a fixed rate. The publishers receive planned times in turn, so that one that takes long does not
 // delay the next.
-func (n *node) schedule(q Load, a *Published) (err error) {
+func (n *Node) schedule(q Load, a *Published) (err error) {
 	plan := make(chan time.Time, max(int(q.Rate*q.For.Seconds()), 1))
 	var start time.Time
 	var late time.Duration // valid once paced is done
@@ -109,7 +109,7 @@ func (n *node) schedule(q Load, a *Published) (err error) {
 	a.Messages, err = each(n.publishers(q), func(one *publisher) (count uint64, err error) {
 		for planned := range plan {
 			if err == nil {
-				err = one.one(n.ctx, planned)
+				err = one.one(context.Background(), planned)
 				count++
 			}
 		}

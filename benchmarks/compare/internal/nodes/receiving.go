@@ -15,15 +15,15 @@ import (
 )
 
 // Follow blocks until as many users as there are uploads follow one each, as soon as the broker can be reached.
-func (n *node) Follow(uploads int, _ *worker.None) error {
+func (n *Node) Follow(uploads int, _ *worker.None) error {
 	for i := len(n.sinks); i < uploads; i++ {
 		s := &sink{times: n.times, newest: make([]uint64, MaxPublishers)}
 		user := "user-" + strconv.Itoa(i)
 		if err := n.to.Connect(user, s); err != nil {
 			return err
 		}
-		err := retryUnavailable(n.ctx, func() error {
-			return n.to.SubscribeConn(n.ctx, user, s, message.Channel(i), manager.SubscribeOptions{})
+		err := retryUnavailable(context.Background(), func() error {
+			return n.to.SubscribeConn(context.Background(), user, s, message.Channel(i), manager.SubscribeOptions{})
 		})
 		if err != nil {
 			return err
@@ -43,8 +43,8 @@ func retryUnavailable(ctx context.Context, try func() error) (err error) {
 }
 
 // Wait blocks until messages have been received, at most for a time, and returns the state.
-func (n *node) Wait(q Wait, state *State) error {
-	ctx, cancel := context.WithTimeout(n.ctx, q.For)
+func (n *Node) Wait(q Wait, state *State) error {
+	ctx, cancel := context.WithTimeout(context.Background(), q.For)
 	defer cancel()
 	_ = worker.Poll(ctx, func() bool { // the state tells
 		*state = n.state()
@@ -55,12 +55,12 @@ func (n *node) Wait(q Wait, state *State) error {
 }
 
 // Reset removes the measured times.
-func (n *node) Reset(worker.None, *worker.None) error {
+func (n *Node) Reset(worker.None, *worker.None) error {
 	n.times.Reset()
 	return nil
 }
 
-func (n *node) state() State {
+func (n *Node) state() State {
 	state := State{Recovered: n.to.Stats().Broker.Recoveries}
 	for _, s := range n.sinks {
 		state.Received += s.got.Load()

@@ -1,9 +1,7 @@
 package nodes
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os/exec"
 
@@ -12,56 +10,38 @@ import (
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
 )
 
-// Server is the command of a broker's server.
-type Server struct {
-	Broker string `arg:"" help:"Name of the broker."`
-}
+// Broker is the service of a process with the server of a broker.
+type Broker struct{ closers worker.Closers }
 
-// server is the service of the process of a broker's server.
-type server struct {
-	worker.Process
-	url string
-}
+// Close ends the server.
+func (b *Broker) Close() error { return b.closers.Close() }
 
-// Run runs a server of NATS or Redis on a free port of the loopback interface until in ends.
-func (o Server) Run(in io.Reader, out io.Writer) (err error) {
-	s := &server{}
-	end, err := s.start(o.Broker)
-	if err != nil {
-		return err
-	}
-	return errors.Join(worker.Serve(in, out, s), s.Stop(), end())
-}
-
-// start starts the server: NATS in this process, Redis as a program, without persistence.
-func (s *server) start(broker string) (end func() error, err error) {
-	switch broker {
+// Start runs a server of NATS, in this process, or of Redis, as a program and without persistence, on a free port of the loopback
+// interface. The address in its answer is a URL.
+func (b *Broker) Start(name string, a *worker.Started) error {
+	switch name {
 	case NATS:
-		embedded, err := embedded.Start(embedded.Options{Addr: "127.0.0.1:0"})
+		server, err := embedded.Start(embedded.Options{Addr: "127.0.0.1:0"})
 		if err != nil {
-			return nil, err
+			return err
 		}
-		s.url = "nats://" + embedded.Addr().String()
-		return embedded.Close, nil
+		b.closers = append(b.closers, server.Close)
+		a.Addr = "nats://" + server.Addr().String()
+		return nil
 	case Redis:
 		addr, err := worker.FreeAddress("127.0.0.1")
 		if err != nil {
-			return nil, err
+			return err
 		}
 		host, port, _ := net.SplitHostPort(addr)
 		command := exec.Command("redis-server", "--bind", host, "--port", port, "--save", "", "--appendonly", "no", "--daemonize", "no")
-		end, err = worker.StartProgram(command, addr)
+		end, err := worker.StartProgram(command, addr)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		s.url, s.Program = "redis://"+addr, command.Process.Pid
-		return end, nil
+		b.closers = append(b.closers, end)
+		a.Addr, a.PID = "redis://"+addr, command.Process.Pid
+		return nil
 	}
-	return nil, fmt.Errorf("nodes: %q has no server of its own", broker)
-}
-
-// URL returns the URL of the server.
-func (s *server) URL(_ worker.None, url *string) error {
-	*url = s.url
-	return nil
+	return fmt.Errorf("nodes: %q has no server of its own", name)
 }

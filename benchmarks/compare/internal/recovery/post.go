@@ -35,7 +35,7 @@ type Posts struct {
 
 // Post measures rounds of n messages each through both ways, alternating, with uploads that have Options.Stored messages.
 func Post(ctx context.Context, o Options, rounds, n int) (p Posts, err error) {
-	b, err := nodes.Connect(o.Broker, o.URL)
+	b, err := nodes.Connect(o.URL)
 	if err != nil {
 		return p, err
 	}

@@ -25,13 +25,13 @@ const Simulated = "simulated"
 
 // Options describe a trial.
 type Options struct {
-	Uploads  int           `default:"20000" help:"Uploads that the node follows."`
-	Changed  float64       `default:"0.01" help:"Share of them that change while the node is cut off."`
-	Cut      time.Duration `default:"2s" help:"How long the node is cut off."`
-	Stored   int           `default:"5" help:"Messages that each upload has before."`
-	Bytes    int           `default:"256" help:"Size of a message."`
-	Rate     float64       `default:"500" help:"Live messages per second, half of them to uploads that change."`
-	Patience time.Duration `default:"2m" help:"How long a single step may take."`
+	Uploads  int           `default:"20000" within:"1 to 1000000" help:"Uploads that the node follows."`
+	Changed  float64       `default:"0.01" within:"0 to 1" help:"Share of them that change while the node is cut off."`
+	Cut      time.Duration `default:"2s" within:"1ms to 1h" help:"How long the node is cut off."`
+	Stored   int           `default:"5" within:"0 to 64" help:"Messages that each upload has before."`
+	Bytes    int           `default:"256" within:"256 to 32768" help:"Size of a message."`
+	Rate     float64       `default:"500" within:"1 to 1000000" help:"Live messages per second, half of them to uploads that change."`
+	Patience time.Duration `default:"2m" within:"1s to 24h" help:"How long a single step may take."`
 	Model
 	// Broker is the name of the broker, and URL where its server is.
 	Broker string `kong:"-"`
@@ -129,10 +129,10 @@ func (t *trial) brokers(ctx context.Context) (from broker.HistoryBroker, err err
 		return nil
 	}
 	at.Host = l.listener.Addr().String()
-	if from, err = nodes.Connect(t.Broker, t.URL); err != nil {
+	if from, err = nodes.Connect(t.URL); err != nil {
 		return nil, err
 	}
-	to, err := nodes.Connect(t.Broker, at.String())
+	to, err := nodes.Connect(at.String())
 	t.watched = &watched{HistoryBroker: to}
 	return from, err
 }

@@ -34,7 +34,7 @@ type measurement struct {
 // measure makes one measurement.
 func measure(ctx context.Context, c Config, t trial) (results.Figures, error) {
 	m := &measurement{Config: c, ctx: ctx, trial: t, figures: results.Figures{}}
-	t.measure(m)
+	t.scenario.measure(m)
 	if ended := m.closers.Close(); m.err == nil && ended != nil {
 		m.err = fmt.Errorf("runner: it was measured, but did not end well: %w", ended)
 	}
@@ -57,25 +57,27 @@ func (m *measurement) check(err error) bool {
 	return m.err == nil
 }
 
-// start starts this program as a process, by way of another program if there is a prefix.
-func (m *measurement) start(name string, prefix []string, arguments ...string) *worker.Child {
+// start starts this program as a process, by way of another program if there is a prefix. The role is its name in errors and,
+// with what it is about, in lists of processes.
+func (m *measurement) start(prefix []string, role, about string) *worker.Child {
 	if m.err != nil {
-		return nil
+		return &worker.Child{} // it is not called any more
 	}
-	all := slices.Concat(prefix, []string{m.Program, name}, arguments)
+	all := append(slices.Clone(prefix), m.Program, "process", role, about)
 	command := exec.Command(all[0], all[1:]...) // it is this program
-	if procs := m.trial.params.Procs; procs > 0 && name != "load" {
+	if procs := m.trial.params.Procs; procs > 0 && role != "clients" {
 		command.Env = append(os.Environ(), "GOMAXPROCS="+strconv.Itoa(procs))
 	}
-	child, err := worker.Start(name, command)
-	if m.check(err) {
-		m.closers = append(m.closers, func() error {
-			if m.err != nil {
-				child.Kill() // after a failure no process can be relied on to end by itself
-			}
-			return child.Close()
-		})
+	child, err := worker.Start(role, command)
+	if !m.check(err) {
+		return &worker.Child{}
 	}
+	m.closers = append(m.closers, func() error {
+		if m.err != nil {
+			child.Kill() // after a failure no process can be relied on to end by itself
+		}
+		return child.Close()
+	})
 	return child
 }
 
@@ -96,8 +98,9 @@ func (m *measurement) do(c *worker.Child, method string, arguments any) {
 	call[worker.None](m, c, 0, method, arguments)
 }
 
-func (m *measurement) usage(c *worker.Child) worker.Usage {
-	return call[worker.Usage](m, c, 0, "Usage", false)
+// usage returns the use of the machine by a process, which with clean first returns the memory that it does not need.
+func (m *measurement) usage(c *worker.Child, clean bool) worker.Usage {
+	return call[worker.Usage](m, c, 0, "Process.Usage", worker.Measured{PID: c.Program, Clean: clean})
 }
 
 // profile begins to profile a process, if that is asked for.
@@ -106,11 +109,11 @@ func (m *measurement) profile(c *worker.Child, role string) {
 		return
 	}
 	p, t := m.trial.params, m.trial
-	name := fmt.Sprintf("%s-%s-%s%s-%d-%d-%g-%g-%d.pprof", t.name(), t.entry.Name, p.Work, role, p.Connections, p.Publishers,
+	name := fmt.Sprintf("%s-%s-%s%s-%d-%d-%g-%g-%d.pprof", t.scenario.name, t.entry.Name, p.Work, role, p.Connections, p.Publishers,
 		p.Load, p.Stalled, t.repeat)
 	file, err := filepath.Abs(filepath.Join(m.Profiles, strings.ReplaceAll(name, " ", "-")))
 	if m.check(err) {
-		m.do(c, "Profile", file)
+		m.do(c, "Process.Profile", file)
 	}
 }
 
@@ -140,9 +143,3 @@ func (m *measurement) latencies(p load.Percentiles, metrics ...results.Metric) {
 }
 
 func milliseconds(nanoseconds int64) float64 { return float64(nanoseconds) / 1e6 }
-
-// broker starts the server of a broker, NATS or Redis, and returns its process and its URL.
-func (m *measurement) broker(name string) (server *worker.Child, url string) {
-	server = m.start("broker", nil, name)
-	return server, call[string](m, server, 0, "URL", worker.None{})
-}

@@ -3,14 +3,77 @@ package runner
 import (
 	"context"
 	"fmt"
-	"strings"
+	"io"
+	"slices"
 	"time"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/nodes"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/yardsticks"
 )
+
+// Nodes are the flags of S9.
+type Nodes struct {
+	Brokers []string `arg:"" optional:"" name:"broker" enum:"${brokers}" help:"Brokers to measure: ${enum} (all)."`
+
+	Publishers []int     `default:"64,1024" within:"1 to 4096" help:"How many publish at once; as many messages do the yardsticks have in flight."`
+	Uploads    int       `default:"100" within:"1 to 100000" help:"Uploads that messages go to, with a subscriber each."`
+	Rates      []float64 `default:"2000" within:"1 to 1000000" help:"Messages per second at which the latency is measured."`
+	Share      []float64 `default:"0.5" within:"0.001 to 1" help:"Further rates, as shares of the measured throughput of the broker."`
+	Yardsticks bool      `default:"true" negatable:"" help:"Measure the brokers' own benchmark clients too."`
+}
+
+func (n *Nodes) prepare(ctx context.Context, progress io.Writer) (versions map[string]string, err error) {
+	if n.Yardsticks {
+		versions = map[string]string{yardsticks.NATSModule: yardsticks.NATSVersion, yardsticks.RedisModule: yardsticks.RedisVersion(ctx)}
+		_, err = yardsticks.NATSProgram(ctx, progress)
+	}
+	return versions, err
+}
+
+// entries lists this project and the brokers' own clients.
+func (n *Nodes) entries() []systems.Entry {
+	all := systems.All()[:1]
+	if n.Yardsticks {
+		all = append(all, yardsticks.Entries()...)
+	}
+	return all
+}
+
+// latencyPublishers is how many publish in turn at a fixed rate, so that one that waits delays no other.
+const latencyPublishers = 256
+
+// scenarios lists the parts of S9: the throughput of each broker, to which the clients of that broker belong, and when that is
+// known the latency.
+func (n *Nodes) scenarios(c Common) []scenario {
+	brokers := n.Brokers
+	if len(brokers) == 0 {
+		brokers = nodes.Brokers()
+	}
+	var throughput, latency []results.Params
+	for _, broker := range brokers {
+		p := results.Params{Work: broker, Channels: n.Uploads, Bytes: c.Bytes}
+		for _, p.Publishers = range n.Publishers {
+			throughput = append(throughput, p)
+		}
+		p.Publishers = latencyPublishers
+		for _, p.Rate = range n.Rates {
+			latency = append(latency, p)
+		}
+		p.Rate = 0
+		for _, p.Load = range n.Share {
+			latency = append(latency, p)
+		}
+	}
+	return []scenario{
+		{results.Nodes, (*measurement).nodes, func(e systems.Entry, p results.Params) bool {
+			return e.Kind == systems.Own || slices.Contains(yardsticks.Of(p.Work), e.Name)
+		}, throughput},
+		{results.NodeLatency, (*measurement).nodes, only(systems.OwnName), latency},
+	}
+}
 
 // nodePair are two nodes, which are one process where their broker is memory, and the server between them.
 type nodePair struct {
@@ -22,49 +85,65 @@ type nodePair struct {
 	published uint64
 }
 
+// broker starts the server of a broker, NATS or Redis, and returns its process and its URL.
+func (m *measurement) broker(name string) (server *worker.Child, url string) {
+	server = m.start(nil, "broker", name)
+	started := call[worker.Started](m, server, 0, "Broker.Start", name)
+	server.Program = started.PID
+	return server, started.Addr
+}
+
+// node starts a process with a node.
+func (m *measurement) node(o nodes.Options) *worker.Child {
+	child := m.start(nil, "node", o.Broker)
+	m.do(child, "Node.Start", o)
+	return child
+}
+
 // pair starts the processes, and returns when messages arrive.
 func (m *measurement) pair() *nodePair {
 	n := &nodePair{measurement: m}
-	broker := m.trial.params.Work
-	var flags [2][]string
-	switch broker {
+	to := nodes.Options{Broker: m.trial.params.Work}
+	from := to
+	switch to.Broker {
 	case nodes.NATS, nodes.Redis:
-		n.server, n.url = m.broker(broker)
-		flags = [2][]string{{"--url", n.url}, {"--url", n.url}}
+		n.server, n.url = m.broker(to.Broker)
+		to.URL, from.URL = n.url, n.url
 	case nodes.Embedded:
-		var addresses [2]string
-		for i := range addresses {
+		for _, o := range []*nodes.Options{&to, &from} {
 			var err error
-			addresses[i], err = worker.FreeAddress("127.0.0.1")
+			o.Addr, err = worker.FreeAddress("127.0.0.1")
 			m.check(err)
 		}
-		for i, own := range addresses {
-			flags[i] = []string{"--addr", own, "--route", strings.Join(addresses[:], ",")}
-		}
+		to.Routes = []string{to.Addr, from.Addr}
+		from.Routes = to.Routes
 	}
-	n.to = m.start("node", nil, append([]string{"--broker", broker}, flags[0]...)...)
-	n.from = n.to
-	if broker != nodes.Memory {
-		n.from = m.start("node", nil, append([]string{"--broker", broker}, flags[1]...)...)
+	n.to = m.node(to)
+	if n.from = n.to; to.Broker != nodes.Memory {
+		n.from = m.node(from)
 	}
-	m.do(n.to, "Follow", m.trial.params.Channels)
-	m.do(n.from, "Probe", worker.None{})
+	m.do(n.to, "Node.Follow", m.trial.params.Channels)
+	m.do(n.from, "Node.Probe", worker.None{})
 	return n
 }
 
-// nodes measures S9: messages published on one node and received on another, at full speed or at a fixed rate.
+// nodes measures S9: messages published on one node and received on another, at full speed or at a fixed rate, or with the
+// broker's own client.
 func (m *measurement) nodes() {
-	n := m.pair()
-	p := m.trial.params
+	n, p := m.pair(), m.trial.params
+	if m.trial.entry.Kind == systems.Yardstick {
+		n.yardstick()
+		return
+	}
 	q := nodes.Load{Params: p, For: max(m.Measure/4, time.Millisecond)}
 	q.Rate = 0
 	n.publish(q) // warms up
-	m.do(n.to, "Reset", worker.None{})
+	m.do(n.to, "Node.Reset", worker.None{})
 	m.profile(n.from, "-publisher")
 	if n.from != n.to {
 		m.profile(n.to, "-receiver")
 	}
-	if q.For = m.Measure; m.trial.scenario == results.NodeLatency {
+	if q.For = m.Measure; p.Rate > 0 {
 		q.For, q.Rate = m.Duration, p.Rate
 	}
 	before := n.state()
@@ -89,16 +168,16 @@ func (m *measurement) nodes() {
 		m.figures[results.BrokerCPU] = float64(server) / count
 	}
 	m.figures[results.CoresUsed] = float64(publisher+receiver+server) / float64(took)
-	if m.trial.scenario == results.NodeLatency {
+	if p.Rate > 0 {
 		m.figures[results.Late] = milliseconds(published.Late)
 	}
 }
 
 // publish has messages published, and waits until all have been received.
 func (n *nodePair) publish(q nodes.Load) nodes.Published {
-	published := call[nodes.Published](n.measurement, n.from, q.For, "Publish", q)
+	published := call[nodes.Published](n.measurement, n.from, q.For, "Node.Publish", q)
 	n.published += published.Messages
-	a := call[nodes.State](n.measurement, n.to, 0, "Wait", nodes.Wait{Total: n.published, For: n.Patience / 2})
+	a := call[nodes.State](n.measurement, n.to, 0, "Node.Wait", nodes.Wait{Total: n.published, For: n.Patience / 2})
 	if n.err == nil && (a.Received != n.published || a.Disorder > 0) {
 		n.check(fmt.Errorf("runner: of %d messages %d were received, %d out of order", n.published, a.Received, a.Disorder))
 	}
@@ -112,70 +191,39 @@ type nodeState struct {
 }
 
 func (n *nodePair) state() (s nodeState) {
-	s.State = call[nodes.State](n.measurement, n.to, 0, "Wait", nodes.Wait{})
-	s.from, s.to = n.usage(n.from).CPU, n.usage(n.to).CPU
+	s.State = call[nodes.State](n.measurement, n.to, 0, "Node.Wait", nodes.Wait{})
+	s.from, s.to = n.usage(n.from, false).CPU, n.usage(n.to, false).CPU
 	if n.server != nil {
-		s.server = n.usage(n.server).CPU
+		s.server = n.usage(n.server, false).CPU
 	}
 	return s
 }
 
 // yardstick measures the throughput of the broker's own client, with the server in the state in which the nodes left it.
-func (m *measurement) yardstick() {
-	n := m.pair()
-	run := n.client()
-	if m.err != nil {
+func (n *nodePair) yardstick() {
+	if n.err != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, n.Patience)
+	defer cancel()
+	clients, err := yardsticks.Open(ctx, n.url, func() error {
+		n.do(n.from, "Node.Probe", worker.None{})
+		return n.err
+	}, n.Progress)
+	if !n.check(err) {
 		return
 	}
 	for _, node := range []*worker.Child{n.from, n.to} { // they would receive too
-		m.check(node.Close())
+		n.check(node.Close())
 	}
-	p, name := m.trial.params, m.trial.entry.Name
-	p.Messages = max(int(guess(name)*m.Measure.Seconds()), p.Publishers)
-	before := m.usage(n.server).CPU
-	ctx, cancel := context.WithTimeout(m.ctx, m.Patience)
-	defer cancel()
-	outcome, err := run(ctx, name, p)
-	m.check(err)
-	count := float64(p.Messages)
-	m.figures[results.Throughput] = outcome.PerSecond
-	m.figures[results.Delivered], m.figures[results.Expected] = count, count
-	m.figures[results.PublisherCPU] = float64(outcome.CPU) / count
-	m.figures[results.BrokerCPU] = float64(m.usage(n.server).CPU-before) / count
-	if outcome.SubscriberCPU > 0 {
-		m.figures[results.ReceiverCPU] = float64(outcome.SubscriberCPU) / count
-	}
-}
-
-// client returns a function that runs the clients of the trial's broker.
-func (n *nodePair) client() func(context.Context, string, results.Params) (yardsticks.Result, error) {
-	if n.err != nil {
-		return nil
-	}
-	if n.trial.params.Work == nodes.NATS {
-		program, err := yardsticks.NATSProgram(n.ctx, n.Progress)
-		n.check(err)
-		return yardsticks.NATS{Program: program, URL: n.url, Stream: "SHOAL", Subject: "upload", Live: "live.upload.>"}.Run
-	}
-	redis, err := yardsticks.RedisAt(n.url)
+	before := n.usage(n.server, false).CPU
+	r, err := clients.Run(ctx, n.trial.entry.Name, n.trial.params, n.Measure)
 	n.check(err)
-	script, key, err := redis.FindScript(n.ctx, func() error {
-		n.do(n.from, "Probe", worker.None{})
-		return n.err
-	})
-	n.check(err)
-	redis.Script, redis.Key = script, strings.TrimSuffix(key, "0")
-	redis.Channels = []string{"upload:u", "shoal.at:upload:u"}
-	return redis.Run
-}
-
-// guess is about how many messages a second a client publishes, so that it takes about as long as it should.
-func guess(client string) float64 {
-	switch client {
-	case yardsticks.Core, yardsticks.Plain:
-		return 150_000
-	case yardsticks.Sync:
-		return 20_000
+	n.figures[results.Throughput] = r.PerSecond
+	n.figures[results.Delivered], n.figures[results.Expected] = r.Messages, r.Messages
+	n.figures[results.PublisherCPU] = float64(r.CPU) / r.Messages
+	n.figures[results.BrokerCPU] = float64(n.usage(n.server, false).CPU-before) / r.Messages
+	if r.SubscriberCPU > 0 {
+		n.figures[results.ReceiverCPU] = float64(r.SubscriberCPU) / r.Messages
 	}
-	return 40_000
 }

@@ -1,30 +1,29 @@
+// Package runner measures: it starts a server and its clients as two processes, executes a scenario and records the results,
+// system after system, interleaved and repeated.
 package runner
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/shoal-go/shoal/internal/plot"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/yardsticks"
 )
 
 // Run makes all measurements, and returns the name of the file with the results. A failure of one system is recorded
 // like a result, and the rest continues; one that has failed twice in a scenario is left out of the rest of it. The
-// error is that of ctx, or says that the configuration is invalid, or that results cannot be written.
+// error is that of ctx, or says what is missing, or that results cannot be written.
 func Run(ctx context.Context, c Config) (name string, err error) {
-	if err := c.validate(); err != nil {
-		return "", err
-	}
-	versions, err := c.prepare(ctx)
+	versions, err := c.prepare(ctx, c.Progress)
 	if err != nil {
 		return "", err
 	}
@@ -39,65 +38,23 @@ func Run(ctx context.Context, c Config) (name string, err error) {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	r := &run{
-		Config: c, id: id, here: here, file: file, versions: versions,
-		progress: newProgress(c.Progress, len(trials)), failures: map[string]int{}, capacities: map[results.Params][]float64{},
-	}
+	fmt.Fprintf(c.Progress, "%d measurements, each with processes of its own\n", len(trials))
+	r := &run{Config: c, id: id, here: here, file: file, versions: versions, begun: time.Now(), total: len(trials)}
 	return file.Name(), r.all(ctx, trials)
-}
-
-// prepare makes sure that the programs that are measured are installed, and returns their versions by module.
-func (c Config) prepare(ctx context.Context) (versions map[string]string, err error) {
-	versions = map[string]string{}
-	if c.Nodes != nil && c.Nodes.Yardsticks {
-		versions[yardsticks.NATSModule], versions[yardsticks.RedisModule] = yardsticks.NATSVersion, yardsticks.RedisVersion(ctx)
-		_, err = yardsticks.NATSProgram(ctx, c.Progress)
-	}
-	if c.Scenarios != nil {
-		versions[systems.CentrifugoModule], err = c.findCentrifugo(ctx)
-	}
-	return versions, err
-}
-
-// findCentrifugo sets the path of Centrifugo's program: the given one, the installed one, or one that is installed now
-// because it is named. "": it does not take part. It returns its version.
-func (c Config) findCentrifugo(ctx context.Context) (version string, err error) {
-	s := c.Scenarios
-	if given := s.Centrifugo; given != "" {
-		program, err := exec.LookPath(given)
-		if err != nil {
-			return "", fmt.Errorf("runner: --centrifugo: %w", err)
-		}
-		s.Centrifugo, err = filepath.Abs(program)
-		return given, err
-	}
-	program, installed := yardsticks.Installed("centrifugo", systems.CentrifugoVersion)
-	if !installed {
-		if !slices.Contains(s.System, "centrifugo") && !slices.Contains(s.System, "centrifugo-history") {
-			return "", nil
-		}
-		if program, err = yardsticks.Install(ctx, c.Progress, systems.CentrifugoModule, "centrifugo", systems.CentrifugoVersion); err != nil {
-			return "", fmt.Errorf("runner: centrifugo cannot be installed, --centrifugo names another program: %w", err)
-		}
-	}
-	s.Centrifugo = program
-	return systems.CentrifugoVersion, nil
 }
 
 // run is the state that is kept from trial to trial. It is used from one goroutine.
 type run struct {
 	Config
-	id       string
-	here     results.Provenance
-	file     *os.File
-	progress *progress
-	// failures counts by scenario or sweep, work, and system.
-	failures map[string]int
-	// capacities are measured messages per second on which later trials depend: between nodes by parameters, and delivered by
-	// the write loop in S2 without any.
-	capacities map[results.Params][]float64
+	id   string
+	here results.Provenance
+	file *os.File
 	// versions are those of the programs that are not a part of this one, by module.
 	versions map[string]string
+	records  []results.Record // so far
+	begun    time.Time
+	// total is the number of measurements, and done how many of them have been made or left out.
+	total, done int
 }
 
 // mostFailures of a system in a scenario are enough to know.
@@ -105,40 +62,47 @@ const mostFailures = 2
 
 func (r *run) all(ctx context.Context, trials []trial) error {
 	for _, t := range trials {
-		key := t.name() + t.params.Work + t.entry.Name
-		if r.failures[key] >= mostFailures {
-			r.progress.skipped(t)
+		if r.failures(t) >= mostFailures {
+			fmt.Fprintf(r.Progress, "%s  left out, it has failed %d times\n", r.line(t), mostFailures)
+			r.done++
 			continue
 		}
-		if t.scenario == Latency && len(r.capacities[results.Params{}]) == 0 {
-			if err := r.calibrate(ctx); err != nil {
+		if t.params.Load > 0 && t.params.Publishers == 0 && r.capacity(t.params) == 0 {
+			if err := r.calibrate(ctx, t.params); err != nil {
 				return err
 			}
 		}
-		failed, err := r.try(ctx, t)
-		if err != nil {
+		if _, err := r.try(ctx, t); err != nil {
 			return err
-		}
-		if failed != "" {
-			r.failures[key]++
 		}
 	}
 	return nil
 }
 
+// failures counts those of the trial's system in its scenario, with its work.
+func (r *run) failures(t trial) (n int) {
+	for _, record := range r.records {
+		if record.Error != "" && record.Scenario == t.scenario.name && record.System == t.entry.Name && record.Params.Work == t.params.Work {
+			n++
+		}
+	}
+	return n
+}
+
 // try makes one measurement and records it. The error is that of ctx or of the file; failed explains why the measurement
 // has failed, "" if it has not.
 func (r *run) try(ctx context.Context, t trial) (failed string, err error) {
-	if t.params.Load > 0 {
-		t.params.Rate = t.params.Load * plot.SpreadOf(r.capacities[results.Params{}]).Median / float64(max(t.params.Connections, 1))
-		if t.scenario == results.NodeLatency {
-			t.params.Rate = max(t.params.Load*r.nodeCapacity(t.params.Work), 1)
+	if p := &t.params; p.Load > 0 {
+		if p.Rate = p.Load * r.capacity(*p); p.Publishers == 0 {
+			p.Rate /= float64(max(p.Connections, 1)) // what the clients receive altogether
+		} else {
+			p.Rate = max(p.Rate, 1)
 		}
 	}
-	r.progress.begins(t)
+	fmt.Fprint(r.Progress, r.line(t))
 	metrics, err := measure(ctx, r.Config, t)
 	record := results.Record{
-		Schema: results.Schema, Run: r.id, Time: time.Now().UTC(), Scenario: t.name(), System: t.entry.Name,
+		Schema: results.Schema, Run: r.id, Time: time.Now().UTC(), Scenario: t.scenario.name, System: t.entry.Name,
 		Kind: string(t.entry.Kind), Repeat: t.repeat, Params: t.params, Metrics: metrics, Provenance: r.here.Of(t.entry.Module),
 	}
 	if version, ok := r.versions[t.entry.Module]; ok {
@@ -147,48 +111,47 @@ func (r *run) try(ctx context.Context, t trial) (failed string, err error) {
 	if err != nil {
 		record.Error = err.Error()
 	}
-	r.progress.ends(record)
+	r.done++
+	left := time.Since(r.begun) / time.Duration(r.done) * time.Duration(r.total-r.done)
+	fmt.Fprintf(r.Progress, "  %s  (%s left)\n", outcome(record), left.Round(time.Second))
 	if ctx.Err() != nil {
 		return "", fmt.Errorf("runner: interrupted, the measurements so far are in %s: %w", r.file.Name(), ctx.Err())
 	}
-	r.note(record)
+	r.records = append(r.records, record)
 	return record.Error, results.Add(r.file, record)
 }
 
-// note keeps the results that later trials depend on.
-func (r *run) note(record results.Record) {
-	throughput := record.Metrics[results.Throughput]
-	switch {
-	case record.Error != "":
-	case record.Scenario == Single && record.System == writeLoop:
-		r.capacities[results.Params{}] = append(r.capacities[results.Params{}], throughput)
-	case record.Scenario == results.Nodes && record.System == systems.OwnName:
-		r.capacities[record.Params] = append(r.capacities[record.Params], throughput)
-	}
-}
-
-// nodeCapacity is the measured throughput of a broker with its best number of publishers.
-func (r *run) nodeCapacity(broker string) (most float64) {
-	for p, values := range r.capacities {
-		if p.Work == broker {
-			most = max(most, plot.SpreadOf(values).Median)
+// capacity is the measured throughput that the rate of a trial is a share of: between nodes that of the broker with its best
+// number of publishers, else what the write loop delivers in S2. 0: it has not been measured.
+func (r *run) capacity(p results.Params) (most float64) {
+	measured := map[results.Params][]float64{}
+	for _, record := range r.records {
+		fits := record.Scenario == Single && record.System == writeLoop
+		if p.Publishers > 0 {
+			fits = record.Scenario == results.Nodes && record.System == systems.OwnName && record.Params.Work == p.Work
 		}
+		if fits && record.Error == "" {
+			measured[record.Params] = append(measured[record.Params], record.Metrics[results.Throughput])
+		}
+	}
+	for _, values := range measured {
+		most = max(most, plot.SpreadOf(values).Median)
 	}
 	return most
 }
 
 // calibrate measures the write loop's throughput in S2.
-func (r *run) calibrate(ctx context.Context) error {
+func (r *run) calibrate(ctx context.Context, p results.Params) error {
 	const times = 3
 	entry, err := systems.Find(writeLoop)
 	if err != nil {
 		return err
 	}
-	p := r.params()
-	p.Messages = 1
-	r.progress.calibrates(times)
+	r.total += times
+	fmt.Fprintln(r.Progress, "the rates of S4 go by what the write loop delivers in S2, which is measured first")
+	p.Load, p.Stalled, p.Messages = 0, 0, 1
 	for repeat := 1; repeat <= times; repeat++ {
-		failed, err := r.try(ctx, trial{Single, "", (*measurement).throughput, entry, repeat, p})
+		failed, err := r.try(ctx, trial{scenario{name: Single, measure: (*measurement).throughput}, entry, repeat, p})
 		if err != nil {
 			return err
 		}
@@ -197,4 +160,29 @@ func (r *run) calibrate(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// line describes a trial, with its number among all.
+func (r *run) line(t trial) string {
+	total := fmt.Sprint(r.total)
+	return fmt.Sprintf("[%*d/%s] %s %-18s #%d %s", len(total), r.done+1, total, t.scenario.name, t.entry.Name, t.repeat,
+		variant(t.params))
+}
+
+// variant writes parameters as results have them.
+func variant(p results.Params) string {
+	text, _ := json.Marshal(p) // has no field that cannot be encoded
+	return strings.NewReplacer(`"`, "", "{", "", "}", "", ",", " ").Replace(string(text))
+}
+
+// outcome writes all figures with their names, and the failure.
+func outcome(record results.Record) string {
+	var parts []string
+	if record.Error != "" {
+		parts = append(parts, "FAILED: "+record.Error)
+	}
+	for _, metric := range slices.Sorted(maps.Keys(record.Metrics)) {
+		parts = append(parts, fmt.Sprintf("%s %s", metric, plot.Short(record.Metrics[metric])))
+	}
+	return strings.Join(parts, ", ")
 }

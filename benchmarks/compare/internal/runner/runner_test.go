@@ -1,7 +1,6 @@
 package runner
 
 import (
-	"bytes"
 	"errors"
 	"slices"
 	"strings"
@@ -20,32 +19,23 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var clientsOf = Clients{Connections: 100, Burst: 40}
 
-func config() Config {
-	return Config{
-		Common: Common{Repeat: 2, Bytes: 256, Measure: time.Second, Duration: time.Second, Patience: time.Minute},
-		Scenarios: &Scenarios{
-			Clients: clientsOf, Idle: []int{50, 150}, UnicastRounds: 10, Share: []float64{0.5}, Stalled: []float64{0, 0.05},
-			Subscribers: []int{1, 10}, Rate: 1000, Publishers: 16, Batch: 40, Uploads: 1000, Kbits: []int{64, 160},
-			Delay: []time.Duration{time.Millisecond}, Loss: []float64{0.01}, States: 150, StateBytes: 600, Settle: time.Second,
-		},
-	}
+func config(f Flags) Config {
+	return Config{Flags: f, Common: Common{Repeat: 2, Bytes: 256, Measure: time.Second, Duration: time.Second, Patience: time.Minute}}
 }
 
-// sweeping is a configuration of these sweeps, with two values each.
-func sweeping(names ...string) Config {
-	c := config()
-	c.Scenarios, c.Sweeps = nil, &Sweeps{
-		Clients: clientsOf, Names: names, Population: 1000, Receivers: []int{10, 2000}, Logical: []int{10, 20}, Procs: []int{1, 2},
-		Sockets: []int{10, 20}, Bursts: []int{1, 5}, Stalled: []float64{0, 0.5}, Servers: []int{1, 3},
+func flags() *Scenarios {
+	return &Scenarios{
+		Clients: clientsOf, Idle: []int{50, 150}, UnicastRounds: 10, Share: []float64{0.5}, Stalled: []float64{0, 0.05},
+		Subscribers: []int{1, 10}, Rate: 1000, Publishers: 16, Batch: 40, Uploads: 1000, Kbits: []int{64, 160},
+		Delay: []time.Duration{time.Millisecond}, Loss: []float64{0.01}, States: 150, StateBytes: 600, Settle: time.Second,
 	}
-	return c
 }
 
 // order writes a plan down, trial by trial.
 func order(trials []trial) []string {
 	var lines []string
 	for _, t := range trials {
-		lines = append(lines, strings.Join([]string{t.name(), t.entry.Name, strings.Repeat("#", t.repeat), variant(t.params)}, " "))
+		lines = append(lines, strings.Join([]string{t.scenario.name, t.entry.Name, strings.Repeat("#", t.repeat), variant(t.params)}, " "))
 	}
 	return lines
 }
@@ -58,16 +48,15 @@ func expect(t *testing.T, c Config, want ...string) {
 }
 
 func TestPlan_Interleaves(t *testing.T) {
-	c := config()
-	c.Scenarios.System = []string{"shoal", "gws-upgrade", "write-loop"}
-	c.Scenarios.Scenario = []string{"S6", "S4"}
-	expect(t, c,
-		"S4 shoal # 100 clients 0/s", "S4 shoal # 100 clients 0/s 5% stalled",
-		"S4 write-loop # 100 clients 0/s", "S4 write-loop # 100 clients 0/s 5% stalled",
-		"S4 write-loop ## 100 clients 0/s", "S4 write-loop ## 100 clients 0/s 5% stalled",
-		"S4 shoal ## 100 clients 0/s", "S4 shoal ## 100 clients 0/s 5% stalled",
-		"S6 shoal # 100 clients", "S6 gws-upgrade # 100 clients",
-		"S6 gws-upgrade ## 100 clients", "S6 shoal ## 100 clients",
+	f := flags()
+	f.System = []string{"shoal", "gws-upgrade", "write-loop"}
+	f.Scenario = []string{"S6", "S4"}
+	const calm, stalled = " connections:100 channels:1 bytes:256 load:0.5", " connections:100 channels:1 bytes:256 stalled:0.05 load:0.5"
+	const storm = " connections:100 channels:100"
+	expect(t, config(f),
+		"S4 shoal #"+calm, "S4 write-loop #"+calm, "S4 shoal #"+stalled, "S4 write-loop #"+stalled,
+		"S4 write-loop ##"+calm, "S4 shoal ##"+calm, "S4 write-loop ##"+stalled, "S4 shoal ##"+stalled,
+		"S6 shoal #"+storm, "S6 gws-upgrade #"+storm, "S6 gws-upgrade ##"+storm, "S6 shoal ##"+storm,
 	)
 }
 
@@ -83,13 +72,14 @@ func TestPlan_HasEverything(t *testing.T) {
 		{true, nil, map[string]int{"S1": 18, "S2": 18, "S3": 18, "S4": 36, "S5": 36, "S6": 16}},
 		{false, []string{results.Fresh}, map[string]int{"S10": 2 * 2 * 7}},
 	} {
-		config := config()
-		config.Scenarios.TLS, config.Scenarios.Scenario = c.tls, c.named
+		f := flags()
+		f.TLS, f.Scenario = c.tls, c.named
 		seen := map[string]int{}
-		for _, tr := range config.plan() {
-			seen[tr.scenario]++
-			if tr.scenario == Unicast && (tr.params.Channels != 100 || tr.params.Messages != 1000) || tr.params.TLS != c.tls {
-				t.Errorf("%s is run with %+v", tr.scenario, tr.params)
+		for _, tr := range config(f).plan() {
+			name := tr.scenario.name
+			seen[name]++
+			if name == Unicast && (tr.params.Channels != 100 || tr.params.Messages != 1000) || tr.params.TLS != c.tls {
+				t.Errorf("%s is run with %+v", name, tr.params)
 			}
 		}
 		for scenario, want := range c.want {
@@ -102,113 +92,101 @@ func TestPlan_HasEverything(t *testing.T) {
 
 // A broker's yardsticks are measured right after it, with as much in flight; latency comes when capacities are known.
 func TestPlan_Nodes(t *testing.T) {
-	c := config()
-	c.Repeat, c.Scenarios, c.Nodes = 1, nil, &Nodes{
+	c := config(&Nodes{
 		Brokers: []string{"memory", "redis"}, Publishers: []int{1, 64}, Uploads: 10, Rates: []float64{2000}, Share: []float64{0.5}, Yardsticks: true,
-	}
+	})
+	c.Repeat = 1
+	const upTo, memory, redis = " connections:0 channels:10 bytes:256 ", " work:memory", " work:redis"
 	expect(t, c,
-		"S9 shoal # 1 publishers memory", "S9 shoal # 64 publishers memory",
-		"S9 shoal # 1 publishers redis", "S9 redis-benchmark, PUBLISH # 1 publishers redis",
-		"S9 redis-benchmark, same script # 1 publishers redis",
-		"S9 shoal # 64 publishers redis", "S9 redis-benchmark, PUBLISH # 64 publishers redis",
-		"S9 redis-benchmark, same script # 64 publishers redis",
-		"S9 latency shoal # 256 publishers 2000/s memory", "S9 latency shoal # 256 publishers 0/s memory",
-		"S9 latency shoal # 256 publishers 2000/s redis", "S9 latency shoal # 256 publishers 0/s redis",
+		"S9 shoal #"+upTo+"publishers:1"+memory, "S9 shoal #"+upTo+"publishers:64"+memory,
+		"S9 shoal #"+upTo+"publishers:1"+redis, "S9 redis-benchmark, PUBLISH #"+upTo+"publishers:1"+redis,
+		"S9 redis-benchmark, same script #"+upTo+"publishers:1"+redis,
+		"S9 shoal #"+upTo+"publishers:64"+redis, "S9 redis-benchmark, PUBLISH #"+upTo+"publishers:64"+redis,
+		"S9 redis-benchmark, same script #"+upTo+"publishers:64"+redis,
+		"S9 latency shoal #"+upTo+"rate:2000 publishers:256"+memory, "S9 latency shoal #"+upTo+"load:0.5 publishers:256"+memory,
+		"S9 latency shoal #"+upTo+"rate:2000 publishers:256"+redis, "S9 latency shoal #"+upTo+"load:0.5 publishers:256"+redis,
 	)
-	r := &run{capacities: map[results.Params][]float64{}}
+}
+
+// The capacity of a broker is the median of its best number of publishers, and that of a server what the write loop delivers.
+func TestCapacity(t *testing.T) {
+	r := &run{}
 	for _, measured := range []struct {
-		broker                string
-		publishers, perSecond int
-	}{{"redis", 1, 10}, {"redis", 64, 500}, {"redis", 64, 300}, {"redis", 64, 400}, {"memory", 1, 900}} {
-		r.note(results.Record{
-			Scenario: results.Nodes, System: "shoal", Params: results.Params{Work: measured.broker, Publishers: measured.publishers},
-			Metrics: map[results.Metric]float64{results.Throughput: float64(measured.perSecond)},
+		scenario, system, broker string
+		publishers               int
+		perSecond                float64
+	}{
+		{results.Nodes, "shoal", "redis", 1, 10}, {results.Nodes, "shoal", "redis", 64, 500}, {results.Nodes, "shoal", "redis", 64, 300},
+		{results.Nodes, "shoal", "redis", 64, 400}, {results.Nodes, "shoal", "memory", 1, 900}, {results.Nodes, "another", "redis", 1, 999},
+		{Single, "shoal", "", 0, 1}, {Single, "write-loop", "", 0, 70}, {Burst, "write-loop", "", 0, 2},
+	} {
+		r.records = append(r.records, results.Record{
+			Scenario: measured.scenario, System: measured.system, Params: results.Params{Work: measured.broker, Publishers: measured.publishers},
+			Metrics: results.Figures{results.Throughput: measured.perSecond},
 		})
 	}
-	if got := r.nodeCapacity("redis"); got != 400 {
-		t.Errorf("the capacity is %v, want the median of the best, 400", got)
+	for p, want := range map[results.Params]float64{{Work: "redis", Publishers: 256}: 400, {Work: "nats", Publishers: 256}: 0, {}: 70} {
+		if got := r.capacity(p); got != want {
+			t.Errorf("the capacity of %+v is %v, want %v", p, got, want)
+		}
 	}
 }
 
 // The values of a sweep alternate within a repetition, each measured as a scenario is, or without sockets.
 func TestPlan_Sweeps(t *testing.T) {
+	const sized = " channels:1 bytes:256"
 	for sweep, want := range map[string][]string{
 		Receivers: {
-			"shoal # 10 clients broadcast 1 cores", "shoal # 10 clients broadcast 2 cores",
-			"shoal # 10 clients broadcast, shuffled 2 cores", "shoal # 2000 clients broadcast 1 cores",
-			"shoal # 2000 clients broadcast 2 cores", "shoal # 2000 clients broadcast, shuffled 2 cores",
+			"shoal # connections:10" + sized + " procs:1 work:broadcast", "shoal # connections:10" + sized + " procs:2 work:broadcast",
+			"shoal # connections:10" + sized + " procs:2 work:broadcast  shuffled", "shoal # connections:20" + sized + " procs:1 work:broadcast",
+			"shoal # connections:20" + sized + " procs:2 work:broadcast", "shoal # connections:20" + sized + " procs:2 work:broadcast  shuffled",
 		},
 		Logical: {
-			"shoal # 10 clients one upload for all", "shoal # 10 clients one upload each",
-			"shoal # 20 clients one upload for all", "shoal # 20 clients one upload each",
+			"shoal # connections:10" + sized + " work:one upload for all", "shoal # connections:10 channels:10 bytes:256 work:one upload each",
+			"shoal # connections:20" + sized + " work:one upload for all", "shoal # connections:20 channels:20 bytes:256 work:one upload each",
 		},
 		Cores: {
-			"shoal # 1000 clients publish 1 cores", "shoal # 1000 clients subscribe 1 cores",
-			"shoal # 1000 clients broadcast 1 cores", "shoal # 100 clients ×40 bursts over sockets 1 cores",
-			"shoal # 1000 clients publish 2 cores", "shoal # 1000 clients subscribe 2 cores",
-			"shoal # 1000 clients broadcast 2 cores", "shoal # 100 clients ×40 bursts over sockets 2 cores",
+			"shoal # connections:1000 channels:1000 bytes:256 procs:2 work:publish",
+			"shoal # connections:1000 channels:1000 bytes:256 procs:2 work:subscribe",
+			"shoal # connections:1000" + sized + " procs:2 work:broadcast",
+			"shoal # connections:100 channels:1 messages:40 bytes:256 procs:2 work:bursts over sockets",
 		},
-		Sockets: {"shoal # 10 clients", "write-loop # 10 clients", "shoal # 20 clients", "write-loop # 20 clients"},
-		Bursts:  {"shoal # 100 clients", "joined-write # 100 clients", "shoal # 100 clients ×5", "joined-write # 100 clients ×5"},
-		Stalls:  {"shoal # 100 clients 0/s", "shoal # 100 clients 0/s 50% stalled"},
+		Sockets: {
+			"shoal # connections:10 channels:1 messages:1 bytes:256", "write-loop # connections:10 channels:1 messages:1 bytes:256",
+			"shoal # connections:20 channels:1 messages:1 bytes:256", "write-loop # connections:20 channels:1 messages:1 bytes:256",
+		},
+		Bursts: {
+			"shoal # connections:100 channels:1 messages:1 bytes:256", "joined-write # connections:100 channels:1 messages:1 bytes:256",
+			"shoal # connections:100 channels:1 messages:5 bytes:256", "joined-write # connections:100 channels:1 messages:5 bytes:256",
+		},
+		Stalls: {"shoal # connections:100" + sized + " load:0.5", "shoal # connections:100" + sized + " stalled:0.5 load:0.5"},
 		Servers: {
-			"shoal # 100 clients 1 servers", "shoal # 100 clients ×40 1 servers",
-			"shoal # 99 clients 3 servers", "shoal # 99 clients ×40 3 servers",
+			"shoal # connections:99 channels:1 messages:1 bytes:256 servers:3", "shoal # connections:99 channels:1 messages:40 bytes:256 servers:3",
 		},
 	} {
-		c := sweeping(sweep)
-		var twice []string
-		for _, repeat := range []string{"#", "##"} {
-			for _, line := range want {
-				twice = append(twice, sweep+" "+strings.Replace(line, "#", repeat, 1))
-			}
+		c := config(&Sweeps{
+			Clients: clientsOf, Names: []string{sweep}, Population: 1000, Receivers: []int{10, 20}, Logical: []int{10, 20}, Procs: []int{2},
+			Sockets: []int{10, 20}, Bursts: []int{1, 5}, Stalled: []float64{0, 0.5}, Servers: []int{3},
+		})
+		c.Repeat = 1
+		for i := range want {
+			want[i] = sweep + " " + want[i]
 		}
-		expect(t, c, twice...)
-	}
-}
-
-func TestConfig_IsValidated(t *testing.T) {
-	invalid := map[string]Config{}
-	spoil := func(want string, c Config, change func(*Config)) {
-		if err := c.validate(); err != nil {
-			t.Fatal(err)
-		}
-		change(&c)
-		invalid[want] = c
-	}
-	spoil(`--scenario is "S9"`, config(), func(c *Config) { c.Scenarios.Scenario = []string{"S9"} })
-	spoil(`--system is "nobody"`, config(), func(c *Config) { c.Scenarios.System = []string{"nobody"} })
-	spoil("--repeat is 0", config(), func(c *Config) { c.Repeat = 0 })
-	spoil("--connections is 900000000", config(), func(c *Config) { c.Scenarios.Connections = 900_000_000 })
-	spoil("--idle is 0", config(), func(c *Config) { c.Scenarios.Idle = []int{0} })
-	spoil("--stalled is 1", config(), func(c *Config) { c.Scenarios.Stalled = []float64{1} })
-	spoil("--share is 2", config(), func(c *Config) { c.Scenarios.Share = []float64{2} })
-	spoil("--rate is -1", config(), func(c *Config) { c.Scenarios.Rate = -1 })
-	spoil("--patience is 0", config(), func(c *Config) { c.Patience = 0 })
-	spoil("10 bytes", config(), func(c *Config) { c.Bytes = 10 })
-	spoil(`sweep is "flight"`, sweeping(), func(c *Config) { c.Sweeps.Names = []string{"flight"} })
-	spoil("--logical is 1000001", sweeping(), func(c *Config) { c.Sweeps.Logical = []int{1_000_001} })
-	spoil("--bursts is 1025", sweeping(), func(c *Config) { c.Sweeps.Bursts = []int{1025} })
-	spoil("--servers is 16", sweeping(), func(c *Config) { c.Sweeps.Connections, c.Sweeps.Servers = 15, []int{16} })
-	spoil("--uploads is 0", config(), func(c *Config) { c.Nodes = &Nodes{} })
-	for want, c := range invalid {
-		if err := c.validate(); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("the error is %v, want one with %q", err, want)
-		}
+		expect(t, c, want...)
 	}
 }
 
 func TestThroughput_AddsUpRounds(t *testing.T) {
-	m := &measurement{trial: trial{scenario: Single, params: results.Params{Connections: 10, Channels: 1}}, figures: results.Figures{}}
+	m := &measurement{trial: trial{params: results.Params{Connections: 10, Channels: 1, Messages: 1}}, figures: results.Figures{}}
 	var rounds []round
 	for i, took := range []time.Duration{1, 2, 9} { // milliseconds
 		began := int64(i) * int64(time.Second)
 		rounds = append(rounds, round{
-			Published: serverproc.Published{Began: began, Before: worker.Usage{CPU: 1000}},
+			Published: serverproc.Published{Began: began},
 			Received:  loadgen.Received{Ended: began + int64(took*time.Millisecond), CPU: 4_001_000}, delivered: 10, expected: 10,
 		})
 	}
-	m.throughputOf(rounds, 1000, worker.Usage{CPU: 12_001_000, Resident: 5000})
+	m.throughputOf(rounds, 1000, worker.Usage{CPU: 1000}, worker.Usage{CPU: 12_001_000, Resident: 5000})
 	for metric, want := range map[results.Metric]float64{
 		results.Throughput: 2500, results.ServerCPU: 400_000, results.ToLast: 2, results.GeneratorShare: 0.25,
 		results.Resident: 500, results.Rounds: 3, results.Delivered: 30, results.Expected: 30,
@@ -218,7 +196,7 @@ func TestThroughput_AddsUpRounds(t *testing.T) {
 		}
 	}
 	rounds[2].Missing = "much"
-	if m.throughputOf(rounds, 0, worker.Usage{}); m.err == nil {
+	if m.throughputOf(rounds, 0, worker.Usage{}, worker.Usage{}); m.err == nil {
 		t.Error("missing messages are no error")
 	}
 }
@@ -227,12 +205,12 @@ func TestThroughput_AddsUpRounds(t *testing.T) {
 func TestRound_OfSeveralServers(t *testing.T) {
 	at := func(began, ended int64, missing string) round {
 		return round{
-			Published: serverproc.Published{Began: began, Before: worker.Usage{CPU: 10}},
+			Published: serverproc.Published{Began: began},
 			Received:  loadgen.Received{Ended: ended, CPU: 5, Closed: 1, Missing: missing}, delivered: 3, expected: 4,
 		}
 	}
 	r := together([]round{at(100, 200, ""), at(90, 150, "much"), at(120, 300, "")})
-	if r.took() != 210 || r.Before.CPU != 30 || r.CPU != 15 || r.delivered != 9 || r.expected != 12 || r.Closed != 3 || r.missing() == nil {
+	if r.took() != 210 || r.CPU != 15 || r.delivered != 9 || r.expected != 12 || r.Closed != 3 || r.missing() == nil {
 		t.Errorf("the round is %+v", r)
 	}
 	if r = together([]round{at(1, 2, "")}); r.missing() != nil || r.took() != 1 {
@@ -254,11 +232,11 @@ func TestSession_Expects(t *testing.T) {
 // After a failure nothing more is done, and there are no figures.
 func TestMeasure_KeepsFirstFailure(t *testing.T) {
 	broken := errors.New("broken")
-	figures, err := measure(t.Context(), config(), trial{measure: func(m *measurement) {
+	figures, err := measure(t.Context(), config(flags()), trial{scenario: scenario{measure: func(m *measurement) {
 		m.check(broken)
 		m.check(errors.New("later"))
-		m.figures[results.Throughput] = float64(call[int](m, m.start("serve", nil), 0, "Subscriptions", worker.None{}))
-	}})
+		m.figures[results.Throughput] = float64(call[int](m, m.start(nil, "server", ""), 0, "Server.Subscriptions", worker.None{}))
+	}}})
 	if !errors.Is(err, broken) || figures != nil {
 		t.Errorf("measured are %v, %v", figures, err)
 	}
@@ -274,21 +252,9 @@ func TestCloseCode(t *testing.T) {
 	}
 }
 
-func TestProgressTellsWhatIsLeft(t *testing.T) {
-	var out bytes.Buffer
-	p := newProgress(&out, 12)
-	tr := config().plan()[0]
-	p.begins(tr)
-	p.ends(results.Record{Metrics: map[results.Metric]float64{results.Throughput: 1234, results.GeneratorShare: 0.3}})
-	p.begins(tr)
-	p.ends(results.Record{Error: "it broke"})
-	p.skipped(tr)
-	for _, want := range []string{
-		"12 measurements", "[ 1/12] S1 shoal", "generator_cpu_share 0.30, messages_per_second 1,234", "left)", "[ 2/12]",
-		"FAILED: it broke", "[ 3/12] S1 shoal", "left out",
-	} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("%q is missing in\n%s", want, &out)
-		}
+func TestOutcome(t *testing.T) {
+	got := outcome(results.Record{Error: "it broke", Metrics: results.Figures{results.Throughput: 1234, results.GeneratorShare: 0.3}})
+	if want := "FAILED: it broke, generator_cpu_share 0.30, messages_per_second 1,234"; got != want {
+		t.Errorf("the outcome is %q, want %q", got, want)
 	}
 }

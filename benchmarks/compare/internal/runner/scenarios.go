@@ -1,11 +1,19 @@
 package runner
 
 import (
+	"context"
+	"fmt"
+	"io"
 	"os/exec"
+	"path/filepath"
 	"slices"
+	"time"
 
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/link"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/nodes"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/yardsticks"
 )
 
 // The scenarios of one server with its clients.
@@ -18,72 +26,121 @@ const (
 	Storm   = "S6"
 )
 
-// scenario describes a scenario. Its sweeps, S9 and S9 latency are planned by themselves.
-type scenario struct {
-	name string
-	// measure measures one trial.
-	measure func(*measurement)
-	// variants lists the parameters of the trials.
-	variants func(Scenarios, results.Params) []results.Params
-	// takes reports whether a system takes part in a variant.
-	takes func(systems.Entry, results.Params) bool
-	// byName: it is measured only if it is named.
-	byName bool
-	// plainOnly: it is not measured over TLS.
-	plainOnly bool
+// Names lists the scenarios of Scenarios.
+func Names() []string {
+	return []string{Burst, Single, Unicast, Latency, Memory, Storm, results.Fresh, results.Direct, results.Intake}
 }
 
-// scenarios lists the scenarios in their order.
-func scenarios() []scenario {
-	return []scenario{
-		{name: Burst, measure: (*measurement).throughput, takes: connected, variants: func(s Scenarios, p results.Params) []results.Params {
-			p.Messages = s.Burst
-			return []results.Params{p}
-		}},
-		{name: Single, measure: (*measurement).throughput, takes: connected, variants: single},
-		{name: Unicast, measure: (*measurement).throughput, takes: connected, variants: func(s Scenarios, p results.Params) []results.Params {
-			p.Channels, p.Messages = s.Connections, s.Connections*s.UnicastRounds
-			return []results.Params{p}
-		}},
-		{name: Latency, measure: (*measurement).latency, takes: connected, variants: func(s Scenarios, p results.Params) (all []results.Params) {
-			for _, p.Load = range s.Share {
-				for _, p.Stalled = range s.Stalled {
-					all = append(all, p)
-				}
-			}
-			return all
-		}},
-		{name: Memory, measure: (*measurement).memory, takes: connected, variants: func(s Scenarios, _ results.Params) (all []results.Params) {
-			for _, n := range s.Idle {
-				all = append(all, results.Params{Connections: n, Channels: n})
-			}
-			return all
-		}},
-		{name: Storm, measure: (*measurement).storm, takes: part(systems.StormOnly), variants: func(s Scenarios, _ results.Params) []results.Params {
-			return []results.Params{{Connections: s.Connections, Channels: s.Connections}}
-		}},
-		{name: results.Fresh, measure: (*measurement).fresh, variants: links, byName: true, plainOnly: true, takes: func(e systems.Entry, _ results.Params) bool {
-			return e.Part == systems.Everywhere && e.Kind != systems.Yardstick
-		}},
-		{name: results.Direct, measure: (*measurement).direct, plainOnly: true, takes: func(e systems.Entry, _ results.Params) bool {
-			return slices.Contains([]string{systems.OwnName, "gws-direct", "gws", "gorilla", "coder"}, e.Name)
-		}, variants: func(s Scenarios, p results.Params) (all []results.Params) {
-			p.Rate = s.Rate
-			for _, p.Connections = range s.Subscribers {
-				all = append(all, p)
-			}
-			return all
-		}},
-		{name: results.Intake, measure: (*measurement).intake, variants: ways, takes: takesIn, plainOnly: true},
-	}
+// Scenarios are the flags of S1 to S6 and S10 to S12.
+type Scenarios struct {
+	Clients
+	Scenario []string `enum:"${scenarios}" placeholder:"S1,S2" help:"Scenarios to measure, of S1 to S6 and S10 to S12 (all but S10, which needs root)."`
+	System   []string `enum:"${systems}" aliases:"systems" placeholder:"NAME" help:"Systems to measure, see compare systems (all)."`
+
+	Idle          []int           `default:"5000,15000" within:"1 to 1000000" help:"Idle clients of S5."`
+	UnicastRounds int             `default:"10" within:"1 to 1000000" help:"Messages to each client that S3 publishes at once."`
+	Share         []float64       `default:"0.5" within:"0.001 to 1" help:"Rates of S4, as shares of what the write loop delivers in S2."`
+	Stalled       []float64       `default:"0,0.05" within:"0 to 0.999" help:"Shares of the clients of S4 that do not read."`
+	Subscribers   []int           `default:"1,10" within:"1 to 10000" help:"Clients of S11."`
+	Rate          float64         `default:"1000" within:"1 to 1000000" help:"Messages per second of S11."`
+	TLS           bool            `name:"tls" help:"Measure S1 to S6 over TLS."`
+	Publishers    int             `default:"16" within:"1 to 10000" help:"Publishers of S12."`
+	Batch         int             `default:"40" within:"1 to 10000" help:"Messages in a request of S12's batches."`
+	Uploads       int             `default:"1000" within:"1 to 1000000" help:"Uploads of S12's batches over many."`
+	Kbits         []int           `default:"64,160,1000" within:"1 to 1000000" help:"Links of S10, kbit/s."`
+	Delay         []time.Duration `default:"50ms,300ms" within:"0 to 1m" help:"Delays of S10's links each way."`
+	Loss          []float64       `default:"0.01" within:"0 to 0.999" help:"Shares of the packets that S10's links lose."`
+	States        float64         `default:"150" within:"1 to 1000000" help:"Messages per second of S10."`
+	StateBytes    int             `default:"600" within:"256 to 32768" help:"Size of S10's messages."`
+	WarmUp        time.Duration   `default:"10s" within:"0 to 24h" help:"How long S10 publishes first, while buffers on the way fill up."`
+	Centrifugo    string          `placeholder:"FILE" env:"COMPARE_CENTRIFUGO" help:"Program of Centrifugo (the one installed by naming centrifugo in --system)."`
+	Settle        time.Duration   `default:"2s" within:"0 to 24h" help:"How long the idle clients of S5 are left alone first."`
 }
 
-func scenarioNames() []string {
-	var names []string
-	for _, s := range scenarios() {
-		names = append(names, s.name)
+// prepare checks the requirements of S10, and sets the path of Centrifugo's program: the given one, the installed one, or one
+// that is installed now because it is named. "": it does not take part.
+func (s *Scenarios) prepare(ctx context.Context, progress io.Writer) (map[string]string, error) {
+	if slices.Contains(s.Scenario, results.Fresh) {
+		if err := link.Check(); err != nil {
+			return nil, err
+		}
 	}
-	return names
+	version := systems.CentrifugoVersion
+	program, installed := yardsticks.Installed("centrifugo", version)
+	switch {
+	case s.Centrifugo != "":
+		version = s.Centrifugo
+		found, err := exec.LookPath(s.Centrifugo)
+		if err == nil {
+			program, err = filepath.Abs(found)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("runner: --centrifugo: %w", err)
+		}
+	case installed:
+	case slices.Contains(s.System, "centrifugo") || slices.Contains(s.System, "centrifugo-history"):
+		var err error
+		if program, err = yardsticks.Install(ctx, progress, systems.CentrifugoModule, "centrifugo", version); err != nil {
+			return nil, fmt.Errorf("runner: centrifugo cannot be installed, --centrifugo names another program: %w", err)
+		}
+	default:
+		program = ""
+	}
+	s.Centrifugo = program
+	return map[string]string{systems.CentrifugoModule: version}, nil
+}
+
+// entries lists the named systems. One that is a program has its path.
+func (s *Scenarios) entries() (all []systems.Entry) {
+	for _, e := range systems.All() {
+		program := e.Command != ""
+		if program {
+			e.Command = s.Centrifugo
+		}
+		if (len(s.System) == 0 || slices.Contains(s.System, e.Name)) && program == (e.Command != "") {
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+// scenarios lists the named scenarios, all but S10 without names, and over TLS S1 to S6.
+func (s *Scenarios) scenarios(c Common) []scenario {
+	base := results.Params{Connections: s.Connections, Channels: 1, Bytes: c.Bytes, TLS: s.TLS}
+	burst, single, unicast := base, base, base
+	burst.Messages, single.Messages = s.Burst, 1
+	unicast.Channels, unicast.Messages = s.Connections, s.Connections*s.UnicastRounds
+	var latency, memory, direct []results.Params
+	p := base
+	for _, p.Load = range s.Share {
+		for _, p.Stalled = range s.Stalled {
+			latency = append(latency, p)
+		}
+	}
+	for _, n := range s.Idle {
+		memory = append(memory, results.Params{Connections: n, Channels: n, TLS: s.TLS})
+	}
+	p = results.Params{Channels: 1, Bytes: c.Bytes, Rate: s.Rate}
+	for _, p.Connections = range s.Subscribers {
+		direct = append(direct, p)
+	}
+	connected := part(systems.NoStorm)
+	all := []scenario{
+		{Burst, (*measurement).throughput, connected, []results.Params{burst}},
+		{Single, (*measurement).throughput, connected, []results.Params{single}},
+		{Unicast, (*measurement).throughput, connected, []results.Params{unicast}},
+		{Latency, (*measurement).latency, connected, latency},
+		{Memory, func(m *measurement) { m.memory(s.Settle) }, connected, memory},
+		{Storm, (*measurement).storm, part(systems.StormOnly), []results.Params{
+			{Connections: s.Connections, Channels: s.Connections, TLS: s.TLS},
+		}},
+		{results.Fresh, func(m *measurement) { m.fresh(s.WarmUp) }, freshens, s.links()},
+		{results.Direct, (*measurement).direct, only(systems.OwnName, "gws-direct", "gws", "gorilla", "coder"), direct},
+		{results.Intake, (*measurement).intake, takesIn, s.ways(c.Bytes)},
+	}
+	return slices.DeleteFunc(named(all, s.Scenario), func(of scenario) bool {
+		return of.name == results.Fresh && len(s.Scenario) == 0 || s.TLS && len(of.name) > len(Storm)
+	})
 }
 
 // part returns a predicate for the systems that take part everywhere or in this part.
@@ -91,15 +148,13 @@ func part(one systems.Part) func(systems.Entry, results.Params) bool {
 	return func(e systems.Entry, _ results.Params) bool { return e.Part == systems.Everywhere || e.Part == one }
 }
 
-var connected = part(systems.NoStorm)
-
-func single(_ Scenarios, p results.Params) []results.Params {
-	p.Messages = 1
-	return []results.Params{p}
+// freshens reports whether a system takes part in S10.
+func freshens(e systems.Entry, _ results.Params) bool {
+	return e.Part == systems.Everywhere && e.Kind != systems.Yardstick
 }
 
 // links lists the links of S10.
-func links(s Scenarios, _ results.Params) (all []results.Params) {
+func (s *Scenarios) links() (all []results.Params) {
 	p := results.Params{Connections: 1, Channels: 1, Bytes: s.StateBytes, Rate: s.States}
 	for _, p.Kbits = range s.Kbits {
 		for _, delay := range s.Delay {
@@ -115,7 +170,7 @@ func links(s Scenarios, _ results.Params) (all []results.Params) {
 // ways lists the ways of publishing of S12, without subscribers and with one for each upload. Foreign publishers need one: a
 // node receives messages from a broker for uploads that have subscribers. Without redis-server the way through Redis is
 // left out.
-func ways(s Scenarios, base results.Params) (all []results.Params) {
+func (s *Scenarios) ways(bytes int) (all []results.Params) {
 	_, noRedis := exec.LookPath("redis-server")
 	for _, p := range []results.Params{
 		{Work: results.SinglePost, Messages: 1, Channels: s.Publishers},
@@ -127,8 +182,8 @@ func ways(s Scenarios, base results.Params) (all []results.Params) {
 		if p.Work == results.RedisPublish && noRedis != nil {
 			continue
 		}
-		p.Publishers, p.Bytes = s.Publishers, base.Bytes
-		if !foreign(p) {
+		p.Publishers, p.Bytes = s.Publishers, bytes
+		if foreign(p) == "" {
 			all = append(all, p)
 		}
 		p.Connections = p.Channels
@@ -137,9 +192,9 @@ func ways(s Scenarios, base results.Params) (all []results.Params) {
 	return all
 }
 
-// foreign: messages are published by way of a broker.
-func foreign(p results.Params) bool {
-	return p.Work == results.RedisPublish || p.Work == results.NATSPublish
+// foreign returns the broker by whose way messages are published, "" for the HTTP API.
+func foreign(p results.Params) string {
+	return map[string]string{results.RedisPublish: nodes.Redis, results.NATSPublish: nodes.NATS}[p.Work]
 }
 
 // takesIn reports whether a system takes part in a variant of S12. The yardstick has nothing to subscribe to.
@@ -147,7 +202,7 @@ func takesIn(e systems.Entry, p results.Params) bool {
 	switch {
 	case e.Publishing == nil:
 		return false
-	case foreign(p):
+	case foreign(p) != "":
 		return e.Kind == systems.Own
 	}
 	return e.Kind != systems.Yardstick || p.Connections == 0

@@ -10,21 +10,20 @@ import (
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/link"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/loadgen"
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/nodes"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/serverproc"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/sinks"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
 )
 
-// memory measures S5: the memory in use, after a collection, with idle connections and before them.
-func (m *measurement) memory() {
-	s := m.serve(nil, 1)
+// memory measures S5: the memory in use, after a collection, with connections that have been idle for a time and before them.
+func (m *measurement) memory(settle time.Duration) {
+	s := m.serve(nil, 1, serverproc.Options{})
 	kernel := worker.Slab()
-	empty := call[worker.Usage](m, s.server, 0, "Usage", true)
-	s.connect()
-	m.pause(m.Scenarios.Settle)
-	full := call[worker.Usage](m, s.server, 0, "Usage", true)
+	empty := m.usage(s.server, true)
+	s.connect(loadgen.Audience{})
+	m.pause(settle)
+	full := m.usage(s.server, true)
 	kernel = worker.Slab() - kernel
 	n := float64(s.connections)
 	m.figures[results.PerConnection] = float64(full.Resident-empty.Resident) / n
@@ -34,12 +33,12 @@ func (m *measurement) memory() {
 
 // storm measures S6: all clients reconnect at once and resume their subscriptions, one each.
 func (m *measurement) storm() {
-	s := m.serve(nil, 1)
+	s := m.serve(nil, 1, serverproc.Options{})
 	m.profile(s.server, "")
-	server, clients := m.usage(s.server), m.usage(s.clients)
-	opened := s.connect()
+	server, clients := m.usage(s.server, false), m.usage(s.clients, false)
+	opened := s.connect(loadgen.Audience{Storm: true})
 	took := time.Duration(opened.Ended - opened.Began)
-	cpu := m.usage(s.server).CPU - server.CPU
+	cpu := m.usage(s.server, false).CPU - server.CPU
 	n := float64(s.connections)
 	m.share(cpu, opened.CPU-clients.CPU, took)
 	m.figures[results.ConnectRate] = n / took.Seconds()
@@ -47,10 +46,10 @@ func (m *measurement) storm() {
 	m.figures[results.ConnectCPU] = float64(cpu) / n / 1e3
 }
 
-// fresh measures S10: one client behind a slow link follows an upload with many states a second. It measures in the last
-// part of the time: buffers on the way fill up first. A message that has not been received when publishing is over does not
+// fresh measures S10: one client behind a slow link follows an upload with many states a second. It measures after a time that warms
+// up: buffers on the way fill up first. A message that has not been received when publishing is over does not
 // count: a system whose queue grows without bound would otherwise be waited for as long again.
-func (m *measurement) fresh() {
+func (m *measurement) fresh(warmUp time.Duration) {
 	p := m.trial.params
 	between, err := link.New(m.ctx, link.Options{
 		Rate: float64(p.Kbits) * 1000, Delay: time.Duration(p.DelayMS) * time.Millisecond, Loss: p.Loss,
@@ -59,15 +58,15 @@ func (m *measurement) fresh() {
 		return
 	}
 	m.closers = append(m.closers, between.Close)
-	s := m.serve(between, 1)
-	s.connect()
+	s := m.serve(between, 1, serverproc.Options{})
+	s.connect(loadgen.Audience{Latency: true})
 	if m.err != nil {
 		return
 	}
 	q := m.atRate(m.Duration)
 	measured := float64(q.Messages)
-	wait := loadgen.Wait{Total: math.MaxUint64, WarmUp: m.Scenarios.WarmUp, Timeout: time.Duration(measured / p.Rate * float64(time.Second))}
-	q.Messages += int(p.Rate * wait.WarmUp.Seconds())
+	wait := loadgen.Wait{Total: math.MaxUint64, WarmUp: warmUp, Timeout: time.Duration(measured / p.Rate * float64(time.Second))}
+	q.Messages += int(p.Rate * warmUp.Seconds())
 	r, err := s.publish(q, wait)
 	m.check(err)
 	m.latencies(r.Latency, results.P50, results.P99)
@@ -92,9 +91,9 @@ func closeCode(explanation string) float64 {
 
 // direct measures S11: server, publisher and clients are one process.
 func (m *measurement) direct() {
-	s := m.serve(nil, 1)
+	s := m.serve(nil, 1, serverproc.Options{})
 	m.profile(s.server, "")
-	a := call[serverproc.DirectTimes](m, s.server, m.Measure, "Direct", m.atRate(m.Measure))
+	a := call[serverproc.DirectTimes](m, s.server, m.Measure, "Server.Direct", m.atRate(m.Measure))
 	m.latencies(a.Planned, results.P50, results.P99, results.P999)
 	m.latencies(a.Called, results.CallP50, results.CallP99, results.CallP999)
 	m.figures[results.Late] = milliseconds(a.Late)
@@ -104,23 +103,21 @@ func (m *measurement) direct() {
 // intake measures S12: it publishes for a while to warm up, and then measures.
 func (m *measurement) intake() {
 	p := m.trial.params
-	var flags []string
-	url := ""
-	if foreign(p) {
-		_, url = m.broker(map[string]string{results.RedisPublish: nodes.Redis, results.NATSPublish: nodes.NATS}[p.Work])
-		flags = []string{"--broker", url}
+	var o serverproc.Options
+	if broker := foreign(p); broker != "" {
+		_, o.Broker = m.broker(broker)
 	}
-	s := m.serve(nil, 1, flags...)
+	s := m.serve(nil, 1, o)
 	if p.Connections > 0 {
-		s.connect()
+		s.connect(loadgen.Audience{})
 	}
-	q := loadgen.Intake{Params: p, System: m.trial.entry.Name, Addr: cmp.Or(url, s.addr), For: m.Measure / 4}
-	warm := call[loadgen.TakenIn](m, s.clients, q.For, "Intake", q)
+	q := loadgen.Intake{Params: p, System: m.trial.entry.Name, Addr: cmp.Or(o.Broker, s.addr), For: m.Measure / 4}
+	warm := call[loadgen.TakenIn](m, s.clients, q.For, "Clients.Intake", q)
 	m.profile(s.server, "")
-	before := m.usage(s.server)
+	before := m.usage(s.server, false)
 	q.For = m.Measure
-	a := call[loadgen.TakenIn](m, s.clients, q.For, "Intake", q)
-	cpu := m.usage(s.server).CPU - before.CPU
+	a := call[loadgen.TakenIn](m, s.clients, q.For, "Clients.Intake", q)
+	cpu := m.usage(s.server, false).CPU - before.CPU
 	published := float64(a.Published)
 	m.share(cpu, a.CPU-warm.CPU, time.Duration(a.Took))
 	m.figures[results.Throughput] = published / time.Duration(a.Took).Seconds()
@@ -133,6 +130,16 @@ func (m *measurement) intake() {
 
 // withoutSockets measures work of a manager with connections that only count.
 func (m *measurement) withoutSockets() {
-	s := m.start("sinks", nil)
-	maps.Copy(m.figures, call[results.Figures](m, s, 3*m.Measure, "Measure", sinks.Work{Params: m.trial.params, For: m.Measure}))
+	s := m.start(nil, "sinks", m.trial.params.Work)
+	q := sinks.Work{Params: m.trial.params, For: m.Measure}
+	maps.Copy(m.figures, call[results.Figures](m, s, 3*m.Measure, "Sinks.Measure", q))
+}
+
+// onCores measures a work of the sweep of cores, of which one is over sockets.
+func (m *measurement) onCores() {
+	if m.trial.params.Work == results.OverSockets {
+		m.throughput()
+	} else {
+		m.withoutSockets()
+	}
 }

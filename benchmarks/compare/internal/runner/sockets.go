@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -33,39 +32,30 @@ type session struct {
 // soon. The kernel's own choice holds megabytes.
 const smallBuffer = 16 << 10
 
-// serve starts a server, with further flags, and the process of its clients, for a share of the connections.
-func (m *measurement) serve(between *link.Link, servers int, flags ...string) *session {
+// serve starts a server and the process of its clients, for a share of the connections.
+func (m *measurement) serve(between *link.Link, servers int, o serverproc.Options) *session {
 	p := m.trial.params
 	s := &session{measurement: m, connections: p.Connections / servers}
 	s.stalled = int(math.Round(p.Stalled * float64(s.connections)))
-	arguments := append([]string{"--system", m.trial.entry.Name}, flags...)
-	if m.trial.scenario == Latency {
-		arguments = append(arguments, "--send-buffer", strconv.Itoa(smallBuffer))
-	}
-	if p.TLS {
-		arguments = append(arguments, "--tls")
-	}
-	if m.trial.entry.Command != "" {
-		arguments = append(arguments, "--program", m.Scenarios.Centrifugo)
-	}
+	o.System, o.Program, o.TLS = m.trial.entry.Name, m.trial.entry.Command, p.TLS
 	var atServer, atClients []string
 	if between != nil {
-		arguments = append(arguments, "--host", link.ServerAddr)
+		o.Host = link.ServerAddr
 		atServer, atClients = between.Server(), between.Client()
 	}
-	s.server = m.start("serve", atServer, arguments...)
-	s.addr = call[string](m, s.server, 0, "Addr", worker.None{})
-	s.clients = m.start("load", atClients) // ends first: servers wait for their clients
+	s.server = m.start(atServer, "server", o.System)
+	started := call[worker.Started](m, s.server, 0, "Server.Start", o)
+	s.addr, s.server.Program = started.Addr, started.PID
+	s.clients = m.start(atClients, "clients", o.System) // ends first: servers wait for their clients
 	return s
 }
 
 // connect connects the clients and blocks until all are subscribed.
-func (s *session) connect() loadgen.Opened {
-	opened := call[loadgen.Opened](s.measurement, s.clients, 0, "Open", loadgen.Audience{
-		System: s.trial.entry.Name, Addr: s.addr, Connections: s.connections, Channels: s.trial.params.Channels, Stalled: s.stalled,
-		Storm: s.trial.scenario == Storm, Latency: s.trial.scenario == Latency || s.trial.scenario == results.Fresh,
-		TLS: s.trial.params.TLS,
-	})
+func (s *session) connect(q loadgen.Audience) loadgen.Opened {
+	p := s.trial.params
+	q.System, q.Addr, q.Connections, q.Channels = s.trial.entry.Name, s.addr, s.connections, p.Channels
+	q.Stalled, q.TLS = s.stalled, p.TLS
+	opened := call[loadgen.Opened](s.measurement, s.clients, 0, "Clients.Open", q)
 	if s.trial.entry.Part == systems.StormOnly {
 		return opened
 	}
@@ -73,7 +63,7 @@ func (s *session) connect() loadgen.Opened {
 	defer cancel()
 	n := 0
 	err := worker.Poll(ctx, func() bool { // not every protocol acknowledges a subscription
-		n = call[int](s.measurement, s.server, 0, "Subscriptions", worker.None{})
+		n = s.subscriptions()
 		return s.err != nil || n == s.connections
 	})
 	if err != nil {
@@ -82,9 +72,9 @@ func (s *session) connect() loadgen.Opened {
 	return opened
 }
 
-// received returns the state of the clients.
-func (s *session) received() loadgen.Received {
-	return call[loadgen.Received](s.measurement, s.clients, 0, "Wait", loadgen.Wait{})
+// subscriptions is the number of clients that are subscribed, as the server says.
+func (s *session) subscriptions() int {
+	return call[int](s.measurement, s.server, 0, "Server.Subscriptions", worker.None{})
 }
 
 // round is the outcome of messages that were published together.
@@ -113,10 +103,10 @@ func (s *session) publish(q results.Params, wait loadgen.Wait) (r round, err err
 	waited := make(chan error, 1)
 	go func() {
 		var err error
-		r.Received, err = worker.Call[loadgen.Received](ctx, s.clients, "Wait", wait)
+		r.Received, err = worker.Call[loadgen.Received](ctx, s.clients, "Clients.Wait", wait)
 		waited <- err
 	}()
-	published, err := worker.Call[serverproc.Published](ctx, s.server, "Publish", q)
+	published, err := worker.Call[serverproc.Published](ctx, s.server, "Server.Publish", q)
 	if err != nil {
 		cancel()
 	}
@@ -157,6 +147,23 @@ func (m *measurement) atRate(d time.Duration) results.Params {
 // group are servers with their clients that work at the same time, most often one.
 type group []*session
 
+// clientsCPU returns the processor time that the clients have used.
+func (g group) clientsCPU() (cpu int64) {
+	for _, s := range g {
+		cpu += s.usage(s.clients, false).CPU
+	}
+	return cpu
+}
+
+// usage returns the use of the machine by all servers.
+func (g group) usage() (all worker.Usage) {
+	for _, s := range g {
+		u := s.usage(s.server, false)
+		all.CPU, all.Writes, all.Resident = all.CPU+u.CPU, all.Writes+u.Writes, all.Resident+u.Resident
+	}
+	return all
+}
+
 // round has every server publish to its clients at once. It lasts from the first begin to the last end.
 func (g group) round(q results.Params) round {
 	rounds, failures := make([]round, len(g)), make([]error, len(g))
@@ -176,8 +183,6 @@ func together(rounds []round) round {
 	all := rounds[0]
 	for _, r := range rounds[1:] {
 		all.Began, all.Ended = min(all.Began, r.Began), max(all.Ended, r.Ended)
-		all.Before.CPU += r.Before.CPU
-		all.Before.Writes += r.Before.Writes
 		all.CPU += r.CPU
 		all.Closed += r.Closed
 		all.delivered += r.delivered
@@ -198,18 +203,15 @@ func (m *measurement) throughput() {
 	servers := max(m.trial.params.Servers, 1)
 	var g group
 	for range servers {
-		g = append(g, m.serve(nil, servers))
+		g = append(g, m.serve(nil, servers, serverproc.Options{}))
 	}
 	for _, s := range g {
-		s.connect()
+		s.connect(loadgen.Audience{})
 	}
 	q := m.trial.params
 	m.check(g.round(q).missing())
 	m.profile(g[0].server, "")
-	var clients int64
-	for _, s := range g {
-		clients += s.received().CPU
-	}
+	clients, before := g.clientsCPU(), g.usage()
 	var rounds []round
 	var took time.Duration
 	for m.err == nil && (len(rounds) < minRounds || took < m.Measure) {
@@ -219,18 +221,13 @@ func (m *measurement) throughput() {
 			break
 		}
 	}
-	var after worker.Usage
-	for _, s := range g {
-		u := m.usage(s.server)
-		after.CPU, after.Writes, after.Resident = after.CPU+u.CPU, after.Writes+u.Writes, after.Resident+u.Resident
-	}
-	if m.err == nil {
-		m.throughputOf(rounds, clients, after)
+	if after := g.usage(); m.err == nil {
+		m.throughputOf(rounds, clients, before, after)
 	}
 }
 
 // throughputOf adds up the rounds.
-func (m *measurement) throughputOf(rounds []round, clientsBefore int64, after worker.Usage) {
+func (m *measurement) throughputOf(rounds []round, clientsBefore int64, before, after worker.Usage) {
 	var took time.Duration
 	var delivered, expected float64
 	var each []time.Duration
@@ -241,8 +238,8 @@ func (m *measurement) throughputOf(rounds []round, clientsBefore int64, after wo
 		expected += float64(r.expected)
 	}
 	slices.Sort(each)
-	first, last := rounds[0].Before, rounds[len(rounds)-1]
-	cpu := after.CPU - first.CPU
+	last := rounds[len(rounds)-1]
+	cpu := after.CPU - before.CPU
 	m.share(cpu, last.CPU-clientsBefore, took)
 	m.figures[results.Rounds] = float64(len(rounds))
 	m.figures[results.Delivered], m.figures[results.Expected] = delivered, expected
@@ -250,8 +247,8 @@ func (m *measurement) throughputOf(rounds []round, clientsBefore int64, after wo
 	m.figures[results.Resident] = float64(after.Resident) / float64(m.trial.params.Connections)
 	m.figures[results.Throughput] = delivered / took.Seconds()
 	m.figures[results.ServerCPU] = float64(cpu) / delivered
-	m.figures[results.PerWrite] = delivered / float64(max(after.Writes-first.Writes, 1))
-	if m.trial.scenario == Single {
+	m.figures[results.PerWrite] = delivered / float64(max(after.Writes-before.Writes, 1))
+	if m.trial.params.Messages == 1 {
 		m.figures[results.ToLast] = milliseconds(int64(each[len(each)/2]))
 	}
 	m.check(last.missing())
@@ -267,24 +264,22 @@ const (
 // latency measures S4: messages at a fixed rate, from the time for which each was planned until it was received, at all
 // clients that read.
 func (m *measurement) latency() {
-	s := m.serve(nil, 1)
-	s.connect()
+	s := m.serve(nil, 1, serverproc.Options{SendBuffer: smallBuffer})
+	s.connect(loadgen.Audience{Latency: true})
 	g := group{s}
 	for range fillMessages { // each when the clients that read have received the one before
 		m.check(g.round(results.Params{Channels: 1, Messages: 1, Bytes: fillBytes}).missing())
 	}
-	m.do(s.clients, "Reset", worker.None{})
+	m.do(s.clients, "Clients.Reset", worker.None{})
 	m.profile(s.server, "")
-	before := s.received()
+	clients, before := g.clientsCPU(), g.usage()
 	r := g.round(m.atRate(m.Duration))
-	after := m.usage(s.server)
-	subscribed := call[int](m, s.server, 0, "Subscriptions", worker.None{})
-	cpu := after.CPU - r.Before.CPU
-	m.share(cpu, r.CPU-before.CPU, r.took())
+	cpu := g.usage().CPU - before.CPU
+	m.share(cpu, r.CPU-clients, r.took())
 	m.latencies(r.Latency, results.P50, results.P99, results.P999)
 	m.figures[results.Late] = milliseconds(r.Late)
 	m.figures[results.Delivered], m.figures[results.Expected] = float64(r.delivered), float64(r.expected)
-	m.figures[results.Closed] = float64(s.connections - subscribed)
+	m.figures[results.Closed] = float64(s.connections - s.subscriptions())
 	m.figures[results.ServerCPU] = float64(cpu) / float64(r.delivered)
 	m.check(r.missing())
 }

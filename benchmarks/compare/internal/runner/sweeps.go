@@ -1,7 +1,8 @@
 package runner
 
 import (
-	"slices"
+	"context"
+	"io"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
@@ -32,88 +33,79 @@ const (
 	joinedWrite = "joined-write"
 )
 
-// sweepPlan returns the trials of the sweeps. Within a repetition the values of a sweep alternate.
-func (c Config) sweepPlan() (trials []trial) {
-	for _, sweep := range AllSweeps() {
-		if len(c.Sweeps.Names) > 0 && !slices.Contains(c.Sweeps.Names, sweep) {
-			continue
-		}
-		points := c.points(sweep)
-		for repeat := 1; repeat <= c.Repeat; repeat++ {
-			for _, t := range points {
-				t.sweep, t.repeat, t.params.Bytes = sweep, repeat, c.Bytes
-				trials = append(trials, t)
-			}
-		}
-	}
-	return trials
+// Sweeps are the flags of sweeps: names, and the values of each swept parameter. Of a burst longer than 1,024, the length of a
+// connection's queue, states that are out of date are replaced instead of delivered.
+type Sweeps struct {
+	Clients
+	Names []string `arg:"" optional:"" name:"sweep" enum:"${sweeps}" help:"${enum} (all)."`
+
+	Receivers  []int     `default:"10,30,100,300,1000,1024,2000,5000,10000,30000,100000,300000,1000000" within:"1 to 1000000" help:"Receivers of a message, without sockets."`
+	Logical    []int     `default:"1000,10000,100000,300000,1000000" within:"1 to 1000000" help:"Connections without sockets, of memory."`
+	Procs      []int     `default:"1,2,4" within:"1 to 1024" help:"GOMAXPROCS, of cores."`
+	Population int       `default:"100000" within:"1 to 1000000" help:"Connections and uploads of cores, without sockets."`
+	Sockets    []int     `default:"10,100,1000,5000,15000" within:"1 to 1000000" help:"Receivers of a message, over sockets."`
+	Bursts     []int     `default:"1,3,10,30,100,300" within:"1 to 1024" help:"Messages published at once, of burst."`
+	Stalled    []float64 `default:"0,0.01,0.05,0.1,0.25,0.5" within:"0 to 0.999" help:"Shares of the clients that do not read, of stalled."`
+	Servers    []int     `default:"1,2,3" within:"1 to 16" help:"Servers that share the clients, of servers."`
 }
 
-// points lists the values of a sweep.
-func (c Config) points(sweep string) (all []trial) {
-	s, p := c.Sweeps, c.params()
-	without := func(p results.Params) { all = append(all, trial{measure: (*measurement).withoutSockets, params: p}) }
-	over := func(scenario string, measure func(*measurement), p results.Params) {
-		all = append(all, trial{scenario: scenario, measure: measure, params: p})
-	}
-	switch sweep {
-	case Receivers:
-		for _, p.Connections = range s.Receivers {
-			for _, line := range []results.Params{{Work: results.Broadcast, Procs: 1}, {Work: results.Broadcast, Procs: 2}, {Work: results.Shuffled, Procs: 2}} {
-				p.Work, p.Procs = line.Work, line.Procs
-				without(p)
-			}
-		}
-	case Logical:
-		for _, n := range s.Logical {
-			without(results.Params{Connections: n, Channels: 1, Work: results.OneUpload})
-			without(results.Params{Connections: n, Channels: n, Work: results.OwnUpload})
-		}
-	case Cores:
-		for _, procs := range s.Procs {
-			logical := results.Params{Connections: s.Population, Channels: s.Population, Procs: procs}
-			for _, logical.Work = range []string{results.Publish, results.Churn} {
-				without(logical)
-			}
-			logical.Channels, logical.Work = 1, results.Broadcast
-			without(logical)
-			p.Messages, p.Procs, p.Work = s.Burst, procs, results.OverSockets
-			over(Burst, (*measurement).throughput, p)
-		}
-	case Sockets:
-		p.Messages = 1
-		for _, p.Connections = range s.Sockets {
-			over(Single, (*measurement).throughput, p)
-		}
-		return beside(all, writeLoop)
-	case Bursts:
-		for _, p.Messages = range s.Bursts {
-			over(Burst, (*measurement).throughput, p)
-		}
-		return beside(all, joinedWrite)
-	case Stalls:
-		p.Load = stallsLoad
-		for _, p.Stalled = range s.Stalled {
-			over(Latency, (*measurement).latency, p)
-		}
-	case Servers: // as many connections altogether for any number of servers, but for the remainder of the division
-		for _, p.Servers = range s.Servers {
-			p.Connections = s.Connections / p.Servers * p.Servers
-			for _, p.Messages = range []int{1, s.Burst} {
-				over(Burst, (*measurement).throughput, p)
-			}
-		}
-	}
-	return beside(all)
-}
+func (*Sweeps) prepare(context.Context, io.Writer) (map[string]string, error) { return nil, nil }
 
-// beside returns the trials for this project and for other systems, in turn.
-func beside(trials []trial, names ...string) (all []trial) {
-	for _, t := range trials {
-		for _, name := range append([]string{systems.OwnName}, names...) {
-			t.entry, _ = systems.Find(name) // one of All
-			all = append(all, t)
+func (*Sweeps) entries() []systems.Entry { return systems.All() }
+
+// scenarios lists the named sweeps.
+func (s *Sweeps) scenarios(c Common) []scenario {
+	var receivers, logical, cores, sockets, bursts, stalls, servers []results.Params
+	for _, n := range s.Receivers {
+		p := results.Params{Connections: n, Channels: 1, Bytes: c.Bytes, Work: results.Broadcast, Procs: 1}
+		two, shuffled := p, p
+		two.Procs, shuffled.Procs, shuffled.Work = 2, 2, results.Shuffled
+		receivers = append(receivers, p, two, shuffled)
+	}
+	for _, n := range s.Logical {
+		logical = append(logical, results.Params{Connections: n, Channels: 1, Bytes: c.Bytes, Work: results.OneUpload},
+			results.Params{Connections: n, Channels: n, Bytes: c.Bytes, Work: results.OwnUpload})
+	}
+	base := results.Params{Connections: s.Connections, Channels: 1, Bytes: c.Bytes}
+	for _, procs := range s.Procs {
+		p := results.Params{Connections: s.Population, Channels: s.Population, Bytes: c.Bytes, Procs: procs}
+		for _, p.Work = range []string{results.Publish, results.Churn} {
+			cores = append(cores, p)
+		}
+		p.Channels, p.Work = 1, results.Broadcast
+		over := base
+		over.Messages, over.Procs, over.Work = s.Burst, procs, results.OverSockets
+		cores = append(cores, p, over)
+	}
+	p := base
+	p.Messages = 1
+	for _, p.Connections = range s.Sockets {
+		sockets = append(sockets, p)
+	}
+	p = base
+	for _, p.Messages = range s.Bursts {
+		bursts = append(bursts, p)
+	}
+	p = base
+	p.Load = stallsLoad
+	for _, p.Stalled = range s.Stalled {
+		stalls = append(stalls, p)
+	}
+	p = base
+	for _, p.Servers = range s.Servers { // as many connections altogether, but for the remainder of the division
+		p.Connections = s.Connections / p.Servers * p.Servers
+		for _, p.Messages = range []int{1, s.Burst} {
+			servers = append(servers, p)
 		}
 	}
-	return all
+	own := only(systems.OwnName)
+	return named([]scenario{
+		{Receivers, (*measurement).withoutSockets, own, receivers},
+		{Logical, (*measurement).withoutSockets, own, logical},
+		{Cores, (*measurement).onCores, own, cores},
+		{Sockets, (*measurement).throughput, only(systems.OwnName, writeLoop), sockets},
+		{Bursts, (*measurement).throughput, only(systems.OwnName, joinedWrite), bursts},
+		{Stalls, (*measurement).latency, own, stalls},
+		{Servers, (*measurement).throughput, own, servers},
+	}, s.Names)
 }

@@ -31,7 +31,7 @@ type DirectTimes struct {
 
 // Direct measures the shortest way: clients of this process, each with a goroutine that reads, and one goroutine that
 // publishes at a fixed rate to the only channel.
-func (s *server) Direct(q results.Params, a *DirectTimes) (err error) {
+func (s *Server) Direct(q results.Params, a *DirectTimes) (err error) {
 	calls := make([]atomic.Int64, directWarm+q.Messages) // when each message was published, by its number
 	called := load.NewTimes()
 	ctx, cancel := context.WithTimeout(context.Background(), directPatience)
@@ -68,7 +68,7 @@ func (s *server) Direct(q results.Params, a *DirectTimes) (err error) {
 }
 
 // publishDirect publishes each message at its planned time and returns the largest delay of a call.
-func (s *server) publishDirect(q results.Params, calls []atomic.Int64) (late int64, err error) {
+func (s *Server) publishDirect(q results.Params, calls []atomic.Int64) (late int64, err error) {
 	_, err = worker.Pace(q.Rate, len(calls), func(i int, planned time.Time) error {
 		number := uint64(i) //nolint:gosec // not negative
 		m := message.Message{Channel: message.Channel(0), Sent: planned.UnixNano(), Number: number, Size: q.Bytes}

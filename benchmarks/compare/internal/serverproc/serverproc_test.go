@@ -1,7 +1,7 @@
 package serverproc
 
 import (
-	"io"
+	"errors"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -9,25 +9,17 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // A system publishes at once, at a rate, and to clients of its own process; its listener and its goroutines end.
 func TestServer_Publishes(t *testing.T) {
-	entry, err := systems.Find("write-loop")
-	if err != nil {
-		t.Fatal(err)
-	}
-	system, err := entry.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &server{entry: entry, system: system}
-	end, err := s.listen(Options{SendBuffer: 4096})
-	if err != nil {
-		t.Fatal(err)
+	s := &Server{}
+	var started worker.Started
+	if err := s.Start(Options{System: "write-loop", SendBuffer: 4096}, &started); err != nil || started.Addr == "" || started.PID != 0 {
+		t.Fatalf("started is %+v, %v", started, err)
 	}
 	var published, scheduled Published
 	var direct DirectTimes
@@ -35,13 +27,13 @@ func TestServer_Publishes(t *testing.T) {
 		s.Publish(results.Params{Channels: 1, Messages: 3, Bytes: 256}, &published),
 		s.Publish(results.Params{Channels: 1, Messages: 3, Bytes: 256, Rate: 1000}, &scheduled),
 		s.Direct(results.Params{Channels: 1, Messages: 5, Bytes: 256, Connections: 2, Rate: 10_000}, &direct),
-		end(), system.Close(),
+		s.Close(),
 	} {
 		if err != nil {
 			t.Errorf("step %d: %v", i, err)
 		}
 	}
-	if s.number != 6 || published.Began == 0 || scheduled.Late <= 0 || published.Before.CPU == 0 {
+	if s.number != 6 || published.Began == 0 || scheduled.Late <= 0 {
 		t.Errorf("%d messages were published: %+v, %+v", s.number, published, scheduled)
 	}
 	if direct.Received != 2*(directWarm+5) || direct.Planned.Count != 2*5 || direct.Called.Count != 2*5 {
@@ -51,11 +43,13 @@ func TestServer_Publishes(t *testing.T) {
 
 func TestRun_RefusesInvalidOptions(t *testing.T) {
 	for want, o := range map[string]Options{
+		"carrier://": {System: "shoal", Broker: "carrier://pigeons"},
 		`"nobody"`:   {System: "nobody"},
 		"centrifugo": {System: "centrifugo", Program: filepath.Join(t.TempDir(), "nothing")},
 		"listen tcp": {System: "gws", Host: "256.0.0.1"},
 	} {
-		if err := o.Run(strings.NewReader(""), io.Discard); err == nil || !strings.Contains(err.Error(), want) {
+		s := &Server{}
+		if err := errors.Join(s.Start(o, &worker.Started{}), s.Close()); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: the error is %v, want one with %q", o, err, want)
 		}
 	}

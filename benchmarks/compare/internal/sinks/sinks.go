@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"runtime"
@@ -24,9 +23,6 @@ import (
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
 )
-
-// MaxUploads is how many there can be: their names have to be short.
-const MaxUploads = 1_000_000
 
 // Work is a measurement: Connections, each of which follows the upload of its own number modulo Channels, and operations that
 // are repeated while For lasts.
@@ -49,26 +45,19 @@ func (c cost) perSecond() float64 { return float64(c.operations) / c.took.Second
 
 func (c cost) each() float64 { return float64(c.took) / float64(c.operations) }
 
-// service is the service of the process.
-type service struct {
-	worker.Process
+// Sinks is the service of a process with a manager and sinks.
+type Sinks struct {
 	Work
 	manager *manager.Manager
 	conns   []*sink
 }
 
-// Command is the command of the process.
-type Command struct{}
-
-// Run answers calls until in ends. Then it ends the manager.
-func (Command) Run(in io.Reader, out io.Writer) error {
-	m, err := manager.New(manager.Options{})
-	if err != nil {
-		return err
+// Close ends the manager.
+func (s *Sinks) Close() error {
+	if s.manager == nil {
+		return nil
 	}
-	s := &service{manager: m}
-	err = worker.Serve(in, out, s)
-	return errors.Join(err, s.Stop(), m.Close(context.Background()))
+	return s.manager.Close(context.Background())
 }
 
 // sink is a connection that counts. It fills a cache line, as the part of a real one does that a broadcast touches. Only the
@@ -88,10 +77,13 @@ func (s *sink) Close(manager.CloseReason) {}
 func userID(i int) string { return "user-" + strconv.Itoa(i) }
 
 // Measure connects the users, subscribes them and measures the work.
-func (s *service) Measure(w Work, a *results.Figures) (failed error) {
+func (s *Sinks) Measure(w Work, a *results.Figures) (failed error) {
 	run := func(c cost, err error) cost {
 		failed = errors.Join(failed, err)
 		return c
+	}
+	if s.manager, failed = manager.New(manager.Options{}); failed != nil {
+		return failed
 	}
 	s.Work = w
 	connected, subscribed := run(s.connect()), run(s.subscribe())
@@ -123,7 +115,7 @@ func (s *service) Measure(w Work, a *results.Figures) (failed error) {
 }
 
 // connect connects the users, with a connection each.
-func (s *service) connect() (cost, error) {
+func (s *Sinks) connect() (cost, error) {
 	s.conns = make([]*sink, s.Connections)
 	for i := range s.conns {
 		s.conns[i] = new(sink) // not a part of the measurement
@@ -132,7 +124,7 @@ func (s *service) connect() (cost, error) {
 }
 
 // subscribe subscribes all connections.
-func (s *service) subscribe() (cost, error) {
+func (s *Sinks) subscribe() (cost, error) {
 	order := s.order()
 	c, err := costOf(len(order), func(i int) error { return s.follow(order[i], order[i]%s.Channels) })
 	if n := s.manager.Stats().Subscriptions; err == nil && n != s.Connections {
@@ -143,7 +135,7 @@ func (s *service) subscribe() (cost, error) {
 
 // order is the order in which the connections subscribe, and so lie in their upload. In a server that has run for a while
 // it has nothing to do with their addresses in memory.
-func (s *service) order() []int {
+func (s *Sinks) order() []int {
 	if s.Params.Work == results.Shuffled {
 		return rand.New(rand.NewPCG(1, 2)).Perm(len(s.conns)) // the same each time
 	}
@@ -154,12 +146,12 @@ func (s *service) order() []int {
 	return order
 }
 
-func (s *service) follow(i, upload int) error {
+func (s *Sinks) follow(i, upload int) error {
 	return s.manager.SubscribeConn(context.Background(), userID(i), s.conns[i], message.Channel(upload), manager.SubscribeOptions{})
 }
 
 // publish does all that a message takes, from the application's value on: validation, encoding, history, delivery.
-func (s *service) publish(upload int) error {
+func (s *Sinks) publish(upload int) error {
 	m := message.Message{Channel: message.Channel(upload), Size: s.Bytes}
 	_, err := s.manager.Publish(context.Background(), m.Channel, systems.Progress(m))
 	return err
@@ -167,7 +159,7 @@ func (s *service) publish(upload int) error {
 
 // broadcasting sends an encoded message to the first upload repeatedly. The operations are its receivers. The clock is read
 // once in a few thousand receivers, so that it does not count.
-func (s *service) broadcasting() (c cost, err error) {
+func (s *Sinks) broadcasting() (c cost, err error) {
 	const often = 8192
 	upload := message.Channel(0)
 	encoded, err := manager.Parse(upload, message.Message{Channel: upload, Size: s.Bytes}.JSON(), time.Now())
@@ -199,12 +191,12 @@ func (s *service) broadcasting() (c cost, err error) {
 }
 
 // publishing publishes to random uploads, from GOMAXPROCS goroutines, with one garbage collection if collect is set.
-func (s *service) publishing(collect bool) (cost, error) {
+func (s *Sinks) publishing(collect bool) (cost, error) {
 	return repeat(s.For, collect, func(random *rand.Rand) error { return s.publish(random.IntN(s.Channels)) })
 }
 
 // churning has random users follow another upload and leave it again, from GOMAXPROCS goroutines.
-func (s *service) churning() (cost, error) {
+func (s *Sinks) churning() (cost, error) {
 	return repeat(s.For, false, func(random *rand.Rand) error {
 		i, upload := random.IntN(len(s.conns)), random.IntN(s.Channels)
 		if i%s.Channels == upload { // it stays with its own

@@ -24,7 +24,7 @@ func TestService(t *testing.T) {
 	}
 	defer func() { _ = m.Close(t.Context()) }()
 	p := results.Params{Connections: 3000, Channels: 3, Bytes: 256, Work: results.Shuffled}
-	s := &service{manager: m, Work: Work{p, 5 * time.Millisecond}}
+	s := &Sinks{manager: m, Work: Work{p, 5 * time.Millisecond}}
 	var all []cost
 	for i, operation := range []func() (cost, error){
 		s.connect, s.subscribe, func() (cost, error) { return costOf(3, s.publish) }, s.broadcasting,

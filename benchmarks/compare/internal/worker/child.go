@@ -15,11 +15,10 @@ import (
 	"time"
 )
 
-// service is the name of the only service of a process.
-const service = "Worker"
-
 // Child is a process that answers calls. Its methods may be called from any goroutine.
 type Child struct {
+	// Program is the id of another process whose usage counts instead of that of this one. 0: none. It is set once at most.
+	Program int
 	name    string
 	command *exec.Cmd
 	in      io.Closer
@@ -56,11 +55,18 @@ func Start(name string, command *exec.Cmd) (*Child, error) {
 	return c, nil
 }
 
-// Call calls a method and returns its result. It blocks until the process answers, at most until ctx ends; after that the
+// Started says where a server that a process has started listens, and the id of the process that it is, 0 for the one that has
+// been called.
+type Started struct {
+	Addr string
+	PID  int
+}
+
+// Call calls a method of a service and returns its result. It blocks until the process answers, at most until ctx ends; after that the
 // process must be killed.
 func Call[A any](ctx context.Context, c *Child, method string, arguments any) (A, error) {
 	var answer, none A
-	call := c.client.Go(service+"."+method, arguments, &answer, make(chan *rpc.Call, 1))
+	call := c.client.Go(method, arguments, &answer, make(chan *rpc.Call, 1))
 	select {
 	case <-call.Done:
 	case <-ctx.Done():

@@ -21,11 +21,36 @@ import (
 // None is the argument or the result of a method without one.
 type None struct{}
 
-// Process is the part of a service that all processes have. Its exported methods are called by the runner.
+// Serve answers calls of the exported methods of services, and of Process, until in ends, and blocks until then. A service's
+// name is that of its type. In the end it closes the services.
+func Serve(in io.Reader, out io.Writer, services ...io.Closer) error {
+	server := rpc.NewServer()
+	var ends Closers
+	for _, s := range append(services, &Process{}) {
+		ends = append(ends, s.Close)
+		if err := server.Register(s); err != nil {
+			return fmt.Errorf("worker: %w", errors.Join(err, ends.Close()))
+		}
+	}
+	server.ServeCodec(jsonrpc.NewServerCodec(stream{in, nothing{out}}))
+	return ends.Close()
+}
+
+// nothing closes nothing.
+type nothing struct{ io.Writer }
+
+func (nothing) Close() error { return nil }
+
+// Process is the service that all processes have. Its exported methods are called by the runner.
 type Process struct {
-	// Program is the id of another process whose usage counts instead of that of this one. 0: none.
-	Program int
 	profile *os.File // nil: none is taken
+}
+
+// Measured says whose usage is asked for: that of the process with this id, with 0 that of the process that is called. With Clean,
+// the latter first returns the memory that it does not need.
+type Measured struct {
+	PID   int
+	Clean bool
 }
 
 // Usage is the use of the machine by a process.
@@ -35,29 +60,31 @@ type Usage struct {
 	CPU, Writes, Resident int64
 }
 
-// nothing closes nothing.
-type nothing struct{ io.Writer }
-
-func (nothing) Close() error { return nil }
-
-// Serve answers calls of the exported methods of a service until in ends, and blocks until then.
-func Serve(in io.Reader, out io.Writer, methods any) error {
-	server := rpc.NewServer()
-	if err := server.RegisterName(service, methods); err != nil {
-		return fmt.Errorf("worker: %w", err)
-	}
-	server.ServeCodec(jsonrpc.NewServerCodec(stream{in, nothing{out}}))
-	return nil
-}
-
-// Usage returns the use of the machine. With clean, the process first returns the memory that it does not need.
-func (p *Process) Usage(clean bool, u *Usage) error {
-	if clean {
+// Usage returns the use of the machine.
+func (p *Process) Usage(q Measured, u *Usage) error {
+	if q.Clean {
 		runtime.GC() // twice: the contents of a pool survive the first
 		debug.FreeOSMemory()
 	}
-	*u = UsageOf(cmp.Or(p.Program, os.Getpid()))
+	*u = UsageOf(cmp.Or(q.PID, os.Getpid()))
 	return nil
+}
+
+// Profile begins to profile the processor time into a file, until Close.
+func (p *Process) Profile(file string, _ *None) (err error) {
+	if p.profile, err = os.Create(file); err != nil {
+		return fmt.Errorf("worker: the profile cannot be written: %w", err)
+	}
+	return pprof.StartCPUProfile(p.profile)
+}
+
+// Close writes the profile, if one is taken.
+func (p *Process) Close() error {
+	if p.profile == nil {
+		return nil
+	}
+	pprof.StopCPUProfile()
+	return p.profile.Close()
 }
 
 // UsageOf returns the use of the machine by a process: the processor time of another process is only known to some
@@ -104,25 +131,4 @@ func Heap() int64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc) //nolint:gosec // no heap is as large
-}
-
-// Profile begins to profile the processor time into a file, until Stop.
-func (p *Process) Profile(file string, _ *None) (err error) {
-	if p.profile, err = os.Create(file); err != nil {
-		return fmt.Errorf("worker: the profile cannot be written: %w", err)
-	}
-	return pprof.StartCPUProfile(p.profile)
-}
-
-// Stop writes the profile, if one is taken. It is not for the runner.
-func (p *Process) Stop() error {
-	if p.profile == nil {
-		return nil
-	}
-	pprof.StopCPUProfile()
-	err := p.profile.Close()
-	if errors.Is(err, os.ErrClosed) {
-		return nil
-	}
-	return err
 }

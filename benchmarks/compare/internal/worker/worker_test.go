@@ -20,8 +20,7 @@ const asChild = "COMPARE_TEST_CHILD"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asChild) != "" {
-		s := &testService{}
-		if Serve(os.Stdin, os.Stdout, s) != nil || s.Stop() != nil {
+		if Serve(os.Stdin, os.Stdout, Test{}) != nil {
 			os.Exit(1)
 		}
 		os.Exit(0)
@@ -29,20 +28,23 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-type testService struct{ Process }
+// Test is the service of a process.
+type Test struct{}
 
-func (testService) Echo(text string, answer *string) error { *answer = text; return nil }
+func (Test) Close() error { return nil }
 
-func (testService) Refuse(None, *None) error { return errors.New("refused on purpose") }
+func (Test) Echo(text string, answer *string) error { *answer = text; return nil }
 
-func (testService) Die(None, *None) error {
+func (Test) Refuse(None, *None) error { return errors.New("refused on purpose") }
+
+func (Test) Die(None, *None) error {
 	_, _ = os.Stderr.WriteString("dying on purpose\n")
 	os.Exit(3)
 	return nil
 }
 
 // Hang takes longer than any test.
-func (testService) Hang(None, *None) error { <-time.After(time.Hour); return nil }
+func (Test) Hang(None, *None) error { <-time.After(time.Hour); return nil }
 
 func start(t *testing.T) *Child {
 	t.Helper()
@@ -63,11 +65,11 @@ func start(t *testing.T) *Child {
 func TestCall_Answers(t *testing.T) {
 	c := start(t)
 	for _, text := range []string{"one", "two"} {
-		if got, err := Call[string](t.Context(), c, "Echo", text); err != nil || got != text {
+		if got, err := Call[string](t.Context(), c, "Test.Echo", text); err != nil || got != text {
 			t.Errorf("the answer to %s is %q, %v", text, got, err)
 		}
 	}
-	if _, err := Call[None](t.Context(), c, "Refuse", None{}); err == nil || !strings.Contains(err.Error(), "it: refused on purpose") {
+	if _, err := Call[None](t.Context(), c, "Test.Refuse", None{}); err == nil || !strings.Contains(err.Error(), "it: refused on purpose") {
 		t.Errorf("the error is %v", err)
 	}
 	for range 2 {
@@ -79,11 +81,11 @@ func TestCall_Answers(t *testing.T) {
 
 func TestCall_ExplainsDeath(t *testing.T) {
 	c := start(t)
-	_, err := Call[None](t.Context(), c, "Die", None{})
+	_, err := Call[None](t.Context(), c, "Test.Die", None{})
 	if err == nil || !strings.Contains(err.Error(), "dying on purpose") || !strings.Contains(err.Error(), "exit status 3") {
 		t.Errorf("the error is %v", err)
 	}
-	if _, err := Call[string](t.Context(), c, "Echo", "again"); err == nil {
+	if _, err := Call[string](t.Context(), c, "Test.Echo", "again"); err == nil {
 		t.Error("a process that has ended answers")
 	}
 	if err := c.Close(); err == nil {
@@ -94,7 +96,7 @@ func TestCall_ExplainsDeath(t *testing.T) {
 func TestCall_EndsWithContext(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := Call[None](ctx, start(t), "Hang", None{}); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := Call[None](ctx, start(t), "Test.Hang", None{}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("the error is %v", err)
 	}
 }
@@ -120,7 +122,7 @@ func TestHead_IsBounded(t *testing.T) {
 func TestProcess_UsageGrows(t *testing.T) {
 	const size = 64 << 20
 	p, before, after := &Process{}, Usage{}, Usage{}
-	_ = p.Usage(true, &before)
+	_ = p.Usage(Measured{Clean: true}, &before)
 	heap := Heap()
 	held := bytes.Repeat([]byte("x"), size)
 	if grown := Heap() - heap; grown < size*3/4 || grown > size*5/4 {
@@ -134,7 +136,7 @@ func TestProcess_UsageGrows(t *testing.T) {
 	for range 10 {
 		_, _ = file.WriteString("x")
 	}
-	_ = p.Usage(false, &after)
+	_ = p.Usage(Measured{}, &after)
 	if after.Resident-before.Resident < size*3/4 || after.CPU <= before.CPU || after.Writes-before.Writes < 10 {
 		t.Errorf("the usage went from %+v to %+v", before, after)
 	}
@@ -150,7 +152,7 @@ func TestProcess_Profile(t *testing.T) {
 		t.Error("a profile is written into no folder")
 	}
 	file := filepath.Join(t.TempDir(), "cpu.pprof")
-	if err := errors.Join(p.Profile(file, nil), p.Stop()); err != nil {
+	if err := errors.Join(p.Profile(file, nil), p.Close()); err != nil {
 		t.Fatal(err)
 	}
 	if info, err := os.Stat(file); err != nil || info.Size() == 0 {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
@@ -16,70 +15,40 @@ import (
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 )
 
-// Redis says where the server is.
-type Redis struct {
-	Host, Port string
-	// Script is the name of the script that the broker stores messages with.
-	Script string
-	// Key and Channels are the beginnings of the names that messages are stored under and told on.
-	Key      string
-	Channels []string
-}
-
-// The clients of Redis, each with a subscriber that reads and does nothing.
 const (
-	Plain  = "redis-benchmark, PUBLISH"
-	Stored = "redis-benchmark, same script"
+	// connections is how many redis-benchmark has at most. More in flight are pipelined.
+	connections = 64
+	// drawn is the text that redis-benchmark replaces by a number of 12 digits.
+	drawn = "__rand_int__"
+	// channel and counter are the beginnings of the channels that the broker tells messages and positions on.
+	channel, counter = "upload:u", "shoal.at:upload:u"
 )
 
-// RedisAt returns the clients for the server at a URL.
-func RedisAt(at string) (r Redis, err error) {
-	u, err := url.Parse(at)
-	if err != nil {
-		return r, fmt.Errorf("yardsticks: %w", err)
+func (s Server) runRedis(ctx context.Context, c client, p results.Params) (r Result, err error) {
+	command := []string{"PUBLISH", channel + drawn}
+	if c.name == Stored {
+		command = []string{"EVALSHA", s.script, "1", s.key + drawn}
 	}
-	return Redis{Host: u.Hostname(), Port: u.Port()}, nil
-}
-
-// connections is how many redis-benchmark has at most. More in flight are pipelined.
-const connections = 64
-
-// drawn is the text that redis-benchmark replaces by a number of 12 digits.
-const drawn = "__rand_int__"
-
-// Run runs one of the clients of Redis, with a message in flight for each publisher.
-func (r Redis) Run(ctx context.Context, name string, l results.Params) (came Result, err error) {
-	payload := strings.Repeat("x", l.Bytes)
-	command := []string{"PUBLISH", r.Channels[0] + drawn, payload}
-	switch name {
-	case Plain:
-	case Stored:
-		command = []string{"EVALSHA", r.Script, "1", r.Key + drawn, payload}
-	default:
-		return came, fmt.Errorf("yardsticks: Redis has no client %q", name)
-	}
-	drain, err := r.subscribe(ctx, l.Channels)
+	drain, err := subscribe(ctx, s.at.Host, p.Channels)
 	if err != nil {
-		return came, err
+		return r, err
 	}
 	defer drain()
 	arguments := append([]string{
-		"-h", r.Host, "-p", r.Port, "--csv", "-n", strconv.Itoa(l.Messages), "-r", strconv.Itoa(l.Channels),
-		"-c", strconv.Itoa(min(l.Publishers, connections)), "-P", strconv.Itoa(max(l.Publishers/connections, 1)),
-	}, command...)
-	came.PerSecond, came.CPU, err = run(ctx, redisRate, "redis-benchmark", arguments...)
-	return came, err
+		"-h", s.at.Hostname(), "-p", s.at.Port(), "--csv", "-n", strconv.Itoa(p.Messages), "-r", strconv.Itoa(p.Channels),
+		"-c", strconv.Itoa(min(p.Publishers, connections)), "-P", strconv.Itoa(max(p.Publishers/connections, 1)),
+	}, append(command, strings.Repeat("x", p.Bytes))...)
+	r.PerSecond, r.CPU, err = run(ctx, redisRate, "redis-benchmark", arguments...)
+	return r, err
 }
 
 // subscribe reads messages of the channels until the function that it returns is called.
-func (r Redis) subscribe(ctx context.Context, channels int) (stop func(), err error) {
-	var names []string
-	for _, beginning := range r.Channels {
-		for i := range channels {
-			names = append(names, fmt.Sprintf("%s%012d", beginning, i))
-		}
+func subscribe(ctx context.Context, addr string, channels int) (stop func(), err error) {
+	line := []byte("SUBSCRIBE")
+	for i := range channels {
+		line = fmt.Appendf(line, " %s%012d %s%012d", channel, i, counter, i)
 	}
-	conn, err := r.ask(ctx, "SUBSCRIBE "+strings.Join(names, " "))
+	conn, err := ask(ctx, addr, string(line))
 	if err != nil {
 		return nil, err
 	}
@@ -95,8 +64,8 @@ func (r Redis) subscribe(ctx context.Context, channels int) (stop func(), err er
 type onlyReader struct{ io.Reader }
 
 // ask connects and sends a line.
-func (r Redis) ask(ctx context.Context, line string) (net.Conn, error) {
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(r.Host, r.Port))
+func ask(ctx context.Context, addr, line string) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("yardsticks: %w", err)
 	}
@@ -108,9 +77,9 @@ func (r Redis) ask(ctx context.Context, line string) (net.Conn, error) {
 
 var evalsha = regexp.MustCompile(`(?i)"evalsha" "([0-9a-f]{40})" "1" "([^"]*)" "`)
 
-// FindScript returns the name of the script that a call of store makes the node use, and the key.
-func (r Redis) FindScript(ctx context.Context, store func() error) (script, key string, err error) {
-	conn, err := r.ask(ctx, "MONITOR")
+// findScript returns the name of the script that a call of store makes the node use, and the beginning of the keys.
+func findScript(ctx context.Context, addr string, store func() error) (script, key string, err error) {
+	conn, err := ask(ctx, addr, "MONITOR")
 	if err != nil {
 		return "", "", err
 	}
@@ -131,7 +100,7 @@ func (r Redis) FindScript(ctx context.Context, store func() error) (script, key 
 		}
 		// The script is also called for other keys, and others with no more than a key.
 		if m := evalsha.FindStringSubmatch(line); m != nil {
-			return m[1], m[2], nil
+			return m[1], strings.TrimSuffix(m[2], "0"), nil
 		}
 	}
 }

@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
+	"net/url"
 	"os/exec"
 	"regexp"
 	"slices"
@@ -16,30 +18,142 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
 )
 
-// Result is the result.
+// The clients. Those of Redis have a subscriber each that reads and does nothing.
+const (
+	Core       = "nats bench, core"               // published and received, not stored
+	Sync       = "nats bench, js sync"            // stored in memory, each client waits for each message
+	Async      = "nats bench, js async"           // likewise, batches that are waited for
+	SameStream = "nats bench, js async, received" // likewise, in the broker's stream, and received from there
+	Plain      = "redis-benchmark, PUBLISH"
+	Stored     = "redis-benchmark, same script" // that the broker stores messages with
+)
+
+// client is one of them.
+type client struct {
+	name, broker string
+	// about is about how many messages a second it publishes.
+	about float64
+	// publish is its command, in which N stands for the messages in flight, and subscribe what another one receives meanwhile, "":
+	// there is none. Both are for NATS.
+	publish, subscribe string
+}
+
+var clients = []client{
+	{Core, "nats", 150_000, "bench pub core", "core.>"},
+	{Sync, "nats", 20_000, "bench js pub sync own --clients N --create --storage memory", ""},
+	{Async, "nats", 40_000, "bench js pub async own --batch N --create --storage memory", ""},
+	{SameStream, "nats", 40_000, "bench js pub async upload --batch N --stream SHOAL", "live.upload.>"},
+	{name: Plain, broker: "redis", about: 150_000},
+	{name: Stored, broker: "redis", about: 40_000},
+}
+
+// Of lists the names of a broker's clients, none for a broker without any.
+func Of(broker string) (names []string) {
+	for _, c := range clients {
+		if c.broker == broker {
+			names = append(names, c.name)
+		}
+	}
+	return names
+}
+
+// Entries lists all clients as systems.
+func Entries() (all []systems.Entry) {
+	for _, c := range clients {
+		module := NATSModule
+		if c.broker == "redis" {
+			module = RedisModule
+		}
+		all = append(all, systems.Entry{Name: c.name, Kind: systems.Yardstick, Module: module})
+	}
+	return all
+}
+
+// Server is a server with its clients.
+type Server struct {
+	at *url.URL
+	// nats is the path of NATS's client.
+	nats string
+	// script is the name of the script that the broker stores messages with in Redis, and key the beginning of the keys.
+	script, key string
+}
+
+// Open returns the clients for the server of a broker. store has the broker store a message, from which those of Redis learn how.
+// The client of NATS is installed if it is missing, as progress then says.
+func Open(ctx context.Context, at string, store func() error, progress io.Writer) (s Server, err error) {
+	if s.at, err = url.Parse(at); err != nil {
+		return s, fmt.Errorf("yardsticks: %w", err)
+	}
+	if s.at.Scheme == "nats" {
+		s.nats, err = NATSProgram(ctx, progress)
+	} else {
+		s.script, s.key, err = findScript(ctx, s.at.Host, store)
+	}
+	return s, err
+}
+
+// Result is the result: how many messages were published at which rate.
 type Result struct {
-	PerSecond float64
-	// CPU is the processor time of the client, and SubscriberCPU of the subscriber, where there is one.
+	Messages, PerSecond float64
+	// CPU is the processor time of the client, and SubscriberCPU of the subscriber, where that is not the client's.
 	CPU, SubscriberCPU time.Duration
+}
+
+// Run runs a client for about some time, with a message in flight for each publisher. It blocks until the client ends, which it
+// does at the latest with ctx.
+func (s Server) Run(ctx context.Context, name string, p results.Params, d time.Duration) (r Result, err error) {
+	at := slices.IndexFunc(clients, func(c client) bool { return c.name == name })
+	if at < 0 {
+		return r, fmt.Errorf("yardsticks: there is no client %q", name)
+	}
+	c := clients[at]
+	p.Messages = max(int(c.about*d.Seconds()), p.Publishers)
+	if c.broker == "nats" {
+		r, err = s.runNATS(ctx, c, p)
+	} else {
+		r, err = s.runRedis(ctx, c, p)
+	}
+	r.Messages = float64(p.Messages)
+	return r, err
+}
+
+const (
+	// settling is how long a subscriber is given before messages come: it does not say when it has subscribed.
+	settling = 300 * time.Millisecond
+	// lastMessages is how long a subscriber is given to get the last messages.
+	lastMessages = 5 * time.Second
+)
+
+func (s Server) runNATS(ctx context.Context, c client, p results.Params) (r Result, err error) {
+	common := fmt.Sprintf(" --server %s --no-progress --msgs %d --size %dB", s.at, p.Messages, p.Bytes)
+	nats := func(ctx context.Context, arguments string) (float64, time.Duration, error) {
+		return run(ctx, natsRate, s.nats, strings.Fields(arguments+common)...)
+	}
+	// A message lost on the way to a subscriber would be awaited without end.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	received := math.Inf(1) // messages per second, of a subscriber
+	var subscribing errgroup.Group
+	if c.subscribe != "" {
+		subscribing.Go(func() (err error) {
+			received, r.SubscriberCPU, err = nats(ctx, "bench sub "+c.subscribe)
+			return err
+		})
+		time.Sleep(settling)
+	}
+	publish := strings.ReplaceAll(c.publish, " N", " "+strconv.Itoa(p.Publishers))
+	sent, cpu, err := nats(ctx, fmt.Sprintf("%s --multisubject --multisubjectmax %d", publish, p.Channels))
+	defer time.AfterFunc(lastMessages, cancel).Stop()
+	err = errors.Join(err, subscribing.Wait())
+	r.PerSecond, r.CPU = min(sent, received), cpu
+	return r, err
 }
 
 // natsRate and redisRate match the messages per second in the clients' output. The last match is the total.
 var natsRate, redisRate = regexp.MustCompile(`stats: ([0-9,]+) msgs/sec`), regexp.MustCompile(`(?m)^"[^"]*","([0-9.]+)"`)
-
-// rate reads a rate from a client's output.
-func rate(said []byte, form *regexp.Regexp) (float64, error) {
-	all := form.FindAllSubmatch(said, -1)
-	if len(all) == 0 {
-		return 0, fmt.Errorf("yardsticks: the client says no rate: %.300q", said)
-	}
-	perSecond, err := strconv.ParseFloat(strings.ReplaceAll(string(all[len(all)-1][1]), ",", ""), 64)
-	if err != nil || !(perSecond > 0) {
-		return 0, fmt.Errorf("yardsticks: the client's rate is no number: %.300q", all[len(all)-1][0])
-	}
-	return perSecond, nil
-}
 
 // run runs a client, and returns the rate that it reports in this form and its processor time.
 func run(ctx context.Context, form *regexp.Regexp, program string, arguments ...string) (float64, time.Duration, error) {
@@ -52,83 +166,15 @@ func run(ctx context.Context, form *regexp.Regexp, program string, arguments ...
 	return perSecond, command.ProcessState.UserTime() + command.ProcessState.SystemTime(), err
 }
 
-// NATS says where the server is and how its client is called.
-type NATS struct {
-	Program, URL string
-	// Stream is the broker's, with the subjects that it stores from, and Live the prefix that it publishes them under
-	// again.
-	Stream, Subject, Live string
-}
-
-// The clients of NATS.
-const (
-	Core       = "nats bench, core"               // published and received, not stored
-	Sync       = "nats bench, js sync"            // stored in memory, each client waits for each message
-	Async      = "nats bench, js async"           // likewise, batches that are waited for
-	SameStream = "nats bench, js async, received" // likewise, in the broker's stream, and received from there
-)
-
-// Of lists the clients of a broker, none for a broker without any.
-func Of(broker string) []string {
-	switch broker {
-	case "nats":
-		return []string{Core, Sync, Async, SameStream}
-	case "redis":
-		return []string{Plain, Stored}
+// rate reads a rate from a client's output.
+func rate(said []byte, form *regexp.Regexp) (float64, error) {
+	all := form.FindAllSubmatch(said, -1)
+	if len(all) == 0 {
+		return 0, fmt.Errorf("yardsticks: the client says no rate: %.300q", said)
 	}
-	return nil
-}
-
-// ModuleOf is the module of the clients of a broker.
-func ModuleOf(broker string) string {
-	if broker == "redis" {
-		return RedisModule
+	perSecond, err := strconv.ParseFloat(strings.ReplaceAll(string(all[len(all)-1][1]), ",", ""), 64)
+	if err != nil || !(perSecond > 0) {
+		return 0, fmt.Errorf("yardsticks: the client's rate is no number: %.300q", all[len(all)-1][0])
 	}
-	return NATSModule
-}
-
-const (
-	// settling is how long a subscriber is given before messages come: it does not say when it has subscribed.
-	settling = 300 * time.Millisecond
-	// lastMessages is how long a subscriber is given to get the last messages.
-	lastMessages = 5 * time.Second
-)
-
-// Run runs one of the clients of NATS, with a message in flight for each publisher.
-func (n NATS) Run(ctx context.Context, name string, l results.Params) (came Result, err error) {
-	common := []string{"--server", n.URL, "--no-progress", "--msgs", strconv.Itoa(l.Messages), "--size", fmt.Sprintf("%dB", l.Bytes)}
-	many := []string{"--multisubject", "--multisubjectmax", strconv.Itoa(l.Channels)}
-	own := []string{"--create", "--storage", "memory"}
-	inFlight := strconv.Itoa(l.Publishers)
-	var publish []string
-	live, received := "", math.Inf(1) // messages per second, of a subscriber
-	switch name {
-	case Core:
-		live, publish = "core.>", slices.Concat([]string{"bench", "pub", "core"}, many)
-	case Sync:
-		publish = slices.Concat([]string{"bench", "js", "pub", "sync", "own", "--clients", inFlight}, many, own)
-	case Async:
-		publish = slices.Concat([]string{"bench", "js", "pub", "async", "own", "--batch", inFlight}, many, own)
-	case SameStream:
-		live = n.Live
-		publish = slices.Concat([]string{"bench", "js", "pub", "async", n.Subject, "--batch", inFlight, "--stream", n.Stream}, many)
-	default:
-		return came, fmt.Errorf("yardsticks: NATS has no client %q", name)
-	}
-	// A message lost on the way to a subscriber would be awaited without end.
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var subscribing errgroup.Group
-	if live != "" {
-		subscribing.Go(func() (err error) {
-			received, came.SubscriberCPU, err = run(ctx, natsRate, n.Program, slices.Concat([]string{"bench", "sub", live}, common)...)
-			return err
-		})
-		time.Sleep(settling)
-	}
-	sent, cpu, err := run(ctx, natsRate, n.Program, slices.Concat(publish, common)...)
-	defer time.AfterFunc(lastMessages, cancel).Stop()
-	err = errors.Join(err, subscribing.Wait())
-	came.PerSecond, came.CPU = min(sent, received), cpu
-	return came, err
+	return perSecond, nil
 }

@@ -3,6 +3,7 @@ package yardsticks
 import (
 	"bufio"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -47,37 +48,37 @@ func program(t *testing.T) (name, log string) {
 
 func TestClientsOfNATS(t *testing.T) {
 	name, log := program(t)
-	n := NATS{Program: name, URL: "nats://there", Stream: "SHOAL", Subject: "upload", Live: "live.>"}
+	s := Server{at: &url.URL{Scheme: "nats", Host: "there"}, nats: name}
 	for _, c := range []struct {
 		client    string
 		perSecond float64
 		calls     string
 	}{
-		{Sync, 3000, "bench js pub sync own --clients 64 --multisubject --multisubjectmax 100 --create --storage memory"},
-		{Async, 3000, "bench js pub async own --batch 64 --multisubject --multisubjectmax 100 --create --storage memory"},
+		{Sync, 3000, "bench js pub sync own --clients 64 --create --storage memory --multisubject --multisubjectmax 100"},
+		{Async, 3000, "bench js pub async own --batch 64 --create --storage memory --multisubject --multisubjectmax 100"},
 		{SameStream, 2000, "bench js pub async upload --batch 64 --stream SHOAL --multisubject --multisubjectmax 100"},
 		{Core, 2000, "bench pub core --multisubject --multisubjectmax 100"},
 	} {
-		came, err := n.Run(t.Context(), c.client, results.Params{Messages: 1000, Bytes: 256, Channels: 100, Publishers: 64})
-		if err != nil || came.PerSecond != c.perSecond || came.CPU < 0 {
-			t.Errorf("%s: %+v, %v", c.client, came, err)
+		r, err := s.Run(t.Context(), c.client, results.Params{Bytes: 256, Channels: 100, Publishers: 64}, 0)
+		if err != nil || r.PerSecond != c.perSecond || r.Messages != 64 || r.CPU < 0 {
+			t.Errorf("%s: %+v, %v", c.client, r, err)
 		}
 		calls, _ := os.ReadFile(log)
-		if want := c.calls + " --server nats://there --no-progress --msgs 1000 --size 256B\n"; !strings.Contains(string(calls), want) {
+		if want := c.calls + " --server nats://there --no-progress --msgs 64 --size 256B\n"; !strings.Contains(string(calls), want) {
 			t.Errorf("%s: it was called with\n%s, want\n%s", c.client, calls, want)
 		}
 	}
-	n.URL = "broken"
-	if _, err := n.Run(t.Context(), Sync, results.Params{}); err == nil || !strings.Contains(err.Error(), "out of sorts") {
+	s.at.Host = "broken"
+	if _, err := s.Run(t.Context(), Sync, results.Params{}, 0); err == nil || !strings.Contains(err.Error(), "out of sorts") {
 		t.Errorf("the error is %v", err)
 	}
-	if _, err := n.Run(t.Context(), "nobody", results.Params{}); err == nil {
+	if _, err := s.Run(t.Context(), "nobody", results.Params{}, 0); err == nil {
 		t.Error("nobody has run")
 	}
 }
 
 // told is a server that answers each line with the next of its answers.
-func told(t *testing.T, say ...string) Redis {
+func told(t *testing.T, say ...string) (addr string) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -96,19 +97,18 @@ func told(t *testing.T, say ...string) Redis {
 		}
 	}()
 	t.Cleanup(func() { _ = ln.Close(); <-served })
-	host, port, _ := net.SplitHostPort(ln.Addr().String())
-	return Redis{Host: host, Port: port}
+	return ln.Addr().String()
 }
 
 func TestScriptIsOverheard(t *testing.T) {
 	sha := strings.Repeat("0a", 20)
-	r := told(t, "+OK", `1.2 [0 127.0.0.1:1] "INFO"`, `1.2 [0 lua] "EVALSHA" "`+sha+`" "1" "shoal.kept:upload:u0" "{}"`)
+	addr := told(t, "+OK", `1.2 [0 127.0.0.1:1] "INFO"`, `1.2 [0 lua] "EVALSHA" "`+sha+`" "1" "shoal.kept:upload:u0" "{}"`)
 	stored := false
-	script, key, err := r.FindScript(t.Context(), func() error { stored = true; return nil })
-	if err != nil || !stored || script != sha || key != "shoal.kept:upload:u0" {
+	script, key, err := findScript(t.Context(), addr, func() error { stored = true; return nil })
+	if err != nil || !stored || script != sha || key != "shoal.kept:upload:u" {
 		t.Errorf("the script is %q for %q, %v", script, key, err)
 	}
-	if _, _, err := told(t, "+OK").FindScript(t.Context(), func() error { return nil }); err == nil {
+	if _, _, err := findScript(t.Context(), told(t, "+OK"), func() error { return nil }); err == nil {
 		t.Error("a script was overheard of which nobody spoke")
 	}
 }
