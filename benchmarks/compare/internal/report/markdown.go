@@ -71,9 +71,9 @@ func (d Data) cells(v variant, system string, columns []column, first ...string)
 }
 
 func (d Data) scenarioTable(b *strings.Builder, v variant) {
-	shown := views[v.scenario]
-	if shown.title == nil {
-		return // of a scenario that is unknown to this version
+	shown, known := views[v.scenario]
+	if !known {
+		return // of a sweep, or of a scenario that is unknown to this version
 	}
 	fmt.Fprintf(b, "\n## %s\n\n", v.title())
 	header(b, shown.columns, "system")
@@ -87,10 +87,7 @@ func (d Data) scenarioTable(b *strings.Builder, v variant) {
 
 // title describes the measurement of a variant.
 func (v variant) title() string {
-	title := v.scenario
-	if shown, ok := views[v.scenario]; ok {
-		title = shown.title(v.params)
-	}
+	title := fill(views[v.scenario].title, v.params)
 	if v.params.TLS {
 		title += ", over TLS 1.3"
 	}

@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/shoal-go/shoal/internal/plot"
 
@@ -13,12 +14,34 @@ import (
 
 // view is how the results of a scenario are shown.
 type view struct {
-	title   func(results.Params) string
+	// title is a text as fill has it.
+	title   string
 	columns []column
-	// limit describes how the machine, or the link, limits all systems of a variant: by a yardstick that does only the
-	// unavoidable part of the work. "": unknown.
-	limit func(Data, variant) string
+	// limit is how the machine, or the link, limits all systems of a variant. nil: unknown.
+	limit limit
 	chart bars // without a file: none
+}
+
+// limit describes a limit in one variant, "" where it is unknown.
+type limit func(Data, variant) string
+
+// fill replaces the names of parameters, in braces, by their values.
+func fill(text string, p results.Params) string {
+	followers := "no subscribers"
+	if p.Connections > 0 {
+		followers = fmt.Sprintf("one subscriber for each of %s uploads", plot.Grouped(p.Channels))
+	}
+	pace := fmt.Sprintf("%s messages a second", plot.Grouped(p.Rate))
+	if p.Load > 0 {
+		pace = fmt.Sprintf("%g of its capacity", p.Load)
+	}
+	share := func(v float64) string { return fmt.Sprintf("%g %%", v*100) }
+	return strings.NewReplacer(
+		"{connections}", plot.Grouped(p.Connections), "{uploads}", plot.Grouped(p.Channels), "{messages}", plot.Grouped(p.Messages),
+		"{publishers}", plot.Grouped(p.Publishers), "{rate}", plot.Grouped(p.Rate), "{load}", fmt.Sprint(p.Load), "{pace}", pace,
+		"{stalled}", share(p.Stalled), "{kbits}", plot.Grouped(p.Kbits), "{delay}", fmt.Sprint(p.DelayMS), "{loss}", share(p.Loss),
+		"{bytes}", plot.Grouped(p.Bytes), "{work}", p.Work, "{followers}", followers,
+	).Replace(text)
 }
 
 // column is one of a table.
@@ -60,32 +83,24 @@ var nodeColumns = []column{
 // views are the scenarios by name.
 var views = map[string]view{
 	"S1": {
-		title: func(p results.Params) string {
-			return fmt.Sprintf("S1 burst: %s follow one upload, %d messages back to back", clients(p), p.Messages)
-		},
-		columns: burstColumns, limit: yardstick("joined-write", results.Throughput, grouped, "delivered messages/s"),
+		title: "S1 burst: {connections} connections follow one upload, {messages} messages back to back", columns: burstColumns,
+		limit: yardstick("joined-write", results.Throughput, grouped, "delivered messages/s"),
 		chart: bars{"s1-throughput", "Bursts to all", "delivered messages per second", results.Throughput},
 	},
 	"S2": {
-		title: func(p results.Params) string {
-			return "S2 single: " + clients(p) + " follow one upload, one message at a time"
-		},
-		columns: singleColumns, limit: yardstick("write-loop", results.Throughput, grouped, "delivered messages/s"),
+		title: "S2 single: {connections} connections follow one upload, one message at a time", columns: singleColumns,
+		limit: yardstick("write-loop", results.Throughput, grouped, "delivered messages/s"),
 	},
 	"S3": {
-		title: func(p results.Params) string {
-			return fmt.Sprintf("S3 unicast: %s, each with an upload of its own, %s messages round-robin", clients(p), plot.Grouped(p.Messages))
-		},
+		title:   "S3 unicast: {connections} connections, each with an upload of its own, {messages} messages round-robin",
 		columns: burstColumns, limit: yardstick("write-loop", results.Throughput, grouped, "delivered messages/s"),
 	},
 	"S4": {
-		title: func(p results.Params) string {
-			return fmt.Sprintf("S4 latency: %s, %g of the write loop's capacity, %g %% stalled", clients(p), p.Load, p.Stalled*100)
-		},
+		title:   "S4 latency: {connections} connections, {load} of the write loop's capacity, {stalled} stalled",
 		columns: latencyColumns, limit: yardstick("write-loop", results.P99, plot.Short, "ms at the 99th percentile"),
 	},
 	"S5": {
-		title: func(p results.Params) string { return "S5 memory: " + clients(p) + ", idle" },
+		title: "S5 memory: {connections} connections, idle",
 		columns: []column{
 			{"bytes per connection", results.PerConnection, grouped}, {"all memory / connections", results.Resident, grouped},
 			{"in the kernel, bytes per connection", results.Kernel, grouped},
@@ -93,9 +108,7 @@ var views = map[string]view{
 		limit: kernelMemory,
 	},
 	"S6": {
-		title: func(p results.Params) string {
-			return "S6 storm: " + clients(p) + " connect, authenticate and subscribe at once"
-		},
+		title: "S6 storm: {connections} connections connect, authenticate and subscribe at once",
 		columns: []column{
 			{"connections/s", results.ConnectRate, grouped}, {"p50 ms until subscribed", results.ReadyP50, plot.Short},
 			{"p99 ms until subscribed", results.ReadyP99, plot.Short}, {"server CPU µs/connection", results.ConnectCPU, grouped}, share, cores,
@@ -103,93 +116,61 @@ var views = map[string]view{
 		limit: yardstick("gws-upgrade", results.ConnectRate, grouped, "connections/s"),
 	},
 	results.Nodes: {
-		title: func(p results.Params) string {
-			return fmt.Sprintf("S9 nodes: through %s, %s uploads, %s in flight", p.Work, plot.Grouped(p.Channels), plot.Grouped(p.Publishers))
-		},
+		title:   "S9 nodes: through {work}, {uploads} uploads, {publishers} in flight",
 		columns: append([]column{perSecond}, nodeColumns...), limit: brokersClient,
 	},
 	results.NodeLatency: {
-		title: func(p results.Params) string {
-			if p.Load > 0 {
-				return fmt.Sprintf("S9 latency: through %s, %g of its capacity", p.Work, p.Load)
-			}
-			return fmt.Sprintf("S9 latency: through %s, %s messages a second", p.Work, plot.Grouped(p.Rate))
-		},
+		title:   "S9 latency: through {work}, {pace}",
 		columns: append(append([]column{perSecond}, append(p50(plot.Short), late)...), nodeColumns...),
-		limit: func(d Data, v variant) string {
-			return d.yardstick(v, own, results.Late, plot.Short, "ms of delay before a message is published")
-		},
+		limit:   yardstick(own, results.Late, plot.Short, "ms of delay before a message is published"),
 	},
-	results.Fresh:  freshView(),
-	results.Direct: directView(),
-	results.Intake: intakeView(),
-}
-
-func freshView() view {
-	return view{
-		title: func(p results.Params) string {
-			return fmt.Sprintf("S10 freshness: one client behind %s kbit/s, %d ms each way, %g %% loss; %g states of %s B a second",
-				plot.Grouped(p.Kbits), p.DelayMS, p.Loss*100, p.Rate, plot.Grouped(p.Bytes))
-		},
+	results.Fresh: {
+		title: "S10 freshness: one client behind {kbits} kbit/s, {delay} ms each way, {loss} loss; {rate} states of {bytes} B a second",
 		columns: []column{
 			{"age p50, s", results.P50, thousands}, {"age p99, s", results.P99, thousands}, {"states received", results.Messages, grouped},
 			{"of those published", results.Received, percent}, {"KB received", results.ReceivedBytes, thousands},
 			{"connection ended after, s", results.Lasted, thousands}, {"with close code", results.CloseCode, grouped},
 		},
-		limit: func(_ Data, v variant) string {
-			// A frame has a header of 4 bytes, and the packets of TCP carry 1,460 of 1,500 bytes.
-			const header, carried = 4, 1460. / 1500
-			fit := float64(v.params.Kbits) * 1000 / 8 * carried / float64(v.params.Bytes+header)
-			return fmt.Sprintf("at most %s of the %g states a second fit through the link", plot.Short(min(fit, v.params.Rate)), v.params.Rate)
-		},
-	}
-}
-
-func directView() view {
-	return view{
-		title: func(p results.Params) string {
-			return fmt.Sprintf("S11 shortest way: one process, %s messages a second to %s subscribers", plot.Grouped(p.Rate), plot.Grouped(p.Connections))
-		},
+		limit: throughLink,
+	},
+	results.Direct: {
+		title: "S11 shortest way: one process, {rate} messages a second to {connections} subscribers",
 		columns: []column{
 			{"p50 ms from the call", results.CallP50, precise}, {"p99 ms", results.CallP99, precise}, {"p99.9 ms", results.CallP999, precise},
 			{"p50 ms from the plan", results.P50, precise}, {"p99 ms", results.P99, precise}, {"p99.9 ms", results.P999, precise}, late,
 		},
 		limit: yardstick("gws-direct", results.CallP50, precise, "ms from the call"),
-	}
-}
-
-func intakeView() view {
-	return view{
-		title: func(p results.Params) string {
-			return fmt.Sprintf("S12 intake: %d publishers, %s, %d messages a request, %s", p.Publishers, p.Work, p.Messages, followers(p))
-		},
+	},
+	results.Intake: {
+		title: "S12 intake: {publishers} publishers, {work}, {messages} messages a request, {followers}",
 		columns: []column{
 			{"published messages/s", results.Throughput, grouped}, {"p50 ms of a request", results.P50, plot.Short},
 			{"p99 ms", results.P99, plot.Short}, cpu, {"received by subscribers", results.Received, percent},
 			{"publishers' share of the CPU", results.GeneratorShare, percent}, cores,
 		},
-		limit: func(d Data, v variant) string {
-			v.params.Connections = 0
-			if p := &v.params; p.Work == results.RedisPublish || p.Work == results.NATSPublish {
-				p.Work = results.SinglePost
-			}
-			return d.yardstick(v, "net-http", results.Throughput, grouped, "messages/s in requests that a handler of net/http only reads")
-		},
-	}
+		limit: emptyRequests,
+	},
 }
 
-func clients(p results.Params) string { return plot.Grouped(p.Connections) + " connections" }
-
-// followers names the number of subscribers in S12.
-func followers(p results.Params) string {
-	if p.Connections == 0 {
-		return "no subscribers"
-	}
-	return fmt.Sprintf("one subscriber for each of %s uploads", plot.Grouped(p.Channels))
+// throughLink says how many of S10's states the link can carry.
+func throughLink(_ Data, v variant) string {
+	// A frame has a header of 4 bytes, and the packets of TCP carry 1,460 of 1,500 bytes.
+	const header, carried = 4, 1460. / 1500
+	fit := float64(v.params.Kbits) * 1000 / 8 * carried / float64(v.params.Bytes+header)
+	return fmt.Sprintf("at most %s of the %g states a second fit through the link", plot.Short(min(fit, v.params.Rate)), v.params.Rate)
 }
 
-// yardstick returns a limit that is a figure of a system.
-func yardstick(system string, metric results.Metric, write func(float64) string, unit string) func(Data, variant) string {
+// emptyRequests is the figure of S12's yardstick, which has no subscribers, in requests of the same size.
+func emptyRequests(d Data, v variant) string {
+	v.params.Connections = 0
+	if p := &v.params; p.Work == results.RedisPublish || p.Work == results.NATSPublish {
+		p.Work = results.SinglePost
+	}
+	return d.yardstick(v, "net-http", results.Throughput, grouped, "messages/s in requests that a handler of net/http only reads")
+}
+
+// yardstick returns a limit that is a figure of a system that does only the unavoidable part of the work.
+func yardstick(system string, metric results.Metric, write func(float64) string, unit string) limit {
 	return func(d Data, v variant) string { return d.yardstick(v, system, metric, write, unit) }
 }
 

@@ -2,6 +2,7 @@ package report
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/shoal-go/shoal/internal/plot"
 
@@ -14,8 +15,9 @@ import (
 // target is a goal of this project.
 type target struct {
 	scenario string
-	claim    string
-	metric   results.Metric
+	// claim is a text as fill has it. {peer} stands for the best peer, where that is known.
+	claim  string
+	metric results.Metric
 	// against is a system, bestPeer, itself (without stalled clients) or nothing: then the bound is on the
 	// figure, not on a ratio.
 	against string
@@ -34,33 +36,38 @@ const (
 )
 
 // targets are the project's, as its performance goals have them.
-func targets() []target {
-	return []target{
-		{"S1", "delivered messages/s, of the best peer that holds nothing back", results.Throughput, bestPeer, nil, true, 20},
-		{"S1", "delivered messages/s, of joined write", results.Throughput, "joined-write", nil, true, 0.9},
-		{"S2", "delivered messages/s, of the write loop", results.Throughput, "write-loop", nil, true, 0.95},
-		{"S2", "server CPU per message, of the write loop", results.ServerCPU, "write-loop", nil, false, 1.1},
-		{"S3", "delivered messages/s, of the write loop", results.Throughput, "write-loop", nil, true, 0.95},
-		{"S3", "server CPU per message, of the write loop", results.ServerCPU, "write-loop", nil, false, 1.1},
-		{"S4", "p99 at half of S2's capacity, of the write loop", results.P99, "write-loop", calmHalf, false, 1.2},
-		{"S4", "p99 with stalled clients, of that without", results.P99, itself, stalled, false, 1.2},
-		{"S5", "bytes per connection", results.PerConnection, nothing, nil, false, 1600},
-		{"S5", "bytes per connection, of centrifuge", results.PerConnection, "centrifuge", nil, false, 0.1},
-		{"S6", "connections/s, of gws that only upgrades", results.ConnectRate, "gws-upgrade", nil, true, 0.78},
-		{"S1", "over TLS: delivered messages/s, of joined write", results.Throughput, "joined-write", secured, true, 0.9},
-		{"S2", "over TLS: delivered messages/s, of the write loop", results.Throughput, "write-loop", secured, true, 0.9},
-		{"S4", "over TLS: p99 with stalled clients, of that without", results.P99, itself, securedStalled, false, 1.2},
-		{"S5", "over TLS: bytes per connection, of gws", results.PerConnection, "gws", secured, false, 0.6},
-		{results.Nodes, "messages/s, of " + yardsticks.SameStream, results.Throughput, yardsticks.SameStream, through(nodes.NATS), true, 0.8},
-		{results.Nodes, "messages/s, of " + yardsticks.Stored, results.Throughput, yardsticks.Stored, through(nodes.Redis), true, 0.95},
-		{results.Fresh, "ms of age p50", results.P50, nothing, slow, false, 1000},
-		{results.Fresh, "age p50, of the best peer that stays connected", results.P50, bestPeer, slow, false, 0.25},
-		{results.Direct, "p50, of gws written by the publisher", results.P50, "gws-direct", nil, false, 1.1},
-		{results.Direct, "p99, of the best peer", results.P99, bestPeer, nil, false, 1},
-		{results.Intake, "messages/s, of Centrifugo", results.Throughput, "centrifugo", through(results.SinglePost), true, 1.5},
-		{results.Intake, "messages/s, of Centrifugo", results.Throughput, "centrifugo", through(results.BatchPost), true, 3},
-	}
+var targets = []target{
+	{"S1", "delivered messages/s, of the best peer that holds nothing back{peer}", results.Throughput, bestPeer, nil, true, 20},
+	{"S1", "delivered messages/s, of joined write", results.Throughput, "joined-write", nil, true, 0.9},
+	{"S2", "delivered messages/s, of the write loop", results.Throughput, "write-loop", nil, true, 0.95},
+	{"S2", "server CPU per message, of the write loop", results.ServerCPU, "write-loop", nil, false, 1.1},
+	{"S3", "delivered messages/s, of the write loop", results.Throughput, "write-loop", nil, true, 0.95},
+	{"S3", "server CPU per message, of the write loop", results.ServerCPU, "write-loop", nil, false, 1.1},
+	{"S4", "p99 at half of S2's capacity, of the write loop", results.P99, "write-loop", calmHalf, false, 1.2},
+	{"S4", "p99 with stalled clients, of that without" + ofStalled, results.P99, itself, stalled, false, 1.2},
+	{"S5", "bytes per connection, {connections} connections", results.PerConnection, nothing, nil, false, 1600},
+	{"S5", "bytes per connection, of centrifuge, {connections} connections", results.PerConnection, "centrifuge", nil, false, 0.1},
+	{"S6", "connections/s, of gws that only upgrades", results.ConnectRate, "gws-upgrade", nil, true, 0.78},
+	{"S1", "over TLS: delivered messages/s, of joined write", results.Throughput, "joined-write", secured, true, 0.9},
+	{"S2", "over TLS: delivered messages/s, of the write loop", results.Throughput, "write-loop", secured, true, 0.9},
+	{"S4", "over TLS: p99 with stalled clients, of that without" + ofStalled, results.P99, itself, securedStalled, false, 1.2},
+	{"S5", "over TLS: bytes per connection, of gws, {connections} connections", results.PerConnection, "gws", secured, false, 0.6},
+	{results.Nodes, "messages/s, of " + yardsticks.SameStream + inFlight, results.Throughput, yardsticks.SameStream, through(nodes.NATS), true, 0.8},
+	{results.Nodes, "messages/s, of " + yardsticks.Stored + inFlight, results.Throughput, yardsticks.Stored, through(nodes.Redis), true, 0.95},
+	{results.Fresh, "ms of age p50" + behindLink, results.P50, nothing, slow, false, 1000},
+	{results.Fresh, "age p50, of the best peer that stays connected{peer}" + behindLink, results.P50, bestPeer, slow, false, 0.25},
+	{results.Direct, "p50, of gws written by the publisher, {connections} subscribers", results.P50, "gws-direct", nil, false, 1.1},
+	{results.Direct, "p99, of the best peer{peer}, {connections} subscribers", results.P99, bestPeer, nil, false, 1},
+	{results.Intake, "messages/s, of Centrifugo, {work}, {followers}", results.Throughput, "centrifugo", through(results.SinglePost), true, 1.5},
+	{results.Intake, "messages/s, of Centrifugo, {work}, {followers}", results.Throughput, "centrifugo", through(results.BatchPost), true, 3},
 }
+
+// The ends of claims.
+const (
+	ofStalled  = " ({stalled} stalled, {load} of the capacity)"
+	inFlight   = ", {publishers} in flight"
+	behindLink = ", {kbits} kbit/s, {delay} ms, {loss} loss"
+)
 
 // slow is the link for which S10 has targets.
 func slow(p results.Params) bool { return p.Kbits == 160 }
@@ -102,7 +109,7 @@ func (v verdict) met() bool {
 // verdicts judges every target in every variant that it holds in.
 func (d Data) verdicts() []verdict {
 	var all []verdict
-	for _, t := range targets() {
+	for _, t := range targets {
 		if t.where == nil {
 			t.where = plain
 		}
@@ -148,26 +155,11 @@ func (d Data) bestPeer(v variant, t target) string {
 	return name
 }
 
-// describe names a verdict's claim with the parameters that distinguish its variant.
+// describe names a verdict's claim.
 func (v verdict) describe() string {
-	text := v.claim
+	peer := ""
 	if v.against == bestPeer && v.reference != bestPeer {
-		text += fmt.Sprintf(" (%s)", v.reference)
+		peer = fmt.Sprintf(" (%s)", v.reference)
 	}
-	switch {
-	case v.scenario == results.Fresh:
-		p := v.variant.params
-		text += fmt.Sprintf(", %d kbit/s, %d ms, %g %% loss", p.Kbits, p.DelayMS, p.Loss*100)
-	case v.scenario == results.Intake:
-		text += ", " + v.variant.params.Work + ", " + followers(v.variant.params)
-	case v.scenario == results.Direct:
-		text += fmt.Sprintf(", %d subscribers", v.variant.params.Connections)
-	case v.scenario == "S5":
-		text += fmt.Sprintf(", %s connections", plot.Grouped(v.variant.params.Connections))
-	case v.scenario == results.Nodes:
-		text += fmt.Sprintf(", %s in flight", plot.Grouped(v.variant.params.Publishers))
-	case v.variant.params.Stalled > 0:
-		text += fmt.Sprintf(" (%g %% stalled, %g of the capacity)", v.variant.params.Stalled*100, v.variant.params.Load)
-	}
-	return text
+	return fill(strings.Replace(v.claim, "{peer}", peer, 1), v.variant.params)
 }
