@@ -164,7 +164,7 @@ func appendFrame(dst []byte, m message.Message) []byte {
 // writeAll writes to sockets, and adds to late the sockets that have not accepted all.
 func writeAll(sockets []*socket, wire []byte, late []*socket) []*socket {
 	for _, out := range sockets {
-		if !out.write(wire) {
+		if out.write(wire) {
 			late = append(late, out)
 		}
 	}
