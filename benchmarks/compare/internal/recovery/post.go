@@ -33,7 +33,7 @@ type Posts struct {
 	Messages      int
 }
 
-// Post measures rounds of n messages each through both ways, alternating, with uploads that have Options.Stored messages.
+// Post measures rounds of n messages each through all ways, alternating, with uploads that have Options.Stored messages.
 func Post(ctx context.Context, o Options, rounds, n int) (p Posts, err error) {
 	b, err := nodes.Connect(o.URL)
 	if err != nil {
@@ -57,44 +57,48 @@ func Post(ctx context.Context, o Options, rounds, n int) (p Posts, err error) {
 	defer minimal.Close()
 	client := &http.Client{Transport: &http.Transport{}}
 	defer client.CloseIdleConnections()
-	api := "http://" + listener.Addr().String()
 	ways := []way{
 		func(channel string, body []byte) error {
 			_, err := nodes.PublishJSON(ctx, node.Manager, channel, body)
 			return err
 		},
-		post(ctx, withoutConnection(node.Handler()), api), //nolint:bodyclose // post closes it
-		post(ctx, client.Do, api),
+		post(ctx, withoutConnection(node.Handler()), minimal.URL), //nolint:bodyclose // post closes it
 		post(ctx, client.Do, minimal.URL),
+		post(ctx, client.Do, "http://"+listener.Addr().String()),
 	}
-	all := make([][]float64, len(ways))
-	var handled, posted, beside []float64
+	const publish, handler, least, api = 0, 1, 2, 3
+	all, medians := make([][]float64, len(ways)), make([][]float64, len(ways)) // of each way: times, and medians of the rounds
 	for round := range rounds + 1 {
-		medians := make([]float64, len(ways))
 		for i, call := range ways {
-			before := seen.calls()
+			_ = seen.calls() // of another way
 			times, err := timeEach(n, o, call)
 			if err != nil {
 				return p, err
 			}
-			if medians[i] = median(times); round == 0 { // it warms up
+			if round == 0 { // it warms up
 				continue
 			}
-			if all[i] = append(all[i], times...); i == 2 {
-				made := seen.calls().since(before)
+			all[i], medians[i] = append(all[i], times...), append(medians[i], median(times))
+			if made := seen.calls(); i == api {
 				p.Reads, p.Stores, p.Messages = p.Reads+made.Histories+made.Newests, p.Stores+made.Stores, p.Messages+n
 			}
 		}
-		if round > 0 {
-			handled, posted = append(handled, medians[1]/medians[0]), append(posted, medians[2]/medians[0])
-			beside = append(beside, medians[2]/medians[3])
-		}
 	}
-	for i, of := range []*time.Duration{&p.Publish, &p.Handler, &p.Post, &p.Minimal} {
+	for i, of := range []*time.Duration{&p.Publish, &p.Handler, &p.Minimal, &p.Post} {
 		*of = time.Duration(median(all[i]))
 	}
-	p.HandlerRatio, p.PostRatio, p.MinimalRatio = median(handled), median(posted), median(beside)
+	p.HandlerRatio, p.PostRatio = ratio(medians[handler], medians[publish]), ratio(medians[api], medians[publish])
+	p.MinimalRatio = ratio(medians[api], medians[least])
 	return p, nil
+}
+
+// ratio divides round by round and returns the median.
+func ratio(of, against []float64) float64 {
+	quotients := make([]float64, len(of))
+	for i := range of {
+		quotients[i] = of[i] / against[i]
+	}
+	return median(quotients)
 }
 
 // timeEach returns the times of n calls, each to the next upload.

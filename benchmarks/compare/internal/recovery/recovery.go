@@ -217,14 +217,14 @@ func (t *trial) interrupt(ctx context.Context, traffic *live, r *Result) error {
 			r.Changed++
 		}
 	}
-	before := t.watched.calls()
+	_ = t.watched.calls() // those before do not count
 	t.watched.healthy.Store(0)
 	mended := time.Now()
 	mending := make(chan error, 1)
 	go func() { mending <- t.cut(ctx, false) }()
 	err := t.awaitReturn(ctx, mended, wanted, r)
 	if err == nil {
-		r.Calls = t.watched.calls().since(before)
+		r.Calls = t.watched.calls()
 		pause(ctx, settle-time.Since(mended))
 		r.Live, r.Behind = t.followers.live.Percentiles(), t.followers.behind.Percentiles()
 		r.Disorder = t.followers.disorder.Load()

@@ -12,22 +12,14 @@ import (
 
 // Model are the costs of a modelled broker. It serves one request at a time, as Redis and a NATS stream do.
 type Model struct {
-	RoundTrip  time.Duration `default:"500us" help:"Time of a call to the simulated broker, beside its own."`
-	Read       time.Duration `default:"30us" help:"Time that it needs to read one upload."`
-	PerChannel time.Duration `default:"4us" help:"Time that it needs for each channel of a subscription or comparison."`
+	RoundTrip  time.Duration `default:"500us" within:"0 to 1m" help:"Time of a call to the simulated broker, beside its own."`
+	Read       time.Duration `default:"30us" within:"0 to 1m" help:"Time that it needs to read one upload."`
+	PerChannel time.Duration `default:"4us" within:"0 to 1m" help:"Time that it needs for each channel of a subscription or comparison."`
 }
 
 // Calls are the calls of a node to its broker. Histories and Newests read one upload each; Comparisons ask for the positions
 // of Compared uploads together.
 type Calls struct{ Histories, Newests, Comparisons, Compared, Stores int64 }
-
-// since returns the calls that were made after others.
-func (c Calls) since(before Calls) Calls {
-	return Calls{
-		c.Histories - before.Histories, c.Newests - before.Newests, c.Comparisons - before.Comparisons,
-		c.Compared - before.Compared, c.Stores - before.Stores,
-	}
-}
 
 // watched is the broker of a node. It counts the calls and notes when it last became healthy. With a model, which a broker in
 // memory needs, its calls take time and its link can be cut.
@@ -47,12 +39,12 @@ type watched struct {
 	made Calls
 }
 
-var errCut = errors.Join(broker.ErrUnavailable, errors.New("the link is cut"))
-
-func (w *watched) calls() Calls {
+// calls returns the calls that were made since it was called last.
+func (w *watched) calls() (made Calls) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.made
+	made, w.made = w.made, Calls{}
+	return made
 }
 
 func (w *watched) count(calls *int64, n int) {
@@ -60,6 +52,8 @@ func (w *watched) count(calls *int64, n int) {
 	defer w.mu.Unlock()
 	*calls += int64(n)
 }
+
+var errCut = errors.Join(broker.ErrUnavailable, errors.New("the link is cut"))
 
 // Run notes the broker's health, and delivers messages while the link is not cut.
 func (w *watched) Run(ctx context.Context, h broker.Handler) error {
@@ -107,15 +101,15 @@ func (w *watched) set(ctx context.Context, cut bool) error {
 	return nil
 }
 
-// call takes the time of a call that needs some work of the server.
-func (w *watched) call(ctx context.Context, work func(*Model) time.Duration) error {
+// call takes the time of a call to the modelled server: that of a read, or of channels.
+func (w *watched) call(ctx context.Context, reads, channels int) error {
 	switch {
 	case w.model == nil:
 		return nil
 	case w.cut.Load():
 		return errCut
 	}
-	return w.wait(ctx, work(w.model))
+	return w.wait(ctx, w.model.Read*time.Duration(reads)+w.model.PerChannel*time.Duration(channels))
 }
 
 // wait occupies the server for a time, and waits for the round trip. The server sleeps only when it owes a millisecond:
@@ -136,21 +130,17 @@ func (w *watched) wait(ctx context.Context, work time.Duration) error {
 
 // Subscribe takes the time of its channels.
 func (w *watched) Subscribe(ctx context.Context, channels ...string) error {
-	if err := w.call(ctx, perChannel(channels)); err != nil {
+	if err := w.call(ctx, 0, len(channels)); err != nil {
 		return err
 	}
 	w.channels.Add(int64(len(channels)))
 	return w.HistoryBroker.Subscribe(ctx, channels...)
 }
 
-func perChannel(channels []string) func(*Model) time.Duration {
-	return func(m *Model) time.Duration { return m.PerChannel * time.Duration(len(channels)) }
-}
-
 // History takes the time of a read.
 func (w *watched) History(ctx context.Context, channel string, since broker.Position) (broker.Snapshot, error) {
 	w.count(&w.made.Histories, 1)
-	if err := w.call(ctx, func(m *Model) time.Duration { return m.Read }); err != nil {
+	if err := w.call(ctx, 1, 0); err != nil {
 		return broker.Snapshot{}, err
 	}
 	return w.HistoryBroker.History(ctx, channel, since)
@@ -166,7 +156,7 @@ func (w *watched) Newest(ctx context.Context, channel string) (broker.Snapshot, 
 func (w *watched) Positions(ctx context.Context, channels ...string) ([]broker.Position, error) {
 	w.count(&w.made.Comparisons, 1)
 	w.count(&w.made.Compared, len(channels))
-	if err := w.call(ctx, perChannel(channels)); err != nil {
+	if err := w.call(ctx, 0, len(channels)); err != nil {
 		return nil, err
 	}
 	return w.HistoryBroker.Positions(ctx, channels...)
