@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/shoal-go/shoal/internal/load"
 )
 
 // Schema is the version of the form of a Record.
@@ -21,6 +23,13 @@ type Metric string
 
 // Figures are the results of a measurement.
 type Figures map[Metric]float64
+
+// AddTimes adds the 50th, 99th and 99.9th percentile in milliseconds, as many as there are metrics.
+func (f Figures) AddTimes(p load.Percentiles, metrics ...Metric) {
+	for i, metric := range metrics {
+		f[metric] = float64([]int64{p.P50, p.P99, p.P999}[i]) / 1e6
+	}
+}
 
 // The figures.
 const (

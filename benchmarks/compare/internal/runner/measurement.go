@@ -12,8 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/shoal-go/shoal/internal/load"
-
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
 )
@@ -131,15 +129,6 @@ func (m *measurement) share(server, clients int64, took time.Duration) {
 	all := float64(server + clients)
 	m.figures[results.GeneratorShare] = float64(clients) / all
 	m.figures[results.CoresUsed] = all / float64(took)
-}
-
-// latencies adds percentiles in milliseconds.
-func (m *measurement) latencies(p load.Percentiles, metrics ...results.Metric) {
-	for i, at := range []int64{p.P50, p.P99, p.P999} {
-		if i < len(metrics) {
-			m.figures[metrics[i]] = milliseconds(at)
-		}
-	}
 }
 
 func milliseconds(nanoseconds int64) float64 { return float64(nanoseconds) / 1e6 }

@@ -146,28 +146,24 @@ func (m *measurement) nodes() {
 	if q.For = m.Measure; p.Rate > 0 {
 		q.For, q.Rate = m.Duration, p.Rate
 	}
-	before := n.state()
+	before, state := n.processorTimes(), n.state()
 	published := n.publish(q)
 	after := n.state()
 	count, took := float64(published.Messages), time.Duration(after.Last-published.Began)
 	if m.err == nil && (count == 0 || took <= 0) {
 		m.check(fmt.Errorf("runner: %v messages were published in %v", count, took))
 	}
+	all := 0.
+	for metric, used := range n.processorTimes() {
+		used -= before[metric]
+		m.figures[metric] = used / count
+		all += used
+	}
+	m.figures[results.CoresUsed] = all / float64(took)
 	m.figures[results.Throughput] = count / took.Seconds()
-	m.figures[results.Delivered], m.figures[results.Expected] = float64(after.Received-before.Received), count
-	m.latencies(after.Latency, results.P50, results.P99, results.P999)
-	m.figures[results.Recovered] = float64(after.Recovered - before.Recovered)
-	publisher, receiver, server := after.from-before.from, after.to-before.to, after.server-before.server
-	m.figures[results.PublisherCPU] = float64(publisher) / count
-	if n.to != n.from {
-		m.figures[results.ReceiverCPU] = float64(receiver) / count
-	} else {
-		receiver = 0
-	}
-	if n.server != nil {
-		m.figures[results.BrokerCPU] = float64(server) / count
-	}
-	m.figures[results.CoresUsed] = float64(publisher+receiver+server) / float64(took)
+	m.figures[results.Delivered], m.figures[results.Expected] = float64(after.Received-state.Received), count
+	m.figures.AddTimes(after.Latency, results.P50, results.P99, results.P999)
+	m.figures[results.Recovered] = float64(after.Recovered - state.Recovered)
 	if p.Rate > 0 {
 		m.figures[results.Late] = milliseconds(published.Late)
 	}
@@ -184,19 +180,21 @@ func (n *nodePair) publish(q nodes.Load) nodes.Published {
 	return published
 }
 
-// nodeState is the state of the receiving node, and the processor time of the processes.
-type nodeState struct {
-	nodes.State
-	from, to, server int64
+// state returns the state of the receiving node.
+func (n *nodePair) state() nodes.State {
+	return call[nodes.State](n.measurement, n.to, 0, "Node.Wait", nodes.Wait{})
 }
 
-func (n *nodePair) state() (s nodeState) {
-	s.State = call[nodes.State](n.measurement, n.to, 0, "Node.Wait", nodes.Wait{})
-	s.from, s.to = n.usage(n.from, false).CPU, n.usage(n.to, false).CPU
-	if n.server != nil {
-		s.server = n.usage(n.server, false).CPU
+// processorTimes returns the processor time of each process.
+func (n *nodePair) processorTimes() results.Figures {
+	times := results.Figures{results.PublisherCPU: float64(n.usage(n.from, false).CPU)}
+	if n.to != n.from {
+		times[results.ReceiverCPU] = float64(n.usage(n.to, false).CPU)
 	}
-	return s
+	if n.server != nil {
+		times[results.BrokerCPU] = float64(n.usage(n.server, false).CPU)
+	}
+	return times
 }
 
 // yardstick measures the throughput of the broker's own client, with the server in the state in which the nodes left it.

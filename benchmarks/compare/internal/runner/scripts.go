@@ -42,7 +42,7 @@ func (m *measurement) storm() {
 	n := float64(s.connections)
 	m.share(cpu, opened.CPU-clients.CPU, took)
 	m.figures[results.ConnectRate] = n / took.Seconds()
-	m.latencies(opened.Ready, results.ReadyP50, results.ReadyP99)
+	m.figures.AddTimes(opened.Ready, results.ReadyP50, results.ReadyP99)
 	m.figures[results.ConnectCPU] = float64(cpu) / n / 1e3
 }
 
@@ -69,7 +69,7 @@ func (m *measurement) fresh(warmUp time.Duration) {
 	q.Messages += int(p.Rate * warmUp.Seconds())
 	r, err := s.publish(q, wait)
 	m.check(err)
-	m.latencies(r.Latency, results.P50, results.P99)
+	m.figures.AddTimes(r.Latency, results.P50, results.P99)
 	m.figures[results.Late] = milliseconds(r.Late)
 	m.figures[results.Messages] = float64(r.Messages)
 	m.figures[results.Received] = float64(r.Messages) / measured
@@ -93,11 +93,7 @@ func closeCode(explanation string) float64 {
 func (m *measurement) direct() {
 	s := m.serve(nil, 1, serverproc.Options{})
 	m.profile(s.server, "")
-	a := call[serverproc.DirectTimes](m, s.server, m.Measure, "Server.Direct", m.atRate(m.Measure))
-	m.latencies(a.Planned, results.P50, results.P99, results.P999)
-	m.latencies(a.Called, results.CallP50, results.CallP99, results.CallP999)
-	m.figures[results.Late] = milliseconds(a.Late)
-	m.figures[results.Delivered], m.figures[results.Expected] = float64(a.Received), float64(a.Received)
+	maps.Copy(m.figures, call[results.Figures](m, s.server, m.Measure, "Server.Direct", m.atRate(m.Measure)))
 }
 
 // intake measures S12: it publishes for a while to warm up, and then measures.
@@ -122,7 +118,7 @@ func (m *measurement) intake() {
 	m.share(cpu, a.CPU-warm.CPU, time.Duration(a.Took))
 	m.figures[results.Throughput] = published / time.Duration(a.Took).Seconds()
 	m.figures[results.ServerCPU] = float64(cpu) / published
-	m.latencies(a.Latency, results.P50, results.P99)
+	m.figures.AddTimes(a.Latency, results.P50, results.P99)
 	if p.Connections > 0 {
 		m.figures[results.Received] = float64(a.Received-warm.Received) / published
 	}

@@ -276,7 +276,7 @@ func (m *measurement) latency() {
 	r := g.round(m.atRate(m.Duration))
 	cpu := g.usage().CPU - before.CPU
 	m.share(cpu, r.CPU-clients, r.took())
-	m.latencies(r.Latency, results.P50, results.P99, results.P999)
+	m.figures.AddTimes(r.Latency, results.P50, results.P99, results.P999)
 	m.figures[results.Late] = milliseconds(r.Late)
 	m.figures[results.Delivered], m.figures[results.Expected] = float64(r.delivered), float64(r.expected)
 	m.figures[results.Closed] = float64(s.connections - s.subscriptions())

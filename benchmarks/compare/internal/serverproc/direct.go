@@ -21,17 +21,9 @@ const (
 	directPatience = 10 * time.Second
 )
 
-// DirectTimes are the times until messages were received, from the planned time and from the call that published, the
-// number received, and the largest delay of a call in nanoseconds.
-type DirectTimes struct {
-	Planned, Called load.Percentiles
-	Received        uint64
-	Late            int64
-}
-
 // Direct measures the shortest way: clients of this process, each with a goroutine that reads, and one goroutine that
-// publishes at a fixed rate to the only channel.
-func (s *Server) Direct(q results.Params, a *DirectTimes) (err error) {
+// publishes at a fixed rate to the only channel. Times count from the planned time, and from the call that published.
+func (s *Server) Direct(q results.Params, figures *results.Figures) error {
 	calls := make([]atomic.Int64, directWarm+q.Messages) // when each message was published, by its number
 	called := load.NewTimes()
 	ctx, cancel := context.WithTimeout(context.Background(), directPatience)
@@ -54,16 +46,21 @@ func (s *Server) Direct(q results.Params, a *DirectTimes) (err error) {
 	if err := worker.Poll(ctx, func() bool { return s.system.Subscriptions() == q.Connections }); err != nil {
 		return fmt.Errorf("%d of %d clients subscribed: %w", s.system.Subscriptions(), q.Connections, err)
 	}
-	if a.Late, err = s.publishDirect(q, calls); err != nil {
+	late, err := s.publishDirect(q, calls)
+	if err != nil {
 		return err
 	}
-	a.Received = uint64(len(calls) * q.Connections) //nolint:gosec // not negative
+	all := len(calls) * q.Connections
 	ctx, cancel = context.WithTimeout(context.Background(), directPatience)
 	defer cancel()
-	if _, err := clients.WaitMessages(ctx, a.Received); err != nil {
+	if _, err := clients.WaitMessages(ctx, uint64(all)); err != nil { //nolint:gosec // not negative
 		return err
 	}
-	a.Planned, a.Called = load.PercentilesOf(clients.Latency()), called.Percentiles()
+	*figures = results.Figures{
+		results.Late: float64(late) / 1e6, results.Delivered: float64(all), results.Expected: float64(all),
+	}
+	figures.AddTimes(load.PercentilesOf(clients.Latency()), results.P50, results.P99, results.P999)
+	figures.AddTimes(called.Percentiles(), results.CallP50, results.CallP99, results.CallP999)
 	return nil
 }
 

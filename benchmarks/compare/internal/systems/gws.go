@@ -7,8 +7,6 @@ import (
 	"net/http"
 
 	"github.com/lxzan/gws"
-
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
 )
 
 // gwsSystem is lxzan/gws with its Broadcaster, which encodes a message once and hands the frame to the write queue of each
@@ -93,20 +91,13 @@ func writeGWS(to []*gws.Conn, payload []byte) error {
 	return nil
 }
 
-// silent is a yardstick that publishes nothing.
-type silent struct{ hub[struct{}] }
-
+// newSilent returns a yardstick that publishes nothing.
 func newSilent(serve func(*goroutines) http.HandlerFunc) func() (System, error) {
 	return func() (System, error) {
-		s := &silent{}
+		s := &hub[struct{}]{deliver: func([]struct{}, []byte) error { return errors.New("systems: this yardstick publishes nothing") }}
 		s.serve = serve(&s.goroutines)
 		return s, nil
 	}
-}
-
-// Publish fails.
-func (*silent) Publish([]message.Message) error {
-	return errors.New("systems: this yardstick publishes nothing")
 }
 
 // upgradeOnly is gws that upgrades a connection, reads from it and does nothing else: the limit for S6. Its clients are

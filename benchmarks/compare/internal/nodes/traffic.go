@@ -1,0 +1,199 @@
+package nodes
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/shoal-go/shoal/internal/load"
+	"github.com/shoal-go/shoal/manager"
+
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
+)
+
+// Probe publishes a message that is not counted as soon as that is possible.
+func (n *Node) Probe(worker.None, *worker.None) error {
+	return retryUnavailable(context.Background(), func() error {
+		return Publish(context.Background(), n.from, message.Message{Channel: message.Channel(0), Size: message.MinSize})
+	})
+}
+
+// Publish makes an event and publishes it as an application's JSON.
+func Publish(ctx context.Context, m *manager.Manager, one message.Message) error {
+	_, err := PublishJSON(ctx, m, one.Channel, one.AppendEvent(make([]byte, 0, one.Size)))
+	return err
+}
+
+// PublishJSON does all that an application's message takes, from its JSON on.
+func PublishJSON(ctx context.Context, m *manager.Manager, channel string, body []byte) (manager.Position, error) {
+	e, err := manager.Parse(channel, body, time.Now())
+	if err != nil {
+		return manager.Position{}, err
+	}
+	return m.Publish(ctx, channel, e)
+}
+
+// publisher publishes on a node. It waits for each message before it publishes the next, so that the order of its
+// messages to an upload is certain. It is used from one goroutine.
+type publisher struct {
+	manager *manager.Manager
+	number  int
+	next    int      // upload
+	counts  []uint64 // by upload
+	bytes   int
+}
+
+// publishers returns the publishers of a load, who keep their numbers from one load to the next. Each begins with another
+// upload.
+func (n *Node) publishers(q Load) []*publisher {
+	all := make([]*publisher, q.Publishers)
+	for i := range all {
+		if len(n.counts[i]) < q.Channels {
+			n.counts[i] = append(n.counts[i], make([]uint64, q.Channels-len(n.counts[i]))...)
+		}
+		all[i] = &publisher{n.from, i, i * q.Channels / q.Publishers, n.counts[i][:q.Channels], q.Bytes}
+	}
+	return all
+}
+
+// one publishes a message that was to be sent at some time.
+func (p *publisher) one(planned time.Time) error {
+	upload := p.next
+	p.next = (p.next + 1) % len(p.counts)
+	p.counts[upload]++
+	return Publish(context.Background(), p.manager, message.Message{
+		Channel: message.Channel(upload), Sent: planned.UnixNano(),
+		Number: p.counts[upload]*MaxPublishers + uint64(p.number), Size: p.bytes, //nolint:gosec // not negative
+	})
+}
+
+// Publish publishes messages: each publisher one after the other, or at planned times, which the publishers take in turn, so that
+// one that takes long does not delay the next.
+func (n *Node) Publish(q Load, a *Published) error {
+	began := time.Now()
+	next := func() (planned time.Time, ok bool) {
+		now := time.Now()
+		return now, now.Sub(began) < q.For
+	}
+	var running errgroup.Group
+	if q.Rate > 0 {
+		plan := make(chan time.Time, max(int(q.Rate*q.For.Seconds()), 1))
+		next = func() (planned time.Time, ok bool) {
+			planned, ok = <-plan
+			return planned, ok
+		}
+		running.Go(func() (err error) {
+			defer close(plan)
+			began, err = worker.Pace(q.Rate, cap(plan), func(_ int, planned time.Time) error {
+				a.Late = max(a.Late, int64(time.Since(planned)))
+				plan <- planned
+				return nil
+			})
+			return err
+		})
+	}
+	var published atomic.Uint64
+	for _, one := range n.publishers(q) {
+		running.Go(func() error {
+			for planned, ok := next(); ok; planned, ok = next() {
+				if err := one.one(planned); err != nil {
+					return err
+				}
+				published.Add(1)
+			}
+			return nil
+		})
+	}
+	err := running.Wait()
+	a.Began, a.Messages = began.UnixNano(), published.Load()
+	return err
+}
+
+// Follow blocks until as many users as there are uploads follow one each, as soon as the broker can be reached.
+func (n *Node) Follow(uploads int, _ *worker.None) error {
+	for i := len(n.sinks); i < uploads; i++ {
+		s := &sink{times: n.times, newest: make([]uint64, MaxPublishers)}
+		user := "user-" + strconv.Itoa(i)
+		if err := n.to.Connect(user, s); err != nil {
+			return err
+		}
+		err := retryUnavailable(context.Background(), func() error {
+			return n.to.SubscribeConn(context.Background(), user, s, message.Channel(i), manager.SubscribeOptions{})
+		})
+		if err != nil {
+			return err
+		}
+		n.sinks = append(n.sinks, s)
+	}
+	return nil
+}
+
+// retryUnavailable tries again while the broker is out of reach.
+func retryUnavailable(ctx context.Context, try func() error) (err error) {
+	ended := worker.Poll(ctx, func() bool {
+		err = try()
+		return !errors.Is(err, manager.ErrUnavailable)
+	})
+	return errors.Join(ended, err)
+}
+
+// Wait blocks until messages have been received, at most for a time, and returns the state.
+func (n *Node) Wait(q Wait, state *State) error {
+	ctx, cancel := context.WithTimeout(context.Background(), q.For)
+	defer cancel()
+	_ = worker.Poll(ctx, func() bool { // the state tells
+		*state = n.state()
+		return state.Received >= q.Total
+	})
+	state.Latency = n.times.Percentiles()
+	return nil
+}
+
+// Reset removes the measured times.
+func (n *Node) Reset(worker.None, *worker.None) error {
+	n.times.Reset()
+	return nil
+}
+
+func (n *Node) state() State {
+	state := State{Recovered: n.to.Stats().Broker.Recoveries}
+	for _, s := range n.sinks {
+		state.Received += s.got.Load()
+		state.Disorder += s.disorder.Load()
+		state.Last = max(state.Last, s.last.Load())
+	}
+	return state
+}
+
+// sink is a connection that counts and times its messages. Send is called with its upload's lock held, so by one
+// goroutine at a time.
+type sink struct {
+	times         *load.Times
+	newest        []uint64 // by publisher
+	got, disorder atomic.Uint64
+	last          atomic.Int64
+}
+
+func (s *sink) Send(f *manager.Frame) manager.Outcome {
+	now := time.Now().UnixNano()
+	sent, number, ok := message.Read(f.Body())
+	if !ok || number < MaxPublishers {
+		return manager.Queued // a greeting, which does not count
+	}
+	who, n := number%MaxPublishers, number/MaxPublishers
+	if n != s.newest[who]+1 {
+		s.disorder.Add(1)
+	}
+	s.newest[who] = n
+	s.times.Add(now - sent)
+	s.last.Store(now)
+	s.got.Add(1)
+	return manager.Queued
+}
+
+func (s *sink) Close(manager.CloseReason) {}
