@@ -49,12 +49,12 @@ type streams struct {
 
 // commands are the commands of compare.
 type commands struct {
-	Run      runCommand      `cmd:"" default:"withargs" set:"repeat=5" set:"measure=3s" set:"duration=10s" help:"Measure, and report the results (the default)."`
-	Sweep    sweepCommand    `cmd:"" set:"repeat=3" set:"measure=500ms" set:"duration=3s" help:"Measure how the cost grows with the work, and report it."`
-	Nodes    nodesCommand    `cmd:"" set:"repeat=5" set:"measure=1s" set:"duration=3s" help:"Measure messages that are published on one node and received on another, and report it."`
-	Recovery recoveryCommand `cmd:"" help:"Measure the return of a node to its broker, and report it."`
-	Report   reportCommand   `cmd:"" help:"Print tables of the results, and draw charts."`
-	Systems  systemsCommand  `cmd:"" help:"List the systems that are compared."`
+	Run      measureCommand[runner.Scenarios] `cmd:"" default:"withargs" set:"repeat=5" set:"measure=3s" set:"duration=10s" help:"Measure, and report the results (the default)."`
+	Sweep    measureCommand[runner.Sweeps]    `cmd:"" set:"repeat=3" set:"measure=500ms" set:"duration=3s" help:"Measure how the cost grows with the work, and report it."`
+	Nodes    measureCommand[runner.Nodes]     `cmd:"" set:"repeat=5" set:"measure=1s" set:"duration=3s" help:"Measure messages that are published on one node and received on another, and report it."`
+	Recovery recoveryCommand                  `cmd:"" help:"Measure the return of a node to its broker, and report it."`
+	Report   reportCommand                    `cmd:"" help:"Print tables of the results, and draw charts."`
+	Systems  systemsCommand                   `cmd:"" help:"List the systems that are compared."`
 
 	Process processCommand `cmd:"" hidden:"" help:"Run a part of a measurement, which is called over standard input."`
 }
@@ -159,34 +159,15 @@ func (c *systemsCommand) Run(std streams) error {
 	return table.Flush()
 }
 
-type (
-	runCommand struct {
-		runner.Scenarios
-		runner.Common
-	}
-	sweepCommand struct {
-		runner.Sweeps
-		runner.Common
-	}
-	nodesCommand struct {
-		runner.Nodes
-		runner.Common
-	}
-)
-
-// Run measures scenarios, and reports.
-func (c *runCommand) Run(ctx context.Context, std streams) error {
-	return measure(ctx, std, c.Common, &c.Scenarios)
+// measureCommand is a command that measures.
+type measureCommand[F any] struct {
+	Flags F `embed:""`
+	runner.Common
 }
 
-// Run measures sweeps, and reports.
-func (c *sweepCommand) Run(ctx context.Context, std streams) error {
-	return measure(ctx, std, c.Common, &c.Sweeps)
-}
-
-// Run measures S9, and reports.
-func (c *nodesCommand) Run(ctx context.Context, std streams) error {
-	return measure(ctx, std, c.Common, &c.Nodes)
+// Run measures what the flags describe, and reports.
+func (c *measureCommand[F]) Run(ctx context.Context, std streams) error {
+	return measure(ctx, std, c.Common, any(&c.Flags).(runner.Flags)) // each of the commands' types is one
 }
 
 // measure measures what flags describe, writes the results into a folder and reports them.

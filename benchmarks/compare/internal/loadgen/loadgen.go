@@ -15,11 +15,13 @@ import (
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
 )
 
-// Audience describes the clients. With Latency, the times of messages are measured.
+// Audience describes the clients. With Latency, the times of messages are measured, with Goroutines also from when they were
+// published: each client then has a goroutine in the process of the server.
 type Audience struct {
 	System, Addr                   string
 	Connections, Channels, Stalled int
-	Storm, Latency, TLS            bool
+	Storm, Latency, Goroutines     bool
+	TLS                            bool
 }
 
 // Opened tells when the clients began to connect and when the last one was ready, in nanoseconds of Unix time, and the times
@@ -44,11 +46,13 @@ type Received struct {
 	CPU, Ended      int64
 	Missing         string
 	Latency         load.Percentiles // from the planned time
+	Called          load.Percentiles // from the call that published, at a rate
 }
 
 // Clients is the service of a process with clients.
 type Clients struct {
-	fleet *load.Fleet // nil before Open
+	fleet  *load.Fleet // nil before Open
+	called *load.Times // from the call that published
 }
 
 // Close ends all connections.
@@ -78,7 +82,11 @@ func (c *Clients) Open(q Audience, a *Opened) error {
 	if q.Storm {
 		o.DialParallel = stormParallel
 	}
-	if q.Latency {
+	c.called = load.NewTimes()
+	switch {
+	case q.Goroutines: // also from when messages were published
+		o.Goroutines, o.Sent = true, c.sent
+	case q.Latency:
 		o.Sent = message.SentAt
 	}
 	if q.TLS {
@@ -93,6 +101,15 @@ func (c *Clients) Open(q Audience, a *Opened) error {
 	}
 	a.Ended, a.CPU, a.Ready = time.Now().UnixNano(), worker.CPU(), load.PercentilesOf(c.fleet.ReadyTimes())
 	return nil
+}
+
+// sent notes the time since a message was published, and returns when it was planned to be.
+func (c *Clients) sent(payload []byte) (planned int64, ok bool) {
+	planned, late, ok := message.Read(payload)
+	if ok {
+		c.called.Add(time.Now().UnixNano() - planned - int64(late)) //nolint:gosec // as it was written
+	}
+	return planned, ok
 }
 
 // getTicket connects one client and disconnects it again, so that all others resume its session.
@@ -125,7 +142,7 @@ func (c *Clients) Wait(q Wait, r *Received) error {
 	counts := c.fleet.Counts()
 	r.Messages, r.Bytes = counts.Messages-before.Messages, counts.Bytes-before.Bytes
 	r.Closed, r.CPU = counts.Closed, worker.CPU()
-	r.Latency = load.PercentilesOf(c.fleet.Latency())
+	r.Latency, r.Called = load.PercentilesOf(c.fleet.Latency()), c.called.Percentiles()
 	return nil
 }
 
@@ -139,5 +156,6 @@ func (c *Clients) wait(total uint64, timeout time.Duration) (last time.Time, err
 // Reset removes the measured times of messages.
 func (c *Clients) Reset(worker.None, *worker.None) error {
 	c.fleet.ResetLatency()
+	c.called.Reset()
 	return nil
 }

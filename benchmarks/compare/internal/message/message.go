@@ -37,7 +37,7 @@ type Message struct {
 	Channel string
 	// Sent is when it was meant to be sent, in nanoseconds of Unix time.
 	Sent int64
-	// Number counts the messages of a server, from 1.
+	// Number is for the receiver too: which message it is, or by how many nanoseconds it was published late.
 	Number uint64
 	// Size is the length of the JSON in bytes, at least MinSize.
 	Size int

@@ -89,11 +89,26 @@ func closeCode(explanation string) float64 {
 	return float64(n)
 }
 
+// directWarm is the number of messages before those that S11 measures.
+const directWarm = 200
+
 // direct measures S11: server, publisher and clients are one process.
 func (m *measurement) direct() {
-	s := m.serve(nil, 1, serverproc.Options{})
+	s := m.server(nil, 1, serverproc.Options{})
+	s.clients = s.server
+	s.connect(loadgen.Audience{Goroutines: true})
+	g, q := group{s}, m.atRate(m.Measure)
 	m.profile(s.server, "")
-	maps.Copy(m.figures, call[results.Figures](m, s.server, m.Measure, "Server.Direct", m.atRate(m.Measure)))
+	warm := q
+	warm.Messages = directWarm
+	m.check(g.round(warm).missing())
+	m.do(s.clients, "Clients.Reset", worker.None{})
+	r := g.round(q)
+	m.figures.AddTimes(r.Latency, results.P50, results.P99, results.P999)
+	m.figures.AddTimes(r.Called, results.CallP50, results.CallP99, results.CallP999)
+	m.figures[results.Late] = milliseconds(r.Late)
+	m.figures[results.Delivered], m.figures[results.Expected] = float64(r.delivered), float64(r.expected)
+	m.check(r.missing())
 }
 
 // intake measures S12: it publishes for a while to warm up, and then measures.

@@ -34,19 +34,25 @@ const smallBuffer = 16 << 10
 
 // serve starts a server and the process of its clients, for a share of the connections.
 func (m *measurement) serve(between *link.Link, servers int, o serverproc.Options) *session {
+	var at, atClients []string
+	if between != nil {
+		o.Host = link.ServerAddr
+		at, atClients = between.Server(), between.Client()
+	}
+	s := m.server(at, servers, o)
+	s.clients = m.start(atClients, "clients", m.trial.entry.Name) // ends first: servers wait for their clients
+	return s
+}
+
+// server starts a server, by way of another program if there is a prefix.
+func (m *measurement) server(prefix []string, servers int, o serverproc.Options) *session {
 	p := m.trial.params
 	s := &session{measurement: m, connections: p.Connections / servers}
 	s.stalled = int(math.Round(p.Stalled * float64(s.connections)))
 	o.System, o.Program, o.TLS = m.trial.entry.Name, m.trial.entry.Command, p.TLS
-	var atServer, atClients []string
-	if between != nil {
-		o.Host = link.ServerAddr
-		atServer, atClients = between.Server(), between.Client()
-	}
-	s.server = m.start(atServer, "server", o.System)
+	s.server = m.start(prefix, "server", o.System)
 	started := call[worker.Started](m, s.server, 0, "Server.Start", o)
 	s.addr, s.server.Program = started.Addr, started.PID
-	s.clients = m.start(atClients, "clients", o.System) // ends first: servers wait for their clients
 	return s
 }
 

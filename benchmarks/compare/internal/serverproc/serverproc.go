@@ -37,7 +37,7 @@ type Server struct {
 	entry   systems.Entry
 	system  systems.System
 	addr    string
-	number  uint64 // of the newest message
+	number  int64 // of the newest message
 	closers worker.Closers
 }
 
@@ -137,12 +137,18 @@ func (s *Server) Subscriptions(_ worker.None, n *int) error {
 }
 
 // Publish publishes messages round-robin over Channels: all at once, or Rate a second, each at its planned time, however late
-// the ones before are.
+// the ones before are. Their number is then by how much they are late.
 func (s *Server) Publish(q results.Params, a *Published) error {
+	next := func(i int, sent time.Time, number int64) message.Message {
+		return message.Message{
+			Channel: message.Channel(i % q.Channels), Sent: sent.UnixNano(), Number: uint64(number), Size: q.Bytes, //nolint:gosec // not negative
+		}
+	}
 	if q.Rate > 0 {
 		start, err := worker.Pace(q.Rate, q.Messages, func(i int, planned time.Time) error {
-			a.Late = max(a.Late, int64(time.Since(planned)))
-			return s.system.Publish([]message.Message{s.next(q, i, planned)})
+			late := max(int64(time.Since(planned)), 0)
+			a.Late = max(a.Late, late)
+			return s.system.Publish([]message.Message{next(i, planned, late)})
 		})
 		a.Began = start.UnixNano()
 		return err
@@ -151,13 +157,8 @@ func (s *Server) Publish(q results.Params, a *Published) error {
 	began := time.Now()
 	a.Began = began.UnixNano()
 	for i := range messages {
-		messages[i] = s.next(q, i, began)
+		s.number++
+		messages[i] = next(i, began, s.number)
 	}
 	return s.system.Publish(messages)
-}
-
-// next makes message i of a load.
-func (s *Server) next(q results.Params, i int, sent time.Time) message.Message {
-	s.number++
-	return message.Message{Channel: message.Channel(i % q.Channels), Sent: sent.UnixNano(), Number: s.number, Size: q.Bytes}
 }
