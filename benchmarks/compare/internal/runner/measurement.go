@@ -79,16 +79,28 @@ func (m *measurement) start(prefix []string, role, about string) *worker.Child {
 	return child
 }
 
-// call calls a method of a process, within the patience and the time that the call itself takes.
-func call[A any](m *measurement, c *worker.Child, takes time.Duration, method string, arguments any) (a A) {
+// begin calls a method of a process and returns a function that waits for the result, within the patience and the time that the
+// call itself takes.
+func begin[A any](m *measurement, c *worker.Child, takes time.Duration, method string, arguments any) (result func() A) {
 	if m.err != nil {
-		return a
+		return func() (none A) { return none }
 	}
 	ctx, cancel := context.WithTimeout(m.ctx, m.Patience+takes)
-	defer cancel()
-	a, err := worker.Call[A](ctx, c, method, arguments)
-	m.check(err)
-	return a
+	answer := worker.Begin[A](ctx, c, method, arguments)
+	return func() (a A) {
+		defer cancel()
+		if m.err != nil {
+			return a
+		}
+		a, err := answer()
+		m.check(err)
+		return a
+	}
+}
+
+// call calls a method and waits for its result.
+func call[A any](m *measurement, c *worker.Child, takes time.Duration, method string, arguments any) A {
+	return begin[A](m, c, takes, method, arguments)()
 }
 
 // do calls a method without a result.

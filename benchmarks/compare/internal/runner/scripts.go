@@ -67,16 +67,18 @@ func (m *measurement) fresh(warmUp time.Duration) {
 	measured := float64(q.Messages)
 	wait := loadgen.Wait{Total: math.MaxUint64, WarmUp: warmUp, Timeout: time.Duration(measured / p.Rate * float64(time.Second))}
 	q.Messages += int(p.Rate * warmUp.Seconds())
-	r, err := s.publish(q, wait)
-	m.check(err)
+	takes := wait.WarmUp + wait.Timeout
+	received := begin[loadgen.Received](m, s.clients, takes, "Clients.Wait", wait)
+	published := call[serverproc.Published](m, s.server, takes, "Server.Publish", q)
+	r := received()
 	m.figures.AddTimes(r.Latency, results.P50, results.P99)
-	m.figures[results.Late] = milliseconds(r.Late)
+	m.figures[results.Late] = milliseconds(published.Late)
 	m.figures[results.Messages] = float64(r.Messages)
 	m.figures[results.Received] = float64(r.Messages) / measured
 	m.figures[results.ReceivedBytes] = float64(r.Bytes)
 	m.figures[results.Closed] = float64(r.Closed)
 	if r.Closed > 0 {
-		m.figures[results.Lasted] = milliseconds(r.Ended - r.Began)
+		m.figures[results.Lasted] = milliseconds(r.Ended - published.Began)
 		m.figures[results.CloseCode] = closeCode(r.Missing)
 	}
 }

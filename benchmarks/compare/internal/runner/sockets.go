@@ -1,12 +1,11 @@
 package runner
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/link"
@@ -83,11 +82,29 @@ func (s *session) subscriptions() int {
 	return call[int](s.measurement, s.server, 0, "Server.Subscriptions", worker.None{})
 }
 
+// expects is how many messages all clients that read receive of a load.
+func (s *session) expects(q results.Params) uint64 {
+	return uint64(q.Messages * (s.connections - s.stalled) / q.Channels) //nolint:gosec // not negative
+}
+
 // round is the outcome of messages that were published together.
 type round struct {
 	serverproc.Published
 	loadgen.Received
 	delivered, expected uint64
+}
+
+// add adds what one server has published and its clients received. The round lasts from the first begin to the last end.
+func (r *round) add(p serverproc.Published, c loadgen.Received) {
+	if r.Ended == 0 {
+		r.Published, r.Received = p, c
+		return
+	}
+	r.Began, r.Ended = min(r.Began, p.Began), max(r.Ended, c.Ended)
+	r.CPU += c.CPU
+	r.Messages += c.Messages
+	r.Closed += c.Closed
+	r.Missing = cmp.Or(r.Missing, c.Missing)
 }
 
 // took is the time from the first message's publishing until the last one was received.
@@ -99,45 +116,6 @@ func (r round) missing() error {
 		return nil
 	}
 	return fmt.Errorf("runner: %d of %d messages were delivered, %d connections had ended: %s", r.delivered, r.expected, r.Closed, r.Missing)
-}
-
-// publish has messages published, and the clients wait from before the first one on, so that the time of the last one is
-// exact.
-func (s *session) publish(q results.Params, wait loadgen.Wait) (r round, err error) {
-	ctx, cancel := context.WithTimeout(s.ctx, wait.WarmUp+wait.Timeout+s.Patience)
-	defer cancel()
-	waited := make(chan error, 1)
-	go func() {
-		var err error
-		r.Received, err = worker.Call[loadgen.Received](ctx, s.clients, "Clients.Wait", wait)
-		waited <- err
-	}()
-	published, err := worker.Call[serverproc.Published](ctx, s.server, "Server.Publish", q)
-	if err != nil {
-		cancel()
-	}
-	err = errors.Join(err, <-waited)
-	r.Published = published
-	return r, err
-}
-
-// expects is how many messages all clients that read receive of a load.
-func (s *session) expects(q results.Params) uint64 {
-	return uint64(q.Messages * (s.connections - s.stalled) / q.Channels) //nolint:gosec // not negative
-}
-
-// round publishes and waits until all clients that read have received the messages: as long as the patience lasts after
-// they have been published.
-func (s *session) round(q results.Params) (r round, err error) {
-	before, expected := s.awaited, s.expects(q)
-	s.awaited += expected
-	timeout := s.Patience
-	if q.Rate > 0 {
-		timeout += time.Duration(float64(q.Messages) / q.Rate * float64(time.Second))
-	}
-	r, err = s.publish(q, loadgen.Wait{Total: s.awaited, Timeout: timeout})
-	r.delivered, r.expected = r.Messages-before, expected
-	return r, err
 }
 
 // leastMessages is how many messages a run at a fixed rate has at least.
@@ -170,33 +148,30 @@ func (g group) usage() (all worker.Usage) {
 	return all
 }
 
-// round has every server publish to its clients at once. It lasts from the first begin to the last end.
-func (g group) round(q results.Params) round {
-	rounds, failures := make([]round, len(g)), make([]error, len(g))
-	if g[0].err == nil {
-		var publishing sync.WaitGroup
-		for i, s := range g {
-			publishing.Go(func() { rounds[i], failures[i] = s.round(q) })
-		}
-		publishing.Wait()
-		g[0].check(errors.Join(failures...))
+// round has every server publish at once, and waits until all clients that read have received the messages: as long as the
+// patience lasts after they have been published. The clients wait from before the first message on, so that the time of the last
+// one is exact.
+func (g group) round(q results.Params) (all round) {
+	m := g[0].measurement
+	takes := m.Patience
+	if q.Rate > 0 {
+		takes += time.Duration(float64(q.Messages) / q.Rate * float64(time.Second))
 	}
-	return together(rounds)
-}
-
-// together merges rounds that ran at the same time into one.
-func together(rounds []round) round {
-	all := rounds[0]
-	for _, r := range rounds[1:] {
-		all.Began, all.Ended = min(all.Began, r.Began), max(all.Ended, r.Ended)
-		all.CPU += r.CPU
-		all.Closed += r.Closed
-		all.delivered += r.delivered
-		all.expected += r.expected
-		if all.Missing == "" {
-			all.Missing = r.Missing
-		}
+	received, published := make([]func() loadgen.Received, len(g)), make([]func() serverproc.Published, len(g))
+	before := uint64(0)
+	for i, s := range g {
+		before += s.awaited
+		s.awaited += s.expects(q)
+		all.expected += s.expects(q)
+		received[i] = begin[loadgen.Received](m, s.clients, takes, "Clients.Wait", loadgen.Wait{Total: s.awaited, Timeout: takes})
 	}
+	for i, s := range g {
+		published[i] = begin[serverproc.Published](m, s.server, takes, "Server.Publish", q)
+	}
+	for i := range g {
+		all.add(published[i](), received[i]())
+	}
+	all.delivered = max(all.Messages, before) - before // none after a failure
 	return all
 }
 

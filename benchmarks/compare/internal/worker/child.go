@@ -62,25 +62,32 @@ type Started struct {
 	PID  int
 }
 
-// Call calls a method of a service and returns its result. It blocks until the process answers, at most until ctx ends; after that the
-// process must be killed.
-func Call[A any](ctx context.Context, c *Child, method string, arguments any) (A, error) {
+// Begin calls a method of a service and returns a function that waits for its result, until the process answers, at most until ctx
+// ends; after that the process must be killed.
+func Begin[A any](ctx context.Context, c *Child, method string, arguments any) (result func() (A, error)) {
 	var answer, none A
 	call := c.client.Go(method, arguments, &answer, make(chan *rpc.Call, 1))
-	select {
-	case <-call.Done:
-	case <-ctx.Done():
-		return none, c.failed(fmt.Errorf("no answer to %s in time: %w", method, ctx.Err()))
+	return func() (A, error) {
+		select {
+		case <-call.Done:
+		case <-ctx.Done():
+			return none, c.failed(fmt.Errorf("no answer to %s in time: %w", method, ctx.Err()))
+		}
+		var refused rpc.ServerError
+		switch {
+		case call.Error == nil:
+			return answer, nil
+		case errors.As(call.Error, &refused):
+			return none, fmt.Errorf("%s: %w", c.name, refused)
+		}
+		c.Kill() // in case that it has only closed its output
+		return none, c.failed(fmt.Errorf("it has ended: %w", errors.Join(c.exit, call.Error)))
 	}
-	var refused rpc.ServerError
-	switch {
-	case call.Error == nil:
-		return answer, nil
-	case errors.As(call.Error, &refused):
-		return none, fmt.Errorf("%s: %w", c.name, refused)
-	}
-	c.Kill() // in case that it has only closed its output
-	return none, c.failed(fmt.Errorf("it has ended: %w", errors.Join(c.exit, call.Error)))
+}
+
+// Call calls a method of a service and returns its result. It blocks as the function that Begin returns.
+func Call[A any](ctx context.Context, c *Child, method string, arguments any) (A, error) {
+	return Begin[A](ctx, c, method, arguments)()
 }
 
 // failed adds the beginning of the process's standard error to an error.
