@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/shoal-go/shoal/broker"
@@ -54,8 +53,8 @@ type Result struct {
 }
 
 const (
-	// liveUploads is how many uploads get live messages.
-	liveUploads = 200
+	// mostLive is how many uploads get live messages at most.
+	mostLive = 200
 	// settle is how long live messages are measured before and after the return.
 	settle = 3 * time.Second
 )
@@ -70,41 +69,36 @@ func Run(ctx context.Context, o Options) (r Result, err error) {
 	if err := t.fill(ctx, &r); err != nil {
 		return r, err
 	}
-	traffic := goLive(ctx, t.publisher, t.live(), o.Rate, t.changes)
-	err = t.interrupt(ctx, traffic, &r)
-	return r, errors.Join(err, traffic.stop())
+	stop := t.goLive(ctx, t.publishing, t.liveUploads())
+	err = t.interrupt(ctx, &r)
+	return r, errors.Join(err, stop())
 }
 
 // trial are two nodes: the publishing one keeps its broker, the following one is cut off.
 type trial struct {
-	Options
-	publisher *publisher
-	followers *followers
-	following *manager.Manager
-	watched   *watched
-	cut       func(ctx context.Context, cut bool) error
-	closers   worker.Closers
+	*traffic
+	publishing, following *manager.Manager
+	watched               *watched
+	cut                   func(ctx context.Context, cut bool) error
+	closers               worker.Closers
 }
 
 // open starts the nodes. The trial is to be closed even if there is an error.
 func open(ctx context.Context, o Options) (t *trial, err error) {
-	t = &trial{Options: o}
+	t = &trial{traffic: newTraffic(o)}
 	from, err := t.brokers(ctx)
 	if err != nil {
 		return t, err
 	}
-	publishing, err := t.manager(from)
-	if err != nil {
+	if t.publishing, err = t.manager(from); err != nil {
 		return t, err
 	}
 	if t.following, err = t.manager(t.watched); err != nil {
 		return t, err
 	}
-	t.publisher = &publisher{publishing, o.Bytes, make([]atomic.Uint64, o.Uploads)}
-	t.followers = newFollowers(o.Uploads, t.changes)
 	ctx, cancel := context.WithTimeout(ctx, o.Patience)
 	defer cancel()
-	return t, errors.Join(publishing.WaitReady(ctx), t.following.WaitReady(ctx))
+	return t, errors.Join(t.publishing.WaitReady(ctx), t.following.WaitReady(ctx))
 }
 
 // brokers returns the broker of the publishing node, and sets the other node's and cut.
@@ -155,19 +149,14 @@ func (t *trial) fill(ctx context.Context, r *Result) error {
 	defer cancel()
 	all := t.uploads(func(int) bool { return true })
 	for range t.Stored {
-		if err := t.publisher.each(ctx, all); err != nil {
+		if err := t.publishEach(ctx, t.publishing, all); err != nil {
 			return err
 		}
 	}
 	began := time.Now()
-	err := t.followers.follow(ctx, t.following)
+	err := t.follow(ctx, t.following)
 	r.Followed = time.Since(began)
 	return err
-}
-
-// changes reports whether an upload changes during the cut: the changed ones lie evenly among all.
-func (t *trial) changes(upload int) bool {
-	return int(float64(upload+1)*t.Changed) > int(float64(upload)*t.Changed)
 }
 
 // uploads lists the uploads for which a condition holds.
@@ -180,9 +169,9 @@ func (t *trial) uploads(condition func(int) bool) (all []int) {
 	return all
 }
 
-// live returns the uploads that get live messages: half of them change during the cut.
-func (t *trial) live() []int {
-	quiet, busy := liveUploads/2, min(liveUploads/2, max(1, int(float64(t.Uploads)*t.Changed)/2))
+// liveUploads returns the uploads that get live messages: half of them change during the cut.
+func (t *trial) liveUploads() []int {
+	quiet, busy := mostLive/2, min(mostLive/2, max(1, int(float64(t.Uploads)*t.Changed)/2))
 	return t.uploads(func(i int) bool {
 		left := &quiet
 		if t.changes(i) {
@@ -194,23 +183,23 @@ func (t *trial) live() []int {
 }
 
 // interrupt cuts the link, mends it, and measures the return.
-func (t *trial) interrupt(ctx context.Context, traffic *live, r *Result) error {
-	t.followers.measureFrom(time.Now())
+func (t *trial) interrupt(ctx context.Context, r *Result) error {
+	t.measureFrom(time.Now())
 	pause(ctx, settle)
-	r.Before = t.followers.live.Percentiles()
-	traffic.pausing.Store(true)
+	r.Before = t.live.Percentiles()
+	t.pausing.Store(true)
 	if err := t.cut(ctx, true); err != nil {
 		return err
 	}
 	known := t.newest()
 	end := time.Now().Add(t.Cut)
-	busy := t.live()
+	busy := t.liveUploads()
 	changed := t.uploads(func(i int) bool { return t.changes(i) && !slices.Contains(busy, i) })
-	if err := t.publisher.each(ctx, changed); err != nil {
+	if err := t.publishEach(ctx, t.publishing, changed); err != nil {
 		return err
 	}
 	pause(ctx, time.Until(end))
-	traffic.pausing.Store(false)
+	t.pausing.Store(false)
 	wanted := t.newest()
 	for i := range wanted {
 		if wanted[i] != known[i] {
@@ -226,19 +215,10 @@ func (t *trial) interrupt(ctx context.Context, traffic *live, r *Result) error {
 	if err == nil {
 		r.Calls = t.watched.calls()
 		pause(ctx, settle-time.Since(mended))
-		r.Live, r.Behind = t.followers.live.Percentiles(), t.followers.behind.Percentiles()
-		r.Disorder = t.followers.disorder.Load()
+		r.Live, r.Behind = t.live.Percentiles(), t.behind.Percentiles()
+		r.Disorder = t.disorder.Load()
 	}
 	return errors.Join(err, <-mending)
-}
-
-// newest returns the number of the newest message of each upload.
-func (t *trial) newest() []uint64 {
-	numbers := make([]uint64, t.Uploads)
-	for i := range numbers {
-		numbers[i] = t.publisher.numbers[i].Load()
-	}
-	return numbers
 }
 
 // awaitReturn notes when the node is healthy, current and ready.
@@ -252,9 +232,9 @@ func (t *trial) awaitReturn(ctx context.Context, mended time.Time, wanted []uint
 		}
 		if at := t.watched.healthy.Load(); r.Healthy == 0 && at != 0 {
 			r.Healthy = time.Unix(0, at).Sub(mended)
-			t.followers.measureFrom(time.Unix(0, at))
+			t.measureFrom(time.Unix(0, at))
 		}
-		for behind < len(wanted) && t.followers.newest[behind].Load() >= wanted[behind] {
+		for behind < len(wanted) && t.received[behind].Load() >= wanted[behind] {
 			behind++
 		}
 		if r.Current == 0 && r.Healthy > 0 && behind == len(wanted) {

@@ -16,6 +16,48 @@ import (
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/nodes"
 )
 
+// traffic are the messages that the publishing node has published and the connections of the following node have received, by
+// upload and number. Its methods may be called from any number of goroutines, publish from one at a time for an upload.
+type traffic struct {
+	Options
+	published, received []atomic.Uint64 // number of the newest message, by upload
+	disorder            atomic.Int64
+	from                atomic.Int64 // messages that were sent earlier are not timed, in nanoseconds of Unix time
+	// live are the times of messages, and behind those to uploads that change during the cut.
+	live, behind *load.Times
+	pausing      atomic.Bool // live messages are only for uploads that change
+}
+
+func newTraffic(o Options) *traffic {
+	t := &traffic{
+		Options: o, published: make([]atomic.Uint64, o.Uploads), received: make([]atomic.Uint64, o.Uploads),
+		live: load.NewTimes(), behind: load.NewTimes(),
+	}
+	t.measureFrom(time.Now())
+	return t
+}
+
+// changes reports whether an upload changes during the cut: the changed ones lie evenly among all.
+func (t *traffic) changes(upload int) bool {
+	return int(float64(upload+1)*t.Changed) > int(float64(upload)*t.Changed)
+}
+
+// measureFrom removes the times, and counts messages that are sent from now on.
+func (t *traffic) measureFrom(at time.Time) {
+	t.from.Store(at.UnixNano())
+	t.live.Reset()
+	t.behind.Reset()
+}
+
+// newest returns the number of the newest published message of each upload.
+func (t *traffic) newest() []uint64 {
+	numbers := make([]uint64, len(t.published))
+	for i := range numbers {
+		numbers[i] = t.published[i].Load()
+	}
+	return numbers
+}
+
 // several calls do with the numbers below n, some at a time, and returns the first error.
 func several(callers, n int, do func(i int) error) error {
 	var g errgroup.Group
@@ -29,40 +71,17 @@ func several(callers, n int, do func(i int) error) error {
 // uploadsPerUser is how many uploads one connection follows.
 const uploadsPerUser = 500
 
-// followers are the connections of the node that is cut off. They note the newest message of each upload, and the times of
-// live messages, apart for uploads that change during the cut.
-type followers struct {
-	newest       []atomic.Uint64 // number of the newest message, by upload
-	disorder     atomic.Int64
-	changes      func(upload int) bool // whether an upload changes during the cut
-	from         atomic.Int64          // messages that were sent earlier do not count, in nanoseconds of Unix time
-	live, behind *load.Times
-}
-
-func newFollowers(uploads int, changes func(int) bool) *followers {
-	f := &followers{newest: make([]atomic.Uint64, uploads), changes: changes, live: load.NewTimes(), behind: load.NewTimes()}
-	f.measureFrom(time.Now())
-	return f
-}
-
-// measureFrom removes the times, and counts messages that are sent from now on.
-func (f *followers) measureFrom(at time.Time) {
-	f.from.Store(at.UnixNano())
-	f.live.Reset()
-	f.behind.Reset()
-}
-
 // follow subscribes to all uploads.
-func (f *followers) follow(ctx context.Context, m *manager.Manager) error {
-	conns := make([]*connection, (len(f.newest)+uploadsPerUser-1)/uploadsPerUser)
+func (t *traffic) follow(ctx context.Context, m *manager.Manager) error {
+	conns := make([]*connection, (len(t.received)+uploadsPerUser-1)/uploadsPerUser)
 	user := func(i int) string { return "user-" + strconv.Itoa(i) }
 	for i := range conns {
-		conns[i] = &connection{f}
+		conns[i] = &connection{t}
 		if err := m.Connect(user(i), conns[i]); err != nil {
 			return err
 		}
 	}
-	return several(256, len(f.newest), func(i int) error {
+	return several(256, len(t.received), func(i int) error {
 		who := i / uploadsPerUser
 		if err := m.SubscribeConn(ctx, user(who), conns[who], message.Channel(i), manager.SubscribeOptions{}); err != nil {
 			return fmt.Errorf("recovery: following uploads: %w", err)
@@ -72,7 +91,7 @@ func (f *followers) follow(ctx context.Context, m *manager.Manager) error {
 }
 
 // connection is one client.
-type connection struct{ *followers }
+type connection struct{ *traffic }
 
 // Send notes a message.
 func (c *connection) Send(m *manager.Frame) manager.Outcome {
@@ -83,11 +102,11 @@ func (c *connection) Send(m *manager.Frame) manager.Outcome {
 		return manager.Queued
 	}
 	// A snapshot may repeat the newest message; the lock of the upload is held, so only this goroutine stores.
-	if old := c.newest[upload].Load(); number > old {
+	if old := c.received[upload].Load(); number > old {
 		if old != 0 && number != old+1 {
 			c.disorder.Add(1)
 		}
-		c.newest[upload].Store(number)
+		c.received[upload].Store(number)
 	}
 	if sent >= c.from.Load() {
 		times := c.live
@@ -102,65 +121,48 @@ func (c *connection) Send(m *manager.Frame) manager.Outcome {
 // Close is not expected; a follower that was closed never becomes current.
 func (c *connection) Close(manager.CloseReason) {}
 
-// publisher publishes numbered messages on the node that keeps its broker.
-type publisher struct {
-	manager *manager.Manager
-	bytes   int
-	numbers []atomic.Uint64 // of the newest message, by upload
-}
-
-// publish publishes the next message of an upload. One goroutine at a time may publish to an upload.
-func (p *publisher) publish(ctx context.Context, upload int, planned time.Time) error {
-	channel := message.Channel(upload)
-	number := p.numbers[upload].Load() + 1
-	next := message.Message{Channel: channel, Sent: planned.UnixNano(), Number: number, Size: p.bytes}
-	if err := nodes.Publish(ctx, p.manager, next); err != nil {
+// publish publishes the next message of an upload.
+func (t *traffic) publish(ctx context.Context, m *manager.Manager, upload int, planned time.Time) error {
+	number := t.published[upload].Load() + 1
+	next := message.Message{Channel: message.Channel(upload), Sent: planned.UnixNano(), Number: number, Size: t.Bytes}
+	if err := nodes.Publish(ctx, m, next); err != nil {
 		return fmt.Errorf("recovery: publishing: %w", err)
 	}
-	p.numbers[upload].Store(number)
+	t.published[upload].Store(number)
 	return nil
 }
 
-// each publishes to uploads, several at a time.
-func (p *publisher) each(ctx context.Context, uploads []int) error {
-	return several(64, len(uploads), func(i int) error { return p.publish(ctx, uploads[i], time.Now()) })
+// publishEach publishes to uploads, several at a time.
+func (t *traffic) publishEach(ctx context.Context, m *manager.Manager, uploads []int) error {
+	return several(64, len(uploads), func(i int) error { return t.publish(ctx, m, uploads[i], time.Now()) })
 }
 
-// live publishes at a fixed rate to a few uploads in turn, until it is stopped. Messages have their planned time, so that a
-// delay of the publisher counts. Each upload has a goroutine of its own.
-type live struct {
-	pausing atomic.Bool // uploads that do not change are left out
-	cancel  context.CancelFunc
-	running errgroup.Group
-}
-
-// goLive starts to publish rate messages per second.
-func goLive(ctx context.Context, p *publisher, uploads []int, rate float64, changes func(int) bool) *live {
+// goLive publishes Rate messages per second to a few uploads in turn, until the function that it returns is called, which returns
+// the first error. Messages have their planned time, so that a delay of the publisher counts. Each upload has a goroutine of its
+// own.
+func (t *traffic) goLive(ctx context.Context, m *manager.Manager, uploads []int) (stop func() error) {
 	ctx, cancel := context.WithCancel(ctx)
-	l := &live{cancel: cancel}
-	interval := time.Duration(float64(time.Second) * float64(len(uploads)) / rate)
+	var running errgroup.Group
+	interval := time.Duration(float64(time.Second) * float64(len(uploads)) / t.Rate)
 	start := time.Now()
 	for i, upload := range uploads {
 		planned := start.Add(interval * time.Duration(i) / time.Duration(len(uploads)))
-		l.running.Go(func() error {
+		running.Go(func() error {
 			for ; pause(ctx, time.Until(planned)); planned = planned.Add(interval) {
-				if l.pausing.Load() && !changes(upload) {
+				if t.pausing.Load() && !t.changes(upload) {
 					continue
 				}
-				if err := p.publish(context.WithoutCancel(ctx), upload, planned); err != nil {
+				if err := t.publish(context.WithoutCancel(ctx), m, upload, planned); err != nil {
 					return err
 				}
 			}
 			return nil
 		})
 	}
-	return l
-}
-
-// stop ends it and returns its first error.
-func (l *live) stop() error {
-	l.cancel()
-	return l.running.Wait()
+	return func() error {
+		cancel()
+		return running.Wait()
+	}
 }
 
 // pause waits, and reports whether ctx has not ended.
