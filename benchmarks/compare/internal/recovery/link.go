@@ -15,8 +15,8 @@ type link struct {
 	running  sync.WaitGroup
 
 	mu    sync.Mutex // protects the fields below
-	whole context.Context
-	end   context.CancelFunc // of whole, and with it of every connection
+	cut   bool
+	conns map[net.Conn]struct{} // of both sides, that are open
 }
 
 func newLink(ctx context.Context, upstream string) (*link, error) {
@@ -24,8 +24,7 @@ func newLink(ctx context.Context, upstream string) (*link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("recovery: %w", err)
 	}
-	l := &link{upstream: upstream, listener: listener, end: func() {}}
-	l.set(false)
+	l := &link{upstream: upstream, listener: listener, conns: map[net.Conn]struct{}{}}
 	l.running.Go(func() {
 		for {
 			down, err := listener.Accept()
@@ -38,33 +37,51 @@ func newLink(ctx context.Context, upstream string) (*link, error) {
 	return l, nil
 }
 
-// set cuts the link, which ends every connection and refuses new ones, or mends it.
+// set cuts the link, which ends every connection and refuses new ones, or mends it. Nothing passes once it has returned.
 func (l *link) set(cut bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.end(); !cut {
-		l.whole, l.end = context.WithCancel(context.Background())
+	if l.cut = cut; cut {
+		for conn := range l.conns {
+			_ = conn.Close()
+		}
 	}
 }
 
 // forward copies both directions until one of them ends.
 func (l *link) forward(down net.Conn) {
-	defer down.Close()
-	l.mu.Lock()
-	ctx := l.whole
-	l.mu.Unlock()
-	up, err := new(net.Dialer).DialContext(ctx, "tcp", l.upstream)
+	defer l.remove(down)
+	up, err := net.Dial("tcp", l.upstream)
 	if err != nil {
-		return // the link is cut, or the server is gone
+		return // the server is gone
 	}
-	end := func() { _, _ = down.Close(), up.Close() }
-	defer context.AfterFunc(ctx, end)()
+	defer l.remove(up)
+	if !l.add(down, up) {
+		return
+	}
 	l.running.Go(func() {
-		defer end()
 		_, _ = io.Copy(up, down)
+		_ = up.Close()
 	})
-	defer end()
 	_, _ = io.Copy(down, up)
+}
+
+// add notes connections, and reports false if the link is cut.
+func (l *link) add(conns ...net.Conn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, conn := range conns {
+		l.conns[conn] = struct{}{}
+	}
+	return !l.cut
+}
+
+// remove closes a connection.
+func (l *link) remove(conn net.Conn) {
+	_ = conn.Close()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.conns, conn)
 }
 
 func (l *link) close() error {
