@@ -73,11 +73,11 @@ func ownServer(ctx context.Context, t *chaostest.Target) (stop func() error, err
 // peerServer starts a system of benchmarks/compare, which answers calls over its standard input and output, and whose
 // clients speak its plain messages. It sets the target to it.
 func peerServer(ctx context.Context, line string, t *chaostest.Target) (stop func() error, err error) {
-	words := strings.Fields(line)
-	if len(words) == 0 {
-		return nil, errors.New("-peer names no command")
+	program, system, ok := strings.Cut(line, " ")
+	if !ok {
+		return nil, fmt.Errorf("-peer is %q, want a program and a system, such as \"bin/compare gws\"", line)
 	}
-	child, err := begin(exec.CommandContext(ctx, words[0], words[1:]...)) // given by the user
+	child, err := begin(exec.CommandContext(ctx, program, "process", "server", system)) // given by the user
 	if err != nil {
 		return nil, err
 	}
@@ -85,18 +85,18 @@ func peerServer(ctx context.Context, line string, t *chaostest.Target) (stop fun
 		io.Reader
 		io.WriteCloser
 	}{child.out, child.in})
-	var address string
-	if err := calls.Call("Worker.Addr", struct{}{}, &address); err != nil {
-		return nil, fmt.Errorf("-peer %q does not tell its address: %w", line, errors.Join(err, child.end()))
+	var started struct{ Addr string }
+	if err := calls.Call("Server.Start", struct{ System string }{system}, &started); err != nil {
+		return nil, fmt.Errorf("-peer %q does not start: %w", line, errors.Join(err, child.end()))
 	}
-	t.URL, t.Process = "ws://"+address+"/ws", child.command.Process.Pid
+	t.URL, t.Process = "ws://"+started.Addr+"/ws", child.command.Process.Pid
 	auth := func(int) []byte { return []byte(`{"type":"auth","token":"user-1"}`) }
 	t.First, t.Message, t.Token = auth(0), auth, auth
 	t.Subscribe = func(n int) []byte { return fmt.Appendf(nil, `{"action":"subscribe_upload","upload_id":"u%d"}`, n) }
 	t.Resume = t.Subscribe // they have no recovery
 	t.Publish = func(int) error {
 		load := struct{ Channels, Messages, Bytes int }{1, 1, 16 << 10}
-		return calls.Call("Worker.Publish", load, &struct{}{})
+		return calls.Call("Server.Publish", load, &struct{}{})
 	}
 	return child.end, nil
 }

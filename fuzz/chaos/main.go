@@ -3,7 +3,7 @@
 //
 //	go run ./fuzz/chaos                               # Shoal with its default limits, as a process of its own
 //	go run ./fuzz/chaos -url ws://127.0.0.1:9001/ws   # another server, which needs no authentication
-//	go run ./fuzz/chaos -peer "bin/compare serve --system gws"
+//	go run ./fuzz/chaos -peer "bin/compare gws"
 //
 // The last form attacks a system of benchmarks/compare: its server publishes, too.
 package main
@@ -37,7 +37,7 @@ func main() {
 	run := flag.String("run", "", "regular expression for the names of the attacks")
 	target := flag.String("url", "", "WebSocket endpoint of another server")
 	process := flag.Int("process", 0, "process id of that server, to measure its cost")
-	peer := flag.String("peer", "", "command that serves a system of benchmarks/compare")
+	peer := flag.String("peer", "", "program and system of benchmarks/compare, such as \"bin/compare gws\"")
 	serve := flag.Bool("serve", false, "serve instead: used by the command itself")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
