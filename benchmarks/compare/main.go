@@ -83,7 +83,7 @@ func execute(ctx context.Context, arguments []string, std streams) (code int) {
 		kong.Bind(std),
 		kong.Vars{
 			"brokers": strings.Join(nodes.Brokers(), ", "), "sweeps": strings.Join(runner.AllSweeps(), ", "),
-			"scenarios": strings.Join(runner.Names(), ", "), "systems": strings.Join(systems.Names(), ", "),
+			"scenarios": strings.Join(runner.AllScenarios(), ", "), "systems": strings.Join(systems.Names(), ", "),
 		},
 	)
 	if err != nil {

@@ -26,8 +26,8 @@ const (
 	Storm   = "S6"
 )
 
-// Names lists the scenarios of Scenarios.
-func Names() []string {
+// AllScenarios lists the scenarios that Scenarios are the flags of.
+func AllScenarios() []string {
 	return []string{Burst, Single, Unicast, Latency, Memory, Storm, results.Fresh, results.Direct, results.Intake}
 }
 
@@ -134,7 +134,7 @@ func (s *Scenarios) scenarios(c Common) []scenario {
 		{Storm, (*measurement).storm, part(systems.StormOnly), []results.Params{
 			{Connections: s.Connections, Channels: s.Connections, TLS: s.TLS},
 		}},
-		{results.Fresh, func(m *measurement) { m.fresh(s.WarmUp) }, freshens, s.links()},
+		{results.Fresh, func(m *measurement) { m.fresh(s.WarmUp) }, behindLink, s.links()},
 		{results.Direct, (*measurement).direct, only(systems.OwnName, "gws-direct", "gws", "gorilla", "coder"), direct},
 		{results.Intake, (*measurement).intake, takesIn, s.ways(c.Bytes)},
 	}
@@ -148,8 +148,8 @@ func part(one systems.Part) func(systems.Entry, results.Params) bool {
 	return func(e systems.Entry, _ results.Params) bool { return e.Part == systems.Everywhere || e.Part == one }
 }
 
-// freshens reports whether a system takes part in S10.
-func freshens(e systems.Entry, _ results.Params) bool {
+// behindLink reports whether a system takes part in S10.
+func behindLink(e systems.Entry, _ results.Params) bool {
 	return e.Part == systems.Everywhere && e.Kind != systems.Yardstick
 }
 

@@ -68,13 +68,14 @@ func (s *Server) Close() error { return s.closers.Close() }
 // listen has the system listen, or starts its program, whose id it returns.
 func (s *Server) listen(o Options) (pid int, err error) {
 	var certificate, key string
+	var config *tls.Config
 	if o.TLS {
 		folder, err := os.MkdirTemp("", "compare")
 		if err != nil {
 			return 0, fmt.Errorf("serverproc: %w", err)
 		}
 		defer os.RemoveAll(folder) // it is a temporary one
-		if certificate, key, err = systems.Certificate(folder); err != nil {
+		if certificate, key, config, err = systems.NewCertificate(folder); err != nil {
 			return 0, fmt.Errorf("serverproc: %w", err)
 		}
 	}
@@ -89,16 +90,10 @@ func (s *Server) listen(o Options) (pid int, err error) {
 	}
 	s.addr = ln.Addr().String()
 	ln = listener{ln.(*net.TCPListener), o.SendBuffer} // it is one
-	if o.TLS {
-		config, err := systems.ServerTLS(certificate, key)
-		if err != nil {
-			return 0, errors.Join(err, ln.Close())
-		}
-		if own, ok := s.system.(systems.Secured); ok {
-			ln = own.TLSListener(ln, config)
-		} else {
-			ln = tls.NewListener(ln, config)
-		}
+	if own, ok := s.system.(systems.Secured); ok && o.TLS {
+		ln = own.TLSListener(ln, config)
+	} else if o.TLS {
+		ln = tls.NewListener(ln, config)
 	}
 	edge := &http.Server{Handler: s.system.Handler(), ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0)}
 	served := make(chan error, 1)
