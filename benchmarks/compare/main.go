@@ -138,7 +138,7 @@ func number(text string) float64 {
 	return n
 }
 
-// processCommand is a process of a measurement. It has all parts, and plays the one that is called.
+// processCommand is a process of a measurement. It has all parts, of which the runner calls those that it needs.
 type processCommand struct {
 	About []string `arg:"" optional:"" help:"What the process is, for lists of processes."`
 }
@@ -165,12 +165,12 @@ type measureCommand[F any] struct {
 	runner.Common
 }
 
-// Run measures what the flags describe, and reports.
+// Run measures as the flags say, and reports.
 func (c *measureCommand[F]) Run(ctx context.Context, std streams) error {
 	return measure(ctx, std, c.Common, any(&c.Flags).(runner.Flags)) // each of the commands' types is one
 }
 
-// measure measures what flags describe, writes the results into a folder and reports them.
+// measure measures as flags say, writes the results into a folder and reports them.
 func measure(ctx context.Context, std streams, common runner.Common, flags runner.Flags) (err error) {
 	c := runner.Config{Common: common, Flags: flags, Progress: std.err}
 	if c.Program, err = os.Executable(); err != nil {

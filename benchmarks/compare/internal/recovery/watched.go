@@ -101,7 +101,7 @@ func (w *watched) set(ctx context.Context, cut bool) error {
 	return nil
 }
 
-// call takes the time of a call to the modelled server: that of a read, or of channels.
+// call takes the time that the modelled server needs to read uploads, or for channels.
 func (w *watched) call(ctx context.Context, reads, channels int) error {
 	switch {
 	case w.model == nil:

@@ -55,8 +55,8 @@ func (m *measurement) check(err error) bool {
 	return m.err == nil
 }
 
-// start starts this program as a process, by way of another program if there is a prefix. The role is its name in errors and,
-// with what it is about, in lists of processes.
+// start starts this program as a process, by way of another program if there is a prefix. The role is its name in errors, and
+// both texts are in lists of processes.
 func (m *measurement) start(prefix []string, role, about string) *worker.Child {
 	if m.err != nil {
 		return &worker.Child{} // it is not called any more

@@ -21,7 +21,7 @@ import (
 
 // Run makes all measurements, and returns the name of the file with the results. A failure of one system is recorded
 // like a result, and the rest continues; one that has failed twice in a scenario is left out of the rest of it. The
-// error is that of ctx, or says what is missing, or that results cannot be written.
+// error is that of ctx, or names a missing program, or says that results cannot be written.
 func Run(ctx context.Context, c Config) (name string, err error) {
 	versions, err := c.prepare(ctx, c.Progress)
 	if err != nil {
@@ -94,7 +94,7 @@ func (r *run) failures(t trial) (n int) {
 func (r *run) try(ctx context.Context, t trial) (failed string, err error) {
 	if p := &t.params; p.Load > 0 {
 		if p.Rate = p.Load * r.capacity(*p); p.Publishers == 0 {
-			p.Rate /= float64(max(p.Connections, 1)) // what the clients receive altogether
+			p.Rate /= float64(max(p.Connections, 1)) // all of them receive each message
 		} else {
 			p.Rate = max(p.Rate, 1)
 		}
@@ -121,8 +121,8 @@ func (r *run) try(ctx context.Context, t trial) (failed string, err error) {
 	return record.Error, results.Add(r.file, record)
 }
 
-// capacity is the measured throughput that the rate of a trial is a share of: between nodes that of the broker with its best
-// number of publishers, else what the write loop delivers in S2. 0: it has not been measured.
+// capacity is the measured throughput that the rate of a trial is a share of: between nodes the broker's with its best number of
+// publishers, else the write loop's in S2. 0: it has not been measured.
 func (r *run) capacity(p results.Params) (most float64) {
 	measured := map[results.Params][]float64{}
 	for _, record := range r.records {

@@ -108,7 +108,7 @@ func TestPlan_Nodes(t *testing.T) {
 	)
 }
 
-// The capacity of a broker is the median of its best number of publishers, and that of a server what the write loop delivers.
+// The capacity of a broker is the median of its best number of publishers, and of a server the median of the write loop.
 func TestCapacity(t *testing.T) {
 	r := &run{}
 	for _, measured := range []struct {

@@ -91,7 +91,7 @@ func closeCode(explanation string) float64 {
 	return float64(n)
 }
 
-// directWarm is the number of messages before those that S11 measures.
+// directWarm is the number of messages before S11 begins to measure.
 const directWarm = 200
 
 // direct measures S11: server, publisher and clients are one process.
@@ -148,7 +148,7 @@ func (m *measurement) withoutSockets() {
 	maps.Copy(m.figures, call[results.Figures](m, s, 3*m.Measure, "Sinks.Measure", q))
 }
 
-// onCores measures a work of the sweep of cores, of which one is over sockets.
+// onCores measures a work of the sweep of cores: bursts over sockets, and the others without.
 func (m *measurement) onCores() {
 	if m.trial.params.Work == results.OverSockets {
 		m.throughput()

@@ -94,7 +94,7 @@ type round struct {
 	delivered, expected uint64
 }
 
-// add adds what one server has published and its clients received. The round lasts from the first begin to the last end.
+// add adds the messages of one server and its clients. The round lasts from the first begin to the last end.
 func (r *round) add(p serverproc.Published, c loadgen.Received) {
 	if r.Ended == 0 {
 		r.Published, r.Received = p, c

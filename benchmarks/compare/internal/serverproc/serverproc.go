@@ -23,8 +23,8 @@ import (
 // Published tells when publishing began, in nanoseconds of Unix time, and by how much the latest message was late.
 type Published struct{ Began, Late int64 }
 
-// Options describe a server. Program is the executable of a system that is a program, Host the address to listen on ("": that of
-// the loopback interface), SendBuffer the size in bytes of the kernel's send buffer of each connection (0: the kernel decides),
+// Options describe a server. Program is the executable of a system that is a program, Host the address to listen on ("": 127.0.0.1),
+// SendBuffer the size in bytes of the kernel's send buffer of each connection (0: the kernel decides),
 // and Broker the URL of the broker that this project's node is connected to ("": none).
 type Options struct {
 	System, Program, Host, Broker string

@@ -17,7 +17,7 @@ import (
 
 // Child is a process that answers calls. Its methods may be called from any goroutine.
 type Child struct {
-	// Program is the id of another process whose usage counts instead of that of this one. 0: none. It is set once at most.
+	// Program is the id of another process whose usage counts instead. 0: there is none. It is set once at most.
 	Program int
 	name    string
 	command *exec.Cmd

@@ -21,8 +21,8 @@ import (
 // None is the argument or the result of a method without one.
 type None struct{}
 
-// Serve answers calls of the exported methods of services, and of Process, until in ends, and blocks until then. A service's
-// name is that of its type. In the end it closes the services.
+// Serve answers calls of the exported methods of services, and of Process, until in ends, and blocks until then. Each service has the
+// name of its type. In the end it closes the services.
 func Serve(in io.Reader, out io.Writer, services ...io.Closer) error {
 	server := rpc.NewServer()
 	var ends Closers
@@ -46,8 +46,8 @@ type Process struct {
 	profile *os.File // nil: none is taken
 }
 
-// Measured says whose usage is asked for: that of the process with this id, with 0 that of the process that is called. With Clean,
-// the latter first returns the memory that it does not need.
+// Measured is the id of the process whose usage is asked for, 0 for the process that is called. With Clean, the called process first
+// returns the memory that it does not need.
 type Measured struct {
 	PID   int
 	Clean bool

@@ -38,8 +38,8 @@ type client struct {
 	name, broker string
 	// about is about how many messages a second it publishes.
 	about float64
-	// publish is its command, in which N stands for the messages in flight, and subscribe what another one receives meanwhile, "":
-	// there is none. Both are for NATS.
+	// publish is its command, in which N stands for the messages in flight, and subscribe the subject of a second client, which
+	// receives ("": no second client). Both are for NATS.
 	publish, subscribe string
 }
 
