@@ -218,6 +218,14 @@ func TestRound_OfSeveralServers(t *testing.T) {
 	}
 }
 
+// After a failure nothing counts as delivered, also where earlier rounds have been.
+func TestRound_AfterFailure(t *testing.T) {
+	g := group{&session{measurement: &measurement{err: errors.New("broken")}, connections: 1, awaited: 7}}
+	if r := g.round(results.Params{Channels: 1, Messages: 1}); r.delivered != 0 || r.expected != 1 {
+		t.Errorf("the round is %+v", r)
+	}
+}
+
 // Each message is for the clients of its channel that read.
 func TestSession_Expects(t *testing.T) {
 	for q, want := range map[results.Params]uint64{
