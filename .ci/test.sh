@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Every check of the repository, one line a step. Static checks and the simulation run beside the tests, where these leave a
-# processor idle; allocations are counted beside the JavaScript tests.
+# Every check of the repository, one line a step. Static checks and the simulation need Go alone: they begin while tools are
+# installed, and run beside the tests, where these leave a processor idle; allocations are counted beside the JavaScript tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -111,7 +111,7 @@ static_checks() {
 	step "commits of pages" .ci/commits.sh
 	step "modules" modules
 	step "go vet" go vet work
-	step "tests without the race detector" go test -vet=off ./internal/typecheck ./server/openapitest
+	step "tests of type checks" go test -vet=off ./internal/typecheck
 	step "types elsewhere" types
 	step "linters" .ci/lint.sh --if-built
 }
@@ -179,11 +179,11 @@ crashed_in_detector() {
 }
 
 # The command's tests run clusters of whole servers, whose elections need processor time: they run by themselves. The
-# type checker and the description of the API are tested by the static checks, without compiling their imports for the
-# race detector, which takes minutes.
+# type checker starts no goroutines of its own: it is tested by the static checks, without compiling its imports for the
+# race detector.
 tests() {
 	local all
-	mapfile -t all < <(go list work | grep -v -e /cmd/shoal -e /benchmarks/compare -e /internal/typecheck -e /server/openapitest)
+	mapfile -t all < <(go list work | grep -v -e /cmd/shoal -e /benchmarks/compare -e /internal/typecheck)
 	raced "${all[@]}"
 	raced ./cmd/shoal/...
 }
@@ -228,11 +228,10 @@ no_leftovers() {
 	}
 }
 
-step "tools" .ci/tools.sh
-step "redis" .ci/redis.sh
-
 in_background "$scratch/static" "$(lowest)" static_checks
 in_background "$scratch/simulation" "$(lowest)" "step simulation simulation"
+step "tools" .ci/tools.sh
+step "redis" .ci/redis.sh
 step "tests" tests
 step "comparison" go -C benchmarks/compare test -vet=off ./...
 step "build" make --no-print-directory build

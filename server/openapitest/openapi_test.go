@@ -1,7 +1,6 @@
 package openapitest
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,8 +10,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/pb33f/libopenapi"
-	validator "github.com/pb33f/libopenapi-validator"
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/getkin/kin-openapi/openapi3filter"
+	"github.com/getkin/kin-openapi/routers"
+	"github.com/getkin/kin-openapi/routers/legacy"
 
 	"github.com/shoal-go/shoal/broker"
 	"github.com/shoal-go/shoal/server"
@@ -54,7 +55,7 @@ func valid() []call {
 // suite sends requests and validates them and their answers.
 type suite struct {
 	*testing.T
-	validator validator.Validator
+	router routers.Router
 	// left are the documented answers that no request has had, as "operation status".
 	left []string
 }
@@ -71,19 +72,20 @@ func newSuite(t *testing.T, url string) *suite {
 	if err != nil {
 		t.Fatal(err)
 	}
-	document, err := libopenapi.NewDocument(text)
+	document, err := openapi3.NewLoader().LoadFromData(text)
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, errs := validator.NewValidator(document)
-	if len(errs) > 0 {
-		t.Fatal(errs)
+	if err := document.Validate(t.Context()); err != nil {
+		t.Fatalf("the description is not valid: %v", err)
 	}
-	t.Cleanup(v.Release)
-	if ok, problems := v.ValidateDocument(); !ok {
-		t.Fatalf("the description is not valid: %v", problems)
+	// Requests go to the address of whichever server a test has started.
+	document.Servers = nil
+	router, err := legacy.NewRouter(document)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return &suite{t, v, documented(t, text)}
+	return &suite{t, router, documented(t, text)}
 }
 
 // documented returns the answers that a description names, as "operation status".
@@ -106,6 +108,9 @@ func documented(t *testing.T, text []byte) (all []string) {
 			}
 			if err := json.Unmarshal(text, &o); err != nil {
 				t.Fatal(err)
+			}
+			if len(o.Responses) == 0 {
+				t.Errorf("no answers of the operation %s are described", o.OperationID)
 			}
 			for status := range o.Responses {
 				all = append(all, o.OperationID+" "+status)
@@ -135,8 +140,8 @@ func (s *suite) send(url string, c call, status int, allowed bool) {
 		return r
 	}
 	what := fmt.Sprintf("%s %s %.200s", c.method, c.target, c.body)
-	if problems := s.problems(request, c); (problems == nil) != allowed {
-		s.Errorf("%s: it should be allowed: %v, found are %v", what, allowed, problems)
+	if problem := s.check(request, c); (problem == nil) != allowed {
+		s.Errorf("%s: it should be allowed: %v, found is %v", what, allowed, problem)
 	}
 	response, err := http.DefaultClient.Do(request(c.body))
 	if err != nil {
@@ -150,27 +155,44 @@ func (s *suite) send(url string, c call, status int, allowed bool) {
 	if response.StatusCode != status {
 		s.Errorf("%s: %d %s, want %d", what, response.StatusCode, body, status)
 	}
-	response.Body = io.NopCloser(bytes.NewReader(body))
-	if ok, problems := s.validator.ValidateHttpResponse(request(c.body), response); !ok {
-		s.Errorf("%s: %d %s is not as described: %v", what, status, body, problems)
+	answer := &openapi3filter.ResponseValidationInput{
+		RequestValidationInput: s.input(request(c.body)),
+		Status:                 response.StatusCode,
+		Header:                 response.Header,
+		Options:                &openapi3filter.Options{IncludeResponseStatus: true},
+	}
+	if err := openapi3filter.ValidateResponse(s.Context(), answer.SetBodyBytes(body)); err != nil {
+		s.Errorf("%s: %d %s is not as described: %v", what, status, body, err)
 	}
 	seen := fmt.Sprint(c.operation, " ", response.StatusCode)
 	s.left = slices.DeleteFunc(s.left, func(answer string) bool { return answer == seen })
 }
 
-// problems validates a request. The description has the schema of a line, so each line is validated alone.
-func (s *suite) problems(request func(body string) *http.Request, c call) (all []error) {
+// check validates a request. The description has the schema of a line, so each line is validated alone.
+func (s *suite) check(request func(body string) *http.Request, c call) error {
 	bodies := []string{c.body}
 	if c.kind == ndjsonType {
 		bodies = strings.Split(c.body, "\n")
 	}
 	for _, body := range bodies {
-		_, problems := s.validator.ValidateHttpRequestSync(request(body))
-		for _, problem := range problems {
-			all = append(all, problem)
+		if err := openapi3filter.ValidateRequest(s.Context(), s.input(request(body))); err != nil {
+			return err
 		}
 	}
-	return all
+	return nil
+}
+
+// input finds the operation of a request.
+func (s *suite) input(r *http.Request) *openapi3filter.RequestValidationInput {
+	s.Helper()
+	route, parameters, err := s.router.FindRoute(r)
+	if err != nil {
+		s.Fatal(r.Method, r.URL, err)
+	}
+	return &openapi3filter.RequestValidationInput{
+		Request: r, PathParams: parameters, Route: route,
+		Options: &openapi3filter.Options{AuthenticationFunc: openapi3filter.NoopAuthenticationFunc},
+	}
 }
 
 // with returns a call with a header field.
