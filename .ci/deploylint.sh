@@ -12,7 +12,7 @@ program=$cache/lint-$(cat ./*.go go.mod go.sum <(go env GOVERSION) | sha256sum |
 if [ ! -x "$program" ]; then
 	echo "building the linters of deploy into $program (once, some minutes)" >&2
 	rm -f "$cache"/lint-*
-	GOWORK=off GOFLAGS='' go build -ldflags='-s -w' -o "$program.new" . >&2
+	GOWORK=off GOFLAGS=-trimpath go build -ldflags='-s -w' -o "$program.new" . >&2
 	mv "$program.new" "$program"
 fi
 echo "$program"

@@ -16,7 +16,7 @@ fi
 
 [ -x "$folder/golangci-lint" ] || {
 	echo "building golangci-lint $version into $folder (once, some minutes)"
-	GOBIN=$folder GOFLAGS='' GOWORK=off go install "github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$version"
+	GOBIN=$folder GOFLAGS=-trimpath GOWORK=off go install "github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$version"
 }
 
 # Results are found again by the paths of files and of what they import. From a path that all clones share, one clone finds
