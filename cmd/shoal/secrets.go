@@ -25,7 +25,7 @@ type tokenCommand struct {
 	JWTAudience []string `name:"jwt-audience" sep:"none" placeholder:"NAME" help:"Its aud claim: the server's; of several, the first; any is none."`
 	JWTIssuer   []string `name:"jwt-issuer" sep:"none" placeholder:"NAME" help:"Its iss claim: the server's; of several, the first."`
 
-	Upload []string `sep:"none" placeholder:"ID|PREFIX*" help:"Upload that the user may follow; may be repeated."`
+	Upload []string `aliases:"uploads" sep:"none" placeholder:"ID|PREFIX*" help:"Upload that the user may follow; may be repeated."`
 	Dev    bool     `help:"Sign with the secret of a development server."`
 }
 

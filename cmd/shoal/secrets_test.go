@@ -27,7 +27,7 @@ func TestToken(t *testing.T) {
 		"file":        {nil, []string{"--jwt-secret-file=" + writeFile(t, "secret", "\ufeff"+goodSecret+"\r\n")}, goodSecret, time.Hour, nil},
 		"dev":         {nil, []string{"--dev"}, "dev", time.Hour, nil},
 		"dev, own":    {nil, []string{"--dev", "--jwt-secret=own"}, "own", time.Hour, nil},
-		"ttl, uploads": {nil, []string{"--dev", "--ttl=90s", "--upload=a", "--upload=b*"},
+		"ttl, uploads": {nil, []string{"--dev", "--ttl=90s", "--upload=a", "--uploads=b*"},
 			"dev", 90 * time.Second, []string{"a", "b*"}},
 	} {
 		t.Run(name, func(t *testing.T) {

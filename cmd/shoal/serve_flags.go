@@ -55,7 +55,7 @@ type serveFlags struct {
 	MaxConnectionsPerUser   int  `default:"32" min:"0" max:"1000000" help:"Maximum number of connections of one user; 0: unlimited."`
 	MaxSubscriptionsPerUser int  `default:"1024" min:"0" max:"10000000" help:"Maximum number of uploads that one user follows; 0: unlimited."`
 	MaxMessageBytes         size `default:"64KiB" min:"1KiB" max:"64MiB" help:"Largest message of a publisher."`
-	MaxClientMessageBytes   size `default:"64KiB" min:"32KiB" max:"64MiB" help:"Largest message of a client. @shoal/client and the Go client send up to 32 KiB when they return to many uploads."`
+	MaxClientMessageBytes   size `default:"64KiB" min:"1KiB" max:"64MiB" help:"Largest message of a client. @shoal/client and the Go client send up to 32 KiB when they return to many uploads."`
 	ClientMessageRate       rate `default:"50/s,200" placeholder:"50/s,200" help:"Maximum rate of messages of one client, and after the comma their number in a burst. @shoal/client and the Go client send up to 40/s and 150 at once, where they follow many uploads."`
 
 	TokenExpiry string `default:"enforce" oneof:"enforce connect" help:"enforce: a connection ends with its token; connect: exp is checked on connecting only."`

@@ -32,7 +32,7 @@ func catchSignals(ctx context.Context, args []string) *signals {
 
 // sameSignal is the time within which a second signal counts for the first one: timeout(1), for example, sends one to
 // the process and one to its group, which the process belongs to.
-const sameSignal = 200 * time.Millisecond
+const sameSignal = 50 * time.Millisecond
 
 // interruptible returns a context that ends with the first SIGINT or SIGTERM. A second one, unless it comes at once, is
 // left to the system, and ends the process. So are all with stop.
