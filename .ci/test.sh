@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Every check of the repository, one line a step. Static checks and the simulation need Go alone: they begin while tools are
-# installed, and run beside the tests, where these leave a processor idle; allocations are counted beside the JavaScript tests.
+# installed, and run, with the count of allocations, where the tests leave a processor idle. The tests in browsers and of the
+# comparison run beside those of the JavaScript client.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -200,18 +201,27 @@ allocations_and_benchmarks() {
 	}
 }
 
+# javascript_packages installs what the tests of the client, and those in the browser, need.
+javascript_packages() {
+	npm --prefix client/js ci --ignore-scripts --no-audit --no-fund
+}
+
 # javascript tests the client of JavaScript: units, the package, and against servers in Node.js and Chromium.
 javascript() (
 	cd client/js
-	npm ci --ignore-scripts --no-audit --no-fund
 	npm run --silent check
 	# Bounded, since Node.js waits for a browser that a failed test left open.
 	SHOAL_BIN=$OLDPWD/bin/shoal CHROMIUM=$chromium timeout 400 npm test --silent
 )
 
-# browser tests the demo page and the dashboard. It uses the modules that the client's step has installed.
+# browser tests the demo page and the dashboard.
 browser() {
 	SHOAL_BIN=$PWD/bin/shoal CHROMIUM=$chromium timeout 300 node --test internal/demo/browser/*.test.mjs
+}
+
+# comparison tests the comparison with other systems, which is a module of its own.
+comparison() {
+	go -C benchmarks/compare test -vet=off ./...
 }
 
 # simulation executes more histories than the race detector lets the tests above execute.
@@ -232,19 +242,24 @@ in_background "$scratch/static" "$(lowest)" static_checks
 in_background "$scratch/simulation" "$(lowest)" "step simulation simulation"
 step "tools" .ci/tools.sh
 step "redis" .ci/redis.sh
+in_background "$scratch/allocations" "$(lowest)" "step allocations allocations_and_benchmarks"
 step "tests" tests
-step "comparison" go -C benchmarks/compare test -vet=off ./...
+
 step "build" make --no-print-directory build
-in_background "$scratch/allocations" "nice" "step allocations allocations_and_benchmarks"
 chromium=$(.ci/chromium.sh) || {
 	current="finding Chromium"
 	exit 1
 }
+export chromium
+step "javascript packages" javascript_packages
+in_background "$scratch/browser" "" "step browser browser"
+in_background "$scratch/comparison" "nice" "step comparison comparison"
 step "javascript client" javascript
-step "browser" browser
 
 join "$scratch/static" "static checks"
 join "$scratch/simulation" "simulation"
 join "$scratch/allocations" "allocations"
+join "$scratch/browser" "browser"
+join "$scratch/comparison" "comparison"
 step "temporary files" no_leftovers
 echo "make test: everything passed in $SECONDS s"
