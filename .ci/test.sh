@@ -113,6 +113,7 @@ static_checks() {
 	step "modules" modules
 	step "go vet" go vet work
 	step "tests of type checks" go test -vet=off ./internal/typecheck
+	step "build linters of deploy" .ci/deploylint.sh
 	step "types elsewhere" types
 	step "linters" .ci/lint.sh --if-built
 }
