@@ -67,7 +67,13 @@ func (m *Manager) mostSilent(conns []Conn) int {
 }
 
 // isUsable reports whether a connection can be a key of the registry, and is not nil.
-func isUsable(c Conn) bool { return !isNil(c) && reflect.ValueOf(c).Comparable() }
+func isUsable(c Conn) bool {
+	r := reflect.ValueOf(c)
+	if r.Kind() == reflect.Pointer { // as most are: pointers are comparable
+		return !r.IsNil()
+	}
+	return r.IsValid() && r.Comparable()
+}
 
 // isNil reports whether a value is nil or a nil pointer.
 func isNil(v any) bool {
