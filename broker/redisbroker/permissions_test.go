@@ -11,13 +11,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/shoal-go/shoal/broker"
 	"github.com/shoal-go/shoal/broker/redisbroker"
 	"github.com/shoal-go/shoal/broker/redisbroker/internal/redistest"
+	"github.com/shoal-go/shoal/internal/testlog"
 )
 
 // TestPermissions_AreEnoughAndEachIsNeeded: with the rule everything works; without one of its parts the start fails
@@ -294,36 +294,18 @@ func TestBroker_WarnsOfServersThatEvict(t *testing.T) {
 // TestServer_WarnsOfEvictionThatBegins: an operator may change the policy, or set a limit, while nodes are connected.
 func TestServer_WarnsOfEvictionThatBegins(t *testing.T) {
 	server := redistest.Start(t, "--maxmemory-policy", "allkeys-lru")
-	var log lines
+	var log testlog.Buffer
 	opt := options(server)
 	opt.Logger = slog.New(slog.NewTextHandler(&log, nil))
 	join(t, opt)
 	for i, setting := range [][2]string{{"maxmemory", "1gb"}, {"maxmemory-policy", "volatile-ttl"}} {
-		if n := log.count("may evict"); n != i {
+		if n := log.Count("may evict"); n != i {
 			t.Fatalf("%d warnings before %s is set, want %d", n, setting[0], i)
 		}
 		server.Do("CONFIG", "SET", setting[0], setting[1])
-		redistest.Eventually(t, "a warning", func() bool { return log.count("may evict") > i })
+		redistest.Eventually(t, "a warning", func() bool { return log.Count("may evict") > i })
 	}
-	if log.count("maxmemory_policy=volatile-ttl") != 1 {
+	if log.Count("maxmemory_policy=volatile-ttl") != 1 {
 		t.Errorf("the second warning does not name the policy once")
 	}
-}
-
-// lines is a log that a test reads while it is written.
-type lines struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *lines) Write(line []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(line)
-}
-
-func (l *lines) count(text string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Count(l.text.String(), text)
 }

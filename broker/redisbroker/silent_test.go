@@ -12,6 +12,7 @@ import (
 
 	"github.com/shoal-go/shoal/broker/redisbroker"
 	"github.com/shoal-go/shoal/broker/redisbroker/internal/redistest"
+	"github.com/shoal-go/shoal/internal/testlog"
 )
 
 // silencer is a proxy between a broker and a server. While it is silent, no message comes through on a connection
@@ -126,7 +127,7 @@ func TestBroker_ServerThatWantsTLSIsExplained(t *testing.T) {
 	})
 	defer accepting.Wait()
 	defer listener.Close()
-	var log lines
+	var log testlog.Buffer
 	n := start(t, redisbroker.Options{
 		URL: "redis://" + listener.Addr().String(), Logger: slog.New(slog.NewTextHandler(&log, nil)),
 	})
@@ -136,7 +137,7 @@ func TestBroker_ServerThatWantsTLSIsExplained(t *testing.T) {
 	}
 	n.stop()
 	const most = 3 // a closed connection shows as its end, its reset or a broken pipe
-	if count := log.count("not connected"); count > most {
+	if count := log.Count("not connected"); count > most {
 		t.Errorf("the fault was logged %d times in %d attempts, want once", count, attempts.Load())
 	}
 }

@@ -3,6 +3,7 @@ package testlog
 
 import (
 	"bytes"
+	"strings"
 	"sync"
 )
 
@@ -25,3 +26,6 @@ func (b *Buffer) String() string {
 	defer b.mu.Unlock()
 	return b.text.String()
 }
+
+// Count returns how often a text occurs in everything written so far.
+func (b *Buffer) Count(text string) int { return strings.Count(b.String(), text) }

@@ -1,16 +1,15 @@
 package embedded_test
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/shoal-go/shoal/broker/brokertest"
 	"github.com/shoal-go/shoal/broker/natsbroker/embedded"
+	"github.com/shoal-go/shoal/internal/testlog"
 )
 
 // TestServer_MembersAtOtherAddressesAreNamed: servers that return with their folders at other addresses are other
@@ -52,7 +51,7 @@ func TestServer_MembersAtOtherAddressesAreNamed(t *testing.T) {
 func TestServer_ReplacedMemberIsWarnedOf(t *testing.T) {
 	const size, warning = 3, "members that are not among the routes"
 	addrs := freeAddrs(t, size+1)
-	var log lines
+	var log testlog.Buffer
 	logged := slog.New(slog.NewTextHandler(&log, nil))
 	var servers []*embedded.Server
 	for i := range size {
@@ -66,32 +65,14 @@ func TestServer_ReplacedMemberIsWarnedOf(t *testing.T) {
 	if err := servers[2].Close(); err != nil {
 		t.Fatal(err)
 	}
-	if log.count(warning) > 0 {
+	if log.Count(warning) > 0 {
 		t.Error("servers warn although all members are among the routes")
 	}
 	opt := cluster([]string{addrs[0], addrs[1], addrs[3]}, 2, "secret")
 	opt.Logger = logged
 	s := start(t, opt)
 	brokertest.Eventually(t, "Ready of the other server", s.Ready)
-	if err := s.Ready(); err != nil || log.count(warning) != 1 {
-		t.Errorf("the server warns %d times, Ready returns %v", log.count(warning), err)
+	if err := s.Ready(); err != nil || log.Count(warning) != 1 {
+		t.Errorf("the server warns %d times, Ready returns %v", log.Count(warning), err)
 	}
-}
-
-// lines is a log that a test reads while it is written.
-type lines struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *lines) Write(line []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(line)
-}
-
-func (l *lines) count(text string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Count(l.text.String(), text)
 }
