@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every check of the repository, one line a step. Static checks and the simulation need Go alone: they begin while tools are
-# installed, and run, with the count of allocations, where the tests leave a processor idle. The tests in browsers and of the
-# comparison run beside those of the JavaScript client.
+# installed, and run, with the count of allocations, where the tests leave a processor idle. The tests of the JavaScript client,
+# in browsers and of the comparison run beside those of the command, most of which wait for servers.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -180,13 +180,17 @@ crashed_in_detector() {
 		END { for (i in pc) exit 1 }'
 }
 
-# The command's tests run clusters of whole servers, whose elections need processor time: they run by themselves. The
-# type checker starts no goroutines of its own: it is tested by the static checks, without compiling its imports for the
-# race detector.
-tests() {
+# packages tests all packages but the command's. The type checker starts no goroutines of its own: it is tested by the
+# static checks, without compiling its imports for the race detector.
+packages() {
 	local all
 	mapfile -t all < <(go list work | grep -v -e /cmd/shoal -e /benchmarks/compare -e /internal/typecheck)
 	raced "${all[@]}"
+}
+
+# command_line tests the command. These tests run clusters of whole servers, whose elections need processor time: what runs
+# beside them has a lower priority.
+command_line() {
 	raced ./cmd/shoal/...
 }
 
@@ -212,7 +216,7 @@ javascript() (
 	cd client/js
 	npm run --silent check
 	# Bounded, since Node.js waits for a browser that a failed test left open.
-	SHOAL_BIN=$OLDPWD/bin/shoal CHROMIUM=$chromium timeout 400 npm test --silent
+	SHOAL_BIN=$OLDPWD/bin/shoal CHROMIUM=$chromium timeout 600 npm test --silent
 )
 
 # browser tests the demo page and the dashboard.
@@ -244,7 +248,7 @@ in_background "$scratch/simulation" "$(lowest)" "step simulation simulation"
 step "tools" .ci/tools.sh
 step "redis" .ci/redis.sh
 in_background "$scratch/allocations" "$(lowest)" "step allocations allocations_and_benchmarks"
-step "tests" tests
+step "packages" packages
 
 step "build" make --no-print-directory build
 chromium=$(.ci/chromium.sh) || {
@@ -253,13 +257,15 @@ chromium=$(.ci/chromium.sh) || {
 }
 export chromium
 step "javascript packages" javascript_packages
-in_background "$scratch/browser" "" "step browser browser"
+in_background "$scratch/javascript" "nice" "step 'javascript client' javascript"
+in_background "$scratch/browser" "nice" "step browser browser"
 in_background "$scratch/comparison" "nice" "step comparison comparison"
-step "javascript client" javascript
+step "command" command_line
 
 join "$scratch/static" "static checks"
 join "$scratch/simulation" "simulation"
 join "$scratch/allocations" "allocations"
+join "$scratch/javascript" "javascript client"
 join "$scratch/browser" "browser"
 join "$scratch/comparison" "comparison"
 step "temporary files" no_leftovers

@@ -157,7 +157,7 @@ func sources(t *testing.T, folder string) string {
 		if err != nil {
 			return err
 		}
-		if entry.IsDir() && slices.Contains([]string{"node_modules", ".git", "testdata"}, entry.Name()) {
+		if entry.IsDir() && slices.Contains([]string{"node_modules", ".git", "dist", "testdata"}, entry.Name()) {
 			return filepath.SkipDir
 		}
 		if strings.HasSuffix(path, ".go") && !strings.HasSuffix(path, "_test.go") {
