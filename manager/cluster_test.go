@@ -308,7 +308,7 @@ func TestFollow_EndsASecondAfterTheLastFollower(t *testing.T) {
 func TestFollow_SubscribesInBatches(t *testing.T) {
 	inCluster(t, 1, Options{MaxSubscriptionsPerUser: -1}, func(t *testing.T, _ *broker.Memory, nodes []member) {
 		n := nodes[0]
-		const uploads = 20_000
+		const uploads = 5_000
 		since := make(map[string]Position, uploads)
 		for i := range uploads {
 			since[fmt.Sprint("upload-", i)] = Position{}
