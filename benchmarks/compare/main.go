@@ -59,25 +59,14 @@ type commands struct {
 	Process processCommand `cmd:"" hidden:"" help:"Run a part of a measurement, which is called over standard input."`
 }
 
-// exit is panicked with where kong wants to end the process, so that execute can return instead.
-type exit int
-
 // execute runs the command line and returns the code to exit with.
-func execute(ctx context.Context, arguments []string, std streams) (code int) {
-	defer func() {
-		switch r := recover().(type) {
-		case nil:
-		case exit:
-			code = int(r)
-		default:
-			panic(r)
-		}
-	}()
+func execute(ctx context.Context, arguments []string, std streams) int {
+	helped := false
 	parser, err := kong.New(new(commands),
 		kong.Name("compare"),
 		kong.Description("Measures this project beside its peers and the limits of the machine."),
 		kong.Writers(std.out, std.err),
-		kong.Exit(func(code int) { panic(exit(code)) }),
+		kong.Exit(func(int) { helped = true }), // parsing goes on behind --help
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(std),
@@ -91,6 +80,9 @@ func execute(ctx context.Context, arguments []string, std streams) (code int) {
 		return 2
 	}
 	parsed, err := parser.Parse(arguments)
+	if helped {
+		return 0
+	}
 	if err == nil {
 		err = checkBounds(parsed.Flags())
 	}
@@ -165,14 +157,9 @@ type measureCommand[F any] struct {
 	runner.Common
 }
 
-// Run measures as the flags say, and reports.
-func (c *measureCommand[F]) Run(ctx context.Context, std streams) error {
-	return measure(ctx, std, c.Common, any(&c.Flags).(runner.Flags)) // each of the commands' types is one
-}
-
-// measure measures as flags say, writes the results into a folder and reports them.
-func measure(ctx context.Context, std streams, common runner.Common, flags runner.Flags) (err error) {
-	c := runner.Config{Common: common, Flags: flags, Progress: std.err}
+// Run measures as the flags say, writes the results into a folder and reports them.
+func (m *measureCommand[F]) Run(ctx context.Context, std streams) (err error) {
+	c := runner.Config{Common: m.Common, Flags: any(&m.Flags).(runner.Flags), Progress: std.err} // each F is one
 	if c.Program, err = os.Executable(); err != nil {
 		return fmt.Errorf("compare: the path of this program is unknown: %w", err)
 	}
