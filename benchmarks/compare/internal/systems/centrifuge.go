@@ -36,22 +36,15 @@ type centrifugeSystem struct {
 	handler http.Handler
 }
 
-// centrifugeDelay is how long centrifuge-batched collects messages.
-const centrifugeDelay = 100 * time.Millisecond
-
 // The settings of a connection.
 var (
 	unbatched = centrifuge.ConnectReply{ReplyWithoutQueue: true}
 	batched   = centrifuge.ConnectReply{
-		ReplyWithoutQueue: true, WriteDelay: centrifugeDelay, MaxMessagesInFrame: -1, WriteWithTimer: true,
+		ReplyWithoutQueue: true, WriteDelay: 100 * time.Millisecond, MaxMessagesInFrame: -1, WriteWithTimer: true,
 	}
 )
 
-func newCentrifuge(settings centrifuge.ConnectReply) func() (System, error) {
-	return func() (System, error) { return openCentrifuge(settings) }
-}
-
-func openCentrifuge(reply centrifuge.ConnectReply) (System, error) {
+func newCentrifuge(settings centrifuge.ConnectReply) (System, error) {
 	node, err := centrifuge.New(centrifuge.Config{
 		LogLevel: centrifuge.LogLevelNone,
 		Metrics:  centrifuge.MetricsConfig{RegistererGatherer: prometheus.NewRegistry()},
@@ -64,7 +57,7 @@ func openCentrifuge(reply centrifuge.ConnectReply) (System, error) {
 		if err != nil {
 			return centrifuge.ConnectReply{}, centrifuge.DisconnectInvalidToken
 		}
-		reply := reply
+		reply := settings
 		reply.Credentials = &centrifuge.Credentials{UserID: user}
 		return reply, nil
 	})
@@ -93,7 +86,7 @@ func centrifugeDialect(a Audience) load.Dialect {
 		},
 		Ready: has(`"subscribe":`),
 		Data:  countPublications,
-		Pong:  pongCentrifuge,
+		Pong:  pong(`{}`, `{}`),
 	}
 }
 
@@ -108,14 +101,6 @@ func countPublications(payload []byte) int {
 		n++
 	}
 	return n
-}
-
-// pongCentrifuge answers centrifuge's ping, an empty object.
-func pongCentrifuge(payload []byte) []byte {
-	if string(bytes.TrimSpace(payload)) == `{}` {
-		return []byte(`{}`)
-	}
-	return nil
 }
 
 func (s *centrifugeSystem) Handler() http.Handler { return s.handler }

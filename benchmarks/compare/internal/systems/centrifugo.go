@@ -37,9 +37,7 @@ const (
 	CentrifugoVersion = "v6.9.1"
 )
 
-func newCentrifugo(history bool) func() (System, error) {
-	return func() (System, error) { return &centrifugoSystem{history: history}, nil }
-}
+func newCentrifugo(history bool) (System, error) { return &centrifugoSystem{history: history}, nil }
 
 func centrifugoDialect(a Audience) load.Dialect {
 	d := centrifugeDialect(a)

@@ -39,12 +39,10 @@ type quiet struct{}
 func (quiet) Error(v ...any) { slog.Debug("gws", "error", v) }
 
 // newGWS returns the system with a way to deliver.
-func newGWS(deliver func([]*gws.Conn, []byte) error) func() (System, error) {
-	return func() (System, error) {
-		s := &gwsSystem{}
-		s.deliver, s.serve = deliver, upgradeGWS(s, &s.goroutines)
-		return s, nil
-	}
+func newGWS(deliver func([]*gws.Conn, []byte) error) (System, error) {
+	s := &gwsSystem{}
+	s.deliver, s.serve = deliver, upgradeGWS(s, &s.goroutines)
+	return s, nil
 }
 
 // upgradeGWS returns a handler that upgrades and reads from each connection on a goroutine.
@@ -92,12 +90,10 @@ func writeGWS(to []*gws.Conn, payload []byte) error {
 }
 
 // newSilent returns a yardstick that publishes nothing.
-func newSilent(serve func(*goroutines) http.HandlerFunc) func() (System, error) {
-	return func() (System, error) {
-		s := &hub[struct{}]{deliver: func([]struct{}, []byte) error { return errors.New("systems: this yardstick publishes nothing") }}
-		s.serve = serve(&s.goroutines)
-		return s, nil
-	}
+func newSilent(serve func(*goroutines) http.HandlerFunc) (System, error) {
+	s := &hub[struct{}]{deliver: func([]struct{}, []byte) error { return errors.New("systems: this yardstick publishes nothing") }}
+	s.serve = serve(&s.goroutines)
+	return s, nil
 }
 
 // upgradeOnly is gws that upgrades a connection, reads from it and does nothing else: the limit for S6. Its clients are

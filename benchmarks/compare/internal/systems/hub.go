@@ -177,6 +177,16 @@ func has(text string) func([]byte) bool {
 	return func(payload []byte) bool { return bytes.Contains(payload, []byte(text)) }
 }
 
+// pong returns a function that answers a ping, which may end in a line break.
+func pong(ping, answer string) func([]byte) []byte {
+	return func(payload []byte) []byte {
+		if string(bytes.TrimSpace(payload)) != ping {
+			return nil
+		}
+		return []byte(answer)
+	}
+}
+
 // userOf reads the user from a token.
 func userOf(token string) (string, error) {
 	if !strings.HasPrefix(token, "user-") {

@@ -53,13 +53,14 @@ func TestCountPublications(t *testing.T) {
 }
 
 func TestPings(t *testing.T) {
-	if got := string(pongShoal([]byte(`{"action":"ping"}`))); got != `{"action":"pong"}` {
+	shoal, centrifuge := shoalDialect(Audience{}).Pong, centrifugeDialect(Audience{}).Pong
+	if got := string(shoal([]byte(`{"action":"ping"}`))); got != `{"action":"pong"}` {
 		t.Errorf("shoal's ping is answered with %q", got)
 	}
-	if got := string(pongCentrifuge([]byte("{}\n"))); got != `{}` {
+	if got := string(centrifuge([]byte("{}\n"))); got != `{}` {
 		t.Errorf("centrifuge's ping is answered with %q", got)
 	}
-	if pongShoal([]byte(`{"action":"auth_success"}`)) != nil || pongCentrifuge([]byte(`{"id":1}`)) != nil {
+	if shoal([]byte(`{"action":"auth_success"}`)) != nil || centrifuge([]byte(`{"id":1}`)) != nil {
 		t.Error("what is no ping is answered")
 	}
 }

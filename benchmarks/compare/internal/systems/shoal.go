@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
-	"net/http"
 	"slices"
 	"time"
 
@@ -22,8 +21,8 @@ import (
 // that the manager validates and encodes each time. Its clients speak the base protocol, so that they receive
 // the same bytes as everyone else's; in S6 they speak shoal.v1, whose resume is acknowledged.
 type Shoal struct {
+	*server.Server
 	Manager *manager.Manager
-	Server  *server.Server
 }
 
 // shoalPublishing publishes to one upload by its own path, and to several by /v1/messages.
@@ -57,7 +56,7 @@ func NewShoal(b broker.Broker) (*Shoal, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Shoal{m, s}, nil
+	return &Shoal{s, m}, nil
 }
 
 // APIKey is the key of the HTTP API.
@@ -75,7 +74,7 @@ func shoalDialect(a Audience) load.Dialect {
 		// Base acknowledges no subscription: whether all are subscribed, the server is asked.
 		Ready: has(`"action":"auth_success"`),
 		Data:  countProgress,
-		Pong:  pongShoal,
+		Pong:  pong(`{"action":"ping"}`, `{"action":"pong"}`),
 	}
 	if a.Storm {
 		d.Subprotocol = "shoal.v1"
@@ -89,17 +88,6 @@ func shoalDialect(a Audience) load.Dialect {
 	}
 	return d
 }
-
-// pongShoal answers the protocol's ping.
-func pongShoal(payload []byte) []byte {
-	if string(payload) == `{"action":"ping"}` {
-		return []byte(`{"action":"pong"}`)
-	}
-	return nil
-}
-
-// Handler is the server's.
-func (s *Shoal) Handler() http.Handler { return s.Server.Handler() }
 
 // TLSListener implements Secured with the listener that "shoal serve" uses.
 func (s *Shoal) TLSListener(ln net.Listener, config *tls.Config) net.Listener {

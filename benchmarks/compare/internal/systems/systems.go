@@ -106,6 +106,11 @@ const (
 	centrifugal = "github.com/centrifugal/centrifuge"
 )
 
+// with returns a function that starts a system with a setting.
+func with[S any](start func(S) (System, error), setting S) func() (System, error) {
+	return func() (System, error) { return start(setting) }
+}
+
 // upgraded is the dialect of clients that are ready once they are upgraded.
 func upgraded(Audience) load.Dialect { return load.Dialect{Path: path} }
 
@@ -118,23 +123,23 @@ var table = []Entry{
 		New: func() (System, error) { return NewShoal(nil) }, Dialect: shoalDialect, Publishing: shoalPublishing,
 	},
 	{
-		Name: "write-loop", Kind: Yardstick, Module: gwsModule, Part: NoStorm, New: newWriteLoop(false), Dialect: plain,
+		Name: "write-loop", Kind: Yardstick, Module: gwsModule, Part: NoStorm, New: with(newWriteLoop, false), Dialect: plain,
 		About: "write(2) of the ready frame to each socket, on as many goroutines as cores",
 	},
 	{
-		Name: "joined-write", Kind: Yardstick, Module: gwsModule, Part: NoStorm, New: newWriteLoop(true), Dialect: plain,
+		Name: "joined-write", Kind: Yardstick, Module: gwsModule, Part: NoStorm, New: with(newWriteLoop, true), Dialect: plain,
 		About: "the write loop with a burst's frames joined into one write(2) per socket",
 	},
 	{
-		Name: "gws-upgrade", Kind: Yardstick, Module: gwsModule, Part: StormOnly, New: newSilent(upgradeOnly), Dialect: upgraded,
+		Name: "gws-upgrade", Kind: Yardstick, Module: gwsModule, Part: StormOnly, New: with(newSilent, upgradeOnly), Dialect: upgraded,
 		About: "gws that upgrades and no more: no authentication, no subscription",
 	},
 	{
-		Name: "gws", Kind: Peer, Module: gwsModule, New: newGWS(broadcastGWS), Dialect: plain,
+		Name: "gws", Kind: Peer, Module: gwsModule, New: with(newGWS, broadcastGWS), Dialect: plain,
 		About: "lxzan/gws, Broadcaster (WriteAsync for one receiver)",
 	},
 	{
-		Name: "gws-direct", Kind: Peer, Module: gwsModule, Part: DirectOnly, New: newGWS(writeGWS), Dialect: plain,
+		Name: "gws-direct", Kind: Peer, Module: gwsModule, Part: DirectOnly, New: with(newGWS, writeGWS), Dialect: plain,
 		About: "lxzan/gws, WriteMessage to each connection by the goroutine that publishes",
 	},
 	{
@@ -146,11 +151,11 @@ var table = []Entry{
 		About: "gorilla/websocket, PreparedMessage (plain for one receiver), a writing goroutine per connection",
 	},
 	{
-		Name: "centrifuge", Kind: Peer, Module: centrifugal, New: newCentrifuge(unbatched), Dialect: centrifugeDialect,
+		Name: "centrifuge", Kind: Peer, Module: centrifugal, New: with(newCentrifuge, unbatched), Dialect: centrifugeDialect,
 		About: "centrifugal/centrifuge, memory broker, no write delay",
 	},
 	{
-		Name: "centrifuge-batched", Kind: Peer, Module: centrifugal, New: newCentrifuge(batched), Dialect: centrifugeDialect,
+		Name: "centrifuge-batched", Kind: Peer, Module: centrifugal, New: with(newCentrifuge, batched), Dialect: centrifugeDialect,
 		About: "centrifugal/centrifuge, memory broker, WriteDelay 100 ms, no limit to messages in a frame",
 	},
 	{
@@ -158,17 +163,17 @@ var table = []Entry{
 		About: "coder/websocket, a channel and a writing goroutine per connection",
 	},
 	{
-		Name: "centrifugo", Kind: Peer, Module: CentrifugoModule, Command: "centrifugo", New: newCentrifugo(false),
+		Name: "centrifugo", Kind: Peer, Module: CentrifugoModule, Command: "centrifugo", New: with(newCentrifugo, false),
 		Dialect: centrifugoDialect, Publishing: centrifugoPublishing,
 		About: "a whole Centrifugo, memory engine, published to through its HTTP API",
 	},
 	{
-		Name: "centrifugo-history", Kind: Peer, Module: CentrifugoModule, Command: "centrifugo", New: newCentrifugo(true),
+		Name: "centrifugo-history", Kind: Peer, Module: CentrifugoModule, Command: "centrifugo", New: with(newCentrifugo, true),
 		Part: IntakeOnly, Dialect: centrifugoDialect, Publishing: centrifugoPublishing,
 		About: "the same with 64 messages of history for each channel",
 	},
 	{
-		Name: "net-http", Kind: Yardstick, Module: "net/http", Part: IntakeOnly, New: newSilent(emptyHandler), Dialect: upgraded,
+		Name: "net-http", Kind: Yardstick, Module: "net/http", Part: IntakeOnly, New: with(newSilent, emptyHandler), Dialect: upgraded,
 		Publishing: shoalPublishing, About: "a handler of net/http that reads the body and does nothing",
 	},
 }

@@ -2,6 +2,8 @@ package systems
 
 import (
 	"crypto/tls"
+	"iter"
+	"maps"
 	"net"
 	"net/http"
 	"runtime"
@@ -37,12 +39,10 @@ type writeLoop struct {
 // part are the sockets that one goroutine writes to. The lock is held while writing, so that no socket closes during a write.
 type part struct{ followers[*socket] }
 
-func newWriteLoop(joined bool) func() (System, error) {
-	return func() (System, error) {
-		s := &writeLoop{joined: joined, parts: make([]part, runtime.GOMAXPROCS(0))}
-		s.upgrader = gws.NewUpgrader(s, gwsOption())
-		return s, nil
-	}
+func newWriteLoop(joined bool) (System, error) {
+	s := &writeLoop{joined: joined, parts: make([]part, runtime.GOMAXPROCS(0))}
+	s.upgrader = gws.NewUpgrader(s, gwsOption())
+	return s, nil
 }
 
 // noCloseConn is a connection whose close is left to its owner: the number of a closed socket may be another
@@ -107,71 +107,48 @@ func (s *writeLoop) leave(reader *gws.Conn) {
 
 // Publish writes, and returns when all has been written.
 func (s *writeLoop) Publish(messages []message.Message) error {
+	together := slices.Chunk(messages, 1)
+	if s.joined {
+		channels := map[string][]message.Message{}
+		for _, m := range messages {
+			channels[m.Channel] = append(channels[m.Channel], m)
+		}
+		together = maps.Values(channels)
+	}
 	var writers sync.WaitGroup
 	for i := range s.parts {
-		writers.Go(func() {
-			p := &s.parts[i]
-			p.mu.RLock()
-			defer p.mu.RUnlock()
-			if s.joined {
-				p.writeJoined(messages)
-			} else {
-				p.writeEach(messages)
-			}
-		})
+		writers.Go(func() { s.parts[i].write(together) })
 	}
 	writers.Wait()
 	return nil
 }
 
-// writeEach writes message by message.
-func (p *part) writeEach(messages []message.Message) {
-	var late []*socket
+// write writes the frames of messages of one channel together, by one system call for each of its sockets.
+func (p *part) write(together iter.Seq[[]message.Message]) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	var late []*socket // that have not accepted all
 	var wire []byte
-	for _, m := range messages {
-		sockets := p.of[m.Channel]
+	for messages := range together {
+		sockets := p.of[messages[0].Channel]
 		if len(sockets) == 0 {
 			continue
 		}
-		wire = appendFrame(wire[:0], m)
-		late = writeAll(sockets, wire, late)
-	}
-	finish(late)
-}
-
-// writeJoined writes channel by channel.
-func (p *part) writeJoined(messages []message.Message) {
-	var channels []string // in their order
-	joined := map[string][]byte{}
-	for _, m := range messages {
-		if len(p.of[m.Channel]) == 0 {
-			continue
+		wire = wire[:0]
+		for _, m := range messages {
+			wire = m.AppendJSON(frame.AppendHeader(wire, frame.Text, m.Size))
 		}
-		wire, known := joined[m.Channel]
-		if !known {
-			channels = append(channels, m.Channel)
-		}
-		joined[m.Channel] = appendFrame(wire, m)
-	}
-	var late []*socket
-	for _, channel := range channels {
-		late = writeAll(p.of[channel], joined[channel], late)
-	}
-	finish(late)
-}
-
-func appendFrame(dst []byte, m message.Message) []byte {
-	return m.AppendJSON(frame.AppendHeader(dst, frame.Text, m.Size))
-}
-
-// writeAll writes to sockets, and adds to late the sockets that have not accepted all.
-func writeAll(sockets []*socket, wire []byte, late []*socket) []*socket {
-	for _, out := range sockets {
-		if out.write(wire) {
-			late = append(late, out)
+		for _, out := range sockets {
+			if out.write(wire) {
+				late = append(late, out)
+			}
 		}
 	}
-	return late
+	var writing sync.WaitGroup
+	for _, s := range late {
+		writing.Go(s.finish)
+	}
+	writing.Wait()
 }
 
 // Subscriptions counts.
@@ -231,22 +208,10 @@ func (s *socket) write(wire []byte) bool {
 	return !s.stuck
 }
 
-// patience is how long the loop waits for a client that has no more room. It happens once to a client: one
-// that still has none afterwards is left out.
-const patience = 2 * time.Second
-
-// finish writes the remainder as soon as there is room.
+// finish writes the remainder as soon as there is room. A client that has none for so long is left out from then on.
 func (s *socket) finish() {
+	const patience = 2 * time.Second
 	_ = s.conn.SetWriteDeadline(time.Now().Add(patience)) // fails with the write
 	_, err := s.conn.Write(s.rest)
 	s.stuck, s.rest = err != nil, nil
-}
-
-// finish writes the remainders of sockets.
-func finish(late []*socket) {
-	var writing sync.WaitGroup
-	for _, s := range late {
-		writing.Go(s.finish)
-	}
-	writing.Wait()
 }
