@@ -38,7 +38,7 @@ func (d Data) Charts(folder string) ([]string, error) {
 			if v.params.TLS {
 				file += "-tls"
 			}
-			save(file, caption(d.first(v), b.title, v.title()+"; medians, the lines are the least and the most; more is better"), chart)
+			save(file, caption(d.of(v)[0], b.title, v.title()+"; medians, the lines are the least and the most; more is better"), chart)
 		}
 	}
 	for _, s := range sweeps {
@@ -59,7 +59,7 @@ var kinds = map[systems.Kind]plot.Colour{
 // bars returns a chart, with the best system on top.
 func (d Data) bars(b bars, v variant) plot.Bars {
 	c := plot.Bars{Unit: b.unit, Key: []plot.Colour{kinds[systems.Own], kinds[systems.Peer], kinds[systems.Yardstick]}}
-	for _, system := range d.systemsOf(v) {
+	for _, system := range distinct(d.of(v), systemOf) {
 		if s := d.spread(v, system, b.metric); s.N > 0 {
 			c.Rows = append(c.Rows, plot.Row{Name: system, Colour: kinds[d.kindOf(system)].Colour, Bar: s})
 		}

@@ -75,37 +75,40 @@ func variantOf(r results.Record) variant {
 	return variant{r.Scenario, p}
 }
 
-// variants lists the measured variants, in order.
-func (d Data) variants() []variant {
-	var all []variant
-	for _, r := range d.records {
-		if v := variantOf(r); !slices.Contains(all, v) {
+// distinct lists the values that records have, in order.
+func distinct[V comparable](records []results.Record, of func(results.Record) V) (all []V) {
+	for _, r := range records {
+		if v := of(r); !slices.Contains(all, v) {
 			all = append(all, v)
 		}
 	}
 	return all
 }
 
-// first returns the first record of a variant.
-func (d Data) first(v variant) results.Record {
-	return d.records[slices.IndexFunc(d.records, func(r results.Record) bool { return variantOf(r) == v })]
+// variants lists the measured variants.
+func (d Data) variants() []variant { return distinct(d.records, variantOf) }
+
+// where returns the records for which a condition holds.
+func (d Data) where(condition func(results.Record) bool) (some []results.Record) {
+	for _, r := range d.records {
+		if condition(r) {
+			some = append(some, r)
+		}
+	}
+	return some
+}
+
+// of returns the records of a variant.
+func (d Data) of(v variant) []results.Record {
+	return d.where(func(r results.Record) bool { return variantOf(r) == v })
 }
 
 // swept returns the records of a sweep.
 func (d Data) swept(s sweep) []results.Record {
-	return slices.DeleteFunc(slices.Clone(d.records), func(r results.Record) bool { return r.Scenario != s.name })
+	return d.where(func(r results.Record) bool { return r.Scenario == s.name })
 }
 
-// systemsOf lists the systems that were measured in a variant, in order.
-func (d Data) systemsOf(v variant) []string {
-	var names []string
-	for _, r := range d.records {
-		if variantOf(r) == v && !slices.Contains(names, r.System) {
-			names = append(names, r.System)
-		}
-	}
-	return names
-}
+func systemOf(r results.Record) string { return r.System }
 
 // kindOf returns the role of a system, according to the results.
 func (d Data) kindOf(system string) systems.Kind {
@@ -119,8 +122,8 @@ func (d Data) kindOf(system string) systems.Kind {
 // series returns the figures of a system by repetition. Failed measurements are left out.
 func (d Data) series(v variant, system string, metric results.Metric) map[int]float64 {
 	values := map[int]float64{}
-	for _, r := range d.records {
-		if value, ok := r.Metrics[metric]; ok && r.Error == "" && r.System == system && variantOf(r) == v {
+	for _, r := range d.of(v) {
+		if value, ok := r.Metrics[metric]; ok && r.Error == "" && r.System == system {
 			values[r.Repeat] = value
 		}
 	}

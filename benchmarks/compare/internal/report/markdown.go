@@ -77,7 +77,7 @@ func (d Data) scenarioTable(b *strings.Builder, v variant) {
 	}
 	fmt.Fprintf(b, "\n## %s\n\n", v.title())
 	header(b, shown.columns, "system")
-	for _, system := range d.systemsOf(v) {
+	for _, system := range distinct(d.of(v), systemOf) {
 		row(b, d.cells(v, system, shown.columns, system)...)
 	}
 	if limit := shown.limit(d, v); limit != "" {
@@ -96,22 +96,21 @@ func (v variant) title() string {
 
 // sweepTable writes the measurements at each value.
 func (d Data) sweepTable(b *strings.Builder, s sweep) {
-	var rows []results.Record // one for each
-	for _, r := range d.swept(s) {
-		if !slices.ContainsFunc(rows, func(o results.Record) bool { return o.System == r.System && variantOf(o) == variantOf(r) }) {
-			rows = append(rows, r)
-		}
+	type measured struct {
+		variant
+		system string
 	}
+	rows := distinct(d.swept(s), func(r results.Record) measured { return measured{variantOf(r), r.System} })
 	if len(rows) == 0 {
 		return
 	}
-	slices.SortStableFunc(rows, func(a, b results.Record) int {
-		return cmp.Or(cmp.Compare(s.label(a), s.label(b)), cmp.Compare(s.of(a.Params), s.of(b.Params)))
+	slices.SortStableFunc(rows, func(a, b measured) int {
+		return cmp.Or(cmp.Compare(s.label(a.system, a.params), s.label(b.system, b.params)), cmp.Compare(s.of(a.params), s.of(b.params)))
 	})
 	fmt.Fprintf(b, "\n## Sweep %s: %s\n\n", s.name, s.title)
 	header(b, s.columns, "", s.along)
 	for _, r := range rows {
-		row(b, d.cells(variantOf(r), r.System, s.columns, s.label(r), s.write(s.of(r.Params)))...)
+		row(b, d.cells(r.variant, r.system, s.columns, s.label(r.system, r.params), s.write(s.of(r.params)))...)
 	}
 }
 
@@ -128,26 +127,18 @@ func (d Data) failures(b *strings.Builder) {
 
 func (d Data) provenance(b *strings.Builder) {
 	b.WriteString("\n## Where this comes from\n\n")
-	var origins []string
-	for _, r := range d.records {
+	origins := distinct(d.records, func(r results.Record) string {
 		p := r.Provenance
 		dirty := ""
 		if p.Dirty {
 			dirty = ", with uncommitted changes"
 		}
-		origin := fmt.Sprintf("- run %s: commit %.12s%s; %s, %d cores, GOMAXPROCS %d; %s %s, %s; `%s`\n", r.Run, p.Commit,
+		return fmt.Sprintf("- run %s: commit %.12s%s; %s, %d cores, GOMAXPROCS %d; %s %s, %s; `%s`\n", r.Run, p.Commit,
 			dirty, p.CPU, p.Cores, p.GOMAXPROCS, p.OS, p.Kernel, p.Go, strings.Join(p.Command, " "))
-		if !slices.Contains(origins, origin) {
-			origins = append(origins, origin)
-		}
-	}
-	var versions []string
-	for _, r := range d.records {
-		version := fmt.Sprintf("- %s: %s %s\n", r.System, r.Provenance.Module, r.Provenance.Version)
-		if !slices.Contains(versions, version) {
-			versions = append(versions, version)
-		}
-	}
+	})
+	versions := distinct(d.records, func(r results.Record) string {
+		return fmt.Sprintf("- %s: %s %s\n", r.System, r.Provenance.Module, r.Provenance.Version)
+	})
 	b.WriteString(strings.Join(append(origins, versions...), ""))
 }
 

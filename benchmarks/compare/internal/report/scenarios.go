@@ -166,28 +166,26 @@ func emptyRequests(d Data, v variant) string {
 	if p := &v.params; p.Work == results.RedisPublish || p.Work == results.NATSPublish {
 		p.Work = results.SinglePost
 	}
-	return d.yardstick(v, "net-http", results.Throughput, grouped, "messages/s in requests that a handler of net/http only reads")
+	return yardstick("net-http", results.Throughput, grouped, "messages/s in requests that a handler of net/http only reads")(d, v)
 }
 
-// yardstick returns a limit that is a figure of a system that does only the unavoidable part of the work.
+// yardstick returns a limit that is a figure of a system that does only the unavoidable part of the work, and its use of the
+// processors.
 func yardstick(system string, metric results.Metric, write func(float64) string, unit string) limit {
-	return func(d Data, v variant) string { return d.yardstick(v, system, metric, write, unit) }
-}
-
-// yardstick describes a figure of a system and its use of the processors.
-func (d Data) yardstick(v variant, system string, metric results.Metric, write func(float64) string, unit string) string {
-	s := d.spread(v, system, metric)
-	if s.N == 0 {
-		return system + ", which shows it, was not measured"
-	}
-	text := fmt.Sprintf("%s comes to %s %s", system, s.Text(write), unit)
-	if busy := d.spread(v, system, results.CoresUsed); busy.N > 0 {
-		text += fmt.Sprintf(" with %s of %d cores busy", plot.Short(busy.Median), d.first(v).Provenance.Cores)
-		if clients := d.spread(v, system, results.GeneratorShare); clients.N > 0 {
-			text += fmt.Sprintf(", %s of that for the clients", percent(clients.Median))
+	return func(d Data, v variant) string {
+		s := d.spread(v, system, metric)
+		if s.N == 0 {
+			return system + ", which shows it, was not measured"
 		}
+		text := fmt.Sprintf("%s comes to %s %s", system, s.Text(write), unit)
+		if busy := d.spread(v, system, results.CoresUsed); busy.N > 0 {
+			text += fmt.Sprintf(" with %s of %d cores busy", plot.Short(busy.Median), d.of(v)[0].Provenance.Cores)
+			if clients := d.spread(v, system, results.GeneratorShare); clients.N > 0 {
+				text += fmt.Sprintf(", %s of that for the clients", percent(clients.Median))
+			}
+		}
+		return text
 	}
-	return text
 }
 
 func kernelMemory(d Data, v variant) string {
@@ -200,16 +198,16 @@ func kernelMemory(d Data, v variant) string {
 
 // brokersClient describes the fastest of a broker's own clients.
 func brokersClient(d Data, v variant) string {
-	best := ""
+	best, most := "", 0.
 	for _, system := range yardsticks.Of(v.params.Work) {
-		if s := d.spread(v, system, results.Throughput); s.N > 0 && (best == "" || s.Median > d.spread(v, best, results.Throughput).Median) {
-			best = system
+		if median := d.spread(v, system, results.Throughput).Median; median > most {
+			best, most = system, median
 		}
 	}
 	if best == "" {
 		return ""
 	}
-	return d.yardstick(v, best, results.Throughput, grouped, "messages/s")
+	return yardstick(best, results.Throughput, grouped, "messages/s")(d, v)
 }
 
 // own is this project's system.

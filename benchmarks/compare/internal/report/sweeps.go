@@ -25,11 +25,11 @@ type sweep struct {
 	graph   graph // without lines: none
 }
 
-func (s sweep) label(r results.Record) string {
+func (s sweep) label(system string, p results.Params) string {
 	if s.apart == nil {
-		return r.System
+		return system
 	}
-	return r.System + ", " + s.apart(r.Params)
+	return system + ", " + s.apart(p)
 }
 
 // graph is a chart of a sweep.

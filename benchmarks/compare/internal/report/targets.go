@@ -123,21 +123,17 @@ func (d Data) verdicts() []verdict {
 }
 
 func (d Data) judge(t target, v variant) verdict {
-	of := d.series(v, own, t.metric)
-	result := verdict{target: t, variant: v, reference: t.against}
+	result, base, of := verdict{target: t, variant: v, reference: t.against}, v, d.series(v, own, t.metric)
 	switch t.against {
 	case nothing:
 		result.measured = spreadOf(of)
+		return result
 	case itself:
-		calm := v
-		calm.params.Stalled = 0
-		result.measured = ratios(of, d.series(calm, own, t.metric))
+		result.reference, base.params.Stalled = own, 0
 	case bestPeer:
 		result.reference = d.bestPeer(v, t)
-		result.measured = ratios(of, d.series(v, result.reference, t.metric))
-	default:
-		result.measured = ratios(of, d.series(v, t.against, t.metric))
 	}
+	result.measured = ratios(of, d.series(base, result.reference, t.metric))
 	return result
 }
 
@@ -145,7 +141,7 @@ func (d Data) judge(t target, v variant) verdict {
 // and hold no messages back.
 func (d Data) bestPeer(v variant, t target) string {
 	name, best := bestPeer, 0.
-	for _, system := range d.systemsOf(v) {
+	for _, system := range distinct(d.of(v), systemOf) {
 		s := d.spread(v, system, t.metric)
 		ended := d.spread(v, system, results.Closed).Max > 0
 		if d.kindOf(system) == systems.Peer && s.N > 0 && !ended && system != "centrifuge-batched" && (name == bestPeer || (s.Median > best) == t.least) {
