@@ -25,9 +25,6 @@ type recoveryCommand struct {
 	Posts            int `default:"500" within:"0 to 1000000" help:"Messages of a round that compares HTTP with Manager.Publish (0: it is not compared)."`
 }
 
-// postRounds is the number of rounds that compare HTTP with Manager.Publish.
-const postRounds = 5
-
 // Run measures, and prints tables.
 func (c *recoveryCommand) Run(ctx context.Context, std streams) error {
 	program, err := os.Executable()
@@ -79,11 +76,10 @@ func (c *recoveryCommand) trial(ctx context.Context, program, name string, table
 	if name == recovery.Simulated || c.Posts == 0 {
 		return nil
 	}
-	p, err := recovery.Post(ctx, o, postRounds, c.Posts)
+	const rounds = 5
+	summary, err := recovery.Post(ctx, o, rounds, c.Posts)
 	if err == nil {
-		fmt.Fprintf(progress, "%s: Publish %v; the API's handler %v, %.2f of it; a POST %v, %.2f of it, and %.2f of a POST to a minimal "+
-			"handler, %v; %d posts made %d stores and %d reads\n", name, p.Publish, p.Handler, p.HandlerRatio, p.Post, p.PostRatio,
-			p.MinimalRatio, p.Minimal, p.Messages, p.Stores, p.Reads)
+		fmt.Fprintf(progress, "%s: %s\n", name, summary)
 	}
 	return err
 }

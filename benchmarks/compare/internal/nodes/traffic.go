@@ -18,7 +18,7 @@ import (
 
 // Probe publishes a message that is not counted as soon as that is possible.
 func (n *Node) Probe(worker.None, *worker.None) error {
-	return retryUnavailable(context.Background(), func() error {
+	return retryUnavailable(func() error {
 		return Publish(context.Background(), n.from, message.Message{Channel: message.Channel(0), Size: message.MinSize})
 	})
 }
@@ -38,38 +38,23 @@ func PublishJSON(ctx context.Context, m *manager.Manager, channel string, body [
 	return m.Publish(ctx, channel, e)
 }
 
-// publisher publishes on a node. It waits for each message before it publishes the next, so that the order of its
-// messages to an upload is certain. It is used from one goroutine.
-type publisher struct {
-	manager *manager.Manager
-	number  int
-	next    int      // upload
-	counts  []uint64 // by upload
-	bytes   int
-}
-
-// publishers returns the publishers of a load, who keep their numbers from one load to the next. Each begins with another
-// upload.
-func (n *Node) publishers(q Load) []*publisher {
-	all := make([]*publisher, q.Publishers)
-	for i := range all {
-		if len(n.counts[i]) < q.Channels {
-			n.counts[i] = append(n.counts[i], make([]uint64, q.Channels-len(n.counts[i]))...)
-		}
-		all[i] = &publisher{n.from, i, i * q.Channels / q.Publishers, n.counts[i][:q.Channels], q.Bytes}
+// publisher returns a function that publishes the next message of a publisher, which was to be sent at some time. It is called
+// from one goroutine and waits for the message, so that the order of a publisher's messages to an upload is certain. Publishers
+// keep their numbers from one load to the next, and each begins with another upload.
+func (n *Node) publisher(i int, q Load) func(planned time.Time) error {
+	if len(n.counts[i]) < q.Channels {
+		n.counts[i] = append(n.counts[i], make([]uint64, q.Channels-len(n.counts[i]))...)
 	}
-	return all
-}
-
-// one publishes a message that was to be sent at some time.
-func (p *publisher) one(planned time.Time) error {
-	upload := p.next
-	p.next = (p.next + 1) % len(p.counts)
-	p.counts[upload]++
-	return Publish(context.Background(), p.manager, message.Message{
-		Channel: message.Channel(upload), Sent: planned.UnixNano(),
-		Number: p.counts[upload]*MaxPublishers + uint64(p.number), Size: p.bytes, //nolint:gosec // not negative
-	})
+	counts, next := n.counts[i], i*q.Channels/q.Publishers
+	return func(planned time.Time) error {
+		upload := next
+		next = (next + 1) % q.Channels
+		counts[upload]++
+		return Publish(context.Background(), n.from, message.Message{
+			Channel: message.Channel(upload), Sent: planned.UnixNano(),
+			Number: counts[upload]*MaxPublishers + uint64(i), Size: q.Bytes, //nolint:gosec // not negative
+		})
+	}
 }
 
 // Publish publishes messages: each publisher one after the other, or at planned times, which the publishers take in turn, so that
@@ -98,10 +83,11 @@ func (n *Node) Publish(q Load, a *Published) error {
 		})
 	}
 	var published atomic.Uint64
-	for _, one := range n.publishers(q) {
+	for i := range q.Publishers {
+		publish := n.publisher(i, q)
 		running.Go(func() error {
 			for planned, ok := next(); ok; planned, ok = next() {
-				if err := one.one(planned); err != nil {
+				if err := publish(planned); err != nil {
 					return err
 				}
 				published.Add(1)
@@ -122,7 +108,7 @@ func (n *Node) Follow(uploads int, _ *worker.None) error {
 		if err := n.to.Connect(user, s); err != nil {
 			return err
 		}
-		err := retryUnavailable(context.Background(), func() error {
+		err := retryUnavailable(func() error {
 			return n.to.SubscribeConn(context.Background(), user, s, message.Channel(i), manager.SubscribeOptions{})
 		})
 		if err != nil {
@@ -134,12 +120,12 @@ func (n *Node) Follow(uploads int, _ *worker.None) error {
 }
 
 // retryUnavailable tries again while the broker is out of reach.
-func retryUnavailable(ctx context.Context, try func() error) (err error) {
-	ended := worker.Poll(ctx, func() bool {
+func retryUnavailable(try func() error) (err error) {
+	_ = worker.Poll(context.Background(), func() bool { // it has no end of its own
 		err = try()
 		return !errors.Is(err, manager.ErrUnavailable)
 	})
-	return errors.Join(ended, err)
+	return err
 }
 
 // Wait blocks until messages have been received, at most for a time, and returns the state.

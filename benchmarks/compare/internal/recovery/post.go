@@ -20,39 +20,28 @@ import (
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
 )
 
-// Posts compares a publication by HTTP with Manager.Publish, on one node, one at a time. All times are medians.
-type Posts struct {
-	// Publish is a call of Manager.Publish, Handler one of the server's HTTP handler without a connection, Post a request
-	// over a connection that is kept alive, and Minimal such a request to a handler that does nothing but Manager.Publish.
-	Publish, Handler, Post, Minimal time.Duration
-	// HandlerRatio is Handler and PostRatio Post as a multiple of Publish, and MinimalRatio Post as one of Minimal:
-	// medians of the rounds.
-	HandlerRatio, PostRatio, MinimalRatio float64
-	// Reads and Stores are the calls to the broker that all posts made together, Messages their number.
-	Reads, Stores int64
-	Messages      int
-}
-
-// Post measures rounds of n messages each through all ways, alternating, with uploads that have Options.Stored messages.
-func Post(ctx context.Context, o Options, rounds, n int) (p Posts, err error) {
+// Post compares a publication by HTTP with Manager.Publish, on one node, one at a time: rounds of n messages each through all
+// ways, alternating, with uploads that have Options.Stored messages. The summary has the medians of all times and, for the ratios,
+// of the rounds, and the calls to the broker that all requests to the API made together.
+func Post(ctx context.Context, o Options, rounds, n int) (summary string, err error) {
 	b, err := nodes.Connect(o.URL)
 	if err != nil {
-		return p, err
+		return "", err
 	}
 	seen := &watched{HistoryBroker: b}
 	node, err := systems.NewShoal(seen)
 	if err != nil {
-		return p, err
+		return "", err
 	}
 	defer func() { err = errors.Join(err, node.Close()) }()
 	if err := node.Manager.WaitReady(ctx); err != nil {
-		return p, err
+		return "", err
 	}
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
-		return p, err
+		return "", err
 	}
-	go func() { _ = node.Server.Serve(listener) }() // until node is closed
+	go func() { _ = node.Serve(listener) }() // until node is closed
 	minimal := httptest.NewServer(minimal{node.Manager})
 	defer minimal.Close()
 	client := &http.Client{Transport: &http.Transport{}}
@@ -68,28 +57,28 @@ func Post(ctx context.Context, o Options, rounds, n int) (p Posts, err error) {
 	}
 	const publish, handler, least, api = 0, 1, 2, 3
 	all, medians := make([][]float64, len(ways)), make([][]float64, len(ways)) // of each way: times, and medians of the rounds
+	var made Calls                                                             // for the API
 	for round := range rounds + 1 {
 		for i, call := range ways {
 			_ = seen.calls() // of another way
 			times, err := timeEach(n, o, call)
 			if err != nil {
-				return p, err
+				return "", err
 			}
 			if round == 0 { // it warms up
 				continue
 			}
 			all[i], medians[i] = append(all[i], times...), append(medians[i], median(times))
-			if made := seen.calls(); i == api {
-				p.Reads, p.Stores, p.Messages = p.Reads+made.Histories+made.Newests, p.Stores+made.Stores, p.Messages+n
+			if c := seen.calls(); i == api {
+				made.Histories, made.Newests, made.Stores = made.Histories+c.Histories, made.Newests+c.Newests, made.Stores+c.Stores
 			}
 		}
 	}
-	for i, of := range []*time.Duration{&p.Publish, &p.Handler, &p.Minimal, &p.Post} {
-		*of = time.Duration(median(all[i]))
-	}
-	p.HandlerRatio, p.PostRatio = ratio(medians[handler], medians[publish]), ratio(medians[api], medians[publish])
-	p.MinimalRatio = ratio(medians[api], medians[least])
-	return p, nil
+	took := func(way int) time.Duration { return time.Duration(median(all[way])) }
+	return fmt.Sprintf("Publish %v; the API's handler %v, %.2f of it; a POST %v, %.2f of it, and %.2f of a POST to a minimal "+
+		"handler, %v; %d posts made %d stores and %d reads", took(publish), took(handler), ratio(medians[handler], medians[publish]),
+		took(api), ratio(medians[api], medians[publish]), ratio(medians[api], medians[least]), took(least),
+		rounds*n, made.Stores, made.Histories+made.Newests), nil
 }
 
 // ratio divides round by round and returns the median.

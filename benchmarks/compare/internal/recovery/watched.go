@@ -35,22 +35,12 @@ type watched struct {
 	server sync.Mutex // held while the modelled server works; the time that it owes is slept under it
 	owed   time.Duration
 
-	mu   sync.Mutex // protects made
-	made Calls
+	histories, newests, comparisons, compared, stores atomic.Int64
 }
 
 // calls returns the calls that were made since it was called last.
-func (w *watched) calls() (made Calls) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	made, w.made = w.made, Calls{}
-	return made
-}
-
-func (w *watched) count(calls *int64, n int) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	*calls += int64(n)
+func (w *watched) calls() Calls {
+	return Calls{w.histories.Swap(0), w.newests.Swap(0), w.comparisons.Swap(0), w.compared.Swap(0), w.stores.Swap(0)}
 }
 
 var errCut = errors.Join(broker.ErrUnavailable, errors.New("the link is cut"))
@@ -139,7 +129,7 @@ func (w *watched) Subscribe(ctx context.Context, channels ...string) error {
 
 // History takes the time of a read.
 func (w *watched) History(ctx context.Context, channel string, since broker.Position) (broker.Snapshot, error) {
-	w.count(&w.made.Histories, 1)
+	w.histories.Add(1)
 	if err := w.call(ctx, 1, 0); err != nil {
 		return broker.Snapshot{}, err
 	}
@@ -148,14 +138,14 @@ func (w *watched) History(ctx context.Context, channel string, since broker.Posi
 
 // Newest counts a call.
 func (w *watched) Newest(ctx context.Context, channel string) (broker.Snapshot, error) {
-	w.count(&w.made.Newests, 1)
+	w.newests.Add(1)
 	return w.HistoryBroker.Newest(ctx, channel)
 }
 
 // Positions takes the time of its channels.
 func (w *watched) Positions(ctx context.Context, channels ...string) ([]broker.Position, error) {
-	w.count(&w.made.Comparisons, 1)
-	w.count(&w.made.Compared, len(channels))
+	w.comparisons.Add(1)
+	w.compared.Add(int64(len(channels)))
 	if err := w.call(ctx, 0, len(channels)); err != nil {
 		return nil, err
 	}
@@ -164,6 +154,6 @@ func (w *watched) Positions(ctx context.Context, channels ...string) ([]broker.P
 
 // Store counts a call.
 func (w *watched) Store(ctx context.Context, channel string, payload []byte) (broker.Position, error) {
-	w.count(&w.made.Stores, 1)
+	w.stores.Add(1)
 	return w.HistoryBroker.Store(ctx, channel, payload)
 }

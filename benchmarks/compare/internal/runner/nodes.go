@@ -42,12 +42,10 @@ func (n *Nodes) entries() []systems.Entry {
 	return all
 }
 
-// latencyPublishers is how many publish in turn at a fixed rate, so that one that waits delays no other.
-const latencyPublishers = 256
-
 // scenarios lists the parts of S9: the throughput of each broker, to which the clients of that broker belong, and when that is
 // known the latency.
 func (n *Nodes) scenarios(c Common) []scenario {
+	const latencyPublishers = 256 // publish in turn at a fixed rate, so that one that waits delays no other
 	brokers := n.Brokers
 	if len(brokers) == 0 {
 		brokers = nodes.Brokers()

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"slices"
@@ -18,6 +19,89 @@ import (
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
 )
+
+// Common are the flags of all measurements. The defaults are set by each command.
+type Common struct {
+	Repeat   int           `default:"${repeat}" within:"1 to 1000000" help:"How often to measure everything."`
+	Bytes    int           `default:"256" within:"256 to 32768" help:"Size of a message."`
+	Measure  time.Duration `default:"${measure}" within:"1ns to 24h" help:"How long a run at full speed lasts at least."`
+	Duration time.Duration `default:"${duration}" within:"1ns to 24h" help:"How long a run at a fixed rate lasts (S4, S9 latency, S10)."`
+	Patience time.Duration `default:"60s" within:"1ms to 24h" help:"How long a single step may take."`
+	Out      string        `placeholder:"DIR" help:"Where the results go (benchmarks/results of the repository)."`
+	Profiles string        `placeholder:"DIR" help:"Where to put a processor profile of each server (none are taken)."`
+}
+
+// Clients are the flags of measurements over sockets.
+type Clients struct {
+	Connections int `default:"5000" within:"1 to 1000000" help:"Clients, where no other flag says how many."`
+	Burst       int `default:"40" within:"1 to 100000" help:"Messages that are published at once."`
+}
+
+// Config describes a measurement.
+type Config struct {
+	Common
+	Flags
+
+	// Folder is where results are written, Program this program, and Progress receives a line for each step.
+	Folder, Program string
+	Progress        io.Writer
+}
+
+// Flags are the flags of one command.
+type Flags interface {
+	// prepare makes sure that the programs that are measured are installed, and returns their versions by module.
+	prepare(ctx context.Context, progress io.Writer) (versions map[string]string, err error)
+	// entries lists the systems that may take part.
+	entries() []systems.Entry
+	// scenarios lists the scenarios in their order.
+	scenarios(Common) []scenario
+}
+
+// scenario describes a scenario, a sweep, or one of the parts of S9.
+type scenario struct {
+	name string
+	// measure measures one trial.
+	measure func(*measurement)
+	// takes reports whether a system takes part in a variant.
+	takes func(systems.Entry, results.Params) bool
+	// variants are the parameters of the trials.
+	variants []results.Params
+}
+
+// named returns the scenarios of these names, all without any.
+func named(all []scenario, names []string) []scenario {
+	return slices.DeleteFunc(all, func(s scenario) bool { return len(names) > 0 && !slices.Contains(names, s.name) })
+}
+
+// only returns a predicate for the systems of these names.
+func only(names ...string) func(systems.Entry, results.Params) bool {
+	return func(e systems.Entry, _ results.Params) bool { return slices.Contains(names, e.Name) }
+}
+
+// trial is one measurement of one system.
+type trial struct {
+	scenario scenario
+	entry    systems.Entry
+	repeat   int // from 1
+	params   results.Params
+}
+
+// plan returns all trials in the order in which they are made. Systems and variants alternate within a repetition: a
+// temporary disturbance of the machine affects them all. Each repetition begins with another system: the after-effects of a
+// measurement, such as thousands of sockets that have just been closed, do not always affect the same one.
+func (c Config) plan() (all []trial) {
+	for _, s := range c.scenarios(c.Common) {
+		for repeat := 1; repeat <= c.Repeat; repeat++ {
+			for _, p := range s.variants {
+				taking := slices.DeleteFunc(c.entries(), func(e systems.Entry) bool { return !s.takes(e, p) })
+				for i := range taking {
+					all = append(all, trial{s, taking[(i+repeat-1)%len(taking)], repeat, p})
+				}
+			}
+		}
+	}
+	return all
+}
 
 // Run makes all measurements, and returns the name of the file with the results. A failure of one system is recorded
 // like a result, and the rest continues; one that has failed twice in a scenario is left out of the rest of it. The
@@ -57,10 +141,9 @@ type run struct {
 	total, done int
 }
 
-// mostFailures of a system in a scenario are enough to know.
-const mostFailures = 2
-
+// all makes the trials, but for those of a system that has failed too often in the scenario.
 func (r *run) all(ctx context.Context, trials []trial) error {
+	const mostFailures = 2
 	for _, t := range trials {
 		if r.failures(t) >= mostFailures {
 			fmt.Fprintf(r.Progress, "%s  left out, it has failed %d times\n", r.line(t), mostFailures)
@@ -72,7 +155,7 @@ func (r *run) all(ctx context.Context, trials []trial) error {
 				return err
 			}
 		}
-		if _, err := r.try(ctx, t); err != nil {
+		if err := r.try(ctx, t); err != nil {
 			return err
 		}
 	}
@@ -89,9 +172,8 @@ func (r *run) failures(t trial) (n int) {
 	return n
 }
 
-// try makes one measurement and records it. The error is that of ctx or of the file; failed explains why the measurement
-// has failed, "" if it has not.
-func (r *run) try(ctx context.Context, t trial) (failed string, err error) {
+// try makes one measurement and records it, or its failure. The error is that of ctx or of the file.
+func (r *run) try(ctx context.Context, t trial) error {
 	if p := &t.params; p.Load > 0 {
 		if p.Rate = p.Load * r.capacity(*p); p.Publishers == 0 {
 			p.Rate /= float64(max(p.Connections, 1)) // all of them receive each message
@@ -115,10 +197,10 @@ func (r *run) try(ctx context.Context, t trial) (failed string, err error) {
 	left := time.Since(r.begun) / time.Duration(r.done) * time.Duration(r.total-r.done)
 	fmt.Fprintf(r.Progress, "  %s  (%s left)\n", outcome(record), left.Round(time.Second))
 	if ctx.Err() != nil {
-		return "", fmt.Errorf("runner: interrupted, the measurements so far are in %s: %w", r.file.Name(), ctx.Err())
+		return fmt.Errorf("runner: interrupted, the measurements so far are in %s: %w", r.file.Name(), ctx.Err())
 	}
 	r.records = append(r.records, record)
-	return record.Error, results.Add(r.file, record)
+	return results.Add(r.file, record)
 }
 
 // capacity is the measured throughput that the rate of a trial is a share of: between nodes the broker's with its best number of
@@ -151,11 +233,10 @@ func (r *run) calibrate(ctx context.Context, p results.Params) error {
 	fmt.Fprintln(r.Progress, "the rates of S4 go by what the write loop delivers in S2, which is measured first")
 	p.Load, p.Stalled, p.Messages = 0, 0, 1
 	for repeat := 1; repeat <= times; repeat++ {
-		failed, err := r.try(ctx, trial{scenario{name: Single, measure: (*measurement).throughput}, entry, repeat, p})
-		if err != nil {
+		if err := r.try(ctx, trial{scenario{name: Single, measure: (*measurement).throughput}, entry, repeat, p}); err != nil {
 			return err
 		}
-		if failed != "" {
+		if failed := r.records[len(r.records)-1].Error; failed != "" {
 			return fmt.Errorf("runner: the write loop, from which the rates of S4 are derived, has failed: %s", failed)
 		}
 	}

@@ -91,10 +91,7 @@ func closeCode(explanation string) float64 {
 	return float64(n)
 }
 
-// directWarm is the number of messages before S11 begins to measure.
-const directWarm = 200
-
-// direct measures S11: server, publisher and clients are one process.
+// direct measures S11: server, publisher and clients are one process. A few messages warm it up.
 func (m *measurement) direct() {
 	s := m.server(nil, 1, serverproc.Options{})
 	s.clients = s.server
@@ -102,7 +99,7 @@ func (m *measurement) direct() {
 	g, q := group{s}, m.atRate(m.Measure)
 	m.profile(s.server, "")
 	warm := q
-	warm.Messages = directWarm
+	warm.Messages = 200
 	m.check(g.round(warm).missing())
 	m.do(s.clients, "Clients.Reset", worker.None{})
 	r := g.round(q)

@@ -27,10 +27,6 @@ type session struct {
 	awaited uint64
 }
 
-// smallBuffer is the kernel's send buffer per connection in S4, in bytes, so that a client that does not read fills it
-// soon. The kernel's own choice holds megabytes.
-const smallBuffer = 16 << 10
-
 // serve starts a server and the process of its clients, for a share of the connections.
 func (m *measurement) serve(between *link.Link, servers int, o serverproc.Options) *session {
 	var at, atClients []string
@@ -118,11 +114,9 @@ func (r round) missing() error {
 	return fmt.Errorf("runner: %d of %d messages were delivered, %d connections had ended: %s", r.delivered, r.expected, r.Closed, r.Missing)
 }
 
-// leastMessages is how many messages a run at a fixed rate has at least.
-const leastMessages = 20
-
 // atRate is the load of the trial for a time.
 func (m *measurement) atRate(d time.Duration) results.Params {
+	const leastMessages = 20
 	q := m.trial.params
 	q.Messages = max(int(q.Rate*d.Seconds()), leastMessages)
 	return q
@@ -175,12 +169,10 @@ func (g group) round(q results.Params) (all round) {
 	return all
 }
 
-// minRounds is the number of rounds that a run of S1, S2 or S3 has at least, beside one that warms up.
-const minRounds = 5
-
 // throughput measures S1, S2 and S3: messages are published round after round, each round when all clients have received
 // the one before. The time between the rounds does not count.
 func (m *measurement) throughput() {
+	const minRounds = 5 // beside one that warms up
 	servers := max(m.trial.params.Servers, 1)
 	var g group
 	for range servers {
@@ -235,17 +227,12 @@ func (m *measurement) throughputOf(rounds []round, clientsBefore int64, before, 
 	m.check(last.missing())
 }
 
-// Before latency is measured, the buffers of the clients that do not read are filled, with few large messages: the kernel
-// keeps some 64 KiB for a client beside the server's send buffer.
-const (
-	fillMessages = 20
-	fillBytes    = 16 << 10
-)
-
 // latency measures S4: messages at a fixed rate, from the time for which each was planned until it was received, at all
-// clients that read.
+// clients that read. The buffers of the others are filled before, with few large messages: the kernel keeps some 64 KiB for a
+// client beside the server's send buffer.
 func (m *measurement) latency() {
-	s := m.serve(nil, 1, serverproc.Options{SendBuffer: smallBuffer})
+	const fillMessages, fillBytes = 20, 16 << 10
+	s := m.serve(nil, 1, serverproc.Options{SendBuffer: 16 << 10}) // the kernel's own choice holds megabytes
 	s.connect(loadgen.Audience{Latency: true})
 	g := group{s}
 	for range fillMessages { // each when the clients that read have received the one before

@@ -24,9 +24,6 @@ func AllSweeps() []string {
 	return []string{Receivers, Logical, Cores, Sockets, Bursts, Stalls, Servers}
 }
 
-// stallsLoad is the share of the write loop's capacity at which the share of stalled clients is swept.
-const stallsLoad = 0.5
-
 // Yardsticks: the rates of S4 are shares of the write loop's throughput.
 const (
 	writeLoop   = "write-loop"
@@ -87,7 +84,7 @@ func (s *Sweeps) scenarios(c Common) []scenario {
 		bursts = append(bursts, p)
 	}
 	p = base
-	p.Load = stallsLoad
+	p.Load = 0.5
 	for _, p.Stalled = range s.Stalled {
 		stalls = append(stalls, p)
 	}

@@ -98,12 +98,10 @@ func (c *Child) failed(err error) error {
 	return fmt.Errorf("worker: %s: %w", c.name, err)
 }
 
-// exitTime is how long a process may take to end once its input is closed.
-const exitTime = 15 * time.Second
-
-// Close lets the process end, by closing its input, and kills it if it does not. It blocks until the process has ended. The
-// error says that it did not end well.
+// Close lets the process end, by closing its input, and kills it if it does not within some seconds. It blocks until the process
+// has ended. The error says that it did not end well.
 func (c *Child) Close() error {
+	const exitTime = 15 * time.Second
 	_ = c.in.Close()
 	killer := time.AfterFunc(exitTime, func() { _ = c.command.Process.Kill() })
 	defer killer.Stop()

@@ -21,10 +21,8 @@ func FreeAddress(host string) (string, error) {
 	return ln.Addr().String(), ln.Close()
 }
 
-// programTime is how long a program may take to listen.
-const programTime = 10 * time.Second
-
-// StartProgram starts a server that is another program and has nothing to keep, and blocks until it listens at the address.
+// StartProgram starts a server that is another program and has nothing to keep, and blocks until it listens at the address, for
+// some seconds at most.
 // It ends with this process at the latest.
 func StartProgram(command *exec.Cmd, addr string) (end func() error, err error) {
 	command.Stderr = os.Stderr
@@ -37,7 +35,7 @@ func StartProgram(command *exec.Cmd, addr string) (end func() error, err error) 
 		_ = command.Wait()
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), programTime)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	err = Poll(ctx, func() bool {
 		conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
