@@ -16,7 +16,7 @@ type link struct {
 
 	mu    sync.Mutex // protects the fields below
 	cut   bool
-	conns map[net.Conn]struct{} // of both sides, that are open
+	conns []net.Conn // of both sides, since the last cut
 }
 
 func newLink(ctx context.Context, upstream string) (*link, error) {
@@ -24,7 +24,7 @@ func newLink(ctx context.Context, upstream string) (*link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("recovery: %w", err)
 	}
-	l := &link{upstream: upstream, listener: listener, conns: map[net.Conn]struct{}{}}
+	l := &link{upstream: upstream, listener: listener}
 	l.running.Go(func() {
 		for {
 			down, err := listener.Accept()
@@ -42,20 +42,21 @@ func (l *link) set(cut bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.cut = cut; cut {
-		for conn := range l.conns {
+		for _, conn := range l.conns {
 			_ = conn.Close()
 		}
+		l.conns = nil
 	}
 }
 
 // forward copies both directions until one of them ends.
 func (l *link) forward(down net.Conn) {
-	defer l.remove(down)
+	defer down.Close()
 	up, err := net.Dial("tcp", l.upstream)
 	if err != nil {
 		return // the server is gone
 	}
-	defer l.remove(up)
+	defer up.Close()
 	if !l.add(down, up) {
 		return
 	}
@@ -70,18 +71,8 @@ func (l *link) forward(down net.Conn) {
 func (l *link) add(conns ...net.Conn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, conn := range conns {
-		l.conns[conn] = struct{}{}
-	}
+	l.conns = append(l.conns, conns...)
 	return !l.cut
-}
-
-// remove closes a connection.
-func (l *link) remove(conn net.Conn) {
-	_ = conn.Close()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.conns, conn)
 }
 
 func (l *link) close() error {

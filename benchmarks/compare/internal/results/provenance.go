@@ -1,6 +1,7 @@
 package results
 
 import (
+	"cmp"
 	"context"
 	"os"
 	"os/exec"
@@ -42,7 +43,7 @@ const unknown = "unknown"
 // Here returns the provenance of current measurements, on this machine, with this program.
 func Here(ctx context.Context) Provenance {
 	p := Provenance{
-		Commit:     git(ctx, "rev-parse", "HEAD"),
+		Commit:     cmp.Or(git(ctx, "rev-parse", "HEAD"), unknown),
 		Command:    append([]string{"compare"}, os.Args[1:]...),
 		Go:         runtime.Version(),
 		OS:         runtime.GOOS + "/" + runtime.GOARCH,
@@ -50,13 +51,10 @@ func Here(ctx context.Context) Provenance {
 		CPU:        cpuModel(),
 		Cores:      runtime.NumCPU(),
 		GOMAXPROCS: runtime.GOMAXPROCS(0),
-		L2:         cache(2),
-		L3:         cache(3),
+		L2:         cache(caches, 2),
+		L3:         cache(caches, 3),
 		GOGC:       os.Getenv("GOGC"),
 		GOMEMLIMIT: os.Getenv("GOMEMLIMIT"),
-	}
-	if p.Commit == "" {
-		p.Commit = unknown
 	}
 	p.Dirty = git(ctx, "status", "--porcelain", "--", ":/", ":(top,exclude)benchmarks/results") != ""
 	return p
@@ -112,11 +110,11 @@ func cpuModel() string {
 	return unknown
 }
 
-// cache is the size in bytes of the first core's cache of a level, 0 where Linux does not tell.
-func cache(level int) int64 { return cacheIn("/sys/devices/system/cpu/cpu0/cache", level) }
+// caches is where Linux describes the first core's caches.
+const caches = "/sys/devices/system/cpu/cpu0/cache"
 
-// cacheIn reads the size from the folders of a core's caches.
-func cacheIn(folder string, level int) int64 {
+// cache is the size in bytes of the cache of a level, 0 where the folder does not tell.
+func cache(folder string, level int) int64 {
 	line := func(index, file string) string {
 		text, _ := os.ReadFile(filepath.Join(index, file)) // "" where there is none
 		return strings.TrimSpace(string(text))

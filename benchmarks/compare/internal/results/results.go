@@ -174,23 +174,13 @@ type Record struct {
 // Create begins a new file of results in a folder, which is made where it is missing.
 func Create(folder, run string) (*os.File, error) {
 	if err := os.MkdirAll(folder, 0o755); err != nil { //nolint:gosec // results are for everyone
-		return nil, fmt.Errorf("results: %w", err)
+		return nil, err
 	}
-	name := filepath.Join(folder, run+".jsonl")
-	file, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644) //nolint:gosec // likewise
-	if err != nil {
-		return nil, fmt.Errorf("results: %w", err)
-	}
-	return file, nil
+	return os.OpenFile(filepath.Join(folder, run+".jsonl"), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644) //nolint:gosec // likewise
 }
 
 // Add writes one record to a file.
-func Add(file *os.File, r Record) error {
-	if err := json.NewEncoder(file).Encode(r); err != nil {
-		return fmt.Errorf("results: %w", err)
-	}
-	return nil
-}
+func Add(file *os.File, r Record) error { return json.NewEncoder(file).Encode(r) }
 
 // Load reads all files of results in a folder, the oldest record first.
 func Load(folder string) ([]Record, error) {

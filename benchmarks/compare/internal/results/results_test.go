@@ -91,11 +91,11 @@ func TestCaches(t *testing.T) {
 		}
 	}
 	for level, want := range map[int]int64{1: 32 << 10, 2: 512 << 10, 3: 0, 4: 0} {
-		if got := cacheIn(folder, level); got != want {
+		if got := cache(folder, level); got != want {
 			t.Errorf("the cache of level %d has %d bytes, want %d", level, got, want)
 		}
 	}
-	if got := cacheIn(filepath.Join(folder, "nowhere"), 2); got != 0 {
+	if got := cache(filepath.Join(folder, "nowhere"), 2); got != 0 {
 		t.Errorf("without caches there are %d bytes", got)
 	}
 }

@@ -3,14 +3,21 @@ package serverproc
 
 import (
 	"cmp"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"log"
+	"math/big"
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
@@ -75,7 +82,7 @@ func (s *Server) listen(o Options) (pid int, err error) {
 			return 0, fmt.Errorf("serverproc: %w", err)
 		}
 		defer os.RemoveAll(folder) // it is a temporary one
-		if certificate, key, config, err = systems.NewCertificate(folder); err != nil {
+		if certificate, key, config, err = newCertificate(folder); err != nil {
 			return 0, fmt.Errorf("serverproc: %w", err)
 		}
 	}
@@ -106,6 +113,33 @@ func (s *Server) listen(o Options) (pid int, err error) {
 		return nil
 	})
 	return 0, nil
+}
+
+// newCertificate writes a new certificate and its key into a folder, as PEM files, and returns the configuration of a server under
+// test with it: TLS 1.3, session tickets, and everything else as the standard library has it.
+func newCertificate(folder string) (certificate, key string, config *tls.Config, err error) {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return "", "", nil, err
+	}
+	now := time.Now()
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), DNSNames: []string{systems.ServerName}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	if err != nil {
+		return "", "", nil, err
+	}
+	encoded, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return "", "", nil, err
+	}
+	certificate, key = filepath.Join(folder, "certificate.pem"), filepath.Join(folder, "key.pem")
+	err = errors.Join(
+		os.WriteFile(certificate, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600),
+		os.WriteFile(key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded}), 0o600))
+	pair := tls.Certificate{Certificate: [][]byte{der}, PrivateKey: private}
+	return certificate, key, &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS13}, err
 }
 
 // listener gives connections their send buffer.

@@ -9,11 +9,14 @@ import (
 	"math/rand/v2"
 	"os"
 	"runtime"
+	"runtime/debug"
+	"slices"
 	"strconv"
-	"sync"
 	"sync/atomic"
 	"time"
 	"unsafe"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/shoal-go/shoal/manager"
 	"github.com/shoal-go/shoal/shard"
@@ -136,12 +139,9 @@ func (s *Sinks) subscribe() (cost, error) {
 // order is the order in which the connections subscribe, and so lie in their upload. In a server that has run for a while
 // it has nothing to do with their addresses in memory.
 func (s *Sinks) order() []int {
-	if s.Params.Work == results.Shuffled {
-		return rand.New(rand.NewPCG(1, 2)).Perm(len(s.conns)) // the same each time
-	}
-	order := make([]int, len(s.conns))
-	for i := range order {
-		order[i] = i
+	order := rand.New(rand.NewPCG(1, 2)).Perm(len(s.conns)) // the same each time
+	if s.Params.Work != results.Shuffled {
+		slices.Sort(order)
 	}
 	return order
 }
@@ -229,38 +229,37 @@ func costOf(n int, do func(i int) error) (c cost, err error) {
 func repeat(d time.Duration, collect bool, do func(*rand.Rand) error) (c cost, err error) {
 	const often = 64 // operations between two readings of the clock
 	var done atomic.Uint64
-	failures := make([]error, runtime.GOMAXPROCS(0))
 	began := time.Now()
-	var working sync.WaitGroup
-	for i := range failures {
-		working.Go(func() {
+	var working errgroup.Group
+	for i := range runtime.GOMAXPROCS(0) {
+		working.Go(func() error {
 			random := rand.New(rand.NewPCG(uint64(i), 1)) //nolint:gosec // the same each time; i is not negative
-			for first := true; failures[i] == nil && (first || time.Since(began) < d); first = false {
-				for n := 0; n < often && failures[i] == nil; n++ {
-					failures[i] = do(random)
+			for first := true; first || time.Since(began) < d; first = false {
+				for range often {
+					if err := do(random); err != nil {
+						return err
+					}
 				}
 				done.Add(often)
 			}
+			return nil
 		})
 	}
 	if collect {
 		c.collect()
 	}
-	working.Wait()
+	err = working.Wait()
 	c.operations, c.took = done.Load(), time.Since(began)
-	return c, errors.Join(failures...)
+	return c, err
 }
 
 // collect collects the garbage.
 func (c *cost) collect() {
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	before := m.NumGC
+	var before, after debug.GCStats
+	debug.ReadGCStats(&before)
 	began := time.Now()
 	runtime.GC()
 	c.collected = time.Since(began)
-	runtime.ReadMemStats(&m)
-	for n := before + 1; n <= m.NumGC; n++ {
-		c.pause = max(c.pause, time.Duration(m.PauseNs[(n+255)%256])) //nolint:gosec // not negative
-	}
+	debug.ReadGCStats(&after)
+	c.pause = slices.Max(after.Pause[:after.NumGC-before.NumGC]) // the latest are the first
 }

@@ -25,12 +25,6 @@ type coderClient struct {
 	cutOff context.CancelFunc // ends the connection
 }
 
-const (
-	coderQueue     = 256
-	coderWriteTime = 5 * time.Second
-	talkTime       = 30 * time.Second
-)
-
 func newCoder() (System, error) {
 	s := &coderSystem{}
 	s.serve = func(w http.ResponseWriter, r *http.Request) {
@@ -41,7 +35,7 @@ func newCoder() (System, error) {
 		defer conn.CloseNow() //nolint:errcheck // the connection ends either way
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
-		c := &coderClient{conn, make(chan []byte, coderQueue), cancel}
+		c := &coderClient{conn, make(chan []byte, 256), cancel}
 		defer s.leave(c)
 		if s.talk(ctx, c) == nil {
 			c.write(conn.CloseRead(ctx))
@@ -62,7 +56,7 @@ func newCoder() (System, error) {
 
 // talk has the conversation with a client until it has subscribed.
 func (s *coderSystem) talk(ctx context.Context, c *coderClient) error {
-	ctx, cancel := context.WithTimeout(ctx, talkTime)
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	for {
 		_, data, err := c.conn.Read(ctx)
@@ -94,7 +88,7 @@ func (c *coderClient) write(ctx context.Context) {
 }
 
 func (c *coderClient) writeOne(ctx context.Context, payload []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, coderWriteTime)
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	return c.conn.Write(ctx, websocket.MessageText, payload)
 }

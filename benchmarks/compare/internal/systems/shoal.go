@@ -48,10 +48,13 @@ func NewShoal(b broker.Broker) (*Shoal, error) {
 		return nil, err
 	}
 	s, err := server.New(server.Options{
-		Manager:      m,
-		Authenticate: authenticate,
-		Authorize:    server.AuthorizeOpen,
-		APIKeys:      []string{APIKey},
+		Manager: m,
+		Authenticate: func(_ context.Context, token string) (server.Identity, error) {
+			user, err := userOf(token)
+			return server.Identity{UserID: user}, err
+		},
+		Authorize: server.AuthorizeOpen,
+		APIKeys:   []string{APIKey},
 	})
 	if err != nil {
 		return nil, err
@@ -61,11 +64,6 @@ func NewShoal(b broker.Broker) (*Shoal, error) {
 
 // APIKey is the key of the HTTP API.
 const APIKey = "measurement"
-
-func authenticate(_ context.Context, token string) (server.Identity, error) {
-	user, err := userOf(token)
-	return server.Identity{UserID: user}, err
-}
 
 func shoalDialect(a Audience) load.Dialect {
 	d := load.Dialect{

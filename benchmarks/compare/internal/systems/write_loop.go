@@ -66,7 +66,10 @@ func (s *writeLoop) Handler() http.Handler {
 		}
 		s.start(func() {
 			reader.ReadLoop()
-			s.leave(reader)
+			if stored, ok := reader.Session().Load("socket"); ok {
+				out := stored.(*socket) // stored by join
+				out.part.leave(out)
+			}
 			_ = conn.Close()
 		})
 	})
@@ -96,13 +99,6 @@ func (s *writeLoop) join(channel string, reader *gws.Conn) {
 	out.part = &s.parts[s.next.Add(1)%uint64(len(s.parts))]
 	reader.Session().Store("socket", out)
 	out.part.join(channel, out)
-}
-
-func (s *writeLoop) leave(reader *gws.Conn) {
-	if stored, ok := reader.Session().Load("socket"); ok {
-		out := stored.(*socket) // stored above
-		out.part.leave(out)
-	}
 }
 
 // Publish writes, and returns when all has been written.
