@@ -16,12 +16,11 @@ import (
 	"github.com/redis/rueidis"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/shoal-go/shoal/internal/load"
-
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
+	"github.com/shoal-go/shoal/internal/load"
 )
 
 // publish sends messages and blocks until they have been accepted. It is called from one goroutine.

@@ -8,11 +8,10 @@ import (
 	"runtime"
 	"time"
 
-	"github.com/shoal-go/shoal/internal/load"
-
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
+	"github.com/shoal-go/shoal/internal/load"
 )
 
 // Audience describes the clients. With Latency, the times of messages are measured, with Goroutines also from when they were

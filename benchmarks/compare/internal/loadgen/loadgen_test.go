@@ -7,9 +7,8 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/shoal-go/shoal/internal/load"
-
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
+	"github.com/shoal-go/shoal/internal/load"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -10,15 +10,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
 	"github.com/shoal-go/shoal/broker"
 	"github.com/shoal-go/shoal/broker/natsbroker"
 	"github.com/shoal-go/shoal/broker/natsbroker/embedded"
 	"github.com/shoal-go/shoal/broker/redisbroker"
 	"github.com/shoal-go/shoal/internal/load"
 	"github.com/shoal-go/shoal/manager"
-
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
 )
 
 // The brokers.

@@ -8,12 +8,11 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/shoal-go/shoal/internal/frame"
-	"github.com/shoal-go/shoal/internal/load"
-
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
+	"github.com/shoal-go/shoal/internal/frame"
+	"github.com/shoal-go/shoal/internal/load"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

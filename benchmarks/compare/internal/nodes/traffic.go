@@ -9,11 +9,10 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/shoal-go/shoal/internal/load"
-	"github.com/shoal-go/shoal/manager"
-
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
+	"github.com/shoal-go/shoal/internal/load"
+	"github.com/shoal-go/shoal/manager"
 )
 
 // Probe publishes a message that is not counted as soon as that is possible.

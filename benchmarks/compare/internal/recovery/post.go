@@ -12,12 +12,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/shoal-go/shoal/internal/plot"
-	"github.com/shoal-go/shoal/manager"
-
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/nodes"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
+	"github.com/shoal-go/shoal/internal/plot"
+	"github.com/shoal-go/shoal/manager"
 )
 
 // Post compares a publication by HTTP with Manager.Publish, on one node, one at a time: rounds of n messages each through all

@@ -11,12 +11,11 @@ import (
 	"slices"
 	"time"
 
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/nodes"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
 	"github.com/shoal-go/shoal/broker"
 	"github.com/shoal-go/shoal/internal/load"
 	"github.com/shoal-go/shoal/manager"
-
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/nodes"
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
 )
 
 // Simulated is a broker in memory, with the costs of a Model.

@@ -9,11 +9,10 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/shoal-go/shoal/internal/load"
-	"github.com/shoal-go/shoal/manager"
-
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/nodes"
+	"github.com/shoal-go/shoal/internal/load"
+	"github.com/shoal-go/shoal/manager"
 )
 
 // traffic are the messages that the publishing node has published and the connections of the following node have received, by

@@ -10,10 +10,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/shoal-go/shoal/internal/plot"
-
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
+	"github.com/shoal-go/shoal/internal/plot"
 )
 
 // bars is the chart of a scenario: one figure of each system, of which more is better.

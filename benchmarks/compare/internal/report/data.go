@@ -7,10 +7,9 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/shoal-go/shoal/internal/plot"
-
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
+	"github.com/shoal-go/shoal/internal/plot"
 )
 
 // Data are results to be reported: of each scenario those of one run, so that everything that is compared was

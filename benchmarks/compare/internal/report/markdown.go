@@ -7,9 +7,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/shoal-go/shoal/internal/plot"
-
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
+	"github.com/shoal-go/shoal/internal/plot"
 )
 
 // Markdown writes the tables: target against measured, then each scenario's figures, then failures and where

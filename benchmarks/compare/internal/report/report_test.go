@@ -12,11 +12,10 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/shoal-go/shoal/internal/plot"
-
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/runner"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
+	"github.com/shoal-go/shoal/internal/plot"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

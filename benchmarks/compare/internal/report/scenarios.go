@@ -5,11 +5,10 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/shoal-go/shoal/internal/plot"
-
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/yardsticks"
+	"github.com/shoal-go/shoal/internal/plot"
 )
 
 // view is how the results of a scenario are shown.

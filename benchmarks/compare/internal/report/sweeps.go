@@ -3,12 +3,11 @@ package report
 import (
 	"fmt"
 
-	"github.com/shoal-go/shoal/internal/plot"
-
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/runner"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/sinks"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
+	"github.com/shoal-go/shoal/internal/plot"
 )
 
 // sweep is how the influence of one parameter is shown.

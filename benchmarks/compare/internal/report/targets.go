@@ -4,12 +4,11 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/shoal-go/shoal/internal/plot"
-
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/nodes"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/yardsticks"
+	"github.com/shoal-go/shoal/internal/plot"
 )
 
 // target is a goal of this project.

@@ -14,10 +14,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/shoal-go/shoal/internal/plot"
-
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
+	"github.com/shoal-go/shoal/internal/plot"
 )
 
 // Common are the flags of all measurements. The defaults are set by each command.

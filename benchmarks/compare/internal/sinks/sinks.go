@@ -18,13 +18,12 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/shoal-go/shoal/manager"
-	"github.com/shoal-go/shoal/shard"
-
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
+	"github.com/shoal-go/shoal/manager"
+	"github.com/shoal-go/shoal/shard"
 )
 
 // Work is a measurement: Connections, each of which follows the upload of its own number modulo Channels, and operations that

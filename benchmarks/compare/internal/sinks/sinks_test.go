@@ -9,9 +9,8 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/shoal-go/shoal/manager"
-
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
+	"github.com/shoal-go/shoal/manager"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

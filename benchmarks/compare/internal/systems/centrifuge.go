@@ -10,9 +10,8 @@ import (
 	"github.com/centrifugal/centrifuge"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/shoal-go/shoal/internal/load"
-
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
+	"github.com/shoal-go/shoal/internal/load"
 )
 
 // centrifugeSystem is centrifugal/centrifuge with its memory broker and the JSON protocol of its own, whose

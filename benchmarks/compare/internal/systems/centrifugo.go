@@ -10,10 +10,9 @@ import (
 	"os"
 	"os/exec"
 
-	"github.com/shoal-go/shoal/internal/load"
-
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
+	"github.com/shoal-go/shoal/internal/load"
 )
 
 // centrifugoSystem is a whole Centrifugo: the program in a process of its own, with its memory engine, published to

@@ -12,10 +12,9 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/shoal-go/shoal/internal/load"
-
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
+	"github.com/shoal-go/shoal/internal/load"
 )
 
 // hub is the part of a system that its library leaves to the application: which connections follow which channel, the

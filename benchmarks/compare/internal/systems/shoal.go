@@ -8,12 +8,11 @@ import (
 	"slices"
 	"time"
 
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
 	"github.com/shoal-go/shoal/broker"
 	"github.com/shoal-go/shoal/internal/load"
 	"github.com/shoal-go/shoal/manager"
 	"github.com/shoal-go/shoal/server"
-
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
 )
 
 // Shoal is this repository's server and manager, with the options' defaults: the behaviour without

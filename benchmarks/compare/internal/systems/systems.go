@@ -10,9 +10,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/shoal-go/shoal/internal/load"
-
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
+	"github.com/shoal-go/shoal/internal/load"
 )
 
 // System is a server under test, inside its own process. Publish is called from one goroutine at a time, the

@@ -14,9 +14,8 @@ import (
 	"github.com/coder/websocket"
 	"go.uber.org/goleak"
 
-	"github.com/shoal-go/shoal/internal/load"
-
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
+	"github.com/shoal-go/shoal/internal/load"
 )
 
 // centrifuge's node, shut down, leaves behind workers that sleep for a second.

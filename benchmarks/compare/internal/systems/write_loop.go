@@ -15,9 +15,8 @@ import (
 	"github.com/lxzan/gws"
 	"golang.org/x/sys/unix"
 
-	"github.com/shoal-go/shoal/internal/frame"
-
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
+	"github.com/shoal-go/shoal/internal/frame"
 )
 
 // writeLoop is a yardstick: a loop that does nothing but write(2) of the ready frame to each socket, on as
