@@ -205,6 +205,33 @@ test('a key that is forbidden is forgotten, and the numbers go on', async () => 
   assert.deepEqual(tab.complaints.filter((line) => !/403/.test(line)), []) // the browser notes refusals
 })
 
+test('a key that is forgotten while a token is renewed with it stays forgotten', async () => {
+  let asked, go
+  const renewal = new Promise((resolve) => { asked = resolve })
+  const released = new Promise((resolve) => { go = resolve })
+  let tokens = 0 // with the key: the key is tried, the stream connects, and renews its token soon
+  const { page } = await open('', (page) => page.route('**/dashboard/token*', async (route) => {
+    if (!route.request().headers().authorization) return route.continue()
+    const response = await route.fetch()
+    if (++tokens === 3) {
+      asked(route.request())
+      await released
+    }
+    const soon = new Date(Date.now() + 2000).toISOString()
+    await route.fulfill({ response, json: { ...await response.json(), expires_at: soon } })
+  }))
+  await enterKey({ page })
+  const request = await renewal
+  await page.getByRole('button', { name: 'API key in use' }).click()
+  await page.getByRole('button', { name: 'Forget key' }).click()
+  await page.getByRole('button', { name: 'Read-only: enter key' }).waitFor()
+  go()
+  await request.response()
+  await page.evaluate(async () => (await fetch('token')).json()) // the page has read the answer before that
+  assert.equal(await page.evaluate(() => sessionStorage.length), 0)
+  await page.getByRole('button', { name: 'Read-only: enter key' }).waitFor()
+})
+
 // numbered passes the messages of the stream on, with other numbers.
 const numbered = (change) => (page) => page.routeWebSocket('**/ws/uploads', (socket) => {
   socket.connectToServer().onMessage((text) => {

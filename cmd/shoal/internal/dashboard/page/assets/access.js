@@ -35,40 +35,39 @@ export class Access {
   // use keeps a key from now on, '' for none, if the server accepts it.
   async use(key) {
     if (/[^!-~]/.test(key)) throw new Refused(401, 'a key has visible ASCII characters only')
-    await this.#grant(key)
-    this.#store()
+    this.#keep(key, await this.#grant(key))
   }
 
-  #store() {
+  // token returns a token for the stream. A key that the server no longer accepts is forgotten, unless another one has
+  // been entered in the meantime.
+  async token() {
+    const asked = this.#key
+    let key = asked
+    let granted
     try {
-      if (this.#key) sessionStorage.setItem(STORED, this.#key)
+      granted = await this.#grant(key)
+    } catch (error) {
+      if (![401, 403].includes(error.status) || !key) throw error
+      key = ''
+      granted = await this.#grant(key)
+    }
+    if (this.#key === asked) this.#keep(key, granted)
+    return { token: granted.token, expiresAt: Date.parse(granted.expires_at) }
+  }
+
+  // grant asks what this page may do with a key.
+  #grant(key) {
+    return this.request('GET', `token?viewer=${viewer}`, undefined, key)
+  }
+
+  #keep(key, { reads, acts }) {
+    this.#key = key
+    try {
+      if (key) sessionStorage.setItem(STORED, key)
       else sessionStorage.removeItem(STORED)
     } catch {
       // The browser keeps nothing for pages.
     }
-  }
-
-  // token returns a token for the stream. A key that the server no longer accepts is forgotten.
-  async token() {
-    try {
-      return await this.#grant(this.#key)
-    } catch (error) {
-      if (![401, 403].includes(error.status) || !this.#key) throw error
-      const granted = await this.#grant('')
-      this.#store()
-      return granted
-    }
-  }
-
-  // grant asks what this page may do with a key, and uses the key from now on if the server accepts it.
-  async #grant(key) {
-    const granted = await this.request('GET', `token?viewer=${viewer}`, undefined, key)
-    this.#key = key
-    this.#set(granted.reads, granted.acts)
-    return { token: granted.token, expiresAt: Date.parse(granted.expires_at) }
-  }
-
-  #set(reads, acts) {
     if (reads === this.reads && acts === this.acts) return
     this.reads = reads
     this.acts = acts
