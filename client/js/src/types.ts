@@ -136,7 +136,7 @@ export interface Options<Own extends OwnMessage = never> {
   share?: Share | undefined
   /**
    * Server-Sent Events where WebSockets are blocked: their address, or false for never. Default: the address of the
-   * WebSocket with `events` in the place of `ws`.
+   * WebSocket with `events` in the place of `ws`, without a query.
    */
   sse?: boolean | string | undefined
   /** Messages that wait for a slow `for await` loop. Default: 256. */

@@ -49,18 +49,24 @@ test('each entry loads in Node.js, and needs React only where it is used', () =>
 })
 
 // An older setting of TypeScript, which reads no "exports", is still the standard one for CommonJS.
-test('a program in CommonJS requires it, and has its types', () => {
+test('a program in CommonJS requires each entry, and has its types', () => {
   const folder = mkdtempSync(`${tmpdir()}/shoal-commonjs-`)
   mkdirSync(`${folder}/node_modules/@shoal`, { recursive: true })
   symlinkSync(root, `${folder}/node_modules/@shoal/client`)
   writeFileSync(`${folder}/program.ts`, `
     import { ShoalError, connect } from '@shoal/client'
-    try { connect('', { token: () => 't' }) } catch (error) { console.log(error instanceof ShoalError && error.code) }`)
+    import { useUpload } from '@shoal/client/react'
+    import { tabs } from '@shoal/client/tabs'
+    const share = () => tabs('')
+    for (const call of [() => connect('', { token: () => 't' }), share]) {
+      try { call() } catch (error) { console.log(error instanceof ShoalError && error.code) }
+    }
+    console.log(typeof useUpload)`)
   try {
     const compile = () => run('node', 'node_modules/typescript/bin/tsc', '--module', 'commonjs', '--moduleResolution', 'node10',
       '--strict', '--target', 'es2022', '--lib', 'es2022,dom', '--skipLibCheck', '--preserveSymlinks', `${folder}/program.ts`)
     expect(compile).not.toThrow()
-    expect(run('node', `${folder}/program.js`)).toBe('bad_url\n')
+    expect(run('node', `${folder}/program.js`)).toBe('bad_url\nbad_option\nfunction\n')
   } finally {
     rmSync(folder, { recursive: true })
   }
