@@ -213,12 +213,15 @@ export function openSession(url: URL, options: Options<any>, sink: Sink): Sessio
     for (const id of ids) changed.add(id)
   }
 
+  // update changes what there is room for, in order. But an upload is claimed as soon as another one has been released,
+  // which takes a message for each: it would wait for long behind all of a list that was left.
   const update = () => {
     const claim: Claim[] = []
     const release: string[] = []
     if (!authenticated && channel?.transport !== 'sse') return changed.clear()
-    for (const id of changed) {
-      if (!channel!.hasRoom(claim.length, release.length)) break
+    while (changed.size && channel!.hasRoom(claim.length, release.length)) {
+      const [next] = changed
+      const id = (release.length > claim.length && [...changed].find((id) => !claimed.has(id)) || next)!
       changed.delete(id)
       // Before it is claimed again, a claim is ended: the answer to that tells its messages from those of the next one.
       if (claimed.delete(id)) {

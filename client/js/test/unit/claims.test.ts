@@ -42,6 +42,35 @@ test('what is asked stays below the rate of the server, and nothing is forgotten
   expect([...left].sort()).toEqual(Array.from({ length: 300 }, (_, i) => `b-${i}`).sort())
 })
 
+test('an upload that is followed after many were left is claimed within a second', async () => {
+  const client = open()
+  const socket = await live()
+  const stops = Array.from({ length: 300 }, (_, i) => client.follow(`a-${i}`, () => {}))
+  await settle()
+  for (const stop of stops) stop()
+  await pass(1)
+  client.follow('u', () => {})
+  await pass(1000)
+  expect(asked(socket)).toContain('u')
+})
+
+test('no more uploads are claimed at once than before, while others wait for their release', async () => {
+  const client = open()
+  const socket = await live()
+  const stops = Array.from({ length: 300 }, (_, i) => client.follow(`a-${i}`, () => {}))
+  await settle()
+  for (const stop of stops) stop()
+  await pass(1)
+  for (let i = 0; i < 300; i++) client.follow(`b-${i}`, () => {})
+  await pass(20_000)
+  const held = new Set<string>()
+  for (const id of asked(socket)) {
+    id.startsWith('-') ? held.delete(id.slice(1)) : held.add(id)
+    expect(held.size).toBeLessThanOrEqual(300)
+  }
+  expect(held.size).toBe(300)
+})
+
 test('uploads that wait for room are claimed on the next connection', async () => {
   const client = open()
   const socket = await live()
