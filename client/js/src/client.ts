@@ -69,7 +69,6 @@ interface Upload {
   status: UploadStatus<any>
   // While the newest message is expected: up to here it was seen before. Its offset may be below the position's.
   seen?: number | undefined
-  dropping?: ReturnType<typeof setTimeout>
 }
 
 // newClient returns the client that connect() has checked the options of.
@@ -89,13 +88,12 @@ function newClient<Own extends OwnMessage>(url: URL, options: Options<Own>): Sho
     const stop = follower.stop = () => {
       signal?.removeEventListener('abort', stop)
       follower.end()
-      // An upload without followers is let go a moment later: a component that is mounted twice, or one that takes the
-      // place of another, keeps it.
-      if (followers.delete(follower) && !followers.size) upload.dropping = setTimeout(() => drop(id), 0)
+      // An upload without followers is let go at the end of the task: a component that is mounted twice, or one that takes
+      // the place of another, keeps it.
+      if (followers.delete(follower) && !followers.size) queueMicrotask(() => followers.size || drop(id, upload))
     }
     signal?.addEventListener('abort', stop)
     uploads.set(id, upload)
-    clearTimeout(upload.dropping)
     followers.add(follower)
     // All that follows may call the application, which may end the follow.
     if (status === IDLE || status.state === 'ended') {
@@ -119,7 +117,8 @@ function newClient<Own extends OwnMessage>(url: URL, options: Options<Own>): Sho
     return stop
   }
 
-  const drop = (id: string) => {
+  const drop = (id: string, upload: Upload) => {
+    if (uploads.get(id) !== upload) return
     uploads.delete(id)
     link.unfollow(id)
     notify(id)
@@ -251,8 +250,7 @@ function newClient<Own extends OwnMessage>(url: URL, options: Options<Own>): Sho
       link.close() // first: nothing that a listener begins now may stay
       for (const [id, upload] of uploads) {
         for (const follower of upload.followers) follower.stop!()
-        clearTimeout(upload.dropping)
-        drop(id)
+        drop(id, upload)
       }
       for (const entries of listeners.values()) entries.clear()
       listeners.clear()

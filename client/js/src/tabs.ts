@@ -60,7 +60,12 @@ class Tab implements Link {
 
   follow(id: string): void {
     this.#claim(id)
-    this.#request({ kind: 'follow', claims: [[id, this.#claims, this.sink.position(id)]] })
+    const number = this.#claims
+    // After the uploads that it takes the place of, which are let go at the end of the task.
+    queueMicrotask(() => {
+      if (this.#followed.get(id)?.number !== number) return
+      this.#request({ kind: 'follow', claims: [[id, number, this.sink.position(id)]] })
+    })
   }
 
   unfollow(id: string): void {

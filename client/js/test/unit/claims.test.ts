@@ -42,6 +42,26 @@ test('what is asked stays below the rate of the server, and nothing is forgotten
   expect([...left].sort()).toEqual(Array.from({ length: 300 }, (_, i) => `b-${i}`).sort())
 })
 
+test('an upload that another one takes the place of is released before that one is claimed', async () => {
+  const client = open()
+  const stop = client.follow('u', () => {})
+  const socket = await live()
+  stop()
+  client.follow('v', () => {})
+  await settle()
+  expect(asked(socket)).toEqual(['u', '-u', 'v']) // the server may allow no second one
+})
+
+test('an upload whose follow takes the place of another one is kept', async () => {
+  const client = open()
+  const stop = client.follow('u', () => {})
+  const socket = await live()
+  stop()
+  client.follow('u', () => {})
+  await settle()
+  expect(asked(socket)).toEqual(['u'])
+})
+
 test('an upload that is followed after many were left is claimed within a second', async () => {
   const client = open()
   const socket = await live()

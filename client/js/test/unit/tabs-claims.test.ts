@@ -1,7 +1,7 @@
 // Each tab's claim is answered for itself, whatever its leader and the other tabs do meanwhile.
 
-import { describe, expect, test } from 'vitest'
-import { type FakeTab, alive, asked, following, freeze, installBrowser, leading, locks, newTab, rest } from './browser.js'
+import { describe, expect, test, vi } from 'vitest'
+import { FakeChannel, type FakeTab, alive, asked, following, freeze, installBrowser, leading, locks, newTab, rest } from './browser.js'
 import { FakeSocket, again, hear, installFakes, live, pass, progress, resumed, subscribed } from './fakes.js'
 
 installFakes()
@@ -16,6 +16,22 @@ async function five() {
   await rest()
   return { tab, seen, socket }
 }
+
+test.each(['the tab that leads', 'another tab'])('an upload that another one takes the place of in %s is released first', async (where) => {
+  const { tab, socket } = await leading()
+  const { client } = where === 'another tab' ? newTab() : tab
+  const { stop } = hear(client)
+  await rest()
+  expect(asked(socket)).toEqual(['u'])
+  const post = vi.spyOn(FakeChannel.prototype, 'postMessage')
+  stop()
+  hear(client, 'v')
+  await rest()
+  expect(asked(socket)).toEqual(['not u', 'v']) // the server may allow no second one
+  // Each message is a task of its own to the tab that leads.
+  const posted = post.mock.calls.map(([{ kind }]) => kind).filter((kind) => /follow/.test(kind))
+  expect(posted).toEqual(where === 'another tab' ? ['unfollow', 'follow'] : [])
+})
 
 describe('a tab that begins gets the newest message', () => {
   test('of a leader that continued without loss and has not received it', async () => {
