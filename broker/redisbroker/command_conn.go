@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -158,7 +159,7 @@ func (b *Broker) checkKind(addr, info string) error {
 	case !clustered && b.target.mode == cluster:
 		return fatalf("redisbroker: %s is no node of a cluster: the URL must begin with redis://", addr)
 	case infoField(info, "role") != "master":
-		return fmt.Errorf("%s is a replica, which takes no messages", addr)
+		return errors.New("the server is a replica, which takes no messages")
 	}
 	return nil
 }

@@ -122,8 +122,8 @@ func (b *Broker) connectError(addr string, err error) error {
 	case errors.Is(err, errTooManyClients) || strings.Contains(err.Error(), tooManyClients):
 		return unavailable(addr + " accepts no more connections: raise its maxclients")
 	case isPermissionError(err):
-		return fatalf("redisbroker: %s lets us connect but not do what is needed: %s: allow that by ACL SETUSER",
-			addr, errorText(err))
+		return fatalf("redisbroker: %s lets us connect but not do what is needed: %s: allow that by ACL SETUSER; all that "+
+			"is needed is: %s", addr, errorText(err), b.permissions())
 	case word == "" || isTemporary(word):
 		return unavailable(addr + ": " + errorText(health.ExplainTLS(err, b.optionNames(), b.target.tls)))
 	default:
@@ -141,7 +141,7 @@ func isPermissionError(err error) bool {
 }
 
 // scriptError adds to an error the command that a script was not allowed to run. Redis 7.0 only tells the line.
-func scriptError(err error, text string) error {
+func (s *server) scriptError(err error, text string) error {
 	_, place, found := strings.Cut(err.Error(), "@user_script:")
 	if !found || !isPermissionError(err) {
 		return err
@@ -156,7 +156,5 @@ func scriptError(err error, text string) error {
 	if !named {
 		return err // need names the command
 	}
-	command, _, _ := strings.Cut(call, ",")
-	return fatalf("redisbroker: not all is allowed that is needed: %s (it is about %s): allow that by ACL SETUSER",
-		errorText(err), strings.ToLower(strings.Trim(command, "'")))
+	return s.missingPermission(err, "run "+commandOf(call)+" in a script")
 }

@@ -47,7 +47,8 @@ func channelKinds(prefix string) []channelKind {
 var clusterCommands = []string{"ssubscribe", "sunsubscribe", "spublish", "cluster|slots"}
 
 // Permissions returns the rule, as for ACL SETUSER, that a user needs for nodes that share uploads through a single
-// server: without one of its parts Run fails and names it. prefix is Options.ChannelPrefix.
+// server: without one of its parts Run fails and names it. A URL with the number of a database other than 0 needs
+// +select in addition. prefix is Options.ChannelPrefix.
 func Permissions(prefix string) string { return permissions(prefix, single) }
 
 // permissions returns the rule for servers of a mode. Each node of a cluster has users of its own.
@@ -128,7 +129,7 @@ func (s *server) tryKind(ctx context.Context, l *commandConn, p *pubsub, kind ch
 	}
 	if !kind.stored {
 		if err := l.client.Do(ctx, l.send(publishScript, channel, nil)).Error(); err != nil {
-			return s.missingPermission(scriptError(err, s.broker.scripts(l.term)[publishScript]),
+			return s.missingPermission(s.scriptError(err, s.broker.scripts(l.term)[publishScript]),
 				"publish to "+kind.prefix+"*, which are keys and channels of a script")
 		}
 		return nil
@@ -155,7 +156,13 @@ func (s *server) tryKind(ctx context.Context, l *commandConn, p *pubsub, kind ch
 }
 
 // permissions returns the rule that a user of the broker's servers needs.
-func (b *Broker) permissions() string { return permissions(b.opt.ChannelPrefix, b.target.mode) }
+func (b *Broker) permissions() string {
+	rule := permissions(b.opt.ChannelPrefix, b.target.mode)
+	if b.target.db != 0 {
+		rule += " +select"
+	}
+	return rule
+}
 
 // missingPermission adds the tried operation to an error of a trial that means a missing permission.
 func (s *server) missingPermission(err error, tried string) error {

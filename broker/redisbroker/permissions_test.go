@@ -179,14 +179,19 @@ func TestBroker_RefusedWritesAreUnhealthy(t *testing.T) {
 	opt.URL = "redis://node:secret@" + server.Addr
 	n := join(t, opt)
 	for reason, command := range map[string][2][]string{
-		"NOREPLICAS": {{"CONFIG", "SET", "min-replicas-to-write", "1"}, {"CONFIG", "SET", "min-replicas-to-write", "0"}},
-		"evalsha":    {{"ACL", "SETUSER", "node", "-evalsha"}, {"ACL", "SETUSER", "node", "+evalsha"}},
-		"xadd":       {{"ACL", "SETUSER", "node", "-xadd"}, {"ACL", "SETUSER", "node", "+xadd"}},
+		"NOREPLICAS":           {{"CONFIG", "SET", "min-replicas-to-write", "1"}, {"CONFIG", "SET", "min-replicas-to-write", "0"}},
+		"evalsha":              {{"ACL", "SETUSER", "node", "-evalsha"}, {"ACL", "SETUSER", "node", "+evalsha"}},
+		"xadd":                 {{"ACL", "SETUSER", "node", "-xadd"}, {"ACL", "SETUSER", "node", "+xadd"}},
+		"run time in a script": {{"ACL", "SETUSER", "node", "-time"}, {"ACL", "SETUSER", "node", "+time"}},
+		"run info":             {{"ACL", "SETUSER", "node", "-info"}, {"ACL", "SETUSER", "node", "+info"}},
 	} {
 		server.Do(command[0]...)
 		n.Await(t, "bad health that names "+reason, func() bool {
 			return n.Fault() != nil && strings.Contains(n.Fault().Error(), reason)
 		})
+		if text := n.Fault().Error(); command[0][0] == "ACL" && !strings.Contains(text, redisbroker.Permissions("")) {
+			t.Errorf("the health is %q, want it to name all permissions", text)
+		}
 		server.Do(command[1]...)
 		n.Await(t, "good health after "+reason, n.Healthy)
 	}
@@ -245,6 +250,36 @@ func TestBroker_FrozenServerIsNoticedWhileCallsWait(t *testing.T) {
 	<-ended
 	server.Resume()
 	redistest.Eventually(t, "the node is healthy again", n.Healthy)
+}
+
+// TestPermissions_TakenFromAConnectedNode: a node whose user loses its channels names all permissions that it needs.
+func TestPermissions_TakenFromAConnectedNode(t *testing.T) {
+	server := redistest.Start(t)
+	server.Do("ACL", "SETUSER", "node", "on", ">secret", "~*", "&*", "+@all")
+	opt := options(server)
+	opt.URL = "redis://node:secret@" + server.Addr
+	n := join(t, opt)
+	subscribe(t, n, "upload:x")
+	server.Do("ACL", "SETUSER", "node", "resetchannels")
+	n.Await(t, "bad health that names all permissions", func() bool {
+		return n.Fault() != nil && strings.Contains(n.Fault().Error(), redisbroker.Permissions(""))
+	})
+	server.Do("ACL", "SETUSER", "node", "&*")
+	n.Await(t, "good health", n.Healthy)
+}
+
+// TestPermissions_OfADatabase: a URL with a database needs one permission more, which the error names.
+func TestPermissions_OfADatabase(t *testing.T) {
+	server := redistest.Start(t)
+	rules := append([]string{"ACL", "SETUSER", "node", "on", ">secret"}, strings.Fields(redisbroker.Permissions(""))...)
+	server.Do(rules...)
+	opt := options(server)
+	opt.URL = "redis://node:secret@" + server.Addr + "/1"
+	if err := runError(t, opt); !strings.Contains(err.Error(), redisbroker.Permissions("")+" +select") {
+		t.Errorf("without +select Run returned %v, want it to name all permissions", err)
+	}
+	server.Do("ACL", "SETUSER", "node", "+select")
+	store(t, join(t, opt), "upload:x", "1")
 }
 
 // TestPermissions_OfAPrefix: a deployment with a prefix needs no permission for the channels of others.

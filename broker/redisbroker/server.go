@@ -189,7 +189,7 @@ func (s *server) selfTest(ctx context.Context, l *commandConn, p *pubsub) error 
 	case errorCode(stored) == outOfMemory: // messages that are not stored come through
 		s.setStoreFault(s.storage.Probe(callError(ctx, s.addr, stored), false))
 	case stored != nil && !hasMoved(errorCode(stored)):
-		return scriptError(stored, s.broker.scripts(l.term)[storeScript])
+		return s.scriptError(stored, s.broker.scripts(l.term)[storeScript])
 	}
 	select {
 	case <-p.echo:

@@ -295,6 +295,10 @@ func (s *server) probe(ctx context.Context, p *pubsub) error {
 		l.currentTerm(),
 		l.send(storeScript, s.storeProbe(p), nil))
 	info, err := results[1].ToString()
+	if isPermissionError(err) { // the server responds, but does not tell what there is to check
+		s.setStoreFault(s.missingPermission(err, "run info"))
+		return nil
+	}
 	if p.unresponsive = err != nil; p.unresponsive {
 		return nil // missing echoes will show
 	}
@@ -326,6 +330,10 @@ func (s *server) checkStored(ctx context.Context, l *commandConn, err error, inf
 	case code == outOfMemory:
 		s.setStoreFault(s.storage.Probe(callError(ctx, s.addr, err), false))
 	case code != "" && !hasMoved(code): // such as for want of a permission, of replicas, or of room on the disk
-		s.setStoreFault(callError(ctx, s.addr, scriptError(err, s.broker.scripts(l.term)[storeScript])))
+		fault := s.missingPermission(s.scriptError(err, s.broker.scripts(l.term)[storeScript]), "store messages")
+		if !isFatal(fault) {
+			fault = callError(ctx, s.addr, err)
+		}
+		s.setStoreFault(fault)
 	}
 }
