@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -136,8 +135,8 @@ func (o Options) validate() error {
 		all = append(all, errors.New("natsbroker: Options has CredentialsFile and NKeyFile, want one of them"))
 	}
 	if o.CredentialsFile != "" {
-		if _, err := os.Stat(o.CredentialsFile); err != nil {
-			refuse("CredentialsFile", o.CredentialsFile, "a file that can be read")
+		if err := checkCredentials(o.CredentialsFile); err != nil {
+			refuse("CredentialsFile", o.CredentialsFile, fmt.Sprintf("a .creds file with a user's JWT and seed, but %v", err))
 		}
 	}
 	if o.Stream == "" || strings.ContainsFunc(o.Stream, badInStream) || len(o.Stream) > 64 {

@@ -73,6 +73,22 @@ func (o Options) authRemedy(err error, names health.Names) string {
 	return "correct the user and the password in " + names.Of(health.URLOption)
 }
 
+// checkCredentials returns an error if a file does not hold the JWT and the seed of a user. It repeats neither.
+func checkCredentials(file string) error {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	token, err := nkeys.ParseDecoratedJWT(text)
+	if err != nil || strings.Count(token, ".") != 2 {
+		return errors.New("it has no JWT")
+	}
+	if _, err := nkeys.ParseDecoratedUserNKey(text); err != nil {
+		return errors.New("it has no seed of a user")
+	}
+	return nil
+}
+
 // credentialsExpiry returns when the user of a credentials file expires, the zero time if never, or if the file cannot
 // be read.
 func credentialsExpiry(file string) (expires time.Time) {

@@ -118,6 +118,9 @@ func changedValues(t *testing.T) map[string]map[string]string {
 	secret := writeFile(t, "secret", strings.Repeat("f", minSecretBytes))
 	broker := writeFile(t, "broker", "redis://127.0.0.1:1")
 	header := writeFile(t, "header", "X-Key: v")
+	const seed = "SUAMLK2ZNL35WSMW37E7UD4VZ7ELPKW7DHC3BWBSD2GCZ7IUQQXZIORRBU"
+	credentials := writeFile(t, "node.creds", "-----BEGIN NATS USER JWT-----\ne30.e30.c2ln\n------END NATS USER JWT------\n"+
+		"-----BEGIN USER NKEY SEED-----\n"+seed+"\n------END USER NKEY SEED------\n")
 	redis, hook := "redis://127.0.0.1:1", "http://127.0.0.1:1/hook"
 	cluster := map[string]string{
 		"broker": "nats-embedded", "node-name": "a", "cluster-addr": "127.0.0.1:7001",
@@ -140,8 +143,8 @@ func changedValues(t *testing.T) map[string]map[string]string {
 		"broker-state-rate": {"broker": redis, "broker-state-rate": "10"}, "broker-replicas": {"broker": "nats://h", "broker-replicas": "3"},
 		"broker-storage": {"broker": "nats://h", "broker-storage": "file"},
 		"broker-dir":     {"broker": "nats-embedded", "broker-storage": "file", "broker-dir": t.TempDir()},
-		"channel-prefix": {"broker": redis, "channel-prefix": "p"}, "nats-credentials": {"broker": "nats://h", "nats-credentials": secret},
-		"nats-nkey":       {"broker": "nats://h", "nats-nkey": writeFile(t, "nkey", "SUAMLK2ZNL35WSMW37E7UD4VZ7ELPKW7DHC3BWBSD2GCZ7IUQQXZIORRBU")},
+		"channel-prefix": {"broker": redis, "channel-prefix": "p"}, "nats-credentials": {"broker": "nats://h", "nats-credentials": credentials},
+		"nats-nkey":       {"broker": "nats://h", "nats-nkey": writeFile(t, "nkey", seed)},
 		"broker-tls-ca":   {"broker": "tls://h", "broker-tls-ca": certFile},
 		"broker-tls-cert": {"broker": "tls://h", "broker-tls-cert": certFile, "broker-tls-key": keyFile},
 		"broker-tls-key":  {"broker": "tls://h", "broker-tls-cert": certFile, "broker-tls-key": keyFile},
