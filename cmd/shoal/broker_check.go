@@ -234,8 +234,12 @@ func (f *serveFlags) checkBrokerAccess(s *settings) {
 		s.refuse("broker-tls-cert", "and "+s.key("broker-tls-key")+" belong together, want both or none")
 		return
 	}
-	if _, err := f.brokerTLS(nil); err != nil {
+	switch secure, err := f.brokerTLS(nil); {
+	case err != nil:
 		s.note(err.Error())
+	case f.BrokerTLSCert != "":
+		pair, _ := secure.config.GetClientCertificate(nil) // which has no error
+		s.checkValidity("broker-tls-cert", pair)
 	}
 	if f.engine() != natsEngine || f.NATSCredentials == "" && f.NATSNKey == "" {
 		return
@@ -243,8 +247,11 @@ func (f *serveFlags) checkBrokerAccess(s *settings) {
 	_, err := natsbroker.New(natsbroker.Options{
 		URL: "nats://127.0.0.1", CredentialsFile: f.NATSCredentials, NKeyFile: f.NATSNKey,
 	})
+	credentials, nkey := s.key("nats-credentials"), s.key("nats-nkey")
+	named := strings.NewReplacer("natsbroker: Options.CredentialsFile", credentials, "natsbroker: Options.NKeyFile", nkey,
+		"natsbroker: Options has CredentialsFile and NKeyFile", credentials+" and "+nkey+" are given")
 	for _, problem := range splitErrors(err) {
-		s.note("--nats-credentials and --nats-nkey: " + problem)
+		s.note(named.Replace(problem))
 	}
 }
 

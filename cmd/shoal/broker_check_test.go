@@ -170,9 +170,15 @@ func TestCheckConfig_NamesProblemsOfTheBrokersAccess(t *testing.T) {
 		"TLS without":         {[]string{"--broker=redis://h", "--broker-tls-ca=" + certFile}, "rediss://"},
 		"authority":           {[]string{"--broker=rediss://h", "--broker-tls-ca=" + nonsense}, "--broker-tls-ca"},
 		"certificate alone":   {[]string{"--broker=rediss://h", "--broker-tls-cert=" + certFile}, "belong together"},
-		"missing credentials": {[]string{"--broker=nats://h:4222", "--nats-credentials=/nowhere"}, "CredentialsFile"},
-		"no nkey":             {[]string{"--broker=nats://h:4222", "--nats-nkey=" + nonsense}, "NKeyFile"},
-		"nkey with Redis":     {[]string{"--broker=redis://h", "--nats-nkey=" + nonsense}, "nats://"},
+		"missing credentials": {[]string{"--broker=nats://h:4222", "--nats-credentials=/nowhere"}, "--nats-credentials is /nowhere, want"},
+		"no credentials":      {[]string{"--broker=nats://h:4222", "--nats-credentials=" + nonsense}, "but it has no JWT"},
+		"JWT without a seed":  {[]string{"--broker=nats://h:4222", "--nats-credentials=" + writeFile(t, "jwt", "a.b.c")}, "but it has no seed"},
+		"no nkey":             {[]string{"--broker=nats://h:4222", "--nats-nkey=" + nonsense}, "--nats-nkey is " + nonsense + ", want"},
+		"credentials and nkey": {
+			[]string{"--broker=nats://h:4222", "--nats-credentials=" + nonsense, "--nats-nkey=" + nonsense},
+			"--nats-credentials and --nats-nkey are given, want one of them",
+		},
+		"nkey with Redis": {[]string{"--broker=redis://h", "--nats-nkey=" + nonsense}, "nats://"},
 	} {
 		r := shoal(t, nil, "", append([]string{"check-config", "--dev"}, c.args...)...)
 		if c.want == "" && r.status != statusDone || c.want != "" && (r.status != statusUsage || !strings.Contains(r.err, c.want)) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"fmt"
 	"net"
 	"net/netip"
@@ -220,10 +221,21 @@ func (f *serveFlags) checkTLS(s *settings) {
 	case f.TLSCert == "":
 		s.complain("tls-key", f.TLSKey, "a "+s.key("tls-cert")+" with it")
 	default:
-		if _, _, err := newTLSConfig(f.TLSCert, f.TLSKey, func(time.Time) {}, nil); err != nil {
+		files, err := newCertificate("certificate", f.TLSCert, f.TLSKey, func(time.Time) {}, nil)
+		if err != nil {
 			s.complain("tls-cert", f.TLSCert,
 				fmt.Sprintf("a certificate that fits %s %q, but %v", s.key("tls-key"), f.TLSKey, err))
+			return
 		}
+		s.checkValidity("tls-cert", files.Current())
+	}
+}
+
+// checkValidity warns of a certificate that is not valid now.
+func (s *settings) checkValidity(flag string, pair *tls.Certificate) {
+	if !isValidNow(pair) {
+		from, until := validity(pair)
+		s.warn(flag, fmt.Sprintf("is valid from %s until %s only; %s", from, until, renew))
 	}
 }
 

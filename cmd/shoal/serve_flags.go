@@ -127,11 +127,11 @@ type checkConfigCommand struct {
 	serveFlags
 }
 
-// Run says that the configuration is valid, and which keys of the file have no effect on a server.
+// Run says that the configuration is valid, and which of its parts are probably not as meant.
 func (*checkConfigCommand) Run(std streams, s *settings) error {
-	text := "configuration ok"
+	lines := append([]string{"configuration ok"}, s.warnings...)
 	if len(s.others) > 0 {
-		text += "\nkeys of other commands, which serve does not use: " + strings.Join(s.others, ", ")
+		lines = append(lines, "keys of other commands, which serve does not use: "+strings.Join(s.others, ", "))
 	}
-	return printLine(std.out, text)
+	return printLine(std.out, strings.Join(lines, "\n"))
 }

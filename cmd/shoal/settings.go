@@ -29,6 +29,7 @@ type settings struct {
 	others     []string          // keys of the file that are for other commands
 	keys       map[string]string // by flag: how the user has called it, where that is not --flag
 	complaints usageError
+	warnings   []string // about settings that work, but probably not as meant
 }
 
 func newSettings(env []string) *settings {
@@ -78,6 +79,11 @@ func (s *settings) complain(flag, value, want string) {
 // refuse notes a complaint about a flag in words of its own: the value is a secret, or missing.
 func (s *settings) refuse(flag, problem string) {
 	s.note(s.key(flag) + " " + problem)
+}
+
+// warn notes that a flag's value works, but probably not as meant.
+func (s *settings) warn(flag, problem string) {
+	s.warnings = append(s.warnings, "warning: "+s.key(flag)+" "+problem)
 }
 
 // note adds complaints that are not about a flag.

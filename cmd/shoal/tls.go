@@ -3,9 +3,11 @@ package main
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/shoal-go/shoal/internal/reload"
@@ -74,24 +76,46 @@ func newCertificate(name, certFile, keyFile string, expires func(time.Time), log
 		Paths: []string{certFile, keyFile},
 		Parse: func(contents [][]byte) (*tls.Certificate, error) {
 			pair, err := tls.X509KeyPair(contents[0], contents[1])
+			if err != nil && isEncrypted(contents[1]) {
+				err = errors.New("the key is encrypted, want it without a password, as openssl pkey -in KEY -out FILE writes it")
+			}
 			return &pair, err
 		},
 		Attrs: func(pair *tls.Certificate) []slog.Attr {
-			leaf, err := x509.ParseCertificate(pair.Certificate[0])
-			if err != nil {
-				return nil
-			}
-			expires(leaf.NotAfter)
-			from, until := leaf.NotBefore.UTC().Format(time.RFC3339), leaf.NotAfter.UTC().Format(time.RFC3339)
-			if now := time.Now(); logger != nil && (now.Before(leaf.NotBefore) || now.After(leaf.NotAfter)) {
+			expires(pair.Leaf.NotAfter)
+			from, until := validity(pair)
+			if logger != nil && !isValidNow(pair) {
 				// It is used all the same: a proxy in front may not check it, and the clock may be wrong.
-				logger.Warn(name+" is not valid now", "valid_from", from, "valid_until", until,
-					"remedy", "renew it, or correct the clock")
+				logger.Warn(name+" is not valid now", "valid_from", from, "valid_until", until, "remedy", renew)
 			}
 			return []slog.Attr{slog.String("valid_until", until)}
 		},
 		Logger: logger,
 	})
+}
+
+// renew is the remedy for a certificate that is not valid now.
+const renew = "renew it, or correct the clock"
+
+// isValidNow reports whether the validity of a certificate has begun and not ended.
+func isValidNow(pair *tls.Certificate) bool {
+	now := time.Now()
+	return !now.Before(pair.Leaf.NotBefore) && !now.After(pair.Leaf.NotAfter)
+}
+
+// validity returns the beginning and the end of a certificate's validity.
+func validity(pair *tls.Certificate) (from, until string) {
+	return pair.Leaf.NotBefore.UTC().Format(time.RFC3339), pair.Leaf.NotAfter.UTC().Format(time.RFC3339)
+}
+
+// isEncrypted reports whether a private key in PEM is encrypted with a password, as PKCS #8 or in an older form.
+func isEncrypted(key []byte) bool {
+	for block, rest := pem.Decode(key); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type == "ENCRYPTED PRIVATE KEY" || strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED") {
+			return true
+		}
+	}
+	return false
 }
 
 // newTLSConfig returns the configuration of a listener with the certificate in two files; see newCertificate. refresh

@@ -98,6 +98,33 @@ func TestCertificateThatDoesNotFit(t *testing.T) {
 	r.wantErrors(t, statusUsage, "private key does not match public key")
 }
 
+// A key with a password, in either form of PEM, is refused with the remedy.
+func TestCheckConfig_RefusesEncryptedKey(t *testing.T) {
+	cert, _ := newPair(t, "one")
+	certFile := writeFile(t, "cert.pem", string(cert))
+	for _, block := range []pem.Block{
+		{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte("x")},
+		{Type: "EC PRIVATE KEY", Headers: map[string]string{"Proc-Type": "4,ENCRYPTED", "DEK-Info": "AES-128-CBC,00"}, Bytes: []byte("x")},
+	} {
+		keyFile := writeFile(t, "key.pem", string(pem.EncodeToMemory(&block)))
+		r := shoal(t, nil, "", good("--tls-cert="+certFile, "--tls-key="+keyFile)...)
+		r.wantErrors(t, statusUsage, "the key is encrypted, want it without a password, as openssl pkey ")
+	}
+}
+
+// check-config says that a certificate is not valid now, of the listener and of the broker, as the log of serve does.
+func TestCheckConfig_WarnsOfExpiredCertificates(t *testing.T) {
+	ca := newAuthority(t)
+	cert, key := ca.issue(t, time.Unix(1750000000, 0))
+	r := shoal(t, nil, "", good("--tls-cert="+cert, "--tls-key="+key,
+		"--broker=rediss://h", "--broker-tls-cert="+cert, "--broker-tls-key="+key)...)
+	r.wantDone(t)
+	const problem = " is valid from 1970-01-01T00:00:00Z until 2025-06-15T15:06:40Z only; renew it, or correct the clock\n"
+	if r.out != "configuration ok\nwarning: --broker-tls-cert"+problem+"warning: --tls-cert"+problem {
+		t.Errorf("output:\n%s", r.out)
+	}
+}
+
 func TestCertificateIsReadAgain(t *testing.T) {
 	dir := t.TempDir()
 	certFile, keyFile := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
