@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"os"
 	"strings"
 	"testing"
@@ -38,5 +39,19 @@ func TestServe_LogOnFullDisk(t *testing.T) {
 	sendSignal(t, command)
 	if err := command.Wait(); err != nil {
 		t.Errorf("it ended with %v", err)
+	}
+}
+
+// Help that cannot be printed is a failure like any other output, and not wrong usage.
+func TestRun_HelpOnAFullDisk(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	for _, args := range [][]string{{"--help"}, {"serve", "--help"}} {
+		var errs bytes.Buffer
+		status := run(t.Context(), args, nil, strings.NewReader(""), full, &errs)
+		result{status: status, err: errs.String()}.wantErrors(t, statusFailed, "cannot print the result: ")
 	}
 }

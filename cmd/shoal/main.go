@@ -2,6 +2,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -112,8 +113,9 @@ func execute(ctx context.Context, args, env []string, std streams) error {
 // prepare returns the command, ready to run, nil if it has printed the help instead.
 func prepare(args, env []string, std streams) (*kong.Context, error) {
 	s := newSettings(env)
+	var help bytes.Buffer // in which writing never fails: Parse would return that as a mistake
 	helped := false
-	parser, err := newParser(s, std, func(int) { helped = true })
+	parser, err := newParser(s, streams{out: &help, err: std.err}, func(int) { helped = true })
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +124,7 @@ func prepare(args, env []string, std streams) (*kong.Context, error) {
 	}
 	parsed, err := parser.Parse(args)
 	if helped {
-		return nil, nil
+		return nil, printLine(std.out, strings.TrimSuffix(help.String(), "\n"))
 	}
 	if err != nil {
 		return nil, usageError{mistake(err) + "; see " + helpCommand(err)}
