@@ -106,6 +106,7 @@ func (c *publishCommand) Run(ctx context.Context, std streams) error {
 	defer stop()
 	p, err := newPublisher(publisherOptions{
 		server: c.URL, key: c.APIKey[0], uploadID: c.UploadID, retryFor: c.RetryFor, notes: std.err,
+		hasLines: !c.buildsMessage(),
 	})
 	if err != nil {
 		return err

@@ -73,7 +73,7 @@ func TestPublishRefusedByTheServer(t *testing.T) {
 		"wrong key": {note, []string{"--api-key=hidden"},
 			"the API key is not one of those configured; check --api-key"},
 		"not JSON":    {"hello", []string{"--dev"}, "the server refused: line 1: "},
-		"bad stage":   {"", []string{"--dev", "--stage=Not a slug", "--status=analyzing"}, "stage"},
+		"bad stage":   {"", []string{"--dev", "--stage=Not a slug", "--status=analyzing"}, "the server refused: payload.stage "},
 		"empty input": {"\n \n", []string{"--dev"}, "there is no message in the input"},
 		"no file":     {"", []string{"--dev", "missing.ndjson"}, "cannot read the messages: open missing.ndjson"},
 	} {

@@ -21,6 +21,8 @@ type publisherOptions struct {
 	retryFor time.Duration
 	// notes gets a line when a request is tried again; nil: none.
 	notes io.Writer
+	// hasLines is whether the messages are lines of an input, which an error then names.
+	hasLines bool
 }
 
 // publisher sends batches of messages to one upload at a time and counts the accepted ones.
@@ -70,7 +72,7 @@ func (p *publisher) send(ctx context.Context, b *batch) error {
 	}
 	err := p.publish(ctx, messages)
 	var refused *client.APIError
-	if !errors.As(err, &refused) || refused.Line == 0 {
+	if !errors.As(err, &refused) || refused.Line == 0 || !p.hasLines {
 		return err
 	}
 	invalid := refused.Line - 1
