@@ -351,5 +351,5 @@ func (m *Manager) logEvicted(uploads uint64) {
 	}
 	m.opt.Logger.Warn("histories evicted", "uploads", uploads, "evicted_total", m.held.evicted.Load(),
 		"history_bytes", m.held.bytes.Load(), "history_uploads", m.held.uploads.Load(),
-		"remedy", "raise HistoryTotalBytes and MaxUploads, or lower HistoryTTL, HistoryMessages and HistoryBytes")
+		"remedy", "raise the bounds of all histories together, or lower those of each upload")
 }
