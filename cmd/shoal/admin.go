@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"net/url"
 	"runtime"
 	"slices"
 	"strings"
@@ -78,31 +79,37 @@ var (
 	apiActions   = []string{"messages", "subscribers", "connections", "subscriptions", "history", "newest", "uploads"}
 )
 
-// route returns the route of a path of the HTTP API, "" for another path.
-func route(path string) string {
-	_, rest, isAPI := strings.Cut(path, "/v1/")
-	if !isAPI {
+// route returns the route of a path of the HTTP API, "" for another path. The path is percent-encoded, as an id may
+// contain a slash. It begins with prefix, the value of --path-prefix.
+func route(prefix, path string) string {
+	const most = 6 // the slash at the beginning, v1, a resource, an id, an action, and the rest
+	rest, ok := strings.CutPrefix(path, prefix)
+	parts := strings.SplitN(rest, "/", most)
+	for i, part := range parts {
+		parts[i], _ = url.PathUnescape(part) // letters may be percent-encoded, too
+	}
+	if !ok || len(parts) < 3 || parts[0] != "" || parts[1] != "v1" {
 		return ""
 	}
-	parts := strings.SplitN(rest, "/", 4)
-	if !slices.Contains(apiResources, parts[0]) {
-		return "other"
-	}
+	resource := parts[2]
 	switch {
-	case len(parts) == 1:
-		return "/v1/" + parts[0]
-	case len(parts) == 2:
-		return "/v1/" + parts[0] + "/{id}"
-	case slices.Contains(apiActions, parts[2]):
-		return "/v1/" + parts[0] + "/{id}/" + parts[2]
+	case !slices.Contains(apiResources, resource):
+		return "other"
+	case len(parts) == 3:
+		return "/v1/" + resource
+	case len(parts) == 4:
+		return "/v1/" + resource + "/{id}"
+	case slices.Contains(apiActions, parts[4]):
+		return "/v1/" + resource + "/{id}/" + parts[4]
 	}
 	return "other"
 }
 
-// instrument counts and times the requests of the HTTP API. Other requests may become WebSockets or streams.
-func (m *metrics) instrument(next http.Handler) http.Handler {
+// instrument counts and times the requests of the HTTP API behind a prefix. Other requests may become WebSockets or
+// streams.
+func (m *metrics) instrument(prefix string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		name := route(r.URL.EscapedPath()) // an id may contain a slash
+		name := route(prefix, r.URL.EscapedPath())
 		if name == "" {
 			next.ServeHTTP(w, r)
 			return

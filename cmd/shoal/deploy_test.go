@@ -223,11 +223,16 @@ func TestMetrics_RoutesAreBounded(t *testing.T) {
 		"/v1/uploads/a/messages/more": "/v1/uploads/{id}/messages",
 		"/v1/what-you-like":           "other",
 		"/v1/":                        "other",
+		"/%761/%75ploads/a%2Fb":       "/v1/uploads/{id}",
 		"/ws/uploads":                 "",
+		"/events/uploads/a/v1/stats":  "",
+		"/v1":                         "",
 		"/":                           "",
 	} {
-		if got := route(path); got != want {
-			t.Errorf("%s has the route %q, want %q", path, got, want)
+		for _, prefix := range []string{"", "/api/v1"} {
+			if got := route(prefix, prefix+path); got != want {
+				t.Errorf("%s behind %q has the route %q, want %q", path, prefix, got, want)
+			}
 		}
 	}
 }

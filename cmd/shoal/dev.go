@@ -154,7 +154,7 @@ func isForwarded(r *http.Request) bool {
 
 // unprefixedAPI returns the HTTP API without --path-prefix, which is for the public listeners.
 func (n *node) unprefixedAPI() http.Handler {
-	api := n.metrics.instrument(n.server.APIHandler())
+	api := n.metrics.instrument(n.flags.PathPrefix, n.server.APIHandler())
 	prefix := n.flags.PathPrefix
 	if prefix == "" {
 		return api

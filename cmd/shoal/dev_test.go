@@ -191,13 +191,13 @@ func TestDashboard_ReadersWithoutAKey(t *testing.T) {
 
 // The dashboard is on the admin listener alone, and its API has no path prefix, which is for the public listeners.
 func TestDashboard_IsOnTheAdminListener(t *testing.T) {
-	s := serve(t, 1, "--jwt-secret="+goodSecret, "--authorize=open", "--api-key=k", "--path-prefix=/shoal")
+	s := serve(t, 1, "--jwt-secret="+goodSecret, "--authorize=open", "--api-key=k", "--path-prefix=/api/v1")
 	if status, page := call(t, http.MethodGet, s.admin+"/dashboard/", "", ""); status != http.StatusOK ||
 		!strings.Contains(page, "Shoal dashboard") {
 		t.Errorf("the page is answered with %d", status)
 	}
-	host := strings.TrimSuffix(s.url, "/shoal")
-	for _, path := range []string{"/dashboard/", "/shoal/dashboard/"} {
+	host := strings.TrimSuffix(s.url, "/api/v1")
+	for _, path := range []string{"/dashboard/", "/api/v1/dashboard/"} {
 		if _, page := call(t, http.MethodGet, host+path, "", ""); strings.Contains(page, "Shoal dashboard") {
 			t.Errorf("the public listener has the dashboard at %s", path)
 		}

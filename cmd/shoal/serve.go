@@ -223,7 +223,7 @@ func (n *node) openDemo() (err error) {
 
 // handler returns the handler of the public listener.
 func (n *node) handler() http.Handler {
-	handler := n.metrics.instrument(n.traced(n.server.Handler()))
+	handler := n.metrics.instrument(n.flags.PathPrefix, n.traced(n.server.Handler()))
 	if n.demo == nil {
 		return handler
 	}
