@@ -382,6 +382,10 @@ func TestDeploy_UnitPassesSystemd(t *testing.T) {
 	if strings.Contains(unit, "\nLoadCredential") {
 		t.Error("the unit has credentials, which a reload cannot change")
 	}
+	// A panic ends the process with status 2, too.
+	if strings.Contains(unit, "\nRestartPreventExitStatus") || !strings.Contains(unit, "\nStartLimitIntervalSec=0\n") {
+		t.Error("the unit does not restart a node that has crashed")
+	}
 	analyze, err := exec.LookPath("systemd-analyze")
 	if err != nil {
 		return
