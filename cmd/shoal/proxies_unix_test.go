@@ -41,7 +41,7 @@ type proxyKind struct {
 	env   func(p *proxy) []string
 	// reload replaces the configuration.
 	reload func(t *testing.T, p *proxy)
-	// keeps: connections outlive a reload.
+	// keeps: WebSockets outlive a reload. If not, they are closed with 1001.
 	keeps bool
 }
 
@@ -285,6 +285,11 @@ func TestDeploy_Proxies(t *testing.T) {
 			if kind.keeps {
 				receive(2)
 				_ = events.response.Body.Close()
+			}
+			if !kind.keeps {
+				if code := ws.closed(); code != websocket.StatusGoingAway {
+					t.Errorf("the reload closes the WebSocket with %v", code)
+				}
 			}
 			again := streamEvents(t, p.url+"/events/uploads/film", jwt, events.lastID)
 			if got := again.receive("subscribed"); got["recovered"] != true {
