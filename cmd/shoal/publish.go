@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"time"
+	"unicode/utf8"
 
 	"github.com/shoal-go/shoal/internal/reload"
 )
@@ -69,6 +70,9 @@ func (c *publishCommand) check(s *settings) {
 	}
 	if c.Status == "" {
 		s.refuse("status", "is missing, want the status of the message, such as analyzing")
+	}
+	if !utf8.ValidString(c.Message) { // invalid bytes would be replaced
+		s.refuse("message", "is not valid UTF-8")
 	}
 	if c.File != "" {
 		s.note(fmt.Sprintf("the file %q and a message made of flags are both given, want one of them", c.File))

@@ -107,6 +107,7 @@ func TestPublishRefusesUsage(t *testing.T) {
 		"percent": {append(message, "u", "--dev", "--percent=100.1"),
 			[]string{`--percent is "100.1", want a number from 0 to 100`}},
 		"percent NaN": {append(message, "u", "--dev", "--percent=NaN"), []string{`--percent is "NaN"`}},
+		"no UTF-8":    {append(message, "u", "--dev", "--message=caf\xe9"), []string{"--message is not valid UTF-8"}},
 		"file and flag": {append(message, "u", "f", "--dev"),
 			[]string{`the file "f" and a message made of flags are both given`}},
 	} {

@@ -191,6 +191,8 @@ func TestWatch_RefusesUsage(t *testing.T) {
 		"two tokens": {[]string{"u", "--dev", "--token=x"}, []string{"--token and --dev are given, want one of them"}},
 		"no file":    {[]string{"u", "--token-file=/nonexistent"}, []string{"--token-file cannot be read: open /nonexistent"}},
 		"empty file": {[]string{"u", "--token-file=" + writeFile(t, "token", "\n")}, []string{"--token-file holds no token"}},
+		"large file": {[]string{"u", "--token-file=" + writeFile(t, "large", strings.Repeat("x", maxTokenBytes+1))},
+			[]string{"--token-file cannot be read: it is larger than 65536 bytes"}},
 		"UTF-16": {[]string{"u", "--token-file=" + writeFile(t, "utf16", "\xff\xfex\x00")},
 			[]string{"--token-file cannot be read: it is in UTF-16, want UTF-8"}},
 		"bad URL":   {[]string{"u", "--dev", "--url=localhost:1"}, []string{`--url is "localhost:1", want the server's address`}},

@@ -58,8 +58,12 @@ func readToken(path string) (string, error) {
 		return "", fmt.Errorf("cannot be read: %w", err)
 	}
 	defer file.Close()
-	data, err := io.ReadAll(io.LimitReader(file, maxTokenBytes))
-	if err == nil && isUTF16(data) {
+	data, err := io.ReadAll(io.LimitReader(file, maxTokenBytes+1))
+	switch {
+	case err != nil:
+	case len(data) > maxTokenBytes:
+		err = fmt.Errorf("it is larger than %d bytes", maxTokenBytes)
+	case isUTF16(data):
 		err = errUTF16
 	}
 	if err != nil {
