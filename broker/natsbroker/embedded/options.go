@@ -35,8 +35,8 @@ type Options struct {
 	// is a loopback address. It crosses the network in plain text: untrusted links need a tunnel.
 	ClusterSecret string
 
-	// StoreDir is the directory of the server's state, and of messages stored in files. "": a temporary directory that
-	// Close removes.
+	// StoreDir is the directory of the server's state, and of messages stored in files, of one server at a time. "": a
+	// temporary directory that Close removes.
 	StoreDir string
 	// MaxMemory bounds the messages stored in memory, in bytes. 0: 1 GiB.
 	MaxMemory int64

@@ -32,7 +32,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -47,7 +46,7 @@ import (
 // Server is a NATS server in this process. Its methods are safe for concurrent use.
 type Server struct {
 	server *server.Server
-	dir    string // the temporary directory that Close removes, or ""
+	store  *store
 	memory int64
 	// members are the addresses of all members that are known from the options.
 	members []string
@@ -68,21 +67,16 @@ func Start(opt Options) (*Server, error) {
 	if err := opt.validate(); err != nil {
 		return nil, err
 	}
-	dir := ""
-	if opt.StoreDir == "" {
-		made, err := os.MkdirTemp("", "shoal-nats-")
-		if err != nil {
-			return nil, fmt.Errorf("embedded: create the temporary directory: %w", err)
-		}
-		dir, opt.StoreDir = made, made
-	} else if err := tryDir(opt.StoreDir); err != nil {
-		return nil, fmt.Errorf("embedded: Options.StoreDir must be a directory that this process may write to: %w", err)
+	store, err := openStore(opt.StoreDir)
+	if err != nil {
+		return nil, err
 	}
+	opt.StoreDir = store.dir
 	inner, err := server.NewServer(opt.server())
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("embedded: start the server: %w", err), removeAll(dir))
+		return nil, errors.Join(fmt.Errorf("embedded: start the server: %w", err), store.close())
 	}
-	s := &Server{server: inner, dir: dir, memory: opt.MaxMemory, members: opt.members(), started: time.Now()}
+	s := &Server{server: inner, store: store, memory: opt.MaxMemory, members: opt.members(), started: time.Now()}
 	s.log = cmp.Or(opt.Logger, slog.New(slog.DiscardHandler))
 	if opt.Logger != nil {
 		sample := func() *rate.Sometimes { return &rate.Sometimes{First: 3, Interval: 10 * time.Second} }
@@ -94,19 +88,6 @@ func Start(opt Options) (*Server, error) {
 		return nil, errors.Join(fmt.Errorf("%w: is an address taken?", ErrNotReady), s.Close())
 	}
 	return s, nil
-}
-
-// tryDir makes a directory, unless it exists, and writes a file there. The server itself would only not become ready.
-func tryDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return err
-	}
-	probe, err := os.CreateTemp(dir, ".probe-")
-	if err != nil {
-		return err
-	}
-	_, err = probe.Write([]byte{0})
-	return errors.Join(err, probe.Close(), os.Remove(probe.Name()))
 }
 
 // server returns the options of the NATS server.
@@ -198,7 +179,7 @@ func (s *Server) Close() error { return s.close() }
 func (s *Server) shutdown() error {
 	s.server.Shutdown()
 	s.server.WaitForShutdown()
-	return removeAll(s.dir)
+	return s.store.close()
 }
 
 // ErrBehind is returned by Ready while the server lacks stored state, or the cluster a majority.
@@ -274,18 +255,6 @@ func (h *healthResponse) reason() string {
 		return ""
 	}
 	return health.Error
-}
-
-// removeAll removes the temporary directory, if there is one. The server has stopped, and with it the goroutines of
-// its stores and of its Raft groups, which write there.
-func removeAll(dir string) error {
-	if dir == "" {
-		return nil
-	}
-	if err := os.RemoveAll(dir); err != nil {
-		return fmt.Errorf("embedded: remove the temporary directory: %w", err)
-	}
-	return nil
 }
 
 // logger forwards the log of the NATS server to an slog.Logger. Its methods are safe for concurrent use.

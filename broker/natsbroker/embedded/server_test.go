@@ -289,7 +289,16 @@ func TestStart_NamesADirectoryThatCannotBeUsed(t *testing.T) {
 		t.Errorf("Start returned %v, want an error with the option and the path", err)
 	}
 	folder := filepath.Join(t.TempDir(), "made", "on demand")
-	start(t, embedded.Options{StoreDir: folder})
+	s := start(t, embedded.Options{StoreDir: folder})
+	// Two servers would store different messages under the same positions.
+	_, err = embedded.Start(embedded.Options{StoreDir: folder})
+	if err == nil || !strings.Contains(err.Error(), "Options.StoreDir must be a directory of this server alone") {
+		t.Errorf("a second server in the same folder: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	start(t, embedded.Options{StoreDir: folder}) // which the first one has released
 	if left, err := filepath.Glob(filepath.Join(folder, ".probe-*")); err != nil || len(left) > 0 {
 		t.Errorf("Start left %q, %v", left, err)
 	}
