@@ -243,9 +243,7 @@ func (n *node) run(ctx context.Context, stop func(), out io.Writer) error {
 	connections, _ := n.connectionLimits()
 	n.log.Info("serving", "addr", strings.Join(n.urls(), ", "), "admin", n.admin.url(), "node", n.name,
 		"broker", n.flags.engine(), "version", buildVersion(), "max_connections", connections)
-	if len(n.flags.APIKey) == 0 {
-		n.log.Info("HTTP API closed", "remedy", "set --api-key or --api-key-file")
-	}
+	n.logClosedAPI(n.flags.APIKey)
 	if n.flags.LogFormat == "text" {
 		n.printWelcome(out)
 	}
@@ -275,6 +273,13 @@ func (n *node) run(ctx context.Context, stop func(), out io.Writer) error {
 	}
 	n.log.Info("ended")
 	return err
+}
+
+// logClosedAPI logs that the HTTP API refuses every request, if there are no keys.
+func (n *node) logClosedAPI(keys []string) {
+	if len(keys) == 0 {
+		n.log.Info("HTTP API closed", "remedy", "set --api-key or --api-key-file")
+	}
 }
 
 // delayShutdown serves on for --shutdown-delay, unready, so that load balancers notice before clients are refused. It

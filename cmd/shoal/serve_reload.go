@@ -125,6 +125,7 @@ func (n *node) reload() {
 	}
 	changed := n.logChanges(fresh)
 	n.warnOfOpenFiles(fresh.effective.MaxConnections)
+	n.logClosedAPI(fresh.effective.APIKey)
 	connections, _ := limitConnections(fresh.effective.MaxConnections, maxOpenFiles())
 	n.log.Info("reloaded", "changed", changed, "max_connections", connections)
 }

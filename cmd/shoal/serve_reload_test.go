@@ -288,6 +288,17 @@ func TestReload_WarnsOfTheLimitOfOpenFiles(t *testing.T) {
 	}
 }
 
+// A reload that removes the last API key logs that the API is closed, as the start does.
+func TestReload_LogsThatTheAPIIsClosed(t *testing.T) {
+	r := startReloading(t, reloadBefore)
+	for key, want := range map[string]bool{"after": false, "": true} {
+		log := r.reloadWith(reloadBefore, map[string]string{"api-key": key})
+		if got := strings.Contains(log, `msg="HTTP API closed"`); got != want {
+			t.Errorf("with the key %q the log has\n%s", key, log)
+		}
+	}
+}
+
 // A reload that waits for a file is logged before it ends.
 func TestReload_LogsThatItWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
