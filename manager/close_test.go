@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,6 +33,20 @@ func TestClose_RacingSubscribeUpload(t *testing.T) {
 		t.Errorf("SubscribeUpload: %v, want ErrClosed", err)
 	}
 	wantEmpty(t, m)
+}
+
+// TestDisconnectUser_NewestFirst: the registry finds the newest connections of a user first, so in the opposite order
+// the time would grow with the square of their number.
+func TestDisconnectUser_NewestFirst(t *testing.T) {
+	m := open(t, Options{})
+	var order []int
+	for i := range 3 {
+		must(t, m.Connect("ann", &fakeConn{onClose: func(CloseReason) { order = append(order, i) }}))
+	}
+	closed, err := m.DisconnectUser(t.Context(), "ann", CloseReason{})
+	if must(t, err); closed != 3 || !slices.Equal(order, []int{2, 1, 0}) {
+		t.Errorf("%d connections were closed, in the order %v", closed, order)
+	}
 }
 
 // TestClose_EndsReads: a closed node says so instead of calling its broker out of reach.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 )
 
 // Connect is ConnectSince for a connection whose user has just been identified: it begins now. The error is an
@@ -135,7 +136,7 @@ func (m *Manager) closeTokenHere(tokenID string, reason CloseReason) (closed int
 }
 
 func (m *Manager) closeUserHere(userID string, reason CloseReason) (closed int) {
-	for _, c := range m.connections(userID) {
+	for _, c := range slices.Backward(m.connections(userID)) { // the registry finds the newest connections first
 		closed += m.disconnectAndClose(userID, c, reason)
 	}
 	return closed

@@ -80,7 +80,7 @@ func (r *Registry[C, S]) Connect(
 		r.unlockUpload(s.upload)
 	})
 	if evicted {
-		r.detach(u, old, true)
+		r.detach(u, slices.Index(u.conns, old), true)
 	}
 	return old, evicted, nil
 }
@@ -100,17 +100,20 @@ func (r *Registry[C, S]) disconnect(userID string, c C, left bool) bool {
 		return false
 	}
 	defer r.unlockUser(u)
-	if !slices.Contains(u.conns, c) {
-		return false
+	// The search begins at the newest connection, as that among the members of a subscription does.
+	for i, other := range slices.Backward(u.conns) {
+		if other == c {
+			r.detach(u, i, left)
+			return true
+		}
 	}
-	r.detach(u, c, left)
-	return true
+	return false
 }
 
-// detach removes a registered connection from its locked user. The page that subscribed may have navigated to a page
-// that only watches, so the connection's claims pass to the user.
-func (r *Registry[C, S]) detach(u *user[C, S], c C, left bool) {
-	i := slices.Index(u.conns, c)
+// detach removes the connection with an index from its locked user. The page that subscribed may have navigated to a
+// page that only watches, so the connection's claims pass to the user.
+func (r *Registry[C, S]) detach(u *user[C, S], i int, left bool) {
+	c := u.conns[i]
 	u.conns = slices.Delete(u.conns, i, i+1)
 	r.shard(u.key.hash).connections.Add(-1)
 	last := len(u.conns) == 0
