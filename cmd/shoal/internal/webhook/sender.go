@@ -117,15 +117,22 @@ func (s *Sender) Send(e Event) {
 	e.At = time.Now().UTC()
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if !s.closed {
-		select {
-		case s.queue <- e:
-			return
-		default:
-		}
+	if s.closed {
+		s.drop(1, errClosed)
+		return
 	}
-	s.drop(1, errors.New("the queue is full"))
+	select {
+	case s.queue <- e:
+	default:
+		s.drop(1, errFull)
+	}
 }
+
+// The reasons for dropping an event that is not queued.
+var (
+	errFull   = errors.New("the queue is full: the service takes fewer events than occur")
+	errClosed = errors.New("the sender is closed")
+)
 
 // id returns an id that contains a number and that no other process has.
 func (s *Sender) id(number uint64) string { return s.run + "-" + strconv.FormatUint(number, 10) }

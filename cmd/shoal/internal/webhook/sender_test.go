@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
@@ -14,6 +15,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/shoal-go/shoal/internal/testlog"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -208,6 +211,28 @@ func TestSender_IsInNobodysWay(t *testing.T) {
 		}
 		s.Send(Event{Kind: Subscribed}) // has no effect but being counted
 		closeWithin(s, time.Second)
+	})
+}
+
+// The log names why an event was dropped: the queue was full, or the sender closed.
+func TestSender_LogsWhyEventsAreDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log testlog.Buffer
+		to := &recipient{hang: true}
+		s := to.sender()
+		s.opt.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		for range queueEvents + batchEvents + 1 {
+			s.Send(Event{Kind: Connected})
+		}
+		if s.Counts().Dropped == 0 || log.Count(errFull.Error()) == 0 || log.Count(errClosed.Error()) > 0 {
+			t.Errorf("the queue is full: %+v, %s", s.Counts(), &log)
+		}
+		closeWithin(s, time.Minute)
+		<-time.After(time.Minute) // the lines are sampled
+		s.Send(Event{Kind: Connected})
+		if log.Count(errClosed.Error()) != 1 {
+			t.Errorf("the sender is closed: %s", &log)
+		}
 	})
 }
 
