@@ -23,10 +23,11 @@ type MemoryOptions struct {
 }
 
 // Memory joins nodes within one process: for tests, and for several managers beside each other. All methods
-// may be called from any number of goroutines.
+// may be called from any number of goroutines. The zero value is ready for use, with the default of each option.
 type Memory struct {
-	opt  MemoryOptions
-	keys *Keys
+	prepare sync.Once // sets opt, keys and channels for the first node
+	opt     MemoryOptions
+	keys    *Keys
 
 	mu       sync.Mutex // protects the fields below; handlers are called under it to preserve the order
 	channels map[string]*memoryChannel
@@ -41,12 +42,7 @@ type memoryChannel struct {
 }
 
 // NewMemory returns a Memory without nodes.
-func NewMemory(opt MemoryOptions) *Memory {
-	bound(&opt.Messages, 64, math.MaxInt)
-	bound(&opt.TTL, 10*time.Minute, math.MaxInt64)
-	bound(&opt.Keys, 100_000, math.MaxInt)
-	return &Memory{opt: opt, keys: NewKeys(opt.TTL, opt.Keys), channels: make(map[string]*memoryChannel)}
-}
+func NewMemory(opt MemoryOptions) *Memory { return &Memory{opt: opt} }
 
 // bound replaces 0 by the default and a negative bound by the value that bounds nothing.
 func bound[T cmp.Ordered](field *T, standard, none T) {
@@ -60,7 +56,15 @@ func bound[T cmp.Ordered](field *T, standard, none T) {
 }
 
 // Node returns the broker of a new node.
-func (b *Memory) Node() *MemoryNode { return &MemoryNode{hub: b} }
+func (b *Memory) Node() *MemoryNode {
+	b.prepare.Do(func() {
+		bound(&b.opt.Messages, 64, math.MaxInt)
+		bound(&b.opt.TTL, 10*time.Minute, math.MaxInt64)
+		bound(&b.opt.Keys, 100_000, math.MaxInt)
+		b.keys, b.channels = NewKeys(b.opt.TTL, b.opt.Keys), make(map[string]*memoryChannel)
+	})
+	return &MemoryNode{hub: b}
+}
 
 // MemoryNode is one node's part of a Memory, and an IdempotentBroker. All methods may be called from any number of
 // goroutines. Only Run blocks, until its context ends.

@@ -63,6 +63,24 @@ func TestMemory_UnhealthyBeforeRun(t *testing.T) {
 	}
 }
 
+// A Memory that was not made with NewMemory has the default of each option.
+func TestMemory_ZeroValue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var hub broker.Memory
+		node, e := connect(t, &hub)
+		if err := node.Subscribe(t.Context(), "cat"); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 65 {
+			store(t, node, "cat", strconv.Itoa(i))
+		}
+		_, replayed, err := node.StoreOnce(t.Context(), "cat", []byte("once"), broker.Once{Key: "k", Digest: "d"})
+		if k := kept(t, node, "cat"); err != nil || replayed || len(k.Messages) != 64 || len(e.heard) != 66 {
+			t.Errorf("%d messages are kept, %d came, %v", len(k.Messages), len(e.heard), err)
+		}
+	})
+}
+
 func TestMemory_KeepsWithinBounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hub := broker.NewMemory(broker.MemoryOptions{Messages: 2, TTL: time.Minute})
