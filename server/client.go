@@ -207,6 +207,7 @@ func (c *Client) Close(reason manager.CloseReason) {
 		c.server.logs.closeCode.Log(c.server.opt.Logger, slog.LevelError, "invalid close code", "error", err)
 		reason = manager.InternalError
 	}
+	reason.Text = frame.CutReason(reason.Text) // for hooks and event streams too
 	if c.setClosing(reason) {
 		c.closeOut(reason, c.reconnectNotice(reason)...)
 	}

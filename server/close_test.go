@@ -441,6 +441,8 @@ func TestClient_CloseReason(t *testing.T) {
 		{manager.CloseReason{Code: 1005}, manager.InternalError},
 		{manager.CloseReason{Code: 99, Text: "x"}, manager.InternalError},
 		{manager.CloseReason{Code: 4100, Text: "mine"}, manager.CloseReason{Code: 4100, Text: "mine"}},
+		{manager.CloseReason{Code: 4100, Text: strings.Repeat("é", 62)},
+			manager.CloseReason{Code: 4100, Text: strings.Repeat("é", 61)}},
 	} {
 		ended := make(chan manager.CloseReason, 1)
 		n := start(t, func(_ *manager.Options, o *server.Options) {
