@@ -351,5 +351,6 @@ func (m *Manager) logEvicted(uploads uint64) {
 	}
 	m.opt.Logger.Warn("histories evicted", "uploads", uploads, "evicted_total", m.held.evicted.Load(),
 		"history_bytes", m.held.bytes.Load(), "history_uploads", m.held.uploads.Load(),
-		"remedy", "raise the bounds of all histories together, or lower those of each upload")
+		"remedy", "raise HistoryTotalBytes and MaxUploads (--history-total-bytes, --max-uploads), or lower HistoryTTL, "+
+			"HistoryMessages and HistoryBytes (--history-ttl, --history-messages, --history-bytes)")
 }

@@ -119,7 +119,7 @@ func (s *Server) acceptFailed(err error) {
 	s.counters.acceptErrors.Add(1)
 	s.acceptProblem.Store(&acceptProblem{at: s.clock(), err: err})
 	s.logs.accept.Log(s.opt.Logger, slog.LevelError, "cannot accept connections", "error", err,
-		"remedy", "raise the limit of open files, or lower the maximum number of connections")
+		"remedy", "raise the limit of open files, or lower MaxSockets and MaxConnections (--max-connections)")
 }
 
 // acceptProblem is the last error of Accept.
