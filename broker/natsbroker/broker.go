@@ -67,7 +67,7 @@ func (b *Broker) once(ctx context.Context, operation string, fn func(*session) e
 			}
 			s.suspectStream(operation, err)
 		}
-		return fmt.Errorf("natsbroker: %s: %w", operation, unavailable(err))
+		return fmt.Errorf("natsbroker: %s: %w", operation, unavailable(s.explainSize(err)))
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package natsbroker
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/x509"
@@ -118,9 +119,9 @@ func (s *session) callbacks(ctx context.Context) []nats.Option {
 	return []nats.Option{
 		nats.SetCustomDialer(dialer{ctx, s.opt.ConnectTimeout}),
 		nats.ClosedHandler(func(*nats.Conn) { close(s.closed) }),
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+		nats.DisconnectErrHandler(func(conn *nats.Conn, err error) {
 			s.disconnects.Add(1)
-			s.noteError(err)
+			s.noteError(cmp.Or(err, conn.LastError())) // without err the server has told why it closed the connection
 			s.epochs.disconnected()
 			s.subscriptions.forgetEpochs()
 			select {

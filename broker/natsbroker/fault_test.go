@@ -346,8 +346,9 @@ func TestBroker_MessagesLargerThanTheStreamAccepts(t *testing.T) {
 	n := join(t, quick(s))
 	change(t, jetStream(t, s), func(c *jetstream.StreamConfig) { c.MaxMsgSize = 1000 })
 	_, err := n.Store(t.Context(), "upload:x", make([]byte, 2000))
-	if !errors.Is(err, nats.ErrMaxPayload) || errors.Is(err, broker.ErrUnavailable) {
-		t.Errorf("Store returned %v, want an error that no retry fixes", err)
+	if !errors.Is(err, nats.ErrMaxPayload) || errors.Is(err, broker.ErrUnavailable) ||
+		!strings.Contains(err.Error(), "raise max_msg_size of stream SHOAL") {
+		t.Errorf("Store returned %v, want an error that no retry fixes, with the remedy", err)
 	}
 	n.store(t, "upload:x", "1")
 	n.subscribe(t, "upload:x")

@@ -28,12 +28,30 @@ func (o Options) explain(err error) error {
 		return fmt.Errorf("%w: the server requires TLS: begin %s with tls://", err, names.Of(health.URLOption))
 	case errors.Is(err, nats.ErrSecureConnWanted):
 		return fmt.Errorf("%w: the server does not use TLS: begin %s with nats://", err, names.Of(health.URLOption))
+	case err != nil && strings.Contains(strings.ToLower(err.Error()), "maximum payload violation"):
+		return fmt.Errorf("%w: %s", err, payloadRemedy)
 	}
 	config := o.TLS
 	if config == nil && strings.HasPrefix(o.URL, "tls://") {
 		config = new(tls.Config)
 	}
 	return health.ExplainTLS(err, names, config)
+}
+
+// payloadRemedy is what an operator does about messages that are too large for a server. Servers state their limit when
+// a node connects only.
+const payloadRemedy = "raise max_payload of the NATS servers, then restart the nodes, which read it when they connect"
+
+// explainSize adds the remedy to the error of a message that is too large for the server or for the stream, and returns
+// other errors unchanged.
+func (s *session) explainSize(err error) error {
+	switch {
+	case !errors.Is(err, nats.ErrMaxPayload):
+		return err
+	case errors.As(err, new(*storeError)):
+		return fmt.Errorf("%w: raise max_msg_size of stream %s", err, s.opt.Stream)
+	}
+	return fmt.Errorf("%w, which is %d bytes: %s", err, s.conn.MaxPayload(), payloadRemedy)
 }
 
 // isAuthError reports whether the server refused the credentials.

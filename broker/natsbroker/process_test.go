@@ -65,6 +65,7 @@ type limitedServer struct {
 	addr    string
 	config  string
 	process *os.Process
+	more    string // further lines of the configuration
 }
 
 func startLimited(t *testing.T, user string) *limitedServer {
@@ -86,8 +87,8 @@ func startLimited(t *testing.T, user string) *limitedServer {
 
 func (s *limitedServer) write(user string) {
 	s.t.Helper()
-	text := fmt.Sprintf("listen: %q\njetstream { store_dir: %q }\nauthorization { users: [{ %s }] }\n",
-		s.addr, filepath.Dir(s.config), user)
+	text := fmt.Sprintf("listen: %q\njetstream { store_dir: %q }\nauthorization { users: [{ %s }] }\n%s\n",
+		s.addr, filepath.Dir(s.config), user, s.more)
 	if err := os.WriteFile(s.config, []byte(text), 0o600); err != nil {
 		s.t.Fatal(err)
 	}
@@ -214,6 +215,36 @@ func TestBroker_ReplacedKeyIsUsed(t *testing.T) {
 		return fault != nil && strings.Contains(fault.Error(), "natsbroker: connect: nats: Auth")
 	})
 	s.accept(renewed)
+	n.awaitHealth(t, true)
+	n.store(t, "upload:x", "1")
+}
+
+// TestBroker_LowerPayloadOfTheServer: a node learns of a max_payload that was lowered when it exceeds it. It names the
+// reason and the remedy then, and for each message that is still too large, and stores smaller ones.
+func TestBroker_LowerPayloadOfTheServer(t *testing.T) {
+	const remedy = "raise max_payload of the NATS servers"
+	user := limited("unused")
+	s := startLimited(t, user)
+	n := join(t, natsbroker.Options{
+		URL: "nats://limited:limited@" + s.addr, ProbeInterval: 200 * time.Millisecond, File: true,
+	})
+	s.more = "max_payload: 2048"
+	s.accept(user)
+	var err error
+	brokertest.Eventually(t, "the refusal of a large message for good", func() error {
+		if _, err = n.Store(t.Context(), "upload:x", make([]byte, 3000)); err == nil || errors.Is(err, broker.ErrUnavailable) {
+			return errNotYet
+		}
+		return nil
+	})
+	if text := err.Error(); !errors.Is(err, nats.ErrMaxPayload) || !strings.Contains(text, "2048 bytes: "+remedy) {
+		t.Errorf("Store returned %v, want it to name the limit and the remedy", err)
+	}
+	if !slices.ContainsFunc(n.HealthReports(), func(err error) bool {
+		return err != nil && strings.Contains(err.Error(), remedy)
+	}) {
+		t.Errorf("the health was %v, want the remedy where the server closed the connection", n.HealthReports())
+	}
 	n.awaitHealth(t, true)
 	n.store(t, "upload:x", "1")
 }
