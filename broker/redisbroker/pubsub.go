@@ -25,6 +25,7 @@ type pubsub struct {
 	lost         <-chan error  // receives the reason when the connection ends, then is closed
 	sent         int64         // number of sent probes; only serve uses it
 	term         string        // the term for which an interruption was reported; only serve uses it
+	unanswered   int           // number of consecutive probes without an answer to commands; only serve uses it
 	unresponsive bool          // whether the last probe over the command connection failed; only server.run uses it
 
 	// Only the connection's goroutine uses the fields below.

@@ -186,6 +186,8 @@ func (s *server) selfTest(ctx context.Context, l *commandConn, p *pubsub) error 
 		return err
 	}
 	switch stored := l.client.Do(ctx, l.send(storeScript, s.storeProbe(p), nil)).Error(); {
+	case stored == nil:
+		s.setStoreFault(s.storage.Probe(nil, false))
 	case errorCode(stored) == outOfMemory: // messages that are not stored come through
 		s.setStoreFault(s.storage.Probe(callError(ctx, s.addr, stored), false))
 	case stored != nil && !hasMoved(errorCode(stored)):

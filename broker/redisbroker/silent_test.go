@@ -21,7 +21,9 @@ type silencer struct {
 	net.Listener
 	server string
 	silent atomic.Bool
-	all    sync.WaitGroup
+	// answers delays the answers on connections without subscriptions while it is locked.
+	answers sync.RWMutex
+	all     sync.WaitGroup
 }
 
 func newSilencer(t *testing.T, server string) *silencer {
@@ -61,7 +63,12 @@ func (m *silencer) accept() {
 		})
 		m.all.Go(func() {
 			pipe(client, server, func(said []byte) bool {
-				return !m.silent.Load() || !subscribed.Load() || !bytes.Contains(said, []byte("message"))
+				if !subscribed.Load() {
+					m.answers.RLock()
+					defer m.answers.RUnlock()
+					return true
+				}
+				return !m.silent.Load() || !bytes.Contains(said, []byte("message"))
 			})
 		})
 	}
@@ -103,6 +110,31 @@ func TestBroker_SilentSubscriptionIsUnhealthy(t *testing.T) {
 	store(t, n, "upload:x", "one")
 	redistest.Eventually(t, "the subscription is restored", func() bool { return n.last("upload:x") == "one" })
 	n.stop()
+}
+
+// TestBroker_UnansweredCommandsAreUnhealthy: a node whose commands are not answered in time, such as over a congested
+// network, is not healthy although messages arrive, and keeps its subscriptions.
+func TestBroker_UnansweredCommandsAreUnhealthy(t *testing.T) {
+	server := redistest.Start(t)
+	between := newSilencer(t, server.Addr)
+	opt := options(server)
+	opt.URL = "redis://" + between.Addr().String()
+	n := join(t, opt)
+	subscribe(t, n, "upload:x")
+	before := n.Interruptions()
+	between.answers.Lock()
+	release := sync.OnceFunc(between.answers.Unlock)
+	t.Cleanup(release)
+	n.Await(t, "bad health that names the reason", func() bool {
+		return n.Fault() != nil && strings.Contains(n.Fault().Error(), "no answer in time")
+	})
+	store(t, join(t, options(server)), "upload:x", "one")
+	n.Await(t, "the message", func() bool { return n.last("upload:x") == "one" })
+	release()
+	n.Await(t, "good health", n.Healthy)
+	if after := n.Interruptions(); len(after) != len(before) {
+		t.Errorf("the interruptions are %v, were %v", after, before)
+	}
 }
 
 // TestBroker_ServerThatWantsTLSIsExplained: a server that closes connections without TLS is a fault with the remedy. It

@@ -299,9 +299,13 @@ func (s *server) probe(ctx context.Context, p *pubsub) error {
 		s.setStoreFault(s.missingPermission(err, "run info"))
 		return nil
 	}
-	if p.unresponsive = err != nil; p.unresponsive {
-		return nil // missing echoes will show
+	if p.unresponsive = err != nil; p.unresponsive { // if the server has stopped, missing echoes will show
+		if p.unanswered++; p.unanswered >= maxMissedEchoes {
+			s.setStoreFault(callError(limited, s.addr, err))
+		}
+		return nil
 	}
+	p.unanswered = 0
 	if infoField(info, "role") != "master" {
 		return errors.New("the server is a replica now, which takes no messages")
 	}
