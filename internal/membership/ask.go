@@ -3,10 +3,13 @@ package membership
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
 	"time"
+
+	"github.com/shoal-go/shoal/broker"
 )
 
 const (
@@ -244,11 +247,23 @@ func (p *Membership) answer(ctx context.Context, j job) {
 		body = body[len(part):]
 		h.More = len(body) > 0
 		if err := p.cfg.Broker.Publish(ctx, inboxPrefix+j.From, encode(h, part)); err != nil {
-			p.log.Debug("membership: sending an answer failed", slog.String("kind", j.Kind), slog.Any("error", err))
+			p.answerFailed(ctx, j, err)
 			return
 		}
 		if !h.More {
 			return
 		}
 	}
+}
+
+// answerFailed logs that the broker did not accept an answer. One that it refuses, such as for its size, is worth a
+// warning: the asking node only sees that this one is missing.
+func (p *Membership) answerFailed(ctx context.Context, j job, err error) {
+	const message = "membership: sending an answer failed"
+	level := slog.LevelDebug
+	if ctx.Err() == nil && !errors.Is(err, broker.ErrUnavailable) && p.mayWarn(message) {
+		level = slog.LevelWarn
+	}
+	p.log.Log(ctx, level, message,
+		slog.String("kind", j.Kind), slog.String("node", j.From), slog.Any("error", err))
 }

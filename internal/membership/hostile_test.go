@@ -87,6 +87,38 @@ func TestAnswer_PartsAreSmall(t *testing.T) {
 	})
 }
 
+// narrow refuses large messages for good, like a server with a low limit.
+type narrow struct{ broker.Broker }
+
+func (n narrow) Publish(ctx context.Context, channel string, payload []byte) error {
+	if len(payload) > 1<<10 {
+		return errors.New("the message is too large")
+	}
+	return n.Broker.Publish(ctx, channel, payload)
+}
+
+// TestAnswer_RefusedByTheBrokerIsLogged: a node whose answers the broker refuses says so, once for many: the asking
+// node only sees that it is missing.
+func TestAnswer_RefusedByTheBrokerIsLogged(t *testing.T) {
+	inCluster(t, func(t *testing.T, c *cluster) {
+		a := c.start(Config{Name: "a"})
+		b := c.configure(Config{Name: "b", Answer: func(string, []byte) ([]byte, error) { return pattern(2 << 10), nil }})
+		b.cfg.Broker = narrow{b.wire}
+		b.connect()
+		synctest.Wait()
+		b.run()
+		synctest.Wait()
+		for range 3 {
+			c.ask(a, []string{"a"}, []string{"b"})
+		}
+		b.leave()
+		const want = `level=WARN msg="membership: sending an answer failed" kind=who node=a error="the message is too large"`
+		if text := b.logs.String(); strings.Count(text, want) != 1 {
+			t.Errorf("the log is %q, want once %s", text, want)
+		}
+	})
+}
+
 func TestAsk_TooLargeIsRefused(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *cluster) {
 		a := c.start(Config{Name: "a"})
