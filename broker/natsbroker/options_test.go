@@ -2,9 +2,13 @@ package natsbroker_test
 
 import (
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nkeys"
 
 	"github.com/shoal-go/shoal/broker/natsbroker"
 	"github.com/shoal-go/shoal/internal/optiontest"
@@ -50,5 +54,39 @@ func TestNew_NamesAllInvalidOptions(t *testing.T) {
 	}
 	if _, err := natsbroker.New(natsbroker.Options{}); err == nil {
 		t.Error("New without a server returned nil, want an error")
+	}
+}
+
+// TestNew_ReadsCredentials: a file without the JWT or without the seed of a user is refused before any connection, and
+// the error tells nothing of it.
+func TestNew_ReadsCredentials(t *testing.T) {
+	pair, err := nkeys.CreateUser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	account, err := nkeys.CreateAccount()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seed, _ := pair.Seed()
+	foreign, _ := account.Seed()
+	const token = "-----BEGIN NATS USER JWT-----\nheader.claims.signature\n------END NATS USER JWT------\n\n"
+	block := func(seed []byte) string {
+		return "-----BEGIN USER NKEY SEED-----\n" + string(seed) + "\n------END USER NKEY SEED------\n"
+	}
+	for text, valid := range map[string]bool{
+		token + block(seed): true, token + block(foreign): false, token: false, block(seed): false, "": false, "hush": false,
+	} {
+		file := filepath.Join(t.TempDir(), "node.creds")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := natsbroker.New(natsbroker.Options{Server: unreachable{}, CredentialsFile: file})
+		if (err == nil) != valid {
+			t.Errorf("with the credentials %q New returned %v", text, err)
+		}
+		if err != nil && (strings.Contains(err.Error(), string(seed)) || strings.Contains(err.Error(), "hush")) {
+			t.Errorf("the error %q holds a part of the credentials", err)
+		}
 	}
 }
