@@ -70,6 +70,25 @@ func queryOf(parameters []map[string]any) []string {
 	return names
 }
 
+// The description has the errors of a body for each endpoint that takes one.
+func TestOpenAPI_DescribesErrorsOfBodies(t *testing.T) {
+	a := newAPITest(t, apiOptions{})
+	for path, item := range a.described().Paths {
+		if item["post"] == nil {
+			continue
+		}
+		var post struct{ Responses map[string]json.RawMessage }
+		if err := json.Unmarshal(item["post"], &post); err != nil {
+			t.Fatal(err)
+		}
+		for _, status := range []string{"400", "408", "413", "415"} {
+			if post.Responses[status] == nil {
+				t.Errorf("POST %s lacks %s", path, status)
+			}
+		}
+	}
+}
+
 // The description needs no key, and names the path of the API.
 func TestOpenAPI_IsPublicAndKnowsItsPath(t *testing.T) {
 	for prefix, want := range map[string]string{"": "/", "/shoal": "/shoal"} {
