@@ -24,6 +24,14 @@ give_up() {
 	exit 1
 }
 
+# Another server would answer in place of a node that cannot listen.
+for i in "${ports[@]}"; do
+	if curl --noproxy '*' -s --max-time 5 "http://127.0.0.1:909$i/healthz" >/dev/null; then
+		echo "make cluster: a server answers at 127.0.0.1:909$i already; end it first" >&2
+		exit 1
+	fi
+done
+
 for i in "${ports[@]}"; do
 	bin/shoal serve --dev --addr "127.0.0.1:808$i" --admin-addr "127.0.0.1:909$i" \
 		--broker nats-embedded --node-name "node-$i" --cluster-addr "127.0.0.1:622$i" \

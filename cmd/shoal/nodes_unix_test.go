@@ -6,6 +6,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -309,4 +312,18 @@ func TestServeAloneWithNATS(t *testing.T) {
 func connectAs(t *testing.T, url, protocol string) *socket {
 	t.Helper()
 	return dial(t, url, &websocket.DialOptions{Subprotocols: []string{protocol}})
+}
+
+// make cluster ends where a server answers at a port of a node: it would be taken for the node, which cannot listen.
+func TestCluster_RefusesPortsInUse(t *testing.T) {
+	curl := writeFile(t, "curl", "#!/bin/sh\n") // whose requests all succeed
+	if err := os.Chmod(curl, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", filepath.Dir(curl)+string(os.PathListSeparator)+os.Getenv("PATH"))
+	t.Setenv("TMPDIR", t.TempDir())
+	out, err := exec.Command(repository + ".ci/cluster.sh").CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "a server answers at 127.0.0.1:9091 already; end it first") {
+		t.Errorf("it ends with %v:\n%s", err, out)
+	}
 }
