@@ -349,6 +349,48 @@ func TestConnection_LimitOfUploads(t *testing.T) {
 	})
 }
 
+// A user who follows as many uploads as the server allows may follow others in their place, and one that is followed after
+// many were left does not wait for all of these.
+func TestConnection_UploadsTakeThePlaceOfOthers(t *testing.T) {
+	const most = 400
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlace(t, func(o *manager.Options, _ *server.Options) { o.MaxSubscriptionsPerUser = most })
+		c := p.client()
+		begin := func(name string, n int) (got *atomic.Int32, end func()) {
+			ctx, cancel := context.WithCancel(t.Context())
+			var loops sync.WaitGroup
+			got = new(atomic.Int32)
+			for i := range n {
+				id := fmt.Sprint(name, i)
+				p.node.publish(t, id, 1)
+				loops.Go(func() {
+					for _, err := range c.Follow(ctx, id) {
+						switch {
+						case err == nil:
+							got.Add(1)
+						case !errors.Is(err, context.Canceled):
+							t.Errorf("%s: %v", id, err)
+						}
+					}
+				})
+			}
+			return got, func() { cancel(); loops.Wait() }
+		}
+		_, leave := begin("a", most)
+		<-time.After(time.Minute)
+		leave()
+		_, leaveOthers := begin("b", most)
+		<-time.After(time.Minute)
+		leaveOthers()
+		got, end := begin("late", 1)
+		<-time.After(time.Second)
+		if got.Load() != 1 {
+			t.Errorf("no message has come within a second")
+		}
+		end()
+	})
+}
+
 // A thousand uploads are followed without exceeding the server's limit of messages.
 func TestConnection_FollowsThousandUploads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -17,7 +17,11 @@ const (
 
 // changed makes the connection subscribe or unsubscribe an upload, as needed. The client's lock is held.
 func (l *link) changed(uploadID string) {
-	l.dirty[uploadID] = struct{}{}
+	if _, claimed := l.claimed[uploadID]; claimed {
+		l.ending[uploadID] = struct{}{}
+	} else {
+		l.beginning[uploadID] = struct{}{}
+	}
 	select {
 	case l.wake <- struct{}{}:
 	default:
@@ -28,32 +32,69 @@ func (l *link) changed(uploadID string) {
 //
 // An upload has one unanswered subscription at most. One that is subscribed already is unsubscribed before it is
 // subscribed again, from an earlier position: then the rest of the former subscription precedes the answer.
+//
+// Uploads are subscribed once as many others have been unsubscribed, since the server may allow no more, but before the
+// rest of these, which takes a message for each.
 func (l *link) nextRequest() []byte {
 	l.client.mu.Lock()
 	defer l.client.mu.Unlock()
-	batch, size := resume{Action: "resume", Uploads: map[string]Position{}}, 0
-	for id := range l.dirty {
+	begin, end := l.nextBeginning(), l.nextEnding()
+	if end != "" && (len(begin) == 0 || l.freed < len(begin)) {
+		l.freed++
+		return l.unsubscribe(end)
+	}
+	l.freed -= len(begin)
+	if end == "" {
+		l.freed = 0
+	}
+	return l.subscribe(begin)
+}
+
+// nextBeginning returns some of the uploads that need a subscription. An answer has those looked at again that wait for
+// one. The client's lock is held.
+func (l *link) nextBeginning() (uploadIDs []string) {
+	for id := range l.beginning {
 		u := l.client.uploads[id]
 		_, claimed := l.claimed[id]
 		_, asked := l.asked[id]
-		switch {
-		case u != nil && (asked || !u.wants()), u == nil && !claimed:
-			delete(l.dirty, id) // an answer makes it dirty again
-		case claimed && len(batch.Uploads) == 0:
-			return l.unsubscribe(id, u)
-		case !claimed:
-			delete(l.dirty, id)
-			from := u.subscribe()
-			l.ask(id, from)
-			batch.Uploads[id] = from
-			size += len(id) + len(from.Epoch)
-		}
-		if len(batch.Uploads) == maxBatch || size > maxBatchBytes {
+		if u == nil || claimed || asked || !u.wants() {
+			delete(l.beginning, id)
+		} else if uploadIDs = append(uploadIDs, id); len(uploadIDs) == maxBatch {
 			break
 		}
 	}
-	if len(batch.Uploads) == 0 {
+	return uploadIDs
+}
+
+// nextEnding returns an upload whose subscription has to end, or "". The client's lock is held.
+func (l *link) nextEnding() (uploadID string) {
+	for id := range l.ending {
+		u := l.client.uploads[id]
+		_, claimed := l.claimed[id]
+		_, asked := l.asked[id]
+		if claimed && (u == nil || !asked && u.wants()) {
+			return id
+		}
+		delete(l.ending, id)
+	}
+	return ""
+}
+
+// subscribe returns the message that subscribes uploads, or nil where there are none. Those that it has no room for
+// are left for the next one. The client's lock is held.
+func (l *link) subscribe(uploadIDs []string) []byte {
+	if len(uploadIDs) == 0 {
 		return nil
+	}
+	batch, size := resume{Action: "resume", Uploads: map[string]Position{}}, 0
+	for _, id := range uploadIDs {
+		from := l.client.uploads[id].subscribe()
+		delete(l.beginning, id)
+		l.ask(id, from)
+		batch.Uploads[id] = from
+		if size += len(id) + len(from.Epoch); size > maxBatchBytes {
+			break
+		}
 	}
 	return encode(batch)
 }
@@ -67,15 +108,15 @@ func (l *link) ask(uploadID string, from Position) {
 	l.claimed[uploadID] = struct{}{}
 }
 
-// unsubscribe returns the message that ends a subscription, and records that. u is nil if nobody follows the upload, so
-// that it is not subscribed again. The client's lock is held.
-func (l *link) unsubscribe(uploadID string, u *upload) []byte {
+// unsubscribe returns the message that ends a subscription, and records that. The upload is subscribed again unless
+// nobody follows it. The client's lock is held.
+func (l *link) unsubscribe(uploadID string) []byte {
 	delete(l.claimed, uploadID)
+	delete(l.ending, uploadID)
 	l.ended[uploadID]++
-	if u == nil {
-		delete(l.dirty, uploadID)
-	} else {
+	if u := l.client.uploads[uploadID]; u != nil {
 		u.stop()
+		l.changed(uploadID)
 	}
 	return unsubscribeMessage(uploadID)
 }
@@ -270,8 +311,8 @@ func (l *link) retryLater(ctx context.Context, uploadID string, delay time.Durat
 		if ctx.Err() != nil { // a later subscription is another one's
 			return
 		}
-		l.takeAsked(uploadID)
 		delete(l.claimed, uploadID)
+		l.takeAsked(uploadID)
 		if u := l.client.uploads[uploadID]; u != nil {
 			u.stop()
 		}

@@ -41,12 +41,16 @@ type link struct {
 	retryAfter time.Duration
 
 	// Client.mu protects the fields below.
-	dirty map[string]struct{} // uploads that may need a subscription, or its end
+	// beginning and ending are the uploads that may need a subscription, or the end of theirs.
+	beginning, ending map[string]struct{}
 	// claimed are the uploads with a subscription, asked the positions of the unanswered ones, and ended the numbers of
 	// unconfirmed ends.
 	claimed map[string]struct{}
 	asked   map[string]Position
 	ended   map[string]int
+	// freed is the number of subscriptions that have ended and in whose place no others have begun, while further ones
+	// have to end.
+	freed int
 	// retrying are the asked uploads whose subscription failed and is repeated after a delay, with the functions that
 	// prevent that.
 	retrying map[string]context.CancelFunc
@@ -57,9 +61,10 @@ type link struct {
 func newLink(c *Client) *link {
 	return &link{
 		client: c, begun: time.Now(), wake: make(chan struct{}, 1), tokens: make(chan bool, 1),
-		limits: rate.NewLimiter(writeRate, writeBurst),
-		dirty:  map[string]struct{}{}, claimed: map[string]struct{}{}, asked: map[string]Position{},
-		ended: map[string]int{}, retrying: map[string]context.CancelFunc{},
+		limits:    rate.NewLimiter(writeRate, writeBurst),
+		beginning: map[string]struct{}{}, ending: map[string]struct{}{},
+		claimed: map[string]struct{}{}, asked: map[string]Position{}, ended: map[string]int{},
+		retrying: map[string]context.CancelFunc{},
 	}
 }
 
