@@ -58,7 +58,7 @@ func (c *recoveryCommand) trial(ctx context.Context, program, name string, table
 			return err
 		}
 		defer func() { err = errors.Join(err, server.Close()) }()
-		started, err := worker.Call[worker.Started](ctx, server, "Broker.Start", name)
+		started, err := worker.Begin[worker.Started](ctx, server, "Broker.Start", name)()
 		if err != nil {
 			return err
 		}

@@ -62,10 +62,6 @@ func (c *Clients) Close() error {
 	return nil
 }
 
-// stormParallel is how many clients of a storm are under way at a time: as many as a listener's queue holds with room to
-// spare. Beyond that the kernel drops connections, and their second try a second later is all that would be measured.
-const stormParallel = 1024
-
 // Open connects the clients and blocks until all are ready.
 func (c *Clients) Open(q Audience, a *Opened) error {
 	entry, err := systems.Find(q.System)
@@ -79,7 +75,9 @@ func (c *Clients) Open(q Audience, a *Opened) error {
 		Pollers: runtime.NumCPU(),
 	}
 	if q.Storm {
-		o.DialParallel = stormParallel
+		// As many as a listener's queue holds with room to spare. Beyond that the kernel drops connections, and their second try
+		// a second later is all that would be measured.
+		o.DialParallel = 1024
 	}
 	c.called = load.NewTimes()
 	switch {

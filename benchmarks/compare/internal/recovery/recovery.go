@@ -184,7 +184,7 @@ func (t *trial) liveUploads() []int {
 // interrupt cuts the link, mends it, and measures the return.
 func (t *trial) interrupt(ctx context.Context, r *Result) error {
 	t.measureFrom(time.Now())
-	pause(ctx, settle)
+	_ = worker.Sleep(ctx, settle) // the end of ctx ends the calls below
 	r.Before = t.live.Percentiles()
 	t.pausing.Store(true)
 	if err := t.cut(ctx, true); err != nil {
@@ -197,7 +197,7 @@ func (t *trial) interrupt(ctx context.Context, r *Result) error {
 	if err := t.publishEach(ctx, t.publishing, changed); err != nil {
 		return err
 	}
-	pause(ctx, time.Until(end))
+	_ = worker.Sleep(ctx, time.Until(end))
 	t.pausing.Store(false)
 	wanted := t.newest()
 	for i := range wanted {
@@ -213,7 +213,7 @@ func (t *trial) interrupt(ctx context.Context, r *Result) error {
 	err := t.awaitReturn(ctx, mended, wanted, r)
 	if err == nil {
 		r.Calls = t.watched.calls()
-		pause(ctx, settle-time.Since(mended))
+		_ = worker.Sleep(ctx, settle-time.Since(mended))
 		r.Live, r.Behind = t.live.Percentiles(), t.behind.Percentiles()
 		r.Disorder = t.disorder.Load()
 	}
@@ -226,7 +226,7 @@ func (t *trial) awaitReturn(ctx context.Context, mended time.Time, wanted []uint
 	defer cancel()
 	behind := 0 // all uploads before it are current
 	for r.Current == 0 || r.Ready == 0 {
-		if !pause(ctx, time.Millisecond) {
+		if worker.Sleep(ctx, time.Millisecond) != nil {
 			return fmt.Errorf("recovery: not current after %v: %w", t.Patience, t.following.Ready())
 		}
 		if at := t.watched.healthy.Load(); r.Healthy == 0 && at != 0 {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/nodes"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
 	"github.com/shoal-go/shoal/internal/load"
 	"github.com/shoal-go/shoal/manager"
 )
@@ -147,7 +148,7 @@ func (t *traffic) goLive(ctx context.Context, m *manager.Manager, uploads []int)
 	for i, upload := range uploads {
 		planned := start.Add(interval * time.Duration(i) / time.Duration(len(uploads)))
 		running.Go(func() error {
-			for ; pause(ctx, time.Until(planned)); planned = planned.Add(interval) {
+			for ; worker.Sleep(ctx, time.Until(planned)) == nil; planned = planned.Add(interval) {
 				if t.pausing.Load() && !t.changes(upload) {
 					continue
 				}
@@ -161,15 +162,5 @@ func (t *traffic) goLive(ctx context.Context, m *manager.Manager, uploads []int)
 	return func() error {
 		cancel()
 		return running.Wait()
-	}
-}
-
-// pause waits, and reports whether ctx has not ended.
-func pause(ctx context.Context, wait time.Duration) bool {
-	select {
-	case <-time.After(wait):
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
 	"github.com/shoal-go/shoal/broker"
 )
 
@@ -112,10 +113,7 @@ func (w *watched) wait(ctx context.Context, work time.Duration) error {
 		w.owed -= time.Since(began)
 	}
 	w.server.Unlock()
-	if !pause(ctx, w.model.RoundTrip) {
-		return ctx.Err()
-	}
-	return nil
+	return worker.Sleep(ctx, w.model.RoundTrip)
 }
 
 // Subscribe takes the time of its channels.

@@ -2,11 +2,10 @@
 package results
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -190,37 +189,26 @@ func Load(folder string) ([]Record, error) {
 	}
 	var all []Record
 	for _, name := range names {
-		records, err := read(name)
+		content, err := os.ReadFile(name)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("results: %w", err)
 		}
-		all = append(all, records...)
+		n := 0
+		for line := range bytes.Lines(content) {
+			n++
+			var r Record
+			if err := json.Unmarshal(line, &r); err != nil {
+				return nil, fmt.Errorf("results: %s, line %d: %w", name, n, err)
+			}
+			if r.Schema != Schema {
+				return nil, fmt.Errorf("results: %s, line %d: the schema is %d, want %d", name, n, r.Schema, Schema)
+			}
+			all = append(all, r)
+		}
 	}
 	if len(all) == 0 {
 		return nil, fmt.Errorf("results: there are none in %s: measure some first, with compare run", folder)
 	}
 	slices.SortStableFunc(all, func(a, b Record) int { return a.Time.Compare(b.Time) })
 	return all, nil
-}
-
-func read(name string) (records []Record, err error) {
-	file, err := os.Open(name)
-	if err != nil {
-		return nil, fmt.Errorf("results: %w", err)
-	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	lines := json.NewDecoder(file)
-	for n := 1; ; n++ {
-		var r Record
-		err := lines.Decode(&r)
-		switch {
-		case errors.Is(err, io.EOF):
-			return records, nil
-		case err != nil:
-			return nil, fmt.Errorf("results: %s, line %d: %w", name, n, err)
-		case r.Schema != Schema:
-			return nil, fmt.Errorf("results: %s, line %d: the schema is %d, want %d", name, n, r.Schema, Schema)
-		}
-		records = append(records, r)
-	}
 }

@@ -127,15 +127,6 @@ func (m *measurement) profile(c *worker.Child, role string) {
 	}
 }
 
-// pause blocks for some time.
-func (m *measurement) pause(d time.Duration) {
-	select {
-	case <-m.ctx.Done():
-		m.check(m.ctx.Err())
-	case <-time.After(d):
-	}
-}
-
 // share adds the clients' share of the processor time, and how many cores were busy.
 func (m *measurement) share(server, clients int64, took time.Duration) {
 	all := float64(server + clients)

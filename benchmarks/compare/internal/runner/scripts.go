@@ -22,7 +22,7 @@ func (m *measurement) memory(settle time.Duration) {
 	kernel := worker.Slab()
 	empty := m.usage(s.server, true)
 	s.connect(loadgen.Audience{})
-	m.pause(settle)
+	m.check(worker.Sleep(m.ctx, settle))
 	full := m.usage(s.server, true)
 	kernel = worker.Slab() - kernel
 	n := float64(s.connections)

@@ -41,20 +41,19 @@ type Options struct {
 
 // Server is the service of a process with a system. Start is called first.
 type Server struct {
-	entry   systems.Entry
 	system  systems.System
-	addr    string
 	number  int64 // of the newest message
 	closers worker.Closers
 }
 
 // Start serves the system on a free port.
 func (s *Server) Start(o Options, a *worker.Started) (err error) {
-	if s.entry, err = systems.Find(o.System); err != nil {
+	entry, err := systems.Find(o.System)
+	if err != nil {
 		return err
 	}
 	if o.Broker == "" {
-		s.system, err = s.entry.New()
+		s.system, err = entry.New()
 	} else if b, failed := nodes.Connect(o.Broker); failed == nil {
 		s.system, err = systems.NewShoal(b)
 	} else {
@@ -64,38 +63,36 @@ func (s *Server) Start(o Options, a *worker.Started) (err error) {
 		return fmt.Errorf("serverproc: %s does not start: %w", o.System, err)
 	}
 	s.closers = append(s.closers, s.system.Close)
-	a.PID, err = s.listen(o)
-	a.Addr = s.addr
+	a.Addr, a.PID, err = s.listen(o)
 	return err
 }
 
 // Close ends the system, whose clients must have gone.
 func (s *Server) Close() error { return s.closers.Close() }
 
-// listen has the system listen, or starts its program, whose id it returns.
-func (s *Server) listen(o Options) (pid int, err error) {
+// listen has the system listen, or starts its program, and returns the address and the program's id.
+func (s *Server) listen(o Options) (addr string, pid int, err error) {
 	var certificate, key string
 	var config *tls.Config
 	if o.TLS {
 		folder, err := os.MkdirTemp("", "compare")
 		if err != nil {
-			return 0, fmt.Errorf("serverproc: %w", err)
+			return "", 0, fmt.Errorf("serverproc: %w", err)
 		}
 		defer os.RemoveAll(folder) // it is a temporary one
 		if certificate, key, config, err = newCertificate(folder); err != nil {
-			return 0, fmt.Errorf("serverproc: %w", err)
+			return "", 0, fmt.Errorf("serverproc: %w", err)
 		}
 	}
 	host := cmp.Or(o.Host, "127.0.0.1")
 	if program, ok := s.system.(systems.Program); ok {
-		s.addr, pid, err = program.Start(o.Program, host, certificate, key)
-		return pid, err
+		return program.Start(o.Program, host, certificate, key)
 	}
 	ln, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
-		return 0, fmt.Errorf("serverproc: %w", err)
+		return "", 0, fmt.Errorf("serverproc: %w", err)
 	}
-	s.addr = ln.Addr().String()
+	addr = ln.Addr().String()
 	ln = listener{ln.(*net.TCPListener), o.SendBuffer} // it is one
 	if own, ok := s.system.(systems.Secured); ok && o.TLS {
 		ln = own.TLSListener(ln, config)
@@ -112,7 +109,7 @@ func (s *Server) listen(o Options) (pid int, err error) {
 		}
 		return nil
 	})
-	return 0, nil
+	return addr, 0, nil
 }
 
 // newCertificate writes a new certificate and its key into a folder, as PEM files, and returns the configuration of a server under

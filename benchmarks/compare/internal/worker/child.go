@@ -85,11 +85,6 @@ func Begin[A any](ctx context.Context, c *Child, method string, arguments any) (
 	}
 }
 
-// Call calls a method of a service and returns its result. It blocks as the function that Begin returns.
-func Call[A any](ctx context.Context, c *Child, method string, arguments any) (A, error) {
-	return Begin[A](ctx, c, method, arguments)()
-}
-
 // failed adds the beginning of the process's standard error to an error.
 func (c *Child) failed(err error) error {
 	if said := c.errors.String(); said != "" {

@@ -65,6 +65,16 @@ func Poll(ctx context.Context, done func() bool) error {
 	return nil
 }
 
+// Sleep waits, at most until ctx ends, whose error it then returns.
+func Sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // Closers end the processes and connections of a measurement.
 type Closers []func() error
 

@@ -62,14 +62,14 @@ func start(t *testing.T) *Child {
 	return c
 }
 
-func TestCall_Answers(t *testing.T) {
+func TestBegin_Answers(t *testing.T) {
 	c := start(t)
 	for _, text := range []string{"one", "two"} {
-		if got, err := Call[string](t.Context(), c, "Test.Echo", text); err != nil || got != text {
+		if got, err := Begin[string](t.Context(), c, "Test.Echo", text)(); err != nil || got != text {
 			t.Errorf("the answer to %s is %q, %v", text, got, err)
 		}
 	}
-	if _, err := Call[None](t.Context(), c, "Test.Refuse", None{}); err == nil || !strings.Contains(err.Error(), "it: refused on purpose") {
+	if _, err := Begin[None](t.Context(), c, "Test.Refuse", None{})(); err == nil || !strings.Contains(err.Error(), "it: refused on purpose") {
 		t.Errorf("the error is %v", err)
 	}
 	for range 2 {
@@ -79,13 +79,13 @@ func TestCall_Answers(t *testing.T) {
 	}
 }
 
-func TestCall_ExplainsDeath(t *testing.T) {
+func TestBegin_ExplainsDeath(t *testing.T) {
 	c := start(t)
-	_, err := Call[None](t.Context(), c, "Test.Die", None{})
+	_, err := Begin[None](t.Context(), c, "Test.Die", None{})()
 	if err == nil || !strings.Contains(err.Error(), "dying on purpose") || !strings.Contains(err.Error(), "exit status 3") {
 		t.Errorf("the error is %v", err)
 	}
-	if _, err := Call[string](t.Context(), c, "Test.Echo", "again"); err == nil {
+	if _, err := Begin[string](t.Context(), c, "Test.Echo", "again")(); err == nil {
 		t.Error("a process that has ended answers")
 	}
 	if err := c.Close(); err == nil {
@@ -93,10 +93,10 @@ func TestCall_ExplainsDeath(t *testing.T) {
 	}
 }
 
-func TestCall_EndsWithContext(t *testing.T) {
+func TestBegin_EndsWithContext(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := Call[None](ctx, start(t), "Test.Hang", None{}); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := Begin[None](ctx, start(t), "Test.Hang", None{})(); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("the error is %v", err)
 	}
 }
