@@ -53,17 +53,11 @@ func (n *Nodes) scenarios(c Common) []scenario {
 	var throughput, latency []results.Params
 	for _, broker := range brokers {
 		p := results.Params{Work: broker, Channels: n.Uploads, Bytes: c.Bytes}
-		for _, p.Publishers = range n.Publishers {
-			throughput = append(throughput, p)
-		}
+		throughput = append(throughput, over(&p, &p.Publishers, n.Publishers)...)
 		p.Publishers = latencyPublishers
-		for _, p.Rate = range n.Rates {
-			latency = append(latency, p)
-		}
+		latency = append(latency, over(&p, &p.Rate, n.Rates)...)
 		p.Rate = 0
-		for _, p.Load = range n.Share {
-			latency = append(latency, p)
-		}
+		latency = append(latency, over(&p, &p.Load, n.Share)...)
 	}
 	return []scenario{
 		{results.Nodes, (*measurement).nodes, func(e systems.Entry, p results.Params) bool {

@@ -67,6 +67,14 @@ type scenario struct {
 	variants []results.Params
 }
 
+// over returns copies of parameters, one for each value of a field, which keeps the last one.
+func over[V any](p *results.Params, field *V, values []V) (all []results.Params) {
+	for _, *field = range values {
+		all = append(all, *p)
+	}
+	return all
+}
+
 // named returns the scenarios of these names, all without any.
 func named(all []scenario, names []string) []scenario {
 	return slices.DeleteFunc(all, func(s scenario) bool { return len(names) > 0 && !slices.Contains(names, s.name) })

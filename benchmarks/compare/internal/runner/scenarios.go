@@ -110,20 +110,15 @@ func (s *Scenarios) scenarios(c Common) []scenario {
 	burst, single, unicast := base, base, base
 	burst.Messages, single.Messages = s.Burst, 1
 	unicast.Channels, unicast.Messages = s.Connections, s.Connections*s.UnicastRounds
-	var latency, memory, direct []results.Params
+	var latency, memory []results.Params
 	p := base
 	for _, p.Load = range s.Share {
-		for _, p.Stalled = range s.Stalled {
-			latency = append(latency, p)
-		}
+		latency = append(latency, over(&p, &p.Stalled, s.Stalled)...)
 	}
 	for _, n := range s.Idle {
 		memory = append(memory, results.Params{Connections: n, Channels: n, TLS: s.TLS})
 	}
 	p = results.Params{Channels: 1, Bytes: c.Bytes, Rate: s.Rate}
-	for _, p.Connections = range s.Subscribers {
-		direct = append(direct, p)
-	}
 	connected := part(systems.NoStorm)
 	all := []scenario{
 		{Burst, (*measurement).throughput, connected, []results.Params{burst}},
@@ -135,7 +130,7 @@ func (s *Scenarios) scenarios(c Common) []scenario {
 			{Connections: s.Connections, Channels: s.Connections, TLS: s.TLS},
 		}},
 		{results.Fresh, func(m *measurement) { m.fresh(s.WarmUp) }, behindLink, s.links()},
-		{results.Direct, (*measurement).direct, only(systems.OwnName, "gws-direct", "gws", "gorilla", "coder"), direct},
+		{results.Direct, (*measurement).direct, only(systems.OwnName, "gws-direct", "gws", "gorilla", "coder"), over(&p, &p.Connections, s.Subscribers)},
 		{results.Intake, (*measurement).intake, takesIn, s.ways(c.Bytes)},
 	}
 	return slices.DeleteFunc(named(all, s.Scenario), func(of scenario) bool {
@@ -158,10 +153,8 @@ func (s *Scenarios) links() (all []results.Params) {
 	p := results.Params{Connections: 1, Channels: 1, Bytes: s.StateBytes, Rate: s.States}
 	for _, p.Kbits = range s.Kbits {
 		for _, delay := range s.Delay {
-			for _, p.Loss = range s.Loss {
-				p.DelayMS = int(delay.Milliseconds())
-				all = append(all, p)
-			}
+			p.DelayMS = int(delay.Milliseconds())
+			all = append(all, over(&p, &p.Loss, s.Loss)...)
 		}
 	}
 	return all

@@ -125,14 +125,6 @@ func (m *measurement) atRate(d time.Duration) results.Params {
 // group are servers with their clients that work at the same time, most often one.
 type group []*session
 
-// clientsCPU returns the processor time that the clients have used.
-func (g group) clientsCPU() (cpu int64) {
-	for _, s := range g {
-		cpu += s.usage(s.clients, false).CPU
-	}
-	return cpu
-}
-
 // usage returns the use of the machine by all servers.
 func (g group) usage() (all worker.Usage) {
 	for _, s := range g {
@@ -182,9 +174,10 @@ func (m *measurement) throughput() {
 		s.connect(loadgen.Audience{})
 	}
 	q := m.trial.params
-	m.check(g.round(q).missing())
+	warm := g.round(q)
+	m.check(warm.missing())
 	m.profile(g[0].server, "")
-	clients, before := g.clientsCPU(), g.usage()
+	before := g.usage()
 	var rounds []round
 	var took time.Duration
 	for m.err == nil && (len(rounds) < minRounds || took < m.Measure) {
@@ -195,7 +188,7 @@ func (m *measurement) throughput() {
 		}
 	}
 	if after := g.usage(); m.err == nil {
-		m.throughputOf(rounds, clients, before, after)
+		m.throughputOf(rounds, warm.CPU, before, after)
 	}
 }
 
@@ -235,15 +228,17 @@ func (m *measurement) latency() {
 	s := m.serve(nil, 1, serverproc.Options{SendBuffer: 16 << 10}) // the kernel's own choice holds megabytes
 	s.connect(loadgen.Audience{Latency: true})
 	g := group{s}
+	var filled round
 	for range fillMessages { // each when the clients that read have received the one before
-		m.check(g.round(results.Params{Channels: 1, Messages: 1, Bytes: fillBytes}).missing())
+		filled = g.round(results.Params{Channels: 1, Messages: 1, Bytes: fillBytes})
+		m.check(filled.missing())
 	}
 	m.do(s.clients, "Clients.Reset", worker.None{})
 	m.profile(s.server, "")
-	clients, before := g.clientsCPU(), g.usage()
+	before := g.usage()
 	r := g.round(m.atRate(m.Duration))
 	cpu := g.usage().CPU - before.CPU
-	m.share(cpu, r.CPU-clients, r.took())
+	m.share(cpu, r.CPU-filled.CPU, r.took())
 	m.figures.AddTimes(r.Latency, results.P50, results.P99, results.P999)
 	m.figures[results.Late] = milliseconds(r.Late)
 	m.figures[results.Delivered], m.figures[results.Expected] = float64(r.delivered), float64(r.expected)

@@ -52,7 +52,7 @@ func (*Sweeps) entries() []systems.Entry { return systems.All() }
 
 // scenarios lists the named sweeps.
 func (s *Sweeps) scenarios(c Common) []scenario {
-	var receivers, logical, cores, sockets, bursts, stalls, servers []results.Params
+	var receivers, logical, cores, servers []results.Params
 	for _, n := range s.Receivers {
 		p := results.Params{Connections: n, Channels: 1, Bytes: c.Bytes, Work: results.Broadcast, Procs: 1}
 		two, shuffled := p, p
@@ -66,43 +66,26 @@ func (s *Sweeps) scenarios(c Common) []scenario {
 	base := results.Params{Connections: s.Connections, Channels: 1, Bytes: c.Bytes}
 	for _, procs := range s.Procs {
 		p := results.Params{Connections: s.Population, Channels: s.Population, Bytes: c.Bytes, Procs: procs}
-		for _, p.Work = range []string{results.Publish, results.Churn} {
-			cores = append(cores, p)
-		}
+		cores = append(cores, over(&p, &p.Work, []string{results.Publish, results.Churn})...)
 		p.Channels, p.Work = 1, results.Broadcast
 		over := base
 		over.Messages, over.Procs, over.Work = s.Burst, procs, results.OverSockets
 		cores = append(cores, p, over)
 	}
-	p := base
-	p.Messages = 1
-	for _, p.Connections = range s.Sockets {
-		sockets = append(sockets, p)
-	}
-	p = base
-	for _, p.Messages = range s.Bursts {
-		bursts = append(bursts, p)
-	}
-	p = base
-	p.Load = 0.5
-	for _, p.Stalled = range s.Stalled {
-		stalls = append(stalls, p)
-	}
-	p = base
-	for _, p.Servers = range s.Servers { // as many connections altogether, but for the remainder of the division
-		p.Connections = s.Connections / p.Servers * p.Servers
-		for _, p.Messages = range []int{1, s.Burst} {
-			servers = append(servers, p)
-		}
+	single, burst, latency, shared := base, base, base, base
+	single.Messages, latency.Load = 1, 0.5
+	for _, shared.Servers = range s.Servers { // as many connections altogether, but for the remainder of the division
+		shared.Connections = s.Connections / shared.Servers * shared.Servers
+		servers = append(servers, over(&shared, &shared.Messages, []int{1, s.Burst})...)
 	}
 	own := only(systems.OwnName)
 	return named([]scenario{
 		{Receivers, (*measurement).withoutSockets, own, receivers},
 		{Logical, (*measurement).withoutSockets, own, logical},
 		{Cores, (*measurement).onCores, own, cores},
-		{Sockets, (*measurement).throughput, only(systems.OwnName, writeLoop), sockets},
-		{Bursts, (*measurement).throughput, only(systems.OwnName, joinedWrite), bursts},
-		{Stalls, (*measurement).latency, own, stalls},
+		{Sockets, (*measurement).throughput, only(systems.OwnName, writeLoop), over(&single, &single.Connections, s.Sockets)},
+		{Bursts, (*measurement).throughput, only(systems.OwnName, joinedWrite), over(&burst, &burst.Messages, s.Bursts)},
+		{Stalls, (*measurement).latency, own, over(&latency, &latency.Stalled, s.Stalled)},
 		{Servers, (*measurement).throughput, own, servers},
 	}, s.Names)
 }

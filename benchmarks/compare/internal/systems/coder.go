@@ -37,8 +37,16 @@ func newCoder() (System, error) {
 		defer cancel()
 		c := &coderClient{conn, make(chan []byte, 256), cancel}
 		defer s.leave(c)
-		if s.talk(ctx, c) == nil {
-			c.write(conn.CloseRead(ctx))
+		if s.talk(ctx, c) != nil {
+			return
+		}
+		ctx = conn.CloseRead(ctx)
+		for err == nil && ctx.Err() == nil {
+			select {
+			case payload := <-c.send:
+				err = c.write(ctx, payload)
+			case <-ctx.Done():
+			}
 		}
 	}
 	s.deliver = func(to []*coderClient, payload []byte) error {
@@ -64,30 +72,17 @@ func (s *coderSystem) talk(ctx context.Context, c *coderClient) error {
 			return err
 		}
 		reply, subscribed, err := s.answer(c, data)
-		if err != nil {
+		if err == nil {
+			err = c.write(ctx, reply)
+		}
+		if err != nil || subscribed {
 			return err
 		}
-		if c.send <- reply; subscribed { // there is room
-			return nil
-		}
 	}
 }
 
-// write writes queued messages until the connection ends.
-func (c *coderClient) write(ctx context.Context) {
-	for {
-		select {
-		case payload := <-c.send:
-			if c.writeOne(ctx, payload) != nil {
-				return
-			}
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-func (c *coderClient) writeOne(ctx context.Context, payload []byte) error {
+// write writes one message.
+func (c *coderClient) write(ctx context.Context, payload []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	return c.conn.Write(ctx, websocket.MessageText, payload)

@@ -3,6 +3,7 @@ package yardsticks
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -252,21 +253,18 @@ func findScript(ctx context.Context, addr string, store func() error) (script, k
 	defer conn.Close()
 	const patience = 10 * time.Second
 	_ = conn.SetDeadline(time.Now().Add(patience))
-	lines := bufio.NewReader(conn)
-	if _, err := lines.ReadString('\n'); err != nil {
-		return "", "", fmt.Errorf("yardsticks: MONITOR of Redis failed: %w", err)
+	lines := bufio.NewScanner(conn)
+	if !lines.Scan() {
+		return "", "", fmt.Errorf("yardsticks: MONITOR of Redis failed: %w", cmp.Or(lines.Err(), io.EOF))
 	}
 	if err := store(); err != nil {
 		return "", "", err
 	}
-	for {
-		line, err := lines.ReadString('\n')
-		if err != nil {
-			return "", "", fmt.Errorf("yardsticks: no script was called: %w", err)
-		}
+	for lines.Scan() {
 		// The script is also called for other keys, and others with no more than a key.
-		if m := evalsha.FindStringSubmatch(line); m != nil {
+		if m := evalsha.FindStringSubmatch(lines.Text()); m != nil {
 			return m[1], strings.TrimSuffix(m[2], "0"), nil
 		}
 	}
+	return "", "", fmt.Errorf("yardsticks: no script was called: %w", cmp.Or(lines.Err(), io.EOF))
 }
