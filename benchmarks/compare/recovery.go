@@ -26,10 +26,6 @@ type recoveryCommand struct {
 
 // Run measures, and prints tables.
 func (c *recoveryCommand) Run(ctx context.Context, std streams) error {
-	program, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("compare: the path of this program is unknown: %w", err)
-	}
 	brokers := c.Brokers
 	if len(brokers) == 0 {
 		brokers = []string{nodes.NATS, nodes.Redis, recovery.Simulated}
@@ -39,7 +35,7 @@ func (c *recoveryCommand) Run(ctx context.Context, std streams) error {
 		"\tlive p50, p99, max\tchanged p50, p99, max\treads\tcompared\tin calls\tdisorder")
 	for range c.Repeat {
 		for _, name := range brokers {
-			if err := c.trial(ctx, program, name, table, std.err); err != nil {
+			if err := c.trial(ctx, name, table, std.err); err != nil {
 				return err
 			}
 		}
@@ -48,12 +44,16 @@ func (c *recoveryCommand) Run(ctx context.Context, std streams) error {
 }
 
 // trial measures one broker, with a server of its own.
-func (c *recoveryCommand) trial(ctx context.Context, program, name string, table, progress io.Writer) (err error) {
+func (c *recoveryCommand) trial(ctx context.Context, name string, table, progress io.Writer) (err error) {
 	o := c.Options
 	if o.Broker = name; name == recovery.Simulated {
 		o.Uploads, o.Stored = c.SimulatedUploads, 1
 	} else {
-		server, err := worker.Start(name, exec.Command(program, "process", "broker", name)) // this program
+		program, err := os.Executable()
+		if err != nil {
+			return fmt.Errorf("compare: the path of this program is unknown: %w", err)
+		}
+		server, err := worker.Start(name, exec.Command(program, "process", "broker", name))
 		if err != nil {
 			return err
 		}

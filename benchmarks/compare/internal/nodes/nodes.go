@@ -71,15 +71,12 @@ type State struct {
 
 // Node is the service of a process with one node, or where the broker is memory, with two. Start is called first.
 type Node struct {
+	worker.Closers
 	from, to *manager.Manager // that publish and receive; one and the same but for Memory
-	closers  worker.Closers
 	sinks    []*sink
 	times    *load.Times
 	counts   map[int][]uint64 // messages of each publisher, by upload
 }
-
-// Close ends the node.
-func (n *Node) Close() error { return n.closers.Close() }
 
 // Start starts the node.
 func (n *Node) Start(o Options, _ *worker.None) (err error) {
@@ -94,7 +91,7 @@ func (n *Node) Start(o Options, _ *worker.None) (err error) {
 		if err != nil {
 			return err
 		}
-		n.closers = append(n.closers, server.Close)
+		n.Closers = append(n.Closers, server.Close)
 		b, err = natsbroker.New(natsbroker.Options{Server: server})
 		if err != nil {
 			return err
@@ -127,16 +124,13 @@ func Connect(url string) (broker.HistoryBroker, error) {
 func (n *Node) manage(b broker.Broker) (*manager.Manager, error) {
 	m, err := manager.New(manager.Options{Broker: b})
 	if err == nil {
-		n.closers = append(n.closers, func() error { return m.Close(context.Background()) })
+		n.Closers = append(n.Closers, func() error { return m.Close(context.Background()) })
 	}
 	return m, err
 }
 
 // Broker is the service of a process with the server of a broker.
-type Broker struct{ closers worker.Closers }
-
-// Close ends the server.
-func (b *Broker) Close() error { return b.closers.Close() }
+type Broker struct{ worker.Closers }
 
 // Start runs a server of NATS, in this process, or of Redis, as a program and without persistence, on a free port of the loopback
 // interface. The address in its answer is a URL.
@@ -147,7 +141,7 @@ func (b *Broker) Start(name string, a *worker.Started) error {
 		if err != nil {
 			return err
 		}
-		b.closers = append(b.closers, server.Close)
+		b.Closers = append(b.Closers, server.Close)
 		a.Addr = "nats://" + server.Addr().String()
 		return nil
 	case Redis:
@@ -161,7 +155,7 @@ func (b *Broker) Start(name string, a *worker.Started) error {
 		if err != nil {
 			return err
 		}
-		b.closers = append(b.closers, end)
+		b.Closers = append(b.Closers, end)
 		a.Addr, a.PID = "redis://"+addr, command.Process.Pid
 		return nil
 	}

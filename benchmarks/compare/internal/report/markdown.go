@@ -57,8 +57,8 @@ func header(b *strings.Builder, columns []column, first ...string) {
 	for _, c := range columns {
 		first = append(first, c.title)
 	}
-	line := strings.Join(first, " | ")
-	fmt.Fprintf(b, "| %s |\n|%s\n", line, strings.Repeat(" --- |", len(first)))
+	row(b, first...)
+	fmt.Fprintf(b, "|%s\n", strings.Repeat(" --- |", len(first)))
 }
 
 // cells are the figures of a system.

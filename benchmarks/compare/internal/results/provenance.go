@@ -12,7 +12,6 @@ import (
 	"strings"
 
 	"github.com/prometheus/procfs"
-	"golang.org/x/sys/unix"
 )
 
 // Provenance is where a measurement comes from.
@@ -93,11 +92,8 @@ func git(ctx context.Context, arguments ...string) string {
 }
 
 func kernel() string {
-	var u unix.Utsname
-	if unix.Uname(&u) != nil {
-		return unknown
-	}
-	return unix.ByteSliceToString(u.Release[:])
+	release, _ := os.ReadFile("/proc/sys/kernel/osrelease") // only Linux has it
+	return cmp.Or(strings.TrimSpace(string(release)), unknown)
 }
 
 // cpuModel is the processor's name as Linux has it.

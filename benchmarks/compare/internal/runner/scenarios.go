@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/link"
@@ -65,28 +66,22 @@ func (s *Scenarios) prepare(ctx context.Context, progress io.Writer) (map[string
 			return nil, err
 		}
 	}
-	version := systems.CentrifugoVersion
-	program, installed := yardsticks.Installed("centrifugo", version)
-	switch {
-	case s.Centrifugo != "":
+	version, named := systems.CentrifugoVersion, func(system string) bool { return strings.HasPrefix(system, "centrifugo") }
+	if s.Centrifugo != "" {
 		version = s.Centrifugo
 		found, err := exec.LookPath(s.Centrifugo)
 		if err == nil {
-			program, err = filepath.Abs(found)
+			s.Centrifugo, err = filepath.Abs(found)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("runner: --centrifugo: %w", err)
 		}
-	case installed:
-	case slices.Contains(s.System, "centrifugo") || slices.Contains(s.System, "centrifugo-history"):
+	} else if _, installed := yardsticks.Installed("centrifugo", version); installed || slices.ContainsFunc(s.System, named) {
 		var err error
-		if program, err = yardsticks.Install(ctx, progress, systems.CentrifugoModule, "centrifugo", version); err != nil {
+		if s.Centrifugo, err = yardsticks.Install(ctx, progress, systems.CentrifugoModule, "centrifugo", version); err != nil {
 			return nil, fmt.Errorf("runner: centrifugo cannot be installed, --centrifugo names another program: %w", err)
 		}
-	default:
-		program = ""
 	}
-	s.Centrifugo = program
 	return map[string]string{systems.CentrifugoModule: version}, nil
 }
 

@@ -39,11 +39,11 @@ type Options struct {
 	TLS                           bool // 1.3
 }
 
-// Server is the service of a process with a system. Start is called first.
+// Server is the service of a process with a system. Start is called first. When the server is closed, the clients must have gone.
 type Server struct {
-	system  systems.System
-	number  int64 // of the newest message
-	closers worker.Closers
+	worker.Closers
+	system systems.System
+	number int64 // of the newest message
 }
 
 // Start serves the system on a free port.
@@ -62,13 +62,10 @@ func (s *Server) Start(o Options, a *worker.Started) (err error) {
 	if err != nil {
 		return fmt.Errorf("serverproc: %s does not start: %w", o.System, err)
 	}
-	s.closers = append(s.closers, s.system.Close)
+	s.Closers = append(s.Closers, s.system.Close)
 	a.Addr, a.PID, err = s.listen(o)
 	return err
 }
-
-// Close ends the system, whose clients must have gone.
-func (s *Server) Close() error { return s.closers.Close() }
 
 // listen has the system listen, or starts its program, and returns the address and the program's id.
 func (s *Server) listen(o Options) (addr string, pid int, err error) {
@@ -102,7 +99,7 @@ func (s *Server) listen(o Options) (addr string, pid int, err error) {
 	edge := &http.Server{Handler: s.system.Handler(), ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0)}
 	served := make(chan error, 1)
 	go func() { served <- edge.Serve(ln) }()
-	s.closers = append(s.closers, func() error {
+	s.Closers = append(s.Closers, func() error {
 		_ = edge.Close()
 		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
 			return err

@@ -24,8 +24,6 @@ type gwsSystem struct {
 	hub[*gws.Conn]
 }
 
-const gwsModule = "github.com/lxzan/gws"
-
 // smallReads is the size of a read buffer where one may be chosen: the clients send little.
 const smallReads = 512
 

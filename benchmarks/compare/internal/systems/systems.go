@@ -108,13 +108,10 @@ type Audience struct {
 
 func (a Audience) channelOf(client int) string { return message.Channel(client % max(a.Channels, 1)) }
 
-// The modules of systems.
+// The modules of several systems.
 const (
-	own         = "github.com/shoal-go/shoal"
-	gorilla     = "github.com/gorilla/websocket"
-	coder       = "github.com/coder/websocket"
-	melodyPath  = "github.com/olahol/melody"
-	centrifugal = "github.com/centrifugal/centrifuge"
+	gwsModule        = "github.com/lxzan/gws"
+	centrifugeModule = "github.com/centrifugal/centrifuge"
 )
 
 // with returns a function that starts a system with a setting.
@@ -130,7 +127,7 @@ func All() []Entry { return slices.Clone(table) }
 
 var table = []Entry{
 	{
-		Name: OwnName, Kind: Own, Module: own, About: "this project, options at their defaults, manager.Publish in the process",
+		Name: OwnName, Kind: Own, Module: "github.com/shoal-go/shoal", About: "this project, options at their defaults, manager.Publish in the process",
 		New: func() (System, error) { return NewShoal(nil) }, Dialect: shoalDialect, Publishing: shoalPublishing,
 	},
 	{
@@ -154,23 +151,23 @@ var table = []Entry{
 		About: "lxzan/gws, WriteMessage to each connection by the goroutine that publishes",
 	},
 	{
-		Name: "melody", Kind: Peer, Module: melodyPath, New: newMelody, Dialect: plain,
+		Name: "melody", Kind: Peer, Module: "github.com/olahol/melody", New: newMelody, Dialect: plain,
 		About: "olahol/melody, Write to each session of the channel, pooled write buffers",
 	},
 	{
-		Name: "gorilla", Kind: Peer, Module: gorilla, New: newGorilla, Dialect: plain,
+		Name: "gorilla", Kind: Peer, Module: "github.com/gorilla/websocket", New: newGorilla, Dialect: plain,
 		About: "gorilla/websocket, PreparedMessage (plain for one receiver), a writing goroutine per connection",
 	},
 	{
-		Name: "centrifuge", Kind: Peer, Module: centrifugal, New: with(newCentrifuge, unbatched), Dialect: centrifugeDialect,
+		Name: "centrifuge", Kind: Peer, Module: centrifugeModule, New: with(newCentrifuge, unbatched), Dialect: centrifugeDialect,
 		About: "centrifugal/centrifuge, memory broker, no write delay",
 	},
 	{
-		Name: "centrifuge-batched", Kind: Peer, Module: centrifugal, New: with(newCentrifuge, batched), Dialect: centrifugeDialect,
+		Name: "centrifuge-batched", Kind: Peer, Module: centrifugeModule, New: with(newCentrifuge, batched), Dialect: centrifugeDialect,
 		About: "centrifugal/centrifuge, memory broker, WriteDelay 100 ms, no limit to messages in a frame",
 	},
 	{
-		Name: "coder", Kind: Peer, Module: coder, New: newCoder, Dialect: plain,
+		Name: "coder", Kind: Peer, Module: "github.com/coder/websocket", New: newCoder, Dialect: plain,
 		About: "coder/websocket, a channel and a writing goroutine per connection",
 	},
 	{
