@@ -16,7 +16,8 @@ type ConnectionInfo struct {
 	// Age is how long ago the connection was registered, 0 before the client has authenticated. Silent is how long
 	// nothing has come from the client.
 	Age, Silent time.Duration
-	// QueuedMessages and QueuedBytes wait for the client, RecoveryBytes of stored messages in addition.
+	// QueuedMessages and QueuedBytes wait for the client. RecoveryBytes of these bytes are stored messages of a recovery,
+	// which QueuedMessages does not count.
 	QueuedMessages, QueuedBytes, RecoveryBytes int
 	// Waiting is how long the oldest of them has waited for the client to read.
 	Waiting time.Duration
@@ -28,7 +29,8 @@ func (c *Client) info() ConnectionInfo {
 	return ConnectionInfo{
 		UserID: c.UserID(), Remote: c.RemoteAddr().String(), Transport: c.Transport(), Subprotocol: c.Subprotocol(),
 		Age: c.server.manager.ConnAge(c), Silent: c.SilentFor(),
-		QueuedMessages: p.Frames, QueuedBytes: p.Bytes, RecoveryBytes: p.RecoveryBytes, Waiting: p.Waiting,
+		QueuedMessages: p.Frames, QueuedBytes: p.Bytes + p.RecoveryBytes, RecoveryBytes: p.RecoveryBytes,
+		Waiting: p.Waiting,
 	}
 }
 
@@ -141,8 +143,7 @@ func (s *Server) ConnectionLimit() int {
 type Inspection struct {
 	// Base and V1 are the open WebSockets by subprotocol, authenticated or not, and Events the open event streams.
 	Base, V1, Events int
-	// QueuedMessages and QueuedBytes wait for all connections together, RecoveryBytes of them are stored messages of
-	// recoveries.
+	// QueuedMessages, QueuedBytes and RecoveryBytes are the sums of those of ConnectionInfo.
 	QueuedMessages, QueuedBytes, RecoveryBytes int
 	// Closings are the result of Server.Closings.
 	Closings []Closing

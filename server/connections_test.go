@@ -58,6 +58,26 @@ func TestSlowWalk_FindsTheSlowest(t *testing.T) {
 	})
 }
 
+// QueuedBytes contains the stored messages of a recovery, of one connection as of all.
+func TestConnectionInfo_QueuedBytesContainRecovery(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := startPiped(t, neverIdle, func(_ *manager.Options, o *server.Options) { o.QueueAge = time.Hour })
+		since := n.publish("a", 0)
+		for range 40 {
+			n.publishJSON("a", `{"action":"note","text":"`+strings.Repeat("x", 1000)+`"}`)
+		}
+		c := n.login("ann", "shoal.v1")
+		c.send(`{"action":"subscribe_upload","upload_id":"a","since":{"epoch":"` + since.Epoch + `","offset":1}}`)
+		synctest.Wait()
+		conns, _ := n.server.UserConnections("ann", 1)
+		if i := conns[0]; i.RecoveryBytes < 30_000 || i.QueuedBytes < i.RecoveryBytes {
+			t.Errorf("%d bytes are queued, %d for a recovery", i.QueuedBytes, i.RecoveryBytes)
+		} else if in := n.server.Inspect(); in.QueuedBytes != i.QueuedBytes || in.RecoveryBytes != i.RecoveryBytes {
+			t.Errorf("all connections together have %d and %d bytes, one has %+v", in.QueuedBytes, in.RecoveryBytes, i)
+		}
+	})
+}
+
 func TestServer_UserConnections(t *testing.T) {
 	n := start(t)
 	first := n.login("ann", "shoal.v1")

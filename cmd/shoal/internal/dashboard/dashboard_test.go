@@ -234,12 +234,12 @@ func TestNumbers_Rates(t *testing.T) {
 func infoOf(user string) server.ConnectionInfo {
 	return server.ConnectionInfo{
 		UserID: user, Remote: "10.0.0.1:1", Transport: "sse", Age: 3 * time.Second, Silent: 2 * time.Second,
-		QueuedMessages: 4, QueuedBytes: 5, RecoveryBytes: 6, Waiting: time.Second,
+		QueuedMessages: 4, QueuedBytes: 6, RecoveryBytes: 5, Waiting: time.Second,
 	}
 }
 
 func TestConnectionsOf(t *testing.T) {
-	want := connection{"ann", "10.0.0.1:1", "sse", "", 3000, 2000, 4, 5, 6, 1000}
+	want := connection{"ann", "10.0.0.1:1", "sse", "", 3000, 2000, 4, 6, 1000}
 	if got := connectionsOf([]server.ConnectionInfo{infoOf("ann")}); len(got) != 1 || got[0] != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}

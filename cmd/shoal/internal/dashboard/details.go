@@ -30,16 +30,15 @@ const (
 
 // connection is one connection of a client. Times are in milliseconds.
 type connection struct {
-	User          string `json:"user"`
-	Remote        string `json:"remote"`
-	Transport     string `json:"transport"`
-	Subprotocol   string `json:"subprotocol"`
-	Age           int64  `json:"age"`
-	Silent        int64  `json:"silent"`
-	Messages      int    `json:"messages"`
-	Bytes         int    `json:"bytes"`
-	RecoveryBytes int    `json:"recovery_bytes"`
-	Waiting       int64  `json:"waiting"`
+	User        string `json:"user"`
+	Remote      string `json:"remote"`
+	Transport   string `json:"transport"`
+	Subprotocol string `json:"subprotocol"`
+	Age         int64  `json:"age"`
+	Silent      int64  `json:"silent"`
+	Messages    int    `json:"messages"`
+	Bytes       int    `json:"bytes"`
+	Waiting     int64  `json:"waiting"`
 }
 
 // connections is the state of the upload "connections": the slowest ones.
@@ -58,7 +57,7 @@ func connectionsOf(infos []server.ConnectionInfo) []connection {
 	for _, i := range infos {
 		list = append(list, connection{
 			i.UserID, i.Remote, i.Transport, i.Subprotocol, i.Age.Milliseconds(), i.Silent.Milliseconds(),
-			i.QueuedMessages, i.QueuedBytes, i.RecoveryBytes, i.Waiting.Milliseconds(),
+			i.QueuedMessages, i.QueuedBytes, i.Waiting.Milliseconds(),
 		})
 	}
 	return list

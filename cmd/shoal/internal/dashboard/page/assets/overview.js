@@ -91,7 +91,7 @@ export class Overview {
   connections({ list }) {
     this.#slowest.show(list.map((c) => [
       c.user ? { kind: 'user', id: c.user } : 'not yet known', duration(c.waiting), exact(c.messages),
-      bytes(c.bytes + c.recovery_bytes), duration(c.age), transport(c), c.remote,
+      bytes(c.bytes), duration(c.age), transport(c), c.remote,
     ]))
   }
 

@@ -54,7 +54,7 @@ export class User {
       `${plural(found.connection_count, 'connection')} to this node`, plural(found.upload_count, 'followed upload'),
     ].join(' · '))
     this.#connections.show(found.connections.map((c) => [
-      c.remote, transport(c), duration(c.age), duration(c.silent), exact(c.messages), bytes(c.bytes + c.recovery_bytes),
+      c.remote, transport(c), duration(c.age), duration(c.silent), exact(c.messages), bytes(c.bytes),
       duration(c.waiting),
     ]))
     this.#uploads.show(found.uploads.map((upload) => link('upload', upload)), found.upload_count)
