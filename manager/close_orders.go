@@ -237,7 +237,9 @@ func (m *Manager) carryOutLate(orders []closeOrder) (closed int) {
 }
 
 // Moment is a moment of a process, for ConnectSince and CloseIfRevoked. The zero value stands for the present.
-type Moment struct{ at time.Duration } // by most of Manager.ages
+type Moment struct {
+	at time.Duration // by most of Manager.ages
+}
 
 // Moment returns the present. It does not block.
 func (m *Manager) Moment() Moment {

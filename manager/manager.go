@@ -18,7 +18,7 @@ import (
 )
 
 // Manager tracks connections and subscriptions and delivers each message to all subscribers of its upload. It is safe
-// for concurrent use. No method waits for a client.
+// for concurrent use. Only DisconnectAll, Drain, DrainConns and Close wait for clients.
 type Manager struct {
 	opt        Options
 	registry   *shard.Registry[Conn, uploadState]

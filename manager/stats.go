@@ -218,7 +218,7 @@ type ShardStats struct {
 	Subscriptions int `json:"subscriptions"`
 }
 
-// ShardStats returns the sizes of each shard, which ids are spread over by their hashes.
+// ShardStats returns the sizes of each shard. The hash of an id selects its shard.
 func (m *Manager) ShardStats() []ShardStats {
 	if m.checkCreated() != nil {
 		return nil

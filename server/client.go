@@ -19,8 +19,10 @@ import (
 // goroutines and do not wait for the peer.
 //
 // Messages of the client are handled one after the other, on one goroutine at a time. Messages to it are queued in its
-// outbox, which the server's writers flush. Small fields stand together, so that no memory is lost between them.
+// outbox, which the server's writers flush.
 type Client struct {
+	// Small fields stand together, so that no memory is lost between them.
+
 	manager.ConnTime
 	server *Server
 	out    *outbox.Outbox

@@ -141,6 +141,9 @@ func (k *keepalive) each(fn func(*Client)) {
 // acknowledged data, where that is known. It does not count the time before a pause of this process or
 // the end of a hook: the client's answers to pings are read only after it.
 func (c *Client) SilentFor() time.Duration {
+	if c.server == nil {
+		return 0 // a zero Client, which has no connection
+	}
 	k := c.server.keepalive
 	now := c.server.clock()
 	if now-time.Duration(k.lastPass.Load()) > c.server.opt.PingInterval/2 {

@@ -128,10 +128,10 @@ func answer(w http.ResponseWriter, status int, text string) {
 // Drain should follow when they have noticed.
 func (s *Server) Leave() { s.leaving.Store(true) }
 
-// Drain refuses new connections from now on and closes the existing ones of this server with ServerReloading, evenly
-// spread over a time. HTTP connections are no longer kept alive. It blocks until the WebSockets are gone, at most
-// until ctx ends; the error says how many connections had to be cut off at its deadline. If ctx is cancelled instead,
-// all remaining connections are closed at once, none is cut off, and they end by themselves.
+// Drain refuses new WebSockets and event streams from now on and closes the existing ones of this server with
+// ServerReloading, evenly spread over a time. HTTP connections are no longer kept alive. It blocks until the WebSockets
+// and event streams are gone, at most until ctx ends; the error says how many had to be cut off at its deadline. If ctx
+// is cancelled instead, all remaining ones are closed at once, none is cut off, and they end by themselves.
 func (s *Server) Drain(ctx context.Context, spread time.Duration) error {
 	if s.manager == nil {
 		return errNotMade

@@ -286,7 +286,8 @@ func TestServer_ZeroValue(t *testing.T) {
 	c.Abort()
 	<-c.Done()
 	<-c.Context().Done()
-	if got := c.SendText(nil); got != manager.Dropped || c.RemoteAddr() == nil || c.UserID() != "" {
+	if got := c.SendText(nil); got != manager.Dropped || c.RemoteAddr() == nil || c.UserID() != "" ||
+		c.SilentFor() != 0 {
 		t.Errorf("a zero Client has sent: %v", got)
 	}
 }
