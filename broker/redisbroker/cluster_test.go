@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -249,6 +252,53 @@ func TestSentinel_Failover(t *testing.T) {
 	if len(a.Interruptions()) == 0 {
 		t.Errorf("nobody said that messages may be lost")
 	}
+}
+
+// TestSentinel_FrozenOneIsNotAskedAgain: a sentinel that accepts connections and says nothing delays one discovery, and
+// not each that follows, which would hold up the health as well.
+func TestSentinel_FrozenOneIsNotAskedAgain(t *testing.T) {
+	group := redistest.Sentinel(t)
+	frozen, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var asked atomic.Int64
+	var accepting sync.WaitGroup
+	accepting.Go(func() {
+		for {
+			conn, err := frozen.Accept()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			asked.Add(1)
+		}
+	})
+	t.Cleanup(func() {
+		_ = frozen.Close()
+		accepting.Wait()
+	})
+	n := join(t, redisbroker.Options{
+		URL:           fmt.Sprintf("redis+sentinel://%s,%s/main", frozen.Addr(), group.Sentinels[0].Addr),
+		ProbeInterval: 200 * time.Millisecond, Timeout: time.Second,
+	})
+	other := group.Sentinels[0].Client(t) // of one connection, which does not count
+	discoveries := func() int {
+		info, err := other.Do(t.Context(), other.B().Info().Section("stats").Build()).ToString()
+		count, notNumber := strconv.Atoi(infoField(info, "total_connections_received"))
+		if err := errors.Join(err, notNumber); err != nil {
+			t.Fatal(err)
+		}
+		return count
+	}
+	before := discoveries()
+	group.Servers[0].Kill()
+	group.Servers[1].Kill()
+	redistest.Eventually(t, "ten discoveries", func() bool { return discoveries() >= before+10 })
+	if count := asked.Load(); count > 3 { // more than once only if the other sentinel was late
+		t.Errorf("the frozen sentinel was asked %d times, want once", count)
+	}
+	n.stop()
 }
 
 // TestPermissions_OfEachServerOfACluster: each server of a cluster has users of its own. With the rule on all of them

@@ -21,29 +21,36 @@ type serverSlots struct {
 // slotRange is the slots from first to last.
 type slotRange struct{ first, last int64 }
 
-// discover returns the masters. It queries the servers of the URL, and in a cluster the known ones first.
-func (b *Broker) discover(ctx context.Context, known []string) ([]serverSlots, error) {
+// discover returns the masters, and the server that has named them. It queries the one that named them before, if there
+// is any, then the servers of the URL, and in a cluster the known ones before these.
+func (b *Broker) discover(ctx context.Context, before string, known []string) ([]serverSlots, string, error) {
 	switch b.target.mode {
 	case sentinel:
-		return b.queryAny(ctx, b.target.addrs, login{b.target.sentinelUser, b.target.sentinelPassword}, b.querySentinel)
+		as := login{b.target.sentinelUser, b.target.sentinelPassword}
+		return b.queryAny(ctx, before, b.target.addrs, as, b.querySentinel)
 	case cluster:
-		return b.queryAny(ctx, slices.Concat(known, b.target.addrs), b.target.login, queryCluster)
+		return b.queryAny(ctx, before, slices.Concat(known, b.target.addrs), b.target.login, queryCluster)
 	default:
-		return []serverSlots{{addr: b.target.addrs[0]}}, nil
+		return []serverSlots{{addr: b.target.addrs[0]}}, "", nil
 	}
 }
 
-// queryAny queries servers one after the other until one answers.
+// queryAny queries servers one after the other, first if that is given before the others, until one answers. It returns
+// the address of that one.
 func (b *Broker) queryAny(
-	ctx context.Context, addrs []string, as login,
+	ctx context.Context, first string, addrs []string, as login,
 	ask func(context.Context, rueidis.Client, string) ([]serverSlots, error),
-) (parts []serverSlots, err error) {
+) (parts []serverSlots, by string, err error) {
+	if first != "" {
+		addrs = slices.DeleteFunc(slices.Clone(addrs), func(addr string) bool { return addr == first })
+		addrs = slices.Insert(addrs, 0, first)
+	}
 	for _, addr := range addrs {
 		if parts, err = b.queryOne(ctx, addr, as, ask); err == nil || ctx.Err() != nil {
-			return parts, err
+			return parts, addr, err
 		}
 	}
-	return nil, err
+	return nil, "", err
 }
 
 func (b *Broker) queryOne(

@@ -28,6 +28,7 @@ type topology struct {
 	// Only run uses the fields below.
 	servers     map[string]*server // by address
 	discoverErr error              // of the last discovery
+	informant   string             // answered the last discovery, so that servers that freeze delay one discovery only
 	reported    bool               // whether Health has been called
 	health      error              // argument of the last call of Health
 	wasHealthy  bool               // whether all servers were connected once
@@ -118,8 +119,8 @@ func (t *topology) incomplete() bool {
 
 // update discovers the servers, starts and stops them accordingly, and replaces the routes.
 func (t *topology) update(ctx context.Context) {
-	layout, err := t.broker.discover(ctx, t.known())
-	t.discoverErr = err
+	layout, informant, err := t.broker.discover(ctx, t.informant, t.known())
+	t.informant, t.discoverErr = informant, err
 	if err != nil {
 		return
 	}
