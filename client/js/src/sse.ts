@@ -141,6 +141,8 @@ export function openStream(
   return {
     transport: 'sse',
     auth(fresh) {
+      // The error of fetch may repeat it.
+      if (/[^ -~]/.test(fresh)) return fail('token', 'the token fits no header')
       token = fresh
       accepted = false
       reopen()

@@ -107,6 +107,13 @@ test('is not opened, and no token sent, before the server has shown to be Shoal'
   expect(Stream.questions.map(({ headers }) => headers)).toEqual([{}])
 })
 
+// The error of fetch in Node.js has the whole header in it.
+test.each(['sec\nret', 'secr\u0101t'])('is not asked for with the token %j, which no header can carry, nor repeats it', async (token) => {
+  await expect(blocked(['u'], { token: () => token })).rejects.toThrow()
+  expect(newest().status()).toMatchObject({ error: { code: 'token', message: 'host: the token fits no header' } })
+  expect(Stream.all).toEqual([])
+})
+
 test('follows up to 256 uploads in streams of 64', async () => {
   const { client } = await blocked(Array.from({ length: 300 }, (_, i) => `u${i}`)).catch(() => ({ client: undefined }))
   expect(client).toBeUndefined() // four streams, not one
