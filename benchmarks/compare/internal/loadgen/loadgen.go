@@ -88,9 +88,13 @@ func (c *Clients) Open(q Audience, a *Opened) error {
 	}
 	if q.TLS {
 		o.TLS = systems.ClientTLS()
-		if err := c.getTicket(o); err != nil {
+		first := o
+		first.Connections, first.Stalled = 1, 0
+		one, err := load.Open(context.Background(), first) // gets a ticket, so that all others resume its session
+		if err != nil {
 			return err
 		}
+		one.Close()
 	}
 	a.Began = time.Now().UnixNano()
 	if c.fleet, err = load.Open(context.Background(), o); err != nil {
@@ -107,16 +111,6 @@ func (c *Clients) sent(payload []byte) (planned int64, ok bool) {
 		c.called.Add(time.Now().UnixNano() - planned - int64(late)) //nolint:gosec // as it was written
 	}
 	return planned, ok
-}
-
-// getTicket connects one client and disconnects it again, so that all others resume its session.
-func (c *Clients) getTicket(o load.Options) error {
-	o.Connections, o.Stalled = 1, 0
-	first, err := load.Open(context.Background(), o)
-	if err == nil {
-		first.Close()
-	}
-	return err
 }
 
 // Wait blocks until messages have arrived, at most for a time, and returns the state of the clients.

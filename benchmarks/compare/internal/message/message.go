@@ -5,25 +5,18 @@ package message
 import (
 	"bytes"
 	"strconv"
-	"time"
 )
 
 // MinSize is the smallest size in bytes that has room for every channel name of at most 7 bytes.
 const MinSize = 256
 
 // The parts around the two texts of a message. It is the wire form that the manager gives the message, byte
-// for byte, so that every system carries the same load; a test compares the two.
+// for byte, so that every system carries the same load; a test compares the two. The time of sending stands in the second text.
 const (
 	head = `{"action":"upload_progress","payload":{"upload_id":"`
 	neck = `","status":"analyzing","stage":"vision_analysis","progress_percent":42,"message":"`
 	tail = `","error_message":null,"description_audit_score":null},"timestamp":"2026-01-01T00:00:00Z"}`
 )
-
-// Percent is the progress that every message reports.
-const Percent = 42
-
-// Timestamp is when every message says that it was made. When it was sent stands in its text.
-func Timestamp() time.Time { return time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC) }
 
 // base is the base of the numbers in the text, which have to be short.
 const base = 36

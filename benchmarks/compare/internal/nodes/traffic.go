@@ -132,7 +132,12 @@ func (n *Node) Wait(q Wait, state *State) error {
 	ctx, cancel := context.WithTimeout(context.Background(), q.For)
 	defer cancel()
 	_ = worker.Poll(ctx, func() bool { // the state tells
-		*state = n.state()
+		*state = State{Recovered: n.to.Stats().Broker.Recoveries}
+		for _, s := range n.sinks {
+			state.Received += s.got.Load()
+			state.Disorder += s.disorder.Load()
+			state.Last = max(state.Last, s.last.Load())
+		}
 		return state.Received >= q.Total
 	})
 	state.Latency = n.times.Percentiles()
@@ -143,16 +148,6 @@ func (n *Node) Wait(q Wait, state *State) error {
 func (n *Node) Reset(worker.None, *worker.None) error {
 	n.times.Reset()
 	return nil
-}
-
-func (n *Node) state() State {
-	state := State{Recovered: n.to.Stats().Broker.Recoveries}
-	for _, s := range n.sinks {
-		state.Received += s.got.Load()
-		state.Disorder += s.disorder.Load()
-		state.Last = max(state.Last, s.last.Load())
-	}
-	return state
 }
 
 // sink is a connection that counts and times its messages. Send is called with its upload's lock held, so by one

@@ -110,7 +110,7 @@ func (d Data) curve(s sweep, l line) plot.Curve {
 	values := map[float64]map[int]float64{} // by parameter and repetition
 	for _, r := range d.swept(s) {
 		y, ok := r.Metrics[l.metric]
-		if x := s.of(r.Params); ok && r.Error == "" && l.of(r) {
+		if x := s.of(r.Params); ok && r.Error == "" && l.shows(r.System, r.Params) {
 			if values[x] == nil {
 				values[x] = map[int]float64{}
 			}

@@ -6,7 +6,6 @@ import (
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/runner"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/sinks"
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/systems"
 	"github.com/shoal-go/shoal/internal/plot"
 )
 
@@ -41,11 +40,17 @@ type graph struct {
 	marks func(results.Provenance) []plot.Mark
 }
 
-// line is one curve of a graph.
+// line is one curve of a graph: the figures of a system, of a work, and with a GOMAXPROCS, where these are given.
 type line struct {
-	name   string
-	metric results.Metric
-	of     func(results.Record) bool
+	name         string
+	metric       results.Metric
+	system, work string
+	procs        int
+}
+
+// shows reports whether a figure belongs to the line.
+func (l line) shows(system string, p results.Params) bool {
+	return (l.system == "" || l.system == system) && (l.work == "" || l.work == p.Work) && (l.procs == 0 || l.procs == p.Procs)
 }
 
 // sweeps are shown in this order.
@@ -59,9 +64,9 @@ var sweeps = []sweep{
 			file: "receivers-cost", title: "One message to many, without sockets: the cost of a receiver",
 			unit: "ns per receiver, by the clock",
 			lines: []line{
-				{"1 core", results.PerReceiver, workOn(results.Broadcast, 1)},
-				{"2 cores", results.PerReceiver, workOn(results.Broadcast, 2)},
-				{"2 cores, shuffled", results.PerReceiver, workOn(results.Shuffled, 2)},
+				{name: "1 core", metric: results.PerReceiver, work: results.Broadcast, procs: 1},
+				{name: "2 cores", metric: results.PerReceiver, work: results.Broadcast, procs: 2},
+				{name: "2 cores, shuffled", metric: results.PerReceiver, work: results.Shuffled, procs: 2},
 			},
 			marks: fullCaches,
 		},
@@ -89,8 +94,10 @@ var sweeps = []sweep{
 		graph: graph{
 			file: "cores-throughput", title: "More cores", unit: "times as much as on the first",
 			lines: []line{
-				{"publish", results.Operations, work(results.Publish)}, {"subscribe", results.Operations, work(results.Churn)},
-				{"broadcast", results.Operations, work(results.Broadcast)}, {"S1, over sockets", results.Throughput, work(results.OverSockets)},
+				{name: "publish", metric: results.Operations, work: results.Publish},
+				{name: "subscribe", metric: results.Operations, work: results.Churn},
+				{name: "broadcast", metric: results.Operations, work: results.Broadcast},
+				{name: "S1, over sockets", metric: results.Throughput, work: results.OverSockets},
 			},
 			relative: true, marks: allCores,
 		},
@@ -106,7 +113,7 @@ var sweeps = []sweep{
 		graph: graph{
 			file: "burst-cpu", title: "Longer bursts to all: the cost of a message", unit: "server CPU, ns per delivered message",
 			lines: []line{
-				{systems.OwnName, results.ServerCPU, system(systems.OwnName)}, {"joined write", results.ServerCPU, system("joined-write")},
+				{name: own, metric: results.ServerCPU, system: own}, {name: "joined write", metric: results.ServerCPU, system: "joined-write"},
 			},
 		},
 	},
@@ -121,20 +128,6 @@ var sweeps = []sweep{
 		apart:   func(p results.Params) string { return fmt.Sprintf("%d at a time", p.Messages) },
 		columns: burstColumns,
 	},
-}
-
-// The figures that a line can show.
-
-func system(name string) func(results.Record) bool {
-	return func(r results.Record) bool { return r.System == name }
-}
-
-func work(name string) func(results.Record) bool {
-	return func(r results.Record) bool { return r.Params.Work == name }
-}
-
-func workOn(name string, procs int) func(results.Record) bool {
-	return func(r results.Record) bool { return r.Params.Work == name && r.Params.Procs == procs }
 }
 
 func connections(p results.Params) float64 { return float64(p.Connections) }

@@ -141,7 +141,6 @@ func (s *centrifugoSystem) Subscriptions() int {
 	return n
 }
 
-// Close ends the program.
 func (s *centrifugoSystem) Close() error {
 	s.client.CloseIdleConnections()
 	if s.end == nil {

@@ -62,12 +62,8 @@ func (h *followers[C]) leave(c C) {
 	h.of[channel] = followers[:last]
 }
 
-// Handler upgrades connections.
-func (h *hub[C]) Handler() http.Handler {
-	return h.counted(h.serve)
-}
+func (h *hub[C]) Handler() http.Handler { return h.counted(h.serve) }
 
-// Publish passes messages on.
 func (h *hub[C]) Publish(messages []message.Message) error {
 	return Each(messages, func(m message.Message) error {
 		payload := m.JSON()
@@ -77,7 +73,6 @@ func (h *hub[C]) Publish(messages []message.Message) error {
 	})
 }
 
-// Subscriptions returns the number of connections that follow a channel.
 func (h *followers[C]) Subscriptions() int {
 	h.mu.RLock()
 	defer h.mu.RUnlock()

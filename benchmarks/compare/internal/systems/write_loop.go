@@ -1,7 +1,6 @@
 package systems
 
 import (
-	"crypto/tls"
 	"iter"
 	"maps"
 	"net"
@@ -50,7 +49,6 @@ type noCloseConn struct{ net.Conn }
 
 func (noCloseConn) Close() error { return nil }
 
-// Handler upgrades.
 func (s *writeLoop) Handler() http.Handler {
 	return s.counted(func(w http.ResponseWriter, r *http.Request) {
 		conn, buffered, err := http.NewResponseController(w).Hijack()
@@ -91,16 +89,19 @@ func (s *writeLoop) OnMessage(reader *gws.Conn, m *gws.Message) {
 }
 
 func (s *writeLoop) join(channel string, reader *gws.Conn) {
-	out, err := newSocket(reader.NetConn().(noCloseConn).Conn) // made above
-	if err != nil {
-		return
+	out := &socket{conn: reader.NetConn().(noCloseConn).Conn, fd: -1} // made above
+	if tcp, ok := out.conn.(*net.TCPConn); ok {
+		raw, err := tcp.SyscallConn()
+		if err != nil || raw.Control(func(fd uintptr) { out.fd = int(fd) }) != nil {
+			return
+		}
 	}
 	out.part = &s.parts[s.next.Add(1)%uint64(len(s.parts))]
 	reader.Session().Store("socket", out)
 	out.part.join(channel, out)
 }
 
-// Publish writes, and returns when all has been written.
+// Publish returns when all has been written.
 func (s *writeLoop) Publish(messages []message.Message) error {
 	together := slices.Chunk(messages, 1)
 	if s.joined {
@@ -146,7 +147,6 @@ func (p *part) write(together iter.Seq[[]message.Message]) {
 	writing.Wait()
 }
 
-// Subscriptions counts.
 func (s *writeLoop) Subscriptions() (n int) {
 	for i := range s.parts {
 		n += s.parts[i].Subscriptions()
@@ -163,19 +163,6 @@ type socket struct {
 	rest []byte
 	// stuck: the client does not read, or has gone. It is left out from now on.
 	stuck bool
-}
-
-func newSocket(conn net.Conn) (*socket, error) {
-	s := &socket{conn: conn, fd: -1}
-	if _, ok := conn.(*tls.Conn); ok {
-		return s, nil
-	}
-	raw, err := conn.(*net.TCPConn).SyscallConn() // the listener is one of TCP
-	if err != nil {
-		return nil, err
-	}
-	err = raw.Control(func(fd uintptr) { s.fd = int(fd) })
-	return s, err
 }
 
 // write writes one buffer by one system call and reports whether a remainder is left, for finish.
