@@ -14,7 +14,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"reflect"
 	"strconv"
 	"strings"
 	"syscall"
@@ -102,16 +101,12 @@ func checkBounds(flags []*kong.Flag) error {
 	var all []error
 	for _, flag := range flags {
 		least, most, bounded := strings.Cut(flag.Tag.Get("within"), " to ")
-		values := flag.Target
 		if !bounded {
 			continue
 		}
-		if values.Kind() != reflect.Slice {
-			values = reflect.Append(reflect.MakeSlice(reflect.SliceOf(values.Type()), 0, 1), values)
-		}
-		for _, v := range values.Seq2() {
-			if n := number(fmt.Sprint(v)); !(n >= number(least) && n <= number(most)) {
-				all = append(all, fmt.Errorf("--%s is %v, want %s to %s", flag.Name, v, least, most))
+		for _, value := range strings.Fields(strings.Trim(fmt.Sprint(flag.Target), "[]")) { // one, or those of a slice
+			if n := number(value); !(n >= number(least) && n <= number(most)) {
+				all = append(all, fmt.Errorf("--%s is %s, want %s to %s", flag.Name, value, least, most))
 			}
 		}
 	}

@@ -29,9 +29,8 @@ type publish func(messages []message.Message) error
 // Intake describes publishers: each sends one request of Messages after the other while For lasts, to a channel of its own or,
 // where that is the work, over all.
 type Intake struct {
-	results.Params
+	results.Timed
 	System, Addr string // the address may be the URL of a broker
-	For          time.Duration
 }
 
 // TakenIn tells how many messages were published in which time, the times of the requests, and how many messages the

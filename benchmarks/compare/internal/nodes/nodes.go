@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
 	"github.com/shoal-go/shoal/broker"
 	"github.com/shoal-go/shoal/broker/natsbroker"
@@ -39,12 +38,6 @@ const MaxPublishers = 4096
 type Options struct {
 	Broker, URL, Addr string
 	Routes            []string
-}
-
-// Load describes messages: Publishers publish while For lasts, each one after the other, or Rate a second in turn.
-type Load struct {
-	results.Params
-	For time.Duration
 }
 
 // Published tells when publishing began, in nanoseconds of Unix time, how many messages were published, and by how much the

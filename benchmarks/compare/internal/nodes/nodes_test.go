@@ -40,8 +40,8 @@ func TestNode_ReceivesAll(t *testing.T) {
 	var published, scheduled Published
 	var all, later State
 	for i, err := range []error{
-		n.Follow(3, none), n.Probe(*none, none), n.Publish(Load{results.Params{Channels: 3, Bytes: 256, Publishers: 5}, briefly}, &published),
-		n.Publish(Load{results.Params{Channels: 3, Bytes: 256, Publishers: 2, Rate: 1000}, briefly}, &scheduled),
+		n.Follow(3, none), n.Probe(*none, none), n.Publish(results.Timed{Params: results.Params{Channels: 3, Bytes: 256, Publishers: 5}, For: briefly}, &published),
+		n.Publish(results.Timed{Params: results.Params{Channels: 3, Bytes: 256, Publishers: 2, Rate: 1000}, For: briefly}, &scheduled),
 		n.Wait(Wait{Total: published.Messages + scheduled.Messages, For: patience}, &all), n.Reset(*none, none), n.Wait(Wait{}, &later),
 	} {
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/message"
+	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
 	"github.com/shoal-go/shoal/internal/load"
 	"github.com/shoal-go/shoal/manager"
@@ -40,7 +41,7 @@ func PublishJSON(ctx context.Context, m *manager.Manager, channel string, body [
 // publisher returns a function that publishes the next message of a publisher, which was to be sent at some time. It is called
 // from one goroutine and waits for the message, so that the order of a publisher's messages to an upload is certain. Publishers
 // keep their numbers from one load to the next, and each begins with another upload.
-func (n *Node) publisher(i int, q Load) func(planned time.Time) error {
+func (n *Node) publisher(i int, q results.Timed) func(planned time.Time) error {
 	if len(n.counts[i]) < q.Channels {
 		n.counts[i] = append(n.counts[i], make([]uint64, q.Channels-len(n.counts[i]))...)
 	}
@@ -56,9 +57,9 @@ func (n *Node) publisher(i int, q Load) func(planned time.Time) error {
 	}
 }
 
-// Publish publishes messages: each publisher one after the other, or at planned times, which the publishers take in turn, so that
+// Publish publishes messages while q.For lasts: each publisher one after the other, or at planned times, which the publishers take in turn, so that
 // one that takes long does not delay the next.
-func (n *Node) Publish(q Load, a *Published) error {
+func (n *Node) Publish(q results.Timed, a *Published) error {
 	began := time.Now()
 	next := func() (planned time.Time, ok bool) {
 		now := time.Now()

@@ -124,6 +124,12 @@ type Params struct {
 	Work string `json:"work,omitempty"`
 }
 
+// Timed are parameters of work that is repeated while For lasts.
+type Timed struct {
+	Params
+	For time.Duration
+}
+
 // The works of a sweep, without sockets but for the last.
 const (
 	Broadcast   = "broadcast"

@@ -127,7 +127,7 @@ func (m *measurement) nodes() {
 		n.yardstick()
 		return
 	}
-	q := nodes.Load{Params: p, For: max(m.Measure/4, time.Millisecond)}
+	q := results.Timed{Params: p, For: max(m.Measure/4, time.Millisecond)}
 	q.Rate = 0
 	n.publish(q) // warms up
 	m.do(n.to, "Node.Reset", worker.None{})
@@ -162,7 +162,7 @@ func (m *measurement) nodes() {
 }
 
 // publish has messages published, and waits until all have been received.
-func (n *nodePair) publish(q nodes.Load) nodes.Published {
+func (n *nodePair) publish(q results.Timed) nodes.Published {
 	published := call[nodes.Published](n.measurement, n.from, q.For, "Node.Publish", q)
 	n.published += published.Messages
 	a := call[nodes.State](n.measurement, n.to, 0, "Node.Wait", nodes.Wait{Total: n.published, For: n.Patience / 2})

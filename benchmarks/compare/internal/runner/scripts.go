@@ -12,7 +12,6 @@ import (
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/loadgen"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/results"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/serverproc"
-	"github.com/shoal-go/shoal/benchmarks/compare/internal/sinks"
 	"github.com/shoal-go/shoal/benchmarks/compare/internal/worker"
 )
 
@@ -121,7 +120,8 @@ func (m *measurement) intake() {
 	if p.Connections > 0 {
 		s.connect(loadgen.Audience{})
 	}
-	q := loadgen.Intake{Params: p, System: m.trial.entry.Name, Addr: cmp.Or(o.Broker, s.addr), For: m.Measure / 4}
+	q := loadgen.Intake{System: m.trial.entry.Name, Addr: cmp.Or(o.Broker, s.addr)}
+	q.Params, q.For = p, m.Measure/4
 	warm := call[loadgen.TakenIn](m, s.clients, q.For, "Clients.Intake", q)
 	m.profile(s.server, "")
 	before := m.usage(s.server, false)
@@ -141,7 +141,7 @@ func (m *measurement) intake() {
 // withoutSockets measures work of a manager with connections that only count.
 func (m *measurement) withoutSockets() {
 	s := m.start(nil, "sinks", m.trial.params.Work)
-	q := sinks.Work{Params: m.trial.params, For: m.Measure}
+	q := results.Timed{Params: m.trial.params, For: m.Measure}
 	maps.Copy(m.figures, call[results.Figures](m, s, 3*m.Measure, "Sinks.Measure", q))
 }
 

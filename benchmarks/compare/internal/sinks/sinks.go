@@ -26,13 +26,6 @@ import (
 	"github.com/shoal-go/shoal/shard"
 )
 
-// Work is a measurement: Connections, each of which follows the upload of its own number modulo Channels, and operations that
-// are repeated while For lasts.
-type Work struct {
-	results.Params
-	For time.Duration
-}
-
 // cost is the number of operations, their time, and by how many bytes the heap has grown, to heap.
 type cost struct {
 	operations  uint64
@@ -47,9 +40,9 @@ func (c cost) perSecond() float64 { return float64(c.operations) / c.took.Second
 
 func (c cost) each() float64 { return float64(c.took) / float64(c.operations) }
 
-// Sinks is the service of a process with a manager and sinks.
+// Sinks is the service of a process with a manager and sinks, each of which follows the upload of its own number modulo Channels.
 type Sinks struct {
-	Work
+	results.Timed
 	manager *manager.Manager
 	conns   []*sink
 }
@@ -79,7 +72,7 @@ func (s *sink) Close(manager.CloseReason) {}
 func userID(i int) string { return "user-" + strconv.Itoa(i) }
 
 // Measure connects the users, subscribes them and measures the work.
-func (s *Sinks) Measure(w Work, a *results.Figures) (failed error) {
+func (s *Sinks) Measure(q results.Timed, a *results.Figures) (failed error) {
 	run := func(c cost, err error) cost {
 		failed = errors.Join(failed, err)
 		return c
@@ -87,9 +80,9 @@ func (s *Sinks) Measure(w Work, a *results.Figures) (failed error) {
 	if s.manager, failed = manager.New(manager.Options{}); failed != nil {
 		return failed
 	}
-	s.Work = w
+	s.Timed = q
 	connected, subscribed := run(s.connect()), run(s.subscribe())
-	switch s.Params.Work {
+	switch s.Work {
 	case results.Publish:
 		*a = results.Figures{results.Operations: run(s.publishing(false)).perSecond()}
 	case results.Churn:
@@ -106,7 +99,7 @@ func (s *Sinks) Measure(w Work, a *results.Figures) (failed error) {
 			results.HeldMessage: float64(filled.grown) / float64(s.Channels), results.Heap: float64(filled.heap),
 			results.ResidentTotal: float64(worker.UsageOf(os.Getpid()).Resident),
 		}
-		if s.Params.Work == results.OneUpload {
+		if s.Work == results.OneUpload {
 			break // one publish takes as long as the upload has receivers, which another sweep measures
 		}
 		(*a)[results.Operations] = run(s.publishing(false)).perSecond()
@@ -139,7 +132,7 @@ func (s *Sinks) subscribe() (cost, error) {
 // it has nothing to do with their addresses in memory.
 func (s *Sinks) order() []int {
 	order := rand.New(rand.NewPCG(1, 2)).Perm(len(s.conns)) // the same each time
-	if s.Params.Work != results.Shuffled {
+	if s.Work != results.Shuffled {
 		slices.Sort(order)
 	}
 	return order

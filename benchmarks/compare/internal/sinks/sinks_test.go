@@ -23,7 +23,7 @@ func TestService(t *testing.T) {
 	}
 	defer func() { _ = m.Close(t.Context()) }()
 	p := results.Params{Connections: 3000, Channels: 3, Bytes: 256, Work: results.Shuffled}
-	s := &Sinks{manager: m, Work: Work{p, 5 * time.Millisecond}}
+	s := &Sinks{manager: m, Timed: results.Timed{Params: p, For: 5 * time.Millisecond}}
 	var all []cost
 	for i, operation := range []func() (cost, error){
 		s.connect, s.subscribe, func() (cost, error) { return costOf(3, s.publish) }, s.broadcasting,
@@ -49,7 +49,7 @@ func TestService(t *testing.T) {
 		t.Errorf("in the end there are %d subscriptions", n)
 	}
 	sorted := slices.Sorted(slices.Values(s.order()))
-	s.Params.Work = results.Broadcast
+	s.Work = results.Broadcast
 	if !slices.Equal(sorted, s.order()) {
 		t.Error("the shuffled order lacks connections")
 	}

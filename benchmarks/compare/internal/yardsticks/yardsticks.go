@@ -66,10 +66,7 @@ func Of(broker string) (names []string) {
 // Entries lists all clients as systems.
 func Entries() (all []systems.Entry) {
 	for _, c := range clients {
-		module := NATSModule
-		if c.broker == "redis" {
-			module = RedisModule
-		}
+		module := map[string]string{"nats": NATSModule, "redis": RedisModule}[c.broker]
 		all = append(all, systems.Entry{Name: c.name, Kind: systems.Yardstick, Module: module})
 	}
 	return all
