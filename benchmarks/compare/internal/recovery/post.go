@@ -41,16 +41,21 @@ func Post(ctx context.Context, o Options, rounds, n int) (summary string, err er
 		return "", err
 	}
 	go func() { _ = node.Serve(listener) }() // until node is closed
-	minimal := httptest.NewServer(minimal{node.Manager})
+	served, minimal := node.Handler(), httptest.NewServer(minimal{node.Manager})
 	defer minimal.Close()
 	client := &http.Client{Transport: &http.Transport{}}
 	defer client.CloseIdleConnections()
+	withoutConnection := func(request *http.Request) (*http.Response, error) {
+		answer := httptest.NewRecorder()
+		served.ServeHTTP(answer, request)
+		return answer.Result(), nil
+	}
 	ways := []way{
 		func(channel string, body []byte) error {
 			_, err := nodes.PublishJSON(ctx, node.Manager, channel, body)
 			return err
 		},
-		post(ctx, withoutConnection(node.Handler()), minimal.URL), //nolint:bodyclose // post closes it
+		post(ctx, withoutConnection, minimal.URL), //nolint:bodyclose // post closes it
 		post(ctx, client.Do, minimal.URL),
 		post(ctx, client.Do, "http://"+listener.Addr().String()),
 	}
@@ -123,15 +128,6 @@ func (h minimal) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusAccepted)
 	_, _ = fmt.Fprintf(w, `{"accepted":1,"epoch":%q,"offset":%d}`, at.Epoch, at.Offset)
-}
-
-// withoutConnection has a handler answer requests.
-func withoutConnection(h http.Handler) func(*http.Request) (*http.Response, error) {
-	return func(request *http.Request) (*http.Response, error) {
-		answer := httptest.NewRecorder()
-		h.ServeHTTP(answer, request)
-		return answer.Result(), nil
-	}
 }
 
 // way is a way of publishing one message.

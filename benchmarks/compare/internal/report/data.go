@@ -14,9 +14,7 @@ import (
 
 // Data are results to be reported: of each scenario those of one run, so that everything that is compared was
 // measured interleaved. It is not changed once it has been made.
-type Data struct {
-	records []results.Record
-}
+type Data struct{ records []results.Record }
 
 // Select picks the results of a run, or with "" those of the newest run of each part: a scenario, over TLS or not, and of
 // S10 each link, of S9 each broker and of S12 each way of publishing, so that these can be measured one after the other. A

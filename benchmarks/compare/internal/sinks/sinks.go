@@ -238,20 +238,15 @@ func repeat(d time.Duration, collect bool, do func(*rand.Rand) error) (c cost, e
 		})
 	}
 	if collect {
-		c.collect()
+		var before, after debug.GCStats
+		debug.ReadGCStats(&before)
+		collecting := time.Now()
+		runtime.GC()
+		c.collected = time.Since(collecting)
+		debug.ReadGCStats(&after)
+		c.pause = slices.Max(after.Pause[:after.NumGC-before.NumGC]) // the latest are the first
 	}
 	err = working.Wait()
 	c.operations, c.took = done.Load(), time.Since(began)
 	return c, err
-}
-
-// collect collects the garbage.
-func (c *cost) collect() {
-	var before, after debug.GCStats
-	debug.ReadGCStats(&before)
-	began := time.Now()
-	runtime.GC()
-	c.collected = time.Since(began)
-	debug.ReadGCStats(&after)
-	c.pause = slices.Max(after.Pause[:after.NumGC-before.NumGC]) // the latest are the first
 }
