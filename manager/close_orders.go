@@ -226,7 +226,7 @@ func (m *Manager) carryOutLate(orders []closeOrder) (closed int) {
 		}
 	}
 	for userID, orders := range byUser {
-		for _, conn := range m.connections(userID) {
+		for _, conn := range slices.Backward(m.connections(userID)) { // as in closeUserHere
 			check(userID, conn, orders)
 		}
 	}

@@ -35,17 +35,32 @@ func TestClose_RacingSubscribeUpload(t *testing.T) {
 	wantEmpty(t, m)
 }
 
-// TestDisconnectUser_NewestFirst: the registry finds the newest connections of a user first, so in the opposite order
-// the time would grow with the square of their number.
-func TestDisconnectUser_NewestFirst(t *testing.T) {
-	m := open(t, Options{})
-	var order []int
-	for i := range 3 {
-		must(t, m.Connect("ann", &fakeConn{onClose: func(CloseReason) { order = append(order, i) }}))
-	}
-	closed, err := m.DisconnectUser(t.Context(), "ann", CloseReason{})
-	if must(t, err); closed != 3 || !slices.Equal(order, []int{2, 1, 0}) {
-		t.Errorf("%d connections were closed, in the order %v", closed, order)
+// TestDisconnect_NewestFirst: the registry finds the newest connections of a user first, so in the opposite order the
+// time for closing all of them would grow with the square of their number.
+func TestDisconnect_NewestFirst(t *testing.T) {
+	order, ctx := []int{}, t.Context()
+	for name, closeAll := range map[string]func(*Manager) (int, error){
+		"user":  func(m *Manager) (int, error) { return m.DisconnectUser(ctx, "ann", CloseReason{}) },
+		"token": func(m *Manager) (int, error) { return m.DisconnectToken(ctx, "t", CloseReason{}) },
+		"late orders": func(m *Manager) (int, error) {
+			late := closeOrder{Kind: closeUser, UserID: "ann", issued: m.ages.read()}
+			return m.carryOutLate([]closeOrder{late}), nil
+		},
+		"late orders for tokens": func(m *Manager) (int, error) {
+			late := closeOrder{Kind: closeToken, TokenID: "t", issued: m.ages.read()}
+			return m.carryOutLate([]closeOrder{late}), nil
+		},
+	} {
+		m := open(t, Options{})
+		order = order[:0]
+		for i := range 3 {
+			c := &holder{token: "t"}
+			c.onClose = func(CloseReason) { order = append(order, i) }
+			must(t, m.Connect("ann", c))
+		}
+		if closed, err := closeAll(m); err != nil || closed != 3 || !slices.Equal(order, []int{2, 1, 0}) {
+			t.Errorf("%s: %d connections were closed, in the order %v, %v", name, closed, order, err)
+		}
 	}
 }
 

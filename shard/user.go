@@ -173,14 +173,15 @@ func (r *Registry[C, S]) WithConnections(userID string, fn func(conns []C)) {
 	fn(u.conns)
 }
 
-// EachConnection calls fn for every connection. It holds no lock during the call, so fn may call the registry.
-// Connections that are added or removed concurrently may be omitted.
+// EachConnection calls fn for every connection, the newest ones of each user first: in this order Disconnect finds each
+// of many at once. It holds no lock during the call, so fn may call the registry. Connections that are added or removed
+// concurrently may be omitted.
 func (r *Registry[C, S]) EachConnection(fn func(userID string, c C)) {
 	visit := func(u *user[C, S]) {
 		u.mu.Lock()
 		conns := slices.Clone(u.conns)
 		u.mu.Unlock()
-		for _, c := range conns {
+		for _, c := range slices.Backward(conns) {
 			fn(u.key.id, c)
 		}
 	}
