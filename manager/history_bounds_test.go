@@ -316,7 +316,7 @@ func TestHistory_BoundHoldsForAnyNumberOfPublishers(t *testing.T) {
 			for i := range publishers {
 				must(t, m.SubscribeUpload(t.Context(), "ann", fmt.Sprint(i)))
 				publishing.Go(func() {
-					for range 20 {
+					for range 5 {
 						if err := send(m, fmt.Sprint(i), e); err != nil {
 							t.Error(err)
 						}

@@ -329,7 +329,7 @@ func TestRecovery_CompletesOverSlowLineForAnyLimits(t *testing.T) {
 		{MaxMessages: 1, MaxBytes: 64, MaxRecoveryBytes: 1}, {MaxRecoveryBytes: 30_000},
 	} {
 		for _, missed := range []struct{ uploads, messages, pad int }{
-			{20, 64, 200}, {1, 2000, 200}, {1024, 2, 100}, {3, 60, 8000}, {40, 64, 1000}, {1, 3, 200_000},
+			{20, 64, 200}, {1, 2000, 200}, {1024, 2, 100}, {3, 20, 8000}, {40, 16, 1000}, {1, 3, 200_000},
 		} {
 			t.Run(fmt.Sprintf("%+v/%+v", limits, missed), func(t *testing.T) {
 				onLink(t, limits, missed.messages, slowLine, func(t *testing.T, s *recoverySession) {
