@@ -132,24 +132,31 @@ func (a *api) body(w http.ResponseWriter, r *http.Request, share *bodyShare) ([]
 	}
 	body, err := share.read(http.MaxBytesReader(w, r.Body, int64(a.maxBodyBytes)), r.ContentLength, a.maxBodyBytes)
 	restartAnswer(w, r)
+	if err != nil {
+		return nil, a.bodyProblem(err)
+	}
 	body = reload.TrimBOM(body)
+	if len(bytes.Trim(body, jsonSpace)) == 0 {
+		return nil, newProblem(http.StatusBadRequest, "the body is empty, it must hold a message")
+	}
+	return body, nil
+}
+
+// bodyProblem is the problem of a body that could not be read.
+func (a *api) bodyProblem(err error) *apiProblem {
 	var (
 		exceeded *http.MaxBytesError
 		own      *apiProblem
 	)
 	switch {
 	case errors.As(err, &own):
-		return nil, own
+		return own
 	case errors.As(err, &exceeded):
-		return nil, a.bodyTooLarge()
+		return a.bodyTooLarge()
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return nil, newProblem(http.StatusRequestTimeout, "the body did not arrive in time; send the request again")
-	case err != nil:
-		return nil, newProblem(http.StatusBadRequest, "the body ended before it was complete")
-	case len(bytes.Trim(body, jsonSpace)) == 0:
-		return nil, newProblem(http.StatusBadRequest, "the body is empty, it must hold a message")
+		return newProblem(http.StatusRequestTimeout, "the body did not arrive in time; send the request again")
 	}
-	return body, nil
+	return newProblem(http.StatusBadRequest, "the body ended before it was complete")
 }
 
 func (a *api) bodyTooLarge() *apiProblem {
