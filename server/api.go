@@ -85,7 +85,7 @@ func (a *api) answer(w http.ResponseWriter, r *http.Request, refused error) {
 }
 
 func (a *api) call(w http.ResponseWriter, r *http.Request) error {
-	endpoint, err := findEndpoint(a.routes, w, r)
+	endpoint, id, err := findEndpoint(a.routes, w, r)
 	if err != nil || endpoint.handle == nil {
 		return err
 	}
@@ -93,7 +93,7 @@ func (a *api) call(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return endpoint.handle(w, r, query)
+	return endpoint.handle(w, r, id, query)
 }
 
 // parseQuery returns the query of a request. Unlike URL.Query it refuses a malformed query, and parameters that are
@@ -119,8 +119,8 @@ func parseQuery(r *http.Request, known []string) (url.Values, error) {
 	return query, nil
 }
 
-// apiHandler answers a request. Its error is written as a problem.
-type apiHandler func(w http.ResponseWriter, r *http.Request, query url.Values) error
+// apiHandler answers a request with an id in its path, "" if the path has none. Its error is written as a problem.
+type apiHandler func(w http.ResponseWriter, r *http.Request, id string, query url.Values) error
 
 // apiEndpoint is a handler with the names of its query parameters.
 type apiEndpoint struct {
@@ -134,35 +134,33 @@ type apiMethods map[string]apiEndpoint
 //
 // http.ServeMux cannot route an id that is "/", and redirects a path with an empty id to another endpoint.
 type apiRoute struct {
-	// pattern is the path, in which a segment in braces is an id of that name.
+	// pattern is the path, in which one segment may be an id: its name in braces.
 	pattern  string
 	segments []string
-	ids      []string // their names
+	idName   string // "" if the path has no id
+	idAt     int    // its segment
 	methods  apiMethods
 }
 
 func newRoute(pattern string, methods apiMethods) apiRoute {
 	a := apiRoute{pattern: pattern, segments: strings.Split(pattern, "/"), methods: methods}
-	for _, segment := range a.segments {
-		if name, isID := idName(segment); isID {
-			a.ids = append(a.ids, name)
+	for i, segment := range a.segments {
+		if name, isID := strings.CutPrefix(segment, "{"); isID {
+			a.idName, a.idAt = strings.TrimSuffix(name, "}"), i
 		}
 	}
 	return a
 }
 
-// idName returns the name of the id that a segment of a pattern stands for, if it stands for one.
-func idName(segment string) (name string, isID bool) {
-	name, isID = strings.CutPrefix(segment, "{")
-	return strings.TrimSuffix(name, "}"), isID
-}
-
-// findEndpoint returns the endpoint of a request and sets the ids of its path, which it has checked. The endpoint is
-// empty if the request has been answered.
-func findEndpoint(routes []apiRoute, w http.ResponseWriter, r *http.Request) (apiEndpoint, error) {
+// findEndpoint returns the endpoint of a request and the id in its path, which it has checked, "" if the path has none.
+// The endpoint is empty if the request has been answered.
+func findEndpoint(
+	routes []apiRoute, w http.ResponseWriter, r *http.Request,
+) (found apiEndpoint, id string, err error) {
 	path := strings.Split(r.URL.EscapedPath(), "/")
 	for _, route := range routes {
-		if !route.match(r, path) {
+		id, matches := route.match(path)
+		if !matches {
 			continue
 		}
 		r.Pattern = route.pattern
@@ -171,39 +169,37 @@ func findEndpoint(routes []apiRoute, w http.ResponseWriter, r *http.Request) (ap
 			method = http.MethodGet // net/http drops the body
 		}
 		if endpoint, found := route.methods[method]; found {
-			return endpoint, route.checkIDs(r)
+			return endpoint, id, route.checkID(id)
 		}
-		return apiEndpoint{}, route.otherMethod(w, r)
+		return apiEndpoint{}, "", route.otherMethod(w, r)
 	}
-	return apiEndpoint{}, newProblem(http.StatusNotFound, "unknown endpoint")
+	return apiEndpoint{}, "", newProblem(http.StatusNotFound, "unknown endpoint")
 }
 
-// match reports whether the segments of a path, still escaped, are those of the route.
-func (a apiRoute) match(r *http.Request, path []string) bool {
+// match reports whether the segments of a path, still escaped, are those of the route, and returns the id among them.
+func (a apiRoute) match(path []string) (id string, matches bool) {
 	if len(path) != len(a.segments) {
-		return false
+		return "", false
 	}
 	for i, want := range a.segments {
 		segment, err := url.PathUnescape(path[i])
-		name, isID := idName(want)
+		isID := a.idName != "" && i == a.idAt
 		switch {
 		case err != nil || !isID && segment != want:
-			return false
+			return "", false
 		case isID:
-			r.SetPathValue(name, segment)
+			id = segment
 		}
 	}
-	return true
+	return id, true
 }
 
-// checkIDs returns an error for an invalid id in the path of a request that matches.
-func (a apiRoute) checkIDs(r *http.Request) error {
-	for _, name := range a.ids {
-		if err := manager.CheckID(name, r.PathValue(name)); err != nil {
-			return err
-		}
+// checkID returns an error if the route has an id and it is invalid.
+func (a apiRoute) checkID(id string) error {
+	if a.idName == "" {
+		return nil
 	}
-	return nil
+	return manager.CheckID(a.idName, id)
 }
 
 // otherMethod answers OPTIONS, and refuses every other method that the route does not have.

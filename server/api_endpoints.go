@@ -23,8 +23,7 @@ type uploadPosition struct {
 }
 
 // newest answers with the newest message of an upload, null if the history no longer has it.
-func (a *api) newest(w http.ResponseWriter, r *http.Request, _ url.Values) error {
-	id := r.PathValue("upload_id")
+func (a *api) newest(w http.ResponseWriter, r *http.Request, id string, _ url.Values) error {
 	message, position, err := a.manager.Newest(r.Context(), id)
 	if err != nil {
 		return err
@@ -37,8 +36,7 @@ func (a *api) newest(w http.ResponseWriter, r *http.Request, _ url.Values) error
 }
 
 // history answers with the stored messages after a position.
-func (a *api) history(w http.ResponseWriter, r *http.Request, query url.Values) error {
-	id := r.PathValue("upload_id")
+func (a *api) history(w http.ResponseWriter, r *http.Request, id string, query url.Values) error {
 	since, err := sincePosition(query)
 	if err != nil {
 		return err
@@ -95,8 +93,7 @@ func appendMessage(b []byte, m manager.Stored) []byte {
 }
 
 // subscribers answers with the users that follow an upload on the nodes that have answered in time.
-func (a *api) subscribers(w http.ResponseWriter, r *http.Request, _ url.Values) error {
-	id := r.PathValue("upload_id")
+func (a *api) subscribers(w http.ResponseWriter, r *http.Request, id string, _ url.Values) error {
 	s, err := a.manager.Subscribers(r.Context(), id)
 	if err != nil {
 		return err
@@ -114,8 +111,7 @@ func (a *api) subscribers(w http.ResponseWriter, r *http.Request, _ url.Values) 
 }
 
 // forget drops the history of an upload.
-func (a *api) forget(w http.ResponseWriter, r *http.Request, _ url.Values) error {
-	id := r.PathValue("upload_id")
+func (a *api) forget(w http.ResponseWriter, r *http.Request, id string, _ url.Values) error {
 	if err := a.manager.Forget(r.Context(), id); err != nil {
 		return err
 	}
@@ -125,7 +121,7 @@ func (a *api) forget(w http.ResponseWriter, r *http.Request, _ url.Values) error
 
 // sendToUser sends the messages of the body in order to all connections of a user, and none of them unless all are
 // valid. It answers with the outcomes, and stops if the caller leaves.
-func (a *api) sendToUser(w http.ResponseWriter, r *http.Request, _ url.Values) error {
+func (a *api) sendToUser(w http.ResponseWriter, r *http.Request, userID string, _ url.Values) error {
 	if r.Header.Values(keyHeader) != nil {
 		return invalidField(keyHeader, "is not supported for messages to users, which are not stored")
 	}
@@ -145,7 +141,7 @@ func (a *api) sendToUser(w http.ResponseWriter, r *http.Request, _ url.Values) e
 		if err := cmp.Or(r.Context().Err(), checkTime(came)); err != nil {
 			return m.refused(err, &published{Accepted: i})
 		}
-		d, err := a.manager.SendToUser(r.Context(), r.PathValue("user_id"), m.Encoded)
+		d, err := a.manager.SendToUser(r.Context(), userID, m.Encoded)
 		if err != nil {
 			return m.refused(err, &published{Accepted: i})
 		}
@@ -158,24 +154,24 @@ func (a *api) sendToUser(w http.ResponseWriter, r *http.Request, _ url.Values) e
 }
 
 // disconnectUser closes all connections of a user.
-func (a *api) disconnectUser(w http.ResponseWriter, r *http.Request, query url.Values) error {
-	return disconnect(w, r, query, "user_id", a.manager.DisconnectUser)
+func (a *api) disconnectUser(w http.ResponseWriter, r *http.Request, id string, query url.Values) error {
+	return disconnect(w, r, id, query, a.manager.DisconnectUser)
 }
 
 // disconnectToken closes all connections that have shown a token.
-func (a *api) disconnectToken(w http.ResponseWriter, r *http.Request, query url.Values) error {
-	return disconnect(w, r, query, "token_id", a.manager.DisconnectToken)
+func (a *api) disconnectToken(w http.ResponseWriter, r *http.Request, id string, query url.Values) error {
+	return disconnect(w, r, id, query, a.manager.DisconnectToken)
 }
 
 // disconnect closes the connections of the id in the path on all nodes, and answers with their number on this one.
-func disconnect(w http.ResponseWriter, r *http.Request, query url.Values, name string,
+func disconnect(w http.ResponseWriter, r *http.Request, id string, query url.Values,
 	closeAll func(ctx context.Context, id string, reason manager.CloseReason) (int, error),
 ) error {
 	reason, err := closeReason(query)
 	if err != nil {
 		return err
 	}
-	closed, err := closeAll(r.Context(), r.PathValue(name), reason)
+	closed, err := closeAll(r.Context(), id, reason)
 	if err != nil {
 		return err
 	}
@@ -221,7 +217,7 @@ var description string
 const descriptionPath = "/v1/openapi.json"
 
 // describe answers with the description of the API at its path.
-func (a *api) describe(w http.ResponseWriter, _ *http.Request, _ url.Values) error {
+func (a *api) describe(w http.ResponseWriter, _ *http.Request, _ string, _ url.Values) error {
 	text := description
 	if a.opt.PathPrefix != "" {
 		text = strings.Replace(text, `{"url": "/"}`, `{"url": "`+a.opt.PathPrefix+`"}`, 1)
@@ -235,13 +231,13 @@ func isPublic(r *http.Request) bool {
 	return r.URL.Path == descriptionPath && (r.Method == http.MethodGet || r.Method == http.MethodHead)
 }
 
-func (a *api) stats(w http.ResponseWriter, _ *http.Request, _ url.Values) error {
+func (a *api) stats(w http.ResponseWriter, _ *http.Request, _ string, _ url.Values) error {
 	writeJSON(w, http.StatusOK, a.opt.Stats())
 	return nil
 }
 
 // nodes answers with the counts of the nodes that have answered in time.
-func (a *api) nodes(w http.ResponseWriter, r *http.Request, _ url.Values) error {
+func (a *api) nodes(w http.ResponseWriter, r *http.Request, _ string, _ url.Values) error {
 	stats, missing, err := a.manager.NodeStats(r.Context())
 	if err != nil {
 		return err

@@ -33,8 +33,7 @@ func checkTime(came time.Time) error {
 }
 
 // publish publishes the messages of the body in order to one upload, and none of them unless all are valid.
-func (a *api) publish(w http.ResponseWriter, r *http.Request, _ url.Values) error {
-	id := r.PathValue("upload_id")
+func (a *api) publish(w http.ResponseWriter, r *http.Request, id string, _ url.Values) error {
 	share := a.bodies.share()
 	defer share.release()
 	messages, once, err := a.messages(w, r, id, share)
@@ -128,7 +127,7 @@ const (
 
 // publishMany publishes the messages of the body, each of which names its uploads, in order. It publishes none of them
 // unless all are valid.
-func (a *api) publishMany(w http.ResponseWriter, r *http.Request, _ url.Values) error {
+func (a *api) publishMany(w http.ResponseWriter, r *http.Request, _ string, _ url.Values) error {
 	if _, err := contentType(r, ndjsonType); err != nil {
 		return err
 	}

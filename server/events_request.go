@@ -30,14 +30,15 @@ var (
 
 // isEvents reports whether a request is for an event stream.
 func isEvents(r *http.Request) bool {
-	_, ofOne := eventsUpload(r)
-	return ofOne || eventsRoute.match(r, strings.Split(r.URL.EscapedPath(), "/"))
+	path := strings.Split(r.URL.EscapedPath(), "/")
+	_, ofSeveral := eventsRoute.match(path)
+	_, ofOne := eventsOfOneRoute.match(path)
+	return ofSeveral || ofOne
 }
 
 // eventsUpload returns the upload in the path of a request, if there is one.
 func eventsUpload(r *http.Request) (uploadID string, ofOne bool) {
-	ofOne = eventsOfOneRoute.match(r, strings.Split(r.URL.EscapedPath(), "/"))
-	return r.PathValue("upload_id"), ofOne
+	return eventsOfOneRoute.match(strings.Split(r.URL.EscapedPath(), "/"))
 }
 
 // serveEvents answers a request for an event stream.
