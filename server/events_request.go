@@ -46,8 +46,8 @@ func eventsUpload(r *http.Request) (uploadID string, ofOne bool) {
 // Everything that can refuse the stream is decided before the status line is sent, because a browser's EventSource sees
 // nothing else: the connection is registered and subscribed while its outbox is corked.
 func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request) {
-	r, done := s.boundBody(w, r, refusedBodyTimeout)
-	defer done()
+	r, body := s.boundBody(w, r, refusedBodyTimeout)
+	defer body.done()
 	w.Header().Add("Vary", "Origin")
 	if isEmbedded(r) || !s.originAllowed(r) {
 		s.refuseEvents(w, r, &s.counters.refusedOrigin, newProblem(http.StatusForbidden, "origin not allowed"))

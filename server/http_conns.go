@@ -213,14 +213,14 @@ type bodies struct {
 // the context of a handler that works for longer.
 type timedBody struct {
 	io.ReadCloser
-	control *http.ResponseController
+	control http.ResponseController
 	all     *bodies
 }
 
-// add returns a request whose body has a deadline, and a function to be called when the handler is done with it. The
-// given request stays as it is, because net/http finds out by its body how to end the request.
-func (b *bodies) add(w http.ResponseWriter, r *http.Request, timeout time.Duration) (timed *http.Request, done func()) {
-	body := &timedBody{r.Body, http.NewResponseController(w), b}
+// add returns a request whose body has a deadline, and that body, or nil if the connection has no deadlines. The given
+// request stays as it is, because net/http finds out by its body how to end the request.
+func (b *bodies) add(w http.ResponseWriter, r *http.Request, timeout time.Duration) (*http.Request, *timedBody) {
+	body := &timedBody{r.Body, *http.NewResponseController(w), b}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.draining {
@@ -228,15 +228,22 @@ func (b *bodies) add(w http.ResponseWriter, r *http.Request, timeout time.Durati
 	}
 	// Response writers of an embedder's may not support deadlines.
 	if body.control.SetReadDeadline(time.Now().Add(timeout)) != nil {
-		return r, func() {}
+		return r, nil
 	}
 	if b.reading == nil {
 		b.reading = make(map[*timedBody]struct{})
 	}
 	b.reading[body] = struct{}{}
-	timed = r.WithContext(r.Context())
+	timed := r.WithContext(r.Context())
 	timed.Body = body
-	return timed, func() { b.remove(body) }
+	return timed, body
+}
+
+// done notes that the handler is done with the body, which may be nil.
+func (t *timedBody) done() {
+	if t != nil {
+		t.all.remove(t)
+	}
 }
 
 // Read reads from the body.

@@ -94,14 +94,14 @@ func (s *Server) behindPrefix(next http.HandlerFunc) http.Handler {
 func isAPI(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/v1/") }
 
 func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
-	r, done := s.boundBody(w, r, refusedBodyTimeout)
-	defer done()
+	r, body := s.boundBody(w, r, refusedBodyTimeout)
+	defer body.done()
 	http.NotFound(w, r)
 }
 
 func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
-	r, done := s.boundBody(w, r, refusedBodyTimeout)
-	defer done()
+	r, body := s.boundBody(w, r, refusedBodyTimeout)
+	defer body.done()
 	if r.Method != http.MethodGet {
 		w.Header().Set("Allow", http.MethodGet)
 		http.Error(w, "a WebSocket is opened with GET", http.StatusMethodNotAllowed)
@@ -117,8 +117,8 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 		timeout = bodyTimeout
 		s.httpConns.trust(r)
 	}
-	r, done := s.boundBody(w, r, timeout)
-	defer done()
+	r, body := s.boundBody(w, r, timeout)
+	defer body.done()
 	s.api.answer(w, r, refused)
 }
 
@@ -133,12 +133,12 @@ func (s *Server) MayUseAPI(r *http.Request) error {
 }
 
 // boundBody bounds the time in which the body of a request must have come, if it has one. net/http reads the rest of it
-// after the handler has returned, so this is needed on each path.
+// after the handler has returned, so this is needed on each path. The handler calls done of the body, which may be nil.
 func (s *Server) boundBody(
 	w http.ResponseWriter, r *http.Request, timeout time.Duration,
-) (bound *http.Request, done func()) {
+) (bound *http.Request, body *timedBody) {
 	if !hasBody(r) {
-		return r, func() {}
+		return r, nil
 	}
 	return s.bodies.add(w, r, timeout)
 }
