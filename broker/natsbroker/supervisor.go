@@ -285,7 +285,7 @@ func (v *supervisor) awaitStream(ctx context.Context, s *session) (*jetstream.St
 		}
 	}
 	if err != nil && errors.Is(context.Cause(ctx), errNoAnswer) {
-		err = fmt.Errorf("natsbroker: stream %s: %w", v.opt.Stream, errNoAnswer)
+		err = fmt.Errorf("natsbroker: stream %s: %w: it has no leader, or JetStream is disabled", v.opt.Stream, errNoAnswer)
 	}
 	return info, err
 }

@@ -3,6 +3,7 @@ package natsbroker
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -39,6 +40,9 @@ func TestSupervisor_IsUnhealthyWithoutLeader(t *testing.T) {
 			v.check(ctx, session)
 		}()
 		r.Await(t, "bad health", func() bool { return r.Fault() != nil })
+		if text := r.Fault().Error(); !strings.Contains(text, "it has no leader, or JetStream is disabled") {
+			t.Errorf("the health is %q, want it to name the causes", text)
+		}
 		cancel()
 		<-checked
 		session.close()
