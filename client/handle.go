@@ -50,8 +50,8 @@ func (l *link) nextRequest() []byte {
 	return l.subscribe(begin)
 }
 
-// nextBeginning returns some of the uploads that need a subscription. An answer has those looked at again that wait for
-// one. The client's lock is held.
+// nextBeginning returns some of the uploads that need a subscription. One that waits for an answer is changed again by
+// that. The client's lock is held.
 func (l *link) nextBeginning() (uploadIDs []string) {
 	for id := range l.beginning {
 		u := l.client.uploads[id]
@@ -80,8 +80,8 @@ func (l *link) nextEnding() (uploadID string) {
 	return ""
 }
 
-// subscribe returns the message that subscribes uploads, or nil where there are none. Those that it has no room for
-// are left for the next one. The client's lock is held.
+// subscribe returns the message that subscribes uploads, or nil where there are none. It leaves uploads for which it has
+// no room to the next message. The client's lock is held.
 func (l *link) subscribe(uploadIDs []string) []byte {
 	if len(uploadIDs) == 0 {
 		return nil

@@ -213,8 +213,8 @@ export function openSession(url: URL, options: Options<any>, sink: Sink): Sessio
     for (const id of ids) changed.add(id)
   }
 
-  // update changes what there is room for, in order. But an upload is claimed as soon as another one has been released,
-  // which takes a message for each: it would wait for long behind all of a list that was left.
+  // update claims and releases as many uploads as there is room for, in order. But an upload is claimed as soon as another
+  // one has been released: each release takes a message, and behind a whole list that was left it would wait for long.
   const update = () => {
     const claim: Claim[] = []
     const release: string[] = []
