@@ -55,7 +55,7 @@ func Post(ctx context.Context, o Options, rounds, n int) (summary string, err er
 			_, err := nodes.PublishJSON(ctx, node.Manager, channel, body)
 			return err
 		},
-		post(ctx, withoutConnection, minimal.URL), //nolint:bodyclose // post closes it
+		post(ctx, withoutConnection, minimal.URL),
 		post(ctx, client.Do, minimal.URL),
 		post(ctx, client.Do, "http://"+listener.Addr().String()),
 	}
