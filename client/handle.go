@@ -80,8 +80,8 @@ func (l *link) nextEnding() (uploadID string) {
 	return ""
 }
 
-// subscribe returns the message that subscribes uploads, or nil where there are none. It leaves uploads for which it has
-// no room to the next message. The client's lock is held.
+// subscribe returns the message that subscribes uploads, or nil for no uploads. It leaves those without room in it to
+// the next message. The client's lock is held.
 func (l *link) subscribe(uploadIDs []string) []byte {
 	if len(uploadIDs) == 0 {
 		return nil
