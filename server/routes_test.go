@@ -106,6 +106,26 @@ func TestServer_HandlersApart(t *testing.T) {
 	}
 }
 
+// A mux in front of the handlers keeps the path values of its own pattern, whose names may be those of the API.
+func TestServer_KeepsPathValues(t *testing.T) {
+	n := start(t)
+	mux := http.NewServeMux()
+	mux.HandleFunc("/{area}/{upload_id}/{rest...}", func(w http.ResponseWriter, r *http.Request) {
+		want := r.PathValue("upload_id")
+		n.server.Handler().ServeHTTP(w, r)
+		if got := r.PathValue("upload_id"); got != want {
+			t.Errorf("%s: upload_id of the mux is %q, was %q", r.URL.Path, got, want)
+		}
+	})
+	for target, want := range map[string]int{
+		"/v1/uploads/x": 404, "/v1/uploads/x/subscribers": 200, "/events/uploads/x": 400, // it has a body
+	} {
+		if got, body := status(t, mux, "GET", target); got != want {
+			t.Errorf("%s: %d %s", target, got, body)
+		}
+	}
+}
+
 // A zero Server answers with an error on each of its handlers.
 func TestServer_ZeroHandlersSaySo(t *testing.T) {
 	var s server.Server
