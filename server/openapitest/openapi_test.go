@@ -254,6 +254,7 @@ func (s *suite) variants(url string) {
 	again("sendToUser", ndjsonType, note+"\n"+large, 413, true)
 	for _, operation := range []string{"publish", "publishMany", "sendToUser"} {
 		again(operation, "text/plain", note, 415, false)
+		s.send(url, all[operation].with(lateBody, "yes"), 408, true)
 	}
 	for _, operation := range []string{"publish", "publishMany"} {
 		c := all[operation].with("Idempotency-Key", "key-of-"+operation)

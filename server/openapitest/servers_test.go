@@ -3,10 +3,13 @@ package openapitest
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"sync"
 	"testing"
+	"testing/iotest"
 
 	"github.com/shoal-go/shoal/broker"
 	"github.com/shoal-go/shoal/manager"
@@ -29,7 +32,7 @@ func serve(t *testing.T, b broker.Broker, change func(*server.Options)) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	web := httptest.NewServer(s.Handler())
+	web := httptest.NewServer(late{s.Handler()})
 	t.Cleanup(func() {
 		web.Close()
 		if err := errors.Join(s.Close(context.Background()), m.Close(context.Background())); err != nil {
@@ -38,6 +41,19 @@ func serve(t *testing.T, b broker.Broker, change func(*server.Options)) string {
 		http.DefaultClient.CloseIdleConnections()
 	})
 	return web.URL
+}
+
+// lateBody is the header field of a request whose body does not arrive in time.
+const lateBody = "Late-Body"
+
+// late lets bodies arrive too late that a request asks for.
+type late struct{ http.Handler }
+
+func (l late) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get(lateBody) != "" {
+		r.Body = io.NopCloser(iotest.ErrReader(os.ErrDeadlineExceeded))
+	}
+	l.Handler.ServeHTTP(w, r)
 }
 
 // failing is a broker that is connected, and every other call of which fails with an error.
