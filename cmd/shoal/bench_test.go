@@ -144,8 +144,8 @@ func TestBenchFails(t *testing.T) {
 		"wrong key":    {[]string{"--api-key=hidden"}, "the API key is not one of those configured; check --api-key"},
 		"wrong secret": {[]string{"--jwt-secret=hidden"}, "the server refused: Invalid signature; check --jwt-secret"},
 		"report":       {[]string{"--report=/missing/plot.svg"}, "cannot write the report: open /missing/plot.svg: "},
-		"too many": {[]string{"--connections=5"}, "cannot connect the clients: 3 of 5 clients became ready, 1 failed: client 3: " +
-			"the server answered the upgrade with HTTP/1.1 503 Service Unavailable"},
+		// How many are ready when one fails, and how many fail, depends on the order of events.
+		"too many":   {[]string{"--connections=5"}, ": the server answered the upgrade with HTTP/1.1 503 Service Unavailable"},
 		"open files": {[]string{"--connections=1000000"}, "raise the open files limit: ulimit -n 1000064"},
 	} {
 		t.Run(name, func(t *testing.T) {
