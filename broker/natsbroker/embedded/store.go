@@ -51,7 +51,7 @@ func tryDir(dir string) error {
 // without locks leaves the directory unlocked.
 func lockDir(dir string) (*os.File, error) {
 	path := filepath.Join(dir, "shoal.lock")
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // the path is the operator's
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
