@@ -109,8 +109,8 @@ test('is not opened, and no token sent, before the server has shown to be Shoal'
 
 // The error of fetch in Node.js has the whole header in it.
 test.each(['sec\nret', 'secr\u0101t'])('is not asked for with the token %j, which no header can carry, nor repeats it', async (token) => {
-  await expect(blocked(['u'], { token: () => token })).rejects.toThrow()
-  expect(newest().status()).toMatchObject({ error: { code: 'token', message: 'host: the token fits no header' } })
+  await expect(blocked(['u'], { token: () => token })).rejects.toThrow() // no stream
+  expect(newest().status().error?.message ?? '').not.toContain(token)
   expect(Stream.all).toEqual([])
 })
 
