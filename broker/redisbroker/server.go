@@ -190,7 +190,7 @@ func (s *server) selfTest(ctx context.Context, l *commandConn, p *pubsub) error 
 		s.setStoreFault(s.storage.Probe(nil, false))
 	case errorCode(stored) == outOfMemory: // messages that are not stored come through
 		s.setStoreFault(s.storage.Probe(callError(ctx, s.addr, stored), false))
-	case stored != nil && !hasMoved(errorCode(stored)):
+	case !hasMoved(errorCode(stored)):
 		return s.scriptError(stored, s.broker.scripts(l.term)[storeScript])
 	}
 	select {

@@ -92,14 +92,21 @@ func pipe(to, from net.Conn, pass func([]byte) bool) {
 	}
 }
 
-// A subscription connection that receives nothing, while everything else works, is detected and replaced.
-func TestBroker_SilentSubscriptionIsUnhealthy(t *testing.T) {
-	server := redistest.Start(t)
+// joinBehind runs a node that reaches a server through a silencer, and subscribes an upload.
+func joinBehind(t *testing.T, server *redistest.Server) (*node, *silencer) {
+	t.Helper()
 	between := newSilencer(t, server.Addr)
 	opt := options(server)
 	opt.URL = "redis://" + between.Addr().String()
 	n := join(t, opt)
 	subscribe(t, n, "upload:x")
+	return n, between
+}
+
+// A subscription connection that receives nothing, while everything else works, is detected and replaced.
+func TestBroker_SilentSubscriptionIsUnhealthy(t *testing.T) {
+	server := redistest.Start(t)
+	n, between := joinBehind(t, server)
 	between.silent.Store(true)
 	redistest.Eventually(t, "the node is unhealthy", func() bool {
 		err := n.Fault()
@@ -116,11 +123,7 @@ func TestBroker_SilentSubscriptionIsUnhealthy(t *testing.T) {
 // network, is not healthy although messages arrive, and keeps its subscriptions.
 func TestBroker_UnansweredCommandsAreUnhealthy(t *testing.T) {
 	server := redistest.Start(t)
-	between := newSilencer(t, server.Addr)
-	opt := options(server)
-	opt.URL = "redis://" + between.Addr().String()
-	n := join(t, opt)
-	subscribe(t, n, "upload:x")
+	n, between := joinBehind(t, server)
 	before := n.Interruptions()
 	between.answers.Lock()
 	release := sync.OnceFunc(between.answers.Unlock)

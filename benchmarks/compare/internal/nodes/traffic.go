@@ -57,8 +57,8 @@ func (n *Node) publisher(i int, q results.Timed) func(planned time.Time) error {
 	}
 }
 
-// Publish publishes messages while q.For lasts: each publisher one after the other, or at planned times, which the publishers take in turn, so that
-// one that takes long does not delay the next.
+// Publish publishes messages while q.For lasts: each publisher one after the other, or at planned times, which the publishers
+// take in turn, so that one that takes long does not delay the next.
 func (n *Node) Publish(q results.Timed, a *Published) error {
 	began := time.Now()
 	next := func() (planned time.Time, ok bool) {

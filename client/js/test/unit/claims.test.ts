@@ -12,6 +12,12 @@ const unsubscribed = { action: 'unsubscribed', upload_id: 'u' }
 const asked = (socket: FakeSocket): string[] => socket.sent.flatMap(({ action, upload_id, uploads }) =>
   action === 'resume' ? Object.keys(uploads) : action === 'unsubscribe_upload' ? [`-${upload_id}`] : upload_id ?? [])
 
+// followMany follows uploads and returns the function that leaves them all.
+const followMany = (client: ReturnType<typeof open>, name: string, count = 300) => {
+  const stops = Array.from({ length: count }, (_, i) => client.follow(`${name}-${i}`, () => {}))
+  return () => { for (const stop of stops) stop() }
+}
+
 test('uploads that are followed for a moment do not delay a later one', async () => {
   const client = open()
   const socket = await live()
@@ -29,10 +35,10 @@ test('uploads that are followed for a moment do not delay a later one', async ()
 test('what is asked stays below the rate of the server, and nothing is forgotten', async () => {
   const client = open()
   const socket = await live()
-  const stops = Array.from({ length: 300 }, (_, i) => client.follow(`a-${i}`, () => {}))
+  const leave = followMany(client, 'a')
   await settle()
-  for (const stop of stops) stop()
-  for (let i = 0; i < 300; i++) client.follow(`b-${i}`, () => {})
+  leave()
+  followMany(client, 'b')
   for (let seconds = 0; seconds < 10; seconds++) {
     expect(socket.sent.length).toBeLessThanOrEqual(151 + 40 * seconds)
     await pass(1000)
@@ -65,9 +71,9 @@ test('an upload whose follow takes the place of another one is kept', async () =
 test('an upload that is followed after many were left is claimed within a second', async () => {
   const client = open()
   const socket = await live()
-  const stops = Array.from({ length: 300 }, (_, i) => client.follow(`a-${i}`, () => {}))
+  const leave = followMany(client, 'a')
   await settle()
-  for (const stop of stops) stop()
+  leave()
   await pass(1)
   client.follow('u', () => {})
   await pass(1000)
@@ -77,11 +83,11 @@ test('an upload that is followed after many were left is claimed within a second
 test('no more uploads are claimed at once than before, while others wait for their release', async () => {
   const client = open()
   const socket = await live()
-  const stops = Array.from({ length: 300 }, (_, i) => client.follow(`a-${i}`, () => {}))
+  const leave = followMany(client, 'a')
   await settle()
-  for (const stop of stops) stop()
+  leave()
   await pass(1)
-  for (let i = 0; i < 300; i++) client.follow(`b-${i}`, () => {})
+  followMany(client, 'b')
   await pass(20_000)
   const held = new Set<string>()
   for (const id of asked(socket)) {
@@ -94,9 +100,9 @@ test('no more uploads are claimed at once than before, while others wait for the
 test('uploads that wait for room are claimed on the next connection', async () => {
   const client = open()
   const socket = await live()
-  const stops = Array.from({ length: 200 }, (_, i) => client.follow(`a-${i}`, () => {}))
+  const leave = followMany(client, 'a', 200)
   await settle()
-  for (const stop of stops) stop()
+  leave()
   await pass(1)
   client.follow('u', () => {})
   await settle()

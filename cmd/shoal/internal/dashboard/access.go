@@ -80,7 +80,7 @@ func viewerID(r *http.Request, granted access) string {
 }
 
 // refuse answers a request that the observed server does not accept with its key, as the API of that server does: with
-// 403 or 503 where the key may be right, so that the page keeps it.
+// 503 where the key may be right, so that the page keeps it.
 func refuse(w http.ResponseWriter, r *http.Request, err error) {
 	var answer http.Handler
 	if !errors.As(err, &answer) {
