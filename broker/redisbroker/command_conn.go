@@ -45,9 +45,11 @@ func (b *Broker) dial(ctx context.Context, addr string, as login, db int) (rueid
 		ReadBufferEachConn:  buffer,
 		WriteBufferEachConn: buffer,
 		PipelineMultiplex:   -1, // one connection, which writes all queued commands at once
-		ForceSingleClient:   true,
-		DisableCache:        true,
-		DisableRetry:        true, // fail at once; the caller knows whether a retry is safe
+		// Or else a command that is alone on the connection closes it where its deadline passes, such as that of a probe.
+		AlwaysPipelining:  true,
+		ForceSingleClient: true,
+		DisableCache:      true,
+		DisableRetry:      true, // fail at once; the caller knows whether a retry is safe
 		DialCtxFn: func(dialing context.Context, addr string, dialer *net.Dialer, config *tls.Config) (net.Conn, error) {
 			dialing, cancel := context.WithCancel(dialing)
 			defer cancel()

@@ -41,9 +41,12 @@ func errorCode(err error) string {
 	return word
 }
 
-// errorText returns the text of an error that Redis answered with. It is cut where Redis repeats a command's
-// arguments, among which may be a password or a payload.
+// errorText returns the text of an error that Redis answered with, or of a call without an answer. It is cut where
+// Redis repeats a command's arguments, among which may be a password or a payload.
 func errorText(err error) string {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return noAnswer
+	}
 	text, _, _ := strings.Cut(err.Error(), ", with args")
 	text, _, _ = strings.Cut(text, " script: ")
 	return text
@@ -59,8 +62,14 @@ const outOfMemory = "OOM"
 
 const noMemory = " has no memory left to store messages: raise its maxmemory, or store fewer messages"
 
+// noAnswer is the reason where the time of a call has passed.
+const noAnswer = "no answer in time"
+
 // noScript is the code of Redis for a script that it does not know, and of our scripts if their term has ended.
 const noScript = "NOSCRIPT"
+
+// refusesLogin reports whether a code of Redis means that it does not accept the user or the password.
+func refusesLogin(code string) bool { return code == "WRONGPASS" || code == "NOAUTH" }
 
 // callError turns the result of a command into the caller's error.
 func callError(ctx context.Context, addr string, err error) error {
@@ -69,14 +78,14 @@ func callError(ctx context.Context, addr string, err error) error {
 		return nil
 	case word == outOfMemory:
 		return unavailable(addr + noMemory)
-	case isTemporary(word):
+	case isTemporary(word), refusesLogin(word): // the latter of a new connection, in place of one that has ended
 		return unavailable(addr + " says: " + errorText(err))
 	case word != "":
 		return fmt.Errorf("redisbroker: %s says: %s", addr, errorText(err))
 	case ctx.Err() != nil:
 		return contextError(ctx, addr)
 	default:
-		return unavailable(addr + ": " + err.Error())
+		return unavailable(addr + ": " + errorText(err))
 	}
 }
 
@@ -84,7 +93,7 @@ func callError(ctx context.Context, addr string, err error) error {
 // unreachable.
 func contextError(ctx context.Context, what string) error {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return fmt.Errorf("redisbroker: %s: no answer in time: %w: %w", what, broker.ErrUnavailable, ctx.Err())
+		return fmt.Errorf("redisbroker: %s: %s: %w: %w", what, noAnswer, broker.ErrUnavailable, ctx.Err())
 	}
 	return fmt.Errorf("redisbroker: %s: %w", what, ctx.Err())
 }
@@ -114,7 +123,7 @@ func (b *Broker) connectError(addr string, err error) error {
 	switch {
 	case err == nil || isFatal(err):
 		return err
-	case word == "WRONGPASS" || word == "NOAUTH":
+	case refusesLogin(word):
 		return fatalf("redisbroker: %s refuses the user or the password (%s): set the right ones in %s",
 			addr, word, b.optionNames().Of(health.URLOption))
 	case word == outOfMemory:
